@@ -14,7 +14,8 @@ help: ## Show this help
 	@echo "  Another Python: make PYTHON=python3.12 …; pytest's arguments: make test ARGS='-k planner'"
 	@echo "  make demo POISON=1: with faults; ONE_FILE=1: one large CSV, cut; INPUT=inventory: through an S3 Inventory;"
 	@echo "  EACH=1: one day file a shard, not five; DAYS=90: about 90 days of the year instead of all;"
-	@echo "  DISPATCH_MODE=loop|map|inline: driven by a state machine, manifests compared; TABLE=iceberg|delta|hudi: one table"
+	@echo "  DISPATCH_MODE=loop|map|inline: driven by a state machine, manifests compared; TABLE=iceberg|delta|hudi: one table;"
+	@echo "  ROUTE=standalone: large files go to a Spark cluster, whose first driver is killed"
 
 venv: ## Build or update .venv from the lock files (with a Java 17, for machines that have none)
 	@command -v "$(PYTHON)" >/dev/null || { echo "no $(PYTHON) here: Sparklet needs Python 3.11 or newer"; exit 1; }
@@ -23,7 +24,7 @@ venv: ## Build or update .venv from the lock files (with a Java 17, for machines
 demo: venv ## The real NYC flights of 2013 through the whole path, checked independently; further demos: below
 	@$(RUN) spark_scripts/demo/run_demo.py $(if $(POISON),--poison) $(if $(ONE_FILE),--one-file) $(if $(INPUT),--input $(INPUT)) \
 		$(if $(DAYS),--days $(DAYS)) $(if $(EACH),--each $(EACH)) $(if $(DISPATCH_MODE),--dispatch-mode $(DISPATCH_MODE)) \
-		$(if $(TABLE),--table $(TABLE))
+		$(if $(TABLE),--table $(TABLE)) $(if $(ROUTE),--route $(ROUTE))
 
 test: check pytest ## check, then every test; ARGS goes to pytest
 

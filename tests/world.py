@@ -60,7 +60,7 @@ class World:
     @property
     def at(self) -> Deployment:
         ports = self.store, self.ledger, self.queue, self.clock
-        return Deployment(BUCKET, *ports, larger=next(iter(self.engines), ""), engines=self.engines)
+        return Deployment(BUCKET, *ports, engines=self.engines)
 
     def put(self, count: int, size_bytes: int = 10, folder: str = SOURCE) -> list[str]:
         """Put ``count`` objects into a folder; their addresses in order."""

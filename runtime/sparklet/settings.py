@@ -18,6 +18,7 @@ from sparklet.errors import SettingsError
 from sparklet.job.session import s3_environment
 
 T = TypeVar("T")
+Engines = Mapping[str, Mapping[str, Any]]
 RunnerName = Literal["warm", "submit"]
 KafkaFailures = Literal["raise", "report"]
 Codec = Literal["json", "pickle", "cloudpickle"]
@@ -25,7 +26,7 @@ Codec = Literal["json", "pickle", "cloudpickle"]
 PREFIX = "SPARKLET_"
 OF_FUNCTIONS = frozenset(
     {
-        *("SPARKLET_BUCKET", "SPARKLET_CORES", "SPARKLET_DLQ_URL", "SPARKLET_FARGATE", "SPARKLET_GRACE_S"),
+        *("SPARKLET_BUCKET", "SPARKLET_CORES", "SPARKLET_DLQ_URL", "SPARKLET_ENGINES", "SPARKLET_GRACE_S"),
         "SPARKLET_HEAP_MB",
         *("SPARKLET_JARS", "SPARKLET_JAVA_OPTIONS", "SPARKLET_KAFKA_FAILURES", "SPARKLET_KEEP_CONTEXT"),
         *("SPARKLET_LEDGER_TABLE", "SPARKLET_MAP_CONCURRENCY", "SPARKLET_METRICS_NAMESPACE"),
@@ -95,7 +96,7 @@ class FanoutSettings:
     dlq_url: str  # SPARKLET_DLQ_URL
     notice_topic_arn: str = ""  # as for workers: dead-letter messages end tasks, the checker ends runs
     notice_bus: str = ""
-    fargate: Mapping[str, str] = field(default_factory=dict)  # SPARKLET_FARGATE, as JSON: where escalated shards go
+    engines: Engines = field(default_factory=dict)  # SPARKLET_ENGINES, as JSON; the first is the usual one
 
 
 @dataclass(frozen=True, slots=True)
@@ -192,8 +193,17 @@ def fanout_settings(env: Mapping[str, str] = os.environ) -> FanoutSettings:
         dlq_url=_required(env, "SPARKLET_DLQ_URL"),
         notice_topic_arn=env.get("SPARKLET_NOTICE_TOPIC_ARN", ""),
         notice_bus=env.get("SPARKLET_NOTICE_BUS", ""),
-        fargate=strings(env, "SPARKLET_FARGATE"),
+        engines=engines(env),
     )
+
+
+def engines(env: Mapping[str, str] = os.environ) -> Engines:
+    """SPARKLET_ENGINES: where workers of single shards are started, by name; those without a first value are none."""
+    try:
+        named = json.loads(env.get("SPARKLET_ENGINES") or "{}")
+        return {name: of for name, of in named.items() if next(iter(of.values()), "")}
+    except (ValueError, AttributeError, RecursionError):
+        raise SettingsError('SPARKLET_ENGINES is no JSON object of objects: {"emr": {"cluster": "j-…"}}') from None
 
 
 def metrics_namespace(env: Mapping[str, str] = os.environ) -> str:

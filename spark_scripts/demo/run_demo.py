@@ -6,23 +6,27 @@ them and redrives the run. ``make demo INPUT=inventory`` finds the files through
 ``make demo ONE_FILE=1`` has the whole year in one CSV, cut into ranges of lines. ``DISPATCH_MODE=loop``, ``map`` or
 ``inline`` lets a state machine drive the run; where the same demo was dispatched in another mode before, the manifests
 of both must be equal up to ids and times. ``TABLE=iceberg``, ``delta`` or ``hudi`` appends all day files to one table,
-in one commit. Every run goes through the command line, as a user's would.
+in one commit. ``ROUTE=standalone`` starts a Spark cluster (a master and a worker), to which two files above the limit
+go; a driver there is killed on the way. Every run goes through the command line, as a user's would.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
 import shutil
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+import psutil
 
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
@@ -32,6 +36,7 @@ from spark_scripts.demo.flights_data import FlightsData, make_flights, some_days
 from spark_scripts.demo.flights_inventory import put_inventory  # noqa: E402
 from spark_scripts.demo.flights_table import FlightsTable  # noqa: E402
 from spark_scripts.demo.manifests_check import differences, keep_manifests, shard_count  # noqa: E402
+from spark_scripts.demo.standalone_cluster import standalone_cluster  # noqa: E402
 from sparklet.errors import SparkletError  # noqa: E402
 from sparklet.local.stack import LocalStack, StackOptions, running  # noqa: E402
 from sparklet.local.state import default_state_dir  # noqa: E402
@@ -48,6 +53,9 @@ ONE_FILE_SHARD, ONE_FILE_SHARDS = "2MB", range(12, 21)
 LEFT_OUT = 2  # what the inventory lists beside the day files: an empty object, and one file a second time
 EACH = 5  # day files a shard: a shard's own second and a half is more than a day's work
 INVENTORY_SHARD = "1MB"  # of about twelve day files
+ROUTE_OVER, LARGE, LARGE_DAYS = "600KB", 2, 10  # so many files of so many days each are above that, five days are not
+ROUTE_DAYS = 45  # by default
+REGISTERED = "Registering app"  # a driver has reached the cluster's master, by its log
 DISPATCH_MODES = ("queue", "loop", "map", "inline")
 ALL_WELL, FAILURES = 0, 2
 
@@ -129,7 +137,7 @@ def demonstrate_one_file(demo: Demo) -> None:
 
     The script works row by row, so the check is that of the day files: it compares the rows of all shards together.
     """
-    year = one_file(demo.data, BUILD / "one-file" / "flights-2013.csv")
+    year = one_file(demo.data.days, BUILD / "one-file" / "flights-2013.csv")
     say(f"one file: {year}, {year.stat().st_size} bytes")
     result = demo.run(SCRIPT, "--input", str(year), "--split", "csv", "--shard-size", ONE_FILE_SHARD)
     total = result["shards"]["total"]
@@ -150,17 +158,86 @@ def demonstrate_inventory(demo: Demo) -> None:
     demo.check(result, demo.data.rows, result["shards"]["total"])
 
 
+def demonstrate_route(demo: Demo) -> None:
+    """Two large files go to a Spark cluster, the others to the local workers; together they are one run.
+
+    The first driver on the cluster is killed. Its shard is done again there, and once.
+    """
+    folder = BUILD / "route"
+    shutil.rmtree(folder, ignore_errors=True)
+    days, rest = demo.data.days[: LARGE * LARGE_DAYS], demo.data.days[LARGE * LARGE_DAYS :]
+    for number in range(LARGE):
+        one_file(days[number * LARGE_DAYS :][:LARGE_DAYS], folder / "flights" / f"large-{number}" / "days.csv")
+    (folder / "flights" / "days").mkdir()
+    for day in rest:
+        shutil.copy(day, folder / "flights" / "days")
+    with standalone_cluster(folder, workers=1) as master:
+        say(f"cluster: {master}; {LARGE} files of {LARGE_DAYS} days each are above {ROUTE_OVER}")
+        conf = {"spark.executor.memory": "1g", "spark.executor.extraJavaOptions": "-XX:+UseSerialGC"}
+        os.environ["SPARKLET_ENGINES"] = json.dumps({"standalone": {"master": master, "conf": conf}})
+        route = ("--route", "auto", "--max-shard-size", ROUTE_OVER, "--group-by", "prefix")
+        with killing_a_driver(demo.run_id, folder / "master.log"):
+            result = demo.run_days(SCRIPT, folder / "flights", demo.each, *route)
+    check_routes(demo, (folder / "master.log").read_text().count(REGISTERED))
+    demo.check(result, demo.data.rows, LARGE - (-len(rest) // demo.each))
+
+
+@contextmanager
+def killing_a_driver(run_id: str, master_log: Path) -> Iterator[None]:
+    """Kill the first driver of a run that reaches the cluster."""
+    done = threading.Event()
+
+    def kill() -> None:
+        while not done.wait(0.05):
+            if REGISTERED in master_log.read_text(errors="replace") and kill_driver(run_id):
+                break
+
+    thread = threading.Thread(target=kill, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        done.set()
+        thread.join()
+
+
+def kill_driver(run_id: str) -> bool:
+    """Kill the JVM below the run's worker for single shards; whether there was one."""
+    for worker in psutil.process_iter():
+        with suppress(psutil.Error):
+            command = worker.cmdline()
+            if "sparklet.worker.one_shard" in command and run_id in command:
+                for process in worker.children(recursive=True):
+                    if process.name() == "java":
+                        process.kill()
+                        say("killed: the first driver on the cluster, by SIGKILL")
+                        return True
+    return False
+
+
+def check_routes(demo: Demo, drivers: int) -> None:
+    """The large shards were done by the cluster, one of them at a second attempt; all others by the local workers."""
+    shards = demo.sparklet("status", demo.run_id, "--shards")["shard_list"]
+    there = [shard for shard in shards if shard["engine"] == "standalone"]
+    if {shard["shard"] for shard in there} != set(range(len(shards) - LARGE, len(shards))):
+        raise DemoError(f"the cluster should have done the {LARGE} large shards, not {there}")
+    attempts = sorted(shard["attempts"] for shard in there)
+    if attempts != [1, 2] or drivers != sum(attempts):
+        raise DemoError(f"a killed driver makes one attempt more, but there were {attempts}, and {drivers} drivers")
+    say(f"  {len(there)} shards on the cluster in {drivers} attempts, {len(shards) - len(there)} by local workers")
+
+
 def spread(data: FlightsData, count: int) -> list[str]:
     """The names of about so many days, evenly over the year, and of those that are spoilt."""
     step = max(1, len(data.days) // count)
     return sorted({day.name for day in data.days[::step]} | set(EXPECTED_CAUSES))
 
 
-def one_file(data: FlightsData, path: Path) -> Path:
-    """All day files in one, their header once."""
+def one_file(days: Sequence[Path], path: Path) -> Path:
+    """Day files in one, their header once."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("wb") as file:
-        for number, day in enumerate(data.days):
+        for number, day in enumerate(days):
             header, lines = day.read_bytes().split(b"\n", 1)
             file.write(lines if number else header + b"\n" + lines)
     return path
@@ -276,6 +353,7 @@ DEMONSTRATIONS = {
     "one-file": demonstrate_one_file,
     "inventory": demonstrate_inventory,
     "poison": demonstrate_poison,
+    "route": demonstrate_route,
 }
 
 
@@ -286,17 +364,19 @@ def main(argv: Sequence[str] | None = None) -> int:
     kinds.add_argument("--poison", action="store_true", help="spoil three files, then repair and redrive")
     kinds.add_argument("--one-file", action="store_true", help="the year in one CSV, cut into ranges of lines")
     kinds.add_argument("--input", choices=["inventory"], help="find the files through an S3 Inventory")
+    kinds.add_argument("--route", choices=["standalone"], help="large files to a Spark cluster that is started for it")
     parser.add_argument("--dispatch-mode", choices=DISPATCH_MODES, default="queue", help="as of sparklet run")
     parser.add_argument("--days", type=int, metavar="N", help="about N days of the year instead of all")
     parser.add_argument("--table", choices=["iceberg", "delta", "hudi"], help="append to one table, in one commit")
     parser.add_argument("--each", type=int, default=EACH, metavar="N", help="day files a shard")
     asked = parser.parse_args(argv)
-    kind = asked.input or ("poison" if asked.poison else "one-file" if asked.one_file else "days")
+    named = {"poison": asked.poison, "one-file": asked.one_file, "route": asked.route}
+    kind = asked.input or next((kind for kind, wanted in named.items() if wanted), "days")
     started_s = time.monotonic()
     say("the real flights of 2013: one CSV a day")
     data = make_flights(BUILD / "data")
-    if asked.days:
-        data = some_days(data, BUILD / "some-days", spread(data, asked.days))
+    if days := asked.days or (ROUTE_DAYS if asked.route else 0):
+        data = some_days(data, BUILD / "some-days", spread(data, days))
     say(f"  {data.rows} flights in {len(data.days)} files, {data.flights}")
     run_id = f"demo-{time.strftime('%Y%m%dt%H%M%S', time.gmtime())}"
     table = FlightsTable(asked.table, BUILD / "tables" / asked.table) if asked.table else None

@@ -1,22 +1,25 @@
-"""What starts workers for single shards, beside the functions: in memory, as a local process, and in ECS Fargate."""
+"""What starts workers for single shards, beside the functions: in memory, as a local process, and on AWS' services."""
 
 import os
 import threading
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from sparklet.aws.clients import AwsClients
-from sparklet.aws.containers import tasks_of_shards
+from sparklet.aws.engines import engines_of
 from sparklet.errors import RemoteTaskError
 from sparklet.local.state import StateDir
 from sparklet.local.tasks import LocalTasks, TaskRunner
 from sparklet.ports import Engine
 from tests.functional.local.conftest import eventually
+from tests.stand_ins.emr_serverless import ROLE, EmrServerless
 from tests.stand_ins.memory import MemoryEngine
 
+NETWORK = {"subnets": "subnet-1,subnet-2", "securityGroups": "sg-1", "assignPublicIp": "DISABLED"}
 COMMAND = ("shard", "--run", "no-such-run", "--shard", "0", "--generation", "0")
 
 
@@ -39,15 +42,44 @@ def runner(tmp_path: Path) -> Iterator[TaskRunner]:
     thread.join()
 
 
-@pytest.fixture(params=["memory", "process", pytest.param("fargate", marks=pytest.mark.stack)])
+OF_AWS = [pytest.param(name, marks=pytest.mark.stack) for name in ("fargate", "emr-serverless", "emr", "glue")]
+
+
+@pytest.fixture(params=["memory", "process", *OF_AWS])
 def engine(request: pytest.FixtureRequest, tmp_path: Path) -> Engine:
     if request.param == "memory":
         return MemoryEngine()
     if request.param == "process":
         request.getfixturevalue("runner")
         return LocalTasks(tmp_path / "state" / "tasks")
-    clients: AwsClients = request.getfixturevalue("ministack_clients")
-    cluster = f"shards-{uuid.uuid4().hex[:8]}"
+    return of_aws(request.param, request.getfixturevalue("ministack_clients"))
+
+
+def of_aws(name: str, clients: AwsClients) -> Engine:
+    """An engine on the stand-in, as the setting names it."""
+    own = f"shards-{uuid.uuid4().hex[:8]}"
+    named: dict[str, Any] = {
+        "fargate": {"cluster": own, "taskDefinition": "sparklet-shard", **NETWORK},
+        "emr-serverless": {"application": "00f1", "role": ROLE},
+        "glue": {"job": own},
+    }
+    if name == "fargate":
+        register(clients, own)
+    elif name == "emr":
+        instances = {"MasterInstanceType": "m5.xlarge", "InstanceCount": 1, "KeepJobFlowAliveWhenNoSteps": True}
+        cluster = clients.emr.run_job_flow(Name=own, ReleaseLabel="emr-7.13.0", Instances=instances)
+        named["emr"] = {"cluster": cluster["JobFlowId"]}
+    elif name == "glue":
+        clients.glue.create_job(Name=own, Role=ROLE, Command={"Name": "glueetl"}, GlueVersion="5.0")
+    else:
+        clients = AwsClients(endpoint_url=clients.s3.meta.endpoint_url)
+        clients._made["emr_serverless"] = EmrServerless()
+    clients.s3.create_bucket(Bucket=own)
+    env = {"SPARKLET_BUCKET": own, "SPARKLET_LEDGER_TABLE": "ledger"}
+    return engines_of(clients, {name: named[name]}, env)[name]
+
+
+def register(clients: AwsClients, cluster: str) -> None:
     clients.ecs.create_cluster(clusterName=cluster)
     clients.ecs.register_task_definition(
         family="sparklet-shard",
@@ -57,8 +89,6 @@ def engine(request: pytest.FixtureRequest, tmp_path: Path) -> Engine:
         cpu="1024",
         memory="2048",
     )
-    network = {"subnets": "subnet-1,subnet-2", "securityGroups": "sg-1", "assignPublicIp": "DISABLED"}
-    return tasks_of_shards(clients, {"cluster": cluster, "taskDefinition": "sparklet-shard", **network})
 
 
 def test_a_worker_that_is_stopped_has_stopped_with_a_cause(engine: Engine) -> None:
@@ -75,6 +105,18 @@ def test_nothing_is_said_of_workers_that_were_not_asked_for(engine: Engine) -> N
     engine.stop(engine.start("token-1", COMMAND))
 
     assert engine.stopped([]) == {}
+
+
+@pytest.mark.parametrize("name", ["emr-serverless", "emr", "glue"])
+@pytest.mark.stack
+def test_the_same_token_starts_no_second_job(ministack_clients: AwsClients, name: str) -> None:
+    """The stand-ins of EMR and Glue know no tokens, as the services do not."""
+    engine = of_aws(name, ministack_clients)
+
+    task_id = engine.start("token-1", COMMAND)
+
+    assert engine.start("token-1", COMMAND) == task_id
+    assert engine.start("token-2", COMMAND) != task_id
 
 
 def test_the_same_token_is_the_same_local_worker(runner: TaskRunner, tmp_path: Path) -> None:

@@ -188,3 +188,15 @@ def test_engines_find_their_shards_among_others(ledger: Ledger, run_id: str, clo
     assert sorted(record.number for record in pending) == [0, 1, 2, 3]
     assert all(ledger.attempts.abandon(record, BROKEN) for record in waiting(ledger, run_id))
     assert waiting(ledger, run_id) == []
+
+
+def test_a_shard_may_be_planned_for_an_engine(ledger: Ledger, run_id: str) -> None:
+    planned(ledger, run_id, 2)
+    ledger.shards.add([replace(shard(run_id, 2), engine=ENGINE)])
+
+    [record] = waiting(ledger, run_id)
+    assert (record.number, record.state, record.engine) == (2, ShardState.PENDING, ENGINE)
+    assert ledger.attempts.claim(record.ref, "a", LEASE_S, MAX_ATTEMPTS).status is ClaimStatus.HELD
+    granted = ledger.attempts.claim(record.ref, "b", LEASE_S, MAX_ATTEMPTS, engine=ENGINE)
+    assert granted.status is ClaimStatus.GRANTED
+    assert waiting(ledger, run_id) == []

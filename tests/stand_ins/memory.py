@@ -256,6 +256,8 @@ class MemoryEngine:
     def __init__(self) -> None:
         self.commands: dict[str, Sequence[str]] = {}
         self.ended: dict[str, Failure] = {}
+        self.waits_until_s: dict[str, float] = {}
+        self.lacks = ""  # a table format
         self.trouble: RemoteTaskError | None = None
 
     def start(self, token: str, command: Sequence[str]) -> str:
@@ -272,6 +274,14 @@ class MemoryEngine:
     def stop(self, task_id: str) -> None:
         """End a worker."""
         self.ended.setdefault(task_id, Failure("Stopped", "somebody asked for it"))
+
+    def begun_s(self, task_id: str) -> float:
+        """At once, or as a test says."""
+        return self.waits_until_s.get(task_id, 0.0)
+
+    def unfit(self, table_format: str) -> str:
+        """As a test says."""
+        return f"it has no {self.lacks}" if self.lacks and table_format == self.lacks else ""
 
 
 class MemoryOrchestrator:

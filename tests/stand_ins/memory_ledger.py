@@ -343,7 +343,7 @@ class MemoryShards:
     def _fresh(self, record: ShardRecord) -> ShardRecord:
         place = record.run_id, record.number, record.part, record.offset, record.length
         size = record.object_count, record.size_bytes
-        return ShardRecord(*place, *size, record.generation, changed_s=self._clock.now_s())
+        return ShardRecord(*place, *size, record.generation, changed_s=self._clock.now_s(), engine=record.engine)
 
     def get(self, run_id: str, number: int) -> ShardRecord:
         """One shard."""

@@ -25,6 +25,9 @@ ROLE_S = 3600  # the maximum for a role that another role assumes; fresh credent
 
 SERVICES = {
     **{name: name for name in ("s3", "dynamodb", "sqs", "sns", "events", "cloudformation", "logs", "ecs")},
+    "emr": "emr",
+    "emr_serverless": "emr-serverless",
+    "glue": "glue",
     "states": "stepfunctions",
     "functions": "lambda",
     "secrets": "secretsmanager",

@@ -7,17 +7,17 @@ from typing import Any
 from sparklet.aws.clients import AwsClients, explained, failing_as
 from sparklet.errors import RemoteTaskError
 from sparklet.model import Failure
+from sparklet.ports import Engine
 
 CPU_UNITS = {8: 1024, 16: 2048, 30: 4096, 60: 8192, 120: 16384}  # by the most GiB that they may have
 MAX_DESCRIBED = 100  # tasks a request
 NO_ROOM = ("Capacity is unavailable", "reached the limit", "RESOURCE:", "Throttling", "ServerException")
 NOT_STARTED = "TaskFailedToStart"
-FARGATE = "fargate"  # the engine's name
 CONTAINER = "sparklet-shard"  # of its task definition
 
 
 @dataclass(frozen=True)
-class FargateTasks:
+class FargateTasks(Engine):
     """Starts, watches and stops tasks of a definition, whose one container is named ``container``."""
 
     clients: AwsClients
@@ -68,8 +68,8 @@ class FargateTasks:
             self.clients.ecs.stop_task(cluster=self.cluster, task=arn, reason="its caller waits no more")
 
 
-def tasks_of_shards(clients: AwsClients, named: Mapping[str, str]) -> FargateTasks:
-    """The tasks of sam/fargate.yaml, as SPARKLET_FARGATE names them."""
+def tasks_of_shards(clients: AwsClients, named: Mapping[str, Any]) -> FargateTasks:
+    """The tasks of sam/fargate.yaml, as SPARKLET_ENGINES names them."""
     network: dict[str, Any] = {name: named[name].split(",") for name in ("subnets", "securityGroups")}
     network["assignPublicIp"] = named["assignPublicIp"]
     return FargateTasks(clients, named["cluster"], named["taskDefinition"], CONTAINER, network)

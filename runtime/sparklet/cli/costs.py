@@ -6,7 +6,7 @@ keep its value.
 
 import difflib
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -23,9 +23,12 @@ FREE_SCRATCH_BYTES = 512 * MIB
 MAX_RUNS_SEARCHED = 300  # for one of the same name, newest first
 MAX_SHARDS_AVERAGED = 200
 COST_INCLUDES = (
-    "Lambda's seconds and requests of this generation's attempts, their messages or states, ledger and S3 requests"
+    "the seconds of this generation's attempts in Lambda and in engines, requests, messages or states, ledger and S3"
 )
-COST_EXCLUDES = "cold starts, planner, checker and state machine, earlier generations, storage, transfer, logs"
+COST_EXCLUDES = (
+    "cold starts, planner, checker and state machine, starts of engines' workers, clusters, earlier generations, "
+    "storage, transfer, logs"
+)
 _SHIPPED = Path(__file__).with_name("prices.toml")
 _DIVISORS = ("assumptions.planned_a_s", "assumptions.task_bytes_a_s")
 
@@ -49,6 +52,10 @@ class Prices:
     def __getitem__(self, name: str) -> float:
         """The value of a figure such as ``prices.transition``."""
         return self.figures[name].value
+
+    def hour_of(self, engine: str) -> float:
+        """US dollars for an hour of an engine's worker; one that has no figure of its own is a task of Fargate."""
+        return self[f"prices.{engine}_hour" if f"prices.{engine}_hour" in self.figures else "prices.fargate_hour"]
 
     @property
     def dates(self) -> tuple[str, str]:
@@ -152,13 +159,34 @@ def estimate(
     return Estimate(cold_start_s + end_s, costs, workers)
 
 
+def estimate_engine(engine: str, shards: int, shard_s: float, size: WorkerSize, prices: Prices) -> Estimate:
+    """Estimate shards that an engine does, each in a worker of its own: locally one after the other, else all at once.
+
+    A shard takes as long as in a function; before it the worker has to start.
+    """
+    workers = min(shards, 1) if size.is_local else shards
+    worker_s = prices["assumptions.engine_start_s"] + shard_s
+    end_s = worker_s * math.ceil(shards / workers) if workers else 0.0
+    return Estimate(end_s, _costs(Dispatch.QUEUE, shards * worker_s, shards, size, prices, engine), workers)
+
+
+def added(costs: Iterable[Mapping[str, float]]) -> dict[str, float]:
+    """Costs by item, added up."""
+    total: dict[str, float] = {}
+    for each in costs:
+        total.update({what: total.get(what, 0.0) + cost for what, cost in each.items()})
+    return total
+
+
 def costs_so_far(found: Observation, dispatch: Dispatch, size: WorkerSize, prices: Prices) -> dict[str, float]:
     """US dollars that a run's attempts have cost so far, by item."""
-    return _costs(dispatch, found.worked_s, found.summary.attempts, size, prices)
+    return added(_costs(dispatch, w.seconds, w.attempts, size, prices, engine) for engine, w in found.work.items())
 
 
-def _costs(dispatch: Dispatch, task_s: float, tasks: int, size: WorkerSize, prices: Prices) -> dict[str, float]:
-    """US dollars for so many seconds in so many tasks, by item."""
+def _costs(
+    dispatch: Dispatch, task_s: float, tasks: int, size: WorkerSize, prices: Prices, engine: str = ""
+) -> dict[str, float]:
+    """US dollars for so many seconds in so many tasks of functions, or of an engine, by item."""
     scratch_gb = 0.0 if size.is_local else max(0, size.scratch_bytes - FREE_SCRATCH_BYTES) / 2**30
     gb_s = size.memory_mb / 1024 * prices[f"prices.lambda_gb_s_{size.architecture}"]
     second = gb_s + scratch_gb * prices["prices.scratch_gb_s"]
@@ -170,9 +198,9 @@ def _costs(dispatch: Dispatch, task_s: float, tasks: int, size: WorkerSize, pric
     ledger_reads = tasks * prices["assumptions.ledger_reads_a_shard"]
     s3_puts = tasks * prices["assumptions.s3_puts_a_shard"]
     s3_gets = tasks * prices["assumptions.s3_gets_a_shard"]
+    lambda_costs = {"dispatch": tasks * handed_out, "lambda": task_s * second + tasks * prices["prices.lambda_request"]}
     return {
-        "dispatch": tasks * handed_out,
-        "lambda": task_s * second + tasks * prices["prices.lambda_request"],
+        **({engine: task_s * prices.hour_of(engine) / 3600} if engine else lambda_costs),
         "ledger": ledger_writes * prices["prices.ledger_write"] + ledger_reads * prices["prices.ledger_read"],
         "s3": s3_puts * prices["prices.s3_put"] + s3_gets * prices["prices.s3_get"],
     }

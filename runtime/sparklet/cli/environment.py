@@ -27,7 +27,7 @@ from sparklet.local.state import default_state_dir
 from sparklet.model.options import MIB
 from sparklet.planning.deployment import Deployment
 from sparklet.ports import Compute, Orchestrator, WorkerLogs
-from sparklet.settings import spark_settings
+from sparklet.settings import engines, spark_settings
 from sparklet.spark.spark_options import class_path, spark_home
 
 if TYPE_CHECKING:
@@ -276,7 +276,7 @@ def _stack_options(selection: StackSelection, screen: Screen, reading: bool) -> 
 def _deployed(name: str) -> Environment:
     """The stack that CloudFormation knows under ``name``, by its outputs."""
     from sparklet.aws.clients import AwsClients
-    from sparklet.aws.containers import FARGATE
+    from sparklet.aws.engines import engines_of
     from sparklet.aws.functions import CloudWatchLogs, LambdaCompute
     from sparklet.aws.orchestration import StepFunctions
     from sparklet.aws.stacks import stack_outputs, stack_parameters
@@ -285,10 +285,11 @@ def _deployed(name: str) -> Environment:
     clients = AwsClients()
     outputs, given = stack_outputs(clients, name), stack_parameters(clients, name)
     at = deployment(clients, outputs["BucketName"], outputs["LedgerTable"], outputs["QueueUrl"])
-    larger = FARGATE if given.get("FargateTaskDefinition") else ""  # the checker function starts its tasks
+    env = {"SPARKLET_BUCKET": outputs["BucketName"], "SPARKLET_LEDGER_TABLE": outputs["LedgerTable"]}
+    named = engines({"SPARKLET_ENGINES": outputs.get("Engines", "")})
     machines = {"loop": outputs.get("LoopMachineArn", ""), "map": outputs.get("MapMachineArn", "")}
     return Environment(
-        replace(at, larger=larger),
+        replace(at, engines=engines_of(clients, named, env), starts_workers=False),
         LambdaCompute(clients),
         outputs["WorkerAliasArn"],
         CloudWatchLogs(clients, outputs["WorkerLogGroup"]),

@@ -4,14 +4,24 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 from rich.console import RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from sparklet.cli.console import Screen, duration_text, usd_text
-from sparklet.cli.costs import Estimate, Prices, ShardTime, WorkerSize, estimate, scaled_shard_s, shard_time
+from sparklet.cli.console import Screen, duration_text, size_text, usd_text
+from sparklet.cli.costs import (
+    Estimate,
+    Prices,
+    ShardTime,
+    WorkerSize,
+    added,
+    estimate,
+    estimate_engine,
+    scaled_shard_s,
+    shard_time,
+)
 from sparklet.cli.environment import Environment
 from sparklet.model import Run, RunOptions
 from sparklet.model.options import MIB
@@ -27,6 +37,19 @@ PACKED = RunOptions()  # shards as they are packed by default
 EXCLUDED = "Not included: failed attempts, planner, checker, state machine, storage, transfer, logs, idle resources."
 
 
+class Route(NamedTuple):
+    """What functions, or an engine's workers, do of a plan."""
+
+    engine: str  # "": functions
+    shards: int
+    size_bytes: int
+    cost_usd: float = 0.0
+    end_s: float = 0.0
+
+
+NOTHING = Route("", 0, 0)
+
+
 @dataclass(frozen=True)
 class Explanation:
     """A plan's dispatch mode, cost and end, and the basis of the estimate."""
@@ -38,6 +61,7 @@ class Explanation:
     prices: Prices
     too_slow: str  # a warning if shards would exceed the timeout
     dear: str  # a warning if packing the files would save much
+    routes: tuple[Route, ...] = ()  # if an engine does shards
 
     def document(self) -> dict[str, Any]:
         """For --json."""
@@ -52,6 +76,7 @@ class Explanation:
             "shard_s": round(self.time.seconds, 3),
             "shard_s_origin": self.time.origin,
             "measured_in": self.time.run_id or None,
+            "routes": [each._asdict() for each in self.routes],
             "prices": {"from": self.prices.dates[0], "to": self.prices.dates[1], "corrected": self.prices.corrected},
         }
 
@@ -61,6 +86,10 @@ class Explanation:
         facts.add_row("dispatch mode", Text(f"{self.mode}: {self.reason}", style="bold"))
         facts.add_row("ends after", f"{duration_text(self.estimate.end_s)}, with {self.estimate.workers:,} workers")
         facts.add_row("cost on AWS", f"{usd_text(self.estimate.cost)}: {costs_text(self.estimate.costs)}")
+        for each in self.routes:
+            does = f"{each.shards:,} shards, {size_text(each.size_bytes)}"
+            about = f"{usd_text(each.cost_usd)}, ends after {duration_text(each.end_s)}"
+            facts.add_row(f"in {each.engine or 'functions'}", f"{does}: {about}")
         facts.add_row("a shard", Text(f"{duration_text(self.time.seconds)}; {self.time.origin}"))
         corrected = f"; your own: {', '.join(self.prices.corrected)}" if self.prices.corrected else ""
         dates = " to ".join(dict.fromkeys(self.prices.dates))
@@ -83,7 +112,9 @@ def preview_in(env: Environment, request: RunRequest) -> PlanPreview:
 def explain_run(env: Environment, run: Run, prices: Prices, ledger: Ledger | None = None) -> Explanation:
     """Explain a planned run that was sent to the queue; without a ledger no earlier run is looked up."""
     counts = run.shard_count or 0, run.object_count, run.size_bytes
-    return explain(env.size, run.name, run.options, *counts, prices, ledger, DispatchMode.QUEUE)
+    of_engines = [each for each in env.at.ledger.shards.list(run.run_id) if each.engine] if run.options.route else []
+    routed = Route(run.options.route, len(of_engines), sum(each.size_bytes for each in of_engines))
+    return explain(env.size, run.name, run.options, *counts, prices, ledger, DispatchMode.QUEUE, routed)
 
 
 def explain(
@@ -96,8 +127,10 @@ def explain(
     prices: Prices,
     ledger: Ledger | None = None,
     mode: DispatchMode | None = None,
+    routed: Route = NOTHING,
 ) -> Explanation:
-    """Estimate a plan, in the dispatch mode that ``auto`` takes unless one is given."""
+    """Estimate a plan, in the dispatch mode that ``auto`` takes unless one is given; ``routed`` is an engine's part."""
+    shards, size_bytes = shards - routed.shards, size_bytes - routed.size_bytes
     if cap := options.max_concurrency:
         size = replace(size, concurrency=min(size.concurrency, cap), map_concurrency=min(size.map_concurrency, cap))
     reason = "a plan that is sent goes to the queue"
@@ -125,7 +158,15 @@ def explain(
                 f"{fewest:,} about {usd_text(packed_cost)}: --max-objects {PACKED.max_objects} --shard-size "
                 f"{PACKED.target_bytes // MIB}MiB save {usd_text(found.cost - packed_cost)}"
             )
-    return Explanation(mode, reason, found, time, prices, too_slow, dear)
+    routes: tuple[Route, ...] = ()
+    if routed.shards:
+        there_s = shard_time(ledger, name, routed.size_bytes / routed.shards, prices).seconds
+        there = estimate_engine(routed.engine, routed.shards, there_s, size, prices)
+        here = Route("", shards, size_bytes, found.cost, found.end_s if shards else 0.0)
+        routes = here, routed._replace(cost_usd=there.cost, end_s=there.end_s)
+        costs, workers = added((found.costs, there.costs)), found.workers + there.workers
+        found = Estimate(max(here.end_s, there.end_s), costs, workers)
+    return Explanation(mode, reason, found, time, prices, too_slow, dear, routes)
 
 
 def _packed(shards: int, shard_s: float, objects: int, size_bytes: int, prices: Prices) -> tuple[int, float]:

@@ -11,7 +11,9 @@ import base64
 import hashlib
 import sys
 import zipfile
+from collections.abc import Mapping
 from pathlib import Path
+from typing import IO
 
 import sparklet
 
@@ -44,7 +46,7 @@ install it together with sparklet, which has the same files.
 def write_bundle(target: Path) -> list[str]:
     """Write the zip, replacing ``target``; returns the names in it."""
     files = _files()
-    _write_zip(target, files)
+    write_zip(target, files)
     return list(files)
 
 
@@ -61,7 +63,7 @@ def write_wheel(folder: Path) -> Path:
     files[f"{info}/RECORD"] = "".join([*lines, f"{info}/RECORD,,\n"]).encode()
     folder.mkdir(parents=True, exist_ok=True)
     target = folder / f"{DISTRIBUTION}-{version}-py3-none-any.whl"
-    _write_zip(target, files)
+    write_zip(target, files)
     return target
 
 
@@ -71,7 +73,8 @@ def _files() -> dict[str, bytes]:
     return {f"sparklet/{path.relative_to(package).as_posix()}": path.read_bytes() for path in paths}
 
 
-def _write_zip(target: Path, files: dict[str, bytes]) -> None:
+def write_zip(target: Path | IO[bytes], files: Mapping[str, bytes]) -> None:
+    """Write files by their names."""
     with zipfile.ZipFile(target, "w", zipfile.ZIP_DEFLATED) as bundle:
         for name, content in files.items():
             entry = zipfile.ZipInfo(name, EARLIEST)

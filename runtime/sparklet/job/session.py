@@ -1,4 +1,4 @@
-"""The SparkSession of a script, with the right settings on Lambda, a laptop, a cluster, EMR and Glue."""
+"""The SparkSession of a script, with the right settings on Lambda, a laptop, a cluster, EMR, Glue and Spark Connect."""
 
 from __future__ import annotations
 
@@ -28,6 +28,7 @@ DELTA = "io.delta.sql.DeltaSparkSessionExtension"
 ICEBERG = "org.apache.iceberg.spark.extensions.IcebergSparkSessionExtensions"
 HUDI = "org.apache.spark.sql.hudi.HoodieSparkSessionExtension"
 
+UTC = {"spark.sql.session.timeZone": "UTC"}  # the same script, the same result wherever it runs
 SMALL_TABLES = {
     # Delta rebuilds a log's state in 50 partitions (tasks), whatever its size. Four hold the paths of some 100,000
     # files in a heap of 512 MB. Other sources do not know the option.
@@ -37,17 +38,30 @@ SMALL_TABLES = {
 
 def spark_session(app_name: str, conf: Mapping[str, str], warehouse: str | None = None) -> SparkSession:
     """The session that ``Job.spark`` returns; starts the JVM unless one is running."""
-    from pyspark import SparkConf
     from pyspark.sql import SparkSession
+
+    builder = SparkSession.builder.appName(app_name)
+    for key, value in {**_own_conf(conf, warehouse), **conf}.items():
+        builder = builder.config(key, value)
+    return builder.getOrCreate()
+
+
+def _own_conf(conf: Mapping[str, str], warehouse: str | None) -> Mapping[str, str]:
+    """What Sparklet adds, once the JVM runs; with Spark Connect the server has its own S3A and table formats."""
+    if "SPARK_REMOTE" in os.environ:
+        return UTC
+    from pyspark import SparkConf
 
     jvm = _jvm(conf)
     here = _look_around(jvm, dict(SparkConf().getAll()))
     if platform(here) in ("lambda", "laptop") and "spark.pyspark.python" not in here.given:
         os.environ.setdefault("PYSPARK_PYTHON", sys.executable)  # else the first python3 on the PATH
-    builder = SparkSession.builder.appName(app_name)
-    for key, value in {**session_conf(here, warehouse), **conf}.items():
-        builder = builder.config(key, value)
-    return builder.getOrCreate()
+    return session_conf(here, warehouse)
+
+
+def is_remote(spark: SparkSession) -> bool:
+    """Whether the session is Spark Connect's: it has no JVM here, no SparkContext and no RDDs."""
+    return type(spark).__module__.startswith("pyspark.sql.connect.")
 
 
 def _jvm(conf: Mapping[str, str]) -> Any:
@@ -113,9 +127,9 @@ def platform(here: Surroundings) -> Platform:
         return "glue"
     if "/usr/share/aws/emr" in here.class_path or any(key.startswith("spark.emr-serverless.") for key in here.given):
         return "emr"
-    if "AWS_LAMBDA_FUNCTION_NAME" in here.env or "SPARKLET_OUTCOME_FILE" in here.env:
-        return "lambda"
-    return "laptop" if here.given.get("spark.master", "local").startswith("local") else "cluster"
+    if not here.given.get("spark.master", "local").startswith("local"):
+        return "cluster"
+    return "lambda" if "AWS_LAMBDA_FUNCTION_NAME" in here.env or "SPARKLET_OUTCOME_FILE" in here.env else "laptop"
 
 
 def session_conf(here: Surroundings, warehouse: str | None = None) -> dict[str, str]:
@@ -124,7 +138,7 @@ def session_conf(here: Surroundings, warehouse: str | None = None) -> dict[str, 
     ``warehouse`` holds the tables of the catalog ``iceberg``, unless the environment names another; None: it has none.
     """
     place = platform(here)
-    conf = {"spark.sql.session.timeZone": "UTC"}  # the same script, the same result wherever it runs
+    conf = dict(UTC)
     if place == "lambda":
         conf.update({"spark.ui.enabled": "false", "spark.sql.shuffle.partitions": str(2 * (os.cpu_count() or 1))})
     if place in ("lambda", "laptop") and not here.s3_impl and here.has_class(S3A):

@@ -19,6 +19,7 @@ from typing import Any, Self
 
 from sparklet import __version__
 from sparklet.aws.clients import AwsClients
+from sparklet.aws.clusters import clusters_of
 from sparklet.aws.dynamodb import DynamoLedger
 from sparklet.aws.messaging import SqsQueue
 from sparklet.aws.s3 import S3Store, input_stores
@@ -39,6 +40,7 @@ from sparklet.local.deploy import Deployed
 from sparklet.local.state import Lock, StateDir
 from sparklet.local.tasks import PROCESS, LocalTasks
 from sparklet.planning.deployment import Deployment
+from sparklet.settings import engines
 
 _POLL_S = 0.05
 
@@ -141,7 +143,9 @@ class LocalStack(AbstractContextManager["LocalStack"]):
     def deployment(self) -> Deployment:
         """Everything that planning, checking and recovery work on: the stack's S3, ledger and queue."""
         at = deployment(self.clients, self.info.bucket, self.info.ledger_table, self.info.queue_url)
-        return replace(at, larger=PROCESS, engines={PROCESS: LocalTasks(self._state.tasks)})
+        tasks, named = LocalTasks(self._state.tasks), engines()
+        here = {**clusters_of(named, tasks), PROCESS: tasks}
+        return replace(at, engines={name: here[name] for name in (*named, PROCESS) if name in here})
 
     def close(self) -> None:
         """Give the hold back; the host ends the stack if it was the last."""

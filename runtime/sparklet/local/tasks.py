@@ -13,13 +13,14 @@ from pathlib import Path
 from sparklet.errors import RemoteTaskError
 from sparklet.local.state import StateDir, read_json, write_json
 from sparklet.model import Failure
+from sparklet.ports import Engine
 
 PROCESS = "process"  # the engine's name
 ONE_SHARD = "sparklet.worker.one_shard"  # the image's command `shard`
 
 
 @dataclass(frozen=True)
-class LocalTasks:
+class LocalTasks(Engine):
     """An ``Engine`` for the stack's clients."""
 
     folder: Path

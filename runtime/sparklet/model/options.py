@@ -11,6 +11,7 @@ from sparklet.errors import SettingsError
 
 RUN, INPUT, SHARDS, FAILURES, ORCHESTRATION = "The run", "Input", "Shards", "Failures and pace", "Orchestration"
 MIB = 1024 * 1024
+ROUTE_OVER_BYTES = 400_000_000  # weighed: with a route, a function gets no larger shard unless max_shard_bytes says so
 BY_WORKER = -1  # of max_shard_bytes: by the size of the stack's workers, see RunRequest.fitted
 
 
@@ -129,17 +130,39 @@ class RunOptions:
         Key(
             "oversize",
             SHARDS,
-            "A shard above that: refuse the plan, or mark the shard FAILED for another engine.",
+            "A shard above that, without --route: refuse the plan, or mark the shard FAILED.",
             choices=("refuse", "mark"),
         ),
     ] = "refuse"
+    route: Annotated[
+        str,
+        Key(
+            "route",
+            SHARDS,
+            "auto: a shard above --max-shard-size, then by default 400 MB at most, goes to an engine beside the "
+            "functions; if more than half are, all go.",
+            choices=("auto",),
+        ),
+    ] = ""  # of a run the engine's name
+    engine: Annotated[
+        str,
+        Key(
+            "engine",
+            SHARDS,
+            "The engine for --route and --escalate (default: the stack's first); without them it does all shards.",
+            metavar="NAME",
+        ),
+    ] = ""
     max_attempts: Annotated[
         int, Key("max_attempts", FAILURES, "Attempts a shard has before it is FAILED.", minimum=1)
     ] = 3
     escalate: Annotated[
         str,
         Key(
-            "escalate", FAILURES, "What is too much for a function goes on in Fargate (locally: a process).", value="on"
+            "escalate",
+            FAILURES,
+            "What was too much for a function goes on in an engine (locally a process).",
+            value="on",
         ),
     ] = ""  # of a run the engine's name
     tolerated_failure_count: Annotated[

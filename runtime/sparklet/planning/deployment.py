@@ -46,8 +46,13 @@ class Deployment:
     dead_letters: TaskQueue | None = None  # the dead-letter queue; only its depth is read
     meter: Meter | None = None  # None: nothing is measured
     listed: Callable[[Access], ObjectStore] | None = None  # see ``listing_once``
-    larger: str = ""  # the engine for shards that are too much for a function; "": there is none
-    engines: Mapping[str, Engine] = field(default_factory=dict)  # that this process may start workers in, by name
+    engines: Mapping[str, Engine] = field(default_factory=dict)  # by name, see ``larger``
+    starts_workers: bool = True  # in them: on AWS only the checker function may
+
+    @property
+    def larger(self) -> str:
+        """The usual engine, the first, for shards that are too much for a function; "": there is none."""
+        return next(iter(self.engines), "")
 
     def inputs(self, access: Access) -> ObjectStore:
         """The store to read a run's input from."""

@@ -37,11 +37,10 @@ def new_run(at: Deployment, request: RunRequest) -> Run:
         raise PlanError(
             "a run whose dispatch is map takes no rate: no messages are sent; its MaxConcurrency paces a map"
         )
-    if request.options.escalate and not at.larger:
-        raise PlanError(
-            "escalate needs tasks of ECS Fargate, and the stack has none: deploy sam/fargate.yaml beside it, then name "
-            "its outputs in the stack's Fargate parameters (docs/guide/failures.md); or leave it out"
-        )
+    options = request.options
+    wants_engine = options.engine or options.route or options.escalate
+    engine = chosen_engine(at, options.engine, request.table) if wants_engine else ""
+    does_all = engine if not (options.route or options.escalate) else ""
     refuse_mixed(request.lists, request.inputs, request.options)
     run_id = run_id_of(request, at.clock.now_s())
     output = request.output_uri or (f"s3://{at.bucket}/output/{RUN_ID_IN_OUTPUT}/" if request.table else "")
@@ -49,7 +48,7 @@ def new_run(at: Deployment, request: RunRequest) -> Run:
     request = replace(
         request,
         run_id=run_id,
-        options=replace(request.options, escalate=request.options.escalate and at.larger),
+        options=replace(options, escalate=options.escalate and engine, route=(options.route or does_all) and engine),
         output_uri=_folder(output.replace(RUN_ID_IN_OUTPUT, run_id)),
         next_output=_folder(next_output.replace(RUN_ID_IN_OUTPUT, run_id)) if request.next else "",
     )
@@ -59,7 +58,7 @@ def new_run(at: Deployment, request: RunRequest) -> Run:
         return _same_run(known, request, scripts)
     if request.options.incremental:
         refuse_another_open(at, request.run_name, run_id)
-    run = _checked_run(at, request, scripts)
+    run = _checked_run(at, request, scripts, does_all)
     refuse_outputs(at, run)
     lists = zip(run.lists, request.lists, strict=True)
     _store(at, (file for script in scripts.values() for file in script.files))
@@ -73,6 +72,20 @@ def new_run(at: Deployment, request: RunRequest) -> Run:
     if run.options.incremental:
         take_run_lock(at, run)
     return run
+
+
+def chosen_engine(at: Deployment, name: str, table: str) -> str:
+    """The engine of this name, or the usual one (""), for a run that writes to ``table``.
+
+    PlanError if the stack has none, or it lacks what the run needs.
+    """
+    engine = name or at.larger
+    if engine not in at.engines:
+        there = f"it has {', '.join(at.engines)}" if at.engines else "name one in its parameters, such as Fargate's"
+        raise PlanError(f"the stack has no engine {name}".rstrip() + f"; {there} (docs/guide/elsewhere.md)")
+    if why := at.engines[engine].unfit(table.partition(":")[0]):
+        raise PlanError(f"the engine {engine} can do no shard of this run: {why}")
+    return engine
 
 
 def run_id_of(request: RunRequest, now_s: float) -> str:
@@ -99,7 +112,7 @@ def _folder(uri: str) -> str:
     raise PlanError(f"the output {uri!r} must look like s3://bucket/folder/")
 
 
-def _checked_run(at: Deployment, request: RunRequest, scripts: "dict[str, ScriptFiles]") -> Run:
+def _checked_run(at: Deployment, request: RunRequest, scripts: "dict[str, ScriptFiles]", engine: str) -> Run:
     """The run as it enters the ledger, once its input is found plannable."""
     store, options = at.inputs(request.access), request.options
     inputs = resolve_inputs(store, request.inputs) if request.inputs or not request.lists else ()
@@ -122,14 +135,15 @@ def _checked_run(at: Deployment, request: RunRequest, scripts: "dict[str, Script
         lists=tuple(stored_source(at, request.run_id, number, each) for number, each in enumerate(lists)),
         access=request.access,
         dispatch=request.dispatch,
+        engine=engine,
         table=request.table,
         check=scripts[request.check].ref if request.check else None,
         next=NextRun(scripts[request.next].ref, request.next_output) if request.next else None,
         created_s=at.clock.now_s(),
     )
     name = ", ".join([*inputs, *(given.source for given in request.lists)])
-    refuse_unplannable(store, open_inventory(at, run, lists), lists, options, name)
-    return run
+    is_heavy = refuse_unplannable(store, open_inventory(at, run, lists), lists, options, name)
+    return replace(run, engine=options.route) if is_heavy else run
 
 
 def _refuse_own_output(at: Deployment, inputs: Sequence[str], output_uri: str) -> None:

@@ -8,7 +8,7 @@ from itertools import chain, islice
 from typing import TypeVar
 
 from sparklet.errors import NothingNewError, PlanError
-from sparklet.model import Failure, Position, RunOptions, Shard
+from sparklet.model import Failure, Position, Run, RunOptions, Shard
 from sparklet.model.options import MIB
 from sparklet.planning.found import Found, Reason
 from sparklet.planning.inventory import Inventory, refuse_other_regions
@@ -23,7 +23,7 @@ TOO_LARGE = "ShardTooLargeError"
 MAX_NAMED = 3  # objects that a refusal names
 ADVICE = (
     "cut it with --split (CSV, JSON Lines and Parquet that are not compressed as a whole), raise --max-shard-size for "
-    "a function of more memory, or process it with another engine (EMR Serverless, Glue: the same script runs there)"
+    "a function of more memory, or process it with another engine (--route auto: the same script runs there)"
 )
 
 
@@ -85,17 +85,20 @@ def _first_match(uri: str, pattern: str) -> str:
 
 def refuse_unplannable(
     store: ObjectStore, inventory: Inventory, lists: Sequence[ListReader], options: RunOptions, name: str
-) -> None:
+) -> bool:
     """Read lists to their end and, unless the options allow everything, every object; in constant memory.
 
+    Returns whether the run is heavy: most of its shards are too large for a function, so that an engine does all.
     PlanError if nothing is left to plan, if a row of a list is wrong, if the options refuse archived objects, large
     shards or so many objects, or if a listed bucket is in another region.
     """
     objects = within_limit(inventory.objects(), options.limit, name)
-    first = next(objects, None)
+    first, is_heavy = next(objects, None), False
     if first is not None:
         whole = chain((first,), objects)
-        refuse_oversize(pack_shards(slice_objects(store, whole, options) if options.split else whole, options), options)
+        packed = pack_shards(slice_objects(store, whole, options) if options.split else whole, options)
+        refuse_oversize(packed, options)
+        is_heavy = bool(options.route) and most_oversize(packed, options)
     reads_all = options.archived == "refuse" or options.limit > 0
     if reads_all:
         deque(objects, maxlen=0)
@@ -107,6 +110,7 @@ def refuse_unplannable(
         reader.read_all()
     if lists and not options.other_region:
         refuse_other_regions(store, {bucket for reader in lists for bucket in reader.buckets})
+    return is_heavy
 
 
 def within_limit(objects: Iterable[T], limit: int, name: str) -> Iterator[T]:
@@ -121,8 +125,8 @@ def within_limit(objects: Iterable[T], limit: int, name: str) -> Iterator[T]:
 
 
 def refuse_oversize(packed: Iterable[Packed], options: RunOptions) -> None:
-    """PlanError if a shard is above ``max_shard_bytes``; with ``oversize="mark"`` or no limit nothing is read."""
-    if options.max_shard_bytes <= 0 or options.oversize == "mark":
+    """PlanError if a shard is above ``max_shard_bytes``; if that is allowed, or there is no limit, nothing is read."""
+    if options.max_shard_bytes <= 0 or options.oversize == "mark" or options.route:
         return
     large = (each for each in packed if each.weight > options.max_shard_bytes)
     named = [_shown(each.shard, each.weight) for each in islice(large, MAX_NAMED)]
@@ -134,6 +138,11 @@ def refuse_oversize(packed: Iterable[Packed], options: RunOptions) -> None:
             f"that one function takes on: {', '.join(named)}{more}; {ADVICE}, or plan the others and mark these "
             "with --oversize mark"
         )
+
+
+def most_oversize(packed: Iterable[Packed], options: RunOptions) -> bool:
+    """Whether more than half of the shards are above ``max_shard_bytes``, if that is a limit."""
+    return sum(1 if each.weight > options.max_shard_bytes > 0 else -1 for each in packed) > 0
 
 
 def archived(inventory: Inventory) -> PlanError:
@@ -155,15 +164,22 @@ def nothing_to_plan(name: str, skipped: Mapping[str, int]) -> PlanError:
     return PlanError(f"the input {name} has nothing to plan; left out: {reasons}")
 
 
+def engine_of(shard: Shard, run: Run) -> str:
+    """Whose workers do a shard of a run with a route; "": the functions'."""
+    options = run.options
+    return run.engine or (options.route if _weight(shard, options) > options.max_shard_bytes > 0 else "")
+
+
 def too_large(shard: Shard, options: RunOptions) -> Failure | None:
-    """The failure of a shard that is too large for a function; None if it fits."""
-    if options.max_shard_bytes <= 0:
-        return None
-    weight = sum(item.weighed_bytes(options.compression_factor) for item in shard.objects)
-    if weight <= options.max_shard_bytes:
+    """The failure of a shard that is too large for a function; None if it fits, or an engine does it."""
+    if options.route or options.max_shard_bytes <= 0 or (weight := _weight(shard, options)) <= options.max_shard_bytes:
         return None
     limit = f"the {options.max_shard_bytes / MIB:,.0f} MiB that one function takes on"
     return Failure(TOO_LARGE, f"{_shown(shard, weight)} is above {limit}; {ADVICE}", retryable=False)
+
+
+def _weight(shard: Shard, options: RunOptions) -> int:
+    return sum(item.weighed_bytes(options.compression_factor) for item in shard.objects)
 
 
 def _shown(shard: Shard, weight: int) -> str:

@@ -24,7 +24,7 @@ from sparklet.planning.deployment import Deployment
 from sparklet.planning.earlier import take_run_lock
 from sparklet.planning.inventory import open_inventory
 from sparklet.planning.outputs import make_room
-from sparklet.planning.packing import Packed, pack_shards, too_large
+from sparklet.planning.packing import Packed, engine_of, pack_shards, too_large
 from sparklet.planning.parts import ANOTHER_RUN, END, LeftOut, beside, named, shard_of
 from sparklet.planning.slicing import slice_objects
 
@@ -257,6 +257,7 @@ def enter_part(at: Deployment, run: Run, part: PartRecord, body: bytes) -> list[
                 object_count=len(shard.objects),
                 size_bytes=shard.size_bytes,
                 changed_s=now_s,
+                engine=engine_of(shard, run) if run.options.route else "",
             )
         )
         if failure := too_large(shard, run.options):

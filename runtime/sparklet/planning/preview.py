@@ -31,7 +31,15 @@ class PlanPreview:
     slices: int = 0  # objects that are parts of a larger one
     largest_shard: int = 0  # its number
     largest_object: str = ""  # the first one in it
-    oversize: int = 0  # shards too large for one function; a run would refuse or mark them
+    oversize: int = 0  # shards too large for one function; a run would refuse or mark them, or an engine does them
+    oversize_bytes: int = 0  # in these
+
+    def routed(self, options: RunOptions) -> tuple[int, int]:
+        """The shards that an engine does, and their bytes; see ``new_run``."""
+        if options.route and 2 * self.oversize <= self.shards:
+            return self.oversize, self.oversize_bytes
+        does_all = options.route or (options.engine and not options.escalate)
+        return (self.shards, self.size_bytes) if does_all else (0, 0)
 
 
 def preview(
@@ -61,7 +69,8 @@ def preview(
             seen.largest_object = shard.objects[0].name
         seen.most_objects_in_a_shard = max(seen.most_objects_in_a_shard, len(shard.objects))
         seen.slices += sum(item.slice is not None for item in shard.objects)
-        seen.oversize += 0 < options.max_shard_bytes < packed.weight
+        if 0 < options.max_shard_bytes < packed.weight:
+            seen.oversize, seen.oversize_bytes = seen.oversize + 1, seen.oversize_bytes + size_bytes
         seen.shards, seen.objects = seen.shards + 1, seen.objects + len(shard.objects)
         seen.size_bytes += size_bytes
     if not seen.shards:

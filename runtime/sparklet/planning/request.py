@@ -15,7 +15,7 @@ from urllib.parse import unquote
 from sparklet.errors import EventError, PlanError, SettingsError
 from sparklet.job.tables.declaration import Table
 from sparklet.model import Access, Dispatch, Key, RunOptions
-from sparklet.model.options import BY_WORKER, INPUT, MIB, ORCHESTRATION, RUN
+from sparklet.model.options import BY_WORKER, INPUT, MIB, ORCHESTRATION, ROUTE_OVER_BYTES, RUN
 from sparklet.planning.list_requests import ListRequest, read_items, read_lists
 from sparklet.planning.quantities import parse_every, parse_size_bytes, parse_time_s, parse_tolerance
 
@@ -173,12 +173,15 @@ class RunRequest:
 
         The limit is a third of the memory, and at most the scratch space: a cache or a collected frame lies in a heap
         of two thirds of the memory, and a sort or shuffle spills about its input to scratch (docs/decisions/0026).
-        A script that only streams can do more: raise it. PlanError if slices would be longer than half of a worker's
-        ``/tmp``, into which they are fetched.
+        A script that only streams can do more: raise it. With a route it is at most ``ROUTE_OVER_BYTES``. PlanError if
+        slices would be longer than half of a worker's ``/tmp``, into which they are fetched.
         """
         options, max_bytes = self.options, scratch_bytes // SCRATCH_SHARE
         if options.max_shard_bytes == BY_WORKER:
-            options = replace(options, max_shard_bytes=min(memory_mb * MIB // MEMORY_SHARE, scratch_bytes))
+            fits_bytes = min(memory_mb * MIB // MEMORY_SHARE, scratch_bytes)
+            if options.route:
+                fits_bytes = min(fits_bytes or ROUTE_OVER_BYTES, ROUTE_OVER_BYTES)
+            options = replace(options, max_shard_bytes=fits_bytes)
         if scratch_bytes and options.split and options.target_bytes > max_bytes:
             raise PlanError(
                 f"slices of {options.target_bytes / MIB:,.0f} MiB are fetched into /tmp, which has "

@@ -147,8 +147,16 @@ class Engine(Protocol):
     def stopped(self, task_ids: Sequence[str]) -> Mapping[str, Failure]:
         """Those of these that have stopped, and why."""
 
+    def begun_s(self, task_id: str) -> float:
+        """When a worker got its room there; infinity: it waits for it. 0: at once."""
+        return 0.0
+
     def stop(self, task_id: str) -> None:
         """Have a worker give back its shard and end."""
+
+    def unfit(self, table_format: str) -> str:
+        """Why it can do no shard that writes to such a table ("": to none); "" if it can. Asked before a plan."""
+        return ""
 
 
 class Compute(Protocol):

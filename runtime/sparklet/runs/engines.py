@@ -15,6 +15,7 @@ from sparklet.model import Failure, Run, ShardRecord, ShardState
 from sparklet.planning.deployment import Deployment
 from sparklet.ports import Engine
 from sparklet.runs.ending import for_a_while
+from sparklet.runs.throttle import within_cap
 
 ENGINE_FAILED = "EngineFailed"
 MAX_LOOKED_AT = 1_000  # of a run's waiting shards, at a check
@@ -38,9 +39,10 @@ def start_workers(at: Deployment, run: Run) -> Waiting:
 
     A shard is FAILED if a worker cannot be started, or if ``MAX_UNCLAIMED`` of them end before they claim it.
     """
-    if not at.engines:
+    if not (at.engines and at.starts_workers):
         return Waiting()
     waiting = list(islice(for_a_while(at.clock, at.ledger.shards.for_engines(run.run_id)), MAX_LOOKED_AT))
+    waiting = within_cap(at, run, waiting)
     started, failed, trouble = 0, 0, ""
     for name, engine in at.engines.items():
         mine = [record for record in waiting if record.engine == name]
@@ -60,7 +62,7 @@ def stop_workers(at: Deployment, run: Run) -> None:
 
     One that has not claimed its shard is left: its claim is refused, and it ends.
     """
-    if not at.engines:
+    if not (at.engines and at.starts_workers):
         return
     for record in at.ledger.shards.expired(run.run_id, ShardState.RUNNING, at.clock.now_s() + 3600):
         if record.task_id and record.engine in at.engines:
@@ -72,7 +74,7 @@ def _go_on(at: Deployment, engine: Engine, record: ShardRecord, end: Failure | N
     """Start a worker, if none is starting and the last one ended (``end``) long enough ago; give up after too many."""
     waited_s, unclaimed = at.clock.now_s() - record.changed_s, _unclaimed(record)
     if unclaimed and end is None:
-        if waited_s < CLAIMS_WITHIN_S:
+        if waited_s < CLAIMS_WITHIN_S or at.clock.now_s() - engine.begun_s(record.task_id) < CLAIMS_WITHIN_S:
             return Waiting()
         with suppress(RemoteTaskError):
             engine.stop(record.task_id)

@@ -197,6 +197,11 @@ _RULES = (
         classes="AnalysisException ParseException",
     ),
     _Rule(
+        "the script uses what a remote session (Spark Connect) does not have: SparkContext, RDDs, the JVM",
+        "do the shard in another engine: sparklet redrive RUN --engine NAME; or " + _FIX_AND_REDRIVE,
+        classes="PySparkAttributeError PySparkNotImplementedError",
+    ),
+    _Rule(
         "the script imports a module that is not there",
         "add it with --py-files, or put it into the image; then sparklet redrive RUN",
         classes="ModuleNotFoundError ImportError ClassNotFoundException NoClassDefFoundError",

@@ -8,8 +8,8 @@ from typing import Any
 
 from sparklet import metrics
 from sparklet.aws.clients import AwsClients
-from sparklet.aws.containers import FARGATE, tasks_of_shards
 from sparklet.aws.dynamodb import DynamoLedger, DynamoTasks
+from sparklet.aws.engines import engines_of
 from sparklet.aws.messaging import SqsQueue, notifier_for
 from sparklet.aws.s3 import S3Store, input_stores
 from sparklet.clock import SystemClock
@@ -146,7 +146,8 @@ def _measured(emitter: Emitter) -> Iterator[Deployment]:
 def _deployment() -> Deployment:
     """The deployed ports, made at the first event: an import must not fail because of a missing variable."""
     settings = fanout_settings()
-    clients, fargate = AwsClients(), settings.fargate
+    clients = AwsClients()
+    env = {"SPARKLET_BUCKET": settings.bucket, "SPARKLET_LEDGER_TABLE": settings.ledger_table}
     return Deployment(
         bucket=settings.bucket,
         store=S3Store(clients),
@@ -157,6 +158,5 @@ def _deployment() -> Deployment:
         tasks=DynamoTasks(clients, settings.ledger_table),
         notifier=notifier_for(clients, settings.notice_topic_arn, settings.notice_bus),
         dead_letters=SqsQueue(clients, settings.dlq_url),
-        larger=FARGATE if fargate else "",
-        engines={FARGATE: tasks_of_shards(clients, fargate)} if fargate else {},
+        engines=engines_of(clients, settings.engines, env),
     )

@@ -30,6 +30,20 @@ class Pace:
 
 
 @dataclass(slots=True)
+class Work:
+    """What one kind of worker has done in this generation."""
+
+    known_s: float = 0.0  # of the last attempts, also those that run
+    timed: int = 0  # these
+    attempts: int = 0
+
+    @property
+    def seconds(self) -> float:
+        """Of all attempts; those before a shard's last one count as average ones."""
+        return self.known_s * self.attempts / self.timed if self.timed else 0.0
+
+
+@dataclass(slots=True)
 class Observation:
     """A run as an operator sees it; shards are added one by one."""
 
@@ -37,8 +51,7 @@ class Observation:
     now_s: float
     failures: FailureTally = field(default_factory=FailureTally)
     lost: list[tuple[int, str]] = field(default_factory=list)  # open shards of lost workers: number, and since when
-    running_s: float = 0.0  # what the running ones have taken so far, added up
-    running: int = 0  # attempts that run
+    work: dict[str, Work] = field(default_factory=lambda: {"": Work()})  # by engine; "": the functions
     finished: int = 0  # shards that ended after an attempt; cancelled ones had none
     _slowest: list[tuple[float, int, ShardRecord]] = field(default_factory=list)  # a heap
     _longest: list[tuple[float, int, ShardRecord]] = field(default_factory=list)  # another
@@ -52,13 +65,14 @@ class Observation:
             self.failures.add(record)
         if len(self.lost) < SLOWEST and (since := lost_worker(record, self.now_s)):
             self.lost.append((record.number, since))
+        work = self.work.setdefault(record.engine, Work())
+        work.attempts += record.attempts
         if record.state is ShardState.PENDING or not record.attempts:
             return
         took_s = seconds_of(record, self.now_s)
+        work.known_s, work.timed = work.known_s + took_s, work.timed + 1
         self._first_s = min(self._first_s, record.started_s)
         if record.state is ShardState.RUNNING:
-            self.running += 1
-            self.running_s += took_s
             _keep(self._longest, took_s, record)
             return
         self.finished += 1
@@ -78,10 +92,9 @@ class Observation:
         return [record for _, _, record in sorted(self._longest, reverse=True)]
 
     @property
-    def worked_s(self) -> float:
-        """Seconds of all attempts of this generation; attempts before a shard's last one count as average ones."""
-        known_s, timed = self.summary.task_s + self.running_s, self.finished + self.running
-        return known_s * self.summary.attempts / timed if timed else 0.0
+    def mean_s(self) -> float:
+        """Of the ended shards' last attempts."""
+        return self.summary.task_s / self.finished if self.finished else 0.0
 
     @property
     def pace(self) -> Pace:
@@ -93,8 +106,7 @@ class Observation:
         average = self.finished / whole_s * 60
         if not still_open:
             return Pace(0.0, average, None)
-        mean_s = self.summary.task_s / self.finished
-        minutes = min(MAX_PACE_S, max(PACE_S, PACE_SHARDS * mean_s)) // PACE_S
+        minutes = min(MAX_PACE_S, max(PACE_S, PACE_SHARDS * self.mean_s)) // PACE_S
         lately = sum(count for ago, count in self._ended.items() if ago < minutes)
         now = lately / min(minutes * PACE_S, whole_s) * 60
         return Pace(now, average, still_open / (now or average) * 60)

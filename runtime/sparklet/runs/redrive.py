@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from sparklet.errors import PlanError, ShardNotFoundError
 from sparklet.model import Run, RunState, ScriptRef, ShardRecord, ShardState
 from sparklet.planning.deployment import Deployment
+from sparklet.planning.new_run import chosen_engine
 from sparklet.planning.outputs import overtaken_by
 from sparklet.planning.planner import Outbox
 from sparklet.runs.commits import has_declared
@@ -44,8 +45,7 @@ def redrive(
     run is being planned or cancelled, if one of ``shards`` has not FAILED, or if there is nothing to repeat.
     """
     run = redrivable(at, run_id)
-    if engine and engine != at.larger:
-        raise PlanError(f"the stack has no engine {engine}" + (f"; it has {at.larger}" if at.larger else ""))
+    engine = engine and chosen_engine(at, engine, run.table)
     _refuse_unfit(at, run_id, shards)
     moved = 0
     again = next(_failed(at, run_id, shards), None) is not None

@@ -41,6 +41,14 @@ def throttle(at: Deployment, run_id: str, max_concurrency: int) -> None:
     at.store.put(at.run_uri(run_id, f"{FOLDER}{CAP}"), json.dumps(max_concurrency).encode())
 
 
+def within_cap(at: Deployment, run: Run, waiting: list[ShardRecord]) -> list[ShardRecord]:
+    """Those of an engine's waiting shards that have a place under the cap, as ``send_up_to_cap`` gave it to them."""
+    if run.dispatch is not Dispatch.QUEUE or not run.options.max_concurrency or not waiting:
+        return waiting
+    placed = _stored(at, run).get(SENT.format(run.generation), {"sent": {}})["sent"]
+    return [record for record in waiting if str(record.number) in placed]
+
+
 def send_up_to_cap(at: Deployment, run: Run, outbox: Outbox) -> int:
     """Send messages for as many shards as the cap has room for, and lost ones again; how many were lost."""
     stored, now_s, sent = _stored(at, run), at.clock.now_s(), dict[int, float]()

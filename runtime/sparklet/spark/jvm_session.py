@@ -8,7 +8,7 @@ else from the first ``clean``, which compiles it.
 import contextlib
 import re
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from py4j.java_gateway import GatewayParameters, JavaGateway, JavaObject
@@ -81,6 +81,22 @@ def cancel_jobs(port: int, secret: str) -> None:
                 if active.isDefined():
                     active.get().cancelAllJobs()
             time.sleep(CANCEL_POLL_S)
+
+
+def stop_spark(port: int, secret: str) -> None:
+    """Stop the context, if there is one, with all its jobs; nothing happens if the JVM has ended."""
+    with contextlib.suppress(Py4JError), _connected(port, secret) as client:
+        active = getattr(getattr(client.jvm.org.apache.spark, "SparkContext$"), "MODULE$").getActive()
+        if active.isDefined():
+            active.get().stop()
+
+
+def file_options(port: int, secret: str, py_files: Sequence[str]) -> dict[str, str]:
+    """Options that make ``py_files`` importable on executors, too, beside what spark-submit was given."""
+    with _connected(port, secret) as client:
+        of_spark = client.jvm.java.lang.System.getProperty
+        given = {name: of_spark(name) for name in ("spark.files", "spark.submit.pyFiles")}
+    return {name: ",".join(filter(None, (value, *py_files))) for name, value in given.items()} if py_files else {}
 
 
 def clean(port: int, secret: str, *, first: bool, keep: bool, may_keep: bool, count: bool) -> tuple[str, str]:

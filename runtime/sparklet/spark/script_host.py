@@ -136,11 +136,12 @@ class Host:
         return afterwards
 
     def _start_jvm(self, message: Message, fds: list[int]) -> None:
-        """Start Java with its standard streams, and further descriptors, at their places."""
+        """Start Java, or a remote session's Python, with standard streams and further descriptors at their places."""
         if self._jvm_stdin is not None:
             os.close(self._jvm_stdin)
         stdin, self._jvm_stdin = os.pipe()  # both close-on-exec: only this process keeps the JVM's stdin open
-        own_pid, (command, conf) = os.getpid(), conf_apart(message["command"], len(fds) + 1)
+        own_pid, command, java = os.getpid(), message["command"], message.get("java", True)
+        command, conf = conf_apart(command, len(fds) + 1) if java else (command, os.open(os.devnull, os.O_RDONLY))
         pid = os.fork()
         if pid == 0:
             try:

@@ -81,14 +81,16 @@ def _without_ours(trace: TracebackType | None) -> TracebackType | None:
 
 
 def main() -> None:
-    """Under spark-submit: ``script_main.py SCRIPT ARGUMENTS…``; its parent is the JVM.
+    """Under spark-submit: ``script_main.py SCRIPT ARGUMENTS…``; its parent is the JVM. Spark Connect needs no JVM.
 
     The script gets its own process, so that any end of it is reported, and the pipes that the JVM holds for it: Java's
     own pipe would mix standard error into standard output.
     """
-    jvm = os.getppid()
-    stdout, stderr, status = (_open_pipe(f"/proc/{jvm}/fd/{number}") for number in (STDOUT, STDERR, STATUS))
-    _log_in()
+    has_jvm = "PYSPARK_GATEWAY_PORT" in os.environ
+    holder = os.getppid() if has_jvm else os.getpid()
+    stdout, stderr, status = (_open_pipe(f"/proc/{holder}/fd/{number}") for number in (STDOUT, STDERR, STATUS))
+    if has_jvm:
+        _log_in()
     own_pid = os.getpid()
     script_pid = os.fork()
     if script_pid == 0:

@@ -11,6 +11,7 @@ import re
 import shlex
 import shutil
 import site
+import socket
 import sys
 import zipfile
 from collections.abc import Iterable, Mapping, Sequence
@@ -183,28 +184,62 @@ def _class_data(settings: SparkSettings, options: Iterable[str]) -> list[str]:
     return [f"-XX:SharedArchiveFile={archive}", "-Xshare:auto", *in_place]
 
 
+def is_local(settings: SparkSettings) -> bool:
+    """Whether scripts run in the worker's own JVM, not on a cluster (``spark.master``, ``spark.remote``)."""
+    return settings.conf.get("spark.master", "local").startswith("local") and "spark.remote" not in settings.conf
+
+
+def shares_disk(settings: SparkSettings) -> bool:
+    """Whether the executors read this machine's files: they are here, by the cluster's address."""
+    places = f"{settings.conf.get('spark.master')} {settings.conf.get('spark.remote')}"
+    return is_local(settings) or "://127.0.0.1" in places or "://localhost" in places
+
+
 def spark_defaults(settings: SparkSettings, scratch: Path, jars: Sequence[str] = ()) -> dict[str, str]:
     """Spark's default configuration, with the operator's own on top."""
     cores = core_count(settings)
     return {
         "spark.master": f"local[{cores}]",
         "spark.driver.memory": f"{heap_mb(settings)}m",
-        "spark.driver.host": "127.0.0.1",
-        "spark.driver.bindAddress": "127.0.0.1",
         "spark.ui.enabled": "false",
         "spark.ui.showConsoleProgress": "false",
-        "spark.sql.shuffle.partitions": str(max(2, cores)),
         "spark.jars.ivy": str(scratch / ".ivy2"),
+        **(_alone(cores) if is_local(settings) else _on_cluster(settings)),
+        **SMALL_TABLES,
+        **s3a_conf(settings, jars),
+        **settings.conf,
+    }
+
+
+def _alone(cores: int) -> dict[str, str]:
+    """Of a driver that is its own executor, in an environment that may be frozen."""
+    return {
+        "spark.driver.host": "127.0.0.1",
+        "spark.driver.bindAddress": "127.0.0.1",
+        "spark.sql.shuffle.partitions": str(max(2, cores)),
         # These compare wall clocks: a frozen and thawed environment must not be taken for a dead executor.
         "spark.network.timeout": f"{FREEZE_S}s",
         "spark.executor.heartbeatInterval": f"{FREEZE_S // 24}s",
         "spark.storage.blockManagerHeartbeatTimeoutMs": f"{FREEZE_S * 1000}ms",
         "spark.rpc.askTimeout": f"{FREEZE_S}s",
         "spark.sql.broadcastTimeout": f"{FREEZE_S}",
-        **SMALL_TABLES,
-        **s3a_conf(settings, jars),
-        **settings.conf,
     }
+
+
+def _on_cluster(settings: SparkSettings) -> dict[str, str]:
+    """Of a driver whose executors are a standalone cluster's: they reach it, and have its jars at the same places."""
+    master = settings.conf.get("spark.master", "")
+    host, _, port = master.partition("://")[2].split(",")[0].rpartition(":")
+    try:
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as towards:
+            towards.connect((host, int(port)))  # sends nothing
+            own = towards.getsockname()[0]
+    except (OSError, ValueError) as error:
+        raise SettingsError(
+            f"spark.master is {master!r}; it must be spark://HOST:PORT of a cluster here: {error}"
+        ) from error
+    jars = os.pathsep.join(str(jar) for path in settings.jars for jar in _jars_in(path))
+    return {"spark.driver.host": own, "spark.driver.bindAddress": own, "spark.executor.extraClassPath": jars}
 
 
 def s3a_conf(settings: SparkSettings, jars: Sequence[str] = ()) -> dict[str, str]:
@@ -215,7 +250,7 @@ def s3a_conf(settings: SparkSettings, jars: Sequence[str] = ()) -> dict[str, str
     """
     named = (re.match(r"hadoop-aws-(\d+\.\d+)", Path(jar).name) for jar in jars)
     hadoop_version = next((match[1] for match in named if match), "3.3")
-    own = mark() in {Path(jar).stem for jar in jars}
+    own = is_local(settings) and mark() in {Path(jar).stem for jar in jars}  # a cluster tries tasks again
     return {
         **s3a_options(hadoop_version, settings.temporary_keys, settings.region, settings.s3_endpoint),
         **{f"spark.hadoop.fs.{scheme}.impl": TASK_S3A if own else S3A for scheme in ("s3", "s3n", "s3a")},
@@ -232,18 +267,24 @@ def task_conf(call: ScriptCall, env: Mapping[str, str], settings: SparkSettings)
     The operator's own options for splitting the input win.
     """
     folder = call.work_dir
+    common = {
+        "spark.app.name": call.script.name,
+        "spark.sql.warehouse.dir": str(folder / "spark-warehouse"),
+        **{f"spark.executorEnv.{key}": value for key, value in env.items()},
+    }
+    if not is_local(settings):  # executors have folders of their own, and Spark's settings for their size
+        files = ",".join(map(str, call.py_files))
+        return {**common, **({"spark.submit.pyFiles": files} if files else {})}
     splitting = shard_conf(call.inputs, call.compression_factor, heap_mb(settings), core_count(settings))
     return {
         **{key: value for key, value in splitting.items() if key not in settings.conf},
-        "spark.app.name": call.script.name,
+        **common,
         "spark.local.dir": str(folder),
-        "spark.sql.warehouse.dir": str(folder / "spark-warehouse"),
         "spark.hadoop.hadoop.tmp.dir": str(folder / "hadoop"),
         "spark.hadoop.hive.exec.scratchdir": str(folder / "hive"),
         "spark.hadoop.hive.exec.local.scratchdir": str(folder / "hive-local"),
         "spark.hadoop.sparklet.task": str(folder.parent),
         **_own_folder(call.output),
-        **{f"spark.executorEnv.{key}": value for key, value in env.items()},
     }
 
 
@@ -266,7 +307,13 @@ def task_env(call: ScriptCall, settings: SparkSettings) -> dict[str, str]:
 
 def process_env(settings: SparkSettings, env: Mapping[str, str]) -> dict[str, str]:
     """The worker's environment, changed for Java, Spark and Spark's Python processes."""
-    dropped = {"PYSPARK_GATEWAY_PORT", "PYSPARK_GATEWAY_SECRET", "PYSPARK_SUBMIT_ARGS", "SPARK_LOCAL_DIRS"}
+    dropped = {
+        "PYSPARK_GATEWAY_PORT",
+        "PYSPARK_GATEWAY_SECRET",
+        "PYSPARK_SUBMIT_ARGS",
+        "SPARK_LOCAL_DIRS",
+        "SPARK_REMOTE",
+    }
     if settings.spark_home is None or _is_installed_pyspark(settings.spark_home):
         dropped.add("SPARK_HOME")  # with it Spark's Pythons import pyspark from a zip, uncompiled
     return {

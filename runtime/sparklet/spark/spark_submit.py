@@ -15,8 +15,9 @@ JVM whatever its code has.
 import ast
 import os
 import re
+import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from signal import SIGKILL
@@ -58,7 +59,7 @@ class ScriptOptions:
 
 @dataclass(slots=True)
 class SubmitRunner:
-    """Runs each script under a spark-submit of its own."""
+    """Runs each script under a spark-submit of its own; against a Spark Connect server as plain Python."""
 
     spark: SparkSettings
     scratch: Path
@@ -82,16 +83,11 @@ class SubmitRunner:
         """Do nothing: a task leaves no process."""
 
     def _submit(self, call: ScriptCall, options: ScriptOptions, host: HostProcess, task: TaskOutput) -> None:
-        env, jars = task_env(call, self.spark), class_path(self.spark)
-        conf = {**spark_defaults(self.spark, self.scratch, jars), **task_conf(call, env, self.spark), **options.conf}
-        command = java_command(
-            self.spark,
-            [*filter(None, [options.conf.get("spark.driver.extraClassPath")]), *jars],
-            tmp=call.work_dir,
-            properties={"derby.system.home": str(call.work_dir)},
-            conf=conf,
-            given=options.conf,
-        )
+        env = task_env(call, self.spark)
+        if remote := self.spark.conf.get("spark.remote"):  # Spark Connect: there is no JVM
+            command, env = [sys.executable], {**env, "SPARK_REMOTE": remote}
+        else:
+            command = self._java(call, options, env)
         sinks = [task.sink(source, stream) for source in ("jvm", "script") for stream in ("stdout", "stderr")]
         host.ask(
             "jvm",
@@ -100,6 +96,20 @@ class SubmitRunner:
             command=[*command, script_main.__file__, str(call.script), *call.args],
             env={**process_env(self.spark, os.environ), **env, **host.mark},
             cwd=str(call.work_dir),
+            java=not remote,
+        )
+
+    def _java(self, call: ScriptCall, options: ScriptOptions, env: Mapping[str, str]) -> list[str]:
+        """The command line of spark-submit's JVM, without what it runs."""
+        jars = class_path(self.spark)
+        conf = {**spark_defaults(self.spark, self.scratch, jars), **task_conf(call, env, self.spark), **options.conf}
+        return java_command(
+            self.spark,
+            [*filter(None, [options.conf.get("spark.driver.extraClassPath")]), *jars],
+            tmp=call.work_dir,
+            properties={"derby.system.home": str(call.work_dir)},
+            conf=conf,
+            given=options.conf,
         )
 
 

@@ -22,6 +22,7 @@ from sparklet.spark.script_output import Tail, TaskOutput, root_cause
 from sparklet.spark.spark_options import (
     SHELL,
     class_path,
+    is_local,
     java_command,
     java_path,
     process_env,
@@ -44,13 +45,13 @@ _log = logging.getLogger(__name__)
 def runner_for(settings: WorkerSettings, spark: SparkSettings | None = None) -> Runner:
     """The runner that the settings ask for; ``start`` it early."""
     spark = spark or spark_settings()
-    if settings.runner == "submit":
+    if settings.runner == "submit" or not is_local(spark):
         return SubmitRunner(spark, settings.scratch)
     return WarmRunner(spark, settings.scratch, settings.tasks_per_jvm, keep_context=settings.keep_context)
 
 
 @dataclass(slots=True)
-class _Jvm:
+class Jvm:
     """A JVM that is booting, up, or has ended."""
 
     name: str
@@ -90,7 +91,7 @@ class WarmRunner:
         self._keep_context = keep_context
         self._submit = SubmitRunner(spark, scratch)
         self._host: HostProcess | None = None
-        self._jvm: _Jvm | None = None
+        self._jvm: Jvm | None = None
         self._task: TaskOutput | None = None  # it gets the JVM's output
         self.jvm_starts = 0
 
@@ -116,7 +117,7 @@ class WarmRunner:
         self._task = task = TaskOutput(output, call)
         try:
             message = self._message(call, conf, host, jvm)
-            code = _ScriptRun(call, host, jvm, task).code(message)
+            code = ScriptRun(call, host, jvm, task).code(message)
             problem = _clean(call, host, jvm, keep=self._keep_context, may_keep=code >= 0)
             if jvm.exit_code is not None and (code != 0 or jvm.exit_code < 0):  # a kill may be seen late
                 raise task.jvm_failure(jvm.exit_code)
@@ -139,7 +140,7 @@ class WarmRunner:
             self._host.close()
         self._host = self._jvm = None
 
-    def _ready(self, call: ScriptCall) -> tuple[HostProcess, _Jvm]:
+    def _ready(self, call: ScriptCall) -> tuple[HostProcess, Jvm]:
         host, jvm = self._booting()
         while not jvm.is_up():
             for event in host.events(min(call.deadline.guard_s, time.time() + BOOT_POLL_S)):
@@ -152,7 +153,7 @@ class WarmRunner:
                 raise DeadlineExceededError(f"{call.script.name} was not started: the JVM was not up by its deadline")
         return host, jvm
 
-    def _booting(self) -> tuple[HostProcess, _Jvm]:
+    def _booting(self) -> tuple[HostProcess, Jvm]:
         """The current host and JVM, or new ones if they have ended or the credentials have changed."""
         if self._host is not None:
             for event in self._host.events(0):
@@ -165,7 +166,7 @@ class WarmRunner:
             return self._boot()
         return self._host, self._jvm
 
-    def _boot(self) -> tuple[HostProcess, _Jvm]:
+    def _boot(self) -> tuple[HostProcess, Jvm]:
         """Start a JVM; the first thing that a new host does."""
         env, jars = process_env(self._spark, os.environ), class_path(self._spark)
         java_path(self._spark)  # raises SettingsError before any process starts
@@ -175,7 +176,7 @@ class WarmRunner:
         host = self._host
         self.jvm_starts += 1
         name = f"jvm-{self.jvm_starts}"
-        jvm = _Jvm(name, host.home / name, _aws_environment())
+        jvm = Jvm(name, host.home / name, _aws_environment())
         jvm.folder.mkdir()
         _point(host.home / "cwd", jvm.folder)
         conf = {**spark_defaults(self._spark, self._scratch, jars), "spark.python.daemon.module": TASK_DAEMON}
@@ -197,7 +198,7 @@ class WarmRunner:
         self._jvm = jvm
         return host, jvm
 
-    def _message(self, call: ScriptCall, conf: Mapping[str, str], host: HostProcess, jvm: _Jvm) -> dict[str, Any]:
+    def _message(self, call: ScriptCall, conf: Mapping[str, str], host: HostProcess, jvm: Jvm) -> dict[str, Any]:
         _point(host.home / "cwd", call.work_dir)
         jvm.tasks += 1
         env = task_env(call, self._spark)
@@ -223,7 +224,7 @@ class WarmRunner:
             },
         }
 
-    def _hear_jvm(self, jvm: _Jvm, stream: Stream, line: bytes) -> None:
+    def _hear_jvm(self, jvm: Jvm, stream: Stream, line: bytes) -> None:
         if self._task is not None:
             self._task.add("jvm", stream, line)
         else:
@@ -257,12 +258,12 @@ class _NotStartedError(GatewayLostError):
 
 
 @dataclass(slots=True)
-class _ScriptRun:
+class ScriptRun:
     """One script, from its fork until nothing of it is left."""
 
     call: ScriptCall
     host: HostProcess
-    jvm: _Jvm
+    jvm: Jvm
     task: TaskOutput
     pid: int = 0
 
@@ -306,7 +307,7 @@ class _ScriptRun:
         return error if self.pid else _NotStartedError(str(error))
 
 
-def _clean(call: ScriptCall, host: HostProcess, jvm: _Jvm, *, keep: bool, may_keep: bool) -> str:
+def _clean(call: ScriptCall, host: HostProcess, jvm: Jvm, *, keep: bool, may_keep: bool) -> str:
     """Clean the JVM; returns why it should be replaced, or ""."""
     if jvm.exit_code is not None:
         return "it has ended"

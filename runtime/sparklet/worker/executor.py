@@ -4,6 +4,7 @@ import hashlib
 import json
 import time
 from collections.abc import Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -26,7 +27,7 @@ from sparklet.spark.guards import task_folder
 from sparklet.spark.runner import Runner, ScriptCall, ScriptResult
 from sparklet.spark.spark_options import INPUTS, UNCOMMITTED
 from sparklet.worker.attempt import Attempt
-from sparklet.worker.staging import Staging
+from sparklet.worker.staging import Staging, uploaded
 
 MAX_OUTCOME_BYTES = 64 * 1024 * 1024  # escaping may make an answer of 6 MB six times as long
 
@@ -36,6 +37,7 @@ PERMANENT_CAUSES = frozenset(
         *("SyntaxError", "TabError"),
         *("AccessDeniedException", "AnalysisException", "ParseException", "UnknownStoreException"),  # Spark, S3A
         *("CommitStateUnknownError", "ExpectationError", "TableError"),
+        *("PySparkAttributeError", "PySparkNotImplementedError"),  # what Spark Connect does not have
     }
 )
 """Root causes that every attempt on the same input must meet. All others are retried: one S3 503 inside a script must
@@ -63,6 +65,7 @@ class Executor:
     settings: WorkerSettings
     runner: Runner
     scripts: "ScriptCache"
+    inputs_to: ObjectStore | None = None  # for executors that do not see this machine's files; None: there are none
 
     def execute(self, execution: Execution, attempt: Attempt) -> ShardResult:
         """Run a script to its end in its own folder and read its outcome.
@@ -73,13 +76,15 @@ class Executor:
         """
         deadline, log, min_free_bytes = attempt.deadline, attempt.log, self.settings.min_free_bytes
         script, py_files = self.scripts.fetch(execution.script)
-        with task_folder(self.settings.scratch, attempt.attempt_id, min_free_bytes) as own:
+        with task_folder(self.settings.scratch, attempt.attempt_id, min_free_bytes) as own, ExitStack() as ending:
             folder = own / "work"  # the script finds nothing there
             folder.mkdir()
             event, outcome_file = execution.event, folder / "outcome.json"
             started_s = time.monotonic()
             if execution.staging is not None:
                 uris = execution.staging.fetch(folder, deadline, min_free_bytes)
+                if self.inputs_to is not None:
+                    uris = ending.enter_context(uploaded(uris, self.inputs_to, f"{event['output_path']}-inputs"))
                 event = with_local_inputs(event, uris)
                 log.info("inputs fetched", inputs=len(uris), duration_s=round(time.monotonic() - started_s, 3))
             argument, paths = handed_over(event, folder, is_shard=execution.is_shard)

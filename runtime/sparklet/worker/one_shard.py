@@ -12,9 +12,9 @@ import json
 import os
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from sparklet.errors import EventError, LedgerError, SettingsError, SparkletError
@@ -23,6 +23,8 @@ from sparklet.model import ShardRecord, ShardRef, ShardState
 from sparklet.ports import Clock, Ledger
 from sparklet.settings import spark_settings, worker_settings
 from sparklet.spark.guards import MIB, Deadline
+from sparklet.spark.runner import Runner
+from sparklet.spark.spark_options import shares_disk
 from sparklet.spark.warm_gateway import runner_for
 from sparklet.worker.handler import worker_over_aws
 from sparklet.worker.log import Log
@@ -33,6 +35,7 @@ DONE, FAILED, WRONG, LATER = 0, 1, 2, 75  # 75: EX_TEMPFAIL
 MESSAGE_VARIABLE = "SPARKLET_SHARD_MESSAGE"
 DEFAULT_TIMEOUT_S = 4 * 3600.0
 GENERATION_TRIES = 5
+GATEWAY = "PYSPARK_GATEWAY_PORT"
 BY_HAND = "by hand"  # the engine of a container that somebody started for a shard of the functions
 STOPPED = "the container received SIGTERM before the script had ended"
 CGROUP_LIMITS = (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"))
@@ -47,6 +50,7 @@ class ShardCommand:
     generation: int | None  # None: the shard's own
     timeout_s: float
     redrive: bool  # first reopen a FAILED shard
+    conf: Mapping[str, str] = field(default_factory=dict)  # Spark's, such as a cluster's spark.master
 
 
 def parse(arguments: Sequence[str], message: str = "") -> ShardCommand:
@@ -60,11 +64,16 @@ def parse(arguments: Sequence[str], message: str = "") -> ShardCommand:
     limit = f"the script's time limit; default {DEFAULT_TIMEOUT_S:.0f}"
     parser.add_argument("--timeout", type=float, default=DEFAULT_TIMEOUT_S, metavar="SECONDS", help=limit)
     parser.add_argument("--redrive", action="store_true", help="first reopen a FAILED shard in a new generation")
+    cluster = "Spark's, such as spark.master or spark.remote of a cluster; may be repeated"
+    parser.add_argument("--conf", action="append", default=[], metavar="KEY=VALUE", help=cluster)
     found = parser.parse_args(arguments)
     if found.timeout <= 0:
         raise EventError(f"--timeout is {found.timeout:g}; it must be more than 0 seconds")
     if found.run and found.shard is not None:
-        return ShardCommand(found.run, found.shard, found.generation, found.timeout, found.redrive)
+        if wrong := [pair for pair in found.conf if "=" not in pair]:
+            raise EventError(f"--conf {wrong[0]} must look like KEY=VALUE")
+        conf = {key: value for key, _, value in (pair.partition("=") for pair in found.conf)}
+        return ShardCommand(found.run, found.shard, found.generation, found.timeout, found.redrive, conf)
     try:
         ref = ShardRef.from_document(json.loads(found.message or "null"))
     except (ValueError, RecursionError) as error:
@@ -130,10 +139,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
         os.environ.update(settings.script_env)
         if "AWS_LAMBDA_FUNCTION_MEMORY_SIZE" not in os.environ:
             spark = replace(spark, memory_mb=container_memory_mb())
-        runner = runner_for(settings, spark)
+        spark = replace(spark, conf={**spark.conf, **command.conf})
+        if attached := GATEWAY in os.environ:  # this is a driver's program: see ``on_platform``
+            from sparklet.spark.attached import AttachedRunner
+
+            runner: Runner = AttachedRunner(spark, settings.scratch)
+        else:
+            runner = runner_for(settings, spark)
         worker = worker_over_aws(settings, runner)
         if worker.shards is None:
             raise SettingsError("SPARKLET_LEDGER_TABLE and SPARKLET_BUCKET are not set: the stack's outputs name both")
+        if attached or not shares_disk(spark):
+            worker.executor.inputs_to = worker.shards.store
     except SparkletError as error:
         log.error(str(error), error_class=type(error).__name__)
         return WRONG

@@ -6,7 +6,8 @@ The script gets their ``file://`` addresses, so it needs no change and no Sparkl
 
 import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
@@ -25,7 +26,7 @@ from sparklet.parquet_footer import MAGIC, FooterError, load_footer
 from sparklet.ports import ObjectStore
 from sparklet.spark.guards import MIB, Deadline
 
-FOLDER = "inputs"
+FOLDER, LOCAL = "inputs", "file://"
 CHUNK_BYTES = 8 * MIB
 BLOCK_BYTES = MIB // 2
 MIN_GAP_BYTES = 256 * 1024  # between ranges of a Parquet file: reading a smaller gap is cheaper than a request
@@ -34,6 +35,19 @@ MAX_STEM = 80
 
 _SUFFIX = re.compile(r"(?:\.[A-Za-z0-9]{1,12}){1,3}$")
 _ESCAPED = re.compile(rb'\\[\\"]')
+
+
+@contextmanager
+def uploaded(uris: Sequence[str], store: ObjectStore, folder: str) -> Iterator[list[str]]:
+    """The addresses while the fetched inputs among them lie in a folder of S3, not here."""
+    places = {uri: f"{folder}/{uri.rpartition('/')[2]}" for uri in uris if uri.startswith(LOCAL)}
+    try:
+        for uri, place in places.items():
+            store.upload(path := Path(uri.removeprefix(LOCAL)), place)
+            path.unlink()
+        yield [places.get(uri, uri) for uri in uris]
+    finally:
+        store.delete_all(places.values())
 
 
 def staged_name(number: int, uri: str) -> str:
@@ -74,7 +88,7 @@ class Staging:
                     future.result()
             finally:
                 pool.shutdown(cancel_futures=True)
-        return [f"file://{paths[n]}" if n in paths else item.uri for n, item in enumerate(self.items)]
+        return [f"{LOCAL}{paths[n]}" if n in paths else item.uri for n, item in enumerate(self.items)]
 
     def with_origins(self, text: str, folder: Path) -> str:
         """The script's text with the names of the objects instead of the files'."""

@@ -27,6 +27,7 @@ import pytest
 from deltalake import write_deltalake
 
 from spark_scripts.demo.flights_data import find_original
+from spark_scripts.demo.standalone_cluster import HOME, standalone_cluster
 from sparklet.cli.engines import ElsewhereJob, Places, commands
 from sparklet.spark.guards import Deadline, task_folder
 from sparklet.spark.runner import Runner, ScriptCall
@@ -35,7 +36,6 @@ from tests.functional.job.judged import figures_of, shards_of
 from tests.functional.job.kinesis import Stream
 from tests.functional.job.readers import Rows, delta, hudi, iceberg, parquet
 from tests.functional.job.refusing_s3 import refusing_s3
-from tests.functional.job.standalone import HOME, standalone_cluster
 from tests.functional.job.warm_jvm import SCRIPTS
 from tests.functional.worker.conftest import make
 from tests.stand_ins.ministack import ministack

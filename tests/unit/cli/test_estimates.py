@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from sparklet.cli.costs import WorkerSize, load_prices
-from sparklet.cli.estimates import explain
+from sparklet.cli.estimates import Route, explain
 from sparklet.model import RunOptions
 from tests.unit.cli.conftest import RUN, Terminal
 from tests.world import SCRIPT, SOURCE
@@ -40,6 +40,22 @@ def test_a_small_saving_by_packing_is_not_shown(
     shards: int, objects: int, object_bytes: int, options: dict[str, object]
 ) -> None:
     assert dear(shards, objects, object_bytes, **options) == ""
+
+
+def test_a_routed_plan_is_the_sum_of_its_routes() -> None:
+    prices, options = load_prices(), RunOptions(route="auto")
+    routed = Route("fargate", 2, 2 * 10**9)
+
+    both = explain(WorkerSize(), "daily", options, 12, 12, 2 * 10**9 + 10 * 10**8, prices, routed=routed)
+    here = explain(WorkerSize(), "daily", options, 10, 10, 10 * 10**8, prices)
+
+    functions, there = both.routes
+    assert (functions.shards, functions.size_bytes, there.shards) == (10, 10 * 10**8, 2)
+    assert (functions.cost_usd, functions.end_s) == (here.estimate.cost, here.estimate.end_s)
+    assert both.estimate.cost == pytest.approx(functions.cost_usd + there.cost_usd)
+    assert both.estimate.end_s == there.end_s > functions.end_s
+    assert [route["engine"] for route in both.document()["routes"]] == ["", "fargate"]
+    assert here.routes == ()
 
 
 @pytest.mark.parametrize("words", [("run",), ("plan", "--explain"), ("plan", "--explain", "--dry-run")])

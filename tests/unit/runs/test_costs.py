@@ -9,7 +9,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sparklet.cli.costs import Estimate, WorkerSize, estimate, load_prices, scaled_shard_s, shard_time
+from sparklet.cli.costs import (
+    Estimate,
+    WorkerSize,
+    estimate,
+    estimate_engine,
+    load_prices,
+    scaled_shard_s,
+    shard_time,
+)
 from sparklet.model import Dispatch
 from sparklet.planning.dispatch_modes import DispatchMode, automatic_mode, inline_refusal
 
@@ -69,6 +77,26 @@ def test_scratch_and_arm_by_hand() -> None:
     # 2,500 s with 4 GB of /tmp above the free 512 MB
     wanted = 2500 * (2 * 0.0000133334 + 4 * 0.0000000309) + 100 * 0.0000002
     assert found.costs["lambda"] == pytest.approx(wanted)
+
+
+@pytest.mark.parametrize(
+    ("engine", "an_hour"),
+    [
+        ("fargate", 4 * 0.04048 + 16 * 0.004445),
+        ("process", 4 * 0.04048 + 16 * 0.004445),  # locally, as it would be on AWS
+        ("emr-serverless", 8 * 0.052624 + 32 * 0.0057785),
+        ("glue", 2 * 0.44),
+        ("emr", 0.0),
+    ],
+)
+def test_an_engines_shards_by_hand(engine: str, an_hour: float) -> None:
+    found = estimate_engine(engine, 4, 60.0, TWO_GB, PRICES)
+
+    # four workers at once, 90 s until each has its shard
+    assert (found.workers, found.end_s) == (4, 150.0)
+    assert found.costs[engine] == pytest.approx(4 * 150 * an_hour / 3600)
+    assert not {"lambda", "dispatch"} & found.costs.keys()
+    assert estimate_engine(engine, 4, 60.0, replace(TWO_GB, is_local=True), PRICES).end_s == 600.0
 
 
 def test_a_shards_time_by_hand() -> None:

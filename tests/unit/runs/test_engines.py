@@ -1,5 +1,6 @@
 """Workers of engines: who starts them, when, how often, and what else leaves their shards alone."""
 
+import math
 from dataclasses import replace
 
 import pytest
@@ -9,6 +10,7 @@ from sparklet.model import ClaimStatus, Dispatch, Failure, RunOptions, RunState,
 from sparklet.planning.new_run import new_run
 from sparklet.planning.planner import plan
 from sparklet.ports import Message
+from sparklet.runs.checker import check
 from sparklet.runs.dead_letters import Disposition, consume
 from sparklet.runs.ending import cancel
 from sparklet.runs.engines import AGAIN_AFTER_S, CLAIMS_WITHIN_S, ENGINE_FAILED, MAX_UNCLAIMED
@@ -235,6 +237,44 @@ def test_a_redrive_may_take_any_shard_there(world: World, engine: MemoryEngine) 
     redrive(world.at, "run-1", engine=ENGINE)
 
     assert world.check().waiting.started == 1
+
+
+def test_what_an_engine_lacks_is_said_before_a_plan(world: World, engine: MemoryEngine) -> None:
+    engine.lacks = "delta"
+    world.put(1)
+    to_delta = replace(world.request(options=_escalating(world)), table="delta:s3://lake/flights")
+
+    with pytest.raises(PlanError, match="it has no delta"):
+        new_run(world.at, to_delta)
+
+    assert world.at.known_run("run-1") is None
+    assert new_run(world.at, replace(to_delta, table="")).options.escalate == ENGINE
+
+
+def test_only_who_may_starts_workers(world: World, engine: MemoryEngine) -> None:
+    escalated(world)
+
+    check(replace(world.at, starts_workers=False), "run-1")
+
+    assert engine.commands == {}
+    assert world.check().waiting.started == 1
+
+
+def test_a_worker_without_room_is_waited_for(world: World, engine: MemoryEngine) -> None:
+    escalated(world)
+    world.check()
+    [task_id] = engine.commands
+    engine.waits_until_s[task_id] = math.inf
+
+    world.clock.advance(20 * CLAIMS_WITHIN_S)
+    assert world.check().waiting.started == 0
+    engine.waits_until_s[task_id] = world.clock.now_s() - CLAIMS_WITHIN_S + 1
+    assert world.check().waiting.started == 0
+    assert engine.ended == {}
+
+    world.clock.advance(2)
+    world.check()
+    assert list(engine.ended) == [task_id]
 
 
 def test_escalate_needs_an_engine() -> None:

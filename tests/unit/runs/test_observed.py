@@ -4,8 +4,8 @@ from dataclasses import replace
 
 import pytest
 
-from sparklet.cli.costs import load_prices, shard_time
-from sparklet.model import Failure, Run, ScriptRef, ShardRecord, ShardResult, ShardState
+from sparklet.cli.costs import WorkerSize, costs_so_far, load_prices, shard_time
+from sparklet.model import Dispatch, Failure, Run, ScriptRef, ShardRecord, ShardResult, ShardState
 from sparklet.runs.observed import Observation, observe
 from tests.world import World
 
@@ -74,13 +74,27 @@ def test_unknown_attempt_times_count_as_average_ones() -> None:
         shard(2, ShardState.RUNNING, 9_980),
         shard(3, ShardState.FAILED, attempts=0),
     )
-    assert found.summary.task_s == 40 and found.running_s == 20
-    assert found.worked_s == pytest.approx(60 * 5 / 3)
+    assert found.mean_s == 20
+    assert found.work[""].seconds == pytest.approx(60 * 5 / 3)
+
+
+def test_what_functions_and_engines_did_is_counted_apart() -> None:
+    there = replace(shard(1, ShardState.SUCCEEDED, 9_000, 1800, attempts=2), engine="fargate")
+    found = seen(shard(0, ShardState.SUCCEEDED, 9_000, 10), there)
+
+    assert {engine: work.seconds for engine, work in found.work.items()} == {"": 10, "fargate": 3600}
+    costs = costs_so_far(found, Dispatch.QUEUE, WorkerSize(), PRICES)
+    assert costs["fargate"] == pytest.approx(4 * 0.04048 + 16 * 0.004445)
+    only_here = costs_so_far(seen(shard(0, ShardState.SUCCEEDED, 9_000, 10)), Dispatch.QUEUE, WorkerSize(), PRICES)
+    assert {name: costs[name] for name in ("lambda", "dispatch")} == pytest.approx(
+        {name: only_here[name] for name in ("lambda", "dispatch")}
+    )
+    assert costs["ledger"] > only_here["ledger"] and costs["s3"] > only_here["s3"]
 
 
 def test_an_empty_run_has_nothing_to_show() -> None:
     found = seen()
-    assert (found.worked_s, found.slowest, found.pace.remaining_s) == (0.0, [], None)
+    assert (found.work[""].seconds, found.mean_s, found.slowest, found.pace.remaining_s) == (0.0, 0.0, [], None)
 
 
 # --- what a shard takes ---

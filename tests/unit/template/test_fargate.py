@@ -2,13 +2,15 @@
 
 import json
 import re
+from collections.abc import Mapping
 from typing import Any
 
 from sparklet.aws.clients import AwsClients
-from sparklet.aws.containers import FargateTasks, tasks_of_shards
+from sparklet.aws.containers import FargateTasks
+from sparklet.aws.engines import engines_of
 from sparklet.local.environment import resource
-from sparklet.local.local_template import parse_template
-from sparklet.settings import fanout_settings
+from sparklet.local.local_template import load_template, parse_template
+from sparklet.settings import engines, fanout_settings
 from tests.unit.template.reading import functions, statements
 
 CLIENTS = AwsClients()
@@ -28,12 +30,25 @@ def fargate() -> dict[str, Any]:
 def started(template: dict[str, Any], function: str) -> FargateTasks:
     """The tasks that a function starts, by the setting that the template gives it."""
     variables = functions(template)[function]["Environment"]["Variables"]
-    condition, text, without = variables["SPARKLET_FARGATE"]["Fn::If"]
-    assert (condition, without) == ("HasFargate", "")
-    filled = re.sub(r"\$\{(\w+)\}", lambda match: GIVEN[match[1]], text["Fn::Sub"])
+    filled = filled_in(variables["SPARKLET_ENGINES"], GIVEN)
     others = dict.fromkeys(("LEDGER_TABLE", "BUCKET", "QUEUE_URL", "DLQ_URL"), "there")
     env = {f"SPARKLET_{name}": value for name, value in others.items()}
-    return tasks_of_shards(CLIENTS, fanout_settings({**env, "SPARKLET_FARGATE": filled}).fargate)
+    [(name, tasks)] = engines_of(CLIENTS, fanout_settings({**env, "SPARKLET_ENGINES": filled}).engines, {}).items()
+    assert name == "fargate" and isinstance(tasks, FargateTasks)
+    return tasks
+
+
+def filled_in(text: dict[str, str], given: Mapping[str, str]) -> str:
+    """A text of the template with these parameters, the others as by default."""
+    usual = {name: each.get("Default", "") for name, each in load_template()["Parameters"].items()}
+    return re.sub(r"\$\{(\w+)\}", lambda match: {**usual, **given}[match[1]], text["Fn::Sub"])
+
+
+def test_without_parameters_there_is_no_engine(template: dict[str, Any]) -> None:
+    variables = functions(template)["CheckerFunction"]["Environment"]["Variables"]
+
+    assert engines({"SPARKLET_ENGINES": filled_in(variables["SPARKLET_ENGINES"], {})}) == {}
+    assert template["Outputs"]["Engines"]["Value"] == variables["SPARKLET_ENGINES"]  # the command line reads it
 
 
 def test_the_checker_starts_what_the_parameters_name(template: dict[str, Any]) -> None:
@@ -48,6 +63,16 @@ def test_the_checker_starts_what_the_parameters_name(template: dict[str, Any]) -
     assert started(template, "PlannerFunction") == tasks  # which refuses --escalate where there is none
     names = [each["Name"] for each in fargate()["Resources"]["Task"]["Properties"]["ContainerDefinitions"]]
     assert names == [tasks.container]
+
+
+def test_spark_clusters_come_after_fargate(template: dict[str, Any]) -> None:
+    variables = functions(template)["CheckerFunction"]["Environment"]["Variables"]
+    clusters = {"SparkMaster": "spark://10.0.0.7:7077", "SparkRemote": "sc://10.0.0.7:15002"}
+    named = engines({"SPARKLET_ENGINES": filled_in(variables["SPARKLET_ENGINES"], {**GIVEN, **clusters})})
+
+    assert list(engines_of(CLIENTS, named, {})) == ["fargate", "standalone", "connect"]
+    [rule] = template["Rules"]["ClustersHaveFargate"]["Assertions"]
+    assert "FargateTaskDefinition" in json.dumps(rule["Assert"])
 
 
 def test_only_the_checker_and_only_that_definition(template: dict[str, Any]) -> None:

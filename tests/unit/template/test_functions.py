@@ -207,6 +207,7 @@ def test_snap_start_and_provisioned_exclude_each_other(template: dict[str, Any])
         ({"ColdStart": "snapstart", "EphemeralStorageMB": "512"}, ""),
         ({"ColdStart": "provisioned"}, ""),
         ({"FargateTaskDefinition": "arn:aws:ecs:eu-west-1:1:task-definition/sparklet-shard:1"}, "as FargateCluster"),
+        ({"EmrServerlessApplicationId": "00f1abc"}, "as EmrServerlessRoleArn"),
     ],
 )
 def test_contradictory_parameters_stop_a_deployment(

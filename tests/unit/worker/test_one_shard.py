@@ -245,3 +245,17 @@ def test_the_memory_is_the_containers_where_it_has_a_limit(tmp_path: Path) -> No
 
     assert container_memory_mb([limit, none]) == 256
     assert container_memory_mb([none, tmp_path / "not there"]) > 256
+
+
+def test_settings_of_a_cluster_come_with_the_command() -> None:
+    named = ("--run", "run-1", "--shard", "7", "--generation", "2")
+    command = parse([*named, "--conf", "spark.master=spark://10.0.0.7:7077", "--conf", "spark.a=b=c"])
+
+    assert (command.run_id, command.shard, command.generation) == ("run-1", 7, 2)
+    assert command.conf == {"spark.master": "spark://10.0.0.7:7077", "spark.a": "b=c"}
+    assert parse(named).conf == {}
+
+
+def test_no_conf_without_a_value() -> None:
+    with pytest.raises(EventError, match="KEY=VALUE"):
+        parse(["--run", "run-1", "--shard", "7", "--conf", "spark.master"])

@@ -1,6 +1,7 @@
 import os
 import sys
 import zipfile
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -15,11 +16,13 @@ from sparklet.spark.spark_options import (
     class_path,
     core_count,
     heap_mb,
+    is_local,
     java_command,
     java_path,
     process_env,
     python_path,
     s3a_conf,
+    shares_disk,
     spark_defaults,
     spark_home,
     task_conf,
@@ -47,6 +50,36 @@ def test_only_an_attempts_own_folders_are_written_directly() -> None:
 
     assert conf("s3://b/staged/run-1/000007-ab")["spark.hadoop.sparklet.attempt"] == "/run-1/000007-ab"
     assert "spark.hadoop.sparklet.attempt" not in conf("")
+
+
+def test_a_clusters_driver_is_reached_and_tries_tasks_again(tmp_path: Path) -> None:
+    jar, own, call = (
+        tmp_path / "a.jar",
+        tmp_path / f"{mark()}.jar",
+        ScriptCall(Path("j.py"), (), tmp_path, Deadline.within(1)),
+    )
+    for path in (jar, own):
+        path.touch()
+    spark = settings(SPARKLET_JARS=f"{jar}{os.pathsep}{own}")
+    there = replace(spark, conf={"spark.master": "spark://127.0.0.1:7077"})
+
+    conf = spark_defaults(there, tmp_path, [str(jar), str(own)])
+
+    assert (conf["spark.master"], conf["spark.driver.host"]) == ("spark://127.0.0.1:7077", "127.0.0.1")
+    assert conf["spark.executor.extraClassPath"] == f"{jar}{os.pathsep}{own}"
+    assert "AttemptCommit" in spark_defaults(spark, tmp_path, [str(own)]).values()
+    assert "AttemptCommit" not in conf.values()  # files of a task that is tried again must not stay
+    assert "spark.network.timeout" not in conf  # nobody freezes it, and a lost executor is to be noticed
+    assert "spark.local.dir" not in task_conf(call, {}, there)
+    assert isinstance(runner_for(worker_settings({}), there), SubmitRunner)
+    assert (shares_disk(there), is_local(there), is_local(spark)) == (True, False, True)
+    assert not shares_disk(replace(spark, conf={"spark.remote": "sc://10.0.0.7:15002"}))
+
+
+def test_a_clusters_address_must_be_one() -> None:
+    for wrong in ("yarn", "spark://", "spark://127.0.0.1:port"):
+        with pytest.raises(SettingsError, match="spark://HOST:PORT"):
+            spark_defaults(replace(settings(), conf={"spark.master": wrong}), Path("/t"))
 
 
 def test_settings_name_the_variable_that_is_wrong() -> None:

@@ -42,7 +42,7 @@ PART_ATTRIBUTES = tuple({each.name for each in fields(PartRecord)} - {"index", "
 POSITION_ATTRIBUTES = tuple(each.name for each in fields(Position))
 RUN_CONSTANTS = (  # one JSON document
     *("inputs", "output_uri", "args", "params", "env", "options", "name", "lists", "access", "dispatch", "check"),
-    *("next", "parent", "table"),
+    *("next", "parent", "engine", "table"),
 )
 RUN_ATTRIBUTES = (
     *("shard_count", "object_count", "size_bytes", "skipped"),
@@ -140,7 +140,7 @@ def new_shard_item(record: ShardRecord, now_s: float, writer: str) -> Attributes
     return {
         "pk": {"S": f"{record.run_id}#{ledger_bucket(record.number)}"},
         "sk": {"S": f"shard#{record.number:09d}"},
-        "open": {"S": open_value(ShardState.PENDING, now_s)},
+        "open": {"S": open_value(ShardState.PENDING, now_s, record.engine)},
         "state": {"S": "PENDING"},
         "generation": {"N": str(record.generation)},
         "part": {"S": record.part},
@@ -153,7 +153,8 @@ def new_shard_item(record: ShardRecord, now_s: float, writer: str) -> Attributes
         "attempt_id": {"S": ""},
         "changed_s": {"N": repr(now_s)},
         "writer": {"S": writer},
-        "fmt": {"N": "3"},  # an older worker would run the script of a shard that has a winner again
+        # an older worker would run the script of a shard that has a winner again, or claim an engine's shard
+        **({"engine": {"S": record.engine}, "fmt": {"N": str(FORMAT)}} if record.engine else {"fmt": {"N": "3"}}),
     }
 
 
@@ -209,6 +210,7 @@ def run_value(item: Item) -> Run:
         check=_script(constant["check"]) if constant.get("check") else None,
         next=NextRun(_script(follower["script"]), follower["output_uri"]) if follower else None,
         parent=constant.get("parent", ""),
+        engine=constant.get("engine", ""),
         table=constant.get("table", ""),
         state=RunState(item["state"]["S"]),
         **_plain(item, RUN_ATTRIBUTES),

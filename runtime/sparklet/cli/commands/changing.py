@@ -52,7 +52,7 @@ def redrive(
     cause: opt.Cause = "",
     script: Annotated[str, typer.Option("--script", metavar="FILE", help="A repaired script for these shards.")] = "",
     engine: Annotated[
-        str, typer.Option("--engine", metavar="NAME", help="Do them there: in fargate (locally: process).")
+        str, typer.Option("--engine", metavar="NAME", help="Do them there: fargate, emr, glue, … (locally: process).")
     ] = "",
     dry_run: opt.DryRun = False,
     prices: Prices = None,

@@ -15,16 +15,18 @@ from sparklet.cli.console import Screen
 from sparklet.cli.costs import Prices, WorkerSize, load_prices
 from sparklet.cli.dispatch_modes import was_driven
 from sparklet.cli.environment import StackSelection, WorkerSelection, environment
-from sparklet.cli.estimates import Explanation, explain, explain_run, preview_in
+from sparklet.cli.estimates import Explanation, Route, explain, explain_run, preview_in
 from sparklet.cli.render import preview_document, preview_table, run_document
 from sparklet.cli.runs import begin, finish, go_on
 from sparklet.cli.scripts import invoke_script
 from sparklet.errors import NothingNewError, PlanError
+from sparklet.local.tasks import PROCESS
 from sparklet.model.options import ORCHESTRATION
+from sparklet.planning.new_run import chosen_engine
 from sparklet.planning.preview import PlanPreview, preview
 from sparklet.planning.request import RunRequest
 from sparklet.ports import Ledger
-from sparklet.settings import script_environment
+from sparklet.settings import engines, script_environment
 
 UNLIMITED_BYTES = 1 << 62  # of scratch space, where no worker is known
 
@@ -152,17 +154,20 @@ def _preview(
 ) -> tuple[PlanPreview, Explanation | None]:
     """Preview a plan; local inputs alone need no stack."""
 
-    def estimate(size: WorkerSize, ledger: Ledger | None = None) -> Explanation | None:
-        counts = found.shards, found.objects, found.size_bytes
-        return explain(size, request.run_name, request.options, *counts, prices, ledger) if prices else None
+    def estimate(size: WorkerSize, engine: str, ledger: Ledger | None = None) -> Explanation | None:
+        options, counts = request.options, (found.shards, found.objects, found.size_bytes)
+        routed = Route(engine, *found.routed(options))
+        return explain(size, request.run_name, options, *counts, prices, ledger, routed=routed) if prices else None
 
     if not request.lists and all("://" not in each for each in request.inputs):
         cores = os.cpu_count() or 1
         size = WorkerSize(concurrency=cores, map_concurrency=cores, scratch_bytes=UNLIMITED_BYTES, is_local=True)
         request = request.fitted(size.memory_mb, size.scratch_bytes)
         found = preview(request.options, request.inputs, None)
-        return found, estimate(size)
+        return found, estimate(size, request.options.engine or next(iter(engines()), PROCESS))
     with environment(selection, screen, reading=True) as env:
         request = request.fitted(env.size.memory_mb, env.size.scratch_bytes)
-        found = preview_in(env, request)
-        return found, estimate(env.size, env.at.ledger)
+        options, found = request.options, preview_in(env, request)
+        wants_engine = options.route or options.engine
+        engine = chosen_engine(env.at, options.engine, request.table) if wants_engine else ""
+        return found, estimate(env.size, engine, env.at.ledger)

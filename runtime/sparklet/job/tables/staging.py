@@ -20,6 +20,7 @@ from typing import Any
 from pyspark.sql import DataFrame, Observation, SparkSession, functions
 
 from sparklet.job.errors import EventError, TableError
+from sparklet.job.session import is_remote
 from sparklet.job.tables.alignment import aligned, widened
 from sparklet.job.tables.declaration import CHANGES, DATA, Commit, Declaration, StagedWrite, Table
 from sparklet.job.tables.identity import commit_id
@@ -68,6 +69,8 @@ def write(
     if label is not None and not LABEL.fullmatch(label):
         raise ValueError(f"the label {label!r} must be up to 64 letters, digits, '-' and '_'")
     direct = _is_direct(job, commit)
+    if is_remote(frame.sparkSession):
+        raise TableError("a write to a table needs the JVM, which a remote session (Spark Connect) has not")
     if draft.table.format == "parquet":
         return _write_parquet(job, frame, draft, label)
     if direct:

@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pyspark
 
+from sparklet.local.java import find_java
+
 START_LIMIT_S = 60
 HOME = Path(pyspark.__file__).parent
 MASTER, WORKER = "org.apache.spark.deploy.master.Master", "org.apache.spark.deploy.worker.Worker"
@@ -36,6 +38,7 @@ def _daemon(folder: Path, name: str, command: list[str]) -> Iterator[Path]:
     """One of Spark's daemons, its log; SIGTERM lets a worker end its executors first."""
     environment = {
         **os.environ,
+        "JAVA_HOME": str(find_java().parent.parent),
         "SPARK_HOME": str(HOME),
         "SPARK_LOCAL_IP": "127.0.0.1",
         "SPARK_LOCAL_DIRS": str(folder),

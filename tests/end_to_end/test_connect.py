@@ -1,0 +1,48 @@
+"""Shards whose scripts are clients of a Spark Connect server: one run as ever, and what needs the JVM is named."""
+
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from sparklet.cli.console import Screen
+from sparklet.cli.environment import WorkerSelection, environment
+from tests.end_to_end.conftest import SCRIPTS, User, every_row, rows_of
+from tests.stand_ins.spark_connect import spark_connect
+
+pytestmark = [pytest.mark.spark, pytest.mark.stack, pytest.mark.slow]
+
+
+@pytest.fixture
+def at_a_server(user: User, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[User]:
+    """A user whose local stack has the engine ``connect``."""
+    pytest.importorskip("grpc")
+    selection = WorkerSelection(state_dir=user.state, workers=1)
+    with environment(selection, Screen(as_json=True)):
+        own = {name: value for name, value in os.environ.items() if name.startswith("AWS_")}
+        with spark_connect(tmp_path, own) as remote:
+            monkeypatch.setenv("SPARKLET_ENGINES", json.dumps({"connect": {"remote": remote}}))
+            yield user
+
+
+def test_a_remote_session_does_shards_and_names_what_it_lacks(at_a_server: User) -> None:
+    user = at_a_server
+    done = user.types(*user.run_arguments(user.inputs(2), "--engine", "connect"), within_s=200)
+
+    assert done.code == 0, done.err
+    assert rows_of(user.home / "out") == every_row(2)
+    shards = user.types("status", "test-run", "--shards", "--json").document["shard_list"]
+    assert [(shard["engine"], shard["attempts"], shard["rows"]) for shard in shards] == 2 * [("connect", 1, 10)]
+
+    arguments = user.run_arguments(user.inputs(1, "more"), "--engine", "connect", "--append", run_id="run-2")
+    arguments[1] = str(SCRIPTS / "needs_the_jvm.py")
+    failed = user.types(*arguments, within_s=200)
+
+    [cause] = user.types("explain", "run-2", "--json").document
+    assert failed.code == 2
+    assert cause["error_class"] == "PySparkNotImplementedError"
+    assert "Spark Connect" in cause["reason"] and "--engine" in cause["remedy"]
+    [shard] = user.types("status", "run-2", "--shards", "--json").document["shard_list"]
+    assert shard["attempts"] == 1

@@ -1,0 +1,174 @@
+"""A worker in the driver of a real spark-submit: the step that EMR would run, in local mode and on a cluster."""
+
+import hashlib
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+from pyarrow import fs
+
+from spark_scripts.demo.standalone_cluster import HOME, standalone_cluster
+from sparklet.aws.clients import AwsClients
+from sparklet.aws.dynamodb import DynamoLedger
+from sparklet.aws.s3 import S3Store
+from sparklet.aws.spark_jobs import EmrSteps
+from sparklet.cli.environment import jar_cache
+from sparklet.local.jars import ensure_jars
+from sparklet.local.java import find_java
+from sparklet.model import InputObject, PartRecord, Position, Run, RunOptions, ScriptRef, Shard, ShardRecord, ShardState
+from sparklet.settings import spark_settings
+from sparklet.spark.spark_options import s3a_conf
+from tests.functional.local.conftest import eventually
+from tests.functional.worker.conftest import STACK
+from tests.functional.worker.worker_process import stand_in
+from tests.stand_ins.ledger_table import table_definition
+
+pytestmark = [pytest.mark.spark, pytest.mark.stack, pytest.mark.slow]
+
+BUCKET, TABLE, RUN = "runs", "ledger", "flights-1"
+MODULE = b"def shout(text):\n    return text.upper()\n"
+SCRIPT = b"""
+import os, time
+from pyspark.sql import functions as F
+from sparklet.job import Job
+
+import shouting  # a py-file of the run
+
+job = Job.from_args()
+spark = job.spark()
+if job.params.get("wait") and job.previous_attempt is None:
+    print("waiting", flush=True)
+    spark.range(2).foreach(lambda row: time.sleep(600))
+shout = F.udf(lambda text: shouting.shout(text))  # on executors
+rows = spark.read.csv(job.input_list(), header=True).withColumn("name", shout("name"))
+rows.write.parquet(job.output)
+job.report(rows=rows.count())
+"""
+
+
+class Platform:
+    """A stack's bucket and ledger, and a cluster of EMR that somebody else, the test, runs the steps of."""
+
+    def __init__(self, clients: AwsClients, folder: Path, jars: list[Path]) -> None:
+        self.clients, self.folder = clients, folder
+        self.store, self.ledger = S3Store(clients), DynamoLedger(clients, TABLE)
+        clients.s3.create_bucket(Bucket=BUCKET)
+        clients.dynamodb.create_table(**table_definition(TABLE))
+        endpoint = {"AWS_ENDPOINT_URL": clients.s3.meta.endpoint_url, "AWS_REGION": "us-east-1"}
+        paths = os.pathsep.join(map(str, jars))
+        conf = {
+            **s3a_conf(spark_settings(endpoint), [*map(str, jars)]),
+            "spark.pyspark.python": sys.executable,
+            "spark.pyspark.driver.python": sys.executable,
+            "spark.driver.extraClassPath": paths,
+            "spark.executor.extraClassPath": paths,
+            "spark.driver.extraJavaOptions": "-XX:TieredStopAtLevel=1",
+            "spark.driver.memory": "700m",
+            "spark.executor.memory": "600m",
+            "spark.ui.enabled": "false",
+            "spark.sql.shuffle.partitions": "2",
+        }
+        self.env = {**endpoint, "AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test"}
+        worker = {"SPARKLET_BUCKET": BUCKET, "SPARKLET_LEDGER_TABLE": TABLE, "SPARKLET_SCRATCH": str(folder)}
+        instances = {"MasterInstanceType": "m5.xlarge", "InstanceCount": 1, "KeepJobFlowAliveWhenNoSteps": True}
+        cluster = clients.emr.run_job_flow(Name="platform", ReleaseLabel="emr-7.13.0", Instances=instances)
+        self.engine = EmrSteps(clients=clients, env=worker, conf=conf, cluster=cluster["JobFlowId"])
+
+    def plan(self, run_id: str, **params: str) -> ShardRecord:
+        """Enter a run of one shard for this engine; one of its two inputs only a worker can fetch."""
+
+        def kept(name: str, content: bytes) -> tuple[str, str]:
+            digest = hashlib.sha256(content).hexdigest()
+            self.store.put(uri := f"s3://{BUCKET}/runs/{run_id}/script/{digest}/{name}", content)
+            return uri, digest
+
+        inputs = {"people.csv": b"name\nAda\nGrace\n", "_hidden.csv": b"name\nMary\n"}
+        uris = {self.store.put(f"s3://{BUCKET}/input/{name}", body): name for name, body in inputs.items()}
+        objects = tuple(
+            InputObject(f"s3://{BUCKET}/input/{name}", len(inputs[name]), etag=etag) for etag, name in uris.items()
+        )
+        uri, digest = kept("job.py", SCRIPT)
+        script = ScriptRef(uri, digest, "s3://mine/job.py", (kept("shouting.py", MODULE)[0],))
+        output = f"s3://{BUCKET}/output/{run_id}/"
+        self.ledger.runs.create(Run(run_id, ("s3://in/",), output, (script,), params=params, options=RunOptions()))
+        line, size_bytes = Shard(0, objects).to_line(), sum(map(len, inputs.values()))
+        self.store.put(f"s3://{BUCKET}/runs/{run_id}/plan/part.jsonl", line)
+        self.ledger.runs.add_part(run_id, PartRecord(0, "part.jsonl", 0, 1, 2, size_bytes, Position()))
+        self.ledger.shards.add([ShardRecord(run_id, 0, "part.jsonl", 0, len(line), 2, size_bytes)])
+        self.ledger.runs.seal_plan(run_id, 1, 2, size_bytes)
+        return self.shard(run_id)
+
+    def shard(self, run_id: str) -> ShardRecord:
+        return self.ledger.shards.get(run_id, 0)
+
+    @contextmanager
+    def step(self, run_id: str, token: str, master: str) -> Iterator["subprocess.Popen[bytes]"]:
+        """The step that the engine adds, as EMR's command-runner runs it, but for the master."""
+        command = ("shard", "--run", run_id, "--shard", "0", "--generation", "0")
+        step_id = self.engine.start(token, command)
+        step = self.clients.emr.describe_step(ClusterId=self.engine.cluster, StepId=step_id)["Step"]
+        _, *words = step["Config"]["Args"]
+        foreign = ("AWS_", "SPARKLET_", "PYTHONPATH")
+        environ = {name: value for name, value in os.environ.items() if not name.startswith(foreign)}
+        own = {
+            "SPARK_LOCAL_IP": "127.0.0.1",
+            "SPARK_LOCAL_DIRS": str(self.folder),
+            "JAVA_HOME": str(find_java().resolve().parents[1]),
+        }
+        with (self.folder / f"{run_id}-{token}.log").open("wb") as log:
+            process = subprocess.Popen(
+                [HOME / "bin" / "spark-submit", "--master", master, *words],
+                env={**environ, **self.env, **own, "SPARK_HOME": str(HOME)},
+                stdout=log,
+                stderr=log,
+                cwd=self.folder,
+                start_new_session=True,
+            )
+        try:
+            yield process
+        finally:
+            if process.poll() is None:
+                os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+
+    def log(self, run_id: str, token: str) -> str:
+        return (self.folder / f"{run_id}-{token}.log").read_text(errors="replace")
+
+    def names(self, run_id: str) -> list[str]:
+        """The published rows, read by a library that knows nothing of Spark."""
+        place = self.clients.s3.meta.endpoint_url.partition("://")[2]
+        s3 = fs.S3FileSystem(endpoint_override=place, scheme="http", access_key="test", secret_key="test")
+        table = pq.read_table(f"{BUCKET}/output/{run_id}", filesystem=s3)
+        return sorted(table["name"].to_pylist())
+
+
+@pytest.fixture(scope="module")
+def platform(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Platform]:
+    folder = tmp_path_factory.mktemp("platform")
+    jars = ensure_jars(STACK, jar_cache(), ["s3a"], progress=print)
+    with stand_in(folder) as (_, clients):
+        yield Platform(clients, folder, jars)
+
+
+def test_a_killed_driver_is_followed_by_one_on_a_cluster(platform: Platform, tmp_path: Path) -> None:
+    """The JVM of the first is killed under the script: its worker notices, and gives back the shard."""
+    platform.plan("run-1", wait="yes")
+    with platform.step("run-1", "token-1", "local[2]") as process:
+        eventually(lambda: "waiting" in platform.log("run-1", "token-1"), 120)
+        process.kill()
+        eventually(lambda: platform.shard("run-1").state is ShardState.PENDING, 60)
+
+    with standalone_cluster(tmp_path, workers=1) as master, platform.step("run-1", "token-2", master) as process:
+        code = process.wait(180)
+
+    record, said = platform.shard("run-1"), platform.log("run-1", "token-2")
+    assert (code, record.state, record.attempts, record.rows) == (0, ShardState.SUCCEEDED, 2, 3), said
+    assert platform.names("run-1") == ["ADA", "GRACE", "MARY"]
+    assert not list(platform.store.list(f"s3://{BUCKET}/staged/"))
+    assert not list(platform.folder.glob("task-*"))

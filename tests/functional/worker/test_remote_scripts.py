@@ -1,0 +1,52 @@
+"""Scripts of a worker whose Spark is a Connect server: plain Python processes, guarded like all others, and no JVM."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from sparklet.errors import DeadlineExceededError
+from sparklet.settings import spark_settings
+from sparklet.spark.spark_submit import SubmitRunner
+from tests.functional.worker.conftest import Bench, wait_until_none
+
+REMOTE = "sc://127.0.0.1:15002"
+SAYS = """
+import json, os, sys
+from pathlib import Path
+parent = Path(f"/proc/{os.getppid()}/cmdline").read_text()
+print(json.dumps([sys.argv[1:], os.environ["SPARK_REMOTE"], "PYSPARK_GATEWAY_PORT" in os.environ, "java" in parent]))
+"""
+
+
+@pytest.fixture
+def bench(tmp_path: Path) -> Bench:
+    settings = replace(spark_settings({}), conf={"spark.remote": REMOTE})
+    return Bench(SubmitRunner(settings, tmp_path), tmp_path)
+
+
+def test_a_remote_script_is_told_of_the_server(bench: Bench) -> None:
+    arguments = ["--conf", "spark.x=y", "-cp"]
+
+    assert bench.run(SAYS, arguments).told() == [arguments, REMOTE, False, False]
+    assert wait_until_none(bench.mark) == {}
+
+
+def test_its_output_and_exit_code_are_its_own(bench: Bench) -> None:
+    ran = bench.run("import sys\nprint('out')\nprint('err', file=sys.stderr)\nsys.exit(7)\n")
+
+    assert (ran.code, ran.text("stdout"), ran.text("stderr")) == (7, "out\n", "err\n")
+
+
+def test_its_exception_is_the_cause(bench: Bench) -> None:
+    ran = bench.run("raise ValueError('bad value 7')\n")
+
+    assert (ran.code, ran.result.cause_class, ran.result.cause) == (1, "ValueError", "bad value 7")
+    assert ran.result.place == "line 1 of job.py"
+
+
+def test_nothing_of_it_outlives_its_deadline(bench: Bench) -> None:
+    with pytest.raises(DeadlineExceededError):
+        bench.run("import subprocess, time\nsubprocess.Popen(['sleep', '600'])\ntime.sleep(600)\n", limit_s=3)
+
+    assert wait_until_none(bench.mark) == {}

@@ -1,0 +1,79 @@
+"""A server of Spark Connect: Spark's own, with the installed pyspark's jars and S3A."""
+
+import os
+import re
+import socket
+import subprocess
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from platformdirs import user_cache_path
+
+from sparklet.cli.environment import fetched_jars
+from sparklet.local.jars import ensure_jars
+from sparklet.local.java import find_java
+from sparklet.settings import spark_settings
+from sparklet.spark.spark_options import OPENED_PACKAGES, class_path, s3a_conf
+
+STACK = Path(__file__).with_name("spark-connect.toml")
+SERVER = "org.apache.spark.sql.connect.service.SparkConnectServer"
+SUBMIT = "org.apache.spark.deploy.SparkSubmit"
+STARTS_WITHIN_S = 90
+
+
+@contextmanager
+def spark_connect(folder: Path, env: Mapping[str, str]) -> Iterator[str]:
+    """The server's address, ``sc://…``; it reads and writes S3 as ``env`` says, and has ended after the block."""
+    cache = Path(os.environ.get("SPARKLET_CACHE_DIR") or user_cache_path("sparklet")).resolve()
+    own = ensure_jars(STACK, cache / STACK.stem, ["server"], progress=print)
+    jars = [*class_path(spark_settings({})), *map(str, fetched_jars(print, offline=False)), *map(str, own)]
+    log, port = folder / "connect.log", _free_port()
+    conf = {
+        **s3a_conf(spark_settings(env), jars),
+        "spark.master": "local[1]",
+        "spark.connect.grpc.binding.port": str(port),
+        "spark.driver.host": "127.0.0.1",
+        "spark.driver.bindAddress": "127.0.0.1",
+        "spark.local.dir": str(folder),
+        "spark.ui.enabled": "false",
+        "spark.sql.shuffle.partitions": "1",
+    }
+    with log.open("wb") as output:
+        process = subprocess.Popen(
+            [*_java(jars), SUBMIT, *_words(conf), "--class", SERVER, "spark-internal"],
+            env={**os.environ, **env, "SPARK_LOCAL_IP": "127.0.0.1"},
+            cwd=folder,
+            stdout=output,
+            stderr=output,
+        )
+    try:
+        _wait_for(log, process)
+        yield f"sc://127.0.0.1:{port}"
+    finally:
+        process.kill()
+        process.wait()
+
+
+def _java(jars: Sequence[str]) -> list[str]:
+    opened = [f"--add-opens={package}=ALL-UNNAMED" for package in OPENED_PACKAGES]
+    options = ["-Xmx768m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-XX:+IgnoreUnrecognizedVMOptions"]
+    return [str(find_java()), *options, *opened, "-cp", os.pathsep.join(jars)]
+
+
+def _words(conf: Mapping[str, str]) -> list[str]:
+    return [word for key, value in conf.items() for word in ("--conf", f"{key}={value}")]
+
+
+def _free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        return int(listening.getsockname()[1])
+
+
+def _wait_for(log: Path, process: "subprocess.Popen[bytes]") -> None:
+    end_s = time.monotonic() + STARTS_WITHIN_S
+    while not re.search("Spark Connect server started", log.read_text(errors="replace")):
+        if process.poll() is not None or time.monotonic() > end_s:
+            raise RuntimeError(f"the server did not start:\n{log.read_text()[-2000:]}")
+        time.sleep(0.1)

@@ -1,0 +1,58 @@
+"""The worker as a zip: whole without any installed package, stored once, the same bytes from the same sources."""
+
+import io
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+from sparklet.aws import worker_package
+from sparklet.worker import on_platform
+from tests.stand_ins.memory import FakeClock, MemoryObjectStore
+
+ALONE = """
+import sys
+sys.path.insert(0, sys.argv[1])
+import boto3, sparklet.worker.one_shard, sparklet.aws.dynamodb, sparklet.aws.s3
+assert boto3.__file__.startswith(sys.argv[1]) and sparklet.__file__.startswith(sys.argv[1])
+for service in sys.argv[2:]:
+    boto3.client(service, region_name="us-east-1", aws_access_key_id="a", aws_secret_access_key="b")
+"""
+
+
+def test_it_needs_nothing_that_is_installed(tmp_path: Path) -> None:
+    _, package = worker_package.files()
+    zipfile.ZipFile(io.BytesIO(package)).extractall(tmp_path)
+
+    alone = [sys.executable, "-I", "-S", "-c", ALONE, str(tmp_path), *worker_package.SERVICES]
+
+    subprocess.run(alone, check=True)
+
+
+def test_it_is_small_enough_to_be_fetched_for_each_shard() -> None:
+    assert len(worker_package.files()[1]) < 8 * 2**20
+
+
+def test_it_is_stored_once_below_its_digest() -> None:
+    store = MemoryObjectStore(FakeClock())
+
+    program, package = worker_package.stored(store, "runs")
+    assert worker_package.stored(store, "runs") == (program, package)
+
+    assert package.endswith(on_platform.PACKAGE)
+    assert (store.get(program), store.get(package)) == worker_package.files()
+    worker_package.files.cache_clear()
+    assert worker_package.stored(store, "runs") == (program, package)
+
+
+def test_an_old_python_is_told_what_it_lacks(tmp_path: Path) -> None:
+    """The program's syntax is old; a Python that says it is 3.9 stands for one that is."""
+    program = tmp_path / worker_package.PROGRAM
+    program.write_bytes(worker_package.files()[0])
+    old = f"import sys, runpy; sys.version_info = (3, 9, 16); runpy.run_path({str(program)!r}, run_name='__main__')"
+
+    said = subprocess.run([sys.executable, "-c", old], capture_output=True, text=True, check=False)
+
+    assert said.returncode == 1
+    assert "3.9" in said.stderr
+    assert "3.11" in said.stderr

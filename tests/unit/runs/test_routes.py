@@ -1,0 +1,217 @@
+"""Shards that are too large for a function go to an engine when they are planned; they stay part of one run."""
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from sparklet.errors import PlanError
+from sparklet.model import ClaimStatus, Dispatch, Failure, RunOptions, RunState, ShardResult, ShardState
+from sparklet.model.options import BY_WORKER, MIB, ROUTE_OVER_BYTES
+from sparklet.planning.new_run import new_run
+from sparklet.planning.planner import plan
+from sparklet.planning.preview import preview
+from sparklet.planning.request import RunRequest
+from sparklet.runs.redrive import redrive
+from tests.stand_ins.memory import MemoryEngine
+from tests.world import LEASE_S, SOURCE, Fault, KilledError, World
+
+ENGINE, OTHER = "fargate", "glue"
+ROUTED = RunOptions(max_objects=1, target_bytes=100, max_shard_bytes=100, route="auto")
+SIZES = {"a": 10, "b": 500, "c": 20, "d": 101, "e": 100}  # b and d are above the limit
+LARGE = [1, 3]
+
+
+def world_of(sizes: dict[str, int], dispatch: Dispatch = Dispatch.QUEUE) -> World:
+    world = World(dispatch, engines={ENGINE: MemoryEngine(), OTHER: MemoryEngine()})
+    for name, size in sizes.items():
+        world.store.put(f"{SOURCE}{name}.csv", b"x" * size)
+    return world
+
+
+def planned(world: World, **changes: Any) -> None:
+    run = new_run(world.at, world.request(options=replace(ROUTED, **changes)))
+    plan(world.at, run.run_id, part_shards=2)
+
+
+def routed(world: World, engine: str = ENGINE) -> list[int]:
+    return [record.number for record in world.shards() if record.engine == engine]
+
+
+def started(world: World, engine: str = ENGINE) -> list[int]:
+    """The shards that workers of the engine were started for."""
+    port = world.engines[engine]
+    assert isinstance(port, MemoryEngine)
+    return sorted({int(command[command.index("--shard") + 1]) for command in port.commands.values()})
+
+
+def work_there(world: World, engine: str = ENGINE) -> None:
+    """Each started worker does its shard."""
+    for number in started(world, engine):
+        record = world.ledger.shards.get("run-1", number)
+        claim = world.ledger.attempts.claim(record.ref, f"there-{number}", LEASE_S, 3, engine=engine)
+        if claim.status is ClaimStatus.GRANTED:
+            world.ledger.attempts.succeed("run-1", number, f"there-{number}", ShardResult(rows=1))
+
+
+def work_here(world: World, mode: str, number: int) -> list[int]:
+    """A check and the functions' work, as each dispatch mode has them; the shards that were handed to functions."""
+    if mode == "map":
+        refs = world.handed_out(world.step("batch", batch=number))
+        world.children(refs)
+        return [ref.shard for ref in refs]
+    world.step("check") if mode == "loop" else world.check()
+    bodies = [ref.shard for ref in world.bodies()]
+    world.work()
+    return bodies
+
+
+@pytest.mark.parametrize("mode", ["queue", "loop", "map"])
+def test_every_dispatch_mode_leaves_large_shards_to_it(mode: str) -> None:
+    world, here = world_of(SIZES, Dispatch.MAP if mode == "map" else Dispatch.QUEUE), set[int]()
+    planned(world)
+
+    for number in range(4):
+        here.update(work_here(world, mode, number))
+        world.clock.advance(2000)
+        if number == 1:  # they have waited for long, and still nobody hands them to a function
+            assert {record.number for record in world.shards() if not record.state.ended} == set(LARGE)
+        if number >= 1:
+            work_there(world)
+
+    assert here == {0, 2, 4}
+    assert started(world) == routed(world) == LARGE
+    assert world.check().run.state is RunState.SUCCEEDED
+    entries = {entry["Shard"]: entry["Engine"] for entry in world.json("SUCCEEDED_0.json")}
+    assert entries == {0: "", 1: ENGINE, 2: "", 3: ENGINE, 4: ""}
+
+
+@pytest.mark.parametrize("after_effect", [False, True])
+def test_a_killed_planner_routes_the_same(after_effect: bool) -> None:
+    for at_call in range(1, 100):
+        world = world_of(SIZES)
+        new_run(world.at, world.request(options=ROUTED))
+        fault = Fault(at_call, after_effect)
+        try:
+            plan(fault.deployment(world.at), "run-1", part_shards=2)
+        except KilledError:
+            plan(world.at, "run-1", part_shards=2)
+        assert routed(world) == LARGE
+        assert {ref.shard for ref in world.bodies()} == {0, 2, 4}
+        if fault.calls < at_call:
+            break
+    assert at_call > 15
+
+
+def test_a_run_with_mostly_large_shards_goes_there_whole() -> None:
+    world = world_of({"a": 500, "b": 10, "c": 101})
+    planned(world)
+
+    assert world.ledger.runs.get("run-1").engine == ENGINE
+    assert routed(world) == [0, 1, 2]
+    assert world.bodies() == []
+    assert new_run(world.at, world.request(options=ROUTED)).engine == ENGINE  # the same request, the same run
+
+
+def test_half_of_the_shards_are_not_most() -> None:
+    world = world_of({"a": 500, "b": 10})
+    planned(world)
+
+    assert routed(world) == [0]
+
+
+def test_an_engine_alone_does_every_shard() -> None:
+    world = world_of(SIZES)
+    planned(world, route="", engine=OTHER)
+
+    world.check()
+
+    assert started(world, OTHER) == [0, 1, 2, 3, 4]
+    assert world.bodies() == []
+
+
+def test_the_named_engine_does_large_shards() -> None:
+    world = world_of(SIZES)
+    planned(world, engine=OTHER)
+
+    assert (routed(world, OTHER), routed(world)) == (LARGE, [])
+
+
+def test_an_engine_that_is_not_there_is_refused() -> None:
+    world = world_of(SIZES)
+    with pytest.raises(PlanError, match=f"{ENGINE}, {OTHER}"):
+        planned(world, engine="emr")
+    with pytest.raises(PlanError, match="Fargate"):
+        new_run(World(world.dispatch).at, world.request(options=ROUTED))
+
+    assert world.at.known_run("run-1") is None
+
+
+def test_a_cap_holds_for_engines_too() -> None:
+    world = world_of(SIZES)
+    planned(world, max_concurrency=2)
+
+    for _ in range(5):
+        world.check()
+        open_there = [number for number in started(world) if not world.ledger.shards.get("run-1", number).state.ended]
+        assert len(open_there) + len(world.bodies()) <= 2
+        work_there(world)
+        world.work()
+
+    assert world.check().run.state is RunState.SUCCEEDED
+
+
+def test_a_redrive_takes_routed_shards_back_there() -> None:
+    world = world_of(SIZES)
+    planned(world)
+    world.check()
+    for number in LARGE:
+        record = world.ledger.shards.get("run-1", number)
+        world.ledger.attempts.claim(record.ref, f"there-{number}", LEASE_S, 3, engine=ENGINE)
+        world.ledger.attempts.fail("run-1", number, f"there-{number}", Failure("ValueError", "7", retryable=False))
+    world.work()
+    assert world.check().run.state is RunState.FAILED
+
+    redrive(world.at, "run-1", engine=OTHER)
+    world.check()
+
+    assert (started(world, OTHER), world.bodies()) == (LARGE, [])
+    states = {record.state for record in world.shards() if record.number not in LARGE}
+    assert states == {ShardState.SUCCEEDED}
+
+
+@pytest.mark.parametrize(
+    ("memory_mb", "given", "limit"),
+    [
+        (3008, BY_WORKER, ROUTE_OVER_BYTES),
+        (1024, BY_WORKER, 1024 * MIB // 3),  # a smaller function's own limit
+        (0, BY_WORKER, ROUTE_OVER_BYTES),  # not known
+        (3008, 2 * ROUTE_OVER_BYTES, 2 * ROUTE_OVER_BYTES),  # the user's
+        (3008, 0, 0),
+    ],
+)
+def test_the_limit_is_400_mb_or_what_a_function_fits(memory_mb: int, given: int, limit: int) -> None:
+    options = RunOptions(route="auto", max_shard_bytes=given)
+    asked = RunRequest("job.py", (SOURCE,), "s3://out/", options=options)
+
+    assert asked.fitted(memory_mb, 10**10 if memory_mb else 0).options.max_shard_bytes == limit
+
+
+@pytest.mark.parametrize(
+    ("sizes", "changes", "there"),
+    [
+        (SIZES, {}, (2, 601)),
+        ({"a": 500, "b": 10, "c": 101}, {}, (3, 611)),
+        (SIZES, {"route": ""}, (0, 0)),
+        (SIZES, {"route": "", "engine": OTHER}, (5, 731)),
+        (SIZES, {"route": "", "engine": OTHER, "escalate": "on"}, (0, 0)),
+    ],
+)
+def test_a_preview_counts_what_a_plan_routes(
+    sizes: dict[str, int], changes: dict[str, Any], there: tuple[int, int]
+) -> None:
+    world, options = world_of(sizes), replace(ROUTED, oversize="mark", **changes)
+
+    assert preview(options, [SOURCE], world.store).routed(options) == there
+    planned(world, oversize="mark", **changes)
+    assert len([record for record in world.shards() if record.engine]) == there[0]

@@ -1,0 +1,39 @@
+"""A worker in somebody else's driver: what it refuses, and where its executors find what it fetched."""
+
+from pathlib import Path
+
+import pytest
+
+from sparklet.errors import ScriptError
+from sparklet.settings import spark_settings
+from sparklet.spark.attached import PORT, SECRET, AttachedRunner
+from sparklet.spark.guards import Deadline
+from sparklet.spark.runner import ScriptCall
+from sparklet.worker.staging import uploaded
+from tests.stand_ins.memory import FakeClock, MemoryObjectStore
+
+
+def test_options_of_a_jvm_that_runs_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(PORT, "1")
+    monkeypatch.setenv(SECRET, "secret")
+    script = tmp_path / "job.py"
+    script.write_text("# sparklet: spark.jars.packages=org.apache.spark:spark-avro_2.12:3.5.1\n")
+    runner = AttachedRunner(spark_settings({}), tmp_path)
+
+    with pytest.raises(ScriptError, match=r"spark\.jars\.packages"):
+        runner.run(ScriptCall(script, (), tmp_path, Deadline.within(60)), lambda stream, line: None)
+
+
+def test_fetched_inputs_are_uploaded_for_executors(tmp_path: Path) -> None:
+    store = MemoryObjectStore(FakeClock())
+    fetched = tmp_path / "00000-slice.csv"
+    fetched.write_bytes(b"a,b\n")
+    staged = "s3://runs/staged/run-1/000000-a1"
+
+    with uploaded([f"file://{fetched}", "s3://in/plain.csv"], store, f"{staged}-inputs") as uris:
+        assert store.get(uris[0]) == b"a,b\n"
+        assert uris[1] == "s3://in/plain.csv"
+        assert not list(store.list(f"{staged}/"))  # or a script could not write there
+        assert not fetched.exists()
+
+    assert not list(store.list(staged))
