@@ -37,7 +37,7 @@ def asked(job: Job, jvm: Any) -> Any:
     checks, nothing = jvm.com.amazon.deequ.checks, jvm.scala.Option.empty()
     check = checks.Check(checks.CheckLevel.Error(), "the output", jvm.PythonUtils.toSeq([]))
     for column in listed(job, "required", ","):
-        check = check.isComplete(column, nothing)
+        check = check.isComplete(column, nothing, nothing)
     for column in listed(job, "unique", ","):
         check = check.isUnique(column, nothing, nothing)
     for condition in listed(job, "satisfies", ";"):
