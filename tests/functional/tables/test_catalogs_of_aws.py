@@ -14,7 +14,9 @@ from sparklet.job.tables.declaration import Commit, StagedWrite, Table
 from tests.functional.tables.conftest import REGION
 from tests.functional.tables.lakes import Lake, rows_of
 from tests.functional.tables.making import make
+from tests.functional.tables.test_commit_run import CommitRun, commit_run, declaration
 
+__all__ = ["commit_run"]
 pytestmark = pytest.mark.stack
 ONE, TWO = rows_of(id=[1, 2], day=["a", None]), rows_of(id=[3], day=["b"])
 
@@ -149,6 +151,19 @@ def test_delta_gets_its_entry_in_glue(in_s3: Lake, glue: Any) -> None:
     assert found["Parameters"]["table_type"] == "DELTA"
     assert columns(glue) == {"id": "bigint"}
     assert found["PartitionKeys"] == [{"Name": "day", "Type": "string"}]
+
+
+def test_a_runs_parameter_names_the_catalog(in_s3: Lake, glue: Any, table_bucket: str, commit_run: CommitRun) -> None:
+    lake, outside = delta(in_s3), staged_outside(in_s3, 0, TWO)
+    write = lake.stage(0, ONE)
+    commit_run.fix((write, declaration(lake.table, write)))
+    commit_run.run(warehouse=f"glue:{in_s3.place}/lake")
+    commit_run.fix((outside, declaration(Table("iceberg", "db.t"), outside)))
+
+    commit_run.run(made=[0], warehouse=table_bucket)
+
+    assert columns(glue) == {"id": "bigint", "day": "string"}
+    assert read(table_bucket).scan().to_arrow()["id"].to_pylist() == [3]
 
 
 def test_a_new_column_gets_into_the_entry(in_s3: Lake, glue: Any) -> None:
