@@ -73,6 +73,7 @@ _add(
 _add("Look", looking.watch, "sparklet watch flights-20261120t113000-3f9a1c")
 _add("Look", looking.runs, "sparklet runs", "sparklet runs --json | jq -r '.[0].run_id'")
 _add("Look", looking.results, "sparklet results RUN", "sparklet results RUN --json | jq .answer")
+_add("Look", looking.ddl, "sparklet ddl RUN", "sparklet ddl RUN --name lake.flights")
 _add("Look", looking.explain, "sparklet explain RUN", "sparklet explain RUN --json | jq -r '.[].redrive'")
 _add(
     "Look",

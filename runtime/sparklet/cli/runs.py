@@ -24,7 +24,7 @@ from sparklet.cli.options import WantedMode
 from sparklet.cli.run_view import follow_up_text, follow_ups, look, show_summary
 from sparklet.cli.transfer import LocalPaths, check_output, fill, give_up_output, refuse_remote_only, upload
 from sparklet.errors import CheckpointConflictError, LocalStackError, PlanError, SparkletError
-from sparklet.job.catalogs import VARIABLES
+from sparklet.job.catalogs import VARIABLES, catalog_properties
 from sparklet.model import Counts, Run, ShardState
 from sparklet.planning.local_files import local_files
 from sparklet.planning.new_run import new_run, run_id_of
@@ -124,16 +124,16 @@ def _with_local_files(env: Environment, request: RunRequest, screen: Screen) -> 
         env.at.store.upload(path, files[name])
     output_uri = f"s3://{env.at.bucket}/output/{request.run_id}/" if paths.output else request.output_uri
     if paths.output and request.table.startswith("iceberg:"):
-        request = replace(request, env={**_catalog(Path(paths.output), request.env), **request.env})
+        request = replace(request, env={**_catalog(Path(paths.output), request), **request.env})
     return replace(request, inputs=tuple(inputs), output_uri=output_uri, params={**request.params, **files})
 
 
-def _catalog(output: Path, given: Mapping[str, str]) -> Mapping[str, str]:
+def _catalog(output: Path, request: RunRequest) -> Mapping[str, str]:
     """A catalog of Iceberg's below a local output, in SQLite; nothing if one is configured.
 
     The warehouse is a ``file://`` folder, since Iceberg's metadata holds absolute addresses.
     """
-    if f"{VARIABLES}TYPE" in {**os.environ, **given}:
+    if {"type", "uri"} & catalog_properties({**os.environ, **request.env}, request.params.get("warehouse")).keys():
         return {}
     output.mkdir(parents=True, exist_ok=True)
     return {

@@ -1,7 +1,8 @@
-"""Spark's catalog ``iceberg``, made from the variables that pyiceberg reads: both then know the same tables.
+"""The catalog ``iceberg`` of Spark and of pyiceberg, made from the same setting: both then know the same tables.
 
-``PYICEBERG_CATALOG__ICEBERG__TYPE`` (``sql``, ``rest``, ``glue``, ``hive``, ``hadoop``), ``__URI``, ``__WAREHOUSE`` and
-so on: ``__`` in a name stands for a dot, ``_`` for a hyphen.
+Either the variables that pyiceberg reads, ``PYICEBERG_CATALOG__ICEBERG__TYPE`` (``sql``, ``rest``, ``glue``, ``hive``,
+``hadoop``), ``__URI``, ``__WAREHOUSE`` and so on: ``__`` in a name stands for a dot, ``_`` for a hyphen. Or a warehouse
+that names its catalog: ``glue:s3://bucket/lake``, or the ARN of a bucket of S3 Tables.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ DATABASES = ("sqlite", "postgresql", "mysql")
 
 def iceberg_catalog(env: Mapping[str, str], has_class: Callable[[str], bool], warehouse: str | None) -> dict[str, str]:
     """The options of Spark's catalog; without variables that name one it is of files in ``warehouse``, if given."""
-    named = _properties(env)
+    named = catalog_properties(env, warehouse)
     kind = _kind(named)
     if not kind and not warehouse:
         return {}
@@ -38,13 +39,32 @@ def iceberg_catalog(env: Mapping[str, str], has_class: Callable[[str], bool], wa
     return {prefix: "org.apache.iceberg.spark.SparkCatalog", **options}
 
 
-def _properties(env: Mapping[str, str]) -> dict[str, str]:
-    """Pyiceberg's names of what the environment sets."""
-    return {
+def catalog_properties(env: Mapping[str, str], warehouse: str | None = None) -> dict[str, str]:
+    """Pyiceberg's properties of the catalog that the environment names, or else ``warehouse``."""
+    named = {
         key[len(VARIABLES) :].lower().replace("__", ".").replace("_", "-"): value
         for key, value in env.items()
         if key.upper().startswith(VARIABLES)
     }
+    if "type" in named or "uri" in named:
+        return named
+    place = named.get("warehouse") or warehouse or ""
+    if place.startswith("glue:"):
+        return {**named, "type": "glue", "warehouse": place[len("glue:") :].rstrip("/")}
+    if not (place.startswith("arn:") and in_table_bucket(place)):
+        return named
+    partition, region = place.split(":")[1:4:2]
+    given = env.get("AWS_ENDPOINT_URL_S3TABLES") or env.get("AWS_ENDPOINT_URL")
+    domain = "amazonaws.com.cn" if partition == "aws-cn" else "amazonaws.com"
+    uri = f"{given or f'https://s3tables.{region}.{domain}'}/iceberg"
+    signed = {"sigv4-enabled": "true", "signing-name": "s3tables", "signing-region": region}
+    signed = {f"rest.{key}": value for key, value in signed.items()}
+    return {"type": "rest", "uri": uri, **signed, "client.region": region, **named, "warehouse": place}
+
+
+def in_table_bucket(warehouse: str) -> bool:
+    """Whether tables lie in S3 Tables, also through Glue's REST catalog: their places are AWS's, and not listed."""
+    return ":s3tables:" in warehouse or ":s3tablescatalog/" in warehouse
 
 
 def _kind(named: Mapping[str, str]) -> str:

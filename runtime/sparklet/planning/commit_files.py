@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from sparklet.errors import PlanError
+from sparklet.job.tables.declaration import Table
 from sparklet.model import WRITES, Run, RunState, ShardState
 from sparklet.planning.deployment import Deployment
 from sparklet.planning.outputs import commit_id
@@ -60,6 +61,12 @@ def shards_in(at: Deployment, files: Sequence[CommitFile]) -> Iterator[int]:
     for body in at.store.get_all(file.uri for file in files):
         for line in body.splitlines()[1:]:
             yield json.loads(line)["shard"]
+
+
+def tables_in(at: Deployment, files: Sequence[CommitFile]) -> set[Table]:
+    """The tables that these commits write to."""
+    lines = (line for body in at.store.get_all(file.uri for file in files) for line in body.splitlines()[1:])
+    return {Table.parse(write["table"]) for line in lines for write in json.loads(line)["writes"]}
 
 
 def commits_made(at: Deployment, run_id: str, count: int) -> int:

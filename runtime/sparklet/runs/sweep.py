@@ -123,12 +123,13 @@ def _root_and_paths(at: Deployment, table: Table) -> tuple[str, Iterator[str]]:
 
 def _iceberg_table(name: str) -> Any:
     try:
-        from pyiceberg.catalog import load_catalog
         from pyiceberg.exceptions import NoSuchTableError
+
+        from sparklet.job.tables.iceberg import load
     except ImportError:
         raise PlanError(f"the metadata of an Iceberg table is read with pyiceberg: {_REMEDY}") from None
     try:
-        return load_catalog("iceberg").load_table(name)
+        return load().load_table(name)
     except (NoSuchTableError, ValueError) as error:  # ValueError: no catalog is configured
         raise PlanError(f"{name} cannot be read: {error}; PYICEBERG_CATALOG__ICEBERG__… name the catalog") from error
 

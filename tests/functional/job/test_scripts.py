@@ -12,13 +12,17 @@ import boto3
 import duckdb
 import pytest
 
+from sparklet.cli.environment import jar_cache
+from sparklet.local.jars import ensure_jars
 from sparklet.settings import spark_settings
 from sparklet.spark import spark_options
 from sparklet.spark.spark_options import process_env
+from tests.functional.job.conftest import STACK
 from tests.functional.job.judged import figures_of, shards_of
 from tests.functional.job.warm_jvm import SCRIPTS, WarmJvm, run_script, warm_jvm
 
 pytestmark = pytest.mark.spark
+DEEQU = SCRIPTS.parent / "examples" / "check_with_deequ.py"
 
 
 @pytest.fixture(scope="module")
@@ -211,3 +215,33 @@ def test_a_script_reads_and_writes_s3(table_jvm: WarmJvm, aws: str, people: Path
     assert reported(done.stderr)["rows"] == 3
     keys = [item["Key"] for item in s3.list_objects_v2(Bucket=bucket, Prefix="out/")["Contents"]]
     assert any(key.endswith(".parquet") for key in keys)
+
+
+# Deequ's checks
+
+
+@pytest.fixture(scope="module")
+def deequ_jvm() -> Iterator[WarmJvm]:
+    deequ = ensure_jars(STACK, jar_cache(), ["deequ"], progress=print)
+    with warm_jvm(spark_driver_extraClassPath=os.pathsep.join(map(str, deequ))) as jvm:
+        yield jvm
+
+
+@pytest.mark.parametrize(
+    ("params", "why"),
+    [
+        ({"required": "id", "unique": "id", "satisfies": "id > 0; name IS NULL OR id < 3"}, ""),
+        ({"required": "id, name"}, "Completeness"),
+        ({"unique": "name"}, "Uniqueness"),
+        ({"satisfies": "id > 0; id < 3"}, "id < 3"),
+    ],
+)
+def test_deequ_judges_the_output(deequ_jvm: WarmJvm, tmp_path: Path, params: dict[str, str], why: str) -> None:
+    output = shards_of(tmp_path / "out", "(1, 'Ada'), (2, 'Ada')", "(3, NULL)")
+    words = [word for name, value in params.items() for word in ("--param", f"{name}={value}")]
+
+    done = deequ_jvm.run(str(DEEQU), "--input", figures_of(tmp_path, output, rows=3), *words)
+
+    assert done.returncode == (1 if why else 0), done.stderr
+    assert ("ExpectationError" in done.stderr) == bool(why)
+    assert why in done.stderr

@@ -37,10 +37,10 @@ class CommitRun:
         file.write_text("".join(json.dumps(line) + "\n" for line in lines))
         self._inputs.append(f"file://{file}")
 
-    def run(self, made: Sequence[int] = ()) -> dict[str, Any]:
+    def run(self, made: Sequence[int] = (), **params: str) -> dict[str, Any]:
         outcome = self._folder / "outcome.json"
         outcome.unlink(missing_ok=True)
-        event = {"inputs": self._inputs, "params": {"commits_made": list(made)}}
+        event = {"inputs": self._inputs, "params": {"commits_made": list(made), **params}}
         self._monkeypatch.setenv("SPARKLET_OUTCOME_FILE", str(outcome))
         self._monkeypatch.setattr(sys, "argv", ["commit.py", "--event", json.dumps(event)])
         main()

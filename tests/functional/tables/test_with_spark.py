@@ -1,14 +1,21 @@
 """Spark reads what the committer wrote, with conditions that skip files."""
 
 import json
+import os
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import boto3
 import pyarrow as pa
 import pytest
 
-from tests.functional.job.warm_jvm import WarmJvm
+from sparklet.cli.environment import jar_cache
+from sparklet.local.jars import ensure_jars
+from tests.functional.job.conftest import STACK
+from tests.functional.job.warm_jvm import WarmJvm, warm_jvm
+from tests.functional.tables.conftest import REGION
 from tests.functional.tables.lakes import Lake
 from tests.functional.tables.making import make
 
@@ -68,3 +75,24 @@ def test_spark_and_commits_use_one_rest_catalog(table_jvm: WarmJvm, rest: Lake) 
     assert rest.rows("id") == [(1,), (1,), (2,), (2,)]
     files = table.inspect.files()["file_path"].to_pylist()
     assert all(file.startswith(f"{table.location()}/data/sparklet/") for file in files)
+
+
+@pytest.mark.campaign  # Iceberg's bundle of AWS's clients is a jar of 69 MB
+def test_spark_and_commits_use_one_bucket_of_s3_tables(
+    aws: str, jars: list[Path], in_s3: Lake, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("TYPE", "URI"):
+        monkeypatch.delenv(f"PYICEBERG_CATALOG__ICEBERG__{name}")
+    bundle = ensure_jars(STACK, jar_cache(), ["iceberg-aws-bundle"], progress=print)
+    arn = boto3.client("s3tables", region_name=REGION).create_table_bucket(name="tables")["arn"]
+    rows = replace(in_s3, format="iceberg").stage(0, flights((1, "mon", at(0), "a"), (2, None, at(1), "b")))
+    appended = ["append", "iceberg:db.t", rows.folder]
+    read = ["read", "iceberg", "iceberg.db.t", "day = 'mon'", "id"]
+    env = {"PYICEBERG_CATALOG__ICEBERG__WAREHOUSE": arn, "output_path": f"{in_s3.place}/out"}
+
+    with warm_jvm(spark_driver_extraClassPath=os.pathsep.join(map(str, [*jars, *bundle]))) as jvm:
+        steps = json.dumps([appended, appended, read])
+        done = jvm.run(str(Path(__file__).with_name("with_spark.py")), steps, **env)
+
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout.splitlines()[-1]) == [2, 2, [[1], [1]]]

@@ -334,6 +334,16 @@ def test_a_catalog_of_the_users_own_is_kept(terminal: Terminal, tmp_path: Path) 
     assert terminal.world.ledger.runs.get(RUN).env == {"PYICEBERG_CATALOG__ICEBERG__TYPE": "rest"}
 
 
+@pytest.mark.parametrize("place", ["glue:s3://b/w", "arn:aws:s3tables:eu-west-1:111122223333:bucket/lake"])
+def test_a_warehouse_that_names_a_catalog_is_kept(terminal: Terminal, tmp_path: Path, place: str) -> None:
+    terminal.world.put(1)
+    words = ("plan", SCRIPT, "-i", SOURCE, "--table", "iceberg:db.t", "--run-id", RUN, "--param", f"warehouse={place}")
+
+    assert terminal.types(*words, "-o", str(tmp_path / "out")).code == 0
+
+    assert terminal.world.ledger.runs.get(RUN).env == {}
+
+
 def test_local_tables_have_absolute_places(terminal: Terminal, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     terminal.world.put(1)
     monkeypatch.chdir(tmp_path)

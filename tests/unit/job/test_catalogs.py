@@ -3,7 +3,7 @@
 import pytest
 from pyiceberg.utils.config import Config
 
-from sparklet.job.catalogs import AWS_BUNDLE, iceberg_catalog
+from sparklet.job.catalogs import AWS_BUNDLE, catalog_properties, iceberg_catalog
 from sparklet.job.session import ICEBERG, table_conf
 
 SQL = {
@@ -76,6 +76,41 @@ def test_s3_tables_are_a_rest_catalog_with_signed_requests() -> None:
         "rest.signing-region": "eu-west-1",
         "cache-enabled": "false",
     }
+
+
+ARN = "arn:aws:s3tables:eu-west-1:111122223333:bucket/lake"
+
+
+def test_the_arn_of_a_table_bucket_is_setting_enough() -> None:
+    variables = rest(URI="https://s3tables.eu-west-1.amazonaws.com/iceberg", WAREHOUSE=ARN, CLIENT__REGION="eu-west-1")
+    signed = {"SIGV4_ENABLED": "true", "SIGNING_NAME": "s3tables", "SIGNING_REGION": "eu-west-1"}
+    variables |= rest(**{f"REST__{name}": value for name, value in signed.items()}) | variables
+
+    assert catalog({}, ARN, AWS_BUNDLE) == catalog(variables, None, AWS_BUNDLE)
+    assert catalog({"PYICEBERG_CATALOG__ICEBERG__WAREHOUSE": ARN}, None, AWS_BUNDLE) == catalog({}, ARN, AWS_BUNDLE)
+
+
+@pytest.mark.parametrize(
+    ("env", "arn", "uri"),
+    [
+        ({}, ARN.replace("aws:", "aws-cn:"), "https://s3tables.eu-west-1.amazonaws.com.cn/iceberg"),
+        ({"AWS_ENDPOINT_URL": "http://here"}, ARN, "http://here/iceberg"),
+        ({"AWS_ENDPOINT_URL": "http://h", "AWS_ENDPOINT_URL_S3TABLES": "https://vpce"}, ARN, "https://vpce/iceberg"),
+    ],
+)
+def test_the_endpoint_of_s3_tables(env: dict[str, str], arn: str, uri: str) -> None:
+    assert catalog_properties(env, arn)["uri"] == uri
+
+
+def test_a_warehouse_in_glue_is_setting_enough() -> None:
+    named = {"PYICEBERG_CATALOG__ICEBERG__TYPE": "glue", "PYICEBERG_CATALOG__ICEBERG__WAREHOUSE": "s3://b/w"}
+
+    assert catalog({}, "glue:s3://b/w/") == catalog(named)
+
+
+def test_a_named_catalog_wins_over_one_in_the_warehouse() -> None:
+    assert catalog(SQL, ARN) == catalog(SQL)
+    assert catalog(SQL, "glue:s3://b/w") == catalog(SQL)
 
 
 def test_glue_needs_its_type_and_a_warehouse() -> None:

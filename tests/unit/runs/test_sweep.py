@@ -235,7 +235,7 @@ def test_a_table_that_cannot_be_read_is_refused(
 
 
 @pytest.mark.parametrize(
-    ("package", "table"), [("pyiceberg.catalog", "iceberg:db.flights"), ("pyarrow.parquet", "delta:{}")]
+    ("package", "table"), [("pyiceberg.exceptions", "iceberg:db.flights"), ("pyarrow.parquet", "delta:{}")]
 )
 def test_without_its_library_a_table_is_refused(
     world: World, delta: Path, monkeypatch: pytest.MonkeyPatch, package: str, table: str

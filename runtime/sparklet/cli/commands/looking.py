@@ -1,4 +1,4 @@
-"""Commands that only read: status, watch, runs, results, explain, logs.
+"""Commands that only read: status, watch, runs, results, ddl, explain, logs.
 
 A worker runs one task at a time, and its own JSON log lines name the attempt; the lines between them are the script's,
 or its JVM's. So each log line belongs to the attempt that was named last.
@@ -31,6 +31,7 @@ from sparklet.errors import PlanError
 from sparklet.job.event_objects import read_json
 from sparklet.metrics import is_metrics_line
 from sparklet.ports import WorkerLogs
+from sparklet.runs.ddl import ddl as ddl_of
 from sparklet.runs.explain import explain as explain_failures
 from sparklet.runs.manifest import results as results_of
 from sparklet.runs.object_status import ObjectStatus, object_status
@@ -117,6 +118,26 @@ def results(run_id: opt.RunId, selection: StackSelection) -> None:
         screen.say(f"no shard of {run_id} has given an answer; a script gives one with job.answer(value)")
     elif not selection.as_json:
         screen.out.print(table)
+
+
+def ddl(
+    run_id: opt.RunId,
+    selection: StackSelection,
+    name: Annotated[
+        str, typer.Option("--name", metavar="DATABASE.TABLE", help="What Athena shall call the table.")
+    ] = "",
+) -> None:
+    """Print what makes Athena read the tables and the output of a run that has ended."""
+    screen = Screen(selection.as_json)
+    with environment(selection, screen, reading=True) as env:
+        run = env.at.ledger.runs.get(run_id)
+        found = ddl_of(env.at, run, name)
+    if selection.as_json:
+        screen.document(found)
+    for each in found if not selection.as_json else ():
+        sys.stdout.write(f"-- {each['of']}: {each['note'] or 'for Athena'}\n")
+        sys.stdout.writelines(f"{statement};\n" for statement in each["statements"])
+    raise typer.Exit(exit_code(run.state))
 
 
 def explain(run_id: opt.RunId, selection: StackSelection) -> None:

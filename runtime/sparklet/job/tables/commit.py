@@ -12,7 +12,7 @@ import json
 import random
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any, Protocol
 
 from sparklet.job.errors import CommitConflictError, CommitStateUnknownError, TableError
@@ -56,6 +56,7 @@ def commit(commit: Commit, spark: Callable[[], SparkSession]) -> Committed:
     while True:
         table = _open(commit, spark)
         if made := table.made(commit.commit_id):
+            _register(commit)
             return Committed(made[0], _rows_left(commit), files, already=made[1] != maker)
         _check_age(commit)
         staged = read_footers(commit.writes) if staged is None else staged
@@ -67,6 +68,7 @@ def commit(commit: Commit, spark: Callable[[], SparkSession]) -> Committed:
             if time.monotonic() > end_s:
                 raise
         else:
+            _register(commit)
             return Committed(version, sum(file.rows for file in staged), files, already=False)
         time.sleep(random.uniform(pause_s / 2, pause_s))
         pause_s = min(2 * pause_s, MAX_PAUSE_S)
@@ -83,7 +85,7 @@ def main() -> None:
         if header["commit"] in job.params.get("commits_made", ()):
             continue
         for planned in plan(header, [declared for _, declared in commits[: number + 1]]):
-            done = commit(planned, job.spark)
+            done = commit(replace(planned, warehouse=job.params.get("warehouse")), job.spark)
             job.report(rows=done.rows, outputs=[str(planned.table)])
             answers.append({"table": str(planned.table), "commit_id": planned.commit_id, **asdict(done)})
             job.answer(answers)
@@ -133,7 +135,7 @@ def _open(commit: Commit, spark: Callable[[], SparkSession]) -> OpenTable:
     if commit.table.format == "iceberg":
         from sparklet.job.tables.iceberg import IcebergTable
 
-        return IcebergTable(commit.table.place)
+        return IcebergTable(commit.table.place, commit.warehouse)
     if commit.table.format == "delta":
         from sparklet.job.tables.delta import DeltaLakeTable
 
@@ -143,6 +145,14 @@ def _open(commit: Commit, spark: Callable[[], SparkSession]) -> OpenTable:
 
         return HudiTable(commit.table.place, spark())
     raise TableError(f"{commit.table} cannot be committed to")
+
+
+def _register(commit: Commit) -> None:
+    """Enter a table of Delta into Glue's catalog, if that is the catalog; those of Iceberg are in theirs."""
+    if commit.table.format == "delta":
+        from sparklet.job.tables.glue import register
+
+        register(commit.table.place, commit.warehouse)
 
 
 def _rows_left(commit: Commit) -> int:

@@ -101,7 +101,8 @@ class StagedWrite:
 class Commit:
     """All staged writes to one table that become one atomic commit, known by its id for ever.
 
-    ``fixed_at_s``: when its writes were fixed, in seconds since 1970; None: just now.
+    ``fixed_at_s``: when its writes were fixed, in seconds since 1970; None: just now. ``warehouse``: names the catalog,
+    unless the environment does.
     """
 
     commit_id: str
@@ -114,6 +115,7 @@ class Commit:
     partition_by: tuple[str, ...] = ()
     partition_types: tuple[str, ...] = ()
     fixed_at_s: float | None = None
+    warehouse: str | None = None
 
 
 @dataclass(frozen=True)

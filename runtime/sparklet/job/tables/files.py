@@ -20,6 +20,8 @@ from sparklet.job.tables.declaration import Commit, StagedWrite
 MAX_READERS = 16  # footers read at a time: each waits for the store, not for the processor
 MAX_BATCH_BYTES = 256 * 1024 * 1024  # of staged files that are in memory at a time, where not all need to be
 NULL_PARTITION = "__HIVE_DEFAULT_PARTITION__"
+HIVE_TYPES = {"int8": "tinyint", "int16": "smallint", "int32": "int", "int64": "bigint", "bool": "boolean"}
+HIVE_TYPES |= {"date32[day]": "date", **{name: name for name in ("float", "double", "string", "binary")}}
 SHARD, POSITION = "_sparklet_shard", "_sparklet_position"  # columns of our own, in memory only
 
 
@@ -153,6 +155,24 @@ def type_name(type_: Any) -> str:
     if types.is_list(type_) or types.is_large_list(type_) or types.is_list_view(type_):
         return f"list<{type_name(type_.value_type)}>"
     return str(type_).replace("large_", "").replace("_view", "")
+
+
+def hive_type(type_: Any) -> str:
+    """What Athena and Glue's catalog call a type; TableError if they have none."""
+    if types.is_dictionary(type_):
+        return hive_type(type_.value_type)
+    if types.is_struct(type_):
+        return f"struct<{','.join(f'{field.name}:{hive_type(field.type)}' for field in type_)}>"
+    if types.is_map(type_):
+        return f"map<{hive_type(type_.key_type)},{hive_type(type_.item_type)}>"
+    if types.is_list(type_) or types.is_large_list(type_) or types.is_list_view(type_):
+        return f"array<{hive_type(type_.value_type)}>"
+    if types.is_decimal(type_):
+        return f"decimal({type_.precision},{type_.scale})"
+    name = "timestamp" if types.is_timestamp(type_) else HIVE_TYPES.get(type_name(type_))
+    if name is None:
+        raise TableError(f"Athena has no type for {type_}: cast the column in the script")
+    return name
 
 
 def batches(staged: Iterable[StagedFile]) -> Iterator[list[StagedFile]]:

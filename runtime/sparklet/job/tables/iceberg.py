@@ -8,7 +8,7 @@ from typing import Any, cast
 
 import pyarrow.compute as pc
 from pyiceberg import exceptions
-from pyiceberg.catalog import load_catalog
+from pyiceberg.catalog import Catalog, load_catalog
 from pyiceberg.expressions import AlwaysTrue, And, GreaterThanOrEqual, LessThanOrEqual
 from pyiceberg.io import pyarrow as io
 from pyiceberg.manifest import DataFile, DataFileContent, FileFormat
@@ -18,10 +18,10 @@ from pyiceberg.table import Table, Transaction
 from pyiceberg.transforms import IdentityTransform
 from requests import RequestException
 
-from sparklet.job.catalogs import ICEBERG_CATALOG, VARIABLES
+from sparklet.job.catalogs import ICEBERG_CATALOG, catalog_properties
 from sparklet.job.errors import CommitConflictError, TableError
 from sparklet.job.session import s3_environment
-from sparklet.job.tables.declaration import Commit
+from sparklet.job.tables.declaration import CHANGES, Commit
 from sparklet.job.tables.files import StagedFile, agreed_schema, batches, read_changes, read_rows, without
 
 Replaced = tuple[list[DataFile], list[DataFile]]  # the new files, and those that are no longer in the table
@@ -37,9 +37,9 @@ COMMIT_ID, MAKER = "sparklet.commit-id", "sparklet.maker"
 class IcebergTable:
     """A table of the catalog ``iceberg``, as it was when this was made."""
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, warehouse: str | None = None) -> None:
         self._name = name
-        self._catalog = load_catalog(ICEBERG_CATALOG, **_s3_properties())
+        self._catalog = load(warehouse)
         try:
             self._table: Table | None = self._catalog.load_table(name)
         except exceptions.NoSuchTableError:
@@ -98,6 +98,16 @@ class IcebergTable:
                 raise
 
 
+def load(warehouse: str | None = None) -> Catalog:
+    """The catalog that the environment names, or else the warehouse.
+
+    The region is that of catalogs in AWS, too: boto3 does not read ``AWS_REGION``.
+    """
+    endpoint, region = s3_environment(os.environ)
+    found = {name: value for name, value in (("s3.endpoint", endpoint), ("client.region", region)) if value}
+    return load_catalog(ICEBERG_CATALOG, **{**found, **catalog_properties(os.environ, warehouse)})
+
+
 def _change(transaction: Transaction, commit: Commit, staged: Sequence[StagedFile], summary: dict[str, str]) -> None:
     """Add one snapshot to the transaction."""
     update = transaction.update_snapshot(snapshot_properties=summary)
@@ -111,8 +121,13 @@ def _change(transaction: Transaction, commit: Commit, staged: Sequence[StagedFil
 
 
 def _appended(transaction: Transaction, commit: Commit, staged: Sequence[StagedFile]) -> Replaced:
-    """The staged files as the table's own, as ``add_files`` does; but the footers are read already."""
+    """The staged files as the table's own, as ``add_files`` does; but the footers are read already.
+
+    Of files that were staged outside, for a table in S3 Tables, the rows are written anew.
+    """
     metadata = transaction.table_metadata
+    if any(f"/{CHANGES}/" in file.uri for file in staged):
+        return [file for group in batches(staged) for file in _new_files(transaction, _rows(metadata, group))], []
     if metadata.name_mapping() is None:  # the staged files name their columns and have no field ids
         mapping = metadata.schema().name_mapping.model_dump_json()
         transaction.set_properties({"schema.name-mapping.default": mapping})
@@ -142,8 +157,7 @@ def _overwritten(transaction: Transaction, commit: Commit, staged: Sequence[Stag
     metadata = transaction.table_metadata
     if metadata.spec().is_unpartitioned():
         raise TableError(f"{commit.table} has no partitions that could be overwritten")
-    schema = _arrow_schema(metadata)
-    added = [file for group in batches(staged) for file in _new_files(transaction, read_rows(group, schema))]
+    added = [file for group in batches(staged) for file in _new_files(transaction, _rows(metadata, group))]
     partitions, removed = {file.partition for file in added}, []
     for task in transaction._table.scan().plan_files():
         if task.file.spec_id != metadata.default_spec_id:
@@ -160,6 +174,10 @@ def _new_files(transaction: Transaction, rows: Any) -> list[DataFile]:
         return list(io._dataframe_to_data_files(metadata, rows, transaction._table.io)) if rows else []
     except exceptions.NotInstalledError as error:  # of transforms; values of columns are known without it
         raise TableError(f"the table is partitioned by {metadata.spec()}: {error}") from error
+
+
+def _rows(metadata: Any, staged: Sequence[StagedFile]) -> Any:
+    return read_rows(staged, _arrow_schema(metadata))
 
 
 def _arrow_schema(metadata: Any) -> Any:
@@ -204,14 +222,3 @@ def _data_file(metadata: Any, file: StagedFile) -> DataFile:
         key_metadata=None,
         **statistics.to_serialized_dict(),
     )
-
-
-def _s3_properties() -> dict[str, str]:
-    """Endpoint and region for pyiceberg's files, unless the catalog's own variables name them.
-
-    The region is that of catalogs in AWS, too: boto3 does not read ``AWS_REGION``.
-    """
-    endpoint, region = s3_environment(os.environ)
-    found = {"s3.endpoint": endpoint, "client.region": region}
-    set_already = {name for name in found if f"{VARIABLES}{name.upper().replace('.', '__')}" in os.environ}
-    return {name: value for name, value in found.items() if value and name not in set_already}

@@ -13,7 +13,7 @@ from py4j.protocol import Py4JJavaError
 from pyspark.sql import DataFrame, SparkSession, functions
 from pyspark.sql.types import StructType
 
-from sparklet.job.catalogs import AWS_BUNDLE, ICEBERG_CATALOG
+from sparklet.job.catalogs import AWS_BUNDLE, ICEBERG_CATALOG, in_table_bucket
 from sparklet.job.errors import TableError
 from sparklet.job.session import DELTA, ICEBERG, has_class
 from sparklet.job.tables.alignment import quoted
@@ -21,8 +21,8 @@ from sparklet.job.tables.declaration import Table
 
 CATALOG = f"spark.sql.catalog.{ICEBERG_CATALOG}"
 NO_CATALOG = (
-    "name one that several writers may use, for Spark and for the commit, with PYICEBERG_CATALOG__ICEBERG__TYPE (sql, "
-    "rest, glue), __URI and __WAREHOUSE in the environment"
+    "name one for Spark and for the commit: --param warehouse=glue:s3://BUCKET/FOLDER or the ARN of a bucket of S3 "
+    "Tables, or PYICEBERG_CATALOG__ICEBERG__TYPE (sql, rest, glue), __URI and __WAREHOUSE in the environment"
 )
 _FUNCTIONS = {"year": "years", "month": "months", "day": "days", "hour": "hours"}  # Iceberg's own, in its catalog
 
@@ -36,7 +36,10 @@ class Partition(NamedTuple):
 
 @dataclass(frozen=True)
 class Layout:
-    """``root``: below it the table's data files lie. ``schema``: None if there is no such table yet."""
+    """``root``: below it the table's data files lie; "": no files may be staged there.
+
+    ``schema``: None if there is no such table yet.
+    """
 
     root: str
     schema: StructType | None
@@ -89,16 +92,21 @@ def _iceberg(spark: SparkSession, name: str, frame: DataFrame) -> Layout:
     iceberg = spark._jvm.org.apache.iceberg
     catalog = iceberg.spark.Spark3Util.loadIcebergCatalog(spark._jsparkSession, ICEBERG_CATALOG)
     identifier = iceberg.catalog.TableIdentifier.parse(name)
+    inside = not in_table_bucket(spark.conf.get(f"{CATALOG}.warehouse", ""))
     try:
         table = catalog.loadTable(identifier)
         is_new = False
     except Py4JJavaError as error:
         if error.java_exception.getClass().getSimpleName() != "NoSuchTableException":
             raise
+        if not inside:
+            return Layout("", None)  # its catalog says where a table lies once it is made
         table = _unmade(iceberg, catalog, identifier, frame)
         is_new = table is not None
         table = table or catalog.loadTable(identifier)
-    root = table.properties().get("write.data.path") or f"{table.location().rstrip('/')}/data"
+    root = ""
+    if inside:
+        root = table.properties().get("write.data.path") or f"{table.location().rstrip('/')}/data"
     if is_new:
         return Layout(root, None)
     schema = table.schema()

@@ -153,17 +153,23 @@ def _folder(job: Any, draft: Declaration, layout: Layout, label: str) -> str:
     label, owner = f"{label}-{uuid.uuid4().hex[:8]}", f"direct/{uuid.uuid4().hex}"
     if job.shard is not None and job.attempt:
         owner = f"{job.run_id}/{job.shard:06d}-{job.attempt}"
-    if draft.mode == "append" and draft.table.format in ADDS_FILES:
+    if _adds_files(draft, layout):
         return f"{layout.root}/{DATA}/{owner}/{label}"
     if job.shard is not None:
         return f"{job.output}/{CHANGES}/{label}"
-    base = job.output_path or layout.root
+    if not (base := job.output_path or layout.root):
+        raise TableError(f"{draft.table} is in S3 Tables, where no rows can be staged: name another place (--output)")
     return f"{base if '://' in base else f'file://{Path(base).absolute()}'}/{CHANGES}/{owner}/{label}"
+
+
+def _adds_files(draft: Declaration, layout: Layout) -> bool:
+    """Whether the files become the table's own."""
+    return draft.mode == "append" and draft.table.format in ADDS_FILES and layout.root != ""
 
 
 def _placed(frame: DataFrame, draft: Declaration, layout: Layout) -> tuple[DataFrame, list[str]]:
     """The frame, and the columns by which its files are put into folders."""
-    if draft.mode != "append" or draft.table.format not in ADDS_FILES:
+    if not _adds_files(draft, layout):
         return frame, []
     if draft.table.format == "iceberg":
         return separated(frame, layout.partitions)
@@ -221,7 +227,8 @@ def _commit(job: Any, draft: Declaration, spark: SparkSession) -> None:
     identity = _once(commit_id(job, draft.label))
     staged = StagedWrite(-1 if job.shard is None else job.shard, draft.folder, draft.files)
     how = (draft.keys, draft.order_by, draft.merge_schema, draft.partition_by, draft.partition_types)
-    done = commit(Commit(identity, draft.table, draft.mode, (staged,), *how), lambda: spark)
+    planned = Commit(identity, draft.table, draft.mode, (staged,), *how, warehouse=job.params.get("warehouse"))
+    done = commit(planned, lambda: spark)
     _made.add(identity)
     if done.already or f"/{CHANGES}/" in draft.folder:
         path, files = _path(spark, draft.folder)

@@ -1,0 +1,216 @@
+"""Tables in Glue's Data Catalog and in S3 Tables, by the warehouse alone."""
+
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any
+
+import boto3
+import pytest
+import requests
+from pyiceberg.utils.config import Config
+
+from sparklet.job.errors import TableError
+from sparklet.job.tables.declaration import Commit, StagedWrite, Table
+from tests.functional.tables.conftest import REGION
+from tests.functional.tables.lakes import Lake, rows_of
+from tests.functional.tables.making import make
+from tests.functional.tables.test_commit_run import CommitRun, commit_run, declaration
+
+__all__ = ["commit_run"]
+pytestmark = pytest.mark.stack
+ONE, TWO = rows_of(id=[1, 2], day=["a", None]), rows_of(id=[3], day=["b"])
+
+
+@pytest.fixture(autouse=True)
+def no_catalog(in_s3: Lake, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing names a catalog but the tests."""
+    for name in ("TYPE", "URI", "WAREHOUSE"):
+        monkeypatch.delenv(f"PYICEBERG_CATALOG__ICEBERG__{name}")
+    monkeypatch.setattr("pyiceberg.catalog._ENV_CONFIG", Config())
+
+
+# --- S3 Tables ---
+
+
+@pytest.fixture
+def table_bucket(in_s3: Lake) -> str:
+    """A bucket of S3 Tables; its ARN."""
+    s3tables = boto3.client("s3tables", region_name=REGION)
+    return str(s3tables.create_table_bucket(name=in_s3.place.removeprefix("s3://"))["arn"])
+
+
+@pytest.fixture
+def sent(monkeypatch: pytest.MonkeyPatch) -> list[requests.PreparedRequest]:
+    """The requests to the catalog."""
+    found: list[requests.PreparedRequest] = []
+    send = requests.Session.send
+
+    def recorded(self: requests.Session, request: requests.PreparedRequest, **kwargs: Any) -> requests.Response:
+        found.append(request)
+        return send(self, request, **kwargs)
+
+    monkeypatch.setattr(requests.Session, "send", recorded)
+    return found
+
+
+def staged_outside(lake: Lake, shard: int, rows: Any, by: tuple[str, ...] = ()) -> StagedWrite:
+    """What an attempt leaves for a table in S3 Tables: nothing may be staged there."""
+    return replace(lake, format="iceberg", place=f"{lake.place}/out/_changes").stage(shard, rows, by)
+
+
+def of_s3_tables(arn: str, number: int, *writes: StagedWrite, **more: Any) -> Commit:
+    return Commit(f"run/commit-{number}", Table("iceberg", "db.t"), "append", writes, warehouse=arn, **more)
+
+
+def read(arn: str) -> Any:
+    from sparklet.job.tables.iceberg import load
+
+    return load(arn).load_table("db.t")
+
+
+@pytest.mark.parametrize("by", [(), ("day",)])
+def test_rows_in_s3_tables_are_there_once(in_s3: Lake, table_bucket: str, by: tuple[str, ...]) -> None:
+    writes = staged_outside(in_s3, 0, ONE), staged_outside(in_s3, 1, TWO)
+    first = of_s3_tables(table_bucket, 0, *writes, partition_by=by)
+    more = of_s3_tables(table_bucket, 1, staged_outside(in_s3, 0, TWO))
+
+    assert [make(each).already for each in (first, first, more, first)] == [False, True, False, True]
+
+    table = read(table_bucket)
+    assert sorted(table.scan().to_arrow()["id"].to_pylist()) == [1, 2, 3, 3]
+    assert [field.name for field in table.spec().fields] == list(by)
+    assert all("/_changes/" not in path for path in table.inspect.files()["file_path"].to_pylist())
+
+
+def test_each_request_to_s3_tables_is_signed(
+    in_s3: Lake, table_bucket: str, sent: list[requests.PreparedRequest]
+) -> None:
+    make(of_s3_tables(table_bucket, 0, staged_outside(in_s3, 0, ONE)))
+
+    assert sent
+    for request in sent:
+        assert f"/{REGION}/s3tables/aws4_request" in request.headers["Authorization"]
+        assert "arn%3Aaws%3As3tables" in (request.url or "")
+    bodies = [str(request.body) for request in sent if request.method == "POST"]
+    assert not any('"stage-create": true' in body or '"stage-create":true' in body for body in bodies)
+
+
+def test_an_upsert_into_s3_tables(in_s3: Lake, table_bucket: str) -> None:
+    make(of_s3_tables(table_bucket, 0, staged_outside(in_s3, 0, ONE)))
+    changes = staged_outside(in_s3, 0, rows_of(id=[2, 4], day=["z", "y"]))
+
+    make(replace(of_s3_tables(table_bucket, 1, changes), mode="upsert", keys=("id",)))
+
+    rows = read(table_bucket).scan().to_arrow().sort_by("id").to_pylist()
+    assert [(row["id"], row["day"]) for row in rows] == [(1, "a"), (2, "z"), (4, "y")]
+
+
+# --- Delta in Glue's catalog ---
+
+
+@pytest.fixture
+def glue(in_s3: Lake) -> Iterator[Any]:
+    """Glue, without the database of the tests."""
+    client = boto3.client("glue", region_name=REGION)
+    yield client
+    if "db" in [each["Name"] for each in client.get_databases()["DatabaseList"]]:
+        client.delete_database(Name="db")
+
+
+def delta(lake: Lake, place: str = "lake/db.db/t") -> Lake:
+    """A table of Delta at a place in the bucket."""
+    folder, _, name = f"{lake.place}/{place}".rpartition("/")
+    assert name == "t"  # as Lake has it
+    return replace(lake, format="delta", place=folder)
+
+
+def in_glue(lake: Lake, commit: Commit) -> Commit:
+    return replace(commit, warehouse=f"glue:{lake.place}/lake")
+
+
+def entry(glue: Any) -> dict[str, Any]:
+    found: dict[str, Any] = glue.get_table(DatabaseName="db", Name="t")["Table"]
+    return found
+
+
+def columns(glue: Any) -> dict[str, str]:
+    return {each["Name"]: each["Type"] for each in entry(glue)["StorageDescriptor"]["Columns"]}
+
+
+def test_delta_gets_its_entry_in_glue(in_s3: Lake, glue: Any) -> None:
+    lake = delta(in_s3)
+    planned = lake.commit(
+        "run/commit-0", lake.stage(0, ONE, ["day"]), partition_by=("day",), partition_types=("string",)
+    )
+
+    make(in_glue(in_s3, planned))
+
+    found = entry(glue)
+    assert found["TableType"] == "EXTERNAL_TABLE"
+    assert found["StorageDescriptor"]["Location"] == lake.table.place
+    assert found["Parameters"]["table_type"] == "DELTA"
+    assert columns(glue) == {"id": "bigint"}
+    assert found["PartitionKeys"] == [{"Name": "day", "Type": "string"}]
+
+
+def test_a_runs_parameter_names_the_catalog(in_s3: Lake, glue: Any, table_bucket: str, commit_run: CommitRun) -> None:
+    lake, outside = delta(in_s3), staged_outside(in_s3, 0, TWO)
+    write = lake.stage(0, ONE)
+    commit_run.fix((write, declaration(lake.table, write)))
+    commit_run.run(warehouse=f"glue:{in_s3.place}/lake")
+    commit_run.fix((outside, declaration(Table("iceberg", "db.t"), outside)))
+
+    commit_run.run(made=[0], warehouse=table_bucket)
+
+    assert columns(glue) == {"id": "bigint", "day": "string"}
+    assert read(table_bucket).scan().to_arrow()["id"].to_pylist() == [3]
+
+
+def test_a_new_column_gets_into_the_entry(in_s3: Lake, glue: Any) -> None:
+    lake = delta(in_s3)
+    make(in_glue(in_s3, lake.commit("run/commit-0", lake.stage(0, ONE))))
+    glue.update_table(
+        DatabaseName="db", TableInput={"Name": "t", "Parameters": {**entry(glue)["Parameters"], "mine": "1"}}
+    )
+    wider = lake.stage(0, TWO.append_column("more", [[1.5]]))
+
+    make(in_glue(in_s3, lake.commit("run/commit-1", wider, merge_schema=True)))
+
+    assert columns(glue) == {"id": "bigint", "day": "string", "more": "double"}
+    assert entry(glue)["Parameters"]["mine"] == "1"
+    version = entry(glue)["VersionId"]
+    make(in_glue(in_s3, lake.commit("run/commit-2", lake.stage(0, TWO))))
+    assert entry(glue)["VersionId"] == version  # nothing has changed
+
+
+def test_a_commit_that_is_made_again_enters_the_table(in_s3: Lake, glue: Any) -> None:
+    lake = delta(in_s3)
+    planned = in_glue(in_s3, lake.commit("run/commit-0", lake.stage(0, ONE)))
+    make(planned)
+    glue.delete_table(DatabaseName="db", Name="t")  # as if the committer had been killed before
+
+    assert make(planned).already
+
+    assert columns(glue) == {"id": "bigint", "day": "string"}
+
+
+def test_another_tables_entry_stays_as_it_is(in_s3: Lake, glue: Any) -> None:
+    lake = delta(in_s3)
+    glue.create_database(DatabaseInput={"Name": "db"})
+    theirs = {"Name": "t", "StorageDescriptor": {"Location": "s3://theirs/t", "Columns": []}, "PartitionKeys": []}
+    glue.create_table(DatabaseName="db", TableInput=theirs)
+
+    with pytest.raises(TableError, match=r"db\.t at s3://theirs/t"):
+        make(in_glue(in_s3, lake.commit("run/commit-0", lake.stage(0, ONE))))
+
+    assert entry(glue)["StorageDescriptor"]["Location"] == "s3://theirs/t"
+    glue.delete_table(DatabaseName="db", Name="t")
+
+
+@pytest.mark.parametrize("place", ["lake/t", "lake/a/db.db/t", "other/db.db/t"])
+def test_a_table_elsewhere_gets_no_entry(in_s3: Lake, glue: Any, place: str) -> None:
+    lake = delta(in_s3, place)
+
+    make(in_glue(in_s3, lake.commit("run/commit-0", lake.stage(0, ONE))))
+
+    assert glue.get_databases()["DatabaseList"] == []

@@ -1,0 +1,181 @@
+"""`sparklet ddl` prints what makes Athena read a run's output and tables."""
+
+import json
+from io import BytesIO
+from typing import Any
+
+import pyarrow as pa
+import pytest
+from pyarrow import parquet
+
+from sparklet.model import Failure, Run, ShardResult
+from sparklet.runs.ddl import PARTITIONS_PER_STATEMENT
+from tests.unit.cli.conftest import RUN, Terminal
+
+ROWS = pa.table(
+    {
+        "Id": pa.array([1, 2], pa.int64()),
+        "price": pa.array([None, None], pa.decimal128(9, 2)),
+        "at": pa.array([0, 1], pa.timestamp("us", "UTC")),
+        "tags": pa.array([[], ["a"]], pa.list_(pa.string())),
+        "of": pa.array([{"a": 1.5}, None], pa.struct([("a", pa.float32())])),
+        "counts": pa.array([[("a", 1)], None], pa.map_(pa.string(), pa.int32())),
+    }
+)
+
+
+def stored(rows: pa.Table) -> bytes:
+    parquet.write_table(rows, file := BytesIO())
+    return file.getvalue()
+
+
+def ended(terminal: Terminal, files: dict[int, dict[str, bytes]], shards: int = 2, fails: tuple[int, ...] = ()) -> Run:
+    """A run that has ended, with what its shards have published."""
+    run = terminal.world.run(shards)
+    for number, named in files.items():
+        for name, body in named.items():
+            terminal.world.store.put(f"{run.shard_output(number)}/{name}", body)
+    bad = Failure("ValueError", "bad", retryable=False)
+    terminal.world.work(lambda number: bad if number in fails else ShardResult(rows=2))
+    terminal.world.check()
+    return terminal.world.ledger.runs.get(RUN)
+
+
+def found(terminal: Terminal, *words: str) -> Any:
+    """What the command says of the one table that there is."""
+    told = terminal.types("ddl", RUN, "--json", *words)
+    assert told.code == 0, told.err
+    (only,) = told.document
+    return only
+
+
+def refused(terminal: Terminal, *words: str) -> str:
+    told = terminal.types("ddl", RUN, *words)
+    assert told.code == 1 and told.out == ""
+    return told.err
+
+
+def test_files_of_shards_are_a_table_of_one_folder(terminal: Terminal) -> None:
+    run = ended(terminal, {n: {"part-0.snappy.parquet": stored(ROWS), "_hidden/x.txt": b"x"} for n in range(2)})
+
+    (statement,) = found(terminal, "--name", "Lake.my-flights")["statements"]
+
+    assert statement == (
+        "CREATE EXTERNAL TABLE IF NOT EXISTS `lake`.`my_flights` (\n"
+        "  `id` bigint,\n  `price` decimal(9,2),\n  `at` timestamp,\n  `tags` array<string>,\n"
+        "  `of` struct<a:float>,\n  `counts` map<string,int>\n)\n"
+        f"STORED AS PARQUET\nLOCATION '{run.output_uri}'"
+    )
+
+
+def test_every_partition_is_added_by_its_name(terminal: Terminal) -> None:
+    days = [f"day={number:03d}" for number in range(PARTITIONS_PER_STATEMENT)]
+    odd = ["day=it's%2Fnot", "day=__HIVE_DEFAULT_PARTITION__"]
+    body = stored(ROWS.select(["Id"]))
+    run = ended(
+        terminal,
+        {
+            n: {f"{day}/{file}": body for day in names for file in ("a.parquet", "b.parquet")}
+            for n, names in enumerate((days, odd))
+        },
+    )
+
+    create, *adding = found(terminal)["statements"]
+
+    assert "(\n  `id` bigint\n)\nPARTITIONED BY (`shard` string, `day` string)\n" in create
+    assert [statement.count("PARTITION (") for statement in adding] == [PARTITIONS_PER_STATEMENT, 2]
+    shard = run.shard_output(1)
+    name = shard.rpartition("shard=")[2]
+    expected = rf"PARTITION (`shard`='{name}', `day`='it\'s/not') LOCATION '{shard}/day=it\'s%2Fnot/'"
+    assert expected in adding[1]
+    assert "`day`='__HIVE_DEFAULT_PARTITION__'" in adding[1]
+
+
+def test_a_footer_of_any_length_is_read(terminal: Terminal) -> None:
+    wide = pa.table({f"a_rather_long_name_of_a_column_{number}": [number] for number in range(2_000)})
+    ended(terminal, {0: {"part-0.parquet": stored(wide)}})
+
+    assert found(terminal)["statements"][0].count(" bigint") == 2_000
+
+
+def test_a_column_that_some_files_lack_is_there(terminal: Terminal) -> None:
+    ended(
+        terminal, {0: {"a.parquet": stored(ROWS.select(["Id"]))}, 1: {"a.parquet": stored(ROWS.select(["Id", "at"]))}}
+    )
+
+    assert "`at` timestamp" in found(terminal)["statements"][0]
+
+
+@pytest.mark.parametrize(
+    ("other", "why"),
+    [
+        ({"a.parquet": stored(pa.table({"Id": ["x"]}))}, "cannot be told"),
+        ({"a.parquet": stored(pa.table({"Id": pa.array([1], pa.uint64())}))}, "cannot be told"),
+        ({"day=1/a.parquet": stored(ROWS)}, "no table together"),
+        ({"errors/a.parquet": stored(ROWS)}, "no table together"),
+        ({"a.orc": b"ORC"}, "only for Parquet"),
+        ({"a.parquet": b"no Parquet"}, "cannot be told"),
+    ],
+)
+def test_files_that_are_no_table_together(terminal: Terminal, other: dict[str, bytes], why: str) -> None:
+    ended(terminal, {0: {"a.parquet": stored(ROWS)}, 1: other})
+
+    assert why in refused(terminal)
+
+
+def test_a_type_that_athena_has_not(terminal: Terminal) -> None:
+    ended(terminal, {0: {"a.parquet": stored(pa.table({"n": pa.array([1], pa.uint64())}))}})
+
+    assert "cast the column" in refused(terminal)
+
+
+def test_an_open_run_is_refused(terminal: Terminal) -> None:
+    terminal.world.run(2)
+
+    assert "wait for its end" in refused(terminal)
+
+
+def test_a_run_that_has_written_nothing(terminal: Terminal) -> None:
+    ended(terminal, {})
+
+    assert "no file and no table" in refused(terminal)
+
+
+def test_what_a_failed_run_has_published_is_printed(terminal: Terminal) -> None:
+    ended(terminal, {0: {"a.parquet": stored(ROWS)}}, fails=(1,))
+
+    told = terminal.types("ddl", RUN)
+
+    assert told.code == 2  # as the run
+    assert told.out.startswith("-- s3://data/out/") and told.out.rstrip().endswith(";")
+
+
+def test_tables_of_a_run(terminal: Terminal) -> None:
+    tables = ("iceberg:db.flights", "delta:s3://lake/w/db.db/days", "delta:s3://lake/other", "hudi:s3://lake/h")
+    ended(terminal, {})
+    lines = [{"commit": 0}, {"shard": 0, "writes": [{"table": table} for table in tables]}]
+    body = "\n".join(map(json.dumps, lines)).encode()
+    terminal.world.store.put(terminal.world.at.run_uri(RUN, "_commit-0.jsonl"), body)
+
+    told = terminal.types("ddl", RUN, "--json")
+
+    made = {each["of"]: (each["statements"], bool(each["note"])) for each in told.document}
+    assert made == {
+        "iceberg:db.flights": ([], True),
+        "hudi:s3://lake/h": ([], True),
+        "delta:s3://lake/w/db.db/days": (
+            [
+                "CREATE EXTERNAL TABLE IF NOT EXISTS `db`.`days`\nLOCATION 's3://lake/w/db.db/days/'\n"
+                "TBLPROPERTIES ('table_type'='DELTA')"
+            ],
+            False,
+        ),
+        "delta:s3://lake/other": (
+            [
+                "CREATE EXTERNAL TABLE IF NOT EXISTS `other`\nLOCATION 's3://lake/other/'\n"
+                "TBLPROPERTIES ('table_type'='DELTA')"
+            ],
+            False,
+        ),
+    }
+    assert "--name names one" in refused(terminal, "--name", "db.t")
