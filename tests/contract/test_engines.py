@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from sparklet.aws.clients import AwsClients
+from sparklet.aws.clusters import CLUSTERS, clusters_of
 from sparklet.aws.engines import engines_of
 from sparklet.errors import RemoteTaskError
 from sparklet.local.state import StateDir
@@ -45,13 +46,15 @@ def runner(tmp_path: Path) -> Iterator[TaskRunner]:
 OF_AWS = [pytest.param(name, marks=pytest.mark.stack) for name in ("fargate", "emr-serverless", "emr", "glue")]
 
 
-@pytest.fixture(params=["memory", "process", *OF_AWS])
+@pytest.fixture(params=["memory", "process", "standalone", "connect", *OF_AWS])
 def engine(request: pytest.FixtureRequest, tmp_path: Path) -> Engine:
     if request.param == "memory":
         return MemoryEngine()
-    if request.param == "process":
+    if request.param in ("process", *CLUSTERS):
         request.getfixturevalue("runner")
-        return LocalTasks(tmp_path / "state" / "tasks")
+        tasks = LocalTasks(tmp_path / "state" / "tasks")
+        named = {"standalone": {"master": "spark://127.0.0.1:1"}, "connect": {"remote": "sc://127.0.0.1:1"}}
+        return {"process": tasks, **clusters_of(named, tasks)}[request.param]
     return of_aws(request.param, request.getfixturevalue("ministack_clients"))
 
 

@@ -5,13 +5,15 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+import pytest
+
 from sparklet.aws.clients import AwsClients
 from sparklet.aws.containers import FargateTasks
 from sparklet.aws.engines import engines_of
 from sparklet.local.environment import resource
 from sparklet.local.local_template import load_template, parse_template
 from sparklet.settings import engines, fanout_settings
-from tests.unit.template.reading import functions, statements
+from tests.unit.template.reading import as_list, functions, statements
 
 CLIENTS = AwsClients()
 GIVEN = {
@@ -100,3 +102,46 @@ def test_the_other_template_names_its_roles() -> None:
         "Fn::Join": [",", [task["ExecutionRoleArn"], task["TaskRoleArn"]]]
     }
     assert template["Outputs"]["TaskDefinition"]["Value"] == {"Ref": "Task"}
+
+
+# --- EMR Serverless, EMR, Glue ---
+
+
+def test_jobs_are_started_by_the_checker_of_what_is_named(template: dict[str, Any]) -> None:
+    policies = {name: template["Resources"][name] for name in ("EnginePolicy", "EmrServerlessRolePolicy")}
+    _, _, start, logs = policies["EnginePolicy"]["Properties"]["PolicyDocument"]["Statement"]
+
+    assert {policy["Condition"] for policy in policies.values()} == {"HasEngines", "HasEmrServerless"}
+    assert all(policy["Properties"]["Roles"] == [{"Ref": "CheckerRole"}] for policy in policies.values())
+    assert all(resource["Fn::If"][2] == {"Ref": "AWS::NoValue"} for resource in start["Resource"])
+    names = ("${EmrClusterId}", "${GlueJobName}", "${EmrServerlessApplicationId}")
+    assert all(any(name in str(resource) for name in names) for resource in start["Resource"])
+    assert "/aws-glue/jobs/" in str(logs["Resource"])
+    for role in ("WorkerRole", "PlannerRole", "StepRole", "DlqConsumerRole"):
+        actions = {action for each in statements(template, role) for action in as_list(each["Action"])}
+        assert not actions.intersection(start["Action"])
+
+
+def test_a_jobs_role_gets_what_the_worker_has_but_the_queue(template: dict[str, Any]) -> None:
+    document = template["Resources"]["EngineWorkerPolicy"]["Properties"]["PolicyDocument"]
+    of_worker = statements(template, "WorkerRole")
+    own = [each["Sid"] for each in document["Statement"] if "Sid" in each and each not in of_worker]
+
+    assert own == ["FetchTheWorker", "WriteLogs"]
+    assert "sqs:" not in str(document)
+
+
+@pytest.mark.parametrize(
+    ("given", "name"),
+    [
+        ({"EmrServerlessApplicationId": "00f1", "EmrServerlessRoleArn": "arn:aws:iam::1:role/r"}, "emr-serverless"),
+        ({"EmrClusterId": "j-1", "EngineSparkConf": '{"spark.executor.instances": "4"}'}, "emr"),
+        ({"GlueJobName": "shards"}, "glue"),
+    ],
+)
+def test_parameters_name_an_engine(template: dict[str, Any], given: dict[str, str], name: str) -> None:
+    variables = functions(template)["CheckerFunction"]["Environment"]["Variables"]
+
+    named = engines({"SPARKLET_ENGINES": filled_in(variables["SPARKLET_ENGINES"], given)})
+
+    assert list(engines_of(CLIENTS, named, {"SPARKLET_BUCKET": "runs"})) == [name]
