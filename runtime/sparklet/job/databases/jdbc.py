@@ -38,6 +38,8 @@ DRIVER, PREFIX = "org.postgresql.Driver", "jdbc:postgresql:"
 TRIES = 6
 PASSING = ("08", "25P03", "28P", "40", "53", "55P03", "57")
 """SQLSTATEs that time may end: connections, rotated passwords, conflicts, resources, limits of time, restarts."""
+LIMITS = """SELECT set_config(name, '{:.3f}s', false) FROM pg_settings WHERE name IN
+    ('statement_timeout', 'idle_in_transaction_session_timeout', 'idle_session_timeout')"""
 READ_COMMITTED = 2
 BATCH_ROWS = 200_000  # one COPY, which must end in time
 FETCH_ROWS = 10_000
@@ -62,12 +64,6 @@ class Database:
             raise ValueError(f"the url must be {PREFIX}//HOST:PORT/NAME, without a password: see credentials")
         if self.max_connections and self.job.run_id and not os.environ.get(LEDGER):
             raise EventError(f"workers share max_connections in the ledger's table: set {LEDGER}, or leave it away")
-
-    @property
-    def limits(self) -> str:
-        """The statement that limits a session, by those settings that its server knows."""
-        names = "'statement_timeout', 'idle_in_transaction_session_timeout', 'idle_session_timeout'"
-        return f"SELECT set_config(name, '{self.timeout_s * 1000:.0f}', false) FROM pg_settings WHERE name IN ({names})"
 
     def tokens(self, wanted: int) -> Any:
         """Hold tokens for a block; None where nothing is shared."""
@@ -97,12 +93,14 @@ class Database:
                 info = jvm.java.util.Properties()
                 for name, value in properties.items():
                     info.setProperty(name, value)
+                if held and held.end_s < time.time():
+                    raise DatabaseError("this process was frozen for longer than its lease")
                 made = jvm.org.postgresql.Driver().connect(self.url, info)
             with closing(made):
                 if held:
                     held.lost = lambda: made.abort(jvm.java.util.concurrent.ForkJoinPool.commonPool())
                 made.setTransactionIsolation(READ_COMMITTED)  # what is read after a lock must be the newest
-                _ask(made, self.limits)
+                _ask(made, LIMITS.format(self.timeout_s))
                 made.setAutoCommit(False)
                 yield made
 
@@ -244,8 +242,9 @@ def read(of: Database, spark: SparkSession, table: str, split_by: str | None, co
             if held:
                 held.lost, most = spark.sparkContext.cancelAllJobs, len(held.numbers)
             with of.properties() as properties:
-                how = {"driver": DRIVER, "fetchsize": FETCH_ROWS, "sessionInitStatement": of.limits, "url": of.url}
+                how = {"url": of.url, "driver": DRIVER, "fetchsize": FETCH_ROWS}
                 reader = spark.read.format("jdbc").options(**properties, **how)
+            reader.option("sessionInitStatement", LIMITS.format(of.timeout_s))
             if split_by:
                 by = _quoted(split_by)
                 bounds = f"(SELECT min({by})::text AS low, max({by})::text AS high FROM {table}) AS bounds"

@@ -35,6 +35,7 @@ class Tokens:
     def __init__(self, database: str, most: int, timeout_s: float) -> None:
         self.lost: Callable[[], None] = lambda: None  # closes what the tokens are for
         self.numbers: Sequence[int] = ()
+        self.end_s = 0.0  # of the lease, by this machine's clock
         self._most, self._timeout_s, self._me = most, timeout_s, uuid.uuid4().hex
         key = {"pk": {"S": f"connections#{database}"}, "sk": {"S": "tokens"}}
         self._item, self._client = {"TableName": os.environ[LEDGER], "Key": key}, aws_client("dynamodb")
@@ -54,9 +55,8 @@ class Tokens:
             if self._hold(5 * self._timeout_s, _MINE):
                 renewed_s = now_s
             elif now_s > renewed_s + 3 * self._timeout_s:
-                return self.lost()
+                self.lost()  # again and again: a connection may be made meanwhile
         self._hold(SETTLE_S - SKEW_S, _MINE)
-        return None
 
     def _hold(self, duration_s: float, condition: str) -> bool:
         from botocore.exceptions import BotoCoreError, ClientError
@@ -72,6 +72,7 @@ class Tokens:
             )
         except (BotoCoreError, ClientError):
             return False
+        self.end_s = numbers[":until"]
         return True
 
 
