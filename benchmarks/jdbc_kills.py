@@ -4,9 +4,9 @@ A *trial* is one shard, appended and upserted by ``job.jdbc_write`` in worker pr
 connections. Its seed chooses faults, and at which statement they strike: a proxy before PostgreSQL reads its messages
 (``tests/stand_ins/postgresql_proxy``), so the product needs no hooks. Then the tables are compared with the truth.
 
-    python -m benchmarks.jdbc_kills [--seeds 0:100] [--workers 3] [--out build/jdbc_kills.jsonl]
+    python -m benchmarks.jdbc_kills [--seeds 0:100] [--workers 3] [--minutes 60] [--out build/jdbc_kills.jsonl]
 
-The last line is ``trials=… kills=… lost=… duplicated=… wrong=… connections=MOST/CAP``.
+Twenty trials share a server. The last line is ``trials=… kill=… … lost=… duplicated=… wrong=… connections=MOST/CAP``.
 """
 
 import argparse
@@ -39,6 +39,7 @@ from tests.stand_ins.postgresql import PostgreSQL, driver, postgresql
 from tests.stand_ins.postgresql_proxy import Proxy, Strike
 
 CAP, TIMEOUT_S, ROWS, SHARED = 2, 1.5, 500, 50
+TRIALS_A_SERVER = 20
 FAULTS = ("kill", "kill", "kill", "lost host", "cut", "zombie", "twice")
 STEPS = (
     *(("pg_advisory_xact_lock", side) for side in ("before", "after")),
@@ -62,6 +63,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", default="0:100", metavar="FIRST:END")
     parser.add_argument("--workers", type=int, default=3)
+    parser.add_argument("--minutes", type=float, default=24 * 60.0, help="no server begins later")
     parser.add_argument("--out", type=Path, default=ROOT / "build" / "jdbc_kills.jsonl")
     parser.add_argument("--worker", help=argparse.SUPPRESS)
     options = parser.parse_args()
@@ -70,20 +72,25 @@ def main() -> None:
         return
     free_of_aws()
     first, _, end = options.seeds.partition(":")
-    with tempfile.TemporaryDirectory() as folder:
-        result = campaign(Path(folder), [trial(seed) for seed in range(int(first), int(end))], options.workers)
+    until_s, results = time.monotonic() + options.minutes * 60, []
     options.out.parent.mkdir(parents=True, exist_ok=True)
-    with options.out.open("a") as out:
-        print(json.dumps({**result, **facts()}), file=out)
-    print(line(result), flush=True)
-    sys.exit(not (result["lost"] == result["duplicated"] == result["wrong"] == 0 and result["connections"] <= CAP))
+    for start in range(int(first), int(end), TRIALS_A_SERVER):
+        seeds = range(start, min(start + TRIALS_A_SERVER, int(end)))
+        if time.monotonic() < until_s:
+            with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder, options.out.open("a") as out:
+                results.append(campaign(Path(folder), [trial(seed) for seed in seeds], options.workers))
+                print(json.dumps({"seeds": [start, seeds.stop], **results[-1], **facts()}), file=out)
+            print(line(results), flush=True)
+    sys.exit(not line(results).endswith(f"lost=0 duplicated=0 wrong=0 connections={CAP}/{CAP}"))
 
 
-def line(result: dict[str, Any]) -> str:
-    """The result in a line."""
-    faults = " ".join(f"{name.replace(' ', '_')}={count}" for name, count in sorted(result["faults"].items()))
-    sums = " ".join(f"{name}={result[name]}" for name in ("lost", "duplicated", "wrong"))
-    return f"trials={result['trials']} {faults} {sums} connections={result['connections']}/{CAP}"
+def line(results: Sequence[dict[str, Any]]) -> str:
+    """The results in a line."""
+    struck: Counter[str] = sum((Counter(result["faults"]) for result in results), Counter())
+    counts = {"trials": sum(result["trials"] for result in results), **dict(sorted(struck.items()))}
+    counts |= {name: sum(result[name] for result in results) for name in ("lost", "duplicated", "wrong")}
+    words = [f"{name.replace(' ', '_')}={count}" for name, count in counts.items()]
+    return " ".join([*words, f"connections={max(result['connections'] for result in results)}/{CAP}"])
 
 
 # --- a worker process ---
@@ -182,7 +189,7 @@ class Trial:
 def trial(seed: int) -> Trial:
     """A trial, all of it from its seed."""
     chosen = random.Random(seed)
-    faults = [(chosen.choice(FAULTS), *chosen.choice(STEPS)) for _ in range(chosen.choice((2, 3, 4)))]
+    faults = [(chosen.choice(FAULTS), *chosen.choice(STEPS)) for _ in range(chosen.choice((3, 4, 5)))]
     return Trial(seed, faults)
 
 

@@ -43,6 +43,7 @@ LIMITS = """SELECT set_config(name, '{:.3f}s', false) FROM pg_settings WHERE nam
 READ_COMMITTED = 2
 BATCH_ROWS = 200_000  # one COPY, which must end in time
 FETCH_ROWS = 10_000
+TELLTALE = "org.apache.spark.sql.execution.datasources.jdbc.connection"  # at DEBUG it logs passwords
 COMMITS = """CREATE TABLE IF NOT EXISTS sparklet_commits (commit_id text PRIMARY KEY, written_to text NOT NULL,
     row_count bigint NOT NULL, committed_at timestamptz NOT NULL DEFAULT now())"""
 LOCK = "SELECT pg_advisory_xact_lock(hashtextextended(?, 0))"
@@ -235,6 +236,9 @@ def _quoted(name: str) -> str:
 
 def read(of: Database, spark: SparkSession, table: str, split_by: str | None, connections: int) -> DataFrame:
     """See ``Job.jdbc_read``. The rows are cut from where they came, so no plan has the password."""
+
+    log4j = spark._jvm.org.apache.logging.log4j
+    log4j.core.config.Configurator.setLevel(TELLTALE, log4j.Level.INFO)
 
     def at_once() -> DataFrame:
         with of.tokens(connections) as held:
