@@ -236,7 +236,6 @@ def _quoted(name: str) -> str:
 
 def read(of: Database, spark: SparkSession, table: str, split_by: str | None, connections: int) -> DataFrame:
     """See ``Job.jdbc_read``. The rows are cut from where they came, so no plan has the password."""
-
     log4j = spark._jvm.org.apache.logging.log4j
     log4j.core.config.Configurator.setLevel(TELLTALE, log4j.Level.INFO)
 
