@@ -1,11 +1,13 @@
-"""Redshift's and Snowflake's connectors: they load beside our jars and take the guide's options."""
+"""Snowflake's connector and Redshift's driver: they load beside our jars, and take the options of the guide."""
 
 import os
+import zipfile
 from collections.abc import Iterator
-from typing import Any
+from pathlib import Path
 
 import pytest
 from py4j.protocol import Py4JJavaError
+from pyspark.errors import IllegalArgumentException
 from pyspark.sql import SparkSession
 
 from sparklet.cli.environment import JAR_GROUPS, jar_cache
@@ -13,63 +15,58 @@ from sparklet.local.jars import ensure_jars
 from tests.functional.job.conftest import STACK, session_here
 
 pytestmark = [pytest.mark.spark, pytest.mark.campaign]
-REDSHIFT = {
-    "url": "jdbc:redshift:iam://cluster/dev",
-    "dbtable": "public.daily",
-    "tempdir": "s3a://bucket/tmp/",
-    "tempformat": "PARQUET",
-    "aws_iam_role": "arn:aws:iam::123456789012:role/copy",
-    "secret.id": "prod/warehouse",
-}
 SNOWFLAKE = {
-    "sfURL": "account.snowflakecomputing.com",
-    "sfUser": "loader",
-    "sfDatabase": "db",
-    "sfSchema": "public",
-    "sfWarehouse": "small",
-    "pem_private_key": "",  # set by the fixture
+    "sfurl": "account.snowflakecomputing.com",
+    "sfuser": "loader",
+    "sfdatabase": "db",
+    "sfschema": "public",
+    "sfwarehouse": "small",
     "dbtable": "daily",
 }
 
 
 @pytest.fixture(scope="module")
-def spark() -> Iterator[SparkSession]:
-    jars = ensure_jars(STACK, jar_cache(), [*JAR_GROUPS, "redshift", "snowflake"], progress=print)
+def jars() -> list[Path]:
+    return ensure_jars(STACK, jar_cache(), [*JAR_GROUPS, "redshift", "snowflake"], progress=print)
+
+
+@pytest.fixture(scope="module")
+def spark(jars: list[Path]) -> Iterator[SparkSession]:
     with session_here("warehouses", {}, {"SPARKLET_JARS": os.pathsep.join(map(str, jars))}) as session:
         yield session
 
 
-def source(spark: SparkSession, name: str) -> str:
-    """The class that Spark finds for a name of a source."""
-    lookup = spark._jvm.org.apache.spark.sql.execution.datasources.DataSource.lookupDataSource
-    return str(lookup(name, spark._jsparkSession.sessionState().conf()).getName())
-
-
-def merged(spark: SparkSession, parameters: Any, options: dict[str, str]) -> Any:
+def test_snowflake_takes_the_options_of_the_guide(spark: SparkSession) -> None:
     to_scala = spark._jvm.org.apache.spark.api.python.PythonUtils.toScalaMap
-    return parameters.mergeParameters(to_scala(options))
+    merge = spark._jvm.net.snowflake.spark.snowflake.Parameters.mergeParameters
+
+    merged = merge(to_scala({**SNOWFLAKE, "pem_private_key": "read when it connects"}))
+
+    assert (merged.sfDatabase(), merged.sfURL()) == ("db", "account.snowflakecomputing.com")
+    with pytest.raises(IllegalArgumentException, match="sfurl"):
+        merge(to_scala({"dbtable": "t"}))
 
 
-def test_redshift_is_found_and_takes_its_options(spark: SparkSession) -> None:
-    package = spark._jvm.io.github.spark_redshift_community.spark.redshift
-    name = "io.github.spark_redshift_community.spark.redshift"
+def test_every_class_of_the_connector_finds_what_it_needs(spark: SparkSession, jars: list[Path]) -> None:
+    [connector] = [jar for jar in jars if jar.name.startswith("spark-snowflake")]
+    names = [name[:-6].replace("/", ".") for name in zipfile.ZipFile(connector).namelist() if name.endswith(".class")]
+    loader, missing = spark._jvm.java.lang.Thread.currentThread().getContextClassLoader(), []
 
-    assert source(spark, name).startswith(name)
-    assert spark._jvm.com.amazon.redshift.jdbc.Driver().acceptsURL(REDSHIFT["url"])
-    assert merged(spark, package.Parameters, REDSHIFT).tempFormat() == "PARQUET"
-    with pytest.raises(Py4JJavaError, match="tempdir"):
-        merged(spark, package.Parameters, {"url": REDSHIFT["url"], "dbtable": "t"})
+    for name in names:
+        try:
+            spark._jvm.java.lang.Class.forName(name, False, loader).getDeclaredMethods()
+        except Py4JJavaError as error:
+            missing.append(f"{name}: {error.java_exception.getMessage()}")
+
+    assert len(names) > 100 and not missing
 
 
-def test_snowflake_is_found_and_takes_its_options(spark: SparkSession) -> None:
-    package = spark._jvm.net.snowflake.spark.snowflake
-    pair = spark._jvm.java.security.KeyPairGenerator.getInstance("RSA").generateKeyPair()
-    key = spark._jvm.java.util.Base64.getEncoder().encodeToString(pair.getPrivate().getEncoded())
+def test_spark_finds_the_source_and_java_the_drivers(spark: SparkSession) -> None:
+    java = spark._jvm
+    lookup = java.org.apache.spark.sql.execution.datasources.DataSource.lookupDataSource
 
-    options = {name.lower(): value for name, value in {**SNOWFLAKE, "pem_private_key": key}.items()}
+    found = lookup("snowflake", spark._jsparkSession.sessionState().conf())
 
-    assert source(spark, "snowflake").startswith("net.snowflake.spark.snowflake")
-    assert spark._jvm.net.snowflake.client.jdbc.SnowflakeDriver().acceptsURL("jdbc:snowflake://account/")
-    assert merged(spark, package.Parameters, options).sfDatabase() == "db"
-    with pytest.raises(Py4JJavaError, match=r"(?i)sfurl"):
-        merged(spark, package.Parameters, {"dbtable": "t"})
+    assert found.getName().startswith("net.snowflake.spark.snowflake")
+    assert java.net.snowflake.client.jdbc.SnowflakeDriver().acceptsURL("jdbc:snowflake://account.snowflakecomputing.com")
+    assert java.com.amazon.redshift.jdbc.Driver().acceptsURL("jdbc:redshift://cluster:5439/dev")
