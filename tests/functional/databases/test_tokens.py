@@ -21,6 +21,7 @@ def test_no_more_are_held_than_there_are() -> None:
     def hold(wanted: int) -> int:
         nonlocal held, most
         with tokens("shared", 3, wanted, 2) as got:
+            assert got
             with lock:
                 held += len(got.numbers)
                 most = max(most, held)
@@ -59,6 +60,7 @@ def test_who_cannot_renew_gives_the_connection_up() -> None:
     told = threading.Event()
 
     with tokens("taken", 1, 1, 0.2) as held:
+        assert held
         held.lost = told.set
         boto3.client("dynamodb", region_name=os.environ["AWS_REGION"]).delete_item(**held._item)
         assert told.wait(timeout=10)

@@ -68,5 +68,7 @@ def test_spark_finds_the_source_and_java_the_drivers(spark: SparkSession) -> Non
     found = lookup("snowflake", spark._jsparkSession.sessionState().conf())
 
     assert found.getName().startswith("net.snowflake.spark.snowflake")
-    assert java.net.snowflake.client.jdbc.SnowflakeDriver().acceptsURL("jdbc:snowflake://account.snowflakecomputing.com")
+    assert java.net.snowflake.client.jdbc.SnowflakeDriver().acceptsURL(
+        "jdbc:snowflake://account.snowflakecomputing.com"
+    )
     assert java.com.amazon.redshift.jdbc.Driver().acceptsURL("jdbc:redshift://cluster:5439/dev")

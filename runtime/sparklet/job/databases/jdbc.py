@@ -16,9 +16,9 @@ import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import closing, contextmanager, nullcontext
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any
 
 from py4j.java_gateway import is_instance_of
 from py4j.protocol import Py4JJavaError
@@ -33,7 +33,6 @@ from sparklet.job.session import has_class
 from sparklet.job.tables.declaration import CHANGES
 from sparklet.job.tables.identity import commit_id
 
-T = TypeVar("T")
 DRIVER, PREFIX = "org.postgresql.Driver", "jdbc:postgresql:"
 TRIES = 6
 PASSING = ("08", "25P03", "28P", "40", "53", "55P03", "57")
@@ -66,13 +65,6 @@ class Database:
         if self.max_connections and self.job.run_id and not os.environ.get(LEDGER):
             raise EventError(f"workers share max_connections in the ledger's table: set {LEDGER}, or leave it away")
 
-    def tokens(self, wanted: int) -> Any:
-        """Hold tokens for a block; None where nothing is shared."""
-        if not self.max_connections or not os.environ.get(LEDGER):
-            return nullcontext()
-        place = self.url.partition("?")[0][len(PREFIX) :].lstrip("/")
-        return tokens(place, self.max_connections, wanted, self.timeout_s)
-
     @contextmanager
     def properties(self) -> Iterator[dict[str, str]]:
         """What the driver connects with. The block leaves no DEBUG line: py4j and botocore would log it."""
@@ -89,7 +81,7 @@ class Database:
     def connection(self) -> Iterator[Any]:
         """A connection with a token; its statements are one transaction, until that is committed."""
         jvm = SparkContext._jvm
-        with self.tokens(1) as held:
+        with tokens(self.url, self.max_connections, 1, self.timeout_s) as held:
             with self.properties() as properties:
                 info = jvm.java.util.Properties()
                 for name, value in properties.items():
@@ -105,7 +97,7 @@ class Database:
                 made.setAutoCommit(False)
                 yield made
 
-    def tried(self, action: Callable[[], T]) -> T:
+    def tried(self, action: Callable[[], Any]) -> Any:
         """The action's result, after up to six tries; TableError for good, DatabaseError if time may help."""
         if not has_class(SparkContext._jvm, DRIVER):
             raise TableError(f"there is no {DRIVER}: EXTRAS=postgresql of the image, else its jar in SPARKLET_JARS")
@@ -182,7 +174,7 @@ def write(
     with to.job.outcome.labelled(label) as named:
         identity = id_ or commit_id(to.job, named)
         with _staged(to.job, frame) as (files, paths):
-            return to.tried(transaction)
+            return int(to.tried(transaction))
 
 
 def _upsert(target: str, source: str, columns: Sequence[str], keys: Sequence[str], order_by: str | None) -> str:
@@ -240,7 +232,7 @@ def read(of: Database, spark: SparkSession, table: str, split_by: str | None, co
     log4j.core.config.Configurator.setLevel(TELLTALE, log4j.Level.INFO)
 
     def at_once() -> DataFrame:
-        with of.tokens(connections) as held:
+        with tokens(of.url, of.max_connections, connections, of.timeout_s) as held:
             most = min(connections, of.max_connections or connections)
             if held:
                 held.lost, most = spark.sparkContext.cancelAllJobs, len(held.numbers)

@@ -32,12 +32,12 @@ class Tokens:
     last renewal, and one that could not renew for 3 T closes it, while a statement may go on for T.
     """
 
-    def __init__(self, database: str, most: int, timeout_s: float) -> None:
+    def __init__(self, url: str, most: int, timeout_s: float) -> None:
         self.lost: Callable[[], None] = lambda: None  # closes what the tokens are for
         self.numbers: Sequence[int] = ()
         self.end_s = 0.0  # of the lease, by this machine's clock
         self._most, self._timeout_s, self._me = most, timeout_s, uuid.uuid4().hex
-        key = {"pk": {"S": f"connections#{database}"}, "sk": {"S": "tokens"}}
+        key = {"pk": {"S": f"connections#{url.partition('?')[0]}"}, "sk": {"S": "tokens"}}
         self._item, self._client = {"TableName": os.environ[LEDGER], "Key": key}, aws_client("dynamodb")
 
     def take(self, wanted: int) -> bool:
@@ -77,12 +77,18 @@ class Tokens:
 
 
 @contextmanager
-def tokens(database: str, most: int, wanted: int, timeout_s: float) -> Iterator[Tokens]:
-    """Hold between one and ``wanted`` tokens for the block; DatabaseError if there is none for five minutes."""
-    held, ended, end_s = Tokens(database, most, timeout_s), threading.Event(), time.monotonic() + MAX_WAIT_S
+def tokens(url: str, most: int | None, wanted: int, timeout_s: float) -> Iterator[Tokens | None]:
+    """Hold between one and ``wanted`` tokens of a database for the block; None where nothing is shared.
+
+    DatabaseError if there is none for five minutes.
+    """
+    if not most or not os.environ.get(LEDGER):
+        yield None
+        return
+    held, ended, end_s = Tokens(url, most, timeout_s), threading.Event(), time.monotonic() + MAX_WAIT_S
     while not held.take(wanted):
         if time.monotonic() > end_s:
-            raise DatabaseError(f"all {most} connections to {database} were in use for {MAX_WAIT_S:.0f} s")
+            raise DatabaseError(f"all {most} connections to {url} were in use for {MAX_WAIT_S:.0f} s")
         time.sleep(random.uniform(0.2, 1.0))
     keeping = threading.Thread(target=held.keep, args=[ended], daemon=True)
     keeping.start()
