@@ -104,7 +104,7 @@ def work(name: str) -> None:
     small = {"spark.ui.enabled": "false", "spark.driver.memory": "512m", "spark.master": "local[1]"}
     small["spark.driver.extraJavaOptions"] = "-XX:+UseSerialGC -XX:TieredStopAtLevel=1"
     spark = Job().spark(name, small)
-    database = {
+    database: dict[str, Any] = {
         "url": f"{os.environ['DATABASE_URL']}?ApplicationName={name}",
         "credentials": f"secretsmanager:{SECRET}",
         "max_connections": CAP,
@@ -309,11 +309,11 @@ def _account(folder: Path) -> Iterator[dict[str, str]]:
     """A stand-in for AWS with a ledger's table and the writers' secret; the environment of workers."""
     with ministack(folder) as endpoint:
         aws = {"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test", "AWS_REGION": REGION}
-        account = {"endpoint_url": endpoint, "region_name": REGION}
-        keys = {"aws_access_key_id": "test", "aws_secret_access_key": "test"}
-        boto3.client("dynamodb", **account, **keys).create_table(**table_definition("ledger"))
+        account: dict[str, Any] = {"endpoint_url": endpoint, "region_name": REGION}
+        account |= {"aws_access_key_id": "test", "aws_secret_access_key": "test"}
+        boto3.client("dynamodb", **account).create_table(**table_definition("ledger"))
         text = json.dumps({"username": "writer", "password": PASSWORD})
-        boto3.client("secretsmanager", **account, **keys).create_secret(Name=SECRET, SecretString=text)
+        boto3.client("secretsmanager", **account).create_secret(Name=SECRET, SecretString=text)
         yield {
             **{name: value for name, value in os.environ.items() if not name.startswith("SPARKLET_")},
             **aws,

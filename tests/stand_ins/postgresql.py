@@ -95,8 +95,8 @@ def _unpack(binaries: Path, home: Path, as_nobody: dict[str, Any]) -> None:
     if as_nobody:
         for path in (home, home / "password"):
             os.chown(path, NOBODY, NOBODY)
-    options = ["-D", home / "data", "-U", OWNER, "-A", "scram-sha-256", "--pwfile", home / "password"]
-    command = [home / "bin" / "initdb", *options, "--no-sync", "--no-locale", "-E", "UTF8"]
+    options = ["-D", str(home / "data"), "-U", OWNER, "-A", "scram-sha-256", "--pwfile", str(home / "password")]
+    command: list[str | Path] = [home / "bin" / "initdb", *options, "--no-sync", "--no-locale", "-E", "UTF8"]
     subprocess.run(command, check=True, stdout=subprocess.DEVNULL, cwd=home, **as_nobody)
 
 
@@ -104,7 +104,7 @@ def _unpack(binaries: Path, home: Path, as_nobody: dict[str, Any]) -> None:
 def _server(home: Path, as_nobody: dict[str, Any]) -> Iterator[int]:
     port = free_port()
     options = [word for name, value in SETTINGS.items() for word in ("-c", f"{name}={value}")]
-    command = [home / "bin" / "postgres", "-D", home / "data", "-p", str(port), *options]
+    command: list[str | Path] = [home / "bin" / "postgres", "-D", home / "data", "-p", str(port), *options]
     with (home / "log").open("wb") as log:
         process = subprocess.Popen(command, stdout=log, stderr=log, cwd=home, **as_nobody)
     try:

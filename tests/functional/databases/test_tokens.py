@@ -1,11 +1,9 @@
 """A database's tokens: never more holders than there are, and free again when a holder is gone."""
 
-import os
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 
-import boto3
 import pytest
 
 from sparklet.job.databases import tokens as lease
@@ -62,5 +60,5 @@ def test_who_cannot_renew_gives_the_connection_up() -> None:
     with tokens("taken", 1, 1, 0.2) as held:
         assert held
         held.lost = told.set
-        boto3.client("dynamodb", region_name=os.environ["AWS_REGION"]).delete_item(**held._item)
+        held._client.delete_item(**held._item)
         assert told.wait(timeout=10)

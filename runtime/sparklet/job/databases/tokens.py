@@ -103,4 +103,5 @@ def aws_client(service: str) -> Any:
     """A client of AWS, by the library that every engine on AWS has."""
     import boto3
 
-    return boto3.client(service, region_name=os.environ.get("AWS_REGION"))  # boto3 itself reads AWS_DEFAULT_REGION
+    make: Any = boto3.client
+    return make(service, region_name=os.environ.get("AWS_REGION"))  # boto3 itself reads AWS_DEFAULT_REGION
