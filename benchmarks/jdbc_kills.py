@@ -220,7 +220,7 @@ class Campaign:
 
     def _worker(self) -> Worker:
         worker = Worker(next(self._names), self._environment, self._folder / "workers.log")
-        if worker.answers.get(timeout=120) != "ready":
+        if worker.answers.get(timeout=240) != "ready":
             raise RuntimeError((self._folder / "workers.log").read_text()[-3000:])
         return worker
 
@@ -234,7 +234,7 @@ class Campaign:
             strike = Strike(step, side, lambda: self._strike(kind, each, worker), go_on=kind == "zombie")
             self._proxy.strike(worker.name, strike)
         worker.send([each.shard, str(next(each.attempts))])
-        answer = worker.answers.get(timeout=120)
+        answer = worker.answers.get(timeout=240)
         if answer == "ended":
             worker.process.wait()
             self._waiting.put(each)

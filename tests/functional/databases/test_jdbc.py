@@ -2,6 +2,7 @@
 
 import datetime
 import logging
+import time
 import traceback
 from collections.abc import Callable
 from decimal import Decimal
@@ -13,6 +14,7 @@ from pyspark.sql import DataFrame, SparkSession
 
 from sparklet.job import EventError, Job
 from sparklet.job.databases import jdbc
+from sparklet.job.databases.tokens import Tokens
 from sparklet.job.errors import DatabaseError, TableError
 from tests.stand_ins.postgresql import PASSWORD, PostgreSQL
 
@@ -130,6 +132,15 @@ def test_a_read_takes_no_more_than_is_free(spark: SparkSession, table: str, serv
     assert Job().jdbc_read(spark, name, split_by="id", connections=4, **database).count() == 0
     server.ask(f"INSERT INTO {name} VALUES (1, 'row', 0), (9, 'row', 0)")
     assert Job().jdbc_read(spark, name, split_by="id", connections=4, **database).rdd.getNumPartitions() <= 2
+
+
+@pytest.mark.usefixtures("spark")
+def test_a_connection_whose_token_is_lost_is_closed(database: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    with jdbc.Database(Job(), **database, timeout_s=0.4).connection() as connection:
+        assert not connection.isClosed()
+        monkeypatch.setattr(Tokens, "_hold", lambda *_: False)
+        while not connection.isClosed():
+            time.sleep(0.05)
 
 
 def test_nobody_sees_the_password(
