@@ -9,6 +9,7 @@ from typing import Any
 
 from sparklet.job.errors import CommitConflictError as CommitConflictError
 from sparklet.job.errors import CommitStateUnknownError as CommitStateUnknownError
+from sparklet.job.errors import DatabaseError as DatabaseError
 from sparklet.job.errors import EventError as EventError
 from sparklet.job.errors import ExpectationError as ExpectationError
 from sparklet.job.errors import SparkletError as SparkletError

@@ -2,7 +2,7 @@
 
 import os
 import subprocess
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -16,13 +16,13 @@ OPTIONS = ["-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-Xmx512m"]
 
 
 @contextmanager
-def jvm(stack: Path, more: Iterable[Path] = ()) -> Iterator[JavaGateway]:
+def jvm(stack: Path, more: Iterable[Path] = (), groups: Collection[str] = ("server",)) -> Iterator[JavaGateway]:
     """A JVM with ``more`` and the jars of a stack file, fetched on first use; LocalStackError if they cannot be had.
 
     It listens on the loopback interface only, and ends when its standard input does: however this process ends.
     """
     cache = Path(os.environ.get("SPARKLET_CACHE_DIR") or user_cache_path("sparklet")).resolve() / stack.stem
-    jars = ensure_jars(stack, cache, ["server"], progress=print)
+    jars = ensure_jars(stack, cache, groups, progress=print)
     port, token = launch_gateway(
         classpath=os.pathsep.join(map(str, [*jars, *more])),
         javaopts=OPTIONS,

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from sparklet.local.stack import StackOptions
 
 CLASSES = "docker/stacks/spark-3.5.classes.gz"
-JAR_GROUPS = ("s3a", "delta", "iceberg", "hudi", "avro", "sqlite", "deequ")
+JAR_GROUPS = ("s3a", "delta", "iceberg", "hudi", "avro", "sqlite", "deequ", "postgresql")
 PASSED = (  # from the user's shell
     *("SPARKLET_JAVA_OPTIONS", "SPARKLET_SPARK_CONF", "SPARKLET_HEAP_MB", "SPARKLET_CORES", "SPARKLET_CDS_ARCHIVE"),
     "SPARKLET_METRICS_NAMESPACE",

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 
+from sparklet.job.databases import DatabaseAccess
 from sparklet.job.errors import EventError
 from sparklet.job.event_objects import escaped, event_objects, misread
 from sparklet.job.outcome import Outcome
@@ -39,7 +40,7 @@ class PreviousAttempt(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Job(TableWrites):
+class Job(TableWrites, DatabaseAccess):
     """One script's task.
 
     Parameters

@@ -17,7 +17,7 @@ from typing import IO
 
 import sparklet
 
-SOURCES = ("__init__.py", "job/*.py", "job/tables/*.py")
+SOURCES = ("__init__.py", "job/*.py", "job/databases/*.py", "job/tables/*.py")
 EARLIEST = (1980, 1, 1, 0, 0, 0)  # the first moment a zip knows: no build time in the file
 DISTRIBUTION = "sparklet_job"
 

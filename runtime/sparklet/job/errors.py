@@ -44,6 +44,10 @@ class TableError(SparkletError):
     """A table cannot take what was staged for it; the message says why."""
 
 
+class DatabaseError(SparkletError, retryable=True):
+    """A database could not be reached, or was busy, for longer than is worth waiting; nothing was written."""
+
+
 class CommitConflictError(SparkletError, retryable=True):
     """Other writers changed the table first, each time; nothing was committed."""
 

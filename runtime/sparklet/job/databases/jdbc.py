@@ -1,0 +1,251 @@
+"""Reads and writes of PostgreSQL by the JVM's driver.
+
+A write puts its rows into files, then files and commit id into the database, in one transaction. A read keeps its rows
+in Spark. So a connection lasts no longer than the call, and waits for nothing that a script computes.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import random
+import re
+import tempfile
+import threading
+import time
+import uuid
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from py4j.java_gateway import is_instance_of
+from py4j.protocol import Py4JJavaError
+from pyspark import SparkContext
+from pyspark.sql import Column, DataFrame, SparkSession
+from pyspark.sql import functions as F  # noqa: N812 - its usual name
+from pyspark.sql.types import ArrayType, BinaryType, MapType, StringType, StructField, StructType, TimestampType
+
+from sparklet.job.databases.tokens import LEDGER, aws_client, tokens
+from sparklet.job.errors import DatabaseError, EventError, TableError
+from sparklet.job.session import has_class
+from sparklet.job.tables.declaration import CHANGES
+from sparklet.job.tables.identity import commit_id
+
+DRIVER, PREFIX = "org.postgresql.Driver", "jdbc:postgresql:"
+TRIES = 6
+PASSING = ("08", "25P03", "28P", "40", "53", "55P03", "57")
+"""SQLSTATEs that time may end: connections, rotated passwords, conflicts, resources, limits of time, restarts."""
+LIMITS = """SELECT set_config(name, '{:.3f}s', false) FROM pg_settings WHERE name IN
+    ('statement_timeout', 'idle_in_transaction_session_timeout', 'idle_session_timeout')"""
+READ_COMMITTED = 2
+BATCH_ROWS = 200_000  # one COPY, which must end in time
+FETCH_ROWS = 10_000
+TELLTALE = "org.apache.spark.sql.execution.datasources.jdbc.connection"  # at DEBUG it logs passwords
+COMMITS = """CREATE TABLE IF NOT EXISTS sparklet_commits (commit_id text PRIMARY KEY, written_to text NOT NULL,
+    row_count bigint NOT NULL, committed_at timestamptz NOT NULL DEFAULT now())"""
+LOCK = "SELECT pg_advisory_xact_lock(hashtextextended(?, 0))"
+_quiet = threading.Lock()
+
+
+@dataclass(frozen=True)
+class Database:
+    """A database, as a script names it."""
+
+    job: Any
+    url: str
+    credentials: str | None = None
+    max_connections: int | None = None
+    timeout_s: float = 30
+
+    def __post_init__(self) -> None:
+        if not self.url.startswith(PREFIX) or re.search("passw", self.url, re.IGNORECASE):
+            raise ValueError(f"the url must be {PREFIX}//HOST:PORT/NAME, without a password: see credentials")
+        if self.max_connections and self.job.run_id and not os.environ.get(LEDGER):
+            raise EventError(f"workers share max_connections in the ledger's table: set {LEDGER}, or leave it away")
+
+    @contextmanager
+    def properties(self) -> Iterator[dict[str, str]]:
+        """What the driver connects with. The block leaves no DEBUG line: py4j and botocore would log it."""
+        with _quiet:
+            before = logging.root.manager.disable
+            logging.disable(max(before, logging.DEBUG))
+            try:
+                limits = {"connectTimeout": "10", "socketTimeout": f"{2 * self.timeout_s:.0f}"}
+                yield {**limits, **(_login(self.credentials) if self.credentials else {})}
+            finally:
+                logging.disable(before)
+
+    @contextmanager
+    def connection(self) -> Iterator[Any]:
+        """A connection with a token; its statements are one transaction, until that is committed."""
+        jvm = SparkContext._jvm
+        with tokens(self.url, self.max_connections, 1, self.timeout_s) as held:
+            with self.properties() as properties:
+                info = jvm.java.util.Properties()
+                for name, value in properties.items():
+                    info.setProperty(name, value)
+                if held and held.end_s < time.time():
+                    raise DatabaseError("this process was frozen for longer than its lease")
+                made = jvm.org.postgresql.Driver().connect(self.url, info)
+            with closing(made):
+                if held:
+                    held.lost = lambda: made.abort(jvm.java.util.concurrent.ForkJoinPool.commonPool())
+                made.setTransactionIsolation(READ_COMMITTED)  # what is read after a lock must be the newest
+                _ask(made, LIMITS.format(self.timeout_s))
+                made.setAutoCommit(False)
+                yield made
+
+    def tried(self, action: Callable[[], Any]) -> Any:
+        """The action's result, after up to six tries; TableError for good, DatabaseError if time may help."""
+        if not has_class(SparkContext._jvm, DRIVER):
+            raise TableError(f"there is no {DRIVER}: EXTRAS=postgresql of the image, else its jar in SPARKLET_JARS")
+        for number in range(TRIES):
+            time.sleep(random.uniform(0, 0.25 * 2**number) if number else 0)
+            try:
+                return action()
+            except Py4JJavaError as error:
+                found = error.java_exception
+                while not is_instance_of(SparkContext._gateway, found, "java.sql.SQLException"):
+                    if (found := found.getCause()) is None:
+                        raise
+                state, cause = found.getSQLState() or "", f"{found.getSQLState()}: {found.getMessage()}"
+            if not state.startswith(PASSING):
+                raise TableError(cause)
+        raise DatabaseError(cause)
+
+
+def _login(credentials: str) -> dict[str, str]:
+    store, _, name = credentials.partition(":")
+    if store == "secretsmanager":
+        text = aws_client(store).get_secret_value(SecretId=name)["SecretString"]
+    elif store == "ssm":
+        text = aws_client(store).get_parameter(Name=name, WithDecryption=True)["Parameter"]["Value"]
+    else:
+        raise ValueError("credentials must be secretsmanager:NAME or ssm:/PATH")
+    try:
+        found = json.loads(text)
+        return {"user": str(found["username"]), "password": str(found["password"])}
+    except (ValueError, KeyError, TypeError):
+        raise TableError(f"{credentials} holds no JSON with username and password") from None
+
+
+def _ask(connection: Any, statement: str, *values: Any) -> Any:
+    """Execute a statement; the first value of its result, if it has one."""
+    with closing(connection.prepareStatement(statement)) as prepared:
+        for place, value in enumerate(values, 1):
+            prepared.setObject(place, value)
+        found = prepared.getResultSet() if prepared.execute() else None
+        return found.getObject(1) if found and found.next() else None
+
+
+def write(
+    to: Database, frame: DataFrame, table: str, keys: Sequence[str], order_by: str | None, label: str | None, id_: Any
+) -> int:
+    """See ``Job.jdbc_write``. Attempts at the same write take turns, and all but the first find its id."""
+    if missing := [name for name in (*keys, order_by) if name and name not in frame.columns]:
+        raise TableError(f"the frame has no column {', '.join(missing)}, which keys or order_by names")
+    target, names = ".".join(map(_quoted, table.split("."))), ", ".join(map(_quoted, frame.columns))
+    into = "sparklet_rows" if keys else target
+
+    def transaction() -> int:
+        with to.connection() as at:
+            if _ask(at, "SELECT to_regclass('sparklet_commits')::text") is None:
+                _ask(at, LOCK, "sparklet_commits")
+                _ask(at, COMMITS)
+                at.commit()
+            _ask(at, LOCK, identity)
+            made = _ask(at, "SELECT row_count FROM sparklet_commits WHERE commit_id = ?", identity)
+            if made is not None:
+                return int(made)
+            if keys:
+                _ask(at, f"CREATE TEMP TABLE {into} ON COMMIT DROP AS SELECT {names} FROM {target} WITH NO DATA")
+            rows = 0
+            for path in paths:
+                with closing(files.open(path)) as stream:
+                    rows += int(at.getCopyAPI().copyIn(f"COPY {into} ({names}) FROM STDIN", stream))
+            if keys:
+                _ask(at, _upsert(target, into, frame.columns, keys, order_by))
+            _ask(at, "INSERT INTO sparklet_commits VALUES (?, ?, ?)", identity, target, rows)
+            at.commit()
+        return rows
+
+    with to.job.outcome.labelled(label) as named:
+        identity = id_ or commit_id(to.job, named)
+        with _staged(to.job, frame) as (files, paths):
+            return int(to.tried(transaction))
+
+
+def _upsert(target: str, source: str, columns: Sequence[str], keys: Sequence[str], order_by: str | None) -> str:
+    """One statement in the order of the keys, so that two shards do not lock each other out."""
+    names, of_keys = (", ".join(map(_quoted, each)) for each in (columns, keys))
+    changes = ", ".join(f"{_quoted(name)} = excluded.{_quoted(name)}" for name in columns if name not in keys)
+    then, chosen, order = f"UPDATE SET {changes}" if changes else "NOTHING", "", of_keys
+    if order_by and changes:
+        by = _quoted(order_by)
+        then += f" WHERE old.{by} IS NULL OR excluded.{by} >= old.{by}"
+        chosen, order = f"DISTINCT ON ({of_keys})", f"{of_keys}, {by} DESC NULLS LAST"
+    rows = f"SELECT {chosen} {names} FROM {source} ORDER BY {order}"
+    return f"INSERT INTO {target} AS old ({names}) {rows} ON CONFLICT ({of_keys}) DO {then}"
+
+
+@contextmanager
+def _staged(job: Any, frame: DataFrame) -> Iterator[tuple[Any, list[Any]]]:
+    """The rows in files, as the text that COPY reads, for the block: their file system, and their paths."""
+    spark = frame.sparkSession
+    here = spark.sparkContext.master.startswith("local")
+    base = f"file://{tempfile.gettempdir()}" if here else f"{job.output}/{CHANGES}"
+    folder = spark._jvm.org.apache.hadoop.fs.Path(f"{base}/sparklet-rows-{uuid.uuid4().hex}")
+    files = folder.getFileSystem(spark._jsc.hadoopConfiguration())
+    try:
+        lines = frame.select(F.concat_ws("\t", *map(_text, frame.schema)))
+        lines.write.option("maxRecordsPerFile", BATCH_ROWS).text(folder.toString())
+        found = [each.getPath() for each in files.listStatus(folder)]
+        yield files, [path for path in found if path.getName().startswith("part-")]
+    finally:
+        files.delete(folder, True)
+
+
+def _text(field: StructField) -> Column:
+    """A column's values in COPY's text format."""
+    value, kind = F.col("`" + field.name.replace("`", "``") + "`"), field.dataType
+    if isinstance(kind, (ArrayType, MapType, StructType)):
+        value, kind = F.to_json(value), StringType()
+    if isinstance(kind, StringType):
+        for character, escaped in (("\\\\", "\\\\"), ("\n", "n"), ("\r", "r"), ("\t", "t")):
+            value = F.regexp_replace(value, character, "\\\\" + escaped)
+    elif isinstance(kind, BinaryType):
+        value = F.concat(F.lit("\\\\x"), F.hex(value))
+    elif isinstance(kind, TimestampType):
+        value = F.date_format(value, "yyyy-MM-dd HH:mm:ss.SSSSSSXXXXX")
+    return F.coalesce(value.cast("string"), F.lit("\\N"))
+
+
+def _quoted(name: str) -> str:
+    return '"' + name.replace('"', '""') + '"'
+
+
+def read(of: Database, spark: SparkSession, table: str, split_by: str | None, connections: int) -> DataFrame:
+    """See ``Job.jdbc_read``. The rows are cut from where they came, so no plan has the password."""
+    log4j = spark._jvm.org.apache.logging.log4j
+    log4j.core.config.Configurator.setLevel(TELLTALE, log4j.Level.INFO)
+
+    def at_once() -> DataFrame:
+        with tokens(of.url, of.max_connections, connections, of.timeout_s) as held:
+            most = min(connections, of.max_connections or connections)
+            if held:
+                held.lost, most = spark.sparkContext.cancelAllJobs, len(held.numbers)
+            with of.properties() as properties:
+                how = {"url": of.url, "driver": DRIVER, "fetchsize": FETCH_ROWS}
+                reader = spark.read.format("jdbc").options(**properties, **how)
+            reader.option("sessionInitStatement", LIMITS.format(of.timeout_s))
+            if split_by:
+                by = _quoted(split_by)
+                bounds = f"(SELECT min({by})::text AS low, max({by})::text AS high FROM {table}) AS bounds"
+                low, high = reader.option("dbtable", bounds).load().collect()[0]
+                if low is not None:
+                    reader.options(partitionColumn=by, lowerBound=low, upperBound=high, numPartitions=most)
+            return reader.option("dbtable", table).load().localCheckpoint()
+
+    return of.tried(at_once)

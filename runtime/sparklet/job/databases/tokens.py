@@ -1,0 +1,107 @@
+"""The connections that all workers share: a database's tokens, in one item of the ledger's table.
+
+``until_3`` and ``holder_3`` say until when token 3 is held, and by whom. Each write is conditional on the tokens that
+it changes and on no others, so those who want different tokens do not meet.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import threading
+import time
+import uuid
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from sparklet.job.errors import DatabaseError
+
+LEDGER = "SPARKLET_LEDGER_TABLE"
+MAX_WAIT_S = 300.0
+SKEW_S = 1.0  # clocks differ
+SETTLE_S = 0.5  # a server's process ends a moment after its connection
+_FREE = "(attribute_not_exists(until_{0}) OR until_{0} < :lapsed OR holder_{0} = :me)"
+_MINE = "until_{0} > :lapsed AND holder_{0} = :me"
+
+
+class Tokens:
+    """Tokens of one holder. The server ends any statement and any pause within a session after ``timeout_s`` (T).
+
+    A lease lasts 5 T and is renewed each T / 2. So a holder that is frozen has no connection any more 2.5 T after its
+    last renewal, and one that could not renew for 3 T closes it, while a statement may go on for T.
+    """
+
+    def __init__(self, url: str, most: int, timeout_s: float) -> None:
+        self.lost: Callable[[], None] = lambda: None  # closes what the tokens are for
+        self.numbers: Sequence[int] = ()
+        self.end_s = 0.0  # of the lease, by this machine's clock
+        self._most, self._timeout_s, self._me = most, timeout_s, uuid.uuid4().hex
+        key = {"pk": {"S": f"connections#{url.partition('?')[0]}"}, "sk": {"S": "tokens"}}
+        self._item, self._client = {"TableName": os.environ[LEDGER], "Key": key}, aws_client("dynamodb")
+
+    def take(self, wanted: int) -> bool:
+        """Take up to ``wanted`` tokens that are free; False if there is none, or others were faster."""
+        item, lapsed_s = self._client.get_item(**self._item, ConsistentRead=True).get("Item", {}), time.time() - SKEW_S
+        free = [n for n in range(self._most) if float(item.get(f"until_{n}", {"N": 0})["N"]) < lapsed_s]
+        self.numbers = random.sample(free, min(wanted, len(free)))
+        return bool(free) and self._hold(5 * self._timeout_s, _FREE)
+
+    def keep(self, ended: threading.Event) -> None:
+        """Renew the tokens until the end, then give them back."""
+        renewed_s = time.monotonic()
+        while not ended.wait(self._timeout_s / 2):
+            now_s = time.monotonic()
+            if self._hold(5 * self._timeout_s, _MINE):
+                renewed_s = now_s
+            elif now_s > renewed_s + 3 * self._timeout_s:
+                self.lost()  # again and again: a connection may be made meanwhile
+        self._hold(SETTLE_S - SKEW_S, _MINE)
+
+    def _hold(self, duration_s: float, condition: str) -> bool:
+        from botocore.exceptions import BotoCoreError, ClientError
+
+        numbers = {":until": time.time() + duration_s, ":lapsed": time.time() - SKEW_S}
+        values = {":me": {"S": self._me}, **{name: {"N": repr(value)} for name, value in numbers.items()}}
+        try:
+            self._client.update_item(
+                **self._item,
+                UpdateExpression="SET " + ", ".join(f"until_{n} = :until, holder_{n} = :me" for n in self.numbers),
+                ConditionExpression=" AND ".join(condition.format(n) for n in self.numbers),
+                ExpressionAttributeValues=values,
+            )
+        except (BotoCoreError, ClientError):
+            return False
+        self.end_s = numbers[":until"]
+        return True
+
+
+@contextmanager
+def tokens(url: str, most: int | None, wanted: int, timeout_s: float) -> Iterator[Tokens | None]:
+    """Hold between one and ``wanted`` tokens of a database for the block; None where nothing is shared.
+
+    DatabaseError if there is none for five minutes.
+    """
+    if not most or not os.environ.get(LEDGER):
+        yield None
+        return
+    held, ended, end_s = Tokens(url, most, timeout_s), threading.Event(), time.monotonic() + MAX_WAIT_S
+    while not held.take(wanted):
+        if time.monotonic() > end_s:
+            raise DatabaseError(f"all {most} connections to {url} were in use for {MAX_WAIT_S:.0f} s")
+        time.sleep(random.uniform(0.2, 1.0))
+    keeping = threading.Thread(target=held.keep, args=[ended], daemon=True)
+    keeping.start()
+    try:
+        yield held
+    finally:
+        ended.set()
+        keeping.join()
+
+
+def aws_client(service: str) -> Any:
+    """A client of AWS, by the library that every engine on AWS has."""
+    import boto3
+
+    make: Any = boto3.client
+    return make(service, region_name=os.environ.get("AWS_REGION"))  # boto3 itself reads AWS_DEFAULT_REGION

@@ -1,0 +1,67 @@
+"""A real PostgreSQL, Spark with its driver, and an account with secrets and a ledger's table."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import boto3
+import pytest
+from pyspark.sql import SparkSession
+
+from tests.functional.job.conftest import session_here
+from tests.stand_ins.ledger_table import table_definition
+from tests.stand_ins.ministack import ministack
+from tests.stand_ins.postgresql import OWNER, PASSWORD, PostgreSQL, driver, postgresql
+
+REGION, LEDGER = "us-east-1", "ledger"
+ACCOUNT = {"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test", "AWS_REGION": REGION}
+LOG4J = """
+rootLogger.level = info
+rootLogger.appenderRef.f.ref = f
+appender.f.name = f
+appender.f.type = File
+appender.f.fileName = {file}
+appender.f.layout.type = PatternLayout
+appender.f.layout.pattern = %m%n%throwable
+"""
+
+
+@pytest.fixture(scope="module")
+def account(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """An account, in the environment: its ledger's table, and the owner's login in both stores."""
+    with ministack(tmp_path_factory.mktemp("aws")) as endpoint, pytest.MonkeyPatch.context() as patch:
+        for name, value in {**ACCOUNT, "AWS_ENDPOINT_URL": endpoint, "SPARKLET_LEDGER_TABLE": LEDGER}.items():
+            patch.setenv(name, value)
+        patch.delenv("AWS_DEFAULT_REGION", raising=False)
+        login = json.dumps({"username": OWNER, "password": PASSWORD})
+        boto3.client("dynamodb", region_name=REGION).create_table(**table_definition(LEDGER))
+        secrets = boto3.client("secretsmanager", region_name=REGION)
+        secrets.create_secret(Name="owner", SecretString=login)
+        secrets.create_secret(Name="odd", SecretString=f'["{PASSWORD}')
+        secrets.create_secret(Name="wrong", SecretString=json.dumps({"username": OWNER, "password": f"{PASSWORD}2"}))
+        boto3.client("ssm", region_name=REGION).put_parameter(Name="/db/owner", Value=login, Type="SecureString")
+        yield
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[PostgreSQL]:
+    """A server with nothing in it."""
+    with postgresql() as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def spark_log(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The file that the session logs into, as much as it is told to."""
+    return tmp_path_factory.mktemp("spark") / "log"
+
+
+@pytest.fixture(scope="module")
+def spark(spark_log: Path) -> Iterator[SparkSession]:
+    """A session that knows PostgreSQL."""
+    properties = spark_log.with_name("log4j2.properties")
+    properties.write_text(LOG4J.format(file=spark_log))
+    options = f"-XX:+UseSerialGC -XX:TieredStopAtLevel=1 -Dlog4j2.configurationFile={properties}"
+    conf = {"spark.master": "local[2]", "spark.driver.extraJavaOptions": options}
+    with session_here("databases", conf, {"SPARKLET_JARS": str(driver())}) as session:
+        yield session

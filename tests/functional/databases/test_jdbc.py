@@ -1,0 +1,187 @@
+"""Reads and writes of a real PostgreSQL: what arrives, how often, and who sees the password."""
+
+import datetime
+import logging
+import time
+import traceback
+from collections.abc import Callable
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pyspark.sql import DataFrame, SparkSession
+
+from sparklet.job import EventError, Job
+from sparklet.job.databases import jdbc
+from sparklet.job.databases.tokens import Tokens
+from sparklet.job.errors import DatabaseError, TableError
+from tests.stand_ins.postgresql import PASSWORD, PostgreSQL
+
+pytestmark = [pytest.mark.spark, pytest.mark.usefixtures("account")]
+NOW = datetime.datetime(2026, 3, 29, 1, 30, 0, 123456, tzinfo=datetime.UTC)
+ODD = "tab\t, line\nand\r, back\\slash, \\N, quote\" ' and {ü, 🦆} \\."
+Rows = Callable[..., DataFrame]
+
+
+@pytest.fixture
+def database(server: PostgreSQL) -> dict[str, Any]:
+    return {"url": server.url, "credentials": "secretsmanager:owner", "max_connections": 2}
+
+
+@pytest.fixture
+def table(server: PostgreSQL, request: pytest.FixtureRequest) -> str:
+    """An empty table of the test's own, in a schema whose name needs quotes."""
+    name = request.node.name[:40]
+    server.ask('CREATE SCHEMA IF NOT EXISTS "a b"')
+    server.ask(f'CREATE TABLE "a b"."{name}" (id bigint UNIQUE, text text, changed int)')
+    return f"a b.{name}"
+
+
+@pytest.fixture
+def rows(spark: SparkSession) -> Rows:
+    return lambda *given: spark.createDataFrame(list(given), "id long, text string, changed int")
+
+
+@pytest.fixture
+def stored(server: PostgreSQL, table: str) -> Callable[[], list[tuple[Any, ...]]]:
+    name = ".".join(f'"{part}"' for part in table.split("."))
+    return lambda: server.ask(f"SELECT id, text, changed FROM {name} ORDER BY id")
+
+
+def of_run(shard: int = 3, attempt: int = 1) -> Job:
+    """A shard's job in a run."""
+    return Job(run_id="r", shard=shard, attempt=str(attempt), event={"sparklet": {"identity": "r@1"}})
+
+
+def test_every_value_comes_back_as_it_went(spark: SparkSession, server: PostgreSQL, database: dict[str, Any]) -> None:
+    types = (
+        "i int, d double precision, n numeric(20,6), b boolean, t text, day date, at timestamptz, raw bytea, j jsonb"
+    )
+    server.ask(f"CREATE TABLE typed ({types}, missing int DEFAULT 7)")
+    row = (1, float("-inf"), Decimal("0.000001"), True, ODD, NOW.date(), NOW, bytearray(b"\0\\x\n"), [{"a": ODD}])
+    nothing = (None, None, None, None, "", None, None, None, None)
+    schema = "i int, d double, n decimal(20,6), b boolean, t string, day date, at timestamp, raw binary"
+    frame = spark.createDataFrame([row, nothing], f"{schema}, j array<struct<a:string>>")
+
+    assert Job().jdbc_write(frame, "typed", **database) == 2
+
+    query = "(SELECT i, d, n, b, t, day, at, raw, missing FROM typed) AS q"
+    found = Job().jdbc_read(spark, query, **{**database, "credentials": "ssm:/db/owner"})
+    arrived = map(tuple, found.withColumn("at", found.at.cast("string")).collect())
+    expected = [(*row[:6], "2026-03-29 01:30:00.123456", row[7], 7), (*nothing[:8], 7)]
+    assert sorted(arrived, key=str) == sorted(expected, key=str)
+    assert server.ask("SELECT j->0->>'a' FROM typed WHERE i = 1") == [(ODD,)]
+
+
+def test_a_write_is_made_once(rows: Rows, table: str, stored: Any, database: dict[str, Any]) -> None:
+    assert of_run().jdbc_write(rows((1, "a", 0)), table, **database) == 1
+    assert of_run(attempt=2).jdbc_write(rows((1, "a", 0), (2, "b", 0)), table, **database) == 1
+    assert stored() == [(1, "a", 0)]
+
+    of_run(shard=4).jdbc_write(rows((4, "other shard", 0)), table, **database)
+    of_run().jdbc_write(rows((5, "other label", 0)), table, label="b", **database)
+    for _ in range(2):
+        Job().jdbc_write(rows((6, "own id", 0)), table, commit_id="mine", **database)
+    assert [row[0] for row in stored()] == [1, 4, 5, 6]
+
+
+def test_an_event_that_comes_twice_adds_nothing(rows: Rows, table: str, stored: Any, database: dict[str, Any]) -> None:
+    record = {"eventSource": "aws:sqs", "eventSourceARN": "arn:aws:sqs:::q", "messageId": "m-1", "body": "{}"}
+    for _ in range(2):
+        Job(event={"Records": [record]}).jdbc_write(rows((1, "a", 0)), table, **database)
+
+    assert stored() == [(1, "a", 0)]
+
+
+def test_an_upsert_keeps_what_is_newest(rows: Rows, table: str, stored: Any, database: dict[str, Any]) -> None:
+    Job().jdbc_write(rows((1, "old", 1), (2, "newer", 9), (3, "no time", None)), table, **database)
+
+    new = rows((1, "second", 3), (1, "third", 4), (2, "late", 5), (3, "x", 0), (4, "y", None))
+    Job().jdbc_write(new, table, keys="id", order_by="changed", **database)
+    Job().jdbc_write(rows((4, "z", 1)).select("id", "text"), table, keys=["id"], **database)
+
+    assert stored() == [(1, "third", 4), (2, "newer", 9), (3, "x", 0), (4, "z", None)]
+
+
+def test_a_refused_write_changes_nothing(rows: Rows, table: str, stored: Any, database: dict[str, Any]) -> None:
+    twice = rows((1, "a", 0), (1, "b", 0))
+
+    with pytest.raises(TableError, match="23505"):
+        of_run(shard=5).jdbc_write(twice, table, **database)
+    with pytest.raises(TableError, match="21000"):
+        of_run(shard=5).jdbc_write(twice, table, keys="id", **database)
+    with pytest.raises(TableError, match="42P01"):
+        of_run(shard=5).jdbc_write(twice, "a b.nowhere", **database)
+    with pytest.raises(TableError, match="no column day"):
+        of_run(shard=5).jdbc_write(twice, table, keys="day", **database)
+    assert stored() == []
+    assert of_run(shard=5).jdbc_write(rows((1, "a", 0)), table, **database) == 1, "no id was left"
+
+
+def test_a_read_takes_no_more_than_is_free(spark: SparkSession, table: str, server: PostgreSQL, database: Any) -> None:
+    name = ".".join(f'"{part}"' for part in table.split("."))
+    server.ask(f"INSERT INTO {name} SELECT n, 'row', 0 FROM generate_series(1, 1000) AS n")
+
+    frame = Job().jdbc_read(spark, name, split_by="id", connections=4, **{**database, "max_connections": 9})
+
+    assert frame.rdd.getNumPartitions() == 4
+    assert sorted(row.id for row in frame.collect()) == list(range(1, 1001))
+    server.ask(f"DELETE FROM {name}")
+    assert frame.count() == 1000, "it was read at once"
+    assert Job().jdbc_read(spark, name, split_by="id", connections=4, **database).count() == 0
+    server.ask(f"INSERT INTO {name} VALUES (1, 'row', 0), (9, 'row', 0)")
+    assert Job().jdbc_read(spark, name, split_by="id", connections=4, **database).rdd.getNumPartitions() <= 2
+
+
+@pytest.mark.usefixtures("spark")
+def test_a_connection_whose_token_is_lost_is_closed(database: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    with jdbc.Database(Job(), **database, timeout_s=0.4).connection() as connection:
+        assert not connection.isClosed()
+        monkeypatch.setattr(Tokens, "_hold", lambda *_: False)
+        while not connection.isClosed():
+            time.sleep(0.05)
+
+
+def test_nobody_sees_the_password(
+    spark: SparkSession,
+    spark_log: Path,
+    rows: Rows,
+    table: str,
+    database: Any,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    caplog.set_level(logging.DEBUG)
+    for name in ("py4j", "py4j.clientserver", "py4j.java_gateway", "botocore", "botocore.parsers"):
+        caplog.set_level(logging.DEBUG, name)
+    spark.sparkContext.setLogLevel("DEBUG")
+    Job().jdbc_write(rows((1, "a", 0)), table, **database)
+    frame = Job().jdbc_read(spark, '"a b"."' + table[4:] + '"', split_by="id", connections=2, **database)
+    plan = frame._jdf.queryExecution().toString() + frame.rdd.toDebugString().decode()
+    errors = []
+    monkeypatch.setattr(jdbc, "TRIES", 2)
+    for wrong in ({"credentials": "secretsmanager:odd"}, {"credentials": "secretsmanager:wrong"}):
+        with pytest.raises((TableError, DatabaseError)) as raised:
+            Job().jdbc_write(rows((1, "a", 0)), table, **{**database, **wrong})
+        errors.append("".join(traceback.format_exception(raised.value)))
+    with pytest.raises(TableError) as raised:
+        Job().jdbc_read(spark, "nowhere", **database)
+    spark.sparkContext.setLogLevel("OFF")
+
+    said = caplog.text + plan + "".join(errors) + str(raised.value) + spark_log.read_text()
+    assert "Command to send" in said and "GetItem" in said and "JDBC" in said, "all of them did log"
+    assert PASSWORD not in said and PASSWORD.replace("'", "''") not in said
+
+
+def test_what_cannot_work_is_refused(rows: Rows, table: str, database: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    for wrong in ({"url": database["url"] + "?password=x"}, {"url": "jdbc:mysql://h/d"}, {"credentials": "env:X"}):
+        with pytest.raises(ValueError, match="must be"):
+            Job().jdbc_write(rows(), table, **{**database, **wrong})
+    monkeypatch.setattr(jdbc, "TRIES", 2)
+    with pytest.raises(DatabaseError, match="08001"):
+        Job().jdbc_write(rows(), table, **{**database, "url": "jdbc:postgresql://127.0.0.1:1/none"})
+    monkeypatch.delenv("SPARKLET_LEDGER_TABLE")
+    with pytest.raises(EventError, match="SPARKLET_LEDGER_TABLE"):
+        of_run().jdbc_write(rows(), table, **database)
+    assert Job().jdbc_write(rows(), table, **database) == 0, "a laptop shares with nobody"

@@ -1,0 +1,23 @@
+"""Workers that are killed, frozen or cut off at a statement, as in the campaign ``benchmarks.jdbc_kills``."""
+
+from pathlib import Path
+
+import pytest
+
+from benchmarks.jdbc_kills import CAP, Trial, campaign
+
+pytestmark = [pytest.mark.spark, pytest.mark.slow]
+
+
+def test_each_row_is_there_once_whatever_is_killed(tmp_path: Path) -> None:
+    trials = [
+        Trial(0, [("zombie", "COMMIT", "before"), ("twice", "", "")]),
+        Trial(1, [("kill", "COMMIT", "after"), ("cut", "COMMIT", "after")]),
+        Trial(2, [("cut", "COPY", "within"), ("lost host", "INSERT INTO sparklet_commits", "after")]),
+    ]
+
+    result = campaign(tmp_path, trials, workers=2)
+
+    assert result["faults"] == {"zombie": 1, "twice": 1, "kill": 1, "cut": 2, "lost host": 1}
+    assert (result["lost"], result["duplicated"], result["wrong"]) == (0, 0, 0), result
+    assert 1 <= result["connections"] <= CAP
