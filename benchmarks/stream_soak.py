@@ -94,6 +94,7 @@ def main() -> None:
     parser.add_argument("--hudi-batches", type=int, default=500)
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--spark", action="store_true", help="Delta and Iceberg through Spark, too")
+    parser.add_argument("--killed", type=float, default=KILLED, help="share of the deliveries")
     parser.add_argument("--minutes", type=float, default=24 * 60.0, help="no delivery begins later")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--folder", type=Path, default=ROOT / "build" / "stream-soak")
@@ -120,7 +121,8 @@ def _soaked(format_: str, options: argparse.Namespace, until_s: float) -> dict[s
         document = json.loads(state.read_text())
         campaign = Campaign(**{**document, "lanes": [Lane(**{**lane, "is_busy": False}) for lane in document["lanes"]]})
     batches = options.hudi_batches if format_ == "hudi" else options.batches
-    deliveries = Deliveries(campaign, batches, until_s, random.Random(f"{options.seed}/{campaign.batches}"), state)
+    dice = random.Random(f"{options.seed}/{campaign.batches}")
+    deliveries = Deliveries(campaign, batches, until_s, dice, options.killed, state)
     command = [sys.executable, "-m", "benchmarks.stream_soak", "--worker", format_, "--folder", str(options.folder)]
     command += ["--spark"] if options.spark else []
     with ThreadPoolExecutor(options.workers) as workers:
@@ -141,8 +143,11 @@ def _soaked(format_: str, options: argparse.Namespace, until_s: float) -> dict[s
 class Deliveries:
     """Delivers batches until enough have succeeded."""
 
-    def __init__(self, campaign: Campaign, batches: int, until_s: float, dice: random.Random, state: Path) -> None:
+    def __init__(
+        self, campaign: Campaign, batches: int, until_s: float, dice: random.Random, killed: float, state: Path
+    ) -> None:
         self._campaign, self._batches, self._until_s, self._dice, self._state = campaign, batches, until_s, dice, state
+        self._strikes = {"kill": killed, "stop": STOPPED, "": 1 - killed - STOPPED}
         self._lock = threading.Lock()
         self._usual_s = 0.5  # a delivery takes
         self._saved = 0
@@ -165,7 +170,7 @@ class Deliveries:
             lane.is_busy = True
             again = dice.randint(1, MAX_REPEATED) if dice.random() < REPEATED else 0
             begin, end = max(0, lane.position - again), lane.position + dice.randint(1, MAX_RECORDS)
-            strike = dice.choices(("kill", "stop", ""), (KILLED, STOPPED, 1 - KILLED - STOPPED))[0]
+            strike = dice.choices(list(self._strikes), list(self._strikes.values()))[0]
             delay_s, stopped_s = dice.uniform(0, 1.5 * self._usual_s), dice.uniform(1, STOP_S[self._campaign.format])
         started_s = time.monotonic()
         if strike:
@@ -209,13 +214,9 @@ class _Worker:
         self._process = subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True, env=env, start_new_session=True)
         self._answers: list[Any] = []
         self._answered = threading.Condition()
-        self.is_stopped = False
+        self.is_stopped, self.lives = False, True
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
-
-    @property
-    def lives(self) -> bool:
-        return self._process.poll() is None
 
     def ask(self, question: Any, patience_s: float | None = None) -> Any:
         """The answer; None if the worker died, or has not answered in time."""
@@ -229,7 +230,7 @@ class _Worker:
     def answer(self, patience_s: float | None = None) -> Any:
         """The answer to what was asked."""
         with self._answered:
-            self._answered.wait_for(lambda: bool(self._answers), patience_s)
+            self._answered.wait_for(lambda: self._answers or not self.lives, patience_s)
             return self._answers.pop(0) if self._answers else None
 
     def kill(self) -> None:
@@ -244,7 +245,7 @@ class _Worker:
         os.killpg(self._process.pid, signal.SIGCONT)
 
     def close(self) -> None:
-        if self.lives:
+        if self._process.poll() is None:
             self.kill()
         self._process.wait()
         self._reader.join()
@@ -256,12 +257,11 @@ class _Worker:
     def _read(self) -> None:
         assert self._process.stdout
         for line in self._process.stdout:
-            self._tell(json.loads(line))
-        self._tell(None)
-
-    def _tell(self, answer: Any) -> None:
+            with self._answered:
+                self._answers.append(json.loads(line))
+                self._answered.notify()
         with self._answered:
-            self._answers.append(answer)
+            self.lives = False
             self._answered.notify()
 
 
@@ -323,7 +323,8 @@ def _with_pyarrow(format_: str, place: Path) -> Any:
             for record in event["Records"]
             if record["eventID"] not in batch.old
         ]
-        staged = lake.stage(-1, rows_of(shard=[row["shard"] for row in rows], id=[row["id"] for row in rows]))
+        folder = random.SystemRandom().getrandbits(60)  # of its own among all workers
+        staged = lake.stage(folder, rows_of(shard=[row["shard"] for row in rows], id=[row["id"] for row in rows]))
         root = batch.opened.root or f"{lake.place}/warehouse/db/t/data"
         planned = lake.commit(batch.name, staged, records=batch.new, chains_folder=f"{root}/{CHAINS}")
         commit(planned, lambda: spark, batch.opened)

@@ -11,6 +11,7 @@ at the output; parameter ``dead_letters`` names the other. ::
     python spark_scripts/stream_windows.py --event @event.json --output /tmp/hours
 """
 
+from py4j.protocol import Py4JJavaError
 from pyspark.errors import AnalysisException
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F  # noqa: N812 - the name everybody knows it by
@@ -55,7 +56,9 @@ def held(spark: SparkSession, table: str) -> DataFrame | None:
     format_, _, place = table.partition(":")
     try:
         return spark.table(f"iceberg.{place}") if format_ == "iceberg" else spark.read.format(format_).load(place)
-    except AnalysisException:
+    except (AnalysisException, Py4JJavaError) as error:
+        if isinstance(error, Py4JJavaError) and "TableNotFoundException" not in str(error):  # Hudi's own
+            raise
         return None
 
 

@@ -15,7 +15,7 @@ from tests.stand_ins.jvm import jvm
 
 STACK = Path(__file__).with_suffix(".toml")
 OF_PYSPARK = ("scala-library-", "scala-reflect-", "jackson-annotations", "jackson-core-2", "jackson-databind")
-OF_PYSPARK += ("slf4j-api", "zookeeper-", "zstd-jni", "lz4-java", "snappy-java", "scala-collection-compat")
+OF_PYSPARK += ("slf4j-api", "zookeeper-", "zstd-jni", "lz4-java", "snappy-java")
 CLUSTER = "arn:aws:kafka:us-east-1:123456789012:cluster/demo/751d2973-2"
 POLL_MS, MAX_POLLS = 200, 100
 
@@ -58,7 +58,8 @@ class Kafka:
         consumer.seekToBeginning(java.java.util.List.of(place))
         found: list[dict[str, Any]] = []
         for _ in range(MAX_POLLS):
-            found += [_delivered(record) for record in consumer.poll(java.java.time.Duration.ofMillis(POLL_MS))]
+            polled = consumer.poll(java.java.time.Duration.ofMillis(POLL_MS)).records(place)
+            found += [_delivered(record) for record in polled]
             if len(found) >= expected:
                 break
         consumer.close()
