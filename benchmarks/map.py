@@ -1,7 +1,8 @@
 """What does a call of a Python function in another process cost? About ten minutes; ``make bench-map``.
 
 ``LambdaExecutor("processes")``, whose calls travel as those to Lambda do (signed, answered, perhaps tried again),
-beside ``ProcessPoolExecutor`` and Lithops on its localhost backend, version 1, which is its faster one. Each turn is a
+beside ``ProcessPoolExecutor``, Lithops on its localhost backend, version 1, which is its faster one, and the same calls
+to functions deployed in the local stack, where the stand-in's Lambda takes most of the time. Each turn is a
 process of its own, each side begins as often as the others, the workers are warm. The overhead of a call is the time of
 a map, less what its calls sleep on so many workers, divided by the calls. The last line on standard output:
 ``overhead_vs_lithops=…``, ours by that of Lithops, for calls that do nothing.
@@ -24,8 +25,13 @@ from benchmarks.comparison import SPARKLET, Case, Run, as_text, document, publis
 from benchmarks.facts import ROOT
 from benchmarks.jobs.map_calls import NAP_S
 
-LITHOPS, POOL = "lithops", "process_pool"
-PYTHONS = {SPARKLET: sys.executable, POOL: sys.executable, LITHOPS: str(ROOT / ".venv-bench" / "bin" / "python")}
+LITHOPS, POOL, STAND_IN = "lithops", "process_pool", "stand_in"
+PYTHONS = {
+    SPARKLET: sys.executable,
+    STAND_IN: sys.executable,
+    POOL: sys.executable,
+    LITHOPS: str(ROOT / ".venv-bench" / "bin" / "python"),
+}
 SCRIPT = ROOT / "benchmarks" / "jobs" / "map_calls.py"
 RESULT = ROOT / "benchmarks" / "results" / "map.json"
 QUESTION = "What does a call of a Python function in another process cost?"
@@ -45,7 +51,7 @@ def main() -> None:
     pythons = {**PYTHONS, LITHOPS: options.lithops_python}
     calls = {"no_op": options.calls, "nap": options.naps}
     names = {"no_op": f"{options.calls:,} calls that do nothing", "nap": f"{options.naps} calls of {NAP_S} s"}
-    cases = {each: Case(name, [LITHOPS, POOL]) for each, name in names.items()}
+    cases = {each: Case(name, [LITHOPS, POOL, STAND_IN]) for each, name in names.items()}
     for number in range(options.rounds):
         for side in _turned(list(pythons), number):
             for each, run in _turn(side, pythons[side], calls).items():

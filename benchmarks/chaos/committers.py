@@ -14,7 +14,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,7 @@ from benchmarks.chaos.world import DATA, free_of_aws, say
 from benchmarks.facts import ROOT, facts
 from sparklet.aws.clients import AwsClients
 from sparklet.aws.s3 import S3Store
+from sparklet.job.errors import CommitConflictError
 from sparklet.job.tables.commit import commit
 from sparklet.job.tables.declaration import Commit, StagedWrite, Table
 from tests.stand_ins.ministack import ministack
@@ -92,12 +93,13 @@ class _Place:
         ]
         told = [json.loads(child.communicate()[0]) for child in children]
         took_s = time.perf_counter() - started_s
-        made, tries = committers * commits, self._steps[TRIED[format_]]
+        made, tries = sum(map(len, told)), self._steps[TRIED[format_]]
         slowest_s = max(second for each in told for second in each)
         return {
             "format": format_,
             "committers": committers,
             "commits": made,
+            "gave_up": committers * commits - made,
             "conflicts": tries - made,
             "seconds": round(took_s, 2),
             "slowest_commit_s": round(slowest_s, 2),
@@ -125,8 +127,9 @@ def _commit(table: str, number: int, commits: int) -> None:
         folder, file = f"s3://{DATA}/{name}/files", f"{number}-{place}.parquet"
         write = StagedWrite(number, folder, ((file, store.head(f"{folder}/{file}").size_bytes),))
         started_s = time.perf_counter()
-        commit(Commit(f"{number}/{place}", parsed, "append", (write,)), _no_spark)
-        seconds.append(time.perf_counter() - started_s)
+        with suppress(CommitConflictError):  # others were faster for two minutes
+            commit(Commit(f"{number}/{place}", parsed, "append", (write,)), _no_spark)
+            seconds.append(time.perf_counter() - started_s)
     print(json.dumps(seconds))
 
 

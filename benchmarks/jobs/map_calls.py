@@ -1,6 +1,6 @@
 """One side's turn of ``benchmarks.map``: warm workers, then a map of each case; prints what each took.
 
-    python benchmarks/jobs/map_calls.py sparklet|process_pool|lithops WORKERS CASE=CALLS …
+    python benchmarks/jobs/map_calls.py sparklet|stand_in|process_pool|lithops WORKERS CASE=CALLS …
 
 Only the side's own library is imported: Lithops lives in ``.venv-bench``.
 """
@@ -9,9 +9,11 @@ import json
 import multiprocessing
 import os
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 from benchmarks import process_tree
@@ -75,8 +77,21 @@ def _lithops(workers: int) -> Iterator[Map]:
         yield mapped
 
 
-# A further side, such as LambdaExecutor("lambda") over the stand-in, is a line here and one in benchmarks.map.PYTHONS.
-SIDES = {"sparklet": _sparklet, "process_pool": _process_pool, "lithops": _lithops}
+@contextmanager
+def _stand_in(workers: int) -> Iterator[Map]:
+    """Functions deployed in the local stack, invoked synchronously: the stand-in's share is in the figures."""
+    from benchmarks.jobs import map_calls  # functions are known by this name there
+    from sparklet.functions.deployed import LambdaFunctions
+    from sparklet.functions.executor import LambdaExecutor
+    from tests.functional.functions.conftest import STACK, deployed_functions
+
+    with tempfile.TemporaryDirectory() as folder, deployed_functions(Path(folder), "benchmarks.*"):
+        backend = LambdaFunctions(STACK, transport="invoke")
+        with LambdaExecutor(backend, max_workers=workers) as executor:
+            yield lambda function, values: list(executor.map(getattr(map_calls, function.__name__), values))
+
+
+SIDES = {"sparklet": _sparklet, "stand_in": _stand_in, "process_pool": _process_pool, "lithops": _lithops}
 
 
 def main() -> None:

@@ -40,6 +40,19 @@ def test_a_new_table_is_partitioned(delta: Lake) -> None:
     assert delta.rows("id", "day") == [(1, date(2013, 1, 1)), (2, None), (3, date(2013, 1, 1))]
 
 
+def test_a_reader_needs_the_last_ten_versions_at_most(delta: Lake) -> None:
+    commits = [delta.commit(f"run/commit-{n}", delta.stage(n, rows_of(id=[n]))) for n in range(12)]
+
+    versions = [make(each).version for each in commits]
+
+    log = Path(delta.table.place.removeprefix("file://"), "_delta_log")
+    for older in range(10):  # as Spark's clean-up deletes what a checkpoint holds
+        (log / f"{older:020d}.json").unlink()
+    assert versions == [str(n) for n in range(12)]
+    assert all(make(each).already for each in commits)
+    assert delta.rows("id") == [(n,) for n in range(12)]
+
+
 def test_nobody_guesses_the_type_of_a_partition(delta: Lake) -> None:
     write = delta.stage(0, rows_of(id=[1], day=["007"]), ["day"])
 

@@ -29,6 +29,7 @@ from sparklet.job.tables.files import (
 
 MAX_BOUND_CHARACTERS = 64  # of a text's minimum and maximum in the log
 AFTER_ALL = "\U0010ffff"
+NEW_TABLE = {"delta.checkpointInterval": "10"}  # Spark's default; delta-rs would have readers fetch up to 100 versions
 DEMANDING = ("delta.invariants", "delta.generationExpression", "delta.identity.start")
 DEMANDING_FEATURES = ("rowTracking", "icebergCompatV1", "icebergCompatV2")
 
@@ -63,7 +64,11 @@ class DeltaLakeTable:
             if self._table is None and type(self)(self._uri)._table is not None:
                 raise CommitConflictError(f"{commit.table} was made by another writer meanwhile") from error
             raise
-        return str(type(self)(self._uri)._table.version())
+        if self._table is None:
+            self._table = type(self)(self._uri)._table
+        else:
+            self._table.update_incremental()
+        return str(self._table.version())
 
     def _columns(self, commit: Commit, staged: Sequence[StagedFile]) -> tuple[Any, list[str]]:
         """The table's columns with the files in it, and those it is partitioned by."""
@@ -101,6 +106,7 @@ class DeltaLakeTable:
                 actions,
                 mode="error",
                 partition_by=partition_by,
+                configuration=NEW_TABLE,
                 storage_options=self._options,
                 commit_properties=properties,
             )
@@ -149,7 +155,7 @@ class DeltaLakeTable:
 
     def _write(self, rows: Any, mode: str, partition_by: list[str], properties: Any, **options: Any) -> None:
         target = self._place if self._table is None else self._table
-        storage = {"storage_options": self._options} if self._table is None else {}
+        storage = {"storage_options": self._options, "configuration": NEW_TABLE} if self._table is None else {}
         given = {"partition_by": partition_by or None, "commit_properties": properties, **storage, **options}
         write_deltalake(target, rows, mode=mode, **given)
 
