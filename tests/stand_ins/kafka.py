@@ -14,8 +14,9 @@ from py4j.java_gateway import JavaGateway
 from tests.stand_ins.jvm import jvm
 
 STACK = Path(__file__).with_suffix(".toml")
-OF_PYSPARK = ("scala-library-", "scala-reflect-", "jackson-annotations", "jackson-core-2", "jackson-databind")
-OF_PYSPARK += ("slf4j-api", "zookeeper-", "zstd-jni", "lz4-java", "snappy-java")
+CODECS = ("zstd-jni", "lz4-java", "snappy-java")
+JACKSON = ("jackson-annotations", "jackson-core-2", "jackson-databind")
+OF_PYSPARK = ("scala-library-", "scala-reflect-", "slf4j-api", "zookeeper-", *JACKSON, *CODECS)
 CLUSTER = "arn:aws:kafka:us-east-1:123456789012:cluster/demo/751d2973-2"
 POLL_MS, MAX_POLLS = 200, 100
 

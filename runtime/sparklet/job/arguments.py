@@ -241,7 +241,8 @@ class Job(TableWrites):
 
         batch = None
         if table:
-            from sparklet.job.tables.staging import Table, batch_for
+            from sparklet.job.tables.declaration import Table
+            from sparklet.job.tables.staging import batch_for
 
             batch = batch_for(self, Table.parse(table), None, spark, is_read=True)
         else:

@@ -14,6 +14,7 @@ from sparklet.job.tables import chains
 from sparklet.job.tables import commit as committer
 from sparklet.job.tables.batch import Batch, batch_of
 from sparklet.job.tables.declaration import CHAINS, Committed
+from sparklet.job.tables.files import file_system
 from tests.functional.tables.lakes import Lake, rows_of
 from tests.functional.tables.making import no_spark
 from tests.unit.events import samples
@@ -177,7 +178,7 @@ def test_maintenance_forgets_no_record(lake: Lake) -> None:
 def test_a_list_that_is_gone_is_an_error_not_a_guess(lake: Lake) -> None:
     deliver(lake, 1)
     root = opened(lake, 2).opened.root
-    system, path = chains.file_system(f"{root}/{CHAINS}")
+    system, path = file_system(f"{root}/{CHAINS}")
     system.delete_dir(path)
     chains._read.cache_clear()
 

@@ -34,8 +34,9 @@ MAX_UNCERTAIN_S = 4 * 24 * 3600  # Iceberg's snapshots, and the ids in them, exp
 class OpenTable(Protocol):
     """A table in the state in which it was loaded; it may not exist yet."""
 
-    root: str | None
-    """Where its files are; None if it does not exist, and only its catalog will know."""
+    @property
+    def root(self) -> str | None:
+        """Where its files are; None if it does not exist, and only its catalog will know."""
 
     def made(self, name: str) -> tuple[str, int] | None:
         """The version that set a name (a commit's id, or a chain) last, and its number; None if none has."""
