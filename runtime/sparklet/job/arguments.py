@@ -201,7 +201,9 @@ class Job(TableWrites, DatabaseAccess):
         *,
         mode: str = "FAILFAST",
         metadata: bool = False,
+        cause: bool = False,
         options: Mapping[str, str] | None = None,
+        table: str | None = None,
     ) -> DataFrame:
         """The records of the event: a batch of Kinesis, of Kafka (MSK) or of DynamoDB Streams.
 
@@ -220,8 +222,14 @@ class Job(TableWrites, DatabaseAccess):
             ``PERMISSIVE``: its columns are null and its bytes are in an additional column, ``_corrupt_record``.
         metadata
             Add a column ``_record``: a struct with sequence number, partition key and so on, see the guide.
+        cause
+            With ``PERMISSIVE``: add a column ``_cause``, which says why a record cannot be read; else it is null.
         options
             Options of Spark's reader of that format, such as ``timestampFormat`` or ``sep``.
+        table
+            Leave out the records that this table has, by this script's writes without a label. Aggregates and joins
+            need it; ``append`` leaves out rows of single records by itself. An ``upsert`` of rows that are made of the
+            table's succeeds only if no other has replaced rows since this call.
 
         Raises
         ------
@@ -232,7 +240,16 @@ class Job(TableWrites, DatabaseAccess):
         """
         from sparklet.job.records import stream_records  # other scripts need not load it
 
-        return stream_records(spark, self.event, format, schema, mode, metadata, options)
+        batch = None
+        if table:
+            from sparklet.job.tables.declaration import Table
+            from sparklet.job.tables.staging import batch_for
+
+            batch = batch_for(self, Table.parse(table), None, spark, is_read=True)
+        else:
+            self.outcome.batches["", ""] = None  # read as a whole
+        without = batch.old if batch else ()
+        return stream_records(spark, self.event, format, schema, mode, metadata, options, cause, without)
 
     def report(self, *, rows: int | None = None, output_bytes: int | None = None, outputs: Iterable[str] = ()) -> None:
         """Report written data to the worker; the ledger keeps the totals with the shard.

@@ -6,7 +6,7 @@ Spark reads the event itself, as one JSON text; each source is SQL over that tex
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Union
 
@@ -32,6 +32,7 @@ class StreamSource:
     data: str  # a record's bytes
     record: str  # a struct of a record's metadata
     label: str  # names a record in an error; ``_record`` is the struct
+    number: str  # what counts the record, ``:``, and its number there
     aggregated: bool = False  # a record may hold several, see ``aggregates``
 
 
@@ -48,6 +49,7 @@ KINESIS = StreamSource(
         'partition_key', r.kinesis.partitionKey,
         'arrival_time', timestamp_millis(CAST(round(r.kinesis.approximateArrivalTimestamp * 1000) AS BIGINT)))""",
     label="concat_ws(' ', 'Kinesis record', _record.sequence_number, 'of', _record.shard_id)",
+    number="concat(_record.shard_id, ':', trim(LEADING '0' FROM _record.sequence_number))",
     aggregated=True,
 )
 
@@ -67,6 +69,7 @@ KAFKA = StreamSource(
             'key', h.key,
             'value', unhex(array_join(transform(h.value, b -> lpad(hex(b & 255), 2, '0')), '')))))""",
     label="concat('Kafka record ', _record.topic, '-', _record.partition, '@', _record.offset)",
+    number="concat(_record.topic, '-', _record.partition, ':', _record.offset)",
 )
 
 DYNAMODB = StreamSource(  # images stay JSON as DynamoDB writes it, {"id": {"N": "1"}}
@@ -84,6 +87,7 @@ DYNAMODB = StreamSource(  # images stay JSON as DynamoDB writes it, {"id": {"N":
         'old_image', r.dynamodb.OldImage,
         'creation_time', timestamp_millis(CAST(round(r.dynamodb.ApproximateCreationDateTime * 1000) AS BIGINT)))""",
     label="concat('DynamoDB record ', _record.sequence_number)",
+    number="concat(':', trim(LEADING '0' FROM _record.sequence_number))",
 )
 
 SOURCES: dict[str, StreamSource] = {
@@ -115,7 +119,7 @@ def _source_name(event: dict[str, Any]) -> Any:
     return f"aws:{service[0]}" if service else None
 
 
-CORRUPT, RECORD = "_corrupt_record", "_record"
+CORRUPT, CAUSE, RECORD = "_corrupt_record", "_cause", "_record"
 MODES = ("FAILFAST", "PERMISSIVE")
 MALFORMED = "_malformed"  # the column in which Spark's own readers put what they cannot read
 AVRO = "org.apache.spark.sql.avro.AvroDataToCatalyst"
@@ -147,20 +151,35 @@ def stream_records(
     mode: str = "FAILFAST",
     metadata: bool = False,
     options: Mapping[str, str] | None = None,
+    cause: bool = False,
+    without: Sequence[str] = (),
 ) -> DataFrame:
-    """See ``Job.records``."""
+    """See ``Job.records``; ``without``: the numbers of records that are left out."""
     source = source_of(event)
     if format not in FORMATS:
         raise ValueError(f"format is {format!r}; it must be one of {', '.join(FORMATS)}")
     if mode not in MODES:
         raise ValueError(f"mode is {mode!r}; it must be one of {', '.join(MODES)}: no record is dropped in silence")
+    if cause and mode == "FAILFAST":
+        raise ValueError("cause=True needs mode='PERMISSIVE': with FAILFAST the first cause fails the job")
     if (schema is None) != (format == "raw"):
         raise ValueError("raw records have no schema" if schema else f"{format} needs a schema: a guess sees one batch")
     if source is DYNAMODB and format != "raw":
         raise EventError("DynamoDB's images are read with format='raw': value is the new image, as DynamoDB writes it")
-    found = _found(spark, event, source)
+    found = without_records(_found(spark, event, source), event, without)
     decoded, names = FORMATS[format](found, schema, options or {})
-    return _shaped(decoded, names, source, mode, metadata)
+    return _shaped(decoded, names, source, mode, metadata, cause)
+
+
+def without_records(frame: DataFrame, event: Any, numbers: Sequence[str]) -> DataFrame:
+    """The rows of a frame that were not made of these records of the event.
+
+    Spark finds ``_record`` behind selected columns, filters and explosions, and fails behind joins and aggregates.
+    """
+    if not numbers:
+        return frame
+    texts = ", ".join("'{}'".format(number.replace("\\", "\\\\").replace("'", "\\'")) for number in numbers)
+    return frame.where(f"NOT {source_of(event).number} IN ({texts})")
 
 
 def _found(spark: SparkSession, event: Any, source: StreamSource) -> DataFrame:
@@ -196,7 +215,9 @@ def _opened(rows: DataFrame) -> DataFrame:
     )
 
 
-def _shaped(decoded: DataFrame, names: list[str] | None, source: StreamSource, mode: str, metadata: bool) -> DataFrame:
+def _shaped(
+    decoded: DataFrame, names: list[str] | None, source: StreamSource, mode: str, metadata: bool, cause: bool
+) -> DataFrame:
     """The columns for the caller, ``names`` of ``_parsed`` or the bytes; FAILFAST fails at the first corrupt record."""
     if mode == "FAILFAST":  # a filter: Spark may drop an unused column, but never a filter
         failure = f"concat({source.label}, ' is corrupt: ', _fault, '; mode PERMISSIVE keeps such records')"
@@ -208,6 +229,8 @@ def _shaped(decoded: DataFrame, names: list[str] | None, source: StreamSource, m
         columns = [F.when(good, F.col("_parsed").getField(name)).alias(name) for name in names]
     if mode == "PERMISSIVE":
         columns.append(F.when(~good, F.col("_data")).alias(CORRUPT))
+    if cause:
+        columns.append(F.col("_fault").alias(CAUSE))
     if metadata:
         columns.append(F.col("_record"))
     return decoded.select(*columns)
@@ -280,7 +303,7 @@ def _checked(frame: DataFrame, cases: str) -> DataFrame:
 def _fields(found: DataFrame, schema: Schema) -> tuple[StructType, list[str]]:
     """The schema with a column for what Spark cannot read, and the names of its own columns."""
     given = found.sparkSession.createDataFrame([], schema).schema
-    if reserved := {CORRUPT, RECORD, MALFORMED}.intersection(given.names):
+    if reserved := {CORRUPT, CAUSE, RECORD, MALFORMED}.intersection(given.names):
         raise ValueError(f"the schema has a column {sorted(reserved)[0]}, a name that job.records() uses itself")
     return StructType([*given.fields, StructField(MALFORMED, StringType())]), given.names
 

@@ -45,6 +45,7 @@ pytestmark = [pytest.mark.spark, pytest.mark.slow]
 PEOPLE: Rows = [("1", "Ada", "1815"), ("2", "Émilie", "1706"), ("3", None, "1906")]
 APPEND, KNOCK = (Path(__file__).with_name(name) for name in ("append_and_read.py", "knock.py"))
 OF_TABLES = set(re.findall(r'"(\w+\.py)"', Path(__file__).with_name("test_table_scripts.py").read_text()))
+OF_TABLES.add("stream_windows.py")  # test_stream_tables.py
 """Scripts that are tested there: outside of runs they need libraries, which the cluster's Python has not."""
 TEXTS = {"1.txt": "über die brücke über den fluss\n\n", "2.txt": "die zahl 42"}
 
@@ -102,7 +103,7 @@ class Cluster:
 
 
 @pytest.fixture(scope="module")
-def arguments(tmp_path_factory: pytest.TempPathFactory, deliveries: list[Path]) -> Callable[[str, Path], list[str]]:
+def arguments(tmp_path_factory: pytest.TempPathFactory, delivery: Path) -> Callable[[str, Path], list[str]]:
     """Script and output → its arguments."""
     folder = tmp_path_factory.mktemp('it\'s "one" folder')
     for name, text in TEXTS.items():
@@ -128,7 +129,7 @@ def arguments(tmp_path_factory: pytest.TempPathFactory, deliveries: list[Path]) 
     def of(script: str, output: Path) -> list[str]:
         given = [word for param in params.get(script, []) for word in ("--param", param)]
         if script.startswith("stream_"):
-            return ["--event", f"@{deliveries[0]}", "--output", str(output), *given]
+            return ["--event", f"@{delivery}", "--output", str(output), "--table", f"parquet:{output}", *given]
         return ["--input", str(inputs.get(script, people)), "--output", str(output), *given]
 
     return of
@@ -292,68 +293,28 @@ def test_table_requests_use_the_tasks_own_credentials(runners: list[UnderRunner]
             assert set(signers) == {key}
 
 
-# Scripts for streams. The cluster is given the first delivery. Then each runner is given the whole stream again, with
-# records more than before, into the cluster's table: the new ones are there afterwards, what was there is there once.
+# A stream's script. Its records are opened by the cluster's own Python workers, with the zip alone.
 
-FIRST = [("q", AWS_MADE)]  # opened by the cluster's own Python workers, with the zip alone
-THEN = [("p", b'{"sensor": "x", "celsius": 1.5, "taken": "2013-01-01T12:00:00Z"}'), ("p", b'{"sensor": "y"}')]
-THEN += [("p", b"\xff no reading")]
-LAST = [("p", b'{"sensor": "z", "celsius": 7}')]
-COLUMNS = "sensor, celsius, epoch(taken)::BIGINT AS taken, _corrupt_record, sub_sequence_number"
-ROWS: list[Rows] = [
-    [*((*json.loads(data).values(), None, None, number) for number, (_, data) in enumerate(AWS_MADE_OF))],
-    [("x", 1.5, 1357041600, None, 0), ("y", None, None, None, 0), (None, None, None, b"\xff no reading", 0)],
-    [("z", 7.0, None, None, 0)],
-]
+ROWS: Rows = [(*json.loads(data).values(), None) for _, data in AWS_MADE_OF]
 
 
 @pytest.fixture(scope="module")
-def deliveries(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
-    """What Lambda would deliver after each put: all that is in the stream of the stand-in's Kinesis."""
-    folder, files = tmp_path_factory.mktemp("deliveries"), []
+def delivery(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What Lambda would deliver of a stream of the stand-in's Kinesis."""
+    folder = tmp_path_factory.mktemp("delivery")
     with ministack(folder) as endpoint:
         stream = Stream(endpoint)
-        for number, records in enumerate((FIRST, THEN, LAST)):
-            stream.put(records)
-            files.append(folder / f"{number}.json")
-            files[-1].write_text(json.dumps(stream.event()))
-    return files
-
-
-def check_each_once(
-    script: str, runners: list[UnderRunner], deliveries: list[Path], output: Path, read: Callable[[], Rows]
-) -> None:
-    assert in_any_order(read()) == in_any_order(ROWS[0])
-    expected = list(ROWS[0])
-    for runner, event, new in zip(runners, deliveries[1:], ROWS[1:], strict=True):
-        runner.run(script, ["--event", f"@{event}", "--output", output])
-        expected += new
-        assert in_any_order(read()) == in_any_order(expected), runner.name
-    runners[0].run(script, ["--event", f"@{deliveries[-1]}", "--output", output])  # the very same batch once more
-    assert in_any_order(read()) == in_any_order(expected)
-
-
-def in_any_order(rows: Rows) -> Rows:
-    return sorted(rows, key=str)
+        stream.put([("q", AWS_MADE)])
+        (folder / "event.json").write_text(json.dumps(stream.event()))
+    return folder / "event.json"
 
 
 @pytest.mark.stack
-def test_stream_to_delta(runners: list[UnderRunner], on_cluster: Cluster, deliveries: list[Path]) -> None:
-    table = on_cluster.folder / "stream_to_delta"
-    check_each_once("stream_to_delta.py", runners, deliveries, table, lambda: delta(table, COLUMNS))
-
-
-@pytest.mark.stack
-def test_stream_to_iceberg(runners: list[UnderRunner], on_cluster: Cluster, deliveries: list[Path]) -> None:
-    catalog = on_cluster.folder / "catalog"
-    table = catalog / "lake" / "readings"
-    check_each_once("stream_to_iceberg.py", runners, deliveries, catalog, lambda: iceberg(table, COLUMNS))
-
-
-@pytest.mark.stack
-def test_stream_to_hudi(runners: list[UnderRunner], on_cluster: Cluster, deliveries: list[Path]) -> None:
-    table = on_cluster.folder / "stream_to_hudi"
-    check_each_once("stream_to_hudi.py", runners, deliveries, table, lambda: hudi(table, COLUMNS))
+def test_stream_to_table(places: dict[str, Path]) -> None:
+    """Into files alone, for which no Python needs a library; into tables: ``test_stream_tables.py``."""
+    for place, output in places.items():
+        (folder,) = output.glob("shard=*")
+        assert parquet(folder) == sorted(ROWS), place
 
 
 def test_no_script_is_forgotten() -> None:

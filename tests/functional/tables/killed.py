@@ -12,13 +12,13 @@ __all__ = ["Commit", "StagedWrite", "Table", "after", "before"]
 
 def before(planned: Commit) -> None:
     """Die once the table is loaded."""
-    load = committer._open
+    load = committer.open_table
 
     def load_and_die(*args: Any) -> Any:
         load(*args)
         die()
 
-    setattr(committer, "_open", load_and_die)  # noqa: B010 - as a test's monkeypatch does
+    setattr(committer, "open_table", load_and_die)  # noqa: B010 - as a test's monkeypatch does
     committer.commit(planned, no_spark)
 
 

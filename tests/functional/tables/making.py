@@ -23,7 +23,7 @@ def after_loading(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[], obj
     """Do something once, after a committer has loaded the table and before it commits."""
 
     def between(action: Callable[[], object]) -> None:
-        load, waiting = committer._open, [action]
+        load, waiting = committer.open_table, [action]
 
         def load_and_act(*args: Any) -> Any:
             table = load(*args)
@@ -31,6 +31,6 @@ def after_loading(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[], obj
                 waiting.pop()()
             return table
 
-        monkeypatch.setattr(committer, "_open", load_and_act)
+        monkeypatch.setattr(committer, "open_table", load_and_act)
 
     return between

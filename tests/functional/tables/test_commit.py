@@ -180,7 +180,7 @@ def test_partitions_with_null_in_them(lake: Lake, by: list[str]) -> None:
 def test_conflicts_without_end_are_an_error(lake: Lake, monkeypatch: pytest.MonkeyPatch) -> None:
     lake.create(THREE)
     monkeypatch.setattr(committer, "MAX_CONFLICTS_S", 0.5)
-    load = committer._open
+    load = committer.open_table
 
     def always_late(*args: Any) -> Any:
         table = load(*args)
@@ -190,7 +190,7 @@ def test_conflicts_without_end_are_an_error(lake: Lake, monkeypatch: pytest.Monk
     def refuse(*_: Any) -> str:
         raise CommitConflictError("not the last version")
 
-    monkeypatch.setattr(committer, "_open", always_late)
+    monkeypatch.setattr(committer, "open_table", always_late)
 
     with pytest.raises(CommitConflictError) as refused:
         make(lake.commit("run/commit-0", lake.stage(0, THREE)))
@@ -201,7 +201,7 @@ def test_conflicts_without_end_are_an_error(lake: Lake, monkeypatch: pytest.Monk
 
 def test_an_answer_that_was_lost_is_looked_up(lake: Lake, monkeypatch: pytest.MonkeyPatch) -> None:
     lake.create(THREE)
-    load = committer._open
+    load = committer.open_table
 
     def answers_lost(*args: Any) -> Any:
         table = load(*args)
@@ -214,7 +214,7 @@ def test_an_answer_that_was_lost_is_looked_up(lake: Lake, monkeypatch: pytest.Mo
         monkeypatch.setattr(table, "write", lost)
         return table
 
-    monkeypatch.setattr(committer, "_open", answers_lost)
+    monkeypatch.setattr(committer, "open_table", answers_lost)
     done = make(lake.commit("run/commit-0", lake.stage(0, rows_of(id=[4], day=["c"]))))
 
     assert not done.already, "the files are this committer's own"

@@ -37,7 +37,7 @@ def commit_of(document: dict[str, Any]) -> Commit:
 
 def raced(planned: Commit, spark: SparkSession) -> Any:
     """Another committer makes the same commit after this one has loaded the table."""
-    load, waiting = committer._open, [True]
+    load, waiting = committer.open_table, [True]
 
     def load_and_be_late(*args: Any) -> Any:
         table = load(*args)
@@ -45,11 +45,11 @@ def raced(planned: Commit, spark: SparkSession) -> Any:
             committer.commit(planned, lambda: spark)
         return table
 
-    setattr(committer, "_open", load_and_be_late)  # noqa: B010 - as a test's monkeypatch does
+    setattr(committer, "open_table", load_and_be_late)  # noqa: B010 - as a test's monkeypatch does
     try:
         return committer.commit(planned, lambda: spark)
     finally:
-        setattr(committer, "_open", load)  # noqa: B010
+        setattr(committer, "open_table", load)  # noqa: B010
 
 
 def stopped(method: str, planned: Commit, spark: SparkSession) -> Any:

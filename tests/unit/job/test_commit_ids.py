@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sparklet.job import EventError, Job
-from sparklet.job.tables.identity import commit_id, named_work
+from sparklet.job.tables.identity import commit_id, named_work, records_of
 from tests.unit.events import samples
 
 IN_A_RUN = {"run": "r", "identity": "r_18bcfe56800", "shard": 7, "attempt": "a1", "generation": 0}
@@ -143,6 +143,25 @@ def test_a_task_of_the_same_name_with_another_body_is_other_work() -> None:
 def test_work_without_a_name_is_new_each_time(event: Any) -> None:
     assert named_work(event) is None
     assert id_of(event) != id_of(event)
+
+
+def test_records_are_counted_by_shard_or_partition() -> None:
+    arn = samples.kinesis("1")["eventSourceARN"]
+    assert records_of({"Records": [samples.kinesis("7"), samples.kinesis(f"{10**55}")]}) == (
+        "kinesis",
+        arn,
+        {"shardId-000000000006": {7, 10**55}},
+    )
+    kind, _, counted = records_of(samples.kafka({"t-0": [1, 2], "t-1": [2]})) or ("", "", {})
+    assert (kind, counted) == ("kafka", {"t-0": {1, 2}, "t-1": {2}})
+    (numbers,) = (records_of({"Records": [samples.dynamodb("7"), samples.dynamodb("9")]}) or ("", "", {}))[2].values()
+    assert numbers == {7, 9}
+
+
+@pytest.mark.parametrize("event", [{}, None, [1], {"Records": ["x"]}, {"Records": []}, {"records": {"t-0": [{}]}}])
+def test_what_is_no_batch_of_a_stream_has_no_records(event: Any) -> None:
+    assert records_of(event) is None
+    assert records_of(message(1)) is None
 
 
 def _without(event: Any) -> list[Any]:

@@ -3,7 +3,8 @@
 ``main`` is the script of a commit run: its inputs are the run's commit files, which say what is to be committed.
 
 A commit is known by its id, which is written into the table with it. Whoever commits looks the id up in the state of
-the table that the commit is then based on; the table refuses it if that state is no longer the last one.
+the table that the commit is then based on; the table refuses it if that state is no longer the last one. A batch of a
+stream is known by its records instead, see ``chains``.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any, Protocol
 
 from sparklet.job.errors import CommitConflictError, CommitStateUnknownError, TableError
+from sparklet.job.tables.chains import CHANGES, extend, found
 from sparklet.job.tables.declaration import Commit, Committed, Declaration, StagedWrite, Table
 from sparklet.job.tables.files import StagedFile, read_footers, read_text
 
@@ -32,46 +34,78 @@ MAX_UNCERTAIN_S = 4 * 24 * 3600  # Iceberg's snapshots, and the ids in them, exp
 class OpenTable(Protocol):
     """A table in the state in which it was loaded; it may not exist yet."""
 
-    def made(self, commit_id: str) -> tuple[str, int] | None:
-        """The version that a commit made, and its maker; None if this state does not hold the commit."""
+    @property
+    def root(self) -> str | None:
+        """Where its files are; None if it does not exist, and only its catalog will know."""
 
-    def write(self, commit: Commit, staged: Sequence[StagedFile], maker: int) -> str:
-        """Commit on top of this state, and return the new version.
+    def made(self, name: str) -> tuple[str, int] | None:
+        """The version that set a name (a commit's id, or a chain) last, and its number; None if none has."""
 
-        CommitConflictError if it is not the last one, or if the answer was lost: load and look again.
+    def write(self, commit: Commit, staged: Sequence[StagedFile], names: Mapping[str, int]) -> str:
+        """Commit on top of this state, set the names to these numbers with it, and return the new version.
+
+        CommitConflictError if others have set a name since, or stand in its way, or if the answer was lost: load and
+        look again.
         """
 
 
-def commit(commit: Commit, spark: Callable[[], SparkSession]) -> Committed:
+def commit(
+    commit: Commit, spark: Callable[[], SparkSession], opened: OpenTable | None = None, *, only_on_opened: bool = False
+) -> Committed:
     """Make a commit, unless the table holds it already.
 
+    ``opened``: a state of the table to begin with; ``only_on_opened``: the rows were made from it and fit no other.
+
     TableError if the table cannot take the files: another schema, a missing file, a feature that is not supported.
-    CommitConflictError if other writers were faster for two minutes. CommitStateUnknownError if the table does not hold
-    the commit, but may have forgotten it.
+    CommitConflictError if other writers were faster for two minutes (``only_on_opened``: once).
+    CommitStateUnknownError if the table does not hold the commit, but may have forgotten it.
     """
     maker = random.getrandbits(60)  # tells this commit from another's whose answer looks the same
+    tried = {maker}
     staged: list[StagedFile] | None = None
     files = sum(len(write.files) for write in commit.writes)
     end_s, pause_s = time.monotonic() + MAX_CONFLICTS_S, MIN_PAUSE_S
     while True:
-        table = _open(commit, spark)
-        if made := table.made(commit.commit_id):
+        table, opened = opened or open_table(commit.table, spark, commit.warehouse), None
+        if made := _made(commit, table):
             _register(commit)
-            return Committed(made[0], _rows_left(commit), files, already=made[1] != maker)
+            return Committed(made[0], _rows_left(commit), files, already=made[1].isdisjoint(tried))
         _check_age(commit)
         staged = read_footers(commit.writes) if staged is None else staged
         if not any(file.rows for file in staged):
             return Committed("", 0, files, already=False)  # there is nothing that could be added twice
+        names = _names(commit, table, maker)
+        tried.update(names.values())
         try:
-            version = table.write(commit, staged, maker)
+            version = table.write(commit, staged, names)
         except CommitConflictError:
-            if time.monotonic() > end_s:
+            if only_on_opened or time.monotonic() > end_s:
                 raise
         else:
             _register(commit)
             return Committed(version, sum(file.rows for file in staged), files, already=False)
         time.sleep(random.uniform(pause_s / 2, pause_s))
         pause_s = min(2 * pause_s, MAX_PAUSE_S)
+
+
+def _made(commit: Commit, table: OpenTable) -> tuple[str, set[int]] | None:
+    """The version that made a commit, and the numbers that say whose; CommitConflictError if one made a part of it."""
+    if not commit.records:
+        made = table.made(commit.commit_id)
+        return made and (made[0], {made[1]})
+    chains = commit.records.items()
+    links = [link for each in chains for link in found(commit.chains_folder, *each, table.made(each[0])).values()]
+    if links and len(links) < (count := sum(map(len, commit.records.values()))):
+        raise CommitConflictError(f"{commit.table}: another has committed {len(links)} of {count} records meanwhile")
+    return ("", set(links)) if links else None
+
+
+def _names(commit: Commit, table: OpenTable, maker: int) -> dict[str, int]:
+    """What the commit sets in the table."""
+    if not commit.records:
+        return {commit.commit_id: maker}
+    heads = extend(commit.chains_folder, commit.records, table)
+    return heads if commit.mode == "append" else {**heads, CHANGES: maker}
 
 
 def main() -> None:
@@ -130,21 +164,21 @@ def plan(header: Mapping[str, Any], commits: Sequence[Sequence[Declared]]) -> li
     return planned
 
 
-def _open(commit: Commit, spark: Callable[[], SparkSession]) -> OpenTable:
-    """Load the table; a format's libraries are imported only for its own tables."""
-    if commit.table.format == "iceberg":
+def open_table(table: Table, spark: Callable[[], SparkSession], warehouse: str | None) -> OpenTable:
+    """Load a table; a format's libraries are imported only for its own tables."""
+    if table.format == "iceberg":
         from sparklet.job.tables.iceberg import IcebergTable
 
-        return IcebergTable(commit.table.place, commit.warehouse)
-    if commit.table.format == "delta":
+        return IcebergTable(table.place, warehouse)
+    if table.format == "delta":
         from sparklet.job.tables.delta import DeltaLakeTable
 
-        return DeltaLakeTable(commit.table.place)
-    if commit.table.format == "hudi":
+        return DeltaLakeTable(table.place)
+    if table.format == "hudi":
         from sparklet.job.tables.hudi import HudiTable
 
-        return HudiTable(commit.table.place, spark())
-    raise TableError(f"{commit.table} cannot be committed to")
+        return HudiTable(table.place, spark())
+    raise TableError(f"{table} cannot be committed to")
 
 
 def _register(commit: Commit) -> None:

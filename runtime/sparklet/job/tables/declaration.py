@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ FORMATS = ("iceberg", "delta", "hudi", "parquet")
 MODES = ("append", "upsert", "overwrite_partitions")
 # Folders of staged files: in a table, whose own they become; and in an output, for a commit to read, never for readers.
 DATA, CHANGES = "sparklet", "_changes"
+CHAINS = "_sparklet_records"  # below a table's root: no reader, and no VACUUM, looks into folders of such names
 
 
 @dataclass(frozen=True)
@@ -102,7 +103,8 @@ class Commit:
     """All staged writes to one table that become one atomic commit, known by its id for ever.
 
     ``fixed_at_s``: when its writes were fixed, in seconds since 1970; None: just now. ``warehouse``: names the catalog,
-    unless the environment does.
+    unless the environment does. ``records``: those of a stream of which the rows are made, by chain; such a commit is
+    known by them, see ``chains``, which lie in ``chains_folder``.
     """
 
     commit_id: str
@@ -116,6 +118,8 @@ class Commit:
     partition_types: tuple[str, ...] = ()
     fixed_at_s: float | None = None
     warehouse: str | None = None
+    records: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    chains_folder: str = ""
 
 
 @dataclass(frozen=True)

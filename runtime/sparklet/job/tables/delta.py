@@ -6,7 +6,7 @@ import json
 import math
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import date, datetime
 from decimal import Decimal
 from typing import Any
@@ -38,24 +38,24 @@ class DeltaLakeTable:
     """A table at a URI, as it was when this was made."""
 
     def __init__(self, uri: str) -> None:
-        self._uri = uri
+        self._uri = self.root = uri
         self._place, self._options = delta_place(uri)
         try:
             self._table: Any = DeltaTable(self._place, storage_options=self._options)
         except exceptions.TableNotFoundError:
             self._table = None
 
-    def made(self, commit_id: str) -> tuple[str, int] | None:
-        """A version that holds a commit (its own, or a later one), and the commit's maker."""
-        maker = None if self._table is None else self._table.transaction_version(commit_id)
-        return None if maker is None else (str(self._table.version()), maker)
+    def made(self, name: str) -> tuple[str, int] | None:
+        """A version that holds a name (the one that set it, or a later one), and its number."""
+        number = None if self._table is None else self._table.transaction_version(name)
+        return None if number is None else (str(self._table.version()), number)
 
-    def write(self, commit: Commit, staged: Sequence[StagedFile], maker: int) -> str:
+    def write(self, commit: Commit, staged: Sequence[StagedFile], names: Mapping[str, int]) -> str:
         """Commit the files in one version; see ``OpenTable``."""
         schema, partition_by = self._columns(commit, staged)
         change = {"append": self._append, "upsert": self._upsert, "overwrite_partitions": self._overwrite}[commit.mode]
         try:
-            change(commit, staged, schema, partition_by, _properties(commit, maker))
+            change(commit, staged, schema, partition_by, _properties(commit, names))
         except exceptions.CommitFailedError as error:
             raise CommitConflictError(f"{commit.table}: {error}") from error
         except (exceptions.DeltaProtocolError, exceptions.SchemaMismatchError) as error:
@@ -164,6 +164,7 @@ class DeltaLakeTable:
         names = {field.name for field in self._table.schema().fields}
         if new := [field for field in Schema.from_arrow(schema).fields if field.name not in names]:
             self._table.alter.add_columns(new)
+            raise CommitConflictError(f"{self._uri} has new columns, on top of what nobody has searched for the commit")
 
     def _check_demands(self, commit: Commit) -> None:
         """Refuse tables that make demands on their rows or files: Spark has not written these for this table."""
@@ -177,9 +178,9 @@ class DeltaLakeTable:
             raise TableError(f"{commit.table} has {demands[0]}, which Sparklet's append does not support")
 
 
-def _properties(commit: Commit, maker: int) -> Any:
-    transaction = Transaction(commit.commit_id, maker)  # a number for Spark's streams to count with; here it tells who
-    return CommitProperties(app_transactions=[transaction], custom_metadata={"sparklet.commit-id": commit.commit_id})
+def _properties(commit: Commit, names: Mapping[str, int]) -> Any:
+    set_names = [Transaction(*each) for each in names.items()]  # a number for Spark's streams to count with; not here
+    return CommitProperties(app_transactions=set_names, custom_metadata={"sparklet.commit-id": commit.commit_id})
 
 
 def _add_action(file: StagedFile, path: str, partition_by: Sequence[str]) -> Any:

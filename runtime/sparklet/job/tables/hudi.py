@@ -1,5 +1,7 @@
 """Commits to Hudi tables, with Spark. The id of a commit is in the metadata of its completed instant.
 
+Chains of streams are there, too: a batch's commit repeats those of all before it, so the newest such instant has all.
+
 Hudi lets two writers complete the same inserts, and the jars for Spark have no lock for S3. So Sparklet's writers take
 turns, by a lease in the table, and look the id up again once they hold it. Others must not write at that time.
 
@@ -12,8 +14,9 @@ instant for committed ones, so a new table gets an empty instant first.
 
 from __future__ import annotations
 
+import json
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from py4j.protocol import Py4JJavaError
@@ -23,11 +26,12 @@ from pyspark.sql import SparkSession, Window, functions
 from pyspark.sql.pandas.types import from_arrow_schema, to_arrow_schema
 
 from sparklet.job.errors import CommitConflictError, TableError
+from sparklet.job.tables.chains import CHAIN
 from sparklet.job.tables.declaration import Commit
 from sparklet.job.tables.files import StagedFile, agreed_schema, read_changes
 from sparklet.job.tables.lease import lease
 
-COMMIT_ID, MAKER = "sparklet.commit-id", "sparklet.maker"
+COMMIT_ID, MAKER, CHAINS = "sparklet.commit-id", "sparklet.maker", "sparklet.chains"
 OPERATION = "hoodie.datasource.write.operation"
 OPERATIONS = {"append": "bulk_insert", "upsert": "upsert", "overwrite_partitions": "insert_overwrite"}
 
@@ -36,27 +40,48 @@ class HudiTable:
     """A table at a URI; what it holds is asked each time. Hudi calls ``accept`` before it completes an instant."""
 
     def __init__(self, uri: str, spark: SparkSession) -> None:
-        self._uri = uri
+        self._uri = self.root = uri
         self._spark = spark
+        self._chains: dict[str, int] | None = None  # as they were when the first was asked for
         self._seen: set[str] = set()  # the instants of others, and of this writer, that may be there
 
-    def made(self, commit_id: str) -> tuple[str, int] | None:
-        """The instant that completed a commit, and its maker; also one that was archived."""
+    def made(self, name: str) -> tuple[str, int] | None:
+        """The instant that completed a commit, and its maker; also one that was archived. Of a chain its last link."""
+        if name.startswith(CHAIN):
+            self._chains = self._chains_now() if self._chains is None else self._chains
+            return ("", self._chains[name]) if name in self._chains else None
+        found = self._newest(lambda metadata: metadata.getMetadata(COMMIT_ID) == name)
+        return found and (str(found[0].requestedTime()), int(found[1].getMetadata(MAKER) or 0))
+
+    def _chains_now(self) -> dict[str, int]:
+        found = self._newest(lambda metadata: metadata.getMetadata(CHAINS) is not None)
+        return dict(json.loads(found[1].getMetadata(CHAINS))) if found else {}
+
+    def _newest(self, wanted: Callable[[Any], bool]) -> tuple[Any, Any] | None:
+        """The newest completed instant whose metadata is wanted, with it; also one that was archived."""
         if (table := self._metadata()) is None:
             return None
         timeline = table.getActiveTimeline().getCommitsTimeline().filterCompletedInstants()
-        if made := _find(timeline, commit_id):
-            return made
+        if found := _newest_of(timeline, wanted):
+            return found
         archived = table.getArchivedTimeline()
         archived.loadCompletedInstantDetailsInMemory()
-        return _find(archived.getCommitsTimeline().filterCompletedInstants(), commit_id)
+        return _newest_of(archived.getCommitsTimeline().filterCompletedInstants(), wanted)
 
-    def write(self, commit: Commit, staged: Sequence[StagedFile], maker: int) -> str:
+    def write(self, commit: Commit, staged: Sequence[StagedFile], names: Mapping[str, int]) -> str:
         """Write the files' rows in one instant; see ``OpenTable``."""
         with lease(f"{self._uri}/_sparklet_lease"):
             table, columns = self._metadata(), None
             self._seen = set(_instants(table))
-            if self.made(commit.commit_id):
+            told = {COMMIT_ID: commit.commit_id}
+            if commit.records:
+                chains, seen = self._chains_now(), self._chains or {}
+                is_late = any(chains.get(name) != seen.get(name) for name in names)
+                told[CHAINS] = json.dumps({**chains, **names})
+            else:
+                is_late = self.made(commit.commit_id) is not None
+                told[MAKER] = str(names[commit.commit_id])
+            if is_late:
                 raise CommitConflictError(f"{commit.table}: another committer was faster")
             if table is None:
                 self._half_made(delete=True)
@@ -73,7 +98,7 @@ class HudiTable:
                 if len(own := self._new()) != 1:
                     raise CommitConflictError(f"{self._uri}: another writer was there: {own}")
                 self._seen.update(own)
-            self._save(rows, {**_options(commit, table), COMMIT_ID: commit.commit_id, MAKER: str(maker)})
+            self._save(rows, {**_options(commit, table), **told})
             made = self.made(commit.commit_id)
         return made[0] if made else ""
 
@@ -112,9 +137,13 @@ class HudiTable:
         implements = ("java.util.function.BiConsumer",)
 
     def other_writer(self) -> str:
-        """What another writer has begun since the instants seen were all; empty if one is pending alone, ours."""
+        """What another writer has begun since the instants seen were all; empty if one is pending alone, ours.
+
+        Chains are read from the newest instant, so a batch's must be that, by every writer's clock.
+        """
         new = self._new()
-        return "" if list(new.values()) == [False] else f"{self._uri}: another writer was there: {new}"
+        is_newest = self._chains is None or min(new, default="") > max(self._seen, default="")
+        return "" if list(new.values()) == [False] and is_newest else f"{self._uri}: another writer was there: {new}"
 
     def _new(self) -> dict[str, bool]:
         return {time: state for time, state in _instants(self._metadata()).items() if time not in self._seen}
@@ -175,11 +204,11 @@ def _instants(table: Any | None) -> dict[str, bool]:
     return {str(instant.requestedTime()): bool(instant.isCompleted()) for instant in timeline.getInstants()}
 
 
-def _find(timeline: Any, commit_id: str) -> tuple[str, int] | None:
-    for instant in timeline.getInstants():
+def _newest_of(timeline: Any, wanted: Callable[[Any], bool]) -> tuple[Any, Any] | None:
+    for instant in reversed(list(timeline.getInstants())):
         metadata = timeline.readCommitMetadata(instant)
-        if metadata.getMetadata(COMMIT_ID) == commit_id:
-            return str(instant.requestedTime()), int(metadata.getMetadata(MAKER) or 0)
+        if wanted(metadata):
+            return instant, metadata
     return None
 
 

@@ -1,9 +1,12 @@
-"""Commits to Iceberg tables, with pyiceberg. The id of a commit is in its snapshot's summary."""
+"""Commits to Iceberg tables, with pyiceberg. The id of a commit is in its snapshot's summary.
+
+Chains of streams are properties of the table, which outlive snapshots; the same commit sets them.
+"""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
 import pyarrow.compute as pc
@@ -45,14 +48,23 @@ class IcebergTable:
         except exceptions.NoSuchTableError:
             self._table = None
 
-    def made(self, commit_id: str) -> tuple[str, int] | None:
-        """The snapshot that a commit made, and its maker."""
+    @property
+    def root(self) -> str | None:
+        """Where the table's data files are; None if there is no table."""
+        if self._table is None:
+            return None
+        return self._table.properties.get("write.data.path") or f"{self._table.location().rstrip('/')}/data"
+
+    def made(self, name: str) -> tuple[str, int] | None:
+        """The snapshot that a commit made, and its maker; of a chain its last link."""
+        if self._table and (number := self._table.properties.get(f"sparklet.{name}")):
+            return "", int(number)
         for snapshot in self._table.metadata.snapshots if self._table else ():
-            if (summary := snapshot.summary) and summary.get(COMMIT_ID) == commit_id:
+            if (summary := snapshot.summary) and summary.get(COMMIT_ID) == name:
                 return str(snapshot.snapshot_id), int(summary.get(MAKER) or 0)
         return None
 
-    def write(self, commit: Commit, staged: Sequence[StagedFile], maker: int) -> str:
+    def write(self, commit: Commit, staged: Sequence[StagedFile], names: Mapping[str, int]) -> str:
         """Add the files in one snapshot; see ``OpenTable``."""
         schema = agreed_schema(commit, staged, self._table.schema().as_arrow() if self._table else None)
         table = self._table or self._create(commit, schema)
@@ -66,7 +78,10 @@ class IcebergTable:
                 if not set(schema.names) <= set(table.schema().column_names):
                     with transaction.update_schema() as update:
                         update.union_by_name(schema)
-                _change(transaction, commit, staged, {COMMIT_ID: commit.commit_id, MAKER: str(maker)})
+                maker = str(names.get(commit.commit_id, ""))
+                _change(transaction, commit, staged, {COMMIT_ID: commit.commit_id, MAKER: maker})
+                if commit.records:
+                    transaction.set_properties({f"sparklet.{name}": str(number) for name, number in names.items()})
         except LOOK_AGAIN as error:
             raise CommitConflictError(f"{commit.table}: {error}") from error
         snapshot = table.current_snapshot()

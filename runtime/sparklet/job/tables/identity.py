@@ -13,7 +13,7 @@ import json
 import os
 import sys
 import uuid
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +28,11 @@ def commit_id(job: Any, label: str) -> str:
     named = named_work(job.event)
     if named is None:
         return f"once/{uuid.uuid4().hex}/{label}"
+    return written_by(job, named, label)
+
+
+def written_by(job: Any, named: Sequence[Any], label: str) -> str:
+    """A name of what one writer makes of what is named; first comes its kind."""
     writer = [os.environ.get("AWS_LAMBDA_FUNCTION_NAME", ""), Path(sys.argv[0]).name, job.args, job.params]
     text = json.dumps([writer, named], sort_keys=True, default=str)
     return f"{named[0]}/{hashlib.sha256(text.encode(errors='surrogatepass')).hexdigest()[:32]}/{label}"
@@ -41,12 +46,12 @@ def named_work(event: Any) -> tuple[str, Any] | None:
         return "task", [task, event]  # clients choose these ids: another body is other work
     if versions := object_versions(event):
         return "s3", versions
-    records = event.get("records" if "records" in event else "Records")
-    named = None
-    if isinstance(records, Mapping):
-        named = _kafka(event, records)
-    elif isinstance(records, list) and records:
-        named = _records(records)
+    named: tuple[str, Any] | None = None
+    if counted := records_of(event):
+        kind, stream, numbers = counted
+        named = kind, [stream, {name: [min(each), max(each)] for name, each in numbers.items()}]
+    elif isinstance(event.get("Records"), list) and event["Records"]:
+        named = _messages(event["Records"])
     elif "window" in event:
         named = "window", []
     elif isinstance(event.get("detail-type"), str) and (event_id := text_at(event, "id")):
@@ -59,37 +64,36 @@ def named_work(event: Any) -> tuple[str, Any] | None:
     return named
 
 
-_Paths = tuple[tuple[str, ...], ...]
-_OF_ONE_RECORD: dict[str, _Paths] = {
+_PATHS = {
     "aws:sqs": (("eventSourceARN",), ("messageId",)),
     "aws:sns": (("Sns", "TopicArn"), ("Sns", "MessageId")),
 }
-_OF_A_STREAM: dict[str, _Paths] = {
-    "aws:kinesis": (("eventSourceARN",), ("eventID",), ("kinesis", "sequenceNumber")),  # the event's id has its shard
-    "aws:dynamodb": (("eventSourceARN",), ("dynamodb", "SequenceNumber")),
-}
 
 
-def _records(records: list[Any]) -> tuple[str, Any] | None:
-    """Every message, or the first and the last record of a stream's batch."""
+def _messages(records: list[Any]) -> tuple[str, Any] | None:
     source = text_at(records[0], "eventSource") or text_at(records[0], "EventSource")
-    if source in _OF_ONE_RECORD:
-        paths, chosen = _OF_ONE_RECORD[source], records
-    elif source in _OF_A_STREAM:
-        paths, chosen = _OF_A_STREAM[source], [records[0], records[-1]]
-    else:
+    names = [[text_at(record, *path) for path in _PATHS.get(source, ())] for record in records]
+    return (source[4:], names) if source in _PATHS and all(map(all, names)) else None
+
+
+def records_of(event: Any) -> tuple[str, str, dict[str, set[int]]] | None:
+    """Kind and name of the stream of a batch, and its records' numbers by shard or partition (DynamoDB's: "").
+
+    None if it is no batch of a stream, or some record has no number.
+    """
+    records: Any = event.get("records" if "records" in event else "Records") if isinstance(event, Mapping) else None
+    found: dict[str, set[int]] = {}
+    try:
+        if isinstance(records, Mapping):
+            kind, stream = "kafka", text_at(event, "eventSourceArn") or text_at(event, "bootstrapServers")
+            for record in (record for batch in records.values() for record in batch):
+                found.setdefault(f"{record['topic']}-{record['partition']}", set()).add(int(record["offset"]))
+        else:
+            kind, stream = text_at(records[0], "eventSource")[4:], text_at(records[0], "eventSourceARN")
+            number = {"kinesis": "sequenceNumber", "dynamodb": "SequenceNumber"}[kind]
+            for record in records:
+                shard = record["eventID"].partition(":")[0] if kind == "kinesis" else ""
+                found.setdefault(shard, set()).add(int(record[kind][number]))
+    except (AttributeError, IndexError, KeyError, TypeError, ValueError):
         return None
-    names = [[text_at(record, *path) for path in paths] for record in chosen]
-    return (source[4:], names) if all(map(all, names)) else None
-
-
-def _kafka(event: Mapping[str, Any], records: Mapping[str, Any]) -> tuple[str, Any] | None:
-    """The first and the last offset of each partition."""
-    ranges = {}
-    for name, batch in records.items():
-        offsets: list[Any] = [record.get("offset") for record in batch if isinstance(record, Mapping)]
-        if not offsets or not all(type(offset) is int for offset in offsets):
-            return None
-        ranges[name] = [min(offsets), max(offsets)]
-    cluster = text_at(event, "eventSourceArn") or text_at(event, "bootstrapServers")
-    return ("kafka", [cluster, ranges]) if cluster and ranges else None
+    return (kind, stream, found) if stream and found else None

@@ -15,16 +15,19 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pyspark.sql import DataFrame, Observation, SparkSession, functions
 
 from sparklet.job.errors import EventError, TableError
 from sparklet.job.session import is_remote
 from sparklet.job.tables.alignment import aligned, widened
-from sparklet.job.tables.declaration import CHANGES, DATA, Commit, Declaration, StagedWrite, Table
+from sparklet.job.tables.declaration import CHAINS, CHANGES, DATA, Commit, Declaration, StagedWrite, Table
 from sparklet.job.tables.identity import commit_id
 from sparklet.job.tables.layout import Layout, layout_of, separated
+
+if TYPE_CHECKING:
+    from sparklet.job.tables.batch import Batch
 
 LABEL = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
 LIBRARIES = {
@@ -73,8 +76,9 @@ def write(
         raise TableError("a write to a table needs the JVM, which a remote session (Spark Connect) has not")
     if draft.table.format == "parquet":
         return _write_parquet(job, frame, draft, label)
-    if direct:
-        _check_libraries(draft.table.format)
+    batch = batch_for(job, draft.table, label, frame.sparkSession) if direct else None
+    if batch:
+        frame = batch.new_rows(frame, job.event, draft.table)
     layout = layout_of(frame, draft.table, draft.partition_by)
     if layout.schema is not None:
         frame = aligned(frame, layout.schema, merge_schema)
@@ -88,7 +92,7 @@ def write(
         rows, files = _store(*_placed(frame, draft, layout), folder)
         draft = replace(draft, label=named, folder=folder, files=files, partition_types=types)
         if direct:
-            _commit(job, draft, frame.sparkSession)
+            _commit(job, draft, frame.sparkSession, batch, f"{layout.root}/{CHAINS}")
         else:
             job.outcome.declare(draft.to_document())
     return rows
@@ -218,18 +222,32 @@ def _path(spark: SparkSession, folder: str) -> tuple[Any, Any]:
     return path, path.getFileSystem(spark._jsc.hadoopConfiguration())
 
 
-def _commit(job: Any, draft: Declaration, spark: SparkSession) -> None:
-    """Commit one write under its own id; delete its files if they are not needed (any more)."""
+def _commit(job: Any, draft: Declaration, spark: SparkSession, batch: Batch | None, chains: str) -> None:
+    """Commit one write under its own id, or with its batch's records; delete its files if they are not needed."""
     from sparklet.job.tables.commit import commit
 
     if not draft.files:
         return
-    identity = _once(commit_id(job, draft.label))
+    identity = batch.name if batch else _once(commit_id(job, draft.label))
     staged = StagedWrite(-1 if job.shard is None else job.shard, draft.folder, draft.files)
     how = (draft.keys, draft.order_by, draft.merge_schema, draft.partition_by, draft.partition_types)
     planned = Commit(identity, draft.table, draft.mode, (staged,), *how, warehouse=job.params.get("warehouse"))
-    done = commit(planned, lambda: spark)
-    _made.add(identity)
+    if batch:
+        planned = replace(planned, records=batch.new, chains_folder=chains)
+        replaces = batch.is_read and draft.mode != "append"
+        done = commit(planned, lambda: spark, batch.opened, only_on_opened=replaces)
+        batch.is_written = True
+    else:
+        done = commit(planned, lambda: spark)
+        _made.add(identity)
     if done.already or f"/{CHANGES}/" in draft.folder:
         path, files = _path(spark, draft.folder)
         files.delete(path, True)
+
+
+def batch_for(job: Any, table: Table, label: str | None, spark: SparkSession, *, is_read: bool = False) -> Batch | None:
+    """See ``batch.batch_of``, which needs the libraries of a direct commit."""
+    _check_libraries(table.format)
+    from sparklet.job.tables.batch import batch_of
+
+    return batch_of(job, table, label, spark, is_read)

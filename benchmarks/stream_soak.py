@@ -1,0 +1,362 @@
+"""Do batches of a stream reach a table once each, whatever is killed? Thousands of batches, some of them fatal.
+
+A stream of three shards is delivered as Lambda does it with a parallelization factor of two: each half of a shard in
+order, by one worker at a time, in batches of other sizes at each try. Of the deliveries 3 % are killed at a random
+moment (SIGKILL), 1 % are stopped and go on while another worker has the same records; 15 % begin with records that came
+before. At the end the table's rows are compared with the records, by a reader that is not Spark (Hudi: by Spark).
+
+    python -m benchmarks.stream_soak [--formats delta,iceberg,hudi] [--batches 10000] [--hudi-batches 500] [--spark]
+
+Workers of Hudi, and with ``--spark`` all, call ``job.append`` in a session of Spark; the others write the staged files
+with pyarrow, which is ten times as fast: all that follows, what is committed and how, is the same. The tables and the
+state are in ``--folder``: a campaign that was cut off goes on there.
+"""
+
+import argparse
+import base64
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from benchmarks.chaos.__main__ import names
+from benchmarks.facts import ROOT, facts
+from sparklet.job import Job
+
+FORMATS = ("delta", "iceberg", "hudi")
+SHARDS, LANES = 3, 2
+FIRST, STEP = 49590338271490256608559692538361571095921575989136588898, 2**80  # numbers of Kinesis
+KILLED, STOPPED, REPEATED = 0.03, 0.01, 0.15
+MAX_RECORDS, MAX_REPEATED = 20, 30
+STOP_S = {"delta": 3.0, "iceberg": 3.0, "hudi": 45.0}  # at most; a lease of Hudi's writers is 30 s
+
+
+@dataclass
+class Lane:
+    """A part of a shard whose records come in order; ``position``: how many the stream need not deliver again."""
+
+    shard: int
+    number: int
+    position: int = 0
+    is_busy: bool = False
+
+    def event(self, begin: int, end: int) -> dict[str, Any]:
+        """The batch of some of its records."""
+        ids = [(self.shard, LANES * place + self.number) for place in range(begin, end)]
+        return {"Records": [_record(*each) for each in ids]}
+
+
+@dataclass
+class Campaign:
+    """The deliveries of a stream to one table."""
+
+    format: str
+    batches: int = 0
+    kills: int = 0
+    stops: int = 0
+    lanes: list[Lane] = field(default_factory=lambda: [Lane(s, n) for s in range(SHARDS) for n in range(LANES)])
+
+    @property
+    def records(self) -> set[tuple[int, int]]:
+        """Those of all batches that succeeded."""
+        return {(lane.shard, LANES * place + lane.number) for lane in self.lanes for place in range(lane.position)}
+
+
+def _record(shard: int, number: int) -> dict[str, Any]:
+    data = base64.b64encode(json.dumps({"shard": shard, "id": number}).encode()).decode()
+    sequence, name = str(FIRST + STEP * number), f"shardId-{shard:012d}"
+    stream = "arn:aws:kinesis:us-east-1:123456789012:stream/soak"
+    kinesis = {"sequenceNumber": sequence, "partitionKey": "p", "data": data, "approximateArrivalTimestamp": 1.5e9}
+    return {
+        "eventSource": "aws:kinesis",
+        "eventSourceARN": stream,
+        "eventID": f"{name}:{sequence}",
+        "kinesis": kinesis,
+    }
+
+
+def main() -> None:
+    """Deliver, compare, print."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--formats", type=names(FORMATS), default=FORMATS, metavar="NAME,…")
+    parser.add_argument("--batches", type=int, default=10_000, help="of Delta and Iceberg")
+    parser.add_argument("--hudi-batches", type=int, default=500)
+    parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--spark", action="store_true", help="Delta and Iceberg through Spark, too")
+    parser.add_argument("--killed", type=float, default=KILLED, help="share of the deliveries")
+    parser.add_argument("--minutes", type=float, default=24 * 60.0, help="no delivery begins later")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--folder", type=Path, default=ROOT / "build" / "stream-soak")
+    parser.add_argument("--worker", metavar="FORMAT", help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.worker:
+        _work(options.worker, options.folder, options.spark or options.worker == "hudi")
+        return
+    until_s = time.monotonic() + 60 * options.minutes
+    results = [_soaked(format_, options, until_s) for format_ in options.formats]
+    (options.folder / "results.json").write_text(json.dumps({"results": results, **facts()}, indent=1) + "\n")
+    lost, duplicated = (sum(result[name] for result in results) for name in ("lost", "duplicated"))
+    print(f"batches={sum(result['batches'] for result in results)} lost={lost} duplicated={duplicated}", flush=True)
+    sys.exit(bool(lost or duplicated))
+
+
+def _soaked(format_: str, options: argparse.Namespace, until_s: float) -> dict[str, Any]:
+    """The result for one format."""
+    folder = options.folder / format_
+    folder.mkdir(parents=True, exist_ok=True)
+    state = folder / "state.json"
+    campaign = Campaign(format_)
+    if state.exists():
+        document = json.loads(state.read_text())
+        campaign = Campaign(**{**document, "lanes": [Lane(**{**lane, "is_busy": False}) for lane in document["lanes"]]})
+    batches = options.hudi_batches if format_ == "hudi" else options.batches
+    dice = random.Random(f"{options.seed}/{campaign.batches}")
+    deliveries = Deliveries(campaign, batches, until_s, dice, options.killed, state)
+    command = [sys.executable, "-m", "benchmarks.stream_soak", "--worker", format_, "--folder", str(options.folder)]
+    command += ["--spark"] if options.spark else []
+    with ThreadPoolExecutor(options.workers) as workers:
+        list(workers.map(lambda _: deliveries.run(command), range(options.workers)))
+    with _worker(command) as reader:
+        found = Counter(tuple(row) for row in reader.ask({"read": True}))
+    lost = len(campaign.records - found.keys())
+    duplicated = sum(count - 1 for count in found.values())
+    result = {"format": format_, "spark": options.spark or format_ == "hudi", "records": len(campaign.records)}
+    result |= {name: getattr(campaign, name) for name in ("batches", "kills", "stops")}
+    print(" ".join(f"{name}={value}" for name, value in result.items()), f"{lost=} {duplicated=}", flush=True)
+    return {**result, "lost": lost, "duplicated": duplicated}
+
+
+# --- the mapping: delivers, kills, and delivers again ---
+
+
+class Deliveries:
+    """Delivers batches until enough have succeeded."""
+
+    def __init__(
+        self, campaign: Campaign, batches: int, until_s: float, dice: random.Random, killed: float, state: Path
+    ) -> None:
+        self._campaign, self._batches, self._until_s, self._dice, self._state = campaign, batches, until_s, dice, state
+        self._strikes = {"kill": killed, "stop": STOPPED, "": 1 - killed - STOPPED}
+        self._lock = threading.Lock()
+        self._usual_s = 0.5  # a delivery takes
+        self._saved = 0
+
+    def run(self, command: list[str]) -> None:
+        """Deliver by one worker after the other, as they are killed."""
+        while self._goes_on():
+            with _worker(command) as worker:
+                while self._goes_on() and self._deliver(worker):
+                    pass
+
+    def _goes_on(self) -> bool:
+        return self._campaign.batches < self._batches and time.monotonic() < self._until_s
+
+    def _deliver(self, worker: "_Worker") -> bool:
+        """One delivery; whether the worker lives."""
+        with self._lock:
+            dice = self._dice
+            lane = dice.choice([lane for lane in self._campaign.lanes if not lane.is_busy])
+            lane.is_busy = True
+            again = dice.randint(1, MAX_REPEATED) if dice.random() < REPEATED else 0
+            begin, end = max(0, lane.position - again), lane.position + dice.randint(1, MAX_RECORDS)
+            strike = dice.choices(list(self._strikes), list(self._strikes.values()))[0]
+            delay_s, stopped_s = dice.uniform(0, 1.5 * self._usual_s), dice.uniform(1, STOP_S[self._campaign.format])
+        started_s = time.monotonic()
+        if strike:
+            timer = threading.Timer(delay_s, worker.kill if strike == "kill" else worker.stop)
+            timer.start()
+        answer = worker.ask({"event": lane.event(begin, end)}, patience_s=delay_s + 1 if strike == "stop" else None)
+        took_s = time.monotonic() - started_s
+        if strike:
+            timer.cancel()
+        with self._lock:
+            lane.is_busy = False
+            if answer == "done":
+                lane.position = max(lane.position, end)
+                self._campaign.batches += 1
+                self._usual_s += (took_s - self._usual_s) / 10 if not strike else 0
+            elif strike:
+                self._campaign.kills += strike == "kill"
+                self._campaign.stops += strike == "stop"
+            self._save()
+        if worker.is_stopped:
+            time.sleep(stopped_s)  # meanwhile the lane's records go to another worker
+            worker.go_on()
+            if answer is None:
+                worker.answer()
+        return worker.lives
+
+    def _save(self) -> None:
+        partial = self._state.with_suffix(".partial")
+        partial.write_text(json.dumps(asdict(self._campaign)))
+        partial.replace(self._state)
+        if (done := self._campaign.batches) % 500 == 0 and done > self._saved:
+            self._saved = done
+            print(f"[{time.strftime('%H:%M:%S')}] {self._campaign.format}: {done} batches", flush=True)
+
+
+class _Worker:
+    """A worker's process."""
+
+    def __init__(self, command: list[str]) -> None:
+        pipe, env = subprocess.PIPE, {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+        self._process = subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True, env=env, start_new_session=True)
+        self._answers: list[Any] = []
+        self._answered = threading.Condition()
+        self.is_stopped, self.lives = False, True
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
+
+    def ask(self, question: Any, patience_s: float | None = None) -> Any:
+        """The answer; None if the worker died, or has not answered in time."""
+        assert self._process.stdin
+        try:
+            print(json.dumps(question), file=self._process.stdin, flush=True)
+        except BrokenPipeError:
+            return None
+        return self.answer(patience_s)
+
+    def answer(self, patience_s: float | None = None) -> Any:
+        """The answer to what was asked."""
+        with self._answered:
+            self._answered.wait_for(lambda: self._answers or not self.lives, patience_s)
+            return self._answers.pop(0) if self._answers else None
+
+    def kill(self) -> None:
+        os.killpg(self._process.pid, signal.SIGKILL)
+
+    def stop(self) -> None:
+        self.is_stopped = True
+        os.killpg(self._process.pid, signal.SIGSTOP)
+
+    def go_on(self) -> None:
+        self.is_stopped = False
+        os.killpg(self._process.pid, signal.SIGCONT)
+
+    def close(self) -> None:
+        if self._process.poll() is None:
+            self.kill()
+        self._process.wait()
+        self._reader.join()
+        for pipe in (self._process.stdin, self._process.stdout):
+            if pipe:
+                with suppress(BrokenPipeError):
+                    pipe.close()
+
+    def _read(self) -> None:
+        assert self._process.stdout
+        for line in self._process.stdout:
+            with self._answered:
+                self._answers.append(json.loads(line))
+                self._answered.notify()
+        with self._answered:
+            self.lives = False
+            self._answered.notify()
+
+
+@contextmanager
+def _worker(command: list[str]) -> Iterator[_Worker]:
+    worker = _Worker(command)
+    try:
+        worker.answer()  # it is ready
+        yield worker
+    finally:
+        worker.close()
+
+
+# --- the worker ---
+
+
+def _work(format_: str, folder: Path, with_spark: bool) -> None:
+    """Answer questions until there are no more."""
+    answers, sys.stdout = sys.stdout, sys.stderr
+    place = (folder / format_).absolute()
+    catalog = {"TYPE": "sql", "URI": f"sqlite:///{place}/catalog.db", "WAREHOUSE": f"file://{place}/warehouse"}
+    os.environ.update({f"PYICEBERG_CATALOG__ICEBERG__{name}": value for name, value in catalog.items()})
+    sys.argv = ["soak.py"]  # the writer's name, in every process
+    write = _with_spark(format_, place) if with_spark else _with_pyarrow(format_, place)
+    print(json.dumps("ready"), file=answers, flush=True)
+    for line in sys.stdin:
+        question = json.loads(line)
+        answer: Any = "done"
+        try:
+            if "read" in question:
+                answer = write(None)
+            else:
+                write(question["event"])
+        except Exception as error:  # noqa: BLE001 - as Lambda: the batch comes again
+            answer = f"{type(error).__name__}: {error}"
+            print(answer[:300], file=sys.stderr)
+        print(json.dumps(answer), file=answers, flush=True)
+
+
+def _with_pyarrow(format_: str, place: Path) -> Any:
+    """What ``job.append`` does, but for the staged files."""
+    from sparklet.job.tables.batch import batch_of
+    from sparklet.job.tables.commit import commit
+    from sparklet.job.tables.declaration import CHAINS
+    from tests.functional.tables.lakes import Lake, rows_of
+
+    lake = Lake(format_, f"file://{place}", {})
+    spark: Any = None
+
+    def write(event: Any) -> Any:
+        if event is None:
+            return lake.rows("shard", "id")
+        batch = batch_of(Job(event=event), lake.table, None, spark, False)
+        assert batch
+        if not batch.new:
+            return None
+        rows = [
+            json.loads(base64.b64decode(record["kinesis"]["data"]))
+            for record in event["Records"]
+            if record["eventID"] not in batch.old
+        ]
+        folder = random.SystemRandom().getrandbits(60)  # of its own among all workers
+        staged = lake.stage(folder, rows_of(shard=[row["shard"] for row in rows], id=[row["id"] for row in rows]))
+        root = batch.opened.root or f"{lake.place}/warehouse/db/t/data"
+        planned = lake.commit(batch.name, staged, records=batch.new, chains_folder=f"{root}/{CHAINS}")
+        commit(planned, lambda: spark, batch.opened)
+        return None
+
+    return write
+
+
+def _with_spark(format_: str, place: Path) -> Any:
+    from sparklet.cli.environment import jar_cache
+    from sparklet.local.jars import ensure_jars
+
+    stack = ROOT / "docker" / "stacks" / "spark-3.5.toml"
+    found = ensure_jars(stack, jar_cache(), ["s3a", format_, "sqlite"], progress=lambda _: None)
+    os.environ["SPARKLET_JARS"] = os.pathsep.join(map(str, found))
+    quiet = {"spark.ui.enabled": "false", "spark.ui.showConsoleProgress": "false", "spark.master": "local[1]"}
+    quiet["spark.driver.extraJavaOptions"] = "-XX:+UseSerialGC -XX:TieredStopAtLevel=1"
+    spark = Job().spark("soak", {**quiet, "spark.sql.shuffle.partitions": "1"})
+    spark.sparkContext.setLogLevel("OFF")
+    table = "iceberg:db.t" if format_ == "iceberg" else f"{format_}:{place}/t"
+
+    def write(event: Any) -> Any:
+        if event is None:
+            rows = (
+                spark.table("iceberg.db.t") if format_ == "iceberg" else spark.read.format(format_).load(f"{place}/t")
+            )
+            return [list(row) for row in rows.select("shard", "id").collect()]
+        job = Job(event=event)
+        return job.append(job.records(spark, "json", "shard LONG, id LONG"), table)
+
+    return write
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,37 @@
+"""A batch of records of Kinesis or Kafka (JSON) → a table, each record once; unreadable ones → a table of dead letters.
+
+Lambda delivers a batch again after any failure, also one that came after the commit, and not always the same batch: it
+may be cut in two, or begin or end elsewhere. ``job.append`` adds what is made of records that the table has not, and
+its commit says which it has now; see docs/guide/streams.md.
+
+The table is that of ``--table`` or of the parameter ``table``, else Delta at the output. Parameter ``schema``: the
+records', in Spark's words; ``dead_letters``: the table for those that do not fit it. ::
+
+    python spark_scripts/stream_to_table.py --event @event.json --output /tmp/readings
+"""
+
+from sparklet.job import Job
+
+SCHEMA = "sensor STRING, celsius DOUBLE, taken TIMESTAMP"
+CONF = {"spark.sql.shuffle.partitions": "2"}  # for 6 MB at most
+
+
+def main() -> None:
+    """Do the job."""
+    job = Job.from_args()
+    spark = job.spark(conf=CONF)
+    table = job.table or job.params.get("table") or f"delta:{job.output}"
+    dead_letters = job.params.get("dead_letters", f"{table}_dead_letters")
+    schema = job.params.get("schema", SCHEMA)
+    records = job.records(spark, "json", schema, mode="PERMISSIVE", metadata=True, cause=True).cache()
+    good = records.where("_cause IS NULL").drop("_cause", "_corrupt_record", "_record")
+    bad = records.where("_cause IS NOT NULL").selectExpr(
+        "_cause AS cause", "_corrupt_record AS value", "to_json(_record) AS record"
+    )
+    rows = job.append(good, table)
+    lost = job.append(bad, dead_letters)
+    job.report(rows=rows, outputs=[table, dead_letters] if lost else [table])
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,236 @@
+"""Batches of a stream into a table without Spark: each record once, however batches are cut, repeated and mixed."""
+
+import random
+from collections.abc import Sequence
+from contextlib import suppress
+from typing import Any
+
+import pytest
+from deltalake import DeltaTable
+
+from sparklet.job import Job
+from sparklet.job.errors import CommitConflictError, CommitStateUnknownError, TableError
+from sparklet.job.tables import chains
+from sparklet.job.tables import commit as committer
+from sparklet.job.tables.batch import Batch, batch_of
+from sparklet.job.tables.declaration import CHAINS, Committed
+from sparklet.job.tables.files import file_system
+from tests.functional.tables.lakes import Lake, rows_of
+from tests.functional.tables.making import no_spark
+from tests.unit.events import samples
+
+SHARD, OTHER = "shardId-000000000006", "shardId-000000000007"
+FIRST = 49590338271490256608559692538361571095921575989136588898  # more than any integer type of a table holds
+
+
+@pytest.fixture(params=["iceberg", "delta"])
+def lake(request: pytest.FixtureRequest, local: Lake) -> Lake:
+    """A table with one row, -1."""
+    local.format = request.param
+    local.create(rows_of(id=[-1]))
+    return local
+
+
+def event(*ids: int, shard: str = SHARD) -> dict[str, Any]:
+    """A batch with these records."""
+    records = [samples.kinesis(str(FIRST + 2**80 * id_)) for id_ in ids]
+    return {"Records": [{**record, "eventID": record["eventID"].replace(SHARD, shard)} for record in records]}
+
+
+def opened(lake: Lake, *ids: int, shard: str = SHARD, is_read: bool = False) -> Batch:
+    """The batch as a script has it before its rows are staged."""
+    spark: Any = None
+    batch = batch_of(Job(event=event(*ids, shard=shard)), lake.table, None, spark, is_read)
+    assert batch
+    return batch
+
+
+def committed(lake: Lake, batch: Batch, mode: str = "append", **how: Any) -> Committed:
+    """The rest of the script's write: one row for each new record."""
+    ids = [(number - FIRST) // 2**80 for numbers in batch.new.values() for number in numbers]
+    staged = lake.stage(-1, rows_of(id=ids), mode=mode) if ids else lake.stage(-1, rows_of(id=[0]).slice(0, 0))
+    folder = f"{batch.opened.root}/{CHAINS}"
+    keys = ("id",) if mode == "upsert" else ()
+    planned = lake.commit(batch.name, staged, mode=mode, keys=keys, records=batch.new, chains_folder=folder)
+    return committer.commit(planned, no_spark, batch.opened, **how)
+
+
+def deliver(lake: Lake, *ids: int, shard: str = SHARD) -> Committed:
+    return committed(lake, opened(lake, *ids, shard=shard))
+
+
+def ids_of(lake: Lake) -> list[int]:
+    return [id_ for (id_,) in lake.rows("id") if id_ >= 0]
+
+
+def lanes_of(records: Sequence[int], lanes: int) -> list[list[int]]:
+    """How a parallelization factor shares out a shard: by partition key, each part in order."""
+    return [[record for record in records if random.Random(record).randrange(lanes) == lane] for lane in range(lanes)]
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_each_record_once_however_the_stream_is_cut(lake: Lake, seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Lanes overlap; batches come again whole, in parts and with more; a state that was read is old by its commit."""
+    dice = random.Random(seed)
+    monkeypatch.setattr(chains, "MAX_RANGES", 3)
+    lanes = lanes_of(range(60), dice.choice((1, 3)))
+    done = [0] * len(lanes)
+    waiting: list[Batch] = []
+    while any(at < len(lane) for at, lane in zip(done, lanes, strict=True)):
+        turn = dice.randrange(len(lanes))
+        begin = max(0, done[turn] - dice.choice((0, 0, 2, 9)))  # what was delivered before comes again
+        end = min(len(lanes[turn]), begin + dice.randint(1, 15))
+        if begin == end:
+            continue
+        batch = opened(lake, *lanes[turn][begin:end])
+        if dice.random() < 0.3:
+            waiting.append(batch)  # a worker that wakes when others have gone on
+        else:
+            committed(lake, batch)
+            done[turn] = max(done[turn], end)
+    for late in waiting:
+        with suppress(CommitConflictError):  # others have committed a part: Lambda delivers the batch again
+            committed(lake, late)
+
+    assert ids_of(lake) == list(range(60))
+
+
+def test_a_batch_that_comes_again_adds_nothing(lake: Lake) -> None:
+    deliver(lake, 1, 2, 3)
+    before = lake.versions()
+
+    assert not opened(lake, 1, 2, 3).new
+    assert deliver(lake, 2).rows == 0
+    assert lake.versions() == before
+
+
+def test_records_between_those_of_a_batch_are_not_its_own(lake: Lake) -> None:
+    """With a parallelization factor another lane's records lie in between, and inside its first and last."""
+    deliver(lake, 1, 5, 9)
+
+    assert deliver(lake, 2, 3, 4, 5, 6).rows == 4
+    assert ids_of(lake) == [1, 2, 3, 4, 5, 6, 9]
+
+
+def test_lanes_that_have_read_the_same_state(lake: Lake) -> None:
+    lane, another = opened(lake, 1, 3), opened(lake, 2, 4)
+
+    assert [committed(lake, lane).rows, committed(lake, another).rows] == [2, 2]
+
+    assert not opened(lake, 1, 2, 3, 4).new
+    assert ids_of(lake) == [1, 2, 3, 4]
+
+
+def test_two_deliveries_at_once(lake: Lake) -> None:
+    one, same, cut = opened(lake, 1, 2, 3), opened(lake, 1, 2, 3), opened(lake, 3, 4)
+    committed(lake, one)
+
+    assert committed(lake, same).already
+    with pytest.raises(CommitConflictError) as conflict:
+        committed(lake, cut)
+
+    assert conflict.value.retryable
+    assert deliver(lake, 3, 4).rows == 1
+    assert ids_of(lake) == [1, 2, 3, 4]
+
+
+def test_shards_are_counted_each_for_itself(lake: Lake) -> None:
+    one, other = opened(lake, 1, 2), opened(lake, 3, shard=OTHER)
+
+    committed(lake, one)
+    committed(lake, other)
+
+    assert not opened(lake, 1, 2).new and not opened(lake, 3, shard=OTHER).new
+    assert deliver(lake, 1, shard=OTHER).rows == 1
+
+
+def test_an_answer_that_was_lost_keeps_the_files(lake: Lake, monkeypatch: pytest.MonkeyPatch) -> None:
+    batch, answers = opened(lake, 1, 2), [CommitConflictError("no answer")]
+    write = batch.opened.write
+
+    def lost(*args: Any) -> str:
+        write(*args)
+        raise answers.pop()
+
+    monkeypatch.setattr(batch.opened, "write", lost)
+
+    assert not committed(lake, batch).already  # else the script would delete the table's files
+    assert ids_of(lake) == [1, 2]
+
+
+def test_maintenance_forgets_no_record(lake: Lake) -> None:
+    for id_ in range(3):
+        deliver(lake, id_)
+    if lake.format == "delta":
+        table = DeltaTable(lake.delta)
+        table.optimize.compact()
+        table.create_checkpoint()
+        table.vacuum(0, dry_run=False, enforce_retention_duration=False, full=True)
+    else:
+        table = lake.catalog().load_table("db.t")
+        old = [each.snapshot_id for each in table.snapshots() if each != table.current_snapshot()]
+        table.maintenance.expire_snapshots().by_ids(old).commit()
+
+    assert not opened(lake, 0, 1, 2).new
+    assert deliver(lake, 2, 3).rows == 1
+
+
+def test_a_list_that_is_gone_is_an_error_not_a_guess(lake: Lake) -> None:
+    deliver(lake, 1)
+    root = opened(lake, 2).opened.root
+    system, path = file_system(f"{root}/{CHAINS}")
+    system.delete_dir(path)
+    chains._read.cache_clear()
+
+    with pytest.raises(CommitStateUnknownError):
+        opened(lake, 2)
+
+
+def test_rows_made_of_an_old_state_are_refused(lake: Lake) -> None:
+    """What a script counts on top of the table's rows fits only the state that it has read."""
+    one, other = opened(lake, 1, is_read=True), opened(lake, 1, shard=OTHER, is_read=True)
+    committed(lake, one, "upsert", only_on_opened=True)
+
+    with pytest.raises(CommitConflictError):
+        committed(lake, other, "upsert", only_on_opened=True)
+
+    again = opened(lake, 1, shard=OTHER, is_read=True)
+    assert committed(lake, again, "upsert", only_on_opened=True).rows == 1
+    assert ids_of(lake) == [1]
+
+
+def test_new_columns_and_a_lane_in_between(lake: Lake) -> None:
+    """Delta gets new columns by a version of its own: it must not hide what others have committed before it."""
+    batch, another = opened(lake, 1), opened(lake, 2)
+    committed(lake, another)
+    staged = lake.stage(-1, rows_of(id=[1], more=["x"]))
+    folder = f"{batch.opened.root}/{CHAINS}"
+    how = {"merge_schema": True, "records": batch.new, "chains_folder": folder}
+
+    committer.commit(lake.commit(batch.name, staged, **how), no_spark, batch.opened)
+
+    assert not opened(lake, 1, 2).new
+    assert ids_of(lake) == [1, 2]
+
+
+def test_a_second_write_of_a_batch_needs_a_label(lake: Lake) -> None:
+    spark: Any = None
+    job = Job(event=event(1))
+    batch = batch_of(job, lake.table, None, spark, False)
+    assert batch
+    batch.is_written = True
+
+    with pytest.raises(TableError, match="label"):
+        batch_of(job, lake.table, None, spark, False)
+    labelled = batch_of(job, lake.table, "late", spark, False)
+    assert labelled and labelled.new.keys().isdisjoint(batch.new)
+
+
+def test_records_read_for_one_table_are_not_another_s(lake: Lake) -> None:
+    deliver(lake, 1)
+    spark: Any = None
+    job = Job(event=event(1, 2))
+    batch_of(job, lake.table, None, spark, True)
+
+    with pytest.raises(TableError, match="not for"):
+        batch_of(job, lake.table, "dead letters", spark, False)
