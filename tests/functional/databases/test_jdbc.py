@@ -136,8 +136,10 @@ def test_a_read_takes_no_more_than_is_free(spark: SparkSession, table: str, serv
 
 @pytest.mark.usefixtures("spark")
 def test_a_connection_whose_token_is_lost_is_closed(database: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    with jdbc.Database(Job(), **database, timeout_s=0.4).connection() as connection:
-        assert not connection.isClosed()
+    with jdbc.Database(Job(), **database, timeout_s=1).connection() as connection:
+        limits = ("statement_timeout", "idle_session_timeout", "tcp_keepalives_idle", "tcp_keepalives_interval")
+        assert {jdbc._ask(connection, f"SHOW {name}") for name in limits} <= {"1", "1s"}
+        assert jdbc._ask(connection, "SHOW tcp_keepalives_count") == "1"
         monkeypatch.setattr(Tokens, "_hold", lambda *_: False)
         while not connection.isClosed():
             time.sleep(0.05)

@@ -6,7 +6,7 @@ import pytest
 
 from benchmarks.jdbc_kills import CAP, Trial, campaign
 
-pytestmark = [pytest.mark.spark, pytest.mark.slow]
+pytestmark = [pytest.mark.spark, pytest.mark.slow, pytest.mark.timeout(600)]
 
 
 def test_each_row_is_there_once_whatever_is_killed(tmp_path: Path) -> None:

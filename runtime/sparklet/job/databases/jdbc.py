@@ -37,8 +37,9 @@ DRIVER, PREFIX = "org.postgresql.Driver", "jdbc:postgresql:"
 TRIES = 6
 PASSING = ("08", "25P03", "28P", "40", "53", "55P03", "57")
 """SQLSTATEs that time may end: connections, rotated passwords, conflicts, resources, limits of time, restarts."""
-LIMITS = """SELECT set_config(name, '{:.3f}s', false) FROM pg_settings WHERE name IN
-    ('statement_timeout', 'idle_in_transaction_session_timeout', 'idle_session_timeout')"""
+LIMITS = """SELECT set_config(name, CASE name WHEN 'tcp_keepalives_count' THEN '1' ELSE '{:.3f}s' END, false)
+    FROM pg_settings WHERE name IN ('statement_timeout', 'idle_in_transaction_session_timeout', 'idle_session_timeout',
+    'tcp_keepalives_idle', 'tcp_keepalives_interval', 'tcp_keepalives_count')"""
 READ_COMMITTED = 2
 BATCH_ROWS = 200_000  # one COPY, which must end in time
 FETCH_ROWS = 10_000
