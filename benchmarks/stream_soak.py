@@ -171,7 +171,7 @@ class Deliveries:
             again = dice.randint(1, MAX_REPEATED) if dice.random() < REPEATED else 0
             begin, end = max(0, lane.position - again), lane.position + dice.randint(1, MAX_RECORDS)
             strike = dice.choices(list(self._strikes), list(self._strikes.values()))[0]
-            delay_s, stopped_s = dice.uniform(0, 1.5 * self._usual_s), dice.uniform(1, STOP_S[self._campaign.format])
+            delay_s, stopped_s = dice.uniform(0, self._usual_s), dice.uniform(1, STOP_S[self._campaign.format])
         started_s = time.monotonic()
         if strike:
             timer = threading.Timer(delay_s, worker.kill if strike == "kill" else worker.stop)
@@ -180,6 +180,9 @@ class Deliveries:
         took_s = time.monotonic() - started_s
         if strike:
             timer.cancel()
+        if strike == "kill" and answer:  # too late for the commit: then before its answer
+            worker.kill()
+            answer = None
         with self._lock:
             lane.is_busy = False
             if answer == "done":
@@ -195,7 +198,7 @@ class Deliveries:
             worker.go_on()
             if answer is None:
                 worker.answer()
-        return worker.lives
+        return worker.lives and strike != "kill"
 
     def _save(self) -> None:
         partial = self._state.with_suffix(".partial")

@@ -8,13 +8,13 @@ from pathlib import Path
 
 import pytest
 
-BATCHES = 40
+BATCHES = 20
 
 
 @pytest.mark.slow
 def test_killed_workers_lose_and_double_nothing(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "benchmarks.stream_soak", "--formats", "delta,iceberg", "--seed", "18"]
-    command += ["--batches", str(BATCHES), "--folder", str(tmp_path), "--killed", "0.2"]
+    command += ["--batches", str(BATCHES), "--folder", str(tmp_path), "--killed", "0.15"]
 
     env = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
     done = subprocess.run(command, env=env, capture_output=True, text=True, check=False, timeout=300)
