@@ -103,7 +103,6 @@ _add(
     "Elsewhere",
     elsewhere.commands,
     "sparklet commands job.py -i s3://bucket/raw/ -o s3://bucket/clean/ --engine emr-serverless",
-    "sparklet commands --run RUN --cause ShardTooLargeError --engine glue",
 )
 _add(
     "Functions",

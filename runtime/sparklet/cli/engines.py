@@ -1,4 +1,4 @@
-"""The exact commands that run a script, or shards of a run, on other engines; nothing is started.
+"""The exact commands that run a script on other engines; nothing is started.
 
 A job that an engine cannot run is a PlanError with the reason and the remedy.
 """
@@ -12,16 +12,13 @@ from typing import Annotated, Any, ClassVar
 import typer
 
 from sparklet.errors import PlanError
-from sparklet.events.script_event import MAX_ARGUMENT_BYTES, shard_event
-from sparklet.job.event_objects import misread
-from sparklet.model import SCHEME, InputObject, Run, Shard, ShardRecord
+from sparklet.events.script_event import MAX_ARGUMENT_BYTES
+from sparklet.model import SCHEME
 
 BUNDLE = "sparklet-job.zip"
 MAX_STEP_CHARACTERS = 10_240  # EMR: of all values of a step
 MAX_GLUE_BYTES = 260_000  # Glue: of a job run's arguments
 MAX_SERVERLESS_ARGUMENTS = 1024
-FARGATE = "fargate"  # Sparklet's own image: a worker without Lambda's limits, no other engine
-FARGATE_NAMES = "sparklet-shard"  # of the task definition in docs/guide/image.md, and of its container
 
 Command = tuple[str, ...]
 
@@ -36,14 +33,17 @@ class ElsewhereJob:
     params: Mapping[str, Any] = field(default_factory=dict)
     args: tuple[str, ...] = ()  # the script's own
     py_files: tuple[str, ...] = ()  # in addition to sparklet.job, which every job gets
-    event: Mapping[str, Any] | None = None  # of a shard: has inputs, output and params, so that the others are empty
-    name: str = ""  # default: the script's
+
+    @property
+    def name(self) -> str:
+        """The script's."""
+        return self.script.rpartition("/")[2].removesuffix(".py")
 
     @property
     def document(self) -> Mapping[str, Any]:
         """The event that the script gets; only what there is."""
         given = {"inputs": list(self.inputs), "output_path": self.output, "params": dict(self.params)}
-        return self.event or {key: value for key, value in given.items() if value}
+        return {key: value for key, value in given.items() if value}
 
 
 @dataclass(frozen=True)
@@ -65,60 +65,16 @@ class Places:
     )
 
 
-def job_of_run(run: Run) -> ElsewhereJob:
-    """A whole run as one job, with the script of its last generation; PlanError if Spark would read other objects."""
-    options = run.options
-    narrowed = options.include or options.exclude or options.modified_since_s or options.incremental
-    misnamed = any(misread(f"{uri}x" if uri.endswith("/") else uri) for uri in run.inputs)
-    if run.lists or narrowed or misnamed or options.all_versions or run.access.role_arn or run.access.requester_pays:
-        raise PlanError(
-            f"run {run.run_id} takes its input from a list, a filter, another account or names that Spark misreads, "
-            f"which one job over {', '.join(run.inputs) or 'no folder'} would not do; name shards of it"
-        )
-    script = run.scripts[-1]
-    return ElsewhereJob(script.uri, run.inputs, run.output_uri, run.params, run.args, script.py_files, name=run.run_id)
-
-
-def job_of_shard(run: Run, record: ShardRecord, shard: Shard) -> ElsewhereJob:
-    """One shard of a run, with the event that a worker gives the script.
-
-    PlanError if it holds what only a worker can read: slices, old versions, names that Spark misreads.
-    """
-    for item in shard.objects:
-        if what := _only_a_worker_reads(run, item):
-            raise PlanError(
-                f"shard {shard.number} of {run.run_id} holds {what} {item.uri}, which Spark alone cannot read; "
-                "run the script on a copy of the object, or on the whole of it, instead"
-            )
-    event = shard_event(run, record, shard, run.shard_output(shard.number))
-    event["sparklet"]["attempt"] = None
-    script = run.scripts[-1]
-    name = f"{run.run_id}-{shard.number}"
-    return ElsewhereJob(script.uri, args=run.args, py_files=script.py_files, event=event, name=name)
-
-
 def commands(job: ElsewhereJob, engine: str, places: Places = Places()) -> tuple[Command, ...]:
     """The commands that run the job on ``engine``, in order; PlanError if it cannot run this job."""
     for uri in (*job.py_files, places.staging):
         if re.search(r"[\s,'\"]", uri):
             raise PlanError(f"{uri!r} has a comma, a quote or white space, which --py-files cannot carry; rename it")
-    name = job.name or job.script.rpartition("/")[2].removesuffix(".py")
-    job = replace(job, name=name, py_files=(BUNDLE, *job.py_files))
+    job = replace(job, py_files=(BUNDLE, *job.py_files))
     copies: Iterable[Command] = ()
     if engine != "spark-submit":
         copies, job = _staged(job, places.staging)
     return (("python", "-m", "sparklet.job.bundle", BUNDLE), *copies, *_COMMANDS[engine](job, places))
-
-
-def fargate(run_id: str, shard: int) -> Command:
-    """The command that runs a FAILED shard in a container on ECS, with the same image, plan and ledger."""
-    network = {"subnets": ["SUBNET_ID"], "securityGroups": ["SECURITY_GROUP_ID"], "assignPublicIp": "DISABLED"}
-    container = {"name": FARGATE_NAMES, "command": ["shard", "--run", run_id, "--shard", str(shard), "--redrive"]}
-    return (
-        *("aws", "ecs", "run-task", "--cluster", "CLUSTER", "--task-definition", FARGATE_NAMES),
-        *("--launch-type", "FARGATE", "--network-configuration", json.dumps({"awsvpcConfiguration": network})),
-        *("--overrides", json.dumps({"containerOverrides": [container]})),
-    )
 
 
 def _spark_submit(job: ElsewhereJob, places: Places) -> Iterable[Command]:
@@ -174,7 +130,7 @@ def _glue(job: ElsewhereJob, places: Places) -> Iterable[Command]:
     command = {"Name": "glueetl", "PythonVersion": "3", "ScriptLocation": job.script}
     yield (
         *("aws", "glue", "create-job", "--name", job.name, "--role", places.role_arn, "--command", json.dumps(command)),
-        *("--glue-version", "5.0", "--worker-type", "G.1X", "--number-of-workers", "2"),
+        *("--glue-version", "5.1", "--worker-type", "G.1X", "--number-of-workers", "2"),
         *("--default-arguments", json.dumps({"--extra-py-files": ",".join(job.py_files)})),
     )
     yield ("aws", "glue", "start-job-run", "--job-name", job.name, "--arguments", json.dumps(arguments))
@@ -191,26 +147,12 @@ ENGINES = tuple(_COMMANDS)
 
 def _refuse_above(most: int, size: int, what: str) -> None:
     if size > most:
-        raise PlanError(
-            f"the job has {size} {what}, at most {most} are possible: name a folder, or fewer objects a shard "
-            "(--max-objects)"
-        )
-
-
-def _only_a_worker_reads(run: Run, item: InputObject) -> str:
-    """What of the object Spark cannot read without a worker; empty if it can."""
-    if item.item:
-        return ""
-    if item.slice or item.version_id:
-        return "a slice of" if item.slice else "a version of"
-    if run.access.role_arn or run.access.requester_pays:
-        return "an object that another role reads," if run.access.role_arn else "an object that its reader pays for,"
-    return "an object of an odd name," if misread(item.uri) else ""
+        raise PlanError(f"the job has {size} {what}, at most {most} are possible: name a folder")
 
 
 def _arguments(job: ElsewhereJob) -> list[str]:
     """The script's arguments, as ``Job.from_args`` reads them."""
-    if job.event is not None or not all(isinstance(value, str) for value in job.params.values()):
+    if not all(isinstance(value, str) for value in job.params.values()):
         return ["--event", _event_text(job), *job.args]
     options = [("--input", uri) for uri in job.inputs]
     options += [("--output", job.output)] if job.output else []

@@ -79,8 +79,8 @@ _RULES = (
     ),
     _Rule(
         "the shard is larger than one function can take on",
-        "a new run that cuts it (--split), or another engine for it (EMR Serverless, Glue, ECS Fargate: the same"
-        " script; sparklet commands)",
+        "sparklet redrive RUN --engine NAME does it elsewhere; or a new run that cuts it (--split), or that sends what "
+        "is too large to an engine (--route auto)",
         classes="ShardTooLargeError",
     ),
     _Rule(

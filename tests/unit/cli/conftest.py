@@ -11,7 +11,7 @@ import pytest
 
 from sparklet import client
 from sparklet.cli import main
-from sparklet.cli.commands import changing, elsewhere, looking, starting
+from sparklet.cli.commands import changing, looking, starting
 from sparklet.cli.console import Screen
 from sparklet.cli.costs import WorkerSize
 from sparklet.cli.environment import Environment, StackSelection
@@ -121,7 +121,7 @@ def terminal(capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: py
     monkeypatch.setenv("SPARKLET_STATE_DIR", str(tmp_path / "state"))
     monkeypatch.delenv("SPARKLET_STACK", raising=False)
     terminal = Terminal(capsys, tmp_path / "state")
-    for module in (starting, looking, changing, elsewhere, client):
+    for module in (starting, looking, changing, client):
         monkeypatch.setattr(module, "environment", terminal.environment)
 
     def meanwhile(duration_s: float) -> None:  # workers work while a command waits

@@ -130,7 +130,6 @@ def test_incremental_is_refused_for_local_folders_at_once(terminal: Terminal, tm
         (("clean", "--orphans", "--older-than", "1h"), "at least 1d"),
         (("clean", "--table", "delta:/lake", "--older-than", "7d"), "--orphans takes"),
         (("clean", "--orphans", "--older-than", "7d", "--table", "lake"), "names no table"),
-        (("commands",), "either a SCRIPT or a run"),
     ],
 )
 def test_wrong_words_are_refused_before_anything_starts(terminal: Terminal, words: tuple[str, ...], told: str) -> None:
@@ -409,25 +408,12 @@ def test_logs_show_one_shard_readable_or_raw(terminal: Terminal) -> None:
     assert "nothing was written" in terminal.types("logs", RUN, "0", "--attempt", "zzz").err
 
 
-def test_commands_for_other_engines_cover_scripts_and_shards(terminal: Terminal) -> None:
-    failed(terminal, BROKEN)
+def test_commands_for_other_engines_start_nothing(terminal: Terminal) -> None:
+    words = ("commands", "job.py", "-i", "s3://b/in/", "-o", "s3://b/out/")
 
-    script = terminal.types("commands", "job.py", "-i", "s3://b/in/", "-o", "s3://b/out/", "--engine", "emr-serverless")
-    whole = terminal.types("commands", "--run", RUN, "--json").document
-    shard = terminal.types("commands", "--run", RUN, "--cause", "ValueError", "--engine", "spark-submit")
+    script = terminal.types(*words, "--engine", "emr-serverless")
+    every = terminal.types(*words, "--json").document
 
     assert script.code == 0 and "aws emr-serverless start-job-run" in script.out
-    assert set(whole) == {"spark-submit", "emr", "emr-serverless", "glue"}
-    assert f"{SOURCE}00000.csv" in shard.out and f"{SOURCE}00001.csv" not in shard.out
-
-
-def test_a_failed_shard_can_be_sent_to_fargate(terminal: Terminal) -> None:
-    failed(terminal, BROKEN)
-
-    task = terminal.types("commands", "--run", RUN, "--engine", "fargate")
-    every = terminal.types("commands", "--run", RUN, "--cause", "ValueError", "--json").document
-    alone = terminal.types("commands", "job.py", "--engine", "fargate")
-
-    assert "aws ecs run-task" in task.out and f'"--run", "{RUN}", "--shard", "0", "--redrive"' in task.out
-    assert set(every) == {"spark-submit", "emr", "emr-serverless", "glue", "fargate"}
-    assert alone.code == 1 and "name the run" in alone.err
+    assert set(every) == {"spark-submit", "emr", "emr-serverless", "glue"}
+    assert not terminal.selections
