@@ -1,6 +1,7 @@
 """What is Delta's own: a log with values of partitions and bounds of columns, and tables with demands."""
 
 import json
+import sys
 from datetime import UTC, date, datetime
 from decimal import Decimal
 from pathlib import Path
@@ -51,6 +52,16 @@ def test_a_reader_needs_the_last_ten_versions_at_most(delta: Lake) -> None:
     assert versions == [str(n) for n in range(12)]
     assert all(make(each).already for each in commits)
     assert delta.rows("id") == [(n,) for n in range(12)]
+
+
+def test_a_commit_needs_no_library_of_iceberg(delta: Lake, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("sparklet.job.tables.glue", "sparklet.job.tables.iceberg"):
+        monkeypatch.delitem(sys.modules, name, raising=False)
+    monkeypatch.setitem(sys.modules, "pyiceberg", None)
+
+    make(delta.commit("run/commit-0", delta.stage(0, rows_of(id=[1]))))
+
+    assert delta.rows("id") == [(1,)]
 
 
 def test_nobody_guesses_the_type_of_a_partition(delta: Lake) -> None:

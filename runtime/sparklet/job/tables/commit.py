@@ -10,12 +10,14 @@ stream is known by its records instead, see ``chains``.
 from __future__ import annotations
 
 import json
+import os
 import random
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any, Protocol
 
+from sparklet.job.catalogs import catalog_properties
 from sparklet.job.errors import CommitConflictError, CommitStateUnknownError, TableError
 from sparklet.job.tables.chains import CHANGES, extend, found
 from sparklet.job.tables.declaration import Commit, Committed, Declaration, StagedWrite, Table
@@ -183,8 +185,8 @@ def open_table(table: Table, spark: Callable[[], SparkSession], warehouse: str |
 
 def _register(commit: Commit) -> None:
     """Enter a table of Delta into Glue's catalog, if that is the catalog; those of Iceberg are in theirs."""
-    if commit.table.format == "delta":
-        from sparklet.job.tables.glue import register
+    if commit.table.format == "delta" and catalog_properties(os.environ, commit.warehouse).get("type") == "glue":
+        from sparklet.job.tables.glue import register  # which needs pyiceberg
 
         register(commit.table.place, commit.warehouse)
 

@@ -21,12 +21,11 @@ _HIVE, _HADOOP = "org.apache.hadoop.hive", "org.apache.hadoop.mapred"
 def register(place: str, warehouse: str | None) -> None:
     """Enter a table of Delta at ``WAREHOUSE/DATABASE.db/TABLE`` as ``DATABASE.TABLE``, or bring its entry up to date.
 
-    Nothing happens if the catalog is not Glue's, or the table lies elsewhere. TableError if another one has the name.
+    The catalog is Glue's. Nothing happens if the table lies elsewhere. TableError if another one has the name.
     """
-    named = catalog_properties(os.environ, warehouse)
-    root = named.get("warehouse", "").rstrip("/")
+    root = catalog_properties(os.environ, warehouse).get("warehouse", "").rstrip("/")
     found = _NAMED.fullmatch(place[len(root) :]) if place.startswith(root) else None
-    if named.get("type") != "glue" or found is None:
+    if found is None:
         return
     database, name = found.groups()
     catalog: Any = load(warehouse)
