@@ -42,7 +42,7 @@ CAP, TIMEOUT_S, ROWS, SHARED = 2, 1.5, 500, 50
 TRIALS_A_SERVER = 20
 FAULTS = ("kill", "kill", "kill", "lost host", "cut", "zombie", "twice")
 STEPS = (
-    *(("pg_advisory_xact_lock", side) for side in ("before", "after")),
+    *(("SELECT pg_advisory_xact_lock", side) for side in ("before", "after")),
     *(("COPY", side) for side in ("before", "within", "after")),
     *(("INSERT INTO sparklet_commits", side) for side in ("before", "after")),
     *(("COMMIT", side) for side in ("before", "before", "after", "after")),

@@ -16,7 +16,10 @@ SIDES = ("before", "within", "after")  # within: the first rows of a COPY have p
 
 @dataclass
 class Strike:
-    """What happens to a client at its next statement that holds ``step``; ``go_on``: whether its bytes still pass."""
+    """What happens to a client at its next statement that begins with ``step``.
+
+    ``go_on``: whether its bytes still pass.
+    """
 
     step: str
     side: str
@@ -58,7 +61,7 @@ class Proxy:
         """The strike that is due, which is then used up."""
         with self._lock:
             found = self._strikes.get(application)
-            if found is None or found.side != side or found.step not in statement:
+            if found is None or found.side != side or not statement.startswith(found.step):
                 return None
             return self._strikes.pop(application)
 
@@ -77,8 +80,8 @@ class _Session:
             answers.start()
             while True:
                 kind, message = _message(self._client)
-                if kind in b"QP":
-                    self._statement = message[5:].decode(errors="replace")
+                if kind in b"QP":  # a statement, or one with a name before it
+                    self._statement = message[5:].split(b"\0")[kind == b"P"].decode(errors="replace")
                     self._hit("before")
                 self._server.sendall(message)
                 if kind == b"d":

@@ -93,8 +93,8 @@ class Database:
             with closing(made):
                 if held:
                     held.lost = lambda: made.abort(jvm.java.util.concurrent.ForkJoinPool.commonPool())
+                _ask(made, LIMITS.format(self.timeout_s))  # first: until then a frozen worker keeps its connection
                 made.setTransactionIsolation(READ_COMMITTED)  # what is read after a lock must be the newest
-                _ask(made, LIMITS.format(self.timeout_s))
                 made.setAutoCommit(False)
                 yield made
 
