@@ -75,17 +75,21 @@ class Footer:
 
 
 def load_footer(read: Read, size_bytes: int) -> Footer:
-    """Read a file's footer and take it apart, mostly with one read.
+    """Read a file's footer and take it apart.
 
     FooterError if the file is not Parquet, or of a kind that cannot be cut.
     """
+    return read_footer(*fetch_footer(read, size_bytes))
+
+
+def fetch_footer(read: Read, size_bytes: int) -> tuple[bytes, int]:
+    """A file's footer, without length and magic, mostly with one read, and where it lies; FooterError as above."""
     tail_bytes = min(TAIL_BYTES, size_bytes)
     tail = read(size_bytes - tail_bytes, tail_bytes)
     length = _footer_bytes(tail, size_bytes)
     start = size_bytes - TRAILER_BYTES - length
     within = tail_bytes - TRAILER_BYTES - length
-    document = tail[within:-TRAILER_BYTES] if within >= 0 else read(start, length)
-    return read_footer(document, start)
+    return tail[within:-TRAILER_BYTES] if within >= 0 else read(start, length), start
 
 
 def _footer_bytes(tail: bytes, size_bytes: int) -> int:

@@ -20,10 +20,10 @@ def engines_of(clients: AwsClients, named: Engines, env: Mapping[str, str]) -> M
         if name in CLUSTERS:
             continue
         try:
-            is_platform = name != FARGATE
-            made[name] = (
-                PLATFORMS[name](clients=clients, env=env, **of) if is_platform else tasks_of_shards(clients, of)
-            )
+            if name == FARGATE:
+                made[name] = tasks_of_shards(clients, of)
+            else:
+                made[name] = PLATFORMS[name](clients=clients, env=env, **of)
         except (KeyError, TypeError) as error:
             raise SettingsError(f"SPARKLET_ENGINES names no whole engine {name}: {error}") from error
     made |= clusters_of(named, made.get(FARGATE))

@@ -8,6 +8,7 @@ import gzip
 import json
 import math
 import re
+from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -70,12 +71,13 @@ class Platform(Engine):
             return f"{places[0]} do not name {table_format}; see docs/guide/elsewhere.md"
         return ""
 
+    @abstractmethod
     def _job(self, task_id: str) -> Job:
-        raise NotImplementedError
+        """As it is now."""
 
+    @abstractmethod
     def _release(self) -> tuple[str, tuple[int, int], tuple[str, str]]:
         """The platform's release, the least that has the worker's Python; where jars are named, and what is there."""
-        raise NotImplementedError
 
     def _ask(self, call: Callable[..., Any], **arguments: Any) -> Any:
         """A service's answer; RemoteTaskError, ``throttled`` if it refuses only for want of room."""

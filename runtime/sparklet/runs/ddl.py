@@ -5,13 +5,15 @@ missing. Else each folder is a partition that is added by its name, since nobody
 """
 
 import re
+import struct
+from functools import partial
 from io import BytesIO
 from typing import Any
 from urllib.parse import unquote
 
 from sparklet.errors import PlanError
 from sparklet.model import Run
-from sparklet.parquet_footer import TAIL_BYTES, TRAILER_BYTES
+from sparklet.parquet_footer import MAGIC, FooterError, fetch_footer
 from sparklet.planning.commit_files import commit_files, tables_in
 from sparklet.planning.deployment import Deployment
 from sparklet.ports import ObjectInfo, ObjectStore
@@ -85,20 +87,17 @@ def _columns(store: ObjectStore, files: list[ObjectInfo]) -> dict[str, str]:
 
     try:
         schema = pa.unify_schemas([_schema(store, info) for info in files])
-    except pa.ArrowException as error:
+    except (pa.ArrowException, FooterError) as error:
         raise PlanError(f"the columns of {files[0].uri} and {len(files) - 1} more cannot be told: {error}") from error
     return {each.name.lower(): hive_type(each.type) for each in schema}
 
 
 def _schema(store: ObjectStore, info: ObjectInfo) -> Any:
-    """A file's columns by its last bytes, which are all that pyarrow asks for."""
+    """A file's columns by its footer, which is all that pyarrow asks for."""
     from pyarrow import parquet
 
-    tail = store.get(info.uri, max(0, info.size_bytes - TAIL_BYTES))
-    footer_bytes = int.from_bytes(tail[-TRAILER_BYTES:-4], "little") + TRAILER_BYTES
-    if len(tail) < footer_bytes <= info.size_bytes:
-        tail = store.get(info.uri, info.size_bytes - footer_bytes)
-    return parquet.read_schema(BytesIO(tail)).remove_metadata()
+    footer, _ = fetch_footer(partial(store.get, info.uri), info.size_bytes)
+    return parquet.read_schema(BytesIO(footer + struct.pack("<I", len(footer)) + MAGIC)).remove_metadata()
 
 
 def _named(name: str) -> str:
