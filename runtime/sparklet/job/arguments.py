@@ -240,16 +240,19 @@ class Job(TableWrites, DatabaseAccess):
         """
         from sparklet.job.records import stream_records  # other scripts need not load it
 
-        batch = None
-        if table:
-            from sparklet.job.tables.declaration import Table
-            from sparklet.job.tables.staging import batch_for
-
-            batch = batch_for(self, Table.parse(table), None, spark, is_read=True)
-        else:
-            self.outcome.batches["", ""] = None  # read as a whole
-        without = batch.old if batch else ()
+        without = self._records_in(table, spark)
         return stream_records(spark, self.event, format, schema, mode, metadata, options, cause, without)
+
+    def _records_in(self, table: str | None, spark: SparkSession) -> Sequence[str]:
+        """The numbers of the records that a table has; without a table the batch is read as a whole."""
+        if not table:
+            self.outcome.batches["", ""] = None
+            return ()
+        from sparklet.job.tables.declaration import Table
+        from sparklet.job.tables.staging import batch_for
+
+        batch = batch_for(self, Table.parse(table), None, spark, is_read=True)
+        return batch.old if batch else ()
 
     def report(self, *, rows: int | None = None, output_bytes: int | None = None, outputs: Iterable[str] = ()) -> None:
         """Report written data to the worker; the ledger keeps the totals with the shard.
