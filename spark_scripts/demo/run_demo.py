@@ -20,9 +20,10 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -176,29 +177,17 @@ def demonstrate_route(demo: Demo) -> None:
         conf = {"spark.executor.memory": "1g", "spark.executor.extraJavaOptions": "-XX:+UseSerialGC"}
         os.environ["SPARKLET_ENGINES"] = json.dumps({"standalone": {"master": master, "conf": conf}})
         route = ("--route", "auto", "--max-shard-size", ROUTE_OVER, "--group-by", "prefix")
-        with killing_a_driver(demo.run_id, folder / "master.log"):
+        with beside(partial(kill_first_driver, demo.run_id, folder / "master.log")):
             result = demo.run_days(SCRIPT, folder / "flights", demo.each, *route)
     check_routes(demo, (folder / "master.log").read_text().count(REGISTERED))
     demo.check(result, demo.data.rows, LARGE - (-len(rest) // demo.each))
 
 
-@contextmanager
-def killing_a_driver(run_id: str, master_log: Path) -> Iterator[None]:
+def kill_first_driver(run_id: str, master_log: Path, done: threading.Event) -> None:
     """Kill the first driver of a run that reaches the cluster."""
-    done = threading.Event()
-
-    def kill() -> None:
-        while not done.wait(0.05):
-            if REGISTERED in master_log.read_text(errors="replace") and kill_driver(run_id):
-                break
-
-    thread = threading.Thread(target=kill, daemon=True)
-    thread.start()
-    try:
-        yield
-    finally:
-        done.set()
-        thread.join()
+    while not done.wait(0.05):
+        if REGISTERED in master_log.read_text(errors="replace") and kill_driver(run_id):
+            return
 
 
 def kill_driver(run_id: str) -> bool:
@@ -252,7 +241,7 @@ def demonstrate_poison(demo: Demo) -> None:
     say(f"poison: {CORRUPT} has a broken line, {VANISHES} vanishes after planning, the script hangs on {HANGS}")
     py_files = ("--py-files", str(SCRIPT), "--param", f"hang_on={HANGS}")
     limits = ("--timeout", str(POISON_TIMEOUT_S), "--max-attempts", "2")
-    with vanishing(demo.run_id, VANISHES):
+    with beside(partial(vanish, demo.run_id, VANISHES)):
         result = demo.run_days(POISONED_SCRIPT, flights, 1, *py_files, *limits, expect=FAILURES)
     check_causes(demo, result)
     before = demo.sparklet("status", demo.run_id, "--shards", expect=FAILURES)
@@ -272,10 +261,10 @@ def corrupt(day: Path) -> None:
 
 
 @contextmanager
-def vanishing(run_id: str, name: str) -> Iterator[None]:
-    """Delete an input object as soon as the run's plan is sealed."""
+def beside(work: Callable[[threading.Event], None]) -> Iterator[None]:
+    """Do some work beside the block, whose end sets the event."""
     done = threading.Event()
-    thread = threading.Thread(target=_vanish, args=(run_id, name, done), daemon=True)
+    thread = threading.Thread(target=work, args=[done], daemon=True)
     thread.start()
     try:
         yield
@@ -284,7 +273,8 @@ def vanishing(run_id: str, name: str) -> Iterator[None]:
         thread.join()
 
 
-def _vanish(run_id: str, name: str, done: threading.Event) -> None:
+def vanish(run_id: str, name: str, done: threading.Event) -> None:
+    """Delete an input object as soon as the run's plan is sealed."""
     state = default_state_dir()
     while not done.wait(0.5):
         if running(state) is None:
