@@ -3,17 +3,17 @@
 import http.client
 import json
 import threading
-from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from sparklet.errors import GatewayLostError
+from sparklet.ledger.rules import LEASE_S
 from sparklet.model import Failure, ShardState
 from sparklet.spark.runner import Output, ScriptCall, ScriptResult
 from sparklet.worker.microvm import HOOKS, Machine, drain
 from sparklet.worker.one_shard import ShardCommand
-from tests.unit.worker.conftest import LEASE_S, Bench
+from tests.unit.worker.conftest import Bench
 
 ENGINE, MACHINE, OTHER = "microvm", "mvm-1", "mvm-2"
 LIFE_S = 28_680.0
@@ -37,7 +37,7 @@ def work(bench: Bench, machine: Machine | None = None) -> list[str]:
 
 
 def states(bench: Bench) -> list[ShardState]:
-    return [record.state for record in bench.ledger.shards.all("run-1")]
+    return [record.state for record in bench.ledger.shards.list("run-1")]
 
 
 def test_a_machine_goes_on_until_no_shard_waits(bench: Bench) -> None:
@@ -46,7 +46,7 @@ def test_a_machine_goes_on_until_no_shard_waits(bench: Bench) -> None:
     assert sorted(work(bench)) == ["s3://in/0.csv", "s3://in/1.csv", "s3://in/2.csv"]
 
     assert states(bench) == [ShardState.SUCCEEDED] * 3
-    assert {record.task_id for record in bench.ledger.shards.all("run-1")} == {MACHINE}  # whom a cancelled run stops
+    assert {record.task_id for record in bench.ledger.shards.list("run-1")} == {MACHINE}  # whom a cancelled run stops
 
 
 def test_a_shard_that_another_worker_was_started_for_is_left(bench: Bench) -> None:
