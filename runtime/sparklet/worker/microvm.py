@@ -7,10 +7,8 @@ machine. Up to ``run`` nothing of a stack is known here (docs/decisions/0045-mic
 
 import json
 import os
-import shutil
 import signal
 import sys
-import tempfile
 import threading
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -19,10 +17,10 @@ from pathlib import Path
 from queue import SimpleQueue
 from typing import Any
 
-from sparklet.errors import SettingsError, SparkletError
+from sparklet.errors import RemoteTaskError, SettingsError, SparkletError
 from sparklet.model import ShardState
 from sparklet.settings import spark_settings, worker_settings
-from sparklet.spark.guards import Deadline
+from sparklet.spark.guards import Deadline, task_folder
 from sparklet.spark.runner import Runner, ScriptCall
 from sparklet.spark.warm_gateway import runner_for
 from sparklet.worker.handler import worker_over_aws
@@ -106,16 +104,11 @@ def drain(shards: ShardClaims, worker: Worker, command: ShardCommand, machine_id
 
 def warm_up(runner: Runner, scratch: Path) -> None:
     """Have a script run, so that JVM, session and first query lie before the snapshot; raise if it fails."""
-    folder = Path(tempfile.mkdtemp(prefix="sparklet-warm-up-", dir=scratch))
-    said: list[bytes] = []
-    try:
-        script = folder / "warm_up.py"
-        script.write_text(WARM_UP)
+    with task_folder(scratch, "warm-up") as folder:
+        (script := folder / "warm_up.py").write_text(WARM_UP)
         call = ScriptCall(script, (), folder, Deadline.within(WARMS_UP_WITHIN_S))
-        if runner.run(call, lambda stream, line: said.append(line)).exit_code:
-            raise SettingsError(f"the worker cannot run a script: {b''.join(said[-10:]).decode(errors='replace')}")
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
+        if (result := runner.run(call, lambda stream, line: None)).exit_code:
+            raise SettingsError(f"the worker cannot run a script: {result.stderr_tail}")
 
 
 def main(port: int = PORT) -> int:
@@ -157,7 +150,6 @@ def work(machine: Machine, runner: Runner, asked: Mapping[str, Any]) -> None:
 def terminate(log: Log, machine_id: str) -> None:
     """End this machine, and what it costs."""
     from sparklet.aws.clients import AwsClients, failing_as
-    from sparklet.errors import RemoteTaskError
 
     try:
         with failing_as(RemoteTaskError, f"{machine_id} could not be terminated"):

@@ -46,7 +46,7 @@ def started(template: dict[str, Any], function: str) -> FargateTasks:
 def filled_in(text: dict[str, str], given: Mapping[str, str]) -> str:
     """A text of the template with these parameters, the others as by default."""
     usual = {name: each.get("Default", "") for name, each in load_template()["Parameters"].items()}
-    return re.sub(r"\$\{(\w+)\}", lambda match: {**usual, **given}[match[1]], text["Fn::Sub"])
+    return re.sub(r"\$\{(\w+)\}", lambda match: str({**usual, **given}[match[1]]), text["Fn::Sub"])
 
 
 def test_without_parameters_there_is_no_engine(template: dict[str, Any]) -> None:
