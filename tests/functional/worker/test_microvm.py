@@ -22,7 +22,8 @@ from sparklet.planning.deployment import Deployment
 from sparklet.runs.engines import start_workers
 from sparklet.worker.microvm import HOOKS
 from tests.functional.local.conftest import eventually
-from tests.functional.worker.worker_process import CREDENTIALS, small_env, stand_in
+from tests.functional.worker.conftest import small_env
+from tests.functional.worker.worker_process import CREDENTIALS, stand_in
 from tests.stand_ins.ledger_table import table_definition
 from tests.stand_ins.memory import MemoryTaskQueue
 from tests.stand_ins.ministack import free_port
@@ -30,10 +31,8 @@ from tests.stand_ins.ministack import free_port
 pytestmark = [pytest.mark.spark, pytest.mark.stack, pytest.mark.slow]
 
 BUCKET, TABLE, ENGINE, RUN = "runs", "ledger", "microvm", "flights-1"
-NAMED = {
-    "image": "arn:aws:lambda:us-east-1:123456789012:microvm-image:sparklet",
-    "role": "arn:aws:iam::123456789012:role/machines",
-}
+IMAGE = "arn:aws:lambda:us-east-1:123456789012:microvm-image:sparklet"
+ROLE = "arn:aws:iam::123456789012:role/machines"
 SHARDS = 3
 SCRIPT = b"""
 import pathlib, time
@@ -131,7 +130,7 @@ def planned(clients: AwsClients, first: Path) -> Deployment:
     )
     ledger.runs.seal_plan(RUN, SHARDS, SHARDS, 12)
     env = {"SPARKLET_BUCKET": BUCKET, "SPARKLET_LEDGER_TABLE": TABLE}
-    engines = {ENGINE: MicroVms(clients=clients, env=env, **NAMED, workers=1)}
+    engines = {ENGINE: MicroVms(clients=clients, env=env, image=IMAGE, role=ROLE, workers=1)}
     return Deployment(BUCKET, store, ledger, MemoryTaskQueue(), SystemClock(), engines=engines)
 
 

@@ -22,7 +22,7 @@ ENV = {"SPARKLET_BUCKET": "runs", "SPARKLET_LEDGER_TABLE": "ledger"}
 COMMAND = ("shard", "--run", "flights-1", "--shard", "7", "--generation", "0")
 NAMED = {"image": IMAGE, "role": ROLE, "connector": "", "workers": 4}
 STARTED = datetime(2026, 11, 22, 10, tzinfo=UTC)
-FOUND = {"microvmId": "mvm-1", "endpoint": "https://mvm-1", "imageArn": IMAGE, "imageVersion": "1.0"}
+FOUND: dict[str, Any] = {"microvmId": "mvm-1", "endpoint": "https://mvm-1", "imageArn": IMAGE, "imageVersion": "1.0"}
 FOUND |= {"maximumDurationInSeconds": 28_800, "startedAt": STARTED}
 
 
