@@ -6,6 +6,7 @@ else from the first ``clean``, which compiles it.
 """
 
 import contextlib
+import os
 import re
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -22,6 +23,18 @@ BOOT_LOCALE = "sparklet:locale"
 BOOT_THREADS = "sparklet:threads"
 CANCEL_POLL_S = 0.1
 MIN_SHARED = 0.5  # an archive holds three quarters of a JVM's classes, Java's own archive a sixth
+
+RANDOM_STATES = (  # a class, its static field, a field of that
+    ("java.util.Random", "seedUniquifier"),
+    ("java.util.Collections", "r"),
+    ("java.util.SplittableRandom", "defaultGen"),
+    ("java.util.UUID$Holder", "numberGenerator"),
+    ("java.util.concurrent.ThreadLocalRandom", "seeder"),
+    ("java.lang.Math$RandomNumberGeneratorHolder", "randomNumberGenerator"),
+    ("scala.util.Random$", "MODULE$"),
+    ("org.apache.spark.util.Utils$", "MODULE$", "random"),
+    ("org.apache.spark.internal.io.SparkHadoopWriterUtils$", "MODULE$", "RAND"),
+)
 
 _SPECIAL = re.compile(r"[\\ \t\n\r\f=:#!]")
 _COUNTED = re.compile(r"(\d+) classes \((\d+) shared\)")
@@ -41,12 +54,17 @@ def _connected(port: int, secret: str) -> Iterator[JavaGateway]:
         client.close()  # our side only: shutdown() would end the JVM's
 
 
-def prepare(port: int, secret: str, properties: Mapping[str, str], *, first: bool, keep: bool) -> bool:
+def prepare(
+    port: int, secret: str, properties: Mapping[str, str], *, first: bool, keep: bool, restored: bool = False
+) -> bool:
     """Set the task's system properties, the source of its SparkConf; returns whether its context can be a kept one.
 
-    The first call also keeps the JVM's original properties, locale and number of threads.
+    The first call also keeps the JVM's original properties, locale and number of threads; the first one in a
+    ``restored`` environment renews the random states.
     """
     with _connected(port, secret) as client:
+        if restored:
+            _reseed(client)
         if first:
             _log_in(client)
             bindings, java = _kept(client, "GATEWAY_SERVER").getGateway().getBindings(), client.jvm.java
@@ -172,6 +190,25 @@ def _made(client: JavaGateway, kind: Any, *values: Any) -> Any:
     for place, value in enumerate(values):
         arguments[place] = value
     return kind.getConstructors()[0].newInstance(arguments)
+
+
+def _reseed(client: JavaGateway) -> None:
+    """Give the JVM random states that no other environment has, though all have been restored from one snapshot."""
+    find: Any = client.jvm.java.lang.Class.forName
+    for name, *fields in RANDOM_STATES:
+        kind, state = find(name), None
+        for field in fields:
+            found = kind.getDeclaredField(field)
+            found.setAccessible(True)
+            state = found.get(state)
+            kind = state.getClass() if state is not None else None
+        if state is None:  # made at its first use
+            continue
+        seed = int.from_bytes(os.urandom(8), "big", signed=True)
+        if kind.getName().endswith(".AtomicLong"):
+            state.set(seed)
+        else:
+            state.setSeed(seed)
 
 
 def _log_in(client: JavaGateway) -> None:
