@@ -1,0 +1,167 @@
+"""A rehearsed worker: its first event finds a clean JVM, and nothing of the snapshot that others have, too."""
+
+import json
+import os
+import subprocess
+import sys
+import time
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sparklet.cli.environment import jar_cache
+from sparklet.local.jars import ensure_jars
+from sparklet.worker.rehearsal import rehearse
+from tests.functional.worker.conftest import MARK, SMALL, SPARK, STACK, Bench, make, marked, wait_until_none
+from tests.functional.worker.test_runners_freeze import freeze
+from tests.stand_ins.lambda_environment import LambdaEnvironment, lambda_environment
+
+pytestmark = pytest.mark.spark
+
+ROOT = Path(__file__).resolve().parents[3]
+RUNTIME = ROOT / "tests" / "stand_ins" / "lambda_runtime"
+
+STATES = """
+import json, random, uuid
+from pyspark import SparkContext
+from sparklet.spark.jvm_session import RANDOM_STATES
+
+SparkContext._ensure_initialized()
+java = SparkContext._jvm
+
+def state(name, *fields):
+    found, kind = None, java.java.lang.Class.forName(name)
+    for field in fields:
+        field = kind.getDeclaredField(field)
+        field.setAccessible(True)
+        found = field.get(found)
+        kind = found and found.getClass()
+    return found
+
+seeded = {each[0]: state(*each) for each in RANDOM_STATES if each[0] != "java.util.UUID$Holder"}
+seeded = {name: each for name, each in seeded.items() if each is not None}
+"""
+RECORD = STATES + "for each in seeded.values():\n    (each.set if hasattr(each, 'set') else each.setSeed)(42)\n"
+DRAW = STATES + (
+    "drawn = {name: each.get() if 'AtomicLong' in each.getClass().getName() else each.nextLong()"
+    " for name, each in seeded.items()}\n"
+    "print(json.dumps({**drawn, 'python': random.random(), 'uuid': str(uuid.uuid4())}))"
+)
+
+
+@pytest.fixture(scope="module")
+def warm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bench]:
+    """A runner that has rehearsed."""
+    scratch = tmp_path_factory.mktemp("rehearsed")
+    runner = make("warm", scratch)
+    runner.start()
+    assert rehearse(runner, scratch, ("files",))
+    yield Bench(runner, scratch)
+    runner.close()
+
+
+def test_a_rehearsal_leaves_no_trace(warm: Bench) -> None:
+    look = "import json, os\nprint(json.dumps([os.listdir('.'), [t.name for t in spark.catalog.listTables()]]))"
+
+    assert warm.run(SPARK + look).told() == [[], []]
+    assert [path.name for path in warm.scratch.iterdir() if path.name.startswith("task-")] == []
+
+
+def test_restored_workers_draw_different_numbers(warm: Bench) -> None:
+    """Two environments begin from the same recorded states; without a restore they draw the same."""
+
+    def drawn(*, restored: bool) -> dict[str, Any]:
+        warm.run(RECORD)
+        if restored:
+            warm.runner.renew(dict)
+        told: dict[str, Any] = warm.run(DRAW).told()
+        return told
+
+    first, second = drawn(restored=False), drawn(restored=False)
+    assert len(first) > 8
+    same = {name for name in first if first[name] == second[name]}
+    assert set(first) - same == {"python", "uuid"}  # a fork's own
+
+    third, fourth = drawn(restored=True), drawn(restored=True)
+
+    everything = list(zip(first.values(), third.values(), fourth.values(), strict=True))
+    assert all(len(set(each)) == 3 for each in everything)
+
+
+JOB = b"""
+import json, os
+import boto3
+from sparklet.job import Job
+
+job = Job.from_args()
+spark = job.spark()
+started_ms = spark._jvm.java.lang.management.ManagementFactory.getRuntimeMXBean().getStartTime()
+rows = spark.read.csv("s3://bucket/rows.csv", header=True).count()
+keys = [os.environ["AWS_ACCESS_KEY_ID"], boto3.Session().get_credentials().access_key]
+job.answer({"rows": rows, "keys": keys, "jvm_started_s": started_ms / 1000})
+"""
+
+
+@dataclass(frozen=True)
+class Function:
+    """A worker in an environment."""
+
+    process: "subprocess.Popen[bytes]"
+    mark: str
+    log: Path
+
+
+@contextmanager
+def function(around: LambdaEnvironment, folder: Path, jars: list[Path]) -> Iterator[Function]:
+    mark, log, scratch = uuid.uuid4().hex, folder / "log", folder / "scratch"
+    scratch.mkdir()
+    foreign = ("AWS_", "SPARKLET_")
+    own = {
+        "SPARKLET_SCRATCH": str(scratch),
+        "SPARKLET_JARS": os.pathsep.join(map(str, jars)),
+        "SPARKLET_SCRIPT_PREFIXES": "s3://bucket/",
+        "SCRIPT_LOCATION": "s3://bucket/job.py",
+        "PYTHONPATH": os.pathsep.join([str(RUNTIME), *sys.path]),
+        MARK: mark,
+    }
+    environ = {name: value for name, value in os.environ.items() if not name.startswith(foreign)}
+    with log.open("wb") as out:
+        process = subprocess.Popen(
+            [sys.executable, str(RUNTIME / "runtime_client.py"), "sparklet.worker.handler.lambda_handler"],
+            stdout=out,
+            stderr=subprocess.STDOUT,
+            env={**environ, **SMALL, **around.variables(), **own},
+        )
+    try:
+        yield Function(process, mark, log)
+    finally:
+        process.kill()
+        process.communicate()
+    assert wait_until_none(mark) == {}
+
+
+def test_a_thawed_worker_uses_todays_credentials(tmp_path: Path) -> None:
+    jars = ensure_jars(STACK, jar_cache(), ["s3"], progress=print)
+    objects = {"/bucket/job.py": JOB, "/bucket/rows.csv": b"id\n1\n2\n"}
+    with lambda_environment(objects) as around, function(around, tmp_path, jars) as worker:
+        assert around.snapshot.wait(180), worker.log.read_text()
+        assert around.asked == set()
+        rehearsed_s = time.time()
+        freeze([worker], 3)
+        around.key = "TODAY"
+        around.restored.set()
+
+        answer = around.invoke({})["answer"]
+
+        assert answer["rows"] == 2
+        assert answer["keys"] == ["TODAY", "TODAY"]
+        assert answer["jvm_started_s"] < rehearsed_s
+        assert around.asked == {("boto3", "TODAY"), ("S3A", "TODAY")}
+        lines = [json.loads(line) for line in worker.log.read_text().splitlines() if line.startswith("{")]
+        assert [line["jvm_kept"] for line in lines if line["message"] == "rehearsed"] == [True]
+        assert marked(worker.mark)
