@@ -146,7 +146,7 @@ def function(around: LambdaEnvironment, folder: Path, jars: list[Path]) -> Itera
 
 
 def test_a_thawed_worker_uses_todays_credentials(tmp_path: Path) -> None:
-    jars = ensure_jars(STACK, jar_cache(), ["s3"], progress=print)
+    jars = ensure_jars(STACK, jar_cache(), ["s3a"], progress=print)
     objects = {"/bucket/job.py": JOB, "/bucket/rows.csv": b"id\n1\n2\n"}
     with lambda_environment(objects) as around, function(around, tmp_path, jars) as worker:
         assert around.snapshot.wait(180), worker.log.read_text()
