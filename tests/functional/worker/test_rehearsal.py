@@ -28,6 +28,7 @@ RUNTIME = ROOT / "tests" / "stand_ins" / "lambda_runtime"
 
 STATES = """
 import json, random, uuid
+import numpy
 from pyspark import SparkContext
 from sparklet.spark.jvm_session import RANDOM_STATES
 
@@ -50,7 +51,8 @@ RECORD = STATES + "for each in seeded.values():\n    (each.set if hasattr(each, 
 DRAW = STATES + (
     "drawn = {name: each.get() if 'AtomicLong' in each.getClass().getName() else each.nextLong()"
     " for name, each in seeded.items()}\n"
-    "print(json.dumps({**drawn, 'python': random.random(), 'uuid': str(uuid.uuid4())}))"
+    "drawn |= {'python': random.random(), 'numpy': numpy.random.random(), 'uuid': str(uuid.uuid4())}\n"
+    "print(json.dumps(drawn))"
 )
 
 
@@ -85,7 +87,7 @@ def test_restored_workers_draw_different_numbers(warm: Bench) -> None:
     first, second = drawn(restored=False), drawn(restored=False)
     assert len(first) > 8
     same = {name for name in first if first[name] == second[name]}
-    assert set(first) - same == {"python", "uuid"}  # a fork's own
+    assert set(first) - same == {"python", "numpy", "uuid"}  # a fork's own
 
     third, fourth = drawn(restored=True), drawn(restored=True)
 
