@@ -101,8 +101,7 @@ def _rehearse() -> None:
     runner = _runner()
     if isinstance(runner, WarmRunner):
         renew_after_restore(runner)
-        rehearse(runner, _settings().scratch)
-    rehearse_clients()
+        rehearse(runner, _settings().scratch, clients=rehearse_clients)
 
 
 if "AWS_LAMBDA_FUNCTION_NAME" in os.environ:  # in Lambda, not in a test that imports this module

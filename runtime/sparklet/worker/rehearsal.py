@@ -9,12 +9,12 @@ import random
 import ssl
 import time
 import urllib.request
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 
 from sparklet.spark.guards import Deadline, task_folder
-from sparklet.spark.runner import ScriptCall, Stream
-from sparklet.spark.script_output import Tail
+from sparklet.spark.runner import ScriptCall
 from sparklet.spark.spark_options import INPUTS
 from sparklet.spark.warm_gateway import WarmRunner
 from sparklet.worker.log import Log
@@ -24,45 +24,44 @@ PARTS = ("files", "delta", "iceberg", "hudi", "s3", "files")
 LIMIT_S = 100.0  # init before a snapshot has 130 s, or the function's timeout if that is longer
 GRACE_S = 5.0
 ENDPOINT_LIMIT_S = 2.0
-MAX_LOGGED_BYTES = 4096
 SCRIPT = Path(__file__).parents[1] / "spark" / "rehearsed.py"
 
 
-def rehearse(runner: WarmRunner, scratch: Path, parts: tuple[str, ...] = PARTS, limit_s: float = LIMIT_S) -> bool:
-    """Run the parts as tasks; returns whether the JVM that did them all is there, verified as clean.
+def rehearse(
+    runner: WarmRunner,
+    scratch: Path,
+    parts: Sequence[str] = PARTS,
+    limit_s: float = LIMIT_S,
+    clients: Callable[[], None] = lambda: None,
+) -> bool:
+    """Run the parts as tasks, and ``clients`` while the JVM boots.
 
-    Never raises: a worker that could not rehearse is one as on demand.
+    Returns whether a JVM that has rehearsed is there, verified as clean. Never raises: a worker that could not rehearse
+    is one as on demand.
     """
     log, deadline, started_s, jvms = Log(), Deadline.within(limit_s, GRACE_S), time.monotonic(), runner.jvm_starts
+    steps = [("clients", clients), *((part, partial(_run, runner, scratch, part, deadline)) for part in parts)]
     done = []
-    for part in parts:
+    for name, step in steps:
         try:
-            problem = _problem(runner, scratch, part, deadline)
+            step()
+            done.append(name)
         except Exception as error:  # noqa: BLE001 - whatever it is, init must not fail
-            problem = f"{type(error).__name__}: {error}"
-        if problem:
-            log.warning("a part of the rehearsal failed", part=part, error=problem)
-        else:
-            done.append(part)
-    kept = bool(done) and runner.jvm_starts == jvms
+            log.warning("a part of the rehearsal failed", part=name, error=f"{type(error).__name__}: {error}")
+    kept = runner.jvm_starts == jvms and not set(parts).isdisjoint(done)
     log.info("rehearsed", parts=done, jvm_kept=kept, duration_s=round(time.monotonic() - started_s, 3))
     return kept
 
 
-def _problem(runner: WarmRunner, scratch: Path, part: str, deadline: Deadline) -> str:
-    errors = Tail(MAX_LOGGED_BYTES)
-
-    def output(stream: Stream, line: bytes) -> None:
-        if stream == "stderr":
-            errors.add(line)
-
+def _run(runner: WarmRunner, scratch: Path, part: str, deadline: Deadline) -> None:
     with task_folder(scratch, f"rehearsal-{part}") as own:
         folder = own / "work"
         folder.mkdir()
         (own / INPUTS).touch()
         env = {"SPARKLET_OUTCOME_FILE": str(folder / "outcome.json")}
-        result = runner.run(ScriptCall(SCRIPT, (part,), folder, deadline, env), output)
-    return errors.text() if result.exit_code else ""
+        result = runner.run(ScriptCall(SCRIPT, (part,), folder, deadline, env), lambda stream, line: None)
+    if result.exit_code:
+        raise RuntimeError(result.stderr_tail)
 
 
 def renew_after_restore(runner: WarmRunner, env: Mapping[str, str] = os.environ) -> None:
