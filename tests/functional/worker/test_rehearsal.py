@@ -8,7 +8,6 @@ import time
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +17,7 @@ from sparklet.cli.environment import jar_cache
 from sparklet.local.jars import ensure_jars
 from sparklet.worker.rehearsal import rehearse
 from tests.functional.worker.conftest import MARK, SMALL, SPARK, STACK, Bench, make, marked, wait_until_none
-from tests.functional.worker.test_runners_freeze import freeze
+from tests.functional.worker.test_runners_freeze import Worker, freeze
 from tests.stand_ins.lambda_environment import LambdaEnvironment, lambda_environment
 
 pytestmark = pytest.mark.spark
@@ -109,18 +108,9 @@ job.answer({"rows": rows, "keys": keys, "jvm_started_s": started_ms / 1000})
 """
 
 
-@dataclass(frozen=True)
-class Function:
-    """A worker in an environment."""
-
-    process: "subprocess.Popen[bytes]"
-    mark: str
-    log: Path
-
-
 @contextmanager
-def function(around: LambdaEnvironment, folder: Path, jars: list[Path]) -> Iterator[Function]:
-    mark, log, scratch = uuid.uuid4().hex, folder / "log", folder / "scratch"
+def function(around: LambdaEnvironment, folder: Path, jars: list[Path]) -> Iterator[Worker]:
+    mark, scratch = uuid.uuid4().hex, folder / "scratch"
     scratch.mkdir()
     foreign = ("AWS_", "SPARKLET_")
     own = {
@@ -132,15 +122,16 @@ def function(around: LambdaEnvironment, folder: Path, jars: list[Path]) -> Itera
         MARK: mark,
     }
     environ = {name: value for name, value in os.environ.items() if not name.startswith(foreign)}
-    with log.open("wb") as out:
+    with (folder / "log").open("wb") as out:
         process = subprocess.Popen(
             [sys.executable, str(RUNTIME / "runtime_client.py"), "sparklet.worker.handler.lambda_handler"],
             stdout=out,
             stderr=subprocess.STDOUT,
+            text=True,
             env={**environ, **SMALL, **around.variables(), **own},
         )
     try:
-        yield Function(process, mark, log)
+        yield Worker(process, folder, mark)
     finally:
         process.kill()
         process.communicate()
@@ -151,7 +142,7 @@ def test_a_thawed_worker_uses_todays_credentials(tmp_path: Path) -> None:
     jars = ensure_jars(STACK, jar_cache(), ["s3a"], progress=print)
     objects = {"/bucket/job.py": JOB, "/bucket/rows.csv": b"id\n1\n2\n"}
     with lambda_environment(objects) as around, function(around, tmp_path, jars) as worker:
-        assert around.snapshot.wait(180), worker.log.read_text()
+        assert around.snapshot.wait(180), (tmp_path / "log").read_text()
         assert around.asked == set()
         rehearsed_s = time.time()
         freeze([worker], 3)
@@ -164,6 +155,6 @@ def test_a_thawed_worker_uses_todays_credentials(tmp_path: Path) -> None:
         assert answer["keys"] == ["TODAY", "TODAY"]
         assert answer["jvm_started_s"] < rehearsed_s
         assert around.asked == {("boto3", "TODAY"), ("S3A", "TODAY")}
-        lines = [json.loads(line) for line in worker.log.read_text().splitlines() if line.startswith("{")]
+        lines = [json.loads(line) for line in (tmp_path / "log").read_text().splitlines() if line.startswith("{")]
         assert [line["jvm_kept"] for line in lines if line["message"] == "rehearsed"] == [True]
         assert marked(worker.mark)
