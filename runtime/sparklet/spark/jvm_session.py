@@ -24,18 +24,6 @@ BOOT_THREADS = "sparklet:threads"
 CANCEL_POLL_S = 0.1
 MIN_SHARED = 0.5  # an archive holds three quarters of a JVM's classes, Java's own archive a sixth
 
-RANDOM_STATES = (  # a class, its static field, a field of that
-    ("java.util.Random", "seedUniquifier"),
-    ("java.util.Collections", "r"),
-    ("java.util.SplittableRandom", "defaultGen"),
-    ("java.util.UUID$Holder", "numberGenerator"),
-    ("java.util.concurrent.ThreadLocalRandom", "seeder"),
-    ("java.lang.Math$RandomNumberGeneratorHolder", "randomNumberGenerator"),
-    ("scala.util.Random$", "MODULE$"),
-    ("org.apache.spark.util.Utils$", "MODULE$", "random"),
-    ("org.apache.spark.internal.io.SparkHadoopWriterUtils$", "MODULE$", "RAND"),
-)
-
 _SPECIAL = re.compile(r"[\\ \t\n\r\f=:#!]")
 _COUNTED = re.compile(r"(\d+) classes \((\d+) shared\)")
 _NAMES = {"\n": r"\n", "\r": r"\r", "\t": r"\t", "\f": r"\f"}
@@ -63,8 +51,6 @@ def prepare(
     ``restored`` environment renews the random states.
     """
     with _connected(port, secret) as client:
-        if restored:
-            _reseed(client)
         if first:
             _log_in(client)
             bindings, java = _kept(client, "GATEWAY_SERVER").getGateway().getBindings(), client.jvm.java
@@ -76,6 +62,8 @@ def prepare(
                 java.lang.System.getProperties().load(java.io.StringReader(_encoded(properties)))
                 return False
             _install(client, keep, ahead=True)
+        if restored:
+            client.entry_point.reseed(int.from_bytes(os.urandom(8), "big", signed=True))
         client.entry_point.prepare(_encoded(properties))
         return keep
 
@@ -190,25 +178,6 @@ def _made(client: JavaGateway, kind: Any, *values: Any) -> Any:
     for place, value in enumerate(values):
         arguments[place] = value
     return kind.getConstructors()[0].newInstance(arguments)
-
-
-def _reseed(client: JavaGateway) -> None:
-    """Give the JVM random states that no other environment has, though all have been restored from one snapshot."""
-    find: Any = client.jvm.java.lang.Class.forName
-    for name, *fields in RANDOM_STATES:
-        kind, state = find(name), None
-        for field in fields:
-            found = kind.getDeclaredField(field)
-            found.setAccessible(True)
-            state = found.get(state)
-            kind = state.getClass() if state is not None else None
-        if state is None:  # made at its first use
-            continue
-        seed = int.from_bytes(os.urandom(8), "big", signed=True)
-        if kind.getName().endswith(".AtomicLong"):
-            state.set(seed)
-        else:
-            state.setSeed(seed)
 
 
 def _log_in(client: JavaGateway) -> None:
