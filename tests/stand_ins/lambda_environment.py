@@ -17,6 +17,7 @@ from queue import Queue
 from typing import Any
 
 TOKEN = "the environment's own"
+NOTHING = b"<ListBucketResult><KeyCount>0</KeyCount><IsTruncated>false</IsTruncated></ListBucketResult>"
 RUNTIME, CREDENTIALS = "/2018-06-01/runtime/", "/2021-04-23/credentials"
 
 
@@ -90,7 +91,9 @@ class Handler(BaseHTTPRequestHandler):
         client = "boto3" if self.headers["User-Agent"].startswith("Boto3") else "S3A"
         self.environment.asked.add((client, signed[1] if signed else ""))
         content = self.environment.objects.get(self.path)
-        if content is None:
+        if "list-type=" in self.path:
+            self._answer(NOTHING)
+        elif content is None:
             self._answer(b"", 404)
         elif wanted := self.headers.get("Range", "").removeprefix("bytes="):
             first, last = (int(end) for end in wanted.split("-"))
