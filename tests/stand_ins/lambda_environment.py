@@ -14,10 +14,12 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from queue import Queue
+from types import MappingProxyType
 from typing import Any
 
 TOKEN = "the environment's own"
 NOTHING = b"<ListBucketResult><KeyCount>0</KeyCount><IsTruncated>false</IsTruncated></ListBucketResult>"
+ETAG = '"1-1"'  # with a hyphen it is nobody's MD5
 RUNTIME, CREDENTIALS = "/2018-06-01/runtime/", "/2021-04-23/credentials"
 
 
@@ -73,7 +75,7 @@ class Handler(BaseHTTPRequestHandler):
         elif self.path == f"{RUNTIME}invocation/next":
             event, deadline_ms = here.events.get(), int(time.time() * 1000) + 120_000
             ids = {"Lambda-Runtime-Aws-Request-Id": "request-1", "Lambda-Runtime-Deadline-Ms": str(deadline_ms)}
-            self._answer(json.dumps(event).encode(), **ids)
+            self._answer(json.dumps(event).encode(), 200, ids)
         elif self.path == CREDENTIALS:
             known = self.headers["Authorization"] == TOKEN
             self._answer(json.dumps(here.credentials()).encode() if known else b"{}", 200 if known else 403)
@@ -99,11 +101,11 @@ class Handler(BaseHTTPRequestHandler):
             first, last = (int(end) for end in wanted.split("-"))
             part = content[first : last + 1]
             place = f"bytes {first}-{first + len(part) - 1}/{len(content)}"
-            self._answer(part, 206, **{"Content-Range": place, "ETag": '"1-1"'})
+            self._answer(part, 206, {"Content-Range": place, "ETag": ETAG})
         else:
-            self._answer(content, ETag='"1-1"')
+            self._answer(content, 200, {"ETag": ETAG})
 
-    def _answer(self, content: bytes, status: int = 200, **headers: str) -> None:
+    def _answer(self, content: bytes, status: int = 200, headers: Mapping[str, str] = MappingProxyType({})) -> None:
         self.send_response(status)
         fixed = {"Content-Length": str(len(content)), "Last-Modified": "Sun, 22 Nov 2026 00:00:00 GMT"}
         for name, value in {**fixed, **headers}.items():

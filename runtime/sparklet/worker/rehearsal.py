@@ -3,6 +3,7 @@
 Only where a snapshot or provisioned concurrency follows (docs/decisions/0044); on demand nobody imports this.
 """
 
+import importlib
 import json
 import os
 import random
@@ -40,7 +41,8 @@ def rehearse(
     is one as on demand.
     """
     log, deadline, started_s, jvms = Log(), Deadline.within(limit_s, GRACE_S), time.monotonic(), runner.jvm_starts
-    steps = [("clients", clients), *((part, partial(_run, runner, scratch, part, deadline)) for part in parts)]
+    steps: list[tuple[str, Callable[[], None]]] = [("clients", clients)]
+    steps += ((part, partial(_run, runner, scratch, part, deadline)) for part in parts)
     done = []
     for name, step in steps:
         try:
@@ -67,9 +69,8 @@ def _run(runner: WarmRunner, scratch: Path, part: str, deadline: Deadline) -> No
 def renew_after_restore(runner: WarmRunner, env: Mapping[str, str] = os.environ) -> None:
     """If a snapshot follows, register ``renew`` for each environment that is restored from it."""
     if env.get("AWS_LAMBDA_INITIALIZATION_TYPE") == SNAP_START:
-        from snapshot_restore_py import register_after_restore  # awslambdaric brings it
-
-        register_after_restore(renew, runner)
+        hooks = importlib.import_module("snapshot_restore_py")  # awslambdaric brings it
+        hooks.register_after_restore(renew, runner)
 
 
 def renew(runner: WarmRunner) -> None:

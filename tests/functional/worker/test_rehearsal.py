@@ -15,6 +15,7 @@ import pytest
 
 from sparklet.cli.environment import jar_cache
 from sparklet.local.jars import ensure_jars
+from sparklet.spark.warm_gateway import WarmRunner
 from sparklet.worker.rehearsal import rehearse
 from tests.functional.worker.conftest import MARK, SMALL, SPARK, STACK, Bench, make, marked, wait_until_none
 from tests.functional.worker.test_runners_freeze import Worker, freeze
@@ -67,6 +68,7 @@ def warm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bench]:
     """A runner that has rehearsed."""
     scratch = tmp_path_factory.mktemp("rehearsed")
     runner = make("warm", scratch)
+    assert isinstance(runner, WarmRunner)
     runner.start()
     assert rehearse(runner, scratch, ("files",))
     yield Bench(runner, scratch)
@@ -86,6 +88,7 @@ def test_restored_workers_draw_different_numbers(warm: Bench) -> None:
     def drawn(*, restored: bool) -> dict[str, Any]:
         assert warm.run(RECORD).code == 0
         if restored:
+            assert isinstance(warm.runner, WarmRunner)
             warm.runner.renew(dict)
         told: dict[str, Any] = warm.run(DRAW).told()
         return told

@@ -9,8 +9,6 @@ import time
 import traceback
 from typing import Any
 
-import snapshot_restore_py
-
 
 class Context:
     """Of Lambda's context what the handler reads."""
@@ -34,7 +32,7 @@ def main(handler: str) -> None:
     handle = getattr(importlib.import_module(module), name)
     if os.environ["AWS_LAMBDA_INITIALIZATION_TYPE"] == "snap-start":
         call("GET", "restore/next")
-        for hook, args, kwargs in snapshot_restore_py.get_after_restore():
+        for hook, args, kwargs in importlib.import_module("snapshot_restore_py").get_after_restore():
             hook(*args, **kwargs)
     while True:
         headers, event = call("GET", "invocation/next")
