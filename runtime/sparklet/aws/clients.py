@@ -167,6 +167,15 @@ class AwsClients:
         return {"endpoint_url": self._endpoint_url, "config": Config(retries=retries, **options)}
 
 
+def rehearse_clients() -> None:
+    """Import boto3 and what a worker's clients need, with keys that are nobody's; nothing is connected."""
+    import boto3
+
+    session = boto3.Session("nobody", "nobody", region_name=os.environ.get("AWS_REGION", "us-east-1"))
+    for service in ("s3", "dynamodb", "sqs"):
+        session.client(service)
+
+
 def remedy(error: Exception) -> str:
     """What the user can do about an error, as the end of a sentence; "" if there is no general remedy."""
     code, kind = error_code(error), type(error).__name__

@@ -1,4 +1,4 @@
-"""The program of a Lambda MicroVM: before the snapshot it warms a JVM up, after it it does shards of one run.
+"""The program of a Lambda MicroVM: before the snapshot it rehearses, after it it does shards of one run.
 
 Lambda calls hooks: ``ready`` until the snapshot may be taken, ``run`` in each machine restored from it, with its id and
 what ``aws.microvms`` gave it, ``terminate`` at its end. Any other answer than 200, or 503 from ``ready``, ends the
@@ -13,19 +13,18 @@ import threading
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from pathlib import Path
 from queue import SimpleQueue
 from typing import Any
 
 from sparklet.errors import RemoteTaskError, SettingsError, SparkletError
 from sparklet.model import ShardState
 from sparklet.settings import spark_settings, worker_settings
-from sparklet.spark.guards import Deadline, task_folder
-from sparklet.spark.runner import Runner, ScriptCall
-from sparklet.spark.warm_gateway import runner_for
+from sparklet.spark.runner import Runner
+from sparklet.spark.warm_gateway import WarmRunner, runner_for
 from sparklet.worker.handler import worker_over_aws
 from sparklet.worker.log import Log
 from sparklet.worker.one_shard import ShardCommand, container_memory_mb, parse, run_one
+from sparklet.worker.rehearsal import rehearse, renew
 from sparklet.worker.shards import ShardClaims
 from sparklet.worker.worker import Worker
 
@@ -33,11 +32,6 @@ PORT = 9000  # the image's hooks name it
 HOOKS = "/aws/lambda-microvms/runtime/v1/"
 WARMS_UP_WITHIN_S = 300.0
 TERMINATES_WITHIN_S = 50.0  # of the 60 that the hook may take
-WARM_UP = """
-from pyspark.sql import SparkSession
-
-SparkSession.builder.getOrCreate().range(9).selectExpr("id % 2 AS k").groupBy("k").count().collect()
-"""
 
 
 @dataclass
@@ -102,29 +96,26 @@ def drain(shards: ShardClaims, worker: Worker, command: ShardCommand, machine_id
         run_one(shards, worker, replace(command, shard=taken.number, generation=taken.generation, timeout_s=left_s))
 
 
-def warm_up(runner: Runner, scratch: Path) -> None:
-    """Have a script run, so that JVM, session and first query lie before the snapshot; raise if it fails."""
-    with task_folder(scratch, "warm-up") as folder:
-        (script := folder / "warm_up.py").write_text(WARM_UP)
-        call = ScriptCall(script, (), folder, Deadline.within(WARMS_UP_WITHIN_S))
-        if (result := runner.run(call, lambda stream, line: None)).exit_code:
-            raise SettingsError(f"the worker cannot run a script: {result.stderr_tail}")
-
-
 def main(port: int = PORT) -> int:
     """Entry point of the machine, which terminates itself at the end; 1: it could not be warmed up."""
+    from sparklet.aws.clients import rehearse_clients
+
     log, machine = Log(), Machine()
     machine.serve(port)
     try:
         settings = worker_settings()
         runner = runner_for(settings, replace(spark_settings(), memory_mb=container_memory_mb()))
         runner.start()
-        warm_up(runner, settings.scratch)
+        if not isinstance(runner, WarmRunner) or not rehearse(
+            runner, settings.scratch, limit_s=WARMS_UP_WITHIN_S, clients=rehearse_clients
+        ):
+            raise SettingsError("no JVM has rehearsed, so there is nothing to take a snapshot of")
     except SparkletError as error:
         log.error(str(error), error_class=type(error).__name__)
         return 1
     machine.ready.set()
     asked = machine.asked.get()  # the snapshot is taken while this waits
+    renew(runner)
     try:
         work(machine, runner, asked)
     except SparkletError as error:
