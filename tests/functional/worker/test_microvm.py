@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 from sparklet.aws.clients import AwsClients
@@ -41,6 +42,8 @@ from sparklet.job import Job
 job = Job.from_args()
 rows = job.spark().range(7).count()
 first = pathlib.Path(job.params["first"])
+with first.with_name("jvms").open("a") as jvms:
+    print(job.spark()._jvm.java.lang.ProcessHandle.current().pid(), file=jvms)
 if not first.exists():
     first.touch()
     time.sleep(600)
@@ -54,6 +57,7 @@ class Machines:
     def __init__(self, client: Any, folder: Path, env: dict[str, str]) -> None:
         self._client, self._folder, self._env = client, folder, env
         self.processes: dict[str, subprocess.Popen[bytes]] = {}
+        self.jvms: dict[str, list[int]] = {}  # when the snapshot would be taken
         self._ports: dict[str, int] = {}
 
     def __getattr__(self, name: str) -> Any:
@@ -68,6 +72,8 @@ class Machines:
         with self.log(machine_id).open("wb") as log:
             self.processes[machine_id] = subprocess.Popen(command, env=self._env, stdout=log, stderr=log)
         eventually(lambda: self._hook(machine_id, "ready") == 200, 120)
+        children = psutil.Process(self.processes[machine_id].pid).children(recursive=True)
+        self.jvms[machine_id] = [each.pid for each in children if each.name() == "java"]
         asked_of_it = {"microvmId": machine_id, "runHookPayload": asked["runHookPayload"]}
         assert self._hook(machine_id, "run", asked_of_it) == 200
         return found
@@ -159,3 +165,5 @@ def test_a_stopped_machine_is_followed_by_one_that_ends(
     assert {record.task_id for record in records} == {second}
     assert {record.log_stream for record in records} == {record.log_stream for record in records[:1]}  # its machine's
     assert second in engine.stopped([second])  # nobody had to tell it
+    jvms = [int(pid) for pid in (tmp_path / "jvms").read_text().split()]
+    assert [jvms[:1], [*{*jvms[1:]}]] == [machines.jvms[first], machines.jvms[second]]  # the snapshot's, for all shards
