@@ -33,11 +33,7 @@ PORT = 9000  # the image's hooks name it
 HOOKS = "/aws/lambda-microvms/runtime/v1/"
 WARMS_UP_WITHIN_S = 300.0
 TERMINATES_WITHIN_S = 50.0  # of the 60 that the hook may take
-WARM_UP = """
-from pyspark.sql import SparkSession
-
-SparkSession.builder.getOrCreate().range(9).selectExpr("id % 2 AS k").groupBy("k").count().collect()
-"""
+WARM_UP = "from pyspark.sql import SparkSession as S; S.builder.getOrCreate().range(9).groupBy('id').count().collect()"
 
 
 @dataclass
@@ -112,17 +108,13 @@ def warm_up(runner: Runner, scratch: Path) -> None:
 
 
 def main(port: int = PORT) -> int:
-    """Entry point of the machine, which terminates itself at the end; 1: it could not be warmed up."""
+    """Entry point of the machine, which terminates itself at the end. Raises if no JVM can be warmed up."""
     log, machine = Log(), Machine()
     machine.serve(port)
-    try:
-        settings = worker_settings()
-        runner = runner_for(settings, replace(spark_settings(), memory_mb=container_memory_mb()))
-        runner.start()
-        warm_up(runner, settings.scratch)
-    except SparkletError as error:
-        log.error(str(error), error_class=type(error).__name__)
-        return 1
+    settings = worker_settings()
+    runner = runner_for(settings, replace(spark_settings(), memory_mb=container_memory_mb()))
+    runner.start()
+    warm_up(runner, settings.scratch)
     machine.ready.set()
     asked = machine.asked.get()  # the snapshot is taken while this waits
     try:
