@@ -60,7 +60,7 @@ class Kafka:
         found: list[dict[str, Any]] = []
         for _ in range(MAX_POLLS):
             polled = consumer.poll(java.java.time.Duration.ofMillis(POLL_MS)).records(place)
-            found += [_delivered(record) for record in polled]
+            found += [_delivered(polled[number]) for number in range(len(polled))]  # PySpark spoils Py4J's iterators
             if len(found) >= expected:
                 break
         consumer.close()

@@ -11,7 +11,7 @@ Rows = list[tuple[Any, ...]]
 
 
 def parquet(folder: Path) -> Rows:
-    return duckdb.execute("FROM read_parquet(?) ORDER BY ALL", [f"{folder}/*.parquet"]).fetchall()
+    return duckdb.execute("FROM read_parquet(?, hive_partitioning=false) ORDER BY ALL", [f"{folder}/*.parquet"]).fetchall()
 
 
 def delta(table: Path, columns: str = "*") -> Rows:
