@@ -97,22 +97,17 @@ def drain(shards: ShardClaims, worker: Worker, command: ShardCommand, machine_id
 
 
 def main(port: int = PORT) -> int:
-    """Entry point of the machine, which terminates itself at the end; 1: it could not be warmed up."""
+    """Entry point of the machine, which terminates itself at the end. Raises if no JVM has rehearsed."""
     from sparklet.aws.clients import rehearse_clients
 
     log, machine = Log(), Machine()
     machine.serve(port)
-    try:
-        settings = worker_settings()
-        runner = runner_for(settings, replace(spark_settings(), memory_mb=container_memory_mb()))
-        runner.start()
-        if not isinstance(runner, WarmRunner) or not rehearse(
-            runner, settings.scratch, limit_s=WARMS_UP_WITHIN_S, clients=rehearse_clients
-        ):
-            raise SettingsError("no JVM has rehearsed, so there is nothing to take a snapshot of")
-    except SparkletError as error:
-        log.error(str(error), error_class=type(error).__name__)
-        return 1
+    settings = worker_settings()
+    runner = runner_for(settings, replace(spark_settings(), memory_mb=container_memory_mb()))
+    runner.start()
+    assert isinstance(runner, WarmRunner)
+    if not rehearse(runner, settings.scratch, limit_s=WARMS_UP_WITHIN_S, clients=rehearse_clients):
+        raise SettingsError("no JVM has rehearsed, so there is nothing to take a snapshot of")
     machine.ready.set()
     asked = machine.asked.get()  # the snapshot is taken while this waits
     renew(runner)

@@ -71,7 +71,7 @@ class Machines:
         command = [sys.executable, "-P", "-m", "sparklet.worker.microvm", str(self._ports[machine_id])]
         with self.log(machine_id).open("wb") as log:
             self.processes[machine_id] = subprocess.Popen(command, env=self._env, stdout=log, stderr=log)
-        eventually(lambda: self._hook(machine_id, "ready") == 200, 120)
+        eventually(lambda: self._hook(machine_id, "ready") == 200, 300)
         children = psutil.Process(self.processes[machine_id].pid).children(recursive=True)
         self.jvms[machine_id] = [each.pid for each in children if each.name() == "java"]
         asked_of_it = {"microvmId": machine_id, "runHookPayload": asked["runHookPayload"]}
