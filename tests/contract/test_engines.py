@@ -43,7 +43,9 @@ def runner(tmp_path: Path) -> Iterator[TaskRunner]:
     thread.join()
 
 
-OF_AWS = [pytest.param(name, marks=pytest.mark.stack) for name in ("fargate", "emr-serverless", "emr", "glue")]
+OF_AWS = [
+    pytest.param(name, marks=pytest.mark.stack) for name in ("fargate", "emr-serverless", "emr", "glue", "microvm")
+]
 
 
 @pytest.fixture(params=["memory", "process", "standalone", "connect", *OF_AWS])
@@ -65,6 +67,7 @@ def of_aws(name: str, clients: AwsClients) -> Engine:
         "fargate": {"cluster": own, "taskDefinition": "sparklet-shard", **NETWORK},
         "emr-serverless": {"application": "00f1", "role": ROLE},
         "glue": {"job": own},
+        "microvm": {"image": f"arn:aws:lambda:us-east-1:123456789012:microvm-image:{own}", "role": ROLE},
     }
     if name == "fargate":
         register(clients, own)
@@ -74,7 +77,7 @@ def of_aws(name: str, clients: AwsClients) -> Engine:
         named["emr"] = {"cluster": cluster["JobFlowId"]}
     elif name == "glue":
         clients.glue.create_job(Name=own, Role=ROLE, Command={"Name": "glueetl"}, GlueVersion="5.0")
-    else:
+    elif name == "emr-serverless":
         clients = AwsClients(endpoint_url=clients.s3.meta.endpoint_url)
         clients._made["emr_serverless"] = EmrServerless()
     clients.s3.create_bucket(Bucket=own)

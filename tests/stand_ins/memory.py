@@ -258,6 +258,7 @@ class MemoryEngine:
         self.ended: dict[str, Failure] = {}
         self.waits_until_s: dict[str, float] = {}
         self.lacks = ""  # a table format
+        self.most = 0
         self.trouble: RemoteTaskError | None = None
 
     def start(self, token: str, command: Sequence[str]) -> str:
@@ -278,6 +279,10 @@ class MemoryEngine:
     def begun_s(self, task_id: str) -> float:
         """At once, or as a test says."""
         return self.waits_until_s.get(task_id, 0.0)
+
+    def most_workers(self) -> int:
+        """As a test says."""
+        return self.most
 
     def unfit(self, table_format: str) -> str:
         """As a test says."""

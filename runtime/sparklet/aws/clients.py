@@ -28,6 +28,7 @@ SERVICES = {
     "emr": "emr",
     "emr_serverless": "emr-serverless",
     "glue": "glue",
+    "microvms": "lambda-microvms",
     "states": "stepfunctions",
     "functions": "lambda",
     "secrets": "secretsmanager",
@@ -164,6 +165,15 @@ class AwsClients:
         timeouts = {"connect_timeout": CONNECT_TIMEOUT_S, "read_timeout": READ_TIMEOUT_S}
         options = {**timeouts, "max_pool_connections": self.threads, **config}
         return {"endpoint_url": self._endpoint_url, "config": Config(retries=retries, **options)}
+
+
+def rehearse_clients() -> None:
+    """Import boto3 and what a worker's clients need, with keys that are nobody's; nothing is connected."""
+    import boto3
+
+    session = boto3.Session("nobody", "nobody", region_name=os.environ.get("AWS_REGION", "us-east-1"))
+    for service in ("s3", "dynamodb", "sqs"):
+        session.client(service)
 
 
 def remedy(error: Exception) -> str:

@@ -5,12 +5,14 @@ from collections.abc import Mapping
 from sparklet.aws.clients import AwsClients
 from sparklet.aws.clusters import CLUSTERS, clusters_of
 from sparklet.aws.containers import tasks_of_shards
+from sparklet.aws.microvms import MicroVms
 from sparklet.aws.spark_jobs import EmrServerlessJobs, EmrSteps, GlueJobRuns
 from sparklet.errors import SettingsError
 from sparklet.ports import Engine
 from sparklet.settings import Engines
 
-FARGATE, PLATFORMS = "fargate", {"emr-serverless": EmrServerlessJobs, "emr": EmrSteps, "glue": GlueJobRuns}
+FARGATE = "fargate"
+PLATFORMS = {"emr-serverless": EmrServerlessJobs, "emr": EmrSteps, "glue": GlueJobRuns, "microvm": MicroVms}
 
 
 def engines_of(clients: AwsClients, named: Engines, env: Mapping[str, str]) -> Mapping[str, Engine]:

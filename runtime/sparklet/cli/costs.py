@@ -7,7 +7,7 @@ keep its value.
 import difflib
 import math
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -115,6 +115,7 @@ class WorkerSize:
     map_concurrency: int = 100  # shards of a map at once
     architecture: str = "x86_64"
     is_local: bool = False  # on this machine, whose disk costs nothing
+    fleets: Mapping[str, int] = field(default_factory=dict)  # by engine: workers of a run, each for shard after shard
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,12 +163,14 @@ def estimate(
 def estimate_engine(engine: str, shards: int, shard_s: float, size: WorkerSize, prices: Prices) -> Estimate:
     """Estimate shards that an engine does, each in a worker of its own: locally one after the other, else all at once.
 
-    A shard takes as long as in a function; before it the worker has to start.
+    Those of a fleet are done by its workers, one after the other. A shard takes as long as in a function; before it, or
+    before a fleet's first, the worker has to start.
     """
-    workers = min(shards, 1) if size.is_local else shards
-    worker_s = prices["assumptions.engine_start_s"] + shard_s
-    end_s = worker_s * math.ceil(shards / workers) if workers else 0.0
-    return Estimate(end_s, _costs(Dispatch.QUEUE, shards * worker_s, shards, size, prices, engine), workers)
+    fleet, start_s = size.fleets.get(engine, 0), prices["assumptions.engine_start_s"]
+    workers = min(shards, 1 if size.is_local else fleet or shards)
+    starts, turns = workers if fleet else shards, math.ceil(shards / max(1, workers))
+    end_s, billed_s = turns * shard_s + start_s * (1 if fleet else turns), starts * start_s + shards * shard_s
+    return Estimate(end_s if shards else 0.0, _costs(Dispatch.QUEUE, billed_s, shards, size, prices, engine), workers)
 
 
 def added(costs: Iterable[Mapping[str, float]]) -> dict[str, float]:

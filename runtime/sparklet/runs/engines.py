@@ -5,6 +5,7 @@ token names the same worker. One too many does no harm: the ledger grants a shar
 """
 
 import hashlib
+import math
 from contextlib import suppress
 from dataclasses import dataclass
 from itertools import islice
@@ -48,13 +49,24 @@ def start_workers(at: Deployment, run: Run) -> Waiting:
         mine = [record for record in waiting if record.engine == name]
         try:
             stopped = engine.stopped([record.task_id for record in mine if _unclaimed(record)])
+            free = _free(at, run, name, {record.task_id for record in mine if _unclaimed(record)} - stopped.keys())
             for record in mine:
-                done = _go_on(at, engine, record, stopped.get(record.task_id))
-                started, failed = started + done.started, failed + done.failed
+                if free > 0 or _unclaimed(record):
+                    done = _go_on(at, engine, record, stopped.get(record.task_id))
+                    started, failed, free = started + done.started, failed + done.failed, free - done.started
         except RemoteTaskError as error:  # also if there is no room now
             trouble = str(error)
     at.measure(SHARDS_FAILED, failed)
     return Waiting(len(waiting), started, failed, trouble)
+
+
+def _free(at: Deployment, run: Run, name: str, starting: set[str]) -> float:
+    """How many workers of a run the engine may start beside those that have shards, or that are ``starting``."""
+    most = at.engines[name].most_workers()
+    if not most:
+        return math.inf
+    running = at.ledger.shards.expired(run.run_id, ShardState.RUNNING, at.clock.now_s() + 3600)
+    return most - len(starting.union(record.task_id for record in running if record.engine == name))
 
 
 def stop_workers(at: Deployment, run: Run) -> None:

@@ -9,6 +9,7 @@ import java.util.Locale;
 import java.util.Properties;
 import java.util.TimeZone;
 import java.util.TreeSet;
+import java.util.concurrent.atomic.AtomicLong;
 import java.util.concurrent.atomic.AtomicReference;
 import org.apache.hadoop.security.UserGroupInformation;
 import org.apache.logging.log4j.LogManager;
@@ -34,6 +35,17 @@ public class WarmJvm {
     private static final long POLL_MS = 2;
     private static final String HUDI_DEFAULTS =
             "org.apache.hudi.common.config.DFSPropertiesConfiguration$GlobalPropsHolder";
+    private static final String[][] RANDOM_STATES = { // a class, its static field, a field of that
+        {"java.util.Random", "seedUniquifier"},
+        {"java.util.Collections", "r"},
+        {"java.util.SplittableRandom", "defaultGen"},
+        {"java.util.UUID$Holder", "numberGenerator"},
+        {"java.util.concurrent.ThreadLocalRandom", "seeder"},
+        {"java.lang.Math$RandomNumberGeneratorHolder", "randomNumberGenerator"},
+        {"scala.util.Random$", "MODULE$"},
+        {"org.apache.spark.util.Utils$", "MODULE$", "random"},
+        {"org.apache.spark.internal.io.SparkHadoopWriterUtils$", "MODULE$", "RAND"},
+    };
     private static final String CALLS = "calls or Spark tasks of the last script did not end within 8 s";
 
     private final Object server; // py4j.GatewayServer
@@ -67,6 +79,30 @@ public class WarmJvm {
         Properties read = new Properties();
         read.load(new java.io.StringReader(task));
         System.getProperties().putAll(read);
+    }
+
+    /** Renew the random states, which all environments restored from one snapshot would share. */
+    public void reseed(long seed) throws Exception {
+        java.util.SplittableRandom seeds = new java.util.SplittableRandom(seed);
+        for (int i = 0; i < RANDOM_STATES.length; i++) {
+            Class type = Class.forName(RANDOM_STATES[i][0]);
+            Object state = null;
+            for (int j = 1; j < RANDOM_STATES[i].length; j++) {
+                state = field(type, RANDOM_STATES[i][j]).get(state);
+                type = state == null ? null : state.getClass(); // null: made at its first use
+            }
+            if (state instanceof AtomicLong) {
+                ((AtomicLong) state).set(seeds.nextLong());
+            } else if (state instanceof java.util.Random) {
+                ((java.util.Random) state).setSeed(seeds.nextLong());
+            } else if (state instanceof scala.util.Random) {
+                ((scala.util.Random) state).setSeed(seeds.nextLong());
+            }
+        }
+        Field own = field(Thread.class, "threadLocalRandomSeed");
+        for (Iterator each = threads().iterator(); each.hasNext();) {
+            own.setLong(each.next(), seeds.nextLong());
+        }
     }
 
     /** The context that a script asks for. */

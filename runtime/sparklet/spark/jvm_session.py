@@ -6,6 +6,7 @@ else from the first ``clean``, which compiles it.
 """
 
 import contextlib
+import os
 import re
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -41,10 +42,13 @@ def _connected(port: int, secret: str) -> Iterator[JavaGateway]:
         client.close()  # our side only: shutdown() would end the JVM's
 
 
-def prepare(port: int, secret: str, properties: Mapping[str, str], *, first: bool, keep: bool) -> bool:
+def prepare(
+    port: int, secret: str, properties: Mapping[str, str], *, first: bool, keep: bool, restored: bool = False
+) -> bool:
     """Set the task's system properties, the source of its SparkConf; returns whether its context can be a kept one.
 
-    The first call also keeps the JVM's original properties, locale and number of threads.
+    The first call also keeps the JVM's original properties, locale and number of threads; the first one in a
+    ``restored`` environment renews the random states.
     """
     with _connected(port, secret) as client:
         if first:
@@ -58,6 +62,8 @@ def prepare(port: int, secret: str, properties: Mapping[str, str], *, first: boo
                 java.lang.System.getProperties().load(java.io.StringReader(_encoded(properties)))
                 return False
             _install(client, keep, ahead=True)
+        if restored:
+            client.entry_point.reseed(int.from_bytes(os.urandom(8), "big", signed=True))
         client.entry_point.prepare(_encoded(properties))
         return keep
 

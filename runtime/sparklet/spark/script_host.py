@@ -215,7 +215,7 @@ def run_script(message: Message, fds: list[int]) -> None:
     os.chdir(message["cwd"])
     sys.path[:0] = [part for part in os.environ["PYTHONPATH"].split(os.pathsep) if part not in sys.path]
     importlib.invalidate_caches()
-    details = {key: message[key] for key in ("properties", "first", "keep")}
+    details = {key: message[key] for key in ("properties", "first", "keep", "restored")}
     if jvm_session().prepare(message["port"], message["secret"], **details):
         jvm_session().keep_contexts()
     atexit.register(_leave_as_they_are, list(sys.modules.items()))

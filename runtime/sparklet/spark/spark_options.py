@@ -30,7 +30,7 @@ MB_PER_CORE = 1769  # AWS: one vCPU at 1,769 MB
 MIN_HEAP_MB = 512  # Spark refuses a heap below 450 MB, and the collector keeps a part back
 MIN_REST_MB = 512  # the JVM outside its heap (metaspace, code, threads, buffers), Python's worker and script
 REST_SHARE = 0.35  # what Python and native memory get of a large function
-FREEZE_S = 24 * 3600  # a timeout longer than any freeze: Lambda ends the environment before
+FREEZE_S = 365 * 24 * 3600  # a timeout longer than any freeze; a snapshot may be restored after months
 
 HUDI_DEFAULTS = Path(__file__).with_name("hudi")  # the folder of a hudi-defaults.conf
 HUDI_OF_THE_MACHINE = Path("/etc/hudi/conf/hudi-defaults.conf")  # Hudi reads it first, so ours would override it

@@ -7,7 +7,7 @@ end Spark's remaining processes. A JVM that cannot be trusted is replaced; the n
 import logging
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -94,6 +94,12 @@ class WarmRunner:
         self._jvm: Jvm | None = None
         self._task: TaskOutput | None = None  # it gets the JVM's output
         self.jvm_starts = 0
+        self._restored = False  # since the last task
+        self._script_env: Callable[[], Mapping[str, str]] = dict
+
+    def renew(self, script_env: Callable[[], Mapping[str, str]]) -> None:
+        """After a restore: the next task renews Java's random states; ``script_env``: variables of each script."""
+        self._restored, self._script_env = True, script_env
 
     def start(self) -> None:
         """Begin to boot the JVM and to import pyspark; never waits."""
@@ -201,6 +207,7 @@ class WarmRunner:
     def _message(self, call: ScriptCall, conf: Mapping[str, str], host: HostProcess, jvm: Jvm) -> dict[str, Any]:
         _point(host.home / "cwd", call.work_dir)
         jvm.tasks += 1
+        restored, self._restored = self._restored, False
         env = task_env(call, self._spark)
         folder = str(call.work_dir)
         gateway = {"PYSPARK_GATEWAY_PORT": str(jvm.port), "PYSPARK_GATEWAY_SECRET": jvm.secret}
@@ -209,11 +216,12 @@ class WarmRunner:
             "script": str(call.script),
             "args": call.args,
             "cwd": folder,
-            "env": {**process_env(self._spark, os.environ), **env, **gateway, **host.mark},
+            "env": {**process_env(self._spark, os.environ), **self._script_env(), **env, **gateway, **host.mark},
             "port": jvm.port,
             "secret": jvm.secret,
             "first": jvm.tasks == 1,
             "keep": self._keep_context,
+            "restored": restored,
             "properties": {
                 **task_conf(call, env, self._spark),
                 # A kept context's folder; Hadoop's stays the task's: S3A makes its buffers' folder where that changes.

@@ -1,7 +1,8 @@
 """Lambda entry point and composition root of the worker.
 
 Read from here: an event becomes tasks, a worker does each, their outcomes become the response. The JVM starts before
-anything else is connected, and init, which has 10 s, does not wait for it.
+anything else is connected, and init, which has 10 s, does not wait for it; before a snapshot and in provisioned
+concurrency, where it has more, it rehearses.
 """
 
 import functools
@@ -14,7 +15,7 @@ from sparklet.metrics import Emitter, Meter
 from sparklet.settings import WorkerSettings, metrics_namespace, worker_settings
 from sparklet.spark.guards import Deadline
 from sparklet.spark.runner import Runner
-from sparklet.spark.warm_gateway import runner_for
+from sparklet.spark.warm_gateway import WarmRunner, runner_for
 from sparklet.worker.executor import Executor, ScriptCache
 from sparklet.worker.log import Log, Measuring
 from sparklet.worker.shards import ShardClaims
@@ -92,5 +93,18 @@ def worker_over_aws(settings: WorkerSettings, runner: Runner, meter: Meter | Non
     return worker
 
 
+def _rehearse() -> None:
+    """Let the first event of a worker that is frozen before it find a JVM that has done others."""
+    from sparklet.aws.clients import rehearse_clients
+    from sparklet.worker.rehearsal import rehearse, renew_after_restore
+
+    runner = _runner()
+    if isinstance(runner, WarmRunner):
+        renew_after_restore(runner)
+        rehearse(runner, _settings().scratch, clients=rehearse_clients)
+
+
 if "AWS_LAMBDA_FUNCTION_NAME" in os.environ:  # in Lambda, not in a test that imports this module
     _runner()
+    if os.environ.get("AWS_LAMBDA_INITIALIZATION_TYPE") in ("snap-start", "provisioned-concurrency"):
+        _rehearse()

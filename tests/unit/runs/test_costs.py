@@ -99,6 +99,16 @@ def test_an_engines_shards_by_hand(engine: str, an_hour: float) -> None:
     assert estimate_engine(engine, 4, 60.0, replace(TWO_GB, is_local=True), PRICES).end_s == 600.0
 
 
+def test_a_fleets_shards_by_hand() -> None:
+    size = replace(TWO_GB, fleets={"microvm": 4, "fargate": 0})
+    found = estimate_engine("microvm", 10, 60.0, size, PRICES)
+
+    assert (found.workers, found.end_s) == (4, 90.0 + 3 * 60.0)
+    assert found.costs["microvm"] == pytest.approx((4 * 90 + 10 * 60) * 0.5044 / 3600)
+    assert estimate_engine("microvm", 2, 60.0, size, PRICES).workers == 2
+    assert estimate_engine("fargate", 10, 60.0, size, PRICES).workers == 10
+
+
 def test_a_shards_time_by_hand() -> None:
     assert shard_time(None, "daily", 100_000_000, PRICES).seconds == pytest.approx(2 + 20)
     assert scaled_shard_s(12.0, 1000, 3000, PRICES) == pytest.approx(2 + 10 * 3)

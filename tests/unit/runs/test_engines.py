@@ -321,3 +321,33 @@ def test_a_capped_run_sends_no_message_for_an_engines_shard(world: World, engine
     world.check()
     world.work()
     assert world.check().run.state is RunState.SUCCEEDED
+
+
+def test_a_fleet_has_no_more_workers_than_the_engine_says(world: World, engine: MemoryEngine) -> None:
+    engine.most = 2
+    escalated(world, shards=4)
+
+    world.check()
+    world.check()
+    assert len(engine.commands) == 2  # of which none has claimed
+
+    ref = world.shards()[0].ref
+    assert world.ledger.attempts.claim(ref, "there", LEASE_S, 3, engine=ENGINE).status is ClaimStatus.GRANTED
+    world.check()
+    assert len(engine.commands) == 2
+
+    world.ledger.attempts.succeed("run-1", ref.shard, "there", ShardResult())
+    world.check()
+    assert len(engine.commands) == 3  # its worker has ended, or goes on with another shard and is counted there
+
+
+def test_shards_that_one_worker_has_are_one_worker(world: World, engine: MemoryEngine) -> None:
+    engine.most = 2
+    escalated(world, shards=3)
+    first, second, _ = world.shards()
+    for record in (first, second):
+        assert world.ledger.attempts.count_requeue(record, task_id="machine-1")
+
+    world.check()
+
+    assert len(engine.commands) == 1

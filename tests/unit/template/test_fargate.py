@@ -10,12 +10,15 @@ import pytest
 from sparklet.aws.clients import AwsClients
 from sparklet.aws.containers import FargateTasks
 from sparklet.aws.engines import engines_of
+from sparklet.aws.microvms import log_group
 from sparklet.local.environment import resource
 from sparklet.local.local_template import load_template, parse_template
 from sparklet.settings import engines, fanout_settings
+from sparklet.worker.microvm import PORT, TERMINATES_WITHIN_S, WARMS_UP_WITHIN_S
 from tests.unit.template.reading import as_list, functions, statements
 
 CLIENTS = AwsClients()
+IN_REGION = "arn:aws:lambda:eu-west-1"
 GIVEN = {
     "FargateCluster": "jobs",
     "FargateTaskDefinition": "arn:aws:ecs:eu-west-1:123456789012:task-definition/sparklet-shard:3",
@@ -43,7 +46,7 @@ def started(template: dict[str, Any], function: str) -> FargateTasks:
 def filled_in(text: dict[str, str], given: Mapping[str, str]) -> str:
     """A text of the template with these parameters, the others as by default."""
     usual = {name: each.get("Default", "") for name, each in load_template()["Parameters"].items()}
-    return re.sub(r"\$\{(\w+)\}", lambda match: {**usual, **given}[match[1]], text["Fn::Sub"])
+    return re.sub(r"\$\{(\w+)\}", lambda match: str({**usual, **given}[match[1]]), text["Fn::Sub"])
 
 
 def test_without_parameters_there_is_no_engine(template: dict[str, Any]) -> None:
@@ -137,6 +140,7 @@ def test_a_jobs_role_gets_what_the_worker_has_but_the_queue(template: dict[str, 
         ({"EmrServerlessApplicationId": "00f1", "EmrServerlessRoleArn": "arn:aws:iam::1:role/r"}, "emr-serverless"),
         ({"EmrClusterId": "j-1", "EngineSparkConf": '{"spark.executor.instances": "4"}'}, "emr"),
         ({"GlueJobName": "shards"}, "glue"),
+        ({"MicrovmImageArn": f"{IN_REGION}:123456789012:microvm-image:sparklet", "MicrovmRoleArn": "arn"}, "microvm"),
     ],
 )
 def test_parameters_name_an_engine(template: dict[str, Any], given: dict[str, str], name: str) -> None:
@@ -145,3 +149,44 @@ def test_parameters_name_an_engine(template: dict[str, Any], given: dict[str, st
     named = engines({"SPARKLET_ENGINES": filled_in(variables["SPARKLET_ENGINES"], given)})
 
     assert list(engines_of(CLIENTS, named, {"SPARKLET_BUCKET": "runs"})) == [name]
+
+
+# --- MicroVMs ---
+
+
+def test_machines_fit_the_engine_and_their_program() -> None:
+    template = parse_template(resource("sam/microvm.yaml").read_text())
+    image = template["Resources"]["Image"]["Properties"]
+    group = template["Resources"]["MachineLogs"]["Properties"]["LogGroupName"]["Fn::Sub"]
+
+    assert image["Hooks"]["Port"] == PORT
+    assert image["Hooks"]["MicrovmHooks"].keys() == {
+        "Run",
+        "RunTimeoutInSeconds",
+        "Terminate",
+        "TerminateTimeoutInSeconds",
+    }
+    assert image["Hooks"]["MicrovmHooks"]["TerminateTimeoutInSeconds"] > TERMINATES_WITHIN_S
+    assert image["Hooks"]["MicrovmImageHooks"]["ReadyTimeoutInSeconds"] > WARMS_UP_WITHIN_S
+    assert group.replace("${ImageName}", "mine") == log_group(f"{IN_REGION}:123456789012:microvm-image:mine")
+    assert template["Outputs"]["ImageArn"]["Value"]["Fn::Sub"].endswith(":microvm-image:${ImageName}")
+
+
+def test_a_machine_may_do_what_a_task_may_and_end_itself() -> None:
+    machines = parse_template(resource("sam/microvm.yaml").read_text())
+    log, end, *work = machines["Resources"]["MachineRole"]["Properties"]["Policies"][0]["PolicyDocument"]["Statement"]
+
+    assert work == fargate()["Resources"]["TaskRole"]["Properties"]["Policies"][0]["PolicyDocument"]["Statement"]
+    assert log["Resource"] == {"Fn::GetAtt": ["MachineLogs", "Arn"]}
+    assert (end["Action"], end["Resource"]) == ("lambda:TerminateMicrovm", machines["Outputs"]["ImageArn"]["Value"])
+
+
+def test_the_checker_starts_machines_of_that_image_only(template: dict[str, Any]) -> None:
+    policy = template["Resources"]["MicrovmPolicy"]
+    start, connect, hand = policy["Properties"]["PolicyDocument"]["Statement"]
+
+    assert (policy["Condition"], policy["Properties"]["Roles"]) == ("HasMicrovm", [{"Ref": "CheckerRole"}])
+    assert start["Resource"] == {"Ref": "MicrovmImageArn"}
+    assert connect["Action"] == "lambda:PassNetworkConnector"
+    assert hand["Resource"] == {"Ref": "MicrovmRoleArn"}
+    assert hand["Condition"] == {"StringEquals": {"iam:PassedToService": "lambda.amazonaws.com"}}

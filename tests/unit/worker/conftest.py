@@ -72,14 +72,14 @@ class Bench:
     clock: FakeClock
     lines: io.BytesIO
 
-    def plan(self, run_id: str = "run-1", shards: int = 1, max_attempts: int = 3, escalate: str = "") -> list[ShardRef]:
+    def plan(self, run_id: str = "run-1", shards: int = 1, **changed: Any) -> list[ShardRef]:
         """Enter a sealed run and send its messages."""
         import hashlib
 
         digest = hashlib.sha256(SCRIPT).hexdigest()
         uri = f"s3://{BUCKET}/runs/{run_id}/script/{digest}/job.py"
         self.store.put(uri, SCRIPT)
-        options = RunOptions(max_attempts=max_attempts, escalate=escalate)
+        options = RunOptions(**{"max_attempts": 3, **changed})
         run = Run(
             run_id,
             ("s3://in/",),

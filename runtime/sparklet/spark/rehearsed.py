@@ -1,0 +1,157 @@
+"""What a rehearsal runs: a script like a user's, on small data that it makes itself; its argument names the part."""
+
+import sys
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pyspark.sql import functions
+
+from sparklet.job import Job
+from sparklet.job.session import DELTA, HUDI, ICEBERG, S3A, has_class
+
+if TYPE_CHECKING:
+    from pyspark.sql import DataFrame, SparkSession
+
+HERE = Path.cwd().as_uri()
+NEEDED = {"delta": DELTA, "iceberg": ICEBERG, "hudi": HUDI, "s3": S3A}
+CSV = b"id,name\n1,a\n2,b\n"
+NO_OBJECTS = b"<ListBucketResult><KeyCount>0</KeyCount><IsTruncated>false</IsTruncated></ListBucketResult>"
+
+
+def rows(spark: "SparkSession") -> "DataFrame":
+    """Some rows with the usual types."""
+    return spark.range(0, 2000, 1, 2).selectExpr(
+        "id",
+        "concat('name ', id % 7) AS name",
+        "id / 3 AS amount",
+        "timestamp_seconds(id * 1000) AS at",
+        "date_add(date'2026-01-01', CAST(id % 28 AS int)) AS day",
+    )
+
+
+def files(spark: "SparkSession") -> None:
+    """CSV, JSON and Parquet, read and written; groups, a join, a window, SQL and a Python UDF between."""
+    for name in ("csv", "json", "parquet"):
+        rows(spark).write.option("header", "true").format(name).save(f"{HERE}/{name}")
+    read = spark.read.csv(f"{HERE}/csv", header=True, inferSchema=True)
+    totals = read.groupBy("name").agg(functions.sum("amount").alias("total"), functions.count("*").alias("count"))
+    totals.write.mode("overwrite").parquet(f"{HERE}/totals")
+    read.join(spark.read.parquet(f"{HERE}/totals"), "name").write.partitionBy("day").parquet(f"{HERE}/joined")
+    shout = functions.udf(lambda text: text.upper())
+    spark.read.json(f"{HERE}/json").withColumn("loud", shout("name")).write.json(f"{HERE}/loud")
+    spark.read.parquet(f"{HERE}/parquet").createOrReplaceTempView("sales")
+    ranked = spark.sql("SELECT *, row_number() OVER (PARTITION BY name ORDER BY amount DESC) AS place FROM sales")
+    ranked.where("place < 3").orderBy("name").collect()
+    spark.createDataFrame([(1, "a")], "id long, name string").count()
+
+
+def delta(spark: "SparkSession") -> None:
+    """Two appends to a Delta table, and a look at it."""
+    for _ in range(2):
+        rows(spark).write.format("delta").mode("append").save(f"{HERE}/table")
+    spark.read.format("delta").load(f"{HERE}/table").count()
+
+
+def iceberg(spark: "SparkSession") -> None:
+    """An Iceberg table, two appends to it, and a look at it."""
+    rows(spark).limit(0).writeTo("rehearsal.lake.rows").using("iceberg").create()
+    for _ in range(2):
+        rows(spark).writeTo("rehearsal.lake.rows").append()
+    spark.table("rehearsal.lake.rows").count()
+
+
+def hudi(spark: "SparkSession") -> None:
+    """Two upserts into a Hudi table, and a look at it."""
+    fields = {"recordkey": "id", "precombine": "at"}
+    options = {f"hoodie.datasource.write.{name}.field": value for name, value in fields.items()}
+    for _ in range(2):
+        written = rows(spark).write.format("hudi").options(**options, **{"hoodie.table.name": "rehearsal"})
+        written.mode("append").save(f"{HERE}/table")
+    spark.read.format("hudi").load(f"{HERE}/table").count()
+
+
+class Bucket(BaseHTTPRequestHandler):
+    """Of S3's API what writing and reading a CSV takes; there is no other object, and this one is always the same."""
+
+    protocol_version = "HTTP/1.1"
+
+    def do_PUT(self) -> None:
+        """An object, or a list of them to be deleted."""
+        self.rfile.read(int(self.headers["Content-Length"]))
+        self._answer(200, b"<DeleteResult/>" if self.command == "POST" else b"")
+
+    def do_GET(self) -> None:
+        """A list, the CSV, a part of it, or nothing."""
+        if "?" in self.path:
+            self._answer(200, NO_OBJECTS)
+        elif not self.path.endswith(".csv"):
+            self._answer(404, b"")
+        elif wanted := self.headers.get("Range", "").removeprefix("bytes="):
+            first, last = (int(end) for end in wanted.split("-"))
+            part = CSV[first : last + 1]
+            self._answer(206, part, f"bytes {first}-{first + len(part) - 1}/{len(CSV)}")
+        else:
+            self._answer(200, CSV)
+
+    do_POST, do_HEAD = do_PUT, do_GET  # noqa: N815 - the base class looks for these names
+
+    def _answer(self, status: int, content: bytes, part: str = "") -> None:
+        self.send_response(status)
+        self.send_header("Content-Length", str(len(content)))
+        self.send_header("Last-Modified", self.date_time_string())
+        self.send_header("ETag", '"rehearsal-1"')  # with a hyphen it is nobody's MD5
+        if part:
+            self.send_header("Content-Range", part)
+        self.end_headers()
+        if self.command != "HEAD":
+            self.wfile.write(content)
+
+    def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 - the base class's name
+        """Log nothing."""
+
+
+def s3(spark: "SparkSession") -> None:
+    """A CSV through S3A, written by itself and read by Spark; and what TLS needs in Java."""
+    spark._jvm.javax.net.ssl.SSLContext.getDefault().getSocketFactory()
+    path = spark._jvm.org.apache.hadoop.fs.Path("s3a://rehearsal/rows.csv")
+    stream = path.getFileSystem(spark._jsc.hadoopConfiguration()).create(path)
+    stream.write(CSV)
+    stream.close()
+    spark.read.csv(path.toString(), header=True, inferSchema=True).collect()
+
+
+def conf_of(part: str) -> dict[str, str]:
+    """The settings of a part's session, all of them exchangeable in a kept context."""
+    if part == "iceberg":
+        own = "spark.sql.catalog.rehearsal"
+        return {own: "org.apache.iceberg.spark.SparkCatalog", f"{own}.type": "hadoop", f"{own}.warehouse": HERE}
+    if part != "s3":
+        return {}
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Bucket)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    options = {
+        "endpoint": f"http://127.0.0.1:{server.server_port}",
+        "path.style.access": "true",
+        "connection.ssl.enabled": "false",
+        "access.key": "nobody",
+        "secret.key": "nobody",
+        "aws.credentials.provider": "org.apache.hadoop.fs.s3a.SimpleAWSCredentialsProvider",
+        "attempts.maximum": "1",
+        "retry.limit": "1",
+    }
+    return {f"spark.hadoop.fs.s3a.{name}": value for name, value in options.items()}
+
+
+def main(part: str) -> None:
+    """Do a part, if its classes are there."""
+    spark = Job().spark(conf=conf_of(part))
+    if part not in NEEDED or has_class(spark._jvm, NEEDED[part]):
+        globals()[part](spark)
+    spark._jvm.java.lang.System.gc()  # a snapshot holds what the heap holds
+    spark.stop()
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])

@@ -1,0 +1,101 @@
+"""Prepares a worker that Lambda freezes before its first event, and renews what restored environments would share.
+
+Only where a snapshot or provisioned concurrency follows (docs/decisions/0044); on demand nobody imports this.
+"""
+
+import importlib
+import json
+import os
+import random
+import ssl
+import time
+import urllib.request
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+
+from sparklet.spark.guards import Deadline, task_folder
+from sparklet.spark.runner import ScriptCall
+from sparklet.spark.spark_options import INPUTS
+from sparklet.spark.warm_gateway import WarmRunner
+from sparklet.worker.log import Log
+
+SNAP_START = "snap-start"
+PARTS = ("files", "delta", "iceberg", "hudi", "s3", "files", "hudi")  # chosen by measurement: docs/startup.md
+LIMIT_S = 100.0  # init before a snapshot has 130 s, or the function's timeout if that is longer
+GRACE_S = 5.0
+ENDPOINT_LIMIT_S = 2.0
+SCRIPT = Path(__file__).parents[1] / "spark" / "rehearsed.py"
+
+
+def rehearse(
+    runner: WarmRunner,
+    scratch: Path,
+    parts: Sequence[str] = PARTS,
+    limit_s: float = LIMIT_S,
+    clients: Callable[[], None] = lambda: None,
+) -> bool:
+    """Run the parts as tasks, and ``clients`` while the JVM boots.
+
+    Returns whether a JVM that has rehearsed is there, verified as clean. Never raises: a worker that could not rehearse
+    is one as on demand.
+    """
+    log, deadline, started_s, jvms = Log(), Deadline.within(limit_s, GRACE_S), time.monotonic(), runner.jvm_starts
+    steps: list[tuple[str, Callable[[], None]]] = [("clients", clients)]
+    steps += ((part, partial(_run, runner, scratch, part, deadline)) for part in parts)
+    done = []
+    for name, step in steps:
+        try:
+            step()
+            done.append(name)
+        except Exception as error:  # noqa: BLE001 - whatever it is, init must not fail
+            log.warning("a part of the rehearsal failed", part=name, error=f"{type(error).__name__}: {error}")
+    kept = runner.jvm_starts == jvms and not set(parts).isdisjoint(done)
+    log.info("rehearsed", parts=done, jvm_kept=kept, duration_s=round(time.monotonic() - started_s, 3))
+    return kept
+
+
+def _run(runner: WarmRunner, scratch: Path, part: str, deadline: Deadline) -> None:
+    with task_folder(scratch, f"rehearsal-{part}") as own:
+        folder = own / "work"
+        folder.mkdir()
+        (own / INPUTS).touch()
+        env = {"SPARKLET_OUTCOME_FILE": str(folder / "outcome.json")}
+        result = runner.run(ScriptCall(SCRIPT, (part,), folder, deadline, env), lambda stream, line: None)
+    if result.exit_code:
+        raise RuntimeError(result.stderr_tail)
+
+
+def renew_after_restore(runner: WarmRunner, env: Mapping[str, str] = os.environ) -> None:
+    """If a snapshot follows, register ``renew`` for each environment that is restored from it."""
+    if env.get("AWS_LAMBDA_INITIALIZATION_TYPE") == SNAP_START:
+        hooks = importlib.import_module("snapshot_restore_py")  # awslambdaric brings it
+        hooks.register_after_restore(renew, runner)
+
+
+def renew(runner: WarmRunner) -> None:
+    """Give this environment states of its own; the JVM and the scripts get theirs at the next task."""
+    random.seed()
+    ssl.RAND_add(os.urandom(32), 32.0)
+    runner.renew(container_keys)
+
+
+def container_keys(env: Mapping[str, str] = os.environ) -> Mapping[str, str]:
+    """AWS's usual variables with the container's credentials of this moment; empty if there are none.
+
+    Fetched for scripts that read them: a restored environment has only an endpoint that knows them.
+    """
+    uri = env.get("AWS_CONTAINER_CREDENTIALS_FULL_URI")
+    if not uri or "AWS_ACCESS_KEY_ID" in env:
+        return {}
+    token = {"Authorization": env.get("AWS_CONTAINER_AUTHORIZATION_TOKEN", "")}
+    request = urllib.request.Request(uri, headers=token)  # noqa: S310 - Lambda's own address
+    try:
+        direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+        with direct.open(request, timeout=ENDPOINT_LIMIT_S) as answer:
+            keys = json.load(answer)
+        names = {"ACCESS_KEY_ID": "AccessKeyId", "SECRET_ACCESS_KEY": "SecretAccessKey", "SESSION_TOKEN": "Token"}
+        return {f"AWS_{name}": str(keys[key]) for name, key in names.items()}
+    except (OSError, ValueError, KeyError) as error:  # most scripts do without: boto3 and S3A ask by themselves
+        Log().warning("the script gets no keys: the container's credentials could not be fetched", error=str(error))
+        return {}

@@ -1,0 +1,169 @@
+"""A rehearsed worker: its first event finds a clean JVM, and nothing of the snapshot that others have, too."""
+
+import json
+import os
+import subprocess
+import sys
+import time
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sparklet.cli.environment import jar_cache
+from sparklet.local.jars import ensure_jars
+from sparklet.spark.warm_gateway import WarmRunner
+from sparklet.worker.rehearsal import rehearse
+from tests.functional.worker.conftest import MARK, SMALL, SPARK, STACK, Bench, make, marked, wait_until_none
+from tests.functional.worker.test_runners_freeze import Worker, freeze
+from tests.stand_ins.lambda_environment import LambdaEnvironment, lambda_environment
+
+pytestmark = pytest.mark.spark
+
+ROOT = Path(__file__).resolve().parents[3]
+RUNTIME = ROOT / "tests" / "stand_ins" / "lambda_runtime"
+
+RECORD = """
+from pyspark import SparkContext
+SparkContext._ensure_initialized()
+SparkContext._gateway.entry_point.reseed(42)
+"""
+DRAW = """
+import json, random, uuid
+import numpy
+from pyspark import SparkContext
+
+SparkContext._ensure_initialized()
+java = SparkContext._jvm
+
+def state(name, *fields):
+    found, kind = None, java.java.lang.Class.forName(name)
+    for name in fields:
+        field = kind.getDeclaredField(name)
+        field.setAccessible(True)
+        found = field.get(found)
+        kind = None if isinstance(found, int) else found.getClass()
+    return found if isinstance(found, int) else found.nextLong()
+
+print(json.dumps({
+    "python": random.random(),
+    "numpy": numpy.random.random(),
+    "uuid": str(uuid.uuid4()),
+    "new Random": state("java.util.Random", "seedUniquifier"),
+    "new SplittableRandom": state("java.util.SplittableRandom", "defaultGen"),
+    "new thread": state("java.util.concurrent.ThreadLocalRandom", "seeder"),
+    "Math.random": java.java.lang.Math.random(),
+    "scala.util.Random": state("scala.util.Random$", "MODULE$"),
+    "Utils.random": state("org.apache.spark.util.Utils$", "MODULE$", "random"),
+    "job tracker": state("org.apache.spark.internal.io.SparkHadoopWriterUtils$", "MODULE$", "RAND"),
+}))
+"""
+
+
+@pytest.fixture(scope="module")
+def warm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bench]:
+    """A runner that has rehearsed."""
+    scratch = tmp_path_factory.mktemp("rehearsed")
+    runner = make("warm", scratch)
+    assert isinstance(runner, WarmRunner)
+    runner.start()
+    assert rehearse(runner, scratch, ("files",))
+    yield Bench(runner, scratch)
+    runner.close()
+
+
+def test_a_rehearsal_leaves_no_trace(warm: Bench) -> None:
+    look = "import json, os\nprint(json.dumps([os.listdir('.'), [t.name for t in spark.catalog.listTables()]]))"
+
+    assert warm.run(SPARK + look).told() == [[], []]
+    assert [path.name for path in warm.scratch.iterdir() if path.name.startswith("task-")] == []
+
+
+def test_restored_workers_draw_different_numbers(warm: Bench) -> None:
+    """Two environments begin from the same recorded states; without a restore they draw the same."""
+
+    def drawn(*, restored: bool) -> dict[str, Any]:
+        assert warm.run(RECORD).code == 0
+        if restored:
+            assert isinstance(warm.runner, WarmRunner)
+            warm.runner.renew(dict)
+        told: dict[str, Any] = warm.run(DRAW).told()
+        return told
+
+    first, second = drawn(restored=False), drawn(restored=False)
+    same = {name for name in first if first[name] == second[name]}
+    assert set(first) - same == {"python", "numpy", "uuid"}  # a fork's own
+
+    third, fourth = drawn(restored=True), drawn(restored=True)
+
+    everything = list(zip(first.values(), third.values(), fourth.values(), strict=True))
+    assert all(len(set(each)) == 3 for each in everything)
+
+
+JOB = b"""
+import json, os
+import boto3
+from sparklet.job import Job
+
+job = Job.from_args()
+spark = job.spark()
+started_ms = spark._jvm.java.lang.management.ManagementFactory.getRuntimeMXBean().getStartTime()
+rows = spark.read.csv("s3://bucket/rows.csv", header=True).count()
+keys = [os.environ["AWS_ACCESS_KEY_ID"], boto3.Session().get_credentials().access_key]
+job.answer({"rows": rows, "keys": keys, "jvm_started_s": started_ms / 1000})
+"""
+
+
+@contextmanager
+def function(around: LambdaEnvironment, folder: Path, jars: list[Path]) -> Iterator[Worker]:
+    mark, scratch = uuid.uuid4().hex, folder / "scratch"
+    scratch.mkdir()
+    foreign = ("AWS_", "SPARKLET_")
+    own = {
+        "SPARKLET_SCRATCH": str(scratch),
+        "SPARKLET_JARS": os.pathsep.join(map(str, jars)),
+        "SPARKLET_SCRIPT_PREFIXES": "s3://bucket/",
+        "SCRIPT_LOCATION": "s3://bucket/job.py",
+        "PYTHONPATH": os.pathsep.join([str(RUNTIME), *sys.path]),
+        MARK: mark,
+    }
+    environ = {name: value for name, value in os.environ.items() if not name.startswith(foreign)}
+    with (folder / "log").open("wb") as out:
+        process = subprocess.Popen(
+            [sys.executable, str(RUNTIME / "runtime_client.py"), "sparklet.worker.handler.lambda_handler"],
+            stdout=out,
+            stderr=subprocess.STDOUT,
+            text=True,
+            env={**environ, **SMALL, **around.variables(), **own},
+        )
+    try:
+        yield Worker(process, folder, mark)
+    finally:
+        process.kill()
+        process.communicate()
+    assert wait_until_none(mark) == {}
+
+
+def test_a_thawed_worker_uses_todays_credentials(tmp_path: Path) -> None:
+    jars = ensure_jars(STACK, jar_cache(), ["s3a"], progress=print)
+    objects = {"/bucket/job.py": JOB, "/bucket/rows.csv": b"id\n1\n2\n"}
+    with lambda_environment(objects) as around, function(around, tmp_path, jars) as worker:
+        assert around.snapshot.wait(180), (tmp_path / "log").read_text()
+        assert around.asked == set()
+        rehearsed_s = time.time()
+        freeze([worker], 3)
+        around.key = "TODAY"
+        around.restored.set()
+
+        answer = around.invoke({})["answer"]
+
+        assert answer["rows"] == 2
+        assert answer["keys"] == ["TODAY", "TODAY"]
+        assert answer["jvm_started_s"] < rehearsed_s
+        assert around.asked == {("boto3", "TODAY"), ("S3A", "TODAY")}
+        lines = [json.loads(line) for line in (tmp_path / "log").read_text().splitlines() if line.startswith("{")]
+        assert [line["jvm_kept"] for line in lines if line["message"] == "rehearsed"] == [True]
+        assert marked(worker.mark)

@@ -1,0 +1,131 @@
+"""What a function finds around it in Lambda: the runtime API, the container's credentials; and a bucket that looks on.
+
+The runtime API is the part that AWS documents: restore/next, which does not answer before the restore, invocation/next
+and the answers. The bucket serves fixed objects and notes with whose keys it was asked.
+"""
+
+import json
+import re
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from queue import Queue
+from types import MappingProxyType
+from typing import Any
+
+TOKEN = "the environment's own"
+NOTHING = b"<ListBucketResult><KeyCount>0</KeyCount><IsTruncated>false</IsTruncated></ListBucketResult>"
+ETAG = '"1-1"'  # with a hyphen it is nobody's MD5
+RUNTIME, CREDENTIALS = "/2018-06-01/runtime/", "/2021-04-23/credentials"
+
+
+@dataclass
+class LambdaEnvironment:
+    """One execution environment."""
+
+    objects: Mapping[str, bytes]  # by path, /bucket/key
+    key: str = "AT-INIT"  # the access key of the container's credentials
+    asked: set[tuple[str, str]] = field(default_factory=set)  # client and access key of requests for objects
+    snapshot: threading.Event = field(default_factory=threading.Event)  # init has ended
+    restored: threading.Event = field(default_factory=threading.Event)
+    events: "Queue[Any]" = field(default_factory=Queue)
+    answers: "Queue[Any]" = field(default_factory=Queue)
+    address: str = ""
+
+    def variables(self) -> dict[str, str]:
+        """The variables of a function with SnapStart; it has no keys, and no log stream."""
+        return {
+            "AWS_LAMBDA_RUNTIME_API": self.address,
+            "AWS_LAMBDA_FUNCTION_NAME": "worker",
+            "AWS_LAMBDA_INITIALIZATION_TYPE": "snap-start",
+            "AWS_CONTAINER_CREDENTIALS_FULL_URI": f"http://{self.address}{CREDENTIALS}",
+            "AWS_CONTAINER_AUTHORIZATION_TOKEN": TOKEN,
+            "AWS_REGION": "us-east-1",
+            "AWS_ENDPOINT_URL": f"http://{self.address}",
+        }
+
+    def invoke(self, event: Any, timeout_s: float = 120) -> Any:
+        """What the function answers."""
+        self.events.put(event)
+        return self.answers.get(timeout=timeout_s)
+
+    def credentials(self) -> dict[str, str]:
+        """As the container's endpoint gives them."""
+        end = datetime.now(UTC) + timedelta(hours=6)
+        keys = {"AccessKeyId": self.key, "SecretAccessKey": "secret", "Token": f"token of {self.key}"}
+        return {**keys, "Expiration": end.strftime("%Y-%m-%dT%H:%M:%SZ")}
+
+
+class Handler(BaseHTTPRequestHandler):
+    """Serves all three."""
+
+    protocol_version = "HTTP/1.1"
+    environment: LambdaEnvironment
+
+    def do_GET(self) -> None:
+        here = self.environment
+        if self.path == f"{RUNTIME}restore/next":
+            here.snapshot.set()
+            here.restored.wait()
+            self._answer(b"")
+        elif self.path == f"{RUNTIME}invocation/next":
+            event, deadline_ms = here.events.get(), int(time.time() * 1000) + 120_000
+            ids = {"Lambda-Runtime-Aws-Request-Id": "request-1", "Lambda-Runtime-Deadline-Ms": str(deadline_ms)}
+            self._answer(json.dumps(event).encode(), 200, ids)
+        elif self.path == CREDENTIALS:
+            known = self.headers["Authorization"] == TOKEN
+            self._answer(json.dumps(here.credentials()).encode() if known else b"{}", 200 if known else 403)
+        else:
+            self._object()
+
+    do_HEAD = do_GET  # noqa: N815 - the base class looks for this name
+
+    def do_POST(self) -> None:
+        self.environment.answers.put(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
+        self._answer(b"{}", 202)
+
+    def _object(self) -> None:
+        signed = re.search(r"Credential=([^/]+)/", self.headers["Authorization"])
+        client = "boto3" if self.headers["User-Agent"].startswith("Boto3") else "S3A"
+        self.environment.asked.add((client, signed[1] if signed else ""))
+        content = self.environment.objects.get(self.path)
+        if "list-type=" in self.path:
+            self._answer(NOTHING)
+        elif content is None:
+            self._answer(b"", 404)
+        elif wanted := self.headers.get("Range", "").removeprefix("bytes="):
+            first, last = (int(end) for end in wanted.split("-"))
+            part = content[first : last + 1]
+            place = f"bytes {first}-{first + len(part) - 1}/{len(content)}"
+            self._answer(part, 206, {"Content-Range": place, "ETag": ETAG})
+        else:
+            self._answer(content, 200, {"ETag": ETAG})
+
+    def _answer(self, content: bytes, status: int = 200, headers: Mapping[str, str] = MappingProxyType({})) -> None:
+        self.send_response(status)
+        fixed = {"Content-Length": str(len(content)), "Last-Modified": "Sun, 22 Nov 2026 00:00:00 GMT"}
+        for name, value in {**fixed, **headers}.items():
+            self.send_header(name, value)
+        self.end_headers()
+        if self.command != "HEAD":
+            self.wfile.write(content)
+
+    def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 - the base class's name
+        pass
+
+
+@contextmanager
+def lambda_environment(objects: Mapping[str, bytes]) -> Iterator[LambdaEnvironment]:
+    """Serve one environment until the end of the block."""
+    environment = LambdaEnvironment(objects)
+    handler = type("Handler", (Handler,), {"environment": environment})
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        server.daemon_threads, server.block_on_close = True, False
+        environment.address = f"127.0.0.1:{server.server_port}"
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield environment
+        server.shutdown()

@@ -1,0 +1,67 @@
+"""What of a rehearsed worker needs no Spark: keys for scripts, the hook, and an init that never fails."""
+
+import importlib
+import random
+from pathlib import Path
+
+import pytest
+
+from sparklet.settings import spark_settings
+from sparklet.spark.warm_gateway import WarmRunner
+from sparklet.worker.rehearsal import container_keys, rehearse, renew_after_restore
+from tests.stand_ins.lambda_environment import lambda_environment
+
+RUNTIME = Path(__file__).parents[2] / "stand_ins" / "lambda_runtime"
+
+
+def runner_without_java(scratch: Path) -> WarmRunner:
+    return WarmRunner(spark_settings({"JAVA_HOME": str(scratch / "none")}), scratch)
+
+
+def test_a_script_gets_the_keys_of_the_moment() -> None:
+    with lambda_environment({}) as around:
+        env = around.variables()
+        assert container_keys(env)["AWS_ACCESS_KEY_ID"] == "AT-INIT"
+
+        around.key = "TODAY"
+
+        names = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN")
+        assert container_keys(env) == dict(zip(names, ("TODAY", "secret", "token of TODAY"), strict=True))
+
+
+def test_without_container_credentials_nothing_is_fetched(capfd: pytest.CaptureFixture[str]) -> None:
+    with lambda_environment({}) as around:
+        env = around.variables()
+        assert container_keys({**env, "AWS_ACCESS_KEY_ID": "own"}) == {}
+        assert container_keys({}) == {}
+        assert capfd.readouterr().out == ""
+
+        assert container_keys({**env, "AWS_CONTAINER_AUTHORIZATION_TOKEN": "wrong"}) == {}  # a warning, no error
+
+    assert "keys" in capfd.readouterr().out
+
+
+def test_a_rehearsal_that_cannot_begin_fails_nothing(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    assert not rehearse(runner_without_java(tmp_path), tmp_path, ("files",))
+
+    assert '"jvm_kept": false' in capfd.readouterr().out
+    assert list(tmp_path.glob("task-*")) == []
+
+
+def test_the_hook_renews_python_and_the_runner(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(RUNTIME))
+    hooks = importlib.import_module("snapshot_restore_py").get_after_restore()
+    runner = runner_without_java(tmp_path)
+    renew_after_restore(runner, {"AWS_LAMBDA_INITIALIZATION_TYPE": "provisioned-concurrency"})
+    assert hooks == []
+
+    renew_after_restore(runner, {"AWS_LAMBDA_INITIALIZATION_TYPE": "snap-start"})
+    drawn = set()
+    for _ in range(2):  # two environments of one snapshot
+        random.seed(42)
+        for hook, args, kwargs in hooks:
+            hook(*args, **kwargs)
+        drawn.add(random.random())
+
+    assert len(drawn) == 2
+    hooks.clear()
