@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from sparklet.aws.clients import error_code
-from sparklet.aws.spark_jobs import Job, Platform
+from sparklet.aws.spark_jobs import NEEDS_JARS, Job, Platform
 from sparklet.errors import RemoteTaskError
 
 LIFE_S = 8 * 3600  # of a machine, at most
@@ -42,13 +42,13 @@ class MicroVms(Platform):
         """Terminate a machine; its worker has a minute to give back the shard."""
         self._ask(self.clients.microvms.terminate_microvm, microvmIdentifier=task_id)
 
-    def unfit(self, table_format: str) -> str:
-        """The image is Sparklet's own, with all formats."""
-        return ""
-
     def most_workers(self) -> int:
         """Each goes on with the run's other shards."""
         return int(self.workers)
+
+    def _release(self) -> tuple[str, tuple[int, int], tuple[str, str]]:
+        """The image is Sparklet's own."""
+        return "0.0", (0, 0), ("the image's jars", ", ".join(NEEDS_JARS))
 
     def _job(self, task_id: str) -> Job:
         try:

@@ -317,7 +317,7 @@ def test_spark_stays_on_this_machine_and_survives_a_freeze() -> None:
     assert conf["spark.master"] == "local[2]"
     assert conf["spark.driver.host"] == conf["spark.driver.bindAddress"] == "127.0.0.1"
     assert conf["spark.ui.enabled"] == "false"
-    assert conf["spark.network.timeout"] == "86400s"
+    assert conf["spark.network.timeout"] == "31536000s"
     assert conf["spark.sql.broadcastTimeout"] == "86400"
 
 
