@@ -318,7 +318,7 @@ def test_spark_stays_on_this_machine_and_survives_a_freeze() -> None:
     assert conf["spark.driver.host"] == conf["spark.driver.bindAddress"] == "127.0.0.1"
     assert conf["spark.ui.enabled"] == "false"
     assert conf["spark.network.timeout"] == "31536000s"
-    assert conf["spark.sql.broadcastTimeout"] == "86400"
+    assert conf["spark.sql.broadcastTimeout"] == "31536000"
 
 
 def test_the_operators_configuration_wins_over_the_defaults() -> None:
