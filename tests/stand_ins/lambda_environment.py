@@ -17,6 +17,7 @@ from queue import Queue
 from types import MappingProxyType
 from typing import Any
 
+FUNCTION = "arn:aws:lambda:us-east-1:000000000000:function:worker"
 TOKEN = "the environment's own"
 NOTHING = b"<ListBucketResult><KeyCount>0</KeyCount><IsTruncated>false</IsTruncated></ListBucketResult>"
 ETAG = '"1-1"'  # with a hyphen it is nobody's MD5
@@ -74,8 +75,10 @@ class Handler(BaseHTTPRequestHandler):
             self._answer(b"")
         elif self.path == f"{RUNTIME}invocation/next":
             event, deadline_ms = here.events.get(), int(time.time() * 1000) + 120_000
-            ids = {"Lambda-Runtime-Aws-Request-Id": "request-1", "Lambda-Runtime-Deadline-Ms": str(deadline_ms)}
-            self._answer(json.dumps(event).encode(), 200, ids)
+            told = {"Aws-Request-Id": "request-1", "Deadline-Ms": deadline_ms, "Invoked-Function-Arn": FUNCTION}
+            headers = {f"Lambda-Runtime-{name}": str(value) for name, value in told.items()}
+            # Without a content type AWS's runtime client ends with a segmentation fault.
+            self._answer(json.dumps(event).encode(), 200, {**headers, "Content-Type": "application/json"})
         elif self.path == CREDENTIALS:
             known = self.headers["Authorization"] == TOKEN
             self._answer(json.dumps(here.credentials()).encode() if known else b"{}", 200 if known else 403)
