@@ -7,7 +7,7 @@ it. What is not in it is AWS's: to load the snapshot.
 
 Each event has a worker of its own. The rehearsal knows nothing of the jobs: other scripts, columns and data.
 
-    python -m benchmarks.restored [--jobs csv_to_parquet delta_append] [--budget-s 220]
+    python -m benchmarks.restored [--jobs csv_to_parquet hello] [--budget-s 220]
 """
 
 import argparse
@@ -32,6 +32,7 @@ KEYS = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN")  # Sn
 INIT_LIMIT_S = 130.0  # Lambda's
 FROZEN_S = 3.0
 MIN_TURNS = 2
+JOBS = ("csv_to_parquet", "delta_append", "iceberg_append", "hudi_append")
 
 
 @dataclass(frozen=True)
@@ -86,7 +87,7 @@ def described(snapshots: Sequence[Snapshot]) -> dict[str, float]:
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--jobs", nargs="*", default=(), help="some of them only")
+    parser.add_argument("--jobs", nargs="*", default=JOBS, help="others")
     parser.add_argument("--budget-s", type=float, default=220, help="of all jobs; no further turn would fit into it")
     options = parser.parse_args()
     with stage(options.jobs, [RIVAL]) as at:
