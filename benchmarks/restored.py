@@ -61,19 +61,21 @@ def snapshot(function: Function) -> Iterator[Snapshot]:
         with function.process(CLIENT, {**env, **own}) as (pid, log):
             ended = around.snapshot.wait(INIT_LIMIT_S)
             init_s, said = time.monotonic() - began_s, log.read_text(errors="replace")
-            if not ended or not _has_rehearsed(said):
+            parts = _rehearsed_parts(said) if ended else []
+            if not parts:
                 raise SystemExit(f"the worker has not rehearsed within {init_s:.0f} s: {said[-3000:]}")
             process_tree.send(pid, signal.SIGSTOP)
             cpu_s, size_mb = process_tree.cpu_s(pid), process_tree.proportional_mb(pid)
-            say(f"rehearsed: {init_s:.1f} s, {cpu_s:.1f} s of CPU, {size_mb:.0f} MB (Pss)")
+            say(f"rehearsed: {init_s:.1f} s, {cpu_s:.1f} s of CPU, {size_mb:.0f} MB (Pss): {', '.join(parts)}")
             yield Snapshot(function, pid, around.address, log, around, init_s, cpu_s, size_mb)
 
 
-def _has_rehearsed(said: str) -> bool:
-    """Whether every part went well, and in one JVM."""
+def _rehearsed_parts(said: str) -> list[str]:
+    """What was done; nothing if a part failed or the JVM is another one since."""
     lines = [json.loads(line) for line in said.splitlines() if line.startswith("{")]
     failed = any(line["message"] == "a part of the rehearsal failed" for line in lines)
-    return not failed and any(line["message"] == "rehearsed" and line["jvm_kept"] for line in lines)
+    done = [line["parts"] for line in lines if line["message"] == "rehearsed" and line["jvm_kept"]]
+    return done[0] if done and not failed else []
 
 
 def described(snapshots: Sequence[Snapshot]) -> dict[str, float]:
