@@ -12,7 +12,6 @@ from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from itertools import islice
 from typing import Any
 
 from sparklet.aws.clients import AwsClients, explained
@@ -191,12 +190,9 @@ class EmrSteps(Platform):
         emr, conf = self.clients.emr, {"spark.pyspark.python": PYTHON, "spark.pyspark.driver.python": PYTHON}
         options = [word for key, value in {**conf, **self.conf}.items() for word in ("--conf", f"{key}={value}")]
         submit = ["spark-submit", "--deploy-mode", "client", "--py-files", package, *options, program]
-
-        def known() -> str | None:
-            steps = emr.get_paginator("list_steps").paginate(ClusterId=self.cluster).search("Steps[].[Id, Name]")
-            return next((step_id for step_id, name in islice(steps, MAX_LISTED) if name.endswith(token)), None)
-
-        if found := self._ask(known):
+        newest = {"ClusterId": self.cluster, "PaginationConfig": {"MaxItems": MAX_LISTED}}
+        ids = emr.get_paginator("list_steps").paginate(**newest).search(f"Steps[?ends_with(Name, '{token}')].Id")
+        if found := self._ask(lambda: next(ids, None)):
             return str(found)
         step = {
             "Name": f"{_name(command)} {token}",
