@@ -1,5 +1,7 @@
 """AWS clients, and remedies for calls that fail for a reason outside Sparklet: credentials, network, the clock."""
 
+import hashlib
+import json
 import os
 import threading
 from collections.abc import Iterator, Mapping
@@ -164,6 +166,11 @@ class AwsClients:
         timeouts = {"connect_timeout": CONNECT_TIMEOUT_S, "read_timeout": READ_TIMEOUT_S}
         options = {**timeouts, "max_pool_connections": self.threads, **config}
         return {"endpoint_url": self._endpoint_url, "config": Config(retries=retries, **options)}
+
+
+def client_token(token: str, request: Mapping[str, Any]) -> str:
+    """The token of this very request: services refuse one that they know of another, as after an upgrade."""
+    return hashlib.sha256(json.dumps([token, request], sort_keys=True).encode()).hexdigest()
 
 
 def remedy(error: Exception) -> str:
