@@ -16,14 +16,12 @@ FARGATE, PLATFORMS = "fargate", {"emr-serverless": EmrServerlessJobs, "emr": Emr
 def engines_of(clients: AwsClients, named: Engines, env: Mapping[str, str]) -> Mapping[str, Engine]:
     """The named engines, in their order; ``env``: their workers' settings. SettingsError if one is not whole."""
     made: dict[str, Engine] = {}
-    for name, of in named.items():
-        if name in CLUSTERS:
-            continue
+    for name in named.keys() - CLUSTERS.keys():
         try:
             if name == FARGATE:
-                made[name] = tasks_of_shards(clients, of)
+                made[name] = tasks_of_shards(clients, named[name])
             else:
-                made[name] = PLATFORMS[name](clients=clients, env=env, **of)
+                made[name] = PLATFORMS[name](clients=clients, env=env, **named[name])
         except (KeyError, TypeError) as error:
             raise SettingsError(f"SPARKLET_ENGINES names no whole engine {name}: {error}") from error
     made |= clusters_of(named, made.get(FARGATE))
