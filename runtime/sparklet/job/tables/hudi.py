@@ -26,6 +26,7 @@ from pyspark.sql import SparkSession, Window, functions
 from pyspark.sql.pandas.types import from_arrow_schema, to_arrow_schema
 
 from sparklet.job.errors import CommitConflictError, TableError
+from sparklet.job.session import hadoop_path
 from sparklet.job.tables.chains import CHAIN
 from sparklet.job.tables.declaration import Commit
 from sparklet.job.tables.files import StagedFile, agreed_schema, read_changes
@@ -174,8 +175,7 @@ class HudiTable:
 
     def _half_made(self, *, delete: bool = False) -> bool:
         """Whether there are the folders of a table, and no file in them: whoever made them was killed."""
-        path = self._spark._jvm.org.apache.hadoop.fs.Path(f"{self._uri}/.hoodie")
-        files = path.getFileSystem(self._spark._jsc.hadoopConfiguration())
+        path, files = hadoop_path(self._spark, f"{self._uri}/.hoodie")
         if not files.exists(path) or files.listFiles(path, True).hasNext():
             return False
         return bool(files.delete(path, True)) if delete else True
