@@ -11,8 +11,7 @@ from typing import Any
 import pytest
 
 from sparklet.aws.clients import AwsClients
-from sparklet.aws.clusters import CLUSTERS, clusters_of
-from sparklet.aws.engines import engines_of
+from sparklet.aws.engines import CLUSTERS, clusters_of, engines_of
 from sparklet.aws.spark_jobs import EmrServerlessJobs
 from sparklet.errors import RemoteTaskError
 from sparklet.local.state import StateDir
