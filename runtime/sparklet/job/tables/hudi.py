@@ -62,12 +62,15 @@ class HudiTable:
         """The newest completed instant whose metadata is wanted, with it; also one that was archived."""
         if (table := self._metadata()) is None:
             return None
-        timeline = table.getActiveTimeline().getCommitsTimeline().filterCompletedInstants()
-        if found := _newest_of(timeline, wanted):
-            return found
-        archived = table.getArchivedTimeline()
-        archived.loadCompletedInstantDetailsInMemory()
-        return _newest_of(archived.getCommitsTimeline().filterCompletedInstants(), wanted)
+        for archived in (False, True):
+            timeline = table.getArchivedTimeline() if archived else table.getActiveTimeline()
+            if archived:
+                timeline.loadCompletedInstantDetailsInMemory()
+            commits = timeline.getCommitsTimeline().filterCompletedInstants()
+            for instant in reversed(list(commits.getInstants())):
+                if wanted(metadata := commits.readCommitMetadata(instant)):
+                    return instant, metadata
+        return None
 
     def write(self, commit: Commit, staged: Sequence[StagedFile], names: Mapping[str, int]) -> str:
         """Write the files' rows in one instant; see ``OpenTable``."""
@@ -202,14 +205,6 @@ def _instants(table: Any | None) -> dict[str, bool]:
         return {}
     timeline = table.getActiveTimeline().getCommitsTimeline()
     return {str(instant.requestedTime()): bool(instant.isCompleted()) for instant in timeline.getInstants()}
-
-
-def _newest_of(timeline: Any, wanted: Callable[[Any], bool]) -> tuple[Any, Any] | None:
-    for instant in reversed(list(timeline.getInstants())):
-        metadata = timeline.readCommitMetadata(instant)
-        if wanted(metadata):
-            return instant, metadata
-    return None
 
 
 def _options(commit: Commit, table: Any | None) -> dict[str, str]:
