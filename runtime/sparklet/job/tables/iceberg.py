@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from typing import Any, cast
 
 import pyarrow.compute as pc
@@ -43,17 +44,11 @@ class IcebergTable:
     def __init__(self, name: str, warehouse: str | None = None) -> None:
         self._name = name
         self._catalog = load(warehouse)
-        try:
-            self._table: Table | None = self._catalog.load_table(name)
-        except exceptions.NoSuchTableError:
-            self._table = None
-
-    @property
-    def root(self) -> str | None:
-        """Where the table's data files are; None if there is no table."""
-        if self._table is None:
-            return None
-        return self._table.properties.get("write.data.path") or f"{self._table.location().rstrip('/')}/data"
+        self._table: Table | None = None
+        self.root: str | None = None  # where the table's data files are
+        with suppress(exceptions.NoSuchTableError):
+            self._table = table = self._catalog.load_table(name)
+            self.root = table.properties.get("write.data.path") or f"{table.location().rstrip('/')}/data"
 
     def made(self, name: str) -> tuple[str, int] | None:
         """The snapshot that a commit made, and its maker; of a chain its last link."""
