@@ -27,9 +27,8 @@ class Batch:
     def __init__(self, job: Any, table: Table, label: str, spark: SparkSession) -> None:
         kind, stream, counted = records_of(job.event) or ("", "", {})
         warehouse = job.params.get("warehouse")
-        if table.format == "iceberg" and in_table_bucket(
-            catalog_properties(os.environ, warehouse).get("warehouse", "")
-        ):
+        place = catalog_properties(os.environ, warehouse).get("warehouse", "")
+        if table.format == "iceberg" and in_table_bucket(place):
             raise TableError(
                 f"{table} is in S3 Tables, where nothing can be stored that tells which records of a stream it has: "
                 "name another catalog, such as glue:s3://BUCKET/FOLDER"
