@@ -213,8 +213,7 @@ def _text(field: StructField) -> Column:
     if isinstance(kind, (ArrayType, MapType, StructType)):
         value, kind = F.to_json(value), StringType()
     if isinstance(kind, StringType):
-        for character, escaped in (("\\\\", "\\\\"), ("\n", "n"), ("\r", "r"), ("\t", "t")):
-            value = F.regexp_replace(value, character, "\\\\" + escaped)
+        value = F.regexp_replace(value, r"([\\\n\r\t])", r"\\$1")
     elif isinstance(kind, BinaryType):
         value = F.concat(F.lit("\\\\x"), F.hex(value))
     elif isinstance(kind, TimestampType):
