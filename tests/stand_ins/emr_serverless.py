@@ -29,7 +29,7 @@ class EmrServerless:
     def start_job_run(self, **asked: Any) -> Any:
         self._check("StartJobRun", asked)
         if self._asked.setdefault(asked["clientToken"], asked) != asked:
-            refused = {"Code": "ConflictException", "Message": "The client token was used for another request."}
+            refused: Any = {"Code": "ConflictException", "Message": "The client token was used for another request."}
             raise ClientError({"Error": refused}, "StartJobRun")
         job_id = f"00{len(self._jobs)}job"
         place = {"applicationId": asked["applicationId"], "jobRunId": job_id}
