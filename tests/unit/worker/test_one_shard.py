@@ -11,7 +11,17 @@ import pytest
 from sparklet.errors import DeadlineExceededError, EventError, GatewayLostError, LedgerError
 from sparklet.model import Failure, ShardState
 from sparklet.spark.runner import Output, ScriptCall, ScriptResult
-from sparklet.worker.one_shard import DONE, FAILED, LATER, WRONG, ShardCommand, container_memory_mb, main, parse, run_one
+from sparklet.worker.one_shard import (
+    DONE,
+    FAILED,
+    LATER,
+    WRONG,
+    ShardCommand,
+    container_memory_mb,
+    main,
+    parse,
+    run_one,
+)
 from tests.unit.worker.conftest import Bench
 
 COMMAND = ShardCommand("run-1", 0, generation=None, timeout_s=7200, redrive=False)
