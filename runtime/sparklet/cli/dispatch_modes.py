@@ -32,7 +32,7 @@ def chosen_mode(env: Environment, request: RunRequest, wanted: WantedMode, scree
         screen.say(f"dispatch mode {mode}: {reason}")
     else:
         mode = DispatchMode(wanted)
-    if mode.machine:
+    if mode is not DispatchMode.QUEUE:
         machine_of(env, mode.dispatch)
     if wanted == "inline" and (refused := inline_refusal(preview_in(env, request).shards)):
         raise PlanError(f"--dispatch-mode inline: {refused} (--dispatch-mode auto chooses)")

@@ -17,16 +17,9 @@ class DispatchMode(StrEnum):
     INLINE = "inline"
 
     @property
-    def machine(self) -> str:
-        """The state machine that drives such a run; "": none."""
-        if self is DispatchMode.QUEUE:
-            return ""
-        return "loop" if self is DispatchMode.LOOP else "map"
-
-    @property
     def dispatch(self) -> Dispatch:
         """What hands the shards out, as the ledger stores it."""
-        return Dispatch.MAP if self.machine == "map" else Dispatch.QUEUE
+        return Dispatch.MAP if self in (DispatchMode.MAP, DispatchMode.INLINE) else Dispatch.QUEUE
 
 
 def automatic_mode(shards: int, rate_per_s: float) -> tuple[DispatchMode, str]:
