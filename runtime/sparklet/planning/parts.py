@@ -42,10 +42,7 @@ def shard_of(at: Deployment, run_id: str, part: PartRecord, line: bytes) -> Shar
 def planned_shard(at: Deployment, record: ShardRecord) -> Shard:
     """A shard, read by its own line alone; PlanError if that is not what was planned."""
     uri = at.part_uri(record.run_id, record.part)
-    try:
-        return record.planned(at.store.get(uri, record.offset, record.length))
-    except EventError as error:
-        raise PlanError(f"the plan part {uri} is damaged at byte {record.offset}: {error}") from error
+    return record.planned(at.store.get(uri, record.offset, record.length), uri)
 
 
 # --- what was left out ---
