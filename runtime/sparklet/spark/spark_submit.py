@@ -19,6 +19,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from signal import SIGKILL
 
@@ -82,7 +83,7 @@ class SubmitRunner(Runner):
             command, env = [sys.executable], {**env, "SPARK_REMOTE": remote}
         else:
             command = self._java(call, options, env)
-        sinks = [task.sink(source, stream) for source in ("jvm", "script") for stream in ("stdout", "stderr")]
+        sinks = [partial(task.add, source, stream) for source in ("jvm", "script") for stream in ("stdout", "stderr")]
         host.ask(
             "jvm",
             [*map(host.pipe, sinks), host.status_pipe(SCRIPT)],

@@ -261,7 +261,7 @@ class ScriptRun:
         """Run it; its exit code. ``keep``: whether its SparkContext may be a kept one."""
         jvm = self.jvm
         jvm.tasks += 1
-        fds = [self.host.pipe(self.task.sink("script", stream)) for stream in ("stdout", "stderr")]
+        fds = [self.host.pipe(partial(self.task.add, "script", stream)) for stream in ("stdout", "stderr")]
         name = f"script {jvm.tasks} on {jvm.name}"
         self.host.ask(
             "script",
