@@ -77,7 +77,7 @@ def send_up_to_cap(at: Deployment, run: Run, outbox: Outbox) -> int:
         if not record.state.ended and number not in sent:
             sent[number] = now_s
             owed.append(record)
-    outbox.send_shards(record for record in owed if record.state is ShardState.PENDING)
+    outbox.send(record for record in owed if record.state is ShardState.PENDING)
     at.store.put(at.run_uri(run.run_id, f"{FOLDER}{file}"), json.dumps({"next": place, "sent": sent}).encode())
     return lost
 
