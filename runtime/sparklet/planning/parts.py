@@ -98,13 +98,6 @@ def reasons_for(at: Deployment, run: Run, parts: list[PartRecord], uri: str) -> 
         files.append(END)
     wanted = json.dumps(uri).encode()
     for name in files:
-        for line in _lines(at, run.run_id, name):
+        for line in at.store.get(at.part_uri(run.run_id, name)).splitlines():
             if wanted in line and (found := json.loads(line)).get("uri") == uri:
                 yield str(found["reason"])
-
-
-def _lines(at: Deployment, run_id: str, name: str) -> list[bytes]:
-    try:
-        return at.store.get(at.part_uri(run_id, name)).splitlines()
-    except ObjectNotFoundError:
-        return []  # planned before there were such files
