@@ -51,6 +51,7 @@ class Runner(Protocol):
 
     def start(self) -> None:
         """Begin to start the JVM, if it can start before the first task; never waits. Else nothing happens."""
+        return
 
     def run(self, call: ScriptCall, output: Output) -> ScriptResult:
         """Run one script to its end.
@@ -61,3 +62,4 @@ class Runner(Protocol):
 
     def close(self) -> None:
         """End every process this runner started; nothing happens if none outlives its task."""
+        return
