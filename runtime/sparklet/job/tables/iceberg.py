@@ -18,6 +18,7 @@ from pyiceberg.manifest import DataFile, DataFileContent, FileFormat
 from pyiceberg.partitioning import PartitionField, PartitionSpec
 from pyiceberg.schema import assign_fresh_schema_ids
 from pyiceberg.table import Table, Transaction
+from pyiceberg.table.metadata import TableMetadata
 from pyiceberg.transforms import IdentityTransform
 from requests import RequestException
 
@@ -74,7 +75,7 @@ class IcebergTable:
         properties = {**table.metadata.properties, "commit.retry.num-retries": "0"}
         table.metadata = table.metadata.model_copy(update={"properties": properties})
         try:
-            with table.transaction() as transaction:
+            with _Changes(table) as transaction:
                 if not set(schema.names) <= set(table.schema().column_names):
                     with transaction.update_schema() as update:
                         update.union_by_name(schema)
@@ -121,6 +122,21 @@ def load(warehouse: str | None = None) -> Catalog:
     endpoint, region = s3_environment(os.environ)
     found = {name: value for name, value in (("s3.endpoint", endpoint), ("client.region", region)) if value}
     return load_catalog(ICEBERG_CATALOG, **{**found, **catalog_properties(os.environ, warehouse)})
+
+
+class _Changes(Transaction):
+    """A transaction that keeps its metadata until the next change; pyiceberg's copies all snapshots at each look."""
+
+    _seen: tuple[Any, Any, Any] = (None, None, None)
+
+    @property
+    def table_metadata(self) -> TableMetadata:
+        """The table's, with the changes so far."""
+        found, updates, metadata = self._seen
+        if found is not self._table.metadata or updates is not self._updates:
+            metadata = super().table_metadata
+            self._seen = self._table.metadata, self._updates, metadata
+        return cast(TableMetadata, metadata)
 
 
 def _change(transaction: Transaction, commit: Commit, staged: Sequence[StagedFile], summary: dict[str, str]) -> None:
