@@ -3,7 +3,8 @@
 A stream of three shards is delivered as Lambda does it with a parallelization factor of two: each half of a shard in
 order, by one worker at a time, in batches of other sizes at each try. Of the deliveries 3 % are killed at a random
 moment (SIGKILL), 1 % are stopped and go on while another worker has the same records; 15 % begin with records that came
-before. At the end the table's rows are compared with the records, by a reader that is not Spark (Hudi: by Spark).
+before. Iceberg's old snapshots are expired now and then. At the end the table's rows are compared with the records, by
+a reader that is not Spark (Hudi: by Spark).
 
     python -m benchmarks.stream_soak [--formats delta,iceberg,hudi] [--batches 10000] [--hudi-batches 500] [--spark]
 
@@ -27,6 +28,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +40,7 @@ FORMATS = ("delta", "iceberg", "hudi")
 SHARDS, LANES = 3, 2
 FIRST, STEP = 49590338271490256608559692538361571095921575989136588898, 2**80  # numbers of Kinesis
 KILLED, STOPPED, REPEATED = 0.03, 0.01, 0.15
+EXPIRED = 0.02  # after so many batches into Iceberg, its old snapshots
 MAX_RECORDS, MAX_REPEATED = 20, 30
 STOP_S = {"delta": 3.0, "iceberg": 3.0, "hudi": 45.0}  # at most; a lease of Hudi's writers is 30 s
 
@@ -331,9 +334,22 @@ def _with_pyarrow(format_: str, place: Path) -> Any:
         root = batch.opened.root or f"{lake.place}/warehouse/db/t/data"
         planned = lake.commit(batch.name, staged, records=batch.new, chains_folder=f"{root}/{CHAINS}")
         commit(planned, lambda: spark, batch.opened)
+        if format_ == "iceberg" and random.random() < EXPIRED:
+            _expire(f"{lake.table}".partition(":")[2])
         return None
 
     return write
+
+
+def _expire(table: str) -> None:
+    """Forget snapshots of more than a minute ago, beside other writers; whoever streams into Iceberg has to."""
+    from pyiceberg.exceptions import CommitFailedException
+
+    from sparklet.job.tables.iceberg import load
+
+    with suppress(CommitFailedException):  # another has committed meanwhile
+        old = datetime.now(UTC) - timedelta(minutes=1)
+        load().load_table(table).maintenance.expire_snapshots().older_than(old).commit()
 
 
 def _with_spark(format_: str, place: Path) -> Any:

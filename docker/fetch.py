@@ -164,7 +164,7 @@ def remove_signatures(folder: Path) -> None:
 
 def jars(asked: argparse.Namespace) -> None:
     """The stack's jars of these groups, and further ones, with the very fetcher of the local mode."""
-    sys.path[:0] = [str(SOURCE / "runtime"), str(OUT / "python-spark"), str(tools())]
+    sys.path[:0] = [str(SOURCE / "runtime"), str(OUT / "python-spark")]
     if not SPARK.exists():  # where pyspark's link leads: Ivy is among its jars
         SPARK.symlink_to(OUT / "spark")
     from sparklet.local import ivy
@@ -273,13 +273,6 @@ def locked(name: str) -> list[str]:
     """The requirements of a lock file, a line each."""
     lock = (SOURCE / "requirements" / name).read_text().replace("\\\n", " ")
     return [line for line in lock.splitlines() if not line.lstrip().startswith("#")]
-
-
-def tools() -> Path:
-    """The one package that the fetcher needs beside the standard library, as it is locked for the local mode."""
-    target = Path("/tmp/tools")  # noqa: S108 - a builder stage has no one else in it
-    install([line for line in locked("local.lock") if line.startswith("filelock==")], target, "--quiet")
-    return target
 
 
 def precompile(folder: Path) -> None:

@@ -4,14 +4,15 @@ import os
 import threading
 import uuid
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from sparklet.aws.clients import AwsClients
-from sparklet.aws.clusters import CLUSTERS, clusters_of
-from sparklet.aws.engines import engines_of
+from sparklet.aws.engines import CLUSTERS, clusters_of, engines_of
+from sparklet.aws.spark_jobs import EmrServerlessJobs
 from sparklet.errors import RemoteTaskError
 from sparklet.local.state import StateDir
 from sparklet.local.tasks import LocalTasks, TaskRunner
@@ -123,6 +124,18 @@ def test_the_same_token_starts_no_second_job(ministack_clients: AwsClients, name
 
     assert engine.start("token-1", COMMAND) == task_id
     assert engine.start("token-2", COMMAND) != task_id
+
+
+@pytest.mark.stack
+def test_an_upgrade_between_two_starts_is_no_failure(ministack_clients: AwsClients) -> None:
+    """The checker was replaced before it had noted the job: a second one finds its shard held."""
+    engine = of_aws("emr-serverless", ministack_clients)
+    assert isinstance(engine, EmrServerlessJobs)
+    task_id = engine.start("token-1", COMMAND)
+
+    upgraded = replace(engine, env={**engine.env, "SPARKLET_NEW": "1"})
+
+    assert upgraded.start("token-1", COMMAND) != task_id
 
 
 def test_the_same_token_is_the_same_local_worker(runner: TaskRunner, tmp_path: Path) -> None:

@@ -1,12 +1,14 @@
 """EMR Serverless in memory, as far as an engine needs it: no stand-in that we have knows the service.
 
-Requests and answers are checked against the service's own model, and the same token is the same job.
+Requests and answers are checked against the service's own model. The same token is the same job, and refused for
+another one.
 """
 
 from datetime import UTC, datetime
 from typing import Any
 
 import boto3
+from botocore.exceptions import ClientError
 from botocore.validate import validate_parameters
 
 ROLE = "arn:aws:iam::123456789012:role/jobs"
@@ -21,10 +23,14 @@ class EmrServerless:
             "emr-serverless", region_name="us-east-1", aws_access_key_id="test", aws_secret_access_key="test"
         )
         self._model = client.meta.service_model
+        self._asked: dict[str, dict[str, Any]] = {}
         self._jobs: dict[str, dict[str, Any]] = {}
 
     def start_job_run(self, **asked: Any) -> Any:
         self._check("StartJobRun", asked)
+        if self._asked.setdefault(asked["clientToken"], asked) != asked:
+            refused: Any = {"Code": "ConflictException", "Message": "The client token was used for another request."}
+            raise ClientError({"Error": refused}, "StartJobRun")
         job_id = f"00{len(self._jobs)}job"
         place = {"applicationId": asked["applicationId"], "jobRunId": job_id}
         arn = f"arn:aws:emr-serverless:us-east-1:123456789012:/applications/{asked['applicationId']}/jobruns/{job_id}"

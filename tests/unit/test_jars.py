@@ -1,5 +1,6 @@
 """The stack file and the cache's cheap check; nothing here needs Java or a network."""
 
+import fcntl
 import hashlib
 import socket
 from pathlib import Path
@@ -61,6 +62,23 @@ def test_when_all_are_there_neither_network_nor_java_is_needed(tmp_path: Path, m
     jars = ensure_jars(_stack_file(tmp_path), tmp_path / "cache", ["s3a", "delta"], _never)
 
     assert [jar.read_bytes() for jar in jars] == [CONTENT["two"], CONTENT["one"], CONTENT["three"]]
+
+
+def test_who_waits_for_another_fetcher_says_so(tmp_path: Path) -> None:
+    cache, said = tmp_path / "cache", list[str]()
+    cache.mkdir()
+
+    def say(line: str) -> None:
+        said.append(line)
+        _fill(cache, "one", "two", "three")
+        fcntl.flock(other, fcntl.LOCK_UN)
+
+    with (cache / ".lock").open("wb") as other:
+        fcntl.flock(other, fcntl.LOCK_EX)
+        jars = ensure_jars(_stack_file(tmp_path), cache, ["s3a", "delta"], say)
+
+    assert len(jars) == 3
+    assert len(said) == 1 and "waiting" in said[0]
 
 
 def test_the_class_path_keeps_the_files_order_for_any_groups(tmp_path: Path) -> None:

@@ -1,10 +1,12 @@
 """AWS clients, and remedies for calls that fail for a reason outside Sparklet: credentials, network, the clock."""
 
+import hashlib
+import json
 import os
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from types import MappingProxyType
+from types import MappingProxyType, SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 from sparklet.errors import SettingsError, SparkletError
@@ -136,26 +138,14 @@ class AwsClients:
 
     def _with_role(self, plain: "boto3.Session") -> "boto3.Session":
         import boto3
-        from botocore.credentials import (
-            CredentialProvider,
-            CredentialResolver,
-            DeferredRefreshableCredentials,
-            create_assume_role_refresher,
-        )
+        from botocore.credentials import DeferredRefreshableCredentials, create_assume_role_refresher
         from botocore.session import get_session
 
         sts = plain.client("sts", **self._options())
         role = {"RoleArn": self._role_arn, "RoleSessionName": "sparklet", "DurationSeconds": ROLE_S}
-        fresh = create_assume_role_refresher(sts, role)
-
-        class Role(CredentialProvider):
-            METHOD = "assume-role"
-
-            def load(self) -> DeferredRefreshableCredentials:
-                return DeferredRefreshableCredentials(refresh_using=fresh, method=self.METHOD)
-
+        credentials = DeferredRefreshableCredentials(create_assume_role_refresher(sts, role), "assume-role")
         session = get_session()
-        session.register_component("credential_provider", CredentialResolver([Role()]))
+        session.register_component("credential_provider", SimpleNamespace(load_credentials=lambda: credentials))
         return boto3.Session(botocore_session=session, region_name=plain.region_name)
 
     def _options(self, *, max_attempts: int = 99, **config: Any) -> dict[str, Any]:
@@ -174,6 +164,11 @@ def rehearse_clients() -> None:
     session = boto3.Session("nobody", "nobody", region_name=os.environ.get("AWS_REGION", "us-east-1"))
     for service in ("s3", "dynamodb", "sqs"):
         session.client(service)
+
+
+def client_token(token: str, request: Mapping[str, Any]) -> str:
+    """The token of this very request: services refuse one that they know of another, as after an upgrade."""
+    return hashlib.sha256(json.dumps([token, request], sort_keys=True).encode()).hexdigest()
 
 
 def remedy(error: Exception) -> str:

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sparklet.aws.clients import AwsClients, explained, failing_as
+from sparklet.aws.clients import AwsClients, client_token, explained, failing_as
 from sparklet.errors import RemoteTaskError
 from sparklet.model import Failure
 from sparklet.ports import Engine
@@ -36,15 +36,15 @@ class FargateTasks(Engine):
         cpu = next((units for gib, units in CPU_UNITS.items() if memory_mb <= gib * 1024), max(CPU_UNITS.values()))
         size = {"cpu": str(cpu), "memory": str(memory_mb)} if memory_mb else {}
         container = {"name": self.container, "command": list(command)}
+        task: Any = {
+            "cluster": self.cluster,
+            "taskDefinition": self.task_definition,
+            "launchType": "FARGATE",
+            "networkConfiguration": {"awsvpcConfiguration": self.network},
+            "overrides": {**size, "containerOverrides": [container]},
+        }
         try:
-            answer = self.clients.ecs.run_task(
-                cluster=self.cluster,
-                taskDefinition=self.task_definition,
-                launchType="FARGATE",
-                clientToken=token,
-                networkConfiguration={"awsvpcConfiguration": self.network},
-                overrides={**size, "containerOverrides": [container]},
-            )
+            answer = self.clients.ecs.run_task(**task, clientToken=client_token(token, task))
             if answer["tasks"]:
                 return str(answer["tasks"][0]["taskArn"])
             why = "; ".join(each.get("reason", "") for each in answer["failures"])

@@ -1,32 +1,71 @@
 """The engines that a stack's settings name."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 from sparklet.aws.clients import AwsClients
-from sparklet.aws.clusters import CLUSTERS, clusters_of
 from sparklet.aws.containers import tasks_of_shards
 from sparklet.aws.microvms import MicroVms
 from sparklet.aws.spark_jobs import EmrServerlessJobs, EmrSteps, GlueJobRuns
 from sparklet.errors import SettingsError
+from sparklet.model import Failure
 from sparklet.ports import Engine
 from sparklet.settings import Engines
 
 FARGATE = "fargate"
 PLATFORMS = {"emr-serverless": EmrServerlessJobs, "emr": EmrSteps, "glue": GlueJobRuns, "microvm": MicroVms}
+CLUSTERS = {"standalone": ("master", "spark://"), "connect": ("remote", "sc://")}  # by what they are addressed
 
 
 def engines_of(clients: AwsClients, named: Engines, env: Mapping[str, str]) -> Mapping[str, Engine]:
     """The named engines, in their order; ``env``: their workers' settings. SettingsError if one is not whole."""
     made: dict[str, Engine] = {}
-    for name, of in named.items():
-        if name in CLUSTERS:
-            continue
+    for name in named.keys() - CLUSTERS.keys():
         try:
             if name == FARGATE:
-                made[name] = tasks_of_shards(clients, of)
+                made[name] = tasks_of_shards(clients, named[name])
             else:
-                made[name] = PLATFORMS[name](clients=clients, env=env, **of)
+                made[name] = PLATFORMS[name](clients=clients, env=env, **named[name])
         except (KeyError, TypeError) as error:
             raise SettingsError(f"SPARKLET_ENGINES names no whole engine {name}: {error}") from error
     made |= clusters_of(named, made.get(FARGATE))
     return {name: made[name] for name in named}
+
+
+def clusters_of(named: Engines, tasks: Engine | None) -> dict[str, Engine]:
+    """The Spark clusters among the named engines; ``tasks`` starts their workers. SettingsError if one is wrong."""
+    made: dict[str, Engine] = {}
+    for name in named.keys() & CLUSTERS.keys():
+        key, scheme = CLUSTERS[name]
+        if not str(named[name].get(key, "")).startswith(scheme) or "token=" in str(named[name]):
+            raise SettingsError(f'SPARKLET_ENGINES: {name} needs "{key}": "{scheme}HOST:PORT", without a token')
+        if tasks is None:
+            raise SettingsError(f"SPARKLET_ENGINES: {name} needs fargate, too, where its workers run")
+        made[name] = ClusterTasks(tasks, {f"spark.{key}": named[name][key], **named[name].get("conf", {})})
+    return made
+
+
+@dataclass(frozen=True)
+class ClusterTasks(Engine):
+    """An engine whose workers, which ``tasks`` starts, let a Spark cluster run their scripts."""
+
+    tasks: Engine
+    conf: Mapping[str, str]  # Spark's
+
+    def start(self, token: str, command: Sequence[str]) -> str:
+        """Start a worker that knows the cluster."""
+        conf = (word for key, value in self.conf.items() for word in ("--conf", f"{key}={value}"))
+        return self.tasks.start(token, (*command, *conf))
+
+    def stopped(self, task_ids: Sequence[str]) -> Mapping[str, Failure]:
+        """Of the workers."""
+        return self.tasks.stopped(task_ids)
+
+    def stop(self, task_id: str) -> None:
+        """Stop the worker, and with it the script."""
+        self.tasks.stop(task_id)
+
+    def unfit(self, table_format: str) -> str:
+        """Rows for a table are staged through the JVM, which Spark Connect has not."""
+        lacks_jvm = table_format and "spark.remote" in self.conf
+        return "Spark Connect gives a script no JVM, by which rows for a table are staged" if lacks_jvm else ""

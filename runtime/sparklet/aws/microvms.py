@@ -4,7 +4,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from sparklet.aws.clients import error_code
+from sparklet.aws.clients import client_token, error_code
 from sparklet.aws.spark_jobs import NEEDS_JARS, Job, Platform
 from sparklet.errors import RemoteTaskError
 
@@ -25,17 +25,16 @@ class MicroVms(Platform):
         """Run a machine; the service knows the token."""
         managed = f"{':'.join(self.image.split(':')[:4])}:aws:network-connector:aws-network-connector"
         command = (*command, "--timeout", str(LIFE_S - GIVES_BACK_S))
-        answer = self._ask(
-            self.clients.microvms.run_microvm,
-            imageIdentifier=self.image,
-            executionRoleArn=self.role,
-            ingressNetworkConnectors=[f"{managed}:NO_INGRESS"],
-            egressNetworkConnectors=[self.connector or f"{managed}:INTERNET_EGRESS"],
-            logging={"cloudWatch": {"logGroup": log_group(self.image), "logStream": token}},
-            maximumDurationInSeconds=LIFE_S,
-            runHookPayload=json.dumps({"env": dict(self.env), "command": command, "log_stream": token}),
-            clientToken=token,
-        )
+        machine = {
+            "imageIdentifier": self.image,
+            "executionRoleArn": self.role,
+            "ingressNetworkConnectors": [f"{managed}:NO_INGRESS"],
+            "egressNetworkConnectors": [self.connector or f"{managed}:INTERNET_EGRESS"],
+            "logging": {"cloudWatch": {"logGroup": log_group(self.image), "logStream": token}},
+            "maximumDurationInSeconds": LIFE_S,
+            "runHookPayload": json.dumps({"env": dict(self.env), "command": command, "log_stream": token}),
+        }
+        answer = self._ask(self.clients.microvms.run_microvm, clientToken=client_token(token, machine), **machine)
         return str(answer["microvmId"])
 
     def stop(self, task_id: str) -> None:

@@ -12,10 +12,9 @@ from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from itertools import islice
 from typing import Any
 
-from sparklet.aws.clients import AwsClients, explained
+from sparklet.aws.clients import AwsClients, client_token, explained
 from sparklet.aws.s3 import S3Store
 from sparklet.aws.worker_package import stored
 from sparklet.errors import ObjectStoreError, RemoteTaskError
@@ -136,7 +135,7 @@ class EmrServerlessJobs(Platform):
     role: str
 
     def start(self, token: str, command: Sequence[str]) -> str:
-        """Start a job; the service knows the token."""
+        """Start a job; the service knows its token."""
         program, package = self._packed()
         python = "spark.emr-serverless.driverEnv.PYSPARK_DRIVER_PYTHON", "spark.emr-serverless.driverEnv.PYSPARK_PYTHON"
         conf = {**dict.fromkeys((*python, "spark.executorEnv.PYSPARK_PYTHON"), PYTHON), **self.conf}
@@ -146,19 +145,18 @@ class EmrServerlessJobs(Platform):
             "sparkSubmitParameters": f"--py-files {package}",
         }
         logs = {"logUri": f"s3://{self.env['SPARKLET_BUCKET']}/{LOGS}/"}
-        answer = self._ask(
-            self.clients.emr_serverless.start_job_run,
-            applicationId=self.application,
-            clientToken=token,
-            executionRoleArn=self.role,
-            name=_name(command),
-            jobDriver={"sparkSubmit": submit},
-            configurationOverrides={
+        job = {
+            "applicationId": self.application,
+            "executionRoleArn": self.role,
+            "name": _name(command),
+            "jobDriver": {"sparkSubmit": submit},
+            "configurationOverrides": {
                 "applicationConfiguration": [{"classification": "spark-defaults", "properties": conf}],
                 "monitoringConfiguration": {"s3MonitoringConfiguration": logs},
             },
-        )
-        return str(answer["jobRunId"])
+        }
+        start = self.clients.emr_serverless.start_job_run
+        return str(self._ask(start, clientToken=client_token(token, job), **job)["jobRunId"])
 
     def stop(self, task_id: str) -> None:
         """Cancel a job; its driver has time to give back the shard."""
@@ -193,12 +191,9 @@ class EmrSteps(Platform):
         emr, conf = self.clients.emr, {"spark.pyspark.python": PYTHON, "spark.pyspark.driver.python": PYTHON}
         options = [word for key, value in {**conf, **self.conf}.items() for word in ("--conf", f"{key}={value}")]
         submit = ["spark-submit", "--deploy-mode", "client", "--py-files", package, *options, program]
-
-        def known() -> str | None:
-            steps = emr.get_paginator("list_steps").paginate(ClusterId=self.cluster).search("Steps[].[Id, Name]")
-            return next((step_id for step_id, name in islice(steps, MAX_LISTED) if name.endswith(token)), None)
-
-        if found := self._ask(known):
+        newest = {"ClusterId": self.cluster, "PaginationConfig": {"MaxItems": MAX_LISTED}}
+        ids = emr.get_paginator("list_steps").paginate(**newest).search(f"Steps[?ends_with(Name, '{token}')].Id")
+        if found := self._ask(lambda: next(ids, None)):
             return str(found)
         step = {
             "Name": f"{_name(command)} {token}",

@@ -9,15 +9,14 @@ import io
 from collections.abc import Iterator
 from contextlib import suppress
 from functools import cache
-from importlib.util import find_spec
+from importlib import import_module
 from pathlib import Path
 
-import sparklet
 from sparklet.errors import ObjectChangedError
 from sparklet.job.bundle import write_zip
 from sparklet.ports import ObjectStore
 
-LIBRARIES = ("boto3", "botocore", "dateutil", "jmespath", "s3transfer", "six", "urllib3")
+PACKAGES = ("sparklet", "boto3", "botocore", "dateutil", "jmespath", "s3transfer", "six", "urllib3")
 SERVICES = ("dynamodb", "s3", "secretsmanager", "sqs", "ssm", "sts")
 PROGRAM, PACKAGE = "on_platform.py", "sparklet-worker.zip"
 FOLDER = "engines"  # of the stack's bucket
@@ -37,25 +36,19 @@ def stored(store: ObjectStore, bucket: str) -> tuple[str, str]:
 @cache
 def files() -> tuple[bytes, bytes]:
     """Program and package."""
-    root = Path(sparklet.__file__).parent
-    own = (path for pattern in ("*.py", "*.java") for path in root.rglob(pattern))
-    found = [(path.relative_to(root.parent).as_posix(), path) for path in own]
-    found += [each for name in LIBRARIES for each in _library(name)]
+    found = dict(each for name in PACKAGES for each in _package(name))
     buffer = io.BytesIO()
-    write_zip(buffer, {name: path.read_bytes() for name, path in sorted(found)})
-    return (root / "worker" / PROGRAM).read_bytes(), buffer.getvalue()
+    write_zip(buffer, {name: found[name].read_bytes() for name in sorted(found)})
+    return found[f"sparklet/worker/{PROGRAM}"].read_bytes(), buffer.getvalue()
 
 
-def _library(name: str) -> Iterator[tuple[str, Path]]:
-    """The files of an installed library by their names in the zip."""
-    spec = find_spec(name)
-    assert spec is not None
-    assert spec.origin is not None
-    first = Path(spec.origin)
+def _package(name: str) -> Iterator[tuple[str, Path]]:
+    """The files of a package or module by their names in the zip."""
+    first = Path(str(import_module(name).__file__))
     if first.name != "__init__.py":
         yield first.name, first
         return
     described = (f"data/{service}/**/*.json*" for service in SERVICES)
-    for pattern in ("**/*.py", "*.pem", "data/*.json*", *described):
+    for pattern in ("**/*.py", "**/*.java", "*.pem", "data/*.json*", *described):
         for path in first.parent.glob(pattern):
             yield path.relative_to(first.parents[1]).as_posix(), path

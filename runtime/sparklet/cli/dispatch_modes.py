@@ -14,8 +14,8 @@ from sparklet.cli.environment import Environment
 from sparklet.cli.estimates import preview_in
 from sparklet.cli.options import WantedMode
 from sparklet.errors import ObjectStoreError, OrchestrationError, PlanError
-from sparklet.model import Dispatch, ExecutionStatus, Run, execution_name, successor
-from sparklet.planning.dispatch_modes import DispatchMode, automatic_mode, inline_refusal
+from sparklet.model import MAX_INLINE, Dispatch, ExecutionStatus, Run, execution_name, successor
+from sparklet.planning.dispatch_modes import DispatchMode, automatic_mode
 from sparklet.planning.request import RunRequest
 
 LOOK_EVERY_S = 15.0
@@ -32,10 +32,13 @@ def chosen_mode(env: Environment, request: RunRequest, wanted: WantedMode, scree
         screen.say(f"dispatch mode {mode}: {reason}")
     else:
         mode = DispatchMode(wanted)
-    if mode.machine:
+    if mode is not DispatchMode.QUEUE:
         machine_of(env, mode.dispatch)
-    if wanted == "inline" and (refused := inline_refusal(preview_in(env, request).shards)):
-        raise PlanError(f"--dispatch-mode inline: {refused} (--dispatch-mode auto chooses)")
+    if wanted == "inline" and (shards := preview_in(env, request).shards) > MAX_INLINE:
+        raise PlanError(
+            f"--dispatch-mode inline: {shards:,} shards are more than the {MAX_INLINE} that run at once in an inline "
+            "Map; use map or loop (--dispatch-mode auto chooses)"
+        )
     return mode
 
 

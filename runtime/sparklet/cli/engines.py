@@ -12,7 +12,6 @@ from typing import Annotated, Any, ClassVar
 import typer
 
 from sparklet.errors import PlanError
-from sparklet.events.script_event import MAX_ARGUMENT_BYTES
 from sparklet.model import SCHEME
 
 BUNDLE = "sparklet-job.zip"
@@ -30,7 +29,7 @@ class ElsewhereJob:
     script: str
     inputs: tuple[str, ...] = ()
     output: str = ""
-    params: Mapping[str, Any] = field(default_factory=dict)
+    params: Mapping[str, str] = field(default_factory=dict)
     args: tuple[str, ...] = ()  # the script's own
     py_files: tuple[str, ...] = ()  # in addition to sparklet.job, which every job gets
 
@@ -79,9 +78,6 @@ def commands(job: ElsewhereJob, engine: str, places: Places = Places()) -> tuple
 
 def _spark_submit(job: ElsewhereJob, places: Places) -> Iterable[Command]:
     arguments = _arguments(job)
-    _refuse_above(
-        MAX_ARGUMENT_BYTES, max((len(each.encode()) for each in arguments), default=0), "bytes in an argument"
-    )
     s3 = ("--conf", "spark.hadoop.fs.s3.impl=org.apache.hadoop.fs.s3a.S3AFileSystem")  # Hadoop's own scheme is s3a://
     uses_s3 = any(SCHEME in part for part in (job.script, *job.py_files, *arguments))
     yield (
@@ -152,8 +148,6 @@ def _refuse_above(most: int, size: int, what: str) -> None:
 
 def _arguments(job: ElsewhereJob) -> list[str]:
     """The script's arguments, as ``Job.from_args`` reads them."""
-    if not all(isinstance(value, str) for value in job.params.values()):
-        return ["--event", _event_text(job), *job.args]
     options = [("--input", uri) for uri in job.inputs]
     options += [("--output", job.output)] if job.output else []
     options += [("--param", f"{key}={value}") for key, value in job.params.items()]

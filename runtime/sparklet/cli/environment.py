@@ -19,7 +19,7 @@ from platformdirs import user_cache_path
 from sparklet.cli.console import Screen
 from sparklet.cli.costs import WorkerSize
 from sparklet.cli.transfer import LocalPaths
-from sparklet.errors import LocalStackError, SettingsError
+from sparklet.errors import LocalStackError
 from sparklet.local.class_data import ClassArchive
 from sparklet.local.environment import of_host, resource
 from sparklet.local.prepared_jars import compiled_jar, is_plain, linked_jars, unsigned_copies
@@ -135,9 +135,8 @@ class Environment:
 
     @property
     def paths_dir(self) -> Path:
-        """Where the local paths of runs are kept."""
-        if self.state is None:
-            raise SettingsError("a deployed stack has no local paths")
+        """Where the local stack keeps the local paths of runs."""
+        assert self.state is not None
         return self.state / LOCAL_PATHS
 
     def local_paths(self, run_id: str) -> LocalPaths:

@@ -57,8 +57,7 @@ def catalog_properties(env: Mapping[str, str], warehouse: str | None = None) -> 
     given = env.get("AWS_ENDPOINT_URL_S3TABLES") or env.get("AWS_ENDPOINT_URL")
     domain = "amazonaws.com.cn" if partition == "aws-cn" else "amazonaws.com"
     uri = f"{given or f'https://s3tables.{region}.{domain}'}/iceberg"
-    signed = {"sigv4-enabled": "true", "signing-name": "s3tables", "signing-region": region}
-    signed = {f"rest.{key}": value for key, value in signed.items()}
+    signed = {"rest.sigv4-enabled": "true", "rest.signing-name": "s3tables", "rest.signing-region": region}
     return {"type": "rest", "uri": uri, **signed, "client.region": region, **named, "warehouse": place}
 
 

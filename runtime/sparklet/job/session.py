@@ -7,6 +7,7 @@ import importlib.util
 import os
 import sys
 from collections.abc import Callable, Mapping
+from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
@@ -217,16 +218,18 @@ def table_conf(
 
 def stored_bytes(spark: SparkSession, uri: str) -> int:
     """Bytes stored at ``uri`` and below, as Spark's own file system sees it."""
-    path = spark._jvm.org.apache.hadoop.fs.Path(uri)
-    file_system = path.getFileSystem(spark._jsc.hadoopConfiguration())
-    return int(file_system.getContentSummary(path).getLength())
+    path, files = hadoop_path(spark, uri)
+    return int(files.getContentSummary(path).getLength())
 
 
 def stored_text(spark: SparkSession, uri: str) -> str:
     """A small file's text, whatever its name; ``spark.read`` skips files whose name begins with ``_``."""
-    path = spark._jvm.org.apache.hadoop.fs.Path(uri)
-    stream = path.getFileSystem(spark._jsc.hadoopConfiguration()).open(path)
-    try:
+    path, files = hadoop_path(spark, uri)
+    with closing(files.open(path)) as stream:
         return str(spark._jvm.org.apache.commons.io.IOUtils.toString(stream, "UTF-8"))
-    finally:
-        stream.close()
+
+
+def hadoop_path(spark: SparkSession, uri: str) -> tuple[Any, Any]:
+    """A path of Hadoop's, and its file system."""
+    path = spark._jvm.org.apache.hadoop.fs.Path(uri)
+    return path, path.getFileSystem(spark._jsc.hadoopConfiguration())

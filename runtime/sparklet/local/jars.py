@@ -5,6 +5,7 @@ file. A jar is in the cache under its own name, beside a marker with the sha256 
 neither network nor Java is needed.
 """
 
+import fcntl
 import hashlib
 import shutil
 import tempfile
@@ -17,8 +18,6 @@ from typing import Any
 
 from sparklet.errors import LocalStackError
 from sparklet.local import ivy
-
-_WAITING_AFTER_S = 2.0
 
 Progress = Callable[[str], None]
 
@@ -114,23 +113,20 @@ def _missing(jars: Collection[StackJar], cache_dir: Path) -> list[StackJar]:
 @contextmanager
 def _locked(cache_dir: Path, progress: Progress) -> Iterator[None]:
     """Hold the cache's lock; the operating system releases it however this process ends."""
-    from filelock import FileLock, Timeout  # not needed once all jars are there
-
-    lock = FileLock(cache_dir / ".lock")
     try:
         cache_dir.mkdir(parents=True, exist_ok=True)
-        lock.acquire(timeout=_WAITING_AFTER_S)
-    except Timeout:
-        progress("another process is fetching jars; waiting for it")
-        lock.acquire()
+        lock = (cache_dir / ".lock").open("wb")
     except OSError as error:
         raise LocalStackError(
             f"the jar cache {cache_dir} cannot be written: {error.strerror}. Make it writable"
         ) from error
-    try:
+    with lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            progress("another process is fetching jars; waiting for it")
+            fcntl.flock(lock, fcntl.LOCK_EX)
         yield
-    finally:
-        lock.release()
 
 
 def _fetch(missing: list[StackJar], cache_dir: Path, progress: Progress) -> None:

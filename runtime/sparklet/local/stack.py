@@ -19,8 +19,8 @@ from typing import Any, Self
 
 from sparklet import __version__
 from sparklet.aws.clients import AwsClients
-from sparklet.aws.clusters import clusters_of
 from sparklet.aws.dynamodb import DynamoLedger
+from sparklet.aws.engines import clusters_of
 from sparklet.aws.messaging import SqsQueue
 from sparklet.aws.s3 import S3Store, input_stores
 from sparklet.clock import SystemClock

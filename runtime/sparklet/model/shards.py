@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, field, fields
 from enum import StrEnum
 from typing import Any, Self
 
-from sparklet.errors import EventError, ObjectNotFoundError
+from sparklet.errors import EventError, ObjectNotFoundError, PlanError
 
 SCHEME = "s3://"
 RUN_ID = re.compile(r"[a-z0-9][a-z0-9-]{0,62}")
@@ -295,13 +295,15 @@ class ShardRecord:
         """The message for this shard."""
         return ShardRef(self.run_id, self.number, self.generation, self.part, self.offset, self.length)
 
-    def planned(self, line: bytes) -> Shard:
-        """This shard, from its line of the plan part; EventError if the line is none, or is another shard's."""
-        shard = Shard.from_line(line)
-        found = (shard.number, len(shard.objects), shard.size_bytes)
+    def planned(self, line: bytes, part_uri: str) -> Shard:
+        """This shard, from its line of the plan part; PlanError if the line is none, or is another shard's."""
         planned = (self.number, self.object_count, self.size_bytes)
-        if found != planned:
-            raise EventError(f"(shard, objects, bytes) are {found}, but {planned} was planned")
+        try:
+            shard = Shard.from_line(line)
+            if (found := (shard.number, len(shard.objects), shard.size_bytes)) != planned:
+                raise EventError(f"(shard, objects, bytes) are {found}, but {planned} was planned")
+        except EventError as error:  # a retry does not change it
+            raise PlanError(f"the plan part {part_uri} is damaged at byte {self.offset}: {error}") from error
         return shard
 
 

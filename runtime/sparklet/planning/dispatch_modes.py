@@ -17,16 +17,9 @@ class DispatchMode(StrEnum):
     INLINE = "inline"
 
     @property
-    def machine(self) -> str:
-        """The state machine that drives such a run; "": none."""
-        if self is DispatchMode.QUEUE:
-            return ""
-        return "loop" if self is DispatchMode.LOOP else "map"
-
-    @property
     def dispatch(self) -> Dispatch:
         """What hands the shards out, as the ledger stores it."""
-        return Dispatch.MAP if self.machine == "map" else Dispatch.QUEUE
+        return Dispatch.MAP if self in (DispatchMode.MAP, DispatchMode.INLINE) else Dispatch.QUEUE
 
 
 def automatic_mode(shards: int, rate_per_s: float) -> tuple[DispatchMode, str]:
@@ -36,10 +29,3 @@ def automatic_mode(shards: int, rate_per_s: float) -> tuple[DispatchMode, str]:
     if shards <= MAX_INLINE:
         return DispatchMode.INLINE, f"the plan has no more than {MAX_INLINE} shards"
     return DispatchMode.LOOP, f"the plan has more than {MAX_INLINE} shards"
-
-
-def inline_refusal(shards: int) -> str:
-    """Why a plan of so many shards cannot be dispatched inline; "" if it can."""
-    if shards <= MAX_INLINE:
-        return ""
-    return f"{shards:,} shards are more than the {MAX_INLINE} that run at once in an inline Map; use map or loop"

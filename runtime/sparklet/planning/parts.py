@@ -42,10 +42,7 @@ def shard_of(at: Deployment, run_id: str, part: PartRecord, line: bytes) -> Shar
 def planned_shard(at: Deployment, record: ShardRecord) -> Shard:
     """A shard, read by its own line alone; PlanError if that is not what was planned."""
     uri = at.part_uri(record.run_id, record.part)
-    try:
-        return record.planned(at.store.get(uri, record.offset, record.length))
-    except EventError as error:
-        raise PlanError(f"the plan part {uri} is damaged at byte {record.offset}: {error}") from error
+    return record.planned(at.store.get(uri, record.offset, record.length), uri)
 
 
 # --- what was left out ---
@@ -101,13 +98,6 @@ def reasons_for(at: Deployment, run: Run, parts: list[PartRecord], uri: str) -> 
         files.append(END)
     wanted = json.dumps(uri).encode()
     for name in files:
-        for line in _lines(at, run.run_id, name):
+        for line in at.store.get(at.part_uri(run.run_id, name)).splitlines():
             if wanted in line and (found := json.loads(line)).get("uri") == uri:
                 yield str(found["reason"])
-
-
-def _lines(at: Deployment, run_id: str, name: str) -> list[bytes]:
-    try:
-        return at.store.get(at.part_uri(run_id, name)).splitlines()
-    except ObjectNotFoundError:
-        return []  # planned before there were such files

@@ -204,19 +204,19 @@ class Outbox:
         self._clock, self._rate_per_s = at.clock, run.options.rate_per_s
         self._next_s = at.clock.now_s()
 
-    def send_shards(self, records: Iterable[ShardRecord]) -> int:
-        """Send the messages of shards, see ``send``; those of engines have none, since their workers are started."""
-        return self.send(record.ref.to_body() for record in records if not record.engine)
+    def send(self, records: Iterable[ShardRecord]) -> int:
+        """Send the messages of shards; how many. Those of engines have none, since their workers are started.
 
-    def send(self, bodies: Iterable[str]) -> int:
-        """Send every body; how many were sent. All bodies are drawn in any case, since the iterator may do work."""
+        All records are drawn in any case, since the iterator may do work.
+        """
+        bodies = (record.ref.to_body() for record in records if not record.engine)
         if self._queue is None:
             deque(bodies, maxlen=0)
             return 0
         if not self._rate_per_s:
             return self._queue.send(bodies)
-        sent, unsent = 0, iter(bodies)
-        while batch := list(islice(unsent, max(1, min(MAX_AT_ONCE, int(self._rate_per_s))))):
+        sent = 0
+        while batch := list(islice(bodies, max(1, min(MAX_AT_ONCE, int(self._rate_per_s))))):
             now_s = self._clock.now_s()
             if self._next_s > now_s:
                 self._clock.sleep(self._next_s - now_s)
@@ -232,7 +232,7 @@ def dispatch_part(at: Deployment, run: Run, part: PartRecord, body: bytes, outbo
     CheckpointConflictError if the run is cancelled while messages are sent at a rate.
     """
     records = enter_part(at, run, part, body)
-    outbox.send_shards(_until_cancelled(at, run.run_id, records))
+    outbox.send(_until_cancelled(at, run.run_id, records))
     at.ledger.runs.mark_dispatched(run.run_id, part.index)
 
 

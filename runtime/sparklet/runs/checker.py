@@ -133,7 +133,7 @@ def _lapse(at: Deployment, run: Run, outbox: Outbox) -> tuple[int, int]:
                 if now.state is ShardState.PENDING:
                     yield now
 
-    outbox.send_shards(owed())
+    outbox.send(owed())
     return lapsed, exhausted
 
 
@@ -156,7 +156,7 @@ def _requeue(at: Deployment, run: Run, counts: Counts, planner_from: int | None,
             if _is_due(record, now_s, age_s) and (counted := at.ledger.attempts.count_requeue(record)):
                 yield counted
 
-    return outbox.send_shards(owed())
+    return outbox.send(owed())
 
 
 def _is_due(record: ShardRecord, now_s: float, age_s: float) -> bool:

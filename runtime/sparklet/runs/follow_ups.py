@@ -57,8 +57,7 @@ def check_run(at: Deployment, run: Run) -> Run | None:
 
 def enter_check(at: Deployment, run: Run, state: RunState) -> Run:
     """Enter the run that checks this one, whose shards have all ended; ``state``: how this run ends if it succeeds."""
-    if run.check is None:
-        raise ValueError(f"the run {run.run_id} has no check")
+    assert run.check is not None
     made_id, uri = check_id(run.run_id, run.generation), at.run_uri(run.run_id, f"_summary-{run.generation}.json")
     with suppress(ObjectChangedError):  # another checker was faster; the shards have ended, so its summary is the same
         at.store.put(uri, _summary(at, run, state), create_only=True)
@@ -88,8 +87,7 @@ def enter_next(at: Deployment, run: Run, counts: Counts) -> Run | None:
     ``MAX_LEFT_OUT`` shards failed while they were published there is no next run: None. Open next runs of earlier
     generations are cancelled, since this one replaces their output.
     """
-    if run.next is None:
-        raise ValueError(f"nothing follows the run {run.run_id}")
+    assert run.next is not None
     half_published = _half_published(at, run, counts)
     if len(half_published) > MAX_LEFT_OUT:
         return None

@@ -92,11 +92,6 @@ class Observation:
         return [record for _, _, record in sorted(self._longest, reverse=True)]
 
     @property
-    def mean_s(self) -> float:
-        """Of the ended shards' last attempts."""
-        return self.summary.task_s / self.finished if self.finished else 0.0
-
-    @property
     def pace(self) -> Pace:
         """How fast shards end. The current pace is that of the last minute, or of as long as three shards take."""
         if not self.finished:
@@ -106,7 +101,8 @@ class Observation:
         average = self.finished / whole_s * 60
         if not still_open:
             return Pace(0.0, average, None)
-        minutes = min(MAX_PACE_S, max(PACE_S, PACE_SHARDS * self.mean_s)) // PACE_S
+        mean_s = self.summary.task_s / self.finished
+        minutes = min(MAX_PACE_S, max(PACE_S, PACE_SHARDS * mean_s)) // PACE_S
         lately = sum(count for ago, count in self._ended.items() if ago < minutes)
         now = lately / min(minutes * PACE_S, whole_s) * 60
         return Pace(now, average, still_open / (now or average) * 60)

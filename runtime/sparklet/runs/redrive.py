@@ -65,7 +65,7 @@ def redrive(
             unstarted += 1
             yield record
 
-    messages = Outbox(at, run).send_shards(owed())
+    messages = Outbox(at, run).send(owed())
     if not (moved or unstarted or ends_again) and run.cancelled_s is None:
         raise PlanError(f"the run {run_id} has no FAILED shard; there is nothing to redrive")
     return Redriven(run, moved, messages, unplanned=NOT_PLANNED in run.skipped)

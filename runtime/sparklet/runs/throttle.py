@@ -60,10 +60,8 @@ def send_up_to_cap(at: Deployment, run: Run, outbox: Outbox) -> int:
         record = at.ledger.shards.get(run.run_id, int(number))
         if not record.state.ended:
             sent[record.number] = when_s
-            waited_s = now_s - max(record.changed_s, when_s)
-            is_lost = (
-                record.state is ShardState.PENDING and not record.engine and waited_s >= LOST_S * (1 << record.requeues)
-            )
+            is_due = now_s - max(record.changed_s, when_s) >= LOST_S * (1 << record.requeues)
+            is_lost = is_due and record.state is ShardState.PENDING and not record.engine
             again = at.ledger.attempts.count_requeue(record) if goes_on and is_lost else None
             owed += filter(None, [again if goes_on else record])
     lost = len(owed) if goes_on else 0
@@ -77,7 +75,7 @@ def send_up_to_cap(at: Deployment, run: Run, outbox: Outbox) -> int:
         if not record.state.ended and number not in sent:
             sent[number] = now_s
             owed.append(record)
-    outbox.send_shards(record for record in owed if record.state is ShardState.PENDING)
+    outbox.send(record for record in owed if record.state is ShardState.PENDING)
     at.store.put(at.run_uri(run.run_id, f"{FOLDER}{file}"), json.dumps({"next": place, "sent": sent}).encode())
     return lost
 

@@ -13,24 +13,21 @@ from sparklet.errors import ScriptError
 from sparklet.settings import SparkSettings
 from sparklet.spark.host_process import HostProcess
 from sparklet.spark.jvm_session import file_options, stop_spark
-from sparklet.spark.runner import Output, ScriptCall, ScriptResult
+from sparklet.spark.runner import Output, Runner, ScriptCall, ScriptResult
 from sparklet.spark.script_output import TaskOutput
 from sparklet.spark.spark_options import base_python_path, task_env
 from sparklet.spark.spark_submit import JVM_OPTIONS, read_options
-from sparklet.spark.warm_gateway import Jvm, ScriptRun
-
-PORT, SECRET = "PYSPARK_GATEWAY_PORT", "PYSPARK_GATEWAY_SECRET"
+from sparklet.spark.warm_gateway import PORT, SECRET, Jvm, ScriptRun
 
 
-class AttachedRunner:
-    """Runs scripts against the JVM that ``PORT`` names. The platform decides about master, memory, S3 and Python."""
+class AttachedRunner(Runner):
+    """Runs scripts against the JVM that ``PORT`` names, which started this process and ends after it.
+
+    The platform decides about master, memory, S3 and Python.
+    """
 
     def __init__(self, spark: SparkSettings, scratch: Path) -> None:
         self._spark, self._scratch = spark, scratch
-        self._jvm = Jvm("platform", scratch, {}, port=int(os.environ[PORT]), secret=os.environ[SECRET])
-
-    def start(self) -> None:
-        """Do nothing: the JVM has started this process."""
 
     def run(self, call: ScriptCall, output: Output) -> ScriptResult:
         """Run one script to its end; see ``Runner``. Spark is stopped afterwards, so no job of it goes on."""
@@ -41,39 +38,22 @@ class AttachedRunner:
                 f"{call.script.name} asks for {min(fixed)}, which the JVM here has got already: set it for the engine, "
                 "see EngineSparkConf"
             )
-        self._jvm.tasks += 1
+        jvm = Jvm("platform", self._scratch, {}, port=int(os.environ[PORT]), secret=os.environ[SECRET])
         task = TaskOutput(output, call)
+        properties = {  # the driver's own folders and path are not for executors
+            "spark.app.name": call.script.name,
+            **{f"spark.executorEnv.{key}": value for key, value in call.env.items()},
+            **file_options(jvm.port, jvm.secret, [str(path) for path in _for_executors(call)]),
+            **conf,
+        }
         python_path = {"PYTHONPATH": os.pathsep.join(base_python_path(self._spark))}
         host = HostProcess(self._scratch, {**os.environ, **python_path})
         try:
-            return task.result(ScriptRun(call, host, self._jvm, task).code(self._message(call, conf, host)))
+            env = {**os.environ, **task_env(call, self._spark)}
+            return task.result(ScriptRun(call, host, jvm, task).code(env, properties, keep=False))
         finally:
             host.close()
-            stop_spark(self._jvm.port, self._jvm.secret)
-
-    def close(self) -> None:
-        """Do nothing: Spark ends after this process."""
-
-    def _message(self, call: ScriptCall, conf: dict[str, str], host: HostProcess) -> dict[str, object]:
-        """The request for the script's process; the driver's own folders and path are not for executors."""
-        files = [str(path) for path in _for_executors(call)]
-        return {
-            "host": host.pid,
-            "script": str(call.script),
-            "args": call.args,
-            "cwd": str(call.work_dir),
-            "env": {**os.environ, **task_env(call, self._spark), **host.mark},
-            "port": self._jvm.port,
-            "secret": self._jvm.secret,
-            "first": True,
-            "keep": False,
-            "properties": {
-                "spark.app.name": call.script.name,
-                **{f"spark.executorEnv.{key}": value for key, value in call.env.items()},
-                **file_options(self._jvm.port, self._jvm.secret, files),
-                **conf,
-            },
-        }
+            stop_spark(jvm.port, jvm.secret)
 
 
 def _for_executors(call: ScriptCall) -> Iterator[Path]:

@@ -50,7 +50,8 @@ class Runner(Protocol):
     """Runs scripts, one after the other. No process or file of a script is left after ``run``."""
 
     def start(self) -> None:
-        """Begin to start the JVM, if it can start before the first task; never waits."""
+        """Begin to start the JVM, if it can start before the first task; never waits. Else nothing happens."""
+        return
 
     def run(self, call: ScriptCall, output: Output) -> ScriptResult:
         """Run one script to its end.
@@ -60,4 +61,5 @@ class Runner(Protocol):
         """
 
     def close(self) -> None:
-        """End every process this runner started."""
+        """End every process this runner started; nothing happens if none outlives its task."""
+        return

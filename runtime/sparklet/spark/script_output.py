@@ -3,7 +3,6 @@
 import re
 import signal
 from collections.abc import Callable, Iterable
-from functools import partial
 from pathlib import PurePath
 from typing import Literal
 
@@ -99,10 +98,6 @@ class TaskOutput:
         self.out_of_memory = ""  # Java's message
         self._tail = Tail(TAIL_BYTES)
         self._windows = {"script": Tail(CAUSE_WINDOW_BYTES), "jvm": Tail(CAUSE_WINDOW_BYTES)}
-
-    def sink(self, source: Literal["script", "jvm"], stream: Stream) -> Callable[[bytes], None]:
-        """The function for the lines of one pipe."""
-        return partial(self.add, source, stream)
 
     def add(self, source: Literal["script", "jvm"], stream: Stream, line: bytes) -> None:
         """Pass a line on and keep it if a cause may need it."""

@@ -19,6 +19,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from signal import SIGKILL
 
@@ -27,7 +28,7 @@ from sparklet.settings import SparkSettings
 from sparklet.spark import script_main
 from sparklet.spark.guards import environment
 from sparklet.spark.host_process import Event, Exited, Gone, HostProcess, Started
-from sparklet.spark.runner import Output, ScriptCall, ScriptResult
+from sparklet.spark.runner import Output, Runner, ScriptCall, ScriptResult
 from sparklet.spark.script_output import TaskOutput, where_it_was
 from sparklet.spark.spark_options import class_path, java_command, process_env, spark_defaults, task_conf, task_env
 
@@ -58,14 +59,11 @@ class ScriptOptions:
 
 
 @dataclass(slots=True)
-class SubmitRunner:
+class SubmitRunner(Runner):
     """Runs each script under a spark-submit of its own; against a Spark Connect server as plain Python."""
 
     spark: SparkSettings
     scratch: Path
-
-    def start(self) -> None:
-        """Do nothing: Java starts with the script."""
 
     def run(self, call: ScriptCall, output: Output) -> ScriptResult:
         """Run one script to its end; see ``Runner``."""
@@ -79,16 +77,13 @@ class SubmitRunner:
         finally:
             host.close()
 
-    def close(self) -> None:
-        """Do nothing: a task leaves no process."""
-
     def _submit(self, call: ScriptCall, options: ScriptOptions, host: HostProcess, task: TaskOutput) -> None:
         env = task_env(call, self.spark)
         if remote := self.spark.conf.get("spark.remote"):  # Spark Connect: there is no JVM
             command, env = [sys.executable], {**env, "SPARK_REMOTE": remote}
         else:
             command = self._java(call, options, env)
-        sinks = [task.sink(source, stream) for source in ("jvm", "script") for stream in ("stdout", "stderr")]
+        sinks = [partial(task.add, source, stream) for source in ("jvm", "script") for stream in ("stdout", "stderr")]
         host.ask(
             "jvm",
             [*map(host.pipe, sinks), host.status_pipe(SCRIPT)],

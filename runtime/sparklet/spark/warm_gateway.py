@@ -11,7 +11,6 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 from sparklet.errors import DeadlineExceededError, GatewayLostError, SparkRuntimeError
 from sparklet.settings import SparkSettings, WorkerSettings, spark_settings
@@ -38,6 +37,7 @@ UNUSED = "only %s classes came from the class-data archive, so the JVM started s
 MIN_CLEAN_S = 1.0  # of the grace, if the script took all the time there was
 BOOT_POLL_S = 0.005
 TASK_DAEMON = "sparklet.spark.task_daemon"
+PORT, SECRET = "PYSPARK_GATEWAY_PORT", "PYSPARK_GATEWAY_SECRET"
 
 _log = logging.getLogger(__name__)
 
@@ -122,8 +122,10 @@ class WarmRunner:
         host, jvm = self._ready(call)
         self._task = task = TaskOutput(output, call)
         try:
-            message = self._message(call, conf, host, jvm)
-            code = ScriptRun(call, host, jvm, task).code(message)
+            _point(host.home / "cwd", call.work_dir)
+            env, properties = self._task_options(call, conf, jvm)
+            restored, self._restored = self._restored, False
+            code = ScriptRun(call, host, jvm, task).code(env, properties, keep=self._keep_context, restored=restored)
             problem = _clean(call, host, jvm, keep=self._keep_context, may_keep=code >= 0)
             if jvm.exit_code is not None and (code != 0 or jvm.exit_code < 0):  # a kill may be seen late
                 raise task.jvm_failure(jvm.exit_code)
@@ -204,33 +206,20 @@ class WarmRunner:
         self._jvm = jvm
         return host, jvm
 
-    def _message(self, call: ScriptCall, conf: Mapping[str, str], host: HostProcess, jvm: Jvm) -> dict[str, Any]:
-        _point(host.home / "cwd", call.work_dir)
-        jvm.tasks += 1
-        restored, self._restored = self._restored, False
-        env = task_env(call, self._spark)
-        folder = str(call.work_dir)
-        gateway = {"PYSPARK_GATEWAY_PORT": str(jvm.port), "PYSPARK_GATEWAY_SECRET": jvm.secret}
-        return {
-            "host": host.pid,
-            "script": str(call.script),
-            "args": call.args,
-            "cwd": folder,
-            "env": {**process_env(self._spark, os.environ), **self._script_env(), **env, **gateway, **host.mark},
-            "port": jvm.port,
-            "secret": jvm.secret,
-            "first": jvm.tasks == 1,
-            "keep": self._keep_context,
-            "restored": restored,
-            "properties": {
-                **task_conf(call, env, self._spark),
-                # A kept context's folder; Hadoop's stays the task's: S3A makes its buffers' folder where that changes.
-                **({"spark.local.dir": str(jvm.folder)} if self._keep_context else {}),
-                **conf,
-                "user.dir": folder,
-                "derby.system.home": folder,
-            },
+    def _task_options(
+        self, call: ScriptCall, conf: Mapping[str, str], jvm: Jvm
+    ) -> tuple[dict[str, str], dict[str, str]]:
+        """The environment and the Java properties of a task."""
+        env, folder = task_env(call, self._spark), str(call.work_dir)
+        properties = {
+            **task_conf(call, env, self._spark),
+            # A kept context's folder; Hadoop's stays the task's: S3A makes its buffers' folder where that changes.
+            **({"spark.local.dir": str(jvm.folder)} if self._keep_context else {}),
+            **conf,
+            "user.dir": folder,
+            "derby.system.home": folder,
         }
+        return {**process_env(self._spark, os.environ), **self._script_env(), **env}, properties
 
     def _hear_jvm(self, jvm: Jvm, stream: Stream, line: bytes) -> None:
         if self._task is not None:
@@ -275,11 +264,28 @@ class ScriptRun:
     task: TaskOutput
     pid: int = 0
 
-    def code(self, message: Mapping[str, Any]) -> int:
-        """Run it; its exit code."""
-        fds = [self.host.pipe(self.task.sink("script", stream)) for stream in ("stdout", "stderr")]
-        name = f"script {self.jvm.tasks} on {self.jvm.name}"
-        self.host.ask("script", [*fds, self.host.status_pipe(name)], name=name, **message)
+    def code(self, env: Mapping[str, str], properties: Mapping[str, str], *, keep: bool, restored: bool = False) -> int:
+        """Run it; its exit code. ``keep``: whether its SparkContext may be a kept one; ``restored``: see ``renew``."""
+        jvm = self.jvm
+        jvm.tasks += 1
+        fds = [self.host.pipe(partial(self.task.add, "script", stream)) for stream in ("stdout", "stderr")]
+        name = f"script {jvm.tasks} on {jvm.name}"
+        self.host.ask(
+            "script",
+            [*fds, self.host.status_pipe(name)],
+            name=name,
+            host=self.host.pid,
+            script=str(self.call.script),
+            args=self.call.args,
+            cwd=str(self.call.work_dir),
+            env={**env, PORT: str(jvm.port), SECRET: jvm.secret, **self.host.mark},
+            port=jvm.port,
+            secret=jvm.secret,
+            first=jvm.tasks == 1,
+            keep=keep,
+            restored=restored,
+            properties=dict(properties),
+        )
         for event in self.host.events(lambda: self.call.deadline.guard_s):
             match event:
                 case Started(script, pid) if script == name:

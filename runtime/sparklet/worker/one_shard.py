@@ -25,7 +25,7 @@ from sparklet.settings import spark_settings, worker_settings
 from sparklet.spark.guards import MIB, Deadline
 from sparklet.spark.runner import Runner
 from sparklet.spark.spark_options import shares_disk
-from sparklet.spark.warm_gateway import runner_for
+from sparklet.spark.warm_gateway import PORT, runner_for
 from sparklet.worker.handler import worker_over_aws
 from sparklet.worker.log import Log
 from sparklet.worker.shards import ShardClaims
@@ -35,7 +35,6 @@ DONE, FAILED, WRONG, LATER = 0, 1, 2, 75  # 75: EX_TEMPFAIL
 MESSAGE_VARIABLE = "SPARKLET_SHARD_MESSAGE"
 DEFAULT_TIMEOUT_S = 4 * 3600.0
 GENERATION_TRIES = 5
-GATEWAY = "PYSPARK_GATEWAY_PORT"
 BY_HAND = "by hand"  # the engine of a container that somebody started for a shard of the functions
 STOPPED = "the container received SIGTERM before the script had ended"
 CGROUP_LIMITS = (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"))
@@ -69,18 +68,18 @@ def parse(arguments: Sequence[str], message: str = "") -> ShardCommand:
     found = parser.parse_args(arguments)
     if found.timeout <= 0:
         raise EventError(f"--timeout is {found.timeout:g}; it must be more than 0 seconds")
+    if wrong := [pair for pair in found.conf if "=" not in pair]:
+        raise EventError(f"--conf {wrong[0]} must look like KEY=VALUE")
+    options = found.timeout, found.redrive, dict(pair.split("=", 1) for pair in found.conf)
     if found.run and found.shard is not None:
-        if wrong := [pair for pair in found.conf if "=" not in pair]:
-            raise EventError(f"--conf {wrong[0]} must look like KEY=VALUE")
-        conf = {key: value for key, _, value in (pair.partition("=") for pair in found.conf)}
-        return ShardCommand(found.run, found.shard, found.generation, found.timeout, found.redrive, conf)
+        return ShardCommand(found.run, found.shard, found.generation, *options)
     try:
         ref = ShardRef.from_document(json.loads(found.message or "null"))
     except (ValueError, RecursionError) as error:
         raise EventError("--message is not JSON") from error
     if ref is None:
         raise EventError(f"no shard is named: use --run and --shard, or --message, or {MESSAGE_VARIABLE}")
-    return ShardCommand(ref.run_id, ref.shard, ref.generation, found.timeout, found.redrive)
+    return ShardCommand(ref.run_id, ref.shard, ref.generation, *options)
 
 
 def run_one(shards: ShardClaims, worker: Worker, command: ShardCommand) -> int:
@@ -140,7 +139,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if "AWS_LAMBDA_FUNCTION_MEMORY_SIZE" not in os.environ:
             spark = replace(spark, memory_mb=container_memory_mb())
         spark = replace(spark, conf={**spark.conf, **command.conf})
-        if attached := GATEWAY in os.environ:  # this is a driver's program: see ``on_platform``
+        if attached := PORT in os.environ:  # this is a driver's program: see ``on_platform``
             from sparklet.spark.attached import AttachedRunner
 
             runner: Runner = AttachedRunner(spark, settings.scratch)
@@ -151,10 +150,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
             raise SettingsError("SPARKLET_LEDGER_TABLE and SPARKLET_BUCKET are not set: the stack's outputs name both")
         if attached or not shares_disk(spark):
             worker.executor.inputs_to = worker.shards.store
+        runner.start()
     except SparkletError as error:
         log.error(str(error), error_class=type(error).__name__)
         return WRONG
-    runner.start()
     try:
         return run_one(worker.shards, worker, command)
     finally:

@@ -219,10 +219,7 @@ class ClaimedShard:
     def _execution(self) -> Execution:
         run, record = self.run, self.record
         part_uri = f"s3://{self.claims.bucket}/runs/{run.run_id}/plan/{record.part}"
-        try:
-            shard = record.planned(self.claims.store.get(part_uri, record.offset, record.length))
-        except EventError as error:  # a retry does not change it
-            raise PlanError(f"the plan part {part_uri} is damaged at byte {record.offset}: {error}") from error
+        shard = record.planned(self.claims.store.get(part_uri, record.offset, record.length), part_uri)
         cross_region = self.claims.cross_region(shard, run) if run.options.other_region else frozenset()
         staging = None  # Spark reads all inputs itself
         if shard.inputs and any(needs_staging(item, run.access, cross_region) for item in shard.objects):

@@ -5,10 +5,11 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
+from botocore.stub import Stubber
 
 from sparklet.job.databases import tokens as lease
 from sparklet.job.databases.tokens import Tokens, tokens
-from sparklet.job.errors import DatabaseError
+from sparklet.job.errors import DatabaseError, TableError
 
 pytestmark = pytest.mark.usefixtures("account")
 
@@ -61,4 +62,41 @@ def test_who_cannot_renew_gives_the_connection_up() -> None:
         assert held
         held.lost = told.set
         held._client.delete_item(**held._item)
+        assert told.wait(timeout=10)
+
+
+@pytest.mark.parametrize("operation", ["get_item", "update_item"])
+def test_who_may_not_take_is_told_at_once(monkeypatch: pytest.MonkeyPatch, operation: str) -> None:
+    client = lease.aws_client("dynamodb")
+    monkeypatch.setattr(lease, "aws_client", lambda service: client)
+
+    with Stubber(client) as answers:
+        if operation == "update_item":
+            answers.add_response("get_item", {})
+        answers.add_client_error(operation, "AccessDeniedException", "the role may not", 400)
+        with pytest.raises(TableError, match=r"dynamodb:UpdateItem.*may not"), tokens("closed", 1, 1, 5):
+            pass
+
+
+def test_a_busy_ledger_is_asked_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    client = lease.aws_client("dynamodb")
+    monkeypatch.setattr(lease, "aws_client", lambda service: client)
+
+    with Stubber(client) as answers:
+        for operation in ("get_item", "update_item"):
+            answers.add_client_error(operation, "ThrottlingException", "Rate exceeded", 400)
+        for operation in ("get_item", "update_item", "update_item"):
+            answers.add_response(operation, {})
+        with tokens("busy", 1, 1, 5) as held:
+            assert held
+            assert list(held.numbers) == [0]
+
+
+def test_who_may_renew_no_more_gives_the_connection_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    told = threading.Event()
+
+    with tokens("revoked", 1, 1, 0.2) as held:
+        assert held
+        held.lost = told.set
+        monkeypatch.setitem(held._item, "TableName", "no-such-table")
         assert told.wait(timeout=10)

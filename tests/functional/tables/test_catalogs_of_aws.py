@@ -2,19 +2,22 @@
 
 from collections.abc import Iterator
 from dataclasses import replace
-from typing import Any
+from typing import Any, cast
 
 import boto3
 import pytest
 import requests
 from pyiceberg.utils.config import Config
 
+from sparklet.job import Job
 from sparklet.job.errors import TableError
+from sparklet.job.tables.batch import batch_of
 from sparklet.job.tables.declaration import Commit, StagedWrite, Table
 from tests.functional.tables.conftest import REGION
 from tests.functional.tables.lakes import Lake, rows_of
 from tests.functional.tables.making import make
 from tests.functional.tables.test_commit_run import CommitRun, commit_run, declaration
+from tests.unit.events import samples
 
 __all__ = ["commit_run"]
 pytestmark = pytest.mark.stack
@@ -103,6 +106,15 @@ def test_an_upsert_into_s3_tables(in_s3: Lake, table_bucket: str) -> None:
 
     rows = read(table_bucket).scan().to_arrow().sort_by("id").to_pylist()
     assert [(row["id"], row["day"]) for row in rows] == [(1, "a"), (2, "z"), (4, "y")]
+
+
+def test_streams_into_s3_tables_are_refused(table_bucket: str) -> None:
+    """Nothing may be stored beside their data, and a chain on the worker's disk is lost with it."""
+    table, spark = Table("iceberg", "db.t"), cast("Any", None)
+    job = Job(event={"Records": [samples.kinesis("7")]}, params={"warehouse": table_bucket})
+
+    with pytest.raises(TableError, match=r"iceberg:db\.t is in S3 Tables.*glue:s3://"):
+        batch_of(job, table, None, spark, is_read=False)
 
 
 # --- Delta in Glue's catalog ---

@@ -1,9 +1,10 @@
 """Tasks of ECS Fargate: what is said of those that stopped, and of those that could not be started."""
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
-from botocore.stub import Stubber
+from botocore.stub import ANY, Stubber
 
 from sparklet.aws.clients import AwsClients
 from sparklet.aws.containers import FargateTasks, stop_cause
@@ -50,7 +51,7 @@ def asked(memory_mb: int, cpu: int) -> dict[str, Any]:
         "cluster": "cluster",
         "taskDefinition": "definition:1",
         "launchType": "FARGATE",
-        "clientToken": "abc-1.1",
+        "clientToken": ANY,
         "networkConfiguration": {"awsvpcConfiguration": {"subnets": ["subnet-1"]}},
         "overrides": {
             "cpu": str(cpu),
@@ -58,6 +59,21 @@ def asked(memory_mb: int, cpu: int) -> dict[str, Any]:
             "containerOverrides": [{"name": "function", "command": ["python"]}],
         },
     }
+
+
+def test_the_token_is_of_one_request(clients: AwsClients, tasks: FargateTasks) -> None:
+    """ECS refuses a token that it knows of another request, as one to an upgraded definition is."""
+    tokens: list[str] = []
+    clients.ecs.meta.events.register_first(
+        "before-parameter-build.ecs.RunTask", lambda params, **_: tokens.append(params["clientToken"])
+    )
+    with Stubber(clients.ecs) as ecs:
+        for engine, token in ((tasks, "a"), (tasks, "a"), (tasks, "b"), (replace(tasks, task_definition="d:2"), "a")):
+            ecs.add_response("run_task", {"tasks": [{"taskArn": "arn:1"}], "failures": []})
+            engine.start(token, ["python"])
+
+    assert tokens[0] == tokens[1]
+    assert len(set(tokens)) == 3
 
 
 @pytest.mark.parametrize(("memory_mb", "cpu"), [(2048, 1024), (16384, 2048), (30720, 4096), (61440, 8192)])

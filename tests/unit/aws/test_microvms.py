@@ -52,7 +52,7 @@ def test_a_machine_gets_settings_and_command(clients: AwsClients, service: Stubb
         "egressNetworkConnectors": [f"{MANAGED}:INTERNET_EGRESS"],
         "logging": {"cloudWatch": {"logGroup": "/aws/lambda/microvms/sparklet", "logStream": "token-1"}},
         "maximumDurationInSeconds": 28_800,
-        "clientToken": "token-1",
+        "clientToken": ANY,
         "runHookPayload": ANY,
     }
     sent: list[str] = []

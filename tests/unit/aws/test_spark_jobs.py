@@ -95,7 +95,7 @@ def test_an_unknown_engine_is_refused(clients: AwsClients) -> None:
 # --- start ---
 
 
-def test_a_job_of_emr_serverless_has_its_token(aws: Recorded, engine: Callable[[str], Engine]) -> None:
+def test_a_job_of_emr_serverless_is_asked_for(aws: Recorded, engine: Callable[[str], Engine]) -> None:
     aws.stored_worker()
     asked: dict[str, Any] = {}
     aws.emr_serverless.add_response("start_job_run", {"applicationId": "00f1", "jobRunId": "00job", "arn": ARN})
@@ -105,7 +105,7 @@ def test_a_job_of_emr_serverless_has_its_token(aws: Recorded, engine: Callable[[
 
     assert engine("emr-serverless").start("token-1", COMMAND) == "00job"
 
-    assert (asked["clientToken"], asked["applicationId"], asked["executionRoleArn"]) == ("token-1", "00f1", ROLE)
+    assert (asked["applicationId"], asked["executionRoleArn"]) == ("00f1", ROLE)
     submit = asked["jobDriver"]["sparkSubmit"]
     assert submit["entryPoint"].startswith("s3://runs/engines/")
     assert submit["sparkSubmitParameters"].endswith("/sparklet-worker.zip")

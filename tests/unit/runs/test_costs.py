@@ -19,7 +19,7 @@ from sparklet.cli.costs import (
     shard_time,
 )
 from sparklet.model import Dispatch
-from sparklet.planning.dispatch_modes import DispatchMode, automatic_mode, inline_refusal
+from sparklet.planning.dispatch_modes import DispatchMode, automatic_mode
 
 PRICES = load_prices()
 TWO_GB = WorkerSize(memory_mb=2048, scratch_bytes=512 * 2**20, concurrency=50, map_concurrency=50)
@@ -131,11 +131,6 @@ def test_a_shards_time_by_hand() -> None:
 )
 def test_auto_takes_inline_up_to_40_shards_else_the_loop(shards: int, rate_per_s: float, mode: DispatchMode) -> None:
     assert automatic_mode(shards, rate_per_s)[0] is mode
-
-
-def test_inline_is_refused_from_41_shards_on() -> None:
-    assert inline_refusal(40) == ""
-    assert "41 shards are more than the 40" in inline_refusal(41)
 
 
 # --- what is assumed of the state machines is so ---

@@ -67,7 +67,7 @@ def test_a_script_gets_the_same_input_on_every_engine(engine: str) -> None:
 
 
 @pytest.mark.parametrize("engine", ["emr", "emr-serverless"])
-@pytest.mark.parametrize("job", [PLAIN, replace(PLAIN, params={"limit": 3, "note": "a {{b}}"})], ids=["words", "event"])
+@pytest.mark.parametrize("job", [PLAIN, replace(PLAIN, params={"note": "a {{b}}"})], ids=["words", "event"])
 def test_yarn_finds_no_braces_to_expand(job: ElsewhereJob, engine: str) -> None:
     assert not any("{{" in word or "}}" in word for word in told(last(job, engine)))
 
@@ -193,7 +193,6 @@ def test_placeholders_of_unnamed_values_are_in_capitals() -> None:
         ("glue", {"args": ("positional",)}, "pairs of --key value"),
         ("glue", {"args": ("--a", "1", "--a", "2")}, "each key once"),
         ("glue", {"inputs": tuple(f"s3://bucket/folder/{n:08d}.csv" for n in range(9000))}, "at most 260000"),
-        ("spark-submit", {"params": {"big": "x" * 110_000}}, "name a folder"),
     ],
 )
 def test_options_an_engine_does_not_know_are_refused(engine: str, changes: dict[str, Any], cause: str) -> None:

@@ -246,10 +246,11 @@ def test_a_damaged_item_is_never_handed_to_a_script() -> None:
     world = World()
     planned(world, of(["Ulm"]))
     record = world.shards()[0]
-    line = world.store.get(world.at.part_uri("run-1", record.part))
+    uri = world.at.part_uri("run-1", record.part)
+    line = world.store.get(uri)
 
-    with pytest.raises(EventError, match="was planned"):
-        record.planned(line.replace(b"Ulm", b"Bonn"))
+    with pytest.raises(PlanError, match="was planned"):
+        record.planned(line.replace(b"Ulm", b"Bonn"), uri)
 
 
 def test_a_preview_counts_items_and_their_bytes() -> None:

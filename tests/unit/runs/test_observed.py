@@ -74,7 +74,6 @@ def test_unknown_attempt_times_count_as_average_ones() -> None:
         shard(2, ShardState.RUNNING, 9_980),
         shard(3, ShardState.FAILED, attempts=0),
     )
-    assert found.mean_s == 20
     assert found.work[""].seconds == pytest.approx(60 * 5 / 3)
 
 
@@ -94,7 +93,7 @@ def test_what_functions_and_engines_did_is_counted_apart() -> None:
 
 def test_an_empty_run_has_nothing_to_show() -> None:
     found = seen()
-    assert (found.work[""].seconds, found.mean_s, found.slowest, found.pace.remaining_s) == (0.0, 0.0, [], None)
+    assert (found.work[""].seconds, found.slowest, found.pace.remaining_s) == (0.0, [], None)
 
 
 # --- what a shard takes ---

@@ -6,11 +6,13 @@ from typing import Any
 import pytest
 
 from sparklet.errors import CheckpointConflictError, RunNotFoundError
-from sparklet.model import PartRecord, Position, Run, RunOptions, RunState, ShardState
+from sparklet.model import PartRecord, Position, Run, RunOptions, RunState, ShardRecord, ShardState
 from sparklet.planning.new_run import new_run
 from sparklet.planning.planner import Outbox, PlanProgress, plan
 from tests.stand_ins.memory import FakeClock, MemoryTaskQueue
 from tests.world import SOURCE, World, ref_of
+
+SHARD = ShardRecord("run-1", 0, "part-0.jsonl", 0, 9, 1, 9)
 
 
 def test_a_plan_puts_every_object_into_one_shard_in_order(world: World) -> None:
@@ -173,7 +175,7 @@ def paced(rate: float) -> tuple[FakeClock, MemoryTaskQueue, Outbox]:
 def test_messages_are_paced(rate: float) -> None:
     clock, queue, outbox = paced(rate)
 
-    sent = outbox.send("x" for _ in range(40)) + outbox.send(["y"] * 35)
+    sent = outbox.send(SHARD for _ in range(40)) + outbox.send([SHARD] * 35)
 
     assert sent == len(queue) == 75
     at_least_s = (75 - max(1, min(10, int(rate)))) / rate
@@ -182,14 +184,14 @@ def test_messages_are_paced(rate: float) -> None:
 
 def test_without_a_rate_nothing_waits() -> None:
     clock, _, outbox = paced(0.0)
-    assert outbox.send(["x"] * 100) == 100
+    assert outbox.send([SHARD] * 100) == 100
     assert clock.now_s() == 0.0
 
 
 def test_a_pause_is_not_made_up_for() -> None:
     clock, _, outbox = paced(1.0)
     clock.advance(1000)
-    outbox.send(["x"] * 10)
+    outbox.send([SHARD] * 10)
     assert clock.now_s() == 1009.0
 
 

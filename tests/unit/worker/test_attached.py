@@ -6,9 +6,10 @@ import pytest
 
 from sparklet.errors import ScriptError
 from sparklet.settings import spark_settings
-from sparklet.spark.attached import PORT, SECRET, AttachedRunner
+from sparklet.spark.attached import AttachedRunner
 from sparklet.spark.guards import Deadline
 from sparklet.spark.runner import ScriptCall
+from sparklet.spark.warm_gateway import PORT, SECRET
 from sparklet.worker.staging import uploaded
 from tests.stand_ins.memory import FakeClock, MemoryObjectStore
 

@@ -11,7 +11,17 @@ import pytest
 from sparklet.errors import DeadlineExceededError, EventError, GatewayLostError, LedgerError
 from sparklet.model import Failure, ShardState
 from sparklet.spark.runner import Output, ScriptCall, ScriptResult
-from sparklet.worker.one_shard import DONE, FAILED, LATER, WRONG, ShardCommand, container_memory_mb, parse, run_one
+from sparklet.worker.one_shard import (
+    DONE,
+    FAILED,
+    LATER,
+    WRONG,
+    ShardCommand,
+    container_memory_mb,
+    main,
+    parse,
+    run_one,
+)
 from tests.unit.worker.conftest import Bench
 
 COMMAND = ShardCommand("run-1", 0, generation=None, timeout_s=7200, redrive=False)
@@ -259,3 +269,19 @@ def test_settings_of_a_cluster_come_with_the_command() -> None:
 def test_no_conf_without_a_value() -> None:
     with pytest.raises(EventError, match="KEY=VALUE"):
         parse(["--run", "run-1", "--shard", "7", "--conf", "spark.master"])
+
+
+def test_settings_of_a_cluster_come_beside_a_message() -> None:
+    message = '{"run_id": "run-1", "shard": 7, "generation": 0, "part": "part-0.jsonl", "offset": 0, "length": 9}'
+
+    command = parse(["--conf", "spark.master=spark://10.0.0.7:7077"], message)
+
+    assert command.conf == {"spark.master": "spark://10.0.0.7:7077"}
+
+
+def test_a_container_without_java_cannot_do_any_shard(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    here = {"SPARKLET_LEDGER_TABLE": "ledger", "SPARKLET_BUCKET": "bucket", "SPARKLET_SCRATCH": str(tmp_path)}
+    for name, value in {**here, "AWS_REGION": "us-east-1", "JAVA_HOME": str(tmp_path)}.items():
+        monkeypatch.setenv(name, value)
+
+    assert main(["--run", "run-1", "--shard", "7"]) == WRONG  # 1 would say that the shard has FAILED

@@ -1,5 +1,6 @@
 import random
 import tracemalloc
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -64,7 +65,7 @@ def test_however_much_comes_memory_stays_bounded() -> None:
         seen += len(line)
 
     task = TaskOutput(count, CALL)
-    feed = LineFeed(task.sink("script", "stderr"))
+    feed = LineFeed(partial(task.add, "script", "stderr"))
     tracemalloc.start()
     try:
         for chunk in (b"line\n".rjust(1024) * 64, b"x" * 65536):

@@ -29,7 +29,7 @@ from pyspark.sql.types import ArrayType, BinaryType, MapType, StringType, Struct
 
 from sparklet.job.databases.tokens import LEDGER, aws_client, tokens
 from sparklet.job.errors import DatabaseError, EventError, TableError
-from sparklet.job.session import has_class
+from sparklet.job.session import hadoop_path, has_class
 from sparklet.job.tables.declaration import CHANGES
 from sparklet.job.tables.identity import commit_id
 
@@ -197,8 +197,7 @@ def _staged(job: Any, frame: DataFrame) -> Iterator[tuple[Any, list[Any]]]:
     spark = frame.sparkSession
     here = spark.sparkContext.master.startswith("local")
     base = f"file://{tempfile.gettempdir()}" if here else f"{job.output}/{CHANGES}"
-    folder = spark._jvm.org.apache.hadoop.fs.Path(f"{base}/sparklet-rows-{uuid.uuid4().hex}")
-    files = folder.getFileSystem(spark._jsc.hadoopConfiguration())
+    folder, files = hadoop_path(spark, f"{base}/sparklet-rows-{uuid.uuid4().hex}")
     try:
         lines = frame.select(F.concat_ws("\t", *map(_text, frame.schema)))
         lines.write.option("maxRecordsPerFile", BATCH_ROWS).text(folder.toString())
@@ -214,8 +213,7 @@ def _text(field: StructField) -> Column:
     if isinstance(kind, (ArrayType, MapType, StructType)):
         value, kind = F.to_json(value), StringType()
     if isinstance(kind, StringType):
-        for character, escaped in (("\\\\", "\\\\"), ("\n", "n"), ("\r", "r"), ("\t", "t")):
-            value = F.regexp_replace(value, character, "\\\\" + escaped)
+        value = F.regexp_replace(value, r"([\\\n\r\t])", r"\\$1")
     elif isinstance(kind, BinaryType):
         value = F.concat(F.lit("\\\\x"), F.hex(value))
     elif isinstance(kind, TimestampType):

@@ -8,19 +8,21 @@ from __future__ import annotations
 
 import os
 import random
+import re
 import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
-from sparklet.job.errors import DatabaseError
+from sparklet.job.errors import DatabaseError, TableError
 
 LEDGER = "SPARKLET_LEDGER_TABLE"
 MAX_WAIT_S = 300.0
 SKEW_S = 1.0  # clocks differ
 SETTLE_S = 0.5  # a server's process ends a moment after its connection
+PASSING = re.compile("ConditionalCheck|Connect|Exceeded|InternalServer|Throttl|Time(d)?out|Unavailable")
 _FREE = "(attribute_not_exists(until_{0}) OR until_{0} < :lapsed OR holder_{0} = :me)"
 _MINE = "until_{0} > :lapsed AND holder_{0} = :me"
 
@@ -42,7 +44,8 @@ class Tokens:
 
     def take(self, wanted: int) -> bool:
         """Take up to ``wanted`` tokens that are free; False if there is none, or others were faster."""
-        item, lapsed_s = self._client.get_item(**self._item, ConsistentRead=True).get("Item", {}), time.time() - SKEW_S
+        found, lapsed_s = self._ask("get_item", ConsistentRead=True) or {}, time.time() - SKEW_S
+        item = found.get("Item", {})
         free = [n for n in range(self._most) if float(item.get(f"until_{n}", {"N": 0})["N"]) < lapsed_s]
         self.numbers = random.sample(free, min(wanted, len(free)))
         return bool(free) and self._hold(5 * self._timeout_s, _FREE)
@@ -52,35 +55,46 @@ class Tokens:
         renewed_s = time.monotonic()
         while not ended.wait(self._timeout_s / 2):
             now_s = time.monotonic()
-            if self._hold(5 * self._timeout_s, _MINE):
-                renewed_s = now_s
-            elif now_s > renewed_s + 3 * self._timeout_s:
+            with suppress(TableError):
+                if self._hold(5 * self._timeout_s, _MINE):
+                    renewed_s = now_s
+            if now_s > renewed_s + 3 * self._timeout_s:
                 self.lost()  # again and again: a connection may be made meanwhile
-        self._hold(SETTLE_S - SKEW_S, _MINE)
+        with suppress(TableError):
+            self._hold(SETTLE_S - SKEW_S, _MINE)
 
     def _hold(self, duration_s: float, condition: str) -> bool:
-        from botocore.exceptions import BotoCoreError, ClientError
-
         numbers = {":until": time.time() + duration_s, ":lapsed": time.time() - SKEW_S}
         values = {":me": {"S": self._me}, **{name: {"N": repr(value)} for name, value in numbers.items()}}
+        answer = self._ask(
+            "update_item",
+            UpdateExpression="SET " + ", ".join(f"until_{n} = :until, holder_{n} = :me" for n in self.numbers),
+            ConditionExpression=" AND ".join(condition.format(n) for n in self.numbers),
+            ExpressionAttributeValues=values,
+        )
+        if answer is not None:
+            self.end_s = numbers[":until"]
+        return answer is not None
+
+    def _ask(self, operation: str, **arguments: Any) -> Any:
+        """The ledger's answer; None if time may bring one, TableError if not."""
+        from botocore.exceptions import BotoCoreError, ClientError
+
         try:
-            self._client.update_item(
-                **self._item,
-                UpdateExpression="SET " + ", ".join(f"until_{n} = :until, holder_{n} = :me" for n in self.numbers),
-                ConditionExpression=" AND ".join(condition.format(n) for n in self.numbers),
-                ExpressionAttributeValues=values,
-            )
-        except (BotoCoreError, ClientError):
-            return False
-        self.end_s = numbers[":until"]
-        return True
+            return getattr(self._client, operation)(**self._item, **arguments)
+        except (BotoCoreError, ClientError) as error:
+            code = getattr(error, "response", {}).get("Error", {}).get("Code") or type(error).__name__
+            if PASSING.search(code):
+                return None
+            where, needed = f"the tokens in {self._item['TableName']}", "dynamodb:GetItem and dynamodb:UpdateItem"
+            raise TableError(f"{where} cannot be had, which needs {needed}: {error}") from error
 
 
 @contextmanager
 def tokens(url: str, most: int | None, wanted: int, timeout_s: float) -> Iterator[Tokens | None]:
     """Hold between one and ``wanted`` tokens of a database for the block; None where nothing is shared.
 
-    DatabaseError if there is none for five minutes.
+    DatabaseError if there is none for five minutes; TableError at once if the ledger's table refuses them for good.
     """
     if not most or not os.environ.get(LEDGER):
         yield None

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 from pyspark.errors import AnalysisException
 from pyspark.sql import DataFrame, SparkSession
 
+from sparklet.job.catalogs import catalog_properties, in_table_bucket
 from sparklet.job.errors import TableError
 from sparklet.job.records import without_records
 from sparklet.job.tables.chains import CHAIN, found
@@ -24,7 +26,14 @@ class Batch:
 
     def __init__(self, job: Any, table: Table, label: str, spark: SparkSession) -> None:
         kind, stream, counted = records_of(job.event) or ("", "", {})
-        self.opened: OpenTable = open_table(table, lambda: spark, job.params.get("warehouse"))
+        warehouse = job.params.get("warehouse")
+        place = catalog_properties(os.environ, warehouse).get("warehouse", "")
+        if table.format == "iceberg" and in_table_bucket(place):
+            raise TableError(
+                f"{table} is in S3 Tables, where nothing can be stored that tells which records of a stream it has: "
+                "name another catalog, such as glue:s3://BUCKET/FOLDER"
+            )
+        self.opened: OpenTable = open_table(table, lambda: spark, warehouse)
         self.new: dict[str, tuple[int, ...]] = {}
         self.old, ranges = list[str](), list[str]()
         for name, numbers in counted.items():

@@ -11,7 +11,6 @@ may be cut elsewhere. They tell which links to read: usually the last one alone.
 
 from __future__ import annotations
 
-import gzip
 import json
 import random
 from collections.abc import Collection, Mapping
@@ -22,7 +21,7 @@ from typing import Any
 from pyarrow import fs
 
 from sparklet.job.errors import CommitStateUnknownError
-from sparklet.job.tables.files import file_system
+from sparklet.job.tables.files import file_system, read_text
 
 CHAIN = "records/"  # how the names of chains begin
 CHANGES = f"{CHAIN}changes"  # of all commits that replace rows: none is made on one that it has not seen
@@ -50,8 +49,8 @@ def extend(folder: str, records: Mapping[str, Collection[int]], table: Any) -> d
     system, path = file_system(_uri(folder, number))
     if isinstance(system, fs.LocalFileSystem):
         system.create_dir(path.rpartition("/")[0], recursive=True)
-    with system.open_output_stream(path, compression=None) as stream:
-        stream.write(gzip.compress(json.dumps(links).encode()))
+    with system.open_output_stream(path) as stream:  # which compresses, as the name says
+        stream.write(json.dumps(links).encode())
     return dict.fromkeys(records, number)
 
 
@@ -72,9 +71,8 @@ def _uri(folder: str, number: int) -> str:
 @lru_cache(maxsize=8)
 def _read(folder: str, number: int) -> Any:
     """The links of a commit, by chain; they never change."""
-    system, path = file_system(uri := _uri(folder, number))
+    uri = _uri(folder, number)
     try:
-        with system.open_input_stream(path, compression=None) as stream:
-            return json.loads(gzip.decompress(stream.read()))
+        return json.loads(read_text(uri))
     except FileNotFoundError as error:
         raise CommitStateUnknownError(f"{uri} is gone, and with it which records of a stream the table has") from error

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cache
@@ -144,29 +144,25 @@ def _missing(commit: Commit, file: StagedFile, fields: Mapping[str, Any], table:
     return next((name for name, field in fields.items() if not field.nullable and name not in held), None)
 
 
-def type_name(type_: Any) -> str:
+def type_name(type_: Any, plain: Callable[[Any], str] = str) -> str:
     """A type's name, the same for types that hold the same values: where it is read, not how it lies in memory."""
     if types.is_dictionary(type_):
-        return type_name(type_.value_type)
+        return type_name(type_.value_type, plain)
     if types.is_struct(type_):
-        return f"struct<{', '.join(f'{field.name}: {type_name(field.type)}' for field in type_)}>"
+        return f"struct<{','.join(f'{field.name}:{type_name(field.type, plain)}' for field in type_)}>"
     if types.is_map(type_):
-        return f"map<{type_name(type_.key_type)}, {type_name(type_.item_type)}>"
+        return f"map<{type_name(type_.key_type, plain)},{type_name(type_.item_type, plain)}>"
     if types.is_list(type_) or types.is_large_list(type_) or types.is_list_view(type_):
-        return f"list<{type_name(type_.value_type)}>"
-    return str(type_).replace("large_", "").replace("_view", "")
+        return f"array<{type_name(type_.value_type, plain)}>"
+    return plain(type_).replace("large_", "").replace("_view", "")
 
 
 def hive_type(type_: Any) -> str:
     """What Athena and Glue's catalog call a type; TableError if they have none."""
-    if types.is_dictionary(type_):
-        return hive_type(type_.value_type)
-    if types.is_struct(type_):
-        return f"struct<{','.join(f'{field.name}:{hive_type(field.type)}' for field in type_)}>"
-    if types.is_map(type_):
-        return f"map<{hive_type(type_.key_type)},{hive_type(type_.item_type)}>"
-    if types.is_list(type_) or types.is_large_list(type_) or types.is_list_view(type_):
-        return f"array<{hive_type(type_.value_type)}>"
+    return type_name(type_, _hive_name)
+
+
+def _hive_name(type_: Any) -> str:
     if types.is_decimal(type_):
         return f"decimal({type_.precision},{type_.scale})"
     name = "timestamp" if types.is_timestamp(type_) else HIVE_TYPES.get(type_name(type_))

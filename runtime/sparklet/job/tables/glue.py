@@ -14,7 +14,6 @@ from sparklet.job.errors import TableError
 from sparklet.job.tables.files import delta_place, hive_type
 from sparklet.job.tables.iceberg import load
 
-_NAMED = re.compile(r"/([^/]+)\.db/([^/]+)")
 _HIVE, _HADOOP = "org.apache.hadoop.hive", "org.apache.hadoop.mapred"
 
 
@@ -24,7 +23,7 @@ def register(place: str, warehouse: str | None) -> None:
     The catalog is Glue's. Nothing happens if the table lies elsewhere. TableError if another one has the name.
     """
     root = catalog_properties(os.environ, warehouse).get("warehouse", "").rstrip("/")
-    found = _NAMED.fullmatch(place[len(root) :]) if place.startswith(root) else None
+    found = re.fullmatch(re.escape(root) + r"/([^/]+)\.db/([^/]+)", place)
     if found is None:
         return
     database, name = found.groups()

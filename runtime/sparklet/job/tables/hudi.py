@@ -26,6 +26,7 @@ from pyspark.sql import SparkSession, Window, functions
 from pyspark.sql.pandas.types import from_arrow_schema, to_arrow_schema
 
 from sparklet.job.errors import CommitConflictError, TableError
+from sparklet.job.session import hadoop_path
 from sparklet.job.tables.chains import CHAIN
 from sparklet.job.tables.declaration import Commit
 from sparklet.job.tables.files import StagedFile, agreed_schema, read_changes
@@ -61,12 +62,15 @@ class HudiTable:
         """The newest completed instant whose metadata is wanted, with it; also one that was archived."""
         if (table := self._metadata()) is None:
             return None
-        timeline = table.getActiveTimeline().getCommitsTimeline().filterCompletedInstants()
-        if found := _newest_of(timeline, wanted):
-            return found
-        archived = table.getArchivedTimeline()
-        archived.loadCompletedInstantDetailsInMemory()
-        return _newest_of(archived.getCommitsTimeline().filterCompletedInstants(), wanted)
+        for archived in (False, True):
+            timeline = table.getArchivedTimeline() if archived else table.getActiveTimeline()
+            if archived:
+                timeline.loadCompletedInstantDetailsInMemory()
+            commits = timeline.getCommitsTimeline().filterCompletedInstants()
+            for instant in reversed(list(commits.getInstants())):
+                if wanted(metadata := commits.readCommitMetadata(instant)):
+                    return instant, metadata
+        return None
 
     def write(self, commit: Commit, staged: Sequence[StagedFile], names: Mapping[str, int]) -> str:
         """Write the files' rows in one instant; see ``OpenTable``."""
@@ -174,8 +178,7 @@ class HudiTable:
 
     def _half_made(self, *, delete: bool = False) -> bool:
         """Whether there are the folders of a table, and no file in them: whoever made them was killed."""
-        path = self._spark._jvm.org.apache.hadoop.fs.Path(f"{self._uri}/.hoodie")
-        files = path.getFileSystem(self._spark._jsc.hadoopConfiguration())
+        path, files = hadoop_path(self._spark, f"{self._uri}/.hoodie")
         if not files.exists(path) or files.listFiles(path, True).hasNext():
             return False
         return bool(files.delete(path, True)) if delete else True
@@ -202,14 +205,6 @@ def _instants(table: Any | None) -> dict[str, bool]:
         return {}
     timeline = table.getActiveTimeline().getCommitsTimeline()
     return {str(instant.requestedTime()): bool(instant.isCompleted()) for instant in timeline.getInstants()}
-
-
-def _newest_of(timeline: Any, wanted: Callable[[Any], bool]) -> tuple[Any, Any] | None:
-    for instant in reversed(list(timeline.getInstants())):
-        metadata = timeline.readCommitMetadata(instant)
-        if wanted(metadata):
-            return instant, metadata
-    return None
 
 
 def _options(commit: Commit, table: Any | None) -> dict[str, str]:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from typing import Any, cast
 
 import pyarrow.compute as pc
@@ -18,6 +19,7 @@ from pyiceberg.manifest import DataFile, DataFileContent, FileFormat
 from pyiceberg.partitioning import PartitionField, PartitionSpec
 from pyiceberg.schema import assign_fresh_schema_ids
 from pyiceberg.table import Table, Transaction
+from pyiceberg.table.metadata import TableMetadata
 from pyiceberg.transforms import IdentityTransform
 from requests import RequestException
 
@@ -43,17 +45,11 @@ class IcebergTable:
     def __init__(self, name: str, warehouse: str | None = None) -> None:
         self._name = name
         self._catalog = load(warehouse)
-        try:
-            self._table: Table | None = self._catalog.load_table(name)
-        except exceptions.NoSuchTableError:
-            self._table = None
-
-    @property
-    def root(self) -> str | None:
-        """Where the table's data files are; None if there is no table."""
-        if self._table is None:
-            return None
-        return self._table.properties.get("write.data.path") or f"{self._table.location().rstrip('/')}/data"
+        self._table: Table | None = None
+        self.root: str | None = None  # where the table's data files are
+        with suppress(exceptions.NoSuchTableError):
+            self._table = table = self._catalog.load_table(name)
+            self.root = table.properties.get("write.data.path") or f"{table.location().rstrip('/')}/data"
 
     def made(self, name: str) -> tuple[str, int] | None:
         """The snapshot that a commit made, and its maker; of a chain its last link."""
@@ -74,7 +70,7 @@ class IcebergTable:
         properties = {**table.metadata.properties, "commit.retry.num-retries": "0"}
         table.metadata = table.metadata.model_copy(update={"properties": properties})
         try:
-            with table.transaction() as transaction:
+            with _Changes(table) as transaction:
                 if not set(schema.names) <= set(table.schema().column_names):
                     with transaction.update_schema() as update:
                         update.union_by_name(schema)
@@ -121,6 +117,21 @@ def load(warehouse: str | None = None) -> Catalog:
     endpoint, region = s3_environment(os.environ)
     found = {name: value for name, value in (("s3.endpoint", endpoint), ("client.region", region)) if value}
     return load_catalog(ICEBERG_CATALOG, **{**found, **catalog_properties(os.environ, warehouse)})
+
+
+class _Changes(Transaction):
+    """A transaction that keeps its metadata until the next change; pyiceberg's copies all snapshots at each look."""
+
+    _seen: tuple[Any, Any, Any] = (None, None, None)
+
+    @property
+    def table_metadata(self) -> TableMetadata:
+        """The table's, with the changes so far."""
+        found, updates, metadata = self._seen
+        if found is not self._table.metadata or updates is not self._updates:
+            metadata = super().table_metadata
+            self._seen = self._table.metadata, self._updates, metadata
+        return cast(TableMetadata, metadata)
 
 
 def _change(transaction: Transaction, commit: Commit, staged: Sequence[StagedFile], summary: dict[str, str]) -> None:

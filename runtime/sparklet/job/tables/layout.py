@@ -92,30 +92,28 @@ def _iceberg(spark: SparkSession, name: str, frame: DataFrame) -> Layout:
     iceberg = spark._jvm.org.apache.iceberg
     catalog = iceberg.spark.Spark3Util.loadIcebergCatalog(spark._jsparkSession, ICEBERG_CATALOG)
     identifier = iceberg.catalog.TableIdentifier.parse(name)
-    inside = not in_table_bucket(spark.conf.get(f"{CATALOG}.warehouse", ""))
+    in_bucket = in_table_bucket(spark.conf.get(f"{CATALOG}.warehouse", ""))
     try:
         table = catalog.loadTable(identifier)
-        is_new = False
     except Py4JJavaError as error:
         if error.java_exception.getClass().getSimpleName() != "NoSuchTableException":
             raise
-        if not inside:
+        if in_bucket:
             return Layout("", None)  # its catalog says where a table lies once it is made
-        table = _unmade(iceberg, catalog, identifier, frame)
-        is_new = table is not None
-        table = table or catalog.loadTable(identifier)
-    root = ""
-    if inside:
-        root = table.properties().get("write.data.path") or f"{table.location().rstrip('/')}/data"
-    if is_new:
-        return Layout(root, None)
+        new = _unmade(iceberg, catalog, identifier, frame)
+        return Layout(_root(new), None) if new else _iceberg(spark, name, frame)
     schema = table.schema()
     partitions = [
         Partition(schema.findColumnName(field.sourceId()), field.transform().toString())
         for field in table.spec().fields()
         if field.transform().toString() != "void"
     ]
+    root = "" if in_bucket else _root(table)
     return Layout(root, _python_schema(iceberg.spark.SparkSchemaUtil.convert(schema)), tuple(partitions))
+
+
+def _root(table: Any) -> str:
+    return str(table.properties().get("write.data.path") or f"{table.location().rstrip('/')}/data")
 
 
 def _unmade(iceberg: Any, catalog: Any, identifier: Any, frame: DataFrame) -> Any:

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 from pyspark.sql import DataFrame, Observation, SparkSession, functions
 
 from sparklet.job.errors import EventError, TableError
-from sparklet.job.session import is_remote
+from sparklet.job.session import hadoop_path, is_remote
 from sparklet.job.tables.alignment import aligned, widened
 from sparklet.job.tables.declaration import CHAINS, CHANGES, DATA, Commit, Declaration, StagedWrite, Table
 from sparklet.job.tables.identity import commit_id
@@ -189,7 +189,7 @@ def _store(
     with _writing, _options(spark, PARQUET):
         counted.write.options(**OPTIONS).mode(mode).partitionBy(*partition_by).parquet(folder)
     rows = int(observed.get["rows"])
-    path, files = _path(spark, folder)
+    path, files = hadoop_path(spark, folder)
     if not rows:
         files.delete(path, True)
         return 0, ()
@@ -216,12 +216,6 @@ def _options(spark: SparkSession, options: Mapping[str, str]) -> Iterator[None]:
             spark.conf.unset(key) if old is None else spark.conf.set(key, old)
 
 
-def _path(spark: SparkSession, folder: str) -> tuple[Any, Any]:
-    """A folder and its file system, of Hadoop."""
-    path = spark._jvm.org.apache.hadoop.fs.Path(folder)
-    return path, path.getFileSystem(spark._jsc.hadoopConfiguration())
-
-
 def _commit(job: Any, draft: Declaration, spark: SparkSession, batch: Batch | None, chains: str) -> None:
     """Commit one write under its own id, or with its batch's records; delete its files if they are not needed."""
     from sparklet.job.tables.commit import commit
@@ -241,7 +235,7 @@ def _commit(job: Any, draft: Declaration, spark: SparkSession, batch: Batch | No
         done = commit(planned, lambda: spark)
         _made.add(identity)
     if done.already or f"/{CHANGES}/" in draft.folder:
-        path, files = _path(spark, draft.folder)
+        path, files = hadoop_path(spark, draft.folder)
         files.delete(path, True)
 
 
