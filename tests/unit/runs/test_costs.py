@@ -99,6 +99,21 @@ def test_an_engines_shards_by_hand(engine: str, an_hour: float) -> None:
     assert estimate_engine(engine, 4, 60.0, replace(TWO_GB, is_local=True), PRICES).end_s == 600.0
 
 
+@pytest.mark.parametrize(
+    ("engine", "an_hour"),
+    [
+        ("fargate", 4 * 0.03238 + 16 * 0.00356),
+        ("standalone", 4 * 0.03238 + 16 * 0.00356),
+        ("microvm", 0.5044),  # always arm64
+        ("glue", 2 * 0.44),  # no matter of the image's
+    ],
+)
+def test_an_engines_hour_on_arm_by_hand(engine: str, an_hour: float) -> None:
+    found = estimate_engine(engine, 1, 3510.0, replace(TWO_GB, architecture="arm64"), PRICES)
+
+    assert found.costs[engine] == pytest.approx(an_hour)
+
+
 def test_a_fleets_shards_by_hand() -> None:
     size = replace(TWO_GB, fleets={"microvm": 4, "fargate": 0})
     found = estimate_engine("microvm", 10, 60.0, size, PRICES)
