@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.container import container
-from tests.container.built_image import ROOT, BuiltImage
+from tests.container.built_image import ROOT, SLOWER, BuiltImage
 
 BUDGET_BYTES = 1_260_000_000  # all three formats with their class-data archive; docs/guide/image.md has the parts
 MIN_SHARED = 0.95  # of a Delta job's classes that have names of their own; janino's jar is signed, so not shared
@@ -73,7 +73,7 @@ print(json.dumps(found))
 
 def podman(image: BuiltImage, *words: str, timeout_s: float = 240) -> str:
     """Podman's output; its own words if it fails."""
-    answer = container.podman(image, *words, limit_s=timeout_s)
+    answer = container.podman(image, *words, limit_s=timeout_s * SLOWER)
     assert answer.returncode == 0, f"podman {words[0]}: {answer.stderr[-3000:]}{answer.stdout[-2000:]}"
     return answer.stdout
 

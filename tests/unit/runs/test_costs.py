@@ -18,6 +18,7 @@ from sparklet.cli.costs import (
     scaled_shard_s,
     shard_time,
 )
+from sparklet.cli.environment import _deployed_size
 from sparklet.model import Dispatch
 from sparklet.planning.dispatch_modes import DispatchMode, automatic_mode, inline_refusal
 
@@ -109,7 +110,8 @@ def test_an_engines_shards_by_hand(engine: str, an_hour: float) -> None:
     ],
 )
 def test_an_engines_hour_on_arm_by_hand(engine: str, an_hour: float) -> None:
-    found = estimate_engine(engine, 1, 3510.0, replace(TWO_GB, architecture="arm64"), PRICES)
+    size = replace(TWO_GB, architecture=_deployed_size({"Architecture": "arm64"}).architecture)  # of the stack
+    found = estimate_engine(engine, 1, 3510.0, size, PRICES)
 
     assert found.costs[engine] == pytest.approx(an_hour)
 
