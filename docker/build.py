@@ -198,9 +198,8 @@ def main(arguments: Sequence[str]) -> None:
 
 def install_tools(clock: Clock, emulated: str) -> None:
     """Install what is missing with apt, where that is possible."""
-    tools, packages = (TOOLS, PACKAGES)
-    if emulated:
-        tools, packages = (*TOOLS, f"qemu-{emulated}-static", "arch-test"), (*PACKAGES, "qemu-user-static", "arch-test")
+    tools = [*TOOLS, *([f"qemu-{emulated}-static", "arch-test"] if emulated else [])]
+    packages = [*PACKAGES, *(["qemu-user-static", "arch-test"] if emulated else [])]
     missing = [tool for tool in tools if not shutil.which(tool, path=f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin")]
     if not missing:
         return
