@@ -87,7 +87,7 @@ JARS_WITH_NATIVES = (
 )
 # Of pyarrow: headers, its own tests, and the remote protocol that nothing here speaks. 39 MB.
 UNUSED = ("include", "tests", "libarrow_flight*", "libarrow_python_flight*", "_flight*")
-GLIBCS = ("manylinux_2_28", "manylinux_2_17", "manylinux2014")  # that both Debian 12 and Amazon Linux 2023 can load
+GLIBCS = ("manylinux_2_28", "manylinux_2_24", "manylinux_2_17", "manylinux2014")  # as docker/lock_stacks.py has them
 OTHER_CPU = {"x86_64": ("*aarch64*", "*arm64*", "*aarch_64*"), "aarch64": ("*x86_64*", "*linux64.so", "*amd64*")}
 
 
