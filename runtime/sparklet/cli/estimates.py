@@ -10,6 +10,7 @@ from rich.console import RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from sparklet.cli.choices import Choice, choices, choices_table
 from sparklet.cli.console import Screen, duration_text, size_text, usd_text
 from sparklet.cli.costs import (
     Estimate,
@@ -59,6 +60,7 @@ class Explanation:
     estimate: Estimate
     time: ShardTime
     prices: Prices
+    choices: list[Choice]
     too_slow: str  # a warning if shards would exceed the timeout
     dear: str  # a warning if packing the files would save much
     routes: tuple[Route, ...] = ()  # if an engine does shards
@@ -77,6 +79,7 @@ class Explanation:
             "shard_s_origin": self.time.origin,
             "measured_in": self.time.run_id or None,
             "routes": [each._asdict() for each in self.routes],
+            "choices": [each._asdict() for each in self.choices],
             "prices": {"from": self.prices.dates[0], "to": self.prices.dates[1], "corrected": self.prices.corrected},
         }
 
@@ -99,6 +102,7 @@ class Explanation:
     def show(self, screen: Screen) -> None:
         """Print the table, and the warnings."""
         screen.out.print(self.table())
+        screen.out.print("", choices_table(self.choices), sep="\n")
         for warning in filter(None, (self.too_slow, self.dear)):
             screen.warn(warning)
 
@@ -166,7 +170,9 @@ def explain(
         routes = here, routed._replace(cost_usd=there.cost, end_s=there.end_s)
         costs, workers = added((found.costs, there.costs)), found.workers + there.workers
         found = Estimate(max(here.end_s, there.end_s), costs, workers)
-    return Explanation(mode, reason, found, time, prices, too_slow, dear, routes)
+    all_shards = shards + routed.shards
+    ways = choices(estimated(all_shards, time.seconds), all_shards, time.seconds, size, prices)
+    return Explanation(mode, reason, found, time, prices, ways, too_slow, dear, routes)
 
 
 def _packed(shards: int, shard_s: float, objects: int, size_bytes: int, prices: Prices) -> tuple[int, float]:
