@@ -31,6 +31,10 @@ PACKAGES = (*TOOLS, "iptables", "containers-storage", "netavark", "aardvark-dns"
 BASE_SUITE = "bookworm"  # Python 3.11
 BASE_PACKAGES = "ca-certificates,python3,usr-is-merged"  # or usrmerge comes, and with it all of Perl
 MERGED_USR = "/usr/share/mmdebstrap/hooks/merged-usr"
+DEBIAN = {"x86_64": "amd64", "arm64": "arm64"}  # by Lambda's name Debian's, and the registries'
+MACHINES = {"x86_64": "x86_64", "arm64": "aarch64"}  # the kernel's
+HERE = next((arch for arch, machine in MACHINES.items() if machine == os.uname().machine), "x86_64")
+BINFMT = Path("/proc/sys/fs/binfmt_misc")  # what the kernel runs by which program
 UNWANTED = ("doc", "info", "lintian", "locale", "man")  # below /usr/share
 STILL_THERE_EVERY_S = 20.0
 
@@ -132,14 +136,16 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
         "--base-image",
         help="an image to build on, such as public.ecr.aws/lambda/provided:al2023 (default: one made here)",
     )
-    option("--platform", help="linux/amd64 or linux/arm64; only with --base-image, and what this machine can run")
-    option("--tag", help="the image's name (default: localhost/sparklet:STACK)")
+    option("--arch", choices=MACHINES, default=HERE, help="another processor's is built by qemu (default: %(default)s)")
+    option("--tag", help="the image's name (default: localhost/sparklet:STACK, another processor's STACK-ARCH)")
     option("--no-cache", action="store_true", help="build every layer anew; downloads and base are kept")
     option("--fresh-base", action="store_true", help="make the base anew, with the packages of today")
     option("--compressed", action="store_true", help="measure the layers compressed as well (half a minute)")
     option("--push", metavar="NAME", help="push there afterwards, as one manifest; log in first: skopeo login")
     option(
-        "--output", type=Path, default=BUILD / "image.json", help="where to write what came out (default: %(default)s)"
+        "--output",
+        type=Path,
+        help="what came out is written there (default: build/image/image.json or image-ARCH.json)",
     )
     option(
         "--train",
@@ -157,13 +163,16 @@ def main(arguments: Sequence[str]) -> None:
     if not stack_file.is_file():
         known = ", ".join(sorted(path.stem for path in stack_file.parent.glob("*.toml")))
         stop(f"--stack {asked.stack}: there is no {stack_file.name} in docker/stacks; there is {known}")
-    if asked.platform and not asked.base_image:
-        stop("--platform needs --base-image: a base can be made here for this machine's processor only")
     if asked.frameworks is None:
         asked.frameworks = ",".join(tomllib.loads(stack_file.read_text())["frameworks"])
-    asked.tag = asked.tag or f"localhost/sparklet:{asked.stack}"
+    suffix = "" if asked.arch == HERE else f"-{asked.arch}"
+    asked.tag = asked.tag or f"localhost/sparklet:{asked.stack}{suffix}"
+    asked.output = asked.output or BUILD / f"image{suffix}.json"
     clock, engine = Clock(), Engine(BUILD / "engine")
-    install_tools(clock)
+    emulated = "" if asked.arch == HERE else MACHINES[asked.arch]
+    install_tools(clock, emulated)
+    if emulated:
+        emulate(emulated)
     engine.write_settings()
     with open(BUILD / "lock", "w") as lock:
         try:
@@ -171,8 +180,9 @@ def main(arguments: Sequence[str]) -> None:
         except BlockingIOError:
             say("another build is at work here; waiting for it")
             fcntl.flock(lock, fcntl.LOCK_EX)
-        base = asked.base_image or own_base(engine, clock, asked.fresh_base)
-        build(engine, clock, asked, base)
+        base = asked.base_image or own_base(engine, clock, asked.fresh_base, asked.arch)
+        tools = own_base(engine, clock, False, HERE) if emulated and not asked.base_image else ""
+        build(engine, clock, asked, base, tools)
         report = {**described(engine, clock, asked), "base": base}
         asked.output.parent.mkdir(parents=True, exist_ok=True)
         asked.output.write_text(json.dumps(report, indent=1) + "\n")
@@ -186,23 +196,36 @@ def main(arguments: Sequence[str]) -> None:
         print(json.dumps(report, indent=1))
 
 
-def install_tools(clock: Clock) -> None:
+def install_tools(clock: Clock, emulated: str) -> None:
     """Install what is missing with apt, where that is possible."""
-    missing = [tool for tool in TOOLS if not shutil.which(tool, path=f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin")]
+    tools = [*TOOLS, *([f"qemu-{emulated}-static", "arch-test"] if emulated else [])]
+    packages = [*PACKAGES, *(["qemu-user-static", "arch-test"] if emulated else [])]
+    missing = [tool for tool in tools if not shutil.which(tool, path=f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin")]
     if not missing:
         return
-    by_hand = f"apt-get install --no-install-recommends {' '.join(PACKAGES)}"
+    by_hand = f"apt-get install --no-install-recommends {' '.join(packages)}"
     if os.geteuid() != 0 or not shutil.which("apt-get"):
         stop(f"{', '.join(missing)} is not installed. On Debian or Ubuntu, as root: {by_hand}. Or use docker build")
     with clock.step("tools", f"install {', '.join(missing)} with apt"):
         env = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
-        for command in (["update", "-qq"], ["install", "-y", "-qq", "--no-install-recommends", *PACKAGES]):
+        for command in (["update", "-qq"], ["install", "-y", "-qq", "--no-install-recommends", *packages]):
             answer = subprocess.run(["apt-get", *command], env=env, capture_output=True, text=True, check=False)
             if answer.returncode:
                 stop(f"apt-get {command[0]} failed: {_last_line(answer.stderr)}. By hand: {by_hand}")
 
 
-def own_base(engine: Engine, clock: Clock, fresh: bool) -> str:
+def emulate(machine: str) -> None:
+    """Have the kernel run that machine's programs by qemu; Debian's line for it holds in containers, too (F)."""
+    try:
+        if not (BINFMT / "register").exists():
+            subprocess.run(["mount", "-t", "binfmt_misc", "binfmt_misc", BINFMT], check=False)
+        if not (BINFMT / f"qemu-{machine}").exists():
+            (BINFMT / "register").write_bytes(Path(f"/usr/lib/binfmt.d/qemu-{machine}.conf").read_bytes())
+    except OSError as error:
+        stop(f"this kernel cannot be told to run programs for {machine} by qemu: {error}")
+
+
+def own_base(engine: Engine, clock: Clock, fresh: bool, arch: str) -> str:
     """The name of a base image made of Debian's packages; the same packages give the same bytes."""
     command = ["mmdebstrap", "--variant=minbase", f"--include={BASE_PACKAGES}", f"--hook-dir={MERGED_USR}"]
     command += [f"--dpkgopt=path-exclude=/usr/share/{name}/*" for name in UNWANTED]
@@ -211,19 +234,20 @@ def own_base(engine: Engine, clock: Clock, fresh: bool) -> str:
     command += [
         '--customize-hook=rm -rf "$1"/var/cache/apt/* "$1"/var/lib/apt/lists/* "$1"/var/cache/ldconfig/aux-cache'
     ]
+    command += [] if arch == HERE else [f"--architectures={DEBIAN[arch]}"]
     name = f"localhost/sparklet-base:{BASE_SUITE}-{hashlib.sha256(repr(command).encode()).hexdigest()[:12]}"
     if fresh or not engine.has_image(name):
         archive = BUILD / "base.tar"
         with clock.step("base", f"make a base of Debian {BASE_SUITE} with mmdebstrap"):
             os.environ["SOURCE_DATE_EPOCH"] = "0"
             engine.stream("mmdebstrap", BUILD / "base.log", "I: ", *command, BASE_SUITE, archive)
-            engine.run("podman", "import", "--quiet", archive, name)
+            engine.run("podman", "import", "--quiet", "--arch", DEBIAN[arch], archive, name)
             archive.unlink()
     return name
 
 
-def build(engine: Engine, clock: Clock, asked: argparse.Namespace, base: str) -> None:
-    """Run the Dockerfile."""
+def build(engine: Engine, clock: Clock, asked: argparse.Namespace, base: str, tools: str) -> None:
+    """Run the Dockerfile; on two bases of one's own, the image gets the processor of its own."""
     cache = Path(os.environ.get("SPARKLET_CACHE_DIR") or platformdirs.user_cache_dir("sparklet"))
     for name in ("apt", "jars", "wheels"):
         (cache / name).mkdir(parents=True, exist_ok=True)
@@ -231,9 +255,11 @@ def build(engine: Engine, clock: Clock, asked: argparse.Namespace, base: str) ->
     command += ["--security-opt", "seccomp=unconfined"]  # the archive's dump turns random addresses off
     command += ["--pull-never"] if base.startswith("localhost/") else []
     command += ["--no-cache"] if asked.no_cache else []
-    command += ["--platform", asked.platform] if asked.platform else []
+    command += [] if asked.arch == HERE or tools else ["--platform", f"linux/{DEBIAN[asked.arch]}"]
     for name, value in (
         ("BASE_IMAGE", base),
+        ("TOOLS_IMAGE", tools),
+        ("MACHINE", "" if asked.arch == HERE else MACHINES[asked.arch]),
         ("STACK", asked.stack),
         ("FRAMEWORKS", asked.frameworks),
         ("EXTRAS", asked.extras),

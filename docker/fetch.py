@@ -25,6 +25,7 @@ SOURCE = Path(__file__).resolve().parents[1]
 OUT = Path("/out")
 SPARK = Path("/opt/spark")
 PYSPARK = "pyspark=="
+MACHINE = os.environ.get("MACHINE") or os.uname().machine  # the image's; named where it is not the builder's
 CERTIFICATES = CACHE / "ca-certificates.crt"
 
 # Cluster managers that local mode never starts, and the Scala shell with its compiler.
@@ -86,6 +87,7 @@ JARS_WITH_NATIVES = (
 )
 # Of pyarrow: headers, its own tests, and the remote protocol that nothing here speaks. 39 MB.
 UNUSED = ("include", "tests", "libarrow_flight*", "libarrow_python_flight*", "_flight*")
+GLIBCS = ("manylinux_2_28", "manylinux_2_24", "manylinux_2_17", "manylinux2014")  # as docker/lock_stacks.py has them
 OTHER_CPU = {"x86_64": ("*aarch64*", "*arm64*", "*aarch_64*"), "aarch64": ("*x86_64*", "*linux64.so", "*amd64*")}
 
 
@@ -143,7 +145,7 @@ def place_in_spark(name: str) -> str:
 
 def drop_foreign_natives(jar: Path) -> None:
     """Write the jar anew without native libraries for other systems and processors."""
-    foreign = (*FOREIGN_NATIVES, *OTHER_CPU[os.uname().machine])
+    foreign = (*FOREIGN_NATIVES, *OTHER_CPU[MACHINE])
     lighter = jar.with_suffix(".lighter")
     with zipfile.ZipFile(jar) as whole, zipfile.ZipFile(lighter, "w", zipfile.ZIP_DEFLATED) as kept:
         for entry in whole.infolist():
@@ -245,12 +247,13 @@ def distributions(asked: argparse.Namespace) -> list[str]:
     return list(requirements_of.requirements(stack, [group for group in asked.groups.split(",") if group]))
 
 
-def downloaded(wanted: list[str]) -> Path:
+def downloaded(wanted: list[str], *options: str) -> Path:
     """A folder with exactly these archives, verified by pip; asked of the network only if they are not there yet."""
-    name = hashlib.sha256("\n".join([sys.version, *wanted]).encode()).hexdigest()[:16]
+    name = hashlib.sha256("\n".join([sys.version, os.uname().machine, *options, *wanted]).encode()).hexdigest()[:16]
     folder = CACHE / "wheels" / name
     if not (folder / "complete").exists():
-        pip("download", "--quiet", "--no-deps", "--no-build-isolation", "--dest", str(folder), *verified(wanted))
+        into = ["--quiet", "--no-deps", "--no-build-isolation", "--dest", str(folder)]
+        pip("download", *into, *verified(wanted), *options)
         (folder / "complete").touch()
     return folder
 
@@ -265,8 +268,10 @@ def verified(wanted: list[str]) -> list[str]:
 
 def install(wanted: list[str], target: Path, *options: str) -> None:
     """Install exactly these requirements, which are downloaded first, into a folder."""
-    found = ["--no-index", "--find-links", str(downloaded(wanted)), *verified(wanted)]
-    pip("install", "--no-deps", "--target", str(target), *found, *options)
+    machines = [] if os.uname().machine == MACHINE else ["--only-binary", ":all:"]
+    machines += [f"--platform={glibc}_{MACHINE}" for glibc in GLIBCS if machines]
+    found = ["--no-index", "--find-links", str(downloaded(wanted, *machines)), *verified(wanted)]
+    pip("install", "--no-deps", "--target", str(target), *machines, *found, *options)
 
 
 def locked(name: str) -> list[str]:

@@ -11,8 +11,11 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).parents[2]
-DOCUMENT = ROOT / "build" / "image" / "image.json"
-EMULATOR = "lib/python*/site-packages/samcli/local/rapid/aws-lambda-rie-x86_64"
+HERE = {"aarch64": "arm64"}.get(os.uname().machine, os.uname().machine)
+ARCH = os.environ.get("ARCH") or HERE  # another one's image runs by qemu
+SLOWER = 1 if ARCH == HERE else 15  # what takes a second, at most
+DOCUMENT = ROOT / "build" / "image" / ("image.json" if ARCH == HERE else f"image-{ARCH}.json")
+EMULATOR = f"lib/python*/site-packages/samcli/local/rapid/aws-lambda-rie-{HERE}"
 CLONE_NEWNET = 0x40000000
 
 
@@ -25,7 +28,7 @@ class BuiltImage:
     """An image in the container storage of the checkout."""
 
     name: str
-    document: Mapping[str, Any]  # build/image/image.json
+    document: Mapping[str, Any]  # DOCUMENT
     engine_env: Mapping[str, str]  # whoever runs podman uses it
     emulator: Path
 

@@ -10,9 +10,10 @@ from pathlib import Path
 import pytest
 
 from tests.container import container
-from tests.container.built_image import ROOT, BuiltImage
+from tests.container.built_image import ARCH, ROOT, SLOWER, BuiltImage
 
 BUDGET_BYTES = 1_260_000_000  # all three formats with their class-data archive; docs/guide/image.md has the parts
+ELF_MACHINES = {"x86_64": 62, "arm64": 183}
 MIN_SHARED = 0.95  # of a Delta job's classes that have names of their own; janino's jar is signed, so not shared
 
 # Runs a Delta job the way a worker's JVM starts, and lets Java say where each class came from.
@@ -44,7 +45,7 @@ print("shared", sum("shared objects file" in line for line in seen), "of", len(s
 # Walks the file system as root of the container and prints what the tests ask about.
 SURVEY = r"""
 import json, os, stat
-found = {"setuid": [], "writable": [], "closed": [], "caches": [], "tools": [], "bytes": 0}
+found = {"setuid": [], "writable": [], "closed": [], "caches": [], "tools": [], "machines": [], "bytes": 0}
 TOOLS = {"gcc", "cc", "g++", "c++", "clang", "make", "ld", "as", "javac", "pip", "pip3", "jlink", "git", "curl", "wget"}
 CACHES = ("/var/cache/apt/", "/var/lib/apt/lists/", "/var/cache/dnf/", "/mnt/", "/root/.cache/")
 for folder, _, names in os.walk("/"):
@@ -65,6 +66,10 @@ for folder, _, names in os.walk("/"):
             found["caches"].append(path)
         if name in TOOLS and mode & 0o111:
             found["tools"].append(path)
+        with open(path, "rb") as file:
+            head = file.read(20)
+        if head[:4] == b"\x7fELF" and head[18] not in found["machines"]:
+            found["machines"].append(head[18])
 found["passwd"] = [line.strip() for line in open("/etc/passwd") if line.startswith("sparklet:")]
 found["authorities"] = open("/etc/ssl/certs/ca-certificates.crt").read().count("BEGIN CERTIFICATE")
 print(json.dumps(found))
@@ -73,7 +78,7 @@ print(json.dumps(found))
 
 def podman(image: BuiltImage, *words: str, timeout_s: float = 240) -> str:
     """Podman's output; its own words if it fails."""
-    answer = container.podman(image, *words, limit_s=timeout_s)
+    answer = container.podman(image, *words, limit_s=timeout_s * SLOWER)
     assert answer.returncode == 0, f"podman {words[0]}: {answer.stderr[-3000:]}{answer.stdout[-2000:]}"
     return answer.stdout
 
@@ -177,6 +182,10 @@ def test_the_image_has_its_own_user_in_passwd(described: dict[str, object], surv
 
 def test_the_image_has_no_setuid_no_compiler_and_no_cache(survey: dict[str, list[str]]) -> None:
     assert (survey["setuid"], survey["tools"], survey["caches"], survey["writable"]) == ([], [], [], [])
+
+
+def test_every_program_is_for_the_images_processor(survey: dict[str, list[int]]) -> None:
+    assert survey["machines"] == [ELF_MACHINES[ARCH]]
 
 
 def test_whatever_sparklet_brings_is_open_to_every_user(survey: dict[str, list[str]]) -> None:

@@ -53,9 +53,13 @@ class Prices:
         """The value of a figure such as ``prices.transition``."""
         return self.figures[name].value
 
-    def hour_of(self, engine: str) -> float:
-        """US dollars for an hour of an engine's worker; one that has no figure of its own is a task of Fargate."""
-        return self[f"prices.{engine}_hour" if f"prices.{engine}_hour" in self.figures else "prices.fargate_hour"]
+    def hour_of(self, engine: str, architecture: str) -> float:
+        """US dollars for an hour of an engine's worker; one that has no figure of its own is a task of Fargate.
+
+        A task runs the functions' image, so on their architecture.
+        """
+        names = (f"prices.{name}_hour{end}" for name in (engine, "fargate") for end in (f"_{architecture}", ""))
+        return self[next(name for name in names if name in self.figures)]
 
     @property
     def dates(self) -> tuple[str, str]:
@@ -203,7 +207,7 @@ def _costs(
     s3_gets = tasks * prices["assumptions.s3_gets_a_shard"]
     lambda_costs = {"dispatch": tasks * handed_out, "lambda": task_s * second + tasks * prices["prices.lambda_request"]}
     return {
-        **({engine: task_s * prices.hour_of(engine) / 3600} if engine else lambda_costs),
+        **({engine: task_s * prices.hour_of(engine, size.architecture) / 3600} if engine else lambda_costs),
         "ledger": ledger_writes * prices["prices.ledger_write"] + ledger_reads * prices["prices.ledger_read"],
         "s3": s3_puts * prices["prices.s3_put"] + s3_gets * prices["prices.s3_get"],
     }

@@ -18,6 +18,7 @@ from sparklet.cli.costs import (
     scaled_shard_s,
     shard_time,
 )
+from sparklet.cli.environment import _deployed_size
 from sparklet.model import Dispatch
 from sparklet.planning.dispatch_modes import DispatchMode, automatic_mode
 
@@ -97,6 +98,22 @@ def test_an_engines_shards_by_hand(engine: str, an_hour: float) -> None:
     assert found.costs[engine] == pytest.approx(4 * 150 * an_hour / 3600)
     assert not {"lambda", "dispatch"} & found.costs.keys()
     assert estimate_engine(engine, 4, 60.0, replace(TWO_GB, is_local=True), PRICES).end_s == 600.0
+
+
+@pytest.mark.parametrize(
+    ("engine", "an_hour"),
+    [
+        ("fargate", 4 * 0.03238 + 16 * 0.00356),
+        ("standalone", 4 * 0.03238 + 16 * 0.00356),
+        ("microvm", 0.5044),  # always arm64
+        ("glue", 2 * 0.44),  # no matter of the image's
+    ],
+)
+def test_an_engines_hour_on_arm_by_hand(engine: str, an_hour: float) -> None:
+    size = replace(TWO_GB, architecture=_deployed_size({"Architecture": "arm64"}).architecture)  # of the stack
+    found = estimate_engine(engine, 1, 3510.0, size, PRICES)
+
+    assert found.costs[engine] == pytest.approx(an_hour)
 
 
 def test_a_fleets_shards_by_hand() -> None:

@@ -15,7 +15,7 @@ from sparklet.local.environment import resource
 from sparklet.local.local_template import load_template, parse_template
 from sparklet.settings import engines, fanout_settings
 from sparklet.worker.microvm import PORT, TERMINATES_WITHIN_S, WARMS_UP_WITHIN_S
-from tests.unit.template.reading import as_list, functions, statements
+from tests.unit.template.reading import as_list, functions, of_type, statements
 
 CLIENTS = AwsClients()
 IN_REGION = "arn:aws:lambda:eu-west-1"
@@ -190,3 +190,18 @@ def test_the_checker_starts_machines_of_that_image_only(template: dict[str, Any]
     assert connect["Action"] == "lambda:PassNetworkConnector"
     assert hand["Resource"] == {"Ref": "MicrovmRoleArn"}
     assert hand["Condition"] == {"StringEquals": {"iam:PassedToService": "lambda.amazonaws.com"}}
+
+
+def test_functions_and_tasks_have_the_images_architecture(template: dict[str, Any]) -> None:
+    of_functions = parse_template(resource("sam/functions.yaml").read_text())
+    for each in (template, of_functions):
+        assert each["Globals"]["Function"]["Architectures"] == [{"Ref": "Architecture"}]
+        assert not any("Architectures" in properties for properties in functions(each).values())  # of its own
+    tasks = fargate()
+    for each in (template, of_functions, tasks):
+        assert each["Parameters"]["Architecture"]["AllowedValues"] == ["x86_64", "arm64"]
+    for task in of_type(tasks, "AWS::ECS::TaskDefinition").values():
+        assert task["RuntimePlatform"]["CpuArchitecture"] == {"Fn::If": ["IsArm", "ARM64", "X86_64"]}
+    assert tasks["Conditions"]["IsArm"] == {"Fn::Equals": [{"Ref": "Architecture"}, "arm64"]}
+    machine = parse_template(resource("sam/microvm.yaml").read_text())["Resources"]["Image"]["Properties"]
+    assert machine["CpuConfigurations"] == [{"Architecture": "ARM_64"}]  # there is no other
