@@ -12,12 +12,14 @@ from pathlib import Path
 from sparklet.errors import ScriptError
 from sparklet.settings import SparkSettings
 from sparklet.spark.host_process import HostProcess
+from sparklet.spark.java_classes import encoded
+from sparklet.spark.jvm import Jvm
 from sparklet.spark.jvm_session import file_options, stop_spark
 from sparklet.spark.runner import Output, ScriptCall, ScriptResult
 from sparklet.spark.script_output import TaskOutput
 from sparklet.spark.spark_options import base_python_path, task_env
 from sparklet.spark.spark_submit import JVM_OPTIONS, read_options
-from sparklet.spark.warm_gateway import Jvm, ScriptRun
+from sparklet.spark.warm_gateway import ScriptRun
 
 PORT, SECRET = "PYSPARK_GATEWAY_PORT", "PYSPARK_GATEWAY_SECRET"
 
@@ -67,12 +69,14 @@ class AttachedRunner:
             "secret": self._jvm.secret,
             "first": True,
             "keep": False,
-            "properties": {
-                "spark.app.name": call.script.name,
-                **{f"spark.executorEnv.{key}": value for key, value in call.env.items()},
-                **file_options(self._jvm.port, self._jvm.secret, files),
-                **conf,
-            },
+            "properties": encoded(
+                {
+                    "spark.app.name": call.script.name,
+                    **{f"spark.executorEnv.{key}": value for key, value in call.env.items()},
+                    **file_options(self._jvm.port, self._jvm.secret, files),
+                    **conf,
+                }
+            ),
         }
 
 

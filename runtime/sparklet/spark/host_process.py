@@ -26,6 +26,7 @@ from sparklet.spark.script_output import LineFeed
 CHUNK_BYTES = 64 * 1024
 INTERRUPT = "interrupt"
 MAX_WAIT_S = 1.0  # the deadline is a time of day: look at the clock after every thaw
+CONNECTS_WITHIN_S = 5.0
 DRAIN_ROUNDS = 64  # a pipe may never end
 
 
@@ -46,6 +47,14 @@ class Exited:
 
 
 @dataclass(frozen=True, slots=True)
+class Answered:
+    """What a JVM said to a call, in Py4J's words."""
+
+    name: str
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
 class Gone:
     """A child of the host has ended, or the ``host`` itself."""
 
@@ -60,7 +69,7 @@ class Ended:
     survivors: tuple[int, ...]
 
 
-Event = Started | Exited | Gone | Ended
+Event = Started | Exited | Answered | Gone | Ended
 Sink = Callable[[bytes], None]
 
 
@@ -97,6 +106,18 @@ class HostProcess:
     def status_pipe(self, name: str) -> int:
         """A pipe whose lines become the events Started and Exited of a script."""
         return self.pipe(partial(self._hear_script, name))
+
+    def connect(self, name: str, port: int, secret: str) -> socket.socket:
+        """A connection to the Py4J of a JVM, for calls; the answers become events Answered. Raises OSError."""
+        line = socket.create_connection(("127.0.0.1", port), CONNECTS_WITHIN_S)
+        line.sendall(f"A\n{secret}\n".encode())
+        if not line.recv(CHUNK_BYTES).startswith(b"!y"):
+            line.close()
+            raise ConnectionRefusedError(f"{name} does not know the secret")
+        line.settimeout(None)
+        hear = LineFeed(lambda answer: self._heard.append(Answered(name, answer.decode().rstrip("\n"))))
+        self._selector.register(os.dup(line.fileno()), selectors.EVENT_READ, hear)
+        return line
 
     def ask(self, what: str, fds: Sequence[int] = (), **details: Any) -> None:
         """Send a request and descriptors to the host; raises GatewayLostError if the host has ended.

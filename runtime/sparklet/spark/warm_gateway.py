@@ -1,14 +1,15 @@
 """The warm runner: it keeps the JVM; every task gets a new Python process and a JVM cleaned of the last task.
 
-A task: wait for the JVM, fork the script from the host, end its remaining processes, clean the JVM from another fork,
-end Spark's remaining processes. A JVM that cannot be trusted is replaced; the new one boots between two tasks.
+A task: wait for the JVM, prepare it, fork the script from the host, end its remaining processes, clean the JVM, end
+Spark's remaining processes. The worker calls the JVM by a connection that no script has; only before a JVM's first
+script its process prepares it. A JVM that cannot be trusted is replaced; the new one boots between two tasks.
 """
 
 import logging
 import os
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -17,8 +18,10 @@ from sparklet.errors import DeadlineExceededError, GatewayLostError, SparkRuntim
 from sparklet.settings import SparkSettings, WorkerSettings, spark_settings
 from sparklet.spark.guards import delete_tree
 from sparklet.spark.host_process import Gone, HostProcess, Started
+from sparklet.spark.java_classes import encoded
+from sparklet.spark.jvm import Jvm, NotStartedError
 from sparklet.spark.runner import Output, Runner, ScriptCall, ScriptResult, Stream
-from sparklet.spark.script_output import Tail, TaskOutput, root_cause
+from sparklet.spark.script_output import TaskOutput, root_cause
 from sparklet.spark.spark_options import (
     SHELL,
     class_path,
@@ -32,10 +35,6 @@ from sparklet.spark.spark_options import (
 )
 from sparklet.spark.spark_submit import SubmitRunner, deadline_exceeded, read_options
 
-CLEAN_LIMIT_S = 10.0
-COMPILE_LIMIT_S = 20.0  # in addition, for the first task, which compiles; on a crowded machine
-UNUSED = "only %s classes came from the class-data archive, so the JVM started slowly: sparklet doctor says why"
-MIN_CLEAN_S = 1.0  # of the grace, if the script took all the time there was
 BOOT_POLL_S = 0.005
 TASK_DAEMON = "sparklet.spark.task_daemon"
 
@@ -48,34 +47,6 @@ def runner_for(settings: WorkerSettings, spark: SparkSettings | None = None) -> 
     if settings.runner == "submit" or not is_local(spark):
         return SubmitRunner(spark, settings.scratch)
     return WarmRunner(spark, settings.scratch, settings.tasks_per_jvm, keep_context=settings.keep_context)
-
-
-@dataclass(slots=True)
-class Jvm:
-    """A JVM that is booting, up, or has ended."""
-
-    name: str
-    folder: Path  # its java.io.tmpdir, deleted with it
-    aws: Mapping[str, str]  # when the JVM started: Java does not see later changes
-    archived: bool = False  # whether it has a class-data archive
-    log: Tail = field(default_factory=lambda: Tail(8 * 1024))  # its output while it boots
-    port: int = 0
-    secret: str = ""
-    tasks: int = 0
-    exit_code: int | None = None
-
-    @property
-    def connection_file(self) -> Path:
-        """The file to which it writes port and secret once it is up."""
-        return self.folder / "connection"
-
-    def is_up(self) -> bool:
-        """Whether it can be reached; reads port and secret."""
-        if not self.port and self.connection_file.exists():
-            content = self.connection_file.read_bytes()
-            self.port = int.from_bytes(content[:4], "big")
-            self.secret = content[8:].decode()
-        return bool(self.port)
 
 
 class WarmRunner:
@@ -115,7 +86,7 @@ class WarmRunner:
             return self._submit.run(call, output)
         try:
             return self._attempt(call, options.conf, output)
-        except _NotStartedError:  # the JVM had died since the last task: nothing has been done yet
+        except NotStartedError:  # the JVM had died since the last task: nothing has been done yet
             return self._attempt(call, options.conf, output)
 
     def _attempt(self, call: ScriptCall, conf: Mapping[str, str], output: Output) -> ScriptResult:
@@ -123,8 +94,10 @@ class WarmRunner:
         self._task = task = TaskOutput(output, call)
         try:
             message = self._message(call, conf, host, jvm)
+            if jvm.tasks > 1:
+                jvm.prepare(host, message["properties"], restored=message["restored"])
             code = ScriptRun(call, host, jvm, task).code(message)
-            problem = _clean(call, host, jvm, keep=self._keep_context, may_keep=code >= 0)
+            problem = jvm.clean(call.deadline.guard_s, host, keep=self._keep_context, may_keep=code >= 0)
             if jvm.exit_code is not None and (code != 0 or jvm.exit_code < 0):  # a kill may be seen late
                 raise task.jvm_failure(jvm.exit_code)
             result = task.result(code)
@@ -144,6 +117,8 @@ class WarmRunner:
         """End the JVM and every process there is."""
         if self._host is not None:
             self._host.close()
+        if self._jvm is not None:
+            self._jvm.hang_up()
         self._host = self._jvm = None
 
     def _ready(self, call: ScriptCall) -> tuple[HostProcess, Jvm]:
@@ -222,14 +197,16 @@ class WarmRunner:
             "first": jvm.tasks == 1,
             "keep": self._keep_context,
             "restored": restored,
-            "properties": {
-                **task_conf(call, env, self._spark),
-                # A kept context's folder; Hadoop's stays the task's: S3A makes its buffers' folder where that changes.
-                **({"spark.local.dir": str(jvm.folder)} if self._keep_context else {}),
-                **conf,
-                "user.dir": folder,
-                "derby.system.home": folder,
-            },
+            "properties": encoded(
+                {
+                    **task_conf(call, env, self._spark),
+                    # A kept context's folder; Hadoop's stays the task's: S3A makes its buffers' folder anew for each.
+                    **({"spark.local.dir": str(jvm.folder)} if self._keep_context else {}),
+                    **conf,
+                    "user.dir": folder,
+                    "derby.system.home": folder,
+                }
+            ),
         }
 
     def _hear_jvm(self, jvm: Jvm, stream: Stream, line: bytes) -> None:
@@ -256,13 +233,10 @@ class WarmRunner:
         except GatewayLostError:  # its host has ended, and with it all processes
             survivors = ()
         delete_tree(self._jvm.folder)
+        self._jvm.hang_up()
         self._jvm = None
         if survivors or not self._host.alive:
             self.close()
-
-
-class _NotStartedError(GatewayLostError):
-    """The JVM was lost before the script's first line: it can be run again at once."""
 
 
 @dataclass(slots=True)
@@ -306,55 +280,13 @@ class ScriptRun:
                     self.jvm.exit_code = jvm_code
         if not self.pid:
             cause = ": ".join(part for part in root_cause(self.task.script_stderr()) if part)
-            raise _NotStartedError(f"the JVM could not be made ready for {self.call.script.name}: {cause}")
+            raise NotStartedError(f"the JVM could not be made ready for {self.call.script.name}: {cause}")
         if self.jvm.exit_code is not None:  # even if the script succeeded
             raise self.task.jvm_failure(self.jvm.exit_code)
         return code
 
     def _lost(self, error: SparkRuntimeError) -> SparkRuntimeError:
-        return error if self.pid else _NotStartedError(str(error))
-
-
-def _clean(call: ScriptCall, host: HostProcess, jvm: Jvm, *, keep: bool, may_keep: bool) -> str:
-    """Clean the JVM; returns why it should be replaced, or ""."""
-    if jvm.exit_code is not None:
-        return "it has ended"
-    output = Tail(4096)
-    name = f"clean {jvm.tasks} on {jvm.name}"
-    host.ask(
-        "clean",
-        [host.pipe(output.add)],
-        name=name,
-        host=host.pid,
-        port=jvm.port,
-        secret=jvm.secret,
-        first=jvm.tasks == 1,
-        keep=keep,
-        may_keep=may_keep,
-        count=jvm.tasks == 1 and jvm.archived,
-    )
-    now_s = time.time()
-    limit_s = CLEAN_LIMIT_S + (COMPILE_LIMIT_S if jvm.tasks == 1 else 0)
-    code = None
-    for event in host.events(max(now_s + MIN_CLEAN_S, min(now_s + limit_s, call.deadline.guard_s))):
-        match event:
-            case Gone(gone, clean_code) if gone == name:
-                code = clean_code
-                break
-            case Gone(gone, jvm_code) if gone == jvm.name:
-                jvm.exit_code = jvm_code
-                break
-            case Gone("host"):
-                raise GatewayLostError("the script host was killed from outside")
-    survivors = host.end(spare="jvm")
-    if survivors:
-        return f"processes {', '.join(map(str, survivors))} do not end"
-    if code != 0:
-        return f"it could not be cleaned: {root_cause(output.text())[1] if code else 'it took too long'}"
-    problem, _, counted = output.text().removesuffix("\n").rpartition("\n")
-    if counted:
-        _log.warning(UNUSED, counted)
-    return problem.strip()
+        return error if self.pid else NotStartedError(str(error))
 
 
 def _point(link: Path, folder: Path) -> None:
