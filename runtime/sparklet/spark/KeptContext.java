@@ -220,27 +220,21 @@ public class KeptContext implements WarmJvm.Keeper {
     }
 
     private void removeListeners(LiveListenerBus bus) throws Exception {
-        for (long giveUp = System.nanoTime() + WAIT_MS * 1000000; !isEmpty(bus);) {
-            if (System.nanoTime() > giveUp) {
-                throw new java.util.concurrent.TimeoutException("events of the script are left");
+        for (long giveUp = System.nanoTime() + WAIT_MS * 1000000;; Thread.sleep(1)) {
+            try {
+                bus.waitUntilEmpty(-1); // its own wait looks every 10 ms
+                break;
+            } catch (Exception notYet) { // a TimeoutException
+                if (System.nanoTime() > giveUp) {
+                    throw notYet;
+                }
             }
-            Thread.sleep(1);
         }
         for (Iterator each = bus.listeners().iterator(); each.hasNext();) {
             SparkListenerInterface listener = (SparkListenerInterface) each.next();
             if (!listeners.contains(listener)) {
                 bus.removeListener(listener);
             }
-        }
-    }
-
-    /** Whether it has passed all events on; its own wait looks only every 10 ms. */
-    private static boolean isEmpty(LiveListenerBus bus) {
-        try {
-            bus.waitUntilEmpty(-1);
-            return true;
-        } catch (Exception timeout) { // scala.throws: Janino sees no checked one
-            return false;
         }
     }
 

@@ -14,7 +14,7 @@ from sparklet.settings import SparkSettings
 from sparklet.spark.host_process import HostProcess
 from sparklet.spark.java_classes import encoded
 from sparklet.spark.jvm import Jvm
-from sparklet.spark.jvm_session import file_options, stop_spark
+from sparklet.spark.jvm_session import file_options, set_properties, stop_spark
 from sparklet.spark.runner import Output, ScriptCall, ScriptResult
 from sparklet.spark.script_output import TaskOutput
 from sparklet.spark.spark_options import base_python_path, task_env
@@ -48,7 +48,8 @@ class AttachedRunner:
         python_path = {"PYTHONPATH": os.pathsep.join(base_python_path(self._spark))}
         host = HostProcess(self._scratch, {**os.environ, **python_path})
         try:
-            return task.result(ScriptRun(call, host, self._jvm, task).code(self._message(call, conf, host)))
+            set_properties(self._jvm.port, self._jvm.secret, encoded(self._properties(call, conf)))
+            return task.result(ScriptRun(call, host, self._jvm, task).code(self._message(call, host)))
         finally:
             host.close()
             stop_spark(self._jvm.port, self._jvm.secret)
@@ -56,9 +57,18 @@ class AttachedRunner:
     def close(self) -> None:
         """Do nothing: Spark ends after this process."""
 
-    def _message(self, call: ScriptCall, conf: dict[str, str], host: HostProcess) -> dict[str, object]:
-        """The request for the script's process; the driver's own folders and path are not for executors."""
+    def _properties(self, call: ScriptCall, conf: dict[str, str]) -> dict[str, str]:
+        """The source of the script's SparkConf; the driver's own folders and path are not for executors."""
         files = [str(path) for path in _for_executors(call)]
+        return {
+            "spark.app.name": call.script.name,
+            **{f"spark.executorEnv.{key}": value for key, value in call.env.items()},
+            **file_options(self._jvm.port, self._jvm.secret, files),
+            **conf,
+        }
+
+    def _message(self, call: ScriptCall, host: HostProcess) -> dict[str, object]:
+        """The request for the script's process."""
         return {
             "host": host.pid,
             "script": str(call.script),
@@ -67,16 +77,8 @@ class AttachedRunner:
             "env": {**os.environ, **task_env(call, self._spark), **host.mark},
             "port": self._jvm.port,
             "secret": self._jvm.secret,
-            "first": True,
+            "first": False,
             "keep": False,
-            "properties": encoded(
-                {
-                    "spark.app.name": call.script.name,
-                    **{f"spark.executorEnv.{key}": value for key, value in call.env.items()},
-                    **file_options(self._jvm.port, self._jvm.secret, files),
-                    **conf,
-                }
-            ),
         }
 
 

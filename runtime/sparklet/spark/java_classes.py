@@ -1,7 +1,7 @@
 """The worker's own Java classes, compiled by Spark's Janino, ahead of time if possible.
 
 The image and local workers (``local.prepared_jars``) have a jar of them on the class path. A JVM without it compiles
-them after its first task, which takes more than half a second of CPU.
+them before its first task, which takes more than half a second of CPU.
 """
 
 import hashlib

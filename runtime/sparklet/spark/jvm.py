@@ -16,10 +16,9 @@ from pathlib import Path
 
 from sparklet.errors import GatewayLostError
 from sparklet.spark.host_process import Answered, Gone, HostProcess
-from sparklet.spark.script_output import Tail, root_cause
+from sparklet.spark.script_output import Tail
 
 PREPARE_LIMIT_S = CLEAN_LIMIT_S = 10.0
-COMPILE_LIMIT_S = 20.0  # in addition, for the first task, which compiles; on a crowded machine
 MIN_CLEAN_S = 1.0  # of the grace, if the script took all the time there was
 MIN_SHARED = 0.5  # an archive holds three quarters of a JVM's classes, Java's own archive a sixth
 UNUSED = "only %s classes came from the class-data archive, so the JVM started slowly: sparklet doctor says why"
@@ -68,10 +67,14 @@ class Jvm:
             words = ("c", of, method, *(argument.translate(_ESCAPED) for argument in arguments), "e")
             self.line.sendall("".join(f"{word}\n" for word in words).encode(errors="replace"))
         for event in host.events(until_s):
-            if isinstance(event, Answered) and event.name == self.name:
-                return event.text
-            if self._notices(event):
-                break
+            match event:
+                case Answered(name, text) if name == self.name:
+                    return text
+                case Gone(name, code) if name == self.name:
+                    self.exit_code = code
+                    break
+                case Gone("host"):
+                    raise GatewayLostError("the script host was killed from outside")
         return ""
 
     def hang_up(self) -> None:
@@ -89,49 +92,22 @@ class Jvm:
             if not answer.startswith("!y"):
                 raise NotStartedError(f"the JVM could not be made ready: {answer or 'it does not answer'}")
 
-    def clean(self, guard_s: float, host: HostProcess, *, keep: bool, may_keep: bool) -> str:
-        """Clean it after a task; returns why it should be replaced, or "".
-
-        ``keep``: whether contexts are kept at all; ``may_keep``: whether this task's may be.
-        """
+    def clean(self, guard_s: float, host: HostProcess, *, may_keep: bool) -> str:
+        """Clean it after a task, whose context may be kept; returns why it should be replaced, or ""."""
         if self.exit_code is not None:
             return "it has ended"
-        now_s, first, output = time.time(), self.tasks == 1, Tail(4096)
-        limit_s = CLEAN_LIMIT_S + (COMPILE_LIMIT_S if first else 0)
-        until_s = max(now_s + MIN_CLEAN_S, min(now_s + limit_s, guard_s))
-        how = f"b{'true' if may_keep else 'false'}"
-        answer = self.call(host, until_s, "clean", how)
-        if first and answer.startswith("!x"):  # its classes were not compiled ahead
-            self._install(host, until_s, output, keep=keep)
-            answer = self.call(host, until_s, "clean", how)
-        if answer.startswith("!xr"):
-            output.add(self.call(host, until_s, "toString", of=answer[3:]).removeprefix("!ys").encode())
-        counted = first and self.archived and answer == "!ys" and self.call(host, until_s, "loaded")
+        now_s = time.time()
+        until_s = max(now_s + MIN_CLEAN_S, min(now_s + CLEAN_LIMIT_S, guard_s))
+        answer = self.call(host, until_s, "clean", f"b{'true' if may_keep else 'false'}")
+        cause = self.call(host, until_s, "toString", of=answer[3:]) if answer.startswith("!xr") else ""
+        first = self.archived and self.tasks == 1
+        counted = _COUNTED.search(self.call(host, until_s, "loaded")) if first and answer == "!ys" else None
         survivors = host.end(spare="jvm")
         if survivors:
             return f"processes {', '.join(map(str, survivors))} do not end"
         if not answer.startswith("!ys"):
-            return f"it could not be cleaned: {root_cause(output.text())[1] or 'it took too long'}"
-        if found := _COUNTED.search(counted or ""):
-            loaded, shared = map(int, found.groups())
-            if shared < MIN_SHARED * loaded:
-                _log.warning(UNUSED, f"{shared} of {loaded}")
+            return f"it could not be cleaned: {cause.removeprefix('!ys') or 'it took too long'}"
+        loaded, shared = map(int, counted.groups()) if counted else (0, 0)
+        if shared < MIN_SHARED * loaded:
+            _log.warning(UNUSED, f"{shared} of {loaded}")
         return answer.removeprefix("!ys")
-
-    def _install(self, host: HostProcess, until_s: float, output: Tail, *, keep: bool) -> None:
-        """Let a fork, which has Py4J, compile the worker's Java classes in it."""
-        name, fds = f"install on {self.name}", [host.pipe(output.add)]
-        host.ask("install", fds, name=name, host=host.pid, port=self.port, secret=self.secret, keep=keep)
-        for event in host.events(until_s):
-            if self._notices(event) or (isinstance(event, Gone) and event.name == name):
-                return
-
-    def _notices(self, event: object) -> bool:
-        """Whether an event is its end; GatewayLostError if it is that of the host."""
-        match event:
-            case Gone(name, code) if name == self.name:
-                self.exit_code = code
-                return True
-            case Gone("host"):
-                raise GatewayLostError("the script host was killed from outside")
-        return False

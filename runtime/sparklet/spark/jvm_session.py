@@ -1,7 +1,7 @@
-"""What needs Py4J: a JVM is prepared for its first script, and gets ``WarmJvm.java`` as Py4J's entry point.
+"""What needs Py4J: a JVM is prepared for its first script, asked, and stopped.
 
-From ``prepare``, in that script's process, if it was compiled ahead; else ``install`` compiles it after that script.
-Then the worker prepares and cleans the JVM by itself (``Jvm``).
+``prepare`` runs in the process of the JVM's first script, before it. Inside the JVM ``WarmJvm.java``, from then on
+Py4J's entry point, does the work.
 """
 
 import contextlib
@@ -16,9 +16,6 @@ from py4j.protocol import Py4JError
 from sparklet.spark.guards import NAMELESS, has_name
 from sparklet.spark.java_classes import KEPT_SPARK, are_ahead, can_keep, class_loader, compiled
 
-BOOT_PROPERTIES = "sparklet:properties"
-BOOT_LOCALE = "sparklet:locale"
-BOOT_THREADS = "sparklet:threads"
 CANCEL_POLL_S = 0.1
 
 
@@ -35,27 +32,25 @@ def _connected(port: int, secret: str) -> Iterator[JavaGateway]:
         client.close()  # our side only: shutdown() would end the JVM's
 
 
-def prepare(port: int, secret: str, properties: str, *, keep: bool, restored: bool = False) -> bool:
-    """Set the first task's system properties, the source of its SparkConf; whether its context can be a kept one.
+def prepare(port: int, secret: str, properties: str, *, keep: bool, restored: bool) -> None:
+    """Prepare the JVM for its first script; before others the worker does so by itself (``Jvm``).
 
-    Keeps the JVM's original properties, locale and number of threads, and renews the random states in a ``restored``
-    environment. ``properties`` are ``encoded``. Before further tasks the worker does the same by itself.
+    ``properties``, ``encoded``, are the source of the task's SparkConf; ``keep``: contexts outlive their tasks;
+    ``restored``: random states are renewed.
     """
     with _connected(port, secret) as client:
         _log_in(client)
-        bindings, java = _kept(client, "GATEWAY_SERVER").getGateway().getBindings(), client.jvm.java
-        bindings.put(BOOT_PROPERTIES, java.lang.System.getProperties().clone())
-        bindings.put(BOOT_LOCALE, java.util.Locale.getDefault())
-        threads = java.lang.management.ManagementFactory.getThreadMXBean().getThreadCount()
-        bindings.put(BOOT_THREADS, threads)
-        if not are_ahead(client.jvm):
-            java.lang.System.getProperties().load(java.io.StringReader(properties))
-            return False
-        _install(client, keep, ahead=True)
+        _install(client, keep)
         if restored:
             client.entry_point.reseed(int.from_bytes(os.urandom(8), "big", signed=True))
         client.entry_point.prepare(properties)
-        return keep
+
+
+def set_properties(port: int, secret: str, properties: str) -> None:
+    """Set the system properties of a JVM that is not ours."""
+    with _connected(port, secret) as client:
+        _log_in(client)
+        client.jvm.java.lang.System.getProperties().load(client.jvm.java.io.StringReader(properties))
 
 
 def log_in(port: int, secret: str) -> None:
@@ -95,12 +90,6 @@ def file_options(port: int, secret: str, py_files: Sequence[str]) -> dict[str, s
     return {name: ",".join(filter(None, (value, *py_files))) for name, value in given.items()} if py_files else {}
 
 
-def install(port: int, secret: str, *, keep: bool) -> None:
-    """Compile ``WarmJvm`` in a JVM whose first task is over; ``keep``: contexts outlive their tasks from now on."""
-    with _connected(port, secret) as client:
-        _install(client, keep, ahead=False)
-
-
 def keep_contexts() -> None:
     """Let this process use the kept context of Java.
 
@@ -136,14 +125,15 @@ def keep_contexts() -> None:
     accumulators.AccumulatorServer.shutdown = shutdown
 
 
-def _install(client: JavaGateway, keep: bool, *, ahead: bool) -> None:
-    """Make ``WarmJvm`` Py4J's entry point, and compile it unless that was done ahead."""
+def _install(client: JavaGateway, keep: bool) -> None:
+    """Make ``WarmJvm`` Py4J's entry point, with what the JVM was before any task; compile it unless that was done."""
     jvm: Any = client.jvm
-    loader = class_loader(jvm)
+    ahead, loader = are_ahead(jvm), class_loader(jvm)
     loader = loader if ahead else compiled(jvm, "WarmJvm", loader).getClassLoader()
     user = "" if has_name() else NAMELESS
-    properties, locale, threads = (_kept(client, name) for name in (BOOT_PROPERTIES, BOOT_LOCALE, BOOT_THREADS))
-    server = _kept(client, "GATEWAY_SERVER")
+    properties, locale = jvm.java.lang.System.getProperties().clone(), jvm.java.util.Locale.getDefault()
+    threads = jvm.java.lang.management.ManagementFactory.getThreadMXBean().getThreadCount()
+    server = JavaObject("GATEWAY_SERVER", client._gateway_client)
     warm_jvm = _made(client, loader.loadClass("WarmJvm"), server, user, properties, locale, threads)
     if keep and can_keep(jvm):
         for name in () if ahead else ("SparkInsides", "KeptContext"):
@@ -164,8 +154,3 @@ def _log_in(client: JavaGateway) -> None:
     if not has_name():  # its own login would fail: ``LoginException: invalid null input: name``
         users: Any = client.jvm.org.apache.hadoop.security.UserGroupInformation
         users.setLoginUser(users.createRemoteUser(NAMELESS))
-
-
-def _kept(client: JavaGateway, name: str) -> Any:
-    """An object that lives in the JVM under a name."""
-    return JavaObject(name, client._gateway_client)

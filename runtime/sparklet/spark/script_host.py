@@ -123,8 +123,6 @@ class Host:
                 import_pyspark()
             case "script":
                 afterwards = self._fork(message["name"], lambda: run_script(message, fds))
-            case "install":
-                afterwards = self._fork(message["name"], lambda: install(message, fds))
             case "interrupt":
                 self._dump(message["script"])
                 afterwards = self._fork(message["name"], lambda: cancel_jobs(message))
@@ -215,11 +213,10 @@ def run_script(message: Message, fds: list[int]) -> None:
     os.chdir(message["cwd"])
     sys.path[:0] = [part for part in os.environ["PYTHONPATH"].split(os.pathsep) if part not in sys.path]
     importlib.invalidate_caches()
-    keep = message["keep"]
     if message["first"]:  # else the worker has prepared the JVM
-        details = {"keep": keep, "restored": message.get("restored", False)}
-        keep = jvm_session().prepare(message["port"], message["secret"], message["properties"], **details)
-    if keep:
+        details = {key: message[key] for key in ("properties", "keep", "restored")}
+        jvm_session().prepare(message["port"], message["secret"], **details)
+    if message["keep"]:
         jvm_session().keep_contexts()
     ours = sys.modules.keys() - {"__main__"}
     report(status, "started", os.getpid())
@@ -245,11 +242,17 @@ def _end(ours: Collection[str]) -> None:
         for name in sorted(names.keys() - {"__builtins__"}, key=lambda name: name[:1] != "_"):
             names[name] = None  # not left to the collector, which would close a file before it is flushed
     gc.collect()
+    streams: list[Any] = [
+        sys.stdout,
+        sys.stderr,
+        sys.__stdout__,
+        sys.__stderr__,
+    ]  # there may be none, or a script's own
     try:
-        for stream in (sys.stdout, sys.stderr, sys.__stdout__, sys.__stderr__):
+        for stream in streams:
             if stream is not None and not getattr(stream, "closed", False):
                 stream.flush()
-    except Exception:  # noqa: BLE001 - a stream may be the script's own; the interpreter reports it in its way
+    except Exception:  # noqa: BLE001 - the interpreter reports it in its own way
         return
     ctypes.PyDLL(None).exit(0)  # C's own, for what libraries have left to its end
 
@@ -258,13 +261,6 @@ def cancel_jobs(message: Message) -> None:
     """In a fork: cancel Spark's jobs until the host ends this process with all others."""
     die_with_parent(message["host"])
     jvm_session().cancel_jobs(message["port"], message["secret"])
-
-
-def install(message: Message, fds: list[int]) -> None:
-    """In a fork: compile the worker's Java classes in the JVM."""
-    die_with_parent(message["host"])
-    place_fds([os.open(os.devnull, os.O_RDONLY), fds[0], fds[0]])
-    jvm_session().install(message["port"], message["secret"], keep=message["keep"])
 
 
 def jvm_session() -> ModuleType:

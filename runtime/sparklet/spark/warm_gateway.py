@@ -97,7 +97,7 @@ class WarmRunner:
             if jvm.tasks > 1:
                 jvm.prepare(host, message["properties"], restored=message["restored"])
             code = ScriptRun(call, host, jvm, task).code(message)
-            problem = jvm.clean(call.deadline.guard_s, host, keep=self._keep_context, may_keep=code >= 0)
+            problem = jvm.clean(call.deadline.guard_s, host, may_keep=code >= 0)
             if jvm.exit_code is not None and (code != 0 or jvm.exit_code < 0):  # a kill may be seen late
                 raise task.jvm_failure(jvm.exit_code)
             result = task.result(code)
