@@ -13,13 +13,12 @@ from sparklet.errors import ScriptError
 from sparklet.settings import SparkSettings
 from sparklet.spark.host_process import HostProcess
 from sparklet.spark.java_classes import encoded
-from sparklet.spark.jvm import Jvm
 from sparklet.spark.jvm_session import file_options, set_properties, stop_spark
 from sparklet.spark.runner import Output, ScriptCall, ScriptResult
 from sparklet.spark.script_output import TaskOutput
 from sparklet.spark.spark_options import base_python_path, task_env
 from sparklet.spark.spark_submit import JVM_OPTIONS, read_options
-from sparklet.spark.warm_gateway import ScriptRun
+from sparklet.spark.warm_gateway import Jvm, ScriptRun
 
 PORT, SECRET = "PYSPARK_GATEWAY_PORT", "PYSPARK_GATEWAY_SECRET"
 

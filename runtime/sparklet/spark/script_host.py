@@ -223,7 +223,7 @@ def run_script(message: Message, fds: list[int]) -> None:
     try:
         execute(message["script"], message["args"])
     except SystemExit as end:
-        if end.code:
+        if end.code not in (None, 0):
             raise
     _end(ours)
 
@@ -237,21 +237,16 @@ def _end(ours: Collection[str]) -> None:
 
     threading._shutdown()  # type: ignore[attr-defined] # waits for the script's threads
     atexit._run_exitfuncs()
-    for module in reversed([sys.modules.pop(name) for name in list(sys.modules) if name not in ours]):
-        names = vars(module) if isinstance(module, ModuleType) else {}
-        for name in sorted(names.keys() - {"__builtins__"}, key=lambda name: name[:1] != "_"):
-            names[name] = None  # not left to the collector, which would close a file before it is flushed
-    gc.collect()
-    streams: list[Any] = [
-        sys.stdout,
-        sys.stderr,
-        sys.__stdout__,
-        sys.__stderr__,
-    ]  # there may be none, or a script's own
+    each: Any  # a script may put anything in these places
     try:
-        for stream in streams:
-            if stream is not None and not getattr(stream, "closed", False):
-                stream.flush()
+        for each in [sys.modules.pop(name) for name in reversed(list(sys.modules)) if name not in ours]:
+            names = vars(each) if isinstance(each, ModuleType) else {}
+            for name in sorted(names.keys() - {"__builtins__"}, key=lambda name: name[:1] != "_"):
+                names[name] = None  # not left to the collector, which would close a file before it is flushed
+        gc.collect()
+        for each in (sys.stdout, sys.stderr, sys.__stdout__, sys.__stderr__):
+            if each is not None and not getattr(each, "closed", False):
+                each.flush()
     except Exception:  # noqa: BLE001 - the interpreter reports it in its own way
         return
     ctypes.PyDLL(None).exit(0)  # C's own, for what libraries have left to its end

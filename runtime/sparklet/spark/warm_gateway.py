@@ -5,11 +5,14 @@ Spark's remaining processes. The worker calls the JVM by a connection that no sc
 script its process prepares it. A JVM that cannot be trusted is replaced; the new one boots between two tasks.
 """
 
+import contextlib
 import logging
 import os
+import re
+import socket
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -17,11 +20,10 @@ from typing import Any
 from sparklet.errors import DeadlineExceededError, GatewayLostError, SparkRuntimeError
 from sparklet.settings import SparkSettings, WorkerSettings, spark_settings
 from sparklet.spark.guards import delete_tree
-from sparklet.spark.host_process import Gone, HostProcess, Started
+from sparklet.spark.host_process import Answered, Gone, HostProcess, Started
 from sparklet.spark.java_classes import encoded
-from sparklet.spark.jvm import Jvm, NotStartedError
 from sparklet.spark.runner import Output, Runner, ScriptCall, ScriptResult, Stream
-from sparklet.spark.script_output import TaskOutput, root_cause
+from sparklet.spark.script_output import Tail, TaskOutput, root_cause
 from sparklet.spark.spark_options import (
     SHELL,
     class_path,
@@ -35,9 +37,15 @@ from sparklet.spark.spark_options import (
 )
 from sparklet.spark.spark_submit import SubmitRunner, deadline_exceeded, read_options
 
+PREPARE_LIMIT_S = CLEAN_LIMIT_S = 10.0
+MIN_CLEAN_S = 1.0  # of the grace, if the script took all the time there was
+MIN_SHARED = 0.5  # an archive holds three quarters of a JVM's classes, Java's own archive a sixth
+UNUSED = "only %s classes came from the class-data archive, so the JVM started slowly: sparklet doctor says why"
 BOOT_POLL_S = 0.005
 TASK_DAEMON = "sparklet.spark.task_daemon"
 
+_COUNTED = re.compile(r"(\d+) classes \((\d+) shared\)")
+_ESCAPED = str.maketrans({"\\": r"\\", "\n": r"\n", "\r": r"\r"})
 _log = logging.getLogger(__name__)
 
 
@@ -47,6 +55,89 @@ def runner_for(settings: WorkerSettings, spark: SparkSettings | None = None) -> 
     if settings.runner == "submit" or not is_local(spark):
         return SubmitRunner(spark, settings.scratch)
     return WarmRunner(spark, settings.scratch, settings.tasks_per_jvm, keep_context=settings.keep_context)
+
+
+class _NotStartedError(GatewayLostError):
+    """The JVM was lost before the script's first line: it can be run again at once."""
+
+
+@dataclass(slots=True)
+class Jvm:
+    """A JVM that is booting, up, or has ended."""
+
+    name: str
+    folder: Path  # its java.io.tmpdir, deleted with it
+    aws: Mapping[str, str]  # when the JVM started: Java does not see later changes
+    archived: bool = False  # whether it has a class-data archive
+    log: Tail = field(default_factory=lambda: Tail(8 * 1024))  # its output while it boots
+    port: int = 0
+    secret: str = ""
+    line: socket.socket | None = None  # the worker's own, to Py4J
+    tasks: int = 0
+    exit_code: int | None = None
+
+    @property
+    def connection_file(self) -> Path:
+        """The file to which it writes port and secret once it is up."""
+        return self.folder / "connection"
+
+    def is_up(self) -> bool:
+        """Whether it can be reached; reads port and secret."""
+        if not self.port and self.connection_file.exists():
+            content = self.connection_file.read_bytes()
+            self.port = int.from_bytes(content[:4], "big")
+            self.secret = content[8:].decode()
+        return bool(self.port)
+
+    def call(self, host: HostProcess, until_s: float, method: str, *arguments: str, of: str = "t") -> str:
+        """Call ``WarmJvm``; the answer in Py4J's words, or "" if none came in time or the JVM has ended.
+
+        Without Py4J, whose calls wait: answers are events, so that all pipes are read meanwhile.
+        """
+        with contextlib.suppress(OSError):  # it has ended: an event tells
+            self.line = self.line or host.connect(self.name, self.port, self.secret)
+            words = ("c", of, method, *(argument.translate(_ESCAPED) for argument in arguments), "e")
+            self.line.sendall("".join(f"{word}\n" for word in words).encode(errors="replace"))
+        for event in host.events(until_s):
+            match event:
+                case Answered(name, text) if name == self.name:
+                    return text
+                case Gone(name, code) if name == self.name:
+                    self.exit_code = code
+                    break
+                case Gone("host"):
+                    raise GatewayLostError("the script host was killed from outside")
+        return ""
+
+    def prepare(self, host: HostProcess, properties: str, *, restored: bool) -> None:
+        """Renew random states after a restore, set the next task's system properties; raises _NotStartedError."""
+        calls = [("prepare", f"s{properties}")]
+        if restored:
+            calls.insert(0, ("reseed", f"L{int.from_bytes(os.urandom(8), 'big', signed=True)}"))
+        for method, argument in calls:
+            answer = self.call(host, time.time() + PREPARE_LIMIT_S, method, argument)
+            if not answer.startswith("!y"):
+                raise _NotStartedError(f"the JVM could not be made ready: {answer or 'it does not answer'}")
+
+    def clean(self, guard_s: float, host: HostProcess, *, may_keep: bool) -> str:
+        """Clean it after a task, whose context may be kept; returns why it should be replaced, or ""."""
+        if self.exit_code is not None:
+            return "it has ended"
+        now_s = time.time()
+        until_s = max(now_s + MIN_CLEAN_S, min(now_s + CLEAN_LIMIT_S, guard_s))
+        answer = self.call(host, until_s, "clean", f"b{'true' if may_keep else 'false'}")
+        cause = self.call(host, until_s, "toString", of=answer[3:]) if answer.startswith("!xr") else ""
+        first = self.archived and self.tasks == 1
+        counted = _COUNTED.search(self.call(host, until_s, "loaded")) if first and answer == "!ys" else None
+        survivors = host.end(spare="jvm")
+        if survivors:
+            return f"processes {', '.join(map(str, survivors))} do not end"
+        if not answer.startswith("!ys"):
+            return f"it could not be cleaned: {cause.removeprefix('!ys') or 'it took too long'}"
+        loaded, shared = map(int, counted.groups()) if counted else (0, 0)
+        if shared < MIN_SHARED * loaded:
+            _log.warning(UNUSED, f"{shared} of {loaded}")
+        return answer.removeprefix("!ys")
 
 
 class WarmRunner:
@@ -86,7 +177,7 @@ class WarmRunner:
             return self._submit.run(call, output)
         try:
             return self._attempt(call, options.conf, output)
-        except NotStartedError:  # the JVM had died since the last task: nothing has been done yet
+        except _NotStartedError:  # the JVM had died since the last task: nothing has been done yet
             return self._attempt(call, options.conf, output)
 
     def _attempt(self, call: ScriptCall, conf: Mapping[str, str], output: Output) -> ScriptResult:
@@ -117,8 +208,6 @@ class WarmRunner:
         """End the JVM and every process there is."""
         if self._host is not None:
             self._host.close()
-        if self._jvm is not None:
-            self._jvm.hang_up()
         self._host = self._jvm = None
 
     def _ready(self, call: ScriptCall) -> tuple[HostProcess, Jvm]:
@@ -233,7 +322,6 @@ class WarmRunner:
         except GatewayLostError:  # its host has ended, and with it all processes
             survivors = ()
         delete_tree(self._jvm.folder)
-        self._jvm.hang_up()
         self._jvm = None
         if survivors or not self._host.alive:
             self.close()
@@ -280,13 +368,13 @@ class ScriptRun:
                     self.jvm.exit_code = jvm_code
         if not self.pid:
             cause = ": ".join(part for part in root_cause(self.task.script_stderr()) if part)
-            raise NotStartedError(f"the JVM could not be made ready for {self.call.script.name}: {cause}")
+            raise _NotStartedError(f"the JVM could not be made ready for {self.call.script.name}: {cause}")
         if self.jvm.exit_code is not None:  # even if the script succeeded
             raise self.task.jvm_failure(self.jvm.exit_code)
         return code
 
     def _lost(self, error: SparkRuntimeError) -> SparkRuntimeError:
-        return error if self.pid else NotStartedError(str(error))
+        return error if self.pid else _NotStartedError(str(error))
 
 
 def _point(link: Path, folder: Path) -> None:
