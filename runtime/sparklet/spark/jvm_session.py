@@ -35,8 +35,7 @@ def _connected(port: int, secret: str) -> Iterator[JavaGateway]:
 def prepare(port: int, secret: str, properties: str, *, keep: bool, restored: bool) -> None:
     """Prepare the JVM for its first script; before others the worker does so by itself (``Jvm``).
 
-    ``properties``, ``encoded``, are the source of the task's SparkConf; ``keep``: contexts outlive their tasks;
-    ``restored``: random states are renewed.
+    ``properties``: ``encoded``; ``keep``: contexts outlive their tasks; ``restored``: random states are renewed.
     """
     with _connected(port, secret) as client:
         _log_in(client)
