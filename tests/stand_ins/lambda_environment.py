@@ -17,6 +17,8 @@ from queue import Queue
 from types import MappingProxyType
 from typing import Any
 
+from tests.stand_ins.shifted_clock import ShiftedClock
+
 TOKEN = "the environment's own"
 NOTHING = b"<ListBucketResult><KeyCount>0</KeyCount><IsTruncated>false</IsTruncated></ListBucketResult>"
 ETAG = '"1-1"'  # with a hyphen it is nobody's MD5
@@ -28,6 +30,7 @@ class LambdaEnvironment:
     """One execution environment."""
 
     objects: Mapping[str, bytes]  # by path, /bucket/key
+    clock: ShiftedClock | None = None  # of the function
     key: str = "AT-INIT"  # the access key of the container's credentials
     asked: set[tuple[str, str]] = field(default_factory=set)  # client and access key of requests for objects
     snapshot: threading.Event = field(default_factory=threading.Event)  # init has ended
@@ -46,7 +49,12 @@ class LambdaEnvironment:
             "AWS_CONTAINER_AUTHORIZATION_TOKEN": TOKEN,
             "AWS_REGION": "us-east-1",
             "AWS_ENDPOINT_URL": f"http://{self.address}",
+            **(self.clock.variables() if self.clock else {}),
         }
+
+    def now_s(self) -> float:
+        """The function's time of day."""
+        return time.time() + (self.clock.shift_s if self.clock else 0)
 
     def invoke(self, event: Any, timeout_s: float = 120) -> Any:
         """What the function answers."""
@@ -55,7 +63,7 @@ class LambdaEnvironment:
 
     def credentials(self) -> dict[str, str]:
         """As the container's endpoint gives them."""
-        end = datetime.now(UTC) + timedelta(hours=6)
+        end = datetime.fromtimestamp(self.now_s(), UTC) + timedelta(hours=6)
         keys = {"AccessKeyId": self.key, "SecretAccessKey": "secret", "Token": f"token of {self.key}"}
         return {**keys, "Expiration": end.strftime("%Y-%m-%dT%H:%M:%SZ")}
 
@@ -73,7 +81,7 @@ class Handler(BaseHTTPRequestHandler):
             here.restored.wait()
             self._answer(b"")
         elif self.path == f"{RUNTIME}invocation/next":
-            event, deadline_ms = here.events.get(), int(time.time() * 1000) + 120_000
+            event, deadline_ms = here.events.get(), int(here.now_s() * 1000) + 120_000
             ids = {"Lambda-Runtime-Aws-Request-Id": "request-1", "Lambda-Runtime-Deadline-Ms": str(deadline_ms)}
             self._answer(json.dumps(event).encode(), 200, ids)
         elif self.path == CREDENTIALS:
@@ -119,9 +127,9 @@ class Handler(BaseHTTPRequestHandler):
 
 
 @contextmanager
-def lambda_environment(objects: Mapping[str, bytes]) -> Iterator[LambdaEnvironment]:
+def lambda_environment(objects: Mapping[str, bytes], clock: ShiftedClock | None = None) -> Iterator[LambdaEnvironment]:
     """Serve one environment until the end of the block."""
-    environment = LambdaEnvironment(objects)
+    environment = LambdaEnvironment(objects, clock)
     handler = type("Handler", (Handler,), {"environment": environment})
     with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
         server.daemon_threads, server.block_on_close = True, False

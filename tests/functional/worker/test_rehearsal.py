@@ -20,9 +20,12 @@ from sparklet.worker.rehearsal import rehearse
 from tests.functional.worker.conftest import MARK, SMALL, SPARK, STACK, Bench, make, marked, wait_until_none
 from tests.functional.worker.test_runners_freeze import Worker, freeze
 from tests.stand_ins.lambda_environment import LambdaEnvironment, lambda_environment
+from tests.stand_ins.shifted_clock import ShiftedClock
 
 pytestmark = pytest.mark.spark
 
+FREEZE_S = float(os.environ.get("FREEZE_S", "3"))
+QUARTER_S = 90 * 24 * 3600
 ROOT = Path(__file__).resolve().parents[3]
 RUNTIME = ROOT / "tests" / "stand_ins" / "lambda_runtime"
 
@@ -104,7 +107,7 @@ def test_restored_workers_draw_different_numbers(warm: Bench) -> None:
 
 
 JOB = b"""
-import json, os
+import json, os, time
 import boto3
 from sparklet.job import Job
 
@@ -113,7 +116,8 @@ spark = job.spark()
 started_ms = spark._jvm.java.lang.management.ManagementFactory.getRuntimeMXBean().getStartTime()
 rows = spark.read.csv("s3://bucket/rows.csv", header=True).count()
 keys = [os.environ["AWS_ACCESS_KEY_ID"], boto3.Session().get_credentials().access_key]
-job.answer({"rows": rows, "keys": keys, "jvm_started_s": started_ms / 1000})
+now_s = [time.time(), spark._jvm.java.lang.System.currentTimeMillis() / 1000]
+job.answer({"rows": rows, "keys": keys, "jvm_started_s": started_ms / 1000, "now_s": now_s})
 """
 
 
@@ -147,22 +151,25 @@ def function(around: LambdaEnvironment, folder: Path, jars: list[Path]) -> Itera
     assert wait_until_none(mark) == {}
 
 
-def test_a_thawed_worker_uses_todays_credentials(tmp_path: Path) -> None:
+def test_a_restored_worker_finds_another_day_and_key(tmp_path: Path) -> None:
+    """Frozen, and its time of day a quarter later while its monotonic clock is not; the answers come from its JVM."""
     jars = ensure_jars(STACK, jar_cache(), ["s3a"], progress=print)
     objects = {"/bucket/job.py": JOB, "/bucket/rows.csv": b"id\n1\n2\n"}
-    with lambda_environment(objects) as around, function(around, tmp_path, jars) as worker:
+    clock = ShiftedClock(tmp_path)
+    with lambda_environment(objects, clock) as around, function(around, tmp_path, jars) as worker:
         assert around.snapshot.wait(180), (tmp_path / "log").read_text()
         assert around.asked == set()
         rehearsed_s = time.time()
-        freeze([worker], 3)
+        freeze([worker], FREEZE_S)
+        clock.shift(QUARTER_S)
         around.key = "TODAY"
         around.restored.set()
 
-        answer = around.invoke({})["answer"]
+        first, second = (around.invoke({})["answer"] for _ in range(2))
 
-        assert answer["rows"] == 2
-        assert answer["keys"] == ["TODAY", "TODAY"]
-        assert answer["jvm_started_s"] < rehearsed_s
+        assert [first["rows"], first["keys"]] == [2, ["TODAY", "TODAY"]]
+        assert second["jvm_started_s"] == first["jvm_started_s"] < rehearsed_s
+        assert all(now_s >= rehearsed_s + clock.shift_s for now_s in first["now_s"])
         assert around.asked == {("boto3", "TODAY"), ("S3A", "TODAY")}
         lines = [json.loads(line) for line in (tmp_path / "log").read_text().splitlines() if line.startswith("{")]
         assert [line["jvm_kept"] for line in lines if line["message"] == "rehearsed"] == [True]
