@@ -64,10 +64,10 @@ docs: venv ## Write docs/guide/cli.md from the commands' help, and the request's
 	@$(RUN) -m docs.cli_reference docs/guide/cli.md
 
 # The image's part needs `make image` and root, as the tests of the image do.
-bench: bench-venv deploy-venv ## Measure everything, write docs/benchmarks.md; 15 min on two idle cores (ARGS='--only cold')
+bench: bench-venv deploy-venv ## Measure everything, write docs/benchmarks.md; 17 min on two idle cores (ARGS='--only restored')
 	@$(RUN) -m benchmarks.run $(ARGS)
 
-bench-quick: bench-venv deploy-venv ## Cold and warm against spark-submit for a CSV job, in under a minute
+bench-quick: bench-venv deploy-venv ## Cold, warm and restored against spark-submit for a CSV job, in about a minute
 	@$(RUN) -m benchmarks.quick $(ARGS)
 
 bench-map: bench-venv ## A call of a Python function against ProcessPoolExecutor and Lithops; ten minutes

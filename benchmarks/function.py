@@ -8,7 +8,8 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator, Mapping
+import uuid
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,7 +28,7 @@ from sparklet.local.environment import of_client, of_host
 from sparklet.spark.spark_options import SUBMIT
 from tests.stand_ins.ministack import free_port, ministack
 
-HANDLER = "sparklet.worker.handler.lambda_handler"
+CLIENT = (sys.executable, "-m", "awslambdaric", "sparklet.worker.handler.lambda_handler")
 MEMORY_MB = 3008  # the local mode's default: with it two cores
 BUCKET = "bench"
 LIMIT_S = 600.0  # a run that takes longer is ended
@@ -51,16 +52,21 @@ class Function:
         """An emulator without a worker: that starts with the first event."""
         address, runtime_api = (f"127.0.0.1:{free_port()}" for _ in range(2))
         options = ["--runtime-interface-emulator-address", address, "--runtime-api-address", runtime_api]
-        command = [str(self.emulator), *options, sys.executable, "-m", "awslambdaric", HANDLER]
-        log = self.folder / "worker.log"
-        with log.open("wb") as output:
-            process = subprocess.Popen(
-                command, env=dict(self.env), cwd=self.folder, stdin=subprocess.DEVNULL, stdout=output, stderr=output
-            )
-        environment = Environment(self, process.pid, f"http://{address}", log)
-        try:
+        with self.process([str(self.emulator), *options, *CLIENT], self.env) as (pid, log):
+            environment = Environment(self, pid, f"http://{address}", log)
             environment.await_emulator()
             yield environment
+
+    @contextmanager
+    def process(self, command: Sequence[str], env: Mapping[str, str]) -> Iterator[tuple[int, Path]]:
+        """Its id and its log; in the end it and all below it are killed."""
+        log = self.folder / f"worker-{uuid.uuid4().hex[:8]}.log"
+        with log.open("wb") as output:
+            process = subprocess.Popen(
+                command, env=dict(env), cwd=self.folder, stdin=subprocess.DEVNULL, stdout=output, stderr=output
+            )
+        try:
+            yield process.pid, log
         finally:
             process_tree.end(process.pid)
             process.wait()
@@ -85,7 +91,7 @@ class Environment:
         before_s = self.cpu_s()
         with MemoryPeak().sampled(self.pid, LIMIT_S) as peak:
             began_s = time.monotonic()
-            answer = self._post(body)
+            answer = self._answer(body)
             wall_s = time.monotonic() - began_s
         cpu_s = self.cpu_s() - before_s
         if answer.get("state") != "SUCCEEDED":
@@ -117,7 +123,7 @@ class Environment:
                 time.sleep(0.02)
         raise SystemExit(f"the emulator does not listen: {self.log.read_text()[-1000:]}")
 
-    def _post(self, body: bytes) -> dict[str, Any]:
+    def _answer(self, body: bytes) -> dict[str, Any]:
         """The function's answer; what the emulator says where there is none."""
         try:
             with urllib.request.urlopen(f"{self.address}{_PATH}", body, timeout=LIMIT_S + 10) as answer:

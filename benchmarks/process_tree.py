@@ -30,11 +30,21 @@ def memory_mb(root: int) -> float:
     return sum(map(_resident_pages, tree(root))) * _PAGE_BYTES / 2**20
 
 
+def proportional_mb(root: int) -> float:
+    """Memory of ``root`` and everything below it; of what several share each has its part (Pss)."""
+    return sum(map(_proportional_kb, tree(root))) / 1024
+
+
 def end(root: int) -> None:
     """Kill ``root``, a child of this process, and everything below it."""
+    send(root, signal.SIGKILL)
+
+
+def send(root: int, number: signal.Signals) -> None:
+    """Send a signal to ``root`` and everything below it."""
     for pid in tree(root):
         try:
-            os.kill(pid, signal.SIGKILL)
+            os.kill(pid, number)
         except ProcessLookupError:
             continue
 
@@ -92,3 +102,11 @@ def _resident_pages(pid: int) -> int:
         return int(Path(f"/proc/{pid}/statm").read_bytes().split()[1])
     except OSError:
         return 0
+
+
+def _proportional_kb(pid: int) -> int:
+    try:
+        lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
+    except OSError:
+        return 0
+    return next((int(line.split()[1]) for line in lines if line.startswith("Pss:")), 0)

@@ -21,9 +21,12 @@ README = ROOT / "README.md"
 SPARKLET = "sparklet"
 Draw = Callable[[Mapping[str, Any], Path], bool]
 """Draws a benchmark's cases into a file; whether there was anything to draw."""
-ORDER = ("starts", "image", "size", "fan_out", "planning_rate", "planning_memory", "map", "quick", "warm_share")
+ORDER = (
+    *("starts", "restored", "image", "size", "fan_out", "planning_rate", "planning_memory"),
+    *("map", "quick", "warm_share"),
+)
 
-AIMED = "starts"
+AIMED = ("starts", "restored")
 TARGETS: Mapping[str, Mapping[str, float]] = {
     "cold, hello": {"wall": 4.5},
     "cold, csv_to_parquet": {"wall": 4.5},
@@ -31,6 +34,10 @@ TARGETS: Mapping[str, Mapping[str, float]] = {
     "warm, delta_append": {"wall": 25, "cpu": 12},
     "warm, iceberg_append": {"wall": 25, "cpu": 12},
     "warm, hudi_append": {"wall": 7},
+    "restored, csv_to_parquet": {"wall": 15},
+    "restored, delta_append": {"wall": 12},
+    "restored, iceberg_append": {"wall": 12},
+    "restored, hudi_append": {"wall": 4},
 }
 """By case of ``AIMED``: how many times less than plain spark-submit is aimed at, in wall time and in CPU time."""
 
@@ -84,7 +91,7 @@ def _place(found: Mapping[str, Any]) -> tuple[int, str]:
 
 def _goals(results: list[dict[str, Any]]) -> str:
     """The targets, and what was reached."""
-    cases = {case["case"]: case for found in results if found["name"] == AIMED for case in found["cases"]}
+    cases = {case["case"]: case for found in results if found["name"] in AIMED for case in found["cases"]}
     lines = [
         "## Targets and what was reached",
         "",

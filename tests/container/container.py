@@ -7,7 +7,7 @@ import time
 import urllib.error
 import urllib.request
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -142,6 +142,14 @@ class Container:
                     return (folder / file).read_text()
         raise AssertionError(f"no cgroup of {self.name} has {' or '.join(files)}")
 
+    @contextmanager
+    def frozen(self) -> Iterator[None]:
+        """Nothing in it runs for a while."""
+        paused = self._podman("pause", self.name)
+        assert paused.returncode == 0, paused.stderr
+        yield
+        self._podman("unpause", self.name)
+
     def has_ended(self) -> bool:
         """Whether its first process, the emulator, is gone."""
         return self._podman("inspect", "--format", "{{.State.Running}}", self.name).stdout.strip() != "true"
@@ -182,19 +190,33 @@ def running(image: BuiltImage, cell: Cell, conditions: Conditions, handler: str 
     with cell.entered():
         address, runtime_api = (f"127.0.0.1:{free_port()}" for _ in range(2))
     emulator = [EMULATOR_INSIDE, "--runtime-interface-emulator-address", address, "--runtime-api-address", runtime_api]
-    place = ["--network", f"ns:{cell.path}", "--volume", f"{image.emulator}:{EMULATOR_INSIDE}:ro"]
+    mounted = ["--volume", f"{image.emulator}:{EMULATOR_INSIDE}:ro", "--entrypoint", emulator[0]]
     # The image's own entry point is started by the emulator, as Lambda starts it: with AWS_LAMBDA_RUNTIME_API set.
     command = [*emulator[1:], "/opt/sparklet/entrypoint", handler]
-    started = podman(
-        image,
-        *("run", "--detach", "--name", name, "--pull", "never", *place, *conditions.options()),
-        *("--entrypoint", emulator[0], image.name, *command),
-    )
     container = Container(image, cell, name, address, conditions.timeout_s)
-    try:
-        assert started.returncode == 0, started.stderr
+    with _started(container, [*conditions.options(), *mounted], command):
         _await(container)
         yield container
+
+
+@contextmanager
+def without_emulator(image: BuiltImage, cell: Cell, conditions: Conditions) -> Iterator[Container]:
+    """The same before the runtime API that ``conditions.env`` names; init begins at once."""
+    address = conditions.env["AWS_LAMBDA_RUNTIME_API"]
+    container = Container(image, cell, f"sparklet-test-{uuid.uuid4().hex[:8]}", address, conditions.timeout_s)
+    with _started(container, conditions.options()):
+        yield container
+
+
+@contextmanager
+def _started(container: Container, options: Sequence[str], command: Sequence[str] = ()) -> Iterator[None]:
+    image, name = container.image, container.name
+    place = ["--network", f"ns:{container.cell.path}"]
+    run = ("run", "--detach", "--name", name, "--pull", "never", *place, *options, image.name, *command)
+    try:
+        started = podman(image, *run)
+        assert started.returncode == 0, started.stderr
+        yield
     finally:
         podman(image, "rm", "--force", "--time", "0", name)
 

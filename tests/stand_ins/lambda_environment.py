@@ -19,6 +19,7 @@ from typing import Any
 
 from tests.stand_ins.shifted_clock import ShiftedClock
 
+FUNCTION = "arn:aws:lambda:us-east-1:000000000000:function:worker"
 TOKEN = "the environment's own"
 NOTHING = b"<ListBucketResult><KeyCount>0</KeyCount><IsTruncated>false</IsTruncated></ListBucketResult>"
 ETAG = '"1-1"'  # with a hyphen it is nobody's MD5
@@ -82,8 +83,10 @@ class Handler(BaseHTTPRequestHandler):
             self._answer(b"")
         elif self.path == f"{RUNTIME}invocation/next":
             event, deadline_ms = here.events.get(), int(here.now_s() * 1000) + 120_000
-            ids = {"Lambda-Runtime-Aws-Request-Id": "request-1", "Lambda-Runtime-Deadline-Ms": str(deadline_ms)}
-            self._answer(json.dumps(event).encode(), 200, ids)
+            told = {"Aws-Request-Id": "request-1", "Deadline-Ms": deadline_ms, "Invoked-Function-Arn": FUNCTION}
+            headers = {f"Lambda-Runtime-{name}": str(value) for name, value in told.items()}
+            # Without a content type AWS's runtime client ends with a segmentation fault.
+            self._answer(json.dumps(event).encode(), 200, {**headers, "Content-Type": "application/json"})
         elif self.path == CREDENTIALS:
             known = self.headers["Authorization"] == TOKEN
             self._answer(json.dumps(here.credentials()).encode() if known else b"{}", 200 if known else 403)

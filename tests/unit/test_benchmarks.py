@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -20,7 +21,8 @@ from benchmarks.process_tree import MemoryPeak
 from benchmarks.readme import with_speed
 from benchmarks.report import PAGE, README, committed, page
 from benchmarks.rivals import SparkSubmit, parameters
-from benchmarks.workload import NAMES, ROWS, Job, WrongOutputError, check_groups, jobs
+from benchmarks.workload import NAMES, ROWS, Job, WrongOutputError, check_groups, jobs, sales
+from sparklet.worker.rehearsal import SCRIPT
 
 BURN = "import time\nwhile time.process_time() < 0.4: pass"
 
@@ -108,6 +110,17 @@ def test_a_sides_turn_times_every_case(side: str) -> None:
     found = json.loads(done.stdout)
     assert set(found) == {"no_op", "nap"}
     assert found["nap"]["wall_s"] >= 0.5
+
+
+# --- a rehearsed worker ---
+
+
+def test_the_rehearsal_has_no_column_of_the_jobs() -> None:
+    """Else a first event might find code that was generated for it."""
+    rehearsed = re.findall(r"\bAS (\w+)", SCRIPT.read_text())
+
+    assert len(rehearsed) >= 5
+    assert set(rehearsed).isdisjoint(sales().splitlines()[0].split(","))
 
 
 # --- wrong output is no result ---

@@ -16,18 +16,18 @@ if TYPE_CHECKING:
 
 HERE = Path.cwd().as_uri()
 NEEDED = {"delta": DELTA, "iceberg": ICEBERG, "hudi": HUDI, "s3": S3A}
-CSV = b"id,name\n1,a\n2,b\n"
+CSV = b"number,word\n1,a\n2,b\n"
 NO_OBJECTS = b"<ListBucketResult><KeyCount>0</KeyCount><IsTruncated>false</IsTruncated></ListBucketResult>"
 
 
 def rows(spark: "SparkSession") -> "DataFrame":
     """Some rows with the usual types."""
     return spark.range(0, 2000, 1, 2).selectExpr(
-        "id",
-        "concat('name ', id % 7) AS name",
-        "id / 3 AS amount",
+        "id AS number",
+        "concat('word ', id % 7) AS word",
+        "id / 3 AS third",
         "timestamp_seconds(id * 1000) AS at",
-        "date_add(date'2026-01-01', CAST(id % 28 AS int)) AS day",
+        "date_add(date'2026-01-01', CAST(id % 28 AS int)) AS date",
     )
 
 
@@ -36,15 +36,15 @@ def files(spark: "SparkSession") -> None:
     for name in ("csv", "json", "parquet"):
         rows(spark).write.option("header", "true").format(name).save(f"{HERE}/{name}")
     read = spark.read.csv(f"{HERE}/csv", header=True, inferSchema=True)
-    totals = read.groupBy("name").agg(functions.sum("amount").alias("total"), functions.count("*").alias("count"))
+    totals = read.groupBy("word").agg(functions.sum("third").alias("total"), functions.count("*").alias("count"))
     totals.write.mode("overwrite").parquet(f"{HERE}/totals")
-    read.join(spark.read.parquet(f"{HERE}/totals"), "name").write.partitionBy("day").parquet(f"{HERE}/joined")
+    read.join(spark.read.parquet(f"{HERE}/totals"), "word").write.partitionBy("date").parquet(f"{HERE}/joined")
     shout = functions.udf(lambda text: text.upper())
-    spark.read.json(f"{HERE}/json").withColumn("loud", shout("name")).write.json(f"{HERE}/loud")
-    spark.read.parquet(f"{HERE}/parquet").createOrReplaceTempView("sales")
-    ranked = spark.sql("SELECT *, row_number() OVER (PARTITION BY name ORDER BY amount DESC) AS place FROM sales")
-    ranked.where("place < 3").orderBy("name").collect()
-    spark.createDataFrame([(1, "a")], "id long, name string").count()
+    spark.read.json(f"{HERE}/json").withColumn("loud", shout("word")).write.json(f"{HERE}/loud")
+    spark.read.parquet(f"{HERE}/parquet").createOrReplaceTempView("rows")
+    ranked = spark.sql("SELECT *, row_number() OVER (PARTITION BY word ORDER BY third DESC) AS place FROM rows")
+    ranked.where("place < 3").orderBy("word").collect()
+    spark.createDataFrame([(1, "a")], "number long, word string").count()
 
 
 def delta(spark: "SparkSession") -> None:
@@ -64,7 +64,7 @@ def iceberg(spark: "SparkSession") -> None:
 
 def hudi(spark: "SparkSession") -> None:
     """Two upserts into a Hudi table, and a look at it."""
-    fields = {"recordkey": "id", "precombine": "at"}
+    fields = {"recordkey": "number", "precombine": "at"}
     options = {f"hoodie.datasource.write.{name}.field": value for name, value in fields.items()}
     for _ in range(2):
         written = rows(spark).write.format("hudi").options(**options, **{"hoodie.table.name": "rehearsal"})

@@ -2,6 +2,7 @@
 
 import importlib
 import random
+import time
 from pathlib import Path
 
 import pytest
@@ -46,6 +47,15 @@ def test_a_rehearsal_that_cannot_begin_fails_nothing(tmp_path: Path, capfd: pyte
 
     assert '"jvm_kept": false' in capfd.readouterr().out
     assert list(tmp_path.glob("task-*")) == []
+
+
+def test_no_part_is_begun_late(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """Its deadline would end it, and the JVM with all that was rehearsed before."""
+    runner = runner_without_java(tmp_path)
+
+    assert not rehearse(runner, tmp_path, ("files",), limit_s=0.2, clients=lambda: time.sleep(0.15))
+
+    assert len(capfd.readouterr().out.splitlines()) == 1  # what was done; nothing failed, since nothing was tried
 
 
 def test_the_hook_renews_python_and_the_runner(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
