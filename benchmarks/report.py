@@ -21,7 +21,10 @@ README = ROOT / "README.md"
 SPARKLET = "sparklet"
 Draw = Callable[[Mapping[str, Any], Path], bool]
 """Draws a benchmark's cases into a file; whether there was anything to draw."""
-ORDER = ("starts", "restored", "image", "size", "fan_out", "planning_rate", "planning_memory", "map", "quick")
+ORDER = (
+    *("starts", "restored", "image", "size", "fan_out", "planning_rate", "planning_memory"),
+    *("map", "quick", "warm_share"),
+)
 
 AIMED = ("starts", "restored")
 TARGETS: Mapping[str, Mapping[str, float]] = {

@@ -44,6 +44,7 @@ class Processing:
         self._hold_calls()
         _name_errors()
         _read_map_limits()
+        lambda_svc._ESM_IDLE_WAKE_GAP_SECONDS = 0.01  # from 0.05, which each worker waited between two shards
         lambda_svc._emit_lambda_logs = lambda *arguments, **keywords: None
 
     def start(self) -> None:

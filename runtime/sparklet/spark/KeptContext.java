@@ -220,7 +220,16 @@ public class KeptContext implements WarmJvm.Keeper {
     }
 
     private void removeListeners(LiveListenerBus bus) throws Exception {
-        bus.waitUntilEmpty(WAIT_MS);
+        for (long giveUp = System.nanoTime() + WAIT_MS * 1000000;; Thread.sleep(1)) {
+            try {
+                bus.waitUntilEmpty(-1); // its own wait looks every 10 ms
+                break;
+            } catch (Exception notYet) { // a TimeoutException
+                if (System.nanoTime() > giveUp) {
+                    throw notYet;
+                }
+            }
+        }
         for (Iterator each = bus.listeners().iterator(); each.hasNext();) {
             SparkListenerInterface listener = (SparkListenerInterface) each.next();
             if (!listeners.contains(listener)) {

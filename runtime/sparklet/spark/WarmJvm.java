@@ -32,7 +32,7 @@ public class WarmJvm {
     private static final int MOST_NEW_THREADS = 150; // Spark's own pools come and go; more than this is a leak
     private static final long QUIET_LIMIT_MS = 8000;
     private static final long CALLS_LIMIT_MS = 500; // for the connections of a process that has ended to end
-    private static final long POLL_MS = 2;
+    private static final long POLL_MS = 1;
     private static final String HUDI_DEFAULTS =
             "org.apache.hudi.common.config.DFSPropertiesConfiguration$GlobalPropsHolder";
     private static final String[][] RANDOM_STATES = { // a class, its static field, a field of that

@@ -12,7 +12,8 @@ from pathlib import Path
 from sparklet.errors import ScriptError
 from sparklet.settings import SparkSettings
 from sparklet.spark.host_process import HostProcess
-from sparklet.spark.jvm_session import file_options, stop_spark
+from sparklet.spark.java_classes import encoded
+from sparklet.spark.jvm_session import file_options, set_properties, stop_spark
 from sparklet.spark.runner import Output, Runner, ScriptCall, ScriptResult
 from sparklet.spark.script_output import TaskOutput
 from sparklet.spark.spark_options import base_python_path, task_env
@@ -38,7 +39,8 @@ class AttachedRunner(Runner):
                 f"{call.script.name} asks for {min(fixed)}, which the JVM here has got already: set it for the engine, "
                 "see EngineSparkConf"
             )
-        jvm = Jvm("platform", self._scratch, {}, port=int(os.environ[PORT]), secret=os.environ[SECRET])
+        gateway = {"port": int(os.environ[PORT]), "secret": os.environ[SECRET]}
+        jvm = Jvm("platform", self._scratch, {}, tasks=1, **gateway)  # prepared here, not by its first script
         task = TaskOutput(output, call)
         properties = {  # the driver's own folders and path are not for executors
             "spark.app.name": call.script.name,
@@ -49,8 +51,9 @@ class AttachedRunner(Runner):
         python_path = {"PYTHONPATH": os.pathsep.join(base_python_path(self._spark))}
         host = HostProcess(self._scratch, {**os.environ, **python_path})
         try:
+            set_properties(jvm.port, jvm.secret, encoded(properties))
             env = {**os.environ, **task_env(call, self._spark)}
-            return task.result(ScriptRun(call, host, jvm, task).code(env, properties, keep=False))
+            return task.result(ScriptRun(call, host, jvm, task).code(env, "", keep=False))
         finally:
             host.close()
             stop_spark(jvm.port, jvm.secret)

@@ -252,16 +252,15 @@ def signal_process(pid: int, number: int) -> None:
 
 def _living() -> Iterator[tuple[int, int]]:
     """Pid and parent of every process that is not a zombie."""
-    for folder in Path("/proc").iterdir():
-        if not folder.name.isdigit():
-            continue
+    for name in filter(str.isdigit, os.listdir("/proc")):  # noqa: PTH208 - each task waits for this
         try:
-            stat = (folder / "stat").read_bytes()
+            with open(f"/proc/{name}/stat", "rb", 0) as file:
+                stat = file.read()
         except (FileNotFoundError, ProcessLookupError):  # ended meanwhile
             continue
-        fields = stat[stat.rindex(b")") + 2 :].split()
+        fields = stat[stat.rindex(b")") + 2 :].split(None, 18)
         if fields[0] not in b"ZX" or int(fields[17]) > 1:  # a zombie with further threads lives
-            yield int(folder.name), int(fields[1])
+            yield int(name), int(fields[1])
 
 
 def _prctl(option: int, value: int) -> None:

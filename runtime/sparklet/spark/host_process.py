@@ -4,6 +4,7 @@ There is no thread: pipes are read while the worker waits for events. The proces
 input or output, which a host such as Lambda's may use.
 """
 
+import contextlib
 import json
 import os
 import selectors
@@ -16,7 +17,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from sparklet.errors import GatewayLostError
 from sparklet.spark.guards import Deadline, delete_tree, end_marked
@@ -26,6 +27,7 @@ from sparklet.spark.script_output import LineFeed
 CHUNK_BYTES = 64 * 1024
 INTERRUPT = "interrupt"
 MAX_WAIT_S = 1.0  # the deadline is a time of day: look at the clock after every thaw
+CONNECTS_WITHIN_S = 5.0
 DRAIN_ROUNDS = 64  # a pipe may never end
 
 
@@ -46,6 +48,14 @@ class Exited:
 
 
 @dataclass(frozen=True, slots=True)
+class Answered:
+    """What a JVM said to a call, in Py4J's words."""
+
+    name: str
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
 class Gone:
     """A child of the host has ended, or the ``host`` itself."""
 
@@ -60,7 +70,7 @@ class Ended:
     survivors: tuple[int, ...]
 
 
-Event = Started | Exited | Gone | Ended
+Event = Started | Exited | Answered | Gone | Ended
 Sink = Callable[[bytes], None]
 
 
@@ -91,12 +101,22 @@ class HostProcess:
         """A pipe for ``ask``; ``sink`` gets its lines."""
         ours, theirs = os.pipe()
         os.set_blocking(ours, False)
-        self._selector.register(ours, selectors.EVENT_READ, LineFeed(sink))
+        self._selector.register(open(ours, "rb", 0), selectors.EVENT_READ, LineFeed(sink))  # noqa: SIM115 - until it ends
         return theirs
 
     def status_pipe(self, name: str) -> int:
         """A pipe whose lines become the events Started and Exited of a script."""
         return self.pipe(partial(self._hear_script, name))
+
+    def connect(self, name: str, port: int, secret: str) -> socket.socket:
+        """A connection to the Py4J of a JVM, for calls; the answers become events Answered. Raises OSError."""
+        line = socket.create_connection(("127.0.0.1", port), CONNECTS_WITHIN_S)
+        line.sendall(f"A\n{secret}\n".encode())
+        line.recv(CHUNK_BYTES)  # if it refuses, no call is answered
+        line.settimeout(None)
+        hear = LineFeed(lambda answer: self._heard.append(Answered(name, answer.decode().rstrip("\n"))))
+        self._selector.register(line, selectors.EVENT_READ, hear)
+        return line
 
     def ask(self, what: str, fds: Sequence[int] = (), **details: Any) -> None:
         """Send a request and descriptors to the host; raises GatewayLostError if the host has ended.
@@ -175,7 +195,7 @@ class HostProcess:
             end_marked(next(iter(self.mark.items())))
         for key in list(self._selector.get_map().values()):
             if key.data is not None:
-                os.close(key.fd)
+                cast("Any", key.fileobj).close()
         self._selector.close()
         delete_tree(self.home)
 
@@ -186,14 +206,16 @@ class HostProcess:
             if key.data is None:
                 self._hear_host()
             else:
-                self._read_pipe(key.fd, key.data)
+                self._read_pipe(key.fileobj, key.data)
         return bool(ready)
 
-    def _read_pipe(self, fd: int, lines: LineFeed) -> None:
-        chunk = os.read(fd, CHUNK_BYTES)
+    def _read_pipe(self, pipe: Any, lines: LineFeed) -> None:
+        chunk = b""
+        with contextlib.suppress(ConnectionResetError):  # of a JVM that was killed
+            chunk = os.read(pipe.fileno(), CHUNK_BYTES)
         if not chunk:
-            self._selector.unregister(fd)
-            os.close(fd)
+            self._selector.unregister(pipe)
+            pipe.close()
         lines.feed(chunk)
 
     def _hear_host(self) -> None:

@@ -1,17 +1,20 @@
 """The worker's own Java classes, compiled by Spark's Janino, ahead of time if possible.
 
 The image and local workers (``local.prepared_jars``) have a jar of them on the class path. A JVM without it compiles
-them after its first task, which takes more than half a second of CPU.
+them before its first task, which takes more than half a second of CPU.
 """
 
 import hashlib
-from collections.abc import Iterator
+import re
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 SOURCES = ("WarmJvm", "AttemptCommit", "TaskS3A", "SparkInsides", "KeptContext")
 """Each may use those before it."""
 FOR_ALL = SOURCES[:3]
+_SPECIAL = re.compile(r"[\\ \t\n\r\f=:#!]")
+_NAMES = {"\n": r"\n", "\r": r"\r", "\t": r"\t", "\f": r"\f"}
 KEPT_SPARK = "3.5."  # the other classes use this version's internals
 
 
@@ -58,6 +61,16 @@ def files(jvm: Any) -> Iterator[tuple[str, bytes]]:
         # An array, because iterating a Java map ends in an exception that pyspark translates only with a context.
         for class_name in sorted(bytecodes.keySet().toArray()):
             yield f"{class_name}.class", bytes(bytecodes.get(class_name))
+
+
+def encoded(properties: Mapping[str, str]) -> str:
+    """Properties in the format of ``java.util.Properties``, for a single call."""
+    pairs = (f"{_escaped(key)}={_escaped(value)}" for key, value in properties.items())
+    return "\n".join(pairs)
+
+
+def _escaped(text: str) -> str:
+    return _SPECIAL.sub(lambda match: _NAMES.get(match[0], "\\" + match[0]), text)
 
 
 def _source(name: str) -> str:

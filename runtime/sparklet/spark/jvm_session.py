@@ -1,15 +1,13 @@
-"""Prepares a warm JVM before a task and cleans it afterwards, through Py4J.
+"""What needs Py4J: a JVM is prepared for its first script, asked, and stopped.
 
-``prepare`` runs in the script's process before the script, ``clean`` in a process that the script cannot have touched.
-Inside the JVM ``WarmJvm.java``, Py4J's entry point, does the work: from the first ``prepare`` if it was compiled ahead,
-else from the first ``clean``, which compiles it.
+``prepare`` runs in the process of the JVM's first script, before it. Inside the JVM ``WarmJvm.java``, from then on
+Py4J's entry point, does the work.
 """
 
 import contextlib
 import os
-import re
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from py4j.java_gateway import GatewayParameters, JavaGateway, JavaObject
@@ -18,15 +16,7 @@ from py4j.protocol import Py4JError
 from sparklet.spark.guards import NAMELESS, has_name
 from sparklet.spark.java_classes import KEPT_SPARK, are_ahead, can_keep, class_loader, compiled
 
-BOOT_PROPERTIES = "sparklet:properties"
-BOOT_LOCALE = "sparklet:locale"
-BOOT_THREADS = "sparklet:threads"
 CANCEL_POLL_S = 0.1
-MIN_SHARED = 0.5  # an archive holds three quarters of a JVM's classes, Java's own archive a sixth
-
-_SPECIAL = re.compile(r"[\\ \t\n\r\f=:#!]")
-_COUNTED = re.compile(r"(\d+) classes \((\d+) shared\)")
-_NAMES = {"\n": r"\n", "\r": r"\r", "\t": r"\t", "\f": r"\f"}
 
 
 @contextlib.contextmanager
@@ -42,30 +32,24 @@ def _connected(port: int, secret: str) -> Iterator[JavaGateway]:
         client.close()  # our side only: shutdown() would end the JVM's
 
 
-def prepare(
-    port: int, secret: str, properties: Mapping[str, str], *, first: bool, keep: bool, restored: bool = False
-) -> bool:
-    """Set the task's system properties, the source of its SparkConf; returns whether its context can be a kept one.
+def prepare(port: int, secret: str, properties: str, *, keep: bool, restored: bool) -> None:
+    """Prepare the JVM for its first script; before others the worker does so by itself (``Jvm``).
 
-    The first call also keeps the JVM's original properties, locale and number of threads; the first one in a
-    ``restored`` environment renews the random states.
+    ``properties``: ``encoded``; ``keep``: contexts outlive their tasks; ``restored``: random states are renewed.
     """
     with _connected(port, secret) as client:
-        if first:
-            _log_in(client)
-            bindings, java = _kept(client, "GATEWAY_SERVER").getGateway().getBindings(), client.jvm.java
-            bindings.put(BOOT_PROPERTIES, java.lang.System.getProperties().clone())
-            bindings.put(BOOT_LOCALE, java.util.Locale.getDefault())
-            threads = java.lang.management.ManagementFactory.getThreadMXBean().getThreadCount()
-            bindings.put(BOOT_THREADS, threads)
-            if not are_ahead(client.jvm):
-                java.lang.System.getProperties().load(java.io.StringReader(_encoded(properties)))
-                return False
-            _install(client, keep, ahead=True)
+        _log_in(client)
+        _install(client, keep)
         if restored:
             client.entry_point.reseed(int.from_bytes(os.urandom(8), "big", signed=True))
-        client.entry_point.prepare(_encoded(properties))
-        return keep
+        client.entry_point.prepare(properties)
+
+
+def set_properties(port: int, secret: str, properties: str) -> None:
+    """Set the system properties of a JVM that is not ours."""
+    with _connected(port, secret) as client:
+        _log_in(client)
+        client.jvm.java.lang.System.getProperties().load(client.jvm.java.io.StringReader(properties))
 
 
 def log_in(port: int, secret: str) -> None:
@@ -105,22 +89,6 @@ def file_options(port: int, secret: str, py_files: Sequence[str]) -> dict[str, s
     return {name: ",".join(filter(None, (value, *py_files))) for name, value in given.items()} if py_files else {}
 
 
-def clean(port: int, secret: str, *, first: bool, keep: bool, may_keep: bool, count: bool) -> tuple[str, str]:
-    """Restore the JVM's state from before the task; ``first``: its first one.
-
-    ``keep``: whether contexts are kept at all; ``may_keep``: whether this task's may be; ``count``: whether to count
-    classes, which takes 4 ms. Returns why the JVM should be replaced, or "", and, if too few classes came from its
-    archive, "2932 of 17846".
-    """
-    with _connected(port, secret) as client:
-        if first and not are_ahead(client.jvm):
-            _install(client, keep, ahead=False)
-        problem = str(client.entry_point.clean(may_keep))
-        counted = _COUNTED.search(str(client.entry_point.loaded())) if count else None
-        loaded, shared = map(int, counted.groups()) if counted else (0, 0)
-        return problem, f"{shared} of {loaded}" if shared < MIN_SHARED * loaded else ""
-
-
 def keep_contexts() -> None:
     """Let this process use the kept context of Java.
 
@@ -156,14 +124,15 @@ def keep_contexts() -> None:
     accumulators.AccumulatorServer.shutdown = shutdown
 
 
-def _install(client: JavaGateway, keep: bool, *, ahead: bool) -> None:
-    """Make ``WarmJvm`` Py4J's entry point, and compile it unless that was done ahead."""
+def _install(client: JavaGateway, keep: bool) -> None:
+    """Make ``WarmJvm`` Py4J's entry point, with what the JVM was before any task; compile it unless that was done."""
     jvm: Any = client.jvm
-    loader = class_loader(jvm)
+    ahead, loader = are_ahead(jvm), class_loader(jvm)
     loader = loader if ahead else compiled(jvm, "WarmJvm", loader).getClassLoader()
     user = "" if has_name() else NAMELESS
-    properties, locale, threads = (_kept(client, name) for name in (BOOT_PROPERTIES, BOOT_LOCALE, BOOT_THREADS))
-    server = _kept(client, "GATEWAY_SERVER")
+    properties, locale = jvm.java.lang.System.getProperties().clone(), jvm.java.util.Locale.getDefault()
+    threads = jvm.java.lang.management.ManagementFactory.getThreadMXBean().getThreadCount()
+    server = JavaObject("GATEWAY_SERVER", client._gateway_client)
     warm_jvm = _made(client, loader.loadClass("WarmJvm"), server, user, properties, locale, threads)
     if keep and can_keep(jvm):
         for name in () if ahead else ("SparkInsides", "KeptContext"):
@@ -184,18 +153,3 @@ def _log_in(client: JavaGateway) -> None:
     if not has_name():  # its own login would fail: ``LoginException: invalid null input: name``
         users: Any = client.jvm.org.apache.hadoop.security.UserGroupInformation
         users.setLoginUser(users.createRemoteUser(NAMELESS))
-
-
-def _kept(client: JavaGateway, name: str) -> Any:
-    """An object that lives in the JVM under a name."""
-    return JavaObject(name, client._gateway_client)
-
-
-def _encoded(properties: Mapping[str, str]) -> str:
-    """Properties in the format of ``java.util.Properties``, for a single call."""
-    pairs = (f"{_escaped(key)}={_escaped(value)}" for key, value in properties.items())
-    return "\n".join(pairs)
-
-
-def _escaped(text: str) -> str:
-    return _SPECIAL.sub(lambda match: _NAMES.get(match[0], "\\" + match[0]), text)

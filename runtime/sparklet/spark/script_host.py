@@ -23,8 +23,9 @@ import signal
 import socket
 import sys
 import tempfile
+import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from select import POLLIN, poll
 from types import ModuleType
@@ -39,7 +40,6 @@ MAX_FDS = 8
 END_LIMIT_S = 5.0
 _ESCAPED = str.maketrans({"\\": r"\\", '"': r"\"", "\n": r"\n", "\r": r"\r", "\t": r"\t", "\f": r"\f"})
 DUMP_PAUSE_S = 0.25  # for a script to write its stacks before it is ended
-_NEEDED_TO_THE_END = ("sys", "builtins", "io", "_io", "codecs", "encodings", "threading", "_thread", "atexit")
 
 
 def send(control: socket.socket, message: Message, fds: Sequence[int] = ()) -> None:
@@ -123,8 +123,6 @@ class Host:
                 import_pyspark()
             case "script":
                 afterwards = self._fork(message["name"], lambda: run_script(message, fds))
-            case "clean":
-                afterwards = self._fork(message["name"], lambda: clean_jvm(message, fds))
             case "interrupt":
                 self._dump(message["script"])
                 afterwards = self._fork(message["name"], lambda: cancel_jobs(message))
@@ -215,40 +213,49 @@ def run_script(message: Message, fds: list[int]) -> None:
     os.chdir(message["cwd"])
     sys.path[:0] = [part for part in os.environ["PYTHONPATH"].split(os.pathsep) if part not in sys.path]
     importlib.invalidate_caches()
-    details = {key: message[key] for key in ("properties", "first", "keep", "restored")}
-    if jvm_session().prepare(message["port"], message["secret"], **details):
+    if message["first"]:  # else the worker has prepared the JVM
+        details = {key: message[key] for key in ("properties", "keep", "restored")}
+        jvm_session().prepare(message["port"], message["secret"], **details)
+    if message["keep"]:
         jvm_session().keep_contexts()
-    atexit.register(_leave_as_they_are, list(sys.modules.items()))
+    ours = sys.modules.keys() - {"__main__"}
     report(status, "started", os.getpid())
-    execute(message["script"], message["args"])
+    try:
+        execute(message["script"], message["args"])
+    except SystemExit as end:
+        if end.code not in (None, 0):
+            raise
+    _end(ours)
 
 
-def _leave_as_they_are(modules: Sequence[tuple[str, ModuleType]]) -> None:
-    """At the end of the script's exit, keep the interpreter from unloading the modules that the host had imported.
+def _end(ours: Collection[str]) -> None:
+    """End a script's process in the interpreter's own order, but leave the modules that the host had imported.
 
-    Halves the time that the interpreter needs to end, since most of that memory is still shared with the host.
+    The interpreter would unload them, one by one, from memory that is still shared with the host.
     """
     import ctypes  # the fork has it already; it would delay the host, which starts the JVM
 
-    ctypes.pythonapi.Py_IncRef(ctypes.py_object(modules))  # for ever
-    for name, module in modules:
-        if name not in _NEEDED_TO_THE_END and sys.modules.get(name) is module:
-            del sys.modules[name]
+    threading._shutdown()  # type: ignore[attr-defined] # waits for the script's threads
+    atexit._run_exitfuncs()
+    each: Any  # a script may put anything in these places
+    try:
+        for each in [sys.modules.pop(name) for name in reversed(list(sys.modules)) if name not in ours]:
+            names = vars(each) if isinstance(each, ModuleType) else {}
+            for name in sorted(names.keys() - {"__builtins__"}, key=lambda name: name[:1] != "_"):
+                names[name] = None  # not left to the collector, which would close a file before it is flushed
+        gc.collect()
+        for each in (sys.stdout, sys.stderr, sys.__stdout__, sys.__stderr__):
+            if each is not None and not getattr(each, "closed", False):
+                each.flush()
+    except Exception:  # noqa: BLE001 - the interpreter reports it in its own way
+        return
+    ctypes.PyDLL(None).exit(0)  # C's own, for what libraries have left to its end
 
 
 def cancel_jobs(message: Message) -> None:
     """In a fork: cancel Spark's jobs until the host ends this process with all others."""
     die_with_parent(message["host"])
     jvm_session().cancel_jobs(message["port"], message["secret"])
-
-
-def clean_jvm(message: Message, fds: list[int]) -> None:
-    """In a fork: clean the JVM; write why it should be replaced, if it should, then a line with the counted classes."""
-    die_with_parent(message["host"])
-    place_fds([os.open(os.devnull, os.O_RDONLY), fds[0], fds[0]])
-    details = {key: message[key] for key in ("first", "keep", "may_keep", "count")}
-    print(*jvm_session().clean(message["port"], message["secret"], **details), sep="\n", flush=True)
-    os._exit(0)  # faster than the interpreter's own exit
 
 
 def jvm_session() -> ModuleType:

@@ -1,11 +1,15 @@
 """The warm runner: it keeps the JVM; every task gets a new Python process and a JVM cleaned of the last task.
 
-A task: wait for the JVM, fork the script from the host, end its remaining processes, clean the JVM from another fork,
-end Spark's remaining processes. A JVM that cannot be trusted is replaced; the new one boots between two tasks.
+A task: wait for the JVM, prepare it, fork the script from the host, end its remaining processes, clean the JVM, end
+Spark's remaining processes. The worker calls the JVM by a connection that no script has; only before a JVM's first
+script its process prepares it. A JVM that cannot be trusted is replaced; the new one boots between two tasks.
 """
 
+import contextlib
 import logging
 import os
+import re
+import socket
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -15,7 +19,8 @@ from pathlib import Path
 from sparklet.errors import DeadlineExceededError, GatewayLostError, SparkRuntimeError
 from sparklet.settings import SparkSettings, WorkerSettings, spark_settings
 from sparklet.spark.guards import delete_tree
-from sparklet.spark.host_process import Gone, HostProcess, Started
+from sparklet.spark.host_process import Answered, Gone, HostProcess, Started
+from sparklet.spark.java_classes import encoded
 from sparklet.spark.runner import Output, Runner, ScriptCall, ScriptResult, Stream
 from sparklet.spark.script_output import Tail, TaskOutput, root_cause
 from sparklet.spark.spark_options import (
@@ -31,14 +36,16 @@ from sparklet.spark.spark_options import (
 )
 from sparklet.spark.spark_submit import SubmitRunner, deadline_exceeded, read_options
 
-CLEAN_LIMIT_S = 10.0
-COMPILE_LIMIT_S = 20.0  # in addition, for the first task, which compiles; on a crowded machine
-UNUSED = "only %s classes came from the class-data archive, so the JVM started slowly: sparklet doctor says why"
+PREPARE_LIMIT_S = CLEAN_LIMIT_S = 10.0
 MIN_CLEAN_S = 1.0  # of the grace, if the script took all the time there was
+MIN_SHARED = 0.5  # an archive holds three quarters of a JVM's classes, Java's own archive a sixth
+UNUSED = "only %s classes came from the class-data archive, so the JVM started slowly: sparklet doctor says why"
 BOOT_POLL_S = 0.005
 TASK_DAEMON = "sparklet.spark.task_daemon"
 PORT, SECRET = "PYSPARK_GATEWAY_PORT", "PYSPARK_GATEWAY_SECRET"
 
+_COUNTED = re.compile(r"(\d+) classes \((\d+) shared\)")
+_ESCAPED = str.maketrans({"\\": r"\\", "\n": r"\n", "\r": r"\r"})
 _log = logging.getLogger(__name__)
 
 
@@ -48,6 +55,10 @@ def runner_for(settings: WorkerSettings, spark: SparkSettings | None = None) -> 
     if settings.runner == "submit" or not is_local(spark):
         return SubmitRunner(spark, settings.scratch)
     return WarmRunner(spark, settings.scratch, settings.tasks_per_jvm, keep_context=settings.keep_context)
+
+
+class _NotStartedError(GatewayLostError):
+    """The JVM was lost before the script's first line: it can be run again at once."""
 
 
 @dataclass(slots=True)
@@ -61,6 +72,7 @@ class Jvm:
     log: Tail = field(default_factory=lambda: Tail(8 * 1024))  # its output while it boots
     port: int = 0
     secret: str = ""
+    line: socket.socket | None = None  # the worker's own, to Py4J
     tasks: int = 0
     exit_code: int | None = None
 
@@ -76,6 +88,56 @@ class Jvm:
             self.port = int.from_bytes(content[:4], "big")
             self.secret = content[8:].decode()
         return bool(self.port)
+
+    def call(self, host: HostProcess, until_s: float, method: str, *arguments: str, of: str = "t") -> str:
+        """Call ``WarmJvm``; the answer in Py4J's words, or "" if none came in time or the JVM has ended.
+
+        Without Py4J, whose calls wait: answers are events, so that all pipes are read meanwhile.
+        """
+        with contextlib.suppress(OSError):  # it has ended: an event tells
+            self.line = self.line or host.connect(self.name, self.port, self.secret)
+            words = ("c", of, method, *(argument.translate(_ESCAPED) for argument in arguments), "e")
+            self.line.sendall("".join(f"{word}\n" for word in words).encode(errors="replace"))
+        for event in host.events(until_s):
+            match event:
+                case Answered(name, text) if name == self.name:
+                    return text
+                case Gone(name, code) if name == self.name:
+                    self.exit_code = code
+                    break
+                case Gone("host"):
+                    raise GatewayLostError("the script host was killed from outside")
+        return ""
+
+    def prepare(self, host: HostProcess, properties: str, *, restored: bool) -> None:
+        """Renew random states after a restore, set the next task's system properties; raises _NotStartedError."""
+        calls = [("prepare", f"s{properties}")]
+        if restored:
+            calls.insert(0, ("reseed", f"L{int.from_bytes(os.urandom(8), 'big', signed=True)}"))
+        for method, argument in calls:
+            answer = self.call(host, time.time() + PREPARE_LIMIT_S, method, argument)
+            if not answer.startswith("!y"):
+                raise _NotStartedError(f"the JVM could not be made ready: {answer or 'it does not answer'}")
+
+    def clean(self, guard_s: float, host: HostProcess, *, may_keep: bool) -> str:
+        """Clean it after a task, whose context may be kept; returns why it should be replaced, or ""."""
+        if self.exit_code is not None:
+            return "it has ended"
+        now_s = time.time()
+        until_s = max(now_s + MIN_CLEAN_S, min(now_s + CLEAN_LIMIT_S, guard_s))
+        answer = self.call(host, until_s, "clean", f"b{'true' if may_keep else 'false'}")
+        cause = self.call(host, until_s, "toString", of=answer[3:]) if answer.startswith("!xr") else ""
+        first = self.archived and self.tasks == 1
+        counted = _COUNTED.search(self.call(host, until_s, "loaded")) if first and answer == "!ys" else None
+        survivors = host.end(spare="jvm")
+        if survivors:
+            return f"processes {', '.join(map(str, survivors))} do not end"
+        if not answer.startswith("!ys"):
+            return f"it could not be cleaned: {cause.removeprefix('!ys') or 'it took too long'}"
+        loaded, shared = map(int, counted.groups()) if counted else (0, 0)
+        if shared < MIN_SHARED * loaded:
+            _log.warning(UNUSED, f"{shared} of {loaded}")
+        return answer.removeprefix("!ys")
 
 
 class WarmRunner:
@@ -125,8 +187,10 @@ class WarmRunner:
             _point(host.home / "cwd", call.work_dir)
             env, properties = self._task_options(call, conf, jvm)
             restored, self._restored = self._restored, False
+            if jvm.tasks:
+                jvm.prepare(host, properties, restored=restored)
             code = ScriptRun(call, host, jvm, task).code(env, properties, keep=self._keep_context, restored=restored)
-            problem = _clean(call, host, jvm, keep=self._keep_context, may_keep=code >= 0)
+            problem = jvm.clean(call.deadline.guard_s, host, may_keep=code >= 0)
             if jvm.exit_code is not None and (code != 0 or jvm.exit_code < 0):  # a kill may be seen late
                 raise task.jvm_failure(jvm.exit_code)
             result = task.result(code)
@@ -206,20 +270,18 @@ class WarmRunner:
         self._jvm = jvm
         return host, jvm
 
-    def _task_options(
-        self, call: ScriptCall, conf: Mapping[str, str], jvm: Jvm
-    ) -> tuple[dict[str, str], dict[str, str]]:
+    def _task_options(self, call: ScriptCall, conf: Mapping[str, str], jvm: Jvm) -> tuple[dict[str, str], str]:
         """The environment and the Java properties of a task."""
         env, folder = task_env(call, self._spark), str(call.work_dir)
         properties = {
             **task_conf(call, env, self._spark),
-            # A kept context's folder; Hadoop's stays the task's: S3A makes its buffers' folder where that changes.
+            # A kept context's folder; Hadoop's stays the task's: S3A makes its buffers' folder anew for each.
             **({"spark.local.dir": str(jvm.folder)} if self._keep_context else {}),
             **conf,
             "user.dir": folder,
             "derby.system.home": folder,
         }
-        return {**process_env(self._spark, os.environ), **self._script_env(), **env}, properties
+        return {**process_env(self._spark, os.environ), **self._script_env(), **env}, encoded(properties)
 
     def _hear_jvm(self, jvm: Jvm, stream: Stream, line: bytes) -> None:
         if self._task is not None:
@@ -250,10 +312,6 @@ class WarmRunner:
             self.close()
 
 
-class _NotStartedError(GatewayLostError):
-    """The JVM was lost before the script's first line: it can be run again at once."""
-
-
 @dataclass(slots=True)
 class ScriptRun:
     """One script, from its fork until nothing of it is left."""
@@ -264,8 +322,11 @@ class ScriptRun:
     task: TaskOutput
     pid: int = 0
 
-    def code(self, env: Mapping[str, str], properties: Mapping[str, str], *, keep: bool, restored: bool = False) -> int:
-        """Run it; its exit code. ``keep``: whether its SparkContext may be a kept one; ``restored``: see ``renew``."""
+    def code(self, env: Mapping[str, str], properties: str, *, keep: bool, restored: bool = False) -> int:
+        """Run it; its exit code. ``keep``: whether its SparkContext may be a kept one; ``restored``: see ``renew``.
+
+        The process of a JVM's first script prepares that with ``properties``, ``encoded``; else the JVM has them.
+        """
         jvm = self.jvm
         jvm.tasks += 1
         fds = [self.host.pipe(partial(self.task.add, "script", stream)) for stream in ("stdout", "stderr")]
@@ -284,7 +345,7 @@ class ScriptRun:
             first=jvm.tasks == 1,
             keep=keep,
             restored=restored,
-            properties=dict(properties),
+            properties=properties,
         )
         for event in self.host.events(lambda: self.call.deadline.guard_s):
             match event:
@@ -319,48 +380,6 @@ class ScriptRun:
 
     def _lost(self, error: SparkRuntimeError) -> SparkRuntimeError:
         return error if self.pid else _NotStartedError(str(error))
-
-
-def _clean(call: ScriptCall, host: HostProcess, jvm: Jvm, *, keep: bool, may_keep: bool) -> str:
-    """Clean the JVM; returns why it should be replaced, or ""."""
-    if jvm.exit_code is not None:
-        return "it has ended"
-    output = Tail(4096)
-    name = f"clean {jvm.tasks} on {jvm.name}"
-    host.ask(
-        "clean",
-        [host.pipe(output.add)],
-        name=name,
-        host=host.pid,
-        port=jvm.port,
-        secret=jvm.secret,
-        first=jvm.tasks == 1,
-        keep=keep,
-        may_keep=may_keep,
-        count=jvm.tasks == 1 and jvm.archived,
-    )
-    now_s = time.time()
-    limit_s = CLEAN_LIMIT_S + (COMPILE_LIMIT_S if jvm.tasks == 1 else 0)
-    code = None
-    for event in host.events(max(now_s + MIN_CLEAN_S, min(now_s + limit_s, call.deadline.guard_s))):
-        match event:
-            case Gone(gone, clean_code) if gone == name:
-                code = clean_code
-                break
-            case Gone(gone, jvm_code) if gone == jvm.name:
-                jvm.exit_code = jvm_code
-                break
-            case Gone("host"):
-                raise GatewayLostError("the script host was killed from outside")
-    survivors = host.end(spare="jvm")
-    if survivors:
-        return f"processes {', '.join(map(str, survivors))} do not end"
-    if code != 0:
-        return f"it could not be cleaned: {root_cause(output.text())[1] if code else 'it took too long'}"
-    problem, _, counted = output.text().removesuffix("\n").rpartition("\n")
-    if counted:
-        _log.warning(UNUSED, counted)
-    return problem.strip()
 
 
 def _point(link: Path, folder: Path) -> None:
