@@ -39,8 +39,8 @@ class AttachedRunner(Runner):
                 f"{call.script.name} asks for {min(fixed)}, which the JVM here has got already: set it for the engine, "
                 "see EngineSparkConf"
             )
-        gateway = {"port": int(os.environ[PORT]), "secret": os.environ[SECRET]}
-        jvm = Jvm("platform", self._scratch, {}, tasks=1, **gateway)  # prepared here, not by its first script
+        jvm = Jvm("platform", self._scratch, {}, port=int(os.environ[PORT]), secret=os.environ[SECRET])
+        jvm.tasks = 1  # it is prepared here, not by its first script
         task = TaskOutput(output, call)
         properties = {  # the driver's own folders and path are not for executors
             "spark.app.name": call.script.name,
