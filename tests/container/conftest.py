@@ -15,7 +15,7 @@ import pytest
 
 from tests.container.account import Account, QueueMapping, new_account
 from tests.container.bench import ShardBench
-from tests.container.built_image import SLOWER, BuiltImage, NotHereError, built_image
+from tests.container.built_image import BuiltImage, NotHereError, built_image
 from tests.container.cell import Cell, new_cell
 from tests.container.container import Conditions, Container, remove_orphans, running
 from tests.stand_ins.ministack import ministack
@@ -87,11 +87,10 @@ def stand_in(cell: Cell, tmp_path_factory: pytest.TempPathFactory) -> Iterator[s
 
 @pytest.fixture(scope="module")
 def conditions(request: pytest.FixtureRequest) -> Conditions:
-    """The module's CONDITIONS, or those of a function as most are; with time and memory for qemu where that runs it."""
+    """The module's CONDITIONS, or those of a function as most are."""
     found: Any = getattr(request.module, "CONDITIONS", Conditions())
     assert isinstance(found, Conditions)
-    memory_mb = found.memory_mb if SLOWER == 1 else 2 * found.memory_mb
-    return replace(found, timeout_s=found.timeout_s * SLOWER, memory_mb=memory_mb)
+    return found
 
 
 @pytest.fixture(scope="module")
