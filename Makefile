@@ -37,7 +37,7 @@ image: venv ## Build the container image, without a Docker daemon (ARGS=--help: 
 	@$(RUN) docker/build.py $(if $(ARCH),--arch $(ARCH)) $(ARGS)
 
 # One container at a time: the image's functions have two cores each. ARGS='-m campaign' builds the image again, for its digest.
-# ARCH=arm64: what qemu-user can do: what the image holds, and its archive. It lacks what the worker's guards need.
+# ARCH=arm64: what qemu-user can do: what the image holds, its archive, spark-submit. It lacks what the worker's guards need.
 test-image: deploy-venv ## The built image under Lambda's conditions (make image first; REQUIRE_IMAGE=1: skip nothing)
 	@$(RUN) -m pytest -n 0 -m "container and not campaign" tests/container \
 		$(if $(ARCH),--timeout 3600 -k test_image) $(ARGS)

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.container import container
-from tests.container.built_image import ARCH, ROOT, SLOWER, BuiltImage
+from tests.container.built_image import ARCH, HERE, ROOT, SLOWER, BuiltImage
 
 BUDGET_BYTES = 1_260_000_000  # all three formats with their class-data archive; docs/guide/image.md has the parts
 ELF_MACHINES = {"x86_64": 62, "arm64": 183}
@@ -40,6 +40,24 @@ subprocess.run([*command, str(tmp / "job.py")], env=env, check=True)
 lines = (tmp / "classes.log").read_text().splitlines()
 seen = [line for line in lines if " source: " in line and "/0x" not in line and "Generated" not in line]
 print("shared", sum("shared objects file" in line for line in seen), "of", len(seen))
+"""
+
+THREE_FORMATS = """
+from sparklet.job import Job
+
+lake = {"": "org.apache.iceberg.spark.SparkCatalog", ".type": "hadoop", ".warehouse": "file:///tmp/lake"}
+spark = Job().spark("formats", {f"spark.sql.catalog.lake{name}": value for name, value in lake.items()})
+rows = spark.range(100).selectExpr("id", "id % 7 AS part")
+rows.limit(0).writeTo("lake.db.t").using("iceberg").create()
+hudi = {"hoodie.table.name": "t", "hoodie.datasource.write.precombine.field": "part"}
+for _ in range(2):
+    rows.write.format("delta").mode("append").save("/tmp/delta")
+    rows.writeTo("lake.db.t").append()
+    rows.write.format("hudi").options(**hudi, **{"hoodie.datasource.write.recordkey.field": "id"}).mode("append").save(
+        "file:///tmp/hudi"
+    )
+frames = spark.read.load("/tmp/delta", "delta"), spark.table("lake.db.t"), spark.read.load("file:///tmp/hudi", "hudi")
+print("counted", [frame.count() for frame in frames])
 """
 
 # Walks the file system as root of the container and prints what the tests ask about.
@@ -131,6 +149,27 @@ def test_the_class_archive_is_used_as_built_and_imported(
     shared, loaded = map(int, re.findall(r"shared (\d+) of (\d+)", said)[-1])
     observed.append(f"classes of a Delta job from the archive: {shared:,} of {loaded:,}")
     assert shared / loaded > MIN_SHARED
+
+
+@pytest.mark.skipif(ARCH == HERE, reason="tests of examples try it by the handler, which qemu-user cannot run")
+def test_another_processors_image_writes_three_formats(image: BuiltImage, tmp_path: Path) -> None:
+    """Hudi's second append replaces the rows of the first; the other formats' add to them."""
+    (tmp_path / "formats.py").write_text(THREE_FORMATS)
+    tmp_path.chmod(0o755)
+    options = [
+        "--network",
+        "none",
+        "--read-only",
+        "--tmpfs",
+        "/tmp:rw,size=1g,mode=1777",
+        "--entrypoint",
+        "spark-submit",
+    ]
+    command = ["--driver-class-path", "/opt/sparklet/jars/*", "/mnt/formats.py"]
+
+    said = podman(image, "run", "--rm", *options, image.name, *command)
+
+    assert "counted [200, 200, 100]" in said
 
 
 def test_java_accepts_the_archive_and_does_not_pass_over_it(image: BuiltImage, delivered: str) -> None:
