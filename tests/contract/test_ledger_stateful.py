@@ -105,7 +105,7 @@ class LedgerMachine(RuleBasedStateMachine):
         elif (want.state is R and want.lease_end_s + LEASE_GRACE_S >= now_s) or want.engine not in ("", engine):
             assert answer.status is ClaimStatus.HELD
         elif want.attempts >= MAX_ATTEMPTS:
-            moves = self._exhausted(want, escalate)
+            moves = self._exhausted(want, escalate if want.state is R else "")  # else it was given back with a cause
             assert answer.status is (ClaimStatus.HELD if moves else ClaimStatus.EXHAUSTED)
         else:
             assert answer.status is ClaimStatus.GRANTED
