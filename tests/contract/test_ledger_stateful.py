@@ -23,7 +23,7 @@ from hypothesis.stateful import (
 from sparklet.aws.clients import AwsClients
 from sparklet.aws.dynamodb import DynamoLedger
 from sparklet.errors import LeaseLostError, LedgerError
-from sparklet.ledger.rules import LEASE_GRACE_S
+from sparklet.ledger.rules import LEASE_EXPIRED, LEASE_GRACE_S
 from sparklet.model import ClaimStatus, Counts, Failure, ShardRecord, ShardResult, ShardState
 from sparklet.ports import Ledger
 from tests.contract.conftest import TABLE
@@ -94,6 +94,7 @@ class LedgerMachine(RuleBasedStateMachine):
                 self.ledger.attempts.claim(ref(self.run_id, number, generation), attempt_id, LEASE_S, MAX_ATTEMPTS)
             return
 
+        before = self.ledger.shards.get(self.run_id, number)
         answer = self.ledger.attempts.claim(
             ref(self.run_id, number, generation), attempt_id, LEASE_S, MAX_ATTEMPTS, engine=engine, escalate=escalate
         )
@@ -105,7 +106,8 @@ class LedgerMachine(RuleBasedStateMachine):
         elif (want.state is R and want.lease_end_s + LEASE_GRACE_S >= now_s) or want.engine not in ("", engine):
             assert answer.status is ClaimStatus.HELD
         elif want.attempts >= MAX_ATTEMPTS:
-            moves = self._exhausted(want, escalate if want.state is R else "")  # else it was given back with a cause
+            lost = want.state is R or before.error_class == LEASE_EXPIRED  # else it was given back with a cause
+            moves = self._exhausted(want, escalate if lost else "")
             assert answer.status is (ClaimStatus.HELD if moves else ClaimStatus.EXHAUSTED)
         else:
             assert answer.status is ClaimStatus.GRANTED
@@ -260,7 +262,7 @@ class LedgerMachine(RuleBasedStateMachine):
     def _still(self, record: ShardRecord) -> bool:
         """Whether a checker's record is what the shard is now."""
         want = self.expected[record.number]
-        if record.state is R and record.lease_end_s != want.lease_end_s:
+        if record.state is R and (record.lease_end_s, record.winner) != (want.lease_end_s, want.winner):
             return False
         return (record.state, record.generation, record.attempts, record.requeues, record.attempt_id) == (
             want.state,
