@@ -54,7 +54,7 @@ class DynamoAttempts(OnTable):
             if record.attempts < max_attempts:
                 continue
             if ended := self._exhaust(record, rules.exhausted_failure(record), escalate):
-                return Claim(ClaimStatus.HELD if ended.engine else ClaimStatus.EXHAUSTED, ended)
+                return Claim(ClaimStatus.EXHAUSTED if ended.state.ended else ClaimStatus.HELD, ended)
         raise LedgerError(f"shard {ref.shard} of run {ref.run_id} changed under {CLAIM_TRIES} claims; try again")
 
     def _take(
