@@ -206,7 +206,7 @@ class MemoryAttempts:
                 return answer
             if record.attempts >= max_attempts:
                 ended = self._exhaust(record, rules.exhausted_failure(record), escalate)
-                return Claim(ClaimStatus.HELD if ended.engine else ClaimStatus.EXHAUSTED, ended)
+                return Claim(ClaimStatus.EXHAUSTED if ended.state.ended else ClaimStatus.HELD, ended)
             log = rules.cut(log_stream, rules.LOG_STREAM_BYTES)
             record = replace(record, attempts=record.attempts + 1, attempt_id=attempt_id, taken_from=record.state)
             record = replace(record, state=ShardState.RUNNING)
