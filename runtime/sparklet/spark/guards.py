@@ -10,7 +10,7 @@ import os
 import shutil
 import signal
 import time
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
@@ -165,38 +165,31 @@ def die_with_parent(parent_pid: int, signal_number: int = signal.SIGKILL) -> Non
         os._exit(1)
 
 
-def descendants(root: int) -> set[int]:
-    """All living processes below ``root``, in whatever session or group."""
-    children: dict[int, list[int]] = {}
-    for pid, parent in _living():
-        children.setdefault(parent, []).append(pid)
-    found: set[int] = set()
-    open_pids = [root]
-    while open_pids:
-        below = children.get(open_pids.pop(), ())
-        open_pids += below
-        found.update(below)
-    return found
+def descendants(*roots: int) -> set[int]:
+    """All living processes below ``roots``, in whatever session or group."""
+    return _below(_children(), roots)
 
 
-def end_descendants(spared: Callable[[], Collection[int]], reap: Callable[[], None], limit_s: float) -> set[int]:
+def end_descendants(
+    spared: Collection[int], reap: Callable[[], None], limit_s: float, *, spare_below: bool = False
+) -> set[int]:
     """Kill all descendants of this process, which must be a subreaper; returns those still alive after ``limit_s``.
 
     In rounds, until none is left, since a process may fork while it is being killed; one in an uninterruptible call
-    does not end. Before each round ``spared`` returns the processes that may live; ``reap`` collects ended children.
+    does not end. The ``spared`` live, and all below them with ``spare_below``; ``reap`` collects ended children.
     """
     give_up_s = time.monotonic() + limit_s
     pause_s = 0.001
-    while victims := descendants(os.getpid()).difference(spared()):
+    while True:
+        children = _children()
+        victims = _below(children, [os.getpid()]).difference(spared, _below(children, spared) if spare_below else ())
         for pid in victims:
             signal_process(pid, signal.SIGKILL)
         reap()
-        if time.monotonic() > give_up_s:
+        if not victims or time.monotonic() > give_up_s:
             return victims
         time.sleep(pause_s)
         pause_s = min(0.05, 2 * pause_s)
-    reap()
-    return set()
 
 
 def kill_tree(pid: int, *, itself: bool = True) -> None:
@@ -248,6 +241,24 @@ def signal_process(pid: int, number: int) -> None:
     """Send a signal; nothing happens if the process has ended."""
     with contextlib.suppress(ProcessLookupError):
         os.kill(pid, number)
+
+
+def _children() -> dict[int, list[int]]:
+    """The living children of every process."""
+    children: dict[int, list[int]] = {}
+    for pid, parent in _living():
+        children.setdefault(parent, []).append(pid)
+    return children
+
+
+def _below(children: Mapping[int, Sequence[int]], roots: Iterable[int]) -> set[int]:
+    found: set[int] = set()
+    open_pids = list(roots)
+    while open_pids:
+        below = children.get(open_pids.pop(), ())
+        open_pids += below
+        found.update(below)
+    return found
 
 
 def _living() -> Iterator[tuple[int, int]]:

@@ -111,7 +111,7 @@ class Host:
                 afterwards = self._do(*request)
                 if afterwards is not None:
                     return afterwards
-        end_descendants(lambda: (), self._reap, END_LIMIT_S)
+        end_descendants((), self._reap, END_LIMIT_S)
         return None
 
     def _do(self, message: Message, fds: list[int]) -> Afterwards | None:
@@ -168,22 +168,18 @@ class Host:
 
     def _end(self, message: Message) -> None:
         """Kill all processes, but spare the ``jvm``, or the ``jvm tree`` with Spark's Python workers, if asked."""
+        spare, jvm = message["spare"], {pid for pid, name in self._children.items() if name == self._jvm_name}
         self._dump(message["dump"])
-        survivors = end_descendants(lambda: self._spared(message["spare"]), self._reap, END_LIMIT_S)
+        spared = jvm if spare else ()
+        survivors = end_descendants(spared, self._reap, END_LIMIT_S, spare_below=spare == "jvm tree")
         self._report({"ended": sorted(survivors)})
 
     def _dump(self, script: int) -> None:
         """Let a script write its stacks, if it lives."""
-        if script in descendants(os.getpid()):
+        if script and script in descendants(os.getpid()):
             with contextlib.suppress(ProcessLookupError):
                 os.kill(script, DUMP_SIGNAL)
             time.sleep(DUMP_PAUSE_S)
-
-    def _spared(self, what: str) -> set[int]:
-        jvm = {pid for pid, name in self._children.items() if name == self._jvm_name}
-        if what == "jvm tree":
-            return jvm.union(*(descendants(pid) for pid in jvm))
-        return jvm if what == "jvm" else set()
 
     def _reap(self) -> None:
         """Collect ended processes, orphans included, and report the worker's own."""

@@ -298,7 +298,7 @@ def reap():
     except ChildProcessError:
         pass
 
-left = end_descendants(lambda: {spared}, reap, limit_s=10)
+left = end_descendants({spared}, reap, limit_s=10)
 print(len(left), descendants(os.getpid()) == {spared})
 os.kill(spared, 9)
 """
