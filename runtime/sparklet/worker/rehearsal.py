@@ -3,6 +3,7 @@
 Only where a snapshot or provisioned concurrency follows (docs/decisions/0044); on demand nobody imports this.
 """
 
+import gc
 import importlib
 import json
 import os
@@ -21,7 +22,7 @@ from sparklet.spark.warm_gateway import WarmRunner
 from sparklet.worker.log import Log
 
 SNAP_START = "snap-start"
-PARTS = ("files", "delta", "iceberg", "hudi", "s3", "files", "hudi")  # chosen by measurement: docs/startup.md
+PARTS = ("files", "delta", "iceberg", "hudi", "s3", "files", "hudi", "files")  # chosen by measurement: docs/startup.md
 LIMIT_S = 100.0  # init before a snapshot has 130 s, or the function's timeout if that is longer
 GRACE_S = 5.0
 ENDPOINT_LIMIT_S = 2.0
@@ -52,6 +53,8 @@ def rehearse(
             done.append(name)
         except Exception as error:  # noqa: BLE001 - whatever it is, init must not fail
             log.warning("a part of the rehearsal failed", part=name, error=f"{type(error).__name__}: {error}")
+    gc.collect()
+    gc.freeze()  # no event need look through what init has made
     kept = runner.jvm_starts == jvms and not set(parts).isdisjoint(done)
     log.info("rehearsed", parts=done, jvm_kept=kept, duration_s=round(time.monotonic() - started_s, 3))
     return kept
