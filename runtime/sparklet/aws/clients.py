@@ -130,7 +130,7 @@ class AwsClients:
 
     def _session(self) -> "boto3.Session":
         if "session" not in self._made:
-            plain = _new_session(region_name=self._region or os.environ.get("AWS_REGION"))  # not read by boto3
+            plain = _new_session(self._region or os.environ.get("AWS_REGION"))  # not read by boto3
             self._made["session"] = self._with_role(plain) if self._role_arn else plain
         session: boto3.Session = self._made["session"]
         return session
@@ -142,7 +142,7 @@ class AwsClients:
         role = {"RoleArn": self._role_arn, "RoleSessionName": "sparklet", "DurationSeconds": ROLE_S}
         credentials = DeferredRefreshableCredentials(create_assume_role_refresher(sts, role), "assume-role")
         provider = SimpleNamespace(load_credentials=lambda: credentials)
-        return _new_session(region_name=plain.region_name, credential_provider=provider)
+        return _new_session(plain.region_name, credential_provider=provider)
 
     def _options(self, *, max_attempts: int = 99, **config: Any) -> dict[str, Any]:
         from botocore.config import Config
@@ -153,14 +153,14 @@ class AwsClients:
         return {"endpoint_url": self._endpoint_url, "config": Config(retries=retries, **options)}
 
 
-def _new_session(*keys: str, region_name: str | None, **components: Any) -> "boto3.Session":
+def _new_session(region: str | None, key: str | None = None, **components: Any) -> "boto3.Session":
     import boto3  # 0.2 s: only where AWS is really called
     from botocore.session import get_session
 
     session = get_session()
     for name, component in {"data_loader": _data_loader(), **components}.items():
         session.register_component(name, component)
-    return boto3.Session(*keys, botocore_session=session, region_name=region_name)
+    return boto3.Session(key, key, botocore_session=session, region_name=region)
 
 
 @functools.cache
@@ -173,7 +173,7 @@ def _data_loader() -> Any:
 
 def rehearse_clients() -> None:
     """Import boto3 and read what a worker's clients need, with keys that are nobody's; nothing is connected."""
-    session = _new_session("nobody", "nobody", region_name=os.environ.get("AWS_REGION", "us-east-1"))
+    session = _new_session(os.environ.get("AWS_REGION", "us-east-1"), "nobody")
     for service in ("s3", "dynamodb", "sqs"):
         session.client(service)
 
