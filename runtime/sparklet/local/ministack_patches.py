@@ -13,6 +13,8 @@ needed.
     A Map's limits may be paths into its input; ministack reads numbers only.
 ``_emit_lambda_logs`` (test_ministack_patches)
     ministack keeps the log lines of every invocation in memory for ever; workers write files.
+``_drain_stderr_bounded``, ``_ESM_IDLE_WAKE_GAP_SECONDS`` (``gap`` of ``benchmarks.fan_out``)
+    After each call ministack waits 50 ms for a first line of log, and another 50 ms if it has looked in vain just now.
 ``write_state`` (test_stack_life)
     ministack writes its state only when it ends in an orderly way, and only logs a failure.
 """
@@ -21,12 +23,12 @@ import copy
 import json
 import re
 import threading
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any
 
 from ministack import app as ministack
-from ministack.core import concurrency, persistence
+from ministack.core import concurrency, lambda_runtime, persistence
 from ministack.services import eventbridge, lambda_svc, stepfunctions
 
 MAP_LIMITS = ("MaxConcurrency", "ToleratedFailureCount", "ToleratedFailurePercentage")
@@ -44,7 +46,8 @@ class Processing:
         self._hold_calls()
         _name_errors()
         _read_map_limits()
-        lambda_svc._ESM_IDLE_WAKE_GAP_SECONDS = 0.01  # from 0.05, which each worker waited between two shards
+        _do_not_await_logs()
+        lambda_svc._ESM_IDLE_WAKE_GAP_SECONDS = 0.01
         lambda_svc._emit_lambda_logs = lambda *arguments, **keywords: None
 
     def start(self) -> None:
@@ -71,6 +74,17 @@ class Processing:
             return call(*arguments)
 
         stepfunctions._call_lambda = called
+
+
+def _do_not_await_logs() -> None:
+    await_lines: Callable[..., str] = lambda_runtime.Worker._drain_stderr_bounded
+
+    def drained(worker: Any, *arguments: Any, **keywords: Any) -> str:
+        if worker._stderr_thread.is_alive():
+            return await_lines(worker, *arguments, **keywords)
+        return str(worker._drain_stderr())  # the worker has closed its end: it writes a file
+
+    lambda_runtime.Worker._drain_stderr_bounded = drained
 
 
 def _name_errors() -> None:
