@@ -44,7 +44,10 @@ NAMES = OF_FUNCTIONS | frozenset(
         *("SPARKLET_STATE_DIR",),
         *("SPARKLET_FUNCTION_CODEC", "SPARKLET_FUNCTION_MODULES", "SPARKLET_FUNCTION_SECRET"),  # sam/functions.yaml
         "SPARKLET_CDS_ARCHIVE",  # of the image
-        "SPARKLET_SHARD_MESSAGE",  # of a container that does one shard (sparklet.worker.one_shard)
+        *(
+            "SPARKLET_REMOTE_TOKEN",
+            "SPARKLET_SHARD_MESSAGE",
+        ),  # of a container (sparklet.worker.one_shard)
         # between Sparklet's own processes
         *("SPARKLET_HOST", "SPARKLET_LOG_DIR", "SPARKLET_OUTCOME_FILE", "SPARKLET_SHELL"),
     }
@@ -322,6 +325,7 @@ class SparkSettings:
     region: str  # AWS_REGION, or AWS_DEFAULT_REGION
     temporary_keys: bool  # whether AWS_SESSION_TOKEN is set
     cds_archive: Path | None = None  # SPARKLET_CDS_ARCHIVE: class-data archive of this class path; the image has one
+    remote_token: str = field(default="", repr=False)  # SPARKLET_REMOTE_TOKEN: what the server at spark.remote asks for
 
 
 def spark_settings(env: Mapping[str, str] = os.environ) -> SparkSettings:
@@ -347,6 +351,7 @@ def spark_settings(env: Mapping[str, str] = os.environ) -> SparkSettings:
         region=region,
         temporary_keys=bool(env.get("AWS_SESSION_TOKEN")),
         cds_archive=_path(env, "SPARKLET_CDS_ARCHIVE"),
+        remote_token=env.get("SPARKLET_REMOTE_TOKEN", ""),
     )
 
 

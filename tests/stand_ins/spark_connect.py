@@ -6,6 +6,7 @@ import socket
 import subprocess
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -77,3 +78,33 @@ def _wait_for(log: Path, process: "subprocess.Popen[bytes]") -> None:
         if process.poll() is not None or time.monotonic() > end_s:
             raise RuntimeError(f"the server did not start:\n{log.read_text()[-2000:]}")
         time.sleep(0.1)
+
+
+@contextmanager
+def guarded(folder: Path, remote: str, token: str) -> Iterator[tuple[str, Path]]:
+    """The server behind TLS and a token, as Databricks has one: its address, and the certificate to be trusted."""
+    import grpc
+
+    key, certificate, port = folder / "key.pem", folder / "certificate.pem", _free_port()
+    request = ["req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=localhost"]
+    names = ["-addext", "subjectAltName=DNS:localhost", "-keyout", str(key), "-out", str(certificate)]
+    subprocess.run(["openssl", *request, *names], check=True, capture_output=True)
+
+    class Gate(grpc.GenericRpcHandler):  # type: ignore[misc]
+        def service(self, call: grpc.HandlerCallDetails) -> grpc.RpcMethodHandler:
+            def passed_on(messages: Iterator[bytes], context: grpc.ServicerContext) -> Iterator[bytes]:
+                if dict(call.invocation_metadata).get("authorization") != f"Bearer {token}":
+                    context.abort(grpc.StatusCode.UNAUTHENTICATED, "a wrong token, or none")
+                yield from behind.stream_stream(call.method)(messages)
+
+            return grpc.stream_stream_rpc_method_handler(passed_on)
+
+    with grpc.insecure_channel(remote.removeprefix("sc://")) as behind:
+        server = grpc.server(ThreadPoolExecutor(8), handlers=[Gate()])
+        credentials = grpc.ssl_server_credentials([(key.read_bytes(), certificate.read_bytes())])
+        server.add_secure_port(f"localhost:{port}", credentials)
+        server.start()
+        try:
+            yield f"sc://localhost:{port}", certificate
+        finally:
+            server.stop(None).wait()

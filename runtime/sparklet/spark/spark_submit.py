@@ -22,6 +22,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from signal import SIGKILL
+from urllib.parse import quote
 
 from sparklet.errors import DeadlineExceededError, GatewayLostError, ScriptError
 from sparklet.settings import SparkSettings
@@ -80,6 +81,8 @@ class SubmitRunner(Runner):
     def _submit(self, call: ScriptCall, options: ScriptOptions, host: HostProcess, task: TaskOutput) -> None:
         env = task_env(call, self.spark)
         if remote := self.spark.conf.get("spark.remote"):  # Spark Connect: there is no JVM
+            if token := self.spark.remote_token:
+                remote = f"{remote.rstrip('/')}{'' if ';' in remote else '/'};token={quote(token, safe='')}"
             command, env = [sys.executable], {**env, "SPARK_REMOTE": remote}
         else:
             command = self._java(call, options, env)

@@ -13,7 +13,7 @@ from sparklet.aws.engines import engines_of
 from sparklet.aws.microvms import log_group
 from sparklet.local.environment import resource
 from sparklet.local.local_template import load_template, parse_template
-from sparklet.settings import engines, fanout_settings
+from sparklet.settings import NAMES, engines, fanout_settings
 from sparklet.worker.microvm import PORT, TERMINATES_WITHIN_S, WARMS_UP_WITHIN_S
 from tests.unit.template.reading import as_list, functions, of_type, statements
 
@@ -78,6 +78,20 @@ def test_spark_clusters_come_after_fargate(template: dict[str, Any]) -> None:
     assert list(engines_of(CLIENTS, named, {})) == ["fargate", "standalone", "connect"]
     [rule] = template["Rules"]["ClustersHaveFargate"]["Assertions"]
     assert "FargateTaskDefinition" in json.dumps(rule["Assert"])
+
+
+def test_a_servers_token_is_ecs_own_to_hand_over() -> None:
+    template = fargate()
+    policy, task = template["Resources"]["TokenPolicy"], template["Resources"]["Task"]["Properties"]
+    [container] = task["ContainerDefinitions"]
+    condition, [secret], _ = container["Secrets"]["Fn::If"]
+    [statement] = policy["Properties"]["PolicyDocument"]["Statement"]
+
+    assert condition == policy["Condition"] == "HasToken"
+    assert secret["Name"] in NAMES
+    assert secret["ValueFrom"] == statement["Resource"] == {"Ref": "RemoteTokenArn"}
+    assert policy["Properties"]["Roles"] == [{"Ref": "StartRole"}]  # the script's role cannot read it
+    assert task["ExecutionRoleArn"] == {"Fn::GetAtt": ["StartRole", "Arn"]}
 
 
 def test_only_the_checker_and_only_that_definition(template: dict[str, Any]) -> None:
