@@ -201,11 +201,16 @@ def fanout_settings(env: Mapping[str, str] = os.environ) -> FanoutSettings:
 
 
 def engines(env: Mapping[str, str] = os.environ) -> Engines:
-    """SPARKLET_ENGINES: where workers of single shards are started, by name; those without a first value are none."""
+    """SPARKLET_ENGINES: where workers of single shards are started, by name; those without a first value are none.
+
+    ``conf`` beside the names has settings of Spark for all of them; an engine's own win.
+    """
     try:
         named = json.loads(env.get("SPARKLET_ENGINES") or "{}")
-        return {name: of for name, of in named.items() if next(iter(of.values()), "")}
-    except (ValueError, AttributeError, RecursionError):
+        conf = named.pop("conf", {})
+        made = {name: of for name, of in named.items() if next(iter(of.values()), "")}
+        return {name: {**of, "conf": {**conf, **of.get("conf", {})}} for name, of in made.items()}
+    except (TypeError, ValueError, AttributeError, RecursionError):
         raise SettingsError('SPARKLET_ENGINES is no JSON object of objects: {"emr": {"cluster": "j-…"}}') from None
 
 

@@ -165,6 +165,53 @@ def test_parameters_name_an_engine(template: dict[str, Any], given: dict[str, st
     assert list(engines_of(CLIENTS, named, {"SPARKLET_BUCKET": "runs"})) == [name]
 
 
+EVERY_ENGINE = {
+    **GIVEN,
+    "EmrServerlessApplicationId": "00f1k2m3n4p5q6r7",
+    "EmrServerlessRoleArn": "arn:aws:iam::123456789012:role/engines/sparklet-emr-serverless-jobs",
+    "EmrClusterId": "j-1ABCDEFGHIJKL",
+    "GlueJobName": "sparklet-shards-of-production",
+    "SparkMaster": "spark://master-1.analytics.example:7077,master-2.analytics.example:7077",
+    "SparkRemote": "sc://connect.analytics.example:443/;x-databricks-cluster-id=0123-456789-abcdefgh",
+}
+A_KILOBYTE_OF_CONF = json.dumps({f"spark.setting.{n:02}": "v" * 20 for n in range(23)})  # its quotes are escaped
+
+
+def test_all_engines_share_one_conf(template: dict[str, Any]) -> None:
+    conf = {"spark.executor.instances": "4"}
+    variables = functions(template)["CheckerFunction"]["Environment"]["Variables"]
+    filled = filled_in(variables["SPARKLET_ENGINES"], {**EVERY_ENGINE, "EngineSparkConf": json.dumps(conf)})
+    old = json.dumps({"emr": {"cluster": "j-1", "conf": conf}, "glue": {"job": "shards", "conf": conf}})
+
+    for text in (filled, old):  # functions of an older template have it in each engine
+        named = engines({"SPARKLET_ENGINES": text})
+        assert all(of["conf"] == conf for of in named.values())
+        made = engines_of(CLIENTS, named, {"SPARKLET_BUCKET": "runs"})
+        assert all(conf.items() <= made[name].conf.items() for name in made if name != "fargate")  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("function", ["PlannerFunction", "CheckerFunction"])
+def test_the_longest_conf_fits_into_4_kb(template: dict[str, Any], function: str) -> None:
+    declared = template["Parameters"]
+    given = {**EVERY_ENGINE, "EngineSparkConf": A_KILOBYTE_OF_CONF}
+    given["ScriptPrefixes"] = "s3://scripts-of-production/jobs/" if function == "PlannerFunction" else ""
+    own = functions(template)[function]["Environment"]["Variables"]
+
+    def value(written: dict[str, Any]) -> str:
+        if "Fn::Sub" in written and "AWS::" not in written["Fn::Sub"]:
+            return filled_in(written, given)
+        parameter = declared.get(written.get("Ref", ""), {"Default": "x" * 110})  # else a queue's address, a name, …
+        return str(given.get(written.get("Ref", ""), parameter["Default"] or "x" * 110))
+
+    whole = {
+        name: value(each)
+        for name, each in {**template["Globals"]["Function"]["Environment"]["Variables"], **own}.items()
+    }
+
+    assert len(A_KILOBYTE_OF_CONF) <= declared["EngineSparkConf"]["MaxLength"] <= len(A_KILOBYTE_OF_CONF) + 50
+    assert len(json.dumps(whole)) < 4096  # Lambda measures the JSON
+
+
 # --- MicroVMs ---
 
 
