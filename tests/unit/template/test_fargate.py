@@ -110,6 +110,15 @@ def test_only_the_checker_and_only_that_definition(template: dict[str, Any]) -> 
         assert not any(str(each["Action"]).startswith("ecs:") for each in statements(template, role))
 
 
+def test_a_definition_outlives_what_takes_its_place() -> None:
+    """ECS starts no task from one that is deregistered; the checker names it until the main stack is updated."""
+    definitions = [each for each in fargate()["Resources"].values() if each["Type"] == "AWS::ECS::TaskDefinition"]
+
+    assert len(definitions) == 2
+    for each in definitions:
+        assert (each["UpdateReplacePolicy"], each["DeletionPolicy"]) == ("Retain", "Delete")
+
+
 def test_the_other_template_names_its_roles() -> None:
     """Those that the definition of shards has, and no other."""
     template = fargate()
