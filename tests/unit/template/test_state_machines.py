@@ -2,10 +2,12 @@
 
 import copy
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import botocore.session
 import pytest
 
 from sparklet.ledger.rules import LEASE_GRACE_S, LEASE_S
@@ -164,6 +166,21 @@ def test_a_lost_worker_is_replaced_once_its_lease_is_over() -> None:
         assert lost["IntervalSeconds"] > LEASE_S + LEASE_GRACE_S
         assert (lost["BackoffRate"], lost["JitterStrategy"]) == (1, "NONE")
         assert {"LeaseLostError", "Lambda.Unknown", "Sandbox.Timedout"} <= set(lost["ErrorEquals"])
+
+
+def test_a_worker_that_is_not_ready_yet_is_called_again() -> None:
+    """A snapshot that was not used for long is made anew, a network interface too; Lambda says so by these errors."""
+    invoke = botocore.session.get_session().get_service_model("lambda").operation_model("Invoke")
+    declared = {f"Lambda.{error.name}" for error in invoke.error_shapes}
+    not_ready = {name for name in declared if re.search("SnapStart|NotReady|Pending|ResourceConflict", name)}
+    assert {"Lambda.SnapStartNotReadyException", "Lambda.SnapStartTimeoutException"} < not_ready
+
+    for name, step in (("Inline", "InlineShard"), ("Distributed", "Shard")):
+        retried = read("map")["States"][name]["ItemProcessor"]["States"][step]["Retry"]
+        (waits,) = (each for each in retried if not_ready <= set(each["ErrorEquals"]))
+        delays = [min(waits["MaxDelaySeconds"], waits["IntervalSeconds"] * 2**n) for n in range(waits["MaxAttempts"])]
+        assert set(waits["ErrorEquals"]) <= declared
+        assert sum(delays) / 2 > 240  # by jitter half of them; an init takes up to 100 s before its snapshot
 
 
 def test_no_state_waits_less_than_its_functions_timeout(written: dict[str, Any]) -> None:
