@@ -1,6 +1,7 @@
-"""For every test: its name is short enough to be read."""
+"""For every test: its name is short enough to be read, and the answers of AWS that it gives are asked for."""
 
 import pytest
+from botocore.stub import Stubber
 
 MAX_NAME = 60
 
@@ -10,3 +11,15 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     names = {getattr(item, "originalname", item.name) for item in items}
     if too_long := sorted(name for name in names if len(name) > MAX_NAME):
         raise pytest.UsageError(f"names of more than {MAX_NAME} characters: " + ", ".join(too_long))
+
+
+@pytest.fixture(autouse=True)
+def every_answer_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A test that gives AWS's answers fails if nobody asks for one: the call it is for was not made."""
+
+    def leave(stub: Stubber, *raised: object) -> None:
+        stub.deactivate()
+        if raised[0] is None:
+            stub.assert_no_pending_responses()
+
+    monkeypatch.setattr(Stubber, "__exit__", leave)

@@ -99,8 +99,7 @@ def test_only_want_of_room_is_worth_another_try(
     clients: AwsClients, tasks: FargateTasks, code: str, message: str, reason: str
 ) -> None:
     with Stubber(clients.ecs) as ecs:
-        for _ in range(4):  # botocore's own tries
-            ecs.add_client_error("run_task", code, message)
+        ecs.add_client_error("run_task", code, message)
 
         with pytest.raises(RemoteTaskError, match=message[:20]) as raised:
             tasks.start("abc-1.1", ["python"], 2048)

@@ -185,10 +185,11 @@ def test_only_want_of_room_is_worth_another_try(
     aws: Recorded, engine: Callable[[str], Engine], name: str, code: str, message: str, reason: str
 ) -> None:
     aws.stored_worker()
-    aws.glue.add_response("get_job_runs", {"JobRuns": []})
-    aws.emr.add_response("list_steps", {"Steps": []})
-    operations = {"glue": "start_job_run", "emr": "add_job_flow_steps", "emr-serverless": "start_job_run"}
-    getattr(aws, name.replace("-", "_")).add_client_error(operations[name], code, message)
+    listed: dict[str, Any] = {"glue": ("get_job_runs", {"JobRuns": []}), "emr": ("list_steps", {"Steps": []})}
+    service = getattr(aws, name.replace("-", "_"))
+    if name in listed:
+        service.add_response(*listed[name])
+    service.add_client_error("add_job_flow_steps" if name == "emr" else "start_job_run", code, message)
 
     with pytest.raises(RemoteTaskError, match=message[:20]) as raised:
         engine(name).start("token-1", COMMAND)
