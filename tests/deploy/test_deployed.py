@@ -4,6 +4,7 @@ Deployed twice: with the defaults, and with every parameter set. What the templa
 buckets is asserted of the template itself (``test_templates``, ``tests/unit/template``).
 """
 
+import io
 import json
 import time
 from collections.abc import Iterator
@@ -17,7 +18,7 @@ from sparklet.aws.clients import AwsClients
 from sparklet.aws.dynamodb import DynamoLedger
 from sparklet.aws.messaging import SqsQueue
 from sparklet.aws.s3 import S3Store
-from sparklet.aws.stacks import OUTPUTS, stack_outputs, stack_settings
+from sparklet.aws.stacks import OUTPUTS, stack_outputs, stack_settings, unused_snapshots
 from sparklet.cli import main
 from sparklet.cli.doctor import contradictions, examine_stack
 from sparklet.clock import SystemClock
@@ -152,6 +153,32 @@ def test_doctor_checks_every_queue_that_the_worker_reads(plain: Deployed, capsys
 
     checks = {each["check"] for each in json.loads(capsys.readouterr().out)}
     assert "visibility of tasks, timeout of the worker" in checks
+
+
+def test_doctor_deletes_snapshots_that_no_alias_names(
+    plain: Deployed, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    functions: Any = boto3.Session().client("lambda")
+    worker = {"FunctionName": plain.ids["WorkerFunction"]}
+    functions.update_function_configuration(
+        **worker, SnapStart={"ApplyOn": "PublishedVersions"}, EphemeralStorage={"Size": 512}, Runtime="python3.13"
+    )
+    before = functions.list_versions_by_function(**worker)["Versions"]
+    for memory_mb in (1024, 2048):
+        functions.update_function_configuration(**worker, MemorySize=memory_mb)
+        unused = functions.publish_version(**worker)["Version"]
+    clients = AwsClients()
+    assert list(unused_snapshots(clients, plain.outputs).values()) == [1024, 2048]
+
+    assert main(["doctor", "--stack", "plain", "--json"]) == 1
+    told = next(each for each in json.loads(capsys.readouterr().out) if each["check"].startswith("versions"))
+    assert unused in told["found"] and "USD a month" in told["found"] and "--delete-snapshots" in told["remedy"]
+    monkeypatch.setattr("sys.stdin", io.StringIO("n\n"))
+    assert main(["doctor", "--stack", "plain", "--delete-snapshots"]) == 1
+    assert len(unused_snapshots(clients, plain.outputs)) == 2
+    assert main(["doctor", "--stack", "plain", "--delete-snapshots", "--yes"]) == 0
+    left = {each["Version"] for each in functions.list_versions_by_function(**worker)["Versions"]}
+    assert left == {each["Version"] for each in before}
 
 
 def test_doctor_checks_the_account_before_there_is_a_stack(account: None, capsys: pytest.CaptureFixture[str]) -> None:

@@ -4,8 +4,9 @@ The settings are read from the services themselves, since they may have been cha
 """
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
+from itertools import chain
 from typing import Any
 
 from sparklet.aws.clients import AwsClients, explained, failing_as, remedy
@@ -131,6 +132,27 @@ def unreserved_concurrency(clients: AwsClients) -> int | None:
         limit: Any = clients.functions.get_account_settings().get("AccountLimit", {})
     unreserved: int | None = limit.get("UnreservedConcurrentExecutions")
     return unreserved
+
+
+def unused_snapshots(clients: AwsClients, outputs: Mapping[str, str]) -> Mapping[str, int]:
+    """Versions of the worker with a snapshot that no alias names, and their memory in MB: likely they are billed."""
+    name = outputs["WorkerFunctionName"]
+    with _reading(f"the versions of {name}"):
+        pages = clients.functions.get_paginator("list_versions_by_function").paginate(FunctionName=name)
+        found: Any = [each for page in pages for each in page["Versions"]]
+        aliases: Any = clients.functions.list_aliases(FunctionName=name)["Aliases"]
+    routed = (alias.get("RoutingConfig", {}).get("AdditionalVersionWeights", {}) for alias in aliases)
+    named = {"$LATEST", *(alias["FunctionVersion"] for alias in aliases), *chain(*routed)}
+    with_snapshot = [each for each in found if each.get("SnapStart", {}).get("ApplyOn") == "PublishedVersions"]
+    return {each["Version"]: each["MemorySize"] for each in with_snapshot if each["Version"] not in named}
+
+
+def delete_versions(clients: AwsClients, outputs: Mapping[str, str], versions: Iterable[str]) -> None:
+    """Delete versions of the worker; SettingsError names one that cannot be deleted."""
+    name = outputs["WorkerFunctionName"]
+    for version in versions:
+        with failing_as(SettingsError, f"version {version} of {name} cannot be deleted"):
+            clients.functions.delete_function(FunctionName=name, Qualifier=version)
 
 
 def _reading(what: str) -> AbstractContextManager[None]:

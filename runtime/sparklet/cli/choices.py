@@ -32,7 +32,8 @@ def choices(on_demand: Estimate, shards: int, shard_s: float, size: WorkerSize, 
     warm = on_demand.cost - workers * cold_s * gb * gb_s
     restored = warm + workers * (restore_s * gb_s + prices["prices.snapstart_restored_gb"]) * gb
     provisioned = warm - shards * shard_s * gb * gb_s * (1 - prices["prices.provisioned_run_share"])
-    cached, kept = gb * prices["prices.snapstart_cached_gb_s"], workers * gb * gb_s * prices["prices.provisioned_share"]
+    cached = (gb + size.unused_snapshots_mb / 1024) * prices["prices.snapstart_cached_gb_s"]
+    kept = workers * gb * gb_s * prices["prices.provisioned_share"]
     fleets = replace(size, is_local=False, fleets={"microvm": MACHINES, **size.fleets})
     start_s = prices["assumptions.engine_start_s"]
     there = {name: estimate_engine(name, shards, shard_s, fleets, prices).cost for name in ENGINES}

@@ -7,9 +7,11 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
+import typer
 from rich.console import Console
 from rich.markup import escape
 
+from sparklet.errors import PlanError
 from sparklet.model import RunState
 
 ALL_WELL = 0
@@ -80,6 +82,17 @@ class Screen:
             return
         for line in lines:
             self.say(line)
+
+
+def confirm(screen: Screen, question: str, *, yes: bool) -> None:
+    """End the command unless the user answers yes; PlanError with the remedy where no user can answer."""
+    try:
+        if yes or typer.confirm(question, err=True):
+            return
+    except typer.Abort:
+        raise PlanError("the question was not answered, so nothing was deleted; add --yes") from None
+    screen.say("nothing was deleted")
+    raise typer.Exit(USAGE)
 
 
 def count_text(count: int, what: str) -> str:

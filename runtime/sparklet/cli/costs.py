@@ -120,6 +120,7 @@ class WorkerSize:
     architecture: str = "x86_64"
     is_local: bool = False  # on this machine, whose disk costs nothing
     fleets: Mapping[str, int] = field(default_factory=dict)  # by engine: workers of a run, each for shard after shard
+    unused_snapshots_mb: int = 0  # of the worker's versions that no alias names
 
 
 @dataclass(frozen=True, slots=True)

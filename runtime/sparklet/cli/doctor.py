@@ -9,18 +9,20 @@ import os
 import platform
 import shutil
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import typer
 from rich.markup import escape
 from rich.table import Table
 
-from sparklet.cli.console import ALL_WELL, USAGE, Screen, size_text
+from sparklet.cli import options as opt
+from sparklet.cli.console import ALL_WELL, USAGE, Screen, confirm, size_text, usd_text
+from sparklet.cli.costs import load_prices
 from sparklet.cli.environment import StackSelection, fetched_jars, install_command, worker_archive, worker_jars
-from sparklet.errors import NotDeployedError, SparkletError
+from sparklet.errors import NotDeployedError, PlanError, SparkletError
 from sparklet.model import RunOptions
 from sparklet.model.services import StackSettings
 from sparklet.spark.spark_options import SUBMIT
@@ -30,6 +32,7 @@ MIN_MEMORY_BYTES = 4 * 2**30
 VISIBILITY_FACTOR = 6  # AWS's advice for a queue that a function reads
 MIN_RECEIVES = 5  # AWS's advice, too
 MIN_CONCURRENCY = 2
+MONTH_S = 730 * 3600
 OTHER_FUNCTIONS = 5  # planner, checker, steps, and the dead-letter consumer, whose mapping takes two
 
 
@@ -48,9 +51,17 @@ class Finding:
         return {"check": self.what, "ok": self.good, "found": self.found, "remedy": self.remedy or None}
 
 
-def doctor(selection: StackSelection) -> None:
+def doctor(
+    selection: StackSelection,
+    delete_snapshots: Annotated[
+        bool, typer.Option("--delete-snapshots", help="Delete the worker's unused versions with snapshots; asks first.")
+    ] = False,
+    yes: opt.Yes = False,
+) -> None:
     """Check this machine; with --stack the settings of a deployed stack, or whether the account has room for it."""
     screen = Screen(selection.as_json)
+    if delete_snapshots:
+        _delete_snapshots(selection.stack, screen, yes=yes)
     findings = examine_stack(selection.stack) if selection.stack else examine(selection)
     if selection.as_json:
         screen.document([finding.document() for finding in findings])
@@ -77,7 +88,7 @@ def examine(selection: StackSelection) -> list[Finding]:
 def examine_stack(name: str) -> list[Finding]:
     """Check the settings of a deployed stack, or before it is deployed whether the account has room for it."""
     from sparklet.aws.clients import AwsClients
-    from sparklet.aws.stacks import stack_outputs, stack_settings, unreserved_concurrency
+    from sparklet.aws.stacks import stack_outputs, stack_settings, unreserved_concurrency, unused_snapshots
 
     clients = AwsClients()
     try:
@@ -86,9 +97,31 @@ def examine_stack(name: str) -> list[Finding]:
         missing = Finding(f"stack {name}", False, "there is none yet", "docs/guide/deploy.md")
         return [missing, _account(unreserved_concurrency(clients))]
     settings = stack_settings(clients, outputs)
-    return list(contradictions(settings)) or [
-        Finding(f"stack {name}", True, f"its settings agree: {_settings_text(settings)}")
-    ]
+    agree = Finding(f"stack {name}", True, f"its settings agree: {_settings_text(settings)}")
+    return (list(contradictions(settings)) or [agree]) + list(_snapshots(unused_snapshots(clients, outputs)))
+
+
+def _snapshots(unused: Mapping[str, int]) -> Iterator[Finding]:
+    """Versions that nothing calls and whose snapshots cost something."""
+    if unused:
+        a_second = sum(unused.values()) / 1024 * load_prices(None)["prices.snapstart_cached_gb_s"]
+        found = f"{', '.join(unused)}: no alias names them, and they likely cost {usd_text(a_second * MONTH_S)} a month"
+        remedy = "sparklet doctor --stack NAME --delete-snapshots, once no shard runs in them"
+        yield Finding("versions of the worker with snapshots", False, found, remedy, "dear")
+
+
+def _delete_snapshots(name: str, screen: Screen, *, yes: bool) -> None:
+    from sparklet.aws.clients import AwsClients
+    from sparklet.aws.stacks import delete_versions, stack_outputs, unused_snapshots
+
+    if not name:
+        raise PlanError("--delete-snapshots needs --stack: snapshots are a deployed stack's")
+    clients = AwsClients()
+    outputs = stack_outputs(clients, name)
+    if unused := unused_snapshots(clients, outputs):
+        question = f"Delete the versions {', '.join(unused)} of {outputs['WorkerFunctionName']} for good?"
+        confirm(screen, f"{question} A shard that still runs in one may be lost and done again.", yes=yes)
+        delete_versions(clients, outputs, unused)
 
 
 def _account(unreserved: int | None) -> Finding:

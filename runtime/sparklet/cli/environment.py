@@ -19,7 +19,7 @@ from platformdirs import user_cache_path
 from sparklet.cli.console import Screen
 from sparklet.cli.costs import WorkerSize
 from sparklet.cli.transfer import LocalPaths
-from sparklet.errors import LocalStackError
+from sparklet.errors import LocalStackError, SettingsError
 from sparklet.local.class_data import ClassArchive
 from sparklet.local.environment import of_host, resource
 from sparklet.local.prepared_jars import compiled_jar, is_plain, linked_jars, unsigned_copies
@@ -126,12 +126,20 @@ class Environment:
     command_options: tuple[str, ...] = ()  # that select this stack
     parameters: Mapping[str, str] = field(default_factory=dict)  # of a deployed stack
     machines: Mapping[str, str] = field(default_factory=dict)  # ARNs by name: loop, map
+    unused_snapshots: Callable[[], Mapping[str, int]] = dict  # of a deployed stack's worker: MB by version
     check: Callable[[], None] = lambda: None  # raises LocalStackError if the local stack has ended under this command
 
     @property
     def local(self) -> bool:
         """Whether this is the embedded stack."""
         return self.state is not None
+
+    def priced_size(self) -> WorkerSize:
+        """The workers' size, and what is paid for besides as far as this user may see it."""
+        try:
+            return replace(self.size, unused_snapshots_mb=sum(self.unused_snapshots().values()))
+        except SettingsError:
+            return self.size
 
     @property
     def paths_dir(self) -> Path:
@@ -278,7 +286,7 @@ def _deployed(name: str) -> Environment:
     from sparklet.aws.engines import engines_of
     from sparklet.aws.functions import CloudWatchLogs, LambdaCompute
     from sparklet.aws.orchestration import StepFunctions
-    from sparklet.aws.stacks import stack_outputs, stack_parameters
+    from sparklet.aws.stacks import stack_outputs, stack_parameters, unused_snapshots
     from sparklet.local.stack import deployment
 
     clients = AwsClients()
@@ -298,6 +306,7 @@ def _deployed(name: str) -> Environment:
         stack=name,
         parameters=given,
         machines={name: arn for name, arn in machines.items() if arn},
+        unused_snapshots=partial(unused_snapshots, clients, outputs),
     )
 
 

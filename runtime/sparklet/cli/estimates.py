@@ -118,7 +118,7 @@ def explain_run(env: Environment, run: Run, prices: Prices, ledger: Ledger | Non
     counts = run.shard_count or 0, run.object_count, run.size_bytes
     of_engines = [each for each in env.at.ledger.shards.list(run.run_id) if each.engine] if run.options.route else []
     routed = Route(run.options.route, len(of_engines), sum(each.size_bytes for each in of_engines))
-    return explain(env.size, run.name, run.options, *counts, prices, ledger, DispatchMode.QUEUE, routed)
+    return explain(env.priced_size(), run.name, run.options, *counts, prices, ledger, DispatchMode.QUEUE, routed)
 
 
 def explain(

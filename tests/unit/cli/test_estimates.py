@@ -81,6 +81,15 @@ def test_run_and_plan_warn_of_a_dear_plan(terminal: Terminal, tmp_path: Path, wo
     assert "--max-objects" not in packed.err + packed.out
 
 
+def test_unused_snapshots_are_part_of_what_snapstart_costs() -> None:
+    def kept(unused_mb: int) -> float:
+        size = WorkerSize(memory_mb=2048, unused_snapshots_mb=unused_mb)
+        found = explain(size, "daily", RunOptions(), 100, 100, 100 * 500 * 10**6, load_prices())
+        return next(each.kept_usd_hour for each in found.choices if each.name == "snapstart")
+
+    assert kept(3 * 2048) == pytest.approx(4 * kept(0))
+
+
 def test_every_way_of_starting_workers_has_its_cost() -> None:
     """With 2,048 MB at 0.0000166667 a GB-second, 50 workers at once, and shards of 102 s, all by hand."""
     size = WorkerSize(memory_mb=2048, scratch_bytes=0)

@@ -8,7 +8,7 @@ from typing import Annotated, ClassVar
 import typer
 
 from sparklet.cli import options as opt
-from sparklet.cli.console import USAGE, Screen, count_text, size_text
+from sparklet.cli.console import Screen, confirm, count_text, size_text
 from sparklet.cli.costs import load_prices
 from sparklet.cli.dispatch_modes import end_waiting
 from sparklet.cli.environment import Environment, StackSelection, environment
@@ -158,7 +158,7 @@ def clean(
         _show_found(screen, found, dry_run)
         if dry_run or not found:
             return
-        _confirm(screen, f"Delete {count_text(len(found), 'run')} for good?", yes=yes)
+        confirm(screen, f"Delete {count_text(len(found), 'run')} for good?", yes=yes)
         for run, own in zip(chosen, folders, strict=True):
             clean_run(env.at, run, own)
             if env.local:
@@ -177,7 +177,7 @@ def _sweep(
     if dry_run or not found:
         return
     files = count_text(sum(len(each.files) for each in found), "file")
-    _confirm(screen, f"Delete {files} for good?", yes=yes)
+    confirm(screen, f"Delete {files} for good?", yes=yes)
     for each in found:
         files_at(env.at, each.folder).delete_all(each.files)
     screen.say(f"{files} deleted")
@@ -192,17 +192,6 @@ def stop(selection: StackSelection) -> None:
         raise PlanError(f"the stack {selection.stack} is deployed; `stop` ends the local one only")
     stopped = stop_stack(selection.state)
     screen.result({"stopped": stopped}, "the local stack has ended" if stopped else "no local stack was running")
-
-
-def _confirm(screen: Screen, question: str, *, yes: bool) -> None:
-    """End the command unless the user answers yes; PlanError with the remedy where no user can answer."""
-    try:
-        if yes or typer.confirm(question, err=True):
-            return
-    except typer.Abort:
-        raise PlanError("the question was not answered, so nothing was deleted; add --yes") from None
-    screen.say("nothing was deleted")
-    raise typer.Exit(USAGE)
 
 
 def _refuse_ended(env: Environment, run_id: str) -> int:
