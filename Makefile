@@ -85,7 +85,7 @@ scale-quick: venv ## The same with 5,000 shards, in two minutes
 chaos: reader-venv ## Tables under kills, double deliveries, zombies and network faults; hours (ARGS='--seeds 0:200')
 	@$(RUN) -m benchmarks.chaos $(ARGS)
 
-chaos-quick: reader-venv ## The same with a dozen trials, in four minutes
+chaos-quick: reader-venv ## The same with at least a dozen trials, in four minutes
 	@$(RUN) -m benchmarks.chaos --quick $(ARGS)
 
 fuzz: venv ## Try over 100,000 events and environments; figures in build/fuzz.json

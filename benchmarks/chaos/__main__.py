@@ -2,7 +2,8 @@
 
 Each trial's result is a line of ``--out``; seeds that are in it already are not tried again, so ranges of seeds add up
 over many runs. The last line is ``trials=… lost=… duplicated=… partial=… unaccounted=…``, the control left out; the
-exit code is 1 unless the sums are 0. ``python -m benchmarks.chaos.table`` prints the table of what was tried.
+exit code is 1 unless the sums are 0, and the trials at least ``--least``. ``python -m benchmarks.chaos.table`` prints
+the table of what was tried.
 """
 
 import argparse
@@ -13,7 +14,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
@@ -32,7 +33,7 @@ from benchmarks.facts import ROOT, facts
 from tests.stand_ins.read_queues import Received, readable
 
 TRIALS_A_STACK = 80  # then a new one: the stand-in grows slow with what it holds
-QUICK_MIN = 2.0  # no trial begins later
+QUICK_MIN, QUICK_TRIALS = 2.0, 12  # no further trial begins later
 RESULTS = ROOT / "benchmarks" / "results" / "chaos.jsonl"
 DELIVERIES = 32
 END_S = 20.0  # for the stack's end, if this process is told to end
@@ -60,7 +61,14 @@ def main() -> None:
     results = [result for result in _results(options.out) if result["seed"] in options.seeds]
     print(table(results))
     print(line(results), flush=True)
-    sys.exit(not results or " lost=0 duplicated=0 partial=0 unaccounted=0" not in line(results))
+    sys.exit(wrong(results, options.least))
+
+
+def wrong(results: Sequence[Mapping[str, Any]], least: int) -> str | None:
+    """What speaks against these results; a campaign that tried little has shown nothing."""
+    if len(results) < least:
+        return f"{len(results)} trials were done, at least {least} are wanted: look above for why they ended"
+    return None if " lost=0 duplicated=0 partial=0 unaccounted=0" in line(results) else "not all rows are there once"
 
 
 def _options() -> argparse.Namespace:
@@ -71,17 +79,19 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--kinds", type=names(tuple(KINDS)), default=tuple(KINDS), metavar="NAME,…")
     parser.add_argument("--at", type=_step, metavar="STEP:NUMBER", help="strike there, e.g. 'PUT Hudi timeline:12'")
     parser.add_argument("--strikes", type=int, default=STRIKES, help="at each shard, the committer and the checker")
-    parser.add_argument("--minutes", type=float, default=24 * 60.0, help="no trial begins later")
+    parser.add_argument("--minutes", type=float, default=24 * 60.0, help="no further trial begins later")
+    parser.add_argument("--least", type=int, default=1, help="so many begin, however late; fewer results are a failure")
     parser.add_argument("--workers", type=int, default=(os.cpu_count() or 1) + 1, help="some wait, for leases of Hudi")
     parser.add_argument(
         "--in-flight", type=int, default=10, help="trials at once: most of a trial is waiting for leases"
     )
     parser.add_argument("--out", type=Path, default=RESULTS, help="results are appended")
-    parser.add_argument("--quick", action="store_true", help=f"{QUICK_MIN} minutes, results anew")
+    parser.add_argument("--quick", action="store_true", help=f"{QUICK_MIN} min, {QUICK_TRIALS} trials, results anew")
     parser.add_argument("--record", action="store_true", help="try nothing, write steps.json")
     options = parser.parse_args()
     if options.quick:
         options.minutes, options.strikes, options.out = QUICK_MIN, 1, ROOT / "build" / "chaos-quick.jsonl"
+        options.least = QUICK_TRIALS
         options.out.unlink(missing_ok=True)
     return options
 
@@ -121,8 +131,8 @@ def _tried(plans: Sequence[Plan], options: argparse.Namespace, until_s: float) -
     same = {"commit": known["commit"], "measured": known["measured"]}
     with stage(options.workers) as at, _trials(options.in_flight) as trials:
 
-        def tried(each: Plan) -> dict[str, Any] | None:
-            if time.monotonic() > until_s:
+        def tried(number: int, each: Plan) -> dict[str, Any] | None:
+            if number >= options.least and time.monotonic() > until_s:
                 return None
             result = at.trial(each).run()
             problems = f": {'; '.join(result['problems'])}" if result["problems"] else ""
@@ -132,7 +142,7 @@ def _tried(plans: Sequence[Plan], options: argparse.Namespace, until_s: float) -
             )
             return {**result, **same}
 
-        for done in as_completed([trials.submit(tried, each) for each in plans]):
+        for done in as_completed([trials.submit(tried, *each) for each in enumerate(plans)]):
             if result := done.result():
                 yield result
 

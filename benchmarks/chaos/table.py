@@ -2,13 +2,14 @@
 
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
 from benchmarks.chaos.plans import FORMATS, KILLS, KINDS, WAYS
 
-Results = Sequence[dict[str, Any]]
+Results = Sequence[Mapping[str, Any]]
 SUMS = ("lost", "duplicated", "partial", "unaccounted")
 CONTROL = "plain"
 
@@ -35,7 +36,14 @@ def table(results: Results) -> str:
         rows += [_row(kind, [each for each in some if each["kind"] == kind]) for kind in KINDS]
         rows.append(_row("*all kills*", [each for each in some if each["kind"] in KILLS]))
         rows += [_row(f"*{name}, all*", [each for each in some if name in each.values()]) for name in (*FORMATS, *WAYS)]
+        for commit in _commits(some):  # what one state of the code did says nothing of another
+            rows.append(_row(f"*commit {commit}*", [each for each in some if each["commit"] == commit]))
     return "\n".join(row for row in rows if row)
+
+
+def _commits(results: Results) -> list[str]:
+    """In the order in which they were tried."""
+    return list(dict.fromkeys(each["commit"] for each in sorted(results, key=itemgetter("measured"))))
 
 
 def _ours(results: Results) -> Results:
