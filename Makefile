@@ -113,7 +113,7 @@ lock-stacks: venv ## Fetch what docker/stacks names and note its hashes there (A
 outdated: venv ## What of docker/stacks has a newer version
 	@$(RUN) -m docker.outdated $(ARGS)
 
-audit: venv ## Known vulnerabilities of what image and local mode install; not reachable is a warning, found is a failure
+audit: venv ## Known vulnerabilities of what image and local mode install; found is a failure; no database reached is one with REQUIRE_AUDIT=1
 	@[ -x .venv-audit/bin/python ] || "$(PYTHON)" -m venv .venv-audit
 	@$(RUN) -m uv pip sync --quiet --system-certs --only-binary :all: --python .venv-audit/bin/python --require-hashes requirements/audit.lock
 	@$(RUN) -m docker.audit $(ARGS)

@@ -1,11 +1,12 @@
 """Known vulnerabilities among the Python distributions of the image and of the local mode: ``make audit``.
 
 pip-audit asks PyPI, then OSV. PyPI's answer "not found", which is also what a mirror without its JSON interface gives,
-counts for pip-audit as fine; here it counts as not audited. What is found is a failure (exit code 1); what could not be
-audited is a warning that cannot be overlooked, so that a build without that access goes on.
+counts for pip-audit as fine; here it counts as not audited. What is found is a failure (exit code 1). What could not be
+audited is a warning, so that a build without that access goes on, and a failure where ``REQUIRE_AUDIT`` is set.
 """
 
 import json
+import os
 import subprocess
 import sys
 import tomllib
@@ -91,7 +92,8 @@ def main(options: Sequence[str]) -> int:
         verdicts = list(threads.map(lambda file: audit(file, options), files))
     for name, verdict in zip(names, verdicts, strict=True):
         print(told(name, verdict), file=sys.stderr if verdict.vulnerable or verdict.unaudited else sys.stdout)
-    return 1 if any(verdict.vulnerable for verdict in verdicts) else 0
+    unaudited = any(verdict.unaudited for verdict in verdicts) and bool(os.environ.get("REQUIRE_AUDIT"))
+    return int(unaudited or any(verdict.vulnerable for verdict in verdicts))
 
 
 def told(name: str, verdict: Verdict) -> str:

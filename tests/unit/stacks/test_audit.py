@@ -58,12 +58,14 @@ def test_a_vulnerability_fails(
     assert "VULNERABLE  local mode: urllib3 2.8.0: PYSEC-1" in capsys.readouterr().err
 
 
-def test_an_unreachable_service_warns_and_does_not_fail(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize(("required", "code"), [("", 0), ("1", 1)])
+def test_an_unreachable_service_fails_only_where_it_must_answer(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], required: str, code: int
 ) -> None:
     _auditor(tmp_path, monkeypatch, {})
+    monkeypatch.setenv("REQUIRE_AUDIT", required)
 
-    assert main([]) == 0
+    assert main([]) == code
     assert "NOT AUDITED" in capsys.readouterr().err
 
 
