@@ -2,12 +2,16 @@
 
 import pytest
 
-from tests.fuzz.figures import FIGURES, TARGET
+from tests.fuzz.figures import FIGURES, LEAST_INPUTS, TARGET
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:
-    if FIGURES.counts and "not campaign" not in str(session.config.option.markexpr):
-        FIGURES.write()
+    """Write the figures; the whole campaign fails if it tried little, whatever its tests say."""
+    if not FIGURES.counts or "not campaign" in str(session.config.option.markexpr):
+        return
+    FIGURES.write()
+    if FIGURES.total()["inputs"] < LEAST_INPUTS and not session.config.option.keyword:
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
@@ -29,4 +33,4 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
                 told["peak_per_input_byte"],
             )
         )
-    terminalreporter.write_line(f"{FIGURES.total()['seconds']} s; written to {TARGET}")
+    terminalreporter.write_line(f"{FIGURES.total()['seconds']} s; written to {TARGET}; a campaign has {LEAST_INPUTS:,}")

@@ -16,6 +16,7 @@ from typing import Any
 import hypothesis
 
 MEASURED_EACH = 10  # memory is traced for one input in ten: tracing takes three times as long
+LEAST_INPUTS = 100_000  # of a whole campaign
 TARGET = Path("build") / "fuzz.json"
 
 
