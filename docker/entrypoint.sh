@@ -11,7 +11,6 @@ Sparklet's image: Spark in local mode, for AWS Lambda and beside it.
   docker run IMAGE spark-sql -e 'SELECT 1'            SQL, with the table formats' extensions
   docker run IMAGE python …                           Python, with PySpark and Sparklet
   docker run IMAGE shard --run RUN --shard N          a shard of a run, without Lambda's 15 minutes (ECS; --help: more)
-  docker run IMAGE microvm                            the program of a Lambda MicroVM: waits for hooks on port 9000
   docker run IMAGE sparklet.worker.handler.lambda_handler
                                                       the Lambda function; without Lambda it needs the runtime
                                                       interface emulator, mounted as /usr/local/bin/aws-lambda-rie
@@ -35,10 +34,6 @@ case "${1-}" in
     shard)
         shift
         exec python3 -P -m sparklet.worker.one_shard "$@"
-        ;;
-    microvm)
-        shift
-        exec python3 -P -m sparklet.worker.microvm "$@"
         ;;
     *.*) ;; # module.function
     *)

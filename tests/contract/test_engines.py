@@ -44,9 +44,7 @@ def runner(tmp_path: Path) -> Iterator[TaskRunner]:
     thread.join()
 
 
-OF_AWS = [
-    pytest.param(name, marks=pytest.mark.stack) for name in ("fargate", "emr-serverless", "emr", "glue", "microvm")
-]
+OF_AWS = [pytest.param(name, marks=pytest.mark.stack) for name in ("fargate", "emr-serverless", "emr", "glue")]
 
 
 @pytest.fixture(params=["memory", "process", "standalone", "connect", *OF_AWS])
@@ -68,7 +66,6 @@ def of_aws(name: str, clients: AwsClients) -> Engine:
         "fargate": {"cluster": own, "taskDefinition": "sparklet-shard", **NETWORK},
         "emr-serverless": {"application": "00f1", "role": ROLE},
         "glue": {"job": own},
-        "microvm": {"image": f"arn:aws:lambda:us-east-1:123456789012:microvm-image:{own}", "role": ROLE},
     }
     if name == "fargate":
         register(clients, own)

@@ -258,8 +258,7 @@ class MemoryEngine:
         self.ended: dict[str, Failure] = {}
         self.waits_until_s: dict[str, float] = {}
         self.lacks = ""  # a table format
-        self.most = 0
-        self.trouble: RemoteTaskError | None = None
+        self.trouble: Exception | None = None
 
     def start(self, token: str, command: Sequence[str]) -> str:
         """Remember a worker."""
@@ -279,10 +278,6 @@ class MemoryEngine:
     def begun_s(self, task_id: str) -> float:
         """At once, or as a test says."""
         return self.waits_until_s.get(task_id, 0.0)
-
-    def most_workers(self) -> int:
-        """As a test says."""
-        return self.most
 
     def unfit(self, table_format: str) -> str:
         """As a test says."""

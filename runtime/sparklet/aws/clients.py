@@ -31,7 +31,6 @@ SERVICES = {
     "emr": "emr",
     "emr_serverless": "emr-serverless",
     "glue": "glue",
-    "microvms": "lambda-microvms",
     "states": "stepfunctions",
     "functions": "lambda",
     "secrets": "secretsmanager",

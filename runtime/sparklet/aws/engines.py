@@ -5,7 +5,6 @@ from dataclasses import dataclass
 
 from sparklet.aws.clients import AwsClients
 from sparklet.aws.containers import tasks_of_shards
-from sparklet.aws.microvms import MicroVms
 from sparklet.aws.spark_jobs import EmrServerlessJobs, EmrSteps, GlueJobRuns
 from sparklet.errors import SettingsError
 from sparklet.model import Failure
@@ -13,12 +12,12 @@ from sparklet.ports import Engine
 from sparklet.settings import Engines
 
 FARGATE = "fargate"
-PLATFORMS = {"emr-serverless": EmrServerlessJobs, "emr": EmrSteps, "glue": GlueJobRuns, "microvm": MicroVms}
+PLATFORMS = {"emr-serverless": EmrServerlessJobs, "emr": EmrSteps, "glue": GlueJobRuns}
 CLUSTERS = {"standalone": ("master", "spark://"), "connect": ("remote", "sc://")}  # by what they are addressed
 
 
 def engines_of(clients: AwsClients, named: Engines, env: Mapping[str, str]) -> Mapping[str, Engine]:
-    """The named engines, in their order; ``env``: their workers' settings. SettingsError if one is not whole."""
+    """The named engines, in their order; ``env``: their workers' settings. One that is not whole is ``Unusable``."""
     made: dict[str, Engine] = {}
     for name in named.keys() - CLUSTERS.keys():
         try:
@@ -27,22 +26,45 @@ def engines_of(clients: AwsClients, named: Engines, env: Mapping[str, str]) -> M
             else:
                 made[name] = PLATFORMS[name](clients=clients, env=env, **named[name])
         except (KeyError, TypeError) as error:
-            raise SettingsError(f"SPARKLET_ENGINES names no whole engine {name}: {error}") from error
+            made[name] = Unusable(f"SPARKLET_ENGINES names no whole engine {name}: {error}")
     made |= clusters_of(named, made.get(FARGATE))
     return {name: made[name] for name in named}
 
 
 def clusters_of(named: Engines, tasks: Engine | None) -> dict[str, Engine]:
-    """The Spark clusters among the named engines; ``tasks`` starts their workers. SettingsError if one is wrong."""
+    """The Spark clusters among the named engines; ``tasks`` starts their workers. A wrong one is ``Unusable``."""
     made: dict[str, Engine] = {}
     for name in named.keys() & CLUSTERS.keys():
         key, scheme = CLUSTERS[name]
         if not str(named[name].get(key, "")).startswith(scheme) or "token=" in str(named[name]):
-            raise SettingsError(f'SPARKLET_ENGINES: {name} needs "{key}": "{scheme}HOST:PORT", without a token')
-        if tasks is None:
-            raise SettingsError(f"SPARKLET_ENGINES: {name} needs fargate, too, where its workers run")
-        made[name] = ClusterTasks(tasks, {f"spark.{key}": named[name][key], **named[name].get("conf", {})})
+            made[name] = Unusable(f'SPARKLET_ENGINES: {name} needs "{key}": "{scheme}HOST:PORT", without a token')
+        elif tasks is None:
+            made[name] = Unusable(f"SPARKLET_ENGINES: {name} needs fargate, too, where its workers run")
+        else:
+            made[name] = ClusterTasks(tasks, {f"spark.{key}": named[name][key], **named[name].get("conf", {})})
     return made
+
+
+@dataclass(frozen=True)
+class Unusable(Engine):
+    """An engine that is named, but cannot be had; the other ones can."""
+
+    why: str
+
+    def start(self, token: str, command: Sequence[str]) -> str:
+        """Raise SettingsError."""
+        raise SettingsError(self.why)
+
+    def stopped(self, task_ids: Sequence[str]) -> Mapping[str, Failure]:
+        """Nothing is known of them."""
+        return {}
+
+    def stop(self, task_id: str) -> None:
+        """Leave it."""
+
+    def unfit(self, table_format: str) -> str:
+        """For every run."""
+        return self.why
 
 
 @dataclass(frozen=True)

@@ -30,9 +30,7 @@ MAX_LOG_BYTES = 16 * 2**20
 NEEDS_JARS = ("delta", "iceberg")  # on the class path of scripts; what Hudi needs, the commit has
 ENDED = {"SUCCESS", "FAILED", "CANCELLED", "COMPLETED", "INTERRUPTED"}  # of EMR's two
 ENDED |= {"STOPPED", "SUCCEEDED", "TIMEOUT", "ERROR", "EXPIRED"}  # of Glue's; no state that goes on has such a name
-ENDED |= {"TERMINATING", "TERMINATED"}  # of MicroVMs
 NO_ROOM = {"Exceeded", "InternalServ", "Maximum number of active", "OperationTimeout", "Throttling", "TooManyRequests"}
-NO_ROOM |= {"InsufficientCapacity"}  # MicroVMs'
 
 
 @dataclass(frozen=True)

@@ -10,8 +10,7 @@ from sparklet.cli.console import duration_text, usd_text
 from sparklet.cli.costs import Estimate, Prices, WorkerSize, estimate_engine
 
 IN_A_FUNCTION = "15 min, 10 GB"
-MACHINES = 10  # of a fleet, as in the template
-ENGINES = {"microvm": "8 h, 32 GB, arm64", "fargate": "120 GB"}
+IN_A_TASK = "120 GB"
 
 
 class Choice(NamedTuple):
@@ -34,14 +33,13 @@ def choices(on_demand: Estimate, shards: int, shard_s: float, size: WorkerSize, 
     provisioned = warm - shards * shard_s * gb * gb_s * (1 - prices["prices.provisioned_run_share"])
     cached = (gb + size.unused_snapshots_mb / 1024) * prices["prices.snapstart_cached_gb_s"]
     kept = workers * gb * gb_s * prices["prices.provisioned_share"]
-    fleets = replace(size, is_local=False, fleets={"microvm": MACHINES, **size.fleets})
     start_s = prices["assumptions.engine_start_s"]
-    there = {name: estimate_engine(name, shards, shard_s, fleets, prices).cost for name in ENGINES}
+    in_tasks = estimate_engine("fargate", shards, shard_s, replace(size, is_local=False), prices).cost
     return [
         Choice("on demand", cold_s, on_demand.cost, 0.0, IN_A_FUNCTION),
         Choice("snapstart", restore_s, restored, cached * 3600, f"{IN_A_FUNCTION}, /tmp 512 MB"),
         Choice("provisioned", 0.0, provisioned, kept * 3600, IN_A_FUNCTION),
-        *(Choice(name, start_s, cost, 0.0, ENGINES[name]) for name, cost in there.items()),
+        Choice("fargate", start_s, in_tasks, 0.0, IN_A_TASK),
     ]
 
 

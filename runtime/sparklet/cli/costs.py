@@ -7,7 +7,7 @@ keep its value.
 import difflib
 import math
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -119,7 +119,6 @@ class WorkerSize:
     map_concurrency: int = 100  # shards of a map at once
     architecture: str = "x86_64"
     is_local: bool = False  # on this machine, whose disk costs nothing
-    fleets: Mapping[str, int] = field(default_factory=dict)  # by engine: workers of a run, each for shard after shard
     unused_snapshots_mb: int = 0  # of the worker's versions that no alias names
 
 
@@ -168,14 +167,12 @@ def estimate(
 def estimate_engine(engine: str, shards: int, shard_s: float, size: WorkerSize, prices: Prices) -> Estimate:
     """Estimate shards that an engine does, each in a worker of its own: locally one after the other, else all at once.
 
-    Those of a fleet are done by its workers, one after the other. A shard takes as long as in a function; before it, or
-    before a fleet's first, the worker has to start.
+    A shard takes as long as in a function; before it, the worker has to start.
     """
-    fleet, start_s = size.fleets.get(engine, 0), prices["assumptions.engine_start_s"]
-    workers = min(shards, 1 if size.is_local else fleet or shards)
-    starts, turns = workers if fleet else shards, math.ceil(shards / max(1, workers))
-    end_s, billed_s = turns * shard_s + start_s * (1 if fleet else turns), starts * start_s + shards * shard_s
-    return Estimate(end_s if shards else 0.0, _costs(Dispatch.QUEUE, billed_s, shards, size, prices, engine), workers)
+    workers = min(shards, 1 if size.is_local else shards)
+    one_s = prices["assumptions.engine_start_s"] + shard_s
+    costs = _costs(Dispatch.QUEUE, shards * one_s, shards, size, prices, engine)
+    return Estimate(one_s * math.ceil(shards / max(1, workers)), costs, workers)
 
 
 def added(costs: Iterable[Mapping[str, float]]) -> dict[str, float]:

@@ -295,13 +295,12 @@ def _deployed(name: str) -> Environment:
     env = {"SPARKLET_BUCKET": outputs["BucketName"], "SPARKLET_LEDGER_TABLE": outputs["LedgerTable"]}
     named = engines({"SPARKLET_ENGINES": outputs.get("Engines", "")})
     machines = {"loop": outputs.get("LoopMachineArn", ""), "map": outputs.get("MapMachineArn", "")}
-    made = engines_of(clients, named, env)
     return Environment(
-        replace(at, engines=made, starts_workers=False),
+        replace(at, engines=engines_of(clients, named, env), starts_workers=False),
         LambdaCompute(clients),
         outputs["WorkerAliasArn"],
         CloudWatchLogs(clients, outputs["WorkerLogGroup"]),
-        replace(_deployed_size(given), fleets={name: engine.most_workers() for name, engine in made.items()}),
+        _deployed_size(given),
         StepFunctions(clients),
         stack=name,
         parameters=given,

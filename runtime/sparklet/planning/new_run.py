@@ -12,7 +12,7 @@ from pathlib import Path
 
 from sparklet.errors import ObjectChangedError, ObjectNotFoundError, PlanError, RunExistsError
 from sparklet.model import RUN_ID, SCHEME, Dispatch, NextRun, Run, ScriptRef, s3_address, split_uri
-from sparklet.planning.deployment import Deployment
+from sparklet.planning.deployment import WITHDRAWN, Deployment
 from sparklet.planning.earlier import refuse_another_open, take_run_lock
 from sparklet.planning.inventory import open_inventory, refuse_other_regions, resolve_inputs
 from sparklet.planning.list_requests import open_lists, refuse_mixed, stored_source
@@ -82,7 +82,8 @@ def chosen_engine(at: Deployment, name: str, table: str) -> str:
     engine = name or at.larger
     if engine not in at.engines:
         there = f"it has {', '.join(at.engines)}" if at.engines else "name one in its parameters, such as Fargate's"
-        raise PlanError(f"the stack has no engine {name}".rstrip() + f"; {there} (docs/guide/elsewhere.md)")
+        why = f": {WITHDRAWN[name]}" if name in WITHDRAWN else ""
+        raise PlanError(f"the stack has no engine {name}".rstrip() + f"{why}; {there} (docs/guide/elsewhere.md)")
     if why := at.engines[engine].unfit(table.partition(":")[0]):
         raise PlanError(f"the engine {engine} can do no shard of this run: {why}")
     return engine

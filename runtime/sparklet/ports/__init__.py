@@ -154,10 +154,6 @@ class Engine(Protocol):
     def stop(self, task_id: str) -> None:
         """Have a worker give back its shard and end."""
 
-    def most_workers(self) -> int:
-        """How many workers a run may have there, each of which goes on with further shards; 0: one for each shard."""
-        return 0
-
     def unfit(self, table_format: str) -> str:
         """Why it can do no shard that writes to such a table ("": to none); "" if it can. Asked before a plan."""
         return ""

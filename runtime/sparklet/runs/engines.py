@@ -5,20 +5,22 @@ token names the same worker. One too many does no harm: the ledger grants a shar
 """
 
 import hashlib
-import math
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from itertools import islice
 
-from sparklet.errors import RemoteTaskError
+from sparklet.errors import LedgerError, RemoteTaskError, SettingsError
+from sparklet.ledger.rules import last_cause
 from sparklet.metrics import SHARDS_FAILED
 from sparklet.model import Failure, Run, ShardRecord, ShardState
-from sparklet.planning.deployment import Deployment
+from sparklet.planning.deployment import WITHDRAWN, Deployment
 from sparklet.ports import Engine
 from sparklet.runs.ending import for_a_while
 from sparklet.runs.throttle import within_cap
 
 ENGINE_FAILED = "EngineFailed"
+ELSEWHERE = "sparklet redrive RUN --engine NAME has another engine do its FAILED shards"
 MAX_LOOKED_AT = 1_000  # of a run's waiting shards, at a check
 MAX_UNCLAIMED = 3  # workers of a shard, one after the other, that ended before they claimed it
 AGAIN_AFTER_S = 60.0  # twice as long after each of them
@@ -32,41 +34,43 @@ class Waiting:
     shards: int = 0
     started: int = 0
     failed: int = 0
-    trouble: str = ""  # why no worker could be started; the next check tries again
+    trouble: str = ""  # why some workers could not be started; the next check tries again
 
 
 def start_workers(at: Deployment, run: Run) -> Waiting:
     """Start workers for the PENDING shards of this process' engines, as far as there is room.
 
-    A shard is FAILED if a worker cannot be started, or if ``MAX_UNCLAIMED`` of them end before they claim it.
+    A shard is FAILED if a worker cannot be started, if ``MAX_UNCLAIMED`` of them end before they claim it, or if its
+    engine is withdrawn. Whatever else an engine raises holds up its own shards alone.
     """
-    if not (at.engines and at.starts_workers):
+    if not at.starts_workers:
         return Waiting()
     waiting = list(islice(for_a_while(at.clock, at.ledger.shards.for_engines(run.run_id)), MAX_LOOKED_AT))
     waiting = within_cap(at, run, waiting)
-    started, failed, trouble = 0, 0, ""
-    for name, engine in at.engines.items():
-        mine = [record for record in waiting if record.engine == name]
+    started = failed = 0
+    troubles = []
+    for name in dict.fromkeys(record.engine for record in waiting):
         try:
-            stopped = engine.stopped([record.task_id for record in mine if _unclaimed(record)])
-            free = _free(at, run, name, {record.task_id for record in mine if _unclaimed(record)} - stopped.keys())
-            for record in mine:
-                if free > 0 or _unclaimed(record):
-                    done = _go_on(at, engine, record, stopped.get(record.task_id))
-                    started, failed, free = started + done.started, failed + done.failed, free - done.started
-        except RemoteTaskError as error:  # also if there is no room now
-            trouble = str(error)
+            for done in _each(at, name, [record for record in waiting if record.engine == name]):
+                started, failed = started + done.started, failed + done.failed
+        except LedgerError:
+            raise
+        except Exception as error:  # noqa: BLE001 - also if there is no room now
+            troubles.append(f"{name}: {error}")
     at.measure(SHARDS_FAILED, failed)
-    return Waiting(len(waiting), started, failed, trouble)
+    return Waiting(len(waiting), started, failed, "; ".join(troubles))
 
 
-def _free(at: Deployment, run: Run, name: str, starting: set[str]) -> float:
-    """How many workers of a run the engine may start beside those that have shards, or that are ``starting``."""
-    most = at.engines[name].most_workers()
-    if not most:
-        return math.inf
-    running = at.ledger.shards.expired(run.run_id, ShardState.RUNNING, at.clock.now_s() + 3600)
-    return most - len(starting.union(record.task_id for record in running if record.engine == name))
+def _each(at: Deployment, name: str, waiting: Sequence[ShardRecord]) -> Iterator[Waiting]:
+    """Do what each shard that waits for an engine needs."""
+    if name in WITHDRAWN:
+        why = f"{WITHDRAWN[name]}; {ELSEWHERE}"
+        yield from (_give_up(at, record, why + last_cause(record)) for record in waiting)
+    elif name in at.engines:
+        stopped = at.engines[name].stopped([record.task_id for record in waiting if _unclaimed(record)])
+        yield from (_go_on(at, at.engines[name], record, stopped.get(record.task_id)) for record in waiting)
+    elif at.engines:
+        raise SettingsError(f"the stack's parameters name no such engine; {ELSEWHERE}")
 
 
 def stop_workers(at: Deployment, run: Run) -> None:
@@ -78,7 +82,7 @@ def stop_workers(at: Deployment, run: Run) -> None:
         return
     for record in at.ledger.shards.expired(run.run_id, ShardState.RUNNING, at.clock.now_s() + 3600):
         if record.task_id and record.engine in at.engines:
-            with suppress(RemoteTaskError):  # the next check tries again
+            with suppress(Exception):  # the next check tries again
                 at.engines[record.engine].stop(record.task_id)
 
 

@@ -57,15 +57,17 @@ def test_only_a_session_with_a_jvm_writes_to_tables() -> None:
     ],
 )
 def test_a_wrong_address_is_refused(named: dict[str, dict[str, str]], told: str) -> None:
-    with pytest.raises(SettingsError, match=told) as raised:
-        clusters_of(named, MemoryEngine())
-    assert "secret" not in str(raised.value)
+    [cluster] = clusters_of(named, MemoryEngine()).values()
+
+    assert told in cluster.unfit("")
+    assert "secret" not in cluster.unfit("")
+    with pytest.raises(SettingsError, match=told):
+        cluster.start("token-1", COMMAND)
 
 
 def test_on_aws_the_workers_are_tasks_of_fargate() -> None:
     clients = AwsClients()
-    with pytest.raises(SettingsError, match="needs fargate"):
-        engines_of(clients, {"standalone": STANDALONE}, {})
+    assert "needs fargate" in engines_of(clients, {"standalone": STANDALONE}, {})["standalone"].unfit("")
 
     named = {"standalone": STANDALONE, "fargate": FARGATE}
     assert list(engines_of(clients, named, {})) == ["standalone", "fargate"]  # the first is the usual one
@@ -74,3 +76,9 @@ def test_on_aws_the_workers_are_tasks_of_fargate() -> None:
 def test_an_engine_without_an_address_is_none() -> None:
     text = '{"standalone": {"master": "", "conf": {}}, "connect": {"remote": "sc://h:1", "conf": {}}}'
     assert list(engines({"SPARKLET_ENGINES": text})) == ["connect"]
+
+
+def test_an_engine_that_is_not_whole_spoils_no_other() -> None:
+    made = engines_of(AwsClients(), {"glue": {"name": "shards"}, "new": {"a": "b"}, "fargate": FARGATE}, {})
+
+    assert [name for name, engine in made.items() if engine.unfit("")] == ["glue", "new"]

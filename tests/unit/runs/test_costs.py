@@ -105,7 +105,6 @@ def test_an_engines_shards_by_hand(engine: str, an_hour: float) -> None:
     [
         ("fargate", 4 * 0.03238 + 16 * 0.00356),
         ("standalone", 4 * 0.03238 + 16 * 0.00356),
-        ("microvm", 0.5044),  # always arm64
         ("glue", 2 * 0.44),  # no matter of the image's
     ],
 )
@@ -114,16 +113,6 @@ def test_an_engines_hour_on_arm_by_hand(engine: str, an_hour: float) -> None:
     found = estimate_engine(engine, 1, 3510.0, size, PRICES)
 
     assert found.costs[engine] == pytest.approx(an_hour)
-
-
-def test_a_fleets_shards_by_hand() -> None:
-    size = replace(TWO_GB, fleets={"microvm": 4, "fargate": 0})
-    found = estimate_engine("microvm", 10, 60.0, size, PRICES)
-
-    assert (found.workers, found.end_s) == (4, 90.0 + 3 * 60.0)
-    assert found.costs["microvm"] == pytest.approx((4 * 90 + 10 * 60) * 0.5044 / 3600)
-    assert estimate_engine("microvm", 2, 60.0, size, PRICES).workers == 2
-    assert estimate_engine("fargate", 10, 60.0, size, PRICES).workers == 10
 
 
 def test_a_shards_time_by_hand() -> None:

@@ -5,11 +5,11 @@ from dataclasses import replace
 
 import pytest
 
-from sparklet.errors import PlanError, RemoteTaskError
+from sparklet.errors import PlanError, RemoteTaskError, SettingsError
 from sparklet.model import ClaimStatus, Dispatch, Failure, RunOptions, RunState, ShardRecord, ShardResult, ShardState
 from sparklet.planning.new_run import new_run
 from sparklet.planning.planner import plan
-from sparklet.ports import Message
+from sparklet.ports import Engine, Message
 from sparklet.runs.checker import check
 from sparklet.runs.dead_letters import Disposition, consume
 from sparklet.runs.ending import cancel
@@ -36,13 +36,14 @@ def world(engine: MemoryEngine) -> World:
     return World(engines={ENGINE: engine})
 
 
-def escalated(world: World, shards: int = 1) -> None:
-    """A run, each of whose shards was too much for a function."""
-    world.run(shards, escalate="on")
-    for record in world.shards():
+def escalated(world: World, *engines: str) -> None:
+    """A run, each of whose shards was too much for a function; for each engine one, by default a single one."""
+    engines = engines or (ENGINE,)
+    world.run(len(engines))
+    for record, name in zip(world.shards(), engines, strict=True):
         attempt_id, claim = world.claim_ref(record.ref)
         assert claim.status is ClaimStatus.GRANTED
-        world.ledger.attempts.escalate("run-1", record.number, attempt_id, TOO_MUCH, ENGINE)
+        world.ledger.attempts.escalate("run-1", record.number, attempt_id, TOO_MUCH, name)
     while message := world.receive():
         world.queue.delete(message.receipt)
 
@@ -323,31 +324,37 @@ def test_a_capped_run_sends_no_message_for_an_engines_shard(world: World, engine
     assert world.check().run.state is RunState.SUCCEEDED
 
 
-def test_a_fleet_has_no_more_workers_than_the_engine_says(world: World, engine: MemoryEngine) -> None:
-    engine.most = 2
-    escalated(world, shards=4)
-
-    world.check()
-    world.check()
-    assert len(engine.commands) == 2  # of which none has claimed
-
-    ref = world.shards()[0].ref
-    assert world.ledger.attempts.claim(ref, "there", LEASE_S, 3, engine=ENGINE).status is ClaimStatus.GRANTED
-    world.check()
-    assert len(engine.commands) == 2
-
-    world.ledger.attempts.succeed("run-1", ref.shard, "there", ShardResult())
-    world.check()
-    assert len(engine.commands) == 3  # its worker has ended, or goes on with another shard and is counted there
-
-
-def test_shards_that_one_worker_has_are_one_worker(world: World, engine: MemoryEngine) -> None:
-    engine.most = 2
-    escalated(world, shards=3)
-    first, second, _ = world.shards()
-    for record in (first, second):
-        assert world.ledger.attempts.count_requeue(record, task_id="machine-1")
+@pytest.mark.parametrize("there", [{}, {ENGINE: MemoryEngine()}])
+def test_shards_of_a_withdrawn_engine_fail_with_a_remedy(there: dict[str, Engine]) -> None:
+    """A run that was begun while there were MicroVMs."""
+    world = World(engines=there)
+    escalated(world, "microvm")
 
     world.check()
 
-    assert len(engine.commands) == 1
+    [record] = world.shards()
+    assert (record.state, record.error_class) == (ShardState.FAILED, ENGINE_FAILED)
+    for told in ("withdrawn", "--engine", TOO_MUCH.message):
+        assert told in record.error_message
+    assert world.check().run.state is RunState.FAILED
+
+
+def test_a_request_for_a_withdrawn_engine_is_refused(world: World) -> None:
+    world.put(1)
+
+    with pytest.raises(PlanError, match="withdrawn; it has fargate"):
+        new_run(world.at, world.request(options=RunOptions(engine="microvm")))
+
+
+@pytest.mark.parametrize("error", [SettingsError("no AWS client can be made"), KeyError("jobRunId")])
+def test_one_engines_trouble_is_its_own(world: World, engine: MemoryEngine, error: Exception) -> None:
+    broken = MemoryEngine()
+    broken.trouble = error
+    world.engines = {"glue": broken, **world.engines}
+    escalated(world, "glue", ENGINE, "emr")  # of emr the stack knows nothing
+
+    waiting = world.check().waiting
+
+    assert (waiting.started, len(engine.commands), waiting.failed) == (1, 1, 0)
+    assert "glue: " in waiting.trouble
+    assert "emr: " in waiting.trouble

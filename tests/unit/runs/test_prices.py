@@ -33,7 +33,7 @@ def test_every_figure_is_used_and_every_one_used_is_there() -> None:
     code = "".join(path.read_text() for path in Path(module.__file__).parents[1].rglob("*.py"))
     used = set(re.findall(r'"((?:prices|assumptions)\.[a-z0-9_]+)"', code))
     used |= {f"prices.lambda_gb_s_{architecture}" for architecture in ("x86_64", "arm64")}  # named by the worker's
-    used |= {f"prices.{engine}_hour" for engine in ("fargate", "emr-serverless", "emr", "glue", "microvm")}  # by name
+    used |= {f"prices.{engine}_hour" for engine in ("fargate", "emr-serverless", "emr", "glue")}  # by name
     used.add("prices.fargate_hour_arm64")  # by both
     used -= {"prices.toml"}
 

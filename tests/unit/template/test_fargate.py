@@ -10,15 +10,12 @@ import pytest
 from sparklet.aws.clients import AwsClients
 from sparklet.aws.containers import FargateTasks
 from sparklet.aws.engines import engines_of
-from sparklet.aws.microvms import log_group
 from sparklet.local.environment import resource
 from sparklet.local.local_template import load_template, parse_template
 from sparklet.settings import NAMES, engines, fanout_settings
-from sparklet.worker.microvm import PORT, TERMINATES_WITHIN_S, WARMS_UP_WITHIN_S
 from tests.unit.template.reading import as_list, functions, of_type, statements
 
 CLIENTS = AwsClients()
-IN_REGION = "arn:aws:lambda:eu-west-1"
 GIVEN = {
     "FargateCluster": "jobs",
     "FargateTaskDefinition": "arn:aws:ecs:eu-west-1:123456789012:task-definition/sparklet-shard:3",
@@ -163,7 +160,6 @@ def test_a_jobs_role_gets_what_the_worker_has_but_the_queue(template: dict[str, 
         ({"EmrServerlessApplicationId": "00f1", "EmrServerlessRoleArn": "arn:aws:iam::1:role/r"}, "emr-serverless"),
         ({"EmrClusterId": "j-1", "EngineSparkConf": '{"spark.executor.instances": "4"}'}, "emr"),
         ({"GlueJobName": "shards"}, "glue"),
-        ({"MicrovmImageArn": f"{IN_REGION}:123456789012:microvm-image:sparklet", "MicrovmRoleArn": "arn"}, "microvm"),
     ],
 )
 def test_parameters_name_an_engine(template: dict[str, Any], given: dict[str, str], name: str) -> None:
@@ -221,47 +217,6 @@ def test_the_longest_conf_fits_into_4_kb(template: dict[str, Any], function: str
     assert len(json.dumps(whole)) < 4096  # Lambda measures the JSON
 
 
-# --- MicroVMs ---
-
-
-def test_machines_fit_the_engine_and_their_program() -> None:
-    template = parse_template(resource("sam/microvm.yaml").read_text())
-    image = template["Resources"]["Image"]["Properties"]
-    group = template["Resources"]["MachineLogs"]["Properties"]["LogGroupName"]["Fn::Sub"]
-
-    assert image["Hooks"]["Port"] == PORT
-    assert image["Hooks"]["MicrovmHooks"].keys() == {
-        "Run",
-        "RunTimeoutInSeconds",
-        "Terminate",
-        "TerminateTimeoutInSeconds",
-    }
-    assert image["Hooks"]["MicrovmHooks"]["TerminateTimeoutInSeconds"] > TERMINATES_WITHIN_S
-    assert image["Hooks"]["MicrovmImageHooks"]["ReadyTimeoutInSeconds"] > WARMS_UP_WITHIN_S
-    assert group.replace("${ImageName}", "mine") == log_group(f"{IN_REGION}:123456789012:microvm-image:mine")
-    assert template["Outputs"]["ImageArn"]["Value"]["Fn::Sub"].endswith(":microvm-image:${ImageName}")
-
-
-def test_a_machine_may_do_what_a_task_may_and_end_itself() -> None:
-    machines = parse_template(resource("sam/microvm.yaml").read_text())
-    log, end, *work = machines["Resources"]["MachineRole"]["Properties"]["Policies"][0]["PolicyDocument"]["Statement"]
-
-    assert work == fargate()["Resources"]["TaskRole"]["Properties"]["Policies"][0]["PolicyDocument"]["Statement"]
-    assert log["Resource"] == {"Fn::GetAtt": ["MachineLogs", "Arn"]}
-    assert (end["Action"], end["Resource"]) == ("lambda:TerminateMicrovm", machines["Outputs"]["ImageArn"]["Value"])
-
-
-def test_the_checker_starts_machines_of_that_image_only(template: dict[str, Any]) -> None:
-    policy = template["Resources"]["MicrovmPolicy"]
-    start, connect, hand = policy["Properties"]["PolicyDocument"]["Statement"]
-
-    assert (policy["Condition"], policy["Properties"]["Roles"]) == ("HasMicrovm", [{"Ref": "CheckerRole"}])
-    assert start["Resource"] == {"Ref": "MicrovmImageArn"}
-    assert connect["Action"] == "lambda:PassNetworkConnector"
-    assert hand["Resource"] == {"Ref": "MicrovmRoleArn"}
-    assert hand["Condition"] == {"StringEquals": {"iam:PassedToService": "lambda.amazonaws.com"}}
-
-
 def test_functions_and_tasks_have_the_images_architecture(template: dict[str, Any]) -> None:
     of_functions = parse_template(resource("sam/functions.yaml").read_text())
     for each in (template, of_functions):
@@ -273,5 +228,3 @@ def test_functions_and_tasks_have_the_images_architecture(template: dict[str, An
     for task in of_type(tasks, "AWS::ECS::TaskDefinition").values():
         assert task["RuntimePlatform"]["CpuArchitecture"] == {"Fn::If": ["IsArm", "ARM64", "X86_64"]}
     assert tasks["Conditions"]["IsArm"] == {"Fn::Equals": [{"Ref": "Architecture"}, "arm64"]}
-    machine = parse_template(resource("sam/microvm.yaml").read_text())["Resources"]["Image"]["Properties"]
-    assert machine["CpuConfigurations"] == [{"Architecture": "ARM_64"}]  # there is no other
