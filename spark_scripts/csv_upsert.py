@@ -6,8 +6,8 @@ The table may be of Delta, Iceberg or Hudi. All shards of a run are merged at it
     python spark_scripts/csv_upsert.py --table hudi:people --input in.csv --param keys=id
 
 Parameters: ``keys``, columns, comma-separated (default ``id``); ``order_by``, a column: of several rows with one key
-the one with its greatest value wins (without it they are an error, for nobody could say which is right); ``schema``,
-in Spark's words (without it every column is text).
+the one with its greatest value wins, also over the table's (without it they are an error, for nobody could say which
+is right); ``schema``, in Spark's words (without it every column is text).
 """
 
 from sparklet.job import Job

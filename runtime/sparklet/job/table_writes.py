@@ -51,7 +51,8 @@ class TableWrites:
     ) -> int:
         """Replace the rows that have the same ``keys``, and add the others.
 
-        A key may come once, in all shards together, unless ``order_by`` names a column: then its greatest value wins.
+        A key may come once, in all shards together, unless ``order_by`` names a column: then its greatest value wins,
+        also over the row that the table holds.
         """
         more = {"merge_schema": merge_schema, "partition_by": partition_by, "keys": keys, "order_by": order_by}
         return self._write(df, table, "upsert", label, commit, **more)
@@ -66,7 +67,11 @@ class TableWrites:
         label: str | None = None,
         commit: str | None = None,
     ) -> int:
-        """Replace the partitions that the rows of all shards touch by these rows."""
+        """Replace the partitions that the rows of all shards touch by these rows.
+
+        A later commit of the run (a redrive's, say) replaces those that its own shards touch, and keeps there what the
+        run wrote before.
+        """
         more = {"merge_schema": merge_schema, "partition_by": partition_by}
         return self._write(df, table, "overwrite_partitions", label, commit, **more)
 

@@ -105,7 +105,7 @@ def test_shards_must_agree_on_what_they_do_to_a_table() -> None:
         plan({"identity": "i", "commit": 0}, [[(2, upsert), (4, other)]])
 
 
-def test_overwritten_partitions_are_those_of_all_commits() -> None:
+def test_a_later_commit_knows_what_the_run_wrote_before() -> None:
     table, other = Table("iceberg", "db.t"), Table("iceberg", "db.o")
     writes = [StagedWrite(shard, f"file:///{shard}", ()) for shard in range(3)]
     overwrites = [declaration(table, write, mode="overwrite_partitions") for write in writes]
@@ -115,4 +115,7 @@ def test_overwritten_partitions_are_those_of_all_commits() -> None:
         {"identity": "i", "commit": 1}, [[(0, overwrites[0]), (1, appends[1])], [(2, overwrites[2]), (2, appends[2])]]
     )
 
-    assert [(one.table, [write.shard for write in one.writes]) for one in planned] == [(table, [0, 2]), (other, [2])]
+    found = [
+        (one.table, [write.shard for write in one.writes], [write.shard for write in one.earlier]) for one in planned
+    ]
+    assert found == [(table, [2], [0]), (other, [2], [])]

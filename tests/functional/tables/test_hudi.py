@@ -3,7 +3,7 @@
 import json
 import os
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -158,6 +158,10 @@ def test_upserts_and_overwritten_partitions(table_jvm: WarmJvm, hudi: Lake) -> N
     twice = hudi.commit("run/commit-2", *merge.writes, **{**keyed, "order_by": None})
     overwrite = hudi.stage(0, rows_of(id=[9], day=["b"], version=[9]))
     replaced = hudi.commit("run/commit-3", overwrite, mode="overwrite_partitions", partition_by=("day",))
+    late = hudi.commit("run/commit-4", hudi.stage(7, rows_of(id=[2, 1], day=["a", "a"], version=[2, 4])), **keyed)
+    redriven = hudi.stage(1, rows_of(id=[8], day=["a"], version=[8]))
+    correction = hudi.stage(2, rows_of(id=[10], day=["b"], version=[10]))
+    both = replace(replaced, commit_id="run/commit-5", writes=(redriven,), earlier=(overwrite,))
     columns = "id", "day", "version"
 
     told = steps(
@@ -169,12 +173,21 @@ def test_upserts_and_overwritten_partitions(table_jvm: WarmJvm, hudi: Lake) -> N
         ("commit", replaced),
         ("commit", replaced),
         ("read", "hudi", hudi.table.place, "true", *columns),
+        ("commit", late),
+        ("read", "hudi", hudi.table.place, "true", *columns),
+        ("commit", replace(merge, commit_id="run/commit-6", earlier=late.writes, writes=late.writes, order_by=None)),
+        ("commit", replace(replaced, commit_id="another/commit-0", writes=(correction,))),
+        ("commit", both),
+        ("read", "hudi", hudi.table.place, "true", *columns),
     )
 
     assert sorted(told[2]) == [[1, "a", 1], [2, "a", 3], [3, "b", 1], [4, "b", 2]]
     assert "the key id=2 is twice in shard 0 and shard 1: pass order_by=" in told[3]
     assert [one["already"] for one in told[4:6]] == [False, True]
     assert sorted(told[6]) == [[1, "a", 1], [2, "a", 3], [9, "b", 9]]
+    assert sorted(told[8]) == [[1, "a", 4], [2, "a", 3], [9, "b", 9]], "the table's is greater"
+    assert "is twice in shard 7" in told[9]
+    assert sorted(told[12]) == [[8, "a", 8], [10, "b", 10]], "the redrive has left b alone"
 
 
 def test_the_same_in_s3(table_jvm: WarmJvm, in_s3: Lake) -> None:

@@ -79,6 +79,9 @@ def test_overwritten_days(iceberg: Lake) -> None:
     make(iceberg.commit("run/commit-0", write, mode="overwrite_partitions"))
 
     assert iceberg.rows("id") == [(2,), (11,), (12,), (13,)]
+    another = iceberg.stage(1, readings((21, at(1, 9))))
+    make(iceberg.commit("run/commit-1", another, mode="overwrite_partitions", earlier=(write,)))
+    assert iceberg.rows("id") == [(2,), (11,), (12,), (13,), (21,)]
 
 
 def test_overwritten_days_need_another_library(iceberg: Lake, monkeypatch: pytest.MonkeyPatch) -> None:

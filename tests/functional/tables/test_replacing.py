@@ -75,15 +75,28 @@ def test_a_key_twice_in_one_shard_is_refused_as_well(lake: Lake) -> None:
 
 
 def test_with_an_order_the_greatest_wins(lake: Lake) -> None:
-    lake.create(people((7, "old", 9)))
+    """Of the rows of all shards and the table's own, as ``jdbc_write`` does it: null is the least, the last wins."""
+    lake.create(people((5, "later", 9), (6, "no less", 5), (7, "old", 3), (8, "known", 1)))
+    lake.append(people((9, "null", None)))
     writes = [
-        lake.stage(0, people((7, "greatest", 5), (8, "a", None)), mode="upsert"),
-        lake.stage(1, people((7, "less", 4), (7, "null", None), (8, "b", -1)), mode="upsert"),
+        lake.stage(0, people((7, "greatest", 5), (10, "a", None), (5, "late", 8)), mode="upsert"),
+        lake.stage(1, people((7, "less", 4), (7, "null", None), (10, "b", -1)), mode="upsert"),
+        lake.stage(2, people((6, "same", 5), (8, "null", None), (9, "NULL", None)), mode="upsert"),
     ]
 
     make(lake.commit("run/commit-0", *writes, order_by="version", **KEYED))
 
-    assert lake.rows() == [(7, "greatest", 5), (8, "b", -1)]
+    new = [(9, "NULL", None), (10, "b", -1)]
+    assert lake.rows() == [(5, "later", 9), (6, "same", 5), (7, "greatest", 5), (8, "known", 1), *new]
+
+
+def test_an_order_that_is_new_to_the_table(lake: Lake) -> None:
+    lake.create(people((7, "old", 9)).drop_columns(["version"]))
+    write = lake.stage(0, people((7, "new", 5)), mode="upsert")
+
+    make(lake.commit("run/commit-0", write, order_by="version", merge_schema=True, **KEYED))
+
+    assert lake.rows() == [(7, "new", 5)]
 
 
 def test_a_null_in_a_key_is_refused(lake: Lake) -> None:
@@ -147,9 +160,33 @@ def test_a_redrive_keeps_what_the_run_wrote_before(lake: Lake) -> None:
     first = lake.stage(0, days((11, "mon")), mode="overwrite_partitions")
     make(lake.commit("run/commit-0", first, **OVERWRITE))
 
-    make(lake.commit("run/commit-1", first, lake.stage(1, days((12, "mon")), mode="overwrite_partitions"), **OVERWRITE))
+    second = lake.stage(1, days((12, "mon")), mode="overwrite_partitions")
+    make(lake.commit("run/commit-1", second, earlier=(first,), **OVERWRITE))
 
     assert lake.rows("id", "day") == [(11, "mon"), (12, "mon")]
+
+
+def test_a_redrive_touches_its_own_partitions_alone(lake: Lake) -> None:
+    """Another run has corrected what this run's first commit has written."""
+    lake.create(days((0, "sun")), by=["day"])
+    rows = days((1, "mon"), (3, None)), days((2, "tue"), (4, None)), days((100, "mon"))
+    first, redriven, correction = (lake.stage(n, part, mode="overwrite_partitions") for n, part in enumerate(rows))
+    make(lake.commit("run/commit-0", first, **OVERWRITE))
+    make(lake.commit("other/commit-0", correction, **OVERWRITE))
+
+    make(lake.commit("run/commit-1", redriven, earlier=(first,), **OVERWRITE))
+
+    assert lake.rows("id", "day") == [(0, "sun"), (2, "tue"), (3, None), (4, None), (100, "mon")]
+
+
+def test_a_key_of_two_commits_of_a_run_is_refused(lake: Lake) -> None:
+    first, second = (lake.stage(n, people((7, "x", n), (n, "y", n)), mode="upsert") for n in (1, 2))
+    make(lake.commit("run/commit-0", first, **KEYED))
+
+    with pytest.raises(TableError, match="the key id=7 is twice in shard 1 and shard 2: pass order_by="):
+        make(lake.commit("run/commit-1", second, earlier=(first,), **KEYED))
+
+    assert lake.rows() == [(1, "y", 1), (7, "x", 1)]
 
 
 def test_overwriting_makes_the_table(lake: Lake) -> None:

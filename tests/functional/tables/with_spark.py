@@ -28,11 +28,12 @@ from sparklet.job.tables.declaration import Commit, StagedWrite, Table
 
 def commit_of(document: dict[str, Any]) -> Commit:
     """A commit, from ``dataclasses.asdict``."""
-    writes = tuple(
-        StagedWrite(one["shard"], one["folder"], tuple(map(tuple, one["files"]))) for one in document["writes"]
+    writes, earlier = (
+        tuple(StagedWrite(one["shard"], one["folder"], tuple(map(tuple, one["files"]))) for one in document[name])
+        for name in ("writes", "earlier")
     )
     table, keys = Table(**document["table"]), tuple(document["keys"])
-    return Commit(**{**document, "table": table, "keys": keys, "writes": writes})
+    return Commit(**{**document, "table": table, "keys": keys, "writes": writes, "earlier": earlier})
 
 
 def raced(planned: Commit, spark: SparkSession) -> Any:

@@ -138,7 +138,6 @@ def _read_commit(uri: str) -> tuple[dict[str, Any], list[Declared]]:
 def plan(header: Mapping[str, Any], commits: Sequence[Sequence[Declared]]) -> list[Commit]:
     """The commits, one a table, of the last of a run's commit files; ``commits``: what is declared in each of them.
 
-    Partitions are overwritten with what all of these declare: one that is there by an earlier commit is the run's, too.
     TableError if shards want different things of a table.
     """
     declared: dict[Table, list[Declared]] = {}
@@ -146,11 +145,10 @@ def plan(header: Mapping[str, Any], commits: Sequence[Sequence[Declared]]) -> li
         declared.setdefault(write.table, []).append((shard, write))
     planned = []
     for table, writes in declared.items():
-        (first, model), mode = writes[0], writes[0][1].mode
-        if mode == "overwrite_partitions":
-            earlier = [one for commit in commits[:-1] for one in commit if one[1].table == table]
-            writes = earlier + writes
-        for shard, write in writes:
+        first, model = writes[0]
+        looks_back = model.mode == "overwrite_partitions" or (model.mode == "upsert" and model.order_by is None)
+        before = [one for commit in commits[:-1] for one in commit if looks_back and one[1].table == table]
+        for shard, write in before + writes:
             for name in SHARED:
                 if (got := getattr(write, name)) != (want := getattr(model, name)):
                     raise TableError(f"{table}: shard {shard} has {name}={got!r}, shard {first} {want!r}: pick one")
@@ -158,12 +156,17 @@ def plan(header: Mapping[str, Any], commits: Sequence[Sequence[Declared]]) -> li
             Commit(
                 f"{header['identity']}/commit-{header['commit']}",
                 table,
-                writes=tuple(StagedWrite(shard, write.folder, write.files) for shard, write in writes),
+                writes=_staged(writes),
                 fixed_at_s=header.get("fixed_at_s"),
+                earlier=_staged(before),
                 **{name: getattr(model, name) for name in SHARED},
             )
         )
     return planned
+
+
+def _staged(writes: Sequence[Declared]) -> tuple[StagedWrite, ...]:
+    return tuple(StagedWrite(shard, write.folder, write.files) for shard, write in writes)
 
 
 def open_table(table: Table, spark: Callable[[], SparkSession], warehouse: str | None) -> OpenTable:

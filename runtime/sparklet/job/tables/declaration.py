@@ -104,7 +104,8 @@ class Commit:
 
     ``fixed_at_s``: when its writes were fixed, in seconds since 1970; None: just now. ``warehouse``: names the catalog,
     unless the environment does. ``records``: those of a stream of which the rows are made, by chain; such a commit is
-    known by them, see ``chains``, which lie in ``chains_folder``.
+    known by them, see ``chains``, which lie in ``chains_folder``. ``earlier``: what the same run has committed before,
+    where the commit must know it: overwritten partitions keep these rows, and a key of theirs must not come again.
     """
 
     commit_id: str
@@ -120,6 +121,7 @@ class Commit:
     warehouse: str | None = None
     records: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     chains_folder: str = ""
+    earlier: tuple[StagedWrite, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ import time
 from collections.abc import Mapping, Sequence
 from datetime import date, datetime
 from decimal import Decimal
+from itertools import chain
 from typing import Any
 
 import pyarrow as pa
@@ -23,8 +24,10 @@ from sparklet.job.tables.files import (
     batches,
     delta_place,
     read_changes,
+    read_footers,
     read_rows,
     shard_name,
+    within,
 )
 
 MAX_BOUND_CHARACTERS = 64  # of a text's minimum and maximum in the log
@@ -134,22 +137,28 @@ class DeltaLakeTable:
             merge_schema=commit.merge_schema,
             commit_properties=properties,
         )
-        merge.when_matched_update_all().when_not_matched_insert_all().execute()
+        order, newer = (commit.order_by or "").replace("`", "``"), None
+        if commit.order_by in [field.name for field in self._table.schema().fields]:  # else it is null in all rows
+            newer = f"target.`{order}` IS NULL OR source.`{order}` >= target.`{order}`"
+        merge.when_matched_update_all(newer).when_not_matched_insert_all().execute()
 
     def _overwrite(
         self, commit: Commit, staged: Sequence[StagedFile], schema: Any, partition_by: list[str], properties: Any
     ) -> None:
-        """Replace the partitions of the staged rows by these."""
+        """Replace the partitions of the staged rows by these, and by those that the run wrote there before."""
         if not partition_by:
             raise TableError(f"{commit.table} has no partitions that could be overwritten")
-        read = (batch for group in batches(staged) for batch in read_rows(group, schema).to_batches())
+        touched = read_rows(staged, schema, partition_by).group_by(partition_by).aggregate([])
+        fresh = (read_rows(group, schema) for group in batches(staged))
+        before = (within(read_rows(group, schema), touched) for group in batches(read_footers(commit.earlier)))
+        read = (batch for part in chain(fresh, before) for batch in part.to_batches())
         rows = pa.RecordBatchReader.from_batches(schema, read)
         if self._table is None:
             self._write(rows, "error", partition_by, properties)
             return
-        values = read_rows(staged, schema, partition_by).group_by(partition_by).aggregate([]).to_pylist()
-        touched = (" AND ".join(f"`{name}` {_equals(value)}" for name, value in row.items()) for row in values)
-        predicate = " OR ".join(f"({each})" for each in touched)
+        values = touched.to_pylist()
+        each = (" AND ".join(f"`{name}` {_equals(value)}" for name, value in row.items()) for row in values)
+        predicate = " OR ".join(f"({one})" for one in each)
         grown = {"schema_mode": "merge"} if commit.merge_schema else {}
         self._write(rows, "overwrite", partition_by, properties, predicate=predicate, **grown)
 

@@ -106,6 +106,8 @@ def agreed_schema(commit: Commit, staged: Sequence[StagedFile], table: Any | Non
     TableError, naming shard and column, if a column has another type than in the table or in another shard, or if only
     some files have it and ``merge_schema`` is off.
     """
+    if commit.mode == "overwrite_partitions":  # which writes the earlier files' rows again
+        staged = [*staged, *read_footers(commit.earlier)]
     fields = {} if table is None else {field.name: field for field in table}
     origin = dict.fromkeys(fields, f"the table {commit.table}")
     grows = table is None or commit.merge_schema
@@ -223,7 +225,8 @@ def shard_name(number: int) -> str:
 def read_changes(commit: Commit, staged: Sequence[StagedFile], schema: Any) -> Any:
     """The staged rows as a pyarrow.Table; of several with one key the one whose ``order_by`` is the greatest.
 
-    Raises TableError, naming key and shards, if a key is there twice without ``order_by``, or if a part of it is null.
+    Raises TableError, naming key and shards, if a key is in the whole run twice without ``order_by``, or if a part of
+    it is null.
     """
     if missing := [name for name in (*commit.keys, commit.order_by) if name and name not in schema.names]:
         raise TableError(f"{commit.table}: keys or order_by name {missing[0]!r}, which no shard has")
@@ -231,10 +234,11 @@ def read_changes(commit: Commit, staged: Sequence[StagedFile], schema: Any) -> A
     for name in commit.keys:
         if nulls := rows[name].null_count:
             raise TableError(f"{commit.table}: the key {name!r} is null in {nulls} rows: leave them out, or fill it")
-    shards = pa.array([file.shard for file in staged for _ in range(file.rows)], pa.int32())
     keys = list(commit.keys)
-    found = rows.select(keys).append_column(SHARD, shards).append_column(POSITION, pa.array(range(len(rows))))
     if commit.order_by is None:
+        whole_run = [*staged, *read_footers(commit.earlier)]
+        shards = pa.array([file.shard for file in whole_run for _ in range(file.rows)], pa.int32())
+        found = read_rows(whole_run, schema, keys).append_column(SHARD, shards)
         counted = found.group_by(keys).aggregate([(SHARD, "count"), (SHARD, "distinct")])
         twice = counted.filter(compute.greater(counted[f"{SHARD}_count"], 1)).slice(0, 1).to_pylist()
         if twice:
@@ -242,6 +246,7 @@ def read_changes(commit: Commit, staged: Sequence[StagedFile], schema: Any) -> A
             where = " and ".join(map(shard_name, sorted(twice[0][f"{SHARD}_distinct"])))
             raise TableError(f"{commit.table}: the key {key} is twice in {where}: pass order_by=, the greatest wins")
         return rows
+    found = rows.select(keys).append_column(POSITION, pa.array(range(len(rows))))
     order = pa.table({"given": rows[commit.order_by].is_valid(), "order": rows[commit.order_by], "at": found[POSITION]})
     by = [(name, "ascending") for name in order.column_names]  # so a null is the least
     found = found.take(compute.sort_indices(order, sort_keys=by))
@@ -256,3 +261,22 @@ def without(rows: Any, keys: Sequence[str], changes: Any) -> Any:
     found = rows.select(names).append_column(POSITION, pa.array(range(len(rows))))
     kept = found.join(changes.select(names).cast(targets), keys=names, join_type="left anti")
     return rows if len(kept) == len(rows) else rows.take(kept[POSITION].sort())
+
+
+def not_older(changes: Any, commit: Commit, rows: Any) -> Any:
+    """The changes without those whose key has a row of the table with a greater ``order_by``; a null is the least."""
+    there = pa.table({**{name: rows[name] for name in commit.keys}, POSITION: rows[commit.order_by]})
+    found = changes.select([*commit.keys, commit.order_by]).join(there, keys=list(commit.keys), join_type="inner")
+    is_greater = compute.fill_null(compute.greater(found[POSITION], found[commit.order_by]), True)
+    older = found.filter(compute.and_(compute.is_valid(found[POSITION]), is_greater))
+    return without(changes, commit.keys, older)
+
+
+def within(rows: Any, values: Any) -> Any:
+    """The rows that have in the columns of ``values`` one of its rows; null is a value."""
+    names = values.column_names
+    wanted = values.append_column(POSITION, pa.array([-1] * len(values), pa.int64()))
+    found = rows.select(names).append_column(POSITION, pa.array(range(len(rows)), pa.int64()))
+    groups = pa.concat_tables([wanted, found]).group_by(names).aggregate([(POSITION, "min"), (POSITION, "list")])
+    positions = compute.list_flatten(groups.filter(compute.less(groups[f"{POSITION}_min"], 0))[f"{POSITION}_list"])
+    return rows.take(positions.filter(compute.greater_equal(positions, 0)).sort())

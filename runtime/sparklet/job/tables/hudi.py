@@ -29,7 +29,7 @@ from sparklet.job.errors import CommitConflictError, TableError
 from sparklet.job.session import hadoop_path
 from sparklet.job.tables.chains import CHAIN
 from sparklet.job.tables.declaration import Commit
-from sparklet.job.tables.files import StagedFile, agreed_schema, read_changes
+from sparklet.job.tables.files import StagedFile, agreed_schema, read_changes, read_footers
 from sparklet.job.tables.lease import lease
 
 COMMIT_ID, MAKER, CHAINS = "sparklet.commit-id", "sparklet.maker", "sparklet.chains"
@@ -75,7 +75,7 @@ class HudiTable:
     def write(self, commit: Commit, staged: Sequence[StagedFile], names: Mapping[str, int]) -> str:
         """Write the files' rows in one instant; see ``OpenTable``."""
         with lease(f"{self._uri}/_sparklet_lease"):
-            table, columns = self._metadata(), None
+            table, columns, frame, by = self._metadata(), None, None, list(commit.partition_by)
             self._seen = set(_instants(table))
             told = {COMMIT_ID: commit.commit_id}
             if commit.records:
@@ -93,8 +93,9 @@ class HudiTable:
                 frame = self._spark.read.format("hudi").load(self._uri)
                 frame = frame.drop(*(name for name in frame.columns if name.startswith("_hoodie_")))
                 columns = to_arrow_schema(frame.schema) if frame.columns else None  # made, but its writer was killed
+                by = [str(name) for name in table.getTableConfig().getPartitionFields().orElse(None) or ()]
             schema = agreed_schema(commit, staged, columns)
-            rows = self._rows(commit, staged, schema)
+            rows = self._rows(commit, staged, schema, frame, by)
             self._load_early()
             if not any(_instants(table).values()):
                 self._save(rows.limit(0), {**_options(commit, table), OPERATION: "bulk_insert"})
@@ -152,18 +153,33 @@ class HudiTable:
     def _new(self) -> dict[str, bool]:
         return {time: state for time, state in _instants(self._metadata()).items() if time not in self._seen}
 
-    def _rows(self, commit: Commit, staged: Sequence[StagedFile], schema: Any) -> Any:
-        """The staged rows as a DataFrame, of several with one key the one whose ``order_by`` is the greatest."""
-        files = [file.uri for file in staged if file.rows]
-        rows = self._spark.read.schema(from_arrow_schema(schema)).parquet(*files)
+    def _rows(
+        self, commit: Commit, staged: Sequence[StagedFile], schema: Any, there: Any | None, by: Sequence[str]
+    ) -> Any:
+        """The staged rows as a DataFrame, as the other formats write them; ``there``: the table's."""
+        rows = self._read(staged, schema)
         if commit.mode == "upsert":
             named = [name for name in (*commit.keys, commit.order_by) if name]
             read_changes(commit, staged, schema.empty_table().select(named).schema)  # an error if a key is there twice
+        if commit.mode == "overwrite_partitions" and (earlier := read_footers(commit.earlier)):
+            touched, before = rows.select(*by).distinct(), self._read(earlier, schema)
+            same = [before[name].eqNullSafe(touched[name]) for name in by]
+            return rows.union(before.join(touched, same, "left_semi") if by else before)
         if commit.order_by is None:
             return rows
         window = Window.partitionBy(*commit.keys).orderBy(functions.desc_nulls_last(commit.order_by))
         number = functions.row_number().over(window)
-        return rows.withColumn("_sparklet_row", number).where("_sparklet_row = 1").drop("_sparklet_row")
+        newest = rows.withColumn("_sparklet_row", number).where("_sparklet_row = 1").drop("_sparklet_row")
+        if there is None or commit.order_by not in there.columns:
+            return newest
+        old, new = there[commit.order_by], newest[commit.order_by]
+        is_older = functions.coalesce(old > new, old.isNotNull())
+        same = [there[name] == newest[name] for name in commit.keys]
+        return newest.join(there, [*same, is_older], "left_anti")
+
+    def _read(self, staged: Sequence[StagedFile], schema: Any) -> Any:
+        files = [file.uri for file in staged if file.rows]
+        return self._spark.read.schema(from_arrow_schema(schema)).parquet(*files)
 
     def _metadata(self) -> Any | None:
         """Hudi's view of the table; None if there is none."""

@@ -27,7 +27,16 @@ from sparklet.job.catalogs import ICEBERG_CATALOG, catalog_properties
 from sparklet.job.errors import CommitConflictError, TableError
 from sparklet.job.session import s3_environment
 from sparklet.job.tables.declaration import CHANGES, Commit
-from sparklet.job.tables.files import StagedFile, agreed_schema, batches, read_changes, read_rows, without
+from sparklet.job.tables.files import (
+    StagedFile,
+    agreed_schema,
+    batches,
+    not_older,
+    read_changes,
+    read_footers,
+    read_rows,
+    without,
+)
 
 Replaced = tuple[list[DataFile], list[DataFile]]  # the new files, and those that are no longer in the table
 LOOK_AGAIN = (
@@ -164,13 +173,17 @@ def _upserted(transaction: Transaction, commit: Commit, staged: Sequence[StagedF
     """Files with the changes and with what stays beside them, and the files that these replace."""
     table, metadata = transaction._table, transaction.table_metadata
     changes = read_changes(commit, staged, _arrow_schema(metadata))
-    added, removed = _new_files(transaction, changes), []
     at_least, at_most, near = cast(Any, GreaterThanOrEqual), cast(Any, LessThanOrEqual), cast(Any, AlwaysTrue())
-    for name in commit.keys if added else ():
+    for name in commit.keys:
         least, greatest = pc.min_max(changes[name]).as_py().values()
         near = And(near, at_least(name, least), at_most(name, greatest))
-    for task in table.scan(row_filter=near).plan_files() if added else ():
-        rows = io.ArrowScan(metadata, table.io, metadata.schema(), AlwaysTrue()).to_table([task])
+    tasks = list(table.scan(row_filter=near).plan_files())
+    for task in tasks if commit.order_by else ():
+        columns = metadata.schema().select(*commit.keys, str(commit.order_by))
+        changes = not_older(changes, commit, _read_task(metadata, table, task, columns))
+    added, removed = _new_files(transaction, changes), []
+    for task in tasks if added else ():
+        rows = _read_task(metadata, table, task, metadata.schema())
         kept = without(rows, commit.keys, changes)
         if len(kept) < len(rows):
             removed.append(task.file)
@@ -178,13 +191,21 @@ def _upserted(transaction: Transaction, commit: Commit, staged: Sequence[StagedF
     return added, removed
 
 
+def _read_task(metadata: Any, table: Table, task: Any, columns: Any) -> Any:
+    return io.ArrowScan(metadata, table.io, columns, AlwaysTrue()).to_table([task])
+
+
 def _overwritten(transaction: Transaction, commit: Commit, staged: Sequence[StagedFile]) -> Replaced:
-    """Files with the staged rows, and all files of their partitions."""
+    """Files with the staged rows and the run's earlier ones in their partitions, and all files of these."""
     metadata = transaction.table_metadata
     if metadata.spec().is_unpartitioned():
         raise TableError(f"{commit.table} has no partitions that could be overwritten")
     added = [file for group in batches(staged) for file in _new_files(transaction, _rows(metadata, group))]
     partitions, removed = {file.partition for file in added}, []
+    for group in batches(read_footers(commit.earlier)):
+        for part in io._determine_partitions(metadata.spec(), metadata.schema(), _rows(metadata, group)):
+            if part.partition_key.partition in partitions:
+                added += _new_files(transaction, part.arrow_table_partition)
     for task in transaction._table.scan().plan_files():
         if task.file.spec_id != metadata.default_spec_id:
             raise TableError(f"{commit.table} has files of an earlier partitioning: rewrite them, then overwrite again")
