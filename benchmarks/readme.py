@@ -1,7 +1,10 @@
 """The README's table of speed, from the results: what it says is what was measured, or it is not said."""
 
 from collections.abc import Iterable, Mapping, Sequence
+from textwrap import fill
 from typing import Any
+
+from benchmarks.repeats import ratios
 
 BEGIN, END = "<!-- speed: written by benchmarks.report -->", "<!-- speed: end -->"
 SPARKLET, PLAIN, WITHOUT_SPARK = "sparklet", "plain", "duckdb"
@@ -12,7 +15,7 @@ EVENTS: Mapping[str, Sequence[Key]] = {
     "first event of a worker: ten numbers summed up": [("starts", "cold, hello")],
     "first event of a worker: CSV → Parquet": [("starts", "cold, csv_to_parquet"), ("quick", "cold")],
     "first event of a rehearsed worker, stopped and gone on: CSV → Parquet": [("restored", "restored, csv_to_parquet")],
-    "further event: CSV → Parquet": [("starts", "warm, csv_to_parquet"), ("quick", "warm")],
+    "further event: CSV → Parquet": [("warm_share", "warm, csv_to_parquet"), ("quick", "warm")],
     "further event: append to a Delta table": [("starts", "warm, delta_append")],
     "further event: append to an Iceberg table": [("starts", "warm, iceberg_append")],
     "further event: append to a Hudi table": [("starts", "warm, hudi_append")],
@@ -44,32 +47,33 @@ def speed(results: Iterable[Mapping[str, Any]]) -> str:
         for place in places:
             if place in known:
                 fact, case = known[place]
-                lines.append(f"| {event} | {_cells(case)} |")
+                lines.append(f"| {event} | {_maker(fact)} | {_cells(case, place[1])} |")
                 facts.append(fact)
                 break
     if not lines:
         return "Nothing was measured yet.\n"
-    told = ["| | Sparklet | `spark-submit` | less time | less CPU |", "|---|---|---|---|---|", *lines, ""]
+    told = ["| | on | Sparklet | `spark-submit` | less time | less CPU |", f"|{'---|' * 6}", *lines, ""]
     told += [_circumstances(facts)]
     if SIZED in known:
         told += _without_spark(known[SIZED][1])
     return "\n".join(told) + "\n"
 
 
-def _cells(case: Mapping[str, Any]) -> str:
-    ours, theirs = case[SPARKLET], case[PLAIN]
-    return " | ".join(
-        [
-            *(f"{each['wall_s']:.3g} s" for each in (ours, theirs)),
-            *(f"{theirs[key] / ours[key]:.1f}×" for key in ("wall_s", "cpu_s")),
-        ]
-    )
+def _cells(case: Mapping[str, Any], name: str) -> str:
+    seconds = (f"{case[side]['wall_s']:.3g} s" for side in (SPARKLET, PLAIN))
+    return " | ".join([*seconds, *(str(ratios(case, what, name)) for what in ("wall", "cpu"))])
+
+
+def _maker(facts: Mapping[str, Any]) -> str:
+    """AMD or Intel."""
+    return str(facts["machine"]["cpu"].partition("(")[0].split()[0])
 
 
 def _circumstances(facts: Sequence[Mapping[str, Any]]) -> str:
     days = sorted({fact["measured"][:10] for fact in facts})
-    machines = sorted({f"{fact['machine']['cores']} cores of an {fact['machine']['cpu']}" for fact in facts})
-    return f"Medians; {', '.join(machines)}, {' to '.join(dict.fromkeys((days[0], days[-1])))}."
+    machines = sorted({f"{fact['machine']['cores']} cores of {fact['machine']['cpu']}" for fact in facts})
+    when = " to ".join(dict.fromkeys((days[0], days[-1])))
+    return fill(f"Seconds, and ratios without a range, are medians of one run: {' or '.join(machines)}, {when}.", 120)
 
 
 def _without_spark(case: Mapping[str, Any]) -> list[str]:
@@ -77,4 +81,6 @@ def _without_spark(case: Mapping[str, Any]) -> list[str]:
     if WITHOUT_SPARK not in case:
         return []
     ours_s, theirs_s = (case[side]["wall_s"] for side in (SPARKLET, WITHOUT_SPARK))
-    return [f"A CSV of 128 MB filtered and grouped: {ours_s:.3g} s in a warm worker, {theirs_s:.3g} s in DuckDB."]
+    return [
+        f"A CSV of 128 MB filtered and grouped, one run: {ours_s:.3g} s in a warm worker, {theirs_s:.3g} s in DuckDB."
+    ]

@@ -12,6 +12,7 @@ from textwrap import fill
 from typing import Any
 
 from benchmarks.readme import with_speed
+from benchmarks.repeats import Ratios, ratios
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "benchmarks" / "results"
@@ -45,10 +46,12 @@ COLUMNS = ("case", "side", "s", "99 %", "CPU s", "peak MB", "runs", "times Spark
 
 HEAD = """# Benchmarks
 
-`python -m benchmarks.report` writes this page from `benchmarks/results/*.json`, which hold every run; `make bench`
-measures everything again. Each script answers one question and compares its sides in one interleaved run on one
-machine. Figures are medians. A ratio is the rival's median divided by Sparklet's. Ratios say more than seconds, and
-those of CPU time are the steadier ones.
+`python -m benchmarks.report` writes this page from `benchmarks/results/*.json`, which hold the last run of each
+script; `make bench` measures everything again. Each script answers one question and compares its sides in one
+interleaved run on one machine. Figures are medians of what that run measured, as often as the column *runs* says, so
+those of a 1 are no more than an example; another run differs, by up to a third. A ratio is the rival's median divided
+by Sparklet's. Ratios say more than seconds, and those of CPU time are the steadier ones. A `+` behind a commit: with
+changes that were not committed.
 
 How starts are measured: both sides have the same jars, Java, Python, script and data, all in the page cache. A rival is
 a fresh process for each event. The worker is behind AWS's runtime interface emulator and fetches its script from a
@@ -95,21 +98,26 @@ def _goals(results: list[dict[str, Any]]) -> str:
     lines = [
         "## Targets and what was reached",
         "",
+        "A ratio without a number of runs is of one run.",
+        "",
         "| | time: target | reached | CPU: target | reached |",
         "|---|---|---|---|---|",
     ]
     for name, target in TARGETS.items():
-        ratios = cases.get(name, {}).get("ratios", {})
-        cells = [cell for what in ("wall", "cpu") for cell in _goal(target.get(what), ratios.get(what))]
+        found = [(what, ratios(cases[name], what) if name in cases else None) for what in ("wall", "cpu")]
+        cells = [cell for what, reached in found for cell in _goal(target.get(what), reached)]
         lines.append(f"| {name} | " + " | ".join(cells) + " |")
     return "\n".join(lines)
 
 
-def _goal(target: float | None, reached: float | None) -> tuple[str, str]:
+def _goal(target: float | None, reached: Ratios | None) -> tuple[str, str]:
+    """Reached is what every run reached."""
     aim = f"≥ {target:g}×" if target else ""
     if reached is None:
         return aim, "not measured"
-    return aim, f"{reached:.1f}×" if reached >= (target or 0) else f"**{reached:.1f}×, missed**"
+    if reached.least >= (target or 0):
+        return aim, str(reached)
+    return aim, f"**{reached}, missed**" if reached.most < (target or 0) else f"**{reached}, missed by some**"
 
 
 def _section(found: Mapping[str, Any], draw: Draw, usual: Sequence[str]) -> Iterator[str]:

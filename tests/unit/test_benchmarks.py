@@ -19,6 +19,7 @@ from benchmarks.facts import ROOT
 from benchmarks.map import overheads_ms
 from benchmarks.process_tree import MemoryPeak
 from benchmarks.readme import with_speed
+from benchmarks.repeats import ratios
 from benchmarks.report import PAGE, README, committed, page
 from benchmarks.rivals import SparkSubmit, parameters
 from benchmarks.workload import NAMES, ROWS, Job, WrongOutputError, check_groups, jobs, sales
@@ -222,3 +223,13 @@ def test_the_readmes_figures_are_those_of_the_results() -> None:
     text = README.read_text()
 
     assert with_speed(text, committed()) == text
+
+
+def test_the_best_of_many_runs_is_no_figure() -> None:
+    case = {"case": "warm, csv_to_parquet", **{side: {"wall_s": 1.0, "cpu_s": 1.0} for side in ("sparklet", "plain")}}
+
+    several, one = ratios(case, "wall"), ratios({**case, "case": "measured once"}, "wall")
+
+    assert several.least < several.most
+    assert f"{several.least:.1f} to {several.most:.1f}×" in str(several)
+    assert str(one) == "1.0×"
