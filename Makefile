@@ -26,7 +26,7 @@ demo: venv ## The real NYC flights of 2013 through the whole path, checked indep
 		$(if $(DAYS),--days $(DAYS)) $(if $(EACH),--each $(EACH)) $(if $(DISPATCH_MODE),--dispatch-mode $(DISPATCH_MODE)) \
 		$(if $(TABLE),--table $(TABLE)) $(if $(ROUTE),--route $(ROUTE))
 
-test: check pytest ## check, then every test; ARGS goes to pytest
+test: check pytest ## check, then the tests but those of image, templates and campaigns; ARGS goes to pytest
 
 # Three at a time: half of the time tests wait for processes and deadlines. A file's tests stay together, they share a
 # stand-in. In the order of their names: the long ones of contract and functional come first, the short ones of unit last.

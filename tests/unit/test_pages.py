@@ -5,6 +5,9 @@ from pathlib import Path
 
 import pytest
 
+from sparklet.job import errors
+from sparklet.worker.executor import PERMANENT_CAUSES
+
 ROOT = Path(__file__).parents[2]
 PAGES = [
     ROOT / "README.md",
@@ -42,3 +45,12 @@ def test_every_page_that_code_and_templates_name_is_there() -> None:
 
     assert named
     assert not [each for each in sorted(named) if not (ROOT / each).is_file()]
+
+
+def test_every_cause_that_a_script_can_meet_is_explained() -> None:
+    """What is not retried, and what Sparklet raises within a script."""
+    raised = {name for name, value in vars(errors).items() if isinstance(value, type)} - {"SparkletError"}
+
+    page = (ROOT / "docs" / "guide" / "failures.md").read_text()
+
+    assert sorted(name for name in raised | PERMANENT_CAUSES if f"`{name}" not in page) == []

@@ -1,4 +1,4 @@
-"""Every example script gives the same result under both runners and on a real Spark cluster.
+"""Every example script that writes files gives the same result under both runners and on a real Spark cluster.
 
 What a script wrote is read back by libraries that know nothing of Spark. On the cluster Python sees no installed
 package: pyspark comes from Spark, ``sparklet.job`` from its zip.
