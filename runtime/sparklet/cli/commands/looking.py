@@ -58,7 +58,7 @@ def status(
     ] = "",
     shards: Annotated[bool, typer.Option("--shards", help="List every shard too.")] = False,
     compare: Annotated[
-        bool, typer.Option("--verify", help="Compare ledger, manifest and output in the bucket: lists the whole output.")
+        bool, typer.Option("--verify", help="Compare ledger, manifest and output in the bucket: lists all of it.")
     ] = False,
     prices: Prices = None,
 ) -> None:
