@@ -7,6 +7,8 @@ from typing import Any
 import pytest
 
 from sparklet.aws.dynamodb import OPEN_INDEX
+from sparklet.aws.spark_jobs import LOGS
+from sparklet.model import RunOptions
 from tests.unit.template.reading import ROLES, as_list, of_type, statements
 
 # --- what lasts ---
@@ -43,6 +45,16 @@ def test_a_custom_key_encrypts_everything_for_every_role(template: dict[str, Any
     assert policy["Roles"] == [{"Ref": role} for role in (*ROLES, "MapMachineRole")]
     (statement,) = policy["PolicyDocument"]["Statement"]
     assert statement["Action"] == ["kms:Decrypt", "kms:GenerateDataKey"]
+
+
+def test_what_attempts_and_engines_leave_expires(template: dict[str, Any]) -> None:
+    rules = template["Resources"]["Bucket"]["Properties"]["LifecycleConfiguration"]["Rules"]
+    days = {rule["Prefix"]: rule["ExpirationInDays"] for rule in rules if "Prefix" in rule}
+
+    assert days.keys() == {"functions/", "staged/", f"{LOGS}/"}
+    assert days[f"{LOGS}/"] == {"Ref": "LogRetentionDays"}
+    # A redrive publishes what a winner staged, perhaps weeks after the run has failed.
+    assert days["staged/"] * 86_400 > 9 * RunOptions().time_limit_s
 
 
 def test_a_custom_bucket_replaces_the_stacks_everywhere(template: dict[str, Any]) -> None:
