@@ -61,7 +61,7 @@ def grants(role: str, statement: Mapping[str, Any]) -> Iterator[Grant]:
         raise ValueError(f"{role}: a statement that this reader does not know: {dict(statement)}")
     choices: list[tuple[tuple[str, str], ...]] = [()]
     for operator, condition in statement.get("Condition", {}).items():
-        if operator == "ForAllValues:StringLike":
+        if operator.startswith("ForAllValues:"):
             continue  # of keys that are lists, which the stand-in checks, but does not record
         if operator not in OPERATORS:
             raise ValueError(f"{role}: a condition that this reader does not know: {operator}")

@@ -1,11 +1,11 @@
 """ministack with policies enforced and every decision written down: who asked for which action on what.
 
 Started with the file that takes the records, a JSON line each. The stand-in derives action and resource from any
-request, whoever sends it: botocore, the JVM's S3A, a service on a role's behalf. In four things it is brought nearer
-to AWS: batches of messages are authorized as the action on one; Glue's requests are on the catalog and the database; a
-missing key is a 404 only for who may list it (by its name as the prefix, as S3 seems to ask), and a 403 for anybody
-else; and though it answers over plain HTTP it takes requests for TLS, so that the policies which refuse anything else
-are deployed as they are.
+request, whoever sends it: botocore, the JVM's S3A, a service on a role's behalf. In five things it is brought nearer
+to AWS: batches of messages are authorized as the action on one; Glue's requests are on the catalog and the database;
+a request on one item of DynamoDB's has its leading key; a missing key is a 404 only for who may list it (by its name as
+the prefix, as S3 seems to ask), and a 403 for anybody else; and though it answers over plain HTTP it takes requests for
+TLS, so that the policies which refuse anything else are deployed as they are.
 """
 
 import json
@@ -14,9 +14,10 @@ import threading
 from typing import Any
 
 from ministack import app
-from ministack.core import iam_evaluator
+from ministack.core import iam_actions, iam_evaluator
 from ministack.services import s3
 
+_dynamodb_keys = iam_actions.dynamodb_service_context
 BATCHES = {
     "sqs:SendMessageBatch": "sqs:SendMessage",
     "sqs:DeleteMessageBatch": "sqs:DeleteMessage",
@@ -68,8 +69,16 @@ class Recorder:
         return refusal
 
 
+def with_leading_key(body: bytes) -> dict[str, Any]:
+    """The condition keys of a request to DynamoDB; of one that names an item its leading key, too."""
+    key = json.loads(body or b"{}").get("Key")
+    leading = {"dynamodb:leadingkeys": [key["pk"]["S"]]} if key else {}
+    return {**_dynamodb_keys(body), **leading}
+
+
 def main() -> None:
     """Serve until the process is ended."""
+    iam_actions.dynamodb_service_context = with_leading_key
     recorder, pin = Recorder(sys.argv.pop(1)), app.pin_request_origin
     iam_evaluator.evaluate, iam_evaluator.enforce = recorder.evaluate, recorder.enforce
     app.pin_request_origin = lambda source_ip, _secure: pin(source_ip, True)

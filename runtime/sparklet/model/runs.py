@@ -1,5 +1,6 @@
 """What all shards of a run share."""
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -7,6 +8,7 @@ from typing import Any
 
 from sparklet.errors import ScriptNotAllowedError
 from sparklet.model.options import Access, RunOptions
+from sparklet.model.shards import ANSWERS, WRITES
 
 
 class RunState(StrEnum):
@@ -42,9 +44,13 @@ class ScriptRef:
     py_files: tuple[str, ...] = ()  # copies, in the order given
 
 
+BY_WORKERS = re.compile(rf"s3://[^/]+/runs/.*/({ANSWERS}|{WRITES})")
+"""What workers may write below ``runs/``: a script could plant another one there."""
+
+
 def check_script(uri: str, prefixes: tuple[str, ...]) -> None:
     """Refuse a script, with ScriptNotAllowedError, that an event may not choose: it lies under none of ``prefixes``."""
-    if not uri.startswith(prefixes) or "/../" in uri:
+    if not uri.startswith(prefixes) or "/../" in uri or BY_WORKERS.match(uri):
         allowed = ", ".join(prefixes) or "none is set"
         raise ScriptNotAllowedError(f"{uri} is outside the prefixes that SPARKLET_SCRIPT_PREFIXES allows: {allowed}")
 

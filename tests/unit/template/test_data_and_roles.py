@@ -2,11 +2,14 @@
 
 import json
 import re
+from fnmatch import fnmatchcase
 from typing import Any
 
 import pytest
 
 from sparklet.aws.dynamodb import OPEN_INDEX
+from sparklet.aws.dynamodb.items import RUNS_PARTITION, part_key, run_key, shard_key, tombstone_key
+from sparklet.aws.dynamodb.tasks import task_key
 from sparklet.aws.spark_jobs import LOGS
 from sparklet.model import RunOptions
 from tests.unit.template.reading import ROLES, as_list, of_type, statements
@@ -160,6 +163,24 @@ def test_few_roles_may_enter_shards_or_send_messages(
     ]
     given_up = {"Fn::GetAtt": ["DeadLetterQueue", "Arn"]}  # batches of a stream
     assert worker_sends == [given_up, given_up]
+@pytest.mark.parametrize("role", ["WorkerRole", "EngineWorkerPolicy"])
+def test_workers_change_shards_and_tasks_but_no_run(template: dict[str, Any], role: str) -> None:
+    """A script has the worker's rights: it could give another run a script of its own."""
+    of_engines = template["Resources"]["EngineWorkerPolicy"]["Properties"]["PolicyDocument"]["Statement"]
+    every = of_engines if role == "EngineWorkerPolicy" else statements(template, role)
+    [update] = [s for s in every if "dynamodb:UpdateItem" in as_list(s.get("Action", ""))]
+    refused = update["Condition"]["ForAllValues:StringNotLike"]["dynamodb:LeadingKeys"]
+
+    def may(key: Any) -> bool:
+        return not any(fnmatchcase(key["pk"]["S"], pattern) for pattern in refused)
+
+    run = "nightly-meta"
+    assert may(shard_key(run, 7)) and may(shard_key(run, 3_000_000)) and may(task_key("t1"))
+    assert may({"pk": {"S": "connections#jdbc:postgresql://host/meta"}})
+    assert not any(may(key) for key in (run_key(run), part_key(run, 0), tombstone_key(run)))
+    assert not may({"pk": {"S": RUNS_PARTITION}})
+
+
 
 
 def test_only_readers_of_inputs_may_use_the_named_roles(template: dict[str, Any]) -> None:

@@ -73,7 +73,12 @@ def test_a_direct_event_may_choose_an_allowed_script(bench: Bench) -> None:
 
 
 @pytest.mark.parametrize(
-    "uri", ["s3://elsewhere/x.py", f"s3://{BUCKET}/other/x.py", f"s3://{BUCKET}/scripts/../x.py", "/etc/x.py"]
+    "uri",
+    [
+        *("s3://elsewhere/x.py", f"s3://{BUCKET}/other/x.py", f"s3://{BUCKET}/scripts/../x.py", "/etc/x.py"),
+        # where the worker's role, and with it every script, may write
+        *(f"s3://{BUCKET}/runs/r/answers/x.py", f"s3://{BUCKET}/runs/r/more/writes/script/x.py"),
+    ],
 )
 def test_a_script_outside_the_allowed_prefixes_is_refused(bench: Bench, uri: str) -> None:
     outcome = one(bench, {"sparklet": {"script": uri}})
