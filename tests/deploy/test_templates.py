@@ -12,6 +12,8 @@ from sparklet.local.local_template import Template
 from tests.deploy.policies import as_list
 from tests.deploy.templates import PATHS, expanded, of_type, resolved, source, statements
 
+# Services that take no role of another account (iam:PassRole), and of which AWS does not say that they name a source.
+WITHOUT_SOURCE = {"lambda.amazonaws.com", "apigateway.amazonaws.com"}
 INTERFACE = "AWS::CloudFormation::Interface"
 MAIN = "template.yaml"
 
@@ -110,6 +112,10 @@ def test_roles_trust_services_only_and_in_their_name_alone(deployed: Template) -
         for statement in role["AssumeRolePolicyDocument"]["Statement"]:
             assert set(statement["Principal"]) == {"Service"}, name
             assert len(as_list(statement["Principal"]["Service"])) == 1, name
+            if statement["Principal"]["Service"] not in WITHOUT_SOURCE:
+                assert statement["Condition"] == {"StringEquals": {"aws:SourceAccount": {"Ref": "AWS::AccountId"}}}, (
+                    name
+                )
 
 
 # --- functions, mappings, schedules ---
