@@ -196,6 +196,14 @@ def test_the_builder_may_push_to_its_own_repository_only(template: dict[str, Any
     assert pushes == [{"Fn::GetAtt": ["Repository", "Arn"]}]
 
 
+def test_the_builder_may_decrypt_sources_under_a_key_of_yours(template: dict[str, Any]) -> None:
+    [*_, may_decrypt] = template["Resources"]["SourcePolicy"]["Properties"]["PolicyDocument"]["Statement"]
+    condition, statement, _ = may_decrypt["Fn::If"]
+
+    assert template["Conditions"][condition] == {"Fn::Not": [{"Fn::Equals": [{"Ref": "SourceKmsKeyArn"}, ""]}]}
+    assert (statement["Action"], statement["Resource"]) == ("kms:Decrypt", {"Ref": "SourceKmsKeyArn"})
+
+
 def test_a_build_starts_only_when_the_stack_is_complete(template: dict[str, Any]) -> None:
     rule = template["Resources"]["StartRule"]
 

@@ -50,6 +50,19 @@ def test_a_custom_key_encrypts_everything_for_every_role(template: dict[str, Any
     assert statement["Action"] == ["kms:Decrypt", "kms:GenerateDataKey"]
 
 
+def test_data_under_other_keys_are_read_and_written(template: dict[str, Any]) -> None:
+    allowed = {
+        role: [s["Action"] for s in statements(template, role) if s["Resource"] == {"Ref": "DataKeyArns"}]
+        for role in ROLES
+    }
+
+    assert allowed == {
+        **{role: [] for role in ROLES},
+        "WorkerRole": [["kms:Decrypt", "kms:GenerateDataKey"]],
+        **{role: ["kms:Decrypt"] for role in ("PlannerRole", "CheckerRole")},
+    }
+
+
 def test_what_attempts_and_engines_leave_expires(template: dict[str, Any]) -> None:
     rules = template["Resources"]["Bucket"]["Properties"]["LifecycleConfiguration"]["Rules"]
     days = {rule["Prefix"]: rule["ExpirationInDays"] for rule in rules if "Prefix" in rule}
@@ -150,19 +163,6 @@ def test_a_worker_writes_nothing_but_outputs_and_answers(template: dict[str, Any
     ]
 
 
-def test_few_roles_may_enter_shards_or_send_messages(
-    template: dict[str, Any],
-) -> None:
-    def allowed(role: str) -> set[str]:
-        return {action for statement in statements(template, role) for action in as_list(statement["Action"])}
-
-    assert [role for role in ROLES if "dynamodb:PutItem" in allowed(role)] == ["PlannerRole", "CheckerRole", "StepRole"]
-    assert not any("dynamodb:DeleteItem" in allowed(role) or "dynamodb:Scan" in allowed(role) for role in ROLES)
-    worker_sends = [
-        s["Resource"] for s in statements(template, "WorkerRole") if "sqs:SendMessage" in as_list(s["Action"])
-    ]
-    given_up = {"Fn::GetAtt": ["DeadLetterQueue", "Arn"]}  # batches of a stream
-    assert worker_sends == [given_up, given_up]
 @pytest.mark.parametrize("role", ["WorkerRole", "EngineWorkerPolicy"])
 def test_workers_change_shards_and_tasks_but_no_run(template: dict[str, Any], role: str) -> None:
     """A script has the worker's rights: it could give another run a script of its own."""
@@ -181,6 +181,19 @@ def test_workers_change_shards_and_tasks_but_no_run(template: dict[str, Any], ro
     assert not may({"pk": {"S": RUNS_PARTITION}})
 
 
+def test_few_roles_may_enter_shards_or_send_messages(
+    template: dict[str, Any],
+) -> None:
+    def allowed(role: str) -> set[str]:
+        return {action for statement in statements(template, role) for action in as_list(statement["Action"])}
+
+    assert [role for role in ROLES if "dynamodb:PutItem" in allowed(role)] == ["PlannerRole", "CheckerRole", "StepRole"]
+    assert not any("dynamodb:DeleteItem" in allowed(role) or "dynamodb:Scan" in allowed(role) for role in ROLES)
+    worker_sends = [
+        s["Resource"] for s in statements(template, "WorkerRole") if "sqs:SendMessage" in as_list(s["Action"])
+    ]
+    given_up = {"Fn::GetAtt": ["DeadLetterQueue", "Arn"]}  # batches of a stream
+    assert worker_sends == [given_up, given_up]
 
 
 def test_only_readers_of_inputs_may_use_the_named_roles(template: dict[str, Any]) -> None:
