@@ -1,6 +1,6 @@
 """The template deployed into the local stand-in, and the command line on the deployed stack.
 
-Deployed twice: with the defaults, and with every parameter set. What the template says of queues, roles, alarms and
+Deployed twice: with the defaults, and with most parameters set. What the template says of queues, roles, alarms and
 buckets is asserted of the template itself (``test_templates``, ``tests/unit/template``).
 """
 
