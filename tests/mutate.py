@@ -5,8 +5,8 @@
     python -m tests.mutate report                # what no quick test noticed: JSON lines
 
 A mutant is a function whose body is gone: it returns None at once (``none``), or it raises (``raise``). Only the tests
-that run it are asked, the fastest first, until one fails. The files stay as they are: an import hook, which this module
-installs as a plugin of pytest (``-p tests.mutate``), compiles the mutant. ``none`` survives where tests run a function
+that run it are asked, the fastest first, until one fails. The files stay as they are: an import hook compiles the
+mutant, in a process that is forked for it. ``none`` survives where tests run a function
 and assert nothing of it; ``raise`` where its failure is swallowed; ``unreached`` is what no quick test runs (perhaps a
 slow one does, or a process that a test starts). Results lie in ``build/mutants``.
 """
@@ -14,17 +14,18 @@ slow one does, or a process that a test starts). Results lie in ``build/mutants`
 import argparse
 import ast
 import hashlib
+import importlib
 import importlib.machinery
 import json
 import os
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 from pathlib import Path
@@ -41,8 +42,9 @@ QUICK = "not slow and not spark and not stack and not campaign and not container
 HOW = ("none", "raise")
 MAX_TESTS, MAX_TESTS_S = 200, 20.0  # of a mutant: the fastest
 LIMIT_S = 60.0
-PLUGIN = ("-p", "tests.mutate", "-p", "no:cacheprovider", "-n", "0", "-q")
-MUTANT, RECORD = "MUTANT", "MUTANT_RECORD"  # of the environment
+OPTIONS = ("-p", "no:cacheprovider", "-n", "0", "-q")
+RECORD = "MUTANT_RECORD"  # of the environment
+PRELOADED = ("boto3", "botocore.stub", "hypothesis.stateful", "pyarrow.parquet", "yaml")  # what nearly all tests import
 
 
 @dataclass(frozen=True)
@@ -130,9 +132,6 @@ class Mutating(importlib.machinery.SourceFileLoader):
         return compile(ast.fix_missing_locations(tree), self.path, "exec")
 
 
-if mutant := os.environ.get(MUTANT):
-    sys.meta_path.insert(0, Mutating(mutant))
-
 _reached: dict[str, set[str]] = defaultdict(set)
 _seconds: dict[str, float] = defaultdict(float)
 _now: set[tuple[str, str]] = set()
@@ -184,45 +183,81 @@ def pytest_sessionfinish() -> None:
 # --- outside ---
 
 
-def trial(function: Function, how: str, tests: Sequence[str]) -> dict[str, Any]:
-    """Does one of the tests notice?"""
-    command = [sys.executable, "-m", "pytest", *PLUGIN, "-x", "--durations=0", "-m", QUICK, *tests]
-    env = {**os.environ, MUTANT: f"{function.key}:{how}"}
-    begun_s = time.monotonic()
-    with subprocess.Popen(command, env=env, stdout=subprocess.PIPE, text=True, start_new_session=True) as process:
-        try:
-            said = process.communicate(timeout=LIMIT_S)[0]
-        except subprocess.TimeoutExpired:
-            said = ""
-            os.killpg(process.pid, signal.SIGKILL)
-    result = {0: "survived", 1: "noticed", -signal.SIGKILL: "noticed, by its time"}.get(process.returncode, "error")
-    by = next((line.split()[1] for line in said.splitlines() if line.startswith(("FAILED", "ERROR"))), "")
-    return {"result": result, "by": by, "tests": len(tests), "seconds": round(time.monotonic() - begun_s, 1)}
+@dataclass
+class Trial:
+    """A process that runs a mutant's tests."""
+
+    function: Function
+    how: str
+    tests: Sequence[str]
+
+    def __post_init__(self) -> None:
+        self.said, self.begun_s = tempfile.TemporaryFile("w+"), time.monotonic()  # noqa: SIM115 - until it has ended
+        self.pid = os.fork()
+        if not self.pid:
+            os.setsid()
+            os.dup2(self.said.fileno(), 1)
+            os.dup2(self.said.fileno(), 2)
+            sys.meta_path.insert(0, Mutating(f"{self.function.key}:{self.how}"))
+            os._exit(pytest.main([*OPTIONS, "-x", "-m", QUICK, *self.tests]))
+
+    def result(self) -> dict[str, Any] | None:
+        """How it ended; None: not yet."""
+        late = time.monotonic() > self.begun_s + LIMIT_S
+        if late:
+            os.killpg(self.pid, signal.SIGKILL)
+        pid, status = os.waitpid(self.pid, 0 if late else os.WNOHANG)
+        if not pid:
+            return None
+        self.said.seek(0)
+        lines = [line.split(" ", 1)[1].strip() for line in self.said if line.startswith(("FAILED ", "ERROR "))]
+        code = os.waitstatus_to_exitcode(status)
+        word = {0: "survived", 1: "noticed", -signal.SIGKILL: "noticed, by its time"}.get(code, f"error {code}")
+        took_s = round(time.monotonic() - self.begun_s, 1)
+        by = lines[0].partition(" - ")[0] if lines else ""
+        return {"result": word, "by": by, "tests": len(self.tests), "seconds": took_s}
 
 
 def run(options: argparse.Namespace) -> None:
-    """Try the packages' mutants that were not tried."""
+    """Try the packages' mutants that were not tried, a process each."""
+    for name in PRELOADED:
+        importlib.import_module(name)
     contexts = json.loads(CONTEXTS.read_text())
-    seconds: dict[str, float] = contexts["seconds"]
     done = {(each["function"], each["source"], each["how"]) for each in _results()}
-    todo = [(f, how) for how in options.how or HOW for package in options.packages or PACKAGES
-            for f in functions(package, private=options.private) if not f.empty]  # fmt: skip
-    lock = threading.Lock()
+    running: list[Trial] = []
+    for how in options.how or HOW:
+        for package in options.packages or PACKAGES:
+            for function in functions(package, private=options.private):
+                if function.empty or (function.key, function.source, how) in done:
+                    continue
+                if tests := _chosen(contexts["reached"].get(function.key, ()), contexts["seconds"]):
+                    running.append(Trial(function, how, tests))
+                else:
+                    _note_result(function, how, {"result": "unreached"})
+                _reap(running, options.jobs - 1)
+    _reap(running, 0)
 
-    def tried(each: tuple[Function, str]) -> None:
-        function, how = each
-        if (function.key, function.source, how) in done:
-            return
-        tests = sorted(contexts["reached"].get(function.key, ()), key=lambda test: seconds[test])[:MAX_TESTS]
-        taken_s = accumulate(seconds[test] for test in tests)
-        tests = [test for test, taken in zip(tests, taken_s, strict=True) if taken < MAX_TESTS_S] or tests[:1]
-        outcome = trial(function, how, tests) if tests else {"result": "unreached"}
-        line = {"function": function.key, "source": function.source, "how": how, **outcome}
-        with lock, MUTANTS.open("a") as out:
-            print(json.dumps(line), file=out, flush=True)
 
-    with ThreadPoolExecutor(options.jobs) as pool:
-        list(pool.map(tried, todo))
+def _chosen(tests: Sequence[str], seconds: Mapping[str, float]) -> list[str]:
+    """The fastest, as many as there is time for; at least one."""
+    fastest = sorted(tests, key=lambda test: seconds[test])[:MAX_TESTS]
+    taken_s = list(accumulate(seconds[test] for test in fastest))
+    return [test for test, taken in zip(fastest, taken_s, strict=True) if taken < MAX_TESTS_S] or fastest[:1]
+
+
+def _reap(running: list[Trial], most: int) -> None:
+    """Wait until no more than so many are left."""
+    while len(running) > most:
+        for trial in list(running):
+            if result := trial.result():
+                running.remove(trial)
+                _note_result(trial.function, trial.how, result)
+        time.sleep(0.02)
+
+
+def _note_result(function: Function, how: str, result: Mapping[str, Any]) -> None:
+    with MUTANTS.open("a") as out:
+        print(json.dumps({"function": function.key, "source": function.source, "how": how, **result}), file=out)
 
 
 def report(options: argparse.Namespace) -> None:
@@ -250,7 +285,7 @@ def main() -> None:
     parser.add_argument("--jobs", type=int, default=2, help="mutants at once")
     options = parser.parse_intermixed_args()
     if options.what == "record":
-        command = [sys.executable, "-m", "pytest", *PLUGIN, "-m", QUICK, *options.packages]
+        command = [sys.executable, "-m", "pytest", *OPTIONS, "-p", "tests.mutate", "-m", QUICK, *options.packages]
         sys.exit(subprocess.run(command, env={**os.environ, RECORD: "1"}, check=False).returncode)
     {"run": run, "report": report}[options.what](options)
 
