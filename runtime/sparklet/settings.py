@@ -33,7 +33,7 @@ OF_FUNCTIONS = frozenset(
         *("SPARKLET_MIN_FREE_BYTES", "SPARKLET_NOTICE_BUS", "SPARKLET_NOTICE_TOPIC_ARN", "SPARKLET_OUTPUT_PREFIXES"),
         *("SPARKLET_QUEUE_URL", "SPARKLET_RUNNER", "SPARKLET_SCRATCH", "SPARKLET_SCRIPT_ENV"),
         *("SPARKLET_SCRIPT_PREFIXES", "SPARKLET_SPARK_CONF", "SPARKLET_TASKS_PER_JVM", "SPARKLET_WORKER_MEMORY_MB"),
-        *("SPARKLET_WORKER_SCRATCH_MB",),
+        *("SPARKLET_WORKER_FUNCTION", "SPARKLET_WORKER_SCRATCH_MB"),
     }
 )
 """The variables that the template sets on functions."""
@@ -54,6 +54,7 @@ NAMES = OF_FUNCTIONS | frozenset(
 )
 """Every variable that begins with ``SPARKLET_``; any other is refused, since it must be a misspelt one."""
 
+OF_SCRIPTS = re.compile("SPARKLET_(JAVA_OPTIONS|SCRIPT_ENV|SPARK_CONF)$|PYICEBERG_")
 MAX_SHOWN = 60  # characters of a wrong value
 MAX_GRACE_S = 600.0
 MAX_MAP_CONCURRENCY = 10_000  # children that a Distributed Map runs at once
@@ -100,6 +101,7 @@ class FanoutSettings:
     notice_topic_arn: str = ""  # as for workers: dead-letter messages end tasks, the checker ends runs
     notice_bus: str = ""
     engines: Engines = field(default_factory=dict)  # SPARKLET_ENGINES, as JSON; the first is the usual one
+    worker_function: str = ""  # SPARKLET_WORKER_FUNCTION, whose settings engines' workers get
 
 
 @dataclass(frozen=True, slots=True)
@@ -197,6 +199,7 @@ def fanout_settings(env: Mapping[str, str] = os.environ) -> FanoutSettings:
         notice_topic_arn=env.get("SPARKLET_NOTICE_TOPIC_ARN", ""),
         notice_bus=env.get("SPARKLET_NOTICE_BUS", ""),
         engines=engines(env),
+        worker_function=env.get("SPARKLET_WORKER_FUNCTION", ""),
     )
 
 
@@ -212,6 +215,11 @@ def engines(env: Mapping[str, str] = os.environ) -> Engines:
         return {name: {**of, "conf": {**conf, **of.get("conf", {})}} for name, of in made.items()}
     except (TypeError, ValueError, AttributeError, RecursionError):
         raise SettingsError('SPARKLET_ENGINES is no JSON object of objects: {"emr": {"cluster": "j-…"}}') from None
+
+
+def of_workers(variables: Mapping[str, str]) -> dict[str, str]:
+    """Of a worker function's variables those that change what scripts do: engines' workers need the same."""
+    return {name: value for name, value in variables.items() if value and OF_SCRIPTS.match(name)}
 
 
 def metrics_namespace(env: Mapping[str, str] = os.environ) -> str:

@@ -1,6 +1,6 @@
 """Tasks of ECS Fargate, each a container of its own."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,6 +25,7 @@ class FargateTasks(Engine):
     task_definition: str
     container: str
     network: Mapping[str, Any]  # ECS's awsvpcConfiguration: subnets, securityGroups, assignPublicIp
+    env: Callable[[], Mapping[str, str]] = dict  # beside the definition's
 
     def start(self, token: str, command: Sequence[str], memory_mb: int = 0) -> str:
         """Start a task, of the definition's size unless ``memory_mb`` is given, once for each ``token``; its ARN.
@@ -35,7 +36,8 @@ class FargateTasks(Engine):
 
         cpu = next((units for gib, units in CPU_UNITS.items() if memory_mb <= gib * 1024), max(CPU_UNITS.values()))
         size = {"cpu": str(cpu), "memory": str(memory_mb)} if memory_mb else {}
-        container = {"name": self.container, "command": list(command)}
+        env = [{"name": name, "value": value} for name, value in self.env().items()]
+        container = {"name": self.container, "command": list(command), **({"environment": env} if env else {})}
         task: Any = {
             "cluster": self.cluster,
             "taskDefinition": self.task_definition,
@@ -68,11 +70,13 @@ class FargateTasks(Engine):
             self.clients.ecs.stop_task(cluster=self.cluster, task=arn, reason="its caller waits no more")
 
 
-def tasks_of_shards(clients: AwsClients, named: Mapping[str, Any]) -> FargateTasks:
+def tasks_of_shards(
+    clients: AwsClients, named: Mapping[str, Any], env: Callable[[], Mapping[str, str]]
+) -> FargateTasks:
     """The tasks of sam/fargate.yaml, as SPARKLET_ENGINES names them."""
     network: dict[str, Any] = {name: named[name].split(",") for name in ("subnets", "securityGroups")}
     network["assignPublicIp"] = named["assignPublicIp"]
-    return FargateTasks(clients, named["cluster"], named["taskDefinition"], CONTAINER, network)
+    return FargateTasks(clients, named["cluster"], named["taskDefinition"], CONTAINER, network, env)
 
 
 def stop_cause(task: Mapping[str, Any]) -> Failure:

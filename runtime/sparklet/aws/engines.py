@@ -1,12 +1,12 @@
 """The engines that a stack's settings name."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from sparklet.aws.clients import AwsClients
 from sparklet.aws.containers import tasks_of_shards
-from sparklet.aws.spark_jobs import EmrServerlessJobs, EmrSteps, GlueJobRuns
-from sparklet.errors import SettingsError
+from sparklet.aws.spark_jobs import EmrServerlessJobs, EmrSteps, GlueJobRuns, not_handed_on
+from sparklet.errors import RemoteTaskError, SettingsError
 from sparklet.model import Failure
 from sparklet.ports import Engine
 from sparklet.settings import Engines
@@ -16,22 +16,29 @@ PLATFORMS = {"emr-serverless": EmrServerlessJobs, "emr": EmrSteps, "glue": GlueJ
 CLUSTERS = {"standalone": ("master", "spark://"), "connect": ("remote", "sc://")}  # by what they are addressed
 
 
-def engines_of(clients: AwsClients, named: Engines, env: Mapping[str, str]) -> Mapping[str, Engine]:
-    """The named engines, in their order; ``env``: their workers' settings. One that is not whole is ``Unusable``."""
+def engines_of(
+    clients: AwsClients, named: Engines, env: Mapping[str, str], functions: Callable[[], Mapping[str, str]] = dict
+) -> Mapping[str, Engine]:
+    """The named engines, in their order; one that is not whole is ``Unusable``.
+
+    Their workers get ``env``, and ``functions``, the settings that scripts have in the functions.
+    """
     made: dict[str, Engine] = {}
     for name in named.keys() - CLUSTERS.keys():
         try:
             if name == FARGATE:
-                made[name] = tasks_of_shards(clients, named[name])
+                made[name] = tasks_of_shards(clients, named[name], functions)
             else:
-                made[name] = PLATFORMS[name](clients=clients, env=env, **named[name])
+                made[name] = PLATFORMS[name](clients=clients, env=env, functions=functions, **named[name])
         except (KeyError, TypeError) as error:
             made[name] = Unusable(f"SPARKLET_ENGINES names no whole engine {name}: {error}")
-    made |= clusters_of(named, made.get(FARGATE))
+    made |= clusters_of(named, made.get(FARGATE), functions)
     return {name: made[name] for name in named}
 
 
-def clusters_of(named: Engines, tasks: Engine | None) -> dict[str, Engine]:
+def clusters_of(
+    named: Engines, tasks: Engine | None, functions: Callable[[], Mapping[str, str]] = dict
+) -> dict[str, Engine]:
     """The Spark clusters among the named engines; ``tasks`` starts their workers. A wrong one is ``Unusable``."""
     made: dict[str, Engine] = {}
     for name in named.keys() & CLUSTERS.keys():
@@ -41,7 +48,8 @@ def clusters_of(named: Engines, tasks: Engine | None) -> dict[str, Engine]:
         elif tasks is None:
             made[name] = Unusable(f"SPARKLET_ENGINES: {name} needs fargate, too, where its workers run")
         else:
-            made[name] = ClusterTasks(tasks, {f"spark.{key}": named[name][key], **named[name].get("conf", {})})
+            conf = {f"spark.{key}": named[name][key], **named[name].get("conf", {})}
+            made[name] = ClusterTasks(tasks, conf, functions)
     return made
 
 
@@ -73,9 +81,12 @@ class ClusterTasks(Engine):
 
     tasks: Engine
     conf: Mapping[str, str]  # Spark's
+    functions: Callable[[], Mapping[str, str]] = dict
 
     def start(self, token: str, command: Sequence[str]) -> str:
         """Start a worker that knows the cluster."""
+        if why := self.unfit(""):  # it was not so when the run was planned
+            raise RemoteTaskError(why)
         conf = (word for key, value in self.conf.items() for word in ("--conf", f"{key}={value}"))
         return self.tasks.start(token, (*command, *conf))
 
@@ -88,6 +99,8 @@ class ClusterTasks(Engine):
         self.tasks.stop(task_id)
 
     def unfit(self, table_format: str) -> str:
-        """Rows for a table are staged through the JVM, which Spark Connect has not."""
-        lacks_jvm = table_format and "spark.remote" in self.conf
-        return "Spark Connect gives a script no JVM, by which rows for a table are staged" if lacks_jvm else ""
+        """Rows for a table are staged through the JVM, which Spark Connect has not; its sessions are the server's."""
+        is_remote = "spark.remote" in self.conf
+        if table_format and is_remote:
+            return "Spark Connect gives a script no JVM, by which rows for a table are staged"
+        return not_handed_on(self.functions(), self.conf, ("spark.",) if is_remote else ())

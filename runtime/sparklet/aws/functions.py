@@ -3,17 +3,21 @@
 import base64
 import json
 import re
+import time
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
+from functools import lru_cache
 from typing import Any
 
 from sparklet.aws.clients import AwsClients, error_code, failing_as
 from sparklet.errors import LogsError, RemoteFailureError, RemoteTaskError, SettingsError
+from sparklet.settings import of_workers
 
 LOG_REMEDIES = {
     "ResourceNotFoundException": "the group or stream is not there (its retention may be over)",
     "AccessDeniedException": "you need logs:FilterLogEvents and logs:GetLogEvents on it",
 }
+FRESH_S = 60  # AWS allows 15 such requests a second
 MAX_PAYLOAD_BYTES = 6 * 1024 * 1024
 TIMED_OUT = 124  # exit status of a worker that ends itself since a call's time is over, as of coreutils' timeout
 NOT_NOW = ("TooManyRequests", "Throttling", "EC2Throttled", "ENILimitReached", "ResourceConflict")
@@ -55,6 +59,20 @@ class LambdaCompute:
             return json.loads(body) if body else None
         except ValueError as error:
             raise RemoteTaskError(f"{function} answered with text that is not JSON: {body[:200]!r}") from error
+
+
+def settings_of(clients: AwsClients, function: str) -> Mapping[str, str]:
+    """What a worker function's scripts are set to (``settings.of_workers``), as it was a minute ago at most."""
+    return _settings_of(clients, function, int(time.time() // FRESH_S))
+
+
+@lru_cache(maxsize=1)
+def _settings_of(clients: AwsClients, function: str, minute: int) -> Mapping[str, str]:
+    with failing_as(SettingsError, f"the settings of {function}, which engines' workers need, cannot be read"):
+        found = clients.functions.get_function_configuration(FunctionName=function).get("Environment", {})
+    if "Error" in found:
+        raise SettingsError(f"the settings of {function} cannot be read: {found['Error'].get('Message', '')}")
+    return of_workers(found.get("Variables", {}))
 
 
 def _failure(function: str, answer: Any, body: bytes) -> RemoteFailureError:

@@ -20,7 +20,10 @@ from sparklet.aws.worker_package import stored
 from sparklet.errors import ObjectStoreError, RemoteTaskError
 from sparklet.model import Failure
 from sparklet.ports import Engine
+from sparklet.settings import strings
 
+SPARK_CONF, JAVA_OPTIONS = "SPARKLET_SPARK_CONF", "spark.executor.extraJavaOptions"
+OF_THE_JVM = ("spark.driver.", "spark.jars")  # which is up before the worker
 LOGS = "engine-logs"  # of the stack's bucket
 PYTHON = "python3.11"  # EMR 7 has it beside its own, 3.9; so has EMR 8
 TOKEN = "--sparklet_token"  # noqa: S105 - a name
@@ -50,6 +53,7 @@ class Platform(Engine):
     clients: AwsClients
     env: Mapping[str, str]  # the worker's settings
     conf: Mapping[str, str] = field(default_factory=dict)  # the operator's settings of Spark
+    functions: Callable[[], Mapping[str, str]] = dict  # what scripts are set to in the functions
 
     def stopped(self, task_ids: Sequence[str]) -> Mapping[str, Failure]:
         """Those that have ended, with what platform and log say."""
@@ -62,13 +66,13 @@ class Platform(Engine):
         return begun.timestamp() if begun else math.inf
 
     def unfit(self, table_format: str) -> str:
-        """Too old a release, or no jars of the format."""
+        """Too old a release, no jars of the format, or a JVM that is not set as the functions'."""
         release, least, places = self._release()
         if tuple(map(int, re.findall(r"\d+", release)[:2])) < least:
             return f"{release} has no Python 3.11, which the worker needs: {'.'.join(map(str, least))} or later"
         if table_format in NEEDS_JARS and table_format not in places[1]:
             return f"{places[0]} do not name {table_format}; see docs/guide/elsewhere.md"
-        return ""
+        return not_handed_on(self.functions(), self.conf, OF_THE_JVM)
 
     @abstractmethod
     def _job(self, task_id: str) -> Job:
@@ -89,7 +93,9 @@ class Platform(Engine):
             raise RemoteTaskError(explained(error), "throttled" if no_room else "") from error
 
     def _packed(self) -> tuple[str, str]:
-        """The addresses of the worker's program and package."""
+        """The addresses of the worker's program and package; RemoteTaskError if scripts would be set otherwise."""
+        if why := not_handed_on(self.functions(), self.conf, OF_THE_JVM):  # it was not so when the run was planned
+            raise RemoteTaskError(why)
         try:
             return stored(S3Store(self.clients), self.env["SPARKLET_BUCKET"])
         except ObjectStoreError as error:
@@ -97,8 +103,11 @@ class Platform(Engine):
 
     def _arguments(self, command: Sequence[str]) -> tuple[str, str]:
         """The program's, without adjacent braces, which YARN would expand."""
-        env = {"AWS_REGION": self.clients.s3.meta.region_name, **self.env}
-        return "--sparklet", json.dumps({"env": env, "command": list(command)})
+        env = {"AWS_REGION": self.clients.s3.meta.region_name, **self.functions(), **self.env}
+        if conf := strings(env, SPARK_CONF):
+            env[SPARK_CONF] = json.dumps({key: value for key, value in conf.items() if key not in self.conf})
+        text = json.dumps({"env": env, "command": list(command)})
+        return "--sparklet", text.replace("{{", r"\u007b\u007b").replace("}}", r"\u007d\u007d")
 
     def _cause(self, task_id: str, job: Job) -> Failure:
         in_s3 = job.logs.startswith("s3://")
@@ -251,6 +260,18 @@ class GlueJobRuns(Platform):
         job = self._ask(self.clients.glue.get_job, JobName=self.job)["Job"]
         formats = job.get("DefaultArguments", {}).get("--datalake-formats", "")
         return f"Glue {job.get('GlueVersion', '0.9')}", (5, 0), ("the job's --datalake-formats", formats)
+
+
+def not_handed_on(functions: Mapping[str, str], conf: Mapping[str, str], own: tuple[str, ...]) -> str:
+    """Why scripts would be set otherwise than in the functions; "" if all that an engine decides, ``conf`` names.
+
+    ``own``: how Spark's options begin that a worker there cannot set. Options of Java, none of them can.
+    """
+    asked = {key: "SparkConf" for key in strings(functions, SPARK_CONF) if key.startswith(own)}
+    asked |= {JAVA_OPTIONS: "JavaOptions"} if functions.get("SPARKLET_JAVA_OPTIONS") else {}
+    missing = next((key for key in asked if key not in conf), "")
+    how = f"a worker cannot set {missing} there; make it so and name it in EngineSparkConf"
+    return f"the functions have it in {asked[missing]}, and {how}" if missing else ""
 
 
 def _name(command: Sequence[str]) -> str:

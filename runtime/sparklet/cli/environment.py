@@ -284,7 +284,7 @@ def _deployed(name: str) -> Environment:
     """The stack that CloudFormation knows under ``name``, by its outputs."""
     from sparklet.aws.clients import AwsClients
     from sparklet.aws.engines import engines_of
-    from sparklet.aws.functions import CloudWatchLogs, LambdaCompute
+    from sparklet.aws.functions import CloudWatchLogs, LambdaCompute, settings_of
     from sparklet.aws.orchestration import StepFunctions
     from sparklet.aws.stacks import stack_outputs, stack_parameters, unused_snapshots
     from sparklet.local.stack import deployment
@@ -294,9 +294,10 @@ def _deployed(name: str) -> Environment:
     at = deployment(clients, outputs["BucketName"], outputs["LedgerTable"], outputs["QueueUrl"])
     env = {"SPARKLET_BUCKET": outputs["BucketName"], "SPARKLET_LEDGER_TABLE": outputs["LedgerTable"]}
     named = engines({"SPARKLET_ENGINES": outputs.get("Engines", "")})
+    functions = partial(settings_of, clients, outputs["WorkerAliasArn"])
     machines = {"loop": outputs.get("LoopMachineArn", ""), "map": outputs.get("MapMachineArn", "")}
     return Environment(
-        replace(at, engines=engines_of(clients, named, env), starts_workers=False),
+        replace(at, engines=engines_of(clients, named, env, functions), starts_workers=False),
         LambdaCompute(clients),
         outputs["WorkerAliasArn"],
         CloudWatchLogs(clients, outputs["WorkerLogGroup"]),

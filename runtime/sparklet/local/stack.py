@@ -10,10 +10,12 @@ However a client ends, the kernel takes its lock back; when no client holds it t
 """
 
 import hashlib
+import os
 import time
 from collections.abc import Mapping
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import asdict, dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Self
 
@@ -40,7 +42,7 @@ from sparklet.local.deploy import Deployed
 from sparklet.local.state import Lock, StateDir
 from sparklet.local.tasks import PROCESS, LocalTasks
 from sparklet.planning.deployment import Deployment
-from sparklet.settings import engines
+from sparklet.settings import engines, of_workers
 
 _POLL_S = 0.05
 
@@ -144,7 +146,7 @@ class LocalStack(AbstractContextManager["LocalStack"]):
         """Everything that planning, checking and recovery work on: the stack's S3, ledger and queue."""
         at = deployment(self.clients, self.info.bucket, self.info.ledger_table, self.info.queue_url)
         tasks, named = LocalTasks(self._state.tasks), engines()
-        here = {**clusters_of(named, tasks), PROCESS: tasks}
+        here = {**clusters_of(named, tasks, partial(of_workers, os.environ)), PROCESS: tasks}
         return replace(at, engines={name: here[name] for name in (*named, PROCESS) if name in here})
 
     def close(self) -> None:

@@ -10,6 +10,7 @@ from sparklet import metrics
 from sparklet.aws.clients import AwsClients
 from sparklet.aws.dynamodb import DynamoLedger, DynamoTasks
 from sparklet.aws.engines import engines_of
+from sparklet.aws.functions import settings_of
 from sparklet.aws.messaging import SqsQueue, notifier_for
 from sparklet.aws.s3 import S3Store, input_stores
 from sparklet.clock import SystemClock
@@ -158,5 +159,5 @@ def _deployment() -> Deployment:
         tasks=DynamoTasks(clients, settings.ledger_table),
         notifier=notifier_for(clients, settings.notice_topic_arn, settings.notice_bus),
         dead_letters=SqsQueue(clients, settings.dlq_url),
-        engines=engines_of(clients, settings.engines, env),
+        engines=engines_of(clients, settings.engines, env, partial(settings_of, clients, settings.worker_function)),
     )

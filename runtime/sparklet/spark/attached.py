@@ -43,6 +43,7 @@ class AttachedRunner(Runner):
         jvm.tasks = 1  # it is prepared here, not by its first script
         task = TaskOutput(output, call)
         properties = {  # the driver's own folders and path are not for executors
+            **self._spark.conf,
             "spark.app.name": call.script.name,
             **{f"spark.executorEnv.{key}": value for key, value in call.env.items()},
             **file_options(jvm.port, jvm.secret, [str(path) for path in _for_executors(call)]),

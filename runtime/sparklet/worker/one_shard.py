@@ -24,7 +24,7 @@ from sparklet.ports import Clock, Ledger
 from sparklet.settings import spark_settings, worker_settings
 from sparklet.spark.guards import MIB, Deadline
 from sparklet.spark.runner import Runner
-from sparklet.spark.spark_options import shares_disk
+from sparklet.spark.spark_options import is_local, shares_disk
 from sparklet.spark.warm_gateway import PORT, runner_for
 from sparklet.worker.handler import worker_over_aws
 from sparklet.worker.log import Log
@@ -139,7 +139,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if "AWS_LAMBDA_FUNCTION_MEMORY_SIZE" not in os.environ:
             spark = replace(spark, memory_mb=container_memory_mb())
         spark = replace(spark, conf={**spark.conf, **command.conf})
-        if attached := PORT in os.environ:  # this is a driver's program: see ``on_platform``
+        attached = PORT in os.environ  # this is a driver's program: see ``on_platform``
+        if attached or not is_local(spark):  # executors elsewhere do not inherit
+            of_executors = {f"spark.executorEnv.{name}": value for name, value in settings.script_env.items()}
+            spark = replace(spark, conf={**of_executors, **spark.conf})
+        if attached:
             from sparklet.spark.attached import AttachedRunner
 
             runner: Runner = AttachedRunner(spark, settings.scratch)

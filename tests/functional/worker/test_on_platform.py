@@ -32,6 +32,10 @@ from tests.stand_ins.ledger_table import table_definition
 pytestmark = [pytest.mark.spark, pytest.mark.stack, pytest.mark.slow]
 
 BUCKET, TABLE, RUN = "runs", "ledger", "flights-1"
+FUNCTIONS = {  # what scripts are set to there
+    "SPARKLET_SCRIPT_ENV": '{"TONE": "loud {{day}}"}',
+    "SPARKLET_SPARK_CONF": '{"spark.sql.session.timeZone": "Asia/Tokyo"}',
+}
 MODULE = b"def shout(text):\n    return text.upper()\n"
 SCRIPT = b"""
 import os, time
@@ -45,7 +49,8 @@ spark = job.spark()
 if job.params.get("wait") and job.previous_attempt is None:
     print("waiting", flush=True)
     spark.range(2).foreach(lambda row: time.sleep(600))
-shout = F.udf(lambda text: shouting.shout(text))  # on executors
+assert (os.environ["TONE"], spark.conf.get("spark.sql.session.timeZone")) == ("loud {{day}}", "Asia/Tokyo")
+shout = F.udf(lambda text: shouting.shout(text) if "TONE" in os.environ else "")  # on executors
 rows = spark.read.csv(job.input_list(), header=True).withColumn("name", shout("name"))
 rows.write.parquet(job.output)
 job.report(rows=rows.count())
@@ -78,7 +83,9 @@ class Platform:
         worker = {"SPARKLET_BUCKET": BUCKET, "SPARKLET_LEDGER_TABLE": TABLE, "SPARKLET_SCRATCH": str(folder)}
         instances = {"MasterInstanceType": "m5.xlarge", "InstanceCount": 1, "KeepJobFlowAliveWhenNoSteps": True}
         cluster = clients.emr.run_job_flow(Name="platform", ReleaseLabel="emr-7.13.0", Instances=instances)
-        self.engine = EmrSteps(clients=clients, env=worker, conf=conf, cluster=cluster["JobFlowId"])
+        self.engine = EmrSteps(
+            clients=clients, env=worker, conf=conf, functions=lambda: FUNCTIONS, cluster=cluster["JobFlowId"]
+        )
 
     def plan(self, run_id: str, **params: str) -> ShardRecord:
         """Enter a run of one shard for this engine; one of its two inputs only a worker can fetch."""

@@ -44,7 +44,15 @@ def test_a_shim_can_be_pointed_at_another_handler(template: dict[str, Any]) -> N
 
 
 def test_the_rest_of_the_template_is_deployed_unchanged(template: dict[str, Any], local: dict[str, Any]) -> None:
-    aliases = {"StreamMapping", "KafkaMapping", "LoopMachine", "LoopMachineRole", "MapMachine", "MapMachineRole"}
+    aliases = {
+        "EngineSettingsPolicy",
+        "StreamMapping",
+        "KafkaMapping",
+        "LoopMachine",
+        "LoopMachineRole",
+        "MapMachine",
+        "MapMachineRole",
+    }
     for name, resource in template["Resources"].items():
         if resource["Type"] != "AWS::Serverless::Function" and name not in aliases:
             assert local["Resources"][name] == resource
