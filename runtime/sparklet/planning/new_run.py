@@ -16,7 +16,7 @@ from sparklet.planning.deployment import WITHDRAWN, Deployment
 from sparklet.planning.earlier import refuse_another_open, take_run_lock
 from sparklet.planning.inventory import open_inventory, refuse_other_regions, resolve_inputs
 from sparklet.planning.list_requests import open_lists, refuse_mixed, stored_source
-from sparklet.planning.outputs import FOLLOW_UP_ID, refuse_outputs
+from sparklet.planning.outputs import FOLLOW_UP_ID, refuse_outputs, take_outputs
 from sparklet.planning.packing import refuse_unplannable
 from sparklet.planning.request import RunRequest
 
@@ -71,6 +71,7 @@ def new_run(at: Deployment, request: RunRequest) -> Run:
         return _same_run(known, request, scripts)
     if run.options.incremental:
         take_run_lock(at, run)
+    take_outputs(at, run)
     return run
 
 

@@ -1,10 +1,25 @@
-"""Ids of check, commit and next runs, and which output a run may write to or replace."""
+"""Ids of check, commit and next runs, and which output a run may write to or replace.
+
+A run claims its output folders before it is planned, and each redrive claims them again. Claims are numbered files in
+``runs/_outputs/``, each created once. Whoever creates the next one has seen all before it: of two runs that may not
+share a folder, one sees the other. A claim binds while its run is open in the ledger; no clock decides
+(``docs/decisions/0048-who-owns-an-output-folder.md``).
+"""
 
 import hashlib
+import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
 
-from sparklet.errors import CheckpointConflictError, PlanError
+from sparklet.errors import (
+    CheckpointConflictError,
+    ObjectChangedError,
+    ObjectForbiddenError,
+    ObjectNotFoundError,
+    PlanError,
+)
 from sparklet.model import Run, RunState
 from sparklet.planning.deployment import Deployment
 
@@ -12,6 +27,9 @@ FOLLOW_UP_ID = re.compile(r"-(check|commit|next)-(\d{1,6})$")
 MAX_ID = 63  # see model.RUN_ID
 DIGEST_CHARACTERS = 8
 PUBLISHED = "shard="  # the beginning of the names of folders that Sparklet writes
+CLAIMS = "_outputs/"  # no run id begins with an underscore
+LISTED_AGAIN = 5  # times, if a claim was deleted since it was listed
+CLEANED_UP = 10  # claims, the oldest ones, that the end of a run looks at
 
 
 def check_id(run_id: str, generation: int) -> str:
@@ -46,39 +64,122 @@ def _follow_up_id(run_id: str, ending: str) -> str:
 
 def refuse_outputs(at: Deployment, run: Run) -> None:
     """PlanError if a run that is not in the ledger yet may not write to its outputs."""
-    open_runs = [other for other in at.ledger.runs.unfinalized() if not other.state.ended]
-    for folder in _folders(run):
-        for other in open_runs:
-            _refuse_beside(run, other, folder)
-        if run.options.existing == "refuse" and (found := next(_held(at, folder), "")):
+    for other in at.ledger.runs.unfinalized():  # an earlier version entered runs without a claim
+        _refuse_beside(run, other)
+    _refuse_claimed(at, run, _claims(at))
+    _refuse_held(at, run)
+    for folder in _folders(run) if run.options.existing == "overwrite" else ():
+        for uri in _held(at, folder):
+            if not uri[len(folder) :].startswith(PUBLISHED):
+                raise PlanError(f"the output {folder} holds {uri}, which no Sparklet run wrote; name another folder")
+
+
+def _refuse_held(at: Deployment, run: Run) -> None:
+    """PlanError if a run that wants its outputs empty finds something there."""
+    for folder in _folders(run) if run.options.existing == "refuse" else ():
+        if found := next(_held(at, folder), ""):
             raise PlanError(
                 f"the output {folder} is not empty, it holds {found}: append to it (--append), replace what is there "
                 "(--overwrite), or name another folder"
             )
-        if run.options.existing == "overwrite":
-            for uri in _held(at, folder):
-                if not uri[len(folder) :].startswith(PUBLISHED):
-                    raise PlanError(
-                        f"the output {folder} holds {uri}, which no Sparklet run wrote; name another folder"
-                    )
 
 
-def _refuse_beside(run: Run, other: Run, folder: str) -> None:
-    """PlanError if one of two open runs would delete what the other one writes, or does not append to it."""
-    shared = _overlap(folder, _folders(other))
-    if not shared or other.run_id == run.run_id:
+def _refuse_beside(run: Run, other: Run) -> None:
+    """PlanError if one of two runs wants a folder for itself in which the other one, which is open, writes.
+
+    A run that appends may join any run that is planned. A redriven run is there already, so it joins, too.
+    """
+    shared = next((folder for folder in _folders(run) if _overlap(folder, _folders(other))), "")
+    if not shared or other.state.ended or (other.parent or other.run_id) == (run.parent or run.run_id):
         return
-    replacing = other.options.existing == "overwrite" and other.state is RunState.PLANNING
-    if replacing or run.options.existing != "append":
-        remedy = "" if replacing or run.options.existing == "overwrite" else ", or append to it (--append)"
-        raise PlanError(f"the run {other.run_id} writes to {folder} too and has not ended; wait for its end{remedy}")
+    alone = other.options.existing != "append" and other.state is RunState.PLANNING
+    if alone or not (run.options.existing == "append" or run.generation):
+        remedy = "" if alone or run.options.existing == "overwrite" else ", or append to it (--append)"
+        raise PlanError(f"the run {other.run_id} writes to {shared} too and has not ended; wait for its end{remedy}")
 
 
-def make_room(at: Deployment, run: Run) -> None:
-    """Delete what a run replaces, before any of its shards is handed out; it may be repeated.
+# --- claims ---
 
-    A next run also replaces what next runs of earlier generations have written; CheckpointConflictError if one of them
-    has not ended yet.
+
+@dataclass(frozen=True, slots=True)
+class _Claim:
+    uri: str
+    since_s: float  # by S3's clock, as are the times of objects
+    identity: str
+    generation: int
+    folders: tuple[str, ...]
+
+
+def take_outputs(at: Deployment, run: Run) -> float:
+    """``claim_outputs`` of a run of which nothing is planned yet; if it may not have them, it ends as FAILED."""
+    try:
+        return claim_outputs(at, run)
+    except PlanError as error:
+        at.ledger.runs.finish(run.run_id, run.generation, RunState.FAILED)
+        raise PlanError(f"{error}; {run.run_id} has ended with nothing planned") from None
+
+
+def claim_outputs(at: Deployment, run: Run) -> float:
+    """Claim the outputs for this generation of an open run, unless it has them; since when, by S3's clock.
+
+    PlanError if another open run or what is there forbids it.
+    """
+    while True:
+        claims = _claims(at)
+        for claim in claims:
+            if (claim.identity, claim.generation) == (run.identity, run.generation):
+                return claim.since_s
+        _refuse_claimed(at, run, claims)
+        if not (run.generation or run.parent):
+            _refuse_held(at, run)
+        number = int(claims[-1].uri.rpartition("/")[2]) + 1 if claims else 0
+        body = json.dumps([run.identity, run.generation, _folders(run)]).encode()
+        with suppress(ObjectChangedError):  # another run was faster
+            at.store.put(f"{at.runs_uri}{CLAIMS}{number:08d}", body, create_only=True)
+
+
+def release_outputs(at: Deployment, run: Run) -> None:
+    """Delete the claims of a run that has ended, and old ones that nobody deleted; they bind nobody.
+
+    The last one stays: its number must not be used again.
+    """
+    for place, claim in enumerate(_claims(at)[:-1]):
+        other = run if claim.identity == run.identity else _claimer(at, claim) if place < CLEANED_UP else None
+        if other and other.state.ended:
+            at.store.delete_all([claim.uri])
+
+
+def _refuse_claimed(at: Deployment, run: Run, claims: Sequence[_Claim]) -> None:
+    """PlanError if the claim of an open run forbids this one."""
+    for claim in claims:
+        if any(_overlap(folder, claim.folders) for folder in _folders(run)) and (other := _claimer(at, claim)):
+            _refuse_beside(run, other)
+
+
+def _claimer(at: Deployment, claim: _Claim) -> Run | None:
+    """The run that made a claim; None if it is none of this ledger, or is deleted."""
+    known = at.known_run(claim.identity.partition("_")[0])
+    return known if known and known.identity == claim.identity else None
+
+
+def _claims(at: Deployment, tries: int = LISTED_AGAIN) -> Sequence[_Claim]:
+    """All claims, in the order in which they were made."""
+    infos = list(at.store.list(f"{at.runs_uri}{CLAIMS}"))
+    try:
+        bodies = [json.loads(body) for body in at.store.get_all(info.uri for info in infos)]
+    except (ObjectNotFoundError, ObjectForbiddenError):  # deleted since: S3 says which only to those who may list all
+        if tries > 1:
+            return _claims(at, tries - 1)
+        raise
+    found = zip(infos, bodies, strict=True)
+    return [_Claim(info.uri, info.modified_s, body[0], body[1], tuple(body[2])) for info, body in found]
+
+
+def make_room(at: Deployment, run: Run, since_s: float) -> None:
+    """Delete what a run replaces, before any of its shards is handed out; it may be repeated, and come late.
+
+    Only what Sparklet has published before ``since_s``, when the run claimed the folder. A next run also replaces what
+    next runs of earlier generations have written; CheckpointConflictError if one of them has not ended yet.
     """
     named = FOLLOW_UP_ID.search(run.run_id) if run.parent else None
     generation = int(named[2]) if named and named[1] == "next" else 0
@@ -87,10 +188,15 @@ def make_room(at: Deployment, run: Run) -> None:
     for other in earlier:
         if not other.state.ended:
             raise CheckpointConflictError(f"{run.run_id} is planned once {other.run_id}, which it replaces, has ended")
+    folders = [run.output_uri + other.shard_prefix for other in earlier]
     if run.options.existing == "overwrite":
-        at.store.delete_all(_held(at, run.output_uri))
-    for other in earlier:
-        at.store.delete_all(info.uri for info in at.store.list(run.output_uri + other.shard_prefix))
+        folders.append(run.output_uri + PUBLISHED)
+    if folders and at.ledger.runs.get(run.run_id).state is not RunState.PLANNING:  # so the claim may be of its end
+        raise CheckpointConflictError(f"the run {run.run_id} was planned by another planner")
+    mine = run.output_uri + run.shard_prefix
+    for folder in folders:
+        found = (info for info in at.store.list(folder) if info.modified_s <= since_s)
+        at.store.delete_all(info.uri for info in found if not info.uri.startswith(mine))
 
 
 def overtaken_by(at: Deployment, run: Run) -> str:

@@ -23,7 +23,7 @@ from sparklet.model import Dispatch, Failure, PartRecord, Position, Run, RunStat
 from sparklet.planning.deployment import Deployment
 from sparklet.planning.earlier import take_run_lock
 from sparklet.planning.inventory import open_inventory
-from sparklet.planning.outputs import make_room
+from sparklet.planning.outputs import is_check_or_commit, make_room, take_outputs
 from sparklet.planning.packing import Packed, engine_of, pack_shards, too_large
 from sparklet.planning.parts import ANOTHER_RUN, END, LeftOut, beside, named, shard_of
 from sparklet.planning.slicing import slice_objects
@@ -77,7 +77,7 @@ def plan(
     ``stop`` is called after each part: if it returns True, the rest is left to the next call, the plan not sealed.
     CheckpointConflictError if another planner works on this run, the run was cancelled, or a run that it replaces has
     not ended: this planner stops, and nothing is lost or planned twice. PlanError if the run is incremental and another
-    of its name has not ended; or if one of its lists was changed.
+    of its name has not ended; if another run owns its output; or if one of its lists was changed.
     """
     run = at.ledger.runs.get(run_id)
     if run.cancelled_s is not None:
@@ -94,8 +94,8 @@ def plan(
         return run
     if run.options.incremental:
         take_run_lock(at, run)
-    if not done.parts and (run.parent or run.options.existing == "overwrite"):
-        make_room(at, run)
+    if not done.parts and not is_check_or_commit(run_id):  # those write to folders of their own
+        make_room(at, run, take_outputs(at, run))
     with closing(LeftOut()) as left_out:
         planning = _Planning(at, run, done, outbox, progress, left_out)
         for each in _parts(planning.shards, part_shards, part_bytes):

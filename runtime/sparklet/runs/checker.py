@@ -15,6 +15,7 @@ from sparklet.errors import CheckpointConflictError, ObjectNotFoundError, Sparkl
 from sparklet.ledger.rules import last_cause
 from sparklet.model import Counts, Dispatch, Failure, PartRecord, Run, RunState, ShardRecord, ShardState
 from sparklet.planning.deployment import Deployment
+from sparklet.planning.outputs import is_check_or_commit, release_outputs
 from sparklet.planning.planner import Outbox, plan
 from sparklet.runs.commits import commit_at_end, commit_early, end_commit
 from sparklet.runs.ending import cancel_follow_ups, for_a_while, give_up, seal_as_it_is
@@ -274,6 +275,8 @@ def _end(at: Deployment, report: CheckReport, state: RunState) -> CheckReport:
     ended = at.ledger.runs.finish(run.run_id, run.generation, state)
     if ended.generation != run.generation and ended.state.ended:
         summary = write_manifests(at, ended, ended.state)  # a redrive began and ended meanwhile: ours are outdated
+    if ended.state.ended and not is_check_or_commit(run.run_id):
+        release_outputs(at, ended)
     unnotified = notify(at, ended, summary) if owes_notice(at, ended) else ""
     return replace(report, run=ended, counts=summary.counts, summary=summary, just_ended=True, unnotified=unnotified)
 

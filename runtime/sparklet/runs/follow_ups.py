@@ -19,11 +19,11 @@ from dataclasses import dataclass, replace
 from itertools import islice
 from typing import Any
 
-from sparklet.errors import ObjectChangedError, RunExistsError
+from sparklet.errors import ObjectChangedError, PlanError, RunExistsError
 from sparklet.model import Counts, Run, RunOptions, RunState, ShardState
 from sparklet.planning.commit_files import commit_files
 from sparklet.planning.deployment import Deployment
-from sparklet.planning.outputs import check_id, commit_id, next_id
+from sparklet.planning.outputs import check_id, commit_id, next_id, take_outputs
 from sparklet.runs.summary import figures, summarize
 
 MIN_CHECK_S = 3600.0  # time limit of a check or commit run, at least, even if its run's time is over
@@ -102,7 +102,11 @@ def enter_next(at: Deployment, run: Run, counts: Counts) -> Run | None:
     )
     run_id, output_uri = next_id(run.run_id, run.generation), run.next.output_uri
     follower = Run(run_id, (run.output_uri,), output_uri, (run.next.script,), options=options)
-    return entered(at, run, replace(follower, name=f"{run.name}-next", params=run.params, dispatch=run.dispatch))
+    made = entered(at, run, replace(follower, name=f"{run.name}-next", params=run.params, dispatch=run.dispatch))
+    if not made.state.ended:
+        with suppress(PlanError):  # it has FAILED then
+            take_outputs(at, made)  # while they are still its parent's
+    return made
 
 
 def _half_published(at: Deployment, run: Run, counts: Counts) -> tuple[str, ...]:

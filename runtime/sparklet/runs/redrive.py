@@ -11,7 +11,7 @@ from sparklet.errors import PlanError, ShardNotFoundError
 from sparklet.model import Run, RunState, ScriptRef, ShardRecord, ShardState
 from sparklet.planning.deployment import Deployment
 from sparklet.planning.new_run import chosen_engine
-from sparklet.planning.outputs import overtaken_by
+from sparklet.planning.outputs import claim_outputs, overtaken_by
 from sparklet.planning.planner import Outbox
 from sparklet.runs.commits import has_declared
 from sparklet.runs.ending import NOT_PLANNED
@@ -51,7 +51,7 @@ def redrive(
     again = next(_failed(at, run_id, shards), None) is not None
     ends_again = not again and shards is None and _only_its_end_failed(at, run)
     if again or ends_again:
-        run = at.ledger.runs.start_generation(run_id, run.generation + 1, script or run.scripts[-1])
+        run = _opened(at, run, script or run.scripts[-1])
         moved = sum(
             at.ledger.attempts.redrive(run_id, n, run.generation, engine) is not None
             for n in _failed(at, run_id, shards)
@@ -69,6 +69,24 @@ def redrive(
     if not (moved or unstarted or ends_again) and run.cancelled_s is None:
         raise PlanError(f"the run {run_id} has no FAILED shard; there is nothing to redrive")
     return Redriven(run, moved, messages, unplanned=NOT_PLANNED in run.skipped)
+
+
+def _opened(at: Deployment, run: Run, script: ScriptRef) -> Run:
+    """The run in its next generation, its outputs claimed; PlanError, and it ends as before, if others have them."""
+    opened = at.ledger.runs.start_generation(run.run_id, run.generation + 1, script)
+    try:
+        claim_outputs(at, opened)
+        _refuse_overtaken(at, opened)  # by a run that claimed them before
+    except PlanError:
+        as_before = RunState.FAILED if run.state is RunState.CANCELLED else run.state
+        at.ledger.runs.finish(run.run_id, opened.generation, as_before)
+        raise
+    return opened
+
+
+def _refuse_overtaken(at: Deployment, run: Run) -> None:
+    if why := overtaken_by(at, run):
+        raise PlanError(f"the run {run.run_id} cannot be redriven any more: {why}")
 
 
 def failed_with(at: Deployment, run_id: str, cause: str, among: Sequence[int] | None = None) -> tuple[int, ...]:
@@ -91,8 +109,7 @@ def redrivable(at: Deployment, run_id: str) -> Run:
         raise PlanError(f"the run {run_id} is being cancelled; redrive it once it has ended (sparklet watch {run_id})")
     if not run.sealed:
         raise PlanError(f"the run {run_id} is still being planned; redrive it once its plan is sealed")
-    if why := overtaken_by(at, run):
-        raise PlanError(f"the run {run_id} cannot be redriven any more: {why}")
+    _refuse_overtaken(at, run)
     return run
 
 
@@ -135,7 +152,7 @@ def _reopened(at: Deployment, run_id: str, opened: int | None) -> Run:
     run = at.ledger.runs.get(run_id)
     if run.state.ended and next(at.ledger.shards.list(run_id, ShardState.PENDING), None):
         cancelled = run.state is RunState.CANCELLED and run.generation == opened
-        run = at.ledger.runs.start_generation(run_id, run.generation + 1, run.scripts[-1])
+        run = _opened(at, run, run.scripts[-1])
         return at.ledger.runs.cancel(run_id) if cancelled else run
     return run
 

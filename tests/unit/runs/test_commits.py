@@ -177,7 +177,7 @@ def test_cleaning_a_run_removes_what_its_commits_needed(tmp_path: Path) -> None:
     clean(trial.at, named_run(trial.at, RUN), folders_of(trial.at, RUN))
     clean(trial.at, named_run(trial.at, f"{RUN}-commit-0"), folders_of(trial.at, f"{RUN}-commit-0"))
 
-    assert trial.world.keys(trial.at.runs_uri) == [] and len(trial.table.rows) == 2
+    assert trial.world.keys(trial.at.run_uri(RUN)) == [] and len(trial.table.rows) == 2
 
 
 def test_a_commit_runs_end_is_notified_with_its_parents(tmp_path: Path) -> None:
