@@ -106,6 +106,8 @@ def end_waiting(env: Environment, run: Run, screen: Screen) -> None:
 def recorded_failures(env: Environment, run: Run) -> Iterator[Mapping[str, str]]:
     """Failed executions of this run, from any source, as the state machines recorded them."""
     for info in env.at.store.list(env.at.run_uri(run.run_id, "executions/")):
+        if info.modified_s < run.created_s:
+            continue  # of a run of this id in another ledger
         try:
             document = json.loads(env.at.store.get(info.uri))
         except (ObjectStoreError, ValueError):

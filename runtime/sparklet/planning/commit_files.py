@@ -1,18 +1,19 @@
 """Commit files: which shards' writes to tables each commit of a run makes.
 
-``runs/<run_id>/_commit-<number>.jsonl`` is created once and never changes, so that a commit can be repeated. Its first
-line describes it, each other one is what a shard's winner declared. No shard is in two of a run's files. See
-``runs.commits``, which writes them, and ``docs/tables.md``.
+``runs/<run_id>/_commit-<identity>-<number>.jsonl`` is created once and never changes, so that a commit can be repeated.
+Its first line describes it, each other one is what a shard's winner declared. No shard is in two of a run's files. A
+run of this id in another ledger has another identity. See ``runs.commits``, which writes them, and ``docs/tables.md``.
 """
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from operator import attrgetter
 from typing import Any
 
 from sparklet.errors import PlanError
 from sparklet.job.tables.declaration import Table
-from sparklet.model import WRITES, Run, RunState, ShardState
+from sparklet.model import WRITES, Run, RunState, ShardRecord, ShardState
 from sparklet.planning.deployment import Deployment
 from sparklet.planning.outputs import commit_id
 
@@ -25,6 +26,20 @@ def declared(at: Deployment, run_id: str) -> Iterator[tuple[int, str]]:
     for info in at.store.list(at.run_uri(run_id, WRITES)):
         number, _, attempt = info.uri.rpartition("/")[2].removesuffix(".json").partition("-")
         yield int(number), attempt
+
+
+def kept_files(
+    at: Deployment, run_id: str, folder: str, file_of: Callable[[ShardRecord], str]
+) -> Iterator[tuple[ShardRecord, str]]:
+    """Each SUCCEEDED shard with its attempt's file in ``folder``; the ledger is read only if there are any files."""
+    listed = (info.uri for info in at.store.list(at.run_uri(run_id, folder)))  # in order of the shards
+    found = next(listed, "")
+    for record in at.ledger.shards.list(run_id, ShardState.SUCCEEDED) if found else ():
+        uri = at.run_uri(run_id, file_of(record))
+        while found and found < uri:
+            found = next(listed, "")
+        if found == uri:
+            yield record, uri
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,19 +56,23 @@ class CommitFile:
         return header
 
 
-def commit_uri(at: Deployment, run_id: str, number: int) -> str:
+def commit_uri(at: Deployment, run: Run, number: int) -> str:
     """The address of a commit's file."""
-    return at.run_uri(run_id, f"{FOLDER}{number}{ENDING}")
+    return at.run_uri(run.run_id, f"{FOLDER}{run.identity}-{number}{ENDING}")
 
 
-def commit_files(at: Deployment, run_id: str) -> Sequence[CommitFile]:
+def commit_files(at: Deployment, run: Run) -> Sequence[CommitFile]:
     """A run's commit files in their order; their numbers are 0, 1, 2, …"""
-    prefix = at.run_uri(run_id, FOLDER)
-    found = [
-        CommitFile(int(info.uri[len(prefix) :].removesuffix(ENDING)), info.uri, info.modified_s)
-        for info in at.store.list(prefix)
-    ]
-    return sorted(found, key=lambda file: file.number)
+    return sorted(_commit_files(at, run), key=lambda file: file.number)
+
+
+def _commit_files(at: Deployment, run: Run) -> Iterator[CommitFile]:
+    prefix = at.run_uri(run.run_id, FOLDER)
+    for info in at.store.list(prefix):
+        identity, _, number = info.uri[len(prefix) :].removesuffix(ENDING).rpartition("-")
+        file = CommitFile(int(number), info.uri, info.modified_s)
+        if (identity or file.header(at)["identity"]) == run.identity:  # earlier versions named the number alone
+            yield file
 
 
 def shards_in(at: Deployment, files: Sequence[CommitFile]) -> Iterator[int]:
@@ -88,8 +107,8 @@ def uncommitted(at: Deployment, run: Run) -> frozenset[int]:
     """
     if run.state in (RunState.SUCCEEDED, RunState.SUCCEEDED_WITH_FAILURES):
         return frozenset()
-    shards = frozenset(number for number, _ in declared(at, run.run_id))
-    files = commit_files(at, run.run_id) if shards else ()
+    shards = frozenset(record.number for record, _ in kept_files(at, run.run_id, WRITES, attrgetter("writes_file")))
+    files = commit_files(at, run) if shards else ()
     if len(files) > commits_made(at, run.run_id, len(files)):
         raise PlanError(
             f"the run {run.run_id}, also named {run.name!r}, has ended as {run.state} while it committed to a table: "

@@ -19,6 +19,7 @@ from sparklet.model import InputObject, Run, RunState, ShardState
 from sparklet.planning.commit_files import uncommitted
 from sparklet.planning.deployment import Deployment, scratch_error
 from sparklet.planning.parts import shards_of
+from sparklet.ports import ObjectInfo
 
 CACHE_KIB = 64 * 1024  # holds about two million
 
@@ -130,19 +131,26 @@ def take_run_lock(at: Deployment, run: Run) -> None:
     """
     folder = f"{at.runs_uri}_locks/{quote(run.name, safe='')}/"  # no run id begins with an underscore
     while True:
-        number, holder = 0, ""
-        if last := deque(at.store.list(folder), maxlen=1):
-            number, holder = int(last[0].uri.rpartition("/")[2]), at.store.get(last[0].uri).decode()
-        if holder == run.run_id:
+        last = deque(at.store.list(folder), maxlen=1)
+        holder = _holder(at, last[0]) if last else None
+        if holder and holder.run_id == run.run_id:
             return
-        known = at.known_run(holder) if holder else None  # an unknown holder was deleted
-        if known and not known.state.ended:
+        if holder and not holder.state.ended:
             at.ledger.runs.finish(run.run_id, run.generation, RunState.FAILED)
-            raise PlanError(f"{_busy(run.name, holder)}; {run.run_id} has ended with nothing planned")
+            raise PlanError(f"{_busy(run.name, holder.run_id)}; {run.run_id} has ended with nothing planned")
+        number = int(last[0].uri.rpartition("/")[2]) + 1 if last else 1
         try:
-            at.store.put(f"{folder}{number + 1:08d}", run.run_id.encode(), create_only=True)
+            at.store.put(f"{folder}{number:08d}", run.identity.encode(), create_only=True)
         except ObjectChangedError:
             continue  # another run was faster
+
+
+def _holder(at: Deployment, lock: ObjectInfo) -> Run | None:
+    """The run that took a lock; None if it was deleted, or is another ledger's. Earlier versions wrote its id alone."""
+    run_id, _, time = at.store.get(lock.uri).decode().partition("_")
+    known = at.known_run(run_id)
+    mine = known and (known.identity == f"{run_id}_{time}" if time else lock.modified_s >= known.created_s)
+    return known if mine else None
 
 
 def _busy(name: str, run_id: str) -> str:

@@ -82,7 +82,7 @@ def _checked(at: Deployment, run: Run, planner_silent_s: float) -> CheckReport:
 
 def _ended(at: Deployment, run: Run) -> CheckReport:
     """Write lost manifests of an ended run, and send its notice if that is still due."""
-    summary = None if has_manifest(at, run.run_id) else write_manifests(at, run, run.state)
+    summary = None if has_manifest(at, run) else write_manifests(at, run, run.state)
     unnotified = notify(at, run, summary) if owes_notice(at, run) else ""
     return CheckReport(
         run, summary.counts if summary else at.ledger.shards.count(run.run_id), summary=summary, unnotified=unnotified

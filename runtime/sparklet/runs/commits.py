@@ -14,12 +14,19 @@ from operator import attrgetter
 
 from sparklet.errors import CheckpointConflictError, ObjectChangedError
 from sparklet.model import WRITES, Counts, Run, RunOptions, RunState, ScriptRef
-from sparklet.planning.commit_files import CommitFile, commit_files, commit_uri, commits_made, declared, shards_in
+from sparklet.planning.commit_files import (
+    CommitFile,
+    commit_files,
+    commit_uri,
+    commits_made,
+    declared,
+    kept_files,
+    shards_in,
+)
 from sparklet.planning.deployment import Deployment
 from sparklet.planning.outputs import commit_id
 from sparklet.planning.quantities import parse_every
 from sparklet.runs.follow_ups import entered, last_commit_run, time_left_s
-from sparklet.runs.manifest import kept_files
 from sparklet.runs.summary import tolerated_failures
 
 SCRIPT = b"from sparklet.job.tables.commit import main\n\nmain()\n"
@@ -31,7 +38,7 @@ ALL_IN_ONE = RunOptions(target_bytes=1 << 60, max_objects=1 << 60)  # of a commi
 def end_commit(at: Deployment, run: Run) -> Run | None:
     """The commit run that this generation's end waits for, if it was entered."""
     found = last_commit_run(at, run)
-    files = commit_files(at, run.run_id) if found else ()
+    files = commit_files(at, run) if found else ()
     return found if files and _is_end(at, run, files[-1]) else None
 
 
@@ -42,7 +49,7 @@ def commit_at_end(at: Deployment, run: Run, counts: Counts, drive: Callable[[Run
     """
     if not has_declared(at, run):
         return None
-    files = commit_files(at, run.run_id)
+    files = commit_files(at, run)
     last = drive(_entered(at, run, files)) if files else None
     if last and (not last.state.ended or _is_end(at, run, files[-1])):
         return last
@@ -60,7 +67,7 @@ def commit_early(at: Deployment, run: Run, counts: Counts) -> Run | None:
     every = run.options.commit_every
     if not every or counts.failed > (tolerated_failures(run.options, counts.total) or 0) or not has_declared(at, run):
         return None
-    files = commit_files(at, run.run_id)
+    files = commit_files(at, run)
     last = _entered(at, run, files) if files else None
     if last and last.state is not RunState.SUCCEEDED:
         return last
@@ -69,7 +76,7 @@ def commit_early(at: Deployment, run: Run, counts: Counts) -> Run | None:
     since_s = files[-1].written_s if files else run.created_s
     due = fresh >= shards if shards else fresh > 0 and at.clock.now_s() - since_s >= every_s
     if due and _fix(at, run, files, counts, at_end=False, even_empty=False):
-        return _entered(at, run, commit_files(at, run.run_id))
+        return _entered(at, run, commit_files(at, run))
     return last
 
 
@@ -105,7 +112,7 @@ def _fix(
     }
     lines = [json.dumps(header).encode(), *(body.strip() for body in at.store.get_all(fresh))]
     with suppress(ObjectChangedError):
-        at.store.put(commit_uri(at, run.run_id, number), b"\n".join(lines) + b"\n", create_only=True)
+        at.store.put(commit_uri(at, run, number), b"\n".join(lines) + b"\n", create_only=True)
     return True
 
 

@@ -4,7 +4,7 @@ All are runs like any other, with ids of their own (see ``planning.outputs``). A
 it; a second checker finds it in the ledger. So after a crash between any two steps the next check continues::
 
     all shards have ended, within what the run tolerates
-      → figures to runs/<run_id>/_summary-<generation>.json → the check run, one shard whose input that is → its end
+      → figures to runs/<run_id>/_summary-<identity>-<generation>.json → the check run, whose input that is → its end
       → the commit runs, if shards have declared writes to tables (see ``runs.commits``) → their end
       → the next run, whose input is what this run wrote → the end of this run
 
@@ -58,7 +58,8 @@ def check_run(at: Deployment, run: Run) -> Run | None:
 def enter_check(at: Deployment, run: Run, state: RunState) -> Run:
     """Enter the run that checks this one, whose shards have all ended; ``state``: how this run ends if it succeeds."""
     assert run.check is not None
-    made_id, uri = check_id(run.run_id, run.generation), at.run_uri(run.run_id, f"_summary-{run.generation}.json")
+    made_id = check_id(run.run_id, run.generation)
+    uri = at.run_uri(run.run_id, f"_summary-{run.identity}-{run.generation}.json")
     with suppress(ObjectChangedError):  # another checker was faster; the shards have ended, so its summary is the same
         at.store.put(uri, _summary(at, run, state), create_only=True)
     options = RunOptions(max_attempts=run.options.max_attempts, time_limit_s=time_left_s(at, run))
@@ -71,7 +72,7 @@ def last_commit_run(at: Deployment, run: Run) -> Run | None:
     first = at.known_run(commit_id(run.run_id, 0))
     if first is None:
         return None
-    last = len(commit_files(at, run.run_id)) - 1  # written before its run is entered
+    last = len(commit_files(at, run)) - 1  # written before its run is entered
     return at.known_run(commit_id(run.run_id, last)) or at.known_run(commit_id(run.run_id, last - 1)) or first
 
 

@@ -5,7 +5,7 @@ success to the ledger. Only the answer of the attempt that succeeded is read, ne
 """
 
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import astuple, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -14,6 +14,7 @@ from typing import Any
 
 from sparklet.errors import ObjectNotFoundError
 from sparklet.model import ANSWERS, Run, RunState, ShardRecord, ShardState, split_uri
+from sparklet.planning.commit_files import kept_files
 from sparklet.planning.deployment import Deployment, scratch_error
 from sparklet.runs.follow_ups import TOO_MANY_FAILED, as_follow_up, check_run, last_commit_run, next_run
 from sparklet.runs.log import log
@@ -66,6 +67,7 @@ def write_results(at: Deployment, run_id: str) -> dict[str, Any] | None:
         except OSError as error:
             raise scratch_error("the answers of shards", error) from error
         if not count:
+            at.store.delete_all([uri])  # a run of this id in another ledger may have had answers
             return None
         size_bytes = path.stat().st_size
         at.store.upload(path, uri)
@@ -74,20 +76,6 @@ def write_results(at: Deployment, run_id: str) -> dict[str, Any] | None:
 
 def _answers(at: Deployment, run_id: str) -> Iterator[bytes]:
     return at.store.get_all(uri for _, uri in kept_files(at, run_id, ANSWERS, lambda record: record.answer_file))
-
-
-def kept_files(
-    at: Deployment, run_id: str, folder: str, file_of: Callable[[ShardRecord], str]
-) -> Iterator[tuple[ShardRecord, str]]:
-    """Each SUCCEEDED shard with its attempt's file in ``folder``; the ledger is read only if there are any files."""
-    listed = (info.uri for info in at.store.list(at.run_uri(run_id, folder)))  # in order of the shards
-    found = next(listed, "")
-    for record in at.ledger.shards.list(run_id, ShardState.SUCCEEDED) if found else ():
-        uri = at.run_uri(run_id, file_of(record))
-        while found and found < uri:
-            found = next(listed, "")
-        if found == uri:
-            yield record, uri
 
 
 def write_manifests(at: Deployment, run: Run, state: RunState, *, shards_per_file: int = SHARDS_PER_FILE) -> Summary:
@@ -112,13 +100,13 @@ def write_manifests(at: Deployment, run: Run, state: RunState, *, shards_per_fil
     return summary
 
 
-def has_manifest(at: Deployment, run_id: str) -> bool:
-    """Whether a run has a manifest."""
+def has_manifest(at: Deployment, run: Run) -> bool:
+    """Whether a run has a manifest, and not one of its id in another ledger."""
     try:
-        at.store.head(at.run_uri(run_id, MANIFEST))
+        document = json.loads(at.store.get(at.run_uri(run.run_id, MANIFEST)))
     except ObjectNotFoundError:
         return False
-    return True
+    return bool(document["StartDate"] == _date(run.created_s))
 
 
 @dataclass(slots=True)

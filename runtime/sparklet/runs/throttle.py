@@ -3,7 +3,7 @@
 Its planner sends none. A check counts the shards that have a message or are RUNNING, and sends for the next PENDING
 ones, in order of number, up to the cap. A file saves reading all shards each time::
 
-    runs/<run_id>/throttle/sent-<generation>.json    {"next": shard, "sent": {shard: when}}
+    runs/<run_id>/throttle/<identity>/sent-<generation>.json    {"next": shard, "sent": {shard: when}}
 
 Shards before ``next`` were looked at in this generation; those among them that had not ended are in ``sent``. However
 old the file is, the cap holds: what was sent since comes first again, and counts (docs/decisions/0038).
@@ -38,7 +38,7 @@ def throttle(at: Deployment, run_id: str, max_concurrency: int) -> None:
         raise PlanError(f"the run {run_id} has ended already, it is {run.state}; there is nothing to throttle")
     if not run.options.max_concurrency and run.dispatch is Dispatch.QUEUE:
         raise PlanError(f"the run {run_id} was started without --max-concurrency, so all its messages are sent")
-    at.store.put(at.run_uri(run_id, f"{FOLDER}{CAP}"), json.dumps(max_concurrency).encode())
+    at.store.put(at.run_uri(run_id, f"{FOLDER}{run.identity}/{CAP}"), json.dumps(max_concurrency).encode())
 
 
 def within_cap(at: Deployment, run: Run, waiting: list[ShardRecord]) -> list[ShardRecord]:
@@ -76,11 +76,20 @@ def send_up_to_cap(at: Deployment, run: Run, outbox: Outbox) -> int:
             sent[number] = now_s
             owed.append(record)
     outbox.send(record for record in owed if record.state is ShardState.PENDING)
-    at.store.put(at.run_uri(run.run_id, f"{FOLDER}{file}"), json.dumps({"next": place, "sent": sent}).encode())
+    at.store.put(
+        at.run_uri(run.run_id, f"{FOLDER}{run.identity}/{file}"), json.dumps({"next": place, "sent": sent}).encode()
+    )
     return lost
 
 
 def _stored(at: Deployment, run: Run) -> dict[str, Any]:
-    """The documents in the folder, by name; it is listed, since a role may not ask for one that is not there."""
-    infos = at.store.list(at.run_uri(run.run_id, FOLDER))
-    return {info.uri.rpartition("/")[2]: json.loads(at.store.get(info.uri)) for info in infos}
+    """The documents of a run, by name; they are listed, since a role may not ask for one that is not there.
+
+    Earlier versions wrote them into the folder itself, where those of a run in another ledger may be: older ones.
+    """
+    folder, mine, found = at.run_uri(run.run_id, FOLDER), f"{run.identity}/", dict[str, Any]()
+    for info in at.store.list(folder):
+        owner, slash, name = info.uri.removeprefix(folder).rpartition("/")
+        if owner + slash == mine or (not owner and info.modified_s >= run.created_s and name not in found):
+            found[name] = json.loads(at.store.get(info.uri))
+    return found

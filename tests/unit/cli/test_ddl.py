@@ -9,6 +9,7 @@ import pytest
 from pyarrow import parquet
 
 from sparklet.model import Failure, Run, ShardResult
+from sparklet.planning.commit_files import commit_uri
 from sparklet.runs.ddl import PARTITIONS_PER_STATEMENT
 from tests.unit.cli.conftest import RUN, Terminal
 
@@ -155,7 +156,8 @@ def test_tables_of_a_run(terminal: Terminal) -> None:
     ended(terminal, {})
     lines = [{"commit": 0}, {"shard": 0, "writes": [{"table": table} for table in tables]}]
     body = "\n".join(map(json.dumps, lines)).encode()
-    terminal.world.store.put(terminal.world.at.run_uri(RUN, "_commit-0.jsonl"), body)
+    world = terminal.world
+    world.store.put(commit_uri(world.at, world.ledger.runs.get(RUN), 0), body)
 
     told = terminal.types("ddl", RUN, "--json")
 

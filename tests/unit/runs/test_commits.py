@@ -10,6 +10,7 @@ import pytest
 
 from sparklet.errors import CheckpointConflictError, NothingNewError, PlanError
 from sparklet.model import Dispatch, RunOptions, RunState, ShardResult, ShardState
+from sparklet.planning.commit_files import commit_uri
 from sparklet.planning.new_run import new_run
 from sparklet.planning.planner import plan
 from sparklet.ports import ObjectInfo
@@ -50,7 +51,7 @@ def test_a_commit_file_names_the_run_then_the_winners(tmp_path: Path) -> None:
     run = trial.enter(2)
     trial.go_on()
 
-    header, *lines = map(json.loads, trial.world.store.get(trial.at.run_uri(RUN, "_commit-0.jsonl")).splitlines())
+    header, *lines = map(json.loads, trial.world.store.get(commit_uri(trial.at, run, 0)).splitlines())
 
     assert (header["identity"], header["run_id"], header["commit"]) == (run.identity, RUN, 0)
     assert [line["shard"] for line in lines] == [0, 1]

@@ -72,7 +72,7 @@ def test_a_check_gets_the_runs_figures_as_its_only_input(world: World) -> None:
     (shard,) = world.planned("run-1-check-0")
     (item,) = shard.objects
     judge = run_of(world, "run-1-check-0")
-    assert item.uri == world.at.run_uri("run-1", "_summary-0.json") == judge.inputs[0]
+    assert item.uri == world.at.run_uri("run-1", f"_summary-{run.identity}-0.json") == judge.inputs[0]
     assert judge.scripts == (run.check,) and judge.params == {"least": 4}
     told = json.loads(world.store.get(item.uri))
     assert (told["id"], told["state"], told["output"]) == ("run-1", "SUCCEEDED_WITH_FAILURES", "s3://data/out/")

@@ -166,13 +166,13 @@ def _act(world: World, rng: random.Random, held: list[tuple[int, str]], checks: 
 @pytest.mark.parametrize("seed", range(40))
 def test_the_cap_holds_under_crashes_and_two_checks_at_once(world: World, seed: int) -> None:
     rng, cap = random.Random(seed), 3
-    world.run(25, max_concurrency=cap, max_attempts=50)
+    run = world.run(25, max_concurrency=cap, max_attempts=50)
     held: list[tuple[int, str]] = []
     old = ""
 
     def checks() -> None:
         nonlocal old
-        uri = world.at.run_uri("run-1", "throttle/sent-000000.json")
+        uri = world.at.run_uri("run-1", f"throttle/{run.identity}/sent-000000.json")
         there = {info.uri for info in world.store.list(uri)}
         if old and rng.random() < 0.3:  # another check has begun before, and writes later
             world.store.put(uri, old.encode())

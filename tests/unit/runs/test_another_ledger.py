@@ -1,0 +1,153 @@
+"""A run id used again with another ledger over the same bucket: nothing that the first run left counts for the second.
+
+And runs that 14795df has begun: what it wrote under their ids counts for them.
+"""
+
+import json
+import time
+from pathlib import Path
+
+import pytest
+
+from sparklet.errors import PlanError
+from sparklet.model import RunOptions, RunState, ShardResult
+from sparklet.planning.commit_files import commit_files
+from sparklet.planning.new_run import new_run
+from sparklet.planning.planner import plan
+from sparklet.runs import commits
+from sparklet.runs.manifest import results
+from sparklet.runs.throttle import cap_of, throttle
+from tests.stand_ins.memory import FakeClock
+from tests.unit.runs.one_table import RUN, Trial
+from tests.unit.runs.test_follow_ups import CHECK, start
+from tests.world import World
+
+INCREMENTAL = RunOptions(max_objects=1, incremental=True)
+
+
+def another_ledger(world: World) -> World:
+    """A day later the stack is made anew over the bucket."""
+    later = World(clock=FakeClock(world.clock.now_s() + 86_400))
+    for uri in world.keys("s3://sparklet/"):
+        later.store.put(uri, world.store.get(uri))
+    for uri in later.keys("s3://sparklet/"):  # copies are as old as what they were made of
+        held = later.store._objects[uri]
+        later.store._objects[uri] = type(held)(held.body, world.store.head(uri))
+    return later
+
+
+def test_its_table_gets_the_rows_of_its_own_shards(tmp_path: Path) -> None:
+    first = Trial(tmp_path / "a", world=World(clock=FakeClock(time.time())))
+    first.enter(2)
+    first.go_on()
+    second = Trial(tmp_path / "b", world=another_ledger(first.world))
+    for uri in first.world.keys("s3://lake/"):
+        second.world.store.put(uri, first.world.store.get(uri))
+    second.enter(3, existing="append")
+
+    assert second.go_on().state is RunState.SUCCEEDED
+    assert second.table.rows == second.winners()
+
+
+def test_its_check_gets_its_own_figures() -> None:
+    world = World()
+    start(world)
+    world.work()
+    world.check()
+    later = another_ledger(world)
+    later.put(5)
+    later.store.put(CHECK, b"print()\n")
+    run = new_run(later.at, later.request(check=CHECK, options=RunOptions(max_objects=1)))
+    plan(later.at, run.run_id)
+    later.work()
+    later.check()
+
+    (shard,) = later.planned("run-1-check-0")
+    assert json.loads(later.store.get(shard.objects[0].uri))["counts"]["succeeded"] == 5
+
+
+def test_its_cap_is_its_own() -> None:
+    world = World()
+    world.run(6, max_concurrency=3)
+    throttle(world.at, RUN, 5)
+    world.check()
+    later = another_ledger(world)
+    run = later.run(6, max_concurrency=2)
+
+    assert cap_of(later.at, run) == 2
+    while not (report := later.check()).run.state.ended:
+        assert len(later.bodies()) <= 2
+        later.work()
+    assert report.run.state is RunState.SUCCEEDED
+
+
+def test_its_name_is_not_locked_by_the_other() -> None:
+    world = World()
+    world.put(1)
+    new_run(world.at, world.request(options=INCREMENTAL))
+    later = another_ledger(world)
+    later.put(1)
+    new_run(later.at, later.request(options=INCREMENTAL))
+
+    with pytest.raises(PlanError, match="also named"):
+        new_run(later.at, later.request(run_id="run-2", options=INCREMENTAL))
+
+
+def test_its_results_and_its_manifest_are_its_own() -> None:
+    world = World()
+    world.run(1)
+    world.work()
+    world.check()
+    world.store.put(world.at.run_uri(RUN, "results.jsonl"), b'{"shard": 0, "answer": 1}\n')
+    later = another_ledger(world)
+    run = later.run(1)
+    later.work(lambda _: ShardResult(rows=7))
+    later.ledger.runs.finish(RUN, 0, RunState.SUCCEEDED)  # and whoever did it is gone
+    later.check()
+
+    assert later.json("manifest.json")["Rows"] == 7
+    assert list(results(later.at, later.ledger.runs.get(run.run_id))) == []
+
+
+# --- runs begun by 14795df: files of theirs have no identity in their names ---
+
+
+@pytest.mark.parametrize("every", ["", "2"])
+def test_open_commits_of_before_are_made_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, every: str) -> None:
+    trial = Trial(tmp_path, at_once=2)
+    run = trial.enter(4, commit_every=every)
+    with monkeypatch.context() as before:
+        before.setattr(commits, "commit_uri", lambda at, run, number: at.run_uri(run.run_id, f"_commit-{number}.jsonl"))
+        while not commit_files(trial.world.at, run):
+            trial.look()
+            trial.work()
+
+    assert trial.go_on().state is RunState.SUCCEEDED
+    assert trial.table.rows == trial.winners()
+    assert len(trial.table.commits) == (2 if every else 1)
+
+
+def test_a_throttled_run_of_before_keeps_its_cap() -> None:
+    world = World()
+    run = world.run(6, max_concurrency=3)
+    throttle(world.at, RUN, 1)
+    world.check()
+    for uri in world.keys(world.at.run_uri(RUN, f"throttle/{run.identity}/")):
+        world.store.put(uri.replace(f"{run.identity}/", ""), world.store.get(uri))
+        world.store.delete(uri)
+
+    while not world.check().run.state.ended:
+        assert cap_of(world.at, run) == 1
+        world.work()
+
+
+def test_an_incremental_run_of_before_keeps_its_lock() -> None:
+    world = World()
+    world.put(1)
+    run = new_run(world.at, world.request(options=INCREMENTAL))
+    (lock,) = world.keys("s3://sparklet/runs/_locks/")
+    world.store.put(lock, run.run_id.encode())
+
+    assert plan(world.at, run.run_id).sealed
+    with pytest.raises(PlanError, match="also named"):
+        new_run(world.at, world.request(run_id="run-2", options=INCREMENTAL))
