@@ -149,6 +149,23 @@ def test_an_archived_commit_is_found(table_jvm: WarmJvm, hudi: Lake) -> None:
     assert sorted(told[2]) == [[1], [2], [2], [2], [2]]
 
 
+def test_what_a_savepoint_takes_out_is_committed_again(table_jvm: WarmJvm, hudi: Lake) -> None:
+    kept, lost = (hudi.commit(f"run/commit-{n}", hudi.stage(0, rows_of(id=[n]))) for n in (0, 1))
+
+    told = steps(
+        table_jvm,
+        ("commit", kept),
+        ("savepoint", hudi.table.place, ""),
+        ("commit", lost),
+        ("savepoint", hudi.table.place, "restored"),
+        *(("commit", each) for each in (kept, lost, lost)),
+        ("read", "hudi", hudi.table.place, "true", "id"),
+    )
+
+    assert [one["already"] for one in told[4:7]] == [True, False, True]
+    assert sorted(told[7]) == [[0], [1]]
+
+
 def test_upserts_and_overwritten_partitions(table_jvm: WarmJvm, hudi: Lake) -> None:
     keyed: dict[str, Any] = {"mode": "upsert", "keys": ("id",), "order_by": "version", "partition_by": ("day",)}
     first = rows_of(id=[1, 2, 3], day=["a", "a", "b"], version=[1, 1, 1])

@@ -3,8 +3,9 @@
 The argument is a list of steps, as JSON: ``["commit", commit]``, ``["race", commit]`` with another committer that is
 faster, ``["stopped", method, commit]`` with a Hudi committer that is stopped before a method of its own (after it, if
 ``method`` ends with ``!``; ``"files"``: once its instant has begun, before it writes files) until another has
-committed, ``["hudi", place, folder, options, times]`` for commits of another writer, ``["read", format, place,
-condition, column, …]``, ``["append", table, folder]`` as a script outside of runs does.
+committed, ``["hudi", place, folder, options, times]`` for commits of another writer, ``["savepoint", place, restored]``
+to make one or to go back to it, ``["read", format, place, condition, column, …]``, ``["append", table, folder]`` as a
+script outside of runs does.
 """
 
 import json
@@ -127,6 +128,14 @@ def main() -> None:
             format_, place, condition, *columns = arguments
             rows = spark.read.format(format_).load(place).where(condition).select(*columns).collect()
             told.append([list(row) for row in rows])
+            continue
+        if kind == "savepoint":
+            place, restored = arguments
+            instants = committer.open_table(Table("hudi", place), lambda: spark, None)
+            newest = instants.made("run/commit-0")
+            at = f"path => '{place}', {'instant_time' if restored else 'commit_time'} => '{newest and newest[0]}'"
+            spark.sql(f"CALL {'rollback_to' if restored else 'create'}_savepoint({at})").collect()
+            told.append(at)
             continue
         if kind == "append":
             table, folder = arguments

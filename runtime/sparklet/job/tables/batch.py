@@ -38,7 +38,7 @@ class Batch:
         self.old, ranges = list[str](), list[str]()
         for name, numbers in counted.items():
             chain = f"{CHAIN}{written_by(job, (kind, stream, name), label)}"
-            links = found(f"{self.opened.root}/{CHAINS}", chain, numbers, self.opened.made(chain))
+            links = found(f"{self.opened.root}/{CHAINS}", chain, numbers, self.opened)
             self.old += [f"{name}:{number}" for number in sorted(links)]
             if new := tuple(sorted(numbers.difference(links))):
                 self.new[chain] = new

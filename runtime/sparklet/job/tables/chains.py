@@ -28,16 +28,20 @@ CHANGES = f"{CHAIN}changes"  # of all commits that replace rows: none is made on
 MAX_RANGES = 100
 
 
-def found(folder: str, name: str, records: Collection[int], head: tuple[str, int] | None) -> dict[int, int]:
-    """Those of a batch's records that are in a chain, each with the link that has it; ``head``: what the table says."""
-    wanted, links = frozenset(records), dict[int, int]()
+def found(folder: str, name: str, records: Collection[int], table: Any) -> dict[int, int]:
+    """Those of a batch's records that are in the table, each with the link of its chain that has it.
+
+    Links whose commits were rolled back stay in the chain, and do not count.
+    """
+    wanted, links, head = frozenset(records), dict[int, int](), table.made(name)
     at = head and head[1]
     while at is not None:
         link = _read(folder, at)[name]
         for first, last, number in link["ranges"]:
             if first <= max(wanted) and last >= min(wanted):
-                steps = _read(folder, number)[name]["steps"]
-                links.update(dict.fromkeys(wanted.intersection(accumulate(steps)), number))
+                there = wanted.intersection(accumulate(_read(folder, number)[name]["steps"]))
+                if there and table.holds(name, number):
+                    links.update(dict.fromkeys(there, number))
         at = link["before"] if link["last_before"] >= min(wanted) else None
     return links
 

@@ -43,6 +43,12 @@ class OpenTable(Protocol):
     def made(self, name: str) -> tuple[str, int] | None:
         """The version that set a name (a commit's id, or a chain) last, and its number; None if none has."""
 
+    def holds(self, name: str, number: int) -> bool:
+        """Whether the version that set a name to a number is in this state: no roll-back has taken it out.
+
+        CommitStateUnknownError if nobody can tell.
+        """
+
     def write(self, commit: Commit, staged: Sequence[StagedFile], names: Mapping[str, int]) -> str:
         """Commit on top of this state, set the names to these numbers with it, and return the new version.
 
@@ -94,9 +100,9 @@ def _made(commit: Commit, table: OpenTable) -> tuple[str, set[int]] | None:
     """The version that made a commit, and the numbers that say whose; CommitConflictError if one made a part of it."""
     if not commit.records:
         made = table.made(commit.commit_id)
-        return made and (made[0], {made[1]})
+        return (made[0], {made[1]}) if made and table.holds(commit.commit_id, made[1]) else None
     chains = commit.records.items()
-    links = [link for each in chains for link in found(commit.chains_folder, *each, table.made(each[0])).values()]
+    links = [link for each in chains for link in found(commit.chains_folder, *each, table).values()]
     if links and len(links) < (count := sum(map(len, commit.records.values()))):
         raise CommitConflictError(f"{commit.table}: another has committed {len(links)} of {count} records meanwhile")
     return ("", set(links)) if links else None

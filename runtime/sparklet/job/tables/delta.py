@@ -6,7 +6,8 @@ import json
 import math
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from datetime import date, datetime
 from decimal import Decimal
 from itertools import chain
@@ -16,9 +17,10 @@ import pyarrow as pa
 from deltalake import CommitProperties, DeltaTable, Schema, Transaction, exceptions, write_deltalake
 from deltalake.transaction import AddAction, create_table_with_add_actions
 
-from sparklet.job.errors import CommitConflictError, TableError
+from sparklet.job.errors import CommitConflictError, CommitStateUnknownError, TableError
 from sparklet.job.tables.declaration import Commit
 from sparklet.job.tables.files import (
+    MAX_READERS,
     StagedFile,
     agreed_schema,
     batches,
@@ -26,6 +28,7 @@ from sparklet.job.tables.files import (
     read_changes,
     read_footers,
     read_rows,
+    read_text,
     shard_name,
     within,
 )
@@ -52,6 +55,48 @@ class DeltaLakeTable:
         """A version that holds a name (the one that set it, or a later one), and its number."""
         number = None if self._table is None else self._table.transaction_version(name)
         return None if number is None else (str(self._table.version()), number)
+
+    def holds(self, name: str, number: int) -> bool:
+        """Follow the log back over each RESTORE, which leaves transactions as they are; see ``OpenTable``.
+
+        A RESTORE that is no longer in the log is not seen.
+        """
+        state, restored = int(self._table.version()), None  # the newest version before which nothing was taken out
+        for version, names, info in self._log():
+            if (name, number) in names:
+                return version <= state
+            if version == state:
+                state = version - 1
+                if info.get("operation") == "RESTORE":
+                    restored, to = version, str(info["operationParameters"].get("version"))
+                    if not to.isdigit():
+                        break
+                    state = int(to)
+        if restored is None:
+            return True  # set before the log's first version
+        raise CommitStateUnknownError(
+            f"{self._uri} was restored by version {restored}, and its log does not tell whether that took out what is "
+            "to be written now: RESTORE it by a version's number that the log has; or look whether these rows are "
+            "there, and if not write them with another label, those of a run by a new run"
+        )
+
+    def _log(self) -> Iterator[tuple[int, set[tuple[str, int]], dict[str, Any]]]:
+        """The versions, newest first, as far back as the log goes: the names that each has set, and its commitInfo."""
+        with ThreadPoolExecutor(MAX_READERS) as readers:
+            for newest in range(self._table.version(), -1, -MAX_READERS):
+                versions = range(newest, max(newest - MAX_READERS, -1), -1)
+                for version, actions in zip(versions, readers.map(self._actions, versions)):  # noqa: B905 - Python 3.9
+                    if not actions:
+                        return
+                    names = {(each["txn"]["appId"], each["txn"]["version"]) for each in actions if "txn" in each}
+                    yield version, names, next((each["commitInfo"] for each in actions if "commitInfo" in each), {})
+
+    def _actions(self, version: int) -> list[dict[str, Any]]:
+        try:
+            lines = read_text(f"{self._uri}/_delta_log/{version:020d}.json").splitlines()
+        except FileNotFoundError:
+            return []  # a checkpoint has it
+        return [json.loads(line) for line in lines if line.startswith(('{"txn"', '{"commitInfo"'))] or [{}]
 
     def write(self, commit: Commit, staged: Sequence[StagedFile], names: Mapping[str, int]) -> str:
         """Commit the files in one version; see ``OpenTable``."""

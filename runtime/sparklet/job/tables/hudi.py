@@ -54,6 +54,10 @@ class HudiTable:
         found = self._newest(lambda metadata: metadata.getMetadata(COMMIT_ID) == name)
         return found and (str(found[0].requestedTime()), int(found[1].getMetadata(MAKER) or 0))
 
+    def holds(self, name: str, number: int) -> bool:
+        """A roll-back takes instants off the timeline, and what ``made`` finds with them."""
+        return True
+
     def _chains_now(self) -> dict[str, int]:
         found = self._newest(lambda metadata: metadata.getMetadata(CHAINS) is not None)
         return dict(json.loads(found[1].getMetadata(CHAINS))) if found else {}

@@ -1,0 +1,99 @@
+"""Delta's RESTORE takes rows out and leaves transactions as they are: what is repeated then is in the table once."""
+
+import json
+import random
+import time
+from pathlib import Path
+
+import pytest
+from deltalake import DeltaTable
+
+from sparklet.job.errors import CommitStateUnknownError
+from sparklet.job.tables import chains
+from tests.functional.tables.lakes import Lake, rows_of
+from tests.functional.tables.making import make
+from tests.functional.tables.test_chains import deliver, ids_of
+
+
+@pytest.fixture
+def delta(local: Lake) -> Lake:
+    """A table with one row, -1, in version 0."""
+    local.format = "delta"
+    local.create(rows_of(id=[-1]))
+    return local
+
+
+def restore(lake: Lake, version: int) -> None:
+    DeltaTable(lake.delta).restore(version)
+
+
+def log_of(lake: Lake, version: int) -> Path:
+    return Path(lake.delta, "_delta_log", f"{version:020d}.json")
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_each_record_once_whatever_is_restored(delta: Lake, seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    dice = random.Random(seed)
+    monkeypatch.setattr(chains, "MAX_RANGES", 3)
+    states: list[set[int]] = [set()]
+    for _ in range(25):
+        if dice.random() < 0.25:
+            version = dice.randrange(len(states) - 1) if len(states) > 1 else 0
+            if version < len(states) - 1:
+                restore(delta, version)
+                states.append(states[version])
+            continue
+        first = dice.randrange(20)
+        batch = set(range(first, first + dice.randint(1, 5)))
+        if deliver(delta, *sorted(batch)).rows:
+            states.append(states[-1] | batch)
+
+        assert ids_of(delta) == sorted(states[-1])
+
+
+def test_a_run_s_commit_that_was_taken_out_is_made_again(delta: Lake) -> None:
+    kept, planned = (
+        delta.commit(f"run/commit-{number}", delta.stage(0, rows_of(id=[number])), fixed_at_s=time.time())
+        for number in (0, 1)
+    )
+    make(kept)
+    make(planned)
+    restore(delta, 1)
+
+    assert [make(each).already for each in (kept, planned, planned)] == [True, False, True]
+    assert ids_of(delta) == [0, 1]
+
+
+def test_what_the_log_does_not_tell_is_refused(delta: Lake) -> None:
+    """The version that set the name is no longer in the log, or the version restored is not named."""
+    planned = delta.commit("run/commit-0", delta.stage(0, rows_of(id=[1])), fixed_at_s=time.time())
+    make(planned)
+    delta.append(rows_of(id=[2]))
+    DeltaTable(delta.delta).create_checkpoint()
+    for version in (0, 1):
+        log_of(delta, version).unlink()
+    assert make(planned).already, "there was no RESTORE"
+    for id_ in (3, 4):
+        delta.append(rows_of(id=[id_]))
+    restore(delta, 3)
+
+    with pytest.raises(CommitStateUnknownError, match="was restored by version 5"):
+        make(planned)
+
+    assert ids_of(delta) == [1, 2, 3]
+
+
+def test_a_restore_by_time_is_refused_until_it_is_named(delta: Lake) -> None:
+    deliver(delta, 1)
+    deliver(delta, 2)
+    restore(delta, 1)
+    lines = [json.loads(line) for line in log_of(delta, 3).read_text().splitlines()]
+    lines[0]["commitInfo"]["operationParameters"] = {"version": "null", "timestamp": '"2026-11-22 10:00:00"'}
+    log_of(delta, 3).write_text("\n".join(map(json.dumps, lines)).replace(": ", ":"))
+
+    with pytest.raises(CommitStateUnknownError, match=r"RESTORE it by a version.s number"):
+        deliver(delta, 2)
+    restore(delta, 1)
+
+    assert deliver(delta, 1, 2).rows == 1
+    assert ids_of(delta) == [1, 2]
