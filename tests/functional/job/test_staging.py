@@ -1,5 +1,6 @@
 """What a script stages for a table: real Spark, real tables, in a folder and in the stand-in for S3."""
 
+import importlib
 import importlib.util
 import json
 import os
@@ -308,6 +309,40 @@ def test_changes_go_into_the_attempts_own_output(
 # --- direct commits ---
 
 
+NESTED = ["id", "name", "struct(name AS a, id AS b) AS s", "array(struct(name AS a)) AS l", "map(name, id) AS m"]
+
+
+@pytest.mark.parametrize("is_made", [True, False])
+def test_columns_of_iceberg_keep_their_own_values(spark: SparkSession, is_made: bool) -> None:
+    """Spark drops and renames columns, and uses their names again: at any depth, of tables of both kinds."""
+    name = f"db.t{uuid.uuid4().hex}"
+    rows = spark.createDataFrame([(1, "old")], "id BIGINT, name STRING").selectExpr(*NESTED)
+    if is_made:
+        spark.sql("CREATE NAMESPACE IF NOT EXISTS iceberg.db")
+        rows.limit(0).writeTo(f"iceberg.{name}").create()
+
+    Job(event={}).append(rows, f"iceberg:{name}")
+    for change in ("DROP COLUMN {}", "ADD COLUMN {} STRING"):
+        for column in ("name", "s.a", "l.element.a"):
+            spark.sql(f"ALTER TABLE iceberg.{name} {change.format(column)}")
+    spark.sql(f"ALTER TABLE iceberg.{name} RENAME COLUMN m TO prices")
+    again = rows.selectExpr("id", "name", "struct(s.b AS b, s.a AS a) AS s", "l", "m AS prices")
+    Job(event={}).append(again, f"iceberg:{name}")
+
+    found = spark.sql(f"SELECT name, s.a, s.b, l[0].a AS e, prices FROM iceberg.{name} ORDER BY name").collect()
+    assert [tuple(row) for row in found] == [(None, None, 1, None, {"old": 1}), ("old", "old", 1, "old", {"old": 1})]
+
+
+def test_a_name_mapping_without_a_column_is_refused(spark: SparkSession, rows: DataFrame) -> None:
+    name = f"db.t{uuid.uuid4().hex}"
+    spark.sql("CREATE NAMESPACE IF NOT EXISTS iceberg.db")
+    mapping = json.dumps([{"field-id": 1, "names": ["id"]}])
+    rows.limit(0).writeTo(f"iceberg.{name}").tableProperty("schema.name-mapping.default", mapping).create()
+
+    with pytest.raises(TableError, match=rf"name-mapping.default of {name} lacks the columns with the ids \[2, 3\]"):
+        Job(event={}).append(rows, f"iceberg:{name}")
+
+
 @pytest.fixture
 def commits(monkeypatch: pytest.MonkeyPatch) -> list[Commit]:
     """The commits that were asked for; the module that makes them is a recorder, which knows them by their ids."""
@@ -318,6 +353,7 @@ def commits(monkeypatch: pytest.MonkeyPatch) -> list[Commit]:
         made.append(wanted)
         return Committed("1", 0, len(wanted.writes[0].files), already)
 
+    importlib.import_module("sparklet.job.tables.batch")  # which needs more of the module than the recorder has
     recorder: Any = ModuleType("sparklet.job.tables.commit")
     recorder.commit = commit
     monkeypatch.setitem(sys.modules, "sparklet.job.tables.commit", recorder)

@@ -10,6 +10,9 @@ import pyarrow as pa
 from deltalake import DeltaTable, write_deltalake
 from pyarrow import parquet
 from pyiceberg.catalog import Catalog, load_catalog
+from pyiceberg.exceptions import NoSuchTableError
+from pyiceberg.io.pyarrow import schema_to_pyarrow
+from pyiceberg.schema import assign_fresh_schema_ids
 
 from sparklet.job.tables.declaration import Commit, StagedWrite, Table
 from sparklet.job.tables.files import delta_place, file_system
@@ -39,17 +42,40 @@ class Lake:
         return delta_place(self.table.place)[0]
 
     def stage(
-        self, shard: int, rows: pa.Table, by: Sequence[str] = (), files: int = 1, mode: str = "append"
+        self,
+        shard: int,
+        rows: pa.Table,
+        by: Sequence[str] = (),
+        files: int = 1,
+        mode: str = "append",
+        has_ids: bool = True,
     ) -> StagedWrite:
-        """What an attempt at a shard leaves: ``files`` files for each partition."""
-        inside = mode == "append" and self.format == "delta"
+        """What an attempt at a shard leaves: ``files`` files for each partition; Iceberg's have the table's ids."""
+        inside, ids_of = mode == "append" and self.format == "delta", ("", 0)
+        if self.format == "iceberg" and has_ids:
+            rows, ids_of = self._identified(rows)
         folder = f"{self.place}/{'t/sparklet' if inside else 'staged'}/run/{shard:06d}-{next(_numbers)}/1"
         named = []
         for path, part in _parts(rows, by, drop=self.format == "delta"):
             for number in range(files):
                 share = part.take(list(range(number, part.num_rows, files)))
                 named.append((f"{path}part-{number}.parquet", _write(share, f"{folder}/{path}part-{number}.parquet")))
-        return StagedWrite(shard, folder, tuple(named))
+        return StagedWrite(shard, folder, tuple(named), rows.num_rows, ids_of)
+
+    def _identified(self, rows: pa.Table) -> tuple[pa.Table, tuple[str, int]]:
+        """The rows with ids, and whose these are; nested columns must have the table's own types."""
+        catalog, ids_of = self.catalog(), ("", 0)
+        try:
+            metadata = catalog.load_table("db.t").metadata
+            schema, ids_of = metadata.schema(), (str(metadata.table_uuid), metadata.last_column_id)
+        except NoSuchTableError:
+            schema = assign_fresh_schema_ids(catalog._convert_schema_if_needed(rows.schema))
+        known = {field.name: field for field in schema_to_pyarrow(schema)}
+        fields, new = [], count(schema.highest_field_id + 1)
+        for field in rows.schema:
+            own = known.get(field.name) or field.with_metadata({"PARQUET:field_id": str(next(new))})
+            fields.append(own if pa.types.is_nested(own.type) else field.with_metadata(own.metadata))
+        return rows.cast(pa.schema(fields)), ids_of
 
     def commit(self, commit_id: str, *writes: StagedWrite, **options: Any) -> Commit:
         return replace(Commit(commit_id, self.table, "append", writes), **options)

@@ -172,7 +172,7 @@ def plan(header: Mapping[str, Any], commits: Sequence[Sequence[Declared]]) -> li
 
 
 def _staged(writes: Sequence[Declared]) -> tuple[StagedWrite, ...]:
-    return tuple(StagedWrite(shard, write.folder, write.files) for shard, write in writes)
+    return tuple(write.staged(shard) for shard, write in writes)
 
 
 def open_table(table: Table, spark: Callable[[], SparkSession], warehouse: str | None) -> OpenTable:

@@ -13,6 +13,7 @@ FORMATS = ("iceberg", "delta", "hudi", "parquet")
 MODES = ("append", "upsert", "overwrite_partitions")
 # Folders of staged files: in a table, whose own they become; and in an output, for a commit to read, never for readers.
 DATA, CHANGES = "sparklet", "_changes"
+IdsOf = tuple[str, int]
 CHAINS = "_sparklet_records"  # below a table's root: no reader, and no VACUUM, looks into folders of such names
 
 
@@ -49,6 +50,7 @@ class Declaration:
 
     ``files``: their paths below ``folder``, and their sizes in bytes. ``label`` distinguishes the writes of one script.
     ``partition_types``: the types of ``partition_by``, as Spark's JSON has them; files of Delta lack these columns.
+    ``rows``: as counted while they were written, -1 if nobody has; ``ids_of``: see ``StagedWrite``.
     """
 
     table: Table
@@ -61,6 +63,12 @@ class Declaration:
     merge_schema: bool = False
     partition_by: tuple[str, ...] = ()
     partition_types: tuple[str, ...] = ()
+    rows: int = -1
+    ids_of: IdsOf = ("", 0)
+
+    def staged(self, shard: int) -> StagedWrite:
+        """What a commit has to know of it."""
+        return StagedWrite(shard, self.folder, self.files, self.rows, self.ids_of)
 
     def to_document(self) -> dict[str, Any]:
         """This declaration as JSON."""
@@ -84,18 +92,30 @@ class Declaration:
                 bool(document["merge_schema"]),
                 tuple(map(str, document["partition_by"])),
                 tuple(map(str, document.get("partition_types") or ())),
+                int(document.get("rows", -1)),
+                _ids_of(*document.get("ids_of", ("", 0))),
             )
         except (KeyError, TypeError, ValueError) as error:
             raise EventError(f"a declared write is not what sparklet.job writes: {error!r}") from error
 
 
+def _ids_of(uuid: str, last: int) -> IdsOf:
+    return str(uuid), int(last)
+
+
 @dataclass(frozen=True)
 class StagedWrite:
-    """A shard's part of a commit; ``shard`` is -1 outside of runs."""
+    """A shard's part of a commit; ``shard`` is -1 outside of runs.
+
+    ``ids_of``: the UUID and the last column id of the Iceberg table whose field ids the files have. Greater ids are of
+    columns that were new to it, as are all if there was no table.
+    """
 
     shard: int
     folder: str
     files: tuple[tuple[str, int], ...]
+    rows: int = -1
+    ids_of: IdsOf = ("", 0)
 
 
 @dataclass(frozen=True)

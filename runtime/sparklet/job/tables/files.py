@@ -15,7 +15,7 @@ from pyarrow import compute, fs, parquet, types
 
 from sparklet.job.errors import TableError
 from sparklet.job.session import s3_environment
-from sparklet.job.tables.declaration import Commit, StagedWrite
+from sparklet.job.tables.declaration import Commit, IdsOf, StagedWrite
 
 MAX_READERS = 16  # footers read at a time: each waits for the store, not for the processor
 MAX_BATCH_BYTES = 256 * 1024 * 1024  # of staged files that are in memory at a time, where not all need to be
@@ -34,7 +34,8 @@ class StagedFile:
     path: str  # below the write's folder
     size_bytes: int
     footer: Any  # pyarrow.parquet.FileMetaData
-    schema: Any  # pyarrow.Schema, without metadata
+    schema: Any  # pyarrow.Schema, without metadata but the columns' field ids
+    ids_of: IdsOf = ("", 0)  # see StagedWrite
 
     @property
     def rows(self) -> int:
@@ -97,7 +98,8 @@ def _read_footer(write: StagedWrite, path: str, size_bytes: int) -> StagedFile:
         raise TableError(f"{shard_name(write.shard)} staged {uri}, which is no Parquet file: {error}") from error
     if footer is None:
         raise TableError(f"{shard_name(write.shard)} staged {uri} with {size_bytes} bytes; now it has {found_bytes}")
-    return StagedFile(write.shard, uri, path, size_bytes, footer, footer.schema.to_arrow_schema().remove_metadata())
+    schema = footer.schema.to_arrow_schema().remove_metadata()
+    return StagedFile(write.shard, uri, path, size_bytes, footer, schema, write.ids_of)
 
 
 def agreed_schema(commit: Commit, staged: Sequence[StagedFile], table: Any | None) -> Any:

@@ -27,6 +27,7 @@ from sparklet.job.catalogs import ICEBERG_CATALOG, catalog_properties
 from sparklet.job.errors import CommitConflictError, TableError
 from sparklet.job.session import s3_environment
 from sparklet.job.tables.declaration import CHANGES, Commit
+from sparklet.job.tables.evolution import as_read, check_names, paths_of
 from sparklet.job.tables.files import (
     StagedFile,
     agreed_schema,
@@ -75,6 +76,9 @@ class IcebergTable:
 
     def write(self, commit: Commit, staged: Sequence[StagedFile], names: Mapping[str, int]) -> str:
         """Add the files in one snapshot; see ``OpenTable``."""
+        staged = [as_read(file, self._table.metadata) for file in staged] if self._table else staged
+        if commit.mode != "append":
+            check_names(commit, staged)
         schema = agreed_schema(commit, staged, self._table.schema().as_arrow() if self._table else None)
         table = self._table or self._create(commit, schema)
         _check_partitioning(commit, table)
@@ -162,15 +166,19 @@ def _change(transaction: Transaction, commit: Commit, staged: Sequence[StagedFil
 def _appended(transaction: Transaction, commit: Commit, staged: Sequence[StagedFile]) -> Replaced:
     """The staged files as the table's own, as ``add_files`` does; but the footers are read already.
 
-    Of files that were staged outside, for a table in S3 Tables, the rows are written anew.
+    The rows are written anew of files that were staged outside, for a table in S3 Tables, and of files whose columns
+    have other ids than the table's.
     """
     metadata = transaction.table_metadata
-    if any(f"/{CHANGES}/" in file.uri for file in staged):
-        return [file for group in batches(staged) for file in _new_files(transaction, _rows(metadata, group))], []
-    if metadata.name_mapping() is None:  # the staged files name their columns and have no field ids
-        mapping = metadata.schema().name_mapping.model_dump_json()
-        transaction.set_properties({"schema.name-mapping.default": mapping})
-    return [_data_file(metadata, file) for file in staged if file.rows], []
+    ids = paths_of(io.schema_to_pyarrow(metadata.schema())).items()
+    added, foreign = [], list[StagedFile]()
+    for file in (file for file in staged if file.rows):
+        if paths_of(file.schema).items() <= ids and f"/{CHANGES}/" not in file.uri:
+            added.append(_data_file(metadata, file))
+        else:
+            foreign.append(file)
+    check_names(commit, foreign)
+    return added + [file for group in batches(foreign) for file in _new_files(transaction, _rows(metadata, group))], []
 
 
 def _upserted(transaction: Transaction, commit: Commit, staged: Sequence[StagedFile]) -> Replaced:
@@ -206,7 +214,9 @@ def _overwritten(transaction: Transaction, commit: Commit, staged: Sequence[Stag
         raise TableError(f"{commit.table} has no partitions that could be overwritten")
     added = [file for group in batches(staged) for file in _new_files(transaction, _rows(metadata, group))]
     partitions, removed = {file.partition for file in added}, []
-    for group in batches(read_footers(commit.earlier)):
+    earlier = [as_read(file, metadata) for file in read_footers(commit.earlier)]
+    check_names(commit, earlier)
+    for group in batches(earlier):
         for part in io._determine_partitions(metadata.spec(), metadata.schema(), _rows(metadata, group)):
             if part.partition_key.partition in partitions:
                 added += _new_files(transaction, part.arrow_table_partition)
@@ -247,10 +257,11 @@ def _check_partitioning(commit: Commit, table: Table) -> None:
 def _data_file(metadata: Any, file: StagedFile) -> DataFile:
     schema, spec = metadata.schema(), metadata.spec()
     try:
+        own = io.pyarrow_to_schema(file.footer.schema.to_arrow_schema())  # with columns that were dropped since
         statistics = io.data_file_statistics_from_parquet_metadata(
             parquet_metadata=file.footer,
-            stats_columns=io.compute_statistics_plan(schema, metadata.properties),
-            parquet_column_mapping=io.parquet_path_to_id_mapping(schema),
+            stats_columns=io.compute_statistics_plan(own, metadata.properties),
+            parquet_column_mapping=io.parquet_path_to_id_mapping(own),
         )
         for field in spec.fields:
             absent = field.source_id not in statistics.column_sizes  # so all of it is null

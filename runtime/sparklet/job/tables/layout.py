@@ -6,7 +6,8 @@ pyiceberg and deltalake know it as well, but importing them takes a second of ev
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from py4j.protocol import Py4JJavaError
@@ -17,7 +18,8 @@ from sparklet.job.catalogs import AWS_BUNDLE, ICEBERG_CATALOG, in_table_bucket
 from sparklet.job.errors import TableError
 from sparklet.job.session import DELTA, ICEBERG, has_class
 from sparklet.job.tables.alignment import quoted
-from sparklet.job.tables.declaration import Table
+from sparklet.job.tables.declaration import IdsOf, Table
+from sparklet.job.tables.field_ids import NAME_MAPPING, ColumnPath, check_name_mapping, column_ids
 
 CATALOG = f"spark.sql.catalog.{ICEBERG_CATALOG}"
 NO_CATALOG = (
@@ -38,12 +40,15 @@ class Partition(NamedTuple):
 class Layout:
     """``root``: below it the table's data files lie; "": no files may be staged there.
 
-    ``schema``: None if there is no such table yet.
+    ``schema``: None if there is no such table yet. ``ids``: those of Iceberg's columns, and ``ids_of``: see
+    ``StagedWrite``.
     """
 
     root: str
     schema: StructType | None
     partitions: tuple[Partition, ...] = ()
+    ids: Mapping[ColumnPath, int] = field(default_factory=dict)
+    ids_of: IdsOf = ("", 0)
 
 
 def layout_of(frame: DataFrame, table: Table, partition_by: tuple[str, ...]) -> Layout:
@@ -101,15 +106,20 @@ def _iceberg(spark: SparkSession, name: str, frame: DataFrame) -> Layout:
         if in_bucket:
             return Layout("", None)  # its catalog says where a table lies once it is made
         new = _unmade(iceberg, catalog, identifier, frame)
-        return Layout(_root(new), None) if new else _iceberg(spark, name, frame)
-    schema = table.schema()
+        return Layout(_root(new), None, ids=_ids(iceberg, new)) if new else _iceberg(spark, name, frame)
+    schema, ids, state = table.schema(), _ids(iceberg, table), table.operations().current()
+    check_name_mapping(name, table.properties().get(NAME_MAPPING), ids.values())
     partitions = [
-        Partition(schema.findColumnName(field.sourceId()), field.transform().toString())
-        for field in table.spec().fields()
-        if field.transform().toString() != "void"
+        Partition(schema.findColumnName(part.sourceId()), part.transform().toString())
+        for part in table.spec().fields()
+        if part.transform().toString() != "void"
     ]
-    root = "" if in_bucket else _root(table)
-    return Layout(root, _python_schema(iceberg.spark.SparkSchemaUtil.convert(schema)), tuple(partitions))
+    root, columns = "" if in_bucket else _root(table), _python_schema(iceberg.spark.SparkSchemaUtil.convert(schema))
+    return Layout(root, columns, tuple(partitions), ids, (str(state.uuid()), int(state.lastColumnId())))
+
+
+def _ids(iceberg: Any, table: Any) -> dict[ColumnPath, int]:
+    return column_ids(json.loads(iceberg.SchemaParser.toJson(table.schema())))
 
 
 def _root(table: Any) -> str:

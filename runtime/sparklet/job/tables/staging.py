@@ -22,7 +22,9 @@ from pyspark.sql import DataFrame, Observation, SparkSession, functions
 from sparklet.job.errors import EventError, TableError
 from sparklet.job.session import hadoop_path, is_remote
 from sparklet.job.tables.alignment import aligned, widened
-from sparklet.job.tables.declaration import CHAINS, CHANGES, DATA, Commit, Declaration, StagedWrite, Table
+from sparklet.job.tables.declaration import CHAINS, CHANGES, DATA, Commit, Declaration, Table
+from sparklet.job.tables.field_ids import ColumnPath
+from sparklet.job.tables.identified import identified, identify, is_nested, with_new
 from sparklet.job.tables.identity import commit_id
 from sparklet.job.tables.layout import Layout, layout_of, separated
 
@@ -40,8 +42,8 @@ PARQUET = {
     "spark.sql.parquet.outputTimestampType": "TIMESTAMP_MICROS",  # Spark's default, INT96, is not Iceberg's
     "spark.sql.parquet.writeLegacyFormat": "false",
     "spark.sql.parquet.datetimeRebaseModeInWrite": "CORRECTED",
-    "spark.sql.parquet.fieldId.write.enabled": "false",  # of another table, where the rows were read
 }
+FIELD_IDS = "spark.sql.parquet.fieldId.write.enabled"  # else they are another table's, where the rows were read
 OPTIONS = {
     "timeZone": "UTC",  # of timestamps in the names of folders
     "partitionOverwriteMode": "static",
@@ -89,8 +91,10 @@ def write(
     types = tuple(str(frame.schema[name].dataType.jsonValue()) for name in draft.partition_by)
     with job.outcome.labelled(label) as named:
         folder = _folder(job, draft, layout, named)
-        rows, files = _store(*_placed(frame, draft, layout), folder)
+        ids = with_new(layout.ids, frame.columns, layout.ids_of)
+        rows, files = _store(*_placed(identified(frame, ids), draft, layout), folder, ids=ids)
         draft = replace(draft, label=named, folder=folder, files=files, partition_types=types)
+        draft = replace(draft, rows=rows, ids_of=layout.ids_of)
         if direct:
             _commit(job, draft, frame.sparkSession, batch, f"{layout.root}/{CHAINS}")
         else:
@@ -181,12 +185,16 @@ def _placed(frame: DataFrame, draft: Declaration, layout: Layout) -> tuple[DataF
 
 
 def _store(
-    frame: DataFrame, partition_by: list[str], folder: str, mode: str = "error"
+    frame: DataFrame,
+    partition_by: list[str],
+    folder: str,
+    mode: str = "error",
+    ids: Mapping[ColumnPath, int] | None = None,
 ) -> tuple[int, tuple[tuple[str, int], ...]]:
     """Write the files; the number of rows, and the files with their sizes. Without rows there are no files."""
     spark, observed = frame.sparkSession, Observation()
     counted = frame.observe(observed, functions.count(functions.lit(1)).alias("rows"))
-    with _writing, _options(spark, PARQUET):
+    with _writing, _options(spark, {**PARQUET, FIELD_IDS: str(bool(ids)).lower()}):
         counted.write.options(**OPTIONS).mode(mode).partitionBy(*partition_by).parquet(folder)
     rows = int(observed.get["rows"])
     path, files = hadoop_path(spark, folder)
@@ -194,13 +202,21 @@ def _store(
         files.delete(path, True)
         return 0, ()
     start = len(path.toUri().getPath().rstrip("/")) + 1
-    found, stored = files.listFiles(path, True), []
+    stored = _data_files(files, path)
+    if ids and is_nested(frame) and f"/{CHANGES}/" not in folder:  # a commit writes those rows anew
+        identify(spark, files, [status.getPath() for status in stored], ids)
+        stored = _data_files(files, path)
+    return rows, tuple(sorted((each.getPath().toUri().getPath()[start:], int(each.getLen())) for each in stored))
+
+
+def _data_files(files: Any, folder: Any) -> list[Any]:
+    """What a folder holds, without files of committers."""
+    found, data = files.listFiles(folder, True), []
     while found.hasNext():
         status = found.next()
-        name = status.getPath().toUri().getPath()[start:]
-        if not name.rpartition("/")[2].startswith(("_", ".")):
-            stored.append((name, int(status.getLen())))
-    return rows, tuple(sorted(stored))
+        if not status.getPath().getName().startswith(("_", ".")):
+            data.append(status)
+    return data
 
 
 @contextmanager
@@ -223,7 +239,7 @@ def _commit(job: Any, draft: Declaration, spark: SparkSession, batch: Batch | No
     if not draft.files:
         return
     identity = batch.name if batch else _once(commit_id(job, draft.label))
-    staged = StagedWrite(-1 if job.shard is None else job.shard, draft.folder, draft.files)
+    staged = draft.staged(-1 if job.shard is None else job.shard)
     how = (draft.keys, draft.order_by, draft.merge_schema, draft.partition_by, draft.partition_types)
     planned = Commit(identity, draft.table, draft.mode, (staged,), *how, warehouse=job.params.get("warehouse"))
     if batch:

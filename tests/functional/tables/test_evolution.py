@@ -1,0 +1,203 @@
+"""Iceberg's columns change, before and after rows of a run are committed: each value stays in its own column."""
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+import pyarrow as pa
+import pytest
+from pyiceberg.table import Table
+from pyiceberg.table.update.schema import UpdateSchema
+from pyiceberg.types import DoubleType, IntegerType, StringType
+
+from sparklet.job.errors import TableError
+from sparklet.job.tables.field_ids import NAME_MAPPING, check_name_mapping
+from tests.functional.tables.lakes import Lake, rows_of
+from tests.functional.tables.making import make
+
+Evolution = Callable[[UpdateSchema], object]
+
+
+@pytest.fixture
+def ice(local: Lake) -> Lake:
+    local.format = "iceberg"
+    return local
+
+
+def evolve(lake: Lake, *steps: Evolution) -> None:
+    """What another writer does to the columns, one change a version."""
+    for step in steps:
+        with lake.catalog().load_table("db.t").update_schema(allow_incompatible_changes=True) as update:
+            step(update)
+
+
+def drop(name: str) -> Evolution:
+    return lambda update: update.delete_column(name)
+
+
+def add(name: str, type_: Any = StringType()) -> Evolution:  # noqa: B008 - it is frozen
+    return lambda update: update.add_column(name, type_)
+
+
+def rename(name: str, new: str) -> Evolution:
+    return lambda update: update.rename_column(name, new)
+
+
+@pytest.fixture(params=["made by the run", "made before"])
+def filled(request: pytest.FixtureRequest, ice: Lake) -> Lake:
+    """A table to which a run has appended one row."""
+    rows = rows_of(id=[1], a=["old"], b=["other"])
+    if request.param == "made before":
+        ice.create(rows.slice(0, 0))
+    make(ice.commit("run/commit-0", ice.stage(0, rows)))
+    return ice
+
+
+def test_dropped_values_do_not_come_back(filled: Lake) -> None:
+    evolve(filled, drop("a"), add("a"))
+
+    assert filled.rows("id", "a", "b") == [(1, None, "other")]
+
+
+def test_a_name_that_is_used_again(filled: Lake) -> None:
+    evolve(filled, rename("a", "c"), add("a"))
+    make(filled.commit("run/commit-1", filled.stage(0, rows_of(id=[2], a=["new a"], c=["new c"]))))
+
+    assert filled.rows("id", "a", "c") == [(1, None, "old"), (2, "new a", "new c")]
+
+
+def test_a_name_that_is_used_again_with_another_type(filled: Lake) -> None:
+    evolve(filled, drop("a"), add("a", DoubleType()))
+
+    assert filled.rows("id", "a") == [(1, None)]
+
+
+NESTED = pa.schema(
+    [
+        ("id", pa.int64()),
+        ("s", pa.struct([("a", pa.string()), ("b", pa.string())])),
+        ("l", pa.list_(pa.struct([("a", pa.string()), ("b", pa.string())]))),
+        ("m", pa.map_(pa.string(), pa.struct([("a", pa.string()), ("b", pa.string())]))),
+    ]
+)
+
+
+@pytest.mark.parametrize("is_late", [False, True])
+def test_nested_columns_have_ids(ice: Lake, is_late: bool) -> None:
+    """Changed after the commit, or between staging and commit."""
+    one = {"a": "old", "b": "x"}
+    rows = pa.Table.from_pylist([{"id": 1, "s": one, "l": [one], "m": [("k", one)]}], NESTED)
+    ice.create(rows.slice(0, 0))
+    commit = ice.commit("run/commit-0", ice.stage(0, rows))
+    if not is_late:
+        make(commit)
+    for at in ("s", "l.element", "m.value"):
+        evolve(
+            ice,
+            lambda update, at=at: update.delete_column((*at.split("."), "a")),  # type: ignore[misc]
+            lambda update, at=at: update.rename_column((*at.split("."), "b"), "c"),  # type: ignore[misc]
+            lambda update, at=at: update.add_column((*at.split("."), "a"), StringType()),  # type: ignore[misc]
+        )
+    if is_late:
+        make(commit)
+
+    now = {"a": None, "c": "x"}
+    found = ice.catalog().load_table("db.t").scan().to_arrow().to_pylist()
+    assert found == [{"id": 1, "s": {**now}, "l": [now], "m": [("k", now)]}]
+
+
+@pytest.mark.parametrize(
+    ("steps", "found"),
+    [
+        ([drop("a"), add("a")], {"a": None, "b": "other"}),
+        ([drop("a"), add("a", DoubleType())], {"a": None, "b": "other"}),
+        ([rename("a", "c"), rename("b", "a")], {"a": "other", "c": "old"}),
+        ([rename("a", "c"), add("a")], {"a": None, "b": "other", "c": "old"}),
+    ],
+)
+def test_columns_that_change_before_the_commit(ice: Lake, steps: list[Evolution], found: dict[str, Any]) -> None:
+    ice.create(rows_of(id=[0], a=["first"], b=["first"]).slice(0, 0))
+    write = ice.stage(0, rows_of(id=[1], a=["old"], b=["other"]))
+
+    evolve(ice, *steps)
+    make(ice.commit("run/commit-0", write))
+
+    assert ice.rows("id", *found) == [(1, *found.values())]
+
+
+@pytest.mark.parametrize("mode", ["upsert", "overwrite_partitions"])
+def test_rows_to_be_written_anew_are_refused_then(ice: Lake, mode: str) -> None:
+    ice.create(rows_of(id=[1], a=["old"], b=["x"]), ["id"])
+    write = ice.stage(0, rows_of(id=[1], a=["new"], b=["y"]), mode=mode)
+
+    evolve(ice, rename("a", "c"), add("a"))
+    with pytest.raises(TableError, match=r"'a' was changed after shard 0 .* start a new run"):
+        make(ice.commit("run/commit-0", write, mode=mode, keys=("id",)))
+
+    assert ice.rows("id", "a", "c") == [(1, None, "old")]
+
+
+def test_a_table_that_others_made_meanwhile(ice: Lake) -> None:
+    """The ids with which the files were staged are those of other columns there."""
+    write = ice.stage(0, rows_of(a=["a"], b=["b"], id=[2]))
+    ice.create(rows_of(id=[1], b=["first b"], a=["first a"]))
+
+    make(ice.commit("run/commit-0", write))
+
+    assert ice.rows("id", "a", "b") == [(1, "first a", "first b"), (2, "a", "b")]
+
+
+def test_new_columns_of_two_runs(ice: Lake) -> None:
+    """Both have given the next id to a column of their own."""
+    ice.create(rows_of(id=[0]))
+    one, other = ice.stage(0, rows_of(id=[1], a=["a"])), ice.stage(0, rows_of(id=[2], b=["b"]))
+
+    make(ice.commit("one/commit-0", one, merge_schema=True))
+    make(ice.commit("other/commit-0", other, merge_schema=True))
+
+    assert ice.rows("id", "a", "b") == [(0, None, None), (1, "a", None), (2, None, "b")]
+    evolve(ice, rename("a", "b2"), rename("b", "a"), rename("b2", "b"))
+    assert ice.rows("id", "a", "b") == [(0, None, None), (1, None, "a"), (2, "b", None)]
+
+
+def test_files_of_an_earlier_version_get_ids(ice: Lake) -> None:
+    """They were staged without ids, by 14795df; so was a table's name mapping made."""
+    write = ice.stage(0, rows_of(id=[1], a=["old"]), has_ids=False)
+    make(ice.commit("run/commit-0", write))
+
+    evolve(ice, drop("a"), add("a"))
+
+    assert ice.rows("id", "a") == [(1, None)]
+
+
+def test_what_readers_skip(ice: Lake) -> None:
+    """The bounds of columns are those of the file's own."""
+    ice.create(rows_of(id=[0], a=["zz"], b=["y"]).slice(0, 0))
+    write = ice.stage(0, rows_of(id=[1], a=["old"], b=["other"]))
+    evolve(ice, drop("a"), rename("b", "a"))
+    make(ice.commit("run/commit-0", write))
+
+    table = ice.catalog().load_table("db.t")
+    assert table.scan(row_filter="a == 'other'").to_arrow()["id"].to_pylist() == [1]
+    assert len(list(table.scan(row_filter="a > 'p'").plan_files())) == 0
+
+
+def mapping_of(table: Table) -> dict[str, Any]:
+    return {"mapping": table.properties.get(NAME_MAPPING), "ids": table.schema().field_ids}
+
+
+def test_an_incomplete_name_mapping_is_refused(ice: Lake) -> None:
+    """Another tool has set it once, and added a column without it: what reads files without ids then fails."""
+    ice.create(rows_of(id=[1]))
+    evolve(ice, add("late", IntegerType()))
+    table = ice.catalog().load_table("db.t")
+    check_name_mapping("db.t", **mapping_of(table))
+    for mapping, is_whole in (([("id", 1)], False), ([("id", 1), ("late", 2)], True)):
+        text = json.dumps([{"names": [name], "field-id": id_} for name, id_ in mapping])
+        with table.transaction() as change:
+            change.set_properties({NAME_MAPPING: text})
+        if is_whole:
+            check_name_mapping("db.t", **mapping_of(table))
+            continue
+        with pytest.raises(TableError, match=r"schema.name-mapping.default of db.t lacks .* \[2\]"):
+            check_name_mapping("db.t", **mapping_of(table))
