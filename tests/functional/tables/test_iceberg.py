@@ -2,6 +2,7 @@
 
 import sqlite3
 import sys
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -125,6 +126,14 @@ def test_a_file_of_another_size_is_refused(iceberg: Lake) -> None:
 
     with pytest.raises(TableError, match=rf"shard 3 staged .* with {size_bytes + 1} bytes; now it has {size_bytes}"):
         make(iceberg.commit("run/commit-0", StagedWrite(3, write.folder, ((name, size_bytes + 1),))))
+
+
+def test_a_file_that_was_replaced_is_refused(iceberg: Lake) -> None:
+    """On a cluster, by a task that was lost and has written late: what it was given may be other rows."""
+    write = iceberg.stage(3, rows_of(id=[1]))
+
+    with pytest.raises(TableError, match=r"shard 3 staged 2 rows at .*; now its files have 1"):
+        make(iceberg.commit("run/commit-0", replace(write, rows=2)))
 
 
 @pytest.mark.parametrize("error", [CommitStateUnknownException("502"), requests.ConnectionError("reset")])

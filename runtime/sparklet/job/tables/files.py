@@ -80,9 +80,18 @@ def read_text(uri: str) -> str:
 
 def read_footers(writes: Iterable[StagedWrite]) -> list[StagedFile]:
     """Read the footer of each staged file; TableError if one is missing, or is not the file that was staged."""
+    writes = list(writes)
     named = [(write, path, size_bytes) for write in writes for path, size_bytes in write.files]
     with ThreadPoolExecutor(MAX_READERS) as readers:
-        return list(readers.map(lambda file: _read_footer(*file), named))
+        found = list(readers.map(lambda file: _read_footer(*file), named))
+    footers = iter(found)
+    for write in writes:
+        if (rows := sum(next(footers).rows for _ in write.files)) != write.rows >= 0:
+            raise TableError(
+                f"{shard_name(write.shard)} staged {write.rows} rows at {write.folder}; now its files have {rows}, so "
+                "a task that was lost has written there since: start a new run"
+            )
+    return found
 
 
 def _read_footer(write: StagedWrite, path: str, size_bytes: int) -> StagedFile:

@@ -47,9 +47,10 @@ FIELD_IDS = "spark.sql.parquet.fieldId.write.enabled"  # else they are another t
 OPTIONS = {
     "timeZone": "UTC",  # of timestamps in the names of folders
     "partitionOverwriteMode": "static",
-    "mapreduce.fileoutputcommitter.algorithm.version": "2",  # nobody reads the folder before the script declares it
     "mapreduce.fileoutputcommitter.marksuccessfuljobs": "false",
 }
+# Nobody reads the folder before the script declares it; but on a cluster an executor that wakes late would write there.
+LOCAL_OPTIONS = {"mapreduce.fileoutputcommitter.algorithm.version": "2"}
 _writing = threading.Lock()  # the session's options are for one write at a time
 _made: set[str] = set()  # ids of the commits that this process has made
 
@@ -194,8 +195,9 @@ def _store(
     """Write the files; the number of rows, and the files with their sizes. Without rows there are no files."""
     spark, observed = frame.sparkSession, Observation()
     counted = frame.observe(observed, functions.count(functions.lit(1)).alias("rows"))
+    options = {**OPTIONS, **(LOCAL_OPTIONS if spark.sparkContext.master.startswith("local") else {})}
     with _writing, _options(spark, {**PARQUET, FIELD_IDS: str(bool(ids)).lower()}):
-        counted.write.options(**OPTIONS).mode(mode).partitionBy(*partition_by).parquet(folder)
+        counted.write.options(**options).mode(mode).partitionBy(*partition_by).parquet(folder)
     rows = int(observed.get["rows"])
     path, files = hadoop_path(spark, folder)
     if not rows:
