@@ -12,14 +12,14 @@ from itertools import islice
 
 from sparklet import metrics
 from sparklet.errors import CheckpointConflictError, ObjectNotFoundError, SparkletError
-from sparklet.ledger.rules import last_cause
+from sparklet.ledger.rules import LEASE_EXPIRED, last_cause
 from sparklet.model import Counts, Dispatch, Failure, PartRecord, Run, RunState, ShardRecord, ShardState
 from sparklet.planning.deployment import Deployment
 from sparklet.planning.outputs import is_check_or_commit, release_outputs
 from sparklet.planning.planner import Outbox, plan
 from sparklet.runs.commits import commit_at_end, commit_early, end_commit
-from sparklet.runs.ending import cancel_follow_ups, for_a_while, give_up, seal_as_it_is
-from sparklet.runs.engines import Waiting, start_workers, stop_workers
+from sparklet.runs.ending import RUN_CANCELLED, cancel_follow_ups, for_a_while, give_up, seal_as_it_is
+from sparklet.runs.engines import ENGINE_FAILED, Waiting, start_workers, stop_workers
 from sparklet.runs.follow_ups import check_run, enter_check, enter_next
 from sparklet.runs.log import log
 from sparklet.runs.manifest import has_manifest, write_manifests
@@ -33,6 +33,9 @@ WAITING_LOOKED_AT = 100  # PENDING shards, the longest waiting ones, before all 
 MAX_UNCLAIMED = 10_000  # while more shards are PENDING, their messages are taken to wait for workers
 PLANNER_SILENT_S = 600.0  # then a planner is presumed dead; two planners do no harm
 NOBODY_PLANS_S = 60.0  # the same for a new next run, whose driver should have started at once
+TOLERANCE_EXCEEDED, RUN_TIME_LIMIT = "ToleranceExceeded", "RunTimeLimit"
+BY_CHECKS = {ENGINE_FAILED, LEASE_EXPIRED, RUN_CANCELLED, RUN_TIME_LIMIT, TOLERANCE_EXCEEDED}
+"""Causes that checks give, and count. Workers of engines write no metrics: the check that ends a run counts theirs."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,12 +109,14 @@ def _finish_cancelled(at: Deployment, run: Run) -> CheckReport:
 
 def _measure(at: Deployment, report: CheckReport) -> None:
     given_up = 0 if report.run.cancelled_s else report.abandoned
+    causes = report.summary.in_engines if report.summary and report.just_ended else {}
+    in_engines = sum(count for cause, count in causes.items() if cause not in BY_CHECKS)
     ended_well = report.run.state in (RunState.SUCCEEDED, RunState.SUCCEEDED_WITH_FAILURES)
     for metric, value in (
         (metrics.LEASES_LAPSED, report.lapsed),
         (metrics.MESSAGES_REQUEUED, report.requeued),
         (metrics.SHARDS_ABANDONED, report.abandoned),
-        (metrics.SHARDS_FAILED, report.exhausted + given_up),
+        (metrics.SHARDS_FAILED, report.exhausted + given_up + in_engines),
         (metrics.RUNS_SUCCEEDED, report.just_ended and ended_well),
         (metrics.RUNS_FAILED, report.just_ended and report.run.state is RunState.FAILED),
     ):
@@ -231,7 +236,7 @@ def _abandon_overdue(at: Deployment, run: Run) -> int:
         if record.generation and now_s < record.changed_s + limit_s:
             continue
         why = f"not done within the run's time limit of {limit_s:.0f} s{last_cause(record)}"
-        abandoned += at.ledger.attempts.abandon(record, Failure("RunTimeLimit", why, retryable=False))
+        abandoned += at.ledger.attempts.abandon(record, Failure(RUN_TIME_LIMIT, why, retryable=False))
     return abandoned
 
 

@@ -24,6 +24,7 @@ from sparklet.runs.notices import finalizable
 
 LASTING = 3  # checks in a row, so minutes
 MAX_EXAMPLES = 5
+MAX_LOOKED_AT = 1000  # shards that wait for engines, before one that does not
 MAX_STORED = 1000  # dead-letter messages, one page of a listing
 COMPARED_FOR_S = 3600.0  # after a run's end its manifest is compared for so long
 
@@ -108,12 +109,17 @@ def stored_dead_letters(at: Deployment) -> int:
 
 
 def _waiting_s(at: Deployment, report: CheckReport) -> float:
-    """How long the longest-waiting PENDING shard has waited, by the index's first bucket: a sample of a large run."""
+    """How long the PENDING shard has waited that has waited longest, for an engine or not.
+
+    By the index' first bucket, a sample of a large run, in which those that wait for engines come first.
+    """
     if not report.counts.pending:
         return 0.0
     now_s = at.clock.now_s()
-    oldest = next(iter(at.ledger.shards.expired(report.run.run_id, ShardState.PENDING, now_s)), None)
-    return max(0.0, now_s - oldest.changed_s) if oldest else 0.0
+    there = at.ledger.shards.for_engines(report.run.run_id)
+    first = islice(at.ledger.shards.expired(report.run.run_id, ShardState.PENDING, now_s), MAX_LOOKED_AT)
+    here = (record for record in first if not record.engine)
+    return max((now_s - oldest.changed_s for each in (there, here) for oldest in islice(each, 1)), default=0.0)
 
 
 def queue_differences(at: Deployment, checked: Iterable[tuple[Run, Counts]]) -> Iterator[Difference]:

@@ -22,7 +22,7 @@ from sparklet.errors import EventError, NoticeError, PlanError
 from sparklet.metrics import SHARDS_FAILED
 from sparklet.model import RUN_ID, Counts, Dispatch, Failure, Notice, Run, RunState, ShardState
 from sparklet.planning.deployment import Deployment
-from sparklet.runs.checker import CheckReport, check, log_unnotified
+from sparklet.runs.checker import TOLERANCE_EXCEEDED, CheckReport, check, log_unnotified
 from sparklet.runs.follow_ups import next_run
 from sparklet.runs.log import log
 from sparklet.runs.map_batches import MapBatch, hand_out
@@ -37,7 +37,6 @@ LATEST_SHARE = 10
 BATCHES_PER_AGE = 20
 MAX_BETWEEN_BATCHES_S = 900
 MAX_INLINE_BATCHES = 2  # an inline Map adds some ten events for each shard and try, a distributed one six in all
-TOLERANCE_EXCEEDED = "ToleranceExceeded"
 CAUSE_CHARACTERS = 32_768  # as many as Step Functions keeps of a cause
 
 Response = dict[str, Any]

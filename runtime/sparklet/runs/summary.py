@@ -1,5 +1,6 @@
 """A run's figures: counts, rows, bytes, time, and causes of failure; read from the ledger in one pass."""
 
+from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -41,6 +42,7 @@ class Summary:
     unrun: int = 0  # dead-letter messages without an attempt, which were sent again
     task_s: float = 0.0  # time of the last attempts of ended shards, added up
     all_causes: dict[str, Cause] = field(default_factory=dict)
+    in_engines: Counter[str] = field(default_factory=Counter)  # classes of failures there, in this generation
 
     @classmethod
     def of(cls, run: Run, state: RunState | None = None) -> "Summary":
@@ -63,6 +65,8 @@ class Summary:
             self.silent_shards += record.rows is None
         if record.state is ShardState.FAILED:
             self._add_cause(record)
+            if record.engine and record.generation == self.generation:
+                self.in_engines[record.error_class] += 1
 
     def _add_cause(self, record: ShardRecord) -> None:
         name = record.error_class or "(no cause given)"

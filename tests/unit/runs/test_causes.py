@@ -3,9 +3,9 @@
 import pytest
 
 from sparklet.planning.packing import TOO_LARGE
+from sparklet.runs.checker import TOLERANCE_EXCEEDED
 from sparklet.runs.ending import RUN_CANCELLED
 from sparklet.runs.explain import advice
-from sparklet.runs.steps import TOLERANCE_EXCEEDED
 
 EXPECTED = [
     ("OutOfMemoryError", "the JVM ran out of memory: Java heap space", "memory was used up", "more memory"),

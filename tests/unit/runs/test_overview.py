@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from sparklet.errors import QueueError
+from sparklet.errors import QueueError, RemoteTaskError
+from sparklet.local.local_template import load_template
 from sparklet.metrics import Emitter, Meter
 from sparklet.model import Counts, Failure, ShardResult
 from sparklet.ports import Message, QueueDepth
@@ -23,8 +24,9 @@ from sparklet.runs.overview import (
     stored_dead_letters,
     verify,
 )
+from tests.stand_ins.memory import MemoryEngine
 from tests.unit.test_metrics import METRICS, check_emf
-from tests.world import BUCKET, World
+from tests.world import BUCKET, LEASE_S, World
 
 
 def glance(world: World) -> list[Difference]:
@@ -239,6 +241,51 @@ def test_the_checker_measures_open_work_and_its_own_actions(world: World, capsys
     assert told["DeadLettersStored"] == stored_dead_letters(world.at) == 1
     assert "RunsFailed" not in measured(world, watch)  # it was counted once
     assert "differ" not in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    "fail",
+    [
+        lambda world: world.ledger.attempts.fail("run-1", 0, "there", Failure("ValueError", "", retryable=False)),
+        lambda world: world.clock.advance(1000),  # its lease is over
+        lambda world: world.ledger.attempts.release("run-1", 0, "there", Failure("GatewayLostError", ""), "fargate"),
+    ],
+)
+def test_a_failure_in_an_engine_is_counted_once(fail: Callable[[World], object]) -> None:
+    """Its worker writes no metrics: the check does, whoever made the shard FAILED."""
+    engine, watch = MemoryEngine(), Watch()
+    engine.trouble = RemoteTaskError("the subnet does not exist")
+    world = World(engines={"fargate": engine})
+    world.run(2, engine="fargate", max_attempts=1)
+    first, second = world.shards()
+    for record, attempt_id in ((first, "there"), (second, "also")):
+        world.ledger.attempts.claim(record.ref, attempt_id, LEASE_S, 1, engine="fargate")
+    world.ledger.attempts.succeed("run-1", 1, "also", ShardResult())
+
+    fail(world)
+
+    told = [measured(world, watch) for _ in range(3)]
+    assert sum(each.get("ShardsFailed", 0) for each in told) == 1
+    assert world.ledger.runs.get("run-1").state.ended
+
+
+def test_no_room_for_days_raises_an_alarm() -> None:
+    """Also while other shards wait for a moment only."""
+    template = load_template()
+    engine = MemoryEngine()
+    engine.trouble = RemoteTaskError("Capacity is unavailable", "throttled")
+    world = World(engines={"fargate": engine})
+    world.run(2)
+    attempt_id, _ = world.claim_ref(world.shards()[1].ref)
+    world.ledger.attempts.escalate("run-1", 1, attempt_id, Failure("OutOfMemoryError", ""), "fargate")
+    alarm = template["Resources"]["ShardsWaitAlarm"]["Properties"]
+    limit_s = template["Parameters"][alarm["Threshold"]["Ref"]]["Default"]
+
+    world.clock.advance(limit_s + 60)
+    world.ledger.attempts.count_requeue(world.shards()[0])
+
+    assert measured(world, Watch())[alarm["MetricName"]] > limit_s
+    assert (alarm["Statistic"], alarm["ComparisonOperator"]) == ("Maximum", "GreaterThanThreshold")
 
 
 def test_a_difference_that_lasts_is_measured_and_logged(world: World, capsys: pytest.CaptureFixture[str]) -> None:

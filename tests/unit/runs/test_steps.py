@@ -12,7 +12,8 @@ from sparklet.planning.deployment import Deployment
 from sparklet.planning.new_run import new_run
 from sparklet.planning.planner import plan
 from sparklet.runs import handlers
-from sparklet.runs.steps import STEPS, TOLERANCE_EXCEEDED
+from sparklet.runs.checker import TOLERANCE_EXCEEDED
+from sparklet.runs.steps import STEPS
 from tests.world import World
 
 BROKEN = Failure("ValueError", "bad line 7", retryable=False)

@@ -76,6 +76,7 @@ def test_alarms_watch_written_metrics_by_their_own_statistic(alarms: dict[str, d
         "UnrunDeadLettersAlarm": ("DeadLettersResent", "Sum"),
         "DifferencesAlarm": ("Differences", "Maximum"),
         "CheckerSilentAlarm": ("RunsOpen", "SampleCount"),
+        "ShardsWaitAlarm": ("OldestOpenShardSeconds", "Maximum"),
     }
     for name, (metric, statistic) in watched.items():
         assert statistic in (METRICS[metric].statistic, "SampleCount"), name
