@@ -11,6 +11,7 @@ from types import MappingProxyType, SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 from sparklet.errors import SettingsError, SparkletError
+from sparklet.forks import renew_after_fork
 
 if TYPE_CHECKING:
     import boto3
@@ -93,6 +94,11 @@ class AwsClients:
         self._region = region
         self._attempts = attempts
         self._role_arn = role_arn
+        self.after_fork()
+        renew_after_fork(self)
+
+    def after_fork(self) -> None:
+        """Have no client yet: two processes that share a connection would read each other's answers."""
         self._made: dict[str, Any] = {}
         self._lock = threading.Lock()
 

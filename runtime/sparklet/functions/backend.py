@@ -82,7 +82,7 @@ class DaemonThreads:
 
 @dataclass(frozen=True)
 class FolderContents:
-    """``Contents`` in a local folder."""
+    """``Contents`` in a local folder, which is made when it is needed."""
 
     folder: Path
 
@@ -90,6 +90,7 @@ class FolderContents:
         """Write it, unless it is there."""
         path = self.folder / name
         if not path.exists():
+            self.folder.mkdir(mode=0o700, exist_ok=True)
             draft = path.with_suffix(f".{secrets.token_hex(8)}")
             draft.write_bytes(content)
             draft.rename(path)

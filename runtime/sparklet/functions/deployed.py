@@ -19,6 +19,7 @@ from sparklet.aws.messaging import queue_opener
 from sparklet.aws.s3 import S3Store
 from sparklet.aws.stacks import stack_outputs, unreserved_concurrency
 from sparklet.errors import LedgerError, RemoteTaskError, SettingsError, SparkletError
+from sparklet.forks import renew_after_fork
 from sparklet.functions.backend import DaemonThreads, StoredContents
 from sparklet.functions.calls import Answer, Call, Contents, End
 from sparklet.functions.poller import LOST_S, Poller
@@ -73,9 +74,14 @@ class LambdaFunctions:
         self._transport, self.slots = transport, slots or (THREADS if transport == "invoke" else self._concurrency)
         self._compute, self._queue = LambdaCompute(clients), functools.cache(queue_opener(clients))
         self._tasks = DynamoTasks(clients, outputs["LedgerTable"])
+        self._closed = False
+        self.after_fork()
+        renew_after_fork(self)
+
+    def after_fork(self) -> None:
+        """Have no call under way."""
         self._poller, self._threads = Poller(self._records), DaemonThreads(THREADS + SENDERS)
         self._underway: set[str] = set()
-        self._closed = False
 
     def start(self, call: Call, size: int, done: Callable[[End], None]) -> None:
         """Hand it to a thread, by the transport that suits it now."""

@@ -8,7 +8,6 @@ import atexit
 import contextlib
 import functools
 import itertools
-import os
 import secrets
 import sys
 import threading
@@ -24,6 +23,7 @@ from typing import Any, ParamSpec, Self, TypeVar
 
 from sparklet.clock import back_off_s
 from sparklet.errors import PayloadError, RemoteTaskError, SparkletError
+from sparklet.forks import renew_after_fork
 from sparklet.functions.backend import Backend
 from sparklet.functions.calls import Call, Content, End, encode_arguments, read
 from sparklet.functions.local import Processes, Threads
@@ -84,20 +84,34 @@ class LambdaExecutor(Executor):
             raise ValueError("max_workers must be greater than 0")
         self.backend = _backend(backend, max_workers, stack) if isinstance(backend, str) else backend
         self.options = Options(**options)
-        self._caller, self._numbers = secrets.token_hex(8), itertools.count()
         self._slots = min(max_workers or self.backend.slots, self.backend.slots)
+        self._closing = self._aborted = False
+        self._outer: LambdaExecutor | None = None
+        self._timer = Timer()
+        self._begin()
+        _executors.add(self)
+        renew_after_fork(self)
+        weakref.finalize(self, _end, self._timer, self.backend).atexit = False
+
+    def _begin(self) -> None:
+        """Have no tasks yet."""
         self._lock = threading.Lock()
         self._ended = threading.Condition(self._lock)
         self._waiting: deque[_Task] = deque()
         self._open: dict[str, _Task] = {}  # by the try's id
         self._later: set[_Task] = set()  # the next try waits for its time
-        self._unfinished = 0
-        self._pumping = self._closing = self._aborted = False
-        self._outer: LambdaExecutor | None = None
-        self._timer = Timer()
+        self._unfinished: set[_Task] = set()
+        self._pumping = False
         self._figures = defaultdict[str, float](int, waiting_s=0.0, working_s=0.0, travelling_s=0.0, gb_s=0.0)
-        _executors.add(self)
-        weakref.finalize(self, _end, self._timer, self.backend).atexit = False
+
+    def after_fork(self) -> None:
+        """In a forked process: have no tasks; the parent's, which end there alone, are errors here."""
+        parents = self._unfinished
+        self._begin()
+        Timer.__init__(self._timer)
+        for task in parents:
+            Future.__init__(task.future)  # its lock may be held
+            task.future.set_exception(RemoteTaskError(f"{task.call.name} was submitted by the process before its fork"))
 
     def submit(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> "Future[T]":
         """Have a call performed; its future. An argument that cannot be encoded or stored is its error."""
@@ -123,7 +137,7 @@ class LambdaExecutor(Executor):
             self._figures["submitted"] += 1
             if task:
                 self._waiting.append(task)
-                self._unfinished += 1
+                self._unfinished.add(task)
             else:
                 self._figures["failed"] += 1
         self._pump()
@@ -210,9 +224,8 @@ class LambdaExecutor(Executor):
         encoded = encode_arguments(options.codec, None if name else function, arguments, backend.contents)
         inline_bytes = 0 if options.offload_arguments else backend.inline_bytes
         content = Content.of(options.codec, encoded, inline_bytes, backend.contents)
-        task_id = f"{self._caller}-{next(self._numbers):06}"
         answer_inline_bytes = 0 if options.offload_result else backend.inline_bytes
-        call = Call(task_id, name, content, timeout_s, 0.0, answer_inline_bytes, each)
+        call = Call(secrets.token_hex(16), name, content, timeout_s, 0.0, answer_inline_bytes, each)
         return _Task(future, call, options, sizes, time.monotonic())
 
     def _pump(self) -> None:
@@ -243,7 +256,7 @@ class LambdaExecutor(Executor):
                     self._open[task.call.task_id] = task
                     return task
                 self._figures["cancelled"] += 1
-                self._unfinished -= 1
+                self._unfinished.discard(task)
             self._pumping = False
             return None
 
@@ -288,7 +301,7 @@ class LambdaExecutor(Executor):
         else:
             task.future.set_exception(error)
         with self._lock:
-            self._unfinished -= 1
+            self._unfinished.discard(task)
         return self._pump()
 
     def _again(self, task: _Task) -> None:
@@ -360,7 +373,6 @@ entered: "ContextVar[LambdaExecutor | None]" = ContextVar("sparklet_executor", d
 """The executor of the innermost ``with`` block."""
 
 _executors: "weakref.WeakSet[LambdaExecutor]" = weakref.WeakSet()
-os.register_at_fork(after_in_child=_executors.clear)  # a fork has none of their threads
 
 
 @atexit.register

@@ -46,8 +46,12 @@ class LambdaAndFargate(LambdaFunctions):
         self.sizes, self.max_timeout_s = [*self.sizes, *sizes_mb], MAX_TIMEOUT_S
         self._workers += [{"container_mb": size_mb} for size_mb in sizes_mb]
         self._containers, self._asked_s = containers, 0.0
-        self._arns: dict[str, str] = {}  # of tasks under way, by the calls' records
         self._stopped: Mapping[str, Failure] = {}  # of them, when ECS was last asked
+
+    def after_fork(self) -> None:
+        """Leave the parent's containers alone."""
+        super().after_fork()
+        self._arns: dict[str, str] = {}  # of tasks under way, by the calls' records
 
     def start(self, call: Call, size: int, done: Callable[[End], None]) -> None:
         """In Lambda if the size and the time are Lambda's."""

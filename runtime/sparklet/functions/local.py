@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from sparklet.errors import RemoteTaskError
+from sparklet.forks import renew_after_fork
 from sparklet.functions.backend import DaemonThreads, FolderContents
 from sparklet.functions.calls import Answer, Call, Contents, End
 from sparklet.functions.perform import Performer
@@ -41,11 +42,16 @@ class Threads:
     def __init__(self, slots: int | None = None) -> None:
         self.slots = slots or os.cpu_count() or 1
         self.key = secrets.token_bytes(32)
-        self.folder = Path(tempfile.mkdtemp(prefix="sparklet-functions-"))
-        self.contents: Contents | None = FolderContents(self.folder)
         self.closed = False
-        self._performer = Performer(self.key, "cloudpickle", contents=self.contents)
+        self.after_fork()
+        renew_after_fork(self)
+
+    def after_fork(self) -> None:
+        """Have threads and a folder of its own: each process deletes its own at its end."""
         self._threads = DaemonThreads(self.slots)
+        self.folder = Path(tempfile.gettempdir(), f"sparklet-functions-{secrets.token_hex(8)}")
+        self.contents: Contents | None = FolderContents(self.folder)
+        self._performer = Performer(self.key, "cloudpickle", contents=self.contents)
 
     def start(self, call: Call, size: int, done: Callable[[End], None]) -> None:
         """Hand it to a thread."""
@@ -101,6 +107,10 @@ class Processes(Threads):
         super().__init__(slots)
         self.sizes = sizes
         self._context: Any = context or multiprocessing.get_context("spawn")
+
+    def after_fork(self) -> None:
+        """Have no processes, and leave the parent's alone."""
+        super().after_fork()
         self._at_work: dict[str, _Process] = {}  # by the try that each performs
         self._idle: list[_Process] = []
         self._lock = threading.RLock()  # a collected executor closes its backend, in whatever thread
@@ -146,12 +156,18 @@ class Processes(Threads):
             self._idle.pop().end()
 
 
-_starting = threading.Lock()  # a process forked meanwhile would hold the other's end of the pipe open
+_starting = threading.RLock()  # a process forked meanwhile would hold the other's end of the pipe open
+os.register_at_fork(
+    before=_starting.acquire,
+    after_in_child=_starting._at_fork_reinit,  # type: ignore[attr-defined]  # as concurrent.futures does
+    after_in_parent=_starting.release,
+)
 
 
 class _Process:
     def __init__(self, backend: Processes, size: int) -> None:
         self.size, self._backend = size, backend
+        backend.folder.mkdir(mode=0o700, exist_ok=True)
         handle, path = tempfile.mkstemp(".log", dir=backend.folder)
         os.close(handle)
         self.log = Path(path)

@@ -130,7 +130,7 @@ def test_what_is_offloaded_travels_through_the_folder(executor: LambdaExecutor) 
     offloaded = {"offload_arguments": True, "offload_result": True}
 
     assert gather([Invocation(there.double, (21,), options={"codec": "json"})]) == [42]
-    assert not list(folder.iterdir())
+    assert not list(folder.glob("*"))
     assert gather([Invocation(there.double, (21,), options={"codec": "json", **offloaded})]) == [42]
     assert sorted(path.read_text() for path in folder.iterdir()) == ["42", "[[21],{}]"]
 

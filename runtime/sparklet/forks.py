@@ -1,0 +1,13 @@
+"""What a forked process has anew: threads do not live on in it, locks may be held, connections are its parent's."""
+
+import os
+import weakref
+from typing import Any
+
+_things: "weakref.WeakSet[Any]" = weakref.WeakSet()
+os.register_at_fork(after_in_child=lambda: [thing.after_fork() for thing in list(_things)])
+
+
+def renew_after_fork(thing: Any) -> None:
+    """Call ``thing.after_fork()`` in each process that is forked from this one."""
+    _things.add(thing)

@@ -1,0 +1,137 @@
+"""Executors and clients that processes share by a fork, as gunicorn's --preload and multiprocessing do."""
+
+import os
+import pickle
+import threading
+import time
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sparklet.aws.clients import AwsClients
+from sparklet.errors import RemoteTaskError
+from sparklet.functions.deployed import LambdaFunctions
+from sparklet.functions.executor import LambdaExecutor
+from tests.functional.functions import called
+from tests.functional.functions.conftest import STACK, Functions
+from tests.functional.local.conftest import eventually
+from tests.stand_ins.function_backend import MemoryBackend
+
+WITHIN_S = 30.0
+LARGE = b"x" * 5_000_000  # travels by the folder for contents
+
+
+class Child:
+    """A forked process, and what the function that it calls returns or raises."""
+
+    def __init__(self, function: Callable[[], Any]) -> None:
+        self._answer, theirs = os.pipe()
+        self.pid = os.fork()
+        if self.pid == 0:
+            try:
+                found = function()
+            except BaseException as error:  # noqa: BLE001 - shown by the parent
+                found = repr(error)
+            os.write(theirs, pickle.dumps(found))
+            os._exit(0)
+        os.close(theirs)
+
+    def result(self) -> Any:
+        killer = threading.Timer(2 * WITHIN_S, os.kill, (self.pid, 9))
+        killer.start()
+        with os.fdopen(self._answer, "rb") as answer:
+            found = answer.read()
+        os.waitpid(self.pid, 0)
+        killer.cancel()
+        return pickle.loads(found) if found else "nothing: it hung"
+
+
+def test_no_two_processes_make_calls_of_one_id() -> None:
+    backend = MemoryBackend()
+    executor = LambdaExecutor(backend)
+
+    def task_id() -> str:
+        executor.submit(called.pid)
+        return backend.under_way[-1].call.task_id
+
+    ids = [child.result() for child in [Child(task_id), Child(task_id)]]
+
+    assert len({*ids, task_id()}) == 3
+
+
+@pytest.mark.parametrize("backend", ["threads", "processes"])
+def test_a_forked_executor_works(backend: str) -> None:
+    with LambdaExecutor(backend, max_workers=2) as executor:
+        assert executor.submit(called.echo, LARGE).result(WITHIN_S) == LARGE
+
+        def pid() -> Any:
+            found: Any = executor.submit(called.echo, (os.getpid(), LARGE)).result(WITHIN_S)
+            return found[0]
+
+        children = [Child(pid), Child(pid)]
+
+        assert [child.result() for child in children] == [child.pid for child in children]
+
+
+def test_a_child_that_shuts_down_leaves_its_parent_alone(tmp_path: Path) -> None:
+    with LambdaExecutor("processes", max_workers=1) as executor:
+        running = executor.submit(called.count, str(tmp_path), "mark", 1.0)
+        later = executor.submit(called.tail, LARGE)
+        eventually((tmp_path / "mark").exists)
+
+        assert Child(lambda: executor.shutdown(cancel_futures=True)).result() is None
+        assert Child(executor.abort).result() is None
+
+        assert running.result(WITHIN_S) == 1
+        assert later.result(WITHIN_S) == (len(LARGE), LARGE[-10:])
+
+
+def test_a_parents_future_is_an_error_in_its_child(tmp_path: Path) -> None:
+    with LambdaExecutor("threads", max_workers=1) as executor:
+        futures = [executor.submit(called.count, str(tmp_path), "mark", 1.0) for _ in "ab"]
+        eventually((tmp_path / "mark").exists)
+
+        found = Child(lambda: [type(future.exception(WITHIN_S)) for future in futures]).result()
+
+        assert found == [RemoteTaskError] * 2
+        assert [future.result(WITHIN_S) for future in futures] == [1, 2]
+
+
+def test_forks_share_no_client() -> None:
+    clients = AwsClients(endpoint_url="http://127.0.0.1:9", region="us-east-1")
+    parents = clients.s3
+
+    assert Child(lambda: clients.s3 is not parents).result() is True
+    assert clients.s3 is parents
+
+
+def test_forks_wait_for_no_lock_of_their_parent() -> None:
+    clients, held = AwsClients(endpoint_url="http://127.0.0.1:9", region="us-east-1"), threading.Event()
+
+    def hold() -> None:
+        with clients._lock:
+            held.set()
+            time.sleep(1.0)
+
+    threading.Thread(target=hold).start()
+    held.wait()
+
+    assert Child(lambda: clients.s3.meta.region_name).result() == "us-east-1"
+
+
+@pytest.mark.stack
+@pytest.mark.parametrize("transport", ["invoke", "event"])
+def test_forked_callers_get_their_own_answers(functions: Functions, transport: Any) -> None:
+    with LambdaExecutor(LambdaFunctions(STACK, transport=transport)) as executor:
+        assert executor.submit(called.echo, "parent").result(WITHIN_S) == "parent"
+        names = ["alice", "bob", "carol"]
+
+        def answer(name: str) -> object:
+            return executor.submit(called.echo, name).result(WITHIN_S)
+
+        children = [Child(partial(answer, name)) for name in names]
+
+        assert [child.result() for child in children] == names
