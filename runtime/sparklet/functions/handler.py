@@ -29,12 +29,13 @@ from sparklet.functions.backend import StoredContents
 from sparklet.functions.calls import Call, Contents
 from sparklet.functions.perform import Performer
 from sparklet.functions.records import RECORDED, claimed_id
+from sparklet.functions.renewal import Renewer, write_over
 from sparklet.ledger.rules import LEASE_S
-from sparklet.model import ShardResult, ShardState, TaskRecord
+from sparklet.model import ShardResult, TaskRecord
 from sparklet.model.tasks import ANSWER_BYTES
 from sparklet.settings import function_settings
 from sparklet.spark.guards import Deadline
-from sparklet.worker.attempt import Attempt, Lease, make_attempt, persist
+from sparklet.worker.attempt import Attempt, make_attempt, persist
 from sparklet.worker.log import Log
 from sparklet.worker.task_requests import ClaimedRequest, RequestClaims
 
@@ -103,8 +104,12 @@ def _end(call: Call) -> None:
     os._exit(TIMED_OUT)
 
 
+@dataclass
 class CallClaims(RequestClaims):
     """Claims calls. A ledger that does not answer for a while delays a call, and does not fail it."""
+
+    def __post_init__(self) -> None:
+        self.renewer = Renewer(self.tasks, self.clock)
 
     def claim(self, attempt: Attempt) -> "ClaimedRequest | Outcome":
         """The call, if it is not another invocation's."""
@@ -115,24 +120,15 @@ class CallClaims(RequestClaims):
 class ClaimedCall(ClaimedRequest):
     """A call that this invocation owns. Its lease is renewed: who polls sees whether its worker lives."""
 
+    claims: CallClaims
+
     def execute(self) -> ShardResult:
         """Perform it."""
-        attempt, end_s = self.attempt, self.record.lease_end_s
-        with Lease(self._renew, self.claims.clock, attempt.deadline, attempt.log, LEASE_S, end_s):
+        with self.claims.renewer.renewing(self.record, LEASE_S):
             return super().execute()
 
-    def _renew(self, _: ShardResult | None) -> None:
-        self._replace(self.record.renewed(self.claims.clock.now_s(), LEASE_S))
-
     def _replace(self, after: TaskRecord) -> None:
-        try:
-            super()._replace(after)
-        except LeaseLostError:  # or a renewal was written whose answer was lost
-            stands = self.claims.tasks.get_task(self.record.task_id)
-            if not stands or (stands.attempt_id, stands.state) != (self.record.attempt_id, ShardState.RUNNING):
-                raise
-            self.record = stands
-            super()._replace(replace(after, revision=stands.revision + 1))
+        self.record = write_over(self.claims.tasks, after, self.record)
 
 
 @functools.cache

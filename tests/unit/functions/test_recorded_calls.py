@@ -1,8 +1,12 @@
 """Calls that the ledger records: performed once, answered once, whoever does not answer in between."""
 
+import ctypes
 import json
+import os
+import signal
 import threading
 import time
+import uuid
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -107,9 +111,15 @@ def world(tmp_path: Path) -> World:
     return World(tmp_path)
 
 
-def call(*args: Any, key: bytes = KEY) -> dict[str, str]:
+def hold_the_interpreter(value: Any, seconds: float) -> Any:
+    """As ``sum`` of a range does, and many a function of numpy: no other thread runs meanwhile."""
+    ctypes.PyDLL(None).usleep(int(seconds * 1_000_000))
+    return perform(value)
+
+
+def call(*args: Any, key: bytes = KEY, function: str = "perform") -> dict[str, str]:
     content = Content.of("json", encode("json", [list(args), {}]), 10**6, None)
-    return Call("task", f"{__name__}:perform", content, 30.0, time.time() + 600, 10**6).sealed(key)
+    return Call("task", f"{__name__}:{function}", content, 30.0, time.time() + 600, 10**6).sealed(key)
 
 
 def test_a_call_delivered_twice_is_performed_once(world: World) -> None:
@@ -150,13 +160,44 @@ def test_lost_answers_of_the_ledger_do_not_repeat_a_call(world: World, lost: int
     assert performed == [3]
 
 
-def test_a_lease_is_renewed_while_a_call_is_performed(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(handler, "LEASE_S", 0.02)
+class SharedTasks:
+    """A ``TaskStore`` that processes share: a file for each revision of a record."""
 
-    world.deliver(call(4, 0.3))
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        folder.mkdir()
 
-    assert world.record().revision > 3  # claimed, renewed more than once, ended
-    assert world.value() == 4
+    def get_task(self, task_id: str) -> TaskRecord | None:
+        revisions = sorted(self.folder.glob(f"{task_id}-*"))
+        return TaskRecord.from_document(json.loads(revisions[-1].read_text())) if revisions else None
+
+    def replace_task(self, record: TaskRecord, was: TaskRecord | None) -> bool:
+        draft = self.folder / f"draft-{uuid.uuid4()}"
+        draft.write_text(json.dumps(record.to_document()))
+        try:
+            os.link(draft, self.folder / f"{record.task_id}-{record.revision:06}")
+        except FileExistsError:
+            return False
+        return True
+
+
+@pytest.mark.parametrize("function", ["perform", "hold_the_interpreter"])
+@pytest.mark.parametrize("killed", [False, True])
+def test_a_lease_is_renewed_whatever_its_function_does(
+    world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, function: str, killed: bool
+) -> None:
+    monkeypatch.setattr(handler, "LEASE_S", 0.2)
+    tasks = SharedTasks(tmp_path / "tasks")
+    world.claims = replace(world.claims, tasks=tasks)
+    if killed:  # the process that renews, by what the call before this one did
+        os.kill(world.claims.renewer.pid, signal.SIGKILL)
+        os.waitpid(world.claims.renewer.pid, 0)
+
+    world.deliver(call(4, 1.0, function=function))
+
+    ended = tasks.get_task("task.1")
+    assert ended and ended.state is ShardState.SUCCEEDED
+    assert ended.revision > 3  # claimed, renewed more than once, ended
 
 
 def test_an_answer_too_large_for_a_record_is_stored(world: World) -> None:
