@@ -316,14 +316,16 @@ def _deployed_size(given: Mapping[str, str]) -> WorkerSize:
     def number(parameter: str, usual: int) -> int:
         return int(given.get(parameter) or usual)
 
-    usual, is_reserved = WorkerSize(), given.get("ReserveConcurrency") == "yes"
+    usual, reserve = WorkerSize(), given.get("ReserveConcurrency") or "no"
     concurrency = number("MaximumConcurrency", usual.concurrency)
     map_concurrency = number("MapConcurrency", usual.map_concurrency)
+    if reserve != "no":
+        map_concurrency = min(map_concurrency, concurrency if reserve == "yes" else int(reserve))
     return WorkerSize(
         memory_mb=number("FunctionMemoryMB", usual.memory_mb),
         timeout_s=number("FunctionTimeoutS", usual.timeout_s),
         scratch_bytes=number("EphemeralStorageMB", usual.scratch_bytes // MIB) * MIB,
         concurrency=concurrency,
-        map_concurrency=min(concurrency, map_concurrency) if is_reserved else map_concurrency,
+        map_concurrency=map_concurrency,
         architecture=given.get("Architecture") or usual.architecture,
     )

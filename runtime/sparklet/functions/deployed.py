@@ -33,6 +33,7 @@ OUTPUTS = ("BucketName", "FunctionTimeoutS", "LedgerTable", "SecretArn", "Worker
 INLINE_BYTES = 180 * 1024  # as base64 within 256 KiB, which every transport takes
 THREADS, SENDERS = 64, 8  # that wait for answers; that do not
 SHORT_S = 300.0  # a longer silence may end a connection on its way
+SHARE = 0.5  # of the concurrency that the account has free, by default
 UNKNOWN_CONCURRENCY = 100
 WAITING_S = {"invoke": 60.0, "event": 360.0, "queue": 6 * 3600.0}  # until a call begins; then it has expired
 
@@ -43,10 +44,10 @@ class LambdaFunctions:
     Parameters
     ----------
     slots
-        Calls under way at a time; None: as many as the account's concurrency allows.
+        Calls under way at a time; None: as many as the stack reserves for a size, or half of what the account has free.
     transport
         ``auto``: ``invoke`` for calls of up to five minutes while threads are free, else ``event``; ``queue`` for what
-        exceeds the account's concurrency, if ``slots`` does.
+        exceeds that concurrency, if ``slots`` does.
 
     Raises
     ------
@@ -68,9 +69,7 @@ class LambdaFunctions:
         self.key = read_secret(clients, outputs["SecretArn"])
         self.contents: Contents | None = StoredContents(S3Store(clients), f"s3://{outputs['BucketName']}/functions/")
         self.max_timeout_s = float(outputs["FunctionTimeoutS"]) - 1
-        self._concurrency = UNKNOWN_CONCURRENCY
-        with contextlib.suppress(SettingsError):  # not everybody may ask
-            self._concurrency = unreserved_concurrency(clients) or UNKNOWN_CONCURRENCY
+        self._concurrency = self._workers[0].get("reserved") or _share(clients)
         self._transport, self.slots = transport, slots or (THREADS if transport == "invoke" else self._concurrency)
         self._compute, self._queue = LambdaCompute(clients), functools.cache(queue_opener(clients))
         self._tasks = DynamoTasks(clients, outputs["LedgerTable"])
@@ -173,6 +172,13 @@ class LambdaFunctions:
             return Answer.opened(envelope, self.key)
         except (SparkletError, ValueError) as error:
             return RemoteTaskError(f"{call.name}: its answer cannot be read: {error}")
+
+
+def _share(clients: AwsClients) -> int:
+    with contextlib.suppress(SettingsError):  # not everybody may ask
+        if found := unreserved_concurrency(clients):
+            return max(1, int(SHARE * found))
+    return UNKNOWN_CONCURRENCY
 
 
 def _timed(error: RemoteTaskError, call: Call, begun_s: float) -> RemoteTaskError:

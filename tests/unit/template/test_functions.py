@@ -10,7 +10,8 @@ from typing import Any
 
 import pytest
 
-from sparklet.local.local_template import handler_of
+from sparklet.local.environment import resource
+from sparklet.local.local_template import handler_of, parse_template
 from sparklet.settings import NAMES, OF_FUNCTIONS
 from tests.unit.template.reading import ZIPS, functions, of_type
 
@@ -183,11 +184,24 @@ def test_a_versions_description_fits_with_the_longest_values(template: dict[str,
 def test_the_reserved_concurrency_covers_the_queues_maximum(template: dict[str, Any]) -> None:
     worker = functions(template)["WorkerFunction"]
 
+    maximum = worker["Events"]["Shards"]["Properties"]["ScalingConfig"]["MaximumConcurrency"]
+
     assert worker["ReservedConcurrentExecutions"]["Fn::If"] == [
         "HasReservedConcurrency",
-        worker["Events"]["Shards"]["Properties"]["ScalingConfig"]["MaximumConcurrency"],
+        {"Fn::If": ["ReservesMaximum", maximum, {"Ref": "ReserveConcurrency"}]},
         {"Ref": "AWS::NoValue"},
     ]
+
+
+def test_workers_of_functions_reserve_what_their_queues_may_take() -> None:
+    template = parse_template(resource("sam/functions.yaml").read_text())
+    workers = [each for name, each in functions(template).items() if "Worker" in name]
+
+    assert len(workers) == 3
+    for worker in workers:
+        maximum = worker["Events"]["Calls"]["Properties"]["ScalingConfig"]["MaximumConcurrency"]
+        reserved = ["HasReservedConcurrency", maximum, {"Ref": "AWS::NoValue"}]
+        assert worker["ReservedConcurrentExecutions"]["Fn::If"] == reserved
 
 
 def test_snap_start_and_provisioned_exclude_each_other(template: dict[str, Any]) -> None:
