@@ -6,9 +6,9 @@
 
 A mutant is a function whose body is gone: it returns None at once (``none``), or it raises (``raise``). Only the tests
 that run it are asked, the fastest first, until one fails. The files stay as they are: an import hook compiles the
-mutant, in a process that is forked for it. ``none`` survives where tests run a function
-and assert nothing of it; ``raise`` where its failure is swallowed; ``unreached`` is what no quick test runs (perhaps a
-slow one does, or a process that a test starts). Results lie in ``build/mutants``.
+mutant, in a process that is forked for it. ``none`` survives where tests run a function and assert nothing of it;
+``raise`` where its failure is swallowed; ``unreached`` is what no recorded test runs (perhaps a process that a test
+starts does). ``--how same`` is the control, which must survive. Results lie in ``build/mutants``.
 """
 
 import argparse
@@ -40,9 +40,9 @@ CONTEXTS, MUTANTS = RESULTS / "contexts.json", RESULTS / "mutants.jsonl"
 PACKAGES = [f"sparklet.{name}" for name in ("aws", "local", "runs", "worker", "planning", "job")]
 QUICK = "not slow and not spark and not stack and not campaign and not container and not validate"
 HOW = ("none", "raise")
-MAX_TESTS, MAX_TESTS_S = 200, 20.0  # of a mutant: the fastest
-LIMIT_S = 60.0
-OPTIONS = ("-p", "no:cacheprovider", "-n", "0", "-q")
+MAX_TESTS, MAX_TESTS_S = 100, 10.0  # of a mutant: the fastest
+LIMIT_S = 90.0
+OPTIONS = ("-p", "no:cacheprovider", "-n", "0", "-q", "-W", "ignore::pytest.PytestAssertRewriteWarning")
 RECORD = "MUTANT_RECORD"  # of the environment
 PRELOADED = ("boto3", "botocore.stub", "hypothesis.stateful", "pyarrow.parquet", "yaml")  # what nearly all tests import
 
@@ -54,7 +54,6 @@ class Function:
     module: str
     name: str
     source: str  # a digest, so that what has changed is tried again
-    empty: bool  # there is nothing that a no-op would leave out
 
     @property
     def key(self) -> str:
@@ -68,15 +67,15 @@ def file_of(module: str) -> Path:
     return path / "__init__.py" if path.is_dir() else path.with_suffix(".py")
 
 
-def functions(package: str, *, private: bool = False) -> Iterator[Function]:
-    """The public functions and methods of a package or module, in order."""
+def functions(package: str) -> Iterator[Function]:
+    """The public functions and methods of a package or module that do something, in order."""
     root = file_of(package)
     for file in sorted(root.parent.rglob("*.py")) if root.name == "__init__.py" else [root]:
         parts = file.relative_to(RUNTIME).with_suffix("").parts
         module = ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
         for name, node in nodes(ast.parse(file.read_text())):
-            if private or not any(part.startswith("_") for part in name.split(".")):
-                yield Function(module, name, _digest(node), not any(map(_does, node.body)))
+            if not any(part.startswith("_") for part in name.split(".")) and any(map(_does, node.body)):
+                yield Function(module, name, hashlib.sha256(ast.unparse(node).encode()).hexdigest()[:12])
 
 
 def nodes(tree: ast.AST, prefix: str = "") -> Iterator[tuple[str, ast.FunctionDef]]:
@@ -92,15 +91,8 @@ def nodes(tree: ast.AST, prefix: str = "") -> Iterator[tuple[str, ast.FunctionDe
 
 def _does(statement: ast.stmt) -> bool:
     """It is no docstring, ``...``, ``pass`` or ``return None``."""
-    if isinstance(statement, ast.Return):
-        return statement.value is not None and ast.unparse(statement) != "return None"
-    return not isinstance(statement, ast.Pass) and not (
-        isinstance(statement, ast.Expr) and isinstance(statement.value, ast.Constant)
-    )
-
-
-def _digest(node: ast.AST) -> str:
-    return hashlib.sha256(ast.unparse(node).encode()).hexdigest()[:12]
+    says = isinstance(statement, ast.Expr) and isinstance(statement.value, ast.Constant)
+    return not says and ast.unparse(statement) not in ("pass", "return", "return None")
 
 
 # --- within pytest ---
@@ -127,8 +119,9 @@ class Mutating(importlib.machinery.SourceFileLoader):
         tree = ast.parse(Path(self.path).read_text())
         node = dict(nodes(tree))[self.function]
         yields = any(isinstance(each, (ast.Yield, ast.YieldFrom)) for each in ast.walk(node))
-        body = "return None" if self.how == "none" else "raise RuntimeError('a mutant')"
-        node.body = ast.parse(f"{body}\nyield" if yields else body).body
+        if self.how != "same":
+            body = "return None" if self.how == "none" else "raise RuntimeError('a mutant')"
+            node.body = ast.parse(f"{body}\nyield" if yields else body).body
         return compile(ast.fix_missing_locations(tree), self.path, "exec")
 
 
@@ -199,7 +192,12 @@ class Trial:
             os.dup2(self.said.fileno(), 1)
             os.dup2(self.said.fileno(), 2)
             sys.meta_path.insert(0, Mutating(f"{self.function.key}:{self.how}"))
-            os._exit(pytest.main([*OPTIONS, "-x", "-m", QUICK, *self.tests]))
+            code = 3  # of pytest: an error of its own
+            try:
+                code = int(pytest.main([*OPTIONS, "-x", *self.tests]))
+            finally:
+                sys.stdout.flush()
+                os._exit(code)
 
     def result(self) -> dict[str, Any] | None:
         """How it ended; None: not yet."""
@@ -223,12 +221,13 @@ def run(options: argparse.Namespace) -> None:
     for name in PRELOADED:
         importlib.import_module(name)
     contexts = json.loads(CONTEXTS.read_text())
-    done = {(each["function"], each["source"], each["how"]) for each in _results()}
+    tried = (each for each in _results() if each["result"] != "unreached")  # slow tests may have been recorded since
+    done = {(each["function"], each["source"], each["how"]) for each in tried}
     running: list[Trial] = []
     for how in options.how or HOW:
         for package in options.packages or PACKAGES:
-            for function in functions(package, private=options.private):
-                if function.empty or (function.key, function.source, how) in done:
+            for function in functions(package):
+                if (function.key, function.source, how) in done:
                     continue
                 if tests := _chosen(contexts["reached"].get(function.key, ()), contexts["seconds"]):
                     running.append(Trial(function, how, tests))
@@ -262,13 +261,11 @@ def _note_result(function: Function, how: str, result: Mapping[str, Any]) -> Non
 
 def report(options: argparse.Namespace) -> None:
     """The survivors of the code as it is."""
-    now = {(f.key, f.source) for p in options.packages or PACKAGES for f in functions(p, private=True)}
+    now = {(f.key, f.source) for p in options.packages or PACKAGES for f in functions(p)}
     latest = {(each["function"], each["how"]): each for each in _results() if (each["function"], each["source"]) in now}
-    for each in latest.values():
-        if not each["result"].startswith("noticed"):
-            print(json.dumps(each))
-    survived = sum(not each["result"].startswith("noticed") for each in latest.values())
-    print(f"{len(latest)} mutants, {survived} not noticed", file=sys.stderr)
+    survivors = [each for each in latest.values() if not each["result"].startswith("noticed")]
+    print("\n".join(map(json.dumps, survivors)))
+    print(f"{len(latest)} mutants, {len(survivors)} not noticed", file=sys.stderr)
 
 
 def _results() -> list[dict[str, Any]]:
@@ -280,12 +277,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("what", choices=("record", "run", "report"))
     parser.add_argument("packages", nargs="*", help=f"of record: tests; else packages or modules ({PACKAGES})")
-    parser.add_argument("--how", action="append", choices=HOW, help="one of the two alone")
-    parser.add_argument("--private", action="store_true", help="private functions, too")
+    parser.add_argument("--how", action="append", choices=(*HOW, "same"), help="one alone")
+    parser.add_argument("--slow", action="store_true", help="record slow tests, too, with Spark and the local stack")
     parser.add_argument("--jobs", type=int, default=2, help="mutants at once")
     options = parser.parse_intermixed_args()
     if options.what == "record":
-        command = [sys.executable, "-m", "pytest", *OPTIONS, "-p", "tests.mutate", "-m", QUICK, *options.packages]
+        command = [sys.executable, "-m", "pytest", *OPTIONS, "-p", "tests.mutate", *options.packages]
+        command += [] if options.slow else ["-m", QUICK]
         sys.exit(subprocess.run(command, env={**os.environ, RECORD: "1"}, check=False).returncode)
     {"run": run, "report": report}[options.what](options)
 

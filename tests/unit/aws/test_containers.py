@@ -125,3 +125,18 @@ def test_all_tasks_are_described_a_hundred_a_request(clients: AwsClients, tasks:
             ecs.add_response("describe_tasks", {"tasks": states}, {"cluster": "cluster", "tasks": some})
 
         assert set(tasks.stopped(arns)) == {"arn:120"}
+
+
+def test_a_task_is_stopped(clients: AwsClients, tasks: FargateTasks) -> None:
+    with Stubber(clients.ecs) as ecs:
+        ecs.add_response("stop_task", {}, {"cluster": "cluster", "task": "arn:1", "reason": ANY})
+
+        tasks.stop("arn:1")
+
+
+def test_a_stop_that_is_refused_is_an_error(clients: AwsClients, tasks: FargateTasks) -> None:
+    with Stubber(clients.ecs) as ecs:
+        ecs.add_client_error("stop_task", "AccessDeniedException", "not authorized")
+
+        with pytest.raises(RemoteTaskError, match="arn:1"):
+            tasks.stop("arn:1")
