@@ -53,21 +53,22 @@ def begin(
     inputs are listed once. ``words`` are the command's arguments; without them an interrupted start names no command
     that continues it.
     """
-    request, asked_s = request.fitted(env.size.memory_mb, env.size.scratch_bytes), env.at.clock.now_s()
+    request = request.fitted(env.size.memory_mb, env.size.scratch_bytes)
     with env.at.listing_once() as at:
         env = replace(env, at=at)
         by_machine = dispatch_mode != "queue"
         if by_machine:
             request = replace(request, dispatch=chosen_mode(env, request, dispatch_mode, screen).dispatch)
-        request = replace(request, run_id=run_id_of(request, asked_s), idempotency_key="")
+        request = replace(request, run_id=run_id_of(request, env.at.clock.now_s()), idempotency_key="")
         with resumable(env, screen, lambda: again(words, request.run_id)):
             if env.local:
                 request = _with_local_files(env, request, screen)
             else:
                 table = request.table.partition("file://")[2]
                 refuse_remote_only((*request.inputs, *request.files.values(), table), request.output_uri)
+            known = env.at.known_run(request.run_id)
             run = new_run(env.at, request)
-        if not by_machine and run.created_s < asked_s:
+        if not by_machine and known:
             screen.say(f"run {run.run_id} exists already, {run.state}; this is the same run")
         return go_on(env, run, screen, by_machine=by_machine, here=dispatch_mode == "auto")
 

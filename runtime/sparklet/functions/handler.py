@@ -21,7 +21,6 @@ from sparklet.aws.dynamodb import DynamoTasks
 from sparklet.aws.functions import TIMED_OUT, read_secret
 from sparklet.aws.messaging import queue_opener
 from sparklet.aws.s3 import S3Store
-from sparklet.clock import SystemClock
 from sparklet.errors import LeaseLostError
 from sparklet.events import Event, Outcome, Source, Task, TaskRequest, parse_event
 from sparklet.events.sqs import respond
@@ -138,7 +137,7 @@ def _ports() -> "tuple[CallClaims, FunctionWorker]":
     key, facts = read_secret(clients, settings.secret), {"log_stream": stream}
     worker = FunctionWorker(Performer(key, settings.codec, settings.modules, contents, facts), contents)
     tasks = DynamoTasks(clients, settings.ledger_table)
-    return CallClaims(tasks, None, queue_opener(clients), worker, SystemClock(), stream, max_attempts=1), worker
+    return CallClaims(tasks, None, queue_opener(clients), worker, tasks.clock, stream, max_attempts=1), worker
 
 
 if "AWS_LAMBDA_FUNCTION_NAME" in os.environ:  # in Lambda, not in a test that imports this module

@@ -7,14 +7,16 @@ out of memory, timed out, never begun) to the dead-letter queue, where the queue
 import functools
 import json
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from sparklet.clock import SystemClock
 from sparklet.errors import LedgerError, PayloadError
 from sparklet.ledger.rules import bounded_failure, is_held, task_failure
 from sparklet.model import TASK_ID, Failure, TaskRecord
 from sparklet.ports import TaskStore
 from sparklet.settings import ledger_table
+
+if TYPE_CHECKING:
+    from sparklet.aws.dynamodb import DynamoTasks
 
 RECORDED = "recorded"  # marks an envelope whose answer goes into the ledger
 
@@ -36,7 +38,7 @@ def failures_handler(event: Mapping[str, Any], context: object) -> dict[str, Any
     failed = []
     for message in event["Records"]:
         try:
-            fail(_tasks(), json.loads(message["body"]), SystemClock().now_s())
+            fail(_tasks(), json.loads(message["body"]), _tasks().clock.now_s())
         except LedgerError as error:
             print(json.dumps({"level": "WARNING", "message": str(error)}))
             failed.append({"itemIdentifier": message["messageId"]})
@@ -67,7 +69,7 @@ def fail(tasks: TaskStore, given_up: Mapping[str, Any], now_s: float) -> None:
 
 
 @functools.cache
-def _tasks() -> TaskStore:
+def _tasks() -> "DynamoTasks":
     from sparklet.aws.clients import AwsClients
     from sparklet.aws.dynamodb import DynamoTasks
 

@@ -25,7 +25,6 @@ from sparklet.aws.dynamodb import DynamoLedger
 from sparklet.aws.engines import clusters_of
 from sparklet.aws.messaging import SqsQueue
 from sparklet.aws.s3 import S3Store, input_stores
-from sparklet.clock import SystemClock
 from sparklet.errors import LocalStackError, SettingsError
 from sparklet.local import environment
 from sparklet.local.attach import (
@@ -160,7 +159,7 @@ class LocalStack(AbstractContextManager["LocalStack"]):
 def deployment(clients: AwsClients, bucket: str, ledger_table: str, queue_url: str) -> Deployment:
     """The ports for a command line's work on a stack, a local or a deployed one."""
     ledger, queue = DynamoLedger(clients, ledger_table), SqsQueue(clients, queue_url)
-    return Deployment(bucket, S3Store(clients), ledger, queue, SystemClock(), input_stores(clients))
+    return Deployment(bucket, S3Store(clients), ledger, queue, ledger.clock, input_stores(clients))
 
 
 def running(state_dir: Path) -> StackInfo | None:

@@ -40,7 +40,7 @@ class Deployment:
     store: ObjectStore
     ledger: Ledger
     queue: TaskQueue  # of shard messages
-    clock: Clock
+    clock: Clock  # the ledger's, if the machine's may be wrong
     open_inputs: Callable[[Access], ObjectStore] | None = None  # stores for inputs that need another access
 
     tasks: TaskStore | None = None  # of the asynchronous API; only its dead-letter messages need them

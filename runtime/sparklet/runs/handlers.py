@@ -13,7 +13,6 @@ from sparklet.aws.engines import engines_of
 from sparklet.aws.functions import settings_of
 from sparklet.aws.messaging import SqsQueue, notifier_for
 from sparklet.aws.s3 import S3Store, input_stores
-from sparklet.clock import SystemClock
 from sparklet.errors import EventError, NoticeError, SparkletError
 from sparklet.events.sqs import task_request_of
 from sparklet.metrics import Emitter, Meter
@@ -149,14 +148,15 @@ def _deployment() -> Deployment:
     settings = fanout_settings()
     clients = AwsClients()
     env = {"SPARKLET_BUCKET": settings.bucket, "SPARKLET_LEDGER_TABLE": settings.ledger_table}
+    ledger = DynamoLedger(clients, settings.ledger_table)
     return Deployment(
         bucket=settings.bucket,
         store=S3Store(clients),
-        ledger=DynamoLedger(clients, settings.ledger_table),
+        ledger=ledger,
         queue=SqsQueue(clients, settings.queue_url),
-        clock=SystemClock(),
+        clock=ledger.clock,
         open_inputs=input_stores(clients),
-        tasks=DynamoTasks(clients, settings.ledger_table),
+        tasks=DynamoTasks(clients, settings.ledger_table, ledger.clock),
         notifier=notifier_for(clients, settings.notice_topic_arn, settings.notice_bus),
         dead_letters=SqsQueue(clients, settings.dlq_url),
         engines=engines_of(clients, settings.engines, env, partial(settings_of, clients, settings.worker_function)),

@@ -174,7 +174,7 @@ class Lease:
     deadline: Deadline
     log: Log
     lease_s: float  # the lease's length
-    end_s: float  # when the current lease ends
+    end_s: float  # when the current lease ends, by ``clock``
     lost: LeaseLostError | None = None
     _done: threading.Event = field(default_factory=threading.Event, init=False)
 

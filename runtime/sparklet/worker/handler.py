@@ -70,12 +70,13 @@ def worker_over_aws(settings: WorkerSettings, runner: Runner, meter: Meter | Non
     worker = Worker(Executor(settings, runner, scripts), None, None, Log())
     log_stream = os.environ.get("AWS_LAMBDA_LOG_STREAM_NAME", "")
     if settings.ledger_table:
+        tasks = DynamoTasks(clients, settings.ledger_table)
         worker.requests = RequestClaims(
-            tasks=DynamoTasks(clients, settings.ledger_table),
+            tasks=tasks,
             notifier=notifier_for(clients, settings.notice_topic_arn, settings.notice_bus),
             open_queue=queue_opener(clients),
             executor=worker.executor,
-            clock=SystemClock(),
+            clock=tasks.clock,
             log_stream=log_stream,
         )
     if settings.ledger_table and settings.bucket:

@@ -80,13 +80,14 @@ class ShardClaims:
         run = self._run(ref)
         terms = attempt.attempt_id, self.lease_s, run.options.max_attempts, self.log_stream
         larger = "" if self.engine else run.options.escalate  # a function's shards alone go on elsewhere
+        begun_s = self.clock.now_s()
         claim = self.ledger.attempts.claim(ref, *terms, engine=self.engine, escalate=larger)
         attempt.log.info("claim answered", status=claim.status, attempts=claim.record.attempts)
         if claim.status is not ClaimStatus.GRANTED:
             return self._turn_away(attempt.task, claim)
         record = claim.record
         renew = partial(self.ledger.attempts.renew, ref.run_id, ref.shard, attempt.attempt_id, self.lease_s)
-        lease = Lease(renew, self.clock, attempt.deadline, attempt.log, self.lease_s, record.lease_end_s)
+        lease = Lease(renew, self.clock, attempt.deadline, attempt.log, self.lease_s, begun_s + self.lease_s)
         staged = f"s3://{self.bucket}/staged/{ref.run_id}/{ref.shard:06d}-{record.winner or attempt.attempt_id}"
         output = StagedOutput(self.store, staged, run.shard_output(ref.shard))
         return ClaimedShard(

@@ -66,8 +66,8 @@ class RequestClaims:
         request = attempt.task.request
         assert request is not None
         for _ in range(CLAIM_TRIES):
-            now_s = self.clock.now_s()
             was = self.tasks.get_task(request.task_id)
+            now_s = self.clock.now_s()  # which that answer has set
             record = was or TaskRecord(request.task_id, accepted_s=request.accepted_s)
             if record.state.ended:
                 return ClaimStatus.DONE, record

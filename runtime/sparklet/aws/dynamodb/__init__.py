@@ -21,7 +21,7 @@ from sparklet.aws.dynamodb.runs import DynamoRuns
 from sparklet.aws.dynamodb.shards import DynamoShards
 from sparklet.aws.dynamodb.table import OPEN_INDEX, LedgerTable
 from sparklet.aws.dynamodb.tasks import DynamoTasks
-from sparklet.clock import SystemClock
+from sparklet.clock import ServiceClock
 from sparklet.ports import Clock
 
 __all__ = ["OPEN_INDEX", "DynamoLedger", "DynamoTasks"]
@@ -30,12 +30,13 @@ __all__ = ["OPEN_INDEX", "DynamoLedger", "DynamoTasks"]
 class DynamoLedger:
     """A ``Ledger`` in a DynamoDB table; sam/template.yaml defines it.
 
-    A bulk operation makes as many calls at one time as ``clients`` have threads; ``clock`` decides when leases end.
+    A bulk operation makes as many calls at one time as ``clients`` have threads. ``clock`` decides when leases end;
+    without one it is DynamoDB's own. Whoever judges a lease beside the ledger takes ``self.clock``.
     """
 
     def __init__(self, clients: AwsClients, table: str, clock: Clock | None = None) -> None:
-        time: Clock = clock or SystemClock()
-        items = LedgerTable(clients, table, time)
-        self.runs = DynamoRuns(items, time)
-        self.attempts = DynamoAttempts(items, time)
-        self.shards = DynamoShards(items, time, self.runs)
+        self.clock: Clock = clock or ServiceClock()
+        items = LedgerTable(clients, table, self.clock)
+        self.runs = DynamoRuns(items, self.clock)
+        self.attempts = DynamoAttempts(items, self.clock)
+        self.shards = DynamoShards(items, self.clock, self.runs)

@@ -10,14 +10,17 @@ botocore tries; so this module repeats it, more and more slowly.
 """
 
 import random
+import time
 import uuid
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Any
 
 from sparklet.aws.clients import AwsClients, error_code, explained
 from sparklet.aws.dynamodb.items import Attributes, Item, attribute, attributes
+from sparklet.clock import ServiceClock
 from sparklet.errors import LedgerError
 from sparklet.ports import Clock
 
@@ -233,13 +236,23 @@ class LedgerTable:
 
         until_s, tries = self._clock.now_s() + THROTTLED_S, 0
         while True:
+            asked_s = time.monotonic()
             try:
-                return operation(**request)
+                answer = operation(**request)
+                self._hear(answer, asked_s)
+                return answer
             except ClientError as error:
+                self._hear(error.response, asked_s)
                 if not _is_refused_for_now(error) or self._clock.now_s() >= until_s:
                     raise
             tries += 1
             self._back_off(tries)
+
+    def _hear(self, answer: Any, asked_s: float) -> None:
+        """Set a ``ServiceClock`` by the answer's ``Date``."""
+        date = answer.get("ResponseMetadata", {}).get("HTTPHeaders", {}).get("date")
+        if date and isinstance(self._clock, ServiceClock):
+            self._clock.heard(parsedate_to_datetime(date).timestamp(), time.monotonic() - asked_s)
 
     def _fault(self, what: str, error: "BotoCoreError | ClientError") -> LedgerError:
         code = error_code(error)

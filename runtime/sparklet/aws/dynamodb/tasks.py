@@ -10,8 +10,9 @@ from typing import Any
 from sparklet.aws.clients import AwsClients
 from sparklet.aws.dynamodb.items import Attributes, Item, attributes
 from sparklet.aws.dynamodb.table import LedgerTable
-from sparklet.clock import SystemClock
+from sparklet.clock import ServiceClock
 from sparklet.model import TaskRecord
+from sparklet.ports import Clock
 
 TASK_PREFIX = "task#"
 TASK_SORT_KEY = "task"
@@ -20,8 +21,9 @@ TASK_SORT_KEY = "task"
 class DynamoTasks:
     """A ``TaskStore`` in the ledger's table."""
 
-    def __init__(self, clients: AwsClients, table: str) -> None:
-        self._table = LedgerTable(clients, table, SystemClock())
+    def __init__(self, clients: AwsClients, table: str, clock: Clock | None = None) -> None:
+        self.clock: Clock = clock or ServiceClock()  # as in ``DynamoLedger``
+        self._table = LedgerTable(clients, table, self.clock)
 
     def get_task(self, task_id: str) -> TaskRecord | None:
         """A task (strongly consistent)."""

@@ -1,0 +1,106 @@
+"""A machine whose clock is a minute ahead or behind ends no lease of a living attempt, and takes over a lost one.
+
+On stand-ins that keep real time, and answer with it.
+"""
+
+import time
+from dataclasses import replace
+
+import pytest
+
+from sparklet.aws.clients import AwsClients
+from sparklet.aws.dynamodb import DynamoLedger, DynamoTasks
+from sparklet.clock import ServiceClock
+from sparklet.errors import LeaseLostError
+from sparklet.events import TaskRequest
+from sparklet.ledger.rules import LEASE_S
+from sparklet.model import ClaimStatus, ShardState, TaskRecord
+from sparklet.planning.deployment import Deployment
+from sparklet.planning.new_run import new_run
+from sparklet.planning.planner import plan
+from sparklet.ports import Message
+from sparklet.runs.checker import check
+from sparklet.runs.dead_letters import Disposition, consume, consume_task
+from tests.contract.conftest import TABLE
+from tests.world import World
+
+pytestmark = pytest.mark.stack
+MAX_ATTEMPTS = 3
+
+
+def machine(clients: AwsClients, world: World, wrong_by_s: float = 0.0) -> Deployment:
+    ledger = DynamoLedger(clients, TABLE, ServiceClock(lambda: time.time() + wrong_by_s))
+    return replace(world.at, ledger=ledger, clock=ledger.clock, tasks=DynamoTasks(clients, TABLE, ledger.clock))
+
+
+@pytest.fixture(params=["ministack", "dynamodb_local"])
+def clients(request: pytest.FixtureRequest) -> AwsClients:
+    clients: AwsClients = request.getfixturevalue(f"{request.param}_clients")
+    return clients
+
+
+@pytest.fixture(params=[-60.0, -10.0, 10.0, 60.0])
+def wrong_by_s(request: pytest.FixtureRequest) -> float:
+    return float(request.param)
+
+
+@pytest.fixture
+def world(clients: AwsClients, run_id: str) -> World:
+    """A run of one shard, planned."""
+    world = World()
+    world.put(1)
+    plan(machine(clients, world), new_run(machine(clients, world), world.request(run_id=run_id)).run_id)
+    return world
+
+
+def test_a_living_attempt_is_left_alone(clients: AwsClients, world: World, run_id: str, wrong_by_s: float) -> None:
+    right, wrong = machine(clients, world), machine(clients, world, wrong_by_s)
+    message = Message("m", world.bodies()[0].to_body())
+    ref = world.bodies()[0]
+    assert right.ledger.attempts.claim(ref, "alive", LEASE_S, MAX_ATTEMPTS).status is ClaimStatus.GRANTED
+
+    assert check(wrong, run_id).lapsed == 0
+    assert consume(wrong, message) is Disposition.DROPPED
+    wrong.ledger.runs.get(run_id)  # as every worker does at first
+    assert wrong.ledger.attempts.claim(ref, "thief", LEASE_S, MAX_ATTEMPTS).status is ClaimStatus.HELD
+    assert right.ledger.shards.get(run_id, 0).attempt_id == "alive"
+
+
+def test_a_lost_attempt_is_taken_over(clients: AwsClients, world: World, run_id: str, wrong_by_s: float) -> None:
+    right, wrong = machine(clients, world), machine(clients, world, wrong_by_s)
+    right.ledger.attempts.claim(world.bodies()[0], "lost", 1.0, MAX_ATTEMPTS)
+    time.sleep(2.2)
+
+    assert check(wrong, run_id).lapsed == 1
+    assert wrong.ledger.shards.get(run_id, 0).state is ShardState.PENDING
+
+
+def test_a_lease_from_a_wrong_clock_ends_in_time(
+    clients: AwsClients, world: World, run_id: str, wrong_by_s: float
+) -> None:
+    right, wrong = machine(clients, world), machine(clients, world, wrong_by_s)
+    wrong.ledger.runs.get(run_id)
+    wrong.ledger.attempts.claim(world.bodies()[0], "mine", LEASE_S, MAX_ATTEMPTS)
+
+    assert abs(right.ledger.shards.get(run_id, 0).lease_end_s - time.time() - LEASE_S) < 1.5
+    assert check(right, run_id).lapsed == 0
+
+
+def test_the_task_of_a_living_attempt_is_left_alone(
+    clients: AwsClients, world: World, run_id: str, wrong_by_s: float
+) -> None:
+    right, wrong = machine(clients, world), machine(clients, world, wrong_by_s)
+    assert right.tasks is not None
+    right.tasks.replace_task(TaskRecord(run_id).claimed("alive", time.time(), LEASE_S, ""), None)
+
+    with pytest.raises(LeaseLostError, match="alive"):
+        consume_task(wrong, TaskRequest(run_id, queue_arn=""))
+
+
+def test_a_clock_within_a_second_is_left_as_it_is() -> None:
+    clock = ServiceClock(lambda: 1_000.4)
+    clock.heard(1_000.0, 0.02)
+    assert clock.now_s() == 1_000.4
+
+    clock.heard(1_030.0, 0.02)
+    assert 1_030.0 <= clock.now_s() <= 1_031.02
