@@ -89,7 +89,13 @@ class SparkletJob:
             record = ShardRecord("test", 0, "", 0, 0, len(shard.objects), shard.size_bytes, attempts=1, attempt_id="1")
             event = shard_event(Run("test", (), output, (), params=dict(params)), record, shard, output)
         argument, of_event = handed_over(event, home, is_shard=is_shard)
-        own = {"output_path": output, **of_event, **dict(env), "SPARKLET_OUTCOME_FILE": str(outcome)}
+        own = {
+            "output_path": output,
+            **of_event,
+            **dict(env),
+            "SPARKLET_OUTCOME_FILE": str(outcome),
+            "SPARKLET_CLAIMED": "1",
+        }
         with mock.patch.dict(os.environ, {**_variables(), **own}), pytest.MonkeyPatch.context() as patch:
             patch.setattr(sys, "argv", [str(script), "--event", argument, *args])
             patch.syspath_prepend(script.parent)

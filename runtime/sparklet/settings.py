@@ -49,7 +49,7 @@ NAMES = OF_FUNCTIONS | frozenset(
             "SPARKLET_SHARD_MESSAGE",
         ),  # of a container (sparklet.worker.one_shard)
         # between Sparklet's own processes
-        *("SPARKLET_HOST", "SPARKLET_LOG_DIR", "SPARKLET_OUTCOME_FILE", "SPARKLET_SHELL"),
+        *("SPARKLET_CLAIMED", "SPARKLET_HOST", "SPARKLET_LOG_DIR", "SPARKLET_OUTCOME_FILE", "SPARKLET_SHELL"),
     }
 )
 """Every variable that begins with ``SPARKLET_``; any other is refused, since it must be a misspelt one."""

@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import Any
 
 OUTCOME_FILE = "SPARKLET_OUTCOME_FILE"
+CLAIMED = "SPARKLET_CLAIMED"  # set by a worker that has claimed the event's shard in the ledger
 MAX_ANSWER_BYTES = 6 * 1024 * 1024 - 64 * 1024  # Lambda returns 6 MB, this and the rest of the response
 MAX_STATE_BYTES = 1_000_000  # above that Lambda ends a window early
 
@@ -31,8 +32,10 @@ MAX_STATE_BYTES = 1_000_000  # above that Lambda ends a window early
 class Outcome:
     """The totals of one script, written after every report to ``path``, or to standard error if that is None."""
 
-    def __init__(self, path: Path | None = None) -> None:
+    def __init__(self, path: Path | None = None, *, claimed: bool = False) -> None:
         self._path = path
+        self.claimed = claimed
+        """Whether it is that of a shard which the worker owns; the event alone does not tell."""
         self._lock = threading.Lock()
         self._totals: dict[str, Any] = {"rows": None, "output_bytes": None, "outputs": []}
         self._labels: set[str] = set()  # of writes to tables, made or under way
@@ -43,12 +46,7 @@ class Outcome:
         """The outcome that ``SPARKLET_OUTCOME_FILE`` asks for; one for each file, or writes would be lost."""
         if not (name := env.get(OUTCOME_FILE)):
             return cls()
-        return _OF_FILES.setdefault(name, cls(Path(name)))
-
-    @property
-    def has_reader(self) -> bool:
-        """Whether a worker reads it."""
-        return self._path is not None
+        return _OF_FILES.setdefault(name, cls(Path(name), claimed=bool(env.get(CLAIMED))))
 
     @contextmanager
     def labelled(self, label: str | None) -> Iterator[str]:

@@ -20,6 +20,7 @@ from sparklet.errors import (
 )
 from sparklet.events import Event, Source, Task
 from sparklet.events.script_event import handed_over, request_event, with_local_inputs
+from sparklet.job.outcome import CLAIMED, OUTCOME_FILE
 from sparklet.model import InputObject, RunOptions, ScriptRef, ShardResult, check_script
 from sparklet.ports import ObjectStore
 from sparklet.settings import WorkerSettings, script_environment, strings
@@ -88,6 +89,7 @@ class Executor:
                 event = with_local_inputs(event, uris)
                 log.info("inputs fetched", inputs=len(uris), duration_s=round(time.monotonic() - started_s, 3))
             argument, paths = handed_over(event, folder, is_shard=execution.is_shard)
+            claimed = {CLAIMED: "1"} if execution.is_shard else {}
             names = (item.uri.partition("://")[2] for item in execution.inputs)
             (own / INPUTS).write_text("\0".join(names), encoding="utf-8")
             call = ScriptCall(
@@ -95,7 +97,7 @@ class Executor:
                 args=("--event", argument, *execution.args),
                 work_dir=folder,
                 deadline=deadline,
-                env={**paths, **execution.env, "SPARKLET_OUTCOME_FILE": str(outcome_file)},
+                env={**paths, **execution.env, OUTCOME_FILE: str(outcome_file), **claimed},
                 py_files=py_files,
                 inputs=execution.inputs,
                 compression_factor=execution.compression_factor,
@@ -116,7 +118,13 @@ class Executor:
         task = attempt.task
         script, args = self._choose_script(task)
         event = request_event(task.event, task.request.task_id) if task.request else task.event
-        return self.execute(Execution(script, event, args, self._environment(task.chosen or {})), attempt)
+        result = self.execute(Execution(script, event, args, self._environment(task.chosen or {})), attempt)
+        if result.writes:
+            raise EventError(
+                f"{script.source_uri} staged a write to a table, and only a run commits such: pass commit='direct', or "
+                "hand the worker an event without a run"
+            )
+        return result
 
     def _choose_script(self, task: Task) -> tuple[ScriptRef, tuple[str, ...]]:
         """The function's own script, or the one that a direct event or a task request names under an allowed prefix."""

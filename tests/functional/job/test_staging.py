@@ -25,6 +25,7 @@ from pyspark.sql import DataFrame, SparkSession, functions
 from sparklet.job import Job
 from sparklet.job.catalogs import VARIABLES
 from sparklet.job.errors import EventError, TableError
+from sparklet.job.outcome import CLAIMED, OUTCOME_FILE
 from sparklet.job.tables import layout, staging
 from sparklet.job.tables.declaration import Commit, Committed, Declaration
 from tests.functional.job.conftest import CREDENTIALS, session_here
@@ -58,7 +59,7 @@ class Place:
     def __post_init__(self) -> None:
         names = {"run": "r", "identity": "r_1", "shard": 3, "attempt": "a1", "generation": 0}
         event = {"sparklet": names, "inputs": [], "params": {}, "output_path": f"{self.root}/staged/r/000003-a1"}
-        self.job = Job.from_args(["--event", json.dumps(event)], {"SPARKLET_OUTCOME_FILE": str(self.outcome)})
+        self.job = Job.from_args(["--event", json.dumps(event)], {OUTCOME_FILE: str(self.outcome), CLAIMED: "1"})
 
     def declared(self) -> list[Declaration]:
         if not self.outcome.exists():
@@ -516,7 +517,8 @@ def test_staging_imports_no_committers_libraries(table_jvm: WarmJvm, tmp_path: P
     names = {"run": "r", "identity": "r_1", "shard": 0, "attempt": "a", "generation": 0}
     event = {"sparklet": names, "inputs": [], "params": {}, "output_path": f"file://{tmp_path}/staged"}
     env = {
-        "SPARKLET_OUTCOME_FILE": str(tmp_path / "outcome.json"),
+        OUTCOME_FILE: str(tmp_path / "outcome.json"),
+        CLAIMED: "1",
         "PYICEBERG_CATALOG__ICEBERG__URI": f"sqlite:///{tmp_path}/catalog.db",
         "PYICEBERG_CATALOG__ICEBERG__WAREHOUSE": f"file://{tmp_path}/warehouse",
     }

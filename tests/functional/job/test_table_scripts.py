@@ -44,7 +44,7 @@ class Lake:
         arguments += [word for name, value in params.items() for word in ("--param", f"{name}={value}")]
         variables = {f"PYICEBERG_CATALOG__ICEBERG__{name.upper()}": value for name, value in self.catalog.items()}
         outcome = self.folder / "outcome.json"
-        done = self.jvm.run(script, *arguments, **variables, SPARKLET_OUTCOME_FILE=str(outcome))
+        done = self.jvm.run(script, *arguments, **variables, SPARKLET_OUTCOME_FILE=str(outcome), SPARKLET_CLAIMED="1")
         assert done.returncode == 0, done.stderr
         return json.loads(outcome.read_text())
 

@@ -118,8 +118,11 @@ def _is_direct(job: Any, commit: str | None) -> bool:
         raise ValueError(f"commit is {commit!r}; it may be 'direct', or left away")
     if job.shard is None or commit == "direct":
         return True
-    if not job.outcome.has_reader:
-        raise EventError("no worker commits what this shard stages: pass commit='direct', or an event without a run")
+    if not job.outcome.claimed:
+        raise EventError(
+            "no worker has claimed this shard, so nobody commits what it stages: pass commit='direct', or an event "
+            "without a run"
+        )
     return False
 
 
