@@ -64,7 +64,7 @@ def _source_of(event: Event) -> Source:
             raise _unknown_source(sources, records[0])
         return Source(sources[0])
     if streams.is_kafka(event):
-        return Source(event["eventSource"])
+        return Source.MSK if event["eventSource"] == Source.MSK else Source.KAFKA
     if notices.is_eventbridge(event):
         return Source.EVENTBRIDGE
     if api.is_request(event):

@@ -22,6 +22,8 @@ from sparklet.errors import EventError
 from sparklet.events.task import Event, Format, Outcome, Source, Task, seen
 from sparklet.job.event_objects import text_at
 
+SELF_MANAGED = (Source.KAFKA, "aws:SelfManagedKafka")  # as AWS documents it, and as samples of Powertools have it
+
 
 def _split(source: Source, part: str, number_key: str, wrong: Callable[[Any], str], event: Event) -> tuple[Task, ...]:
     """One task up to the first record that cannot be read, and one with the problem for the rest."""
@@ -94,7 +96,7 @@ DYNAMODB = Format(partial(_split, Source.DYNAMODB, "dynamodb", "SequenceNumber",
 
 def is_kafka(event: Mapping[str, Any]) -> bool:
     """Whether this is a batch of MSK or of a self-managed cluster."""
-    return event.get("eventSource") in (Source.MSK, Source.KAFKA) and "records" in event
+    return event.get("eventSource") in (Source.MSK, *SELF_MANAGED) and "records" in event
 
 
 def _split_kafka(source: Source, event: Event) -> tuple[Task, ...]:

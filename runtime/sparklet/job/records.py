@@ -95,6 +95,7 @@ SOURCES: dict[str, StreamSource] = {
     "aws:dynamodb": DYNAMODB,
     "aws:kafka": KAFKA,
     "SelfManagedKafka": KAFKA,
+    "aws:SelfManagedKafka": KAFKA,
 }
 
 

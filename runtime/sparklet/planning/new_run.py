@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
-from sparklet.errors import ObjectChangedError, ObjectNotFoundError, PlanError, RunExistsError
+from sparklet.errors import NothingNewError, ObjectChangedError, ObjectNotFoundError, PlanError, RunExistsError
 from sparklet.model import RUN_ID, SCHEME, Dispatch, NextRun, Run, ScriptRef, s3_address, split_uri
 from sparklet.planning.deployment import WITHDRAWN, Deployment
 from sparklet.planning.earlier import refuse_another_open, take_run_lock
@@ -25,13 +25,14 @@ MAX_SLUG = 40  # characters of a name, so that time and suffix fit into the 63 o
 PY_FILE_SUFFIXES = (".py", ".zip", ".whl", ".egg")
 
 
-def new_run(at: Deployment, request: RunRequest) -> Run:
+def new_run(at: Deployment, request: RunRequest, *, even_empty: bool = False) -> Run:
     """Copy a run's scripts and lists, and enter the run into the ledger, once input and script are found usable.
 
     If the ledger has the same run already, that one is returned, so that ``plan`` continues it; RunExistsError if a run
     of that id has another input, output, script or other options. PlanError if input, output or script are not usable,
     or the output is not empty and the options neither append to nor overwrite it; or if the run is incremental and
-    another of its name has not ended.
+    another of its name has not ended. NothingNewError if earlier runs have done everything, unless a run without shards
+    may be entered (``even_empty``), which then ends as SUCCEEDED.
     """
     if request.dispatch is Dispatch.MAP and request.options.rate_per_s:
         raise PlanError(
@@ -58,7 +59,7 @@ def new_run(at: Deployment, request: RunRequest) -> Run:
         return _same_run(known, request, scripts)
     if request.options.incremental:
         refuse_another_open(at, request.run_name, run_id)
-    run = _checked_run(at, request, scripts, does_all)
+    run = _checked_run(at, request, scripts, does_all, even_empty)
     refuse_outputs(at, run)
     lists = zip(run.lists, request.lists, strict=True)
     _store(at, (file for script in scripts.values() for file in script.files))
@@ -114,7 +115,9 @@ def _folder(uri: str) -> str:
     raise PlanError(f"the output {uri!r} must look like s3://bucket/folder/")
 
 
-def _checked_run(at: Deployment, request: RunRequest, scripts: "dict[str, ScriptFiles]", engine: str) -> Run:
+def _checked_run(
+    at: Deployment, request: RunRequest, scripts: "dict[str, ScriptFiles]", engine: str, even_empty: bool
+) -> Run:
     """The run as it enters the ledger, once its input is found plannable."""
     store, options = at.inputs(request.access), request.options
     inputs = resolve_inputs(store, request.inputs) if request.inputs or not request.lists else ()
@@ -144,7 +147,12 @@ def _checked_run(at: Deployment, request: RunRequest, scripts: "dict[str, Script
         created_s=at.clock.now_s(),
     )
     name = ", ".join([*inputs, *(given.source for given in request.lists)])
-    is_heavy = refuse_unplannable(store, open_inventory(at, run, lists), lists, options, name)
+    try:
+        is_heavy = refuse_unplannable(store, open_inventory(at, run, lists), lists, options, name)
+    except NothingNewError:
+        if not even_empty:
+            raise
+        is_heavy = False
     return replace(run, engine=options.route) if is_heavy else run
 
 

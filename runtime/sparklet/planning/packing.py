@@ -159,9 +159,14 @@ def archived(inventory: Inventory) -> PlanError:
 def nothing_to_plan(name: str, skipped: Mapping[str, int]) -> PlanError:
     """The error of an input without an object to plan; NothingNewError if earlier runs have done everything."""
     reasons = ", ".join(f"{count} {reason}" for reason, count in sorted(skipped.items())) or "nothing"
-    if (Reason.DONE in skipped or Reason.OLDER in skipped) and Reason.MISSING not in skipped:
+    if is_nothing_new(skipped):
         return NothingNewError(f"the input {name} holds nothing new; left out: {reasons}")
     return PlanError(f"the input {name} has nothing to plan; left out: {reasons}")
+
+
+def is_nothing_new(skipped: Mapping[str, int]) -> bool:
+    """Whether an input without an object to plan holds what was done earlier, or is older than requested."""
+    return (Reason.DONE in skipped or Reason.OLDER in skipped) and Reason.MISSING not in skipped
 
 
 def engine_of(shard: Shard, run: Run) -> str:

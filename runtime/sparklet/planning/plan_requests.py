@@ -46,7 +46,8 @@ def handle_request(
             request = run_request(given, request_id)
             for uri in filter(None, (request.script, *request.py_files, request.check, request.next)):
                 check_script(uri, settings.script_prefixes)
-            run = new_run(once, request.fitted(settings.worker_memory_mb, settings.worker_scratch_bytes))
+            request = request.fitted(settings.worker_memory_mb, settings.worker_scratch_bytes)
+            run = new_run(once, request, even_empty=True)
         try:
             run = _plan(once, run, remaining_s)
         except CheckpointConflictError:

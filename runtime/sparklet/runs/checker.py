@@ -251,9 +251,9 @@ def _finish(at: Deployment, report: CheckReport) -> CheckReport:
     counts = at.ledger.shards.count(run.run_id)
     if counts.open or counts.total != run.shard_count:
         return report
-    if run.cancelled_s is not None:
-        return _end(at, report, RunState.CANCELLED)
-    state = verdict(run.options, counts)
+    state = verdict(run, counts)
+    if run.cancelled_s is not None or not counts.total:  # without a shard there is nothing to check, nor to go on with
+        return _end(at, report, state)
     if state is not RunState.FAILED and run.check:
         checking = checking or _driven(at, enter_check(at, run, state))
         if not checking.state.ended:

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from sparklet.model import Counts, Run, RunOptions, RunState, ShardRecord, ShardState
+from sparklet.planning.packing import is_nothing_new
 from sparklet.ports import Shards
 
 TOP_CAUSES = 10
@@ -129,17 +130,19 @@ def figures(run: Run, summary: Summary) -> dict[str, Any]:
     }
 
 
-def verdict(options: RunOptions, counts: Counts) -> RunState:
-    """The final state of a run whose shards have all ended.
+def verdict(run: Run, counts: Counts) -> RunState:
+    """The final state of a run whose shards have all ended; CANCELLED if that was requested.
 
     As in Step Functions, every limit that is set must be kept; without a limit no failure is tolerated. A run without
-    a shard has FAILED: its input was gone before it was planned.
+    a shard has FAILED, since its input was gone before it was planned, unless earlier runs have done all of it.
     """
+    if run.cancelled_s is not None:
+        return RunState.CANCELLED
     if not counts.total:
-        return RunState.FAILED
+        return RunState.SUCCEEDED if is_nothing_new(run.skipped) else RunState.FAILED
     if not counts.failed:
         return RunState.SUCCEEDED
-    tolerated = tolerated_failures(options, counts.total)
+    tolerated = tolerated_failures(run.options, counts.total)
     return RunState.SUCCEEDED_WITH_FAILURES if counts.failed <= (tolerated or 0) else RunState.FAILED
 
 

@@ -140,7 +140,7 @@ def test_kinesis_metadata(spark: SparkSession) -> None:
     ]
 
 
-@pytest.mark.parametrize("source", ["aws:kafka", "SelfManagedKafka"])
+@pytest.mark.parametrize("source", ["aws:kafka", "SelfManagedKafka", "aws:SelfManagedKafka"])
 def test_kafka_records_of_all_partitions_with_metadata(spark: SparkSession, source: str) -> None:
     found = kafka(b'{"n": 1}', b'{"n": 2}', None, source=source).records(spark, "json", "n INT", metadata=True)
 

@@ -11,9 +11,12 @@ from tests.unit.events.samples import kafka
 FAILED = ScriptFailedError("s3://b/x.py", 1)
 
 
-@pytest.mark.parametrize("source", [Source.MSK, Source.KAFKA])
-def test_a_batch_of_several_partitions_is_one_task(source: Source) -> None:
-    event = kafka({"mytopic-0": [15, 16], "other-topic-11": [3]}, source)
+@pytest.mark.parametrize(
+    ("name", "source"),
+    [("aws:kafka", Source.MSK), ("SelfManagedKafka", Source.KAFKA), ("aws:SelfManagedKafka", Source.KAFKA)],
+)
+def test_a_batch_of_several_partitions_is_one_task(name: str, source: Source) -> None:
+    event = kafka({"mytopic-0": [15, 16], "other-topic-11": [3]}, name)
 
     (task,) = parse_event(event)
 

@@ -20,7 +20,9 @@ from sparklet.model import Access, Dispatch, RunState
 from sparklet.planning import plan_requests
 from sparklet.planning.new_run import new_run
 from sparklet.planning.plan_requests import handle_request, run_request
+from sparklet.planning.planner import plan
 from sparklet.planning.request import places
+from sparklet.runs.checker import check
 from sparklet.settings import PlannerSettings
 from tests.world import BUCKET, SCRIPT, SOURCE, World
 
@@ -63,6 +65,33 @@ def test_a_request_becomes_a_sealed_run_with_messages(world: World) -> None:
         "skipped": {},
     }
     assert len(world.queue.receive(10)) == 3
+
+
+@pytest.mark.parametrize("dispatch", Dispatch)
+def test_an_incremental_run_without_anything_new_succeeds(world: World, dispatch: Dispatch) -> None:
+    follow = {"check": SCRIPT, "next": SCRIPT, "next_output": "s3://data/next/", "dispatch": dispatch}
+    nightly = request(name="nightly", incremental=True, **follow)
+    world.put(2)
+    ask(world, {**nightly, "check": None, "next": None, "next_output": None, "dispatch": "queue"})
+    world.work()
+    world.check()
+
+    answer = ask(world, {**nightly, "run_id": "run-2"})
+    ended = check(world.at, "run-2").run
+
+    assert (answer["sealed"], answer["shards"]) == (True, 0) and answer["skipped"]
+    assert ended.state is RunState.SUCCEEDED
+    assert world.json("manifest.json", "run-2")["Status"] == "SUCCEEDED"
+    assert {run.run_id for run in world.ledger.runs.list()} == {"run-1", "run-2"}
+
+
+def test_a_run_whose_input_is_gone_has_failed(world: World) -> None:
+    (uri,) = world.put(1)
+    run = new_run(world.at, run_request(request(), "request-1"))
+    world.store.delete(uri)
+    plan(world.at, run.run_id)
+
+    assert world.check().run.state is RunState.FAILED
 
 
 def test_the_same_request_again_changes_nothing(world: World) -> None:
