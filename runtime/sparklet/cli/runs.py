@@ -2,9 +2,11 @@
 
 import os
 import shlex
+import subprocess
+import sys
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Self
@@ -41,6 +43,8 @@ POLL_S = 1.0
 SHARDS_A_SECOND = 10_000  # open shards that lengthen the polling interval by a second: a check reads them all
 MAX_POLL_S = 15.0
 DETAILS_EVERY_S = 20.0  # at least; they need a whole pass over the ledger, which may take a twentieth of the time
+LOOK_AT_TABLE_S = 20.0
+REFUSAL = "import sys; from sparklet.job.tables.commit import refusal; print(refusal(*sys.argv[1:]), end='')"
 LEDGER_PATIENCE_S = 60.0  # a watch tolerates a ledger or queue that does not respond for this long
 
 
@@ -66,6 +70,7 @@ def begin(
             else:
                 table = request.table.partition("file://")[2]
                 refuse_remote_only((*request.inputs, *request.files.values(), table), request.output_uri)
+            _refuse_table(env, request)
             known = env.at.known_run(request.run_id)
             run = new_run(env.at, request)
         if not by_machine and known:
@@ -103,6 +108,24 @@ def resumable(env: Environment, screen: Screen, command: Callable[[], Sequence[s
         if (isinstance(error, KeyboardInterrupt | LocalStackError) or error.retryable) and (words := command()):
             screen.warn(f"interrupted, and nothing is lost; this continues the run:\n  {shlex.join(words)}")
         raise
+
+
+def _refuse_table(env: Environment, request: RunRequest) -> None:
+    """PlanError if no commit can write to the run's table. Where this machine cannot tell, the first script will.
+
+    In a process of its own: the tables' libraries may be missing here, are slow to import, and wait long for networks.
+    """
+    format_, _, place = request.table.partition(":")
+    environ, warehouse = {**os.environ, **request.env}, str(request.params.get("warehouse") or "")
+    uri = place if format_ == "delta" else catalog_properties(environ, warehouse).get("uri", "s3://")
+    is_here = Path(uri.removeprefix("file://").removeprefix("sqlite:///")).exists()  # what is in S3 needs the stand-in
+    if format_ not in ("delta", "iceberg") or (env.local and not is_here):
+        return
+    words = [sys.executable, "-c", REFUSAL, request.table, warehouse]
+    with suppress(subprocess.TimeoutExpired):
+        told = subprocess.run(words, env=environ, capture_output=True, text=True, timeout=LOOK_AT_TABLE_S, check=False)
+        if told.stdout:
+            raise PlanError(told.stdout)
 
 
 def _with_local_files(env: Environment, request: RunRequest, screen: Screen) -> RunRequest:

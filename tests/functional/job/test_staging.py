@@ -1,5 +1,6 @@
 """What a script stages for a table: real Spark, real tables, in a folder and in the stand-in for S3."""
 
+import functools
 import importlib
 import importlib.util
 import json
@@ -247,6 +248,23 @@ def test_rows_that_do_not_fit_leave_nothing(spark: SparkSession, local: Place, r
     (declared,) = local.declared()
     assert declared.label == "1"
     assert [field.nullable for field in local.open(declared)[0].schema_arrow] == [True, False]
+
+
+@pytest.mark.parametrize("format_", ["iceberg", "delta"])
+def test_a_feature_that_no_commit_writes_is_refused(
+    spark: SparkSession, local: Place, rows: DataFrame, format_: str
+) -> None:
+    """Before anything is staged, and not by the commit of all shards."""
+    table = make_table(spark, local, format_, "id BIGINT")
+    name = f"delta.`{table.removeprefix('delta:')}`" if format_ == "delta" else table.replace(":", ".")
+    setting = "'format-version' = '3'" if format_ == "iceberg" else "'delta.enableInCommitTimestamps' = 'true'"
+    spark.sql(f"ALTER TABLE {name} SET TBLPROPERTIES ({setting})")
+    found = "format version 3" if format_ == "iceberg" else "inCommitTimestamp"
+
+    for write in (local.job.append, functools.partial(local.job.upsert, keys="id")):
+        with pytest.raises(TableError, match=f"has {found}, which Sparklet cannot write: .*, or write to another"):
+            write(rows.select("id"), table)
+    assert local.declared() == []
 
 
 def test_a_new_column_comes_with_merge_schema(spark: SparkSession, local: Place, rows: DataFrame) -> None:

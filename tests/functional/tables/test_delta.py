@@ -12,6 +12,8 @@ import pytest
 from deltalake import DeltaTable, write_deltalake
 
 from sparklet.job.errors import TableError
+from sparklet.job.tables.commit import refusal
+from sparklet.job.tables.declaration import WRITABLE
 from tests.functional.tables.lakes import Lake, rows_of
 from tests.functional.tables.making import make
 
@@ -106,6 +108,50 @@ def test_a_column_without_bounds_skips_no_file(delta: Lake, name: str) -> None:
     found = DeltaTable(delta.delta).to_pyarrow_table(filters=[(name, ">=", rows[name][1].as_py())])
     assert found.num_rows >= 1
     assert json.loads(added(delta, 0)[0]["stats"]) == {"numRecords": 3}
+
+
+OF_READERS = {"columnMapping", "deletionVectors", "timestampNtz", "typeWidening", "v2Checkpoint"}
+FEATURES = [
+    "clustering",
+    "domainMetadata",
+    "identityColumns",
+    "inCommitTimestamp",
+    "rowTracking",
+    "typeWidening",
+    "new",
+]
+
+
+@pytest.mark.parametrize("mode", ["append", "upsert"])
+@pytest.mark.parametrize("feature", [*FEATURES, *WRITABLE])
+def test_a_feature_that_cannot_be_written_is_named(delta: Lake, feature: str, mode: str) -> None:
+    """At once, not as a conflict that is tried again for two minutes; what is not refused can be written."""
+    delta.create(rows_of(id=[0]))
+    readers = {"readerFeatures": [feature]} if feature in OF_READERS else {}
+    protocol = {"minReaderVersion": 3 if readers else 1, "minWriterVersion": 7, "writerFeatures": [feature], **readers}
+    actions = {"commitInfo": {"timestamp": 1763840000000, "operation": "ALTER"}}, {"protocol": protocol}
+    log = Path(delta.delta, "_delta_log", f"{1:020d}.json")
+    log.write_text("\n".join(map(json.dumps, actions)))
+    write = delta.stage(0, rows_of(id=[1]), mode=mode)
+    planned = delta.commit("run/commit-0", write, mode=mode, keys=("id",) if mode == "upsert" else ())
+
+    told = refusal(str(delta.table), "")
+
+    if feature in FEATURES:
+        assert f"has {feature}, which Sparklet cannot write" in told and f"DROP FEATURE {feature}" in told
+        with pytest.raises(TableError, match=f"has {feature}"):
+            make(planned)
+    else:
+        assert not told
+        make(planned)
+
+
+def test_rows_to_replace_in_an_append_only_table(delta: Lake) -> None:
+    write_deltalake(delta.delta, rows_of(id=[1]), configuration={"delta.appendOnly": "true"})
+    write = delta.stage(0, rows_of(id=[1]), mode="upsert")
+
+    with pytest.raises(TableError, match=r"unset delta\.appendOnly"):
+        make(delta.commit("run/commit-0", write, mode="upsert", keys=("id",)))
 
 
 @pytest.mark.parametrize("demand", ["constraint", "columnMapping"])

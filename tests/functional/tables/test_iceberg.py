@@ -1,5 +1,6 @@
 """What is Iceberg's own: partitions by transforms, the table's properties, files that Iceberg cannot add."""
 
+import json
 import sqlite3
 import sys
 from dataclasses import replace
@@ -16,6 +17,7 @@ from pyiceberg.table import Table
 from pyiceberg.transforms import BucketTransform, DayTransform, Transform
 
 from sparklet.job.errors import TableError
+from sparklet.job.tables.commit import refusal
 from sparklet.job.tables.declaration import StagedWrite
 from tests.functional.tables.lakes import Lake, rows_of
 from tests.functional.tables.making import make
@@ -91,6 +93,18 @@ def test_overwritten_days_need_another_library(iceberg: Lake, monkeypatch: pytes
 
     with pytest.raises(TableError, match="pyiceberg_core needs to be installed"):
         make(iceberg.commit("run/commit-0", iceberg.stage(0, readings((1, at(1, 0)))), mode="overwrite_partitions"))
+
+
+def test_format_version_3_is_refused_before_the_commit(local: Lake) -> None:
+    local.format = "iceberg"
+    local.create(rows_of(id=[1]))
+    file = Path(local.catalog().load_table("db.t").metadata_location.removeprefix("file://"))
+    metadata = json.loads(file.read_text()) | {"format-version": 3, "next-row-id": 1}
+    file.write_text(json.dumps(metadata))
+
+    assert "db.t has format version 3" in refusal(str(local.table), "")
+    with pytest.raises(TableError, match=r"has format version 3, which .*'format-version'='2'"):
+        make(local.commit("run/commit-0", local.stage(0, rows_of(id=[2]))))
 
 
 def test_buckets_are_refused(iceberg: Lake) -> None:

@@ -15,7 +15,7 @@ import random
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, cast
 
 from sparklet.job.catalogs import catalog_properties
 from sparklet.job.errors import CommitConflictError, CommitStateUnknownError, TableError
@@ -39,6 +39,9 @@ class OpenTable(Protocol):
     @property
     def root(self) -> str | None:
         """Where its files are; None if it does not exist, and only its catalog will know."""
+
+    def check(self, mode: str) -> None:
+        """TableError if the table has a feature that a write of this mode ("": of any) cannot respect."""
 
     def made(self, name: str) -> tuple[str, int] | None:
         """The version that set a name (a commit's id, or a chain) last, and its number; None if none has."""
@@ -79,6 +82,7 @@ def commit(
             _register(commit)
             return Committed(made[0], _rows_left(commit), files, already=made[1].isdisjoint(tried))
         _check_age(commit)
+        table.check(commit.mode)
         staged = read_footers(commit.writes) if staged is None else staged
         if not any(file.rows for file in staged):
             return Committed("", 0, files, already=False)  # there is nothing that could be added twice
@@ -173,6 +177,15 @@ def plan(header: Mapping[str, Any], commits: Sequence[Sequence[Declared]]) -> li
 
 def _staged(writes: Sequence[Declared]) -> tuple[StagedWrite, ...]:
     return tuple(write.staged(shard) for shard, write in writes)
+
+
+def refusal(table: str, warehouse: str) -> str:
+    """Why no commit can write to a table; "" if one can, or the table has no library here that could tell."""
+    try:
+        open_table(Table.parse(table), lambda: cast(Any, None), warehouse or None).check("")
+    except TableError as error:
+        return str(error)
+    return ""
 
 
 def open_table(table: Table, spark: Callable[[], SparkSession], warehouse: str | None) -> OpenTable:

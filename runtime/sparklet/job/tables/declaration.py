@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from sparklet.job.errors import EventError
+from sparklet.job.errors import EventError, TableError
 
 FORMATS = ("iceberg", "delta", "hudi", "parquet")
 MODES = ("append", "upsert", "overwrite_partitions")
 # Folders of staged files: in a table, whose own they become; and in an output, for a commit to read, never for readers.
 DATA, CHANGES = "sparklet", "_changes"
 IdsOf = tuple[str, int]
+DEMANDING = ("delta.invariants", "delta.generationExpression", "delta.identity.start")  # of columns
+WRITABLE = (
+    *("appendOnly", "changeDataFeed", "checkConstraints", "columnMapping", "deletionVectors", "generatedColumns"),
+    *("invariants", "timestampNtz", "v2Checkpoint"),
+)
+"""Features of Delta that delta-rs 1.6 writes, of those that Spark 3.5 reads."""
+ICEBERG_VERSION = 2  # the newest that pyiceberg writes
 CHAINS = "_sparklet_records"  # below a table's root: no reader, and no VACUUM, looks into folders of such names
 
 
@@ -152,3 +159,31 @@ class Committed:
     rows: int
     files: int
     already: bool  # an earlier attempt had made it
+
+
+def refuse_delta(
+    table: Table, mode: str, features: Iterable[str], settings: Mapping[str, Any], columns: Iterable[Mapping[str, Any]]
+) -> None:
+    """TableError if a table of Delta cannot be written so; ``columns``: the metadata of its columns.
+
+    Files of an append were written without a look at what the table demands of its rows; delta-rs looks at the rows of
+    other writes.
+    """
+    for name in sorted(set(features).difference(WRITABLE)):
+        _refuse(table, name, f"ALTER TABLE … DROP FEATURE {name}")
+    demands = [name for name in settings if name.startswith("delta.constraints.")]
+    if settings.get("delta.columnMapping.mode", "none") != "none":
+        demands.append("delta.columnMapping.mode")
+    demands += [name for metadata in columns for name in DEMANDING if name in metadata]
+    if demands and mode == "append":
+        raise TableError(f"{table} has {demands[0]}, which Sparklet's append does not support: use upsert")
+
+
+def refuse_iceberg(table: Table, version: int) -> None:
+    """TableError if a table of Iceberg has a format version that pyiceberg cannot write."""
+    if version > ICEBERG_VERSION:
+        _refuse(table, f"format version {version}", f"make it anew with 'format-version'='{ICEBERG_VERSION}'")
+
+
+def _refuse(table: Table, name: str, remedy: str) -> None:
+    raise TableError(f"{table} has {name}, which Sparklet cannot write: {remedy}, or write to another table")

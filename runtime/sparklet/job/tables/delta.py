@@ -18,7 +18,7 @@ from deltalake import CommitProperties, DeltaTable, Schema, Transaction, excepti
 from deltalake.transaction import AddAction, create_table_with_add_actions
 
 from sparklet.job.errors import CommitConflictError, CommitStateUnknownError, TableError
-from sparklet.job.tables.declaration import Commit
+from sparklet.job.tables.declaration import Commit, Table, refuse_delta
 from sparklet.job.tables.files import (
     MAX_READERS,
     StagedFile,
@@ -35,9 +35,8 @@ from sparklet.job.tables.files import (
 
 MAX_BOUND_CHARACTERS = 64  # of a text's minimum and maximum in the log
 AFTER_ALL = "\U0010ffff"
+APPEND_ONLY = "table is append-only"  # delta-rs says so as of a conflict
 NEW_TABLE = {"delta.checkpointInterval": "10"}  # Spark's default; delta-rs would have readers fetch up to 100 versions
-DEMANDING = ("delta.invariants", "delta.generationExpression", "delta.identity.start")
-DEMANDING_FEATURES = ("rowTracking", "icebergCompatV1", "icebergCompatV2")
 
 
 class DeltaLakeTable:
@@ -50,6 +49,13 @@ class DeltaLakeTable:
             self._table: Any = DeltaTable(self._place, storage_options=self._options)
         except exceptions.TableNotFoundError:
             self._table = None
+
+    def check(self, mode: str) -> None:
+        """See ``OpenTable``."""
+        if self._table is not None:
+            columns = [field.metadata for field in self._table.schema().fields]
+            features, settings = self._table.protocol().writer_features or (), self._table.metadata().configuration
+            refuse_delta(Table("delta", self._uri), mode, features, settings, columns)
 
     def made(self, name: str) -> tuple[str, int] | None:
         """A version that holds a name (the one that set it, or a later one), and its number."""
@@ -105,6 +111,8 @@ class DeltaLakeTable:
         try:
             change(commit, staged, schema, partition_by, _properties(commit, names))
         except exceptions.CommitFailedError as error:
+            if APPEND_ONLY in str(error):
+                raise TableError(f"{commit.table}: {error}: unset delta.appendOnly, or append") from error
             raise CommitConflictError(f"{commit.table}: {error}") from error
         except (exceptions.DeltaProtocolError, exceptions.SchemaMismatchError) as error:
             raise TableError(f"{commit.table}: {error}") from error
@@ -159,7 +167,6 @@ class DeltaLakeTable:
                 commit_properties=properties,
             )
             return
-        self._check_demands(commit)
         self._add_columns(schema)
         self._table.create_write_transaction(
             actions, "append", self._table.schema(), partition_by=partition_by, commit_properties=properties
@@ -219,17 +226,6 @@ class DeltaLakeTable:
         if new := [field for field in Schema.from_arrow(schema).fields if field.name not in names]:
             self._table.alter.add_columns(new)
             raise CommitConflictError(f"{self._uri} has new columns, on top of what nobody has searched for the commit")
-
-    def _check_demands(self, commit: Commit) -> None:
-        """Refuse tables that make demands on their rows or files: Spark has not written these for this table."""
-        settings = self._table.metadata().configuration
-        demands = [name for name in settings if name.startswith("delta.constraints.")]
-        if settings.get("delta.columnMapping.mode", "none") != "none":
-            demands.append("delta.columnMapping.mode")
-        demands += [name for field in self._table.schema().fields for name in DEMANDING if name in field.metadata]
-        demands += [name for name in DEMANDING_FEATURES if name in (self._table.protocol().writer_features or ())]
-        if demands:
-            raise TableError(f"{commit.table} has {demands[0]}, which Sparklet's append does not support")
 
 
 def _properties(commit: Commit, names: Mapping[str, int]) -> Any:

@@ -26,8 +26,10 @@ from requests import RequestException
 from sparklet.job.catalogs import ICEBERG_CATALOG, catalog_properties
 from sparklet.job.errors import CommitConflictError, TableError
 from sparklet.job.session import s3_environment
-from sparklet.job.tables.declaration import CHANGES, Commit
+from sparklet.job.tables.declaration import CHANGES, Commit, refuse_iceberg
+from sparklet.job.tables.declaration import Table as Named
 from sparklet.job.tables.evolution import as_read, check_names, paths_of
+from sparklet.job.tables.field_ids import NAME_MAPPING, check_name_mapping
 from sparklet.job.tables.files import (
     StagedFile,
     agreed_schema,
@@ -60,6 +62,12 @@ class IcebergTable:
         with suppress(exceptions.NoSuchTableError):
             self._table = table = self._catalog.load_table(name)
             self.root = table.properties.get("write.data.path") or f"{table.location().rstrip('/')}/data"
+
+    def check(self, mode: str) -> None:
+        """See ``OpenTable``."""
+        if self._table is not None:
+            refuse_iceberg(Named("iceberg", self._name), self._table.metadata.format_version)
+            check_name_mapping(self._name, self._table.properties.get(NAME_MAPPING), self._table.schema().field_ids)
 
     def made(self, name: str) -> tuple[str, int] | None:
         """The snapshot that a commit made, and its maker; of a chain its last link."""

@@ -18,7 +18,7 @@ from sparklet.job.catalogs import AWS_BUNDLE, ICEBERG_CATALOG, in_table_bucket
 from sparklet.job.errors import TableError
 from sparklet.job.session import DELTA, ICEBERG, has_class
 from sparklet.job.tables.alignment import quoted
-from sparklet.job.tables.declaration import IdsOf, Table
+from sparklet.job.tables.declaration import IdsOf, Table, refuse_delta, refuse_iceberg
 from sparklet.job.tables.field_ids import NAME_MAPPING, ColumnPath, check_name_mapping, column_ids
 
 CATALOG = f"spark.sql.catalog.{ICEBERG_CATALOG}"
@@ -51,10 +51,11 @@ class Layout:
     ids_of: IdsOf = ("", 0)
 
 
-def layout_of(frame: DataFrame, table: Table, partition_by: tuple[str, ...]) -> Layout:
+def layout_of(frame: DataFrame, table: Table, mode: str, partition_by: tuple[str, ...]) -> Layout:
     """The table's, or what it gets from this frame.
 
-    Raises TableError if its format is not there, or it is partitioned by something else than ``partition_by``.
+    Raises TableError if its format is not there, if it has a feature that no commit can write, or if it is partitioned
+    by something else than ``partition_by``.
     """
     spark = frame.sparkSession
     if table.format == "hudi":  # its rows are written by the commit, which asks for more
@@ -62,7 +63,7 @@ def layout_of(frame: DataFrame, table: Table, partition_by: tuple[str, ...]) -> 
     needed = {"delta": DELTA, "iceberg": ICEBERG}[table.format]
     if not has_class(spark._jvm, needed):
         raise TableError(f"{table} needs the jars of {table.format} on Spark's class path: see the guide to tables")
-    found = (_delta if table.format == "delta" else _iceberg)(spark, table.place, frame)
+    found = _delta(spark, table, mode) if table.format == "delta" else _iceberg(spark, table, frame)
     if found.schema is None:
         return Layout(found.root, None, tuple(map(Partition, partition_by)))
     if partition_by and found.partitions != tuple(map(Partition, partition_by)):
@@ -71,17 +72,22 @@ def layout_of(frame: DataFrame, table: Table, partition_by: tuple[str, ...]) -> 
     return found
 
 
-def _delta(spark: SparkSession, uri: str, frame: DataFrame) -> Layout:
-    log = spark._jvm.org.apache.spark.sql.delta.DeltaLog.forTableWithSnapshot(spark._jsparkSession, uri)
+def _delta(spark: SparkSession, table: Table, mode: str) -> Layout:
+    log = spark._jvm.org.apache.spark.sql.delta.DeltaLog.forTableWithSnapshot(spark._jsparkSession, table.place)
     snapshot = log._2()
     if snapshot.version() < 0:
-        return Layout(uri, None)
+        return Layout(table.place, None)
+    protocol, metadata = (json.loads(each.json()) for each in (snapshot.protocol(), snapshot.metadata()))
+    schema = _python_schema(snapshot.schema())
+    features, settings = protocol["protocol"].get("writerFeatures") or (), metadata["metaData"].get("configuration", {})
+    refuse_delta(table, mode, features, settings, [field.metadata for field in schema.fields])
     columns = snapshot.metadata().partitionColumns()
     names = [columns.apply(index) for index in range(columns.length())]
-    return Layout(uri, _python_schema(snapshot.schema()), tuple(map(Partition, names)))
+    return Layout(table.place, schema, tuple(map(Partition, names)))
 
 
-def _iceberg(spark: SparkSession, name: str, frame: DataFrame) -> Layout:
+def _iceberg(spark: SparkSession, named: Table, frame: DataFrame) -> Layout:
+    name = named.place
     if spark.conf.get(CATALOG, None) is None:
         raise TableError(f"there is no Iceberg catalog {ICEBERG_CATALOG!r} for {name}: {NO_CATALOG}")
     kind, signed = (spark.conf.get(f"{CATALOG}.{key}", None) for key in ("type", "rest.sigv4-enabled"))
@@ -106,8 +112,9 @@ def _iceberg(spark: SparkSession, name: str, frame: DataFrame) -> Layout:
         if in_bucket:
             return Layout("", None)  # its catalog says where a table lies once it is made
         new = _unmade(iceberg, catalog, identifier, frame)
-        return Layout(_root(new), None, ids=_ids(iceberg, new)) if new else _iceberg(spark, name, frame)
+        return Layout(_root(new), None, ids=_ids(iceberg, new)) if new else _iceberg(spark, named, frame)
     schema, ids, state = table.schema(), _ids(iceberg, table), table.operations().current()
+    refuse_iceberg(named, state.formatVersion())
     check_name_mapping(name, table.properties().get(NAME_MAPPING), ids.values())
     partitions = [
         Partition(schema.findColumnName(part.sourceId()), part.transform().toString())

@@ -82,7 +82,7 @@ def write(
     batch = batch_for(job, draft.table, label, frame.sparkSession) if direct else None
     if batch:
         frame = batch.new_rows(frame, job.event, draft.table)
-    layout = layout_of(frame, draft.table, draft.partition_by)
+    layout = layout_of(frame, draft.table, mode, draft.partition_by)
     if layout.schema is not None:
         frame = aligned(frame, layout.schema, merge_schema)
     elif draft.table.format == "iceberg":
