@@ -339,6 +339,20 @@ def test_shards_of_a_withdrawn_engine_fail_with_a_remedy(there: dict[str, Engine
     assert world.check().run.state is RunState.FAILED
 
 
+def test_a_withdrawn_engines_shard_in_work_ends_too(world: World, engine: MemoryEngine) -> None:
+    """Its machine is lost; then a redrive takes the shard elsewhere, as the cause says."""
+    escalated(world, "microvm")
+    world.ledger.attempts.claim(world.shards()[0].ref, "there", LEASE_S, 3, engine="microvm")
+    assert world.check().run.state is RunState.RUNNING
+    world.clock.advance(2 * LEASE_S)
+    world.check()
+    assert world.check().run.state is RunState.FAILED
+
+    redrive(world.at, "run-1", engine=ENGINE)
+
+    assert world.check().waiting.started == len(engine.commands) == 1
+
+
 def test_a_request_for_a_withdrawn_engine_is_refused(world: World) -> None:
     world.put(1)
 
