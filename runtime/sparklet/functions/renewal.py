@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import replace
 from multiprocessing.connection import Pipe
 from typing import Any
@@ -36,16 +36,18 @@ class Renewer:
     @contextmanager
     def renewing(self, record: TaskRecord, lease_s: float) -> Iterator[None]:
         """Renew the lease of a claimed task as long as the block runs."""
-        try:
-            self._pipe.send((record, lease_s))
-        except OSError:  # it was killed
-            self._start()
-            self._pipe.send((record, lease_s))
+        self._tell(record, lease_s)
         try:
             yield
         finally:
-            with suppress(OSError):
-                self._pipe.send((None, 0.0))
+            self._tell(None, 0.0)
+
+    def _tell(self, record: TaskRecord | None, lease_s: float) -> None:
+        try:
+            self._pipe.send((record, lease_s))
+        except OSError:  # the process has ended
+            self._start()
+            self._pipe.send((record, lease_s))
 
     def _start(self) -> None:
         self._pipe, theirs = Pipe()
@@ -57,23 +59,15 @@ class Renewer:
             self._pipe.close()
             self._serve(theirs, parent)
         finally:
-            os._exit(0)
+            os._exit(0)  # also where the lease was lost, or the parent has closed the pipe
 
     def _serve(self, calls: Any, parent: int) -> None:
-        record: TaskRecord | None = None
-        lease_s = 0.0
-        with suppress(EOFError):
-            while os.getppid() == parent:
-                if calls.poll(lease_s / 2 if record else None):
-                    record, lease_s = calls.recv()
-                elif record:
-                    record = self._renewed(record, lease_s)
-
-    def _renewed(self, record: TaskRecord, lease_s: float) -> TaskRecord | None:
-        try:
-            return write_over(self._tasks, record.renewed(self._clock.now_s(), lease_s), record)
-        except LeaseLostError:
-            return None
-        except LedgerError as error:
-            print(f"the lease of {record.task_id} could not be renewed; the work goes on: {error}", flush=True)
-            return record
+        record, lease_s = calls.recv()
+        while os.getppid() == parent:
+            if calls.poll(lease_s / 2 if record else None):
+                record, lease_s = calls.recv()
+                continue
+            try:
+                record = write_over(self._tasks, record.renewed(self._clock.now_s(), lease_s), record)
+            except LedgerError as error:
+                print(f"the lease of {record.task_id} could not be renewed; the work goes on: {error}", flush=True)
