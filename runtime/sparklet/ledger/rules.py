@@ -5,7 +5,8 @@ from datetime import UTC, datetime
 from sparklet.errors import LeaseLostError, LedgerError, RunExistsError, RunNotFoundError
 from sparklet.model import Claim, ClaimStatus, Failure, Run, ShardRecord, ShardRef, ShardResult, ShardState, TaskRecord
 
-LEASE_S = 16.0  # an attempt owns a shard so long without a renewal; see docs/decisions/0030
+LEASE_S = 16.0  # an attempt owns a shard so long without a renewal, or longer; see docs/decisions/0030
+RENEWALS_PER_S = 500  # of one run: half of what a partition of DynamoDB takes
 LEASE_GRACE_S = 5.0  # clocks differ: a claim takes a lease over only so long after its end
 LEASE_EXPIRED = "LeaseExpired"  # the cause of an attempt whose worker was lost
 OUTGROWN = frozenset({"OutOfMemoryError", "MemoryError", "DeadlineExceededError", LEASE_EXPIRED})
@@ -43,6 +44,11 @@ def bounded_result(result: ShardResult) -> ShardResult:
             break
         kept.append(uri)
     return ShardResult(result.rows, result.output_bytes, tuple(kept))
+
+
+def lease_s(workers: int) -> float:
+    """The length of a lease, which is renewed twice in it, of a run that so many workers may do at once."""
+    return max(LEASE_S, 2 * workers / RENEWALS_PER_S)
 
 
 def is_held(record: ShardRecord | TaskRecord, now_s: float) -> bool:

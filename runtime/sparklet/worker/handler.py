@@ -12,7 +12,7 @@ from typing import Any
 from sparklet.clock import SystemClock
 from sparklet.events import Event, answer, parse_event
 from sparklet.metrics import Emitter, Meter
-from sparklet.settings import WorkerSettings, metrics_namespace, worker_settings
+from sparklet.settings import WorkerSettings, map_concurrency, metrics_namespace, worker_settings
 from sparklet.spark.guards import Deadline
 from sparklet.spark.runner import Runner
 from sparklet.spark.warm_gateway import WarmRunner, runner_for
@@ -88,6 +88,7 @@ def worker_over_aws(settings: WorkerSettings, runner: Runner, meter: Meter | Non
             bucket=settings.bucket,
             clock=SystemClock(),
             log_stream=log_stream,
+            map_concurrency=map_concurrency(),
             meter=meter,
             open_inputs=input_stores(clients),
         )

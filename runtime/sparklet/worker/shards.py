@@ -30,13 +30,14 @@ from sparklet.errors import (
 from sparklet.events import Outcome, Task
 from sparklet.events.script_event import needs_staging, shard_event
 from sparklet.job.tables.declaration import CHANGES
-from sparklet.ledger.rules import LEASE_S, next_engine
+from sparklet.ledger.rules import LEASE_S, lease_s, next_engine
 from sparklet.metrics import Meter, Metric
 from sparklet.model import (
     SCHEME,
     Access,
     Claim,
     ClaimStatus,
+    Dispatch,
     Failure,
     Run,
     Shard,
@@ -66,7 +67,8 @@ class ShardClaims:
     bucket: str
     clock: Clock
     log_stream: str = ""
-    lease_s: float = LEASE_S
+    lease_s: float = LEASE_S  # at least
+    map_concurrency: int = 0  # shards of a map's run that may be in work at once
     meter: Meter | None = None
     open_inputs: Callable[[Access], ObjectStore] | None = None  # stores for inputs that need another access
     engine: str = ""  # whose worker this is; "": a function
@@ -78,7 +80,9 @@ class ShardClaims:
         ref = attempt.task.shard
         assert ref is not None
         run = self._run(ref)
-        terms = attempt.attempt_id, self.lease_s, run.options.max_attempts, self.log_stream
+        workers = min(self.map_concurrency, run.shard_count or self.map_concurrency)  # the queue's are 1,000 at most
+        length_s = max(self.lease_s, lease_s(workers) if run.dispatch is Dispatch.MAP else 0.0)
+        terms = attempt.attempt_id, length_s, run.options.max_attempts, self.log_stream
         larger = "" if self.engine else run.options.escalate  # a function's shards alone go on elsewhere
         begun_s = self.clock.now_s()
         claim = self.ledger.attempts.claim(ref, *terms, engine=self.engine, escalate=larger)
@@ -86,8 +90,8 @@ class ShardClaims:
         if claim.status is not ClaimStatus.GRANTED:
             return self._turn_away(attempt.task, claim)
         record = claim.record
-        renew = partial(self.ledger.attempts.renew, ref.run_id, ref.shard, attempt.attempt_id, self.lease_s)
-        lease = Lease(renew, self.clock, attempt.deadline, attempt.log, self.lease_s, begun_s + self.lease_s)
+        renew = partial(self.ledger.attempts.renew, ref.run_id, ref.shard, attempt.attempt_id, length_s)
+        lease = Lease(renew, self.clock, attempt.deadline, attempt.log, length_s, begun_s + length_s)
         staged = f"s3://{self.bucket}/staged/{ref.run_id}/{ref.shard:06d}-{record.winner or attempt.attempt_id}"
         output = StagedOutput(self.store, staged, run.shard_output(ref.shard))
         return ClaimedShard(

@@ -10,10 +10,11 @@ from typing import Any
 import botocore.session
 import pytest
 
-from sparklet.ledger.rules import LEASE_GRACE_S, LEASE_S
+from sparklet.ledger.rules import LEASE_GRACE_S, LEASE_S, lease_s
 from sparklet.local.local_template import parse_template
 from sparklet.planning.request import places
 from sparklet.runs.steps import STEPS
+from sparklet.settings import MAX_MAP_CONCURRENCY
 from tests.unit.template.asl import every_state, findings, placeholders
 from tests.unit.template.reading import as_list, of_type, statements
 
@@ -164,6 +165,7 @@ def test_a_lost_worker_is_replaced_once_its_lease_is_over() -> None:
         child = read("map")["States"][name]["ItemProcessor"]["States"][step]
         (lost,) = (retrier for retrier in child["Retry"] if "Runtime.ExitError" in retrier["ErrorEquals"])
         assert lost["IntervalSeconds"] > LEASE_S + LEASE_GRACE_S
+        assert lost["IntervalSeconds"] * lost["MaxAttempts"] > lease_s(MAX_MAP_CONCURRENCY) + LEASE_GRACE_S
         assert (lost["BackoffRate"], lost["JitterStrategy"]) == (1, "NONE")
         assert {"LeaseLostError", "Lambda.Unknown", "Sandbox.Timedout"} <= set(lost["ErrorEquals"])
 

@@ -10,9 +10,14 @@ from dataclasses import replace
 import pytest
 
 from sparklet.errors import DeadlineExceededError, LeaseLostError, LedgerError
-from sparklet.ledger.rules import LEASE_GRACE_S, LEASE_S
-from sparklet.model import ClaimStatus, Failure, ShardRef, ShardResult, ShardState
+from sparklet.events import Source, Task
+from sparklet.ledger.rules import LEASE_GRACE_S, LEASE_S, RENEWALS_PER_S
+from sparklet.model import ClaimStatus, Dispatch, Failure, ShardRef, ShardResult, ShardState
+from sparklet.spark.guards import Deadline
 from sparklet.spark.runner import Output, ScriptCall, ScriptResult
+from sparklet.worker.attempt import Attempt
+from sparklet.worker.log import Log
+from sparklet.worker.shards import ClaimedShard
 from tests.stand_ins.memory import MemoryLedger, SystemClock
 from tests.unit.worker.conftest import Bench
 
@@ -38,6 +43,31 @@ def short(bench: Bench) -> Bench:
 
 def test_lease_and_grace_together_are_at_most_25_s() -> None:
     assert LEASE_S + LEASE_GRACE_S <= 25
+
+
+@pytest.mark.parametrize(
+    ("shards", "dispatch", "most", "expected_s"),
+    [
+        (10_000, "map", 10_000, 40.0),
+        (10_000, "map", 1000, LEASE_S),
+        (5, "map", 10_000, LEASE_S),
+        (5, "queue", 0, LEASE_S),
+    ],
+)
+def test_renewals_of_a_large_run_stay_within_its_partition(
+    bench: Bench, shards: int, dispatch: Dispatch, most: int, expected_s: float
+) -> None:
+    ref = bench.plan(shards=1)[0]
+    run = replace(bench.ledger.runs.get("run-1"), dispatch=Dispatch(dispatch), shard_count=shards)
+    assert bench.worker.shards is not None
+    claims = bench.worker.shards = replace(bench.worker.shards, map_concurrency=most, _runs={"run-1": run})
+    task = Task(Source.DIRECT, {}, shard=ref)
+
+    claimed = claims.claim(Attempt("a", task, Deadline.within(600), Log()))
+
+    assert isinstance(claimed, ClaimedShard)
+    assert claimed.lease.lease_s == claimed.record.lease_end_s - bench.clock.now_s() == expected_s
+    assert shards / (expected_s / 2) <= RENEWALS_PER_S or most < shards
 
 
 def test_an_attempt_that_works_for_long_keeps_its_shard(short: Bench) -> None:
