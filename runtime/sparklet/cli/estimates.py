@@ -32,7 +32,7 @@ from sparklet.planning.preview import PlanPreview, preview
 from sparklet.planning.request import RunRequest
 from sparklet.ports import Ledger
 
-MIN_TIMES_DEARER, MIN_SAVED_USD = 3.0, 1.0  # than packed shards: worth a warning
+MIN_TIMES_DEARER, MIN_SAVED_USD, MIN_SAVED_S = 3.0, 1.0, 300.0  # than packed shards: worth a warning
 FILE_S = 0.04  # one more file in a shard: 365 of them in one spark-submit took 15 s
 PACKED = RunOptions()  # shards as they are packed by default
 EXCLUDED = "Not included: failed attempts, planner, checker, state machine, storage, transfer, logs, idle resources."
@@ -156,11 +156,13 @@ def explain(
     if not options.group_by:
         fewest, packed_s = _packed(shards, time.seconds, objects, size_bytes, prices)
         packed_cost = estimated(fewest, packed_s).cost
-        if found.cost >= MIN_TIMES_DEARER * packed_cost and found.cost - packed_cost >= MIN_SAVED_USD:
+        saved_usd, saved_s = found.cost - packed_cost, shards * time.seconds - fewest * packed_s
+        is_worth_it = saved_usd >= MIN_SAVED_USD or saved_s >= MIN_SAVED_S
+        if found.cost >= MIN_TIMES_DEARER * packed_cost and is_worth_it:
             dear = (
                 f"{shards:,} shards for {objects:,} files cost about {usd_text(found.cost)} on AWS, packed into "
                 f"{fewest:,} about {usd_text(packed_cost)}: --max-objects {PACKED.max_objects} --shard-size "
-                f"{PACKED.target_bytes // MIB}MiB save {usd_text(found.cost - packed_cost)}"
+                f"{PACKED.target_bytes // MIB}MiB save {usd_text(saved_usd)} and {duration_text(saved_s)} of work"
             )
     routes: tuple[Route, ...] = ()
     if routed.shards:

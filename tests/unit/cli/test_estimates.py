@@ -26,13 +26,20 @@ def test_the_saving_by_packing_small_files_is_shown() -> None:
     assert "--max-objects 1000 --shard-size 128MiB save" in told
 
 
+def test_the_readmes_example_of_a_dear_plan_is_one() -> None:
+    """365 files, one a shard: cents, but many times the work."""
+    told = dear(365, 365, 80_000, max_objects=1)
+
+    assert "packed into 1 " in told and "of work" in told
+
+
 @pytest.mark.parametrize(
     ("shards", "objects", "object_bytes", "options"),
     [
         (100, 100_000, 10_000, {}),  # packed
         (10_000, 10_000, 120 * 2**20, {}),  # large files
         (100_000, 100_000, 10_000, {"group_by": "prefix"}),  # groups share no shard
-        (365, 365, 80_000, {"max_objects": 1}),  # cents
+        (30, 30, 80_000, {"max_objects": 1}),  # a minute
         (0, 0, 0, {}),
     ],
 )
