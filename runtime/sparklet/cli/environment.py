@@ -297,7 +297,7 @@ def _deployed(name: str) -> Environment:
     functions = partial(settings_of, clients, outputs["WorkerAliasArn"])
     machines = {"loop": outputs.get("LoopMachineArn", ""), "map": outputs.get("MapMachineArn", "")}
     return Environment(
-        replace(at, engines=engines_of(clients, named, env, functions), starts_workers=False),
+        replace(at, engines=engines_of(clients, named, env, functions), starts_workers=False, functions=functions),
         LambdaCompute(clients),
         outputs["WorkerAliasArn"],
         CloudWatchLogs(clients, outputs["WorkerLogGroup"]),

@@ -145,8 +145,10 @@ class LocalStack(AbstractContextManager["LocalStack"]):
         """Everything that planning, checking and recovery work on: the stack's S3, ledger and queue."""
         at = deployment(self.clients, self.info.bucket, self.info.ledger_table, self.info.queue_url)
         tasks, named = LocalTasks(self._state.tasks), engines()
-        here = {**clusters_of(named, tasks, partial(of_workers, os.environ)), PROCESS: tasks}
-        return replace(at, engines={name: here[name] for name in (*named, PROCESS) if name in here})
+        functions = partial(of_workers, os.environ)
+        here = {**clusters_of(named, tasks, functions), PROCESS: tasks}
+        engines_here = {name: here[name] for name in (*named, PROCESS) if name in here}
+        return replace(at, engines=engines_here, functions=functions)
 
     def close(self) -> None:
         """Give the hold back; the host ends the stack if it was the last."""

@@ -50,6 +50,7 @@ class Deployment:
     listed: Callable[[Access], ObjectStore] | None = None  # see ``listing_once``
     engines: Mapping[str, Engine] = field(default_factory=dict)  # by name, see ``larger``
     starts_workers: bool = True  # in them: on AWS only the checker function may
+    functions: Callable[[], Mapping[str, str]] | None = None  # what their scripts are set to; None: that is not known
 
     @property
     def larger(self) -> str:

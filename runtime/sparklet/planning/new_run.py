@@ -10,7 +10,15 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
-from sparklet.errors import NothingNewError, ObjectChangedError, ObjectNotFoundError, PlanError, RunExistsError
+from sparklet.errors import (
+    NothingNewError,
+    ObjectChangedError,
+    ObjectNotFoundError,
+    PlanError,
+    RunExistsError,
+    SettingsError,
+)
+from sparklet.job.catalogs import catalog_properties
 from sparklet.model import RUN_ID, SCHEME, Dispatch, NextRun, Run, ScriptRef, s3_address, split_uri
 from sparklet.planning.deployment import WITHDRAWN, Deployment
 from sparklet.planning.earlier import refuse_another_open, take_run_lock
@@ -57,6 +65,7 @@ def new_run(at: Deployment, request: RunRequest, *, even_empty: bool = False) ->
     scripts = {source: read_script(at, run_id, source, request.py_files) for source in sources}
     if known := at.known_run(run_id):
         return _same_run(known, request, scripts)
+    _refuse_no_catalog(at, request)
     if request.options.incremental:
         refuse_another_open(at, request.run_name, run_id)
     run = _checked_run(at, request, scripts, does_all, even_empty)
@@ -89,6 +98,23 @@ def chosen_engine(at: Deployment, name: str, table: str) -> str:
     if why := at.engines[engine].unfit(table.partition(":")[0]):
         raise PlanError(f"the engine {engine} can do no shard of this run: {why}")
     return engine
+
+
+def _refuse_no_catalog(at: Deployment, request: RunRequest) -> None:
+    """PlanError if a run writes to a table of Iceberg, and nothing names a catalog: every shard would fail."""
+    if at.functions is None or not request.table.startswith("iceberg:"):
+        return
+    try:
+        functions = at.functions()
+    except SettingsError:
+        return  # who may not read them cannot tell
+    named = catalog_properties({**functions, **request.env}, request.params.get("warehouse"))
+    if not named.keys() & {"type", "uri"}:
+        raise PlanError(
+            f"no catalog is named in which {request.table} could be: --param warehouse=glue:s3://BUCKET/LAKE names "
+            "Glue's, --env PYICEBERG_CATALOG__ICEBERG__TYPE=… and its like any other, or set one at the deployment "
+            "(docs/guide/tables.md)"
+        )
 
 
 def run_id_of(request: RunRequest, now_s: float) -> str:

@@ -147,6 +147,7 @@ def _deployment() -> Deployment:
     """The deployed ports, made at the first event: an import must not fail because of a missing variable."""
     settings = fanout_settings()
     clients = AwsClients()
+    functions = partial(settings_of, clients, settings.worker_function)
     env = {"SPARKLET_BUCKET": settings.bucket, "SPARKLET_LEDGER_TABLE": settings.ledger_table}
     ledger = DynamoLedger(clients, settings.ledger_table)
     return Deployment(
@@ -159,5 +160,6 @@ def _deployment() -> Deployment:
         tasks=DynamoTasks(clients, settings.ledger_table, ledger.clock),
         notifier=notifier_for(clients, settings.notice_topic_arn, settings.notice_bus),
         dead_letters=SqsQueue(clients, settings.dlq_url),
-        engines=engines_of(clients, settings.engines, env, partial(settings_of, clients, settings.worker_function)),
+        engines=engines_of(clients, settings.engines, env, functions),
+        functions=functions if settings.worker_function else None,
     )

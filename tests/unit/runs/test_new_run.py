@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from sparklet.errors import ObjectNotFoundError, PlanError, RunExistsError, RunNotFoundError
+from sparklet.errors import ObjectNotFoundError, PlanError, RunExistsError, RunNotFoundError, SettingsError
 from sparklet.model import RUN_ID, Dispatch, RunOptions, RunState
 from sparklet.planning.new_run import new_run, repaired_script, run_id_of
 from sparklet.planning.planner import plan
@@ -256,3 +256,43 @@ def test_a_run_that_a_map_hands_out_takes_no_rate(world: World) -> None:
     with pytest.raises(PlanError, match=r"takes no rate.*MaxConcurrency paces a map"):
         new_run(world.at, world.request(dispatch=Dispatch.MAP, options=options))
     assert new_run(world.at, world.request(dispatch=Dispatch.MAP)).dispatch is Dispatch.MAP
+
+
+# --- Iceberg's catalog ---
+
+GLUE, BY_TYPE = "glue:s3://b/lake", {"PYICEBERG_CATALOG__ICEBERG__TYPE": "rest"}
+
+
+@pytest.mark.parametrize("params", [{}, {"warehouse": "s3://b/lake"}])
+def test_a_table_of_iceberg_without_a_catalog_is_refused(world: World, params: dict[str, str]) -> None:
+    world.put(1)
+
+    with pytest.raises(PlanError, match=r"no catalog .* iceberg:db\.t .*--param warehouse=glue:.*--env PYICEBERG"):
+        new_run(replace(world.at, functions=dict), world.request(table="iceberg:db.t", params=params))
+
+    assert world.at.known_run("run-1") is None and world.keys("s3://sparklet/") == []
+
+
+@pytest.mark.parametrize(
+    ("changes", "functions"),
+    [
+        ({"params": {"warehouse": GLUE}}, {}),
+        ({"env": BY_TYPE}, {}),
+        ({}, BY_TYPE),
+        ({}, {"PYICEBERG_CATALOG__ICEBERG__WAREHOUSE": GLUE}),
+        ({"table": "delta:s3://b/t"}, {}),
+    ],
+)
+def test_a_catalog_may_be_named_anywhere(world: World, changes: dict[str, Any], functions: dict[str, str]) -> None:
+    world.put(1)
+    request = world.request(**{"table": "iceberg:db.t", **changes})
+
+    assert new_run(replace(world.at, functions=lambda: functions), request).table == request.table
+
+
+def test_who_may_not_read_the_settings_is_not_refused(world: World) -> None:
+    def forbidden() -> dict[str, str]:
+        raise SettingsError("you may not")
+
+    world.put(1)
+    assert new_run(replace(world.at, functions=forbidden), world.request(table="iceberg:db.t")).table
