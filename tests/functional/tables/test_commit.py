@@ -223,7 +223,10 @@ def test_an_answer_that_was_lost_is_looked_up(lake: Lake, monkeypatch: pytest.Mo
 
 def test_a_commit_too_old_to_be_known_is_refused(local: Lake) -> None:
     local.format = "iceberg"
-    local.create(THREE)
+    local.create(THREE.slice(0, 0))
+    local.append(THREE)
+    table = local.catalog().load_table("db.t")
+    table.maintenance.expire_snapshots().by_id(table.snapshots()[0].snapshot_id).commit()
     old = local.commit("run/commit-0", local.stage(0, THREE), fixed_at_s=time.time() - 5 * 86400)
 
     with pytest.raises(CommitStateUnknownError, match="does not hold the commit run/commit-0, but it was due 5 days"):

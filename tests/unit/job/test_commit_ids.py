@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sparklet.job import EventError, Job
-from sparklet.job.tables.identity import commit_id, named_work, records_of
+from sparklet.job.tables.identity import commit_id, named_at_s, named_work, records_of
 from tests.unit.events import samples
 
 IN_A_RUN = {"run": "r", "identity": "r_18bcfe56800", "shard": 7, "attempt": "a1", "generation": 0}
@@ -199,3 +199,25 @@ def test_a_label_is_free_again_once_its_write_has_failed() -> None:
     for _ in range(2):
         with pytest.raises(OSError, match=r"^1$"):
             fail()
+
+
+@pytest.mark.parametrize(
+    ("event", "at_s"),
+    [
+        ({"Records": [{**samples.sqs("m1", "{}"), "attributes": {"SentTimestamp": "1356998400000"}}]}, 1356998400),
+        ({"Records": [{"Sns": {"Timestamp": "2013-01-01T00:00:00.000Z"}}]}, 1356998400),
+        ({"Records": [{"eventTime": "2013-01-01T00:00:00.000Z"}]}, 1356998400),
+        ({"time": "2013-01-01T00:00:00Z"}, 1356998400),
+        ({"time": "soon"}, None),
+        ({}, None),
+    ],
+)
+def test_when_an_event_says_that_it_happened(event: dict[str, Any], at_s: float | None) -> None:
+    assert named_at_s(Job(event=event)) == at_s
+
+
+def test_work_of_a_run_is_as_old_as_the_run() -> None:
+    names = {"run": "r", "identity": f"r_{1356998400000:x}", "shard": 1, "attempt": "a", "generation": 0}
+    event = {"sparklet": names, "inputs": [], "params": {}, "output_path": "file:///o"}
+
+    assert named_at_s(Job.from_args(["--event", json.dumps(event)], {})) == 1356998400

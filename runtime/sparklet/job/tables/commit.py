@@ -18,7 +18,7 @@ from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
 from sparklet.job.catalogs import catalog_properties
-from sparklet.job.errors import CommitConflictError, CommitStateUnknownError, TableError
+from sparklet.job.errors import CommitConflictError, TableError
 from sparklet.job.tables.chains import CHANGES, extend, found
 from sparklet.job.tables.declaration import Commit, Committed, Declaration, StagedWrite, Table
 from sparklet.job.tables.files import StagedFile, read_footers, read_text
@@ -30,7 +30,6 @@ Declared = tuple[int, Declaration]  # a shard's write
 MAX_CONFLICTS_S = 120.0  # then another attempt may go on
 MIN_PAUSE_S, MAX_PAUSE_S = 0.05, 5.0
 SHARED = ("mode", "keys", "order_by", "merge_schema", "partition_by", "partition_types")  # in all writes to a table
-MAX_UNCERTAIN_S = 4 * 24 * 3600  # Iceberg's snapshots, and the ids in them, expire after 5 days unless told otherwise
 
 
 class OpenTable(Protocol):
@@ -81,7 +80,6 @@ def commit(
         if made := _made(commit, table):
             _register(commit)
             return Committed(made[0], _rows_left(commit), files, already=made[1].isdisjoint(tried))
-        _check_age(commit)
         table.check(commit.mode)
         staged = read_footers(commit.writes) if staged is None else staged
         if not any(file.rows for file in staged):
@@ -219,13 +217,3 @@ def _rows_left(commit: Commit) -> int:
         return sum(file.rows for file in read_footers(commit.writes))
     except TableError:
         return 0
-
-
-def _check_age(commit: Commit) -> None:
-    if commit.table.format != "iceberg" or commit.fixed_at_s is None:
-        return
-    if (age_s := time.time() - commit.fixed_at_s) > MAX_UNCERTAIN_S:
-        raise CommitStateUnknownError(
-            f"{commit.table} does not hold the commit {commit.commit_id}, but it was due {age_s / 86400:.0f} days ago, "
-            "and the snapshot may have expired: look whether the table has the run's rows, then start a new run"
-        )

@@ -1,7 +1,4 @@
-"""Commits to Iceberg tables, with pyiceberg. The id of a commit is in its snapshot's summary.
-
-Chains of streams are properties of the table, which outlive snapshots; the same commit sets them.
-"""
+"""Commits to Iceberg tables, with pyiceberg. How they are known is in ``history``."""
 
 from __future__ import annotations
 
@@ -40,6 +37,7 @@ from sparklet.job.tables.files import (
     read_rows,
     without,
 )
+from sparklet.job.tables.history import COMMIT_ID, MAKER, History
 
 Replaced = tuple[list[DataFile], list[DataFile]]  # the new files, and those that are no longer in the table
 LOOK_AGAIN = (
@@ -48,7 +46,6 @@ LOOK_AGAIN = (
     exceptions.CommitStateUnknownException,
     exceptions.ServiceUnavailableError,
 )
-COMMIT_ID, MAKER = "sparklet.commit-id", "sparklet.maker"
 
 
 class IcebergTable:
@@ -58,9 +55,11 @@ class IcebergTable:
         self._name = name
         self._catalog = load(warehouse)
         self._table: Table | None = None
+        self._history: History | None = None
         self.root: str | None = None  # where the table's data files are
         with suppress(exceptions.NoSuchTableError):
             self._table = table = self._catalog.load_table(name)
+            self._history = History(table)
             self.root = table.properties.get("write.data.path") or f"{table.location().rstrip('/')}/data"
 
     def check(self, mode: str) -> None:
@@ -71,19 +70,16 @@ class IcebergTable:
 
     def made(self, name: str) -> tuple[str, int] | None:
         """The snapshot that a commit made, and its maker; of a chain its last link."""
-        if self._table and (number := self._table.properties.get(f"sparklet.{name}")):
-            return "", int(number)
-        for snapshot in self._table.metadata.snapshots if self._table else ():
-            if (summary := snapshot.summary) and summary.get(COMMIT_ID) == name:
-                return str(snapshot.snapshot_id), int(summary.get(MAKER) or 0)
-        return None
+        return self._history.made(name) if self._history else None
 
     def holds(self, name: str, number: int) -> bool:
         """See ``OpenTable``."""
-        return True
+        return self._history is not None and self._history.holds(number)
 
     def write(self, commit: Commit, staged: Sequence[StagedFile], names: Mapping[str, int]) -> str:
         """Add the files in one snapshot; see ``OpenTable``."""
+        if self._history:
+            self._history.check_age(commit)
         staged = [as_read(file, self._table.metadata) for file in staged] if self._table else staged
         if commit.mode != "append":
             check_names(commit, staged)
@@ -99,10 +95,11 @@ class IcebergTable:
                 if not set(schema.names) <= set(table.schema().column_names):
                     with transaction.update_schema() as update:
                         update.union_by_name(schema)
-                maker = str(names.get(commit.commit_id, ""))
-                _change(transaction, commit, staged, {COMMIT_ID: commit.commit_id, MAKER: maker})
-                if commit.records:
-                    transaction.set_properties({f"sparklet.{name}": str(number) for name, number in names.items()})
+                number = next(iter(names.values()))  # of a stream's batch that of all its links
+                made = _change(transaction, commit, staged, {COMMIT_ID: commit.commit_id, MAKER: str(number)})
+                heads = {f"sparklet.{name}": str(number) for name, number in names.items() if commit.records}
+                history = self._history or History(table)
+                transaction.set_properties({**heads, **history.properties(commit, number, made)})
         except LOOK_AGAIN as error:
             raise CommitConflictError(f"{commit.table}: {error}") from error
         snapshot = table.current_snapshot()
@@ -159,8 +156,8 @@ class _Changes(Transaction):
         return cast(TableMetadata, metadata)
 
 
-def _change(transaction: Transaction, commit: Commit, staged: Sequence[StagedFile], summary: dict[str, str]) -> None:
-    """Add one snapshot to the transaction."""
+def _change(transaction: Transaction, commit: Commit, staged: Sequence[StagedFile], summary: dict[str, str]) -> int:
+    """Add one snapshot to the transaction; its id."""
     update = transaction.update_snapshot(snapshot_properties=summary)
     change = {"append": _appended, "upsert": _upserted, "overwrite_partitions": _overwritten}[commit.mode]
     added, removed = change(transaction, commit, staged)
@@ -169,6 +166,7 @@ def _change(transaction: Transaction, commit: Commit, staged: Sequence[StagedFil
             snapshot.delete_data_file(file)
         for file in added:
             snapshot.append_data_file(file)
+    return snapshot.snapshot_id
 
 
 def _appended(transaction: Transaction, commit: Commit, staged: Sequence[StagedFile]) -> Replaced:

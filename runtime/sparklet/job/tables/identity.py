@@ -11,9 +11,11 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import sys
 import uuid
 from collections.abc import Mapping, Sequence
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -62,6 +64,36 @@ def named_work(event: Any) -> tuple[str, Any] | None:
         window = [event.get(name) for name in ("eventSourceARN", "shardId", "window", "isFinalInvokeForWindow")]
         named = named[0], [named[1], window]
     return named
+
+
+def named_at_s(job: Any) -> float | None:
+    """When a ``Job``'s work got its name, in seconds since 1970: when its run began, or its event says it happened."""
+    event = job.event if isinstance(job.event, Mapping) else {}
+    if job.shard is not None:
+        created = (text_at(event, "sparklet", "identity") or "").rpartition("_")[2]
+        return int(created, 16) / 1000 if re.fullmatch("[0-9a-f]{9,12}", created) else None
+    records = event.get("Records")
+    first = records[0] if isinstance(records, list) and records else event
+    texts = (text_at(*each) for each in ((first, *path) for path in _DATES))
+    return next(filter(None, map(_seconds, texts)), None)
+
+
+_DATES = (
+    ("attributes", "SentTimestamp"),  # SQS
+    ("Sns", "Timestamp"),
+    ("eventTime",),  # S3
+    ("time",),  # EventBridge
+    ("window", "start"),
+)
+
+
+def _seconds(text: str) -> float | None:
+    try:
+        if text.isdigit():
+            return int(text) / 1000
+        return datetime.fromisoformat(text.replace("Z", "+00:00")).timestamp()
+    except (OverflowError, ValueError):
+        return None
 
 
 _PATHS = {

@@ -25,7 +25,7 @@ from sparklet.job.tables.alignment import aligned, widened
 from sparklet.job.tables.declaration import CHAINS, CHANGES, DATA, Commit, Declaration, Table
 from sparklet.job.tables.field_ids import ColumnPath
 from sparklet.job.tables.identified import identified, identify, is_nested, with_new
-from sparklet.job.tables.identity import commit_id
+from sparklet.job.tables.identity import commit_id, named_at_s
 from sparklet.job.tables.layout import Layout, layout_of, separated
 
 if TYPE_CHECKING:
@@ -253,7 +253,7 @@ def _commit(job: Any, draft: Declaration, spark: SparkSession, batch: Batch | No
         done = commit(planned, lambda: spark, batch.opened, only_on_opened=replaces)
         batch.is_written = True
     else:
-        done = commit(planned, lambda: spark)
+        done = commit(replace(planned, fixed_at_s=named_at_s(job)), lambda: spark)
         _made.add(identity)
     if done.already or f"/{CHANGES}/" in draft.folder:
         path, files = hadoop_path(spark, draft.folder)

@@ -1,0 +1,221 @@
+"""Iceberg's tables are rolled back, and their snapshots expire: what is repeated then is in the table once."""
+
+import random
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from pyiceberg.table import Table
+
+from sparklet.job.errors import CommitStateUnknownError
+from sparklet.job.tables import chains, history, iceberg
+from sparklet.job.tables.declaration import Commit
+from tests.functional.tables.lakes import Lake, rows_of
+from tests.functional.tables.making import make
+from tests.functional.tables.test_chains import deliver, ids_of
+
+DAY_S = 86400
+
+
+@pytest.fixture
+def ice(local: Lake) -> Lake:
+    """A table with one row, -1, in its first snapshot."""
+    local.format = "iceberg"
+    local.create(rows_of(id=[-1]))
+    return local
+
+
+def table_of(lake: Lake) -> Table:
+    return lake.catalog().load_table("db.t")
+
+
+def current(lake: Lake) -> int:
+    return int(table_of(lake).metadata.current_snapshot_id or 0)
+
+
+def go_to(lake: Lake, snapshot_id: int) -> None:
+    """Roll back, or forward again."""
+    with table_of(lake).manage_snapshots() as manage:
+        manage.set_current_snapshot(snapshot_id)
+
+
+def expire(lake: Lake, *kept: int) -> None:
+    """All snapshots but the current one and these."""
+    table = table_of(lake)
+    old = {each.snapshot_id for each in table.snapshots()} - {*kept, current(lake)}
+    table.maintenance.expire_snapshots().by_ids(list(old)).commit()
+
+
+def forget_earlier_states(lake: Lake) -> None:
+    """As after 100 commits, by default."""
+    table = table_of(lake)
+    with table.transaction() as change:
+        change.set_properties({"write.metadata.previous-versions-max": "1"})
+    for _ in range(2):
+        with table_of(lake).transaction() as change:
+            change.set_properties({"touched": str(time.time())})
+
+
+def one(lake: Lake, id_: int, name: str = "run/commit-0", **options: Any) -> Commit:
+    return lake.commit(name, lake.stage(0, rows_of(id=[id_])), **options)
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_each_record_once_whatever_is_rolled_back(ice: Lake, seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Batches of a stream and commits of runs, repeated in any order; another writer; roll-backs, forward too."""
+    dice = random.Random(seed)
+    monkeypatch.setattr(chains, "MAX_RANGES", 3)
+    states: dict[int, set[int]] = {current(ice): set()}
+    for _ in range(25):
+        there, event = states[current(ice)], dice.random()
+        if event < 0.15:
+            kept = {each.snapshot_id for each in table_of(ice).snapshots()}
+            go_to(ice, dice.choice([id_ for id_ in states if id_ in kept]))
+        elif event < 0.25:
+            expire(ice)
+        elif event < 0.35:
+            ice.append(rows_of(id=[-2]))
+            states[current(ice)] = there
+        elif event < 0.6:
+            number = dice.randrange(100, 104)
+            make(one(ice, number, f"run/commit-{number}", fixed_at_s=time.time()))
+            states[current(ice)] = there | {number}
+        else:
+            first = dice.randrange(20)
+            batch = range(first, first + dice.randint(1, 5))
+            deliver(ice, *batch)
+            states[current(ice)] = there | {*batch}
+
+        assert ids_of(ice) == sorted(states[current(ice)])
+
+
+def test_a_commit_that_was_rolled_back_is_made_again(ice: Lake) -> None:
+    before, planned = current(ice), one(ice, 1)
+    make(planned)
+    go_to(ice, before)
+
+    assert [make(planned).already for _ in range(2)] == [False, True]
+    assert ids_of(ice) == [1]
+
+
+@pytest.mark.parametrize("name", ["sqs/0123456789abcdef/1", "run/commit-0"])
+def test_a_commit_is_known_after_its_snapshot_expired(ice: Lake, name: str) -> None:
+    planned = one(ice, 1, name, fixed_at_s=time.time())
+    make(planned)
+    for id_ in (2, 3):
+        ice.append(rows_of(id=[id_]))
+        expire(ice)
+
+    assert make(replace(planned, writes=(ice.stage(0, rows_of(id=[1])),))).already
+    assert ids_of(ice) == [1, 2, 3]
+
+
+def test_a_commit_of_which_nothing_is_left_is_refused(ice: Lake, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ids are kept for a time; what is older, and in no snapshot, may be in the table or not."""
+    planned, now_s = one(ice, 1, "sqs/1/1", fixed_at_s=time.time()), time.time
+    make(planned)
+    monkeypatch.setattr(time, "time", lambda: now_s() + 16 * DAY_S)
+    make(one(ice, 2, "sqs/2/1"))
+    assert make(planned).already, "its snapshot is there"
+    expire(ice)
+
+    with pytest.raises(CommitStateUnknownError, match="does not hold the commit sqs/1/1, but it was due 16 days ago"):
+        make(planned)
+    assert not make(one(ice, 3, "sqs/3/1", fixed_at_s=now_s() + 15.5 * DAY_S)).already
+    assert ids_of(ice) == [1, 2, 3]
+
+
+def test_only_so_many_ids_are_kept(ice: Lake, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(history, "MAX_KEPT", 3)
+    start_s = time.time()
+    commits = [one(ice, number, f"sqs/{number}/1", fixed_at_s=start_s + 60 * number) for number in range(5)]
+    for number, planned in enumerate(commits):
+        monkeypatch.setattr(time, "time", lambda at_s=start_s + 60 * number + 1: at_s)
+        make(planned)
+    expire(ice)
+
+    assert all(make(planned).already for planned in commits[2:])
+    for planned in commits[:2]:
+        with pytest.raises(CommitStateUnknownError):
+            make(planned)
+
+
+def test_a_plain_expiry_forgets_no_record(ice: Lake) -> None:
+    """The stream is idle; others write, compact and expire: the states before tell that nothing was rolled back."""
+    deliver(ice, 1, 2)
+    for id_ in (-2, -3):
+        ice.append(rows_of(id=[id_]))
+    table_of(ice).overwrite(ice.read())
+    expire(ice)
+
+    assert deliver(ice, 2, 3).rows == 1
+    assert ids_of(ice) == [1, 2, 3]
+
+
+@pytest.mark.parametrize("is_confirmed", [True, False])
+def test_what_nobody_can_tell_is_refused(ice: Lake, is_confirmed: bool) -> None:
+    """The snapshots between are gone, and the states that named them: until an operator has looked."""
+    deliver(ice, 1)
+    planned = one(ice, 5)
+    make(planned)
+    for id_ in (-2, -3):
+        ice.append(rows_of(id=[id_]))
+    expire(ice)
+    forget_earlier_states(ice)
+
+    with pytest.raises(CommitStateUnknownError, match="look whether its rows are there") as refused:
+        deliver(ice, 1)
+    with pytest.raises(CommitStateUnknownError):
+        make(planned)
+    assert deliver(ice, 2).rows == 1, "new records are none that were rolled back"
+    with pytest.raises(CommitStateUnknownError):
+        deliver(ice, 1)
+    if is_confirmed:
+        assert f"'{history.AT}' = '" in str(refused.value)
+        with table_of(ice).transaction() as change:
+            change.set_properties({history.AT: str(current(ice)), history.LOST: ""})
+        assert deliver(ice, 1).rows == 0 and make(planned).already
+    assert ids_of(ice) == [1, 2, 5]
+
+
+def earlier_version(patch: pytest.MonkeyPatch) -> None:
+    """Commits as 14795df made them: nothing beside heads, and no number in a stream's snapshot."""
+    patch.setattr(history.History, "properties", lambda *_: {})
+    change = iceberg._change
+
+    def as_then(transaction: Any, commit: Commit, staged: Sequence[Any], summary: dict[str, str]) -> int:
+        maker = "" if commit.records else summary[history.MAKER]
+        return change(transaction, commit, staged, {**summary, history.MAKER: maker})
+
+    patch.setattr(iceberg, "_change", as_then)
+
+
+def test_chains_and_ids_of_an_earlier_version_count(ice: Lake) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        earlier_version(patch)
+        deliver(ice, 1, 2)
+        planned = one(ice, 5, fixed_at_s=time.time())
+        make(planned)
+
+    assert make(planned).already
+    assert deliver(ice, 2, 3).rows == 1
+    expire(ice)
+    assert make(planned).already
+    assert deliver(ice, 1, 3).rows == 0
+    assert ids_of(ice) == [1, 2, 3, 5]
+
+
+def test_an_earlier_version_s_chain_that_was_rolled_back(ice: Lake) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        earlier_version(patch)
+        deliver(ice, 1)
+        before = current(ice)
+        deliver(ice, 2)
+    go_to(ice, before)
+
+    for records in ((1,), (2,)):
+        with pytest.raises(CommitStateUnknownError, match="SET TBLPROPERTIES"):
+            deliver(ice, *records)
+    assert ids_of(ice) == [1]
