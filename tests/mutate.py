@@ -42,7 +42,7 @@ QUICK = "not slow and not spark and not stack and not campaign and not container
 HOW = ("none", "raise")
 MAX_TESTS, MAX_TESTS_S = 100, 10.0  # of a mutant: the fastest
 LIMIT_S = 90.0
-OPTIONS = ("-p", "no:cacheprovider", "-n", "0", "-q", "-W", "ignore::pytest.PytestAssertRewriteWarning")
+OPTIONS = ("-p", "no:cacheprovider", "-n", "0", "-q", "--assert=plain")  # pytest's import hook would win over ours
 RECORD = "MUTANT_RECORD"  # of the environment
 PRELOADED = ("boto3", "botocore.stub", "hypothesis.stateful", "pyarrow.parquet", "yaml")  # what nearly all tests import
 
@@ -103,6 +103,7 @@ class Mutating(importlib.machinery.SourceFileLoader):
 
     def __init__(self, mutant: str) -> None:
         self.module, self.function, self.how = mutant.split(":")
+        self.used = False
         super().__init__(self.module, str(file_of(self.module)))
 
     def find_spec(self, name: str, path: Any, target: ModuleType | None = None) -> Any:
@@ -116,7 +117,7 @@ class Mutating(importlib.machinery.SourceFileLoader):
 
     def get_code(self, fullname: str) -> Any:
         """Compiled anew, never from a cache, nor into one."""
-        tree = ast.parse(Path(self.path).read_text())
+        self.used, tree = True, ast.parse(Path(self.path).read_text())
         node = dict(nodes(tree))[self.function]
         yields = any(isinstance(each, (ast.Yield, ast.YieldFrom)) for each in ast.walk(node))
         if self.how != "same":
@@ -191,10 +192,11 @@ class Trial:
             os.setsid()
             os.dup2(self.said.fileno(), 1)
             os.dup2(self.said.fileno(), 2)
-            sys.meta_path.insert(0, Mutating(f"{self.function.key}:{self.how}"))
             code = 3  # of pytest: an error of its own
             try:
-                code = int(pytest.main([*OPTIONS, "-x", *self.tests]))
+                sys.meta_path.insert(0, mutating := Mutating(f"{self.function.key}:{self.how}"))
+                ended = int(pytest.main([*OPTIONS, "-x", *self.tests]))
+                code = ended if mutating.used else code
             finally:
                 sys.stdout.flush()
                 os._exit(code)
