@@ -84,7 +84,7 @@ def _referee(server: Callable[[], AbstractContextManager[str]]) -> Iterator[str]
         try:
             endpoint = stack.enter_context(server())
         except LocalStackError as error:
-            if os.environ.get("CI"):
+            if os.environ.keys() & {"CI", "REQUIRE_IMAGE"}:  # GitHub's, and .ci/run's
                 raise
             pytest.skip(str(error))
         yield endpoint
