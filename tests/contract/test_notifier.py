@@ -114,3 +114,4 @@ def test_a_failing_notifier_does_not_stop_the_others(ministack_clients: AwsClien
 
 def test_without_a_notifier_nothing_is_sent() -> None:
     assert notifier_for(AwsClients(), "", "") is None
+    assert notifier_for(AwsClients(), "", "bus") is not None

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sparklet.aws.clients import AwsClients
-from sparklet.aws.messaging import MAX_BATCH_BYTES, MAX_ENTRIES, SEND_TRIES, SqsQueue, batches
+from sparklet.aws.messaging import MAX_BATCH_BYTES, MAX_ENTRIES, SEND_TRIES, SqsQueue, batches, queue_opener
 from sparklet.errors import QueueError
 from tests.stand_ins.memory import FakeClock
 
@@ -107,3 +107,12 @@ def test_batches_hold_every_body_in_order_and_fit(sizes: list[int]) -> None:
     for batch in made:
         assert 1 <= len(batch) <= MAX_ENTRIES
         assert len(batch) == 1 or sum(map(len, batch)) <= MAX_BATCH_BYTES
+
+
+def test_a_queue_is_opened_by_its_arn(clients: AwsClients) -> None:
+    with Stubber(clients.sqs) as sqs:
+        asked = {"QueueName": "q", "QueueOwnerAWSAccountId": "123456789012"}
+        sqs.add_response("get_queue_url", {"QueueUrl": URL}, asked)
+        sqs.add_response("send_message_batch", {"Successful": sent(0), "Failed": []}, {"QueueUrl": URL, "Entries": ANY})
+
+        assert queue_opener(clients)("arn:aws:sqs:us-east-1:123456789012:q").send(["a"]) == 1

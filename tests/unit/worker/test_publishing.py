@@ -161,6 +161,23 @@ def test_a_worker_killed_while_it_publishes_loses_nothing(
     assert bench.ledger.shards.get("run-1", 0).state is ShardState.SUCCEEDED
 
 
+def test_a_publisher_that_wakes_late_writes_no_further_file(bench: Bench) -> None:
+    """Its shard is another's by then, and what that one published may have been replaced since."""
+    (ref,) = bench.plan()
+    bench.runner.behaviour = writes(bench, "part-0", "part-1")
+
+    class Freezes(MemoryObjectStore):
+        def put(self, uri: str, body: bytes, create_only: bool = False) -> str:
+            if uri.startswith(PUBLISHED):
+                claim_after_the_lease(bench, ref)
+            return super().put(uri, body, create_only)
+
+    bench.store.__class__ = Freezes
+
+    assert bench.deliver().error is not None
+    assert published(bench) == {"part-0": b"rows"}
+
+
 def _dies(*_: object) -> None:
     raise KilledError
 
