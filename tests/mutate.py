@@ -5,10 +5,10 @@
     python -m tests.mutate report                # what no quick test noticed: JSON lines
 
 A mutant is a function whose body is gone: it returns None at once (``none``), or it raises (``raise``). Only the tests
-that run it are asked, the fastest first, until one fails. The files stay as they are: an import hook compiles the
-mutant, in a process that is forked for it. ``none`` survives where tests run a function and assert nothing of it;
-``raise`` where its failure is swallowed; ``unreached`` is what no recorded test runs (perhaps a process that a test
-starts does). ``--how same`` is the control, which must survive. Results lie in ``build/mutants``.
+that run it are asked, until one fails. The files stay as they are: an import hook compiles the mutant, in a process
+that is forked for it. ``none`` survives where tests run a function and assert nothing of it; ``raise`` where its
+failure is swallowed; ``unreached`` is what no recorded test runs (perhaps a process that a test starts does). ``--how
+same`` is the control, which must survive. Results lie in ``build/mutants``.
 """
 
 import argparse
@@ -40,7 +40,7 @@ CONTEXTS, MUTANTS = RESULTS / "contexts.json", RESULTS / "mutants.jsonl"
 PACKAGES = [f"sparklet.{name}" for name in ("aws", "local", "runs", "worker", "planning", "job")]
 QUICK = "not slow and not spark and not stack and not campaign and not container and not validate"
 HOW = ("none", "raise")
-MAX_TESTS, MAX_TESTS_S = 100, 10.0  # of a mutant: the fastest
+MAX_TESTS, MAX_TESTS_S = 200, 15.0  # of a mutant
 LIMIT_S = 90.0
 OPTIONS = ("-p", "no:cacheprovider", "-n", "0", "-q", "--assert=plain")  # pytest's import hook would win over ours
 RECORD = "MUTANT_RECORD"  # of the environment
@@ -231,7 +231,7 @@ def run(options: argparse.Namespace) -> None:
             for function in functions(package):
                 if (function.key, function.source, how) in done:
                     continue
-                if tests := _chosen(contexts["reached"].get(function.key, ()), contexts["seconds"]):
+                if tests := _chosen(function, contexts["reached"].get(function.key, ()), contexts["seconds"]):
                     running.append(Trial(function, how, tests))
                 else:
                     _note_result(function, how, {"result": "unreached"})
@@ -239,11 +239,12 @@ def run(options: argparse.Namespace) -> None:
     _reap(running, 0)
 
 
-def _chosen(tests: Sequence[str], seconds: Mapping[str, float]) -> list[str]:
-    """The fastest, as many as there is time for; at least one."""
-    fastest = sorted(tests, key=lambda test: seconds[test])[:MAX_TESTS]
-    taken_s = list(accumulate(seconds[test] for test in fastest))
-    return [test for test, taken in zip(fastest, taken_s, strict=True) if taken < MAX_TESTS_S] or fastest[:1]
+def _chosen(function: Function, tests: Sequence[str], seconds: Mapping[str, float]) -> list[str]:
+    """As many as there is time for, at least one: those of files with the module's name first, then the fastest."""
+    name = function.module.rpartition(".")[2]
+    ranked = sorted(tests, key=lambda test: (name not in test.partition("::")[0], seconds[test]))[:MAX_TESTS]
+    taken_s = list(accumulate(seconds[test] for test in ranked))
+    return [test for test, taken in zip(ranked, taken_s, strict=True) if taken < MAX_TESTS_S] or ranked[:1]
 
 
 def _reap(running: list[Trial], most: int) -> None:

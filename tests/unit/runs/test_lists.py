@@ -228,17 +228,20 @@ def test_a_list_changed_after_the_runs_entry_is_refused(world: World) -> None:
             "a local copy without its checksum; give its s3:// address",
         ),
         ((ListRequest("-", b"data/in/00000.csv\nhello"),), PlanError, "the list -, row 2: 'hello' names no object"),
+        ((ListRequest("-", b"data/in/00000.csv\n" * 5000 + b"hello"),), PlanError, "row 5001: 'hello' names no object"),
         ((ListRequest("-", b"data/gone\n"),), PlanError, "the input - has nothing to plan; left out: 1 named but not"),
         ((ListRequest("-", b""),), PlanError, "the input - has nothing to plan; left out: nothing"),
     ],
 )
-@pytest.mark.parametrize("archived", ["refuse", "skip"])
+@pytest.mark.parametrize(("archived", "limit"), [("refuse", 9_999), ("skip", 9_999), ("skip", 0)])
 def test_an_invalid_list_is_refused_before_the_run_is_entered(
-    world: World, lists: tuple[ListRequest, ...], error: type[Exception], message: str, archived: str
+    world: World, lists: tuple[ListRequest, ...], error: type[Exception], message: str, archived: str, limit: int
 ) -> None:
+    """Also where nothing else reads the list to its end."""
     world.put(1)
+    options = RunOptions(archived=archived, limit=limit)
     with pytest.raises(error, match=message):
-        new_run(world.at, world.request(inputs=(), lists=lists, options=RunOptions(archived=archived)))
+        new_run(world.at, world.request(inputs=(), lists=lists, options=options))
     assert world.keys(f"s3://{BUCKET}/") == []
     assert list(world.ledger.runs.list()) == []
 
