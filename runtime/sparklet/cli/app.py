@@ -7,7 +7,7 @@ import typer
 
 from sparklet import __version__
 from sparklet.cli import doctor
-from sparklet.cli.commands import changing, elsewhere, looking, packaging, starting
+from sparklet.cli.commands import changing, looking, packaging, starting
 from sparklet.cli.console import EXIT_MEANINGS
 from sparklet.cli.options import grouped
 
@@ -99,11 +99,6 @@ _add(
     "sparklet clean --orphans --older-than 7d --table delta:s3://bucket/flights",
 )
 _add("Change", changing.stop, "sparklet stop")
-_add(
-    "Elsewhere",
-    elsewhere.commands,
-    "sparklet commands job.py -i s3://bucket/raw/ -o s3://bucket/clean/ --engine emr-serverless",
-)
 _add(
     "Functions",
     packaging.package,

@@ -28,7 +28,7 @@ from deltalake import write_deltalake
 
 from spark_scripts.demo.flights_data import find_original
 from spark_scripts.demo.standalone_cluster import HOME, standalone_cluster
-from sparklet.cli.engines import ElsewhereJob, Places, commands
+from sparklet.job.bundle import write_bundle
 from sparklet.spark.guards import Deadline, task_folder
 from sparklet.spark.runner import Runner, ScriptCall
 from tests.aggregated import AWS_MADE, AWS_MADE_OF
@@ -90,7 +90,7 @@ def runners(
         yield found
 
 
-# The cluster: all scripts in one application, started as `sparklet commands` says
+# The cluster: all scripts in one application, started as docs/guide/elsewhere.md says
 
 
 @dataclass
@@ -158,11 +158,11 @@ def on_cluster(
     environment = {**os.environ, "PYSPARK_PYTHON": str(python), "SPARK_CONF_DIR": str(folder), "SPARK_HOME": str(HOME)}
     environment["TZ"] = "Asia/Tokyo"  # a script's times are the session's, not the machine's
     environment["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), environment["PATH"]])
-    job = ElsewhereJob(str(Path(__file__).with_name("every_script.py")), args=(str(plan),))
+    write_bundle(folder / "sparklet-job.zip")
+    job = ["--py-files", "sparklet-job.zip", str(Path(__file__).with_name("every_script.py")), str(plan)]
     logs = tmp_path_factory.mktemp("cluster")
     with standalone_cluster(logs) as master:
-        line = " && ".join(map(shlex.join, commands(job, "spark-submit", Places(master=master))))
-        printed = in_a_shell(line, folder, environment)
+        printed = in_a_shell(shlex.join(["spark-submit", "--master", master, *job]), folder, environment)
     return Cluster(folder, printed, [log.read_text() for log in logs.glob("worker-*.log")])
 
 

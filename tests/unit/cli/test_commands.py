@@ -424,14 +424,3 @@ def test_logs_show_one_shard_readable_or_raw(terminal: Terminal) -> None:
     assert [line["line"] for line in raw] == terminal.logs.lines
     assert terminal.types("logs", RUN, "7").code == 1
     assert "nothing was written" in terminal.types("logs", RUN, "0", "--attempt", "zzz").err
-
-
-def test_commands_for_other_engines_start_nothing(terminal: Terminal) -> None:
-    words = ("commands", "job.py", "-i", "s3://b/in/", "-o", "s3://b/out/")
-
-    script = terminal.types(*words, "--engine", "emr-serverless")
-    every = terminal.types(*words, "--json").document
-
-    assert script.code == 0 and "aws emr-serverless start-job-run" in script.out
-    assert set(every) == {"spark-submit", "emr", "emr-serverless", "glue"}
-    assert not terminal.selections
