@@ -2,6 +2,7 @@
 
 import json
 import sys
+import time
 from datetime import UTC, date, datetime
 from decimal import Decimal
 from pathlib import Path
@@ -11,9 +12,10 @@ import pyarrow as pa
 import pytest
 from deltalake import DeltaTable, write_deltalake
 
-from sparklet.job.errors import TableError
+from sparklet.job.errors import CommitStateUnknownError, TableError
 from sparklet.job.tables.commit import refusal
 from sparklet.job.tables.declaration import WRITABLE
+from sparklet.job.tables.delta import RETENTION, DeltaLakeTable
 from tests.functional.tables.lakes import Lake, rows_of
 from tests.functional.tables.making import make
 
@@ -144,6 +146,26 @@ def test_a_feature_that_cannot_be_written_is_named(delta: Lake, feature: str, mo
     else:
         assert not told
         make(planned)
+
+
+@pytest.mark.parametrize("by_an_earlier_version", [True, False])
+def test_what_the_table_may_have_forgotten_is_refused(
+    delta: Lake, by_an_earlier_version: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Names that an earlier version has set have no date: Spark's next checkpoint drops them."""
+    write_deltalake(delta.delta, rows_of(id=[0]), configuration={RETENTION: "interval 1 days"})
+    old, new = (delta.stage(0, rows_of(id=[number])) for number in (1, 2))
+    made = delta.commit("run/commit-0", new, fixed_at_s=time.time() - 3600)
+    make(made)
+    assert make(made).already
+    stale = delta.commit("run/commit-1", old, fixed_at_s=time.time() - 2 * 86_400)
+    if by_an_earlier_version:
+        monkeypatch.setattr(DeltaLakeTable, "made", lambda *_: None)
+
+    with pytest.raises(CommitStateUnknownError, match=f"{RETENTION} = interval 1 days"):
+        make(made if by_an_earlier_version else stale)
+
+    assert delta.rows() == [(0,), (2,)]
 
 
 def test_rows_to_replace_in_an_append_only_table(delta: Lake) -> None:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import time
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -10,8 +11,10 @@ from typing import Any
 import boto3
 import pyarrow as pa
 import pytest
+from deltalake import write_deltalake
 
 from sparklet.cli.environment import jar_cache
+from sparklet.job.tables.delta import RETENTION
 from sparklet.local.jars import ensure_jars
 from tests.functional.job.conftest import STACK
 from tests.functional.job.warm_jvm import WarmJvm, warm_jvm
@@ -56,6 +59,22 @@ def test_spark_reads_the_same_rows(table_jvm: WarmJvm, lake: Lake) -> None:
     assert done.returncode == 0, done.stderr
     found = [sorted(id_ for (id_,) in rows) for rows in json.loads(done.stdout.splitlines()[-1])]
     assert dict(zip(conditions, found, strict=True)) == conditions
+
+
+def test_sparks_checkpoint_of_delta_keeps_the_names(table_jvm: WarmJvm, local: Lake) -> None:
+    """With a retention Spark drops names that are older, and those without a date."""
+    local.format = "delta"
+    write_deltalake(local.delta, flights((0, "mon", at(0), "a")), configuration={RETENTION: "interval 30 days"})
+    planned = local.commit("run/commit-0", local.stage(0, flights((1, "tue", at(1), "b"))), fixed_at_s=time.time())
+    make(planned)
+
+    done = table_jvm.run(
+        str(Path(__file__).with_name("with_spark.py")), json.dumps([["checkpoint", local.table.place]])
+    )
+
+    assert done.returncode == 0, done.stderr
+    assert list(Path(local.delta, "_delta_log").glob("*.checkpoint.parquet"))
+    assert make(planned).already
 
 
 def test_spark_and_commits_use_one_rest_catalog(table_jvm: WarmJvm, rest: Lake) -> None:

@@ -4,7 +4,8 @@ The argument is a list of steps, as JSON: ``["commit", commit]``, ``["race", com
 faster, ``["stopped", method, commit]`` with a Hudi committer that is stopped before a method of its own (after it, if
 ``method`` ends with ``!``; ``"files"``: once its instant has begun, before it writes files) until another has
 committed, ``["hudi", place, folder, options, times]`` for commits of another writer, ``["savepoint", place, restored]``
-to make one or to go back to it, ``["read", format, place, condition, column, …]``, ``["append", table, folder]`` as a
+to make one or to go back to it, ``["checkpoint", place]`` as Spark makes Delta's,
+``["read", format, place, condition, column, …]``, ``["append", table, folder]`` as a
 script outside of runs does.
 """
 
@@ -136,6 +137,11 @@ def main() -> None:
             at = f"path => '{place}', {'instant_time' if restored else 'commit_time'} => '{newest and newest[0]}'"
             spark.sql(f"CALL {'rollback_to' if restored else 'create'}_savepoint({at})").collect()
             told.append(at)
+            continue
+        if kind == "checkpoint":
+            (place,) = arguments
+            log = spark._jvm.org.apache.spark.sql.delta.DeltaLog.forTable(spark._jsparkSession, place)
+            told.append(log.checkpoint())
             continue
         if kind == "append":
             table, folder = arguments

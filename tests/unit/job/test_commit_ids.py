@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sparklet.job import EventError, Job
-from sparklet.job.tables.identity import commit_id, named_at_s, named_work, records_of
+from sparklet.job.tables.identity import commit_id, named_at_s, named_work, oldest_s, records_of
 from tests.unit.events import samples
 
 IN_A_RUN = {"run": "r", "identity": "r_18bcfe56800", "shard": 7, "attempt": "a1", "generation": 0}
@@ -221,3 +221,12 @@ def test_work_of_a_run_is_as_old_as_the_run() -> None:
     event = {"sparklet": names, "inputs": [], "params": {}, "output_path": "file:///o"}
 
     assert named_at_s(Job.from_args(["--event", json.dumps(event)], {})) == 1356998400
+
+
+def test_a_batch_is_as_old_as_its_oldest_record() -> None:
+    kafka = {"t-0": [{"timestamp": 1_600_000_000_500}], "t-1": [{"timestamp": 1_500_000_000_500}]}
+    assert oldest_s({"records": kafka}) == 1_500_000_000.5
+    late = samples.kinesis("2")
+    late["kinesis"]["approximateArrivalTimestamp"] += 60
+    assert oldest_s({"Records": [late, samples.kinesis("1")]}) == 1545084650.987
+    assert oldest_s({"Records": [samples.dynamodb("1")]}) == 0, "it has no date"

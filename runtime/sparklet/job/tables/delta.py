@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -35,6 +36,9 @@ from sparklet.job.tables.files import (
 
 MAX_BOUND_CHARACTERS = 64  # of a text's minimum and maximum in the log
 AFTER_ALL = "\U0010ffff"
+RETENTION = "delta.setTransactionRetentionDuration"  # unless it is set, Delta forgets no transaction
+UNITS_S = {"week": 604_800, "day": 86_400, "hour": 3_600, "minute": 60, "second": 1}
+MAX_SKEW_S = 3600.0  # of other writers' clocks
 APPEND_ONLY = "table is append-only"  # delta-rs says so as of a conflict
 NEW_TABLE = {"delta.checkpointInterval": "10"}  # Spark's default; delta-rs would have readers fetch up to 100 versions
 
@@ -86,6 +90,28 @@ class DeltaLakeTable:
             "there, and if not write them with another label, those of a run by a new run"
         )
 
+    def _check_forgotten(self, commit: Commit, names: Mapping[str, int]) -> None:
+        """CommitStateUnknownError if the table may hold the commit, and has forgotten its name; see RETENTION."""
+        if self._table is None or not (kept := self._table.metadata().configuration.get(RETENTION)):
+            return
+        kept_s = sum(
+            int(number) * UNITS_S[unit] for number, unit in re.findall(r"(\d+) (week|day|hour|minute|second)", kept)
+        )
+        since_s, gone = commit.fixed_at_s or 0.0, {name for name in names if self.made(name) is None}
+        if commit.commit_id.startswith("once/"):
+            return  # it has not come before
+        is_old = commit.fixed_at_s is not None and time.time() - since_s > kept_s
+        for _, known, info in () if is_old else self._log():
+            if is_old := not gone.isdisjoint(name for name, _ in known):
+                break
+            if info.get("timestamp", math.inf) < 1000 * (since_s - MAX_SKEW_S):
+                return
+        if is_old:
+            raise CommitStateUnknownError(
+                f"{commit.table} forgets commits ({RETENTION} = {kept}), and may hold {commit.commit_id} already: look "
+                "whether it has these rows; if not, unset the property and try again"
+            )
+
     def _log(self) -> Iterator[tuple[int, set[tuple[str, int]], dict[str, Any]]]:
         """The versions, newest first, as far back as the log goes: the names that each has set, and its commitInfo."""
         with ThreadPoolExecutor(MAX_READERS) as readers:
@@ -106,6 +132,7 @@ class DeltaLakeTable:
 
     def write(self, commit: Commit, staged: Sequence[StagedFile], names: Mapping[str, int]) -> str:
         """Commit the files in one version; see ``OpenTable``."""
+        self._check_forgotten(commit, names)
         schema, partition_by = self._columns(commit, staged)
         change = {"append": self._append, "upsert": self._upsert, "overwrite_partitions": self._overwrite}[commit.mode]
         try:
@@ -229,7 +256,8 @@ class DeltaLakeTable:
 
 
 def _properties(commit: Commit, names: Mapping[str, int]) -> Any:
-    set_names = [Transaction(*each) for each in names.items()]  # a number for Spark's streams to count with; not here
+    now_ms = int(time.time() * 1000)  # a checkpoint drops what is older than RETENTION, or has no date
+    set_names = [Transaction(*each, now_ms) for each in names.items()]  # Spark's streams count with the number
     return CommitProperties(app_transactions=set_names, custom_metadata={"sparklet.commit-id": commit.commit_id})
 
 

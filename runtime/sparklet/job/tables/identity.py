@@ -96,6 +96,19 @@ def _seconds(text: str) -> float | None:
         return None
 
 
+def oldest_s(event: Any) -> float:
+    """When the oldest record of a batch of a stream was written, in seconds since 1970, by the stream's clock."""
+    batches = event["records"].values() if "records" in event else [event["Records"]]
+    records = [record for batch in batches for record in batch]
+    dates = [
+        record.get("kinesis", {}).get("approximateArrivalTimestamp")
+        or record.get("dynamodb", {}).get("ApproximateCreationDateTime")
+        or (record.get("timestamp") or 0) / 1000  # Kafka
+        for record in records
+    ]
+    return float(min(dates))
+
+
 _PATHS = {
     "aws:sqs": (("eventSourceARN",), ("messageId",)),
     "aws:sns": (("Sns", "TopicArn"), ("Sns", "MessageId")),

@@ -25,7 +25,7 @@ from sparklet.job.tables.alignment import aligned, widened
 from sparklet.job.tables.declaration import CHAINS, CHANGES, DATA, Commit, Declaration, Table
 from sparklet.job.tables.field_ids import ColumnPath
 from sparklet.job.tables.identified import identified, identify, is_nested, with_new
-from sparklet.job.tables.identity import commit_id, named_at_s
+from sparklet.job.tables.identity import commit_id, named_at_s, oldest_s
 from sparklet.job.tables.layout import Layout, layout_of, separated
 
 if TYPE_CHECKING:
@@ -248,7 +248,8 @@ def _commit(job: Any, draft: Declaration, spark: SparkSession, batch: Batch | No
     how = (draft.keys, draft.order_by, draft.merge_schema, draft.partition_by, draft.partition_types)
     planned = Commit(identity, draft.table, draft.mode, (staged,), *how, warehouse=job.params.get("warehouse"))
     if batch:
-        planned = replace(planned, records=batch.new, chains_folder=chains)
+        since_s = oldest_s(job.event) if draft.table.format == "delta" else None  # which may forget chains
+        planned = replace(planned, records=batch.new, chains_folder=chains, fixed_at_s=since_s)
         replaces = batch.is_read and draft.mode != "append"
         done = commit(planned, lambda: spark, batch.opened, only_on_opened=replaces)
         batch.is_written = True
