@@ -30,6 +30,8 @@ class DatabaseAccess:
     ) -> int:
         """Add the rows in one transaction with the write's id, and nothing if the id is there; the number of rows.
 
+        A batch of a stream is known by its records: rows of those that the database has are left out.
+
         With ``keys``, which need a unique index, rows that have the same keys are replaced; where ``order_by`` names a
         column, by the row with its greatest value. ``label`` tells the writes of one script apart; ``commit_id``
         replaces the id.

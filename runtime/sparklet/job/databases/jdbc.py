@@ -1,7 +1,8 @@
 """Reads and writes of PostgreSQL by the JVM's driver.
 
-A write puts its rows into files, then files and commit id into the database, in one transaction. A read keeps its rows
-in Spark. So a connection lasts no longer than the call, and waits for nothing that a script computes.
+A write puts its rows into files, then files and commit id into the database, in one transaction; a batch of a stream is
+known by its records instead. A read keeps its rows in Spark. So a connection lasts no longer than the call, and waits
+for nothing that a script computes.
 """
 
 from __future__ import annotations
@@ -23,15 +24,17 @@ from typing import Any
 from py4j.java_gateway import is_instance_of
 from py4j.protocol import Py4JJavaError
 from pyspark import SparkContext
+from pyspark.errors import AnalysisException
 from pyspark.sql import Column, DataFrame, SparkSession
 from pyspark.sql import functions as F  # noqa: N812 - its usual name
 from pyspark.sql.types import ArrayType, BinaryType, MapType, StringType, StructField, StructType, TimestampType
 
 from sparklet.job.databases.tokens import LEDGER, aws_client, tokens
 from sparklet.job.errors import DatabaseError, EventError, TableError
+from sparklet.job.records import without_records
 from sparklet.job.session import hadoop_path, has_class
 from sparklet.job.tables.declaration import CHANGES
-from sparklet.job.tables.identity import commit_id
+from sparklet.job.tables.identity import commit_id, records_by_chain
 
 DRIVER, PREFIX = "org.postgresql.Driver", "jdbc:postgresql:"
 TRIES = 6
@@ -46,6 +49,13 @@ FETCH_ROWS = 10_000
 TELLTALE = "org.apache.spark.sql.execution.datasources.jdbc.connection"  # at DEBUG it logs passwords
 COMMITS = """CREATE TABLE IF NOT EXISTS sparklet_commits (commit_id text PRIMARY KEY, written_to text NOT NULL,
     row_count bigint NOT NULL, committed_at timestamptz NOT NULL DEFAULT now())"""
+RECORDS = """CREATE TABLE IF NOT EXISTS sparklet_records (chain text, first numeric, last numeric,
+    numbers numeric[] NOT NULL, written_to text NOT NULL, committed_at timestamptz NOT NULL DEFAULT now(),
+    PRIMARY KEY (chain, last))"""
+MADE = (("sparklet_commits", COMMITS), ("sparklet_records", RECORDS))
+FOUND = """SELECT string_agg(number::text, ',') FROM sparklet_records, unnest(numbers) AS number
+    WHERE chain = ? AND last >= ?::numeric AND first <= ?::numeric AND number = ANY (?::numeric[])"""
+ADD = "INSERT INTO sparklet_records VALUES (?, ?::numeric, ?::numeric, ?::numeric[], ?)"
 LOCK = "SELECT pg_advisory_xact_lock(hashtextextended(?, 0))"
 _quiet = threading.Lock()
 
@@ -144,22 +154,18 @@ def _ask(connection: Any, statement: str, *values: Any) -> Any:
 def write(
     to: Database, frame: DataFrame, table: str, keys: Sequence[str], order_by: str | None, label: str | None, id_: Any
 ) -> int:
-    """See ``Job.jdbc_write``. Attempts at the same write take turns, and all but the first find its id."""
+    """See ``Job.jdbc_write``. Attempts at the same write take turns, and all but the first find what it has written."""
     if missing := [name for name in (*keys, order_by) if name and name not in frame.columns]:
         raise TableError(f"the frame has no column {', '.join(missing)}, which keys or order_by names")
     target, names = ".".join(map(_quoted, table.split("."))), ", ".join(map(_quoted, frame.columns))
     into = "sparklet_rows" if keys else target
 
-    def transaction() -> int:
+    def transaction() -> int | None:
         with to.connection() as at:
-            if _ask(at, "SELECT to_regclass('sparklet_commits')::text") is None:
-                _ask(at, LOCK, "sparklet_commits")
-                _ask(at, COMMITS)
-                at.commit()
-            _ask(at, LOCK, identity)
-            made = _ask(at, "SELECT row_count FROM sparklet_commits WHERE commit_id = ?", identity)
-            if made is not None:
+            if (made := _begun(at, identity, batch)) is not None:
                 return int(made)
+            if not batch.is_as_seen(at):
+                return None
             if keys:
                 _ask(at, f"CREATE TEMP TABLE {into} ON COMMIT DROP AS SELECT {names} FROM {target} WITH NO DATA")
             rows = 0
@@ -168,14 +174,77 @@ def write(
                     rows += int(at.getCopyAPI().copyIn(f"COPY {into} ({names}) FROM STDIN", stream))
             if keys:
                 _ask(at, _upsert(target, into, frame.columns, keys, order_by))
-            _ask(at, "INSERT INTO sparklet_commits VALUES (?, ?, ?)", identity, target, rows)
+            if batch.chains:
+                batch.add(at, target)
+            else:
+                _ask(at, "INSERT INTO sparklet_commits VALUES (?, ?, ?)", identity, target, rows)
             at.commit()
         return rows
 
     with to.job.outcome.labelled(label) as named:
-        identity = id_ or commit_id(to.job, named)
-        with _staged(to.job, frame) as (files, paths):
-            return int(to.tried(transaction))
+        identity, batch = id_ or commit_id(to.job, named), Batch(to.job, None if id_ else named)
+        rows = None
+        while rows is None:  # the database has some of the records, and the rows of the others are made again
+            with _staged(to.job, batch.new_rows(frame)) as (files, paths):
+                rows = to.tried(transaction)
+        return int(rows)
+
+
+def _begun(connection: Any, identity: str, batch: Batch) -> Any:
+    """Begin a write's transaction, when others have ended theirs; the rows of the write if it was made by its id."""
+    for name, definition in MADE if batch.chains else MADE[:1]:
+        if _ask(connection, "SELECT to_regclass(?)::text", name) is None:
+            _ask(connection, LOCK, name)
+            _ask(connection, definition)
+            connection.commit()
+    for each in sorted({identity, *batch.chains}):
+        _ask(connection, LOCK, each)
+    return _ask(connection, "SELECT row_count FROM sparklet_commits WHERE commit_id = ?", identity)
+
+
+class Batch:
+    """The records of a stream of which a write's rows are made; none of other writes, which are known by their ids.
+
+    The database knows them by number, as tables do (``job.tables.chains``), however batches are cut.
+    """
+
+    def __init__(self, job: Any, label: str | None) -> None:
+        self._job, self.chains = job, {} if label is None else records_by_chain(job, label)
+        self._old: dict[str, set[int]] = {chain: set() for chain in self.chains}
+
+    def new_rows(self, frame: DataFrame) -> DataFrame:
+        """The rows that are not made of records that the database had at the last look; TableError if none can tell."""
+        read = self._job.outcome.batches
+        if self.chains and ("", "") not in read and any(batch.is_read and batch.old for batch in read.values()):
+            raise TableError("job.records(…, table=…) has left out what that table has: read without a table")
+        if self.chains and all(self._old[chain] == numbers for chain, (_, numbers) in self.chains.items()):
+            return frame.limit(0)
+        old = [f"{name}:{number}" for chain, (name, _) in self.chains.items() for number in sorted(self._old[chain])]
+        try:
+            return without_records(frame, self._job.event, old)
+        except AnalysisException as error:
+            raise TableError(
+                f"the database has {len(old)} records of this batch, and rows of aggregates or joins do not say of "
+                "which records they are made: write a row for each record, or name the write by commit_id"
+            ) from error
+
+    def is_as_seen(self, connection: Any) -> bool:
+        """Look which records the database has; whether they are those of the last look."""
+        seen, self._old = self._old, {}
+        for chain, (_, numbers) in self.chains.items():
+            found = _ask(connection, FOUND, chain, str(min(numbers)), str(max(numbers)), _array(numbers))
+            self._old[chain] = set(map(int, found.split(","))) if found else set()
+        return seen == self._old
+
+    def add(self, connection: Any, target: str) -> None:
+        """Add the records that are new."""
+        for chain, (_, numbers) in self.chains.items():
+            if new := numbers - self._old[chain]:
+                _ask(connection, ADD, chain, str(min(new)), str(max(new)), _array(new), target)
+
+
+def _array(numbers: set[int]) -> str:
+    return f"{{{','.join(map(str, sorted(numbers)))}}}"
 
 
 def _upsert(target: str, source: str, columns: Sequence[str], keys: Sequence[str], order_by: str | None) -> str:

@@ -14,7 +14,7 @@ from sparklet.job.records import without_records
 from sparklet.job.tables.chains import CHAIN, found
 from sparklet.job.tables.commit import OpenTable, open_table
 from sparklet.job.tables.declaration import CHAINS, Table
-from sparklet.job.tables.identity import records_of, written_by
+from sparklet.job.tables.identity import records_by_chain, records_of
 
 
 class Batch:
@@ -25,7 +25,7 @@ class Batch:
     """
 
     def __init__(self, job: Any, table: Table, label: str, spark: SparkSession) -> None:
-        kind, stream, counted = records_of(job.event) or ("", "", {})
+        (kind, *_), counted = records_of(job.event) or ("",), records_by_chain(job, label)
         warehouse = job.params.get("warehouse")
         place = catalog_properties(os.environ, warehouse).get("warehouse", "")
         if table.format == "iceberg" and in_table_bucket(place):
@@ -36,8 +36,8 @@ class Batch:
         self.opened: OpenTable = open_table(table, lambda: spark, warehouse)
         self.new: dict[str, tuple[int, ...]] = {}
         self.old, ranges = list[str](), list[str]()
-        for name, numbers in counted.items():
-            chain = f"{CHAIN}{written_by(job, (kind, stream, name), label)}"
+        for chain, (name, numbers) in counted.items():
+            chain = f"{CHAIN}{chain}"
             links = found(f"{self.opened.root}/{CHAINS}", chain, numbers, self.opened)
             self.old += [f"{name}:{number}" for number in sorted(links)]
             if new := tuple(sorted(numbers.difference(links))):
@@ -66,8 +66,8 @@ def batch_of(job: Any, table: Table, label: str | None, spark: SparkSession, is_
 
     TableError if this script has written it to the table already, or has only read what is new to another one.
     """
-    if job.shard is not None or records_of(job.event) is None or {"window", "sparklet"} & job.event.keys():
-        return None  # a window's rows may be made of earlier batches
+    if not records_by_chain(job, label or ""):
+        return None
     batches, key = job.outcome.batches, (str(table), label or "")
     batch: Batch | None = batches.get(key)
     if batch and batch.is_written:

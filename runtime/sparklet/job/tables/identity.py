@@ -40,6 +40,18 @@ def written_by(job: Any, named: Sequence[Any], label: str) -> str:
     return f"{named[0]}/{hashlib.sha256(text.encode(errors='surrogatepass')).hexdigest()[:32]}/{label}"
 
 
+def records_by_chain(job: Any, label: str) -> dict[str, tuple[str, set[int]]]:
+    """What a direct write of a batch of a stream has to tell apart: by chain the shard's name, and the numbers.
+
+    Empty if the event is no such batch, in a run, and in a window, whose rows may be made of earlier batches.
+    """
+    counted = records_of(job.event)
+    if job.shard is not None or counted is None or {"window", "sparklet"} & job.event.keys():
+        return {}
+    kind, stream, numbers = counted
+    return {written_by(job, (kind, stream, name), label): (name, each) for name, each in numbers.items()}
+
+
 def named_work(event: Any) -> tuple[str, Any] | None:
     """The kind of an event's source, and what names the work there; None: it may come twice and be work twice."""
     if not isinstance(event, Mapping):
