@@ -12,6 +12,7 @@ import pytest
 
 from sparklet.ledger.rules import LEASE_GRACE_S, LEASE_S, lease_s
 from sparklet.local.local_template import parse_template
+from sparklet.model import MAX_INLINE
 from sparklet.planning.request import places
 from sparklet.runs.steps import STEPS
 from sparklet.settings import MAX_MAP_CONCURRENCY
@@ -161,11 +162,11 @@ def test_only_a_failed_shard_fails_a_child_of_the_map() -> None:
 
 
 def test_a_lost_worker_is_replaced_once_its_lease_is_over() -> None:
-    for name, step in (("Inline", "InlineShard"), ("Distributed", "Shard")):
+    for name, step, workers in (("Inline", "InlineShard", MAX_INLINE), ("Distributed", "Shard", MAX_MAP_CONCURRENCY)):
         child = read("map")["States"][name]["ItemProcessor"]["States"][step]
         (lost,) = (retrier for retrier in child["Retry"] if "Runtime.ExitError" in retrier["ErrorEquals"])
         assert lost["IntervalSeconds"] > LEASE_S + LEASE_GRACE_S
-        assert lost["IntervalSeconds"] * lost["MaxAttempts"] > lease_s(MAX_MAP_CONCURRENCY) + LEASE_GRACE_S
+        assert lost["IntervalSeconds"] * lost["MaxAttempts"] > lease_s(workers) + LEASE_GRACE_S
         assert (lost["BackoffRate"], lost["JitterStrategy"]) == (1, "NONE")
         assert {"LeaseLostError", "Lambda.Unknown", "Sandbox.Timedout"} <= set(lost["ErrorEquals"])
 
@@ -181,8 +182,9 @@ def test_a_worker_that_is_not_ready_yet_is_called_again() -> None:
         retried = read("map")["States"][name]["ItemProcessor"]["States"][step]["Retry"]
         (waits,) = (each for each in retried if not_ready <= set(each["ErrorEquals"]))
         delays = [min(waits["MaxDelaySeconds"], waits["IntervalSeconds"] * 2**n) for n in range(waits["MaxAttempts"])]
-        assert set(waits["ErrorEquals"]) <= declared
-        assert sum(delays) / 2 > 240  # by jitter half of them; an init takes up to 100 s before its snapshot
+        assert set(waits["ErrorEquals"]) - {"Lambda.AWSLambdaException", "Lambda.SdkClientException"} <= declared
+        if name == "Distributed":  # an inline child's tries are events of the run's own history; its next batch waits
+            assert sum(delays) / 2 > 240  # by jitter half of them; an init takes up to 100 s before its snapshot
 
 
 def test_no_state_waits_less_than_its_functions_timeout(written: dict[str, Any]) -> None:
