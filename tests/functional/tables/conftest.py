@@ -38,7 +38,7 @@ def rest_jvm() -> Iterator[JavaGateway]:
 def local(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Lake:
     """A folder with a space in its name; delta-rs 1.6 itself mistakes one with %."""
     place = f"file://{tmp_path}/a b"
-    _configure_catalog(place, monkeypatch, **_sqlite(tmp_path))
+    configure_catalog(place, monkeypatch, **sqlite(tmp_path))
     return Lake("", place, {})
 
 
@@ -47,7 +47,7 @@ def rest(rest_jvm: JavaGateway, local: Lake, monkeypatch: pytest.MonkeyPatch) ->
     """An Iceberg table that does not exist yet, in a folder, known to a REST catalog."""
     local.format = "iceberg"
     with iceberg_rest(rest_jvm, f"{local.place}/warehouse") as uri:
-        _configure_catalog(local.place, monkeypatch, TYPE="rest", URI=uri)
+        configure_catalog(local.place, monkeypatch, TYPE="rest", URI=uri)
         yield local
 
 
@@ -56,7 +56,7 @@ def in_s3(aws: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Lake:
     """A bucket of its own."""
     bucket = f"lake-{abs(hash(tmp_path))}"
     boto3.client("s3", endpoint_url=aws, region_name=REGION).create_bucket(Bucket=bucket)
-    _configure_catalog(f"s3://{bucket}", monkeypatch, **_sqlite(tmp_path))
+    configure_catalog(f"s3://{bucket}", monkeypatch, **sqlite(tmp_path))
     options = {"aws_allow_http": "true", "s3.endpoint": aws, "s3.region": REGION}
     return Lake("", f"s3://{bucket}", options)
 
@@ -77,18 +77,18 @@ def lake_in_s3(request: pytest.FixtureRequest, in_s3: Lake, monkeypatch: pytest.
     in_s3.format, _, catalog = request.param.partition("-")
     if catalog:
         monkeypatch.delenv("AWS_DEFAULT_REGION", raising=False)  # the only one that boto3 reads
-        _configure_catalog(in_s3.place, monkeypatch, TYPE=catalog, URI="")
+        configure_catalog(in_s3.place, monkeypatch, TYPE=catalog, URI="")
         in_s3.options["client.region"] = REGION
     yield in_s3
     if catalog:  # of the whole account
         in_s3.catalog().drop_table("db.t")
 
 
-def _sqlite(folder: Path) -> dict[str, str]:
+def sqlite(folder: Path) -> dict[str, str]:
     return {"TYPE": "sql", "URI": f"sqlite:///{folder}/catalog.db"}
 
 
-def _configure_catalog(place: str, monkeypatch: pytest.MonkeyPatch, **properties: str) -> None:
+def configure_catalog(place: str, monkeypatch: pytest.MonkeyPatch, **properties: str) -> None:
     for name, value in {"WAREHOUSE": f"{place}/warehouse", **properties}.items():
         monkeypatch.setenv(f"PYICEBERG_CATALOG__ICEBERG__{name}", value)
     monkeypatch.setattr("pyiceberg.catalog._ENV_CONFIG", Config())  # pyiceberg reads the environment at import

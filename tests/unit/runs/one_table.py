@@ -2,6 +2,7 @@
 
 import io
 import json
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
@@ -20,6 +21,7 @@ from sparklet.runs.checker import check
 from sparklet.settings import worker_settings
 from sparklet.spark.guards import Deadline
 from sparklet.spark.runner import Output, ScriptCall, ScriptResult
+from sparklet.worker.attempt import Lease
 from sparklet.worker.executor import Executor, ScriptCache
 from sparklet.worker.log import Log
 from sparklet.worker.shards import ShardClaims
@@ -94,6 +96,13 @@ class _Port:
 
 
 def _nothing() -> None: ...
+
+
+def held(lease: Lease) -> Lease:
+    """``Lease.__enter__`` without a thread that renews the lease."""
+    lease._thread = threading.Thread(target=_nothing)
+    lease._thread.join = lambda timeout=None: None  # type: ignore[method-assign]
+    return lease
 
 
 def succeeds(shard: int) -> ScriptResult | None:

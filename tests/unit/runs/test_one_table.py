@@ -9,7 +9,6 @@ shard is in the table once, and none of another attempt; no version of the table
 import itertools
 import random
 import tempfile
-import threading
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
@@ -24,7 +23,7 @@ from sparklet.runs.ending import cancel
 from sparklet.runs.redrive import redrive
 from sparklet.spark.runner import ScriptResult
 from sparklet.worker.attempt import Lease
-from tests.unit.runs.one_table import RUN, Seam, Trial
+from tests.unit.runs.one_table import RUN, Seam, Trial, held
 from tests.world import KilledError
 
 BROKEN = ScriptResult(1, cause_class="SyntaxError", cause="bad")
@@ -135,16 +134,10 @@ def try_all(scratch: Path, name: str, faults: Iterator[tuple[tuple[int, str], ..
 @pytest.fixture
 def scratch(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """A folder in memory, where there is one; and leases that nobody renews in the background: a trial takes 10 ms."""
-    monkeypatch.setattr(Lease, "__enter__", _held)
+    monkeypatch.setattr(Lease, "__enter__", held)
     monkeypatch.setattr(tempfile, "tempdir", "/dev/shm" if Path("/dev/shm").is_dir() else None)
     with tempfile.TemporaryDirectory(prefix="sparklet-") as folder:
         yield Path(folder)
-
-
-def _held(lease: Lease) -> Lease:
-    lease._thread = threading.Thread(target=_die)
-    lease._thread.join = lambda timeout=None: None  # type: ignore[method-assign]
-    return lease
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -1,0 +1,174 @@
+"""A real table that several writers share, beside its model: whoever changes the one changes the other."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from itertools import count
+from typing import Any
+
+import pyarrow as pa
+from deltalake import DeltaTable, Field
+from deltalake.exceptions import TableNotFoundError
+from deltalake.schema import PrimitiveType
+from pyiceberg.exceptions import NoSuchTableError
+from pyiceberg.types import DoubleType, StringType
+
+from sparklet.job.errors import CommitConflictError, CommitStateUnknownError, SparkletError, TableError
+from tests.functional.tables.expected import BASE, DAY, ID, VERSION, Column, Row, State, Write
+from tests.functional.tables.lakes import Lake
+
+ARROW = {"string": pa.string(), "double": pa.float64()}
+ICEBERG = {"string": StringType(), "double": DoubleType()}
+NAMES = ("a", "b", "c")
+DAYS = ("mon", "tue", None)
+
+
+class SharedTable:
+    """The table, the model of its state, and of the states that are still known to the table."""
+
+    def __init__(self, lake: Lake, partitioned: bool) -> None:
+        self.lake, self.by, self.is_delta = lake, [DAY] if partitioned else [], lake.format == "delta"
+        self.types: dict[Column, str] = {}
+        self._serial = count(1)
+        self.state = State({**BASE, "a": self._identity("a", "string")})
+        self.exists = False
+        self.history: dict[int, State] = {}  # by snapshot or version
+        self.ever_made = set[str]()
+        self.rolled_back = False
+
+    def _identity(self, name: str, type_: str) -> Column:
+        """A new column's; in Delta, without column mapping, name and type are all there is."""
+        column = f"{name}:{type_}" if self.is_delta else f"{name}:{type_}:{next(self._serial)}"
+        self.types[column] = type_
+        return column
+
+    # --- rows ---
+
+    def row(self, id_: int, day: str | None, version: int | None = None) -> Row:
+        """A row for the columns that there are now; ``version``: its place among others, never the same twice."""
+        serial = next(self._serial)
+        extra = {each: self._value(each, serial) for each in self.state.columns.values() if each in self.types}
+        return {ID: id_, DAY: day, VERSION: (version or 0) * 100_000 + serial, **extra}
+
+    def _value(self, column: Column, serial: int) -> Any:
+        value = serial + 0.5 if self.types[column] == "double" else f"{column[0]}{serial}"
+        return value if serial % 7 else None
+
+    def arrow(self, rows: Sequence[Row], columns: Mapping[str, Column]) -> pa.Table:
+        """The rows as a script or another writer has them, by the names that columns had."""
+        types = {ID: pa.int64(), DAY: pa.string(), VERSION: pa.int64()}
+        schema = pa.schema([(name, types.get(each) or ARROW[self.types[each]]) for name, each in columns.items()])
+        return pa.Table.from_pylist([{name: row[each] for name, each in columns.items()} for row in rows], schema)
+
+    # --- what a reader finds ---
+
+    def compare(self) -> None:
+        """Every row of the model is there once, and nothing else."""
+        try:
+            found = self.lake.read()
+        except (NoSuchTableError, TableNotFoundError):
+            assert not self.exists, "the table is gone"
+            return
+        self.exists = True
+        assert sorted(found.column_names) == sorted(self.state.columns)
+        rows = zip(*(found[name].to_pylist() for name in sorted(self.state.columns)), strict=True)
+        seen, wanted = sorted(rows, key=repr), self.state.visible()
+        lost, more = [row for row in wanted if row not in seen], [row for row in seen if row not in wanted]
+        assert seen == wanted, f"lost {lost}, too much {more}"
+        self.history[self.version()] = self.state
+
+    def version(self) -> int:
+        """What the table calls its state; an Iceberg table without rows is in none."""
+        return int(self._delta().version() if self.is_delta else self._iceberg().metadata.current_snapshot_id or 0)
+
+    def _delta(self) -> DeltaTable:
+        return DeltaTable(self.lake.delta)
+
+    def _iceberg(self) -> Any:
+        return self.lake.catalog().load_table("db.t")
+
+    # --- our commits ---
+
+    def made(self, writes: Sequence[Write]) -> None:
+        """A committer has said, or will be told, that these are in the table."""
+        for write in writes:
+            assert not write.has_a_key_twice or self.rolled_back, "a key is twice in a run without an order"
+            self.state = self.state.after(write)
+            self.ever_made.add(write.id)
+
+    def may_refuse(self, writes: Sequence[Write], error: SparkletError, interfered: bool) -> bool:
+        """Whether an error is a right answer. Nothing of the commit may be in the table then."""
+        if interfered and any(
+            write.id.startswith("record-") for write in writes
+        ):  # it comes again, to the state as it is then
+            return isinstance(error, (CommitConflictError, TableError))
+        unfit = any(not self.state.fits(write) or write.has_a_key_twice for write in writes)
+        doubtful = self.rolled_back and any(write.id in self.ever_made for write in writes)
+        return isinstance(error, (TableError, CommitStateUnknownError)) and (unfit or doubtful)
+
+    # --- other writers ---
+
+    def create(self, rows: Sequence[Row]) -> None:
+        self.lake.create(self.arrow(rows, self.state.columns), self.by)
+        self.state = replace(self.state, rows=rows)
+        self.compare()
+
+    def append(self, rows: Sequence[Row]) -> None:
+        self.lake.append(self.arrow(rows, self.state.columns))
+        self.state = replace(self.state, rows=[*self.state.rows, *rows])
+
+    def evolve(self, kind: str, name: str, type_: str) -> None:
+        """Drop or rename a column, or put another in its place; add one that is not there, which is all of Delta's."""
+        columns, free = dict(self.state.columns), [each for each in NAMES if each not in self.state.columns]
+        if name in columns:
+            if self.is_delta or (kind == "rename" and not free):
+                return
+            column = columns.pop(name)
+            with self._iceberg().update_schema() as update:
+                update.rename_column(name, free[0]) if kind == "rename" else update.delete_column(name)
+            columns |= {free[0]: column} if kind == "rename" else {}
+        if name in free or kind == "replace":
+            columns[name] = self._identity(name, type_)
+            if self.is_delta:
+                self._delta().alter.add_columns([Field(name, PrimitiveType(type_))])
+            else:
+                with self._iceberg().update_schema() as update:
+                    update.add_column(name, ICEBERG[type_])
+        self.state = replace(self.state, columns=columns)
+
+    def compact(self) -> None:
+        """The same rows in fewer files."""
+        if self.is_delta:
+            self._delta().optimize.compact()
+        elif self.state.rows:
+            table = self._iceberg()
+            table.overwrite(table.scan().to_arrow())
+
+    def roll_back(self, which: int) -> None:
+        """To a state that the table still knows; Iceberg's columns stay what they are."""
+        version, before = list(self.history.items())[which % len(self.history)]
+        if version == self.version() or not (version or self.is_delta):
+            return
+        if self.is_delta:
+            self._delta().restore(version)
+            self.state = before
+        else:
+            with self._iceberg().manage_snapshots() as manage:
+                manage.set_current_snapshot(version)
+            self.state = replace(before, columns=self.state.columns)
+        self.rolled_back |= not self.ever_made <= self.state.made
+
+    def expire(self) -> None:
+        """Forget all states but the last; Delta deletes their files, and writes a checkpoint."""
+        if self.is_delta:
+            table = self._delta()
+            table.vacuum(0, dry_run=False, enforce_retention_duration=False)
+            table.create_checkpoint()
+        else:
+            table = self._iceberg()
+            old = [each.snapshot_id for each in table.snapshots() if each != table.current_snapshot()]
+            table.maintenance.expire_snapshots().by_ids(old).commit()
+        self.history.clear()
+
+    def set_property(self, name: str, value: str) -> None:
+        if self.is_delta:
+            self._delta().alter.set_table_properties({name: value})

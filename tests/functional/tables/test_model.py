@@ -1,0 +1,189 @@
+"""A table that runs, messages and streams write to, and that others change, compared with a simple model.
+
+Hypothesis chooses what happens, and when: also between a committer's look at the table and its commit. Committers die,
+hear no answer, sleep and wake late. After each step the table holds, row by row, what the model says (``expected``). A
+refusal is right only where the model says so, and leaves the table as it was.
+"""
+
+import os
+import tempfile
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, ClassVar
+
+import pytest
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule, run_state_machine_as_test
+
+from sparklet.worker.attempt import Lease
+from tests.functional.job.conftest import session_here
+from tests.functional.tables.conftest import configure_catalog, sqlite
+from tests.functional.tables.lakes import Lake
+from tests.functional.tables.runs_of_table import Asked, Runs
+from tests.functional.tables.shared_table import DAYS, NAMES, SharedTable
+from tests.unit.runs.one_table import held
+
+SHARDS = st.lists(
+    st.lists(st.tuples(st.integers(0, 4), st.sampled_from(DAYS), st.integers(0, 9)), min_size=1, max_size=2),
+    min_size=1,
+    max_size=3,
+)
+EVOLUTIONS = st.tuples(
+    st.sampled_from(["replace", "drop", "rename"]), st.sampled_from(NAMES[:2]), st.sampled_from(["string", "double"])
+)
+PROPERTIES = [("delta.setTransactionRetentionDuration", "interval 30 days"), ("delta.checkpointInterval", "2")]
+OTHERS = [*(2 * ["append", "evolve", "roll back", "asleep"]), "evolve", "evolve", "compact", "expire", "property"]
+MODES = {"log": "append", "keyed": "upsert", "replaced": "overwrite_partitions"}  # of runs, by kind of table
+WHICH = st.integers(0, 30)
+# How the next committer ends, and what others do once it has loaded the table.
+DISTURBED = st.tuples(
+    st.sampled_from(["", "", "before", "after", "unheard"]), st.none() | st.sampled_from(OTHERS), WHICH, EVOLUTIONS
+)
+
+
+class Tables(RuleBasedStateMachine):
+    """Everybody who writes to a table."""
+
+    format: ClassVar[str] = "delta"
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.patch = pytest.MonkeyPatch()
+        self.patch.setattr(tempfile, "tempdir", "/dev/shm" if Path("/dev/shm").is_dir() else None)
+        self.folder = tempfile.TemporaryDirectory(prefix="tables-")
+        self.patch.setattr(Lease, "__enter__", held)
+        place = f"file://{self.folder.name}/lake"
+        configure_catalog(place, self.patch, **sqlite(Path(self.folder.name)))
+        self.lake = Lake(self.format, place, {})
+
+    @initialize(kind=st.sampled_from(list(MODES)), partitioned=st.booleans(), exists=st.booleans())
+    def there_is_a_table(self, kind: str, partitioned: bool, exists: bool) -> None:
+        """Where runs upsert, each key is there once."""
+        self.kind, self.fresh = kind, 100
+        self.table = SharedTable(self.lake, partitioned or self.kind == "replaced")
+        self.runs = Runs(Path(self.folder.name, "scratch"), table=self.table)
+        self.runs.watch(self.patch)
+        if exists:
+            self.table.create(self._rows(2))
+
+    def _rows(self, count: int) -> Sequence[Any]:
+        self.fresh += count
+        return [self.table.row(self.fresh - number, DAYS[number % 2]) for number in range(count)]
+
+    @rule(
+        shards=SHARDS,
+        ordered=st.booleans(),
+        failing=st.sampled_from([None, 0, 1]),
+        commit_every=st.booleans(),
+        at_once=st.booleans(),
+    )
+    def a_run_begins(self, shards: Any, ordered: bool, failing: int | None, commit_every: bool, at_once: bool) -> None:
+        """``at_once``: and goes to its end; else it has staged what it writes."""
+        self.runs.start(Asked(MODES[self.kind], shards, ordered, failing, commit_every))
+        self.runs.at_once = 1 if commit_every else 10
+        self.runs.work()
+        if at_once:
+            self.runs.everybody_works()
+
+    @rule(disturbed=DISTURBED, twice=st.booleans())
+    def everybody_works(self, disturbed: Any, twice: bool) -> None:
+        self.runs.twice = twice
+        self._disturb(*disturbed)
+        self.runs.everybody_works()
+        self._disturb("")
+
+    def _disturb(self, end: str, between: str | None = None, *how: Any) -> None:
+        self.runs.end = end
+        self.runs.between = (lambda: self._other(between, *how)) if between else None
+
+    @precondition(lambda self: self.runs.asked)
+    @rule(which=WHICH, now=st.booleans())
+    def somebody_redrives(self, which: int, now: bool) -> None:
+        self.runs.redrive(which)
+        if now:
+            self.runs.everybody_works()
+
+    @precondition(lambda self: self.kind == "log" and self.table.exists)
+    @rule(first=st.integers(0, 3), count=st.integers(0, 4), disturbed=DISTURBED)
+    def a_batch_comes(self, first: int, count: int, disturbed: Any) -> None:
+        """Of records of a stream; without records it is a message."""
+        self._disturb(*disturbed)
+        if count:
+            self.runs.batch(first, first + count - 1)
+        else:
+            self.runs.message(first % 2)
+        self._disturb("")
+
+    @precondition(lambda self: self.table.exists)
+    @rule(what=st.sampled_from(OTHERS), which=WHICH, evolution=EVOLUTIONS)
+    def another_writer(self, what: str, which: int, evolution: Any) -> None:
+        self._other(what, which, evolution)
+        self.table.compare()
+
+    def _other(self, what: str, which: int, evolution: Any) -> None:
+        acts: dict[str, Callable[[], None]] = {
+            "append": lambda: self.table.append(self._rows(1 + which % 2)),
+            "evolve": lambda: self.table.evolve(*evolution),
+            "compact": self.table.compact,
+            "roll back": lambda: self.table.roll_back(which),
+            "expire": self.table.expire,
+            "property": lambda: self.table.set_property(*PROPERTIES[which % 2]),
+            "asleep": lambda: self.runs.commit_again(which),
+        }
+        acts[what]()
+
+    def teardown(self) -> None:
+        """Nothing bad happens any more."""
+        try:
+            if hasattr(self, "runs"):
+                self.runs.everybody_works()
+                self.runs.compare_ends()
+                self.table.compare()
+        finally:
+            self.patch.undo()
+            self.folder.cleanup()
+
+
+class IcebergTables(Tables):
+    format = "iceberg"
+
+
+class BesideSpark(Tables):
+    """Spark writes the log's checkpoints, and forgets transactions that are too old, or have no date."""
+
+    spark: ClassVar[Any] = None
+
+    @precondition(lambda self: self.table.exists)
+    @rule()
+    def spark_writes_a_checkpoint(self) -> None:
+        log = self.spark._jvm.org.apache.spark.sql.delta.DeltaLog
+        log.clearCache()
+        log.forTable(self.spark._jsparkSession, self.lake.table.place).checkpoint()
+        self.table.compare()
+
+
+def run(machine: type[Tables], examples: int, steps: int) -> None:
+    quiet = [HealthCheck.too_slow, HealthCheck.data_too_large]
+    how = settings(max_examples=examples, stateful_step_count=steps, deadline=None, suppress_health_check=quiet)
+    run_state_machine_as_test(machine, settings=how)
+
+
+FULL = pytest.param(2_000, 30, marks=[pytest.mark.campaign, pytest.mark.timeout(7200)], id="full")
+
+
+@pytest.mark.parametrize(("examples", "steps"), [pytest.param(40, 12, id="small"), FULL])
+@pytest.mark.parametrize("machine", [IcebergTables, Tables], ids=["iceberg", "delta"])
+def test_a_table_holds_what_the_model_says(machine: type[Tables], examples: int, steps: int) -> None:
+    """``make pytest ARGS='-n 0 -m campaign tests/functional/tables/test_model.py'``: full size, an hour and more."""
+    run(machine, examples, steps)
+
+
+@pytest.mark.campaign
+@pytest.mark.spark
+@pytest.mark.timeout(3600)
+def test_a_table_whose_checkpoints_spark_writes(jars: list[Path]) -> None:
+    extension = {"spark.sql.extensions": "io.delta.sql.DeltaSparkSessionExtension"}
+    with session_here("tables", extension, {"SPARKLET_JARS": os.pathsep.join(map(str, jars))}) as session:
+        BesideSpark.spark = session
+        run(BesideSpark, 200, 15)
