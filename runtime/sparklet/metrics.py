@@ -60,7 +60,6 @@ OLDEST_OPEN_SHARD: Final = Metric("OldestOpenShardSeconds", "Seconds", _CHECKER,
 LEASES_LAPSED: Final = Metric("LeasesLapsed", "Count", _CHECKER)
 MESSAGES_REQUEUED: Final = Metric("MessagesRequeued", "Count", _CHECKER)
 SHARDS_ABANDONED: Final = Metric("ShardsAbandoned", "Count", _CHECKER)
-DIFFERENCES: Final = Metric("Differences", "Count", _CHECKER, "Maximum")
 DEAD_LETTERS_STORED: Final = Metric("DeadLettersStored", "Count", _CHECKER, "Maximum")
 
 DEAD_LETTERS_RESENT: Final = Metric("DeadLettersResent", "Count", _CONSUMER)

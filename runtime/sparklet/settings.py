@@ -26,7 +26,7 @@ Codec = Literal["json", "pickle", "cloudpickle"]
 PREFIX = "SPARKLET_"
 OF_FUNCTIONS = frozenset(
     {
-        *("SPARKLET_BUCKET", "SPARKLET_CORES", "SPARKLET_DLQ_URL", "SPARKLET_ENGINES", "SPARKLET_GRACE_S"),
+        *("SPARKLET_BUCKET", "SPARKLET_CORES", "SPARKLET_ENGINES", "SPARKLET_GRACE_S"),
         "SPARKLET_HEAP_MB",
         *("SPARKLET_JARS", "SPARKLET_JAVA_OPTIONS", "SPARKLET_KAFKA_FAILURES", "SPARKLET_KEEP_CONTEXT"),
         *("SPARKLET_LEDGER_TABLE", "SPARKLET_MAP_CONCURRENCY", "SPARKLET_METRICS_NAMESPACE"),
@@ -97,7 +97,6 @@ class FanoutSettings:
     ledger_table: str  # SPARKLET_LEDGER_TABLE
     bucket: str  # SPARKLET_BUCKET
     queue_url: str  # SPARKLET_QUEUE_URL
-    dlq_url: str  # SPARKLET_DLQ_URL
     notice_topic_arn: str = ""  # as for workers: dead-letter messages end tasks, the checker ends runs
     notice_bus: str = ""
     engines: Engines = field(default_factory=dict)  # SPARKLET_ENGINES, as JSON; the first is the usual one
@@ -195,7 +194,6 @@ def fanout_settings(env: Mapping[str, str] = os.environ) -> FanoutSettings:
         ledger_table=_required(env, "SPARKLET_LEDGER_TABLE"),
         bucket=_required(env, "SPARKLET_BUCKET"),
         queue_url=_required(env, "SPARKLET_QUEUE_URL"),
-        dlq_url=_required(env, "SPARKLET_DLQ_URL"),
         notice_topic_arn=env.get("SPARKLET_NOTICE_TOPIC_ARN", ""),
         notice_bus=env.get("SPARKLET_NOTICE_BUS", ""),
         engines=engines(env),

@@ -5,7 +5,6 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from sparklet.errors import QueueError
-from sparklet.ports import QueueDepth
 from tests.contract.conftest import Queues
 from tests.stand_ins.read_queues import ReadQueue, Received
 
@@ -168,27 +167,3 @@ def test_eight_receivers_share_the_messages(queues: Queues) -> None:
         received = [m.body for messages in pool.map(drain, [queues.main] * 8) for m in messages]
 
     assert sorted(received, key=int) == [str(number) for number in range(200)]
-
-
-def test_depth_counts_waiting_in_flight_and_delayed_messages(queues: Queues) -> None:
-    queues.main.send(str(number) for number in range(4))
-    queues.main.send(["later"], delay_s=60)
-    (taken,) = queues.main.receive(most=1)
-
-    assert queues.main.depth() == QueueDepth(visible=3, in_flight=1, delayed=1)
-    assert queues.main.depth().total == 5
-
-    queues.main.delete(taken.receipt)
-    assert queues.main.depth() == QueueDepth(visible=3, in_flight=0, delayed=1)
-
-
-def test_returned_messages_are_visible_and_dead_ones_counted(queues: Queues) -> None:
-    assert queues.main.depth() == queues.dead.depth() == QueueDepth(0, 0, 0)
-    queues.main.send(["poison"])
-    for _ in range(2):
-        queues.main.receive()
-        queues.clock.sleep(1.2)
-    assert queues.main.depth().visible == 1
-
-    assert list(queues.main.receive()) == []
-    assert (queues.main.depth().total, queues.dead.depth().total) == (0, 1)

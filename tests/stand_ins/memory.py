@@ -21,7 +21,7 @@ from sparklet.errors import (
     RemoteTaskError,
 )
 from sparklet.model import ExecutionState, ExecutionStatus, Failure, Notice, TaskRecord
-from sparklet.ports import Clock, QueueDepth
+from sparklet.ports import Clock
 from tests.stand_ins.memory_ledger import MemoryLedger
 from tests.stand_ins.memory_store import MemoryObjectStore
 from tests.stand_ins.read_queues import Received
@@ -163,13 +163,11 @@ class MemoryTaskQueue:
             if entry and entry.visible_s > now_s:
                 entry.visible_s = now_s + visibility_s
 
-    def depth(self) -> QueueDepth:
-        """How many messages there are, by state: exact here."""
+    def in_flight(self) -> int:
+        """Messages that were received, and are neither deleted nor visible again."""
         now_s = self._clock.now_s()
         with self._lock:
-            hidden = [entry for entry in self._entries.values() if entry.visible_s > now_s]
-            in_flight = sum(entry.receive_count > 0 for entry in hidden)
-            return QueueDepth(len(self._entries) - len(hidden), in_flight, len(hidden) - in_flight)
+            return sum(entry.receive_count > 0 and entry.visible_s > now_s for entry in self._entries.values())
 
     def __len__(self) -> int:
         """Messages in the queue, visible or not: for tests; no real queue tells exactly."""

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol, cast
+from typing import Any, Protocol, cast
 
 from sparklet.aws.messaging import OUTDATED_RECEIPT, SqsQueue
 from sparklet.ports import Message, TaskQueue
@@ -24,6 +24,9 @@ class ReadQueue(TaskQueue, Protocol):
 
     def delete(self, receipt: str) -> None:
         """Acknowledge a message; nothing happens if it was received again since, or is gone."""
+
+    def __len__(self) -> int:
+        """Messages in the queue, visible or not."""
 
 
 def readable(queue: TaskQueue) -> ReadQueue:
@@ -56,3 +59,10 @@ class ReadSqsQueue(SqsQueue):
     def delete(self, receipt: str) -> None:
         with self._calling("delete from", outdated=OUTDATED_RECEIPT):
             self._clients.sqs.delete_message(QueueUrl=self._queue_url, ReceiptHandle=receipt)
+
+    def __len__(self) -> int:
+        """Messages in the queue, visible or not: exact in the stand-in."""
+        with self._calling("count the messages of"):
+            answer = self._clients.sqs.get_queue_attributes(QueueUrl=self._queue_url, AttributeNames=["All"])
+        found: Any = answer["Attributes"]
+        return sum(int(found[f"ApproximateNumberOfMessages{kind}"]) for kind in ("", "NotVisible", "Delayed"))

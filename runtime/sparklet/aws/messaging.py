@@ -4,14 +4,14 @@ import random
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from sparklet.aws.clients import AwsClients, error_code, failing_as
 from sparklet.aws.parallel import in_parallel
 from sparklet.clock import SystemClock
 from sparklet.errors import NoticeError, QueueError
 from sparklet.model import Notice
-from sparklet.ports import Clock, Notifier, QueueDepth
+from sparklet.ports import Clock, Notifier
 
 if TYPE_CHECKING:
     from mypy_boto3_sqs.type_defs import SendMessageBatchRequestEntryTypeDef
@@ -21,11 +21,6 @@ MAX_BATCH_BYTES = 256 * 1024  # a queue takes 1 MiB; a larger body goes alone
 MAX_VISIBILITY_S = 12 * 3600
 SEND_TRIES = 6
 SENDERS = 4
-DEPTH_ATTRIBUTES: tuple[Any, ...] = (  # in the order of QueueDepth
-    "ApproximateNumberOfMessages",
-    "ApproximateNumberOfMessagesNotVisible",
-    "ApproximateNumberOfMessagesDelayed",
-)
 EVENT_SOURCE = "sparklet"  # of notices on EventBridge
 # SQS's codes for an expired receipt and a message that is visible, the stand-in's for one whose message is gone.
 OUTDATED_RECEIPT = ("InvalidParameterValue", "MessageNotInflight", "ReceiptHandleIsInvalid")
@@ -74,13 +69,6 @@ class SqsQueue:
             self._clients.sqs.change_message_visibility(
                 QueueUrl=self._queue_url, ReceiptHandle=receipt, VisibilityTimeout=visibility_s
             )
-
-    def depth(self) -> QueueDepth:
-        """How many messages there are, as SQS counts them: approximately."""
-        with self._calling("count the messages of"):
-            answer = self._clients.sqs.get_queue_attributes(QueueUrl=self._queue_url, AttributeNames=DEPTH_ATTRIBUTES)
-        found = answer["Attributes"]
-        return QueueDepth(*(int(found.get(name, 0)) for name in DEPTH_ATTRIBUTES))
 
     @contextmanager
     def _calling(self, what: str, outdated: tuple[str, ...] = ()) -> Iterator[None]:

@@ -45,7 +45,6 @@ class Deployment:
 
     tasks: TaskStore | None = None  # of the asynchronous API; only its dead-letter messages need them
     notifier: Notifier | None = None  # of the ends of runs, and of tasks of the API
-    dead_letters: TaskQueue | None = None  # the dead-letter queue; only its depth is read
     meter: Meter | None = None  # None: nothing is measured
     listed: Callable[[Access], ObjectStore] | None = None  # see ``listing_once``
     engines: Mapping[str, Engine] = field(default_factory=dict)  # by name, see ``larger``

@@ -95,31 +95,14 @@ class Message:
     sent_s: float = 0.0  # when it was sent, by the queue's clock; 0: not known
 
 
-@dataclass(frozen=True, slots=True)
-class QueueDepth:
-    """About how many messages a queue holds: no real queue counts exactly."""
-
-    visible: int
-    in_flight: int  # received, neither deleted nor visible again
-    delayed: int  # sent with a delay that is not over
-
-    @property
-    def total(self) -> int:
-        """All of them."""
-        return self.visible + self.in_flight + self.delayed
-
-
 class TaskQueue(Protocol):
-    """The queue of shard messages, or its dead-letter queue; Lambda reads them. Every method raises QueueError."""
+    """The queue of shard messages, which Lambda reads. Every method raises QueueError."""
 
     def send(self, bodies: Iterable[str], delay_s: int = 0) -> int:
         """Send every body, in batches, entries that a batch reports as failed sent again; how many were sent."""
 
     def set_visibility(self, receipt: str, visibility_s: int) -> None:
         """Make a received message visible again in ``visibility_s`` seconds (at most 12 hours)."""
-
-    def depth(self) -> QueueDepth:
-        """How many messages there are, by state; approximate, and a minute old at worst."""
 
 
 class WorkerLogs(Protocol):

@@ -23,7 +23,7 @@ from sparklet.runs.checker import CheckReport, check, log_unnotified
 from sparklet.runs.dead_letters import Disposition, consume, consume_task, keep
 from sparklet.runs.log import log
 from sparklet.runs.notices import due
-from sparklet.runs.overview import Watch, look_over
+from sparklet.runs.overview import look_over
 from sparklet.runs.steps import Response, take_step
 from sparklet.settings import fanout_settings, map_concurrency, metrics_namespace, planner_settings
 
@@ -34,7 +34,6 @@ METRIC_OF_DISPOSITION = {
     Disposition.KEPT: metrics.DEAD_LETTERS_KEPT,
 }
 """What is measured of a dead-letter message."""
-WATCH = Watch()  # the differences that earlier invocations of this environment found
 
 
 def planner_handler(event: Any, context: Any) -> dict[str, Any]:
@@ -60,7 +59,7 @@ def dlq_handler(event: Mapping[str, Any], context: object) -> dict[str, Any]:
 def checker_handler(event: Mapping[str, Any], context: object) -> dict[str, Any]:
     """Check every open run (scheduled event)."""
     with _measured(Emitter.CHECKER) as at:
-        return handle_check(at, WATCH)
+        return handle_check(at)
 
 
 def step_handler(event: Any, context: object) -> Response:
@@ -103,8 +102,8 @@ def _dispose(at: Deployment, message: Message, record: Mapping[str, Any]) -> Dis
         return Disposition.FAILED
 
 
-def handle_check(at: Deployment, watch: Watch | None = None) -> dict[str, Any]:
-    """Check every open run, then compare queue, ledger and results; one that cannot be checked fails it at the end."""
+def handle_check(at: Deployment) -> dict[str, Any]:
+    """Check every open run, then look over the deployment; a run that cannot be checked fails this at the end."""
     responses: dict[str, Any] = {}
     reports: list[CheckReport] = []
     problem: SparkletError | None = None
@@ -117,7 +116,7 @@ def handle_check(at: Deployment, watch: Watch | None = None) -> dict[str, Any]:
             problem = error
             at.measure(metrics.RUNS_UNCHECKED)
             log("ERROR", "a run could not be checked", run.run_id, error=str(error))
-    look_over(at, unfinalized, reports, watch or Watch())
+    look_over(at, unfinalized, reports)
     if problem:
         raise problem
     return {"runs": responses}
@@ -159,7 +158,6 @@ def _deployment() -> Deployment:
         open_inputs=input_stores(clients),
         tasks=DynamoTasks(clients, settings.ledger_table, ledger.clock),
         notifier=notifier_for(clients, settings.notice_topic_arn, settings.notice_bus),
-        dead_letters=SqsQueue(clients, settings.dlq_url),
         engines=engines_of(clients, settings.engines, env, functions),
         functions=functions if settings.worker_function else None,
     )

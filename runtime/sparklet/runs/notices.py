@@ -1,8 +1,8 @@
 """After the end of a run: its notice is sent at least once, then the run is finalized.
 
 The ledger records which notices were sent, so after a crash the next check continues. A run is unfinalized from its
-creation until it has ended, its notice was sent and its manifest agrees with the ledger: so the cost of a check depends
-on the open runs, not on the number of all runs (docs/decisions/0025).
+creation until it has ended and its notice was sent: so the cost of a check depends on the open runs, not on the number
+of all runs (docs/decisions/0025).
 """
 
 from collections.abc import Iterable, Sequence

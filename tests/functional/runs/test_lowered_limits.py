@@ -237,7 +237,7 @@ class FewInFlight(MemoryTaskQueue):
         self.refused = 0
 
     def receive(self, most: int = 10, wait_s: int = 0) -> Sequence[Received]:
-        room = self._most - self.depth().in_flight
+        room = self._most - self.in_flight()
         if room <= 0:
             self.refused += 1
             raise QueueError("OverLimit: too many messages in flight")

@@ -99,9 +99,7 @@ def account(tmp_path: Path) -> Iterator[Account]:
         attributes: Any = {"VisibilityTimeout": "1", "RedrivePolicy": policy}
         url = clients.sqs.create_queue(QueueName=name, Attributes=attributes)["QueueUrl"]
         store, letters = S3Store(clients), ReadSqsQueue(clients, dead_url)
-        at = Deployment(
-            name, store, DynamoLedger(clients, name), ReadSqsQueue(clients, url), SystemClock(), dead_letters=letters
-        )
+        at = Deployment(name, store, DynamoLedger(clients, name), ReadSqsQueue(clients, url), SystemClock())
         store.put(f"s3://{name}/job.py", b"print('x')\n")
         for number in range(SHARDS):
             store.put(f"s3://{name}/in/{number:03d}.csv", b"0123456789")
@@ -127,7 +125,7 @@ def record_of(message: Received, sent_ms: int) -> dict[str, Any]:
 def throttle(account: Account) -> int:
     """Receive as Lambda's pollers do while no worker may run, until nothing is left to receive; how many receives."""
     receives = 0
-    while account.at.queue.depth().total:
+    while len(readable(account.at.queue)):
         receives += len(readable(account.at.queue).receive(10, wait_s=1))
     return receives
 
@@ -190,14 +188,14 @@ def work(account: Account, folder: Path) -> None:
 def test_throttled_dead_letters_are_neither_lost_nor_doubled(account: Account, tmp_path: Path) -> None:
     """GIVEN every message received too often while no worker ran, THEN each shard runs once and all of it is told."""
     assert throttle(account) == SHARDS * RECEIVES
-    assert account.letters.depth().total == SHARDS
+    assert len(account.letters) == SHARDS
     assert account.at.ledger.shards.count("run-1") == Counts(pending=SHARDS)
     assert all(record.attempts == 0 for record in account.at.ledger.shards.list("run-1"))
     during = account.check()
     assert (during["ShardsPending"], during["RunsOpen"]) == (SHARDS, 1)  # nobody shows success
 
     assert consume(account, twice=3) == SHARDS
-    assert account.at.queue.depth().visible == SHARDS
+    assert len(readable(account.at.queue)) == SHARDS
     assert throttle(account) == SHARDS * RECEIVES  # it is not over yet
     assert consume(account) == SHARDS
     assert (account.measured("DeadLettersResent"), account.measured("DeadLettersDropped")) == (2 * SHARDS, 3)
@@ -213,7 +211,7 @@ def test_throttled_dead_letters_are_neither_lost_nor_doubled(account: Account, t
     assert account.runs == Counter(range(SHARDS))  # each once
     assert check(account.at, "run-1").run.state is RunState.SUCCEEDED
     assert account.at.ledger.shards.count("run-1") == Counts(succeeded=SHARDS)
-    assert account.at.queue.depth().total == account.letters.depth().total == 0
+    assert len(readable(account.at.queue)) == len(account.letters) == 0
     assert account.measured("ShardsSucceeded") == account.measured("RowsWritten") == SHARDS
     assert account.measured("ShardsTurnedAway") == 5
     assert list(verify(account.at, "run-1")) == []

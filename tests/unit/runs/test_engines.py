@@ -15,7 +15,6 @@ from sparklet.runs.dead_letters import Disposition, consume
 from sparklet.runs.ending import cancel
 from sparklet.runs.engines import AGAIN_AFTER_S, CLAIMS_WITHIN_S, ENGINE_FAILED, MAX_UNCLAIMED
 from sparklet.runs.map_batches import hand_out
-from sparklet.runs.overview import Watch, look_over
 from sparklet.runs.redrive import redrive
 from sparklet.runs.throttle import LOST_S
 from tests.stand_ins.memory import MemoryEngine
@@ -96,15 +95,6 @@ def test_a_dead_letter_message_leaves_it_alone(world: World) -> None:
 
     assert consume(world.at, Message("m", record.ref.to_body())) is Disposition.DROPPED
     assert world.shards() == [record]
-
-
-def test_it_is_no_lost_message(world: World) -> None:
-    escalated(world)
-    watch = Watch()
-
-    for _ in range(5):
-        look_over(world.at, [], [world.check()], watch)
-        assert not any(watch._seen.values())
 
 
 def test_a_crash_before_the_note_starts_no_second_worker(world: World, engine: MemoryEngine) -> None:

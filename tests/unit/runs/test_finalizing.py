@@ -11,7 +11,6 @@ from sparklet.planning.planner import plan
 from sparklet.runs.checker import STALL_S
 from sparklet.runs.handlers import handle_check
 from sparklet.runs.notices import MAX_FINALIZED, NOTIFY_WITHIN_S
-from sparklet.runs.overview import COMPARED_FOR_S
 from sparklet.runs.redrive import redrive
 from tests.stand_ins.memory import MemoryNotifier
 from tests.world import Fault, KilledError, World
@@ -26,7 +25,7 @@ def entered(world: World, run_id: str) -> None:
     plan(world.at, new_run(world.at, world.request(run_id=run_id)).run_id)
 
 
-def test_a_run_is_left_alone_once_its_manifest_was_found_right(world: World) -> None:
+def test_a_run_that_has_ended_is_left_alone(world: World) -> None:
     world.run(2)
     handle_check(world.at)
     world.work()
@@ -37,20 +36,6 @@ def test_a_run_is_left_alone_once_its_manifest_was_found_right(world: World) -> 
 
     assert unsettled(world) == set()
     assert handle_check(world.at) == {"runs": {}}
-
-
-def test_a_run_with_a_wrong_manifest_is_checked_for_an_hour(world: World) -> None:
-    world.run(1)
-    world.work()
-    handle_check(world.at)
-    world.store.put(world.at.run_uri("run-1", "manifest.json"), b"[]")
-
-    handle_check(world.at)
-    assert unsettled(world) == {"run-1"}
-
-    world.clock.advance(COMPARED_FOR_S + 1)
-    handle_check(world.at)
-    assert unsettled(world) == set()
 
 
 def test_a_run_with_an_unsent_notice_is_checked_for_a_day(world: World) -> None:

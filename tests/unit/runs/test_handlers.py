@@ -111,7 +111,6 @@ def test_the_deployed_ports_are_those_that_the_settings_name(monkeypatch: pytest
     monkeypatch.setenv("SPARKLET_LEDGER_TABLE", "ledger")
     monkeypatch.setenv("SPARKLET_BUCKET", "bucket-1")
     monkeypatch.setenv("SPARKLET_QUEUE_URL", "http://queue")
-    monkeypatch.setenv("SPARKLET_DLQ_URL", "http://letters")
     handlers._deployment.cache_clear()
     try:
         at = handlers._deployment()

@@ -9,7 +9,6 @@ import pytest
 from sparklet.errors import PlanError
 from sparklet.model import ClaimStatus, Dispatch, Failure, RunState, ShardResult, ShardState
 from sparklet.runs.checker import check
-from sparklet.runs.overview import queue_differences
 from sparklet.runs.redrive import redrive
 from sparklet.runs.throttle import LOST_S, throttle
 from tests.world import LEASE_S, Fault, KilledError, World
@@ -84,14 +83,6 @@ def test_what_cannot_be_throttled_is_refused(world: World) -> None:
     world.check()
     with pytest.raises(PlanError, match="ended"):
         throttle(world.at, "run-1", 5)
-
-
-def test_shards_that_wait_for_room_are_no_difference(world: World) -> None:
-    world.run(9, max_concurrency=2)
-    report = world.check()
-    claim_all(world)
-
-    assert list(queue_differences(world.at, [(report.run, report.counts)])) == []
 
 
 def test_a_lost_message_is_sent_again(world: World) -> None:

@@ -33,7 +33,7 @@ def started(template: dict[str, Any], function: str) -> FargateTasks:
     """The tasks that a function starts, by the setting that the template gives it."""
     variables = functions(template)[function]["Environment"]["Variables"]
     filled = filled_in(variables["SPARKLET_ENGINES"], GIVEN)
-    others = dict.fromkeys(("LEDGER_TABLE", "BUCKET", "QUEUE_URL", "DLQ_URL"), "there")
+    others = dict.fromkeys(("LEDGER_TABLE", "BUCKET", "QUEUE_URL"), "there")
     env = {f"SPARKLET_{name}": value for name, value in others.items()}
     [(name, tasks)] = engines_of(CLIENTS, fanout_settings({**env, "SPARKLET_ENGINES": filled}).engines, {}).items()
     assert name == "fargate" and isinstance(tasks, FargateTasks)

@@ -74,7 +74,6 @@ def test_alarms_watch_written_metrics_by_their_own_statistic(alarms: dict[str, d
         "RunsFailAlarm": ("RunsFailed", "Sum"),
         "KeptDeadLettersAlarm": ("DeadLettersKept", "Sum"),
         "UnrunDeadLettersAlarm": ("DeadLettersResent", "Sum"),
-        "DifferencesAlarm": ("Differences", "Maximum"),
         "CheckerSilentAlarm": ("RunsOpen", "SampleCount"),
         "ShardsWaitAlarm": ("OldestOpenShardSeconds", "Maximum"),
     }
