@@ -80,12 +80,10 @@ class Runs(Trial):
     # --- runs ---
 
     def start(self, asked: Asked | None = None) -> None:
-        """Enter a run and seal its plan; without one it is the Runner's own start."""
-        if asked is None:
+        if asked is None:  # the Runner's own start
             return
         run_id = f"run-{len(self.asked)}"
-        self.asked[run_id] = asked
-        folder = f"s3://data/{run_id}/"
+        self.asked[run_id], folder = asked, f"s3://data/{run_id}/"
         self.world.put(len(asked.shards), folder=folder)
         every = "1" if asked.commit_every else ""
         options = RunOptions(max_objects=1, max_attempts=3, tolerated_failure_count=9, commit_every=every)
@@ -189,7 +187,10 @@ class Runs(Trial):
     def batch(self, first: int, last: int) -> None:
         """A batch of a stream, of which some may have come before."""
         chains._read.cache_clear()
-        job = Job(event={"Records": [samples.kinesis(str(FIRST + number)) for number in range(first, last + 1)]})
+        records = [samples.kinesis(str(FIRST + number)) for number in range(first, last + 1)]
+        for record in records:
+            record["kinesis"]["approximateArrivalTimestamp"] = time.time()
+        job = Job(event={"Records": records})
         try:
             batch: Any = staging.batch_for(job, self.table.lake.table, "1", NO_SESSION)
         except CommitStateUnknownError:

@@ -41,8 +41,6 @@ class SharedTable:
         self.types[column] = type_
         return column
 
-    # --- rows ---
-
     def row(self, id_: int, day: str | None, version: int | None = None) -> Row:
         """A row for the columns that there are now; ``version``: its place among others, never the same twice."""
         serial = next(self._serial)
