@@ -246,7 +246,7 @@ def test_nothing_of_a_list_stays_on_disk(tmp_path: Path, monkeypatch: pytest.Mon
     body=st.binary(max_size=200)
     | st.text(max_size=200).map(str.encode)
     | st.recursive(
-        st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=9),
+        st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=9) | st.just("s3://bucket/key"),
         lambda inner: (
             st.lists(inner, max_size=4)
             | st.dictionaries(st.sampled_from(["uri", "bucket", "key", "size", "etag", "last_modified", "x"]), inner)
