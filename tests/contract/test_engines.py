@@ -166,3 +166,19 @@ def test_a_worker_of_an_earlier_local_stack_has_stopped(tmp_path: Path) -> None:
     state.sweep()
 
     assert task_id in LocalTasks(state.tasks).stopped([task_id])
+
+
+def test_a_local_worker_ends_when_it_is_told_to(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Other than the commands above, this worker does not end by itself."""
+    (tmp_path / "sleeper.py").write_text("import time\ntime.sleep(60)\n")
+    monkeypatch.setattr("sparklet.local.tasks.ONE_SHARD", "sleeper")
+    state = StateDir(tmp_path / "state")
+    state.create()
+    runner, engine = TaskRunner(state, {"PYTHONPATH": str(tmp_path)}), LocalTasks(state.tasks)
+    task_id = engine.start("token-1", COMMAND)
+    assert runner.look()
+
+    engine.stop(task_id)
+
+    eventually(lambda: not runner.look())
+    assert "exit status -15" in engine.stopped([task_id])[task_id].message
