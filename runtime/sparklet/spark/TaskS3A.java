@@ -2,34 +2,38 @@ import java.io.FileNotFoundException;
 import java.io.IOException;
 import java.net.URI;
 import java.nio.file.Files;
-import java.util.Arrays;
-import java.util.HashSet;
+import java.util.HashMap;
 import java.util.Map;
-import java.util.Set;
 import java.util.concurrent.CompletableFuture;
 import java.util.concurrent.ConcurrentHashMap;
 import org.apache.hadoop.conf.Configuration;
+import org.apache.hadoop.fs.EtagSource;
 import org.apache.hadoop.fs.FSDataInputStream;
 import org.apache.hadoop.fs.FileStatus;
 import org.apache.hadoop.fs.Path;
 import org.apache.hadoop.fs.impl.FutureIOSupport;
 import org.apache.hadoop.fs.impl.OpenFileParameters;
+import org.apache.hadoop.fs.s3a.RemoteFileChangedException;
 import org.apache.hadoop.fs.s3a.S3AFileSystem;
 
 /**
  * S3A that asks once for size and ETag of each of a task's inputs, which Spark does up to eight times.
  *
- * S3A then reads by this ETag: an input that is replaced meanwhile is an error, never a mixture of two objects.
+ * S3A then reads by this ETag, which must be the planned one: an input that was replaced since is an error, never a
+ * mixture of two objects.
  */
 public class TaskS3A extends S3AFileSystem {
     private final Map known = new ConcurrentHashMap();
-    private final Set inputs = new HashSet(); // bucket/key
+    private final Map inputs = new HashMap(); // bucket/key -> planned ETag, "" if nobody knows it
 
     public void initialize(URI uri, Configuration conf) throws IOException {
         super.initialize(uri, conf);
         java.io.File list = new java.io.File(conf.get("sparklet.task", "/proc/none"), "inputs");
         if (list.exists()) {
-            inputs.addAll(Arrays.asList((Object[]) new String(Files.readAllBytes(list.toPath()), "UTF-8").split("\0")));
+            String[] words = new String(Files.readAllBytes(list.toPath()), "UTF-8").split("\0", -1);
+            for (int at = 0; at + 1 < words.length; at += 2) {
+                inputs.put(words[at], words[at + 1]);
+            }
         }
     }
 
@@ -64,10 +68,16 @@ public class TaskS3A extends S3AFileSystem {
     /** What is known of an input; null for any other path. */
     private FileStatus input(Path path) throws IOException {
         String key = getUri().getHost() + makeQualified(path).toUri().getPath();
-        if (!known.containsKey(key) && inputs.contains(key)) {
+        if (!known.containsKey(key) && inputs.containsKey(key)) {
+            String planned = (String) inputs.get(key);
             try {
                 FileStatus found = super.getFileStatus(path);
                 if (found.isFile()) {
+                    String etag = ((EtagSource) found).getEtag().replace("\"", "");
+                    if (!planned.isEmpty() && !etag.equals(planned)) {
+                        throw new RemoteFileChangedException(key, "read", "replaced since the plan: ETag " + etag
+                                + ", planned " + planned);
+                    }
                     known.put(key, found);
                 }
             } catch (FileNotFoundException missing) {

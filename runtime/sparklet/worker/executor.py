@@ -37,6 +37,7 @@ PERMANENT_CAUSES = frozenset(
         *("AttributeError", "ImportError", "IndentationError", "ModuleNotFoundError", "NameError"),  # Python
         *("SyntaxError", "TabError"),
         *("AccessDeniedException", "AnalysisException", "ParseException", "UnknownStoreException"),  # Spark, S3A
+        "RemoteFileChangedException",  # an input was replaced since the plan
         *("CommitStateUnknownError", "ExpectationError", "TableError"),
         *("PySparkAttributeError", "PySparkNotImplementedError"),  # what Spark Connect does not have
     }
@@ -90,8 +91,10 @@ class Executor:
                 log.info("inputs fetched", inputs=len(uris), duration_s=round(time.monotonic() - started_s, 3))
             argument, paths = handed_over(event, folder, is_shard=execution.is_shard)
             claimed = {CLAIMED: "1"} if execution.is_shard else {}
-            names = (item.uri.partition("://")[2] for item in execution.inputs)
-            (own / INPUTS).write_text("\0".join(names), encoding="utf-8")
+            planned = (
+                word for item in execution.inputs for word in (item.uri.partition("://")[2], item.etag.strip('"'))
+            )
+            (own / INPUTS).write_text("\0".join(planned), encoding="utf-8")
             call = ScriptCall(
                 script=script,
                 args=("--event", argument, *execution.args),

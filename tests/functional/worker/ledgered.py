@@ -40,7 +40,9 @@ class Function:
     def ledger(self) -> DynamoLedger:
         return DynamoLedger(self.clients, TABLE)
 
-    def plan(self, script: bytes, inputs: Sequence[str] = (), script_uri: str = "", **options: Any) -> ShardRef:
+    def plan(
+        self, script: bytes, inputs: Sequence[str | InputObject] = (), script_uri: str = "", **options: Any
+    ) -> ShardRef:
         """Enter a run of one shard, as ``new_run`` and ``plan`` do."""
         run_id = f"run-{uuid.uuid4().hex[:8]}"
         digest = hashlib.sha256(script).hexdigest()
@@ -50,7 +52,8 @@ class Function:
         ref = ScriptRef(uri, digest, "s3://mine/job.py")
         run = Run(run_id, ("s3://in/",), f"s3://{BUCKET}/out/{run_id}/", (ref,), options=RunOptions(**options))
         self.ledger.runs.create(run)
-        line = Shard(0, tuple(InputObject(each, 4) for each in inputs)).to_line()
+        items = tuple(each if isinstance(each, InputObject) else InputObject(each, 4) for each in inputs)
+        line = Shard(0, items).to_line()
         part = "part-00000-test.jsonl"
         self.store.put(f"s3://{BUCKET}/runs/{run_id}/plan/{part}", line)
         self.ledger.runs.add_part(run_id, PartRecord(0, part, 0, 1, len(inputs), 4 * len(inputs), Position()))

@@ -13,7 +13,7 @@ import pytest
 
 from sparklet.cli.environment import worker_jars
 from sparklet.local.java import find_java
-from sparklet.model import ShardState
+from sparklet.model import InputObject, ShardState
 from tests.contract.lossy_proxy import LossyProxy, lossy_proxy
 from tests.functional.worker.ledgered import BUCKET, Function, deployed
 
@@ -214,3 +214,16 @@ print("FAILED WITH", fails(frame.collect))
     counted.function.said()
     counted.function.deliver(found)
     assert b"FAILED WITH Py4JJavaError" in counted.function.said()
+
+
+def test_an_input_replaced_since_the_plan_is_an_error(counted: Counted) -> None:
+    uri = counted.put("replaced.csv", 10)
+    planned = counted.function.store.head(uri)
+    ref = counted.function.plan(CSV_TO_PARQUET, [InputObject(uri, 4, planned.etag)])
+    counted.put("replaced.csv", 11)
+
+    assert counted.function.deliver(ref) == []
+    record = counted.function.shard(ref)
+
+    assert record.state is ShardState.FAILED
+    assert uri.removeprefix("s3://") in record.error_message
