@@ -95,10 +95,10 @@ class SharedTable:
 
     def may_refuse(self, writes: Sequence[Write], error: SparkletError, interfered: bool) -> bool:
         """Whether an error is a right answer. Nothing of the commit may be in the table then."""
-        if interfered and any(
-            write.id.startswith("record-") for write in writes
-        ):  # it comes again, to the state as it is then
-            return isinstance(error, (CommitConflictError, TableError))
+        if any(write.id.startswith("record-") for write in writes):  # it comes again, to the state as it is then
+            there_in_part = len({write.id in self.state.made for write in writes}) == 2
+            if isinstance(error, CommitConflictError) or (interfered and isinstance(error, TableError)):
+                return interfered or there_in_part
         unfit = any(not self.state.fits(write) or write.has_a_key_twice for write in writes)
         doubtful = self.rolled_back and any(write.id in self.ever_made for write in writes)
         return isinstance(error, (TableError, CommitStateUnknownError)) and (unfit or doubtful)
