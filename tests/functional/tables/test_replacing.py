@@ -99,6 +99,17 @@ def test_an_order_that_is_new_to_the_table(lake: Lake) -> None:
     assert lake.rows() == [(7, "new", 5)]
 
 
+def test_rows_that_are_all_older_change_nothing(lake: Lake) -> None:
+    lake.create(people((2, "other", 9)))
+    lake.append(people((1, "new", 9), (9, "new", 9)))
+    lake.append(people((3, "other", 9)))
+    write = lake.stage(0, people((1, "old", 1), (9, "old", 1)), mode="upsert")
+
+    assert not make(lake.commit("run/commit-0", write, order_by="version", **KEYED)).already
+
+    assert lake.rows("id", "name") == [(1, "new"), (2, "other"), (3, "other"), (9, "new")]
+
+
 def test_a_null_in_a_key_is_refused(lake: Lake) -> None:
     with pytest.raises(TableError, match="the key 'id' is null in 1 rows"):
         make(lake.commit("run/commit-0", lake.stage(0, people((None, "x", 1), (1, "y", 1)), mode="upsert"), **KEYED))

@@ -257,7 +257,7 @@ def read_changes(commit: Commit, staged: Sequence[StagedFile], schema: Any) -> A
             where = " and ".join(map(shard_name, sorted(twice[0][f"{SHARD}_distinct"])))
             raise TableError(f"{commit.table}: the key {key} is twice in {where}: pass order_by=, the greatest wins")
         return rows
-    found = rows.select(keys).append_column(POSITION, pa.array(range(len(rows))))
+    found = rows.select(keys).append_column(POSITION, pa.array(range(len(rows)), pa.int64()))
     order = pa.table({"given": rows[commit.order_by].is_valid(), "order": rows[commit.order_by], "at": found[POSITION]})
     by = [(name, "ascending") for name in order.column_names]  # so a null is the least
     found = found.take(compute.sort_indices(order, sort_keys=by))
@@ -269,7 +269,7 @@ def without(rows: Any, keys: Sequence[str], changes: Any) -> Any:
     """The rows whose key is in no change."""
     names = list(keys)
     targets = pa.schema([rows.schema.field(name) for name in names])
-    found = rows.select(names).append_column(POSITION, pa.array(range(len(rows))))
+    found = rows.select(names).append_column(POSITION, pa.array(range(len(rows)), pa.int64()))
     kept = found.join(changes.select(names).cast(targets), keys=names, join_type="left anti")
     return rows if len(kept) == len(rows) else rows.take(kept[POSITION].sort())
 
