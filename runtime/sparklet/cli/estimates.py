@@ -152,18 +152,10 @@ def explain(
             f"a shard would take {duration_text(time.seconds)}, but the workers have "
             f"{duration_text(size.timeout_s)}: make shards smaller (--shard-size), or workers larger"
         )
-    dear = ""
-    if not options.group_by:
-        fewest, packed_s = _packed(shards, time.seconds, objects, size_bytes, prices)
-        packed_cost = estimated(fewest, packed_s).cost
-        saved_usd, saved_s = found.cost - packed_cost, shards * time.seconds - fewest * packed_s
-        is_worth_it = saved_usd >= MIN_SAVED_USD or saved_s >= MIN_SAVED_S
-        if found.cost >= MIN_TIMES_DEARER * packed_cost and is_worth_it:
-            dear = (
-                f"{shards:,} shards for {objects:,} files cost about {usd_text(found.cost)} on AWS, packed into "
-                f"{fewest:,} about {usd_text(packed_cost)}: --max-objects {PACKED.max_objects} --shard-size "
-                f"{PACKED.target_bytes // MIB}MiB save {usd_text(saved_usd)} and {duration_text(saved_s)} of work"
-            )
+    fewest, packed_s = _packed(shards, time.seconds, objects, size_bytes, prices)
+    saved_s = shards * time.seconds - fewest * packed_s
+    costs_usd = found.cost, estimated(fewest, packed_s).cost
+    dear = "" if options.group_by else _dear(objects, (shards, fewest), costs_usd, saved_s)
     routes: tuple[Route, ...] = ()
     if routed.shards:
         there_s = shard_time(ledger, name, routed.size_bytes / routed.shards, prices).seconds
@@ -175,6 +167,18 @@ def explain(
     all_shards = shards + routed.shards
     ways = choices(estimated(all_shards, time.seconds), all_shards, time.seconds, size, prices)
     return Explanation(mode, reason, found, time, prices, ways, too_slow, dear, routes)
+
+
+def _dear(objects: int, shards: tuple[int, int], costs_usd: tuple[float, float], saved_s: float) -> str:
+    """A warning if the plan costs a multiple of the packed one, which comes second in each pair."""
+    saved_usd = costs_usd[0] - costs_usd[1]
+    if costs_usd[0] < MIN_TIMES_DEARER * costs_usd[1] or (saved_usd < MIN_SAVED_USD and saved_s < MIN_SAVED_S):
+        return ""
+    return (
+        f"{shards[0]:,} shards for {objects:,} files cost about {usd_text(costs_usd[0])} on AWS, packed into "
+        f"{shards[1]:,} about {usd_text(costs_usd[1])}: --max-objects {PACKED.max_objects} --shard-size "
+        f"{PACKED.target_bytes // MIB}MiB save {usd_text(saved_usd)} and {duration_text(saved_s)} of work"
+    )
 
 
 def _packed(shards: int, shard_s: float, objects: int, size_bytes: int, prices: Prices) -> tuple[int, float]:
