@@ -2,14 +2,16 @@
 
 import json
 import os
-from collections.abc import Mapping
+import time
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any, Self
 
 from sparklet.aws.clients import AwsClients
 from sparklet.aws.dynamodb import DynamoLedger
-from sparklet.aws.messaging import SqsQueue
+from sparklet.aws.messaging import MAX_ENTRIES, SqsQueue
 from sparklet.aws.s3 import S3Store
 from sparklet.clock import SystemClock
 from sparklet.model import Dispatch, RunOptions
@@ -25,6 +27,20 @@ MAX_ATTEMPTS = 5  # faults of several kinds may meet in one shard; none of them 
 GRACE_S = 2.0
 
 
+class PacedQueue(SqsQueue):
+    """A queue that a planner fills slowly enough for the stand-in."""
+
+    rate_per_s = 0.0
+
+    def send(self, bodies: Iterable[str], delay_s: int = 0) -> int:
+        """Send, and wait for as long as so many messages take."""
+        sent, left = 0, iter(bodies)
+        while batch := list(islice(left, MAX_ENTRIES)):
+            sent += super().send(batch, delay_s)
+            time.sleep(len(batch) / self.rate_per_s if self.rate_per_s else 0)
+        return sent
+
+
 @dataclass(frozen=True, slots=True)
 class World:
     """One pass: everything its processes must know, handed to each as one JSON argument."""
@@ -37,7 +53,7 @@ class World:
     timeout_s: float  # of the worker function: its lease
     visibility_s: int
     dispatch: str = "queue"
-    rate_per_s: float = 0.0  # the run's own: messages sent a second
+    rate_per_s: float = 0.0  # messages sent a second; 0: no limit
     seed: int = 0
     faults: float = 0.0  # share of shards that each kind of fault meets
 
@@ -79,7 +95,8 @@ class World:
 
     def deployment(self, clients: AwsClients) -> Deployment:
         """The ports of planner, checker and recovery."""
-        queue = SqsQueue(clients, self.queue_url(clients))
+        queue = PacedQueue(clients, self.queue_url(clients))
+        queue.rate_per_s = self.rate_per_s
         return Deployment(BUCKET, S3Store(clients), DynamoLedger(clients, self.run_id), queue, SystemClock())
 
     def create(self, clients: AwsClients) -> None:
@@ -94,9 +111,7 @@ class World:
 
     def request(self) -> RunRequest:
         """One object a shard; failures are tolerated, so that their number alone decides nothing."""
-        options = RunOptions(
-            max_objects=1, max_attempts=MAX_ATTEMPTS, tolerated_failure_percentage=50, rate_per_s=self.rate_per_s
-        )
+        options = RunOptions(max_objects=1, max_attempts=MAX_ATTEMPTS, tolerated_failure_percentage=50)
         return RunRequest(
             SCRIPT, (self.input,), OUTPUT, run_id=self.run_id, options=options, dispatch=Dispatch(self.dispatch)
         )

@@ -106,8 +106,8 @@ def test_a_killed_command_leaves_nothing_and_its_run_resumes(user: User) -> None
     assert rows_of(user.home / "out") == every_row(5)
 
 
-def test_ctrl_c_while_planning_prints_what_goes_on(user: User) -> None:
-    arguments = user.run_arguments(user.inputs(8), "--rate", "0.5")
+def test_ctrl_c_prints_what_goes_on(user: User) -> None:
+    arguments = user.run_arguments(user.inputs(8), "--max-concurrency", "1")
     process = user.start(*(word for word in arguments if word not in ("--run-id", "test-run")))  # an id nobody knows
     eventually(lambda: "doing 000.csv" in logs(user), 120, "a shard is being done")
 
@@ -117,7 +117,7 @@ def test_ctrl_c_while_planning_prints_what_goes_on(user: User) -> None:
     (command,) = (line.strip() for line in stopped.err.splitlines() if line.strip().startswith("sparklet resume "))
     resumed = user.types(*shlex.split(command)[1:], "--json")
 
-    assert stopped.code == 130 and "all sent" not in stopped.err
+    assert stopped.code == 130
     assert resumed.code == 0, resumed.err
     assert rows_of(user.home / "out") == every_row(8)
 

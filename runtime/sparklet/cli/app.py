@@ -56,7 +56,7 @@ _add(
     "Start",
     starting.plan,
     "sparklet plan job.py -i s3://bucket/raw/ --dry-run",
-    "sparklet plan job.py -i s3://bucket/raw/ -o s3://bucket/clean/ --stack sparklet --rate 50",
+    "sparklet plan job.py -i s3://bucket/raw/ -o s3://bucket/clean/ --stack sparklet --max-concurrency 50",
 )
 _add("Start", starting.resume, "sparklet resume flights-20261120t113000-3f9a1c")
 _add(

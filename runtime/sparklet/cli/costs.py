@@ -145,9 +145,7 @@ class Estimate:
         return sum(self.costs.values())
 
 
-def estimate(
-    dispatch: Dispatch, shards: int, shard_s: float, size: WorkerSize, prices: Prices, rate_per_s: float = 0.0
-) -> Estimate:
+def estimate(dispatch: Dispatch, shards: int, shard_s: float, size: WorkerSize, prices: Prices) -> Estimate:
     """Estimate a run of ``shards`` that take ``shard_s`` each, on workers of this size.
 
     A queue's workers begin with the first part of the plan, those of a Map after the last.
@@ -158,8 +156,7 @@ def estimate(
     if dispatch is Dispatch.MAP:
         end_s = shards / planned_a_s + work_s
     else:
-        last_sent_s = max(0, shards - 1) / min(planned_a_s, rate_per_s or math.inf)
-        end_s = max(work_s, last_sent_s + shard_s)
+        end_s = max(work_s, max(0, shards - 1) / planned_a_s + shard_s)
     costs = _costs(dispatch, shards * shard_s + workers * cold_start_s, shards, size, prices)
     return Estimate(cold_start_s + end_s, costs, workers)
 

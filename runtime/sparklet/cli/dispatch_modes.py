@@ -28,7 +28,7 @@ def chosen_mode(env: Environment, request: RunRequest, wanted: WantedMode, scree
     For ``auto`` and ``inline`` the inputs are listed, since the number of shards decides.
     """
     if wanted == "auto":
-        mode, reason = automatic_mode(preview_in(env, request).shards, request.options.rate_per_s)
+        mode, reason = automatic_mode(preview_in(env, request).shards)
         screen.say(f"dispatch mode {mode}: {reason}")
     else:
         mode = DispatchMode(wanted)

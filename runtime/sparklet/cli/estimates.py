@@ -139,10 +139,10 @@ def explain(
         size = replace(size, concurrency=min(size.concurrency, cap), map_concurrency=min(size.map_concurrency, cap))
     reason = "a plan that is sent goes to the queue"
     if mode is None:
-        mode, reason = automatic_mode(shards, options.rate_per_s)
+        mode, reason = automatic_mode(shards)
 
     def estimated(shards: int, shard_s: float) -> Estimate:
-        return estimate(mode.dispatch, shards, shard_s, size, prices, options.rate_per_s)
+        return estimate(mode.dispatch, shards, shard_s, size, prices)
 
     time = shard_time(ledger, name, size_bytes / shards if shards else 0.0, prices)
     found = estimated(shards, time.seconds)

@@ -63,7 +63,7 @@ DispatchModeOption = Annotated[
         help="How shards reach workers. queue: this command plans the run and fills the queue, and the stack's checker "
         "completes it. loop: a state machine does both. map: a state machine dispatches all shards at once, in a "
         "Distributed Map. inline: the same in an inline Map, for up to 40 shards. auto: inline for up to 40 shards, "
-        "loop for more or with --rate.",
+        "loop for more.",
     ),
 ]
 Prices = Annotated[

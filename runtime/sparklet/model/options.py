@@ -177,16 +177,6 @@ class RunOptions:
     ] = 0
     tolerated_failure_percentage: float = 0.0  # read with the count
     time_limit_s: float = 3 * 24 * 3600  # below the queue's retention of 4 days
-    rate_per_s: Annotated[
-        float,
-        Key(
-            "rate",
-            FAILURES,
-            "Messages sent a second, so that a run does not starve others; 0: no limit.",
-            metavar="N",
-            minimum=0,
-        ),
-    ] = 0.0
     max_concurrency: Annotated[
         int,
         Key(

@@ -22,10 +22,8 @@ class DispatchMode(StrEnum):
         return Dispatch.MAP if self in (DispatchMode.MAP, DispatchMode.INLINE) else Dispatch.QUEUE
 
 
-def automatic_mode(shards: int, rate_per_s: float) -> tuple[DispatchMode, str]:
+def automatic_mode(shards: int) -> tuple[DispatchMode, str]:
     """The mode that ``auto`` takes for a plan, and why."""
-    if rate_per_s:
-        return DispatchMode.LOOP, "only messages can be paced (--rate)"
     if shards <= MAX_INLINE:
         return DispatchMode.INLINE, f"the plan has no more than {MAX_INLINE} shards"
     return DispatchMode.LOOP, f"the plan has more than {MAX_INLINE} shards"

@@ -19,7 +19,7 @@ from sparklet.errors import (
     SettingsError,
 )
 from sparklet.job.catalogs import catalog_properties
-from sparklet.model import RUN_ID, SCHEME, Dispatch, NextRun, Run, ScriptRef, s3_address, split_uri
+from sparklet.model import RUN_ID, SCHEME, NextRun, Run, ScriptRef, s3_address, split_uri
 from sparklet.planning.deployment import WITHDRAWN, Deployment
 from sparklet.planning.earlier import refuse_another_open, take_run_lock
 from sparklet.planning.inventory import open_inventory, refuse_other_regions, resolve_inputs
@@ -42,10 +42,6 @@ def new_run(at: Deployment, request: RunRequest, *, even_empty: bool = False) ->
     another of its name has not ended. NothingNewError if earlier runs have done everything, unless a run without shards
     may be entered (``even_empty``), which then ends as SUCCEEDED.
     """
-    if request.dispatch is Dispatch.MAP and request.options.rate_per_s:
-        raise PlanError(
-            "a run whose dispatch is map takes no rate: no messages are sent; its MaxConcurrency paces a map"
-        )
     options = request.options
     wants_engine = options.engine or options.route or options.escalate
     engine = chosen_engine(at, options.engine, request.table) if wants_engine else ""

@@ -24,7 +24,6 @@ from sparklet.planning.request import RunRequest, read_request
 from sparklet.settings import PlannerSettings
 
 PART_SHARDS = 250  # fewer than elsewhere: what is done since the last part is lost when the function's time is over
-PART_S = 60.0  # of sending, where a run has a rate
 OF_EVENT = "of_event"
 SPARE_S = 30.0  # for what comes after the last part, and for the response
 
@@ -126,9 +125,7 @@ def _plan(at: Deployment, run: Run, remaining_s: Callable[[], float]) -> Run:
         longest_s, last_s = max(longest_s, last_s - now_s), now_s
         return now_s < 2 * longest_s + SPARE_S
 
-    rate_per_s = run.options.rate_per_s
-    part_shards = min(PART_SHARDS, max(1, int(rate_per_s * PART_S))) if rate_per_s else PART_SHARDS
-    return plan(at, run.run_id, part_shards=part_shards, stop=out_of_time)
+    return plan(at, run.run_id, part_shards=PART_SHARDS, stop=out_of_time)
 
 
 def _response(at: Deployment, run: Run) -> dict[str, Any]:

@@ -15,7 +15,6 @@ from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import closing
 from dataclasses import dataclass, field, replace
-from itertools import islice
 from typing import Self
 
 from sparklet.errors import CheckpointConflictError, PlanError
@@ -30,8 +29,6 @@ from sparklet.planning.slicing import slice_objects
 
 PART_SHARDS = 1000
 PART_BYTES = 4 * 1024 * 1024
-MAX_AT_ONCE = 10  # messages: one batch of the queue
-CHECK_EVERY_S = 10.0  # how often a planner that sends slowly checks whether the run was cancelled
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,7 +190,7 @@ class _Planning:
 
 
 class Outbox:
-    """Sends a run's messages, all of them together at the run's rate; none if a Map state hands its shards out.
+    """Sends a run's messages; none if a Map state hands its shards out.
 
     Those of a run with a cap are sent by its checks alone (``by_check``), see ``runs.throttle``.
     """
@@ -201,8 +198,6 @@ class Outbox:
     def __init__(self, at: Deployment, run: Run, *, by_check: bool = False) -> None:
         sends = run.dispatch is Dispatch.QUEUE and (by_check or not run.options.max_concurrency)
         self._queue = at.queue if sends else None
-        self._clock, self._rate_per_s = at.clock, run.options.rate_per_s
-        self._next_s = at.clock.now_s()
 
     def send(self, records: Iterable[ShardRecord]) -> int:
         """Send the messages of shards; how many. Those of engines have none, since their workers are started.
@@ -213,26 +208,15 @@ class Outbox:
         if self._queue is None:
             deque(bodies, maxlen=0)
             return 0
-        if not self._rate_per_s:
-            return self._queue.send(bodies)
-        sent = 0
-        while batch := list(islice(bodies, max(1, min(MAX_AT_ONCE, int(self._rate_per_s))))):
-            now_s = self._clock.now_s()
-            if self._next_s > now_s:
-                self._clock.sleep(self._next_s - now_s)
-            self._next_s = max(self._next_s, now_s) + len(batch) / self._rate_per_s  # no catching up after idle time
-            sent += self._queue.send(batch)
-        return sent
+        return self._queue.send(bodies)
 
 
 def dispatch_part(at: Deployment, run: Run, part: PartRecord, body: bytes, outbox: Outbox) -> None:
     """Enter a sealed part's shards, send their messages and note that this is done.
 
     It may be repeated: an existing shard stays as it is, and the claim rejects a second message.
-    CheckpointConflictError if the run is cancelled while messages are sent at a rate.
     """
-    records = enter_part(at, run, part, body)
-    outbox.send(_until_cancelled(at, run.run_id, records))
+    outbox.send(enter_part(at, run, part, body))
     at.ledger.runs.mark_dispatched(run.run_id, part.index)
 
 
@@ -275,14 +259,3 @@ def enter_part(at: Deployment, run: Run, part: PartRecord, body: bytes) -> list[
         while record.state is ShardState.PENDING and not at.ledger.attempts.abandon(record, failure):
             record = at.ledger.shards.get(run.run_id, number)
     return [record for record in records if record.number not in oversize]
-
-
-def _until_cancelled(at: Deployment, run_id: str, records: list[ShardRecord]) -> Iterator[ShardRecord]:
-    """The shards; while their messages are sent slowly, the run is read now and then."""
-    checked_s = at.clock.now_s()
-    for record in records:
-        if at.clock.now_s() - checked_s > CHECK_EVERY_S:
-            if at.ledger.runs.get(run_id).cancelled_s is not None:
-                raise CheckpointConflictError(f"the run {run_id} was cancelled; no more of it is dispatched")
-            checked_s = at.clock.now_s()
-        yield record

@@ -20,6 +20,8 @@ from sparklet.planning.list_requests import ListRequest, read_items, read_lists
 from sparklet.planning.quantities import parse_every, parse_size_bytes, parse_time_s, parse_tolerance
 
 ROLE = re.compile(r"arn:[\w-]+:iam::\d{12}:role/.+")
+REMOVED = {"rate": "max_concurrency spares other runs and what they share"}
+"""Keys that there were, of which schedules may still have some, and what does instead."""
 PARQUET = "parquet:"  # a table of this format is the run's output
 MEMORY_SHARE = 3
 SCRATCH_SHARE = 2
@@ -325,6 +327,8 @@ def _read_value(place: Place, name: str, value: Any) -> Any:
 def _unknown(name: str, known: list[str]) -> str:
     import difflib  # needed for this error only
 
+    if name in REMOVED:
+        return f"a request has no key {name!r} any more; leave it out: {REMOVED[name]}"
     near = difflib.get_close_matches(name, known, 1)
     remedy = f"is {near[0]} meant?" if near else f"there are {', '.join(known)}"
     return f"a request has no key {name!r}; {remedy}"

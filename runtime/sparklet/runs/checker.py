@@ -190,7 +190,7 @@ def _continue_planning(
     run = report.run
     if run.parent and not parts:
         planner_silent_s = min(planner_silent_s, NOBODY_PLANS_S)
-    if at.clock.now_s() - _last_sign_s(at, run, parts) < planner_silent_s + _paced_s(run, parts):
+    if at.clock.now_s() - _last_sign_s(at, run, parts) < planner_silent_s:
         return report
     try:
         return replace(report, run=plan(at, run.run_id), planned=True)
@@ -211,12 +211,6 @@ def _last_sign_s(at: Deployment, run: Run, parts: tuple[PartRecord, ...]) -> flo
     except ObjectNotFoundError:
         return run.created_s
     return max(run.created_s, written_s)
-
-
-def _paced_s(run: Run, parts: tuple[PartRecord, ...]) -> float:
-    """How long the messages of the last part take at the run's rate, twice."""
-    rate_per_s = run.options.rate_per_s
-    return 2 * parts[-1].shard_count / rate_per_s if rate_per_s and parts else 0.0
 
 
 def _overdue(at: Deployment, run: Run) -> bool:

@@ -179,7 +179,7 @@ _RULES = (
     ),
     _Rule(
         "S3 or another service failed for a moment: too many requests, or no response",
-        "sparklet redrive RUN; if it recurs, fewer workers at a time (--rate, the mapping's concurrency)",
+        "sparklet redrive RUN; if it recurs, fewer workers at a time (--max-concurrency, the mapping's concurrency)",
         classes="ObjectStoreError AWSServiceIOException ThrottlingException ConnectTimeoutException "
         "SocketTimeoutException UnknownHostException",
         message=r"Slow ?Down|Status Code: 50[0-9]|\bThrottl|Connection refused|Unable to execute HTTP request"

@@ -1,5 +1,6 @@
 """What the ledger's items promise."""
 
+import json
 import re
 from dataclasses import replace
 from typing import Any
@@ -160,3 +161,12 @@ def test_items_from_before_formats_were_numbered_are_read() -> None:
 
     assert run_value(run) == A_RUN
     assert shard_record(shard) == A_SHARD
+
+
+def test_a_run_with_an_option_that_there_was_is_read() -> None:
+    """A run that 14795df entered with ``--rate``."""
+    item = run_item(A_RUN, "w")
+    constant = json.loads(item["constant"]["S"])
+    constant["options"] |= {"rate_per_s": 5.0}
+
+    assert run_value({**item, "constant": attribute(json.dumps(constant))}) == A_RUN

@@ -170,22 +170,6 @@ def test_a_planner_at_work_stops_at_its_next_part(world: World) -> None:
     assert world.ledger.shards.count("run-1") == Counts(failed=2)
 
 
-def test_a_planner_that_sends_slowly_stops_within_a_part(world: World) -> None:
-    world.put(100)
-    new_run(world.at, world.request(options=RunOptions(max_objects=1, rate_per_s=1.0)))
-    send = world.queue.send
-
-    def cancelled_after_five(bodies: object, delay_s: int = 0) -> int:
-        if len(world.queue) == 5:
-            world.ledger.runs.cancel("run-1")
-        return send(bodies, delay_s)  # type: ignore[arg-type]
-
-    world.queue.send = cancelled_after_five  # type: ignore[method-assign]
-    with pytest.raises(CheckpointConflictError, match="cancelled"):
-        plan(world.at, "run-1")
-    assert len(world.queue) < 30
-
-
 def test_nobody_plans_a_cancelled_run_any_further(world: World) -> None:
     half_planned(world)
     world.ledger.runs.cancel("run-1")

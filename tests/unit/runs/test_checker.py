@@ -147,14 +147,6 @@ def test_a_run_that_is_still_planned_does_not_end(world: World) -> None:
     assert world.check().run.state is RunState.PLANNING
 
 
-def test_a_paced_planner_gets_the_time_it_needs(world: World) -> None:
-    half_planned(world, rate_per_s=0.001)  # 2 shards in 2,000 s
-    world.clock.advance(PLANNER_SILENT_S + 1)
-    assert not world.check().planned
-    world.clock.advance(4000)
-    assert world.check().planned
-
-
 def test_shards_still_to_be_dispatched_are_not_requeued(world: World) -> None:
     world.put(2)
     new_run(world.at, world.request(options=RunOptions(max_objects=1)))

@@ -68,11 +68,6 @@ def test_a_map_by_hand() -> None:
     assert found.costs["lambda"] == of_100(Dispatch.QUEUE).costs["lambda"]
 
 
-def test_a_paced_run_ends_after_its_last_message() -> None:
-    # the last of 100 messages is sent after 198 s, its shard takes 20 s
-    assert of_100(Dispatch.QUEUE, rate_per_s=0.5).end_s == pytest.approx(10 + 198 + 20)
-
-
 def test_scratch_and_arm_by_hand() -> None:
     found = of_100(Dispatch.QUEUE, replace(TWO_GB, scratch_bytes=4608 * 2**20, architecture="arm64"))
     # 2,500 s with 4 GB of /tmp above the free 512 MB
@@ -126,17 +121,16 @@ def test_a_shards_time_by_hand() -> None:
 
 
 @pytest.mark.parametrize(
-    ("shards", "rate_per_s", "mode"),
+    ("shards", "mode"),
     [
-        (1, 0.0, DispatchMode.INLINE),
-        (40, 0.0, DispatchMode.INLINE),
-        (41, 0.0, DispatchMode.LOOP),
-        (1_000_000, 0.0, DispatchMode.LOOP),
-        (1, 0.5, DispatchMode.LOOP),
+        (1, DispatchMode.INLINE),
+        (40, DispatchMode.INLINE),
+        (41, DispatchMode.LOOP),
+        (1_000_000, DispatchMode.LOOP),
     ],
 )
-def test_auto_takes_inline_up_to_40_shards_else_the_loop(shards: int, rate_per_s: float, mode: DispatchMode) -> None:
-    assert automatic_mode(shards, rate_per_s)[0] is mode
+def test_auto_takes_inline_up_to_40_shards_else_the_loop(shards: int, mode: DispatchMode) -> None:
+    assert automatic_mode(shards)[0] is mode
 
 
 # --- what is assumed of the state machines is so ---
@@ -167,12 +161,11 @@ def test_a_child_of_the_map_enters_the_priced_states() -> None:
     st.integers(0, 100_000),
     st.floats(0.01, 900),
     SIZES,
-    st.sampled_from([0.0, 0.5, 50.0]),
 )
 def test_more_shards_never_end_sooner_nor_cost_less(
-    dispatch: Dispatch, shards: int, more: int, shard_s: float, size: WorkerSize, rate_per_s: float
+    dispatch: Dispatch, shards: int, more: int, shard_s: float, size: WorkerSize
 ) -> None:
-    fewer, larger = (estimate(dispatch, count, shard_s, size, PRICES, rate_per_s) for count in (shards, shards + more))
+    fewer, larger = (estimate(dispatch, count, shard_s, size, PRICES) for count in (shards, shards + more))
     assert fewer.end_s >= 0 and min(fewer.costs.values()) >= 0 and fewer.workers <= shards
     assert larger.end_s >= fewer.end_s * (1 - 1e-12)
     assert larger.cost >= fewer.cost * (1 - 1e-12)

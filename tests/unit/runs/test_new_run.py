@@ -250,14 +250,6 @@ def test_a_missing_bucket_is_named(world: World) -> None:
         new_run(world.at, world.request(inputs=("s3://other/in/",)))
 
 
-def test_a_run_that_a_map_hands_out_takes_no_rate(world: World) -> None:
-    world.put(1)
-    options = RunOptions(rate_per_s=5.0)
-    with pytest.raises(PlanError, match=r"takes no rate.*MaxConcurrency paces a map"):
-        new_run(world.at, world.request(dispatch=Dispatch.MAP, options=options))
-    assert new_run(world.at, world.request(dispatch=Dispatch.MAP)).dispatch is Dispatch.MAP
-
-
 # --- Iceberg's catalog ---
 
 GLUE, BY_TYPE = "glue:s3://b/lake", {"PYICEBERG_CATALOG__ICEBERG__TYPE": "rest"}

@@ -126,14 +126,6 @@ def test_a_planner_stops_while_a_twice_as_long_part_still_fits(world: World, mon
     assert answer["shards"] == 4
 
 
-def test_parts_of_a_paced_run_take_at_most_a_minute_to_send(world: World) -> None:
-    world.put(9)
-
-    ask(world, request(max_objects=1, rate=0.1))
-
-    assert [part.shard_count for part in world.ledger.runs.parts("run-1")] == [6, 3]
-
-
 def test_a_run_without_an_id_is_found_again_by_lambdas_own_retry(world: World) -> None:
     world.put(1)
     event = request(run_id=None)
@@ -195,7 +187,6 @@ def test_every_option_reaches_the_run(world: World) -> None:
         "oversize": "mark",
         "max_attempts": 2,
         "tolerate": "2.5%",
-        "rate": 1000,
         "max_concurrency": 5,
         "versions": False,
     }
@@ -223,7 +214,7 @@ def test_every_option_reaches_the_run(world: World) -> None:
     assert (given.incremental, given.keep_empty, given.archived, given.other_region) == (True, True, "skip", True)
     assert (given.target_bytes, given.max_objects, given.group_by) == (64 * MIB, 7, "prefix")
     assert (given.compression_factor, given.split, given.max_shard_bytes, given.oversize) == (2, "csv", 10**9, "mark")
-    assert (given.max_attempts, given.tolerated_failure_percentage, given.rate_per_s) == (2, 2.5, 1000)
+    assert (given.max_attempts, given.tolerated_failure_percentage) == (2, 2.5)
     assert (given.limit, given.max_concurrency) == (9, 5)
     assert (run.name, run.args, run.params, run.py_files) == (
         *("daily", ("--day", "1"), {"a": [1]}),
@@ -243,7 +234,7 @@ def test_every_option_reaches_the_run(world: World) -> None:
 def test_the_schema_takes_what_is_read_and_nothing_else() -> None:
     validator = jsonschema.Draft202012Validator(request_schema())
     validator.check_schema(request_schema())
-    full = request(lists=["s3://b/l.csv"], items=[1, {"a": 2}], tolerate="2%", rate=1.5, params={"a": [1]}, split="csv")
+    full = request(lists=["s3://b/l.csv"], items=[1, {"a": 2}], tolerate="2%", params={"a": [1]}, split="csv")
 
     assert validator.is_valid(full) and run_request(full, "x").lists
     odd: list[dict[str, Any]] = [{"imput": "x"}, {"max_objects": 0}, {"split": "xml"}, {"versions": "yes"}, {"env": {}}]
@@ -278,7 +269,8 @@ def test_the_schema_takes_what_is_read_and_nothing_else() -> None:
         (request(tolerate="some"), SettingsError, "tolerate: 'some'"),
         (request(tolerate=-1), SettingsError, "tolerate: '-1'"),
         (request(tolerate="100.1%"), SettingsError, "tolerate: '100.1%'"),
-        (request(rate=-1), SettingsError, "rate is -1; it must be at least 0"),
+        (request(max_concurrency=-1), SettingsError, "max_concurrency is -1; it must be at least 0"),
+        (request(rate=5), EventError, "no key 'rate' any more; leave it out: max_concurrency spares other runs"),
         (request(since="36h"), SettingsError, "since: '36h'"),
         (request(lists=["/etc/passwd"]), SettingsError, "must be in S3"),
         (request(lists=[{"uri": "s3://x/y"}]), SettingsError, "source, format and path"),

@@ -6,10 +6,9 @@ from typing import Any
 import pytest
 
 from sparklet.errors import CheckpointConflictError, RunNotFoundError
-from sparklet.model import PartRecord, Position, Run, RunOptions, RunState, ShardRecord, ShardState
+from sparklet.model import PartRecord, Position, RunOptions, RunState, ShardRecord, ShardState
 from sparklet.planning.new_run import new_run
-from sparklet.planning.planner import Outbox, PlanProgress, plan
-from tests.stand_ins.memory import FakeClock, MemoryTaskQueue
+from sparklet.planning.planner import PlanProgress, plan
 from tests.world import SOURCE, World, ref_of
 
 SHARD = ShardRecord("run-1", 0, "part-0.jsonl", 0, 9, 1, 9)
@@ -160,42 +159,3 @@ def test_planners_that_see_different_ends_agree_on_one(world: World, monkeypatch
     with pytest.raises(CheckpointConflictError):
         plan(world.at, "run-1")
     assert not world.ledger.runs.get("run-1").sealed
-
-
-# --- pace ---
-
-
-def paced(rate: float) -> tuple[FakeClock, MemoryTaskQueue, Outbox]:
-    world = World(clock=FakeClock(0.0))
-    run = Run("run-1", (SOURCE,), "s3://out/", (), options=RunOptions(rate_per_s=rate))
-    return world.clock, world.queue, Outbox(world.at, run)
-
-
-@pytest.mark.parametrize("rate", [0.5, 3.0, 25.0])
-def test_messages_are_paced(rate: float) -> None:
-    clock, queue, outbox = paced(rate)
-
-    sent = outbox.send(SHARD for _ in range(40)) + outbox.send([SHARD] * 35)
-
-    assert sent == len(queue) == 75
-    at_least_s = (75 - max(1, min(10, int(rate)))) / rate
-    assert at_least_s - 1e-6 <= clock.now_s() <= 75 / rate
-
-
-def test_without_a_rate_nothing_waits() -> None:
-    clock, _, outbox = paced(0.0)
-    assert outbox.send([SHARD] * 100) == 100
-    assert clock.now_s() == 0.0
-
-
-def test_a_pause_is_not_made_up_for() -> None:
-    clock, _, outbox = paced(1.0)
-    clock.advance(1000)
-    outbox.send([SHARD] * 10)
-    assert clock.now_s() == 1009.0
-
-
-def test_a_run_is_dispatched_at_its_rate(world: World) -> None:
-    start_s = world.clock.now_s()
-    world.run(21, rate_per_s=10.0)
-    assert world.clock.now_s() - start_s == pytest.approx(2.0)

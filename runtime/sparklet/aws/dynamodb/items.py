@@ -44,6 +44,7 @@ RUN_CONSTANTS = (  # one JSON document
     *("inputs", "output_uri", "args", "params", "env", "options", "name", "lists", "access", "dispatch", "check"),
     *("next", "parent", "engine", "table"),
 )
+OPTIONS = frozenset(each.name for each in fields(RunOptions))  # earlier versions stored more
 RUN_ATTRIBUTES = (
     *("shard_count", "object_count", "size_bytes", "skipped"),
     *("created_s", "ended_s", "cancelled_s", "notified_s"),
@@ -193,7 +194,9 @@ def run_value(item: Item) -> Run:
     _refuse_newer(item)
     constant = json.loads(item["constant"]["S"])
     follower = constant.get("next")
-    options: dict[str, Any] = {name: tuple(v) if isinstance(v, list) else v for name, v in constant["options"].items()}
+    options: dict[str, Any] = {
+        name: tuple(v) if isinstance(v, list) else v for name, v in constant["options"].items() if name in OPTIONS
+    }
     return Run(
         run_id=item["pk"]["S"].rpartition("#")[0],
         inputs=tuple(constant["inputs"]),
