@@ -14,4 +14,4 @@ def test_an_event_and_a_run_pass_few_modules_and_functions() -> None:
     counts = {name: [int(word.partition("=")[2]) for word in words] for name, words in walks.items()}
     assert counts.keys() == {"walk=event", "walk=run"}
     assert counts["walk=event"][0] <= 12 and counts["walk=event"][1] <= 51
-    assert counts["walk=run"][0] <= 20 and counts["walk=run"][1] <= 90
+    assert counts["walk=run"][0] <= 21 and counts["walk=run"][1] <= 95  # 20 and 90 before outputs were claimed (0048)

@@ -70,7 +70,8 @@ def begin(
             else:
                 table = request.table.partition("file://")[2]
                 refuse_remote_only((*request.inputs, *request.files.values(), table), request.output_uri)
-            _refuse_table(env, request)
+            if request.table:
+                _refuse_table(env, request)
             known = env.at.known_run(request.run_id)
             run = new_run(env.at, request)
         if not by_machine and known:

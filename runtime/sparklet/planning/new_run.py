@@ -61,7 +61,8 @@ def new_run(at: Deployment, request: RunRequest, *, even_empty: bool = False) ->
     scripts = {source: read_script(at, run_id, source, request.py_files) for source in sources}
     if known := at.known_run(run_id):
         return _same_run(known, request, scripts)
-    _refuse_no_catalog(at, request)
+    if request.table.startswith("iceberg:"):
+        _refuse_no_catalog(at, request)
     if request.options.incremental:
         refuse_another_open(at, request.run_name, run_id)
     run = _checked_run(at, request, scripts, does_all, even_empty)
@@ -97,8 +98,8 @@ def chosen_engine(at: Deployment, name: str, table: str) -> str:
 
 
 def _refuse_no_catalog(at: Deployment, request: RunRequest) -> None:
-    """PlanError if a run writes to a table of Iceberg, and nothing names a catalog: every shard would fail."""
-    if at.functions is None or not request.table.startswith("iceberg:"):
+    """PlanError if nothing names a catalog for the run's table of Iceberg: every shard would fail."""
+    if at.functions is None:
         return
     try:
         functions = at.functions()

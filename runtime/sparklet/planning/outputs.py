@@ -191,7 +191,9 @@ def make_room(at: Deployment, run: Run, since_s: float) -> None:
     folders = [run.output_uri + other.shard_prefix for other in earlier]
     if run.options.existing == "overwrite":
         folders.append(run.output_uri + PUBLISHED)
-    if folders and at.ledger.runs.get(run.run_id).state is not RunState.PLANNING:  # so the claim may be of its end
+    if not folders:
+        return
+    if at.ledger.runs.get(run.run_id).state is not RunState.PLANNING:  # so the claim may be of its end
         raise CheckpointConflictError(f"the run {run.run_id} was planned by another planner")
     mine = run.output_uri + run.shard_prefix
     for folder in folders:
