@@ -121,19 +121,11 @@ class RunOptions:
         Key(
             "max_shard_size",
             SHARDS,
-            "The largest shard one function takes on; 0: no limit (default: by its memory and /tmp).",
+            "The largest shard one function takes on, without --route a larger one refuses the plan; 0: no limit "
+            "(default: by its memory and /tmp).",
             kind="size",
         ),
     ] = 0  # weighed
-    oversize: Annotated[
-        str,
-        Key(
-            "oversize",
-            SHARDS,
-            "A shard above that, without --route: refuse the plan, or mark the shard FAILED.",
-            choices=("refuse", "mark"),
-        ),
-    ] = "refuse"
     route: Annotated[
         str,
         Key(

@@ -8,7 +8,7 @@ from itertools import chain, islice
 from typing import TypeVar
 
 from sparklet.errors import NothingNewError, PlanError
-from sparklet.model import Failure, Position, Run, RunOptions, Shard
+from sparklet.model import Position, Run, RunOptions, Shard
 from sparklet.model.options import MIB
 from sparklet.planning.found import Found, Reason
 from sparklet.planning.inventory import Inventory, refuse_other_regions
@@ -19,7 +19,6 @@ from sparklet.ports import ObjectStore
 T = TypeVar("T")
 PREFIX = "prefix"
 MAX_ITEMS_BYTES = 1024 * 1024  # of the items of one shard, which a worker hands to the script at once
-TOO_LARGE = "ShardTooLargeError"
 MAX_NAMED = 3  # objects that a refusal names
 ADVICE = (
     "cut it with --split (CSV, JSON Lines and Parquet that are not compressed as a whole), raise --max-shard-size for "
@@ -125,8 +124,8 @@ def within_limit(objects: Iterable[T], limit: int, name: str) -> Iterator[T]:
 
 
 def refuse_oversize(packed: Iterable[Packed], options: RunOptions) -> None:
-    """PlanError if a shard is above ``max_shard_bytes``; if that is allowed, or there is no limit, nothing is read."""
-    if options.max_shard_bytes <= 0 or options.oversize == "mark" or options.route:
+    """PlanError if a shard is above ``max_shard_bytes``; with a route, or without a limit, nothing is read."""
+    if options.max_shard_bytes <= 0 or options.route:
         return
     large = (each for each in packed if each.weight > options.max_shard_bytes)
     named = [_shown(each.shard, each.weight) for each in islice(large, MAX_NAMED)]
@@ -135,8 +134,7 @@ def refuse_oversize(packed: Iterable[Packed], options: RunOptions) -> None:
         more = f" and {count - len(named)} more" if count > len(named) else ""
         raise PlanError(
             f"{count} {'shards are' if count > 1 else 'shard is'} above the {options.max_shard_bytes / MIB:,.0f} MiB "
-            f"that one function takes on: {', '.join(named)}{more}; {ADVICE}, or plan the others and mark these "
-            "with --oversize mark"
+            f"that one function takes on: {', '.join(named)}{more}; {ADVICE}, or leave it out (--exclude)"
         )
 
 
@@ -173,14 +171,6 @@ def engine_of(shard: Shard, run: Run) -> str:
     """Whose workers do a shard of a run with a route; "": the functions'."""
     options = run.options
     return run.engine or (options.route if _weight(shard, options) > options.max_shard_bytes > 0 else "")
-
-
-def too_large(shard: Shard, options: RunOptions) -> Failure | None:
-    """The failure of a shard that is too large for a function; None if it fits, or an engine does it."""
-    if options.route or options.max_shard_bytes <= 0 or (weight := _weight(shard, options)) <= options.max_shard_bytes:
-        return None
-    limit = f"the {options.max_shard_bytes / MIB:,.0f} MiB that one function takes on"
-    return Failure(TOO_LARGE, f"{_shown(shard, weight)} is above {limit}; {ADVICE}", retryable=False)
 
 
 def _weight(shard: Shard, options: RunOptions) -> int:

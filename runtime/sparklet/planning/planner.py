@@ -18,12 +18,12 @@ from dataclasses import dataclass, field, replace
 from typing import Self
 
 from sparklet.errors import CheckpointConflictError, PlanError
-from sparklet.model import Dispatch, Failure, PartRecord, Position, Run, RunState, ShardRecord, ShardState
+from sparklet.model import Dispatch, PartRecord, Position, Run, RunState, ShardRecord
 from sparklet.planning.deployment import Deployment
 from sparklet.planning.earlier import take_run_lock
 from sparklet.planning.inventory import open_inventory
 from sparklet.planning.outputs import is_check_or_commit, make_room, take_outputs
-from sparklet.planning.packing import Packed, engine_of, pack_shards, too_large
+from sparklet.planning.packing import Packed, engine_of, pack_shards
 from sparklet.planning.parts import ANOTHER_RUN, END, LeftOut, beside, named, shard_of
 from sparklet.planning.slicing import slice_objects
 
@@ -221,13 +221,9 @@ def dispatch_part(at: Deployment, run: Run, part: PartRecord, body: bytes, outbo
 
 
 def enter_part(at: Deployment, run: Run, part: PartRecord, body: bytes) -> list[ShardRecord]:
-    """Enter a sealed part's shards into the ledger; those that may get a message.
-
-    The others are too large for a function, and FAILED for that reason. PlanError if the part is not what was sealed.
-    """
+    """Enter a sealed part's shards into the ledger; PlanError if the part is not what was sealed."""
     now_s = at.clock.now_s()
     records: list[ShardRecord] = []
-    oversize: dict[int, Failure] = {}
     offset = 0
     for line in body.splitlines(keepends=True):
         shard = shard_of(at, run.run_id, part, line)
@@ -244,8 +240,6 @@ def enter_part(at: Deployment, run: Run, part: PartRecord, body: bytes) -> list[
                 engine=engine_of(shard, run) if run.options.route else "",
             )
         )
-        if failure := too_large(shard, run.options):
-            oversize[shard.number] = failure
         offset += len(line)
     if [record.number for record in records] != list(range(part.first_shard, part.next_shard)):
         planned = f"{part.shard_count} shards from {part.first_shard} on"
@@ -254,8 +248,4 @@ def enter_part(at: Deployment, run: Run, part: PartRecord, body: bytes) -> list[
             f"were sealed; {ANOTHER_RUN}"
         )
     at.ledger.shards.add(records)
-    for number, failure in oversize.items():
-        record = at.ledger.shards.get(run.run_id, number)
-        while record.state is ShardState.PENDING and not at.ledger.attempts.abandon(record, failure):
-            record = at.ledger.shards.get(run.run_id, number)
-    return [record for record in records if record.number not in oversize]
+    return records

@@ -31,7 +31,7 @@ class PlanPreview:
     slices: int = 0  # objects that are parts of a larger one
     largest_shard: int = 0  # its number
     largest_object: str = ""  # the first one in it
-    oversize: int = 0  # shards too large for one function; a run would refuse or mark them, or an engine does them
+    oversize: int = 0  # shards too large for one function; a run would be refused, or an engine does them
     oversize_bytes: int = 0  # in these
 
     def routed(self, options: RunOptions) -> tuple[int, int]:

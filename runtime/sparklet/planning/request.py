@@ -20,7 +20,10 @@ from sparklet.planning.list_requests import ListRequest, read_items, read_lists
 from sparklet.planning.quantities import parse_every, parse_size_bytes, parse_time_s, parse_tolerance
 
 ROLE = re.compile(r"arn:[\w-]+:iam::\d{12}:role/.+")
-REMOVED = {"rate": "max_concurrency spares other runs and what they share"}
+REMOVED = {
+    "rate": "max_concurrency spares other runs and what they share",
+    "oversize": "exclude what is too large, or have an engine do it (route)",
+}
 """Keys that there were, of which schedules may still have some, and what does instead."""
 PARQUET = "parquet:"  # a table of this format is the run's output
 MEMORY_SHARE = 3

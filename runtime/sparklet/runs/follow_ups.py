@@ -30,7 +30,7 @@ MIN_CHECK_S = 3600.0  # time limit of a check or commit run, at least, even if i
 TOO_MANY_FAILED = "too many shards have FAILED while their output was published"
 MAX_LEFT_OUT = 500  # such shards, which a next run leaves out, each by a pattern
 INHERITED = (  # options of a next run
-    *("target_bytes", "max_shard_bytes", "oversize", "other_region", "max_attempts", "time_limit_s"),
+    *("target_bytes", "other_region", "max_attempts", "time_limit_s"),
     *("tolerated_failure_count", "tolerated_failure_percentage"),
 )
 

@@ -164,9 +164,9 @@ def test_items_from_before_formats_were_numbered_are_read() -> None:
 
 
 def test_a_run_with_an_option_that_there_was_is_read() -> None:
-    """A run that 14795df entered with ``--rate``."""
+    """A run that 14795df entered with ``--rate`` and ``--oversize``."""
     item = run_item(A_RUN, "w")
     constant = json.loads(item["constant"]["S"])
-    constant["options"] |= {"rate_per_s": 5.0}
+    constant["options"] |= {"rate_per_s": 5.0, "oversize": "mark"}
 
     assert run_value({**item, "constant": attribute(json.dumps(constant))}) == A_RUN

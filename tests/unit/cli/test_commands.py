@@ -118,7 +118,7 @@ def test_incremental_is_refused_for_local_folders_at_once(terminal: Terminal, tm
         (("statsu",), "Did you mean 'status'?"),
         (("status", RUN, "--objct", "x"), "Did you mean --object?"),
         (("run", "x.py", "--inptu", "x"), "Did you mean --input?"),
-        (("run", "x.py", "-i", "a", "-o", "b", "--oversize", "no"), "'refuse', 'mark'"),
+        (("run", "x.py", "-i", "a", "-o", "b", "--archived", "no"), "'refuse', 'skip'"),
         (("run", "x.py", "-i", "a", "-o", "b", "--split", "xml"), "'auto', 'csv', 'lines', 'parquet'"),
         (("run", "x.py", "-i", "a", "-o", "b", "--since", "soon"), "--since: 'soon'"),
         (("run", "x.py", "-i", "a", "-o", "b", "--max-shard-size", "big"), "'big' is no size"),

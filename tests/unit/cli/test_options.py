@@ -84,7 +84,7 @@ def test_missing_options_take_the_models_defaults() -> None:
 def test_every_option_reaches_the_run() -> None:
     flags = ["--incremental", "--versions", "--keep-empty", "--other-region", "--requester-pays"]
     shards = {"shard-size": "1MiB", "max-objects": "7", "group-by": "dt=*", "compression-factor": "2.5"}
-    limits = {"split": "csv", "max-shard-size": "2GiB", "oversize": "mark", "max-attempts": "5", "tolerate": "2.5%"}
+    limits = {"split": "csv", "max-shard-size": "2GiB", "max-attempts": "5", "tolerate": "2.5%"}
     input_ = {"input": "s3://b/in/", "include": "*.csv", "exclude": "_*", "since": "2026-11-20T08:30"}
     role = "arn:aws:iam::123456789012:role/readers/raw"
     run = {"output": "s3://b/out/", "name": "daily", "param": "a=1", "env": "b=2", "file": "c=3", "py-files": "x.py"}
@@ -124,7 +124,6 @@ def test_every_option_reaches_the_run() -> None:
             compression_factor=2.5,
             split="csv",
             max_shard_bytes=2 * 2**30,
-            oversize="mark",
             max_attempts=5,
             tolerated_failure_percentage=2.5,
         ),

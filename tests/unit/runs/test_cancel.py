@@ -5,7 +5,6 @@ import pytest
 from sparklet.errors import CheckpointConflictError, PlanError
 from sparklet.model import Counts, Failure, Run, RunOptions, RunState, ScriptRef, ShardResult, ShardState
 from sparklet.planning.new_run import new_run
-from sparklet.planning.packing import TOO_LARGE
 from sparklet.planning.planner import PlanProgress, plan
 from sparklet.runs.checker import STALL_S, UNCLAIMED_S
 from sparklet.runs.ending import NOT_PLANNED, RUN_CANCELLED, cancel
@@ -134,15 +133,6 @@ def test_a_partial_plan_is_sealed_and_entered_without_messages(world: World) -> 
     assert (done.run.shard_count, done.run.object_count, done.run.size_bytes) == (4, 4, 40)
     assert done.counts == Counts(failed=4) and len(world.queue) == messages == 2
     assert NOT_PLANNED in done.run.skipped
-    assert world.check().run.state is RunState.CANCELLED
-
-
-def test_oversized_shards_keep_their_cause(world: World) -> None:
-    half_planned(world, RunOptions(max_objects=1, max_shard_bytes=5, oversize="mark"))
-
-    cancel(world.at, "run-1")
-
-    assert {record.error_class for record in world.shards()} == {TOO_LARGE}
     assert world.check().run.state is RunState.CANCELLED
 
 

@@ -2,7 +2,6 @@
 
 import pytest
 
-from sparklet.planning.packing import TOO_LARGE
 from sparklet.runs.checker import TOLERANCE_EXCEEDED
 from sparklet.runs.ending import RUN_CANCELLED
 from sparklet.runs.explain import advice
@@ -40,7 +39,7 @@ EXPECTED = [
     ("NeverClaimed", "handed out 6 times, but no worker claimed it", "no worker ever claimed", "concurrency"),
     (TOLERANCE_EXCEEDED, "not done: more shards failed", "stopped before this one was done", "redrive"),
     (RUN_CANCELLED, "the run was cancelled", "cancelled", "redrive"),
-    (TOO_LARGE, "weighs 12 GiB", "larger than one function", "--split"),
+    ("ShardTooLargeError", "weighs 12 GiB", "larger than one function", "--split"),
     ("LeaseExpired", "attempt a was not heard of before its lease ended", "the worker was lost", "memory"),
     ("SparkException", "Python worker exited unexpectedly (crashed) (line 9 of job.py", "memory was used up", "memory"),
     ("GatewayLostError", "the JVM ended with 5 under the script", "the JVM was lost", "logs"),

@@ -1,4 +1,4 @@
-"""Fitting: what no function can take on is refused before a plan, or ends at once with its cause."""
+"""Fitting: what no function can take on is refused before a plan."""
 
 from collections.abc import Iterable, Iterator
 from typing import Any
@@ -6,14 +6,12 @@ from typing import Any
 import pytest
 
 from sparklet.errors import PlanError
-from sparklet.model import InputObject, Position, RunOptions, RunState, ShardState
+from sparklet.model import InputObject, Position, RunOptions
 from sparklet.model.options import BY_WORKER
 from sparklet.planning.found import Found
-from sparklet.planning.new_run import new_run
-from sparklet.planning.packing import TOO_LARGE, Packed, pack_shards, refuse_oversize
-from sparklet.planning.planner import plan
+from sparklet.planning.packing import Packed, pack_shards, refuse_oversize
 from sparklet.planning.request import RunRequest
-from tests.world import SOURCE, Fault, KilledError, World
+from tests.world import SOURCE
 
 MIB = 1024 * 1024
 
@@ -35,7 +33,7 @@ def test_an_oversized_shard_refuses_the_run_with_advice() -> None:
     told = str(refused.value)
     assert "4 shards are above the 10 MiB" in told
     assert "s3://b/1.csv (20 MiB), s3://b/2.csv (30 MiB), s3://b/3.csv (40 MiB) and 1 more" in told
-    assert all(word in told for word in ("--split", "--max-shard-size", "another engine", "--oversize mark"))
+    assert all(word in told for word in ("--split", "--max-shard-size", "another engine", "--exclude"))
 
 
 def test_a_compressed_object_is_measured_by_its_weight() -> None:
@@ -45,8 +43,8 @@ def test_a_compressed_object_is_measured_by_its_weight() -> None:
         refuse_oversize(packed([4], options, "{}.csv.gz"), options)
 
 
-@pytest.mark.parametrize("changes", [{"max_shard_bytes": 0}, {"oversize": "mark"}])
-def test_without_a_limit_or_with_mark_nothing_is_packed(changes: dict[str, Any]) -> None:
+@pytest.mark.parametrize("changes", [{"max_shard_bytes": 0}, {"route": "auto"}])
+def test_without_a_limit_or_with_a_route_nothing_is_packed(changes: dict[str, Any]) -> None:
     unread = packed([50], options_of())
 
     refuse_oversize(unread, options_of(**changes))
@@ -79,57 +77,3 @@ def test_slices_that_do_not_fit_into_scratch_are_refused() -> None:
     fit(target_bytes=1024 * MIB)  # nothing is fetched
     with pytest.raises(PlanError, match="256 MiB or less"):
         fit(split="auto", target_bytes=257 * MIB)
-
-
-# --- marked ---
-
-MARK = RunOptions(max_objects=1, target_bytes=100, max_shard_bytes=100, oversize="mark")
-
-
-def put(world: World) -> None:
-    for name, size in (("a", 10), ("b", 500), ("c", 20), ("d", 101)):
-        world.store.put(f"{SOURCE}{name}.csv", b"x" * size)
-
-
-def test_marked_shards_end_at_once_without_a_message(world: World) -> None:
-    put(world)
-    new_run(world.at, world.request(options=MARK))
-    run = plan(world.at, "run-1")
-
-    states = [record.state for record in world.shards()]
-    assert states == [ShardState.PENDING, ShardState.FAILED, ShardState.PENDING, ShardState.FAILED]
-    large = world.shards()[1]
-    assert (large.error_class, large.attempts) == (TOO_LARGE, 0)
-    assert f"{SOURCE}b.csv" in large.error_message
-    assert [ref.shard for ref in world.bodies()] == [0, 2]
-    assert run.shard_count == 4
-
-
-def test_the_other_shards_do_their_work_and_the_run_ends(world: World) -> None:
-    put(world)
-    new_run(world.at, world.request(options=MARK))
-    plan(world.at, "run-1")
-    assert world.work() == 2
-
-    report = world.check()
-
-    assert (report.counts.succeeded, report.counts.failed) == (2, 2)
-    assert report.run.state is RunState.FAILED
-
-
-@pytest.mark.parametrize("after_effect", [False, True])
-def test_a_planner_killed_anywhere_leaves_the_same_end(after_effect: bool) -> None:
-    for at_call in range(1, 100):
-        world = World()
-        put(world)
-        new_run(world.at, world.request(options=MARK))
-        fault = Fault(at_call, after_effect)
-        try:
-            plan(fault.deployment(world.at), "run-1", part_shards=2)
-        except KilledError:
-            plan(world.at, "run-1", part_shards=2)
-        assert [record.state for record in world.shards()] == 2 * [ShardState.PENDING, ShardState.FAILED]
-        assert {ref.shard for ref in world.bodies()} == {0, 2}
-        if fault.calls < at_call:
-            break
-    assert at_call > 15

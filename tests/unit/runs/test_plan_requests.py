@@ -184,7 +184,6 @@ def test_every_option_reaches_the_run(world: World) -> None:
         "compression_factor": 2,
         "split": "csv",
         "max_shard_size": 10**9,
-        "oversize": "mark",
         "max_attempts": 2,
         "tolerate": "2.5%",
         "max_concurrency": 5,
@@ -213,7 +212,7 @@ def test_every_option_reaches_the_run(world: World) -> None:
     assert (given.include, given.exclude, given.modified_since_s) == (("*.csv",), ("*.tmp",), 0.0)
     assert (given.incremental, given.keep_empty, given.archived, given.other_region) == (True, True, "skip", True)
     assert (given.target_bytes, given.max_objects, given.group_by) == (64 * MIB, 7, "prefix")
-    assert (given.compression_factor, given.split, given.max_shard_bytes, given.oversize) == (2, "csv", 10**9, "mark")
+    assert (given.compression_factor, given.split, given.max_shard_bytes) == (2, "csv", 10**9)
     assert (given.max_attempts, given.tolerated_failure_percentage) == (2, 2.5)
     assert (given.limit, given.max_concurrency) == (9, 5)
     assert (run.name, run.args, run.params, run.py_files) == (
@@ -271,6 +270,7 @@ def test_the_schema_takes_what_is_read_and_nothing_else() -> None:
         (request(tolerate="100.1%"), SettingsError, "tolerate: '100.1%'"),
         (request(max_concurrency=-1), SettingsError, "max_concurrency is -1; it must be at least 0"),
         (request(rate=5), EventError, "no key 'rate' any more; leave it out: max_concurrency spares other runs"),
+        (request(oversize="mark"), EventError, "no key 'oversize' any more; leave it out: exclude what is too large"),
         (request(since="36h"), SettingsError, "since: '36h'"),
         (request(lists=["/etc/passwd"]), SettingsError, "must be in S3"),
         (request(lists=[{"uri": "s3://x/y"}]), SettingsError, "source, format and path"),

@@ -202,16 +202,16 @@ def test_the_limit_is_400_mb_or_what_a_function_fits(memory_mb: int, given: int,
     [
         (SIZES, {}, (2, 601)),
         ({"a": 500, "b": 10, "c": 101}, {}, (3, 611)),
-        (SIZES, {"route": ""}, (0, 0)),
+        (SIZES, {"route": "", "max_shard_bytes": 0}, (0, 0)),
         (SIZES, {"route": "", "engine": OTHER}, (5, 731)),
-        (SIZES, {"route": "", "engine": OTHER, "escalate": "on"}, (0, 0)),
+        (SIZES, {"route": "", "max_shard_bytes": 0, "engine": OTHER, "escalate": "on"}, (0, 0)),
     ],
 )
 def test_a_preview_counts_what_a_plan_routes(
     sizes: dict[str, int], changes: dict[str, Any], there: tuple[int, int]
 ) -> None:
-    world, options = world_of(sizes), replace(ROUTED, oversize="mark", **changes)
+    world, options = world_of(sizes), replace(ROUTED, **changes)
 
     assert preview(options, [SOURCE], world.store).routed(options) == there
-    planned(world, oversize="mark", **changes)
+    planned(world, **changes)
     assert len([record for record in world.shards() if record.engine]) == there[0]
