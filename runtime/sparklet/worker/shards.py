@@ -39,6 +39,7 @@ from sparklet.model import (
     ClaimStatus,
     Dispatch,
     Failure,
+    InputObject,
     Run,
     Shard,
     ShardRecord,
@@ -235,7 +236,7 @@ class ClaimedShard:
             args=run.args,
             env=run.env,
             is_shard=True,
-            inputs=shard.objects,
+            inputs=_as_planned(run, record, shard.objects),
             compression_factor=run.options.compression_factor,
             staging=staging,
         )
@@ -326,3 +327,13 @@ class StagedOutput:
 
 def _json(document: Mapping[str, Any]) -> bytes:
     return json.dumps(document, separators=(",", ":")).encode()
+
+
+def _as_planned(run: Run, record: ShardRecord, objects: tuple[InputObject, ...]) -> tuple[InputObject, ...]:
+    """The inputs with the ETags that they must have: a redrive takes what was repaired since the plan.
+
+    But of an incremental run it does not: what was replaced is new to the next run, and would be done twice.
+    """
+    if not record.generation or run.options.incremental:
+        return objects
+    return tuple(replace(item, etag="") for item in objects)

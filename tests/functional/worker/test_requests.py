@@ -5,8 +5,9 @@ import json
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
@@ -216,14 +217,23 @@ print("FAILED WITH", fails(frame.collect))
     assert b"FAILED WITH Py4JJavaError" in counted.function.said()
 
 
-def test_an_input_replaced_since_the_plan_is_an_error(counted: Counted) -> None:
-    uri = counted.put("replaced.csv", 10)
-    planned = counted.function.store.head(uri)
-    ref = counted.function.plan(CSV_TO_PARQUET, [InputObject(uri, 4, planned.etag)])
+@pytest.mark.parametrize("incremental", [False, True])
+def test_only_a_redrive_takes_an_input_that_was_repaired(counted: Counted, incremental: bool) -> None:
+    function, uri = counted.function, counted.put("replaced.csv", 10)
+    planned = function.store.head(uri)
+    item = InputObject(uri, 4, planned.etag)
+    options: dict[str, Any] = {"incremental": True, "existing": "append"} if incremental else {}
+    ref = function.plan(CSV_TO_PARQUET, [item], **options)
     counted.put("replaced.csv", 11)
 
-    assert counted.function.deliver(ref) == []
-    record = counted.function.shard(ref)
+    assert function.deliver(ref) == []
+    first = function.shard(ref)
+    run = function.ledger.runs.get(ref.run_id)
+    run = function.ledger.runs.start_generation(ref.run_id, 1, run.scripts[0])
+    function.ledger.attempts.redrive(ref.run_id, ref.shard, run.generation)
+    assert function.deliver(replace(ref, generation=1)) == []
+    second = function.shard(ref)
 
-    assert record.state is ShardState.FAILED
-    assert uri.removeprefix("s3://") in record.error_message
+    assert first.state is ShardState.FAILED
+    assert uri.removeprefix("s3://") in first.error_message
+    assert second.state is (ShardState.FAILED if incremental else ShardState.SUCCEEDED)  # the next run takes it as new
