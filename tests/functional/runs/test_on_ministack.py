@@ -1,6 +1,7 @@
 """The fan-out over the AWS adapters and the stand-in: what holds in memory holds there."""
 
 import json
+import time
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -45,7 +46,7 @@ def clients(tmp_path_factory: pytest.TempPathFactory) -> Iterator[AwsClients]:
 @pytest.fixture
 def at(clients: AwsClients) -> Deployment:
     """A bucket, a queue and a table of the test's own; leases and stalls by a clock that is moved by hand."""
-    name, clock = f"fanout-{uuid.uuid4().hex[:8]}", FakeClock()
+    name, clock = f"fanout-{uuid.uuid4().hex[:8]}", FakeClock(time.time())  # the stand-in's objects have its time
     clients.s3.create_bucket(Bucket=name)
     clients.dynamodb.create_table(**table_definition(name))
     queue_url = clients.sqs.create_queue(QueueName=name)["QueueUrl"]
@@ -125,6 +126,7 @@ def test_checks_follow_ups_and_notices_survive_a_dying_checker(at: Deployment) -
     for at_call in range(1, 400, 3):
         with suppress(KilledError):
             check(Fault(at_call, after_effect=bool(at_call % 2)).deployment(at), "run-1")
+        at.clock.sleep(1000)  # who planned the check or next run is silent by then
         work(at)
         if at.ledger.runs.get("run-1").notified_s is not None:
             break
