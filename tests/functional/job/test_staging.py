@@ -341,6 +341,8 @@ def test_columns_of_iceberg_keep_their_own_values(spark: SparkSession, is_made: 
         rows.limit(0).writeTo(f"iceberg.{name}").create()
 
     Job(event={}).append(rows, f"iceberg:{name}")
+    files = spark.sql(f"SELECT file_path FROM iceberg.{name}.files").collect()
+    assert all("/data/sparklet/direct/" in file for (file,) in files)  # nothing was copied
     for change in ("DROP COLUMN {}", "ADD COLUMN {} STRING"):
         for column in ("name", "s.a", "l.element.a"):
             spark.sql(f"ALTER TABLE iceberg.{name} {change.format(column)}")

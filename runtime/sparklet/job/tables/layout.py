@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
 from py4j.protocol import Py4JJavaError
@@ -65,7 +65,7 @@ def layout_of(frame: DataFrame, table: Table, mode: str, partition_by: tuple[str
         raise TableError(f"{table} needs the jars of {table.format} on Spark's class path: see the guide to tables")
     found = _delta(spark, table, mode) if table.format == "delta" else _iceberg(spark, table, frame)
     if found.schema is None:
-        return Layout(found.root, None, tuple(map(Partition, partition_by)))
+        return replace(found, partitions=tuple(map(Partition, partition_by)))
     if partition_by and found.partitions != tuple(map(Partition, partition_by)):
         by = ", ".join(f"{each.transform}({each.column})" for each in found.partitions) or "nothing"
         raise TableError(f"{table} is partitioned by {by}, not by {', '.join(partition_by)}: leave partition_by away")
