@@ -62,8 +62,8 @@ format: venv ## Format the code and repair what ruff can
 	@$(RUN) -m ruff format .
 	@$(RUN) -m ruff check --fix .
 
-docs: venv ## Write docs/guide/cli.md from the commands' help, and the request's JSON Schema
-	@$(RUN) -m docs.cli_reference docs/guide/cli.md
+docs: venv ## Write docs/reference/commands.md from the commands' help, and the request's JSON Schema
+	@$(RUN) -m docs.cli_reference docs/reference/commands.md
 
 # The image's part needs `make image` and root, as the tests of the image do.
 bench: bench-venv deploy-venv ## Measure everything, write docs/benchmarks.md; 17 min on two idle cores (ARGS='--only restored')

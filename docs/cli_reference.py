@@ -1,6 +1,6 @@
-"""``docs/guide/cli.md``, made from the commands' own help: ``python -m docs.cli_reference FILE``.
+"""``docs/reference/commands.md``, made from the commands' own help: ``python -m docs.cli_reference FILE``.
 
-Beside it ``run-request.schema.json``, the JSON Schema of a document that asks for a run.
+It also writes ``docs/guide/run-request.schema.json``, the JSON Schema of a document that asks for a run.
 """
 
 import json
@@ -19,7 +19,7 @@ from sparklet.cli.app import app
 from sparklet.cli.console import EXIT_MEANINGS
 from sparklet.planning.request import KINDS, places
 
-SCHEMA = "run-request.schema.json"
+SCHEMA = Path(__file__).parent / "guide" / "run-request.schema.json"
 HEAD = """# The command line
 
 <!-- Made from the help of the commands by `make docs`; change it there. -->
@@ -158,10 +158,10 @@ def _help(option: Any) -> str:
 
 
 def main() -> None:
-    """Write the page to the file named."""
+    """Write the page to the file named, and the schema."""
     page = Path(sys.argv[1])
     page.write_text(reference(), encoding="utf-8")
-    page.with_name(SCHEMA).write_text(schema(), encoding="utf-8")
+    SCHEMA.write_text(schema(), encoding="utf-8")
     print(f"{sys.argv[1]}: the commands of sparklet {__version__}")
 
 
