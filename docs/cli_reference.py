@@ -26,13 +26,15 @@ HEAD = """# The command line
 
 `sparklet COMMAND --help` shows the same in the terminal. `sparklet --install-completion` adds completion of
 commands, options and, for `RUN`, the runs that you started from this machine. Options may stand before or after
-arguments; arguments after `--` go to the script.
+arguments; arguments after `--` go to the script. `RUN` is a run's id; `sparklet runs` lists them.
 
 Results go to standard output, progress and errors to standard error. `--json` writes one JSON document to standard
 output. `--debug` adds the traceback of an error.
 """
 SHARED_HEAD = "## Options of several commands\n"
+SINGLE_OPTIONS = "Single options"
 MIN_SHARED_OPTIONS = 3
+RUN_ARGUMENT = "RUN"  # the head says what it is
 PROSE_WIDTH = 120
 JSON_TYPES = {str: "string", bool: "boolean", int: "integer", float: "number", list: "array", dict: "object"}
 ELEMENTS: dict[str, dict[str, Any]] = {
@@ -75,15 +77,19 @@ def _type_of(kind: str) -> dict[str, Any]:
 
 
 def reference() -> str:
-    """The whole page. Groups of options that several commands share come once, before the commands."""
+    """The whole page. Options that several commands share come once, before the commands."""
     group: Any = typer.main.get_command(app)
     commands = group.commands.values()
     contexts = {command.name: typer.Context(command, info_name=command.name) for command in commands}
     panels = {command.name: _panels(command.get_params(contexts[command.name])) for command in commands}
     counts = Counter(panel for of_command in panels.values() for panel in of_command)
     shared = [panel for panel, count in counts.items() if count > 1 and len(panel[1]) >= MIN_SHARED_OPTIONS]
+    rows = Counter(
+        row for of_command in panels.values() for panel in of_command if panel not in shared for row in panel[1]
+    )
+    shared.append((SINGLE_OPTIONS, tuple(row for row, count in rows.items() if count > 1)))
     parts = [HEAD, _exit_codes(), _contents(commands), SHARED_HEAD]
-    parts += [f"### {title}\n\n" + _list(rows) for title, rows in shared]
+    parts += [f"### {title}\n\n" + _list(of_panel) for title, of_panel in shared]
     parts += [_command(group, command, panels[command.name], shared) for command in commands]
     return "\n".join(parts)
 
@@ -106,18 +112,26 @@ def _command(group: Any, command: Any, panels: list[Panel], shared: list[Panel])
     usage = command.get_usage(context).removeprefix("Usage: ").replace("{", "").replace("}", "")
     lines = [f"## sparklet {command.name}", "", _prose(command.help), "", f"    {' '.join(usage.split())}", ""]
     lines += _arguments([each for each in command.get_params(context) if each.param_type_name == "argument"])
-    lines += [_list(rows) for title, rows in panels if (title, rows) not in shared]
-    if links := [f"[{title}](#{title.lower().replace(' ', '-')})" for title, rows in panels if (title, rows) in shared]:
-        lines += [_prose(f"Further options: {', '.join(links)}."), ""]
+    single = shared[-1][1]
+    own = [row for panel in panels if panel not in shared for row in panel[1]]
+    lines += [_list(rows)] if (rows := [row for row in own if row not in single]) else []
+    links = [_link(title) for title, rows in panels if (title, rows) in shared]
+    names = [row.partition(":")[0].removeprefix("- ").split(" ")[0].rstrip(",") for row in own if row in single]
+    links += [f"{', '.join(names)} ({_link(SINGLE_OPTIONS)})"] if names else []
+    lines += [_prose(f"Further options: {', '.join(links)}."), ""] if links else []
     examples = [line for line in command.epilog.split("\n\n") if line.startswith(("sparklet ", "aws "))]
     lines += ["```console", *(f"$ {line}" for line in examples), "```", ""]
     return "\n".join(lines)
 
 
+def _link(title: str) -> str:
+    return f"[{title}](#{title.lower().replace(' ', '-')})"
+
+
 def _arguments(arguments: list[Any]) -> Iterator[str]:
-    for each in arguments:
-        yield f"- `{each.metavar}`: {each.help}"
-    if arguments:
+    explained = [f"- `{each.metavar}`: {each.help}" for each in arguments if each.metavar != RUN_ARGUMENT]
+    yield from explained
+    if explained:
         yield ""
 
 
