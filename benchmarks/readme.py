@@ -14,7 +14,7 @@ Key = tuple[str, str]
 EVENTS: Mapping[str, Sequence[Key]] = {
     "first event of a worker: ten numbers summed up": [("starts", "cold, hello")],
     "first event of a worker: CSV → Parquet": [("starts", "cold, csv_to_parquet"), ("quick", "cold")],
-    "first event of a rehearsed worker, stopped and gone on: CSV → Parquet": [("restored", "restored, csv_to_parquet")],
+    "first event of a primed worker after a stop: CSV → Parquet": [("restored", "restored, csv_to_parquet")],
     "further event: CSV → Parquet": [("warm_share", "warm, csv_to_parquet"), ("quick", "warm")],
     "further event: append to a Delta table": [("starts", "warm, delta_append")],
     "further event: append to an Iceberg table": [("starts", "warm, iceberg_append")],

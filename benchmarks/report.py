@@ -46,20 +46,19 @@ COLUMNS = ("case", "side", "s", "99 %", "CPU s", "peak MB", "runs", "times Spark
 
 HEAD = """# Benchmarks
 
-`python -m benchmarks.report` writes this page from `benchmarks/results/*.json`, which hold the last run of each
-script; `make bench` measures everything again. Each script answers one question and compares its sides in one
-interleaved run on one machine. Figures are medians of what that run measured, as often as the column *runs* says, so
-those of a 1 are no more than an example; another run differs, by up to a third. A ratio is the rival's median divided
-by Sparklet's. Ratios say more than seconds, and those of CPU time are the steadier ones. A `+` behind a commit: with
-changes that were not committed.
+`make bench` measures everything and writes this page from `benchmarks/results/*.json`, the last run of each script;
+`python -m benchmarks.report` only writes it. Each script answers one question and compares its sides in one interleaved
+run on one machine. Figures are medians of as many measurements as the column *runs* says; another run differs by up to
+a third. A ratio is the rival's median divided by Sparklet's. Ratios say more than seconds, and ratios of CPU time are
+the steadier ones. A `+` behind a commit: with changes that were not committed.
 
-How starts are measured: both sides have the same jars, Java, Python, script and data, all in the page cache. A rival is
-a fresh process for each event. The worker is behind AWS's runtime interface emulator and fetches its script from a
-stand-in for S3; its time is from the event to the answer, for a first event from its own start. *plain* is pyspark's
-`spark-submit` as it is; *tuned* leaves its launcher out and has the options that are known to help. CPU time and memory
-are those of all processes of a side. Other software (Arrow, delta-rs, metadata files) reads each output; a wrong one
-ends the benchmark. All sides append to the same tables. A warm worker does half of its events before the rivals and
-half after them.
+Both sides of a start have the same jars, Java, Python, script and data, all in the page cache. A rival is a fresh
+process for each event. The worker is behind AWS's runtime interface emulator and fetches its script from an emulator of
+S3. Its time ends with the answer; it begins with the event, or for a first event with the worker's start. *plain* is
+pyspark's `spark-submit` as it is; *tuned* leaves its launcher out and has the options that are known to help. CPU time
+and memory are those of all processes of a side. Other software (Arrow, delta-rs, metadata files) reads each output; a
+wrong one ends the benchmark. All sides append to the same tables. A warm worker does half of its events before the
+rivals and half after them.
 """
 
 
@@ -126,7 +125,7 @@ def _section(found: Mapping[str, Any], draw: Draw, usual: Sequence[str]) -> Iter
     yield _prose(_circumstances(found["facts"], usual)) + "\n"
     yield from (_prose(f"- {key}: {_shown(value)}", indent="  ") for key, value in found["parameters"].items())
     if draw(found, PLOTS / f"{found['name']}.svg"):
-        yield f"\n![{found['question']}](benchmarks/{found['name']}.svg)"
+        yield f"\n![{found['name']}](benchmarks/{found['name']}.svg)"
     rows = [
         _row(case["case"] if side == SPARKLET else "", side, figures, case[SPARKLET])
         for case in found["cases"]

@@ -1,4 +1,4 @@
-"""How long does a rehearsed worker's first event take after a restore, compared with a spark-submit for each?
+"""How long does a primed worker's first event take after a restore, compared with a spark-submit for each?
 
 The worker is what it is under SnapStart (docs/decisions/0044): AWS's runtime client, before a stand-in for the runtime
 API that has restore/next. Init rehearses and says that it has ended; then all processes are stopped (SIGSTOP), and
@@ -26,7 +26,7 @@ from benchmarks.function import CLIENT, Environment, Function
 from benchmarks.stage import stage
 from tests.stand_ins.lambda_environment import LambdaEnvironment, lambda_environment
 
-QUESTION = "How long does a rehearsed worker's first event take after a restore, compared with a spark-submit for each?"
+QUESTION = "How long does a primed worker's first event take after a restore, compared with a spark-submit for each?"
 RIVAL = "plain"
 KEYS = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN")  # SnapStart has an endpoint in their place
 INIT_LIMIT_S = 130.0  # Lambda's
