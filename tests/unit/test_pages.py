@@ -52,6 +52,6 @@ def test_every_cause_that_a_script_can_meet_is_explained() -> None:
     """What is not retried, and what Sparklet raises within a script."""
     raised = {name for name, value in vars(errors).items() if isinstance(value, type)} - {"SparkletError"}
 
-    page = (ROOT / "docs" / "guide" / "failures.md").read_text()
+    page = (ROOT / "docs" / "reference" / "errors.md").read_text()
 
     assert sorted(name for name in raised | PERMANENT_CAUSES if f"`{name}" not in page) == []

@@ -69,7 +69,7 @@ _RULES = (
     ),
     _Rule(
         "the shard was too much for a function, and no worker beside the functions came to do it",
-        "the cause names what the engine says; repair it (docs/guide/failures.md), then sparklet redrive RUN",
+        "the cause names what the engine says; repair it (docs/reference/errors.md), then sparklet redrive RUN",
         classes="EngineFailed",
     ),
     _Rule(
