@@ -1,6 +1,6 @@
 """``docs/reference/commands.md``, made from the commands' own help: ``python -m docs.cli_reference FILE``.
 
-It also writes ``docs/guide/run-request.schema.json``, the JSON Schema of a document that asks for a run.
+It also writes ``docs/reference/run-request.schema.json``, the JSON Schema of a document that asks for a run.
 """
 
 import json
@@ -19,7 +19,7 @@ from sparklet.cli.app import app
 from sparklet.cli.console import EXIT_MEANINGS
 from sparklet.planning.request import KINDS, places
 
-SCHEMA = Path(__file__).parent / "guide" / "run-request.schema.json"
+SCHEMA = Path(__file__).parent / "reference" / "run-request.schema.json"
 HEAD = """# The command line
 
 <!-- Made from the help of the commands by `make docs`; change it there. -->

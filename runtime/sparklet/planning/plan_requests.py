@@ -1,6 +1,6 @@
 """A run requested by an event: read, entered, and planned as far as the function's time allows.
 
-The event's keys (``request.places``, docs/guide/run-request.schema.json) are the command line's options, as JSON::
+The event's keys (``request.places``, docs/reference/run-request.schema.json) are the command line's options, as JSON::
 
     {"script": "s3://…/job.py", "inputs": ["s3://…/raw/"], "output": "s3://…/clean/", "run_id": "daily-7",
      "args": ["--day", "2026-11-20"], "shard_size": "64MiB", "tolerate": "2.5%"}
