@@ -5,7 +5,6 @@ library and matplotlib.
 """
 
 import json
-from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from textwrap import fill
@@ -42,23 +41,43 @@ TARGETS: Mapping[str, Mapping[str, float]] = {
 }
 """By case of ``AIMED``: how many times less than plain spark-submit is aimed at, in wall time and in CPU time."""
 
-COLUMNS = ("case", "side", "s", "99 %", "CPU s", "peak MB", "runs", "times Sparklet's s", "CPU")
+UNSHOWN = ("quick",)
+"""Small repeats of other benchmarks, which the page leaves out."""
+USUAL: Mapping[str, object] = {
+    "function_memory_mb": 3008,
+    "class_data_archive": True,
+    "memory": "resident memory of all processes, looked at five times a second; shared pages count in each",
+    "rivals": {"plain": "spark-submit"},
+    "rounds": 1,
+}
+"""Parameters that the page's head names once."""
+
+UNITS: Mapping[str, str] = {
+    "wall_s": " s",
+    "wall_p99_s": " s (99 %)",
+    "cpu_s": " CPU s",
+    "peak_memory_mb": " MB",
+}
+"""What a cell of a table says, in this order."""
+RATED = ("wall_s", "cpu_s")
 
 HEAD = """# Benchmarks
 
 `make bench` measures everything and writes this page from `benchmarks/results/*.json`, the last run of each script;
 `python -m benchmarks.report` only writes it. Each script answers one question and compares its sides in one interleaved
-run on one machine. Figures are medians of as many measurements as the column *runs* says; another run differs by up to
-a third. A ratio is the rival's median divided by Sparklet's. Ratios say more than seconds, and ratios of CPU time are
-the steadier ones. A `+` behind a commit: with changes that were not committed.
+run on one machine. Figures are medians of as many measurements as the column *runs* says, side by side; 99 % is the
+99th percentile. Another run differs by up to a third. In brackets are ratios: the side's seconds and CPU seconds
+divided by Sparklet's. Ratios say more than seconds, and ratios of CPU time are the steadier ones. A `+` behind a
+commit: with changes that were not committed.
 
 Both sides of a start have the same jars, Java, Python, script and data, all in the page cache. A rival is a fresh
 process for each event. The worker is behind AWS's runtime interface emulator and fetches its script from an emulator of
 S3. Its time ends with the answer; it begins with the event, or for a first event with the worker's start. *plain* is
-pyspark's `spark-submit` as it is; *tuned* leaves its launcher out and has the options that are known to help. CPU time
-and memory are those of all processes of a side. Other software (Arrow, delta-rs, metadata files) reads each output; a
-wrong one ends the benchmark. All sides append to the same tables. A warm worker does half of its events before the
-rivals and half after them.
+pyspark's `spark-submit` as it is; *tuned* leaves its launcher out and has the options that are known to help. Unless a
+section says otherwise, the function has 3,008 MB and a class-data archive, and the rival is *plain*. CPU time and
+resident memory are sums over all processes of a side; memory is read five times a second, and shared pages count in
+each process. Other software (Arrow, delta-rs, metadata files) reads each output; a wrong one ends the benchmark. All
+sides append to the same tables. A warm worker does half of its events before the rivals and half after them.
 """
 
 
@@ -80,10 +99,22 @@ def committed() -> list[dict[str, Any]]:
 def page(results: Iterable[dict[str, Any]], draw: Draw) -> str:
     """The page of these documents, its plots drawn on the way."""
     found = sorted(results, key=_place)
-    usual = Counter(_machine(each["facts"]) for each in found).most_common(1)
-    parts = [HEAD, *(_prose(f"Unless a section says otherwise: {machine}.") for machine, _ in usual), _goals(found)]
-    parts += ["\n".join(_section(each, draw, [machine for machine, _ in usual])) for each in found]
+    labels = _labels(found)
+    machines = [_prose(f"- **{label}**: {machine}.", indent="  ") for machine, label in labels.items()]
+    shown = [each for each in found if each["name"] not in UNSHOWN]
+    parts = [HEAD, "\n".join(["Machines and versions:", "", *machines]), _goals(found)]
+    parts += ["\n".join(_section(each, draw, labels)) for each in shown]
     return "\n".join(part.rstrip() + "\n" for part in parts)
+
+
+def _labels(found: Iterable[Mapping[str, Any]]) -> dict[str, str]:
+    """A short name for each machine with its versions, by its processor's maker."""
+    labels = dict[str, str]()
+    for facts in (each["facts"] for each in found):
+        maker = facts["machine"]["cpu"].partition("(")[0].split()[0]
+        known = sum(label.split()[0] == maker for label in labels.values())
+        labels.setdefault(_machine(facts), f"{maker} {known + 1}" if known else maker)
+    return labels
 
 
 def _place(found: Mapping[str, Any]) -> tuple[int, str]:
@@ -119,21 +150,15 @@ def _goal(target: float | None, reached: Ratios | None) -> tuple[str, str]:
     return aim, f"**{reached}, missed**" if reached.most < (target or 0) else f"**{reached}, missed by some**"
 
 
-def _section(found: Mapping[str, Any], draw: Draw, usual: Sequence[str]) -> Iterator[str]:
+def _section(found: Mapping[str, Any], draw: Draw, labels: Mapping[str, str]) -> Iterator[str]:
     """Question, circumstances, plot and table of one benchmark."""
     yield f"## {found['name']}\n\n{found['question']}\n"
-    yield _prose(_circumstances(found["facts"], usual)) + "\n"
-    yield from (_prose(f"- {key}: {_shown(value)}", indent="  ") for key, value in found["parameters"].items())
+    yield _prose(_circumstances(found["facts"], labels)) + "\n"
+    told = {key: value for key, value in found["parameters"].items() if value != USUAL.get(key)}
+    yield from (_prose(f"- {key}: {_shown(value)}", indent="  ") for key, value in told.items())
     if draw(found, PLOTS / f"{found['name']}.svg"):
         yield f"\n![{found['name']}](benchmarks/{found['name']}.svg)"
-    rows = [
-        _row(case["case"] if side == SPARKLET else "", side, figures, case[SPARKLET])
-        for case in found["cases"]
-        for side, figures in sides(case).items()
-    ]
-    kept = [column for column in range(len(COLUMNS)) if any(row[column] for row in rows)]
-    head, *lines = ("| " + " | ".join(cells[column] for column in kept) + " |" for cells in (COLUMNS, *rows))
-    yield from ("", head, "|" + "---|" * len(kept), *lines)
+    yield from ("", *_table(found["cases"]))
     for case in found["cases"]:
         for shares in case.get("shards", ()):
             yield from _shares(shares)
@@ -157,31 +182,40 @@ def sides(case: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
     return {SPARKLET: found.pop(SPARKLET), **found}
 
 
-def _row(case: str, side: str, figures: Mapping[str, Any], ours: Mapping[str, Any]) -> list[str]:
-    ratios = ["", ""]
-    if side != SPARKLET:
-        ratios = [
-            f"{figures[key] / ours[key]:.1f}" if ours.get(key) and figures.get(key) else "–"
-            for key in ("wall_s", "cpu_s")
-        ]
-    cells = [_figure(figures.get(key)) for key in ("wall_s", "wall_p99_s", "cpu_s", "peak_memory_mb")]
-    return [case, side, *cells, str(len(figures["runs"])), *ratios]
+def _table(cases: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+    """A row for each case, a column for each side."""
+    names = list(dict.fromkeys(side for case in cases for side in sides(case)))
+    yield "| case | " + " | ".join(names) + " | runs |"
+    yield "|---|" + "---|" * (len(names) + 1)
+    for case in cases:
+        took_part = sides(case)
+        cells = [_cell(took_part[name], case[SPARKLET]) if name in took_part else "–" for name in names]
+        runs = [str(len(figures["runs"])) for figures in took_part.values()]
+        shown = runs[0] if len(set(runs)) == 1 else ", ".join(runs)
+        yield f"| {case['case']} | " + " | ".join(cells) + f" | {shown} |"
 
 
-def _figure(value: float | None) -> str:
-    if not value:  # no memory: it had ended before it was looked at
-        return ""
+def _cell(figures: Mapping[str, Any], ours: Mapping[str, Any]) -> str:
+    """Seconds, CPU seconds and MB of a side; the slowest hundredth; how many times Sparklet's it needs."""
+    known = [(figures.get(key), unit) for key, unit in UNITS.items()]
+    cell = ", ".join(f"{_figure(value)}{unit}" for value, unit in known if value)
+    if figures is ours:
+        return cell
+    found = [f"{figures[key] / ours[key]:.1f}×" for key in UNITS if key in RATED and figures.get(key) and ours.get(key)]
+    return f"{cell} ({', '.join(found)})"
+
+
+def _figure(value: float) -> str:
     return f"{value:.0f}" if value >= 100 else f"{value:.3g}"
 
 
-def _circumstances(facts: Mapping[str, Any], usual: Sequence[str]) -> str:
-    """When, at which commit and load; where and with what, unless it is as usual."""
+def _circumstances(facts: Mapping[str, Any], labels: Mapping[str, str]) -> str:
+    """When and where, at which commit and load."""
     machine = facts["machine"]
     busy = machine["load_1m"] > 2 * machine["cores"]
     warning = " **The machine was busy with other work: look at CPU time.**" if busy else ""
-    where = "" if _machine(facts) in usual else f" {_machine(facts)}."
-    when = f"{facts['measured'][:10]}, commit {facts['commit']}, load {machine['load_1m']} at the end."
-    return f"{when}{where}{warning}"
+    where = f"{labels[_machine(facts)]}, commit {facts['commit']}, load {machine['load_1m']} at the end."
+    return f"{facts['measured'][:10]}, {where}{warning}"
 
 
 def _machine(facts: Mapping[str, Any]) -> str:

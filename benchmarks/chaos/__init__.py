@@ -6,5 +6,5 @@ Every request of a worker passes a proxy (``proxy``), so a worker can be killed,
 the effect of any request, which is between any two steps of the protocol, without a hook in the product.
 
 Then an independent reader (``reader``), which knows neither Sparklet nor Spark, compares the table with the truth, row
-by row; while the run lasts it has looked for half a commit. ``plain`` is the control: each shard appends by itself.
+by row; while the run lasts it has looked for half a commit. ``plain`` is the baseline: each shard appends by itself.
 """

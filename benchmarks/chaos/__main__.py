@@ -1,7 +1,7 @@
 """``make chaos``: trials by their seeds; see the package.
 
 Each trial's result is a line of ``--out``; seeds that are in it already are not tried again, so ranges of seeds add up
-over many runs. The last line is ``trials=… lost=… duplicated=… partial=… unaccounted=…``, the control left out; the
+over many runs. The last line is ``trials=… lost=… duplicated=… partial=… unaccounted=…``, the baseline left out; the
 exit code is 1 unless the sums are 0, and the trials at least ``--least``. ``python -m benchmarks.chaos.table`` prints
 the table of what was tried.
 """

@@ -22,13 +22,13 @@ def main() -> None:
 
 
 def line(results: Results) -> str:
-    """The sums over all trials but the control's."""
+    """The sums over all trials but the baseline's."""
     ours = [result for result in results if result["way"] != CONTROL]
     return " ".join([f"trials={len(ours)}", *(f"{name}={sum(each[name] for each in ours)}" for name in SUMS)])
 
 
 def table(results: Results) -> str:
-    """A row for each kind of fault: of ours, and of the control."""
+    """A row for each kind of fault: of ours, and of the baseline."""
     head = "| fault | trials | struck | rows lost | doubled | partial reads | unaccounted | seeds that went wrong |"
     rows = [head, "|" + "---|" * head.count(" | ") + "---|"]
     for name, some in (("staged and direct", _ours(results)), (f"{CONTROL}, the control", _control(results))):

@@ -183,7 +183,7 @@ def test_the_table_adds_up_kills_and_leaves_the_control_out() -> None:
     results = [{"way": "staged", "kind": kind, "struck": ["…"] * n, **sums} for kind, n in kills.items()]
     lost = {**sums, "lost": 7, "way": "plain", "kind": "kill at a step", "struck": ["…"]}
 
-    ours, _, control = table([*results, lost]).partition("the control")
+    ours, _, control = table([*results, lost]).partition("the baseline")
 
     assert "| *all kills* | 2 | 6 | 0 |" in ours
     assert "| *all kills* | 1 | 1 | 7 |" in control
