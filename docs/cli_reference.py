@@ -26,15 +26,14 @@ HEAD = """# The command line
 
 `sparklet COMMAND --help` shows the same in the terminal. `sparklet --install-completion` adds completion of
 commands, options and, for `RUN`, the runs that you started from this machine. Options may stand before or after
-arguments; arguments after `--` go to the script. `RUN` is a run's id; `sparklet runs` lists them.
-
-Results go to standard output, progress and errors to standard error. `--json` writes one JSON document to standard
-output. `--debug` adds the traceback of an error.
+arguments; arguments after `--` go to the script. `RUN` is a run's id; `sparklet runs` lists them. Results go to
+standard output, progress and errors to standard error.
 """
 SHARED_HEAD = "## Options of several commands\n"
 SINGLE_OPTIONS = "Single options"
 MIN_SHARED_OPTIONS = 3
 RUN_ARGUMENT = "RUN"  # the head says what it is
+TARGET = "Where and how"  # almost all commands have these options
 PROSE_WIDTH = 120
 JSON_TYPES = {str: "string", bool: "boolean", int: "integer", float: "number", list: "array", dict: "object"}
 ELEMENTS: dict[str, dict[str, Any]] = {
@@ -88,7 +87,9 @@ def reference() -> str:
         row for of_command in panels.values() for panel in of_command if panel not in shared for row in panel[1]
     )
     shared.append((SINGLE_OPTIONS, tuple(row for row, count in rows.items() if count > 1)))
-    parts = [HEAD, _exit_codes(), _contents(commands), SHARED_HEAD]
+    without = ", ".join(f"`{name}`" for name, of_command in panels.items() if TARGET not in dict(of_command))
+    everywhere = f"Every command but {without} has the options {_link(TARGET)}.\n"
+    parts = [HEAD, _exit_codes(), _contents(commands), SHARED_HEAD, everywhere]
     parts += [f"### {title}\n\n" + _list(of_panel) for title, of_panel in shared]
     parts += [_command(group, command, panels[command.name], shared) for command in commands]
     return "\n".join(parts)
@@ -115,12 +116,13 @@ def _command(group: Any, command: Any, panels: list[Panel], shared: list[Panel])
     single = shared[-1][1]
     own = [row for panel in panels if panel not in shared for row in panel[1]]
     lines += [_list(rows)] if (rows := [row for row in own if row not in single]) else []
-    links = [_link(title) for title, rows in panels if (title, rows) in shared]
+    links = [_link(title) for title, rows in panels if (title, rows) in shared and title != TARGET]
     names = [row.partition(":")[0].removeprefix("- ").split(" ")[0].rstrip(",") for row in own if row in single]
     links += [f"{', '.join(names)} ({_link(SINGLE_OPTIONS)})"] if names else []
     lines += [_prose(f"Further options: {', '.join(links)}."), ""] if links else []
-    examples = [line for line in command.epilog.split("\n\n") if line.startswith(("sparklet ", "aws "))]
-    lines += ["```console", *(f"$ {line}" for line in examples), "```", ""]
+    examples = [f"$ {line}" for line in command.epilog.split("\n\n") if line.startswith(("sparklet ", "aws "))]
+    examples = [line for line in examples if " -" in line]  # the others only repeat the usage
+    lines += ["```console", *examples, "```", ""] if examples else []
     return "\n".join(lines)
 
 
