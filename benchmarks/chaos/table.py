@@ -11,7 +11,7 @@ from benchmarks.chaos.plans import FORMATS, KILLS, KINDS, WAYS
 
 Results = Sequence[Mapping[str, Any]]
 SUMS = ("lost", "duplicated", "partial", "unaccounted")
-CONTROL = "plain"
+BASELINE = "plain"
 
 
 def main() -> None:
@@ -23,7 +23,7 @@ def main() -> None:
 
 def line(results: Results) -> str:
     """The sums over all trials but the baseline's."""
-    ours = [result for result in results if result["way"] != CONTROL]
+    ours = [result for result in results if result["way"] != BASELINE]
     return " ".join([f"trials={len(ours)}", *(f"{name}={sum(each[name] for each in ours)}" for name in SUMS)])
 
 
@@ -31,7 +31,7 @@ def table(results: Results) -> str:
     """A row for each kind of fault: of ours, and of the baseline."""
     head = "| fault | trials | struck | rows lost | doubled | partial reads | unaccounted | seeds that went wrong |"
     rows = [head, "|" + "---|" * head.count(" | ") + "---|"]
-    for name, some in (("staged and direct", _ours(results)), (f"{CONTROL}, the control", _control(results))):
+    for name, some in (("staged and direct", _ours(results)), (f"{BASELINE}, the baseline", _baseline(results))):
         rows.append(f"| **{name}** | | | | | | | |")
         rows += [_row(kind, [each for each in some if each["kind"] == kind]) for kind in KINDS]
         rows.append(_row("*all kills*", [each for each in some if each["kind"] in KILLS]))
@@ -47,11 +47,11 @@ def _commits(results: Results) -> list[str]:
 
 
 def _ours(results: Results) -> Results:
-    return [result for result in results if result["way"] != CONTROL]
+    return [result for result in results if result["way"] != BASELINE]
 
 
-def _control(results: Results) -> Results:
-    return [result for result in results if result["way"] == CONTROL]
+def _baseline(results: Results) -> Results:
+    return [result for result in results if result["way"] == BASELINE]
 
 
 def _row(name: str, results: Results) -> str:

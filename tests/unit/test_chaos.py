@@ -169,24 +169,24 @@ def test_a_request_has_its_steps_name(method: str, path: str, body: bytes, name:
     assert label(Request(method, path, {}, b"", body)) == name
 
 
-def test_the_last_line_leaves_the_control_out() -> None:
+def test_the_last_line_leaves_the_baseline_out() -> None:
     sums = {"lost": 1, "duplicated": 0, "partial": 0, "unaccounted": 0}
     results = [{"way": way, **sums} for way in ("plain", "staged", "plain", "direct")]
 
     assert line(results) == "trials=2 lost=2 duplicated=0 partial=0 unaccounted=0"
 
 
-def test_the_table_adds_up_kills_and_leaves_the_control_out() -> None:
+def test_the_table_adds_up_kills_and_leaves_the_baseline_out() -> None:
     sums = {"lost": 0, "duplicated": 0, "partial": 0, "unaccounted": 0, "seed": 1, "format": "delta"}
     sums |= {"commit": "4104858", "measured": "2026-11-22"}
     kills = {"kill at a step": 4, "kill the checker": 2, "reset": 5}
     results = [{"way": "staged", "kind": kind, "struck": ["…"] * n, **sums} for kind, n in kills.items()]
     lost = {**sums, "lost": 7, "way": "plain", "kind": "kill at a step", "struck": ["…"]}
 
-    ours, _, control = table([*results, lost]).partition("the baseline")
+    ours, _, baseline = table([*results, lost]).partition("the baseline")
 
     assert "| *all kills* | 2 | 6 | 0 |" in ours
-    assert "| *all kills* | 1 | 1 | 7 |" in control
+    assert "| *all kills* | 1 | 1 | 7 |" in baseline
 
 
 def test_a_campaign_of_a_few_trials_shows_nothing() -> None:
