@@ -52,12 +52,7 @@ USUAL: Mapping[str, object] = {
 }
 """Parameters that the page's head names once."""
 
-UNITS: Mapping[str, str] = {
-    "wall_s": " s",
-    "wall_p99_s": " s (99 %)",
-    "cpu_s": " CPU s",
-    "peak_memory_mb": " MB",
-}
+UNITS: Mapping[str, str] = {"wall_s": "s", "cpu_s": "CPU s", "peak_memory_mb": "MB"}
 """What a cell of a table says, in this order."""
 RATED = ("wall_s", "cpu_s")
 
@@ -66,9 +61,9 @@ HEAD = """# Benchmarks
 `make bench` measures everything and writes this page from `benchmarks/results/*.json`, the last run of each script;
 `python -m benchmarks.report` only writes it. Each script answers one question and compares its sides in one interleaved
 run on one machine. Figures are medians of as many measurements as the column *runs* says, side by side; 99 % is the
-99th percentile. Another run differs by up to a third. In brackets are ratios: the side's seconds and CPU seconds
-divided by Sparklet's. Ratios say more than seconds, and ratios of CPU time are the steadier ones. A `+` behind a
-commit: with changes that were not committed.
+99th percentile of the seconds. Another run differs by up to a third. In brackets are ratios: the side's seconds and CPU
+seconds divided by Sparklet's. Ratios say more than seconds, and ratios of CPU time are the steadier ones. A `+` behind
+a commit: with changes that were not committed.
 
 Both sides of a start have the same jars, Java, Python, script and data, all in the page cache. A rival is a fresh
 process for each event. The worker is behind AWS's runtime interface emulator and fetches its script from an emulator of
@@ -154,7 +149,7 @@ def _section(found: Mapping[str, Any], draw: Draw, labels: Mapping[str, str]) ->
     """Question, circumstances, plot and table of one benchmark."""
     yield f"## {found['name']}\n\n{found['question']}\n"
     yield _prose(_circumstances(found["facts"], labels)) + "\n"
-    told = {key: value for key, value in found["parameters"].items() if value != USUAL.get(key)}
+    told = {key: value for key, value in found["parameters"].items() if value not in ([], USUAL.get(key))}
     yield from (_prose(f"- {key}: {_shown(value)}", indent="  ") for key, value in told.items())
     if draw(found, PLOTS / f"{found['name']}.svg"):
         yield f"\n![{found['name']}](benchmarks/{found['name']}.svg)"
@@ -185,27 +180,30 @@ def sides(case: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
 def _table(cases: Sequence[Mapping[str, Any]]) -> Iterator[str]:
     """A row for each case, a column for each side."""
     names = list(dict.fromkeys(side for case in cases for side in sides(case)))
-    yield "| case | " + " | ".join(names) + " | runs |"
+    kept = [key for key in UNITS if any(figures.get(key) for case in cases for figures in sides(case).values())]
+    units = ", ".join(UNITS[key] for key in kept)
+    yield "| case | " + " | ".join([f"{names[0]}: {units}", *names[1:]]) + " | runs |"
     yield "|---|" + "---|" * (len(names) + 1)
     for case in cases:
         took_part = sides(case)
-        cells = [_cell(took_part[name], case[SPARKLET]) if name in took_part else "–" for name in names]
+        cells = [_cell(took_part[name], case[SPARKLET], kept) if name in took_part else "–" for name in names]
         runs = [str(len(figures["runs"])) for figures in took_part.values()]
         shown = runs[0] if len(set(runs)) == 1 else ", ".join(runs)
         yield f"| {case['case']} | " + " | ".join(cells) + f" | {shown} |"
 
 
-def _cell(figures: Mapping[str, Any], ours: Mapping[str, Any]) -> str:
-    """Seconds, CPU seconds and MB of a side; the slowest hundredth; how many times Sparklet's it needs."""
-    known = [(figures.get(key), unit) for key, unit in UNITS.items()]
-    cell = ", ".join(f"{_figure(value)}{unit}" for value, unit in known if value)
-    if figures is ours:
-        return cell
-    found = [f"{figures[key] / ours[key]:.1f}×" for key in UNITS if key in RATED and figures.get(key) and ours.get(key)]
-    return f"{cell} ({', '.join(found)})"
+def _cell(figures: Mapping[str, Any], ours: Mapping[str, Any], kept: Sequence[str]) -> str:
+    """What a side needed, and how many times what Sparklet needed."""
+    cell = ", ".join(_figure(figures.get(key)) for key in kept)
+    if figures.get("wall_p99_s"):
+        cell += f"; 99 %: {_figure(figures['wall_p99_s'])}"
+    found = [f"{figures[key] / ours[key]:.1f}×" for key in RATED if figures.get(key) and ours.get(key)]
+    return cell if figures is ours else f"{cell} ({', '.join(found)})"
 
 
-def _figure(value: float) -> str:
+def _figure(value: float | None) -> str:
+    if not value:  # no memory: it had ended before it was looked at
+        return "–"
     return f"{value:.0f}" if value >= 100 else f"{value:.3g}"
 
 
