@@ -20,11 +20,11 @@ from benchmarks.comparison import SPARKLET, Case, Run, document, publish
 from benchmarks.facts import ROOT
 from sparklet.aws.dynamodb.items import new_shard_item
 from sparklet.model import RunOptions, ShardRecord
-from sparklet.planning.deployment import Deployment
 from sparklet.planning.new_run import new_run
 from sparklet.planning.planner import plan
 from sparklet.planning.request import RunRequest
 from sparklet.ports import ObjectInfo
+from sparklet.ports.deployment import Deployment
 from sparklet.worker.log import memory_peak_mb
 from tests.stand_ins.memory import MemoryLedger, MemoryObjectStore, MemoryTaskQueue, SystemClock
 

@@ -30,10 +30,10 @@ from sparklet.aws.messaging import SqsQueue
 from sparklet.aws.s3 import S3Store
 from sparklet.clock import SystemClock
 from sparklet.model import RunOptions, ShardRecord, ShardRef
-from sparklet.planning.deployment import Deployment
 from sparklet.planning.new_run import new_run
 from sparklet.planning.planner import plan
 from sparklet.planning.request import RunRequest
+from sparklet.ports.deployment import Deployment
 from sparklet.worker.log import memory_peak_mb
 from tests.stand_ins.ledger_table import table_definition
 from tests.stand_ins.ministack import ministack

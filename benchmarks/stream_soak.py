@@ -309,9 +309,9 @@ def _work(format_: str, folder: Path, with_spark: bool) -> None:
 
 def _with_pyarrow(format_: str, place: Path) -> Any:
     """What ``job.append`` does, but for the staged files."""
-    from sparklet.job.tables.batch import batch_of
-    from sparklet.job.tables.commit import commit
-    from sparklet.job.tables.declaration import CHAINS
+    from sparklet.tables.batches import batch_of
+    from sparklet.tables.commit import commit
+    from sparklet.tables.declaration import CHAINS
     from tests.functional.tables.lakes import Lake, rows_of
 
     lake = Lake(format_, f"file://{place}", {})
@@ -345,7 +345,7 @@ def _expire(table: str) -> None:
     """Forget snapshots of more than a minute ago, beside other writers; whoever streams into Iceberg has to."""
     from pyiceberg.exceptions import CommitFailedException
 
-    from sparklet.job.tables.iceberg import load
+    from sparklet.tables.iceberg import load
 
     with suppress(CommitFailedException):  # another has committed meanwhile
         old = datetime.now(UTC) - timedelta(minutes=1)

@@ -33,7 +33,7 @@ case "${1-}" in
         ;;
     shard)
         shift
-        exec python3 -P -m sparklet.worker.one_shard "$@"
+        exec python3 -P -m sparklet.engines.one_shard "$@"
         ;;
     *.*) ;; # module.function
     *)

@@ -52,7 +52,7 @@ def judged(job: Job, spark: SparkSession, table: str | None = None) -> DataFrame
 
 
 def held(spark: SparkSession, table: str) -> DataFrame | None:
-    """What the table holds; None if there is none. It is read after ``job.records``, so it is not older."""
+    """What the table holds; None if there is none. It is read after ``streams.records``, so it is not older."""
     format_, _, place = table.partition(":")
     try:
         return spark.table(f"iceberg.{place}") if format_ == "iceberg" else spark.read.format(format_).load(place)

@@ -19,11 +19,11 @@ from sparklet.model import (
     ShardRef,
     ShardResult,
 )
-from sparklet.planning.deployment import Deployment
 from sparklet.planning.new_run import new_run
 from sparklet.planning.planner import plan
 from sparklet.planning.request import RunRequest
 from sparklet.ports import Engine, Ledger
+from sparklet.ports.deployment import Deployment
 from sparklet.runs.checker import CheckReport, check
 from sparklet.runs.steps import take_step
 from tests.stand_ins.memory import FakeClock, MemoryLedger, MemoryObjectStore, MemoryTaskQueue

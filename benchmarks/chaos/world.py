@@ -10,7 +10,7 @@ from pathlib import Path
 from sparklet.cli.environment import worker_environment
 from sparklet.local.environment import of_host
 from sparklet.local.stack import LocalStack, StackInfo, StackOptions, stop
-from sparklet.planning.deployment import Deployment
+from sparklet.ports.deployment import Deployment
 from tests.stand_ins.read_queues import ReadSqsQueue
 
 DATA = "chaos-data"  # inputs and tables

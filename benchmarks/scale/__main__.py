@@ -31,9 +31,9 @@ from benchmarks.scale.world import BUCKET, DATA, SCRIPT, World, set_environment
 from sparklet.aws.clients import AwsClients
 from sparklet.aws.s3 import S3Store
 from sparklet.model import ShardState
-from sparklet.planning.deployment import Deployment
 from sparklet.planning.new_run import new_run
 from sparklet.planning.parts import shards_of
+from sparklet.ports.deployment import Deployment
 
 CLEAN_TIMEOUT_S, FAULTY_TIMEOUT_S = 60.0, 8.0
 FAULTY_VISIBILITY_S = 12

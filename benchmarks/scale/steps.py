@@ -19,9 +19,9 @@ from benchmarks.scale.notes import LEDGER, Notes
 from benchmarks.scale.world import World, set_environment
 from sparklet.aws.clients import AwsClients
 from sparklet.errors import SparkletError
-from sparklet.planning.deployment import Deployment
 from sparklet.planning.new_run import new_run
 from sparklet.planning.planner import PlanProgress, plan
+from sparklet.ports.deployment import Deployment
 from sparklet.runs.checker import check
 from sparklet.runs.handlers import handle_dead_letters
 from sparklet.runs.manifest import write_manifests

@@ -15,8 +15,8 @@ from sparklet.aws.messaging import MAX_ENTRIES, SqsQueue
 from sparklet.aws.s3 import S3Store
 from sparklet.clock import SystemClock
 from sparklet.model import Dispatch, RunOptions
-from sparklet.planning.deployment import Deployment
 from sparklet.planning.request import RunRequest
+from sparklet.ports.deployment import Deployment
 from tests.stand_ins.ledger_table import table_definition
 
 BUCKET, DATA, REGION = "scale", "scale-data", "us-east-1"

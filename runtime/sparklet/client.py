@@ -25,11 +25,11 @@ from sparklet.cli.run_view import look, result_document
 from sparklet.cli.runs import begin, watch
 from sparklet.cli.scripts import invoke_script
 from sparklet.errors import RunFailedError
+from sparklet.inputs.list_requests import read_items
 from sparklet.model import RunState
-from sparklet.planning.list_requests import read_items
-from sparklet.runs.ending import cancel
+from sparklet.runs.cancel import cancel
 from sparklet.runs.explain import explain
-from sparklet.runs.observed import observe
+from sparklet.runs.progress import observe
 
 StrPath = str | PathLike[str]
 OF_STACK = {"state_dir", "quiet", "workers", "timeout_s", "memory_mb", "runner", "keep"}

@@ -74,9 +74,9 @@ class SparkletJob:
             context.stop()
 
     def _here(self, script: Path, paths: list[Path], home: Path, event: Any, **options: Any) -> Finished:
-        from sparklet.events.script_event import handed_over, shard_event
         from sparklet.model import InputObject, Run, Shard, ShardRecord
         from sparklet.worker.executor import read_outcome
+        from sparklet.worker.script_event import handed_over, shard_event
 
         params, items, args, env = (options.pop(name, ()) for name in ("params", "items", "args", "env"))
         if options:

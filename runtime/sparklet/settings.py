@@ -47,7 +47,7 @@ NAMES = OF_FUNCTIONS | frozenset(
         *(
             "SPARKLET_REMOTE_TOKEN",
             "SPARKLET_SHARD_MESSAGE",
-        ),  # of a container (sparklet.worker.one_shard)
+        ),  # of a container (sparklet.engines.one_shard)
         # between Sparklet's own processes
         *("SPARKLET_CLAIMED", "SPARKLET_HOST", "SPARKLET_LOG_DIR", "SPARKLET_OUTCOME_FILE", "SPARKLET_SHELL"),
     }

@@ -195,7 +195,7 @@ def kill_driver(run_id: str) -> bool:
     for worker in psutil.process_iter():
         with suppress(psutil.Error):
             command = worker.cmdline()
-            if "sparklet.worker.one_shard" in command and run_id in command:
+            if "sparklet.engines.one_shard" in command and run_id in command:
                 for process in worker.children(recursive=True):
                     if process.name() == "java":
                         process.kill()

@@ -15,10 +15,10 @@ from sparklet.aws.s3 import S3Store
 from sparklet.clock import SystemClock
 from sparklet.local import environment
 from sparklet.model import Run, RunOptions, ShardRecord
-from sparklet.planning.deployment import Deployment
 from sparklet.planning.new_run import new_run
 from sparklet.planning.planner import plan
 from sparklet.planning.request import RunRequest
+from sparklet.ports.deployment import Deployment
 from sparklet.runs.checker import CheckReport, check
 from tests.container.container import Answer, Container
 from tests.stand_ins.ledger_table import table_definition

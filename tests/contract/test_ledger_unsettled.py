@@ -14,8 +14,8 @@ from sparklet.aws.clients import AwsClients
 from sparklet.aws.dynamodb import DynamoLedger
 from sparklet.errors import LedgerError
 from sparklet.model import Run, RunState, ShardResult
-from sparklet.planning.deployment import Deployment
 from sparklet.ports import Ledger
+from sparklet.ports.deployment import Deployment
 from sparklet.runs.handlers import handle_check
 from tests.contract.conftest import ON_STACK
 from tests.contract.samples import LEASE_S, MAX_ATTEMPTS, part, planned, ref, run, script, shard

@@ -15,10 +15,10 @@ from sparklet.errors import LeaseLostError
 from sparklet.events import TaskRequest
 from sparklet.ledger.rules import LEASE_S
 from sparklet.model import ClaimStatus, ShardState, TaskRecord
-from sparklet.planning.deployment import Deployment
 from sparklet.planning.new_run import new_run
 from sparklet.planning.planner import plan
 from sparklet.ports import Message
+from sparklet.ports.deployment import Deployment
 from sparklet.runs.checker import check
 from sparklet.runs.dead_letters import Disposition, consume, consume_task
 from tests.contract.conftest import TABLE

@@ -19,7 +19,7 @@ from sparklet.local.control import ACCOUNT, REGION
 from sparklet.local.jars import ensure_jars
 from sparklet.local.java import find_java
 from sparklet.local.local_template import Template, load_template, localise, to_json
-from sparklet.planning.deployment import Deployment
+from sparklet.ports.deployment import Deployment
 from tests.deploy.policies import Call
 from tests.stand_ins.enforcing import enforcing_ministack
 from tests.stand_ins.formation import deploy

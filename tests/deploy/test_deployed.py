@@ -25,9 +25,9 @@ from sparklet.clock import SystemClock
 from sparklet.local.control import ACCOUNT, REGION
 from sparklet.local.environment import adopted, of_client
 from sparklet.local.local_template import load_template, localise, to_json
-from sparklet.planning.deployment import Deployment
 from sparklet.planning.new_run import new_run
 from sparklet.planning.request import RunRequest
+from sparklet.ports.deployment import Deployment
 from tests.deploy.recorded_stack import PARAMETERS as EVERYTHING
 from tests.stand_ins.formation import Stack, deploy
 from tests.stand_ins.ministack import ministack

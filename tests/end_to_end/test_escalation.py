@@ -40,7 +40,7 @@ def test_a_killed_escalated_worker_is_followed_by_another(user: User) -> None:
     slow = ("--param", "slow_on=001.csv", "--param", "slow_s=30", "--timeout", "25")
     process = user.start(*user.run_arguments(user.inputs(2), "--escalate", *slow))
     eventually(lambda: escalated(user), 150, "an escalated worker does the shard")
-    [first] = user.processes("sparklet.worker.one_shard")
+    [first] = user.processes("sparklet.engines.one_shard")
 
     os.kill(first, signal.SIGKILL)
 

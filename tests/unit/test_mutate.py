@@ -11,7 +11,7 @@ from tests.mutate import Mutating, functions
 def mutant(function: str, how: str) -> dict[str, Any]:
     """The module of a function, imported with the mutant."""
     made = {"__name__": "mutated"}
-    exec(Mutating(f"sparklet.planning.quantities:{function}:{how}").get_code(""), made)
+    exec(Mutating(f"sparklet.model.quantities:{function}:{how}").get_code(""), made)
     return made
 
 

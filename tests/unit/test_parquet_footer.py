@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sparklet.parquet_footer import Footer, FooterError, load_footer, read_footer
+from sparklet.inputs.parquet_footer import Footer, FooterError, load_footer, read_footer
 
 ROWS = st.integers(0, 60)
 SCHEMA = pa.schema(

@@ -17,7 +17,7 @@ from sparklet.ledger.rules import LEASE_S
 from sparklet.model import Dispatch, Run, ShardState
 from sparklet.model.options import MIB
 from sparklet.ports import Ledger
-from sparklet.runs.observed import Observation
+from sparklet.runs.progress import Observation
 
 FREE_SCRATCH_BYTES = 512 * MIB
 MAX_RUNS_SEARCHED = 300  # for one of the same name, newest first

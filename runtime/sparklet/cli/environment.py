@@ -25,8 +25,8 @@ from sparklet.local.environment import of_host, resource
 from sparklet.local.prepared_jars import compiled_jar, is_plain, linked_jars, unsigned_copies
 from sparklet.local.state import default_state_dir
 from sparklet.model.options import MIB
-from sparklet.planning.deployment import Deployment
 from sparklet.ports import Compute, Orchestrator, WorkerLogs
+from sparklet.ports.deployment import Deployment
 from sparklet.settings import engines, spark_settings
 from sparklet.spark.spark_options import class_path, spark_home
 
@@ -283,10 +283,10 @@ def _stack_options(selection: StackSelection, screen: Screen, reading: bool) -> 
 def _deployed(name: str) -> Environment:
     """The stack that CloudFormation knows under ``name``, by its outputs."""
     from sparklet.aws.clients import AwsClients
-    from sparklet.aws.engines import engines_of
     from sparklet.aws.functions import CloudWatchLogs, LambdaCompute, settings_of
     from sparklet.aws.orchestration import StepFunctions
     from sparklet.aws.stacks import stack_outputs, stack_parameters, unused_snapshots
+    from sparklet.engines.create import engines_of
     from sparklet.local.stack import deployment
 
     clients = AwsClients()

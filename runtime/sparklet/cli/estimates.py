@@ -27,7 +27,7 @@ from sparklet.cli.environment import Environment
 from sparklet.model import Run, RunOptions
 from sparklet.model.options import MIB
 from sparklet.planning.dispatch_modes import DispatchMode, automatic_mode
-from sparklet.planning.earlier import done_before
+from sparklet.planning.incremental import done_before
 from sparklet.planning.preview import PlanPreview, preview
 from sparklet.planning.request import RunRequest
 from sparklet.ports import Ledger

@@ -17,9 +17,9 @@ from sparklet.cli.environment import Environment, StackSelection
 from sparklet.cli.transfer import changed, local_part, upload
 from sparklet.errors import PlanError
 from sparklet.model import Run, ShardState
-from sparklet.planning.deployment import Deployment
 from sparklet.planning.new_run import repaired_script
 from sparklet.planning.parts import planned_shard
+from sparklet.ports.deployment import Deployment
 from sparklet.runs.explain import FailureGroup
 from sparklet.runs.redrive import failed_with
 from sparklet.runs.redrive import redrive as redrive_shards

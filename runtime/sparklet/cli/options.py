@@ -17,10 +17,10 @@ import typer
 
 from sparklet.cli.environment import LOCAL_PATHS
 from sparklet.errors import PlanError, SettingsError
+from sparklet.inputs.list_requests import ListRequest
 from sparklet.local.state import default_state_dir
 from sparklet.model.options import FAILURES, INPUT, ORCHESTRATION, RUN, SHARDS
-from sparklet.planning.list_requests import ListRequest
-from sparklet.planning.quantities import parse_duration_s
+from sparklet.model.quantities import parse_duration_s
 from sparklet.planning.request import RunRequest, places, read_request
 from sparklet.settings import script_environment
 

@@ -20,8 +20,8 @@ from sparklet.errors import OrchestrationError
 from sparklet.model import Dispatch, ExecutionStatus, Run, RunState, ShardRecord
 from sparklet.planning.outputs import check_id, next_id
 from sparklet.runs.follow_ups import FollowUp, as_follow_up, check_run, last_commit_run, next_run
-from sparklet.runs.observed import Observation, observe, seconds_of
-from sparklet.runs.overview import Difference
+from sparklet.runs.progress import Observation, observe, seconds_of
+from sparklet.runs.reconciliation import Difference
 from sparklet.runs.summary import Summary
 
 MAX_FAILED_EXECUTIONS = 5

@@ -26,9 +26,9 @@ from sparklet.cli.options import WantedMode
 from sparklet.cli.run_view import follow_up_text, follow_ups, look, show_summary
 from sparklet.cli.transfer import LocalPaths, check_output, fill, give_up_output, refuse_remote_only, upload
 from sparklet.errors import CheckpointConflictError, LocalStackError, PlanError, SparkletError
+from sparklet.inputs.local_files import local_files
 from sparklet.job.catalogs import VARIABLES, catalog_properties
 from sparklet.model import Counts, Run, ShardState
-from sparklet.planning.local_files import local_files
 from sparklet.planning.new_run import new_run, run_id_of
 from sparklet.planning.packing import within_limit
 from sparklet.planning.planner import PlanProgress, plan
@@ -44,7 +44,7 @@ SHARDS_A_SECOND = 10_000  # open shards that lengthen the polling interval by a 
 MAX_POLL_S = 15.0
 DETAILS_EVERY_S = 20.0  # at least; they need a whole pass over the ledger, which may take a twentieth of the time
 LOOK_AT_TABLE_S = 20.0
-REFUSAL = "import sys; from sparklet.job.tables.commit import refusal; print(refusal(*sys.argv[1:]), end='')"
+REFUSAL = "import sys; from sparklet.tables.commit import refusal; print(refusal(*sys.argv[1:]), end='')"
 LEDGER_PATIENCE_S = 60.0  # a watch tolerates a ledger or queue that does not respond for this long
 
 

@@ -17,8 +17,8 @@ from types import SimpleNamespace
 from typing import Any
 
 from sparklet.aws.clients import AwsClients
-from sparklet.aws.containers import FargateTasks
 from sparklet.aws.s3 import S3Store
+from sparklet.engines.fargate import FargateTasks
 from sparklet.errors import LedgerError, RemoteTaskError
 from sparklet.functions.calls import Call, End
 from sparklet.functions.deployed import LambdaFunctions

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 
-from sparklet.job.databases import DatabaseAccess
+from sparklet.job.database_access import DatabaseAccess
 from sparklet.job.errors import EventError
 from sparklet.job.event_objects import escaped, event_objects, misread
 from sparklet.job.outcome import Outcome
@@ -238,7 +238,7 @@ class Job(TableWrites, DatabaseAccess):
         ValueError
             If format, schema and mode do not fit each other.
         """
-        from sparklet.job.records import stream_records  # other scripts need not load it
+        from sparklet.streams.records import stream_records  # other scripts need not load it
 
         without = self._records_in(table, spark)
         return stream_records(spark, self.event, format, schema, mode, metadata, options, cause, without)
@@ -248,8 +248,8 @@ class Job(TableWrites, DatabaseAccess):
         if not table:
             self.outcome.batches["", ""] = None
             return ()
-        from sparklet.job.tables.declaration import Table
-        from sparklet.job.tables.staging import batch_for
+        from sparklet.tables.declaration import Table
+        from sparklet.tables.staging import batch_for
 
         batch = batch_for(self, Table.parse(table), None, spark, is_read=True)
         return batch.old if batch else ()

@@ -6,7 +6,7 @@ It holds one JSON object::
     {"rows": 842, "output_bytes": 51200, "outputs": ["s3://bucket/out/shard=000007"]}
 
 ``rows`` and ``output_bytes`` are null until the script reports them; then it may add ``answer`` (any value),
-``state`` (an object) and ``writes`` (declared writes to tables, see ``sparklet.job.tables.declaration``). A script that
+``state`` (an object) and ``writes`` (declared writes to tables, see ``sparklet.tables.declaration``). A script that
 never reports leaves no file.
 """
 
@@ -39,7 +39,7 @@ class Outcome:
         self._lock = threading.Lock()
         self._totals: dict[str, Any] = {"rows": None, "output_bytes": None, "outputs": []}
         self._labels: set[str] = set()  # of writes to tables, made or under way
-        self.batches: dict[tuple[str, str], Any] = {}  # of a stream, by table and label; see ``job.tables.batch``
+        self.batches: dict[tuple[str, str], Any] = {}  # of a stream, by table and label; see ``tables.batches``
 
     @classmethod
     def of_environment(cls, env: Mapping[str, str] = os.environ) -> Outcome:
@@ -68,7 +68,7 @@ class Outcome:
             raise
 
     def declare(self, write: Mapping[str, Any]) -> None:
-        """Add a staged write and write the file; see ``sparklet.job.tables.declaration``."""
+        """Add a staged write and write the file; see ``sparklet.tables.declaration``."""
         with self._lock:
             self._totals.setdefault("writes", []).append(write)
             self._write()

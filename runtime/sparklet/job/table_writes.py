@@ -78,6 +78,6 @@ class TableWrites:
     def _write(
         self, df: DataFrame, table: str | None, mode: str, label: str | None, commit: str | None, **how: Any
     ) -> int:
-        from sparklet.job.tables.staging import write  # most scripts need it not
+        from sparklet.tables.staging import write  # most scripts need it not
 
         return write(self, df, table, mode, label, commit, **how)

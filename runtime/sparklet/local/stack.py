@@ -22,9 +22,10 @@ from typing import Any, Self
 from sparklet import __version__
 from sparklet.aws.clients import AwsClients
 from sparklet.aws.dynamodb import DynamoLedger
-from sparklet.aws.engines import clusters_of
 from sparklet.aws.messaging import SqsQueue
 from sparklet.aws.s3 import S3Store, input_stores
+from sparklet.engines.create import clusters_of
+from sparklet.engines.local_process import PROCESS, LocalTasks
 from sparklet.errors import LocalStackError, SettingsError
 from sparklet.local import environment
 from sparklet.local.attach import (
@@ -39,8 +40,7 @@ from sparklet.local.attach import (
 from sparklet.local.control import PROCESSING_PATH, REGION, ask
 from sparklet.local.deploy import Deployed
 from sparklet.local.state import Lock, StateDir
-from sparklet.local.tasks import PROCESS, LocalTasks
-from sparklet.planning.deployment import Deployment
+from sparklet.ports.deployment import Deployment
 from sparklet.settings import engines, of_workers
 
 _POLL_S = 0.05

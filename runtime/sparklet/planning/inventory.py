@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from functools import partial
 
 from sparklet.errors import ObjectNotFoundError, PlanError
+from sparklet.inputs.found import Candidate, Filter, Found, Reason
+from sparklet.inputs.lists import Listed, ListReader
 from sparklet.model import SCHEME, InputObject, Position, Run, RunOptions, s3_address, split_uri
-from sparklet.planning.deployment import Deployment
-from sparklet.planning.earlier import Digests, done_before, planned_objects
-from sparklet.planning.found import Candidate, Filter, Found, Reason
-from sparklet.planning.lists import Listed, ListReader
+from sparklet.planning.incremental import Digests, done_before, planned_objects
 from sparklet.ports import ObjectInfo, ObjectStore
+from sparklet.ports.deployment import Deployment
 
 NAMES_KEPT = 3
 

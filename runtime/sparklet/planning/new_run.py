@@ -18,15 +18,15 @@ from sparklet.errors import (
     RunExistsError,
     SettingsError,
 )
+from sparklet.inputs.list_requests import open_lists, refuse_mixed, stored_source
 from sparklet.job.catalogs import catalog_properties
 from sparklet.model import RUN_ID, SCHEME, NextRun, Run, ScriptRef, s3_address, split_uri
-from sparklet.planning.deployment import WITHDRAWN, Deployment
-from sparklet.planning.earlier import refuse_another_open, take_run_lock
+from sparklet.planning.incremental import refuse_another_open, take_run_lock
 from sparklet.planning.inventory import open_inventory, refuse_other_regions, resolve_inputs
-from sparklet.planning.list_requests import open_lists, refuse_mixed, stored_source
 from sparklet.planning.outputs import FOLLOW_UP_ID, refuse_outputs, take_outputs
 from sparklet.planning.packing import refuse_unplannable
 from sparklet.planning.request import RunRequest
+from sparklet.ports.deployment import WITHDRAWN, Deployment
 
 RUN_ID_IN_OUTPUT = "{run_id}"  # for a request that is repeated for run after run
 MAX_SLUG = 40  # characters of a name, so that time and suffix fit into the 63 of a run id

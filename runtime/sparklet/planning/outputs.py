@@ -21,7 +21,7 @@ from sparklet.errors import (
     PlanError,
 )
 from sparklet.model import Run, RunState
-from sparklet.planning.deployment import Deployment
+from sparklet.ports.deployment import Deployment
 
 FOLLOW_UP_ID = re.compile(r"-(check|commit|next)-(\d{1,6})$")
 MAX_ID = 63  # see model.RUN_ID

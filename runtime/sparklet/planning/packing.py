@@ -8,12 +8,12 @@ from itertools import chain, islice
 from typing import TypeVar
 
 from sparklet.errors import NothingNewError, PlanError
+from sparklet.inputs.found import Found, Reason
+from sparklet.inputs.lists import ListReader
+from sparklet.inputs.slicing import slice_objects
 from sparklet.model import Position, Run, RunOptions, Shard
 from sparklet.model.options import MIB
-from sparklet.planning.found import Found, Reason
 from sparklet.planning.inventory import Inventory, refuse_other_regions
-from sparklet.planning.lists import ListReader
-from sparklet.planning.slicing import slice_objects
 from sparklet.ports import ObjectStore
 
 T = TypeVar("T")

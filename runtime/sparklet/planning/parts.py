@@ -7,9 +7,9 @@ from dataclasses import dataclass, field
 from itertools import islice
 
 from sparklet.errors import EventError, ObjectNotFoundError, PlanError
+from sparklet.inputs.found import Reason
 from sparklet.model import PartRecord, Run, Shard, ShardRecord
-from sparklet.planning.deployment import Deployment, scratch_error
-from sparklet.planning.found import Reason
+from sparklet.ports.deployment import Deployment, scratch_error
 
 ANOTHER_RUN = "start the run again under another id"
 END = "skipped-end.jsonl"

@@ -17,10 +17,10 @@ from typing import Any
 from sparklet.errors import CheckpointConflictError, EventError
 from sparklet.job.event_objects import event_objects
 from sparklet.model import Run, check_script
-from sparklet.planning.deployment import Deployment
 from sparklet.planning.new_run import new_run
 from sparklet.planning.planner import PlanProgress, plan
 from sparklet.planning.request import RunRequest, read_request
+from sparklet.ports.deployment import Deployment
 from sparklet.settings import PlannerSettings
 
 PART_SHARDS = 250  # fewer than elsewhere: what is done since the last part is lost when the function's time is over

@@ -16,8 +16,8 @@ from sparklet.events import TaskRequest
 from sparklet.job.event_objects import read_json
 from sparklet.ledger.rules import is_held, task_failure
 from sparklet.model import Dispatch, Failure, Notice, RunOptions, ShardRecord, ShardRef, ShardState, TaskRecord
-from sparklet.planning.deployment import Deployment
 from sparklet.ports import Message
+from sparklet.ports.deployment import Deployment
 
 MAX_RESENDS = 3
 CLOCKS_DIFFER_S = 1.0  # the queue's and ours, at most

@@ -6,8 +6,8 @@ from dataclasses import dataclass, field
 
 from sparklet.errors import ObjectStoreError, PlanError
 from sparklet.model import Run, ShardRecord
-from sparklet.planning.deployment import Deployment
 from sparklet.planning.parts import planned_shard
+from sparklet.ports.deployment import Deployment
 
 MAX_GROUPS = 200  # further causes are counted together
 MAX_RANGES = 12  # of shard numbers, as many as a person reads or types

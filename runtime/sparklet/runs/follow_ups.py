@@ -5,7 +5,7 @@ it; a second checker finds it in the ledger. So after a crash between any two st
 
     all shards have ended, within what the run tolerates
       → figures to runs/<run_id>/_summary-<identity>-<generation>.json → the check run, whose input that is → its end
-      → the commit runs, if shards have declared writes to tables (see ``runs.commits``) → their end
+      → the commit runs, if shards have declared writes to tables (see ``tables.runs.commit_step``) → their end
       → the next run, whose input is what this run wrote → the end of this run
 
 The summary's name begins with an underscore, so the worker fetches it (see ``worker.staging``): the script gets it as a
@@ -22,8 +22,8 @@ from typing import Any
 from sparklet.errors import ObjectChangedError, PlanError, RunExistsError
 from sparklet.model import Counts, Run, RunOptions, RunState, ShardState
 from sparklet.planning.commit_files import commit_files
-from sparklet.planning.deployment import Deployment
 from sparklet.planning.outputs import check_id, commit_id, next_id, take_outputs
+from sparklet.ports.deployment import Deployment
 from sparklet.runs.summary import figures, summarize
 
 MIN_CHECK_S = 3600.0  # time limit of a check or commit run, at least, even if its run's time is over

@@ -9,21 +9,21 @@ from typing import Any
 from sparklet import metrics
 from sparklet.aws.clients import AwsClients
 from sparklet.aws.dynamodb import DynamoLedger, DynamoTasks
-from sparklet.aws.engines import engines_of
 from sparklet.aws.functions import settings_of
 from sparklet.aws.messaging import SqsQueue, notifier_for
 from sparklet.aws.s3 import S3Store, input_stores
+from sparklet.engines.create import engines_of
 from sparklet.errors import EventError, NoticeError, SparkletError
 from sparklet.events.sqs import task_request_of
 from sparklet.metrics import Emitter, Meter
-from sparklet.planning.deployment import Deployment
 from sparklet.planning.plan_requests import handle_request
 from sparklet.ports import Message
+from sparklet.ports.deployment import Deployment
 from sparklet.runs.checker import CheckReport, check, log_unnotified
 from sparklet.runs.dead_letters import Disposition, consume, consume_task, keep
 from sparklet.runs.log import log
 from sparklet.runs.notices import due
-from sparklet.runs.overview import look_over
+from sparklet.runs.reconciliation import look_over
 from sparklet.runs.steps import Response, take_step
 from sparklet.settings import fanout_settings, map_concurrency, metrics_namespace, planner_settings
 

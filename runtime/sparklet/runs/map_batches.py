@@ -20,7 +20,7 @@ from pathlib import Path
 from sparklet.ledger.rules import last_cause
 from sparklet.metrics import SHARDS_FAILED
 from sparklet.model import MAX_INLINE, Failure, Run, ShardRecord, ShardRef, ShardState, split_uri
-from sparklet.planning.deployment import Deployment, scratch_error
+from sparklet.ports.deployment import Deployment, scratch_error
 
 MAX_SHARDS = 250_000  # of one batch: 40 MB of lines, and less than a Map run may have
 MAX_UNCLAIMED = 5

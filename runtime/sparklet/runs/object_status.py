@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 from sparklet.errors import PlanError, ShardNotFoundError
 from sparklet.model import InputObject, PartRecord, Run, Shard, ShardRecord
-from sparklet.planning.deployment import Deployment
 from sparklet.planning.parts import reasons_for, shards_of
+from sparklet.ports.deployment import Deployment
 
 
 @dataclass(frozen=True, slots=True)

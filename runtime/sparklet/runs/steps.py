@@ -21,7 +21,7 @@ from typing import Any
 from sparklet.errors import EventError, NoticeError, PlanError
 from sparklet.metrics import SHARDS_FAILED
 from sparklet.model import RUN_ID, Counts, Dispatch, Failure, Notice, Run, RunState, ShardState
-from sparklet.planning.deployment import Deployment
+from sparklet.ports.deployment import Deployment
 from sparklet.runs.checker import TOLERANCE_EXCEEDED, CheckReport, check, log_unnotified
 from sparklet.runs.follow_ups import next_run
 from sparklet.runs.log import log

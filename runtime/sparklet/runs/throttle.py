@@ -15,9 +15,9 @@ from typing import Any
 
 from sparklet.errors import PlanError, ShardNotFoundError
 from sparklet.model import Dispatch, Run, ShardRecord, ShardState
-from sparklet.planning.deployment import Deployment
 from sparklet.planning.planner import Outbox
-from sparklet.runs.ending import for_a_while
+from sparklet.ports.deployment import Deployment
+from sparklet.runs.cancel import for_a_while
 
 FOLDER, SENT, CAP = "throttle/", "sent-{:06d}.json", "max_concurrency.json"
 LOST_S = 600.0  # after so long without a claim a message is sent again; then after twice as long

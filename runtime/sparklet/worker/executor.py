@@ -19,7 +19,6 @@ from sparklet.errors import (
     SettingsError,
 )
 from sparklet.events import Event, Source, Task
-from sparklet.events.script_event import handed_over, request_event, with_local_inputs
 from sparklet.job.outcome import CLAIMED, OUTCOME_FILE
 from sparklet.model import InputObject, RunOptions, ScriptRef, ShardResult, check_script
 from sparklet.ports import ObjectStore
@@ -28,6 +27,7 @@ from sparklet.spark.guards import task_folder
 from sparklet.spark.runner import Runner, ScriptCall, ScriptResult
 from sparklet.spark.spark_options import INPUTS, UNCOMMITTED
 from sparklet.worker.attempt import Attempt
+from sparklet.worker.script_event import handed_over, request_event, with_local_inputs
 from sparklet.worker.staging import Staging, uploaded
 
 MAX_OUTCOME_BYTES = 64 * 1024 * 1024  # escaping may make an answer of 6 MB six times as long

@@ -15,7 +15,7 @@ from sparklet.metrics import Emitter, Meter
 from sparklet.settings import WorkerSettings, map_concurrency, metrics_namespace, worker_settings
 from sparklet.spark.guards import Deadline
 from sparklet.spark.runner import Runner
-from sparklet.spark.warm_gateway import WarmRunner, runner_for
+from sparklet.spark.warm_runner import WarmRunner, runner_for
 from sparklet.worker.executor import Executor, ScriptCache
 from sparklet.worker.log import Log, Measuring
 from sparklet.worker.shards import ShardClaims

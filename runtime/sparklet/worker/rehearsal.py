@@ -18,7 +18,7 @@ from pathlib import Path
 from sparklet.spark.guards import Deadline, task_folder
 from sparklet.spark.runner import ScriptCall
 from sparklet.spark.spark_options import INPUTS
-from sparklet.spark.warm_gateway import WarmRunner
+from sparklet.spark.warm_runner import WarmRunner
 from sparklet.worker.log import Log
 
 SNAP_START = "snap-start"

@@ -28,8 +28,6 @@ from sparklet.errors import (
     SparkletError,
 )
 from sparklet.events import Outcome, Task
-from sparklet.events.script_event import needs_staging, shard_event
-from sparklet.job.tables.declaration import CHANGES
 from sparklet.ledger.rules import LEASE_S, lease_s, next_engine
 from sparklet.metrics import Meter, Metric
 from sparklet.model import (
@@ -49,8 +47,10 @@ from sparklet.model import (
     split_uri,
 )
 from sparklet.ports import Clock, Ledger, ObjectInfo, ObjectStore, TaskQueue
+from sparklet.tables.declaration import CHANGES
 from sparklet.worker.attempt import Attempt, Lease, persist
 from sparklet.worker.executor import Execution, Executor
+from sparklet.worker.script_event import needs_staging, shard_event
 from sparklet.worker.staging import Staging
 
 MAX_ANSWER_BYTES = 256 * 1024  # of one shard, in a run

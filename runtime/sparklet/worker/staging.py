@@ -20,11 +20,11 @@ from sparklet.errors import (
     PlanError,
     ScratchFullError,
 )
-from sparklet.events.script_event import needs_staging
+from sparklet.inputs.parquet_footer import MAGIC, FooterError, load_footer
 from sparklet.model import Access, InputObject, Slice, SliceKind
-from sparklet.parquet_footer import MAGIC, FooterError, load_footer
 from sparklet.ports import ObjectStore
 from sparklet.spark.guards import MIB, Deadline
+from sparklet.worker.script_event import needs_staging
 
 FOLDER, LOCAL = "inputs", "file://"
 CHUNK_BYTES = 8 * MIB

@@ -7,10 +7,10 @@ from typing import Any
 import pytest
 from pyspark.sql import SparkSession, functions
 
+from sparklet.databases import jdbc
 from sparklet.job import Job
-from sparklet.job.databases import jdbc
+from sparklet.job.commit_ids import commit_id
 from sparklet.job.errors import TableError
-from sparklet.job.tables.identity import commit_id
 from tests.stand_ins.postgresql import PostgreSQL
 from tests.unit.events import samples
 

@@ -12,9 +12,9 @@ from typing import Any
 import pytest
 from pyspark.sql import DataFrame, SparkSession
 
+from sparklet.databases import jdbc
+from sparklet.databases.tokens import Tokens
 from sparklet.job import EventError, Job
-from sparklet.job.databases import jdbc
-from sparklet.job.databases.tokens import Tokens
 from sparklet.job.errors import DatabaseError, TableError
 from tests.stand_ins.postgresql import PASSWORD, PostgreSQL
 

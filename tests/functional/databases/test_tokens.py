@@ -7,8 +7,8 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 from botocore.stub import Stubber
 
-from sparklet.job.databases import tokens as lease
-from sparklet.job.databases.tokens import Tokens, tokens
+from sparklet.databases import tokens as lease
+from sparklet.databases.tokens import Tokens, tokens
 from sparklet.job.errors import DatabaseError, TableError
 
 pytestmark = pytest.mark.usefixtures("account")

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from sparklet.aws.clients import AwsClients
-from sparklet.aws.containers import FargateTasks
+from sparklet.engines.fargate import FargateTasks
 from sparklet.errors import RemoteTaskError
 from sparklet.functions.executor import LambdaExecutor
 from sparklet.functions.fargate import LambdaAndFargate

@@ -11,7 +11,8 @@ import pytest
 from py4j.protocol import Py4JJavaError
 from pyspark.sql import DataFrame, SparkSession
 
-from sparklet.job import EventError, Job, records
+from sparklet.job import EventError, Job
+from sparklet.streams import records
 from tests.aggregated import AWS_MADE, AWS_MADE_OF, MAGIC, aggregate
 from tests.functional.job.conftest import session_here
 

@@ -27,8 +27,8 @@ from sparklet.job import Job
 from sparklet.job.catalogs import VARIABLES
 from sparklet.job.errors import EventError, TableError
 from sparklet.job.outcome import CLAIMED, OUTCOME_FILE
-from sparklet.job.tables import layout, staging
-from sparklet.job.tables.declaration import Commit, Committed, Declaration
+from sparklet.tables import layout, staging
+from sparklet.tables.declaration import Commit, Committed, Declaration
 from tests.functional.job.conftest import CREDENTIALS, session_here
 from tests.functional.job.warm_jvm import WarmJvm
 from tests.unit.events import samples
@@ -374,10 +374,10 @@ def commits(monkeypatch: pytest.MonkeyPatch) -> list[Commit]:
         made.append(wanted)
         return Committed("1", 0, len(wanted.writes[0].files), already)
 
-    importlib.import_module("sparklet.job.tables.batch")  # which needs more of the module than the recorder has
-    recorder: Any = ModuleType("sparklet.job.tables.commit")
+    importlib.import_module("sparklet.tables.batches")  # which needs more of the module than the recorder has
+    recorder: Any = ModuleType("sparklet.tables.commit")
     recorder.commit = commit
-    monkeypatch.setitem(sys.modules, "sparklet.job.tables.commit", recorder)
+    monkeypatch.setitem(sys.modules, "sparklet.tables.commit", recorder)
     monkeypatch.setattr(staging, "_made", set())
     return made
 

@@ -15,9 +15,9 @@ import pytest
 from sparklet.aws.orchestration import StepFunctions
 from sparklet.local.stack import LocalStack
 from sparklet.model import Dispatch, ExecutionStatus, Run, RunOptions, ShardState, split_uri
-from sparklet.planning.deployment import Deployment
 from sparklet.planning.new_run import new_run
 from sparklet.planning.request import RunRequest
+from sparklet.ports.deployment import Deployment
 from tests.functional.local.conftest import Lab, make_lab
 
 PROBES = Path(__file__).with_name("probes")

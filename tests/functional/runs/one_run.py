@@ -12,11 +12,11 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from sparklet.errors import CheckpointConflictError, LeaseLostError, PlanError
 from sparklet.model import Dispatch, Failure, RunOptions, RunState, ShardRecord, ShardResult, ShardState
-from sparklet.planning.deployment import Deployment
 from sparklet.planning.new_run import new_run
 from sparklet.planning.planner import plan
+from sparklet.ports.deployment import Deployment
+from sparklet.runs.cancel import NOT_PLANNED, cancel
 from sparklet.runs.checker import check
-from sparklet.runs.ending import NOT_PLANNED, cancel
 from sparklet.runs.redrive import redrive
 from tests.stand_ins.memory import MemoryTaskQueue
 from tests.stand_ins.read_queues import Received

@@ -8,12 +8,12 @@ import pytest
 from sparklet.errors import CheckpointConflictError
 from sparklet.ledger.rules import LEASE_GRACE_S
 from sparklet.model import Failure, RunOptions, RunState, ShardResult, ShardState
-from sparklet.planning.deployment import Deployment
 from sparklet.planning.new_run import new_run
 from sparklet.planning.planner import plan
+from sparklet.ports.deployment import Deployment
+from sparklet.runs.cancel import cancel
 from sparklet.runs.checker import check
 from sparklet.runs.dead_letters import consume
-from sparklet.runs.ending import cancel
 from sparklet.runs.redrive import redrive
 from tests.stand_ins.read_queues import Received
 from tests.world import LEASE_S, SOURCE, Fault, KilledError, World

@@ -6,10 +6,10 @@ from dataclasses import replace
 import pytest
 
 from sparklet.model import RunState
-from sparklet.planning.deployment import Deployment
 from sparklet.planning.planner import plan
+from sparklet.ports.deployment import Deployment
+from sparklet.runs.cancel import cancel
 from sparklet.runs.checker import check
-from sparklet.runs.ending import cancel
 from sparklet.runs.redrive import redrive
 from tests.functional.runs.test_faults import AFTER
 from tests.stand_ins.memory import MemoryNotifier

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from sparklet.errors import ScriptFailedError
+from sparklet.inputs.list_requests import ListRequest
 from sparklet.model import RunOptions, RunState, ShardResult
-from sparklet.planning.list_requests import ListRequest
 from sparklet.planning.new_run import new_run
 from sparklet.planning.planner import plan
 from sparklet.runs.checker import check

@@ -7,12 +7,12 @@ from dataclasses import replace
 import pytest
 
 from sparklet.errors import PlanError
+from sparklet.inputs.found import Reason
+from sparklet.inputs.list_requests import ListRequest
 from sparklet.model import RunOptions, RunState, ShardResult
-from sparklet.planning.deployment import Deployment
-from sparklet.planning.found import Reason
-from sparklet.planning.list_requests import ListRequest
 from sparklet.planning.new_run import new_run
 from sparklet.planning.planner import plan
+from sparklet.ports.deployment import Deployment
 from sparklet.runs.checker import check
 from tests.functional.runs.test_faults import AFTER, kill_everywhere
 from tests.unit.runs.test_left_out import named

@@ -23,10 +23,10 @@ from sparklet.aws.dynamodb import DynamoLedger
 from sparklet.errors import QueueError
 from sparklet.events import parse_event
 from sparklet.model import Counts, RunOptions, RunState, ShardState, ledger_bucket, ledger_bucket_count
-from sparklet.planning.deployment import Deployment
 from sparklet.planning.new_run import new_run
 from sparklet.planning.planner import plan
 from sparklet.planning.request import RunRequest
+from sparklet.ports.deployment import Deployment
 from sparklet.runs.checker import check
 from sparklet.settings import worker_settings
 from sparklet.spark.guards import Deadline

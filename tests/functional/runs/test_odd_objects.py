@@ -20,13 +20,13 @@ from sparklet.aws.dynamodb import DynamoLedger
 from sparklet.aws.messaging import SqsQueue
 from sparklet.aws.s3 import S3Store, input_stores
 from sparklet.errors import ObjectForbiddenError, PlanError
+from sparklet.inputs.found import Reason
+from sparklet.inputs.list_requests import ListRequest
 from sparklet.model import Access, InputObject, Run, RunOptions, RunState, Shard, ShardResult
-from sparklet.planning.deployment import Deployment
-from sparklet.planning.found import Reason
-from sparklet.planning.list_requests import ListRequest
 from sparklet.planning.new_run import new_run
 from sparklet.planning.planner import plan
 from sparklet.planning.request import RunRequest
+from sparklet.ports.deployment import Deployment
 from sparklet.runs.object_status import object_status
 from tests.stand_ins.ledger_table import table_definition
 from tests.stand_ins.memory import FakeClock

@@ -29,13 +29,13 @@ from sparklet.errors import (
     ScriptFailedError,
 )
 from sparklet.model import Run, RunOptions, RunState, ShardResult, ShardState
-from sparklet.planning.deployment import Deployment
 from sparklet.planning.new_run import new_run, repaired_script
 from sparklet.planning.planner import plan
 from sparklet.planning.request import RunRequest
+from sparklet.ports.deployment import Deployment
+from sparklet.runs.cancel import cancel, clean, folders_of, named_run
 from sparklet.runs.checker import check
 from sparklet.runs.dead_letters import consume
-from sparklet.runs.ending import cancel, clean, folders_of, named_run
 from sparklet.runs.redrive import redrive
 from sparklet.worker.executor import Execution
 from tests.functional.runs.readers import Worker, event_of, rows_below, write_rows

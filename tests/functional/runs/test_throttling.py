@@ -29,13 +29,13 @@ from sparklet.clock import SystemClock
 from sparklet.events import parse_event
 from sparklet.metrics import Emitter, Meter
 from sparklet.model import Counts, RunOptions, RunState
-from sparklet.planning.deployment import Deployment
 from sparklet.planning.new_run import new_run
 from sparklet.planning.planner import plan
 from sparklet.planning.request import RunRequest
+from sparklet.ports.deployment import Deployment
 from sparklet.runs.checker import check
 from sparklet.runs.handlers import handle_check, handle_dead_letters
-from sparklet.runs.overview import verify
+from sparklet.runs.reconciliation import verify
 from sparklet.runs.summary import summarize
 from sparklet.settings import worker_settings
 from sparklet.spark.guards import Deadline

@@ -4,8 +4,8 @@ import os
 import signal
 from typing import Any
 
-from sparklet.job.tables import commit as committer
-from sparklet.job.tables.declaration import Commit, StagedWrite, Table
+from sparklet.tables import commit as committer
+from sparklet.tables.declaration import Commit, StagedWrite, Table
 
 __all__ = ["Commit", "StagedWrite", "Table", "after", "before"]
 

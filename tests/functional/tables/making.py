@@ -5,9 +5,9 @@ from typing import Any
 
 import pytest
 
-from sparklet.job.tables import commit as committer
-from sparklet.job.tables.commit import commit
-from sparklet.job.tables.declaration import Commit, Committed
+from sparklet.tables import commit as committer
+from sparklet.tables.commit import commit
+from sparklet.tables.declaration import Commit, Committed
 
 
 def no_spark() -> Any:

@@ -1,6 +1,6 @@
 """Runs, messages and batches of a stream that write to one table: the real worker, checker and committer.
 
-The ports are in memory. A script's files are written by pyarrow, in the form in which ``job.tables.staging`` writes
+The ports are in memory. A script's files are written by pyarrow, in the form in which ``tables.staging`` writes
 them, so that no JVM is needed. A committer is watched: the model is told what it has made, and compared.
 """
 
@@ -18,15 +18,14 @@ from typing import Any
 from sparklet.errors import PlanError
 from sparklet.job import Job
 from sparklet.job.errors import CommitConflictError, CommitStateUnknownError, SparkletError
-from sparklet.job.tables import batch as batches
-from sparklet.job.tables import chains, staging
-from sparklet.job.tables import commit as committer
-from sparklet.job.tables.declaration import CHAINS, Commit, Committed, Declaration
 from sparklet.model import Run, RunOptions, RunState, ShardState
 from sparklet.planning.new_run import new_run
 from sparklet.planning.planner import plan
 from sparklet.runs.redrive import redrive
 from sparklet.spark.runner import Output, ScriptCall, ScriptResult
+from sparklet.tables import batches, chains, staging
+from sparklet.tables import commit as committer
+from sparklet.tables.declaration import CHAINS, Commit, Committed, Declaration
 from tests.functional.tables.expected import ID, VERSION, Row, Write
 from tests.functional.tables.making import no_spark
 from tests.unit.events import samples
@@ -133,7 +132,7 @@ class Runs(Trial):
         return ScriptResult(0)
 
     def _stage(self, shard: int, rows: Sequence[Row], mode: str, ordered: bool = False) -> Declaration:
-        """What ``job.tables.staging`` leaves."""
+        """What ``tables.staging`` leaves."""
         shared = self.table
         by = shared.by if mode == "append" else []
         write = shared.lake.stage(shard, shared.arrow(rows, shared.state.columns), by, mode=mode)

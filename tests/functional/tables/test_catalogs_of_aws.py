@@ -11,8 +11,8 @@ from pyiceberg.utils.config import Config
 
 from sparklet.job import Job
 from sparklet.job.errors import TableError
-from sparklet.job.tables.batch import batch_of
-from sparklet.job.tables.declaration import Commit, StagedWrite, Table
+from sparklet.tables.batches import batch_of
+from sparklet.tables.declaration import Commit, StagedWrite, Table
 from tests.functional.tables.conftest import REGION
 from tests.functional.tables.lakes import Lake, rows_of
 from tests.functional.tables.making import make
@@ -66,7 +66,7 @@ def of_s3_tables(arn: str, number: int, *writes: StagedWrite, **more: Any) -> Co
 
 
 def read(arn: str) -> Any:
-    from sparklet.job.tables.iceberg import load
+    from sparklet.tables.iceberg import load
 
     return load(arn).load_table("db.t")
 

@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 
 from sparklet.job.errors import CommitConflictError, CommitStateUnknownError, TableError
-from sparklet.job.tables import commit as committer
-from sparklet.job.tables.declaration import Committed
+from sparklet.tables import commit as committer
+from sparklet.tables.declaration import Committed
 from tests.functional.tables.lakes import Lake, rows_of
 from tests.functional.tables.making import after_loading, make
 

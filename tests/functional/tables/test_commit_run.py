@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from sparklet.job.errors import TableError
-from sparklet.job.tables.commit import main, plan
-from sparklet.job.tables.declaration import Declaration, StagedWrite, Table
+from sparklet.tables.commit import main, plan
+from sparklet.tables.declaration import Declaration, StagedWrite, Table
 from tests.functional.tables.lakes import Lake, rows_of
 
 

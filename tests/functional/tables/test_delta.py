@@ -13,9 +13,9 @@ import pytest
 from deltalake import DeltaTable, write_deltalake
 
 from sparklet.job.errors import CommitStateUnknownError, TableError
-from sparklet.job.tables.commit import refusal
-from sparklet.job.tables.declaration import WRITABLE
-from sparklet.job.tables.delta import RETENTION, DeltaLakeTable
+from sparklet.tables.commit import refusal
+from sparklet.tables.declaration import WRITABLE
+from sparklet.tables.delta import RETENTION, DeltaLakeTable
 from tests.functional.tables.lakes import Lake, rows_of
 from tests.functional.tables.making import make
 
@@ -59,7 +59,7 @@ def test_a_reader_needs_the_last_ten_versions_at_most(delta: Lake) -> None:
 
 
 def test_a_commit_needs_no_library_of_iceberg(delta: Lake, monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("sparklet.job.tables.glue", "sparklet.job.tables.iceberg"):
+    for name in ("sparklet.tables.glue_entries", "sparklet.tables.iceberg"):
         monkeypatch.delitem(sys.modules, name, raising=False)
     monkeypatch.setitem(sys.modules, "pyiceberg", None)
 

@@ -10,8 +10,9 @@ import pytest
 from pyiceberg.table import Table
 
 from sparklet.job.errors import CommitStateUnknownError
-from sparklet.job.tables import chains, history, iceberg
-from sparklet.job.tables.declaration import Commit
+from sparklet.tables import chains, iceberg
+from sparklet.tables import iceberg_history as history
+from sparklet.tables.declaration import Commit
 from tests.functional.tables.lakes import Lake, rows_of
 from tests.functional.tables.making import make
 from tests.functional.tables.test_chains import deliver, ids_of

@@ -10,7 +10,7 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 
-from sparklet.job.tables.declaration import Commit
+from sparklet.tables.declaration import Commit
 from tests.functional.job.warm_jvm import WarmJvm, run_script
 from tests.functional.tables.called_from_java import TIMES
 from tests.functional.tables.lakes import Lake, rows_of

@@ -17,8 +17,8 @@ from pyiceberg.table import Table
 from pyiceberg.transforms import BucketTransform, DayTransform, Transform
 
 from sparklet.job.errors import TableError
-from sparklet.job.tables.commit import refusal
-from sparklet.job.tables.declaration import StagedWrite
+from sparklet.tables.commit import refusal
+from sparklet.tables.declaration import StagedWrite
 from tests.functional.tables.lakes import Lake, rows_of
 from tests.functional.tables.making import make
 

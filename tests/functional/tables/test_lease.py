@@ -7,9 +7,9 @@ import pytest
 from deltalake import DeltaTable
 
 from sparklet.job.errors import CommitConflictError
-from sparklet.job.tables import lease as leases
-from sparklet.job.tables.files import delta_place
-from sparklet.job.tables.lease import lease
+from sparklet.tables import hudi_lock as leases
+from sparklet.tables.hudi_lock import lease
+from sparklet.tables.staged_files import delta_place
 from tests.functional.tables.lakes import Lake
 
 

@@ -9,7 +9,7 @@ import pytest
 from deltalake import DeltaTable
 
 from sparklet.job.errors import CommitStateUnknownError
-from sparklet.job.tables import chains
+from sparklet.tables import chains
 from tests.functional.tables.lakes import Lake, rows_of
 from tests.functional.tables.making import make
 from tests.functional.tables.test_chains import deliver, ids_of

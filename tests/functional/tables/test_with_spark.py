@@ -14,8 +14,8 @@ import pytest
 from deltalake import write_deltalake
 
 from sparklet.cli.environment import jar_cache
-from sparklet.job.tables.delta import RETENTION
 from sparklet.local.jars import ensure_jars
+from sparklet.tables.delta import RETENTION
 from tests.functional.job.conftest import STACK
 from tests.functional.job.warm_jvm import WarmJvm, warm_jvm
 from tests.functional.tables.conftest import REGION

@@ -24,8 +24,8 @@ from pyspark.sql import SparkSession
 
 from sparklet.job import Job
 from sparklet.job.errors import SparkletError
-from sparklet.job.tables import commit as committer
-from sparklet.job.tables.declaration import Commit, StagedWrite, Table
+from sparklet.tables import commit as committer
+from sparklet.tables.declaration import Commit, StagedWrite, Table
 
 
 def commit_of(document: dict[str, Any]) -> Commit:
@@ -57,7 +57,7 @@ def raced(planned: Commit, spark: SparkSession) -> Any:
 
 def stopped(method: str, planned: Commit, spark: SparkSession) -> Any:
     """Another committer makes the same commit while this one is stopped, in the middle of its write."""
-    from sparklet.job.tables import hudi
+    from sparklet.tables import hudi
 
     name, waiting = method.rstrip("!"), [True]
     go_on, lease = getattr(hudi.HudiTable, name), getattr(hudi, "lease")  # noqa: B009
@@ -84,7 +84,7 @@ def stopped(method: str, planned: Commit, spark: SparkSession) -> Any:
 
 def stopped_in_spark(planned: Commit, spark: SparkSession) -> Any:
     """The same, while its Spark job reads the rows that it is to write."""
-    from sparklet.job.tables import hudi
+    from sparklet.tables import hudi
 
     read, folder, waiting = getattr(hudi.HudiTable, "_rows"), tempfile.mkdtemp(), [True]  # noqa: B009
     begun, go_on = f"{folder}/begun", f"{folder}/go-on"

@@ -20,7 +20,7 @@ from sparklet.settings import SparkSettings, spark_settings
 from sparklet.spark.guards import Deadline, task_folder
 from sparklet.spark.runner import Runner, ScriptCall, ScriptResult, Stream
 from sparklet.spark.spark_submit import SubmitRunner
-from sparklet.spark.warm_gateway import WarmRunner
+from sparklet.spark.warm_runner import WarmRunner
 
 STACK = Path(__file__).parents[3] / "docker" / "stacks" / "spark-3.5.toml"
 MARK = "TEST_MARK"

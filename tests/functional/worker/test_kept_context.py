@@ -225,7 +225,7 @@ def test_an_ahead_of_time_compiled_java_keeps_the_first_context(tmp_path: Path) 
 
 
 def test_keeping_contexts_can_be_switched_off(tmp_path: Path) -> None:
-    from sparklet.spark.warm_gateway import WarmRunner
+    from sparklet.spark.warm_runner import WarmRunner
     from tests.functional.worker.conftest import small_settings
 
     runner = WarmRunner(small_settings(), tmp_path, keep_context=False)

@@ -17,8 +17,8 @@ from spark_scripts.demo.standalone_cluster import HOME, standalone_cluster
 from sparklet.aws.clients import AwsClients
 from sparklet.aws.dynamodb import DynamoLedger
 from sparklet.aws.s3 import S3Store
-from sparklet.aws.spark_jobs import EmrSteps
 from sparklet.cli.environment import jar_cache
+from sparklet.engines.platforms import EmrSteps
 from sparklet.local.jars import ensure_jars
 from sparklet.local.java import find_java
 from sparklet.model import InputObject, PartRecord, Position, Run, RunOptions, ScriptRef, Shard, ShardRecord, ShardState

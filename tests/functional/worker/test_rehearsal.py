@@ -15,7 +15,7 @@ import pytest
 
 from sparklet.cli.environment import jar_cache
 from sparklet.local.jars import ensure_jars
-from sparklet.spark.warm_gateway import WarmRunner
+from sparklet.spark.warm_runner import WarmRunner
 from sparklet.worker.rehearsal import rehearse
 from tests.functional.worker.conftest import MARK, SMALL, SPARK, STACK, Bench, make, marked, wait_until_none
 from tests.functional.worker.test_runners_freeze import Worker, freeze

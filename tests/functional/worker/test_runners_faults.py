@@ -13,7 +13,7 @@ import pytest
 from sparklet.errors import DeadlineExceededError, GatewayLostError, OutOfMemoryError, ScriptError, SettingsError
 from sparklet.spark.guards import Deadline
 from sparklet.spark.runner import ScriptCall
-from sparklet.spark.warm_gateway import WarmRunner
+from sparklet.spark.warm_runner import WarmRunner
 from tests.functional.worker.conftest import MARK, SMALL, SPARK, Bench, make, marked, small_settings, wait_until_none
 
 pytestmark = pytest.mark.spark
@@ -216,7 +216,7 @@ from sparklet.settings import spark_settings
 from sparklet.spark.guards import Deadline
 from sparklet.spark.runner import ScriptCall
 from sparklet.spark.spark_submit import SubmitRunner
-from sparklet.spark.warm_gateway import WarmRunner
+from sparklet.spark.warm_runner import WarmRunner
 import threading
 
 scratch = Path(sys.argv[2])

@@ -27,7 +27,7 @@ from sparklet.settings import spark_settings
 from sparklet.spark.guards import Deadline, task_folder
 from sparklet.spark.runner import ScriptCall
 from sparklet.spark.spark_submit import SubmitRunner
-from sparklet.spark.warm_gateway import WarmRunner
+from sparklet.spark.warm_runner import WarmRunner
 
 def tell(**event):
     print(json.dumps(event), flush=True)

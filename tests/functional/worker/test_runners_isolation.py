@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from sparklet.spark.warm_gateway import WarmRunner
+from sparklet.spark.warm_runner import WarmRunner
 from tests.functional.worker.conftest import SPARK, Bench, make, marked, small_env
 
 pytestmark = pytest.mark.spark

@@ -17,10 +17,10 @@ from sparklet.clock import SystemClock
 from sparklet.job.event_objects import misread
 from sparklet.local.jars import ensure_jars
 from sparklet.model import RunOptions, RunState, ShardRef, ShardState
-from sparklet.planning.deployment import Deployment
 from sparklet.planning.new_run import new_run
 from sparklet.planning.planner import plan
 from sparklet.planning.request import RunRequest
+from sparklet.ports.deployment import Deployment
 from tests.functional.worker.conftest import STACK
 from tests.functional.worker.ledgered import BUCKET, Function, deployed
 from tests.stand_ins.memory import MemoryTaskQueue

@@ -7,8 +7,8 @@ import pytest
 from botocore.stub import ANY, Stubber
 
 from sparklet.aws.clients import AwsClients
-from sparklet.aws.containers import FargateTasks, stop_cause
 from sparklet.aws.functions import reason_of
+from sparklet.engines.fargate import FargateTasks, stop_cause
 from sparklet.errors import RemoteTaskError
 
 EXITED = {"stopCode": "EssentialContainerExited", "stoppedReason": "Essential container in task exited"}

@@ -8,8 +8,8 @@ import pytest
 from botocore.stub import Stubber
 
 from sparklet.aws.clients import AwsClients
-from sparklet.aws.engines import engines_of
 from sparklet.aws.functions import settings_of
+from sparklet.engines.create import engines_of
 from sparklet.errors import RemoteTaskError, SettingsError
 from sparklet.ports import Engine
 
@@ -54,7 +54,9 @@ LISTED: Mapping[str, tuple[str, Any]] = {
 def clients(monkeypatch: pytest.MonkeyPatch) -> AwsClients:
     for name, value in (("ACCESS_KEY_ID", "test"), ("SECRET_ACCESS_KEY", "test"), ("REGION", "us-east-1")):
         monkeypatch.setenv(f"AWS_{name}", value)
-    monkeypatch.setattr("sparklet.aws.spark_jobs.stored", lambda store, bucket: ("s3://runs/p.py", "s3://runs/w.zip"))
+    monkeypatch.setattr(
+        "sparklet.engines.platforms.stored", lambda store, bucket: ("s3://runs/p.py", "s3://runs/w.zip")
+    )
     return AwsClients(attempts=1)
 
 

@@ -14,8 +14,8 @@ from botocore.response import StreamingBody
 from botocore.stub import ANY, Stubber
 
 from sparklet.aws.clients import AwsClients
-from sparklet.aws.engines import engines_of
-from sparklet.aws.spark_jobs import PYTHON, TOKEN
+from sparklet.engines.create import engines_of
+from sparklet.engines.platforms import PYTHON, TOKEN
 from sparklet.errors import RemoteTaskError
 from sparklet.ports import Engine
 

@@ -20,9 +20,9 @@ from sparklet.cli.options import (
     run_request,
 )
 from sparklet.errors import PlanError, SettingsError
+from sparklet.inputs.list_requests import ListRequest
 from sparklet.model import Access, RunOptions
-from sparklet.planning.list_requests import ListRequest
-from sparklet.planning.quantities import parse_duration_s, parse_size_bytes, parse_time_s, parse_tolerance
+from sparklet.model.quantities import parse_duration_s, parse_size_bytes, parse_time_s, parse_tolerance
 from sparklet.planning.request import KINDS, RunRequest, places
 
 

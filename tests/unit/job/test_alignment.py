@@ -4,7 +4,7 @@ import pytest
 from pyspark.sql.types import StructField, StructType
 
 from sparklet.job.errors import TableError
-from sparklet.job.tables.alignment import fits, matched
+from sparklet.tables.columns import fits, matched
 
 
 def struct(**types: str) -> StructType:

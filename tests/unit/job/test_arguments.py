@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sparklet.events.script_event import request_event
 from sparklet.job import EventError, Job
+from sparklet.worker.script_event import request_event
 
 SHARD_EVENT = {
     "sparklet": {"run": "run-1", "shard": 7, "attempt": "a1b2", "generation": 1},

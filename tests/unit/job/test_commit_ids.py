@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sparklet.job import EventError, Job
-from sparklet.job.tables.identity import commit_id, named_at_s, named_work, oldest_s, records_of
+from sparklet.job.commit_ids import commit_id, named_at_s, named_work, oldest_s, records_of
 from tests.unit.events import samples
 
 IN_A_RUN = {"run": "r", "identity": "r_18bcfe56800", "shard": 7, "attempt": "a1", "generation": 0}

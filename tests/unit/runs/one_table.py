@@ -14,9 +14,9 @@ from sparklet.errors import SparkletError
 from sparklet.events import parse_event
 from sparklet.ledger.rules import LEASE_GRACE_S, LEASE_S
 from sparklet.model import Run, RunOptions, ShardState
-from sparklet.planning.deployment import Deployment
 from sparklet.planning.new_run import new_run
 from sparklet.planning.planner import plan
+from sparklet.ports.deployment import Deployment
 from sparklet.runs.checker import check
 from sparklet.settings import worker_settings
 from sparklet.spark.guards import Deadline
@@ -161,7 +161,7 @@ class Trial:
         return ScriptResult(0)
 
     def _commit(self, event: Mapping[str, Any]) -> ScriptResult:
-        """What ``sparklet.job.tables.commit`` does with the commit files."""
+        """What ``sparklet.tables.commit`` does with the commit files."""
         for number, uri in enumerate(event["inputs"]):
             header, *shards = map(json.loads, Path(uri.removeprefix("file://")).read_bytes().splitlines())
             assert (header["commit"], header["run_id"]) == (number, RUN)

@@ -2,8 +2,8 @@
 
 import pytest
 
+from sparklet.runs.cancel import RUN_CANCELLED
 from sparklet.runs.checker import TOLERANCE_EXCEEDED
-from sparklet.runs.ending import RUN_CANCELLED
 from sparklet.runs.explain import advice
 
 EXPECTED = [

@@ -6,7 +6,7 @@ import pytest
 
 from sparklet.model import Counts, RunState, ShardState
 from sparklet.runs import checker
-from sparklet.runs.ending import A_WHILE_S, cancel
+from sparklet.runs.cancel import A_WHILE_S, cancel
 from tests.stand_ins.memory import FakeClock
 from tests.world import LEASE_S, World
 

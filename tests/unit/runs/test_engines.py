@@ -5,15 +5,15 @@ from dataclasses import replace
 
 import pytest
 
+from sparklet.engines.workers import AGAIN_AFTER_S, CLAIMS_WITHIN_S, ENGINE_FAILED, MAX_UNCLAIMED
 from sparklet.errors import PlanError, RemoteTaskError, SettingsError
 from sparklet.model import ClaimStatus, Dispatch, Failure, RunOptions, RunState, ShardRecord, ShardResult, ShardState
 from sparklet.planning.new_run import new_run
 from sparklet.planning.planner import plan
 from sparklet.ports import Engine, Message
+from sparklet.runs.cancel import cancel
 from sparklet.runs.checker import check
 from sparklet.runs.dead_letters import Disposition, consume
-from sparklet.runs.ending import cancel
-from sparklet.runs.engines import AGAIN_AFTER_S, CLAIMS_WITHIN_S, ENGINE_FAILED, MAX_UNCLAIMED
 from sparklet.runs.map_batches import hand_out
 from sparklet.runs.redrive import redrive
 from sparklet.runs.throttle import LOST_S

@@ -5,7 +5,7 @@ import pytest
 from sparklet.errors import PlanError
 from sparklet.model import Failure, Run, ShardResult
 from sparklet.runs.explain import FailureGroup, Numbers, explain, matches_cause, pattern_of
-from sparklet.runs.observed import observe
+from sparklet.runs.progress import observe
 from sparklet.runs.redrive import failed_with
 from tests.world import SOURCE, World
 

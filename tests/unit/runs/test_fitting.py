@@ -6,9 +6,9 @@ from typing import Any
 import pytest
 
 from sparklet.errors import PlanError
+from sparklet.inputs.found import Found
 from sparklet.model import InputObject, Position, RunOptions
 from sparklet.model.options import BY_WORKER
-from sparklet.planning.found import Found
 from sparklet.planning.packing import Packed, pack_shards, refuse_oversize
 from sparklet.planning.request import RunRequest
 from tests.world import SOURCE

@@ -5,9 +5,9 @@ from contextlib import closing
 
 import pytest
 
+from sparklet.inputs.found import Reason
+from sparklet.inputs.list_requests import ListRequest
 from sparklet.model import RunOptions
-from sparklet.planning.found import Reason
-from sparklet.planning.list_requests import ListRequest
 from sparklet.planning.new_run import new_run
 from sparklet.planning.parts import LeftOut
 from sparklet.planning.planner import plan

@@ -6,11 +6,10 @@ import pytest
 
 from sparklet.errors import ObjectStoreError
 from sparklet.model import Access
-from sparklet.planning import deployment
 from sparklet.planning.new_run import new_run
 from sparklet.planning.plan_requests import handle_request
 from sparklet.planning.planner import plan
-from sparklet.ports import ObjectInfo
+from sparklet.ports import ObjectInfo, deployment
 from sparklet.settings import PlannerSettings
 from tests.stand_ins.memory import MemoryObjectStore
 from tests.world import SCRIPT, SOURCE, World

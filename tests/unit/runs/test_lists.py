@@ -9,11 +9,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sparklet.errors import ObjectForbiddenError, PlanError, RunExistsError, SettingsError
+from sparklet.inputs.found import Reason
+from sparklet.inputs.list_requests import ListRequest
+from sparklet.inputs.lists import ListReader
 from sparklet.model import Access, InputObject, ListSource, Position, RunOptions
-from sparklet.planning.found import Reason
 from sparklet.planning.inventory import Inventory
-from sparklet.planning.list_requests import ListRequest
-from sparklet.planning.lists import ListReader
 from sparklet.planning.new_run import new_run
 from sparklet.planning.planner import plan
 from sparklet.planning.preview import preview

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from sparklet.errors import PlanError
-from sparklet.planning.found import Reason
-from sparklet.planning.local_files import local_files
+from sparklet.inputs.found import Reason
+from sparklet.inputs.local_files import local_files
 
 
 def make(folder: Path, *names: str) -> Path:

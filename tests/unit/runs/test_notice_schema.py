@@ -11,8 +11,8 @@ import jsonschema
 import pytest
 
 from sparklet.model import Failure, Notice, ShardResult, TaskRecord
+from sparklet.runs.cancel import cancel
 from sparklet.runs.checker import check
-from sparklet.runs.ending import cancel
 from sparklet.runs.redrive import redrive
 from tests.stand_ins.memory import MemoryNotifier
 from tests.unit.runs.test_follow_ups import WRONG, all_but, start

@@ -7,10 +7,10 @@ from typing import Any
 import pytest
 
 from sparklet.model import Failure, RunState
-from sparklet.planning.deployment import Deployment
+from sparklet.ports.deployment import Deployment
 from sparklet.runs import handlers
+from sparklet.runs.cancel import cancel
 from sparklet.runs.checker import check, log_unnotified
-from sparklet.runs.ending import cancel
 from sparklet.runs.notices import NOTIFY_WITHIN_S, due
 from sparklet.runs.redrive import redrive
 from tests.stand_ins.memory import MemoryNotifier

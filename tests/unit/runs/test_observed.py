@@ -6,7 +6,7 @@ import pytest
 
 from sparklet.cli.costs import WorkerSize, costs_so_far, load_prices, shard_time
 from sparklet.model import Dispatch, Failure, Run, ScriptRef, ShardRecord, ShardResult, ShardState
-from sparklet.runs.observed import Observation, observe
+from sparklet.runs.progress import Observation, observe
 from tests.world import World
 
 PRICES = load_prices()

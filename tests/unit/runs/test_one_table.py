@@ -19,7 +19,7 @@ import pytest
 
 from sparklet.errors import SparkletError
 from sparklet.model import RunState
-from sparklet.runs.ending import cancel
+from sparklet.runs.cancel import cancel
 from sparklet.runs.redrive import redrive
 from sparklet.spark.runner import ScriptResult
 from sparklet.worker.attempt import Lease

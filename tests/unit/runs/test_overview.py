@@ -14,7 +14,7 @@ from sparklet.model import Failure, Run, ShardResult
 from sparklet.ports import Message
 from sparklet.runs.dead_letters import keep
 from sparklet.runs.handlers import handle_check
-from sparklet.runs.overview import Difference, Kind, stored_dead_letters, verify
+from sparklet.runs.reconciliation import Difference, Kind, stored_dead_letters, verify
 from tests.stand_ins.memory import MemoryEngine
 from tests.unit.test_metrics import METRICS, check_emf
 from tests.world import BUCKET, LEASE_S, World

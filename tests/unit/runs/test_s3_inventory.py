@@ -6,10 +6,10 @@ from typing import Any
 import pytest
 
 from sparklet.errors import PlanError
+from sparklet.inputs.found import Reason
+from sparklet.inputs.lists import ListReader
 from sparklet.model import InputObject, ListSource, Position, RunOptions
-from sparklet.planning.found import Reason
 from sparklet.planning.inventory import Inventory
-from sparklet.planning.lists import ListReader
 from tests.stand_ins.memory import MemoryObjectStore
 from tests.unit.runs.inventories import MANIFEST, SCHEMA, inventory_row, write_inventory, write_manifest
 

@@ -8,11 +8,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sparklet.errors import ObjectForbiddenError, ObjectNotFoundError, ObjectStoreError, PlanError
+from sparklet.inputs import slicing as line_cuts
+from sparklet.inputs.found import Found
+from sparklet.inputs.slicing import slice_objects, split_kind
 from sparklet.model import InputObject, Position, RunOptions, SliceKind
-from sparklet.planning import slicing as line_cuts
-from sparklet.planning.found import Found
 from sparklet.planning.packing import pack_shards
-from sparklet.planning.slicing import slice_objects, split_kind
 from sparklet.ports import ObjectInfo
 from tests.stand_ins.memory import MemoryObjectStore
 

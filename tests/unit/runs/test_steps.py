@@ -8,9 +8,9 @@ import pytest
 
 from sparklet.errors import EventError, NoticeError, ObjectStoreError, PlanError, RunNotFoundError
 from sparklet.model import MAX_INLINE, Counts, Dispatch, Failure, Notice, RunOptions, ShardResult, ShardState
-from sparklet.planning.deployment import Deployment
 from sparklet.planning.new_run import new_run
 from sparklet.planning.planner import plan
+from sparklet.ports.deployment import Deployment
 from sparklet.runs import handlers
 from sparklet.runs.checker import TOLERANCE_EXCEEDED
 from sparklet.runs.steps import STEPS

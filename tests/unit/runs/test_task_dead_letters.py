@@ -7,7 +7,7 @@ import pytest
 from sparklet.errors import LeaseLostError
 from sparklet.events import TaskRequest
 from sparklet.model import Failure, ShardResult, ShardState, TaskRecord
-from sparklet.planning.deployment import Deployment
+from sparklet.ports.deployment import Deployment
 from sparklet.runs import handlers
 from sparklet.runs.dead_letters import Disposition, consume_task
 from tests.stand_ins.memory import (

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from sparklet.aws.clients import AwsClients
-from sparklet.aws.containers import FargateTasks
-from sparklet.aws.engines import engines_of
+from sparklet.engines.create import engines_of
+from sparklet.engines.fargate import FargateTasks
 from sparklet.local.environment import resource
 from sparklet.local.local_template import load_template, parse_template
 from sparklet.settings import NAMES, engines, fanout_settings

@@ -4,12 +4,12 @@ from pathlib import Path
 
 import pytest
 
+from sparklet.engines.attached import AttachedRunner
 from sparklet.errors import ScriptError
 from sparklet.settings import spark_settings
-from sparklet.spark.attached import AttachedRunner
 from sparklet.spark.guards import Deadline
 from sparklet.spark.runner import ScriptCall
-from sparklet.spark.warm_gateway import PORT, SECRET
+from sparklet.spark.warm_runner import PORT, SECRET
 from sparklet.worker.staging import uploaded
 from tests.stand_ins.memory import FakeClock, MemoryObjectStore
 

@@ -4,11 +4,11 @@ import json
 
 import pytest
 
+from sparklet.engines.one_shard import DONE, FAILED, LATER, ShardCommand, run_one
 from sparklet.errors import DeadlineExceededError, GatewayLostError, OutOfMemoryError, SparkletError
 from sparklet.events import answer
 from sparklet.model import ShardState
 from sparklet.spark.runner import Output, ScriptCall, ScriptResult
-from sparklet.worker.one_shard import DONE, FAILED, LATER, ShardCommand, run_one
 from tests.unit.worker.conftest import Behaviour, Bench
 
 ENGINE = "fargate"

@@ -8,10 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from sparklet.errors import DeadlineExceededError, EventError, GatewayLostError, LedgerError
-from sparklet.model import Failure, ShardState
-from sparklet.spark.runner import Output, ScriptCall, ScriptResult
-from sparklet.worker.one_shard import (
+from sparklet.engines.one_shard import (
     DONE,
     FAILED,
     LATER,
@@ -22,6 +19,9 @@ from sparklet.worker.one_shard import (
     parse,
     run_one,
 )
+from sparklet.errors import DeadlineExceededError, EventError, GatewayLostError, LedgerError
+from sparklet.model import Failure, ShardState
+from sparklet.spark.runner import Output, ScriptCall, ScriptResult
 from tests.unit.worker.conftest import Bench
 
 COMMAND = ShardCommand("run-1", 0, generation=None, timeout_s=7200, redrive=False)

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from sparklet.settings import spark_settings
-from sparklet.spark.warm_gateway import WarmRunner
+from sparklet.spark.warm_runner import WarmRunner
 from sparklet.worker.rehearsal import container_keys, rehearse, renew_after_restore
 from tests.stand_ins.lambda_environment import lambda_environment
 

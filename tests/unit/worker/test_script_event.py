@@ -7,8 +7,8 @@ from typing import Any
 import jsonschema
 import pytest
 
-from sparklet.events.script_event import handed_over, request_event, shard_event, with_local_inputs
 from sparklet.model import InputObject, Run, ScriptRef, Shard, ShardRecord
+from sparklet.worker.script_event import handed_over, request_event, shard_event, with_local_inputs
 from tests.unit.worker.script_events import check_event
 
 RUN = Run(

@@ -29,7 +29,7 @@ from sparklet.spark.spark_options import (
     task_env,
 )
 from sparklet.spark.spark_submit import SubmitRunner
-from sparklet.spark.warm_gateway import WarmRunner, runner_for
+from sparklet.spark.warm_runner import WarmRunner, runner_for
 
 
 def settings(**env: str) -> SparkSettings:

@@ -9,6 +9,8 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from sparklet.inputs.found import Found
+from sparklet.inputs.slicing import slice_objects
 from sparklet.model import (
     Access,
     InputObject,
@@ -21,8 +23,6 @@ from sparklet.model import (
     ShardRecord,
     ShardState,
 )
-from sparklet.planning.found import Found
-from sparklet.planning.slicing import slice_objects
 from sparklet.spark.runner import Output, ScriptCall, ScriptResult
 from tests.stand_ins.memory import MemoryObjectStore
 from tests.unit.worker.conftest import BUCKET, SCRIPT, Bench

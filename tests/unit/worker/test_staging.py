@@ -12,13 +12,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sparklet.errors import DeadlineExceededError, ObjectChangedError, ObjectStoreError, PlanError, ScratchFullError
-from sparklet.events.script_event import needs_staging, with_local_inputs
+from sparklet.inputs.found import Found
+from sparklet.inputs.slicing import slice_objects
 from sparklet.job.event_objects import misread
 from sparklet.model import Access, InputObject, Position, RunOptions, Slice, SliceKind
-from sparklet.planning.found import Found
-from sparklet.planning.slicing import slice_objects
 from sparklet.spark.guards import Deadline
 from sparklet.worker import staging
+from sparklet.worker.script_event import needs_staging, with_local_inputs
 from sparklet.worker.staging import Staging, staged_name
 from tests.stand_ins.memory import MemoryObjectStore
 

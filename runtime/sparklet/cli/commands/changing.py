@@ -17,16 +17,16 @@ from sparklet.cli.options import Prices
 from sparklet.cli.runs import finish
 from sparklet.cli.transfer import output_files
 from sparklet.errors import PlanError
-from sparklet.job.tables.declaration import Table
 from sparklet.model import Counts, Run, ShardState
-from sparklet.planning.quantities import parse_duration_s
-from sparklet.runs.ending import RunFiles, ended_runs, files_of, folders_of, named_run
-from sparklet.runs.ending import cancel as cancel_run
-from sparklet.runs.ending import clean as clean_run
+from sparklet.model.quantities import parse_duration_s
+from sparklet.runs.cancel import RunFiles, ended_runs, files_of, folders_of, named_run
+from sparklet.runs.cancel import cancel as cancel_run
+from sparklet.runs.cancel import clean as clean_run
 from sparklet.runs.redrive import redrivable
-from sparklet.runs.sweep import MIN_AGE_S, files_at
-from sparklet.runs.sweep import orphans as find_orphans
 from sparklet.runs.throttle import throttle as throttle_run
+from sparklet.tables.declaration import Table
+from sparklet.tables.runs.orphans import MIN_AGE_S, files_at
+from sparklet.tables.runs.orphans import orphans as find_orphans
 
 
 @dataclass(frozen=True)

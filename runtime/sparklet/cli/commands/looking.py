@@ -31,12 +31,12 @@ from sparklet.errors import PlanError
 from sparklet.job.event_objects import read_json
 from sparklet.metrics import is_metrics_line
 from sparklet.ports import WorkerLogs
-from sparklet.runs.ddl import ddl as ddl_of
 from sparklet.runs.explain import explain as explain_failures
 from sparklet.runs.manifest import results as results_of
 from sparklet.runs.object_status import ObjectStatus, object_status
-from sparklet.runs.observed import observe
-from sparklet.runs.overview import verify
+from sparklet.runs.progress import observe
+from sparklet.runs.reconciliation import verify
+from sparklet.tables.runs.ddl import ddl as ddl_of
 
 FOLLOW_POLL_S = 1.0
 _OWN = ("time", "level", "message", "attempt")  # what each of a worker's own lines has

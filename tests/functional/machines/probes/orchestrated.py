@@ -14,7 +14,7 @@ from typing import Any
 from sparklet import errors
 from sparklet.aws.clients import AwsClients
 from sparklet.aws.s3 import S3Store
-from sparklet.spark import warm_gateway
+from sparklet.spark import warm_runner as warm_gateway
 from sparklet.spark.runner import Output, ScriptCall, ScriptResult
 
 SHOWN = Path(os.environ["PROBE_DIR"])

@@ -1,0 +1,319 @@
+"""Reads and writes of PostgreSQL by the JVM's driver.
+
+A write puts its rows into files, then files and commit id into the database, in one transaction; a batch of a stream is
+known by its records instead. A read keeps its rows in Spark. So a connection lasts no longer than the call, and waits
+for nothing that a script computes.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import random
+import re
+import tempfile
+import threading
+import time
+import uuid
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from py4j.java_gateway import is_instance_of
+from py4j.protocol import Py4JJavaError
+from pyspark import SparkContext
+from pyspark.errors import AnalysisException
+from pyspark.sql import Column, DataFrame, SparkSession
+from pyspark.sql import functions as F  # noqa: N812 - its usual name
+from pyspark.sql.types import ArrayType, BinaryType, MapType, StringType, StructField, StructType, TimestampType
+
+from sparklet.databases.tokens import LEDGER, aws_client, tokens
+from sparklet.job.commit_ids import commit_id, records_by_chain
+from sparklet.job.errors import DatabaseError, EventError, TableError
+from sparklet.job.session import hadoop_path, has_class
+from sparklet.streams.records import without_records
+from sparklet.tables.declaration import CHANGES
+
+DRIVER, PREFIX = "org.postgresql.Driver", "jdbc:postgresql:"
+TRIES = 6
+PASSING = ("08", "25P03", "28P", "40", "53", "55P03", "57")
+"""SQLSTATEs that time may end: connections, rotated passwords, conflicts, resources, limits of time, restarts."""
+LIMITS = """SELECT set_config(name, CASE name WHEN 'tcp_keepalives_count' THEN '1' ELSE '{:.3f}s' END, false)
+    FROM pg_settings WHERE name IN ('statement_timeout', 'idle_in_transaction_session_timeout', 'idle_session_timeout',
+    'tcp_keepalives_idle', 'tcp_keepalives_interval', 'tcp_keepalives_count')"""
+READ_COMMITTED = 2
+BATCH_ROWS = 200_000  # one COPY, which must end in time
+FETCH_ROWS = 10_000
+TELLTALE = "org.apache.spark.sql.execution.datasources.jdbc.connection"  # at DEBUG it logs passwords
+COMMITS = """CREATE TABLE IF NOT EXISTS sparklet_commits (commit_id text PRIMARY KEY, written_to text NOT NULL,
+    row_count bigint NOT NULL, committed_at timestamptz NOT NULL DEFAULT now())"""
+RECORDS = """CREATE TABLE IF NOT EXISTS sparklet_records (chain text, first numeric, last numeric,
+    numbers numeric[] NOT NULL, written_to text NOT NULL, committed_at timestamptz NOT NULL DEFAULT now(),
+    PRIMARY KEY (chain, last))"""
+MADE = (("sparklet_commits", COMMITS), ("sparklet_records", RECORDS))
+FOUND = """SELECT string_agg(number::text, ',') FROM sparklet_records, unnest(numbers) AS number
+    WHERE chain = ? AND last >= ?::numeric AND first <= ?::numeric AND number = ANY (?::numeric[])"""
+ADD = "INSERT INTO sparklet_records VALUES (?, ?::numeric, ?::numeric, ?::numeric[], ?)"
+LOCK = "SELECT pg_advisory_xact_lock(hashtextextended(?, 0))"
+_quiet = threading.Lock()
+
+
+@dataclass(frozen=True)
+class Database:
+    """A database, as a script names it."""
+
+    job: Any
+    url: str
+    credentials: str | None = None
+    max_connections: int | None = None
+    timeout_s: float = 30
+
+    def __post_init__(self) -> None:
+        if not self.url.startswith(PREFIX) or re.search("passw", self.url, re.IGNORECASE):
+            raise ValueError(f"the url must be {PREFIX}//HOST:PORT/NAME, without a password: see credentials")
+        if self.max_connections and self.job.run_id and not os.environ.get(LEDGER):
+            raise EventError(f"workers share max_connections in the ledger's table: set {LEDGER}, or leave it away")
+
+    @contextmanager
+    def properties(self) -> Iterator[dict[str, str]]:
+        """What the driver connects with. The block leaves no DEBUG line: py4j and botocore would log it."""
+        with _quiet:
+            before = logging.root.manager.disable
+            logging.disable(max(before, logging.DEBUG))
+            try:
+                limits = {"connectTimeout": "10", "socketTimeout": f"{2 * self.timeout_s:.0f}"}
+                yield {**limits, **(_login(self.credentials) if self.credentials else {})}
+            finally:
+                logging.disable(before)
+
+    @contextmanager
+    def connection(self) -> Iterator[Any]:
+        """A connection with a token; its statements are one transaction, until that is committed."""
+        jvm = SparkContext._jvm
+        with tokens(self.url, self.max_connections, 1, self.timeout_s) as held:
+            with self.properties() as properties:
+                info = jvm.java.util.Properties()
+                for name, value in properties.items():
+                    info.setProperty(name, value)
+                if held and held.end_s < time.time():
+                    raise DatabaseError("this process was frozen for longer than its lease")
+                made = jvm.org.postgresql.Driver().connect(self.url, info)
+            with closing(made):
+                if held:
+                    held.lost = lambda: made.abort(jvm.java.util.concurrent.ForkJoinPool.commonPool())
+                _ask(made, LIMITS.format(self.timeout_s))  # first: until then a frozen worker keeps its connection
+                made.setTransactionIsolation(READ_COMMITTED)  # what is read after a lock must be the newest
+                made.setAutoCommit(False)
+                yield made
+
+    def tried(self, action: Callable[[], Any]) -> Any:
+        """The action's result, after up to six tries; TableError for good, DatabaseError if time may help."""
+        if not has_class(SparkContext._jvm, DRIVER):
+            raise TableError(f"there is no {DRIVER}: EXTRAS=postgresql of the image, else its jar in SPARKLET_JARS")
+        for number in range(TRIES):
+            time.sleep(random.uniform(0, 0.25 * 2**number) if number else 0)
+            try:
+                return action()
+            except Py4JJavaError as error:
+                found = error.java_exception
+                while not is_instance_of(SparkContext._gateway, found, "java.sql.SQLException"):
+                    if (found := found.getCause()) is None:
+                        raise
+                state, cause = found.getSQLState() or "", f"{found.getSQLState()}: {found.getMessage()}"
+            if not state.startswith(PASSING):
+                raise TableError(cause)
+        raise DatabaseError(cause)
+
+
+def _login(credentials: str) -> dict[str, str]:
+    store, _, name = credentials.partition(":")
+    if store == "secretsmanager":
+        text = aws_client(store).get_secret_value(SecretId=name)["SecretString"]
+    elif store == "ssm":
+        text = aws_client(store).get_parameter(Name=name, WithDecryption=True)["Parameter"]["Value"]
+    else:
+        raise ValueError("credentials must be secretsmanager:NAME or ssm:/PATH")
+    try:
+        found = json.loads(text)
+        return {"user": str(found["username"]), "password": str(found["password"])}
+    except (ValueError, KeyError, TypeError):
+        raise TableError(f"{credentials} holds no JSON with username and password") from None
+
+
+def _ask(connection: Any, statement: str, *values: Any) -> Any:
+    """Execute a statement; the first value of its result, if it has one."""
+    with closing(connection.prepareStatement(statement)) as prepared:
+        for place, value in enumerate(values, 1):
+            prepared.setObject(place, value)
+        found = prepared.getResultSet() if prepared.execute() else None
+        return found.getObject(1) if found and found.next() else None
+
+
+def write(
+    to: Database, frame: DataFrame, table: str, keys: Sequence[str], order_by: str | None, label: str | None, id_: Any
+) -> int:
+    """See ``Job.jdbc_write``. Attempts at the same write take turns, and all but the first find what it has written."""
+    if missing := [name for name in (*keys, order_by) if name and name not in frame.columns]:
+        raise TableError(f"the frame has no column {', '.join(missing)}, which keys or order_by names")
+    target, names = ".".join(map(_quoted, table.split("."))), ", ".join(map(_quoted, frame.columns))
+    into = "sparklet_rows" if keys else target
+
+    def transaction() -> int | None:
+        with to.connection() as at:
+            if (made := _begun(at, identity, batch)) is not None:
+                return int(made)
+            if not batch.is_as_seen(at):
+                return None
+            if keys:
+                _ask(at, f"CREATE TEMP TABLE {into} ON COMMIT DROP AS SELECT {names} FROM {target} WITH NO DATA")
+            rows = 0
+            for path in paths:
+                with closing(files.open(path)) as stream:
+                    rows += int(at.getCopyAPI().copyIn(f"COPY {into} ({names}) FROM STDIN", stream))
+            if keys:
+                _ask(at, _upsert(target, into, frame.columns, keys, order_by))
+            if batch.chains:
+                batch.add(at, target)
+            else:
+                _ask(at, "INSERT INTO sparklet_commits VALUES (?, ?, ?)", identity, target, rows)
+            at.commit()
+        return rows
+
+    with to.job.outcome.labelled(label) as named:
+        identity, batch = id_ or commit_id(to.job, named), Batch(to.job, None if id_ else named)
+        rows = None
+        while rows is None:  # the database has some of the records, and the rows of the others are made again
+            with _staged(to.job, batch.new_rows(frame)) as (files, paths):
+                rows = to.tried(transaction)
+        return int(rows)
+
+
+def _begun(connection: Any, identity: str, batch: Batch) -> Any:
+    """Begin a write's transaction, when others have ended theirs; the rows of the write if it was made by its id."""
+    for name, definition in MADE if batch.chains else MADE[:1]:
+        if _ask(connection, "SELECT to_regclass(?)::text", name) is None:
+            _ask(connection, LOCK, name)
+            _ask(connection, definition)
+            connection.commit()
+    for each in sorted({identity, *batch.chains}):
+        _ask(connection, LOCK, each)
+    return _ask(connection, "SELECT row_count FROM sparklet_commits WHERE commit_id = ?", identity)
+
+
+class Batch:
+    """The records of a stream of which a write's rows are made; none of other writes, which are known by their ids.
+
+    The database knows them by number, as tables do (``tables.chains``), however batches are cut.
+    """
+
+    def __init__(self, job: Any, label: str | None) -> None:
+        self._job, self.chains = job, {} if label is None else records_by_chain(job, label)
+        self._old: dict[str, set[int]] = {chain: set() for chain in self.chains}
+
+    def new_rows(self, frame: DataFrame) -> DataFrame:
+        """The rows that are not made of records that the database had at the last look; TableError if none can tell."""
+        read = self._job.outcome.batches
+        if self.chains and ("", "") not in read and any(batch.is_read and batch.old for batch in read.values()):
+            raise TableError("job.records(…, table=…) has left out what that table has: read without a table")
+        if self.chains and all(self._old[chain] == numbers for chain, (_, numbers) in self.chains.items()):
+            return frame.limit(0)
+        old = [f"{name}:{number}" for chain, (name, _) in self.chains.items() for number in sorted(self._old[chain])]
+        try:
+            return without_records(frame, self._job.event, old)
+        except AnalysisException as error:
+            raise TableError(
+                f"the database has {len(old)} records of this batch, and rows of aggregates or joins do not say of "
+                "which records they are made: write a row for each record, or name the write by commit_id"
+            ) from error
+
+    def is_as_seen(self, connection: Any) -> bool:
+        """Look which records the database has; whether they are those of the last look."""
+        seen, self._old = self._old, {}
+        for chain, (_, numbers) in self.chains.items():
+            found = _ask(connection, FOUND, chain, str(min(numbers)), str(max(numbers)), _array(numbers))
+            self._old[chain] = set(map(int, found.split(","))) if found else set()
+        return seen == self._old
+
+    def add(self, connection: Any, target: str) -> None:
+        """Add the records that are new."""
+        for chain, (_, numbers) in self.chains.items():
+            if new := numbers - self._old[chain]:
+                _ask(connection, ADD, chain, str(min(new)), str(max(new)), _array(new), target)
+
+
+def _array(numbers: set[int]) -> str:
+    return f"{{{','.join(map(str, sorted(numbers)))}}}"
+
+
+def _upsert(target: str, source: str, columns: Sequence[str], keys: Sequence[str], order_by: str | None) -> str:
+    """One statement in the order of the keys, so that two shards do not lock each other out."""
+    names, of_keys = (", ".join(map(_quoted, each)) for each in (columns, keys))
+    changes = ", ".join(f"{_quoted(name)} = excluded.{_quoted(name)}" for name in columns if name not in keys)
+    then, chosen, order = f"UPDATE SET {changes}" if changes else "NOTHING", "", of_keys
+    if order_by and changes:
+        by = _quoted(order_by)
+        then += f" WHERE old.{by} IS NULL OR excluded.{by} >= old.{by}"
+        chosen, order = f"DISTINCT ON ({of_keys})", f"{of_keys}, {by} DESC NULLS LAST"
+    rows = f"SELECT {chosen} {names} FROM {source} ORDER BY {order}"
+    return f"INSERT INTO {target} AS old ({names}) {rows} ON CONFLICT ({of_keys}) DO {then}"
+
+
+@contextmanager
+def _staged(job: Any, frame: DataFrame) -> Iterator[tuple[Any, list[Any]]]:
+    """The rows in files, as the text that COPY reads, for the block: their file system, and their paths."""
+    spark = frame.sparkSession
+    here = spark.sparkContext.master.startswith("local")
+    base = f"file://{tempfile.gettempdir()}" if here else f"{job.output}/{CHANGES}"
+    folder, files = hadoop_path(spark, f"{base}/sparklet-rows-{uuid.uuid4().hex}")
+    try:
+        lines = frame.select(F.concat_ws("\t", *map(_text, frame.schema)))
+        lines.write.option("maxRecordsPerFile", BATCH_ROWS).text(folder.toString())
+        found = [each.getPath() for each in files.listStatus(folder)]
+        yield files, [path for path in found if path.getName().startswith("part-")]
+    finally:
+        files.delete(folder, True)
+
+
+def _text(field: StructField) -> Column:
+    """A column's values in COPY's text format."""
+    value, kind = F.col("`" + field.name.replace("`", "``") + "`"), field.dataType
+    if isinstance(kind, (ArrayType, MapType, StructType)):
+        value, kind = F.to_json(value), StringType()
+    if isinstance(kind, StringType):
+        value = F.regexp_replace(value, r"([\\\n\r\t])", r"\\$1")
+    elif isinstance(kind, BinaryType):
+        value = F.concat(F.lit("\\\\x"), F.hex(value))
+    elif isinstance(kind, TimestampType):
+        value = F.date_format(value, "yyyy-MM-dd HH:mm:ss.SSSSSSXXXXX")
+    return F.coalesce(value.cast("string"), F.lit("\\N"))
+
+
+def _quoted(name: str) -> str:
+    return '"' + name.replace('"', '""') + '"'
+
+
+def read(of: Database, spark: SparkSession, table: str, split_by: str | None, connections: int) -> DataFrame:
+    """See ``Job.jdbc_read``. The rows are cut from where they came, so no plan has the password."""
+    log4j = spark._jvm.org.apache.logging.log4j
+    log4j.core.config.Configurator.setLevel(TELLTALE, log4j.Level.INFO)
+
+    def at_once() -> DataFrame:
+        with tokens(of.url, of.max_connections, connections, of.timeout_s) as held:
+            most = min(connections, of.max_connections or connections)
+            if held:
+                held.lost, most = spark.sparkContext.cancelAllJobs, len(held.numbers)
+            with of.properties() as properties:
+                how = {"url": of.url, "driver": DRIVER, "fetchsize": FETCH_ROWS}
+                reader = spark.read.format("jdbc").options(**properties, **how)
+            reader.option("sessionInitStatement", LIMITS.format(of.timeout_s))
+            if split_by:
+                by = _quoted(split_by)
+                bounds = f"(SELECT min({by})::text AS low, max({by})::text AS high FROM {table}) AS bounds"
+                low, high = reader.option("dbtable", bounds).load().collect()[0]
+                if low is not None:
+                    reader.options(partitionColumn=by, lowerBound=low, upperBound=high, numPartitions=most)
+            return reader.option("dbtable", table).load().localCheckpoint()
+
+    return of.tried(at_once)

@@ -1,0 +1,68 @@
+"""The attached runner: scripts in the driver of a spark-submit that somebody else made, against its JVM.
+
+On EMR, EMR Serverless and Glue, the worker itself is the program of spark-submit. Each script gets a process of its
+own, as ever, so it can be killed without the worker; it finds Spark by the same gateway.
+"""
+
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+from sparklet.errors import ScriptError
+from sparklet.settings import SparkSettings
+from sparklet.spark.host_process import HostProcess
+from sparklet.spark.java_classes import encoded
+from sparklet.spark.jvm_session import file_options, set_properties, stop_spark
+from sparklet.spark.runner import Output, Runner, ScriptCall, ScriptResult
+from sparklet.spark.script_output import TaskOutput
+from sparklet.spark.spark_options import base_python_path, task_env
+from sparklet.spark.spark_submit import JVM_OPTIONS, read_options
+from sparklet.spark.warm_runner import PORT, SECRET, Jvm, ScriptRun
+
+
+class AttachedRunner(Runner):
+    """Runs scripts against the JVM that ``PORT`` names, which started this process and ends after it.
+
+    The platform decides about master, memory, S3 and Python.
+    """
+
+    def __init__(self, spark: SparkSettings, scratch: Path) -> None:
+        self._spark, self._scratch = spark, scratch
+
+    def run(self, call: ScriptCall, output: Output) -> ScriptResult:
+        """Run one script to its end; see ``Runner``. Spark is stopped afterwards, so no job of it goes on."""
+        call.refuse_if_over()
+        conf = read_options(call.script).conf
+        if fixed := JVM_OPTIONS.intersection(conf):
+            raise ScriptError(
+                f"{call.script.name} asks for {min(fixed)}, which the JVM here has got already: set it for the engine, "
+                "see EngineSparkConf"
+            )
+        jvm = Jvm("platform", self._scratch, {}, port=int(os.environ[PORT]), secret=os.environ[SECRET])
+        jvm.tasks = 1  # it is prepared here, not by its first script
+        task = TaskOutput(output, call)
+        properties = {  # the driver's own folders and path are not for executors
+            **self._spark.conf,
+            "spark.app.name": call.script.name,
+            **{f"spark.executorEnv.{key}": value for key, value in call.env.items()},
+            **file_options(jvm.port, jvm.secret, [str(path) for path in _for_executors(call)]),
+            **conf,
+        }
+        python_path = {"PYTHONPATH": os.pathsep.join(base_python_path(self._spark))}
+        host = HostProcess(self._scratch, {**os.environ, **python_path})
+        try:
+            set_properties(jvm.port, jvm.secret, encoded(properties))
+            env = {**os.environ, **task_env(call, self._spark)}
+            return task.result(ScriptRun(call, host, jvm, task).code(env, "", keep=False))
+        finally:
+            host.close()
+            stop_spark(jvm.port, jvm.secret)
+
+
+def _for_executors(call: ScriptCall) -> Iterator[Path]:
+    """The py-files, as ``SparkContext.addPyFile`` takes them: it knows no wheels, which are zips."""
+    for path in call.py_files:
+        if path.suffix == ".whl":
+            path = Path(shutil.copy(path, call.work_dir / f"{path.name}.zip"))
+        yield path

@@ -1,0 +1,77 @@
+"""The local stack's engine: workers with the machine's memory and without the functions' time limit, one at a time.
+
+A client's request is a file, ``tasks/TOKEN.json``. The host runs it; once that has ended, ``TOKEN.ended`` says how, and
+the request is deleted. Each start of the stack begins without requests.
+"""
+
+import subprocess
+import sys
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from sparklet.errors import RemoteTaskError
+from sparklet.local.state import StateDir, read_json, write_json
+from sparklet.model import Failure
+from sparklet.ports import Engine
+
+PROCESS = "process"  # the engine's name
+ONE_SHARD = "sparklet.engines.one_shard"  # the image's command `shard`
+
+
+@dataclass(frozen=True)
+class LocalTasks(Engine):
+    """An ``Engine`` for the stack's clients."""
+
+    folder: Path
+
+    def start(self, token: str, command: Sequence[str]) -> str:
+        """Request a worker, once for each token."""
+        request = self.folder / f"{token}.json"
+        if not request.exists() and not request.with_suffix(".ended").exists():
+            if any(self.folder.glob("*.json")):
+                raise RemoteTaskError("the local stack runs one worker beside the functions' at a time", "throttled")
+            write_json(request, command)
+        return token
+
+    def stopped(self, task_ids: Sequence[str]) -> Mapping[str, Failure]:
+        """Those whose requests are gone."""
+        files = {task_id: self.folder / f"{task_id}.ended" for task_id in task_ids}
+        return {
+            task_id: Failure("Stopped", ended.read_text() if ended.exists() else "the local stack ended")
+            for task_id, ended in files.items()
+            if not ended.with_suffix(".json").exists()
+        }
+
+    def stop(self, task_id: str) -> None:
+        """Have the host send SIGTERM."""
+        (self.folder / f"{task_id}.stop").touch()
+
+
+class TaskRunner:
+    """The host's part: runs what clients request."""
+
+    def __init__(self, state: StateDir, env: Mapping[str, str]) -> None:
+        self._state, self._env = state, env
+        self._running: tuple[Path, subprocess.Popen[bytes]] | None = None
+
+    def look(self) -> Collection[int]:
+        """Note an end, stop what is to be stopped, begin what is requested; the pid of what runs."""
+        if self._running:
+            request, process = self._running
+            if process.poll() is not None:
+                request.with_suffix(".ended").write_text(f"exit status {process.returncode}; see {request.stem} in log")
+                request.unlink(missing_ok=True)
+                self._running = None
+            elif request.with_suffix(".stop").exists():
+                process.terminate()
+        if not self._running and (requested := next(self._state.tasks.glob("*.json"), None)):
+            self._running = requested, self._begin(requested)
+        return (self._running[1].pid,) if self._running else ()
+
+    def _begin(self, request: Path) -> "subprocess.Popen[bytes]":
+        name = f"worker-{request.stem}.log"  # `sparklet logs` finds it
+        command = [sys.executable, "-P", "-m", ONE_SHARD, *read_json(request)[1:]]
+        env = {**self._env, "AWS_LAMBDA_LOG_STREAM_NAME": name}
+        with (self._state.log / name).open("wb") as log:
+            return subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=env)

@@ -1,0 +1,72 @@
+"""The program of a spark-submit that does one shard, on EMR Serverless, EMR, Glue, or any cluster.
+
+``spark-submit --py-files …/sparklet-worker.zip on_platform.py --sparklet '{"env": {…}, "command": ["shard", …]}'``
+
+It lies beside the package, not in it, in syntax that every Python 3 knows, so that an old one can say what it lacks.
+"""
+
+import contextlib
+import io
+import json
+import os
+import shutil
+import signal
+import sys
+import tempfile
+import threading
+import time
+import zipfile
+from typing import Any
+
+PACKAGE = "sparklet-worker.zip"
+LEAST = (3, 11)
+
+
+def main() -> int:
+    """Unpack the worker and have it do the shard; the exit code."""
+    if sys.version_info < LEAST:
+        version, least = (".".join(map(str, each[:2])) for each in (sys.version_info, LEAST))
+        sys.exit("this Python is " + version + ", and Sparklet's worker needs " + least + ": set spark.pyspark.python")
+    package = next((path for path in sys.path if path.endswith(PACKAGE)), PACKAGE)
+    given = json.loads(sys.argv[sys.argv.index("--sparklet") + 1])
+    folder = tempfile.mkdtemp(prefix="sparklet-worker-")  # unpacked, since botocore reads files beside its modules
+    try:
+        with zipfile.ZipFile(package) as content:
+            content.extractall(folder)
+        sys.path.insert(0, folder)
+        os.environ.update(given["env"])
+        os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, (folder, os.environ.get("PYTHONPATH"))))
+        sys.stdout = io.TextIOWrapper(io.BufferedWriter(Output()))
+        threading.Thread(target=_follow, args=(os.getppid(),), daemon=True).start()
+        from sparklet.engines.one_shard import main as one_shard
+
+        return one_shard(given["command"][1:])
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+class Output(io.RawIOBase):
+    """Standard output, the JVM's pipe; what is written after the JVM's end is lost and stops nobody."""
+
+    def writable(self) -> bool:
+        """It is."""
+        return True
+
+    def write(self, content: Any) -> int:
+        """Write all of it, or nothing."""
+        with contextlib.suppress(OSError):
+            os.write(1, content)
+        return len(content)
+
+
+def _follow(jvm: int) -> None:
+    """If the JVM ends, which does not end this process, give the shard back."""
+    while os.getppid() == jvm:
+        time.sleep(1)
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
+if __name__ == "__main__":
+    code = main()
+    if code:  # Glue takes every SystemExit for a failure
+        sys.exit(code)

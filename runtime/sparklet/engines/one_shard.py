@@ -1,0 +1,168 @@
+"""Run one shard in its own container, without the limit of 15 minutes: ``shard --run RUN --shard N``.
+
+For ECS Fargate, or any machine with the image. It makes one attempt exactly as the Lambda worker does, in the same
+ledger, with the same short lease, which it renews while it works. SIGTERM (Fargate gives 30 s) ends the script and
+releases the shard. If the container is killed, another attempt can claim the shard once the lease has lapsed.
+
+Exit codes: 0 the shard has SUCCEEDED, 1 it has FAILED, 2 there is no such shard, 75 it is not done: try again later.
+"""
+
+import argparse
+import json
+import os
+import signal
+import sys
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from sparklet.errors import EventError, LedgerError, SettingsError, SparkletError
+from sparklet.events import Outcome, Source, Task
+from sparklet.model import ShardRecord, ShardRef, ShardState
+from sparklet.ports import Clock, Ledger
+from sparklet.settings import spark_settings, worker_settings
+from sparklet.spark.guards import MIB, Deadline
+from sparklet.spark.runner import Runner
+from sparklet.spark.spark_options import is_local, shares_disk
+from sparklet.spark.warm_runner import PORT, runner_for
+from sparklet.worker.handler import worker_over_aws
+from sparklet.worker.log import Log
+from sparklet.worker.shards import ShardClaims
+from sparklet.worker.worker import Worker
+
+DONE, FAILED, WRONG, LATER = 0, 1, 2, 75  # 75: EX_TEMPFAIL
+MESSAGE_VARIABLE = "SPARKLET_SHARD_MESSAGE"
+DEFAULT_TIMEOUT_S = 4 * 3600.0
+GENERATION_TRIES = 5
+BY_HAND = "by hand"  # the engine of a container that somebody started for a shard of the functions
+STOPPED = "the container received SIGTERM before the script had ended"
+CGROUP_LIMITS = (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"))
+
+
+@dataclass(frozen=True, slots=True)
+class ShardCommand:
+    """The command line."""
+
+    run_id: str
+    shard: int
+    generation: int | None  # None: the shard's own
+    timeout_s: float
+    redrive: bool  # first reopen a FAILED shard
+    conf: Mapping[str, str] = field(default_factory=dict)  # Spark's, such as a cluster's spark.master
+
+
+def parse(arguments: Sequence[str], message: str = "") -> ShardCommand:
+    """Read the command line, or the environment's ``message``; raises EventError if they name no shard."""
+    parser = argparse.ArgumentParser(prog="shard", description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("--run", default="", help="the run's id")
+    parser.add_argument("--shard", type=int, metavar="N", help="the shard's number")
+    parser.add_argument("--generation", type=int, metavar="G", help="only if the shard is at this generation")
+    default = f"a shard's message instead; default: ${MESSAGE_VARIABLE}"
+    parser.add_argument("--message", default=message, metavar="JSON", help=default)
+    limit = f"the script's time limit; default {DEFAULT_TIMEOUT_S:.0f}"
+    parser.add_argument("--timeout", type=float, default=DEFAULT_TIMEOUT_S, metavar="SECONDS", help=limit)
+    parser.add_argument("--redrive", action="store_true", help="first reopen a FAILED shard in a new generation")
+    cluster = "Spark's, such as spark.master or spark.remote of a cluster; may be repeated"
+    parser.add_argument("--conf", action="append", default=[], metavar="KEY=VALUE", help=cluster)
+    found = parser.parse_args(arguments)
+    if found.timeout <= 0:
+        raise EventError(f"--timeout is {found.timeout:g}; it must be more than 0 seconds")
+    if wrong := [pair for pair in found.conf if "=" not in pair]:
+        raise EventError(f"--conf {wrong[0]} must look like KEY=VALUE")
+    options = found.timeout, found.redrive, dict(pair.split("=", 1) for pair in found.conf)
+    if found.run and found.shard is not None:
+        return ShardCommand(found.run, found.shard, found.generation, *options)
+    try:
+        ref = ShardRef.from_document(json.loads(found.message or "null"))
+    except (ValueError, RecursionError) as error:
+        raise EventError("--message is not JSON") from error
+    if ref is None:
+        raise EventError(f"no shard is named: use --run and --shard, or --message, or {MESSAGE_VARIABLE}")
+    return ShardCommand(ref.run_id, ref.shard, ref.generation, *options)
+
+
+def run_one(shards: ShardClaims, worker: Worker, command: ShardCommand) -> int:
+    """Make one attempt at the shard and return the exit code. SIGTERM ends the script, but no call to the ledger."""
+    log = worker.log.bind(run=command.run_id, shard=command.shard)
+    grace_s = worker.executor.settings.grace_s
+    deadline = Deadline.within(command.timeout_s + grace_s, grace_s, shards.clock.now_s())
+    signal.signal(signal.SIGTERM, lambda number, frame: deadline.expire(STOPPED))
+    try:
+        record = _record(shards.ledger, shards.clock, command, log)
+    except LedgerError as error:
+        log.error("the shard cannot be claimed", error=str(error))
+        return LATER if error.retryable else WRONG
+    ref = record.ref
+    if command.generation is not None and not command.redrive:
+        ref = replace(ref, generation=command.generation)
+    shards.engine = record.engine or BY_HAND
+    return exit_code(worker.run(Task(Source.DIRECT, {}, shard=ref), deadline, request_id=""))
+
+
+def exit_code(outcome: Outcome) -> int:
+    """The container's exit code."""
+    if outcome.error is not None:
+        return FAILED if outcome.acknowledged else LATER
+    return {str(ShardState.SUCCEEDED): DONE, str(ShardState.FAILED): FAILED}.get(outcome.answer.get("state", ""), LATER)
+
+
+def _record(ledger: Ledger, clock: Clock, command: ShardCommand, log: Log) -> ShardRecord:
+    record = ledger.shards.get(command.run_id, command.shard)
+    for _ in range(GENERATION_TRIES if command.redrive else 0):
+        if record.state is not ShardState.FAILED:
+            break
+        with suppress(LedgerError):  # another worker opened a generation: the next try opens a later one
+            run = ledger.runs.get(command.run_id)
+            run = ledger.runs.start_generation(command.run_id, run.generation + 1, run.scripts[-1])
+            ledger.attempts.redrive(command.run_id, command.shard, run.generation)
+            log.info("the FAILED shard is open again", generation=run.generation)
+        clock.sleep(0.1)
+        record = ledger.shards.get(command.run_id, command.shard)
+    return record
+
+
+def container_memory_mb(limits: Sequence[Path] = CGROUP_LIMITS) -> int:
+    """The container's memory limit, at most the machine's memory."""
+    machine_bytes = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    texts = [limit.read_text().strip() for limit in limits if limit.is_file()]
+    return min([machine_bytes, *(int(text) for text in texts if text.isdigit())]) // MIB
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Entry point of the container; the exit code."""
+    log = Log()
+    try:
+        command = parse(sys.argv[1:] if arguments is None else arguments, os.environ.get(MESSAGE_VARIABLE, ""))
+        settings, spark = worker_settings(), spark_settings()
+        os.environ.update(settings.script_env)
+        if "AWS_LAMBDA_FUNCTION_MEMORY_SIZE" not in os.environ:
+            spark = replace(spark, memory_mb=container_memory_mb())
+        spark = replace(spark, conf={**spark.conf, **command.conf})
+        attached = PORT in os.environ  # this is a driver's program: see ``on_platform``
+        if attached or not is_local(spark):  # executors elsewhere do not inherit
+            of_executors = {f"spark.executorEnv.{name}": value for name, value in settings.script_env.items()}
+            spark = replace(spark, conf={**of_executors, **spark.conf})
+        if attached:
+            from sparklet.engines.attached import AttachedRunner
+
+            runner: Runner = AttachedRunner(spark, settings.scratch)
+        else:
+            runner = runner_for(settings, spark)
+        worker = worker_over_aws(settings, runner)
+        if worker.shards is None:
+            raise SettingsError("SPARKLET_LEDGER_TABLE and SPARKLET_BUCKET are not set: the stack's outputs name both")
+        if attached or not shares_disk(spark):
+            worker.executor.inputs_to = worker.shards.store
+        runner.start()
+    except SparkletError as error:
+        log.error(str(error), error_class=type(error).__name__)
+        return WRONG
+    try:
+        return run_one(worker.shards, worker, command)
+    finally:
+        runner.close()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,121 @@
+"""Workers of engines: started for the shards that wait for them, watched until they claim, stopped for cancelled runs.
+
+A worker is started with a token made from what the ledger counts, then noted there: after a crash in between, the same
+token names the same worker. One too many does no harm: the ledger grants a shard to one attempt.
+"""
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from itertools import islice
+
+from sparklet.errors import LedgerError, RemoteTaskError, SettingsError
+from sparklet.ledger.rules import last_cause
+from sparklet.metrics import SHARDS_FAILED
+from sparklet.model import Failure, Run, ShardRecord, ShardState
+from sparklet.ports import Engine
+from sparklet.ports.deployment import WITHDRAWN, Deployment
+from sparklet.runs.cancel import for_a_while
+from sparklet.runs.throttle import within_cap
+
+ENGINE_FAILED = "EngineFailed"
+ELSEWHERE = "sparklet redrive RUN --engine NAME has another engine do its FAILED shards"
+MAX_LOOKED_AT = 1_000  # of a run's waiting shards, at a check
+MAX_UNCLAIMED = 3  # workers of a shard, one after the other, that ended before they claimed it
+AGAIN_AFTER_S = 60.0  # twice as long after each of them
+CLAIMS_WITHIN_S = 900.0  # fetching the image takes minutes; then the worker is stopped
+
+
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    """The shards of a run that waited for engines, and what was done about them."""
+
+    shards: int = 0
+    started: int = 0
+    failed: int = 0
+    trouble: str = ""  # why some workers could not be started; the next check tries again
+
+
+def start_workers(at: Deployment, run: Run) -> Waiting:
+    """Start workers for the PENDING shards of this process' engines, as far as there is room.
+
+    A shard is FAILED if a worker cannot be started, if ``MAX_UNCLAIMED`` of them end before they claim it, or if its
+    engine is withdrawn. Whatever else an engine raises holds up its own shards alone.
+    """
+    if not at.starts_workers:
+        return Waiting()
+    waiting = list(islice(for_a_while(at.clock, at.ledger.shards.for_engines(run.run_id)), MAX_LOOKED_AT))
+    waiting = within_cap(at, run, waiting)
+    started = failed = 0
+    troubles = []
+    for name in dict.fromkeys(record.engine for record in waiting):
+        try:
+            for done in _each(at, name, [record for record in waiting if record.engine == name]):
+                started, failed = started + done.started, failed + done.failed
+        except LedgerError:
+            raise
+        except Exception as error:  # noqa: BLE001 - also if there is no room now
+            troubles.append(f"{name}: {error}")
+    at.measure(SHARDS_FAILED, failed)
+    return Waiting(len(waiting), started, failed, "; ".join(troubles))
+
+
+def _each(at: Deployment, name: str, waiting: Sequence[ShardRecord]) -> Iterator[Waiting]:
+    """Do what each shard that waits for an engine needs."""
+    if name in WITHDRAWN:
+        why = f"{WITHDRAWN[name]}; {ELSEWHERE}"
+        yield from (_give_up(at, record, why + last_cause(record)) for record in waiting)
+    elif name in at.engines:
+        stopped = at.engines[name].stopped([record.task_id for record in waiting if _unclaimed(record)])
+        yield from (_go_on(at, at.engines[name], record, stopped.get(record.task_id)) for record in waiting)
+    elif at.engines:
+        raise SettingsError(f"the stack's parameters name no such engine; {ELSEWHERE}")
+
+
+def stop_workers(at: Deployment, run: Run) -> None:
+    """Stop the workers of engines that have shards of a cancelled run; each gives back its shard.
+
+    One that has not claimed its shard is left: its claim is refused, and it ends.
+    """
+    if not (at.engines and at.starts_workers):
+        return
+    for record in at.ledger.shards.expired(run.run_id, ShardState.RUNNING, at.clock.now_s() + 3600):
+        if record.task_id and record.engine in at.engines:
+            with suppress(Exception):  # the next check tries again
+                at.engines[record.engine].stop(record.task_id)
+
+
+def _go_on(at: Deployment, engine: Engine, record: ShardRecord, end: Failure | None) -> Waiting:
+    """Start a worker, if none is starting and the last one ended (``end``) long enough ago; give up after too many."""
+    waited_s, unclaimed = at.clock.now_s() - record.changed_s, _unclaimed(record)
+    if unclaimed and end is None:
+        if waited_s < CLAIMS_WITHIN_S or at.clock.now_s() - engine.begun_s(record.task_id) < CLAIMS_WITHIN_S:
+            return Waiting()
+        with suppress(RemoteTaskError):
+            engine.stop(record.task_id)
+        end = Failure("Unclaimed", f"it did not claim the shard within {CLAIMS_WITHIN_S:.0f} s")
+    if end and unclaimed >= MAX_UNCLAIMED:
+        return _give_up(at, record, f"{unclaimed} workers ended before a claim; {end.error_class}: {end.message}")
+    if unclaimed and waited_s < AGAIN_AFTER_S * 2 ** (unclaimed - 1):
+        return Waiting()
+    counted = (record.run_id, record.number, record.generation, record.attempts, record.requeues)
+    token = hashlib.sha256(repr(counted).encode()).hexdigest()[:32]
+    ref = ("--run", record.run_id, "--shard", str(record.number), "--generation", str(record.generation))
+    try:
+        task_id = engine.start(token, ("shard", *ref))
+    except RemoteTaskError as error:
+        if error.reason == "throttled":
+            raise
+        return _give_up(at, record, str(error))
+    return Waiting(started=at.ledger.attempts.count_requeue(record, task_id=task_id) is not None)
+
+
+def _unclaimed(record: ShardRecord) -> int:
+    """How many workers were started since the last one that claimed the shard."""
+    return max(0, record.requeues - record.attempts)
+
+
+def _give_up(at: Deployment, record: ShardRecord, why: str) -> Waiting:
+    failure = Failure(ENGINE_FAILED, f"{record.engine}: {why}", retryable=False)
+    return Waiting(failed=at.ledger.attempts.abandon(record, failure))

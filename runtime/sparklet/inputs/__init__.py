@@ -1,0 +1,1 @@
+"""Input lists: folders, inventories, manifests and items; slices of large objects."""

@@ -1,0 +1,109 @@
+"""Lists of a request: read from documents, resolved, and named as they are stored with the run."""
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from sparklet.errors import ObjectNotFoundError, PlanError, SettingsError
+from sparklet.inputs.lists import FORMATS, ListReader, list_format
+from sparklet.model import SCHEME, ListSource, RunOptions, s3_address
+from sparklet.ports import ObjectStore
+from sparklet.ports.deployment import Deployment
+
+
+@dataclass(frozen=True, slots=True)
+class ListRequest:
+    """A list of objects, or of plain items, that a user gives as input.
+
+    ``source`` is its ``s3://`` address; with ``body``, the list itself from a local file or standard input, its name in
+    messages. ``format`` "": chosen by that name. ``path``: where the addresses are, a column's name or number, or a
+    path such as ``data.files[*].uri`` ("": found by name); of ``items``, where their values are ("": whole rows).
+    """
+
+    source: str
+    body: bytes | None = None
+    format: str = ""
+    path: str = ""
+    items: bool = False
+
+
+def read_lists(given: Sequence[Any]) -> tuple[ListRequest, ...]:
+    """Lists of a document: ``"s3://…"``, or ``{"source": "s3://…", "format", "path", "items": false}``."""
+    kinds = {"source": str, "format": str, "path": str, "items": bool}
+    lists = []
+    for each in given:
+        if isinstance(each, ListRequest):  # of a command line, which has read local files
+            lists.append(each)
+            continue
+        document = {"source": each} if isinstance(each, str) else each
+        fits = isinstance(document, Mapping) and all(type(value) is kinds.get(key) for key, value in document.items())
+        if not fits or "source" not in document:
+            raise SettingsError(
+                "each must be an s3:// address, or an object of source, format and path (texts) and items (a boolean)"
+            )
+        if not document["source"].startswith(SCHEME):
+            raise SettingsError(f"{document['source']!r} must be in S3: s3://…")
+        lists.append(ListRequest(**document))
+    return tuple(lists)
+
+
+def read_items(given: Sequence[Any]) -> tuple[ListRequest, ...]:
+    """Items in a document, as one list."""
+    return (ListRequest("items", json.dumps(given).encode(), "json", items=True),) if given else ()
+
+
+def refuse_mixed(lists: Sequence[ListRequest], inputs: Sequence[str], options: RunOptions) -> None:
+    """PlanError if a run of items has other inputs too, or options that choose among objects."""
+    if not any(given.items for given in lists):
+        return
+    if inputs or not all(given.items for given in lists):
+        raise PlanError("a run's input is items or objects, not both: start a run for each")
+    options_of_objects = {
+        "incremental": options.incremental,
+        "include": options.include,
+        "exclude": options.exclude,
+        "since": options.modified_since_s,
+        "versions": options.all_versions,
+        "group by": options.group_by,
+        "split": options.split,
+    }
+    if given := [name for name, value in options_of_objects.items() if value]:
+        raise PlanError(f"items are no objects, so a run of items has no option {', '.join(given)}: leave that out")
+
+
+def resolve_list(store: ObjectStore, given: ListRequest) -> ListSource:
+    """A list with its format and, if it is in S3, the ETag to read; PlanError if it does not exist."""
+    form = given.format or ("lines" if given.source == "-" else list_format(given.source))
+    if form not in FORMATS:
+        raise SettingsError(f"the list format {form!r} is unknown; it must be one of {', '.join(FORMATS)}")
+    if given.items and form == "s3-inventory":
+        raise PlanError(f"{given.source} is an S3 Inventory, which lists objects: give it as a list, not as items")
+    if given.body is not None:
+        if form == "s3-inventory":
+            raise PlanError(
+                f"the manifest {given.source} is a local copy without its checksum; give its s3:// address instead"
+            )
+        return ListSource(given.source, form, given.path, items=given.items)
+    if not (uri := s3_address(given.source)):
+        raise PlanError(f"the list {given.source} must be in S3: s3://…")
+    try:
+        info = store.head(uri)
+    except ObjectNotFoundError as error:
+        raise PlanError(f"the list {given.source} is not there; check its spelling") from error
+    return ListSource(info.uri, form, given.path, info.etag, given.items)
+
+
+def open_lists(store: ObjectStore, requests: Sequence[ListRequest]) -> list[ListReader]:
+    """Readers of lists as they were given: nothing is stored yet."""
+    return [ListReader(resolve_list(store, given), store, given.body) for given in requests]
+
+
+def stored_source(at: Deployment, run_id: str, index: int, given: ListReader) -> ListSource:
+    """Where a list of a run is read from; the name of a list given with its bytes contains their digest."""
+    if given.body is None:
+        return given.source
+    suffix = ".gz" if given.source.uri.endswith(".gz") else ""
+    name = f"lists/{index}-{hashlib.sha256(given.body).hexdigest()[:16]}.{given.source.format}{suffix}"
+    return replace(given.source, uri=at.run_uri(run_id, name))

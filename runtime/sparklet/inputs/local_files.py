@@ -1,0 +1,81 @@
+"""Local files as input: the command line uploads them before a run is planned."""
+
+import os
+import stat
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from sparklet.errors import PlanError
+from sparklet.inputs.found import Filter
+
+
+def local_files(
+    path: Path, include: Sequence[str] = (), exclude: Sequence[str] = (), skipped: Counter[str] | None = None
+) -> Iterator[tuple[Path, str]]:
+    """The files below a folder, or the file itself, each with its key relative to the folder.
+
+    The order is that of an S3 listing of those keys. Links are followed. Files that the patterns (see ``Filter``)
+    leave out are not opened but counted in ``skipped``. PlanError if the path is not there, or a file cannot be read.
+    """
+    try:
+        mode = path.stat().st_mode
+    except FileNotFoundError:
+        raise PlanError(f"the input {path} is not there; check its spelling (you are in {Path.cwd()})") from None
+    except OSError as error:
+        raise PlanError(f"the input {path} cannot be read: {error.strerror}") from error
+    wanted = Filter(include, exclude)
+    if stat.S_ISDIR(mode):
+        yield from _walk(path, "", (), wanted)
+    elif wanted.keeps(path.name):
+        yield _checked(path, path.name)
+    if skipped is not None:
+        skipped.update(wanted.skipped)
+
+
+def _walk(folder: Path, prefix: str, above: tuple[tuple[int, int], ...], wanted: Filter) -> Iterator[tuple[Path, str]]:
+    """One folder and those below it; ``above`` are the identities of the folders it lies in."""
+    identity = (folder.stat().st_dev, folder.stat().st_ino)
+    if identity in above:
+        raise PlanError(f"the link {folder} leads back into a folder above it; remove it or name other inputs")
+    for name in _names(folder):
+        path, key = folder / name.rstrip("/"), prefix + name
+        if name.endswith("/"):
+            yield from _walk(path, key, (*above, identity), wanted)
+        elif wanted.keeps(key):
+            yield _checked(path, key)
+
+
+def _names(folder: Path) -> list[str]:
+    """A folder's entries, folders with a slash at the end, so that their order is that of whole keys."""
+    try:
+        with os.scandir(folder) as entries:
+            return sorted(entry.name + "/" * _is_folder(entry) for entry in entries)
+    except OSError as error:
+        raise PlanError(f"the folder {folder} cannot be listed: {error.strerror}; make it readable") from error
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:
+        return False  # a link to itself: refused as a file, unless it is left out
+
+
+def _checked(path: Path, key: str) -> tuple[Path, str]:
+    try:
+        mode = path.stat().st_mode
+    except OSError as error:
+        reason = "a link to nothing" if path.is_symlink() else str(error.strerror)
+        raise PlanError(
+            f"the file {path} cannot be read: {reason}; repair it or leave it out with --exclude"
+        ) from error
+    if not stat.S_ISREG(mode):
+        raise PlanError(f"{path} is neither file nor folder; leave it out with --exclude '{path.name}'")
+    if not os.access(path, os.R_OK):
+        raise PlanError(f"the file {path} may not be read; make it readable or leave it out with --exclude")
+    try:
+        key.encode()
+    except UnicodeEncodeError as error:
+        raise PlanError(f"the name of {os.fsencode(path)!r} is not UTF-8, so it cannot be a key; rename it") from error
+    return path, key

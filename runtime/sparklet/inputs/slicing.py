@@ -1,0 +1,220 @@
+"""Large objects cut into slices at line breaks or between row groups of Parquet."""
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
+from itertools import pairwise
+
+from sparklet.errors import ObjectChangedError, ObjectForbiddenError, ObjectNotFoundError, PlanError
+from sparklet.inputs.found import Found
+from sparklet.inputs.parquet_footer import FooterError, load_footer
+from sparklet.model import InputObject, Position, RunOptions, Slice, SliceKind
+from sparklet.ports import ObjectStore
+
+HEAD_BYTES = 64 * 1024
+WINDOW_BYTES = 64 * 1024  # read first around a cut; doubled until it contains a line feed
+MAX_WINDOW_BYTES = 1024 * 1024
+MAX_DISTANCE_BYTES = 8 * 1024 * 1024  # from a wanted cut to a line feed, in each direction
+MAX_HEADER_BYTES = 1024 * 1024
+
+UTF8_MARK = b"\xef\xbb\xbf"
+SUFFIXES = {".csv": "csv", ".tsv": "csv", ".jsonl": "lines", ".ndjson": "lines", ".parquet": "parquet"}
+TRIES = 3  # for an object that changes while it is read
+COMPRESSED = "compressed as a whole"
+OTHERS = {  # first bytes of files without lines, or whose line breaks are not one byte
+    b"\xff\xfe": "UTF-16 or UTF-32",
+    b"\xfe\xff": "UTF-16",
+    b"\x00\x00\xfe\xff": "UTF-32",
+    **dict.fromkeys((b"\x1f\x8b", b"BZh", b"\x28\xb5\x2f\xfd", b"\xfd7zXZ\x00"), COMPRESSED),
+    **dict.fromkeys((b"\x04\x22\x4d\x18", b"PK\x03\x04"), COMPRESSED),
+    b"PAR1": "Parquet, not lines",
+    b"ORC": "ORC, not lines",
+    b"Obj\x01": "Avro, not lines",
+}
+
+Read = Callable[[int, int], bytes]
+"""Reads at most so many bytes of the file from an offset."""
+Whole = Callable[[InputObject, str], None]
+"""Called with a large object that is planned whole, and the reason: the same text for all objects of a kind."""
+
+
+class CannotCutError(Exception):
+    """The object is planned whole; the message is the reason."""
+
+
+def cut_lines(read: Read, size_bytes: int, target_bytes: int, *, with_header: bool) -> tuple[int, list[int]]:
+    """The length of the header in bytes (0 without one), and the offsets of the cuts after it.
+
+    No part is longer than ``target_bytes``, unless a line is, or much shorter than half of it. If lines are longer than
+    8 MiB, a part may be several times as long; it still begins and ends with a line.
+    """
+    head = read(0, min(HEAD_BYTES, size_bytes))
+    for mark, what in OTHERS.items():
+        if head.startswith(mark):
+            raise CannotCutError(what)
+    if b"\0" in head:
+        raise CannotCutError("holds zero bytes, as UTF-16 does")
+    header_bytes = _header_bytes(read, head, size_bytes) if with_header else 0
+    cuts: list[int] = []
+    start, wanted = header_bytes, max(_even(0, size_bytes, target_bytes), header_bytes + 1)
+    while wanted < size_bytes:
+        cut = _before(read, start, wanted) or _after(read, wanted, size_bytes)
+        if cut == size_bytes:
+            break
+        if cut:
+            cuts.append(cut)
+            start, wanted = cut, _even(cut, size_bytes, target_bytes)
+        else:
+            wanted += target_bytes
+    return header_bytes, cuts
+
+
+def _even(start: int, size_bytes: int, target_bytes: int) -> int:
+    """Where the next part should end for all parts from here on to have the same length."""
+    rest = size_bytes - start
+    parts = -(-rest // target_bytes)
+    return start + -(-rest // parts)
+
+
+def _header_bytes(read: Read, head: bytes, size_bytes: int) -> int:
+    """The bytes up to the end of the first line that is not blank, which is Spark's header; with a byte order mark."""
+    if _header_end(head) is None and len(head) < size_bytes:
+        head = read(0, min(MAX_HEADER_BYTES, size_bytes))
+    end = _header_end(head)
+    if end is None:
+        raise CannotCutError("no line feed ends its header within 1 MiB")
+    if head.count(b'"', 0, end) % 2:
+        raise CannotCutError("its header goes over several lines")
+    return end
+
+
+def _header_end(head: bytes) -> int | None:
+    at = len(UTF8_MARK) if head.startswith(UTF8_MARK) else 0
+    while end := head.find(b"\n", at) + 1:
+        if head[at:end].strip():
+            return end
+        at = end
+    return None
+
+
+def _before(read: Read, start: int, wanted: int) -> int:
+    """The last start of a line in ``start < place <= wanted``; 0 if there is none near."""
+    window, end, farthest = WINDOW_BYTES, wanted, max(start, wanted - MAX_DISTANCE_BYTES)
+    while end > farthest:
+        begin = max(farthest, end - window)
+        found = read(begin, end - begin).rfind(b"\n")
+        if found >= 0:
+            return begin + found + 1
+        end, window = begin, min(2 * window, MAX_WINDOW_BYTES)
+    return 0
+
+
+def _after(read: Read, wanted: int, size_bytes: int) -> int:
+    """The first start of a line after ``wanted``, or the file's end; 0 if there is none near."""
+    window, begin, farthest = WINDOW_BYTES, wanted, min(size_bytes, wanted + MAX_DISTANCE_BYTES)
+    while begin < farthest:
+        found = read(begin, min(window, farthest - begin)).find(b"\n")
+        if found >= 0:
+            return begin + found + 1
+        begin, window = begin + min(window, farthest - begin), min(2 * window, MAX_WINDOW_BYTES)
+    return size_bytes if farthest == size_bytes else 0
+
+
+# --- objects into slices ---
+
+
+def slice_objects(
+    store: ObjectStore,
+    found: Iterable[Found],
+    options: RunOptions,
+    position: Position = Position(),  # noqa: B008 - frozen
+    whole: Whole = lambda item, why: None,
+) -> Iterator[Found]:
+    """The objects, those above ``target_bytes`` cut into slices as ``options.split`` demands.
+
+    ``store`` reads them with the run's own access. ``found`` begins at ``position``: the planned slices of its first
+    object are left out; PlanError if that object was replaced since.
+    """
+    for each in found:
+        here = each.position
+        done = position.slices if (here.source, here.after) == (position.source, position.after) else 0
+        slices = _slices(store, each.item, options, whole)
+        if done and position.etag != slices[0].etag:
+            raise PlanError(
+                f"{each.item.uri} was replaced while its slices were planned: those of its former content are in "
+                "shards already and will fail; cancel this run and start a new one"
+            )
+        for count, item in enumerate(slices[done:], done + 1):
+            place = here if count == len(slices) else replace(here, slices=count, etag=item.etag)
+            yield replace(each, item=item, position=place)
+
+
+def split_kind(uri: str, split: str) -> str:
+    """As what an object is cut: ``csv``, ``lines``, ``parquet``, or ``""``."""
+    if split != "auto":
+        return split
+    return next((kind for suffix, kind in SUFFIXES.items() if uri.lower().endswith(suffix)), "")
+
+
+def _slices(store: ObjectStore, item: InputObject, options: RunOptions, whole: Whole) -> list[InputObject]:
+    """The object's slices in order, or the object alone."""
+    kind = split_kind(item.uri, options.split)
+    if not kind or item.size_bytes <= options.target_bytes:
+        return [item]
+    try:
+        if item.is_compressed:
+            raise CannotCutError(COMPRESSED)
+        item, slices = _cut(store, item, kind, options.target_bytes)
+        if len(slices) > 1:
+            return slices
+        reason = "has one row group" if kind == "parquet" else "has one line, or no line break where it could be cut"
+    except CannotCutError as error:
+        reason = str(error)
+    except ObjectNotFoundError:
+        reason = "no longer there"  # its shard will fail with that cause
+    except ObjectForbiddenError:
+        reason = "may not be read by the planner"  # the workers may be allowed to
+    whole(item, reason)
+    return [item]
+
+
+def _cut(store: ObjectStore, item: InputObject, kind: str, target_bytes: int) -> tuple[InputObject, list[InputObject]]:
+    """The object as it is now and its slices; read again if it is replaced meanwhile, or had no ETag."""
+    for _ in range(TRIES):
+        if item.etag:
+            try:
+                if kind == "parquet":
+                    return item, _parquet_slices(store, item, target_bytes)
+                return item, _line_slices(store, item, target_bytes, with_header=kind == "csv")
+            except ObjectChangedError:
+                pass
+        info = store.head(item.uri, item.version_id)
+        item = replace(item, size_bytes=info.size_bytes, etag=info.etag)
+    raise CannotCutError("changes all the time")
+
+
+def _reader(store: ObjectStore, item: InputObject) -> Read:
+    return lambda offset, length: store.get(item.uri, offset, length, item.etag, item.version_id)
+
+
+def _line_slices(store: ObjectStore, item: InputObject, target_bytes: int, *, with_header: bool) -> list[InputObject]:
+    header_bytes, cuts = cut_lines(_reader(store, item), item.size_bytes, target_bytes, with_header=with_header)
+    slices = []
+    for start, end in pairwise([header_bytes, *cuts, item.size_bytes]):
+        size_bytes = end if start == header_bytes else end - start  # the header counts once
+        slices.append(replace(item, size_bytes=size_bytes, slice=Slice(SliceKind.LINES, start, end, header_bytes)))
+    return slices
+
+
+def _parquet_slices(store: ObjectStore, item: InputObject, target_bytes: int) -> list[InputObject]:
+    try:
+        sizes = [group.size_bytes for group in load_footer(_reader(store, item), item.size_bytes).row_groups]
+    except FooterError as error:
+        raise CannotCutError(str(error)) from error
+    slices, first, held = [], 0, 0
+    for number, size in enumerate([*sizes, target_bytes + 1]):
+        if number > first and held + size > target_bytes:
+            part = Slice(SliceKind.ROW_GROUPS, first, number)
+            slices.append(replace(item, size_bytes=held, slice=part))
+            first, held = number, 0
+        held += size
+    return slices

@@ -1,1 +1,0 @@
-"""Writes to tables: staged by shards, committed once. See ``docs/tables.md``."""

@@ -1,0 +1,177 @@
+"""Cancelling a run, and cleaning ended runs.
+
+``cancel`` marks the run; after that the ledger refuses further plan parts. The next steps may be repeated from the
+beginning, by another caller too::
+
+    enter the shards of parts that are sealed but not dispatched (no messages)
+    seal the plan with what its parts hold
+    end expired leases, fail PENDING shards
+
+``clean`` retires the run (no redrive opens it any more) → deletes its files → deletes it from the ledger, so that after
+a crash the run is still there, and the next ``clean`` deletes it.
+"""
+
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import TypeVar
+
+from sparklet.errors import CheckpointConflictError, PlanError
+from sparklet.ledger.rules import LEASE_GRACE_S, last_cause
+from sparklet.model import Counts, Failure, Run, ShardState
+from sparklet.planning.planner import PlanProgress, enter_part
+from sparklet.ports import Clock
+from sparklet.ports.deployment import Deployment
+from sparklet.runs.follow_ups import open_follow_ups
+
+T = TypeVar("T")
+RUN_CANCELLED = "RunCancelled"
+NOT_PLANNED = "not planned: the run was cancelled before its plan was done"
+"""A reason among those for left-out objects, with the number 0: how many there are is unknown."""
+A_WHILE_S = 120.0
+
+
+@dataclass(frozen=True, slots=True)
+class Cancelled:
+    """A cancelled run until now."""
+
+    run: Run
+    abandoned: int  # shards failed now
+    counts: Counts
+
+
+def cancel(at: Deployment, run_id: str) -> Cancelled:
+    """Stop a run; a second call continues an interrupted one. PlanError if the run has ended otherwise."""
+    run = at.ledger.runs.cancel(run_id)
+    if run.cancelled_s is None:
+        raise PlanError(f"the run {run_id} has ended already, it is {run.state}; there is nothing to cancel")
+    cancel_follow_ups(at, run)
+    if run.state.ended:
+        return Cancelled(run, 0, at.ledger.shards.count(run_id))
+    run = seal_as_it_is(at, run)
+    abandoned = give_up(at, run)
+    return Cancelled(run, abandoned, at.ledger.shards.count(run_id))
+
+
+def cancel_follow_ups(at: Deployment, run: Run) -> None:
+    """Cancel the check run of a cancelled run, and the next run that a checker entered just before the mark."""
+    for follower in open_follow_ups(at, run):
+        with suppress(PlanError):  # it has ended meanwhile
+            cancel(at, follower.run_id)
+
+
+def seal_as_it_is(at: Deployment, run: Run) -> Run:
+    """Seal a cancelled run's plan with the shards of its sealed parts, all of them in the ledger."""
+    if run.sealed:
+        return run
+    done = PlanProgress()
+    for part in at.ledger.runs.parts(run.run_id):
+        if not part.dispatched:
+            enter_part(at, run, part, at.store.get(at.part_uri(run.run_id, part.part)))
+            at.ledger.runs.mark_dispatched(run.run_id, part.index)
+        done = done.and_part(part)
+    skipped = {NOT_PLANNED: 0, **done.skipped}
+    try:
+        at.ledger.runs.seal_plan(run.run_id, done.shards, done.objects, done.size_bytes, skipped)
+    except CheckpointConflictError:
+        if not at.ledger.runs.get(run.run_id).sealed:
+            raise
+    return at.ledger.runs.get(run.run_id)
+
+
+def give_up(at: Deployment, run: Run) -> int:
+    """End expired leases of a cancelled run, then PENDING → FAILED for its shards; how many.
+
+    What the index does not show yet, or would take too long, is left to the next check.
+    """
+    abandoned = 0
+    for record in for_a_while(at.clock, at.ledger.shards.expired(run.run_id, ShardState.RUNNING, at.clock.now_s())):
+        at.ledger.attempts.lapse(record, run.options.max_attempts)
+    waiting = at.ledger.shards.expired(run.run_id, ShardState.PENDING, at.clock.now_s() + LEASE_GRACE_S)
+    for record in for_a_while(at.clock, waiting):
+        why = f"the run was cancelled before this shard was done{last_cause(record)}"
+        abandoned += at.ledger.attempts.abandon(record, Failure(RUN_CANCELLED, why, retryable=False))
+    return abandoned
+
+
+def for_a_while(clock: Clock, records: Iterator[T]) -> Iterator[T]:
+    """The records (or numbers) for ``A_WHILE_S``; the next check continues.
+
+    A write to the ledger takes some 5 ms: for a million shards that is longer than a function may run.
+    """
+    until_s = clock.now_s() + A_WHILE_S
+    for record in records:
+        yield record
+        if clock.now_s() >= until_s:
+            return
+
+
+@dataclass(frozen=True, slots=True)
+class RunFiles:
+    """How much a run keeps in the bucket."""
+
+    run: Run
+    files: int
+    size_bytes: int
+
+
+def ended_runs(at: Deployment, *, older_than_s: float = 0.0, keep: int = 0) -> Iterator[Run]:
+    """Runs that ended so long ago, newest first, without the ``keep`` newest.
+
+    Left out are runs with an open check or next run, whose scripts they keep, and check and next runs whose parent is
+    still in the ledger.
+    """
+    now_s, kept = at.clock.now_s(), 0
+    for run in at.ledger.runs.list():
+        if not run.state.ended or _is_needed(at, run):
+            continue
+        kept += 1
+        old = kept > keep and now_s - (run.ended_s or run.created_s) >= older_than_s
+        if old and not any(open_follow_ups(at, run)):
+            yield run
+
+
+def named_run(at: Deployment, run_id: str) -> Run:
+    """One run; PlanError unless it, its check and its next run have ended."""
+    run = at.ledger.runs.get(run_id)
+    if _is_needed(at, run):
+        raise PlanError(f"the run {run_id} belongs to {run.parent}, which may be redriven; clean that one first")
+    if not run.state.ended:
+        raise PlanError(f"the run {run_id} has not ended, it is {run.state}; cancel it first: sparklet cancel {run_id}")
+    _refuse_open_follow_ups(at, run)
+    return run
+
+
+def _refuse_open_follow_ups(at: Deployment, run: Run) -> None:
+    for follower in open_follow_ups(at, run):
+        raise PlanError(f"the run {follower.run_id} has not ended and needs the files of {run.run_id}; cancel it first")
+
+
+def _is_needed(at: Deployment, run: Run) -> bool:
+    """Whether this is a check or next run whose parent may have a later generation."""
+    return bool(run.parent) and at.known_run(run.parent) is not None
+
+
+def files_of(at: Deployment, run: Run, folders: Sequence[str]) -> RunFiles:
+    """How much a run keeps below ``folders`` (see ``folders_of``)."""
+    files = size_bytes = 0
+    for folder in folders:
+        for info in at.store.list(folder):
+            files, size_bytes = files + 1, size_bytes + info.size_bytes
+    return RunFiles(run, files, size_bytes)
+
+
+def folders_of(at: Deployment, run_id: str) -> tuple[str, ...]:
+    """The folders that belong to a run alone: its files, its uploaded inputs, and output that was not published."""
+    return at.run_uri(run_id), f"s3://{at.bucket}/input/{run_id}/", f"s3://{at.bucket}/staged/{run_id}/"
+
+
+def clean(at: Deployment, run: Run, folders: Sequence[str]) -> None:
+    """Delete an ended run: its files below ``folders``, then its items in the ledger.
+
+    It is retired first, so that no further run follows it; PlanError if its check or next run is open.
+    """
+    _refuse_open_follow_ups(at, at.ledger.runs.retire(run.run_id))
+    for folder in folders:
+        at.store.delete_all(info.uri for info in at.store.list(folder))
+    at.ledger.runs.delete(run.run_id)

@@ -1,0 +1,144 @@
+"""What the scheduled checker measures of a deployment; and whether ledger, manifest and output of a run agree.
+
+Nothing depends on either. ``verify`` (``status --verify``) reads all shards of a run and lists its output.
+"""
+
+import json
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from itertools import islice
+
+from sparklet import metrics
+from sparklet.errors import ObjectNotFoundError, SparkletError
+from sparklet.model import SCHEME, Counts, Run, ShardRecord, ShardState
+from sparklet.ports.deployment import Deployment
+from sparklet.runs.checker import CheckReport
+from sparklet.runs.log import log
+from sparklet.runs.manifest import MANIFEST
+from sparklet.runs.notices import finalizable
+
+MAX_EXAMPLES = 5
+MAX_LOOKED_AT = 1000  # shards that wait for engines, before one that does not
+MAX_STORED = 1000  # dead-letter messages, one page of a listing
+
+
+class Kind(StrEnum):
+    """Kinds of differences."""
+
+    COUNTS = "COUNTS"  # the states do not add up to the plan
+    MANIFEST = "MANIFEST"  # a manifest differs from the ledger
+    NO_OUTPUT = "NO_OUTPUT"  # a shard wrote rows, and nothing is where it writes
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """A difference between ledger, manifest and output of a run."""
+
+    kind: Kind
+    subject: str  # the run
+    found: str  # what, and what to do
+    count: int = 1  # shards
+
+
+def look_over(at: Deployment, unfinalized: Iterable[Run], reports: Sequence[CheckReport]) -> None:
+    """Measure the whole deployment, and finalize ended runs.
+
+    ``unfinalized`` are runs as they were before this round of checks, ``reports`` those of its checks. No open run
+    depends on this, so a failure is only logged.
+    """
+    still_open = [report for report in reports if not report.run.state.ended]
+    at.measure(metrics.RUNS_OPEN, len(still_open))
+    at.measure(metrics.SHARDS_PENDING, sum(report.counts.pending for report in still_open))
+    at.measure(metrics.SHARDS_RUNNING, sum(report.counts.running for report in still_open))
+    try:
+        at.measure(metrics.OLDEST_OPEN_SHARD, max((_waiting_s(at, report) for report in still_open), default=0.0))
+        at.measure(metrics.DEAD_LETTERS_STORED, stored_dead_letters(at))
+        for run in finalizable(at, unfinalized):
+            at.ledger.runs.finalize(run)
+    except SparkletError as error:
+        log("WARNING", "the deployment could not be looked over", "deployment", error=str(error))
+
+
+def verify(at: Deployment, run_id: str) -> Iterator[Difference]:
+    """All differences of one run, by a whole pass over its shards and a listing of its output."""
+    run = at.ledger.runs.get(run_id)
+    counts = at.ledger.shards.count(run_id)
+    if run.shard_count is not None and counts.total != run.shard_count:
+        found = f"the ledger has {counts.total} shards, the sealed plan {run.shard_count}"
+        yield Difference(Kind.COUNTS, run_id, found, abs(counts.total - run.shard_count))
+    if run.state.ended:
+        yield from _in_manifest(at, run, counts)
+    yield from _in_output(at, run)
+
+
+def stored_dead_letters(at: Deployment) -> int:
+    """How many unreadable messages are under ``dead-letters/``, by one page of a listing."""
+    return sum(1 for _ in islice(at.store.list(f"{SCHEME}{at.bucket}/dead-letters/"), MAX_STORED))
+
+
+def _waiting_s(at: Deployment, report: CheckReport) -> float:
+    """How long the PENDING shard has waited that has waited longest, for an engine or not.
+
+    By the index' first bucket, a sample of a large run, in which those that wait for engines come first.
+    """
+    if not report.counts.pending:
+        return 0.0
+    now_s = at.clock.now_s()
+    there = at.ledger.shards.for_engines(report.run.run_id)
+    first = islice(at.ledger.shards.expired(report.run.run_id, ShardState.PENDING, now_s), MAX_LOOKED_AT)
+    here = (record for record in first if not record.engine)
+    return max((now_s - oldest.changed_s for each in (there, here) for oldest in islice(each, 1)), default=0.0)
+
+
+def _in_manifest(at: Deployment, run: Run, counts: Counts) -> Iterator[Difference]:
+    remedy = f"sparklet watch {run.run_id} writes it again"
+    try:
+        document = json.loads(at.store.get(at.run_uri(run.run_id, MANIFEST)))
+        items = document["ItemCounts"]
+        listed = Counts(*(int(items[name]) for name in ("Pending", "Running", "Succeeded", "Failed")))
+        state, generation = document["Status"], document["RedriveCount"]
+    except ObjectNotFoundError:
+        yield Difference(Kind.MANIFEST, run.run_id, f"the run has ended and has no manifest; {remedy}")
+        return
+    except (ValueError, KeyError, TypeError):
+        yield Difference(Kind.MANIFEST, run.run_id, f"its manifest is not what was written; delete it, then {remedy}")
+        return
+    if (listed, state, generation) != (counts, str(run.state), run.generation):
+        found = f"its manifest says {state} {_numbers(listed)}, the ledger {run.state} {_numbers(counts)}"
+        yield Difference(Kind.MANIFEST, run.run_id, f"{found}; delete the manifest, then {remedy}")
+
+
+def _numbers(counts: Counts) -> str:
+    return f"({counts.succeeded} succeeded, {counts.failed} failed, {counts.open} open)"
+
+
+def _in_output(at: Deployment, run: Run) -> Iterator[Difference]:
+    """One listing of the output, then one pass over the shards; one byte of memory for each shard."""
+    if not run.output_uri.startswith(SCHEME) or run.shard_count is None:
+        return
+    has_data, folder = bytearray(run.shard_count), f"{run.output_uri.rstrip('/')}/{run.shard_prefix}"
+    for info in at.store.list(folder):
+        number, _, name = info.uri[len(folder) :].partition("/")
+        if name and not name.rpartition("/")[2].startswith(("_", ".")) and int(number) < run.shard_count:
+            has_data[int(number)] = 1
+    lacking, examples = 0, list[str]()
+    for record in at.ledger.shards.list(run.run_id, ShardState.SUCCEEDED):
+        if record.rows and not has_data[record.number] and not _elsewhere(at, run, record):
+            lacking += 1
+            if lacking <= MAX_EXAMPLES:
+                examples.append(str(record.number))
+    if lacking:
+        named = ", ".join([*examples, "…"] if lacking > MAX_EXAMPLES else examples)
+        found = (
+            f"{lacking} SUCCEEDED shards reported rows and nothing lies in {folder}… "
+            f"(shards {named}): deleted since, or written elsewhere and not reported (job.report outputs=…)"
+        )
+        yield Difference(Kind.NO_OUTPUT, run.run_id, found, lacking)
+
+
+def _elsewhere(at: Deployment, run: Run, record: ShardRecord) -> bool:
+    """Whether there is an object at an address that the script reported, outside the shard's own folder."""
+    own = run.shard_output(record.number)
+    reported = [uri for uri in record.outputs if uri.startswith(SCHEME) and not uri.startswith(own)]
+    return any(next(iter(at.store.list(uri)), None) is not None for uri in reported)

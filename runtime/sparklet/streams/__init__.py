@@ -1,0 +1,1 @@
+"""Records of Kinesis, Kafka and DynamoDB Streams, for scripts."""

@@ -1,0 +1,1 @@
+"""Tables of Iceberg, Delta and Hudi: each row exactly once."""

@@ -1,0 +1,81 @@
+"""A batch of a stream on its way into a table: which of its records are new there, and which rows are made of these."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+from pyspark.errors import AnalysisException
+from pyspark.sql import DataFrame, SparkSession
+
+from sparklet.job.catalogs import catalog_properties, in_table_bucket
+from sparklet.job.commit_ids import records_by_chain, records_of
+from sparklet.job.errors import TableError
+from sparklet.streams.records import without_records
+from sparklet.tables.chains import CHAIN, found
+from sparklet.tables.commit import OpenTable, open_table
+from sparklet.tables.declaration import CHAINS, Table
+
+
+class Batch:
+    """The records of a job's event, for the writes of one label to one table, in the state in which it is opened.
+
+    ``new``: the numbers of those that the table has not, by chain. ``is_read``: whether ``Job.records`` has left out
+    the others, so that ``opened`` is what the rows are made from.
+    """
+
+    def __init__(self, job: Any, table: Table, label: str, spark: SparkSession) -> None:
+        (kind, *_), counted = records_of(job.event) or ("",), records_by_chain(job, label)
+        warehouse = job.params.get("warehouse")
+        place = catalog_properties(os.environ, warehouse).get("warehouse", "")
+        if table.format == "iceberg" and in_table_bucket(place):
+            raise TableError(
+                f"{table} is in S3 Tables, where nothing can be stored that tells which records of a stream it has: "
+                "name another catalog, such as glue:s3://BUCKET/FOLDER"
+            )
+        self.opened: OpenTable = open_table(table, lambda: spark, warehouse)
+        self.new: dict[str, tuple[int, ...]] = {}
+        self.old, ranges = list[str](), list[str]()
+        for chain, (name, numbers) in counted.items():
+            chain = f"{CHAIN}{chain}"
+            links = found(f"{self.opened.root}/{CHAINS}", chain, numbers, self.opened)
+            self.old += [f"{name}:{number}" for number in sorted(links)]
+            if new := tuple(sorted(numbers.difference(links))):
+                self.new[chain] = new
+                ranges.append(f"{name}:{new[0]}-{new[-1]}")
+        self.name = f"{kind}/{','.join(ranges)}"  # for people, in the table's history
+        self.is_read = self.is_written = False
+
+    def new_rows(self, frame: DataFrame, event: Any, table: Table) -> DataFrame:
+        """The rows that are not made of records that the table has; TableError if nobody can tell."""
+        if not self.new:
+            return frame.limit(0)
+        try:
+            return without_records(frame, event, self.old)
+        except AnalysisException as error:
+            if self.is_read:
+                return frame
+            raise TableError(
+                f"{table} has {len(self.old)} records of this batch, and rows of aggregates or joins do not say of "
+                f"which records they are made: read them with job.records(…, table={str(table)!r})"
+            ) from error
+
+
+def batch_of(job: Any, table: Table, label: str | None, spark: SparkSession, is_read: bool) -> Batch | None:
+    """The batch for a direct write, or for reading what is new; None if the event has no records that count.
+
+    TableError if this script has written it to the table already, or has only read what is new to another one.
+    """
+    if not records_by_chain(job, label or ""):
+        return None
+    batches, key = job.outcome.batches, (str(table), label or "")
+    batch: Batch | None = batches.get(key)
+    if batch and batch.is_written:
+        raise TableError(f"this script has written the batch to {table} already: give the second write a label")
+    if batch and batch.is_read and not is_read:
+        return batch
+    if not is_read and ("", "") not in batches and any(other.is_read and other.old for other in batches.values()):
+        raise TableError(f"the records were read for {' and '.join(name for name, _ in batches)}, not for {table}")
+    batch = batches[key] = Batch(job, table, label or "", spark)
+    batch.is_read = is_read
+    return batch

@@ -1,0 +1,219 @@
+"""The committer: all staged writes to a table become one atomic commit, made once however often this runs.
+
+``main`` is the script of a commit run: its inputs are the run's commit files, which say what is to be committed.
+
+A commit is known by its id, which is written into the table with it. Whoever commits looks the id up in the state of
+the table that the commit is then based on; the table refuses it if that state is no longer the last one. A batch of a
+stream is known by its records instead, see ``chains``.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, replace
+from typing import TYPE_CHECKING, Any, Protocol, cast
+
+from sparklet.job.catalogs import catalog_properties
+from sparklet.job.errors import CommitConflictError, TableError
+from sparklet.tables.chains import CHANGES, extend, found
+from sparklet.tables.declaration import Commit, Committed, Declaration, StagedWrite, Table
+from sparklet.tables.staged_files import StagedFile, read_footers, read_text
+
+if TYPE_CHECKING:
+    from pyspark.sql import SparkSession
+
+Declared = tuple[int, Declaration]  # a shard's write
+MAX_CONFLICTS_S = 120.0  # then another attempt may go on
+MIN_PAUSE_S, MAX_PAUSE_S = 0.05, 5.0
+SHARED = ("mode", "keys", "order_by", "merge_schema", "partition_by", "partition_types")  # in all writes to a table
+
+
+class OpenTable(Protocol):
+    """A table in the state in which it was loaded; it may not exist yet."""
+
+    @property
+    def root(self) -> str | None:
+        """Where its files are; None if it does not exist, and only its catalog will know."""
+
+    def check(self, mode: str) -> None:
+        """TableError if the table has a feature that a write of this mode ("": of any) cannot respect."""
+
+    def made(self, name: str) -> tuple[str, int] | None:
+        """The version that set a name (a commit's id, or a chain) last, and its number; None if none has."""
+
+    def holds(self, name: str, number: int) -> bool:
+        """Whether the version that set a name to a number is in this state: no roll-back has taken it out.
+
+        CommitStateUnknownError if nobody can tell.
+        """
+
+    def write(self, commit: Commit, staged: Sequence[StagedFile], names: Mapping[str, int]) -> str:
+        """Commit on top of this state, set the names to these numbers with it, and return the new version.
+
+        CommitConflictError if others have set a name since, or stand in its way, or if the answer was lost: load and
+        look again.
+        """
+
+
+def commit(
+    commit: Commit, spark: Callable[[], SparkSession], opened: OpenTable | None = None, *, only_on_opened: bool = False
+) -> Committed:
+    """Make a commit, unless the table holds it already.
+
+    ``opened``: a state of the table to begin with; ``only_on_opened``: the rows were made from it and fit no other.
+
+    TableError if the table cannot take the files: another schema, a missing file, a feature that is not supported.
+    CommitConflictError if other writers were faster for two minutes (``only_on_opened``: once).
+    CommitStateUnknownError if the table does not hold the commit, but may have forgotten it.
+    """
+    maker = random.getrandbits(60)  # tells this commit from another's whose answer looks the same
+    tried = {maker}
+    staged: list[StagedFile] | None = None
+    files = sum(len(write.files) for write in commit.writes)
+    end_s, pause_s = time.monotonic() + MAX_CONFLICTS_S, MIN_PAUSE_S
+    while True:
+        table, opened = opened or open_table(commit.table, spark, commit.warehouse), None
+        if made := _made(commit, table):
+            _register(commit)
+            return Committed(made[0], _rows_left(commit), files, already=made[1].isdisjoint(tried))
+        table.check(commit.mode)
+        staged = read_footers(commit.writes) if staged is None else staged
+        if not any(file.rows for file in staged):
+            return Committed("", 0, files, already=False)  # there is nothing that could be added twice
+        names = _names(commit, table, maker)
+        tried.update(names.values())
+        try:
+            version = table.write(commit, staged, names)
+        except CommitConflictError:
+            if only_on_opened or time.monotonic() > end_s:
+                raise
+        else:
+            _register(commit)
+            return Committed(version, sum(file.rows for file in staged), files, already=False)
+        time.sleep(random.uniform(pause_s / 2, pause_s))
+        pause_s = min(2 * pause_s, MAX_PAUSE_S)
+
+
+def _made(commit: Commit, table: OpenTable) -> tuple[str, set[int]] | None:
+    """The version that made a commit, and the numbers that say whose; CommitConflictError if one made a part of it."""
+    if not commit.records:
+        made = table.made(commit.commit_id)
+        return (made[0], {made[1]}) if made and table.holds(commit.commit_id, made[1]) else None
+    chains = commit.records.items()
+    links = [link for each in chains for link in found(commit.chains_folder, *each, table).values()]
+    if links and len(links) < (count := sum(map(len, commit.records.values()))):
+        raise CommitConflictError(f"{commit.table}: another has committed {len(links)} of {count} records meanwhile")
+    return ("", set(links)) if links else None
+
+
+def _names(commit: Commit, table: OpenTable, maker: int) -> dict[str, int]:
+    """What the commit sets in the table."""
+    if not commit.records:
+        return {commit.commit_id: maker}
+    heads = extend(commit.chains_folder, commit.records, table)
+    return heads if commit.mode == "append" else {**heads, CHANGES: maker}
+
+
+def main() -> None:
+    """Make a run's commits, in order; those in the parameter ``commits_made`` are in the tables already."""
+    from sparklet.job import Job
+
+    job = Job.from_args()
+    commits = [_read_commit(uri) for uri in job.inputs]
+    answers: list[dict[str, Any]] = []
+    for number, (header, _) in enumerate(commits):
+        if header["commit"] in job.params.get("commits_made", ()):
+            continue
+        for planned in plan(header, [declared for _, declared in commits[: number + 1]]):
+            done = commit(replace(planned, warehouse=job.params.get("warehouse")), job.spark)
+            job.report(rows=done.rows, outputs=[str(planned.table)])
+            answers.append({"table": str(planned.table), "commit_id": planned.commit_id, **asdict(done)})
+            job.answer(answers)
+
+
+def _read_commit(uri: str) -> tuple[dict[str, Any], list[Declared]]:
+    """A commit file: its first line, and what each shard's winner declared."""
+    header, *shards = map(json.loads, read_text(uri).splitlines())
+    return header, [
+        (int(shard["shard"]), Declaration.from_document(write)) for shard in shards for write in shard["writes"]
+    ]
+
+
+def plan(header: Mapping[str, Any], commits: Sequence[Sequence[Declared]]) -> list[Commit]:
+    """The commits, one a table, of the last of a run's commit files; ``commits``: what is declared in each of them.
+
+    TableError if shards want different things of a table.
+    """
+    declared: dict[Table, list[Declared]] = {}
+    for shard, write in commits[-1]:
+        declared.setdefault(write.table, []).append((shard, write))
+    planned = []
+    for table, writes in declared.items():
+        first, model = writes[0]
+        looks_back = model.mode == "overwrite_partitions" or (model.mode == "upsert" and model.order_by is None)
+        before = [one for commit in commits[:-1] for one in commit if looks_back and one[1].table == table]
+        for shard, write in before + writes:
+            for name in SHARED:
+                if (got := getattr(write, name)) != (want := getattr(model, name)):
+                    raise TableError(f"{table}: shard {shard} has {name}={got!r}, shard {first} {want!r}: pick one")
+        planned.append(
+            Commit(
+                f"{header['identity']}/commit-{header['commit']}",
+                table,
+                writes=_staged(writes),
+                fixed_at_s=header.get("fixed_at_s"),
+                earlier=_staged(before),
+                **{name: getattr(model, name) for name in SHARED},
+            )
+        )
+    return planned
+
+
+def _staged(writes: Sequence[Declared]) -> tuple[StagedWrite, ...]:
+    return tuple(write.staged(shard) for shard, write in writes)
+
+
+def refusal(table: str, warehouse: str) -> str:
+    """Why no commit can write to a table; "" if one can, or the table has no library here that could tell."""
+    try:
+        open_table(Table.parse(table), lambda: cast(Any, None), warehouse or None).check("")
+    except TableError as error:
+        return str(error)
+    return ""
+
+
+def open_table(table: Table, spark: Callable[[], SparkSession], warehouse: str | None) -> OpenTable:
+    """Load a table; a format's libraries are imported only for its own tables."""
+    if table.format == "iceberg":
+        from sparklet.tables.iceberg import IcebergTable
+
+        return IcebergTable(table.place, warehouse)
+    if table.format == "delta":
+        from sparklet.tables.delta import DeltaLakeTable
+
+        return DeltaLakeTable(table.place)
+    if table.format == "hudi":
+        from sparklet.tables.hudi import HudiTable
+
+        return HudiTable(table.place, spark())
+    raise TableError(f"{table} cannot be committed to")
+
+
+def _register(commit: Commit) -> None:
+    """Enter a table of Delta into Glue's catalog, if that is the catalog; those of Iceberg are in theirs."""
+    if commit.table.format == "delta" and catalog_properties(os.environ, commit.warehouse).get("type") == "glue":
+        from sparklet.tables.glue_entries import register  # which needs pyiceberg
+
+        register(commit.table.place, commit.warehouse)
+
+
+def _rows_left(commit: Commit) -> int:
+    """The rows of a commit that was made before: its files may have been compacted since, and then nobody knows."""
+    try:
+        return sum(file.rows for file in read_footers(commit.writes))
+    except TableError:
+        return 0

@@ -1,0 +1,320 @@
+"""Commits to Delta tables, with delta-rs. The id of a commit is an application's transaction in the table's log."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from datetime import date, datetime
+from decimal import Decimal
+from itertools import chain
+from typing import Any
+
+import pyarrow as pa
+from deltalake import CommitProperties, DeltaTable, Schema, Transaction, exceptions, write_deltalake
+from deltalake.transaction import AddAction, create_table_with_add_actions
+
+from sparklet.job.errors import CommitConflictError, CommitStateUnknownError, TableError
+from sparklet.tables.declaration import Commit, Table, refuse_delta
+from sparklet.tables.staged_files import (
+    MAX_READERS,
+    StagedFile,
+    agreed_schema,
+    batches,
+    delta_place,
+    read_changes,
+    read_footers,
+    read_rows,
+    read_text,
+    shard_name,
+    within,
+)
+
+MAX_BOUND_CHARACTERS = 64  # of a text's minimum and maximum in the log
+AFTER_ALL = "\U0010ffff"
+RETENTION = "delta.setTransactionRetentionDuration"  # unless it is set, Delta forgets no transaction
+UNITS_S = {"week": 604_800, "day": 86_400, "hour": 3_600, "minute": 60, "second": 1}
+MAX_SKEW_S = 3600.0  # of other writers' clocks
+APPEND_ONLY = "table is append-only"  # delta-rs says so as of a conflict
+NEW_TABLE = {"delta.checkpointInterval": "10"}  # Spark's default; delta-rs would have readers fetch up to 100 versions
+
+
+class DeltaLakeTable:
+    """A table at a URI, as it was when this was made."""
+
+    def __init__(self, uri: str) -> None:
+        self._uri = self.root = uri
+        self._place, self._options = delta_place(uri)
+        try:
+            self._table: Any = DeltaTable(self._place, storage_options=self._options)
+        except exceptions.TableNotFoundError:
+            self._table = None
+
+    def check(self, mode: str) -> None:
+        """See ``OpenTable``."""
+        if self._table is not None:
+            columns = [field.metadata for field in self._table.schema().fields]
+            features, settings = self._table.protocol().writer_features or (), self._table.metadata().configuration
+            refuse_delta(Table("delta", self._uri), mode, features, settings, columns)
+
+    def made(self, name: str) -> tuple[str, int] | None:
+        """A version that holds a name (the one that set it, or a later one), and its number."""
+        number = None if self._table is None else self._table.transaction_version(name)
+        return None if number is None else (str(self._table.version()), number)
+
+    def holds(self, name: str, number: int) -> bool:
+        """Follow the log back over each RESTORE, which leaves transactions as they are; see ``OpenTable``.
+
+        A RESTORE that is no longer in the log is not seen.
+        """
+        state, restored = int(self._table.version()), None  # the newest version before which nothing was taken out
+        for version, names, info in self._log():
+            if (name, number) in names:
+                return version <= state
+            if version == state:
+                state = version - 1
+                if info.get("operation") == "RESTORE":
+                    restored, to = version, str(info["operationParameters"].get("version"))
+                    if not to.isdigit():
+                        break
+                    state = int(to)
+        if restored is None:
+            return True  # set before the log's first version
+        raise CommitStateUnknownError(
+            f"{self._uri} was restored by version {restored}, and its log does not tell whether that took out what is "
+            "to be written now: RESTORE it by a version's number that the log has; or look whether these rows are "
+            "there, and if not write them with another label, those of a run by a new run"
+        )
+
+    def _check_forgotten(self, commit: Commit, names: Mapping[str, int]) -> None:
+        """CommitStateUnknownError if the table may hold the commit, and has forgotten its name; see RETENTION."""
+        if self._table is None or not (kept := self._table.metadata().configuration.get(RETENTION)):
+            return
+        kept_s = sum(
+            int(number) * UNITS_S[unit] for number, unit in re.findall(r"(\d+) (week|day|hour|minute|second)", kept)
+        )
+        since_s, gone = commit.fixed_at_s or 0.0, {name for name in names if self.made(name) is None}
+        if commit.commit_id.startswith("once/"):
+            return  # it has not come before
+        is_old = commit.fixed_at_s is not None and time.time() - since_s > kept_s
+        for _, known, info in () if is_old else self._log():
+            if is_old := not gone.isdisjoint(name for name, _ in known):
+                break
+            if info.get("timestamp", math.inf) < 1000 * (since_s - MAX_SKEW_S):
+                return
+        if is_old:
+            raise CommitStateUnknownError(
+                f"{commit.table} forgets commits ({RETENTION} = {kept}), and may hold {commit.commit_id} already: look "
+                "whether it has these rows; if not, unset the property and try again"
+            )
+
+    def _log(self) -> Iterator[tuple[int, set[tuple[str, int]], dict[str, Any]]]:
+        """The versions, newest first, as far back as the log goes: the names that each has set, and its commitInfo."""
+        with ThreadPoolExecutor(MAX_READERS) as readers:
+            for newest in range(self._table.version(), -1, -MAX_READERS):
+                versions = range(newest, max(newest - MAX_READERS, -1), -1)
+                for version, actions in zip(versions, readers.map(self._actions, versions)):  # noqa: B905 - Python 3.9
+                    if not actions:
+                        return
+                    names = {(each["txn"]["appId"], each["txn"]["version"]) for each in actions if "txn" in each}
+                    yield version, names, next((each["commitInfo"] for each in actions if "commitInfo" in each), {})
+
+    def _actions(self, version: int) -> list[dict[str, Any]]:
+        try:
+            lines = read_text(f"{self._uri}/_delta_log/{version:020d}.json").splitlines()
+        except FileNotFoundError:
+            return []  # a checkpoint has it
+        return [json.loads(line) for line in lines if line.startswith(('{"txn"', '{"commitInfo"'))] or [{}]
+
+    def write(self, commit: Commit, staged: Sequence[StagedFile], names: Mapping[str, int]) -> str:
+        """Commit the files in one version; see ``OpenTable``."""
+        self._check_forgotten(commit, names)
+        schema, partition_by = self._columns(commit, staged)
+        change = {"append": self._append, "upsert": self._upsert, "overwrite_partitions": self._overwrite}[commit.mode]
+        try:
+            change(commit, staged, schema, partition_by, _properties(commit, names))
+        except exceptions.CommitFailedError as error:
+            if APPEND_ONLY in str(error):
+                raise TableError(f"{commit.table}: {error}: unset delta.appendOnly, or append") from error
+            raise CommitConflictError(f"{commit.table}: {error}") from error
+        except (exceptions.DeltaProtocolError, exceptions.SchemaMismatchError) as error:
+            raise TableError(f"{commit.table}: {error}") from error
+        except exceptions.DeltaError as error:
+            if self._table is None and type(self)(self._uri)._table is not None:
+                raise CommitConflictError(f"{commit.table} was made by another writer meanwhile") from error
+            raise
+        if self._table is None:
+            self._table = type(self)(self._uri)._table
+        else:
+            self._table.update_incremental()
+        return str(self._table.version())
+
+    def _columns(self, commit: Commit, staged: Sequence[StagedFile]) -> tuple[Any, list[str]]:
+        """The table's columns with the files in it, and those it is partitioned by."""
+        if self._table is not None:
+            partition_by = self._table.metadata().partition_columns
+            return agreed_schema(commit, staged, pa.schema(self._table.schema())), partition_by
+        schema, partition_by = agreed_schema(commit, staged, None), list(commit.partition_by)
+        fields = [
+            {"name": partition_by[number], "type": type_, "nullable": True, "metadata": {}}
+            for number, type_ in enumerate(commit.partition_types)
+            if partition_by[number] not in schema.names
+        ]
+        schema = pa.schema([*schema, *pa.schema(Schema.from_json(json.dumps({"type": "struct", "fields": fields})))])
+        if unknown := [name for name in partition_by if name not in schema.names]:
+            raise TableError(f"{commit.table} cannot be partitioned by {unknown[0]!r}: nobody says of which type it is")
+        return schema, partition_by
+
+    def _append(
+        self, commit: Commit, staged: Sequence[StagedFile], schema: Any, partition_by: list[str], properties: Any
+    ) -> None:
+        """Add the staged files themselves."""
+        place = f"{commit.table.place}/"
+        for file in staged:
+            if not file.uri.startswith(place):
+                raise TableError(f"{shard_name(file.shard)} staged {file.uri}, which is not below {commit.table}")
+            if missing := set(partition_by) - set(file.partition_values):
+                raise TableError(
+                    f"{shard_name(file.shard)} staged {file.uri} outside of the partitions by {missing.pop()!r}"
+                )
+        actions = [_add_action(file, file.uri[len(place) :], partition_by) for file in staged if file.rows]
+        if self._table is None:
+            create_table_with_add_actions(
+                self._place,
+                Schema.from_arrow(schema),
+                actions,
+                mode="error",
+                partition_by=partition_by,
+                configuration=NEW_TABLE,
+                storage_options=self._options,
+                commit_properties=properties,
+            )
+            return
+        self._add_columns(schema)
+        self._table.create_write_transaction(
+            actions, "append", self._table.schema(), partition_by=partition_by, commit_properties=properties
+        )
+
+    def _upsert(
+        self, commit: Commit, staged: Sequence[StagedFile], schema: Any, partition_by: list[str], properties: Any
+    ) -> None:
+        """Merge the staged rows, one for each key."""
+        changes = read_changes(commit, staged, schema)
+        if self._table is None:
+            self._write(changes, "error", partition_by, properties)
+            return
+        keys = (name.replace("`", "``") for name in commit.keys)
+        merge = self._table.merge(
+            changes,
+            " AND ".join(f"target.`{name}` = source.`{name}`" for name in keys),
+            source_alias="source",
+            target_alias="target",
+            merge_schema=commit.merge_schema,
+            commit_properties=properties,
+        )
+        order, newer = (commit.order_by or "").replace("`", "``"), None
+        if commit.order_by in [field.name for field in self._table.schema().fields]:  # else it is null in all rows
+            newer = f"target.`{order}` IS NULL OR source.`{order}` >= target.`{order}`"
+        merge.when_matched_update_all(newer).when_not_matched_insert_all().execute()
+
+    def _overwrite(
+        self, commit: Commit, staged: Sequence[StagedFile], schema: Any, partition_by: list[str], properties: Any
+    ) -> None:
+        """Replace the partitions of the staged rows by these, and by those that the run wrote there before."""
+        if not partition_by:
+            raise TableError(f"{commit.table} has no partitions that could be overwritten")
+        touched = read_rows(staged, schema, partition_by).group_by(partition_by).aggregate([])
+        fresh = (read_rows(group, schema) for group in batches(staged))
+        before = (within(read_rows(group, schema), touched) for group in batches(read_footers(commit.earlier)))
+        read = (batch for part in chain(fresh, before) for batch in part.to_batches())
+        rows = pa.RecordBatchReader.from_batches(schema, read)
+        if self._table is None:
+            self._write(rows, "error", partition_by, properties)
+            return
+        values = touched.to_pylist()
+        each = (" AND ".join(f"`{name}` {_equals(value)}" for name, value in row.items()) for row in values)
+        predicate = " OR ".join(f"({one})" for one in each)
+        grown = {"schema_mode": "merge"} if commit.merge_schema else {}
+        self._write(rows, "overwrite", partition_by, properties, predicate=predicate, **grown)
+
+    def _write(self, rows: Any, mode: str, partition_by: list[str], properties: Any, **options: Any) -> None:
+        target = self._place if self._table is None else self._table
+        storage = {"storage_options": self._options, "configuration": NEW_TABLE} if self._table is None else {}
+        given = {"partition_by": partition_by or None, "commit_properties": properties, **storage, **options}
+        write_deltalake(target, rows, mode=mode, **given)
+
+    def _add_columns(self, schema: Any) -> None:
+        """Add new columns, in a version of its own: delta-rs cannot change the schema while it adds files."""
+        names = {field.name for field in self._table.schema().fields}
+        if new := [field for field in Schema.from_arrow(schema).fields if field.name not in names]:
+            self._table.alter.add_columns(new)
+            raise CommitConflictError(f"{self._uri} has new columns, on top of what nobody has searched for the commit")
+
+
+def _properties(commit: Commit, names: Mapping[str, int]) -> Any:
+    now_ms = int(time.time() * 1000)  # a checkpoint drops what is older than RETENTION, or has no date
+    set_names = [Transaction(*each, now_ms) for each in names.items()]  # Spark's streams count with the number
+    return CommitProperties(app_transactions=set_names, custom_metadata={"sparklet.commit-id": commit.commit_id})
+
+
+def _add_action(file: StagedFile, path: str, partition_by: Sequence[str]) -> Any:
+    values = {name: file.partition_values[name] for name in partition_by}
+    statistics = json.dumps(_statistics(file, partition_by))
+    return AddAction(path, file.size_bytes, values, int(time.time() * 1000), data_change=True, stats=statistics)
+
+
+def _equals(value: Any) -> str:
+    """A comparison with a partition's value, in SQL."""
+    if value is None:
+        return "IS NULL"
+    if isinstance(value, (bool, int, float, Decimal)):
+        return f"= {value}".lower()
+    if isinstance(value, (str, date)):  # a datetime is a date, too
+        return "= '{}'".format(str(value).replace("'", "''"))
+    raise TableError(f"a partition's value is {value!r}, which cannot be overwritten")
+
+
+def _statistics(file: StagedFile, partition_by: Sequence[str]) -> dict[str, Any]:
+    """What the log says of a file's columns, for readers to skip it.
+
+    Nothing of any column if one has no bounds: delta-rs 1.6 then skips the file for any condition on that column.
+    """
+    statistics: dict[str, Any] = {"numRecords": file.rows, "minValues": {}, "maxValues": {}, "nullCount": {}}
+    for number in range(file.footer.num_columns):
+        column = file.footer.schema.column(number)
+        if column.path not in file.schema.names or column.path in partition_by:
+            continue  # a nested column, or one that readers take from the path
+        if pa.types.is_binary(file.schema.field(column.path).type):
+            continue  # without an order
+        groups = [file.footer.row_group(group).column(number).statistics for group in range(file.footer.num_row_groups)]
+        if not all(group is not None and group.has_null_count for group in groups):
+            return {"numRecords": file.rows}
+        statistics["nullCount"][column.path] = nulls = sum(group.null_count for group in groups)
+        if nulls == file.rows:
+            continue
+        valued = [group for group in groups if group.num_values]  # others hold nulls alone
+        try:
+            statistics["minValues"][column.path] = _bound(min(group.min for group in valued), "")
+            statistics["maxValues"][column.path] = _bound(max(group.max for group in valued), AFTER_ALL)
+        except (TypeError, ValueError):  # there is none, or one that JSON does not hold exactly
+            return {"numRecords": file.rows}
+    return statistics
+
+
+def _bound(value: Any, end: str) -> Any:
+    """A minimum or maximum as JSON; ``end`` follows where a long text is cut."""
+    if isinstance(value, datetime):
+        return value.isoformat(timespec="microseconds").replace("+00:00", "Z")
+    if isinstance(value, date):
+        return value.isoformat()
+    if isinstance(value, str):
+        return value if len(value) <= MAX_BOUND_CHARACTERS else value[:MAX_BOUND_CHARACTERS] + end
+    if isinstance(value, Decimal) and len(value.as_tuple().digits) <= sys.float_info.dig:
+        return float(value)
+    if not isinstance(value, (int, float)) or not math.isfinite(value):
+        raise ValueError(value)
+    return value

@@ -1,0 +1,260 @@
+"""Commits to Hudi tables, with Spark. The id of a commit is in the metadata of its completed instant.
+
+Chains of streams are there, too: a batch's commit repeats those of all before it, so the newest such instant has all.
+
+Hudi lets two writers complete the same inserts, and the jars for Spark have no lock for S3. So Sparklet's writers take
+turns, by a lease in the table, and look the id up again once they hold it. Others must not write at that time.
+
+A writer may be stopped for longer than its lease, and then write as if it had it. So each looks, between the last of
+its files and the completion of its instant, for instants of others that it has not seen under its lease. Its own was
+on the timeline before: of two writers, one finds the other's and refuses. Whoever starts deletes the files of all
+pending instants, so one that is completed later has no rows. Hudi takes files that are older than a timeline's first
+instant for committed ones, so a new table gets an empty instant first.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from py4j.protocol import Py4JJavaError
+from pyspark.errors import PySparkException
+from pyspark.java_gateway import ensure_callback_server_started
+from pyspark.sql import SparkSession, Window, functions
+from pyspark.sql.pandas.types import from_arrow_schema, to_arrow_schema
+
+from sparklet.job.errors import CommitConflictError, TableError
+from sparklet.job.session import hadoop_path
+from sparklet.tables.chains import CHAIN
+from sparklet.tables.declaration import Commit
+from sparklet.tables.hudi_lock import lease
+from sparklet.tables.staged_files import StagedFile, agreed_schema, read_changes, read_footers
+
+COMMIT_ID, MAKER, CHAINS = "sparklet.commit-id", "sparklet.maker", "sparklet.chains"
+OPERATION = "hoodie.datasource.write.operation"
+OPERATIONS = {"append": "bulk_insert", "upsert": "upsert", "overwrite_partitions": "insert_overwrite"}
+
+
+class HudiTable:
+    """A table at a URI; what it holds is asked each time. Hudi calls ``accept`` before it completes an instant."""
+
+    def __init__(self, uri: str, spark: SparkSession) -> None:
+        self._uri = self.root = uri
+        self._spark = spark
+        self._chains: dict[str, int] | None = None  # as they were when the first was asked for
+        self._seen: set[str] = set()  # the instants of others, and of this writer, that may be there
+
+    def check(self, mode: str) -> None:
+        """Hudi's own jars write all that they read."""
+
+    def made(self, name: str) -> tuple[str, int] | None:
+        """The instant that completed a commit, and its maker; also one that was archived. Of a chain its last link."""
+        if name.startswith(CHAIN):
+            self._chains = self._chains_now() if self._chains is None else self._chains
+            return ("", self._chains[name]) if name in self._chains else None
+        found = self._newest(lambda metadata: metadata.getMetadata(COMMIT_ID) == name)
+        return found and (str(found[0].requestedTime()), int(found[1].getMetadata(MAKER) or 0))
+
+    def holds(self, name: str, number: int) -> bool:
+        """A roll-back takes instants off the timeline, and what ``made`` finds with them."""
+        return True
+
+    def _chains_now(self) -> dict[str, int]:
+        found = self._newest(lambda metadata: metadata.getMetadata(CHAINS) is not None)
+        return dict(json.loads(found[1].getMetadata(CHAINS))) if found else {}
+
+    def _newest(self, wanted: Callable[[Any], bool]) -> tuple[Any, Any] | None:
+        """The newest completed instant whose metadata is wanted, with it; also one that was archived."""
+        if (table := self._metadata()) is None:
+            return None
+        for archived in (False, True):
+            timeline = table.getArchivedTimeline() if archived else table.getActiveTimeline()
+            if archived:
+                timeline.loadCompletedInstantDetailsInMemory()
+            commits = timeline.getCommitsTimeline().filterCompletedInstants()
+            for instant in reversed(list(commits.getInstants())):
+                if wanted(metadata := commits.readCommitMetadata(instant)):
+                    return instant, metadata
+        return None
+
+    def write(self, commit: Commit, staged: Sequence[StagedFile], names: Mapping[str, int]) -> str:
+        """Write the files' rows in one instant; see ``OpenTable``."""
+        with lease(f"{self._uri}/_sparklet_lease"):
+            table, columns, frame, by = self._metadata(), None, None, list(commit.partition_by)
+            self._seen = set(_instants(table))
+            told = {COMMIT_ID: commit.commit_id}
+            if commit.records:
+                chains, seen = self._chains_now(), self._chains or {}
+                is_late = any(chains.get(name) != seen.get(name) for name in names)
+                told[CHAINS] = json.dumps({**chains, **names})
+            else:
+                is_late = self.made(commit.commit_id) is not None
+                told[MAKER] = str(names[commit.commit_id])
+            if is_late:
+                raise CommitConflictError(f"{commit.table}: another committer was faster")
+            if table is None:
+                self._half_made(delete=True)
+            else:
+                frame = self._spark.read.format("hudi").load(self._uri)
+                frame = frame.drop(*(name for name in frame.columns if name.startswith("_hoodie_")))
+                columns = to_arrow_schema(frame.schema) if frame.columns else None  # made, but its writer was killed
+                by = [str(name) for name in table.getTableConfig().getPartitionFields().orElse(None) or ()]
+            schema = agreed_schema(commit, staged, columns)
+            rows = self._rows(commit, staged, schema, frame, by)
+            self._load_early()
+            if not any(_instants(table).values()):
+                self._save(rows.limit(0), {**_options(commit, table), OPERATION: "bulk_insert"})
+                table = self._metadata()
+                if len(own := self._new()) != 1:
+                    raise CommitConflictError(f"{self._uri}: another writer was there: {own}")
+                self._seen.update(own)
+            self._save(rows, {**_options(commit, table), **told})
+            made = self.made(commit.commit_id)
+        return made[0] if made else ""
+
+    def _save(self, rows: Any, options: dict[str, str]) -> None:
+        """Write an instant, as ``rows.write`` does, and complete it if it is accepted."""
+        jvm: Any = self._spark._jvm
+        let_java_call(self._spark.sparkContext._gateway)
+        some, nothing, hudi = jvm.scala.Option.apply, jvm.scala.Option.empty(), jvm.org.apache.hudi
+        hooks = getattr(hudi, "HoodieSparkSqlWriter$StreamingWriteParams")(nothing, nothing, nothing, some(self))
+        writer = getattr(getattr(hudi, "HoodieSparkSqlWriter$"), "MODULE$")
+        scala_options = jvm.PythonUtils.toScalaMap({**options, "path": self._uri})
+        mode = jvm.org.apache.spark.sql.SaveMode.Append
+        context = self._spark._jsparkSession.sqlContext()
+        try:
+            answer = writer.write(context, mode, scala_options, rows._jdf, some(hooks), nothing, nothing)
+        except (Py4JJavaError, PySparkException) as error:
+            if other := self.other_writer():
+                raise CommitConflictError(other) from error
+            raise
+        finally:
+            writer.cleanup()
+        if not answer._1():
+            raise TableError(f"{self._uri}: Hudi could not write all rows")
+
+    def accept(self, client: Any, metadata: Any) -> None:
+        """Refuse the instant by an error, if there was another writer; delete its files, which nobody else would."""
+        if other := self.other_writer():
+            storage = self._spark._jvm.org.apache.hudi.storage
+            for path in metadata.getFileIdAndFullPaths(client.getBasePath()).values():
+                client.getStorage().deleteFile(storage.StoragePath(path))
+            raise CommitConflictError(other)
+
+    class Java:
+        """What py4j asks for."""
+
+        implements = ("java.util.function.BiConsumer",)
+
+    def other_writer(self) -> str:
+        """What another writer has begun since the instants seen were all; empty if one is pending alone, ours.
+
+        Chains are read from the newest instant, so a batch's must be that, by every writer's clock.
+        """
+        new = self._new()
+        is_newest = self._chains is None or min(new, default="") > max(self._seen, default="")
+        return "" if list(new.values()) == [False] and is_newest else f"{self._uri}: another writer was there: {new}"
+
+    def _new(self) -> dict[str, bool]:
+        return {time: state for time, state in _instants(self._metadata()).items() if time not in self._seen}
+
+    def _rows(
+        self, commit: Commit, staged: Sequence[StagedFile], schema: Any, there: Any | None, by: Sequence[str]
+    ) -> Any:
+        """The staged rows as a DataFrame, as the other formats write them; ``there``: the table's."""
+        rows = self._read(staged, schema)
+        if commit.mode == "upsert":
+            named = [name for name in (*commit.keys, commit.order_by) if name]
+            read_changes(commit, staged, schema.empty_table().select(named).schema)  # an error if a key is there twice
+        if commit.mode == "overwrite_partitions" and (earlier := read_footers(commit.earlier)):
+            touched, before = rows.select(*by).distinct(), self._read(earlier, schema)
+            same = [before[name].eqNullSafe(touched[name]) for name in by]
+            return rows.union(before.join(touched, same, "left_semi") if by else before)
+        if commit.order_by is None:
+            return rows
+        window = Window.partitionBy(*commit.keys).orderBy(functions.desc_nulls_last(commit.order_by))
+        number = functions.row_number().over(window)
+        newest = rows.withColumn("_sparklet_row", number).where("_sparklet_row = 1").drop("_sparklet_row")
+        if there is None or commit.order_by not in there.columns:
+            return newest
+        old, new = there[commit.order_by], newest[commit.order_by]
+        is_older = functions.coalesce(old > new, old.isNotNull())
+        same = [there[name] == newest[name] for name in commit.keys]
+        return newest.join(there, [*same, is_older], "left_anti")
+
+    def _read(self, staged: Sequence[StagedFile], schema: Any) -> Any:
+        files = [file.uri for file in staged if file.rows]
+        return self._spark.read.schema(from_arrow_schema(schema)).parquet(*files)
+
+    def _metadata(self) -> Any | None:
+        """Hudi's view of the table; None if there is none."""
+        hudi = self._spark._jvm.org.apache.hudi
+        conf = hudi.hadoop.fs.HadoopFSUtils.getStorageConf(self._spark._jsc.hadoopConfiguration())
+        try:
+            return hudi.common.table.HoodieTableMetaClient.builder().setConf(conf).setBasePath(self._uri).build()
+        except Py4JJavaError as error:
+            if error.java_exception.getClass().getSimpleName() != "TableNotFoundException" and not self._half_made():
+                raise
+            return None
+
+    def _half_made(self, *, delete: bool = False) -> bool:
+        """Whether there are the folders of a table, and no file in them: whoever made them was killed."""
+        path, files = hadoop_path(self._spark, f"{self._uri}/.hoodie")
+        if not files.exists(path) or files.listFiles(path, True).hasNext():
+            return False
+        return bool(files.delete(path, True)) if delete else True
+
+    def _load_early(self) -> None:
+        """Load a class that Hudi 1.2.0 may load too late: every tenth commit in a fresh JVM fails without it."""
+        jvm: Any = self._spark._jvm
+        loader = jvm.java.lang.Thread.currentThread().getContextClassLoader()
+        jvm.java.lang.Class.forName("org.apache.hudi.metadata.HoodieMetadataPayload", True, loader)
+
+
+def let_java_call(gateway: Any) -> None:
+    """Let Java call objects of this process, by numbers that no earlier script of a warm JVM has given its own.
+
+    When Java has collected an object of an earlier script, py4j would have this process forget its own of that number.
+    """
+    ensure_callback_server_started(gateway)
+    gateway.gateway_property.pool.next_id = time.time_ns()
+
+
+def _instants(table: Any | None) -> dict[str, bool]:
+    """The commits on a timeline: whether each is completed."""
+    if table is None:
+        return {}
+    timeline = table.getActiveTimeline().getCommitsTimeline()
+    return {str(instant.requestedTime()): bool(instant.isCompleted()) for instant in timeline.getInstants()}
+
+
+def _options(commit: Commit, table: Any | None) -> dict[str, str]:
+    """The options of one write; those of the table itself are in the table, once it exists."""
+    options = {
+        OPERATION: OPERATIONS[commit.mode],
+        "hoodie.datasource.write.row.writer.enable": "false",  # it completes its instants without asking us
+        "hoodie.datasource.write.commitmeta.key.prefix": "sparklet.",
+        # Hudi sleeps so long whenever it takes the time, 200 ms unless told: for writers at once on unequal clocks.
+        "hoodie.time.generator.max_expected_clock_skew_ms": "20",
+    }
+    if table is not None:
+        config = table.getTableConfig()
+        has_metadata = not config.getMetadataPartitions().isEmpty()
+        return {
+            **options,
+            "hoodie.table.name": str(config.getTableName()),
+            "hoodie.metadata.enable": str(has_metadata).lower(),
+            "hoodie.datasource.write.reconcile.schema": "true",
+            "hoodie.compact.inline": str(config.getTableType().name() == "MERGE_ON_READ").lower(),
+        }
+    return {
+        **options,
+        "hoodie.table.name": commit.table.place.rpartition("/")[2],
+        "hoodie.table.timeline.timezone": "UTC",  # commits are in order wherever their writers are
+        "hoodie.metadata.enable": "false",
+        **({"hoodie.datasource.write.recordkey.field": ",".join(commit.keys)} if commit.keys else {}),
+        "hoodie.datasource.write.partitionpath.field": ",".join(commit.partition_by),
+        "hoodie.datasource.write.hive_style_partitioning": "true",
+    }

@@ -1,0 +1,292 @@
+"""Commits to Iceberg tables, with pyiceberg. How they are known is in ``history``."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from typing import Any, cast
+
+import pyarrow.compute as pc
+from pyiceberg import exceptions
+from pyiceberg.catalog import Catalog, load_catalog
+from pyiceberg.expressions import AlwaysTrue, And, GreaterThanOrEqual, LessThanOrEqual
+from pyiceberg.io import pyarrow as io
+from pyiceberg.manifest import DataFile, DataFileContent, FileFormat
+from pyiceberg.partitioning import PartitionField, PartitionSpec
+from pyiceberg.schema import assign_fresh_schema_ids
+from pyiceberg.table import Table, Transaction
+from pyiceberg.table.metadata import TableMetadata
+from pyiceberg.transforms import IdentityTransform
+from requests import RequestException
+
+from sparklet.job.catalogs import ICEBERG_CATALOG, catalog_properties
+from sparklet.job.errors import CommitConflictError, TableError
+from sparklet.job.session import s3_environment
+from sparklet.tables.declaration import CHANGES, Commit, refuse_iceberg
+from sparklet.tables.declaration import Table as Named
+from sparklet.tables.field_ids import NAME_MAPPING, check_name_mapping
+from sparklet.tables.iceberg_history import COMMIT_ID, MAKER, History
+from sparklet.tables.staged_field_ids import as_read, check_names, paths_of
+from sparklet.tables.staged_files import (
+    StagedFile,
+    agreed_schema,
+    batches,
+    not_older,
+    read_changes,
+    read_footers,
+    read_rows,
+    without,
+)
+
+Replaced = tuple[list[DataFile], list[DataFile]]  # the new files, and those that are no longer in the table
+LOOK_AGAIN = (
+    RequestException,  # of a REST catalog whose answer was lost
+    exceptions.CommitFailedException,
+    exceptions.CommitStateUnknownException,
+    exceptions.ServiceUnavailableError,
+)
+
+
+class IcebergTable:
+    """A table of the catalog ``iceberg``, as it was when this was made."""
+
+    def __init__(self, name: str, warehouse: str | None = None) -> None:
+        self._name = name
+        self._catalog = load(warehouse)
+        self._table: Table | None = None
+        self._history: History | None = None
+        self.root: str | None = None  # where the table's data files are
+        with suppress(exceptions.NoSuchTableError):
+            self._table = table = self._catalog.load_table(name)
+            self._history = History(table)
+            self.root = table.properties.get("write.data.path") or f"{table.location().rstrip('/')}/data"
+
+    def check(self, mode: str) -> None:
+        """See ``OpenTable``."""
+        if self._table is not None:
+            refuse_iceberg(Named("iceberg", self._name), self._table.metadata.format_version)
+            check_name_mapping(self._name, self._table.properties.get(NAME_MAPPING), self._table.schema().field_ids)
+
+    def made(self, name: str) -> tuple[str, int] | None:
+        """The snapshot that a commit made, and its maker; of a chain its last link."""
+        return self._history.made(name) if self._history else None
+
+    def holds(self, name: str, number: int) -> bool:
+        """See ``OpenTable``."""
+        return self._history is not None and self._history.holds(number)
+
+    def write(self, commit: Commit, staged: Sequence[StagedFile], names: Mapping[str, int]) -> str:
+        """Add the files in one snapshot; see ``OpenTable``."""
+        if self._history:
+            self._history.check_age(commit)
+        staged = [as_read(file, self._table.metadata) for file in staged] if self._table else staged
+        if commit.mode != "append":
+            check_names(commit, staged)
+        schema = agreed_schema(commit, staged, self._table.schema().as_arrow() if self._table else None)
+        table = self._table or self._create(commit, schema)
+        _check_partitioning(commit, table)
+        # pyiceberg would commit a refused append again, on top of snapshots that nobody has searched for the id. Only
+        # this copy of the metadata says that it must not; what is committed are the changes alone.
+        properties = {**table.metadata.properties, "commit.retry.num-retries": "0"}
+        table.metadata = table.metadata.model_copy(update={"properties": properties})
+        try:
+            with _Changes(table) as transaction:
+                if not set(schema.names) <= set(table.schema().column_names):
+                    with transaction.update_schema() as update:
+                        update.union_by_name(schema)
+                number = next(iter(names.values()))  # of a stream's batch that of all its links
+                made = _change(transaction, commit, staged, {COMMIT_ID: commit.commit_id, MAKER: str(number)})
+                heads = {f"sparklet.{name}": str(number) for name, number in names.items() if commit.records}
+                history = self._history or History(table)
+                transaction.set_properties({**heads, **history.properties(commit, number, made)})
+        except LOOK_AGAIN as error:
+            raise CommitConflictError(f"{commit.table}: {error}") from error
+        snapshot = table.current_snapshot()
+        return str(snapshot.snapshot_id) if snapshot else ""
+
+    def _create(self, commit: Commit, schema: Any) -> Table:
+        """Make the table, without rows; or load the one that another writer has made meanwhile."""
+        columns = assign_fresh_schema_ids(self._catalog._convert_schema_if_needed(schema))
+        if unknown := [name for name in commit.partition_by if name not in schema.names]:
+            raise TableError(f"{commit.table} cannot be partitioned by {unknown[0]!r}: the files have no such column")
+        fields = [
+            PartitionField(columns.find_field(name).field_id, 1000 + number, IdentityTransform(), name)
+            for number, name in enumerate(commit.partition_by)
+        ]
+        try:
+            try:
+                return self._catalog.create_table(self._name, columns, partition_spec=PartitionSpec(*fields))
+            except exceptions.NoSuchNamespaceError:
+                self._create_namespace(self._name.rpartition(".")[0])
+                return self._catalog.create_table(self._name, columns, partition_spec=PartitionSpec(*fields))
+        except exceptions.TableAlreadyExistsError as error:
+            raise CommitConflictError(f"{commit.table} was made by another writer meanwhile") from error
+
+    def _create_namespace(self, name: str) -> None:
+        try:
+            self._catalog.create_namespace_if_not_exists(name)
+        except Exception:
+            if not self._catalog.namespace_exists(name):  # else another writer was faster; each catalog says it its way
+                raise
+
+
+def load(warehouse: str | None = None) -> Catalog:
+    """The catalog that the environment names, or else the warehouse.
+
+    The region is that of catalogs in AWS, too: boto3 does not read ``AWS_REGION``.
+    """
+    endpoint, region = s3_environment(os.environ)
+    found = {name: value for name, value in (("s3.endpoint", endpoint), ("client.region", region)) if value}
+    return load_catalog(ICEBERG_CATALOG, **{**found, **catalog_properties(os.environ, warehouse)})
+
+
+class _Changes(Transaction):
+    """A transaction that keeps its metadata until the next change; pyiceberg's copies all snapshots at each look."""
+
+    _seen: tuple[Any, Any, Any] = (None, None, None)
+
+    @property
+    def table_metadata(self) -> TableMetadata:
+        """The table's, with the changes so far."""
+        found, updates, metadata = self._seen
+        if found is not self._table.metadata or updates is not self._updates:
+            metadata = super().table_metadata
+            self._seen = self._table.metadata, self._updates, metadata
+        return cast(TableMetadata, metadata)
+
+
+def _change(transaction: Transaction, commit: Commit, staged: Sequence[StagedFile], summary: dict[str, str]) -> int:
+    """Add one snapshot to the transaction; its id."""
+    update = transaction.update_snapshot(snapshot_properties=summary)
+    change = {"append": _appended, "upsert": _upserted, "overwrite_partitions": _overwritten}[commit.mode]
+    added, removed = change(transaction, commit, staged)
+    with update.overwrite() if removed else update.fast_append() as snapshot:
+        for file in removed:
+            snapshot.delete_data_file(file)
+        for file in added:
+            snapshot.append_data_file(file)
+    return snapshot.snapshot_id
+
+
+def _appended(transaction: Transaction, commit: Commit, staged: Sequence[StagedFile]) -> Replaced:
+    """The staged files as the table's own, as ``add_files`` does; but the footers are read already.
+
+    The rows are written anew of files that were staged outside, for a table in S3 Tables, and of files whose columns
+    have other ids than the table's.
+    """
+    metadata = transaction.table_metadata
+    ids = paths_of(io.schema_to_pyarrow(metadata.schema())).items()
+    added, foreign = [], list[StagedFile]()
+    for file in (file for file in staged if file.rows):
+        if paths_of(file.schema).items() <= ids and f"/{CHANGES}/" not in file.uri:
+            added.append(_data_file(metadata, file))
+        else:
+            foreign.append(file)
+    check_names(commit, foreign)
+    return added + [file for group in batches(foreign) for file in _new_files(transaction, _rows(metadata, group))], []
+
+
+def _upserted(transaction: Transaction, commit: Commit, staged: Sequence[StagedFile]) -> Replaced:
+    """Files with the changes and with what stays beside them, and the files that these replace."""
+    table, metadata = transaction._table, transaction.table_metadata
+    changes = read_changes(commit, staged, _arrow_schema(metadata))
+    at_least, at_most, near = cast(Any, GreaterThanOrEqual), cast(Any, LessThanOrEqual), cast(Any, AlwaysTrue())
+    for name in commit.keys:
+        least, greatest = pc.min_max(changes[name]).as_py().values()
+        near = And(near, at_least(name, least), at_most(name, greatest))
+    tasks = list(table.scan(row_filter=near).plan_files())
+    for task in tasks if commit.order_by else ():
+        columns = metadata.schema().select(*commit.keys, str(commit.order_by))
+        changes = not_older(changes, commit, _read_task(metadata, table, task, columns))
+    added, removed = _new_files(transaction, changes), []
+    for task in tasks if added else ():
+        rows = _read_task(metadata, table, task, metadata.schema())
+        kept = without(rows, commit.keys, changes)
+        if len(kept) < len(rows):
+            removed.append(task.file)
+            added += _new_files(transaction, kept)
+    return added, removed
+
+
+def _read_task(metadata: Any, table: Table, task: Any, columns: Any) -> Any:
+    return io.ArrowScan(metadata, table.io, columns, AlwaysTrue()).to_table([task])
+
+
+def _overwritten(transaction: Transaction, commit: Commit, staged: Sequence[StagedFile]) -> Replaced:
+    """Files with the staged rows and the run's earlier ones in their partitions, and all files of these."""
+    metadata = transaction.table_metadata
+    if metadata.spec().is_unpartitioned():
+        raise TableError(f"{commit.table} has no partitions that could be overwritten")
+    added = [file for group in batches(staged) for file in _new_files(transaction, _rows(metadata, group))]
+    partitions, removed = {file.partition for file in added}, []
+    earlier = [as_read(file, metadata) for file in read_footers(commit.earlier)]
+    check_names(commit, earlier)
+    for group in batches(earlier):
+        for part in io._determine_partitions(metadata.spec(), metadata.schema(), _rows(metadata, group)):
+            if part.partition_key.partition in partitions:
+                added += _new_files(transaction, part.arrow_table_partition)
+    for task in transaction._table.scan().plan_files():
+        if task.file.spec_id != metadata.default_spec_id:
+            raise TableError(f"{commit.table} has files of an earlier partitioning: rewrite them, then overwrite again")
+        if task.file.partition in partitions:
+            removed.append(task.file)
+    return added, removed
+
+
+def _new_files(transaction: Transaction, rows: Any) -> list[DataFile]:
+    """Write rows as files of the table."""
+    metadata = transaction.table_metadata
+    try:
+        return list(io._dataframe_to_data_files(metadata, rows, transaction._table.io)) if rows else []
+    except exceptions.NotInstalledError as error:  # of transforms; values of columns are known without it
+        raise TableError(f"the table is partitioned by {metadata.spec()}: {error}") from error
+
+
+def _rows(metadata: Any, staged: Sequence[StagedFile]) -> Any:
+    return read_rows(staged, _arrow_schema(metadata))
+
+
+def _arrow_schema(metadata: Any) -> Any:
+    return io.schema_to_pyarrow(metadata.schema(), include_field_ids=False)
+
+
+def _check_partitioning(commit: Commit, table: Table) -> None:
+    for field in table.spec().fields:
+        if not field.transform.preserves_order:
+            raise TableError(
+                f"{commit.table} is partitioned by {field.transform} ({field.name}), which Sparklet cannot commit to: "
+                "partition by columns, or by year, month, day or hour"
+            )
+
+
+def _data_file(metadata: Any, file: StagedFile) -> DataFile:
+    schema, spec = metadata.schema(), metadata.spec()
+    try:
+        own = io.pyarrow_to_schema(file.footer.schema.to_arrow_schema())  # with columns that were dropped since
+        statistics = io.data_file_statistics_from_parquet_metadata(
+            parquet_metadata=file.footer,
+            stats_columns=io.compute_statistics_plan(own, metadata.properties),
+            parquet_column_mapping=io.parquet_path_to_id_mapping(own),
+        )
+        for field in spec.fields:
+            absent = field.source_id not in statistics.column_sizes  # so all of it is null
+            nulls = file.rows if absent else statistics.null_value_counts.get(field.source_id)
+            values = statistics.column_aggregates.get(field.source_id)
+            if nulls != (0 if values and values.current_min is not None else file.rows):
+                raise ValueError(f"null and other values are mixed in {field.name}, or its statistics are missing")
+        partition = statistics.partition(spec, schema)
+    except (KeyError, ValueError) as error:  # of the pyiceberg functions, too
+        raise TableError(f"shard {file.shard} staged {file.uri}, which Iceberg cannot add: {error}") from error
+    return DataFile.from_args(
+        content=DataFileContent.DATA,
+        file_path=file.uri,
+        file_format=FileFormat.PARQUET,
+        partition=partition,
+        file_size_in_bytes=file.size_bytes,
+        sort_order_id=None,
+        spec_id=metadata.default_spec_id,
+        equality_ids=None,
+        key_metadata=None,
+        **statistics.to_serialized_dict(),
+    )

@@ -1,0 +1,157 @@
+"""Which of Sparklet's commits are in the current state of an Iceberg table, after roll-backs and expired snapshots too.
+
+A snapshot's summary holds the id of its commit, and the number that the commit has set. Snapshots expire; what the
+table's properties say of commits outlives them, but outlives roll-backs, too. So each commit of ours sets, beside what
+it is known by, AT: its own snapshot, the last state of which the properties speak; and LOST: the numbers of commits
+that were no longer in the state on which it was made. If AT is in the current state, nothing else was taken out.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+from collections.abc import Collection, Iterator, Mapping
+from functools import cached_property
+
+from pyiceberg.serializers import FromInputFile
+from pyiceberg.table import Table
+from pyiceberg.table.snapshots import Snapshot
+
+from sparklet.job.errors import CommitStateUnknownError
+from sparklet.tables.declaration import Commit
+
+COMMIT_ID, MAKER = "sparklet.commit-id", "sparklet.maker"  # in a snapshot's summary
+AT, LOST, COMMITS = "sparklet.at", "sparklet.lost", "sparklet.commits"  # properties
+PICKED = "source-snapshot-id"  # whose files a cherry-pick has added
+KEPT_S, MAX_KEPT = 15 * 86400, 2000  # ids of commits in COMMITS; a queue of SQS keeps its messages for 14 days
+MAX_UNCERTAIN_S = (
+    4 * 86400
+)  # without COMMITS: snapshots, and the ids in them, expire after 5 days unless told otherwise
+EXPIRED = -1  # the parent of a snapshot whose parent pyiceberg has expired
+UNKNOWN = 0  # a number that nobody knows: of a commit of a stream by an earlier version, or of one that has expired
+
+
+class History:
+    """Of one state of a table."""
+
+    def __init__(self, table: Table) -> None:
+        self._table, self._properties = table, table.properties
+        self._current = table.metadata.current_snapshot_id
+        snapshots = {each.snapshot_id: each for each in table.metadata.snapshots}
+        lineage, before = _line(snapshots, self._current)
+        picked = {int(_told(snapshots[id_], PICKED) or 0) for id_ in lineage}
+        there = [snapshots[id_] for id_ in (*lineage, *(picked - {*lineage}).intersection(snapshots))]
+        self._own = [each for each in there if _told(each, COMMIT_ID)]
+        self._numbers = {_number(each) for each in self._own}
+        stored = json.loads(self._properties.get(COMMITS, "null"))
+        self._seen_s = snapshots[lineage[-1]].timestamp_ms / 1000 if before else 0.0  # all since are there
+        self._known_s = stored["since"] if stored else min(self._seen_s, time.time() - MAX_UNCERTAIN_S)
+        self._ids: dict[str, tuple[int, int]] = stored["ids"] if stored else {}
+
+    def made(self, name: str) -> tuple[str, int] | None:
+        """See ``OpenTable``; of a chain its last link."""
+        if number := self._properties.get(f"sparklet.{name}"):
+            return "", int(number)
+        for snapshot in self._own:
+            if _told(snapshot, COMMIT_ID) == name:
+                return str(snapshot.snapshot_id), _number(snapshot)
+        stored = self._ids.get(_short(name))
+        return stored and ("", stored[0])
+
+    def holds(self, number: int) -> bool:
+        """See ``OpenTable``."""
+        if number in self._numbers:
+            return True
+        if number not in self._lost and UNKNOWN in self._lost:
+            name = ".".join(self._table.name())
+            raise CommitStateUnknownError(
+                f"snapshots of {name} have expired, and nobody can tell whether a roll-back took out what is to be "
+                "written now: look whether its rows are there. If not, write them with another label, those of a run "
+                f"by a new run. If all that Sparklet wrote is there, say so: ALTER TABLE {name} SET TBLPROPERTIES "
+                f"('{AT}' = '{self._current}', '{LOST}' = '')"
+            )
+        return number not in self._lost
+
+    def check_age(self, commit: Commit) -> None:
+        """CommitStateUnknownError for a commit that this table does not know, but may have forgotten."""
+        known_s, now_s = min(self._known_s, self._seen_s), time.time()
+        if not commit.records and commit.fixed_at_s is not None and commit.fixed_at_s < known_s:
+            raise CommitStateUnknownError(
+                f"{commit.table} does not hold the commit {commit.commit_id}, but it was due "
+                f"{(now_s - commit.fixed_at_s) / 86400:.0f} days ago, and the table knows its commits of the last "
+                f"{(now_s - known_s) / 86400:.1f} days: look whether it has the rows, and if not start a new run, or "
+                "send the event anew"
+            )
+
+    def properties(self, commit: Commit, maker: int, snapshot_id: int) -> dict[str, str]:
+        """Those that a commit sets with its snapshot."""
+        now_s = round(time.time())
+        ids = {_short(_told(each, COMMIT_ID)): (_number(each), each.timestamp_ms // 1000) for each in self._own}
+        ids = {**(ids if COMMITS not in self._properties else {}), **self._ids}
+        if not commit.records:
+            ids[_short(commit.commit_id)] = maker, now_s
+        ended_s = max([now_s - KEPT_S, *sorted(at_s for _, at_s in ids.values())[:-MAX_KEPT]])
+        kept = {name: entry for name, entry in ids.items() if entry[1] > ended_s}
+        since_s = self._known_s if len(kept) == len(ids) else max(self._known_s, ended_s)
+        lost = (self._lost - self._numbers) | (self._lost & {UNKNOWN})
+        return {
+            AT: str(snapshot_id),
+            LOST: ",".join(map(str, sorted(lost))),
+            COMMITS: json.dumps({"since": since_s, "ids": kept}, separators=(",", ":")),
+        }
+
+    @cached_property
+    def _lost(self) -> set[int]:
+        """The numbers of commits that are no longer in the table, and UNKNOWN if there may be more."""
+        if AT not in self._properties:  # a table of an earlier version: as far as its snapshots tell
+            others = {each.snapshot_id: each for each in self._table.metadata.snapshots}
+            for each in self._own:
+                del others[each.snapshot_id]
+            return {_number(each) for each in others.values() if _told(each, COMMIT_ID)}
+        lost = {int(number) for number in self._properties.get(LOST, "").split(",") if number}
+        for snapshots in self._snapshots():
+            lineage, before = _line(snapshots, self._current)
+            there = {*lineage, before} - {EXPIRED}
+            branch, fork = _line(snapshots, int(self._properties[AT]), there)
+            if fork in there:
+                return lost | {_number(snapshots[id_]) for id_ in branch if _told(snapshots[id_], COMMIT_ID)}
+        return lost | {UNKNOWN}
+
+    def _snapshots(self) -> Iterator[dict[int, Snapshot]]:
+        """The snapshots; then with those of earlier and earlier states, as far back as the table names these."""
+        metadata = self._table.metadata
+        found = {each.snapshot_id: each for each in metadata.snapshots}
+        yield found
+        for entry in reversed(metadata.metadata_log):
+            try:
+                older = FromInputFile.table_metadata(self._table.io.new_input(entry.metadata_file))
+            except FileNotFoundError:
+                return
+            found |= {each.snapshot_id: each for each in older.snapshots}  # with parents that were expired since
+            yield found
+
+
+def _line(
+    snapshots: Mapping[int, Snapshot], at: int | None, end: Collection[int | None] = ()
+) -> tuple[list[int], int | None]:
+    """A snapshot and its ancestors, up to the ``end``; and what was before, which is None before the first of all."""
+    line = list[int]()
+    while at is not None and at in snapshots and at not in end:
+        line.append(at)
+        at = snapshots[at].parent_snapshot_id
+        if at is None and snapshots[line[-1]].sequence_number != 1:
+            at = EXPIRED
+    return line, at
+
+
+def _told(snapshot: Snapshot, name: str) -> str:
+    return str(snapshot.summary.get(name) or "") if snapshot.summary else ""
+
+
+def _number(snapshot: Snapshot) -> int:
+    return int(_told(snapshot, MAKER) or UNKNOWN)
+
+
+def _short(name: str) -> str:
+    return hashlib.sha256(name.encode()).hexdigest()[:16]

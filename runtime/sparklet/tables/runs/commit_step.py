@@ -1,0 +1,145 @@
+"""Commits to tables: what the winners of all shards have declared is fixed in a file, then a commit run makes it.
+
+``docs/tables.md`` has the protocol and its promises, ``planning.commit_files`` the files.
+A commit run is a follow-up run of one shard, with lease and attempts; its inputs are the commit files. If it fails, so
+does its run. A redrive's end fixes one more commit, maybe an empty one, and its commit run begins with what is missing.
+"""
+
+import hashlib
+import json
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import replace
+from operator import attrgetter
+
+from sparklet.errors import CheckpointConflictError, ObjectChangedError
+from sparklet.model import WRITES, Counts, Run, RunOptions, RunState, ScriptRef
+from sparklet.model.quantities import parse_every
+from sparklet.planning.commit_files import (
+    CommitFile,
+    commit_files,
+    commit_uri,
+    commits_made,
+    declared,
+    kept_files,
+    shards_in,
+)
+from sparklet.planning.outputs import commit_id
+from sparklet.ports.deployment import Deployment
+from sparklet.runs.follow_ups import entered, last_commit_run, time_left_s
+from sparklet.runs.summary import tolerated_failures
+
+SCRIPT = b"from sparklet.tables.commit import main\n\nmain()\n"
+SOURCE = "sparklet.tables.commit"
+MADE = "commits_made"  # the parameter that names the commits which need no look at the table
+ALL_IN_ONE = RunOptions(target_bytes=1 << 60, max_objects=1 << 60)  # of a commit run: its files are one shard
+
+
+def end_commit(at: Deployment, run: Run) -> Run | None:
+    """The commit run that this generation's end waits for, if it was entered."""
+    found = last_commit_run(at, run)
+    files = commit_files(at, run) if found else ()
+    return found if files and _is_end(at, run, files[-1]) else None
+
+
+def commit_at_end(at: Deployment, run: Run, counts: Counts, drive: Callable[[Run], Run]) -> Run | None:
+    """The commit run of a generation whose shards have all ended, entered if need be; None: all is committed.
+
+    ``drive`` checks a commit run. An earlier one that is still open is driven first, and returned.
+    """
+    if not has_declared(at, run):
+        return None
+    files = commit_files(at, run)
+    last = drive(_entered(at, run, files)) if files else None
+    if last and (not last.state.ended or _is_end(at, run, files[-1])):
+        return last
+    missing = last is not None and last.state is not RunState.SUCCEEDED
+    if not _fix(at, run, files, counts, at_end=True, even_empty=missing):
+        return None
+    return commit_at_end(at, run, counts, drive)  # the file may be another checker's, and not of the end
+
+
+def commit_early(at: Deployment, run: Run, counts: Counts) -> Run | None:
+    """The last commit run of a run with ``commit_every``; the next one is entered if it is due.
+
+    After more failures than the run tolerates, or a commit run that failed, it is left to the end.
+    """
+    every = run.options.commit_every
+    if not every or counts.failed > (tolerated_failures(run.options, counts.total) or 0) or not has_declared(at, run):
+        return None
+    files = commit_files(at, run)
+    last = _entered(at, run, files) if files else None
+    if last and last.state is not RunState.SUCCEEDED:
+        return last
+    shards, every_s = parse_every(every)
+    fresh = counts.succeeded - (files[-1].header(at)["succeeded"] if files else 0)
+    since_s = files[-1].written_s if files else run.created_s
+    due = fresh >= shards if shards else fresh > 0 and at.clock.now_s() - since_s >= every_s
+    if due and _fix(at, run, files, counts, at_end=False, even_empty=False):
+        return _entered(at, run, commit_files(at, run))
+    return last
+
+
+def has_declared(at: Deployment, run: Run) -> bool:
+    """Whether any attempt at a shard has declared writes to tables."""
+    return next(declared(at, run.run_id), None) is not None
+
+
+def _is_end(at: Deployment, run: Run, file: CommitFile) -> bool:
+    return bool(file.header(at)["ends"] == run.generation)
+
+
+def _fix(
+    at: Deployment, run: Run, files: Sequence[CommitFile], counts: Counts, *, at_end: bool, even_empty: bool
+) -> bool:
+    """Write the next commit file with the winners' declarations that are in none of ``files``; False if it is empty.
+
+    If another checker has written that file meanwhile, its file counts.
+    """
+    known = set(shards_in(at, files))
+    winners = kept_files(at, run.run_id, WRITES, attrgetter("writes_file"))
+    fresh = [uri for record, uri in winners if record.number not in known]
+    if not fresh and not even_empty:
+        return False
+    number = len(files)
+    header = {
+        "identity": run.identity,
+        "run_id": run.run_id,
+        "commit": number,
+        "ends": run.generation if at_end else None,  # the generation whose end waits for it
+        "succeeded": counts.succeeded,
+        "fixed_at_s": at.clock.now_s(),
+    }
+    lines = [json.dumps(header).encode(), *(body.strip() for body in at.store.get_all(fresh))]
+    with suppress(ObjectChangedError):
+        at.store.put(commit_uri(at, run, number), b"\n".join(lines) + b"\n", create_only=True)
+    return True
+
+
+def _entered(at: Deployment, run: Run, files: Sequence[CommitFile]) -> Run:
+    """The run that makes these commits, entered if it is not known.
+
+    The parent is read after its file was written: a run that plans again what a cancelled one has not committed either
+    sees the file, or no commit run is entered for it.
+    """
+    made_id = commit_id(run.run_id, files[-1].number)
+    if known := at.known_run(made_id):
+        return known
+    now = at.ledger.runs.get(run.run_id)
+    if now.state.ended or now.cancelled_s is not None:
+        raise CheckpointConflictError(f"the run {run.run_id} was cancelled or has ended; no further commit begins")
+    digest = hashlib.sha256(SCRIPT).hexdigest()
+    script = ScriptRef(at.run_uri(made_id, f"script/{digest}/commit.py"), digest, SOURCE)
+    with suppress(ObjectChangedError):
+        at.store.put(script.uri, SCRIPT, create_only=True)
+    made = commits_made(at, run.run_id, len(files) - 1)
+    follower = Run(
+        made_id,
+        tuple(file.uri for file in files),
+        f"s3://{at.bucket}/output/{made_id}/",
+        (script,),
+        params={**run.params, MADE: list(range(made))},
+        options=replace(ALL_IN_ONE, max_attempts=run.options.max_attempts, time_limit_s=time_left_s(at, run)),
+        name=f"{run.name}-commit",
+    )
+    return entered(at, run, follower)

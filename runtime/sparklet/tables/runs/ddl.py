@@ -1,0 +1,109 @@
+"""Athena's statements for what a run has written: its output, and its tables.
+
+An output whose folders name no values is a table of one folder: Athena reads all that lies below, so nothing is ever
+missing. Else each folder is a partition that is added by its name, since nobody knows all values before.
+"""
+
+import re
+import struct
+from functools import partial
+from io import BytesIO
+from typing import Any
+from urllib.parse import unquote
+
+from sparklet.errors import PlanError
+from sparklet.inputs.parquet_footer import MAGIC, FooterError, fetch_footer
+from sparklet.model import Run
+from sparklet.planning.commit_files import commit_files, tables_in
+from sparklet.ports import ObjectInfo, ObjectStore
+from sparklet.ports.deployment import Deployment
+
+MAX_FOOTERS = 500  # files whose columns are read, spread over all
+PARTITIONS_PER_STATEMENT = 100  # Athena takes 256 KiB a statement
+NOTES = {
+    "iceberg": "Its commits keep its catalog up to date; Athena reads it there, if that is Glue's or S3 Tables'.",
+    "hudi": "Athena reads it once Hudi's own tools have synchronized it with Glue's catalog.",
+}
+_HIDDEN = re.compile(r"(.*/)?([_.].*)?")  # from Athena and Spark; and markers of folders
+_DELTA = re.compile(r".*?(?:([^/]+)\.db/)?([^/]+)")
+
+
+def ddl(at: Deployment, run: Run, name: str = "") -> list[dict[str, Any]]:
+    """For each table of a run that has ended, and for its output: the statements, or a note why there are none.
+
+    PlanError if the run is open or has written nothing, or if its files make no table together.
+    """
+    if not run.state.ended:
+        raise PlanError(f"the run {run.run_id} is {run.state}: wait for its end, else what it still writes is missing")
+    found = []
+    for table in sorted(tables_in(at, commit_files(at, run)), key=str):
+        own = _DELTA.fullmatch(table.place) if table.format == "delta" else None
+        wanted = name or ".".join(filter(None, own.groups())) if own else ""
+        location = f"LOCATION {_text(f'{table.place}/')}\nTBLPROPERTIES ('table_type'='DELTA')"
+        made = [f"CREATE EXTERNAL TABLE IF NOT EXISTS {_named(wanted)}\n{location}"] if own else []
+        found.append({"of": str(table), "note": NOTES.get(table.format, ""), "statements": made})
+    base = f"{run.output_uri.rstrip('/')}/"
+    listed = at.store.list(base + run.shard_prefix)
+    if files := [info for info in listed if not _HIDDEN.fullmatch(info.uri[len(base) :])]:
+        if other := next((info.uri for info in files if not info.uri.endswith(".parquet")), ""):
+            raise PlanError(f"the output holds {other}, and only for Parquet there are statements")
+        made = _of_output(at.store, base, files, _named(name or run.name or run.run_id))
+        note = "The partitions are this run's: print them for each run, and after a redrive." if made[1:] else ""
+        found.append({"of": base, "note": note, "statements": made})
+    if not found or (name and len(found) > 1):
+        said = f"has {len(found)} tables, and --name names one" if found else "has written no file and no table"
+        raise PlanError(f"the run {run.run_id} {said}")
+    return found
+
+
+def _of_output(store: ObjectStore, base: str, files: list[ObjectInfo], table: str) -> list[str]:
+    folders = {info.uri[len(base) :].rpartition("/")[0]: info.uri for info in files}  # with an example each
+    kinds = {re.sub("=[^/]*", "=", folder): uri for folder, uri in folders.items()}
+    if len(kinds) > 1:
+        raise PlanError(f"files in other kinds of folders make no table together: {', '.join([*kinds.values()][:2])}")
+    by = [unquote(key).lower() for key in re.findall("([^/]+)=", next(iter(kinds)))]
+    columns = _columns(store, files[:: -(-len(files) // MAX_FOOTERS)])
+    create = f"CREATE EXTERNAL TABLE IF NOT EXISTS {table} (\n  "
+    create += ",\n  ".join(f"`{key}` {type_}" for key, type_ in columns.items() if key not in by) + "\n)\n"
+    if is_partitioned := len(by) > 1:  # else each folder is a shard's
+        create += f"PARTITIONED BY ({', '.join(f'`{key}` string' for key in by)})\n"
+    added = []
+    for folder in folders if is_partitioned else ():
+        values = (_text(unquote(value)) for value in re.findall("=([^/]*)", folder))
+        named = ", ".join(f"`{key}`={value}" for key, value in zip(by, values, strict=True))
+        added.append(f"  PARTITION ({named}) LOCATION {_text(f'{base}{folder}/')}")
+    groups = (added[n : n + PARTITIONS_PER_STATEMENT] for n in range(0, len(added), PARTITIONS_PER_STATEMENT))
+    adding = ("\n".join([f"ALTER TABLE {table} ADD IF NOT EXISTS", *group]) for group in groups)
+    return [f"{create}STORED AS PARQUET\nLOCATION {_text(base)}", *adding]
+
+
+def _columns(store: ObjectStore, files: list[ObjectInfo]) -> dict[str, str]:
+    """The columns of all these files with their types; PlanError if they do not fit each other."""
+    try:
+        import pyarrow as pa
+    except ImportError:
+        raise PlanError("the columns of files are read with pyarrow: pip install 'sparklet[lists]'") from None
+    from sparklet.tables.staged_files import hive_type
+
+    try:
+        schema = pa.unify_schemas([_schema(store, info) for info in files])
+    except (pa.ArrowException, FooterError) as error:
+        raise PlanError(f"the columns of {files[0].uri} and {len(files) - 1} more cannot be told: {error}") from error
+    return {each.name.lower(): hive_type(each.type) for each in schema}
+
+
+def _schema(store: ObjectStore, info: ObjectInfo) -> Any:
+    """A file's columns by its footer, which is all that pyarrow asks for."""
+    from pyarrow import parquet
+
+    footer, _ = fetch_footer(partial(store.get, info.uri), info.size_bytes)
+    return parquet.read_schema(BytesIO(footer + struct.pack("<I", len(footer)) + MAGIC)).remove_metadata()
+
+
+def _named(name: str) -> str:
+    """``db.flights``, or ``flights`` in the database that is chosen, as Athena writes it."""
+    return ".".join(f"`{re.sub('[^A-Za-z0-9_]', '_', part).lower()}`" for part in name.split("."))
+
+
+def _text(value: str) -> str:
+    return "'" + value.replace("\\", "\\\\").replace("'", "\\'") + "'"

@@ -1,0 +1,293 @@
+"""Staged Parquet files: what their footers say, and whether the files of all shards and the table fit each other."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+from urllib.parse import unquote
+
+import pyarrow as pa
+from pyarrow import compute, fs, parquet, types
+
+from sparklet.job.errors import TableError
+from sparklet.job.session import s3_environment
+from sparklet.tables.declaration import Commit, IdsOf, StagedWrite
+
+MAX_READERS = 16  # footers read at a time: each waits for the store, not for the processor
+MAX_BATCH_BYTES = 256 * 1024 * 1024  # of staged files that are in memory at a time, where not all need to be
+NULL_PARTITION = "__HIVE_DEFAULT_PARTITION__"
+HIVE_TYPES = {"int8": "tinyint", "int16": "smallint", "int32": "int", "int64": "bigint", "bool": "boolean"}
+HIVE_TYPES |= {"date32[day]": "date", **{name: name for name in ("float", "double", "string", "binary")}}
+SHARD, POSITION = "_sparklet_shard", "_sparklet_position"  # columns of our own, in memory only
+
+
+@dataclass(frozen=True)
+class StagedFile:
+    """A file that a shard staged, as its footer describes it."""
+
+    shard: int
+    uri: str
+    path: str  # below the write's folder
+    size_bytes: int
+    footer: Any  # pyarrow.parquet.FileMetaData
+    schema: Any  # pyarrow.Schema, without metadata but the columns' field ids
+    ids_of: IdsOf = ("", 0)  # see StagedWrite
+
+    @property
+    def rows(self) -> int:
+        """Rows in the file."""
+        return int(self.footer.num_rows)
+
+    @property
+    def partition_values(self) -> dict[str, str | None]:
+        """The values in the file's path: ``day=2013-01-01/part-0.parquet``."""
+        named = (folder.partition("=") for folder in self.path.split("/")[:-1])
+        return {unquote(name): None if value == NULL_PARTITION else unquote(value) for name, equals, value in named}
+
+
+def delta_place(uri: str) -> tuple[str, dict[str, str]]:
+    """A table's place for delta-rs, which would decode ``file://``, and what it does not find in the environment."""
+    options = {"aws_allow_http": str(s3_environment(os.environ)[0].startswith("http://")).lower()}
+    return uri[len("file://") :] if uri.startswith("file://") else uri, options
+
+
+def file_system(uri: str) -> tuple[Any, str]:
+    """The file system for ``file://`` and ``s3://``, and the path in it; as Hadoop, it decodes nothing."""
+    scheme, separator, path = uri.partition("://")
+    if not separator or scheme == "file":
+        return fs.LocalFileSystem(), path if separator else uri.partition(":")[2] or uri
+    if scheme not in ("s3", "s3a"):
+        raise TableError(f"{uri}: staged files lie at s3:// or file://")
+    return _s3(*s3_environment(os.environ)), path
+
+
+@cache
+def _s3(endpoint: str, region: str) -> Any:
+    """One for all files: each has connections of its own."""
+    return fs.S3FileSystem(endpoint_override=endpoint or None, region=region or None)
+
+
+def read_text(uri: str) -> str:
+    """A small file's text."""
+    system, path = file_system(uri)
+    with system.open_input_stream(path) as stream:
+        return str(stream.read().decode())
+
+
+def read_footers(writes: Iterable[StagedWrite]) -> list[StagedFile]:
+    """Read the footer of each staged file; TableError if one is missing, or is not the file that was staged."""
+    writes = list(writes)
+    named = [(write, path, size_bytes) for write in writes for path, size_bytes in write.files]
+    with ThreadPoolExecutor(MAX_READERS) as readers:
+        found = list(readers.map(lambda file: _read_footer(*file), named))
+    footers = iter(found)
+    for write in writes:
+        if (rows := sum(next(footers).rows for _ in write.files)) != write.rows >= 0:
+            raise TableError(
+                f"{shard_name(write.shard)} staged {write.rows} rows at {write.folder}; now its files have {rows}, so "
+                "a task that was lost has written there since: start a new run"
+            )
+    return found
+
+
+def _read_footer(write: StagedWrite, path: str, size_bytes: int) -> StagedFile:
+    uri = f"{write.folder.rstrip('/')}/{path}"
+    system, place = file_system(uri)
+    try:
+        with system.open_input_file(place) as file:
+            found_bytes = file.size()
+            footer = parquet.read_metadata(file) if found_bytes == size_bytes else None
+    except FileNotFoundError as error:
+        raise TableError(f"{shard_name(write.shard)} staged {uri}, which is not there any more") from error
+    except pa.ArrowInvalid as error:
+        raise TableError(f"{shard_name(write.shard)} staged {uri}, which is no Parquet file: {error}") from error
+    if footer is None:
+        raise TableError(f"{shard_name(write.shard)} staged {uri} with {size_bytes} bytes; now it has {found_bytes}")
+    schema = footer.schema.to_arrow_schema().remove_metadata()
+    return StagedFile(write.shard, uri, path, size_bytes, footer, schema, write.ids_of)
+
+
+def agreed_schema(commit: Commit, staged: Sequence[StagedFile], table: Any | None) -> Any:
+    """The schema (pyarrow's, all nullable) of the table with the files in it; ``table``: its columns, if it is there.
+
+    TableError, naming shard and column, if a column has another type than in the table or in another shard, or if only
+    some files have it and ``merge_schema`` is off.
+    """
+    if commit.mode == "overwrite_partitions":  # which writes the earlier files' rows again
+        staged = [*staged, *read_footers(commit.earlier)]
+    fields = {} if table is None else {field.name: field for field in table}
+    origin = dict.fromkeys(fields, f"the table {commit.table}")
+    grows = table is None or commit.merge_schema
+    for number, file in enumerate(staged):
+        for field in file.schema:
+            if type_name(field.type) == "timestamp[ns]":
+                raise TableError(
+                    f"{shard_name(file.shard)} has the column {field.name!r} with nanoseconds, as Spark's INT96: set "
+                    f"spark.sql.parquet.outputTimestampType=TIMESTAMP_MICROS ({file.uri})"
+                )
+            if field.name not in fields:
+                if not grows or (number and not commit.merge_schema):
+                    raise TableError(_additional(commit, file, field, staged[0] if table is None else None))
+                fields[field.name], origin[field.name] = field.with_nullable(True), shard_name(file.shard)
+            elif (have := type_name(field.type)) != (want := type_name(fields[field.name].type)):
+                differ = f"as {have}, {origin[field.name]} as {want}: cast it in the script ({file.uri})"
+                raise TableError(f"{shard_name(file.shard)} has the column {field.name!r} {differ}")
+        if missing := _missing(commit, file, fields, table):
+            raise TableError(f"{shard_name(file.shard)} lacks the column {missing!r} ({file.uri})")
+    return pa.schema(list(fields.values()))
+
+
+def _additional(commit: Commit, file: StagedFile, field: Any, first: StagedFile | None) -> str:
+    other = f"the table {commit.table}" if first is None else shard_name(first.shard)
+    return (
+        f"{shard_name(file.shard)} has the column {field.name!r} ({type_name(field.type)}), which {other} has not: "
+        f"select the table's columns, or write with merge_schema=True ({file.uri})"
+    )
+
+
+def _missing(commit: Commit, file: StagedFile, fields: Mapping[str, Any], table: Any | None) -> str | None:
+    """A column that the file must have, and has not."""
+    held = {*file.schema.names, *file.partition_values}
+    if table is None and not commit.merge_schema:
+        return next((name for name in fields if name not in held), None)
+    return next((name for name, field in fields.items() if not field.nullable and name not in held), None)
+
+
+def type_name(type_: Any, plain: Callable[[Any], str] = str) -> str:
+    """A type's name, the same for types that hold the same values: where it is read, not how it lies in memory."""
+    if types.is_dictionary(type_):
+        return type_name(type_.value_type, plain)
+    if types.is_struct(type_):
+        return f"struct<{','.join(f'{field.name}:{type_name(field.type, plain)}' for field in type_)}>"
+    if types.is_map(type_):
+        return f"map<{type_name(type_.key_type, plain)},{type_name(type_.item_type, plain)}>"
+    if types.is_list(type_) or types.is_large_list(type_) or types.is_list_view(type_):
+        return f"array<{type_name(type_.value_type, plain)}>"
+    return plain(type_).replace("large_", "").replace("_view", "")
+
+
+def hive_type(type_: Any) -> str:
+    """What Athena and Glue's catalog call a type; TableError if they have none."""
+    return type_name(type_, _hive_name)
+
+
+def _hive_name(type_: Any) -> str:
+    if types.is_decimal(type_):
+        return f"decimal({type_.precision},{type_.scale})"
+    name = "timestamp" if types.is_timestamp(type_) else HIVE_TYPES.get(type_name(type_))
+    if name is None:
+        raise TableError(f"Athena has no type for {type_}: cast the column in the script")
+    return name
+
+
+def batches(staged: Iterable[StagedFile]) -> Iterator[list[StagedFile]]:
+    """The files in groups that fit into memory together."""
+    group: list[StagedFile] = []
+    size_bytes = 0
+    for file in staged:
+        uncompressed = sum(
+            file.footer.row_group(number).total_byte_size for number in range(file.footer.num_row_groups)
+        )
+        if group and size_bytes + uncompressed > MAX_BATCH_BYTES:
+            yield group
+            group, size_bytes = [], 0
+        group.append(file)
+        size_bytes += uncompressed
+    if group:
+        yield group
+
+
+def read_rows(staged: Sequence[StagedFile], schema: Any, columns: Sequence[str] | None = None) -> Any:
+    """The files' rows as a pyarrow.Table with this schema; a column that a file lacks is null."""
+    wanted = schema if columns is None else pa.schema([schema.field(name) for name in columns])
+
+    def read(file: StagedFile) -> Any:
+        system, path = file_system(file.uri)
+        names = [name for name in wanted.names if name in file.schema.names]
+        with system.open_input_file(path) as source:
+            rows = parquet.ParquetFile(source).read(columns=names)
+        arrays = [_column(rows, field, file) for field in wanted]
+        return pa.Table.from_arrays(arrays, schema=wanted)
+
+    with ThreadPoolExecutor(MAX_READERS) as readers:
+        tables = list(readers.map(read, staged))
+    return pa.concat_tables(tables) if tables else wanted.empty_table()
+
+
+def _column(rows: Any, field: Any, file: StagedFile) -> Any:
+    if field.name in rows.column_names:
+        return rows[field.name].cast(field.type)
+    value = file.partition_values.get(field.name)
+    return pa.chunked_array([pa.array([value] * file.rows, pa.string()).cast(field.type)])
+
+
+def shard_name(number: int) -> str:
+    """How messages call a shard."""
+    return f"shard {number}" if number >= 0 else "the script"
+
+
+# --- the changes of an upsert: the rows of all shards, one for each key ---
+
+
+def read_changes(commit: Commit, staged: Sequence[StagedFile], schema: Any) -> Any:
+    """The staged rows as a pyarrow.Table; of several with one key the one whose ``order_by`` is the greatest.
+
+    Raises TableError, naming key and shards, if a key is in the whole run twice without ``order_by``, or if a part of
+    it is null.
+    """
+    if missing := [name for name in (*commit.keys, commit.order_by) if name and name not in schema.names]:
+        raise TableError(f"{commit.table}: keys or order_by name {missing[0]!r}, which no shard has")
+    rows = read_rows(staged, schema)
+    for name in commit.keys:
+        if nulls := rows[name].null_count:
+            raise TableError(f"{commit.table}: the key {name!r} is null in {nulls} rows: leave them out, or fill it")
+    keys = list(commit.keys)
+    if commit.order_by is None:
+        whole_run = [*staged, *read_footers(commit.earlier)]
+        shards = pa.array([file.shard for file in whole_run for _ in range(file.rows)], pa.int32())
+        found = read_rows(whole_run, schema, keys).append_column(SHARD, shards)
+        counted = found.group_by(keys).aggregate([(SHARD, "count"), (SHARD, "distinct")])
+        twice = counted.filter(compute.greater(counted[f"{SHARD}_count"], 1)).slice(0, 1).to_pylist()
+        if twice:
+            key = ", ".join(f"{name}={twice[0][name]!r}" for name in keys)
+            where = " and ".join(map(shard_name, sorted(twice[0][f"{SHARD}_distinct"])))
+            raise TableError(f"{commit.table}: the key {key} is twice in {where}: pass order_by=, the greatest wins")
+        return rows
+    found = rows.select(keys).append_column(POSITION, pa.array(range(len(rows)), pa.int64()))
+    order = pa.table({"given": rows[commit.order_by].is_valid(), "order": rows[commit.order_by], "at": found[POSITION]})
+    by = [(name, "ascending") for name in order.column_names]  # so a null is the least
+    found = found.take(compute.sort_indices(order, sort_keys=by))
+    last = found.group_by(keys, use_threads=False).aggregate([(POSITION, "last")])
+    return rows.take(last[f"{POSITION}_last"])
+
+
+def without(rows: Any, keys: Sequence[str], changes: Any) -> Any:
+    """The rows whose key is in no change."""
+    names = list(keys)
+    targets = pa.schema([rows.schema.field(name) for name in names])
+    found = rows.select(names).append_column(POSITION, pa.array(range(len(rows)), pa.int64()))
+    kept = found.join(changes.select(names).cast(targets), keys=names, join_type="left anti")
+    return rows if len(kept) == len(rows) else rows.take(kept[POSITION].sort())
+
+
+def not_older(changes: Any, commit: Commit, rows: Any) -> Any:
+    """The changes without those whose key has a row of the table with a greater ``order_by``; a null is the least."""
+    there = pa.table({**{name: rows[name] for name in commit.keys}, POSITION: rows[commit.order_by]})
+    found = changes.select([*commit.keys, commit.order_by]).join(there, keys=list(commit.keys), join_type="inner")
+    is_greater = compute.fill_null(compute.greater(found[POSITION], found[commit.order_by]), True)
+    older = found.filter(compute.and_(compute.is_valid(found[POSITION]), is_greater))
+    return without(changes, commit.keys, older)
+
+
+def within(rows: Any, values: Any) -> Any:
+    """The rows that have in the columns of ``values`` one of its rows; null is a value."""
+    names = values.column_names
+    wanted = values.append_column(POSITION, pa.array([-1] * len(values), pa.int64()))
+    found = rows.select(names).append_column(POSITION, pa.array(range(len(rows)), pa.int64()))
+    groups = pa.concat_tables([wanted, found]).group_by(names).aggregate([(POSITION, "min"), (POSITION, "list")])
+    positions = compute.list_flatten(groups.filter(compute.less(groups[f"{POSITION}_min"], 0))[f"{POSITION}_list"])
+    return rows.take(positions.filter(compute.greater_equal(positions, 0)).sort())

@@ -1,0 +1,269 @@
+"""A write to a table, on the script's side: the rows go into Parquet files, which a commit then takes.
+
+What is appended to Iceberg and Delta is written where the table keeps its data, below a folder that only this attempt
+has: the commit names the files and copies nothing. Rows that the commit must look at (``upsert``,
+``overwrite_partitions``, all of Hudi) go below ``_changes`` in the output, which is never published.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import re
+import threading
+import uuid
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pyspark.sql import DataFrame, Observation, SparkSession, functions
+
+from sparklet.job.commit_ids import commit_id, named_at_s, oldest_s
+from sparklet.job.errors import EventError, TableError
+from sparklet.job.session import hadoop_path, is_remote
+from sparklet.tables.columns import aligned, widened
+from sparklet.tables.declaration import CHAINS, CHANGES, DATA, Commit, Declaration, Table
+from sparklet.tables.field_ids import ColumnPath
+from sparklet.tables.layout import Layout, layout_of, separated
+from sparklet.tables.spark_field_ids import identified, identify, is_nested, with_new
+
+if TYPE_CHECKING:
+    from sparklet.tables.batches import Batch
+
+LABEL = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
+LIBRARIES = {
+    "iceberg": ("pyiceberg", "pyarrow"),
+    "delta": ("deltalake", "pyarrow"),
+    "hudi": ("deltalake", "pyarrow"),  # its writers' lease is a table of Delta
+}
+ADDS_FILES = ("iceberg", "delta")  # what is appended is the table's own files: a commit copies nothing
+PARQUET = {
+    "spark.sql.parquet.outputTimestampType": "TIMESTAMP_MICROS",  # Spark's default, INT96, is not Iceberg's
+    "spark.sql.parquet.writeLegacyFormat": "false",
+    "spark.sql.parquet.datetimeRebaseModeInWrite": "CORRECTED",
+}
+FIELD_IDS = "spark.sql.parquet.fieldId.write.enabled"  # else they are another table's, where the rows were read
+OPTIONS = {
+    "timeZone": "UTC",  # of timestamps in the names of folders
+    "partitionOverwriteMode": "static",
+    "mapreduce.fileoutputcommitter.marksuccessfuljobs": "false",
+}
+# Nobody reads the folder before the script declares it; but on a cluster an executor that wakes late would write there.
+LOCAL_OPTIONS = {"mapreduce.fileoutputcommitter.algorithm.version": "2"}
+_writing = threading.Lock()  # the session's options are for one write at a time
+_made: set[str] = set()  # ids of the commits that this process has made
+
+
+def write(
+    job: Any,
+    frame: DataFrame,
+    table: str | None,
+    mode: str,
+    label: str | None,
+    commit: str | None,
+    *,
+    keys: str | Sequence[str] = (),
+    order_by: str | None = None,
+    merge_schema: bool = False,
+    partition_by: str | Sequence[str] = (),
+) -> int:
+    """Make one write, see ``TableWrites``; the number of its rows."""
+    draft = Declaration(
+        _table(job, table), mode, "", "", (), _names(keys), order_by, merge_schema, _names(partition_by)
+    )
+    if label is not None and not LABEL.fullmatch(label):
+        raise ValueError(f"the label {label!r} must be up to 64 letters, digits, '-' and '_'")
+    direct = _is_direct(job, commit)
+    if is_remote(frame.sparkSession):
+        raise TableError("a write to a table needs the JVM, which a remote session (Spark Connect) has not")
+    if draft.table.format == "parquet":
+        return _write_parquet(job, frame, draft, label)
+    batch = batch_for(job, draft.table, label, frame.sparkSession) if direct else None
+    if batch:
+        frame = batch.new_rows(frame, job.event, draft.table)
+    layout = layout_of(frame, draft.table, mode, draft.partition_by)
+    if layout.schema is not None:
+        frame = aligned(frame, layout.schema, merge_schema)
+    elif draft.table.format == "iceberg":
+        frame = widened(frame)
+    if missing := [each for each in (*draft.partition_by, *draft.keys, order_by) if each and each not in frame.columns]:
+        raise TableError(f"the frame has no column {', '.join(missing)}, which partition_by, keys or order_by names")
+    types = tuple(str(frame.schema[name].dataType.jsonValue()) for name in draft.partition_by)
+    with job.outcome.labelled(label) as named:
+        folder = _folder(job, draft, layout, named)
+        ids = with_new(layout.ids, frame.columns, layout.ids_of)
+        rows, files = _store(*_placed(identified(frame, ids), draft, layout), folder, ids=ids)
+        draft = replace(draft, label=named, folder=folder, files=files, partition_types=types)
+        draft = replace(draft, rows=rows, ids_of=layout.ids_of)
+        if direct:
+            _commit(job, draft, frame.sparkSession, batch, f"{layout.root}/{CHAINS}")
+        else:
+            job.outcome.declare(draft.to_document())
+    return rows
+
+
+def _table(job: Any, name: str | None) -> Table:
+    if not (name := name or job.table):
+        raise EventError("no table: name one (iceberg:DATABASE.TABLE, delta:URI, hudi:URI), or pass --table")
+    return Table.parse(name)
+
+
+def _names(given: str | Sequence[str]) -> tuple[str, ...]:
+    return (given,) if isinstance(given, str) else tuple(given)
+
+
+def _is_direct(job: Any, commit: str | None) -> bool:
+    if commit not in (None, "direct"):
+        raise ValueError(f"commit is {commit!r}; it may be 'direct', or left away")
+    if job.shard is None or commit == "direct":
+        return True
+    if not job.outcome.claimed:
+        raise EventError(
+            "no worker has claimed this shard, so nobody commits what it stages: pass commit='direct', or an event "
+            "without a run"
+        )
+    return False
+
+
+def _check_libraries(format_: str) -> None:
+    if missing := [name for name in LIBRARIES[format_] if importlib.util.find_spec(name) is None]:
+        raise TableError(
+            f"a direct commit to {format_} needs {' and '.join(missing)} in the script's Python: pip install "
+            f"{' '.join(missing)}. In a run a write without commit='direct' needs neither: the run's end commits it"
+        )
+
+
+def _write_parquet(job: Any, frame: DataFrame, draft: Declaration, label: str | None) -> int:
+    """Append to a folder of Parquet files; in a run it is the output, which is published as every shard's is.
+
+    Elsewhere each write has a folder of its own there, named by its id: a second delivery replaces the first one's.
+    """
+    if draft.mode != "append":
+        raise TableError(f"{draft.table} can only be appended to; Delta, Iceberg and Hudi know {draft.mode}")
+    if job.shard is not None and (job.table is None or Table.parse(job.table) != draft.table):
+        raise TableError(f"in a run parquet: is the run's output: start it with --table {draft.table}")
+    by = list(draft.partition_by)
+    with job.outcome.labelled(label) as named:
+        if job.shard is not None:
+            return _store(frame, by, job.output, "append")[0]
+        identity = _once(commit_id(job, named))
+        rows, _ = _store(frame, by, f"{draft.table.place}/shard={identity.replace('/', '_')}", "overwrite")
+        _made.add(identity)
+        return rows
+
+
+def _once(identity: str) -> str:
+    """A commit's id that this process has not used."""
+    if identity in _made:
+        raise TableError(f"this process has made the commit {identity} already: give the second write a label")
+    return identity
+
+
+def _folder(job: Any, draft: Declaration, layout: Layout, label: str) -> str:
+    """Where the write's files go: a folder of its own; tasks of a write that failed before may still be writing."""
+    label, owner = f"{label}-{uuid.uuid4().hex[:8]}", f"direct/{uuid.uuid4().hex}"
+    if job.shard is not None and job.attempt:
+        owner = f"{job.run_id}/{job.shard:06d}-{job.attempt}"
+    if _adds_files(draft, layout):
+        return f"{layout.root}/{DATA}/{owner}/{label}"
+    if job.shard is not None:
+        return f"{job.output}/{CHANGES}/{label}"
+    if not (base := job.output_path or layout.root):
+        raise TableError(f"{draft.table} is in S3 Tables, where no rows can be staged: name another place (--output)")
+    return f"{base if '://' in base else f'file://{Path(base).absolute()}'}/{CHANGES}/{owner}/{label}"
+
+
+def _adds_files(draft: Declaration, layout: Layout) -> bool:
+    """Whether the files become the table's own."""
+    return draft.mode == "append" and draft.table.format in ADDS_FILES and layout.root != ""
+
+
+def _placed(frame: DataFrame, draft: Declaration, layout: Layout) -> tuple[DataFrame, list[str]]:
+    """The frame, and the columns by which its files are put into folders."""
+    if not _adds_files(draft, layout):
+        return frame, []
+    if draft.table.format == "iceberg":
+        return separated(frame, layout.partitions)
+    return frame, [each.column for each in layout.partitions]
+
+
+def _store(
+    frame: DataFrame,
+    partition_by: list[str],
+    folder: str,
+    mode: str = "error",
+    ids: Mapping[ColumnPath, int] | None = None,
+) -> tuple[int, tuple[tuple[str, int], ...]]:
+    """Write the files; the number of rows, and the files with their sizes. Without rows there are no files."""
+    spark, observed = frame.sparkSession, Observation()
+    counted = frame.observe(observed, functions.count(functions.lit(1)).alias("rows"))
+    options = {**OPTIONS, **(LOCAL_OPTIONS if spark.sparkContext.master.startswith("local") else {})}
+    with _writing, _options(spark, {**PARQUET, FIELD_IDS: str(bool(ids)).lower()}):
+        counted.write.options(**options).mode(mode).partitionBy(*partition_by).parquet(folder)
+    rows = int(observed.get["rows"])
+    path, files = hadoop_path(spark, folder)
+    if not rows:
+        files.delete(path, True)
+        return 0, ()
+    start = len(path.toUri().getPath().rstrip("/")) + 1
+    stored = _data_files(files, path)
+    if ids and is_nested(frame) and f"/{CHANGES}/" not in folder:  # a commit writes those rows anew
+        identify(spark, files, [status.getPath() for status in stored], ids)
+        stored = _data_files(files, path)
+    return rows, tuple(sorted((each.getPath().toUri().getPath()[start:], int(each.getLen())) for each in stored))
+
+
+def _data_files(files: Any, folder: Any) -> list[Any]:
+    """What a folder holds, without files of committers."""
+    found, data = files.listFiles(folder, True), []
+    while found.hasNext():
+        status = found.next()
+        if not status.getPath().getName().startswith(("_", ".")):
+            data.append(status)
+    return data
+
+
+@contextmanager
+def _options(spark: SparkSession, options: Mapping[str, str]) -> Iterator[None]:
+    """Options of the session for one block."""
+    before = {key: spark.conf.get(key, None) for key in options}
+    for key, value in options.items():
+        spark.conf.set(key, value)
+    try:
+        yield
+    finally:
+        for key, old in before.items():
+            spark.conf.unset(key) if old is None else spark.conf.set(key, old)
+
+
+def _commit(job: Any, draft: Declaration, spark: SparkSession, batch: Batch | None, chains: str) -> None:
+    """Commit one write under its own id, or with its batch's records; delete its files if they are not needed."""
+    from sparklet.tables.commit import commit
+
+    if not draft.files:
+        return
+    identity = batch.name if batch else _once(commit_id(job, draft.label))
+    staged = draft.staged(-1 if job.shard is None else job.shard)
+    how = (draft.keys, draft.order_by, draft.merge_schema, draft.partition_by, draft.partition_types)
+    planned = Commit(identity, draft.table, draft.mode, (staged,), *how, warehouse=job.params.get("warehouse"))
+    if batch:
+        since_s = oldest_s(job.event) if draft.table.format == "delta" else None  # which may forget chains
+        planned = replace(planned, records=batch.new, chains_folder=chains, fixed_at_s=since_s)
+        replaces = batch.is_read and draft.mode != "append"
+        done = commit(planned, lambda: spark, batch.opened, only_on_opened=replaces)
+        batch.is_written = True
+    else:
+        done = commit(replace(planned, fixed_at_s=named_at_s(job)), lambda: spark)
+        _made.add(identity)
+    if done.already or f"/{CHANGES}/" in draft.folder:
+        path, files = hadoop_path(spark, draft.folder)
+        files.delete(path, True)
+
+
+def batch_for(job: Any, table: Table, label: str | None, spark: SparkSession, *, is_read: bool = False) -> Batch | None:
+    """See ``batch.batch_of``, which needs the libraries of a direct commit."""
+    _check_libraries(table.format)
+    from sparklet.tables.batches import batch_of
+
+    return batch_of(job, table, label, spark, is_read)
