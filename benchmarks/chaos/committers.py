@@ -26,8 +26,9 @@ from benchmarks.facts import ROOT, facts
 from sparklet.aws.clients import AwsClients
 from sparklet.aws.s3 import S3Store
 from sparklet.job.errors import CommitConflictError
+from sparklet.job.table import Table
 from sparklet.tables.commit import commit
-from sparklet.tables.declaration import Commit, StagedWrite, Table
+from sparklet.tables.declaration import Commit, StagedWrite
 from tests.stand_ins.ministack import ministack
 
 TRIED = {"delta": "PUT Delta log", "iceberg": "PUT Iceberg metadata"}  # what each try of a commit writes

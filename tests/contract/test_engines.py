@@ -12,9 +12,9 @@ import pytest
 
 from sparklet.aws.clients import AwsClients
 from sparklet.engines.create import CLUSTERS, clusters_of, engines_of
-from sparklet.engines.local_process import LocalTasks, TaskRunner
 from sparklet.engines.platforms import EmrServerlessJobs
 from sparklet.errors import RemoteTaskError
+from sparklet.local.process_engine import LocalTasks, TaskRunner
 from sparklet.local.state import StateDir
 from sparklet.ports import Engine
 from tests.functional.local.conftest import eventually
@@ -171,7 +171,7 @@ def test_a_worker_of_an_earlier_local_stack_has_stopped(tmp_path: Path) -> None:
 def test_a_local_worker_ends_when_it_is_told_to(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Other than the commands above, this worker does not end by itself."""
     (tmp_path / "sleeper.py").write_text("import time\ntime.sleep(60)\n")
-    monkeypatch.setattr("sparklet.engines.local_process.ONE_SHARD", "sleeper")
+    monkeypatch.setattr("sparklet.local.process_engine.ONE_SHARD", "sleeper")
     state = StateDir(tmp_path / "state")
     state.create()
     runner, engine = TaskRunner(state, {"PYTHONPATH": str(tmp_path)}), LocalTasks(state.tasks)

@@ -33,8 +33,8 @@ from sparklet.databases.tokens import LEDGER, aws_client, tokens
 from sparklet.job.commit_ids import commit_id, records_by_chain
 from sparklet.job.errors import DatabaseError, EventError, TableError
 from sparklet.job.session import hadoop_path, has_class
+from sparklet.job.table import CHANGES
 from sparklet.streams.records import without_records
-from sparklet.tables.declaration import CHANGES
 
 DRIVER, PREFIX = "org.postgresql.Driver", "jdbc:postgresql:"
 TRIES = 6

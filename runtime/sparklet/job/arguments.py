@@ -11,10 +11,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 
+from sparklet.job.annexes import STREAMS, TABLES, annex
 from sparklet.job.database_access import DatabaseAccess
 from sparklet.job.errors import EventError
 from sparklet.job.event_objects import escaped, event_objects, misread
 from sparklet.job.outcome import Outcome
+from sparklet.job.table import Table
 from sparklet.job.table_writes import TableWrites
 
 if TYPE_CHECKING:
@@ -238,20 +240,18 @@ class Job(TableWrites, DatabaseAccess):
         ValueError
             If format, schema and mode do not fit each other.
         """
-        from sparklet.streams.records import stream_records  # other scripts need not load it
-
-        without = self._records_in(table, spark)
-        return stream_records(spark, self.event, format, schema, mode, metadata, options, cause, without)
+        left_out = self._records_in(table, spark)
+        read = annex(STREAMS).stream_records
+        frame: DataFrame = read(spark, self.event, format, schema, mode, metadata, options, cause, left_out)
+        return frame
 
     def _records_in(self, table: str | None, spark: SparkSession) -> Sequence[str]:
         """The numbers of the records that a table has; without a table the batch is read as a whole."""
         if not table:
             self.outcome.batches["", ""] = None
             return ()
-        from sparklet.tables.declaration import Table
-        from sparklet.tables.staging import batch_for
 
-        batch = batch_for(self, Table.parse(table), None, spark, is_read=True)
+        batch = annex(TABLES).batch_for(self, Table.parse(table), None, spark, is_read=True)
         return batch.old if batch else ()
 
     def report(self, *, rows: int | None = None, output_bytes: int | None = None, outputs: Iterable[str] = ()) -> None:

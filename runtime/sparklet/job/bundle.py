@@ -14,14 +14,15 @@ from typing import IO
 
 import sparklet
 
-SOURCES = ("__init__.py", "job/*.py", "job/databases/*.py", "job/tables/*.py")
+SOURCES = ("__init__.py", "job/**/*.py", "tables/*.py", "streams/*.py", "databases/*.py")
+NOT_FOR_SCRIPTS = ("ddl.py", "orphans.py")  # of tables: what commands do
 EARLIEST = (1980, 1, 1, 0, 0, 0)  # the first moment a zip knows: no build time in the file
 
 
 def write_bundle(target: Path) -> list[str]:
     """Write the zip, replacing ``target``; returns the names in it."""
     package = Path(sparklet.__file__).parent
-    paths = sorted(path for pattern in SOURCES for path in package.glob(pattern))
+    paths = sorted(path for pattern in SOURCES for path in package.glob(pattern) if path.name not in NOT_FOR_SCRIPTS)
     files = {f"sparklet/{path.relative_to(package).as_posix()}": path.read_bytes() for path in paths}
     write_zip(target, files)
     return list(files)

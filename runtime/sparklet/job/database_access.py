@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
+
+from sparklet.job.annexes import DATABASES, annex
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
@@ -36,10 +38,9 @@ class DatabaseAccess:
         column, by the row with its greatest value. ``label`` tells the writes of one script apart; ``commit_id``
         replaces the id.
         """
-        from sparklet.databases.jdbc import Database, write
-
-        unique = [keys] if isinstance(keys, str) else keys
-        return write(Database(self, **database), df, table, unique, order_by, label, commit_id)
+        jdbc, unique = annex(DATABASES), [keys] if isinstance(keys, str) else keys
+        rows = jdbc.write(jdbc.Database(self, **database), df, table, unique, order_by, label, commit_id)
+        return cast(int, rows)
 
     def jdbc_read(
         self, spark: SparkSession, table: str, *, split_by: str | None = None, connections: int = 1, **database: Any
@@ -48,6 +49,6 @@ class DatabaseAccess:
 
         With ``split_by``, a column of numbers, dates or timestamps, up to ``connections`` read at the same time.
         """
-        from sparklet.databases.jdbc import Database, read
-
-        return read(Database(self, **database), spark, table, split_by, connections)
+        jdbc = annex(DATABASES)
+        frame: DataFrame = jdbc.read(jdbc.Database(self, **database), spark, table, split_by, connections)
+        return frame

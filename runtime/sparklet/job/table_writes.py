@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
+
+from sparklet.job.annexes import TABLES, annex
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame
@@ -78,6 +80,4 @@ class TableWrites:
     def _write(
         self, df: DataFrame, table: str | None, mode: str, label: str | None, commit: str | None, **how: Any
     ) -> int:
-        from sparklet.tables.staging import write  # most scripts need it not
-
-        return write(self, df, table, mode, label, commit, **how)
+        return cast(int, annex(TABLES).write(self, df, table, mode, label, commit, **how))

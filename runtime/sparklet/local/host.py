@@ -22,12 +22,12 @@ from types import FrameType
 from typing import Any
 
 from sparklet.aws.clients import AwsClients
-from sparklet.engines.local_process import TaskRunner
 from sparklet.errors import LocalStackError
 from sparklet.local import environment
 from sparklet.local.control import HEALTH_PATH, PROCESSING_PATH, REGION, SAVE_PATH, ask
 from sparklet.local.deploy import Deployed, deploy, parameters_of, restart_executions
 from sparklet.local.local_template import load_template, localise, to_json
+from sparklet.local.process_engine import TaskRunner
 from sparklet.local.state import Lock, StateDir, read_json, write_json
 from sparklet.spark.guards import become_subreaper, end_children, kill_tree
 

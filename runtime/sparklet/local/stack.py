@@ -25,7 +25,6 @@ from sparklet.aws.dynamodb import DynamoLedger
 from sparklet.aws.messaging import SqsQueue
 from sparklet.aws.s3 import S3Store, input_stores
 from sparklet.engines.create import clusters_of
-from sparklet.engines.local_process import PROCESS, LocalTasks
 from sparklet.errors import LocalStackError, SettingsError
 from sparklet.local import environment
 from sparklet.local.attach import (
@@ -39,6 +38,7 @@ from sparklet.local.attach import (
 )
 from sparklet.local.control import PROCESSING_PATH, REGION, ask
 from sparklet.local.deploy import Deployed
+from sparklet.local.process_engine import PROCESS, LocalTasks
 from sparklet.local.state import Lock, StateDir
 from sparklet.ports.deployment import Deployment
 from sparklet.settings import engines, of_workers

@@ -2,7 +2,7 @@
 
 ``runs/<run_id>/_commit-<identity>-<number>.jsonl`` is created once and never changes, so that a commit can be repeated.
 Its first line describes it, each other one is what a shard's winner declared. No shard is in two of a run's files. A
-run of this id in another ledger has another identity. See ``tables.runs.commit_step``, which writes them, and ``docs/tables.md``.
+run of this id in another ledger has another identity. ``runs.commit_runs`` writes them; see ``docs/tables.md``.
 """
 
 import json
@@ -12,10 +12,10 @@ from operator import attrgetter
 from typing import Any
 
 from sparklet.errors import PlanError
+from sparklet.job.table import Table
 from sparklet.model import WRITES, Run, RunState, ShardRecord, ShardState
 from sparklet.planning.outputs import commit_id
 from sparklet.ports.deployment import Deployment
-from sparklet.tables.declaration import Table
 
 FOLDER, ENDING = "_commit-", ".jsonl"  # the worker fetches names that begin with an underscore
 HEADER_BYTES = 1024  # at most

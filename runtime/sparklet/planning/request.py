@@ -14,10 +14,10 @@ from urllib.parse import unquote
 
 from sparklet.errors import EventError, PlanError, SettingsError
 from sparklet.inputs.list_requests import ListRequest, read_items, read_lists
+from sparklet.job.table import Table
 from sparklet.model import Access, Dispatch, Key, RunOptions
 from sparklet.model.options import BY_WORKER, INPUT, MIB, ORCHESTRATION, ROUTE_OVER_BYTES, RUN
 from sparklet.model.quantities import parse_every, parse_size_bytes, parse_time_s, parse_tolerance
-from sparklet.tables.declaration import Table
 
 ROLE = re.compile(r"arn:[\w-]+:iam::\d{12}:role/.+")
 REMOVED = {

@@ -11,7 +11,6 @@ from functools import partial
 from itertools import islice
 
 from sparklet import metrics
-from sparklet.engines.workers import ENGINE_FAILED, Waiting, start_workers, stop_workers
 from sparklet.errors import CheckpointConflictError, ObjectNotFoundError, SparkletError
 from sparklet.ledger.rules import LEASE_EXPIRED, last_cause
 from sparklet.model import Counts, Dispatch, Failure, PartRecord, Run, RunState, ShardRecord, ShardState
@@ -19,13 +18,14 @@ from sparklet.planning.outputs import is_check_or_commit, release_outputs
 from sparklet.planning.planner import Outbox, plan
 from sparklet.ports.deployment import Deployment
 from sparklet.runs.cancel import RUN_CANCELLED, cancel_follow_ups, for_a_while, give_up, seal_as_it_is
+from sparklet.runs.commit_runs import commit_at_end, commit_early, end_commit
+from sparklet.runs.engine_workers import ENGINE_FAILED, Waiting, start_workers, stop_workers
 from sparklet.runs.follow_ups import check_run, enter_check, enter_next
 from sparklet.runs.log import log
 from sparklet.runs.manifest import has_manifest, write_manifests
 from sparklet.runs.notices import notify, owes_notice
 from sparklet.runs.summary import Summary, verdict
 from sparklet.runs.throttle import send_up_to_cap
-from sparklet.tables.runs.commit_step import commit_at_end, commit_early, end_commit
 
 STALL_S = 60.0  # without a change of any shard; then messages are sent again
 UNCLAIMED_S = 6 * 3600.0  # how long a message may wait in a busy queue before it is sent again

@@ -5,7 +5,7 @@ it; a second checker finds it in the ledger. So after a crash between any two st
 
     all shards have ended, within what the run tolerates
       → figures to runs/<run_id>/_summary-<identity>-<generation>.json → the check run, whose input that is → its end
-      → the commit runs, if shards have declared writes to tables (see ``tables.runs.commit_step``) → their end
+      → the commit runs, if shards have declared writes to tables (see ``runs.commit_runs``) → their end
       → the next run, whose input is what this run wrote → the end of this run
 
 The summary's name begins with an underscore, so the worker fetches it (see ``worker.staging``): the script gets it as a

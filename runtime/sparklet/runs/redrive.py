@@ -14,9 +14,9 @@ from sparklet.planning.outputs import claim_outputs, overtaken_by
 from sparklet.planning.planner import Outbox
 from sparklet.ports.deployment import Deployment
 from sparklet.runs.cancel import NOT_PLANNED
+from sparklet.runs.commit_runs import has_declared
 from sparklet.runs.explain import matches_cause
 from sparklet.runs.follow_ups import check_run, last_commit_run
-from sparklet.tables.runs.commit_step import has_declared
 
 MAX_NAMED = 10
 

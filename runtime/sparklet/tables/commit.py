@@ -19,8 +19,9 @@ from typing import TYPE_CHECKING, Any, Protocol, cast
 
 from sparklet.job.catalogs import catalog_properties
 from sparklet.job.errors import CommitConflictError, TableError
+from sparklet.job.table import Table
 from sparklet.tables.chains import CHANGES, extend, found
-from sparklet.tables.declaration import Commit, Committed, Declaration, StagedWrite, Table
+from sparklet.tables.declaration import Commit, Committed, Declaration, StagedWrite
 from sparklet.tables.staged_files import StagedFile, read_footers, read_text
 
 if TYPE_CHECKING:

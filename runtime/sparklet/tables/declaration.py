@@ -4,15 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
-from pathlib import Path
 from typing import Any
 
 from sparklet.job.errors import EventError, TableError
+from sparklet.job.table import Table
 
-FORMATS = ("iceberg", "delta", "hudi", "parquet")
 MODES = ("append", "upsert", "overwrite_partitions")
-# Folders of staged files: in a table, whose own they become; and in an output, for a commit to read, never for readers.
-DATA, CHANGES = "sparklet", "_changes"
 IdsOf = tuple[str, int]
 DEMANDING = ("delta.invariants", "delta.generationExpression", "delta.identity.start")  # of columns
 WRITABLE = (
@@ -22,33 +19,6 @@ WRITABLE = (
 """Features of Delta that delta-rs 1.6 writes, of those that Spark 3.5 reads."""
 ICEBERG_VERSION = 2  # the newest that pyiceberg writes
 CHAINS = "_sparklet_records"  # below a table's root: no reader, and no VACUUM, looks into folders of such names
-
-
-@dataclass(frozen=True)
-class Table:
-    """A table's format, and its place: ``db.name`` in the catalog for Iceberg, else the URI of its folder."""
-
-    format: str
-    place: str
-
-    @classmethod
-    def parse(cls, name: str) -> Table:
-        """Read ``iceberg:db.flights``, ``delta:s3://bucket/flights`` or ``hudi:/data/flights``; else EventError."""
-        format_, _, place = name.partition(":")
-        if format_ not in FORMATS or not place:
-            raise EventError(f"{name!r} names no table: write FORMAT:PLACE, with the format {', '.join(FORMATS)}")
-        if format_ == "iceberg":
-            if "://" in place or "." not in place.strip("."):
-                raise EventError(
-                    f"{name!r} names no Iceberg table: write iceberg:DATABASE.TABLE, as the catalog knows it"
-                )
-            return cls(format_, place)
-        if "://" not in place:
-            place = f"file://{Path(place).absolute()}"  # as Hadoop writes it: nothing is escaped
-        return cls(format_, place.rstrip("/"))
-
-    def __str__(self) -> str:
-        return f"{self.format}:{self.place}"
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,8 @@ from deltalake import CommitProperties, DeltaTable, Schema, Transaction, excepti
 from deltalake.transaction import AddAction, create_table_with_add_actions
 
 from sparklet.job.errors import CommitConflictError, CommitStateUnknownError, TableError
-from sparklet.tables.declaration import Commit, Table, refuse_delta
+from sparklet.job.table import Table
+from sparklet.tables.declaration import Commit, refuse_delta
 from sparklet.tables.staged_files import (
     MAX_READERS,
     StagedFile,

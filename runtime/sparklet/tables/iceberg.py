@@ -23,8 +23,9 @@ from requests import RequestException
 from sparklet.job.catalogs import ICEBERG_CATALOG, catalog_properties
 from sparklet.job.errors import CommitConflictError, TableError
 from sparklet.job.session import s3_environment
-from sparklet.tables.declaration import CHANGES, Commit, refuse_iceberg
-from sparklet.tables.declaration import Table as Named
+from sparklet.job.table import CHANGES
+from sparklet.job.table import Table as Named
+from sparklet.tables.declaration import Commit, refuse_iceberg
 from sparklet.tables.field_ids import NAME_MAPPING, check_name_mapping
 from sparklet.tables.iceberg_history import COMMIT_ID, MAKER, History
 from sparklet.tables.staged_field_ids import as_read, check_names, paths_of

@@ -17,8 +17,9 @@ from pyspark.sql.types import StructType
 from sparklet.job.catalogs import AWS_BUNDLE, ICEBERG_CATALOG, in_table_bucket
 from sparklet.job.errors import TableError
 from sparklet.job.session import DELTA, ICEBERG, has_class
+from sparklet.job.table import Table
 from sparklet.tables.columns import quoted
-from sparklet.tables.declaration import IdsOf, Table, refuse_delta, refuse_iceberg
+from sparklet.tables.declaration import IdsOf, refuse_delta, refuse_iceberg
 from sparklet.tables.field_ids import NAME_MAPPING, ColumnPath, check_name_mapping, column_ids
 
 CATALOG = f"spark.sql.catalog.{ICEBERG_CATALOG}"

@@ -22,8 +22,9 @@ from pyspark.sql import DataFrame, Observation, SparkSession, functions
 from sparklet.job.commit_ids import commit_id, named_at_s, oldest_s
 from sparklet.job.errors import EventError, TableError
 from sparklet.job.session import hadoop_path, is_remote
+from sparklet.job.table import CHANGES, DATA, Table
 from sparklet.tables.columns import aligned, widened
-from sparklet.tables.declaration import CHAINS, CHANGES, DATA, Commit, Declaration, Table
+from sparklet.tables.declaration import CHAINS, Commit, Declaration
 from sparklet.tables.field_ids import ColumnPath
 from sparklet.tables.layout import Layout, layout_of, separated
 from sparklet.tables.spark_field_ids import identified, identify, is_nested, with_new

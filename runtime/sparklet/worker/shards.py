@@ -28,6 +28,7 @@ from sparklet.errors import (
     SparkletError,
 )
 from sparklet.events import Outcome, Task
+from sparklet.job.table import CHANGES
 from sparklet.ledger.rules import LEASE_S, lease_s, next_engine
 from sparklet.metrics import Meter, Metric
 from sparklet.model import (
@@ -47,7 +48,6 @@ from sparklet.model import (
     split_uri,
 )
 from sparklet.ports import Clock, Ledger, ObjectInfo, ObjectStore, TaskQueue
-from sparklet.tables.declaration import CHANGES
 from sparklet.worker.attempt import Attempt, Lease, persist
 from sparklet.worker.executor import Execution, Executor
 from sparklet.worker.script_event import needs_staging, shard_event

@@ -4,8 +4,9 @@ import os
 import signal
 from typing import Any
 
+from sparklet.job.table import Table
 from sparklet.tables import commit as committer
-from sparklet.tables.declaration import Commit, StagedWrite, Table
+from sparklet.tables.declaration import Commit, StagedWrite
 
 __all__ = ["Commit", "StagedWrite", "Table", "after", "before"]
 

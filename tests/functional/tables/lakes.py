@@ -15,7 +15,8 @@ from pyiceberg.exceptions import NoSuchTableError
 from pyiceberg.io.pyarrow import schema_to_pyarrow
 from pyiceberg.schema import assign_fresh_schema_ids
 
-from sparklet.tables.declaration import Commit, StagedWrite, Table
+from sparklet.job.table import Table
+from sparklet.tables.declaration import Commit, StagedWrite
 from sparklet.tables.staged_files import delta_place, file_system
 
 _numbers = count()

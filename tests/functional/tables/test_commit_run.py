@@ -10,8 +10,9 @@ from typing import Any
 import pytest
 
 from sparklet.job.errors import TableError
+from sparklet.job.table import Table
 from sparklet.tables.commit import main, plan
-from sparklet.tables.declaration import Declaration, StagedWrite, Table
+from sparklet.tables.declaration import Declaration, StagedWrite
 from tests.functional.tables.lakes import Lake, rows_of
 
 

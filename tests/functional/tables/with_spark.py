@@ -24,8 +24,9 @@ from pyspark.sql import SparkSession
 
 from sparklet.job import Job
 from sparklet.job.errors import SparkletError
+from sparklet.job.table import Table
 from sparklet.tables import commit as committer
-from sparklet.tables.declaration import Commit, StagedWrite, Table
+from sparklet.tables.declaration import Commit, StagedWrite
 
 
 def commit_of(document: dict[str, Any]) -> Commit:

@@ -10,7 +10,7 @@ from pyarrow import parquet
 
 from sparklet.model import Failure, Run, ShardResult
 from sparklet.planning.commit_files import commit_uri
-from sparklet.tables.runs.ddl import PARTITIONS_PER_STATEMENT
+from sparklet.tables.ddl import PARTITIONS_PER_STATEMENT
 from tests.unit.cli.conftest import RUN, Terminal
 
 ROWS = pa.table(

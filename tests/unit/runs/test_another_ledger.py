@@ -14,9 +14,9 @@ from sparklet.model import RunOptions, RunState, ShardResult
 from sparklet.planning.commit_files import commit_files
 from sparklet.planning.new_run import new_run
 from sparklet.planning.planner import plan
+from sparklet.runs import commit_runs as commits
 from sparklet.runs.manifest import results
 from sparklet.runs.throttle import cap_of, throttle
-from sparklet.tables.runs import commit_step as commits
 from tests.stand_ins.memory import FakeClock
 from tests.unit.runs.one_table import RUN, Trial
 from tests.unit.runs.test_follow_ups import CHECK, start

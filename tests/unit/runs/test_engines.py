@@ -5,7 +5,6 @@ from dataclasses import replace
 
 import pytest
 
-from sparklet.engines.workers import AGAIN_AFTER_S, CLAIMS_WITHIN_S, ENGINE_FAILED, MAX_UNCLAIMED
 from sparklet.errors import PlanError, RemoteTaskError, SettingsError
 from sparklet.model import ClaimStatus, Dispatch, Failure, RunOptions, RunState, ShardRecord, ShardResult, ShardState
 from sparklet.planning.new_run import new_run
@@ -14,6 +13,7 @@ from sparklet.ports import Engine, Message
 from sparklet.runs.cancel import cancel
 from sparklet.runs.checker import check
 from sparklet.runs.dead_letters import Disposition, consume
+from sparklet.runs.engine_workers import AGAIN_AFTER_S, CLAIMS_WITHIN_S, ENGINE_FAILED, MAX_UNCLAIMED
 from sparklet.runs.map_batches import hand_out
 from sparklet.runs.redrive import redrive
 from sparklet.runs.throttle import LOST_S

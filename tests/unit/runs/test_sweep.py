@@ -13,10 +13,10 @@ from pyiceberg.catalog import load_catalog
 from pyiceberg.utils.config import Config
 
 from sparklet.errors import PlanError
+from sparklet.job.table import Table
 from sparklet.model import Failure, ShardResult
 from sparklet.runs.cancel import clean, folders_of
-from sparklet.tables.declaration import Table
-from sparklet.tables.runs.orphans import files_at, orphans
+from sparklet.tables.orphans import files_at, orphans
 from tests.world import BUCKET, World
 
 DAY_S = 24 * 3600.0

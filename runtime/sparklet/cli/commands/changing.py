@@ -17,6 +17,7 @@ from sparklet.cli.options import Prices
 from sparklet.cli.runs import finish
 from sparklet.cli.transfer import output_files
 from sparklet.errors import PlanError
+from sparklet.job.table import Table
 from sparklet.model import Counts, Run, ShardState
 from sparklet.model.quantities import parse_duration_s
 from sparklet.runs.cancel import RunFiles, ended_runs, files_of, folders_of, named_run
@@ -24,9 +25,8 @@ from sparklet.runs.cancel import cancel as cancel_run
 from sparklet.runs.cancel import clean as clean_run
 from sparklet.runs.redrive import redrivable
 from sparklet.runs.throttle import throttle as throttle_run
-from sparklet.tables.declaration import Table
-from sparklet.tables.runs.orphans import MIN_AGE_S, files_at
-from sparklet.tables.runs.orphans import orphans as find_orphans
+from sparklet.tables.orphans import MIN_AGE_S, files_at
+from sparklet.tables.orphans import orphans as find_orphans
 
 
 @dataclass(frozen=True)

@@ -36,7 +36,7 @@ from sparklet.runs.manifest import results as results_of
 from sparklet.runs.object_status import ObjectStatus, object_status
 from sparklet.runs.progress import observe
 from sparklet.runs.reconciliation import verify
-from sparklet.tables.runs.ddl import ddl as ddl_of
+from sparklet.tables.ddl import ddl as ddl_of
 
 FOLLOW_POLL_S = 1.0
 _OWN = ("time", "level", "message", "attempt")  # what each of a worker's own lines has

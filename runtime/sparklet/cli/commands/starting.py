@@ -19,8 +19,8 @@ from sparklet.cli.estimates import Explanation, Route, explain, explain_run, pre
 from sparklet.cli.render import preview_document, preview_table, run_document
 from sparklet.cli.runs import begin, finish, go_on
 from sparklet.cli.scripts import invoke_script
-from sparklet.engines.local_process import PROCESS
 from sparklet.errors import NothingNewError, PlanError
+from sparklet.local.process_engine import PROCESS
 from sparklet.model.options import ORCHESTRATION
 from sparklet.planning.new_run import chosen_engine
 from sparklet.planning.preview import PlanPreview, preview

@@ -23,11 +23,11 @@ from typing import Any
 from urllib.parse import unquote
 
 from sparklet.errors import PlanError
+from sparklet.job.table import CHANGES, DATA, Table
 from sparklet.model import ShardState
 from sparklet.planning.commit_files import declared
 from sparklet.ports import ObjectInfo, ObjectStore
 from sparklet.ports.deployment import Deployment
-from sparklet.tables.declaration import CHANGES, DATA, Table
 
 MIN_AGE_S = 24 * 3600.0  # an attempt outside of Lambda may take hours
 # Hudi's tables refer to no file that was staged, and Parquet's output is the run's own.
