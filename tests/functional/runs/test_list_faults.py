@@ -15,7 +15,7 @@ from sparklet.planning.planner import plan
 from sparklet.ports.deployment import Deployment
 from sparklet.runs.checker import check
 from tests.functional.runs.test_faults import AFTER, kill_everywhere
-from tests.unit.runs.test_left_out import named
+from tests.unit.planning.test_left_out import named
 from tests.world import BUCKET, SOURCE, Fault, KilledError, World
 
 LISTED = "s3://data/listed/"

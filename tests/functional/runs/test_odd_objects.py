@@ -31,7 +31,7 @@ from sparklet.runs.object_status import object_status
 from tests.stand_ins.ledger_table import table_definition
 from tests.stand_ins.memory import FakeClock
 from tests.stand_ins.ministack import ministack
-from tests.unit.runs.inventories import inventory_row, write_inventory
+from tests.unit.inputs.inventories import inventory_row, write_inventory
 
 pytestmark = pytest.mark.stack
 

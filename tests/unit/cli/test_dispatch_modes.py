@@ -11,7 +11,7 @@ from sparklet.cli.dispatch_modes import MachineWatch
 from sparklet.cli.environment import StackSelection
 from sparklet.model import Counts, Dispatch, ExecutionState, Failure, RunState, ShardResult
 from tests.unit.cli.conftest import RUN, CommandResult, Terminal
-from tests.unit.runs.test_listed_once import CountingStore
+from tests.unit.inputs.test_listed_once import CountingStore
 from tests.world import SCRIPT, SOURCE
 
 BROKEN = Failure("ValueError", "column 3 is bad", retryable=False)

@@ -1,4 +1,4 @@
-"""Fixtures of the fan-out's tests."""
+"""Fixtures that several packages' tests share."""
 
 import pytest
 

@@ -11,7 +11,7 @@ from sparklet.inputs.lists import ListReader
 from sparklet.model import InputObject, ListSource, Position, RunOptions
 from sparklet.planning.inventory import Inventory
 from tests.stand_ins.memory import MemoryObjectStore
-from tests.unit.runs.inventories import MANIFEST, SCHEMA, inventory_row, write_inventory, write_manifest
+from tests.unit.inputs.inventories import MANIFEST, SCHEMA, inventory_row, write_inventory, write_manifest
 
 FORMS = ["CSV", "ORC", "Parquet"]
 KEYS = ["a b+c%20.csv", "ü/日本?#.csv", 'quote",.csv', "new\nline", "//x/../y", "+", "plain.csv", "tr/"]

@@ -20,7 +20,7 @@ from sparklet.planning.planner import plan
 from sparklet.planning.preview import preview
 from sparklet.settings import PlannerSettings
 from tests.stand_ins.memory import MemoryObjectStore
-from tests.unit.runs.test_list_formats import parquet
+from tests.unit.inputs.test_list_formats import parquet
 from tests.world import SCRIPT, SOURCE, World
 
 LIST = "s3://lists/cities"

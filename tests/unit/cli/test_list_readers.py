@@ -10,8 +10,8 @@ from sparklet.planning.plan_requests import handle_request
 from sparklet.settings import PlannerSettings
 from tests.unit.cli.conftest import RUN, Terminal
 from tests.unit.cli.conftest import terminal as terminal
-from tests.unit.runs.inventories import inventory_row, write_inventory
-from tests.unit.runs.test_list_formats import parquet
+from tests.unit.inputs.inventories import inventory_row, write_inventory
+from tests.unit.inputs.test_list_formats import parquet
 from tests.world import SCRIPT, SOURCE, World
 
 Write = Callable[[World, list[str]], str]
