@@ -39,7 +39,7 @@ def files() -> tuple[bytes, bytes]:
     found = dict(each for name in PACKAGES for each in _package(name))
     buffer = io.BytesIO()
     write_zip(buffer, {name: found[name].read_bytes() for name in sorted(found)})
-    return found[f"sparklet/worker/{PROGRAM}"].read_bytes(), buffer.getvalue()
+    return found[f"sparklet/engines/{PROGRAM}"].read_bytes(), buffer.getvalue()
 
 
 def _package(name: str) -> Iterator[tuple[str, Path]]:
