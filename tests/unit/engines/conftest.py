@@ -1,0 +1,5 @@
+"""No account's credentials, and the worker's bench."""
+
+from tests.unit.aws.conftest import _no_account as _no_account
+from tests.unit.worker.conftest import bench as bench
+from tests.unit.worker.conftest import settings as settings
