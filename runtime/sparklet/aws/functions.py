@@ -23,7 +23,7 @@ TIMED_OUT = 124  # exit status of a worker that ends itself since a call's time 
 NOT_NOW = ("TooManyRequests", "Throttling", "EC2Throttled", "ENILimitReached", "ResourceConflict")
 NOT_SENT = ("ConnectTimeoutError", "EndpointConnectionError")
 NOT_BEGUN: tuple[str, ...] = ("PayloadError", "EventError", "SettingsError", "ImportModuleError")
-NOT_BEGUN += ("NeverStarted", "EventAgeExceeded", "TaskFailedToStart")
+NOT_BEGUN += ("NeverStarted", "EventAgeExceeded")
 REPORT = re.compile(r"Memory Size: (\d+) MB\s+Max Memory Used: (\d+) MB")
 
 
@@ -100,7 +100,7 @@ def reason_of(cause: str, log_tail: str = "") -> str:
     used = REPORT.search(log_tail)
     if "OutOfMemory" in cause or ("signal: killed" in cause and (not used or int(used[2]) >= 0.95 * int(used[1]))):
         return "memory"
-    if "ExitError" in cause or cause.startswith(("Sandbox.", "Extension.", "LeaseExpired", "Stopped.")):
+    if "ExitError" in cause or cause.startswith(("Sandbox.", "Extension.", "LeaseExpired")):
         return "killed"
     return "refused" if cause.partition(":")[0].endswith(NOT_BEGUN) else ""
 

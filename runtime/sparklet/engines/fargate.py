@@ -9,7 +9,6 @@ from sparklet.errors import RemoteTaskError
 from sparklet.model import Failure
 from sparklet.ports import Engine
 
-CPU_UNITS = {8: 1024, 16: 2048, 30: 4096, 60: 8192, 120: 16384}  # by the most GiB that they may have
 MAX_DESCRIBED = 100  # tasks a request
 NO_ROOM = ("Capacity is unavailable", "reached the limit", "RESOURCE:", "Throttling", "ServerException")
 NOT_STARTED = "TaskFailedToStart"
@@ -18,32 +17,26 @@ CONTAINER = "sparklet-shard"  # of its task definition
 
 @dataclass(frozen=True)
 class FargateTasks(Engine):
-    """Starts, watches and stops tasks of a definition, whose one container is named ``container``."""
+    """Starts, watches and stops tasks of a definition."""
 
     clients: AwsClients
     cluster: str
     task_definition: str
-    container: str
     network: Mapping[str, Any]  # ECS's awsvpcConfiguration: subnets, securityGroups, assignPublicIp
     env: Callable[[], Mapping[str, str]] = dict  # beside the definition's
 
-    def start(self, token: str, command: Sequence[str], memory_mb: int = 0) -> str:
-        """Start a task, of the definition's size unless ``memory_mb`` is given, once for each ``token``; its ARN.
-
-        RemoteTaskError, ``throttled`` if there is no room now.
-        """
+    def start(self, token: str, command: Sequence[str]) -> str:
+        """Start a task, once for each ``token``; its ARN. RemoteTaskError, ``throttled`` if there is no room now."""
         from botocore.exceptions import BotoCoreError, ClientError
 
-        cpu = next((units for gib, units in CPU_UNITS.items() if memory_mb <= gib * 1024), max(CPU_UNITS.values()))
-        size = {"cpu": str(cpu), "memory": str(memory_mb)} if memory_mb else {}
         env = [{"name": name, "value": value} for name, value in self.env().items()]
-        container = {"name": self.container, "command": list(command), **({"environment": env} if env else {})}
+        container = {"name": CONTAINER, "command": list(command), **({"environment": env} if env else {})}
         task: Any = {
             "cluster": self.cluster,
             "taskDefinition": self.task_definition,
             "launchType": "FARGATE",
             "networkConfiguration": {"awsvpcConfiguration": self.network},
-            "overrides": {**size, "containerOverrides": [container]},
+            "overrides": {"containerOverrides": [container]},
         }
         try:
             answer = self.clients.ecs.run_task(**task, clientToken=client_token(token, task))
@@ -76,7 +69,7 @@ def tasks_of_shards(
     """The tasks of sam/fargate.yaml, as SPARKLET_ENGINES names them."""
     network: dict[str, Any] = {name: named[name].split(",") for name in ("subnets", "securityGroups")}
     network["assignPublicIp"] = named["assignPublicIp"]
-    return FargateTasks(clients, named["cluster"], named["taskDefinition"], CONTAINER, network, env)
+    return FargateTasks(clients, named["cluster"], named["taskDefinition"], network, env)
 
 
 def stop_cause(task: Mapping[str, Any]) -> Failure:

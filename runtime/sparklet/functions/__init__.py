@@ -1,1 +1,1 @@
-"""Python functions in parallel: a ``concurrent.futures.Executor`` over Lambda, Fargate and local processes."""
+"""Python functions in parallel: a ``concurrent.futures.Executor`` over Lambda and local processes."""

@@ -8,7 +8,7 @@ import contextlib
 import functools
 import json
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, Literal, get_args
 
@@ -22,7 +22,7 @@ from sparklet.errors import LedgerError, RemoteTaskError, SettingsError, Sparkle
 from sparklet.forks import renew_after_fork
 from sparklet.functions.backend import DaemonThreads, StoredContents
 from sparklet.functions.calls import Answer, Call, Contents, End
-from sparklet.functions.poller import LOST_S, Poller
+from sparklet.functions.poller import Poller
 from sparklet.functions.records import RECORDED
 from sparklet.ledger.rules import LEASE_EXPIRED
 from sparklet.model import Failure, TaskRecord
@@ -79,7 +79,7 @@ class LambdaFunctions:
 
     def after_fork(self) -> None:
         """Have no call under way."""
-        self._poller, self._threads = Poller(self._records), DaemonThreads(THREADS + SENDERS)
+        self._poller, self._threads = Poller(self._tasks.get_tasks), DaemonThreads(THREADS + SENDERS)
         self._underway: set[str] = set()
 
     def start(self, call: Call, size: int, done: Callable[[End], None]) -> None:
@@ -117,7 +117,7 @@ class LambdaFunctions:
     def _perform(self, transport: str, call: Call, worker: Any, ended: Callable[[End], None]) -> None:
         if self._closed:
             return None
-        if transport == "invoke" and "function" in worker:
+        if transport == "invoke":
             return ended(self._invoke(call, worker))
         try:
             self._send(transport, call, worker, ended)
@@ -140,18 +140,15 @@ class LambdaFunctions:
         else:
             self._queue(worker["queue"]).send([json.dumps(envelope)])
 
-    def _watched(self, call: Call, ended: Callable[[End], None], lost_s: float = LOST_S) -> dict[str, str]:
+    def _watched(self, call: Call, ended: Callable[[End], None]) -> dict[str, str]:
         """The envelope of a call whose record is waited for from now on."""
         begun_s = time.monotonic()
 
         def recorded(record: TaskRecord | LedgerError) -> None:
             self._threads.submit(lambda: ended(self._end(call, record, begun_s)))
 
-        self._poller.watch(call.record_id, recorded, lost_s)
+        self._poller.watch(call.record_id, recorded)
         return {**call.sealed(self.key), RECORDED: "yes"}
-
-    def _records(self, names: Sequence[str]) -> Iterable[TaskRecord]:
-        return self._tasks.get_tasks(names)
 
     def _end(self, call: Call, record: TaskRecord | LedgerError, begun_s: float) -> End:
         """What a record says that has ended, or is not renewed any more."""

@@ -17,7 +17,6 @@ LOST_S = LEASE_S + LEASE_GRACE_S  # a worker that lives renews its lease earlier
 @dataclass(slots=True)
 class _Watched:
     ended: "Callable[[TaskRecord | LedgerError], None]"
-    lost_s: float
     began_s: float = field(default_factory=time.monotonic)
     due_s: float = 0.0
     revision: int = -1
@@ -29,19 +28,15 @@ class Poller:
     """Hands over each record that has ended; or is RUNNING, but nobody renews it any more."""
 
     read: Callable[[Sequence[str]], Iterable[TaskRecord]]  # those of many that are there; may raise LedgerError
+    lost_s: float = LOST_S  # a RUNNING record that was not renewed for so long counts as lost
     open: dict[str, _Watched] = field(default_factory=dict)
     _lock: threading.Lock = field(default_factory=threading.Lock)
     _running: bool = False
 
-    def watch(
-        self, record_id: str, ended: "Callable[[TaskRecord | LedgerError], None]", lost_s: float = LOST_S
-    ) -> None:
-        """Call ``ended`` once, in the poller's thread, which must not be held up; with an error that does not pass.
-
-        A record that is not renewed for ``lost_s`` counts as lost.
-        """
+    def watch(self, record_id: str, ended: "Callable[[TaskRecord | LedgerError], None]") -> None:
+        """Call ``ended`` once, in the poller's thread, which must not be held up; with an error that does not pass."""
         with self._lock:
-            self.open[record_id] = _Watched(ended, lost_s)
+            self.open[record_id] = _Watched(ended)
             if not self._running:
                 self._running = True
                 threading.Thread(target=self._run, name="sparklet-functions-poller", daemon=True).start()
@@ -77,6 +72,6 @@ class Poller:
             return
         if record.revision != watched.revision:
             watched.revision, watched.changed_s = record.revision, now_s
-        lost = record.state is ShardState.RUNNING and now_s - watched.changed_s > watched.lost_s
+        lost = record.state is ShardState.RUNNING and now_s - watched.changed_s > self.lost_s
         if (record.state.ended or lost) and self.forget(name):
             watched.ended(record)

@@ -7,30 +7,8 @@ import pytest
 from botocore.stub import ANY, Stubber
 
 from sparklet.aws.clients import AwsClients
-from sparklet.aws.functions import reason_of
-from sparklet.engines.fargate import FargateTasks, stop_cause
+from sparklet.engines.fargate import FargateTasks
 from sparklet.errors import RemoteTaskError
-
-EXITED = {"stopCode": "EssentialContainerExited", "stoppedReason": "Essential container in task exited"}
-OUT_OF_MEMORY = "OutOfMemoryError: Container killed due to memory usage"
-
-
-@pytest.mark.parametrize(
-    ("task", "reason"),
-    [
-        ({**EXITED, "containers": [{"exitCode": 137, "reason": OUT_OF_MEMORY}]}, "memory"),
-        ({**EXITED, "containers": [{"exitCode": 137}]}, "killed"),
-        ({**EXITED, "containers": [{"exitCode": 124}]}, "timeout"),
-        ({"stopCode": "SpotInterruption", "stoppedReason": "Your Spot Task was interrupted."}, "killed"),
-        ({"stopCode": "TaskFailedToStart", "stoppedReason": "CannotPullContainerError: no such image"}, "refused"),
-        ({}, "killed"),
-    ],
-)
-def test_the_reason_for_a_stop_is_one_of_the_executors(task: dict[str, Any], reason: str) -> None:
-    cause = stop_cause(task)
-
-    assert reason_of(f"{cause.error_class}: {cause.message}") == reason
-    assert task.get("stoppedReason", "") in cause.message
 
 
 @pytest.fixture
@@ -42,23 +20,7 @@ def clients(monkeypatch: pytest.MonkeyPatch) -> AwsClients:
 
 @pytest.fixture
 def tasks(clients: AwsClients) -> FargateTasks:
-    return FargateTasks(clients, "cluster", "definition:1", "function", {"subnets": ["subnet-1"]})
-
-
-def asked(memory_mb: int, cpu: int) -> dict[str, Any]:
-    """What ECS must be asked for; the stubber also checks it against the service's own model."""
-    return {
-        "cluster": "cluster",
-        "taskDefinition": "definition:1",
-        "launchType": "FARGATE",
-        "clientToken": ANY,
-        "networkConfiguration": {"awsvpcConfiguration": {"subnets": ["subnet-1"]}},
-        "overrides": {
-            "cpu": str(cpu),
-            "memory": str(memory_mb),
-            "containerOverrides": [{"name": "function", "command": ["python"]}],
-        },
-    }
+    return FargateTasks(clients, "cluster", "definition:1", {"subnets": ["subnet-1"]})
 
 
 def test_the_token_is_of_one_request(clients: AwsClients, tasks: FargateTasks) -> None:
@@ -74,16 +36,6 @@ def test_the_token_is_of_one_request(clients: AwsClients, tasks: FargateTasks) -
 
     assert tokens[0] == tokens[1]
     assert len(set(tokens)) == 3
-
-
-@pytest.mark.parametrize(("memory_mb", "cpu"), [(2048, 1024), (16384, 2048), (30720, 4096), (61440, 8192)])
-def test_a_task_has_the_fewest_processors_for_its_memory(
-    clients: AwsClients, tasks: FargateTasks, memory_mb: int, cpu: int
-) -> None:
-    with Stubber(clients.ecs) as ecs:
-        ecs.add_response("run_task", {"tasks": [{"taskArn": "arn:1"}], "failures": []}, asked(memory_mb, cpu))
-
-        assert tasks.start("abc-1.1", ["python"], memory_mb) == "arn:1"
 
 
 @pytest.mark.parametrize(
@@ -102,7 +54,7 @@ def test_only_want_of_room_is_worth_another_try(
         ecs.add_client_error("run_task", code, message)
 
         with pytest.raises(RemoteTaskError, match=message[:20]) as raised:
-            tasks.start("abc-1.1", ["python"], 2048)
+            tasks.start("abc-1.1", ["python"])
 
     assert raised.value.reason == reason
 
@@ -112,7 +64,7 @@ def test_a_failure_without_an_exception_is_an_error(clients: AwsClients, tasks: 
         ecs.add_response("run_task", {"tasks": [], "failures": [{"reason": "RESOURCE:MEMORY"}]})
 
         with pytest.raises(RemoteTaskError, match="RESOURCE:MEMORY") as raised:
-            tasks.start("abc-1.1", ["python"], 2048)
+            tasks.start("abc-1.1", ["python"])
 
     assert raised.value.reason == "throttled"
 
@@ -125,6 +77,24 @@ def test_all_tasks_are_described_a_hundred_a_request(clients: AwsClients, tasks:
             ecs.add_response("describe_tasks", {"tasks": states}, {"cluster": "cluster", "tasks": some})
 
         assert set(tasks.stopped(arns)) == {"arn:120"}
+
+
+@pytest.mark.parametrize(
+    ("task", "causes"),
+    [
+        ({"stopCode": "EssentialContainerExited", "containers": [{"exitCode": 137, "reason": "OutOfMemoryError"}]}, 2),
+        ({"stopCode": "TaskFailedToStart", "stoppedReason": "CannotPullContainerError: no such image"}, 1),
+        ({}, 0),
+    ],
+)
+def test_a_stop_has_ecs_reasons(clients: AwsClients, tasks: FargateTasks, task: dict[str, Any], causes: int) -> None:
+    with Stubber(clients.ecs) as ecs:
+        ecs.add_response("describe_tasks", {"tasks": [{"taskArn": "arn:1", "lastStatus": "STOPPED", **task}]})
+        cause = tasks.stopped(["arn:1"])["arn:1"]
+
+    assert task.get("stopCode", "Stopped") in cause.error_class
+    parts = ("OutOfMemoryError", "exit status 137", "CannotPullContainerError: no such image")
+    assert sum(part in cause.message for part in parts) == causes
 
 
 def test_a_task_is_stopped(clients: AwsClients, tasks: FargateTasks) -> None:

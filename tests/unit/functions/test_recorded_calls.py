@@ -297,7 +297,7 @@ def test_a_record_that_has_ended_is_handed_over_once() -> None:
 def test_a_record_that_nobody_renews_is_handed_over() -> None:
     table, ended = Table(), list[Any]()
     table.records["a"] = RUNNING
-    Poller(table).watch("a", ended.append, lost_s=0.3)
+    Poller(table, lost_s=0.3).watch("a", ended.append)
 
     assert eventually(lambda: ended) == [RUNNING]
 
@@ -318,7 +318,7 @@ def test_a_ledger_that_is_down_makes_nobody_lost(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(poller, "MAX_POLL_S", 0.05)
     table, ended = Table(), list[Any]()
     table.records["a"] = RUNNING
-    Poller(table).watch("a", ended.append, lost_s=0.3)
+    Poller(table, lost_s=0.3).watch("a", ended.append)
     eventually(table.read.is_set)
     table.down = True
     time.sleep(1.0)
