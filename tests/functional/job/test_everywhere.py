@@ -44,7 +44,8 @@ pytestmark = [pytest.mark.spark, pytest.mark.slow]
 
 PEOPLE: Rows = [("1", "Ada", "1815"), ("2", "Émilie", "1706"), ("3", None, "1906")]
 APPEND, KNOCK = (Path(__file__).with_name(name) for name in ("append_and_read.py", "knock.py"))
-OF_TABLES = set(re.findall(r'"(\w+\.py)"', Path(__file__).with_name("test_table_scripts.py").read_text()))
+TABLE_SCRIPTS = Path(__file__).parents[1] / "tables" / "test_table_scripts.py"
+OF_TABLES = set(re.findall(r'"(\w+\.py)"', TABLE_SCRIPTS.read_text()))
 OF_TABLES.add("stream_windows.py")  # test_stream_tables.py
 """Scripts that are tested there: outside of runs they need libraries, which the cluster's Python has not."""
 TEXTS = {"1.txt": "über die brücke über den fluss\n\n", "2.txt": "die zahl 42"}

@@ -14,8 +14,8 @@ from sparklet.job import Job
 from sparklet.job.errors import TableError
 from tests.aggregated import AWS_MADE, AWS_MADE_OF
 from tests.functional.job.conftest import session_here
-from tests.functional.job.test_records import encoded
 from tests.functional.job.warm_jvm import SCRIPTS
+from tests.functional.streams.test_records import encoded
 
 # pyspark leaves its sockets to the garbage collector.
 pytestmark = [pytest.mark.spark, pytest.mark.slow, pytest.mark.filterwarnings("ignore::ResourceWarning")]
