@@ -11,7 +11,9 @@ from sparklet.errors import SettingsError
 
 RUN, INPUT, SHARDS, FAILURES, ORCHESTRATION = "The run", "Input", "Shards", "Failures and pace", "Orchestration"
 MIB = 1024 * 1024
-ROUTE_OVER_BYTES = 400_000_000  # weighed: with a route, a function gets no larger shard unless max_shard_bytes says so
+ROUTE_OVER_BYTES = (
+    400_000_000  # estimated: the largest shard that a route leaves to a function, unless the request names another
+)
 BY_WORKER = -1  # of max_shard_bytes: by the size of the stack's workers, see RunRequest.fitted
 
 
@@ -50,7 +52,7 @@ class RunOptions:
 
     target_bytes: Annotated[
         int, Key("shard_size", SHARDS, "Stored bytes a shard is packed up to.", kind="size", minimum=1, shown="128MiB")
-    ] = 128 * MIB  # compressed ones weighed
+    ] = 128 * MIB  # of estimated size
     max_objects: Annotated[
         int, Key("max_objects", SHARDS, "Objects a shard may hold; 1: one file a shard.", minimum=1)
     ] = 1000
@@ -96,16 +98,6 @@ class RunOptions:
             metavar="prefix|PATTERN",
         ),
     ] = ""
-    compression_factor: Annotated[
-        float,
-        Key(
-            "compression_factor",
-            SHARDS,
-            "What a stored byte of a compressed object (.gz, .zst, …) weighs in --shard-size.",
-            metavar="X",
-            minimum=1,
-        ),
-    ] = 4.0
     split: Annotated[
         str,
         Key(
@@ -125,7 +117,7 @@ class RunOptions:
             "(default: by its memory and /tmp).",
             kind="size",
         ),
-    ] = 0  # weighed
+    ] = 0  # of estimated size
     route: Annotated[
         str,
         Key(

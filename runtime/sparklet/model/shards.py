@@ -1,7 +1,6 @@
 """Input objects, shards and their states."""
 
 import json
-import math
 import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
@@ -16,6 +15,7 @@ SHARDS_PER_BUCKET = 10_000
 MAX_BUCKETS = 256
 ANSWERS, WRITES = "answers/", "writes/"
 SHOWN_ITEM = 100  # characters
+COMPRESSION_FACTOR = 4  # decompressed bytes for a stored byte, estimated
 COMPRESSED = (".gz", ".bz2", ".zst", ".snappy", ".lz4", ".xz", ".deflate")
 """Names of objects that are compressed as a whole. Parquet, ORC and Avro compress inside: they weigh what they have."""
 
@@ -88,9 +88,10 @@ class InputObject:
         """Whether it is compressed as a whole, by its name."""
         return self.uri.lower().endswith(COMPRESSED)
 
-    def weighed_bytes(self, compression_factor: float) -> int:
-        """What packing, fitting and Spark's settings count: compressed as a whole, about what it has once unpacked."""
-        return math.ceil(self.size_bytes * compression_factor) if self.is_compressed else self.size_bytes
+    @property
+    def estimated_bytes(self) -> int:
+        """Its estimated size, which packing, fitting and Spark's settings count: that of the decompressed content."""
+        return self.size_bytes * COMPRESSION_FACTOR if self.is_compressed else self.size_bytes
 
 
 @dataclass(frozen=True, slots=True)

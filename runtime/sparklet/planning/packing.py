@@ -31,7 +31,7 @@ class Packed:
     """A shard, and where planning continues after it."""
 
     shard: Shard
-    weight: int  # its weighed bytes
+    estimated_bytes: int
     position: Position
     skipped: Mapping[str, int]  # objects left out until there, by reason
 
@@ -39,27 +39,28 @@ class Packed:
 def pack_shards(found: Iterable[Found], options: RunOptions, first_number: int = 0) -> Iterator[Packed]:
     """Pack objects into shards in the order of the listing; a group that appears again later begins a new shard.
 
-    ``options.target_bytes``: weighed bytes of a shard, unless one object has more; ``max_objects``: objects or items of
-    a shard; ``group_by``: objects of different groups are in different shards.
+    ``options.target_bytes`` limits the estimated size of a shard, unless one object has more; ``max_objects`` limits
+    its objects or items; ``group_by`` separates objects of different groups.
     """
     group_of = grouping(options.group_by) if options.group_by else None
     held: list[Found] = []
     held_bytes, held_group, number = 0, "", first_number
     for each in found:
-        weight, group = each.item.weighed_bytes(options.compression_factor), group_of(each.item.uri) if group_of else ""
+        size_bytes, group = each.item.estimated_bytes, group_of(each.item.uri) if group_of else ""
         max_bytes = min(options.target_bytes, MAX_ITEMS_BYTES) if each.item.item else options.target_bytes
-        full = len(held) == options.max_objects or held_bytes + weight > max_bytes
+        full = len(held) == options.max_objects or held_bytes + size_bytes > max_bytes
         if held and (full or group != held_group):
             yield _packed(number, held, held_bytes)
             number, held, held_bytes = number + 1, [], 0
         held.append(each)
-        held_bytes, held_group = held_bytes + weight, group
+        held_bytes, held_group = held_bytes + size_bytes, group
     if held:
         yield _packed(number, held, held_bytes)
 
 
-def _packed(number: int, held: list[Found], weight: int) -> Packed:
-    return Packed(Shard(number, tuple(each.item for each in held)), weight, held[-1].position, held[-1].skipped)
+def _packed(number: int, held: list[Found], estimated_bytes: int) -> Packed:
+    shard, last = Shard(number, tuple(each.item for each in held)), held[-1]
+    return Packed(shard, estimated_bytes, last.position, last.skipped)
 
 
 def grouping(group_by: str) -> Callable[[str], str]:
@@ -127,8 +128,8 @@ def refuse_oversize(packed: Iterable[Packed], options: RunOptions) -> None:
     """PlanError if a shard is above ``max_shard_bytes``; with a route, or without a limit, nothing is read."""
     if options.max_shard_bytes <= 0 or options.route:
         return
-    large = (each for each in packed if each.weight > options.max_shard_bytes)
-    named = [_shown(each.shard, each.weight) for each in islice(large, MAX_NAMED)]
+    large = (each for each in packed if each.estimated_bytes > options.max_shard_bytes)
+    named = [_shown(each.shard, each.estimated_bytes) for each in islice(large, MAX_NAMED)]
     if named:
         count = len(named) + sum(1 for _ in large)
         more = f" and {count - len(named)} more" if count > len(named) else ""
@@ -140,7 +141,7 @@ def refuse_oversize(packed: Iterable[Packed], options: RunOptions) -> None:
 
 def most_oversize(packed: Iterable[Packed], options: RunOptions) -> bool:
     """Whether more than half of the shards are above ``max_shard_bytes``, if that is a limit."""
-    return sum(1 if each.weight > options.max_shard_bytes > 0 else -1 for each in packed) > 0
+    return sum(1 if each.estimated_bytes > options.max_shard_bytes > 0 else -1 for each in packed) > 0
 
 
 def archived(inventory: Inventory) -> PlanError:
@@ -170,14 +171,11 @@ def is_nothing_new(skipped: Mapping[str, int]) -> bool:
 def engine_of(shard: Shard, run: Run) -> str:
     """Whose workers do a shard of a run with a route; "": the functions'."""
     options = run.options
-    return run.engine or (options.route if _weight(shard, options) > options.max_shard_bytes > 0 else "")
+    estimated_bytes = sum(item.estimated_bytes for item in shard.objects)
+    return run.engine or (options.route if estimated_bytes > options.max_shard_bytes > 0 else "")
 
 
-def _weight(shard: Shard, options: RunOptions) -> int:
-    return sum(item.weighed_bytes(options.compression_factor) for item in shard.objects)
-
-
-def _shown(shard: Shard, weight: int) -> str:
-    weighed = f", weighed {weight / MIB:,.0f} MiB" if weight != shard.size_bytes else ""
+def _shown(shard: Shard, estimated_bytes: int) -> str:
+    estimated = f", decompressed about {estimated_bytes / MIB:,.0f} MiB" if estimated_bytes != shard.size_bytes else ""
     others = f" and {len(shard.objects) - 1} more" if len(shard.objects) > 1 else ""
-    return f"{shard.objects[0].name}{others} ({shard.size_bytes / MIB:,.0f} MiB{weighed})"
+    return f"{shard.objects[0].name}{others} ({shard.size_bytes / MIB:,.0f} MiB{estimated})"

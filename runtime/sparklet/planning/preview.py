@@ -69,7 +69,7 @@ def preview(
             seen.largest_object = shard.objects[0].name
         seen.most_objects_in_a_shard = max(seen.most_objects_in_a_shard, len(shard.objects))
         seen.slices += sum(item.slice is not None for item in shard.objects)
-        if 0 < options.max_shard_bytes < packed.weight:
+        if 0 < options.max_shard_bytes < packed.estimated_bytes:
             seen.oversize, seen.oversize_bytes = seen.oversize + 1, seen.oversize_bytes + size_bytes
         seen.shards, seen.objects = seen.shards + 1, seen.objects + len(shard.objects)
         seen.size_bytes += size_bytes

@@ -21,6 +21,7 @@ from sparklet.model.quantities import parse_every, parse_size_bytes, parse_time_
 
 ROLE = re.compile(r"arn:[\w-]+:iam::\d{12}:role/.+")
 REMOVED = {
+    "compression_factor": "shard_size counts a compressed object as four times its stored bytes",
     "rate": "max_concurrency spares other runs and what they share",
     "oversize": "exclude what is too large, or have an engine do it (route)",
 }

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Literal, Protocol
 
 from sparklet.errors import DeadlineExceededError
-from sparklet.model import InputObject, RunOptions
+from sparklet.model import InputObject
 from sparklet.spark.guards import Deadline
 
 Stream = Literal["stdout", "stderr"]
@@ -25,7 +25,6 @@ class ScriptCall:
     env: Mapping[str, str] = field(default_factory=dict)  # added to the worker's own environment
     py_files: tuple[Path, ...] = ()  # .py, .zip, .whl, .egg: importable by driver and Python workers
     inputs: tuple[InputObject, ...] = ()  # if known: their sizes decide how Spark reads
-    compression_factor: float = RunOptions().compression_factor
     output: str = ""  # a folder, of this attempt alone, that nobody reads before the attempt has won
 
     def refuse_if_over(self) -> None:

@@ -20,21 +20,21 @@ MIN_SHUFFLE_PARTITIONS = 2
 MAX_SHUFFLE_PARTITIONS = 200  # Spark's own; above it a map task sorts its output instead of writing it directly
 
 
-def shard_conf(inputs: Sequence[InputObject], compression_factor: float, heap_mb: int, cores: int) -> dict[str, str]:
+def shard_conf(inputs: Sequence[InputObject], heap_mb: int, cores: int) -> dict[str, str]:
     """The settings with which a task slot's share of the heap can hold every partition; ``cores`` are the slots.
 
     Objects compressed as a whole are not split and count unpacked: fewer of them go into one partition.
     """
     stored_bytes = sum(item.size_bytes for item in inputs)
-    weighed_bytes = sum(item.weighed_bytes(compression_factor) for item in inputs)
-    packed = weighed_bytes / stored_bytes if stored_bytes else 1
+    estimated_bytes = sum(item.estimated_bytes for item in inputs)
+    packed = estimated_bytes / stored_bytes if stored_bytes else 1
     share_bytes = task_memory_bytes(heap_mb, cores)
     max_bytes = max(MIN_OPEN_COST_BYTES, int(min(MAX_PARTITION_BYTES, share_bytes // EXPANSION) / packed))
     partition_bytes, open_cost_bytes = _reading(len(inputs), stored_bytes, max_bytes, cores)
     return {
         "spark.sql.files.maxPartitionBytes": f"{partition_bytes}b",
         "spark.sql.files.openCostInBytes": f"{open_cost_bytes}b",
-        "spark.sql.shuffle.partitions": str(_shuffle_partitions(weighed_bytes, share_bytes, cores)),
+        "spark.sql.shuffle.partitions": str(_shuffle_partitions(estimated_bytes, share_bytes, cores)),
         # more than 32 paths are listed by a job, by default with a task for each path
         "spark.sql.sources.parallelPartitionDiscovery.parallelism": str(cores),
     }
@@ -61,8 +61,8 @@ def _reading(objects: int, stored_bytes: int, max_bytes: int, cores: int) -> tup
     return max(open_cost_bytes, min(max_bytes, even_bytes)), open_cost_bytes
 
 
-def _shuffle_partitions(weighed_bytes: int, share_bytes: int, cores: int) -> int:
+def _shuffle_partitions(estimated_bytes: int, share_bytes: int, cores: int) -> int:
     """Enough for the whole input, in whole rounds of the cores; adaptive execution merges small ones."""
-    needed = ceil(EXPANSION * weighed_bytes / share_bytes)
+    needed = ceil(EXPANSION * estimated_bytes / share_bytes)
     least = max(MIN_SHUFFLE_PARTITIONS, cores)
     return max(least, min(MAX_SHUFFLE_PARTITIONS, cores * ceil(needed / cores)))

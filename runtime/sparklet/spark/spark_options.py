@@ -275,7 +275,7 @@ def task_conf(call: ScriptCall, env: Mapping[str, str], settings: SparkSettings)
     if not is_local(settings):  # executors have folders of their own, and Spark's settings for their size
         files = ",".join(map(str, call.py_files))
         return {**common, **({"spark.submit.pyFiles": files} if files else {})}
-    splitting = shard_conf(call.inputs, call.compression_factor, heap_mb(settings), core_count(settings))
+    splitting = shard_conf(call.inputs, heap_mb(settings), core_count(settings))
     return {
         **{key: value for key, value in splitting.items() if key not in settings.conf},
         **common,

@@ -20,7 +20,7 @@ from sparklet.errors import (
 )
 from sparklet.events import Event, Source, Task
 from sparklet.job.outcome import CLAIMED, OUTCOME_FILE
-from sparklet.model import InputObject, RunOptions, ScriptRef, ShardResult, check_script
+from sparklet.model import InputObject, ScriptRef, ShardResult, check_script
 from sparklet.ports import ObjectStore
 from sparklet.settings import WorkerSettings, script_environment, strings
 from sparklet.spark.guards import task_folder
@@ -56,7 +56,6 @@ class Execution:
     env: Mapping[str, str] = field(default_factory=dict)  # added to the function's own; never from an event
     is_shard: bool = False  # the event's input_path and output_path are the worker's own, and go into the environment
     inputs: tuple[InputObject, ...] = ()  # a shard's: their sizes decide how Spark reads them
-    compression_factor: float = RunOptions().compression_factor
     staging: Staging | None = None  # fetches some of the event's inputs first
 
 
@@ -103,7 +102,6 @@ class Executor:
                 env={**paths, **execution.env, OUTCOME_FILE: str(outcome_file), **claimed},
                 py_files=py_files,
                 inputs=execution.inputs,
-                compression_factor=execution.compression_factor,
                 output=event["output_path"] if execution.is_shard else "",
             )
             started_s = time.monotonic()

@@ -237,7 +237,6 @@ class ClaimedShard:
             env=run.env,
             is_shard=True,
             inputs=_as_planned(run, record, shard.objects),
-            compression_factor=run.options.compression_factor,
             staging=staging,
         )
 

@@ -83,7 +83,7 @@ def test_missing_options_take_the_models_defaults() -> None:
 
 def test_every_option_reaches_the_run() -> None:
     flags = ["--incremental", "--versions", "--keep-empty", "--other-region", "--requester-pays"]
-    shards = {"shard-size": "1MiB", "max-objects": "7", "group-by": "dt=*", "compression-factor": "2.5"}
+    shards = {"shard-size": "1MiB", "max-objects": "7", "group-by": "dt=*"}
     limits = {"split": "csv", "max-shard-size": "2GiB", "max-attempts": "5", "tolerate": "2.5%"}
     input_ = {"input": "s3://b/in/", "include": "*.csv", "exclude": "_*", "since": "2026-11-20T08:30"}
     role = "arn:aws:iam::123456789012:role/readers/raw"
@@ -121,7 +121,6 @@ def test_every_option_reaches_the_run() -> None:
             archived="skip",
             other_region=True,
             group_by="dt=*",
-            compression_factor=2.5,
             split="csv",
             max_shard_bytes=2 * 2**30,
             max_attempts=5,

@@ -36,11 +36,11 @@ def test_an_oversized_shard_refuses_the_run_with_advice() -> None:
     assert all(word in told for word in ("--split", "--max-shard-size", "another engine", "--exclude"))
 
 
-def test_a_compressed_object_is_measured_by_its_weight() -> None:
-    options = options_of(compression_factor=3.0)
-    refuse_oversize(packed([3], options, "{}.csv.gz"), options)
-    with pytest.raises(PlanError, match=r"1 shard is above .* s3://b/0\.csv\.gz \(4 MiB, weighed 12 MiB\)"):
-        refuse_oversize(packed([4], options, "{}.csv.gz"), options)
+def test_a_compressed_object_is_measured_decompressed() -> None:
+    options = options_of()
+    refuse_oversize(packed([2], options, "{}.csv.gz"), options)
+    with pytest.raises(PlanError, match=r"1 shard is above .* s3://b/0\.csv\.gz \(3 MiB, decompressed about 12 MiB\)"):
+        refuse_oversize(packed([3], options, "{}.csv.gz"), options)
 
 
 @pytest.mark.parametrize("changes", [{"max_shard_bytes": 0}, {"route": "auto"}])

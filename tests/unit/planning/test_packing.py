@@ -85,21 +85,21 @@ def test_it_looks_at_no_more_objects_than_it_needs() -> None:
     assert len(seen) == 5  # four fit, the fifth did not
 
 
-# --- weight ---
+# --- estimated size ---
 
 
 @pytest.mark.parametrize("suffix", ["gz", "bz2", "zst", "snappy", "lz4", "xz", "deflate", "GZ"])
-def test_a_compressed_object_weighs_more_than_it_stores(suffix: str) -> None:
-    assert InputObject(f"s3://b/a.csv.{suffix}", 11).weighed_bytes(2.5) == 28
+def test_a_compressed_object_counts_more_than_it_stores(suffix: str) -> None:
+    assert InputObject(f"s3://b/a.csv.{suffix}", 11).estimated_bytes == 44
 
 
 @pytest.mark.parametrize("name", ["a.csv", "a.gz.parquet", "a.snappy.orc", "a.avro", "gz", "x.gz/a"])
-def test_others_weigh_what_they_store(name: str) -> None:
+def test_other_objects_count_what_they_store(name: str) -> None:
     assert not InputObject(f"s3://b/{name}", 11).is_compressed
-    assert InputObject(f"s3://b/{name}", 11).weighed_bytes(4.0) == 11
+    assert InputObject(f"s3://b/{name}", 11).estimated_bytes == 11
 
 
-def test_packing_counts_weights_and_shards_hold_stored_bytes() -> None:
+def test_packing_estimates_and_shards_hold_stored_bytes() -> None:
     shards = shards_of(found([10, 10, 10, 60], "s3://b/{}.csv.gz"), limits(100, 10))
 
     assert [len(shard.objects) for shard in shards] == [2, 1, 1]

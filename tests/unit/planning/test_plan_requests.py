@@ -181,7 +181,6 @@ def test_every_option_reaches_the_run(world: World) -> None:
         "shard_size": "64MiB",
         "max_objects": 7,
         "group_by": "prefix",
-        "compression_factor": 2,
         "split": "csv",
         "max_shard_size": 10**9,
         "max_attempts": 2,
@@ -212,7 +211,7 @@ def test_every_option_reaches_the_run(world: World) -> None:
     assert (given.include, given.exclude, given.modified_since_s) == (("*.csv",), ("*.tmp",), 0.0)
     assert (given.incremental, given.keep_empty, given.archived, given.other_region) == (True, True, "skip", True)
     assert (given.target_bytes, given.max_objects, given.group_by) == (64 * MIB, 7, "prefix")
-    assert (given.compression_factor, given.split, given.max_shard_bytes) == (2, "csv", 10**9)
+    assert (given.split, given.max_shard_bytes) == ("csv", 10**9)
     assert (given.max_attempts, given.tolerated_failure_percentage) == (2, 2.5)
     assert (given.limit, given.max_concurrency) == (9, 5)
     assert (run.name, run.args, run.params, run.py_files) == (
@@ -258,7 +257,7 @@ def test_the_schema_takes_what_is_read_and_nothing_else() -> None:
         (request(max_objects=0), SettingsError, "max_objects is 0; it must be at least 1"),
         (request(shard_size="0"), SettingsError, "shard_size is 0; it must be at least 1"),
         (request(max_attempts=0), SettingsError, "max_attempts is 0"),
-        (request(compression_factor=0.5), SettingsError, "compression_factor is 0.5"),
+        (request(compression_factor=2), EventError, "no key 'compression_factor' any more; leave it out"),
         (request(archived="maybe"), SettingsError, "archived is 'maybe'; it must be refuse or skip"),
         (request(role="readers"), SettingsError, "role: 'readers' must look like arn:aws:iam"),
         (request(append=True, overwrite=True), SettingsError, "append and overwrite exclude each other"),

@@ -22,7 +22,6 @@ memory_mbs = st.integers(512, 10_240)
 object_bytes = st.one_of(st.integers(0, 4096), st.integers(0, 64 * MIB), st.integers(0, 5 * GIB))
 names = st.sampled_from(["a.csv", "a.csv.gz", "a.parquet"])
 inputs = st.lists(st.builds(InputObject, names.map("s3://b/{}".format), object_bytes), max_size=60)
-factors = st.floats(1, 50)
 
 
 @dataclass(frozen=True)
@@ -34,8 +33,8 @@ class Cut:
     shuffle_partitions: int
 
     @classmethod
-    def of(cls, objects: list[InputObject], memory_mb: int, factor: float = 10.0) -> "Cut":
-        conf = shard_conf(objects, factor, *function(memory_mb))
+    def of(cls, objects: list[InputObject], memory_mb: int) -> "Cut":
+        conf = shard_conf(objects, *function(memory_mb))
         assert conf["spark.sql.sources.parallelPartitionDiscovery.parallelism"] == str(function(memory_mb)[1])
         assert all(key.startswith("spark.sql.") for key in conf)  # a kept context can take no others
         return cls(
@@ -67,10 +66,10 @@ def plain(*lengths: int) -> list[InputObject]:
     return [InputObject(f"s3://b/{n}.csv", length) for n, length in enumerate(lengths)]
 
 
-@given(inputs, factors, memory_mbs)
-@example([InputObject("s3://b/a.csv.gz", 5368709)], 50.0, 2654)  # pieces shorter than opening a file counts as
-def test_each_piece_fits_a_cores_share_of_the_heap(objects: list[InputObject], factor: float, memory_mb: int) -> None:
-    cut = Cut.of(objects, memory_mb, factor)
+@given(inputs, memory_mbs)
+@example([InputObject("s3://b/a.csv.gz", 5368709)], 2654)  # pieces shorter than opening a file counts as
+def test_each_piece_fits_a_cores_share_of_the_heap(objects: list[InputObject], memory_mb: int) -> None:
+    cut = Cut.of(objects, memory_mb)
     share_bytes = task_memory_bytes(*function(memory_mb))
 
     assert 0 < cut.open_cost_bytes <= cut.partition_bytes <= 128 * MIB
@@ -127,7 +126,7 @@ def test_typical_shards_are_cut_as_documented(memory_mb: int, length: int, tasks
 
 
 def test_compressed_objects_get_smaller_tasks() -> None:
-    packed = Cut.of([InputObject("s3://b/a.csv.gz", 100 * MIB)], 3008, 4.0)
+    packed = Cut.of([InputObject("s3://b/a.csv.gz", 100 * MIB)], 3008)
 
     assert packed.partition_bytes <= 32 * MIB
     assert packed.shuffle_partitions == Cut.of(plain(400 * MIB), 3008).shuffle_partitions
