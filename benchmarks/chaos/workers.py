@@ -15,7 +15,7 @@ from typing import Any
 from benchmarks.chaos.proxy import FINE, Fault, Proxy, Request
 from benchmarks.chaos.world import TIMEOUT_S, World
 from benchmarks.facts import ROOT
-from sparklet.spark.guards import descendants, kill_tree, signal_process
+from sparklet.spark.processes import descendants, kill_tree, signal_process
 from tests.functional.worker.worker_process import PROCESS
 
 ENDED, STOPPED = object(), object()

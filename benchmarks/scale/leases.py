@@ -38,7 +38,7 @@ from sparklet.model import ShardRecord, ShardResult
 from sparklet.planning.new_run import new_run
 from sparklet.planning.planner import plan
 from sparklet.runs.checker import check
-from sparklet.spark.guards import Deadline
+from sparklet.spark.task_limits import Deadline
 from sparklet.worker.attempt import Attempt, Lease, persist
 from sparklet.worker.log import Log
 

@@ -25,7 +25,7 @@ from benchmarks.scale.notes import STARVED, TWICE, Notes
 from benchmarks.scale.world import MAX_RECEIVES, REGION, World, set_environment
 from sparklet.aws.clients import AwsClients
 from sparklet.aws.s3 import S3Store
-from sparklet.spark.guards import die_with_parent
+from sparklet.spark.processes import die_with_parent
 
 Answer = Any  # None: the environment died
 FORK = multiprocessing.get_context("fork")

@@ -16,6 +16,7 @@ from typing import Any, Literal, TypeVar, cast, get_args
 
 from sparklet.errors import SettingsError
 from sparklet.job.session import s3_environment
+from sparklet.model import MIB
 
 T = TypeVar("T")
 Engines = Mapping[str, Mapping[str, Any]]
@@ -153,7 +154,7 @@ def worker_settings(env: Mapping[str, str] = os.environ) -> WorkerSettings:
         default_script=_default_script(env),
         script_prefixes=_script_prefixes(env),
         scratch=Path(env.get("SPARKLET_SCRATCH") or "/tmp"),  # noqa: S108 - Lambda's only writable place
-        min_free_bytes=_number(env, "SPARKLET_MIN_FREE_BYTES", 64 * 1024 * 1024, int),
+        min_free_bytes=_number(env, "SPARKLET_MIN_FREE_BYTES", 64 * MIB, int),
         grace_s=_number(env, "SPARKLET_GRACE_S", 10.0, float, most=MAX_GRACE_S),
         tasks_per_jvm=_number(env, "SPARKLET_TASKS_PER_JVM", 200, int, least=1),
         kafka_failures=cast(KafkaFailures, _one_of(env, "SPARKLET_KAFKA_FAILURES", *get_args(KafkaFailures))),
@@ -231,7 +232,7 @@ def planner_settings(env: Mapping[str, str] = os.environ) -> PlannerSettings:
     return PlannerSettings(
         script_prefixes=_script_prefixes(env),
         worker_memory_mb=_number(env, "SPARKLET_WORKER_MEMORY_MB", 0, int),
-        worker_scratch_bytes=_number(env, "SPARKLET_WORKER_SCRATCH_MB", 0, int) * 1024 * 1024,
+        worker_scratch_bytes=_number(env, "SPARKLET_WORKER_SCRATCH_MB", 0, int) * MIB,
     )
 
 

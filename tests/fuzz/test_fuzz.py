@@ -16,7 +16,7 @@ from sparklet.errors import EventError, ScriptFailedError, SettingsError, Sparkl
 from sparklet.events import Outcome, Source, Task, answer, parse_event
 from sparklet.job.event_objects import event_objects
 from sparklet.settings import fanout_settings, spark_settings, worker_settings
-from sparklet.spark.guards import Deadline
+from sparklet.spark.task_limits import Deadline
 from sparklet.worker.log import Log
 from tests.fuzz.figures import FIGURES, MEASURED_EACH
 from tests.fuzz.inputs import SAMPLES, SECRET, Change, changed, environments, json_values, plans

@@ -19,12 +19,12 @@ from pathlib import Path
 
 from sparklet.errors import EventError, LedgerError, SettingsError, SparkletError
 from sparklet.events import Outcome, Source, Task
-from sparklet.model import ShardRecord, ShardRef, ShardState
+from sparklet.model import MIB, ShardRecord, ShardRef, ShardState
 from sparklet.ports import Clock, Ledger
 from sparklet.settings import spark_settings, worker_settings
-from sparklet.spark.guards import MIB, Deadline
 from sparklet.spark.runner import Runner
 from sparklet.spark.spark_options import is_local, shares_disk
+from sparklet.spark.task_limits import Deadline
 from sparklet.spark.warm_runner import PORT, runner_for
 from sparklet.worker.handler import worker_over_aws
 from sparklet.worker.log import Log

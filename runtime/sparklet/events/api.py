@@ -13,9 +13,10 @@ from typing import Any
 from sparklet.errors import DeadlineExceededError, EventError, ScriptFailedError, SparkletError
 from sparklet.events.task import Outcome, Source, Task, seen
 from sparklet.job.event_objects import text_at
+from sparklet.model import MIB
 
-MAX_CHECKED_BODY = 1024 * 1024  # characters; only the script reads a longer JSON body
-MAX_RESPONSE_BYTES = 6 * 1024 * 1024 - 1024  # Lambda's limit, less the response's envelope
+MAX_CHECKED_BODY = MIB  # characters; only the script reads a longer JSON body
+MAX_RESPONSE_BYTES = 6 * MIB - 1024  # Lambda's limit, less the response's envelope
 _REQUEST_ID = re.compile(r"[A-Za-z0-9=_-]{1,64}")  # AWS's; nothing else from the event goes back to the client
 RESPONSE_KEYS = ("statusCode", "headers", "multiValueHeaders", "cookies", "body", "isBase64Encoded")
 

@@ -33,7 +33,7 @@ from sparklet.ledger.rules import LEASE_S
 from sparklet.model import ShardResult, TaskRecord
 from sparklet.model.tasks import ANSWER_BYTES
 from sparklet.settings import function_settings
-from sparklet.spark.guards import Deadline
+from sparklet.spark.task_limits import Deadline
 from sparklet.worker.attempt import Attempt, make_attempt, persist
 from sparklet.worker.log import Log
 from sparklet.worker.task_requests import ClaimedRequest, RequestClaims

@@ -15,7 +15,7 @@ from typing import Any
 from sparklet.errors import LocalStackError
 from sparklet.local import environment
 from sparklet.local.state import Lock, StateDir, is_locked, read_json, write_json
-from sparklet.spark.guards import kill_tree, signal_process
+from sparklet.spark.processes import kill_tree, signal_process
 
 Progress = Callable[[str], None]
 

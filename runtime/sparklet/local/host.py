@@ -29,7 +29,7 @@ from sparklet.local.deploy import Deployed, deploy, parameters_of, restart_execu
 from sparklet.local.local_template import load_template, localise, to_json
 from sparklet.local.process_engine import TaskRunner
 from sparklet.local.state import Lock, StateDir, read_json, write_json
-from sparklet.spark.guards import become_subreaper, end_children, kill_tree
+from sparklet.spark.processes import become_subreaper, end_children, kill_tree
 
 WATCH_S = 0.5
 SERVER_STARTS_WITHIN_S = 130.0  # it gives up by itself before

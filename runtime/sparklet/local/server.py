@@ -26,7 +26,7 @@ from ministack import app as ministack
 from sparklet.local.control import PROCESSING_PATH, SAVE_PATH, TOKEN_HEADER
 from sparklet.local.ministack_patches import Processing
 from sparklet.local.storage import Room, Saver
-from sparklet.spark.guards import die_with_parent, kill_tree, signal_process
+from sparklet.spark.processes import die_with_parent, kill_tree, signal_process
 
 WORKERS_END_WITHIN_S = 2.5
 STARTS_WITHIN_S = 120.0

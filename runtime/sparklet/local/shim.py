@@ -21,7 +21,7 @@ from types import FrameType
 from typing import Any
 
 from sparklet.errors import SparkletError
-from sparklet.spark.guards import kill_tree
+from sparklet.spark.processes import kill_tree
 
 LOG_DIR_VARIABLE = "SPARKLET_LOG_DIR"
 STOP_GRACE_S = 1.6  # the stand-in sends SIGKILL two seconds after SIGTERM

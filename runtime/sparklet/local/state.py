@@ -15,10 +15,10 @@ from pathlib import Path
 from typing import Any
 
 from sparklet.errors import LocalStackError
-from sparklet.spark.guards import delete_tree
+from sparklet.model import MIB
+from sparklet.spark.task_limits import delete_tree
 
 STATE_DIR_VARIABLE = "SPARKLET_STATE_DIR"
-MIB = 1024 * 1024
 DISK_REMEDY = f"make room there, or name another folder with --state-dir or {STATE_DIR_VARIABLE}"
 MIN_START_BYTES = 128 * MIB  # without this much free a stack is not even started
 _POLL_S = 0.05

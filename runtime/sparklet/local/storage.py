@@ -13,8 +13,9 @@ from pathlib import Path
 from urllib.parse import parse_qs, unquote
 
 from sparklet.local import ministack_patches
-from sparklet.local.state import DISK_REMEDY, MIB
-from sparklet.spark.guards import die_with_parent
+from sparklet.local.state import DISK_REMEDY
+from sparklet.model import MIB
+from sparklet.spark.processes import die_with_parent
 
 CHANGING = ("sqs", "dynamodb", "s3", "stepfunctions")  # of S3 the buckets only: objects are on disk at once
 EVERY_S = 3.0

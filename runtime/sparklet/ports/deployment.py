@@ -12,13 +12,13 @@ from typing import IO, Any, Self, cast
 
 from sparklet.errors import ObjectStoreError, RunNotFoundError, ScratchFullError, SettingsError
 from sparklet.metrics import Meter, Metric
-from sparklet.model import Access, Run, split_uri
+from sparklet.model import MIB, Access, Run, split_uri
 from sparklet.ports import Clock, Engine, Ledger, Notifier, ObjectInfo, ObjectStore, TaskQueue, TaskStore
 
 WITHDRAWN = {"microvm": "Lambda MicroVMs are withdrawn"}
 """Engines that there were: open runs and schedules may still name them."""
-IN_MEMORY_BYTES = 8 * 2**20
-MAX_KEPT_BYTES = 256 * 2**20  # a million objects and more; those after them are listed again
+IN_MEMORY_BYTES = 8 * MIB
+MAX_KEPT_BYTES = 256 * MIB  # a million objects and more; those after them are listed again
 _fields = attrgetter(*(each.name for each in fields(ObjectInfo)))
 
 

@@ -20,9 +20,10 @@ from pathlib import Path
 from typing import Any, cast
 
 from sparklet.errors import GatewayLostError
-from sparklet.spark.guards import Deadline, delete_tree, end_marked
+from sparklet.spark.processes import end_marked
 from sparklet.spark.script_host import END_LIMIT_S, receive, send
 from sparklet.spark.script_output import LineFeed
+from sparklet.spark.task_limits import Deadline, delete_tree
 
 CHUNK_BYTES = 64 * 1024
 INTERRUPT = "interrupt"

@@ -13,10 +13,11 @@ from typing import Any
 from py4j.java_gateway import GatewayParameters, JavaGateway, JavaObject
 from py4j.protocol import Py4JError
 
-from sparklet.spark.guards import NAMELESS, has_name
 from sparklet.spark.java_classes import KEPT_SPARK, are_ahead, can_keep, class_loader, compiled
+from sparklet.spark.processes import has_name
 
 CANCEL_POLL_S = 0.1
+NAMELESS = "sparklet"  # Hadoop's name for a user without a line in passwd: it does not start without one
 
 
 @contextlib.contextmanager

@@ -7,7 +7,7 @@ from typing import Literal, Protocol
 
 from sparklet.errors import DeadlineExceededError
 from sparklet.model import InputObject
-from sparklet.spark.guards import Deadline
+from sparklet.spark.task_limits import Deadline
 
 Stream = Literal["stdout", "stderr"]
 Output = Callable[[Stream, bytes], None]

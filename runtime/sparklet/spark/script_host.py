@@ -31,7 +31,7 @@ from select import POLLIN, poll
 from types import ModuleType
 from typing import Any
 
-from sparklet.spark.guards import become_subreaper, delete_tree, descendants, die_with_parent, end_descendants
+from sparklet.spark.processes import become_subreaper, descendants, die_with_parent, end_descendants
 from sparklet.spark.script_main import DUMP_SIGNAL, enter, execute, place_fds, report
 
 Message = dict[str, Any]
@@ -303,6 +303,8 @@ def main() -> None:
     if afterwards is not None:
         afterwards()
         return
+    from sparklet.spark.task_limits import delete_tree  # late: at its beginning it would delay the JVM
+
     delete_tree(home)
 
 

@@ -31,7 +31,7 @@ def report(status: int, what: str, value: int) -> None:
 
 def enter(stdout: int, stderr: int, status: int, *, parent_pid: int) -> int:
     """Make this fork the script's process, with no other descriptors than its streams and the status pipe, returned."""
-    from sparklet.spark.guards import die_with_parent
+    from sparklet.spark.processes import die_with_parent
 
     die_with_parent(parent_pid)
     os.setsid()
@@ -109,7 +109,7 @@ def jvm_code(script_code: int) -> int:
 
 def _log_in() -> None:
     """Log in to Hadoop, as ``prepare`` does for the warm JVM."""
-    from sparklet.spark.guards import has_name
+    from sparklet.spark.processes import has_name
 
     if not has_name():
         from sparklet.spark.jvm_session import log_in

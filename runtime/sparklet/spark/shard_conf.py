@@ -7,9 +7,8 @@ explains the formulas.
 from collections.abc import Sequence
 from math import ceil
 
-from sparklet.model import InputObject
+from sparklet.model import MIB, InputObject
 
-MIB = 1024 * 1024
 RESERVED_BYTES = 300 * MIB  # of a heap, reserved by Spark (UnifiedMemoryManager)
 MEMORY_FRACTION = 0.6  # spark.memory.fraction: the share of sorts, joins, aggregates and caches in the rest
 EXPANSION = 3  # from stored bytes to rows in memory: two or three, by Spark's tuning guide

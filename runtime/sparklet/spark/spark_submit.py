@@ -27,8 +27,8 @@ from urllib.parse import quote
 from sparklet.errors import DeadlineExceededError, GatewayLostError, ScriptError
 from sparklet.settings import SparkSettings
 from sparklet.spark import script_main
-from sparklet.spark.guards import environment
 from sparklet.spark.host_process import Event, Exited, Gone, HostProcess, Started
+from sparklet.spark.processes import environment
 from sparklet.spark.runner import Output, Runner, ScriptCall, ScriptResult
 from sparklet.spark.script_output import TaskOutput, where_it_was
 from sparklet.spark.spark_options import class_path, java_command, process_env, spark_defaults, task_conf, task_env

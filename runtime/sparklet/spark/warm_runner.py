@@ -18,7 +18,6 @@ from pathlib import Path
 
 from sparklet.errors import DeadlineExceededError, GatewayLostError, SparkRuntimeError
 from sparklet.settings import SparkSettings, WorkerSettings, spark_settings
-from sparklet.spark.guards import delete_tree
 from sparklet.spark.host_process import Answered, Gone, HostProcess, Started
 from sparklet.spark.java_classes import encoded
 from sparklet.spark.runner import Output, Runner, ScriptCall, ScriptResult, Stream
@@ -35,6 +34,7 @@ from sparklet.spark.spark_options import (
     task_env,
 )
 from sparklet.spark.spark_submit import SubmitRunner, deadline_exceeded, read_options
+from sparklet.spark.task_limits import delete_tree
 
 PREPARE_LIMIT_S = CLEAN_LIMIT_S = 10.0
 MIN_CLEAN_S = 1.0  # of the grace, if the script took all the time there was

@@ -17,7 +17,7 @@ from sparklet.events import Outcome, Task
 from sparklet.ledger.rules import ERROR_MESSAGE_BYTES, cut
 from sparklet.model import Failure, ShardResult, ShardState
 from sparklet.ports import Clock, TaskQueue
-from sparklet.spark.guards import Deadline
+from sparklet.spark.task_limits import Deadline
 from sparklet.worker.log import Log
 
 T = TypeVar("T")

@@ -20,17 +20,17 @@ from sparklet.errors import (
 )
 from sparklet.events import Event, Source, Task
 from sparklet.job.outcome import CLAIMED, OUTCOME_FILE
-from sparklet.model import InputObject, ScriptRef, ShardResult, check_script
+from sparklet.model import MIB, InputObject, ScriptRef, ShardResult, check_script
 from sparklet.ports import ObjectStore
 from sparklet.settings import WorkerSettings, script_environment, strings
-from sparklet.spark.guards import task_folder
 from sparklet.spark.runner import Runner, ScriptCall, ScriptResult
 from sparklet.spark.spark_options import INPUTS, UNCOMMITTED
+from sparklet.spark.task_limits import task_folder
 from sparklet.worker.attempt import Attempt
 from sparklet.worker.script_event import handed_over, request_event, with_local_inputs
 from sparklet.worker.staging import Staging, uploaded
 
-MAX_OUTCOME_BYTES = 64 * 1024 * 1024  # escaping may make an answer of 6 MB six times as long
+MAX_OUTCOME_BYTES = 64 * MIB  # escaping may make an answer of 6 MB six times as long
 
 PERMANENT_CAUSES = frozenset(
     {

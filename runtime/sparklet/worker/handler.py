@@ -13,8 +13,8 @@ from sparklet.clock import SystemClock
 from sparklet.events import Event, answer, parse_event
 from sparklet.metrics import Emitter, Meter
 from sparklet.settings import WorkerSettings, map_concurrency, metrics_namespace, worker_settings
-from sparklet.spark.guards import Deadline
 from sparklet.spark.runner import Runner
+from sparklet.spark.task_limits import Deadline
 from sparklet.spark.warm_runner import WarmRunner, runner_for
 from sparklet.worker.executor import Executor, ScriptCache
 from sparklet.worker.log import Log, Measuring

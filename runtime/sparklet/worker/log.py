@@ -13,7 +13,7 @@ from typing import Any, BinaryIO, Literal
 
 from sparklet.events import Outcome
 from sparklet.metrics import COLD_STARTS, JVM_RESTARTS, MEMORY_PEAK, SHARDS_FAILED, TASKS_FAILED, TASKS_SUCCEEDED, Meter
-from sparklet.spark.guards import descendants
+from sparklet.spark.processes import descendants
 from sparklet.spark.runner import Runner, Stream
 
 _LOCK = threading.Lock()

@@ -15,9 +15,9 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
-from sparklet.spark.guards import Deadline, task_folder
 from sparklet.spark.runner import ScriptCall
 from sparklet.spark.spark_options import INPUTS
+from sparklet.spark.task_limits import Deadline, task_folder
 from sparklet.spark.warm_runner import WarmRunner
 from sparklet.worker.log import Log
 

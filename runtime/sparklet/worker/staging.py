@@ -21,9 +21,9 @@ from sparklet.errors import (
     ScratchFullError,
 )
 from sparklet.inputs.parquet_footer import MAGIC, FooterError, load_footer
-from sparklet.model import Access, InputObject, Slice, SliceKind
+from sparklet.model import MIB, Access, InputObject, Slice, SliceKind
 from sparklet.ports import ObjectStore
-from sparklet.spark.guards import MIB, Deadline
+from sparklet.spark.task_limits import Deadline
 from sparklet.worker.script_event import needs_staging
 
 FOLDER, LOCAL = "inputs", "file://"

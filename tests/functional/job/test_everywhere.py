@@ -29,8 +29,8 @@ from deltalake import write_deltalake
 from spark_scripts.demo.flights_data import find_original
 from spark_scripts.demo.standalone_cluster import HOME, standalone_cluster
 from sparklet.job.bundle import write_bundle
-from sparklet.spark.guards import Deadline, task_folder
 from sparklet.spark.runner import Runner, ScriptCall
+from sparklet.spark.task_limits import Deadline, task_folder
 from tests.aggregated import AWS_MADE, AWS_MADE_OF
 from tests.functional.job.judged import figures_of, shards_of
 from tests.functional.job.kinesis import Stream

@@ -9,7 +9,7 @@ from typing import Any
 
 from sparklet.events import Source, Task
 from sparklet.model import ShardResult
-from sparklet.spark.guards import Deadline
+from sparklet.spark.task_limits import Deadline
 from sparklet.worker.attempt import Attempt as WorkerAttempt
 from sparklet.worker.attempt import make_attempt
 from sparklet.worker.executor import Execution, ScriptCache

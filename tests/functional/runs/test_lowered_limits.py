@@ -29,8 +29,8 @@ from sparklet.planning.request import RunRequest
 from sparklet.ports.deployment import Deployment
 from sparklet.runs.checker import check
 from sparklet.settings import worker_settings
-from sparklet.spark.guards import Deadline
 from sparklet.spark.runner import Output, ScriptCall, ScriptResult
+from sparklet.spark.task_limits import Deadline
 from sparklet.worker.executor import Executor, ScriptCache
 from sparklet.worker.log import Log
 from sparklet.worker.shards import ShardClaims

@@ -38,8 +38,8 @@ from sparklet.runs.handlers import handle_check, handle_dead_letters
 from sparklet.runs.reconciliation import verify
 from sparklet.runs.summary import summarize
 from sparklet.settings import worker_settings
-from sparklet.spark.guards import Deadline
 from sparklet.spark.runner import Output, ScriptCall, ScriptResult
+from sparklet.spark.task_limits import Deadline
 from sparklet.worker.executor import Executor, ScriptCache
 from sparklet.worker.log import Log, Measuring
 from sparklet.worker.shards import ShardClaims

@@ -17,9 +17,9 @@ from sparklet.errors import LocalStackError
 from sparklet.local.jars import ensure_jars
 from sparklet.local.java import find_java
 from sparklet.settings import SparkSettings, spark_settings
-from sparklet.spark.guards import Deadline, task_folder
 from sparklet.spark.runner import Runner, ScriptCall, ScriptResult, Stream
 from sparklet.spark.spark_submit import SubmitRunner
+from sparklet.spark.task_limits import Deadline, task_folder
 from sparklet.spark.warm_runner import WarmRunner
 
 STACK = Path(__file__).parents[3] / "docker" / "stacks" / "spark-3.5.toml"

@@ -16,7 +16,7 @@ from sparklet.aws.dynamodb.items import FORMAT, Attributes, run_key, shard_key
 from sparklet.cli.environment import jar_cache
 from sparklet.local.jars import ensure_jars
 from sparklet.model import ShardRecord, ShardRef, ShardState
-from sparklet.spark.guards import IN_LAMBDA
+from sparklet.spark.task_limits import IN_LAMBDA
 from tests.functional.worker.conftest import STACK
 from tests.functional.worker.ledgered import BUCKET, OTHERS, TABLE, Function, deployed
 from tests.functional.worker.misbehaving import CASES, DONE, GONE, GOOD, JOB, RETRIED, Case

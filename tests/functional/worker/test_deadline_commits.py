@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from sparklet.errors import DeadlineExceededError
-from sparklet.spark.guards import Deadline, task_folder
 from sparklet.spark.runner import ScriptCall, Stream
+from sparklet.spark.task_limits import Deadline, task_folder
 from tests.functional.worker.conftest import Bench, make
 
 pytestmark = pytest.mark.spark
@@ -62,7 +62,7 @@ append(10)
 @pytest.fixture(autouse=True)
 def _slow_machine(monkeypatch: pytest.MonkeyPatch) -> None:
     """Whether a commit fits into the grace is not asked here: a script that ends uses up no more of it."""
-    monkeypatch.setattr("sparklet.spark.guards.MAX_SCRIPT_GRACE_S", 60.0)
+    monkeypatch.setattr("sparklet.spark.task_limits.MAX_SCRIPT_GRACE_S", 60.0)
 
 
 @pytest.fixture(scope="module", params=["warm", "submit"])

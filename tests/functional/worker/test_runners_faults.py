@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from sparklet.errors import DeadlineExceededError, GatewayLostError, OutOfMemoryError, ScriptError, SettingsError
-from sparklet.spark.guards import Deadline
 from sparklet.spark.runner import ScriptCall
+from sparklet.spark.task_limits import Deadline
 from sparklet.spark.warm_runner import WarmRunner
 from tests.functional.worker.conftest import MARK, SMALL, SPARK, Bench, make, marked, small_settings, wait_until_none
 
@@ -213,7 +213,7 @@ WORKER = """
 import sys, time
 from pathlib import Path
 from sparklet.settings import spark_settings
-from sparklet.spark.guards import Deadline
+from sparklet.spark.task_limits import Deadline
 from sparklet.spark.runner import ScriptCall
 from sparklet.spark.spark_submit import SubmitRunner
 from sparklet.spark.warm_runner import WarmRunner

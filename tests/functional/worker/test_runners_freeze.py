@@ -24,7 +24,7 @@ import json, sys, time
 from pathlib import Path
 from sparklet.errors import SparkletError
 from sparklet.settings import spark_settings
-from sparklet.spark.guards import Deadline, task_folder
+from sparklet.spark.task_limits import Deadline, task_folder
 from sparklet.spark.runner import ScriptCall
 from sparklet.spark.spark_submit import SubmitRunner
 from sparklet.spark.warm_runner import WarmRunner

@@ -24,7 +24,7 @@ from sparklet.functions.perform import Performer
 from sparklet.functions.poller import Poller
 from sparklet.functions.records import claimed_id, fail
 from sparklet.model import Failure, ShardResult, ShardState, TaskRecord
-from sparklet.spark.guards import Deadline
+from sparklet.spark.task_limits import Deadline
 from sparklet.worker.attempt import Attempt, make_attempt
 from sparklet.worker.log import Log
 from tests.functional.local.conftest import eventually

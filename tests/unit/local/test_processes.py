@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Iterator
 import psutil
 import pytest
 
-from sparklet.spark.guards import descendants, kill_tree
+from sparklet.spark.processes import descendants, kill_tree
 
 TREE = """
 import subprocess, sys, time
@@ -94,8 +94,8 @@ def test_a_tree_that_grows_while_it_is_killed_is_killed_whole(start: Callable[[s
 
 ORPHANS = """
 import os, subprocess, sys, time
-from sparklet.spark.guards import end_children
-from sparklet.spark.guards import become_subreaper, descendants
+from sparklet.spark.processes import end_children
+from sparklet.spark.processes import become_subreaper, descendants
 become_subreaper()
 spared = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
 orphan = "import subprocess, sys; subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(60)'])"

@@ -14,8 +14,8 @@ from sparklet.errors import DeadlineExceededError, LedgerError
 from sparklet.events import Outcome, Task, answer, parse_event
 from sparklet.model import InputObject, PartRecord, Position, Run, RunOptions, ScriptRef, Shard, ShardRecord, ShardRef
 from sparklet.settings import WorkerSettings, worker_settings
-from sparklet.spark.guards import Deadline
 from sparklet.spark.runner import Output, ScriptCall, ScriptResult
+from sparklet.spark.task_limits import Deadline
 from sparklet.worker.executor import Executor, ScriptCache
 from sparklet.worker.log import Log
 from sparklet.worker.shards import ShardClaims

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from sparklet.errors import ScriptFailedError
 from sparklet.events import Outcome, Source, Task, answer, parse_event
-from sparklet.spark.guards import Deadline
+from sparklet.spark.task_limits import Deadline
 from sparklet.worker.log import Log
 from sparklet.worker.worker import MIN_SHARE_S, share_s
 from tests.unit.events.samples import sqs

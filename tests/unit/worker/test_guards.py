@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 from sparklet.errors import ScratchFullError
-from sparklet.spark.guards import IN_LAMBDA, Deadline, delete_strays, delete_tree, descendants, task_folder
+from sparklet.spark.processes import descendants
+from sparklet.spark.task_limits import IN_LAMBDA, Deadline, delete_leftovers, delete_tree, task_folder
 
 NOBODY = 65534
 
@@ -239,9 +240,9 @@ def test_after_a_task_that_found_no_space_the_next_one_has_more(littered: Path) 
 
 def test_files_from_before_the_worker_or_outside_lambda_stay(littered: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     before = names(littered)
-    delete_strays(littered, since_s=time.time() + 60)
+    delete_leftovers(littered, since_s=time.time() + 60)
     monkeypatch.delenv(IN_LAMBDA)
-    delete_strays(littered)
+    delete_leftovers(littered)
 
     assert names(littered) == before
 
@@ -271,7 +272,7 @@ def test_descendants_are_found_across_sessions(tmp_path: Path) -> None:
 
 ORPHANS = """
 import os, sys, time
-from sparklet.spark.guards import become_subreaper, descendants, end_descendants
+from sparklet.spark.processes import become_subreaper, descendants, end_descendants
 
 become_subreaper()
 ready, tell = os.pipe()
@@ -312,7 +313,7 @@ def test_every_descendant_is_ended_but_the_spared_ones() -> None:
 
 PARENT = """
 import os, sys, time
-from sparklet.spark.guards import die_with_parent
+from sparklet.spark.processes import die_with_parent
 
 own = os.getpid()
 pid = os.fork()

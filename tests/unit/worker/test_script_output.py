@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 
 from sparklet.errors import GatewayLostError, OutOfMemoryError, ScratchFullError
-from sparklet.spark.guards import Deadline
 from sparklet.spark.runner import ScriptCall, Stream
 from sparklet.spark.script_output import MAX_PIECE_BYTES, TAIL_BYTES, LineFeed, Tail, TaskOutput, signal_name
+from sparklet.spark.task_limits import Deadline
 
 TASK = Path("/task")
 CALL = ScriptCall(TASK / "job.py", (), TASK, Deadline(0, 0), py_files=(TASK / "deps.zip",))

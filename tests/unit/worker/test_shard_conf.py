@@ -9,10 +9,10 @@ from hypothesis import strategies as st
 
 from sparklet.model import InputObject
 from sparklet.settings import spark_settings
-from sparklet.spark.guards import Deadline
 from sparklet.spark.runner import ScriptCall
 from sparklet.spark.shard_conf import EXPANSION, shard_conf, task_memory_bytes
 from sparklet.spark.spark_options import core_count, heap_mb, spark_defaults, task_conf
+from sparklet.spark.task_limits import Deadline
 from tests.unit.worker.conftest import Bench
 
 MIB = 1024 * 1024

@@ -9,7 +9,6 @@ import pytest
 import sparklet
 from sparklet.errors import SettingsError
 from sparklet.settings import SparkSettings, spark_settings, worker_settings
-from sparklet.spark.guards import Deadline
 from sparklet.spark.java_classes import mark
 from sparklet.spark.runner import ScriptCall
 from sparklet.spark.spark_options import (
@@ -29,6 +28,7 @@ from sparklet.spark.spark_options import (
     task_env,
 )
 from sparklet.spark.spark_submit import SubmitRunner
+from sparklet.spark.task_limits import Deadline
 from sparklet.spark.warm_runner import WarmRunner, runner_for
 
 

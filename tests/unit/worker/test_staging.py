@@ -16,7 +16,7 @@ from sparklet.inputs.found import Found
 from sparklet.inputs.slicing import slice_objects
 from sparklet.job.event_objects import misread
 from sparklet.model import Access, InputObject, Position, RunOptions, Slice, SliceKind
-from sparklet.spark.guards import Deadline
+from sparklet.spark.task_limits import Deadline
 from sparklet.worker import staging
 from sparklet.worker.script_event import needs_staging, with_local_inputs
 from sparklet.worker.staging import Staging, staged_name

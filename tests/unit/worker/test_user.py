@@ -4,7 +4,7 @@ import os
 
 import pytest
 
-from sparklet.spark.guards import has_name
+from sparklet.spark.processes import has_name
 
 
 def test_the_superuser_has_a_name(monkeypatch: pytest.MonkeyPatch) -> None:

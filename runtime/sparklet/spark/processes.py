@@ -1,0 +1,157 @@
+"""Processes of Linux: who descends from whom, signals to all of them, and what ``prctl`` sets.
+
+Processes are found in ``/proc``.
+"""
+
+import contextlib
+import os
+import signal
+import time
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+
+PR_SET_PDEATHSIG = 1
+PR_SET_CHILD_SUBREAPER = 36
+
+
+def has_name() -> bool:
+    """Whether this process's user has a line in passwd; in Lambda it depends on the image."""
+    import pwd
+
+    try:
+        pwd.getpwuid(os.getuid())
+    except KeyError:
+        return False
+    return True
+
+
+def become_subreaper() -> None:
+    """Make orphans below this process its children, double forks and setsid included."""
+    _prctl(PR_SET_CHILD_SUBREAPER, 1)
+
+
+def die_with_parent(parent_pid: int, signal_number: int = signal.SIGKILL) -> None:
+    """Let the kernel kill this process, or send it another signal, when its parent ends.
+
+    Only for children of a single-threaded process: the signal comes when the *thread* that forked ends.
+    """
+    _prctl(PR_SET_PDEATHSIG, signal_number)
+    if os.getppid() != parent_pid:  # it ended before the kernel knew
+        os._exit(1)
+
+
+def descendants(*roots: int) -> set[int]:
+    """All living processes below ``roots``, in whatever session or group."""
+    return _below(_children(), roots)
+
+
+def end_descendants(
+    spared: Collection[int], reap: Callable[[], None], limit_s: float, *, spare_below: bool = False
+) -> set[int]:
+    """Kill all descendants of this process, which must be a subreaper; returns those still alive after ``limit_s``.
+
+    In rounds, until none is left, since a process may fork while it is being killed; one in an uninterruptible call
+    does not end. The ``spared`` live, and all below them with ``spare_below``; ``reap`` collects ended children.
+    """
+    give_up_s = time.monotonic() + limit_s
+    pause_s = 0.001
+    while True:
+        children = _children()
+        victims = _below(children, [os.getpid()]).difference(spared, _below(children, spared) if spare_below else ())
+        for pid in victims:
+            signal_process(pid, signal.SIGKILL)
+        reap()
+        if not victims or time.monotonic() > give_up_s:
+            return victims
+        time.sleep(pause_s)
+        pause_s = min(0.05, 2 * pause_s)
+
+
+def kill_tree(pid: int, *, itself: bool = True) -> None:
+    """SIGKILL a process and all its descendants.
+
+    They are stopped first, until no new one appears: a stopped process forks no more, and none leaves the tree.
+    """
+    stopped: set[int] = set()
+    while fresh := ({pid} if itself else set()).union(descendants(pid)) - stopped:
+        for member in fresh:
+            signal_process(member, signal.SIGSTOP)
+        stopped |= fresh
+    for member in stopped:
+        signal_process(member, signal.SIGKILL)
+
+
+def end_children(spared: Collection[int]) -> None:
+    """Kill all children of this process but these, with all below them, and take the exit codes of those that ended."""
+    import psutil  # only the local stack's host has it
+
+    for child in psutil.Process().children():
+        if child.pid not in spared:
+            kill_tree(child.pid)
+            os.waitpid(child.pid, os.WNOHANG)
+
+
+def end_marked(mark: tuple[str, str], limit_s: float = 5.0) -> None:
+    """Kill all processes with that variable in their environment: they have no parent that could."""
+    give_up_s = time.monotonic() + limit_s
+    while time.monotonic() < give_up_s:
+        found = [pid for pid, _ in _living() if environment(pid).get(mark[0]) == mark[1]]
+        if not found:
+            return
+        for pid in found:
+            signal_process(pid, signal.SIGKILL)
+        time.sleep(0.01)
+
+
+def environment(pid: int) -> dict[str, str]:
+    """The environment that a process was started with; empty if it has ended, or is another user's."""
+    try:
+        words = Path(f"/proc/{pid}/environ").read_bytes().decode(errors="replace").split("\0")
+    except OSError:
+        return {}
+    return dict(word.partition("=")[::2] for word in words)
+
+
+def signal_process(pid: int, number: int) -> None:
+    """Send a signal; nothing happens if the process has ended."""
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(pid, number)
+
+
+def _children() -> dict[int, list[int]]:
+    """The living children of every process."""
+    children: dict[int, list[int]] = {}
+    for pid, parent in _living():
+        children.setdefault(parent, []).append(pid)
+    return children
+
+
+def _below(children: Mapping[int, Sequence[int]], roots: Iterable[int]) -> set[int]:
+    found: set[int] = set()
+    open_pids = list(roots)
+    while open_pids:
+        below = children.get(open_pids.pop(), ())
+        open_pids += below
+        found.update(below)
+    return found
+
+
+def _living() -> Iterator[tuple[int, int]]:
+    """Pid and parent of every process that is not a zombie."""
+    for name in filter(str.isdigit, os.listdir("/proc")):  # noqa: PTH208 - each task waits for this
+        try:
+            with open(f"/proc/{name}/stat", "rb", 0) as file:
+                stat = file.read()
+        except (FileNotFoundError, ProcessLookupError):  # ended meanwhile
+            continue
+        fields = stat[stat.rindex(b")") + 2 :].split(None, 18)
+        if fields[0] not in b"ZX" or int(fields[17]) > 1:  # a zombie with further threads lives
+            yield int(name), int(fields[1])
+
+
+def _prctl(option: int, value: int) -> None:
+    import ctypes  # only a script's processes need it, and it would slow a cold start
+
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.prctl(option, value, 0, 0, 0) != 0:
+        raise OSError(ctypes.get_errno(), f"prctl({option}): {os.strerror(ctypes.get_errno())}")

@@ -1,0 +1,132 @@
+"""The limits of a task: when it must end, in which folder it may write, and how much space must be free."""
+
+import contextlib
+import itertools
+import logging
+import os
+import shutil
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Self
+
+from sparklet.errors import ScratchFullError
+from sparklet.model import MIB
+
+MAX_SCRIPT_GRACE_S = 3.0  # for a commit that is being written: an object of a few KiB
+IN_LAMBDA = "AWS_LAMBDA_RUNTIME_API"  # set where Lambda itself starts a function
+_OURS = ("sparklet-", "task-", ".ivy2")
+_STARTED_S = time.time()
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(slots=True)
+class Deadline:
+    """When an attempt must end: its script at ``guard_s``, the attempt itself at ``end_s``.
+
+    Both are times of day, since timers do not run while an environment is frozen.
+    """
+
+    guard_s: float  # time.time(): the guard ends the script
+    end_s: float  # time.time(): Lambda ends the environment; by then the ledger must have the attempt's result
+    reason: str = ""  # why the guard acts early; "": it does not
+
+    @classmethod
+    def within(cls, left_s: float, grace_s: float = 0.0, now_s: float | None = None) -> Self:
+        """The end in ``left_s`` seconds, the guard ``grace_s`` before it."""
+        end_s = (time.time() if now_s is None else now_s) + left_s
+        return cls(end_s - grace_s, end_s)
+
+    def share(self, share_s: float, now_s: float) -> Self:
+        """The same end, with the guard in ``share_s`` seconds or, if that is earlier, where it is."""
+        return type(self)(min(self.guard_s, now_s + share_s), self.end_s)
+
+    def remaining_s(self, now_s: float | None = None) -> float:
+        """Seconds until the guard acts; never negative."""
+        return max(0.0, self.guard_s - (time.time() if now_s is None else now_s))
+
+    def grace_end_s(self, since_s: float) -> float:
+        """Until when a script that the guard interrupted at ``since_s`` may end by itself; the rest is the worker's."""
+        return min(since_s + MAX_SCRIPT_GRACE_S, (since_s + self.end_s) / 2)
+
+    def expire(self, reason: str, *, at_once: bool = False) -> None:
+        """Let the guard act now; runners look at least once a second. Any thread may call this.
+
+        ``at_once``: the script is killed without grace, since it must not commit anything any more.
+        """
+        self.reason = reason
+        if at_once:
+            self.end_s = 0.0
+        self.guard_s = 0.0
+
+
+@contextlib.contextmanager
+def task_folder(scratch: Path, attempt_id: str, min_free_bytes: int = 0) -> Iterator[Path]:
+    """A task's own folder, ``<scratch>/task-<attempt>``, deleted afterwards with all its content.
+
+    Only that folder: the rest of scratch holds native libraries that the JVM unpacked. Raises ScratchFullError unless
+    ``min_free_bytes`` are free under ``scratch`` at first.
+    """
+    if not attempt_id or Path(attempt_id).name != attempt_id:
+        raise ValueError(f"{attempt_id!r} cannot name a folder")
+    if shutil.disk_usage(scratch).free < min_free_bytes:
+        delete_leftovers(scratch)
+    usage, folder = shutil.disk_usage(scratch), scratch / f"task-{attempt_id}"
+    if usage.free < min_free_bytes:
+        raise ScratchFullError(
+            f"{scratch} has {usage.free / MIB:.0f} MiB free of {usage.total / MIB:.0f} MiB, a task needs"
+            f" {min_free_bytes / MIB:.0f} MiB: give the function more ephemeral storage, make shards smaller"
+            " or lower SPARKLET_MIN_FREE_BYTES"
+        )
+    try:
+        delete_tree(folder)
+        folder.mkdir(mode=0o700, parents=True)
+        yield folder
+    except ScratchFullError:
+        delete_leftovers(scratch)
+        raise
+    finally:
+        delete_tree(folder)
+
+
+def delete_tree(folder: Path) -> None:
+    """Delete a folder of any depth with all its content, read-only folders included; no link is followed.
+
+    Folders within folders are moved up, so no path gets too long. Nothing is raised, since the task's result must not
+    depend on it: remaining files are logged, and the next task checks the free space.
+    """
+    if folder.is_symlink() or not folder.exists():
+        return
+    mark, numbers, found = os.urandom(8).hex(), itertools.count(), [folder]
+    with contextlib.suppress(OSError):
+        for path in found:
+            path.chmod(0o700)
+            for entry in list(path.iterdir()):
+                if entry.is_dir() and not entry.is_symlink():
+                    entry.chmod(0o700)  # or it cannot be moved
+                    found.append(entry.rename(folder / f"{mark}{next(numbers)}"))
+    with contextlib.suppress(RecursionError):  # of folders that could not be moved
+        shutil.rmtree(folder, ignore_errors=True)
+    if stays := [f"{path.relative_to(folder)}" for path in itertools.islice(folder.rglob("*"), 3)]:
+        _log.warning("%s could not be deleted whole, there stays %a", folder, stays)
+
+
+def delete_leftovers(scratch: Path, since_s: float = _STARTED_S) -> None:
+    """In Lambda, delete files of scripts in ``scratch`` outside their own folders, because space is short.
+
+    Files that are older than this process stay, and so do those of Sparklet and Spark.
+    """
+    if IN_LAMBDA not in os.environ:
+        return
+    for entry in scratch.iterdir():
+        with contextlib.suppress(OSError):  # it may belong to another user, or be gone
+            status = entry.lstat()
+            if entry.name.startswith(_OURS) or status.st_ctime < since_s or status.st_uid != os.getuid():
+                continue
+            _log.warning("%s was left by a script and is deleted: space is short", entry)
+            if entry.is_dir() and not entry.is_symlink():
+                delete_tree(entry)
+            else:
+                entry.unlink()
