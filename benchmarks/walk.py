@@ -1,20 +1,27 @@
-"""How much code one event and one command pass through: the modules and functions of two walks, over in-memory ports.
+"""How much code one event, one command and one table commit pass through: modules and functions, over in-memory ports.
 
 ``python -m benchmarks.walk`` prints a line for each walk; ``--names`` adds the functions in the order of their first
 call. Walk ``event``: one SQS event with one shard, until the ledger says SUCCEEDED. Walk ``run``: ``sparklet run`` of
-three objects, until the first message is in the queue. A function counts once; comprehensions, lambdas and what
+three objects, until the first message is in the queue. Walk ``commit``: the script of a commit run, from its ``main``
+until a Delta table has the rows of one shard. A function counts once; comprehensions, lambdas and what
 dataclasses generate do not count, nor do the in-memory adapters, which stand for AWS, and what they call.
 """
 
 import argparse
+import json
 import sys
 import tempfile
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import CodeType, FrameType
 from typing import Any
+from unittest.mock import patch
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+from deltalake import DeltaTable
 
 import sparklet
 import sparklet.cli.app  # so that nothing is imported on the way
@@ -22,8 +29,12 @@ from sparklet.cli import main as sparklet_command
 from sparklet.cli.costs import WorkerSize
 from sparklet.cli.environment import Environment
 from sparklet.cli.environment import environment as real_environment
+from sparklet.job.table import DATA, Table
 from sparklet.model import ShardState
 from sparklet.settings import worker_settings
+from sparklet.tables import delta
+from sparklet.tables.commit import main as commit_main
+from sparklet.tables.declaration import Declaration
 from tests.stand_ins.memory import MemoryCompute, MemoryOrchestrator
 from tests.unit.cli.conftest import Lines
 from tests.unit.worker.conftest import BUCKET, make_bench
@@ -105,10 +116,28 @@ def walk_run(walk: Walk, folder: Path) -> None:
         sparklet_command(["run", SCRIPT, "--input", SOURCE, "--output", "s3://data/out/"])
 
 
+def walk_commit(walk: Walk, folder: Path) -> None:
+    """The script of a commit run, until a Delta table has the rows of one shard."""
+    place = folder / "table" / DATA / "run"
+    place.mkdir(parents=True)
+    pq.write_table(pa.table({"id": [1, 2]}), place / "part-0.parquet")
+    files = (("part-0.parquet", (place / "part-0.parquet").stat().st_size),)
+    table = Table.parse(f"delta:{folder}/table")
+    write = Declaration(table, "append", "1", f"file://{place}", files, rows=2).to_document()
+    lines = [{"identity": "run", "commit": 0}, {"shard": 0, "writes": [write]}]
+    (folder / "commit").write_text("\n".join(map(json.dumps, lines)), encoding="utf-8")
+    event = {"inputs": [f"file://{folder}/commit"], "sparklet": {"run": "run-commit", "shard": 0}}
+    with patch.object(sys, "argv", ["commit.py", "--event", json.dumps(event)]), suppress(KeyboardInterrupt):
+        _after(delta, "create_table_with_add_actions", _stop(walk))
+        with walk.recorded():
+            commit_main()
+    assert DeltaTable(str(folder / "table")).to_pyarrow_table().num_rows == 2
+
+
 def _stop(walk: Walk) -> Callable[[], None]:
     def stop() -> None:
         walk.end()
-        raise KeyboardInterrupt  # as a user would: nobody works on these shards
+        raise KeyboardInterrupt  # as a user would
 
     return stop
 
@@ -125,16 +154,17 @@ def _after(port: Any, method: str, then: Callable[[], None]) -> None:
 
 
 def main() -> None:
-    """Print both walks."""
+    """Print each walk."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--names", action="store_true", help="print each function, too")
     names = parser.parse_args().names
-    for name, take in (("event", walk_event), ("run", walk_run)):
+    for name, take in (("event", walk_event), ("run", walk_run), ("commit", walk_commit)):
         walk = Walk()
         with tempfile.TemporaryDirectory() as folder:
             take(walk, Path(folder))
         modules = {function.partition(":")[0] for function in walk.functions}
-        print(f"walk={name} modules={len(modules)} functions={len(walk.functions)}")
+        packages = {module.rpartition("/")[0] for module in modules}
+        print(f"walk={name} modules={len(modules)} functions={len(walk.functions)} packages={len(packages)}")
         if names:
             print("\n".join(f"  {function}" for function in walk.functions))
 
