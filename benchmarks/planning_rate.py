@@ -26,8 +26,8 @@ from benchmarks.facts import ROOT
 from sparklet.aws.clients import AwsClients
 from sparklet.aws.dynamodb import DynamoLedger
 from sparklet.aws.dynamodb.items import new_shard_item
-from sparklet.aws.messaging import SqsQueue
-from sparklet.aws.s3 import S3Store
+from sparklet.aws.object_store import S3ObjectStore
+from sparklet.aws.task_queue import SqsTaskQueue
 from sparklet.clock import SystemClock
 from sparklet.model import RunOptions, ShardRecord, ShardRef
 from sparklet.planning.new_run import new_run
@@ -100,8 +100,8 @@ def _turn(side: str, endpoint: str, number: int, objects: int) -> dict[str, floa
 
 def _plan(clients: AwsClients, number: int, count: int) -> None:
     """Sparklet: from the prefix to the sealed plan."""
-    queue = SqsQueue(clients, clients.sqs.get_queue_url(QueueName=QUEUE)["QueueUrl"])
-    at = Deployment(BUCKET, S3Store(clients), DynamoLedger(clients, TABLE), queue, SystemClock())
+    queue = SqsTaskQueue(clients, clients.sqs.get_queue_url(QueueName=QUEUE)["QueueUrl"])
+    at = Deployment(BUCKET, S3ObjectStore(clients), DynamoLedger(clients, TABLE), queue, SystemClock())
     request = RunRequest(
         script=f"s3://{BUCKET}/job.py",
         inputs=(f"s3://{BUCKET}/in/",),
@@ -152,7 +152,7 @@ def _prepare(endpoint: str, objects: int) -> None:
         clients.dynamodb.create_table(**table_definition(table))
     for queue in (QUEUE, RAW_QUEUE):
         clients.sqs.create_queue(QueueName=queue)
-    store = S3Store(clients)
+    store = S3ObjectStore(clients)
     store.put(f"s3://{BUCKET}/job.py", b"print('never run')\n")
     with ThreadPoolExecutor(THREADS) as pool:
         list(pool.map(lambda n: store.put(f"s3://{BUCKET}/in/{n:07d}.csv", b"x"), range(objects)))

@@ -49,7 +49,7 @@ PRELOADED = ("boto3", "botocore.stub", "hypothesis.stateful", "pyarrow.parquet",
 
 @dataclass(frozen=True)
 class Function:
-    """A function of a module, by its name in it: ``S3Store.get``."""
+    """A function of a module, by its name in it: ``S3ObjectStore.get``."""
 
     module: str
     name: str

@@ -24,7 +24,7 @@ from benchmarks.chaos.steps import label
 from benchmarks.chaos.world import DATA, free_of_aws, say
 from benchmarks.facts import ROOT, facts
 from sparklet.aws.clients import AwsClients
-from sparklet.aws.s3 import S3Store
+from sparklet.aws.object_store import S3ObjectStore
 from sparklet.job.errors import CommitConflictError
 from sparklet.job.table import Table
 from sparklet.tables.commit import commit
@@ -69,7 +69,7 @@ class _Place:
         self.proxy, self._steps, self._folder = Proxy(endpoint), Counter[str](), folder
         keys = {"AWS_ACCESS_KEY_ID": "000000000000", "AWS_SECRET_ACCESS_KEY": "none", "AWS_REGION": "us-east-1"}
         os.environ.update(keys | {"AWS_ENDPOINT_URL": self.proxy.listen(self._count), "AWS_ALLOW_HTTP": "true"})
-        self._store = S3Store(AwsClients(endpoint_url=endpoint, region="us-east-1"))
+        self._store = S3ObjectStore(AwsClients(endpoint_url=endpoint, region="us-east-1"))
         AwsClients(endpoint_url=endpoint, region="us-east-1").s3.create_bucket(Bucket=DATA)
 
     def _count(self, request: Request) -> Fault:
@@ -123,7 +123,7 @@ def _commit(table: str, number: int, commits: int) -> None:
     """Commit the files of one committer, one after the other; print how long each took."""
     parsed = Table.parse(table)
     name = parsed.place.rpartition("/")[2].rpartition(".")[2]
-    store, seconds = S3Store(AwsClients()), []
+    store, seconds = S3ObjectStore(AwsClients()), []
     for place in range(commits):
         folder, file = f"s3://{DATA}/{name}/files", f"{number}-{place}.parquet"
         write = StagedWrite(number, folder, ((file, store.head(f"{folder}/{file}").size_bytes),))

@@ -29,7 +29,7 @@ from benchmarks.scale.faults import Faults
 from benchmarks.scale.notes import read_notes
 from benchmarks.scale.world import BUCKET, DATA, SCRIPT, World, set_environment
 from sparklet.aws.clients import AwsClients
-from sparklet.aws.s3 import S3Store
+from sparklet.aws.object_store import S3ObjectStore
 from sparklet.model import ShardState
 from sparklet.planning.new_run import new_run
 from sparklet.planning.parts import shards_of
@@ -293,7 +293,7 @@ def _prepare(world: World) -> None:
     clients = world.clients()
     for name in (BUCKET, DATA):
         clients.s3.create_bucket(Bucket=name)
-    S3Store(clients).put(SCRIPT, SCRIPT_BODY)
+    S3ObjectStore(clients).put(SCRIPT, SCRIPT_BODY)
 
 
 def _fill(world: World) -> None:

@@ -24,7 +24,7 @@ from benchmarks.scale.faults import Faults
 from benchmarks.scale.notes import STARVED, TWICE, Notes
 from benchmarks.scale.world import MAX_RECEIVES, REGION, World, set_environment
 from sparklet.aws.clients import AwsClients
-from sparklet.aws.s3 import S3Store
+from sparklet.aws.object_store import S3ObjectStore
 from sparklet.spark.processes import die_with_parent
 
 Answer = Any  # None: the environment died
@@ -168,7 +168,7 @@ class Walker:
         self._world, self._place, self._wave = world, place, 0
         self._faults, self._met, self._notes = Faults(world.seed, world.faults), met, Notes(world.notes, "walker")
         at_rest = environment.clients_at_rest(world)
-        self._store = S3Store(world.clients())
+        self._store = S3ObjectStore(world.clients())
         self._environment = Environment(world, at_rest, met)
 
     def turn(self) -> None:

@@ -11,8 +11,8 @@ from typing import Any, Self
 
 from sparklet.aws.clients import AwsClients
 from sparklet.aws.dynamodb import DynamoLedger
-from sparklet.aws.messaging import MAX_ENTRIES, SqsQueue
-from sparklet.aws.s3 import S3Store
+from sparklet.aws.object_store import S3ObjectStore
+from sparklet.aws.task_queue import MAX_ENTRIES, SqsTaskQueue
 from sparklet.clock import SystemClock
 from sparklet.model import Dispatch, RunOptions
 from sparklet.planning.request import RunRequest
@@ -27,7 +27,7 @@ MAX_ATTEMPTS = 5  # faults of several kinds may meet in one shard; none of them 
 GRACE_S = 2.0
 
 
-class PacedQueue(SqsQueue):
+class PacedQueue(SqsTaskQueue):
     """A queue that a planner fills slowly enough for the stand-in."""
 
     rate_per_s = 0.0
@@ -97,7 +97,7 @@ class World:
         """The ports of planner, checker and recovery."""
         queue = PacedQueue(clients, self.queue_url(clients))
         queue.rate_per_s = self.rate_per_s
-        return Deployment(BUCKET, S3Store(clients), DynamoLedger(clients, self.run_id), queue, SystemClock())
+        return Deployment(BUCKET, S3ObjectStore(clients), DynamoLedger(clients, self.run_id), queue, SystemClock())
 
     def create(self, clients: AwsClients) -> None:
         """The pass's queues and its table."""

@@ -10,8 +10,8 @@ from typing import Any
 
 from sparklet.aws.clients import AwsClients
 from sparklet.aws.dynamodb import DynamoLedger
-from sparklet.aws.messaging import SqsQueue
-from sparklet.aws.s3 import S3Store
+from sparklet.aws.object_store import S3ObjectStore
+from sparklet.aws.task_queue import SqsTaskQueue
 from sparklet.clock import SystemClock
 from sparklet.local import environment
 from sparklet.model import Run, RunOptions, ShardRecord
@@ -147,5 +147,7 @@ def new_account(endpoint: str, visibility_s: int) -> Iterator[Account]:
         clients.dynamodb.create_table(**table_definition(name))
         made = clients.sqs.create_queue(QueueName=name, Attributes={"VisibilityTimeout": str(visibility_s)})
         queue_url = "/".join([endpoint, *made["QueueUrl"].split("/")[-2:]])
-        ledger, queue = DynamoLedger(clients, name), SqsQueue(clients, queue_url)
-        yield Account(endpoint, clients, Deployment(name, S3Store(clients), ledger, queue, SystemClock()), queue_url)
+        ledger, queue = DynamoLedger(clients, name), SqsTaskQueue(clients, queue_url)
+        yield Account(
+            endpoint, clients, Deployment(name, S3ObjectStore(clients), ledger, queue, SystemClock()), queue_url
+        )

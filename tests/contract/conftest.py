@@ -14,7 +14,7 @@ import pytest
 
 from sparklet.aws.clients import AwsClients
 from sparklet.aws.dynamodb import DynamoLedger
-from sparklet.aws.s3 import S3Store
+from sparklet.aws.object_store import S3ObjectStore
 from sparklet.errors import LocalStackError
 from sparklet.functions.backend import Backend
 from sparklet.functions.deployed import LambdaFunctions
@@ -133,7 +133,7 @@ def store(request: pytest.FixtureRequest, bucket: str) -> ObjectStore:
         return MemoryObjectStore(buckets=[bucket])
     clients: AwsClients = request.getfixturevalue("ministack_clients")
     clients.s3.create_bucket(Bucket=bucket)
-    return S3Store(clients)
+    return S3ObjectStore(clients)
 
 
 @pytest.fixture(params=["memory", pytest.param("ministack", marks=ON_STACK)])
@@ -144,7 +144,7 @@ def versioned(request: pytest.FixtureRequest, bucket: str) -> ObjectStore:
     clients: AwsClients = request.getfixturevalue("ministack_clients")
     clients.s3.create_bucket(Bucket=bucket)
     clients.s3.put_bucket_versioning(Bucket=bucket, VersioningConfiguration={"Status": "Enabled"})
-    return S3Store(clients)
+    return S3ObjectStore(clients)
 
 
 @dataclass(frozen=True)

@@ -13,8 +13,8 @@ import pytest
 
 from sparklet.aws.clients import AwsClients
 from sparklet.aws.dynamodb import DynamoLedger
-from sparklet.aws.messaging import SqsQueue
-from sparklet.aws.s3 import S3Store
+from sparklet.aws.object_store import S3ObjectStore
+from sparklet.aws.task_queue import SqsTaskQueue
 from sparklet.errors import LeaseLostError, LedgerError, ObjectChangedError, QueueError
 from sparklet.ledger.rules import LEASE_GRACE_S
 from sparklet.model import ClaimStatus, Failure, RunState, ShardResult, ShardState
@@ -344,7 +344,7 @@ def through(request: pytest.FixtureRequest) -> Iterator[tuple[LossyProxy, AwsCli
 def test_anothers_created_object_is_not_taken_for_ones_own(through: tuple[LossyProxy, AwsClients], bucket: str) -> None:
     proxy, clients = through
     clients.s3.create_bucket(Bucket=bucket)
-    store = S3Store(clients)
+    store = S3ObjectStore(clients)
     proxy.lose("PUT", 1)
     etag = store.put(f"s3://{bucket}/part", b"mine", create_only=True)
 
@@ -374,7 +374,7 @@ def test_no_message_is_missing_after_a_lost_answer(through: tuple[LossyProxy, Aw
 
 
 def test_a_queue_that_is_away_is_a_fault_that_may_pass() -> None:
-    queue = SqsQueue(AwsClients(4, endpoint_url="http://127.0.0.1:1", attempts=1), "http://127.0.0.1:1/0/q")
+    queue = SqsTaskQueue(AwsClients(4, endpoint_url="http://127.0.0.1:1", attempts=1), "http://127.0.0.1:1/0/q")
     calls: list[Callable[[], Any]] = [
         lambda: queue.send(["x"]),
         lambda: queue.set_visibility("r", 1),

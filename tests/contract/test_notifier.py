@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from sparklet.aws.clients import AwsClients
-from sparklet.aws.messaging import EventBridgeNotifier, SnsNotifier, notifier_for
+from sparklet.aws.notifiers import EventBridgeNotifier, SnsNotifier, notifier_for
 from sparklet.errors import NoticeError
 from sparklet.model import Failure, Notice, Run, RunState, ScriptRef, ShardResult, TaskRecord
 from sparklet.ports import Notifier

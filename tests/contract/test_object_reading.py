@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from sparklet.aws.clients import AwsClients
-from sparklet.aws.s3 import S3Store, input_stores
+from sparklet.aws.object_store import S3ObjectStore, input_stores
 from sparklet.errors import ObjectForbiddenError, ObjectNotFoundError
 from sparklet.model import Access
 from sparklet.ports import ObjectInfo, ObjectStore
@@ -132,13 +132,13 @@ def test_the_region_of_a_cross_region_bucket_is_reported(store: ObjectStore, buc
 @pytest.mark.stack
 def test_a_bucket_of_another_region_is_known(ministack_clients: AwsClients, bucket: str) -> None:
     ministack_clients.s3.create_bucket(Bucket=bucket, CreateBucketConfiguration={"LocationConstraint": "eu-west-1"})
-    assert S3Store(ministack_clients).foreign_region(f"s3://{bucket}/") == "eu-west-1"
+    assert S3ObjectStore(ministack_clients).foreign_region(f"s3://{bucket}/") == "eu-west-1"
 
 
 @pytest.mark.stack
 def test_a_role_and_requester_pays_read_the_same_objects(ministack_clients: AwsClients, bucket: str) -> None:
     ministack_clients.s3.create_bucket(Bucket=bucket)
-    S3Store(ministack_clients).put(f"s3://{bucket}/a", b"1")
+    S3ObjectStore(ministack_clients).put(f"s3://{bucket}/a", b"1")
     stores = input_stores(ministack_clients)
 
     theirs = stores(Access(requester_pays=True, role_arn="arn:aws:iam::000000000000:role/reader"))

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from sparklet.aws.clients import AwsClients
-from sparklet.aws.orchestration import MAX_INPUT_BYTES, StepFunctions
+from sparklet.aws.orchestrator import MAX_INPUT_BYTES, StepFunctionsOrchestrator
 from sparklet.errors import ExecutionExistsError, OrchestrationError
 from sparklet.model import ExecutionState, ExecutionStatus
 from sparklet.ports import Orchestrator
@@ -46,7 +46,7 @@ def _deployed(clients: AwsClients) -> Stage:
         )["stateMachineArn"]
         for name, state in states.items()
     }
-    return StepFunctions(clients), arns
+    return StepFunctionsOrchestrator(clients), arns
 
 
 @pytest.fixture(scope="module", params=["memory", pytest.param("ministack", marks=ON_STACK)])
@@ -139,7 +139,7 @@ def test_an_execution_is_found_again_by_its_name(stage: Stage, run_id: str) -> N
 
 
 def test_too_long_a_name_or_input_is_refused_before_it_is_sent() -> None:
-    nowhere = StepFunctions(AwsClients(endpoint_url="http://127.0.0.1:1", region="us-east-1"))
+    nowhere = StepFunctionsOrchestrator(AwsClients(endpoint_url="http://127.0.0.1:1", region="us-east-1"))
 
     with pytest.raises(OrchestrationError, match="Put lists of inputs into S3"):
         nowhere.start("arn", "name", {"x": "y" * MAX_INPUT_BYTES})
@@ -148,7 +148,7 @@ def test_too_long_a_name_or_input_is_refused_before_it_is_sent() -> None:
 
 
 def test_step_functions_that_cannot_be_reached_are_an_error() -> None:
-    nowhere = StepFunctions(AwsClients(endpoint_url="http://127.0.0.1:1", region="us-east-1", attempts=1))
+    nowhere = StepFunctionsOrchestrator(AwsClients(endpoint_url="http://127.0.0.1:1", region="us-east-1", attempts=1))
 
     with pytest.raises(OrchestrationError, match="cannot be started: Could not connect"):
         nowhere.start("arn", "name", {})

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from sparklet.aws.clients import AwsClients
-from sparklet.aws.dynamodb import DynamoTasks
+from sparklet.aws.dynamodb import DynamoTaskStore
 from sparklet.errors import LedgerError
 from sparklet.model import Failure, ShardResult, ShardState, TaskRecord
 from sparklet.ports import TaskStore
@@ -24,7 +24,7 @@ NOW_S = 1_700_000_000.25
 def tasks(request: pytest.FixtureRequest) -> TaskStore:
     if request.param == "memory":
         return MemoryTaskStore()
-    return DynamoTasks(request.getfixturevalue(f"{request.param.replace('-', '_')}_clients"), TABLE)
+    return DynamoTaskStore(request.getfixturevalue(f"{request.param.replace('-', '_')}_clients"), TABLE)
 
 
 @pytest.fixture
@@ -95,7 +95,7 @@ def losing_the_answer(clients: AwsClients, applied: bool) -> Iterator[None]:
 
 @pytest.mark.stack
 def test_a_lost_response_is_resolved_by_reading_the_table(ministack_clients: AwsClients, first: TaskRecord) -> None:
-    tasks = DynamoTasks(ministack_clients, TABLE)
+    tasks = DynamoTaskStore(ministack_clients, TABLE)
 
     with losing_the_answer(ministack_clients, applied=False), pytest.raises(LedgerError):
         tasks.replace_task(first, None)
@@ -112,7 +112,7 @@ def test_a_lost_response_is_resolved_by_reading_the_table(ministack_clients: Aws
 def test_a_tasks_item_matches_the_apis_template_and_expires(ministack_clients: AwsClients, first: TaskRecord) -> None:
     import json
 
-    DynamoTasks(ministack_clients, TABLE).replace_task(first, None)
+    DynamoTaskStore(ministack_clients, TABLE).replace_task(first, None)
 
     key = {"pk": {"S": f"task#{first.task_id}"}, "sk": {"S": "task"}}
     item: Any = ministack_clients.dynamodb.get_item(TableName=TABLE, Key=key)["Item"]

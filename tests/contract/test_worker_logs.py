@@ -10,7 +10,7 @@ import pytest
 from botocore.stub import Stubber
 
 from sparklet.aws.clients import AwsClients
-from sparklet.aws.functions import CloudWatchLogs
+from sparklet.aws.worker_logs import CloudWatchWorkerLogs
 from sparklet.errors import LogsError
 from sparklet.local import logs as files
 from sparklet.local.logs import FileLogs
@@ -53,7 +53,7 @@ def written(request: pytest.FixtureRequest, tmp_path: Path, run_id: str) -> Writ
         events = [{"timestamp": next(times), "message": f"{line}\n"} for line in lines]
         client.put_log_events(logGroupName=run_id, logStreamName=stream, logEvents=events)
 
-    return Written(CloudWatchLogs(clients, run_id), put)
+    return Written(CloudWatchWorkerLogs(clients, run_id), put)
 
 
 def everything(logs: WorkerLogs, stream: str, after: str = "", since_s: float = 0.0) -> tuple[list[str], str]:
@@ -143,7 +143,7 @@ def test_the_filter_names_run_and_shard() -> None:
         events = [{"logStreamName": "s", "timestamp": 7000}, {"logStreamName": "s", "timestamp": 9000}]
         stub.add_response("filter_log_events", {"events": events}, expected)
 
-        assert CloudWatchLogs(clients, "g").streams("daily", 3, 5.5) == {"s": 7.0}
+        assert CloudWatchWorkerLogs(clients, "g").streams("daily", 3, 5.5) == {"s": 7.0}
 
 
 def test_a_group_that_is_not_there_is_named_with_the_remedy() -> None:
@@ -151,4 +151,4 @@ def test_a_group_that_is_not_there_is_named_with_the_remedy() -> None:
     with Stubber(clients.logs) as stub:
         stub.add_client_error("filter_log_events", "AccessDeniedException")
         with pytest.raises(LogsError, match=r"group g cannot be read: you need logs:FilterLogEvents"):
-            CloudWatchLogs(clients, "g").streams("daily", None, 0.0)
+            CloudWatchWorkerLogs(clients, "g").streams("daily", None, 0.0)

@@ -9,7 +9,7 @@ from dataclasses import replace
 import pytest
 
 from sparklet.aws.clients import AwsClients
-from sparklet.aws.dynamodb import DynamoLedger, DynamoTasks
+from sparklet.aws.dynamodb import DynamoLedger, DynamoTaskStore
 from sparklet.clock import ServiceClock
 from sparklet.errors import LeaseLostError
 from sparklet.events import TaskRequest
@@ -30,7 +30,7 @@ MAX_ATTEMPTS = 3
 
 def machine(clients: AwsClients, world: World, wrong_by_s: float = 0.0) -> Deployment:
     ledger = DynamoLedger(clients, TABLE, ServiceClock(lambda: time.time() + wrong_by_s))
-    return replace(world.at, ledger=ledger, clock=ledger.clock, tasks=DynamoTasks(clients, TABLE, ledger.clock))
+    return replace(world.at, ledger=ledger, clock=ledger.clock, tasks=DynamoTaskStore(clients, TABLE, ledger.clock))
 
 
 @pytest.fixture(params=["ministack", "dynamodb_local"])

@@ -12,7 +12,7 @@ import boto3
 
 from sparklet.aws.clients import AwsClients
 from sparklet.aws.dynamodb import DynamoLedger
-from sparklet.aws.s3 import S3Store, input_stores
+from sparklet.aws.object_store import S3ObjectStore, input_stores
 from sparklet.cli.environment import jar_cache
 from sparklet.clock import SystemClock
 from sparklet.local.control import ACCOUNT, REGION
@@ -83,7 +83,7 @@ class RecordedStack:
         ledger = DynamoLedger(clients, self.outputs["LedgerTable"])
         queue = ReadSqsQueue(clients, self.outputs["QueueUrl"])
         clock = clock or SystemClock()
-        return Deployment(self.bucket, S3Store(clients), ledger, queue, clock, input_stores(clients))
+        return Deployment(self.bucket, S3ObjectStore(clients), ledger, queue, clock, input_stores(clients))
 
     def invoke(self, function: str, event: Any) -> Any:
         """Call a function by its logical id; its answer."""

@@ -16,9 +16,9 @@ import pytest
 
 from sparklet.aws.clients import AwsClients
 from sparklet.aws.dynamodb import DynamoLedger
-from sparklet.aws.messaging import SqsQueue
-from sparklet.aws.s3 import S3Store
+from sparklet.aws.object_store import S3ObjectStore
 from sparklet.aws.stacks import OUTPUTS, stack_outputs, stack_settings, unused_snapshots
+from sparklet.aws.task_queue import SqsTaskQueue
 from sparklet.cli import main
 from sparklet.cli.doctor import contradictions, examine_stack
 from sparklet.clock import SystemClock
@@ -171,7 +171,7 @@ def test_doctor_deletes_snapshots_that_no_alias_names(
     assert list(unused_snapshots(clients, plain.outputs).values()) == [1024, 2048]
     (tmp_path / "job.py").touch()
     bucket = f"s3://{plain.outputs['BucketName']}"
-    S3Store(clients).put(f"{bucket}/input/1", b"rows")
+    S3ObjectStore(clients).put(f"{bucket}/input/1", b"rows")
     plan = ["plan", str(tmp_path / "job.py"), "-i", f"{bucket}/input/", "-o", f"{bucket}/output/none/"]
     assert main([*plan, "--dry-run", "--explain", "--stack", "plain", "--json"]) == 0
     ways = {each["name"]: each for each in json.loads(capsys.readouterr().out)["estimate"]["choices"]}
@@ -205,8 +205,8 @@ def test_the_command_line_finds_a_stack_its_runs_and_logs(
     plain: Deployed, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     clients, outputs = AwsClients(), plain.outputs
-    ledger, queue = DynamoLedger(clients, outputs["LedgerTable"]), SqsQueue(clients, outputs["QueueUrl"])
-    at = Deployment(outputs["BucketName"], S3Store(clients), ledger, queue, SystemClock())
+    ledger, queue = DynamoLedger(clients, outputs["LedgerTable"]), SqsTaskQueue(clients, outputs["QueueUrl"])
+    at = Deployment(outputs["BucketName"], S3ObjectStore(clients), ledger, queue, SystemClock())
     (tmp_path / "job.py").write_text("print('hello')\n")
     at.store.put(f"s3://{at.bucket}/input/1", b"rows")
     new_run(at, RunRequest(str(tmp_path / "job.py"), (f"s3://{at.bucket}/input/",), f"s3://{at.bucket}/output/", "r"))

@@ -7,8 +7,8 @@ import pytest
 
 from sparklet.aws.clients import AwsClients
 from sparklet.aws.dynamodb import DynamoLedger
-from sparklet.aws.messaging import SqsQueue
-from sparklet.aws.s3 import S3Store
+from sparklet.aws.object_store import S3ObjectStore
+from sparklet.aws.task_queue import SqsTaskQueue
 from sparklet.cli import main
 from sparklet.errors import LedgerError, ObjectForbiddenError, QueueError
 from tests.stand_ins.ledger_table import table_definition
@@ -35,7 +35,7 @@ def endpoint(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         with ministack(tmp_path_factory.mktemp("auth")) as url:
             clients = AwsClients(endpoint_url=url)
             clients.s3.create_bucket(Bucket="inputs")
-            S3Store(clients).put("s3://inputs/a.csv", b"a\n")
+            S3ObjectStore(clients).put("s3://inputs/a.csv", b"a\n")
             clients.dynamodb.create_table(**table_definition(TABLE))
             yield url
 
@@ -56,13 +56,13 @@ def wrong(request: pytest.FixtureRequest, endpoint: str, monkeypatch: pytest.Mon
 def test_every_port_names_wrong_credentials_and_the_remedy(wrong: str) -> None:
     clients = AwsClients()
     with pytest.raises(ObjectForbiddenError, match=rf"s3://inputs/a\.csv may not be accessed: .*{WRONG}"):
-        S3Store(clients).get("s3://inputs/a.csv")
+        S3ObjectStore(clients).get("s3://inputs/a.csv")
     with pytest.raises(ObjectForbiddenError, match=rf"s3://inputs/ may not be accessed: .*{WRONG}"):
-        list(S3Store(clients).list("s3://inputs/"))
+        list(S3ObjectStore(clients).list("s3://inputs/"))
     with pytest.raises(LedgerError, match=rf"GetItem in table {TABLE} failed: .*{WRONG}"):
         DynamoLedger(clients, TABLE).runs.get("run-1")
     with pytest.raises(QueueError, match=rf"queue {wrong}/1/q: .*{WRONG}"):
-        SqsQueue(clients, f"{wrong}/1/q").send(["x"])
+        SqsTaskQueue(clients, f"{wrong}/1/q").send(["x"])
 
 
 def test_the_command_line_exits_with_1_and_shows_no_secret(wrong: str, capsys: pytest.CaptureFixture[str]) -> None:

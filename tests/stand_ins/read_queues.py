@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, cast
 
-from sparklet.aws.messaging import OUTDATED_RECEIPT, SqsQueue
+from sparklet.aws.task_queue import OUTDATED_RECEIPT, SqsTaskQueue
 from sparklet.ports import Message, TaskQueue
 
 
@@ -35,7 +35,7 @@ def readable(queue: TaskQueue) -> ReadQueue:
     return cast(ReadQueue, queue)
 
 
-class ReadSqsQueue(SqsQueue):
+class ReadSqsQueue(SqsTaskQueue):
     """A ``ReadQueue`` in SQS."""
 
     def receive(self, most: int = 10, wait_s: int = 0) -> Sequence[Received]:

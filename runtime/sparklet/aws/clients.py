@@ -183,6 +183,12 @@ def rehearse_clients() -> None:
         session.client(service)
 
 
+def read_secret(clients: AwsClients, secret: str) -> bytes:
+    """A secret's text; SettingsError if it cannot be read."""
+    with failing_as(SettingsError, f"the secret {secret} cannot be read"):
+        return str(clients.secrets.get_secret_value(SecretId=secret)["SecretString"]).encode()
+
+
 def client_token(token: str, request: Mapping[str, Any]) -> str:
     """The token of this very request: services refuse one that they know of another, as after an upgrade."""
     return hashlib.sha256(json.dumps([token, request], sort_keys=True).encode()).hexdigest()

@@ -4,16 +4,20 @@ The settings are read from the services themselves, since they may have been cha
 """
 
 import json
+import time
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
+from functools import lru_cache
 from itertools import chain
 from typing import Any
 
 from sparklet.aws.clients import AwsClients, explained, failing_as, remedy
 from sparklet.errors import NotDeployedError, SettingsError
 from sparklet.model.services import MappingSettings, QueueSettings, StackSettings
+from sparklet.settings import of_workers
 
 DEFAULT_GRACE_S = 10.0
+FRESH_S = 60  # AWS allows 15 such requests a second
 OUTPUTS = ("BucketName", "LedgerTable", "QueueUrl", "WorkerAliasArn", "WorkerLogGroup")
 
 
@@ -73,6 +77,19 @@ def stack_settings(clients: AwsClients, outputs: Mapping[str, str]) -> StackSett
     )
 
 
+def settings_of(clients: AwsClients, function: str) -> Mapping[str, str]:
+    """What a worker function's scripts are set to (``settings.of_workers``), as it was a minute ago at most."""
+    return _settings_of(clients, function, int(time.time() // FRESH_S))
+
+
+@lru_cache(maxsize=1)
+def _settings_of(clients: AwsClients, function: str, minute: int) -> Mapping[str, str]:
+    found = _function(clients, function).get("Environment", {})
+    if "Error" in found:
+        raise SettingsError(f"the settings of {function} cannot be read: {found['Error'].get('Message', '')}")
+    return of_workers(found.get("Variables", {}))
+
+
 def _queue(clients: AwsClients, url: str) -> QueueSettings:
     with _reading(f"the attributes of {url}"):
         found = clients.sqs.get_queue_attributes(QueueUrl=url, AttributeNames=["All"])["Attributes"]
@@ -87,7 +104,7 @@ def _queue(clients: AwsClients, url: str) -> QueueSettings:
 
 
 def _function(clients: AwsClients, name: str) -> Mapping[str, Any]:
-    with _reading(f"the function {name}"):
+    with _reading(f"the settings of {name}"):
         found: Mapping[str, Any] = clients.functions.get_function_configuration(FunctionName=name)
     return found
 

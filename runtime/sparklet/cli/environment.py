@@ -161,8 +161,8 @@ def environment(selection: StackSelection, screen: Screen, *, reading: bool = Fa
     if selection.stack:
         yield replace(_deployed(selection.stack), command_options=selection.command_options)
         return
-    from sparklet.aws.functions import LambdaCompute
-    from sparklet.aws.orchestration import StepFunctions
+    from sparklet.aws.compute import LambdaCompute
+    from sparklet.aws.orchestrator import StepFunctionsOrchestrator
     from sparklet.local.logs import FileLogs
     from sparklet.local.stack import LocalStack
 
@@ -180,7 +180,7 @@ def environment(selection: StackSelection, screen: Screen, *, reading: bool = Fa
                 map_concurrency=stack.info.workers,
                 is_local=True,
             ),
-            StepFunctions(stack.clients),
+            StepFunctionsOrchestrator(stack.clients),
             state=selection.state,
             command_options=selection.command_options,
             machines={"loop": stack.info.loop_machine, "map": stack.info.map_machine},
@@ -283,9 +283,10 @@ def _stack_options(selection: StackSelection, screen: Screen, reading: bool) -> 
 def _deployed(name: str) -> Environment:
     """The stack that CloudFormation knows under ``name``, by its outputs."""
     from sparklet.aws.clients import AwsClients
-    from sparklet.aws.functions import CloudWatchLogs, LambdaCompute, settings_of
-    from sparklet.aws.orchestration import StepFunctions
-    from sparklet.aws.stacks import stack_outputs, stack_parameters, unused_snapshots
+    from sparklet.aws.compute import LambdaCompute
+    from sparklet.aws.orchestrator import StepFunctionsOrchestrator
+    from sparklet.aws.stacks import settings_of, stack_outputs, stack_parameters, unused_snapshots
+    from sparklet.aws.worker_logs import CloudWatchWorkerLogs
     from sparklet.engines.create import engines_of
     from sparklet.local.stack import deployment
 
@@ -300,9 +301,9 @@ def _deployed(name: str) -> Environment:
         replace(at, engines=engines_of(clients, named, env, functions), starts_workers=False, functions=functions),
         LambdaCompute(clients),
         outputs["WorkerAliasArn"],
-        CloudWatchLogs(clients, outputs["WorkerLogGroup"]),
+        CloudWatchWorkerLogs(clients, outputs["WorkerLogGroup"]),
         _deployed_size(given),
-        StepFunctions(clients),
+        StepFunctionsOrchestrator(clients),
         stack=name,
         parameters=given,
         machines={name: arn for name, arn in machines.items() if arn},

@@ -15,7 +15,7 @@ from datetime import datetime
 from typing import Any
 
 from sparklet.aws.clients import AwsClients, client_token, explained
-from sparklet.aws.s3 import S3Store
+from sparklet.aws.object_store import S3ObjectStore
 from sparklet.engines.worker_package import stored
 from sparklet.errors import ObjectStoreError, RemoteTaskError
 from sparklet.model import Failure
@@ -97,7 +97,7 @@ class Platform(Engine):
         if why := not_handed_on(self.functions(), self.conf, OF_THE_JVM):  # it was not so when the run was planned
             raise RemoteTaskError(why)
         try:
-            return stored(S3Store(self.clients), self.env["SPARKLET_BUCKET"])
+            return stored(S3ObjectStore(self.clients), self.env["SPARKLET_BUCKET"])
         except ObjectStoreError as error:
             raise RemoteTaskError(f"the worker cannot be stored for other engines: {error}") from error
 
@@ -119,7 +119,7 @@ class Platform(Engine):
 
     def _read(self, uri: str, task_id: str) -> list[str]:
         """A compressed log's lines; none if there is no log, or no right to it."""
-        store = S3Store(self.clients)
+        store = S3ObjectStore(self.clients)
         try:
             text = gzip.decompress(store.get(uri)) if store.head(uri).size_bytes < MAX_LOG_BYTES else b""
         except (ObjectStoreError, OSError, EOFError):

@@ -12,12 +12,12 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, Literal, get_args
 
-from sparklet.aws.clients import AwsClients
-from sparklet.aws.dynamodb import DynamoTasks
-from sparklet.aws.functions import LambdaCompute, read_secret, reason_of
-from sparklet.aws.messaging import queue_opener
-from sparklet.aws.s3 import S3Store
+from sparklet.aws.clients import AwsClients, read_secret
+from sparklet.aws.compute import LambdaCompute, reason_of
+from sparklet.aws.dynamodb import DynamoTaskStore
+from sparklet.aws.object_store import S3ObjectStore
 from sparklet.aws.stacks import stack_outputs, unreserved_concurrency
+from sparklet.aws.task_queue import queue_opener
 from sparklet.errors import LedgerError, RemoteTaskError, SettingsError, SparkletError
 from sparklet.forks import renew_after_fork
 from sparklet.functions.backend import DaemonThreads, StoredContents
@@ -67,12 +67,14 @@ class LambdaFunctions:
         self._workers = sorted(json.loads(outputs["Workers"]), key=lambda worker: int(worker["memory_mb"]))
         self.sizes: Sequence[int] = [int(worker["memory_mb"]) for worker in self._workers]
         self.key = read_secret(clients, outputs["SecretArn"])
-        self.contents: Contents | None = StoredContents(S3Store(clients), f"s3://{outputs['BucketName']}/functions/")
+        self.contents: Contents | None = StoredContents(
+            S3ObjectStore(clients), f"s3://{outputs['BucketName']}/functions/"
+        )
         self.max_timeout_s = float(outputs["FunctionTimeoutS"]) - 1
         self._concurrency = self._workers[0].get("reserved") or _share(clients)
         self._transport, self.slots = transport, slots or (THREADS if transport == "invoke" else self._concurrency)
         self._compute, self._queue = LambdaCompute(clients), functools.cache(queue_opener(clients))
-        self._tasks = DynamoTasks(clients, outputs["LedgerTable"])
+        self._tasks = DynamoTaskStore(clients, outputs["LedgerTable"])
         self._closed = False
         self.after_fork()
         renew_after_fork(self)

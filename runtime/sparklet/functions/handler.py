@@ -16,11 +16,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
-from sparklet.aws.clients import AwsClients
-from sparklet.aws.dynamodb import DynamoTasks
-from sparklet.aws.functions import TIMED_OUT, read_secret
-from sparklet.aws.messaging import queue_opener
-from sparklet.aws.s3 import S3Store
+from sparklet.aws.clients import AwsClients, read_secret
+from sparklet.aws.compute import TIMED_OUT
+from sparklet.aws.dynamodb import DynamoTaskStore
+from sparklet.aws.object_store import S3ObjectStore
+from sparklet.aws.task_queue import queue_opener
 from sparklet.errors import LeaseLostError
 from sparklet.events import Event, Outcome, Source, Task, TaskRequest, parse_event
 from sparklet.events.sqs import respond
@@ -133,10 +133,10 @@ class ClaimedCall(ClaimedRequest):
 @functools.cache
 def _ports() -> "tuple[CallClaims, FunctionWorker]":
     settings, clients, stream = function_settings(), AwsClients(), os.environ.get("AWS_LAMBDA_LOG_STREAM_NAME", "")
-    contents = StoredContents(S3Store(clients), f"s3://{settings.bucket}/functions/")
+    contents = StoredContents(S3ObjectStore(clients), f"s3://{settings.bucket}/functions/")
     key, facts = read_secret(clients, settings.secret), {"log_stream": stream}
     worker = FunctionWorker(Performer(key, settings.codec, settings.modules, contents, facts), contents)
-    tasks = DynamoTasks(clients, settings.ledger_table)
+    tasks = DynamoTaskStore(clients, settings.ledger_table)
     return CallClaims(tasks, None, queue_opener(clients), worker, tasks.clock, stream, max_attempts=1), worker
 
 

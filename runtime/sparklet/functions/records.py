@@ -16,7 +16,7 @@ from sparklet.ports import TaskStore
 from sparklet.settings import ledger_table
 
 if TYPE_CHECKING:
-    from sparklet.aws.dynamodb import DynamoTasks
+    from sparklet.aws.dynamodb import DynamoTaskStore
 
 RECORDED = "recorded"  # marks an envelope whose answer goes into the ledger
 
@@ -69,8 +69,8 @@ def fail(tasks: TaskStore, given_up: Mapping[str, Any], now_s: float) -> None:
 
 
 @functools.cache
-def _tasks() -> "DynamoTasks":
+def _tasks() -> "DynamoTaskStore":
     from sparklet.aws.clients import AwsClients
-    from sparklet.aws.dynamodb import DynamoTasks
+    from sparklet.aws.dynamodb import DynamoTaskStore
 
-    return DynamoTasks(AwsClients(), ledger_table())
+    return DynamoTaskStore(AwsClients(), ledger_table())

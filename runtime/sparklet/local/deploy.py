@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from sparklet.aws.clients import AwsClients, failing_as
-from sparklet.aws.orchestration import StepFunctions
+from sparklet.aws.orchestrator import StepFunctionsOrchestrator
 from sparklet.aws.stacks import stack_outputs
 from sparklet.errors import ExecutionExistsError, LocalStackError, NotDeployedError
 from sparklet.model import MAX_NAME, successor
@@ -116,7 +116,7 @@ def restart_executions(clients: AwsClients, machines: Iterable[str]) -> None:
     again, and it has no redrive. A run is driven from where its ledger stands, so a new execution with
     the same run goes on, and one too many does no harm.
     """
-    orchestrator = StepFunctions(clients)
+    orchestrator = StepFunctionsOrchestrator(clients)
     for machine in machines:
         for failed in clients.states.list_executions(stateMachineArn=machine, statusFilter="FAILED")["executions"]:
             found, name = orchestrator.status(failed["executionArn"]), successor(failed["name"])

@@ -22,8 +22,8 @@ from typing import Any, Self
 from sparklet import __version__
 from sparklet.aws.clients import AwsClients
 from sparklet.aws.dynamodb import DynamoLedger
-from sparklet.aws.messaging import SqsQueue
-from sparklet.aws.s3 import S3Store, input_stores
+from sparklet.aws.object_store import S3ObjectStore, input_stores
+from sparklet.aws.task_queue import SqsTaskQueue
 from sparklet.engines.create import clusters_of
 from sparklet.errors import LocalStackError, SettingsError
 from sparklet.local import environment
@@ -160,8 +160,8 @@ class LocalStack(AbstractContextManager["LocalStack"]):
 
 def deployment(clients: AwsClients, bucket: str, ledger_table: str, queue_url: str) -> Deployment:
     """The ports for a command line's work on a stack, a local or a deployed one."""
-    ledger, queue = DynamoLedger(clients, ledger_table), SqsQueue(clients, queue_url)
-    return Deployment(bucket, S3Store(clients), ledger, queue, ledger.clock, input_stores(clients))
+    ledger, queue = DynamoLedger(clients, ledger_table), SqsTaskQueue(clients, queue_url)
+    return Deployment(bucket, S3ObjectStore(clients), ledger, queue, ledger.clock, input_stores(clients))
 
 
 def running(state_dir: Path) -> StackInfo | None:

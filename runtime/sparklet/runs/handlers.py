@@ -8,10 +8,11 @@ from typing import Any
 
 from sparklet import metrics
 from sparklet.aws.clients import AwsClients
-from sparklet.aws.dynamodb import DynamoLedger, DynamoTasks
-from sparklet.aws.functions import settings_of
-from sparklet.aws.messaging import SqsQueue, notifier_for
-from sparklet.aws.s3 import S3Store, input_stores
+from sparklet.aws.dynamodb import DynamoLedger, DynamoTaskStore
+from sparklet.aws.notifiers import notifier_for
+from sparklet.aws.object_store import S3ObjectStore, input_stores
+from sparklet.aws.stacks import settings_of
+from sparklet.aws.task_queue import SqsTaskQueue
 from sparklet.engines.create import engines_of
 from sparklet.errors import EventError, NoticeError, SparkletError
 from sparklet.events.sqs import task_request_of
@@ -151,12 +152,12 @@ def _deployment() -> Deployment:
     ledger = DynamoLedger(clients, settings.ledger_table)
     return Deployment(
         bucket=settings.bucket,
-        store=S3Store(clients),
+        store=S3ObjectStore(clients),
         ledger=ledger,
-        queue=SqsQueue(clients, settings.queue_url),
+        queue=SqsTaskQueue(clients, settings.queue_url),
         clock=ledger.clock,
         open_inputs=input_stores(clients),
-        tasks=DynamoTasks(clients, settings.ledger_table, ledger.clock),
+        tasks=DynamoTaskStore(clients, settings.ledger_table, ledger.clock),
         notifier=notifier_for(clients, settings.notice_topic_arn, settings.notice_bus),
         engines=engines_of(clients, settings.engines, env, functions),
         functions=functions if settings.worker_function else None,

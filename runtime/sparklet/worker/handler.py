@@ -60,17 +60,18 @@ def _worker() -> Worker:
 def worker_over_aws(settings: WorkerSettings, runner: Runner, meter: Meter | None = None) -> Worker:
     """A worker whose ports are AWS's, of this environment's account and region."""
     from sparklet.aws.clients import AwsClients
-    from sparklet.aws.dynamodb import DynamoLedger, DynamoTasks
-    from sparklet.aws.messaging import SqsQueue, notifier_for, queue_opener
-    from sparklet.aws.s3 import S3Store, input_stores
+    from sparklet.aws.dynamodb import DynamoLedger, DynamoTaskStore
+    from sparklet.aws.notifiers import notifier_for
+    from sparklet.aws.object_store import S3ObjectStore, input_stores
+    from sparklet.aws.task_queue import SqsTaskQueue, queue_opener
 
     clients = AwsClients()
-    store = S3Store(clients)
+    store = S3ObjectStore(clients)
     scripts = ScriptCache(store, settings.scratch / "sparklet-scripts", settings.script_prefixes)
     worker = Worker(Executor(settings, runner, scripts), None, None, Log())
     log_stream = os.environ.get("AWS_LAMBDA_LOG_STREAM_NAME", "")
     if settings.ledger_table:
-        tasks = DynamoTasks(clients, settings.ledger_table)
+        tasks = DynamoTaskStore(clients, settings.ledger_table)
         worker.requests = RequestClaims(
             tasks=tasks,
             notifier=notifier_for(clients, settings.notice_topic_arn, settings.notice_bus),
@@ -83,7 +84,7 @@ def worker_over_aws(settings: WorkerSettings, runner: Runner, meter: Meter | Non
         worker.shards = ShardClaims(
             ledger=DynamoLedger(clients, settings.ledger_table),
             store=store,
-            queue=SqsQueue(clients, settings.queue_url) if settings.queue_url else None,
+            queue=SqsTaskQueue(clients, settings.queue_url) if settings.queue_url else None,
             executor=worker.executor,
             bucket=settings.bucket,
             clock=SystemClock(),

@@ -10,7 +10,7 @@ import boto3
 import pytest
 
 from sparklet.aws.clients import AwsClients
-from sparklet.aws.dynamodb import DynamoTasks
+from sparklet.aws.dynamodb import DynamoTaskStore
 from sparklet.errors import PayloadError, RemoteTaskError
 from sparklet.functions.calls import Answer, Call, Content, encode
 from sparklet.functions.deployed import LambdaFunctions, Transport
@@ -83,7 +83,7 @@ def test_a_call_that_takes_too_long_is_ended(functions: Functions, transport: Tr
 
 @pytest.mark.parametrize("transport", ["event", "queue"])
 def test_a_call_delivered_twice_is_performed_and_answered_once(functions: Functions, transport: str) -> None:
-    backend, tasks = LambdaFunctions(STACK), DynamoTasks(AwsClients(), functions.outputs["LedgerTable"])
+    backend, tasks = LambdaFunctions(STACK), DynamoTaskStore(AwsClients(), functions.outputs["LedgerTable"])
     name = f"twice-{transport}"
     envelope = json.dumps({**sealed(backend, name, called.count, str(functions.shown), name, 1.0), RECORDED: "yes"})
     worker = worker_of(functions)

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from sparklet.aws.orchestration import StepFunctions
+from sparklet.aws.orchestrator import StepFunctionsOrchestrator
 from sparklet.local.stack import LocalStack
 from sparklet.model import Dispatch, ExecutionStatus, Run, RunOptions, ShardState, split_uri
 from sparklet.planning.new_run import new_run
@@ -87,8 +87,8 @@ class Stage:
         return new_run(self.at, entered).run_id
 
     @property
-    def orchestrator(self) -> StepFunctions:
-        return StepFunctions(self.stack.clients)
+    def orchestrator(self) -> StepFunctionsOrchestrator:
+        return StepFunctionsOrchestrator(self.stack.clients)
 
     def start(self, mode: str, given: Mapping[str, Any], name: str = "") -> str:
         """Start the machine of a mode; the execution."""

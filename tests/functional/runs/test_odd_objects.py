@@ -17,8 +17,8 @@ import pytest
 
 from sparklet.aws.clients import AwsClients
 from sparklet.aws.dynamodb import DynamoLedger
-from sparklet.aws.messaging import SqsQueue
-from sparklet.aws.s3 import S3Store, input_stores
+from sparklet.aws.object_store import S3ObjectStore, input_stores
+from sparklet.aws.task_queue import SqsTaskQueue
 from sparklet.errors import ObjectForbiddenError, PlanError
 from sparklet.inputs.found import Reason
 from sparklet.inputs.list_requests import ListRequest
@@ -79,11 +79,11 @@ def at(clients: AwsClients) -> Deployment:
     """A bucket of the test's own, with a script."""
     bucket = f"odd-{uuid.uuid4().hex[:8]}"
     clients.s3.create_bucket(Bucket=bucket)
-    store, clock = S3Store(clients), FakeClock()
+    store, clock = S3ObjectStore(clients), FakeClock()
     store.put(f"s3://{bucket}/job.py", b"print('x')\n")
     queue_url = clients.sqs.get_queue_url(QueueName="shards")["QueueUrl"]
     ledger = DynamoLedger(clients, "ledger", clock)
-    return Deployment(bucket, store, ledger, SqsQueue(clients, queue_url), clock, input_stores(clients))
+    return Deployment(bucket, store, ledger, SqsTaskQueue(clients, queue_url), clock, input_stores(clients))
 
 
 def entered(

@@ -12,7 +12,7 @@ import pytest
 
 from sparklet.aws.clients import AwsClients
 from sparklet.aws.dynamodb import DynamoLedger
-from sparklet.aws.s3 import S3Store
+from sparklet.aws.object_store import S3ObjectStore
 from sparklet.model import ClaimStatus, Counts, Dispatch, Failure, RunOptions, RunState, Shard, ShardRef, ShardResult
 from sparklet.planning.new_run import new_run
 from sparklet.planning.planner import plan
@@ -50,7 +50,7 @@ def at(clients: AwsClients) -> Deployment:
     clients.s3.create_bucket(Bucket=name)
     clients.dynamodb.create_table(**table_definition(name))
     queue_url = clients.sqs.create_queue(QueueName=name)["QueueUrl"]
-    store = S3Store(clients)
+    store = S3ObjectStore(clients)
     store.put(f"s3://{name}/job.py", b"print('x')\n")
     for number in range(OBJECTS):
         store.put(f"s3://{name}/in/{number:03d} ü.csv", b"0123456789")

@@ -22,7 +22,7 @@ from rich.console import Console
 
 from sparklet.aws.clients import AwsClients
 from sparklet.aws.dynamodb import DynamoLedger
-from sparklet.aws.s3 import S3Store
+from sparklet.aws.object_store import S3ObjectStore
 from sparklet.cli.run_view import result_document, summary_table
 from sparklet.cli.transfer import LocalPaths
 from sparklet.clock import SystemClock
@@ -98,7 +98,7 @@ def account(tmp_path: Path) -> Iterator[Account]:
         policy = json.dumps({"deadLetterTargetArn": arn, "maxReceiveCount": RECEIVES})
         attributes: Any = {"VisibilityTimeout": "1", "RedrivePolicy": policy}
         url = clients.sqs.create_queue(QueueName=name, Attributes=attributes)["QueueUrl"]
-        store, letters = S3Store(clients), ReadSqsQueue(clients, dead_url)
+        store, letters = S3ObjectStore(clients), ReadSqsQueue(clients, dead_url)
         at = Deployment(name, store, DynamoLedger(clients, name), ReadSqsQueue(clients, url), SystemClock())
         store.put(f"s3://{name}/job.py", b"print('x')\n")
         for number in range(SHARDS):

@@ -11,7 +11,7 @@ from typing import Any
 
 from sparklet.aws.clients import AwsClients
 from sparklet.aws.dynamodb import DynamoLedger
-from sparklet.aws.s3 import S3Store
+from sparklet.aws.object_store import S3ObjectStore
 from sparklet.model import InputObject, PartRecord, Position, Run, RunOptions, ScriptRef, Shard, ShardRecord, ShardRef
 from tests.functional.worker.conftest import MARK, marked
 from tests.functional.worker.worker_process import WorkerProcess, stand_in, worker_process
@@ -27,14 +27,14 @@ class Function:
 
     worker: WorkerProcess
     clients: AwsClients
-    others: S3Store  # of another account, whose bucket the function may not read
+    others: S3ObjectStore  # of another account, whose bucket the function may not read
     scratch: Path
     mark: str
     read_bytes: int = field(default=0)  # of the log, by ``said``
 
     @property
-    def store(self) -> S3Store:
-        return S3Store(self.clients)
+    def store(self) -> S3ObjectStore:
+        return S3ObjectStore(self.clients)
 
     @property
     def ledger(self) -> DynamoLedger:
@@ -121,11 +121,11 @@ def deployed(folder: Path, scratch: Path, **env: str) -> Iterator[Function]:
             yield Function(worker, clients, _another_account(endpoint), scratch, mark)
 
 
-def _another_account(endpoint: str) -> S3Store:
+def _another_account(endpoint: str) -> S3ObjectStore:
     """The stand-in takes an access key of twelve digits for the number of an account."""
     import boto3
 
     clients = AwsClients(endpoint_url=endpoint, region="us-east-1")
     clients._made["session"] = boto3.Session("111111111111", "test", region_name="us-east-1")
     clients.s3.create_bucket(Bucket=OTHERS)
-    return S3Store(clients)
+    return S3ObjectStore(clients)

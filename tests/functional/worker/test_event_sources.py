@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from sparklet.aws.clients import AwsClients
-from sparklet.aws.s3 import S3Store
+from sparklet.aws.object_store import S3ObjectStore
 from tests.functional.worker.worker_process import WorkerProcess, stand_in, worker_process
 from tests.unit.events.samples import http_request, kinesis, sqs, window
 
@@ -59,7 +59,7 @@ def function(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Function]:
     own = {"SPARKLET_BUCKET": "jobs", "SCRIPT_LOCATION": "s3://jobs/scripts/event.py"}
     with stand_in(folder) as (endpoint, clients):
         clients.s3.create_bucket(Bucket="jobs")
-        S3Store(clients).put("s3://jobs/scripts/event.py", SCRIPT)
+        S3ObjectStore(clients).put("s3://jobs/scripts/event.py", SCRIPT)
         scratch = folder / "scratch"
         scratch.mkdir()
         with worker_process(folder, endpoint, scratch, **own) as worker:
@@ -91,7 +91,7 @@ def received(function: Function, url: str, most: int) -> list[str]:
 
 
 def test_an_s3_event_in_a_queue_gives_the_object_to_the_script(function: Function) -> None:
-    store = S3Store(function.clients)
+    store = S3ObjectStore(function.clients)
     url = notified_queue(function)
     store.put(f"s3://jobs/{KEY}", b"1,2\n")
     store.put("s3://jobs/output/part-0.csv", b"1,2\n")

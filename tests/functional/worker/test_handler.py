@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from sparklet.aws.s3 import S3Store
+from sparklet.aws.object_store import S3ObjectStore
 from tests.functional.worker.worker_process import WorkerProcess, stand_in, worker_process
 
 pytestmark = [pytest.mark.spark, pytest.mark.stack, pytest.mark.slow]
@@ -36,7 +36,7 @@ class Function:
     """A deployed worker function."""
 
     worker: WorkerProcess
-    store: S3Store
+    store: S3ObjectStore
 
     @property
     def log(self) -> Path:
@@ -56,7 +56,7 @@ def function(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFa
     }
     with stand_in(folder) as (endpoint, clients):
         clients.s3.create_bucket(Bucket="scripts")
-        store = S3Store(clients)
+        store = S3ObjectStore(clients)
         store.put("s3://scripts/jobs/echo.py", SCRIPT)
         scratch = folder / "scratch"
         scratch.mkdir()

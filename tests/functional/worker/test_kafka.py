@@ -8,7 +8,7 @@ import duckdb
 import pytest
 from deltalake import DeltaTable
 
-from sparklet.aws.s3 import S3Store
+from sparklet.aws.object_store import S3ObjectStore
 from tests.functional.job.conftest import jars
 from tests.functional.job.warm_jvm import SCRIPTS
 from tests.functional.worker.worker_process import WorkerProcess, stand_in, worker_process
@@ -39,7 +39,7 @@ def function(tmp_path_factory: pytest.TempPathFactory, jars: list[Path], table: 
     own["SPARKLET_SCRIPT_PREFIXES"] = "s3://scripts/"
     with stand_in(folder) as (endpoint, clients):
         clients.s3.create_bucket(Bucket="scripts")
-        S3Store(clients).put("s3://scripts/stream.py", (SCRIPTS / "stream_to_table.py").read_bytes())
+        S3ObjectStore(clients).put("s3://scripts/stream.py", (SCRIPTS / "stream_to_table.py").read_bytes())
         scratch = folder / "scratch"
         scratch.mkdir()
         with worker_process(folder, endpoint, scratch, **own) as worker:

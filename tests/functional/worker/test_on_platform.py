@@ -16,7 +16,7 @@ from pyarrow import fs
 from spark_scripts.demo.standalone_cluster import HOME, standalone_cluster
 from sparklet.aws.clients import AwsClients
 from sparklet.aws.dynamodb import DynamoLedger
-from sparklet.aws.s3 import S3Store
+from sparklet.aws.object_store import S3ObjectStore
 from sparklet.cli.environment import jar_cache
 from sparklet.engines.platforms import EmrSteps
 from sparklet.local.jars import ensure_jars
@@ -62,7 +62,7 @@ class Platform:
 
     def __init__(self, clients: AwsClients, folder: Path, jars: list[Path]) -> None:
         self.clients, self.folder = clients, folder
-        self.store, self.ledger = S3Store(clients), DynamoLedger(clients, TABLE)
+        self.store, self.ledger = S3ObjectStore(clients), DynamoLedger(clients, TABLE)
         clients.s3.create_bucket(Bucket=BUCKET)
         clients.dynamodb.create_table(**table_definition(TABLE))
         endpoint = {"AWS_ENDPOINT_URL": clients.s3.meta.endpoint_url, "AWS_REGION": "us-east-1"}

@@ -8,9 +8,9 @@ import pytest
 from sparklet.aws import clients as client_module
 from sparklet.aws.clients import AwsClients
 from sparklet.aws.dynamodb import DynamoLedger
-from sparklet.aws.messaging import SqsQueue
-from sparklet.aws.s3 import S3Store
+from sparklet.aws.object_store import S3ObjectStore
 from sparklet.aws.stacks import stack_outputs
+from sparklet.aws.task_queue import SqsTaskQueue
 from sparklet.cli import main
 from sparklet.errors import LedgerError, ObjectStoreError, QueueError, SettingsError, SparkletError
 from tests.stand_ins.ministack import free_port
@@ -19,10 +19,10 @@ pytestmark = pytest.mark.timeout(60)  # no hang
 LOOK_AT = "check the network, the region, HTTPS_PROXY and AWS_ENDPOINT_URL"
 
 CALLS: dict[str, tuple[Callable[[AwsClients, str], object], type[SparkletError]]] = {
-    "S3": (lambda clients, url: S3Store(clients).get("s3://bucket/key"), ObjectStoreError),
-    "S3 listing": (lambda clients, url: list(S3Store(clients).list("s3://bucket/")), ObjectStoreError),
+    "S3": (lambda clients, url: S3ObjectStore(clients).get("s3://bucket/key"), ObjectStoreError),
+    "S3 listing": (lambda clients, url: list(S3ObjectStore(clients).list("s3://bucket/")), ObjectStoreError),
     "ledger": (lambda clients, url: DynamoLedger(clients, "ledger").runs.get("run-1"), LedgerError),
-    "queue": (lambda clients, url: SqsQueue(clients, f"{url}/1/q").send(["body"]), QueueError),
+    "queue": (lambda clients, url: SqsTaskQueue(clients, f"{url}/1/q").send(["body"]), QueueError),
     "stack": (lambda clients, url: stack_outputs(clients, "sparklet"), SettingsError),
 }
 

@@ -10,7 +10,7 @@ from botocore.exceptions import (
 )
 
 from sparklet.aws.clients import explained, remedy
-from sparklet.aws.s3 import _named
+from sparklet.aws.object_store import _named
 from sparklet.errors import ObjectForbiddenError
 
 

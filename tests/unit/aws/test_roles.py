@@ -10,7 +10,7 @@ from urllib.parse import parse_qs
 import pytest
 
 from sparklet.aws.clients import AwsClients
-from sparklet.aws.s3 import S3Store, input_stores
+from sparklet.aws.object_store import S3ObjectStore, input_stores
 from sparklet.errors import ObjectForbiddenError
 from sparklet.model import Access
 
@@ -84,7 +84,7 @@ def aws(monkeypatch: pytest.MonkeyPatch) -> Iterator[Aws]:
     thread.join()
 
 
-def store(aws: Aws) -> S3Store:
+def store(aws: Aws) -> S3ObjectStore:
     return input_stores(AwsClients(endpoint_url=aws.url, region="us-east-1", attempts=1))(Access(True, ROLE))
 
 

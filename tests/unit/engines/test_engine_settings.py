@@ -8,7 +8,7 @@ import pytest
 from botocore.stub import Stubber
 
 from sparklet.aws.clients import AwsClients
-from sparklet.aws.functions import settings_of
+from sparklet.aws.stacks import settings_of
 from sparklet.engines.create import engines_of
 from sparklet.errors import RemoteTaskError, SettingsError
 from sparklet.ports import Engine

@@ -12,7 +12,7 @@ from tests.stand_ins.memory import FakeClock, MemoryObjectStore
 ALONE = """
 import sys
 sys.path.insert(0, sys.argv[1])
-import boto3, sparklet.engines.one_shard, sparklet.aws.dynamodb, sparklet.aws.s3
+import boto3, sparklet.engines.one_shard, sparklet.aws.dynamodb, sparklet.aws.object_store
 assert boto3.__file__.startswith(sys.argv[1]) and sparklet.__file__.startswith(sys.argv[1])
 for service in sys.argv[2:]:
     boto3.client(service, region_name="us-east-1", aws_access_key_id="a", aws_secret_access_key="b")

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from sparklet.aws.dynamodb import DynamoLedger
-from sparklet.aws.messaging import SqsQueue
-from sparklet.aws.s3 import S3Store
+from sparklet.aws.object_store import S3ObjectStore
+from sparklet.aws.task_queue import SqsTaskQueue
 from sparklet.errors import LedgerError, RunNotFoundError, SettingsError
 from sparklet.model import RunState
 from sparklet.planning.new_run import new_run
@@ -118,7 +118,7 @@ def test_the_deployed_ports_are_those_that_the_settings_name(monkeypatch: pytest
     finally:
         handlers._deployment.cache_clear()
     assert at.run_uri("r", "x") == "s3://bucket-1/runs/r/x"
-    assert (type(at.ledger), type(at.queue), type(at.store)) == (DynamoLedger, SqsQueue, S3Store)
+    assert (type(at.ledger), type(at.queue), type(at.store)) == (DynamoLedger, SqsTaskQueue, S3ObjectStore)
 
 
 def test_zip_functions_import_only_what_lambdas_python_has() -> None:

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from sparklet.aws.clients import AwsClients
-from sparklet.aws.s3 import S3Store
+from sparklet.aws.object_store import S3ObjectStore
 from sparklet.errors import (
     EventError,
     ObjectStoreError,
@@ -90,7 +90,9 @@ def test_a_script_outside_the_allowed_prefixes_is_refused(bench: Bench, uri: str
 @pytest.mark.parametrize("name", ["\ud800.py", "\ud800/job.py", "a\udfff.py"])
 def test_a_script_address_that_is_no_text_is_refused(bench: Bench, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
-    bench.worker.executor.scripts = ScriptCache(S3Store(AwsClients(attempts=1)), Path("/nowhere"), (f"s3://{BUCKET}/",))
+    bench.worker.executor.scripts = ScriptCache(
+        S3ObjectStore(AwsClients(attempts=1)), Path("/nowhere"), (f"s3://{BUCKET}/",)
+    )
 
     error = one(bench, {"sparklet": {"script": f"s3://{BUCKET}/{name}"}}).error
 

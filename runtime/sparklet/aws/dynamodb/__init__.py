@@ -8,7 +8,7 @@ run_id#meta    run                     a run
 run_id#meta    deleted                 the mark of a deleted run: its id is never used again
 run_id#meta    part#000003             a sealed plan part; the last one is the checkpoint
 runs           created#run_id          a pointer, by which runs are listed; in the index until its run is finalized
-task#task_id   task                    a task of the asynchronous API (``DynamoTasks``)
+task#task_id   task                    a task of the asynchronous API (``DynamoTaskStore``)
 connections#db tokens                  connections to a database (``sparklet.databases.tokens``)
 ============== ======================= ======================================================
 
@@ -20,11 +20,11 @@ from sparklet.aws.dynamodb.attempts import DynamoAttempts
 from sparklet.aws.dynamodb.runs import DynamoRuns
 from sparklet.aws.dynamodb.shards import DynamoShards
 from sparklet.aws.dynamodb.table import OPEN_INDEX, LedgerTable
-from sparklet.aws.dynamodb.tasks import DynamoTasks
+from sparklet.aws.dynamodb.tasks import DynamoTaskStore
 from sparklet.clock import ServiceClock
 from sparklet.ports import Clock
 
-__all__ = ["OPEN_INDEX", "DynamoLedger", "DynamoTasks"]
+__all__ = ["OPEN_INDEX", "DynamoLedger", "DynamoTaskStore"]
 
 
 class DynamoLedger:

@@ -18,7 +18,7 @@ TASK_PREFIX = "task#"
 TASK_SORT_KEY = "task"
 
 
-class DynamoTasks:
+class DynamoTaskStore:
     """A ``TaskStore`` in the ledger's table."""
 
     def __init__(self, clients: AwsClients, table: str, clock: Clock | None = None) -> None:

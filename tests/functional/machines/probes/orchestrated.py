@@ -13,7 +13,7 @@ from typing import Any
 
 from sparklet import errors
 from sparklet.aws.clients import AwsClients
-from sparklet.aws.s3 import S3Store
+from sparklet.aws.object_store import S3ObjectStore
 from sparklet.spark import warm_runner as warm_gateway
 from sparklet.spark.runner import Output, ScriptCall, ScriptResult
 
@@ -34,7 +34,7 @@ class NamedRunner:
         event = json.loads(call.args[call.args.index("--event") + 1])
         name = event["inputs"][0].rpartition("/")[2]
         if "writes" in name:
-            S3Store(AwsClients()).put(f"{event['output_path']}/part-0.csv", b"1\n")
+            S3ObjectStore(AwsClients()).put(f"{event['output_path']}/part-0.csv", b"1\n")
         working = SHOWN / f"working-{os.getpid()}"
         working.touch()
         with (SHOWN / "at-once").open("a") as file:

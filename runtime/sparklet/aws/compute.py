@@ -1,23 +1,14 @@
-"""Deployed functions: invoked in AWS Lambda, their logs read from a CloudWatch log group."""
+"""Functions in AWS Lambda, invoked; and why one gave no answer."""
 
 import base64
 import json
 import re
-import time
-from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager
-from functools import lru_cache
+from collections.abc import Mapping
 from typing import Any
 
 from sparklet.aws.clients import AwsClients, error_code, failing_as
-from sparklet.errors import LogsError, RemoteFailureError, RemoteTaskError, SettingsError
-from sparklet.settings import of_workers
+from sparklet.errors import RemoteFailureError, RemoteTaskError
 
-LOG_REMEDIES = {
-    "ResourceNotFoundException": "the group or stream is not there (its retention may be over)",
-    "AccessDeniedException": "you need logs:FilterLogEvents and logs:GetLogEvents on it",
-}
-FRESH_S = 60  # AWS allows 15 such requests a second
 MAX_PAYLOAD_BYTES = 6 * 1024 * 1024
 TIMED_OUT = 124  # exit status of a worker that ends itself since a call's time is over, as of coreutils' timeout
 NOT_NOW = ("TooManyRequests", "Throttling", "EC2Throttled", "ENILimitReached", "ResourceConflict")
@@ -61,20 +52,6 @@ class LambdaCompute:
             raise RemoteTaskError(f"{function} answered with text that is not JSON: {body[:200]!r}") from error
 
 
-def settings_of(clients: AwsClients, function: str) -> Mapping[str, str]:
-    """What a worker function's scripts are set to (``settings.of_workers``), as it was a minute ago at most."""
-    return _settings_of(clients, function, int(time.time() // FRESH_S))
-
-
-@lru_cache(maxsize=1)
-def _settings_of(clients: AwsClients, function: str, minute: int) -> Mapping[str, str]:
-    with failing_as(SettingsError, f"the settings of {function}, which engines' workers need, cannot be read"):
-        found = clients.functions.get_function_configuration(FunctionName=function).get("Environment", {})
-    if "Error" in found:
-        raise SettingsError(f"the settings of {function} cannot be read: {found['Error'].get('Message', '')}")
-    return of_workers(found.get("Variables", {}))
-
-
 def _failure(function: str, answer: Any, body: bytes) -> RemoteFailureError:
     """Type and message of a function's error, the answer's beginning if it names none; more if its worker was lost."""
     try:
@@ -111,42 +88,3 @@ def _reason_of_refusal(error: Any) -> str:
     if code.startswith(NOT_NOW) or code in NOT_SENT or "NotReady" in code:
         return "throttled"
     return "" if error_code(error) else "killed"
-
-
-def read_secret(clients: AwsClients, secret: str) -> bytes:
-    """A secret's text; SettingsError if it cannot be read."""
-    with failing_as(SettingsError, f"the secret {secret} cannot be read"):
-        return str(clients.secrets.get_secret_value(SecretId=secret)["SecretString"]).encode()
-
-
-class CloudWatchLogs:
-    """``WorkerLogs`` in the worker function's log group."""
-
-    def __init__(self, clients: AwsClients, group: str) -> None:
-        self._clients = clients
-        self._group = group
-
-    def streams(self, run_id: str, shard: int | None, since_s: float) -> Mapping[str, float]:
-        """Streams with a worker's line about a run (and a shard), each from the first such line on."""
-        about = f'$.run = "{run_id}"' + ("" if shard is None else f" && $.shard = {shard}")
-        found: dict[str, float] = {}
-        with self._reading():
-            pages = self._clients.logs.get_paginator("filter_log_events").paginate(
-                logGroupName=self._group, filterPattern=f"{{ {about} }}", startTime=round(since_s * 1000)
-            )
-            for page in pages:
-                for event in page["events"]:
-                    found.setdefault(event["logStreamName"], event["timestamp"] / 1000)
-        return found
-
-    def read(self, stream: str, after: str, since_s: float) -> tuple[Sequence[str], str]:
-        """The next page of a stream."""
-        place = {"nextToken": after} if after else {"startTime": round(since_s * 1000)}
-        with self._reading():
-            page = self._clients.logs.get_log_events(
-                logGroupName=self._group, logStreamName=stream, startFromHead=True, **place
-            )
-        return [event["message"].rstrip("\n") for event in page["events"]], page["nextForwardToken"]
-
-    def _reading(self) -> AbstractContextManager[None]:
-        return failing_as(LogsError, f"the log group {self._group} cannot be read", LOG_REMEDIES)

@@ -1,4 +1,4 @@
-"""Shard messages in Amazon SQS; notices to Amazon SNS and Amazon EventBridge."""
+"""Shard messages in Amazon SQS."""
 
 import random
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -9,9 +9,8 @@ from typing import TYPE_CHECKING
 from sparklet.aws.clients import AwsClients, error_code, failing_as
 from sparklet.aws.parallel import in_parallel
 from sparklet.clock import SystemClock
-from sparklet.errors import NoticeError, QueueError
-from sparklet.model import Notice
-from sparklet.ports import Clock, Notifier
+from sparklet.errors import QueueError
+from sparklet.ports import Clock
 
 if TYPE_CHECKING:
     from mypy_boto3_sqs.type_defs import SendMessageBatchRequestEntryTypeDef
@@ -21,12 +20,11 @@ MAX_BATCH_BYTES = 256 * 1024  # a queue takes 1 MiB; a larger body goes alone
 MAX_VISIBILITY_S = 12 * 3600
 SEND_TRIES = 6
 SENDERS = 4
-EVENT_SOURCE = "sparklet"  # of notices on EventBridge
 # SQS's codes for an expired receipt and a message that is visible, the stand-in's for one whose message is gone.
 OUTDATED_RECEIPT = ("InvalidParameterValue", "MessageNotInflight", "ReceiptHandleIsInvalid")
 
 
-class SqsQueue:
+class SqsTaskQueue:
     """A ``TaskQueue`` in a standard SQS queue."""
 
     def __init__(self, clients: AwsClients, queue_url: str, clock: Clock | None = None) -> None:
@@ -83,14 +81,14 @@ class SqsQueue:
                     raise
 
 
-def queue_opener(clients: AwsClients) -> Callable[[str], SqsQueue]:
+def queue_opener(clients: AwsClients) -> Callable[[str], SqsTaskQueue]:
     """Open a queue by its ARN; the function raises QueueError if there is no such queue or it may not be found."""
 
-    def open_queue(arn: str) -> SqsQueue:
+    def open_queue(arn: str) -> SqsTaskQueue:
         account, _, name = arn.rpartition(":")
         with failing_as(QueueError, f"the queue {arn} could not be found"):
             found = clients.sqs.get_queue_url(QueueName=name, QueueOwnerAWSAccountId=account.rpartition(":")[2])
-        return SqsQueue(clients, found["QueueUrl"])
+        return SqsTaskQueue(clients, found["QueueUrl"])
 
     return open_queue
 
@@ -108,69 +106,3 @@ def batches(bodies: Iterable[str]) -> Iterator[list[str]]:
         batch_bytes += size_bytes
     if batch:
         yield batch
-
-
-class SnsNotifier:
-    """A ``Notifier`` to an SNS topic; subscriptions can filter by the attributes ``kind`` and ``state``."""
-
-    def __init__(self, clients: AwsClients, topic_arn: str) -> None:
-        self._clients = clients
-        self._topic_arn = topic_arn
-
-    def notify(self, notice: Notice) -> None:
-        """Publish a notice."""
-        kind_and_state = {"kind": notice.kind, "state": notice.state}
-        with failing_as(NoticeError, f"the topic {self._topic_arn} took no notice"):
-            self._clients.sns.publish(
-                TopicArn=self._topic_arn,
-                Subject=notice.subject,
-                Message=notice.to_json(),
-                MessageAttributes={
-                    name: {"DataType": "String", "StringValue": value} for name, value in kind_and_state.items()
-                },
-            )
-
-
-class EventBridgeNotifier:
-    """A ``Notifier`` to an EventBridge bus: source ``sparklet``, detail type ``Sparklet Run Ended`` and the like."""
-
-    def __init__(self, clients: AwsClients, bus: str) -> None:
-        self._clients = clients
-        self._bus = bus
-
-    def notify(self, notice: Notice) -> None:
-        """Put a notice as an event."""
-        entry = {"EventBusName": self._bus, "Source": EVENT_SOURCE, "Detail": notice.to_json()}
-        detail_type = f"Sparklet {notice.kind.title()} Ended"
-        with failing_as(NoticeError, f"the bus {self._bus} took no notice"):
-            answer = self._clients.events.put_events(Entries=[{**entry, "DetailType": detail_type}])  # type: ignore[typeddict-item]
-        if answer["FailedEntryCount"]:
-            refused = answer["Entries"][0]
-            why = f"{refused.get('ErrorCode', '')}: {refused.get('ErrorMessage', '')}"
-            raise NoticeError(f"the bus {self._bus} took no notice: {why}")
-
-
-class EveryNotifier:
-    """A ``Notifier`` to several: one that cannot be reached does not keep the notice from the others."""
-
-    def __init__(self, notifiers: Sequence[Notifier]) -> None:
-        self._notifiers = notifiers
-
-    def notify(self, notice: Notice) -> None:
-        """Notify each; those that could not be reached are in the error."""
-        problems = []
-        for notifier in self._notifiers:
-            try:
-                notifier.notify(notice)
-            except NoticeError as error:
-                problems.append(str(error))
-        if problems:
-            raise NoticeError("; ".join(problems))
-
-
-def notifier_for(clients: AwsClients, topic_arn: str, bus: str) -> Notifier | None:
-    """The notifier that the settings name; None if they name none."""
-    named: list[Notifier] = [SnsNotifier(clients, topic_arn)] if topic_arn else []
-    if bus:
-        named.append(EventBridgeNotifier(clients, bus))
-    return EveryNotifier(named) if named else None

@@ -27,7 +27,7 @@ MAX_KEYS_A_DELETE = 1000
 NO_VERSION = ("400", "404", "405", "InvalidArgument", "MethodNotAllowed", "NoSuchKey", "NoSuchVersion")
 
 
-class S3Store:
+class S3ObjectStore:
     """An ``ObjectStore`` in S3; with ``requester_pays`` it agrees to pay for what it reads."""
 
     def __init__(self, clients: AwsClients, *, requester_pays: bool = False) -> None:
@@ -212,13 +212,13 @@ class S3Store:
                 raise what(f"s3://{bucket}/{failed.get('Key')} could not be deleted: S3 answered {failed.get('Code')}")
 
 
-def input_stores(clients: AwsClients) -> Callable[[Access], S3Store]:
+def input_stores(clients: AwsClients) -> Callable[[Access], S3ObjectStore]:
     """Stores by the access that a run needs; the same one for the same access."""
 
     @cache
-    def store(access: Access) -> S3Store:
+    def store(access: Access) -> S3ObjectStore:
         theirs = clients.with_role(access.role_arn) if access.role_arn else clients
-        return S3Store(theirs, requester_pays=access.requester_pays)
+        return S3ObjectStore(theirs, requester_pays=access.requester_pays)
 
     return store
 

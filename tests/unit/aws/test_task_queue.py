@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sparklet.aws.clients import AwsClients
-from sparklet.aws.messaging import MAX_BATCH_BYTES, MAX_ENTRIES, SEND_TRIES, SqsQueue, batches, queue_opener
+from sparklet.aws.task_queue import MAX_BATCH_BYTES, MAX_ENTRIES, SEND_TRIES, SqsTaskQueue, batches, queue_opener
 from sparklet.errors import QueueError
 from tests.stand_ins.memory import FakeClock
 
@@ -46,7 +46,7 @@ def test_only_refused_entries_are_sent_again(clients: AwsClients) -> None:
             {"QueueUrl": URL, "Entries": [entry(1, "b")]},
         )
 
-        assert SqsQueue(clients, URL, clock).send(["a", "b", "c"]) == 3
+        assert SqsTaskQueue(clients, URL, clock).send(["a", "b", "c"]) == 3
     assert clock.now_s() > 0, "it waits before it sends again"
 
 
@@ -57,7 +57,7 @@ def test_an_entry_that_is_wrong_is_not_sent_again(clients: AwsClients) -> None:
         )
 
         with pytest.raises(QueueError, match="did not take 1 messages in 1 tries: Busy: not now"):
-            SqsQueue(clients, URL, FakeClock()).send(["a", "b"])
+            SqsTaskQueue(clients, URL, FakeClock()).send(["a", "b"])
 
 
 def test_a_queue_that_never_takes_an_entry_is_an_error(clients: AwsClients) -> None:
@@ -68,7 +68,7 @@ def test_a_queue_that_never_takes_an_entry_is_an_error(clients: AwsClients) -> N
             )
 
         with pytest.raises(QueueError, match=f"in {SEND_TRIES} tries"):
-            SqsQueue(clients, URL, FakeClock()).send(["a"])
+            SqsTaskQueue(clients, URL, FakeClock()).send(["a"])
 
 
 ANY_REQUEST = {"QueueUrl": URL, "Entries": ANY}
@@ -79,12 +79,12 @@ def test_an_expired_receipt_is_no_error(clients: AwsClients, code: str) -> None:
     with Stubber(clients.sqs) as sqs:
         sqs.add_client_error("change_message_visibility", code)
 
-        SqsQueue(clients, URL).set_visibility("r", 30)
+        SqsTaskQueue(clients, URL).set_visibility("r", 30)
 
 
 @pytest.mark.parametrize("code", ["AWS.SimpleQueueService.NonExistentQueue", "AccessDenied"])
 def test_a_queue_that_cannot_be_used_is_named(clients: AwsClients, code: str) -> None:
-    queue = SqsQueue(clients, URL)
+    queue = SqsTaskQueue(clients, URL)
     with Stubber(clients.sqs) as sqs:
         for method in ("send_message_batch", "change_message_visibility"):
             sqs.add_client_error(method, code)

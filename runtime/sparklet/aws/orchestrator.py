@@ -11,7 +11,7 @@ from sparklet.model import MAX_NAME, ExecutionState, ExecutionStatus
 MAX_INPUT_BYTES = 256 * 1024
 
 
-class StepFunctions:
+class StepFunctionsOrchestrator:
     """An ``Orchestrator`` over deployed state machines, named by their ARNs."""
 
     def __init__(self, clients: AwsClients) -> None:

@@ -12,7 +12,7 @@ from botocore.response import StreamingBody
 from botocore.stub import Stubber
 
 from sparklet.aws.clients import AwsClients
-from sparklet.aws.s3 import CREATE_TRIES, S3Store
+from sparklet.aws.object_store import CREATE_TRIES, S3ObjectStore
 from sparklet.errors import ObjectChangedError, ObjectForbiddenError, ObjectNotFoundError, ObjectStoreError
 
 URI = "s3://bucket/some key"
@@ -25,7 +25,7 @@ def clients() -> AwsClients:
 
 @pytest.mark.parametrize("code", ["AccessDenied", "403"])
 def test_forbidden_objects_are_named(clients: AwsClients, code: str) -> None:
-    store = S3Store(clients)
+    store = S3ObjectStore(clients)
     with Stubber(clients.s3) as s3:
         for method in ("get_object", "head_object", "put_object", "delete_objects", "list_objects_v2"):
             s3.add_client_error(method, code, http_status_code=403)
@@ -47,7 +47,7 @@ def test_a_forbidden_upload_is_named(clients: AwsClients, tmp_path: Path) -> Non
         s3.add_client_error("put_object", "AccessDenied", http_status_code=403)
 
         with pytest.raises(ObjectForbiddenError, match="some key"):
-            S3Store(clients).upload(tmp_path / "file", URI)
+            S3ObjectStore(clients).upload(tmp_path / "file", URI)
 
 
 def test_any_other_fault_may_pass(clients: AwsClients) -> None:
@@ -55,7 +55,7 @@ def test_any_other_fault_may_pass(clients: AwsClients) -> None:
         s3.add_client_error("get_object", "SlowDown", "reduce your request rate", http_status_code=503)
 
         with pytest.raises(ObjectStoreError, match=r"some key: S3 answered SlowDown.*reduce your") as caught:
-            S3Store(clients).get(URI)
+            S3ObjectStore(clients).get(URI)
 
     assert caught.value.retryable
 
@@ -66,7 +66,7 @@ def test_a_conflict_of_writers_is_retried_to_see_the_first(clients: AwsClients) 
         s3.add_client_error("put_object", "PreconditionFailed", http_status_code=412)
 
         with pytest.raises(ObjectChangedError):
-            S3Store(clients).put(URI, b"x", create_only=True)
+            S3ObjectStore(clients).put(URI, b"x", create_only=True)
 
 
 def test_a_conflict_that_does_not_end_is_an_error(clients: AwsClients) -> None:
@@ -75,7 +75,7 @@ def test_a_conflict_that_does_not_end_is_an_error(clients: AwsClients) -> None:
             s3.add_client_error("put_object", "ConditionalRequestConflict", http_status_code=409)
 
         with pytest.raises(ObjectChangedError, match="being written by others"):
-            S3Store(clients).put(URI, b"x", create_only=True)
+            S3ObjectStore(clients).put(URI, b"x", create_only=True)
 
 
 @pytest.fixture
@@ -104,7 +104,7 @@ def breaking_server() -> Iterator[str]:
 
 def test_half_an_object_is_none(breaking_server: str, tmp_path: Path) -> None:
     """GIVEN a connection that ends in the middle, THEN no part of the object is taken for the whole."""
-    store = S3Store(AwsClients(endpoint_url=breaking_server, attempts=1))
+    store = S3ObjectStore(AwsClients(endpoint_url=breaking_server, attempts=1))
     (tmp_path / "target").write_bytes(b"what was there before")
 
     with pytest.raises(ObjectStoreError, match="some key"):
@@ -145,7 +145,7 @@ def test_a_listing_marks_archived_objects(clients: AwsClients, found: dict[str, 
     with Stubber(clients.s3) as s3:
         asked = {"Bucket": "bucket", "Prefix": "", "StartAfter": "", "OptionalObjectAttributes": ["RestoreStatus"]}
         s3.add_response("list_objects_v2", {"Contents": [listing(**found)]}, asked)
-        (info,) = S3Store(clients).list("s3://bucket/")
+        (info,) = S3ObjectStore(clients).list("s3://bucket/")
     assert info.archived == archived
 
 
@@ -164,11 +164,11 @@ def test_a_listing_marks_archived_objects(clients: AwsClients, found: dict[str, 
 def test_a_head_request_marks_archived_objects(clients: AwsClients, answer: dict[str, object], archived: bool) -> None:
     with Stubber(clients.s3) as s3:
         s3.add_response("head_object", {"ContentLength": 1, "ETag": '"e"', "LastModified": WHEN, **answer})
-        assert S3Store(clients).head(URI).archived == archived
+        assert S3ObjectStore(clients).head(URI).archived == archived
 
 
 def test_reads_send_requester_pays_and_writes_do_not(clients: AwsClients, tmp_path: Path) -> None:
-    store = S3Store(clients, requester_pays=True)
+    store = S3ObjectStore(clients, requester_pays=True)
     place, payer = {"Bucket": "bucket", "Key": "some key"}, {"RequestPayer": "requester"}
     body = lambda: StreamingBody(io.BytesIO(b"x"), 1)  # noqa: E731
     prefix = {"Bucket": "bucket", "Prefix": "", "OptionalObjectAttributes": ["RestoreStatus"], **payer}
@@ -207,7 +207,7 @@ def test_versions_come_in_the_order_of_the_bucket_over_all_pages(clients: AwsCli
     with Stubber(clients.s3) as s3:
         s3.add_response("list_object_versions", first, asked)
         s3.add_response("list_object_versions", second, {**asked, "KeyMarker": "b", "VersionIdMarker": "b2"})
-        found = list(S3Store(clients).list_versions("s3://bucket/"))
+        found = list(S3ObjectStore(clients).list_versions("s3://bucket/"))
     assert [(info.version_id, info.deleted) for info in found] == [
         ("a3", False),
         ("a2", True),
@@ -226,7 +226,7 @@ def test_a_refusal_still_reveals_the_region(refused: bool) -> None:
             s3.add_client_error("head_bucket", "403", http_status_code=403, response_meta={"HTTPHeaders": headers})
         else:
             s3.add_response("head_bucket", {"ResponseMetadata": {"HTTPHeaders": headers}})
-        assert S3Store(clients).foreign_region(URI) == "eu-west-1"
+        assert S3ObjectStore(clients).foreign_region(URI) == "eu-west-1"
 
 
 @pytest.mark.parametrize("code", ["400", "404", "405", "InvalidArgument", "NoSuchVersion", "MethodNotAllowed"])
@@ -235,12 +235,12 @@ def test_a_version_that_cannot_be_read_is_not_there(clients: AwsClients, code: s
         s3.add_client_error("head_object", code)
         s3.add_client_error("head_object", code)
         with pytest.raises(ObjectNotFoundError, match="some key has no version odd"):
-            S3Store(clients).head(URI, "odd")
-        assert list(S3Store(clients).head_all([(URI, "odd")])) == [None]
+            S3ObjectStore(clients).head(URI, "odd")
+        assert list(S3ObjectStore(clients).head_all([(URI, "odd")])) == [None]
 
 
 def test_an_archived_object_is_reported_as_archived(clients: AwsClients) -> None:
     with Stubber(clients.s3) as s3:
         s3.add_client_error("get_object", "InvalidObjectState", http_status_code=403)
         with pytest.raises(ObjectForbiddenError, match="some key is archived: restore it"):
-            S3Store(clients).get(URI)
+            S3ObjectStore(clients).get(URI)

@@ -1,0 +1,45 @@
+"""The workers' logs in Amazon CloudWatch."""
+
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
+
+from sparklet.aws.clients import AwsClients, failing_as
+from sparklet.errors import LogsError
+
+LOG_REMEDIES = {
+    "ResourceNotFoundException": "the group or stream is not there (its retention may be over)",
+    "AccessDeniedException": "you need logs:FilterLogEvents and logs:GetLogEvents on it",
+}
+
+
+class CloudWatchWorkerLogs:
+    """``WorkerLogs`` in the worker function's log group."""
+
+    def __init__(self, clients: AwsClients, group: str) -> None:
+        self._clients = clients
+        self._group = group
+
+    def streams(self, run_id: str, shard: int | None, since_s: float) -> Mapping[str, float]:
+        """Streams with a worker's line about a run (and a shard), each from the first such line on."""
+        about = f'$.run = "{run_id}"' + ("" if shard is None else f" && $.shard = {shard}")
+        found: dict[str, float] = {}
+        with self._reading():
+            pages = self._clients.logs.get_paginator("filter_log_events").paginate(
+                logGroupName=self._group, filterPattern=f"{{ {about} }}", startTime=round(since_s * 1000)
+            )
+            for page in pages:
+                for event in page["events"]:
+                    found.setdefault(event["logStreamName"], event["timestamp"] / 1000)
+        return found
+
+    def read(self, stream: str, after: str, since_s: float) -> tuple[Sequence[str], str]:
+        """The next page of a stream."""
+        place = {"nextToken": after} if after else {"startTime": round(since_s * 1000)}
+        with self._reading():
+            page = self._clients.logs.get_log_events(
+                logGroupName=self._group, logStreamName=stream, startFromHead=True, **place
+            )
+        return [event["message"].rstrip("\n") for event in page["events"]], page["nextForwardToken"]
+
+    def _reading(self) -> AbstractContextManager[None]:
+        return failing_as(LogsError, f"the log group {self._group} cannot be read", LOG_REMEDIES)
