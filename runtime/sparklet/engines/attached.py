@@ -13,11 +13,11 @@ from sparklet.errors import ScriptError
 from sparklet.settings import SparkSettings
 from sparklet.spark.host_process import HostProcess
 from sparklet.spark.java_classes import encoded
-from sparklet.spark.jvm_session import file_options, set_properties, stop_spark
+from sparklet.spark.jvm_calls import file_options, set_properties, stop_spark
 from sparklet.spark.runner import Output, Runner, ScriptCall, ScriptResult
-from sparklet.spark.script_output import TaskOutput
+from sparklet.spark.script_options import JVM_OPTIONS, read_options
+from sparklet.spark.script_output import ScriptOutput
 from sparklet.spark.spark_options import base_python_path, task_env
-from sparklet.spark.spark_submit import JVM_OPTIONS, read_options
 from sparklet.spark.warm_runner import PORT, SECRET, Jvm, ScriptRun
 
 
@@ -41,7 +41,7 @@ class AttachedRunner(Runner):
             )
         jvm = Jvm("platform", self._scratch, {}, port=int(os.environ[PORT]), secret=os.environ[SECRET])
         jvm.tasks = 1  # it is prepared here, not by its first script
-        task = TaskOutput(output, call)
+        task = ScriptOutput(output, call)
         properties = {  # the driver's own folders and path are not for executors
             **self._spark.conf,
             "spark.app.name": call.script.name,

@@ -211,9 +211,9 @@ def run_script(message: Message, fds: list[int]) -> None:
     importlib.invalidate_caches()
     if message["first"]:  # else the worker has prepared the JVM
         details = {key: message[key] for key in ("properties", "keep", "restored")}
-        jvm_session().prepare(message["port"], message["secret"], **details)
+        jvm_calls().prepare(message["port"], message["secret"], **details)
     if message["keep"]:
-        jvm_session().keep_contexts()
+        jvm_calls().keep_contexts()
     ours = sys.modules.keys() - {"__main__"}
     report(status, "started", os.getpid())
     try:
@@ -251,12 +251,12 @@ def _end(ours: Collection[str]) -> None:
 def cancel_jobs(message: Message) -> None:
     """In a fork: cancel Spark's jobs until the host ends this process with all others."""
     die_with_parent(message["host"])
-    jvm_session().cancel_jobs(message["port"], message["secret"])
+    jvm_calls().cancel_jobs(message["port"], message["secret"])
 
 
-def jvm_session() -> ModuleType:
+def jvm_calls() -> ModuleType:
     """The module, imported late: it needs Py4J, which a host without warm JVM may not have."""
-    return importlib.import_module("sparklet.spark.jvm_session")
+    return importlib.import_module("sparklet.spark.jvm_calls")
 
 
 def import_pyspark() -> None:
@@ -272,7 +272,7 @@ def import_pyspark() -> None:
             importlib.import_module(name)
     finally:
         sys.modules.pop("numpy", None)
-    jvm_session()
+    jvm_calls()
     gc.collect()
     gc.freeze()
 

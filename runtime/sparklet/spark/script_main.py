@@ -112,7 +112,7 @@ def _log_in() -> None:
     from sparklet.spark.processes import has_name
 
     if not has_name():
-        from sparklet.spark.jvm_session import log_in
+        from sparklet.spark.jvm_calls import log_in
 
         log_in(int(os.environ["PYSPARK_GATEWAY_PORT"]), os.environ["PYSPARK_GATEWAY_SECRET"])
 

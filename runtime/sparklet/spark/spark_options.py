@@ -23,8 +23,8 @@ from sparklet.errors import SettingsError
 from sparklet.job.session import S3A, SMALL_TABLES, s3a_options
 from sparklet.settings import SparkSettings
 from sparklet.spark.java_classes import mark
+from sparklet.spark.partitioning import partitioning_conf
 from sparklet.spark.runner import ScriptCall
-from sparklet.spark.shard_conf import shard_conf
 
 MB_PER_CORE = 1769  # AWS: one vCPU at 1,769 MB
 MIN_HEAP_MB = 512  # Spark refuses a heap below 450 MB, and the collector keeps a part back
@@ -275,7 +275,7 @@ def task_conf(call: ScriptCall, env: Mapping[str, str], settings: SparkSettings)
     if not is_local(settings):  # executors have folders of their own, and Spark's settings for their size
         files = ",".join(map(str, call.py_files))
         return {**common, **({"spark.submit.pyFiles": files} if files else {})}
-    splitting = shard_conf(call.inputs, heap_mb(settings), core_count(settings))
+    splitting = partitioning_conf(call.inputs, heap_mb(settings), core_count(settings))
     return {
         **{key: value for key, value in splitting.items() if key not in settings.conf},
         **common,

@@ -1,62 +1,28 @@
-"""The submit runner, which starts a JVM for each script, and the options by which a script asks for it.
+"""The submit runner: it starts a JVM for each script, by the command line of spark-submit."""
 
-A script has them in comments, anywhere, at the start of a line::
-
-    # sparklet: runner=submit
-    # sparklet: spark.driver.memory=3g
-    # sparklet: spark.driver.extraJavaOptions=-Duser.language=de
-
-A script needs its own JVM if a comment, or a literal in its code such as
-``.config("spark.jars.packages", "group:artifact:1.0")``, has an option that only a new JVM can take. It then gets one
-with those options. Both runners use the other options in comments, and with ``runner=warm`` a script stays on the warm
-JVM whatever its code has.
-"""
-
-import ast
 import os
-import re
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from signal import SIGKILL
 from urllib.parse import quote
 
-from sparklet.errors import DeadlineExceededError, GatewayLostError, ScriptError
+from sparklet.errors import DeadlineExceededError, GatewayLostError
 from sparklet.settings import SparkSettings
 from sparklet.spark import script_main
 from sparklet.spark.host_process import Event, Exited, Gone, HostProcess, Started
 from sparklet.spark.processes import environment
+from sparklet.spark.root_cause import where_it_was
 from sparklet.spark.runner import Output, Runner, ScriptCall, ScriptResult
-from sparklet.spark.script_output import TaskOutput, where_it_was
+from sparklet.spark.script_options import ScriptOptions, read_options
+from sparklet.spark.script_output import ScriptOutput
 from sparklet.spark.spark_options import class_path, java_command, process_env, spark_defaults, task_conf, task_env
-
-JVM_OPTIONS = frozenset(
-    {
-        *("spark.driver.defaultJavaOptions", "spark.driver.extraJavaOptions", "spark.driver.extraLibraryPath"),
-        *("spark.driver.extraClassPath", "spark.driver.userClassPathFirst", "spark.jars", "spark.jars.excludes"),
-        *("spark.jars.ivySettings", "spark.jars.packages", "spark.jars.repositories"),
-    }
-)
-"""Not ``spark.driver.memory``: spark-submit, too, ignores it in code, and the JVM has all the function's memory."""
-
-IN_A_COMMENT = JVM_OPTIONS | {"spark.driver.memory"}
-SETTERS = frozenset({"config", "set", "setIfMissing"})
 
 JVM, SCRIPT = "jvm", "script"  # a host of its own runs one of each
 SHUTDOWN_LIMIT_S = 5.0  # for the JVM to follow a script that has ended
-
-_COMMENT = re.compile(r"^#\s*sparklet:\s*(.*?)\s*$", re.MULTILINE)
-
-
-@dataclass(frozen=True, slots=True)
-class ScriptOptions:
-    """The options of a script."""
-
-    submit: bool = False  # it needs its own JVM
-    conf: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass(slots=True)
@@ -72,13 +38,13 @@ class SubmitRunner(Runner):
         options = read_options(call.script)
         host = HostProcess(self.scratch, process_env(self.spark, os.environ))
         try:
-            task = TaskOutput(output, call)
+            task = ScriptOutput(output, call)
             self._submit(call, options, host, task)
             return _Watch(call, host, task).result()
         finally:
             host.close()
 
-    def _submit(self, call: ScriptCall, options: ScriptOptions, host: HostProcess, task: TaskOutput) -> None:
+    def _submit(self, call: ScriptCall, options: ScriptOptions, host: HostProcess, task: ScriptOutput) -> None:
         env = task_env(call, self.spark)
         if remote := self.spark.conf.get("spark.remote"):  # Spark Connect: there is no JVM
             if token := self.spark.remote_token:
@@ -117,7 +83,7 @@ class _Watch:
 
     call: ScriptCall
     host: HostProcess
-    task: TaskOutput
+    task: ScriptOutput
     script_pid: int = 0
     script_code: int | None = None
     jvm_code: int | None = None
@@ -163,7 +129,7 @@ class _Watch:
                 raise GatewayLostError(f"the process that ran {self.call.script.name} was killed from outside")
 
 
-def deadline_exceeded(call: ScriptCall, task: TaskOutput) -> DeadlineExceededError:
+def deadline_exceeded(call: ScriptCall, task: ScriptOutput) -> DeadlineExceededError:
     """The error for a script that was ended, with the line it had reached."""
     place = where_it_was(task.script_stderr(), task.files)
     return DeadlineExceededError(
@@ -172,60 +138,3 @@ def deadline_exceeded(call: ScriptCall, task: TaskOutput) -> DeadlineExceededErr
         + (call.deadline.reason or "make its shards smaller or give the function more time")
         + "; commit state unknown: its own writes to tables may be there"
     )
-
-
-def read_options(script: Path) -> ScriptOptions:
-    """The options of a script file; raises ScriptError if it cannot be read or its comments are wrong."""
-    try:
-        return script_options(script.read_text(encoding="utf-8", errors="replace"))
-    except OSError as error:
-        raise ScriptError(f"{script} cannot be read: {error.strerror}") from error
-
-
-def script_options(source: str) -> ScriptOptions:
-    """The options in a script's text; raises ScriptError if a ``# sparklet:`` comment is wrong or two contradict."""
-    asked = dict(_commented(source))
-    runner = asked.pop("runner", "")
-    jvm_options = sorted(IN_A_COMMENT.intersection(asked))
-    if runner == "warm":
-        if jvm_options:
-            raise ScriptError(f"the script's comments ask for runner=warm and for {jvm_options[0]}, which needs submit")
-        return ScriptOptions(conf=asked)
-    seen = dict(_written_out(source)) if any(option in source for option in JVM_OPTIONS) else {}
-    conf = {**{key: value for key, value in seen.items() if value is not None}, **asked}
-    return ScriptOptions(runner == "submit" or bool(jvm_options) or bool(seen), conf)
-
-
-def _commented(source: str) -> Iterator[tuple[str, str]]:
-    for match in _COMMENT.finditer(source):
-        key, equals, value = (part.strip() for part in match[1].partition("="))
-        if not (equals and (key.startswith("spark.") or (key == "runner" and value in ("warm", "submit")))):
-            line = source.count("\n", 0, match.start()) + 1
-            raise ScriptError(
-                f"line {line} of the script: '# sparklet: {match[1]}' must be runner=submit, runner=warm or spark.…=…"
-            )
-        yield key, value
-
-
-def _written_out(source: str) -> Iterator[tuple[str, str | None]]:
-    """JVM options in the code, each with its value if that is a plain string."""
-    try:
-        tree = ast.parse(source)
-    except (SyntaxError, ValueError):  # running it fails with a better message
-        return
-    for node in ast.walk(tree):
-        for key, value in _pairs(node):
-            if isinstance(key, ast.Constant) and key.value in JVM_OPTIONS:
-                literal = value.value if isinstance(value, ast.Constant) else None
-                yield str(key.value), literal if isinstance(literal, str) else None
-
-
-def _pairs(node: ast.AST) -> Iterator[tuple[ast.expr | None, ast.expr]]:
-    """Where code names an option and its value: ``.config(k, v)``, ``(k, v)``, ``{k: v}``."""
-    if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and len(node.args) == 2:
-        if node.func.attr in SETTERS:
-            yield node.args[0], node.args[1]
-    elif isinstance(node, ast.Tuple) and len(node.elts) == 2:
-        yield node.elts[0], node.elts[1]
-    elif isinstance(node, ast.Dict):
-        yield from zip(node.keys, node.values, strict=True)

@@ -20,8 +20,10 @@ from sparklet.errors import DeadlineExceededError, GatewayLostError, SparkRuntim
 from sparklet.settings import SparkSettings, WorkerSettings, spark_settings
 from sparklet.spark.host_process import Answered, Gone, HostProcess, Started
 from sparklet.spark.java_classes import encoded
+from sparklet.spark.root_cause import root_cause
 from sparklet.spark.runner import Output, Runner, ScriptCall, ScriptResult, Stream
-from sparklet.spark.script_output import Tail, TaskOutput, root_cause
+from sparklet.spark.script_options import read_options
+from sparklet.spark.script_output import ScriptOutput, Tail
 from sparklet.spark.spark_options import (
     SHELL,
     class_path,
@@ -33,7 +35,7 @@ from sparklet.spark.spark_options import (
     task_conf,
     task_env,
 )
-from sparklet.spark.spark_submit import SubmitRunner, deadline_exceeded, read_options
+from sparklet.spark.spark_submit import SubmitRunner, deadline_exceeded
 from sparklet.spark.task_limits import delete_tree
 
 PREPARE_LIMIT_S = CLEAN_LIMIT_S = 10.0
@@ -41,7 +43,7 @@ MIN_CLEAN_S = 1.0  # of the grace, if the script took all the time there was
 MIN_SHARED = 0.5  # an archive holds three quarters of a JVM's classes, Java's own archive a sixth
 UNUSED = "only %s classes came from the class-data archive, so the JVM started slowly: sparklet doctor says why"
 BOOT_POLL_S = 0.005
-TASK_DAEMON = "sparklet.spark.task_daemon"
+PYTHON_DAEMON = "sparklet.spark.python_daemon"
 PORT, SECRET = "PYSPARK_GATEWAY_PORT", "PYSPARK_GATEWAY_SECRET"
 
 _COUNTED = re.compile(r"(\d+) classes \((\d+) shared\)")
@@ -154,7 +156,7 @@ class WarmRunner:
         self._submit = SubmitRunner(spark, scratch)
         self._host: HostProcess | None = None
         self._jvm: Jvm | None = None
-        self._task: TaskOutput | None = None  # it gets the JVM's output
+        self._task: ScriptOutput | None = None  # it gets the JVM's output
         self.jvm_starts = 0
         self._restored = False  # since the last task
         self._script_env: Callable[[], Mapping[str, str]] = dict
@@ -182,7 +184,7 @@ class WarmRunner:
 
     def _attempt(self, call: ScriptCall, conf: Mapping[str, str], output: Output) -> ScriptResult:
         host, jvm = self._ready(call)
-        self._task = task = TaskOutput(output, call)
+        self._task = task = ScriptOutput(output, call)
         try:
             _point(host.home / "cwd", call.work_dir)
             env, properties = self._task_options(call, conf, jvm)
@@ -251,7 +253,7 @@ class WarmRunner:
         jvm = Jvm(name, host.home / name, _aws_environment())
         jvm.folder.mkdir()
         _point(host.home / "cwd", jvm.folder)
-        conf = {**spark_defaults(self._spark, self._scratch, jars), "spark.python.daemon.module": TASK_DAEMON}
+        conf = {**spark_defaults(self._spark, self._scratch, jars), "spark.python.daemon.module": PYTHON_DAEMON}
         command = java_command(
             self._spark, jars, tmp=jvm.folder, properties={"user.dir": str(host.home / "cwd")}, conf=conf
         )
@@ -319,7 +321,7 @@ class ScriptRun:
     call: ScriptCall
     host: HostProcess
     jvm: Jvm
-    task: TaskOutput
+    task: ScriptOutput
     pid: int = 0
 
     def code(self, env: Mapping[str, str], properties: str, *, keep: bool, restored: bool = False) -> int:

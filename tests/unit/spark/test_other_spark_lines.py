@@ -4,7 +4,7 @@ import pyspark
 import pytest
 from pyspark import SparkContext, accumulators
 
-from sparklet.spark.jvm_session import keep_contexts
+from sparklet.spark.jvm_calls import keep_contexts
 
 
 def test_a_pyspark_of_another_line_is_left_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from sparklet.spark.script_output import MAX_MESSAGE, root_cause, script_line, where_it_was
+from sparklet.spark.root_cause import MAX_MESSAGE, root_cause, script_line, where_it_was
 
 SAMPLES = Path(__file__).parent / "stderr_samples"
 

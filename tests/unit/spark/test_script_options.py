@@ -1,7 +1,7 @@
 import pytest
 
 from sparklet.errors import ScriptError
-from sparklet.spark.spark_submit import JVM_OPTIONS, ScriptOptions, script_options
+from sparklet.spark.script_options import JVM_OPTIONS, ScriptOptions, script_options
 
 
 def test_a_script_without_options_runs_anywhere() -> None:

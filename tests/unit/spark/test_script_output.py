@@ -7,7 +7,7 @@ import pytest
 
 from sparklet.errors import GatewayLostError, OutOfMemoryError, ScratchFullError
 from sparklet.spark.runner import ScriptCall, Stream
-from sparklet.spark.script_output import MAX_PIECE_BYTES, TAIL_BYTES, LineFeed, Tail, TaskOutput, signal_name
+from sparklet.spark.script_output import MAX_PIECE_BYTES, TAIL_BYTES, LineFeed, ScriptOutput, Tail, signal_name
 from sparklet.spark.task_limits import Deadline
 
 TASK = Path("/task")
@@ -19,8 +19,8 @@ class Lines(list[tuple[Stream, bytes]]):
         self.append((stream, line))
 
 
-def task_output() -> TaskOutput:
-    return TaskOutput(Lines(), CALL)
+def task_output() -> ScriptOutput:
+    return ScriptOutput(Lines(), CALL)
 
 
 def test_lines_keep_their_newline_however_they_were_cut() -> None:
@@ -64,7 +64,7 @@ def test_however_much_comes_memory_stays_bounded() -> None:
         nonlocal seen
         seen += len(line)
 
-    task = TaskOutput(count, CALL)
+    task = ScriptOutput(count, CALL)
     feed = LineFeed(partial(task.add, "script", "stderr"))
     tracemalloc.start()
     try:
@@ -116,7 +116,7 @@ def test_the_tail_survives_bytes_that_are_no_text() -> None:
 
 def test_output_is_passed_on_and_stderrs_tail_is_kept() -> None:
     lines = Lines()
-    task = TaskOutput(lines, CALL)
+    task = ScriptOutput(lines, CALL)
     task.add("script", "stdout", b"out\n")
     task.add("jvm", "stderr", b"WARN something\n")
     task.add("script", "stderr", b"x" * TAIL_BYTES + b"\nlast\n")

@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 
 from sparklet.model import InputObject
 from sparklet.settings import spark_settings
+from sparklet.spark.partitioning import EXPANSION, partitioning_conf, task_memory_bytes
 from sparklet.spark.runner import ScriptCall
-from sparklet.spark.shard_conf import EXPANSION, shard_conf, task_memory_bytes
 from sparklet.spark.spark_options import core_count, heap_mb, spark_defaults, task_conf
 from sparklet.spark.task_limits import Deadline
 from tests.unit.worker.conftest import Bench
@@ -34,7 +34,7 @@ class Cut:
 
     @classmethod
     def of(cls, objects: list[InputObject], memory_mb: int) -> "Cut":
-        conf = shard_conf(objects, *function(memory_mb))
+        conf = partitioning_conf(objects, *function(memory_mb))
         assert conf["spark.sql.sources.parallelPartitionDiscovery.parallelism"] == str(function(memory_mb)[1])
         assert all(key.startswith("spark.sql.") for key in conf)  # a kept context can take no others
         return cls(

@@ -19,7 +19,7 @@ MIN_SHUFFLE_PARTITIONS = 2
 MAX_SHUFFLE_PARTITIONS = 200  # Spark's own; above it a map task sorts its output instead of writing it directly
 
 
-def shard_conf(inputs: Sequence[InputObject], heap_mb: int, cores: int) -> dict[str, str]:
+def partitioning_conf(inputs: Sequence[InputObject], heap_mb: int, cores: int) -> dict[str, str]:
     """The settings with which a task slot's share of the heap can hold every partition; ``cores`` are the slots.
 
     Objects compressed as a whole are not split and count unpacked: fewer of them go into one partition.

@@ -1,0 +1,150 @@
+"""The root cause of a script's failure, and the script's line, from what Python and Java wrote to standard error."""
+
+import re
+from collections.abc import Iterable
+from pathlib import PurePath
+
+MAX_MESSAGE = 1000  # characters
+
+_NAME = r"(?P<name>(?:(?:[A-Za-z_$][\w$]*|<locals>)\.)*[A-Za-z_$][\w$]*)(?:: ?(?P<message>.*))?$"
+_HEADER = re.compile(r"(?<!: )Traceback \(most recent call last\):$", re.MULTILINE)  # maybe after a progress bar
+_ERROR = re.compile(f"^{_NAME}", re.MULTILINE)  # frames are indented, the error is not
+_SYNTAX_ERROR = re.compile(r"^(?:SyntaxError|IndentationError|TabError): ", re.MULTILINE)
+_SYNTAX_PLACE = re.compile(r"^  File \"(?P<file>.*)\", line (?P<line>\d+)$", re.MULTILINE)
+_GROUP_EDGE = re.compile(r"^  (?:\| |\+ Exception Group (?=Traceback))", re.MULTILINE)
+_CAUSED_BY = re.compile(f"^Caused by: {_NAME}", re.MULTILINE)
+_JAVA_TOP = re.compile(rf"^(?:: |Exception in thread \"[^\"]*\" ){_NAME}", re.MULTILINE)
+_OF_S3A = re.compile(
+    r"`?(?P<uri>s3[an]?://[^\s']+)'?: .*?(?P<text>[^:]*) \(Service: [^;]*; Status Code: (?P<status>\d+); "
+    r"Error Code: (?P<code>[^;)]*)"
+)
+_CREDENTIALS = ("ExpiredToken", "InvalidAccessKeyId", "InvalidToken", "SignatureDoesNotMatch")
+_NO_JVM = "Error: Could not create the Java Virtual Machine."
+_CRASHED = "Python worker exited unexpectedly"
+_READING = re.compile(r"(?:while reading file|read footer for file:) (?P<file>\S+?)\. ")
+_LOST_TASK = re.compile(rf"executor [^ )]+\): {_NAME}", re.MULTILINE)
+_AFTERMATH = re.compile(r"^(?:Error in atexit\._run_exitfuncs|Exception ignored in)", re.MULTILINE)
+_FROM = "The above exception was the direct cause of the following exception:"
+_MEANWHILE = "During handling of the above exception, another exception occurred:"
+
+_FRAME = re.compile(r"^  File \"(?P<file>.*)\", line (?P<line>\d+),? in ", re.MULTILINE)  # a dump has no comma
+_DUMP = re.compile(r"^(?P<current>Current thread|Thread) .*\n(?P<frames>(?:  File .*\n)+)", re.MULTILINE)
+
+Cause = tuple[str, str]
+
+
+def root_cause(stderr: str) -> Cause:
+    """Class (without its package) and message of the innermost exception; without one "" and the last line."""
+    found = _cleaned(stderr)
+    name, message = _python_cause(found) or _java_cause(found) or ("", _last_line(found))
+    return name.rpartition(".")[2], message.strip().rstrip(";")[:MAX_MESSAGE]
+
+
+def script_line(stderr: str, files: Iterable[str]) -> str:
+    """The script's line in the innermost exception's traceback, as ``line 7 of job.py``; "" if there is none.
+
+    ``files``: the script and its py-files; a module within an archive counts as its file.
+    """
+    frames = list(_FRAME.finditer(_report(_cleaned(stderr)) or ""))
+    return _place(reversed(frames), files)
+
+
+def where_it_was(stderr: str, files: Iterable[str]) -> str:
+    """The script's line in the last stack dump, as ``line 7 of job.py``; "" if there is none.
+
+    The main thread's, else another's: a script that ends waits for its threads.
+    """
+    ends = [match for match in _DUMP.finditer(stderr) if match["current"] == "Current thread"]
+    since = ends[-2].end() if len(ends) > 1 else 0
+    threads = sorted(_DUMP.finditer(stderr, since), key=lambda match: match["current"])  # the current one first
+    places = (_place(_FRAME.finditer(match["frames"]), files) for match in threads)
+    return next(filter(None, places), "")
+
+
+def _place(frames: Iterable[re.Match[str]], files: Iterable[str]) -> str:
+    """The line of the first frame that is in one of these files."""
+    known = tuple(files)
+    for frame in frames:
+        if any(frame["file"] == file or frame["file"].startswith(f"{file}/") for file in known):
+            return f"line {frame['line']} of {PurePath(frame['file']).name}"
+    return ""
+
+
+def _cleaned(stderr: str) -> str:
+    """Without the edges of groups, and without failures that the first one caused while the interpreter ended."""
+    text = _GROUP_EDGE.sub("", stderr.replace("\r\n", "\n"))
+    aftermath = _AFTERMATH.search(text)
+    return text[: aftermath.start()] if aftermath and _HEADER.search(text, 0, aftermath.start()) else text
+
+
+def _python_cause(text: str) -> Cause | None:
+    report = _report(text)
+    if report is None:
+        match = _SYNTAX_ERROR.search(text)  # a script that does not compile has no traceback
+        return _error_in(text) if match else None
+    return _error_in(report)
+
+
+def _report(text: str) -> str | None:
+    """The last traceback, or that of the error it was raised ``from``, and the text after it."""
+    headers = [match.end() for match in _HEADER.finditer(text)]
+    if not headers:
+        return None
+    last = len(headers) - 1
+    while last > 0 and _FROM in text[headers[last - 1] : headers[last]]:
+        last -= 1
+    report = text[headers[last] :]
+    for link in (_FROM, _MEANWHILE):
+        report = report.partition(link)[0]
+    return report
+
+
+def _error_in(report: str) -> Cause | None:
+    error = _ERROR.search(report)
+    if error is None:
+        return None
+    name, message = error["name"], error["message"] or ""
+    rest = report[error.end() :]
+    if name.endswith("Py4JJavaError"):
+        return _java_cause(rest) or (name, message)
+    if _SYNTAX_ERROR.match(error[0]) and (places := list(_SYNTAX_PLACE.finditer(report))):
+        return name, f"{message} ({PurePath(places[-1]['file']).name}, line {places[-1]['line']})"
+    return name, message if message.strip() or ":" not in error[0] else _first_line(rest)
+
+
+def _java_cause(text: str) -> Cause | None:
+    """The last ``Caused by``, else the lost task's error or the exception itself."""
+    outer = [match for match in (_LOST_TASK.search(text), _JAVA_TOP.search(text)) if match]
+    chain = [*reversed(list(_CAUSED_BY.finditer(text))), *outer]  # the innermost first
+    if not chain:
+        return None
+    if outside := _outer_cause(chain):
+        return outside
+    name, message = chain[0]["name"], chain[0]["message"] or ""
+    if message.startswith("Traceback "):  # a Python exception that passed through the JVM
+        return _error_in(text[chain[0].end() :]) or (name, message)
+    reading = _READING.search(text)
+    return name, f"{reading['file']}: {message}" if reading and reading["file"] not in message else message
+
+
+def _outer_cause(chain: Iterable[re.Match[str]]) -> Cause | None:
+    """An outer exception that says more than the innermost: S3A's names the object, Spark's a dead Python worker."""
+    for match in chain:
+        message = match["message"] or ""
+        if message.startswith(_CRASHED):
+            return match["name"], message
+        if of_s3a := _OF_S3A.match(message[: 2 * MAX_MESSAGE]):
+            code = of_s3a["code"].removeprefix(of_s3a["status"]).strip()
+            denied = "permission denied: " if of_s3a["status"] == "403" else ""
+            what = "wrong credentials: " if code in _CREDENTIALS else denied
+            return match["name"], f"{what}{of_s3a['uri']}: {of_s3a['text'].strip()} ({of_s3a['status']} {code})"
+    return None
+
+
+def _first_line(text: str) -> str:
+    return next((line for line in text.splitlines() if line.strip()), "")
+
+
+def _last_line(text: str) -> str:
+    text = text.partition(_NO_JVM)[0] or text  # the line before it names the reason
+    return _first_line("\n".join(reversed(text.splitlines())))
