@@ -26,13 +26,14 @@ HEAD = """# The command line
 
 `sparklet COMMAND --help` shows the same in the terminal. `sparklet --install-completion` adds completion of
 commands, options and, for `RUN`, the runs that you started from this machine. Options may stand before or after
-arguments; arguments after `--` go to the script. `RUN` is a run's id; `sparklet runs` lists them. Results go to
-standard output, progress and errors to standard error.
+arguments. Results go to standard output, progress and errors to standard error.
+
+`RUN` is a run's id; `sparklet runs` lists them. `SCRIPT` is a .py file, local or s3://, and `ARGS` go to it.
 """
 SHARED_HEAD = "## Options of several commands\n"
 SINGLE_OPTIONS = "Single options"
 MIN_SHARED_OPTIONS = 3
-RUN_ARGUMENT = "RUN"  # the head says what it is
+COMMON_ARGUMENTS = ("RUN", "SCRIPT", "-- ARGS")  # the head says what they are
 TARGET = "Where and how"  # almost all commands have these options
 PROSE_WIDTH = 120
 JSON_TYPES = {str: "string", bool: "boolean", int: "integer", float: "number", list: "array", dict: "object"}
@@ -131,7 +132,7 @@ def _link(title: str) -> str:
 
 
 def _arguments(arguments: list[Any]) -> Iterator[str]:
-    explained = [f"- `{each.metavar}`: {each.help}" for each in arguments if each.metavar != RUN_ARGUMENT]
+    explained = [f"- `{each.metavar}`: {each.help}" for each in arguments if each.metavar not in COMMON_ARGUMENTS]
     yield from explained
     if explained:
         yield ""
