@@ -40,6 +40,7 @@ AFTER_ALL = "\U0010ffff"
 RETENTION = "delta.setTransactionRetentionDuration"  # unless it is set, Delta forgets no transaction
 UNITS_S = {"week": 604_800, "day": 86_400, "hour": 3_600, "minute": 60, "second": 1}
 MAX_SKEW_S = 3600.0  # of other writers' clocks
+CATALOG_MANAGED = "catalog-managed table"  # in what delta-rs says as it opens one
 APPEND_ONLY = "table is append-only"  # delta-rs says so as of a conflict
 NEW_TABLE = {"delta.checkpointInterval": "10"}  # Spark's default; delta-rs would have readers fetch up to 100 versions
 
@@ -54,6 +55,10 @@ class DeltaLakeTable:
             self._table: Any = DeltaTable(self._place, storage_options=self._options)
         except exceptions.TableNotFoundError:
             self._table = None
+        except exceptions.DeltaError as error:
+            if CATALOG_MANAGED not in str(error):
+                raise
+            refuse_delta(Table("delta", uri), "", ["catalogManaged"], {}, ())
 
     def check(self, mode: str) -> None:
         """See ``OpenTable``."""

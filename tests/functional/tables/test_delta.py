@@ -112,8 +112,9 @@ def test_a_column_without_bounds_skips_no_file(delta: Lake, name: str) -> None:
     assert json.loads(added(delta, 0)[0]["stats"]) == {"numRecords": 3}
 
 
-OF_READERS = {"columnMapping", "deletionVectors", "timestampNtz", "typeWidening", "v2Checkpoint"}
+OF_READERS = {"catalogManaged", "columnMapping", "deletionVectors", "timestampNtz", "typeWidening", "v2Checkpoint"}
 FEATURES = [
+    "catalogManaged",
     "clustering",
     "domainMetadata",
     "identityColumns",
