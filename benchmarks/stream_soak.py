@@ -309,9 +309,9 @@ def _work(format_: str, folder: Path, with_spark: bool) -> None:
 
 def _with_pyarrow(format_: str, place: Path) -> Any:
     """What ``job.append`` does, but for the staged files."""
-    from sparklet.tables.batches import batch_of
     from sparklet.tables.commit import commit
     from sparklet.tables.declaration import CHAINS
+    from sparklet.tables.stream_batch import batch_of
     from tests.functional.tables.lakes import Lake, rows_of
 
     lake = Lake(format_, f"file://{place}", {})

@@ -39,7 +39,7 @@ class Outcome:
         self._lock = threading.Lock()
         self._totals: dict[str, Any] = {"rows": None, "output_bytes": None, "outputs": []}
         self._labels: set[str] = set()  # of writes to tables, made or under way
-        self.batches: dict[tuple[str, str], Any] = {}  # of a stream, by table and label; see ``tables.batches``
+        self.batches: dict[tuple[str, str], Any] = {}  # of a stream, by table and label; see ``tables.stream_batch``
 
     @classmethod
     def of_environment(cls, env: Mapping[str, str] = os.environ) -> Outcome:

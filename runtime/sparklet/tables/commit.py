@@ -207,7 +207,7 @@ def open_table(table: Table, spark: Callable[[], SparkSession], warehouse: str |
 def _register(commit: Commit) -> None:
     """Enter a table of Delta into Glue's catalog, if that is the catalog; those of Iceberg are in theirs."""
     if commit.table.format == "delta" and catalog_properties(os.environ, commit.warehouse).get("type") == "glue":
-        from sparklet.tables.glue_entries import register  # which needs pyiceberg
+        from sparklet.tables.delta_glue import register  # which needs pyiceberg
 
         register(commit.table.place, commit.warehouse)
 

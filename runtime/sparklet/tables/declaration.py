@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import json
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -11,6 +12,7 @@ from sparklet.job.table import Table
 
 MODES = ("append", "upsert", "overwrite_partitions")
 IdsOf = tuple[str, int]
+ColumnPath = tuple[str, ...]  # ("address", "zip"), ("tags", "element"), ("prices", "key")
 DEMANDING = ("delta.invariants", "delta.generationExpression", "delta.identity.start")  # of columns
 WRITABLE = (
     *("appendOnly", "changeDataFeed", "checkConstraints", "columnMapping", "deletionVectors", "generatedColumns"),
@@ -18,6 +20,7 @@ WRITABLE = (
 )
 """Features of Delta that delta-rs 1.6 writes, of those that Spark 3.5 reads."""
 ICEBERG_VERSION = 2  # the newest that pyiceberg writes
+NAME_MAPPING = "schema.name-mapping.default"  # the property that gives ids to files without
 CHAINS = "_sparklet_records"  # below a table's root: no reader, and no VACUUM, looks into folders of such names
 
 
@@ -153,6 +156,22 @@ def refuse_iceberg(table: Table, version: int) -> None:
     """TableError if a table of Iceberg has a format version that pyiceberg cannot write."""
     if version > ICEBERG_VERSION:
         _refuse(table, f"format version {version}", f"make it anew with 'format-version'='{ICEBERG_VERSION}'")
+
+
+def check_name_mapping(table: str, mapping: str | None, ids: Collection[int]) -> None:
+    """TableError if a table's NAME_MAPPING lacks columns: files without ids then have values that nobody reads."""
+    if mapping is not None and (missing := set(ids).difference(_mapped(json.loads(mapping)))):
+        raise TableError(
+            f"the property {NAME_MAPPING} of {table} lacks the columns with the ids {sorted(missing)}: add them with "
+            f"ALTER TABLE {table} SET TBLPROPERTIES, or unset the property if all files of the table have ids"
+        )
+
+
+def _mapped(fields: list[Any]) -> Iterator[int]:
+    for each in fields:
+        if "field-id" in each:
+            yield each["field-id"]
+        yield from _mapped(each.get("fields", []))
 
 
 def _refuse(table: Table, name: str, remedy: str) -> None:

@@ -1,18 +1,23 @@
-"""Iceberg's field ids: readers find a column in a file by its id, whatever it was called when the file was written.
+"""Files with Iceberg's field ids, as Spark writes them.
 
-A column is named by its path: ``("address", "zip")``, ``("tags", "element")``, ``("prices", "key")``.
+Readers find a column in a file by its id, whatever it was called when the file was written.
 """
 
 from __future__ import annotations
 
-import json
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-from sparklet.job.errors import TableError
+from pyspark.sql import DataFrame, SparkSession, functions
+from pyspark.sql.types import StructField, StructType
 
-ColumnPath = tuple[str, ...]
-NAME_MAPPING = "schema.name-mapping.default"  # the property that gives ids to files without
+from sparklet.tables.columns import quoted
+from sparklet.tables.declaration import ColumnPath, IdsOf
+
+FIELD_ID = "parquet.field.id"  # the metadata of a column that Spark's writer looks at
+COPIED = ".ids.parquet"
+MAX_COPIES = 8  # of files at a time
 _INSIDE = {"list": ("element",), "map": ("key", "value")}
 
 
@@ -28,17 +33,71 @@ def column_ids(schema: Mapping[str, Any], at: ColumnPath = ()) -> dict[ColumnPat
     return found
 
 
-def check_name_mapping(table: str, mapping: str | None, ids: Collection[int]) -> None:
-    """TableError if a table's NAME_MAPPING lacks columns: files without ids then have values that nobody reads."""
-    if mapping is not None and (missing := set(ids).difference(_mapped(json.loads(mapping)))):
-        raise TableError(
-            f"the property {NAME_MAPPING} of {table} lacks the columns with the ids {sorted(missing)}: add them with "
-            f"ALTER TABLE {table} SET TBLPROPERTIES, or unset the property if all files of the table have ids"
-        )
+def with_new(ids: Mapping[ColumnPath, int], columns: Sequence[str], ids_of: IdsOf) -> dict[ColumnPath, int]:
+    """The ids, with those that columns get which the commit adds to the table; {} if there are none at all."""
+    new = [(name,) for name in columns if (name,) not in ids] if ids else []
+    return {**ids, **{path: ids_of[1] + 1 + number for number, path in enumerate(new)}}
 
 
-def _mapped(fields: list[Any]) -> Iterator[int]:
-    for field in fields:
-        if "field-id" in field:
-            yield field["field-id"]
-        yield from _mapped(field.get("fields", []))
+def identified(frame: DataFrame, ids: Mapping[ColumnPath, int]) -> DataFrame:
+    """The frame, whose columns and fields of structs say their ids."""
+    if not ids:
+        return frame
+    columns = []
+    for field in _with_ids(frame.schema, (), ids).fields:
+        column = functions.col(quoted(field.name))
+        inside = column.cast(field.dataType) if isinstance(field.dataType, StructType) else column
+        columns.append(inside.alias(field.name, metadata=field.metadata))
+    return frame.select(*columns)
+
+
+def _with_ids(type_: Any, path: ColumnPath, ids: Mapping[ColumnPath, int]) -> Any:
+    if not isinstance(type_, StructType):
+        return type_
+    fields = []
+    for field in type_.fields:
+        here = (*path, field.name)
+        metadata = {FIELD_ID: ids[here]} if here in ids else {}
+        fields.append(StructField(field.name, _with_ids(field.dataType, here, ids), field.nullable, metadata))
+    return StructType(fields)
+
+
+def is_nested(frame: DataFrame) -> bool:
+    """Whether the frame has lists or maps, to whose elements Spark's writer gives no ids."""
+    return any(kind in frame.schema.simpleString() for kind in ("array<", "map<"))
+
+
+def identify(spark: SparkSession, system: Any, paths: Sequence[Any], ids: Mapping[ColumnPath, int]) -> None:
+    """Replace files by copies with all ids. Nothing but their footers is read, and nothing is decoded."""
+    with ThreadPoolExecutor(MAX_COPIES) as copiers:
+        list(copiers.map(lambda path: _copy(spark._jvm, spark._jsparkSession, path, ids), paths))
+    for path in paths:
+        system.delete(path, False)
+
+
+def _copy(jvm: Any, session: Any, path: Any, ids: Mapping[ColumnPath, int]) -> None:
+    hadoop, conf = jvm.org.apache.parquet.hadoop, session.sessionState().newHadoopConf()
+    create = jvm.java.lang.Class.forName("org.apache.parquet.hadoop.ParquetFileWriter$Mode").getEnumConstants()[0]
+    reader = hadoop.ParquetFileReader.open(hadoop.util.HadoopInputFile.fromPath(path, conf))
+    try:
+        meta = reader.getFooter().getFileMetaData()
+        fields = [_type(field, (field.getName(),), ids) for field in meta.getSchema().getFields()]
+        schema = jvm.org.apache.parquet.schema.MessageType(meta.getSchema().getName(), fields)
+        copy = hadoop.util.HadoopOutputFile.fromPath(path.suffix(COPIED), conf)
+        writer = hadoop.ParquetFileWriter(copy, schema, create, copy.defaultBlockSize(), 0)
+        writer.start()
+        reader.appendTo(writer)
+        writer.end(meta.getKeyValueMetaData())
+    finally:
+        reader.close()
+
+
+def _type(type_: Any, path: ColumnPath, ids: Mapping[ColumnPath, int]) -> Any:
+    """A type of Parquet with its ids; what repeats in a list or map is a group of its own, without one."""
+    if not type_.isPrimitive():
+        group = type_.asGroupType()
+        repeats = str(group.getLogicalTypeAnnotation()) in ("LIST", "MAP")
+        outer = group.getFields()[0].asGroupType() if repeats else group
+        outer = outer.withNewFields([_type(field, (*path, field.getName()), ids) for field in outer.getFields()])
+        type_ = group.withNewFields([outer]) if repeats else outer
+    return type_.withId(ids[path]) if path in ids else type_

@@ -25,10 +25,9 @@ from sparklet.job.errors import CommitConflictError, TableError
 from sparklet.job.session import s3_environment
 from sparklet.job.table import CHANGES
 from sparklet.job.table import Table as Named
-from sparklet.tables.declaration import Commit, refuse_iceberg
-from sparklet.tables.field_ids import NAME_MAPPING, check_name_mapping
+from sparklet.tables.declaration import NAME_MAPPING, Commit, check_name_mapping, refuse_iceberg
+from sparklet.tables.iceberg_columns import as_read, check_names, paths_of
 from sparklet.tables.iceberg_history import COMMIT_ID, MAKER, History
-from sparklet.tables.staged_field_ids import as_read, check_names, paths_of
 from sparklet.tables.staged_files import (
     StagedFile,
     agreed_schema,

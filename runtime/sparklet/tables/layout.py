@@ -19,8 +19,15 @@ from sparklet.job.errors import TableError
 from sparklet.job.session import DELTA, ICEBERG, has_class
 from sparklet.job.table import Table
 from sparklet.tables.columns import quoted
-from sparklet.tables.declaration import IdsOf, refuse_delta, refuse_iceberg
-from sparklet.tables.field_ids import NAME_MAPPING, ColumnPath, check_name_mapping, column_ids
+from sparklet.tables.declaration import (
+    NAME_MAPPING,
+    ColumnPath,
+    IdsOf,
+    check_name_mapping,
+    refuse_delta,
+    refuse_iceberg,
+)
+from sparklet.tables.field_ids import column_ids
 
 CATALOG = f"spark.sql.catalog.{ICEBERG_CATALOG}"
 NO_CATALOG = (

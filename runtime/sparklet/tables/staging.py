@@ -24,13 +24,12 @@ from sparklet.job.errors import EventError, TableError
 from sparklet.job.session import hadoop_path, is_remote
 from sparklet.job.table import CHANGES, DATA, Table
 from sparklet.tables.columns import aligned, widened
-from sparklet.tables.declaration import CHAINS, Commit, Declaration
-from sparklet.tables.field_ids import ColumnPath
+from sparklet.tables.declaration import CHAINS, ColumnPath, Commit, Declaration
+from sparklet.tables.field_ids import identified, identify, is_nested, with_new
 from sparklet.tables.layout import Layout, layout_of, separated
-from sparklet.tables.spark_field_ids import identified, identify, is_nested, with_new
 
 if TYPE_CHECKING:
-    from sparklet.tables.batches import Batch
+    from sparklet.tables.stream_batch import Batch
 
 LABEL = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
 LIBRARIES = {
@@ -263,8 +262,8 @@ def _commit(job: Any, draft: Declaration, spark: SparkSession, batch: Batch | No
 
 
 def batch_for(job: Any, table: Table, label: str | None, spark: SparkSession, *, is_read: bool = False) -> Batch | None:
-    """See ``batch.batch_of``, which needs the libraries of a direct commit."""
+    """See ``stream_batch.batch_of``, which needs the libraries of a direct commit."""
     _check_libraries(table.format)
-    from sparklet.tables.batches import batch_of
+    from sparklet.tables.stream_batch import batch_of
 
     return batch_of(job, table, label, spark, is_read)

@@ -23,7 +23,7 @@ from sparklet.planning.new_run import new_run
 from sparklet.planning.planner import plan
 from sparklet.runs.redrive import redrive
 from sparklet.spark.runner import Output, ScriptCall, ScriptResult
-from sparklet.tables import batches, chains, staging
+from sparklet.tables import chains, staging, stream_batch
 from sparklet.tables import commit as committer
 from sparklet.tables.declaration import CHAINS, Commit, Committed, Declaration
 from tests.functional.tables.expected import ID, VERSION, Row, Write
@@ -72,7 +72,7 @@ class Runs(Trial):
         patch.setattr(committer, "MIN_PAUSE_S", 0.001)
         patch.setattr(committer, "commit", self.commit)
         patch.setattr(committer, "open_table", self._opened)
-        patch.setattr(batches, "open_table", self._opened)
+        patch.setattr(stream_batch, "open_table", self._opened)
         patch.setattr(staging, "hadoop_path", lambda spark, folder: (folder, SimpleNamespace(delete=lambda *_: None)))
         patch.setattr(sys, "argv", ["commit.py"])
 

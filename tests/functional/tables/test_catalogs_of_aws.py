@@ -12,8 +12,8 @@ from pyiceberg.utils.config import Config
 from sparklet.job import Job
 from sparklet.job.errors import TableError
 from sparklet.job.table import Table
-from sparklet.tables.batches import batch_of
 from sparklet.tables.declaration import Commit, StagedWrite
+from sparklet.tables.stream_batch import batch_of
 from tests.functional.tables.conftest import REGION
 from tests.functional.tables.lakes import Lake, rows_of
 from tests.functional.tables.making import make

@@ -12,9 +12,9 @@ from sparklet.job import Job
 from sparklet.job.errors import CommitConflictError, CommitStateUnknownError, TableError
 from sparklet.tables import chains
 from sparklet.tables import commit as committer
-from sparklet.tables.batches import Batch, batch_of
 from sparklet.tables.declaration import CHAINS, Committed
 from sparklet.tables.staged_files import file_system
+from sparklet.tables.stream_batch import Batch, batch_of
 from tests.functional.tables.lakes import Lake, rows_of
 from tests.functional.tables.making import no_spark
 from tests.unit.events import samples

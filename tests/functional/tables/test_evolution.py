@@ -11,7 +11,7 @@ from pyiceberg.table.update.schema import UpdateSchema
 from pyiceberg.types import DoubleType, IntegerType, StringType
 
 from sparklet.job.errors import TableError
-from sparklet.tables.field_ids import NAME_MAPPING, check_name_mapping
+from sparklet.tables.declaration import NAME_MAPPING, check_name_mapping
 from tests.functional.tables.lakes import Lake, rows_of
 from tests.functional.tables.making import make
 

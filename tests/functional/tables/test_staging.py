@@ -374,7 +374,7 @@ def commits(monkeypatch: pytest.MonkeyPatch) -> list[Commit]:
         made.append(wanted)
         return Committed("1", 0, len(wanted.writes[0].files), already)
 
-    importlib.import_module("sparklet.tables.batches")  # which needs more of the module than the recorder has
+    importlib.import_module("sparklet.tables.stream_batch")  # which needs more of the module than the recorder has
     recorder: Any = ModuleType("sparklet.tables.commit")
     recorder.commit = commit
     monkeypatch.setitem(sys.modules, "sparklet.tables.commit", recorder)

@@ -12,8 +12,7 @@ from pyiceberg.io.pyarrow import schema_to_pyarrow
 from pyiceberg.table.metadata import TableMetadata
 
 from sparklet.job.errors import TableError
-from sparklet.tables.declaration import Commit
-from sparklet.tables.field_ids import ColumnPath
+from sparklet.tables.declaration import ColumnPath, Commit
 from sparklet.tables.staged_files import StagedFile, shard_name
 
 FIELD_ID = b"PARQUET:field_id"
