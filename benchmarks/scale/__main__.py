@@ -32,7 +32,7 @@ from sparklet.aws.clients import AwsClients
 from sparklet.aws.object_store import S3ObjectStore
 from sparklet.model import ShardState
 from sparklet.planning.new_run import new_run
-from sparklet.planning.parts import shards_of
+from sparklet.planning.plan_files import shards_of
 from sparklet.ports.deployment import Deployment
 
 CLEAN_TIMEOUT_S, FAULTY_TIMEOUT_S = 60.0, 8.0

@@ -17,8 +17,8 @@ from sparklet.model import (
     ShardRef,
     ShardState,
 )
+from sparklet.planning.follow_up_ids import is_check_or_commit
 from sparklet.planning.new_run import new_run
-from sparklet.planning.outputs import is_check_or_commit
 from sparklet.planning.request import RunRequest
 from sparklet.runs.redrive import redrive
 from tests.deploy.recorded_stack import OUTSIDE, ROLE, THEIRS, Earlier, RecordedStack

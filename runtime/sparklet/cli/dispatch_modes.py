@@ -1,6 +1,6 @@
 """The dispatch mode of a run, and the state machine that drives it: started, found again, watched, stopped.
 
-``planning.dispatch_modes`` lists the modes. Only the ledger holds a run's state. The name of an execution is made of
+``planning.request`` lists the modes. Only the ledger holds a run's state. The name of an execution is made of
 the run and its generation, so a run that is started twice has one execution; one that ended too early gets a successor,
 ``-2`` and so on.
 """
@@ -15,8 +15,7 @@ from sparklet.cli.estimates import preview_in
 from sparklet.cli.options import WantedMode
 from sparklet.errors import ObjectStoreError, OrchestrationError, PlanError
 from sparklet.model import MAX_INLINE, Dispatch, ExecutionStatus, Run, execution_name, successor
-from sparklet.planning.dispatch_modes import DispatchMode, automatic_mode
-from sparklet.planning.request import RunRequest
+from sparklet.planning.request import DispatchMode, RunRequest, automatic_mode
 
 LOOK_EVERY_S = 15.0
 CAUSE_CHARACTERS = 300

@@ -26,10 +26,9 @@ from sparklet.cli.costs import (
 from sparklet.cli.environment import Environment
 from sparklet.model import Run, RunOptions
 from sparklet.model.options import MIB
-from sparklet.planning.dispatch_modes import DispatchMode, automatic_mode
 from sparklet.planning.incremental import done_before
-from sparklet.planning.preview import PlanPreview, preview
-from sparklet.planning.request import RunRequest
+from sparklet.planning.plan_preview import PlanPreview, preview
+from sparklet.planning.request import DispatchMode, RunRequest, automatic_mode
 from sparklet.ports import Ledger
 
 MIN_TIMES_DEARER, MIN_SAVED_USD, MIN_SAVED_S = 3.0, 1.0, 300.0  # than packed shards: worth a warning

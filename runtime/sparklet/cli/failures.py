@@ -18,7 +18,7 @@ from sparklet.cli.transfer import changed, local_part, upload
 from sparklet.errors import PlanError
 from sparklet.model import Run, ShardState
 from sparklet.planning.new_run import repaired_script
-from sparklet.planning.parts import planned_shard
+from sparklet.planning.plan_files import planned_shard
 from sparklet.ports.deployment import Deployment
 from sparklet.runs.explain import FailureGroup
 from sparklet.runs.redrive import failed_with

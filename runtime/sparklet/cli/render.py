@@ -10,7 +10,7 @@ from rich.text import Text
 
 from sparklet.cli.console import count_text, size_text, time_text
 from sparklet.model import InputObject, Run, RunState, ShardRecord, ShardState, SliceKind
-from sparklet.planning.preview import PlanPreview
+from sparklet.planning.plan_preview import PlanPreview
 from sparklet.runs.object_status import ObjectStatus
 
 STYLES: Mapping[str, str] = {

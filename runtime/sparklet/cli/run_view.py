@@ -18,7 +18,7 @@ from sparklet.cli.estimates import costs_text
 from sparklet.cli.render import STYLES, add_skipped, shard_document, shards_table
 from sparklet.errors import OrchestrationError
 from sparklet.model import Dispatch, ExecutionStatus, Run, RunState, ShardRecord
-from sparklet.planning.outputs import check_id, next_id
+from sparklet.planning.follow_up_ids import check_id, next_id
 from sparklet.runs.follow_ups import FollowUp, as_follow_up, check_run, last_commit_run, next_run
 from sparklet.runs.progress import Observation, observe, seconds_of
 from sparklet.runs.reconciliation import Difference

@@ -26,6 +26,7 @@ from sparklet.cli.options import WantedMode
 from sparklet.cli.run_view import follow_up_text, follow_ups, look, show_summary
 from sparklet.cli.transfer import LocalPaths, check_output, fill, give_up_output, refuse_remote_only, upload
 from sparklet.errors import CheckpointConflictError, LocalStackError, PlanError, SparkletError
+from sparklet.inputs.listed_once import listing_once
 from sparklet.inputs.local_files import local_files
 from sparklet.job.catalogs import VARIABLES, catalog_properties
 from sparklet.model import Counts, Run, ShardState
@@ -58,7 +59,7 @@ def begin(
     that continues it.
     """
     request = request.fitted(env.size.memory_mb, env.size.scratch_bytes)
-    with env.at.listing_once() as at:
+    with listing_once(env.at) as at:
         env = replace(env, at=at)
         by_machine = dispatch_mode != "queue"
         if by_machine:

@@ -14,9 +14,9 @@ from typing import Any, TypeVar
 from urllib.parse import unquote_plus
 
 from sparklet.errors import ObjectChangedError, ObjectNotFoundError, PlanError
-from sparklet.inputs.found import Candidate, Reason
 from sparklet.inputs.list_entries import Entry, RowError, entry_of
 from sparklet.inputs.list_rows import Row, csv_rows, table_rows, text_rows
+from sparklet.inputs.selection import Candidate, Reason
 from sparklet.model import SCHEME, InputObject, ListSource, Position, RunOptions, split_uri
 from sparklet.ports import ObjectInfo, ObjectStore
 from sparklet.ports.deployment import scratch_error

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from sparklet.errors import PlanError
-from sparklet.inputs.found import Filter
+from sparklet.inputs.selection import Filter
 
 
 def local_files(

@@ -5,8 +5,8 @@ from dataclasses import replace
 from itertools import pairwise
 
 from sparklet.errors import ObjectChangedError, ObjectForbiddenError, ObjectNotFoundError, PlanError
-from sparklet.inputs.found import Found
 from sparklet.inputs.parquet_footer import FooterError, load_footer
+from sparklet.inputs.selection import Found
 from sparklet.model import InputObject, Position, RunOptions, Slice, SliceKind
 from sparklet.ports import ObjectStore
 

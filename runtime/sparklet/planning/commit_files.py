@@ -14,7 +14,7 @@ from typing import Any
 from sparklet.errors import PlanError
 from sparklet.job.table import Table
 from sparklet.model import WRITES, Run, RunState, ShardRecord, ShardState
-from sparklet.planning.outputs import commit_id
+from sparklet.planning.follow_up_ids import commit_id
 from sparklet.ports.deployment import Deployment
 
 FOLDER, ENDING = "_commit-", ".jsonl"  # the worker fetches names that begin with an underscore

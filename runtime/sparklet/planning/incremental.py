@@ -1,4 +1,4 @@
-"""What earlier runs of a name have done, what an input names twice, and the lock on the name of incremental runs.
+"""Incremental runs: what earlier runs of their name have done, and the lock on that name.
 
 An incremental run asks what earlier runs of its name have done, so only one run of a name is open at a time. A name's
 locks are numbered files, each created once and never deleted; each holds the id of the run that took it. The next lock
@@ -6,8 +6,6 @@ can be taken once that run has ended; if two runs try, the conditional put lets 
 planner that dies keeps its run's lock until that run ends.
 """
 
-import hashlib
-import sqlite3
 from collections import deque
 from collections.abc import Iterator
 from itertools import groupby
@@ -15,63 +13,12 @@ from operator import itemgetter
 from urllib.parse import quote
 
 from sparklet.errors import ObjectChangedError, PlanError
-from sparklet.model import InputObject, Run, RunState, ShardState
+from sparklet.inputs.digests import Digests
+from sparklet.model import Run, RunState, ShardState
 from sparklet.planning.commit_files import uncommitted
-from sparklet.planning.parts import shards_of
+from sparklet.planning.plan_files import shards_of
 from sparklet.ports import ObjectInfo
-from sparklet.ports.deployment import Deployment, scratch_error
-
-CACHE_KIB = 64 * 1024  # holds about two million
-
-
-class Digests:
-    """Names of objects that were met already; a file holds them once they are many."""
-
-    def __init__(self) -> None:
-        # "": a private file, created when the cache is full, gone with the connection or the process
-        self._file = sqlite3.connect("", isolation_level=None, check_same_thread=False)
-        for statement in (
-            "PRAGMA journal_mode = OFF",
-            f"PRAGMA cache_size = -{CACHE_KIB}",
-            "CREATE TABLE met (digest BLOB PRIMARY KEY) WITHOUT ROWID",
-            "BEGIN",
-        ):
-            self._file.execute(statement)
-
-    def add(self, *name: str) -> bool:
-        """Add an object, named by its address, version and the like; whether it is new."""
-        return self._do("INSERT OR IGNORE INTO met VALUES (?)", name).rowcount == 1
-
-    def discard(self, *name: str) -> None:
-        """Forget an object."""
-        self._do("DELETE FROM met WHERE digest = ?", name)
-
-    def has(self, *name: str) -> bool:
-        """Whether an object was added."""
-        return self._do("SELECT 1 FROM met WHERE digest = ?", name).fetchone() is not None
-
-    def _do(self, statement: str, name: tuple[str, ...]) -> sqlite3.Cursor:
-        try:
-            return self._file.execute(statement, (_digest(name),))
-        except sqlite3.OperationalError as error:
-            raise scratch_error("the digests of objects", error) from error
-
-    def close(self) -> None:
-        """Delete the file."""
-        self._file.close()
-
-
-def _digest(name: tuple[str, ...]) -> bytes:
-    """The digest of all parts, each with its length, so that no two names make the same bytes."""
-    text = "".join(f"{len(part)}:{part}" for part in name)
-    return hashlib.blake2b(text.encode(errors="surrogatepass"), digest_size=16).digest()
-
-
-def planned_objects(at: Deployment, run_id: str) -> Iterator[InputObject]:
-    """The objects in all sealed parts of a run, in order, one part in memory at a time."""
-    for part in at.ledger.runs.parts(run_id):
-        for shard in shards_of(at, run_id, part):
-            yield from shard.objects
+from sparklet.ports.deployment import Deployment
 
 
 def done_before(at: Deployment, name: str, run_id: str = "") -> Digests:

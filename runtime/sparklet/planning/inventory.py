@@ -7,10 +7,12 @@ from dataclasses import dataclass
 from functools import partial
 
 from sparklet.errors import ObjectNotFoundError, PlanError
-from sparklet.inputs.found import Candidate, Filter, Found, Reason
+from sparklet.inputs.digests import Digests
 from sparklet.inputs.lists import Listed, ListReader
+from sparklet.inputs.selection import Candidate, Filter, Found, Reason
 from sparklet.model import SCHEME, InputObject, Position, Run, RunOptions, s3_address, split_uri
-from sparklet.planning.incremental import Digests, done_before, planned_objects
+from sparklet.planning.incremental import done_before
+from sparklet.planning.plan_files import planned_objects
 from sparklet.ports import ObjectInfo, ObjectStore
 from sparklet.ports.deployment import Deployment
 

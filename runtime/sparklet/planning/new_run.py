@@ -21,9 +21,10 @@ from sparklet.errors import (
 from sparklet.inputs.list_requests import open_lists, refuse_mixed, stored_source
 from sparklet.job.catalogs import catalog_properties
 from sparklet.model import RUN_ID, SCHEME, NextRun, Run, ScriptRef, s3_address, split_uri
+from sparklet.planning.follow_up_ids import FOLLOW_UP_ID
 from sparklet.planning.incremental import refuse_another_open, take_run_lock
 from sparklet.planning.inventory import open_inventory, refuse_other_regions, resolve_inputs
-from sparklet.planning.outputs import FOLLOW_UP_ID, refuse_outputs, take_outputs
+from sparklet.planning.output_claims import refuse_outputs, take_outputs
 from sparklet.planning.packing import refuse_unplannable
 from sparklet.planning.request import RunRequest
 from sparklet.ports.deployment import WITHDRAWN, Deployment

@@ -8,8 +8,8 @@ from itertools import chain, islice
 from typing import TypeVar
 
 from sparklet.errors import NothingNewError, PlanError
-from sparklet.inputs.found import Found, Reason
 from sparklet.inputs.lists import ListReader
+from sparklet.inputs.selection import Found, Reason
 from sparklet.inputs.slicing import slice_objects
 from sparklet.model import Position, Run, RunOptions, Shard
 from sparklet.model.options import MIB

@@ -15,6 +15,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from sparklet.errors import CheckpointConflictError, EventError
+from sparklet.inputs.listed_once import listing_once
 from sparklet.job.event_objects import event_objects
 from sparklet.model import Run, check_script
 from sparklet.planning.new_run import new_run
@@ -38,7 +39,7 @@ def handle_request(
     works on the run: the same request later continues it. Any other error means that the request is wrong.
     """
     given = _document(event)
-    with at.listing_once() as once:
+    with listing_once(at) as once:
         if given.keys() == {"run_id"} and isinstance(given["run_id"], str):
             run = at.ledger.runs.get(given["run_id"])
         else:

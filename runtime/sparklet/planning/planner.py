@@ -20,11 +20,12 @@ from typing import Self
 from sparklet.errors import CheckpointConflictError, PlanError
 from sparklet.inputs.slicing import slice_objects
 from sparklet.model import Dispatch, PartRecord, Position, Run, RunState, ShardRecord
+from sparklet.planning.follow_up_ids import is_check_or_commit
 from sparklet.planning.incremental import take_run_lock
 from sparklet.planning.inventory import open_inventory
-from sparklet.planning.outputs import is_check_or_commit, make_room, take_outputs
+from sparklet.planning.output_claims import make_room, take_outputs
 from sparklet.planning.packing import Packed, engine_of, pack_shards
-from sparklet.planning.parts import ANOTHER_RUN, END, LeftOut, beside, named, shard_of
+from sparklet.planning.plan_files import ANOTHER_RUN, END, LeftOut, beside, named, shard_of
 from sparklet.ports.deployment import Deployment
 
 PART_SHARDS = 1000

@@ -8,6 +8,7 @@ and, by ``docs.cli_reference``, the JSON Schema in ``docs/guide``.
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import MISSING, dataclass, field, fields, replace
+from enum import StrEnum
 from functools import cache
 from typing import Annotated, Any, NamedTuple, get_args, get_type_hints
 from urllib.parse import unquote
@@ -15,7 +16,7 @@ from urllib.parse import unquote
 from sparklet.errors import EventError, PlanError, SettingsError
 from sparklet.inputs.list_requests import ListRequest, read_items, read_lists
 from sparklet.job.table import Table
-from sparklet.model import Access, Dispatch, Key, RunOptions
+from sparklet.model import MAX_INLINE, Access, Dispatch, Key, RunOptions
 from sparklet.model.options import BY_WORKER, INPUT, MIB, ORCHESTRATION, ROUTE_OVER_BYTES, RUN
 from sparklet.model.quantities import parse_every, parse_size_bytes, parse_time_s, parse_tolerance
 
@@ -195,6 +196,27 @@ class RunRequest:
                 f"{max_bytes // MIB:,} MiB or less, or give the function more ephemeral storage"
             )
         return replace(self, options=options)
+
+
+class DispatchMode(StrEnum):
+    """How a run's shards reach the workers."""
+
+    QUEUE = "queue"
+    LOOP = "loop"
+    MAP = "map"
+    INLINE = "inline"
+
+    @property
+    def dispatch(self) -> Dispatch:
+        """What hands the shards out, as the ledger stores it."""
+        return Dispatch.MAP if self in (DispatchMode.MAP, DispatchMode.INLINE) else Dispatch.QUEUE
+
+
+def automatic_mode(shards: int) -> tuple[DispatchMode, str]:
+    """The mode that ``auto`` takes for a plan, and why."""
+    if shards <= MAX_INLINE:
+        return DispatchMode.INLINE, f"the plan has no more than {MAX_INLINE} shards"
+    return DispatchMode.LOOP, f"the plan has more than {MAX_INLINE} shards"
 
 
 # --- the definition -----------------------------------------------------------------------

@@ -1,25 +1,16 @@
-"""The ports that planning, checking and recovery work on, and a store that lists each folder once."""
+"""The ports that planning, checking and recovery work on."""
 
-import json
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field, fields, replace
-from functools import cache
-from operator import attrgetter
-from tempfile import SpooledTemporaryFile
-from typing import IO, Any, Self, cast
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 
-from sparklet.errors import ObjectStoreError, RunNotFoundError, ScratchFullError, SettingsError
+from sparklet.errors import RunNotFoundError, ScratchFullError, SettingsError
 from sparklet.metrics import Meter, Metric
-from sparklet.model import MIB, Access, Run, split_uri
-from sparklet.ports import Clock, Engine, Ledger, Notifier, ObjectInfo, ObjectStore, TaskQueue, TaskStore
+from sparklet.model import Access, Run
+from sparklet.ports import Clock, Engine, Ledger, Notifier, ObjectStore, TaskQueue, TaskStore
 
 WITHDRAWN = {"microvm": "Lambda MicroVMs are withdrawn"}
 """Engines that there were: open runs and schedules may still name them."""
-IN_MEMORY_BYTES = 8 * MIB
-MAX_KEPT_BYTES = 256 * MIB  # a million objects and more; those after them are listed again
-_fields = attrgetter(*(each.name for each in fields(ObjectInfo)))
 
 
 def scratch_error(what: str, error: Exception) -> ScratchFullError:
@@ -46,7 +37,7 @@ class Deployment:
     tasks: TaskStore | None = None  # of the asynchronous API; only its dead-letter messages need them
     notifier: Notifier | None = None  # of the ends of runs, and of tasks of the API
     meter: Meter | None = None  # None: nothing is measured
-    listed: Callable[[Access], ObjectStore] | None = None  # see ``listing_once``
+    listed: Callable[[Access], ObjectStore] | None = None  # see ``inputs.listed_once``
     engines: Mapping[str, Engine] = field(default_factory=dict)  # by name, see ``larger``
     starts_workers: bool = True  # in them: on AWS only the checker function may
     functions: Callable[[], Mapping[str, str]] | None = None  # what their scripts are set to; None: that is not known
@@ -65,12 +56,6 @@ class Deployment:
         if self.open_inputs is None:
             raise SettingsError("this deployment reads inputs with its own access only, not with another role or payer")
         return self.open_inputs(access)
-
-    @contextmanager
-    def listing_once(self) -> Iterator[Self]:
-        """The same deployment for one request, whose check of the input and plan share one listing of each folder."""
-        with ExitStack() as files:
-            yield replace(self, listed=cache(lambda access: cast(ObjectStore, ListedOnce(self.inputs(access), files))))
 
     def known_run(self, run_id: str) -> Run | None:
         """The run of this id; None if there is none."""
@@ -96,44 +81,3 @@ class Deployment:
     def part_uri(self, run_id: str, part: str) -> str:
         """A plan part, from which the worker reads its shard."""
         return self.run_uri(run_id, f"plan/{part}")
-
-
-@dataclass(frozen=True)
-class ListedOnce:
-    """A store that lists each folder once and keeps the listing in ``files``; it forwards everything else."""
-
-    _store: ObjectStore
-    _files: ExitStack
-    _listings: dict[str, tuple[IO[bytes], Iterator[ObjectInfo]]] = field(default_factory=dict)  # kept, and what follows
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._store, name)
-
-    def list(self, prefix_uri: str, start_after: str = "") -> Iterator[ObjectInfo]:
-        """The objects as they were at the first listing; those after a key as they are now."""
-        read_bytes = MAX_KEPT_BYTES if start_after else 0
-        if prefix_uri not in self._listings:
-            file = self._files.enter_context(SpooledTemporaryFile(IN_MEMORY_BYTES))  # noqa: SIM115 - it does
-            self._listings[prefix_uri] = file, self._store.list(prefix_uri)
-        while read_bytes < MAX_KEPT_BYTES:
-            if not (line := self._line(prefix_uri, read_bytes)):
-                return
-            read_bytes += len(line)
-            info = ObjectInfo(*json.loads(line))
-            start_after = split_uri(info.uri)[1]
-            yield info
-        yield from self._store.list(prefix_uri, start_after)
-
-    def _line(self, prefix_uri: str, place: int) -> bytes:
-        file, rest = self._listings[prefix_uri]
-        try:
-            file.seek(place)
-            if not (line := file.readline()) and (info := next(rest, None)):
-                line = json.dumps(_fields(info)).encode() + b"\n"
-                file.write(line)
-        except ObjectStoreError:
-            del self._listings[prefix_uri]  # what was listed until now is not all of it
-            raise
-        except OSError as error:
-            raise scratch_error("what was listed", error) from error
-        return line

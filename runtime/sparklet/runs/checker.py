@@ -14,7 +14,8 @@ from sparklet import metrics
 from sparklet.errors import CheckpointConflictError, ObjectNotFoundError, SparkletError
 from sparklet.ledger.rules import LEASE_EXPIRED, last_cause
 from sparklet.model import Counts, Dispatch, Failure, PartRecord, Run, RunState, ShardRecord, ShardState
-from sparklet.planning.outputs import is_check_or_commit, release_outputs
+from sparklet.planning.follow_up_ids import is_check_or_commit
+from sparklet.planning.output_claims import release_outputs
 from sparklet.planning.planner import Outbox, plan
 from sparklet.ports.deployment import Deployment
 from sparklet.runs.cancel import RUN_CANCELLED, cancel_follow_ups, for_a_while, give_up, seal_as_it_is

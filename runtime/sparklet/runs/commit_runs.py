@@ -24,7 +24,7 @@ from sparklet.planning.commit_files import (
     kept_files,
     shards_in,
 )
-from sparklet.planning.outputs import commit_id
+from sparklet.planning.follow_up_ids import commit_id
 from sparklet.ports.deployment import Deployment
 from sparklet.runs.follow_ups import entered, last_commit_run, time_left_s
 from sparklet.runs.summary import tolerated_failures

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 from sparklet.errors import ObjectStoreError, PlanError
 from sparklet.model import Run, ShardRecord
-from sparklet.planning.parts import planned_shard
+from sparklet.planning.plan_files import planned_shard
 from sparklet.ports.deployment import Deployment
 
 MAX_GROUPS = 200  # further causes are counted together

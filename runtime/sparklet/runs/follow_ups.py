@@ -1,7 +1,7 @@
 """Runs that follow a run: one that checks it before it ends, those that commit to tables, one for its output.
 
-All are runs like any other, with ids of their own (see ``planning.outputs``). Any checker that finds one due enters
-it; a second checker finds it in the ledger. So after a crash between any two steps the next check continues::
+All are runs like any other, with ids of their own (see ``planning.follow_up_ids``). Any checker that finds one due
+enters it; a second checker finds it in the ledger. So after a crash between any two steps the next check continues::
 
     all shards have ended, within what the run tolerates
       → figures to runs/<run_id>/_summary-<identity>-<generation>.json → the check run, whose input that is → its end
@@ -22,7 +22,8 @@ from typing import Any
 from sparklet.errors import ObjectChangedError, PlanError, RunExistsError
 from sparklet.model import Counts, Run, RunOptions, RunState, ShardState
 from sparklet.planning.commit_files import commit_files
-from sparklet.planning.outputs import check_id, commit_id, next_id, take_outputs
+from sparklet.planning.follow_up_ids import check_id, commit_id, next_id
+from sparklet.planning.output_claims import take_outputs
 from sparklet.ports.deployment import Deployment
 from sparklet.runs.summary import figures, summarize
 

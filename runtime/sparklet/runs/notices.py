@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 
 from sparklet.errors import NoticeError
 from sparklet.model import Notice, Run
-from sparklet.planning.outputs import is_check_or_commit
+from sparklet.planning.follow_up_ids import is_check_or_commit
 from sparklet.ports.deployment import Deployment
 from sparklet.runs.follow_ups import as_follow_up, check_run, last_commit_run, next_run
 from sparklet.runs.manifest import MANIFEST

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from sparklet.errors import PlanError, ShardNotFoundError
 from sparklet.model import InputObject, PartRecord, Run, Shard, ShardRecord
-from sparklet.planning.parts import reasons_for, shards_of
+from sparklet.planning.plan_files import reasons_for, shards_of
 from sparklet.ports.deployment import Deployment
 
 

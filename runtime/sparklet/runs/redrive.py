@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from sparklet.errors import PlanError, ShardNotFoundError
 from sparklet.model import Run, RunState, ScriptRef, ShardRecord, ShardState
 from sparklet.planning.new_run import chosen_engine
-from sparklet.planning.outputs import claim_outputs, overtaken_by
+from sparklet.planning.output_claims import claim_outputs, overtaken_by
 from sparklet.planning.planner import Outbox
 from sparklet.ports.deployment import Deployment
 from sparklet.runs.cancel import NOT_PLANNED

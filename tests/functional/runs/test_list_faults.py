@@ -7,8 +7,8 @@ from dataclasses import replace
 import pytest
 
 from sparklet.errors import PlanError
-from sparklet.inputs.found import Reason
 from sparklet.inputs.list_requests import ListRequest
+from sparklet.inputs.selection import Reason
 from sparklet.model import RunOptions, RunState, ShardResult
 from sparklet.planning.new_run import new_run
 from sparklet.planning.planner import plan

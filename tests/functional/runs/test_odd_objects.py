@@ -20,8 +20,8 @@ from sparklet.aws.dynamodb import DynamoLedger
 from sparklet.aws.object_store import S3ObjectStore, input_stores
 from sparklet.aws.task_queue import SqsTaskQueue
 from sparklet.errors import ObjectForbiddenError, PlanError
-from sparklet.inputs.found import Reason
 from sparklet.inputs.list_requests import ListRequest
+from sparklet.inputs.selection import Reason
 from sparklet.model import Access, InputObject, Run, RunOptions, RunState, Shard, ShardResult
 from sparklet.planning.new_run import new_run
 from sparklet.planning.planner import plan

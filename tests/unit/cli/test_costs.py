@@ -20,7 +20,7 @@ from sparklet.cli.costs import (
 )
 from sparklet.cli.environment import _deployed_size
 from sparklet.model import Dispatch
-from sparklet.planning.dispatch_modes import DispatchMode, automatic_mode
+from sparklet.planning.request import DispatchMode, automatic_mode
 
 PRICES = load_prices()
 TWO_GB = WorkerSize(memory_mb=2048, scratch_bytes=512 * 2**20, concurrency=50, map_concurrency=50)

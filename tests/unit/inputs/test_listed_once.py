@@ -5,11 +5,13 @@ from collections.abc import Iterator
 import pytest
 
 from sparklet.errors import ObjectStoreError
+from sparklet.inputs import listed_once
+from sparklet.inputs.listed_once import listing_once
 from sparklet.model import Access
 from sparklet.planning.new_run import new_run
 from sparklet.planning.plan_requests import handle_request
 from sparklet.planning.planner import plan
-from sparklet.ports import ObjectInfo, deployment
+from sparklet.ports import ObjectInfo
 from sparklet.settings import PlannerSettings
 from tests.stand_ins.memory import MemoryObjectStore
 from tests.world import SCRIPT, SOURCE, World
@@ -51,7 +53,7 @@ def test_a_planner_request_lists_its_input_once(world: World, store: CountingSto
 
 def test_input_changes_after_the_look_do_not_change_the_plan(world: World, store: CountingStore) -> None:
     uris = world.put(4)
-    with world.at.listing_once() as at:
+    with listing_once(world.at) as at:
         new_run(at, world.request())
         store.delete(uris[0])
         world.put(6)
@@ -63,12 +65,12 @@ def test_input_changes_after_the_look_do_not_change_the_plan(world: World, store
 
 def test_a_plan_that_goes_on_lists_what_is_there_then(world: World, store: CountingStore) -> None:
     world.put(4)
-    with world.at.listing_once() as at:
+    with listing_once(world.at) as at:
         new_run(at, world.request())
         plan(at, "run-1", part_shards=1, stop=lambda: True)
     uris = world.put(6)
 
-    with world.at.listing_once() as at:
+    with listing_once(world.at) as at:
         plan(at, "run-1")
 
     assert [item.uri for shard in world.planned() for item in shard.objects] == uris
@@ -76,7 +78,7 @@ def test_a_plan_that_goes_on_lists_what_is_there_then(world: World, store: Count
 
 def test_a_listing_that_broke_off_is_not_taken_for_all(world: World, store: CountingStore) -> None:
     uris = world.put(5)
-    with world.at.listing_once() as at:
+    with listing_once(world.at) as at:
         inputs = at.inputs(Access())
         store.fails_at = 3
         with pytest.raises(ObjectStoreError):
@@ -89,8 +91,8 @@ def test_a_listing_that_broke_off_is_not_taken_for_all(world: World, store: Coun
 def test_more_than_may_be_kept_is_planned_all_the_same(
     world: World, store: CountingStore, monkeypatch: pytest.MonkeyPatch, kept_bytes: int
 ) -> None:
-    monkeypatch.setattr(deployment, "MAX_KEPT_BYTES", kept_bytes)
+    monkeypatch.setattr(listed_once, "MAX_KEPT_BYTES", kept_bytes)
     uris = world.put(9)
 
-    with world.at.listing_once() as at:
+    with listing_once(world.at) as at:
         assert [[info.uri for info in at.inputs(Access()).list(SOURCE)] for _ in range(2)] == [uris, uris]

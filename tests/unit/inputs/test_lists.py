@@ -9,14 +9,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sparklet.errors import ObjectForbiddenError, PlanError, RunExistsError, SettingsError
-from sparklet.inputs.found import Reason
 from sparklet.inputs.list_requests import ListRequest
 from sparklet.inputs.lists import ListReader
+from sparklet.inputs.selection import Reason
 from sparklet.model import Access, InputObject, ListSource, Position, RunOptions
 from sparklet.planning.inventory import Inventory
 from sparklet.planning.new_run import new_run
+from sparklet.planning.plan_preview import preview
 from sparklet.planning.planner import plan
-from sparklet.planning.preview import preview
 from tests.stand_ins.memory import FakeClock, MemoryObjectStore
 from tests.world import BUCKET, SOURCE, World
 

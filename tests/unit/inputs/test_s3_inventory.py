@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 
 from sparklet.errors import PlanError
-from sparklet.inputs.found import Reason
 from sparklet.inputs.lists import ListReader
+from sparklet.inputs.selection import Reason
 from sparklet.model import InputObject, ListSource, Position, RunOptions
 from sparklet.planning.inventory import Inventory
 from tests.stand_ins.memory import MemoryObjectStore

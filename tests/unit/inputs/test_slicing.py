@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from sparklet.errors import ObjectForbiddenError, ObjectNotFoundError, ObjectStoreError, PlanError
 from sparklet.inputs import slicing as line_cuts
-from sparklet.inputs.found import Found
+from sparklet.inputs.selection import Found
 from sparklet.inputs.slicing import slice_objects, split_kind
 from sparklet.model import InputObject, Position, RunOptions, SliceKind
 from sparklet.planning.packing import pack_shards

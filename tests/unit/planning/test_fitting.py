@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from sparklet.errors import PlanError
-from sparklet.inputs.found import Found
+from sparklet.inputs.selection import Found
 from sparklet.model import InputObject, Position, RunOptions
 from sparklet.model.options import BY_WORKER
 from sparklet.planning.packing import Packed, pack_shards, refuse_oversize

@@ -5,8 +5,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sparklet.model import RUN_ID
+from sparklet.planning.follow_up_ids import FOLLOW_UP_ID, check_id, commit_id, is_check_or_commit, next_id
 from sparklet.planning.new_run import run_id_of
-from sparklet.planning.outputs import FOLLOW_UP_ID, check_id, commit_id, is_check_or_commit, next_id
 from sparklet.planning.request import RunRequest
 
 RUN_IDS = st.from_regex(r"[a-z0-9][a-z0-9-]{0,62}", fullmatch=True)

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from sparklet.errors import NothingNewError, PlanError, ScratchFullError
-from sparklet.inputs.found import Reason
+from sparklet.inputs.digests import Digests
+from sparklet.inputs.selection import Reason
 from sparklet.model import (
     Failure,
     InputObject,
@@ -21,10 +22,10 @@ from sparklet.model import (
     Slice,
     SliceKind,
 )
-from sparklet.planning.incremental import Digests, done_before, take_run_lock
+from sparklet.planning.incremental import done_before, take_run_lock
 from sparklet.planning.new_run import new_run
+from sparklet.planning.plan_preview import preview
 from sparklet.planning.planner import plan
-from sparklet.planning.preview import preview
 from sparklet.runs.checker import check
 from tests.world import SCRIPT, SOURCE, World
 
@@ -267,7 +268,7 @@ def test_digests_depend_on_every_part_of_a_name() -> None:
 
 
 def test_digests_beyond_the_cache_go_to_an_unlinked_file(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("sparklet.planning.incremental.CACHE_KIB", 64)
+    monkeypatch.setattr("sparklet.inputs.digests.CACHE_KIB", 64)
     names = [f"s3://data/part-{n:08d}.csv" for n in range(20_000)]
 
     with closing(Digests()) as met:

@@ -15,9 +15,9 @@ from sparklet.inputs.lists import MAX_ITEM_BYTES, MAX_ITEM_DEPTH, ListReader
 from sparklet.model import Dispatch, InputObject, ListSource, RunOptions, Shard
 from sparklet.planning.new_run import new_run
 from sparklet.planning.packing import MAX_ITEMS_BYTES
+from sparklet.planning.plan_preview import preview
 from sparklet.planning.plan_requests import handle_request
 from sparklet.planning.planner import plan
-from sparklet.planning.preview import preview
 from sparklet.settings import PlannerSettings
 from tests.stand_ins.memory import MemoryObjectStore
 from tests.unit.inputs.test_list_formats import parquet

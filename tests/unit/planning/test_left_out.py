@@ -5,11 +5,11 @@ from contextlib import closing
 
 import pytest
 
-from sparklet.inputs.found import Reason
 from sparklet.inputs.list_requests import ListRequest
+from sparklet.inputs.selection import Reason
 from sparklet.model import RunOptions
 from sparklet.planning.new_run import new_run
-from sparklet.planning.parts import LeftOut
+from sparklet.planning.plan_files import LeftOut
 from sparklet.planning.planner import plan
 from sparklet.runs.object_status import object_status
 from tests.world import SOURCE, World
@@ -73,8 +73,8 @@ def test_a_run_that_leaves_nothing_out_has_no_such_file(world: World) -> None:
 
 
 def test_only_the_first_skipped_objects_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("sparklet.planning.parts.MAX_LINES", 2)
-    monkeypatch.setattr("sparklet.planning.parts.IN_MEMORY_BYTES", 100)
+    monkeypatch.setattr("sparklet.planning.plan_files.MAX_LINES", 2)
+    monkeypatch.setattr("sparklet.planning.plan_files.IN_MEMORY_BYTES", 100)
     with closing(LeftOut()) as left_out:
         for number in range(7):
             left_out.add(f"s3://b/{number}", "v" if number == 4 else "", Reason.DELETE_MARKER)

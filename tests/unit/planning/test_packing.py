@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sparklet.inputs.found import Found
+from sparklet.inputs.selection import Found
 from sparklet.model import InputObject, Position, RunOptions, Shard
 from sparklet.planning.packing import grouping, pack_shards
 

@@ -9,8 +9,8 @@ from sparklet.errors import PlanError
 from sparklet.model import ClaimStatus, Dispatch, Failure, RunOptions, RunState, ShardResult, ShardState
 from sparklet.model.options import BY_WORKER, MIB, ROUTE_OVER_BYTES
 from sparklet.planning.new_run import new_run
+from sparklet.planning.plan_preview import preview
 from sparklet.planning.planner import plan
-from sparklet.planning.preview import preview
 from sparklet.planning.request import RunRequest
 from sparklet.runs.redrive import redrive
 from tests.stand_ins.memory import MemoryEngine

@@ -9,7 +9,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from sparklet.inputs.found import Found
+from sparklet.inputs.selection import Found
 from sparklet.inputs.slicing import slice_objects
 from sparklet.model import (
     Access,

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sparklet.errors import DeadlineExceededError, ObjectChangedError, ObjectStoreError, PlanError, ScratchFullError
-from sparklet.inputs.found import Found
+from sparklet.inputs.selection import Found
 from sparklet.inputs.slicing import slice_objects
 from sparklet.job.event_objects import misread
 from sparklet.model import Access, InputObject, Position, RunOptions, Slice, SliceKind

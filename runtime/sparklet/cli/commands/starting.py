@@ -23,7 +23,7 @@ from sparklet.errors import NothingNewError, PlanError
 from sparklet.local.process_engine import PROCESS
 from sparklet.model.options import ORCHESTRATION
 from sparklet.planning.new_run import chosen_engine
-from sparklet.planning.preview import PlanPreview, preview
+from sparklet.planning.plan_preview import PlanPreview, preview
 from sparklet.planning.request import RunRequest
 from sparklet.ports import Ledger
 from sparklet.settings import engines, script_environment

@@ -7,8 +7,8 @@ import pytest
 from sparklet.errors import PlanError
 from sparklet.model import RunOptions
 from sparklet.planning.new_run import new_run
+from sparklet.planning.plan_preview import preview
 from sparklet.planning.planner import plan
-from sparklet.planning.preview import preview
 from tests.world import SOURCE, World
 
 

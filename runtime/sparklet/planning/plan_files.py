@@ -1,4 +1,4 @@
-"""Parts of a plan: immutable files of shards, each with a file that names what was left out."""
+"""The files of a plan: parts, which hold shards and never change, and beside them the names of what was left out."""
 
 import json
 import tempfile
@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 from itertools import islice
 
 from sparklet.errors import EventError, ObjectNotFoundError, PlanError
-from sparklet.inputs.found import Reason
-from sparklet.model import PartRecord, Run, Shard, ShardRecord
+from sparklet.inputs.selection import Reason
+from sparklet.model import InputObject, PartRecord, Run, Shard, ShardRecord
 from sparklet.ports.deployment import Deployment, scratch_error
 
 ANOTHER_RUN = "start the run again under another id"
@@ -43,6 +43,13 @@ def planned_shard(at: Deployment, record: ShardRecord) -> Shard:
     """A shard, read by its own line alone; PlanError if that is not what was planned."""
     uri = at.part_uri(record.run_id, record.part)
     return record.planned(at.store.get(uri, record.offset, record.length), uri)
+
+
+def planned_objects(at: Deployment, run_id: str) -> Iterator[InputObject]:
+    """The objects in all sealed parts of a run, in order, one part in memory at a time."""
+    for part in at.ledger.runs.parts(run_id):
+        for shard in shards_of(at, run_id, part):
+            yield from shard.objects
 
 
 # --- what was left out ---

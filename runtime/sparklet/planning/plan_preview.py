@@ -6,12 +6,12 @@ from dataclasses import dataclass, field
 from itertools import chain, groupby
 from pathlib import Path
 
-from sparklet.inputs.found import Found, Reason
+from sparklet.inputs.digests import Digests
 from sparklet.inputs.list_requests import ListRequest, open_lists, refuse_mixed
 from sparklet.inputs.local_files import local_files
+from sparklet.inputs.selection import Found, Reason
 from sparklet.inputs.slicing import slice_objects
 from sparklet.model import InputObject, Position, RunOptions
-from sparklet.planning.incremental import Digests
 from sparklet.planning.inventory import Inventory, refuse_overlap, resolve_inputs
 from sparklet.planning.packing import archived, nothing_to_plan, pack_shards
 from sparklet.ports import ObjectStore

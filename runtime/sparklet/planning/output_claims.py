@@ -1,4 +1,4 @@
-"""Ids of check, commit and next runs, and which output a run may write to or replace.
+"""Which output folders a run may write to or replace.
 
 A run claims its output folders before it is planned, and each redrive claims them again. Claims are numbered files in
 ``runs/_outputs/``, each created once. Whoever creates the next one has seen all before it: of two runs that may not
@@ -6,9 +6,7 @@ share a folder, one sees the other. A claim binds while its run is open in the l
 (``docs/decisions/0048-who-owns-an-output-folder.md``).
 """
 
-import hashlib
 import json
-import re
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -21,45 +19,13 @@ from sparklet.errors import (
     PlanError,
 )
 from sparklet.model import Run, RunState
+from sparklet.planning.follow_up_ids import FOLLOW_UP_ID, next_id
 from sparklet.ports.deployment import Deployment
 
-FOLLOW_UP_ID = re.compile(r"-(check|commit|next)-(\d{1,6})$")
-MAX_ID = 63  # see model.RUN_ID
-DIGEST_CHARACTERS = 8
 PUBLISHED = "shard="  # the beginning of the names of folders that Sparklet writes
 CLAIMS = "_outputs/"  # no run id begins with an underscore
 LISTED_AGAIN = 5  # times, if a claim was deleted since it was listed
 CLEANED_UP = 10  # claims, the oldest ones, that the end of a run looks at
-
-
-def check_id(run_id: str, generation: int) -> str:
-    """The id of the run that checks a generation."""
-    return _follow_up_id(run_id, f"-check-{generation}")
-
-
-def commit_id(run_id: str, number: int) -> str:
-    """The id of the run that makes a run's commits to tables up to this one."""
-    return _follow_up_id(run_id, f"-commit-{number}")
-
-
-def next_id(run_id: str, generation: int) -> str:
-    """The id of the run that processes the output of a generation."""
-    return _follow_up_id(run_id, f"-next-{generation}")
-
-
-def is_check_or_commit(run_id: str) -> bool:
-    """Whether this is the id of a run that another one's end waits for."""
-    found = FOLLOW_UP_ID.search(run_id)
-    return found is not None and found[1] != "next"
-
-
-def _follow_up_id(run_id: str, ending: str) -> str:
-    """The parent's id with an ending; one that is too long is cut and ends with its digest."""
-    room = MAX_ID - len(ending)
-    if len(run_id) > room:
-        digest = hashlib.sha256(run_id.encode()).hexdigest()[:DIGEST_CHARACTERS]
-        run_id = f"{run_id[: room - DIGEST_CHARACTERS - 1].rstrip('-')}-{digest}"
-    return run_id + ending
 
 
 def refuse_outputs(at: Deployment, run: Run) -> None:

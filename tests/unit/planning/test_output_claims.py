@@ -11,7 +11,7 @@ from sparklet.errors import CheckpointConflictError, PlanError
 from sparklet.model import Failure, Run, RunOptions, RunState, ShardResult
 from sparklet.planning import new_run as entering
 from sparklet.planning.new_run import new_run
-from sparklet.planning.outputs import overtaken_by, refuse_outputs
+from sparklet.planning.output_claims import overtaken_by, refuse_outputs
 from sparklet.planning.planner import plan
 from sparklet.ports.deployment import Deployment
 from sparklet.runs import redrive as redriving

@@ -2,7 +2,7 @@
 
 import pytest
 
-from sparklet.inputs.found import Filter, Reason, matches
+from sparklet.inputs.selection import Filter, Reason, matches
 
 
 @pytest.mark.parametrize(
