@@ -25,7 +25,7 @@ from sparklet.planning.request import RunRequest
 from sparklet.ports import Engine, Ledger
 from sparklet.ports.deployment import Deployment
 from sparklet.runs.checker import CheckReport, check
-from sparklet.runs.steps import take_step
+from sparklet.runs.state_machine_steps import take_step
 from tests.stand_ins.memory import FakeClock, MemoryLedger, MemoryObjectStore, MemoryTaskQueue
 from tests.stand_ins.read_queues import Received
 

@@ -25,7 +25,7 @@ from sparklet.ports.deployment import Deployment
 from sparklet.runs.checker import check
 from sparklet.runs.handlers import handle_dead_letters
 from sparklet.runs.manifest import write_manifests
-from sparklet.runs.steps import take_step
+from sparklet.runs.state_machine_steps import take_step
 from sparklet.spark.processes import die_with_parent
 from sparklet.worker.log import memory_peak_mb
 from tests.stand_ins.read_queues import ReadSqsQueue

@@ -21,8 +21,8 @@ from sparklet.model import Dispatch, ExecutionStatus, Run, RunState, ShardRecord
 from sparklet.planning.follow_up_ids import check_id, next_id
 from sparklet.runs.follow_ups import FollowUp, as_follow_up, check_run, last_commit_run, next_run
 from sparklet.runs.progress import Observation, observe, seconds_of
-from sparklet.runs.reconciliation import Difference
 from sparklet.runs.summary import Summary
+from sparklet.runs.verification import Difference
 
 MAX_FAILED_EXECUTIONS = 5
 MAX_CAUSES_WATCHED = 3

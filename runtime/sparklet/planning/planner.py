@@ -193,7 +193,7 @@ class _Planning:
 class Outbox:
     """Sends a run's messages; none if a Map state hands its shards out.
 
-    Those of a run with a cap are sent by its checks alone (``by_check``), see ``runs.throttle``.
+    Those of a run with a cap are sent by its checks alone (``by_check``), see ``runs.concurrency_cap``.
     """
 
     def __init__(self, at: Deployment, run: Run, *, by_check: bool = False) -> None:

@@ -18,15 +18,15 @@ from sparklet.planning.follow_up_ids import is_check_or_commit
 from sparklet.planning.output_claims import release_outputs
 from sparklet.planning.planner import Outbox, plan
 from sparklet.ports.deployment import Deployment
+from sparklet.runs import log
 from sparklet.runs.cancel import RUN_CANCELLED, cancel_follow_ups, for_a_while, give_up, seal_as_it_is
 from sparklet.runs.commit_runs import commit_at_end, commit_early, end_commit
+from sparklet.runs.concurrency_cap import send_up_to_cap
 from sparklet.runs.engine_workers import ENGINE_FAILED, Waiting, start_workers, stop_workers
 from sparklet.runs.follow_ups import check_run, enter_check, enter_next
-from sparklet.runs.log import log
 from sparklet.runs.manifest import has_manifest, write_manifests
 from sparklet.runs.notices import notify, owes_notice
 from sparklet.runs.summary import Summary, verdict
-from sparklet.runs.throttle import send_up_to_cap
 
 STALL_S = 60.0  # without a change of any shard; then messages are sent again
 UNCLAIMED_S = 6 * 3600.0  # how long a message may wait in a busy queue before it is sent again

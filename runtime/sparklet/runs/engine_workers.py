@@ -17,7 +17,7 @@ from sparklet.model import Failure, Run, ShardRecord, ShardState
 from sparklet.ports import Engine
 from sparklet.ports.deployment import WITHDRAWN, Deployment
 from sparklet.runs.cancel import for_a_while
-from sparklet.runs.throttle import within_cap
+from sparklet.runs.concurrency_cap import within_cap
 
 ENGINE_FAILED = "EngineFailed"
 ELSEWHERE = "sparklet redrive RUN --engine NAME has another engine do its FAILED shards"

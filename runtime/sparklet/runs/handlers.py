@@ -20,12 +20,12 @@ from sparklet.metrics import Emitter, Meter
 from sparklet.planning.plan_requests import handle_request
 from sparklet.ports import Message
 from sparklet.ports.deployment import Deployment
+from sparklet.runs import log
 from sparklet.runs.checker import CheckReport, check, log_unnotified
 from sparklet.runs.dead_letters import Disposition, consume, consume_task, keep
-from sparklet.runs.log import log
+from sparklet.runs.deployment_metrics import look_over
 from sparklet.runs.notices import due
-from sparklet.runs.reconciliation import look_over
-from sparklet.runs.steps import Response, take_step
+from sparklet.runs.state_machine_steps import Response, take_step
 from sparklet.settings import fanout_settings, map_concurrency, metrics_namespace, planner_settings
 
 METRIC_OF_DISPOSITION = {

@@ -16,8 +16,8 @@ from sparklet.errors import ObjectNotFoundError
 from sparklet.model import ANSWERS, Run, RunState, ShardRecord, ShardState, split_uri
 from sparklet.planning.commit_files import kept_files
 from sparklet.ports.deployment import Deployment, scratch_error
+from sparklet.runs import log
 from sparklet.runs.follow_ups import TOO_MANY_FAILED, as_follow_up, check_run, last_commit_run, next_run
-from sparklet.runs.log import log
 from sparklet.runs.summary import Summary
 
 MANIFEST = "manifest.json"

@@ -21,7 +21,7 @@ from sparklet.ports.deployment import Deployment
 from sparklet.runs.checker import check
 from sparklet.runs.object_status import object_status
 from sparklet.runs.redrive import redrive
-from sparklet.runs.steps import take_step
+from sparklet.runs.state_machine_steps import take_step
 from tests.stand_ins.ledger_table import table_definition
 from tests.stand_ins.memory import FakeClock, MemoryNotifier
 from tests.stand_ins.ministack import ministack

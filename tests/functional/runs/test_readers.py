@@ -33,8 +33,9 @@ from sparklet.planning.new_run import new_run, repaired_script
 from sparklet.planning.planner import plan
 from sparklet.planning.request import RunRequest
 from sparklet.ports.deployment import Deployment
-from sparklet.runs.cancel import cancel, clean, folders_of, named_run
+from sparklet.runs.cancel import cancel
 from sparklet.runs.checker import check
+from sparklet.runs.clean import clean, folders_of, named_run
 from sparklet.runs.dead_letters import consume
 from sparklet.runs.redrive import redrive
 from sparklet.worker.executor import Execution

@@ -35,8 +35,8 @@ from sparklet.planning.request import RunRequest
 from sparklet.ports.deployment import Deployment
 from sparklet.runs.checker import check
 from sparklet.runs.handlers import handle_check, handle_dead_letters
-from sparklet.runs.reconciliation import verify
 from sparklet.runs.summary import summarize
+from sparklet.runs.verification import verify
 from sparklet.settings import worker_settings
 from sparklet.spark.runner import Output, ScriptCall, ScriptResult
 from sparklet.spark.task_limits import Deadline

@@ -15,8 +15,8 @@ from sparklet.planning.commit_files import commit_files
 from sparklet.planning.new_run import new_run
 from sparklet.planning.planner import plan
 from sparklet.runs import commit_runs as commits
+from sparklet.runs.concurrency_cap import cap_of, throttle
 from sparklet.runs.manifest import results
-from sparklet.runs.throttle import cap_of, throttle
 from tests.stand_ins.memory import FakeClock
 from tests.unit.runs.one_table import RUN, Trial
 from tests.unit.runs.test_follow_ups import CHECK, start

@@ -5,8 +5,8 @@ import pytest
 from sparklet.errors import LedgerError, PlanError, RunNotFoundError
 from sparklet.planning.new_run import new_run
 from sparklet.planning.planner import plan
-from sparklet.runs.cancel import clean, ended_runs, files_of, folders_of, named_run
 from sparklet.runs.checker import check
+from sparklet.runs.clean import clean, ended_runs, files_of, folders_of, named_run
 from tests.world import BUCKET, Fault, KilledError, World
 
 DAY_S = 24 * 3600.0

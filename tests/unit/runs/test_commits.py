@@ -14,8 +14,9 @@ from sparklet.planning.commit_files import commit_uri
 from sparklet.planning.new_run import new_run
 from sparklet.planning.planner import plan
 from sparklet.ports import ObjectInfo
-from sparklet.runs.cancel import cancel, clean, folders_of, named_run
+from sparklet.runs.cancel import cancel
 from sparklet.runs.checker import check
+from sparklet.runs.clean import clean, folders_of, named_run
 from sparklet.runs.follow_ups import as_follow_up, last_commit_run
 from sparklet.runs.redrive import redrive
 from sparklet.spark.runner import ScriptResult

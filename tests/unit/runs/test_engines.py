@@ -12,11 +12,11 @@ from sparklet.planning.planner import plan
 from sparklet.ports import Engine, Message
 from sparklet.runs.cancel import cancel
 from sparklet.runs.checker import check
+from sparklet.runs.concurrency_cap import LOST_S
 from sparklet.runs.dead_letters import Disposition, consume
 from sparklet.runs.engine_workers import AGAIN_AFTER_S, CLAIMS_WITHIN_S, ENGINE_FAILED, MAX_UNCLAIMED
 from sparklet.runs.map_batches import hand_out
 from sparklet.runs.redrive import redrive
-from sparklet.runs.throttle import LOST_S
 from tests.stand_ins.memory import MemoryEngine
 from tests.world import LEASE_S, World
 

@@ -23,7 +23,7 @@ from sparklet.planning.new_run import new_run
 from sparklet.planning.planner import plan
 from sparklet.runs.map_batches import MAX_UNCLAIMED, UNCLAIMED_S, hand_out
 from sparklet.runs.redrive import redrive
-from sparklet.runs.steps import BATCHES_PER_AGE
+from sparklet.runs.state_machine_steps import BATCHES_PER_AGE
 from tests.world import LEASE_S, World
 
 BROKEN = Failure("ValueError", "bad line 7", retryable=False)

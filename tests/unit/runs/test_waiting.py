@@ -8,7 +8,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sparklet.model import MAX_INLINE, Counts, Run, RunOptions, ScriptRef
-from sparklet.runs.steps import MAX_INLINE_BATCHES, MAX_S, MIN_OF_SMALL_S, MIN_S, between_batches_s, wait_s
+from sparklet.runs.state_machine_steps import (
+    MAX_INLINE_BATCHES,
+    MAX_S,
+    MIN_OF_SMALL_S,
+    MIN_S,
+    between_batches_s,
+    wait_s,
+)
 
 THREE_DAYS_S = RunOptions().time_limit_s
 EVENTS_A_TURN = 10

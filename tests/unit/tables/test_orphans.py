@@ -15,7 +15,7 @@ from pyiceberg.utils.config import Config
 from sparklet.errors import PlanError
 from sparklet.job.table import Table
 from sparklet.model import Failure, ShardResult
-from sparklet.runs.cancel import clean, folders_of
+from sparklet.runs.clean import clean, folders_of
 from sparklet.tables.orphans import files_at, orphans
 from tests.world import BUCKET, World
 

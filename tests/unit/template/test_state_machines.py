@@ -14,7 +14,7 @@ from sparklet.ledger.rules import LEASE_GRACE_S, LEASE_S, lease_s
 from sparklet.local.local_template import parse_template
 from sparklet.model import MAX_INLINE
 from sparklet.planning.request import places
-from sparklet.runs.steps import STEPS
+from sparklet.runs.state_machine_steps import STEPS
 from sparklet.settings import MAX_MAP_CONCURRENCY
 from tests.unit.template.asl import every_state, findings, placeholders
 from tests.unit.template.reading import as_list, of_type, statements

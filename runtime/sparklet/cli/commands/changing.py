@@ -20,11 +20,11 @@ from sparklet.errors import PlanError
 from sparklet.job.table import Table
 from sparklet.model import Counts, Run, ShardState
 from sparklet.model.quantities import parse_duration_s
-from sparklet.runs.cancel import RunFiles, ended_runs, files_of, folders_of, named_run
 from sparklet.runs.cancel import cancel as cancel_run
-from sparklet.runs.cancel import clean as clean_run
+from sparklet.runs.clean import RunFiles, ended_runs, files_of, folders_of, named_run
+from sparklet.runs.clean import clean as clean_run
+from sparklet.runs.concurrency_cap import throttle as throttle_run
 from sparklet.runs.redrive import redrivable
-from sparklet.runs.throttle import throttle as throttle_run
 from sparklet.tables.orphans import MIN_AGE_S, files_at
 from sparklet.tables.orphans import orphans as find_orphans
 

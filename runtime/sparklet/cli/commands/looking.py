@@ -35,7 +35,7 @@ from sparklet.runs.explain import explain as explain_failures
 from sparklet.runs.manifest import results as results_of
 from sparklet.runs.object_status import ObjectStatus, object_status
 from sparklet.runs.progress import observe
-from sparklet.runs.reconciliation import verify
+from sparklet.runs.verification import verify
 from sparklet.tables.ddl import ddl as ddl_of
 
 FOLLOW_POLL_S = 1.0

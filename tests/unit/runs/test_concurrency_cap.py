@@ -9,8 +9,8 @@ import pytest
 from sparklet.errors import PlanError
 from sparklet.model import ClaimStatus, Dispatch, Failure, RunState, ShardResult, ShardState
 from sparklet.runs.checker import check
+from sparklet.runs.concurrency_cap import LOST_S, throttle
 from sparklet.runs.redrive import redrive
-from sparklet.runs.throttle import LOST_S, throttle
 from tests.world import LEASE_S, Fault, KilledError, World
 
 BROKEN = Failure("ValueError", "bad line 7", retryable=False)

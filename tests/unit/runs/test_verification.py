@@ -13,8 +13,9 @@ from sparklet.metrics import Emitter, Meter
 from sparklet.model import Failure, Run, ShardResult
 from sparklet.ports import Message
 from sparklet.runs.dead_letters import keep
+from sparklet.runs.deployment_metrics import stored_dead_letters
 from sparklet.runs.handlers import handle_check
-from sparklet.runs.reconciliation import Difference, Kind, stored_dead_letters, verify
+from sparklet.runs.verification import Difference, Kind, verify
 from tests.stand_ins.memory import MemoryEngine
 from tests.unit.test_metrics import METRICS, check_emf
 from tests.world import BUCKET, LEASE_S, World

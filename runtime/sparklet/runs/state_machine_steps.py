@@ -22,12 +22,12 @@ from sparklet.errors import EventError, NoticeError, PlanError
 from sparklet.metrics import SHARDS_FAILED
 from sparklet.model import RUN_ID, Counts, Dispatch, Failure, Notice, Run, RunState, ShardState
 from sparklet.ports.deployment import Deployment
+from sparklet.runs import log
 from sparklet.runs.checker import TOLERANCE_EXCEEDED, CheckReport, check, log_unnotified
+from sparklet.runs.concurrency_cap import cap_of
 from sparklet.runs.follow_ups import next_run
-from sparklet.runs.log import log
 from sparklet.runs.map_batches import MapBatch, hand_out
 from sparklet.runs.summary import tolerated_failures
-from sparklet.runs.throttle import cap_of
 
 SMALL_RUN_SHARDS = 40
 MIN_OF_SMALL_S, MIN_S, MAX_S = 1, 5, 300

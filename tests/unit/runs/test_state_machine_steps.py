@@ -13,7 +13,7 @@ from sparklet.planning.planner import plan
 from sparklet.ports.deployment import Deployment
 from sparklet.runs import handlers
 from sparklet.runs.checker import TOLERANCE_EXCEEDED
-from sparklet.runs.steps import STEPS
+from sparklet.runs.state_machine_steps import STEPS
 from tests.world import World
 
 BROKEN = Failure("ValueError", "bad line 7", retryable=False)
