@@ -170,7 +170,7 @@ def _help(option: Any) -> str:
     if option.show_default and option.default not in (None, "", False, ()) and not option.is_flag:
         notes.append(f"default: {option.default}")
     if option.envvar:
-        notes.append(f"or {option.envvar} in the environment")
+        notes.append(f"or ${option.envvar}")
     return (option.help or "") + (f" ({'; '.join(notes)})" if notes else "")
 
 
