@@ -32,6 +32,7 @@ from pyspark.sql.types import ArrayType, BinaryType, MapType, StringType, Struct
 from sparklet.databases.tokens import LEDGER, aws_client, tokens
 from sparklet.job.commit_ids import commit_id, records_by_chain
 from sparklet.job.errors import DatabaseError, EventError, TableError
+from sparklet.job.fields import JobFields
 from sparklet.job.session import hadoop_path, has_class
 from sparklet.job.table import CHANGES
 from sparklet.streams.records import without_records
@@ -64,7 +65,7 @@ _quiet = threading.Lock()
 class Database:
     """A database, as a script names it."""
 
-    job: Any
+    job: JobFields
     url: str
     credentials: str | None = None
     max_connections: int | None = None
@@ -208,14 +209,13 @@ class Batch:
     The database knows them by number, as tables do (``tables.chains``), however batches are cut.
     """
 
-    def __init__(self, job: Any, label: str | None) -> None:
+    def __init__(self, job: JobFields, label: str | None) -> None:
         self._job, self.chains = job, {} if label is None else records_by_chain(job, label)
         self._old: dict[str, set[int]] = {chain: set() for chain in self.chains}
 
     def new_rows(self, frame: DataFrame) -> DataFrame:
         """The rows that are not made of records that the database had at the last look; TableError if none can tell."""
-        read = self._job.outcome.batches
-        if self.chains and ("", "") not in read and any(batch.is_read and batch.old for batch in read.values()):
+        if self.chains and self._job.outcome.has_left_out:
             raise TableError("job.records(…, table=…) has left out what that table has: read without a table")
         if self.chains and all(self._old[chain] == numbers for chain, (_, numbers) in self.chains.items()):
             return frame.limit(0)
@@ -261,7 +261,7 @@ def _upsert(target: str, source: str, columns: Sequence[str], keys: Sequence[str
 
 
 @contextmanager
-def _staged(job: Any, frame: DataFrame) -> Iterator[tuple[Any, list[Any]]]:
+def _staged(job: JobFields, frame: DataFrame) -> Iterator[tuple[Any, list[Any]]]:
     """The rows in files, as the text that COPY reads, for the block: their file system, and their paths."""
     spark = frame.sparkSession
     here = spark.sparkContext.master.startswith("local")

@@ -7,7 +7,7 @@ import json
 import os
 import sys
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 
@@ -43,46 +43,7 @@ class PreviousAttempt(NamedTuple):
 
 @dataclass(frozen=True)
 class Job(TableWrites, DatabaseAccess):
-    """One script's task.
-
-    Parameters
-    ----------
-    event
-        The event, from the worker or from ``--event``; ``{}`` without one.
-    inputs
-        Uris to read: the event's ``inputs`` (in a shard: the exact names of its objects), its ``input_path``, the
-        objects of an event of S3, also inside SNS, SQS or EventBridge, or every ``--input``. Empty for other events.
-    input_path
-        The event's ``input_path``, the first ``--input``, or the environment's ``input_path``.
-    output_path
-        The event's ``output_path``, ``--output`` or the environment's ``output_path``.
-    params
-        The event's ``params``; ``--param k=v`` adds to them and wins. Values from the command line are text.
-    table
-        Where ``append`` and its like write to by default, as FORMAT:PLACE: the run's table, or ``--table``.
-    args
-        All other arguments, in order, for the script's own use.
-    run_id, shard, attempt, generation
-        From the event's ``sparklet``; None outside a run.
-    exact_names
-        Whether ``inputs`` are names of objects: ``*`` in them means itself.
-    outcome
-        Where reports go.
-    """
-
-    event: Any = field(default_factory=dict)
-    inputs: tuple[str, ...] = ()
-    input_path: str | None = None
-    output_path: str | None = None
-    params: Mapping[str, Any] = field(default_factory=dict)
-    table: str | None = None
-    args: tuple[str, ...] = ()
-    run_id: str | None = None
-    shard: int | None = None
-    attempt: str | None = None
-    generation: int | None = None
-    exact_names: bool = False
-    outcome: Outcome = field(default_factory=Outcome, repr=False, compare=False)
+    """One script's task: what it works with (``JobFields``), and what it reports."""
 
     @classmethod
     def from_args(cls, argv: Sequence[str] | None = None, env: Mapping[str, str] = os.environ) -> Job:
@@ -134,16 +95,6 @@ class Job(TableWrites, DatabaseAccess):
         names = self.event.get("sparklet") if isinstance(self.event, Mapping) else None
         before = names.get("previous_attempt") if isinstance(names, Mapping) else None
         return PreviousAttempt(**before) if before else None
-
-    @property
-    def output(self) -> str:
-        """The uri to write to; in a run the attempt's own folder, published once the script has succeeded.
-
-        Raises EventError if neither event, arguments nor environment name an output.
-        """
-        if not self.output_path:
-            raise EventError("no output: pass --output URI, or output_path in the event or the environment")
-        return self.output_path
 
     def input_list(self) -> list[str]:
         """The inputs for ``spark.read``, which takes a list and reads globs.
@@ -248,7 +199,7 @@ class Job(TableWrites, DatabaseAccess):
     def _records_in(self, table: str | None, spark: SparkSession) -> Sequence[str]:
         """The numbers of the records that a table has; without a table the batch is read as a whole."""
         if not table:
-            self.outcome.batches["", ""] = None
+            self.outcome.has_read_all = True
             return ()
 
         batch = annex(TABLES).batch_for(self, Table.parse(table), None, spark, is_read=True)

@@ -20,9 +20,10 @@ from pathlib import Path
 from typing import Any
 
 from sparklet.job.event_objects import object_versions, text_at
+from sparklet.job.fields import JobFields
 
 
-def commit_id(job: Any, label: str) -> str:
+def commit_id(job: JobFields, label: str) -> str:
     """The commit id of a direct write of a ``Job``."""
     if job.shard is not None:
         names = job.event.get("sparklet") if isinstance(job.event, Mapping) else None
@@ -33,14 +34,14 @@ def commit_id(job: Any, label: str) -> str:
     return written_by(job, named, label)
 
 
-def written_by(job: Any, named: Sequence[Any], label: str) -> str:
+def written_by(job: JobFields, named: Sequence[Any], label: str) -> str:
     """A name of what one writer makes of what is named; first comes its kind."""
     writer = [os.environ.get("AWS_LAMBDA_FUNCTION_NAME", ""), Path(sys.argv[0]).name, job.args, job.params]
     text = json.dumps([writer, named], sort_keys=True, default=str)
     return f"{named[0]}/{hashlib.sha256(text.encode(errors='surrogatepass')).hexdigest()[:32]}/{label}"
 
 
-def records_by_chain(job: Any, label: str) -> dict[str, tuple[str, set[int]]]:
+def records_by_chain(job: JobFields, label: str) -> dict[str, tuple[str, set[int]]]:
     """What a direct write of a batch of a stream has to tell apart: by chain the shard's name, and the numbers.
 
     Empty if the event is no such batch, in a run, and in a window, whose rows may be made of earlier batches.
@@ -78,7 +79,7 @@ def named_work(event: Any) -> tuple[str, Any] | None:
     return named
 
 
-def named_at_s(job: Any) -> float | None:
+def named_at_s(job: JobFields) -> float | None:
     """When a ``Job``'s work got its name, in seconds since 1970: when its run began, or its event says it happened."""
     event = job.event if isinstance(job.event, Mapping) else {}
     if job.shard is not None:

@@ -6,12 +6,13 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, cast
 
 from sparklet.job.annexes import DATABASES, annex
+from sparklet.job.fields import JobFields
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
 
 
-class DatabaseAccess:
+class DatabaseAccess(JobFields):
     """Reads and writes of PostgreSQL, see ``docs/guide/databases.md``.
 
     ``database``: ``url``, as ``jdbc:postgresql://HOST:PORT/NAME``; ``credentials``, the name of JSON with ``username``

@@ -40,6 +40,7 @@ class Outcome:
         self._totals: dict[str, Any] = {"rows": None, "output_bytes": None, "outputs": []}
         self._labels: set[str] = set()  # of writes to tables, made or under way
         self.batches: dict[tuple[str, str], Any] = {}  # of a stream, by table and label; see ``tables.stream_batch``
+        self.has_read_all = False  # whether the script has read a batch without leaving out what a table has
 
     @classmethod
     def of_environment(cls, env: Mapping[str, str] = os.environ) -> Outcome:
@@ -47,6 +48,11 @@ class Outcome:
         if not (name := env.get(OUTCOME_FILE)):
             return cls()
         return _OF_FILES.setdefault(name, cls(Path(name), claimed=bool(env.get(CLAIMED))))
+
+    @property
+    def has_left_out(self) -> bool:
+        """Whether the script lacks records of a batch because a table has them; other tables may not."""
+        return not self.has_read_all and any(batch.is_read and batch.old for batch in self.batches.values())
 
     @contextmanager
     def labelled(self, label: str | None) -> Iterator[str]:

@@ -6,12 +6,13 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, cast
 
 from sparklet.job.annexes import TABLES, annex
+from sparklet.job.fields import JobFields
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame
 
 
-class TableWrites:
+class TableWrites(JobFields):
     """Writes to tables, each row exactly once, whatever is killed, retried or delivered twice.
 
     In a run the rows are staged, and one commit at its end takes those of all shards; elsewhere they are committed at

@@ -21,6 +21,7 @@ from pyspark.sql import DataFrame, Observation, SparkSession, functions
 
 from sparklet.job.commit_ids import commit_id, named_at_s, oldest_s
 from sparklet.job.errors import EventError, TableError
+from sparklet.job.fields import JobFields
 from sparklet.job.session import hadoop_path, is_remote
 from sparklet.job.table import CHANGES, DATA, Table
 from sparklet.tables.columns import aligned, widened
@@ -56,7 +57,7 @@ _made: set[str] = set()  # ids of the commits that this process has made
 
 
 def write(
-    job: Any,
+    job: JobFields,
     frame: DataFrame,
     table: str | None,
     mode: str,
@@ -103,7 +104,7 @@ def write(
     return rows
 
 
-def _table(job: Any, name: str | None) -> Table:
+def _table(job: JobFields, name: str | None) -> Table:
     if not (name := name or job.table):
         raise EventError("no table: name one (iceberg:DATABASE.TABLE, delta:URI, hudi:URI), or pass --table")
     return Table.parse(name)
@@ -113,7 +114,7 @@ def _names(given: str | Sequence[str]) -> tuple[str, ...]:
     return (given,) if isinstance(given, str) else tuple(given)
 
 
-def _is_direct(job: Any, commit: str | None) -> bool:
+def _is_direct(job: JobFields, commit: str | None) -> bool:
     if commit not in (None, "direct"):
         raise ValueError(f"commit is {commit!r}; it may be 'direct', or left away")
     if job.shard is None or commit == "direct":
@@ -134,7 +135,7 @@ def _check_libraries(format_: str) -> None:
         )
 
 
-def _write_parquet(job: Any, frame: DataFrame, draft: Declaration, label: str | None) -> int:
+def _write_parquet(job: JobFields, frame: DataFrame, draft: Declaration, label: str | None) -> int:
     """Append to a folder of Parquet files; in a run it is the output, which is published as every shard's is.
 
     Elsewhere each write has a folder of its own there, named by its id: a second delivery replaces the first one's.
@@ -160,7 +161,7 @@ def _once(identity: str) -> str:
     return identity
 
 
-def _folder(job: Any, draft: Declaration, layout: Layout, label: str) -> str:
+def _folder(job: JobFields, draft: Declaration, layout: Layout, label: str) -> str:
     """Where the write's files go: a folder of its own; tasks of a write that failed before may still be writing."""
     label, owner = f"{label}-{uuid.uuid4().hex[:8]}", f"direct/{uuid.uuid4().hex}"
     if job.shard is not None and job.attempt:
@@ -237,7 +238,7 @@ def _options(spark: SparkSession, options: Mapping[str, str]) -> Iterator[None]:
             spark.conf.unset(key) if old is None else spark.conf.set(key, old)
 
 
-def _commit(job: Any, draft: Declaration, spark: SparkSession, batch: Batch | None, chains: str) -> None:
+def _commit(job: JobFields, draft: Declaration, spark: SparkSession, batch: Batch | None, chains: str) -> None:
     """Commit one write under its own id, or with its batch's records; delete its files if they are not needed."""
     from sparklet.tables.commit import commit
 
@@ -261,7 +262,9 @@ def _commit(job: Any, draft: Declaration, spark: SparkSession, batch: Batch | No
         files.delete(path, True)
 
 
-def batch_for(job: Any, table: Table, label: str | None, spark: SparkSession, *, is_read: bool = False) -> Batch | None:
+def batch_for(
+    job: JobFields, table: Table, label: str | None, spark: SparkSession, *, is_read: bool = False
+) -> Batch | None:
     """See ``stream_batch.batch_of``, which needs the libraries of a direct commit."""
     _check_libraries(table.format)
     from sparklet.tables.stream_batch import batch_of

@@ -11,6 +11,7 @@ from pyspark.sql import DataFrame, SparkSession
 from sparklet.job.catalogs import catalog_properties, in_table_bucket
 from sparklet.job.commit_ids import records_by_chain, records_of
 from sparklet.job.errors import TableError
+from sparklet.job.fields import JobFields
 from sparklet.job.table import Table
 from sparklet.streams.records import without_records
 from sparklet.tables.chains import CHAIN, found
@@ -25,7 +26,7 @@ class Batch:
     the others, so that ``opened`` is what the rows are made from.
     """
 
-    def __init__(self, job: Any, table: Table, label: str, spark: SparkSession) -> None:
+    def __init__(self, job: JobFields, table: Table, label: str, spark: SparkSession) -> None:
         (kind, *_), counted = records_of(job.event) or ("",), records_by_chain(job, label)
         warehouse = job.params.get("warehouse")
         place = catalog_properties(os.environ, warehouse).get("warehouse", "")
@@ -62,7 +63,7 @@ class Batch:
             ) from error
 
 
-def batch_of(job: Any, table: Table, label: str | None, spark: SparkSession, is_read: bool) -> Batch | None:
+def batch_of(job: JobFields, table: Table, label: str | None, spark: SparkSession, is_read: bool) -> Batch | None:
     """The batch for a direct write, or for reading what is new; None if the event has no records that count.
 
     TableError if this script has written it to the table already, or has only read what is new to another one.
@@ -75,7 +76,7 @@ def batch_of(job: Any, table: Table, label: str | None, spark: SparkSession, is_
         raise TableError(f"this script has written the batch to {table} already: give the second write a label")
     if batch and batch.is_read and not is_read:
         return batch
-    if not is_read and ("", "") not in batches and any(other.is_read and other.old for other in batches.values()):
+    if not is_read and job.outcome.has_left_out:
         raise TableError(f"the records were read for {' and '.join(name for name, _ in batches)}, not for {table}")
     batch = batches[key] = Batch(job, table, label or "", spark)
     batch.is_read = is_read
