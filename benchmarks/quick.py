@@ -1,9 +1,9 @@
 """How much less than a spark-submit does the CSV job need, cold, warm and restored? A minute; ``make bench-quick``.
 
-First a worker rehearses and is stopped, half of the minute. Then turns of one cold start, some warm invocations and one
+First a worker is primed and stopped, half of the minute. Then turns of one cold start, some warm invocations and one
 plain spark-submit; then the stopped worker's first event (``benchmarks.restored``, which has all jobs). The last line
 on standard output: ``cold_ratio=… warm_ratio=… restored_ratio=…``, the same of CPU time (``cold_cpu_ratio=…``), which
-is what to look at on a busy machine, and the rehearsal's time and memory.
+is what to look at on a busy machine, and priming's time and memory.
 
     python -m benchmarks.quick [--budget-s 20]
 """
@@ -38,12 +38,12 @@ def main() -> None:
                 case.add(RIVAL, submitted)
         restored.add(SPARKLET, frozen.run(job))
         question = f"How much less than a spark-submit does {JOB} need, cold, warm and restored?"
-        rehearsal = described([frozen])
-        publish(document("quick", question, {**at.parameters, **rehearsal}, cases))
+        priming = described([frozen])
+        publish(document("quick", question, {**at.parameters, **priming}, cases))
     ratios = [(case.name, case.ratios(RIVAL)) for case in cases]
     words = [f"{name}_ratio={ratio['wall']}" for name, ratio in ratios]
     words += [f"{name}_cpu_ratio={ratio['cpu']}" for name, ratio in ratios]
-    print(" ".join([*words, *(f"{name}={value}" for name, value in rehearsal.items())]))
+    print(" ".join([*words, *(f"{name}={value}" for name, value in priming.items())]))
 
 
 if __name__ == "__main__":

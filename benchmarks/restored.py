@@ -1,11 +1,11 @@
 """How long does a primed worker's first event take after a restore, compared with a spark-submit for each?
 
 The worker is what it is under SnapStart (docs/decisions/0044): AWS's runtime client, before a stand-in for the runtime
-API that has restore/next. Init rehearses and says that it has ended; then all processes are stopped (SIGSTOP), and
-their memory is counted. The time of the event begins before they go on (SIGCONT), so the hooks after a restore are in
-it. What is not in it is AWS's: to load the snapshot.
+API that has restore/next. Init primes the worker and says that it has ended; then all processes are stopped
+(SIGSTOP), and their memory is counted. The time of the event begins before they go on (SIGCONT), so the hooks after a
+restore are in it. What is not in it is AWS's: to load the snapshot.
 
-Each event has a worker of its own. The rehearsal knows nothing of the jobs: other scripts, columns and data.
+Each event has a worker of its own. Priming knows nothing of the jobs: other scripts, columns and data.
 
     python -m benchmarks.restored [--jobs csv_to_parquet hello] [--budget-s 220]
 """
@@ -37,7 +37,7 @@ JOBS = ("csv_to_parquet", "delta_append", "iceberg_append", "hudi_append")
 
 @dataclass(frozen=True)
 class Snapshot(Environment):
-    """An environment that has rehearsed and stands still until its first event."""
+    """A primed environment that stands still until its first event."""
 
     around: LambdaEnvironment
     init_s: float
@@ -53,7 +53,7 @@ class Snapshot(Environment):
 
 @contextmanager
 def snapshot(function: Function) -> Iterator[Snapshot]:
-    """A worker of the function that was stopped after its rehearsal; SystemExit if it has not rehearsed."""
+    """A worker of the function that was stopped after it was primed; SystemExit if it was not."""
     with lambda_environment({}) as around:
         env = {name: value for name, value in function.env.items() if name not in KEYS}
         began_s = time.monotonic()
@@ -61,25 +61,25 @@ def snapshot(function: Function) -> Iterator[Snapshot]:
         with function.process(CLIENT, {**env, **own}) as (pid, log):
             ended = around.snapshot.wait(INIT_LIMIT_S)
             init_s, said = time.monotonic() - began_s, log.read_text(errors="replace")
-            parts = _rehearsed_parts(said) if ended else []
+            parts = _primed_parts(said) if ended else []
             if not parts:
-                raise SystemExit(f"the worker has not rehearsed within {init_s:.0f} s: {said[-3000:]}")
+                raise SystemExit(f"the worker was not primed within {init_s:.0f} s: {said[-3000:]}")
             process_tree.send(pid, signal.SIGSTOP)
             cpu_s, size_mb = process_tree.cpu_s(pid), process_tree.proportional_mb(pid)
-            say(f"rehearsed: {init_s:.1f} s, {cpu_s:.1f} s of CPU, {size_mb:.0f} MB (Pss): {', '.join(parts)}")
+            say(f"primed: {init_s:.1f} s, {cpu_s:.1f} s of CPU, {size_mb:.0f} MB (Pss): {', '.join(parts)}")
             yield Snapshot(function, pid, around.address, log, around, init_s, cpu_s, size_mb)
 
 
-def _rehearsed_parts(said: str) -> list[str]:
+def _primed_parts(said: str) -> list[str]:
     """What was done; nothing if a part failed or the JVM is another one since."""
     lines = [json.loads(line) for line in said.splitlines() if line.startswith("{")]
-    failed = any(line["message"] == "a part of the rehearsal failed" for line in lines)
-    done = [line["parts"] for line in lines if line["message"] == "rehearsed" and line["jvm_kept"]]
+    failed = any(line["message"] == "a part of priming failed" for line in lines)
+    done = [line["parts"] for line in lines if line["message"] == "primed" and line["jvm_kept"]]
     return done[0] if done and not failed else []
 
 
 def described(snapshots: Sequence[Snapshot]) -> dict[str, float]:
-    """What the rehearsals took and how large the snapshots are, for the document; medians."""
+    """What priming took and how large the snapshots are, for the document; medians."""
     return {
         f"rehearsal_{name}": round(statistics.median(getattr(each, name) for each in snapshots), 1)
         for name in ("init_s", "init_cpu_s", "size_mb")

@@ -23,7 +23,7 @@ from benchmarks.repeats import ratios
 from benchmarks.report import PAGE, README, committed, page
 from benchmarks.rivals import SparkSubmit, parameters
 from benchmarks.workload import NAMES, ROWS, Job, WrongOutputError, check_groups, jobs, sales
-from sparklet.worker.rehearsal import SCRIPT
+from sparklet.worker.priming import SCRIPT
 
 BURN = "import time\nwhile time.process_time() < 0.4: pass"
 
@@ -113,15 +113,15 @@ def test_a_sides_turn_times_every_case(side: str) -> None:
     assert found["nap"]["wall_s"] >= 0.5
 
 
-# --- a rehearsed worker ---
+# --- a primed worker ---
 
 
-def test_the_rehearsal_has_no_column_of_the_jobs() -> None:
+def test_the_priming_script_has_no_column_of_the_jobs() -> None:
     """Else a first event might find code that was generated for it."""
-    rehearsed = re.findall(r"\bAS (\w+)", SCRIPT.read_text())
+    primed = re.findall(r"\bAS (\w+)", SCRIPT.read_text())
 
-    assert len(rehearsed) >= 5
-    assert set(rehearsed).isdisjoint(sales().splitlines()[0].split(","))
+    assert len(primed) >= 5
+    assert set(primed).isdisjoint(sales().splitlines()[0].split(","))
 
 
 # --- wrong output is no result ---

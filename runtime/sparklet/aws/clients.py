@@ -176,7 +176,7 @@ def _data_loader() -> Any:
     return get_session().get_component("data_loader")
 
 
-def rehearse_clients() -> None:
+def prime_clients() -> None:
     """Import boto3 and read what a worker's clients need, with keys that are nobody's; nothing is connected."""
     session = _new_session(os.environ.get("AWS_REGION", "us-east-1"), "nobody")
     for service in ("s3", "dynamodb", "sqs"):

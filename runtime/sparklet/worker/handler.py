@@ -1,8 +1,16 @@
 """Lambda entry point and composition root of the worker.
 
-Read from here: an event becomes tasks, a worker does each, their outcomes become the response. The JVM starts before
-anything else is connected, and init, which has 10 s, does not wait for it; before a snapshot and in provisioned
-concurrency, where it has more, it rehearses.
+Read the worker from here::
+
+    lambda_handler    events.parse_event: event → tasks; events.answer: outcomes → response
+    worker            gives each task its share of the time
+    attempt           claim → execute → conclude, and the lease meanwhile
+    shards            claims, publishes and records a run's shards; task_requests, those of the API
+    executor          fetches script and inputs (staging), builds the event (script_event), runs the script
+    spark.runner      runs it in a warm JVM (warm_runner) or a new one (spark_submit)
+
+The JVM starts before AWS's clients are made, and init, which has 10 s, does not wait for it. Before a snapshot, and
+with provisioned concurrency, init has more time and primes the worker (``priming``).
 """
 
 import functools
@@ -96,18 +104,18 @@ def worker_over_aws(settings: WorkerSettings, runner: Runner, meter: Meter | Non
     return worker
 
 
-def _rehearse() -> None:
-    """Let the first event of a worker that is frozen before it find a JVM that has done others."""
-    from sparklet.aws.clients import rehearse_clients
-    from sparklet.worker.rehearsal import rehearse, renew_after_restore
+def _prime() -> None:
+    """Run small tasks during init, so that the first event finds a JVM that has run others."""
+    from sparklet.aws.clients import prime_clients
+    from sparklet.worker.priming import prime, renew_after_restore
 
     runner = _runner()
     if isinstance(runner, WarmRunner):
         renew_after_restore(runner)
-        rehearse(runner, _settings().scratch, clients=rehearse_clients)
+        prime(runner, _settings().scratch, clients=prime_clients)
 
 
 if "AWS_LAMBDA_FUNCTION_NAME" in os.environ:  # in Lambda, not in a test that imports this module
     _runner()
     if os.environ.get("AWS_LAMBDA_INITIALIZATION_TYPE") in ("snap-start", "provisioned-concurrency"):
-        _rehearse()
+        _prime()

@@ -18,4 +18,4 @@ def test_importing_the_handler_loads_nothing_heavy() -> None:
     loaded = set(json.loads(done.stdout))
 
     assert "sparklet.worker.worker" in loaded
-    assert (HEAVY | {"sparklet.worker.rehearsal"}) & loaded == set()
+    assert (HEAVY | {"sparklet.worker.priming"}) & loaded == set()

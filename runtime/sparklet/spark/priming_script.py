@@ -1,4 +1,4 @@
-"""What a rehearsal runs: a script like a user's, on small data that it makes itself; its argument names the part."""
+"""What priming runs: a script like a user's, on small data that it makes itself; its argument names the part."""
 
 import sys
 import threading
@@ -56,10 +56,10 @@ def delta(spark: "SparkSession") -> None:
 
 def iceberg(spark: "SparkSession") -> None:
     """An Iceberg table, two appends to it, and a look at it."""
-    rows(spark).limit(0).writeTo("rehearsal.lake.rows").using("iceberg").create()
+    rows(spark).limit(0).writeTo("priming.lake.rows").using("iceberg").create()
     for _ in range(2):
-        rows(spark).writeTo("rehearsal.lake.rows").append()
-    spark.table("rehearsal.lake.rows").count()
+        rows(spark).writeTo("priming.lake.rows").append()
+    spark.table("priming.lake.rows").count()
 
 
 def hudi(spark: "SparkSession") -> None:
@@ -67,7 +67,7 @@ def hudi(spark: "SparkSession") -> None:
     fields = {"recordkey": "number", "precombine": "at"}
     options = {f"hoodie.datasource.write.{name}.field": value for name, value in fields.items()}
     for _ in range(2):
-        written = rows(spark).write.format("hudi").options(**options, **{"hoodie.table.name": "rehearsal"})
+        written = rows(spark).write.format("hudi").options(**options, **{"hoodie.table.name": "priming"})
         written.mode("append").save(f"{HERE}/table")
     spark.read.format("hudi").load(f"{HERE}/table").count()
 
@@ -101,7 +101,7 @@ class Bucket(BaseHTTPRequestHandler):
         self.send_response(status)
         self.send_header("Content-Length", str(len(content)))
         self.send_header("Last-Modified", self.date_time_string())
-        self.send_header("ETag", '"rehearsal-1"')  # with a hyphen it is nobody's MD5
+        self.send_header("ETag", '"priming-1"')  # with a hyphen it is nobody's MD5
         if part:
             self.send_header("Content-Range", part)
         self.end_headers()
@@ -115,7 +115,7 @@ class Bucket(BaseHTTPRequestHandler):
 def s3(spark: "SparkSession") -> None:
     """A CSV through S3A, written by itself and read by Spark; and what TLS needs in Java."""
     spark._jvm.javax.net.ssl.SSLContext.getDefault().getSocketFactory()
-    path = spark._jvm.org.apache.hadoop.fs.Path("s3a://rehearsal/rows.csv")
+    path = spark._jvm.org.apache.hadoop.fs.Path("s3a://priming/rows.csv")
     stream = path.getFileSystem(spark._jsc.hadoopConfiguration()).create(path)
     stream.write(CSV)
     stream.close()
@@ -125,7 +125,7 @@ def s3(spark: "SparkSession") -> None:
 def conf_of(part: str) -> dict[str, str]:
     """The settings of a part's session, all of them exchangeable in a kept context."""
     if part == "iceberg":
-        own = "spark.sql.catalog.rehearsal"
+        own = "spark.sql.catalog.priming"
         return {own: "org.apache.iceberg.spark.SparkCatalog", f"{own}.type": "hadoop", f"{own}.warehouse": HERE}
     if part != "s3":
         return {}

@@ -1,6 +1,7 @@
-"""Prepares a worker that Lambda freezes before its first event, and renews what restored environments would share.
+"""Primes a worker that Lambda freezes before its first event: the JVM runs small tasks, so that later ones are fast.
 
-Only where a snapshot or provisioned concurrency follows (docs/decisions/0044); on demand nobody imports this.
+A worker on demand does not import this; one before a snapshot or with provisioned concurrency does. Each environment
+that is restored from a snapshot renews what all of them would share (docs/decisions/0044).
 """
 
 import gc
@@ -26,20 +27,19 @@ PARTS = ("files", "delta", "iceberg", "hudi", "s3", "files", "hudi", "files")  #
 LIMIT_S = 100.0  # init before a snapshot has 130 s, or the function's timeout if that is longer
 GRACE_S = 5.0
 ENDPOINT_LIMIT_S = 2.0
-SCRIPT = Path(__file__).parents[1] / "spark" / "rehearsed.py"
+SCRIPT = Path(__file__).parents[1] / "spark" / "priming_script.py"
 
 
-def rehearse(
+def prime(
     runner: WarmRunner,
     scratch: Path,
     parts: Sequence[str] = PARTS,
     limit_s: float = LIMIT_S,
     clients: Callable[[], None] = lambda: None,
 ) -> bool:
-    """Run the parts as tasks, and ``clients`` while the JVM boots.
+    """Run the parts as tasks, and ``clients`` while the JVM boots; returns whether there is a primed, clean JVM.
 
-    Returns whether a JVM that has rehearsed is there, verified as clean. Never raises: a worker that could not rehearse
-    is one as on demand.
+    It never raises: a worker that could not be primed works like one on demand.
     """
     log, deadline, started_s, jvms = Log(), Deadline.within(limit_s, GRACE_S), time.monotonic(), runner.jvm_starts
     steps: list[tuple[str, Callable[[], None]]] = [("clients", clients)]
@@ -52,16 +52,16 @@ def rehearse(
             step()
             done.append(name)
         except Exception as error:  # noqa: BLE001 - whatever it is, init must not fail
-            log.warning("a part of the rehearsal failed", part=name, error=f"{type(error).__name__}: {error}")
+            log.warning("a part of priming failed", part=name, error=f"{type(error).__name__}: {error}")
     gc.collect()
-    gc.freeze()  # no event need look through what init has made
+    gc.freeze()  # the collector skips what init has made
     kept = runner.jvm_starts == jvms and not set(parts).isdisjoint(done)
-    log.info("rehearsed", parts=done, jvm_kept=kept, duration_s=round(time.monotonic() - started_s, 3))
+    log.info("primed", parts=done, jvm_kept=kept, duration_s=round(time.monotonic() - started_s, 3))
     return kept
 
 
 def _run(runner: WarmRunner, scratch: Path, part: str, deadline: Deadline) -> None:
-    with task_folder(scratch, f"rehearsal-{part}") as own:
+    with task_folder(scratch, f"priming-{part}") as own:
         folder = own / "work"
         folder.mkdir()
         (own / INPUTS).touch()
@@ -72,23 +72,23 @@ def _run(runner: WarmRunner, scratch: Path, part: str, deadline: Deadline) -> No
 
 
 def renew_after_restore(runner: WarmRunner, env: Mapping[str, str] = os.environ) -> None:
-    """If a snapshot follows, register ``renew`` for each environment that is restored from it."""
+    """If a snapshot follows, register ``renew`` for each environment that Lambda restores from it."""
     if env.get("AWS_LAMBDA_INITIALIZATION_TYPE") == SNAP_START:
         hooks = importlib.import_module("snapshot_restore_py")  # awslambdaric brings it
         hooks.register_after_restore(renew, runner)
 
 
 def renew(runner: WarmRunner) -> None:
-    """Give this environment states of its own; the JVM and the scripts get theirs at the next task."""
+    """Give this environment its own random states; the JVM and the scripts get theirs at the next task."""
     random.seed()
     ssl.RAND_add(os.urandom(32), 32.0)
     runner.renew(container_keys)
 
 
 def container_keys(env: Mapping[str, str] = os.environ) -> Mapping[str, str]:
-    """AWS's usual variables with the container's credentials of this moment; empty if there are none.
+    """AWS's usual variables with the container's current credentials; empty if there are none.
 
-    Fetched for scripts that read them: a restored environment has only an endpoint that knows them.
+    Some scripts read them, and a restored environment has only the endpoint that returns them.
     """
     uri = env.get("AWS_CONTAINER_CREDENTIALS_FULL_URI")
     if not uri or "AWS_ACCESS_KEY_ID" in env:

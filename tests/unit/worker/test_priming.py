@@ -1,4 +1,4 @@
-"""What of a rehearsed worker needs no Spark: keys for scripts, the hook, and an init that never fails."""
+"""What needs no Spark in a primed worker: keys for scripts, the hook, and an init that never fails."""
 
 import importlib
 import random
@@ -9,7 +9,7 @@ import pytest
 
 from sparklet.settings import spark_settings
 from sparklet.spark.warm_runner import WarmRunner
-from sparklet.worker.rehearsal import container_keys, rehearse, renew_after_restore
+from sparklet.worker.priming import container_keys, prime, renew_after_restore
 from tests.stand_ins.lambda_environment import lambda_environment
 
 RUNTIME = Path(__file__).parents[2] / "stand_ins" / "lambda_runtime"
@@ -42,18 +42,18 @@ def test_without_container_credentials_nothing_is_fetched(capfd: pytest.CaptureF
     assert "keys" in capfd.readouterr().out
 
 
-def test_a_rehearsal_that_cannot_begin_fails_nothing(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    assert not rehearse(runner_without_java(tmp_path), tmp_path, ("files",))
+def test_priming_that_cannot_begin_fails_nothing(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    assert not prime(runner_without_java(tmp_path), tmp_path, ("files",))
 
     assert '"jvm_kept": false' in capfd.readouterr().out
     assert list(tmp_path.glob("task-*")) == []
 
 
 def test_no_part_is_begun_late(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    """Its deadline would end it, and the JVM with all that was rehearsed before."""
+    """Its deadline would end it, and the JVM with all that was primed before."""
     runner = runner_without_java(tmp_path)
 
-    assert not rehearse(runner, tmp_path, ("files",), limit_s=0.2, clients=lambda: time.sleep(0.15))
+    assert not prime(runner, tmp_path, ("files",), limit_s=0.2, clients=lambda: time.sleep(0.15))
 
     assert len(capfd.readouterr().out.splitlines()) == 1  # what was done; nothing failed, since nothing was tried
 

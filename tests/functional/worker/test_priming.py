@@ -1,4 +1,4 @@
-"""A rehearsed worker: its first event finds a clean JVM, and nothing of the snapshot that others have, too."""
+"""A primed worker: its first event finds a clean JVM, and nothing of the snapshot that others have, too."""
 
 import json
 import os
@@ -16,7 +16,7 @@ import pytest
 from sparklet.cli.environment import jar_cache
 from sparklet.local.jars import ensure_jars
 from sparklet.spark.warm_runner import WarmRunner
-from sparklet.worker.rehearsal import rehearse
+from sparklet.worker.priming import prime
 from tests.functional.worker.conftest import MARK, SMALL, SPARK, STACK, Bench, make, marked, wait_until_none
 from tests.functional.worker.test_runners_freeze import Worker, freeze
 from tests.stand_ins.lambda_environment import LambdaEnvironment, lambda_environment
@@ -68,17 +68,17 @@ print(json.dumps({
 
 @pytest.fixture(scope="module")
 def warm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bench]:
-    """A runner that has rehearsed."""
-    scratch = tmp_path_factory.mktemp("rehearsed")
+    """A primed runner."""
+    scratch = tmp_path_factory.mktemp("primed")
     runner = make("warm", scratch)
     assert isinstance(runner, WarmRunner)
     runner.start()
-    assert rehearse(runner, scratch, ("files",))
+    assert prime(runner, scratch, ("files",))
     yield Bench(runner, scratch)
     runner.close()
 
 
-def test_a_rehearsal_leaves_no_trace(warm: Bench) -> None:
+def test_priming_leaves_no_trace(warm: Bench) -> None:
     look = "import json, os\nprint(json.dumps([os.listdir('.'), [t.name for t in spark.catalog.listTables()]]))"
 
     assert warm.run(SPARK + look).told() == [[], []]
@@ -159,7 +159,7 @@ def test_a_restored_worker_finds_another_day_and_key(tmp_path: Path) -> None:
     with lambda_environment(objects, clock) as around, function(around, tmp_path, jars) as worker:
         assert around.snapshot.wait(180), (tmp_path / "log").read_text()
         assert around.asked == set()
-        rehearsed_s = time.time()
+        primed_s = time.time()
         freeze([worker], FREEZE_S)
         clock.shift(QUARTER_S)
         around.key = "TODAY"
@@ -168,9 +168,9 @@ def test_a_restored_worker_finds_another_day_and_key(tmp_path: Path) -> None:
         first, second = (around.invoke({})["answer"] for _ in range(2))
 
         assert [first["rows"], first["keys"]] == [2, ["TODAY", "TODAY"]]
-        assert second["jvm_started_s"] == first["jvm_started_s"] < rehearsed_s
-        assert all(now_s >= rehearsed_s + clock.shift_s for now_s in first["now_s"])
+        assert second["jvm_started_s"] == first["jvm_started_s"] < primed_s
+        assert all(now_s >= primed_s + clock.shift_s for now_s in first["now_s"])
         assert around.asked == {("boto3", "TODAY"), ("S3A", "TODAY")}
         lines = [json.loads(line) for line in (tmp_path / "log").read_text().splitlines() if line.startswith("{")]
-        assert [line["jvm_kept"] for line in lines if line["message"] == "rehearsed"] == [True]
+        assert [line["jvm_kept"] for line in lines if line["message"] == "primed"] == [True]
         assert marked(worker.mark)
