@@ -18,7 +18,7 @@ from sparklet.aws.clients import AwsClients
 from sparklet.aws.dynamodb import DynamoLedger
 from sparklet.aws.object_store import S3ObjectStore
 from sparklet.cli.environment import jar_cache
-from sparklet.engines.platforms import EmrSteps
+from sparklet.engines.emr import EmrSteps
 from sparklet.local.jars import ensure_jars
 from sparklet.local.java import find_java
 from sparklet.model import InputObject, PartRecord, Position, Run, RunOptions, ScriptRef, Shard, ShardRecord, ShardState

@@ -15,7 +15,7 @@ from botocore.stub import ANY, Stubber
 
 from sparklet.aws.clients import AwsClients
 from sparklet.engines.create import engines_of
-from sparklet.engines.platforms import PYTHON, TOKEN
+from sparklet.engines.spark_platform import PYTHON, TOKEN
 from sparklet.errors import RemoteTaskError
 from sparklet.ports import Engine
 

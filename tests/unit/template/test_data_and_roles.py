@@ -10,7 +10,7 @@ import pytest
 from sparklet.aws.dynamodb import OPEN_INDEX
 from sparklet.aws.dynamodb.items import RUNS_PARTITION, part_key, run_key, shard_key, tombstone_key
 from sparklet.aws.dynamodb.tasks import task_key
-from sparklet.engines.platforms import LOGS
+from sparklet.engines.spark_platform import LOGS
 from sparklet.model import RunOptions
 from tests.unit.template.reading import ROLES, as_list, of_type, statements
 

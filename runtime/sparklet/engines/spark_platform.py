@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
-from sparklet.aws.clients import AwsClients, client_token, explained
+from sparklet.aws.clients import AwsClients, explained
 from sparklet.aws.object_store import S3ObjectStore
 from sparklet.engines.worker_package import stored
 from sparklet.errors import ObjectStoreError, RemoteTaskError
@@ -132,134 +132,6 @@ class Platform(Engine):
             return [event["message"].strip() for event in self._ask(self.clients.logs.get_log_events, **ask)["events"]]
         except RemoteTaskError:
             return []
-
-
-@dataclass(frozen=True, kw_only=True)
-class EmrServerlessJobs(Platform):
-    """Jobs of one application."""
-
-    application: str
-    role: str
-
-    def start(self, token: str, command: Sequence[str]) -> str:
-        """Start a job; the service knows its token."""
-        program, package = self._packed()
-        python = "spark.emr-serverless.driverEnv.PYSPARK_DRIVER_PYTHON", "spark.emr-serverless.driverEnv.PYSPARK_PYTHON"
-        conf = {**dict.fromkeys((*python, "spark.executorEnv.PYSPARK_PYTHON"), PYTHON), **self.conf}
-        submit = {
-            "entryPoint": program,
-            "entryPointArguments": list(self._arguments(command)),
-            "sparkSubmitParameters": f"--py-files {package}",
-        }
-        logs = {"logUri": f"s3://{self.env['SPARKLET_BUCKET']}/{LOGS}/"}
-        job = {
-            "applicationId": self.application,
-            "executionRoleArn": self.role,
-            "name": _name(command),
-            "jobDriver": {"sparkSubmit": submit},
-            "configurationOverrides": {
-                "applicationConfiguration": [{"classification": "spark-defaults", "properties": conf}],
-                "monitoringConfiguration": {"s3MonitoringConfiguration": logs},
-            },
-        }
-        start = self.clients.emr_serverless.start_job_run
-        return str(self._ask(start, clientToken=client_token(token, job), **job)["jobRunId"])
-
-    def stop(self, task_id: str) -> None:
-        """Cancel a job; its driver has time to give back the shard."""
-        ask = {"applicationId": self.application, "jobRunId": task_id, "shutdownGracePeriodInSeconds": 60}
-        self._ask(self.clients.emr_serverless.cancel_job_run, **ask)
-
-    def _job(self, task_id: str) -> Job:
-        ask = {"applicationId": self.application, "jobRunId": task_id}
-        job = self._ask(self.clients.emr_serverless.get_job_run, **ask)["jobRun"]
-        place = f"{LOGS}/applications/{self.application}/jobs/{task_id}/SPARK_DRIVER"
-        logs = f"s3://{self.env['SPARKLET_BUCKET']}/{place}"
-        return Job(job["state"], job["stateDetails"], job.get("startedAt"), logs)
-
-    def _release(self) -> tuple[str, tuple[int, int], tuple[str, str]]:
-        answer = self._ask(self.clients.emr_serverless.get_application, applicationId=self.application)
-        return answer["application"]["releaseLabel"], (7, 0), ("spark.jars", self.conf.get("spark.jars", ""))
-
-
-@dataclass(frozen=True, kw_only=True)
-class EmrSteps(Platform):
-    """Steps of one cluster.
-
-    The driver runs on the primary node (``client``), so that cancelling a step reaches the worker, and the step's own
-    log is the worker's.
-    """
-
-    cluster: str
-
-    def start(self, token: str, command: Sequence[str]) -> str:
-        """Add a step, unless the cluster has one whose name ends with the token."""
-        program, package = self._packed()
-        emr, conf = self.clients.emr, {"spark.pyspark.python": PYTHON, "spark.pyspark.driver.python": PYTHON}
-        options = [word for key, value in {**conf, **self.conf}.items() for word in ("--conf", f"{key}={value}")]
-        submit = ["spark-submit", "--deploy-mode", "client", "--py-files", package, *options, program]
-        newest = {"ClusterId": self.cluster, "PaginationConfig": {"MaxItems": MAX_LISTED}}
-        ids = emr.get_paginator("list_steps").paginate(**newest).search(f"Steps[?ends_with(Name, '{token}')].Id")
-        if found := self._ask(lambda: next(ids, None)):
-            return str(found)
-        step = {
-            "Name": f"{_name(command)} {token}",
-            "ActionOnFailure": "CONTINUE",
-            "HadoopJarStep": {"Jar": "command-runner.jar", "Args": [*submit, *self._arguments(command)]},
-        }
-        return str(self._ask(emr.add_job_flow_steps, JobFlowId=self.cluster, Steps=[step])["StepIds"][0])
-
-    def stop(self, task_id: str) -> None:
-        """Cancel a step."""
-        self._ask(self.clients.emr.cancel_steps, ClusterId=self.cluster, StepIds=[task_id])
-
-    def _job(self, task_id: str) -> Job:
-        step = self._ask(self.clients.emr.describe_step, ClusterId=self.cluster, StepId=task_id)["Step"]
-        status = step["Status"]
-        details, reason = status.get("FailureDetails", {}), status.get("StateChangeReason", {})
-        said = "; ".join(filter(None, (details.get("Reason"), details.get("Message"), reason.get("Message"))))
-        logs = details.get("LogFile", "").rpartition("/")[0] or step.get("LogUri", "").rstrip("/")
-        begun = status.get("Timeline", {}).get("StartDateTime")
-        return Job(status["State"], said, begun, re.sub("^s3n:", "s3:", logs))
-
-    def _release(self) -> tuple[str, tuple[int, int], tuple[str, str]]:
-        cluster = self._ask(self.clients.emr.describe_cluster, ClusterId=self.cluster)["Cluster"]
-        names = (each.get("Classification", "") for each in cluster.get("Configurations", ()))
-        return cluster["ReleaseLabel"], (7, 0), ("the cluster's classifications (delta-defaults, …)", " ".join(names))
-
-
-@dataclass(frozen=True, kw_only=True)
-class GlueJobRuns(Platform):
-    """Runs of one job. Its own script is not used: ``--scriptLocation`` takes its place."""
-
-    job: str
-
-    def start(self, token: str, command: Sequence[str]) -> str:
-        """Start a run, unless one has this token among its arguments."""
-        program, package = self._packed()
-        key, value = self._arguments(command)
-        arguments = {"--scriptLocation": program, "--extra-py-files": package, key: value, TOKEN: token}
-        if self.conf:
-            arguments["--conf"] = " --conf ".join(f"{name}={setting}" for name, setting in self.conf.items())
-        for run in self._ask(self.clients.glue.get_job_runs, JobName=self.job, MaxResults=200)["JobRuns"]:
-            if run.get("Arguments", {}).get(TOKEN) == token:
-                return str(run["Id"])
-        return str(self._ask(self.clients.glue.start_job_run, JobName=self.job, Arguments=arguments)["JobRunId"])
-
-    def stop(self, task_id: str) -> None:
-        """Stop a run."""
-        self._ask(self.clients.glue.batch_stop_job_run, JobName=self.job, JobRunIds=[task_id])
-
-    def _job(self, task_id: str) -> Job:
-        run = self._ask(self.clients.glue.get_job_run, JobName=self.job, RunId=task_id)["JobRun"]
-        state, begun = run["JobRunState"], run.get("StartedOn")
-        logs = run.get("LogGroupName", "/aws-glue/jobs")
-        return Job(state, run.get("ErrorMessage", ""), None if state == "WAITING" else begun, logs)
-
-    def _release(self) -> tuple[str, tuple[int, int], tuple[str, str]]:
-        job = self._ask(self.clients.glue.get_job, JobName=self.job)["Job"]
-        formats = job.get("DefaultArguments", {}).get("--datalake-formats", "")
-        return f"Glue {job.get('GlueVersion', '0.9')}", (5, 0), ("the job's --datalake-formats", formats)
 
 
 def not_handed_on(functions: Mapping[str, str], conf: Mapping[str, str], own: tuple[str, ...]) -> str:
