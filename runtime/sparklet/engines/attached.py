@@ -1,7 +1,7 @@
-"""The attached runner: scripts in the driver of a spark-submit that somebody else made, against its JVM.
+"""The attached runner: scripts use the JVM of the spark-submit whose program is this worker.
 
-On EMR, EMR Serverless and Glue, the worker itself is the program of spark-submit. Each script gets a process of its
-own, as ever, so it can be killed without the worker; it finds Spark by the same gateway.
+EMR Serverless, EMR and Glue make that JVM. Each script still gets a process of its own, which can be killed without the
+worker, and connects to Spark by the same gateway.
 """
 
 import os
@@ -22,27 +22,27 @@ from sparklet.spark.warm_runner import PORT, SECRET, Jvm, ScriptRun
 
 
 class AttachedRunner(Runner):
-    """Runs scripts against the JVM that ``PORT`` names, which started this process and ends after it.
+    """Runs scripts against the JVM at ``PORT``, which started this process and ends after it.
 
-    The platform decides about master, memory, S3 and Python.
+    The platform sets master, memory, S3 and Python.
     """
 
     def __init__(self, spark: SparkSettings, scratch: Path) -> None:
         self._spark, self._scratch = spark, scratch
 
     def run(self, call: ScriptCall, output: Output) -> ScriptResult:
-        """Run one script to its end; see ``Runner``. Spark is stopped afterwards, so no job of it goes on."""
+        """Run one script to its end; see ``Runner``. Spark is stopped afterwards, and with it all the script's jobs."""
         call.refuse_if_over()
         conf = read_options(call.script).conf
         if fixed := JVM_OPTIONS.intersection(conf):
             raise ScriptError(
-                f"{call.script.name} asks for {min(fixed)}, which the JVM here has got already: set it for the engine, "
-                "see EngineSparkConf"
+                f"{call.script.name} asks for {min(fixed)}, but the JVM here has started already: set it for the "
+                "engine, see EngineSparkConf"
             )
         jvm = Jvm("platform", self._scratch, {}, port=int(os.environ[PORT]), secret=os.environ[SECRET])
-        jvm.tasks = 1  # it is prepared here, not by its first script
+        jvm.tasks = 1  # prepared here, not by its first script
         task = ScriptOutput(output, call)
-        properties = {  # the driver's own folders and path are not for executors
+        properties = {  # without the driver's own folders and PATH
             **self._spark.conf,
             "spark.app.name": call.script.name,
             **{f"spark.executorEnv.{key}": value for key, value in call.env.items()},
@@ -61,7 +61,7 @@ class AttachedRunner(Runner):
 
 
 def _for_executors(call: ScriptCall) -> Iterator[Path]:
-    """The py-files, as ``SparkContext.addPyFile`` takes them: it knows no wheels, which are zips."""
+    """The py-files for ``SparkContext.addPyFile``, which refuses wheels: they are copied as zips."""
     for path in call.py_files:
         if path.suffix == ".whl":
             path = Path(shutil.copy(path, call.work_dir / f"{path.name}.zip"))

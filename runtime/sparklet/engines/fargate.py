@@ -1,8 +1,8 @@
-"""Tasks of ECS Fargate, each a container of its own."""
+"""ECS Fargate as an engine: a task for each shard, whose container runs the image's command ``shard``."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Self
 
 from sparklet.aws.clients import AwsClients, client_token, explained, failing_as
 from sparklet.errors import RemoteTaskError
@@ -10,26 +10,41 @@ from sparklet.model import Failure
 from sparklet.ports import Engine
 
 MAX_DESCRIBED = 100  # tasks a request
-NO_ROOM = ("Capacity is unavailable", "reached the limit", "RESOURCE:", "Throttling", "ServerException")
+NO_CAPACITY = ("Capacity is unavailable", "reached the limit", "RESOURCE:", "Throttling", "ServerException")
 NOT_STARTED = "TaskFailedToStart"
-CONTAINER = "sparklet-shard"  # of its task definition
+CONTAINER = "sparklet-shard"  # of the task definition in sam/fargate.yaml
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class FargateTasks(Engine):
-    """Starts, watches and stops tasks of a definition."""
+    """Starts, watches and stops tasks of one task definition."""
 
     clients: AwsClients
     cluster: str
     task_definition: str
     network: Mapping[str, Any]  # ECS's awsvpcConfiguration: subnets, securityGroups, assignPublicIp
-    env: Callable[[], Mapping[str, str]] = dict  # beside the definition's
+    script_settings: Callable[[], Mapping[str, str]] = dict  # of the functions, beside the definition's environment
+
+    @classmethod
+    def named(
+        cls, *, clients: AwsClients, env: object, script_settings: Callable[[], Mapping[str, str]], **settings: Any
+    ) -> Self:
+        """The tasks that SPARKLET_ENGINES names; the task definition has the worker's ``env``."""
+        network: dict[str, Any] = {name: settings[name].split(",") for name in ("subnets", "securityGroups")}
+        network["assignPublicIp"] = settings["assignPublicIp"]
+        return cls(
+            clients=clients,
+            cluster=settings["cluster"],
+            task_definition=settings["taskDefinition"],
+            network=network,
+            script_settings=script_settings,
+        )
 
     def start(self, token: str, command: Sequence[str]) -> str:
-        """Start a task, once for each ``token``; its ARN. RemoteTaskError, ``throttled`` if there is no room now."""
+        """Start a task, once for each ``token``; its ARN. RemoteTaskError, ``throttled`` without capacity."""
         from botocore.exceptions import BotoCoreError, ClientError
 
-        env = [{"name": name, "value": value} for name, value in self.env().items()]
+        env = [{"name": name, "value": value} for name, value in self.script_settings().items()]
         container = {"name": CONTAINER, "command": list(command), **({"environment": env} if env else {})}
         task: Any = {
             "cluster": self.cluster,
@@ -45,37 +60,28 @@ class FargateTasks(Engine):
             why = "; ".join(each.get("reason", "") for each in answer["failures"])
         except (BotoCoreError, ClientError) as error:
             why = explained(error)
-        reason = "throttled" if any(words in why for words in NO_ROOM) else ""
+        reason = "throttled" if any(words in why for words in NO_CAPACITY) else ""
         raise RemoteTaskError(f"no task of {self.task_definition} could be started: {why}", reason)
 
-    def stopped(self, arns: Sequence[str]) -> Mapping[str, Failure]:
-        """Those of these tasks that have stopped, and why. RemoteTaskError if they cannot be described."""
+    def stopped(self, task_ids: Sequence[str]) -> Mapping[str, Failure]:
+        """Which tasks have stopped, and why. RemoteTaskError if they cannot be described."""
         tasks = []
         with failing_as(RemoteTaskError, "the tasks cannot be described"):
-            for first in range(0, len(arns), MAX_DESCRIBED):
-                some = arns[first : first + MAX_DESCRIBED]
+            for first in range(0, len(task_ids), MAX_DESCRIBED):
+                some = task_ids[first : first + MAX_DESCRIBED]
                 tasks += self.clients.ecs.describe_tasks(cluster=self.cluster, tasks=some)["tasks"]
-        return {task["taskArn"]: stop_cause(task) for task in tasks if task["lastStatus"] == "STOPPED"}
+        return {task["taskArn"]: _stop_cause(task) for task in tasks if task["lastStatus"] == "STOPPED"}
 
-    def stop(self, arn: str) -> None:
-        """Stop a task. RemoteTaskError if that cannot be asked for."""
-        with failing_as(RemoteTaskError, f"{arn} cannot be stopped"):
-            self.clients.ecs.stop_task(cluster=self.cluster, task=arn, reason="its caller waits no more")
-
-
-def tasks_of_shards(
-    clients: AwsClients, named: Mapping[str, Any], env: Callable[[], Mapping[str, str]]
-) -> FargateTasks:
-    """The tasks of sam/fargate.yaml, as SPARKLET_ENGINES names them."""
-    network: dict[str, Any] = {name: named[name].split(",") for name in ("subnets", "securityGroups")}
-    network["assignPublicIp"] = named["assignPublicIp"]
-    return FargateTasks(clients, named["cluster"], named["taskDefinition"], network, env)
+    def stop(self, task_id: str) -> None:
+        """Stop a task. RemoteTaskError if ECS refuses the request."""
+        with failing_as(RemoteTaskError, f"{task_id} cannot be stopped"):
+            self.clients.ecs.stop_task(cluster=self.cluster, task=task_id, reason="its shard needs it no more")
 
 
-def stop_cause(task: Mapping[str, Any]) -> Failure:
-    """Why a task has stopped: ECS's code and reason, those of its containers, the exit status at the end."""
+def _stop_cause(task: Mapping[str, Any]) -> Failure:
+    """ECS's code and reason, the containers' reasons, and the exit status."""
     code, containers = task.get("stopCode") or "Stopped", task.get("containers", ())
-    words = [task.get("stoppedReason"), *(container.get("reason") for container in containers)]
-    words += [f"exit status {found['exitCode']}" for found in containers if found.get("exitCode") is not None]
-    kind = code if code == NOT_STARTED else f"Stopped.{code}"
-    return Failure(kind, "; ".join(filter(None, words)), retryable=False)
+    reasons = [task.get("stoppedReason"), *(container.get("reason") for container in containers)]
+    reasons += [f"exit status {each['exitCode']}" for each in containers if each.get("exitCode") is not None]
+    error_class = code if code == NOT_STARTED else f"Stopped.{code}"
+    return Failure(error_class, "; ".join(filter(None, reasons)), retryable=False)

@@ -2,7 +2,8 @@
 
 ``spark-submit --py-files …/sparklet-worker.zip on_platform.py --sparklet '{"env": {…}, "command": ["shard", …]}'``
 
-It lies beside the package, not in it, in syntax that every Python 3 knows, so that an old one can say what it lacks.
+It is stored beside the package, in syntax that every Python 3 reads, so that an old Python gets a message with the
+version that it needs.
 """
 
 import contextlib
@@ -23,13 +24,13 @@ LEAST = (3, 11)
 
 
 def main() -> int:
-    """Unpack the worker and have it do the shard; the exit code."""
+    """Unpack the worker and do the shard; the exit code."""
     if sys.version_info < LEAST:
         version, least = (".".join(map(str, each[:2])) for each in (sys.version_info, LEAST))
         sys.exit("this Python is " + version + ", and Sparklet's worker needs " + least + ": set spark.pyspark.python")
     package = next((path for path in sys.path if path.endswith(PACKAGE)), PACKAGE)
     given = json.loads(sys.argv[sys.argv.index("--sparklet") + 1])
-    folder = tempfile.mkdtemp(prefix="sparklet-worker-")  # unpacked, since botocore reads files beside its modules
+    folder = tempfile.mkdtemp(prefix="sparklet-worker-")  # botocore reads files beside its modules
     try:
         with zipfile.ZipFile(package) as content:
             content.extractall(folder)
@@ -46,10 +47,10 @@ def main() -> int:
 
 
 class Output(io.RawIOBase):
-    """Standard output, the JVM's pipe; what is written after the JVM's end is lost and stops nobody."""
+    """Standard output, the JVM's pipe; text that is written after the JVM's end is lost, without an error."""
 
     def writable(self) -> bool:
-        """It is."""
+        """Yes, it is writable."""
         return True
 
     def write(self, content: Any) -> int:
@@ -60,7 +61,7 @@ class Output(io.RawIOBase):
 
 
 def _follow(jvm: int) -> None:
-    """If the JVM ends, which does not end this process, give the shard back."""
+    """Release the shard if the JVM ends, which does not end this process by itself."""
     while os.getppid() == jvm:
         time.sleep(1)
     os.kill(os.getpid(), signal.SIGTERM)
@@ -68,5 +69,5 @@ def _follow(jvm: int) -> None:
 
 if __name__ == "__main__":
     code = main()
-    if code:  # Glue takes every SystemExit for a failure
+    if code:  # Glue reports every SystemExit as a failure
         sys.exit(code)

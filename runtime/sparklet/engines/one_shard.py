@@ -1,8 +1,8 @@
 """Run one shard in its own container, without the limit of 15 minutes: ``shard --run RUN --shard N``.
 
-For ECS Fargate, or any machine with the image. It makes one attempt exactly as the Lambda worker does, in the same
-ledger, with the same short lease, which it renews while it works. SIGTERM (Fargate gives 30 s) ends the script and
-releases the shard. If the container is killed, another attempt can claim the shard once the lease has lapsed.
+For engines, or any machine with the image. It makes one attempt as the Lambda worker does, in the same ledger, with the
+same short lease, which it renews. SIGTERM ends the script and releases the shard. If the container is killed, another
+attempt can claim the shard once the lease has expired.
 
 Exit codes: 0 the shard has SUCCEEDED, 1 it has FAILED, 2 there is no such shard, 75 it is not done: try again later.
 """
@@ -31,11 +31,11 @@ from sparklet.worker.log import Log
 from sparklet.worker.shards import ShardClaims
 from sparklet.worker.worker import Worker
 
-DONE, FAILED, WRONG, LATER = 0, 1, 2, 75  # 75: EX_TEMPFAIL
+DONE, FAILED, WRONG, LATER = 0, 1, 2, 75  # 75 is EX_TEMPFAIL
 MESSAGE_VARIABLE = "SPARKLET_SHARD_MESSAGE"
 DEFAULT_TIMEOUT_S = 4 * 3600.0
 GENERATION_TRIES = 5
-BY_HAND = "by hand"  # the engine of a container that somebody started for a shard of the functions
+BY_HAND = "by hand"  # the engine of a container that a user started for a shard of the functions
 STOPPED = "the container received SIGTERM before the script had ended"
 CGROUP_LIMITS = (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"))
 
@@ -139,8 +139,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if "AWS_LAMBDA_FUNCTION_MEMORY_SIZE" not in os.environ:
             spark = replace(spark, memory_mb=container_memory_mb())
         spark = replace(spark, conf={**spark.conf, **command.conf})
-        attached = PORT in os.environ  # this is a driver's program: see ``on_platform``
-        if attached or not is_local(spark):  # executors elsewhere do not inherit
+        attached = PORT in os.environ  # this process is a driver's program, see ``on_platform``
+        if attached or not is_local(spark):  # executors on other machines do not inherit the environment
             of_executors = {f"spark.executorEnv.{name}": value for name, value in settings.script_env.items()}
             spark = replace(spark, conf={**of_executors, **spark.conf})
         if attached:
@@ -154,7 +154,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             raise SettingsError("SPARKLET_LEDGER_TABLE and SPARKLET_BUCKET are not set: the stack's outputs name both")
         if attached or not shares_disk(spark):
             worker.executor.inputs_to = worker.shards.store
-        runner.start()
+        if not attached:  # that JVM is up already
+            runner.start()
     except SparkletError as error:
         log.error(str(error), error_class=type(error).__name__)
         return WRONG

@@ -1,4 +1,4 @@
-"""An engine that cannot be used."""
+"""An engine with wrong settings: it is refused by name, and the other engines work."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ from sparklet.ports import Engine
 
 @dataclass(frozen=True)
 class Unusable(Engine):
-    """An engine that is named, but cannot be had; the other ones can."""
+    """An ``Engine`` that starts nothing, and why."""
 
     why: str
 
@@ -19,12 +19,12 @@ class Unusable(Engine):
         raise SettingsError(self.why)
 
     def stopped(self, task_ids: Sequence[str]) -> Mapping[str, Failure]:
-        """Nothing is known of them."""
+        """Nothing is known of earlier workers."""
         return {}
 
     def stop(self, task_id: str) -> None:
-        """Leave it."""
+        """Do nothing."""
 
     def unfit(self, table_format: str) -> str:
-        """For every run."""
+        """It is unfit for every run."""
         return self.why

@@ -1,11 +1,12 @@
-"""The worker as a zip for Spark's platforms: Sparklet, boto3 and what that needs, all of it plain Python.
+"""The worker as a zip for EMR Serverless, EMR and Glue: Sparklet, boto3 and boto3's dependencies, all plain Python.
 
-Not every platform's Python has boto3. botocore's descriptions of services are 100 MB, so only those come that a worker
-may need. The same sources give the same bytes.
+Not every platform's Python has boto3. botocore's descriptions of all services take 100 MB; the zip has those that a
+worker may call. The same sources give the same bytes.
 """
 
 import hashlib
 import io
+import zipfile
 from collections.abc import Iterator
 from contextlib import suppress
 from functools import cache
@@ -13,7 +14,6 @@ from importlib import import_module
 from pathlib import Path
 
 from sparklet.errors import ObjectChangedError
-from sparklet.job.bundle import write_zip
 from sparklet.ports import ObjectStore
 
 PACKAGES = ("sparklet", "boto3", "botocore", "dateutil", "jmespath", "s3transfer", "six", "urllib3")
@@ -22,8 +22,8 @@ PROGRAM, PACKAGE = "on_platform.py", "sparklet-worker.zip"
 FOLDER = "engines"  # of the stack's bucket
 
 
-def stored(store: ObjectStore, bucket: str) -> tuple[str, str]:
-    """The addresses of program and package in the bucket; they are put there unless they are there."""
+def store_worker(store: ObjectStore, bucket: str) -> tuple[str, str]:
+    """The addresses of program and package in the bucket, where they are stored once."""
     program, package = files()
     digest = hashlib.sha256(program + package).hexdigest()[:16]
     uris = tuple(f"s3://{bucket}/{FOLDER}/{digest}/{name}" for name in (PROGRAM, PACKAGE))
@@ -35,15 +35,17 @@ def stored(store: ObjectStore, bucket: str) -> tuple[str, str]:
 
 @cache
 def files() -> tuple[bytes, bytes]:
-    """Program and package."""
+    """The bytes of program and package."""
     found = dict(each for name in PACKAGES for each in _package(name))
     buffer = io.BytesIO()
-    write_zip(buffer, {name: found[name].read_bytes() for name in sorted(found)})
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as package:
+        for name in sorted(found):
+            package.writestr(zipfile.ZipInfo(name), found[name].read_bytes(), zipfile.ZIP_DEFLATED)
     return found[f"sparklet/engines/{PROGRAM}"].read_bytes(), buffer.getvalue()
 
 
 def _package(name: str) -> Iterator[tuple[str, Path]]:
-    """The files of a package or module by their names in the zip."""
+    """The files of a package or module, with their names in the zip."""
     first = Path(str(import_module(name).__file__))
     if first.name != "__init__.py":
         yield first.name, first

@@ -84,7 +84,7 @@ class Platform:
         instances = {"MasterInstanceType": "m5.xlarge", "InstanceCount": 1, "KeepJobFlowAliveWhenNoSteps": True}
         cluster = clients.emr.run_job_flow(Name="platform", ReleaseLabel="emr-7.13.0", Instances=instances)
         self.engine = EmrSteps(
-            clients=clients, env=worker, conf=conf, functions=lambda: FUNCTIONS, cluster=cluster["JobFlowId"]
+            clients=clients, env=worker, conf=conf, script_settings=lambda: FUNCTIONS, cluster=cluster["JobFlowId"]
         )
 
     def plan(self, run_id: str, **params: str) -> ShardRecord:

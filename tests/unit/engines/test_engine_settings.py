@@ -55,7 +55,7 @@ def clients(monkeypatch: pytest.MonkeyPatch) -> AwsClients:
     for name, value in (("ACCESS_KEY_ID", "test"), ("SECRET_ACCESS_KEY", "test"), ("REGION", "us-east-1")):
         monkeypatch.setenv(f"AWS_{name}", value)
     monkeypatch.setattr(
-        "sparklet.engines.spark_platform.stored", lambda store, bucket: ("s3://runs/p.py", "s3://runs/w.zip")
+        "sparklet.engines.spark_platform.store_worker", lambda store, bucket: ("s3://runs/p.py", "s3://runs/w.zip")
     )
     return AwsClients(attempts=1)
 

@@ -20,7 +20,8 @@ def clients(monkeypatch: pytest.MonkeyPatch) -> AwsClients:
 
 @pytest.fixture
 def tasks(clients: AwsClients) -> FargateTasks:
-    return FargateTasks(clients, "cluster", "definition:1", {"subnets": ["subnet-1"]})
+    network = {"subnets": ["subnet-1"]}
+    return FargateTasks(clients=clients, cluster="cluster", task_definition="definition:1", network=network)
 
 
 def test_the_token_is_of_one_request(clients: AwsClients, tasks: FargateTasks) -> None:

@@ -15,7 +15,8 @@ from botocore.stub import ANY, Stubber
 
 from sparklet.aws.clients import AwsClients
 from sparklet.engines.create import engines_of
-from sparklet.engines.spark_platform import PYTHON, TOKEN
+from sparklet.engines.glue import TOKEN
+from sparklet.engines.spark_platform import PYTHON
 from sparklet.errors import RemoteTaskError
 from sparklet.ports import Engine
 

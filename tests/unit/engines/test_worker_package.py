@@ -35,13 +35,13 @@ def test_it_is_small_enough_to_be_fetched_for_each_shard() -> None:
 def test_it_is_stored_once_below_its_digest() -> None:
     store = MemoryObjectStore(FakeClock())
 
-    program, package = worker_package.stored(store, "runs")
-    assert worker_package.stored(store, "runs") == (program, package)
+    program, package = worker_package.store_worker(store, "runs")
+    assert worker_package.store_worker(store, "runs") == (program, package)
 
     assert package.endswith(on_platform.PACKAGE)
     assert (store.get(program), store.get(package)) == worker_package.files()
     worker_package.files.cache_clear()
-    assert worker_package.stored(store, "runs") == (program, package)
+    assert worker_package.store_worker(store, "runs") == (program, package)
 
 
 def test_an_old_python_is_told_what_it_lacks(tmp_path: Path) -> None:
