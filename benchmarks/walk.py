@@ -1,21 +1,28 @@
-"""How much code one event, one command and one table commit pass through: modules and functions, over in-memory ports.
+"""How much code a few ways pass through, from start to effect: modules and functions, over in-memory ports.
 
 ``python -m benchmarks.walk`` prints a line for each walk; ``--names`` adds the functions in the order of their first
-call. Walk ``event``: one SQS event with one shard, until the ledger says SUCCEEDED. Walk ``run``: ``sparklet run`` of
-three objects, until the first message is in the queue. Walk ``commit``: the script of a commit run, from its ``main``
-until a Delta table has the rows of one shard. A function counts once; comprehensions, lambdas and what
-dataclasses generate do not count, nor do the in-memory adapters, which stand for AWS, and what they call.
+call.
+
+- ``event``: one SQS event with one shard, until the ledger says SUCCEEDED.
+- ``engine``: a shard on EMR, from the check that adds its step, then from ``main`` of the program in that step, until
+  the ledger says SUCCEEDED. Modules that an event passes do not count.
+- ``run``: ``sparklet run`` of three objects, until the first message is in the queue.
+- ``commit``: the script of a commit run, from its ``main`` until a Delta table has the rows of one shard.
+
+A function counts once; comprehensions, lambdas and what dataclasses generate do not count, nor do adapters of AWS and
+what they call, nor settings, which are read before an event comes.
 """
 
 import argparse
 import json
+import os
 import sys
 import tempfile
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from types import CodeType, FrameType
+from types import CodeType, FrameType, SimpleNamespace
 from typing import Any
 from unittest.mock import patch
 
@@ -29,19 +36,25 @@ from sparklet.cli import main as sparklet_command
 from sparklet.cli.costs import WorkerSize
 from sparklet.cli.environment import Environment
 from sparklet.cli.environment import environment as real_environment
+from sparklet.engines import on_platform, one_shard, worker_package
+from sparklet.engines.emr import EmrSteps
 from sparklet.job.table import DATA, Table
-from sparklet.model import ShardState
+from sparklet.model import Failure, ShardState
+from sparklet.ports.deployment import Deployment
+from sparklet.runs.engine_workers import start_workers
 from sparklet.settings import worker_settings
+from sparklet.spark.warm_runner import PORT, SECRET
 from sparklet.tables import delta
 from sparklet.tables.commit import main as commit_main
 from sparklet.tables.declaration import Declaration
+from sparklet.worker.worker import Worker
 from tests.stand_ins.memory import MemoryCompute, MemoryOrchestrator
 from tests.unit.cli.conftest import Lines
 from tests.unit.worker.conftest import BUCKET, make_bench
 from tests.world import SCRIPT, World
 
 ROOT = Path(sparklet.__file__).parent
-ADAPTERS = ("stand_ins/memory_store.py", "stand_ins/memory_ledger.py", "stand_ins/memory.py")
+ADAPTERS = ("stand_ins/memory_store.py", "stand_ins/memory_ledger.py", "stand_ins/memory.py", "sparklet/settings.py")
 SOURCE = "s3://data/in/"
 
 
@@ -77,7 +90,7 @@ class Walk:
 
 def _of_adapter(frame: FrameType | None) -> bool:
     while frame is not None:
-        if frame.f_code.co_filename.endswith(ADAPTERS):
+        if frame.f_code.co_filename.endswith(ADAPTERS) or "/sparklet/aws/" in frame.f_code.co_filename:
             return True
         frame = frame.f_back
     return False
@@ -96,6 +109,61 @@ def walk_event(walk: Walk, folder: Path) -> None:
     with walk.recorded():
         bench.deliver()
     assert bench.ledger.shards.get(ref.run_id, ref.shard).state is ShardState.SUCCEEDED
+
+
+def walk_engine(walk: Walk, folder: Path) -> None:
+    """A shard on EMR: its step is added by a check, and the step's program does it until the ledger says SUCCEEDED."""
+    names = {"SPARKLET_BUCKET": BUCKET, "SPARKLET_LEDGER_TABLE": "t", "SPARKLET_SCRATCH": str(folder / "scratch")}
+    bench, cluster = make_bench(worker_settings(names)), Cluster(folder)
+    [ref] = bench.plan(escalate="emr")
+    bench.ledger.attempts.claim(ref, "of a function", 60.0, 3)
+    bench.ledger.attempts.escalate(ref.run_id, ref.shard, "of a function", Failure("OutOfMemoryError", ""), "emr")
+    _after(bench.ledger.attempts, "succeed", walk.end)
+    engines = {"emr": EmrSteps(clients=cluster, env=names, cluster="j-1")}  # type: ignore[arg-type]
+    ports = bench.store, bench.ledger, bench.queue, bench.clock
+    with walk.recorded():
+        start_workers(Deployment(BUCKET, *ports, engines=engines), bench.ledger.runs.get(ref.run_id))
+    with cluster.driver(bench.worker), walk.recorded():
+        on_platform.main()
+    assert bench.ledger.shards.get(ref.run_id, ref.shard).state is ShardState.SUCCEEDED
+
+
+class Cluster:
+    """EMR and S3, as far as one step needs them, and the driver that runs the step's program."""
+
+    def __init__(self, folder: Path) -> None:
+        self.package, self.command = folder / worker_package.PACKAGE, list[str]()
+        self.meta = SimpleNamespace(region_name="us-east-1")
+        self.emr = self.s3 = self
+
+    def get_paginator(self, _: str) -> Any:
+        """No step is there yet."""
+        return SimpleNamespace(paginate=lambda **_: SimpleNamespace(search=lambda _: iter(())))
+
+    def put_object(self, Key: str, Body: bytes, **_: Any) -> Any:  # noqa: N803
+        """Keep the worker's package for the driver."""
+        if Key.endswith(self.package.name):
+            self.package.write_bytes(Body)
+        return {"ETag": '"1"'}
+
+    def add_job_flow_steps(self, Steps: Any, **_: Any) -> Any:  # noqa: N803
+        """Take the step."""
+        self.command = Steps[0]["HadoopJarStep"]["Args"]
+        return {"StepIds": ["s-1"]}
+
+    @contextmanager
+    def driver(self, worker: Worker) -> Iterator[None]:
+        """The process that spark-submit makes of this one, with a worker over in-memory ports."""
+        place = {PORT: "1", SECRET: "-"}
+        given = ["on_platform.py", *self.command[self.command.index("--sparklet") :]]
+        with (
+            patch.dict(os.environ, place),
+            patch.object(sys, "argv", given),
+            patch.object(sys, "path", [*sys.path, str(self.package)]),
+            patch.object(sys, "stdout"),
+            patch.object(one_shard, "worker_over_aws", lambda *_: worker),
+        ):
+            yield
 
 
 def walk_run(walk: Walk, folder: Path) -> None:
@@ -158,15 +226,18 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--names", action="store_true", help="print each function, too")
     names = parser.parse_args().names
-    for name, take in (("event", walk_event), ("run", walk_run), ("commit", walk_commit)):
+    of_events: set[str] = set()
+    for name, take in (("event", walk_event), ("engine", walk_engine), ("run", walk_run), ("commit", walk_commit)):
         walk = Walk()
         with tempfile.TemporaryDirectory() as folder:
             take(walk, Path(folder))
-        modules = {function.partition(":")[0] for function in walk.functions}
+        functions = [each for each in walk.functions if name != "engine" or each.partition(":")[0] not in of_events]
+        modules = {function.partition(":")[0] for function in functions}
         packages = {module.rpartition("/")[0] for module in modules}
-        print(f"walk={name} modules={len(modules)} functions={len(walk.functions)} packages={len(packages)}")
+        print(f"walk={name} modules={len(modules)} functions={len(functions)} packages={len(packages)}")
         if names:
-            print("\n".join(f"  {function}" for function in walk.functions))
+            print("\n".join(f"  {function}" for function in functions))
+        of_events |= modules if name == "event" else set()
 
 
 if __name__ == "__main__":

@@ -43,7 +43,7 @@ def throttle(at: Deployment, run_id: str, max_concurrency: int) -> None:
 
 def within_cap(at: Deployment, run: Run, waiting: list[ShardRecord]) -> list[ShardRecord]:
     """Those of an engine's waiting shards that have a place under the cap, as ``send_up_to_cap`` gave it to them."""
-    if run.dispatch is not Dispatch.QUEUE or not run.options.max_concurrency or not waiting:
+    if run.dispatch is not Dispatch.QUEUE or not waiting:
         return waiting
     placed = _stored(at, run).get(SENT.format(run.generation), {"sent": {}})["sent"]
     return [record for record in waiting if str(record.number) in placed]

@@ -16,7 +16,6 @@ from sparklet.metrics import SHARDS_FAILED
 from sparklet.model import Failure, Run, ShardRecord, ShardState
 from sparklet.ports import Engine
 from sparklet.ports.deployment import WITHDRAWN, Deployment
-from sparklet.runs.cancel import for_a_while
 from sparklet.runs.concurrency_cap import within_cap
 
 ENGINE_FAILED = "EngineFailed"
@@ -45,8 +44,9 @@ def start_workers(at: Deployment, run: Run) -> Waiting:
     """
     if not at.starts_workers:
         return Waiting()
-    waiting = list(islice(for_a_while(at.clock, at.ledger.shards.for_engines(run.run_id)), MAX_LOOKED_AT))
-    waiting = within_cap(at, run, waiting)
+    waiting = list(islice(at.ledger.shards.for_engines(run.run_id), MAX_LOOKED_AT))
+    if run.options.max_concurrency:
+        waiting = within_cap(at, run, waiting)
     started = failed = 0
     troubles = []
     for name in dict.fromkeys(record.engine for record in waiting):
