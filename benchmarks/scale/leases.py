@@ -34,13 +34,13 @@ from sparklet.clock import SystemClock
 from sparklet.errors import LeaseLostError
 from sparklet.events import Source, Task
 from sparklet.ledger.rules import LEASE_S, lease_s
+from sparklet.log import Log
 from sparklet.model import ShardRecord, ShardResult
 from sparklet.planning.new_run import new_run
 from sparklet.planning.planner import plan
 from sparklet.runs.checker import check
 from sparklet.spark.task_limits import Deadline
 from sparklet.worker.attempt import Attempt, Lease, persist
-from sparklet.worker.log import Log
 
 if TYPE_CHECKING:
     from botocore.awsrequest import AWSPreparedRequest

@@ -15,9 +15,9 @@ from hypothesis import strategies as st
 from sparklet.errors import EventError, ScriptFailedError, SettingsError, SparkletError
 from sparklet.events import Outcome, Source, Task, answer, parse_event
 from sparklet.job.event_objects import event_objects
+from sparklet.log import Log
 from sparklet.settings import fanout_settings, spark_settings, worker_settings
 from sparklet.spark.task_limits import Deadline
-from sparklet.worker.log import Log
 from tests.fuzz.figures import FIGURES, MEASURED_EACH
 from tests.fuzz.inputs import SAMPLES, SECRET, Change, changed, environments, json_values, plans
 from tests.unit.events.samples import http_request, kafka, kinesis, s3, sns, sns_envelope, sqs

@@ -19,6 +19,7 @@ from pathlib import Path
 
 from sparklet.errors import EventError, LedgerError, SettingsError, SparkletError
 from sparklet.events import Outcome, Source, Task
+from sparklet.log import Log
 from sparklet.model import MIB, ShardRecord, ShardRef, ShardState
 from sparklet.ports import Clock, Ledger
 from sparklet.settings import spark_settings, worker_settings
@@ -27,7 +28,6 @@ from sparklet.spark.spark_options import is_local, shares_disk
 from sparklet.spark.task_limits import Deadline
 from sparklet.spark.warm_runner import PORT, runner_for
 from sparklet.worker.handler import worker_over_aws
-from sparklet.worker.log import Log
 from sparklet.worker.shards import ShardClaims
 from sparklet.worker.worker import Worker
 

@@ -30,12 +30,12 @@ from sparklet.functions.perform import Performer
 from sparklet.functions.records import RECORDED, claimed_id
 from sparklet.functions.renewal import Renewer, write_over
 from sparklet.ledger.rules import LEASE_S
+from sparklet.log import Log
 from sparklet.model import ShardResult, TaskRecord
 from sparklet.model.tasks import ANSWER_BYTES
 from sparklet.settings import function_settings
 from sparklet.spark.task_limits import Deadline
 from sparklet.worker.attempt import Attempt, make_attempt, persist
-from sparklet.worker.log import Log
 from sparklet.worker.task_requests import ClaimedRequest, RequestClaims
 
 MAX_RESPONSE_BYTES = 6 * 1024 * 1024 - 64 * 1024  # of a synchronous invocation; Lambda's limit is 6 MiB

@@ -13,12 +13,12 @@ from itertools import islice
 from sparklet import metrics
 from sparklet.errors import CheckpointConflictError, ObjectNotFoundError, SparkletError
 from sparklet.ledger.rules import LEASE_EXPIRED, last_cause
+from sparklet.log import Log
 from sparklet.model import Counts, Dispatch, Failure, PartRecord, Run, RunState, ShardRecord, ShardState
 from sparklet.planning.follow_up_ids import is_check_or_commit
 from sparklet.planning.output_claims import release_outputs
 from sparklet.planning.planner import Outbox, plan
 from sparklet.ports.deployment import Deployment
-from sparklet.runs import log
 from sparklet.runs.cancel import RUN_CANCELLED, cancel_follow_ups, for_a_while, give_up, seal_as_it_is
 from sparklet.runs.commit_runs import commit_at_end, commit_early, end_commit
 from sparklet.runs.concurrency_cap import send_up_to_cap
@@ -284,4 +284,4 @@ def _end(at: Deployment, report: CheckReport, state: RunState) -> CheckReport:
 def log_unnotified(report: CheckReport) -> None:
     """Log that the notice of a run's end was not sent; an alarm counts these lines."""
     if report.unnotified:
-        log("ERROR", "a notice was not sent", report.run.run_id, error=report.unnotified)
+        Log().error("a notice was not sent", subject=report.run.run_id, error=report.unnotified)

@@ -5,9 +5,9 @@ from itertools import islice
 
 from sparklet import metrics
 from sparklet.errors import SparkletError
+from sparklet.log import Log
 from sparklet.model import SCHEME, Run, ShardState
 from sparklet.ports.deployment import Deployment
-from sparklet.runs import log
 from sparklet.runs.checker import CheckReport
 from sparklet.runs.notices import finalizable
 
@@ -31,7 +31,7 @@ def look_over(at: Deployment, unfinalized: Iterable[Run], reports: Sequence[Chec
         for run in finalizable(at, unfinalized):
             at.ledger.runs.finalize(run)
     except SparkletError as error:
-        log("WARNING", "the deployment could not be looked over", "deployment", error=str(error))
+        Log().warning("the deployment could not be looked over", subject="deployment", error=str(error))
 
 
 def stored_dead_letters(at: Deployment) -> int:

@@ -16,11 +16,11 @@ from sparklet.aws.task_queue import SqsTaskQueue
 from sparklet.engines.create import engines_of
 from sparklet.errors import EventError, NoticeError, SparkletError
 from sparklet.events.sqs import task_request_of
+from sparklet.log import Log
 from sparklet.metrics import Emitter, Meter
 from sparklet.planning.plan_requests import handle_request
 from sparklet.ports import Message
 from sparklet.ports.deployment import Deployment
-from sparklet.runs import log
 from sparklet.runs.checker import CheckReport, check, log_unnotified
 from sparklet.runs.dead_letters import Disposition, consume, consume_task, keep
 from sparklet.runs.deployment_metrics import look_over
@@ -47,7 +47,7 @@ def planner_handler(event: Any, context: Any) -> dict[str, Any]:
         lambda: context.get_remaining_time_in_millis() / 1000,
     )
     message = "planned" if response["sealed"] else "not all planned yet"
-    log("INFO", message, response["run_id"], shards=response["shards"])
+    Log().info(message, subject=response["run_id"], shards=response["shards"])
     return response
 
 
@@ -79,12 +79,12 @@ def handle_dead_letters(at: Deployment, event: Mapping[str, Any]) -> dict[str, A
             disposition = _dispose(at, message, record)
         except SparkletError as error:
             failures.append({"itemIdentifier": message.message_id})
-            log("ERROR", "a dead-letter message failed and comes back", message.message_id, error=str(error))
+            Log().error("a dead-letter message failed and comes back", subject=message.message_id, error=str(error))
         else:
             at.measure(METRIC_OF_DISPOSITION[disposition])
             at.measure(metrics.SHARDS_FAILED, disposition is Disposition.FAILED)
-            level = "ERROR" if disposition is Disposition.KEPT else "INFO"
-            log(level, "dead-letter message", message.message_id, disposition=disposition)
+            write = Log().error if disposition is Disposition.KEPT else Log().info
+            write("dead-letter message", subject=message.message_id, disposition=disposition)
     return {"batchItemFailures": failures}
 
 
@@ -99,7 +99,7 @@ def _dispose(at: Deployment, message: Message, record: Mapping[str, Any]) -> Dis
     try:
         return consume_task(at, request)
     except NoticeError as error:  # the task has ended: there is nothing to repeat
-        log("ERROR", "a notice was not sent", request.task_id, error=str(error))
+        Log().error("a notice was not sent", subject=request.task_id, error=str(error))
         return Disposition.FAILED
 
 
@@ -116,7 +116,7 @@ def handle_check(at: Deployment) -> dict[str, Any]:
         except SparkletError as error:
             problem = error
             at.measure(metrics.RUNS_UNCHECKED)
-            log("ERROR", "a run could not be checked", run.run_id, error=str(error))
+            Log().error("a run could not be checked", subject=run.run_id, error=str(error))
     look_over(at, unfinalized, reports)
     if problem:
         raise problem
@@ -128,7 +128,7 @@ def _response(report: CheckReport) -> dict[str, Any]:
     done = {name: getattr(report, name) for name in ("lapsed", "requeued", "abandoned", "planned")}
     done["started"] = report.waiting.started
     if report.waiting.trouble:
-        log("WARNING", "no worker can be started now", report.run.run_id, error=report.waiting.trouble)
+        Log().warning("no worker can be started now", subject=report.run.run_id, error=report.waiting.trouble)
     return {"state": str(report.run.state), "pending": report.counts.pending, "running": report.counts.running, **done}
 
 

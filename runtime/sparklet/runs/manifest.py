@@ -13,10 +13,10 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from sparklet.errors import ObjectNotFoundError
+from sparklet.log import Log
 from sparklet.model import ANSWERS, Run, RunState, ShardRecord, ShardState, split_uri
 from sparklet.planning.commit_files import kept_files
 from sparklet.ports.deployment import Deployment, scratch_error
-from sparklet.runs import log
 from sparklet.runs.follow_ups import TOO_MANY_FAILED, as_follow_up, check_run, last_commit_run, next_run
 from sparklet.runs.summary import Summary
 
@@ -61,7 +61,7 @@ def write_results(at: Deployment, run_id: str) -> dict[str, Any] | None:
                     count += 1
                     file.write(answer + b"\n")
                     if file.tell() > MAX_RESULTS_BYTES or at.clock.now_s() > until_s:
-                        log("WARN", "answers are too many for one file; sparklet results reads them", run_id)
+                        Log().warning("answers are too many for one file; sparklet results reads them", subject=run_id)
                         at.store.delete_all([uri])
                         return {"Folder": split_uri(at.run_uri(run_id, ANSWERS))[1]}
         except OSError as error:

@@ -19,10 +19,10 @@ from datetime import datetime
 from typing import Any
 
 from sparklet.errors import EventError, NoticeError, PlanError
+from sparklet.log import Log
 from sparklet.metrics import SHARDS_FAILED
 from sparklet.model import RUN_ID, Counts, Dispatch, Failure, Notice, Run, RunState, ShardState
 from sparklet.ports.deployment import Deployment
-from sparklet.runs import log
 from sparklet.runs.checker import TOLERANCE_EXCEEDED, CheckReport, check, log_unnotified
 from sparklet.runs.concurrency_cap import cap_of
 from sparklet.runs.follow_ups import next_run
@@ -121,12 +121,12 @@ def _record(at: Deployment, map_concurrency: int, event: Mapping[str, Any]) -> R
     uri = at.run_uri(run_id, f"executions/{name}.json") if run_id else f"s3://{at.bucket}/executions/{name}.json"
     document = {"run_id": run_id, **named, "cause": cause, "request": event.get("request")}
     at.store.put(uri, json.dumps(document | {"recorded_s": at.clock.now_s()}, indent=2).encode() + b"\n")
-    log("ERROR", "an execution failed", run_id or named["execution"], **named, cause=cause[:1000], recorded=uri)
+    Log().error("an execution failed", subject=run_id or named["execution"], **named, cause=cause[:1000], recorded=uri)
     if at.notifier is not None:
         try:
             at.notifier.notify(Notice.of_execution(**named, cause=cause, run_id=run_id, recorded=uri))
         except NoticeError as error:  # the file is written, as the step promises
-            log("ERROR", "a notice was not sent", run_id or named["execution"], error=str(error))
+            Log().error("a notice was not sent", subject=run_id or named["execution"], error=str(error))
     return {"run_id": run_id, "recorded": uri}
 
 

@@ -15,10 +15,10 @@ from sparklet.clock import back_off_s
 from sparklet.errors import LeaseLostError, LedgerError, QueueError, ScriptFailedError, SparkletError
 from sparklet.events import Outcome, Task
 from sparklet.ledger.rules import ERROR_MESSAGE_BYTES, cut
+from sparklet.log import Log
 from sparklet.model import Failure, ShardResult, ShardState
 from sparklet.ports import Clock, TaskQueue
 from sparklet.spark.task_limits import Deadline
-from sparklet.worker.log import Log
 
 T = TypeVar("T")
 

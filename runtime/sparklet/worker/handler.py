@@ -19,13 +19,14 @@ from typing import Any
 
 from sparklet.clock import SystemClock
 from sparklet.events import Event, answer, parse_event
+from sparklet.log import Log
 from sparklet.metrics import Emitter, Meter
 from sparklet.settings import WorkerSettings, map_concurrency, metrics_namespace, worker_settings
 from sparklet.spark.runner import Runner
 from sparklet.spark.task_limits import Deadline
 from sparklet.spark.warm_runner import WarmRunner, runner_for
 from sparklet.worker.executor import Executor, ScriptCache
-from sparklet.worker.log import Log, Measuring
+from sparklet.worker.measuring import Measuring
 from sparklet.worker.shards import ShardClaims
 from sparklet.worker.task_requests import RequestClaims
 from sparklet.worker.worker import Worker

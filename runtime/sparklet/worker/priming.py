@@ -16,11 +16,11 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
+from sparklet.log import Log
 from sparklet.spark.runner import ScriptCall
 from sparklet.spark.spark_options import INPUTS
 from sparklet.spark.task_limits import Deadline, task_folder
 from sparklet.spark.warm_runner import WarmRunner
-from sparklet.worker.log import Log
 
 SNAP_START = "snap-start"
 PARTS = ("files", "delta", "iceberg", "hudi", "s3", "files", "hudi", "files")  # chosen by measurement: docs/startup.md

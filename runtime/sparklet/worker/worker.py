@@ -15,10 +15,10 @@ from typing import Any
 from sparklet.errors import DeadlineExceededError, EventError, SettingsError, SparkletError
 from sparklet.events import Outcome, Source, Task
 from sparklet.job.event_objects import event_objects
+from sparklet.log import Log
 from sparklet.spark.task_limits import Deadline
 from sparklet.worker.attempt import Attempt, Claims, make_attempt, return_message
 from sparklet.worker.executor import Executor
-from sparklet.worker.log import Log
 from sparklet.worker.shards import ShardClaims
 from sparklet.worker.task_requests import RequestClaims
 

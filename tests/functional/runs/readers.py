@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from sparklet.events import Source, Task
+from sparklet.log import Log
 from sparklet.model import ShardResult
 from sparklet.spark.task_limits import Deadline
 from sparklet.worker.attempt import Attempt as WorkerAttempt
 from sparklet.worker.attempt import make_attempt
 from sparklet.worker.executor import Execution, ScriptCache
-from sparklet.worker.log import Log
 from sparklet.worker.shards import ShardClaims
 from tests.stand_ins.read_queues import Received
 from tests.world import BUCKET, KilledError, World, ledger_of, ref_of

@@ -22,6 +22,7 @@ from sparklet.aws.clients import AwsClients
 from sparklet.aws.dynamodb import DynamoLedger
 from sparklet.errors import QueueError
 from sparklet.events import parse_event
+from sparklet.log import Log
 from sparklet.model import Counts, RunOptions, RunState, ShardState, ledger_bucket, ledger_bucket_count
 from sparklet.planning.new_run import new_run
 from sparklet.planning.planner import plan
@@ -32,7 +33,6 @@ from sparklet.settings import worker_settings
 from sparklet.spark.runner import Output, ScriptCall, ScriptResult
 from sparklet.spark.task_limits import Deadline
 from sparklet.worker.executor import Executor, ScriptCache
-from sparklet.worker.log import Log
 from sparklet.worker.shards import ShardClaims
 from sparklet.worker.worker import Worker
 from tests.stand_ins.ledger_table import table_definition

@@ -27,6 +27,7 @@ from sparklet.cli.run_view import result_document, summary_table
 from sparklet.cli.transfer import LocalPaths
 from sparklet.clock import SystemClock
 from sparklet.events import parse_event
+from sparklet.log import Log
 from sparklet.metrics import Emitter, Meter
 from sparklet.model import Counts, RunOptions, RunState
 from sparklet.planning.new_run import new_run
@@ -41,7 +42,7 @@ from sparklet.settings import worker_settings
 from sparklet.spark.runner import Output, ScriptCall, ScriptResult
 from sparklet.spark.task_limits import Deadline
 from sparklet.worker.executor import Executor, ScriptCache
-from sparklet.worker.log import Log, Measuring
+from sparklet.worker.measuring import Measuring
 from sparklet.worker.shards import ShardClaims
 from sparklet.worker.worker import Worker
 from tests.stand_ins.ledger_table import table_definition

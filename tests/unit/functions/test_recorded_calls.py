@@ -23,10 +23,10 @@ from sparklet.functions.handler import CallClaims, FunctionWorker
 from sparklet.functions.perform import Performer
 from sparklet.functions.poller import Poller
 from sparklet.functions.records import claimed_id, fail
+from sparklet.log import Log
 from sparklet.model import Failure, ShardResult, ShardState, TaskRecord
 from sparklet.spark.task_limits import Deadline
 from sparklet.worker.attempt import Attempt, make_attempt
-from sparklet.worker.log import Log
 from tests.functional.local.conftest import eventually
 from tests.stand_ins.memory import FakeClock, MemoryTaskStore
 

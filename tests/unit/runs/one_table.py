@@ -13,6 +13,7 @@ from typing import Any
 from sparklet.errors import SparkletError
 from sparklet.events import parse_event
 from sparklet.ledger.rules import LEASE_GRACE_S, LEASE_S
+from sparklet.log import Log
 from sparklet.model import Run, RunOptions, ShardState
 from sparklet.planning.new_run import new_run
 from sparklet.planning.planner import plan
@@ -23,7 +24,6 @@ from sparklet.spark.runner import Output, ScriptCall, ScriptResult
 from sparklet.spark.task_limits import Deadline
 from sparklet.worker.attempt import Lease
 from sparklet.worker.executor import Executor, ScriptCache
-from sparklet.worker.log import Log
 from sparklet.worker.shards import ShardClaims
 from sparklet.worker.worker import Worker
 from tests.stand_ins.memory import FakeClock

@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 
 from sparklet.errors import ScriptFailedError
 from sparklet.events import Outcome, Source, Task, answer, parse_event
+from sparklet.log import Log
 from sparklet.spark.task_limits import Deadline
-from sparklet.worker.log import Log
 from sparklet.worker.worker import MIN_SHARE_S, share_s
 from tests.unit.events.samples import sqs
 from tests.unit.worker.conftest import do_batch

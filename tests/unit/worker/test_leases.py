@@ -12,11 +12,11 @@ import pytest
 from sparklet.errors import DeadlineExceededError, LeaseLostError, LedgerError
 from sparklet.events import Source, Task
 from sparklet.ledger.rules import LEASE_GRACE_S, LEASE_S, RENEWALS_PER_S
+from sparklet.log import Log
 from sparklet.model import ClaimStatus, Dispatch, Failure, ShardRef, ShardResult, ShardState
 from sparklet.spark.runner import Output, ScriptCall, ScriptResult
 from sparklet.spark.task_limits import Deadline
 from sparklet.worker.attempt import Attempt
-from sparklet.worker.log import Log
 from sparklet.worker.shards import ClaimedShard
 from tests.stand_ins.memory import MemoryLedger, SystemClock
 from tests.unit.worker.conftest import Bench

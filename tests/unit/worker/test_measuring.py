@@ -9,7 +9,7 @@ import pytest
 from sparklet.errors import GatewayLostError, ScriptFailedError
 from sparklet.metrics import Emitter, Meter
 from sparklet.spark.runner import Output, ScriptCall, ScriptResult
-from sparklet.worker.log import Measuring, memory_peak_mb
+from sparklet.worker.measuring import Measuring, memory_peak_mb
 from tests.unit.test_metrics import METRICS, check_emf
 from tests.unit.worker.conftest import Bench
 
@@ -107,7 +107,7 @@ def test_a_jvm_that_was_replaced_is_counted_once(bench: Bench, said: Said) -> No
 
 
 def test_without_a_namespace_nothing_is_measured(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("sparklet.worker.log.memory_peak_mb", lambda: pytest.fail("measured"))
+    monkeypatch.setattr("sparklet.worker.measuring.memory_peak_mb", lambda: pytest.fail("measured"))
     Measuring(Meter("", Emitter.WORKER, lambda line: pytest.fail(line))).invocation([], bench.runner, "r")
 
 

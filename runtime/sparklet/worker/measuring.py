@@ -1,68 +1,17 @@
-"""A worker's log, one JSON object a line, and the metrics of each invocation."""
+"""The metrics of a worker's invocations, its peak of memory among them."""
 
-import json
 import os
 import re
 import resource
-import sys
-import threading
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
-from datetime import UTC, datetime
-from typing import Any, BinaryIO, Literal
+from collections.abc import Iterable
+from dataclasses import dataclass
 
 from sparklet.events import Outcome
 from sparklet.metrics import COLD_STARTS, JVM_RESTARTS, MEMORY_PEAK, SHARDS_FAILED, TASKS_FAILED, TASKS_SUCCEEDED, Meter
 from sparklet.spark.processes import descendants
-from sparklet.spark.runner import Runner, Stream
+from sparklet.spark.runner import Runner
 
-_LOCK = threading.Lock()
 _PEAK = re.compile(rb"^VmHWM:\s+(\d+) kB", re.MULTILINE)
-
-
-@dataclass(frozen=True, slots=True)
-class Log:
-    """Writes whole lines, from any thread, with the fields bound to it (run, shard, attempt, request id)."""
-
-    sink: BinaryIO | None = None  # None: standard output, which Lambda collects
-    fields: Mapping[str, Any] = field(default_factory=dict)
-
-    def bind(self, **fields: Any) -> "Log":
-        """A log with further fields on every line."""
-        return Log(self.sink, {**self.fields, **fields})
-
-    def info(self, message: str, **fields: Any) -> None:
-        """Write a line of level INFO."""
-        self._write("INFO", message, fields)
-
-    def warning(self, message: str, **fields: Any) -> None:
-        """Write a line of level WARNING: something failed, but the work continues."""
-        self._write("WARNING", message, fields)
-
-    def error(self, message: str, **fields: Any) -> None:
-        """Write a line of level ERROR: something failed for good."""
-        self._write("ERROR", message, fields)
-
-    def line(self, text: str) -> None:
-        """Write a line as it is."""
-        self.output("stdout", text.encode())
-
-    def output(self, stream: Stream, line: bytes) -> None:
-        """Pass a line of the script's output through, byte for byte."""
-        line = line if line.endswith(b"\n") else line + b"\n"
-        sink = self.sink or getattr(sys.stdout, "buffer", None)  # each time: a host may replace sys.stdout
-        with _LOCK:
-            if sink is None:
-                sys.stdout.write(line.decode("utf-8", "replace"))
-                sys.stdout.flush()
-            else:
-                sink.write(line)
-                sink.flush()
-
-    def _write(self, level: Literal["INFO", "WARNING", "ERROR"], message: str, fields: Mapping[str, Any]) -> None:
-        time = datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
-        line = {"time": time, "level": level, "message": message, **self.fields, **fields}
-        self.output("stdout", json.dumps(line, default=str).encode())
 
 
 @dataclass
