@@ -39,10 +39,10 @@ from benchmarks.process_tree import MemoryPeak
 from benchmarks.rivals import LIMIT_S, parameters, plain
 from benchmarks.workload import Job
 from spark_scripts.demo.flights_data import FlightsData, make_flights
+from sparklet.app.stack import worker_environment
 from sparklet.aws.clients import AwsClients
 from sparklet.aws.dynamodb import DynamoLedger
 from sparklet.cli.console import Screen
-from sparklet.cli.environment import worker_environment
 from sparklet.local.environment import of_host
 from sparklet.local.stack import running
 from sparklet.model import ShardRecord

@@ -20,9 +20,9 @@ from benchmarks.comparison import Run, say
 from benchmarks.facts import ROOT
 from benchmarks.process_tree import MemoryPeak
 from benchmarks.workload import Job
+from sparklet.app.stack import worker_archive, worker_environment
 from sparklet.aws.clients import AwsClients
 from sparklet.cli.console import Screen
-from sparklet.cli.environment import worker_archive, worker_environment
 from sparklet.local.class_data import ClassArchive
 from sparklet.local.environment import of_client, of_host
 from sparklet.spark.spark_options import SUBMIT

@@ -353,7 +353,7 @@ def _expire(table: str) -> None:
 
 
 def _with_spark(format_: str, place: Path) -> Any:
-    from sparklet.cli.environment import jar_cache
+    from sparklet.app.stack import jar_cache
     from sparklet.local.jars import ensure_jars
 
     stack = ROOT / "docker" / "stacks" / "spark-3.5.toml"

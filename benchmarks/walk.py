@@ -32,10 +32,10 @@ from deltalake import DeltaTable
 
 import sparklet
 import sparklet.cli.app  # so that nothing is imported on the way
+from sparklet.app.costs import WorkerSize
+from sparklet.app.stack import Environment
+from sparklet.app.stack import environment as real_environment
 from sparklet.cli import main as sparklet_command
-from sparklet.cli.costs import WorkerSize
-from sparklet.cli.environment import Environment
-from sparklet.cli.environment import environment as real_environment
 from sparklet.engines import on_platform, one_shard, worker_package
 from sparklet.engines.emr import EmrSteps
 from sparklet.job.table import DATA, Table

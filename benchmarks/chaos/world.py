@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from sparklet.cli.environment import worker_environment
+from sparklet.app.stack import worker_environment
 from sparklet.local.environment import of_host
 from sparklet.local.stack import LocalStack, StackInfo, StackOptions, stop
 from sparklet.ports.deployment import Deployment

@@ -15,21 +15,21 @@ from typing import Any, Self
 from rich.console import Console
 
 from sparklet import model
+from sparklet.app.costs import load_prices
+from sparklet.app.explain import explain
+from sparklet.app.progress import observe
+from sparklet.app.redrive import group_document, redrive_run, selected
+from sparklet.app.scripts import invoke_script
+from sparklet.app.stack import Environment, WorkerSelection, environment
+from sparklet.app.start import begin, watch
+from sparklet.app.state_machines import end_waiting
+from sparklet.app.status import look, result_document
 from sparklet.cli.console import Screen
-from sparklet.cli.costs import load_prices
-from sparklet.cli.dispatch_modes import end_waiting
-from sparklet.cli.environment import Environment, WorkerSelection, environment
-from sparklet.cli.failures import group_document, redrive_run, selected
 from sparklet.cli.options import ListOptions, RequestOptions, WantedMode, run_request
-from sparklet.cli.run_view import look, result_document
-from sparklet.cli.runs import begin, watch
-from sparklet.cli.scripts import invoke_script
 from sparklet.errors import RunFailedError
 from sparklet.inputs.list_requests import read_items
 from sparklet.model import RunState
 from sparklet.runs.cancel import cancel
-from sparklet.runs.explain import explain
-from sparklet.runs.progress import observe
 
 StrPath = str | PathLike[str]
 OF_STACK = {"state_dir", "quiet", "workers", "timeout_s", "memory_mb", "runner", "keep"}

@@ -10,10 +10,10 @@ from typing import Any
 
 import boto3
 
+from sparklet.app.stack import jar_cache
 from sparklet.aws.clients import AwsClients
 from sparklet.aws.dynamodb import DynamoLedger
 from sparklet.aws.object_store import S3ObjectStore, input_stores
-from sparklet.cli.environment import jar_cache
 from sparklet.clock import SystemClock
 from sparklet.local.control import ACCOUNT, REGION
 from sparklet.local.jars import ensure_jars

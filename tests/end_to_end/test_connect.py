@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from sparklet.app.stack import WorkerSelection, environment
 from sparklet.cli.console import Screen
-from sparklet.cli.environment import WorkerSelection, environment
 from tests.end_to_end.conftest import SCRIPTS, User, every_row, rows_of
 from tests.stand_ins.spark_connect import spark_connect
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from platformdirs import user_cache_path
 
-from sparklet.cli.environment import fetched_jars
+from sparklet.app.stack import fetched_jars
 from sparklet.local.jars import ensure_jars
 from sparklet.local.java import find_java
 from sparklet.settings import spark_settings

@@ -6,8 +6,8 @@ from typing import NamedTuple
 from rich.console import RenderableType
 from rich.table import Table
 
+from sparklet.app.costs import Estimate, Prices, WorkerSize, estimate_engine
 from sparklet.cli.console import duration_text, usd_text
-from sparklet.cli.costs import Estimate, Prices, WorkerSize, estimate_engine
 
 IN_A_FUNCTION = "15 min, 10 GB"
 IN_A_TASK = "120 GB"

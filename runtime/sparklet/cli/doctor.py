@@ -18,10 +18,10 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
+from sparklet.app.costs import load_prices
+from sparklet.app.stack import StackSelection, fetched_jars, install_command, worker_archive, worker_jars
 from sparklet.cli import options as opt
 from sparklet.cli.console import ALL_WELL, USAGE, Screen, confirm, size_text, usd_text
-from sparklet.cli.costs import load_prices
-from sparklet.cli.environment import StackSelection, fetched_jars, install_command, worker_archive, worker_jars
 from sparklet.errors import NotDeployedError, PlanError, SparkletError
 from sparklet.model import RunOptions
 from sparklet.model.services import StackSettings

@@ -15,7 +15,7 @@ from typing import Annotated, Any, ClassVar, Literal, get_args, get_origin, get_
 
 import typer
 
-from sparklet.cli.environment import LOCAL_PATHS
+from sparklet.app.stack import LOCAL_PATHS
 from sparklet.errors import PlanError, SettingsError
 from sparklet.inputs.list_requests import ListRequest
 from sparklet.local.state import default_state_dir

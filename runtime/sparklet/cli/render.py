@@ -8,10 +8,10 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from sparklet.app.object_status import ObjectStatus
 from sparklet.cli.console import count_text, size_text, time_text
 from sparklet.model import InputObject, Run, RunState, ShardRecord, ShardState, SliceKind
 from sparklet.planning.plan_preview import PlanPreview
-from sparklet.runs.object_status import ObjectStatus
 
 STYLES: Mapping[str, str] = {
     RunState.SUCCEEDED: "green",

@@ -7,6 +7,7 @@ shards that are still FAILED and sends missing messages, as the checker's stall 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+from sparklet.app.explain import matches_cause
 from sparklet.errors import PlanError, ShardNotFoundError
 from sparklet.model import Run, RunState, ScriptRef, ShardRecord, ShardState
 from sparklet.planning.new_run import chosen_engine
@@ -15,7 +16,6 @@ from sparklet.planning.planner import Outbox
 from sparklet.ports.deployment import Deployment
 from sparklet.runs.cancel import NOT_PLANNED
 from sparklet.runs.commit_runs import has_declared
-from sparklet.runs.explain import matches_cause
 from sparklet.runs.follow_ups import check_run, last_commit_run
 
 MAX_NAMED = 10

@@ -10,7 +10,7 @@ from py4j.protocol import Py4JJavaError
 from pyspark.errors import IllegalArgumentException
 from pyspark.sql import SparkSession
 
-from sparklet.cli.environment import JAR_GROUPS, jar_cache
+from sparklet.app.stack import JAR_GROUPS, jar_cache
 from sparklet.local.jars import ensure_jars
 from tests.functional.job.conftest import STACK, session_here
 

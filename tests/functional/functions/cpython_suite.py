@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
-from sparklet.cli.environment import jar_cache
+from sparklet.app.stack import jar_cache
 from sparklet.errors import PayloadError, RemoteTaskError
 from sparklet.functions.calls import RemoteTraceback
 from sparklet.functions.executor import LambdaExecutor

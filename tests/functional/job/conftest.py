@@ -10,7 +10,7 @@ import pytest
 from pyspark import SparkContext
 from pyspark.sql import SparkSession
 
-from sparklet.cli.environment import jar_cache
+from sparklet.app.stack import jar_cache
 from sparklet.job import Job
 from sparklet.local.jars import ensure_jars
 from tests.functional.job.warm_jvm import WarmJvm, warm_jvm

@@ -12,7 +12,7 @@ import boto3
 import duckdb
 import pytest
 
-from sparklet.cli.environment import jar_cache
+from sparklet.app.stack import jar_cache
 from sparklet.local.jars import ensure_jars
 from sparklet.settings import spark_settings
 from sparklet.spark import spark_options

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 
+from sparklet.app.object_status import object_status
 from sparklet.aws.clients import AwsClients
 from sparklet.aws.dynamodb import DynamoLedger
 from sparklet.aws.object_store import S3ObjectStore, input_stores
@@ -27,7 +28,6 @@ from sparklet.planning.new_run import new_run
 from sparklet.planning.planner import plan
 from sparklet.planning.request import RunRequest
 from sparklet.ports.deployment import Deployment
-from sparklet.runs.object_status import object_status
 from tests.stand_ins.ledger_table import table_definition
 from tests.stand_ins.memory import FakeClock
 from tests.stand_ins.ministack import ministack

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from sparklet.app.object_status import object_status
 from sparklet.aws.clients import AwsClients
 from sparklet.aws.dynamodb import DynamoLedger
 from sparklet.aws.object_store import S3ObjectStore
@@ -19,7 +20,6 @@ from sparklet.planning.planner import plan
 from sparklet.planning.request import RunRequest
 from sparklet.ports.deployment import Deployment
 from sparklet.runs.checker import check
-from sparklet.runs.object_status import object_status
 from sparklet.runs.redrive import redrive
 from sparklet.runs.state_machine_steps import take_step
 from tests.stand_ins.ledger_table import table_definition

@@ -20,11 +20,11 @@ from typing import Any
 import pytest
 from rich.console import Console
 
+from sparklet.app.local_files import LocalPaths
+from sparklet.app.status import result_document, summary_table
 from sparklet.aws.clients import AwsClients
 from sparklet.aws.dynamodb import DynamoLedger
 from sparklet.aws.object_store import S3ObjectStore
-from sparklet.cli.run_view import result_document, summary_table
-from sparklet.cli.transfer import LocalPaths
 from sparklet.clock import SystemClock
 from sparklet.events import parse_event
 from sparklet.log import Log

@@ -13,7 +13,7 @@ import pyarrow as pa
 import pytest
 from deltalake import write_deltalake
 
-from sparklet.cli.environment import jar_cache
+from sparklet.app.stack import jar_cache
 from sparklet.local.jars import ensure_jars
 from sparklet.tables.delta import RETENTION
 from tests.functional.job.conftest import STACK

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from sparklet.cli.environment import jar_cache, worker_archive, worker_jars
+from sparklet.app.stack import jar_cache, worker_archive, worker_jars
 from sparklet.errors import LocalStackError
 from sparklet.local.jars import ensure_jars
 from sparklet.local.java import find_java

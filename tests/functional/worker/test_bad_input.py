@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
+from sparklet.app.stack import jar_cache
 from sparklet.aws.dynamodb.items import FORMAT, Attributes, run_key, shard_key
-from sparklet.cli.environment import jar_cache
 from sparklet.local.jars import ensure_jars
 from sparklet.model import ShardRecord, ShardRef, ShardState
 from sparklet.spark.task_limits import IN_LAMBDA

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from sparklet.cli.environment import jar_cache
+from sparklet.app.stack import jar_cache
 from sparklet.local.jars import ensure_jars
 from sparklet.local.java import find_java
 from sparklet.local.prepared_jars import compiled_jar

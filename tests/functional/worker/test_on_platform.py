@@ -14,10 +14,10 @@ import pytest
 from pyarrow import fs
 
 from spark_scripts.demo.standalone_cluster import HOME, standalone_cluster
+from sparklet.app.stack import jar_cache
 from sparklet.aws.clients import AwsClients
 from sparklet.aws.dynamodb import DynamoLedger
 from sparklet.aws.object_store import S3ObjectStore
-from sparklet.cli.environment import jar_cache
 from sparklet.engines.emr import EmrSteps
 from sparklet.local.jars import ensure_jars
 from sparklet.local.java import find_java

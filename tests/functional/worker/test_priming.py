@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from sparklet.cli.environment import jar_cache
+from sparklet.app.stack import jar_cache
 from sparklet.local.jars import ensure_jars
 from sparklet.spark.warm_runner import WarmRunner
 from sparklet.worker.priming import prime

@@ -12,7 +12,7 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 
-from sparklet.cli.environment import worker_jars
+from sparklet.app.stack import worker_jars
 from sparklet.local.java import find_java
 from sparklet.model import InputObject, ShardState
 from tests.contract.lossy_proxy import LossyProxy, lossy_proxy

@@ -12,7 +12,7 @@ import duckdb
 import pyarrow.parquet as pq
 import pytest
 
-from sparklet.cli.environment import jar_cache
+from sparklet.app.stack import jar_cache
 from sparklet.clock import SystemClock
 from sparklet.job.event_objects import misread
 from sparklet.local.jars import ensure_jars

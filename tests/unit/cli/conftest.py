@@ -10,11 +10,11 @@ from typing import Any
 import pytest
 
 from sparklet import client
+from sparklet.app.costs import WorkerSize
+from sparklet.app.stack import Environment, StackSelection
 from sparklet.cli import main
 from sparklet.cli.commands import changing, looking, starting
 from sparklet.cli.console import Screen
-from sparklet.cli.costs import WorkerSize
-from sparklet.cli.environment import Environment, StackSelection
 from sparklet.model import Dispatch, Failure, ShardResult, ShardState
 from sparklet.planning.planner import plan
 from tests.stand_ins.memory import Machine, MemoryCompute, MemoryOrchestrator
@@ -94,7 +94,7 @@ class Terminal:
 
     @contextmanager
     def environment(self, selection: StackSelection, screen: Screen, *, reading: bool = False) -> Iterator[Environment]:
-        """In place of ``sparklet.cli.environment.environment``."""
+        """In place of ``sparklet.app.stack.environment``."""
         self.selections.append(selection)
         env = Environment(
             self.world.at,

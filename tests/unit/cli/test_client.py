@@ -13,7 +13,7 @@ import pytest
 
 import sparklet
 from sparklet import RunFailedError, Stack, client
-from sparklet.cli.environment import Environment, WorkerSelection
+from sparklet.app.stack import Environment, WorkerSelection
 from sparklet.errors import EventError, NothingNewError, PlanError, RemoteFailureError, RunNotFoundError
 from sparklet.model import Failure, ShardResult
 from tests.stand_ins.memory import MemoryCompute

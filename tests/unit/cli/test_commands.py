@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from sparklet.cli.transfer import LocalPaths
+from sparklet.app.local_files import LocalPaths
 from sparklet.errors import RunNotFoundError
 from sparklet.model import Access, Counts, Failure, RunState, ShardResult
 from tests.unit.cli.conftest import RUN, Terminal

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sparklet.cli.costs import (
+from sparklet.app.costs import (
     Estimate,
     WorkerSize,
     estimate,
@@ -18,7 +18,7 @@ from sparklet.cli.costs import (
     scaled_shard_s,
     shard_time,
 )
-from sparklet.cli.environment import _deployed_size
+from sparklet.app.stack import _deployed_size
 from sparklet.model import Dispatch
 from sparklet.planning.request import DispatchMode, automatic_mode
 

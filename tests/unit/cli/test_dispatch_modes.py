@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
+from sparklet.app.stack import StackSelection
+from sparklet.app.state_machines import MachineWatch
 from sparklet.cli.console import Screen
-from sparklet.cli.dispatch_modes import MachineWatch
-from sparklet.cli.environment import StackSelection
 from sparklet.model import Counts, Dispatch, ExecutionState, Failure, RunState, ShardResult
 from tests.unit.cli.conftest import RUN, CommandResult, Terminal
 from tests.unit.inputs.test_listed_once import CountingStore

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from sparklet.cli.costs import WorkerSize, load_prices
-from sparklet.cli.estimates import Route, explain
+from sparklet.app.costs import WorkerSize, load_prices
+from sparklet.app.estimates import Route, explain
 from sparklet.model import RunOptions
 from tests.unit.cli.conftest import RUN, Terminal
 from tests.world import SCRIPT, SOURCE

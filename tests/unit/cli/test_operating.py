@@ -9,12 +9,13 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from sparklet.cli import run_view, runs
+from sparklet.app import start as runs
+from sparklet.app import status as run_view
+from sparklet.app.costs import Prices
+from sparklet.app.stack import Environment
+from sparklet.app.start import RunDisplay, poll_s
+from sparklet.app.status import RunView
 from sparklet.cli.console import Screen, usd_text
-from sparklet.cli.costs import Prices
-from sparklet.cli.environment import Environment
-from sparklet.cli.run_view import RunView
-from sparklet.cli.runs import RunDisplay, poll_s
 from sparklet.model import Counts, Failure, Run, ShardRecord, ShardResult, ShardState
 from tests.stand_ins.memory import FakeClock
 from tests.unit.cli.conftest import RUN, Terminal

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from sparklet.cli import costs as module
-from sparklet.cli.costs import load_prices
+from sparklet.app import costs as module
+from sparklet.app.costs import load_prices
 from sparklet.errors import SettingsError
 
 OWN = """

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from sparklet.cli import runs
+from sparklet.app import start as runs
 from sparklet.errors import LedgerError, LocalStackError
 from sparklet.model import Counts, RunState
 from tests.unit.cli.conftest import RUN, Terminal

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from sparklet.cli.transfer import (
+from sparklet.app.local_files import (
     LocalPaths,
     changed,
     check_output,

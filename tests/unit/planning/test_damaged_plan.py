@@ -4,11 +4,11 @@ from collections.abc import Callable
 
 import pytest
 
+from sparklet.app.object_status import object_status
 from sparklet.errors import CheckpointConflictError, ObjectNotFoundError, PlanError
 from sparklet.model import RunOptions
 from sparklet.planning.new_run import new_run
 from sparklet.planning.planner import plan
-from sparklet.runs.object_status import object_status
 from tests.world import SOURCE, World
 
 DAMAGES: dict[str, tuple[Callable[[bytes], bytes], str]] = {

@@ -5,13 +5,13 @@ from contextlib import closing
 
 import pytest
 
+from sparklet.app.object_status import object_status
 from sparklet.inputs.list_requests import ListRequest
 from sparklet.inputs.selection import Reason
 from sparklet.model import RunOptions
 from sparklet.planning.new_run import new_run
 from sparklet.planning.plan_files import LeftOut
 from sparklet.planning.planner import plan
-from sparklet.runs.object_status import object_status
 from tests.world import SOURCE, World
 
 PLAN = "s3://sparklet/runs/run-1/plan/"

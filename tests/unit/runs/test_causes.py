@@ -2,9 +2,9 @@
 
 import pytest
 
+from sparklet.app.explain import advice
 from sparklet.runs.cancel import RUN_CANCELLED
 from sparklet.runs.checker import TOLERANCE_EXCEEDED
-from sparklet.runs.explain import advice
 
 EXPECTED = [
     ("OutOfMemoryError", "the JVM ran out of memory: Java heap space", "memory was used up", "more memory"),

@@ -2,10 +2,10 @@
 
 import pytest
 
+from sparklet.app.explain import FailureGroup, Numbers, explain, matches_cause, pattern_of
+from sparklet.app.progress import observe
 from sparklet.errors import PlanError
 from sparklet.model import Failure, Run, ShardResult
-from sparklet.runs.explain import FailureGroup, Numbers, explain, matches_cause, pattern_of
-from sparklet.runs.progress import observe
 from sparklet.runs.redrive import failed_with
 from tests.world import SOURCE, World
 

@@ -2,11 +2,11 @@
 
 import pytest
 
+from sparklet.app.object_status import object_status
 from sparklet.errors import PlanError
 from sparklet.model import Failure, InputObject, PartRecord, Position, Shard, ShardState, Slice, SliceKind
 from sparklet.planning.new_run import new_run
 from sparklet.planning.planner import plan
-from sparklet.runs.object_status import object_status
 from tests.world import SOURCE, World
 
 

@@ -4,9 +4,9 @@ from dataclasses import replace
 
 import pytest
 
-from sparklet.cli.costs import WorkerSize, costs_so_far, load_prices, shard_time
+from sparklet.app.costs import WorkerSize, costs_so_far, load_prices, shard_time
+from sparklet.app.progress import Observation, observe
 from sparklet.model import Dispatch, Failure, Run, ScriptRef, ShardRecord, ShardResult, ShardState
-from sparklet.runs.progress import Observation, observe
 from tests.world import World
 
 PRICES = load_prices()

@@ -7,15 +7,15 @@ from typing import Annotated, ClassVar
 
 import typer
 
+from sparklet.app.costs import load_prices
+from sparklet.app.local_files import output_files
+from sparklet.app.redrive import redrive_run, refuse_other_size, resized, selected
+from sparklet.app.stack import Environment, StackSelection, environment
+from sparklet.app.start import finish
+from sparklet.app.state_machines import end_waiting
 from sparklet.cli import options as opt
 from sparklet.cli.console import Screen, confirm, count_text, size_text
-from sparklet.cli.costs import load_prices
-from sparklet.cli.dispatch_modes import end_waiting
-from sparklet.cli.environment import Environment, StackSelection, environment
-from sparklet.cli.failures import redrive_run, refuse_other_size, resized, selected
 from sparklet.cli.options import Prices
-from sparklet.cli.runs import finish
-from sparklet.cli.transfer import output_files
 from sparklet.errors import PlanError
 from sparklet.job.table import Table
 from sparklet.model import Counts, Run, ShardState

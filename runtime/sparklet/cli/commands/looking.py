@@ -17,24 +17,24 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
+from sparklet.app.costs import load_prices
+from sparklet.app.explain import explain as explain_failures
+from sparklet.app.local_files import stored_uri
+from sparklet.app.object_status import ObjectStatus, object_status
+from sparklet.app.progress import observe
+from sparklet.app.redrive import group_document, group_table
+from sparklet.app.stack import Environment, StackSelection, environment
+from sparklet.app.start import finish
+from sparklet.app.status import look, lost_text, show_summary
 from sparklet.cli import options as opt
 from sparklet.cli.console import Screen, exit_code
-from sparklet.cli.costs import load_prices
-from sparklet.cli.environment import Environment, StackSelection, environment
-from sparklet.cli.failures import group_document, group_table
 from sparklet.cli.options import Prices
 from sparklet.cli.render import object_document, object_table, run_document, runs_table
-from sparklet.cli.run_view import look, lost_text, show_summary
-from sparklet.cli.runs import finish
-from sparklet.cli.transfer import stored_uri
 from sparklet.errors import PlanError
 from sparklet.job.event_objects import read_json
 from sparklet.metrics import is_metrics_line
 from sparklet.ports import WorkerLogs
-from sparklet.runs.explain import explain as explain_failures
 from sparklet.runs.manifest import results as results_of
-from sparklet.runs.object_status import ObjectStatus, object_status
-from sparklet.runs.progress import observe
 from sparklet.runs.verification import verify
 from sparklet.tables.ddl import ddl as ddl_of
 

@@ -10,15 +10,15 @@ from typing import Annotated, Any
 
 import typer
 
+from sparklet.app.costs import Prices, WorkerSize, load_prices
+from sparklet.app.estimates import Explanation, Route, explain, explain_run, preview_in
+from sparklet.app.scripts import invoke_script
+from sparklet.app.stack import StackSelection, WorkerSelection, environment
+from sparklet.app.start import begin, finish, go_on
+from sparklet.app.state_machines import was_driven
 from sparklet.cli import options as opt
 from sparklet.cli.console import Screen
-from sparklet.cli.costs import Prices, WorkerSize, load_prices
-from sparklet.cli.dispatch_modes import was_driven
-from sparklet.cli.environment import StackSelection, WorkerSelection, environment
-from sparklet.cli.estimates import Explanation, Route, explain, explain_run, preview_in
 from sparklet.cli.render import preview_document, preview_table, run_document
-from sparklet.cli.runs import begin, finish, go_on
-from sparklet.cli.scripts import invoke_script
 from sparklet.errors import NothingNewError, PlanError
 from sparklet.local.process_engine import PROCESS
 from sparklet.model.options import ORCHESTRATION

@@ -11,16 +11,16 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from sparklet.app.explain import FailureGroup
+from sparklet.app.local_files import changed, local_part, upload
+from sparklet.app.stack import Environment, StackSelection
+from sparklet.app.state_machines import drive, driver_of, machine_of, was_driven
 from sparklet.cli.console import Screen, count_text
-from sparklet.cli.dispatch_modes import drive, driver_of, machine_of, was_driven
-from sparklet.cli.environment import Environment, StackSelection
-from sparklet.cli.transfer import changed, local_part, upload
 from sparklet.errors import PlanError
 from sparklet.model import Run, ShardState
 from sparklet.planning.new_run import repaired_script
 from sparklet.planning.plan_files import planned_shard
 from sparklet.ports.deployment import Deployment
-from sparklet.runs.explain import FailureGroup
 from sparklet.runs.redrive import failed_with
 from sparklet.runs.redrive import redrive as redrive_shards
 

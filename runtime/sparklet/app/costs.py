@@ -12,12 +12,12 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from sparklet.app.progress import Observation
 from sparklet.errors import SettingsError
 from sparklet.ledger.rules import LEASE_S
 from sparklet.model import Dispatch, Run, ShardState
 from sparklet.model.options import MIB
 from sparklet.ports import Ledger
-from sparklet.runs.progress import Observation
 
 FREE_SCRATCH_BYTES = 512 * MIB
 MAX_RUNS_SEARCHED = 300  # for one of the same name, newest first

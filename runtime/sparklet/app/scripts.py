@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from sparklet.cli.environment import Environment
+from sparklet.app.stack import Environment
 from sparklet.errors import PlanError
 from sparklet.planning.new_run import refuse_bad_syntax
 

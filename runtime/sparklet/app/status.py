@@ -10,17 +10,17 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
+from sparklet.app.costs import COST_EXCLUDES, COST_INCLUDES, Prices, costs_so_far
+from sparklet.app.estimates import costs_text
+from sparklet.app.progress import Observation, observe, seconds_of
+from sparklet.app.stack import Environment
+from sparklet.app.state_machines import driver_of, driver_text, recorded_failures
 from sparklet.cli.console import Screen, count_text, duration_text, size_text, time_text, usd_text
-from sparklet.cli.costs import COST_EXCLUDES, COST_INCLUDES, Prices, costs_so_far
-from sparklet.cli.dispatch_modes import driver_of, driver_text, recorded_failures
-from sparklet.cli.environment import Environment
-from sparklet.cli.estimates import costs_text
 from sparklet.cli.render import STYLES, add_skipped, shard_document, shards_table
 from sparklet.errors import OrchestrationError
 from sparklet.model import Dispatch, ExecutionStatus, Run, RunState, ShardRecord
 from sparklet.planning.follow_up_ids import check_id, next_id
 from sparklet.runs.follow_ups import FollowUp, as_follow_up, check_run, last_commit_run, next_run
-from sparklet.runs.progress import Observation, observe, seconds_of
 from sparklet.runs.summary import Summary
 from sparklet.runs.verification import Difference
 

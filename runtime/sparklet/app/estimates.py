@@ -10,9 +10,7 @@ from rich.console import RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from sparklet.cli.choices import Choice, choices, choices_table
-from sparklet.cli.console import Screen, duration_text, size_text, usd_text
-from sparklet.cli.costs import (
+from sparklet.app.costs import (
     Estimate,
     Prices,
     ShardTime,
@@ -23,7 +21,9 @@ from sparklet.cli.costs import (
     scaled_shard_s,
     shard_time,
 )
-from sparklet.cli.environment import Environment
+from sparklet.app.stack import Environment
+from sparklet.cli.choices import Choice, choices, choices_table
+from sparklet.cli.console import Screen, duration_text, size_text, usd_text
 from sparklet.model import Run, RunOptions
 from sparklet.model.options import MIB
 from sparklet.planning.incremental import done_before

@@ -9,9 +9,9 @@ import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
+from sparklet.app.estimates import preview_in
+from sparklet.app.stack import Environment
 from sparklet.cli.console import Screen, time_text
-from sparklet.cli.environment import Environment
-from sparklet.cli.estimates import preview_in
 from sparklet.cli.options import WantedMode
 from sparklet.errors import ObjectStoreError, OrchestrationError, PlanError
 from sparklet.model import MAX_INLINE, Dispatch, ExecutionStatus, Run, execution_name, successor

@@ -18,13 +18,13 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress
 from rich.text import Text
 
+from sparklet.app.costs import Prices
+from sparklet.app.local_files import LocalPaths, check_output, fill, give_up_output, refuse_remote_only, upload
+from sparklet.app.stack import Environment
+from sparklet.app.state_machines import MachineWatch, chosen_mode, drive
+from sparklet.app.status import follow_up_text, follow_ups, look, show_summary
 from sparklet.cli.console import Screen, count_text, duration_text, exit_code, size_text
-from sparklet.cli.costs import Prices
-from sparklet.cli.dispatch_modes import MachineWatch, chosen_mode, drive
-from sparklet.cli.environment import Environment
 from sparklet.cli.options import WantedMode
-from sparklet.cli.run_view import follow_up_text, follow_ups, look, show_summary
-from sparklet.cli.transfer import LocalPaths, check_output, fill, give_up_output, refuse_remote_only, upload
 from sparklet.errors import CheckpointConflictError, LocalStackError, PlanError, SparkletError
 from sparklet.inputs.listed_once import listing_once
 from sparklet.inputs.local_files import local_files

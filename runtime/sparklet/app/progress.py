@@ -9,9 +9,9 @@ from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
+from sparklet.app.explain import FailureTally
 from sparklet.ledger.rules import lost_worker
 from sparklet.model import Run, ShardRecord, ShardState
-from sparklet.runs.explain import FailureTally
 from sparklet.runs.summary import Summary
 
 SLOWEST = 5

@@ -16,9 +16,9 @@ from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 import typer
 from platformdirs import user_cache_path
 
+from sparklet.app.costs import WorkerSize
+from sparklet.app.local_files import LocalPaths
 from sparklet.cli.console import Screen
-from sparklet.cli.costs import WorkerSize
-from sparklet.cli.transfer import LocalPaths
 from sparklet.errors import LocalStackError, SettingsError
 from sparklet.local.class_data import ClassArchive
 from sparklet.local.environment import of_host, resource
