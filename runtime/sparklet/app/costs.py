@@ -119,7 +119,6 @@ class WorkerSize:
     map_concurrency: int = 100  # shards of a map at once
     architecture: str = "x86_64"
     is_local: bool = False  # on this machine, whose disk costs nothing
-    unused_snapshots_mb: int = 0  # of the worker's versions that no alias names
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,7 +22,6 @@ from sparklet.app.costs import (
     shard_time,
 )
 from sparklet.app.stack import Environment
-from sparklet.cli.choices import Choice, choices, choices_table
 from sparklet.cli.console import Screen, duration_text, size_text, usd_text
 from sparklet.model import Run, RunOptions
 from sparklet.model.options import MIB
@@ -59,7 +58,6 @@ class Explanation:
     estimate: Estimate
     time: ShardTime
     prices: Prices
-    choices: list[Choice]
     too_slow: str  # a warning if shards would exceed the timeout
     dear: str  # a warning if packing the files would save much
     routes: tuple[Route, ...] = ()  # if an engine does shards
@@ -78,7 +76,6 @@ class Explanation:
             "shard_s_origin": self.time.origin,
             "measured_in": self.time.run_id or None,
             "routes": [each._asdict() for each in self.routes],
-            "choices": [each._asdict() for each in self.choices],
             "prices": {"from": self.prices.dates[0], "to": self.prices.dates[1], "corrected": self.prices.corrected},
         }
 
@@ -101,7 +98,6 @@ class Explanation:
     def show(self, screen: Screen) -> None:
         """Print the table, and the warnings."""
         screen.out.print(self.table())
-        screen.out.print("", choices_table(self.choices), sep="\n")
         for warning in filter(None, (self.too_slow, self.dear)):
             screen.warn(warning)
 
@@ -117,7 +113,7 @@ def explain_run(env: Environment, run: Run, prices: Prices, ledger: Ledger | Non
     counts = run.shard_count or 0, run.object_count, run.size_bytes
     of_engines = [each for each in env.at.ledger.shards.list(run.run_id) if each.engine] if run.options.route else []
     routed = Route(run.options.route, len(of_engines), sum(each.size_bytes for each in of_engines))
-    return explain(env.priced_size(), run.name, run.options, *counts, prices, ledger, DispatchMode.QUEUE, routed)
+    return explain(env.size, run.name, run.options, *counts, prices, ledger, DispatchMode.QUEUE, routed)
 
 
 def explain(
@@ -163,9 +159,7 @@ def explain(
         routes = here, routed._replace(cost_usd=there.cost, end_s=there.end_s)
         costs, workers = added((found.costs, there.costs)), found.workers + there.workers
         found = Estimate(max(here.end_s, there.end_s), costs, workers)
-    all_shards = shards + routed.shards
-    ways = choices(estimated(all_shards, time.seconds), all_shards, time.seconds, size, prices)
-    return Explanation(mode, reason, found, time, prices, ways, too_slow, dear, routes)
+    return Explanation(mode, reason, found, time, prices, too_slow, dear, routes)
 
 
 def _dear(objects: int, shards: tuple[int, int], costs_usd: tuple[float, float], saved_s: float) -> str:

@@ -19,7 +19,7 @@ from platformdirs import user_cache_path
 from sparklet.app.costs import WorkerSize
 from sparklet.app.local_files import LocalPaths
 from sparklet.cli.console import Screen
-from sparklet.errors import LocalStackError, SettingsError
+from sparklet.errors import LocalStackError
 from sparklet.local.class_data import ClassArchive
 from sparklet.local.environment import of_host, resource
 from sparklet.local.prepared_jars import compiled_jar, is_plain, linked_jars, unsigned_copies
@@ -126,20 +126,12 @@ class Environment:
     command_options: tuple[str, ...] = ()  # that select this stack
     parameters: Mapping[str, str] = field(default_factory=dict)  # of a deployed stack
     machines: Mapping[str, str] = field(default_factory=dict)  # ARNs by name: loop, map
-    unused_snapshots: Callable[[], Mapping[str, int]] = dict  # of a deployed stack's worker: MB by version
     check: Callable[[], None] = lambda: None  # raises LocalStackError if the local stack has ended under this command
 
     @property
     def local(self) -> bool:
         """Whether this is the embedded stack."""
         return self.state is not None
-
-    def priced_size(self) -> WorkerSize:
-        """The workers' size, and what is paid for besides as far as this user may see it."""
-        try:
-            return replace(self.size, unused_snapshots_mb=sum(self.unused_snapshots().values()))
-        except SettingsError:
-            return self.size
 
     @property
     def paths_dir(self) -> Path:
@@ -285,7 +277,7 @@ def _deployed(name: str) -> Environment:
     from sparklet.aws.clients import AwsClients
     from sparklet.aws.compute import LambdaCompute
     from sparklet.aws.orchestrator import StepFunctionsOrchestrator
-    from sparklet.aws.stacks import settings_of, stack_outputs, stack_parameters, unused_snapshots
+    from sparklet.aws.stacks import settings_of, stack_outputs, stack_parameters
     from sparklet.aws.worker_logs import CloudWatchWorkerLogs
     from sparklet.engines.create import engines_of
     from sparklet.local.stack import deployment
@@ -307,7 +299,6 @@ def _deployed(name: str) -> Environment:
         stack=name,
         parameters=given,
         machines={name: arn for name, arn in machines.items() if arn},
-        unused_snapshots=partial(unused_snapshots, clients, outputs),
     )
 
 

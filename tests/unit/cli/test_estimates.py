@@ -86,29 +86,3 @@ def test_run_and_plan_warn_of_a_dear_plan(terminal: Terminal, tmp_path: Path, wo
     assert (packed.code, alone.code) == (0, 0), packed.err + alone.err
     assert "--max-objects 1000" in alone.err + alone.out
     assert "--max-objects" not in packed.err + packed.out
-
-
-def test_unused_snapshots_are_part_of_what_snapstart_costs() -> None:
-    def kept(unused_mb: int) -> float:
-        size = WorkerSize(memory_mb=2048, unused_snapshots_mb=unused_mb)
-        found = explain(size, "daily", RunOptions(), 100, 100, 100 * 500 * 10**6, load_prices())
-        return next(each.kept_usd_hour for each in found.choices if each.name == "snapstart")
-
-    assert kept(3 * 2048) == pytest.approx(4 * kept(0))
-
-
-def test_every_way_of_starting_workers_has_its_cost() -> None:
-    """With 2,048 MB at 0.0000166667 a GB-second, 50 workers at once, and shards of 102 s, all by hand."""
-    size = WorkerSize(memory_mb=2048, scratch_bytes=0)
-    found = explain(size, "daily", RunOptions(), 100, 100, 100 * 500 * 10**6, load_prices())
-    ways = {each.name: each for each in found.choices}
-
-    assert ways["on demand"].cost_usd == found.estimate.cost
-    run_usd, cold_usd = 100 * 102 * 2 * 0.0000166667, 50 * 10 * 2 * 0.0000166667
-    restored_usd = 50 * 2 * (2 * 0.0000166667 + 0.0001397998)
-    assert ways["on demand"].cost_usd - ways["snapstart"].cost_usd == pytest.approx(cold_usd - restored_usd)
-    assert ways["on demand"].cost_usd - ways["provisioned"].cost_usd == pytest.approx(cold_usd + 0.41667 * run_usd)
-    assert ways["snapstart"].kept_usd_hour == pytest.approx(3600 * 2 * 0.0000015046)
-    assert ways["provisioned"].kept_usd_hour == pytest.approx(3600 * 50 * 2 * 0.0000166667 / 4)
-    assert ways["fargate"].cost_usd > 100 * 102 * 0.23304 / 3600
-    assert [ways[name].kept_usd_hour for name in ("on demand", "fargate")] == [0, 0]

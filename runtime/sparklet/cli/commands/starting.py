@@ -170,4 +170,4 @@ def _preview(
         options, found = request.options, preview_in(env, request)
         wants_engine = options.route or options.engine
         engine = chosen_engine(env.at, options.engine, request.table) if wants_engine else ""
-        return found, estimate(env.priced_size() if prices else env.size, engine, env.at.ledger)
+        return found, estimate(env.size, engine, env.at.ledger)
