@@ -39,11 +39,10 @@ from benchmarks.process_tree import MemoryPeak
 from benchmarks.rivals import LIMIT_S, parameters, plain
 from benchmarks.workload import Job
 from spark_scripts.demo.flights_data import FlightsData, make_flights
-from sparklet.app.stack import worker_environment
 from sparklet.aws.clients import AwsClients
 from sparklet.aws.dynamodb import DynamoLedger
-from sparklet.cli.console import Screen
 from sparklet.local.environment import of_host
+from sparklet.local.spark_installation import worker_environment
 from sparklet.local.stack import running
 from sparklet.model import ShardRecord
 
@@ -72,7 +71,7 @@ def main() -> None:
     case, shares = Case(f"{days} files", [ONE_JOB]), list[Shares]()
     with tempfile.TemporaryDirectory(prefix="sparklet-bench-") as name:
         year = Year(Path(name), make_flights(ROOT / "build" / "demo" / "data"), days)
-        rival = plain({**of_host(), **worker_environment(Screen(as_json=True), workers=1)}, year.folder)
+        rival = plain({**of_host(), **worker_environment(1, say)}, year.folder)
         with year.stack(options.workers):
             for turn in range(options.rounds):
                 for side in (SPARKLET, ONE_JOB) if turn % 2 else (ONE_JOB, SPARKLET):

@@ -20,11 +20,10 @@ from benchmarks.comparison import Run, say
 from benchmarks.facts import ROOT
 from benchmarks.process_tree import MemoryPeak
 from benchmarks.workload import Job
-from sparklet.app.stack import worker_archive, worker_environment
 from sparklet.aws.clients import AwsClients
-from sparklet.cli.console import Screen
 from sparklet.local.class_data import ClassArchive
 from sparklet.local.environment import of_client, of_host
+from sparklet.local.spark_installation import worker_archive, worker_environment
 from sparklet.spark.spark_options import SUBMIT
 from tests.stand_ins.ministack import free_port, ministack
 
@@ -136,7 +135,7 @@ class Environment:
 @contextmanager
 def function(folder: Path, jobs: list[Job]) -> Iterator[Function]:
     """The function with the jobs' scripts in a stand-in for S3, and all that it needs on this machine."""
-    spark = worker_environment(Screen(as_json=True), workers=1)
+    spark = worker_environment(1, say)
     _await_archive(spark)
     with ministack(folder) as endpoint:
         aws = of_client(endpoint, "bench")

@@ -353,8 +353,8 @@ def _expire(table: str) -> None:
 
 
 def _with_spark(format_: str, place: Path) -> Any:
-    from sparklet.app.stack import jar_cache
     from sparklet.local.jars import ensure_jars
+    from sparklet.local.spark_installation import jar_cache
 
     stack = ROOT / "docker" / "stacks" / "spark-3.5.toml"
     found = ensure_jars(stack, jar_cache(), ["s3a", format_, "sqlite"], progress=lambda _: None)

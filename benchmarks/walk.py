@@ -33,8 +33,7 @@ from deltalake import DeltaTable
 import sparklet
 import sparklet.cli.app  # so that nothing is imported on the way
 from sparklet.app.costs import WorkerSize
-from sparklet.app.stack import Environment
-from sparklet.app.stack import environment as real_environment
+from sparklet.app.stack import OpenStack, open_stack
 from sparklet.cli import main as sparklet_command
 from sparklet.engines import on_platform, one_shard, worker_package
 from sparklet.engines.emr import EmrSteps
@@ -172,13 +171,13 @@ def walk_run(walk: Walk, folder: Path) -> None:
     world.put(3)
 
     @contextmanager
-    def environment(*_: Any, **__: Any) -> Iterator[Environment]:
+    def open_memory(*_: Any, **__: Any) -> Iterator[OpenStack]:
         orchestrator = MemoryOrchestrator({}, world.clock)
-        yield Environment(world.at, MemoryCompute({}), "worker", Lines(), WorkerSize(), orchestrator, state=folder)
+        yield OpenStack(world.at, MemoryCompute({}), "worker", Lines(), WorkerSize(), orchestrator, state=folder)
 
     for name, module in list(sys.modules.items()):
-        if name.startswith("sparklet.cli") and getattr(module, "environment", None) is real_environment:
-            module.__dict__["environment"] = environment
+        if name.startswith("sparklet.cli") and getattr(module, "open_stack", None) is open_stack:
+            module.__dict__["open_stack"] = open_memory
     _after(world.queue, "send", _stop(walk))
     with walk.recorded():
         sparklet_command(["run", SCRIPT, "--input", SOURCE, "--output", "s3://data/out/"])

@@ -7,8 +7,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from sparklet.app.stack import worker_environment
 from sparklet.local.environment import of_host
+from sparklet.local.spark_installation import worker_environment
 from sparklet.local.stack import LocalStack, StackInfo, StackOptions, stop
 from sparklet.ports.deployment import Deployment
 from tests.stand_ins.read_queues import ReadSqsQueue
@@ -47,7 +47,7 @@ class World:
 @contextmanager
 def world(folder: Path, workers: int) -> Iterator[World]:
     """Start a stack whose queue nobody but the trials reads."""
-    env = worker_environment(_Screen(), workers)  # type: ignore[arg-type]  # only ``say`` is called
+    env = worker_environment(workers, say)
     options = StackOptions(state_dir=folder / "state", workers=workers, timeout_s=TIMEOUT_S, processing=False)
     try:
         with LocalStack.attach(options, say) as stack:
@@ -56,12 +56,6 @@ def world(folder: Path, workers: int) -> Iterator[World]:
             yield World(folder, replace(stack.deployment(), queue=queue), stack.info, env)
     finally:
         stop(options.state_dir)
-
-
-class _Screen:
-    def say(self, text: str) -> None:
-        """Progress."""
-        say(text)
 
 
 def say(text: str) -> None:

@@ -3,36 +3,55 @@
 It does what the command line does, on the same stacks: the local one, or one that is deployed.
 """
 
+import sys
 import threading
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future
-from contextlib import AbstractContextManager, ExitStack
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
 from typing import Any, Self
 
-from rich.console import Console
-
 from sparklet import model
 from sparklet.app.costs import load_prices
+from sparklet.app.documents import group_document, result_document
 from sparklet.app.explain import explain
 from sparklet.app.progress import observe
-from sparklet.app.redrive import group_document, redrive_run, selected
+from sparklet.app.redrive import redrive_run, selected
 from sparklet.app.scripts import invoke_script
-from sparklet.app.stack import Environment, WorkerSelection, environment
-from sparklet.app.start import begin, watch
-from sparklet.app.state_machines import end_waiting
-from sparklet.app.status import look, result_document
-from sparklet.cli.console import Screen
-from sparklet.cli.options import ListOptions, RequestOptions, WantedMode, run_request
+from sparklet.app.stack import StackSelection, open_stack
+from sparklet.app.start import ListFormat, begin, run_request
+from sparklet.app.state_machines import WantedMode, end_waiting
+from sparklet.app.status import RunView, view_run
+from sparklet.app.watch import Lines, watch
 from sparklet.errors import RunFailedError
 from sparklet.inputs.list_requests import read_items
 from sparklet.model import RunState
+from sparklet.ports import Clock
 from sparklet.runs.cancel import cancel
 
 StrPath = str | PathLike[str]
 OF_STACK = {"state_dir", "quiet", "workers", "timeout_s", "memory_mb", "runner", "keep"}
+
+
+@dataclass(frozen=True)
+class _Reporter:
+    """Prints progress and warnings on standard error, unless it is quiet."""
+
+    quiet: bool
+
+    def say(self, text: str) -> None:
+        if not self.quiet:
+            print(text, file=sys.stderr, flush=True)
+
+    def warn(self, text: str) -> None:
+        self.say(f"warning: {text}")
+
+    def display(
+        self, run_id: str, clock: Clock, details: Callable[[model.Run], RunView]
+    ) -> AbstractContextManager[Lines]:
+        return nullcontext(Lines(self, run_id, clock))
 
 
 class Stack(AbstractContextManager["Stack"]):
@@ -54,11 +73,11 @@ class Stack(AbstractContextManager["Stack"]):
     def __init__(
         self, name: str = "", *, state_dir: StrPath | None = None, quiet: bool = False, **of_local: Any
     ) -> None:
-        selection = WorkerSelection(name, Path(state_dir) if state_dir else None, **of_local)
-        self.screen = Screen(as_json=True, err=Console(highlight=False, stderr=True, soft_wrap=True, quiet=quiet))
+        selection = StackSelection(name, Path(state_dir) if state_dir else None, **of_local)
+        self.reporter = _Reporter(quiet)
         self._held = ExitStack()
-        self.env = self._held.enter_context(environment(selection, self.screen))
-        self._slots = threading.BoundedSemaphore(self.env.size.concurrency)
+        self.opened = self._held.enter_context(open_stack(selection, self.reporter))
+        self._slots = threading.BoundedSemaphore(self.opened.size.concurrency)
 
     def run(
         self,
@@ -88,12 +107,12 @@ class Stack(AbstractContextManager["Stack"]):
         given = {"script": script, "inputs": inputs, "output": output, "lists": lists, **options}
         given = {name: _plain(value) for name, value in given.items() if value not in (None, "", [], ())}
         own = {name: given.pop(name) for name in ("list_format", "list_path") if name in given}
-        request = run_request(RequestOptions(given), ListOptions(**own))
-        return self.find(begin(self.env, request, dispatch_mode, self.screen).run_id)
+        request = run_request(given, ListFormat(**own))
+        return self.find(begin(self.opened, request, dispatch_mode, self.reporter).run_id)
 
     def find(self, run_id: str) -> "Run":
         """A run that was started before; RunNotFoundError if there is none."""
-        return Run(self, self.env.at.ledger.runs.get(run_id).run_id)
+        return Run(self, self.opened.at.ledger.runs.get(run_id).run_id)
 
     def submit_script(
         self, script: StrPath, event: Any, args: Iterable[str] = (), env: Mapping[str, str] | None = None
@@ -108,7 +127,7 @@ class Stack(AbstractContextManager["Stack"]):
             with self._slots:
                 if future.set_running_or_notify_cancel():
                     try:
-                        future.set_result(invoke_script(self.env, str(script), event, tuple(args), env or {}))
+                        future.set_result(invoke_script(self.opened, str(script), event, tuple(args), env or {}))
                     except BaseException as error:  # noqa: BLE001 - the future's
                         future.set_exception(error)
 
@@ -132,39 +151,37 @@ class Run:
 
     def status(self) -> dict[str, Any]:
         """How it stands, as ``sparklet status RUN``."""
-        env, run = self._found()
-        view = look(env, run, load_prices(None))
-        return result_document(env, run, view.found.summary) | view.document()
+        return view_run(self.stack.opened, self._found(), load_prices(None)).document(self.stack.opened)
 
     def result(self) -> dict[str, Any]:
         """Its figures once it has ended; a local output folder is filled then.
 
         RunFailedError if it has failed or was cancelled.
         """
-        summary = watch(self.stack.env, self.run_id, self.stack.screen, load_prices(None))
-        document = result_document(*self._found(), summary)
+        summary = watch(self.stack.opened, self.run_id, self.stack.reporter, load_prices(None))
+        document = result_document(self.stack.opened, self._found(), summary)
         if summary.state in (RunState.FAILED, RunState.CANCELLED):
             raise RunFailedError(document)
         return document
 
     def failures(self) -> list[dict[str, Any]]:
         """Its failed shards by cause, each with reason and remedy, as ``sparklet explain RUN``."""
-        env, run = self._found()
-        found = observe(run, env.at.ledger.shards.list(self.run_id), env.at.clock.now_s())
-        return [group_document(env, self.run_id, group) for group in explain(env.at, run, found.failures)]
+        at, run = self.stack.opened.at, self._found()
+        found = observe(run, at.ledger.shards.list(self.run_id), at.clock.now_s())
+        return [group_document(self.stack.opened, group) for group in explain(at, run, found.failures)]
 
     def redrive(self, shards: Iterable[int] = (), cause: str = "", script: StrPath = "") -> Self:
         """Send failed shards again, all or chosen ones, if need be with a repaired script; the run itself."""
-        numbers = selected(self.stack.env.at, self.run_id, tuple(shards), cause)
-        redrive_run(self.stack.env, self.run_id, numbers, str(script), self.stack.screen)
+        numbers = selected(self.stack.opened.at, self.run_id, tuple(shards), cause)
+        redrive_run(self.stack.opened, self.run_id, numbers, str(script), self.stack.reporter)
         return self
 
     def cancel(self) -> None:
         """Give up what has not begun; what runs may end."""
-        end_waiting(self.stack.env, cancel(self.stack.env.at, self.run_id).run, self.stack.screen)
+        end_waiting(self.stack.opened, cancel(self.stack.opened.at, self.run_id).run, self.stack.reporter)
 
-    def _found(self) -> tuple[Environment, model.Run]:
-        return self.stack.env, self.stack.env.at.ledger.runs.get(self.run_id)
+    def _found(self) -> model.Run:
+        return self.stack.opened.at.ledger.runs.get(self.run_id)
 
 
 def run(

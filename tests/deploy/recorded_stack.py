@@ -10,7 +10,6 @@ from typing import Any
 
 import boto3
 
-from sparklet.app.stack import jar_cache
 from sparklet.aws.clients import AwsClients
 from sparklet.aws.dynamodb import DynamoLedger
 from sparklet.aws.object_store import S3ObjectStore, input_stores
@@ -19,6 +18,7 @@ from sparklet.local.control import ACCOUNT, REGION
 from sparklet.local.jars import ensure_jars
 from sparklet.local.java import find_java
 from sparklet.local.local_template import Template, load_template, localise, to_json
+from sparklet.local.spark_installation import jar_cache
 from sparklet.ports.deployment import Deployment
 from tests.deploy.policies import Call
 from tests.stand_ins.enforcing import enforcing_ministack

@@ -14,13 +14,13 @@ from typing import Any
 import boto3
 import pytest
 
+from sparklet.app.doctor import contradictions, examine_stack
 from sparklet.aws.clients import AwsClients
 from sparklet.aws.dynamodb import DynamoLedger
 from sparklet.aws.object_store import S3ObjectStore
 from sparklet.aws.stacks import OUTPUTS, stack_outputs, stack_settings, unused_snapshots
 from sparklet.aws.task_queue import SqsTaskQueue
 from sparklet.cli import main
-from sparklet.cli.doctor import contradictions, examine_stack
 from sparklet.clock import SystemClock
 from sparklet.local.control import ACCOUNT, REGION
 from sparklet.local.environment import adopted, of_client

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from sparklet.app.stack import WorkerSelection, environment
+from sparklet.app.stack import StackSelection, open_stack
 from sparklet.cli.console import Screen
 from tests.end_to_end.conftest import SCRIPTS, User, every_row, rows_of
 from tests.stand_ins.spark_connect import spark_connect
@@ -19,8 +19,8 @@ pytestmark = [pytest.mark.spark, pytest.mark.stack, pytest.mark.slow]
 def at_a_server(user: User, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[User]:
     """A user whose local stack has the engine ``connect``."""
     pytest.importorskip("grpc")
-    selection = WorkerSelection(state_dir=user.state, workers=1)
-    with environment(selection, Screen(as_json=True)):
+    selection = StackSelection(state_dir=user.state, workers=1)
+    with open_stack(selection, Screen(as_json=True)):
         own = {name: value for name, value in os.environ.items() if name.startswith("AWS_")}
         with spark_connect(tmp_path, own) as remote:
             monkeypatch.setenv("SPARKLET_ENGINES", json.dumps({"connect": {"remote": remote}}))

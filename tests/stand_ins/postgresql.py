@@ -18,8 +18,8 @@ from typing import Any
 from platformdirs import user_cache_path
 from py4j.java_gateway import JavaGateway
 
-from sparklet.app.stack import jar_cache
 from sparklet.local.jars import ensure_jars
+from sparklet.local.spark_installation import jar_cache
 from tests.stand_ins.jvm import jvm
 from tests.stand_ins.ministack import free_port
 

@@ -12,9 +12,9 @@ from pathlib import Path
 
 from platformdirs import user_cache_path
 
-from sparklet.app.stack import fetched_jars
 from sparklet.local.jars import ensure_jars
 from sparklet.local.java import find_java
+from sparklet.local.spark_installation import fetched_jars
 from sparklet.settings import spark_settings
 from sparklet.spark.spark_options import OPENED_PACKAGES, class_path, s3a_conf
 

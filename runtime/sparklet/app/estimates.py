@@ -1,14 +1,9 @@
 """The preview of a plan, and the estimate of its cost and end; nothing is written."""
 
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, NamedTuple
-
-from rich.console import RenderableType
-from rich.table import Table
-from rich.text import Text
 
 from sparklet.app.costs import (
     Estimate,
@@ -21,8 +16,8 @@ from sparklet.app.costs import (
     scaled_shard_s,
     shard_time,
 )
-from sparklet.app.stack import Environment
-from sparklet.cli.console import Screen, duration_text, size_text, usd_text
+from sparklet.app.stack import OpenStack
+from sparklet.app.texts import duration_text, usd_text
 from sparklet.model import Run, RunOptions
 from sparklet.model.options import MIB
 from sparklet.planning.incremental import done_before
@@ -33,7 +28,6 @@ from sparklet.ports import Ledger
 MIN_TIMES_DEARER, MIN_SAVED_USD, MIN_SAVED_S = 3.0, 1.0, 300.0  # than packed shards: worth a warning
 FILE_S = 0.04  # one more file in a shard: 365 of them in one spark-submit took 15 s
 PACKED = RunOptions()  # shards as they are packed by default
-EXCLUDED = "Not included: failed attempts, planner, checker, state machine, storage, transfer, logs, idle resources."
 
 
 class Route(NamedTuple):
@@ -50,7 +44,7 @@ NOTHING = Route("", 0, 0)
 
 
 @dataclass(frozen=True)
-class Explanation:
+class PlanEstimate:
     """A plan's dispatch mode, cost and end, and the basis of the estimate."""
 
     mode: DispatchMode
@@ -79,44 +73,22 @@ class Explanation:
             "prices": {"from": self.prices.dates[0], "to": self.prices.dates[1], "corrected": self.prices.corrected},
         }
 
-    def table(self) -> RenderableType:
-        """For people."""
-        facts = Table.grid(padding=(0, 2))
-        facts.add_row("dispatch mode", Text(f"{self.mode}: {self.reason}", style="bold"))
-        facts.add_row("ends after", f"{duration_text(self.estimate.end_s)}, with {self.estimate.workers:,} workers")
-        facts.add_row("cost on AWS", f"{usd_text(self.estimate.cost)}: {costs_text(self.estimate.costs)}")
-        for each in self.routes:
-            does = f"{each.shards:,} shards, {size_text(each.size_bytes)}"
-            about = f"{usd_text(each.cost_usd)}, ends after {duration_text(each.end_s)}"
-            facts.add_row(f"in {each.engine or 'functions'}", f"{does}: {about}")
-        facts.add_row("a shard", Text(f"{duration_text(self.time.seconds)}; {self.time.origin}"))
-        corrected = f"; your own: {', '.join(self.prices.corrected)}" if self.prices.corrected else ""
-        dates = " to ".join(dict.fromkeys(self.prices.dates))
-        facts.add_row("prices", Text(f"us-east-1, of {dates}{corrected}. {EXCLUDED}", style="dim"))
-        return facts
 
-    def show(self, screen: Screen) -> None:
-        """Print the table, and the warnings."""
-        screen.out.print(self.table())
-        for warning in filter(None, (self.too_slow, self.dear)):
-            screen.warn(warning)
-
-
-def preview_in(env: Environment, request: RunRequest) -> PlanPreview:
+def preview_in(stack: OpenStack, request: RunRequest) -> PlanPreview:
     """Preview the plan of a request in a stack; nothing is written."""
-    done = partial(done_before, env.at, request.run_name) if request.options.incremental else None
-    return preview(request.options, request.inputs, env.at.inputs(request.access), request.lists, done)
+    done = partial(done_before, stack.at, request.run_name) if request.options.incremental else None
+    return preview(request.options, request.inputs, stack.at.inputs(request.access), request.lists, done)
 
 
-def explain_run(env: Environment, run: Run, prices: Prices, ledger: Ledger | None = None) -> Explanation:
-    """Explain a planned run that was sent to the queue; without a ledger no earlier run is looked up."""
+def estimate_run(stack: OpenStack, run: Run, prices: Prices, ledger: Ledger | None = None) -> PlanEstimate:
+    """Estimate a planned run that was sent to the queue; without a ledger no earlier run is looked up."""
     counts = run.shard_count or 0, run.object_count, run.size_bytes
-    of_engines = [each for each in env.at.ledger.shards.list(run.run_id) if each.engine] if run.options.route else []
+    of_engines = [each for each in stack.at.ledger.shards.list(run.run_id) if each.engine] if run.options.route else []
     routed = Route(run.options.route, len(of_engines), sum(each.size_bytes for each in of_engines))
-    return explain(env.size, run.name, run.options, *counts, prices, ledger, DispatchMode.QUEUE, routed)
+    return estimate_plan(stack.size, run.name, run.options, *counts, prices, ledger, DispatchMode.QUEUE, routed)
 
 
-def explain(
+def estimate_plan(
     size: WorkerSize,
     name: str,
     options: RunOptions,
@@ -127,7 +99,7 @@ def explain(
     ledger: Ledger | None = None,
     mode: DispatchMode | None = None,
     routed: Route = NOTHING,
-) -> Explanation:
+) -> PlanEstimate:
     """Estimate a plan, in the dispatch mode that ``auto`` takes unless one is given; ``routed`` is an engine's part."""
     shards, size_bytes = shards - routed.shards, size_bytes - routed.size_bytes
     if cap := options.max_concurrency:
@@ -159,7 +131,7 @@ def explain(
         routes = here, routed._replace(cost_usd=there.cost, end_s=there.end_s)
         costs, workers = added((found.costs, there.costs)), found.workers + there.workers
         found = Estimate(max(here.end_s, there.end_s), costs, workers)
-    return Explanation(mode, reason, found, time, prices, too_slow, dear, routes)
+    return PlanEstimate(mode, reason, found, time, prices, too_slow, dear, routes)
 
 
 def _dear(objects: int, shards: tuple[int, int], costs_usd: tuple[float, float], saved_s: float) -> str:
@@ -179,8 +151,3 @@ def _packed(shards: int, shard_s: float, objects: int, size_bytes: int, prices: 
     fewest = max(1, math.ceil(size_bytes / PACKED.target_bytes), math.ceil(objects / PACKED.max_objects))
     packed_s = scaled_shard_s(shard_s, size_bytes / max(1, shards), size_bytes / fewest, prices)
     return fewest, packed_s + FILE_S * objects / fewest
-
-
-def costs_text(costs: Mapping[str, float]) -> str:
-    """Costs by item, in a line."""
-    return ", ".join(f"{what} {usd_text(cost)}" for what, cost in costs.items())

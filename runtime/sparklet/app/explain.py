@@ -8,6 +8,7 @@ from sparklet.errors import ObjectStoreError, PlanError
 from sparklet.model import Run, ShardRecord
 from sparklet.planning.plan_files import planned_shard
 from sparklet.ports.deployment import Deployment
+from sparklet.runs.redrive import matches_cause
 
 MAX_GROUPS = 200  # further causes are counted together
 MAX_RANGES = 12  # of shard numbers, as many as a person reads or types
@@ -326,12 +327,6 @@ def pattern_of(message: str) -> str:
     for expression, placeholder in _NAMES:
         rest = [expression.sub(placeholder, piece) for piece in rest]
     return "".join(piece for pair in zip(rest, [*places, ""], strict=True) for piece in pair)
-
-
-def matches_cause(record: ShardRecord, cause: str) -> bool:
-    """Whether ``--cause`` matches this failure: its class, with or without package, or words of its message."""
-    text = f"{record.error_class}: {record.error_message}"
-    return cause in (record.error_class, record.error_class.rpartition(".")[2]) or cause.casefold() in text.casefold()
 
 
 def _named(text: str, names: Mapping[str, str]) -> str:

@@ -2,8 +2,10 @@
 
 import hashlib
 import json
+import os
 import shutil
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections import deque
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field, replace
 from functools import cache
@@ -11,13 +13,20 @@ from itertools import islice
 from pathlib import Path
 from typing import TypeVar
 
-from sparklet.cli.console import size_text
+from sparklet.app.reporter import Reporter
+from sparklet.app.stack import OpenStack
+from sparklet.app.texts import size_text
 from sparklet.errors import PlanError, SettingsError
+from sparklet.inputs.local_files import local_files
+from sparklet.job.catalogs import VARIABLES, catalog_properties
 from sparklet.local.state import read_json
-from sparklet.model import Run
+from sparklet.model import Run, ShardState
+from sparklet.planning.packing import within_limit
+from sparklet.planning.request import RunRequest
 from sparklet.ports import ObjectInfo, ObjectStore
 
 T = TypeVar("T")
+FOLDER = "local-paths"  # of the local stack's; it holds a file for each run that was started from here
 THREADS = 8
 SAY_EVERY = 100  # files
 
@@ -43,6 +52,82 @@ class LocalPaths:
     def load(cls, folder: Path, run_id: str) -> "LocalPaths":
         """The paths of ``run_id``; empty if it was not started from local paths."""
         return cls(**read_json(folder / f"{run_id}.json") or {})
+
+
+def local_paths(stack: OpenStack, run_id: str) -> LocalPaths:
+    """The local paths of a run; none if it was not started from local paths, or in a deployed stack."""
+    return LocalPaths.load(stack.state / FOLDER, run_id) if stack.state else LocalPaths()
+
+
+def with_local_files(stack: OpenStack, request: RunRequest, reporter: Reporter) -> RunRequest:
+    """Copy a request's local files to the bucket; the request with their addresses, its output in the bucket."""
+    if stack.state is None:
+        table = request.table.partition("file://")[2]
+        refuse_remote_only((*request.inputs, *request.files.values(), table), request.output_uri)
+        return request
+    is_local = request.output_uri and "://" not in request.output_uri
+    paths = _output_paths(stack.state / FOLDER, request) if is_local else LocalPaths()
+    inputs: list[str] = []
+    for index, given in enumerate(request.inputs):
+        inputs.append(given if "://" in given else _upload_input(stack, request, index, Path(given), reporter))
+        if "://" not in given:
+            paths = replace(paths, inputs={**paths.inputs, inputs[-1]: str(Path(given).resolve())})
+    paths.save(stack.state / FOLDER, request.run_id)
+    files = {}
+    for name, given in request.files.items():
+        path = Path(given)
+        if not path.is_file():
+            raise PlanError(f"--file {name}={given}: there is no such file (you are in {Path.cwd()})")
+        files[name] = f"s3://{stack.at.bucket}/input/{request.run_id}/files/{name}/{path.name}"
+        reporter.say(f"copying {path} to the bucket")
+        stack.at.store.upload(path, files[name])
+    output_uri = f"s3://{stack.at.bucket}/output/{request.run_id}/" if paths.output else request.output_uri
+    if paths.output and request.table.startswith("iceberg:"):
+        request = replace(request, env={**_catalog(Path(paths.output), request), **request.env})
+    return replace(request, inputs=tuple(inputs), output_uri=output_uri, params={**request.params, **files})
+
+
+def _catalog(output: Path, request: RunRequest) -> Mapping[str, str]:
+    """A catalog of Iceberg's below a local output, in SQLite; nothing if one is configured.
+
+    The warehouse is a ``file://`` folder, since Iceberg's metadata holds absolute addresses.
+    """
+    if {"type", "uri"} & catalog_properties({**os.environ, **request.env}, request.params.get("warehouse")).keys():
+        return {}
+    output.mkdir(parents=True, exist_ok=True)
+    return {
+        f"{VARIABLES}TYPE": "sql",
+        f"{VARIABLES}URI": f"sqlite:///{output / 'catalog.sqlite'}",
+        f"{VARIABLES}WAREHOUSE": f"file://{output}/warehouse",
+    }
+
+
+def _output_paths(paths_dir: Path, request: RunRequest) -> LocalPaths:
+    """The local output and what is replaced there; a run that is started again keeps its own."""
+    output, existing = str(Path(request.output_uri).resolve()), request.options.existing
+    known = LocalPaths.load(paths_dir, request.run_id)
+    if known.output == output:
+        return known
+    paths = LocalPaths(output=output, replaces=check_output(Path(output), existing))
+    if existing == "overwrite":
+        give_up_output(paths_dir, output)
+    return paths
+
+
+def _upload_input(stack: OpenStack, request: RunRequest, index: int, path: Path, reporter: Reporter) -> str:
+    """Copy one local input; the S3 folder or object of the copy."""
+    base = f"s3://{stack.at.bucket}/input/{request.run_id}/{index}/"
+    reporter.say(f"copying {path} to the bucket")
+    since_s = request.options.modified_since_s
+
+    def files() -> Iterator[tuple[Path, str]]:
+        found = local_files(path, request.options.include, request.options.exclude)
+        return ((file, base + key) for file, key in found if not since_s or file.stat().st_mtime >= since_s)
+
+    deque(within_limit(files(), request.options.limit, str(path)), maxlen=0)  # before anything is copied
+    if upload(stack.at.store, files(), reporter.say) == 0:
+        raise PlanError(f"the input {path} holds no file to plan; check the folder, --include, --exclude and --since")
+    return base if path.is_dir() else base + path.name
 
 
 def upload(store: ObjectStore, files: Iterable[tuple[Path, str]], say: Say) -> int:
@@ -92,6 +177,25 @@ def give_up_output(paths_dir: Path, output: str) -> None:
         paths = LocalPaths.load(paths_dir, path.stem)
         if paths.output == output:
             replace(paths, output="").save(paths_dir, path.stem)
+
+
+def fill_output(stack: OpenStack, run: Run, reporter: Reporter) -> None:
+    """Download the output of succeeded shards to the run's local output folder, if it has one."""
+    paths = local_paths(stack, run.run_id)
+    if paths.output:
+        reporter.say(f"filling {paths.output}")
+        fill(stack.at.store, run, paths, _succeeded(stack, run), reporter.say)
+
+
+def is_complete(stack: OpenStack, run: Run, folder: Path) -> bool:
+    """Whether a local folder has every file that succeeded shards wrote, by name and size."""
+    files = output_files(stack.at.store, run, _succeeded(stack, run))
+    found = ((folder / name, info.size_bytes) for name, info in files.items())
+    return all(path.is_file() and path.stat().st_size == size_bytes for path, size_bytes in found)
+
+
+def _succeeded(stack: OpenStack, run: Run) -> set[int]:
+    return {record.number for record in stack.at.ledger.shards.list(run.run_id, ShardState.SUCCEEDED)}
 
 
 def fill(store: ObjectStore, run: Run, paths: LocalPaths, shards: Collection[int], say: Say) -> int:

@@ -1,76 +1,35 @@
-"""The stack that a command works on: the embedded local one, or a deployed one. The command line's composition root."""
+"""Opens the stack that a user works on, the embedded local one or a deployed one: the composition root of ``app``."""
 
-import json
 import os
-import shlex
 import shutil
-import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
-from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
-
-import typer
-from platformdirs import user_cache_path
+from typing import Literal
 
 from sparklet.app.costs import WorkerSize
-from sparklet.app.local_files import LocalPaths
-from sparklet.cli.console import Screen
-from sparklet.errors import LocalStackError
-from sparklet.local.class_data import ClassArchive
-from sparklet.local.environment import of_host, resource
-from sparklet.local.prepared_jars import compiled_jar, is_plain, linked_jars, unsigned_copies
+from sparklet.app.reporter import Reporter
 from sparklet.local.state import default_state_dir
 from sparklet.model.options import MIB
 from sparklet.ports import Compute, Orchestrator, WorkerLogs
 from sparklet.ports.deployment import Deployment
-from sparklet.settings import engines, spark_settings
-from sparklet.spark.spark_options import class_path, spark_home
+from sparklet.settings import engines
 
-if TYPE_CHECKING:
-    from sparklet.local.stack import StackOptions
-
-CLASSES = "docker/stacks/spark-3.5.classes.gz"
-JAR_GROUPS = ("s3a", "delta", "iceberg", "hudi", "avro", "sqlite", "deequ", "postgresql")
-PASSED = (  # from the user's shell
-    *("SPARKLET_JAVA_OPTIONS", "SPARKLET_SPARK_CONF", "SPARKLET_HEAP_MB", "SPARKLET_CORES", "SPARKLET_CDS_ARCHIVE"),
-    "SPARKLET_METRICS_NAMESPACE",
-)
-LOCAL_PATHS = "local-paths"  # a file for each run that was started from here
-STACK_ENDS_S = 2.0  # the host may take this long to notice that the stand-in has ended
+STACK_ENDS_S = 2.0  # the host may take this long to notice that the emulator has ended
 
 
 @dataclass(frozen=True)
 class StackSelection:
-    """Options of every command: which stack it works on, and how it prints."""
+    """Which stack a user works on, and how the local one is started if it is not running."""
 
-    PANEL: ClassVar[str] = "Where and how"
-
-    stack: Annotated[
-        str,
-        typer.Option("--stack", envvar="SPARKLET_STACK", metavar="NAME", help="A deployed stack, not the local one."),
-    ] = ""
-    state_dir: Annotated[
-        Path | None,
-        typer.Option(
-            "--state-dir",
-            envvar="SPARKLET_STATE_DIR",
-            metavar="FOLDER",
-            help="Folder of the local stack (default: the user's state folder).",
-        ),
-    ] = None
-    as_json: Annotated[
-        bool, typer.Option("--json", help="One JSON document on standard output; progress goes to standard error.")
-    ] = False
-    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False
-    # How the local stack is started if it is not running; options of some commands only.
+    stack: str = ""  # a deployed stack's name; "": the local one
+    state_dir: Path | None = None  # of the local stack; None: the user's state folder
     workers: int | None = None
     timeout_s: int | None = None
     memory_mb: int | None = None
-    runner: str | None = None
+    runner: Literal["warm", "submit"] | None = None
     keep: bool = False
     replace_kept: bool = False
 
@@ -81,7 +40,7 @@ class StackSelection:
 
     @property
     def command_options(self) -> tuple[str, ...]:
-        """The options that select the same stack, with the same workers."""
+        """The command line's options that select the same stack, with the same workers."""
         given = {"--stack": self.stack, "--state-dir": self.state_dir, "--workers": self.workers}
         given |= {"--timeout": self.timeout_s, "--memory": self.memory_mb, "--runner": self.runner}
         named = (str(word) for option, value in given.items() if value for word in (option, value))
@@ -89,31 +48,8 @@ class StackSelection:
 
 
 @dataclass(frozen=True)
-class WorkerSelection(StackSelection):
-    """The same, with the local stack's workers; they apply if it is not running, or no other command uses it."""
-
-    PANEL: ClassVar[str] = "Local workers"
-
-    workers: Annotated[
-        int | None, typer.Option("--workers", min=1, metavar="N", help="Worker processes (default: one for each core).")
-    ] = None
-    timeout_s: Annotated[
-        int | None, typer.Option("--timeout", min=1, metavar="SECONDS", help="Time limit of one shard (default: 900).")
-    ] = None
-    memory_mb: Annotated[
-        int | None,
-        typer.Option("--memory", min=512, max=10240, metavar="MB", help="Memory of one worker (default: 3008)."),
-    ] = None
-    runner: Annotated[
-        Literal["warm", "submit"] | None,
-        typer.Option("--runner", help="warm: one JVM that is kept (default); submit: one spark-submit for each shard."),
-    ] = None
-    keep: Annotated[bool, typer.Option("--keep", help="Leave the local stack running until `sparklet stop`.")] = False
-
-
-@dataclass(frozen=True)
-class Environment:
-    """A stack, opened for a command."""
+class OpenStack:
+    """A stack that can be worked on."""
 
     at: Deployment
     compute: Compute
@@ -121,31 +57,16 @@ class Environment:
     logs: WorkerLogs
     size: WorkerSize
     orchestrator: Orchestrator
-    stack: str = ""  # a deployed stack's name
+    name: str = ""  # a deployed stack's
     state: Path | None = None  # the local stack's folder; None: a deployed stack
     command_options: tuple[str, ...] = ()  # that select this stack
     parameters: Mapping[str, str] = field(default_factory=dict)  # of a deployed stack
     machines: Mapping[str, str] = field(default_factory=dict)  # ARNs by name: loop, map
-    check: Callable[[], None] = lambda: None  # raises LocalStackError if the local stack has ended under this command
-
-    @property
-    def local(self) -> bool:
-        """Whether this is the embedded stack."""
-        return self.state is not None
-
-    @property
-    def paths_dir(self) -> Path:
-        """Where the local stack keeps the local paths of runs."""
-        assert self.state is not None
-        return self.state / LOCAL_PATHS
-
-    def local_paths(self, run_id: str) -> LocalPaths:
-        """The local paths of a run; none if it was not started from local paths, or in a deployed stack."""
-        return LocalPaths.load(self.paths_dir, run_id) if self.local else LocalPaths()
+    check: Callable[[], None] = lambda: None  # raises LocalStackError if the local stack has ended meanwhile
 
 
 @contextmanager
-def environment(selection: StackSelection, screen: Screen, *, reading: bool = False) -> Iterator[Environment]:
+def open_stack(selection: StackSelection, reporter: Reporter, *, reading: bool = False) -> Iterator[OpenStack]:
     """Open the selected stack; the local one is started if need be, and ends with its last user.
 
     A local stack that is started only for ``reading`` does no work.
@@ -156,110 +77,11 @@ def environment(selection: StackSelection, screen: Screen, *, reading: bool = Fa
     from sparklet.aws.compute import LambdaCompute
     from sparklet.aws.orchestrator import StepFunctionsOrchestrator
     from sparklet.local.logs import FileLogs
-    from sparklet.local.stack import LocalStack
-
-    with LocalStack.attach(_stack_options(selection, screen, reading), screen.say) as stack:
-        yield Environment(
-            stack.deployment(),
-            LambdaCompute(stack.clients),
-            stack.info.worker_function,
-            FileLogs(stack.info.log_dir),
-            WorkerSize(
-                memory_mb=stack.info.memory_mb,
-                timeout_s=stack.info.timeout_s,
-                scratch_bytes=shutil.disk_usage(selection.state).free,
-                concurrency=stack.info.workers,
-                map_concurrency=stack.info.workers,
-                is_local=True,
-            ),
-            StepFunctionsOrchestrator(stack.clients),
-            state=selection.state,
-            command_options=selection.command_options,
-            machines={"loop": stack.info.loop_machine, "map": stack.info.map_machine},
-            check=partial(stack.check, STACK_ENDS_S),
-        )
-
-
-def install_command() -> str:
-    """The command that installs the local stack's packages, from where Sparklet came: a file, git, or an index."""
-    try:
-        origin = json.loads(distribution("sparklet").read_text("direct_url.json") or "{}")
-    except PackageNotFoundError:
-        origin = {}
-    vcs = origin.get("vcs_info", {}).get("vcs", "")
-    url = f"{vcs}+{origin['url']}" if vcs else origin.get("url", "")
-    return shlex.join(["pip", "install", "sparklet[local]" + (f" @ {url}" if url else "")])
-
-
-def missing(package: str) -> str:
-    """The message for a user who lacks a package of the local mode."""
-    return f"the package {package} is missing, which the local stack needs: {install_command()}"
-
-
-def worker_environment(screen: Screen, workers: int) -> dict[str, str]:
-    """The variables by which local workers find Java, Spark and the jars; fetches what is missing, with progress."""
-    from importlib.util import find_spec
-
-    from sparklet.local.java import find_java
-
-    spark = find_spec("pyspark")
-    if spark is None or spark.origin is None:
-        raise LocalStackError(missing("pyspark"))
-    spark_settings()  # report a mistake in the user's shell here, not by workers that do not start
-    java = find_java()
-    offline = bool(os.environ.get("SPARKLET_OFFLINE"))
-    jars = worker_jars(java, screen.say, offline)
-    archive = worker_archive(java, jars)
-    if "SPARKLET_CDS_ARCHIVE" not in os.environ and archive.begin(of_host()):
-        screen.say("making an archive of Java's classes in the background, once: later runs start faster")
-    return {
-        "JAVA_HOME": str(java.parent.parent),
-        "SPARK_HOME": str(Path(spark.origin).parent),
-        "SPARKLET_JARS": os.pathsep.join(map(str, jars)),
-        "SPARKLET_CDS_ARCHIVE": str(archive.path),
-        "PYSPARK_PYTHON": sys.executable,
-        "SPARKLET_CORES": str(max(1, (os.cpu_count() or 1) // workers)),
-        **{name: value for name, value in os.environ.items() if name in PASSED},
-    }
-
-
-def fetched_jars(say: Callable[[str], None], offline: bool) -> list[Path]:
-    """The jars that pyspark does not bring; fetches what is missing."""
-    from sparklet.local.jars import ensure_jars
-
-    return ensure_jars(resource("docker/stacks/spark-3.5.toml"), jar_cache(), JAR_GROUPS, say, offline)
-
-
-def worker_jars(java: Path, say: Callable[[str], None], offline: bool) -> list[Path]:
-    """The jars of local workers beside Spark's own; fetches or makes what is missing."""
-    fetched = fetched_jars(say, offline)
-    spark = spark_home(spark_settings({})) / "jars"
-    own = compiled_jar(java, [spark, *fetched], jar_cache().with_name("compiled"))
-    jars = [*unsigned_copies(spark, jar_cache().with_name("unsigned")), own, *fetched]
-    if "SPARKLET_CDS_ARCHIVE" in os.environ or all(is_plain(path.resolve()) for path in (spark, *jars)):
-        return jars
-    return linked_jars(_class_path(jars), jar_cache().with_name("linked"))  # includes Spark's own
-
-
-def worker_archive(java: Path, jars: Sequence[Path]) -> ClassArchive:
-    """The class-data archive of local workers, whether it exists yet or not."""
-    return ClassArchive.of(jar_cache().with_name("class-data"), resource(CLASSES), java, _class_path(jars))
-
-
-def _class_path(jars: Sequence[Path]) -> list[str]:
-    return class_path(spark_settings({"SPARKLET_JARS": os.pathsep.join(map(str, jars))}))
-
-
-def jar_cache() -> Path:
-    """The user's cache of jars; SPARKLET_CACHE_DIR moves it."""
-    return Path(os.environ.get("SPARKLET_CACHE_DIR") or user_cache_path("sparklet")).resolve() / "jars"
-
-
-def _stack_options(selection: StackSelection, screen: Screen, reading: bool) -> "StackOptions":
-    from sparklet.local.stack import StackOptions
+    from sparklet.local.spark_installation import worker_environment
+    from sparklet.local.stack import LocalStack, StackOptions
 
     workers = selection.workers or os.cpu_count() or 1
-    return StackOptions(
+    options = StackOptions(
         state_dir=selection.state,
         workers=workers,
         timeout_s=selection.timeout_s or WorkerSize.timeout_s,
@@ -268,11 +90,31 @@ def _stack_options(selection: StackSelection, screen: Screen, reading: bool) -> 
         processing=not reading,
         keep=selection.keep,
         replace_kept=selection.replace_kept,
-        worker_env={} if reading else worker_environment(screen, workers),
+        worker_env={} if reading else worker_environment(workers, reporter.say),
     )
+    with LocalStack.attach(options, reporter.say) as local:
+        yield OpenStack(
+            local.deployment(),
+            LambdaCompute(local.clients),
+            local.info.worker_function,
+            FileLogs(local.info.log_dir),
+            WorkerSize(
+                memory_mb=local.info.memory_mb,
+                timeout_s=local.info.timeout_s,
+                scratch_bytes=shutil.disk_usage(selection.state).free,
+                concurrency=local.info.workers,
+                map_concurrency=local.info.workers,
+                is_local=True,
+            ),
+            StepFunctionsOrchestrator(local.clients),
+            state=selection.state,
+            command_options=selection.command_options,
+            machines={"loop": local.info.loop_machine, "map": local.info.map_machine},
+            check=partial(local.check, STACK_ENDS_S),
+        )
 
 
-def _deployed(name: str) -> Environment:
+def _deployed(name: str) -> OpenStack:
     """The stack that CloudFormation knows under ``name``, by its outputs."""
     from sparklet.aws.clients import AwsClients
     from sparklet.aws.compute import LambdaCompute
@@ -289,20 +131,20 @@ def _deployed(name: str) -> Environment:
     named = engines({"SPARKLET_ENGINES": outputs.get("Engines", "")})
     functions = partial(settings_of, clients, outputs["WorkerAliasArn"])
     machines = {"loop": outputs.get("LoopMachineArn", ""), "map": outputs.get("MapMachineArn", "")}
-    return Environment(
+    return OpenStack(
         replace(at, engines=engines_of(clients, named, env, functions), starts_workers=False, functions=functions),
         LambdaCompute(clients),
         outputs["WorkerAliasArn"],
         CloudWatchWorkerLogs(clients, outputs["WorkerLogGroup"]),
-        _deployed_size(given),
+        deployed_size(given),
         StepFunctionsOrchestrator(clients),
-        stack=name,
+        name=name,
         parameters=given,
         machines={name: arn for name, arn in machines.items() if arn},
     )
 
 
-def _deployed_size(given: Mapping[str, str]) -> WorkerSize:
+def deployed_size(given: Mapping[str, str]) -> WorkerSize:
     """The size that a stack's parameters say; reserved concurrency is also a ceiling for maps."""
 
     def number(parameter: str, usual: int) -> int:

@@ -8,32 +8,34 @@ the run and its generation, so a run that is started twice has one execution; on
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from typing import Literal
 
 from sparklet.app.estimates import preview_in
-from sparklet.app.stack import Environment
-from sparklet.cli.console import Screen, time_text
-from sparklet.cli.options import WantedMode
+from sparklet.app.reporter import Reporter
+from sparklet.app.stack import OpenStack
+from sparklet.app.texts import time_text
 from sparklet.errors import ObjectStoreError, OrchestrationError, PlanError
 from sparklet.model import MAX_INLINE, Dispatch, ExecutionStatus, Run, execution_name, successor
 from sparklet.planning.request import DispatchMode, RunRequest, automatic_mode
 
+WantedMode = Literal["queue", "loop", "map", "inline", "auto"]
 LOOK_EVERY_S = 15.0
 CAUSE_CHARACTERS = 300
 
 
-def chosen_mode(env: Environment, request: RunRequest, wanted: WantedMode, screen: Screen) -> DispatchMode:
+def chosen_mode(stack: OpenStack, request: RunRequest, wanted: WantedMode, reporter: Reporter) -> DispatchMode:
     """The dispatch mode of a run; what is not possible is refused before anything is written.
 
     For ``auto`` and ``inline`` the inputs are listed, since the number of shards decides.
     """
     if wanted == "auto":
-        mode, reason = automatic_mode(preview_in(env, request).shards)
-        screen.say(f"dispatch mode {mode}: {reason}")
+        mode, reason = automatic_mode(preview_in(stack, request).shards)
+        reporter.say(f"dispatch mode {mode}: {reason}")
     else:
         mode = DispatchMode(wanted)
     if mode is not DispatchMode.QUEUE:
-        machine_of(env, mode.dispatch)
-    if wanted == "inline" and (shards := preview_in(env, request).shards) > MAX_INLINE:
+        machine_of(stack, mode.dispatch)
+    if wanted == "inline" and (shards := preview_in(stack, request).shards) > MAX_INLINE:
         raise PlanError(
             f"--dispatch-mode inline: {shards:,} shards are more than the {MAX_INLINE} that run at once in an inline "
             "Map; use map or loop (--dispatch-mode auto chooses)"
@@ -41,16 +43,16 @@ def chosen_mode(env: Environment, request: RunRequest, wanted: WantedMode, scree
     return mode
 
 
-def machine_of(env: Environment, dispatch: Dispatch) -> str:
+def machine_of(stack: OpenStack, dispatch: Dispatch) -> str:
     """The stack's state machine for runs that are dispatched so; PlanError if it has none."""
     name = machine_name(dispatch)
-    if name not in env.machines:
-        where = f"the stack {env.stack}" if env.stack else "the local stack"
+    if name not in stack.machines:
+        where = f"the stack {stack.name}" if stack.name else "the local stack"
         raise PlanError(
             f"{where} has no state machine for {name}: deploy the newest sam/template.yaml, "
             "or use --dispatch-mode queue"
         )
-    return env.machines[name]
+    return stack.machines[name]
 
 
 def machine_name(dispatch: Dispatch) -> str:
@@ -58,57 +60,57 @@ def machine_name(dispatch: Dispatch) -> str:
     return "map" if dispatch is Dispatch.MAP else "loop"
 
 
-def driver_of(env: Environment, run: Run, generation: int | None = None) -> ExecutionStatus | None:
+def driver_of(stack: OpenStack, run: Run, generation: int | None = None) -> ExecutionStatus | None:
     """The newest execution that a command line started; None without one, or if the stack has no state machines."""
-    machine = env.machines.get(machine_name(run.dispatch))
+    machine = stack.machines.get(machine_name(run.dispatch))
     if machine is None:
         return None
     newest, name = None, execution_name(run.run_id, run.generation if generation is None else generation)
-    while status := env.orchestrator.find(machine, name):
+    while status := stack.orchestrator.find(machine, name):
         newest, name = status, successor(name)
     return newest
 
 
-def was_driven(env: Environment, run: Run) -> bool:
+def was_driven(stack: OpenStack, run: Run) -> bool:
     """Whether a state machine drives the run: always in a map, else if one was started for any generation."""
     if run.dispatch is Dispatch.MAP:
         return True
-    return any(driver_of(env, run, generation) for generation in range(run.generation, -1, -1))
+    return any(driver_of(stack, run, generation) for generation in range(run.generation, -1, -1))
 
 
-def drive(env: Environment, run: Run, screen: Screen) -> None:
+def drive(stack: OpenStack, run: Run, reporter: Reporter) -> None:
     """Start the run's machine, unless it runs already or the run has ended."""
-    machine = machine_of(env, run.dispatch)
+    machine = machine_of(stack, run.dispatch)
     if run.state.ended:
-        screen.say(f"run {run.run_id} is there already and has ended; nothing is started")
+        reporter.say(f"run {run.run_id} is there already and has ended; nothing is started")
         return
-    there = driver_of(env, run)
+    there = driver_of(stack, run)
     if there and not there.state.ended:
-        screen.say(f"run {run.run_id} is there already, driven by {there.name}; nothing is started twice")
+        reporter.say(f"run {run.run_id} is there already, driven by {there.name}; nothing is started twice")
         return
     name = successor(there.name) if there else execution_name(run.run_id, run.generation)
-    execution = env.orchestrator.start(machine, name, {"run_id": run.run_id})
-    screen.say(f"run {run.run_id}: driven by {execution}")
+    execution = stack.orchestrator.start(machine, name, {"run_id": run.run_id})
+    reporter.say(f"run {run.run_id}: driven by {execution}")
 
 
-def end_waiting(env: Environment, run: Run, screen: Screen) -> None:
+def end_waiting(stack: OpenStack, run: Run, reporter: Reporter) -> None:
     """Stop the execution that drives a cancelled run; the checker ends the run."""
     try:
-        there = driver_of(env, run)
+        there = driver_of(stack, run)
         if there and not there.state.ended:
-            env.orchestrator.stop(there.execution, f"the run {run.run_id} was cancelled")
-            screen.say(f"{there.name} was stopped; the stack's checker ends the run")
+            stack.orchestrator.stop(there.execution, f"the run {run.run_id} was cancelled")
+            reporter.say(f"{there.name} was stopped; the stack's checker ends the run")
     except OrchestrationError as error:
-        screen.warn(f"the run is cancelled, but its state machine could not be stopped: {error}")
+        reporter.warn(f"the run is cancelled, but its state machine could not be stopped: {error}")
 
 
-def recorded_failures(env: Environment, run: Run) -> Iterator[Mapping[str, str]]:
+def recorded_failures(stack: OpenStack, run: Run) -> Iterator[Mapping[str, str]]:
     """Failed executions of this run, from any source, as the state machines recorded them."""
-    for info in env.at.store.list(env.at.run_uri(run.run_id, "executions/")):
+    for info in stack.at.store.list(stack.at.run_uri(run.run_id, "executions/")):
         if info.modified_s < run.created_s:
             continue  # of a run of this id in another ledger
         try:
-            document = json.loads(env.at.store.get(info.uri))
+            document = json.loads(stack.at.store.get(info.uri))
         except (ObjectStoreError, ValueError):
             continue  # deleted since it was listed, or not Sparklet's
         if isinstance(document, dict):
@@ -137,13 +139,13 @@ def ended_early_text(run: Run, name: str, state: str, error: str, cause: str) ->
 class MachineWatch:
     """Reports each execution of a run that has ended too early, once; looks every 15 s."""
 
-    env: Environment
+    stack: OpenStack
     _looked_s: float = float("-inf")
     _reported: set[str] = field(default_factory=set)
 
     def reports(self, run: Run) -> list[str]:
         """New reports, usually none; after an error the next look tries again."""
-        now_s = self.env.at.clock.now_s()
+        now_s = self.stack.at.clock.now_s()
         if run.state.ended or run.cancelled_s is not None or now_s - self._looked_s < LOOK_EVERY_S:
             return []
         self._looked_s = now_s
@@ -151,7 +153,7 @@ class MachineWatch:
             found = dict(self._ended_early(run))
         except (OrchestrationError, ObjectStoreError):
             return []
-        if not found or self.env.at.ledger.runs.get(run.run_id).state.ended:  # it has just ended with its run
+        if not found or self.stack.at.ledger.runs.get(run.run_id).state.ended:  # it has just ended with its run
             return []
         reports = [text for name, text in found.items() if name not in self._reported]
         self._reported |= found.keys()
@@ -159,10 +161,10 @@ class MachineWatch:
 
     def _ended_early(self, run: Run) -> Iterator[tuple[str, str]]:
         """By name: the newest from a command line, and those recorded since it began."""
-        driver = driver_of(self.env, run)
+        driver = driver_of(self.stack, run)
         if driver and driver.ended_early:
             yield driver.name, driver_text(run, driver)
-        for each in recorded_failures(self.env, run):
+        for each in recorded_failures(self.stack, run):
             name = each["execution"].rpartition(":")[2]
             if driver is None or (name != driver.name and each["recorded"] >= time_text(driver.started_s)):
                 yield name, ended_early_text(run, name, f"FAILED in {each['where']}", each["error"], each["cause"])

@@ -13,10 +13,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; its exit code (see ``console``). ``--debug`` adds the traceback to Sparklet's own errors."""
     import typer
 
-    from sparklet.app.stack import missing
     from sparklet.cli.app import app
     from sparklet.cli.console import FAILURES, INTERRUPTED, USAGE, Screen
     from sparklet.errors import RemoteFailureError, SparkletError
+    from sparklet.local.spark_installation import missing
 
     arguments = list(sys.argv[1:] if argv is None else argv)
     screen = Screen()

@@ -1,24 +1,32 @@
-"""What every command prints: results, progress, numbers for people, and its exit code."""
+"""What every command prints: results, progress, and its exit code."""
 
 import json
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
-from typing import Any
+from typing import Any, Self
 
 import typer
-from rich.console import Console
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
 from rich.markup import escape
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
 
+from sparklet.app.status import RunView
+from sparklet.app.watch import Lines
+from sparklet.cli.render import run_details
 from sparklet.errors import PlanError
-from sparklet.model import RunState
+from sparklet.model import Counts, Run, RunState
+from sparklet.ports import Clock
 
 ALL_WELL = 0
 USAGE = 1
 FAILURES = 2
 INCOMPLETE = 3
 INTERRUPTED = 130
+DETAILS_EVERY_S = 20.0  # at least; they need a whole pass over the ledger, which may take a twentieth of the time
 
 EXIT_MEANINGS = {
     ALL_WELL: "all succeeded, or failed within what is tolerated",
@@ -70,6 +78,10 @@ class Screen:
         """Why a command failed."""
         self.err.print(f"[red]error:[/red] {escape(text)}")
 
+    def display(self, run_id: str, clock: Clock, details: Callable[[Run], RunView]) -> "RunDisplay":
+        """The display of a run that is watched."""
+        return RunDisplay(self, run_id, clock, lambda run: run_details(details(run)))
+
     def document(self, document: Mapping[str, Any] | list[Any]) -> None:
         """The command's result as JSON."""
         sys.stdout.write(json.dumps(document, indent=2, default=str) + "\n")
@@ -95,37 +107,51 @@ def confirm(screen: Screen, question: str, *, yes: bool) -> None:
     raise typer.Exit(USAGE)
 
 
-def count_text(count: int, what: str) -> str:
-    """``1 shard``, ``2 shards``."""
-    return f"{count} {what}" if count == 1 else f"{count} {what}s"
+class RunDisplay(Lines):
+    """Shows a run's progress: live on a terminal, there with ``details`` now and then; elsewhere in plain lines."""
 
+    def __init__(
+        self, screen: Screen, run_id: str, clock: Clock, details: Callable[[Run], RenderableType] = lambda run: ""
+    ) -> None:
+        super().__init__(screen, run_id, clock)
+        self._find_details = details
+        self._details: RenderableType = ""
+        self._details_s = clock.now_s() + DETAILS_EVERY_S / 2  # when they are looked for next
+        self._live = Live(console=screen.side, refresh_per_second=4) if screen.side.is_terminal else None
 
-def size_text(size_bytes: float) -> str:
-    """A size for people."""
-    for unit in ("B", "KiB", "MiB", "GiB"):
-        if size_bytes < 1024:
-            return f"{size_bytes:.0f} {unit}" if unit == "B" else f"{size_bytes:.1f} {unit}"
-        size_bytes /= 1024
-    return f"{size_bytes:.1f} TiB"
+    def __enter__(self) -> Self:
+        if self._live:
+            self._live.start()
+        return self
 
+    def __exit__(self, *_: object) -> None:
+        if self._live:
+            self._live.stop()
 
-def time_text(time_s: float) -> str:
-    """A time (UTC) for people."""
-    return datetime.fromtimestamp(time_s, UTC).isoformat(sep=" ", timespec="seconds").removesuffix("+00:00")
+    def show(self, run: Run, counts: Counts) -> None:
+        """Show the state as it is now."""
+        if not self._live:
+            super().show(run, counts)
+            return
+        began_s = self._clock.now_s()
+        if began_s >= self._details_s and not run.state.ended:
+            self._details = self._find_details(run)
+            ended_s = self._clock.now_s()
+            self._details_s = ended_s + max(DETAILS_EVERY_S, 20 * (ended_s - began_s))
+        self.add(counts)
+        self._live.update(self._picture(run, counts))
 
+    def warn(self, text: str) -> None:
+        """A warning, on a terminal above the display."""
+        if self._live:
+            self._live.console.print(f"[yellow]warning:[/yellow] {escape(text)}")
+        else:
+            super().warn(text)
 
-def duration_text(duration_s: float) -> str:
-    """A duration for people."""
-    whole_s = round(duration_s)
-    if whole_s < 60:
-        return f"{duration_s:.1f} s" if duration_s < 10 else f"{whole_s} s"
-    if whole_s < 3600:
-        return f"{whole_s // 60} min {whole_s % 60:02d} s"
-    return f"{whole_s // 3600} h {whole_s % 3600 // 60:02d} min"
-
-
-def usd_text(cost: float) -> str:
-    """US dollars for people: cents, and more digits only below a dollar."""
-    if cost >= 1:
-        return f"{cost:,.2f} USD"
-    return f"{cost:.4f} USD" if cost >= 0.0001 else "< 0.0001 USD" if cost else "0 USD"
+    def _picture(self, run: Run, counts: Counts) -> Group:
+        ended, total = counts.succeeded + counts.failed, run.shard_count or max(1, counts.total)
+        bar = Table.grid(padding=(0, 1))
+        bar.add_row(ProgressBar(total, ended, width=40), f"{ended}/{total}")
+        details = [Text(""), self._details] if self._details and counts.open else []
+        line, pace = Text(self.line(run, counts), style="bold"), Text(self.pace(counts), style="dim")
+        return Group(line, bar, pace, *details)

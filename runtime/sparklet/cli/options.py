@@ -1,4 +1,4 @@
-"""The options that several commands share, and the request of a run made of them.
+"""The options that several commands share.
 
 A command takes options that belong together as one parameter: a dataclass, whose fields typer sees, or
 ``RequestOptions``, which stands for the options of all keys of a run's request (``planning.request``).
@@ -6,30 +6,26 @@ A command takes options that belong together as one parameter: a dataclass, whos
 
 import copy
 import inspect
-import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields, is_dataclass
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, get_args, get_origin, get_type_hints
 
 import typer
 
-from sparklet.app.stack import LOCAL_PATHS
-from sparklet.errors import PlanError, SettingsError
-from sparklet.inputs.list_requests import ListRequest
+from sparklet.app import local_files
+from sparklet.app.stack import StackSelection
+from sparklet.app.start import ListFormat
+from sparklet.app.state_machines import WantedMode
+from sparklet.errors import SettingsError
 from sparklet.local.state import default_state_dir
 from sparklet.model.options import FAILURES, INPUT, ORCHESTRATION, RUN, SHARDS
-from sparklet.model.quantities import parse_duration_s
-from sparklet.planning.request import RunRequest, places, read_request
-from sparklet.settings import script_environment
-
-STANDARD_INPUT = "-"
+from sparklet.planning.request import places
 
 
 def known_runs(incomplete: str) -> list[str]:
     """Runs for shell completion: those started from this machine; no stack is read."""
-    folder = default_state_dir() / LOCAL_PATHS
+    folder = default_state_dir() / local_files.FOLDER
     try:
         files = sorted(folder.glob("*.json"), key=lambda path: path.stat().st_mtime, reverse=True)
     except OSError:
@@ -54,7 +50,6 @@ DryRun = Annotated[bool, typer.Option("--dry-run", help="Change nothing, only sh
 Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask before deleting.")]
 
 
-WantedMode = Literal["queue", "loop", "map", "inline", "auto"]
 DispatchModeOption = Annotated[
     WantedMode,
     typer.Option(
@@ -84,19 +79,6 @@ Env = Annotated[
 ]
 
 
-def parse_pairs(option: str, given: list[str] | None) -> dict[str, str]:
-    """``key=value`` pairs; SettingsError if a pair has no ``=``, or a key comes twice."""
-    pairs: dict[str, str] = {}
-    for pair in given or ():
-        key, equals, value = pair.partition("=")
-        if not equals or not key:
-            raise SettingsError(f"{option} {pair!r} must look like key=value")
-        if key in pairs:
-            raise SettingsError(f"{option} {key} is given twice")
-        pairs[key] = value
-    return pairs
-
-
 def parse_shards(text: str) -> tuple[int, ...]:
     """``3,17,20-25`` as numbers; SettingsError if it is no such list."""
     numbers: list[int] = []
@@ -108,12 +90,76 @@ def parse_shards(text: str) -> tuple[int, ...]:
     return tuple(dict.fromkeys(numbers))
 
 
+@dataclass(frozen=True)
+class StackOptions(StackSelection):
+    """Options of every command: which stack it works on, and how it prints."""
+
+    PANEL: ClassVar[str] = "Where and how"
+
+    stack: Annotated[
+        str,
+        typer.Option("--stack", envvar="SPARKLET_STACK", metavar="NAME", help="A deployed stack, not the local one."),
+    ] = ""
+    state_dir: Annotated[
+        Path | None,
+        typer.Option(
+            "--state-dir",
+            envvar="SPARKLET_STATE_DIR",
+            metavar="FOLDER",
+            help="Folder of the local stack (default: the user's state folder).",
+        ),
+    ] = None
+    as_json: Annotated[
+        bool, typer.Option("--json", help="One JSON document on standard output; progress goes to standard error.")
+    ] = False
+    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False
+
+
+@dataclass(frozen=True)
+class WorkerOptions(StackOptions):
+    """The same, with the local stack's workers; they apply if it is not running, or no other command uses it."""
+
+    PANEL: ClassVar[str] = "Local workers"
+
+    workers: Annotated[
+        int | None, typer.Option("--workers", min=1, metavar="N", help="Worker processes (default: one for each core).")
+    ] = None
+    timeout_s: Annotated[
+        int | None, typer.Option("--timeout", min=1, metavar="SECONDS", help="Time limit of one shard (default: 900).")
+    ] = None
+    memory_mb: Annotated[
+        int | None,
+        typer.Option("--memory", min=512, max=10240, metavar="MB", help="Memory of one worker (default: 3008)."),
+    ] = None
+    runner: Annotated[
+        Literal["warm", "submit"] | None,
+        typer.Option("--runner", help="warm: one JVM that is kept (default); submit: one spark-submit for each shard."),
+    ] = None
+    keep: Annotated[bool, typer.Option("--keep", help="Leave the local stack running until `sparklet stop`.")] = False
+
+
+@dataclass(frozen=True)
+class RedriveOptions(StackOptions):
+    """The same, with the size of the workers for the shards that are redriven."""
+
+    PANEL: ClassVar[str] = "Options"
+
+    memory_mb: Annotated[
+        int | None,
+        typer.Option("--memory", min=512, max=10240, metavar="MB", help="More for workers; restarts the local stack."),
+    ] = None
+    timeout_s: Annotated[
+        int | None,
+        typer.Option("--timeout", min=1, metavar="SECONDS", help="More for each shard; restarts the local stack."),
+    ] = None
+
+
 class RequestOptions(dict[str, Any]):
     """The options of a run's request, by its keys."""
 
 
 @dataclass(frozen=True)
-class ListOptions:
+class ListOptions(ListFormat):
     """How lists are read."""
 
     PANEL: ClassVar[str] = INPUT
@@ -132,63 +178,11 @@ class ListOptions:
     ] = ""
 
 
-def run_request(options: RequestOptions, lists: ListOptions, *, dry_run: bool = False) -> RunRequest:
-    """The request that a command's options make; SettingsError or PlanError with the option and the remedy."""
-    given: dict[str, Any] = dict(options)
-    for name in ("params", "env", "files"):
-        if isinstance(given.get(name), list):  # of a command line
-            given[name] = parse_pairs(places()[name].option, given[name])
-    if "env" in given:
-        script_environment(given["env"], "--env")
-    if "since" in given:
-        given["since"] = _absolute(given["since"])
-    named = given.pop("inputs", [])
-    given["inputs"] = [each for each in named if each != STANDARD_INPUT]
-    objects = [*given.pop("lists", []), *(each for each in named if each == STANDARD_INPUT)]
-    if sources := [*objects, *given.pop("items", [])]:
-        given["lists"] = [_read_list(each, lists, items=n >= len(objects)) for n, each in enumerate(sources)]
-    elif lists.list_format or lists.list_path:
-        raise PlanError("--list-format and --list-path need a list: add --list FILE")
-    if sources.count(STANDARD_INPUT) > 1:
-        raise PlanError("standard input (-) can be read once only; name it once")
-    request = read_request(given, command=True, dry_run=dry_run)
-    local = [each for each in request.inputs if "://" not in each]
-    if request.options.incremental and local:
-        raise PlanError(
-            f"--incremental needs inputs in S3: {local[0]} is copied to the bucket for each run; "
-            "use --since for local files"
-        )
-    return request
-
-
-def _absolute(since: str) -> str:
-    """The time that is ``36h`` ago, in the form of a request; other text unchanged."""
-    try:
-        return (datetime.now(UTC) - timedelta(seconds=parse_duration_s(since))).isoformat()
-    except SettingsError:
-        return since
-
-
-def _read_list(source: str | ListRequest, options: ListOptions, *, items: bool) -> ListRequest:
-    """A list, with its content if it is local."""
-    if isinstance(source, ListRequest):
-        return source
-    body, form = None, options.list_format or ("lines" if source == STANDARD_INPUT else "")
-    if "://" not in source:
-        try:
-            body = sys.stdin.buffer.read() if source == STANDARD_INPUT else Path(source).read_bytes()
-        except OSError as error:
-            raise PlanError(f"the list {source} cannot be read: {error.strerror}") from error
-    return ListRequest(source, body, form, options.list_path, items)
-
-
 KEYWORD = inspect.Parameter.KEYWORD_ONLY
 PANELS = (RUN, INPUT, SHARDS, FAILURES, ORCHESTRATION)
 TYPES: Mapping[str, Any] = {"flag": bool, "whole": int | None, "number": float | None} | dict.fromkeys(
     ("texts", "object", "lists", "items"), list[str] | None
 )
-
-
 METAVARS = {"size": "SIZE", "time": "TIME", "every": "N|TIME", "tolerance": "N|P%", "whole": "N", "role": "ARN"}
 METAVARS |= {"object": "KEY=VALUE", "table": "FORMAT:PLACE"}
 
@@ -225,7 +219,8 @@ def grouped(command: Callable[..., None]) -> Callable[..., None]:
 
 def _fields(group: Any) -> list[inspect.Parameter]:
     """The options of a dataclass, in the ``PANEL`` of the class that declares them."""
-    panels = {name: each.PANEL for each in reversed(group.mro()) for name in inspect.get_annotations(each)}
+    own = [each for each in reversed(group.mro()) if "PANEL" in vars(each)]
+    panels = {name: each.PANEL for each in own for name in inspect.get_annotations(each)}
     hints = get_type_hints(group, include_extras=True)
     options = [each for each in fields(group) if get_origin(hints[each.name]) is Annotated]
     return [_parameter(each.name, hints[each.name], each.default, panels[each.name]) for each in options]

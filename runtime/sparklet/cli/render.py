@@ -1,18 +1,29 @@
-"""Runs, shards, inputs and plans, as documents for --json and as tables for people."""
+"""Runs, shards, inputs, causes and plans as tables for people."""
 
-from collections.abc import Iterable, Mapping
-from dataclasses import asdict
-from typing import Any
+from collections.abc import Iterable, Iterator, Mapping
 
 from rich.console import Group, RenderableType
+from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
+from sparklet.app.costs import COST_EXCLUDES, COST_INCLUDES
+from sparklet.app.documents import local_file, object_state, places_of, redrive_command, shard_document
+from sparklet.app.estimates import PlanEstimate
+from sparklet.app.explain import FailureGroup
 from sparklet.app.object_status import ObjectStatus
-from sparklet.cli.console import count_text, size_text, time_text
-from sparklet.model import InputObject, Run, RunState, ShardRecord, ShardState, SliceKind
+from sparklet.app.progress import seconds_of
+from sparklet.app.stack import OpenStack
+from sparklet.app.state_machines import driver_text
+from sparklet.app.status import RunView
+from sparklet.app.texts import count_text, duration_text, size_text, time_text, usd_text
+from sparklet.model import Dispatch, InputObject, Run, RunState, ShardRecord, ShardState, SliceKind
 from sparklet.planning.plan_preview import PlanPreview
+from sparklet.runs.summary import Summary
 
+EXCLUDED = "Not included: failed attempts, planner, checker, state machine, storage, transfer, logs, idle resources."
+MAX_CAUSES_WATCHED = 3
+OPEN_STATES = tuple(state for state in RunState if not state.ended)
 STYLES: Mapping[str, str] = {
     RunState.SUCCEEDED: "green",
     RunState.SUCCEEDED_WITH_FAILURES: "yellow",
@@ -26,11 +37,6 @@ def add_skipped(facts: Table, skipped: Mapping[str, int]) -> None:
     """Add the objects left out, by reason; 0: the number is not known."""
     for reason, count in sorted(skipped.items()):
         facts.add_row("left out", Text(f"{count} {reason}" if count else reason))
-
-
-def preview_document(preview: PlanPreview) -> dict[str, Any]:
-    """A plan's preview."""
-    return asdict(preview) | {"skipped": dict(preview.skipped)}
 
 
 def preview_table(preview: PlanPreview) -> RenderableType:
@@ -50,21 +56,6 @@ def preview_table(preview: PlanPreview) -> RenderableType:
     return facts
 
 
-def run_document(run: Run) -> dict[str, Any]:
-    """A run in a list."""
-    return {
-        "run_id": run.run_id,
-        "state": str(run.state),
-        "generation": run.generation,
-        "shards": run.shard_count,
-        "objects": run.object_count,
-        "input_bytes": run.size_bytes,
-        "script": run.scripts[-1].source_uri,
-        "created": time_text(run.created_s),
-        "ended": time_text(run.ended_s) if run.ended_s else None,
-    }
-
-
 def runs_table(runs: list[Run]) -> RenderableType:
     """Runs, newest first, for people."""
     table = Table(show_edge=False)
@@ -79,28 +70,6 @@ def runs_table(runs: list[Run]) -> RenderableType:
     return table
 
 
-def shard_document(record: ShardRecord) -> dict[str, Any]:
-    """One shard as the ledger has it."""
-    return {
-        "run_id": record.run_id,
-        "shard": record.number,
-        "state": str(record.state),
-        "generation": record.generation,
-        "attempts": record.attempts,
-        "attempt_id": record.attempt_id or None,
-        "objects": record.object_count,
-        "input_bytes": record.size_bytes,
-        "rows": record.rows,
-        "outputs": list(record.outputs),
-        "error_class": record.error_class or None,
-        "error_message": record.error_message or None,
-        "changed": time_text(record.changed_s),
-        "log_stream": record.log_stream or None,
-        "engine": record.engine or None,
-        "task_id": record.task_id or None,
-    }
-
-
 def shards_table(records: Iterable[ShardRecord]) -> RenderableType:
     """Shards in a list, for people."""
     table = Table("shard", "state", "engine", "attempts", "rows", "cause", show_edge=False)
@@ -108,23 +77,6 @@ def shards_table(records: Iterable[ShardRecord]) -> RenderableType:
         rows, state = "" if record.rows is None else str(record.rows), _state_text(record)
         table.add_row(str(record.number), state, record.engine, str(record.attempts), rows, _cause_text(record))
     return table
-
-
-def object_document(found: ObjectStatus) -> dict[str, Any]:
-    """An object's state: as a whole, and in each shard that holds it or a part of it."""
-    return {
-        "object": found.uri,
-        "state": _whole_state(found) if found.shards else "LEFT_OUT",
-        "left_out": list(dict.fromkeys(found.left_out)),
-        "shards": [
-            {
-                **({"shard": each.shard.number, "state": None} if each.record is None else shard_document(each.record)),
-                "slices": [[str(of.kind), of.start, of.end] for item in each.items if (of := item.slice)],
-                "versions": [item.version_id for item in each.items if item.version_id],
-            }
-            for each in found.shards
-        ],
-    }
 
 
 def object_table(found: ObjectStatus) -> RenderableType:
@@ -138,7 +90,7 @@ def object_table(found: ObjectStatus) -> RenderableType:
             state, attempts, cause = _state_text(each.record), each.record.attempts, _cause_text(each.record)
         holds = ", ".join(_part_text(item) for item in each.items)
         table.add_row(str(each.shard.number), Text(holds), state, str(attempts), cause)
-    return Group(Text(f"{found.uri} lies in {len(found.shards)} shards, as a whole {_whole_state(found)}"), table)
+    return Group(Text(f"{found.uri} lies in {len(found.shards)} shards, as a whole {object_state(found)}"), table)
 
 
 def _state_text(record: ShardRecord) -> Text:
@@ -158,13 +110,6 @@ def _part_text(item: InputObject) -> str:
     return f"{what}{version}"
 
 
-def _whole_state(found: ObjectStatus) -> str:
-    """FAILED if any part of it has; SUCCEEDED once all have; else RUNNING or PENDING."""
-    states = {each.record.state if each.record else ShardState.PENDING for each in found.shards}
-    by_weight = (ShardState.FAILED, ShardState.RUNNING, ShardState.PENDING, ShardState.SUCCEEDED)
-    return str(next(state for state in by_weight if state in states))
-
-
 def _shard_facts(record: ShardRecord) -> RenderableType:
     facts = Table.grid(padding=(0, 2))
     for name, value in shard_document(record).items():
@@ -174,3 +119,163 @@ def _shard_facts(record: ShardRecord) -> RenderableType:
             shown = ", ".join(value) if isinstance(value, list) else str(value)
             facts.add_row(earlier + name.replace("_", " "), Text(shown, style=style))
     return facts
+
+
+def summary_table(stack: OpenStack, run: Run, summary: Summary, view: RunView | None = None) -> RenderableType:
+    """A run's result; with ``view`` also pace, cost, slow shards, driver and follow-ups."""
+    counts, (output, manifest) = summary.counts, places_of(stack, run)
+    facts = Table.grid(padding=(0, 2))
+    facts.add_row("run", Text(run.run_id, style="bold"))
+    state = f"{summary.state} (being cancelled)" if run.cancelled_s and not summary.state.ended else str(summary.state)
+    facts.add_row("state", Text(state, style=STYLES.get(summary.state, "cyan")))
+    states = f"{counts.succeeded} succeeded, {counts.failed} failed"
+    states += f", {counts.running} running, {counts.pending} pending" if counts.open else ""
+    facts.add_row("shards", f"{counts.total}: {states}")
+    facts.add_row("input", f"{count_text(summary.objects, 'object')}, {size_text(summary.input_bytes)}")
+    add_skipped(facts, run.skipped)
+    if summary.rows is not None:
+        facts.add_row("rows", f"{summary.rows:,}")
+    if summary.unrun:
+        messages = count_text(summary.unrun, "message")
+        facts.add_row("came back unrun", f"{messages}, dead letters without an attempt; each was sent again")
+    facts.add_row("time", f"{duration_text(summary.duration_s)} ({duration_text(summary.task_s)} of work)")
+    facts.add_row("output", Text(output))
+    if summary.state.ended:
+        facts.add_row("manifest", Text(manifest))
+    if view:
+        _add_pace(facts, view)
+        _add_cost(facts, view)
+        facts.add_row("", Text(f"of {COST_INCLUDES}; not of {COST_EXCLUDES}", style="dim"))
+        _add_what_drives(facts, view)
+    if stack.state and summary.causes:
+        facts.add_row("logs", Text(f"{stack.state / 'log'} (status {run.run_id} --shards --json names each shard's)"))
+    return Group(facts, *(_slow_shards(view) if view else ()), *_causes(run, summary))
+
+
+def run_details(view: RunView) -> RenderableType:
+    """The details below the counts while a run is watched."""
+    facts = Table.grid(padding=(0, 2))
+    _add_cost(facts, view)
+    _add_what_drives(facts, view)
+    for cause in view.found.summary.causes[:MAX_CAUSES_WATCHED]:
+        example = f"{cause.count} × {cause.error_class}: shard {cause.example_shard}: {cause.example_message}"
+        facts.add_row("failed", Text(example, style="red"))
+    return Group(facts, *_slow_shards(view))
+
+
+def _add_pace(facts: Table, view: RunView) -> None:
+    pace, counts = view.found.pace, view.found.summary.counts
+    if not pace.average:
+        return
+    now, end = f"{_rate(pace.now)} now, " if counts.open else "", ""
+    if pace.remaining_s is not None:
+        until = time_text(view.found.now_s + pace.remaining_s)
+        end = f"; about {duration_text(pace.remaining_s)} left, until {until} UTC"
+    facts.add_row("pace", f"{now}{_rate(pace.average)} shards/min on average{end}")
+
+
+def _add_cost(facts: Table, view: RunView) -> None:
+    where = " (on AWS)" if view.local else ""
+    facts.add_row("cost so far", f"about {usd_text(sum(view.costs.values()))}{where}: {_costs_text(view.costs)}")
+
+
+def _add_what_drives(facts: Table, view: RunView) -> None:
+    """Lost workers, and the runs and executions around the run."""
+    for number, since in view.found.lost:
+        facts.add_row("lost worker", Text(lost_text(number, since), style="yellow"))
+    if view.run.parent:
+        facts.add_row("follows", Text(view.run.parent))
+    if driver := view.driver:
+        broken = driver.ended_early and not view.run.state.ended
+        facts.add_row("driven by", Text(driver_text(view.run, driver), style="red" if broken else ""))
+    elif view.run.dispatch is Dispatch.MAP:
+        facts.add_row("driven by", "a state machine that was not started from here")
+    for each in view.failed_executions:
+        text = f"{each['execution']} in {each['where']}: {each['error']}: {each['cause']}"
+        facts.add_row("failed execution", Text(text))
+    for follower in view.follow_ups:
+        facts.add_row(follower["what"], Text(f"{follower['script']} → {follow_up_text(follower)}"))
+
+
+def lost_text(number: int, since: str) -> str:
+    """An open shard whose worker was lost."""
+    return f"shard {number}: {since}; the shard is retried"
+
+
+def follow_up_text(follower: Mapping[str, str]) -> str:
+    """A follow-up run with its state."""
+    cause = f": {follower['error_class']}: {follower['message']}" if follower["error_class"] else ""
+    more = f"; to watch it: sparklet watch {follower['run_id']}" if follower["state"] in OPEN_STATES else ""
+    return f"{follower['run_id']} {follower['state']}{cause}{more}"
+
+
+def _slow_shards(view: RunView) -> Iterator[RenderableType]:
+    """A table of the slowest shards, running ones first; nothing if none has begun."""
+    shown = [*view.found.longest, *view.found.slowest]
+    if not shown:
+        return
+    table = Table("shard", "took", "state", "attempts", "log stream", show_edge=False, title_justify="left")
+    table.title = "slowest shards"
+    for record in shown:
+        stream = Text(record.log_stream or "–", overflow="fold")
+        took = duration_text(seconds_of(record, view.found.now_s))
+        state = f"{record.state} in {record.engine}" if record.engine else str(record.state)
+        table.add_row(str(record.number), took, state, str(record.attempts), stream)
+    yield from (Text(""), table)
+
+
+def _causes(run: Run, summary: Summary) -> Iterator[RenderableType]:
+    """Why shards failed, and the next command; nothing if none has."""
+    if not summary.causes:
+        return
+    causes = Table("shards", "cause", "example", title="failures", title_justify="left", show_edge=False)
+    for cause in summary.causes:
+        example = f"shard {cause.example_shard}: {cause.example_message}"
+        causes.add_row(str(cause.count), escape(cause.error_class), escape(example))
+    next_step = f"for remedies: sparklet explain {run.run_id}; then: sparklet redrive {run.run_id}"
+    yield from (Text(""), causes, Text(next_step, style="dim"))
+
+
+def group_table(stack: OpenStack, group: FailureGroup) -> RenderableType:
+    """Failed shards with one cause."""
+    title = Text(f"{count_text(group.count, 'shard')}: {group.error_class or '(no cause given)'}", style="bold red")
+    facts = Table.grid(padding=(0, 2))
+    shown = local_file(stack, group) or group.example_object
+    example = f"shard {group.example.number}" + (f", {shown}" if shown else "")
+    example += f", in {group.example.engine}" if group.example.engine else ""
+    more = group.example.object_count - 1
+    facts.add_row("  example", Text(example + (f" and {more} more" if more > 0 else "")))
+    facts.add_row("  says", Text(group.example.error_message))
+    if group.unrun:
+        facts.add_row(
+            "  came back unrun", Text(f"{count_text(group.unrun, 'message')}: receives that no attempt followed")
+        )
+    facts.add_row("  reason", Text(group.advice.reason))
+    facts.add_row("  remedy", Text(group.advice.remedy))
+    facts.add_row("  then", Text(redrive_command(stack, group), style="cyan"))
+    return Group(title, facts, Text(""))
+
+
+def estimate_table(found: PlanEstimate) -> RenderableType:
+    """A plan's dispatch mode, cost and end."""
+    facts = Table.grid(padding=(0, 2))
+    facts.add_row("dispatch mode", Text(f"{found.mode}: {found.reason}", style="bold"))
+    facts.add_row("ends after", f"{duration_text(found.estimate.end_s)}, with {found.estimate.workers:,} workers")
+    facts.add_row("cost on AWS", f"{usd_text(found.estimate.cost)}: {_costs_text(found.estimate.costs)}")
+    for each in found.routes:
+        does = f"{each.shards:,} shards, {size_text(each.size_bytes)}"
+        about = f"{usd_text(each.cost_usd)}, ends after {duration_text(each.end_s)}"
+        facts.add_row(f"in {each.engine or 'functions'}", f"{does}: {about}")
+    facts.add_row("a shard", Text(f"{duration_text(found.time.seconds)}; {found.time.origin}"))
+    corrected = f"; your own: {', '.join(found.prices.corrected)}" if found.prices.corrected else ""
+    dates = " to ".join(dict.fromkeys(found.prices.dates))
+    facts.add_row("prices", Text(f"us-east-1, of {dates}{corrected}. {EXCLUDED}", style="dim"))
+    return facts
+
+
+def _costs_text(costs: Mapping[str, float]) -> str:
+    return ", ".join(f"{what} {usd_text(cost)}" for what, cost in costs.items())
+
+
+def _rate(per_min: float) -> str:
+    return f"{per_min:,.0f}" if per_min >= 10 else f"{per_min:.2g}"

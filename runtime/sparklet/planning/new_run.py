@@ -47,7 +47,8 @@ def new_run(at: Deployment, request: RunRequest, *, even_empty: bool = False) ->
     wants_engine = options.engine or options.route or options.escalate
     engine = chosen_engine(at, options.engine, request.table) if wants_engine else ""
     does_all = engine if not (options.route or options.escalate) else ""
-    refuse_mixed(request.lists, request.inputs, request.options)
+    if request.lists:
+        refuse_mixed(request.lists, request.inputs, request.options)
     run_id = run_id_of(request, at.clock.now_s())
     output = request.output_uri or (f"s3://{at.bucket}/output/{RUN_ID_IN_OUTPUT}/" if request.table else "")
     next_output = request.next_output or f"s3://{at.bucket}/output/{RUN_ID_IN_OUTPUT}-next/"
@@ -150,7 +151,7 @@ def _checked_run(
         _refuse_own_output(at, (*inputs, request.output_uri), request.next_output)
     if not options.other_region:
         refuse_other_regions(store, {split_uri(uri)[0] for uri in inputs})
-    lists = open_lists(store, request.lists)
+    lists = open_lists(store, request.lists) if request.lists else []
     run = Run(
         run_id=request.run_id,
         inputs=inputs,

@@ -7,7 +7,6 @@ shards that are still FAILED and sends missing messages, as the checker's stall 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from sparklet.app.explain import matches_cause
 from sparklet.errors import PlanError, ShardNotFoundError
 from sparklet.model import Run, RunState, ScriptRef, ShardRecord, ShardState
 from sparklet.planning.new_run import chosen_engine
@@ -87,6 +86,12 @@ def _opened(at: Deployment, run: Run, script: ScriptRef) -> Run:
 def _refuse_overtaken(at: Deployment, run: Run) -> None:
     if why := overtaken_by(at, run):
         raise PlanError(f"the run {run.run_id} cannot be redriven any more: {why}")
+
+
+def matches_cause(record: ShardRecord, cause: str) -> bool:
+    """Whether ``--cause`` matches this failure: its class, with or without package, or words of its message."""
+    text = f"{record.error_class}: {record.error_message}"
+    return cause in (record.error_class, record.error_class.rpartition(".")[2]) or cause.casefold() in text.casefold()
 
 
 def failed_with(at: Deployment, run_id: str, cause: str, among: Sequence[int] | None = None) -> tuple[int, ...]:

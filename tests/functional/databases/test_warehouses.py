@@ -10,8 +10,8 @@ from py4j.protocol import Py4JJavaError
 from pyspark.errors import IllegalArgumentException
 from pyspark.sql import SparkSession
 
-from sparklet.app.stack import JAR_GROUPS, jar_cache
 from sparklet.local.jars import ensure_jars
+from sparklet.local.spark_installation import JAR_GROUPS, jar_cache
 from tests.functional.job.conftest import STACK, session_here
 
 pytestmark = [pytest.mark.spark, pytest.mark.campaign]

@@ -21,11 +21,11 @@ from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
-from sparklet.app.stack import jar_cache
 from sparklet.errors import PayloadError, RemoteTaskError
 from sparklet.functions.calls import RemoteTraceback
 from sparklet.functions.executor import LambdaExecutor
 from sparklet.functions.local import Processes
+from sparklet.local.spark_installation import jar_cache
 
 NAME = "test.test_concurrent_futures"
 PACKAGE = "libpython3.11-testsuite"

@@ -10,9 +10,9 @@ import pytest
 from pyspark import SparkContext
 from pyspark.sql import SparkSession
 
-from sparklet.app.stack import jar_cache
 from sparklet.job import Job
 from sparklet.local.jars import ensure_jars
+from sparklet.local.spark_installation import jar_cache
 from tests.functional.job.warm_jvm import WarmJvm, warm_jvm
 from tests.stand_ins.ministack import ministack
 

@@ -12,8 +12,8 @@ import boto3
 import duckdb
 import pytest
 
-from sparklet.app.stack import jar_cache
 from sparklet.local.jars import ensure_jars
+from sparklet.local.spark_installation import jar_cache
 from sparklet.settings import spark_settings
 from sparklet.spark import spark_options
 from sparklet.spark.spark_options import process_env

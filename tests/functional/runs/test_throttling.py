@@ -20,11 +20,11 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from sparklet.app.local_files import LocalPaths
-from sparklet.app.status import result_document, summary_table
+from sparklet.app.documents import result_document
 from sparklet.aws.clients import AwsClients
 from sparklet.aws.dynamodb import DynamoLedger
 from sparklet.aws.object_store import S3ObjectStore
+from sparklet.cli.render import summary_table
 from sparklet.clock import SystemClock
 from sparklet.events import parse_event
 from sparklet.log import Log
@@ -220,7 +220,7 @@ def test_throttled_dead_letters_are_neither_lost_nor_doubled(account: Account, t
     run = account.at.ledger.runs.get("run-1")
     summary = summarize(run, account.at.ledger.shards)
     assert summary.unrun == 2 * SHARDS
-    env: Any = SimpleNamespace(at=account.at, state=None, local_paths=lambda run_id: LocalPaths())
+    env: Any = SimpleNamespace(at=account.at, state=None)
     assert result_document(env, run, summary)["came_back_unrun"] == summary.unrun
     shown = Console(file=io.StringIO(), width=200)
     shown.print(summary_table(env, run, summary))

@@ -13,8 +13,8 @@ import pyarrow as pa
 import pytest
 from deltalake import write_deltalake
 
-from sparklet.app.stack import jar_cache
 from sparklet.local.jars import ensure_jars
+from sparklet.local.spark_installation import jar_cache
 from sparklet.tables.delta import RETENTION
 from tests.functional.job.conftest import STACK
 from tests.functional.job.warm_jvm import WarmJvm, warm_jvm

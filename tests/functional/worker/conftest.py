@@ -12,10 +12,10 @@ from typing import Any
 
 import pytest
 
-from sparklet.app.stack import jar_cache, worker_archive, worker_jars
 from sparklet.errors import LocalStackError
 from sparklet.local.jars import ensure_jars
 from sparklet.local.java import find_java
+from sparklet.local.spark_installation import jar_cache, worker_archive, worker_jars
 from sparklet.settings import SparkSettings, spark_settings
 from sparklet.spark.runner import Runner, ScriptCall, ScriptResult, Stream
 from sparklet.spark.spark_submit import SubmitRunner

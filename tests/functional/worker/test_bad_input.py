@@ -12,9 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from sparklet.app.stack import jar_cache
 from sparklet.aws.dynamodb.items import FORMAT, Attributes, run_key, shard_key
 from sparklet.local.jars import ensure_jars
+from sparklet.local.spark_installation import jar_cache
 from sparklet.model import ShardRecord, ShardRef, ShardState
 from sparklet.spark.task_limits import IN_LAMBDA
 from tests.functional.worker.conftest import STACK

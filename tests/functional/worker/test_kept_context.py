@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
-from sparklet.app.stack import jar_cache
 from sparklet.local.jars import ensure_jars
 from sparklet.local.java import find_java
 from sparklet.local.prepared_jars import compiled_jar
+from sparklet.local.spark_installation import jar_cache
 from sparklet.settings import spark_settings
 from sparklet.spark.spark_options import spark_home
 from tests.functional.worker.conftest import SPARK, STACK, Bench, make

@@ -14,13 +14,13 @@ import pytest
 from pyarrow import fs
 
 from spark_scripts.demo.standalone_cluster import HOME, standalone_cluster
-from sparklet.app.stack import jar_cache
 from sparklet.aws.clients import AwsClients
 from sparklet.aws.dynamodb import DynamoLedger
 from sparklet.aws.object_store import S3ObjectStore
 from sparklet.engines.emr import EmrSteps
 from sparklet.local.jars import ensure_jars
 from sparklet.local.java import find_java
+from sparklet.local.spark_installation import jar_cache
 from sparklet.model import InputObject, PartRecord, Position, Run, RunOptions, ScriptRef, Shard, ShardRecord, ShardState
 from sparklet.settings import spark_settings
 from sparklet.spark.spark_options import s3a_conf

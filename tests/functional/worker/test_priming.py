@@ -13,8 +13,8 @@ from typing import Any
 
 import pytest
 
-from sparklet.app.stack import jar_cache
 from sparklet.local.jars import ensure_jars
+from sparklet.local.spark_installation import jar_cache
 from sparklet.spark.warm_runner import WarmRunner
 from sparklet.worker.priming import prime
 from tests.functional.worker.conftest import MARK, SMALL, SPARK, STACK, Bench, make, marked, wait_until_none

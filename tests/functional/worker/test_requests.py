@@ -12,8 +12,8 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 
-from sparklet.app.stack import worker_jars
 from sparklet.local.java import find_java
+from sparklet.local.spark_installation import worker_jars
 from sparklet.model import InputObject, ShardState
 from tests.contract.lossy_proxy import LossyProxy, lossy_proxy
 from tests.functional.worker.ledgered import BUCKET, Function, deployed

@@ -12,10 +12,10 @@ import duckdb
 import pyarrow.parquet as pq
 import pytest
 
-from sparklet.app.stack import jar_cache
 from sparklet.clock import SystemClock
 from sparklet.job.event_objects import misread
 from sparklet.local.jars import ensure_jars
+from sparklet.local.spark_installation import jar_cache
 from sparklet.model import RunOptions, RunState, ShardRef, ShardState
 from sparklet.planning.new_run import new_run
 from sparklet.planning.planner import plan

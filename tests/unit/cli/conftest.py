@@ -11,7 +11,7 @@ import pytest
 
 from sparklet import client
 from sparklet.app.costs import WorkerSize
-from sparklet.app.stack import Environment, StackSelection
+from sparklet.app.stack import OpenStack, StackSelection
 from sparklet.cli import main
 from sparklet.cli.commands import changing, looking, starting
 from sparklet.cli.console import Screen
@@ -59,7 +59,7 @@ class Terminal:
     world: World = field(default_factory=World)
     logs: Lines = field(default_factory=Lines)
     selections: list[StackSelection] = field(default_factory=list)
-    change: Callable[[Environment], Environment] = lambda env: env
+    change: Callable[[OpenStack], OpenStack] = lambda env: env
     do: Callable[[int], ShardResult | Failure] = lambda _: ShardResult(rows=1)
     work_from_s: float = 0.0  # nobody works before
     children: bool = False  # whether somebody hands out the shards of a map's run, too
@@ -93,10 +93,10 @@ class Terminal:
         return CommandResult(code, *self.capsys.readouterr())
 
     @contextmanager
-    def environment(self, selection: StackSelection, screen: Screen, *, reading: bool = False) -> Iterator[Environment]:
-        """In place of ``sparklet.app.stack.environment``."""
+    def environment(self, selection: StackSelection, screen: Screen, *, reading: bool = False) -> Iterator[OpenStack]:
+        """In place of ``sparklet.app.stack.open_stack``."""
         self.selections.append(selection)
-        env = Environment(
+        env = OpenStack(
             self.world.at,
             MemoryCompute({}),
             "worker",
@@ -109,10 +109,10 @@ class Terminal:
         )
         yield self.change(env)
 
-    def deployed(self, env: Environment) -> Environment:
+    def deployed(self, env: OpenStack) -> OpenStack:
         """The same as a deployed stack."""
         given = {"FunctionMemoryMB": "3008", "FunctionTimeoutS": "900", "ImageUri": "x.dkr.ecr/y:1"}
-        return replace(env, stack="prod", state=None, parameters=given)
+        return replace(env, name="prod", state=None, parameters=given)
 
 
 @pytest.fixture
@@ -122,7 +122,7 @@ def terminal(capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: py
     monkeypatch.delenv("SPARKLET_STACK", raising=False)
     terminal = Terminal(capsys, tmp_path / "state")
     for module in (starting, looking, changing, client):
-        monkeypatch.setattr(module, "environment", terminal.environment)
+        monkeypatch.setattr(module, "open_stack", terminal.environment)
 
     def meanwhile(duration_s: float) -> None:  # workers work while a command waits
         terminal.world.clock.advance(duration_s)

@@ -13,7 +13,7 @@ import pytest
 
 import sparklet
 from sparklet import RunFailedError, Stack, client
-from sparklet.app.stack import Environment, WorkerSelection
+from sparklet.app.stack import OpenStack, StackSelection
 from sparklet.errors import EventError, NothingNewError, PlanError, RemoteFailureError, RunNotFoundError
 from sparklet.model import Failure, ShardResult
 from tests.stand_ins.memory import MemoryCompute
@@ -128,7 +128,7 @@ def test_a_stack_is_held_as_long_as_its_run(person: Terminal, monkeypatch: pytes
     held: list[bool] = []
 
     @contextmanager
-    def watched(*given: Any) -> Iterator[Environment]:
+    def watched(*given: Any) -> Iterator[OpenStack]:
         with person.environment(*given) as env:
             held.append(True)
             try:
@@ -136,7 +136,7 @@ def test_a_stack_is_held_as_long_as_its_run(person: Terminal, monkeypatch: pytes
             finally:
                 held.clear()
 
-    monkeypatch.setattr(client, "environment", watched)
+    monkeypatch.setattr(client, "open_stack", watched)
     run = sparklet.run(SCRIPT, SOURCE, "s3://out/")
     gc.collect()
     assert held and run.status()["state"] == "RUNNING"
@@ -150,7 +150,7 @@ def test_a_stack_is_opened_with_its_options(person: Terminal, tmp_path: Path) ->
     sparklet.run(SCRIPT, SOURCE, "s3://out/", stack="prod")
     sparklet.run(SCRIPT, SOURCE, "s3://other/", state_dir=tmp_path, workers=3)
 
-    assert person.selections == [WorkerSelection("prod"), WorkerSelection("", tmp_path, workers=3)]
+    assert person.selections == [StackSelection("prod"), StackSelection("", tmp_path, workers=3)]
 
 
 def test_an_interrupted_start_prints_no_command(person: Terminal, capsys: pytest.CaptureFixture[str]) -> None:

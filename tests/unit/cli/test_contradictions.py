@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from sparklet.cli.doctor import contradictions, too_small_an_account
+from sparklet.app.doctor import contradictions, too_small_an_account
 from sparklet.local.local_template import load_template
 from sparklet.model.services import MappingSettings, QueueSettings, StackSettings
 from tests.deploy.templates import resolved

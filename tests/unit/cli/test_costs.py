@@ -18,7 +18,7 @@ from sparklet.app.costs import (
     scaled_shard_s,
     shard_time,
 )
-from sparklet.app.stack import _deployed_size
+from sparklet.app.stack import deployed_size
 from sparklet.model import Dispatch
 from sparklet.planning.request import DispatchMode, automatic_mode
 
@@ -104,7 +104,7 @@ def test_an_engines_shards_by_hand(engine: str, an_hour: float) -> None:
     ],
 )
 def test_an_engines_hour_on_arm_by_hand(engine: str, an_hour: float) -> None:
-    size = replace(TWO_GB, architecture=_deployed_size({"Architecture": "arm64"}).architecture)  # of the stack
+    size = replace(TWO_GB, architecture=deployed_size({"Architecture": "arm64"}).architecture)  # of the stack
     found = estimate_engine(engine, 1, 3510.0, size, PRICES)
 
     assert found.costs[engine] == pytest.approx(an_hour)

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from sparklet.app.costs import WorkerSize, load_prices
-from sparklet.app.estimates import Route, explain
+from sparklet.app.estimates import Route, estimate_plan
 from sparklet.model import RunOptions
 from tests.unit.cli.conftest import RUN, Terminal
 from tests.world import SCRIPT, SOURCE
@@ -16,7 +16,7 @@ DEAR_PUTS = '[prices.s3_put]\nvalue = 0.01\ndate = "2026-11"\nsource = "a test"\
 def dear(shards: int, objects: int, object_bytes: int, **options: object) -> str:
     chosen = RunOptions(**options)  # type: ignore[arg-type]
     prices = load_prices()
-    return explain(WorkerSize(), "daily", chosen, shards, objects, objects * object_bytes, prices).dear
+    return estimate_plan(WorkerSize(), "daily", chosen, shards, objects, objects * object_bytes, prices).dear
 
 
 def test_the_saving_by_packing_small_files_is_shown() -> None:
@@ -53,8 +53,8 @@ def test_a_routed_plan_is_the_sum_of_its_routes() -> None:
     prices, options = load_prices(), RunOptions(route="auto")
     routed = Route("fargate", 2, 2 * 10**9)
 
-    both = explain(WorkerSize(), "daily", options, 12, 12, 2 * 10**9 + 10 * 10**8, prices, routed=routed)
-    here = explain(WorkerSize(), "daily", options, 10, 10, 10 * 10**8, prices)
+    both = estimate_plan(WorkerSize(), "daily", options, 12, 12, 2 * 10**9 + 10 * 10**8, prices, routed=routed)
+    here = estimate_plan(WorkerSize(), "daily", options, 10, 10, 10 * 10**8, prices)
 
     functions, there = both.routes
     assert (functions.shards, functions.size_bytes, there.shards) == (10, 10 * 10**8, 2)

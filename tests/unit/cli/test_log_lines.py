@@ -3,7 +3,7 @@
 import json
 from collections.abc import Mapping, Sequence
 
-from sparklet.cli.commands.looking import Attribution, LogReader
+from sparklet.app.logs import Attribution, LogReader
 from sparklet.metrics import SHARDS_SUCCEEDED, Emitter, Meter
 
 STREAM = "worker-1.log"

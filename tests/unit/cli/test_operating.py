@@ -9,13 +9,13 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from sparklet.app import start as runs
-from sparklet.app import status as run_view
+from sparklet.app import status, watch
 from sparklet.app.costs import Prices
-from sparklet.app.stack import Environment
-from sparklet.app.start import RunDisplay, poll_s
+from sparklet.app.stack import OpenStack
 from sparklet.app.status import RunView
-from sparklet.cli.console import Screen, usd_text
+from sparklet.app.texts import usd_text
+from sparklet.app.watch import poll_s
+from sparklet.cli.console import RunDisplay, Screen
 from sparklet.model import Counts, Failure, Run, ShardRecord, ShardResult, ShardState
 from tests.stand_ins.memory import FakeClock
 from tests.unit.cli.conftest import RUN, Terminal
@@ -205,7 +205,7 @@ def test_watching_into_a_pipe_reads_no_shard_details(terminal: Terminal, monkeyp
     terminal.world.run(3)
     terminal.work_from_s = terminal.world.clock.now_s() + 50
     passes: list[str] = []
-    monkeypatch.setattr(runs, "look", lambda env, run, prices: passes.append(run.run_id))
+    monkeypatch.setattr(watch, "view_run", lambda env, run, prices: passes.append(run.run_id))
 
     assert terminal.types("watch", RUN).code == 0
     assert passes == []
@@ -217,11 +217,11 @@ def test_a_terminal_is_shown_details_every_so_often(terminal: Terminal, monkeypa
     monkeypatch.setenv("FORCE_COLOR", "1")  # what rich takes for a terminal
     began_s, looks = terminal.world.clock.now_s(), list[float]()
 
-    def look(env: Environment, run: Run, prices: Prices) -> RunView:
+    def look(env: OpenStack, run: Run, prices: Prices) -> RunView:
         looks.append(env.at.clock.now_s() - began_s)
-        return run_view.look(env, run, prices)
+        return status.view_run(env, run, prices)
 
-    monkeypatch.setattr(runs, "look", look)
+    monkeypatch.setattr(watch, "view_run", look)
 
     assert terminal.types("watch", RUN).code == 0
     assert [round(look_s) for look_s in looks] == [10, 30]

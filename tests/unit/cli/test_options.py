@@ -9,15 +9,14 @@ from pathlib import Path
 import pytest
 import typer
 
-from sparklet.cli.console import duration_text, size_text
+from sparklet.app.start import parse_pairs, run_request
+from sparklet.app.texts import duration_text, size_text
 from sparklet.cli.options import (
     ListOptions,
     RequestOptions,
     grouped,
     known_runs,
-    parse_pairs,
     parse_shards,
-    run_request,
 )
 from sparklet.errors import PlanError, SettingsError
 from sparklet.inputs.list_requests import ListRequest

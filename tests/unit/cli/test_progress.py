@@ -5,8 +5,7 @@ from dataclasses import replace
 
 from rich.console import Console
 
-from sparklet.app.start import RunDisplay
-from sparklet.cli.console import Screen, exit_code
+from sparklet.cli.console import RunDisplay, Screen, exit_code
 from sparklet.model import Counts, Run, RunState, ScriptRef
 from tests.stand_ins.memory import FakeClock
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from sparklet.app import start as runs
+from sparklet.app import watch
 from sparklet.errors import LedgerError, LocalStackError
 from sparklet.model import Counts, RunState
 from tests.unit.cli.conftest import RUN, Terminal
@@ -21,7 +21,7 @@ def breaks_off(terminal: Terminal, monkeypatch: pytest.MonkeyPatch, moment: str,
     calls_of: dict[str, tuple[Any, str]] = {
         "uploading": (terminal.world.store, "upload"),
         "planning": (terminal.world.ledger.runs, "add_part"),
-        "watching": (runs, "check"),
+        "watching": (watch, "check"),
     }
     owner, name = calls_of[moment]
     true, left = getattr(owner, name), MOMENTS[moment]

@@ -2,11 +2,11 @@
 
 import pytest
 
-from sparklet.app.explain import FailureGroup, Numbers, explain, matches_cause, pattern_of
+from sparklet.app.explain import FailureGroup, Numbers, explain, pattern_of
 from sparklet.app.progress import observe
 from sparklet.errors import PlanError
 from sparklet.model import Failure, Run, ShardResult
-from sparklet.runs.redrive import failed_with
+from sparklet.runs.redrive import failed_with, matches_cause
 from tests.world import SOURCE, World
 
 

@@ -1,53 +1,34 @@
 """Commands that change what there is: redrive, cancel, throttle, clean, stop."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Annotated, ClassVar
+from typing import Annotated
 
 import typer
 
+from sparklet.app.clean import delete_run, runs_to_clean
 from sparklet.app.costs import load_prices
-from sparklet.app.local_files import output_files
 from sparklet.app.redrive import redrive_run, refuse_other_size, resized, selected
-from sparklet.app.stack import Environment, StackSelection, environment
-from sparklet.app.start import finish
+from sparklet.app.stack import OpenStack, open_stack
 from sparklet.app.state_machines import end_waiting
+from sparklet.app.texts import count_text, size_text
 from sparklet.cli import options as opt
-from sparklet.cli.console import Screen, confirm, count_text, size_text
-from sparklet.cli.options import Prices
+from sparklet.cli.console import Screen, confirm
+from sparklet.cli.run_result import finish
 from sparklet.errors import PlanError
 from sparklet.job.table import Table
-from sparklet.model import Counts, Run, ShardState
+from sparklet.model import Counts, ShardState
 from sparklet.model.quantities import parse_duration_s
 from sparklet.runs.cancel import cancel as cancel_run
-from sparklet.runs.clean import RunFiles, ended_runs, files_of, folders_of, named_run
-from sparklet.runs.clean import clean as clean_run
+from sparklet.runs.clean import RunFiles
 from sparklet.runs.concurrency_cap import throttle as throttle_run
 from sparklet.runs.redrive import redrivable
 from sparklet.tables.orphans import MIN_AGE_S, files_at
 from sparklet.tables.orphans import orphans as find_orphans
 
 
-@dataclass(frozen=True)
-class _RedriveSelection(StackSelection):
-    """The same, with the size of the workers for the shards that are redriven."""
-
-    PANEL: ClassVar[str] = "Options"
-
-    memory_mb: Annotated[
-        int | None,
-        typer.Option("--memory", min=512, max=10240, metavar="MB", help="More for workers; restarts the local stack."),
-    ] = None
-    timeout_s: Annotated[
-        int | None,
-        typer.Option("--timeout", min=1, metavar="SECONDS", help="More for each shard; restarts the local stack."),
-    ] = None
-
-
 def redrive(
     run_id: opt.RunId,
-    selection: _RedriveSelection,
+    selection: opt.RedriveOptions,
     shards: opt.Shards = "",
     cause: opt.Cause = "",
     script: Annotated[str, typer.Option("--script", metavar="FILE", help="A repaired script for these shards.")] = "",
@@ -55,7 +36,7 @@ def redrive(
         str, typer.Option("--engine", metavar="NAME", help="Do them there: fargate, emr, glue, … (locally: process).")
     ] = "",
     dry_run: opt.DryRun = False,
-    prices: Prices = None,
+    prices: opt.Prices = None,
 ) -> None:
     """Redrive failed shards of a run, all or chosen ones, and no other.
 
@@ -64,40 +45,40 @@ def redrive(
     """
     screen, figures = Screen(selection.as_json), load_prices(prices)
     wanted = opt.parse_shards(shards)
-    with environment(selection if dry_run else resized(selection), screen, reading=dry_run) as env:
-        if not (dry_run and env.local):  # a dry run changes no local stack
-            refuse_other_size(env, selection.memory_mb, selection.timeout_s)
-        numbers = selected(env.at, run_id, wanted, cause)
+    with open_stack(selection if dry_run else resized(selection), screen, reading=dry_run) as stack:
+        if not (dry_run and stack.state):  # a dry run changes no local stack
+            refuse_other_size(stack, selection.memory_mb, selection.timeout_s)
+        numbers = selected(stack.at, run_id, wanted, cause)
         if dry_run:
-            redrivable(env.at, run_id)
-            would = [record.number for record in env.at.ledger.shards.list(run_id, ShardState.FAILED)]
+            redrivable(stack.at, run_id)
+            would = [record.number for record in stack.at.ledger.shards.list(run_id, ShardState.FAILED)]
             shown = list(numbers) or would
             document = {"dry_run": True, "run_id": run_id, "redriven": shown}
             screen.result(document, f"run id: {run_id}, redriven: {shown} (shards would be redriven)")
             return
-        redrive_run(env, run_id, numbers, script, screen, engine)
-        finish(env, run_id, screen, figures)
+        redrive_run(stack, run_id, numbers, script, screen, engine)
+        finish(stack, run_id, screen, figures)
 
 
-def cancel(run_id: opt.RunId, selection: StackSelection, dry_run: opt.DryRun = False) -> None:
+def cancel(run_id: opt.RunId, selection: opt.StackOptions, dry_run: opt.DryRun = False) -> None:
     """End a run early: pending shards are given up, running ones may end.
 
     A state machine that a command line started for it is stopped. `sparklet watch RUN` waits until the run has ended;
     `sparklet redrive RUN` reopens it.
     """
     screen = Screen(selection.as_json)
-    with environment(selection, screen, reading=True) as env:
+    with open_stack(selection, screen, reading=True) as stack:
         if dry_run:
-            _show_cancel(screen, run_id, env.at.ledger.shards.count(run_id), _refuse_ended(env, run_id))
+            _show_cancel(screen, run_id, stack.at.ledger.shards.count(run_id), _refuse_ended(stack, run_id))
             return
-        done = cancel_run(env.at, run_id)
+        done = cancel_run(stack.at, run_id)
         _show_cancel(screen, run_id, done.counts, done.abandoned)
-        end_waiting(env, done.run, screen)
+        end_waiting(stack, done.run, screen)
 
 
 def throttle(
     run_id: opt.RunId,
-    selection: StackSelection,
+    selection: opt.StackOptions,
     max_concurrency: Annotated[
         int, typer.Option("--max-concurrency", min=1, metavar="N", help="Shards of the run in work at once.")
     ],
@@ -108,14 +89,14 @@ def throttle(
     already, are not stopped.
     """
     screen = Screen(selection.as_json)
-    with environment(selection, screen, reading=True) as env:
-        throttle_run(env.at, run_id, max_concurrency)
+    with open_stack(selection, screen, reading=True) as stack:
+        throttle_run(stack.at, run_id, max_concurrency)
     document = {"run_id": run_id, "max_concurrency": max_concurrency}
     screen.result(document, f"run {run_id}: from its next check on {max_concurrency} shards at once")
 
 
 def clean(
-    selection: StackSelection,
+    selection: opt.StackOptions,
     run_ids: Annotated[
         list[str] | None, typer.Option("--run", metavar="RUN", help="This run; may be repeated.")
     ] = None,
@@ -146,31 +127,25 @@ def clean(
     if not (orphans or run_ids or older_than or keep is not None):
         raise PlanError("name what to clean: --run RUN, --older-than 30d, --keep 10 or --orphans")
     places = [None, *map(Table.parse, tables or ())]
-    with environment(selection, screen, reading=True) as env:
+    with open_stack(selection, screen, reading=True) as stack:
         if orphans:
-            _sweep(env, places, older_than_s, screen, dry_run=dry_run, yes=yes)
+            _remove_orphans(stack, places, older_than_s, screen, dry_run=dry_run, yes=yes)
             return
-        ended = ended_runs(env.at, older_than_s=older_than_s, keep=keep or 0)
-        chosen = [named_run(env.at, run_id) for run_id in run_ids] if run_ids else list(ended)
-        _warn_of_increments(env, chosen, screen)
-        folders = [_folders(env, run, screen) for run in chosen]
-        found = [files_of(env.at, run, own) for run, own in zip(chosen, folders, strict=True)]
-        _show_found(screen, found, dry_run)
+        found = list(runs_to_clean(stack, run_ids or (), older_than_s, keep or 0, screen))
+        _show_found(screen, [files for files, _ in found], dry_run)
         if dry_run or not found:
             return
         confirm(screen, f"Delete {count_text(len(found), 'run')} for good?", yes=yes)
-        for run, own in zip(chosen, folders, strict=True):
-            clean_run(env.at, run, own)
-            if env.local:
-                (env.paths_dir / f"{run.run_id}.json").unlink(missing_ok=True)
+        for files, folders in found:
+            delete_run(stack, files.run, folders)
         screen.say(f"{count_text(len(found), 'run')} deleted")
 
 
-def _sweep(
-    env: Environment, places: Sequence[Table | None], older_than_s: float, screen: Screen, *, dry_run: bool, yes: bool
+def _remove_orphans(
+    stack: OpenStack, places: Sequence[Table | None], older_than_s: float, screen: Screen, *, dry_run: bool, yes: bool
 ) -> None:
     """Show and delete what killed attempts have staged, in Sparklet's bucket (None) and for tables."""
-    found = [each for place in places for each in find_orphans(env.at, place, older_than_s)]
+    found = [each for place in places for each in find_orphans(stack.at, place, older_than_s)]
     documents = [{"folder": each.folder, "files": len(each.files), "bytes": each.size_bytes} for each in found]
     lines = [f"{each.folder}: {count_text(len(each.files), 'file')}, {size_text(each.size_bytes)}" for each in found]
     screen.result({"dry_run": dry_run, "orphans": documents}, *(lines or ["no orphans"]))
@@ -179,11 +154,11 @@ def _sweep(
     files = count_text(sum(len(each.files) for each in found), "file")
     confirm(screen, f"Delete {files} for good?", yes=yes)
     for each in found:
-        files_at(env.at, each.folder).delete_all(each.files)
+        files_at(stack.at, each.folder).delete_all(each.files)
     screen.say(f"{files} deleted")
 
 
-def stop(selection: StackSelection) -> None:
+def stop(selection: opt.StackOptions) -> None:
     """Stop the local stack and everything it started; its runs are kept."""
     from sparklet.local.stack import stop as stop_stack
 
@@ -194,12 +169,12 @@ def stop(selection: StackSelection) -> None:
     screen.result({"stopped": stopped}, "the local stack has ended" if stopped else "no local stack was running")
 
 
-def _refuse_ended(env: Environment, run_id: str) -> int:
+def _refuse_ended(stack: OpenStack, run_id: str) -> int:
     """How many shards a cancel would give up; PlanError if the run has ended."""
-    run = env.at.ledger.runs.get(run_id)
+    run = stack.at.ledger.runs.get(run_id)
     if run.state.ended:
         raise PlanError(f"the run {run_id} has ended already, it is {run.state}; there is nothing to cancel")
-    return env.at.ledger.shards.count(run_id).pending
+    return stack.at.ledger.shards.count(run_id).pending
 
 
 def _show_cancel(screen: Screen, run_id: str, counts: Counts, abandoned: int) -> None:
@@ -209,32 +184,6 @@ def _show_cancel(screen: Screen, run_id: str, counts: Counts, abandoned: int) ->
         f"run {run_id}: {abandoned} shards given up, {counts.succeeded} had succeeded{left}",
         f"sparklet watch {run_id} waits for its end; sparklet redrive {run_id} reopens it",
     )
-
-
-def _warn_of_increments(env: Environment, runs: Sequence[Run], screen: Screen) -> None:
-    """Warn that incremental runs will process again what only deleted runs have processed."""
-    incremental = {run.name for run in env.at.ledger.runs.list() if run.options.incremental}
-    for name in sorted({run.name for run in runs} & incremental):
-        screen.warn(f"--incremental runs of the name {name} will process again what only deleted runs have processed")
-
-
-def _folders(env: Environment, run: Run, screen: Screen) -> tuple[str, ...]:
-    """The folders to delete with a run: its own, and the bucket's copy of its output if the local one is complete."""
-    own = folders_of(env.at, run.run_id)
-    output = env.local_paths(run.run_id).output
-    if not output:
-        return own
-    if _is_whole(env, run, Path(output)):
-        return *own, run.output_uri
-    screen.warn(f"the output of {run.run_id} is not complete in {output}; the bucket's copy is kept")
-    return own
-
-
-def _is_whole(env: Environment, run: Run, folder: Path) -> bool:
-    """Whether a local folder has every file that succeeded shards wrote, by name and size."""
-    succeeded = [record.number for record in env.at.ledger.shards.list(run.run_id, ShardState.SUCCEEDED)]
-    files = {folder / name: info.size_bytes for name, info in output_files(env.at.store, run, succeeded).items()}
-    return all(path.is_file() and path.stat().st_size == size_bytes for path, size_bytes in files.items())
 
 
 def _show_found(screen: Screen, found: list[RunFiles], dry_run: bool) -> None:

@@ -9,7 +9,8 @@ from typing import Annotated, Literal
 
 import typer
 
-from sparklet.cli.console import Screen, size_text
+from sparklet.app.texts import size_text
+from sparklet.cli.console import Screen
 from sparklet.errors import SettingsError
 
 MAX_LAYER_BYTES = 250 * 1024 * 1024  # unzipped, all layers and the function's own code together

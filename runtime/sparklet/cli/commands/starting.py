@@ -11,14 +11,16 @@ from typing import Annotated, Any
 import typer
 
 from sparklet.app.costs import Prices, WorkerSize, load_prices
-from sparklet.app.estimates import Explanation, Route, explain, explain_run, preview_in
+from sparklet.app.documents import preview_document, run_document
+from sparklet.app.estimates import PlanEstimate, Route, estimate_plan, estimate_run, preview_in
 from sparklet.app.scripts import invoke_script
-from sparklet.app.stack import StackSelection, WorkerSelection, environment
-from sparklet.app.start import begin, finish, go_on
+from sparklet.app.stack import open_stack
+from sparklet.app.start import begin, go_on, parse_pairs, run_request
 from sparklet.app.state_machines import was_driven
 from sparklet.cli import options as opt
 from sparklet.cli.console import Screen
-from sparklet.cli.render import preview_document, preview_table, run_document
+from sparklet.cli.render import estimate_table, preview_table
+from sparklet.cli.run_result import finish
 from sparklet.errors import NothingNewError, PlanError
 from sparklet.local.process_engine import PROCESS
 from sparklet.model.options import ORCHESTRATION
@@ -34,7 +36,7 @@ UNLIMITED_BYTES = 1 << 62  # of scratch space, where no worker is known
 def run(
     options: opt.RequestOptions,
     lists: opt.ListOptions,
-    selection: WorkerSelection,
+    selection: opt.WorkerOptions,
     context: typer.Context,
     dispatch_mode: opt.DispatchModeOption = "queue",
     prices: opt.Prices = None,
@@ -46,24 +48,24 @@ def run(
     than queue a state machine plans and drives the run, and continues even if this terminal is closed; with auto the
     run is planned here first.
     """
-    screen, request = Screen(selection.as_json), opt.run_request(options, lists, dry_run=dry_run)
+    screen, request = Screen(selection.as_json), run_request(options, lists, dry_run=dry_run)
     if prices:
         load_prices(prices)  # report a mistake in them before anything is started
     if dry_run:
         _show_preview(request, selection, screen, None)
         return
-    with environment(selection, screen) as env, nothing_new_is_well(screen):
-        started = begin(env, request, dispatch_mode, screen, context.obj)
+    with open_stack(selection, screen) as stack, nothing_new_is_well(screen):
+        started = begin(stack, request, dispatch_mode, screen, context.obj)
         figures = load_prices(prices)
-        if dear := explain_run(env, started, figures).dear:
+        if dear := estimate_run(stack, started, figures).dear:
             screen.warn(dear)
-        finish(env, started.run_id, screen, figures)
+        finish(stack, started.run_id, screen, figures)
 
 
 def plan(
     options: opt.RequestOptions,
     lists: opt.ListOptions,
-    selection: StackSelection,
+    selection: opt.StackOptions,
     context: typer.Context,
     explain: Annotated[
         bool,
@@ -77,37 +79,37 @@ def plan(
     dry_run: opt.DryRun = False,
 ) -> None:
     """Plan and dispatch a run without waiting for it; with --dry-run only show what the plan would be."""
-    screen, request = Screen(selection.as_json), opt.run_request(options, lists, dry_run=dry_run)
+    screen, request = Screen(selection.as_json), run_request(options, lists, dry_run=dry_run)
     figures = load_prices(prices)
     if dry_run:
         _show_preview(request, selection, screen, figures if explain else None)
         return
-    with environment(replace(selection, keep=True), screen) as env, nothing_new_is_well(screen):
-        planned = begin(env, request, "queue", screen, context.obj)
+    with open_stack(replace(selection, keep=True), screen) as stack, nothing_new_is_well(screen):
+        planned = begin(stack, request, "queue", screen, context.obj)
         screen.say(f"the run continues by itself; to watch it: sparklet watch {planned.run_id}")
-        found = explain_run(env, planned, figures, env.at.ledger) if explain and planned.shard_count else None
+        found = estimate_run(stack, planned, figures, stack.at.ledger) if explain and planned.shard_count else None
         if selection.as_json:
             screen.document({**run_document(planned), **({"estimate": found.document()} if found else {})})
         elif found:
-            found.show(screen)
+            _show_estimate(found, screen)
 
 
-def resume(run_id: opt.RunId, selection: WorkerSelection, prices: opt.Prices = None) -> None:
+def resume(run_id: opt.RunId, selection: opt.WorkerOptions, prices: opt.Prices = None) -> None:
     """Continue a run whose command was interrupted: plan the rest, watch it until it ends, download its output.
 
     An interrupted command prints this command, with the options that select the same stack.
     """
     screen, figures = Screen(selection.as_json), load_prices(prices)
-    with environment(selection, screen) as env:
-        run = env.at.ledger.runs.get(run_id)
-        go_on(env, run, screen, by_machine=was_driven(env, run))
-        finish(env, run_id, screen, figures)
+    with open_stack(selection, screen) as stack:
+        run = stack.at.ledger.runs.get(run_id)
+        go_on(stack, run, screen, by_machine=was_driven(stack, run))
+        finish(stack, run_id, screen, figures)
 
 
 def invoke(
     script: Annotated[str, typer.Argument(metavar="SCRIPT", help="A .py file: local, or s3://.")],
     event: Annotated[Path, typer.Option("--event", help="File with the event as JSON.", exists=True, dir_okay=False)],
-    selection: WorkerSelection,
+    selection: opt.WorkerOptions,
     arguments: opt.Arguments = None,
     env_pairs: opt.Env = None,
 ) -> None:
@@ -120,9 +122,15 @@ def invoke(
         document: Any = json.loads(event.read_text())
     except (ValueError, RecursionError) as error:
         raise PlanError(f"{event} is not JSON: {error}") from error
-    variables = script_environment(opt.parse_pairs("--env", env_pairs), "--env")
-    with environment(replace(selection, workers=1), screen) as env:
-        screen.document(invoke_script(env, script, document, tuple(arguments or ()), variables))
+    variables = script_environment(parse_pairs("--env", env_pairs), "--env")
+    with open_stack(replace(selection, workers=1), screen) as stack:
+        screen.document(invoke_script(stack, script, document, tuple(arguments or ()), variables))
+
+
+def _show_estimate(found: PlanEstimate, screen: Screen) -> None:
+    screen.out.print(estimate_table(found))
+    for warning in filter(None, (found.too_slow, found.dear)):
+        screen.warn(warning)
 
 
 @contextmanager
@@ -136,7 +144,7 @@ def nothing_new_is_well(screen: Screen) -> Iterator[None]:
             screen.document({"run_id": None, "state": "NOTHING_NEW", "reason": str(reason)})
 
 
-def _show_preview(request: RunRequest, selection: StackSelection, screen: Screen, prices: Prices | None) -> None:
+def _show_preview(request: RunRequest, selection: opt.StackOptions, screen: Screen, prices: Prices | None) -> None:
     """Show what the plan would be, and with ``prices`` its cost; nothing is written."""
     with nothing_new_is_well(screen):
         found, estimate = _preview(request, selection, screen, prices)
@@ -146,18 +154,20 @@ def _show_preview(request: RunRequest, selection: StackSelection, screen: Screen
         screen.out.print(preview_table(found))
         if estimate:
             screen.out.print()
-            estimate.show(screen)
+            _show_estimate(estimate, screen)
 
 
 def _preview(
-    request: RunRequest, selection: StackSelection, screen: Screen, prices: Prices | None
-) -> tuple[PlanPreview, Explanation | None]:
+    request: RunRequest, selection: opt.StackOptions, screen: Screen, prices: Prices | None
+) -> tuple[PlanPreview, PlanEstimate | None]:
     """Preview a plan; local inputs alone need no stack."""
 
-    def estimate(size: WorkerSize, engine: str, ledger: Ledger | None = None) -> Explanation | None:
+    def estimate(size: WorkerSize, engine: str, ledger: Ledger | None = None) -> PlanEstimate | None:
         options, counts = request.options, (found.shards, found.objects, found.size_bytes)
         routed = Route(engine, *found.routed(options))
-        return explain(size, request.run_name, options, *counts, prices, ledger, routed=routed) if prices else None
+        return (
+            estimate_plan(size, request.run_name, options, *counts, prices, ledger, routed=routed) if prices else None
+        )
 
     if not request.lists and all("://" not in each for each in request.inputs):
         cores = os.cpu_count() or 1
@@ -165,9 +175,9 @@ def _preview(
         request = request.fitted(size.memory_mb, size.scratch_bytes)
         found = preview(request.options, request.inputs, None)
         return found, estimate(size, request.options.engine or next(iter(engines()), PROCESS))
-    with environment(selection, screen, reading=True) as env:
-        request = request.fitted(env.size.memory_mb, env.size.scratch_bytes)
-        options, found = request.options, preview_in(env, request)
+    with open_stack(selection, screen, reading=True) as stack:
+        request = request.fitted(stack.size.memory_mb, stack.size.scratch_bytes)
+        options, found = request.options, preview_in(stack, request)
         wants_engine = options.route or options.engine
-        engine = chosen_engine(env.at, options.engine, request.table) if wants_engine else ""
-        return found, estimate(env.size, engine, env.at.ledger)
+        engine = chosen_engine(stack.at, options.engine, request.table) if wants_engine else ""
+        return found, estimate(stack.size, engine, stack.at.ledger)

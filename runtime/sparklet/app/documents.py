@@ -1,0 +1,153 @@
+"""What commands print with ``--json`` and Python programs get: documents of runs, shards, inputs, causes and plans."""
+
+import shlex
+from dataclasses import asdict
+from typing import Any
+
+from sparklet.app.explain import FailureGroup
+from sparklet.app.local_files import local_part, local_paths
+from sparklet.app.object_status import ObjectStatus
+from sparklet.app.stack import OpenStack
+from sparklet.app.texts import time_text
+from sparklet.model import Run, ShardRecord, ShardState
+from sparklet.planning.plan_preview import PlanPreview
+from sparklet.runs.summary import Summary
+
+OUT_OF_MEMORY = ("OutOfMemoryError", "MemoryError")
+OUT_OF_TIME = ("DeadlineExceededError",)
+MAX_MEMORY_MB, MAX_TIMEOUT_S = 10240, 900
+
+
+def preview_document(preview: PlanPreview) -> dict[str, Any]:
+    """A plan's preview."""
+    return asdict(preview) | {"skipped": dict(preview.skipped)}
+
+
+def run_document(run: Run) -> dict[str, Any]:
+    """A run in a list."""
+    return {
+        "run_id": run.run_id,
+        "state": str(run.state),
+        "generation": run.generation,
+        "shards": run.shard_count,
+        "objects": run.object_count,
+        "input_bytes": run.size_bytes,
+        "script": run.scripts[-1].source_uri,
+        "created": time_text(run.created_s),
+        "ended": time_text(run.ended_s) if run.ended_s else None,
+    }
+
+
+def result_document(stack: OpenStack, run: Run, summary: Summary) -> dict[str, Any]:
+    """A run's result, with where its output and manifest are."""
+    output, manifest = places_of(stack, run)
+    return {
+        "run_id": run.run_id,
+        "state": str(summary.state),
+        "cancelled": time_text(run.cancelled_s) if run.cancelled_s else None,
+        "generation": summary.generation,
+        "shards": summary.counts.to_document(),
+        "objects": summary.objects,
+        "input_bytes": summary.input_bytes,
+        "rows": summary.rows,
+        "output_bytes": summary.output_bytes,
+        "inputs": list(run.inputs),
+        "lists": [each.uri for each in run.lists],
+        "skipped": dict(run.skipped),
+        "attempts": summary.attempts,
+        "came_back_unrun": summary.unrun,
+        "task_s": round(summary.task_s, 3),
+        "duration_s": round(summary.duration_s, 3),
+        "output": output,
+        "manifest": manifest,
+        "failures": [asdict(cause) for cause in summary.causes],
+    }
+
+
+def places_of(stack: OpenStack, run: Run) -> tuple[str, str]:
+    """A run's output, the local folder if it has one, and its manifest."""
+    return local_paths(stack, run.run_id).output or run.output_uri, stack.at.run_uri(run.run_id, "manifest.json")
+
+
+def shard_document(record: ShardRecord) -> dict[str, Any]:
+    """One shard as the ledger has it."""
+    return {
+        "run_id": record.run_id,
+        "shard": record.number,
+        "state": str(record.state),
+        "generation": record.generation,
+        "attempts": record.attempts,
+        "attempt_id": record.attempt_id or None,
+        "objects": record.object_count,
+        "input_bytes": record.size_bytes,
+        "rows": record.rows,
+        "outputs": list(record.outputs),
+        "error_class": record.error_class or None,
+        "error_message": record.error_message or None,
+        "changed": time_text(record.changed_s),
+        "log_stream": record.log_stream or None,
+        "engine": record.engine or None,
+        "task_id": record.task_id or None,
+    }
+
+
+def object_document(found: ObjectStatus) -> dict[str, Any]:
+    """An object's state: as a whole, and in each shard that holds it or a part of it."""
+    return {
+        "object": found.uri,
+        "state": object_state(found) if found.shards else "LEFT_OUT",
+        "left_out": list(dict.fromkeys(found.left_out)),
+        "shards": [
+            {
+                **({"shard": each.shard.number, "state": None} if each.record is None else shard_document(each.record)),
+                "slices": [[str(of.kind), of.start, of.end] for item in each.items if (of := item.slice)],
+                "versions": [item.version_id for item in each.items if item.version_id],
+            }
+            for each in found.shards
+        ],
+    }
+
+
+def object_state(found: ObjectStatus) -> str:
+    """FAILED if any part of it has; SUCCEEDED once all have; else RUNNING or PENDING."""
+    states = {each.record.state if each.record else ShardState.PENDING for each in found.shards}
+    by_weight = (ShardState.FAILED, ShardState.RUNNING, ShardState.PENDING, ShardState.SUCCEEDED)
+    return str(next(state for state in by_weight if state in states))
+
+
+def group_document(stack: OpenStack, group: FailureGroup) -> dict[str, Any]:
+    """Failed shards with one cause."""
+    return {
+        "error_class": group.error_class,
+        "message": group.pattern,
+        "count": group.count,
+        "shards": group.shards.text(),
+        "shards_complete": group.shards.whole,
+        "example_shard": group.example.number,
+        "example_object": group.example_object or None,
+        "example_file": local_file(stack, group) or None,
+        "example_message": group.example.error_message,
+        "example_engine": group.example.engine or None,
+        "script_line": group.line,
+        "came_back_unrun": group.unrun,
+        "reason": group.advice.reason,
+        "remedy": group.advice.remedy,
+        "redrive": redrive_command(stack, group),
+    }
+
+
+def local_file(stack: OpenStack, group: FailureGroup) -> str:
+    """The local file that was copied to the example's object; "" if there is none."""
+    return str(local_part(group.example_object, local_paths(stack, group.example.run_id).inputs) or "")
+
+
+def redrive_command(stack: OpenStack, group: FailureGroup) -> str:
+    """The exact command that redrives this group's shards, with larger workers if size was the cause."""
+    words = ["sparklet", "redrive", group.example.run_id, *group.redrive]
+    name = group.error_class.rpartition(".")[2]
+    if name in OUT_OF_MEMORY and stack.size.memory_mb < MAX_MEMORY_MB:
+        words += ["--memory", str(min(MAX_MEMORY_MB, 2 * stack.size.memory_mb))]
+    if name in OUT_OF_TIME and (stack.state or stack.size.timeout_s < MAX_TIMEOUT_S):
+        longer_s = 2 * stack.size.timeout_s
+        words += ["--timeout", str(longer_s if stack.state else min(MAX_TIMEOUT_S, longer_s))]
+    return shlex.join([*words, *(("--stack", stack.name) if stack.name else ())])

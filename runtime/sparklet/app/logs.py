@@ -1,0 +1,102 @@
+"""A run's lines in the logs of workers, with shard and attempt.
+
+A worker runs one task at a time, and its own JSON log lines name the attempt; the lines between them are the script's,
+or its JVM's. So each log line belongs to the attempt that was named last.
+"""
+
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from sparklet.job.event_objects import read_json
+from sparklet.metrics import is_metrics_line
+from sparklet.ports import WorkerLogs
+
+_OWN = ("time", "level", "message", "attempt")  # what each of a worker's own lines has
+_SHOWN_ELSEWHERE = (*_OWN, "run", "shard", "request_id", "record")
+_UNPRINTABLE = re.compile(r"[\x00-\x08\x0b-\x1f\x7f]")
+_PLATFORM = re.compile(r"(START|END|REPORT) RequestId: (\S+)")
+
+
+@dataclass(frozen=True, slots=True)
+class LogLine:
+    """A line of a worker's log."""
+
+    stream: str
+    run: str
+    shard: int
+    attempt: str
+    text: str
+    own: Mapping[str, Any] | None = None  # the fields of a worker's own line; None: a line of the script or JVM
+
+    def document(self) -> dict[str, Any]:
+        """For --json, with the line unchanged."""
+        return {"run": self.run, "shard": self.shard, "attempt": self.attempt, "stream": self.stream, "line": self.text}
+
+    def readable(self) -> str:
+        """For people: a worker's line short, any other without control characters."""
+        if self.own is None:
+            return _UNPRINTABLE.sub("\N{REPLACEMENT CHARACTER}", self.text)
+        time = str(self.own["time"])[11:23]
+        more = " ".join(f"{name}={value}" for name, value in self.own.items() if name not in _SHOWN_ELSEWHERE)
+        line = f"{time} {self.own['level']:<7} {self.own['message']}" + (f" ({more})" if more else "")
+        return _UNPRINTABLE.sub("\N{REPLACEMENT CHARACTER}", line)
+
+
+@dataclass
+class Attribution:
+    """Assigns the lines of one stream to attempts."""
+
+    stream: str
+    _run: str = ""
+    _shard: Any = None
+    _attempt: str = ""
+    _request: str = ""
+
+    def take(self, text: str) -> LogLine | None:
+        """The line with its attempt; None if it belongs to no shard."""
+        if is_metrics_line(text):
+            return None
+        own = _own_fields(text)
+        if own is not None:
+            self._run, self._shard = str(own.get("run", "")), own.get("shard")
+            self._attempt, self._request = str(own["attempt"]), str(own.get("request_id", ""))
+        elif (platform := _PLATFORM.match(text)) and platform[2] != self._request:
+            self._run = ""  # the next invocation has begun
+        if not self._run or type(self._shard) is not int:
+            return None
+        return LogLine(self.stream, self._run, self._shard, self._attempt, text, own)
+
+
+@dataclass
+class LogReader:
+    """Reads a run's lines from all its streams, each from its last position."""
+
+    logs: WorkerLogs
+    run_id: str
+    shard: int | None = None
+    attempt: str = ""  # the beginning of its id
+    since_s: float = 0.0
+    _positions: dict[str, str] = field(default_factory=dict)
+    _attributions: dict[str, Attribution] = field(default_factory=dict)
+
+    def lines(self) -> Iterator[LogLine]:
+        """The lines since the last call, stream by stream."""
+        for stream, since_s in self.logs.streams(self.run_id, self.shard, self.since_s).items():
+            attribution = self._attributions.setdefault(stream, Attribution(stream))
+            while True:
+                before = self._positions.get(stream, "")
+                texts, self._positions[stream] = self.logs.read(stream, before, since_s)
+                found = filter(None, map(attribution.take, texts))
+                yield from (line for line in found if self._wanted(line))
+                if not texts and self._positions[stream] == before:
+                    break
+
+    def _wanted(self, line: LogLine) -> bool:
+        return line.run == self.run_id and self.shard in (None, line.shard) and line.attempt.startswith(self.attempt)
+
+
+def _own_fields(text: str) -> Mapping[str, Any] | None:
+    fields = read_json(text) if text.startswith("{") else None
+    return fields if isinstance(fields, dict) and all(isinstance(fields.get(name), str) for name in _OWN) else None

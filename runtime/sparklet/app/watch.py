@@ -1,0 +1,128 @@
+"""A run is watched until it has ended: checks, progress, warnings; then its local output is filled."""
+
+from collections import deque
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from typing import Protocol
+
+from sparklet.app.costs import Prices
+from sparklet.app.local_files import fill_output
+from sparklet.app.reporter import Reporter
+from sparklet.app.stack import OpenStack
+from sparklet.app.state_machines import MachineWatch
+from sparklet.app.status import RunView, view_run
+from sparklet.app.texts import count_text, duration_text
+from sparklet.errors import SparkletError
+from sparklet.model import Counts, Run
+from sparklet.ports import Clock
+from sparklet.runs.checker import check
+from sparklet.runs.summary import Summary, summarize
+
+LINE_EVERY_S = 5.0
+WINDOW_S = 60.0  # the estimated end follows from the last minute
+POLL_S = 1.0
+SHARDS_A_SECOND = 10_000  # open shards that lengthen the polling interval by a second: a check reads them all
+MAX_POLL_S = 15.0
+LEDGER_PATIENCE_S = 60.0  # a watch tolerates a ledger or queue that does not respond for this long
+
+
+class Display(Protocol):
+    """Shows the progress of one run."""
+
+    def show(self, run: Run, counts: Counts) -> None:
+        """Show the state as it is now."""
+
+    def warn(self, text: str) -> None:
+        """A warning; the watch continues."""
+
+
+class Watcher(Reporter, Protocol):
+    """A reporter that shows a run's progress, too."""
+
+    def display(self, run_id: str, clock: Clock, details: Callable[[Run], RunView]) -> AbstractContextManager[Display]:
+        """A display of the run; it may read ``details`` now and then, which takes a pass over the ledger."""
+
+
+class Lines:
+    """The progress of a run in plain lines: a ``Display``."""
+
+    def __init__(self, reporter: Reporter, run_id: str, clock: Clock) -> None:
+        self._reporter, self._run_id, self._clock = reporter, run_id, clock
+        self._began_s = clock.now_s()
+        self._ended: deque[tuple[float, int]] = deque()  # times of the last minute, and how many shards had ended
+        self._line_s = float("-inf")  # when the last line was written
+        self._last_line = ""
+
+    def show(self, run: Run, counts: Counts) -> None:
+        """Write a line if the state has changed, at most every five seconds and at the end."""
+        self.add(counts)
+        line, now_s = self.line(run, counts), self._clock.now_s()
+        if line != self._last_line and (now_s - self._line_s >= LINE_EVERY_S or (run.sealed and counts.open == 0)):
+            self._reporter.say(f"{line} · {self.pace(counts)}")
+            self._last_line, self._line_s = line, now_s
+
+    def warn(self, text: str) -> None:
+        """A warning; the watch continues."""
+        self._reporter.warn(text)
+
+    def add(self, counts: Counts) -> None:
+        """Count what has ended by now."""
+        now_s = self._clock.now_s()
+        self._ended.append((now_s, counts.succeeded + counts.failed))
+        while self._ended[0][0] < now_s - WINDOW_S:
+            self._ended.popleft()
+
+    def line(self, run: Run, counts: Counts) -> str:
+        """How many shards are in each state, and whether the run is being planned or cancelled."""
+        total = run.shard_count if run.shard_count is not None else f"{counts.total}+"
+        states = (
+            f"{counts.succeeded} succeeded, {counts.running} running, {counts.pending} pending, {counts.failed} failed"
+        )
+        stage = "" if run.sealed else ", planning …"
+        if run.cancelled_s is not None and not run.state.ended:
+            stage = ", being cancelled …"
+        return f"{self._run_id}: {states} of {total} shards{stage}"
+
+    def pace(self, counts: Counts) -> str:
+        """The pace and the estimated end by the last minute, and the time since the display began."""
+        (first_s, first), (last_s, last) = self._ended[0], self._ended[-1]
+        per_s = (last - first) / (last_s - first_s) if last_s > first_s else 0.0
+        rate = f"{per_s * 60:.0f} shards/min · " if per_s else ""
+        end = f"about {duration_text(counts.open / per_s)} left · " if per_s and counts.open else ""
+        return f"{rate}{end}{duration_text(last_s - self._began_s)}"
+
+
+def watch(stack: OpenStack, run_id: str, watcher: Watcher, prices: Prices) -> Summary:
+    """Check and show a run until it has ended, then fill its local output; its summary."""
+    silent_since_s: float | None = None
+    machine = MachineWatch(stack)
+    with watcher.display(run_id, stack.at.clock, lambda run: view_run(stack, run, prices)) as display:
+        while True:
+            try:
+                report = check(stack.at, run_id)
+                display.show(report.run, report.counts)
+                silent_since_s = None
+            except SparkletError as error:
+                stack.check()
+                now_s = stack.at.clock.now_s()
+                silent_since_s = silent_since_s or now_s
+                if not error.retryable or now_s - silent_since_s > LEDGER_PATIENCE_S:
+                    raise
+                stack.at.clock.sleep(POLL_S)
+                continue
+            if report.lapsed:
+                lost = count_text(report.lapsed, "worker")
+                display.warn(f"{lost} lost: their shards are retried (since when: sparklet status {run_id})")
+            for text in machine.reports(report.run):
+                display.warn(text)
+            if report.run.state.ended:
+                break
+            stack.at.clock.sleep(poll_s(report.counts))
+    summary = report.summary or summarize(report.run, stack.at.ledger.shards)
+    fill_output(stack, report.run, watcher)
+    return summary
+
+
+def poll_s(counts: Counts) -> float:
+    """The polling interval; a check costs in proportion to the open shards."""
+    return min(MAX_POLL_S, POLL_S + counts.open / SHARDS_A_SECOND)

@@ -1,0 +1,98 @@
+"""The Spark of local workers: Java, pyspark, the jars that it lacks, the class-data archive; makes what is missing."""
+
+import json
+import os
+import shlex
+import sys
+from collections.abc import Callable, Sequence
+from importlib.metadata import PackageNotFoundError, distribution
+from importlib.util import find_spec
+from pathlib import Path
+
+from platformdirs import user_cache_path
+
+from sparklet.errors import LocalStackError
+from sparklet.local.class_data import ClassArchive
+from sparklet.local.environment import of_host, resource
+from sparklet.local.jars import ensure_jars
+from sparklet.local.java import find_java
+from sparklet.local.prepared_jars import compiled_jar, is_plain, linked_jars, unsigned_copies
+from sparklet.settings import spark_settings
+from sparklet.spark.spark_options import class_path, spark_home
+
+CLASSES = "docker/stacks/spark-3.5.classes.gz"
+JAR_GROUPS = ("s3a", "delta", "iceberg", "hudi", "avro", "sqlite", "deequ", "postgresql")
+PASSED = (  # from the user's shell
+    *("SPARKLET_JAVA_OPTIONS", "SPARKLET_SPARK_CONF", "SPARKLET_HEAP_MB", "SPARKLET_CORES", "SPARKLET_CDS_ARCHIVE"),
+    "SPARKLET_METRICS_NAMESPACE",
+)
+
+Say = Callable[[str], None]
+
+
+def install_command() -> str:
+    """The command that installs the local stack's packages, from where Sparklet came: a file, git, or an index."""
+    try:
+        origin = json.loads(distribution("sparklet").read_text("direct_url.json") or "{}")
+    except PackageNotFoundError:
+        origin = {}
+    vcs = origin.get("vcs_info", {}).get("vcs", "")
+    url = f"{vcs}+{origin['url']}" if vcs else origin.get("url", "")
+    return shlex.join(["pip", "install", "sparklet[local]" + (f" @ {url}" if url else "")])
+
+
+def missing(package: str) -> str:
+    """The message for a user who lacks a package of the local mode."""
+    return f"the package {package} is missing, which the local stack needs: {install_command()}"
+
+
+def worker_environment(workers: int, say: Say) -> dict[str, str]:
+    """The variables by which local workers find Java, Spark and the jars; fetches what is missing."""
+    spark = find_spec("pyspark")
+    if spark is None or spark.origin is None:
+        raise LocalStackError(missing("pyspark"))
+    spark_settings()  # report a mistake in the user's shell here, not by workers that do not start
+    java = find_java()
+    jars = worker_jars(java, say, offline=bool(os.environ.get("SPARKLET_OFFLINE")))
+    archive = worker_archive(java, jars)
+    if "SPARKLET_CDS_ARCHIVE" not in os.environ and archive.begin(of_host()):
+        say("making an archive of Java's classes in the background, once: later runs start faster")
+    return {
+        "JAVA_HOME": str(java.parent.parent),
+        "SPARK_HOME": str(Path(spark.origin).parent),
+        "SPARKLET_JARS": os.pathsep.join(map(str, jars)),
+        "SPARKLET_CDS_ARCHIVE": str(archive.path),
+        "PYSPARK_PYTHON": sys.executable,
+        "SPARKLET_CORES": str(max(1, (os.cpu_count() or 1) // workers)),
+        **{name: value for name, value in os.environ.items() if name in PASSED},
+    }
+
+
+def fetched_jars(say: Say, offline: bool) -> list[Path]:
+    """The jars that pyspark does not bring; fetches what is missing."""
+    return ensure_jars(resource("docker/stacks/spark-3.5.toml"), jar_cache(), JAR_GROUPS, say, offline)
+
+
+def worker_jars(java: Path, say: Say, offline: bool) -> list[Path]:
+    """The jars of local workers beside Spark's own; fetches or makes what is missing."""
+    fetched = fetched_jars(say, offline)
+    spark = spark_home(spark_settings({})) / "jars"
+    own = compiled_jar(java, [spark, *fetched], jar_cache().with_name("compiled"))
+    jars = [*unsigned_copies(spark, jar_cache().with_name("unsigned")), own, *fetched]
+    if "SPARKLET_CDS_ARCHIVE" in os.environ or all(is_plain(path.resolve()) for path in (spark, *jars)):
+        return jars
+    return linked_jars(_class_path(jars), jar_cache().with_name("linked"))  # includes Spark's own
+
+
+def worker_archive(java: Path, jars: Sequence[Path]) -> ClassArchive:
+    """The class-data archive of local workers, whether it exists yet or not."""
+    return ClassArchive.of(jar_cache().with_name("class-data"), resource(CLASSES), java, _class_path(jars))
+
+
+def _class_path(jars: Sequence[Path]) -> list[str]:
+    return class_path(spark_settings({"SPARKLET_JARS": os.pathsep.join(map(str, jars))}))
+
+
+def jar_cache() -> Path:
+    """The user's cache of jars; SPARKLET_CACHE_DIR moves it."""
+    return Path(os.environ.get("SPARKLET_CACHE_DIR") or user_cache_path("sparklet")).resolve() / "jars"
