@@ -18,7 +18,7 @@ from sparklet.functions.backend import Backend
 from sparklet.functions.calls import Answer, Call, Content, Contents, End, RemoteTraceback, encode_arguments, read
 from sparklet.functions.executor import LambdaExecutor
 from sparklet.functions.local import Processes, Threads
-from sparklet.functions.perform import reference
+from sparklet.functions.performer import reference
 from tests.stand_ins import called
 
 MB = 1024 * 1024

@@ -7,7 +7,7 @@ from typing import Any
 
 from sparklet.errors import PayloadError, RemoteTaskError
 from sparklet.functions.calls import Answer, Call, Contents, End
-from sparklet.functions.perform import Performer
+from sparklet.functions.performer import Performer
 
 KEY = b"a test's key"
 

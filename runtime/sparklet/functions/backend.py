@@ -1,16 +1,14 @@
-"""The port behind ``LambdaExecutor``: where calls are performed."""
+"""The port behind ``LambdaExecutor``: where calls are performed, how, and where their large contents lie."""
 
-import queue
 import secrets
-import threading
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol, Self
 
 from sparklet.errors import PayloadError
-from sparklet.functions.calls import Call, Contents, End
+from sparklet.functions.calls import CODECS, Call, Codec, Contents, End
 from sparklet.ports import ObjectStore
 
 STORED_S = 3600.0  # a content that is stored again so soon is there
@@ -46,38 +44,61 @@ class Backend(Protocol):
         """End all workers, at once; nothing runs any more for the caller. Twice does no harm."""
 
 
-class DaemonThreads:
-    """Does jobs in up to ``most`` threads. Other than the standard library's, they let the interpreter end."""
+@dataclass(frozen=True)
+class Options:
+    """How tasks are done.
 
-    def __init__(self, most: int) -> None:
-        self._most, self.unfinished = most, 0  # jobs
-        self._threads: list[threading.Thread] = []
-        self._jobs: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
-        self._lock = threading.RLock()  # the collector may close it, in whatever thread
+    Parameters
+    ----------
+    codec
+        ``json``; ``pickle``: functions by name, arguments pickled; ``cloudpickle``: functions by value, too.
+    timeout_s
+        Of one try; None: the most that the backend allows.
+    memory_mb
+        Of the first try's worker, at least; 0: the smallest.
+    sizes
+        The workers' sizes in MB that may be tried; empty: all from the first on.
+    retries
+        Further tries after an exception of ``retry_on``. RemoteTaskError there means a worker that was killed.
+    offload_arguments, offload_result
+        Whether they travel through the contents' folder (S3) whatever their size; large ones always do.
 
-    def submit(self, job: Callable[[], None]) -> None:
-        """Do it soon; it must not raise."""
-        with self._lock:
-            self.unfinished += 1
-            if len(self._threads) < min(self.unfinished, self._most):
-                self._threads.append(threading.Thread(target=self._serve, name="sparklet-functions", daemon=True))
-                self._threads[-1].start()
-        self._jobs.put(job)
+    Raises
+    ------
+    ValueError
+        If there is no such codec, ``retries`` is negative, or ``timeout_s`` not positive.
+    """
 
-    def close(self, wait_s: float = 0.0) -> None:
-        """End each thread once it has no job any more; wait so long for each. Twice does no harm."""
-        self._jobs.put(None)
-        for thread in self._threads:
-            if thread is not threading.current_thread():
-                thread.join(wait_s)
+    codec: Codec = "pickle"
+    timeout_s: float | None = None
+    memory_mb: int = 0
+    sizes: Sequence[int] = ()
+    retries: int = 2
+    retry_on: type[BaseException] | tuple[type[BaseException], ...] = ()
+    offload_arguments: bool = False
+    offload_result: bool = False
 
-    def _serve(self) -> None:
-        while job := self._jobs.get():
-            job()
-            del job  # nothing is held while the thread waits
-            with self._lock:
-                self.unfinished -= 1
-        self._jobs.put(None)  # for the others
+    def __post_init__(self) -> None:
+        if self.codec not in CODECS:
+            raise ValueError(f"codec is {self.codec!r}; it must be {', '.join(CODECS)}")
+        if self.retries < 0 or (self.timeout_s is not None and self.timeout_s <= 0):
+            raise ValueError("retries must not be negative, and timeout_s must be positive")
+
+    def of(self, function: Callable[..., Any] | str, **more: Any) -> Self:
+        """The options of a function: these, over them what ``remote`` was given for it, over that ``more``."""
+        own = getattr(function, "options", {}) if getattr(function, "is_remote", False) else {}
+        return replace(self, **{**own, **more})
+
+    def sizes_of(self, sizes_mb: Sequence[int]) -> list[int]:
+        """Which of a backend's sizes may be tried, by their places; PayloadError if none may."""
+        found = [
+            place
+            for place, size_mb in enumerate(sizes_mb)
+            if (size_mb in self.sizes if self.sizes else size_mb >= self.memory_mb or not size_mb)
+        ]
+        if not found:
+            raise PayloadError(f"no worker has {self.sizes or self.memory_mb} MB: there are {sizes_mb}")
+        return found
 
 
 @dataclass(frozen=True)

@@ -20,10 +20,10 @@ from sparklet.aws.stacks import stack_outputs, unreserved_concurrency
 from sparklet.aws.task_queue import queue_opener
 from sparklet.errors import LedgerError, RemoteTaskError, SettingsError, SparkletError
 from sparklet.forks import renew_after_fork
-from sparklet.functions.backend import DaemonThreads, StoredContents
+from sparklet.functions.backend import StoredContents
 from sparklet.functions.calls import Answer, Call, Contents, End
-from sparklet.functions.poller import Poller
-from sparklet.functions.records import RECORDED
+from sparklet.functions.recorded_calls import RECORDED, Poller
+from sparklet.functions.threads import DaemonThreads
 from sparklet.ledger.rules import LEASE_EXPIRED
 from sparklet.model import Failure, TaskRecord
 

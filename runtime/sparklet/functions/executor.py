@@ -25,11 +25,11 @@ from sparklet.clock import back_off_s
 from sparklet.errors import PayloadError, RemoteTaskError, SparkletError
 from sparklet.forks import renew_after_fork
 from sparklet.functions.backend import Backend
+from sparklet.functions.backend import Options as Options
 from sparklet.functions.calls import Call, Content, End, encode_arguments, read
 from sparklet.functions.local import Processes, Threads
-from sparklet.functions.options import Options as Options
-from sparklet.functions.perform import reference, unwrapped
-from sparklet.functions.timer import Timer
+from sparklet.functions.performer import reference, unwrapped
+from sparklet.functions.threads import Timer
 
 P = ParamSpec("P")
 T = TypeVar("T")

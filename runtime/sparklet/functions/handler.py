@@ -26,9 +26,8 @@ from sparklet.events import Event, Outcome, Source, Task, TaskRequest, parse_eve
 from sparklet.events.sqs import respond
 from sparklet.functions.backend import StoredContents
 from sparklet.functions.calls import Call, Contents
-from sparklet.functions.perform import Performer
-from sparklet.functions.records import RECORDED, claimed_id
-from sparklet.functions.renewal import Renewer, write_over
+from sparklet.functions.performer import Performer
+from sparklet.functions.recorded_calls import RECORDED, Renewer, claimed_id, write_over
 from sparklet.ledger.rules import LEASE_S
 from sparklet.log import Log
 from sparklet.model import ShardResult, TaskRecord

@@ -20,9 +20,10 @@ from typing import Any
 
 from sparklet.errors import RemoteTaskError
 from sparklet.forks import renew_after_fork
-from sparklet.functions.backend import DaemonThreads, FolderContents
+from sparklet.functions.backend import FolderContents
 from sparklet.functions.calls import Answer, Call, Contents, End
-from sparklet.functions.perform import Performer
+from sparklet.functions.performer import Performer
+from sparklet.functions.threads import DaemonThreads
 
 INLINE_BYTES = 1024 * 1024
 MAX_TIMEOUT_S = 7 * 86_400.0

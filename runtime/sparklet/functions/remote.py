@@ -6,9 +6,9 @@ from concurrent.futures import CancelledError, Future, as_completed, wait
 from dataclasses import dataclass, field
 from typing import Any, Generic, ParamSpec, TypeVar, overload
 
+from sparklet.functions.backend import Options
 from sparklet.functions.executor import LambdaExecutor, entered
-from sparklet.functions.options import Options
-from sparklet.functions.perform import reference
+from sparklet.functions.performer import reference
 
 P = ParamSpec("P")
 T = TypeVar("T")

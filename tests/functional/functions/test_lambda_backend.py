@@ -15,7 +15,7 @@ from sparklet.errors import PayloadError, RemoteTaskError
 from sparklet.functions.calls import Answer, Call, Content, encode
 from sparklet.functions.deployed import LambdaFunctions, Transport
 from sparklet.functions.executor import LambdaExecutor
-from sparklet.functions.records import RECORDED
+from sparklet.functions.recorded_calls import RECORDED
 from sparklet.model import ShardState
 from tests.functional.functions import called
 from tests.functional.functions.conftest import STACK, Functions

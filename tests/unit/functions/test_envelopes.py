@@ -26,7 +26,7 @@ from sparklet.functions.calls import (
     read,
     restored,
 )
-from sparklet.functions.perform import Performer
+from sparklet.functions.performer import Performer
 from tests.stand_ins import called
 from tests.stand_ins.function_backend import KEY, MemoryContents
 

@@ -16,13 +16,12 @@ import pytest
 
 from sparklet.errors import LedgerError, PayloadError
 from sparklet.events import Outcome, Source, Task, TaskRequest
-from sparklet.functions import handler, poller
+from sparklet.functions import handler, recorded_calls
 from sparklet.functions.backend import FolderContents
 from sparklet.functions.calls import Answer, Call, Content, encode
 from sparklet.functions.handler import CallClaims, FunctionWorker
-from sparklet.functions.perform import Performer
-from sparklet.functions.poller import Poller
-from sparklet.functions.records import claimed_id, fail
+from sparklet.functions.performer import Performer
+from sparklet.functions.recorded_calls import Poller, claimed_id, fail
 from sparklet.log import Log
 from sparklet.model import Failure, ShardResult, ShardState, TaskRecord
 from sparklet.spark.task_limits import Deadline
@@ -315,7 +314,7 @@ def test_a_ledger_that_may_not_be_read_ends_the_waiting() -> None:
 
 
 def test_a_ledger_that_is_down_makes_nobody_lost(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(poller, "MAX_POLL_S", 0.05)
+    monkeypatch.setattr(recorded_calls, "MAX_POLL_S", 0.05)
     table, ended = Table(), list[Any]()
     table.records["a"] = RUNNING
     Poller(table, lost_s=0.3).watch("a", ended.append)

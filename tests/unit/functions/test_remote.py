@@ -11,8 +11,8 @@ import pytest
 
 from sparklet import Invocation, LambdaExecutor, RemoteTaskError, gather, progress, remote
 from sparklet.errors import PayloadError
+from sparklet.functions.backend import Options
 from sparklet.functions.local import Threads
-from sparklet.functions.options import Options
 from tests.unit.functions import remote_functions as there
 
 

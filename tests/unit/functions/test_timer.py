@@ -8,7 +8,7 @@ import pytest
 from sparklet.errors import RemoteTaskError
 from sparklet.functions import executor as module
 from sparklet.functions.executor import LambdaExecutor
-from sparklet.functions.timer import Timer
+from sparklet.functions.threads import Timer
 from tests.stand_ins import called
 from tests.stand_ins.function_backend import MemoryBackend
 

@@ -1,12 +1,47 @@
-"""Calls functions at their times."""
+"""Daemon threads: they do jobs at once (``DaemonThreads``), or at their times (``Timer``)."""
 
 import heapq
 import itertools
+import queue
 import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
+
+
+class DaemonThreads:
+    """Does jobs in up to ``most`` threads. Other than the standard library's, they let the interpreter end."""
+
+    def __init__(self, most: int) -> None:
+        self._most, self.unfinished = most, 0  # jobs
+        self._threads: list[threading.Thread] = []
+        self._jobs: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
+        self._lock = threading.RLock()  # the collector may close it, in whatever thread
+
+    def submit(self, job: Callable[[], None]) -> None:
+        """Do it soon; it must not raise."""
+        with self._lock:
+            self.unfinished += 1
+            if len(self._threads) < min(self.unfinished, self._most):
+                self._threads.append(threading.Thread(target=self._serve, name="sparklet-functions", daemon=True))
+                self._threads[-1].start()
+        self._jobs.put(job)
+
+    def close(self, wait_s: float = 0.0) -> None:
+        """End each thread once it has no job any more; wait so long for each. Twice does no harm."""
+        self._jobs.put(None)
+        for thread in self._threads:
+            if thread is not threading.current_thread():
+                thread.join(wait_s)
+
+    def _serve(self) -> None:
+        while job := self._jobs.get():
+            job()
+            del job  # nothing is held while the thread waits
+            with self._lock:
+                self.unfinished -= 1
+        self._jobs.put(None)  # for the others
 
 
 @dataclass

@@ -1,0 +1,210 @@
+"""Calls that are recorded in the ledger: their ids, waiting for their ends, their leases, and those that were given up.
+
+An asynchronous call is a task in the ledger's table, by its own id and its attempt. Its caller polls the record, its
+worker renews the record's lease. Lambda reports a failure (killed, out of memory, timed out, never begun) to the
+dead-letter queue, where the queue's messages end up, too.
+"""
+
+import functools
+import json
+import os
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from multiprocessing.connection import Pipe
+from typing import TYPE_CHECKING, Any
+
+from sparklet.errors import LeaseLostError, LedgerError, PayloadError
+from sparklet.ledger.rules import LEASE_GRACE_S, LEASE_S, bounded_failure, is_held, task_failure
+from sparklet.model import TASK_ID, Failure, ShardState, TaskRecord
+from sparklet.ports import Clock, TaskStore
+from sparklet.settings import ledger_table
+
+if TYPE_CHECKING:
+    from sparklet.aws.dynamodb import DynamoTaskStore
+
+RECORDED = "recorded"  # marks an envelope whose answer goes into the ledger
+MIN_POLL_S, MAX_POLL_S = 0.05, 2.0
+POLL_SHARE = 0.2  # of the time for which a call has been open
+LOST_S = LEASE_S + LEASE_GRACE_S  # a worker that lives renews its lease earlier
+
+
+def claimed_id(envelope: Any) -> str:
+    """The record that an envelope names, unverified; PayloadError if it names none."""
+    try:
+        document = json.loads(envelope["sparklet_call"])
+        found = f"{document['task_id']}.{document['attempt']}"
+    except (KeyError, TypeError, ValueError, RecursionError) as error:
+        raise PayloadError(f"this is no sparklet_call: {type(error).__name__}") from error
+    if not TASK_ID.fullmatch(found):
+        raise PayloadError("this is no sparklet_call: no task has such an id")
+    return found
+
+
+@dataclass(slots=True)
+class _Watched:
+    ended: "Callable[[TaskRecord | LedgerError], None]"
+    began_s: float = field(default_factory=time.monotonic)
+    due_s: float = 0.0
+    revision: int = -1
+    changed_s: float = 0.0  # when that revision was first seen
+
+
+@dataclass
+class Poller:
+    """Hands over each record that has ended; or is RUNNING, but nobody renews it any more."""
+
+    read: Callable[[Sequence[str]], Iterable[TaskRecord]]  # those of many that are there; may raise LedgerError
+    lost_s: float = LOST_S  # a RUNNING record that was not renewed for so long counts as lost
+    open: dict[str, _Watched] = field(default_factory=dict)
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+    _running: bool = False
+
+    def watch(self, record_id: str, ended: "Callable[[TaskRecord | LedgerError], None]") -> None:
+        """Call ``ended`` once, in the poller's thread, which must not be held up; with an error that does not pass."""
+        with self._lock:
+            self.open[record_id] = _Watched(ended)
+            if not self._running:
+                self._running = True
+                threading.Thread(target=self._run, name="sparklet-functions-poller", daemon=True).start()
+
+    def forget(self, record_id: str) -> bool:
+        """Ask for it no more; whether it was waited for."""
+        return self.open.pop(record_id, None) is not None
+
+    def _run(self) -> None:
+        while True:
+            time.sleep(MIN_POLL_S)
+            with self._lock:
+                self._running = bool(self.open)
+                now_s, watched = time.monotonic(), list(self.open.items())  # at once: others take out of it
+            due = {name: each for name, each in watched if each.due_s <= now_s}
+            if not self._running:
+                return
+            try:
+                found = {record.task_id: record for record in self.read(list(due))}
+            except LedgerError as error:  # renewals fail, too: nobody is lost therefore
+                found = {}
+                for name, each in watched:
+                    each.changed_s = time.monotonic()
+                    if not error.retryable and self.forget(name):
+                        each.ended(error)
+            for name, each in due.items():
+                self._look(each, name, found.get(name))
+
+    def _look(self, watched: _Watched, name: str, record: TaskRecord | None) -> None:
+        now_s = time.monotonic()
+        watched.due_s = now_s + min(MAX_POLL_S, POLL_SHARE * (now_s - watched.began_s))
+        if record is None:
+            return
+        if record.revision != watched.revision:
+            watched.revision, watched.changed_s = record.revision, now_s
+        lost = record.state is ShardState.RUNNING and now_s - watched.changed_s > self.lost_s
+        if (record.state.ended or lost) and self.forget(name):
+            watched.ended(record)
+
+
+def write_over(tasks: TaskStore, after: TaskRecord, was: TaskRecord) -> TaskRecord:
+    """Put ``after`` where ``was`` stands, or a renewal of the same attempt; LeaseLostError if another owns the task."""
+    while not tasks.replace_task(after, was):
+        stands = tasks.get_task(was.task_id)
+        if not stands or (stands.attempt_id, stands.state) != (was.attempt_id, ShardState.RUNNING):
+            raise LeaseLostError(f"attempt {was.attempt_id} does not own task {was.task_id} any more")
+        was, after = stands, replace(after, revision=stands.revision + 1)
+    return after
+
+
+class Renewer:
+    """Renews one lease at a time, twice in its length.
+
+    Its process is forked at once, while this one is small: a later fork would copy what functions change in memory. It
+    renews for no longer than this one lives.
+    """
+
+    def __init__(self, tasks: TaskStore, clock: Clock) -> None:
+        self._tasks, self._clock = tasks, clock
+        self._start()
+
+    @contextmanager
+    def renewing(self, record: TaskRecord, lease_s: float) -> Iterator[None]:
+        """Renew the lease of a claimed task as long as the block runs."""
+        self._tell(record, lease_s)
+        try:
+            yield
+        finally:
+            self._tell(None, 0.0)
+
+    def _tell(self, record: TaskRecord | None, lease_s: float) -> None:
+        try:
+            self._pipe.send((record, lease_s))
+        except OSError:  # the process has ended
+            self._start()
+            self._pipe.send((record, lease_s))
+
+    def _start(self) -> None:
+        self._pipe, theirs = Pipe()
+        parent = os.getpid()
+        self.pid = os.fork()
+        if self.pid:
+            return theirs.close()
+        try:
+            self._pipe.close()
+            self._serve(theirs, parent)
+        finally:
+            os._exit(0)  # also where the lease was lost, or the parent has closed the pipe
+
+    def _serve(self, calls: Any, parent: int) -> None:
+        record, lease_s = calls.recv()
+        while os.getppid() == parent:
+            if calls.poll(lease_s / 2 if record else None):
+                record, lease_s = calls.recv()
+                continue
+            try:
+                record = write_over(self._tasks, record.renewed(self._clock.now_s(), lease_s), record)
+            except LedgerError as error:
+                print(f"the lease of {record.task_id} could not be renewed; the work goes on: {error}", flush=True)
+
+
+def failures_handler(event: Mapping[str, Any], context: object) -> dict[str, Any]:
+    """Record FAILED for each call that was given up; the batch response names those that must come back."""
+    failed = []
+    for message in event["Records"]:
+        try:
+            fail(_tasks(), json.loads(message["body"]), _tasks().clock.now_s())
+        except LedgerError as error:
+            print(json.dumps({"level": "WARNING", "message": str(error)}))
+            failed.append({"itemIdentifier": message["messageId"]})
+        except (PayloadError, ValueError, AttributeError) as error:
+            print(json.dumps({"level": "ERROR", "message": f"{message['messageId']} cannot be read: {error}"}))
+    return {"batchItemFailures": failed}
+
+
+def fail(tasks: TaskStore, given_up: Mapping[str, Any], now_s: float) -> None:
+    """Record that a call was given up: by the queue (its envelope), or by Lambda (``requestPayload`` and its report).
+
+    LedgerError if the ledger does not answer, or another invocation has the call.
+    """
+    task_id = claimed_id(given_up.get("requestPayload", given_up))
+    was = tasks.get_task(task_id)
+    record = was or TaskRecord(task_id)
+    if record.state.ended:
+        return
+    failure = task_failure(record)
+    if context := given_up.get("requestContext"):
+        found = given_up.get("responsePayload") or {"errorMessage": "Lambda gave the call up"}
+        failure = Failure(found.get("errorType", context.get("condition", "")), found["errorMessage"], retryable=False)
+    mine = context and record.attempt_id.startswith(context.get("requestId", ""))
+    if is_held(record, now_s) and not mine:
+        raise LedgerError(f"attempt {record.attempt_id} has {task_id}")
+    if not tasks.replace_task(record.failed(bounded_failure(failure), now_s), was):
+        raise LedgerError(f"{task_id} changed meanwhile")
+
+
+@functools.cache
+def _tasks() -> "DynamoTaskStore":
+    from sparklet.aws.clients import AwsClients
+    from sparklet.aws.dynamodb import DynamoTaskStore
+
+    return DynamoTaskStore(AwsClients(), ledger_table())
