@@ -12,8 +12,8 @@ from botocore.stub import Stubber
 from sparklet.aws.clients import AwsClients
 from sparklet.aws.worker_logs import CloudWatchWorkerLogs
 from sparklet.errors import LogsError
-from sparklet.local import logs as files
-from sparklet.local.logs import FileLogs
+from sparklet.local import state as files
+from sparklet.local.state import FileLogs
 from sparklet.ports import WorkerLogs
 from tests.contract.conftest import ON_STACK
 

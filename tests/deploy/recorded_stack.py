@@ -14,7 +14,7 @@ from sparklet.aws.clients import AwsClients
 from sparklet.aws.dynamodb import DynamoLedger
 from sparklet.aws.object_store import S3ObjectStore, input_stores
 from sparklet.clock import SystemClock
-from sparklet.local.control import ACCOUNT, REGION
+from sparklet.local.environment import ACCOUNT, REGION
 from sparklet.local.jars import ensure_jars
 from sparklet.local.java import find_java
 from sparklet.local.local_template import Template, load_template, localise, to_json

@@ -22,8 +22,7 @@ from sparklet.aws.stacks import OUTPUTS, stack_outputs, stack_settings, unused_s
 from sparklet.aws.task_queue import SqsTaskQueue
 from sparklet.cli import main
 from sparklet.clock import SystemClock
-from sparklet.local.control import ACCOUNT, REGION
-from sparklet.local.environment import adopted, of_client
+from sparklet.local.environment import ACCOUNT, REGION, adopted, of_client
 from sparklet.local.local_template import load_template, localise, to_json
 from sparklet.planning.new_run import new_run
 from sparklet.planning.request import RunRequest

@@ -19,8 +19,7 @@ import pytest
 import yaml
 from platformdirs import user_cache_path
 
-from sparklet.local.control import ACCOUNT, REGION
-from sparklet.local.environment import adopted, of_client
+from sparklet.local.environment import ACCOUNT, REGION, adopted, of_client
 from tests.container.built_image import BuiltImage, NotHereError, built_image
 from tests.container.conftest import REQUIRED
 from tests.deploy.podman_api import changed, on_gateway, podman_api

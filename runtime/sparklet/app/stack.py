@@ -76,9 +76,9 @@ def open_stack(selection: StackSelection, reporter: Reporter, *, reading: bool =
         return
     from sparklet.aws.compute import LambdaCompute
     from sparklet.aws.orchestrator import StepFunctionsOrchestrator
-    from sparklet.local.logs import FileLogs
     from sparklet.local.spark_installation import worker_environment
     from sparklet.local.stack import LocalStack, StackOptions
+    from sparklet.local.state import FileLogs
 
     workers = selection.workers or os.cpu_count() or 1
     options = StackOptions(

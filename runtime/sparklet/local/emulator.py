@@ -4,7 +4,7 @@ ministack starts its event source mappings as soon as its state is loaded, and s
 Here mappings and schedules wait until a client wants them, and requests need a token: a caller that can create a
 function can run code as this user, and loopback is open to other users and to web pages.
 
-Started by the host as ``python -m sparklet.local.server``.
+Started by the host as ``python -m sparklet.local.emulator``.
 """
 
 import asyncio
@@ -23,9 +23,9 @@ import hypercorn.config
 import psutil
 from ministack import app as ministack
 
-from sparklet.local.control import PROCESSING_PATH, SAVE_PATH, TOKEN_HEADER
+from sparklet.local.disk import Room, Saver
+from sparklet.local.environment import PROCESSING_PATH, SAVE_PATH, TOKEN_HEADER
 from sparklet.local.ministack_patches import Processing
-from sparklet.local.storage import Room, Saver
 from sparklet.spark.processes import die_with_parent, kill_tree, signal_process
 
 WORKERS_END_WITHIN_S = 2.5

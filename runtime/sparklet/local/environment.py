@@ -5,16 +5,24 @@ The local mode never uses credentials, profiles, endpoints or proxies of the use
 
 import os
 import site
+import urllib.error
+import urllib.request
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
 import sparklet
 from sparklet.errors import LocalStackError
-from sparklet.local.control import ACCOUNT, REGION
-from sparklet.local.shim import LOG_DIR_VARIABLE
 from sparklet.local.state import StateDir
+from sparklet.local.worker_process import LOG_DIR_VARIABLE
 
+ACCOUNT = "000000000000"
+REGION = "us-east-1"
+TOKEN_HEADER = "X-Amz-Security-Token"  # noqa: S105 - its name
+HEALTH_PATH = "/_ministack/health"  # its port is open from the start, so a first request waits until it answers
+SAVE_PATH = "/_sparklet/save"  # write the whole state to disk, now
+PROCESSING_PATH = "/_sparklet/processing"  # let mappings and schedules invoke functions; until then they wait
+_DIRECT = urllib.request.build_opener(urllib.request.ProxyHandler({}))  # never through a proxy
 _PASSED = ("HOME", "LANG", "LANGUAGE", "LD_LIBRARY_PATH", "LOGNAME", "PATH", "PYTHONPATH", "TZ", "USER", "VIRTUAL_ENV")
 _FOREIGN = ("http_proxy", "https_proxy", "all_proxy", "no_proxy")
 
@@ -99,3 +107,14 @@ def adopted(env: Mapping[str, str]) -> Iterator[None]:
     finally:
         os.environ.clear()
         os.environ.update(before)
+
+
+def ask(endpoint_url: str, token: str, path: str, within_s: float = 60.0) -> None:
+    """Send a request and wait for its answer; LocalStackError if the stand-in refuses it or does not answer."""
+    request = urllib.request.Request(endpoint_url + path, headers={TOKEN_HEADER: token})  # noqa: S310
+    try:
+        _DIRECT.open(request, timeout=within_s).close()
+    except urllib.error.HTTPError as error:
+        raise LocalStackError(error.read().decode("utf-8", "replace")[:500]) from error
+    except OSError as error:
+        raise LocalStackError(f"the stand-in for AWS does not answer at {endpoint_url}: {error}") from error

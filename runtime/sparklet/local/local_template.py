@@ -26,7 +26,7 @@ _PUBLISHING = (
     *("ProvisionedConcurrencyConfig", "SnapStart"),
 )
 _SHIM = """\
-from sparklet.local.shim import adopt
+from sparklet.local.worker_process import adopt
 
 handler = adopt({target!r}, {name!r})
 """

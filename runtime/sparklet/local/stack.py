@@ -36,8 +36,8 @@ from sparklet.local.attach import (
     start_lock,
     why_it_ended,
 )
-from sparklet.local.control import PROCESSING_PATH, REGION, ask
 from sparklet.local.deploy import Deployed
+from sparklet.local.environment import PROCESSING_PATH, REGION, ask
 from sparklet.local.process_engine import PROCESS, LocalTasks
 from sparklet.local.state import Lock, StateDir
 from sparklet.ports.deployment import Deployment

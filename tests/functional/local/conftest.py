@@ -193,7 +193,7 @@ def server_of(host: int) -> int:
     """The stand-in's process below a host."""
     for pid in pids():
         if (
-            names(pid, "sparklet.local.server")
+            names(pid, "sparklet.local.emulator")
             and int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1]) == host
         ):
             return pid

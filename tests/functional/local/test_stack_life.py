@@ -12,8 +12,8 @@ import boto3
 import pytest
 
 from sparklet.errors import LocalStackError
+from sparklet.local.disk import EVERY_S
 from sparklet.local.stack import LocalStack, running, stop
-from sparklet.local.storage import EVERY_S
 from tests.functional.local.conftest import Lab, eventually, is_alive, port_of, server_of
 
 pytestmark = pytest.mark.stack

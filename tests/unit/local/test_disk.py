@@ -7,9 +7,9 @@ from typing import NamedTuple
 import pytest
 
 from sparklet.errors import LocalStackError
+from sparklet.local.disk import RESERVE_BYTES, Room
 from sparklet.local.stack import LocalStack, StackOptions
 from sparklet.local.state import MIN_START_BYTES
-from sparklet.local.storage import RESERVE_BYTES, Room
 from sparklet.model import MIB
 
 S3 = {"authorization": "AWS4-HMAC-SHA256 Credential=test/20261120/us-east-1/s3/aws4_request, SignedHeaders=host"}

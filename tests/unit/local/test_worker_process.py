@@ -6,12 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from sparklet.local import shim
+from sparklet.local import worker_process
 
 ADOPTS = """
 import os, signal, sys
 sys.path.insert(0, sys.argv[1])
-from sparklet.local.shim import adopt
+from sparklet.local.worker_process import adopt
 conversation = sys.stdout  # as the stand-in's worker holds it
 handle = adopt("handlers." + sys.argv[2], "worker")
 conversation.write("the answer: %s\\n" % handle({}, None))
@@ -38,7 +38,7 @@ def adopt(folder: Path, handler: str) -> "subprocess.CompletedProcess[str]":
     (folder / "handlers.py").write_text(HANDLERS)
     (folder / "log").mkdir()
     command = [sys.executable, "-c", ADOPTS, str(folder), handler]
-    env = {"SPARKLET_LOG_DIR": str(folder / "log"), "PYTHONPATH": str(Path(shim.__file__).parents[2])}
+    env = {"SPARKLET_LOG_DIR": str(folder / "log"), "PYTHONPATH": str(Path(worker_process.__file__).parents[2])}
     return subprocess.run(command, env=env, input="not for a child\n", capture_output=True, text=True, timeout=60)
 
 
@@ -64,13 +64,13 @@ def test_a_handler_that_fails_to_import_logs_its_traceback(tmp_path: Path) -> No
 
 
 def test_a_log_that_grows_too_long_keeps_one_earlier_stretch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(shim, "MAX_LOG_BYTES", 10)
+    monkeypatch.setattr(worker_process, "MAX_LOG_BYTES", 10)
     log = tmp_path / "worker-1.log"
     with log.open("ab") as writer:
         writer.write(b"more than ten bytes\n")
         writer.flush()
 
-        shim._bound(log)
+        worker_process._bound(log)
 
         writer.write(b"later\n")
     assert log.read_bytes() == b"later\n"
@@ -78,4 +78,4 @@ def test_a_log_that_grows_too_long_keeps_one_earlier_stretch(tmp_path: Path, mon
 
 
 def test_a_log_that_somebody_deleted_troubles_nobody(tmp_path: Path) -> None:
-    shim._bound(tmp_path / "gone.log")
+    worker_process._bound(tmp_path / "gone.log")
