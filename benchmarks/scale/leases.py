@@ -113,7 +113,7 @@ def _held(world: World, shards: list[ShardRecord], hold_s: float, throttle: Thro
     with ThreadPoolExecutor(len(shards)) as pool:
         working = [pool.submit(work, shard) for shard in shards]
         while not all(each.done() for each in working):
-            lost["lapsed"] += check(watching, world.run_id).lapsed
+            lost["lapsed"] += check(watching, world.run_id).expired
             time.sleep(CHECK_EVERY_S)
         for each in working:
             each.result()
@@ -156,7 +156,7 @@ def _in_one_partition(workers: int, hold_s: float, writes_per_s: int, length_s: 
         begun = [beginning.submit(begin, number) for number in range(workers)]
         ended = [ending.submit(end, number) for number in range(workers)]
         while not all(each.done() for each in ended):
-            lost["lapsed"] += partition.lapsed(clock.now_s())
+            lost["lapsed"] += partition.expired(clock.now_s())
             time.sleep(CHECK_EVERY_S)
         for each in ended:
             each.result()

@@ -54,7 +54,7 @@ class Partition:
                 item[names.get(name, name)] = found
             return {"Attributes": dict(item)}
 
-    def lapsed(self, now_s: float) -> int:
+    def expired(self, now_s: float) -> int:
         """How many attempts a check ends now, since their leases are over."""
         with self._lock:
             running = [each for each in self.items.values() if each["state"]["S"] == "RUNNING"]

@@ -113,7 +113,7 @@ def _plan(world: World, clients: AwsClients, at: Deployment, requests: Requests)
 def _watch(world: World, clients: AwsClients, at: Deployment, requests: Requests) -> dict[str, Any]:
     """Check the run and consume dead letters until it has ended, as the scheduled functions do."""
     letters = ReadSqsQueue(clients, world.queue_url(clients, "-dead"))
-    checks, fates, lapsed, requeued, problems = 0, 0, 0, 0, 0
+    checks, fates, expired, requeued, problems = 0, 0, 0, 0, 0
     while True:
         requests.reset()
         started_s = time.perf_counter()
@@ -125,7 +125,7 @@ def _watch(world: World, clients: AwsClients, at: Deployment, requests: Requests
             time.sleep(MIN_WAIT_S)
             continue
         took_s = time.perf_counter() - started_s
-        checks, lapsed, requeued = checks + 1, lapsed + report.lapsed, requeued + report.requeued
+        checks, expired, requeued = checks + 1, expired + report.expired, requeued + report.requeued
         counts = report.counts
         _say(
             check_s=round(took_s, 3),
@@ -133,7 +133,7 @@ def _watch(world: World, clients: AwsClients, at: Deployment, requests: Requests
             failed=counts.failed,
             running=counts.running,
             pending=counts.pending,
-            lapsed=report.lapsed,
+            lapsed=report.expired,
             state=str(report.run.state),
             **requests.said(),
         )
@@ -141,7 +141,7 @@ def _watch(world: World, clients: AwsClients, at: Deployment, requests: Requests
             break
         fates += _consume(at, letters)
         time.sleep(max(MIN_WAIT_S, min(WAIT_SHARE * took_s, WAIT_S_A_SHARD * world.shards)))
-    return {"checks": checks, "letters": fates, "lapsed": lapsed, "requeued": requeued, "problems": problems}
+    return {"checks": checks, "letters": fates, "lapsed": expired, "requeued": requeued, "problems": problems}
 
 
 def _drive(world: World, clients: AwsClients, at: Deployment, requests: Requests) -> dict[str, Any]:

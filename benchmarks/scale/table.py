@@ -43,7 +43,7 @@ def _rows(passes: Sequence[Pass]) -> Iterable[Sequence[object]]:
     yield "planned, worked on, shards/s", *(f"{each['planned_per_s']}, {each['worked_per_s']}" for each in passes)
     yield "executed; again", *(f"{each['executions']:,}; {each['repeated']}" for each in passes)
     yield "faults", *(_faults(each) for each in passes)
-    yield "checks (waves); leases lapsed; dead letters", *(_watched(each) for each in passes)
+    yield "checks (waves); leases expired; dead letters", *(_watched(each) for each in passes)
     for name, step in (("planner", "plan"), ("checker and its manifests", "watch"), ("manifests alone", "manifests")):
         yield f"{name}: peak memory, MB (before it began)", *(_memory(each[step]) for each in passes)
         yield f"{name}: processor time a shard, ms", *(_cpu_ms(each, step) for each in passes)

@@ -41,7 +41,7 @@ def test_a_worker_killed_at_its_deadline_loses_no_shard(bench: ShardBench) -> No
 
     assert "Task timed out after" in answer.text, answer
     assert bench.shard(run).state is ShardState.RUNNING  # nobody could say otherwise
-    lapsed_and_done(bench, run)
+    expired_and_done(bench, run)
     bench.next_works()
 
 
@@ -52,13 +52,13 @@ def test_a_worker_that_dies_loses_no_shard(bench: ShardBench) -> None:
 
     assert answer.status == 502 and "Runtime.ExitError" in answer.text, answer
     bench.next_works()
-    lapsed_and_done(bench, run)
+    expired_and_done(bench, run)
 
 
-def lapsed_and_done(bench: ShardBench, run: Run) -> None:
+def expired_and_done(bench: ShardBench, run: Run) -> None:
     """The checker finds the lease over and sends the shard again; its next attempt succeeds."""
     end_s = time.monotonic() + CONDITIONS.timeout_s + 10
-    while not bench.account.check(run).lapsed:
+    while not bench.account.check(run).expired:
         assert time.monotonic() < end_s, bench.shard(run)
         time.sleep(0.2)
     bench.deliver()

@@ -92,10 +92,10 @@ def test_a_lease_from_a_fast_clock_is_taken_over_in_the_end(one: Ledger, run_id:
 def test_a_checker_with_a_fast_clock_doubles_no_result(one: Ledger, run_id: str, clock: FakeClock) -> None:
     claim(one, run_id, "a")
     clock.advance(HOUR_S)
-    lapsed = one.attempts.lapse(one.shards.get(run_id, 0), MAX_ATTEMPTS)
+    expired = one.attempts.expire(one.shards.get(run_id, 0), MAX_ATTEMPTS)
     clock.advance(-HOUR_S)
 
-    assert lapsed is not None
+    assert expired is not None
     with pytest.raises(LeaseLostError):
         one.attempts.succeed(run_id, 0, "a", ShardResult(1))
     assert claim(one, run_id, "b").status is ClaimStatus.GRANTED

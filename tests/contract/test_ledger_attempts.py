@@ -154,7 +154,7 @@ def test_only_the_owner_changes_a_shard(one: Ledger, run_id: str, state: str, cl
     if state != "pending":
         claim(one, run_id, "zombie")
         clock.advance(LEASE_S + 1)
-        assert one.attempts.lapse(one.shards.get(run_id, 0), MAX_ATTEMPTS)
+        assert one.attempts.expire(one.shards.get(run_id, 0), MAX_ATTEMPTS)
     if " by b" in state or state == "released":
         claim(one, run_id, "b")
     if state == "released":
@@ -181,7 +181,7 @@ def test_only_the_owner_changes_a_shard(one: Ledger, run_id: str, state: str, cl
 def test_a_zombie_changes_nothing_after_its_shard_was_released(one: Ledger, run_id: str, clock: FakeClock) -> None:
     claim(one, run_id, "zombie")
     clock.advance(LEASE_S + 1)
-    lapsed = one.attempts.lapse(one.shards.get(run_id, 0), MAX_ATTEMPTS)
+    expired = one.attempts.expire(one.shards.get(run_id, 0), MAX_ATTEMPTS)
 
     with pytest.raises(LeaseLostError):
         one.attempts.succeed(run_id, 0, "zombie", ShardResult(1))
@@ -189,7 +189,7 @@ def test_a_zombie_changes_nothing_after_its_shard_was_released(one: Ledger, run_
         one.attempts.fail(run_id, 0, "zombie", BROKEN)
     one.attempts.release(run_id, 0, "zombie", FLAKY)  # it is PENDING already: nothing to say
 
-    assert one.shards.get(run_id, 0) == lapsed
+    assert one.shards.get(run_id, 0) == expired
 
 
 def test_a_lease_that_is_over_still_lets_its_owner_finish(one: Ledger, run_id: str, clock: FakeClock) -> None:
@@ -239,15 +239,15 @@ def test_a_renewed_lease_begins_anew(one: Ledger, run_id: str, clock: FakeClock)
     assert claim(one, run_id, "b").status is ClaimStatus.GRANTED
 
 
-def test_a_lease_renewed_since_it_was_read_does_not_lapse(one: Ledger, run_id: str, clock: FakeClock) -> None:
+def test_a_lease_renewed_since_it_was_read_does_not_expire(one: Ledger, run_id: str, clock: FakeClock) -> None:
     claim(one, run_id, "a")
     clock.advance(LEASE_S + 1)
     (seen,) = one.shards.expired(run_id, ShardState.RUNNING, clock.now_s())
     one.attempts.renew(run_id, 0, "a", LEASE_S)
     clock.advance(LEASE_S + 1)
 
-    assert one.attempts.lapse(seen, MAX_ATTEMPTS) is None
-    assert one.attempts.lapse(one.shards.get(run_id, 0), MAX_ATTEMPTS)
+    assert one.attempts.expire(seen, MAX_ATTEMPTS) is None
+    assert one.attempts.expire(one.shards.get(run_id, 0), MAX_ATTEMPTS)
 
 
 def test_an_expired_lease_can_be_renewed_while_it_has_no_owner(one: Ledger, run_id: str, clock: FakeClock) -> None:
@@ -334,7 +334,7 @@ def test_an_unknown_shard_is_named(one: Ledger, run_id: str) -> None:
         lambda: one.attempts.release(run_id, 9, "a", FLAKY),
         lambda: one.attempts.renew(run_id, 9, "a", LEASE_S),
         lambda: one.attempts.redrive(run_id, 9, 1),
-        lambda: one.attempts.lapse(replace(shard(run_id, 9), state=ShardState.RUNNING), 3),
+        lambda: one.attempts.expire(replace(shard(run_id, 9), state=ShardState.RUNNING), 3),
         lambda: one.attempts.count_requeue(shard(run_id, 9)),
         lambda: one.attempts.abandon(shard(run_id, 9), BROKEN),
     ):

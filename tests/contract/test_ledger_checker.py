@@ -11,60 +11,60 @@ from tests.contract.samples import BROKEN, FLAKY, LEASE_S, MAX_ATTEMPTS, claim, 
 from tests.stand_ins.memory import FakeClock
 
 
-def test_a_lease_that_still_runs_does_not_lapse(one: Ledger, run_id: str, clock: FakeClock) -> None:
+def test_a_lease_that_still_runs_does_not_expire(one: Ledger, run_id: str, clock: FakeClock) -> None:
     held = claim(one, run_id, "a").record
     clock.advance(LEASE_S - 0.5)
 
-    assert one.attempts.lapse(held, MAX_ATTEMPTS) is None
+    assert one.attempts.expire(held, MAX_ATTEMPTS) is None
     assert one.shards.get(run_id, 0) == held
 
 
-def test_a_lapsed_shard_is_pending_again_with_the_reason(one: Ledger, run_id: str, clock: FakeClock) -> None:
+def test_a_expired_shard_is_pending_again_with_the_reason(one: Ledger, run_id: str, clock: FakeClock) -> None:
     held = claim(one, run_id, "a").record
     clock.advance(LEASE_S)
 
-    lapsed = one.attempts.lapse(held, MAX_ATTEMPTS)
+    expired = one.attempts.expire(held, MAX_ATTEMPTS)
 
-    assert lapsed == one.shards.get(run_id, 0)
-    assert lapsed is not None
-    assert (lapsed.state, lapsed.attempts, lapsed.changed_s) == (ShardState.PENDING, 1, clock.now_s())
-    assert lapsed.error_class == "LeaseExpired"
+    assert expired == one.shards.get(run_id, 0)
+    assert expired is not None
+    assert (expired.state, expired.attempts, expired.changed_s) == (ShardState.PENDING, 1, clock.now_s())
+    assert expired.error_class == "LeaseExpired"
     assert claim(one, run_id, "b").record.attempts == 2
 
 
-def test_a_shard_whose_last_lease_lapsed_is_failed(one: Ledger, run_id: str, clock: FakeClock) -> None:
+def test_a_shard_whose_last_lease_expired_is_failed(one: Ledger, run_id: str, clock: FakeClock) -> None:
     for number in range(MAX_ATTEMPTS - 1):
         claim(one, run_id, f"a{number}")
         one.attempts.release(run_id, 0, f"a{number}", FLAKY)
     held = claim(one, run_id, "last").record
     clock.advance(LEASE_S + 1)
 
-    lapsed = one.attempts.lapse(held, MAX_ATTEMPTS)
+    expired = one.attempts.expire(held, MAX_ATTEMPTS)
 
-    assert lapsed is not None
-    assert lapsed.state is ShardState.FAILED
-    assert "attempt last" in lapsed.error_message
-    assert FLAKY.message in lapsed.error_message
+    assert expired is not None
+    assert expired.state is ShardState.FAILED
+    assert "attempt last" in expired.error_message
+    assert FLAKY.message in expired.error_message
 
 
-@pytest.mark.parametrize("what", ["succeeded", "lapsed before", "taken over"])
-def test_a_shard_that_moved_on_does_not_lapse(one: Ledger, run_id: str, what: str, clock: FakeClock) -> None:
+@pytest.mark.parametrize("what", ["succeeded", "expired before", "taken over"])
+def test_a_shard_that_moved_on_does_not_expire(one: Ledger, run_id: str, what: str, clock: FakeClock) -> None:
     held = claim(one, run_id, "a").record
     clock.advance(LEASE_S + LEASE_GRACE_S + 1)
     if what == "succeeded":
         one.attempts.succeed(run_id, 0, "a", ShardResult(1))
-    elif what == "lapsed before":
-        assert one.attempts.lapse(held, MAX_ATTEMPTS)
+    elif what == "expired before":
+        assert one.attempts.expire(held, MAX_ATTEMPTS)
     else:
         assert claim(one, run_id, "b").status is ClaimStatus.GRANTED
     before = one.shards.get(run_id, 0)
 
-    assert one.attempts.lapse(held, MAX_ATTEMPTS) is None
+    assert one.attempts.expire(held, MAX_ATTEMPTS) is None
     assert one.shards.get(run_id, 0) == before
 
 
-def test_only_a_running_shard_lapses(one: Ledger, run_id: str) -> None:
-    assert one.attempts.lapse(one.shards.get(run_id, 0), MAX_ATTEMPTS) is None
+def test_only_a_running_shard_expires(one: Ledger, run_id: str) -> None:
+    assert one.attempts.expire(one.shards.get(run_id, 0), MAX_ATTEMPTS) is None
 
 
 def test_a_message_sent_again_is_counted_once(one: Ledger, run_id: str, clock: FakeClock) -> None:

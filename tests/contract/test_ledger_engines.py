@@ -99,7 +99,7 @@ def test_a_function_that_is_always_lost_is_escalated(one: Ledger, run_id: str, c
         clock.advance(2 * LEASE_S)
 
     if by == "checker":
-        after = one.attempts.lapse(one.shards.get(run_id, 0), MAX_ATTEMPTS, ENGINE)
+        after = one.attempts.expire(one.shards.get(run_id, 0), MAX_ATTEMPTS, ENGINE)
     else:
         answer = one.attempts.claim(ref(run_id), "late", LEASE_S, MAX_ATTEMPTS, escalate=ENGINE)
         assert answer.status is ClaimStatus.HELD
@@ -115,7 +115,7 @@ def test_a_lost_function_is_first_tried_again(one: Ledger, run_id: str, clock: F
     claim(one, run_id, "a")
     clock.advance(2 * LEASE_S)
 
-    after = one.attempts.lapse(one.shards.get(run_id, 0), MAX_ATTEMPTS, ENGINE)
+    after = one.attempts.expire(one.shards.get(run_id, 0), MAX_ATTEMPTS, ENGINE)
 
     assert after
     assert (after.state, after.engine, after.attempts) == (ShardState.PENDING, "", 1)
@@ -125,7 +125,7 @@ def test_an_engines_last_lost_worker_fails_the_shard(moved: Ledger, run_id: str,
     for number in range(MAX_ATTEMPTS):
         engine_claim(moved, run_id, f"e{number}")
         clock.advance(2 * LEASE_S)
-        after = moved.attempts.lapse(moved.shards.get(run_id, 0), MAX_ATTEMPTS, ENGINE)
+        after = moved.attempts.expire(moved.shards.get(run_id, 0), MAX_ATTEMPTS, ENGINE)
 
     assert after
     assert (after.state, after.engine) == (ShardState.FAILED, ENGINE)

@@ -54,7 +54,7 @@ def test_one_of_eight_claims_is_granted(ledger: Ledger, run_id: str) -> None:
         assert record.attempts == 1
 
 
-def test_one_of_eight_takes_a_lapsed_lease_over(ledger: Ledger, run_id: str, clock: FakeClock) -> None:
+def test_one_of_eight_takes_a_expired_lease_over(ledger: Ledger, run_id: str, clock: FakeClock) -> None:
     planned(ledger, run_id, 1)
 
     def claim_as(attempt_id: str) -> Claim:
@@ -137,17 +137,17 @@ def test_one_of_eight_starts_a_generation(ledger: Ledger, run_id: str) -> None:
     assert ledger.runs.get(run_id).generation == 9
 
 
-def test_a_lease_lapses_or_its_owner_succeeds_but_not_both(ledger: Ledger, run_id: str, clock: FakeClock) -> None:
+def test_a_lease_expires_or_its_owner_succeeds_but_not_both(ledger: Ledger, run_id: str, clock: FakeClock) -> None:
     planned(ledger, run_id, ROUNDS)
     held = [ledger.attempts.claim(ref(run_id, n), f"a{n}", LEASE_S, MAX_ATTEMPTS).record for n in range(ROUNDS)]
     clock.advance(LEASE_S + 1)
     for number, record in enumerate(held):
-        lapses: list[Callable[[], object]] = [lambda r=record: ledger.attempts.lapse(r, MAX_ATTEMPTS)] * (THREADS - 1)  # type: ignore[misc]
-        *lapsed, said = at_once(
-            [*lapses, lambda n=number: ledger.attempts.succeed(run_id, n, f"a{n}", ShardResult(1))]  # type: ignore[misc]
+        expires: list[Callable[[], object]] = [lambda r=record: ledger.attempts.expire(r, MAX_ATTEMPTS)] * (THREADS - 1)  # type: ignore[misc]
+        *expired, said = at_once(
+            [*expires, lambda n=number: ledger.attempts.succeed(run_id, n, f"a{n}", ShardResult(1))]  # type: ignore[misc]
         )
         after = ledger.shards.get(run_id, number)
-        told = [answer for answer in lapsed if answer is not None]
+        told = [answer for answer in expired if answer is not None]
         if said is None:
             assert (after.state, after.attempt_id, told) == (ShardState.SUCCEEDED, f"a{number}", [])
         else:

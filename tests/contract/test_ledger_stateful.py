@@ -203,7 +203,7 @@ class LedgerMachine(RuleBasedStateMachine):
         want = self.expected[record.number]
         over = record.state is R and self._still(record) and record.lease_end_s <= self.clock.now_s()
 
-        after = self.ledger.attempts.lapse(record, MAX_ATTEMPTS, escalate)
+        after = self.ledger.attempts.expire(record, MAX_ATTEMPTS, escalate)
 
         assert (after is not None) is over
         if after is not None:

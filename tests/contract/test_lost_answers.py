@@ -159,13 +159,13 @@ def test_the_checkers_writes(
     clock.advance(LEASE_S + 1)
 
     proxy.lose(UPDATE, answers)
-    lapsed = ledger.attempts.lapse(held, MAX_ATTEMPTS)
-    assert lapsed == ledger.shards.get(run_id, 0)
-    assert lapsed is not None
-    assert lapsed.state is ShardState.PENDING
+    expired = ledger.attempts.expire(held, MAX_ATTEMPTS)
+    assert expired == ledger.shards.get(run_id, 0)
+    assert expired is not None
+    assert expired.state is ShardState.PENDING
 
     proxy.lose(UPDATE, answers)
-    counted = ledger.attempts.count_requeue(lapsed)
+    counted = ledger.attempts.count_requeue(expired)
     assert counted == ledger.shards.get(run_id, 0)
     assert counted is not None
     assert counted.requeues == 1
@@ -179,19 +179,19 @@ def test_the_checkers_writes(
     assert proxy.lost == answers
 
 
-def test_another_checkers_lapse_is_not_taken_for_ones_own(
+def test_another_checkers_expiry_is_not_taken_for_ones_own(
     ledger: DynamoLedger, proxy: LossyProxy, run_id: str, answers: int, clock: FakeClock
 ) -> None:
     planned(ledger, run_id)
     held = ledger.attempts.claim(ref(run_id), "a", LEASE_S, MAX_ATTEMPTS).record
     clock.advance(LEASE_S + 1)
-    assert ledger.attempts.lapse(held, MAX_ATTEMPTS)
+    assert ledger.attempts.expire(held, MAX_ATTEMPTS)
     proxy.lose(UPDATE, answers)
 
-    assert ledger.attempts.lapse(held, MAX_ATTEMPTS) is None
+    assert ledger.attempts.expire(held, MAX_ATTEMPTS) is None
 
 
-def test_a_claim_that_lapsed_meanwhile_is_not_granted(
+def test_a_claim_that_expired_meanwhile_is_not_granted(
     ledger: DynamoLedger, other: DynamoLedger, proxy: LossyProxy, run_id: str, clock: FakeClock
 ) -> None:
     """GIVEN a claim whose answer is lost and whose lease another takes over, THEN the first is not told it has it."""

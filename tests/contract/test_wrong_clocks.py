@@ -59,7 +59,7 @@ def test_a_living_attempt_is_left_alone(clients: AwsClients, world: World, run_i
     ref = world.bodies()[0]
     assert right.ledger.attempts.claim(ref, "alive", LEASE_S, MAX_ATTEMPTS).status is ClaimStatus.GRANTED
 
-    assert check(wrong, run_id).lapsed == 0
+    assert check(wrong, run_id).expired == 0
     assert consume(wrong, message) is Disposition.DROPPED
     wrong.ledger.runs.get(run_id)  # as every worker does at first
     assert wrong.ledger.attempts.claim(ref, "thief", LEASE_S, MAX_ATTEMPTS).status is ClaimStatus.HELD
@@ -71,7 +71,7 @@ def test_a_lost_attempt_is_taken_over(clients: AwsClients, world: World, run_id:
     right.ledger.attempts.claim(world.bodies()[0], "lost", 1.0, MAX_ATTEMPTS)
     time.sleep(2.2)
 
-    assert check(wrong, run_id).lapsed == 1
+    assert check(wrong, run_id).expired == 1
     assert wrong.ledger.shards.get(run_id, 0).state is ShardState.PENDING
 
 
@@ -83,7 +83,7 @@ def test_a_lease_from_a_wrong_clock_ends_in_time(
     wrong.ledger.attempts.claim(world.bodies()[0], "mine", LEASE_S, MAX_ATTEMPTS)
 
     assert abs(right.ledger.shards.get(run_id, 0).lease_end_s - time.time() - LEASE_S) < 1.5
-    assert check(right, run_id).lapsed == 0
+    assert check(right, run_id).expired == 0
 
 
 def test_the_task_of_a_living_attempt_is_left_alone(

@@ -202,7 +202,7 @@ def settle_letters(stack: RecordedStack) -> None:
     ledger = stack.at().ledger
     never, lost = ledger.shards.get("work", 3), ledger.shards.get("work", 4)
     assert ledger.attempts.claim(lost.ref, "killed", 1, 1).status is ClaimStatus.GRANTED
-    wait_for_lapse(stack, lost.ref)
+    wait_for_expiry(stack, lost.ref)
     bodies = ["?", ledger.shards.get("work", 0).ref.to_body(), never.ref.to_body(), lost.ref.to_body()]
     letters: list[dict[str, Any]] = [
         {"messageId": f"m{n}", "body": body, "receiptHandle": "r"} for n, body in enumerate(bodies)
@@ -218,7 +218,7 @@ def settle_letters(stack: RecordedStack) -> None:
     assert ledger.shards.get("work", lost.number).attempts == 1
 
 
-def wait_for_lapse(stack: RecordedStack, ref: ShardRef) -> None:
+def wait_for_expiry(stack: RecordedStack, ref: ShardRef) -> None:
     """Until the lease of an attempt is over."""
     clock = stack.at().clock
     while (rest_s := stack.at().ledger.shards.get(ref.run_id, ref.shard).lease_end_s - clock.now_s()) > 0:
@@ -230,7 +230,7 @@ def end_runs(stack: RecordedStack) -> None:
     at = stack.at()
     lost = at.ledger.shards.get("versions", 1).ref
     assert at.ledger.attempts.claim(lost, "killed", 1, 3).status is ClaimStatus.GRANTED
-    wait_for_lapse(stack, lost)
+    wait_for_expiry(stack, lost)
     report = stack.invoke("CheckerFunction", {})
     assert report["runs"]["versions"]["lapsed"] == 1
     assert at.ledger.runs.get("ends").state is RunState.FAILED

@@ -23,7 +23,7 @@ def take_steps(stack: RecordedStack) -> None:
 
 
 def follow_a_queue(stack: RecordedStack) -> None:
-    """A lease that lapses, a run that is judged and followed."""
+    """A lease that expires, a run that is judged and followed."""
     at = stack.at()
     enter(stack, "stepped", Dispatch.QUEUE, 1, RunOptions(max_objects=1), follow=True)
     lost = at.ledger.shards.get("stepped", 0)

@@ -264,14 +264,14 @@ class MemoryAttempts:
 
     # --- checker, dead-letter messages, redrive ---
 
-    def lapse(self, record: ShardRecord, max_attempts: int, escalate: str = "") -> ShardRecord | None:
+    def expire(self, record: ShardRecord, max_attempts: int, escalate: str = "") -> ShardRecord | None:
         """End a lease that is over."""
         with self._lock:
             if not self._unmoved(record, ShardState.RUNNING) or record.lease_end_s > self._clock.now_s():
                 return None
             if record.attempts < max_attempts:
-                return self._end(record, ShardState.PENDING, rules.lapse_failure(record))
-            return self._exhaust(record, rules.lapse_failure(record), escalate)
+                return self._end(record, ShardState.PENDING, rules.expired_failure(record))
+            return self._exhaust(record, rules.expired_failure(record), escalate)
 
     def count_requeue(self, record: ShardRecord, *, unrun: bool = False, task_id: str = "") -> ShardRecord | None:
         """Count a message sent again for a PENDING shard."""

@@ -13,7 +13,7 @@ from sparklet.ledger.rules import (
     bounded_failure,
     bounded_result,
     cut,
-    lapse_failure,
+    expired_failure,
 )
 from sparklet.model import Failure, ShardRecord, ShardResult
 
@@ -59,7 +59,7 @@ def test_outputs_are_kept_from_the_first_on_each_whole(outputs: list[str]) -> No
 
 
 def test_a_lost_lease_names_its_attempt_and_since_when() -> None:
-    failure = lapse_failure(replace(RECORD, lease_end_s=3_725.0))
+    failure = expired_failure(replace(RECORD, lease_end_s=3_725.0))
 
     assert failure.error_class == "LeaseExpired"
     assert "attempt a-1" in failure.message and "01:02:05 UTC" in failure.message
@@ -67,6 +67,6 @@ def test_a_lost_lease_names_its_attempt_and_since_when() -> None:
 
 @pytest.mark.parametrize(("error_class", "kept"), [("OSError", True), ("LeaseExpired", False), ("", False)])
 def test_a_lost_lease_keeps_an_earlier_cause(error_class: str, kept: bool) -> None:
-    failure = lapse_failure(replace(RECORD, error_class=error_class, error_message="of the attempt before"))
+    failure = expired_failure(replace(RECORD, error_class=error_class, error_message="of the attempt before"))
 
     assert ("of the attempt before" in failure.message) is kept

@@ -110,8 +110,8 @@ def watch(stack: OpenStack, run_id: str, watcher: Watcher, prices: Prices) -> Su
                     raise
                 stack.at.clock.sleep(POLL_S)
                 continue
-            if report.lapsed:
-                lost = count_text(report.lapsed, "worker")
+            if report.expired:
+                lost = count_text(report.expired, "worker")
                 display.warn(f"{lost} lost: their shards are retried (since when: sparklet status {run_id})")
             for text in machine.reports(report.run):
                 display.warn(text)

@@ -23,8 +23,8 @@ MAX_WAIT_S = 300.0
 SKEW_S = 1.0  # clocks differ
 SETTLE_S = 0.5  # a server's process ends a moment after its connection
 PASSING = re.compile("ConditionalCheck|Connect|Exceeded|InternalServer|Throttl|Time(d)?out|Unavailable")
-_FREE = "(attribute_not_exists(until_{0}) OR until_{0} < :lapsed OR holder_{0} = :me)"
-_MINE = "until_{0} > :lapsed AND holder_{0} = :me"
+_FREE = "(attribute_not_exists(until_{0}) OR until_{0} < :expired OR holder_{0} = :me)"
+_MINE = "until_{0} > :expired AND holder_{0} = :me"
 
 
 class Tokens:
@@ -44,9 +44,9 @@ class Tokens:
 
     def take(self, wanted: int) -> bool:
         """Take up to ``wanted`` tokens that are free; False if there is none, or others were faster."""
-        found, lapsed_s = self._ask("get_item", ConsistentRead=True) or {}, time.time() - SKEW_S
+        found, expired_s = self._ask("get_item", ConsistentRead=True) or {}, time.time() - SKEW_S
         item = found.get("Item", {})
-        free = [n for n in range(self._most) if float(item.get(f"until_{n}", {"N": 0})["N"]) < lapsed_s]
+        free = [n for n in range(self._most) if float(item.get(f"until_{n}", {"N": 0})["N"]) < expired_s]
         self.numbers = random.sample(free, min(wanted, len(free)))
         return bool(free) and self._hold(5 * self._timeout_s, _FREE)
 
@@ -64,7 +64,7 @@ class Tokens:
             self._hold(SETTLE_S - SKEW_S, _MINE)
 
     def _hold(self, duration_s: float, condition: str) -> bool:
-        numbers = {":until": time.time() + duration_s, ":lapsed": time.time() - SKEW_S}
+        numbers = {":until": time.time() + duration_s, ":expired": time.time() - SKEW_S}
         values = {":me": {"S": self._me}, **{name: {"N": repr(value)} for name, value in numbers.items()}}
         answer = self._ask(
             "update_item",

@@ -87,11 +87,11 @@ def refusal(record: ShardRecord, ref: ShardRef, attempt_id: str, now_s: float, e
 def exhausted_failure(record: ShardRecord) -> Failure:
     """Why a shard that has no attempt left is FAILED."""
     if record.state is ShardState.RUNNING:
-        return lapse_failure(record)
+        return expired_failure(record)
     return Failure(record.error_class, record.error_message)
 
 
-def lapse_failure(record: ShardRecord) -> Failure:
+def expired_failure(record: ShardRecord) -> Failure:
     """Why an attempt counts as lost whose lease ended without a result; an earlier cause is kept behind it."""
     message = _unheard(record)
     if record.error_class and record.error_class != LEASE_EXPIRED:

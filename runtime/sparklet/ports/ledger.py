@@ -137,7 +137,7 @@ class Attempts(Protocol):
         A lease that ended more than 5 s ago (clocks differ) is taken over. Claiming again with the same attempt id is
         GRANTED again without counting; an id whose attempt has ended is refused with a LedgerError: one id, one
         attempt. Where no attempt is left the shard becomes FAILED, its last cause kept, and the answer is EXHAUSTED;
-        HELD if it goes on in ``escalate``, see ``lapse``.
+        HELD if it goes on in ``escalate``, see ``expire``.
         """
 
     def renew(
@@ -162,7 +162,7 @@ class Attempts(Protocol):
     def escalate(self, run_id: str, number: int, attempt_id: str, failure: Failure, engine: str) -> None:
         """RUNNING → PENDING for ``engine``, fenced likewise; nothing counted yet, and no function claims it again."""
 
-    def lapse(self, record: ShardRecord, max_attempts: int, escalate: str = "") -> ShardRecord | None:
+    def expire(self, record: ShardRecord, max_attempts: int, escalate: str = "") -> ShardRecord | None:
         """End a lease that is over: PENDING, or FAILED if no attempt is left; the shard as it is then.
 
         A function's shard without an attempt left is PENDING for the engine ``escalate``, if one is named.

@@ -83,7 +83,7 @@ def give_up(at: Deployment, run: Run) -> int:
     """
     abandoned = 0
     for record in for_a_while(at.clock, at.ledger.shards.expired(run.run_id, ShardState.RUNNING, at.clock.now_s())):
-        at.ledger.attempts.lapse(record, run.options.max_attempts)
+        at.ledger.attempts.expire(record, run.options.max_attempts)
     waiting = at.ledger.shards.expired(run.run_id, ShardState.PENDING, at.clock.now_s() + LEASE_GRACE_S)
     for record in for_a_while(at.clock, waiting):
         why = f"the run was cancelled before this shard was done{last_cause(record)}"

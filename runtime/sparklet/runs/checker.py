@@ -45,7 +45,7 @@ class CheckReport:
 
     run: Run  # as it is after the check
     counts: Counts  # of the index before the check; of the base table once the run has ended
-    lapsed: int = 0  # leases that had expired
+    expired: int = 0  # leases that had expired
     exhausted: int = 0  # of these, shards without a further attempt, now FAILED
     requeued: int = 0  # messages sent again for shards whose message was lost
     abandoned: int = 0  # shards FAILED at the run's time limit, or because it was cancelled
@@ -70,13 +70,13 @@ def _checked(at: Deployment, run: Run, planner_silent_s: float) -> CheckReport:
         return _finish_cancelled(at, run)
     outbox = Outbox(at, run, by_check=True)
     parts = () if run.sealed else tuple(at.ledger.runs.parts(run.run_id))
-    lapsed, exhausted = _lapse(at, run, outbox)
+    expired, exhausted = _expire(at, run, outbox)
     abandoned = _abandon_overdue(at, run)
     counts = at.ledger.shards.glance(run.run_id)
     planner_from = next((part.first_shard for part in parts if not part.dispatched), None)  # it sends from there on
     requeued = _requeue(at, run, counts, planner_from, outbox)
     waiting = start_workers(at, run)
-    report = CheckReport(run, counts, lapsed, exhausted, requeued, abandoned, waiting=waiting)
+    report = CheckReport(run, counts, expired, exhausted, requeued, abandoned, waiting=waiting)
     if (counts.open or not run.sealed) and (early := commit_early(at, run, counts)):
         _driven(at, early)
     if not run.sealed:
@@ -114,7 +114,7 @@ def _measure(at: Deployment, report: CheckReport) -> None:
     in_engines = sum(count for cause, count in causes.items() if cause not in BY_CHECKS)
     ended_well = report.run.state in (RunState.SUCCEEDED, RunState.SUCCEEDED_WITH_FAILURES)
     for metric, value in (
-        (metrics.LEASES_LAPSED, report.lapsed),
+        (metrics.LEASES_EXPIRED, report.expired),
         (metrics.MESSAGES_REQUEUED, report.requeued),
         (metrics.SHARDS_ABANDONED, report.abandoned),
         (metrics.SHARDS_FAILED, report.exhausted + given_up + in_engines),
@@ -124,24 +124,24 @@ def _measure(at: Deployment, report: CheckReport) -> None:
         at.measure(metric, value)
 
 
-def _lapse(at: Deployment, run: Run, outbox: Outbox) -> tuple[int, int]:
+def _expire(at: Deployment, run: Run, outbox: Outbox) -> tuple[int, int]:
     """End expired leases; how many, and how many shards are FAILED then.
 
     The other shards are PENDING and get a message at once, or are in the next map batch.
     """
-    lapsed = exhausted = 0
+    expired = exhausted = 0
 
     def owed() -> Iterator[ShardRecord]:
-        nonlocal lapsed, exhausted
+        nonlocal expired, exhausted
         for record in for_a_while(at.clock, at.ledger.shards.expired(run.run_id, ShardState.RUNNING, at.clock.now_s())):
-            if now := at.ledger.attempts.lapse(record, run.options.max_attempts, run.options.escalate):
-                lapsed += 1
+            if now := at.ledger.attempts.expire(record, run.options.max_attempts, run.options.escalate):
+                expired += 1
                 exhausted += now.state is ShardState.FAILED
                 if now.state is ShardState.PENDING:
                     yield now
 
     outbox.send(owed())
-    return lapsed, exhausted
+    return expired, exhausted
 
 
 def _requeue(at: Deployment, run: Run, counts: Counts, planner_from: int | None, outbox: Outbox) -> int:

@@ -66,12 +66,12 @@ def _decide(at: Deployment, ref: ShardRef, record: ShardRecord, options: RunOpti
     if record.state is ShardState.RUNNING:
         if record.lease_end_s > at.clock.now_s():
             return Disposition.DROPPED  # if its worker dies, the checker sends a new message
-        lapsed = at.ledger.attempts.lapse(record, options.max_attempts, options.escalate)
-        if lapsed is None:
+        expired = at.ledger.attempts.expire(record, options.max_attempts, options.escalate)
+        if expired is None:
             return None
-        if lapsed.state is ShardState.FAILED:
+        if expired.state is ShardState.FAILED:
             return Disposition.FAILED
-        record = lapsed
+        record = expired
     if record.engine:
         return Disposition.DROPPED  # its engine's workers do it
     if record.attempts < options.max_attempts and record.unrun < MAX_RESENDS:

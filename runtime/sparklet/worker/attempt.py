@@ -105,7 +105,7 @@ def _conclude_failure(claims: Claims, claimed: Claimed, attempt: Attempt, error:
         log.error("the lease was lost; what this attempt did does not count", error=str(error))
         return Outcome(task, error, acknowledged=False)
     if isinstance(error, LedgerError) and error.retryable:
-        log.error("the ledger did not answer; the lease will lapse", error=str(error))
+        log.error("the ledger did not answer; the lease will expire", error=str(error))
         return Outcome(task, error, acknowledged=False)
     failure = failure_of(error)
     final = not error.retryable or claimed.attempts >= claimed.max_attempts

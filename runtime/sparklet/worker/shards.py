@@ -89,7 +89,7 @@ class ShardClaims:
         claim = self.ledger.attempts.claim(ref, *terms, engine=self.engine, escalate=larger)
         attempt.log.info("claim answered", status=claim.status, attempts=claim.record.attempts)
         if claim.status is not ClaimStatus.GRANTED:
-            return self._turn_away(attempt.task, claim)
+            return self._reject(attempt.task, claim)
         record = claim.record
         renew = partial(self.ledger.attempts.renew, ref.run_id, ref.shard, attempt.attempt_id, length_s)
         lease = Lease(renew, self.clock, attempt.deadline, attempt.log, length_s, begun_s + length_s)
@@ -114,13 +114,13 @@ class ShardClaims:
             )
         return run
 
-    def _turn_away(self, task: Task, claim: Claim) -> Outcome:
+    def _reject(self, task: Task, claim: Claim) -> Outcome:
         """Acknowledge a message, even if another attempt has the shard: if that is lost, the checker sends another.
 
         Only a caller without a message, a Map's child, must retry.
         """
         record = claim.record
-        self.measure(metrics.SHARDS_FAILED if claim.status is ClaimStatus.EXHAUSTED else metrics.SHARDS_TURNED_AWAY)
+        self.measure(metrics.SHARDS_FAILED if claim.status is ClaimStatus.EXHAUSTED else metrics.SHARDS_REJECTED)
         if claim.status is ClaimStatus.HELD and not task.receipt and record.engine in ("", self.engine):
             held = LeaseLostError(
                 f"shard {record.number} is held by attempt {record.attempt_id} until {record.lease_end_s:.0f}"

@@ -49,7 +49,7 @@ class RequestClaims:
         if status is ClaimStatus.GRANTED:
             return ClaimedRequest(self, attempt, record)
         if status is ClaimStatus.HELD:
-            return self._turn_away(attempt, record)
+            return self._reject(attempt, record)
         if status is ClaimStatus.EXHAUSTED:
             self.notify(record, attempt)
         answer = {"task": record.task_id, "claim": str(status), "state": str(record.state)}
@@ -83,7 +83,7 @@ class RequestClaims:
                 return status, record
         raise LedgerError(f"task {request.task_id} changed under {CLAIM_TRIES} claims; try again")
 
-    def _turn_away(self, attempt: Attempt, record: TaskRecord) -> Outcome:
+    def _reject(self, attempt: Attempt, record: TaskRecord) -> Outcome:
         """Delay the message until the other attempt's lease and grace are over."""
         wait_s = record.lease_end_s + LEASE_GRACE_S - self.clock.now_s()
         return_message(self, attempt, max(1.0, wait_s) + random.uniform(0, 5))

@@ -236,7 +236,7 @@ def settle(world: World, act: Callable[[], object] = lambda: None) -> None:
 
 def check_twice(at: Deployment) -> None:
     """The first check finds the lost shard; by the second the run is stalled."""
-    assert check(at, "run-1").lapsed == 1
+    assert check(at, "run-1").expired == 1
     at.clock.sleep(61)
     assert check(at, "run-1").requeued == 3
 

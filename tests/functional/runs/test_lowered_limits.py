@@ -192,7 +192,7 @@ def test_a_hot_partition_slows_a_run_down_and_loses_nothing(tmp_path: Path, monk
 
         # THEN each of them was refused, waited, and came through
         assert all(refused.values()), refused
-        assert report.lapsed == len(killed)
+        assert report.expired == len(killed)
         assert report_at_end.run.state is RunState.SUCCEEDED
         assert report_at_end.counts == Counts(succeeded=shards)
         assert runner.done == Counter(range(shards))

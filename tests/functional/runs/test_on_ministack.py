@@ -99,7 +99,7 @@ def test_a_run_goes_through_failures_and_redrive_to_its_end(at: Deployment) -> N
     assert work(at, lambda n: BROKEN if n == 3 else None if n == 7 else ShardResult(rows=1)) == list(range(12))
     assert check(at, "run-1").counts == Counts(running=1, succeeded=10, failed=1)
     at.clock.sleep(101)
-    assert check(at, "run-1").lapsed == 1
+    assert check(at, "run-1").expired == 1
     assert work(at) == [7]
     report = check(at, "run-1")
     assert report.run.state is RunState.FAILED and report.summary is not None
@@ -149,8 +149,8 @@ def test_lost_messages_are_resent_until_the_time_limit(at: Deployment, clients: 
     assert check(at, "run-1").requeued == 12
     assert work(at, lambda n: ShardResult() if n < 10 else None) == list(range(12))
     at.clock.sleep(3600)
-    report = check(at, "run-1")  # the two leases lapse, and what is PENDING then has no time left
-    assert report.lapsed == 2
+    report = check(at, "run-1")  # the two leases expire, and what is PENDING then has no time left
+    assert report.expired == 2
     at.clock.sleep(1)
     report = check(at, "run-1")
     assert report.run.state is RunState.FAILED

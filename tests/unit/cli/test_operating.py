@@ -262,7 +262,7 @@ def test_a_lost_worker_is_named_with_the_time_of_its_loss(terminal: Terminal) ->
         terminal.world.claim(message)
     terminal.world.clock.advance(LEASE_S + 1)
     first = next(iter(terminal.world.ledger.shards.expired(RUN, ShardState.RUNNING, terminal.world.clock.now_s())))
-    terminal.world.ledger.attempts.lapse(first, 3)  # one is noticed already, the other is not
+    terminal.world.ledger.attempts.expire(first, 3)  # one is noticed already, the other is not
 
     lost = terminal.types("status", RUN, "--json").document["lost_workers"]
 

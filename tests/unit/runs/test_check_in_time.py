@@ -26,7 +26,7 @@ def world() -> World:
     """Writes that end something take half a minute each, as if there were thousands of them."""
     world = World()
     attempts = world.ledger.attempts
-    for name in ("lapse", "count_requeue", "abandon"):
+    for name in ("expire", "count_requeue", "abandon"):
         setattr(attempts, name, slow(getattr(attempts, name), world.clock))
     return world
 
@@ -46,14 +46,14 @@ def test_lost_workers_are_made_good_by_several_checks(world: World) -> None:
         world.claim(message)
     world.clock.advance(LEASE_S + 1)
 
-    lapsed = []
+    expired = []
     while world.ledger.shards.count("run-1").running:
         took_s, report = checked(world)
         assert took_s <= A_WHILE_S
-        lapsed.append(report.lapsed)
+        expired.append(report.expired)
 
-    assert len(lapsed) > 1
-    assert sum(lapsed) == SHARDS
+    assert len(expired) > 1
+    assert sum(expired) == SHARDS
     assert world.ledger.shards.count("run-1") == Counts(pending=SHARDS)
     assert len(world.bodies()) == 2 * SHARDS  # those that are invisible, and the new ones
 

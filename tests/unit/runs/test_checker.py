@@ -33,7 +33,7 @@ def test_a_running_run_is_left_alone(world: World) -> None:
     world.run(3)
     claim_one(world)
     report = world.check()
-    assert (report.lapsed, report.requeued, report.abandoned, report.planned) == (0, 0, 0, False)
+    assert (report.expired, report.requeued, report.abandoned, report.planned) == (0, 0, 0, False)
     assert report.counts == Counts(pending=2, running=1)
     assert report.run.state is RunState.RUNNING and report.summary is None
 
@@ -43,7 +43,7 @@ def test_a_killed_workers_shard_is_pending_with_a_new_message(world: World) -> N
     claim_one(world)
     world.clock.advance(LEASE_S + 1)
 
-    assert world.check().lapsed == 1
+    assert world.check().expired == 1
 
     (record,) = world.shards()
     assert (record.state, record.attempts, record.error_class) == (ShardState.PENDING, 1, "LeaseExpired")
@@ -51,14 +51,14 @@ def test_a_killed_workers_shard_is_pending_with_a_new_message(world: World) -> N
     assert world.work() == 1
 
 
-def test_a_lease_that_lapses_for_the_last_time_fails_the_shard(world: World) -> None:
+def test_a_lease_that_expires_for_the_last_time_fails_the_shard(world: World) -> None:
     world.run(1, max_attempts=1)
     claim_one(world)
     world.clock.advance(LEASE_S + 1)
 
     report = world.check()
 
-    assert report.lapsed == 1 and len(world.queue) == 1
+    assert report.expired == 1 and len(world.queue) == 1
     assert report.run.state is RunState.FAILED
 
 

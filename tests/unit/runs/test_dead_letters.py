@@ -80,7 +80,7 @@ def test_a_shard_with_an_attempt_left_gets_it_before_it_fails(world: World) -> N
     ("max_attempts", "fate", "state"),
     [(1, Disposition.FAILED, ShardState.FAILED), (3, Disposition.SENT_AGAIN, ShardState.PENDING)],
 )
-def test_a_lease_that_is_over_lapses_first(
+def test_a_lease_that_is_over_expires_first(
     world: World, max_attempts: int, fate: Disposition, state: ShardState
 ) -> None:
     _, record = claimed(world, max_attempts=max_attempts)

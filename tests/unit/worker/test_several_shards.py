@@ -152,7 +152,7 @@ def test_every_shard_has_one_end_whatever_dies(fates: list[list[str]], doubled: 
         stolen: Counter[int] = Counter()
 
         def steal(number: int) -> None:
-            """A lease that lapsed while the script ran: another worker has the shard, and dies with it."""
+            """A lease that expired while the script ran: another worker has the shard, and dies with it."""
             if script.meets[number][:1] == ["another's lease"]:
                 bench.clock.advance(2000)
                 before = bench.ledger.shards.get(RUN, number).attempts

@@ -206,7 +206,7 @@ def test_a_ledger_that_stays_down_keeps_the_message_queued(bench: Bench) -> None
     outcome = bench.deliver(remaining_s=60)
 
     assert not outcome.acknowledged
-    assert state(bench) is ShardState.RUNNING  # its lease will lapse
+    assert state(bench) is ShardState.RUNNING  # its lease will expire
 
 
 def test_a_message_of_an_unknown_run_is_not_lost(bench: Bench) -> None:

@@ -67,7 +67,7 @@ class DynamoAttempts(OnTable):
             "lease_end_s = :end, changed_s = :now, started_s = :now, log_stream = :log",
             "generation = :generation AND attempts < :most AND attempt_id <> :me "
             "AND (attribute_not_exists(fmt) OR fmt <= :format) AND (attribute_not_exists(engine) OR engine = :engine) "
-            "AND (#state = :pending OR (#state = :running AND lease_end_s < :lapsed))",
+            "AND (#state = :pending OR (#state = :running AND lease_end_s < :expired))",
             {
                 ":running": ShardState.RUNNING,
                 ":pending": ShardState.PENDING,
@@ -79,7 +79,7 @@ class DynamoAttempts(OnTable):
                 ":log": rules.cut(log_stream, rules.LOG_STREAM_BYTES),
                 ":generation": ref.generation,
                 ":most": most,
-                ":lapsed": now_s - rules.LEASE_GRACE_S,
+                ":expired": now_s - rules.LEASE_GRACE_S,
                 ":format": FORMAT,
                 ":engine": engine,
             },
@@ -161,13 +161,13 @@ class DynamoAttempts(OnTable):
             raise outcome.lost
         raise rules.not_owned(record, attempt_id)
 
-    def lapse(self, record: ShardRecord, max_attempts: int, escalate: str = "") -> ShardRecord | None:
+    def expire(self, record: ShardRecord, max_attempts: int, escalate: str = "") -> ShardRecord | None:
         """End a lease that is over."""
         if record.state is not ShardState.RUNNING or record.lease_end_s > self._clock.now_s():
             return None
         if record.attempts < max_attempts:
-            return self._end_unmoved(record, ShardState.PENDING, rules.lapse_failure(record))
-        return self._exhaust(record, rules.lapse_failure(record), escalate)
+            return self._end_unmoved(record, ShardState.PENDING, rules.expired_failure(record))
+        return self._exhaust(record, rules.expired_failure(record), escalate)
 
     def _exhaust(self, record: ShardRecord, failure: Failure, escalate: str) -> ShardRecord | None:
         """End a shard without an attempt left, unless it goes on in an engine."""
