@@ -11,17 +11,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 
-from sparklet.job.annexes import STREAMS, TABLES, annex
-from sparklet.job.database_access import DatabaseAccess
+from sparklet.job.annexes import DatabaseAccess, StreamRecords, TableWrites
 from sparklet.job.errors import EventError
 from sparklet.job.event_objects import escaped, event_objects, misread
 from sparklet.job.outcome import Outcome
-from sparklet.job.table import Table
-from sparklet.job.table_writes import TableWrites
 
 if TYPE_CHECKING:
-    from pyspark.sql import DataFrame, SparkSession
-    from pyspark.sql.types import StructType
+    from pyspark.sql import SparkSession
 
 
 MAX_QUOTED = 120  # characters of a wrong document, in an error
@@ -42,7 +38,7 @@ class PreviousAttempt(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Job(TableWrites, DatabaseAccess):
+class Job(StreamRecords, TableWrites, DatabaseAccess):
     """One script's task: what it works with (``JobFields``), and what it reports."""
 
     @classmethod
@@ -145,65 +141,6 @@ class Job(TableWrites, DatabaseAccess):
         # A shard's output is moved when it is published, but Iceberg's files hold their own addresses.
         warehouse = self.params.get("warehouse") or (self.output_path if self.shard is None else None)
         return spark_session(app_name or self._app_name(), conf or {}, warehouse)
-
-    def records(
-        self,
-        spark: SparkSession,
-        format: str = "json",  # noqa: A002 - Spark's own word for it
-        schema: str | StructType | None = None,
-        *,
-        mode: str = "FAILFAST",
-        metadata: bool = False,
-        cause: bool = False,
-        options: Mapping[str, str] | None = None,
-        table: str | None = None,
-    ) -> DataFrame:
-        """The records of the event: a batch of Kinesis, of Kafka (MSK) or of DynamoDB Streams.
-
-        Lazy, as every DataFrame: Spark decodes the records when they are used. Aggregated Kinesis records (from the
-        Kinesis Producer Library) are opened.
-
-        Parameters
-        ----------
-        format
-            ``json`` or ``csv``: each record is one document or line. ``avro``: each record is one datum without a
-            header (needs spark-avro). ``raw``: the bytes, in the column ``value``.
-        schema
-            As DDL text or a StructType; for ``avro`` the writer's schema, as JSON text; for ``raw`` None.
-        mode
-            ``FAILFAST``: a record that cannot be read fails the job; the error has its sequence number or offset.
-            ``PERMISSIVE``: its columns are null and its bytes are in an additional column, ``_corrupt_record``.
-        metadata
-            Add a column ``_record``: a struct with sequence number, partition key and so on, see the guide.
-        cause
-            With ``PERMISSIVE``: add a column ``_cause``, which says why a record cannot be read; else it is null.
-        options
-            Options of Spark's reader of that format, such as ``timestampFormat`` or ``sep``.
-        table
-            Leave out the records that this table has, by this script's writes without a label. Aggregates and joins
-            need it; ``append`` leaves out rows of single records by itself. An ``upsert`` of rows that are made of the
-            table's succeeds only if no other has replaced rows since this call.
-
-        Raises
-        ------
-        EventError
-            If the event is no batch of a stream, or spark-avro is needed and missing.
-        ValueError
-            If format, schema and mode do not fit each other.
-        """
-        left_out = self._records_in(table, spark)
-        read = annex(STREAMS).stream_records
-        frame: DataFrame = read(spark, self.event, format, schema, mode, metadata, options, cause, left_out)
-        return frame
-
-    def _records_in(self, table: str | None, spark: SparkSession) -> Sequence[str]:
-        """The numbers of the records that a table has; without a table the batch is read as a whole."""
-        if not table:
-            self.outcome.has_read_all = True
-            return ()
-
-        batch = annex(TABLES).batch_for(self, Table.parse(table), None, spark, is_read=True)
-        return batch.old if batch else ()
 
     def report(self, *, rows: int | None = None, output_bytes: int | None = None, outputs: Iterable[str] = ()) -> None:
         """Report written data to the worker; the ledger keeps the totals with the shard.
