@@ -15,10 +15,16 @@ instant for committed ones, so a new table gets an empty instant first.
 from __future__ import annotations
 
 import json
+import random
+import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
+from deltalake import CommitProperties, DeltaTable, Field, Schema, Transaction
+from deltalake.exceptions import CommitFailedError, TableNotFoundError
+from deltalake.schema import PrimitiveType
 from py4j.protocol import Py4JJavaError
 from pyspark.errors import PySparkException
 from pyspark.java_gateway import ensure_callback_server_started
@@ -29,10 +35,10 @@ from sparklet.job.errors import CommitConflictError, TableError
 from sparklet.job.session import hadoop_path
 from sparklet.tables.chains import CHAIN
 from sparklet.tables.declaration import Commit
-from sparklet.tables.hudi_lock import lease
-from sparklet.tables.staged_files import StagedFile, agreed_schema, read_changes, read_footers
+from sparklet.tables.staged_files import StagedFile, agreed_schema, delta_place, read_changes, read_footers
 
 COMMIT_ID, MAKER, CHAINS = "sparklet.commit-id", "sparklet.maker", "sparklet.chains"
+LEASE, LEASE_S, MAX_WAIT_S = "lease", 30.0, 300.0
 OPERATION = "hoodie.datasource.write.operation"
 OPERATIONS = {"append": "bulk_insert", "upsert": "upsert", "overwrite_partitions": "insert_overwrite"}
 
@@ -258,3 +264,60 @@ def _options(commit: Commit, table: Any | None) -> dict[str, str]:
         "hoodie.datasource.write.partitionpath.field": ",".join(commit.partition_by),
         "hoodie.datasource.write.hive_style_partitioning": "true",
     }
+
+
+@contextmanager
+def lease(uri: str) -> Iterator[None]:
+    """Hold the lease at a URI for the block.
+
+    It is a small Delta table, since delta-rs makes each version by a conditional write, in a folder and in S3. Its one
+    transaction, LEASE, says until when the lease is held, in milliseconds since 1970.
+
+    CommitConflictError if others hold it for five minutes, or if it was lost within the block.
+    """
+    end_s = time.monotonic() + MAX_WAIT_S
+    held_ms = [_in_ms(LEASE_S)]
+    while not _set(uri, held_ms[0]):
+        if time.monotonic() > end_s:
+            raise CommitConflictError(f"the lease {uri} was held by others for {MAX_WAIT_S:.0f} s")
+        time.sleep(random.uniform(0.1, 0.5))
+        held_ms[0] = _in_ms(LEASE_S)
+    ended = threading.Event()
+
+    def renew() -> None:
+        while not ended.wait(LEASE_S / 3) and _set(uri, later_ms := _in_ms(LEASE_S), held_ms[0]):
+            held_ms[0] = later_ms
+
+    renewing = threading.Thread(target=renew, daemon=True)
+    renewing.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        renewing.join()
+        released = _set(uri, 0, held_ms[0])
+    if not released:
+        raise CommitConflictError(f"the lease {uri} was lost")
+
+
+def _set(uri: str, until_ms: int, held_ms: int | None = None) -> bool:
+    """Hold the lease until then, if it is free, or the one that this process has set to ``held_ms``."""
+    place, options = delta_place(uri)
+    try:
+        try:
+            table = DeltaTable(place, storage_options=options)
+        except TableNotFoundError:
+            columns = Schema([Field("nothing", PrimitiveType("string"))])
+            table = DeltaTable.create(place, columns, mode="ignore", storage_options=options)
+        found_ms = table.transaction_version(LEASE) or 0
+        if found_ms > time.time() * 1000 if held_ms is None else found_ms != held_ms:
+            return False
+        properties = CommitProperties(app_transactions=[Transaction(LEASE, until_ms)])
+        table.create_write_transaction([], "append", table.schema(), commit_properties=properties)
+    except CommitFailedError:  # another writer was faster; not for long, if the lease is ours
+        return held_ms is not None and _set(uri, until_ms, held_ms)
+    return True
+
+
+def _in_ms(delay_s: float) -> int:
+    return int((time.time() + delay_s) * 1000)

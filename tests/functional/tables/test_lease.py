@@ -7,8 +7,8 @@ import pytest
 from deltalake import DeltaTable
 
 from sparklet.job.errors import CommitConflictError
-from sparklet.tables import hudi_lock as leases
-from sparklet.tables.hudi_lock import lease
+from sparklet.tables import hudi as leases
+from sparklet.tables.hudi import lease
 from sparklet.tables.staged_files import delta_place
 from tests.functional.tables.lakes import Lake
 
