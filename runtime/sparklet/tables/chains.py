@@ -1,12 +1,12 @@
-"""Which records of a stream are in a table, exactly, in whatever batches they come.
+"""Which records of a stream a table holds, however the stream was cut into batches.
 
-What one writer has committed of one shard (Kinesis), partition (Kafka) or stream (DynamoDB) is a *chain*: a linked list
-of files below the table's root. A *link* has the numbers of one commit's records, and the ranges of up to MAX_RANGES
-commits before it. Each commit of the table itself holds the number of the last link, and replaces the one that its
-writer has read, or fails: so rows and records become the table's in one step.
+The records that one writer has committed of one shard (Kinesis), partition (Kafka) or stream (DynamoDB) are a *chain*:
+a linked list of files below the table's root. A *link* has the numbers of one commit's records, and the ranges of up to
+MAX_RANGES commits before it. A commit of the table sets the number of the last link, and fails if another writer has
+set it since. So a table gets rows and their records in one step.
 
-Ranges alone do not tell: with a parallelization factor batches of one shard interleave, and a batch that comes again
-may be cut elsewhere. They tell which links to read: usually the last one alone.
+The ranges say which links to read, usually the last one alone. They do not replace the numbers: with a parallelization
+factor the batches of one shard interleave, and a repeated batch may begin and end elsewhere.
 """
 
 from __future__ import annotations
@@ -24,15 +24,12 @@ from sparklet.job.errors import CommitStateUnknownError
 from sparklet.tables.staged_files import file_system, read_text
 
 CHAIN = "records/"  # how the names of chains begin
-CHANGES = f"{CHAIN}changes"  # of all commits that replace rows: none is made on one that it has not seen
+CHANGES = f"{CHAIN}changes"  # set by all commits that replace rows, so that each has seen those before it
 MAX_RANGES = 100
 
 
 def found(folder: str, name: str, records: Collection[int], table: Any) -> dict[int, int]:
-    """Those of a batch's records that are in the table, each with the link of its chain that has it.
-
-    Links whose commits were rolled back stay in the chain, and do not count.
-    """
+    """The records of a batch that the table has, each with its link; links of rolled back commits do not count."""
     wanted, links, head = frozenset(records), dict[int, int](), table.made(name)
     at = head and head[1]
     while at is not None:
@@ -47,10 +44,10 @@ def found(folder: str, name: str, records: Collection[int], table: Any) -> dict[
 
 
 def extend(folder: str, records: Mapping[str, Collection[int]], table: Any) -> dict[str, int]:
-    """Store a link behind the last one of each chain; the names and numbers that the commit has to set."""
+    """Store a link behind the last one of each chain; the names and numbers that the commit must set."""
     number = random.getrandbits(60)
     links = {name: _link(folder, name, sorted(records[name]), table.made(name), number) for name in records}
-    system, path = file_system(_uri(folder, number))
+    system, path = file_system(f"{folder}/{number:015x}.json.gz")
     if isinstance(system, fs.LocalFileSystem):
         system.create_dir(path.rpartition("/")[0], recursive=True)
     with system.open_output_stream(path) as stream:  # which compresses, as the name says
@@ -68,15 +65,11 @@ def _link(folder: str, name: str, records: list[int], head: tuple[str, int] | No
     return {**link, "ranges": [*link["ranges"], [records[0], records[-1], number]], "steps": steps}
 
 
-def _uri(folder: str, number: int) -> str:
-    return f"{folder}/{number:015x}.json.gz"
-
-
 @lru_cache(maxsize=8)
 def _read(folder: str, number: int) -> Any:
     """The links of a commit, by chain; they never change."""
-    uri = _uri(folder, number)
+    uri = f"{folder}/{number:015x}.json.gz"
     try:
         return json.loads(read_text(uri))
     except FileNotFoundError as error:
-        raise CommitStateUnknownError(f"{uri} is gone, and with it which records of a stream the table has") from error
+        raise CommitStateUnknownError(f"{uri} is gone, which said which records of a stream the table has") from error

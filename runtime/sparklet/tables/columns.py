@@ -1,7 +1,8 @@
-"""A frame's rows in the columns of a table: by name, without loss, or an error that says what to do."""
+"""Fits a frame's columns to a table's: by name and without loss, or with an error that names the remedy."""
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 from pyspark.sql import Column, DataFrame, functions
@@ -37,9 +38,9 @@ def widened(frame: DataFrame) -> DataFrame:
 def matched(
     given: StructType, wanted: StructType, merge_schema: bool = False, exact: bool = False
 ) -> list[tuple[StructField | None, StructField]]:
-    """For each column of the files the frame's own, or None. ``exact``: upper and lower case differ.
+    """Each column of the files with the frame's own, or None. ``exact``: upper and lower case differ.
 
-    Raises TableError if a column is too much, lacks values that the table requires, or is of a type that does not fit.
+    TableError if a column is unknown to the table, lacks required values, or has a type that does not fit.
     """
     fields = {_key(field.name, exact): field for field in given.fields}
     if len(fields) < len(given.fields):
@@ -50,8 +51,8 @@ def matched(
         if own is None and not field.nullable:
             raise TableError(f"the frame lacks the column {field.name!r}, which the table requires")
         if own is not None and not fits(own.dataType, field.dataType):
-            told = f"{own.dataType.simpleString()} in the frame and {field.dataType.simpleString()} in the table"
-            raise TableError(f"the column {field.name!r} is {told}: cast it in the script")
+            types = f"{own.dataType.simpleString()} in the frame and {field.dataType.simpleString()} in the table"
+            raise TableError(f"the column {field.name!r} is {types}: cast it in the script")
         pairs.append((own, field))
     if fields and not merge_schema:
         more = ", ".join(repr(field.name) for field in fields.values())
@@ -66,39 +67,28 @@ def fits(given: DataType, wanted: DataType) -> bool:
         return True
     if other.startswith("decimal"):
         whole, scale = _places(given)
-        room, places = _places(wanted)
-        return whole + scale > 0 and whole <= room and scale <= places
+        max_whole, max_scale = _places(wanted)
+        return whole + scale > 0 and whole <= max_whole and scale <= max_scale
     if one in _DIGITS and other in _DIGITS:
         return _DIGITS[one] <= _DIGITS[other]
     return one in _EXACT_IN.get(other, ())
 
 
 def _places(of: Any) -> tuple[int, int]:
-    """The digits before and after the point; none of a type that is no exact number."""
+    """The digits before and after the point; 0 and 0 for a type that is no exact number."""
     if of.simpleString().startswith("decimal"):
         return of.precision - of.scale, of.scale
     return _DIGITS.get(of.simpleString(), 0), 0
 
 
 def required(frame: DataFrame, fields: list[StructField]) -> DataFrame:
-    """The frame with these nullabilities; a null where the table allows none ends the write with an error."""
+    """The frame with these nullabilities: Spark then fails at a null where the table allows none."""
     schema = StructType([StructField(field.name, field.dataType, field.nullable) for field in fields])
-    if "false" not in _nullabilities(schema.jsonValue()):
+    if not re.search('(nullable|ontainsNull)":false', schema.json()):
         return frame
     spark = frame.sparkSession
     declared = spark._jsparkSession.parseDataType(schema.json())
     return DataFrame(spark._jsparkSession.createDataFrame(frame._jdf.toJavaRDD(), declared), spark)
-
-
-def _nullabilities(document: Any) -> set[str]:
-    """Which nullabilities a schema's JSON has, at any depth."""
-    if isinstance(document, list):
-        return set().union(*map(_nullabilities, document))
-    if not isinstance(document, dict):
-        return set()
-    names = ("nullable", "containsNull", "valueContainsNull")
-    own = {str(document[name]).lower() for name in names if name in document}
-    return own.union(*(_nullabilities(value) for name, value in document.items() if name != "metadata"))
 
 
 def quoted(name: str) -> str:

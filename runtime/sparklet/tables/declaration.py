@@ -1,4 +1,4 @@
-"""What a script declares of a write to a table, and what a committer makes of the declarations of many shards."""
+"""The values of a write: the declaration of a script, the commit of all shards; and the tables that are refused."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ CHAINS = "_sparklet_records"  # below a table's root: no reader, and no VACUUM, 
 
 @dataclass(frozen=True)
 class Declaration:
-    """One write of one attempt: which files it has staged, and what is to become of them.
+    """One write of one attempt: the files that it has staged, and how they become part of a table.
 
     ``files``: their paths below ``folder``, and their sizes in bytes. ``label`` distinguishes the writes of one script.
-    ``partition_types``: the types of ``partition_by``, as Spark's JSON has them; files of Delta lack these columns.
-    ``rows``: as counted while they were written, -1 if nobody has; ``ids_of``: see ``StagedWrite``.
+    ``partition_types``: the types of ``partition_by`` in Spark's JSON, since Delta's files lack these columns.
+    ``rows``: as counted while they were written, or -1. ``ids_of``: see ``StagedWrite``.
     """
 
     table: Table
@@ -47,7 +47,7 @@ class Declaration:
     ids_of: IdsOf = ("", 0)
 
     def staged(self, shard: int) -> StagedWrite:
-        """What a commit has to know of it."""
+        """This write as part of a commit."""
         return StagedWrite(shard, self.folder, self.files, self.rows, self.ids_of)
 
     def to_document(self) -> dict[str, Any]:
@@ -58,37 +58,28 @@ class Declaration:
     def from_document(cls, document: Mapping[str, Any]) -> Declaration:
         """Read ``to_document``'s JSON; EventError if it is none."""
         try:
-            order_by, mode = document["order_by"], str(document["mode"])
+            table, mode = Table.parse(str(document["table"])), str(document["mode"])
             if mode not in MODES:
                 raise ValueError(mode)
-            return cls(
-                Table.parse(str(document["table"])),
-                mode,
-                str(document["label"]),
-                str(document["folder"]),
-                tuple((str(path), int(size_bytes)) for path, size_bytes in document["files"]),
-                tuple(map(str, document["keys"])),
-                None if order_by is None else str(order_by),
-                bool(document["merge_schema"]),
-                tuple(map(str, document["partition_by"])),
-                tuple(map(str, document.get("partition_types") or ())),
-                int(document.get("rows", -1)),
-                _ids_of(*document.get("ids_of", ("", 0))),
-            )
+            label, folder = (str(document[name]) for name in ("label", "folder"))
+            files = tuple((str(path), int(size_bytes)) for path, size_bytes in document["files"])
+            keys, by = (tuple(map(str, document[name])) for name in ("keys", "partition_by"))
+            order_by = None if document["order_by"] is None else str(document["order_by"])
+            merge_schema, rows = bool(document["merge_schema"]), int(document.get("rows", -1))
+            types = tuple(map(str, document.get("partition_types") or ()))
+            uuid, last = document.get("ids_of", ("", 0))
+            ids_of = (str(uuid), int(last))
+            return cls(table, mode, label, folder, files, keys, order_by, merge_schema, by, types, rows, ids_of)
         except (KeyError, TypeError, ValueError) as error:
             raise EventError(f"a declared write is not what sparklet.job writes: {error!r}") from error
-
-
-def _ids_of(uuid: str, last: int) -> IdsOf:
-    return str(uuid), int(last)
 
 
 @dataclass(frozen=True)
 class StagedWrite:
     """A shard's part of a commit; ``shard`` is -1 outside of runs.
 
-    ``ids_of``: the UUID and the last column id of the Iceberg table whose field ids the files have. Greater ids are of
-    columns that were new to it, as are all if there was no table.
+    ``ids_of``: the UUID and the last column id of the Iceberg table whose field ids the files have. Greater ids belong
+    to new columns, as do all ids if there was no table.
     """
 
     shard: int
@@ -100,12 +91,12 @@ class StagedWrite:
 
 @dataclass(frozen=True)
 class Commit:
-    """All staged writes to one table that become one atomic commit, known by its id for ever.
+    """All staged writes to one table that become one atomic commit; the table keeps its id.
 
-    ``fixed_at_s``: when its writes were fixed, in seconds since 1970; None: just now. ``warehouse``: names the catalog,
-    unless the environment does. ``records``: those of a stream of which the rows are made, by chain; such a commit is
-    known by them, see ``chains``, which lie in ``chains_folder``. ``earlier``: what the same run has committed before,
-    where the commit must know it: overwritten partitions keep these rows, and a key of theirs must not come again.
+    ``fixed_at_s``: when its writes were fixed, in seconds since 1970; None: just now. ``warehouse`` names the catalog,
+    unless the environment does. ``records``: by chain, the records of a stream of which the rows are made; ``chains``
+    in ``chains_folder`` then identify the commit. ``earlier``: what the same run has committed before, where it
+    matters: overwritten partitions keep these rows, and their keys must not come again.
     """
 
     commit_id: str
@@ -131,16 +122,15 @@ class Committed:
     version: str  # the table's snapshot, version or instant
     rows: int
     files: int
-    already: bool  # an earlier attempt had made it
+    already: bool  # whether an earlier attempt had made it
 
 
 def refuse_delta(
     table: Table, mode: str, features: Iterable[str], settings: Mapping[str, Any], columns: Iterable[Mapping[str, Any]]
 ) -> None:
-    """TableError if a table of Delta cannot be written so; ``columns``: the metadata of its columns.
+    """TableError if a write of this mode cannot respect a Delta table; ``columns``: the metadata of its columns.
 
-    Files of an append were written without a look at what the table demands of its rows; delta-rs looks at the rows of
-    other writes.
+    delta-rs checks constraints on the rows that it writes itself, and an append only adds files.
     """
     for name in sorted(set(features).difference(WRITABLE)):
         _refuse(table, name, f"ALTER TABLE … DROP FEATURE {name}")
@@ -159,7 +149,7 @@ def refuse_iceberg(table: Table, version: int) -> None:
 
 
 def check_name_mapping(table: str, mapping: str | None, ids: Collection[int]) -> None:
-    """TableError if a table's NAME_MAPPING lacks columns: files without ids then have values that nobody reads."""
+    """TableError if a table's NAME_MAPPING lacks columns: readers would not find them in files without ids."""
     if mapping is not None and (missing := set(ids).difference(_mapped(json.loads(mapping)))):
         raise TableError(
             f"the property {NAME_MAPPING} of {table} lacks the columns with the ids {sorted(missing)}: add them with "

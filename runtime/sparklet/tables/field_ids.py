@@ -1,7 +1,4 @@
-"""Files with Iceberg's field ids, as Spark writes them.
-
-Readers find a column in a file by its id, whatever it was called when the file was written.
-"""
+"""Iceberg's field ids in the files that Spark writes; readers find columns by them, even once they are renamed."""
 
 from __future__ import annotations
 
@@ -34,13 +31,13 @@ def column_ids(schema: Mapping[str, Any], at: ColumnPath = ()) -> dict[ColumnPat
 
 
 def with_new(ids: Mapping[ColumnPath, int], columns: Sequence[str], ids_of: IdsOf) -> dict[ColumnPath, int]:
-    """The ids, with those that columns get which the commit adds to the table; {} if there are none at all."""
+    """The ids of a table, and those of the columns that the commit will add; {} if the table has none."""
     new = [(name,) for name in columns if (name,) not in ids] if ids else []
     return {**ids, **{path: ids_of[1] + 1 + number for number, path in enumerate(new)}}
 
 
 def identified(frame: DataFrame, ids: Mapping[ColumnPath, int]) -> DataFrame:
-    """The frame, whose columns and fields of structs say their ids."""
+    """The frame, with the ids in the metadata of its columns and of fields of structs."""
     if not ids:
         return frame
     columns = []
@@ -68,7 +65,7 @@ def is_nested(frame: DataFrame) -> bool:
 
 
 def identify(spark: SparkSession, system: Any, paths: Sequence[Any], ids: Mapping[ColumnPath, int]) -> None:
-    """Replace files by copies with all ids. Nothing but their footers is read, and nothing is decoded."""
+    """Replace files by copies with all ids; only footers are read, and nothing is decoded."""
     with ThreadPoolExecutor(MAX_COPIES) as copiers:
         list(copiers.map(lambda path: _copy(spark._jvm, spark._jsparkSession, path, ids), paths))
     for path in paths:
@@ -93,7 +90,7 @@ def _copy(jvm: Any, session: Any, path: Any, ids: Mapping[ColumnPath, int]) -> N
 
 
 def _type(type_: Any, path: ColumnPath, ids: Mapping[ColumnPath, int]) -> Any:
-    """A type of Parquet with its ids; what repeats in a list or map is a group of its own, without one."""
+    """A type of Parquet with its ids; the repeated group inside a list or map has none."""
     if not type_.isPrimitive():
         group = type_.asGroupType()
         repeats = str(group.getLogicalTypeAnnotation()) in ("LIST", "MAP")

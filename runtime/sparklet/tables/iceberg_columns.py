@@ -1,4 +1,4 @@
-"""Staged files whose Iceberg table has changed its columns: by their field ids, as every reader takes them."""
+"""The columns of staged files in an Iceberg table that has changed its columns since, by field ids as readers do it."""
 
 from __future__ import annotations
 
@@ -19,10 +19,7 @@ FIELD_ID = b"PARQUET:field_id"
 
 
 def as_read(file: StagedFile, metadata: TableMetadata) -> StagedFile:
-    """The file with the columns that the table's readers find in it.
-
-    Those with ids of this very table have the names of now, or are gone; the others keep their own names.
-    """
+    """The file with the columns that readers find: by ids of this table under their present names, others by name."""
     uuid, last = file.ids_of
     if uuid != str(metadata.table_uuid):
         return file
@@ -30,7 +27,7 @@ def as_read(file: StagedFile, metadata: TableMetadata) -> StagedFile:
 
 
 def _fields(fields: Iterable[Any], table: Iterable[Any], last: int, is_inner: bool = False) -> list[Any]:
-    """The fields on one level; what a struct lacks is null in it."""
+    """The fields of one level; fields that a struct lacks are null."""
     known = {_id(field): field for field in fields if (_id(field) or last + 1) <= last}
     found = [
         now.with_type(_type(known[_id(now)].type, now.type, last)) if _id(now) in known else now
@@ -73,7 +70,7 @@ def paths_of(fields: Iterable[Any], at: ColumnPath = ()) -> dict[ColumnPath, int
 
 
 def check_names(commit: Commit, staged: Iterable[StagedFile]) -> None:
-    """TableError if rows that have to be written anew are of columns that have other names now, or are gone."""
+    """TableError if rows that a commit must write anew have columns that were renamed or dropped since."""
     for file in staged:
         written = paths_of(file.footer.schema.to_arrow_schema())
         if changed := paths_of(file.schema).keys() ^ written.keys():

@@ -1,6 +1,6 @@
-"""Where a table's files lie, and how they are partitioned: asked of the JVM, since Spark is there anyway.
+"""Where a table's files lie, and how they are partitioned, as the script's JVM knows it.
 
-pyiceberg and deltalake know it as well, but importing them takes a second of every process.
+pyiceberg and deltalake know it as well, but their import takes each process a second.
 """
 
 from __future__ import annotations
@@ -46,10 +46,9 @@ class Partition(NamedTuple):
 
 @dataclass(frozen=True)
 class Layout:
-    """``root``: below it the table's data files lie; "": no files may be staged there.
+    """``root``: where the table's data files lie; "": no files may be staged there. ``schema``: None without a table.
 
-    ``schema``: None if there is no such table yet. ``ids``: those of Iceberg's columns, and ``ids_of``: see
-    ``StagedWrite``.
+    ``ids``: those of Iceberg's columns; ``ids_of``: see ``StagedWrite``.
     """
 
     root: str
@@ -60,13 +59,12 @@ class Layout:
 
 
 def layout_of(frame: DataFrame, table: Table, mode: str, partition_by: tuple[str, ...]) -> Layout:
-    """The table's, or what it gets from this frame.
+    """The layout of the table, or of the table that a commit will make for this frame.
 
-    Raises TableError if its format is not there, if it has a feature that no commit can write, or if it is partitioned
-    by something else than ``partition_by``.
+    TableError if the format's jars are missing, if no commit can write to the table, or if ``partition_by`` is wrong.
     """
     spark = frame.sparkSession
-    if table.format == "hudi":  # its rows are written by the commit, which asks for more
+    if table.format == "hudi":  # the commit writes its rows, and reads its schema
         return Layout(table.place, None)
     needed = {"delta": DELTA, "iceberg": ICEBERG}[table.format]
     if not has_class(spark._jvm, needed):
@@ -118,7 +116,7 @@ def _iceberg(spark: SparkSession, named: Table, frame: DataFrame) -> Layout:
         if error.java_exception.getClass().getSimpleName() != "NoSuchTableException":
             raise
         if in_bucket:
-            return Layout("", None)  # its catalog says where a table lies once it is made
+            return Layout("", None)  # its catalog gives a table a place as it makes it
         new = _unmade(iceberg, catalog, identifier, frame)
         return Layout(_root(new), None, ids=_ids(iceberg, new)) if new else _iceberg(spark, named, frame)
     schema, ids, state = table.schema(), _ids(iceberg, table), table.operations().current()
@@ -142,7 +140,7 @@ def _root(table: Any) -> str:
 
 
 def _unmade(iceberg: Any, catalog: Any, identifier: Any, frame: DataFrame) -> Any:
-    """A table as the catalog would make it, so that files lie where the commit makes it; None if it is there by now."""
+    """The table as the catalog would make it, so that files lie where the commit makes it; None if it exists by now."""
     try:
         schema = iceberg.spark.SparkSchemaUtil.convert(frame._jdf.schema())
         return catalog.buildTable(identifier, schema).createTransaction().table()
@@ -160,10 +158,10 @@ def _python_schema(schema: Any) -> StructType:
 
 
 def separated(frame: DataFrame, partitions: tuple[Partition, ...]) -> tuple[DataFrame, list[str]]:
-    """The frame for Iceberg with a further column for each partition, whose values get folders; and their names.
+    """The frame with a further column for each of Iceberg's partitions, by which Spark makes folders; their names.
 
-    Iceberg's files keep the partitions' own columns, and each file must lie in one partition; the folders' names mean
-    nothing. Null and "" would share a folder, so texts get a letter in front.
+    Each file must lie in one partition, and keeps the partition's own columns; the names of folders have no meaning.
+    Texts get a letter in front, or null and "" would share a folder.
     """
     names = []
     for number, (column, transform) in enumerate(partitions):

@@ -1,4 +1,4 @@
-"""Staged Parquet files: what their footers say, and whether the files of all shards and the table fit each other."""
+"""Staged Parquet files: their footers, the schema that they and the table agree on, and their rows."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ class StagedFile:
 
 
 def delta_place(uri: str) -> tuple[str, dict[str, str]]:
-    """A table's place for delta-rs, which would decode ``file://``, and what it does not find in the environment."""
+    """A table's place for delta-rs, which would decode ``file://``, and options that it does not read by itself."""
     options = {"aws_allow_http": str(s3_environment(os.environ)[0].startswith("http://")).lower()}
     return uri[len("file://") :] if uri.startswith("file://") else uri, options
 
@@ -88,8 +88,8 @@ def read_footers(writes: Iterable[StagedWrite]) -> list[StagedFile]:
     for write in writes:
         if (rows := sum(next(footers).rows for _ in write.files)) != write.rows >= 0:
             raise TableError(
-                f"{shard_name(write.shard)} staged {write.rows} rows at {write.folder}; now its files have {rows}, so "
-                "a task that was lost has written there since: start a new run"
+                f"{shard_name(write.shard)} staged {write.rows} rows at {write.folder}; now its files have {rows}: a "
+                "lost task has written there since; start a new run"
             )
     return found
 
@@ -112,10 +112,9 @@ def _read_footer(write: StagedWrite, path: str, size_bytes: int) -> StagedFile:
 
 
 def agreed_schema(commit: Commit, staged: Sequence[StagedFile], table: Any | None) -> Any:
-    """The schema (pyarrow's, all nullable) of the table with the files in it; ``table``: its columns, if it is there.
+    """The pyarrow schema of the table with these files, all nullable; ``table``: its columns, if it exists.
 
-    TableError, naming shard and column, if a column has another type than in the table or in another shard, or if only
-    some files have it and ``merge_schema`` is off.
+    TableError if types of a column differ, or if only some files have a column and ``merge_schema`` is off.
     """
     if commit.mode == "overwrite_partitions":  # which writes the earlier files' rows again
         staged = [*staged, *read_footers(commit.earlier)]
@@ -150,7 +149,7 @@ def _additional(commit: Commit, file: StagedFile, field: Any, first: StagedFile 
 
 
 def _missing(commit: Commit, file: StagedFile, fields: Mapping[str, Any], table: Any | None) -> str | None:
-    """A column that the file must have, and has not."""
+    """A required column that the file lacks."""
     held = {*file.schema.names, *file.partition_values}
     if table is None and not commit.merge_schema:
         return next((name for name in fields if name not in held), None)
@@ -158,7 +157,7 @@ def _missing(commit: Commit, file: StagedFile, fields: Mapping[str, Any], table:
 
 
 def type_name(type_: Any, plain: Callable[[Any], str] = str) -> str:
-    """A type's name, the same for types that hold the same values: where it is read, not how it lies in memory."""
+    """A type's name, the same for all types in memory that hold the same values."""
     if types.is_dictionary(type_):
         return type_name(type_.value_type, plain)
     if types.is_struct(type_):
@@ -185,13 +184,12 @@ def _hive_name(type_: Any) -> str:
 
 
 def batches(staged: Iterable[StagedFile]) -> Iterator[list[StagedFile]]:
-    """The files in groups that fit into memory together."""
+    """The files in groups that fit into memory."""
     group: list[StagedFile] = []
     size_bytes = 0
     for file in staged:
-        uncompressed = sum(
-            file.footer.row_group(number).total_byte_size for number in range(file.footer.num_row_groups)
-        )
+        footer = file.footer
+        uncompressed = sum(footer.row_group(number).total_byte_size for number in range(footer.num_row_groups))
         if group and size_bytes + uncompressed > MAX_BATCH_BYTES:
             yield group
             group, size_bytes = [], 0
@@ -226,7 +224,7 @@ def _column(rows: Any, field: Any, file: StagedFile) -> Any:
 
 
 def shard_name(number: int) -> str:
-    """How messages call a shard."""
+    """The name of a shard in messages."""
     return f"shard {number}" if number >= 0 else "the script"
 
 
@@ -234,13 +232,12 @@ def shard_name(number: int) -> str:
 
 
 def read_changes(commit: Commit, staged: Sequence[StagedFile], schema: Any) -> Any:
-    """The staged rows as a pyarrow.Table; of several with one key the one whose ``order_by`` is the greatest.
+    """The staged rows as a pyarrow.Table; of several with one key the one with the greatest ``order_by``.
 
-    Raises TableError, naming key and shards, if a key is in the whole run twice without ``order_by``, or if a part of
-    it is null.
+    TableError if a part of a key is null, or if without ``order_by`` a key comes twice in the whole run.
     """
     if missing := [name for name in (*commit.keys, commit.order_by) if name and name not in schema.names]:
-        raise TableError(f"{commit.table}: keys or order_by name {missing[0]!r}, which no shard has")
+        raise TableError(f"{commit.table}: keys or order_by name {missing[0]!r}, a column that no shard has")
     rows = read_rows(staged, schema)
     for name in commit.keys:
         if nulls := rows[name].null_count:
@@ -275,7 +272,7 @@ def without(rows: Any, keys: Sequence[str], changes: Any) -> Any:
 
 
 def not_older(changes: Any, commit: Commit, rows: Any) -> Any:
-    """The changes without those whose key has a row of the table with a greater ``order_by``; a null is the least."""
+    """The changes, without those for whose key ``rows`` of the table have a greater ``order_by``; null is the least."""
     there = pa.table({**{name: rows[name] for name in commit.keys}, POSITION: rows[commit.order_by]})
     found = changes.select([*commit.keys, commit.order_by]).join(there, keys=list(commit.keys), join_type="inner")
     is_greater = compute.fill_null(compute.greater(found[POSITION], found[commit.order_by]), True)
@@ -284,7 +281,7 @@ def not_older(changes: Any, commit: Commit, rows: Any) -> Any:
 
 
 def within(rows: Any, values: Any) -> Any:
-    """The rows that have in the columns of ``values`` one of its rows; null is a value."""
+    """The rows whose values in the columns of ``values`` are one of its rows; null equals null."""
     names = values.column_names
     wanted = values.append_column(POSITION, pa.array([-1] * len(values), pa.int64()))
     found = rows.select(names).append_column(POSITION, pa.array(range(len(rows)), pa.int64()))

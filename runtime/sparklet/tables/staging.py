@@ -1,8 +1,8 @@
-"""A write to a table, on the script's side: the rows go into Parquet files, which a commit then takes.
+"""A write to a table in the script: its rows go into Parquet files, which a commit then adds.
 
-What is appended to Iceberg and Delta is written where the table keeps its data, below a folder that only this attempt
-has: the commit names the files and copies nothing. Rows that the commit must look at (``upsert``,
-``overwrite_partitions``, all of Hudi) go below ``_changes`` in the output, which is never published.
+An append to Iceberg or Delta writes where the table keeps its data, into a folder of this attempt: the commit names the
+files and copies nothing. Rows that the commit must read (``upsert``, ``overwrite_partitions``, all of Hudi) go below
+``_changes`` in the output, which is never published.
 """
 
 from __future__ import annotations
@@ -36,21 +36,21 @@ LABEL = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
 LIBRARIES = {
     "iceberg": ("pyiceberg", "pyarrow"),
     "delta": ("deltalake", "pyarrow"),
-    "hudi": ("deltalake", "pyarrow"),  # its writers' lease is a table of Delta
+    "hudi": ("deltalake", "pyarrow"),  # the lease of its writers is a table of Delta
 }
-ADDS_FILES = ("iceberg", "delta")  # what is appended is the table's own files: a commit copies nothing
+ADDS_FILES = ("iceberg", "delta")  # an append's files become the table's own
 PARQUET = {
     "spark.sql.parquet.outputTimestampType": "TIMESTAMP_MICROS",  # Spark's default, INT96, is not Iceberg's
     "spark.sql.parquet.writeLegacyFormat": "false",
     "spark.sql.parquet.datetimeRebaseModeInWrite": "CORRECTED",
 }
-FIELD_IDS = "spark.sql.parquet.fieldId.write.enabled"  # else they are another table's, where the rows were read
+FIELD_IDS = "spark.sql.parquet.fieldId.write.enabled"  # off: rows read from another table would keep its ids
 OPTIONS = {
     "timeZone": "UTC",  # of timestamps in the names of folders
     "partitionOverwriteMode": "static",
     "mapreduce.fileoutputcommitter.marksuccessfuljobs": "false",
 }
-# Nobody reads the folder before the script declares it; but on a cluster an executor that wakes late would write there.
+# Safe, since the folder is read only once it is declared; not on a cluster, whose late executors could still write.
 LOCAL_OPTIONS = {"mapreduce.fileoutputcommitter.algorithm.version": "2"}
 _writing = threading.Lock()  # the session's options are for one write at a time
 _made: set[str] = set()  # ids of the commits that this process has made
@@ -69,10 +69,11 @@ def write(
     merge_schema: bool = False,
     partition_by: str | Sequence[str] = (),
 ) -> int:
-    """Make one write, see ``TableWrites``; the number of its rows."""
-    draft = Declaration(
-        _table(job, table), mode, "", "", (), _names(keys), order_by, merge_schema, _names(partition_by)
-    )
+    """Make one write, see ``TableWrites``; returns the number of its rows."""
+    if not (name := table or job.table):
+        raise EventError("no table: name one (iceberg:DATABASE.TABLE, delta:URI, hudi:URI), or pass --table")
+    how = (_names(keys), order_by, merge_schema, _names(partition_by))
+    draft = Declaration(Table.parse(name), mode, "", "", (), *how)
     if label is not None and not LABEL.fullmatch(label):
         raise ValueError(f"the label {label!r} must be up to 64 letters, digits, '-' and '_'")
     direct = _is_direct(job, commit)
@@ -104,12 +105,6 @@ def write(
     return rows
 
 
-def _table(job: JobFields, name: str | None) -> Table:
-    if not (name := name or job.table):
-        raise EventError("no table: name one (iceberg:DATABASE.TABLE, delta:URI, hudi:URI), or pass --table")
-    return Table.parse(name)
-
-
 def _names(given: str | Sequence[str]) -> tuple[str, ...]:
     return (given,) if isinstance(given, str) else tuple(given)
 
@@ -121,8 +116,8 @@ def _is_direct(job: JobFields, commit: str | None) -> bool:
         return True
     if not job.outcome.claimed:
         raise EventError(
-            "no worker has claimed this shard, so nobody commits what it stages: pass commit='direct', or an event "
-            "without a run"
+            "no worker has claimed this shard, so its staged rows would not be committed: pass commit='direct', or an "
+            "event without a run"
         )
     return False
 
@@ -131,14 +126,14 @@ def _check_libraries(format_: str) -> None:
     if missing := [name for name in LIBRARIES[format_] if importlib.util.find_spec(name) is None]:
         raise TableError(
             f"a direct commit to {format_} needs {' and '.join(missing)} in the script's Python: pip install "
-            f"{' '.join(missing)}. In a run a write without commit='direct' needs neither: the run's end commits it"
+            f"{' '.join(missing)}. In a run, without commit='direct', the script needs neither"
         )
 
 
 def _write_parquet(job: JobFields, frame: DataFrame, draft: Declaration, label: str | None) -> int:
-    """Append to a folder of Parquet files; in a run it is the output, which is published as every shard's is.
+    """Append to Parquet files: in a run to the shard's output, elsewhere to a folder that the write's id names.
 
-    Elsewhere each write has a folder of its own there, named by its id: a second delivery replaces the first one's.
+    So a second delivery replaces the files of the first.
     """
     if draft.mode != "append":
         raise TableError(f"{draft.table} can only be appended to; Delta, Iceberg and Hudi know {draft.mode}")
@@ -155,14 +150,14 @@ def _write_parquet(job: JobFields, frame: DataFrame, draft: Declaration, label: 
 
 
 def _once(identity: str) -> str:
-    """A commit's id that this process has not used."""
+    """The id of a commit; TableError if this process has made it already."""
     if identity in _made:
         raise TableError(f"this process has made the commit {identity} already: give the second write a label")
     return identity
 
 
 def _folder(job: JobFields, draft: Declaration, layout: Layout, label: str) -> str:
-    """Where the write's files go: a folder of its own; tasks of a write that failed before may still be writing."""
+    """A new folder for the write's files: tasks of an earlier write that failed may still write to theirs."""
     label, owner = f"{label}-{uuid.uuid4().hex[:8]}", f"direct/{uuid.uuid4().hex}"
     if job.shard is not None and job.attempt:
         owner = f"{job.run_id}/{job.shard:06d}-{job.attempt}"
@@ -190,18 +185,14 @@ def _placed(frame: DataFrame, draft: Declaration, layout: Layout) -> tuple[DataF
 
 
 def _store(
-    frame: DataFrame,
-    partition_by: list[str],
-    folder: str,
-    mode: str = "error",
-    ids: Mapping[ColumnPath, int] | None = None,
+    frame: DataFrame, by: list[str], folder: str, mode: str = "error", ids: Mapping[ColumnPath, int] | None = None
 ) -> tuple[int, tuple[tuple[str, int], ...]]:
-    """Write the files; the number of rows, and the files with their sizes. Without rows there are no files."""
+    """Write the files; returns the number of rows, and the files with their sizes. Without rows there are no files."""
     spark, observed = frame.sparkSession, Observation()
     counted = frame.observe(observed, functions.count(functions.lit(1)).alias("rows"))
     options = {**OPTIONS, **(LOCAL_OPTIONS if spark.sparkContext.master.startswith("local") else {})}
     with _writing, _options(spark, {**PARQUET, FIELD_IDS: str(bool(ids)).lower()}):
-        counted.write.options(**options).mode(mode).partitionBy(*partition_by).parquet(folder)
+        counted.write.options(**options).mode(mode).partitionBy(*by).parquet(folder)
     rows = int(observed.get["rows"])
     path, files = hadoop_path(spark, folder)
     if not rows:
@@ -209,25 +200,23 @@ def _store(
         return 0, ()
     start = len(path.toUri().getPath().rstrip("/")) + 1
     stored = _data_files(files, path)
-    if ids and is_nested(frame) and f"/{CHANGES}/" not in folder:  # a commit writes those rows anew
+    if ids and is_nested(frame) and f"/{CHANGES}/" not in folder:  # a commit writes the rows of changes anew
         identify(spark, files, [status.getPath() for status in stored], ids)
         stored = _data_files(files, path)
     return rows, tuple(sorted((each.getPath().toUri().getPath()[start:], int(each.getLen())) for each in stored))
 
 
 def _data_files(files: Any, folder: Any) -> list[Any]:
-    """What a folder holds, without files of committers."""
-    found, data = files.listFiles(folder, True), []
-    while found.hasNext():
-        status = found.next()
-        if not status.getPath().getName().startswith(("_", ".")):
-            data.append(status)
-    return data
+    """The files in a folder, without those of Hadoop's committers."""
+    listed, found = files.listFiles(folder, True), []
+    while listed.hasNext():
+        found.append(listed.next())
+    return [status for status in found if not status.getPath().getName().startswith(("_", "."))]
 
 
 @contextmanager
 def _options(spark: SparkSession, options: Mapping[str, str]) -> Iterator[None]:
-    """Options of the session for one block."""
+    """Set options of the session for a block."""
     before = {key: spark.conf.get(key, None) for key in options}
     for key, value in options.items():
         spark.conf.set(key, value)
@@ -239,7 +228,7 @@ def _options(spark: SparkSession, options: Mapping[str, str]) -> Iterator[None]:
 
 
 def _commit(job: JobFields, draft: Declaration, spark: SparkSession, batch: Batch | None, chains: str) -> None:
-    """Commit one write under its own id, or with its batch's records; delete its files if they are not needed."""
+    """Commit one write under its own id, or by its batch's records; delete its files unless the table needs them."""
     from sparklet.tables.commit import commit
 
     if not draft.files:
@@ -249,7 +238,7 @@ def _commit(job: JobFields, draft: Declaration, spark: SparkSession, batch: Batc
     how = (draft.keys, draft.order_by, draft.merge_schema, draft.partition_by, draft.partition_types)
     planned = Commit(identity, draft.table, draft.mode, (staged,), *how, warehouse=job.params.get("warehouse"))
     if batch:
-        since_s = oldest_s(job.event) if draft.table.format == "delta" else None  # which may forget chains
+        since_s = oldest_s(job.event) if draft.table.format == "delta" else None  # Delta may forget chains
         planned = replace(planned, records=batch.new, chains_folder=chains, fixed_at_s=since_s)
         replaces = batch.is_read and draft.mode != "append"
         done = commit(planned, lambda: spark, batch.opened, only_on_opened=replaces)

@@ -1,4 +1,4 @@
-"""A batch of a stream on its way into a table: which of its records are new there, and which rows are made of these."""
+"""A batch of a stream for a table: which of its records are new to the table, and which rows are made of these."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ from sparklet.tables.declaration import CHAINS
 
 
 class Batch:
-    """The records of a job's event, for the writes of one label to one table, in the state in which it is opened.
+    """The records of a job's event, for the writes of one label to one table in the state ``opened``.
 
-    ``new``: the numbers of those that the table has not, by chain. ``is_read``: whether ``Job.records`` has left out
-    the others, so that ``opened`` is what the rows are made from.
+    ``new``: by chain, the numbers of the records that the table lacks. ``is_read``: whether ``Job.records`` has left
+    out the others, so that the rows are made from ``opened``.
     """
 
     def __init__(self, job: JobFields, table: Table, label: str, spark: SparkSession) -> None:
@@ -32,8 +32,8 @@ class Batch:
         place = catalog_properties(os.environ, warehouse).get("warehouse", "")
         if table.format == "iceberg" and in_table_bucket(place):
             raise TableError(
-                f"{table} is in S3 Tables, where nothing can be stored that tells which records of a stream it has: "
-                "name another catalog, such as glue:s3://BUCKET/FOLDER"
+                f"{table} is in S3 Tables, where Sparklet cannot store which records of a stream it has: name another "
+                "catalog, such as glue:s3://BUCKET/FOLDER"
             )
         self.opened: OpenTable = open_table(table, lambda: spark, warehouse)
         self.new: dict[str, tuple[int, ...]] = {}
@@ -49,7 +49,7 @@ class Batch:
         self.is_read = self.is_written = False
 
     def new_rows(self, frame: DataFrame, event: Any, table: Table) -> DataFrame:
-        """The rows that are not made of records that the table has; TableError if nobody can tell."""
+        """The rows whose records the table lacks; TableError if rows do not show their records."""
         if not self.new:
             return frame.limit(0)
         try:
@@ -58,15 +58,15 @@ class Batch:
             if self.is_read:
                 return frame
             raise TableError(
-                f"{table} has {len(self.old)} records of this batch, and rows of aggregates or joins do not say of "
-                f"which records they are made: read them with job.records(…, table={str(table)!r})"
+                f"{table} has {len(self.old)} records of this batch, and rows of aggregates or joins do not show their "
+                f"records: read them with job.records(…, table={str(table)!r})"
             ) from error
 
 
 def batch_of(job: JobFields, table: Table, label: str | None, spark: SparkSession, is_read: bool) -> Batch | None:
-    """The batch for a direct write, or for reading what is new; None if the event has no records that count.
+    """The batch for a direct write, or for reading what is new; None if the event is no batch that counts.
 
-    TableError if this script has written it to the table already, or has only read what is new to another one.
+    TableError if this script has written it to the table already, or has read only what is new to another table.
     """
     if not records_by_chain(job, label or ""):
         return None
