@@ -141,7 +141,7 @@ def _took(answer: Answer, message_id: str) -> bool:
 def new_account(endpoint: str, visibility_s: int) -> Iterator[Account]:
     """Bucket, table and queue of a fresh name; this process' own AWS settings lead there for a while."""
     name = f"sparklet-{uuid.uuid4().hex[:8]}"
-    with environment.adopted(environment.of_client(endpoint, TOKEN)):
+    with environment.applied(environment.of_client(endpoint, TOKEN)):
         clients = AwsClients(8, endpoint_url=endpoint, region="us-east-1")
         clients.s3.create_bucket(Bucket=name)
         clients.dynamodb.create_table(**table_definition(name))

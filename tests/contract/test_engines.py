@@ -15,7 +15,7 @@ from sparklet.engines.clusters import CLUSTERS, clusters_of
 from sparklet.engines.create import engines_of
 from sparklet.engines.emr_serverless import EmrServerlessJobs
 from sparklet.errors import RemoteTaskError
-from sparklet.local.process_engine import LocalTasks, TaskRunner
+from sparklet.local.process_engine import LocalProcesses, ProcessRunner
 from sparklet.local.state import StateDir
 from sparklet.ports import Engine
 from tests.functional.local.conftest import eventually
@@ -27,11 +27,11 @@ COMMAND = ("shard", "--run", "no-such-run", "--shard", "0", "--generation", "0")
 
 
 @pytest.fixture
-def runner(tmp_path: Path) -> Iterator[TaskRunner]:
+def runner(tmp_path: Path) -> Iterator[ProcessRunner]:
     """The host's part, which looks as the host does."""
     state, ended = StateDir(tmp_path / "state"), threading.Event()
     state.create()
-    runner = TaskRunner(state, dict(os.environ))
+    runner = ProcessRunner(state, dict(os.environ))
 
     def look() -> None:
         while not ended.wait(0.05):
@@ -54,7 +54,7 @@ def engine(request: pytest.FixtureRequest, tmp_path: Path) -> Engine:
         return MemoryEngine()
     if request.param in ("process", *CLUSTERS):
         request.getfixturevalue("runner")
-        tasks = LocalTasks(tmp_path / "state" / "tasks")
+        tasks = LocalProcesses(tmp_path / "state" / "tasks")
         named = {"standalone": {"master": "spark://127.0.0.1:1"}, "connect": {"remote": "sc://127.0.0.1:1"}}
         return {"process": tasks, **clusters_of(named, tasks)}[request.param]
     return of_aws(request.param, request.getfixturevalue("ministack_clients"))
@@ -136,9 +136,9 @@ def test_an_upgrade_between_two_starts_is_no_failure(ministack_clients: AwsClien
     assert upgraded.start("token-1", COMMAND) != task_id
 
 
-def test_the_same_token_is_the_same_local_worker(runner: TaskRunner, tmp_path: Path) -> None:
+def test_the_same_token_is_the_same_local_worker(runner: ProcessRunner, tmp_path: Path) -> None:
     """Of Fargate's it is the token that ECS is asked with; its stand-in does not look at it."""
-    engine = LocalTasks(tmp_path / "state" / "tasks")
+    engine = LocalProcesses(tmp_path / "state" / "tasks")
 
     task_id = engine.start("token-1", COMMAND)
     eventually(lambda: engine.stopped([task_id]))
@@ -149,7 +149,7 @@ def test_the_same_token_is_the_same_local_worker(runner: TaskRunner, tmp_path: P
 
 
 def test_a_second_local_worker_has_no_room(tmp_path: Path) -> None:
-    engine = LocalTasks(tmp_path)
+    engine = LocalProcesses(tmp_path)
     engine.start("token-1", COMMAND)
 
     with pytest.raises(RemoteTaskError) as raised:
@@ -162,11 +162,11 @@ def test_a_second_local_worker_has_no_room(tmp_path: Path) -> None:
 def test_a_worker_of_an_earlier_local_stack_has_stopped(tmp_path: Path) -> None:
     state = StateDir(tmp_path)
     state.create()
-    task_id = LocalTasks(state.tasks).start("token-1", COMMAND)
+    task_id = LocalProcesses(state.tasks).start("token-1", COMMAND)
 
-    state.sweep()
+    state.delete_leftovers()
 
-    assert task_id in LocalTasks(state.tasks).stopped([task_id])
+    assert task_id in LocalProcesses(state.tasks).stopped([task_id])
 
 
 def test_a_local_worker_ends_when_it_is_told_to(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -175,7 +175,7 @@ def test_a_local_worker_ends_when_it_is_told_to(tmp_path: Path, monkeypatch: pyt
     monkeypatch.setattr("sparklet.local.process_engine.ONE_SHARD", "sleeper")
     state = StateDir(tmp_path / "state")
     state.create()
-    runner, engine = TaskRunner(state, {"PYTHONPATH": str(tmp_path)}), LocalTasks(state.tasks)
+    runner, engine = ProcessRunner(state, {"PYTHONPATH": str(tmp_path)}), LocalProcesses(state.tasks)
     task_id = engine.start("token-1", COMMAND)
     assert runner.look()
 

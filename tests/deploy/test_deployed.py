@@ -22,7 +22,7 @@ from sparklet.aws.stacks import OUTPUTS, stack_outputs, stack_settings, unused_s
 from sparklet.aws.task_queue import SqsTaskQueue
 from sparklet.cli import main
 from sparklet.clock import SystemClock
-from sparklet.local.environment import ACCOUNT, REGION, adopted, of_client
+from sparklet.local.environment import ACCOUNT, REGION, applied, of_client
 from sparklet.local.local_template import load_template, localise, to_json
 from sparklet.planning.new_run import new_run
 from sparklet.planning.request import RunRequest
@@ -67,7 +67,7 @@ class Deployed(Stack):
 @pytest.fixture(scope="module")
 def account(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """An account with a stream and nothing else."""
-    with ministack(tmp_path_factory.mktemp("deployed")) as endpoint_url, adopted(of_client(endpoint_url, "")):
+    with ministack(tmp_path_factory.mktemp("deployed")) as endpoint_url, applied(of_client(endpoint_url, "")):
         boto3.Session().client("kinesis").create_stream(StreamName="events", ShardCount=1)
         yield
 

@@ -19,7 +19,7 @@ import pytest
 import yaml
 from platformdirs import user_cache_path
 
-from sparklet.local.environment import ACCOUNT, REGION, adopted, of_client
+from sparklet.local.environment import ACCOUNT, REGION, applied, of_client
 from tests.container.built_image import BuiltImage, NotHereError, built_image
 from tests.container.conftest import REQUIRED
 from tests.deploy.podman_api import changed, on_gateway, podman_api
@@ -174,7 +174,7 @@ def test_the_built_image_does_a_task_that_it_is_invoked_with(
     [network] = json.loads(podman(image, "network", "inspect", "podman"))
     gateway = network["subnets"][0]["gateway"]
     with ministack(folder) as endpoint_url, on_gateway(gateway, int(endpoint_url.rpartition(":")[2])) as seen_as:
-        with adopted(of_client(endpoint_url, "")):
+        with applied(of_client(endpoint_url, "")):
             s3 = boto3.Session().client("s3")
             s3.create_bucket(Bucket=BUCKET)
             s3.put_object(Bucket=BUCKET, Key="scripts/job.py", Body=SCRIPT.encode())

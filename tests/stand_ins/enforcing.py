@@ -10,7 +10,7 @@ from pathlib import Path
 import boto3
 from botocore.exceptions import BotoCoreError, ClientError
 
-from sparklet.local.environment import adopted, of_client, of_host
+from sparklet.local.environment import applied, of_client, of_host
 from tests.functional.local.conftest import eventually
 from tests.stand_ins.ministack import free_port
 
@@ -49,7 +49,7 @@ def enforcing_ministack(folder: Path, env: Mapping[str, str], *paths: Path) -> I
         return True
 
     try:
-        with adopted(client):
+        with applied(client):
             eventually(answers)
             yield endpoint, records
     finally:

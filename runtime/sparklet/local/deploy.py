@@ -1,4 +1,4 @@
-"""Deploy the localised template into the stand-in, read its outputs, and restart executions that were cut off."""
+"""Deploy the localised template into the emulator, read its outputs, and restart executions that were cut off."""
 
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
@@ -14,7 +14,7 @@ from sparklet.model import MAX_NAME, successor
 STACK_NAME = "sparklet"
 TEMPLATE_BUCKET, TEMPLATE = "sparklet-templates", "template.json"  # of more than 51,200 bytes: taken from S3 only
 MIN_MAPPED = 2  # what SQS mappings allow as MaximumConcurrency
-CUT_OFF = "States.ServiceRestart"  # the stand-in's own error
+CUT_OFF = "States.ServiceRestart"  # the emulator's own error
 CANNOT = "the local stack cannot be deployed"
 WAITING: Any = {"Delay": 0.05, "MaxAttempts": 6000}  # seconds; five minutes in all
 
@@ -46,7 +46,7 @@ def parameters_of(request: Mapping[str, Any]) -> dict[str, str]:
 
 
 def deploy(clients: AwsClients, template_body: str, parameters: Mapping[str, str], workers: int) -> Deployed:
-    """Create or update the stack and wait for it; LocalStackError with the stand-in's reasons."""
+    """Create or update the stack and wait for it; LocalStackError with the emulator's reasons."""
     formation: Any = clients.cloudformation
     try:
         stack_outputs(clients, STACK_NAME, ())
@@ -70,7 +70,7 @@ def deploy(clients: AwsClients, template_body: str, parameters: Mapping[str, str
     else:
         _await_end(formation, change)
     deployed = _outputs(clients)
-    # The stand-in's CloudFormation does not know reserved concurrency, and a mapping allows no fewer than two.
+    # The emulator's CloudFormation does not know reserved concurrency, and a mapping allows no fewer than two.
     function = {"FunctionName": deployed.worker_function}
     if workers < MIN_MAPPED:
         clients.functions.put_function_concurrency(**function, ReservedConcurrentExecutions=workers)
@@ -95,7 +95,7 @@ def _await_end(formation: Any, change: str) -> None:
 
 def _outputs(clients: AwsClients) -> Deployed:
     values = stack_outputs(clients, STACK_NAME)
-    # The stand-in's addresses of queues have another port; only account and name count.
+    # The emulator's addresses of queues have another port; only account and name count.
     endpoint_url = clients.sqs.meta.endpoint_url
     queues = {name: "/".join([endpoint_url, *values[name].split("/")[-2:]]) for name in ("QueueUrl", "DlqUrl")}
     return Deployed(
@@ -112,7 +112,7 @@ def _outputs(clients: AwsClients) -> Deployed:
 def restart_executions(clients: AwsClients, machines: Iterable[str]) -> None:
     """Start anew the executions of state machines that a stop of the local stack cut off, each for the same run.
 
-    The stand-in keeps no thread of an execution beyond its own end: a RUNNING one has FAILED when it comes up
+    The emulator keeps no thread of an execution beyond its own end: a RUNNING one has FAILED when it comes up
     again, and it has no redrive. A run is driven from where its ledger stands, so a new execution with
     the same run goes on, and one too many does no harm.
     """

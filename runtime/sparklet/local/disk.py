@@ -1,4 +1,4 @@
-"""The stand-in's state on disk: saved while it runs, and refused, with the remedy, where there is no room for it."""
+"""The emulator's state on disk: saved while it runs, and refused, with the remedy, where there is no room for it."""
 
 import logging
 import os
@@ -82,10 +82,10 @@ def _write(services: Collection[str], parent: int) -> None:
         os._exit(1)
 
 
-class Room:
+class DiskQuota:
     """Refuses requests to S3 that the disk has no room for.
 
-    The stand-in would keep such an object in memory and only log the failure: it would be lost when the stack ends.
+    The emulator would keep such an object in memory and only log the failure: it would be lost when the stack ends.
     """
 
     def __init__(self, folder: Path) -> None:

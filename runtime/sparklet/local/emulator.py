@@ -1,4 +1,4 @@
-"""The stand-in's own process: ministack behind a guard, with its state saved while it runs.
+"""The emulator's own process: ministack behind a guard, with its state saved while it runs.
 
 ministack starts its event source mappings as soon as its state is loaded, and serves everyone who reaches the port.
 Here mappings and schedules wait until a client wants them, and requests need a token: a caller that can create a
@@ -23,7 +23,7 @@ import hypercorn.config
 import psutil
 from ministack import app as ministack
 
-from sparklet.local.disk import Room, Saver
+from sparklet.local.disk import DiskQuota, Saver
 from sparklet.local.environment import PROCESSING_PATH, SAVE_PATH, TOKEN_HEADER
 from sparklet.local.ministack_patches import Processing
 from sparklet.spark.processes import die_with_parent, kill_tree, signal_process
@@ -36,20 +36,20 @@ Message = MutableMapping[str, Any]
 Application = Callable[[Message, Any, Any], Awaitable[None]]
 
 
-def guarded(inner: Application, token: str, saver: Saver, processing: Processing, room: Room) -> Application:
+def guarded(inner: Application, token: str, saver: Saver, processing: Processing, quota: DiskQuota) -> Application:
     """The application, for those who know the token, as long as there is room; and the host's own two requests."""
 
     async def application(scope: Message, receive: Any, send: Any) -> None:
         if scope["type"] == "lifespan":
             await inner(scope, receive, _saved_from_then_on(saver, send))
         elif not _knows(token, scope):
-            await _answer(scope, send, 403, b"This stand-in belongs to another user's `sparklet run`.")
+            await _answer(scope, send, 403, b"This emulator belongs to another user's `sparklet run`.")
         elif scope["path"] == SAVE_PATH:
             await _save(saver, scope, send)
         elif scope["path"] == PROCESSING_PATH:
             processing.start()
             await _answer(scope, send, 200, b"")
-        elif refusal := _refusal(room, scope):
+        elif refusal := _refusal(quota, scope):
             await _answer(scope, send, 400, refusal.encode(), b"application/xml")  # a 5xx would be tried for minutes
         else:
             await inner(scope, receive, send)
@@ -83,11 +83,11 @@ def _knows(token: str, scope: Message) -> bool:
     return any(hmac.compare_digest(value, token.encode()) for value in given)
 
 
-def _refusal(room: Room, scope: Message) -> str:
+def _refusal(quota: DiskQuota, scope: Message) -> str:
     if scope["type"] != "http":
         return ""
     headers = {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in scope.get("headers", ())}
-    return room.refusal(scope["method"], scope.get("query_string", b"").decode("latin-1"), headers)
+    return quota.refusal(scope["method"], scope.get("query_string", b"").decode("latin-1"), headers)
 
 
 async def _answer(scope: Message, send: Any, status: int, body: bytes, kind: bytes = b"text/plain") -> None:
@@ -112,7 +112,7 @@ async def _serve(listening: int, token: str) -> None:
         await asyncio.to_thread(saver.stop)
         await asyncio.to_thread(_end_workers)
 
-    application: Any = guarded(ministack.app, token, saver, processing, Room(Path(os.environ["S3_DATA_DIR"])))
+    application: Any = guarded(ministack.app, token, saver, processing, DiskQuota(Path(os.environ["S3_DATA_DIR"])))
     await hypercorn.asyncio.serve(application, _config(listening), shutdown_trigger=end)
     code = 0
     try:

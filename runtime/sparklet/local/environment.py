@@ -1,4 +1,4 @@
-"""What surrounds the local stack: this installation's files; the environments of stand-in, workers and clients.
+"""What surrounds the local stack: this installation's files; the environments of emulator, workers and clients.
 
 The local mode never uses credentials, profiles, endpoints or proxies of the user's shell.
 """
@@ -40,7 +40,7 @@ def resource(path: str) -> Path:
 
 
 def of_host(environ: Mapping[str, str] = os.environ) -> dict[str, str]:
-    """The part of the user's environment that the host, the stand-in and the workers get."""
+    """The part of the user's environment that the host, the emulator and the workers get."""
     passed = {name: value for name, value in environ.items() if name in _PASSED or name.startswith("LC_")}
     home = str(Path(sparklet.__file__).resolve().parents[1])
     if home not in (*site.getsitepackages(), site.getusersitepackages()):  # a checkout: nothing else lies beside it
@@ -49,7 +49,7 @@ def of_host(environ: Mapping[str, str] = os.environ) -> dict[str, str]:
 
 
 def of_client(endpoint_url: str, token: str) -> dict[str, str]:
-    """Variables that direct every AWS library to the stand-in and to nothing else."""
+    """Variables that direct every AWS library to the emulator and to nothing else."""
     return {
         "AWS_ENDPOINT_URL": endpoint_url,
         "AWS_ACCESS_KEY_ID": ACCOUNT,
@@ -73,8 +73,8 @@ def of_workers(state: StateDir, worker_env: Mapping[str, str]) -> dict[str, str]
     }
 
 
-def of_stand_in(state: StateDir, endpoint_url: str, token: str, worker_env: Mapping[str, str]) -> dict[str, str]:
-    """The stand-in's environment, which its functions' processes inherit."""
+def of_emulator(state: StateDir, endpoint_url: str, token: str, worker_env: Mapping[str, str]) -> dict[str, str]:
+    """The emulator's environment, which its functions' processes inherit."""
     return {
         **of_host(),
         **of_client(endpoint_url, token),
@@ -95,7 +95,7 @@ def of_stand_in(state: StateDir, endpoint_url: str, token: str, worker_env: Mapp
 
 
 @contextmanager
-def adopted(env: Mapping[str, str]) -> Iterator[None]:
+def applied(env: Mapping[str, str]) -> Iterator[None]:
     """This process' own environment, without foreign AWS settings and proxies and with ``env``, for a while."""
     before = dict(os.environ)
     for name in before:
@@ -110,11 +110,11 @@ def adopted(env: Mapping[str, str]) -> Iterator[None]:
 
 
 def ask(endpoint_url: str, token: str, path: str, within_s: float = 60.0) -> None:
-    """Send a request and wait for its answer; LocalStackError if the stand-in refuses it or does not answer."""
+    """Send a request and wait for its answer; LocalStackError if the emulator refuses it or does not answer."""
     request = urllib.request.Request(endpoint_url + path, headers={TOKEN_HEADER: token})  # noqa: S310
     try:
         _DIRECT.open(request, timeout=within_s).close()
     except urllib.error.HTTPError as error:
         raise LocalStackError(error.read().decode("utf-8", "replace")[:500]) from error
     except OSError as error:
-        raise LocalStackError(f"the stand-in for AWS does not answer at {endpoint_url}: {error}") from error
+        raise LocalStackError(f"the emulator of AWS does not answer at {endpoint_url}: {error}") from error

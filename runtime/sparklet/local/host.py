@@ -1,7 +1,7 @@
-"""The host: a process that starts the stand-in, deploys into it, and ends both when no client is left.
+"""The host: a process that starts the emulator, deploys into it, and ends both when no client is left.
 
 Clients hold a shared lock, which the kernel takes back however they die. The host adopts every orphan below it, so that
-a worker's JVM cannot survive the worker, nor a worker the stand-in.
+a worker's JVM cannot survive the worker, nor a worker the emulator.
 
 Started by a client as ``python -m sparklet.local.host STATE_DIR``.
 """
@@ -27,7 +27,7 @@ from sparklet.local import environment
 from sparklet.local.deploy import Deployed, deploy, parameters_of, restart_executions
 from sparklet.local.environment import HEALTH_PATH, PROCESSING_PATH, REGION, SAVE_PATH, ask
 from sparklet.local.local_template import load_template, localise, to_json
-from sparklet.local.process_engine import TaskRunner
+from sparklet.local.process_engine import ProcessRunner
 from sparklet.local.state import Lock, StateDir, read_json, write_json
 from sparklet.spark.processes import become_subreaper, end_children, kill_tree
 
@@ -41,7 +41,7 @@ REMEDY = "see {log}; the next `sparklet run` starts from the state saved last"
 
 
 class Host:
-    """A stand-in and its deployment, from start to end."""
+    """An emulator and its deployment, from start to end."""
 
     def __init__(self, state: StateDir) -> None:
         self._state = state
@@ -54,7 +54,7 @@ class Host:
         self._ending = True
 
     def run(self, request: Mapping[str, Any]) -> None:
-        """Start, deploy, publish, wait for the end; LocalStackError if that fails, or the stand-in ends by itself."""
+        """Start, deploy, publish, wait for the end; LocalStackError if that fails, or the emulator ends by itself."""
         try:
             endpoint_url, token = self._start(request["worker_env"])
             clients = AwsClients(endpoint_url=endpoint_url, region=REGION, attempts=1)
@@ -65,9 +65,9 @@ class Host:
                 restart_executions(clients, (deployed.loop_machine, deployed.map_machine))
             published = {"endpoint_url": endpoint_url, "token": token, "host_pid": os.getpid()}
             write_json(self._state.info_file, {**published, "deployed": asdict(deployed), "request": dict(request)})
-            env = environment.of_stand_in(self._state, endpoint_url, token, request["worker_env"])
+            env = environment.of_emulator(self._state, endpoint_url, token, request["worker_env"])
             here = {"SPARKLET_BUCKET": deployed.bucket, "SPARKLET_LEDGER_TABLE": deployed.ledger_table}
-            self._watch(TaskRunner(self._state, {**env, **here, "SPARKLET_RUNNER": request["runner"]}))
+            self._watch(ProcessRunner(self._state, {**env, **here, "SPARKLET_RUNNER": request["runner"]}))
         except LocalStackError as error:  # written before the end begins: clients read it as soon as it does
             self._state.failure_file.write_text(str(error), encoding="utf-8")
             raise
@@ -75,11 +75,11 @@ class Host:
             self._end()
 
     def _start(self, worker_env: Mapping[str, str]) -> tuple[str, str]:
-        """Start the stand-in; its address and token."""
+        """Start the emulator; its address and token."""
         token = secrets.token_urlsafe(24)
         with socket.create_server(("127.0.0.1", 0)) as listening:
             endpoint_url = f"http://127.0.0.1:{listening.getsockname()[1]}"
-            env = environment.of_stand_in(self._state, endpoint_url, token, worker_env)
+            env = environment.of_emulator(self._state, endpoint_url, token, worker_env)
             command = [sys.executable, "-P", "-m", "sparklet.local.emulator", str(os.getpid()), str(listening.fileno())]
             with open(self._state.aws_log, "wb") as log:
                 self._server = subprocess.Popen(
@@ -95,7 +95,7 @@ class Host:
         template = localise(load_template(), parameters, request["handlers"], worker_env)
         return deploy(clients, to_json(template), parameters, request["workers"])
 
-    def _watch(self, tasks: TaskRunner) -> None:
+    def _watch(self, tasks: ProcessRunner) -> None:
         assert self._server is not None
         while not self._ending and not self._unused():
             time.sleep(WATCH_S)
@@ -103,7 +103,7 @@ class Host:
             end_children(spared)  # orphans of dead workers: they are the host's now
             if (code := self._server.poll()) is not None:
                 how = f"was killed by signal {-code}" if code < 0 else f"ended with code {code}"
-                raise LocalStackError(f"the stand-in for AWS {how}; {REMEDY.format(log=self._state.aws_log)}")
+                raise LocalStackError(f"the emulator of AWS {how}; {REMEDY.format(log=self._state.aws_log)}")
 
     def _unused(self) -> bool:
         """Whether no client holds the lock and the stack is not to be kept; the host then has the lock to its end."""
@@ -115,7 +115,7 @@ class Host:
         return True
 
     def _end(self) -> None:
-        """End the stand-in, which saves its state first, and whatever is left below this process."""
+        """End the emulator, which saves its state first, and whatever is left below this process."""
         self._state.info_file.unlink(missing_ok=True)
         if self._server is not None and self._server.poll() is None:
             self._server.terminate()
@@ -140,7 +140,7 @@ def main() -> None:
     lock.write(str(os.getpid()))
     os.chdir(state.root)
     become_subreaper()
-    state.sweep()
+    state.delete_leftovers()
     host = Host(state)
     signal.signal(signal.SIGTERM, host.request_end)
     signal.signal(signal.SIGINT, signal.SIG_IGN)

@@ -1,7 +1,7 @@
-"""The project's own ``sam/template.yaml`` for the stand-in: every function becomes a Zip shim.
+"""The project's own ``sam/template.yaml`` for the emulator: every function becomes a Zip shim.
 
 Images and packages are not built here, and nothing is published: there are no versions, and whatever names an alias
-names its function (``_unpublished``). The stand-in takes a mapping's concurrency, and conditions on lists, in another
+names its function (``_unpublished``). The emulator takes a mapping's concurrency, and conditions on lists, in another
 form only; and it may have any timeout. Nothing else is changed: queues, policies, alarms, mappings and state machines,
 whose files are put into the template, are deployed as they are on AWS.
 """
@@ -25,10 +25,10 @@ _PUBLISHING = (
     *("AutoPublishAlias", "AutoPublishAliasAllProperties", "VersionDescription"),
     *("ProvisionedConcurrencyConfig", "SnapStart"),
 )
-_SHIM = """\
-from sparklet.local.worker_process import adopt
+_HANDLER_CODE = """\
+from sparklet.local.worker_process import prepare
 
-handler = adopt({target!r}, {name!r})
+handler = prepare({target!r}, {name!r})
 """
 
 
@@ -53,10 +53,10 @@ def parse_template(text: str) -> Template:
 def localise(
     template: Template, parameters: Mapping[str, str], handlers: Mapping[str, str], worker_env: Mapping[str, str]
 ) -> Template:
-    """The template as the stand-in gets it.
+    """The template as the emulator gets it.
 
     The function's timeout in ``parameters`` need not be one of the template's allowed values. ``handlers`` are dotted,
-    by logical id, in place of the template's own. ``worker_env`` is what every function inherits from the stand-in's
+    by logical id, in place of the template's own. ``worker_env`` is what every function inherits from the emulator's
     environment, so that no function may set it otherwise.
     """
     local = _unpublished(template)
@@ -66,9 +66,9 @@ def localise(
         body.pop("Metadata", None)  # how it would be built
         for key in _CODE:
             properties.pop(key, None)
-        properties["Runtime"] = "python3.12"  # ignored: the stand-in runs its own Python
+        properties["Runtime"] = "python3.12"  # ignored: the emulator runs its own Python
         properties["Handler"] = "index.handler"
-        properties["InlineCode"] = _SHIM.format(target=target, name=log_name(name))
+        properties["InlineCode"] = _HANDLER_CODE.format(target=target, name=log_name(name))
         _number_scaling(properties, parameters)
     for settings in _settings(local):
         variables = settings.get("Environment", {}).get("Variables", {})
@@ -125,7 +125,7 @@ def _unpublished(template: Template) -> Template:
 
 
 def _without_joins(node: Any, definitions: Mapping[str, Any], parameters: Mapping[str, str]) -> Any:
-    """Conditions with a list parameter's text in place of its ``Fn::Join``, which the stand-in does not do there."""
+    """Conditions with a list parameter's text in place of its ``Fn::Join``, which the emulator does not do there."""
     if isinstance(node, list):
         return [_without_joins(each, definitions, parameters) for each in node]
     if not isinstance(node, dict):
@@ -137,7 +137,7 @@ def _without_joins(node: Any, definitions: Mapping[str, Any], parameters: Mappin
 
 
 def _number_scaling(properties: Any, parameters: Mapping[str, str]) -> None:
-    """Put numbers where a mapping's concurrency refers to a parameter: the stand-in would compare text with them."""
+    """Put numbers where a mapping's concurrency refers to a parameter: the emulator would compare text with them."""
     for event in properties.get("Events", {}).values():
         scaling = event["Properties"].get("ScalingConfig", {})
         if isinstance(wanted := scaling.get("MaximumConcurrency"), dict):

@@ -20,7 +20,7 @@ ONE_SHARD = "sparklet.engines.one_shard"  # the image's command `shard`
 
 
 @dataclass(frozen=True)
-class LocalTasks(Engine):
+class LocalProcesses(Engine):
     """An ``Engine`` for the stack's clients."""
 
     folder: Path
@@ -48,7 +48,7 @@ class LocalTasks(Engine):
         (self.folder / f"{task_id}.stop").touch()
 
 
-class TaskRunner:
+class ProcessRunner:
     """The host's part: runs what clients request."""
 
     def __init__(self, state: StateDir, env: Mapping[str, str]) -> None:

@@ -1,9 +1,9 @@
-"""The embedded local default: start the stand-in for AWS or attach to it, and use its deployment.
+"""The embedded local default: start the emulator of AWS or attach to it, and use its deployment.
 
 ::
 
     client ──shared lock──▶ clients.lock ◀──watches── host (own session, adopts orphans)
-                                                       └─ stand-in (ministack, 127.0.0.1, own state folder)
+                                                       └─ emulator (ministack, 127.0.0.1, own state folder)
                                                             └─ worker processes ─ JVMs, scripts
 
 However a client ends, the kernel takes its lock back; when no client holds it the host ends everything below it.
@@ -38,7 +38,7 @@ from sparklet.local.attach import (
 )
 from sparklet.local.deploy import Deployed
 from sparklet.local.environment import PROCESSING_PATH, REGION, ask
-from sparklet.local.process_engine import PROCESS, LocalTasks
+from sparklet.local.process_engine import PROCESS, LocalProcesses
 from sparklet.local.state import Lock, StateDir
 from sparklet.ports.deployment import Deployment
 from sparklet.settings import engines, of_workers
@@ -126,7 +126,7 @@ class LocalStack(AbstractContextManager["LocalStack"]):
                 if listed := "; ".join(differences_between(request, document["request"])):
                     progress(f"the local stack runs already and is used as it is ({listed}); `sparklet stop` ends it")
                 ask(document["endpoint_url"], document["token"], PROCESSING_PATH)
-            holding.enter_context(environment.adopted(info.env))
+            holding.enter_context(environment.applied(info.env))
             return cls(state, info, holding.pop_all())
 
     def check(self, within_s: float = 0.0) -> None:
@@ -144,7 +144,7 @@ class LocalStack(AbstractContextManager["LocalStack"]):
     def deployment(self) -> Deployment:
         """Everything that planning, checking and recovery work on: the stack's S3, ledger and queue."""
         at = deployment(self.clients, self.info.bucket, self.info.ledger_table, self.info.queue_url)
-        tasks, named = LocalTasks(self._state.tasks), engines()
+        tasks, named = LocalProcesses(self._state.tasks), engines()
         functions = partial(of_workers, os.environ)
         here = {**clusters_of(named, tasks, functions), PROCESS: tasks}
         engines_here = {name: here[name] for name in (*named, PROCESS) if name in here}

@@ -41,13 +41,13 @@ class StateDir:
         self.failure_file = root / "failure.txt"  # why the last host ended, unless it ended as it should
         # Empty: AWS's SDK for Java complains of /dev/null, with a stack trace, in every worker's log.
         self.no_config = root / "no-aws-config"
-        self.services = root / "services"  # what the stand-in keeps: ledger, queues, functions, the deployment
-        self.objects = root / "s3"  # the stand-in's S3
+        self.services = root / "services"  # what the emulator keeps: ledger, queues, functions, the deployment
+        self.objects = root / "s3"  # the emulator's S3
         self.scratch = root / "scratch"  # the workers' own /tmp; emptied at every start
-        self.tmp = root / "tmp"  # TMPDIR of the stand-in; emptied at every start
+        self.tmp = root / "tmp"  # TMPDIR of the emulator; emptied at every start
         self.tasks = root / "tasks"  # of the local engine, see ``tasks``; emptied at every start
         self.log = root / "log"  # host.log, aws.log and one file for each worker process
-        self.aws_log = self.log / "aws.log"  # what the stand-in itself writes
+        self.aws_log = self.log / "aws.log"  # what the emulator itself writes
 
     def refuse_full_disk(self) -> None:
         """LocalStackError unless there is room for a stack to begin with; nothing is made."""
@@ -67,7 +67,7 @@ class StateDir:
             folder.mkdir(exist_ok=True)
         self.no_config.touch()
 
-    def sweep(self) -> None:
+    def delete_leftovers(self) -> None:
         """Delete an earlier host's temporary files; only for the host, while it holds its lock."""
         for folder in (self.scratch, self.tmp, self.tasks):
             delete_tree(folder)

@@ -1,8 +1,8 @@
-"""The shim between the stand-in's worker process and the real handler.
+"""The shim between the emulator's worker process and the real handler.
 
-The stand-in and a worker exchange JSON lines on standard input and output. The shim moves these to descriptors of its
+The emulator and a worker exchange JSON lines on standard input and output. The shim moves these to descriptors of its
 own, so that no print of a script, a library or the JVM breaks them, gives the process a log file, and ends the whole
-process tree below it however the stand-in or the worker ends.
+process tree below it however the emulator or the worker ends.
 
 Only the standard library: this is on a worker's cold path.
 """
@@ -24,7 +24,7 @@ from sparklet.errors import SparkletError
 from sparklet.spark.processes import kill_tree
 
 LOG_DIR_VARIABLE = "SPARKLET_LOG_DIR"
-STOP_GRACE_S = 1.6  # the stand-in sends SIGKILL two seconds after SIGTERM
+STOP_GRACE_S = 1.6  # the emulator sends SIGKILL two seconds after SIGTERM
 MAX_LOG_BYTES = 64 * 1024 * 1024
 _WATCH_S = 0.5
 
@@ -37,29 +37,29 @@ class WorkerStoppedError(SparkletError):
     retryable = True
 
 
-def adopt(target: str, name: str) -> Handler:
+def prepare(target: str, name: str) -> Handler:
     """Prepare this worker process and give it its real handler (``target``, dotted); its log file begins with ``name``.
 
     Called once, by the function's inline code.
     """
     _private_conversation()
     log = _open_log(name)
-    warden = _Warden(log)
-    signal.signal(signal.SIGTERM, warden.on_sigterm)
+    reaper = _Reaper(log)
+    signal.signal(signal.SIGTERM, reaper.on_sigterm)
     # A child that is forked without exec is no worker: it dies as any process does.
     os.register_at_fork(after_in_child=lambda: signal.signal(signal.SIGTERM, signal.SIG_DFL))
-    threading.Thread(target=warden.watch, name="shim-watch", daemon=True).start()
+    threading.Thread(target=reaper.watch, name="worker-watch", daemon=True).start()
     try:
         module, _, function = target.rpartition(".")
         handler: Handler = getattr(importlib.import_module(module), function)
     except BaseException:
-        traceback.print_exc()  # the stand-in keeps the message only
+        traceback.print_exc()  # the emulator keeps the message only
         raise
-    return warden.guarded(handler)
+    return reaper.guarded(handler)
 
 
-class _Warden:
-    """Ends the process tree, on SIGTERM or when the stand-in is gone."""
+class _Reaper:
+    """Ends the process tree, on SIGTERM or when the emulator is gone."""
 
     def __init__(self, log: Path | None) -> None:
         self._log = log
@@ -92,7 +92,7 @@ class _Warden:
             raise WorkerStoppedError("the worker had to end before the script had ended")
 
     def watch(self) -> None:
-        """End when the stand-in is gone (its death re-parents this process); keep the log within bounds."""
+        """End when the emulator is gone (its death re-parents this process); keep the log within bounds."""
         while os.getppid() == self._parent:
             time.sleep(_WATCH_S)
             if self._log is not None:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from sparklet.local.environment import adopted, of_client, of_host, of_stand_in, of_workers
+from sparklet.local.environment import applied, of_client, of_emulator, of_host, of_workers
 from sparklet.local.state import StateDir
 
 USERS = {
@@ -45,7 +45,7 @@ def test_a_checkout_is_found_by_programs_of_its_own_python() -> None:
 def test_the_command_lines_value_wins_for_a_worker(tmp_path: Path) -> None:
     given = {"JAVA_HOME": "/java", "SPARKLET_SCRATCH": "/big"}
 
-    env = of_stand_in(StateDir(tmp_path), "http://127.0.0.1:1", "token", given)
+    env = of_emulator(StateDir(tmp_path), "http://127.0.0.1:1", "token", given)
 
     assert env["JAVA_HOME"] == "/java"
     assert env["SPARKLET_SCRATCH"] == "/big"
@@ -58,7 +58,7 @@ def test_using_a_stack_keeps_this_process_off_the_network(monkeypatch: pytest.Mo
         monkeypatch.setenv(name, value)
     before = dict(os.environ)
 
-    with adopted(of_client("http://127.0.0.1:1", "token")):
+    with applied(of_client("http://127.0.0.1:1", "token")):
         settings = {name for name in os.environ if name.startswith("AWS_")}
         assert settings == set(of_client("", ""))
         assert os.environ["AWS_ACCESS_KEY_ID"] != "AKIAREALONE"

@@ -104,7 +104,7 @@ def test_a_start_empties_what_is_passing_and_keeps_what_lasts(tmp_path: Path) ->
     for number in range(100):
         (state.log / f"worker-{number}.log").write_text("x")
 
-    state.sweep()
+    state.delete_leftovers()
 
     assert not list(state.scratch.iterdir()) and not list(state.tmp.iterdir())
     assert not state.info_file.exists() and not state.failure_file.exists()

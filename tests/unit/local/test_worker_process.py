@@ -11,9 +11,9 @@ from sparklet.local import worker_process
 ADOPTS = """
 import os, signal, sys
 sys.path.insert(0, sys.argv[1])
-from sparklet.local.worker_process import adopt
+from sparklet.local.worker_process import prepare
 conversation = sys.stdout  # as the stand-in's worker holds it
-handle = adopt("handlers." + sys.argv[2], "worker")
+handle = prepare("handlers." + sys.argv[2], "worker")
 conversation.write("the answer: %s\\n" % handle({}, None))
 conversation.flush()
 """
