@@ -11,14 +11,14 @@ from sparklet.errors import PayloadError
 from sparklet.functions.calls import CODECS, Call, Codec, Contents, End
 from sparklet.ports import ObjectStore
 
-STORED_S = 3600.0  # a content that is stored again so soon is there
+STORED_S = 3600.0  # for so long after storing a content it is not stored again
 
 
 class Backend(Protocol):
     """Performs calls, several at a time. Its methods may be called from any thread."""
 
     key: bytes  # signs calls and answers
-    contents: Contents | None  # where large ones lie
+    contents: Contents | None  # where large contents lie
     inline_bytes: int  # of a content in a call or in an answer
     slots: int  # calls that it takes at a time
     max_timeout_s: float  # of a call
@@ -30,18 +30,18 @@ class Backend(Protocol):
     def start(self, call: Call, size: int, done: Callable[[End], None]) -> None:
         """Begin a call on a worker of ``sizes[size]``; ``done`` gets its end once, from any thread.
 
-        An end that is a RemoteTaskError has one of the reasons ``killed``, ``memory``, ``timeout``, ``throttled``.
-        Raises RemoteTaskError after ``close``.
+        An end that is a RemoteTaskError has a reason: ``killed``, ``memory``, ``timeout``, ``throttled``.
+        RemoteTaskError after ``close``.
         """
 
     def patience_s(self, call: Call) -> float:
-        """Seconds after ``start`` for which an answer may be waited for; then its caller gives it up."""
+        """Seconds after ``start`` for which the caller waits for an answer; then it gives the call up."""
 
     def give_up(self, call: Call) -> None:
-        """Nobody waits for this call any more: end it if that is possible. What ``done`` gets then is ignored."""
+        """End the call if possible: its caller has stopped waiting, and ignores what ``done`` gets."""
 
     def close(self) -> None:
-        """End all workers, at once; nothing runs any more for the caller. Twice does no harm."""
+        """End all workers at once. May be called twice."""
 
 
 @dataclass(frozen=True)
@@ -53,13 +53,13 @@ class Options:
     codec
         ``json``; ``pickle``: functions by name, arguments pickled; ``cloudpickle``: functions by value, too.
     timeout_s
-        Of one try; None: the most that the backend allows.
+        The time limit of one try; None: the backend's maximum.
     memory_mb
-        Of the first try's worker, at least; 0: the smallest.
+        The least memory of the first try's worker; 0: the smallest worker.
     sizes
         The workers' sizes in MB that may be tried; empty: all from the first on.
     retries
-        Further tries after an exception of ``retry_on``. RemoteTaskError there means a worker that was killed.
+        Further tries after an exception of ``retry_on``; name RemoteTaskError there for killed workers.
     offload_arguments, offload_result
         Whether they travel through the contents' folder (S3) whatever their size; large ones always do.
 
@@ -85,30 +85,29 @@ class Options:
             raise ValueError("retries must not be negative, and timeout_s must be positive")
 
     def of(self, function: Callable[..., Any] | str, **more: Any) -> Self:
-        """The options of a function: these, over them what ``remote`` was given for it, over that ``more``."""
+        """The options of a function: these, overridden by those of ``remote``, overridden by ``more``."""
         own = getattr(function, "options", {}) if getattr(function, "is_remote", False) else {}
         return replace(self, **{**own, **more})
 
     def sizes_of(self, sizes_mb: Sequence[int]) -> list[int]:
-        """Which of a backend's sizes may be tried, by their places; PayloadError if none may."""
-        found = [
-            place
-            for place, size_mb in enumerate(sizes_mb)
-            if (size_mb in self.sizes if self.sizes else size_mb >= self.memory_mb or not size_mb)
-        ]
-        if not found:
+        """The indexes of the backend's sizes that may be tried; PayloadError if there are none."""
+
+        def allowed(size_mb: int) -> bool:
+            return size_mb in self.sizes if self.sizes else size_mb >= self.memory_mb or not size_mb
+
+        if not (found := [index for index, size_mb in enumerate(sizes_mb) if allowed(size_mb)]):
             raise PayloadError(f"no worker has {self.sizes or self.memory_mb} MB: there are {sizes_mb}")
         return found
 
 
 @dataclass(frozen=True)
 class FolderContents:
-    """``Contents`` in a local folder, which is made when it is needed."""
+    """``Contents`` in a local folder, which the first content makes."""
 
     folder: Path
 
     def put(self, name: str, content: bytes) -> str:
-        """Write it, unless it is there."""
+        """Write a content, unless it is there."""
         path = self.folder / name
         if not path.exists():
             self.folder.mkdir(mode=0o700, exist_ok=True)
@@ -118,7 +117,7 @@ class FolderContents:
         return path.as_uri()
 
     def get(self, uri: str) -> bytes:
-        """Read it."""
+        """Read a content."""
         path = self.folder / uri.rpartition("/")[2]
         if uri != path.as_uri() or not path.exists():
             raise PayloadError(f"{uri} is not there")
@@ -131,10 +130,10 @@ class StoredContents:
 
     store: ObjectStore
     folder_uri: str  # ends in "/"
-    _put_s: dict[str, float] = field(default_factory=dict)  # when this process stored what
+    _put_s: dict[str, float] = field(default_factory=dict)  # when this process stored a content, by its name
 
     def put(self, name: str, content: bytes) -> str:
-        """Write it, unless this process did so a short while ago."""
+        """Write a content, unless this process did so within ``STORED_S``."""
         uri = f"{self.folder_uri}{name}"
         if time.monotonic() - self._put_s.get(name, -STORED_S) >= STORED_S:
             self.store.put(uri, content)
@@ -142,7 +141,7 @@ class StoredContents:
         return uri
 
     def get(self, uri: str) -> bytes:
-        """Read it."""
+        """Read a content."""
         if uri.rpartition("/")[0] != self.folder_uri.rstrip("/"):
             raise PayloadError(f"{uri} lies outside {self.folder_uri}")
         return self.store.get(uri)

@@ -1,8 +1,7 @@
 """A call of a function and its answer as they travel: signed JSON documents, with large contents by reference.
 
-The caller and the worker share a key. A worker reads nothing that the key did not sign, and unpickles only what its
-operator allows; a caller reads only answers to its own calls. Contents that lie in a folder are pinned by their
-SHA-256, which the signed document holds.
+The caller and the worker share a key. A worker refuses documents without the key's signature, and unpickles only what
+its operator allows; a caller reads only answers to its own calls. A signed document has the SHA-256 of its contents.
 """
 
 import base64
@@ -18,21 +17,21 @@ from typing import Any, ClassVar, Protocol, Self, get_args
 from sparklet.errors import PayloadError, RemoteTaskError
 from sparklet.settings import Codec as Codec
 
-CODECS: tuple[Codec, ...] = get_args(Codec)  # each allows what the ones before it allow
+CODECS: tuple[Codec, ...] = get_args(Codec)  # each allows all that the earlier ones allow
 PYTHON = f"{sys.version_info.major}.{sys.version_info.minor}"
-REPEATED_BYTES = 64 * 1024  # from this size on an argument is stored once, however many calls have it
+REPEATED_BYTES = 64 * 1024  # a larger argument is stored once for all calls that have it
 COMPACT = json.JSONEncoder(separators=(",", ":"))
-MAX_CONTENT_BYTES = 5 * 1024**3  # of one object, as S3 takes it in one request
+MAX_CONTENT_BYTES = 5 * 1024**3  # S3's limit of one request
 
 
 class Contents(Protocol):
     """Where large contents lie."""
 
     def put(self, name: str, content: bytes) -> str:
-        """Store a content, its name being its digest; its URI. Twice does no harm. ObjectStoreError if it fails."""
+        """Store a content under its digest; its URI. May be called twice. ObjectStoreError if it fails."""
 
     def get(self, uri: str) -> bytes:
-        """A content; ObjectStoreError if it is not there, PayloadError if it lies where no caller's contents lie."""
+        """A content; ObjectStoreError if it is not there, PayloadError if the URI is outside the folder."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +46,7 @@ class Content:
 
     @classmethod
     def of(cls, codec: Codec, encoded: bytes, inline_bytes: int, contents: Contents | None) -> Self:
-        """A content; one of more than ``inline_bytes`` goes into ``contents``. Raises PayloadError if it cannot."""
+        """A content; one of more than ``inline_bytes`` is stored in ``contents``. PayloadError if it is too large."""
         size_bytes = len(encoded)
         if size_bytes <= inline_bytes:
             text = encoded.decode() if codec == "json" else base64.b64encode(encoded).decode("ascii")
@@ -59,19 +58,19 @@ class Content:
         return cls(codec, size_bytes, uri=contents.put(digest, encoded), sha256=digest)
 
     def read(self, contents: Contents | None) -> bytes:
-        """The encoded value; PayloadError if it is not there, or not what was signed."""
+        """The encoded value; PayloadError if it is missing, or other than the signed digest."""
         if not self.uri:
             return self.text.encode() if self.codec == "json" else base64.b64decode(self.text)
         if contents is None:
             raise PayloadError(f"{self.uri} cannot be read: this worker has no folder for contents")
         encoded = contents.get(self.uri)
         if hashlib.sha256(encoded).hexdigest() != self.sha256:
-            raise PayloadError(f"{self.uri} is not what was sent")
+            raise PayloadError(f"{self.uri} has other content than the signed digest")
         return encoded
 
 
 class Signed:
-    """A document that travels with a signature over its very text."""
+    """A document with a signature over its text."""
 
     __slots__ = ()
     kind: ClassVar[str]
@@ -84,7 +83,7 @@ class Signed:
 
     @classmethod
     def opened(cls, envelope: Any, key: bytes) -> Self:
-        """Check and read a signed document; PayloadError if it is malformed, or not signed with this key."""
+        """Verify and read a signed document; PayloadError if it is malformed, or not signed with this key."""
         try:
             text, signature = envelope[cls.kind], envelope["signature"]
             if not hmac.compare_digest(signature, _signature(cls.kind, text, key)):
@@ -104,8 +103,8 @@ def _signature(kind: str, text: str, key: bytes) -> str:
 class Call(Signed):
     """One try of a task.
 
-    ``function`` is ``module:qualified.name``; "" where the content holds the function itself. ``each``: the content is
-    a list of positional arguments, one tuple a call, and the value the list of their results.
+    ``function`` is ``module:qualified.name``, or "" where the content holds the function itself. With ``each`` the
+    content is a list of argument tuples, and the value the list of results.
     """
 
     kind = "sparklet_call"
@@ -113,7 +112,7 @@ class Call(Signed):
     function: str
     content: Content
     timeout_s: float  # for the function's work
-    expires_s: float  # from then on it is not begun any more, by the caller's clock
+    expires_s: float  # no worker begins it after this time of the caller's clock
     answer_inline_bytes: int  # a larger answer goes into the contents
     each: bool = False
     attempt: int = 1
@@ -121,21 +120,20 @@ class Call(Signed):
 
     @property
     def name(self) -> str:
-        """How messages call it."""
+        """The call's name in messages."""
         return self.function or f"task {self.task_id}"
 
     @property
     def record_id(self) -> str:
-        """The ledger's record of this try, if it has one."""
+        """The id of this try's record in the ledger."""
         return f"{self.task_id}.{self.attempt}"
 
 
 @dataclass(frozen=True, slots=True)
 class Answer(Signed):
-    """What became of a try.
+    """The result of a try: a value, an exception of the function, or the reason why it could not be called.
 
-    A value, or what the function raised (``raised``; the content holds the exception, if it could be encoded), or the
-    reason why it could not be called (no content, not ``raised``).
+    ``raised``: the content has the exception, if it could be encoded. No content, not ``raised``: it was not called.
     """
 
     kind = "sparklet_answer"
@@ -153,7 +151,7 @@ End = Answer | RemoteTaskError
 
 @dataclass(frozen=True, slots=True)
 class Stored:
-    """Stands for a large argument, which is stored once for all calls that have it."""
+    """A large argument, stored once for all calls that have it."""
 
     content: Content
 
@@ -164,7 +162,7 @@ def encode(codec: Codec, value: Any) -> bytes:
         if codec == "json":
             encoded = COMPACT.encode(value).encode()
             if json.loads(encoded) != value:
-                raise TypeError("it comes back as another value, as tuples and keys that are no texts do")
+                raise TypeError("JSON changes it, as it changes tuples and keys that are no strings")
             return encoded
         if codec == "cloudpickle":
             import cloudpickle
@@ -178,16 +176,16 @@ def encode(codec: Codec, value: Any) -> bytes:
 
 
 def decode(codec: Codec, encoded: bytes) -> Any:
-    """The value; raises what a class that is not importable here raises."""
+    """The value; any exception if a class cannot be imported here."""
     return json.loads(encoded) if codec == "json" else pickle.loads(encoded)  # noqa: S301 - its signature was checked
 
 
 def encode_arguments(codec: Codec, function: Any, arguments: Any, contents: Contents | None) -> bytes:
-    """``function`` (None: the call names it) with its arguments: ``(args, kwargs)``, or a list of args.
+    """``function`` (None: the call names it) and its arguments: ``(args, kwargs)``, or a list of args.
 
-    Large arguments go into ``contents``, each once.
+    Each large argument is stored once, in ``contents``.
     """
-    if codec == "json":  # which knows no tuples
+    if codec == "json":  # it has no tuples
         arguments = [list(each) if isinstance(each, tuple) else each for each in arguments]
     encoded = encode(codec, [function, arguments] if function else arguments)
     if len(encoded) <= REPEATED_BYTES or contents is None or codec == "json" or isinstance(arguments, list):
@@ -204,7 +202,7 @@ def _stored(codec: Codec, argument: Any, contents: Contents) -> Any:
 
 
 def restored(arguments: Any, contents: Contents | None) -> Any:
-    """Arguments with what is stored elsewhere."""
+    """The arguments, with stored ones read."""
 
     def one(argument: Any) -> Any:
         if not isinstance(argument, Stored):
@@ -226,19 +224,19 @@ class RemoteTraceback(Exception):  # noqa: N818 - it is a cause, never raised
 
 
 def read(call: Call, end: End, contents: Contents | None) -> tuple[Any, BaseException | None]:
-    """The value, or the error to raise. Unpickles only an answer to this very call, in the call's own codec."""
+    """The value, or the error to raise. Unpickles only an answer to this call, in the call's own codec."""
     if isinstance(end, RemoteTaskError):
         return None, end
     content = end.content
     try:
         if end.task_id != call.task_id or (content and content.codec != call.content.codec):
-            raise PayloadError("it is not this call's")
+            raise PayloadError("it belongs to another call")
         if content:
             found = decode(content.codec, content.read(contents))
             return (None, _raised(found, end)) if end.raised else (found, None)
     except BaseException as error:  # noqa: BLE001 - unpickling raises anything, even SystemExit
-        told = f"the answer cannot be read: {type(error).__name__}: {error}; {end.error}".rstrip("; ")
-        return None, RemoteTaskError(told, log_tail=end.trace, facts=end.facts)
+        cause = f"the answer cannot be read: {type(error).__name__}: {error}; {end.error}".rstrip("; ")
+        return None, RemoteTaskError(cause, log_tail=end.trace, facts=end.facts)
     return None, RemoteTaskError(end.error, "" if end.raised else "refused", log_tail=end.trace, facts=end.facts)
 
 

@@ -1,7 +1,7 @@
 """The backend over deployed Lambda functions (``sam/functions.yaml``).
 
 A call takes one of three ways. ``invoke``: a thread waits for the answer. ``event``: Lambda queues the call, and the
-answer comes from the ledger's table, or from S3 if it is large. ``queue``: a flood waits in SQS.
+answer comes from the ledger's table, or from S3 if it is large. ``queue``: the same, and SQS queues the call.
 """
 
 import contextlib
@@ -30,12 +30,12 @@ from sparklet.model import Failure, TaskRecord
 Transport = Literal["auto", "invoke", "event", "queue"]
 
 OUTPUTS = ("BucketName", "FunctionTimeoutS", "LedgerTable", "SecretArn", "Workers")
-INLINE_BYTES = 180 * 1024  # as base64 within 256 KiB, which every transport takes
-THREADS, SENDERS = 64, 8  # that wait for answers; that do not
-SHORT_S = 300.0  # a longer silence may end a connection on its way
-SHARE = 0.5  # of the concurrency that the account has free, by default
+INLINE_BYTES = 180 * 1024  # as base64 below 256 KiB, the limit of all three ways
+THREADS, SENDERS = 64, 8  # threads that wait for answers; that only send
+SHORT_S = 300.0  # a longer silence may end a connection
+SHARE = 0.5  # of the account's free concurrency, by default
 UNKNOWN_CONCURRENCY = 100
-WAITING_S = {"invoke": 60.0, "event": 360.0, "queue": 6 * 3600.0}  # until a call begins; then it has expired
+WAITING_S = {"invoke": 60.0, "event": 360.0, "queue": 6 * 3600.0}  # for a worker; then the call has expired
 
 
 class LambdaFunctions:
@@ -44,10 +44,10 @@ class LambdaFunctions:
     Parameters
     ----------
     slots
-        Calls under way at a time; None: as many as the stack reserves for a size, or half of what the account has free.
+        Calls under way at a time; None: the stack's reserved concurrency of a size, or half of the account's free one.
     transport
-        ``auto``: ``invoke`` for calls of up to five minutes while threads are free, else ``event``; ``queue`` for what
-        exceeds that concurrency, if ``slots`` does.
+        ``auto``: ``queue`` for calls beyond that concurrency, if ``slots`` is larger; else ``invoke`` for calls below
+        five minutes while threads are free; else ``event``.
 
     Raises
     ------
@@ -80,12 +80,12 @@ class LambdaFunctions:
         renew_after_fork(self)
 
     def after_fork(self) -> None:
-        """Have no call under way."""
+        """Begin without calls, in threads of this process."""
         self._poller, self._threads = Poller(self._tasks.get_tasks), DaemonThreads(THREADS + SENDERS)
         self._underway: set[str] = set()
 
     def start(self, call: Call, size: int, done: Callable[[End], None]) -> None:
-        """Hand it to a thread, by the transport that suits it now."""
+        """Have a thread send the call, by the transport that fits now."""
         if self._closed:
             raise RemoteTaskError("the backend was closed", "killed")
         transport, worker = str(self._transport), self._workers[size]
@@ -101,17 +101,17 @@ class LambdaFunctions:
         self._threads.submit(partial(self._perform, transport, call, worker, ended))
 
     def patience_s(self, call: Call) -> float:
-        """Its own time, and what it may wait for a worker."""
-        floods: str = "queue" if self.slots > self._concurrency else "event"
-        return call.timeout_s + WAITING_S[floods if self._transport == "auto" else self._transport]
+        """The call's own time, and its wait for a worker."""
+        slowest: str = "queue" if self.slots > self._concurrency else "event"
+        return call.timeout_s + WAITING_S[slowest if self._transport == "auto" else self._transport]
 
     def give_up(self, call: Call) -> None:
-        """Ask for it no more. It expires; if it has begun, its worker ends it when its time is over."""
+        """Stop polling for the call. It expires, or its worker ends it when its time is over."""
         if self._poller.forget(call.record_id):
             self._underway.discard(call.record_id)
 
     def close(self) -> None:
-        """Wait for nothing any more. Lambda ends what it has begun, unseen; what waits in the queue expires there."""
+        """Stop waiting. Lambda completes the calls that it has begun; waiting ones expire in the queue."""
         self._closed = True
         self._poller.open.clear()
         self._threads.close()
@@ -123,7 +123,7 @@ class LambdaFunctions:
             return ended(self._invoke(call, worker))
         try:
             self._send(transport, call, worker, ended)
-        except SparkletError as error:  # sent twice does no harm: the ledger decides
+        except SparkletError as error:  # it may be sent again: the ledger decides
             again = error.retryable or getattr(error, "reason", "") in ("throttled", "killed")
             if self._poller.forget(call.record_id):
                 ended(RemoteTaskError(str(error), "throttled" if again else ""))
@@ -143,7 +143,7 @@ class LambdaFunctions:
             self._queue(worker["queue"]).send([json.dumps(envelope)])
 
     def _watched(self, call: Call, ended: Callable[[End], None]) -> dict[str, str]:
-        """The envelope of a call whose record is waited for from now on."""
+        """The envelope of a call, whose record is polled from now on."""
         begun_s = time.monotonic()
 
         def recorded(record: TaskRecord | LedgerError) -> None:
@@ -153,7 +153,7 @@ class LambdaFunctions:
         return {**call.sealed(self.key), RECORDED: "yes"}
 
     def _end(self, call: Call, record: TaskRecord | LedgerError, begun_s: float) -> End:
-        """What a record says that has ended, or is not renewed any more."""
+        """The end in a record that has ended, or is renewed no more."""
         if isinstance(record, LedgerError):
             return RemoteTaskError(f"{call.name}: {record}")
         if record.result:
@@ -164,7 +164,7 @@ class LambdaFunctions:
         return _timed(error, call, begun_s)
 
     def _opened(self, call: Call, envelope: Any) -> End:
-        """The answer, which may be stored."""
+        """The answer; a large one is stored."""
         try:
             if self.contents and isinstance(envelope, dict) and "stored" in envelope:
                 envelope = json.loads(self.contents.get(envelope["stored"]))
@@ -174,14 +174,14 @@ class LambdaFunctions:
 
 
 def _share(clients: AwsClients) -> int:
-    with contextlib.suppress(SettingsError):  # not everybody may ask
+    with contextlib.suppress(SettingsError):  # the caller may lack the right
         if found := unreserved_concurrency(clients):
             return max(1, int(SHARE * found))
     return UNKNOWN_CONCURRENCY
 
 
 def _timed(error: RemoteTaskError, call: Call, begun_s: float) -> RemoteTaskError:
-    """A worker ends itself when a call's time is over; not every transport tells how it ended."""
+    """The error, as a timeout if the time is over: then the worker ends itself, and not every transport says so."""
     if error.reason == "killed" and time.monotonic() - begun_s >= call.timeout_s:
         error.reason = "timeout"
     return error

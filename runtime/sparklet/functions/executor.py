@@ -1,7 +1,7 @@
 """``LambdaExecutor``: a ``concurrent.futures.Executor`` whose calls run in other processes, here or in Lambda.
 
-A task is submitted, waits for a slot, is tried, perhaps again, and ends as value, error or cancelled. Nothing is waited
-for past its deadline, whatever the backend does.
+A task is submitted, waits for a slot, is tried, perhaps again, and ends as value, error or cancelled. Each try has a
+deadline, whatever the backend does.
 """
 
 import atexit
@@ -35,7 +35,7 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 BACK_OFF_S, MAX_BACK_OFF_S = 0.4, 20.0
-MAX_THROTTLED = 12  # tries that did not begin: some two minutes of back-off
+MAX_THROTTLED = 12  # tries without a begin: some two minutes of back-off
 LARGER_HELPS = ("memory", "timeout")
 
 
@@ -44,7 +44,7 @@ class _Task:
     future: Future[Any]
     call: Call
     options: Options
-    sizes: list[int]  # of the backend's: this try's first, then larger ones
+    sizes: list[int]  # indexes of the backend's sizes: this try's, then larger ones
     submitted_s: float
     failures: int = 0
     throttled: int = 0
@@ -60,11 +60,11 @@ class LambdaExecutor(Executor):
     backend
         ``"processes"`` or ``"threads"`` of this machine, ``"lambda"``, or a ``Backend``.
     max_workers
-        Tasks under way at a time; None: as many as the backend takes.
+        Tasks under way at a time; None: the backend's number.
     stack
         For ``"lambda"``: the stack that was made from ``sam/functions.yaml``.
     options
-        Fields of ``Options``, for all tasks that say nothing else.
+        Fields of ``Options``, for all tasks without their own.
 
     Raises
     ------
@@ -94,7 +94,7 @@ class LambdaExecutor(Executor):
         weakref.finalize(self, _end, self._timer, self.backend).atexit = False
 
     def _begin(self) -> None:
-        """Have no tasks yet."""
+        """Begin without tasks."""
         self._lock = threading.Lock()
         self._ended = threading.Condition(self._lock)
         self._waiting: deque[_Task] = deque()
@@ -102,10 +102,10 @@ class LambdaExecutor(Executor):
         self._later: set[_Task] = set()  # the next try waits for its time
         self._unfinished: set[_Task] = set()
         self._pumping = False
-        self._figures = defaultdict[str, float](int, waiting_s=0.0, working_s=0.0, travelling_s=0.0, gb_s=0.0)
+        self._stats = defaultdict[str, float](int, waiting_s=0.0, working_s=0.0, travelling_s=0.0, gb_s=0.0)
 
     def after_fork(self) -> None:
-        """In a forked process: have no tasks; the parent's, which end there alone, are errors here."""
+        """In a forked process: begin without tasks; the parent's end in the parent, and are errors here."""
         parents = self._unfinished
         self._begin()
         Timer.__init__(self._timer)
@@ -114,13 +114,13 @@ class LambdaExecutor(Executor):
             task.future.set_exception(RemoteTaskError(f"{task.call.name} was submitted by the process before its fork"))
 
     def submit(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> "Future[T]":
-        """Have a call performed; its future. An argument that cannot be encoded or stored is its error."""
+        """Have a call performed; its future, which has the error of an argument that cannot be encoded or stored."""
         return self.submit_with(self.options.of(fn), fn, (args, kwargs))
 
     def submit_with(
         self, options: Options, fn: Callable[..., Any] | str, arguments: Any, each: bool = False
     ) -> "Future[Any]":
-        """The same with options of its own, and of a function that only its workers have (``module:name``).
+        """Submit with these options; ``fn`` may be the name of a function that only workers have (``module:name``).
 
         ``arguments`` is ``(args, kwargs)``, or with ``each`` a list of args.
         """
@@ -134,12 +134,12 @@ class LambdaExecutor(Executor):
         with self._lock:
             if self._closing:
                 raise RuntimeError("cannot schedule new futures after shutdown")
-            self._figures["submitted"] += 1
+            self._stats["submitted"] += 1
             if task:
                 self._waiting.append(task)
                 self._unfinished.add(task)
             else:
-                self._figures["failed"] += 1
+                self._stats["failed"] += 1
         self._pump()
         return future
 
@@ -158,7 +158,7 @@ class LambdaExecutor(Executor):
         chunksize
             Calls that travel together.
         buffersize
-            Chunks that are under way or not yet taken; the iterables are read as results are. None: all, at once.
+            Chunks that are under way or unread; the iterables are read as results are. None: all at once.
         """
         if chunksize < 1 or (buffersize is not None and buffersize < 1):
             raise ValueError("chunksize and buffersize must be at least 1")
@@ -183,7 +183,7 @@ class LambdaExecutor(Executor):
             self.backend.close()
 
     def __enter__(self) -> Self:
-        """From here to the block's end it is the executor of what ``remote`` decorates and of ``gather``."""
+        """Use this executor for decorated functions and ``gather`` until the block's end."""
         self._outer = entered.get()
         entered.set(self)
         return self
@@ -197,7 +197,7 @@ class LambdaExecutor(Executor):
         return self.shutdown()
 
     def abort(self) -> None:
-        """Cancel what waits, and end the workers at once: what they were doing is lost."""
+        """Cancel waiting tasks, and end the workers at once: their tasks are lost."""
         self._aborted = True
         self.shutdown(wait=False, cancel_futures=True)
         self.backend.close()
@@ -209,9 +209,9 @@ class LambdaExecutor(Executor):
             self._again(task)
 
     def stats(self) -> dict[str, float]:
-        """Tasks by their ends, tries, cold starts; seconds in all of waiting, working and travelling; GB-seconds."""
+        """Tasks by their ends, tries, cold starts; total seconds of waiting, working and travelling; GB-seconds."""
         with self._lock:
-            return {name: round(figure, 3) for name, figure in self._figures.items()}
+            return {name: round(value, 3) for name, value in self._stats.items()}
 
     def _task(self, future: "Future[Any]", options: Options, fn: Any, arguments: Any, each: bool) -> _Task:
         backend = self.backend
@@ -229,7 +229,7 @@ class LambdaExecutor(Executor):
         return _Task(future, call, options, sizes, time.monotonic())
 
     def _pump(self) -> None:
-        """Start waiting tasks while slots are free; one thread does at a time, for all."""
+        """Start waiting tasks while slots are free; one thread at a time does it for all."""
         with self._lock:
             if self._pumping:
                 return
@@ -252,10 +252,10 @@ class LambdaExecutor(Executor):
                 task = self._waiting.popleft()
                 if task.future.running() or task.future.set_running_or_notify_cancel():
                     task.started_s = time.monotonic()
-                    self._figures["tries"] += 1
+                    self._stats["tries"] += 1
                     self._open[task.call.task_id] = task
                     return task
-                self._figures["cancelled"] += 1
+                self._stats["cancelled"] += 1
                 self._unfinished.discard(task)
             self._pumping = False
             return None
@@ -277,25 +277,25 @@ class LambdaExecutor(Executor):
             self._done(task, call, RemoteTaskError(f"{call.name}: no answer came in time", "timeout"))
 
     def _done(self, task: _Task, call: Call, end: End) -> None:
-        """One try has ended; anything that comes later for it is ignored."""
+        """End a try once; later ends of the same try are ignored."""
         with self._lock:
             if self._open.get(call.task_id) is not task or task.call is not call:
                 return None
             del self._open[call.task_id]
         if task.deadline:
             self._timer.cancel(task.deadline)
-        with contextlib.suppress(TypeError, AttributeError):  # facts are what a worker says
+        with contextlib.suppress(TypeError, AttributeError):  # a worker may send anything as facts
             self._measure(task, end.facts)
         value, error = read(call, end, self.backend.contents)
         delay_s = self._delay_s(task, error) if error is not None and not self._aborted else None
         if delay_s is not None:
             with self._lock:
-                self._figures["retried"] += 1
+                self._stats["retried"] += 1
                 self._later.add(task)
             self._timer.at(time.monotonic() + delay_s, functools.partial(self._again, task))
             return self._pump()
         with self._lock:
-            self._figures["succeeded" if error is None else "failed"] += 1
+            self._stats["succeeded" if error is None else "failed"] += 1
         if error is None:
             task.future.set_result(value)
         else:
@@ -312,7 +312,7 @@ class LambdaExecutor(Executor):
         self._pump()
 
     def _delay_s(self, task: _Task, error: BaseException) -> float | None:
-        """Seconds until the next try; None if there is none."""
+        """Seconds until the next try; None if it was the last."""
         reason = error.reason if isinstance(error, RemoteTaskError) else ""
         attempt = task.call.attempt + 1
         if reason == "throttled" and task.throttled < MAX_THROTTLED:
@@ -320,7 +320,7 @@ class LambdaExecutor(Executor):
             return back_off_s(task.throttled, BACK_OFF_S, MAX_BACK_OFF_S)
         if (reason in LARGER_HELPS or isinstance(error, MemoryError)) and len(task.sizes) > 1:
             task.sizes.pop(0)
-            self._figures["escalated"] += 1
+            self._stats["escalated"] += 1
         elif isinstance(error, task.options.retry_on) and task.failures < task.options.retries:
             task.failures += 1
         else:
@@ -331,11 +331,11 @@ class LambdaExecutor(Executor):
     def _measure(self, task: _Task, facts: Mapping[str, Any]) -> None:
         worked_s = facts.get("ended_s", 0.0) - facts.get("started_s", 0.0)
         with self._lock:
-            self._figures["cold"] += bool(facts.get("cold"))
-            self._figures["waiting_s"] += task.started_s - task.submitted_s
-            self._figures["working_s"] += worked_s
-            self._figures["gb_s"] += worked_s * self.backend.sizes[task.sizes[0]] / 1024
-            self._figures["travelling_s"] += max(0.0, time.monotonic() - task.started_s - worked_s)
+            self._stats["cold"] += bool(facts.get("cold"))
+            self._stats["waiting_s"] += task.started_s - task.submitted_s
+            self._stats["working_s"] += worked_s
+            self._stats["gb_s"] += worked_s * self.backend.sizes[task.sizes[0]] / 1024
+            self._stats["travelling_s"] += max(0.0, time.monotonic() - task.started_s - worked_s)
 
 
 def _end(timer: Timer, backend: Backend) -> None:
@@ -355,7 +355,7 @@ def _backend(name: str, slots: int | None, stack: str) -> Backend:
 
 
 def _results(begun: deque[Future[list[T]]], further: Iterator[Future[list[T]]], end_s: float | None) -> Iterator[T]:
-    """The results in order; one of ``further`` begins before each that is taken."""
+    """The results in order; before each, one of ``further`` begins."""
     try:
         while begun:
             begun.extend(itertools.islice(further, 1))
@@ -377,7 +377,7 @@ _executors: "weakref.WeakSet[LambdaExecutor]" = weakref.WeakSet()
 
 @atexit.register
 def _end_all() -> None:
-    """Wait for all tasks at the interpreter's end, as the standard library does; but not after Ctrl-C."""
+    """Wait for all tasks at the interpreter's end, as the standard library does; after Ctrl-C end them."""
     interrupted = getattr(sys, "last_type", None) is KeyboardInterrupt
     for executor in list(_executors):
         executor.abort() if interrupted else executor.shutdown()

@@ -1,8 +1,8 @@
 """Lambda entry point and composition root of the workers of Python functions.
 
-A synchronous event is a call's envelope, and its answer's envelope is returned. Asynchronous events and messages of the
-queue are marked: they are claimed in the ledger, so that a call that is delivered twice is performed and answered once,
-and their answers are recorded there.
+A synchronous event is a call's envelope, and the answer's envelope is returned. Asynchronous events and the queue's
+messages are marked: they are claimed in the ledger, so that a call that is delivered twice is performed once, and their
+answers are recorded there.
 """
 
 import functools

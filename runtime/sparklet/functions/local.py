@@ -1,4 +1,4 @@
-"""Backends on this machine: processes, and threads for debugging. Both perform the same calls as Lambda does."""
+"""Backends on this machine: processes, and threads for debugging. Both perform the same calls as Lambda."""
 
 import contextlib
 import json
@@ -27,10 +27,10 @@ from sparklet.functions.threads import DaemonThreads
 
 INLINE_BYTES = 1024 * 1024
 MAX_TIMEOUT_S = 7 * 86_400.0
-START_S = 60.0  # many processes at once, on a busy machine
-END_S = 1.0  # what is killed has ended by then
+START_S = 60.0  # for many processes at once, on a busy machine
+END_S = 1.0  # for killed processes to end
 LOG_TAIL_BYTES = 4096
-UNBOUNDED_MB = 0  # a worker's memory that nobody bounds
+UNBOUNDED_MB = 0  # a worker without a memory limit
 
 
 class Threads:
@@ -48,27 +48,27 @@ class Threads:
         renew_after_fork(self)
 
     def after_fork(self) -> None:
-        """Have threads and a folder of its own: each process deletes its own at its end."""
+        """Begin with threads and a folder of this process, which deletes the folder at its end."""
         self._threads = DaemonThreads(self.slots)
         self.folder = Path(tempfile.gettempdir(), f"sparklet-functions-{secrets.token_hex(8)}")
         self.contents: Contents | None = FolderContents(self.folder)
         self._performer = Performer(self.key, "cloudpickle", contents=self.contents)
 
     def start(self, call: Call, size: int, done: Callable[[End], None]) -> None:
-        """Hand it to a thread."""
+        """Have a thread perform the call."""
         if self.closed:
             raise RemoteTaskError("the workers were ended", "refused")
         self._threads.submit(lambda: done(self._end(call, size)))
 
     def patience_s(self, call: Call) -> float:
-        """A slot is free when a call is started, and ends it in time; its process may have to start first."""
+        """The call's own time, and the start of a process."""
         return call.timeout_s + START_S
 
     def give_up(self, call: Call) -> None:
-        """A thread cannot be ended."""
+        """Do nothing: a thread cannot be ended."""
 
     def close(self) -> None:
-        """Take no call any more."""
+        """Refuse further calls."""
         self.closed = True
         self._threads.close()
         shutil.rmtree(self.folder, ignore_errors=True)
@@ -82,7 +82,7 @@ class Threads:
             return RemoteTaskError(f"{type(error).__name__}: {error}", "refused")
 
     def _perform(self, call: Call, size: int) -> Any:
-        """The envelope of its answer."""
+        """The answer's envelope."""
         return self._performer.perform(call.sealed(self.key))
 
 
@@ -94,7 +94,7 @@ class Processes(Threads):
     slots
         How many processes; None: one for each processor.
     sizes
-        The memory of a process in MB (of its data: RLIMIT_DATA), from small to large; 0: not bounded.
+        The memory limits of processes in MB (RLIMIT_DATA), from small to large; 0: no limit.
     context
         How processes start (``multiprocessing.get_context``); by default they are spawned.
     """
@@ -110,11 +110,11 @@ class Processes(Threads):
         self._context: Any = context or multiprocessing.get_context("spawn")
 
     def after_fork(self) -> None:
-        """Have no processes, and leave the parent's alone."""
+        """Begin without processes; the parent keeps its own."""
         super().after_fork()
         self._at_work: dict[str, _Process] = {}  # by the try that each performs
         self._idle: list[_Process] = []
-        self._lock = threading.RLock()  # a collected executor closes its backend, in whatever thread
+        self._lock = threading.RLock()  # a collected executor closes its backend, in any thread
 
     def give_up(self, call: Call) -> None:
         """Kill its process."""
@@ -157,7 +157,7 @@ class Processes(Threads):
             self._idle.pop().end()
 
 
-_starting = threading.RLock()  # a process forked meanwhile would hold the other's end of the pipe open
+_starting = threading.RLock()  # a fork meanwhile would keep the other's end of the pipe open
 os.register_at_fork(
     before=_starting.acquire,
     after_in_child=_starting._at_fork_reinit,  # type: ignore[attr-defined]  # as concurrent.futures does
@@ -183,7 +183,7 @@ class _Process:
         self._ready = False
 
     def perform(self, call: Call) -> Any:
-        """The envelope of its answer. Raises RemoteTaskError if there is none, the process being dead then."""
+        """The answer's envelope; RemoteTaskError if there is none, and then the process has ended."""
         try:
             if not self._ready:
                 self._ready = not self._pipe.recv_bytes()

@@ -1,4 +1,4 @@
-"""What a worker does with a call: check it, find its function, call it, and sign the answer."""
+"""The worker's part of a call: check it, find its function, call it, and sign the answer."""
 
 import os
 import pkgutil
@@ -27,13 +27,13 @@ class Performer:
     key
         Shared with the callers that may use this worker.
     codec
-        The most that callers may send: JSON, pickles of what is importable here, or code itself (cloudpickle).
+        The most powerful codec that callers may use.
     modules
         Patterns of the modules whose functions may be called by name; a pickle can name any.
     contents
         Where large arguments and answers lie; None: everything must fit into the call.
     facts
-        What each answer tells of the worker: its log stream, its memory.
+        What each answer reports of the worker: its log stream, its memory.
     """
 
     key: bytes
@@ -45,11 +45,11 @@ class Performer:
     done: int = 0
 
     def perform(self, envelope: Any) -> dict[str, str]:
-        """The signed answer to a signed call; PayloadError if it was not signed with this worker's key."""
+        """The signed answer to a signed call; PayloadError if its signature is wrong."""
         return self.perform_opened(Call.opened(envelope, self.key))
 
     def perform_opened(self, call: Call) -> dict[str, str]:
-        """The same of a call whose signature was checked."""
+        """The signed answer to a call whose signature was verified."""
         started_s = self.clock()
         answer = self._answer(call)
         facts = {
@@ -69,7 +69,7 @@ class Performer:
         except MemoryError as error:
             return self._raised(call, error)
         except BaseException as error:  # noqa: BLE001 - unpickling and importing raise anything
-            return Answer(call.task_id, None, **_told(error))
+            return Answer(call.task_id, None, **_description(error))
         try:
             if call.each:
                 value = [function(*args) for args in arguments]
@@ -93,14 +93,14 @@ class Performer:
         if codec == "cloudpickle" and call.python != PYTHON:
             raise PayloadError(f"code of Python {call.python} does not run in this worker's {PYTHON}")
         if self.clock() >= call.expires_s:
-            raise PayloadError("the call came too late: nobody waits for its answer any more")
+            raise PayloadError("the call has expired: its caller has stopped waiting for it")
         encoded = call.content.read(self.contents)
         found = decode(codec, encoded)
         function, arguments = (resolve(call.function, self.modules), found) if call.function else found
         return function, restored(arguments, self.contents)
 
     def _raised(self, call: Call, error: BaseException) -> Answer:
-        """The exception with its traceback below this module's frames, as far as both can be encoded."""
+        """The exception and its traceback without this module's frames, as far as both can be encoded."""
         content = None
         trace = error.__traceback__
         while trace is not None and trace.tb_frame.f_code.co_filename == __file__ and trace.tb_next is not None:
@@ -114,7 +114,7 @@ class Performer:
                 decode(content.codec, content.read(self.contents))  # some exceptions can be pickled, but not unpickled
             except BaseException:  # noqa: BLE001 - then its text must do
                 content = None
-        return Answer(call.task_id, content, raised=True, **_told(error))
+        return Answer(call.task_id, content, raised=True, **_description(error))
 
     def _content(self, call: Call, value: Any) -> Content:
         codec = call.content.codec
@@ -135,7 +135,7 @@ def resolve(name: str, modules: tuple[str, ...] = ("*",)) -> Callable[..., Any]:
     function = unwrapped(pkgutil.resolve_name(name))
     if not callable(function):
         raise PayloadError(f"{name} is no function")
-    _refuse_others(str(function.__module__), modules)  # such as what ``os`` has, in a module that imports it
+    _refuse_others(str(function.__module__), modules)  # or a module that imports ``os`` would allow its functions
     return function  # type: ignore[no-any-return]
 
 
@@ -145,9 +145,9 @@ def _refuse_others(module: str, patterns: tuple[str, ...]) -> None:
 
 
 def reference(function: Any) -> str:
-    """``module:qualified.name`` if importing that gives the function, also of what ``remote`` decorates; else "".
+    """``module:qualified.name`` if importing that gives the function, decorated with ``remote`` or not; else "".
 
-    A text is that name itself; ``module.name`` will do.
+    A string is the name itself, as ``module:name`` or ``module.name``.
     """
     if isinstance(function, str):
         return function if ":" in function else ":".join(function.rpartition(".")[::2])
@@ -160,10 +160,10 @@ def reference(function: Any) -> str:
 
 
 def unwrapped(function: Any) -> Any:
-    """What ``remote`` decorates, of what it makes of it; anything else as it is."""
+    """The function that ``remote`` decorated; any other function as it is."""
     return getattr(function, "__wrapped__", function) if getattr(function, "is_remote", False) else function
 
 
-def _told(error: BaseException) -> dict[str, Any]:
+def _description(error: BaseException) -> dict[str, Any]:
     short, trace = traceback.format_exception_only(error), traceback.format_exception(error)
     return {"error": "".join(short).strip()[:ERROR_CHARACTERS], "trace": "".join(trace)[-TRACE_CHARACTERS:]}

@@ -1,8 +1,8 @@
-"""Calls that are recorded in the ledger: their ids, waiting for their ends, their leases, and those that were given up.
+"""Asynchronous calls, recorded as tasks in the ledger's table: the caller's part, the worker's, and the dead letters'.
 
-An asynchronous call is a task in the ledger's table, by its own id and its attempt. Its caller polls the record, its
-worker renews the record's lease. Lambda reports a failure (killed, out of memory, timed out, never begun) to the
-dead-letter queue, where the queue's messages end up, too.
+The caller polls the records (``Poller``); a worker renews its record's lease (``Renewer``). Lambda's reports of failed
+calls (killed, out of memory, timed out, never begun) and undelivered messages go to the dead-letter queue, whose
+consumer is ``failures_handler``.
 """
 
 import functools
@@ -28,11 +28,11 @@ if TYPE_CHECKING:
 RECORDED = "recorded"  # marks an envelope whose answer goes into the ledger
 MIN_POLL_S, MAX_POLL_S = 0.05, 2.0
 POLL_SHARE = 0.2  # of the time for which a call has been open
-LOST_S = LEASE_S + LEASE_GRACE_S  # a worker that lives renews its lease earlier
+LOST_S = LEASE_S + LEASE_GRACE_S  # a living worker renews its lease earlier
 
 
 def claimed_id(envelope: Any) -> str:
-    """The record that an envelope names, unverified; PayloadError if it names none."""
+    """The id of an envelope's record, its signature unverified; PayloadError if it has none."""
     try:
         document = json.loads(envelope["sparklet_call"])
         found = f"{document['task_id']}.{document['attempt']}"
@@ -54,16 +54,16 @@ class _Watched:
 
 @dataclass
 class Poller:
-    """Hands over each record that has ended; or is RUNNING, but nobody renews it any more."""
+    """Reports each record that has ended, or is RUNNING without renewals: one thread reads all records."""
 
-    read: Callable[[Sequence[str]], Iterable[TaskRecord]]  # those of many that are there; may raise LedgerError
+    read: Callable[[Sequence[str]], Iterable[TaskRecord]]  # the existing records of these ids; may raise LedgerError
     lost_s: float = LOST_S  # a RUNNING record that was not renewed for so long counts as lost
     open: dict[str, _Watched] = field(default_factory=dict)
     _lock: threading.Lock = field(default_factory=threading.Lock)
     _running: bool = False
 
     def watch(self, record_id: str, ended: "Callable[[TaskRecord | LedgerError], None]") -> None:
-        """Call ``ended`` once, in the poller's thread, which must not be held up; with an error that does not pass."""
+        """Call ``ended`` once, with the record or a permanent error; in the poller's thread, so it must be quick."""
         with self._lock:
             self.open[record_id] = _Watched(ended)
             if not self._running:
@@ -71,7 +71,7 @@ class Poller:
                 threading.Thread(target=self._run, name="sparklet-functions-poller", daemon=True).start()
 
     def forget(self, record_id: str) -> bool:
-        """Ask for it no more; whether it was waited for."""
+        """Stop watching a record; whether it was watched."""
         return self.open.pop(record_id, None) is not None
 
     def _run(self) -> None:
@@ -79,13 +79,13 @@ class Poller:
             time.sleep(MIN_POLL_S)
             with self._lock:
                 self._running = bool(self.open)
-                now_s, watched = time.monotonic(), list(self.open.items())  # at once: others take out of it
+                now_s, watched = time.monotonic(), list(self.open.items())  # a copy: other threads remove entries
             due = {name: each for name, each in watched if each.due_s <= now_s}
             if not self._running:
                 return
             try:
                 found = {record.task_id: record for record in self.read(list(due))}
-            except LedgerError as error:  # renewals fail, too: nobody is lost therefore
+            except LedgerError as error:  # renewals fail, too, so no worker counts as lost
                 found = {}
                 for name, each in watched:
                     each.changed_s = time.monotonic()
@@ -107,7 +107,7 @@ class Poller:
 
 
 def write_over(tasks: TaskStore, after: TaskRecord, was: TaskRecord) -> TaskRecord:
-    """Put ``after`` where ``was`` stands, or a renewal of the same attempt; LeaseLostError if another owns the task."""
+    """Replace ``was``, or a renewal of it by the same attempt; LeaseLostError if another attempt owns the task."""
     while not tasks.replace_task(after, was):
         stands = tasks.get_task(was.task_id)
         if not stands or (stands.attempt_id, stands.state) != (was.attempt_id, ShardState.RUNNING):
@@ -117,10 +117,10 @@ def write_over(tasks: TaskStore, after: TaskRecord, was: TaskRecord) -> TaskReco
 
 
 class Renewer:
-    """Renews one lease at a time, twice in its length.
+    """Renews one lease at a time, after half its length, in a process of its own: a function may hold the interpreter.
 
-    Its process is forked at once, while this one is small: a later fork would copy what functions change in memory. It
-    renews for no longer than this one lives.
+    The process is forked at once, while this one is small, since a later fork would copy memory that functions change.
+    It ends with this one.
     """
 
     def __init__(self, tasks: TaskStore, clock: Clock) -> None:
@@ -129,7 +129,7 @@ class Renewer:
 
     @contextmanager
     def renewing(self, record: TaskRecord, lease_s: float) -> Iterator[None]:
-        """Renew the lease of a claimed task as long as the block runs."""
+        """Renew the lease of a claimed task during the block."""
         self._tell(record, lease_s)
         try:
             yield
@@ -168,7 +168,7 @@ class Renewer:
 
 
 def failures_handler(event: Mapping[str, Any], context: object) -> dict[str, Any]:
-    """Record FAILED for each call that was given up; the batch response names those that must come back."""
+    """Record FAILED for each dead letter; the batch response names the messages that must come back."""
     failed = []
     for message in event["Records"]:
         try:
@@ -182,7 +182,7 @@ def failures_handler(event: Mapping[str, Any], context: object) -> dict[str, Any
 
 
 def fail(tasks: TaskStore, given_up: Mapping[str, Any], now_s: float) -> None:
-    """Record that a call was given up: by the queue (its envelope), or by Lambda (``requestPayload`` and its report).
+    """Record FAILED for a call: its envelope from the queue, or Lambda's report (``requestPayload``, …).
 
     LedgerError if the ledger does not answer, or another invocation has the call.
     """

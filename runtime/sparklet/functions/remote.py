@@ -15,7 +15,7 @@ T = TypeVar("T")
 
 
 class RemoteFunction(Generic[P, T]):
-    """What ``remote`` makes of a function; ``options`` are those that it was given."""
+    """A function that ``remote`` decorated, with the decorator's ``options``."""
 
     is_remote = True
     __wrapped__: Callable[P, T]
@@ -29,11 +29,11 @@ class RemoteFunction(Generic[P, T]):
         return self.__wrapped__(*args, **kwargs)
 
     def submit(self, *args: P.args, **kwargs: P.kwargs) -> "Future[T]":
-        """Have it called by the executor of the ``with`` block; RuntimeError outside one."""
+        """Submit a call to the executor of the ``with`` block; RuntimeError outside one."""
         return _executor().submit(self, *args, **kwargs)
 
     def map(self, *iterables: Iterable[Any], **how: Any) -> Iterator[T]:
-        """Results in order; ``how`` is what ``LambdaExecutor.map`` takes."""
+        """Results in order; ``how`` are arguments of ``LambdaExecutor.map``."""
         return _executor().map(self, *iterables, **how)
 
     def __reduce__(self) -> str | tuple[Any, ...]:
@@ -53,8 +53,7 @@ def remote(function: Callable[..., Any] | None = None, /, **options: Any) -> Any
     Parameters
     ----------
     options
-        Fields of ``Options``, over those of the executor: ``memory_mb``, ``timeout_s``, ``retries``, ``retry_on``,
-        ``sizes``, ``codec``, …
+        Fields of ``Options``; they override the executor's.
     """
     Options(**options)  # report a mistake where it is made
     return functools.partial(RemoteFunction, options=options) if function is None else RemoteFunction(function, options)
@@ -71,10 +70,9 @@ class Invocation:
     executor
         Where it runs; None: in the executor of the ``with`` block.
     options
-        Fields of ``Options``, over those of the executor and of ``remote``: the size, time-outs, retries, what travels
-        through S3.
+        Fields of ``Options``; they override those of the executor and of ``remote``.
     wait
-        Whether its answer is wanted; False: the result is None at once, and the executor's ``stats`` tell its end.
+        Whether to wait for its answer; False: the result is None at once, and the executor's ``stats`` count its end.
     """
 
     function: Callable[..., Any] | str
@@ -94,14 +92,14 @@ class Invocation:
 def gather(
     invocations: Iterable[Invocation], *, timeout: float | None = None, fail_on_timeout: bool = False
 ) -> list[Any]:
-    """Run different calls at once; their results in order, and what a call raised in its place: it hides no other's.
+    """Run different calls at once; their results, or the exceptions that they raised, in order.
 
     Parameters
     ----------
     timeout
         Seconds to wait for all of them. Calls that wait for a worker then are cancelled.
     fail_on_timeout
-        Whether a missing answer is raised (TimeoutError), instead of standing in the list.
+        Whether to raise TimeoutError for a missing answer, instead of putting it into the list.
     """
     calls = list(invocations)
     futures = [call.begin() for call in calls]
@@ -127,7 +125,7 @@ def gather(
 def progress(results: Iterable[Any], total: float | None = None, description: str = "") -> Iterable[Any]:
     """The same results, with a bar on a terminal or in a notebook; elsewhere without.
 
-    Futures come as they are done (``progress(futures)``); results of ``map`` need their ``total``.
+    Futures are yielded as they are done (``progress(futures)``); results of ``map`` need their ``total``.
     """
     from rich.console import Console
     from rich.progress import track

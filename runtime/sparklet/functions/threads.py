@@ -11,16 +11,16 @@ from typing import Any
 
 
 class DaemonThreads:
-    """Does jobs in up to ``most`` threads. Other than the standard library's, they let the interpreter end."""
+    """Does jobs in up to ``most`` threads, which, unlike the standard library's, let the interpreter end."""
 
     def __init__(self, most: int) -> None:
         self._most, self.unfinished = most, 0  # jobs
         self._threads: list[threading.Thread] = []
         self._jobs: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
-        self._lock = threading.RLock()  # the collector may close it, in whatever thread
+        self._lock = threading.RLock()  # the garbage collector may close it, in any thread
 
     def submit(self, job: Callable[[], None]) -> None:
-        """Do it soon; it must not raise."""
+        """Do a job, which must not raise, as soon as a thread is free."""
         with self._lock:
             self.unfinished += 1
             if len(self._threads) < min(self.unfinished, self._most):
@@ -29,7 +29,7 @@ class DaemonThreads:
         self._jobs.put(job)
 
     def close(self, wait_s: float = 0.0) -> None:
-        """End each thread once it has no job any more; wait so long for each. Twice does no harm."""
+        """End each thread after its jobs, and wait so long for each. May be called twice."""
         self._jobs.put(None)
         for thread in self._threads:
             if thread is not threading.current_thread():
@@ -38,15 +38,15 @@ class DaemonThreads:
     def _serve(self) -> None:
         while job := self._jobs.get():
             job()
-            del job  # nothing is held while the thread waits
+            del job  # or its objects would live while the thread waits
             with self._lock:
                 self.unfinished -= 1
-        self._jobs.put(None)  # for the others
+        self._jobs.put(None)  # for the other threads
 
 
 @dataclass
 class Timer:
-    """Calls functions at their times, in one thread, which is started with the first."""
+    """Calls functions at their times, in one thread, which starts with the first function."""
 
     _due: list[list[Any]] = field(default_factory=list)  # time, order, action or None; a heap
     _changed: threading.Condition = field(default_factory=threading.Condition)
@@ -56,7 +56,7 @@ class Timer:
     _order: Iterator[int] = field(default_factory=itertools.count)
 
     def at(self, when_s: float, action: Callable[[], None]) -> list[Any]:
-        """Call ``action`` at a time of the monotonic clock; what ``cancel`` takes."""
+        """Call ``action`` at a time of the monotonic clock; returns an entry for ``cancel``."""
         entry = [when_s, next(self._order), action]
         with self._changed:
             first = not self._due or when_s < self._due[0][0]
@@ -69,7 +69,7 @@ class Timer:
         return entry
 
     def cancel(self, entry: list[Any]) -> None:
-        """Do not call it; the heap is made anew when most of it was cancelled."""
+        """Do not call an entry's action; the heap is rebuilt when most of it was cancelled."""
         with self._changed:
             entry[2] = None
             self._cancelled += 1
@@ -79,7 +79,7 @@ class Timer:
                 self._cancelled = 0
 
     def stop(self) -> None:
-        """Forget all."""
+        """Call nothing any more."""
         with self._changed:
             self._stopped = True
             self._due.clear()

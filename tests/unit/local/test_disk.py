@@ -39,9 +39,7 @@ def test_no_stack_is_started_on_a_full_disk(disk: dict[str, int], tmp_path: Path
     disk["free"] = MIN_START_BYTES - 1
     root = tmp_path / "deep" / "state"
 
-    with pytest.raises(
-        LocalStackError, match=rf"state folder {root} is full: 127 MiB of 1000 .*; make room there, or"
-    ):
+    with pytest.raises(LocalStackError, match=rf"state folder {root} is full: 127 MiB of 1000 .*; make room there, or"):
         LocalStack.attach(StackOptions(state_dir=root))
 
     assert list(tmp_path.iterdir()) == []
@@ -61,7 +59,7 @@ def test_an_object_beyond_the_disk_is_refused_with_the_remedy(disk: dict[str, in
     assert put(quota, 1000)
     assert not put(quota, 1001)
     told = quota.refusal("PUT", "", {**S3, "x-amz-decoded-content-length": "1001", "content-length": "5"})
-    assert f"the disk of the state folder {tmp_path} is full (64 MiB free); make quota there" in told
+    assert f"the disk of the state folder {tmp_path} is full (64 MiB free); make room there" in told
     assert told.startswith("<Error><Code>DiskFull</Code>")
 
 
