@@ -16,7 +16,7 @@ JOB = Path(__file__).parent / "scripts" / "job.py"
 def take_steps(stack: RecordedStack) -> None:
     """Every step that the loop and the map machine call."""
     follow_a_queue(stack)
-    hand_out_batches(stack)
+    dispatch_batches(stack)
     for run_id in ("mapped", ""):
         told = {"execution": f"arn:x:{run_id}-1", "machine": "m", "where": "Check", "error": "E", "cause": "why"}
         assert stack.invoke("StepFunction", {"step": "record", "run_id": run_id, **told})["recorded"]
@@ -42,7 +42,7 @@ def follow_a_queue(stack: RecordedStack) -> None:
     assert check(stack, "stepped-next-0") == "CANCELLED"
 
 
-def hand_out_batches(stack: RecordedStack) -> None:
+def dispatch_batches(stack: RecordedStack) -> None:
     """A Map that stops since too much failed, and the same run again once that is mended."""
     at = stack.at()
     enter(stack, "mapped", Dispatch.MAP, 3, RunOptions(max_objects=1, tolerated_failure_count=1))

@@ -3,7 +3,7 @@
 import hashlib
 import sqlite3
 
-from sparklet.ports.deployment import scratch_error
+from sparklet.ports.deployment import scratch
 
 CACHE_KIB = 64 * 1024  # holds about two million
 
@@ -35,17 +35,11 @@ class Digests:
         return self._do("SELECT 1 FROM met WHERE digest = ?", name).fetchone() is not None
 
     def _do(self, statement: str, name: tuple[str, ...]) -> sqlite3.Cursor:
-        try:
-            return self._file.execute(statement, (_digest(name),))
-        except sqlite3.OperationalError as error:
-            raise scratch_error("the digests of objects", error) from error
+        text = "".join(f"{len(part)}:{part}" for part in name)  # no two names make the same text
+        digest = hashlib.blake2b(text.encode(errors="surrogatepass"), digest_size=16).digest()
+        with scratch("the digests of objects", sqlite3.OperationalError):
+            return self._file.execute(statement, (digest,))
 
     def close(self) -> None:
         """Delete the file."""
         self._file.close()
-
-
-def _digest(name: tuple[str, ...]) -> bytes:
-    """The digest of all parts, each with its length, so that no two names make the same bytes."""
-    text = "".join(f"{len(part)}:{part}" for part in name)
-    return hashlib.blake2b(text.encode(errors="surrogatepass"), digest_size=16).digest()

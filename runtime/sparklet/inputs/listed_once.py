@@ -13,7 +13,7 @@ from sparklet.errors import ObjectStoreError
 from sparklet.model import split_uri
 from sparklet.model.options import MIB
 from sparklet.ports import ObjectInfo, ObjectStore
-from sparklet.ports.deployment import Deployment, scratch_error
+from sparklet.ports.deployment import Deployment, scratch
 
 IN_MEMORY_BYTES = 8 * MIB
 MAX_KEPT_BYTES = 256 * MIB  # a million objects and more; those after them are listed again
@@ -56,13 +56,12 @@ class ListedOnce:
     def _line(self, prefix_uri: str, place: int) -> bytes:
         file, rest = self._listings[prefix_uri]
         try:
-            file.seek(place)
-            if not (line := file.readline()) and (info := next(rest, None)):
-                line = json.dumps(_fields(info)).encode() + b"\n"
-                file.write(line)
+            with scratch("what was listed"):
+                file.seek(place)
+                if not (line := file.readline()) and (info := next(rest, None)):
+                    line = json.dumps(_fields(info)).encode() + b"\n"
+                    file.write(line)
         except ObjectStoreError:
             del self._listings[prefix_uri]  # what was listed until now is not all of it
             raise
-        except OSError as error:
-            raise scratch_error("what was listed", error) from error
         return line

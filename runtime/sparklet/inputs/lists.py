@@ -1,4 +1,4 @@
-"""Lists of objects, S3 Inventories among them, and lists of items: read row by row, from any row on."""
+"""Reads lists of objects (S3 Inventories, too) and lists of items, row by row from any row on."""
 
 import hashlib
 import json
@@ -19,7 +19,7 @@ from sparklet.inputs.list_rows import Row, csv_rows, table_rows, text_rows
 from sparklet.inputs.selection import Candidate, Reason
 from sparklet.model import SCHEME, InputObject, ListSource, Position, RunOptions, split_uri
 from sparklet.ports import ObjectInfo, ObjectStore
-from sparklet.ports.deployment import scratch_error
+from sparklet.ports.deployment import scratch
 
 FORMATS = ("lines", "csv", "json", "jsonl", "parquet", "s3-inventory")
 FORMAT_OF_SUFFIX = {".csv": "csv", ".json": "json", ".jsonl": "jsonl", ".ndjson": "jsonl", ".parquet": "parquet"}
@@ -102,9 +102,7 @@ class DataFile:
         try:
             store.download(self.uri, path)
         except ObjectNotFoundError as error:
-            raise PlanError(
-                f"the inventory's data file {self.uri} does not exist any more; give a newer manifest"
-            ) from error
+            raise PlanError(f"the data file {self.uri} does not exist any more; give a newer manifest") from error
         with path.open("rb") as file:
             md5 = hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
         if md5 != self.md5:
@@ -132,7 +130,7 @@ def _decoded(key: str, row: int) -> str:
 
 
 def data_files(store: ObjectStore, uri: str, body: bytes) -> tuple[DataFile, ...]:
-    """The data files of a manifest, once its own checksum is verified; PlanError if it cannot be read."""
+    """The data files of a manifest, whose own checksum is verified; PlanError if the manifest cannot be read."""
     _verify(store, uri, body)
     try:
         manifest = json.loads(body)
@@ -216,10 +214,8 @@ class ListReader:
     def _fetch(self, path: Path) -> None:
         source = self.source
         if self.body is not None:
-            try:
+            with scratch(f"the list {source.uri}"):
                 path.write_bytes(self.body)
-            except OSError as error:
-                raise scratch_error(f"the list {source.uri}", error) from error
             return
         try:
             self._store.download(source.uri, path, source.etag)
@@ -304,6 +300,5 @@ class Listed:
         return "" if entry.latest and not self._options.all_versions else entry.version_id
 
     def _listed(self, entry: Entry) -> ObjectInfo:
-        return ObjectInfo(
-            entry.uri, entry.size_bytes or 0, entry.etag or "", entry.modified_s or 0.0, self._version(entry)
-        )
+        version_id, modified_s = self._version(entry), entry.modified_s or 0.0
+        return ObjectInfo(entry.uri, entry.size_bytes or 0, entry.etag or "", modified_s, version_id)

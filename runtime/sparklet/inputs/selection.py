@@ -1,4 +1,4 @@
-"""Objects of an inventory, the patterns that select them, and the reasons for which objects are left out."""
+"""Which objects are input: the patterns that select them, and the reasons for which others are left out."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -28,14 +28,11 @@ class Reason(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """An object of the input, and how far planning has come once it is in a shard.
-
-    ``skipped``: the objects that this inventory left out before it, by reason.
-    """
+    """An object of the input, and how far planning has come once it is in a shard."""
 
     item: InputObject
     position: Position
-    skipped: Mapping[str, int] = field(default_factory=dict)
+    skipped: Mapping[str, int] = field(default_factory=dict)  # objects left out before it, by reason
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +47,7 @@ class Candidate:
     item: InputObject | None = None  # always planned
 
 
+@dataclass
 class Filter:
     """Decides which keys are input, and counts those that are not.
 
@@ -58,18 +56,16 @@ class Filter:
     ``*.csv`` finds ``2013/01.csv``. A key must match one of ``include``, unless there is none, and none of ``exclude``.
     """
 
-    def __init__(self, include: Sequence[str] = (), exclude: Sequence[str] = ()) -> None:
-        self._include = tuple(include)
-        self._exclude = tuple(exclude)
-        self.skipped: Counter[str] = Counter()
-        """How many keys were left out, by reason."""
-        self._snapshot: Mapping[str, int] = {}
+    include: Sequence[str] = ()
+    exclude: Sequence[str] = ()
+    skipped: Counter[str] = field(default_factory=Counter)  # how many keys were left out, by reason
+    _snapshot: Mapping[str, int] = field(default_factory=dict)
 
     def keeps(self, name: str) -> bool:
         """Whether a key, taken below its prefix, is input."""
-        if self._include and not any(matches(name, pattern) for pattern in self._include):
+        if self.include and not any(matches(name, pattern) for pattern in self.include):
             return self.skip(Reason.NOT_INCLUDED)
-        if any(matches(name, pattern) for pattern in self._exclude):
+        if any(matches(name, pattern) for pattern in self.exclude):
             return self.skip(Reason.EXCLUDED)
         return True
 
@@ -94,7 +90,6 @@ def matches(name: str, pattern: str) -> bool:
 
 
 def _match(segments: Sequence[str], patterns: Sequence[str]) -> bool:
-    """Whether the segments of a key match those of a pattern."""
     if not patterns:
         return not segments
     first, *rest = patterns

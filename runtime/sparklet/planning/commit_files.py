@@ -2,7 +2,7 @@
 
 ``runs/<run_id>/_commit-<identity>-<number>.jsonl`` is created once and never changes, so that a commit can be repeated.
 Its first line describes it, each other one is what a shard's winner declared. No shard is in two of a run's files. A
-run of this id in another ledger has another identity. ``runs.commit_runs`` writes them; see ``docs/tables.md``.
+run of this id in another ledger has another identity. ``runs.commit_runs`` writes the files; see ``docs/tables.md``.
 """
 
 import json
@@ -15,6 +15,7 @@ from sparklet.errors import PlanError
 from sparklet.job.table import Table
 from sparklet.model import WRITES, Run, RunState, ShardRecord, ShardState
 from sparklet.planning.follow_up_ids import commit_id
+from sparklet.ports import ObjectStore
 from sparklet.ports.deployment import Deployment
 
 FOLDER, ENDING = "_commit-", ".jsonl"  # the worker fetches names that begin with an underscore
@@ -50,9 +51,9 @@ class CommitFile:
     uri: str
     written_s: float
 
-    def header(self, at: Deployment) -> Mapping[str, Any]:
+    def header(self, store: ObjectStore) -> Mapping[str, Any]:
         """Its first line."""
-        header: Mapping[str, Any] = json.loads(at.store.get(self.uri, 0, HEADER_BYTES).partition(b"\n")[0])
+        header: Mapping[str, Any] = json.loads(store.get(self.uri, 0, HEADER_BYTES).partition(b"\n")[0])
         return header
 
 
@@ -63,29 +64,29 @@ def commit_uri(at: Deployment, run: Run, number: int) -> str:
 
 def commit_files(at: Deployment, run: Run) -> Sequence[CommitFile]:
     """A run's commit files in their order; their numbers are 0, 1, 2, …"""
-    return sorted(_commit_files(at, run), key=lambda file: file.number)
-
-
-def _commit_files(at: Deployment, run: Run) -> Iterator[CommitFile]:
-    prefix = at.run_uri(run.run_id, FOLDER)
+    prefix, found = at.run_uri(run.run_id, FOLDER), list[CommitFile]()
     for info in at.store.list(prefix):
         identity, _, number = info.uri[len(prefix) :].removesuffix(ENDING).rpartition("-")
         file = CommitFile(int(number), info.uri, info.modified_s)
-        if (identity or file.header(at)["identity"]) == run.identity:  # earlier versions named the number alone
-            yield file
+        if (identity or file.header(at.store)["identity"]) == run.identity:  # earlier versions named the number alone
+            found.append(file)
+    return sorted(found, key=lambda file: file.number)
 
 
-def shards_in(at: Deployment, files: Sequence[CommitFile]) -> Iterator[int]:
+def declarations(store: ObjectStore, files: Sequence[CommitFile]) -> Iterator[Mapping[str, Any]]:
+    """What these commits make: for each ``shard`` its ``writes``."""
+    for body in store.get_all(file.uri for file in files):
+        yield from map(json.loads, body.splitlines()[1:])
+
+
+def shards_in(store: ObjectStore, files: Sequence[CommitFile]) -> set[int]:
     """The numbers of the shards whose writes these commits make."""
-    for body in at.store.get_all(file.uri for file in files):
-        for line in body.splitlines()[1:]:
-            yield json.loads(line)["shard"]
+    return {declaration["shard"] for declaration in declarations(store, files)}
 
 
-def tables_in(at: Deployment, files: Sequence[CommitFile]) -> set[Table]:
+def tables_in(store: ObjectStore, files: Sequence[CommitFile]) -> set[Table]:
     """The tables that these commits write to."""
-    lines = (line for body in at.store.get_all(file.uri for file in files) for line in body.splitlines()[1:])
-    return {Table.parse(write["table"]) for line in lines for write in json.loads(line)["writes"]}
+    return {Table.parse(write["table"]) for each in declarations(store, files) for write in each["writes"]}
 
 
 def commits_made(at: Deployment, run_id: str, count: int) -> int:
@@ -114,4 +115,4 @@ def uncommitted(at: Deployment, run: Run) -> frozenset[int]:
             f"the run {run.run_id}, also named {run.name!r}, has ended as {run.state} while it committed to a table: "
             f"what it has done is unknown until it is redriven (sparklet redrive {run.run_id})"
         )
-    return shards - frozenset(shards_in(at, files))
+    return shards - shards_in(at.store, files)

@@ -1,9 +1,8 @@
 """Incremental runs: what earlier runs of their name have done, and the lock on that name.
 
-An incremental run asks what earlier runs of its name have done, so only one run of a name is open at a time. A name's
-locks are numbered files, each created once and never deleted; each holds the id of the run that took it. The next lock
-can be taken once that run has ended; if two runs try, the conditional put lets one succeed. No clock decides, and a
-planner that dies keeps its run's lock until that run ends.
+An incremental run plans what earlier runs of its name have not done, so only one run of a name is open at a time. A
+name's locks are numbered files, each created once, never deleted, and holding the id of the run that took it. The next
+lock can be taken once that run has ended; if two runs try, the conditional put lets one succeed. No clock decides.
 """
 
 from collections import deque

@@ -1,10 +1,11 @@
-"""A run's input: inputs are resolved, then read as one sequence of objects; what is left out is counted."""
+"""A run's input: its folders, objects and lists, read as one sequence; what is left out is counted by reason."""
 
 import json
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, closing
+from contextlib import ExitStack, closing, suppress
 from dataclasses import dataclass
 from functools import partial
+from itertools import pairwise
 
 from sparklet.errors import ObjectNotFoundError, PlanError
 from sparklet.inputs.digests import Digests
@@ -30,24 +31,20 @@ def resolve_inputs(store: ObjectStore, inputs: Sequence[str]) -> tuple[str, ...]
     if not inputs:
         raise PlanError("no input was given; name at least one s3://bucket/folder/ or object")
     resolved = tuple(_resolve(store, given) for given in inputs)
-    if len(resolved) > 1:
-        refuse_overlap(resolved)
+    refuse_overlap(resolved)
     return resolved
 
 
 def refuse_overlap(inputs: Sequence[str]) -> None:
     """PlanError if an object could belong to two inputs: it would be processed twice."""
-    folder = last = None
-    for given in sorted(inputs):
-        if given == last:
+    for given, following in pairwise(sorted(inputs)):
+        if following == given:
             raise PlanError(f"the input {given} was given twice; its objects would be processed twice")
-        if folder is not None and given.startswith(folder):
+        if given.endswith("/") and following.startswith(given):
             raise PlanError(
-                f"the input {given} lies inside the input {folder}; its objects would be processed twice: leave one out"
+                f"the input {following} lies inside the input {given}; its objects would be processed twice: leave one "
+                "out"
             )
-        if given.endswith("/"):
-            folder = given
-        last = given
 
 
 def _resolve(store: ObjectStore, given: str) -> str:
@@ -55,10 +52,8 @@ def _resolve(store: ObjectStore, given: str) -> str:
         raise PlanError(f"the input {given!r} cannot be listed; it must look like s3://bucket/folder/")
     folder = uri if uri.endswith("/") else f"{uri}/"
     if folder != uri and "/" in uri.removeprefix(SCHEME):
-        try:
+        with suppress(ObjectNotFoundError):  # then it is a folder, or nothing
             return store.head(uri).uri
-        except ObjectNotFoundError:
-            pass  # then it is a folder, or nothing
     if next(iter(store.list(folder)), None) is None:
         raise PlanError(
             f"the input {uri} is empty: there is no object below {folder} "
@@ -132,11 +127,10 @@ class AllVersions(CurrentObjects):
 class Inventory:
     """The objects of a run's input, in the order of the inputs and then of the lists.
 
-    ``inputs`` are as ``resolve_inputs`` gives them: a folder ends in ``/``, everything else is one object. An object
-    that ``lists`` name twice is planned once, an item as often as it is listed; ``planned`` are the objects that are in
-    shards already, for a plan with lists that is continued. ``done``: what need not be done again, by address, version
-    and ETag; called once for each pass. ``on_left_out`` is called for every object that is left out for another reason
-    than a pattern.
+    ``inputs`` come from ``resolve_inputs``: a folder ends in ``/``, everything else is one object. An object that
+    ``lists`` name twice is planned once, an item as often as it is listed. ``planned`` returns the objects that shards
+    hold already, if a plan with lists is continued; ``done``, called once a pass, returns what earlier runs have done.
+    ``on_left_out`` is called for every object that is left out, unless a pattern leaves it out.
     """
 
     def __init__(
@@ -170,27 +164,26 @@ class Inventory:
         If slices of an object remain to be planned, that object comes first again, whole.
         """
         with ExitStack() as files:
-            seen = files.enter_context(closing(self._seen(position))) if self._finds_duplicates else None
+            named = files.enter_context(closing(self._planned_before(position))) if self._finds_duplicates else None
             done = files.enter_context(closing(self._done())) if self._done else None
             for number in range(position.source, len(self._sources)):
                 source = self._sources[number]
                 for each in source.candidates(position if number == position.source else Position(number)):
                     if each.item:
                         yield Found(each.item, Position(number, each.after), self._filter.snapshot())
-                    elif (info := each.info) and self._takes(source.relative(info.uri), each, info, seen, done):
+                    elif (info := each.info) and self._takes(source.relative(info.uri), each, info, named, done):
                         item = InputObject(info.uri, info.size_bytes, info.etag, info.version_id)
                         yield Found(item, Position(number, each.after), self._filter.snapshot())
                     elif not each.info:
                         self._leaves_out(each, each.reason)
 
-    def _seen(self, position: Position) -> Digests:
-        seen = Digests()
-        if position != Position():
-            for item in self._planned():
-                seen.add(item.uri, item.version_id)
-        return seen
+    def _planned_before(self, position: Position) -> Digests:
+        digests = Digests()
+        for item in self._planned() if position != Position() else ():
+            digests.add(item.uri, item.version_id)
+        return digests
 
-    def _takes(self, name: str, each: Candidate, info: ObjectInfo, seen: Digests | None, done: Digests | None) -> bool:
+    def _takes(self, name: str, each: Candidate, info: ObjectInfo, named: Digests | None, done: Digests | None) -> bool:
         """Whether a candidate is planned; if not, it is counted under the first reason that applies."""
         if each.resumed:
             return True
@@ -207,7 +200,7 @@ class Inventory:
             return self._leaves_out(each, Reason.ARCHIVED)
         if done and done.has(info.uri, info.version_id, info.etag):
             return self._leaves_out(each, Reason.DONE)
-        if seen and not seen.add(info.uri, info.version_id):
+        if named and not named.add(info.uri, info.version_id):
             return self._leaves_out(each, Reason.DUPLICATE)
         return True
 

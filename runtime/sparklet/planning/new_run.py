@@ -37,11 +37,10 @@ PY_FILE_SUFFIXES = (".py", ".zip", ".whl", ".egg")
 def new_run(at: Deployment, request: RunRequest, *, even_empty: bool = False) -> Run:
     """Copy a run's scripts and lists, and enter the run into the ledger, once input and script are found usable.
 
-    If the ledger has the same run already, that one is returned, so that ``plan`` continues it; RunExistsError if a run
-    of that id has another input, output, script or other options. PlanError if input, output or script are not usable,
-    or the output is not empty and the options neither append to nor overwrite it; or if the run is incremental and
-    another of its name has not ended. NothingNewError if earlier runs have done everything, unless a run without shards
-    may be entered (``even_empty``), which then ends as SUCCEEDED.
+    If the ledger has the same run already, that one is returned, and ``plan`` continues it; RunExistsError if a run of
+    that id has another input, output, script or other options. PlanError if input, output or script are not usable, or
+    an incremental run of the same name has not ended. NothingNewError if earlier runs have done everything, unless a
+    run without shards may be entered (``even_empty``), which then ends as SUCCEEDED.
     """
     options = request.options
     wants_engine = options.engine or options.route or options.escalate
@@ -101,12 +100,11 @@ def chosen_engine(at: Deployment, name: str, table: str) -> str:
 
 def _refuse_no_catalog(at: Deployment, request: RunRequest) -> None:
     """PlanError if nothing names a catalog for the run's table of Iceberg: every shard would fail."""
-    if at.functions is None:
-        return
     try:
-        functions = at.functions()
+        if (functions := at.functions and at.functions()) is None:
+            return
     except SettingsError:
-        return  # who may not read them cannot tell
+        return  # the caller may not read the functions' settings
     named = catalog_properties({**functions, **request.env}, request.params.get("warehouse"))
     if not named.keys() & {"type", "uri"}:
         raise PlanError(
@@ -134,7 +132,6 @@ def run_id_of(request: RunRequest, now_s: float) -> str:
 
 
 def _folder(uri: str) -> str:
-    """An output as an S3 folder."""
     if address := s3_address(uri):
         return f"{address.rstrip('/')}/"
     raise PlanError(f"the output {uri!r} must look like s3://bucket/folder/")
@@ -173,12 +170,12 @@ def _checked_run(
     )
     name = ", ".join([*inputs, *(given.source for given in request.lists)])
     try:
-        is_heavy = refuse_unplannable(store, open_inventory(at, run, lists), lists, options, name)
+        mostly_oversize = refuse_unplannable(store, open_inventory(at, run, lists), lists, options, name)
     except NothingNewError:
         if not even_empty:
             raise
-        is_heavy = False
-    return replace(run, engine=options.route) if is_heavy else run
+        return run
+    return replace(run, engine=options.route) if mostly_oversize else run
 
 
 def _refuse_own_output(at: Deployment, inputs: Sequence[str], output_uri: str) -> None:
@@ -218,7 +215,6 @@ def _same_run(known: Run, request: RunRequest, scripts: "dict[str, ScriptFiles]"
 
 
 def _content(script: ScriptRef | None) -> ScriptRef | None:
-    """A script without the address at which the user has it."""
     return script and replace(script, source_uri="")
 
 
@@ -282,10 +278,8 @@ def refuse_bad_syntax(source: str, body: bytes) -> None:
             warnings.simplefilter("ignore")
             compile(body, source, "exec", dont_inherit=True)
     except SyntaxError as error:
-        text = f": {error.text.strip()}" if error.text else ""
-        raise PlanError(
-            f"the script {source} cannot be compiled, line {error.lineno or 1}: {error.msg}{text}"
-        ) from error
+        text, line = f": {error.text.strip()}" if error.text else "", error.lineno or 1
+        raise PlanError(f"the script {source} cannot be compiled, line {line}: {error.msg}{text}") from error
     except ValueError as error:
         raise PlanError(f"the script {source} cannot be compiled: {error}") from error
 

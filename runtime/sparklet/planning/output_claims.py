@@ -7,7 +7,7 @@ share a folder, one sees the other. A claim binds while its run is open in the l
 """
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 
@@ -29,21 +29,21 @@ CLEANED_UP = 10  # claims, the oldest ones, that the end of a run looks at
 
 
 def refuse_outputs(at: Deployment, run: Run) -> None:
-    """PlanError if a run that is not in the ledger yet may not write to its outputs."""
+    """PlanError if a run may not write to its outputs; called before the run is in the ledger."""
     for other in at.ledger.runs.unfinalized():  # an earlier version entered runs without a claim
         _refuse_beside(run, other)
     _refuse_claimed(at, run, _claims(at))
     _refuse_held(at, run)
     for folder in _folders(run) if run.options.existing == "overwrite" else ():
-        for uri in _held(at, folder):
-            if not uri[len(folder) :].startswith(PUBLISHED):
+        for uri in (info.uri for info in at.store.list(folder)):
+            if uri != folder and not uri[len(folder) :].startswith(PUBLISHED):
                 raise PlanError(f"the output {folder} holds {uri}, which no Sparklet run wrote; name another folder")
 
 
 def _refuse_held(at: Deployment, run: Run) -> None:
     """PlanError if a run that wants its outputs empty finds something there."""
     for folder in _folders(run) if run.options.existing == "refuse" else ():
-        if found := next(_held(at, folder), ""):
+        if found := next((info.uri for info in at.store.list(folder) if info.uri != folder), ""):
             raise PlanError(
                 f"the output {folder} is not empty, it holds {found}: append to it (--append), replace what is there "
                 "(--overwrite), or name another folder"
@@ -51,9 +51,9 @@ def _refuse_held(at: Deployment, run: Run) -> None:
 
 
 def _refuse_beside(run: Run, other: Run) -> None:
-    """PlanError if one of two runs wants a folder for itself in which the other one, which is open, writes.
+    """PlanError if a run shares an output folder with another open run, and one of them wants it for itself.
 
-    A run that appends may join any run that is planned. A redriven run is there already, so it joins, too.
+    A run that appends may join any run that is planned, and so may a redriven run, whose output is there already.
     """
     shared = next((folder for folder in _folders(run) if _overlap(folder, _folders(other))), "")
     if not shared or other.state.ended or (other.parent or other.run_id) == (run.parent or run.run_id):
@@ -77,7 +77,7 @@ class _Claim:
 
 
 def take_outputs(at: Deployment, run: Run) -> float:
-    """``claim_outputs`` of a run of which nothing is planned yet; if it may not have them, it ends as FAILED."""
+    """``claim_outputs`` for a run without a planned part; if another run forbids it, this one ends as FAILED."""
     try:
         return claim_outputs(at, run)
     except PlanError as error:
@@ -105,10 +105,7 @@ def claim_outputs(at: Deployment, run: Run) -> float:
 
 
 def release_outputs(at: Deployment, run: Run) -> None:
-    """Delete the claims of a run that has ended, and old ones that nobody deleted; they bind nobody.
-
-    The last one stays: its number must not be used again.
-    """
+    """Delete the claims of an ended run, and old ones of other ended runs; the last claim's number must stay taken."""
     for place, claim in enumerate(_claims(at)[:-1]):
         other = run if claim.identity == run.identity else _claimer(at, claim) if place < CLEANED_UP else None
         if other and other.state.ended:
@@ -133,7 +130,7 @@ def _claims(at: Deployment, tries: int = LISTED_AGAIN) -> Sequence[_Claim]:
     infos = list(at.store.list(f"{at.runs_uri}{CLAIMS}"))
     try:
         bodies = [json.loads(body) for body in at.store.get_all(info.uri for info in infos)]
-    except (ObjectNotFoundError, ObjectForbiddenError):  # deleted since: S3 says which only to those who may list all
+    except (ObjectNotFoundError, ObjectForbiddenError):  # deleted since; S3 answers 403 without s3:ListBucket
         if tries > 1:
             return _claims(at, tries - 1)
         raise
@@ -141,25 +138,23 @@ def _claims(at: Deployment, tries: int = LISTED_AGAIN) -> Sequence[_Claim]:
     return [_Claim(info.uri, info.modified_s, body[0], body[1], tuple(body[2])) for info, body in found]
 
 
-def make_room(at: Deployment, run: Run, since_s: float) -> None:
-    """Delete what a run replaces, before any of its shards is handed out; it may be repeated, and come late.
+def delete_replaced(at: Deployment, run: Run, since_s: float) -> None:
+    """Delete what a run replaces, before its first shard is dispatched; a repeated or late call does no harm.
 
-    Only what Sparklet has published before ``since_s``, when the run claimed the folder. A next run also replaces what
-    next runs of earlier generations have written; CheckpointConflictError if one of them has not ended yet.
+    It deletes only what Sparklet published before ``since_s``, when the run claimed the folder. A next run also
+    replaces the output of next runs of earlier generations; CheckpointConflictError if one of them has not ended.
     """
     named = FOLLOW_UP_ID.search(run.run_id) if run.parent else None
     generation = int(named[2]) if named and named[1] == "next" else 0
-    known = (at.known_run(next_id(run.parent, number)) for number in range(generation))
-    earlier = [other for other in known if other]
-    for other in earlier:
-        if not other.state.ended:
-            raise CheckpointConflictError(f"{run.run_id} is planned once {other.run_id}, which it replaces, has ended")
+    earlier = list(filter(None, (at.known_run(next_id(run.parent, number)) for number in range(generation))))
+    if still_open := next((other.run_id for other in earlier if not other.state.ended), ""):
+        raise CheckpointConflictError(f"{run.run_id} is planned once {still_open}, which it replaces, has ended")
     folders = [run.output_uri + other.shard_prefix for other in earlier]
     if run.options.existing == "overwrite":
         folders.append(run.output_uri + PUBLISHED)
     if not folders:
         return
-    if at.ledger.runs.get(run.run_id).state is not RunState.PLANNING:  # so the claim may be of its end
+    if at.ledger.runs.get(run.run_id).state is not RunState.PLANNING:  # then the claim may be later than its output
         raise CheckpointConflictError(f"the run {run.run_id} was planned by another planner")
     mine = run.output_uri + run.shard_prefix
     for folder in folders:
@@ -168,7 +163,7 @@ def make_room(at: Deployment, run: Run, since_s: float) -> None:
 
 
 def overtaken_by(at: Deployment, run: Run) -> str:
-    """Which later run has replaced the output of this one, or plans again what it has not done; "" if none."""
+    """Why this run is not to be redriven: a later run replaced its output, or plans what it has not done; or ""."""
     for other in at.ledger.runs.list():
         if other.created_s < run.created_s:
             return ""
@@ -190,8 +185,3 @@ def _folders(run: Run) -> tuple[str, ...]:
 def _overlap(folder: str, others: tuple[str, ...]) -> bool:
     """Whether a folder equals one of the others, is in one or contains one."""
     return any(folder.startswith(other) or other.startswith(folder) for other in others)
-
-
-def _held(at: Deployment, folder: str) -> Iterator[str]:
-    """The objects in a folder, except the marker of the folder itself."""
-    return (info.uri for info in at.store.list(folder) if info.uri != folder)

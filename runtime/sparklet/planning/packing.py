@@ -71,13 +71,13 @@ def grouping(group_by: str) -> Callable[[str], str]:
     """
     if group_by == PREFIX:
         return lambda uri: uri.rpartition("/")[0]
-    patterns = [pattern for pattern in group_by.split("/") if pattern]
-    return lambda uri: "/".join(_first_match(uri, pattern) for pattern in patterns)
 
+    def group_of(uri: str) -> str:
+        folders = uri.partition("://")[2].split("/")[1:-1] if "://" in uri else uri.split("/")[:-1]
+        patterns = filter(None, group_by.split("/"))
+        return "/".join(next((each for each in folders if fnmatchcase(each, pattern)), "") for pattern in patterns)
 
-def _first_match(uri: str, pattern: str) -> str:
-    folders = uri.partition("://")[2].split("/")[1:-1] if "://" in uri else uri.split("/")[:-1]
-    return next((folder for folder in folders if fnmatchcase(folder, pattern)), "")
+    return group_of
 
 
 # --- checks before a plan ---
@@ -88,17 +88,19 @@ def refuse_unplannable(
 ) -> bool:
     """Read lists to their end and, unless the options allow everything, every object; in constant memory.
 
-    Returns whether the run is heavy: most of its shards are too large for a function, so that an engine does all.
+    Returns whether most shards are too large for a function, so that the engine of the run's route does all of them.
     PlanError if nothing is left to plan, if a row of a list is wrong, if the options refuse archived objects, large
     shards or so many objects, or if a listed bucket is in another region.
     """
     objects = within_limit(inventory.objects(), options.limit, name)
-    first, is_heavy = next(objects, None), False
+    first, mostly_oversize = next(objects, None), False
     if first is not None:
         whole = chain((first,), objects)
         packed = pack_shards(slice_objects(store, whole, options) if options.split else whole, options)
         refuse_oversize(packed, options)
-        is_heavy = bool(options.route) and most_oversize(packed, options)
+        if options.route:
+            max_bytes = options.max_shard_bytes
+            mostly_oversize = sum(1 if each.estimated_bytes > max_bytes > 0 else -1 for each in packed) > 0
     reads_all = options.archived == "refuse" or options.limit > 0
     if reads_all:
         deque(objects, maxlen=0)
@@ -110,7 +112,7 @@ def refuse_unplannable(
         reader.read_all()
     if lists and not options.other_region:
         refuse_other_regions(store, {bucket for reader in lists for bucket in reader.buckets})
-    return is_heavy
+    return mostly_oversize
 
 
 def within_limit(objects: Iterable[T], limit: int, name: str) -> Iterator[T]:
@@ -139,18 +141,12 @@ def refuse_oversize(packed: Iterable[Packed], options: RunOptions) -> None:
         )
 
 
-def most_oversize(packed: Iterable[Packed], options: RunOptions) -> bool:
-    """Whether more than half of the shards are above ``max_shard_bytes``, if that is a limit."""
-    return sum(1 if each.estimated_bytes > options.max_shard_bytes > 0 else -1 for each in packed) > 0
-
-
 def archived(inventory: Inventory) -> PlanError:
     """The error of an inventory that left out archived objects."""
-    count = inventory.skipped[Reason.ARCHIVED]
-    named = ", ".join(inventory.archived_names)
-    more = f" and {count - len(inventory.archived_names)} more" if count > len(inventory.archived_names) else ""
+    count, names = inventory.skipped[Reason.ARCHIVED], inventory.archived_names
+    more = f" and {count - len(names)} more" if count > len(names) else ""
     return PlanError(
-        f"{count} objects of the input are archived and cannot be read: {named}{more}; "
+        f"{count} objects of the input are archived and cannot be read: {', '.join(names)}{more}; "
         "restore them first, or leave them out with --archived skip"
     )
 
@@ -169,7 +165,7 @@ def is_nothing_new(skipped: Mapping[str, int]) -> bool:
 
 
 def engine_of(shard: Shard, run: Run) -> str:
-    """Whose workers do a shard of a run with a route; "": the functions'."""
+    """The engine that does a shard of a run with a route; "": a function does it."""
     options = run.options
     estimated_bytes = sum(item.estimated_bytes for item in shard.objects)
     return run.engine or (options.route if estimated_bytes > options.max_shard_bytes > 0 else "")

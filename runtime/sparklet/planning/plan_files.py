@@ -9,7 +9,7 @@ from itertools import islice
 from sparklet.errors import EventError, ObjectNotFoundError, PlanError
 from sparklet.inputs.selection import Reason
 from sparklet.model import InputObject, PartRecord, Run, Shard, ShardRecord
-from sparklet.ports.deployment import Deployment, scratch_error
+from sparklet.ports.deployment import Deployment, scratch
 
 ANOTHER_RUN = "start the run again under another id"
 END = "skipped-end.jsonl"
@@ -57,7 +57,7 @@ def planned_objects(at: Deployment, run_id: str) -> Iterator[InputObject]:
 
 @dataclass
 class LeftOut:
-    """Objects left out since the last part, in the order in which they were found; on disk once they are many."""
+    """Objects left out since the last part, in the order of the listing; on disk once they are many."""
 
     _file: "tempfile.SpooledTemporaryFile[bytes]" = field(
         default_factory=lambda: tempfile.SpooledTemporaryFile(IN_MEMORY_BYTES, prefix="sparklet-skipped-")  # noqa: SIM115
@@ -67,11 +67,9 @@ class LeftOut:
     def add(self, uri: str, version_id: str, reason: str) -> None:
         """Add one."""
         version = {"version_id": version_id} if version_id else {}
-        try:
+        with scratch("the names of objects left out"):
             self._file.seek(0, 2)
             self._file.write(json.dumps({"uri": uri, **version, "reason": reason}).encode() + b"\n")
-        except OSError as error:
-            raise scratch_error("the names of objects left out", error) from error
 
     def take(self, count: int) -> bytes:
         """The next ``count`` of them, as lines; of very many only the first, and the number of the others."""

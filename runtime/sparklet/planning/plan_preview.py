@@ -57,7 +57,8 @@ def preview(
     refuse_mixed(lists, inputs, options)
     remote = [given for given in inputs if "://" in given]
     resolved = iter(resolve_inputs(store, remote) if store and (remote or not (inputs or lists)) else ())
-    refuse_overlap([_local_address(given) for given in inputs if "://" not in given])
+    local = [Path(given).resolve() for given in inputs if "://" not in given]
+    refuse_overlap([f"{path}/" if path.is_dir() else str(path) for path in local])
     sources = [next(resolved) if "://" in given else given for given in inputs]
     skipped: Counter[str] = Counter()
     seen = PlanPreview(skipped=skipped)
@@ -104,8 +105,3 @@ def _objects(
             if inventory.archived_names and options.archived == "refuse":
                 raise archived(inventory)
             skipped.update(inventory.skipped)
-
-
-def _local_address(given: str) -> str:
-    path = Path(given).resolve()
-    return f"{path}/" if path.is_dir() else str(path)

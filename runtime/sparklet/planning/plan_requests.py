@@ -12,6 +12,7 @@ The event's keys (``request.places``, docs/reference/run-request.schema.json) ar
 import hashlib
 import json
 from collections.abc import Callable, Mapping
+from functools import reduce
 from typing import Any
 
 from sparklet.errors import CheckpointConflictError, EventError
@@ -89,20 +90,17 @@ def _document(event: Any) -> dict[str, Any]:
 def _object_and_key(given: Any, outputs: tuple[Any, ...]) -> tuple[str, str]:
     """The object of an S3 event, and the idempotency key of the run for it.
 
-    A rule of EventBridge puts the whole event into the request, as JSON within JSON, so that no key of an object can
-    inject anything into the request: the ``event``, and the folder that the rule watches, ``below`` (see
-    ``sam/schedule.yaml``). The same event again is the same run: the object's address, version, ETag and sequencer
-    identify an event. EventError if it names no object, or several, or a folder, or if one of ``outputs`` lies in the
-    watched folder: each run would start the next one.
+    A rule of EventBridge (``sam/schedule.yaml``) puts the whole ``event`` into the request, as JSON within JSON, so
+    that an object's key cannot change the request, and the folder that the rule watches, ``below``. The object's
+    address, version, ETag and sequencer identify an event: the same event again is the same run. EventError if it names
+    not one object, or if one of ``outputs`` lies in the watched folder: each run would start the next one.
     """
     if not isinstance(given, Mapping) or not given.keys() <= {"event", "below"}:
         raise EventError(f"{OF_EVENT} must be an object of the keys event and below")
     event, below = given.get("event"), given.get("below", "")
     found = event_objects(event)
     if len(found) != 1 or not isinstance(event, dict):
-        raise EventError(
-            f"{OF_EVENT}.event is about {len(found) or 'no'} objects; it must be about one that can be read"
-        )
+        raise EventError(f"{OF_EVENT}.event is about {len(found) or 'no'} objects; it must be about one, readable one")
     (uri,) = found
     if uri.endswith("/"):
         raise EventError(f"{OF_EVENT}.event is about {uri}, which stands for a folder; let the rule watch a suffix")
@@ -132,9 +130,7 @@ def _plan(at: Deployment, run: Run, remaining_s: Callable[[], float]) -> Run:
 def _response(at: Deployment, run: Run) -> dict[str, Any]:
     shards, objects, size_bytes, skipped = run.shard_count, run.object_count, run.size_bytes, run.skipped
     if shards is None:
-        done = PlanProgress()
-        for part in at.ledger.runs.parts(run.run_id):
-            done = done.and_part(part)
+        done = reduce(PlanProgress.and_part, at.ledger.runs.parts(run.run_id), PlanProgress())
         shards, objects, size_bytes, skipped = done.shards, done.objects, done.size_bytes, done.skipped
     return {
         "run_id": run.run_id,

@@ -23,7 +23,7 @@ from sparklet.model import Dispatch, PartRecord, Position, Run, RunState, ShardR
 from sparklet.planning.follow_up_ids import is_check_or_commit
 from sparklet.planning.incremental import take_run_lock
 from sparklet.planning.inventory import open_inventory
-from sparklet.planning.output_claims import make_room, take_outputs
+from sparklet.planning.output_claims import delete_replaced, take_outputs
 from sparklet.planning.packing import Packed, engine_of, pack_shards
 from sparklet.planning.plan_files import ANOTHER_RUN, END, LeftOut, beside, named, shard_of
 from sparklet.ports.deployment import Deployment
@@ -72,10 +72,10 @@ def plan(
 ) -> Run:
     """Plan a run to its end, after what earlier planners have sealed; the run with its plan sealed.
 
-    ``stop`` is called after each part: if it returns True, the rest is left to the next call, the plan not sealed.
-    CheckpointConflictError if another planner works on this run, the run was cancelled, or a run that it replaces has
-    not ended: this planner stops, and nothing is lost or planned twice. PlanError if the run is incremental and another
-    of its name has not ended; if another run owns its output; or if one of its lists was changed.
+    ``stop`` is called after each part: if it returns True, the next call plans the rest. CheckpointConflictError if
+    another planner works on this run, the run was cancelled, or a run that it replaces has not ended: nothing is lost
+    or planned twice. PlanError if an incremental run of the same name has not ended, if another run owns the output, or
+    if a list was changed.
     """
     run = at.ledger.runs.get(run_id)
     if run.cancelled_s is not None:
@@ -92,8 +92,8 @@ def plan(
         return run
     if run.options.incremental:
         take_run_lock(at, run)
-    if not done.parts and not is_check_or_commit(run_id):  # those write to folders of their own
-        make_room(at, run, take_outputs(at, run))
+    if not done.parts and not (run.parent and is_check_or_commit(run_id)):  # those write to folders of their own
+        delete_replaced(at, run, take_outputs(at, run))
     with closing(LeftOut()) as left_out:
         planning = _Planning(at, run, done, outbox, progress, left_out)
         for each in _parts(planning.shards, part_shards, part_bytes):
@@ -132,12 +132,11 @@ class _Planning:
         self._whole: Counter[str] = Counter()
         self._skipped: Counter[str] = Counter()  # by this planner, until its last sealed part
         self._inventory = open_inventory(at, run, on_left_out=left_out.add)
-        options, position = run.options, done.position
-        objects = self._inventory.objects(position)
-        if options.split:
-            store = at.inputs(run.access)
-            objects = slice_objects(store, objects, options, position, lambda _, why: self._whole.update([why]))
-        self.shards = pack_shards(objects, options, done.shards)
+        objects = self._inventory.objects(done.position)
+        if run.options.split:
+            count = lambda _, why: self._whole.update([why])  # noqa: E731
+            objects = slice_objects(at.inputs(run.access), objects, run.options, done.position, count)
+        self.shards = pack_shards(objects, run.options, done.shards)
         """The shards after the last sealed part."""
 
     def add(self, made: _Part) -> None:
@@ -166,7 +165,7 @@ class _Planning:
     def seal(self) -> Run:
         """Seal the plan with what all parts hold."""
         done, run_id = self._done, self._run.run_id
-        self._write_left_out(END, self._skipped_since())
+        self._write_left_out(END, Counter(self._inventory.skipped) - self._skipped)
         self._at.ledger.runs.seal_plan(run_id, done.shards, done.objects, done.size_bytes, self._all_skipped())
         self._notify(sealed=True)
         return self._at.ledger.runs.get(run_id)
@@ -178,22 +177,18 @@ class _Planning:
     def _notify(self, sealed: bool = False) -> None:
         self._progress(replace(self._done, skipped=self._all_skipped(), sealed=sealed, whole=dict(self._whole)))
 
-    def _skipped_since(self) -> Counter[str]:
-        """What was left out after the last sealed part."""
-        return Counter(self._inventory.skipped) - self._skipped
-
     def _all_skipped(self) -> dict[str, int]:
         """What all planners of this run have left out until now."""
-        return dict(Counter(self._done.skipped) + self._skipped_since())
+        return dict(Counter(self._done.skipped) + (Counter(self._inventory.skipped) - self._skipped))
 
 
 # --- a sealed part: its shards are entered before their messages are sent, so no message names an unknown shard ---
 
 
 class Outbox:
-    """Sends a run's messages; none if a Map state hands its shards out.
+    """Sends a run's messages: none if a Map state dispatches its shards, and with a cap only those ``by_check``.
 
-    Those of a run with a cap are sent by its checks alone (``by_check``), see ``runs.concurrency_cap``.
+    See ``runs.concurrency_cap``.
     """
 
     def __init__(self, at: Deployment, run: Run, *, by_check: bool = False) -> None:
@@ -201,7 +196,7 @@ class Outbox:
         self._queue = at.queue if sends else None
 
     def send(self, records: Iterable[ShardRecord]) -> int:
-        """Send the messages of shards; how many. Those of engines have none, since their workers are started.
+        """Send the messages of shards; how many. Shards of engines have none: the checker starts their workers.
 
         All records are drawn in any case, since the iterator may do work.
         """

@@ -1,7 +1,8 @@
 """The ports that planning, checking and recovery work on."""
 
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from sparklet.errors import RunNotFoundError, ScratchFullError, SettingsError
@@ -13,11 +14,15 @@ WITHDRAWN = {"microvm": "Lambda MicroVMs are withdrawn"}
 """Engines that there were: open runs and schedules may still name them."""
 
 
-def scratch_error(what: str, error: Exception) -> ScratchFullError:
-    """The error of a temporary file that could not be written."""
-    return ScratchFullError(
-        f"{what} could not be kept in {tempfile.gettempdir()}: {error}; free space there, or set TMPDIR"
-    )
+@contextmanager
+def scratch(what: str, kind: type[Exception] = OSError) -> Iterator[None]:
+    """Raise errors of temporary files (``kind``) as ScratchFullError, which names what they were to hold."""
+    try:
+        yield
+    except kind as error:
+        raise ScratchFullError(
+            f"{what} could not be kept in {tempfile.gettempdir()}: {error}; free space there, or set TMPDIR"
+        ) from error
 
 
 @dataclass(frozen=True, slots=True)

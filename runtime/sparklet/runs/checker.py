@@ -1,8 +1,13 @@
-"""Checks a run, one idempotent step at a time: lost shards, a silent planner, the time limit, cancelling, the end.
+"""Checks a run: the only place where a run moves on without a worker. Begin to read ``sparklet.runs`` here.
 
-It never reads the queue: the ledger shows which shard needs a message, and the claim rejects a superfluous one. The
-index finds shards, conditional writes decide, and only a strongly consistent count ends a run. After a crash between
-any two steps the next check continues.
+A check does, in this order, what the run needs: it ends expired leases and sends those shards' messages again, fails
+shards at the time limit, replaces lost messages, starts engines' workers, continues a dead planner's plan, and ends the
+run: check run, commit runs, manifests, notice (``follow_ups``, ``commit_runs``, ``manifest``, ``notices``).
+
+The checker function checks every open run each minute; commands that wait for a run and state machines do it more
+often. A check never reads the queue: the ledger shows which shard needs a message, and the claim rejects a
+superfluous one. The index finds shards, conditional writes decide, and only a strongly consistent count ends a run.
+Each step may be repeated: after a crash between any two of them the next check continues.
 """
 
 from collections.abc import Iterator
@@ -25,15 +30,15 @@ from sparklet.runs.concurrency_cap import send_up_to_cap
 from sparklet.runs.engine_workers import ENGINE_FAILED, Waiting, start_workers, stop_workers
 from sparklet.runs.follow_ups import check_run, enter_check, enter_next
 from sparklet.runs.manifest import has_manifest, write_manifests
-from sparklet.runs.notices import notify, owes_notice
-from sparklet.runs.summary import Summary, verdict
+from sparklet.runs.notices import needs_notice, notify
+from sparklet.runs.summary import Summary, final_state
 
 STALL_S = 60.0  # without a change of any shard; then messages are sent again
 UNCLAIMED_S = 6 * 3600.0  # how long a message may wait in a busy queue before it is sent again
 WAITING_LOOKED_AT = 100  # PENDING shards, the longest waiting ones, before all shards are read
 MAX_UNCLAIMED = 10_000  # while more shards are PENDING, their messages are taken to wait for workers
 PLANNER_SILENT_S = 600.0  # then a planner is presumed dead; two planners do no harm
-NOBODY_PLANS_S = 60.0  # the same for a new next run, whose driver should have started at once
+UNPLANNED_S = 60.0  # the same for a new next run, whose driver should have started at once
 TOLERANCE_EXCEEDED, RUN_TIME_LIMIT = "ToleranceExceeded", "RunTimeLimit"
 BY_CHECKS = {ENGINE_FAILED, LEASE_EXPIRED, RUN_CANCELLED, RUN_TIME_LIMIT, TOLERANCE_EXCEEDED}
 """Causes that checks give, and count. Workers of engines write no metrics: the check that ends a run counts theirs."""
@@ -45,7 +50,7 @@ class CheckReport:
 
     run: Run  # as it is after the check
     counts: Counts  # of the index before the check; of the base table once the run has ended
-    expired: int = 0  # leases that had expired
+    expired: int = 0  # leases
     exhausted: int = 0  # of these, shards without a further attempt, now FAILED
     requeued: int = 0  # messages sent again for shards whose message was lost
     abandoned: int = 0  # shards FAILED at the run's time limit, or because it was cancelled
@@ -87,10 +92,9 @@ def _checked(at: Deployment, run: Run, planner_silent_s: float) -> CheckReport:
 def _ended(at: Deployment, run: Run) -> CheckReport:
     """Write lost manifests of an ended run, and send its notice if that is still due."""
     summary = None if has_manifest(at, run) else write_manifests(at, run, run.state)
-    unnotified = notify(at, run, summary) if owes_notice(at, run) else ""
-    return CheckReport(
-        run, summary.counts if summary else at.ledger.shards.count(run.run_id), summary=summary, unnotified=unnotified
-    )
+    unnotified = notify(at, run, summary) if needs_notice(at, run) else ""
+    counts = summary.counts if summary else at.ledger.shards.count(run.run_id)
+    return CheckReport(run, counts, summary=summary, unnotified=unnotified)
 
 
 def _finish_cancelled(at: Deployment, run: Run) -> CheckReport:
@@ -131,7 +135,7 @@ def _expire(at: Deployment, run: Run, outbox: Outbox) -> tuple[int, int]:
     """
     expired = exhausted = 0
 
-    def owed() -> Iterator[ShardRecord]:
+    def to_resend() -> Iterator[ShardRecord]:
         nonlocal expired, exhausted
         for record in for_a_while(at.clock, at.ledger.shards.expired(run.run_id, ShardState.RUNNING, at.clock.now_s())):
             if now := at.ledger.attempts.expire(record, run.options.max_attempts, run.options.escalate):
@@ -140,12 +144,12 @@ def _expire(at: Deployment, run: Run, outbox: Outbox) -> tuple[int, int]:
                 if now.state is ShardState.PENDING:
                     yield now
 
-    outbox.send(owed())
+    outbox.send(to_resend())
     return expired, exhausted
 
 
 def _requeue(at: Deployment, run: Run, counts: Counts, planner_from: int | None, outbox: Outbox) -> int:
-    """Send messages again for shards whose message must be lost, at growing intervals for the same shard."""
+    """Send messages again for shards whose message is presumed lost, at growing intervals for the same shard."""
     if run.dispatch is Dispatch.MAP:
         return 0  # such a run has no messages: see runs.map_batches
     if run.options.max_concurrency:
@@ -156,14 +160,14 @@ def _requeue(at: Deployment, run: Run, counts: Counts, planner_from: int | None,
     elif counts.pending > MAX_UNCLAIMED:
         return 0
 
-    def owed() -> Iterator[ShardRecord]:
+    def to_resend() -> Iterator[ShardRecord]:
         for record in for_a_while(at.clock, at.ledger.shards.expired(run.run_id, ShardState.PENDING, now_s - age_s)):
             if record.engine or (planner_from is not None and record.number >= planner_from):
                 continue  # it has no message, or a planner will send it
             if _is_due(record, now_s, age_s) and (counted := at.ledger.attempts.count_requeue(record)):
                 yield counted
 
-    return outbox.send(owed())
+    return outbox.send(to_resend())
 
 
 def _is_due(record: ShardRecord, now_s: float, age_s: float) -> bool:
@@ -174,8 +178,8 @@ def _is_due(record: ShardRecord, now_s: float, age_s: float) -> bool:
 def _stalled(at: Deployment, run: Run, now_s: float) -> bool:
     """Whether no shard is RUNNING and none has changed for ``STALL_S``.
 
-    That reads all shards, so only if a message would follow: if one of the longest waiting shards is due. Since that
-    time doubles with each message, a run that waits for another one is read a few times in hours.
+    That reads all shards, so it is done only if one of the longest waiting shards is due for a message. That time
+    doubles with each message, so a run that waits for another one is read a few times in hours.
     """
     since_s = now_s - STALL_S
     expired = at.ledger.shards.expired(run.run_id, ShardState.PENDING, since_s)
@@ -190,7 +194,7 @@ def _continue_planning(
 ) -> CheckReport:
     run = report.run
     if run.parent and not parts:
-        planner_silent_s = min(planner_silent_s, NOBODY_PLANS_S)
+        planner_silent_s = min(planner_silent_s, UNPLANNED_S)
     if at.clock.now_s() - _last_sign_s(at, run, parts) < planner_silent_s:
         return report
     try:
@@ -246,8 +250,8 @@ def _finish(at: Deployment, report: CheckReport) -> CheckReport:
     counts = at.ledger.shards.count(run.run_id)
     if counts.open or counts.total != run.shard_count:
         return report
-    state = verdict(run, counts)
-    if run.cancelled_s is not None or not counts.total:  # without a shard there is nothing to check, nor to go on with
+    state = final_state(run, counts)
+    if run.cancelled_s is not None or not counts.total:  # no check, commit or next run without a shard
         return _end(at, report, state)
     if state is not RunState.FAILED and run.check:
         checking = checking or _driven(at, enter_check(at, run, state))
@@ -274,10 +278,10 @@ def _end(at: Deployment, report: CheckReport, state: RunState) -> CheckReport:
     summary = write_manifests(at, run, state)
     ended = at.ledger.runs.finish(run.run_id, run.generation, state)
     if ended.generation != run.generation and ended.state.ended:
-        summary = write_manifests(at, ended, ended.state)  # a redrive began and ended meanwhile: ours are outdated
+        summary = write_manifests(at, ended, ended.state)  # a redrive began and ended meanwhile
     if ended.state.ended and not is_check_or_commit(run.run_id):
         release_outputs(at, ended)
-    unnotified = notify(at, ended, summary) if owes_notice(at, ended) else ""
+    unnotified = notify(at, ended, summary) if needs_notice(at, ended) else ""
     return replace(report, run=ended, counts=summary.counts, summary=summary, just_ended=True, unnotified=unnotified)
 
 

@@ -72,7 +72,7 @@ def commit_early(at: Deployment, run: Run, counts: Counts) -> Run | None:
     if last and last.state is not RunState.SUCCEEDED:
         return last
     shards, every_s = parse_every(every)
-    fresh = counts.succeeded - (files[-1].header(at)["succeeded"] if files else 0)
+    fresh = counts.succeeded - (files[-1].header(at.store)["succeeded"] if files else 0)
     since_s = files[-1].written_s if files else run.created_s
     due = fresh >= shards if shards else fresh > 0 and at.clock.now_s() - since_s >= every_s
     if due and _fix(at, run, files, counts, at_end=False, even_empty=False):
@@ -86,7 +86,7 @@ def has_declared(at: Deployment, run: Run) -> bool:
 
 
 def _is_end(at: Deployment, run: Run, file: CommitFile) -> bool:
-    return bool(file.header(at)["ends"] == run.generation)
+    return bool(file.header(at.store)["ends"] == run.generation)
 
 
 def _fix(
@@ -96,7 +96,7 @@ def _fix(
 
     If another checker has written that file meanwhile, its file counts.
     """
-    known = set(shards_in(at, files))
+    known = shards_in(at.store, files)
     winners = kept_files(at, run.run_id, WRITES, attrgetter("writes_file"))
     fresh = [uri for record, uri in winners if record.number not in known]
     if not fresh and not even_empty:

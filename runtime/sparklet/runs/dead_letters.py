@@ -1,9 +1,9 @@
 """Messages of the dead-letter queue: each gets a disposition.
 
-A message gets there after too many receives, and a receive is no attempt: SQS counts it even if workers are throttled
-and no code ran. So the ledger, which counts attempts, decides: a shard with an attempt left gets its message again, at
-most three times in a row (a message that kills each worker before its claim must end, too). A message of the
-asynchronous API ends its task as FAILED, with the last known cause.
+A message gets there after too many receives. A receive is no attempt: SQS counts it even if workers are throttled and
+no code ran. So the ledger, which counts attempts, decides: a shard with an attempt left gets its message again, at most
+three times in a row, since a message may kill each worker before its claim. A message of the asynchronous API ends its
+task as FAILED, with the last known cause.
 """
 
 import json
@@ -54,9 +54,7 @@ def consume(at: Deployment, message: Message) -> Disposition:
             return Disposition.DROPPED
         if disposition := _decide(at, ref, record, run.options):
             return disposition
-    raise LedgerError(
-        f"shard {ref.shard} of run {ref.run_id} changed {MAX_TRIES} times while its dead-letter message was read"
-    )
+    raise LedgerError(f"shard {ref.shard} of run {ref.run_id} changed {MAX_TRIES} times under its dead-letter message")
 
 
 def _decide(at: Deployment, ref: ShardRef, record: ShardRecord, options: RunOptions) -> Disposition | None:
@@ -66,12 +64,11 @@ def _decide(at: Deployment, ref: ShardRef, record: ShardRecord, options: RunOpti
     if record.state is ShardState.RUNNING:
         if record.lease_end_s > at.clock.now_s():
             return Disposition.DROPPED  # if its worker dies, the checker sends a new message
-        expired = at.ledger.attempts.expire(record, options.max_attempts, options.escalate)
-        if expired is None:
+        if (now := at.ledger.attempts.expire(record, options.max_attempts, options.escalate)) is None:
             return None
-        if expired.state is ShardState.FAILED:
+        if now.state is ShardState.FAILED:
             return Disposition.FAILED
-        record = expired
+        record = now
     if record.engine:
         return Disposition.DROPPED  # its engine's workers do it
     if record.attempts < options.max_attempts and record.unrun < MAX_RESENDS:
@@ -81,10 +78,9 @@ def _decide(at: Deployment, ref: ShardRef, record: ShardRecord, options: RunOpti
 
 
 def _has_newer(message: Message, record: ShardRecord) -> bool:
-    """Whether a later message was sent for the shard: this one was delivered twice, or there were two.
+    """Whether a later message was sent for the shard, at ``changed_s``, and no attempt has ended since.
 
-    ``changed_s`` is the time of that, unless an attempt has ended since. Wrong clocks do no harm: the checker replaces
-    a missing message.
+    Wrong clocks do no harm: the checker replaces a missing message.
     """
     waits_since_requeue = record.state is ShardState.PENDING and record.requeues > 0 and record.attempts == 0
     return waits_since_requeue and 0 < message.sent_s < record.changed_s - CLOCKS_DIFFER_S

@@ -15,11 +15,10 @@ MAX_LOOKED_AT = 1000  # shards that wait for engines, before one that does not
 MAX_STORED = 1000  # dead-letter messages, one page of a listing
 
 
-def look_over(at: Deployment, unfinalized: Iterable[Run], reports: Sequence[CheckReport]) -> None:
-    """Measure the whole deployment, and finalize ended runs.
+def measure_deployment(at: Deployment, unfinalized: Iterable[Run], reports: Sequence[CheckReport]) -> None:
+    """Measure the whole deployment, and finalize ended runs of ``unfinalized``; ``reports`` are those of this round.
 
-    ``unfinalized`` are runs as they were before this round of checks, ``reports`` those of its checks. No open run
-    depends on this, so a failure is only logged.
+    No open run depends on this, so a failure is only logged.
     """
     still_open = [report for report in reports if not report.run.state.ended]
     at.measure(metrics.RUNS_OPEN, len(still_open))

@@ -37,10 +37,10 @@ class Waiting:
 
 
 def start_workers(at: Deployment, run: Run) -> Waiting:
-    """Start workers for the PENDING shards of this process' engines, as far as there is room.
+    """Start workers for the PENDING shards of this process' engines, as far as the engines have capacity.
 
     A shard is FAILED if a worker cannot be started, if ``MAX_UNCLAIMED`` of them end before they claim it, or if its
-    engine is withdrawn. Whatever else an engine raises holds up its own shards alone.
+    engine is withdrawn. Any other error of an engine holds up its own shards alone.
     """
     if not at.starts_workers:
         return Waiting()

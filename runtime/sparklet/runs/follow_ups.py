@@ -4,12 +4,12 @@ All are runs like any other, with ids of their own (see ``planning.follow_up_ids
 enters it; a second checker finds it in the ledger. So after a crash between any two steps the next check continues::
 
     all shards have ended, within what the run tolerates
-      → figures to runs/<run_id>/_summary-<identity>-<generation>.json → the check run, whose input that is → its end
+      → statistics to runs/<run_id>/_summary-<identity>-<generation>.json → the check run, whose input that is → its end
       → the commit runs, if shards have declared writes to tables (see ``runs.commit_runs``) → their end
       → the next run, whose input is what this run wrote → the end of this run
 
-The summary's name begins with an underscore, so the worker fetches it (see ``worker.staging``): the script gets it as a
-file, and its role need not list ``runs/``.
+The summary's name begins with an underscore, so the worker fetches it (``worker.staging``): the script gets it as a
+file without a permission to list ``runs/``.
 """
 
 import json
@@ -25,7 +25,7 @@ from sparklet.planning.commit_files import commit_files
 from sparklet.planning.follow_up_ids import check_id, commit_id, next_id
 from sparklet.planning.output_claims import take_outputs
 from sparklet.ports.deployment import Deployment
-from sparklet.runs.summary import figures, summarize
+from sparklet.runs.summary import statistics, summarize
 
 MIN_CHECK_S = 3600.0  # time limit of a check or commit run, at least, even if its run's time is over
 TOO_MANY_FAILED = "too many shards have FAILED while their output was published"
@@ -57,7 +57,7 @@ def check_run(at: Deployment, run: Run) -> Run | None:
 
 
 def enter_check(at: Deployment, run: Run, state: RunState) -> Run:
-    """Enter the run that checks this one, whose shards have all ended; ``state``: how this run ends if it succeeds."""
+    """Enter the check run once all shards have ended; ``state`` is how this run ends if its check run succeeds."""
     assert run.check is not None
     made_id = check_id(run.run_id, run.generation)
     uri = at.run_uri(run.run_id, f"_summary-{run.identity}-{run.generation}.json")
@@ -85,20 +85,22 @@ def next_run(at: Deployment, run: Run) -> Run | None:
 def enter_next(at: Deployment, run: Run, counts: Counts) -> Run | None:
     """Enter the run that processes this one's output; its driver plans it.
 
-    Its input is what SUCCEEDED shards of this run have published, and no other file of the folder. If more than
-    ``MAX_LEFT_OUT`` shards failed while they were published there is no next run: None. Open next runs of earlier
-    generations are cancelled, since this one replaces their output.
+    Its input is what SUCCEEDED shards of this run have published, and no other file of the folder. None if more than
+    ``MAX_LEFT_OUT`` shards failed while their output was published. Open next runs of earlier generations are
+    cancelled, since this one replaces their output.
     """
     assert run.next is not None
-    half_published = _half_published(at, run, counts)
-    if len(half_published) > MAX_LEFT_OUT:
+    failed = at.ledger.shards.list(run.run_id, ShardState.FAILED) if counts.failed else ()
+    half_published = (f"{run.shard_prefix}{record.number:06d}/**" for record in failed if record.winner)
+    left_out = tuple(islice(half_published, MAX_LEFT_OUT + 1))
+    if len(left_out) > MAX_LEFT_OUT:
         return None
     earlier = [at.known_run(next_id(run.run_id, generation)) for generation in range(run.generation)]
     for each in filter(None, earlier):
         at.ledger.runs.cancel(each.run_id)
     options = RunOptions(
         include=(f"{run.shard_prefix}*/**",),
-        exclude=half_published,
+        exclude=left_out,
         existing="append" if any(earlier) else run.options.existing,
         **{name: getattr(run.options, name) for name in INHERITED},
     )
@@ -109,14 +111,6 @@ def enter_next(at: Deployment, run: Run, counts: Counts) -> Run | None:
         with suppress(PlanError):  # it has FAILED then
             take_outputs(at, made)  # while they are still its parent's
     return made
-
-
-def _half_published(at: Deployment, run: Run, counts: Counts) -> tuple[str, ...]:
-    """Patterns of what shards published that FAILED while publishing, at most ``MAX_LEFT_OUT`` + 1."""
-    if not counts.failed:
-        return ()
-    won = (record.number for record in at.ledger.shards.list(run.run_id, ShardState.FAILED) if record.winner)
-    return tuple(f"{run.shard_prefix}{number:06d}/**" for number in islice(won, MAX_LEFT_OUT + 1))
 
 
 def open_follow_ups(at: Deployment, run: Run) -> Iterator[Run]:
@@ -134,15 +128,14 @@ def time_left_s(at: Deployment, run: Run) -> float:
 def entered(at: Deployment, parent: Run, follower: Run) -> Run:
     """Enter a run that follows another, with its environment; the known one if another checker was faster."""
     run = replace(follower, env=parent.env, parent=parent.run_id, created_s=at.clock.now_s())
-    try:
+    with suppress(RunExistsError):  # another checker was faster
         at.ledger.runs.create(run)
-    except RunExistsError:  # another checker was faster
-        return at.ledger.runs.get(run.run_id)
-    return run
+        return run
+    return at.ledger.runs.get(run.run_id)
 
 
 def _summary(at: Deployment, run: Run, state: RunState) -> bytes:
-    document = figures(run, summarize(run, at.ledger.shards, state))
+    document = statistics(run, summarize(run, at.ledger.shards, state))
     more = {"inputs": list(run.inputs), "args": list(run.args), "params": dict(run.params)}
     return json.dumps({**document, **more}, indent=2).encode() + b"\n"
 

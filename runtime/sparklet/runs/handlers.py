@@ -23,7 +23,7 @@ from sparklet.ports import Message
 from sparklet.ports.deployment import Deployment
 from sparklet.runs.checker import CheckReport, check, log_unnotified
 from sparklet.runs.dead_letters import Disposition, consume, consume_task, keep
-from sparklet.runs.deployment_metrics import look_over
+from sparklet.runs.deployment_metrics import measure_deployment
 from sparklet.runs.notices import due
 from sparklet.runs.state_machine_steps import Response, take_step
 from sparklet.settings import fanout_settings, map_concurrency, metrics_namespace, planner_settings
@@ -104,7 +104,7 @@ def _dispose(at: Deployment, message: Message, record: Mapping[str, Any]) -> Dis
 
 
 def handle_check(at: Deployment) -> dict[str, Any]:
-    """Check every open run, then look over the deployment; a run that cannot be checked fails this at the end."""
+    """Check every open run, then measure the deployment; raise at the end if a run could not be checked."""
     responses: dict[str, Any] = {}
     reports: list[CheckReport] = []
     problem: SparkletError | None = None
@@ -117,7 +117,7 @@ def handle_check(at: Deployment) -> dict[str, Any]:
             problem = error
             at.measure(metrics.RUNS_UNCHECKED)
             Log().error("a run could not be checked", subject=run.run_id, error=str(error))
-    look_over(at, unfinalized, reports)
+    measure_deployment(at, unfinalized, reports)
     if problem:
         raise problem
     return {"runs": responses}

@@ -16,7 +16,7 @@ from sparklet.errors import ObjectNotFoundError
 from sparklet.log import Log
 from sparklet.model import ANSWERS, Run, RunState, ShardRecord, ShardState, split_uri
 from sparklet.planning.commit_files import kept_files
-from sparklet.ports.deployment import Deployment, scratch_error
+from sparklet.ports.deployment import Deployment, scratch
 from sparklet.runs.follow_ups import TOO_MANY_FAILED, as_follow_up, check_run, last_commit_run, next_run
 from sparklet.runs.summary import Summary
 
@@ -55,17 +55,14 @@ def write_results(at: Deployment, run_id: str) -> dict[str, Any] | None:
     uri, until_s, count = at.run_uri(run_id, RESULTS), at.clock.now_s() + MAX_COLLECTING_S, 0
     with TemporaryDirectory(prefix="sparklet-results-") as folder:
         path = Path(folder, RESULTS)
-        try:
-            with path.open("wb") as file:
-                for answer in _answers(at, run_id):
-                    count += 1
-                    file.write(answer + b"\n")
-                    if file.tell() > MAX_RESULTS_BYTES or at.clock.now_s() > until_s:
-                        Log().warning("answers are too many for one file; sparklet results reads them", subject=run_id)
-                        at.store.delete_all([uri])
-                        return {"Folder": split_uri(at.run_uri(run_id, ANSWERS))[1]}
-        except OSError as error:
-            raise scratch_error("the answers of shards", error) from error
+        with scratch("the answers of shards"), path.open("wb") as file:
+            for answer in _answers(at, run_id):
+                count += 1
+                file.write(answer + b"\n")
+                if file.tell() > MAX_RESULTS_BYTES or at.clock.now_s() > until_s:
+                    Log().warning("answers are too many for one file; sparklet results reads them", subject=run_id)
+                    at.store.delete_all([uri])
+                    return {"Folder": split_uri(at.run_uri(run_id, ANSWERS))[1]}
         if not count:
             at.store.delete_all([uri])  # a run of this id in another ledger may have had answers
             return None
@@ -101,7 +98,7 @@ def write_manifests(at: Deployment, run: Run, state: RunState, *, shards_per_fil
 
 
 def has_manifest(at: Deployment, run: Run) -> bool:
-    """Whether a run has a manifest, and not one of its id in another ledger."""
+    """Whether a run has a manifest of its own; another ledger may have had a run of this id."""
     try:
         document = json.loads(at.store.get(at.run_uri(run.run_id, MANIFEST)))
     except ObjectNotFoundError:
@@ -205,11 +202,10 @@ def _manifest(at: Deployment, run: Run, summary: Summary, files: Mapping[str, li
 def _follow_ups(at: Deployment, run: Run, state: RunState) -> dict[str, Any]:
     """The run's check, its last commit to tables and its next run, where it has such."""
     found: dict[str, Any] = {}
-    for what, entered in (("Check", check_run(at, run)), ("Commit", last_commit_run(at, run))):
+    for name, entered in (("Check", check_run(at, run)), ("Commit", last_commit_run(at, run))):
         if each := as_follow_up(at, entered):
-            found[what] = {"RunId": each.run_id, "Status": each.state}
-            if each.error_class:
-                found[what] |= {"Error": each.error_class, "Cause": each.message}
+            error = {"Error": each.error_class, "Cause": each.message} if each.error_class else {}
+            found[name] = {"RunId": each.run_id, "Status": each.state, **error}
     if follower := next_run(at, run):
         found["Next"] = {"RunId": follower.run_id, "Output": follower.output_uri}
     elif run.next and state is RunState.SUCCEEDED_WITH_FAILURES:

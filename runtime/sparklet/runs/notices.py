@@ -13,14 +13,14 @@ from sparklet.planning.follow_up_ids import is_check_or_commit
 from sparklet.ports.deployment import Deployment
 from sparklet.runs.follow_ups import as_follow_up, check_run, last_commit_run, next_run
 from sparklet.runs.manifest import MANIFEST
-from sparklet.runs.summary import Summary, figures, summarize
+from sparklet.runs.summary import Summary, statistics, summarize
 
-NOTIFY_WITHIN_S = 24 * 3600.0  # after the end; then there are no more tries
+NOTIFY_WITHIN_S = 24 * 3600.0  # after the end
 MAX_FINALIZED = 20  # a check
 
 
-def owes_notice(at: Deployment, run: Run) -> bool:
-    """Whether the notice of a run's end must still be sent; that of a check or commit run is its parent's."""
+def needs_notice(at: Deployment, run: Run) -> bool:
+    """Whether the notice of a run's end must still be sent; check and commit runs have none."""
     if at.notifier is None or not run.state.ended or run.notified_s is not None or is_check_or_commit(run.run_id):
         return False
     return at.clock.now_s() - (run.ended_s or run.created_s) <= NOTIFY_WITHIN_S
@@ -31,7 +31,7 @@ def is_notice_due(at: Deployment, run: Run) -> bool:
 
     That is 0, 1, 2, 4, 8, … minutes after the end and, for late checks, in the minute after each of these.
     """
-    if not owes_notice(at, run):
+    if not needs_notice(at, run):
         return False
     minutes = max(0, int((at.clock.now_s() - (run.ended_s or run.created_s)) // 60))
     return any(power & (power - 1) == 0 for power in (minutes, minutes - 1))
@@ -51,7 +51,7 @@ def notify(at: Deployment, run: Run, summary: Summary | None = None) -> str:
         "manifest": at.run_uri(run.run_id, MANIFEST),
     }
     try:
-        at.notifier.notify(Notice.of_run(run, {**figures(run, summary), **follow_ups}))
+        at.notifier.notify(Notice.of_run(run, {**statistics(run, summary), **follow_ups}))
     except NoticeError as error:
         return str(error)
     at.ledger.runs.mark_notified(run.run_id, run.generation)
@@ -66,5 +66,5 @@ def due(at: Deployment, unfinalized: Iterable[Run]) -> Sequence[Run]:
 
 def finalizable(at: Deployment, unfinalized: Iterable[Run]) -> Sequence[Run]:
     """Ended runs whose notice is not due any more, the oldest end first, at most ``MAX_FINALIZED``."""
-    ended = [run for run in unfinalized if run.state.ended and not owes_notice(at, run)]
+    ended = [run for run in unfinalized if run.state.ended and not needs_notice(at, run)]
     return sorted(ended, key=lambda run: run.ended_s or run.created_s)[:MAX_FINALIZED]

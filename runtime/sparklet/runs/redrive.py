@@ -39,9 +39,9 @@ def redrive(
 ) -> Redriven:
     """Repeat FAILED shards (None: all) in a new generation; if only the check or commit run has FAILED, repeat the end.
 
-    ``script`` is that of the new generation (see ``new_run.repaired_script``); None: the last one's. ``engine`` does
-    the shards; "": what did each of them before. PlanError if there is none of it, if the
-    run is being planned or cancelled, if one of ``shards`` has not FAILED, or if there is nothing to repeat.
+    ``script`` is the new generation's (see ``new_run.repaired_script``); None: the last one's. ``engine`` does the
+    shards; "": each stays where it was done. PlanError if the stack has no such engine, the run is being planned or
+    cancelled, one of ``shards`` has not FAILED, or there is nothing to repeat.
     """
     run = redrivable(at, run_id)
     engine = engine and chosen_engine(at, engine, run.table)
@@ -58,13 +58,13 @@ def redrive(
     run = _reopened(at, run_id, run.generation if moved else None)
     unstarted = 0
 
-    def owed() -> Iterator[ShardRecord]:
+    def to_resend() -> Iterator[ShardRecord]:
         nonlocal unstarted
         for record in _unstarted(at, run):
             unstarted += 1
             yield record
 
-    messages = Outbox(at, run).send(owed())
+    messages = Outbox(at, run).send(to_resend())
     if not (moved or unstarted or ends_again) and run.cancelled_s is None:
         raise PlanError(f"the run {run_id} has no FAILED shard; there is nothing to redrive")
     return Redriven(run, moved, messages, unplanned=NOT_PLANNED in run.skipped)
@@ -75,7 +75,7 @@ def _opened(at: Deployment, run: Run, script: ScriptRef) -> Run:
     opened = at.ledger.runs.start_generation(run.run_id, run.generation + 1, script)
     try:
         claim_outputs(at, opened)
-        _refuse_overtaken(at, opened)  # by a run that claimed them before
+        _refuse_overtaken(at, opened)
     except PlanError:
         as_before = RunState.FAILED if run.state is RunState.CANCELLED else run.state
         at.ledger.runs.finish(run.run_id, opened.generation, as_before)
@@ -96,13 +96,13 @@ def matches_cause(record: ShardRecord, cause: str) -> bool:
 
 def failed_with(at: Deployment, run_id: str, cause: str, among: Sequence[int] | None = None) -> tuple[int, ...]:
     """The FAILED shards, all or ``among`` these, with ``cause``, a class or words of the message; PlanError if none."""
-    chosen, seen = [], set()
+    chosen, causes = [], set()
     for record in at.ledger.shards.list(run_id, ShardState.FAILED):
-        seen.add(record.error_class or "(no cause given)")
+        causes.add(record.error_class or "(no cause given)")
         if (among is None or record.number in among) and matches_cause(record, cause):
             chosen.append(record.number)
     if not chosen:
-        there = ", ".join(sorted(seen)[:MAX_NAMED]) or "none"
+        there = ", ".join(sorted(causes)[:MAX_NAMED]) or "none"
         raise PlanError(f"no FAILED shard of {run_id} has the cause {cause!r}; the causes there are: {there}")
     return tuple(chosen)
 

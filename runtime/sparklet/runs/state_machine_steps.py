@@ -26,7 +26,7 @@ from sparklet.ports.deployment import Deployment
 from sparklet.runs.checker import TOLERANCE_EXCEEDED, CheckReport, check, log_unnotified
 from sparklet.runs.concurrency_cap import cap_of
 from sparklet.runs.follow_ups import next_run
-from sparklet.runs.map_batches import MapBatch, hand_out
+from sparklet.runs.map_batches import MapBatch, write_batch
 from sparklet.runs.summary import tolerated_failures
 
 SMALL_RUN_SHARDS = 40
@@ -86,16 +86,16 @@ def _check(at: Deployment, map_concurrency: int, event: Mapping[str, Any]) -> Re
 
 
 def _batch(at: Deployment, map_concurrency: int, event: Mapping[str, Any]) -> Response:
-    """Check, then hand out what is PENDING."""
+    """Check, then write the PENDING shards as a batch."""
     run_id, number = _run_id(event), _count(event, "batch")
     if (run := at.ledger.runs.get(run_id)).dispatch is not Dispatch.MAP:
-        raise PlanError(f"the shards of {run_id} are handed out by {run.dispatch}; the loop machine drives such a run")
+        raise PlanError(f"the shards of {run_id} are dispatched by {run.dispatch}; the loop machine drives such a run")
     report = check(at, run_id)
     run, counts = report.run, report.counts
     batch = MapBatch()
     if counts.pending and run.sealed and not run.state.ended and run.cancelled_s is None:
         between_s = between_batches_s(run, counts, at.clock.now_s(), _started_s(event))
-        batch = hand_out(at, run, number, between_s=between_s)
+        batch = write_batch(at, run, number, between_s=between_s)
     tolerated = tolerated_failures(run.options, counts.total)  # None: no limit stops the batch
     how = "none"
     if batch.count:

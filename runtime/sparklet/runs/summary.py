@@ -1,4 +1,4 @@
-"""A run's figures: counts, rows, bytes, time, and causes of failure; read from the ledger in one pass."""
+"""A run's statistics: counts, rows, bytes, time, and causes of failure; read from the ledger in one pass."""
 
 from collections import Counter
 from dataclasses import dataclass, field
@@ -26,7 +26,7 @@ class Cause:
 
 @dataclass(slots=True)
 class Summary:
-    """A run's figures; its shards are added one by one, and its size does not grow with their number."""
+    """A run's statistics; shards are added one by one, and its size does not grow with their number."""
 
     run_id: str
     state: RunState
@@ -65,15 +65,12 @@ class Summary:
             self.output_bytes = plus(self.output_bytes, record.output_bytes)
             self.silent_shards += record.rows is None
         if record.state is ShardState.FAILED:
-            self._add_cause(record)
+            name = record.error_class or "(no cause given)"
+            if name not in self.all_causes and len(self.all_causes) >= MAX_CAUSES:
+                name = OTHER_CAUSES
+            self.all_causes.setdefault(name, Cause(name, 0, record.number, record.error_message)).count += 1
             if record.engine and record.generation == self.generation:
                 self.in_engines[record.error_class] += 1
-
-    def _add_cause(self, record: ShardRecord) -> None:
-        name = record.error_class or "(no cause given)"
-        if name not in self.all_causes and len(self.all_causes) >= MAX_CAUSES:
-            name = OTHER_CAUSES
-        self.all_causes.setdefault(name, Cause(name, 0, record.number, record.error_message)).count += 1
 
     @property
     def counts(self) -> Counts:
@@ -99,8 +96,8 @@ def summarize(run: Run, shards: Shards, state: RunState | None = None) -> Summar
     return summary
 
 
-def figures(run: Run, summary: Summary) -> dict[str, Any]:
-    """A run's figures as one JSON document, for check scripts and notices; times are seconds since the epoch."""
+def statistics(run: Run, summary: Summary) -> dict[str, Any]:
+    """A run's statistics as one JSON document, for check scripts and notices; times are seconds since the epoch."""
     return {
         "id": run.run_id,
         "name": run.name,
@@ -130,11 +127,11 @@ def figures(run: Run, summary: Summary) -> dict[str, Any]:
     }
 
 
-def verdict(run: Run, counts: Counts) -> RunState:
+def final_state(run: Run, counts: Counts) -> RunState:
     """The final state of a run whose shards have all ended; CANCELLED if that was requested.
 
     As in Step Functions, every limit that is set must be kept; without a limit no failure is tolerated. A run without
-    a shard has FAILED, since its input was gone before it was planned, unless earlier runs have done all of it.
+    a shard has FAILED, since its input was gone when it was planned, unless earlier runs have done all of it.
     """
     if run.cancelled_s is not None:
         return RunState.CANCELLED

@@ -36,7 +36,7 @@ def ddl(at: Deployment, run: Run, name: str = "") -> list[dict[str, Any]]:
     if not run.state.ended:
         raise PlanError(f"the run {run.run_id} is {run.state}: wait for its end, else what it still writes is missing")
     found = []
-    for table in sorted(tables_in(at, commit_files(at, run)), key=str):
+    for table in sorted(tables_in(at.store, commit_files(at, run)), key=str):
         own = _DELTA.fullmatch(table.place) if table.format == "delta" else None
         wanted = name or ".".join(filter(None, own.groups())) if own else ""
         location = f"LOCATION {_text(f'{table.place}/')}\nTBLPROPERTIES ('table_type'='DELTA')"

@@ -35,7 +35,7 @@ class Attempt:
 
 
 class OneRun(RuleBasedStateMachine):
-    """What happens to a run whoever hands out its shards; a subclass adds who does, and the end of it all."""
+    """What happens to a run whoever dispatches its shards; a subclass adds who does, and the end of it all."""
 
     DISPATCH: ClassVar[Dispatch]
 

@@ -36,7 +36,7 @@ EXPECTED = [
     ("RunTimeLimit", "not done within the run's time limit of 60 s", "time limit", "redrive"),
     ("RunTimeLimit", "not done; its last attempt: OutOfMemoryError: Java heap space", "time limit", "redrive"),
     ("NeverStarted", "never started: 3 messages sent again", "no worker ever claimed", "concurrency"),
-    ("NeverClaimed", "handed out 6 times, but no worker claimed it", "no worker ever claimed", "concurrency"),
+    ("NeverClaimed", "dispatched 6 times, but no worker claimed it", "no worker ever claimed", "concurrency"),
     (TOLERANCE_EXCEEDED, "not done: more shards failed", "stopped before this one was done", "redrive"),
     (RUN_CANCELLED, "the run was cancelled", "cancelled", "redrive"),
     ("ShardTooLargeError", "weighs 12 GiB", "larger than one function", "--split"),

@@ -15,7 +15,7 @@ from sparklet.runs.checker import check
 from sparklet.runs.concurrency_cap import LOST_S
 from sparklet.runs.dead_letters import Disposition, consume
 from sparklet.runs.engine_workers import AGAIN_AFTER_S, CLAIMS_WITHIN_S, ENGINE_FAILED, MAX_UNCLAIMED
-from sparklet.runs.map_batches import hand_out
+from sparklet.runs.map_batches import write_batch
 from sparklet.runs.redrive import redrive
 from tests.stand_ins.memory import MemoryEngine
 from tests.world import LEASE_S, World
@@ -86,7 +86,7 @@ def test_no_map_batch_hands_it_out(engine: MemoryEngine) -> None:
     escalated(world)
     world.clock.advance(3600)
 
-    assert hand_out(world.at, world.ledger.runs.get("run-1"), 1).count == 0
+    assert write_batch(world.at, world.ledger.runs.get("run-1"), 1).count == 0
 
 
 def test_a_dead_letter_message_leaves_it_alone(world: World) -> None:

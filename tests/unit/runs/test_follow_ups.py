@@ -12,7 +12,7 @@ from sparklet.planning.new_run import new_run
 from sparklet.planning.planner import plan
 from sparklet.runs import follow_ups
 from sparklet.runs.cancel import cancel
-from sparklet.runs.checker import NOBODY_PLANS_S, check
+from sparklet.runs.checker import UNPLANNED_S, check
 from sparklet.runs.clean import clean, ended_runs, folders_of, named_run
 from sparklet.runs.follow_ups import MIN_CHECK_S, TOO_MANY_FAILED, as_follow_up, check_run, next_run
 from sparklet.runs.notices import due
@@ -246,7 +246,7 @@ def test_the_checker_plans_an_undriven_next_run_in_minutes(world: World) -> None
     world.check()
 
     assert not check(world.at, "run-1-next-0").planned
-    world.clock.advance(NOBODY_PLANS_S + 1)
+    world.clock.advance(UNPLANNED_S + 1)
     assert check(world.at, "run-1-next-0").planned
     assert [each.run_id for each in due(world.at, world.ledger.runs.unfinalized())] == ["run-1-next-0"]
 

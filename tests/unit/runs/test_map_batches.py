@@ -21,7 +21,7 @@ from sparklet.model import (
 )
 from sparklet.planning.new_run import new_run
 from sparklet.planning.planner import plan
-from sparklet.runs.map_batches import MAX_UNCLAIMED, UNCLAIMED_S, hand_out
+from sparklet.runs.map_batches import MAX_UNCLAIMED, UNCLAIMED_S, write_batch
 from sparklet.runs.redrive import redrive
 from sparklet.runs.state_machine_steps import BATCHES_PER_AGE
 from tests.world import LEASE_S, World
@@ -42,7 +42,7 @@ def test_a_batch_is_every_pending_shard_in_order(world: World) -> None:
 
     answer = world.step("batch", batch=1)
 
-    # handed out by the batch before, and nobody has claimed them: not yet again
+    # dispatched by the batch before, and nobody has claimed them: not yet again
     assert (answer["how"], answer["count"]) == ("none", 0)
     world.clock.advance(UNCLAIMED_S)
     refs = world.handed_out(world.step("batch", batch=2))
@@ -140,12 +140,12 @@ def test_a_shard_that_workers_stop_claiming_keeps_its_cause(world: World) -> Non
 def test_what_no_batch_has_held_yet_does_not_count_as_unclaimed(world: World) -> None:
     """A run of more shards than a batch takes: the rest waits for its first batch, however long that is."""
     run = world.run(10)
-    first = hand_out(world.at, run, 0, max_shards=4)
+    first = write_batch(world.at, run, 0, max_shards=4)
     world.children(list(first.items))
     world.clock.advance(10_000)
 
-    second = hand_out(world.at, run, 1, max_shards=4)
-    third = hand_out(world.at, run, 2, max_shards=4)
+    second = write_batch(world.at, run, 1, max_shards=4)
+    third = write_batch(world.at, run, 2, max_shards=4)
 
     assert [ref.shard for ref in second.items] == [4, 5, 6, 7]
     assert [ref.shard for ref in third.items] == [4, 5, 6, 7]  # unclaimed, and long ago
@@ -173,7 +173,7 @@ def test_the_first_batch_of_an_execution_waits_for_nobody(world: World) -> None:
     refs = world.handed_out(world.step("batch", batch=0))
     world.clock.advance(1)
     world.children(refs[:1], lambda _: PASSING)
-    assert world.step("batch", batch=0)["count"] == 1 + 40  # the others were handed out in vain, and entered long ago
+    assert world.step("batch", batch=0)["count"] == 1 + 40  # the others were dispatched in vain, and entered long ago
 
 
 def test_two_executions_do_not_overwrite_each_others_batches(world: World) -> None:
@@ -264,7 +264,7 @@ def test_memory_does_not_grow_with_a_batch(world: World, monkeypatch: pytest.Mon
         monkeypatch.setattr(world.ledger.shards, "list", lambda *_, records=records: records)
         monkeypatch.setattr(world.store, "upload", lambda path, uri: None)
         tracemalloc.start()
-        assert hand_out(world.at, run, 0).count == shards
+        assert write_batch(world.at, run, 0).count == shards
         peaks.append(tracemalloc.get_traced_memory()[1])
         tracemalloc.stop()
     assert peaks[1] < peaks[0] + 100_000
@@ -278,7 +278,7 @@ def test_a_full_disk_is_reported_with_its_remedy(world: World, monkeypatch: pyte
 
     monkeypatch.setattr(world.ledger.shards, "list", full)
     with pytest.raises(ScratchFullError, match="TMPDIR"):
-        hand_out(world.at, run, 0)
+        write_batch(world.at, run, 0)
 
 
 def test_a_cancelled_run_ends_however_many_children_still_ask(world: World) -> None:

@@ -119,7 +119,7 @@ def test_an_answer_fits_into_a_state_whatever_the_run_is_called(world: World) ->
 def test_a_run_by_the_queue_is_not_handed_out_twice(world: World) -> None:
     world.dispatch = Dispatch.QUEUE
     world.run(2)
-    with pytest.raises(PlanError, match="handed out by queue; the loop machine drives such a run"):
+    with pytest.raises(PlanError, match="dispatched by queue; the loop machine drives such a run"):
         world.step("batch", batch=0)
 
 
