@@ -68,10 +68,7 @@ def _failure(function: str, answer: Any, body: bytes) -> RemoteFailureError:
 
 
 def reason_of(cause: str, log_tail: str = "") -> str:
-    """Why a function gave no answer, in the words of ``RemoteTaskError``; ``cause`` is an error's type and message.
-
-    Lambda's ``signal: killed`` means out of memory, unless its report says that there was enough.
-    """
+    """Why a function gave no answer, in the words of ``RemoteTaskError``; ``cause`` is its error's type and message."""
     if "Sandbox.Timedout" in cause or "timed out after" in cause or cause.endswith(f"exit status {TIMED_OUT}"):
         return "timeout"
     used = REPORT.search(log_tail)

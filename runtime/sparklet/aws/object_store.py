@@ -35,10 +35,7 @@ class S3ObjectStore:
         self._payer: dict[str, Any] = {"RequestPayer": "requester"} if requester_pays else {}
 
     def list(self, prefix_uri: str, start_after: str = "") -> Iterator[ObjectInfo]:
-        """All objects below a prefix in key order, 1,000 a request.
-
-        botocore requests URL-encoded keys, since XML cannot hold every character, and decodes them.
-        """
+        """All objects below a prefix in key order, 1,000 a request; botocore decodes the URL-encoded keys."""
         bucket, prefix = split_uri(prefix_uri)
         with _faults(prefix_uri):
             pages = self._clients.s3.get_paginator("list_objects_v2").paginate(

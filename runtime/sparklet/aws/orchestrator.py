@@ -71,10 +71,7 @@ class StepFunctionsOrchestrator:
                 raise
 
     def _same(self, machine: str, name: str, input: Mapping[str, Any]) -> str:  # noqa: A002 - Step Functions' word
-        """The running execution of that name, if it has this input.
-
-        Step Functions compares inputs byte for byte, and the local stand-in does not compare them at all.
-        """
+        """The running execution of that name, if it has this input; the emulator does not compare inputs."""
         execution = _named(machine, name)
         there = self.status(execution)
         if there.state.ended:

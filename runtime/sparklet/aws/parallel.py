@@ -11,11 +11,7 @@ R = TypeVar("R")
 
 
 def in_parallel(function: Callable[[T], R], items: Iterable[T], threads: int, ahead: int = 2) -> Iterator[R]:
-    """``function`` of every item, in order, ``threads`` at a time; when the caller stops, no further call begins.
-
-    ``ahead``: items for each thread that are begun before the oldest has ended. While one call waits for a lost answer,
-    the others have that much to do.
-    """
+    """``function`` of every item, in order, by ``threads``, with ``ahead`` items begun for each of them."""
     waiting = iter(items)
     first = list(islice(waiting, 2))
     if len(first) < 2:

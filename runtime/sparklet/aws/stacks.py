@@ -32,10 +32,7 @@ def stack_parameters(clients: AwsClients, name: str) -> Mapping[str, str]:
 def stack_outputs(
     clients: AwsClients, name: str, needed: Sequence[str] = OUTPUTS, template: str = "template.yaml"
 ) -> Mapping[str, str]:
-    """The outputs of a stack made from a template of ``sam/``.
-
-    NotDeployedError if there is no such stack, SettingsError if it may not be described or lacks an output.
-    """
+    """The outputs of a stack; NotDeployedError if there is none, SettingsError if it lacks one or is forbidden."""
     outputs = {output["OutputKey"]: output["OutputValue"] for output in _described(clients, name).get("Outputs", [])}
     if missing := [key for key in needed if key not in outputs]:
         raise SettingsError(

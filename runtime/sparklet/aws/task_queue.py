@@ -33,10 +33,7 @@ class SqsTaskQueue:
         self._clock: Clock = clock or SystemClock()
 
     def send(self, bodies: Iterable[str], delay_s: int = 0) -> int:
-        """Send every body, a few batches at one time; how many were sent.
-
-        A batch whose answer is lost is sent again: a message may then be there twice, which the ledger tolerates.
-        """
+        """Send every body, a few batches at a time; how many. After a lost answer a message may be there twice."""
         send = partial(self._send_batch, delay_s=delay_s)
         return sum(in_parallel(send, batches(bodies), min(SENDERS, self._clients.threads)))
 

@@ -46,10 +46,7 @@ class Entry:
 
 
 def entry_of(value: object, address: str = "") -> Entry:
-    """The object that a row names, an address or a mapping of columns; RowError if a value is not possible.
-
-    ``address`` is the column that holds the address; "": found by its name.
-    """
+    """The object that a row names, by its column ``address`` or the usual ones; RowError if a value is not possible."""
     if isinstance(value, str):
         return Entry(address_of(value))
     if not isinstance(value, Mapping):

@@ -173,10 +173,7 @@ def _within(value: Any, steps: Sequence[str | int], walked: str, row: int) -> It
 def table_rows(
     file: Path, form: str, address: str | None = "", after_row: int = 0
 ) -> Iterator[tuple[int, dict[str, Any]]]:
-    """The rows of a Parquet or ORC file after ``after_row``, with only the known columns that describe an object.
-
-    ``address`` names one more, that of the address; None: all columns. RowError if the file is not in that format.
-    """
+    """Rows of Parquet or ORC: the known columns and ``address`` (None: all). RowError if it is not in that format."""
     try:
         import pyarrow
         from pyarrow.dataset import dataset

@@ -169,10 +169,7 @@ def _verify(store: ObjectStore, uri: str, body: bytes) -> None:
 
 
 class ListReader:
-    """One list of a run's input; with an ``etag`` it is read in that version only.
-
-    ``store`` has the list and an inventory's data files; ``body`` is a list that is not stored yet.
-    """
+    """One list of a run's input, in the version of its ``etag``; ``body`` is a list that is not stored yet."""
 
     def __init__(self, source: ListSource, store: ObjectStore, body: bytes | None = None) -> None:
         self.source, self.body, self._store = source, body, store

@@ -75,10 +75,7 @@ class Footer:
 
 
 def load_footer(read: Read, size_bytes: int) -> Footer:
-    """Read a file's footer and take it apart.
-
-    FooterError if the file is not Parquet, or of a kind that cannot be cut.
-    """
+    """Read a file's footer and take it apart; FooterError if the file is not Parquet, or cannot be cut."""
     return read_footer(*fetch_footer(read, size_bytes))
 
 

@@ -90,10 +90,7 @@ def tables_in(store: ObjectStore, files: Sequence[CommitFile]) -> set[Table]:
 
 
 def commits_made(at: Deployment, run_id: str, count: int) -> int:
-    """How many of the first ``count`` commits are made for sure: all up to that of the last run that did its work.
-
-    A commit run makes every commit that those before it did not make.
-    """
+    """How many of the first ``count`` commits are made: each commit run makes all that are missing before it."""
     for number in reversed(range(count)):
         known = at.known_run(commit_id(run_id, number))  # its file is written first
         if known and next(at.ledger.shards.list(known.run_id, ShardState.SUCCEEDED), None):
@@ -102,10 +99,7 @@ def commits_made(at: Deployment, run_id: str, count: int) -> int:
 
 
 def uncommitted(at: Deployment, run: Run) -> frozenset[int]:
-    """Shards of an ended run whose writes are in no table, and will be in none unless the run is redriven.
-
-    PlanError if that is unknown, since a commit began and did not end well.
-    """
+    """Shards of an ended run whose writes no table has; PlanError if a commit began and its end is unknown."""
     if run.state in (RunState.SUCCEEDED, RunState.SUCCEEDED_WITH_FAILURES):
         return frozenset()
     shards = frozenset(record.number for record, _ in kept_files(at, run.run_id, WRITES, attrgetter("writes_file")))

@@ -21,10 +21,7 @@ from sparklet.ports.deployment import Deployment
 
 
 def done_before(at: Deployment, name: str, run_id: str = "") -> Digests:
-    """What runs of a name, except ``run_id`` itself, have done, by address, version and ETag.
-
-    An object that was cut into slices is done once all of them are; memory does not grow with the runs.
-    """
+    """What other runs of the name have done, by address, version and ETag; a cut object is done with its last slice."""
     done = Digests()
     for earlier in at.ledger.runs.list():
         if earlier.name == name and earlier.run_id != run_id:
@@ -44,10 +41,7 @@ def _add(at: Deployment, run: Run, done: Digests) -> None:
 
 
 def _outcomes(at: Deployment, run: Run) -> Iterator[tuple[tuple[str, str, str], bool]]:
-    """Every object and slice of a run's plan, and whether its shard SUCCEEDED; both are read in order, side by side.
-
-    What a shard has written for a table is not done before it is committed.
-    """
+    """Every object and slice of a run's plan, and whether its shard SUCCEEDED and its writes are committed."""
     left_out = uncommitted(at, run)
     records = at.ledger.shards.list(run.run_id, ShardState.SUCCEEDED)
     succeeded = (record.number for record in records if record.number not in left_out)
@@ -71,10 +65,7 @@ def refuse_another_open(at: Deployment, name: str, run_id: str) -> None:
 
 
 def take_run_lock(at: Deployment, run: Run) -> None:
-    """Take the lock on the run's name, unless the run has it already.
-
-    If another run has it, this one ends as FAILED with nothing planned, and PlanError.
-    """
+    """Take the lock on the run's name; if another open run has it, this one ends as FAILED, with PlanError."""
     folder = f"{at.runs_uri}_locks/{quote(run.name, safe='')}/"  # no run id begins with an underscore
     while True:
         last = deque(at.store.list(folder), maxlen=1)

@@ -159,10 +159,7 @@ class Inventory:
         return dict(self._filter.skipped)
 
     def objects(self, position: Position = Position()) -> Iterator[Found]:  # noqa: B008 - frozen
-        """All objects after ``position``; pages are fetched as they are needed.
-
-        If slices of an object remain to be planned, that object comes first again, whole.
-        """
+        """All objects after ``position``, page by page; an object with slices left to plan comes first again, whole."""
         with ExitStack() as files:
             named = files.enter_context(closing(self._planned_before(position))) if self._finds_duplicates else None
             done = files.enter_context(closing(self._done())) if self._done else None

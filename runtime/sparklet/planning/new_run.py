@@ -84,10 +84,7 @@ def new_run(at: Deployment, request: RunRequest, *, even_empty: bool = False) ->
 
 
 def chosen_engine(at: Deployment, name: str, table: str) -> str:
-    """The engine of this name, or the usual one (""), for a run that writes to ``table``.
-
-    PlanError if the stack has none, or it lacks what the run needs.
-    """
+    """The named engine, or the usual one (""), for a run that writes to ``table``; PlanError if it cannot do that."""
     engine = name or at.larger
     if engine not in at.engines:
         there = f"it has {', '.join(at.engines)}" if at.engines else "name one in its parameters, such as Fargate's"

@@ -86,10 +86,7 @@ def take_outputs(at: Deployment, run: Run) -> float:
 
 
 def claim_outputs(at: Deployment, run: Run) -> float:
-    """Claim the outputs for this generation of an open run, unless it has them; since when, by S3's clock.
-
-    PlanError if another open run or what is there forbids it.
-    """
+    """Claim the outputs for this generation, unless it has them; since when, by S3's clock. PlanError if forbidden."""
     while True:
         claims = _claims(at)
         for claim in claims:

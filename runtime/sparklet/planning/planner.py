@@ -186,20 +186,14 @@ class _Planning:
 
 
 class Outbox:
-    """Sends a run's messages: none if a Map state dispatches its shards, and with a cap only those ``by_check``.
-
-    See ``runs.concurrency_cap``.
-    """
+    """Sends a run's messages; none for a Map, and with a cap only those ``by_check`` (``runs.concurrency_cap``)."""
 
     def __init__(self, at: Deployment, run: Run, *, by_check: bool = False) -> None:
         sends = run.dispatch is Dispatch.QUEUE and (by_check or not run.options.max_concurrency)
         self._queue = at.queue if sends else None
 
     def send(self, records: Iterable[ShardRecord]) -> int:
-        """Send the messages of shards; how many. Shards of engines have none: the checker starts their workers.
-
-        All records are drawn in any case, since the iterator may do work.
-        """
+        """Send the messages of shards, but not of engines'; how many. All records are drawn: drawing may do work."""
         bodies = (record.ref.to_body() for record in records if not record.engine)
         if self._queue is None:
             deque(bodies, maxlen=0)
@@ -208,10 +202,7 @@ class Outbox:
 
 
 def dispatch_part(at: Deployment, run: Run, part: PartRecord, body: bytes, outbox: Outbox) -> None:
-    """Enter a sealed part's shards, send their messages and note that this is done.
-
-    It may be repeated: an existing shard stays as it is, and the claim rejects a second message.
-    """
+    """Enter a sealed part's shards, send their messages and note that; it may be repeated."""
     outbox.send(enter_part(at, run, part, body))
     at.ledger.runs.mark_dispatched(run.run_id, part.index)
 

@@ -77,10 +77,7 @@ def seal_as_it_is(at: Deployment, run: Run) -> Run:
 
 
 def give_up(at: Deployment, run: Run) -> int:
-    """End expired leases of a cancelled run, then PENDING → FAILED for its shards; how many.
-
-    What the index does not show yet, or would take too long, is left to the next check.
-    """
+    """End a cancelled run's expired leases and fail its PENDING shards; how many. The next check does what is left."""
     abandoned = 0
     for record in for_a_while(at.clock, at.ledger.shards.expired(run.run_id, ShardState.RUNNING, at.clock.now_s())):
         at.ledger.attempts.expire(record, run.options.max_attempts)
@@ -92,10 +89,7 @@ def give_up(at: Deployment, run: Run) -> int:
 
 
 def for_a_while(clock: Clock, records: Iterator[T]) -> Iterator[T]:
-    """The records (or numbers) for ``A_WHILE_S``; the next check continues.
-
-    A write to the ledger takes some 5 ms: for a million shards that is longer than a function may run.
-    """
+    """The records (or numbers) for ``A_WHILE_S``, as a function's time is limited; the next check continues."""
     until_s = clock.now_s() + A_WHILE_S
     for record in records:
         yield record

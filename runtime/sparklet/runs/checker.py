@@ -129,10 +129,7 @@ def _measure(at: Deployment, report: CheckReport) -> None:
 
 
 def _expire(at: Deployment, run: Run, outbox: Outbox) -> tuple[int, int]:
-    """End expired leases; how many, and how many shards are FAILED then.
-
-    The other shards are PENDING and get a message at once, or are in the next map batch.
-    """
+    """End expired leases and send messages for shards that are PENDING then; how many, and how many are FAILED."""
     expired = exhausted = 0
 
     def to_resend() -> Iterator[ShardRecord]:
@@ -223,10 +220,7 @@ def _overdue(at: Deployment, run: Run) -> bool:
 
 
 def _abandon_overdue(at: Deployment, run: Run) -> int:
-    """Fail PENDING shards once the time limit is over; RUNNING ones end, or their leases expire.
-
-    The limit counts from the run's creation; for a redriven shard, from its last change.
-    """
+    """Fail PENDING shards at the time limit, counted from the run's creation, or a redriven shard's last change."""
     if not _overdue(at, run):
         return 0
     now_s, limit_s = at.clock.now_s(), run.options.time_limit_s

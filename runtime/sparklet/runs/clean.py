@@ -74,10 +74,7 @@ def folders_of(at: Deployment, run_id: str) -> tuple[str, ...]:
 
 
 def clean(at: Deployment, run: Run, folders: Sequence[str]) -> None:
-    """Delete an ended run: its files below ``folders``, then its items in the ledger.
-
-    It is retired first, so that no further run follows it; PlanError if its check or next run is open.
-    """
+    """Retire an ended run, then delete its files and its items; PlanError if its check or next run is open."""
     _refuse_open_follow_ups(at, at.ledger.runs.retire(run.run_id))
     for folder in folders:
         at.store.delete_all(info.uri for info in at.store.list(folder))

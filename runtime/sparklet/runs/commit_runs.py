@@ -43,10 +43,7 @@ def end_commit(at: Deployment, run: Run) -> Run | None:
 
 
 def commit_at_end(at: Deployment, run: Run, counts: Counts, drive: Callable[[Run], Run]) -> Run | None:
-    """The commit run of a generation whose shards have all ended, entered if need be; None: all is committed.
-
-    ``drive`` checks a commit run. An earlier one that is still open is driven first, and returned.
-    """
+    """The commit run of a generation whose shards have ended, entered if need be; None: all is committed."""
     if not has_declared(at, run):
         return None
     files = commit_files(at, run)
@@ -60,10 +57,7 @@ def commit_at_end(at: Deployment, run: Run, counts: Counts, drive: Callable[[Run
 
 
 def commit_early(at: Deployment, run: Run, counts: Counts) -> Run | None:
-    """The last commit run of a run with ``commit_every``; the next one is entered if it is due.
-
-    After more failures than the run tolerates, or a commit run that failed, it is left to the end.
-    """
+    """The last commit run of a run with ``commit_every``; the next is entered if due, unless too much has failed."""
     every = run.options.commit_every
     if not every or counts.failed > (tolerated_failures(run.options, counts.total) or 0) or not has_declared(at, run):
         return None
@@ -92,10 +86,7 @@ def _is_end(at: Deployment, run: Run, file: CommitFile) -> bool:
 def _fix(
     at: Deployment, run: Run, files: Sequence[CommitFile], counts: Counts, *, at_end: bool, even_empty: bool
 ) -> bool:
-    """Write the next commit file with the winners' declarations that are in none of ``files``; False if it is empty.
-
-    If another checker has written that file meanwhile, its file counts.
-    """
+    """Write the next commit file, of winners in none of ``files``; False if empty. A faster checker's file counts."""
     known = shards_in(at.store, files)
     winners = kept_files(at, run.run_id, WRITES, attrgetter("writes_file"))
     fresh = [uri for record, uri in winners if record.number not in known]

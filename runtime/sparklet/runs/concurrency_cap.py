@@ -29,10 +29,7 @@ def cap_of(at: Deployment, run: Run) -> int:
 
 
 def throttle(at: Deployment, run_id: str, max_concurrency: int) -> None:
-    """Change an open run's cap, from its next check or map batch on; what has a message already may still begin.
-
-    PlanError if it has ended, or was started without a cap: then all its messages are sent.
-    """
+    """Change an open run's cap, from its next check or batch on; PlanError if it has ended, or began without a cap."""
     run = at.ledger.runs.get(run_id)
     if run.state.ended:
         raise PlanError(f"the run {run_id} has ended already, it is {run.state}; there is nothing to throttle")

@@ -78,10 +78,7 @@ def _decide(at: Deployment, ref: ShardRef, record: ShardRecord, options: RunOpti
 
 
 def _has_newer(message: Message, record: ShardRecord) -> bool:
-    """Whether a later message was sent for the shard, at ``changed_s``, and no attempt has ended since.
-
-    Wrong clocks do no harm: the checker replaces a missing message.
-    """
+    """Whether a later message was sent for the shard, at ``changed_s``, and no attempt has ended since."""
     waits_since_requeue = record.state is ShardState.PENDING and record.requeues > 0 and record.attempts == 0
     return waits_since_requeue and 0 < message.sent_s < record.changed_s - CLOCKS_DIFFER_S
 
@@ -104,10 +101,7 @@ def keep(at: Deployment, message: Message, reason: str) -> Disposition:
 
 
 def consume_task(at: Deployment, request: TaskRequest) -> Disposition:
-    """End the task of a dead-letter message, and send its notice (NoticeError: the task has ended nevertheless).
-
-    LeaseLostError if an attempt still holds the task: the message must come back later.
-    """
+    """End the task of a dead-letter message, and send its notice; LeaseLostError if an attempt still holds the task."""
     if at.tasks is None:
         raise SettingsError("a dead-letter message of the asynchronous API came, but this deployment keeps no tasks")
     for _ in range(MAX_TRIES):

@@ -16,10 +16,7 @@ MAX_STORED = 1000  # dead-letter messages, one page of a listing
 
 
 def measure_deployment(at: Deployment, unfinalized: Iterable[Run], reports: Sequence[CheckReport]) -> None:
-    """Measure the whole deployment, and finalize ended runs of ``unfinalized``; ``reports`` are those of this round.
-
-    No open run depends on this, so a failure is only logged.
-    """
+    """Measure the deployment after a round of checks, and finalize ended runs. A failure is only logged."""
     still_open = [report for report in reports if not report.run.state.ended]
     at.measure(metrics.RUNS_OPEN, len(still_open))
     at.measure(metrics.SHARDS_PENDING, sum(report.counts.pending for report in still_open))
@@ -39,10 +36,7 @@ def stored_dead_letters(at: Deployment) -> int:
 
 
 def _waiting_s(at: Deployment, report: CheckReport) -> float:
-    """How long the PENDING shard has waited that has waited longest, for an engine or not.
-
-    By the index' first bucket, a sample of a large run, in which those that wait for engines come first.
-    """
+    """How long the longest waiting PENDING shard has waited, by the first bucket of the index, a sample."""
     if not report.counts.pending:
         return 0.0
     now_s = at.clock.now_s()

@@ -74,10 +74,7 @@ def _each(at: Deployment, name: str, waiting: Sequence[ShardRecord]) -> Iterator
 
 
 def stop_workers(at: Deployment, run: Run) -> None:
-    """Stop the workers of engines that have shards of a cancelled run; each gives back its shard.
-
-    One that has not claimed its shard is left: its claim is refused, and it ends.
-    """
+    """Stop the engines' workers that hold shards of a cancelled run; the ledger refuses the claims of all others."""
     if not (at.engines and at.starts_workers):
         return
     for record in at.ledger.shards.expired(run.run_id, ShardState.RUNNING, at.clock.now_s() + 3600):

@@ -34,10 +34,7 @@ MAX_COLLECTING_S = 120.0  # then the run ends without the file
 
 
 def results(at: Deployment, run: Run) -> Iterator[bytes]:
-    """The answers of the shards that have SUCCEEDED, in order, each ``{"shard": 7, "answer": …}`` as JSON.
-
-    They come from the file once the run has ended, before that from the shards that have SUCCEEDED until now.
-    """
+    """The answers of SUCCEEDED shards in order, each ``{"shard": 7, "answer": …}`` as JSON."""
     if run.state.ended:
         try:
             yield from at.store.get(at.run_uri(run.run_id, RESULTS)).splitlines()
@@ -48,10 +45,7 @@ def results(at: Deployment, run: Run) -> Iterator[bytes]:
 
 
 def write_results(at: Deployment, run_id: str) -> dict[str, Any] | None:
-    """Write ``results.jsonl``; its entry in the manifest, None if there are no answers.
-
-    The file holds every answer or does not exist: if there are too many, the manifest names their folder.
-    """
+    """Write ``results.jsonl`` with all answers; its entry in the manifest, the answers' folder if they are too many."""
     uri, until_s, count = at.run_uri(run_id, RESULTS), at.clock.now_s() + MAX_COLLECTING_S, 0
     with TemporaryDirectory(prefix="sparklet-results-") as folder:
         path = Path(folder, RESULTS)
@@ -76,10 +70,7 @@ def _answers(at: Deployment, run_id: str) -> Iterator[bytes]:
 
 
 def write_manifests(at: Deployment, run: Run, state: RunState, *, shards_per_file: int = SHARDS_PER_FILE) -> Summary:
-    """Write the result files, then the manifest that names them; delete the other files of an earlier end.
-
-    ``state`` is how the run ends; the ledger records it once the files exist.
-    """
+    """Write the files of a run that ends as ``state``: results, then the manifest; delete others of an earlier end."""
     summary = Summary.of(run, state)
     files = {name: _ResultFiles(at, run.run_id, name, shards_per_file) for name in ("SUCCEEDED", "FAILED", "PENDING")}
     for record in at.ledger.shards.list(run.run_id):

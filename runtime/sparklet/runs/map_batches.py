@@ -41,10 +41,7 @@ class MapBatch:
 def write_batch(
     at: Deployment, run: Run, number: int, *, between_s: float = 0.0, max_shards: int = MAX_SHARDS
 ) -> MapBatch:
-    """Write batch ``number`` of a run, in constant memory; a repeated call writes another file.
-
-    There is no batch until ``between_s`` after the last one of this generation.
-    """
+    """Write batch ``number`` of a run, in constant memory, unless the last batch is younger than ``between_s``."""
     pending = _PendingShards(at, run)
     if number and at.clock.now_s() - pending.last_batch_s < between_s:
         return MapBatch()

@@ -27,10 +27,7 @@ def needs_notice(at: Deployment, run: Run) -> bool:
 
 
 def is_notice_due(at: Deployment, run: Run) -> bool:
-    """Whether a scheduled check should send the notice now, which costs a pass over all shards.
-
-    That is 0, 1, 2, 4, 8, … minutes after the end and, for late checks, in the minute after each of these.
-    """
+    """Whether a scheduled check should send the notice: 0, 1, 2, 4, 8, … minutes after the end, or a minute later."""
     if not needs_notice(at, run):
         return False
     minutes = max(0, int((at.clock.now_s() - (run.ended_s or run.created_s)) // 60))

@@ -69,10 +69,7 @@ def _rest_s(run: Run, counts: Counts, age_s: float) -> float:
 
 
 def take_step(at: Deployment, map_concurrency: int, event: Any) -> Response:
-    """Do the step that an event names; the Map of a batch has ``map_concurrency`` children at once.
-
-    EventError if the event is wrong, PlanError if the step does not fit the run: repeating it does not help.
-    """
+    """Do the step that an event names; EventError or PlanError if it does not fit, and repeating it does not help."""
     if not isinstance(event, Mapping):
         raise EventError(f"a step's event must be a JSON object, not a {type(event).__name__}")
     step = STEPS.get(_text(event, "step"))

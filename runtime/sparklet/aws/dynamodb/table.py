@@ -144,10 +144,7 @@ class LedgerTable:
         )
 
     def update(self, key: Attributes, update: str, condition: str, values: Mapping[str, Any]) -> Written:
-        """Change an item if the condition holds; ``#state`` and ``#open`` stand for these attributes.
-
-        ``values`` are Python's, by placeholder.
-        """
+        """Change an item if the condition holds, with ``values`` by placeholder (and ``#state``, ``#open``)."""
         return self._write(
             key,
             self.client.update_item,
