@@ -132,9 +132,26 @@ def begin(
 
 def go_on(stack: OpenStack, run: Run, reporter: Reporter, *, by_machine: bool, here: bool = False) -> Run:
     """Plan the rest of an entered run, or start its state machine if it does not run; with ``here`` do both."""
+
+    def show(progress: PlanProgress) -> None:
+        skipped = "".join(f", {count} {reason} left out" for reason, count in sorted(progress.skipped.items()))
+        planned = f"{count_text(progress.shards, 'shard')} of {count_text(progress.objects, 'object')}"
+        text = f"  {planned}, {size_text(progress.size_bytes)}{skipped}"
+        reporter.say(f"{text}, all sent" if progress.sealed else text)
+        if progress.sealed and progress.whole:
+            reasons = ", ".join(f"{count} ({reason})" for reason, count in sorted(progress.whole.items()))
+            reporter.warn(f"large objects that could not be sliced and are planned whole: {reasons}")
+
     with resumable(stack, reporter, lambda: ["sparklet", "resume", run.run_id, *stack.command_options]):
         if here or not by_machine:
-            run = _planned(stack, run, reporter)
+            reporter.say(f"run {run.run_id}: planning")
+            try:
+                run = plan(stack.at, run.run_id, show)
+            except CheckpointConflictError:
+                run = stack.at.ledger.runs.get(run.run_id)
+                if run.cancelled_s is None:
+                    raise
+                reporter.warn(f"run {run.run_id} was cancelled during planning")
         if by_machine:
             drive(stack, run, reporter)
         return run
@@ -178,25 +195,3 @@ def _refuse_table(stack: OpenStack, request: RunRequest) -> None:
         done = subprocess.run(words, env=environ, capture_output=True, text=True, timeout=TABLE_CHECK_S, check=False)
         if done.stdout:
             raise PlanError(done.stdout)
-
-
-def _planned(stack: OpenStack, run: Run, reporter: Reporter) -> Run:
-    reporter.say(f"run {run.run_id}: planning")
-
-    def show(progress: PlanProgress) -> None:
-        skipped = "".join(f", {count} {reason} left out" for reason, count in sorted(progress.skipped.items()))
-        planned = f"{count_text(progress.shards, 'shard')} of {count_text(progress.objects, 'object')}"
-        text = f"  {planned}, {size_text(progress.size_bytes)}{skipped}"
-        reporter.say(f"{text}, all sent" if progress.sealed else text)
-        if progress.sealed and progress.whole:
-            reasons = ", ".join(f"{count} ({reason})" for reason, count in sorted(progress.whole.items()))
-            reporter.warn(f"large objects that could not be sliced and are planned whole: {reasons}")
-
-    try:
-        return plan(stack.at, run.run_id, show)
-    except CheckpointConflictError:
-        run = stack.at.ledger.runs.get(run.run_id)
-        if run.cancelled_s is None:
-            raise
-        reporter.warn(f"run {run.run_id} was cancelled during planning")
-        return run

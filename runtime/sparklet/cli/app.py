@@ -1,19 +1,27 @@
 """The command line's commands, each with its examples."""
 
-from collections.abc import Callable
-from typing import Annotated
+import signal
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from difflib import get_close_matches
+from types import FrameType
+from typing import Annotated, Any
 
 import typer
 
 from sparklet import __version__
 from sparklet.cli import doctor
 from sparklet.cli.commands import changing, looking, packaging, starting
-from sparklet.cli.console import EXIT_MEANINGS
+from sparklet.cli.console import EXIT_MEANINGS, FAILURES, INTERRUPTED, USAGE, Screen
 from sparklet.cli.options import grouped
+from sparklet.errors import RemoteFailureError, SparkletError
+from sparklet.local.spark_installation import missing
 
 EXIT_CODES = "Exit codes: " + "; ".join(f"{code} {meaning}" for code, meaning in EXIT_MEANINGS.items()) + "."
 
 app = typer.Typer(
+    invoke_without_command=True,  # for --version
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
@@ -21,19 +29,12 @@ app = typer.Typer(
 )
 
 
-def _version(wanted: bool) -> None:
-    if wanted:
+@app.callback()
+def sparklet(version: Annotated[bool, typer.Option("--version", help="Show the version.")] = False) -> None:
+    """Run PySpark scripts over many files, one Spark-local job for each shard, every failure accounted for."""
+    if version:
         typer.echo(f"sparklet {__version__}")
         raise typer.Exit
-
-
-@app.callback()
-def sparklet(
-    version: Annotated[
-        bool, typer.Option("--version", help="Show the version.", callback=_version, is_eager=True)
-    ] = False,
-) -> None:
-    """Run PySpark scripts over many files, one Spark-local job for each shard, every failure accounted for."""
 
 
 def _add(panel: str, command: Callable[..., None], *examples: str) -> None:
@@ -106,3 +107,48 @@ _add(
     "sparklet package shop/ -r requirements.txt --as layer --architecture arm64 --json | jq -r .next",
 )
 _add("This machine", doctor.doctor, "sparklet doctor")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command; its exit code (see ``console``). ``--debug`` adds the traceback to Sparklet's own errors."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    screen = Screen()
+    try:
+        with _interruptible():
+            return int(app(arguments, prog_name="sparklet", standalone_mode=False, obj=arguments) or 0)
+    except (KeyboardInterrupt, typer.Abort):
+        return INTERRUPTED
+    except typer.TyperException as error:
+        if message := _usage_message(error):
+            screen.fail(message)
+        return USAGE
+    except (SparkletError, ModuleNotFoundError) as error:
+        if "--debug" in arguments:
+            screen.err.print_exception()
+        screen.fail(missing(error.name or "") if isinstance(error, ModuleNotFoundError) else str(error))
+        return FAILURES if isinstance(error, RemoteFailureError) else USAGE
+
+
+def _usage_message(error: Any) -> str:
+    """The mistake in a command line, with the nearest option and the command for help."""
+    message = error.format_message() if hasattr(error, "format_message") else str(error)
+    if nearest := get_close_matches(getattr(error, "option_name", ""), getattr(error, "possibilities", None) or (), 1):
+        message = f"{error.message}. Did you mean {nearest[0]}?"
+    path = getattr(getattr(error, "ctx", None), "command_path", "") or "sparklet"
+    return f"{message} Try: {path} --help" if message else ""
+
+
+@contextmanager
+def _interruptible() -> Iterator[None]:
+    """End a command on SIGTERM and SIGHUP as on Ctrl-C: cleanly, with exit code 130."""
+
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        raise KeyboardInterrupt
+
+    numbers = (signal.SIGTERM, signal.SIGHUP)
+    before = [signal.signal(number, interrupt) for number in numbers]
+    try:
+        yield
+    finally:
+        for number, handler in zip(numbers, before, strict=True):
+            signal.signal(number, handler)

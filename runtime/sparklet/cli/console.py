@@ -61,14 +61,9 @@ class Screen:
         default_factory=lambda: Console(highlight=False, stderr=True, soft_wrap=not sys.stderr.isatty())
     )
 
-    @property
-    def side(self) -> Console:
-        """Where progress goes."""
-        return self.err if self.as_json else self.out
-
     def say(self, text: str) -> None:
         """A line of progress."""
-        self.side.print(escape(text))
+        (self.err if self.as_json else self.out).print(escape(text))
 
     def warn(self, text: str) -> None:
         """A warning; the command continues."""
@@ -117,7 +112,8 @@ class RunDisplay(Lines):
         self._find_details = details
         self._details: RenderableType = ""
         self._details_s = clock.now_s() + DETAILS_EVERY_S / 2  # when they are looked for next
-        self._live = Live(console=screen.side, refresh_per_second=4) if screen.side.is_terminal else None
+        console = screen.err if screen.as_json else screen.out
+        self._live = Live(console=console, refresh_per_second=4) if console.is_terminal else None
 
     def __enter__(self) -> Self:
         if self._live:

@@ -16,6 +16,8 @@ END = "skipped-end.jsonl"
 IN_MEMORY_BYTES = 1024 * 1024
 MAX_LINES = 100_000  # objects named in one file; the counts are always complete
 
+Line = tuple[Shard, bytes]  # of a part
+
 
 def shards_of(at: Deployment, run_id: str, part: PartRecord, naming: bytes = b"") -> Iterator[Shard]:
     """The shards of a part whose lines hold ``naming``, in order; PlanError if there are not as many as were sealed."""
@@ -29,6 +31,18 @@ def shards_of(at: Deployment, run_id: str, part: PartRecord, naming: bytes = b""
     for line in lines:
         if naming in line:  # faster than parsing it
             yield shard_of(at, run_id, part, line)
+
+
+def part_lines(at: Deployment, run_id: str, part: PartRecord) -> list[Line]:
+    """A sealed part, read again; PlanError if it is not what was sealed."""
+    uri = at.part_uri(run_id, part.part)
+    lines = [(shard_of(at, run_id, part, line), line) for line in at.store.get(uri).splitlines(keepends=True)]
+    if [shard.number for shard, _ in lines] != list(range(part.first_shard, part.next_shard)):
+        planned = f"{part.shard_count} shards from {part.first_shard} on"
+        raise PlanError(
+            f"the plan part {uri} is damaged: it holds {len(lines)} shards, {planned} were sealed; {ANOTHER_RUN}"
+        )
+    return lines
 
 
 def shard_of(at: Deployment, run_id: str, part: PartRecord, line: bytes) -> Shard:

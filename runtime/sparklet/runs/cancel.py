@@ -16,6 +16,7 @@ from typing import TypeVar
 from sparklet.errors import CheckpointConflictError, PlanError
 from sparklet.ledger.rules import LEASE_GRACE_S, last_cause
 from sparklet.model import Counts, Failure, Run, ShardState
+from sparklet.planning.plan_files import part_lines
 from sparklet.planning.planner import PlanProgress, enter_part
 from sparklet.ports import Clock
 from sparklet.ports.deployment import Deployment
@@ -64,7 +65,7 @@ def seal_as_it_is(at: Deployment, run: Run) -> Run:
     done = PlanProgress()
     for part in at.ledger.runs.parts(run.run_id):
         if not part.dispatched:
-            enter_part(at, run, part, at.store.get(at.part_uri(run.run_id, part.part)))
+            enter_part(at, run, part, part_lines(at, run.run_id, part))
             at.ledger.runs.mark_dispatched(run.run_id, part.index)
         done = done.and_part(part)
     skipped = {NOT_PLANNED: 0, **done.skipped}
