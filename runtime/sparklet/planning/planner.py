@@ -82,11 +82,10 @@ def plan(
         if run.sealed:
             return run
         raise CheckpointConflictError(f"the run {run_id} was cancelled; no more of it is planned")
-    outbox = Outbox(at, run)
     done = PlanProgress()
     for part in at.ledger.runs.parts(run_id):
         if not part.dispatched:
-            dispatch_part(at, run, part, part_lines(at, run_id, part), outbox)
+            dispatch_part(at, run, part, part_lines(at, run_id, part))
         done = done.and_part(part)
     if run.state is not RunState.PLANNING:
         return run
@@ -95,7 +94,7 @@ def plan(
     if not done.parts and not (run.parent and is_check_or_commit(run_id)):  # those write to folders of their own
         delete_replaced(at, run, take_outputs(at, run))
     with closing(LeftOut()) as left_out:
-        planning = _Planning(at, run, done, outbox, progress, left_out)
+        planning = _Planning(at, run, done, progress, left_out)
         for each in _parts(planning.shards, part_shards, part_bytes):
             planning.add(each)
             if stop():
@@ -123,10 +122,8 @@ def _parts(shards: Iterator[Packed], max_shards: int, max_bytes: int) -> Iterato
 class _Planning:
     """One planner at work: what it has sealed, and what it has left out."""
 
-    def __init__(
-        self, at: Deployment, run: Run, done: PlanProgress, outbox: "Outbox", progress: Progress, left_out: LeftOut
-    ) -> None:
-        self._at, self._run, self._done, self._outbox, self._progress = at, run, done, outbox, progress
+    def __init__(self, at: Deployment, run: Run, done: PlanProgress, progress: Progress, left_out: LeftOut) -> None:
+        self._at, self._run, self._done, self._progress = at, run, done, progress
         self._left_out = left_out
         self._planner_id = secrets.token_hex(4)
         self._whole: Counter[str] = Counter()
@@ -159,7 +156,7 @@ class _Planning:
             self._write_left_out(beside(name), skipped)
         self._at.ledger.runs.add_part(self._run.run_id, part)
         self._done, self._skipped = self._done.and_part(part), Counter(last.skipped)
-        dispatch_part(self._at, self._run, part, [(packed.shard, line) for packed, line in made], self._outbox)
+        dispatch_part(self._at, self._run, part, [(packed.shard, line) for packed, line in made])
         self._notify()
 
     def seal(self) -> Run:
@@ -185,25 +182,22 @@ class _Planning:
 # --- a sealed part: its shards are entered before their messages are sent, so no message names an unknown shard ---
 
 
-class Outbox:
-    """Sends a run's messages; none for a Map, and with a cap only those ``by_check`` (``runs.concurrency_cap``)."""
+def send_messages(at: Deployment, run: Run, records: Iterable[ShardRecord], *, by_check: bool = False) -> int:
+    """Send the messages of shards; how many: none if a Map state dispatches them, or an engine's workers are started.
 
-    def __init__(self, at: Deployment, run: Run, *, by_check: bool = False) -> None:
-        sends = run.dispatch is Dispatch.QUEUE and (by_check or not run.options.max_concurrency)
-        self._queue = at.queue if sends else None
-
-    def send(self, records: Iterable[ShardRecord]) -> int:
-        """Send the messages of shards, but not of engines'; how many. All records are drawn: drawing may do work."""
-        bodies = (record.ref.to_body() for record in records if not record.engine)
-        if self._queue is None:
-            deque(bodies, maxlen=0)
-            return 0
-        return self._queue.send(bodies)
+    Those of a run with a cap are sent by its checks alone (``by_check``), see ``runs.concurrency_cap``. All records are
+    drawn in any case, since the iterator may do work.
+    """
+    bodies = (record.ref.to_body() for record in records if not record.engine)
+    if run.dispatch is Dispatch.QUEUE and (by_check or not run.options.max_concurrency):
+        return at.queue.send(bodies)
+    deque(bodies, maxlen=0)
+    return 0
 
 
-def dispatch_part(at: Deployment, run: Run, part: PartRecord, lines: Iterable[Line], outbox: Outbox) -> None:
+def dispatch_part(at: Deployment, run: Run, part: PartRecord, lines: Iterable[Line]) -> None:
     """Enter a sealed part's shards, send their messages and note that; it may be repeated."""
-    outbox.send(enter_part(at, run, part, lines))
+    send_messages(at, run, enter_part(at, run, part, lines))
     at.ledger.runs.mark_dispatched(run.run_id, part.index)
 
 

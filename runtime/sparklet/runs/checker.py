@@ -22,7 +22,7 @@ from sparklet.log import Log
 from sparklet.model import Counts, Dispatch, Failure, PartRecord, Run, RunState, ShardRecord, ShardState
 from sparklet.planning.follow_up_ids import is_check_or_commit
 from sparklet.planning.output_claims import release_outputs
-from sparklet.planning.planner import Outbox, plan
+from sparklet.planning.planner import plan, send_messages
 from sparklet.ports.deployment import Deployment
 from sparklet.runs.cancel import RUN_CANCELLED, cancel_follow_ups, for_a_while, give_up, seal_as_it_is
 from sparklet.runs.commit_runs import commit_at_end, commit_early, end_commit
@@ -73,13 +73,12 @@ def _checked(at: Deployment, run: Run, planner_silent_s: float) -> CheckReport:
         return _ended(at, run)
     if run.cancelled_s is not None:
         return _finish_cancelled(at, run)
-    outbox = Outbox(at, run, by_check=True)
     parts = () if run.sealed else tuple(at.ledger.runs.parts(run.run_id))
-    expired, exhausted = _expire(at, run, outbox)
+    expired, exhausted = _expire(at, run)
     abandoned = _abandon_overdue(at, run)
     counts = at.ledger.shards.glance(run.run_id)
     planner_from = next((part.first_shard for part in parts if not part.dispatched), None)  # it sends from there on
-    requeued = _requeue(at, run, counts, planner_from, outbox)
+    requeued = _requeue(at, run, counts, planner_from)
     waiting = start_workers(at, run)
     report = CheckReport(run, counts, expired, exhausted, requeued, abandoned, waiting=waiting)
     if (counts.open or not run.sealed) and (early := commit_early(at, run, counts)):
@@ -128,7 +127,7 @@ def _measure(at: Deployment, report: CheckReport) -> None:
         at.measure(metric, value)
 
 
-def _expire(at: Deployment, run: Run, outbox: Outbox) -> tuple[int, int]:
+def _expire(at: Deployment, run: Run) -> tuple[int, int]:
     """End expired leases and send messages for shards that are PENDING then; how many, and how many are FAILED."""
     expired = exhausted = 0
 
@@ -141,16 +140,16 @@ def _expire(at: Deployment, run: Run, outbox: Outbox) -> tuple[int, int]:
                 if now.state is ShardState.PENDING:
                     yield now
 
-    outbox.send(to_resend())
+    send_messages(at, run, to_resend(), by_check=True)
     return expired, exhausted
 
 
-def _requeue(at: Deployment, run: Run, counts: Counts, planner_from: int | None, outbox: Outbox) -> int:
+def _requeue(at: Deployment, run: Run, counts: Counts, planner_from: int | None) -> int:
     """Send messages again for shards whose message is presumed lost, at growing intervals for the same shard."""
     if run.dispatch is Dispatch.MAP:
         return 0  # such a run has no messages: see runs.map_batches
     if run.options.max_concurrency:
-        return send_up_to_cap(at, run, outbox)
+        return send_up_to_cap(at, run)
     now_s, age_s = at.clock.now_s(), UNCLAIMED_S
     if counts.pending and not counts.running and _stalled(at, run, now_s):
         age_s = STALL_S
@@ -164,7 +163,7 @@ def _requeue(at: Deployment, run: Run, counts: Counts, planner_from: int | None,
             if _is_due(record, now_s, age_s) and (counted := at.ledger.attempts.count_requeue(record)):
                 yield counted
 
-    return outbox.send(to_resend())
+    return send_messages(at, run, to_resend(), by_check=True)
 
 
 def _is_due(record: ShardRecord, now_s: float, age_s: float) -> bool:

@@ -15,7 +15,7 @@ from typing import Any
 
 from sparklet.errors import PlanError, ShardNotFoundError
 from sparklet.model import Dispatch, Run, ShardRecord, ShardState
-from sparklet.planning.planner import Outbox
+from sparklet.planning.planner import send_messages
 from sparklet.ports.deployment import Deployment
 from sparklet.runs.cancel import for_a_while
 
@@ -46,7 +46,7 @@ def within_cap(at: Deployment, run: Run, waiting: list[ShardRecord]) -> list[Sha
     return [record for record in waiting if str(record.number) in placed]
 
 
-def send_up_to_cap(at: Deployment, run: Run, outbox: Outbox) -> int:
+def send_up_to_cap(at: Deployment, run: Run) -> int:
     """Send messages for as many shards as the cap has room for, and lost ones again; how many were lost."""
     stored, now_s, sent = _stored(at, run), at.clock.now_s(), dict[int, float]()
     file = SENT.format(run.generation)
@@ -72,7 +72,7 @@ def send_up_to_cap(at: Deployment, run: Run, outbox: Outbox) -> int:
         if not record.state.ended and number not in sent:
             sent[number] = now_s
             owed.append(record)
-    outbox.send(record for record in owed if record.state is ShardState.PENDING)
+    send_messages(at, run, (each for each in owed if each.state is ShardState.PENDING), by_check=True)
     at.store.put(
         at.run_uri(run.run_id, f"{FOLDER}{run.identity}/{file}"), json.dumps({"next": place, "sent": sent}).encode()
     )

@@ -11,7 +11,7 @@ from sparklet.errors import PlanError, ShardNotFoundError
 from sparklet.model import Run, RunState, ScriptRef, ShardRecord, ShardState
 from sparklet.planning.new_run import chosen_engine
 from sparklet.planning.output_claims import claim_outputs, overtaken_by
-from sparklet.planning.planner import Outbox
+from sparklet.planning.planner import send_messages
 from sparklet.ports.deployment import Deployment
 from sparklet.runs.cancel import NOT_PLANNED
 from sparklet.runs.commit_runs import has_declared
@@ -64,7 +64,7 @@ def redrive(
             unstarted += 1
             yield record
 
-    messages = Outbox(at, run).send(to_resend())
+    messages = send_messages(at, run, to_resend())
     if not (moved or unstarted or ends_again) and run.cancelled_s is None:
         raise PlanError(f"the run {run_id} has no FAILED shard; there is nothing to redrive")
     return Redriven(run, moved, messages, unplanned=NOT_PLANNED in run.skipped)
