@@ -1,7 +1,21 @@
-"""Every error Sparklet raises on purpose.
+"""Every error that Sparklet raises on purpose; those of scripts come from ``sparklet.job.errors``.
 
-A ``retryable`` one sends the record back to its source and releases the shard; a class inherits this unless it sets it.
-The others end a shard as FAILED, with their message as its cause.
+::
+
+    SparkletError
+    ├─ SettingsError ── NotDeployedError            EventError, PlanError ── NothingNewError
+    ├─ ObjectStoreError*                            ObjectNotFoundError, ObjectChangedError, ObjectForbiddenError
+    ├─ LedgerError*                                 RunNotFoundError, RunExistsError, ShardNotFoundError,
+    │                                               CheckpointConflictError
+    ├─ QueueError*, NoticeError*, LogsError         OrchestrationError* ── ExecutionExistsError
+    ├─ ScriptError                                  ScriptNotAllowedError, ScriptFetchError°, ScriptFailedError°
+    ├─ SparkRuntimeError*                           GatewayLostError*, OutOfMemoryError*, ScratchFullError*
+    ├─ DeadlineExceededError*, LeaseLostError*, ShardNotDoneError*, ShardFailedError, RunFailedError
+    ├─ PayloadError, RemoteTaskError ── RemoteFailureError, LocalStackError
+    └─ TableError, DatabaseError, ExpectationError, CommitConflictError*, CommitStateUnknownError
+
+``*``: ``retryable``; ``°``: by its cause. A retryable error sends the record back to its source and releases the shard.
+Any other ends the shard as FAILED, with the message as its cause. A class inherits this unless it sets it.
 """
 
 from collections.abc import Mapping
@@ -109,10 +123,9 @@ class ScriptFetchError(ScriptError):
 class ScriptFailedError(ScriptError):
     """The script ran and exited with a code other than 0, or minus the signal's number if a signal ended it.
 
-    ``cause_class`` and ``cause``: class and message of the root-cause exception, as far as the script's output names
-    it; without a class, the last line or the signal. ``place``: the script's line it came through, as ``line 7 of
-    job.py``. ``permanent``: another attempt must fail in the same way (a syntax error, an ``AnalysisException``), so
-    the shard is not retried.
+    ``cause_class`` and ``cause``: class and message of the root-cause exception, if the script's output names it, else
+    "" and the last line or the signal. ``place``: the script's line, as ``line 7 of job.py``. ``permanent``: every
+    attempt would fail in this way (a syntax error, an ``AnalysisException``), so the shard is not retried.
     """
 
     def __init__(
@@ -150,7 +163,7 @@ class OutOfMemoryError(SparkRuntimeError):
 
 
 class ScratchFullError(SparkRuntimeError):
-    """There is too little space under the scratch folder to start, or to go on."""
+    """There is too little space under the scratch folder to start or to continue."""
 
 
 class DeadlineExceededError(SparkletError, retryable=True):
@@ -203,9 +216,9 @@ class RunFailedError(SparkletError):
 
     def __init__(self, document: Mapping[str, Any]) -> None:
         shards, causes = document["shards"], document["failures"]
-        told = "".join(f"; {each['count']} × {each['error_class']}: {each['example_message']}" for each in causes)
+        reasons = "".join(f"; {each['count']} × {each['error_class']}: {each['example_message']}" for each in causes)
         failed = f"{shards['failed']} of {shards['total']} shards failed"
-        super().__init__(f"the run {document['run_id']} is {document['state']}: {failed}{told}")
+        super().__init__(f"the run {document['run_id']} is {document['state']}: {failed}{reasons}")
         self.document = document
 
 
