@@ -1,7 +1,16 @@
 """Lambda event → tasks, and their outcomes → the response for the event's source.
 
-A task is one script execution: for one SQS message, one batch of a stream, or one event. Each source has a module that
-splits its events and builds its response; a new source is one more entry in ``_FORMATS``.
+A *task* is one execution of a script: for one SQS message, one batch of a stream, or one event. Enter here:
+``parse_event`` finds the event's source and splits it, ``answer`` builds the response. Each source has a module with
+two functions, ``split`` and ``respond``, which a ``Format`` joins; ``_FORMATS`` names them all:
+
+=========== =========================================== ==========================================================
+``sqs``     a task a message                            the messages that come back; shards and task requests
+``streams`` a task a batch of Kinesis, DynamoDB, Kafka  the first record that was not done, or partitions
+``notices`` a task an event of S3, SNS, EventBridge     an error is raised, so that Lambda tries again
+``api``     a task a request of API Gateway or a URL    an HTTP response, whatever happened
+``direct``  a task an invocation                        the answer, or an error
+=========== =========================================== ==========================================================
 """
 
 from collections.abc import Mapping, Sequence
@@ -9,9 +18,10 @@ from typing import Any
 
 from sparklet.errors import EventError
 from sparklet.events import api, direct, notices, sqs, streams
-from sparklet.events.task import NAME, Event, Format, KafkaFailures, Outcome, Source, Task, TaskRequest, seen
+from sparklet.events.task import NAME, Event, Format, Outcome, Source, Task, TaskRequest, shape_of
+from sparklet.settings import KafkaFailures
 
-__all__ = ["Event", "KafkaFailures", "Outcome", "Source", "Task", "TaskRequest", "answer", "parse_event"]
+__all__ = ["Event", "Outcome", "Source", "Task", "TaskRequest", "answer", "parse_event"]
 
 _FORMATS: Mapping[Source, Format] = {
     Source.SQS: Format(sqs.split, sqs.respond),
@@ -29,10 +39,10 @@ _OF_RECORDS = (Source.SQS, Source.KINESIS, Source.DYNAMODB, Source.S3, Source.SN
 
 
 def parse_event(event: Event) -> tuple[Task, ...]:
-    """Split an event into its tasks, in order; an event that a direct invocation hands over, as its source's are.
+    """Split an event, or the event that a direct invocation hands over, into its tasks, in order.
 
-    Raises EventError if its records come from an unknown source or from several sources. A single record that cannot
-    be read does not raise: its task has the ``problem``, so that the others are done.
+    Raises EventError if its records come from an unknown source or from several. A single record that cannot be read
+    raises nothing: its task has the ``problem``, and the others are done.
     """
     source = _source_of(event)
     if source is Source.DIRECT and (chosen := direct.chosen(event)):
@@ -56,7 +66,7 @@ def _source_of(event: Event) -> Source:
     if "Records" in event:
         records = event["Records"]
         if not isinstance(records, list) or not all(isinstance(record, dict) for record in records):
-            raise EventError(f"the event's Records must be a list of objects, not {seen(records)}")
+            raise EventError(f"the event's Records must be a list of objects, not {shape_of(records)}")
         if not records:
             return streams.source_of_window(event) or Source.SQS
         sources = [record.get("eventSource", record.get("EventSource")) for record in records]
@@ -71,7 +81,7 @@ def _source_of(event: Event) -> Source:
         return Source.API
     named = event.get("eventSource")
     if isinstance(named, str) and named.startswith("aws:"):
-        raise EventError(f"the event comes from the unknown source {_shown(named)}; it has {seen(event)}")
+        raise EventError(f"the event comes from the unknown source {_shown(named)}; it has {shape_of(event)}")
     return Source.DIRECT
 
 
@@ -80,11 +90,11 @@ def _unknown_source(sources: Sequence[object], first_record: Mapping[str, Any]) 
     if len(names) > 1:
         return EventError(f"the event mixes records of several sources: {', '.join(names[:5])}; a mapping has one")
     known = ", ".join(_OF_RECORDS)
-    return EventError(f"records come from {names[0]}, not from {known}; the first has {seen(first_record)}")
+    return EventError(f"records come from {names[0]}, not from {known}; the first has {shape_of(first_record)}")
 
 
 def _shown(name: object) -> str:
     """A source's name if it is one, else its type."""
     if name is None:
         return "no eventSource"
-    return name if isinstance(name, str) and NAME.fullmatch(name) else f"an eventSource that is {seen(name)}"
+    return name if isinstance(name, str) and NAME.fullmatch(name) else f"an eventSource that is {shape_of(name)}"

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from sparklet.errors import DeadlineExceededError, EventError, ScriptFailedError, SparkletError
-from sparklet.events.task import Outcome, Source, Task, seen
+from sparklet.events.task import Outcome, Source, Task, shape_of
 from sparklet.job.event_objects import text_at
 from sparklet.model import MIB
 
@@ -59,7 +59,7 @@ def _check_body(event: Mapping[str, Any]) -> None:
     if body is None:
         return
     if not isinstance(body, str):
-        raise EventError(f"the request's body must be text, not {seen(body)}")
+        raise EventError(f"the request's body must be text, not {shape_of(body)}")
     text: str | bytes = body
     if event.get("isBase64Encoded"):
         try:

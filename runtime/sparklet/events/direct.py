@@ -1,11 +1,11 @@
 """Direct invocations and Step Functions tasks: the event is one task; its answer is the output.
 
-A failure is raised, so that ``Retry`` and ``Catch`` of a state machine can name its class. A shard has only three, with
-the cause in the message and in the ledger: ShardFailedError, ShardNotDoneError and LeaseLostError. Any other means that
-this worker cannot do any shard.
+A failure is raised, so that ``Retry`` and ``Catch`` of a state machine can name its class. A shard fails with
+ShardFailedError, ShardNotDoneError or LeaseLostError, the cause in the message and in the ledger; any other error means
+that this worker cannot do any shard.
 
-``{"sparklet": {"script": …, "event": …}}`` hands over an event of any source to that script. The caller gets the
-response to a direct event. Only the direct invocation itself can do so, never an event inside it.
+``{"sparklet": {"script": …, "event": …}}`` hands over an event of any source to that script. Only the invocation itself
+can do so, never an event inside it.
 """
 
 from collections.abc import Mapping, Sequence

@@ -9,7 +9,7 @@ from functools import partial
 from typing import Any
 
 from sparklet.errors import EventError
-from sparklet.events.task import Event, Format, Outcome, Source, Task, seen
+from sparklet.events.task import Event, Format, Outcome, Source, Task, shape_of
 from sparklet.job.event_objects import read_json
 
 TEST_EVENT = "s3:TestEvent"
@@ -28,7 +28,7 @@ def respond(event: Event, outcomes: Sequence[Outcome]) -> Any:
 def _one_task(source: Source, part: str, event: Mapping[str, Any]) -> tuple[Task, ...]:
     for record in event["Records"]:
         if not isinstance(record.get(part), dict):
-            raise EventError(f"a record of {source} has no {part}; it has {seen(record)}")
+            raise EventError(f"a record of {source} has no {part}; it has {shape_of(record)}")
     messages = [record[part].get("Message") for record in event["Records"]] if source is Source.SNS else []
     reasons = [found_test_event(message) for message in messages]
     return (Task(source, event, skip=reasons[0] if reasons and all(reasons) else ""),)

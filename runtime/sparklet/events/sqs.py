@@ -1,11 +1,9 @@
 """SQS, standard and FIFO: one task a message; the response has the ids of the messages that come back.
 
 The mapping must have ``FunctionResponseTypes: [ReportBatchItemFailures]``: without it Lambda ignores the response and
-deletes every message of the batch. This module recognizes only Sparklet's own messages and S3's test messages; the
-script reads all others.
-
-A message with the attribute ``sparklet-task`` is a task request of the asynchronous API (sam/api.yaml): its body is an
-event as in a direct invocation. The attribute is the id that the client chose, or ``*`` for the message's own.
+deletes every message of the batch. Sparklet's own messages and S3's test messages are recognized; the script reads all
+others. A message with the attribute ``sparklet-task`` is a task request of the asynchronous API (sam/api.yaml): its
+body is an event as in a direct invocation, the attribute its id, or ``*`` for the message's own.
 """
 
 from collections.abc import Mapping, Sequence
@@ -13,7 +11,7 @@ from typing import Any
 
 from sparklet.errors import EventError
 from sparklet.events.notices import found_test_event
-from sparklet.events.task import Event, Outcome, Source, Task, TaskRequest, seen
+from sparklet.events.task import Event, Outcome, Source, Task, TaskRequest, shape_of
 from sparklet.job.event_objects import read_json, text_at
 from sparklet.model import TASK_ID, ShardRef
 
@@ -39,14 +37,16 @@ def respond(event: Event, outcomes: Sequence[Outcome]) -> Any:
 def _task(event: Event, record: Mapping[str, Any]) -> Task:
     message_id, body = text_at(record, "messageId"), record.get("body")
     if not message_id:
-        raise EventError(f"an SQS record has no messageId, so its failure could not be reported; it has {seen(record)}")
+        raise EventError(
+            f"an SQS record has no messageId, so its failure could not be reported; it has {shape_of(record)}"
+        )
     shard, request, problem, skip = None, None, None, ""
     try:
         if request := task_request_of(record):
             event = _request_body(body)
         else:
             if not isinstance(body, str):
-                raise EventError(f"an SQS message's body must be text, not {seen(body)}")
+                raise EventError(f"an SQS message's body must be text, not {shape_of(body)}")
             names_shard = len(body) <= MAX_SHARD_BODY and '"run_id"' in body
             shard = ShardRef.from_document(read_json(body)) if names_shard else None
             skip = "" if shard else found_test_event(body)
@@ -83,7 +83,7 @@ def task_request_of(record: Mapping[str, Any]) -> TaskRequest | None:
 def _request_body(body: object) -> dict[str, Any]:
     document = read_json(body)
     if not isinstance(document, dict) or not isinstance(document.get("sparklet", {}), dict):
-        raise EventError(f"a task's body must be a JSON object, and so its sparklet, not {seen(document or body)}")
+        raise EventError(f"a task's body must be a JSON object, and so its sparklet, not {shape_of(document or body)}")
     return document
 
 

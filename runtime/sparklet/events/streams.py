@@ -2,15 +2,14 @@
 
 Kinesis and DynamoDB: the response has the first sequence number that was not done; the mapping must have
 ``FunctionResponseTypes: [ReportBatchItemFailures]``, or Lambda takes any response for success. An aggregated (KPL)
-record is one record here, since it has one sequence number. For a mapping with a tumbling window the event has the
-window's state, and every response must return it.
+record has one sequence number, so it is one record here. A mapping with a tumbling window sends the window's state, and
+every response must return it.
 
-Amazon MSK and self-managed Kafka: one task a batch, of all its partitions. For most mappings any response is success,
-so a failure is raised, and the whole batch comes again. In *provisioned mode* a mapping may have
-``FunctionResponseTypes: [ReportBatchItemFailures]``; then the response names each partition that Lambda must read
-again, with an offset: ``{"itemIdentifier": {"partition": "topic-0", "offset": 15}}``. The event does not name its
-mapping, so the operator does (``SPARKLET_KAFKA_FAILURES``). Without provisioned mode such a response would lose the
-batch, so raising is the default.
+Amazon MSK and self-managed Kafka: one task a batch, of all its partitions. By default a failure is raised, and the
+whole batch comes again, because most mappings take any response for success. A mapping in *provisioned mode* may have
+``ReportBatchItemFailures``; then the response names each partition to read again, with an offset:
+``{"itemIdentifier": {"partition": "topic-0", "offset": 15}}``. The event does not name its mapping, so the operator
+sets ``SPARKLET_KAFKA_FAILURES=report``.
 """
 
 import binascii
@@ -19,7 +18,7 @@ from functools import partial
 from typing import Any
 
 from sparklet.errors import EventError
-from sparklet.events.task import Event, Format, Outcome, Source, Task, seen
+from sparklet.events.task import Event, Format, Outcome, Source, Task, shape_of
 from sparklet.job.event_objects import text_at
 
 SELF_MANAGED = (Source.KAFKA, "aws:SelfManagedKafka")  # as AWS documents it, and as samples of Powertools have it
@@ -44,7 +43,7 @@ def _sequence_number(source: Source, part: str, key: str, record: Mapping[str, A
     inner = record.get(part)
     number = text_at(inner, key)
     if not number.isdecimal():
-        found = seen(inner if isinstance(inner, dict) else record)
+        found = shape_of(inner if isinstance(inner, dict) else record)
         raise EventError(f"a record of {source} has no {key}, so its failure could not be reported; it has {found}")
     return number
 
@@ -78,7 +77,7 @@ def source_of_window(event: Mapping[str, Any]) -> Source | None:
 def _wrong_data(kinesis: Mapping[str, Any]) -> str:
     data = kinesis.get("data")
     if not isinstance(data, str):
-        return f"its data must be base64 text, not {seen(data)}"
+        return f"its data must be base64 text, not {shape_of(data)}"
     try:
         binascii.a2b_base64(data.encode("ascii"), strict_mode=True)
     except ValueError:
@@ -87,7 +86,7 @@ def _wrong_data(kinesis: Mapping[str, Any]) -> str:
 
 
 def _wrong_keys(change: Mapping[str, Any]) -> str:
-    return "" if isinstance(change.get("Keys"), dict) else f"it has no Keys; it has {seen(change)}"
+    return "" if isinstance(change.get("Keys"), dict) else f"it has no Keys; it has {shape_of(change)}"
 
 
 KINESIS = Format(partial(_split, Source.KINESIS, "kinesis", "sequenceNumber", _wrong_data), respond)
@@ -115,11 +114,11 @@ def respond_to_kafka(event: Event, outcomes: Sequence[Outcome]) -> Any:
 def _starts(records: object) -> dict[str, int]:
     """Each partition's first offset in the batch."""
     if not isinstance(records, dict):
-        raise EventError(f"a Kafka event's records must be lists by topic and partition, not {seen(records)}")
+        raise EventError(f"a Kafka event's records must be lists by topic and partition, not {shape_of(records)}")
     starts = {}
     for name, batch in records.items():
         if not isinstance(batch, list) or not all(isinstance(record, dict) for record in batch):
-            raise EventError(f"a Kafka event's partition must be a list of objects, not {seen(batch)}")
+            raise EventError(f"a Kafka event's partition must be a list of objects, not {shape_of(batch)}")
         offsets = [record.get("offset") for record in batch]
         if not all(type(offset) is int and offset >= 0 for offset in offsets):
             raise EventError("a Kafka record has no offset, so its failure could not be reported")

@@ -1,11 +1,11 @@
-"""The task of an event, and its outcome."""
+"""What all sources share: the task, its outcome, and the format that joins a source's two functions."""
 
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from itertools import islice
-from typing import Any, Literal
+from typing import Any
 
 from sparklet.errors import EventError, SparkletError
 from sparklet.model import ShardRef
@@ -16,9 +16,6 @@ Event = Any
 NAME = re.compile(r"[A-Za-z][A-Za-z0-9._:-]{0,31}")
 """Keys and sources that an error may quote: others may be data that is used as a key."""
 MAX_NAMES = 20
-
-KafkaFailures = Literal["raise", "report"]
-"""How the failure of a Kafka batch is reported, see ``sparklet.events.streams``."""
 
 
 class Source(StrEnum):
@@ -50,7 +47,7 @@ class Task:
     """The work for one event, or for one record of it."""
 
     source: Source
-    event: Event  # exactly what Lambda received, with the records of this task only; of a task request: its body
+    event: Event  # what Lambda received, with the records of this task only; of a task request: its body
     record_ids: tuple[str, ...] = ()  # for reporting a failure: message id, sequence numbers, offsets
     receipt: str = ""  # SQS: changes the message's visibility
     receive_count: int = 1  # SQS: how often the message was delivered
@@ -77,7 +74,7 @@ class Outcome:
         if self.error is not None:
             raise self.error
         if not self.acknowledged:
-            raise EventError("a task came back without saying why")
+            raise EventError("a task is to be done again, and no reason is known")
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +85,7 @@ class Format:
     respond: Callable[[Event, Sequence[Outcome]], Any]
 
 
-def seen(value: object) -> str:
+def shape_of(value: object) -> str:
     """A wrong value in an error: names and types, never contents."""
     if isinstance(value, dict):
         names = sorted(key for key in islice(value, MAX_NAMES) if isinstance(key, str) and NAME.fullmatch(key))
