@@ -1,4 +1,4 @@
-"""The real clocks; tests move one of their own."""
+"""The real clocks, and the waiting time between tries; tests move a clock of their own."""
 
 import random
 import time
@@ -17,11 +17,11 @@ class SystemClock:
         time.sleep(max(0.0, duration_s))
 
 
-class ServiceClock:
-    """A service's time: the machine's clock (seconds since the epoch), corrected by each answer of the service.
+class ServiceClock(SystemClock):
+    """A service's time: the machine's clock, corrected by each answer of the service.
 
     Leases are judged by it, so that machines whose clocks differ agree. An answer's time, in whole seconds, lies
-    between asking and hearing; a clock that agrees is left as it is. Before the first answer it is the machine's.
+    between request and answer; a clock that agrees is left as it is. Before the first answer it is the machine's.
     """
 
     def __init__(self, machine_s: Callable[[], float] = time.time) -> None:
@@ -32,12 +32,8 @@ class ServiceClock:
         """Seconds since the epoch."""
         return self._machine_s() + self._behind_s
 
-    def sleep(self, duration_s: float) -> None:
-        """Wait."""
-        time.sleep(max(0.0, duration_s))
-
     def heard(self, date_s: float, took_s: float) -> None:
-        """Correct the clock by an answer of this time that came just now, ``took_s`` after it was asked for."""
+        """Correct the clock by an answer of this time that came just now, ``took_s`` after its request."""
         least_s = date_s - self._machine_s()
         self._behind_s = min(max(self._behind_s, least_s), least_s + 1 + took_s)
 

@@ -1,4 +1,4 @@
-"""What a forked process has anew: threads do not live on in it, locks may be held, connections are its parent's."""
+"""Renews objects after a fork: their threads have ended, their locks may be held, connections are the parent's."""
 
 import os
 import weakref

@@ -45,10 +45,7 @@ NAMES = OF_FUNCTIONS | frozenset(
         *("SPARKLET_STATE_DIR",),
         *("SPARKLET_FUNCTION_CODEC", "SPARKLET_FUNCTION_MODULES", "SPARKLET_FUNCTION_SECRET"),  # sam/functions.yaml
         "SPARKLET_CDS_ARCHIVE",  # of the image
-        *(
-            "SPARKLET_REMOTE_TOKEN",
-            "SPARKLET_SHARD_MESSAGE",
-        ),  # of a container (sparklet.engines.one_shard)
+        *("SPARKLET_REMOTE_TOKEN", "SPARKLET_SHARD_MESSAGE"),  # of a container (sparklet.engines.one_shard)
         # between Sparklet's own processes
         *("SPARKLET_CLAIMED", "SPARKLET_HOST", "SPARKLET_LOG_DIR", "SPARKLET_OUTCOME_FILE", "SPARKLET_SHELL"),
     }

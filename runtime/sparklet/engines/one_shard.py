@@ -22,9 +22,9 @@ from sparklet.events import Outcome, Source, Task
 from sparklet.log import Log
 from sparklet.model import MIB, ShardRecord, ShardRef, ShardState
 from sparklet.ports import Clock, Ledger
-from sparklet.settings import spark_settings, worker_settings
+from sparklet.settings import SparkSettings, spark_settings, worker_settings
 from sparklet.spark.runner import Runner
-from sparklet.spark.spark_options import is_local, shares_disk
+from sparklet.spark.spark_options import is_local
 from sparklet.spark.task_limits import Deadline
 from sparklet.spark.warm_runner import PORT, runner_for
 from sparklet.worker.handler import worker_over_aws
@@ -167,3 +167,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 if __name__ == "__main__":
     sys.exit(main())
+
+
+def shares_disk(settings: SparkSettings) -> bool:
+    """Whether the executors read this machine's files: they are here, by the cluster's address."""
+    places = f"{settings.conf.get('spark.master')} {settings.conf.get('spark.remote')}"
+    return is_local(settings) or "://127.0.0.1" in places or "://localhost" in places

@@ -14,7 +14,7 @@ import subprocess
 import sys
 import time
 import traceback
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
@@ -29,7 +29,7 @@ from sparklet.local.environment import HEALTH_PATH, PROCESSING_PATH, REGION, SAV
 from sparklet.local.local_template import load_template, localise, to_json
 from sparklet.local.process_engine import ProcessRunner
 from sparklet.local.state import Lock, StateDir, read_json, write_json
-from sparklet.spark.processes import become_subreaper, end_children, kill_tree
+from sparklet.spark.processes import become_subreaper, kill_tree
 
 WATCH_S = 0.5
 SERVER_STARTS_WITHIN_S = 130.0  # it gives up by itself before
@@ -38,6 +38,16 @@ KILLED_END_WITHIN_S, POLL_S = 10.0, 0.05
 SERVER_ENDS_WITHIN_S = 320.0  # it writes its state then, and gives up by itself before
 
 REMEDY = "see {log}; the next `sparklet run` starts from the state saved last"
+
+
+def end_children(spared: Collection[int]) -> None:
+    """Kill all children of this process but these, with all below them, and take the exit codes of those that ended."""
+    import psutil
+
+    for child in psutil.Process().children():
+        if child.pid not in spared:
+            kill_tree(child.pid)
+            os.waitpid(child.pid, os.WNOHANG)
 
 
 class Host:

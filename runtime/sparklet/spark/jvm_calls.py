@@ -1,4 +1,4 @@
-"""What needs Py4J: a JVM is prepared for its first script, asked, and stopped.
+"""Calls by Py4J to a JVM: prepare it for its first script, log in to Hadoop, cancel jobs, use a kept context.
 
 ``prepare`` runs in the process of the JVM's first script, before it. Inside the JVM ``WarmJvm.java``, from then on
 Py4J's entry point, does the work.
@@ -7,7 +7,7 @@ Py4J's entry point, does the work.
 import contextlib
 import os
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import Any
 
 from py4j.java_gateway import GatewayParameters, JavaGateway, JavaObject
@@ -21,7 +21,8 @@ NAMELESS = "sparklet"  # Hadoop's name for a user without a line in passwd: it d
 
 
 @contextlib.contextmanager
-def _connected(port: int, secret: str) -> Iterator[JavaGateway]:
+def connected(port: int, secret: str) -> Iterator[JavaGateway]:
+    """A client of the JVM at ``port``."""
     client = JavaGateway(  # not PySpark's ClientServer, which would leave a thread in the script
         gateway_parameters=GatewayParameters(
             port=port, auth_token=secret, auto_convert=True, enable_memory_management=False
@@ -34,29 +35,16 @@ def _connected(port: int, secret: str) -> Iterator[JavaGateway]:
 
 
 def prepare(port: int, secret: str, properties: str, *, keep: bool, restored: bool) -> None:
-    """Prepare the JVM for its first script; before others the worker does so by itself (``Jvm``).
+    """Prepare the JVM for its first script; for later ones the worker does so (``Jvm.prepare``).
 
     ``properties``: ``encoded``; ``keep``: contexts outlive their tasks; ``restored``: random states are renewed.
     """
-    with _connected(port, secret) as client:
-        _log_in(client)
+    with connected(port, secret) as client:
+        log_in(client)
         _install(client, keep)
         if restored:
             client.entry_point.reseed(int.from_bytes(os.urandom(8), "big", signed=True))
         client.entry_point.prepare(properties)
-
-
-def set_properties(port: int, secret: str, properties: str) -> None:
-    """Set the system properties of a JVM that is not ours."""
-    with _connected(port, secret) as client:
-        _log_in(client)
-        client.jvm.java.lang.System.getProperties().load(client.jvm.java.io.StringReader(properties))
-
-
-def log_in(port: int, secret: str) -> None:
-    """Log in to Hadoop with a name if passwd has none; the first ``prepare`` does so, too."""
-    with _connected(port, secret) as client:
-        _log_in(client)
 
 
 def cancel_jobs(port: int, secret: str) -> None:
@@ -64,7 +52,7 @@ def cancel_jobs(port: int, secret: str) -> None:
 
     What runs in the driver's own thread, such as the commit to a table after its job, goes on.
     """
-    with _connected(port, secret) as client:
+    with connected(port, secret) as client:
         while True:
             with contextlib.suppress(Py4JError):  # the context or the JVM ends meanwhile
                 contexts = getattr(getattr(client.jvm.org.apache.spark, "SparkContext$"), "MODULE$")
@@ -72,22 +60,6 @@ def cancel_jobs(port: int, secret: str) -> None:
                 if active.isDefined():
                     active.get().cancelAllJobs()
             time.sleep(CANCEL_POLL_S)
-
-
-def stop_spark(port: int, secret: str) -> None:
-    """Stop the context, if there is one, with all its jobs; nothing happens if the JVM has ended."""
-    with contextlib.suppress(Py4JError), _connected(port, secret) as client:
-        active = getattr(getattr(client.jvm.org.apache.spark, "SparkContext$"), "MODULE$").getActive()
-        if active.isDefined():
-            active.get().stop()
-
-
-def file_options(port: int, secret: str, py_files: Sequence[str]) -> dict[str, str]:
-    """Options that make ``py_files`` importable on executors, too, beside what spark-submit was given."""
-    with _connected(port, secret) as client:
-        of_spark = client.jvm.java.lang.System.getProperty
-        given = {name: of_spark(name) for name in ("spark.files", "spark.submit.pyFiles")}
-    return {name: ",".join(filter(None, (value, *py_files))) for name, value in given.items()} if py_files else {}
 
 
 def keep_contexts() -> None:
@@ -150,7 +122,8 @@ def _made(client: JavaGateway, kind: Any, *values: Any) -> Any:
     return kind.getConstructors()[0].newInstance(arguments)
 
 
-def _log_in(client: JavaGateway) -> None:
+def log_in(client: JavaGateway) -> None:
+    """Log in to Hadoop with a name if passwd has none."""
     if not has_name():  # its own login would fail: ``LoginException: invalid null input: name``
         users: Any = client.jvm.org.apache.hadoop.security.UserGroupInformation
         users.setLoginUser(users.createRemoteUser(NAMELESS))

@@ -81,16 +81,6 @@ def kill_tree(pid: int, *, itself: bool = True) -> None:
         signal_process(member, signal.SIGKILL)
 
 
-def end_children(spared: Collection[int]) -> None:
-    """Kill all children of this process but these, with all below them, and take the exit codes of those that ended."""
-    import psutil  # only the local stack's host has it
-
-    for child in psutil.Process().children():
-        if child.pid not in spared:
-            kill_tree(child.pid)
-            os.waitpid(child.pid, os.WNOHANG)
-
-
 def end_marked(mark: tuple[str, str], limit_s: float = 5.0) -> None:
     """Kill all processes with that variable in their environment: they have no parent that could."""
     give_up_s = time.monotonic() + limit_s

@@ -112,9 +112,10 @@ def _log_in() -> None:
     from sparklet.spark.processes import has_name
 
     if not has_name():
-        from sparklet.spark.jvm_calls import log_in
+        from sparklet.spark.jvm_calls import connected, log_in
 
-        log_in(int(os.environ["PYSPARK_GATEWAY_PORT"]), os.environ["PYSPARK_GATEWAY_SECRET"])
+        with connected(int(os.environ["PYSPARK_GATEWAY_PORT"]), os.environ["PYSPARK_GATEWAY_SECRET"]) as client:
+            log_in(client)
 
 
 def _open_pipe(path: str) -> int:

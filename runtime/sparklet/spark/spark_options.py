@@ -1,6 +1,7 @@
 """The options of Java, Spark and Python, the same for both runners.
 
-Later ones win: ``spark_defaults``, the operator's ``SPARKLET_SPARK_CONF``, ``task_conf``, the script's own.
+Later ones win: ``spark_defaults``, the operator's ``SPARKLET_SPARK_CONF``, ``task_conf``, the script's own
+(``script_options``).
 """
 
 import functools
@@ -130,9 +131,9 @@ def java_command(
     options: Iterable[str] = (),
     given: Mapping[str, str] = {},
 ) -> list[str]:
-    """Java with SparkSubmit, without the launcher's scripts, which need ``/dev/fd``; the caller appends what to run.
+    """Java with SparkSubmit; the caller appends what to run. ``given`` are the script's own settings.
 
-    ``given`` are the script's own settings, some of which are Java's.
+    The launcher's scripts are not used, since they need ``/dev/fd``.
     """
     options, cores = [*options, *_java_options(given)], core_count(settings)
     return [
@@ -172,8 +173,8 @@ def _java_options(given: Mapping[str, str]) -> list[str]:
 def _class_data(settings: SparkSettings, options: Iterable[str]) -> list[str]:
     """Map the class-data archive, if it exists, to the address for which it was made.
 
-    If the file is missing, Java ignores its own archive, too; it silently ignores one that does not fit. At another
-    address, Java 17's default, it would read and change nearly the whole archive (docs/decisions/0011).
+    At another address, Java 17's default, it would read and change nearly the whole archive (docs/decisions/0011). Java
+    ignores an archive that does not fit, and without the file its own archive, too.
     """
     archive = settings.cds_archive
     if archive is None or not archive.is_file():
@@ -187,12 +188,6 @@ def _class_data(settings: SparkSettings, options: Iterable[str]) -> list[str]:
 def is_local(settings: SparkSettings) -> bool:
     """Whether scripts run in the worker's own JVM, not on a cluster (``spark.master``, ``spark.remote``)."""
     return settings.conf.get("spark.master", "local").startswith("local") and "spark.remote" not in settings.conf
-
-
-def shares_disk(settings: SparkSettings) -> bool:
-    """Whether the executors read this machine's files: they are here, by the cluster's address."""
-    places = f"{settings.conf.get('spark.master')} {settings.conf.get('spark.remote')}"
-    return is_local(settings) or "://127.0.0.1" in places or "://localhost" in places
 
 
 def spark_defaults(settings: SparkSettings, scratch: Path, jars: Sequence[str] = ()) -> dict[str, str]:
@@ -243,7 +238,7 @@ def _on_cluster(settings: SparkSettings) -> dict[str, str]:
 
 
 def s3a_conf(settings: SparkSettings, jars: Sequence[str] = ()) -> dict[str, str]:
-    """S3A for every scheme of S3; the credentials are never in the configuration.
+    """S3A for every scheme of S3, without credentials.
 
     With our Java on the class path it makes fewer requests for inputs and for an attempt's own folder
     (docs/decisions/0035-requests-to-s3.md). Elsewhere the committer is Hadoop's, version 1.
@@ -262,10 +257,7 @@ def s3a_conf(settings: SparkSettings, jars: Sequence[str] = ()) -> dict[str, str
 
 
 def task_conf(call: ScriptCall, env: Mapping[str, str], settings: SparkSettings) -> dict[str, str]:
-    """The options of one task: its name, its folder, how Spark splits its input, the environment of Python workers.
-
-    The operator's own options for splitting the input win.
-    """
+    """The options of one task: name, folder, splitting of the input (the operator's win), variables of workers."""
     folder = call.work_dir
     common = {
         "spark.app.name": call.script.name,
@@ -363,9 +355,9 @@ def _is_installed_pyspark(home: Path) -> bool:
 
 
 def python_path(py_files: Iterable[Path], folder: Path) -> list[str]:
-    """The entries of Python's path for ``--py-files``; copied modules and unpacked wheels go below ``folder``.
+    """The entries of Python's path for ``--py-files``; Spark itself does not know wheels.
 
-    A module has a folder of its own, so that only it is importable. Spark itself does not know wheels.
+    Wheels are unpacked, and modules copied, into folders of their own below ``folder``: only they are importable there.
     """
     path = []
     for number, file in enumerate(py_files):

@@ -38,7 +38,6 @@ from sparklet.model import (
     ClaimStatus,
     Dispatch,
     Failure,
-    InputObject,
     Run,
     Shard,
     ShardRecord,
@@ -230,13 +229,16 @@ class ClaimedShard:
         staging = None  # Spark reads all inputs itself
         if shard.inputs and any(needs_staging(item, run.access, cross_region) for item in shard.objects):
             staging = Staging(shard.objects, run.access, self.claims.inputs(run.access), cross_region)
+        inputs = shard.objects
+        if record.generation and not run.options.incremental:  # a redrive takes what was repaired since the plan;
+            inputs = tuple(replace(item, etag="") for item in inputs)  # the next incremental run would take it again
         return Execution(
             script=run.scripts[record.generation],
             event=shard_event(run, record, shard, self.output.staged),
             args=run.args,
             env=run.env,
             is_shard=True,
-            inputs=_as_planned(run, record, shard.objects),
+            inputs=inputs,
             staging=staging,
         )
 
@@ -326,13 +328,3 @@ class StagedOutput:
 
 def _json(document: Mapping[str, Any]) -> bytes:
     return json.dumps(document, separators=(",", ":")).encode()
-
-
-def _as_planned(run: Run, record: ShardRecord, objects: tuple[InputObject, ...]) -> tuple[InputObject, ...]:
-    """The inputs with the ETags that they must have: a redrive takes what was repaired since the plan.
-
-    But of an incremental run it does not: what was replaced is new to the next run, and would be done twice.
-    """
-    if not record.generation or run.options.incremental:
-        return objects
-    return tuple(replace(item, etag="") for item in objects)

@@ -94,7 +94,7 @@ def test_a_tree_that_grows_while_it_is_killed_is_killed_whole(start: Callable[[s
 
 ORPHANS = """
 import os, subprocess, sys, time
-from sparklet.spark.processes import end_children
+from sparklet.local.host import end_children
 from sparklet.spark.processes import become_subreaper, descendants
 become_subreaper()
 spared = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])

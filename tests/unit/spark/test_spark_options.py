@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 import sparklet
+from sparklet.engines.one_shard import shares_disk
 from sparklet.errors import SettingsError
 from sparklet.settings import SparkSettings, spark_settings, worker_settings
 from sparklet.spark.java_classes import mark
@@ -21,7 +22,6 @@ from sparklet.spark.spark_options import (
     process_env,
     python_path,
     s3a_conf,
-    shares_disk,
     spark_defaults,
     spark_home,
     task_conf,
