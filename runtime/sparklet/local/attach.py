@@ -1,7 +1,7 @@
 """Attach to the stack of a state folder, or start it; end it.
 
 A client takes ``start.lock`` alone, then ``clients.lock`` with the others, then looks for the host. The host ends when
-it gets ``clients.lock`` alone, and holds it to its end: a client that comes meanwhile waits, then starts the next host.
+it gets ``clients.lock`` alone, and holds it to its end: a client that comes meanwhile waits, and starts the next host.
 """
 
 import os
@@ -26,7 +26,7 @@ _POLL_S = 0.05
 
 @contextmanager
 def start_lock(state: StateDir, progress: Progress) -> Iterator[None]:
-    """Keep other clients from starting, attaching to or stopping the stack meanwhile."""
+    """Meanwhile no other client starts, attaches to or stops the stack."""
     with Lock(state.start_lock) as lock:
         if not lock.exclusive():
             progress("waiting for another sparklet that starts or stops the local stack")
@@ -38,11 +38,10 @@ def start_lock(state: StateDir, progress: Progress) -> Iterator[None]:
 def attach_or_start(
     state: StateDir, request: Mapping[str, Any], hold: Lock, progress: Progress, *, keep: bool, replace_kept: bool
 ) -> Any:
-    """Hold the clients' lock with others while a stack runs; what its host published.
+    """Take the clients' lock with others, start the stack if necessary; the document that its host published.
 
-    A stack that has no other client, and differs from the request, is ended and started anew; a kept one only with
-    ``replace_kept``. With ``keep`` it outlives its clients. LocalStackError if it does not start, or an earlier one
-    does not end.
+    A stack that differs from the request is ended and started anew if it has no other client; a kept one only with
+    ``replace_kept``. With ``keep`` it outlives its clients. LocalStackError if it does not start or end.
     """
     alone, kept = hold.exclusive(), state.keep_file.exists() and not replace_kept
     if not is_locked(state.host_lock):
@@ -65,7 +64,7 @@ def _differs(state: StateDir, request: Mapping[str, Any]) -> bool:
 
 
 def _share(hold: Lock, progress: Progress) -> None:
-    """Hold the lock with others; while a host ends it is the host's."""
+    """Take the lock with others; an ending host holds it alone."""
     if not hold.shared():
         progress("waiting for the earlier local stack to end")
         if not hold.shared(ENDS_WITHIN_S):
@@ -98,7 +97,7 @@ def _next_request(request: Mapping[str, Any], last: Any) -> Mapping[str, Any]:
 
 
 def _spawn_host(state: StateDir) -> int:
-    """Start the host in a session of its own, so that Ctrl-C in the terminal is not meant for it."""
+    """Start the host in a session of its own, which Ctrl-C in the terminal does not reach."""
     log = str(state.log / "host.log")
     files: list[Any] = [
         (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
@@ -110,7 +109,7 @@ def _spawn_host(state: StateDir) -> int:
 
 
 def published(state: StateDir) -> Any:
-    """What the running host published of its stack; None if none runs, or it is not ready yet."""
+    """The document that the running host published; None if no host runs, or it is not ready yet."""
     if not is_locked(state.host_lock):
         return None
     document = read_json(state.info_file)
@@ -123,7 +122,7 @@ def _host_pid(state: StateDir) -> int:
 
 
 def _await_info(state: StateDir) -> Any:
-    """What the running host published, once it has; None if it ends before."""
+    """The document of the running host, as soon as it is published; None if the host ends before."""
     end_s = time.monotonic() + STARTS_WITHIN_S
     while is_locked(state.host_lock) and time.monotonic() < end_s:
         if (document := published(state)) is not None:
@@ -133,7 +132,7 @@ def _await_info(state: StateDir) -> Any:
 
 
 def end_host(state: StateDir) -> bool:
-    """Have the host end everything; False if there is none."""
+    """End the host and its stack; False if none runs."""
     if not is_locked(state.host_lock):
         return False
     signalled, end_s = 0, time.monotonic() + ENDS_WITHIN_S

@@ -1,11 +1,11 @@
-"""The class-data archive: classes that Java maps instead of parsing them, which halves the CPU of a JVM's start.
+"""The class-data archive: classes that Java maps instead of parsing, which halves the CPU time of a JVM's start.
 
-The image is built with one (``docker/archive.py``). Elsewhere it is made once for the Java and the class path that
-there are, in the background and at the lowest priority, and kept beside the jars under a name made of both. Java passes
-over an archive that does not fit, so nothing ever waits for an archive or fails without one.
+The image has one (``docker/archive.py``). Elsewhere it is made once for each Java and class path, in the background and
+at the lowest priority, and kept beside the jars. Java ignores an archive that does not fit, so no start waits for one
+or fails without one.
 
-Only the standard library: the image's builder loads this file alone. As a program it makes the archive that its
-arguments describe: ``class_data.py ARCHIVE CLASSES JAVA CLASS_PATH``.
+Only the standard library: the image's builder loads this file alone. As a program it makes an archive:
+``class_data.py ARCHIVE CLASSES JAVA CLASS_PATH``.
 """
 
 import contextlib
@@ -29,7 +29,7 @@ CHECK_LIMIT_S = 60.0
 
 @dataclass(frozen=True, slots=True)
 class ClassArchive:
-    """An archive that is there, or will be, and what it is for."""
+    """An archive, made or not, of a Java and a class path."""
 
     path: Path
     classes: Path  # the stack's list, gzipped
@@ -38,10 +38,9 @@ class ClassArchive:
 
     @classmethod
     def of(cls, folder: Path, classes: Path, java: Path, jars: Sequence[str]) -> Self:
-        """The one of this Java and class path.
+        """The archive of this Java and class path.
 
-        Its name is made of whatever Java compares before it accepts one (its own build; each jar's path, size and
-        date) and of the list of classes.
+        Its name is a digest of all that Java compares (its build; each jar's path, size and date) and the class list.
         """
         home = java.resolve().parent.parent
         digest = hashlib.sha256()
@@ -52,10 +51,10 @@ class ClassArchive:
         return cls(folder / f"{digest.hexdigest()[:32]}.jsa", classes, java, tuple(jars))
 
     def begin(self, env: Mapping[str, str]) -> bool:
-        """Begin to make it unless it is there or being made; whether it was begun. Never waits for it.
+        """Begin to make it, unless it is there or being made; whether it was begun.
 
-        The maker outlives this process, in the session of its terminal (priorities count within one), but not in its
-        group: Ctrl-C is not meant for it.
+        The maker outlives this process. It stays in the terminal's session, since priorities count within a session,
+        but in a process group of its own, which Ctrl-C does not reach.
         """
         try:
             if not self._is_wanted():
@@ -90,7 +89,7 @@ class ClassArchive:
         )
 
     def make(self) -> None:
-        """Make it; it is there whole or not at all, and one process at a time makes any. See ``failure``."""
+        """Make it, atomically, in one process at a time; see ``failure``."""
         with _alone(self.path.parent) as lock:
             if lock is None or self.path.exists():
                 return
@@ -110,7 +109,7 @@ class ClassArchive:
                 outdated.unlink(missing_ok=True)
 
     def refusal(self, name: str) -> str:
-        """Why Java would pass over it, or over its class of this name, which it does in silence; "" if it does not."""
+        """Why Java would silently ignore it, or its class of this name; "" if Java uses it."""
         options = ["-Xshare:on", f"-XX:SharedArchiveFile={self.path}", "-Xlog:class+load", "--dry-run"]
         try:
             answer = subprocess.run(
@@ -141,9 +140,9 @@ class ClassArchive:
 
 
 def dump_command(command: Sequence[str], names: Path | None, archive: Path) -> list[str]:
-    """Java's command, which ends with the class path, as one that writes an archive of the classes in ``names``.
+    """Java's command, which ends with the class path, changed to write an archive of the classes in ``names``.
 
-    A class that is not there, of a format left out, is passed over. None: those that Java names.
+    Missing classes, such as those of a format left out, are ignored. None: Java's own list.
     """
     chosen = ["-Xshare:dump", f"-XX:SharedArchiveFile={archive}", "-Xlog:cds=error", "-Xlog:class+path=error"]
     if names is not None:
@@ -175,7 +174,7 @@ def _alone(folder: Path) -> Iterator[int | None]:
 
 @contextlib.contextmanager
 def _incoming(folder: Path) -> Iterator[Path]:
-    """A folder for an archive that is being made; those of killed makers are deleted."""
+    """A folder for the new archive; folders of killed makers are deleted."""
     for left_over in folder.glob(".incoming-*"):
         shutil.rmtree(left_over, ignore_errors=True)
     with tempfile.TemporaryDirectory(prefix=".incoming-", dir=folder, ignore_cleanup_errors=True) as name:
@@ -183,7 +182,7 @@ def _incoming(folder: Path) -> Iterator[Path]:
 
 
 def main(path: str, classes: str, java: str, class_path: str) -> None:
-    """Make it, whenever the machine has nothing better to do."""
+    """Make it at the lowest priority."""
     os.nice(19)
     ClassArchive(Path(path), Path(classes), Path(java), tuple(class_path.split(os.pathsep))).make()
 

@@ -1,4 +1,4 @@
-"""Deploy the localised template into the emulator, read its outputs, and restart executions that were cut off."""
+"""Deploy the local template into the emulator, read its outputs, and restart interrupted executions."""
 
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
@@ -12,8 +12,8 @@ from sparklet.errors import ExecutionExistsError, LocalStackError, NotDeployedEr
 from sparklet.model import MAX_NAME, successor
 
 STACK_NAME = "sparklet"
-TEMPLATE_BUCKET, TEMPLATE = "sparklet-templates", "template.json"  # of more than 51,200 bytes: taken from S3 only
-MIN_MAPPED = 2  # what SQS mappings allow as MaximumConcurrency
+TEMPLATE_BUCKET, TEMPLATE = "sparklet-templates", "template.json"  # above 51,200 bytes it must lie in S3
+MIN_MAPPED = 2  # the least MaximumConcurrency of an SQS mapping
 CUT_OFF = "States.ServiceRestart"  # the emulator's own error
 CANNOT = "the local stack cannot be deployed"
 WAITING: Any = {"Delay": 0.05, "MaxAttempts": 6000}  # seconds; five minutes in all
@@ -33,7 +33,7 @@ class Deployed:
 
 
 def parameters_of(request: Mapping[str, Any]) -> dict[str, str]:
-    """The template's parameters for what a client requests."""
+    """The template's parameters for a client's request."""
     return {
         "ImageUri": "local",
         "FunctionMemoryMB": str(request["memory_mb"]),
@@ -110,23 +110,22 @@ def _outputs(clients: AwsClients) -> Deployed:
 
 
 def restart_executions(clients: AwsClients, machines: Iterable[str]) -> None:
-    """Start anew the executions of state machines that a stop of the local stack cut off, each for the same run.
+    """Start executions of state machines again that a stop of the local stack interrupted, each for the same run.
 
-    The emulator keeps no thread of an execution beyond its own end: a RUNNING one has FAILED when it comes up
-    again, and it has no redrive. A run is driven from where its ledger stands, so a new execution with
-    the same run goes on, and one too many does no harm.
+    When the emulator starts, RUNNING executions have FAILED, and it has no redrive. A new execution with the same run
+    continues from the ledger's state; a superfluous one does no harm.
     """
     orchestrator = StepFunctionsOrchestrator(clients)
     for machine in machines:
         for failed in clients.states.list_executions(stateMachineArn=machine, statusFilter="FAILED")["executions"]:
             found, name = orchestrator.status(failed["executionArn"]), successor(failed["name"])
             if found.error == CUT_OFF and len(name) <= MAX_NAME:
-                with suppress(ExecutionExistsError):  # it was started before, and has ended
+                with suppress(ExecutionExistsError):  # it was started earlier, and has ended
                     orchestrator.start(machine, name, same_run(failed["name"], found.input))
 
 
 def same_run(name: str, given: Any) -> Any:
-    """An execution's input, so that another execution requests the same run: the first one's name was its key."""
+    """An execution's input for another execution of the same run: the first execution's name was the run's key."""
     if not isinstance(given, dict) or "run_id" in given or "idempotency_key" in given:
         return given
     return {**given, "idempotency_key": name}

@@ -1,4 +1,4 @@
-"""The emulator's state on disk: saved while it runs, and refused, with the remedy, where there is no room for it."""
+"""The emulator's state on disk: it is saved while the emulator runs; objects that do not fit are refused."""
 
 import logging
 import os
@@ -17,24 +17,24 @@ from sparklet.local.state import DISK_REMEDY
 from sparklet.model import MIB
 from sparklet.spark.processes import die_with_parent
 
-CHANGING = ("sqs", "dynamodb", "s3", "stepfunctions")  # of S3 the buckets only: objects are on disk at once
+CHANGING = ("sqs", "dynamodb", "s3", "stepfunctions")  # S3's buckets only: its objects are on disk at once
 EVERY_S = 3.0
-SHARE = 4  # saving takes at most one of five seconds
-RESERVE_BYTES = 64 * MIB  # kept free of objects, for the ledger and the queues
+SHARE = 4  # a pause is at least four times as long as saving
+RESERVE_BYTES = 64 * MIB  # kept free for the ledger and the queues
 _POLL_S = 0.01
 
 
 class Saver:
-    """Saves changes every few seconds from a forked child: one instant of the state, while requests go on."""
+    """Saves changes every few seconds from a forked child, which has the state of one instant."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-        self._lock = threading.Lock()  # two writers would share a draft
+        self._lock = threading.Lock()  # two writers would write the same draft
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._run, name="saver", daemon=True)
 
     def start(self) -> None:
-        """Begin."""
+        """Begin to save."""
         self._thread.start()
 
     def stop(self) -> None:
@@ -68,7 +68,7 @@ class Saver:
 
 
 def _write(services: Collection[str], parent: int) -> None:
-    """In the child: write its copy of the state, and end. It takes no lock that another thread may have held."""
+    """In the child: write its copy of the state, and end. It takes no lock that another thread may hold."""
     try:
         logging.disable()
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
@@ -83,17 +83,17 @@ def _write(services: Collection[str], parent: int) -> None:
 
 
 class DiskQuota:
-    """Refuses requests to S3 that the disk has no room for.
+    """Refuses requests to S3 that do not fit on the disk.
 
-    The emulator would keep such an object in memory and only log the failure: it would be lost when the stack ends.
+    The emulator would only log the failure and keep such an object in memory, where the stack's end would lose it.
     """
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-        self._parts: Counter[str] = Counter()  # bytes of uploads whose parts are in memory still, by their id
+        self._parts: Counter[str] = Counter()  # bytes of incomplete uploads, whose parts are in memory, by their id
 
     def refusal(self, method: str, query: str, headers: Mapping[str, str]) -> str:
-        """The error, in S3's XML, of a request that there is no room for; "" if there is room."""
+        """The error, in S3's XML, of a request that does not fit; "" if it fits."""
         if method not in ("PUT", "POST", "DELETE") or "/s3/aws4_request" not in headers.get("authorization", ""):
             return ""
         upload = parse_qs(query, keep_blank_values=True).get("uploadId", [""])[0]
@@ -111,7 +111,7 @@ class DiskQuota:
         return ""
 
     def _copied_bytes(self, source: str) -> int:
-        """Size of the object that a request copies, where it lies as a file under its own name."""
+        """The size of the object that a request copies; 0 if no file has the object's name."""
         place = unquote(source).partition("?")[0].strip("/")
         if not place or ".." in place.split("/"):
             return 0

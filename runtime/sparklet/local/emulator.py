@@ -1,10 +1,9 @@
-"""The emulator's own process: ministack behind a guard, with its state saved while it runs.
+"""The emulator's process: ministack behind a token, with its state saved while it runs.
 
-ministack starts its event source mappings as soon as its state is loaded, and serves everyone who reaches the port.
-Here mappings and schedules wait until a client wants them, and requests need a token: a caller that can create a
-function can run code as this user, and loopback is open to other users and to web pages.
+Event source mappings and schedules wait until a client requests them. Requests need a token: loopback is open to other
+users and to web pages, and a caller that can create a function can run code as this user.
 
-Started by the host as ``python -m sparklet.local.emulator``.
+The host starts it as ``python -m sparklet.local.emulator``.
 """
 
 import asyncio
@@ -30,19 +29,19 @@ from sparklet.spark.processes import die_with_parent, kill_tree, signal_process
 
 WORKERS_END_WITHIN_S = 2.5
 STARTS_WITHIN_S = 120.0
-END_WITHIN_S = 300.0  # then it ends unsaved: no other process may be left to end it
+END_WITHIN_S = 300.0  # then it ends unsaved: the host may be gone
 
 Message = MutableMapping[str, Any]
 Application = Callable[[Message, Any, Any], Awaitable[None]]
 
 
 def guarded(inner: Application, token: str, saver: Saver, processing: Processing, quota: DiskQuota) -> Application:
-    """The application, for those who know the token, as long as there is room; and the host's own two requests."""
+    """The application for callers with the token, below the quota; and the host's own two requests."""
 
     async def application(scope: Message, receive: Any, send: Any) -> None:
         if scope["type"] == "lifespan":
-            await inner(scope, receive, _saved_from_then_on(saver, send))
-        elif not _knows(token, scope):
+            await inner(scope, receive, _saving_once_loaded(saver, send))
+        elif not _has_token(token, scope):
             await _answer(scope, send, 403, b"This emulator belongs to another user's `sparklet run`.")
         elif scope["path"] == SAVE_PATH:
             await _save(saver, scope, send)
@@ -50,15 +49,17 @@ def guarded(inner: Application, token: str, saver: Saver, processing: Processing
             processing.start()
             await _answer(scope, send, 200, b"")
         elif refusal := _refusal(quota, scope):
-            await _answer(scope, send, 400, refusal.encode(), b"application/xml")  # a 5xx would be tried for minutes
+            await _answer(
+                scope, send, 400, refusal.encode(), b"application/xml"
+            )  # clients would repeat a 5xx for minutes
         else:
             await inner(scope, receive, send)
 
     return application
 
 
-def _saved_from_then_on(saver: Saver, send: Any) -> Any:
-    """Have the state saved once it was loaded: before, a slow start would write empty tables over the full ones."""
+def _saving_once_loaded(saver: Saver, send: Any) -> Any:
+    """Begin to save once the state is loaded: earlier, empty tables would replace the full ones."""
 
     async def sent(message: Message) -> None:
         if message["type"] == "lifespan.startup.complete":
@@ -77,7 +78,7 @@ async def _save(saver: Saver, scope: Message, send: Any) -> None:
         await _answer(scope, send, 200, b"")
 
 
-def _knows(token: str, scope: Message) -> bool:
+def _has_token(token: str, scope: Message) -> bool:
     name = TOKEN_HEADER.lower().encode()
     given = [value for key, value in scope.get("headers", ()) if key.lower() == name]
     return any(hmac.compare_digest(value, token.encode()) for value in given)
@@ -107,7 +108,7 @@ async def _serve(listening: int, token: str) -> None:
 
     async def end() -> None:
         await end_requested.wait()
-        _end_at_last()
+        _limit_end()
         processing.stop()
         await asyncio.to_thread(saver.stop)
         await asyncio.to_thread(_end_workers)
@@ -134,15 +135,15 @@ def _config(listening: int) -> hypercorn.config.Config:
     return config
 
 
-def _end_at_last() -> None:
-    """End this process even if the orderly end hangs: no other process may be left to do so."""
+def _limit_end() -> None:
+    """End this process even if the orderly end hangs: the host may be gone."""
     timer = threading.Timer(END_WITHIN_S, os._exit, [1])
     timer.daemon = True
     timer.start()
 
 
 def _end_workers() -> None:
-    """Ask the functions' processes to end, while they can still write to the ledger; then kill what is left."""
+    """Send SIGTERM to the functions' processes, while they can write to the ledger; then kill the rest."""
     workers = psutil.Process().children()
     for worker in workers:
         signal_process(worker.pid, signal.SIGTERM)
@@ -151,7 +152,7 @@ def _end_workers() -> None:
 
 
 def main() -> None:
-    """Serve on the listening socket that the host handed down, until SIGTERM or the host's death."""
+    """Serve on the socket that the host passes, until SIGTERM or the host's death."""
     host, listening = int(sys.argv[1]), int(sys.argv[2])
     die_with_parent(host, signal.SIGTERM)
     asyncio.run(_serve(listening, os.environ["AWS_SESSION_TOKEN"]))

@@ -1,6 +1,6 @@
-"""What surrounds the local stack: this installation's files; the environments of emulator, workers and clients.
+"""This installation's files, the environments of emulator, workers and clients, and requests to the emulator.
 
-The local mode never uses credentials, profiles, endpoints or proxies of the user's shell.
+The local mode ignores credentials, profiles, endpoints and proxies of the user's shell.
 """
 
 import os
@@ -19,16 +19,16 @@ from sparklet.local.worker_process import LOG_DIR_VARIABLE
 ACCOUNT = "000000000000"
 REGION = "us-east-1"
 TOKEN_HEADER = "X-Amz-Security-Token"  # noqa: S105 - its name
-HEALTH_PATH = "/_ministack/health"  # its port is open from the start, so a first request waits until it answers
+HEALTH_PATH = "/_ministack/health"  # its port is open from the start: a first request waits for the answer
 SAVE_PATH = "/_sparklet/save"  # write the whole state to disk, now
-PROCESSING_PATH = "/_sparklet/processing"  # let mappings and schedules invoke functions; until then they wait
+PROCESSING_PATH = "/_sparklet/processing"  # let mappings and schedules invoke functions
 _DIRECT = urllib.request.build_opener(urllib.request.ProxyHandler({}))  # never through a proxy
 _PASSED = ("HOME", "LANG", "LANGUAGE", "LD_LIBRARY_PATH", "LOGNAME", "PATH", "PYTHONPATH", "TZ", "USER", "VIRTUAL_ENV")
 _FOREIGN = ("http_proxy", "https_proxy", "all_proxy", "no_proxy")
 
 
 def resource(path: str) -> Path:
-    """The file that lies at ``path`` in a checkout, such as ``sam/template.yaml``; a wheel has it beside this module.
+    """The file at ``path`` of a checkout, such as ``sam/template.yaml``; a wheel has it beside this module.
 
     LocalStackError if neither this installation nor a checkout has it.
     """
@@ -36,20 +36,23 @@ def resource(path: str) -> Path:
     for candidate in (here.with_name(Path(path).name), here.parents[3] / path):
         if candidate.is_file():
             return candidate
-    raise LocalStackError(f"{path} came neither with this installation nor with a checkout; install Sparklet anew")
+    raise LocalStackError(f"neither this installation nor a checkout has {path}; reinstall Sparklet")
 
 
 def of_host(environ: Mapping[str, str] = os.environ) -> dict[str, str]:
     """The part of the user's environment that the host, the emulator and the workers get."""
     passed = {name: value for name, value in environ.items() if name in _PASSED or name.startswith("LC_")}
     home = str(Path(sparklet.__file__).resolve().parents[1])
-    if home not in (*site.getsitepackages(), site.getusersitepackages()):  # a checkout: nothing else lies beside it
+    if home not in (
+        *site.getsitepackages(),
+        site.getusersitepackages(),
+    ):  # a checkout, which has no other packages beside it
         passed["PYTHONPATH"] = os.pathsep.join(filter(None, [home, passed.get("PYTHONPATH")]))
     return passed
 
 
 def of_client(endpoint_url: str, token: str) -> dict[str, str]:
-    """Variables that direct every AWS library to the emulator and to nothing else."""
+    """Variables that direct every AWS library to the emulator only."""
     return {
         "AWS_ENDPOINT_URL": endpoint_url,
         "AWS_ACCESS_KEY_ID": ACCOUNT,
@@ -67,7 +70,7 @@ def of_workers(state: StateDir, worker_env: Mapping[str, str]) -> dict[str, str]
     """Variables of every function's process, in place of the template's values."""
     return {
         "SPARKLET_SCRATCH": str(state.scratch),
-        "SPARKLET_METRICS_NAMESPACE": "",  # no service collects them here, and people read the logs
+        "SPARKLET_METRICS_NAMESPACE": "",  # no service collects metrics here
         LOG_DIR_VARIABLE: str(state.log),
         **worker_env,
     }
@@ -96,7 +99,7 @@ def of_emulator(state: StateDir, endpoint_url: str, token: str, worker_env: Mapp
 
 @contextmanager
 def applied(env: Mapping[str, str]) -> Iterator[None]:
-    """This process' own environment, without foreign AWS settings and proxies and with ``env``, for a while."""
+    """During the block, this process has ``env``, and no other AWS settings or proxies."""
     before = dict(os.environ)
     for name in before:
         if name.startswith("AWS_") or name.lower() in _FOREIGN:

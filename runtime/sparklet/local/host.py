@@ -1,9 +1,9 @@
 """The host: a process that starts the emulator, deploys into it, and ends both when no client is left.
 
-Clients hold a shared lock, which the kernel takes back however they die. The host adopts every orphan below it, so that
-a worker's JVM cannot survive the worker, nor a worker the emulator.
+Clients hold a shared lock, which the kernel releases however they end. The host reaps orphans below it: a worker's JVM
+cannot outlive the worker, nor a worker the emulator.
 
-Started by a client as ``python -m sparklet.local.host STATE_DIR``.
+A client starts it as ``python -m sparklet.local.host STATE_DIR``.
 """
 
 import os
@@ -32,10 +32,10 @@ from sparklet.local.state import Lock, StateDir, read_json, write_json
 from sparklet.spark.processes import become_subreaper, kill_tree
 
 WATCH_S = 0.5
-SERVER_STARTS_WITHIN_S = 130.0  # it gives up by itself before
+SERVER_STARTS_WITHIN_S = 130.0  # it gives up earlier by itself
 SAVED_WITHIN_S = 600.0
 KILLED_END_WITHIN_S, POLL_S = 10.0, 0.05
-SERVER_ENDS_WITHIN_S = 320.0  # it writes its state then, and gives up by itself before
+SERVER_ENDS_WITHIN_S = 320.0  # it saves its state, and gives up earlier by itself
 
 REMEDY = "see {log}; the next `sparklet run` starts from the state saved last"
 
@@ -60,7 +60,7 @@ class Host:
         self._server: subprocess.Popen[bytes] | None = None
 
     def request_end(self, signal_number: int, frame: FrameType | None) -> None:
-        """Have the stack end: the handler of SIGTERM."""
+        """End the stack: the handler of SIGTERM."""
         self._ending = True
 
     def run(self, request: Mapping[str, Any]) -> None:
@@ -78,7 +78,7 @@ class Host:
             env = environment.of_emulator(self._state, endpoint_url, token, request["worker_env"])
             here = {"SPARKLET_BUCKET": deployed.bucket, "SPARKLET_LEDGER_TABLE": deployed.ledger_table}
             self._watch(ProcessRunner(self._state, {**env, **here, "SPARKLET_RUNNER": request["runner"]}))
-        except LocalStackError as error:  # written before the end begins: clients read it as soon as it does
+        except LocalStackError as error:  # written first: clients read it as soon as the end begins
             self._state.failure_file.write_text(str(error), encoding="utf-8")
             raise
         finally:
@@ -110,22 +110,22 @@ class Host:
         while not self._ending and not self._unused():
             time.sleep(WATCH_S)
             spared = (self._server.pid, *tasks.look())
-            end_children(spared)  # orphans of dead workers: they are the host's now
+            end_children(spared)  # orphans of dead workers, reaped by the host
             if (code := self._server.poll()) is not None:
                 how = f"was killed by signal {-code}" if code < 0 else f"ended with code {code}"
                 raise LocalStackError(f"the emulator of AWS {how}; {REMEDY.format(log=self._state.aws_log)}")
 
     def _unused(self) -> bool:
-        """Whether no client holds the lock and the stack is not to be kept; the host then has the lock to its end."""
+        """Whether no client holds the lock, and the stack is not kept; then the host keeps the lock to its end."""
         if self._state.keep_file.exists() or not self._clients.exclusive():
             return False
-        if self._state.keep_file.exists():  # marked before its client left
+        if self._state.keep_file.exists():  # written just before its client left
             self._clients.release()
             return False
         return True
 
     def _end(self) -> None:
-        """End the emulator, which saves its state first, and whatever is left below this process."""
+        """End the emulator, which saves its state first, and all processes below this one."""
         self._state.info_file.unlink(missing_ok=True)
         if self._server is not None and self._server.poll() is None:
             self._server.terminate()
@@ -145,7 +145,7 @@ def main() -> None:
     """Run as the host of a state folder, if there is none."""
     state = StateDir(Path(sys.argv[1]))
     lock = Lock(state.host_lock)
-    if not lock.exclusive(within_s=5):  # a client may test the lock just now
+    if not lock.exclusive(within_s=5):  # a client may be testing the lock
         return
     lock.write(str(os.getpid()))
     os.chdir(state.root)
@@ -158,7 +158,7 @@ def main() -> None:
         host.run(read_json(state.request_file))
     except LocalStackError as error:
         print(error, file=sys.stderr)
-    except BaseException as error:  # the clients must get the reason
+    except BaseException as error:  # for the clients
         reason = f"the local stack's host failed: {error!r}; see {state.log / 'host.log'}"
         state.failure_file.write_text(reason, encoding="utf-8")
         traceback.print_exc()

@@ -1,6 +1,6 @@
-"""Fetch jars by Maven coordinates with the Ivy inside pyspark, which knows Maven Central's address.
+"""Fetch jars by Maven coordinates with pyspark's Ivy, which knows Maven Central's address.
 
-So this project names no registry. SPARKLET_MAVEN_MIRROR names a mirror of the user's own.
+SPARKLET_MAVEN_MIRROR names another repository.
 """
 
 import importlib.util
@@ -49,9 +49,9 @@ class Coordinate:
 
 
 def fetch(wanted: Collection[Coordinate], folder: Path, progress: Callable[[str], None]) -> str:
-    """Fetch jars into ``folder/out``, in several tries; an empty answer, or why some could not be had.
+    """Fetch jars into ``folder/out``, in several tries; "", or why some could not be fetched.
 
-    Ivy's own cache lives in the folder too, so a second try goes on where the first ended.
+    Ivy's cache is in the folder, too: a second try continues the first.
     """
     java = find_java()
     (folder / "settings.xml").write_text(settings_xml(mirror()))
@@ -71,12 +71,12 @@ def fetch(wanted: Collection[Coordinate], folder: Path, progress: Callable[[str]
 
 
 def mirror() -> str | None:
-    """The root of the Maven repository that the user wants instead of Maven Central, if any."""
+    """The root of the user's Maven repository instead of Maven Central, if any."""
     return os.environ.get(MIRROR_VARIABLE) or None
 
 
 def _run(command: list[str], folder: Path, progress: Callable[[str], None]) -> str:
-    """Run Ivy; an empty answer, or why it failed."""
+    """Run Ivy; "", or why it failed."""
     log = []
     with subprocess.Popen(
         command, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace"
@@ -93,7 +93,7 @@ def _run(command: list[str], folder: Path, progress: Callable[[str], None]) -> s
 
 
 def settings_xml(mirror: str | None, poms: bool = False) -> str:
-    """Ivy's settings: jars by their coordinates, to be verified by us; with ``poms`` it lists revisions, too."""
+    """Ivy's settings: jars by their coordinates, without Ivy's checksums; with ``poms`` it lists revisions, too."""
     root = f" root={quoteattr(mirror)}" if mirror else ""
     return (
         '<ivysettings><settings defaultResolver="central"/>'
@@ -126,7 +126,7 @@ def module_xml(wanted: Collection[Coordinate]) -> str:
 
 
 def why_failed(log: str) -> str:
-    """The first true cause in Ivy's output, in words."""
+    """The first cause in Ivy's output, in words."""
     if host := re.search(r"Host (\S+) not found", log):
         return f"the host {host[1]} cannot be found (no network?)"
     if server := re.search(r"Server access error at url \S+ \((.+)\)", log, re.IGNORECASE):

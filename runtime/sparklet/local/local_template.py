@@ -1,9 +1,8 @@
-"""The project's own ``sam/template.yaml`` for the emulator: every function becomes a Zip shim.
+"""``sam/template.yaml`` for the emulator: each function's code becomes three lines, which call its real handler here.
 
-Images and packages are not built here, and nothing is published: there are no versions, and whatever names an alias
-names its function (``_unpublished``). The emulator takes a mapping's concurrency, and conditions on lists, in another
-form only; and it may have any timeout. Nothing else is changed: queues, policies, alarms, mappings and state machines,
-whose files are put into the template, are deployed as they are on AWS.
+Nothing is built or published: there are no versions, and references to an alias refer to its function
+(``_unpublished``). The emulator takes a mapping's concurrency, and conditions on lists, in another form only, and any
+timeout. Everything else, such as queues, policies, alarms, mappings and state machines, is deployed as on AWS.
 """
 
 import json
@@ -33,7 +32,7 @@ handler = prepare({target!r}, {name!r})
 
 
 def load_template() -> Template:
-    """The template, its state machines within; LocalStackError if neither this installation nor a checkout has it."""
+    """The template with its state machines; LocalStackError if neither this installation nor a checkout has it."""
     template = parse_template(resource("sam/template.yaml").read_text(encoding="utf-8"))
     for body in template["Resources"].values():
         if body["Type"] == _MACHINE:
@@ -53,11 +52,10 @@ def parse_template(text: str) -> Template:
 def localise(
     template: Template, parameters: Mapping[str, str], handlers: Mapping[str, str], worker_env: Mapping[str, str]
 ) -> Template:
-    """The template as the emulator gets it.
+    """The template for the emulator.
 
     The function's timeout in ``parameters`` need not be one of the template's allowed values. ``handlers`` are dotted,
-    by logical id, in place of the template's own. ``worker_env`` is what every function inherits from the emulator's
-    environment, so that no function may set it otherwise.
+    by logical id, instead of the template's. Functions inherit ``worker_env`` from the emulator: they do not set it.
     """
     local = _unpublished(template)
     for name, body in _functions(local).items():
@@ -82,13 +80,13 @@ def localise(
 
 
 def log_name(logical_id: str) -> str:
-    """How the log files of a function begin: ``WorkerFunction`` → ``worker``."""
+    """The prefix of a function's log files: ``WorkerFunction`` → ``worker``."""
     stem = logical_id.removesuffix("Function")
     return "".join(f"-{c.lower()}" if c.isupper() and i else c.lower() for i, c in enumerate(stem))
 
 
 def to_json(template: Template) -> str:
-    """The template as CloudFormation takes it; the same text for the same template."""
+    """The template as JSON; the same text for the same template."""
     return json.dumps(template, sort_keys=True, separators=(",", ":"))
 
 
@@ -125,7 +123,7 @@ def _unpublished(template: Template) -> Template:
 
 
 def _without_joins(node: Any, definitions: Mapping[str, Any], parameters: Mapping[str, str]) -> Any:
-    """Conditions with a list parameter's text in place of its ``Fn::Join``, which the emulator does not do there."""
+    """Conditions with a list parameter's text in place of its ``Fn::Join``, which the emulator does not evaluate."""
     if isinstance(node, list):
         return [_without_joins(each, definitions, parameters) for each in node]
     if not isinstance(node, dict):
@@ -137,7 +135,7 @@ def _without_joins(node: Any, definitions: Mapping[str, Any], parameters: Mappin
 
 
 def _number_scaling(properties: Any, parameters: Mapping[str, str]) -> None:
-    """Put numbers where a mapping's concurrency refers to a parameter: the emulator would compare text with them."""
+    """Replace parameters in a mapping's concurrency by numbers: the emulator would compare strings."""
     for event in properties.get("Events", {}).values():
         scaling = event["Properties"].get("ScalingConfig", {})
         if isinstance(wanted := scaling.get("MaximumConcurrency"), dict):

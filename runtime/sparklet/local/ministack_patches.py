@@ -1,22 +1,21 @@
-"""What Sparklet changes within ministack 1.5.33, and why; everything here is found by ministack's own inner names.
+"""Patches of ministack 1.5.33, by its internal names, and why.
 
-A newer ministack may have no need of a patch. Take it out and run the test named here: it fails while the patch is
-needed.
+A newer ministack may not need a patch. Remove it and run the test named here: it fails while the patch is needed.
 
 ``_hold`` (test_stack_life)
-    ministack starts event source mappings and schedules as soon as its state is loaded. Here they wait for a client.
+    ministack starts event source mappings and schedules as soon as its state is loaded. They must wait for a client.
 ``_hold_calls`` (test_restarts, which may pass without it)
-    While ministack ends, executions of state machines go on and call functions that nothing can run any more.
+    While ministack ends, executions of state machines go on, and call functions that cannot run any more.
 ``_name_errors`` (test_machines)
-    On AWS a failure is named by its exception's class, for ``Retry`` and ``Catch``; ministack gives all one name.
+    On AWS a failure has its exception's class as name, for ``Retry`` and ``Catch``; ministack has one name for all.
 ``_read_map_limits`` (test_machines)
     A Map's limits may be paths into its input; ministack reads numbers only.
 ``_emit_lambda_logs`` (test_ministack_patches)
     ministack keeps the log lines of every invocation in memory for ever; workers write files.
 ``_drain_stderr_bounded``, ``_ESM_IDLE_WAKE_GAP_SECONDS`` (``gap`` of ``benchmarks.fan_out``)
-    After each call ministack waits 50 ms for a first line of log, and another 50 ms if it has looked in vain just now.
+    After each call ministack waits 50 ms for a first line of log, and again 50 ms if there was none.
 ``write_state`` (test_stack_life)
-    ministack writes its state only when it ends in an orderly way, and only logs a failure.
+    ministack writes its state only at an orderly end, and only logs a failure.
 """
 
 import copy
@@ -36,7 +35,7 @@ _RAISED = re.compile(r"^(?:\w+\.)*(\w+)(?::|$)", re.MULTILINE)  # the lines of a
 
 
 class Processing:
-    """Makes the patches of what ministack does by itself, which waits for ``start`` and ends with ``stop``."""
+    """Makes all patches; what ministack does by itself waits for ``start`` and ends with ``stop``."""
 
     def __init__(self) -> None:
         self._started = threading.Event()
@@ -56,7 +55,7 @@ class Processing:
         concurrency.esm_wake.set()
 
     def stop(self) -> None:
-        """From now on nothing invokes a function, and the state is not written at ministack's end: we save it then."""
+        """Stop invoking functions; ministack does not save at its end, since the emulator's ``Saver`` does."""
         self._started.clear()
         self._stopped.set()
         ministack.PERSIST_STATE = False
@@ -101,7 +100,7 @@ def _name_errors() -> None:
 
 
 def error_class(log: str) -> str:
-    """The class of the exception that a log's last traceback ends with; "" if there is none."""
+    """The class of the exception at the end of a log's last traceback; "" if there is none."""
     _, found, trace = log.rpartition("Traceback (most recent call last):")
     raised = _RAISED.search(trace) if found else None
     return raised[1] if raised else ""
@@ -129,9 +128,9 @@ def all_services() -> Collection[str]:
 
 
 def write_state(services: Collection[str]) -> None:
-    """Write the state of these services, in a forked child, whose copy of the state is its own already.
+    """Write the state of these services, in a forked child, whose state is a copy already.
 
-    As ministack's ``save_state`` does, but that it encodes in one go, in C, and that a failure is raised.
+    Unlike ministack's ``save_state``, it encodes at once, in C, and raises failures.
     """
     copy.deepcopy = lambda value, memo=None, nil=None: value  # type: ignore[assignment]
     states = ministack._build_persistence_save_dict()

@@ -1,10 +1,10 @@
-"""Jars that are prepared on this machine, so that Java takes their classes from a class-data archive.
+"""Jars that are prepared on this machine, so that Java loads their classes from a class-data archive.
 
 - The worker's own Java, compiled once: see ``spark.java_classes``.
-- Copies without signatures: Java archives no class of a signed jar. Spark brings two such, of janino, which every query
-  of a cold start waits for. These signatures verify nothing here: fetched jars are verified by their sha256.
-- Hard links, or copies, on plain paths: Java 17 silently takes no class of a jar from an archive if the URL spells the
-  jar's path otherwise, such as a space as ``%20``.
+- Copies without signatures: Java archives no class of a signed jar. Two of Spark's jars are signed, those of janino,
+  which every query needs. Their sha256 is verified instead.
+- Hard links, or copies, on plain paths: Java 17 silently ignores an archive for a jar whose URL has escapes, such as
+  ``%20`` for a space.
 
 Only the standard library at import: the image's builder uses this file alone.
 """
@@ -29,7 +29,7 @@ OTHERWISE = Path("/var/tmp")  # noqa: S108 - a folder of the user's own in it
 def compiled_jar(java: Path, jars: Iterable[Path], folder: Path) -> Path:
     """A jar of the worker's Java, made in ``folder`` if it is not there; its date is always the same.
 
-    ``jars``: Spark's and S3A's, or folders of them. Two may make it at a time: all are alike.
+    ``jars``: Spark's and S3A's, or folders of them. Several processes may make it at once: the results are equal.
     """
     from sparklet.spark.java_classes import files, mark
 
@@ -58,8 +58,8 @@ def compiled_jar(java: Path, jars: Iterable[Path], folder: Path) -> Path:
 def unsigned_copies(jars: Path, folder: Path) -> list[Path]:
     """Copies of the signed jars in Spark's folder ``jars``, made in ``folder`` where they are not there yet.
 
-    As jars of ``SPARKLET_JARS`` they take the places of Spark's own. Their date is always the same, so that they are no
-    reason for another archive. None where they cannot be written: Spark's own do as well.
+    In ``SPARKLET_JARS`` they replace Spark's own. Their date is always the same, so that the archive stays valid. None
+    if they cannot be written: then Spark's own are used.
     """
     signed = sorted(jar for pattern in SIGNED for jar in jars.glob(pattern))
     copies = [folder / jar.name for jar in signed]
@@ -77,7 +77,7 @@ def unsigned_copies(jars: Path, folder: Path) -> list[Path]:
 
 
 def strip(jar: Path, target: Path) -> None:
-    """Write a jar anew without signatures, and without the digests that they sign."""
+    """Copy a jar without signatures and signed digests."""
     with zipfile.ZipFile(jar) as signed, zipfile.ZipFile(target, "w", zipfile.ZIP_DEFLATED) as bare:
         for entry in signed.infolist():
             if not (entry.filename.startswith("META-INF/") and entry.filename.endswith(SIGNATURES)):
@@ -101,14 +101,16 @@ def is_plain(path: Path) -> bool:
 
 
 def linked_jars(jars: Sequence[Path | str], folder: Path, otherwise: Path = OTHERWISE) -> list[Path]:
-    """The jars, those on other than plain paths by links below ``folder``; as they are if no links can be made.
+    """The jars, with links below ``folder`` for those on paths with escapes; unchanged if no link can be made.
 
-    ``otherwise`` is a folder that everybody may write to, for links where ``folder`` is on such a path itself.
+    ``otherwise``: a folder that every user may write to, for links if ``folder`` itself has such a path.
     """
     try:
         folder = folder if is_plain(folder) else _own(otherwise / f"sparklet-{os.getuid()}")
         for place in folder.glob("*"):
-            if (place / "source").is_symlink() and not (place / "source").exists():  # or links would keep deleted jars
+            if (place / "source").is_symlink() and not (
+                place / "source"
+            ).exists():  # else links would keep deleted jars
                 shutil.rmtree(place, ignore_errors=True)
         return [jar if is_plain(jar) else _linked(jar, folder) for jar in (Path(jar).resolve() for jar in jars)]
     except OSError:

@@ -1,7 +1,7 @@
-"""The local stack's engine: workers with the machine's memory and without the functions' time limit, one at a time.
+"""The local stack's engine: one worker at a time, with the machine's memory and without the functions' time limit.
 
-A client's request is a file, ``tasks/TOKEN.json``. The host runs it; once that has ended, ``TOKEN.ended`` says how, and
-the request is deleted. Each start of the stack begins without requests.
+A client's request is a file, ``tasks/TOKEN.json``. The host runs it, then writes the end to ``TOKEN.ended`` and deletes
+the request. Each start of the stack begins without requests.
 """
 
 import subprocess
@@ -21,7 +21,7 @@ ONE_SHARD = "sparklet.engines.one_shard"  # the image's command `shard`
 
 @dataclass(frozen=True)
 class LocalProcesses(Engine):
-    """An ``Engine`` for the stack's clients."""
+    """The ``Engine`` of the stack's clients, which requests workers of the host."""
 
     folder: Path
 
@@ -35,7 +35,7 @@ class LocalProcesses(Engine):
         return token
 
     def stopped(self, task_ids: Sequence[str]) -> Mapping[str, Failure]:
-        """Those whose requests are gone."""
+        """The workers whose requests are gone."""
         files = {task_id: self.folder / f"{task_id}.ended" for task_id in task_ids}
         return {
             task_id: Failure("Stopped", ended.read_text() if ended.exists() else "the local stack ended")
@@ -49,14 +49,14 @@ class LocalProcesses(Engine):
 
 
 class ProcessRunner:
-    """The host's part: runs what clients request."""
+    """The host's part: runs the requested workers."""
 
     def __init__(self, state: StateDir, env: Mapping[str, str]) -> None:
         self._state, self._env = state, env
         self._running: tuple[Path, subprocess.Popen[bytes]] | None = None
 
     def look(self) -> Collection[int]:
-        """Note an end, stop what is to be stopped, begin what is requested; the pid of what runs."""
+        """Record an end, stop a worker, or start one, as requested; the pid of the running worker."""
         if self._running:
             request, process = self._running
             if process.poll() is not None:

@@ -1,12 +1,12 @@
-"""The embedded local default: start the emulator of AWS or attach to it, and use its deployment.
+"""The local stack for clients: start the emulator of AWS or attach to it, and use its deployment.
 
 ::
 
-    client ──shared lock──▶ clients.lock ◀──watches── host (own session, adopts orphans)
+    client ──shared lock──▶ clients.lock ◀──watches── host (own session, reaps orphans)
                                                        └─ emulator (ministack, 127.0.0.1, own state folder)
                                                             └─ worker processes ─ JVMs, scripts
 
-However a client ends, the kernel takes its lock back; when no client holds it the host ends everything below it.
+However a client ends, the kernel releases its lock; when no client holds it, the host ends everything below itself.
 """
 
 import hashlib
@@ -48,19 +48,19 @@ _POLL_S = 0.05
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StackOptions:
-    """What a client wants of the stack; a running one may be used as it is, see ``LocalStack.attach``."""
+    """A client's settings of the stack; a running stack may have others, see ``LocalStack.attach``."""
 
     state_dir: Path
     workers: int = 2
     timeout_s: int = 900  # of one shard
     memory_mb: int = 3008  # of one worker
     runner: str = "warm"
-    processing: bool = True  # False: only read; messages and schedules wait until another client processes them
+    processing: bool = True  # False: messages and schedules wait until another client processes them
     keep: bool = False  # the stack outlives its clients, until it is stopped
-    replace_kept: bool = False  # a kept stack without clients is deployed anew, too
+    replace_kept: bool = False  # deploy even a kept stack anew, if it has no clients
     max_receive_count: int = 20
     worker_env: Mapping[str, str] = field(default_factory=dict)
-    handlers: Mapping[str, str] = field(default_factory=dict)  # dotted, by logical id, in place of the template's own
+    handlers: Mapping[str, str] = field(default_factory=dict)  # dotted, by logical id, instead of the template's
 
     def __post_init__(self) -> None:
         for name, most in (("workers", 1000), ("timeout_s", 7200), ("memory_mb", 10240), ("max_receive_count", 60)):
@@ -70,7 +70,7 @@ class StackOptions:
             raise SettingsError(f"runner is {self.runner!r}; it must be warm or submit")
 
     def request(self) -> dict[str, Any]:
-        """What the host deploys, and what two clients must agree on to share a stack."""
+        """The host's request, which clients that share a stack have in common."""
         from sparklet.local.local_template import load_template, to_json
 
         template = hashlib.sha256(to_json(load_template()).encode()).hexdigest()[:12]
@@ -94,10 +94,10 @@ class StackInfo(Deployed):
 
 
 class LocalStack(AbstractContextManager["LocalStack"]):
-    """A client's hold on the running stack; leaving it gives the hold back.
+    """A client's hold on the running stack, which ``close`` gives back.
 
-    While it is held, this process' AWS settings and proxies are those of the stack: the user's own credentials
-    cannot be used by mistake. ``info`` describes the stack, ``clients`` are those of its services.
+    Meanwhile this process' AWS settings and proxies are the stack's: the user's credentials cannot be used by mistake.
+    ``info`` describes the stack, ``clients`` are clients of its services.
     """
 
     def __init__(self, state: StateDir, info: StackInfo, holding: ExitStack) -> None:
@@ -110,8 +110,8 @@ class LocalStack(AbstractContextManager["LocalStack"]):
     def attach(cls, options: StackOptions, progress: Progress = lambda text: None) -> Self:
         """Attach to the stack of a state folder; start it first if it does not run, else LocalStackError.
 
-        Clients share one stack. A client that is alone and wants it otherwise has it deployed anew; beside others it
-        uses the stack as it is, and ``progress`` gets the differences.
+        Clients share one stack. If the settings differ, a single client has it deployed anew; beside others it uses the
+        stack as it is, and ``progress`` gets the differences.
         """
         state, request = _state(options.state_dir), options.request()
         _make(state)
@@ -132,7 +132,7 @@ class LocalStack(AbstractContextManager["LocalStack"]):
     def check(self, within_s: float = 0.0) -> None:
         """Raise LocalStackError, with cause and remedy, if the stack has ended under this client.
 
-        After a refused connection wait two seconds (``within_s``): the host may take so long to notice.
+        After a refused connection set ``within_s`` to 2: the host may take so long to notice.
         """
         end_s = time.monotonic() + within_s
         while published(self._state) is not None:
@@ -142,7 +142,7 @@ class LocalStack(AbstractContextManager["LocalStack"]):
         raise LocalStackError(why_it_ended(self._state))
 
     def deployment(self) -> Deployment:
-        """Everything that planning, checking and recovery work on: the stack's S3, ledger and queue."""
+        """The stack's ports for planning, checking and recovery."""
         at = deployment(self.clients, self.info.bucket, self.info.ledger_table, self.info.queue_url)
         tasks, named = LocalProcesses(self._state.tasks), engines()
         functions = partial(of_workers, os.environ)

@@ -1,7 +1,7 @@
-"""The state folder: its files, and the locks of its users.
+"""The state folder: its files, locks and logs.
 
-The kernel gives a lock back however its holder ends, also by SIGKILL, so the locks, not the files, are
-the truth: ``host.lock`` is held while a stack runs, ``clients.lock`` (shared) by everyone who uses it.
+The kernel releases a lock however its holder ends, so locks, not files, say what runs: ``host.lock`` is held while a
+stack runs, ``clients.lock`` (shared) by each client.
 """
 
 import fcntl
@@ -20,7 +20,7 @@ from sparklet.spark.task_limits import delete_tree
 
 STATE_DIR_VARIABLE = "SPARKLET_STATE_DIR"
 DISK_REMEDY = f"make room there, or name another folder with --state-dir or {STATE_DIR_VARIABLE}"
-MIN_START_BYTES = 128 * MIB  # without this much free a stack is not even started
+MIN_START_BYTES = 128 * MIB  # a stack is not started with less free
 _POLL_S = 0.05
 _MAX_LOGS = 60  # of worker processes
 MAX_BYTES_A_READ = 4 * 1024 * 1024
@@ -32,25 +32,24 @@ class StateDir:
 
     def __init__(self, root: Path) -> None:
         self.root = root
-        self.host_lock = root / "host.lock"  # held by the host for its whole life; its text is the host's pid
+        self.host_lock = root / "host.lock"  # held by the host; its text is the host's pid
         self.clients_lock = root / "clients.lock"  # held, shared, by every client
         self.start_lock = root / "start.lock"  # held by a client that starts, attaches to or stops the stack
         self.info_file = root / "stack.json"  # written when the stack is ready, deleted when it ends
         self.request_file = root / "request.json"  # what the next host is to start and deploy
         self.keep_file = root / "keep"  # while it is there, the stack outlives its clients
         self.failure_file = root / "failure.txt"  # why the last host ended, unless it ended as it should
-        # Empty: AWS's SDK for Java complains of /dev/null, with a stack trace, in every worker's log.
-        self.no_config = root / "no-aws-config"
-        self.services = root / "services"  # what the emulator keeps: ledger, queues, functions, the deployment
+        self.no_config = root / "no-aws-config"  # empty; for /dev/null AWS's SDK for Java logs a stack trace
+        self.services = root / "services"  # the emulator's ledger, queues, functions, deployment
         self.objects = root / "s3"  # the emulator's S3
         self.scratch = root / "scratch"  # the workers' own /tmp; emptied at every start
         self.tmp = root / "tmp"  # TMPDIR of the emulator; emptied at every start
-        self.tasks = root / "tasks"  # of the local engine, see ``tasks``; emptied at every start
+        self.tasks = root / "tasks"  # of ``process_engine``; emptied at every start
         self.log = root / "log"  # host.log, aws.log and one file for each worker process
-        self.aws_log = self.log / "aws.log"  # what the emulator itself writes
+        self.aws_log = self.log / "aws.log"  # the emulator's own output
 
     def refuse_full_disk(self) -> None:
-        """LocalStackError unless there is room for a stack to begin with; nothing is made."""
+        """LocalStackError unless a stack can start; nothing is created."""
         existing = next(folder for folder in (self.root, *self.root.parents) if folder.exists())
         usage = shutil.disk_usage(existing)
         if usage.free < MIN_START_BYTES:
@@ -60,7 +59,7 @@ class StateDir:
             )
 
     def create(self) -> None:
-        """Make the folder; only its owner may look into it."""
+        """Create the folder, which only its owner can read."""
         self.root.mkdir(parents=True, exist_ok=True)
         self.root.chmod(0o700)
         for folder in (self.services, self.objects, self.scratch, self.tmp, self.tasks, self.log):
@@ -108,21 +107,21 @@ def read_json(path: Path) -> Any:
 
 
 class Lock(AbstractContextManager["Lock"]):
-    """An advisory lock on a file, exclusive or shared, given back when it is closed or its process ends."""
+    """An advisory lock on a file, exclusive or shared, released when it is closed or its process ends."""
 
     def __init__(self, path: Path) -> None:
         self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
 
     def exclusive(self, within_s: float = 0.0) -> bool:
-        """Take it alone; False if others have not given it back by then."""
+        """Take it alone; False if others still hold it by then."""
         return self._take(fcntl.LOCK_EX, within_s)
 
     def shared(self, within_s: float = 0.0) -> bool:
-        """Take it together with others; False if another process still has it alone by then."""
+        """Take it together with others; False if another process still holds it alone by then."""
         return self._take(fcntl.LOCK_SH, within_s)
 
     def release(self) -> None:
-        """Give it back; it can be taken again."""
+        """Release it; it can be taken again."""
         fcntl.flock(self._file, fcntl.LOCK_UN)
 
     def write(self, text: str) -> None:
@@ -131,7 +130,7 @@ class Lock(AbstractContextManager["Lock"]):
         os.pwrite(self._file, text.encode(), 0)
 
     def close(self) -> None:
-        """Give it back for good."""
+        """Release it for good."""
         if self._file >= 0:
             os.close(self._file)
             self._file = -1
@@ -160,7 +159,7 @@ def is_locked(path: Path) -> bool:
 
 
 class FileLogs:
-    """``WorkerLogs`` in the local stack's log folder."""
+    """``WorkerLogs`` in the log folder: a file for each worker process, and one earlier part of a long file."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -170,7 +169,7 @@ class FileLogs:
         paths = [path for pattern in WORKER_LOGS for path in self._folder.glob(pattern)]
         found = [path for path in paths if path.exists() and path.stat().st_mtime >= since_s]
         names = sorted((path.name.removesuffix(".1"), path.suffix != ".1", path.name) for path in found)
-        return {name: 0.0 for _, _, name in names}  # by the time in it, an earlier stretch before the later one
+        return {name: 0.0 for _, _, name in names}  # by the time in the name, an earlier part before the later one
 
     def read(self, stream: str, after: str, since_s: float) -> tuple[Sequence[str], str]:
         """The next whole lines of a file; one that was cut meanwhile is read from its beginning."""

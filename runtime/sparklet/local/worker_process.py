@@ -1,8 +1,7 @@
-"""The shim between the emulator's worker process and the real handler.
+"""A function's process in the emulator: a log file, a private channel, and the end of its process tree.
 
-The emulator and a worker exchange JSON lines on standard input and output. The shim moves these to descriptors of its
-own, so that no print of a script, a library or the JVM breaks them, gives the process a log file, and ends the whole
-process tree below it however the emulator or the worker ends.
+The emulator and a worker exchange JSON lines on standard input and output. They are moved to other descriptors, so that
+no print of a script, a library or the JVM breaks them.
 
 Only the standard library: this is on a worker's cold path.
 """
@@ -32,7 +31,7 @@ Handler = Callable[[Any, Any], Any]
 
 
 class WorkerStoppedError(SparkletError):
-    """The worker must end: the function's time is over, or the local stack ends."""
+    """The worker must end: its time is over, or the local stack ends."""
 
     retryable = True
 
@@ -46,14 +45,14 @@ def prepare(target: str, name: str) -> Handler:
     log = _open_log(name)
     reaper = _Reaper(log)
     signal.signal(signal.SIGTERM, reaper.on_sigterm)
-    # A child that is forked without exec is no worker: it dies as any process does.
+    # A child that is forked without exec is no worker: SIGTERM ends it as any process.
     os.register_at_fork(after_in_child=lambda: signal.signal(signal.SIGTERM, signal.SIG_DFL))
     threading.Thread(target=reaper.watch, name="worker-watch", daemon=True).start()
     try:
         module, _, function = target.rpartition(".")
         handler: Handler = getattr(importlib.import_module(module), function)
     except BaseException:
-        traceback.print_exc()  # the emulator keeps the message only
+        traceback.print_exc()  # the emulator has the message only
         raise
     return reaper.guarded(handler)
 
@@ -68,7 +67,7 @@ class _Reaper:
         self._stopping = False
 
     def guarded(self, handler: Handler) -> Handler:
-        """The handler; SIGTERM interrupts it with ``WorkerStoppedError``, so that it can give back what it holds."""
+        """The handler; SIGTERM interrupts it with ``WorkerStoppedError``, so that it can release its shard."""
 
         def handle(event: Any, context: Any) -> Any:
             self._in_flight = True
@@ -83,7 +82,7 @@ class _Reaper:
         return handle
 
     def on_sigterm(self, signal_number: int, frame: FrameType | None) -> None:
-        """End at once, or after the call under way has given back its shard."""
+        """End at once, or after the current call has released its shard."""
         if not self._in_flight:
             self._end()
         if not self._stopping:
@@ -92,7 +91,7 @@ class _Reaper:
             raise WorkerStoppedError("the worker had to end before the script had ended")
 
     def watch(self) -> None:
-        """End when the emulator is gone (its death re-parents this process); keep the log within bounds."""
+        """End when the emulator has ended, which gives this process another parent; bound the log."""
         while os.getppid() == self._parent:
             time.sleep(_WATCH_S)
             if self._log is not None:
@@ -122,7 +121,7 @@ def _private_conversation() -> None:
 
 
 def _open_log(name: str) -> Path | None:
-    """Send descriptors 1 and 2 to a file of this process, which is its log stream from now on."""
+    """Redirect descriptors 1 and 2 to this process' own file, its log stream from now on."""
     folder = os.environ.get(LOG_DIR_VARIABLE)
     if not folder:
         return None
@@ -136,7 +135,7 @@ def _open_log(name: str) -> Path | None:
 
 
 def _bound(log: Path) -> None:
-    """Keep one earlier part of a log that grows too long; all writers append, so it can be cut meanwhile."""
+    """Move a log that is too long to an earlier part; all writers append, so it can be truncated meanwhile."""
     try:
         if log.stat().st_size > MAX_LOG_BYTES:
             shutil.copyfile(log, log.with_suffix(".log.1"))
