@@ -161,7 +161,7 @@ class World:
 
     def bodies(self) -> list[ShardRef]:
         """The messages in the queue, visible or not."""
-        return [ref_of(entry.body) for entry in self.queue._entries.values()]
+        return [ref_of(entry.body) for entry in self.queue.entries.values()]
 
     def shards(self, run_id: str = "run-1") -> list[ShardRecord]:
         return list(self.ledger.shards.list(run_id))

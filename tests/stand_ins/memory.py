@@ -105,7 +105,7 @@ class MemoryTaskQueue:
         self._visibility_s = visibility_s
         self._dead_letters = dead_letters
         self._max_receive_count = max_receive_count
-        self._entries: dict[str, _Entry] = {}
+        self.entries: dict[str, _Entry] = {}
         self._lock = threading.RLock()
 
     def send(self, bodies: Iterable[str], delay_s: int = 0) -> int:
@@ -130,13 +130,13 @@ class MemoryTaskQueue:
         now_s = self._clock.now_s()
         messages: list[Received] = []
         with self._lock:
-            for message_id, entry in list(self._entries.items()):
+            for message_id, entry in list(self.entries.items()):
                 if len(messages) == most:
                     break
                 if entry.visible_s > now_s:
                     continue
                 if self._dead_letters is not None and entry.receive_count >= self._max_receive_count:
-                    del self._entries[message_id]
+                    del self.entries[message_id]
                     self._dead_letters._enter(message_id, _Entry(entry.body, now_s))
                     continue
                 entry.receive_count += 1
@@ -151,7 +151,7 @@ class MemoryTaskQueue:
         """Acknowledge a message; nothing happens if it was received again since (as in SQS)."""
         with self._lock:
             if self._owned(receipt):
-                del self._entries[receipt.partition("/")[0]]
+                del self.entries[receipt.partition("/")[0]]
 
     def set_visibility(self, receipt: str, visibility_s: int) -> None:
         """Make a received message visible again in ``visibility_s`` seconds; nothing happens if it is so already."""
@@ -167,20 +167,20 @@ class MemoryTaskQueue:
         """Messages that were received, and are neither deleted nor visible again."""
         now_s = self._clock.now_s()
         with self._lock:
-            return sum(entry.receive_count > 0 and entry.visible_s > now_s for entry in self._entries.values())
+            return sum(entry.receive_count > 0 and entry.visible_s > now_s for entry in self.entries.values())
 
     def __len__(self) -> int:
         """Messages in the queue, visible or not: for tests; no real queue tells exactly."""
         with self._lock:
-            return len(self._entries)
+            return len(self.entries)
 
     def _enter(self, message_id: str, entry: _Entry) -> None:
         with self._lock:
-            self._entries[message_id] = entry
+            self.entries[message_id] = entry
 
     def _owned(self, receipt: str) -> _Entry | None:
         """The entry whose last receipt this is."""
-        entry = self._entries.get(receipt.partition("/")[0])
+        entry = self.entries.get(receipt.partition("/")[0])
         return entry if entry and entry.receipt == receipt else None
 
 
@@ -189,7 +189,7 @@ class MemoryTaskStore:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._tasks: dict[str, str] = {}
+        self.documents: dict[str, str] = {}
 
     def get_task(self, task_id: str) -> TaskRecord | None:
         """A task; None if there is none of that id."""
@@ -202,11 +202,11 @@ class MemoryTaskStore:
             stands = self._record(record.task_id)
             if (stands and stands.revision) != (was and was.revision):
                 return False
-            self._tasks[record.task_id] = json.dumps(record.to_document())
+            self.documents[record.task_id] = json.dumps(record.to_document())
             return True
 
     def _record(self, task_id: str) -> TaskRecord | None:
-        document = self._tasks.get(task_id)
+        document = self.documents.get(task_id)
         return TaskRecord.from_document(json.loads(document)) if document else None
 
 

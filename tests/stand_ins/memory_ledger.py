@@ -31,8 +31,8 @@ class MemoryRuns:
     """``Runs`` in dictionaries."""
 
     def __init__(self, clock: Clock, lock: threading.RLock, shards: dict[str, dict[int, ShardRecord]]) -> None:
-        self._clock, self._lock, self._shards = clock, lock, shards
-        self._runs: dict[str, Run] = {}
+        self._clock, self._lock, self.records = clock, lock, shards
+        self.entered: dict[str, Run] = {}
         self._parts: dict[str, dict[int, PartRecord]] = {}
         self._retired: set[str] = set()
         self._deleted: set[str] = set()
@@ -41,23 +41,23 @@ class MemoryRuns:
     def create(self, run: Run) -> None:
         """Enter a run."""
         with self._lock:
-            if run.run_id in self._runs or run.run_id in self._deleted:
+            if run.run_id in self.entered or run.run_id in self._deleted:
                 raise rules.id_taken(run.run_id, run.run_id in self._deleted)
-            self._runs[run.run_id] = run
+            self.entered[run.run_id] = run
             self._parts[run.run_id] = {}
             self._unfinalized.add(run.run_id)
 
     def get(self, run_id: str) -> Run:
         """The run."""
         with self._lock:
-            if run_id not in self._runs:
+            if run_id not in self.entered:
                 raise rules.no_run(run_id)
-            return self._runs[run_id]
+            return self.entered[run_id]
 
     def list(self) -> Iterator[Run]:
         """All runs, newest first."""
         with self._lock:
-            runs = sorted(self._runs.values(), key=lambda r: (r.created_s, r.run_id), reverse=True)
+            runs = sorted(self.entered.values(), key=lambda r: (r.created_s, r.run_id), reverse=True)
         return iter(runs)
 
     def unfinalized(self) -> Iterator[Run]:
@@ -67,7 +67,7 @@ class MemoryRuns:
     def finalize(self, run: Run) -> bool:
         """Note that an ended run needs no more work."""
         with self._lock:
-            stands = self._runs.get(run.run_id)
+            stands = self.entered.get(run.run_id)
             if stands and stands.state.ended and stands.generation == run.generation:
                 self._unfinalized.discard(run.run_id)
             return run.run_id not in self._unfinalized
@@ -119,7 +119,7 @@ class MemoryRuns:
                     f"it is {run.state} with {run.shard_count}, its parts hold {planned}"
                 )
             sealed = replace(run, state=RunState.RUNNING, shard_count=shard_count, skipped=dict(skipped))
-            self._runs[run_id] = replace(sealed, object_count=object_count, size_bytes=size_bytes)
+            self.entered[run_id] = replace(sealed, object_count=object_count, size_bytes=size_bytes)
 
     def start_generation(self, run_id: str, generation: int, script: ScriptRef) -> Run:
         """Open the next generation."""
@@ -129,9 +129,9 @@ class MemoryRuns:
             if run.generation != generation - 1 or not run.sealed or cancelling or run_id in self._retired:
                 raise rules.no_generation(run, generation, run_id in self._retired)
             opened = replace(run, scripts=(*run.scripts, script), state=RunState.RUNNING)
-            self._runs[run_id] = replace(opened, ended_s=None, cancelled_s=None, notified_s=None)
+            self.entered[run_id] = replace(opened, ended_s=None, cancelled_s=None, notified_s=None)
             self._unfinalized.add(run_id)
-            return self._runs[run_id]
+            return self.entered[run_id]
 
     def finish(self, run_id: str, generation: int, state: RunState) -> Run:
         """Record how a run ended."""
@@ -141,23 +141,23 @@ class MemoryRuns:
             run = self.get(run_id)
             fits = (run.cancelled_s is not None) is (state is RunState.CANCELLED)
             if run.generation == generation and not run.state.ended and fits:
-                self._runs[run_id] = replace(run, state=state, ended_s=self._clock.now_s())
-            return self._runs[run_id]
+                self.entered[run_id] = replace(run, state=state, ended_s=self._clock.now_s())
+            return self.entered[run_id]
 
     def mark_notified(self, run_id: str, generation: int) -> None:
         """Note that the notice of a generation's end was sent."""
         with self._lock:
             run = self.get(run_id)
             if run.generation == generation and run.state.ended:
-                self._runs[run_id] = replace(run, notified_s=self._clock.now_s())
+                self.entered[run_id] = replace(run, notified_s=self._clock.now_s())
 
     def cancel(self, run_id: str) -> Run:
         """Note that the run is to end."""
         with self._lock:
             run = self.get(run_id)
             if run.cancelled_s is None and not run.state.ended:
-                self._runs[run_id] = replace(run, cancelled_s=self._clock.now_s())
-            return self._runs[run_id]
+                self.entered[run_id] = replace(run, cancelled_s=self._clock.now_s())
+            return self.entered[run_id]
 
     def retire(self, run_id: str) -> Run:
         """Close an ended run for good."""
@@ -176,15 +176,15 @@ class MemoryRuns:
             self._retired.remove(run_id)
             self._deleted.add(run_id)
             self._unfinalized.discard(run_id)
-            del self._runs[run_id]
-            return len(self._shards.pop(run_id, {})) + len(self._parts.pop(run_id, {})) + 1
+            del self.entered[run_id]
+            return len(self.records.pop(run_id, {})) + len(self._parts.pop(run_id, {})) + 1
 
 
 class MemoryAttempts:
     """``Attempts`` in a dictionary: every method is one atomic step."""
 
     def __init__(self, clock: Clock, lock: threading.RLock, shards: dict[str, dict[int, ShardRecord]]) -> None:
-        self._clock, self._lock, self._shards = clock, lock, shards
+        self._clock, self._lock, self.records = clock, lock, shards
 
     # --- workers ---
 
@@ -211,7 +211,7 @@ class MemoryAttempts:
             record = replace(record, attempts=record.attempts + 1, attempt_id=attempt_id, taken_from=record.state)
             record = replace(record, state=ShardState.RUNNING)
             claimed = replace(record, lease_end_s=now_s + lease_s, changed_s=now_s, started_s=now_s, log_stream=log)
-            return Claim(ClaimStatus.GRANTED, self._put(claimed))
+            return Claim(ClaimStatus.GRANTED, self.put(claimed))
 
     def renew(
         self, run_id: str, number: int, attempt_id: str, lease_s: float, staged: ShardResult | None = None
@@ -225,14 +225,14 @@ class MemoryAttempts:
                 if record.winner not in ("", attempt_id):
                     raise rules.not_owned(record, attempt_id)
                 record = _with_result(replace(record, winner=attempt_id), staged)
-            self._put(replace(record, lease_end_s=self._clock.now_s() + lease_s))
+            self.put(replace(record, lease_end_s=self._clock.now_s() + lease_s))
 
     def succeed(self, run_id: str, number: int, attempt_id: str, result: ShardResult) -> None:
         """RUNNING → SUCCEEDED."""
         with self._lock:
             if record := self._owned(run_id, number, attempt_id, ShardState.SUCCEEDED):
                 done = replace(record, state=ShardState.SUCCEEDED, changed_s=self._clock.now_s())
-                self._put(_with_result(done, result))
+                self.put(_with_result(done, result))
 
     def fail(self, run_id: str, number: int, attempt_id: str, failure: Failure) -> None:
         """RUNNING → FAILED."""
@@ -280,7 +280,7 @@ class MemoryAttempts:
                 return None
             requeues, now_s = record.requeues + 1, self._clock.now_s()
             counted = replace(record, requeues=requeues, unrun=record.unrun + unrun, changed_s=now_s)
-            return self._put(replace(counted, task_id=task_id or record.task_id))
+            return self.put(replace(counted, task_id=task_id or record.task_id))
 
     def abandon(self, record: ShardRecord, failure: Failure) -> bool:
         """PENDING → FAILED for a shard that will not be claimed."""
@@ -297,7 +297,7 @@ class MemoryAttempts:
             if record.state is not ShardState.FAILED or record.generation >= generation:
                 return None
             fresh = replace(_moved(record, engine or record.engine), state=ShardState.PENDING, generation=generation)
-            return self._put(replace(fresh, changed_s=self._clock.now_s()))
+            return self.put(replace(fresh, changed_s=self._clock.now_s()))
 
     def _exhaust(self, record: ShardRecord, failure: Failure, escalate: str) -> ShardRecord:
         if engine := rules.next_engine(record, failure, escalate):
@@ -311,14 +311,14 @@ class MemoryAttempts:
     def _end(self, record: ShardRecord, state: ShardState, failure: Failure) -> ShardRecord:
         kept = rules.bounded_failure(failure)
         ended = replace(record, state=state, error_class=kept.error_class, error_message=kept.message)
-        return self._put(replace(ended, changed_s=self._clock.now_s()))
+        return self.put(replace(ended, changed_s=self._clock.now_s()))
 
-    def _put(self, record: ShardRecord) -> ShardRecord:
-        self._shards[record.run_id][record.number] = record
+    def put(self, record: ShardRecord) -> ShardRecord:
+        self.records[record.run_id][record.number] = record
         return record
 
     def _get(self, run_id: str, number: int) -> ShardRecord:
-        return _found(self._shards, run_id, number)
+        return _found(self.records, run_id, number)
 
 
 class MemoryShards:
@@ -327,14 +327,14 @@ class MemoryShards:
     def __init__(
         self, clock: Clock, lock: threading.RLock, shards: dict[str, dict[int, ShardRecord]], runs: MemoryRuns
     ) -> None:
-        self._clock, self._lock, self._shards, self._runs = clock, lock, shards, runs
+        self._clock, self._lock, self.records, self._runs = clock, lock, shards, runs
 
     def add(self, shards: Iterable[ShardRecord]) -> int:
         """Enter shards as PENDING; how many were new."""
         new = 0
         for record in shards:
             with self._lock:
-                known = self._shards.setdefault(record.run_id, {})
+                known = self.records.setdefault(record.run_id, {})
                 if record.number not in known:
                     known[record.number] = self._fresh(record)
                     new += 1
@@ -348,23 +348,23 @@ class MemoryShards:
     def get(self, run_id: str, number: int) -> ShardRecord:
         """One shard."""
         with self._lock:
-            return _found(self._shards, run_id, number)
+            return _found(self.records, run_id, number)
 
     def list(self, run_id: str, state: ShardState | None = None) -> Iterator[ShardRecord]:
         """All shards, or those in one state, in order of number; each page as it is when it is read."""
         with self._lock:
             self._runs.get(run_id)
-            numbers = sorted(self._shards.get(run_id, {}))
+            numbers = sorted(self.records.get(run_id, {}))
         for start in range(0, len(numbers), PAGE_SHARDS):
             with self._lock:
-                page = [self._shards[run_id][n] for n in numbers[start : start + PAGE_SHARDS]]
+                page = [self.records[run_id][n] for n in numbers[start : start + PAGE_SHARDS]]
             yield from (r for r in page if state is None or r.state is state)
 
     def count(self, run_id: str) -> Counts:
         """Shards by state."""
         with self._lock:
             self._runs.get(run_id)
-            states = [r.state for r in self._shards.get(run_id, {}).values()]
+            states = [r.state for r in self.records.get(run_id, {}).values()]
         return Counts(*(states.count(s) for s in ShardState))
 
     def glance(self, run_id: str) -> Counts:

@@ -44,10 +44,10 @@ class MemoryObjectStore:
         regions: Mapping[str, str] = MappingProxyType({}),
     ) -> None:
         self._clock: Clock = clock or SystemClock()
-        self._buckets = None if buckets is None else frozenset(buckets)
+        self.buckets = None if buckets is None else frozenset(buckets)
         self._versioned = frozenset(versioned)
-        self._regions = regions
-        self._objects: dict[str, _Object] = {}
+        self.regions = regions
+        self.objects: dict[str, _Object] = {}
         self._uris: list[str] = []  # sorted by code point, which is the order of UTF-8 and so S3's
         self._versions: dict[str, list[_Object]] = {}  # newest last; delete markers too
         self._lock = threading.RLock()
@@ -64,7 +64,7 @@ class MemoryObjectStore:
         with self._lock:
             start = max(bisect_left(self._uris, prefix), bisect_right(self._uris, last))
             uris = self._uris[start : start + PAGE_KEYS]
-            return [self._objects[uri].info for uri in uris if uri.startswith(prefix)]
+            return [self.objects[uri].info for uri in uris if uri.startswith(prefix)]
 
     def list_versions(self, prefix_uri: str, after_key: str = "", after_version: str = "") -> Iterator[ObjectInfo]:
         """All versions below a prefix, as they are when the first is read."""
@@ -82,7 +82,7 @@ class MemoryObjectStore:
         """All versions of a key, newest first; where none are kept, S3 calls the only one null."""
         if uri in self._versions:
             return [each.info for each in reversed(self._versions[uri])]
-        return [replace(self._objects[uri].info, version_id="null")]
+        return [replace(self.objects[uri].info, version_id="null")]
 
     def head(self, uri: str, version_id: str = "") -> ObjectInfo:
         """Size and ETag of an object."""
@@ -98,13 +98,13 @@ class MemoryObjectStore:
 
     def foreign_region(self, uri: str) -> str:
         """The region of a URI's bucket if it is not this store's own."""
-        return self._regions.get(self._checked(uri)[0], "")
+        return self.regions.get(self._checked(uri)[0], "")
 
     def archive(self, uri: str, archived: bool = True) -> None:
         """Move an object to where it cannot be read; or, with False, restore it."""
         with self._lock:
             found = self._object(uri, "")
-            self._objects[uri] = replace(found, info=replace(found.info, archived=archived))
+            self.objects[uri] = replace(found, info=replace(found.info, archived=archived))
 
     def get(self, uri: str, offset: int = 0, length: int | None = None, etag: str = "", version_id: str = "") -> bytes:
         """An object's bytes, or a range."""
@@ -124,12 +124,12 @@ class MemoryObjectStore:
         bucket, _ = self._checked(uri)
         etag = hashlib.md5(body, usedforsecurity=False).hexdigest()
         with self._lock:
-            if uri not in self._objects:
+            if uri not in self.objects:
                 insort(self._uris, uri)
             elif create_only:
                 raise ObjectChangedError(f"{uri} is there already")
             info = ObjectInfo(uri, len(body), etag, self._clock.now_s())
-            self._objects[uri] = _Object(body, info)
+            self.objects[uri] = _Object(body, info)
             if bucket in self._versioned:
                 self._keep(uri, body, info)
         return etag
@@ -161,7 +161,7 @@ class MemoryObjectStore:
         """Delete an object; nothing happens if it is not there."""
         bucket, _ = self._checked(uri)
         with self._lock:
-            if self._objects.pop(uri, None):
+            if self.objects.pop(uri, None):
                 del self._uris[bisect_left(self._uris, uri)]
             if bucket in self._versioned:
                 self._keep(uri, b"", ObjectInfo(uri, 0, "", self._clock.now_s(), deleted=True))
@@ -179,21 +179,21 @@ class MemoryObjectStore:
     def _object(self, uri: str, version_id: str) -> _Object:
         self._checked(uri)
         with self._lock:
-            found = self._version(uri, version_id) if version_id else self._objects.get(uri)
+            found = self._version(uri, version_id) if version_id else self.objects.get(uri)
         if found is None or found.info.deleted:
             version = f"has no version {version_id} that can be read" if version_id else "is not there"
             raise ObjectNotFoundError(f"{uri} {version}")
         return found
 
     def _version(self, uri: str, version_id: str) -> _Object | None:
-        if version_id == "null" and uri not in self._versions and uri in self._objects:
-            only = self._objects[uri]
+        if version_id == "null" and uri not in self._versions and uri in self.objects:
+            only = self.objects[uri]
             return replace(only, info=replace(only.info, version_id="null"))
         return next((each for each in self._versions.get(uri, ()) if each.info.version_id == version_id), None)
 
     def _checked(self, uri: str) -> tuple[str, str]:
         bucket, key = split_uri(uri)
-        if self._buckets is not None and bucket not in self._buckets:
+        if self.buckets is not None and bucket not in self.buckets:
             raise ObjectNotFoundError(f"{uri}: there is no bucket {bucket}")
         return bucket, key
 

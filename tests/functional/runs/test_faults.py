@@ -218,7 +218,7 @@ def troubled() -> World:
     world.ledger.attempts.succeed("run-1", 1, owners[1], ShardResult(rows=1))
     world.ledger.attempts.fail("run-1", 2, owners[2], BROKEN)
     world.ledger.attempts.release("run-1", 3, owners[3], Failure("OSError", "503"))
-    world.queue._entries.clear()
+    world.queue.entries.clear()
     world.clock.advance(LEASE_S + 61)
     return world
 
@@ -311,7 +311,7 @@ def test_a_killed_consumer_is_made_good_by_the_next_delivery(after_effect: bool,
         if claimed:
             world.claim(message)
             world.clock.advance(LEASE_S + 1)
-        world.queue._entries.clear()
+        world.queue.entries.clear()
         world.dead_letters.send([message.body])
         return world
 

@@ -108,7 +108,7 @@ def test_the_checker_ends_a_run_that_lost_its_run_lock(at_call: int) -> None:
     options = RunOptions(max_objects=2)
     for run_id in ("run-2", "run-3"):
         run = new_run(world.at, world.request(run_id=run_id, options=options))
-        world.ledger.runs._runs[run_id] = replace(run, options=RunOptions(max_objects=2, incremental=True))
+        world.ledger.runs.entered[run_id] = replace(run, options=RunOptions(max_objects=2, incremental=True))
     plan(world.at, "run-2")
     with suppress(KilledError, PlanError):
         plan(Fault(at_call).deployment(world.at), "run-3")

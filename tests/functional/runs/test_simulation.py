@@ -44,15 +44,15 @@ class RunByQueue(OneRun):
 
     @rule(which=st.integers(0, 50))
     def a_message_is_delivered_twice(self, which: int) -> None:
-        bodies = [entry.body for entry in self.world.queue._entries.values()]
+        bodies = [entry.body for entry in self.world.queue.entries.values()]
         if bodies:
             self.world.queue.send([bodies[which % len(bodies)]])
 
     @rule(which=st.integers(0, 50))
     def a_message_is_lost(self, which: int) -> None:
-        keys = list(self.world.queue._entries)
+        keys = list(self.world.queue.entries)
         if keys:
-            del self.world.queue._entries[keys[which % len(keys)]]
+            del self.world.queue.entries[keys[which % len(keys)]]
 
     def teardown(self) -> None:
         """Nothing bad happens any more; then the run ends, and all sums are right."""

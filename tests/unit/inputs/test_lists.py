@@ -290,7 +290,7 @@ def test_an_object_archived_during_planning_is_skipped(world: World) -> None:
 
 @pytest.mark.parametrize("by", ["input", "list"])
 def test_a_bucket_of_another_region_is_refused_unless_allowed(world: World, by: str) -> None:
-    world.store._regions = {"far": "eu-west-1"}
+    world.store.regions = {"far": "eu-west-1"}
     world.store.put("s3://far/in/1", b"x")
     more = {"inputs": ("s3://far/in/",)} if by == "input" else {"inputs": (), "lists": (ListRequest("-", b"far/in/1"),)}
     with pytest.raises(PlanError, match=r"the bucket far lies in eu-west-1, not in this region: run Sparklet there"):

@@ -192,8 +192,8 @@ def entered(world: World, run_id: str, created_s: float = 0.0) -> None:
     from dataclasses import replace
 
     run = new_run(world.at, world.request(run_id=run_id, name="nightly", options=RunOptions(max_objects=2)))
-    world.ledger.runs._runs[run_id] = replace(
-        world.ledger.runs._runs[run_id], options=OPTIONS, created_s=created_s or run.created_s
+    world.ledger.runs.entered[run_id] = replace(
+        world.ledger.runs.entered[run_id], options=OPTIONS, created_s=created_s or run.created_s
     )
 
 

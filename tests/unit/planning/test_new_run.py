@@ -244,7 +244,7 @@ def test_a_repaired_script_keeps_the_py_files(world: World) -> None:
 
 
 def test_a_missing_bucket_is_named(world: World) -> None:
-    world.store._buckets = frozenset({"data"})
+    world.store.buckets = frozenset({"data"})
     world.put(1)
     with pytest.raises(ObjectNotFoundError, match="no bucket other"):
         new_run(world.at, world.request(inputs=("s3://other/in/",)))

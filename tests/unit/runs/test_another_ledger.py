@@ -31,8 +31,8 @@ def another_ledger(world: World) -> World:
     for uri in world.keys("s3://sparklet/"):
         later.store.put(uri, world.store.get(uri))
     for uri in later.keys("s3://sparklet/"):  # copies are as old as what they were made of
-        held = later.store._objects[uri]
-        later.store._objects[uri] = type(held)(held.body, world.store.head(uri))
+        held = later.store.objects[uri]
+        later.store.objects[uri] = type(held)(held.body, world.store.head(uri))
     return later
 
 

@@ -96,7 +96,7 @@ def test_a_cancelled_run_is_sent_no_message_again(world: World) -> None:
     message = world.receive()
     assert message is not None
     world.ledger.attempts.claim(world.bodies()[0], "busy", lease_s=10 * 3600, max_attempts=1)
-    world.queue._entries.clear()
+    world.queue.entries.clear()
     world.ledger.runs.cancel("run-1")
     for wait_s in (STALL_S + 1, UNCLAIMED_S + 1):
         world.clock.advance(wait_s)

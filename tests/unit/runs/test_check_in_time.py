@@ -60,7 +60,7 @@ def test_lost_workers_are_made_good_by_several_checks(world: World) -> None:
 
 def test_a_lost_queue_is_refilled_over_several_checks(world: World) -> None:
     world.run(SHARDS)
-    world.queue._entries.clear()
+    world.queue.entries.clear()
     world.clock.advance(checker.STALL_S + 1)
 
     took_s, report = checked(world)
@@ -76,7 +76,7 @@ def test_a_lost_queue_is_refilled_over_several_checks(world: World) -> None:
 @pytest.mark.parametrize("how", ["cancelled", "overdue"])
 def test_waiting_shards_are_given_up_over_several_checks(world: World, how: str) -> None:
     run = world.run(SHARDS)
-    world.queue._entries.clear()
+    world.queue.entries.clear()
     if how == "cancelled":
         assert cancel(world.at, "run-1").abandoned < SHARDS
     else:

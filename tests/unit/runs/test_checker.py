@@ -64,7 +64,7 @@ def test_a_lease_that_expires_for_the_last_time_fails_the_shard(world: World) ->
 
 def test_a_stalled_runs_messages_are_resent_ever_less_often(world: World) -> None:
     world.run(2)
-    world.queue._entries.clear()  # the messages are lost
+    world.queue.entries.clear()  # the messages are lost
     sent_at = []
     for _ in range(100):
         if world.check().requeued:
@@ -99,7 +99,7 @@ def test_a_run_has_stalled_after_a_minute(world: World) -> None:
 
 def test_a_shard_waiting_for_hours_gets_another_message(world: World) -> None:
     world.run(2, max_attempts=1)
-    world.queue._entries.popitem()
+    world.queue.entries.popitem()
     message = world.receive()
     assert message is not None
     world.ledger.attempts.claim(world.bodies()[0], "busy", lease_s=10 * 3600, max_attempts=1)
@@ -268,7 +268,7 @@ def test_an_index_that_lags_does_not_end_a_run(world: World, monkeypatch: pytest
 def test_shards_that_are_not_in_the_ledger_yet_hold_the_run_open(world: World) -> None:
     world.run(2)
     world.work()
-    del world.ledger.shards._shards["run-1"][1]
+    del world.ledger.shards.records["run-1"][1]
     assert world.check().run.state is RunState.RUNNING
 
 

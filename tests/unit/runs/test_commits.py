@@ -314,7 +314,7 @@ def test_shards_are_not_recounted_while_a_run_commits(tmp_path: Path) -> None:
     trial.work()
     trial.look()
     before = trial.seam.names.count("count")
-    trial.world.queue._entries.clear()
+    trial.world.queue.entries.clear()
 
     check(trial.at, RUN)
 

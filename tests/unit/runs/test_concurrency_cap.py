@@ -88,7 +88,7 @@ def test_what_cannot_be_throttled_is_refused(world: World) -> None:
 def test_a_lost_message_is_sent_again(world: World) -> None:
     world.run(3, max_concurrency=2)
     world.check()
-    world.queue._entries.clear()
+    world.queue.entries.clear()
 
     world.clock.advance(LOST_S / 2)
     assert (world.check().requeued, len(world.queue)) == (0, 0)

@@ -52,7 +52,7 @@ def test_a_dead_letter_of_a_leased_shard_is_dropped(world: World) -> None:
 def test_an_unclaimed_shard_gets_three_messages_then_fails(world: World) -> None:
     run = world.run(1)
     ref = world.shards()[0].ref
-    world.queue._entries.clear()
+    world.queue.entries.clear()
 
     fates = [consume(world.at, letter(ref)) for _ in range(4)]
 
@@ -133,7 +133,7 @@ def test_an_old_dead_letter_of_an_attempted_shard_is_kept(world: World) -> None:
 def test_a_cancelled_runs_dead_letters_are_not_resent(world: World) -> None:
     world.run(1)
     (record,) = world.shards()
-    world.queue._entries.clear()
+    world.queue.entries.clear()
     world.ledger.runs.cancel("run-1")
 
     assert consume(world.at, letter(record.ref)) is Disposition.DROPPED
@@ -144,9 +144,9 @@ def test_a_cancelled_runs_dead_letters_are_not_resent(world: World) -> None:
 def test_a_map_runs_dead_letters_are_not_resent(world: World) -> None:
     world.run(1)
     (record,) = world.shards()
-    world.queue._entries.clear()
+    world.queue.entries.clear()
     run = world.ledger.runs.get("run-1")
-    world.ledger.runs._runs["run-1"] = replace(run, dispatch=Dispatch.MAP)
+    world.ledger.runs.entered["run-1"] = replace(run, dispatch=Dispatch.MAP)
 
     assert consume(world.at, letter(record.ref)) is Disposition.DROPPED
     assert world.bodies() == []
@@ -157,7 +157,7 @@ def test_thousands_of_dead_letters_are_each_resent_once(world: World) -> None:
     """Visibility over, nobody ran: every message of a run dies at once."""
     world.run(2_000)
     refs = [record.ref for record in world.shards()]
-    world.queue._entries.clear()
+    world.queue.entries.clear()
 
     assert {consume(world.at, letter(ref)) for ref in refs} == {Disposition.SENT_AGAIN}
 

@@ -95,7 +95,7 @@ def test_every_run_is_ended_announced_and_finalized_after_kills(after_effect: bo
         handle_check(world.at)
         entered(world, "open")
         entered(world, "lost")
-        world.queue._entries.popitem()
+        world.queue.entries.popitem()
         world.clock.advance(STALL_S + 1)
         fault = Fault(at_call, after_effect)
 

@@ -147,7 +147,7 @@ def test_a_check_nobody_runs_fails_at_its_own_time_limit(world: World) -> None:
     world.clock.advance(990)
     world.work()
     world.check()
-    world.queue._entries.clear()
+    world.queue.entries.clear()
     world.clock.advance(MIN_CHECK_S - 1)
     assert world.check().run.state is RunState.RUNNING
     world.clock.advance(2)
@@ -256,7 +256,7 @@ def test_a_next_run_has_its_runs_mode_and_a_check_the_queue(world: World) -> Non
     for record in world.shards():
         claim = world.ledger.attempts.claim(record.ref, f"a{record.number}", 60.0, 3)
         world.ledger.attempts.succeed("run-1", claim.record.number, f"a{record.number}", ShardResult())
-    world.queue._entries.clear()
+    world.queue.entries.clear()
     world.check()
     assert len(world.queue) == 1
     world.work()

@@ -15,9 +15,9 @@ from tests.unit.worker.conftest import Bench
 def test_cross_region_objects_are_fetched_if_allowed(bench: Bench, allowed: bool, abroad: bool) -> None:
     bench.plan()
     bench.store.put("s3://in/0.csv", b"far away\n\n")
-    bench.store._regions = {"in": "eu-west-1"} if abroad else {}
+    bench.store.regions = {"in": "eu-west-1"} if abroad else {}
     run = bench.ledger.runs.get("run-1")
-    bench.ledger.runs._runs["run-1"] = replace(run, options=replace(run.options, other_region=allowed))
+    bench.ledger.runs.entered["run-1"] = replace(run, options=replace(run.options, other_region=allowed))
     seen: list[bytes | str] = []
 
     def read(call: ScriptCall, output: Output) -> ScriptResult:
