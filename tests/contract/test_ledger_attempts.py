@@ -6,7 +6,7 @@ import pytest
 
 from sparklet.errors import LeaseLostError, LedgerError, ShardNotFoundError
 from sparklet.ledger.rules import LEASE_GRACE_S
-from sparklet.model import Claim, ClaimStatus, Failure, ShardResult, ShardState
+from sparklet.model import ClaimStatus, Failure, ShardResult, ShardState
 from sparklet.ports import Ledger
 from tests.contract.samples import (
     BROKEN,
@@ -14,7 +14,6 @@ from tests.contract.samples import (
     LEASE_S,
     MAX_ATTEMPTS,
     claim,
-    planned,
     ref,
     script,
     shard,
@@ -41,27 +40,6 @@ def test_a_claim_is_granted_and_counted(one: Ledger, run_id: str, clock: FakeClo
         log_stream="2026/11/20/[$LATEST]abc",
     )
     assert one.shards.get(run_id, 0) == answer.record
-
-
-def test_a_shard_has_one_owner(one: Ledger, run_id: str) -> None:
-    mine = claim(one, run_id, "a")
-
-    theirs = claim(one, run_id, "b")
-
-    assert theirs == Claim(ClaimStatus.HELD, mine.record)
-    assert one.shards.get(run_id, 0) == mine.record
-
-
-def test_a_repeated_claim_with_the_same_id_is_not_counted(one: Ledger, run_id: str) -> None:
-    first = claim(one, run_id, "a")
-
-    assert claim(one, run_id, "a") == first
-
-
-def test_claiming_the_last_attempt_again_is_granted(one: Ledger, run_id: str) -> None:
-    first = one.attempts.claim(ref(run_id), "a", LEASE_S, 1)
-
-    assert one.attempts.claim(ref(run_id), "a", LEASE_S, 1) == first
 
 
 def test_an_attempt_id_is_used_for_one_attempt(one: Ledger, run_id: str) -> None:
@@ -131,77 +109,6 @@ def test_a_released_shard_can_be_claimed_and_keeps_its_cause(one: Ledger, run_id
     assert again.record.error_class == FLAKY.error_class
 
 
-def test_recording_the_same_end_twice_is_fine(ledger: Ledger, run_id: str) -> None:
-    planned(ledger, run_id, 3)
-    for number in range(3):
-        ledger.attempts.claim(ref(run_id, number), "a", LEASE_S, MAX_ATTEMPTS)
-    for _ in range(2):
-        ledger.attempts.succeed(run_id, 0, "a", ShardResult(1))
-        ledger.attempts.fail(run_id, 1, "a", BROKEN)
-        ledger.attempts.release(run_id, 2, "a", FLAKY)
-
-    assert [record.state for record in ledger.shards.list(run_id)] == [
-        ShardState.SUCCEEDED,
-        ShardState.FAILED,
-        ShardState.PENDING,
-    ]
-    assert [record.attempts for record in ledger.shards.list(run_id)] == [1, 1, 1]
-
-
-@pytest.mark.parametrize("state", ["pending", "held by b", "released", "succeeded by b", "failed by b"])
-def test_only_the_owner_changes_a_shard(one: Ledger, run_id: str, state: str, clock: FakeClock) -> None:
-    """GIVEN an attempt that never owned the shard, or owns it no more, THEN nothing that it says changes anything."""
-    if state != "pending":
-        claim(one, run_id, "zombie")
-        clock.advance(LEASE_S + 1)
-        assert one.attempts.expire(one.shards.get(run_id, 0), MAX_ATTEMPTS)
-    if " by b" in state or state == "released":
-        claim(one, run_id, "b")
-    if state == "released":
-        one.attempts.release(run_id, 0, "b", FLAKY)
-    elif state == "succeeded by b":
-        one.attempts.succeed(run_id, 0, "b", ShardResult(5))
-    elif state == "failed by b":
-        one.attempts.fail(run_id, 0, "b", BROKEN)
-    before = one.shards.get(run_id, 0)
-
-    for say in (
-        lambda: one.attempts.succeed(run_id, 0, "zombie", ShardResult(1, 1, ("s3://wrong/",))),
-        lambda: one.attempts.fail(run_id, 0, "zombie", BROKEN),
-        lambda: one.attempts.release(run_id, 0, "zombie", FLAKY),
-        lambda: one.attempts.renew(run_id, 0, "zombie", LEASE_S),
-        lambda: one.attempts.renew(run_id, 0, "zombie", LEASE_S, ShardResult(1)),
-    ):
-        with pytest.raises(LeaseLostError, match="attempt zombie does not own shard 0"):
-            say()
-
-    assert one.shards.get(run_id, 0) == before
-
-
-def test_a_zombie_changes_nothing_after_its_shard_was_released(one: Ledger, run_id: str, clock: FakeClock) -> None:
-    claim(one, run_id, "zombie")
-    clock.advance(LEASE_S + 1)
-    expired = one.attempts.expire(one.shards.get(run_id, 0), MAX_ATTEMPTS)
-
-    with pytest.raises(LeaseLostError):
-        one.attempts.succeed(run_id, 0, "zombie", ShardResult(1))
-    with pytest.raises(LeaseLostError):
-        one.attempts.fail(run_id, 0, "zombie", BROKEN)
-    one.attempts.release(run_id, 0, "zombie", FLAKY)  # it is PENDING already: nothing to say
-
-    assert one.shards.get(run_id, 0) == expired
-
-
-def test_a_lease_that_is_over_still_lets_its_owner_finish(one: Ledger, run_id: str, clock: FakeClock) -> None:
-    """The fence is the attempt, never the clock."""
-    claim(one, run_id, "a")
-    clock.advance(LEASE_S + 10_000)
-
-    one.attempts.succeed(run_id, 0, "a", ShardResult(1))
-
-    assert one.shards.get(run_id, 0).state is ShardState.SUCCEEDED
-
-
 def test_a_lease_is_taken_over_only_when_clocks_cannot_disagree(one: Ledger, run_id: str, clock: FakeClock) -> None:
     claim(one, run_id, "a")
     clock.advance(LEASE_S + LEASE_GRACE_S)
@@ -223,40 +130,6 @@ def test_a_released_shard_is_not_taken_from_a_lost_attempt(one: Ledger, run_id: 
     record = claim(one, run_id, "b").record
 
     assert (record.taken_from, record.error_class) == (ShardState.PENDING, FLAKY.error_class)
-
-
-def test_a_renewed_lease_begins_anew(one: Ledger, run_id: str, clock: FakeClock) -> None:
-    claim(one, run_id, "a")
-    clock.advance(LEASE_S - 1)
-    one.attempts.renew(run_id, 0, "a", LEASE_S)
-
-    clock.advance(LEASE_S - 1)
-
-    assert list(one.shards.expired(run_id, ShardState.RUNNING, clock.now_s())) == []
-    assert claim(one, run_id, "b").status is ClaimStatus.HELD
-    clock.advance(LEASE_GRACE_S + 2)
-    assert [record.number for record in one.shards.expired(run_id, ShardState.RUNNING, clock.now_s())] == [0]
-    assert claim(one, run_id, "b").status is ClaimStatus.GRANTED
-
-
-def test_a_lease_renewed_since_it_was_read_does_not_expire(one: Ledger, run_id: str, clock: FakeClock) -> None:
-    claim(one, run_id, "a")
-    clock.advance(LEASE_S + 1)
-    (seen,) = one.shards.expired(run_id, ShardState.RUNNING, clock.now_s())
-    one.attempts.renew(run_id, 0, "a", LEASE_S)
-    clock.advance(LEASE_S + 1)
-
-    assert one.attempts.expire(seen, MAX_ATTEMPTS) is None
-    assert one.attempts.expire(one.shards.get(run_id, 0), MAX_ATTEMPTS)
-
-
-def test_an_expired_lease_can_be_renewed_while_it_has_no_owner(one: Ledger, run_id: str, clock: FakeClock) -> None:
-    claim(one, run_id, "a")
-    clock.advance(LEASE_S + 1000)
-
-    one.attempts.renew(run_id, 0, "a", LEASE_S)
-
-    assert one.shards.get(run_id, 0).lease_end_s == clock.now_s() + LEASE_S
 
 
 def test_one_of_two_attempts_wins_for_good(one: Ledger, run_id: str, clock: FakeClock) -> None:
@@ -303,18 +176,6 @@ def test_an_exhausted_shard_without_its_owner_fails(one: Ledger, run_id: str, cl
     assert (answer.status, answer.record.state) == (ClaimStatus.EXHAUSTED, ShardState.FAILED)
     assert answer.record.error_class == "LeaseExpired"
     assert "attempt a " in answer.record.error_message
-
-
-def test_a_message_of_an_older_generation_is_stale(one: Ledger, run_id: str) -> None:
-    claim(one, run_id, "a")
-    one.attempts.fail(run_id, 0, "a", BROKEN)
-    one.runs.start_generation(run_id, 1, script())
-    one.attempts.redrive(run_id, 0, 1)
-
-    answer = claim(one, run_id, "b")
-
-    assert answer == Claim(ClaimStatus.STALE, one.shards.get(run_id, 0))
-    assert answer.record.state is ShardState.PENDING
 
 
 def test_a_message_of_a_later_generation_is_tried_again(one: Ledger, run_id: str) -> None:

@@ -2,21 +2,10 @@
 
 from dataclasses import replace
 
-import pytest
-
-from sparklet.ledger.rules import LEASE_GRACE_S
-from sparklet.model import ClaimStatus, ShardResult, ShardState
+from sparklet.model import ClaimStatus, ShardState
 from sparklet.ports import Ledger
 from tests.contract.samples import BROKEN, FLAKY, LEASE_S, MAX_ATTEMPTS, claim, use_up
 from tests.stand_ins.memory import FakeClock
-
-
-def test_a_lease_that_still_runs_does_not_expire(one: Ledger, run_id: str, clock: FakeClock) -> None:
-    held = claim(one, run_id, "a").record
-    clock.advance(LEASE_S - 0.5)
-
-    assert one.attempts.expire(held, MAX_ATTEMPTS) is None
-    assert one.shards.get(run_id, 0) == held
 
 
 def test_a_expired_shard_is_pending_again_with_the_reason(one: Ledger, run_id: str, clock: FakeClock) -> None:
@@ -47,26 +36,6 @@ def test_a_shard_whose_last_lease_expired_is_failed(one: Ledger, run_id: str, cl
     assert FLAKY.message in expired.error_message
 
 
-@pytest.mark.parametrize("what", ["succeeded", "expired before", "taken over"])
-def test_a_shard_that_moved_on_does_not_expire(one: Ledger, run_id: str, what: str, clock: FakeClock) -> None:
-    held = claim(one, run_id, "a").record
-    clock.advance(LEASE_S + LEASE_GRACE_S + 1)
-    if what == "succeeded":
-        one.attempts.succeed(run_id, 0, "a", ShardResult(1))
-    elif what == "expired before":
-        assert one.attempts.expire(held, MAX_ATTEMPTS)
-    else:
-        assert claim(one, run_id, "b").status is ClaimStatus.GRANTED
-    before = one.shards.get(run_id, 0)
-
-    assert one.attempts.expire(held, MAX_ATTEMPTS) is None
-    assert one.shards.get(run_id, 0) == before
-
-
-def test_only_a_running_shard_expires(one: Ledger, run_id: str) -> None:
-    assert one.attempts.expire(one.shards.get(run_id, 0), MAX_ATTEMPTS) is None
-
-
 def test_a_message_sent_again_is_counted_once(one: Ledger, run_id: str, clock: FakeClock) -> None:
     """GIVEN two checkers that saw the same record, THEN one of them counts, and the waiting begins anew."""
     seen = one.shards.get(run_id, 0)
@@ -79,17 +48,6 @@ def test_a_message_sent_again_is_counted_once(one: Ledger, run_id: str, clock: F
     assert one.shards.get(run_id, 0).requeues == 1
     again = one.attempts.count_requeue(counted, unrun=True)
     assert again == one.shards.get(run_id, 0) == replace(counted, requeues=2, unrun=1, changed_s=clock.now_s())
-
-
-def test_a_claimed_shard_is_neither_requeued_nor_abandoned(one: Ledger, run_id: str) -> None:
-    seen = one.shards.get(run_id, 0)
-    held = claim(one, run_id, "a").record
-
-    assert one.attempts.count_requeue(seen) is None
-    assert one.attempts.count_requeue(held) is None
-    assert one.attempts.abandon(seen, BROKEN) is False
-    assert one.attempts.abandon(held, BROKEN) is False
-    assert one.shards.get(run_id, 0) == held
 
 
 def test_a_shard_that_nobody_will_claim_is_abandoned_once(one: Ledger, run_id: str, clock: FakeClock) -> None:
@@ -123,29 +81,3 @@ def test_redrive_opens_a_failed_shard_afresh(one: Ledger, run_id: str, clock: Fa
     assert driven.changed_s == clock.now_s()
     assert driven.ref.generation == 1
     assert claim(one, run_id, "new", generation=1).status is ClaimStatus.GRANTED
-
-
-@pytest.mark.parametrize("state", [ShardState.PENDING, ShardState.RUNNING, ShardState.SUCCEEDED])
-def test_redrive_touches_only_failed_shards(one: Ledger, run_id: str, state: ShardState) -> None:
-    if state is not ShardState.PENDING:
-        claim(one, run_id, "a")
-    if state is ShardState.SUCCEEDED:
-        one.attempts.succeed(run_id, 0, "a", ShardResult(1))
-    before = one.shards.get(run_id, 0)
-
-    assert one.attempts.redrive(run_id, 0, 1) is None
-    assert one.shards.get(run_id, 0) == before
-
-
-def test_a_shard_is_redriven_once_a_generation(one: Ledger, run_id: str) -> None:
-    claim(one, run_id, "a")
-    one.attempts.fail(run_id, 0, "a", BROKEN)
-    assert one.attempts.redrive(run_id, 0, 0) is None
-    assert one.attempts.redrive(run_id, 0, 1)
-    assert one.attempts.redrive(run_id, 0, 1) is None
-    claim(one, run_id, "b", generation=1)
-    one.attempts.fail(run_id, 0, "b", BROKEN)
-
-    assert one.attempts.redrive(run_id, 0, 1) is None
-    assert one.attempts.redrive(run_id, 0, 3)
-    assert one.shards.get(run_id, 0).generation == 3

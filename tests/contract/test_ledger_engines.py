@@ -6,9 +6,9 @@ import pytest
 
 from sparklet.errors import LeaseLostError
 from sparklet.ledger.rules import LEASE_EXPIRED
-from sparklet.model import Claim, ClaimStatus, Failure, ShardRecord, ShardResult, ShardState
+from sparklet.model import Claim, ClaimStatus, Failure, ShardRecord, ShardState
 from sparklet.ports import Ledger
-from tests.contract.samples import BROKEN, LEASE_S, MAX_ATTEMPTS, claim, planned, ref, shard, use_up
+from tests.contract.samples import BROKEN, LEASE_S, MAX_ATTEMPTS, claim, planned, ref, shard
 from tests.stand_ins.memory import FakeClock
 
 ENGINE = "fargate"
@@ -48,28 +48,12 @@ def test_no_function_claims_it(moved: Ledger, run_id: str, clock: FakeClock) -> 
     assert moved.shards.get(run_id, 0).attempt_id == "a"
 
 
-def test_its_engine_does_it(moved: Ledger, run_id: str) -> None:
-    assert engine_claim(moved, run_id, "b").status is ClaimStatus.GRANTED
-    assert engine_claim(moved, run_id, "c").status is ClaimStatus.HELD
-    moved.attempts.succeed(run_id, 0, "b", ShardResult(7))
-
-    assert claim(moved, run_id, "d").status is ClaimStatus.DONE
-    assert moved.shards.get(run_id, 0).engine == ENGINE
-    assert waiting(moved, run_id) == []
-
-
 def test_a_workers_lost_lease_there_is_no_functions(moved: Ledger, run_id: str, clock: FakeClock) -> None:
     engine_claim(moved, run_id, "b")
     clock.advance(2 * LEASE_S)
 
     assert claim(moved, run_id, "c").status is ClaimStatus.HELD
     assert engine_claim(moved, run_id, "d").status is ClaimStatus.GRANTED
-
-
-def test_an_engines_worker_may_take_a_functions_shard(one: Ledger, run_id: str) -> None:
-    """Somebody started a container by hand."""
-    assert engine_claim(one, run_id, "a").status is ClaimStatus.GRANTED
-    assert one.shards.get(run_id, 0).engine == ""
 
 
 def test_only_the_owner_escalates_and_twice_does_no_harm(one: Ledger, run_id: str) -> None:
@@ -82,14 +66,6 @@ def test_only_the_owner_escalates_and_twice_does_no_harm(one: Ledger, run_id: st
     one.attempts.escalate(run_id, 0, "a", OUT_OF_MEMORY, ENGINE)
 
     assert one.shards.get(run_id, 0) == before
-
-
-def test_what_an_engines_worker_gives_back_waits_there(moved: Ledger, run_id: str) -> None:
-    engine_claim(moved, run_id, "b")
-    moved.attempts.release(run_id, 0, "b", OUT_OF_MEMORY, ENGINE)
-
-    [record] = waiting(moved, run_id)
-    assert (record.engine, record.attempts) == (ENGINE, 1)
 
 
 @pytest.mark.parametrize("by", ["checker", "claim"])
@@ -109,35 +85,6 @@ def test_a_function_that_is_always_lost_is_escalated(one: Ledger, run_id: str, c
     assert (after.state, after.engine, after.attempts) == (ShardState.PENDING, ENGINE, 0)
     assert after.error_class == LEASE_EXPIRED
     assert waiting(one, run_id) == [after]
-
-
-def test_a_lost_function_is_first_tried_again(one: Ledger, run_id: str, clock: FakeClock) -> None:
-    claim(one, run_id, "a")
-    clock.advance(2 * LEASE_S)
-
-    after = one.attempts.expire(one.shards.get(run_id, 0), MAX_ATTEMPTS, ENGINE)
-
-    assert after
-    assert (after.state, after.engine, after.attempts) == (ShardState.PENDING, "", 1)
-
-
-def test_an_engines_last_lost_worker_fails_the_shard(moved: Ledger, run_id: str, clock: FakeClock) -> None:
-    for number in range(MAX_ATTEMPTS):
-        engine_claim(moved, run_id, f"e{number}")
-        clock.advance(2 * LEASE_S)
-        after = moved.attempts.expire(moved.shards.get(run_id, 0), MAX_ATTEMPTS, ENGINE)
-
-    assert after
-    assert (after.state, after.engine) == (ShardState.FAILED, ENGINE)
-
-
-def test_other_causes_are_not_escalated(one: Ledger, run_id: str) -> None:
-    use_up(one, run_id)
-
-    answer = one.attempts.claim(ref(run_id), "late", LEASE_S, MAX_ATTEMPTS, escalate=ENGINE)
-
-    assert answer.status is ClaimStatus.EXHAUSTED
-    assert answer.record.state is ShardState.FAILED
 
 
 def test_a_started_worker_is_noted_once(moved: Ledger, run_id: str, clock: FakeClock) -> None:
@@ -174,20 +121,6 @@ def test_a_redrive_takes_a_functions_shard_elsewhere(one: Ledger, run_id: str) -
 
     assert waiting(one, run_id) == [record]
     assert claim(one, run_id, "b", generation=1).status is ClaimStatus.HELD
-
-
-def test_engines_find_their_shards_among_others(ledger: Ledger, run_id: str, clock: FakeClock) -> None:
-    planned(ledger, run_id, 4)
-    for number in (1, 3):
-        ledger.attempts.claim(shard(run_id, number).ref, f"a{number}", LEASE_S, MAX_ATTEMPTS)
-        ledger.attempts.escalate(run_id, number, f"a{number}", OUT_OF_MEMORY, ENGINE)
-    clock.advance(60.0)
-
-    assert {record.number for record in waiting(ledger, run_id)} == {1, 3}
-    pending = ledger.shards.expired(run_id, ShardState.PENDING, clock.now_s())
-    assert sorted(record.number for record in pending) == [0, 1, 2, 3]
-    assert all(ledger.attempts.abandon(record, BROKEN) for record in waiting(ledger, run_id))
-    assert waiting(ledger, run_id) == []
 
 
 def test_a_shard_may_be_planned_for_an_engine(ledger: Ledger, run_id: str) -> None:

@@ -116,20 +116,11 @@ def test_a_run_is_apart_from_others(ledger: Ledger, run_id: str) -> None:
     assert [r.run_id for r in ledger.shards.list(f"{run_id}-2")] == [f"{run_id}-2"] * 2
 
 
-def test_the_sum_over_states_is_the_number_of_shards(mixed: Ledger, run_id: str) -> None:
-    assert mixed.shards.count(run_id) == Counts(pending=6, running=1, succeeded=3, failed=2)
-
-
 def test_a_run_without_shards_counts_none(ledger: Ledger, run_id: str) -> None:
     planned(ledger, run_id, 0)
 
     assert ledger.shards.count(run_id) == ledger.shards.glance(run_id) == Counts()
     assert list(ledger.shards.list(run_id)) == []
-
-
-def test_a_glance_sees_what_is_open(mixed: Ledger, run_id: str) -> None:
-    """The stand-ins' index is up to date at once; that it may lag is for progress only."""
-    assert mixed.shards.glance(run_id) == mixed.shards.count(run_id)
 
 
 def test_a_glance_does_not_guess_how_many_succeeded(ledger: Ledger, run_id: str) -> None:
@@ -141,21 +132,6 @@ def test_a_glance_does_not_guess_how_many_succeeded(ledger: Ledger, run_id: str)
 
     assert ledger.shards.glance(run_id) == Counts(pending=2)
     assert ledger.shards.count(run_id) == Counts(pending=2, succeeded=1)
-
-
-def test_a_redriven_shard_is_in_the_index_again(mixed: Ledger, run_id: str) -> None:
-    mixed.attempts.redrive(run_id, 3, 1)
-
-    assert mixed.shards.glance(run_id) == Counts(pending=7, running=1, succeeded=3, failed=1)
-
-
-def test_leases_that_are_over_are_found(mixed: Ledger, run_id: str, clock: FakeClock) -> None:
-    mixed.attempts.claim(ref(run_id, 6), "late", LEASE_S + 50, MAX_ATTEMPTS)
-    end_s = clock.now_s() + LEASE_S
-
-    assert list(mixed.shards.expired(run_id, ShardState.RUNNING, end_s)) == []
-    assert list(mixed.shards.expired(run_id, ShardState.RUNNING, end_s + 0.5)) == [mixed.shards.get(run_id, 5)]
-    assert sorted(r.number for r in mixed.shards.expired(run_id, ShardState.RUNNING, end_s + 51)) == [5, 6]
 
 
 def test_shards_that_wait_for_long_are_found(ledger: Ledger, run_id: str, clock: FakeClock) -> None:

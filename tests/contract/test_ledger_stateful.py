@@ -1,7 +1,8 @@
 """The ledger against a simple model of it: whatever is done in whatever order, both agree, and the invariants hold.
 
 Hypothesis invents the order: workers that claim, die, wake up as zombies and speak at the wrong time, checkers with
-old records, redrives in between. Many runs in memory, some on each stand-in.
+old records, redrives in between, clocks that jump. An attempt owns a shard by its id alone: what a jump can cost is
+an attempt, never a result. Many runs in memory, some on each stand-in.
 """
 
 import uuid
@@ -73,8 +74,8 @@ class LedgerMachine(RuleBasedStateMachine):
     def plan(self) -> None:
         planned(self.ledger, self.run_id, SHARDS)
 
-    @rule(duration_s=st.sampled_from([1.0, LEASE_S, LEASE_S + LEASE_GRACE_S]))
-    def time_passes(self, duration_s: float) -> None:
+    @rule(duration_s=st.sampled_from([1.0, LEASE_S, LEASE_S + LEASE_GRACE_S, 3600.0, -1.0, -3600.0]))
+    def a_clock_goes_on_or_jumps(self, duration_s: float) -> None:
         self.clock.advance(duration_s)
 
     @rule(number=NUMBERS)
