@@ -20,7 +20,6 @@ from sparklet.app.costs import (
 )
 from sparklet.app.stack import deployed_size
 from sparklet.model import Dispatch
-from sparklet.planning.request import DispatchMode, automatic_mode
 
 PRICES = load_prices()
 TWO_GB = WorkerSize(memory_mb=2048, scratch_bytes=512 * 2**20, concurrency=50, map_concurrency=50)
@@ -118,19 +117,6 @@ def test_a_shards_time_by_hand() -> None:
 
 
 # --- the rule for auto ---
-
-
-@pytest.mark.parametrize(
-    ("shards", "mode"),
-    [
-        (1, DispatchMode.INLINE),
-        (40, DispatchMode.INLINE),
-        (41, DispatchMode.LOOP),
-        (1_000_000, DispatchMode.LOOP),
-    ],
-)
-def test_auto_takes_inline_up_to_40_shards_else_the_loop(shards: int, mode: DispatchMode) -> None:
-    assert automatic_mode(shards)[0] is mode
 
 
 # --- what is assumed of the state machines is so ---

@@ -2,13 +2,12 @@
 
 import json
 from collections.abc import Callable
-from pathlib import Path
 
 import pytest
 
 from sparklet.planning.plan_requests import handle_request
 from sparklet.settings import PlannerSettings
-from tests.unit.cli.conftest import RUN, Terminal
+from tests.unit.cli.conftest import RUN
 from tests.unit.cli.conftest import terminal as terminal
 from tests.unit.inputs.inventories import inventory_row, write_inventory
 from tests.unit.inputs.test_list_formats import parquet
@@ -57,14 +56,3 @@ def test_a_request_for_a_map_reads_each_format(form: str) -> None:
     assert (answer["sealed"], objects_of(world)) == (True, uris)
     assert world.children(refs) == 2
     assert world.step("check")["state"] == "SUCCEEDED"
-
-
-@pytest.mark.parametrize("form", ["s3-list", *LISTS])
-def test_the_command_line_reads_each_format(terminal: Terminal, form: str, tmp_path: Path) -> None:
-    uris = terminal.world.put(2)
-    given = ("-i", SOURCE) if form == "s3-list" else ("--list", LISTS[form](terminal.world, uris))
-
-    told = terminal.types("run", SCRIPT, *given, "-o", "s3://data/out/", "--run-id", RUN, "--json")
-
-    assert told.code == 0, told.err
-    assert objects_of(terminal.world) == uris

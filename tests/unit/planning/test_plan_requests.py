@@ -16,7 +16,8 @@ from sparklet.errors import (
     ScriptNotAllowedError,
     SettingsError,
 )
-from sparklet.model import Access, Dispatch, RunState
+from sparklet.inputs.list_requests import ListRequest
+from sparklet.model import Dispatch, RunState
 from sparklet.planning import plan_requests
 from sparklet.planning.new_run import new_run
 from sparklet.planning.plan_requests import handle_request, run_request
@@ -166,75 +167,14 @@ def test_one_key_and_name_are_one_run(world: World) -> None:
 # --- requests ---
 
 
-def test_every_option_reaches_the_run(world: World) -> None:
-    world.put(2)
-    world.put(1, folder="s3://other/list/")
-    options = {
-        "include": "*.csv",
-        "exclude": ["*.tmp"],
-        "since": "1970-01-01",
-        "incremental": True,
-        "keep_empty": True,
-        "limit": 9,
-        "archived": "skip",
-        "other_region": True,
-        "shard_size": "64MiB",
-        "max_objects": 7,
-        "group_by": "prefix",
-        "split": "csv",
-        "max_shard_size": 10**9,
-        "max_attempts": 2,
-        "tolerate": "2.5%",
-        "max_concurrency": 5,
-        "versions": False,
-    }
-
-    run = run_request(
-        request(
-            name="daily",
-            args=["--day", "1"],
-            params={"a": [1]},
-            requester_pays=True,
-            role="arn:aws:iam::123456789012:role/x",
-            py_files=["s3://data/jobs/lib.zip"],
-            dispatch="map",
-            check="s3://data/jobs/check.py",
-            next="s3://data/jobs/next.py",
-            next_output="s3://data/next/",
-            lists=["s3://l/a.txt", {"source": "s3://l/b", "format": "csv", "path": "key"}],
-            **options,
-        ),
-        "request-1",
-    )
-
-    given = run.options
-    assert (given.include, given.exclude, given.modified_since_s) == (("*.csv",), ("*.tmp",), 0.0)
-    assert (given.incremental, given.keep_empty, given.archived, given.other_region) == (True, True, "skip", True)
-    assert (given.target_bytes, given.max_objects, given.group_by) == (64 * MIB, 7, "prefix")
-    assert (given.split, given.max_shard_bytes) == ("csv", 10**9)
-    assert (given.max_attempts, given.tolerated_failure_percentage) == (2, 2.5)
-    assert (given.limit, given.max_concurrency) == (9, 5)
-    assert (run.name, run.args, run.params, run.py_files) == (
-        *("daily", ("--day", "1"), {"a": [1]}),
-        ("s3://data/jobs/lib.zip",),
-    )
-    assert run.access == Access(True, "arn:aws:iam::123456789012:role/x")
-    assert (run.dispatch, run.check, run.next, run.next_output) == (
-        *(Dispatch.MAP, "s3://data/jobs/check.py"),
-        *("s3://data/jobs/next.py", "s3://data/next/"),
-    )
-    assert [(each.source, each.format, each.path) for each in run.lists] == [
-        ("s3://l/a.txt", "", ""),
-        ("s3://l/b", "csv", "key"),
-    ]
-
-
 def test_the_schema_takes_what_is_read_and_nothing_else() -> None:
     validator = jsonschema.Draft202012Validator(request_schema())
     validator.check_schema(request_schema())
-    full = request(lists=["s3://b/l.csv"], items=[1, {"a": 2}], tolerate="2%", params={"a": [1]}, split="csv")
+    listed = {"source": "s3://b/l", "format": "csv", "path": "key"}
+    full = request(lists=[listed], items=[1, {"a": 2}], tolerate="2%", params={"a": [1]}, split="csv")
 
-    assert validator.is_valid(full) and run_request(full, "x").lists
+    assert validator.is_valid(full)
+    assert run_request(full, "x").lists[0] == ListRequest("s3://b/l", None, "csv", "key")
     odd: list[dict[str, Any]] = [{"imput": "x"}, {"max_objects": 0}, {"split": "xml"}, {"versions": "yes"}, {"env": {}}]
     for wrong in odd:
         assert not validator.is_valid(request(**wrong))
@@ -321,14 +261,6 @@ def test_a_script_runs_only_from_where_the_operator_allows(world: World, changes
         ask(world, request(**changes))
 
     assert world.keys(f"s3://{BUCKET}/runs/") == []
-
-
-def test_another_request_of_the_same_id_is_refused(world: World) -> None:
-    world.put(1)
-    ask(world, request())
-
-    with pytest.raises(RunExistsError, match="arguments"):
-        ask(world, request(args=["--other"]))
 
 
 def test_shards_are_limited_to_the_workers_size_by_default(world: World) -> None:

@@ -82,16 +82,6 @@ def test_a_clusters_address_must_be_one() -> None:
             spark_defaults(replace(settings(), conf={"spark.master": wrong}), Path("/t"))
 
 
-def test_settings_name_the_variable_that_is_wrong() -> None:
-    with pytest.raises(SettingsError, match="SPARKLET_HEAP_MB is 'much'; it must be a whole number"):
-        settings(SPARKLET_HEAP_MB="much")
-    with pytest.raises(SettingsError, match=r"SPARKLET_JAVA_OPTIONS .* quotes do not match"):
-        settings(SPARKLET_JAVA_OPTIONS="-Da='b")
-    for wrong in ("nonsense", "[]", '{"spark.x": 1}', '{"x": "y"}'):
-        with pytest.raises(SettingsError, match=r"SPARKLET_SPARK_CONF is .* JSON object"):
-            settings(SPARKLET_SPARK_CONF=wrong)
-
-
 def test_settings_are_read_from_the_environment() -> None:
     read = settings(
         SPARKLET_JARS=f"/a.jar{os.pathsep}{os.pathsep}/b",
@@ -355,16 +345,6 @@ def test_hadoop_3_4_uses_the_second_sdks_credentials() -> None:
     conf = s3a_conf(settings(), ["/jars/hadoop-aws-3.4.2.jar"])
 
     assert "com.amazonaws" not in conf["spark.hadoop.fs.s3a.aws.credentials.provider"]
-
-
-@pytest.mark.parametrize(("endpoint", "tls"), [("http://127.0.0.1:5102", "false"), ("https://s3.example", "true")])
-def test_another_endpoint_is_addressed_by_path(endpoint: str, tls: str) -> None:
-    conf = s3a_conf(settings(AWS_ENDPOINT_URL=endpoint, AWS_REGION="eu-west-1"))
-
-    assert conf["spark.hadoop.fs.s3a.endpoint"] == endpoint
-    assert conf["spark.hadoop.fs.s3a.path.style.access"] == "true"
-    assert conf["spark.hadoop.fs.s3a.connection.ssl.enabled"] == tls
-    assert conf["spark.hadoop.fs.s3a.endpoint.region"] == "eu-west-1"
 
 
 def test_a_tasks_files_lie_in_its_own_folder() -> None:
