@@ -46,41 +46,6 @@ def worker_of(functions: Functions, size: int = 0) -> Any:
     return json.loads(functions.outputs["Workers"])[size]
 
 
-@pytest.mark.parametrize("transport", TRANSPORTS)
-def test_a_call_is_performed_by_a_worker(functions: Functions, transport: Transport) -> None:
-    with executor(transport) as pool:
-        assert pool.submit(called.pid).result() != os.getpid()
-        assert pool.submit(called.echo, {"a": (1, 2)}).result() == {"a": (1, 2)}
-        with pytest.raises(ValueError, match="sad") as raised:
-            pool.submit(called.fail, "sad").result()
-        assert "in fail" in str(raised.value.__cause__)
-
-
-@pytest.mark.parametrize("transport", TRANSPORTS)
-def test_large_arguments_and_results_go_through_s3(functions: Functions, transport: Transport) -> None:
-    content = os.urandom(10 * 1024 * 1024)
-    with executor(transport) as pool:
-        assert pool.submit(called.echo, content).result() == content
-        assert pool.submit(called.echo, "é" * 20_000).result() == "é" * 20_000  # larger than a record's answer
-
-
-@pytest.mark.parametrize("transport", TRANSPORTS)
-def test_a_killed_worker_is_an_error_within_seconds(functions: Functions, transport: Transport) -> None:
-    with executor(transport) as pool:
-        error = failure(pool.submit(called.die))
-        assert error.reason == "killed"
-        assert error.facts.keys() & {"request_id", "log_stream"}
-        assert pool.submit(called.echo, 1).result() == 1
-
-
-@pytest.mark.parametrize("transport", TRANSPORTS)
-def test_a_call_that_takes_too_long_is_ended(functions: Functions, transport: Transport) -> None:
-    with executor(transport, timeout_s=2.0, sizes=(1769,)) as pool:
-        error = failure(pool.submit(called.sleep, 3600))
-
-    assert error.reason == "timeout"
-
-
 @pytest.mark.parametrize("transport", ["event", "queue"])
 def test_a_call_delivered_twice_is_performed_and_answered_once(functions: Functions, transport: str) -> None:
     backend, tasks = LambdaFunctions(STACK), DynamoTaskStore(AwsClients(), functions.outputs["LedgerTable"])
@@ -146,16 +111,3 @@ def test_a_throttled_call_is_tried_again(functions: Functions) -> None:
             client.delete_function_concurrency(FunctionName=name)
         assert waiting.result(WITHIN_S) == 7
         assert waiting.exception() is None
-
-
-def test_answers_name_their_worker(functions: Functions) -> None:
-    ends: list[Any] = []
-    backend = LambdaFunctions(STACK)
-    content = Content.of("pickle", encode("pickle", ((1,), {})), 1000, None)
-    call = Call("named-1", "tests.functional.functions.called:echo", content, 30.0, time.time() + 60, 1000)
-
-    backend.start(call, 0, ends.append)
-
-    (answer,) = eventually(lambda: ends)
-    assert answer.facts["request_id"]
-    assert (functions.lab.state.log / answer.facts["log_stream"]).exists()
