@@ -5,6 +5,7 @@ import threading
 import uuid
 from collections.abc import Iterator
 from dataclasses import replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -60,6 +61,14 @@ def engine(request: pytest.FixtureRequest, tmp_path: Path) -> Engine:
     return of_aws(request.param, request.getfixturevalue("ministack_clients"))
 
 
+class WithEmrServerless(AwsClients):
+    """The emulator has no EMR Serverless."""
+
+    @cached_property
+    def emr_serverless(self) -> EmrServerless:
+        return EmrServerless()
+
+
 def of_aws(name: str, clients: AwsClients) -> Engine:
     """An engine on the stand-in, as the setting names it."""
     own = f"shards-{uuid.uuid4().hex[:8]}"
@@ -77,8 +86,7 @@ def of_aws(name: str, clients: AwsClients) -> Engine:
     elif name == "glue":
         clients.glue.create_job(Name=own, Role=ROLE, Command={"Name": "glueetl"}, GlueVersion="5.0")
     elif name == "emr-serverless":
-        clients = AwsClients(endpoint_url=clients.s3.meta.endpoint_url)
-        clients._made["emr_serverless"] = EmrServerless()
+        clients = WithEmrServerless(endpoint_url=clients.s3.meta.endpoint_url)
     clients.s3.create_bucket(Bucket=own)
     env = {"SPARKLET_BUCKET": own, "SPARKLET_LEDGER_TABLE": "ledger"}
     return engines_of(clients, {name: named[name]}, env)[name]

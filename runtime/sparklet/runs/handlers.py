@@ -40,7 +40,7 @@ METRIC_OF_DISPOSITION = {
 def planner_handler(event: Any, context: Any) -> dict[str, Any]:
     """Enter a run (see ``plan_requests``) and plan it as far as the time allows; a second call continues."""
     response = handle_request(
-        _deployment(),
+        deployment(),
         event,
         planner_settings(),
         context.aws_request_id,
@@ -137,13 +137,13 @@ def _measured(emitter: Emitter) -> Iterator[Deployment]:
     """The deployment with a meter, whose line is written at the end of the invocation, also if that fails."""
     meter = Meter(metrics_namespace(), emitter, partial(print, flush=True))
     try:
-        yield replace(_deployment(), meter=meter)
+        yield replace(deployment(), meter=meter)
     finally:
         meter.emit()
 
 
 @cache
-def _deployment() -> Deployment:
+def deployment() -> Deployment:
     """The deployed ports, made at the first event: an import must not fail because of a missing variable."""
     settings = fanout_settings()
     clients = AwsClients()

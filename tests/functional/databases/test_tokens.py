@@ -45,7 +45,10 @@ def test_tokens_of_the_dead_are_free_after_their_lease() -> None:
         time.sleep(0.05)
 
     assert time.time() - started_s >= 5 * 0.2
-    assert not dead._hold(1, lease._MINE), "and the dead get them back no more"
+    ended = threading.Event()
+    ended.set()
+    dead.keep(ended)
+    assert not dead.take(1), "and the dead give back nothing that is another's"
 
 
 def test_who_waits_too_long_is_told(monkeypatch: pytest.MonkeyPatch) -> None:

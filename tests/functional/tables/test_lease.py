@@ -2,9 +2,10 @@
 
 import time
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 
 import pytest
-from deltalake import DeltaTable
+from deltalake import CommitProperties, DeltaTable, Transaction
 
 from sparklet.job.errors import CommitConflictError
 from sparklet.tables import hudi as leases
@@ -17,6 +18,19 @@ from tests.functional.tables.lakes import Lake
 def uri(request: pytest.FixtureRequest) -> str:
     lake: Lake = request.getfixturevalue(request.param)
     return f"{lake.place}/t/_lease"
+
+
+def held_until_ms(uri: str) -> int:
+    place, options = delta_place(uri)
+    return DeltaTable(place, storage_options=options).transaction_version(leases.LEASE) or 0
+
+
+def hold(uri: str, duration_s: float) -> None:
+    """What another writer does; somebody has held the lease before."""
+    place, options = delta_place(uri)
+    table = DeltaTable(place, storage_options=options)
+    until = CommitProperties(app_transactions=[Transaction(leases.LEASE, int((time.time() + duration_s) * 1000))])
+    table.create_write_transaction([], "append", table.schema(), commit_properties=until)
 
 
 def test_one_holds_it_at_a_time(uri: str) -> None:
@@ -41,11 +55,13 @@ def test_a_lease_is_renewed(uri: str, monkeypatch: pytest.MonkeyPatch) -> None:
 
     with lease(uri):
         time.sleep(2.5)
-        assert not leases._set(uri, 0), "nobody else gets it"
+        assert held_until_ms(uri) > time.time() * 1000, "nobody else gets it"
 
 
 def test_an_abandoned_lease_ends(uri: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert leases._set(uri, leases._in_ms(0.5))
+    with lease(uri):
+        pass
+    hold(uri, 0.5)
     started_s = time.monotonic()
 
     with lease(uri):
@@ -54,19 +70,13 @@ def test_an_abandoned_lease_ends(uri: str, monkeypatch: pytest.MonkeyPatch) -> N
 
 def test_who_lost_a_lease_is_told(uri: str) -> None:
     with pytest.raises(CommitConflictError, match="was lost"), lease(uri):
-        _take_over(uri)
+        hold(uri, 30)  # another writer, once the lease has ended whose holder sleeps
 
 
 def test_who_waits_too_long_is_told(uri: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(leases, "MAX_WAIT_S", 0.3)
-    leases._set(uri, leases._in_ms(30))
+    with suppress(CommitConflictError), lease(uri):
+        hold(uri, 30)
 
     with pytest.raises(CommitConflictError, match="was held by others"), lease(uri):
         pass
-
-
-def _take_over(uri: str) -> None:
-    """What another writer does once a lease has ended whose holder sleeps."""
-    place, options = delta_place(uri)
-    held = DeltaTable(place, storage_options=options).transaction_version(leases.LEASE)
-    assert leases._set(uri, leases._in_ms(30), held)

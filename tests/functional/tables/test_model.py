@@ -16,13 +16,11 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule, run_state_machine_as_test
 
-from sparklet.worker.attempt import Lease
 from tests.functional.job.conftest import session_here
 from tests.functional.tables.conftest import configure_catalog, sqlite
 from tests.functional.tables.lakes import Lake
 from tests.functional.tables.runs_of_table import Asked, Runs
 from tests.functional.tables.shared_table import DAYS, NAMES, SharedTable
-from tests.unit.runs.one_table import held
 
 SHARDS = st.lists(
     st.lists(st.tuples(st.integers(0, 4), st.sampled_from(DAYS), st.integers(0, 9)), min_size=1, max_size=2),
@@ -52,7 +50,6 @@ class Tables(RuleBasedStateMachine):
         self.patch = pytest.MonkeyPatch()
         self.patch.setattr(tempfile, "tempdir", "/dev/shm" if Path("/dev/shm").is_dir() else None)
         self.folder = tempfile.TemporaryDirectory(prefix="tables-")
-        self.patch.setattr(Lease, "__enter__", held)
         place = f"file://{self.folder.name}/lake"
         configure_catalog(place, self.patch, **sqlite(Path(self.folder.name)))
         self.lake = Lake(self.format, place, {})

@@ -9,6 +9,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from sparklet.aws.clients import AwsClients
 from sparklet.aws.dynamodb import DynamoLedger
 from sparklet.aws.object_store import S3ObjectStore
@@ -123,9 +125,9 @@ def deployed(folder: Path, scratch: Path, **env: str) -> Iterator[Function]:
 
 def _another_account(endpoint: str) -> S3ObjectStore:
     """The stand-in takes an access key of twelve digits for the number of an account."""
-    import boto3
-
     clients = AwsClients(endpoint_url=endpoint, region="us-east-1")
-    clients._made["session"] = boto3.Session("111111111111", "test", region_name="us-east-1")
-    clients.s3.create_bucket(Bucket=OTHERS)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("AWS_ACCESS_KEY_ID", "111111111111")
+        patch.setenv("AWS_SECRET_ACCESS_KEY", "test")
+        clients.s3.create_bucket(Bucket=OTHERS)
     return S3ObjectStore(clients)

@@ -8,10 +8,11 @@ from botocore.exceptions import (
     ProfileNotFound,
     UnauthorizedSSOTokenError,
 )
+from botocore.stub import Stubber
 
-from sparklet.aws.clients import explained, remedy
-from sparklet.aws.object_store import _named
-from sparklet.errors import ObjectForbiddenError
+from sparklet.aws.clients import AwsClients, explained, remedy
+from sparklet.aws.object_store import S3ObjectStore
+from sparklet.errors import ObjectForbiddenError, ObjectStoreError
 
 
 def refused(code: str) -> ClientError:
@@ -45,7 +46,13 @@ def test_errors_without_a_remedy_are_passed_on_unchanged() -> None:
 
 def test_expired_credentials_are_retried_and_wrong_ones_are_not() -> None:
     """A worker's are renewed by Lambda: a shard must not end for them."""
-    assert _named("s3://b/k", refused("ExpiredToken")).retryable
-    wrong = _named("s3://b/k", refused("InvalidAccessKeyId"))
-    assert isinstance(wrong, ObjectForbiddenError)
-    assert not wrong.retryable
+    clients = AwsClients(attempts=1)
+    with Stubber(clients.s3) as answers:
+        for code, kind, may_pass in (
+            ("ExpiredToken", ObjectStoreError, True),
+            ("InvalidAccessKeyId", ObjectForbiddenError, False),
+        ):
+            answers.add_client_error("get_object", code)
+            with pytest.raises(kind) as error:
+                S3ObjectStore(clients).get("s3://b/k")
+            assert error.value.retryable is may_pass

@@ -1,8 +1,10 @@
 """Incremental runs: only what no earlier run of the name has done, and one run of a name at a time."""
 
+import sqlite3
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -278,9 +280,15 @@ def test_digests_beyond_the_cache_go_to_an_unlinked_file(monkeypatch: pytest.Mon
         assert not any(met.add(name) for name in names)
 
 
-def test_a_full_disk_is_reported_with_its_remedy() -> None:
-    with closing(Digests()) as met:
-        met._file.execute("COMMIT")
-        met._file.execute("PRAGMA max_page_count = 3")
-        with pytest.raises(ScratchFullError, match=r"the digests of objects could not be kept in .* full; free space"):
-            all(met.add(str(number)) for number in range(10_000))
+def test_a_full_disk_is_reported_with_its_remedy(monkeypatch: pytest.MonkeyPatch) -> None:
+    connect = sqlite3.connect
+
+    def small(*args: Any, **how: Any) -> sqlite3.Connection:
+        connection = connect(*args, **how)
+        connection.execute("PRAGMA max_page_count = 3")
+        return connection
+
+    monkeypatch.setattr(sqlite3, "connect", small)
+    full = pytest.raises(ScratchFullError, match=r"the digests of objects could not be kept in .* full; free space")
+    with closing(Digests()) as met, full:
+        all(met.add(str(number)) for number in range(10_000))

@@ -2,7 +2,6 @@
 
 import io
 import json
-import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
@@ -22,7 +21,6 @@ from sparklet.runs.checker import check
 from sparklet.settings import worker_settings
 from sparklet.spark.runner import Output, ScriptCall, ScriptResult
 from sparklet.spark.task_limits import Deadline
-from sparklet.worker.attempt import Lease
 from sparklet.worker.executor import Executor, ScriptCache
 from sparklet.worker.shards import ShardClaims
 from sparklet.worker.worker import Worker
@@ -96,13 +94,6 @@ class _Port:
 
 
 def _nothing() -> None: ...
-
-
-def held(lease: Lease) -> Lease:
-    """``Lease.__enter__`` without a thread that renews the lease."""
-    lease._thread = threading.Thread(target=_nothing)
-    lease._thread.join = lambda timeout=None: None  # type: ignore[method-assign]
-    return lease
 
 
 def succeeds(shard: int) -> ScriptResult | None:

@@ -96,7 +96,7 @@ def test_a_failing_check_of_one_run_stops_no_other_and_is_raised(world: World, m
 def test_the_entry_points_use_the_deployed_ports(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     world.run(1)
     world.work()
-    monkeypatch.setattr(handlers, "_deployment", lambda: world.at)
+    monkeypatch.setattr(handlers, "deployment", lambda: world.at)
     assert handlers.checker_handler({}, None)["runs"]["run-1"]["state"] == "SUCCEEDED"
     assert handlers.dlq_handler(event_of(), None) == {"batchItemFailures": []}
 
@@ -111,12 +111,12 @@ def test_the_deployed_ports_are_those_that_the_settings_name(monkeypatch: pytest
     monkeypatch.setenv("SPARKLET_LEDGER_TABLE", "ledger")
     monkeypatch.setenv("SPARKLET_BUCKET", "bucket-1")
     monkeypatch.setenv("SPARKLET_QUEUE_URL", "http://queue")
-    handlers._deployment.cache_clear()
+    handlers.deployment.cache_clear()
     try:
-        at = handlers._deployment()
-        assert at is handlers._deployment()
+        at = handlers.deployment()
+        assert at is handlers.deployment()
     finally:
-        handlers._deployment.cache_clear()
+        handlers.deployment.cache_clear()
     assert at.run_uri("r", "x") == "s3://bucket-1/runs/r/x"
     assert (type(at.ledger), type(at.queue), type(at.store)) == (DynamoLedger, SqsTaskQueue, S3ObjectStore)
 

@@ -22,8 +22,7 @@ from sparklet.model import RunState
 from sparklet.runs.cancel import cancel
 from sparklet.runs.redrive import redrive
 from sparklet.spark.runner import ScriptResult
-from sparklet.worker.attempt import Lease
-from tests.unit.runs.one_table import RUN, Seam, Trial, held
+from tests.unit.runs.one_table import RUN, Seam, Trial
 from tests.world import KilledError
 
 BROKEN = ScriptResult(1, cause_class="SyntaxError", cause="bad")
@@ -134,7 +133,6 @@ def try_all(scratch: Path, name: str, faults: Iterator[tuple[tuple[int, str], ..
 @pytest.fixture
 def scratch(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """A folder in memory, where there is one; and leases that nobody renews in the background: a trial takes 10 ms."""
-    monkeypatch.setattr(Lease, "__enter__", held)
     monkeypatch.setattr(tempfile, "tempdir", "/dev/shm" if Path("/dev/shm").is_dir() else None)
     with tempfile.TemporaryDirectory(prefix="sparklet-") as folder:
         yield Path(folder)

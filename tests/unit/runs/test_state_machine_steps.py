@@ -238,7 +238,7 @@ def test_the_whole_cause_is_kept_and_a_notice_has_its_beginning(world: World) ->
 def test_a_wrongly_called_step_reports_what_is_wrong(
     world: World, monkeypatch: pytest.MonkeyPatch, event: Any, words: str
 ) -> None:
-    monkeypatch.setattr(handlers, "_deployment", lambda: world.at)
+    monkeypatch.setattr(handlers, "deployment", lambda: world.at)
     with pytest.raises(EventError, match=words):
         handlers.step_handler(event, None)
 
@@ -263,7 +263,7 @@ def test_a_store_that_does_not_answer_is_worth_a_retry(world: World, monkeypatch
 
 def test_every_step_is_one_that_the_handler_knows(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     world.run(1)
-    monkeypatch.setattr(handlers, "_deployment", lambda: world.at)
+    monkeypatch.setattr(handlers, "deployment", lambda: world.at)
     for step in ("check", "batch", "give_up"):
         assert handlers.step_handler({"step": step, "run_id": "run-1"}, None)["run_id"] == "run-1"
     assert {"check", "batch", "record", "give_up"} <= STEPS.keys()
