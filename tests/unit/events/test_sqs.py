@@ -5,11 +5,10 @@ from typing import Any
 
 import pytest
 
-from sparklet.errors import EventError, ScriptFailedError
-from sparklet.events import Outcome, Source, answer, parse_event
+from sparklet.errors import EventError
+from sparklet.events import Source, parse_event
 from tests.unit.events.samples import eventbridge, s3, s3_test_event, sns_envelope, sqs
 
-FAILED = ScriptFailedError("s3://b/x.py", 1)
 DEEP = "[" * 10_000 + "]" * 10_000
 
 
@@ -23,14 +22,6 @@ def test_a_standard_queues_groups_promise_no_order() -> None:
     (task,) = parse_event({"Records": [sqs("a", "{}", "tenant-1", fifo=False)]})
 
     assert task.group == ""
-
-
-def test_messages_come_back_in_the_order_of_the_batch() -> None:
-    event = {"Records": [sqs(i, "{}", "g") for i in "cab"]}
-
-    told = answer(event, [Outcome(task, FAILED, acknowledged=False) for task in parse_event(event)])
-
-    assert [failure["itemIdentifier"] for failure in told["batchItemFailures"]] == ["c", "a", "b"]
 
 
 @pytest.mark.parametrize("body", [json.dumps(s3_test_event()), sns_envelope(json.dumps(s3_test_event()))])
