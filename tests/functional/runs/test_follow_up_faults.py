@@ -106,7 +106,8 @@ def test_a_failed_check_fails_the_run_wherever_the_checker_dies(after_effect: bo
             world.work(lambda _: WRONG)
             world.clock.advance(60)
         assert world.ledger.runs.get("run-1").state is RunState.FAILED
-        assert world.json("manifest.json")["Check"]["Error"] == WRONG.error_class
+        told = {"Status": "FAILED", "Error": WRONG.error_class, "Cause": WRONG.message}
+        assert world.json("manifest.json")["Check"] == {"RunId": "run-1-check-0", **told}
         assert {run.run_id for run in world.ledger.runs.list()} == {"run-1", "run-1-check-0"}
         assert {notice.document["check"]["state"] for notice in world.ear.notices} <= {"FAILED"}
 

@@ -42,14 +42,6 @@ def fail_it(bench: Bench) -> None:
     assert bench.ledger.attempts.abandon(bench.ledger.shards.get("run-1", 0), Failure("ShardTooLargeError", "9 GB"))
 
 
-def test_a_shard_is_done_and_recorded(bench: Bench) -> None:
-    bench.plan()
-
-    assert run(bench) == DONE
-
-    assert state(bench) is ShardState.SUCCEEDED
-
-
 def test_the_script_may_run_for_hours(bench: Bench) -> None:
     bench.plan()
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from sparklet.errors import CheckpointConflictError, PlanError, RunExistsError, SettingsError
+from sparklet.errors import CheckpointConflictError, PlanError, RunExistsError
 from sparklet.model import Failure, Run, RunOptions, RunState, ShardResult
 from sparklet.planning.new_run import new_run
 from sparklet.planning.planner import plan
@@ -211,11 +211,6 @@ def test_a_run_is_not_redriven_before_a_later_one_is_planned(world: World) -> No
 
     with pytest.raises(PlanError, match="nightly-1"):
         redrive(world.at, "nightly-0")
-
-
-def test_an_incremental_run_cannot_overwrite() -> None:
-    with pytest.raises(SettingsError, match="incremental"):
-        RunOptions(incremental=True, existing="overwrite")
 
 
 # --- what follows a run ---

@@ -6,12 +6,10 @@ from typing import Any
 import pytest
 
 from sparklet.errors import CheckpointConflictError, RunNotFoundError
-from sparklet.model import PartRecord, Position, RunOptions, RunState, ShardRecord, ShardState
+from sparklet.model import PartRecord, Position, RunOptions, RunState, ShardState
 from sparklet.planning.new_run import new_run
 from sparklet.planning.planner import PlanProgress, plan
 from tests.world import SOURCE, World, ref_of
-
-SHARD = ShardRecord("run-1", 0, "part-0.jsonl", 0, 9, 1, 9)
 
 
 def test_a_plan_puts_every_object_into_one_shard_in_order(world: World) -> None:
@@ -103,23 +101,6 @@ def test_messages_are_sent_only_for_sealed_and_entered_shards(world: World, monk
     assert len(world.queue) == 4
 
 
-def test_input_changes_during_planning_change_no_planned_shard(world: World) -> None:
-    world.put(6)
-    new_run(world.at, world.request(options=RunOptions(max_objects=1)))
-
-    def disturb(progress: PlanProgress) -> None:
-        if progress.shards == 2:
-            world.store.put(f"{SOURCE}00000a.csv", b"late, before the checkpoint")
-            world.store.delete(f"{SOURCE}00001.csv")
-            world.store.put(f"{SOURCE}99999.csv", b"late, behind it")
-
-    run = plan(world.at, "run-1", disturb, part_shards=2)
-
-    names = [item.uri.removeprefix(SOURCE) for shard in world.planned() for item in shard.objects]
-    assert names == ["00000.csv", "00001.csv", "00002.csv", "00003.csv", "00004.csv", "00005.csv", "99999.csv"]
-    assert run.shard_count == 7
-
-
 def test_a_vanished_input_fails_the_run_at_the_first_check(world: World) -> None:
     uris = world.put(2)
     new_run(world.at, world.request())
@@ -127,21 +108,6 @@ def test_a_vanished_input_fails_the_run_at_the_first_check(world: World) -> None
         world.store.delete(uri)
     assert plan(world.at, "run-1").shard_count == 0
     assert world.check().run.state is RunState.FAILED
-
-
-def test_the_second_of_two_planners_stops_and_doubles_nothing(world: World) -> None:
-    uris = world.put(10)
-    new_run(world.at, world.request(options=RunOptions(max_objects=1)))
-
-    def the_other_comes(progress: PlanProgress) -> None:
-        if progress.shards == 4:
-            plan(world.at, "run-1", part_shards=3)
-
-    with pytest.raises(CheckpointConflictError):
-        plan(world.at, "run-1", the_other_comes, part_shards=2)
-
-    assert [item.uri for shard in world.planned() for item in shard.objects] == uris
-    assert world.ledger.runs.get("run-1").shard_count == 10
 
 
 def test_planners_that_see_different_ends_agree_on_one(world: World, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -38,16 +38,6 @@ def test_pending_shards_are_given_up_and_running_ones_may_end(world: World) -> N
     assert world.json("manifest.json")["Status"] == "CANCELLED"
 
 
-def test_a_worker_that_gets_a_message_afterwards_acknowledges_it(world: World) -> None:
-    world.run(3)
-    cancel(world.at, "run-1")
-    assert world.check().run.state is RunState.CANCELLED
-
-    assert world.work() == 0
-    assert len(world.queue) == 0
-    assert world.ledger.shards.count("run-1") == Counts(failed=3)
-
-
 def test_cancelling_twice_is_fine_and_the_first_time_counts(world: World) -> None:
     world.run(2)
     claim_one(world)
@@ -134,15 +124,6 @@ def test_a_partial_plan_is_sealed_and_entered_without_messages(world: World) -> 
     assert done.counts == Counts(failed=4) and len(world.queue) == messages == 2
     assert NOT_PLANNED in done.run.skipped
     assert world.check().run.state is RunState.CANCELLED
-
-
-def test_the_checker_does_all_of_it_alone(world: World) -> None:
-    half_planned(world)
-    world.ledger.runs.cancel("run-1")
-
-    report = world.check()
-
-    assert (report.run.state, report.counts, report.abandoned) == (RunState.CANCELLED, Counts(failed=4), 4)
 
 
 def test_a_planner_at_work_stops_at_its_next_part(world: World) -> None:

@@ -129,24 +129,6 @@ def half_planned(world: World, **options: float) -> None:
     world.ledger.runs.add_part = seal  # type: ignore[method-assign]
 
 
-def test_a_silent_planners_work_is_continued(world: World) -> None:
-    half_planned(world)
-    assert not world.check().planned
-
-    world.clock.advance(PLANNER_SILENT_S + 1)
-    report = world.check()
-
-    assert report.planned and report.run.shard_count == 4
-    assert world.work() == 4
-    assert world.check().run.state is RunState.SUCCEEDED
-
-
-def test_a_run_that_is_still_planned_does_not_end(world: World) -> None:
-    half_planned(world)
-    world.work()
-    assert world.check().run.state is RunState.PLANNING
-
-
 def test_shards_still_to_be_dispatched_are_not_requeued(world: World) -> None:
     world.put(2)
     new_run(world.at, world.request(options=RunOptions(max_objects=1)))

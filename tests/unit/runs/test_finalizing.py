@@ -5,13 +5,12 @@ from dataclasses import replace
 
 import pytest
 
-from sparklet.model import Failure, RunState
+from sparklet.model import RunState
 from sparklet.planning.new_run import new_run
 from sparklet.planning.planner import plan
 from sparklet.runs.checker import STALL_S
 from sparklet.runs.handlers import handle_check
 from sparklet.runs.notices import MAX_FINALIZED, NOTIFY_WITHIN_S
-from sparklet.runs.redrive import redrive
 from tests.stand_ins.memory import MemoryNotifier
 from tests.world import Fault, KilledError, World
 
@@ -66,20 +65,6 @@ def test_many_ended_runs_are_finalized_over_several_checks(world: World) -> None
         left.append(len(unsettled(world)))
 
     assert left == [MAX_FINALIZED + 3, 3, 0]
-
-
-def test_a_redriven_run_is_checked_again(world: World) -> None:
-    world.run(1)
-    world.work(lambda _: Failure("X", "y", retryable=False))
-    for _ in range(2):
-        handle_check(world.at)
-    assert unsettled(world) == set()
-
-    redrive(world.at, "run-1")
-    world.work()
-    handle_check(world.at)
-
-    assert world.ledger.runs.get("run-1").state is RunState.SUCCEEDED
 
 
 @pytest.mark.parametrize("after_effect", [False, True])

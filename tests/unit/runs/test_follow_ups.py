@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from sparklet.errors import PlanError
-from sparklet.model import Counts, Dispatch, Failure, Run, RunOptions, RunState, ShardResult, ShardState, split_uri
+from sparklet.model import Counts, Dispatch, Failure, Run, RunOptions, RunState, ShardResult, split_uri
 from sparklet.planning.new_run import new_run
 from sparklet.planning.planner import plan
 from sparklet.runs import follow_ups
@@ -49,22 +49,6 @@ def ids(world: World) -> set[str]:
 # --- the check run ---
 
 
-def test_a_run_waits_for_its_check_and_ends_well_if_that_does(world: World) -> None:
-    start(world)
-    world.work()
-
-    waiting = world.check()
-    assert waiting.run.state is RunState.RUNNING
-    assert run_of(world, "run-1-check-0").state is RunState.RUNNING
-    assert world.check().run.state is RunState.RUNNING and len(world.queue) == 1
-    world.work()
-
-    assert world.check().run.state is RunState.SUCCEEDED
-    judge = run_of(world, "run-1-check-0")
-    assert (judge.state, judge.parent, judge.dispatch) == (RunState.SUCCEEDED, "run-1", Dispatch.QUEUE)
-    assert world.json("manifest.json")["Check"] == {"RunId": "run-1-check-0", "Status": "SUCCEEDED"}
-
-
 def test_a_check_gets_the_runs_figures_as_its_only_input(world: World) -> None:
     run = start(world, params={"least": 4}, options={"tolerated_failure_count": 1})
     world.work(all_but(1))
@@ -84,34 +68,6 @@ def test_a_check_gets_the_runs_figures_as_its_only_input(world: World) -> None:
         BUCKET,
         "output/run-1-check-0/",
     )  # a worker may write there, and harms nothing
-
-
-def test_a_check_that_fails_fails_the_run_and_nothing_follows_it(world: World) -> None:
-    start(world)
-    world.work()
-    world.check()
-    world.work(lambda _: WRONG)
-
-    report = world.check()
-
-    assert report.run.state is RunState.FAILED and report.counts == Counts(succeeded=3)
-    manifest = world.json("manifest.json")
-    assert manifest["Status"] == "FAILED" and "Next" not in manifest
-    assert manifest["Check"] == {
-        "RunId": "run-1-check-0",
-        "Status": "FAILED",
-        "Error": "ExpectationError",
-        "Cause": "3 rows, at least 4 were expected",
-    }
-    assert ids(world) == {"run-1", "run-1-check-0"}
-
-
-def test_a_failed_run_is_not_checked(world: World) -> None:
-    start(world)
-    world.work(all_but(1))
-
-    assert world.check().run.state is RunState.FAILED
-    assert ids(world) == {"run-1"} and "Check" not in world.json("manifest.json")
 
 
 def test_tolerated_failures_stay_in_a_passed_runs_result(world: World) -> None:
@@ -164,19 +120,6 @@ def test_a_check_that_is_cancelled_fails_the_run(world: World) -> None:
 
     assert world.check().run.state is RunState.FAILED
     assert world.json("manifest.json")["Check"]["Error"] == "RunCancelled"
-
-
-def test_a_runs_cancelling_cancels_its_check(world: World) -> None:
-    start(world)
-    world.work()
-    world.check()
-
-    cancel(world.at, "run-1")
-    check(world.at, "run-1-check-0")
-
-    assert world.check().run.state is RunState.CANCELLED
-    assert run_of(world, "run-1-check-0").state is RunState.CANCELLED
-    assert ids(world) == {"run-1", "run-1-check-0"}
 
 
 # --- the next run ---
@@ -303,24 +246,6 @@ def test_a_redrive_has_check_and_next_runs_of_its_own(world: World) -> None:
     assert world.json("manifest.json")["Check"]["RunId"] == "run-1-check-1"
     assert run_of(world, "run-1-next-0").cancelled_s is not None  # it would write to the same place
     assert run_of(world, "run-1-next-1").state is RunState.PLANNING
-
-
-def test_a_run_that_failed_by_its_check_alone_is_checked_again(world: World) -> None:
-    start(world)
-    world.work()
-    world.check()
-    world.work(lambda _: WRONG)
-    world.check()
-
-    done = redrive(world.at, "run-1")
-    world.check()
-    world.work()
-
-    assert (done.shards, done.messages, done.run.state) == (0, 0, RunState.RUNNING)
-    assert world.check().run.state is RunState.SUCCEEDED
-    assert {record.state for record in world.shards()} == {ShardState.SUCCEEDED}
-    with pytest.raises(PlanError, match="nothing to redrive"):
-        redrive(world.at, "run-1")
 
 
 def test_a_run_with_an_open_follow_up_is_not_cleaned(world: World) -> None:

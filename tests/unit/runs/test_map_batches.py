@@ -14,7 +14,6 @@ from sparklet.model import (
     Dispatch,
     Failure,
     RunOptions,
-    RunState,
     ShardRecord,
     ShardResult,
     ShardState,
@@ -24,7 +23,7 @@ from sparklet.planning.planner import plan
 from sparklet.runs.map_batches import MAX_UNCLAIMED, UNCLAIMED_S, write_batch
 from sparklet.runs.redrive import redrive
 from sparklet.runs.state_machine_steps import BATCHES_PER_AGE
-from tests.world import LEASE_S, World
+from tests.world import World
 
 BROKEN = Failure("ValueError", "bad line 7", retryable=False)
 PASSING = Failure("OSError", "503 Slow Down", retryable=True)
@@ -60,31 +59,6 @@ def test_few_shards_are_inlined_in_the_first_map_batches_only(world: World, shar
     assert (answer["how"], answer["count"], answer["batch"]) == (how, shards, batch + 1)
     assert len(answer["items"]) == (shards if how == "inline" else 0)
     assert len(world.handed_out(answer)) == shards
-
-
-def test_a_run_ends_by_batches_alone(world: World) -> None:
-    world.run(3)
-    world.children(world.handed_out(world.step("batch", batch=0)))
-
-    answer = world.step("batch", batch=1)
-
-    assert (answer["ended"], answer["state"], answer["how"]) == (True, "SUCCEEDED", "none")
-    assert world.json("manifest.json")["ItemCounts"]["Succeeded"] == 3
-
-
-def test_a_killed_workers_shard_is_in_a_later_map_batch(world: World) -> None:
-    world.run(2)
-    killed, done = world.handed_out(world.step("batch", batch=0))
-    world.claim_ref(killed)
-    world.children([done])
-
-    assert world.step("batch", batch=1)["how"] == "none"  # it is RUNNING for all that anybody knows
-    world.clock.advance(LEASE_S + 1)
-    refs = world.handed_out(world.step("batch", batch=2))
-
-    assert refs == [killed]
-    assert world.children(refs) == 1
-    assert world.step("check")["state"] == "SUCCEEDED" and len(world.queue) == 0
 
 
 def test_a_shard_that_was_released_is_in_the_next_batch_at_once(world: World) -> None:
@@ -224,14 +198,6 @@ def test_nothing_is_handed_out_once_the_run_is_cancelled(world: World, monkeypat
     assert world.step("batch", batch=1)["state"] == "CANCELLED"
 
 
-def test_the_checker_requeues_nothing_of_a_map(world: World) -> None:
-    world.run(2)
-    for _ in range(20):
-        world.clock.advance(3600)
-        assert world.check().requeued == 0
-    assert [record.requeues for record in world.shards()] == [0, 0]
-
-
 def test_a_redrive_that_was_cut_short_goes_on(world: World) -> None:
     world.run(3)
     world.children(world.handed_out(world.step("batch", batch=0)), lambda _: BROKEN)
@@ -279,16 +245,3 @@ def test_a_full_disk_is_reported_with_its_remedy(world: World, monkeypatch: pyte
     monkeypatch.setattr(world.ledger.shards, "list", full)
     with pytest.raises(ScratchFullError, match="TMPDIR"):
         write_batch(world.at, run, 0)
-
-
-def test_a_cancelled_run_ends_however_many_children_still_ask(world: World) -> None:
-    world.run(3)
-    refs = world.handed_out(world.step("batch", batch=0))
-    owner, _ = world.claim_ref(refs[0])
-    world.ledger.runs.cancel("run-1")
-    assert world.step("batch", batch=1)["counts"] == {"pending": 0, "running": 1, "succeeded": 0, "failed": 2}
-
-    assert world.children(refs[1:]) == 0
-    world.ledger.attempts.succeed("run-1", 0, owner, ShardResult())
-
-    assert world.check().run.state is RunState.CANCELLED

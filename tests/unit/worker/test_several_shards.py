@@ -81,18 +81,6 @@ def test_a_success_is_recorded_before_the_next_shard_is_claimed(bench: Bench) ->
     ]
 
 
-def test_a_script_that_dies_in_the_third_of_five_fails_it_alone(bench: Bench) -> None:
-    script = planned(bench, 5, n2=["what no retry mends"])
-
-    bench.deliver_together(bench.queue.receive(10))
-
-    assert list(states(bench).values()) == ["SUCCEEDED", "SUCCEEDED", "FAILED", "SUCCEEDED", "SUCCEEDED"]
-    assert script.begun == [0, 1, 2, 3, 4]
-    failed = records(bench)[2]
-    assert (failed.error_class, "of shard 2" in failed.error_message) == ("AnalysisException", True)
-    assert [record.attempts for record in records(bench).values()] == [1] * 5
-
-
 def test_shards_not_begun_in_time_return_with_their_attempt(bench: Bench) -> None:
     script = planned(bench, 3)
     script.meanwhile = lambda number: time.sleep(1.6)
@@ -103,16 +91,6 @@ def test_shards_not_begun_in_time_return_with_their_attempt(bench: Bench) -> Non
     assert [outcome.acknowledged for outcome in outcomes] == [True, False, False]
     assert [(r.state, r.attempts) for r in records(bench).values()][1:] == [(ShardState.PENDING, 0)] * 2
     assert len(bench.queue.receive(10)) == 2
-
-
-def test_a_shard_that_is_named_twice_is_done_once(bench: Bench) -> None:
-    script = planned(bench, 2)
-    bench.queue.send(record.ref.to_body() for record in records(bench).values())
-
-    outcomes = bench.deliver_together(bench.queue.receive(10))
-
-    assert script.begun == [0, 1]
-    assert all(outcome.acknowledged for outcome in outcomes)
 
 
 def test_a_lost_first_success_harms_no_other_shard(bench: Bench) -> None:

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from sparklet.errors import DeadlineExceededError, GatewayLostError, LedgerError
+from sparklet.errors import GatewayLostError, LedgerError
 from sparklet.events import Outcome
 from sparklet.model import Failure, ShardState
 from sparklet.spark.runner import Output, ScriptCall, ScriptResult
@@ -59,16 +59,6 @@ def test_the_script_gets_the_runs_inputs_output_and_arguments(bench: Bench) -> N
     assert event["params"] == {"k": 1}
     assert event["sparklet"].keys() == {"run", "identity", "shard", "attempt", "generation"}
     assert bench.runner.calls[0].args[2:] == ("--level", "3")
-
-
-def test_a_double_delivery_of_a_finished_shard_runs_nothing(bench: Bench) -> None:
-    (ref,) = bench.plan()
-    bench.queue.send([ref.to_body()])
-
-    first, second = bench.deliver(), bench.deliver()
-
-    assert first.acknowledged and second.acknowledged
-    assert len(bench.runner.calls) == 1
 
 
 def test_a_message_of_a_held_shard_is_acknowledged(bench: Bench) -> None:
@@ -133,32 +123,6 @@ def test_a_permanent_failure_ends_the_shard_at_once(bench: Bench, cause: str) ->
     assert "no such column" in record.error_message
 
 
-def test_a_hanging_script_is_ended_released_and_finally_failed(bench: Bench) -> None:
-    bench.plan(max_attempts=1)
-    bench.runner.behaviour = raises(DeadlineExceededError("ended after 50 s"))
-
-    assert bench.deliver().acknowledged
-    assert bench.ledger.shards.get("run-1", 0).error_class == "DeadlineExceededError"
-
-
-def test_a_zombie_after_its_lease_changes_nothing(bench: Bench) -> None:
-    (ref,) = bench.plan()
-
-    def frozen(call: ScriptCall, output: Output) -> ScriptResult:
-        bench.clock.advance(700)  # past its lease and the takeover's grace
-        bench.runner.behaviour = exits(0)
-        bench.queue.send([ref.to_body()])
-        (message,) = bench.queue.receive()
-        assert bench.deliver(message).acknowledged
-        return ScriptResult(1, "", "ValueError", "late")
-
-    bench.runner.behaviour = frozen
-    zombie = bench.deliver(remaining_s=600)
-
-    assert not zombie.acknowledged
-    assert state(bench) is ShardState.SUCCEEDED
-
-
 def test_a_result_is_written_once_the_ledger_is_back(bench: Bench) -> None:
     bench.plan()
     real, down = bench.ledger.attempts.succeed, iter(range(10))
@@ -219,15 +183,6 @@ def test_a_message_of_an_unknown_run_is_not_lost(bench: Bench) -> None:
 
     assert not outcome.acknowledged
     assert "run-9" in str(outcome.error)
-
-
-def test_no_task_is_begun_when_no_time_is_left(bench: Bench) -> None:
-    bench.plan()
-
-    outcome = bench.deliver(remaining_s=5)
-
-    assert not outcome.acknowledged
-    assert bench.ledger.shards.get("run-1", 0).attempts == 0
 
 
 def test_a_message_of_an_older_generation_is_only_acknowledged(bench: Bench) -> None:

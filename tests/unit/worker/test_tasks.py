@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from sparklet.errors import GatewayLostError, LedgerError, ScriptNotAllowedError, SettingsError
+from sparklet.errors import GatewayLostError, LedgerError, SettingsError
 from sparklet.events import Outcome
 from sparklet.events.sqs import OWN_ID, TASK_ATTRIBUTE
 from sparklet.model import ShardResult, ShardState, TaskRecord
@@ -102,15 +102,6 @@ def test_a_client_may_choose_id_and_allowed_script(api: Api) -> None:
     assert api.state("order-7").state is ShardState.SUCCEEDED
     assert api.bench.runner.calls[0].script.read_bytes() == b"print(1)"
     assert api.bench.runner.calls[0].args[2:] == ("--x",)
-
-
-def test_a_script_outside_the_prefixes_ends_the_task(api: Api) -> None:
-    outcome = api.deliver(api.post({"sparklet": {"script": "s3://elsewhere/x.py"}}, "t"))
-
-    assert outcome.acknowledged
-    failure = api.state("t").failure
-    assert failure and failure.error_class == ScriptNotAllowedError.__name__
-    assert api.bench.runner.calls == []
 
 
 def test_a_message_delivered_twice_runs_once(api: Api) -> None:
