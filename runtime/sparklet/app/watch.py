@@ -26,25 +26,8 @@ MAX_POLL_S = 15.0
 LEDGER_PATIENCE_S = 60.0  # a watch tolerates a ledger or queue that does not respond for this long
 
 
-class Display(Protocol):
-    """Shows the progress of one run."""
-
-    def show(self, run: Run, counts: Counts) -> None:
-        """Show the state as it is now."""
-
-    def warn(self, text: str) -> None:
-        """A warning; the watch continues."""
-
-
-class Watcher(Reporter, Protocol):
-    """A reporter that shows a run's progress, too."""
-
-    def display(self, run_id: str, clock: Clock, details: Callable[[Run], RunView]) -> AbstractContextManager[Display]:
-        """A display of the run; it may read ``details`` now and then, which takes a pass over the ledger."""
-
-
 class Lines:
-    """The progress of a run in plain lines: a ``Display``."""
+    """Shows the progress of a run in plain lines."""
 
     def __init__(self, reporter: Reporter, run_id: str, clock: Clock) -> None:
         self._reporter, self._run_id, self._clock = reporter, run_id, clock
@@ -90,6 +73,13 @@ class Lines:
         rate = f"{per_s * 60:.0f} shards/min · " if per_s else ""
         end = f"about {duration_text(counts.open / per_s)} left · " if per_s and counts.open else ""
         return f"{rate}{end}{duration_text(last_s - self._began_s)}"
+
+
+class Watcher(Reporter, Protocol):
+    """A reporter that shows a run's progress, too."""
+
+    def display(self, run_id: str, clock: Clock, details: Callable[[Run], RunView]) -> AbstractContextManager[Lines]:
+        """A display of the run; it may read ``details`` now and then, which takes a pass over the ledger."""
 
 
 def watch(stack: OpenStack, run_id: str, watcher: Watcher, prices: Prices) -> Summary:

@@ -137,7 +137,7 @@ def summary_table(stack: OpenStack, run: Run, summary: Summary, view: RunView | 
         facts.add_row("rows", f"{summary.rows:,}")
     if summary.unrun:
         messages = count_text(summary.unrun, "message")
-        facts.add_row("came back unrun", f"{messages}, dead letters without an attempt; each was sent again")
+        facts.add_row("redelivered", f"{messages} without an attempt, from the dead-letter queue; each was sent again")
     facts.add_row("time", f"{duration_text(summary.duration_s)} ({duration_text(summary.task_s)} of work)")
     facts.add_row("output", Text(output))
     if summary.state.ended:
@@ -247,9 +247,7 @@ def group_table(stack: OpenStack, group: FailureGroup) -> RenderableType:
     facts.add_row("  example", Text(example + (f" and {more} more" if more > 0 else "")))
     facts.add_row("  says", Text(group.example.error_message))
     if group.unrun:
-        facts.add_row(
-            "  came back unrun", Text(f"{count_text(group.unrun, 'message')}: receives that no attempt followed")
-        )
+        facts.add_row("  redelivered", f"{count_text(group.unrun, 'message')} without an attempt")
     facts.add_row("  reason", Text(group.advice.reason))
     facts.add_row("  remedy", Text(group.advice.remedy))
     facts.add_row("  then", Text(redrive_command(stack, group), style="cyan"))

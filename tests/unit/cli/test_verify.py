@@ -43,7 +43,7 @@ def test_explain_separates_script_failures_from_unrun_messages(terminal: Termina
     }
 
     assert groups == {"NeverStarted": 3, "ValueError": 0}
-    assert "came back unrun 3 messages" in " ".join(terminal.types("explain", RUN).out.split())
+    assert "redelivered 3 messages" in " ".join(terminal.types("explain", RUN).out.split())
 
 
 def test_messages_that_returned_unrun_are_reported(terminal: Terminal) -> None:
@@ -51,5 +51,5 @@ def test_messages_that_returned_unrun_are_reported(terminal: Terminal) -> None:
     for record in terminal.world.shards():
         assert terminal.world.ledger.attempts.count_requeue(record, unrun=True)
 
-    assert "came back unrun 2 messages" in " ".join(terminal.types("status", RUN).out.split())
+    assert "redelivered 2 messages" in " ".join(terminal.types("status", RUN).out.split())
     assert terminal.types("status", RUN, "--json").document["came_back_unrun"] == 2

@@ -2,7 +2,7 @@
 
 import pytest
 
-from sparklet.app.explain import FailureGroup, Numbers, explain, pattern_of
+from sparklet.app.explain import FailureGroup, ShardRanges, explain, pattern_of
 from sparklet.app.progress import observe
 from sparklet.errors import PlanError
 from sparklet.model import Failure, Run, ShardResult
@@ -106,7 +106,7 @@ def test_a_run_without_failures_has_no_cause(world: World) -> None:
 
 
 def test_shard_numbers_are_shown_as_ranges_and_shortened() -> None:
-    numbers = Numbers()
+    numbers = ShardRanges()
     for number in [1, 2, 3, 7, 9, 10]:
         numbers.add(number)
     assert (numbers.text(), numbers.whole) == ("1-3,7,9-10", True)

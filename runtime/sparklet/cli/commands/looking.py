@@ -3,6 +3,7 @@
 import json
 import os
 import sys
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
@@ -11,19 +12,17 @@ from rich.markup import escape
 from rich.table import Table
 
 from sparklet.app.costs import load_prices
-from sparklet.app.documents import group_document, object_document, run_document
-from sparklet.app.explain import explain as explain_failures
+from sparklet.app.documents import group_document, object_document, run_document, shard_document
 from sparklet.app.local_files import local_paths, stored_uri
 from sparklet.app.logs import LogLine, LogReader
 from sparklet.app.object_status import ObjectStatus, object_status
-from sparklet.app.progress import observe
 from sparklet.app.stack import OpenStack, open_stack
-from sparklet.app.status import view_run
+from sparklet.app.status import explain_run, view_run
 from sparklet.cli import options as opt
 from sparklet.cli.console import Screen, exit_code
 from sparklet.cli.options import Prices
-from sparklet.cli.render import group_table, lost_text, object_table, runs_table
-from sparklet.cli.run_result import finish, show_status
+from sparklet.cli.render import group_table, lost_text, object_table, runs_table, shards_table, summary_table
+from sparklet.cli.run_result import finish
 from sparklet.errors import PlanError
 from sparklet.runs.manifest import results as results_of
 from sparklet.runs.verification import verify
@@ -61,7 +60,21 @@ def status(
         view = view_run(stack, stack.at.ledger.runs.get(run_id), figures)
         records = list(stack.at.ledger.shards.list(run_id)) if shards else None
         differences = list(verify(stack.at, run_id)) if compare else None
-        show_status(stack, screen, view, records, differences)
+        if screen.as_json:
+            document = view.document(stack)
+            if differences is not None:
+                document["differences"] = [asdict(each) for each in differences]
+            if records is not None:
+                document["shard_list"] = [shard_document(record) for record in records]
+            screen.document(document)
+        else:
+            screen.out.print(summary_table(stack, view.run, view.found.summary, view))
+            if records is not None:
+                screen.out.print(shards_table(records))
+            if differences == []:
+                screen.out.print("verified: ledger, manifest and output agree")
+            for each in differences or ():
+                screen.warn(f"{each.kind}: {each.found}")
     raise typer.Exit(exit_code(view.found.summary.state))
 
 
@@ -131,8 +144,7 @@ def explain(run_id: opt.RunId, selection: opt.StackOptions) -> None:
     screen = Screen(selection.as_json)
     with open_stack(selection, screen, reading=True) as stack:
         run = stack.at.ledger.runs.get(run_id)
-        found = observe(run, stack.at.ledger.shards.list(run_id), stack.at.clock.now_s())
-        groups = explain_failures(stack.at, run, found.failures)
+        groups, found = explain_run(stack, run)
         if selection.as_json:
             screen.document([group_document(stack, group) for group in groups])
             return
