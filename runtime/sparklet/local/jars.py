@@ -22,7 +22,7 @@ Progress = Callable[[str], None]
 
 
 @dataclass(frozen=True)
-class StackJar:
+class PinnedJar:
     """One jar of a stack, and what its bytes must be."""
 
     group: str
@@ -49,11 +49,11 @@ class StackJar:
 
 
 @dataclass(frozen=True)
-class Stack:
+class PinnedJars:
     """One Spark line and its jars, in the order of the class path."""
 
     name: str
-    jars: tuple[StackJar, ...]
+    jars: tuple[PinnedJar, ...]
 
     @property
     def groups(self) -> tuple[str, ...]:
@@ -61,22 +61,22 @@ class Stack:
         return tuple(dict.fromkeys(jar.group for jar in self.jars))
 
 
-def load_stack(stack_file: Path) -> Stack:
+def load_stack(stack_file: Path) -> PinnedJars:
     """Read a stack file; LocalStackError naming file and fault if it is not one."""
     try:
         document = tomllib.loads(stack_file.read_text())
-        return Stack(document["name"], tuple(map(_jar, document["jar"])))
+        return PinnedJars(document["name"], tuple(map(_jar, document["jar"])))
     except FileNotFoundError as error:
         raise LocalStackError(f"stack file {stack_file} is not there") from error
     except (KeyError, TypeError, ValueError) as error:
         raise LocalStackError(f"stack file {stack_file} is not well-formed: {type(error).__name__}: {error}") from error
 
 
-def _jar(entry: dict[str, Any]) -> StackJar:
+def _jar(entry: dict[str, Any]) -> PinnedJar:
     sha256 = entry["sha256"]
     if len(sha256) != 64 or int(sha256, 16) < 0:
         raise ValueError(f"sha256 of {entry['coordinate']} is not 64 hexadecimal digits")
-    return StackJar(entry["group"], ivy.Coordinate.parse(entry["coordinate"]), sha256, int(entry["size_bytes"]))
+    return PinnedJar(entry["group"], ivy.Coordinate.parse(entry["coordinate"]), sha256, int(entry["size_bytes"]))
 
 
 def ensure_jars(
@@ -104,7 +104,7 @@ def ensure_jars(
     return [cache_dir / jar.file_name for jar in chosen]
 
 
-def _missing(jars: Collection[StackJar], cache_dir: Path) -> list[StackJar]:
+def _missing(jars: Collection[PinnedJar], cache_dir: Path) -> list[PinnedJar]:
     return [jar for jar in jars if not jar.is_verified(cache_dir)]
 
 
@@ -127,7 +127,7 @@ def _locked(cache_dir: Path, progress: Progress) -> Iterator[None]:
         yield
 
 
-def _fetch(missing: list[StackJar], cache_dir: Path, progress: Progress) -> None:
+def _fetch(missing: list[PinnedJar], cache_dir: Path, progress: Progress) -> None:
     """Fetch, verify, and move each jar into place; delete folders of killed processes."""
     total_mb = sum(jar.size_bytes for jar in missing) / 1e6
     source = ivy.MIRROR_VARIABLE if ivy.mirror() else "Maven Central"
@@ -144,7 +144,7 @@ def _fetch(missing: list[StackJar], cache_dir: Path, progress: Progress) -> None
         raise _unavailable(missing, cache_dir, f"{cause}. {ivy.REMEDY}")
 
 
-def _accept(jar: StackJar, arrived: Path, cache_dir: Path) -> None:
+def _accept(jar: PinnedJar, arrived: Path, cache_dir: Path) -> None:
     """Move a fetched jar into the cache, if its sha256 is right."""
     with arrived.open("rb") as content:
         sha256 = hashlib.file_digest(content, "sha256").hexdigest()
@@ -159,6 +159,6 @@ def _accept(jar: StackJar, arrived: Path, cache_dir: Path) -> None:
     draft.replace(jar.marker(cache_dir))
 
 
-def _unavailable(missing: list[StackJar], cache_dir: Path, why: str) -> LocalStackError:
+def _unavailable(missing: list[PinnedJar], cache_dir: Path, why: str) -> LocalStackError:
     others = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
     return LocalStackError(f"{missing[0].file_name}{others} cannot be had: not in {cache_dir}, and {why}")

@@ -23,7 +23,7 @@ DISK_REMEDY = f"make room there, or name another folder with --state-dir or {STA
 MIN_START_BYTES = 128 * MIB  # a stack is not started with less free
 _POLL_S = 0.05
 _MAX_LOGS = 60  # of worker processes
-MAX_BYTES_A_READ = 4 * 1024 * 1024
+MAX_BYTES_A_READ = 4 * MIB
 WORKER_LOGS = ("worker-*.log.1", "worker-*.log")
 
 

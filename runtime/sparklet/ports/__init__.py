@@ -119,26 +119,26 @@ class WorkerLogs(Protocol):
 
 
 class Engine(Protocol):
-    """Where workers for single shards are started, beside the functions. Every method raises RemoteTaskError.
+    """A platform beside Lambda that starts workers for single shards. Every method raises RemoteTaskError.
 
-    A worker claims its shard in the ledger and renews its lease, as any other does: an engine only starts processes.
+    It only starts processes: a worker claims its shard in the ledger and renews its lease like any other.
     """
 
     def start(self, token: str, command: Sequence[str]) -> str:
-        """Start ``shard …``; its id. The same token starts no second one; ``throttled``: no room now."""
+        """Start a worker with the command ``shard …``, once for each token; its id. ``throttled``: no capacity now."""
 
     def stopped(self, task_ids: Sequence[str]) -> Mapping[str, Failure]:
-        """Those of these that have stopped, and why."""
+        """The workers that have stopped, and why."""
 
     def begun_s(self, task_id: str) -> float:
-        """When a worker got its room there; infinity: it waits for it. 0: at once."""
+        """When a worker got its capacity: 0, at once; infinity, it is still waiting."""
         return 0.0
 
     def stop(self, task_id: str) -> None:
-        """Have a worker give back its shard and end."""
+        """End a worker, which releases its shard first."""
 
     def unfit(self, table_format: str) -> str:
-        """Why it can do no shard that writes to such a table ("": to none); "" if it can. Asked before a plan."""
+        """Before a plan: why shards that write to such a table ("": to none) cannot run here; "" if they can."""
         return ""
 
 

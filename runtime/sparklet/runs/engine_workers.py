@@ -1,7 +1,7 @@
 """Workers of engines: started for the shards that wait for them, watched until they claim, stopped for cancelled runs.
 
-A worker is started with a token made from what the ledger counts, then noted there: after a crash in between, the same
-token names the same worker. One too many does no harm: the ledger grants a shard to one attempt.
+A worker is started with a token made from the ledger's counters, and recorded there: after a crash in between, the same
+token names the same worker. A superfluous worker does no harm: the ledger grants a shard to one attempt.
 """
 
 import hashlib
@@ -20,15 +20,15 @@ from sparklet.runs.concurrency_cap import within_cap
 
 ENGINE_FAILED = "EngineFailed"
 ELSEWHERE = "sparklet redrive RUN --engine NAME has another engine do its FAILED shards"
-MAX_LOOKED_AT = 1_000  # of a run's waiting shards, at a check
-MAX_UNCLAIMED = 3  # workers of a shard, one after the other, that ended before they claimed it
-AGAIN_AFTER_S = 60.0  # twice as long after each of them
+MAX_LOOKED_AT = 1_000  # waiting shards of a run at each check
+MAX_UNCLAIMED = 3  # workers of a shard in sequence that ended without a claim
+AGAIN_AFTER_S = 60.0  # doubled after each of them
 CLAIMS_WITHIN_S = 900.0  # fetching the image takes minutes; then the worker is stopped
 
 
 @dataclass(frozen=True, slots=True)
 class Waiting:
-    """The shards of a run that waited for engines, and what was done about them."""
+    """How many shards of a run waited for engines, and the result of this check."""
 
     shards: int = 0
     started: int = 0
@@ -55,7 +55,7 @@ def start_workers(at: Deployment, run: Run) -> Waiting:
                 started, failed = started + done.started, failed + done.failed
         except LedgerError:
             raise
-        except Exception as error:  # noqa: BLE001 - also if there is no room now
+        except Exception as error:  # noqa: BLE001 - such as no capacity now
             troubles.append(f"{name}: {error}")
     at.measure(SHARDS_FAILED, failed)
     return Waiting(len(waiting), started, failed, "; ".join(troubles))
