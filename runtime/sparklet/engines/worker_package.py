@@ -40,7 +40,9 @@ def files() -> tuple[bytes, bytes]:
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as package:
         for name in sorted(found):
-            package.writestr(zipfile.ZipInfo(name), found[name].read_bytes(), zipfile.ZIP_DEFLATED)
+            entry = zipfile.ZipInfo(name)  # of 1980: no build time in the zip
+            entry.external_attr = 0o644 << 16
+            package.writestr(entry, found[name].read_bytes(), zipfile.ZIP_DEFLATED)
     return found[f"sparklet/engines/{PROGRAM}"].read_bytes(), buffer.getvalue()
 
 

@@ -8,9 +8,7 @@ from __future__ import annotations
 
 import sys
 import zipfile
-from collections.abc import Mapping
 from pathlib import Path
-from typing import IO
 
 import sparklet
 
@@ -23,18 +21,12 @@ def write_bundle(target: Path) -> list[str]:
     """Write the zip, replacing ``target``; returns the names in it."""
     package = Path(sparklet.__file__).parent
     paths = sorted(path for pattern in SOURCES for path in package.glob(pattern) if path.name not in NOT_FOR_SCRIPTS)
-    files = {f"sparklet/{path.relative_to(package).as_posix()}": path.read_bytes() for path in paths}
-    write_zip(target, files)
-    return list(files)
-
-
-def write_zip(target: Path | IO[bytes], files: Mapping[str, bytes]) -> None:
-    """Write files by their names."""
     with zipfile.ZipFile(target, "w", zipfile.ZIP_DEFLATED) as bundle:
-        for name, content in files.items():
-            entry = zipfile.ZipInfo(name, EARLIEST)
+        for path in paths:
+            entry = zipfile.ZipInfo(f"sparklet/{path.relative_to(package).as_posix()}", EARLIEST)
             entry.external_attr = 0o644 << 16
-            bundle.writestr(entry, content, zipfile.ZIP_DEFLATED)
+            bundle.writestr(entry, path.read_bytes(), zipfile.ZIP_DEFLATED)
+    return bundle.namelist()
 
 
 def main() -> None:
