@@ -9,7 +9,6 @@ import json
 import unicodedata
 import uuid
 from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -23,7 +22,7 @@ from sparklet.aws.task_queue import SqsTaskQueue
 from sparklet.errors import ObjectForbiddenError, PlanError
 from sparklet.inputs.list_requests import ListRequest
 from sparklet.inputs.selection import Reason
-from sparklet.model import Access, InputObject, Run, RunOptions, RunState, Shard, ShardResult
+from sparklet.model import Access, InputObject, Run, RunOptions, Shard
 from sparklet.planning.new_run import new_run
 from sparklet.planning.planner import plan
 from sparklet.planning.request import RunRequest
@@ -182,27 +181,6 @@ def test_odd_names_from_an_s3_inventory_are_read_back(at: Deployment, form: str)
     assert run.skipped == {}
 
 
-def test_every_skipped_object_is_counted_with_its_reason(at: Deployment, clients: AwsClients) -> None:
-    base = f"s3://{at.bucket}/{PREFIX}"
-    for key in ("a", "b.tmp", "_SUCCESS", "empty.csv", "folder/"):
-        at.store.put(base + key, b"" if key[0] in "_ef" else b"x")
-    clients.s3.put_object(Bucket=at.bucket, Key=f"{PREFIX}cold", Body=b"x", StorageClass="GLACIER")
-    clients.s3.put_object(Bucket=at.bucket, Key=f"{PREFIX}colder", Body=b"x", StorageClass="DEEP_ARCHIVE")
-    clients.s3.put_object(Bucket=at.bucket, Key=f"{PREFIX}now", Body=b"x", StorageClass="GLACIER_IR")
-
-    with pytest.raises(PlanError, match=rf"2 objects of the input are archived .*: {base}cold, {base}colder; restore"):
-        entered(at, exclude=("*.tmp",))
-    run = entered(at, exclude=("*.tmp",), archived="skip")
-    kept = entered(at, exclude=("*.tmp",), archived="skip", keep_empty=True)
-
-    assert [item.uri.removeprefix(base) for item in planned(at, run)] == ["a", "now"]
-    assert {run.skipped[reason] for reason in (Reason.EMPTY, Reason.ARCHIVED)} == {2} and run.skipped[
-        Reason.FOLDER_MARKER
-    ] == 1
-    assert run.object_count + sum(run.skipped.values()) == 8
-    assert [item.uri.removeprefix(base) for item in planned(at, kept)] == ["_SUCCESS", "a", "empty.csv", "now"]
-
-
 def test_an_object_being_restored_is_not_readable_yet(at: Deployment, clients: AwsClients) -> None:
     clients.s3.put_object(Bucket=at.bucket, Key=f"{PREFIX}cold", Body=b"x", StorageClass="GLACIER")
     clients.s3.restore_object(Bucket=at.bucket, Key=f"{PREFIX}cold", RestoreRequest={"Days": 1})
@@ -229,35 +207,6 @@ def test_every_version_is_planned_and_read_back(at: Deployment, clients: AwsClie
     named = [{"uri": item.uri, "version_id": item.version_id} for item in items[::2]]
     body = "\n".join(map(json.dumps, named)).encode()
     assert planned(at, entered(at, ListRequest("some.jsonl", body))) == items[::2]
-
-
-def test_an_incremental_run_takes_what_the_last_one_has_not_done(at: Deployment) -> None:
-    base = f"s3://{at.bucket}/{PREFIX}"
-    for number in range(7):
-        at.store.put(f"{base}{number}", b"x")
-    first = entered(at, name="nightly", incremental=True)
-    with pytest.raises(PlanError, match=f"the run {first.run_id}, also named 'nightly', has not ended"):
-        entered(at, name="nightly", incremental=True)
-    for record in at.ledger.shards.list(first.run_id):
-        if record.number != 1:
-            at.ledger.attempts.claim(record.ref, "a", 100, 3)
-            at.ledger.attempts.succeed(first.run_id, record.number, "a", ShardResult())
-    at.ledger.runs.finish(first.run_id, 0, RunState.FAILED)
-    at.store.put(f"{base}7", b"new")
-    at.store.put(f"{base}0", b"changed")
-
-    second = entered(at, name="nightly", incremental=True)
-
-    assert [item.uri.removeprefix(base) for item in planned(at, second)] == ["0", "3", "4", "5", "7"]
-    assert second.skipped == {Reason.DONE: 3}
-
-
-def test_unmodified_objects_are_counted(at: Deployment) -> None:
-    at.store.put(f"s3://{at.bucket}/{PREFIX}a", b"x")
-    modified_s = at.store.head(f"s3://{at.bucket}/{PREFIX}a").modified_s
-    assert entered(at, modified_since_s=modified_s).object_count == 1
-    with pytest.raises(PlanError, match=f"nothing new; left out: 1 {Reason.OLDER}"):
-        entered(at, modified_since_s=modified_s + 5)
 
 
 def test_a_bucket_of_another_region_and_another_access(at: Deployment, clients: AwsClients) -> None:
@@ -304,24 +253,3 @@ def test_an_unreadable_object_refuses_the_run_by_name(at: Deployment) -> None:
             new_run(at, request)
     assert [info.uri for info in at.store.list(f"s3://{at.bucket}/")] == before
     assert "run-403" not in [run.run_id for run in at.ledger.runs.list()]
-
-
-def test_exactly_one_of_concurrent_incremental_runs_proceeds(at: Deployment) -> None:
-    for number in range(5):
-        at.store.put(f"s3://{at.bucket}/{PREFIX}{number}", b"x")
-
-    def start(_: int) -> Run | str:
-        try:
-            return entered(at, name="at once", incremental=True)
-        except PlanError as error:
-            return str(error)
-
-    with ThreadPoolExecutor(4) as pool:
-        ended = list(pool.map(start, range(4)))
-
-    (winner,) = [each for each in ended if isinstance(each, Run)]
-    assert all(winner.run_id in each for each in ended if isinstance(each, str))
-    states = {run.run_id: run.state for run in at.ledger.runs.list() if run.name == "at once"}
-    assert states.pop(winner.run_id) is RunState.RUNNING
-    assert set(states.values()) <= {RunState.FAILED}
-    assert all(list(at.ledger.runs.parts(run_id)) == [] for run_id in states)

@@ -12,13 +12,12 @@ from pathlib import Path
 
 import pytest
 
-from sparklet.aws.dynamodb.items import FORMAT, Attributes, run_key, shard_key
 from sparklet.local.jars import ensure_jars
 from sparklet.local.spark_installation import jar_cache
 from sparklet.model import ShardRecord, ShardRef, ShardState
 from sparklet.spark.task_limits import IN_LAMBDA
 from tests.functional.worker.conftest import STACK
-from tests.functional.worker.ledgered import BUCKET, OTHERS, TABLE, Function, deployed
+from tests.functional.worker.ledgered import BUCKET, OTHERS, Function, deployed
 from tests.functional.worker.misbehaving import CASES, DONE, GONE, GOOD, JOB, RETRIED, Case
 from tests.stand_ins.ministack import free_port
 
@@ -206,47 +205,6 @@ def test_a_script_that_changed_after_planning_is_not_run(function: Function) -> 
 # --- plan, message, ledger ---
 
 
-def test_a_plan_part_that_was_altered_ends_the_shard(function: Function) -> None:
-    ref = function.plan(GOOD, max_attempts=2)
-    uri = f"s3://{BUCKET}/runs/{ref.run_id}/plan/{ref.part}"
-    function.store.put(uri, b'{"shard":7,"objects":[]}\n')
-
-    assert function.deliver(ref) == []
-
-    expect(function, ref, GONE, "PlanError", f"{uri} is damaged", "are (7, 0, 0), but (0, 0, 0) was planned")
-    then_the_next_works(function)
-
-
-def test_a_message_of_an_unknown_run_returns_and_blocks_nobody(function: Function) -> None:
-    good = function.plan(GOOD)
-    unknown = [ShardRef("nobodys-run", 0, 0, "p", 0, 1), ShardRef(good.run_id, 77, 0, "p", 0, 1)]
-    function.said()
-
-    assert function.deliver(*unknown, good) == ["0", "1"]
-
-    assert function.shard(good).rows == 45
-    said = function.said()
-    assert b"there is no run nobodys-run" in said
-    assert b"has no shard 77" in said
-
-
-@pytest.mark.parametrize("what", ["run", "shard"])
-def test_items_of_a_newer_sparklet_are_left_alone(function: Function, what: str) -> None:
-    ref = function.plan(GOOD)
-    key = run_key(ref.run_id) if what == "run" else shard_key(ref.run_id, 0)
-    set_format(function, key, str(FORMAT + 1))
-    function.said()
-
-    assert function.deliver(ref) == ["0"]
-
-    newer = f"written by a newer Sparklet (ledger format {FORMAT + 1}, this one knows {FORMAT})"
-    assert newer.encode() in function.said()
-    set_format(function, key, "1")
-    assert (function.shard(ref).state, function.shard(ref).attempts) == (ShardState.PENDING, 0)
-    assert function.deliver(ref) == []
-    assert function.shard(ref).rows == 45
-
-
 def test_an_unreachable_ledger_is_named_and_loses_no_message(tmp_path: Path) -> None:
     nowhere = f"http://127.0.0.1:{free_port()}"
     (tmp_path / "scratch").mkdir()
@@ -261,12 +219,3 @@ def test_an_unreachable_ledger_is_named_and_loses_no_message(tmp_path: Path) -> 
         assert f'Could not connect to the endpoint URL: \\"{nowhere}'.encode() in said
         assert b"check the network, the region, HTTPS_PROXY and AWS_ENDPOINT_URL" in said
         assert (function.shard(ref).state, function.shard(ref).attempts) == (ShardState.PENDING, 0)
-
-
-def set_format(function: Function, key: Attributes, number: str) -> None:
-    function.clients.dynamodb.update_item(
-        TableName=TABLE,
-        Key=key,
-        UpdateExpression="SET fmt = :format",
-        ExpressionAttributeValues={":format": {"N": number}},
-    )

@@ -74,20 +74,6 @@ def redrive_again(world: World) -> Run:
     return redrive(world.at, "run-1").run
 
 
-def test_a_run_may_be_redriven_while_it_runs(world: World) -> None:
-    world.run(3)
-    message = world.receive()
-    assert message is not None
-    owner, _ = world.claim(message)
-    world.ledger.attempts.fail("run-1", 0, owner, BROKEN)
-    world.queue.delete(message.receipt)
-
-    redrive(world.at, "run-1")
-
-    assert world.work() == 3
-    assert world.check().run.state is RunState.SUCCEEDED
-
-
 @pytest.mark.parametrize(
     ("shards", "message"),
     [
@@ -115,18 +101,6 @@ def test_a_run_without_failures_or_a_plan_is_not_redriven(world: World) -> None:
     new_run(world.at, world.request(run_id="run-2"))
     with pytest.raises(PlanError, match="still being planned"):
         redrive(world.at, "run-2")
-
-
-def test_a_redrive_that_died_before_its_messages_is_continued(world: World) -> None:
-    ended_with(world, 1)
-    run = world.ledger.runs.get("run-1")
-    world.ledger.runs.start_generation("run-1", 1, run.scripts[0])
-    world.ledger.attempts.redrive("run-1", 1, 1)
-
-    done = redrive(world.at, "run-1")
-
-    assert (done.shards, done.messages, done.run.generation) == (0, 1, 1)
-    assert world.work() == 1
 
 
 def test_a_redriven_run_ended_by_a_stale_checker_is_reopened(world: World, monkeypatch: pytest.MonkeyPatch) -> None:

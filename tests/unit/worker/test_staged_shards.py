@@ -1,13 +1,9 @@
 """A shard whose inputs must be fetched, on its way through a worker."""
 
 import hashlib
-import io
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
-
-import pyarrow as pa
-import pyarrow.parquet as pq
 
 from sparklet.inputs.selection import Found
 from sparklet.inputs.slicing import slice_objects
@@ -95,35 +91,6 @@ def test_the_script_gets_local_files_and_where_they_came_from(bench: Bench) -> N
     assert "origins" not in none
     assert [list(read.values()) for read in script.read] == [[b"xy"], [b"xy"], []]
     assert not any(Path(uri[7:]).exists() for uri in script.read[0])
-
-
-def test_slices_of_one_csv_are_its_rows(bench: Bench) -> None:
-    script = Script(bench)
-    body = b"a,b\n" + b"".join(b'%d,"x"\n' % n for n in range(40))
-    items = slices(bench.store, "s3://in/big.csv", body, 64)
-    plan(bench, [[item] for item in items])
-
-    for _ in items:
-        assert bench.deliver().acknowledged
-
-    contents = [content for read in script.read for content in read.values()]
-    assert len(contents) == len(items) > 3
-    assert b"".join(content.removeprefix(b"a,b\n") for content in contents) == body.removeprefix(b"a,b\n")
-
-
-def test_slices_of_one_parquet_file_are_its_rows(bench: Bench) -> None:
-    script = Script(bench)
-    table, body = pa.table({"n": range(1000), "s": [f"row {n}" for n in range(1000)]}), io.BytesIO()
-    pq.write_table(table, body, row_group_size=100, write_page_index=True)
-    items = slices(bench.store, "s3://in/big.parquet", body.getvalue(), len(body.getvalue()) // 4)
-    plan(bench, [[item] for item in items])
-
-    for _ in items:
-        assert bench.deliver().acknowledged
-
-    tables = [pq.read_table(io.BytesIO(content)) for read in script.read for content in read.values()]
-    assert len(tables) == len(items) > 3
-    assert pa.concat_tables(tables).equals(table)
 
 
 def test_a_shard_whose_object_was_replaced_ends_with_that_cause(bench: Bench) -> None:
