@@ -27,8 +27,7 @@ Codec = Literal["json", "pickle", "cloudpickle"]
 PREFIX = "SPARKLET_"
 OF_FUNCTIONS = frozenset(
     {
-        *("SPARKLET_BUCKET", "SPARKLET_CORES", "SPARKLET_ENGINES", "SPARKLET_GRACE_S"),
-        "SPARKLET_HEAP_MB",
+        *("SPARKLET_BUCKET", "SPARKLET_CORES", "SPARKLET_ENGINES", "SPARKLET_GRACE_S", "SPARKLET_HEAP_MB"),
         *("SPARKLET_JARS", "SPARKLET_JAVA_OPTIONS", "SPARKLET_KAFKA_FAILURES", "SPARKLET_KEEP_CONTEXT"),
         *("SPARKLET_LEDGER_TABLE", "SPARKLET_MAP_CONCURRENCY", "SPARKLET_METRICS_NAMESPACE"),
         *("SPARKLET_MIN_FREE_BYTES", "SPARKLET_NOTICE_BUS", "SPARKLET_NOTICE_TOPIC_ARN", "SPARKLET_OUTPUT_PREFIXES"),
@@ -41,8 +40,8 @@ OF_FUNCTIONS = frozenset(
 NAMES = OF_FUNCTIONS | frozenset(
     {
         # of the command line
-        *("SPARKLET_CACHE_DIR", "SPARKLET_MAVEN_MIRROR", "SPARKLET_OFFLINE", "SPARKLET_PRICES", "SPARKLET_STACK"),
-        *("SPARKLET_STATE_DIR",),
+        *("SPARKLET_CACHE_DIR", "SPARKLET_MAVEN_MIRROR", "SPARKLET_OFFLINE", "SPARKLET_PRICES"),
+        *("SPARKLET_STACK", "SPARKLET_STATE_DIR"),
         *("SPARKLET_FUNCTION_CODEC", "SPARKLET_FUNCTION_MODULES", "SPARKLET_FUNCTION_SECRET"),  # sam/functions.yaml
         "SPARKLET_CDS_ARCHIVE",  # of the image
         *("SPARKLET_REMOTE_TOKEN", "SPARKLET_SHARD_MESSAGE"),  # of a container (sparklet.engines.one_shard)
@@ -90,7 +89,7 @@ class WorkerSettings:
 
 @dataclass(frozen=True, slots=True)
 class FanoutSettings:
-    """Settings of the functions that plan and watch runs."""
+    """Settings of the functions that plan and watch runs; the notices' are the workers'."""
 
     ledger_table: str  # SPARKLET_LEDGER_TABLE
     bucket: str  # SPARKLET_BUCKET
@@ -311,9 +310,7 @@ def _output_prefixes(env: Mapping[str, str], bucket: str) -> tuple[str, ...]:
 def _shown(env: Mapping[str, str], text: str) -> str:
     """A wrong value, for an error; its length alone if it is a credential, or looks like one."""
     held = (value for name, value in env.items() if CREDENTIAL_NAME.search(name) and len(value) >= MIN_SECRET)
-    if CREDENTIAL_VALUE.search(text) or any(
-        value in text or (len(text) >= MIN_SECRET and text in value) for value in held
-    ):
+    if CREDENTIAL_VALUE.search(text) or any(v in text or (len(text) >= MIN_SECRET and text in v) for v in held):
         return f"a text of {len(text)} characters (not shown: it may be a secret)"
     return repr(text if len(text) <= MAX_SHOWN else text[:MAX_SHOWN] + "…")
 
@@ -343,9 +340,7 @@ def spark_settings(env: Mapping[str, str] = os.environ) -> SparkSettings:
     memory_mb = _number(env, "AWS_LAMBDA_FUNCTION_MEMORY_SIZE", 2048, int, least=1)
     heap_mb = _number(env, "SPARKLET_HEAP_MB", 0, int)
     if env.get("AWS_LAMBDA_FUNCTION_MEMORY_SIZE") and heap_mb > memory_mb:
-        raise SettingsError(
-            f"SPARKLET_HEAP_MB is {heap_mb}, but the function has {memory_mb} MB; leave it to Sparklet: 0"
-        )
+        raise SettingsError(f"SPARKLET_HEAP_MB is {heap_mb}, but the function has {memory_mb} MB; set 0: by memory")
     s3_endpoint, region = s3_environment(env)
     return SparkSettings(
         spark_home=_path(env, "SPARK_HOME"),

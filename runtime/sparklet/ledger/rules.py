@@ -1,6 +1,7 @@
 """Rules that all ledger adapters share: how long a lease binds, what fits into an item, the texts of refusals."""
 
 from datetime import UTC, datetime
+from itertools import accumulate
 
 from sparklet.errors import LeaseLostError, LedgerError, RunExistsError, RunNotFoundError
 from sparklet.model import Claim, ClaimStatus, Failure, Run, ShardRecord, ShardRef, ShardResult, ShardState, TaskRecord
@@ -28,26 +29,20 @@ def cut(text: str, most_bytes: int) -> str:
 
 
 def bounded_failure(failure: Failure) -> Failure:
-    """The part of a failure that a shard's item has room for."""
-    return Failure(
-        cut(failure.error_class, ERROR_CLASS_BYTES), cut(failure.message, ERROR_MESSAGE_BYTES), failure.retryable
-    )
+    """The part of a failure that fits into a shard's item."""
+    error_class, message = cut(failure.error_class, ERROR_CLASS_BYTES), cut(failure.message, ERROR_MESSAGE_BYTES)
+    return Failure(error_class, message, failure.retryable)
 
 
 def bounded_result(result: ShardResult) -> ShardResult:
-    """The result with as many of its first outputs, each whole, as a shard's item has room for."""
-    kept: list[str] = []
-    room = OUTPUTS_BYTES
-    for uri in result.outputs:
-        room -= len(uri.encode("utf-8", "replace"))
-        if room < 0:
-            break
-        kept.append(uri)
-    return ShardResult(result.rows, result.output_bytes, tuple(kept))
+    """The result with as many of its first outputs, each whole, as fit into a shard's item."""
+    ends = accumulate(len(uri.encode("utf-8", "replace")) for uri in result.outputs)
+    outputs = result.outputs[: sum(end <= OUTPUTS_BYTES for end in ends)]
+    return ShardResult(result.rows, result.output_bytes, outputs)
 
 
 def lease_s(workers: int) -> float:
-    """The length of a lease, which is renewed twice in it, of a run that so many workers may do at once."""
+    """The length of a lease if so many workers may do a run at once; each renews it twice in this time."""
     return max(LEASE_S, 2 * workers / RENEWALS_PER_S)
 
 
@@ -63,9 +58,9 @@ def next_engine(record: ShardRecord, cause: Failure, escalate: str) -> str:
 
 
 def refusal(record: ShardRecord, ref: ShardRef, attempt_id: str, now_s: float, engine: str) -> Claim | None:
-    """The answer to a claim from ``engine`` that changes nothing; None if it can be granted, or no attempt is left.
+    """The answer to a claim that changes nothing; None if it can be granted, or no attempt is left.
 
-    LedgerError if the message is of a generation that is not open yet, or an attempt that has ended claims again.
+    LedgerError if the message's generation is not open yet, or an attempt that has ended claims again.
     """
     if ref.generation > record.generation:
         raise LedgerError(
@@ -92,17 +87,17 @@ def exhausted_failure(record: ShardRecord) -> Failure:
 
 
 def expired_failure(record: ShardRecord) -> Failure:
-    """Why an attempt counts as lost whose lease ended without a result; an earlier cause is kept behind it."""
-    message = _unheard(record)
+    """The cause of an attempt whose lease expired without a result, with the cause before it."""
+    message = _lost(record)
     if record.error_class and record.error_class != LEASE_EXPIRED:
         message += f"; the attempt before it: {record.error_class}: {record.error_message}"
     return bounded_failure(Failure(LEASE_EXPIRED, message))
 
 
 def lost_worker(record: ShardRecord, now_s: float) -> str:
-    """Which attempt at an open shard was lost, and since when; "" if none was."""
+    """The lost attempt at an open shard, and its time; "" if none was lost."""
     if record.state is ShardState.RUNNING and record.lease_end_s < now_s:
-        return _unheard(record)
+        return _lost(record)
     return record.error_message if record.error_class == LEASE_EXPIRED and not record.state.ended else ""
 
 
@@ -116,11 +111,11 @@ def task_failure(record: TaskRecord) -> Failure:
     if record.attempts == 0:
         return Failure("NeverStarted", "its message became a dead-letter message before any attempt", retryable=False)
     if record.state is ShardState.RUNNING:
-        return Failure(LEASE_EXPIRED, _unheard(record), retryable=False)
+        return Failure(LEASE_EXPIRED, _lost(record), retryable=False)
     return record.failure or Failure("DeadLetter", "its message became a dead-letter message", retryable=False)
 
 
-def _unheard(record: ShardRecord | TaskRecord) -> str:
+def _lost(record: ShardRecord | TaskRecord) -> str:
     since = datetime.fromtimestamp(record.lease_end_s, UTC)
     why = "killed, out of memory or cut off"
     return f"attempt {record.attempt_id} was lost, its lease ended at {since:%H:%M:%S} UTC: {why}"
@@ -136,7 +131,7 @@ def not_owned(record: ShardRecord, attempt_id: str) -> LeaseLostError:
 
 
 def no_run(run_id: str) -> RunNotFoundError:
-    """That there is no such run."""
+    """The error for a run that the ledger does not have."""
     return RunNotFoundError(f"there is no run {run_id}; `sparklet runs` lists those there are")
 
 

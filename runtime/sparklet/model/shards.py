@@ -1,4 +1,4 @@
-"""Input objects, shards and their states."""
+"""Input objects, shards, their states, and what the ledger and messages hold of them."""
 
 import json
 import re
@@ -260,7 +260,7 @@ class ShardRecord:
     state: ShardState = ShardState.PENDING
     attempts: int = 0  # in this generation
     requeues: int = 0  # messages sent again in this generation because none was left; for an engine: workers started
-    unrun: int = 0  # of these, the ones for a dead-letter message that no attempt had come of
+    unrun: int = 0  # of these, the ones for dead-letter messages that were redelivered without an attempt
     attempt_id: str = ""  # of the last attempt
     taken_from: str = ""  # the state in which it found the shard: RUNNING if the attempt before it was lost
     winner: str = ""  # the attempt whose staged output is published; named once, for good
@@ -343,9 +343,8 @@ class Counts:
 def ledger_bucket(number: int) -> int:
     """The bucket of shard ``number``, from the number alone.
 
-    The first 10,000 shards share bucket 0; with each doubling of the run the new shards spread over
-    twice as many buckets, up to 256: about one bucket for 10,000 shards, though their number is not known
-    while they are planned, and the shards written at one time spread over all buckets there are.
+    The first 10,000 shards share bucket 0. With each doubling of the run, new shards spread over twice as many buckets,
+    up to 256. So there is a bucket for about 10,000 shards, though their number is not known while they are planned.
     """
     buckets = ledger_bucket_count(number + 1)
     return (number * 0x9E3779B1 & 0xFFFFFFFF) * buckets >> 32

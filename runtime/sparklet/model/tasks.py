@@ -46,15 +46,8 @@ class TaskRecord:
 
     def claimed(self, attempt_id: str, now_s: float, lease_s: float, log_stream: str) -> Self:
         """RUNNING, by one more attempt."""
-        return self._changed(
-            ShardState.RUNNING,
-            now_s,
-            attempts=self.attempts + 1,
-            attempt_id=attempt_id,
-            started_s=now_s,
-            lease_end_s=now_s + lease_s,
-            log_stream=log_stream,
-        )
+        attempt = {"attempts": self.attempts + 1, "attempt_id": attempt_id, "log_stream": log_stream}
+        return self._changed(ShardState.RUNNING, now_s, started_s=now_s, lease_end_s=now_s + lease_s, **attempt)
 
     def renewed(self, now_s: float, lease_s: float) -> Self:
         """RUNNING still, its lease ``lease_s`` from now."""
@@ -129,9 +122,9 @@ class Notice:
         return cls("task", str(record.state), record.to_document())
 
     @classmethod
-    def of_run(cls, run: Run, figures: Mapping[str, Any]) -> Self:
-        """That a run has ended, with the ``figures`` of ``runs.summary``."""
-        return cls("run", str(run.state), {**figures, "ended_s": run.ended_s})
+    def of_run(cls, run: Run, statistics: Mapping[str, Any]) -> Self:
+        """That a run has ended, with the ``statistics`` of ``runs.summary``."""
+        return cls("run", str(run.state), {**statistics, "ended_s": run.ended_s})
 
     @classmethod
     def of_execution(

@@ -31,9 +31,8 @@ class TaskStore(Protocol):
 
 
 class Runs(Protocol):
-    """Runs and their plans. Every write is conditional.
+    """Runs and their plans. Every write is conditional; after one with an unknown result an adapter reads again.
 
-    After a write whose result is unknown an adapter reads again; it knows its own write by a sign in the item.
     Every method raises LedgerError, and RunNotFoundError where it names a run.
     """
 
@@ -49,8 +48,7 @@ class Runs(Protocol):
     def add_part(self, run_id: str, part: PartRecord) -> None:
         """Seal a plan part: the planner's checkpoint.
 
-        CheckpointConflictError if that part is there already or the plan is sealed (another planner is at work), or
-        if the run was cancelled.
+        CheckpointConflictError if the part or the sealed plan is there (another planner), or the run was cancelled.
         """
 
     def parts(self, run_id: str) -> Iterator[PartRecord]:
@@ -78,36 +76,32 @@ class Runs(Protocol):
     def finish(self, run_id: str, generation: int, state: RunState) -> Run:
         """Record how a run ended; the run as it is then.
 
-        Nothing happens if it has ended, if a later generation is open, or with another state than CANCELLED where the
-        run was cancelled, or with CANCELLED where it was not.
+        Nothing happens if it has ended or a later generation is open, or unless ``state`` is CANCELLED exactly if the
+        run was cancelled.
         """
 
     def mark_notified(self, run_id: str, generation: int) -> None:
-        """Note that the notice of the end of ``generation`` was sent; that of a later one is still to be sent.
-
-        Nothing happens if the run has not ended, or a later generation is open.
-        """
+        """Note that the notice of this end was sent; nothing happens if the run is open, or at a later generation."""
 
     def cancel(self, run_id: str) -> Run:
-        """Note that the run is to end (``cancelled_s``); the run as it is then.
+        """Note that the run is to end (``cancelled_s``), and so takes no part and no generation; the run as it is then.
 
-        From now on it takes no part and no generation. Nothing happens if it was cancelled before or has ended.
+        Nothing happens if it was cancelled before or has ended.
         """
 
     def retire(self, run_id: str) -> Run:
         """Close an ended run for good, before what belongs to it is deleted; LedgerError if it has not ended."""
 
     def delete(self, run_id: str) -> int:
-        """Forget a retired run, itself last: its shards, its parts; how many items there were.
+        """Delete a retired run's shards, parts, and last the run; how many items. Another call deletes what is left.
 
-        ``create`` refuses its id for ever. LedgerError if it is not retired. The next call deletes what is left.
+        ``create`` refuses its id for ever. LedgerError if it is not retired.
         """
 
     def unfinalized(self) -> Iterator[Run]:
-        """Runs that may still need work, newest first; every run that has not ended is one.
+        """Runs that may still need work, newest first: new ones, open ones, those with a new generation.
 
-        A new run is one, and each generation makes its run one again. Found by an index (it may lag), then read
-        from the base table: the cost follows the number of these runs, not of all.
+        Found by an index (it may lag), then read from the base table: the cost follows their number, not all runs'.
         """
 
     def finalize(self, run: Run) -> bool:
@@ -115,9 +109,8 @@ class Runs(Protocol):
 
 
 class Attempts(Protocol):
-    """Changes of a shard's state. Every write is conditional.
+    """Changes of a shard's state. Every write is conditional; after one with an unknown result an adapter reads again.
 
-    After a write whose result is unknown an adapter reads again: an attempt id of mine means done.
     Every method raises LedgerError, and ShardNotFoundError.
     """
 
@@ -134,10 +127,9 @@ class Attempts(Protocol):
     ) -> Claim:
         """Take the shard for ``lease_s`` seconds and count the attempt; HELD if it is another ``engine``'s.
 
-        A lease that ended more than 5 s ago (clocks differ) is taken over. Claiming again with the same attempt id is
-        GRANTED again without counting; an id whose attempt has ended is refused with a LedgerError: one id, one
-        attempt. Where no attempt is left the shard becomes FAILED, its last cause kept, and the answer is EXHAUSTED;
-        HELD if it goes on in ``escalate``, see ``expire``.
+        A lease that ended more than 5 s ago (clocks differ) is taken over. The same attempt id is GRANTED again without
+        counting; LedgerError if its attempt has ended. Without an attempt left the shard becomes FAILED, its last cause
+        kept, and the answer is EXHAUSTED; HELD if it moves to ``escalate``, see ``expire``.
         """
 
     def renew(
@@ -145,9 +137,8 @@ class Attempts(Protocol):
     ) -> None:
         """Let the lease end ``lease_s`` from now; LeaseLostError if this attempt does not own the shard.
 
-        With ``staged``, the result of its script, this attempt also becomes the shard's ``winner``: what it has staged
-        is published, by whichever attempt owns the shard, and no later one runs the script again. LeaseLostError if
-        another attempt has won.
+        With ``staged``, its script's result, this attempt also becomes the shard's ``winner``: any later attempt only
+        publishes the staged files. LeaseLostError if another attempt has won.
         """
 
     def succeed(self, run_id: str, number: int, attempt_id: str, result: ShardResult) -> None:
@@ -172,19 +163,15 @@ class Attempts(Protocol):
     def count_requeue(self, record: ShardRecord, *, unrun: bool = False, task_id: str = "") -> ShardRecord | None:
         """Count a message sent again for a PENDING shard, whose waiting (``changed_s``) begins anew.
 
-        ``unrun``: because the last one became a dead-letter message before any attempt. ``task_id``: no message, but
-        the shard's engine has started this worker.
-        None if it has moved on since ``record`` was read.
+        ``unrun``: the last one became a dead-letter message without an attempt. ``task_id``: instead of a message the
+        shard's engine has started this worker. None if the shard has moved on since ``record`` was read.
         """
 
     def abandon(self, record: ShardRecord, failure: Failure) -> bool:
         """PENDING → FAILED for a shard that will not be claimed; False if it has moved on since ``record`` was read."""
 
     def redrive(self, run_id: str, number: int, generation: int, engine: str = "") -> ShardRecord | None:
-        """FAILED → PENDING in ``generation``, nothing counted yet; None if it is not FAILED in an older one.
-
-        From now on ``engine`` does it; "": the one that did it before.
-        """
+        """FAILED → PENDING in ``generation``, for ``engine`` ("": the same); None if not FAILED in an older one."""
 
 
 class Shards(Protocol):
@@ -203,13 +190,10 @@ class Shards(Protocol):
         """Shards by state, from the base table (strongly consistent): what ends a run."""
 
     def glance(self, run_id: str) -> Counts:
-        """Shards by state, from the index: cheap, a moment old, for progress only.
-
-        SUCCEEDED is 0 until the plan is sealed.
-        """
+        """Shards by state, from the index: cheap, a moment old, for progress; no SUCCEEDED until the plan is sealed."""
 
     def expired(self, run_id: str, state: ShardState, before_s: float) -> Iterator[ShardRecord]:
-        """Shards RUNNING with a lease end, or PENDING unchanged since, before ``before_s``.
+        """Shards RUNNING with a lease that ends before ``before_s``, or PENDING and unchanged since before it.
 
         Found by the index (it may lag), each then read from the base table.
         """
