@@ -1,7 +1,7 @@
-"""The worker's end of a script host: its requests, the host's events, and the pipes of the processes.
+"""The worker's side of the script host (``script_host``): requests to it, events from it, its processes' pipes.
 
-There is no thread: pipes are read while the worker waits for events. The processes never get the worker's own standard
-input or output, which a host such as Lambda's may use.
+There is no thread: pipes are read while the worker waits for events. No process gets the worker's own standard input or
+output, which Lambda's runtime may use.
 """
 
 import contextlib
@@ -14,10 +14,9 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 from sparklet.errors import GatewayLostError
 from sparklet.spark.processes import end_marked
@@ -32,40 +31,35 @@ CONNECTS_WITHIN_S = 5.0
 DRAIN_ROUNDS = 64  # a pipe may never end
 
 
-@dataclass(frozen=True, slots=True)
-class Started:
+class Started(NamedTuple):
     """The script of that name runs from now on."""
 
     name: str
     pid: int
 
 
-@dataclass(frozen=True, slots=True)
-class Exited:
+class Exited(NamedTuple):
     """How a script under spark-submit ended."""
 
     name: str
     code: int
 
 
-@dataclass(frozen=True, slots=True)
-class Answered:
-    """What a JVM said to a call, in Py4J's words."""
+class Answered(NamedTuple):
+    """A JVM's answer to a call, in Py4J's words."""
 
     name: str
     text: str
 
 
-@dataclass(frozen=True, slots=True)
-class Gone:
+class Gone(NamedTuple):
     """A child of the host has ended, or the ``host`` itself."""
 
     name: str
     code: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class Ended:
+class Ended(NamedTuple):
     """All processes to be ended have ended, except these."""
 
     survivors: tuple[int, ...]
@@ -144,10 +138,9 @@ class HostProcess:
                 return
 
     def end(self, spare: str = "", dump: int = 0) -> tuple[int, ...]:
-        """Kill all started processes; returns those still alive after a few seconds.
+        """Kill all started processes but ``spare``; returns those still alive after a few seconds.
 
-        ``spare``: ``jvm``, or ``jvm tree`` for the JVM with Spark's Python workers, lives. ``dump``: the script with
-        this pid first writes its stacks.
+        ``spare``: ``jvm``, or ``jvm tree``: with Spark's Python workers. ``dump``: this script first writes its stacks.
         """
         self.ask("end", spare=spare, dump=dump)
         meanwhile: list[Event] = []
@@ -156,17 +149,16 @@ class HostProcess:
                 self.drain()
                 self._heard[:0] = meanwhile
                 return event.survivors
-            if event == Gone("host"):
+            if isinstance(event, Gone) and event.name == "host":
                 break
             meanwhile.append(event)
         self.alive = False
         raise GatewayLostError("the script host does not answer; the next task gets a new one")
 
     def end_script(self, pid: int, deadline: Deadline, port: int, secret: str) -> None:
-        """End a script whose deadline is over, and all else: first cancel Spark's jobs and let it end by itself.
+        """End a script whose deadline is over, and all else: cancel Spark's jobs, wait a moment, then kill.
 
-        So a commit that its driver is writing is finished, and one whose data is still being written does not begin.
-        ``port`` and ``secret``: its JVM's.
+        So its driver can finish a commit, and a commit whose data is still being written does not begin.
         """
         since_s = time.time()
         if pid and deadline.grace_end_s(since_s) > since_s:

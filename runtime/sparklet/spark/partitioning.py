@@ -47,12 +47,12 @@ def task_memory_bytes(heap_mb: int, cores: int) -> int:
 def _reading(objects: int, stored_bytes: int, max_bytes: int, cores: int) -> tuple[int, int]:
     """The maximum size of a partition, and the size that opening a file counts as.
 
-    The cores read partitions in rounds. All have the same size, so that no core waits for another, and are as large as
-    possible, since the settings also apply to other data that the script reads.
+    The cores read partitions in rounds. All partitions have the same size, so that no core waits for another, and are
+    as large as possible, since the settings also apply to other data that the script reads.
     """
     rounds = max(1, ceil(stored_bytes / (max_bytes * cores)))
-    room_bytes = rounds * cores * max_bytes - stored_bytes
-    open_cost_bytes = min(MAX_OPEN_COST_BYTES, room_bytes // max(1, objects))
+    free_bytes = rounds * cores * max_bytes - stored_bytes
+    open_cost_bytes = min(MAX_OPEN_COST_BYTES, free_bytes // max(1, objects))
     open_cost_bytes = max(MIN_OPEN_COST_BYTES, min(open_cost_bytes, max_bytes))
     if rounds == 1:
         return max_bytes, open_cost_bytes  # Spark itself divides less than one round evenly

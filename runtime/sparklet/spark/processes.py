@@ -48,10 +48,9 @@ def descendants(*roots: int) -> set[int]:
 def end_descendants(
     spared: Collection[int], reap: Callable[[], None], limit_s: float, *, spare_below: bool = False
 ) -> set[int]:
-    """Kill all descendants of this process, which must be a subreaper; returns those still alive after ``limit_s``.
+    """Kill all descendants of this process, a subreaper, in rounds; returns those still alive after ``limit_s``.
 
-    In rounds, until none is left, since a process may fork while it is being killed; one in an uninterruptible call
-    does not end. The ``spared`` live, and all below them with ``spare_below``; ``reap`` collects ended children.
+    The ``spared`` live, and all below them with ``spare_below``; ``reap`` collects ended children.
     """
     give_up_s = time.monotonic() + limit_s
     pause_s = 0.001
@@ -68,10 +67,7 @@ def end_descendants(
 
 
 def kill_tree(pid: int, *, itself: bool = True) -> None:
-    """SIGKILL a process and all its descendants.
-
-    They are stopped first, until no new one appears: a stopped process forks no more, and none leaves the tree.
-    """
+    """SIGKILL a process and all its descendants; they are stopped first, so that none forks or leaves the tree."""
     stopped: set[int] = set()
     while fresh := ({pid} if itself else set()).union(descendants(pid)) - stopped:
         for member in fresh:
@@ -82,7 +78,7 @@ def kill_tree(pid: int, *, itself: bool = True) -> None:
 
 
 def end_marked(mark: tuple[str, str], limit_s: float = 5.0) -> None:
-    """Kill all processes with that variable in their environment: they have no parent that could."""
+    """Kill all processes with that variable in their environment, whoever is their parent."""
     give_up_s = time.monotonic() + limit_s
     while time.monotonic() < give_up_s:
         found = [pid for pid, _ in _living() if environment(pid).get(mark[0]) == mark[1]]

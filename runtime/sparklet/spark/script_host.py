@@ -1,13 +1,12 @@
-"""The process that owns the JVM, the scripts and all processes that these start.
+"""The script host: the process that starts and ends the JVM, the scripts and all their processes.
 
 ::
 
     worker ──control socket── host ─┬─ JVM ── Spark's Python workers
                                     └─ script, forked from the host ── whatever it starts
 
-It is started by exec and stays single-threaded, so that it can be forked; it has imported pyspark, without numpy, so
-that a script need not. As a subreaper it inherits every orphan below it, so it can end them all. It ends itself, and
-them, when the control socket closes because the worker has ended.
+It stays single-threaded, so that it can be forked, and has imported pyspark, without numpy, for all scripts. As a
+subreaper it inherits every orphan below it. It ends itself and them when the worker ends, which closes the socket.
 """
 
 import array
@@ -66,9 +65,9 @@ def receive(control: socket.socket) -> tuple[Message, list[int]] | None:
 
 
 def conf_apart(command: Sequence[str], place: int = 0) -> tuple[list[str], int]:
-    """Java's command with main class and settings in an argument file, since every user can read a command line.
+    """Java's command with main class and settings in a pipe: every user of the machine can read a command line.
 
-    The file is a pipe, which comes with it; ``place``: its number in Java, if it is another one there.
+    Returns the pipe, too; ``place``: its number in Java, if it is another one there.
     """
     start = end = command.index("--conf")
     while command[end : end + 1] == ["--conf"]:
@@ -81,7 +80,7 @@ def conf_apart(command: Sequence[str], place: int = 0) -> tuple[list[str], int]:
     return [*command[: start - 1], f"@/proc/self/fd/{place or held}", *command[end:]], held
 
 
-class Host:
+class ScriptHost:
     """Serves the worker's requests, one after the other."""
 
     def __init__(self, control: socket.socket) -> None:
@@ -225,9 +224,9 @@ def run_script(message: Message, fds: list[int]) -> None:
 
 
 def _end(ours: Collection[str]) -> None:
-    """End a script's process in the interpreter's own order, but leave the modules that the host had imported.
+    """End a script's process as the interpreter would, but without unloading the modules that the host had imported.
 
-    The interpreter would unload them, one by one, from memory that is still shared with the host.
+    They are in memory that is shared with the host.
     """
     import ctypes  # the fork has it already; it would delay the host, which starts the JVM
 
@@ -260,10 +259,9 @@ def jvm_calls() -> ModuleType:
 
 
 def import_pyspark() -> None:
-    """Import the modules that nearly every script needs, for all forks at once, and without numpy.
+    """Import what nearly every script needs, for all forks at once, but not numpy: it starts threads and has a state.
 
-    Importing numpy starts threads, and forks would share its random state. PySpark imports it if it is installed, so it
-    gets a stand-in, which imports the real one when it is used.
+    PySpark imports numpy if it is installed, so PySpark gets ``_NumpyLater``, which imports it at its first use.
     """
     if importlib.util.find_spec("numpy") is not None:
         sys.modules["numpy"] = _NumpyLater("numpy")
@@ -298,7 +296,7 @@ def main() -> None:
     """``python -P -m sparklet.spark.script_host CONTROL_FD``, in a folder that goes when it ends."""
     home = Path.cwd()
     become_subreaper()
-    host = Host(socket.socket(fileno=int(sys.argv[1])))
+    host = ScriptHost(socket.socket(fileno=int(sys.argv[1])))
     afterwards = host.serve()
     if afterwards is not None:
         afterwards()

@@ -53,16 +53,16 @@ def read_options(script: Path) -> ScriptOptions:
 
 def script_options(source: str) -> ScriptOptions:
     """The options in a script's text; raises ScriptError if a ``# sparklet:`` comment is wrong or two contradict."""
-    asked = dict(_commented(source))
-    runner = asked.pop("runner", "")
-    jvm_options = sorted(IN_A_COMMENT.intersection(asked))
+    commented = dict(_commented(source))
+    runner = commented.pop("runner", "")
+    jvm_options = sorted(IN_A_COMMENT.intersection(commented))
     if runner == "warm":
         if jvm_options:
             raise ScriptError(f"the script's comments ask for runner=warm and for {jvm_options[0]}, which needs submit")
-        return ScriptOptions(conf=asked)
-    seen = dict(_written_out(source)) if any(option in source for option in JVM_OPTIONS) else {}
-    conf = {**{key: value for key, value in seen.items() if value is not None}, **asked}
-    return ScriptOptions(runner == "submit" or bool(jvm_options) or bool(seen), conf)
+        return ScriptOptions(conf=commented)
+    literals = dict(_literals(source)) if any(option in source for option in JVM_OPTIONS) else {}
+    conf = {**{key: value for key, value in literals.items() if value is not None}, **commented}
+    return ScriptOptions(runner == "submit" or bool(jvm_options) or bool(literals), conf)
 
 
 def _commented(source: str) -> Iterator[tuple[str, str]]:
@@ -76,7 +76,7 @@ def _commented(source: str) -> Iterator[tuple[str, str]]:
         yield key, value
 
 
-def _written_out(source: str) -> Iterator[tuple[str, str | None]]:
+def _literals(source: str) -> Iterator[tuple[str, str | None]]:
     """JVM options in the code, each with its value if that is a plain string."""
     try:
         tree = ast.parse(source)

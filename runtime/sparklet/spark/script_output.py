@@ -63,7 +63,7 @@ class Tail:
 
 
 class ScriptOutput:
-    """The output of one task, from the script and from the JVM."""
+    """The output of one script and of its JVM meanwhile."""
 
     def __init__(self, output: Output, call: ScriptCall) -> None:
         self._output = output

@@ -43,9 +43,9 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
             _become(*shell(rest, os.environ))
         settings = spark_settings()
         scratch = Path(os.environ.get("SPARKLET_SCRATCH") or "/tmp")  # noqa: S108 - the image's only writable place
-        asked = ["--class", SQL_CLASS, *rest] if command == "spark-sql" else rest
+        words = ["--class", SQL_CLASS, *rest] if command == "spark-sql" else rest
         interactive = command == "spark-sql" or SHELL_VARIABLE in os.environ
-        _become(submit(settings, scratch, normalised(settings, asked), interactive), process_env(settings, os.environ))
+        _become(submit(settings, scratch, normalised(settings, words), interactive), process_env(settings, os.environ))
     except SparkletError as error:
         sys.exit(f"{command}: {error}")
 

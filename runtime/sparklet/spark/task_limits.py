@@ -48,7 +48,7 @@ class Deadline:
         return max(0.0, self.guard_s - (time.time() if now_s is None else now_s))
 
     def grace_end_s(self, since_s: float) -> float:
-        """Until when a script that the guard interrupted at ``since_s`` may end by itself; the rest is the worker's."""
+        """The time until which a script that was interrupted at ``since_s`` may end by itself."""
         return min(since_s + MAX_SCRIPT_GRACE_S, (since_s + self.end_s) / 2)
 
     def expire(self, reason: str, *, at_once: bool = False) -> None:
@@ -64,10 +64,9 @@ class Deadline:
 
 @contextlib.contextmanager
 def task_folder(scratch: Path, attempt_id: str, min_free_bytes: int = 0) -> Iterator[Path]:
-    """A task's own folder, ``<scratch>/task-<attempt>``, deleted afterwards with all its content.
+    """A task's own folder, ``<scratch>/task-<attempt>``, deleted afterwards; the JVM's files beside it stay.
 
-    Only that folder: the rest of scratch holds native libraries that the JVM unpacked. Raises ScratchFullError unless
-    ``min_free_bytes`` are free under ``scratch`` at first.
+    Raises ScratchFullError unless ``min_free_bytes`` are free under ``scratch`` at first.
     """
     if not attempt_id or Path(attempt_id).name != attempt_id:
         raise ValueError(f"{attempt_id!r} cannot name a folder")
@@ -92,10 +91,9 @@ def task_folder(scratch: Path, attempt_id: str, min_free_bytes: int = 0) -> Iter
 
 
 def delete_tree(folder: Path) -> None:
-    """Delete a folder of any depth with all its content, read-only folders included; no link is followed.
+    """Delete a folder of any depth, read-only folders included; no link is followed. It never raises.
 
-    Folders within folders are moved up, so no path gets too long. Nothing is raised, since the task's result must not
-    depend on it: remaining files are logged, and the next task checks the free space.
+    Folders within folders are moved up, so no path gets too long. Remaining files are logged.
     """
     if folder.is_symlink() or not folder.exists():
         return
@@ -114,10 +112,7 @@ def delete_tree(folder: Path) -> None:
 
 
 def delete_leftovers(scratch: Path, since_s: float = _STARTED_S) -> None:
-    """In Lambda, delete files of scripts in ``scratch`` outside their own folders, because space is short.
-
-    Files that are older than this process stay, and so do those of Sparklet and Spark.
-    """
+    """In Lambda, delete what scripts left in ``scratch`` since this process began: space is too little."""
     if IN_LAMBDA not in os.environ:
         return
     for entry in scratch.iterdir():
@@ -125,7 +120,7 @@ def delete_leftovers(scratch: Path, since_s: float = _STARTED_S) -> None:
             status = entry.lstat()
             if entry.name.startswith(_OURS) or status.st_ctime < since_s or status.st_uid != os.getuid():
                 continue
-            _log.warning("%s was left by a script and is deleted: space is short", entry)
+            _log.warning("%s was left by a script and is deleted: there is too little space", entry)
             if entry.is_dir() and not entry.is_symlink():
                 delete_tree(entry)
             else:

@@ -1,8 +1,8 @@
 """The warm runner: it keeps the JVM; every task gets a new Python process and a JVM cleaned of the last task.
 
 A task: wait for the JVM, prepare it, fork the script from the host, end its remaining processes, clean the JVM, end
-Spark's remaining processes. The worker calls the JVM by a connection that no script has; only before a JVM's first
-script its process prepares it. A JVM that cannot be trusted is replaced; the new one boots between two tasks.
+Spark's remaining processes. The worker calls the JVM by a connection that no script has; only a JVM's first script
+prepares it itself. A JVM that cannot be trusted is replaced; the new one boots between two tasks.
 """
 
 import contextlib
@@ -94,7 +94,7 @@ class Jvm:
     def call(self, host: HostProcess, until_s: float, method: str, *arguments: str, of: str = "t") -> str:
         """Call ``WarmJvm``; the answer in Py4J's words, or "" if none came in time or the JVM has ended.
 
-        Without Py4J, whose calls wait: answers are events, so that all pipes are read meanwhile.
+        Py4J's own client is not used: it would wait, and no pipe would be read meanwhile.
         """
         with contextlib.suppress(OSError):  # it has ended: an event tells
             self.line = self.line or host.connect(self.name, self.port, self.secret)
@@ -116,13 +116,13 @@ class Jvm:
         calls = [("prepare", f"s{properties}")]
         if restored:
             calls.insert(0, ("reseed", f"L{int.from_bytes(os.urandom(8), 'big', signed=True)}"))
-        for method, argument in calls:
-            answer = self.call(host, time.time() + PREPARE_LIMIT_S, method, argument)
+        for call in calls:
+            answer = self.call(host, time.time() + PREPARE_LIMIT_S, *call)
             if not answer.startswith("!y"):
                 raise _NotStartedError(f"the JVM could not be made ready: {answer or 'it does not answer'}")
 
     def clean(self, guard_s: float, host: HostProcess, *, may_keep: bool) -> str:
-        """Clean it after a task, whose context may be kept; returns why it should be replaced, or ""."""
+        """Clean it after a task, whose context may be kept; the reason to replace it, or ""."""
         if self.exit_code is not None:
             return "it has ended"
         now_s = time.time()
@@ -325,9 +325,9 @@ class ScriptRun:
     pid: int = 0
 
     def code(self, env: Mapping[str, str], properties: str, *, keep: bool, restored: bool = False) -> int:
-        """Run it; its exit code. ``keep``: whether its SparkContext may be a kept one; ``restored``: see ``renew``.
+        """Run it; its exit code. ``keep``: its SparkContext may be a kept one; ``restored``: see ``renew``.
 
-        The process of a JVM's first script prepares that with ``properties``, ``encoded``; else the JVM has them.
+        A JVM's first script prepares it with ``properties``, ``encoded``; later the JVM has them already.
         """
         jvm = self.jvm
         jvm.tasks += 1
