@@ -1,7 +1,7 @@
 """One attempt at a task: claim → execute → conclude, the same for shards of runs and task requests.
 
-``shards`` and ``task_requests`` implement the steps. The ledger fences every step: an attempt that lost its claim
-changes nothing.
+``shards`` and ``task_requests`` implement the steps, ``Claims`` and ``Claimed``. Every write to the ledger is
+conditional: an attempt that lost its claim changes nothing.
 """
 
 import threading
@@ -53,7 +53,7 @@ class Claimed(Protocol):
         """Do the work; raises SparkletError if it fails."""
 
     def succeed(self, result: ShardResult) -> None:
-        """Record SUCCEEDED. Raises LedgerError, or LeaseLostError if the attempt owns it no more."""
+        """Record SUCCEEDED. Raises LedgerError, or LeaseLostError if another attempt owns it now."""
 
     def fail(self, failure: Failure, *, final: bool) -> str:
         """Record FAILED, or, if another attempt may help, PENDING; the engine that takes over, if any."""
@@ -71,7 +71,7 @@ class Claims(Protocol):
     clock: Clock
 
     def claim(self, attempt: Attempt) -> Claimed | Outcome:
-        """The claimed shard or request; the outcome if there is nothing to do. Raises LedgerError."""
+        """The claimed shard or request; an outcome if there is nothing to do. Raises LedgerError."""
 
     def queue_of(self, task: Task) -> TaskQueue | None:
         """The queue of the task's message; None if it is unknown. Raises QueueError."""
@@ -163,10 +163,9 @@ def failure_of(error: SparkletError) -> Failure:
 class Lease:
     """Holds a shard while the block runs, renewed in the background at half of its length.
 
-    A killed worker renews nothing, so another attempt can claim its shard after seconds, whatever the function's
-    timeout. A slow or throttled ledger does not end the lease; only its refusal does, which means that another attempt
-    owns the shard. Then the attempt's deadline expires, which stops its script, and an error of the block becomes
-    LeaseLostError.
+    A killed worker renews nothing, so another attempt can claim its shard after seconds. If the ledger is slow or
+    throttled, the attempt goes on; if it refuses a renewal, another attempt owns the shard: then the deadline expires,
+    which stops the script, and an error of the block becomes LeaseLostError.
     """
 
     renew: Callable[[ShardResult | None], None]  # a result makes this attempt the winner; may raise LeaseLostError
@@ -199,7 +198,7 @@ class Lease:
             raise self.lost
 
     def win(self, staged: ShardResult) -> None:
-        """Make this attempt the shard's winner, for good; raises LeaseLostError if it owns the shard no more."""
+        """Make this attempt the shard's winner, for good; raises LeaseLostError if another attempt owns the shard."""
         begun_s = self.clock.now_s()
         self.renew(staged)
         self.end_s = begun_s + self.lease_s

@@ -1,4 +1,4 @@
-"""Runs a script: fetches it and its inputs, makes its folder, and reads its outcome."""
+"""Runs a script: fetches it and its inputs, makes its folder, and reads the file with its result."""
 
 import hashlib
 import json
@@ -42,8 +42,7 @@ PERMANENT_CAUSES = frozenset(
         *("PySparkAttributeError", "PySparkNotImplementedError"),  # what Spark Connect does not have
     }
 )
-"""Root causes that every attempt on the same input must meet. All others are retried: one S3 503 inside a script must
-not end a shard."""
+"""Root causes that every attempt on the same input has. All others are retried, such as a 503 of S3 in a script."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,11 +68,10 @@ class Executor:
     inputs_to: ObjectStore | None = None  # for executors that do not see this machine's files; None: there are none
 
     def execute(self, execution: Execution, attempt: Attempt) -> ShardResult:
-        """Run a script to its end in its own folder and read its outcome.
+        """Run a script to its end in its own folder and read its result.
 
-        Raises the errors of fetching script and inputs and of the runner; ScratchFullError before any work, if less
-        than ``min_free_bytes`` is left, or would be with the inputs; ScriptFailedError if it exits with another code
-        than 0.
+        Raises the errors of fetching and of the runner; ScratchFullError before any work, if less than
+        ``min_free_bytes`` would stay free; ScriptFailedError if the script exits with another code than 0.
         """
         deadline, log, min_free_bytes = attempt.deadline, attempt.log, self.settings.min_free_bytes
         script, py_files = self.scripts.fetch(execution.script)
@@ -136,17 +134,17 @@ class Executor:
             uri, args = choice["script"], choice.get("args", [])
             if not isinstance(uri, str) or not isinstance(args, list) or not all(isinstance(a, str) for a in args):
                 raise EventError("the event's sparklet.script must be a URI and sparklet.args a list of strings")
-            return as_it_is_now(uri), tuple(args)
+            return unpinned(uri), tuple(args)
         if not self.settings.default_script:
             raise SettingsError("no script to run: set SCRIPT_LOCATION (or SCRIPT_BUCKET and SPARK_SCRIPT)")
-        return as_it_is_now(self.settings.default_script), ()
+        return unpinned(self.settings.default_script), ()
 
     def _environment(self, choice: Mapping[str, Any]) -> Mapping[str, str]:
         """The variables for this invocation, in the operator's file that the event names."""
         if "env" not in choice:
             return {}
         uri = str(choice["env"])
-        path, _ = self.scripts.fetch(as_it_is_now(uri))
+        path, _ = self.scripts.fetch(unpinned(uri))
         text = path.read_text(encoding="utf-8", errors="replace")
         return script_environment(strings({uri: text}, uri), uri)
 
@@ -188,17 +186,14 @@ def read_outcome(path: Path) -> ShardResult:
         raise EventError(f"the script's outcome file is not what sparklet.job writes: {error}") from error
 
 
-def as_it_is_now(uri: str) -> ScriptRef:
+def unpinned(uri: str) -> ScriptRef:
     """A script that no run has pinned."""
     return ScriptRef(uri, sha256="", source_uri=uri)
 
 
 @dataclass
 class ScriptCache:
-    """Keeps scripts in a local folder between tasks.
-
-    A file is used again only if its digest has not changed since it was fetched, so that no task can replace it.
-    """
+    """Keeps scripts in a local folder between tasks; a file is used again only with the digest it was fetched with."""
 
     _store: ObjectStore
     _folder: Path
@@ -206,10 +201,9 @@ class ScriptCache:
     _digests: dict[Path, str] = field(default_factory=dict)
 
     def fetch(self, script: ScriptRef) -> tuple[Path, tuple[Path, ...]]:
-        """A script and its py-files.
+        """A script and its py-files; raises ScriptNotAllowedError or ScriptFetchError.
 
-        Those of a run are exactly the planned ones: their digests are in the run or in the URI. Without a digest it is
-        the current script, pinned by its ETag. Raises ScriptNotAllowedError or ScriptFetchError.
+        A run's are verified by the digests in the run and in the URIs; a script without a digest is the current one.
         """
         check_script(script.uri, self._allowed)
         if not script.sha256:

@@ -51,10 +51,7 @@ class Measuring:
 
 
 def memory_peak_mb() -> float:
-    """The sum of the peaks of this process and its descendants: an upper bound, since they may peak at different times.
-
-    Of descendants that have ended, only the largest counts.
-    """
+    """The sum of the peaks of this process and its descendants, an upper bound; of ended ones only the largest."""
     ended_kb = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
     living_kb = sum(map(_peak_kb, descendants(os.getpid())))
     return round((_peak_kb(os.getpid()) + max(living_kb, ended_kb)) / 1024, 1)

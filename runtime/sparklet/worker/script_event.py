@@ -14,7 +14,7 @@ from sparklet.model import Access, InputObject, Run, Shard, ShardRecord, ShardSt
 
 LOST = "LeaseExpired"
 STOPPED = (LOST, "DeadlineExceededError", "GatewayLostError", "OutOfMemoryError")
-"""Ends of attempts whose scripts were stopped from outside, at any line."""
+"""Causes of attempts whose scripts may have been stopped at any line."""
 MAX_ARGUMENT_BYTES = 100 * 1024  # Linux holds 128 KiB in one argument (MAX_ARG_STRLEN)
 
 
@@ -41,7 +41,7 @@ def shard_event(run: Run, record: ShardRecord, shard: Shard, output_uri: str) ->
 
 
 def _previous_attempt(record: ShardRecord) -> dict[str, Any]:
-    """What the ledger knows of the attempt before: one that was stopped may have committed to a table, or not."""
+    """The attempt before, from the ledger; the state of its commits is unknown if it was stopped."""
     error_class, message = record.error_class, record.error_message
     if record.taken_from == ShardState.RUNNING:  # it left no error; what is there is an earlier attempt's
         error_class, message = LOST, "its worker was lost"
@@ -72,10 +72,9 @@ def needs_staging(item: InputObject, access: Access, cross_region: Collection[st
 
 
 def handed_over(event: Any, folder: Path, *, is_shard: bool) -> tuple[str, dict[str, str]]:
-    """The event as an argument of the command line, and its variables for the script's environment.
+    """The event as an argument of the command line (``@<path>`` if it is long), and the script's variables of it.
 
-    An event that is too long for an argument goes into a file, ``@<path>``. For scripts that read ``input_path`` and
-    ``output_path`` from the environment, the shard's replace the function's own, with "" if there is no single path.
+    For scripts that read ``input_path`` and ``output_path`` from the environment; "" if there is no single path.
     """
     env = {name: event[name] or "" for name in ("input_path", "output_path")} if is_shard else {}
     try:

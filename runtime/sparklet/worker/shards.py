@@ -1,11 +1,10 @@
 """Shards of runs: how an attempt claims, executes, publishes and records one.
 
 claim → execute → win → publish → succeed; else fail or release. The lease is renewed from the claim to the end.
-What the script declares of writes to tables is stored before the win: a run's commit takes it from the winner.
+Writes to tables that the script declares are stored before the win: a run's commit takes them from the winner.
 
 Each attempt writes below its own folder, which has no readers. Once the ledger has recorded the winner, its files are
-copied, one by one, to the run's output; any attempt may do that again. The staged files are deleted last, so a late
-copy finds nothing to copy. See ``docs/decisions/0029``.
+copied to the run's output; any attempt may repeat that. The staged files are deleted last (``docs/decisions/0029``).
 """
 
 import json
@@ -83,7 +82,7 @@ class ShardClaims:
         workers = min(self.map_concurrency, run.shard_count or self.map_concurrency)  # the queue's are 1,000 at most
         length_s = max(self.lease_s, lease_s(workers) if run.dispatch is Dispatch.MAP else 0.0)
         terms = attempt.attempt_id, length_s, run.options.max_attempts, self.log_stream
-        larger = "" if self.engine else run.options.escalate  # a function's shards alone go on elsewhere
+        larger = "" if self.engine else run.options.escalate  # only a function's shards move to an engine
         begun_s = self.clock.now_s()
         claim = self.ledger.attempts.claim(ref, *terms, engine=self.engine, escalate=larger)
         attempt.log.info("claim answered", status=claim.status, attempts=claim.record.attempts)
@@ -114,9 +113,9 @@ class ShardClaims:
         return run
 
     def _reject(self, task: Task, claim: Claim) -> Outcome:
-        """Acknowledge a message, even if another attempt has the shard: if that is lost, the checker sends another.
+        """Acknowledge a message, even if another attempt has the shard: the checker replaces lost messages.
 
-        Only a caller without a message, a Map's child, must retry.
+        Only a caller without a message, a Map's child, must try again.
         """
         record = claim.record
         self.measure(metrics.SHARDS_FAILED if claim.status is ClaimStatus.EXHAUSTED else metrics.SHARDS_REJECTED)
@@ -163,7 +162,7 @@ class ClaimedShard:
     output: "StagedOutput"
     attempts: int
     max_attempts: int
-    larger: str  # the engine that takes over what is too much here; "": none
+    larger: str  # the engine for a shard that is too large here; "": none
     kind: str = "shard"
     _files: Sequence[str] = ()  # of the winner, as they are staged
 
@@ -191,7 +190,7 @@ class ClaimedShard:
         return result
 
     def _store(self, result: ShardResult) -> None:
-        """Store answer and declared writes under this attempt's name: they count once the ledger names the attempt."""
+        """Store answer and declared writes under this attempt's name; they count if the attempt wins."""
         record = self.record
         if result.answer:
             body = _json({"shard": record.number, "answer": result.answer[0]})
@@ -287,9 +286,9 @@ class StagedOutput:
     published: str
 
     def files(self, uncommitted: Sequence[str] = (), *, changes: bool = False) -> Sequence[ObjectInfo]:
-        """The staged files, without folder markers and unfinished files; with those of ``changes`` or not.
+        """The staged files, without folder markers and unfinished files; declared ``changes`` only if asked for.
 
-        Those of ``uncommitted`` write jobs are deleted, so that no attempt publishes them.
+        Files of ``uncommitted`` write jobs are deleted, so that no attempt publishes them.
         """
         left_out = () if changes else (f"{self.staged}/{CHANGES}/",)
         found: list[ObjectInfo] = []

@@ -71,7 +71,7 @@ class Staging:
     def fetch(self, folder: Path, deadline: Deadline, min_free_bytes: int) -> list[str]:
         """Fetch inputs, several at a time; returns the script's addresses of all inputs, in order.
 
-        Raises ScratchFullError before anything is fetched, if that would leave less than ``min_free_bytes``; the
+        Raises ScratchFullError, before anything is fetched, if less than ``min_free_bytes`` would stay free; the
         store's errors if an object is not the planned one; PlanError if a split CSV file has rows over several lines.
         """
         from concurrent.futures import ThreadPoolExecutor  # here, to keep cold starts fast

@@ -1,8 +1,7 @@
 """Task requests of the asynchronous API: how an attempt claims, executes and records one, and sends its notice.
 
-The record's revision fences each step, so a message that is delivered twice, also to two workers at once, runs once: a
-request that succeeded never runs again, and one that another attempt holds comes back after its lease. The lease lasts
-to the end of the invocation and is not renewed.
+Each write is conditional on the record's revision. So a request that succeeded never runs again, and a message whose
+request another attempt holds comes back after its lease, which lasts to the end of the invocation.
 """
 
 import random
@@ -43,7 +42,7 @@ class RequestClaims:
     _queues: dict[str, TaskQueue] = field(default_factory=dict)
 
     def claim(self, attempt: Attempt) -> "ClaimedRequest | Outcome":
-        """The task's request; the outcome if it has ended or another attempt has it."""
+        """The task's request; an outcome if it has ended or another attempt has it."""
         status, record = self._claim(attempt)
         attempt.log.info("claim answered", status=status, attempts=record.attempts)
         if status is ClaimStatus.GRANTED:

@@ -1,9 +1,9 @@
 """From an event's tasks to their outcomes, in order; each task has a share of the invocation's time.
 
 No task can use up the time of later ones. Each has an equal share of the remaining time, but at least ``MIN_SHARE_S``.
-Each time a message comes again this minimum is four times as long, up to half of the invocation, since its share may
-have been too short. A task for which less than its minimum remains does not start: its message comes back. The first
-task always starts.
+With each redelivery of a message this minimum is four times as long, up to half of the invocation, since the share may
+have been too short. A task for which less remains does not start, and its message comes back. The first task always
+starts.
 """
 
 import time
@@ -52,9 +52,9 @@ class Worker:
     def do(
         self, tasks: Sequence[Task], deadline: Deadline, request_id: str, now_s: Callable[[], float] = time.time
     ) -> list[Outcome]:
-        """Do the tasks of one event; if a message comes back, so does the rest of its FIFO group, undone."""
+        """Do the tasks of one event; if a message comes back, the rest of its FIFO group comes back without a try."""
         outcomes: list[Outcome] = []
-        held: dict[str, Outcome] = {}  # by group: what came back
+        held: dict[str, Outcome] = {}  # by group: the first message that comes back
         whole_s = deadline.remaining_s(now_s())
         for place, task in enumerate(tasks):
             if task.group and task.group in held:
@@ -62,8 +62,8 @@ class Worker:
                 reason = "not run: an earlier message of its group comes back"
                 self.log.warning(reason, record=task.record_ids[0], group=task.group)
                 continue
-            own_s = share_s(task, place, len(tasks), deadline.remaining_s(now_s()), whole_s)
-            outcome = self.run(task, deadline.share(own_s, now_s()), request_id)
+            task_s = share_s(task, place, len(tasks), deadline.remaining_s(now_s()), whole_s)
+            outcome = self.run(task, deadline.share(task_s, now_s()), request_id)
             if task.group and not outcome.acknowledged:
                 held[task.group] = outcome
             outcomes.append(outcome)
@@ -98,7 +98,9 @@ class Worker:
 
     def _put_back(self, attempt: Attempt, claims: Claims | None) -> Outcome:
         """Make the message visible at once; no attempt is counted."""
-        error = DeadlineExceededError("too little time was left in this invocation; the record goes back untouched")
+        error = DeadlineExceededError(
+            "too little time is left in this invocation; the record goes back without an attempt"
+        )
         attempt.log.warning(str(error))
         if claims is not None:
             return_message(claims, attempt, 0)
@@ -123,7 +125,7 @@ class Worker:
         return Outcome(task, answer=answer, state=result.state)
 
     def _own_output(self, task: Task) -> str:
-        """Why an event of S3 runs no script: if all its objects are this function's own output, it would never end."""
+        """Why an event of S3 runs no script: all its objects are this function's output, and it would call itself."""
         if task.source not in OF_OBJECTS or task.chosen:
             return ""
         try:

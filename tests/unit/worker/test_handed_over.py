@@ -12,7 +12,7 @@ from sparklet.log import Log
 from sparklet.spark.runner import ScriptResult
 from sparklet.spark.task_limits import Deadline
 from sparklet.worker.attempt import Attempt
-from sparklet.worker.executor import Execution, as_it_is_now
+from sparklet.worker.executor import Execution, unpinned
 from tests.unit.events.samples import every_source, kinesis, s3, sqs, window
 from tests.unit.worker.conftest import BUCKET, Bench
 
@@ -161,6 +161,6 @@ def test_several_inputs_hide_the_functions_own_input_path(bench: Bench) -> None:
     event = {"inputs": ["s3://in/0.csv", "s3://in/1.csv"], "input_path": None, "output_path": "s3://out/x/shard=000000"}
     attempt = Attempt("attempt-1", Task(Source.DIRECT, {}), Deadline.within(60), Log())
 
-    bench.worker.executor.execute(Execution(as_it_is_now(GIVEN), event, is_shard=True), attempt)
+    bench.worker.executor.execute(Execution(unpinned(GIVEN), event, is_shard=True), attempt)
 
     assert bench.runner.calls[0].env["input_path"] == ""
