@@ -1,6 +1,7 @@
 """The preview of a plan, and the estimate of its cost and end; nothing is written."""
 
 import math
+import os
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, NamedTuple
@@ -18,14 +19,18 @@ from sparklet.app.costs import (
 )
 from sparklet.app.stack import OpenStack
 from sparklet.app.texts import duration_text, usd_text
+from sparklet.local.process_engine import PROCESS
 from sparklet.model import Run, RunOptions
 from sparklet.model.options import MIB
 from sparklet.planning.incremental import done_before
+from sparklet.planning.new_run import chosen_engine
 from sparklet.planning.plan_preview import PlanPreview, preview
 from sparklet.planning.request import DispatchMode, RunRequest, automatic_mode
 from sparklet.ports import Ledger
+from sparklet.settings import engines
 
 MIN_TIMES_DEARER, MIN_SAVED_USD, MIN_SAVED_S = 3.0, 1.0, 300.0  # than packed shards: worth a warning
+UNLIMITED_BYTES = 1 << 62  # of scratch space, where no worker is known
 FILE_S = 0.04  # one more file in a shard: 365 of them in one spark-submit took 15 s
 PACKED = RunOptions()  # shards as they are packed by default
 
@@ -78,6 +83,26 @@ def preview_in(stack: OpenStack, request: RunRequest) -> PlanPreview:
     """Preview the plan of a request in a stack; nothing is written."""
     done = partial(done_before, stack.at, request.run_name) if request.options.incremental else None
     return preview(request.options, request.inputs, stack.at.inputs(request.access), request.lists, done)
+
+
+def preview_request(
+    stack: OpenStack | None, request: RunRequest, prices: Prices | None
+) -> tuple[PlanPreview, PlanEstimate | None]:
+    """Preview the plan of a request, and with ``prices`` estimate it; without a stack all inputs are local."""
+    cores = os.cpu_count() or 1
+    here = WorkerSize(concurrency=cores, map_concurrency=cores, scratch_bytes=UNLIMITED_BYTES, is_local=True)
+    size = stack.size if stack else here
+    request = request.fitted(size.memory_mb, size.scratch_bytes)
+    options, engine = request.options, ""
+    found = preview_in(stack, request) if stack else preview(options, request.inputs, None)
+    if options.route or options.engine:
+        usual = options.engine or next(iter(engines()), PROCESS)
+        engine = chosen_engine(stack.at, options.engine, request.table) if stack else usual
+    if prices is None:
+        return found, None
+    counts, routed = (found.shards, found.objects, found.size_bytes), Route(engine, *found.routed(options))
+    ledger = stack.at.ledger if stack else None
+    return found, estimate_plan(size, request.run_name, options, *counts, prices, ledger, routed=routed)
 
 
 def estimate_run(stack: OpenStack, run: Run, prices: Prices, ledger: Ledger | None = None) -> PlanEstimate:

@@ -1,18 +1,17 @@
 """Commands that start work: run, plan, resume, invoke."""
 
 import json
-import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from sparklet.app.costs import Prices, WorkerSize, load_prices
+from sparklet.app.costs import Prices, load_prices
 from sparklet.app.documents import preview_document, run_document
-from sparklet.app.estimates import PlanEstimate, Route, estimate_plan, estimate_run, preview_in
+from sparklet.app.estimates import PlanEstimate, estimate_run, preview_request
 from sparklet.app.scripts import invoke_script
 from sparklet.app.stack import open_stack
 from sparklet.app.start import begin, go_on, parse_pairs, run_request
@@ -22,15 +21,9 @@ from sparklet.cli.console import Screen
 from sparklet.cli.render import estimate_table, preview_table
 from sparklet.cli.run_result import finish
 from sparklet.errors import NothingNewError, PlanError
-from sparklet.local.process_engine import PROCESS
 from sparklet.model.options import ORCHESTRATION
-from sparklet.planning.new_run import chosen_engine
-from sparklet.planning.plan_preview import PlanPreview, preview
 from sparklet.planning.request import RunRequest
-from sparklet.ports import Ledger
-from sparklet.settings import engines, script_environment
-
-UNLIMITED_BYTES = 1 << 62  # of scratch space, where no worker is known
+from sparklet.settings import script_environment
 
 
 def run(
@@ -145,9 +138,11 @@ def nothing_new_is_well(screen: Screen) -> Iterator[None]:
 
 
 def _show_preview(request: RunRequest, selection: opt.StackOptions, screen: Screen, prices: Prices | None) -> None:
-    """Show what the plan would be, and with ``prices`` its cost; nothing is written."""
-    with nothing_new_is_well(screen):
-        found, estimate = _preview(request, selection, screen, prices)
+    """Show what the plan would be, and with ``prices`` its cost; local inputs alone need no stack."""
+    local = not request.lists and all("://" not in each for each in request.inputs)
+    opened = nullcontext() if local else open_stack(selection, screen, reading=True)
+    with nothing_new_is_well(screen), opened as stack:
+        found, estimate = preview_request(stack, request, prices)
         if screen.as_json:
             screen.document({**preview_document(found), **({"estimate": estimate.document()} if estimate else {})})
             return
@@ -155,29 +150,3 @@ def _show_preview(request: RunRequest, selection: opt.StackOptions, screen: Scre
         if estimate:
             screen.out.print()
             _show_estimate(estimate, screen)
-
-
-def _preview(
-    request: RunRequest, selection: opt.StackOptions, screen: Screen, prices: Prices | None
-) -> tuple[PlanPreview, PlanEstimate | None]:
-    """Preview a plan; local inputs alone need no stack."""
-
-    def estimate(size: WorkerSize, engine: str, ledger: Ledger | None = None) -> PlanEstimate | None:
-        options, counts = request.options, (found.shards, found.objects, found.size_bytes)
-        routed = Route(engine, *found.routed(options))
-        return (
-            estimate_plan(size, request.run_name, options, *counts, prices, ledger, routed=routed) if prices else None
-        )
-
-    if not request.lists and all("://" not in each for each in request.inputs):
-        cores = os.cpu_count() or 1
-        size = WorkerSize(concurrency=cores, map_concurrency=cores, scratch_bytes=UNLIMITED_BYTES, is_local=True)
-        request = request.fitted(size.memory_mb, size.scratch_bytes)
-        found = preview(request.options, request.inputs, None)
-        return found, estimate(size, request.options.engine or next(iter(engines()), PROCESS))
-    with open_stack(selection, screen, reading=True) as stack:
-        request = request.fitted(stack.size.memory_mb, stack.size.scratch_bytes)
-        options, found = request.options, preview_in(stack, request)
-        wants_engine = options.route or options.engine
-        engine = chosen_engine(stack.at, options.engine, request.table) if wants_engine else ""
-        return found, estimate(stack.size, engine, stack.at.ledger)
