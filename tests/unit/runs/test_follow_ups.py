@@ -122,6 +122,19 @@ def test_a_check_that_is_cancelled_fails_the_run(world: World) -> None:
     assert world.json("manifest.json")["Check"]["Error"] == "RunCancelled"
 
 
+def test_a_runs_cancelling_cancels_its_check(world: World) -> None:
+    start(world)
+    world.work()
+    world.check()
+
+    cancel(world.at, "run-1")
+    check(world.at, "run-1-check-0")
+
+    assert world.check().run.state is RunState.CANCELLED
+    assert run_of(world, "run-1-check-0").state is RunState.CANCELLED
+    assert ids(world) == {"run-1", "run-1-check-0"}
+
+
 # --- the next run ---
 
 
