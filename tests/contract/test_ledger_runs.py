@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from sparklet.errors import CheckpointConflictError, LedgerError, RunExistsError, RunNotFoundError
+from sparklet.errors import CheckpointConflictError, LedgerError, RunNotFoundError
 from sparklet.model import Run, RunState
 from sparklet.ports import Ledger
 from tests.contract.samples import part, planned, run, script
@@ -22,15 +22,6 @@ def test_a_run_with_defaults_comes_back_as_it_was_entered(ledger: Ledger, run_id
     ledger.runs.create(plain)
 
     assert ledger.runs.get(run_id) == plain
-
-
-def test_a_run_id_is_taken_once(ledger: Ledger, run_id: str) -> None:
-    ledger.runs.create(run(run_id))
-
-    with pytest.raises(RunExistsError, match=run_id):
-        ledger.runs.create(replace(run(run_id), output_uri="s3://elsewhere/"))
-
-    assert ledger.runs.get(run_id) == run(run_id)
 
 
 def test_runs_are_listed_newest_first(ledger: Ledger, run_id: str) -> None:
@@ -74,16 +65,6 @@ def test_a_run_without_parts_has_none(ledger: Ledger, run_id: str) -> None:
     ledger.runs.create(run(run_id))
 
     assert list(ledger.runs.parts(run_id)) == []
-
-
-def test_a_part_is_sealed_once(ledger: Ledger, run_id: str) -> None:
-    ledger.runs.create(run(run_id))
-    ledger.runs.add_part(run_id, part(0, 0, 3))
-
-    with pytest.raises(CheckpointConflictError, match="part 0"):
-        ledger.runs.add_part(run_id, part(0, 0, 4))
-
-    assert list(ledger.runs.parts(run_id)) == [part(0, 0, 3)]
 
 
 def test_a_sealed_plan_takes_no_more_parts(ledger: Ledger, run_id: str) -> None:

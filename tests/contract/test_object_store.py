@@ -143,18 +143,6 @@ def test_an_object_is_read_only_in_the_requested_version(store: ObjectStore, buc
     assert [path.name for path in tmp_path.iterdir()] == ["old.py"]
 
 
-def test_an_object_is_created_once(store: ObjectStore, bucket: str) -> None:
-    uri = f"s3://{bucket}/part"
-    store.put(uri, b"first", create_only=True)
-
-    with pytest.raises(ObjectChangedError, match="part"):
-        store.put(uri, b"second", create_only=True)
-
-    assert store.get(uri) == b"first"
-    store.put(uri, b"third")
-    assert store.get(uri) == b"third"
-
-
 def test_one_of_eight_creates_an_object(store: ObjectStore, bucket: str) -> None:
     for number in range(10):
         uri = f"s3://{bucket}/part-{number}"

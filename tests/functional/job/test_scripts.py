@@ -8,7 +8,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import boto3
 import duckdb
 import pytest
 
@@ -61,16 +60,6 @@ def reported(stderr: str) -> dict[str, Any]:
 
 
 # As on a laptop: python, the script, its arguments, and nothing prepared
-
-
-def test_hello_runs_by_itself_and_writes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    done = run_script(SCRIPTS / "hello.py", [], {})
-
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.startswith("hello from Spark 3.5.")
-    assert done.stdout.endswith(": 1000 rows counted\n")
-    assert list(tmp_path.iterdir()) == []
 
 
 def test_csv_to_parquet_runs_by_itself(tmp_path: Path, people: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -198,23 +187,6 @@ def test_hudi_finds_the_workers_defaults_wherever_they_are(
 
 
 # S3, by s3:// and nothing else said
-
-
-@pytest.mark.stack
-@pytest.mark.slow
-def test_a_script_reads_and_writes_s3(table_jvm: WarmJvm, aws: str, people: Path) -> None:
-    bucket = "data"
-    s3 = boto3.client("s3", endpoint_url=aws, region_name="us-east-1", aws_access_key_id="t", aws_secret_access_key="t")
-    s3.create_bucket(Bucket=bucket)
-    s3.upload_file(str(people), bucket, "in/people [1].csv")
-    task = json.loads(event(output=f"s3://{bucket}/out"))
-    task["inputs"] = [f"s3://{bucket}/in/people [1].csv"]
-
-    done = table_jvm.run("csv_to_parquet.py", "--event", json.dumps(task), AWS_ENDPOINT_URL=aws)
-    assert done.returncode == 0, done.stderr
-    assert reported(done.stderr)["rows"] == 3
-    keys = [item["Key"] for item in s3.list_objects_v2(Bucket=bucket, Prefix="out/")["Contents"]]
-    assert any(key.endswith(".parquet") for key in keys)
 
 
 # Deequ's checks

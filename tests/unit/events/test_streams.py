@@ -36,15 +36,6 @@ def test_a_batch_is_one_task(record: Record, source: Source) -> None:
 
 
 @both
-def test_a_failed_batch_comes_back_from_its_first_record(record: Record, source: Source) -> None:
-    event = {"Records": [record("111"), record("222")]}
-    (task,) = parse_event(event)
-
-    assert identifiers(answer(event, [Outcome(task)])) == []
-    assert identifiers(answer(event, [Outcome(task, FAILED, acknowledged=False)])) == ["111"]
-
-
-@both
 def test_a_bad_record_comes_back_and_what_is_before_it_is_done(record: Record, source: Source) -> None:
     event = {"Records": [record("1"), record("2"), broken(record("3")), record("4")]}
 

@@ -1,12 +1,11 @@
 """Planning: every object in one shard, every shard in the ledger and in the queue, the plan sealed last."""
 
 from collections.abc import Iterable
-from typing import Any
 
 import pytest
 
-from sparklet.errors import CheckpointConflictError, RunNotFoundError
-from sparklet.model import PartRecord, Position, RunOptions, RunState, ShardState
+from sparklet.errors import RunNotFoundError
+from sparklet.model import Position, RunOptions, RunState, ShardState
 from sparklet.planning.new_run import new_run
 from sparklet.planning.planner import PlanProgress, plan
 from tests.world import SOURCE, World, ref_of
@@ -108,20 +107,3 @@ def test_a_vanished_input_fails_the_run_at_the_first_check(world: World) -> None
         world.store.delete(uri)
     assert plan(world.at, "run-1").shard_count == 0
     assert world.check().run.state is RunState.FAILED
-
-
-def test_planners_that_see_different_ends_agree_on_one(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    """GIVEN one that listed the end, and another that saw an object come after it, THEN the one stops."""
-    world.put(2)
-    new_run(world.at, world.request(options=RunOptions(max_objects=1)))
-    add_part, seal_plan = world.ledger.runs.add_part, world.ledger.runs.seal_plan
-
-    def one_more_part_and_no_further(run_id: str, shard_count: int, *rest: Any) -> None:
-        monkeypatch.undo()
-        add_part(run_id, PartRecord(1, "late", 2, 1, 1, 4, Position(0, "in/99999.csv")))
-        seal_plan(run_id, shard_count, *rest)
-
-    monkeypatch.setattr(world.ledger.runs, "seal_plan", one_more_part_and_no_further)
-    with pytest.raises(CheckpointConflictError):
-        plan(world.at, "run-1")
-    assert not world.ledger.runs.get("run-1").sealed

@@ -5,7 +5,7 @@ import pytest
 from sparklet.errors import CheckpointConflictError, PlanError
 from sparklet.model import Counts, Failure, Run, RunOptions, RunState, ScriptRef, ShardResult, ShardState
 from sparklet.planning.new_run import new_run
-from sparklet.planning.planner import PlanProgress, plan
+from sparklet.planning.planner import plan
 from sparklet.runs.cancel import NOT_PLANNED, RUN_CANCELLED, cancel
 from sparklet.runs.checker import STALL_S, UNCLAIMED_S
 from sparklet.runs.redrive import redrive
@@ -124,21 +124,6 @@ def test_a_partial_plan_is_sealed_and_entered_without_messages(world: World) -> 
     assert done.counts == Counts(failed=4) and len(world.queue) == messages == 2
     assert NOT_PLANNED in done.run.skipped
     assert world.check().run.state is RunState.CANCELLED
-
-
-def test_a_planner_at_work_stops_at_its_next_part(world: World) -> None:
-    world.put(6)
-    new_run(world.at, world.request(options=RunOptions(max_objects=1)))
-
-    def somebody_cancels(progress: PlanProgress) -> None:
-        if progress.shards == 2:
-            cancel(world.at, "run-1")
-
-    with pytest.raises(CheckpointConflictError, match="cancelled"):
-        plan(world.at, "run-1", somebody_cancels, part_shards=2)
-
-    assert world.check().run.shard_count == 2
-    assert world.ledger.shards.count("run-1") == Counts(failed=2)
 
 
 def test_nobody_plans_a_cancelled_run_any_further(world: World) -> None:

@@ -148,21 +148,6 @@ def test_shards_still_to_be_dispatched_are_not_requeued(world: World) -> None:
     assert report.planned and len(world.queue) == 2
 
 
-def test_a_planner_that_lives_after_all_wins(world: World) -> None:
-    half_planned(world)
-    world.clock.advance(PLANNER_SILENT_S + 1)
-    seal = world.ledger.runs.add_part
-
-    def the_other_is_quicker(run_id: str, part: PartRecord) -> None:
-        world.ledger.runs.add_part = seal  # type: ignore[method-assign]
-        plan(world.at, "run-1")
-        seal(run_id, part)
-
-    world.ledger.runs.add_part = the_other_is_quicker  # type: ignore[method-assign]
-    assert not world.check().planned
-    assert world.ledger.runs.get("run-1").shard_count == 4
-
-
 def test_an_unfinishable_plan_fails_the_run_at_its_time_limit(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     half_planned(world, time_limit_s=3600.0)
     world.work()

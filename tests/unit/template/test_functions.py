@@ -248,10 +248,6 @@ def test_a_batch_of_a_stream_is_gathered_if_configured(template: dict[str, Any],
     assert (properties["BatchSize"], size["MaxValue"]) == ({"Ref": "StreamBatchSize"}, 10_000)
 
 
-def test_a_failed_kafka_batch_is_raised_unless_configured(template: dict[str, Any]) -> None:
-    assert template["Parameters"]["KafkaFailures"]["Default"] == "raise"
-
-
 def test_a_worker_gets_one_shard_at_a_time_by_default(
     template: dict[str, Any],
 ) -> None:
