@@ -17,7 +17,7 @@ ANSWERS, WRITES = "answers/", "writes/"
 SHOWN_ITEM = 100  # characters
 COMPRESSION_FACTOR = 4  # decompressed bytes for a stored byte, estimated
 COMPRESSED = (".gz", ".bz2", ".zst", ".snappy", ".lz4", ".xz", ".deflate")
-"""Names of objects that are compressed as a whole. Parquet, ORC and Avro compress inside: they weigh what they have."""
+"""Names of objects that are compressed as a whole. Parquet, ORC and Avro compress inside: their stored size counts."""
 
 
 class ShardState(StrEnum):

@@ -101,7 +101,7 @@ class Bucket(BaseHTTPRequestHandler):
         self.send_response(status)
         self.send_header("Content-Length", str(len(content)))
         self.send_header("Last-Modified", self.date_time_string())
-        self.send_header("ETag", '"priming-1"')  # with a hyphen it is nobody's MD5
+        self.send_header("ETag", '"priming-1"')  # with a hyphen it is not taken for an MD5
         if part:
             self.send_header("Content-Range", part)
         self.end_headers()

@@ -29,7 +29,7 @@ class ScriptCall:
     env: Mapping[str, str] = field(default_factory=dict)  # added to the worker's own environment
     py_files: tuple[Path, ...] = ()  # .py, .zip, .whl, .egg: importable by driver and Python workers
     inputs: tuple[InputObject, ...] = ()  # if known: their sizes decide how Spark reads
-    output: str = ""  # a folder, of this attempt alone, that nobody reads before the attempt has won
+    output: str = ""  # a folder of this attempt alone, without readers until the attempt has won
 
     def refuse_if_over(self) -> None:
         """Raise DeadlineExceededError if the deadline is over."""

@@ -166,7 +166,7 @@ class ScriptHost:
         return None
 
     def _end(self, message: Message) -> None:
-        """Kill all processes, but spare the ``jvm``, or the ``jvm tree`` with Spark's Python workers, if asked."""
+        """Kill all processes but ``spare``: the ``jvm``, or the ``jvm tree`` with Spark's Python workers."""
         spare, jvm = message["spare"], {pid for pid, name in self._children.items() if name == self._jvm_name}
         self._dump(message["dump"])
         spared = jvm if spare else ()

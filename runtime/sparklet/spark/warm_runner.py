@@ -193,7 +193,7 @@ class WarmRunner:
                 jvm.prepare(host, properties, restored=restored)
             code = ScriptRun(call, host, jvm, task).code(env, properties, keep=self._keep_context, restored=restored)
             problem = jvm.clean(call.deadline.guard_s, host, may_keep=code >= 0)
-            if jvm.exit_code is not None and (code != 0 or jvm.exit_code != 0):  # it may be seen late
+            if jvm.exit_code is not None and (code != 0 or jvm.exit_code != 0):  # its end may be reported late
                 raise task.jvm_failure(jvm.exit_code)
             result = task.result(code)
         except BaseException:  # nothing of this task may stay

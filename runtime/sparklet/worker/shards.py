@@ -286,7 +286,7 @@ class StagedOutput:
     published: str
 
     def files(self, uncommitted: Sequence[str] = (), *, changes: bool = False) -> Sequence[ObjectInfo]:
-        """The staged files, without folder markers and unfinished files; declared ``changes`` only if asked for.
+        """The staged files, without folder markers and unfinished files; declared changes only with ``changes``.
 
         Files of ``uncommitted`` write jobs are deleted, so that no attempt publishes them.
         """
