@@ -1,1 +1,1 @@
-"""Records of Kinesis, Kafka and DynamoDB Streams, for scripts."""
+"""Records of Kinesis, Kafka and DynamoDB Streams as DataFrames; ``aggregates`` opens those of Kinesis."""
