@@ -72,4 +72,4 @@ def _read(folder: str, number: int) -> Any:
     try:
         return json.loads(read_text(uri))
     except FileNotFoundError as error:
-        raise CommitStateUnknownError(f"{uri} is gone, which said which records of a stream the table has") from error
+        raise CommitStateUnknownError(f"{uri} is gone, the list of the records that the table has") from error

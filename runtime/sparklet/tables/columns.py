@@ -28,7 +28,7 @@ def aligned(frame: DataFrame, wanted: StructType, merge_schema: bool) -> DataFra
 
 
 def widened(frame: DataFrame) -> DataFrame:
-    """The frame for a new Iceberg table, which knows no integers below 32 bits."""
+    """The frame for a new Iceberg table, which has no integers below 32 bits."""
     short = [field.name for field in frame.schema.fields if field.dataType.simpleString() in ("tinyint", "smallint")]
     for name in short:
         frame = frame.withColumn(name, frame[quoted(name)].cast("int"))

@@ -1,10 +1,10 @@
-"""The committer: all staged writes to a table become one atomic commit, made once however often this runs.
+"""Makes all staged writes to a table one atomic commit, once however often it runs.
 
-``main`` is the script of a commit run: its inputs are the run's commit files, which say what is to be committed.
+``main`` is the script of a commit run: its inputs are the run's commit files, with the declarations of all shards.
 
-A commit is known by its id, which is written into the table with it. Whoever commits looks the id up in the state of
-the table that the commit is then based on; the table refuses it if that state is no longer the last one. A batch of a
-stream is known by its records instead, see ``chains``.
+The table keeps the id of each commit. A committer loads the table, looks for the id, and commits on top of the state
+that it has loaded; the table refuses the commit if another one came first. The commit of a batch of a stream is known
+by its records instead, see ``chains``.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from sparklet.job.errors import CommitConflictError, TableError
 from sparklet.job.table import Table
 from sparklet.tables.chains import CHANGES, extend, found
 from sparklet.tables.declaration import Commit, Committed, Declaration, StagedWrite
-from sparklet.tables.staged_files import StagedFile, read_footers, read_text
+from sparklet.tables.staged_files import Staged, StagedFile, read_footers, read_text
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -34,29 +34,28 @@ SHARED = ("mode", "keys", "order_by", "merge_schema", "partition_by", "partition
 
 
 class OpenTable(Protocol):
-    """A table in the state in which it was loaded; it may not exist yet."""
+    """A table of one format in the state in which it was loaded; it may not exist yet."""
 
     @property
     def root(self) -> str | None:
-        """Where its files are; None if it does not exist, and only its catalog will know."""
+        """Where its files are; None if it does not exist and its catalog will choose the place."""
 
     def check(self, mode: str) -> None:
-        """TableError if the table has a feature that a write of this mode ("": of any) cannot respect."""
+        """TableError if the table has a feature that a write of this mode ("": of any mode) cannot respect."""
 
     def made(self, name: str) -> tuple[str, int] | None:
-        """The version that set a name (a commit's id, or a chain) last, and its number; None if none has."""
+        """The last version that set a name (a commit's id, or a chain), and its number; None if none has."""
 
     def holds(self, name: str, number: int) -> bool:
-        """Whether the version that set a name to a number is in this state: no roll-back has taken it out.
+        """Whether the version that set a name to a number is in this state, or a roll-back has removed it.
 
-        CommitStateUnknownError if nobody can tell.
+        CommitStateUnknownError if the table does not show it.
         """
 
-    def write(self, commit: Commit, staged: Sequence[StagedFile], names: Mapping[str, int]) -> str:
+    def write(self, commit: Commit, staged: Staged, names: Mapping[str, int]) -> str:
         """Commit on top of this state, set the names to these numbers with it, and return the new version.
 
-        CommitConflictError if others have set a name since, or stand in its way, or if the answer was lost: load and
-        look again.
+        CommitConflictError if others have written since, or if the answer was lost: load the table and look again.
         """
 
 
@@ -65,13 +64,13 @@ def commit(
 ) -> Committed:
     """Make a commit, unless the table holds it already.
 
-    ``opened``: a state of the table to begin with; ``only_on_opened``: the rows were made from it and fit no other.
+    ``opened``: a state of the table to begin with; ``only_on_opened``: the rows were made from that state alone.
 
     TableError if the table cannot take the files: another schema, a missing file, a feature that is not supported.
     CommitConflictError if other writers were faster for two minutes (``only_on_opened``: once).
     CommitStateUnknownError if the table does not hold the commit, but may have forgotten it.
     """
-    maker = random.getrandbits(60)  # tells this commit from another's whose answer looks the same
+    maker = random.getrandbits(60)  # the number of this attempt at the commit
     tried = {maker}
     staged: list[StagedFile] | None = None
     files = sum(len(write.files) for write in commit.writes)
@@ -84,7 +83,7 @@ def commit(
         table.check(commit.mode)
         staged = read_footers(commit.writes) if staged is None else staged
         if not any(file.rows for file in staged):
-            return Committed("", 0, files, already=False)  # there is nothing that could be added twice
+            return Committed("", 0, files, already=False)
         names = _names(commit, table, maker)
         tried.update(names.values())
         try:
@@ -100,7 +99,7 @@ def commit(
 
 
 def _made(commit: Commit, table: OpenTable) -> tuple[str, set[int]] | None:
-    """The version that made a commit, and the numbers that say whose; CommitConflictError if one made a part of it."""
+    """The version that made a commit, and the numbers of its makers; CommitConflictError if another made a part."""
     if not commit.records:
         made = table.made(commit.commit_id)
         return (made[0], {made[1]}) if made and table.holds(commit.commit_id, made[1]) else None
@@ -112,7 +111,7 @@ def _made(commit: Commit, table: OpenTable) -> tuple[str, set[int]] | None:
 
 
 def _names(commit: Commit, table: OpenTable, maker: int) -> dict[str, int]:
-    """What the commit sets in the table."""
+    """The names that the commit sets in the table, and their numbers."""
     if not commit.records:
         return {commit.commit_id: maker}
     heads = extend(commit.chains_folder, commit.records, table)
@@ -145,9 +144,9 @@ def _read_commit(uri: str) -> tuple[dict[str, Any], list[Declared]]:
 
 
 def plan(header: Mapping[str, Any], commits: Sequence[Sequence[Declared]]) -> list[Commit]:
-    """The commits, one a table, of the last of a run's commit files; ``commits``: what is declared in each of them.
+    """The commits, one a table, of the last of a run's commit files; ``commits``: the declarations in each file.
 
-    TableError if shards want different things of a table.
+    TableError if the declarations of shards for a table differ.
     """
     declared: dict[Table, list[Declared]] = {}
     for shard, write in commits[-1]:
@@ -161,16 +160,9 @@ def plan(header: Mapping[str, Any], commits: Sequence[Sequence[Declared]]) -> li
             for name in SHARED:
                 if (got := getattr(write, name)) != (want := getattr(model, name)):
                     raise TableError(f"{table}: shard {shard} has {name}={got!r}, shard {first} {want!r}: pick one")
-        planned.append(
-            Commit(
-                f"{header['identity']}/commit-{header['commit']}",
-                table,
-                writes=_staged(writes),
-                fixed_at_s=header.get("fixed_at_s"),
-                earlier=_staged(before),
-                **{name: getattr(model, name) for name in SHARED},
-            )
-        )
+        how = {name: getattr(model, name) for name in SHARED}
+        how |= {"fixed_at_s": header.get("fixed_at_s"), "earlier": _staged(before)}
+        planned.append(Commit(f"{header['identity']}/commit-{header['commit']}", table, writes=_staged(writes), **how))
     return planned
 
 
@@ -179,7 +171,7 @@ def _staged(writes: Sequence[Declared]) -> tuple[StagedWrite, ...]:
 
 
 def refusal(table: str, warehouse: str) -> str:
-    """Why no commit can write to a table; "" if one can, or the table has no library here that could tell."""
+    """Why no commit can write to a table; "" if one can."""
     try:
         open_table(Table.parse(table), lambda: cast(Any, None), warehouse or None).check("")
     except TableError as error:
@@ -205,7 +197,7 @@ def open_table(table: Table, spark: Callable[[], SparkSession], warehouse: str |
 
 
 def _register(commit: Commit) -> None:
-    """Enter a table of Delta into Glue's catalog, if that is the catalog; those of Iceberg are in theirs."""
+    """Enter a Delta table into Glue's catalog, if that is the catalog; Iceberg's tables are in theirs."""
     if commit.table.format == "delta" and catalog_properties(os.environ, commit.warehouse).get("type") == "glue":
         from sparklet.tables.delta_glue import register  # which needs pyiceberg
 
@@ -213,7 +205,7 @@ def _register(commit: Commit) -> None:
 
 
 def _rows_left(commit: Commit) -> int:
-    """The rows of a commit that was made before: its files may have been compacted since, and then nobody knows."""
+    """The rows of a commit that was made before; 0 if its files are gone, for example compacted."""
     try:
         return sum(file.rows for file in read_footers(commit.writes))
     except TableError:

@@ -1,7 +1,7 @@
-"""Athena's statements for what a run has written: its output, and its tables.
+"""Athena's statements for the output and the tables of a run.
 
-An output whose folders name no values is a table of one folder: Athena reads all that lies below, so nothing is ever
-missing. Else each folder is a partition that is added by its name, since nobody knows all values before.
+An output whose folders name no values is a table of one folder, below which Athena reads all files. Else each folder is
+a partition that a statement adds.
 """
 
 import re
@@ -31,10 +31,10 @@ _DELTA = re.compile(r".*?(?:([^/]+)\.db/)?([^/]+)")
 def ddl(at: Deployment, run: Run, name: str = "") -> list[dict[str, Any]]:
     """For each table of a run that has ended, and for its output: the statements, or a note why there are none.
 
-    PlanError if the run is open or has written nothing, or if its files make no table together.
+    PlanError if the run is open or has written nothing, or if its files do not make one table.
     """
     if not run.state.ended:
-        raise PlanError(f"the run {run.run_id} is {run.state}: wait for its end, else what it still writes is missing")
+        raise PlanError(f"the run {run.run_id} is {run.state}: wait for its end, for it may still write")
     found = []
     for table in sorted(tables_in(at.store, commit_files(at, run)), key=str):
         own = _DELTA.fullmatch(table.place) if table.format == "delta" else None
@@ -46,13 +46,13 @@ def ddl(at: Deployment, run: Run, name: str = "") -> list[dict[str, Any]]:
     listed = at.store.list(base + run.shard_prefix)
     if files := [info for info in listed if not _HIDDEN.fullmatch(info.uri[len(base) :])]:
         if other := next((info.uri for info in files if not info.uri.endswith(".parquet")), ""):
-            raise PlanError(f"the output holds {other}, and only for Parquet there are statements")
+            raise PlanError(f"the output holds {other}; there are statements for Parquet alone")
         made = _of_output(at.store, base, files, _named(name or run.name or run.run_id))
         note = "The partitions are this run's: print them for each run, and after a redrive." if made[1:] else ""
         found.append({"of": base, "note": note, "statements": made})
     if not found or (name and len(found) > 1):
-        said = f"has {len(found)} tables, and --name names one" if found else "has written no file and no table"
-        raise PlanError(f"the run {run.run_id} {said}")
+        why = f"has {len(found)} tables, and --name names one" if found else "has written no file and no table"
+        raise PlanError(f"the run {run.run_id} {why}")
     return found
 
 
@@ -60,7 +60,8 @@ def _of_output(store: ObjectStore, base: str, files: list[ObjectInfo], table: st
     folders = {info.uri[len(base) :].rpartition("/")[0]: info.uri for info in files}  # with an example each
     kinds = {re.sub("=[^/]*", "=", folder): uri for folder, uri in folders.items()}
     if len(kinds) > 1:
-        raise PlanError(f"files in other kinds of folders make no table together: {', '.join([*kinds.values()][:2])}")
+        two = ", ".join([*kinds.values()][:2])
+        raise PlanError(f"files in folders of different kinds make no table together: {two}")
     by = [unquote(key).lower() for key in re.findall("([^/]+)=", next(iter(kinds)))]
     columns = _columns(store, files[:: -(-len(files) // MAX_FOOTERS)])
     create = f"CREATE EXTERNAL TABLE IF NOT EXISTS {table} (\n  "
@@ -88,7 +89,7 @@ def _columns(store: ObjectStore, files: list[ObjectInfo]) -> dict[str, str]:
     try:
         schema = pa.unify_schemas([_schema(store, info) for info in files])
     except (pa.ArrowException, FooterError) as error:
-        raise PlanError(f"the columns of {files[0].uri} and {len(files) - 1} more cannot be told: {error}") from error
+        raise PlanError(f"the columns of {files[0].uri} and {len(files) - 1} more do not agree: {error}") from error
     return {each.name.lower(): hive_type(each.type) for each in schema}
 
 

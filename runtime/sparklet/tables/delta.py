@@ -1,4 +1,4 @@
-"""Commits to Delta tables, with delta-rs. The id of a commit is an application's transaction in the table's log."""
+"""Commits to Delta tables, with delta-rs; a commit's id is the transaction of an application in the table's log."""
 
 from __future__ import annotations
 
@@ -23,6 +23,7 @@ from sparklet.job.table import Table
 from sparklet.tables.declaration import Commit, refuse_delta
 from sparklet.tables.staged_files import (
     MAX_READERS,
+    Staged,
     StagedFile,
     agreed_schema,
     batches,
@@ -68,14 +69,14 @@ class DeltaLakeTable:
             refuse_delta(Table("delta", self._uri), mode, features, settings, columns)
 
     def made(self, name: str) -> tuple[str, int] | None:
-        """A version that holds a name (the one that set it, or a later one), and its number."""
+        """The table's version if it holds a name, and the name's number."""
         number = None if self._table is None else self._table.transaction_version(name)
         return None if number is None else (str(self._table.version()), number)
 
     def holds(self, name: str, number: int) -> bool:
         """Follow the log back over each RESTORE, which leaves transactions as they are; see ``OpenTable``.
 
-        A RESTORE that is no longer in the log is not seen.
+        A RESTORE that is no longer in the log is ignored.
         """
         state, restored = int(self._table.version()), None  # the newest version before which nothing was taken out
         for version, names, info in self._log():
@@ -91,9 +92,9 @@ class DeltaLakeTable:
         if restored is None:
             return True  # set before the log's first version
         raise CommitStateUnknownError(
-            f"{self._uri} was restored by version {restored}, and its log does not tell whether that took out what is "
-            "to be written now: RESTORE it by a version's number that the log has; or look whether these rows are "
-            "there, and if not write them with another label, those of a run by a new run"
+            f"{self._uri} was restored by version {restored}, and its log does not show whether that removed rows that "
+            "are to be written now: RESTORE it by a version's number that the log has; or, if these rows are missing, "
+            "write them with another label, or those of a run by a new run"
         )
 
     def _check_forgotten(self, commit: Commit, names: Mapping[str, int]) -> None:
@@ -105,7 +106,7 @@ class DeltaLakeTable:
         )
         since_s, gone = commit.fixed_at_s or 0.0, {name for name in names if self.made(name) is None}
         if commit.commit_id.startswith("once/"):
-            return  # it has not come before
+            return  # such an id is used once
         is_old = commit.fixed_at_s is not None and time.time() - since_s > kept_s
         for _, known, info in () if is_old else self._log():
             if is_old := not gone.isdisjoint(name for name, _ in known):
@@ -114,8 +115,8 @@ class DeltaLakeTable:
                 return
         if is_old:
             raise CommitStateUnknownError(
-                f"{commit.table} forgets commits ({RETENTION} = {kept}), and may hold {commit.commit_id} already: look "
-                "whether it has these rows; if not, unset the property and try again"
+                f"{commit.table} forgets commits ({RETENTION} = {kept}), and may hold {commit.commit_id} already: if "
+                "it lacks these rows, unset the property and try again"
             )
 
     def _log(self) -> Iterator[tuple[int, set[tuple[str, int]], dict[str, Any]]]:
@@ -136,7 +137,7 @@ class DeltaLakeTable:
             return []  # a checkpoint has it
         return [json.loads(line) for line in lines if line.startswith(('{"txn"', '{"commitInfo"'))] or [{}]
 
-    def write(self, commit: Commit, staged: Sequence[StagedFile], names: Mapping[str, int]) -> str:
+    def write(self, commit: Commit, staged: Staged, names: Mapping[str, int]) -> str:
         """Commit the files in one version; see ``OpenTable``."""
         self._check_forgotten(commit, names)
         schema, partition_by = self._columns(commit, staged)
@@ -159,7 +160,7 @@ class DeltaLakeTable:
             self._table.update_incremental()
         return str(self._table.version())
 
-    def _columns(self, commit: Commit, staged: Sequence[StagedFile]) -> tuple[Any, list[str]]:
+    def _columns(self, commit: Commit, staged: Staged) -> tuple[Any, list[str]]:
         """The table's columns with the files in it, and those it is partitioned by."""
         if self._table is not None:
             partition_by = self._table.metadata().partition_columns
@@ -172,80 +173,60 @@ class DeltaLakeTable:
         ]
         schema = pa.schema([*schema, *pa.schema(Schema.from_json(json.dumps({"type": "struct", "fields": fields})))])
         if unknown := [name for name in partition_by if name not in schema.names]:
-            raise TableError(f"{commit.table} cannot be partitioned by {unknown[0]!r}: nobody says of which type it is")
+            raise TableError(f"{commit.table} cannot be partitioned by {unknown[0]!r}, whose type is unknown")
         return schema, partition_by
 
-    def _append(
-        self, commit: Commit, staged: Sequence[StagedFile], schema: Any, partition_by: list[str], properties: Any
-    ) -> None:
+    def _append(self, commit: Commit, staged: Staged, schema: Any, by: list[str], properties: Any) -> None:
         """Add the staged files themselves."""
         place = f"{commit.table.place}/"
         for file in staged:
             if not file.uri.startswith(place):
                 raise TableError(f"{shard_name(file.shard)} staged {file.uri}, which is not below {commit.table}")
-            if missing := set(partition_by) - set(file.partition_values):
+            if missing := set(by) - set(file.partition_values):
                 raise TableError(
-                    f"{shard_name(file.shard)} staged {file.uri} outside of the partitions by {missing.pop()!r}"
+                    f"{shard_name(file.shard)} staged {file.uri}, which has no {missing.pop()!r} in its path"
                 )
-        actions = [_add_action(file, file.uri[len(place) :], partition_by) for file in staged if file.rows]
+        actions = [_add_action(file, file.uri[len(place) :], by) for file in staged if file.rows]
+        how = {"partition_by": by, "commit_properties": properties}
         if self._table is None:
-            create_table_with_add_actions(
-                self._place,
-                Schema.from_arrow(schema),
-                actions,
-                mode="error",
-                partition_by=partition_by,
-                configuration=NEW_TABLE,
-                storage_options=self._options,
-                commit_properties=properties,
-            )
+            new = {"mode": "error", "configuration": NEW_TABLE, "storage_options": self._options}
+            create_table_with_add_actions(self._place, Schema.from_arrow(schema), actions, **new, **how)
             return
         self._add_columns(schema)
-        self._table.create_write_transaction(
-            actions, "append", self._table.schema(), partition_by=partition_by, commit_properties=properties
-        )
+        self._table.create_write_transaction(actions, "append", self._table.schema(), **how)
 
-    def _upsert(
-        self, commit: Commit, staged: Sequence[StagedFile], schema: Any, partition_by: list[str], properties: Any
-    ) -> None:
+    def _upsert(self, commit: Commit, staged: Staged, schema: Any, by: list[str], properties: Any) -> None:
         """Merge the staged rows, one for each key."""
         changes = read_changes(commit, staged, schema)
         if self._table is None:
-            self._write(changes, "error", partition_by, properties)
+            self._write(changes, "error", by, properties)
             return
         keys = (name.replace("`", "``") for name in commit.keys)
-        merge = self._table.merge(
-            changes,
-            " AND ".join(f"target.`{name}` = source.`{name}`" for name in keys),
-            source_alias="source",
-            target_alias="target",
-            merge_schema=commit.merge_schema,
-            commit_properties=properties,
-        )
+        same = " AND ".join(f"target.`{name}` = source.`{name}`" for name in keys)
+        how = {"merge_schema": commit.merge_schema, "commit_properties": properties}
+        merge = self._table.merge(changes, same, source_alias="source", target_alias="target", **how)
         order, newer = (commit.order_by or "").replace("`", "``"), None
         if commit.order_by in [field.name for field in self._table.schema().fields]:  # else it is null in all rows
             newer = f"target.`{order}` IS NULL OR source.`{order}` >= target.`{order}`"
         merge.when_matched_update_all(newer).when_not_matched_insert_all().execute()
 
-    def _overwrite(
-        self, commit: Commit, staged: Sequence[StagedFile], schema: Any, partition_by: list[str], properties: Any
-    ) -> None:
+    def _overwrite(self, commit: Commit, staged: Staged, schema: Any, by: list[str], properties: Any) -> None:
         """Replace the partitions of the staged rows by these, and by those that the run wrote there before."""
-        if not partition_by:
+        if not by:
             raise TableError(f"{commit.table} has no partitions that could be overwritten")
-        touched = read_rows(staged, schema, partition_by).group_by(partition_by).aggregate([])
+        touched = read_rows(staged, schema, by).group_by(by).aggregate([])
         fresh = (read_rows(group, schema) for group in batches(staged))
         before = (within(read_rows(group, schema), touched) for group in batches(read_footers(commit.earlier)))
         read = (batch for part in chain(fresh, before) for batch in part.to_batches())
         rows = pa.RecordBatchReader.from_batches(schema, read)
         if self._table is None:
-            self._write(rows, "error", partition_by, properties)
+            self._write(rows, "error", by, properties)
             return
         values = touched.to_pylist()
         each = (" AND ".join(f"`{name}` {_equals(value)}" for name, value in row.items()) for row in values)
         predicate = " OR ".join(f"({one})" for one in each)
         grown = {"schema_mode": "merge"} if commit.merge_schema else {}
-        self._write(rows, "overwrite", partition_by, properties, predicate=predicate, **grown)
+        self._write(rows, "overwrite", by, properties, predicate=predicate, **grown)
 
     def _write(self, rows: Any, mode: str, partition_by: list[str], properties: Any, **options: Any) -> None:
         target = self._place if self._table is None else self._table
@@ -254,11 +235,11 @@ class DeltaLakeTable:
         write_deltalake(target, rows, mode=mode, **given)
 
     def _add_columns(self, schema: Any) -> None:
-        """Add new columns, in a version of its own: delta-rs cannot change the schema while it adds files."""
+        """Add new columns, in a version of their own: delta-rs cannot change the schema while it adds files."""
         names = {field.name for field in self._table.schema().fields}
         if new := [field for field in Schema.from_arrow(schema).fields if field.name not in names]:
             self._table.alter.add_columns(new)
-            raise CommitConflictError(f"{self._uri} has new columns, on top of what nobody has searched for the commit")
+            raise CommitConflictError(f"{self._uri} has new columns, in a version that is not searched for the commit")
 
 
 def _properties(commit: Commit, names: Mapping[str, int]) -> Any:
@@ -285,9 +266,9 @@ def _equals(value: Any) -> str:
 
 
 def _statistics(file: StagedFile, partition_by: Sequence[str]) -> dict[str, Any]:
-    """What the log says of a file's columns, for readers to skip it.
+    """The statistics of a file in the log, by which readers skip it.
 
-    Nothing of any column if one has no bounds: delta-rs 1.6 then skips the file for any condition on that column.
+    If one column has no bounds, there are none: delta-rs 1.6 would skip the file for any condition on that column.
     """
     statistics: dict[str, Any] = {"numRecords": file.rows, "minValues": {}, "maxValues": {}, "nullCount": {}}
     for number in range(file.footer.num_columns):
@@ -306,7 +287,7 @@ def _statistics(file: StagedFile, partition_by: Sequence[str]) -> dict[str, Any]
         try:
             statistics["minValues"][column.path] = _bound(min(group.min for group in valued), "")
             statistics["maxValues"][column.path] = _bound(max(group.max for group in valued), AFTER_ALL)
-        except (TypeError, ValueError):  # there is none, or one that JSON does not hold exactly
+        except (TypeError, ValueError):  # without bounds, or with one that JSON cannot hold exactly
             return {"numRecords": file.rows}
     return statistics
 

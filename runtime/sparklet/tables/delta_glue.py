@@ -18,9 +18,9 @@ _HIVE, _HADOOP = "org.apache.hadoop.hive", "org.apache.hadoop.mapred"
 
 
 def register(place: str, warehouse: str | None) -> None:
-    """Enter a table of Delta at ``WAREHOUSE/DATABASE.db/TABLE`` as ``DATABASE.TABLE``, or bring its entry up to date.
+    """Enter a Delta table at ``WAREHOUSE/DATABASE.db/TABLE`` as ``DATABASE.TABLE``, or update its entry.
 
-    The catalog is Glue's. Nothing happens if the table lies elsewhere. TableError if another one has the name.
+    Nothing happens if the table lies elsewhere. TableError if another table has the name.
     """
     root = catalog_properties(os.environ, warehouse).get("warehouse", "").rstrip("/")
     found = re.fullmatch(re.escape(root) + r"/([^/]+)\.db/([^/]+)", place)
@@ -32,7 +32,7 @@ def register(place: str, warehouse: str | None) -> None:
         old = catalog.glue.get_table(DatabaseName=database, Name=name)["Table"]
     except catalog.glue.exceptions.EntityNotFoundException:
         old = None
-    new = _entry(name, place)  # the table is read after its entry, so that an old schema replaces no newer one
+    new = _entry(name, place)  # read after the entry, so that an old schema replaces no newer one
     if old is None:
         if not catalog.namespace_exists(database):  # many who may make tables may make no database
             catalog.create_namespace_if_not_exists(database)
@@ -45,7 +45,7 @@ def register(place: str, warehouse: str | None) -> None:
 
 
 def _entry(name: str, place: str) -> dict[str, Any]:
-    """A table for Glue, as its own crawlers enter Delta."""
+    """A Delta table's entry, as Glue's own crawlers write it."""
     uri, options = delta_place(place)
     table = DeltaTable(uri, storage_options=options)
     columns = {each.name: {"Name": each.name, "Type": hive_type(each.type)} for each in pa.schema(table.schema())}

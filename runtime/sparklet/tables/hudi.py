@@ -1,15 +1,15 @@
-"""Commits to Hudi tables, with Spark. The id of a commit is in the metadata of its completed instant.
+"""Commits to Hudi tables, with Spark; a commit's id is in the metadata of its completed instant.
 
-Chains of streams are there, too: a batch's commit repeats those of all before it, so the newest such instant has all.
+The chains of streams are there, too: a batch's commit repeats all chains, so the newest such instant has them.
 
-Hudi lets two writers complete the same inserts, and the jars for Spark have no lock for S3. So Sparklet's writers take
-turns, by a lease in the table, and look the id up again once they hold it. Others must not write at that time.
+Hudi lets two writers complete the same inserts, and its jars for Spark have no lock for S3. So Sparklet's writers take
+turns by a lease in the table, and look for the id again once they hold it. Other programs must not write then.
 
-A writer may be stopped for longer than its lease, and then write as if it had it. So each looks, between the last of
-its files and the completion of its instant, for instants of others that it has not seen under its lease. Its own was
-on the timeline before: of two writers, one finds the other's and refuses. Whoever starts deletes the files of all
-pending instants, so one that is completed later has no rows. Hudi takes files that are older than a timeline's first
-instant for committed ones, so a new table gets an empty instant first.
+A writer may be stopped for longer than its lease and then go on. So each writer looks, after its last file and before
+it completes its instant, for instants that it did not see under its lease. Its own instant was on the timeline before:
+of two writers, one finds the other's instant and refuses. A writer that starts deletes the files of all pending
+instants, so an instant that is completed later has no rows. Hudi takes files that are older than a timeline's first
+instant for committed ones, so a new table first gets an empty instant.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ from sparklet.job.errors import CommitConflictError, TableError
 from sparklet.job.session import hadoop_path
 from sparklet.tables.chains import CHAIN
 from sparklet.tables.declaration import Commit
-from sparklet.tables.staged_files import StagedFile, agreed_schema, delta_place, read_changes, read_footers
+from sparklet.tables.staged_files import Staged, agreed_schema, delta_place, read_changes, read_footers
 
 COMMIT_ID, MAKER, CHAINS = "sparklet.commit-id", "sparklet.maker", "sparklet.chains"
 LEASE, LEASE_S, MAX_WAIT_S = "lease", 30.0, 300.0
@@ -44,19 +44,19 @@ OPERATIONS = {"append": "bulk_insert", "upsert": "upsert", "overwrite_partitions
 
 
 class HudiTable:
-    """A table at a URI; what it holds is asked each time. Hudi calls ``accept`` before it completes an instant."""
+    """A table at a URI, read anew for each question. Hudi calls ``accept`` before it completes an instant."""
 
     def __init__(self, uri: str, spark: SparkSession) -> None:
         self._uri = self.root = uri
         self._spark = spark
-        self._chains: dict[str, int] | None = None  # as they were when the first was asked for
-        self._seen: set[str] = set()  # the instants of others, and of this writer, that may be there
+        self._chains: dict[str, int] | None = None  # as they were at the first look
+        self._known: set[str] = set()  # the instants that this writer expects
 
     def check(self, mode: str) -> None:
         """Hudi's own jars write all that they read."""
 
     def made(self, name: str) -> tuple[str, int] | None:
-        """The instant that completed a commit, and its maker; also one that was archived. Of a chain its last link."""
+        """See ``OpenTable``; the number of a chain is its last link."""
         if name.startswith(CHAIN):
             self._chains = self._chains_now() if self._chains is None else self._chains
             return ("", self._chains[name]) if name in self._chains else None
@@ -64,7 +64,7 @@ class HudiTable:
         return found and (str(found[0].requestedTime()), int(found[1].getMetadata(MAKER) or 0))
 
     def holds(self, name: str, number: int) -> bool:
-        """A roll-back takes instants off the timeline, and what ``made`` finds with them."""
+        """True: a roll-back removes instants from the timeline, so ``made`` does not find them."""
         return True
 
     def _chains_now(self) -> dict[str, int]:
@@ -72,7 +72,7 @@ class HudiTable:
         return dict(json.loads(found[1].getMetadata(CHAINS))) if found else {}
 
     def _newest(self, wanted: Callable[[Any], bool]) -> tuple[Any, Any] | None:
-        """The newest completed instant whose metadata is wanted, with it; also one that was archived."""
+        """The newest completed instant with wanted metadata, archived or not, and its metadata."""
         if (table := self._metadata()) is None:
             return None
         for archived in (False, True):
@@ -85,19 +85,19 @@ class HudiTable:
                     return instant, metadata
         return None
 
-    def write(self, commit: Commit, staged: Sequence[StagedFile], names: Mapping[str, int]) -> str:
+    def write(self, commit: Commit, staged: Staged, names: Mapping[str, int]) -> str:
         """Write the files' rows in one instant; see ``OpenTable``."""
         with lease(f"{self._uri}/_sparklet_lease"):
             table, columns, frame, by = self._metadata(), None, None, list(commit.partition_by)
-            self._seen = set(_instants(table))
-            told = {COMMIT_ID: commit.commit_id}
+            self._known = set(_instants(table))
+            names_set = {COMMIT_ID: commit.commit_id}
             if commit.records:
-                chains, seen = self._chains_now(), self._chains or {}
-                is_late = any(chains.get(name) != seen.get(name) for name in names)
-                told[CHAINS] = json.dumps({**chains, **names})
+                chains, before = self._chains_now(), self._chains or {}
+                is_late = any(chains.get(name) != before.get(name) for name in names)
+                names_set[CHAINS] = json.dumps({**chains, **names})
             else:
                 is_late = self.made(commit.commit_id) is not None
-                told[MAKER] = str(names[commit.commit_id])
+                names_set[MAKER] = str(names[commit.commit_id])
             if is_late:
                 raise CommitConflictError(f"{commit.table}: another committer was faster")
             if table is None:
@@ -115,8 +115,8 @@ class HudiTable:
                 table = self._metadata()
                 if len(own := self._new()) != 1:
                     raise CommitConflictError(f"{self._uri}: another writer was there: {own}")
-                self._seen.update(own)
-            self._save(rows, {**_options(commit, table), **told})
+                self._known.update(own)
+            self._save(rows, {**_options(commit, table), **names_set})
             made = self.made(commit.commit_id)
         return made[0] if made else ""
 
@@ -142,7 +142,7 @@ class HudiTable:
             raise TableError(f"{self._uri}: Hudi could not write all rows")
 
     def accept(self, client: Any, metadata: Any) -> None:
-        """Refuse the instant by an error, if there was another writer; delete its files, which nobody else would."""
+        """Delete the instant's files and refuse it by an error, if there was another writer."""
         if other := self.other_writer():
             storage = self._spark._jvm.org.apache.hudi.storage
             for path in metadata.getFileIdAndFullPaths(client.getBasePath()).values():
@@ -150,26 +150,24 @@ class HudiTable:
             raise CommitConflictError(other)
 
     class Java:
-        """What py4j asks for."""
+        """The interfaces that py4j implements by this object."""
 
         implements = ("java.util.function.BiConsumer",)
 
     def other_writer(self) -> str:
-        """What another writer has begun since the instants seen were all; empty if one is pending alone, ours.
+        """The new instants if there was another writer; "" if one instant is new and pending: this writer's own.
 
-        Chains are read from the newest instant, so a batch's must be that, by every writer's clock.
+        Chains are read from the newest instant, so the instant of a batch must be the newest by every writer's clock.
         """
         new = self._new()
-        is_newest = self._chains is None or min(new, default="") > max(self._seen, default="")
+        is_newest = self._chains is None or min(new, default="") > max(self._known, default="")
         return "" if list(new.values()) == [False] and is_newest else f"{self._uri}: another writer was there: {new}"
 
     def _new(self) -> dict[str, bool]:
-        return {time: state for time, state in _instants(self._metadata()).items() if time not in self._seen}
+        return {time: state for time, state in _instants(self._metadata()).items() if time not in self._known}
 
-    def _rows(
-        self, commit: Commit, staged: Sequence[StagedFile], schema: Any, there: Any | None, by: Sequence[str]
-    ) -> Any:
-        """The staged rows as a DataFrame, as the other formats write them; ``there``: the table's."""
+    def _rows(self, commit: Commit, staged: Staged, schema: Any, there: Any | None, by: Sequence[str]) -> Any:
+        """The rows to write, as a DataFrame; ``there``: the table's rows."""
         rows = self._read(staged, schema)
         if commit.mode == "upsert":
             named = [name for name in (*commit.keys, commit.order_by) if name]
@@ -190,7 +188,7 @@ class HudiTable:
         same = [there[name] == newest[name] for name in commit.keys]
         return newest.join(there, [*same, is_older], "left_anti")
 
-    def _read(self, staged: Sequence[StagedFile], schema: Any) -> Any:
+    def _read(self, staged: Staged, schema: Any) -> Any:
         files = [file.uri for file in staged if file.rows]
         return self._spark.read.schema(from_arrow_schema(schema)).parquet(*files)
 
@@ -206,7 +204,7 @@ class HudiTable:
             return None
 
     def _half_made(self, *, delete: bool = False) -> bool:
-        """Whether there are the folders of a table, and no file in them: whoever made them was killed."""
+        """Whether a writer was killed once it had made the table's folders, which have no file yet."""
         path, files = hadoop_path(self._spark, f"{self._uri}/.hoodie")
         if not files.exists(path) or files.listFiles(path, True).hasNext():
             return False
@@ -220,9 +218,9 @@ class HudiTable:
 
 
 def let_java_call(gateway: Any) -> None:
-    """Let Java call objects of this process, by numbers that no earlier script of a warm JVM has given its own.
+    """Let Java call objects of this process, by numbers that no earlier script of a warm JVM has used.
 
-    When Java has collected an object of an earlier script, py4j would have this process forget its own of that number.
+    When Java collects an object of an earlier script, py4j would make this process forget its own of that number.
     """
     ensure_callback_server_started(gateway)
     gateway.gateway_property.pool.next_id = time.time_ns()
@@ -240,9 +238,9 @@ def _options(commit: Commit, table: Any | None) -> dict[str, str]:
     """The options of one write; those of the table itself are in the table, once it exists."""
     options = {
         OPERATION: OPERATIONS[commit.mode],
-        "hoodie.datasource.write.row.writer.enable": "false",  # it completes its instants without asking us
+        "hoodie.datasource.write.row.writer.enable": "false",  # it would not call ``accept``
         "hoodie.datasource.write.commitmeta.key.prefix": "sparklet.",
-        # Hudi sleeps so long whenever it takes the time, 200 ms unless told: for writers at once on unequal clocks.
+        # Hudi sleeps so long (default: 200 ms) for each time it takes: for concurrent writers on unequal clocks.
         "hoodie.time.generator.max_expected_clock_skew_ms": "20",
     }
     if table is not None:
@@ -301,7 +299,7 @@ def lease(uri: str) -> Iterator[None]:
 
 
 def _set(uri: str, until_ms: int, held_ms: int | None = None) -> bool:
-    """Hold the lease until then, if it is free, or the one that this process has set to ``held_ms``."""
+    """Take the lease if it is free, or renew the one that this process holds until ``held_ms``; whether it did."""
     place, options = delta_place(uri)
     try:
         try:

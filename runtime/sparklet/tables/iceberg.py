@@ -1,9 +1,9 @@
-"""Commits to Iceberg tables, with pyiceberg. How they are known is in ``history``."""
+"""Commits to Iceberg tables, with pyiceberg; ``iceberg_history`` knows which of them a table has."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from contextlib import suppress
 from typing import Any, cast
 
@@ -29,6 +29,7 @@ from sparklet.tables.declaration import NAME_MAPPING, Commit, check_name_mapping
 from sparklet.tables.iceberg_columns import as_read, check_names, paths_of
 from sparklet.tables.iceberg_history import COMMIT_ID, MAKER, History
 from sparklet.tables.staged_files import (
+    Staged,
     StagedFile,
     agreed_schema,
     batches,
@@ -69,14 +70,14 @@ class IcebergTable:
             check_name_mapping(self._name, self._table.properties.get(NAME_MAPPING), self._table.schema().field_ids)
 
     def made(self, name: str) -> tuple[str, int] | None:
-        """The snapshot that a commit made, and its maker; of a chain its last link."""
+        """See ``OpenTable``; the number of a chain is its last link."""
         return self._history.made(name) if self._history else None
 
     def holds(self, name: str, number: int) -> bool:
         """See ``OpenTable``."""
         return self._history is not None and self._history.holds(number)
 
-    def write(self, commit: Commit, staged: Sequence[StagedFile], names: Mapping[str, int]) -> str:
+    def write(self, commit: Commit, staged: Staged, names: Mapping[str, int]) -> str:
         """Add the files in one snapshot; see ``OpenTable``."""
         if self._history:
             self._history.check_age(commit)
@@ -86,8 +87,8 @@ class IcebergTable:
         schema = agreed_schema(commit, staged, self._table.schema().as_arrow() if self._table else None)
         table = self._table or self._create(commit, schema)
         _check_partitioning(commit, table)
-        # pyiceberg would commit a refused append again, on top of snapshots that nobody has searched for the id. Only
-        # this copy of the metadata says that it must not; what is committed are the changes alone.
+        # Without this pyiceberg retries a refused append on top of snapshots that were not searched for the id. Only
+        # this copy of the metadata has the property: a commit sends changes alone.
         properties = {**table.metadata.properties, "commit.retry.num-retries": "0"}
         table.metadata = table.metadata.model_copy(update={"properties": properties})
         try:
@@ -95,7 +96,7 @@ class IcebergTable:
                 if not set(schema.names) <= set(table.schema().column_names):
                     with transaction.update_schema() as update:
                         update.union_by_name(schema)
-                number = next(iter(names.values()))  # of a stream's batch that of all its links
+                number = next(iter(names.values()))  # all links of a batch have one number
                 made = _change(transaction, commit, staged, {COMMIT_ID: commit.commit_id, MAKER: str(number)})
                 heads = {f"sparklet.{name}": str(number) for name, number in names.items() if commit.records}
                 history = self._history or History(table)
@@ -127,7 +128,7 @@ class IcebergTable:
         try:
             self._catalog.create_namespace_if_not_exists(name)
         except Exception:
-            if not self._catalog.namespace_exists(name):  # else another writer was faster; each catalog says it its way
+            if not self._catalog.namespace_exists(name):  # else another writer was faster; catalogs' errors differ
                 raise
 
 
@@ -144,19 +145,19 @@ def load(warehouse: str | None = None) -> Catalog:
 class _Changes(Transaction):
     """A transaction that keeps its metadata until the next change; pyiceberg's copies all snapshots at each look."""
 
-    _seen: tuple[Any, Any, Any] = (None, None, None)
+    _cached: tuple[Any, Any, Any] = (None, None, None)
 
     @property
     def table_metadata(self) -> TableMetadata:
         """The table's, with the changes so far."""
-        found, updates, metadata = self._seen
+        found, updates, metadata = self._cached
         if found is not self._table.metadata or updates is not self._updates:
             metadata = super().table_metadata
-            self._seen = self._table.metadata, self._updates, metadata
+            self._cached = self._table.metadata, self._updates, metadata
         return cast(TableMetadata, metadata)
 
 
-def _change(transaction: Transaction, commit: Commit, staged: Sequence[StagedFile], summary: dict[str, str]) -> int:
+def _change(transaction: Transaction, commit: Commit, staged: Staged, summary: dict[str, str]) -> int:
     """Add one snapshot to the transaction; its id."""
     update = transaction.update_snapshot(snapshot_properties=summary)
     change = {"append": _appended, "upsert": _upserted, "overwrite_partitions": _overwritten}[commit.mode]
@@ -169,11 +170,10 @@ def _change(transaction: Transaction, commit: Commit, staged: Sequence[StagedFil
     return snapshot.snapshot_id
 
 
-def _appended(transaction: Transaction, commit: Commit, staged: Sequence[StagedFile]) -> Replaced:
-    """The staged files as the table's own, as ``add_files`` does; but the footers are read already.
+def _appended(transaction: Transaction, commit: Commit, staged: Staged) -> Replaced:
+    """The staged files as the table's own, as ``add_files`` does it, by footers that are read already.
 
-    The rows are written anew of files that were staged outside, for a table in S3 Tables, and of files whose columns
-    have other ids than the table's.
+    Rows are written anew if their files were staged elsewhere, for S3 Tables, or have other column ids than the table.
     """
     metadata = transaction.table_metadata
     ids = paths_of(io.schema_to_pyarrow(metadata.schema())).items()
@@ -187,8 +187,8 @@ def _appended(transaction: Transaction, commit: Commit, staged: Sequence[StagedF
     return added + [file for group in batches(foreign) for file in _new_files(transaction, _rows(metadata, group))], []
 
 
-def _upserted(transaction: Transaction, commit: Commit, staged: Sequence[StagedFile]) -> Replaced:
-    """Files with the changes and with what stays beside them, and the files that these replace."""
+def _upserted(transaction: Transaction, commit: Commit, staged: Staged) -> Replaced:
+    """Files with the changes and with the other rows of the files that they replace; and these files."""
     table, metadata = transaction._table, transaction.table_metadata
     changes = read_changes(commit, staged, _arrow_schema(metadata))
     at_least, at_most, near = cast(Any, GreaterThanOrEqual), cast(Any, LessThanOrEqual), cast(Any, AlwaysTrue())
@@ -213,8 +213,8 @@ def _read_task(metadata: Any, table: Table, task: Any, columns: Any) -> Any:
     return io.ArrowScan(metadata, table.io, columns, AlwaysTrue()).to_table([task])
 
 
-def _overwritten(transaction: Transaction, commit: Commit, staged: Sequence[StagedFile]) -> Replaced:
-    """Files with the staged rows and the run's earlier ones in their partitions, and all files of these."""
+def _overwritten(transaction: Transaction, commit: Commit, staged: Staged) -> Replaced:
+    """Files with the staged rows, and with the run's earlier rows in their partitions; and the replaced files."""
     metadata = transaction.table_metadata
     if metadata.spec().is_unpartitioned():
         raise TableError(f"{commit.table} has no partitions that could be overwritten")
@@ -239,11 +239,11 @@ def _new_files(transaction: Transaction, rows: Any) -> list[DataFile]:
     metadata = transaction.table_metadata
     try:
         return list(io._dataframe_to_data_files(metadata, rows, transaction._table.io)) if rows else []
-    except exceptions.NotInstalledError as error:  # of transforms; values of columns are known without it
+    except exceptions.NotInstalledError as error:  # a library that transforms need
         raise TableError(f"the table is partitioned by {metadata.spec()}: {error}") from error
 
 
-def _rows(metadata: Any, staged: Sequence[StagedFile]) -> Any:
+def _rows(metadata: Any, staged: Staged) -> Any:
     return read_rows(staged, _arrow_schema(metadata))
 
 
@@ -264,11 +264,8 @@ def _data_file(metadata: Any, file: StagedFile) -> DataFile:
     schema, spec = metadata.schema(), metadata.spec()
     try:
         own = io.pyarrow_to_schema(file.footer.schema.to_arrow_schema())  # with columns that were dropped since
-        statistics = io.data_file_statistics_from_parquet_metadata(
-            parquet_metadata=file.footer,
-            stats_columns=io.compute_statistics_plan(own, metadata.properties),
-            parquet_column_mapping=io.parquet_path_to_id_mapping(own),
-        )
+        columns, ids = io.compute_statistics_plan(own, metadata.properties), io.parquet_path_to_id_mapping(own)
+        statistics = io.data_file_statistics_from_parquet_metadata(file.footer, columns, ids)
         for field in spec.fields:
             absent = field.source_id not in statistics.column_sizes  # so all of it is null
             nulls = file.rows if absent else statistics.null_value_counts.get(field.source_id)
@@ -284,9 +281,6 @@ def _data_file(metadata: Any, file: StagedFile) -> DataFile:
         file_format=FileFormat.PARQUET,
         partition=partition,
         file_size_in_bytes=file.size_bytes,
-        sort_order_id=None,
         spec_id=metadata.default_spec_id,
-        equality_ids=None,
-        key_metadata=None,
         **statistics.to_serialized_dict(),
     )

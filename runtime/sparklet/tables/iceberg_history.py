@@ -1,9 +1,9 @@
-"""Which of Sparklet's commits are in the current state of an Iceberg table, after roll-backs and expired snapshots too.
+"""Which of Sparklet's commits the current state of an Iceberg table has, despite roll-backs and expired snapshots.
 
-A snapshot's summary holds the id of its commit, and the number that the commit has set. Snapshots expire; what the
-table's properties say of commits outlives them, but outlives roll-backs, too. So each commit of ours sets, beside what
-it is known by, AT: its own snapshot, the last state of which the properties speak; and LOST: the numbers of commits
-that were no longer in the state on which it was made. If AT is in the current state, nothing else was taken out.
+A snapshot's summary holds the id of its commit, and the number that the commit has set. Snapshots expire, so the
+table's properties hold both, too; but they stay after a roll-back. Hence each commit also sets AT, its own snapshot,
+for which the properties are right; and LOST, the numbers of commits that were missing in the state before it. If AT is
+in the current state, no other commit was rolled back.
 """
 
 from __future__ import annotations
@@ -25,11 +25,9 @@ COMMIT_ID, MAKER = "sparklet.commit-id", "sparklet.maker"  # in a snapshot's sum
 AT, LOST, COMMITS = "sparklet.at", "sparklet.lost", "sparklet.commits"  # properties
 PICKED = "source-snapshot-id"  # whose files a cherry-pick has added
 KEPT_S, MAX_KEPT = 15 * 86400, 2000  # ids of commits in COMMITS; a queue of SQS keeps its messages for 14 days
-MAX_UNCERTAIN_S = (
-    4 * 86400
-)  # without COMMITS: snapshots, and the ids in them, expire after 5 days unless told otherwise
+MAX_UNCERTAIN_S = 4 * 86400  # without COMMITS: by default snapshots, and the ids in them, expire after 5 days
 EXPIRED = -1  # the parent of a snapshot whose parent pyiceberg has expired
-UNKNOWN = 0  # a number that nobody knows: of a commit of a stream by an earlier version, or of one that has expired
+UNKNOWN = 0  # the number of a stream's commit by an earlier version, or of one that has expired
 
 
 class History:
@@ -40,13 +38,13 @@ class History:
         self._current = table.metadata.current_snapshot_id
         snapshots = {each.snapshot_id: each for each in table.metadata.snapshots}
         lineage, before = _line(snapshots, self._current)
-        picked = {int(_told(snapshots[id_], PICKED) or 0) for id_ in lineage}
+        picked = {int(_summary(snapshots[id_], PICKED) or 0) for id_ in lineage}
         there = [snapshots[id_] for id_ in (*lineage, *(picked - {*lineage}).intersection(snapshots))]
-        self._own = [each for each in there if _told(each, COMMIT_ID)]
+        self._own = [each for each in there if _summary(each, COMMIT_ID)]
         self._numbers = {_number(each) for each in self._own}
         stored = json.loads(self._properties.get(COMMITS, "null"))
-        self._seen_s = snapshots[lineage[-1]].timestamp_ms / 1000 if before else 0.0  # all since are there
-        self._known_s = stored["since"] if stored else min(self._seen_s, time.time() - MAX_UNCERTAIN_S)
+        self._oldest_s = snapshots[lineage[-1]].timestamp_ms / 1000 if before else 0.0  # all since are there
+        self._known_s = stored["since"] if stored else min(self._oldest_s, time.time() - MAX_UNCERTAIN_S)
         self._ids: dict[str, tuple[int, int]] = stored["ids"] if stored else {}
 
     def made(self, name: str) -> tuple[str, int] | None:
@@ -54,7 +52,7 @@ class History:
         if number := self._properties.get(f"sparklet.{name}"):
             return "", int(number)
         for snapshot in self._own:
-            if _told(snapshot, COMMIT_ID) == name:
+            if _summary(snapshot, COMMIT_ID) == name:
                 return str(snapshot.snapshot_id), _number(snapshot)
         stored = self._ids.get(_short(name))
         return stored and ("", stored[0])
@@ -66,28 +64,27 @@ class History:
         if number not in self._lost and UNKNOWN in self._lost:
             name = ".".join(self._table.name())
             raise CommitStateUnknownError(
-                f"snapshots of {name} have expired, and nobody can tell whether a roll-back took out what is to be "
-                "written now: look whether its rows are there. If not, write them with another label, those of a run "
-                f"by a new run. If all that Sparklet wrote is there, say so: ALTER TABLE {name} SET TBLPROPERTIES "
+                f"snapshots of {name} have expired, so a roll-back may have removed rows that are to be written now. "
+                "If they are not there, write them with another label, or those of a run by a new run. If all that "
+                f"Sparklet wrote is there: ALTER TABLE {name} SET TBLPROPERTIES "
                 f"('{AT}' = '{self._current}', '{LOST}' = '')"
             )
         return number not in self._lost
 
     def check_age(self, commit: Commit) -> None:
-        """CommitStateUnknownError for a commit that this table does not know, but may have forgotten."""
-        known_s, now_s = min(self._known_s, self._seen_s), time.time()
+        """CommitStateUnknownError for a commit that this table lacks, but may have forgotten."""
+        known_s, now_s = min(self._known_s, self._oldest_s), time.time()
         if not commit.records and commit.fixed_at_s is not None and commit.fixed_at_s < known_s:
             raise CommitStateUnknownError(
                 f"{commit.table} does not hold the commit {commit.commit_id}, but it was due "
                 f"{(now_s - commit.fixed_at_s) / 86400:.0f} days ago, and the table knows its commits of the last "
-                f"{(now_s - known_s) / 86400:.1f} days: look whether it has the rows, and if not start a new run, or "
-                "send the event anew"
+                f"{(now_s - known_s) / 86400:.1f} days: if it lacks the rows, start a new run, or send the event anew"
             )
 
     def properties(self, commit: Commit, maker: int, snapshot_id: int) -> dict[str, str]:
         """Those that a commit sets with its snapshot."""
         now_s = round(time.time())
-        ids = {_short(_told(each, COMMIT_ID)): (_number(each), each.timestamp_ms // 1000) for each in self._own}
+        ids = {_short(_summary(each, COMMIT_ID)): (_number(each), each.timestamp_ms // 1000) for each in self._own}
         ids = {**(ids if COMMITS not in self._properties else {}), **self._ids}
         if not commit.records:
             ids[_short(commit.commit_id)] = maker, now_s
@@ -108,14 +105,14 @@ class History:
             others = {each.snapshot_id: each for each in self._table.metadata.snapshots}
             for each in self._own:
                 del others[each.snapshot_id]
-            return {_number(each) for each in others.values() if _told(each, COMMIT_ID)}
+            return {_number(each) for each in others.values() if _summary(each, COMMIT_ID)}
         lost = {int(number) for number in self._properties.get(LOST, "").split(",") if number}
         for snapshots in self._snapshots():
             lineage, before = _line(snapshots, self._current)
             there = {*lineage, before} - {EXPIRED}
             branch, fork = _line(snapshots, int(self._properties[AT]), there)
             if fork in there:
-                return lost | {_number(snapshots[id_]) for id_ in branch if _told(snapshots[id_], COMMIT_ID)}
+                return lost | {_number(snapshots[id_]) for id_ in branch if _summary(snapshots[id_], COMMIT_ID)}
         return lost | {UNKNOWN}
 
     def _snapshots(self) -> Iterator[dict[int, Snapshot]]:
@@ -135,7 +132,7 @@ class History:
 def _line(
     snapshots: Mapping[int, Snapshot], at: int | None, end: Collection[int | None] = ()
 ) -> tuple[list[int], int | None]:
-    """A snapshot and its ancestors, up to the ``end``; and what was before, which is None before the first of all."""
+    """A snapshot and its ancestors, up to the ``end``; and the one before these, None before the first of all."""
     line = list[int]()
     while at is not None and at in snapshots and at not in end:
         line.append(at)
@@ -145,12 +142,12 @@ def _line(
     return line, at
 
 
-def _told(snapshot: Snapshot, name: str) -> str:
+def _summary(snapshot: Snapshot, name: str) -> str:
     return str(snapshot.summary.get(name) or "") if snapshot.summary else ""
 
 
 def _number(snapshot: Snapshot) -> int:
-    return int(_told(snapshot, MAKER) or UNKNOWN)
+    return int(_summary(snapshot, MAKER) or UNKNOWN)
 
 
 def _short(name: str) -> str:

@@ -1,15 +1,15 @@
-"""Finding what attempts staged and no run will commit.
+"""Finds orphans: files that attempts have staged and no run will commit.
 
 An attempt stages below ``<run>/<shard>-<attempt>/``: in Sparklet's bucket, and below ``sparklet/`` where a Delta or
 Iceberg table has its data; outside of runs also below ``_changes/`` there. A file is an orphan if all of this is true:
 
 - the attempt's newest file is older than the given age;
-- the run has ended, or the ledger does not know it: it was deleted, or is of another ledger;
-- a run that may be redriven does not need it: the attempt has declared no write, and is not the winner of a shard that
-  has FAILED, whose files the next attempt publishes;
+- the run has ended, or this ledger does not know it;
+- no redrive needs it: the attempt has declared no write, and is not the winner of a FAILED shard, whose files the next
+  attempt publishes;
 - no version of the table that can still be read refers to it.
 
-Open runs of other ledgers are not seen: for a table of several stacks the age must exceed the longest run.
+Open runs of other ledgers are unknown here: for a table of several stacks the age must exceed the longest run.
 """
 
 import json
@@ -30,7 +30,7 @@ from sparklet.ports import ObjectInfo, ObjectStore
 from sparklet.ports.deployment import Deployment
 
 MIN_AGE_S = 24 * 3600.0  # an attempt outside of Lambda may take hours
-# Hudi's tables refer to no file that was staged, and Parquet's output is the run's own.
+# A Hudi table refers to no staged file, and Parquet's output is the run's own.
 STAGING = {"delta": (DATA, CHANGES), "iceberg": (DATA, CHANGES), "hudi": (CHANGES,), "parquet": ()}
 _REMEDY = "pip install 'sparklet[tables]'"
 _FILE = "file://"
@@ -39,7 +39,7 @@ _ABSOLUTE = re.compile(r"(?:s3[an]?|file):/+|/+")  # writers spell addresses dif
 
 @dataclass(frozen=True, slots=True)
 class Orphans:
-    """What one attempt left in its folder."""
+    """The orphans in one attempt's folder."""
 
     folder: str
     files: tuple[str, ...]
@@ -47,9 +47,9 @@ class Orphans:
 
 
 def orphans(at: Deployment, table: Table | None, older_than_s: float) -> Iterator[Orphans]:
-    """What attempts left where a table has its data, or in Sparklet's bucket; PlanError if the metadata is unreadable.
+    """The orphans where a table has its data, or in Sparklet's bucket; PlanError if the metadata is unreadable.
 
-    The metadata is read after the files were listed, so that it has every commit of what the list holds.
+    The metadata is read after the files were listed, so that it has every commit of a listed file.
     """
     root, paths = _root_and_paths(at, table) if table else (f"s3://{at.bucket}", iter(()))
     folders = STAGING[table.format] if table else ("staged",)
@@ -86,13 +86,13 @@ def _needed(at: Deployment, run_id: str) -> set[str] | None:
 
 
 def _plain(address: str) -> str:
-    """An address as it is spelled here: ``s3://bucket/key`` or ``file:///path``."""
+    """An address in one spelling: ``s3://bucket/key`` or ``file:///path``."""
     scheme = "s3://" if address.startswith("s3") else f"{_FILE}/"
     return scheme + _ABSOLUTE.sub("", address, count=1).rstrip("/")
 
 
 def _delta_paths(files: "ObjectStore | _LocalFiles", root: str) -> Iterator[str]:
-    """Every path in a table's log, whatever the action: so the files of all versions that can be read, and more."""
+    """Every path in a table's log, whatever the action: the files of all versions that can be read, and more."""
     log = [info.uri for info in files.list(f"{root}/_delta_log/") if info.uri.endswith((".json", ".parquet"))]
     if not log:
         raise PlanError(f"there is no Delta table at {root}")
@@ -112,7 +112,7 @@ def _checkpoint(body: bytes) -> Iterator[dict[str, Any]]:
 
 
 def _root_and_paths(at: Deployment, table: Table) -> tuple[str, Iterator[str]]:
-    """Where a table has its data, and the files that its metadata refer to, read when they are asked for."""
+    """Where a table has its data, and, read lazily, the files to which its metadata refer."""
     if table.format == "iceberg":
         loaded = _iceberg_table(table.place)
         root = loaded.properties.get("write.data.path") or f"{loaded.location().rstrip('/')}/data"
@@ -142,12 +142,12 @@ def _iceberg_paths(table: Any) -> Iterator[str]:
 
 
 def files_at(at: Deployment, uri: str) -> "ObjectStore | _LocalFiles":
-    """What lists, reads and deletes the files of a folder."""
+    """The store that has a folder's files."""
     return _LocalFiles() if uri.startswith(_FILE) else at.store
 
 
 class _LocalFiles:
-    """What of an ``ObjectStore`` is needed here, for ``file://`` addresses whose percent signs mean themselves."""
+    """Lists, reads and deletes files as an ``ObjectStore`` does; percent signs in their addresses are literal."""
 
     def list(self, prefix_uri: str) -> Iterator[ObjectInfo]:
         found = ((path, path.stat()) for path in sorted(_path(prefix_uri).rglob("*")) if path.is_file())

@@ -49,6 +49,9 @@ class StagedFile:
         return {unquote(name): None if value == NULL_PARTITION else unquote(value) for name, equals, value in named}
 
 
+Staged = Sequence[StagedFile]
+
+
 def delta_place(uri: str) -> tuple[str, dict[str, str]]:
     """A table's place for delta-rs, which would decode ``file://``, and options that it does not read by itself."""
     options = {"aws_allow_http": str(s3_environment(os.environ)[0].startswith("http://")).lower()}
@@ -111,7 +114,7 @@ def _read_footer(write: StagedWrite, path: str, size_bytes: int) -> StagedFile:
     return StagedFile(write.shard, uri, path, size_bytes, footer, schema, write.ids_of)
 
 
-def agreed_schema(commit: Commit, staged: Sequence[StagedFile], table: Any | None) -> Any:
+def agreed_schema(commit: Commit, staged: Staged, table: Any | None) -> Any:
     """The pyarrow schema of the table with these files, all nullable; ``table``: its columns, if it exists.
 
     TableError if types of a column differ, or if only some files have a column and ``merge_schema`` is off.
@@ -199,7 +202,7 @@ def batches(staged: Iterable[StagedFile]) -> Iterator[list[StagedFile]]:
         yield group
 
 
-def read_rows(staged: Sequence[StagedFile], schema: Any, columns: Sequence[str] | None = None) -> Any:
+def read_rows(staged: Staged, schema: Any, columns: Sequence[str] | None = None) -> Any:
     """The files' rows as a pyarrow.Table with this schema; a column that a file lacks is null."""
     wanted = schema if columns is None else pa.schema([schema.field(name) for name in columns])
 
@@ -231,7 +234,7 @@ def shard_name(number: int) -> str:
 # --- the changes of an upsert: the rows of all shards, one for each key ---
 
 
-def read_changes(commit: Commit, staged: Sequence[StagedFile], schema: Any) -> Any:
+def read_changes(commit: Commit, staged: Staged, schema: Any) -> Any:
     """The staged rows as a pyarrow.Table; of several with one key the one with the greatest ``order_by``.
 
     TableError if a part of a key is null, or if without ``order_by`` a key comes twice in the whole run.

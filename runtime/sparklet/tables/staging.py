@@ -136,7 +136,7 @@ def _write_parquet(job: JobFields, frame: DataFrame, draft: Declaration, label: 
     So a second delivery replaces the files of the first.
     """
     if draft.mode != "append":
-        raise TableError(f"{draft.table} can only be appended to; Delta, Iceberg and Hudi know {draft.mode}")
+        raise TableError(f"{draft.table} can only be appended to; Delta, Iceberg and Hudi support {draft.mode}")
     if job.shard is not None and (job.table is None or Table.parse(job.table) != draft.table):
         raise TableError(f"in a run parquet: is the run's output: start it with --table {draft.table}")
     by = list(draft.partition_by)

@@ -157,7 +157,7 @@ def test_what_nobody_can_tell_is_refused(ice: Lake, is_confirmed: bool) -> None:
     expire(ice)
     forget_earlier_states(ice)
 
-    with pytest.raises(CommitStateUnknownError, match="look whether its rows are there") as refused:
+    with pytest.raises(CommitStateUnknownError, match="write them with another label") as refused:
         deliver(ice, 1)
     with pytest.raises(CommitStateUnknownError):
         make(planned)

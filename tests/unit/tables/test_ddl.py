@@ -110,12 +110,12 @@ def test_a_column_that_some_files_lack_is_there(terminal: Terminal) -> None:
 @pytest.mark.parametrize(
     ("other", "why"),
     [
-        ({"a.parquet": stored(pa.table({"Id": ["x"]}))}, "cannot be told"),
-        ({"a.parquet": stored(pa.table({"Id": pa.array([1], pa.uint64())}))}, "cannot be told"),
+        ({"a.parquet": stored(pa.table({"Id": ["x"]}))}, "do not agree"),
+        ({"a.parquet": stored(pa.table({"Id": pa.array([1], pa.uint64())}))}, "do not agree"),
         ({"day=1/a.parquet": stored(ROWS)}, "no table together"),
         ({"errors/a.parquet": stored(ROWS)}, "no table together"),
-        ({"a.orc": b"ORC"}, "only for Parquet"),
-        ({"a.parquet": b"no Parquet"}, "cannot be told"),
+        ({"a.orc": b"ORC"}, "for Parquet alone"),
+        ({"a.parquet": b"no Parquet"}, "do not agree"),
     ],
 )
 def test_files_that_are_no_table_together(terminal: Terminal, other: dict[str, bytes], why: str) -> None:
