@@ -1,8 +1,8 @@
 """Reads and writes of PostgreSQL by the JVM's driver.
 
-A write puts its rows into files, then files and commit id into the database, in one transaction; a batch of a stream is
-known by its records instead. A read keeps its rows in Spark. So a connection lasts no longer than the call, and waits
-for nothing that a script computes.
+A write puts its rows into files, then files and commit id into the database, in one transaction; for a batch of a
+stream the numbers of its records take the id's place. A read keeps its rows in Spark. So no connection outlasts a call,
+or waits while the script computes.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ from sparklet.streams.records import without_records
 DRIVER, PREFIX = "org.postgresql.Driver", "jdbc:postgresql:"
 TRIES = 6
 PASSING = ("08", "25P03", "28P", "40", "53", "55P03", "57")
-"""SQLSTATEs that time may end: connections, rotated passwords, conflicts, resources, limits of time, restarts."""
+"""SQLSTATEs worth a retry: connections, rotated passwords, conflicts, resources, limits of time, restarts."""
 LIMITS = """SELECT set_config(name, CASE name WHEN 'tcp_keepalives_count' THEN '1' ELSE '{:.3f}s' END, false)
     FROM pg_settings WHERE name IN ('statement_timeout', 'idle_in_transaction_session_timeout', 'idle_session_timeout',
     'tcp_keepalives_idle', 'tcp_keepalives_interval', 'tcp_keepalives_count')"""
@@ -79,7 +79,7 @@ class Database:
 
     @contextmanager
     def properties(self) -> Iterator[dict[str, str]]:
-        """What the driver connects with. The block leaves no DEBUG line: py4j and botocore would log it."""
+        """The driver's properties, with the password; no DEBUG line in the block, since py4j and botocore log it."""
         with _quiet:
             before = logging.root.manager.disable
             logging.disable(max(before, logging.DEBUG))
@@ -110,7 +110,7 @@ class Database:
                 yield made
 
     def tried(self, action: Callable[[], Any]) -> Any:
-        """The action's result, after up to six tries; TableError for good, DatabaseError if time may help."""
+        """The action's result, after up to six tries; TableError if a retry is of no use, else DatabaseError."""
         if not has_class(SparkContext._jvm, DRIVER):
             raise TableError(f"there is no {DRIVER}: EXTRAS=postgresql of the image, else its jar in SPARKLET_JARS")
         for number in range(TRIES):
@@ -155,7 +155,7 @@ def _ask(connection: Any, statement: str, *values: Any) -> Any:
 def write(
     to: Database, frame: DataFrame, table: str, keys: Sequence[str], order_by: str | None, label: str | None, id_: Any
 ) -> int:
-    """See ``Job.jdbc_write``. Attempts at the same write take turns, and all but the first find what it has written."""
+    """See ``Job.jdbc_write``. Attempts at the same write take turns, so that all but the first find its rows."""
     if missing := [name for name in (*keys, order_by) if name and name not in frame.columns]:
         raise TableError(f"the frame has no column {', '.join(missing)}, which keys or order_by names")
     target, names = ".".join(map(_quoted, table.split("."))), ", ".join(map(_quoted, frame.columns))
@@ -165,7 +165,7 @@ def write(
         with to.connection() as at:
             if (made := _begun(at, identity, batch)) is not None:
                 return int(made)
-            if not batch.is_as_seen(at):
+            if not batch.is_unchanged(at):
                 return None
             if keys:
                 _ask(at, f"CREATE TEMP TABLE {into} ON COMMIT DROP AS SELECT {names} FROM {target} WITH NO DATA")
@@ -185,14 +185,14 @@ def write(
     with to.job.outcome.labelled(label) as named:
         identity, batch = id_ or commit_id(to.job, named), Batch(to.job, None if id_ else named)
         rows = None
-        while rows is None:  # the database has some of the records, and the rows of the others are made again
+        while rows is None:  # the database has got records meanwhile: make the rows of the others
             with _staged(to.job, batch.new_rows(frame)) as (files, paths):
                 rows = to.tried(transaction)
         return int(rows)
 
 
 def _begun(connection: Any, identity: str, batch: Batch) -> Any:
-    """Begin a write's transaction, when others have ended theirs; the rows of the write if it was made by its id."""
+    """Begin a write's transaction once others have ended theirs; its number of rows if the database has its id."""
     for name, definition in MADE if batch.chains else MADE[:1]:
         if _ask(connection, "SELECT to_regclass(?)::text", name) is None:
             _ask(connection, LOCK, name)
@@ -204,17 +204,14 @@ def _begun(connection: Any, identity: str, batch: Batch) -> Any:
 
 
 class Batch:
-    """The records of a stream of which a write's rows are made; none of other writes, which are known by their ids.
-
-    The database knows them by number, as tables do (``tables.chains``), however batches are cut.
-    """
+    """The records of a stream of which a write's rows are made, as the database counts them; none for other writes."""
 
     def __init__(self, job: JobFields, label: str | None) -> None:
         self._job, self.chains = job, {} if label is None else records_by_chain(job, label)
         self._old: dict[str, set[int]] = {chain: set() for chain in self.chains}
 
     def new_rows(self, frame: DataFrame) -> DataFrame:
-        """The rows that are not made of records that the database had at the last look; TableError if none can tell."""
+        """The rows whose records the database lacked at the last look; TableError if rows do not show their records."""
         if self.chains and self._job.outcome.has_left_out:
             raise TableError("job.records(…, table=…) has left out what that table has: read without a table")
         if self.chains and all(self._old[chain] == numbers for chain, (_, numbers) in self.chains.items()):
@@ -224,17 +221,17 @@ class Batch:
             return without_records(frame, self._job.event, old)
         except AnalysisException as error:
             raise TableError(
-                f"the database has {len(old)} records of this batch, and rows of aggregates or joins do not say of "
-                "which records they are made: write a row for each record, or name the write by commit_id"
+                f"the database has {len(old)} records of this batch, and rows of aggregates or joins do not show "
+                "their records: write a row for each record, or name the write by commit_id"
             ) from error
 
-    def is_as_seen(self, connection: Any) -> bool:
+    def is_unchanged(self, connection: Any) -> bool:
         """Look which records the database has; whether they are those of the last look."""
-        seen, self._old = self._old, {}
+        before, self._old = self._old, {}
         for chain, (_, numbers) in self.chains.items():
             found = _ask(connection, FOUND, chain, str(min(numbers)), str(max(numbers)), _array(numbers))
             self._old[chain] = set(map(int, found.split(","))) if found else set()
-        return seen == self._old
+        return before == self._old
 
     def add(self, connection: Any, target: str) -> None:
         """Add the records that are new."""
@@ -295,7 +292,7 @@ def _quoted(name: str) -> str:
 
 
 def read(of: Database, spark: SparkSession, table: str, split_by: str | None, connections: int) -> DataFrame:
-    """See ``Job.jdbc_read``. The rows are cut from where they came, so no plan has the password."""
+    """See ``Job.jdbc_read``. A local checkpoint cuts the rows from their source, so no plan has the password."""
     log4j = spark._jvm.org.apache.logging.log4j
     log4j.core.config.Configurator.setLevel(TELLTALE, log4j.Level.INFO)
 

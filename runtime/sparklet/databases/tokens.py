@@ -1,7 +1,7 @@
 """The connections that all workers share: a database's tokens, in one item of the ledger's table.
 
-``until_3`` and ``holder_3`` say until when token 3 is held, and by whom. Each write is conditional on the tokens that
-it changes and on no others, so those who want different tokens do not meet.
+``until_3`` and ``holder_3`` say until when and by whom token 3 is held. A write is conditional on the tokens that it
+changes alone, so holders of different tokens do not conflict.
 """
 
 from __future__ import annotations
@@ -28,10 +28,10 @@ _MINE = "until_{0} > :expired AND holder_{0} = :me"
 
 
 class Tokens:
-    """Tokens of one holder. The server ends any statement and any pause within a session after ``timeout_s`` (T).
+    """Tokens of one holder. The server ends any statement and any idle session after ``timeout_s`` (T).
 
-    A lease lasts 5 T and is renewed each T / 2. So a holder that is frozen has no connection any more 2.5 T after its
-    last renewal, and one that could not renew for 3 T closes it, while a statement may go on for T.
+    A lease lasts 5 T and is renewed each T / 2. So a frozen holder has lost its connection 2.5 T after its last
+    renewal. A holder that could not renew for 3 T closes it, and a statement may go on for T.
     """
 
     def __init__(self, url: str, most: int, timeout_s: float) -> None:
@@ -77,7 +77,7 @@ class Tokens:
         return answer is not None
 
     def _ask(self, operation: str, **arguments: Any) -> Any:
-        """The ledger's answer; None if time may bring one, TableError if not."""
+        """The ledger's answer; None if a retry may help, else TableError."""
         from botocore.exceptions import BotoCoreError, ClientError
 
         try:
@@ -87,7 +87,7 @@ class Tokens:
             if PASSING.search(code):
                 return None
             where, needed = f"the tokens in {self._item['TableName']}", "dynamodb:GetItem and dynamodb:UpdateItem"
-            raise TableError(f"{where} cannot be had, which needs {needed}: {error}") from error
+            raise TableError(f"{where} cannot be taken, which needs {needed}: {error}") from error
 
 
 @contextmanager
@@ -114,7 +114,7 @@ def tokens(url: str, most: int | None, wanted: int, timeout_s: float) -> Iterato
 
 
 def aws_client(service: str) -> Any:
-    """A client of AWS, by the library that every engine on AWS has."""
+    """A client of AWS by boto3, which every engine on AWS has."""
     import boto3
 
     make: Any = boto3.client

@@ -1,4 +1,4 @@
-"""Aggregated Kinesis records, which the Kinesis Producer Library (KPL) makes of many small ones.
+"""Aggregated Kinesis records, which the Kinesis Producer Library makes of many small records.
 
 ::
 
@@ -10,7 +10,7 @@
     message Record { required uint64 partition_key_index = 1; optional uint64 explicit_hash_key_index = 2;
                      required bytes data = 3; repeated Tag tags = 4; }
 
-Only the standard library is used: this runs in Spark's Python workers, which may have nothing else.
+It runs in Spark's Python workers, which may have the standard library alone.
 """
 
 from __future__ import annotations
@@ -105,7 +105,7 @@ def _varint(message: bytes, position: int) -> tuple[int, int]:
 
 
 def _key(value: Value) -> str:
-    """A partition key; a long one, named by many records, would fill the memory."""
+    """A partition key; many records may name it, so a long one would fill the memory."""
     try:
         key = _bytes(value).decode("utf-8")
     except UnicodeDecodeError:

@@ -1,7 +1,4 @@
-"""The records of a stream's event as a DataFrame.
-
-Spark reads the event itself, as one JSON text; each source is SQL over that text.
-"""
+"""The records of a stream's event as a DataFrame: Spark reads the event as one JSON text, by SQL for each source."""
 
 from __future__ import annotations
 
@@ -106,8 +103,8 @@ def source_of(event: Any) -> StreamSource:
         return SOURCES[str(name)]
     keys = ", ".join(sorted(map(str, event))[:20]) if isinstance(event, dict) else ""
     what = f"the keys {keys or '(none)'}" if isinstance(event, dict) else "no object"
-    seen = f"its source is {name}" if name else f"it has {what}"
-    raise EventError(f"the event holds no records of a stream: {seen}; job.records() reads {', '.join(SOURCES)}")
+    found = f"its source is {name}" if name else f"it has {what}"
+    raise EventError(f"the event holds no records of a stream: {found}; job.records() reads {', '.join(SOURCES)}")
 
 
 def _source_name(event: dict[str, Any]) -> Any:
@@ -160,11 +157,11 @@ def stream_records(
     if format not in FORMATS:
         raise ValueError(f"format is {format!r}; it must be one of {', '.join(FORMATS)}")
     if mode not in MODES:
-        raise ValueError(f"mode is {mode!r}; it must be one of {', '.join(MODES)}: no record is dropped in silence")
+        raise ValueError(f"mode is {mode!r}; it must be one of {', '.join(MODES)}")
     if cause and mode == "FAILFAST":
         raise ValueError("cause=True needs mode='PERMISSIVE': with FAILFAST the first cause fails the job")
     if (schema is None) != (format == "raw"):
-        raise ValueError("raw records have no schema" if schema else f"{format} needs a schema: a guess sees one batch")
+        raise ValueError("raw records have no schema" if schema else f"{format} needs a schema: none is inferred")
     if source is DYNAMODB and format != "raw":
         raise EventError("DynamoDB's images are read with format='raw': value is the new image, as DynamoDB writes it")
     found = without_records(_found(spark, event, source), event, without)
@@ -175,7 +172,7 @@ def stream_records(
 def without_records(frame: DataFrame, event: Any, numbers: Sequence[str]) -> DataFrame:
     """The rows of a frame that were not made of these records of the event.
 
-    Spark finds ``_record`` behind selected columns, filters and explosions, and fails behind joins and aggregates.
+    Spark finds ``_record`` through selections, filters and explosions, and fails on joins and aggregates.
     """
     if not numbers:
         return frame
@@ -196,7 +193,7 @@ def _found(spark: SparkSession, event: Any, source: StreamSource) -> DataFrame:
 
 
 def _one_text(spark: SparkSession, text: str) -> DataFrame:
-    """One row with one column ``event``; made in the JVM: ``createDataFrame`` would start a Python worker."""
+    """One row with one column ``event``, made in the JVM, since ``createDataFrame`` would start a Python worker."""
     jvm: Any = spark._jvm
     rows = jvm.java.util.Collections.singletonList(text)
     made = spark._jsparkSession.createDataset(rows, jvm.org.apache.spark.sql.Encoders.STRING())
@@ -204,9 +201,9 @@ def _one_text(spark: SparkSession, text: str) -> DataFrame:
 
 
 def _opened(rows: DataFrame) -> DataFrame:
-    """Records that hold several, as several."""
+    """The rows, with each aggregate's records as rows of their own."""
     aggregate = F.expr(f"IF(startswith(_data, X'{MAGIC.hex()}'), _data, NULL)")
-    # Not deterministic, in the optimizer's sense, so it is computed only once.
+    # Marked as not deterministic, so that Spark computes it only once.
     opening = F.udf(opened, OPENED_TYPE).asNondeterministic()
     return (
         rows.withColumn("opened", opening(aggregate))
@@ -219,7 +216,7 @@ def _opened(rows: DataFrame) -> DataFrame:
 def _shaped(
     decoded: DataFrame, names: list[str] | None, source: StreamSource, mode: str, metadata: bool, cause: bool
 ) -> DataFrame:
-    """The columns for the caller, ``names`` of ``_parsed`` or the bytes; FAILFAST fails at the first corrupt record."""
+    """The caller's columns: ``names`` of ``_parsed``, or the bytes; FAILFAST fails at the first corrupt record."""
     if mode == "FAILFAST":  # a filter: Spark may drop an unused column, but never a filter
         failure = f"concat({source.label}, ' is corrupt: ', _fault, '; mode PERMISSIVE keeps such records')"
         decoded = decoded.where(f"CASE WHEN _fault IS NULL THEN true ELSE CAST(raise_error({failure}) AS BOOLEAN) END")
@@ -238,14 +235,14 @@ def _shaped(
 
 
 def _json(found: DataFrame, schema: Schema, options: Mapping[str, str]) -> tuple[DataFrame, list[str]]:
-    """One JSON document a record: ``from_json`` alone reads the first and passes over what follows it."""
+    """One JSON document a record: ``from_json`` alone reads the first document and ignores the rest."""
     fields, names = _fields(found, schema)
     parsed = F.from_json("_text", fields, _reading(options))
     return _checked(_with_text(found).withColumn("_parsed", parsed), f"{NO_UTF_8} {NO_ONE_JSON} {NO_FIT}"), names
 
 
 def _csv(found: DataFrame, schema: Schema, options: Mapping[str, str]) -> tuple[DataFrame, list[str]]:
-    """One line of CSV a record: ``from_csv`` alone reads the first and passes over the others."""
+    """One line of CSV a record: ``from_csv`` alone reads the first line and ignores the rest."""
     fields, names = _fields(found, schema)
     columns = ", ".join(f"`{field.name.replace('`', '``')}` {field.dataType.simpleString()}" for field in fields)
     quote, escape = ("\\" + (options.get(name) or usual) for name, usual in (("quote", '"'), ("escape", "\\")))
@@ -260,9 +257,9 @@ def _csv(found: DataFrame, schema: Schema, options: Mapping[str, str]) -> tuple[
 def _avro(found: DataFrame, schema: Schema, options: Mapping[str, str]) -> tuple[DataFrame, list[str]]:
     """One Avro datum a record, without a header.
 
-    Eight known bytes are appended, and both are read as the two fields of a record (Avro writes a record's fields one
-    after the other and nothing else). So a datum that ends too early or too late is found, and one that cannot be read
-    is null as a whole, where ``from_avro`` alone makes all its fields null.
+    Eight known bytes are appended, and both are read as the two fields of a record, which Avro writes one after the
+    other. So a datum that is too short or too long is found, and an unreadable one is null as a whole, where
+    ``from_avro`` alone makes all its fields null.
     """
     spark = found.sparkSession
     if not has_class(spark._jvm, AVRO):
@@ -297,7 +294,7 @@ def _with_text(found: DataFrame) -> DataFrame:
 
 
 def _checked(frame: DataFrame, cases: str) -> DataFrame:
-    """The records with the first fault that the cases find; a null value, Kafka's mark of a deletion, has none."""
+    """The records with the first fault that the cases find; null, which in Kafka marks a deletion, has none."""
     return frame.withColumn("_fault", F.expr(f"coalesce(_fault, CASE WHEN _data IS NULL THEN NULL {cases} END)"))
 
 

@@ -323,7 +323,7 @@ def test_an_event_without_a_stream_is_refused(spark: SparkSession, event: Any, s
         ({"format": "xml", "schema": "a INT"}, "one of json, csv, avro, raw"),
         ({"format": "json"}, "json needs a schema"),
         ({"format": "raw", "schema": "a INT"}, "raw records have no schema"),
-        ({"schema": "a INT", "mode": "DROPMALFORMED"}, "no record is dropped in silence"),
+        ({"schema": "a INT", "mode": "DROPMALFORMED"}, "it must be one of FAILFAST, PERMISSIVE"),
         ({"schema": "_record INT"}, "a name that job.records\\(\\) uses itself"),
         ({"format": "avro", "schema": "a INT"}, "Avro schema is not JSON"),
         ({"format": "avro", "schema": '{"type": "string"}'}, "of a record's schema"),
