@@ -27,8 +27,8 @@ FILE_SCHEME = "file://"
 class PreviousAttempt(NamedTuple):
     """How the attempt at a shard before this one ended; ``number`` 0: it was in an earlier generation of the run.
 
-    ``commit_state`` is ``"unknown"`` if it was stopped at its deadline or lost: what the script itself committed to a
-    table may be there, or not. Else it is None.
+    ``commit_state`` is ``"unknown"`` if it was stopped at its deadline or lost, so that a table may have its direct
+    commits or not; else None.
     """
 
     number: int
@@ -109,21 +109,21 @@ class Job(StreamRecords, TableWrites, DatabaseAccess):
         return [escaped(uri) for uri in self.inputs]
 
     def figures(self, spark: SparkSession | None = None) -> dict[str, Any]:
-        """For a check script: the figures of the run that it checks, such as ``output``, ``rows`` and ``counts``.
+        """For a check script: the statistics of the run that it checks, such as ``output``, ``rows`` and ``counts``.
 
         The session is needed only outside a run, where no worker has fetched the document. Raises EventError if the
         input is no such document.
         """
         if not (uri := self.input_path):
             raise EventError(
-                "no figures of a run: this is the input of a check script (--check); pass --input FILE to try it"
+                "no statistics of a run: this is the input of a check script (--check); pass --input FILE to try it"
             )
         try:
             document = json.loads(_content(uri, spark))
         except (OSError, ValueError) as error:
-            raise EventError(f"{uri} holds no figures of a run: {error}") from error
+            raise EventError(f"{uri} holds no statistics of a run: {error}") from error
         if not isinstance(document, dict) or not {"id", "output", "counts"} <= document.keys():
-            raise EventError(f"{uri} holds no figures of a run: it has no id, output and counts")
+            raise EventError(f"{uri} holds no statistics of a run: it has no id, output and counts")
         return document
 
     def spark(self, app_name: str | None = None, conf: Mapping[str, str] | None = None) -> SparkSession:
@@ -235,7 +235,7 @@ def _event_inputs(event: Mapping[str, Any]) -> tuple[str, ...]:
 
 
 def _one_source(what: str, of_event: Any, of_arguments: Any) -> Any:
-    """Event or arguments; both only if they agree: two shards sent to one ``--output`` would overwrite each other."""
+    """Event or arguments; EventError if they differ: shards with one ``--output`` would overwrite each other."""
     if of_event and of_arguments and of_event != of_arguments:
         raise EventError(
             f"the event's {what} is {_shown(of_event)} and --{what} says {_shown(of_arguments)}; "

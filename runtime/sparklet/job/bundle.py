@@ -1,7 +1,6 @@
-"""Pack ``sparklet.job`` into a zip: ``python -m sparklet.job.bundle [sparklet-job.zip]``.
+"""Pack what scripts import into a zip: ``python -m sparklet.job.bundle [sparklet-job.zip]``.
 
-It is for ``spark-submit --py-files``, EMR or Glue's ``--extra-py-files``; nothing else of Sparklet needs to be
-installed there. The same sources give the same bytes.
+It is for ``spark-submit --py-files``, EMR or Glue's ``--extra-py-files``, where nothing else of Sparklet is installed.
 """
 
 from __future__ import annotations
@@ -14,7 +13,7 @@ import sparklet
 
 SOURCES = ("__init__.py", "job/**/*.py", "tables/*.py", "streams/*.py", "databases/*.py")
 NOT_FOR_SCRIPTS = ("ddl.py", "orphans.py")  # of tables: what commands do
-EARLIEST = (1980, 1, 1, 0, 0, 0)  # the first moment a zip knows: no build time in the file
+EARLIEST = (1980, 1, 1, 0, 0, 0)  # the first moment in a zip; so the same sources give the same bytes
 
 
 def write_bundle(target: Path) -> list[str]:
@@ -33,7 +32,7 @@ def main() -> None:
     """Write what the command line names."""
     target = sys.argv[1] if len(sys.argv) > 1 else "sparklet-job.zip"
     if not target.endswith(".zip"):
-        sys.exit(f"{target} is no name of a zip; name the file to write, such as sparklet-job.zip")
+        sys.exit(f"{target} is no name of a zip: name the file to write, such as sparklet-job.zip")
     print(f"{target}: {len(write_bundle(Path(target)))} files")
 
 

@@ -1,8 +1,8 @@
-"""The catalog ``iceberg`` of Spark and of pyiceberg, made from the same setting: both then know the same tables.
+"""The catalog ``iceberg`` of Spark and of pyiceberg, from one setting: so both know the same tables.
 
-Either the variables that pyiceberg reads, ``PYICEBERG_CATALOG__ICEBERG__TYPE`` (``sql``, ``rest``, ``glue``, ``hive``,
-``hadoop``), ``__URI``, ``__WAREHOUSE`` and so on: ``__`` in a name stands for a dot, ``_`` for a hyphen. Or a warehouse
-that names its catalog: ``glue:s3://bucket/lake``, or the ARN of a bucket of S3 Tables.
+The setting is the variables that pyiceberg reads, ``PYICEBERG_CATALOG__ICEBERG__TYPE`` (``sql``, ``rest``, ``glue``,
+``hive``, ``hadoop``), ``__URI``, ``__WAREHOUSE`` and so on, where ``__`` stands for a dot and ``_`` for a hyphen; or a
+warehouse that names its catalog: ``glue:s3://bucket/lake``, or the ARN of a bucket of S3 Tables.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ def iceberg_catalog(env: Mapping[str, str], has_class: Callable[[str], bool], wa
         if kind == "rest" and not has_class(AWS_BUNDLE):  # S3A then, which reads the same addresses
             own["io-impl"] = "org.apache.iceberg.hadoop.HadoopFileIO"
     if kind:
-        own["cache-enabled"] = "false"  # what pyiceberg commits for a script, its Spark shall see
+        own["cache-enabled"] = "false"  # so that Spark sees what pyiceberg commits for the script
     prefix = f"spark.sql.catalog.{ICEBERG_CATALOG}"
     options = {f"{prefix}.{key}": value for key, value in own.items() if value}
     return {prefix: "org.apache.iceberg.spark.SparkCatalog", **options}
@@ -62,12 +62,12 @@ def catalog_properties(env: Mapping[str, str], warehouse: str | None = None) -> 
 
 
 def in_table_bucket(warehouse: str) -> bool:
-    """Whether tables lie in S3 Tables, also through Glue's REST catalog: their places are AWS's, and not listed."""
+    """Whether tables lie in S3 Tables, also through Glue's REST catalog: their files cannot be listed there."""
     return ":s3tables:" in warehouse or ":s3tablescatalog/" in warehouse
 
 
 def _kind(named: Mapping[str, str]) -> str:
-    """The catalog's type, as pyiceberg infers it from the address if none is set; "" for one that Spark has not."""
+    """The catalog's type, by default inferred from the address as pyiceberg does; "" for one that Spark lacks."""
     scheme = urlsplit(named.get("uri", "")).scheme.partition("+")[0]
     inferred = {"http": "rest", "https": "rest", "thrift": "hive", **dict.fromkeys(DATABASES, "sql")}.get(scheme, "")
     kind = named.get("type", inferred).lower()

@@ -1,9 +1,9 @@
-"""The id under which a direct commit is known in its table for ever: the same for every delivery of the same work.
+"""The id of a direct commit, which its table keeps: the same for every delivery of the same work.
 
-In a run it is made of run, shard and the write's label, never of the attempt. Outside of runs the event names the work:
-its messages, the range of its records, its objects with their versions. With them goes what was made of it (function,
-script, arguments): two functions that one topic calls are two writers. An event without a name of its own, such as a
-direct invocation's, is new work each time.
+In a run it is made of run, shard and the write's label, never of the attempt. Elsewhere it is made of what identifies
+the event (messages, the range of records, versions of objects), and of the writer (function, script, arguments): two
+functions that one topic calls are two writers. An event that nothing identifies, such as a direct invocation's, is new
+work each time.
 """
 
 from __future__ import annotations
@@ -35,16 +35,16 @@ def commit_id(job: JobFields, label: str) -> str:
 
 
 def written_by(job: JobFields, named: Sequence[Any], label: str) -> str:
-    """A name of what one writer makes of what is named; first comes its kind."""
+    """A name for one writer's result of the named work; it begins with the work's kind."""
     writer = [os.environ.get("AWS_LAMBDA_FUNCTION_NAME", ""), Path(sys.argv[0]).name, job.args, job.params]
     text = json.dumps([writer, named], sort_keys=True, default=str)
     return f"{named[0]}/{hashlib.sha256(text.encode(errors='surrogatepass')).hexdigest()[:32]}/{label}"
 
 
 def records_by_chain(job: JobFields, label: str) -> dict[str, tuple[str, set[int]]]:
-    """What a direct write of a batch of a stream has to tell apart: by chain the shard's name, and the numbers.
+    """The records of a batch of a stream, for a direct write: by chain the shard's name, and the records' numbers.
 
-    Empty if the event is no such batch, in a run, and in a window, whose rows may be made of earlier batches.
+    Empty if the event is no batch, in a run, and in a window, whose rows may be made of earlier batches.
     """
     counted = records_of(job.event)
     if job.shard is not None or counted is None or {"window", "sparklet"} & job.event.keys():
@@ -54,7 +54,7 @@ def records_by_chain(job: JobFields, label: str) -> dict[str, tuple[str, set[int
 
 
 def named_work(event: Any) -> tuple[str, Any] | None:
-    """The kind of an event's source, and what names the work there; None: it may come twice and be work twice."""
+    """The kind of an event's source, and what identifies the work there; None if nothing does."""
     if not isinstance(event, Mapping):
         return None
     if task := text_at(event, "sparklet", "task"):
@@ -80,7 +80,7 @@ def named_work(event: Any) -> tuple[str, Any] | None:
 
 
 def named_at_s(job: JobFields) -> float | None:
-    """When a ``Job``'s work got its name, in seconds since 1970: when its run began, or its event says it happened."""
+    """When a ``Job``'s run began, or its event happened, in seconds since 1970; None if the event does not say."""
     event = job.event if isinstance(job.event, Mapping) else {}
     if job.shard is not None:
         created = (text_at(event, "sparklet", "identity") or "").rpartition("_")[2]
@@ -110,7 +110,7 @@ def _seconds(text: str) -> float | None:
 
 
 def oldest_s(event: Any) -> float:
-    """When the oldest record of a batch of a stream was written, in seconds since 1970, by the stream's clock."""
+    """When the oldest record of a batch was written, in seconds since 1970, by the stream's clock."""
     batches = event["records"].values() if "records" in event else [event["Records"]]
     records = [record for batch in batches for record in batch]
     dates = [
@@ -122,10 +122,7 @@ def oldest_s(event: Any) -> float:
     return float(min(dates))
 
 
-_PATHS = {
-    "aws:sqs": (("eventSourceARN",), ("messageId",)),
-    "aws:sns": (("Sns", "TopicArn"), ("Sns", "MessageId")),
-}
+_PATHS = {"aws:sqs": (("eventSourceARN",), ("messageId",)), "aws:sns": (("Sns", "TopicArn"), ("Sns", "MessageId"))}
 
 
 def _messages(records: list[Any]) -> tuple[str, Any] | None:

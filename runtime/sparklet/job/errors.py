@@ -33,19 +33,19 @@ class ExpectationError(SparkletError):
 def expect(condition: bool, what: str) -> None:
     """Fail the script, and with it the run that it checks, unless ``condition`` holds.
 
-    ``what`` describes the expected and the actual result, for the run's manifest and notice. Raises ExpectationError
-    if the condition does not hold; the check is not tried again.
+    ``what`` describes the expected and the actual result, for the run's manifest and notice. Else ExpectationError;
+    the check is not tried again.
     """
     if not condition:
         raise ExpectationError(what)
 
 
 class TableError(SparkletError):
-    """A table cannot take what was staged for it; the message says why."""
+    """A table cannot take the rows of a write; the message says why."""
 
 
 class DatabaseError(SparkletError, retryable=True):
-    """A database could not be reached, or was busy, for longer than is worth waiting; nothing was written."""
+    """A database could not be reached, or was busy, for too long; nothing was written."""
 
 
 class CommitConflictError(SparkletError, retryable=True):
@@ -53,4 +53,4 @@ class CommitConflictError(SparkletError, retryable=True):
 
 
 class CommitStateUnknownError(SparkletError):
-    """Nobody can tell any more whether a commit was made: the table no longer keeps ids of that time."""
+    """It is unknown whether a commit was made: the table no longer keeps ids of that time."""

@@ -34,7 +34,7 @@ _KEY = re.compile(r"(?!file:)[^:/]+://[^/]*/(.*)", re.DOTALL)  # in a file syste
 
 
 def event_objects(event: Any) -> tuple[str, ...]:
-    """The s3:// uris that an event names, each once, in order, without deleted objects; none for any other event.
+    """The s3:// uris that an event names, each once, in order, without deleted objects.
 
     Raises EventError if a notification of S3 names no object.
     """
@@ -42,9 +42,9 @@ def event_objects(event: Any) -> tuple[str, ...]:
 
 
 def object_versions(event: Any) -> list[tuple[str, ...]]:
-    """Of each object that an event names: its uri, what happened, and which content it then had.
+    """Of each object that an event names: its uri, what happened, and the version; the same in each delivery.
 
-    Empty if that is not known of all of them. A notification that S3 or a queue delivers twice says the same twice.
+    Empty if the event lacks the version of one of them.
     """
     versions = []
     for uri, (happened, item) in _found(event, 0):
@@ -127,7 +127,7 @@ def escaped(uri: str) -> str:
 
 
 def misread(uri: str, *, escapes: bool = False) -> str:
-    """Why ``spark.read`` would not read just this object; ``escapes``: if its name is ``escaped``."""
+    """Why ``spark.read`` would not read just this object, or ""; ``escapes``: whether its name is ``escaped``."""
     key = _KEY.match(uri)
     if key and not {"", ".", ".."}.isdisjoint(key[1].split("/")):
         return "Hadoop's paths leave empty segments, . and .. out of a name"

@@ -5,9 +5,9 @@ It holds one JSON object::
 
     {"rows": 842, "output_bytes": 51200, "outputs": ["s3://bucket/out/shard=000007"]}
 
-``rows`` and ``output_bytes`` are null until the script reports them; then it may add ``answer`` (any value),
-``state`` (an object) and ``writes`` (declared writes to tables, see ``sparklet.tables.declaration``). A script that
-never reports leaves no file.
+``rows`` and ``output_bytes`` are null until the script reports them. ``answer`` (any value), ``state`` (an object) and
+``writes`` (declared writes to tables, see ``sparklet.tables.declaration``) may be there. A script that never reports
+leaves no file.
 """
 
 from __future__ import annotations
@@ -34,8 +34,7 @@ class Outcome:
 
     def __init__(self, path: Path | None = None, *, claimed: bool = False) -> None:
         self._path = path
-        self.claimed = claimed
-        """Whether it is that of a shard which the worker owns; the event alone does not tell."""
+        self.claimed = claimed  # whether the worker owns the event's shard
         self._lock = threading.Lock()
         self._totals: dict[str, Any] = {"rows": None, "output_bytes": None, "outputs": []}
         self._labels: set[str] = set()  # of writes to tables, made or under way
@@ -44,7 +43,7 @@ class Outcome:
 
     @classmethod
     def of_environment(cls, env: Mapping[str, str] = os.environ) -> Outcome:
-        """The outcome that ``SPARKLET_OUTCOME_FILE`` asks for; one for each file, or writes would be lost."""
+        """The outcome for ``SPARKLET_OUTCOME_FILE``; one object for each file, or writes would be lost."""
         if not (name := env.get(OUTCOME_FILE)):
             return cls()
         return _OF_FILES.setdefault(name, cls(Path(name), claimed=bool(env.get(CLAIMED))))
@@ -58,14 +57,12 @@ class Outcome:
     def labelled(self, label: str | None) -> Iterator[str]:
         """A label that no other write of this script has, for the block; free again if the block fails.
 
-        Without a wish it is the lowest number that is free: a script's writes have the same labels in every attempt.
+        Without ``label`` it is the lowest free number: a script's writes have the same labels in every attempt.
         """
         with self._lock:
             label = label or next(str(n) for n in itertools.count(1) if str(n) not in self._labels)
             if label in self._labels:
-                raise ValueError(
-                    f"this script has made a write with the label {label!r} already; name each differently"
-                )
+                raise ValueError(f"this script has made a write with the label {label!r} already: choose another")
             self._labels.add(label)
         try:
             yield label
@@ -113,7 +110,7 @@ class Outcome:
         if self._path.exists() and not self._path.is_file():
             self._path.write_text(text, encoding="ascii")  # a device or a pipe must not be replaced by a file
             return
-        # The guard may end the script at any moment: the file is always whole.
+        # The file is replaced as a whole: the worker may end the script at any moment.
         partial = self._path.with_name(f"{self._path.name}.{os.getpid()}.partial")
         partial.write_text(text, encoding="ascii")
         partial.replace(self._path)

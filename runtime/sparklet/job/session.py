@@ -33,7 +33,7 @@ UTC = {"spark.sql.session.timeZone": "UTC"}  # the same script, the same result 
 SMALL_TABLES = {
     # Delta rebuilds a log's state in 50 partitions (tasks), whatever its size. Four hold the paths of some 100,000
     # files in a heap of 512 MB. Other sources do not know the option.
-    "spark.databricks.delta.snapshotPartitions": "4",
+    "spark.databricks.delta.snapshotPartitions": "4"
 }
 
 
@@ -48,7 +48,7 @@ def spark_session(app_name: str, conf: Mapping[str, str], warehouse: str | None 
 
 
 def _own_conf(conf: Mapping[str, str], warehouse: str | None) -> Mapping[str, str]:
-    """What Sparklet adds, once the JVM runs; with Spark Connect the server has its own S3A and table formats."""
+    """The options that Sparklet adds; with Spark Connect the server has its own S3A and table formats."""
     if "SPARK_REMOTE" in os.environ:
         return UTC
     from pyspark import SparkConf
@@ -89,7 +89,7 @@ def jar_class_path(jars: str) -> str:
 
 @dataclass(frozen=True)
 class Surroundings:
-    """What a session's configuration depends on, as found before the session is made."""
+    """The surroundings on which a session's configuration depends."""
 
     env: Mapping[str, str]
     given: Mapping[str, str] = field(default_factory=dict)  # SparkConf before the script's and our additions
@@ -183,12 +183,11 @@ def s3a_options(hadoop_version: str, temporary_keys: bool, region: str, endpoint
 
 
 def _credentials_chain(hadoop_version: str, temporary_keys: bool) -> str:
-    """S3A's credential providers, in order: keys that the script sets itself, then what AWS's own chain finds.
+    """The classes of S3A's credential providers, in order: keys that the script sets itself, then AWS's own chain.
 
-    Only names of classes, never a credential. Where the environment's keys need their session token (Lambda), the
-    environment comes before ``SimpleAWSCredentialsProvider``, which would sign with the same keys and without the
-    token: Spark copies them into Hadoop's configuration, and Hadoop 3.3's ``TemporaryAWSCredentialsProvider`` answers
-    "no credentials" while another thread prepares it, as when Spark looks at several inputs at once.
+    Spark copies the environment's keys into Hadoop's configuration. If they need a session token (Lambda), the
+    environment comes before ``SimpleAWSCredentialsProvider``, which would sign with them and without the token: Hadoop
+    3.3's ``TemporaryAWSCredentialsProvider`` finds none while another thread prepares it.
     """
     major, minor = (int(number) for number in hadoop_version.split(".")[:2])
     sdk, chain = "com.amazonaws.auth", "DefaultAWSCredentialsProviderChain"

@@ -28,7 +28,7 @@ def test_invalid_figures_are_refused_by_name(tmp_path: Path, content: bytes | No
     file = tmp_path / "figures.json"
     if content is not None:
         file.write_bytes(content)
-    with pytest.raises(EventError, match=r"figures.json holds no figures of a run"):
+    with pytest.raises(EventError, match=r"figures.json holds no statistics of a run"):
         Job.from_args(["--input", str(file)], {}).figures()
 
 
