@@ -177,8 +177,8 @@ def _data_loader() -> Any:
 
 
 def prime_clients() -> None:
-    """Import boto3 and read what a worker's clients need, with keys that are nobody's; nothing is connected."""
-    session = _new_session(os.environ.get("AWS_REGION", "us-east-1"), "nobody")
+    """Import boto3 and read what a worker's clients need; with placeholder keys, since nothing is connected."""
+    session = _new_session(os.environ.get("AWS_REGION", "us-east-1"), "placeholder")
     for service in ("s3", "dynamodb", "sqs"):
         session.client(service)
 

@@ -4,7 +4,7 @@ import os
 import uuid
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import cache
 from itertools import chain, islice
 from pathlib import Path
@@ -67,10 +67,9 @@ class S3ObjectStore:
         return in_parallel(self._head_or_none, addresses, self._clients.threads)
 
     def _head_or_none(self, address: tuple[str, str]) -> ObjectInfo | None:
-        try:
+        with suppress(ObjectNotFoundError):
             return self.head(*address)
-        except ObjectNotFoundError:
-            return None
+        return None
 
     def foreign_region(self, uri: str) -> str:
         """The region of a URI's bucket, if it is not the client's own; S3 names it even in a refusal."""
@@ -222,18 +221,16 @@ def input_stores(clients: AwsClients) -> Callable[[Access], S3ObjectStore]:
 
 def _listed(bucket: str, found: Mapping[str, Any], version_id: str = "") -> ObjectInfo:
     """An entry of a listing, which does not show whether Intelligent-Tiering has moved the object to an archive."""
+    restore = found.get("RestoreStatus", {})
+    restored = "RestoreExpiryDate" in restore and not restore.get("IsRestoreInProgress")
     return ObjectInfo(
         f"s3://{bucket}/{found['Key']}",
         found["Size"],
         found["ETag"].strip('"'),
         found["LastModified"].timestamp(),
         version_id,
-        archived=found.get("StorageClass") in ARCHIVES and not _restored(found.get("RestoreStatus", {})),
+        archived=found.get("StorageClass") in ARCHIVES and not restored,
     )
-
-
-def _restored(status: Mapping[str, Any]) -> bool:
-    return "RestoreExpiryDate" in status and not status.get("IsRestoreInProgress")
 
 
 def _versions(bucket: str, page: Mapping[str, Any]) -> Iterator[ObjectInfo]:

@@ -23,10 +23,8 @@ OUTPUTS = ("BucketName", "LedgerTable", "QueueUrl", "WorkerAliasArn", "WorkerLog
 
 def stack_parameters(clients: AwsClients, name: str) -> Mapping[str, str]:
     """The parameters that a stack was deployed with; SettingsError if it cannot be described."""
-    return {
-        given["ParameterKey"]: given.get("ParameterValue", "")
-        for given in _described(clients, name).get("Parameters", [])
-    }
+    parameters = _described(clients, name).get("Parameters", [])
+    return {each["ParameterKey"]: each.get("ParameterValue", "") for each in parameters}
 
 
 def stack_outputs(

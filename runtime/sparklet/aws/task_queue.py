@@ -20,7 +20,7 @@ MAX_BATCH_BYTES = 256 * 1024  # a queue takes 1 MiB; a larger body goes alone
 MAX_VISIBILITY_S = 12 * 3600
 SEND_TRIES = 6
 SENDERS = 4
-# SQS's codes for an expired receipt and a message that is visible, the stand-in's for one whose message is gone.
+# SQS's codes for an expired receipt and a message that is visible, the emulator's for one whose message is gone.
 OUTDATED_RECEIPT = ("InvalidParameterValue", "MessageNotInflight", "ReceiptHandleIsInvalid")
 
 

@@ -1,1 +1,6 @@
-"""Input lists: folders, inventories, manifests and items; slices of large objects."""
+"""A run's input: from addresses, lists and items to objects, and from large objects to slices.
+
+``list_requests`` are the lists of a request. ``lists`` reads each of them row by row (``list_rows``: the formats,
+``list_entries``: the object that a row names). ``selection`` says which objects are left out, and why. ``slicing`` cuts
+large objects at lines, or between row groups of Parquet (``parquet_footer``). ``planning.inventory`` puts it together.
+"""

@@ -64,7 +64,9 @@ def _csv(text: TextIO, path: str) -> Iterator[Row]:
                 continue
             if path == "*":
                 yield reader.line_num, cells
-            elif names is None and _is_header(cells, path):
+            elif names is None and any(
+                plain(cell) in KNOWN_NAMES or (cell == path and not path.isdecimal()) for cell in cells
+            ):  # a header: a column is known, or is the one with the address
                 names = _numbered(cells, path)
             else:
                 names = names or _names(cells, path)
@@ -73,13 +75,6 @@ def _csv(text: TextIO, path: str) -> Iterator[Row]:
                 yield reader.line_num, dict(zip(names, cells, strict=True))
     except csv.Error as error:
         raise RowError(f"it is no CSV: {error}", reader.line_num) from error
-
-
-def _is_header(cells: Sequence[str], path: str) -> bool:
-    """Whether a first row names columns: one of them is known, or is ``path``."""
-    if path.isdecimal():
-        return any(plain(cell) in KNOWN_NAMES for cell in cells)
-    return any(cell == path or plain(cell) in KNOWN_NAMES for cell in cells)
 
 
 def _numbered(names: list[str], path: str) -> list[str]:

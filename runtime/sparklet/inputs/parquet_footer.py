@@ -1,7 +1,6 @@
 """Parquet's footer: which row groups there are, where their bytes lie, and the same footer with only some of them.
 
-A reader of Thrift's compact protocol for as much of the footer as that needs: a quarter of a
-second for ten thousand columns. The footer is cut by splicing: what stays, stays byte for byte.
+It reads as much of Thrift's compact protocol as that needs. A shortened footer keeps the bytes of what stays.
 
 ::
 

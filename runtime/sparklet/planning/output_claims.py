@@ -1,8 +1,8 @@
 """Which output folders a run may write to or replace.
 
 A run claims its output folders before it is planned, and each redrive claims them again. Claims are numbered files in
-``runs/_outputs/``, each created once. Whoever creates the next one has seen all before it: of two runs that may not
-share a folder, one sees the other. A claim binds while its run is open in the ledger; no clock decides
+``runs/_outputs/``, each created once. A run creates the next one after it has read all before it: of two runs that may
+not share a folder, one sees the other. A claim binds while its run is open in the ledger; no clock decides
 (``docs/decisions/0048-who-owns-an-output-folder.md``).
 """
 

@@ -61,22 +61,22 @@ def preview(
     refuse_overlap([f"{path}/" if path.is_dir() else str(path) for path in local])
     sources = [next(resolved) if "://" in given else given for given in inputs]
     skipped: Counter[str] = Counter()
-    seen = PlanPreview(skipped=skipped)
+    found = PlanPreview(skipped=skipped)
     for packed in pack_shards(_objects(options, sources, store, lists, done, skipped), options):
         shard, size_bytes = packed.shard, packed.shard.size_bytes
-        seen.smallest_shard_bytes = min(seen.smallest_shard_bytes, size_bytes) if seen.shards else size_bytes
-        if not seen.shards or size_bytes > seen.largest_shard_bytes:
-            seen.largest_shard_bytes, seen.largest_shard = size_bytes, shard.number
-            seen.largest_object = shard.objects[0].name
-        seen.most_objects_in_a_shard = max(seen.most_objects_in_a_shard, len(shard.objects))
-        seen.slices += sum(item.slice is not None for item in shard.objects)
+        found.smallest_shard_bytes = min(found.smallest_shard_bytes, size_bytes) if found.shards else size_bytes
+        if not found.shards or size_bytes > found.largest_shard_bytes:
+            found.largest_shard_bytes, found.largest_shard = size_bytes, shard.number
+            found.largest_object = shard.objects[0].name
+        found.most_objects_in_a_shard = max(found.most_objects_in_a_shard, len(shard.objects))
+        found.slices += sum(item.slice is not None for item in shard.objects)
         if 0 < options.max_shard_bytes < packed.estimated_bytes:
-            seen.oversize, seen.oversize_bytes = seen.oversize + 1, seen.oversize_bytes + size_bytes
-        seen.shards, seen.objects = seen.shards + 1, seen.objects + len(shard.objects)
-        seen.size_bytes += size_bytes
-    if not seen.shards:
+            found.oversize, found.oversize_bytes = found.oversize + 1, found.oversize_bytes + size_bytes
+        found.shards, found.objects = found.shards + 1, found.objects + len(shard.objects)
+        found.size_bytes += size_bytes
+    if not found.shards:
         raise nothing_to_plan(", ".join([*sources, *(given.source for given in lists)]), skipped)
-    return seen
+    return found
 
 
 def _objects(

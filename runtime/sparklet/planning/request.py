@@ -117,7 +117,7 @@ class RunRequest:
         Key(
             "dispatch",
             ORCHESTRATION,
-            "Who hands the shards out: queue (messages) or map (a state machine's Map).",
+            "Who dispatches the shards: queue (messages) or map (a state machine's Map).",
             kind="dispatch",
             choices=("queue", "map"),
             command=False,
@@ -208,7 +208,7 @@ class DispatchMode(StrEnum):
 
     @property
     def dispatch(self) -> Dispatch:
-        """What hands the shards out, as the ledger stores it."""
+        """What dispatches the shards, as the ledger stores it."""
         return Dispatch.MAP if self in (DispatchMode.MAP, DispatchMode.INLINE) else Dispatch.QUEUE
 
 
@@ -253,7 +253,7 @@ def places() -> Mapping[str, Place]:
     return {place.key.name: place for place in found}
 
 
-class Kind(NamedTuple):
+class ValueKind(NamedTuple):
     """Values of one kind: their types in JSON, these in words, and the reader of a value."""
 
     types: tuple[type, ...]
@@ -279,22 +279,22 @@ def _every(value: int | str) -> str:
     return str(value)
 
 
-KINDS: Mapping[str, Kind] = {
-    "text": Kind((str,), "a text", str),
-    "texts": Kind((str, list), "a list of texts", _texts),
-    "flag": Kind((bool,), "true or false", bool),
-    "whole": Kind((int,), "a whole number", int),
-    "number": Kind((int, float), "a number", float),
-    "size": Kind((int, str), "a number or a text", lambda value: parse_size_bytes(str(value))),
-    "tolerance": Kind((int, str), "a number or a text", lambda value: parse_tolerance(str(value))),
-    "time": Kind((str,), "a text", parse_time_s),
-    "every": Kind((int, str), "a number or a text", _every),
-    "table": Kind((str,), "a text", lambda value: str(Table.parse(value))),
-    "role": Kind((str,), "a text", _role),
-    "object": Kind((dict,), "an object", dict),
-    "lists": Kind((list,), "a list", read_lists),
-    "items": Kind((list,), "a list", read_items),
-    "dispatch": Kind((str,), "a text", Dispatch),
+KINDS: Mapping[str, ValueKind] = {
+    "text": ValueKind((str,), "a text", str),
+    "texts": ValueKind((str, list), "a list of texts", _texts),
+    "flag": ValueKind((bool,), "true or false", bool),
+    "whole": ValueKind((int,), "a whole number", int),
+    "number": ValueKind((int, float), "a number", float),
+    "size": ValueKind((int, str), "a number or a text", lambda value: parse_size_bytes(str(value))),
+    "tolerance": ValueKind((int, str), "a number or a text", lambda value: parse_tolerance(str(value))),
+    "time": ValueKind((str,), "a text", parse_time_s),
+    "every": ValueKind((int, str), "a number or a text", _every),
+    "table": ValueKind((str,), "a text", lambda value: str(Table.parse(value))),
+    "role": ValueKind((str,), "a text", _role),
+    "object": ValueKind((dict,), "an object", dict),
+    "lists": ValueKind((list,), "a list", read_lists),
+    "items": ValueKind((list,), "a list", read_items),
+    "dispatch": ValueKind((str,), "a text", Dispatch),
 }
 
 

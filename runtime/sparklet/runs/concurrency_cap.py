@@ -52,7 +52,7 @@ def send_up_to_cap(at: Deployment, run: Run) -> int:
     file = SENT.format(run.generation)
     newest = max(stored.keys() - {CAP}, default="")
     was, goes_on = stored.get(newest, {"sent": {}}), newest == file  # else a redrive has moved shards that had ended
-    owed: list[ShardRecord] = []
+    to_send: list[ShardRecord] = []
     for number, when_s in was["sent"].items():
         record = at.ledger.shards.get(run.run_id, int(number))
         if not record.state.ended:
@@ -60,8 +60,8 @@ def send_up_to_cap(at: Deployment, run: Run) -> int:
             is_due = now_s - max(record.changed_s, when_s) >= LOST_S * (1 << record.requeues)
             is_lost = is_due and record.state is ShardState.PENDING and not record.engine
             again = at.ledger.attempts.count_requeue(record) if goes_on and is_lost else None
-            owed += filter(None, [again if goes_on else record])
-    lost = len(owed) if goes_on else 0
+            to_send += filter(None, [again if goes_on else record])
+    lost = len(to_send) if goes_on else 0
     place, cap = was["next"] if goes_on else 0, stored.get(CAP, run.options.max_concurrency)
     for number in for_a_while(at.clock, takewhile(lambda _: len(sent) < cap, count(place))):
         try:
@@ -71,8 +71,8 @@ def send_up_to_cap(at: Deployment, run: Run) -> int:
         place += 1
         if not record.state.ended and number not in sent:
             sent[number] = now_s
-            owed.append(record)
-    send_messages(at, run, (each for each in owed if each.state is ShardState.PENDING), by_check=True)
+            to_send.append(record)
+    send_messages(at, run, (each for each in to_send if each.state is ShardState.PENDING), by_check=True)
     at.store.put(
         at.run_uri(run.run_id, f"{FOLDER}{run.identity}/{file}"), json.dumps({"next": place, "sent": sent}).encode()
     )

@@ -45,7 +45,9 @@ Response = dict[str, Any]
 def wait_s(run: Run, counts: Counts, now_s: float, since_s: float | None = None) -> int:
     """How long to wait before the next check; ``since_s`` is the execution's start, None: the run's creation."""
     run_age_s = max(0.0, now_s - run.created_s)
-    far_s = min(_rest_s(run, counts, run_age_s) / CHECKS_PER_REST, run_age_s / LATEST_SHARE)
+    ended = counts.total - counts.open
+    rest_s = run_age_s * counts.open / ended if ended and not run.generation else 0.0  # by the throughput so far
+    far_s = min(rest_s / CHECKS_PER_REST, run_age_s / LATEST_SHARE)
     return math.ceil(min(MAX_S, max(_min_s(run, counts), _age_s(run, now_s, since_s) / CHECKS_PER_AGE, far_s)))
 
 
@@ -60,12 +62,6 @@ def _min_s(run: Run, counts: Counts) -> float:
 
 def _age_s(run: Run, now_s: float, since_s: float | None) -> float:
     return max(0.0, now_s - (run.created_s if since_s is None else since_s))
-
-
-def _rest_s(run: Run, counts: Counts, age_s: float) -> float:
-    """The estimated time until the run's end, by its throughput; 0 if unknown, as after a redrive."""
-    ended = counts.total - counts.open
-    return age_s * counts.open / ended if ended and not run.generation else 0.0
 
 
 def take_step(at: Deployment, map_concurrency: int, event: Any) -> Response:

@@ -13,8 +13,8 @@ from sparklet.runs.manifest import MANIFEST
 MAX_EXAMPLES = 5
 
 
-class Kind(StrEnum):
-    """Kinds of differences."""
+class DifferenceKind(StrEnum):
+    """What disagrees."""
 
     COUNTS = "COUNTS"  # the states do not add up to the plan
     MANIFEST = "MANIFEST"  # a manifest differs from the ledger
@@ -25,7 +25,7 @@ class Kind(StrEnum):
 class Difference:
     """A difference between ledger, manifest and output of a run."""
 
-    kind: Kind
+    kind: DifferenceKind
     subject: str  # the run
     found: str  # what, and what to do
     count: int = 1  # shards
@@ -37,7 +37,7 @@ def verify(at: Deployment, run_id: str) -> Iterator[Difference]:
     counts = at.ledger.shards.count(run_id)
     if run.shard_count is not None and counts.total != run.shard_count:
         found = f"the ledger has {counts.total} shards, the sealed plan {run.shard_count}"
-        yield Difference(Kind.COUNTS, run_id, found, abs(counts.total - run.shard_count))
+        yield Difference(DifferenceKind.COUNTS, run_id, found, abs(counts.total - run.shard_count))
     if run.state.ended:
         yield from _in_manifest(at, run, counts)
     yield from _in_output(at, run)
@@ -51,17 +51,17 @@ def _in_manifest(at: Deployment, run: Run, counts: Counts) -> Iterator[Differenc
         listed = Counts(*(int(items[name]) for name in ("Pending", "Running", "Succeeded", "Failed")))
         state, generation = document["Status"], document["RedriveCount"]
     except ObjectNotFoundError:
-        yield Difference(Kind.MANIFEST, run.run_id, f"the run has ended and has no manifest; {remedy}")
+        yield Difference(DifferenceKind.MANIFEST, run.run_id, f"the run has ended and has no manifest; {remedy}")
         return
     except (ValueError, KeyError, TypeError):
-        yield Difference(Kind.MANIFEST, run.run_id, f"its manifest is not what was written; delete it, then {remedy}")
+        yield Difference(DifferenceKind.MANIFEST, run.run_id, f"its manifest is damaged; delete it, then {remedy}")
         return
     if (listed, state, generation) != (counts, str(run.state), run.generation):
-        found = f"its manifest says {state} {_numbers(listed)}, the ledger {run.state} {_numbers(counts)}"
-        yield Difference(Kind.MANIFEST, run.run_id, f"{found}; delete the manifest, then {remedy}")
+        found = f"its manifest has {state} {_in_words(listed)}, the ledger {run.state} {_in_words(counts)}"
+        yield Difference(DifferenceKind.MANIFEST, run.run_id, f"{found}; delete the manifest, then {remedy}")
 
 
-def _numbers(counts: Counts) -> str:
+def _in_words(counts: Counts) -> str:
     return f"({counts.succeeded} succeeded, {counts.failed} failed, {counts.open} open)"
 
 
@@ -86,7 +86,7 @@ def _in_output(at: Deployment, run: Run) -> Iterator[Difference]:
             f"{lacking} SUCCEEDED shards reported rows and nothing lies in {folder}… "
             f"(shards {named}): deleted since, or written elsewhere and not reported (job.report outputs=…)"
         )
-        yield Difference(Kind.NO_OUTPUT, run.run_id, found, lacking)
+        yield Difference(DifferenceKind.NO_OUTPUT, run.run_id, found, lacking)
 
 
 def _elsewhere(at: Deployment, run: Run, record: ShardRecord) -> bool:

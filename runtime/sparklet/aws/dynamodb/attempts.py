@@ -88,10 +88,7 @@ class DynamoAttempts(OnTable):
     def renew(
         self, run_id: str, number: int, attempt_id: str, lease_s: float, staged: ShardResult | None = None
     ) -> None:
-        """Let the lease end ``lease_s`` from now; with ``staged`` this attempt has won.
-
-        The index keeps the end that the claim set: readers look into the table anyway, and each write to it costs.
-        """
+        """Let the lease end ``lease_s`` from now. The index is not updated: its readers look into the table anyway."""
         update, condition, end_s = "SET lease_end_s = :end", _OWNED, self._clock.now_s() + lease_s
         values: Values = {":end": end_s, ":me": attempt_id, ":running": ShardState.RUNNING}
         if staged is not None:
@@ -145,13 +142,9 @@ class DynamoAttempts(OnTable):
         self, run_id: str, number: int, attempt_id: str, wanted: ShardState, update: str, values: Values
     ) -> None:
         """RUNNING → ``wanted``, fenced by attempt id and state; ending it twice does no harm."""
-        fence: Values = {
-            ":me": attempt_id,
-            ":running": ShardState.RUNNING,
-            ":wanted": wanted,
-            ":now": self._clock.now_s(),
-        }
-        outcome = self._table.update(shard_key(run_id, number), update, _OWNED, {**values, **fence})
+        fence: Values = {":me": attempt_id, ":running": ShardState.RUNNING}
+        change: Values = {**values, ":wanted": wanted, ":now": self._clock.now_s()}
+        outcome = self._table.update(shard_key(run_id, number), update, _OWNED, {**fence, **change})
         if outcome.applied:
             return
         record = _existing(run_id, number, outcome)
@@ -213,18 +206,11 @@ class DynamoAttempts(OnTable):
         condition = _UNMOVED
         if record.state is ShardState.RUNNING:  # a lease that was renewed since is not over
             condition, values = f"{_UNMOVED} AND lease_end_s = :lease_end", {**values, ":lease_end": record.lease_end_s}
-        unmoved: Values = {
-            ":was": record.state,
-            ":generation": record.generation,
-            ":attempts": record.attempts,
-            ":requeues": record.requeues,
-            ":attempt": record.attempt_id,
-            ":now": now_s,
-            ":open": open_value(state, now_s, record.engine),
-            ":writer": writer,
-        }
+        unmoved: Values = {f":{name}": getattr(record, name) for name in ("generation", "attempts", "requeues")}
+        unmoved |= {":was": record.state, ":attempt": record.attempt_id}
+        change: Values = {":now": now_s, ":open": open_value(state, now_s, record.engine), ":writer": writer}
         key = shard_key(record.run_id, record.number)
-        outcome = self._table.update(key, update, condition, {**values, **unmoved})
+        outcome = self._table.update(key, update, condition, {**values, **unmoved, **change})
         found = _existing(record.run_id, record.number, outcome)
         if outcome.applied or (outcome.carries(writer) and found.state is state):
             return found

@@ -24,10 +24,8 @@ class DynamoRuns(OnTable):
     def create(self, run: Run) -> None:
         """Enter a run, together with the pointer by which it is listed; it is not finalized."""
         writer = new_writer()
-        pointer = {
-            **items.pointer_key(run),
-            **items.attributes({"run_id": run.run_id, "open": items.unfinalized_value(run)}),
-        }
+        marks = {"run_id": run.run_id, "open": items.unfinalized_value(run)}
+        pointer = {**items.pointer_key(run), **items.attributes(marks)}
         outcome = self._table.transact(
             items.run_key(run.run_id),
             [
@@ -51,18 +49,12 @@ class DynamoRuns(OnTable):
         return self._newest_first()
 
     def _newest_first(self, **index: str) -> Iterator[Run]:
-        """The runs whose pointers are in the table, or in an index."""
-        pages = self._table.pages(
-            "pk = :pk", {":pk": items.RUNS_PARTITION}, ScanIndexForward=False, Limit=POINTERS_A_PAGE, **index
-        )
-        for page in pages:
-            yield from self._runs_of(page["Items"])
-
-    def _runs_of(self, pointers: Sequence[Item]) -> Iterator[Run]:
-        """The runs of these pointers that are there (strongly consistent), in the same order."""
-        ids = [items.run_id_of(pointer) for pointer in pointers]
-        runs = {r.run_id: r for r in map(items.run_value, self._table.get_many([items.run_key(i) for i in ids]))}
-        yield from (runs[run_id] for run_id in ids if run_id in runs)
+        """The runs whose pointers are in the table, or in an index, read from the table (strongly consistent)."""
+        backwards = {"ScanIndexForward": False, "Limit": POINTERS_A_PAGE}
+        for page in self._table.pages("pk = :pk", {":pk": items.RUNS_PARTITION}, **backwards, **index):
+            ids = [items.run_id_of(pointer) for pointer in page["Items"]]
+            runs = {r.run_id: r for r in map(items.run_value, self._table.get_many([items.run_key(i) for i in ids]))}
+            yield from (runs[run_id] for run_id in ids if run_id in runs)
 
     def add_part(self, run_id: str, part: PartRecord) -> None:
         """Seal a plan part, in one transaction with the check that the plan still takes parts."""
@@ -72,9 +64,8 @@ class DynamoRuns(OnTable):
             "#state = :planning AND attribute_not_exists(cancelled_s)",
             {":planning": RunState.PLANNING},
         )
-        outcome = self._table.transact(
-            items.part_key(run_id, part.index), [planning, self._table.create(items.part_item(run_id, part, writer))]
-        )
+        sealing = self._table.create(items.part_item(run_id, part, writer))
+        outcome = self._table.transact(items.part_key(run_id, part.index), [planning, sealing])
         if outcome.carries(writer):
             return
         if outcome.item is not None:
@@ -125,7 +116,7 @@ class DynamoRuns(OnTable):
         size_bytes: int,
         skipped: Mapping[str, int] = MappingProxyType({}),
     ) -> None:
-        """PLANNING → RUNNING, in one transaction with the check that no part was sealed since the last one seen."""
+        """PLANNING → RUNNING, in one transaction with the check that no part was sealed since the last was read."""
         last = self._last_part(run_id)
         if last is not None and last.next_shard != shard_count:
             raise CheckpointConflictError(
@@ -171,9 +162,8 @@ class DynamoRuns(OnTable):
                 ":writer": writer,
             },
         )
-        marking = self._table.change(
-            items.pointer_key(before), "SET #open = :open", _THERE, {":open": items.unfinalized_value(before)}
-        )
+        marks = {":open": items.unfinalized_value(before)}
+        marking = self._table.change(items.pointer_key(before), "SET #open = :open", _THERE, marks)
         outcome = self._table.transact(items.run_key(run_id), [opening, marking])
         if outcome.applied:
             return self.get(run_id)
@@ -226,16 +216,15 @@ class DynamoRuns(OnTable):
         return self._newest_first(IndexName=OPEN_INDEX)
 
     def finalize(self, run: Run) -> bool:
-        """Take the mark away, in one transaction with the check that the run is still ended as it was seen."""
+        """Take the mark away, in one transaction with the check that the run is still ended as it was read."""
         key = items.pointer_key(run)
         still_ended = self._table.condition(
             items.run_key(run.run_id),
             "generation = :generation AND NOT #state IN (:planning, :running)",
             {**OPEN_STATES, ":generation": run.generation},
         )
-        outcome = self._table.transact(
-            key, [still_ended, self._table.change(key, "REMOVE #open", "attribute_exists(#open)", {})]
-        )
+        unmarking = self._table.change(key, "REMOVE #open", "attribute_exists(#open)", {})
+        outcome = self._table.transact(key, [still_ended, unmarking])
         if outcome.applied or outcome.item is None or "open" not in outcome.item:
             return True
         if outcome.lost:

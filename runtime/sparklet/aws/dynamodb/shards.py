@@ -36,9 +36,8 @@ class DynamoShards(OnTable):
         """Enter shards as PENDING, taken from the iterable as fast as they can be written; how many were new."""
         source = iter(shards)
         chunks = iter(lambda: list(islice(source, SHARDS_A_CALL)), [])
-        return sum(
-            in_parallel(partial(self._enter, new_writer()), chunks, min(WRITERS, self._table.threads), CALLS_AHEAD)
-        )
+        enter, threads = partial(self._enter, new_writer()), min(WRITERS, self._table.threads)
+        return sum(in_parallel(enter, chunks, threads, CALLS_AHEAD))
 
     def _enter(self, writer: str, shards: Sequence[ShardRecord]) -> int:
         new = 0
@@ -88,9 +87,8 @@ class DynamoShards(OnTable):
         indexed = (ShardState.PENDING, ShardState.RUNNING, ShardState.FAILED)
         queries = [(partition, state) for partition in self._runs.shard_partitions(run) for state in indexed]
         found: Counter[ShardState] = Counter()
-        for (_, state), count in zip(
-            queries, in_parallel(self._count_index, queries, self._table.threads), strict=True
-        ):
+        counts = in_parallel(self._count_index, queries, self._table.threads)
+        for (_, state), count in zip(queries, counts, strict=True):
             found[state] += count
         succeeded = max(0, run.shard_count - found.total()) if run.shard_count is not None else 0
         return Counts(found[ShardState.PENDING], found[ShardState.RUNNING], succeeded, found[ShardState.FAILED])

@@ -233,23 +233,23 @@ class LedgerTable:
 
         until_s, tries = self._clock.now_s() + THROTTLED_S, 0
         while True:
-            asked_s = time.monotonic()
+            sent_s = time.monotonic()
             try:
                 answer = operation(**request)
-                self._hear(answer, asked_s)
+                self._set_clock(answer, sent_s)
                 return answer
             except ClientError as error:
-                self._hear(error.response, asked_s)
+                self._set_clock(error.response, sent_s)
                 if not _is_refused_for_now(error) or self._clock.now_s() >= until_s:
                     raise
             tries += 1
             self._back_off(tries)
 
-    def _hear(self, answer: Any, asked_s: float) -> None:
+    def _set_clock(self, answer: Any, sent_s: float) -> None:
         """Set a ``ServiceClock`` by the answer's ``Date``."""
         date = answer.get("ResponseMetadata", {}).get("HTTPHeaders", {}).get("date")
         if date and isinstance(self._clock, ServiceClock):
-            self._clock.heard(parsedate_to_datetime(date).timestamp(), time.monotonic() - asked_s)
+            self._clock.heard(parsedate_to_datetime(date).timestamp(), time.monotonic() - sent_s)
 
     def _fault(self, what: str, error: "BotoCoreError | ClientError") -> LedgerError:
         code = error_code(error)
