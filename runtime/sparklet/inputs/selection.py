@@ -1,6 +1,5 @@
 """Which objects are input: the patterns that select them, and the reasons for which others are left out."""
 
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -58,8 +57,7 @@ class Filter:
 
     include: Sequence[str] = ()
     exclude: Sequence[str] = ()
-    skipped: Counter[str] = field(default_factory=Counter)  # how many keys were left out, by reason
-    _snapshot: Mapping[str, int] = field(default_factory=dict)
+    skipped: Mapping[str, int] = field(default_factory=dict)  # how many keys were left out, by reason; never changed
 
     def keeps(self, name: str) -> bool:
         """Whether a key, taken below its prefix, is input."""
@@ -71,15 +69,8 @@ class Filter:
 
     def skip(self, reason: str) -> bool:
         """Count a key that is left out for another reason; False."""
-        self.skipped[reason] += 1
-        self._snapshot = {}
+        self.skipped = {**self.skipped, reason: self.skipped.get(reason, 0) + 1}
         return False
-
-    def snapshot(self) -> Mapping[str, int]:
-        """A copy of ``skipped``; the same object until more is left out."""
-        if not self._snapshot:
-            self._snapshot = dict(self.skipped)
-        return self._snapshot
 
 
 def matches(name: str, pattern: str) -> bool:

@@ -31,7 +31,8 @@ def resolve_inputs(store: ObjectStore, inputs: Sequence[str]) -> tuple[str, ...]
     if not inputs:
         raise PlanError("no input was given; name at least one s3://bucket/folder/ or object")
     resolved = tuple(_resolve(store, given) for given in inputs)
-    refuse_overlap(resolved)
+    if len(resolved) > 1:
+        refuse_overlap(resolved)
     return resolved
 
 
@@ -123,6 +124,8 @@ class AllVersions(CurrentObjects):
 
 # --- the whole input ---
 
+_Source = CurrentObjects | Listed
+
 
 class Inventory:
     """The objects of a run's input, in the order of the inputs and then of the lists.
@@ -145,7 +148,7 @@ class Inventory:
         on_left_out: LeftOutCallback | None = None,
     ) -> None:
         folders = AllVersions if options.all_versions else CurrentObjects
-        self._sources: list[CurrentObjects | Listed] = [folders(store, given) for given in inputs]
+        self._sources: list[_Source] = [folders(store, given) for given in inputs]
         self._sources += [Listed(reader, store, options) for reader in lists]
         self._finds_duplicates = any(not reader.source.items for reader in lists)
         self._options, self._planned, self._done, self._on_left_out = options, planned, done, on_left_out
@@ -156,7 +159,7 @@ class Inventory:
     @property
     def skipped(self) -> Mapping[str, int]:
         """How many objects were left out since this inventory was made, by reason."""
-        return dict(self._filter.skipped)
+        return self._filter.skipped
 
     def objects(self, position: Position = Position()) -> Iterator[Found]:  # noqa: B008 - frozen
         """All objects after ``position``, page by page; an object with slices left to plan comes first again, whole."""
@@ -167,10 +170,10 @@ class Inventory:
                 source = self._sources[number]
                 for each in source.candidates(position if number == position.source else Position(number)):
                     if each.item:
-                        yield Found(each.item, Position(number, each.after), self._filter.snapshot())
-                    elif (info := each.info) and self._takes(source.relative(info.uri), each, info, named, done):
+                        yield Found(each.item, Position(number, each.after), self._filter.skipped)
+                    elif (info := each.info) and self._takes(source, each, info, named, done):
                         item = InputObject(info.uri, info.size_bytes, info.etag, info.version_id)
-                        yield Found(item, Position(number, each.after), self._filter.snapshot())
+                        yield Found(item, Position(number, each.after), self._filter.skipped)
                     elif not each.info:
                         self._leaves_out(each, each.reason)
 
@@ -180,17 +183,20 @@ class Inventory:
             digests.add(item.uri, item.version_id)
         return digests
 
-    def _takes(self, name: str, each: Candidate, info: ObjectInfo, named: Digests | None, done: Digests | None) -> bool:
+    def _takes(
+        self, source: _Source, each: Candidate, info: ObjectInfo, named: Digests | None, done: Digests | None
+    ) -> bool:
         """Whether a candidate is planned; if not, it is counted under the first reason that applies."""
         if each.resumed:
             return True
         if each.reason or (info.uri.endswith("/") and not info.size_bytes):
             return self._leaves_out(each, each.reason or Reason.FOLDER_MARKER)
-        if not self._filter.keeps(name):
+        options = self._options
+        if (options.include or options.exclude) and not self._filter.keeps(source.relative(info.uri)):
             return False
-        if info.modified_s < self._options.modified_since_s:
+        if info.modified_s < options.modified_since_s:
             return self._leaves_out(each, Reason.OLDER)
-        if not info.size_bytes and not self._options.keep_empty:
+        if not info.size_bytes and not options.keep_empty:
             return self._leaves_out(each, Reason.EMPTY)
         if info.archived:
             self.archived_names += [info.uri] * (len(self.archived_names) < NAMES_KEPT)

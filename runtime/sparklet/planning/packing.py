@@ -50,17 +50,14 @@ def pack_shards(found: Iterable[Found], options: RunOptions, first_number: int =
         max_bytes = min(options.target_bytes, MAX_ITEMS_BYTES) if each.item.item else options.target_bytes
         full = len(held) == options.max_objects or held_bytes + size_bytes > max_bytes
         if held and (full or group != held_group):
-            yield _packed(number, held, held_bytes)
+            shard = Shard(number, tuple(one.item for one in held))
+            yield Packed(shard, held_bytes, held[-1].position, held[-1].skipped)
             number, held, held_bytes = number + 1, [], 0
         held.append(each)
         held_bytes, held_group = held_bytes + size_bytes, group
     if held:
-        yield _packed(number, held, held_bytes)
-
-
-def _packed(number: int, held: list[Found], estimated_bytes: int) -> Packed:
-    shard, last = Shard(number, tuple(each.item for each in held)), held[-1]
-    return Packed(shard, estimated_bytes, last.position, last.skipped)
+        shard = Shard(number, tuple(one.item for one in held))
+        yield Packed(shard, held_bytes, held[-1].position, held[-1].skipped)
 
 
 def grouping(group_by: str) -> Callable[[str], str]:

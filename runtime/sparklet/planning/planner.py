@@ -1,6 +1,7 @@
-"""Plans a run: input → shards → plan parts → ledger → messages; streaming, and restartable at every step.
+"""Plans a run: input → shards → plan parts → ledger → messages. Begin to read ``sparklet.planning`` here.
 
-For each part, one step after the other::
+``request`` reads what a user requests, ``new_run`` checks it and enters the run, ``plan`` plans it: ``inventory`` lists
+the input, ``packing`` makes shards of it. Planning is streaming, and restartable at every step. For each part::
 
     write the part and the list of what was left out to S3 (under names of this planner's own: garbage until sealed)
     seal it in the ledger (conditional: the checkpoint; the first planner wins, any other must stop)
