@@ -81,17 +81,3 @@ def test_a_poisoned_file_fails_alone_and_is_redriven_by_image(
     comparison = compare(account.download(run.output_uri, tmp_path / "output"), data)
     assert comparison.ok, comparison
     assert sum(record.rows or 0 for record in records) == comparison.rows == data.rows
-
-
-def test_a_message_that_comes_twice_is_done_once(
-    account: Account, mapping: QueueMapping, tables: dict[str, str], data: FlightsData
-) -> None:
-    day = account.put("input/one/day.csv", data.days[0].read_bytes())
-    run = account.start(EXAMPLES / "flights_daily.py", [day], tables)
-    account.at.queue.send([account.shard(run).ref.to_body()])
-
-    first, second = mapping.deliver(), mapping.deliver()
-
-    assert first is not None and second is not None
-    assert first.document == second.document == {"batchItemFailures": []}
-    assert account.shard(run).attempts == 1

@@ -9,7 +9,7 @@ from itertools import pairwise
 
 import pytest
 
-from tests.end_to_end.conftest import COPY_ROWS, User, answer, eventually, every_row, rows_of
+from tests.end_to_end.conftest import User, answer, eventually, every_row, rows_of
 
 TIMED = """\
 import time
@@ -33,36 +33,6 @@ def test_a_run_brings_every_row_home_and_leaves_nothing_behind(user: User) -> No
     assert done.document["rows"] == 60
     assert rows_of(user.home / "out") == every_row(6)
     eventually(lambda: not user.processes(), what="no process, no JVM is left")
-
-
-def test_an_objects_status_and_the_runs_can_be_listed(user: User) -> None:
-    done = user.types(*user.run_arguments(user.inputs(2), "--keep", "--dispatch-mode", "inline"))
-    uri = done.document["inputs"][0] + "001.csv"
-
-    fate = user.types("status", "test-run", "--object", uri, "--json").document
-    listed = user.types("runs", "--json").document
-    unknown = user.types("status", "no-such-run")
-    driven = user.types("status", "test-run", "--json").document
-
-    assert (driven["dispatch"], driven["execution"]["name"]) == ("map", "test-run-g0")
-    (shard,) = fate["shards"]
-    assert (fate["state"], shard["shard"], shard["state"], shard["rows"]) == ("SUCCEEDED", 1, "SUCCEEDED", 10)
-    assert [run["run_id"] for run in listed] == ["test-run"]
-    assert unknown.code == 1
-    assert "no-such-run" in unknown.err and "Traceback" not in unknown.err
-
-
-def test_two_runs_started_at_once_share_one_stack(user: User) -> None:
-    one = user.start(*user.run_arguments(user.inputs(3, "a"), run_id="one"))
-    two = user.start(
-        *["run", str(COPY_ROWS), "--input", str(user.inputs(3, "b")), "--output", str(user.home / "out2")],
-        *["--run-id", "two", "--max-objects", "1", "--workers", "1", "--json"],
-    )
-
-    first, second = answer(one), answer(two)
-
-    assert (first.code, second.code) == (0, 0), first.err + second.err
-    assert rows_of(user.home / "out") == rows_of(user.home / "out2") == every_row(3)
 
 
 def test_a_capped_run_spares_a_worker_and_is_throttled(user: User) -> None:
@@ -120,36 +90,6 @@ def test_ctrl_c_prints_what_goes_on(user: User) -> None:
     assert stopped.code == 130
     assert resumed.code == 0, resumed.err
     assert rows_of(user.home / "out") == every_row(8)
-
-
-def test_wrong_usage_exits_with_1_and_a_short_message(user: User) -> None:
-    user.inputs(1)
-    (user.home / "empty").mkdir()
-
-    for arguments, named in (
-        (["run", "missing.py", "--input", "in", "--output", "out"], "missing.py"),
-        (["run", str(COPY_ROWS), "--input", "nowhere", "--output", "out"], "nowhere"),
-        (["run", str(COPY_ROWS), "--input", "in"], "--output"),
-        (["run", str(COPY_ROWS), "--input", "in", "--output", "out", "--shard-size", "big"], "big"),
-        (["frobnicate"], "frobnicate"),
-        (["plan", str(COPY_ROWS), "--input", "empty", "--dry-run"], "empty"),
-    ):
-        wrong = user.types(*arguments)
-
-        assert wrong.code == 1, arguments
-        assert named in wrong.err
-        assert "Traceback" not in wrong.err
-        assert len(wrong.err.strip().splitlines()) <= 6
-
-
-def test_a_dry_run_shows_the_plan_and_starts_nothing(user: User) -> None:
-    told = user.types(
-        "plan", str(COPY_ROWS), "--input", str(user.inputs(7)), "--max-objects", "3", "--dry-run", "--json"
-    )
-
-    assert told.document["shards"] == 3
-    assert told.document["objects"] == 7
-    assert not user.state.exists()
 
 
 def logs(user: User) -> str:

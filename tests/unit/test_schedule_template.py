@@ -111,13 +111,6 @@ def test_lists_may_replace_inputs() -> None:
     assert [given.source for given in request.lists] == ["s3://lake/today.csv"]
 
 
-def test_a_new_object_requests_its_run() -> None:
-    request = run_request(created(event("incoming/a.csv"), JobName="each"), "x")
-
-    assert (request.inputs, request.name) == (("s3://lake/incoming/a.csv",), "each")
-    assert request.idempotency_key == run_request(created(event("incoming/a.csv")), "y").idempotency_key
-
-
 def test_no_key_of_an_object_writes_into_the_request() -> None:
     key = 'incoming/a", "script": "s3://evil/job.py", "x": "\\.csv'
 

@@ -73,17 +73,6 @@ def test_a_killed_planner_resumes_and_plans_everything_once(after_effect: bool) 
     assert killed > 45
 
 
-def test_a_planner_killed_again_and_again_gets_there(world: World) -> None:
-    uris = world.put(11)
-    for at_call in range(1, 500):
-        try:
-            plan_it(Fault(at_call, after_effect=bool(at_call % 2)).deployment(world.at))
-        except KilledError:
-            continue
-        break
-    assert_whole(world, uris)
-
-
 @AFTER
 def test_a_planner_killed_during_input_changes_keeps_its_parts(after_effect: bool) -> None:
     def fresh() -> World:

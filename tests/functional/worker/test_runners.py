@@ -1,6 +1,5 @@
 """What a script may count on, the same under both runners."""
 
-import json
 import zipfile
 from pathlib import Path
 
@@ -111,13 +110,6 @@ def test_the_interpreter_ends_so_after_an_exception_too(bench: Bench, tmp_path: 
     assert ran.code == 1
     assert ran.text("stdout").splitlines() == ["main", "hook mine", "thread", "atexit"]  # as under Python itself
     assert (tmp_path / "file").read_text() == "kept"
-
-
-def test_an_event_of_100_kib_arrives_whole(bench: Bench) -> None:
-    event = json.dumps({"text": "ü" * 17_000})
-    assert len(event) > 100 * 1024 - 512
-
-    assert bench.run("import json, sys\nprint(json.dumps(sys.argv[2]))", ["--event", event]).told() == event
 
 
 def test_sparks_own_errors_have_their_root_cause(bench: Bench) -> None:

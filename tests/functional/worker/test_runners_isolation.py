@@ -179,12 +179,6 @@ def test_a_script_is_run_once_however_soon_it_ends(warm: Bench, tmp_path: Path) 
     assert log.read_text().split() == [str(number) for number in range(20)]
 
 
-def test_random_numbers_differ_from_task_to_task(warm: Bench) -> None:
-    code = "import json, random, uuid\nprint(json.dumps([random.random(), str(uuid.uuid4())]))"
-
-    assert warm.run(code).told() != warm.run(code).told()
-
-
 def test_objects_that_scripts_held_in_the_jvm_are_released(warm: Bench) -> None:
     count = SPARK + "from py4j.java_gateway import JavaObject\n"
     count += "print(JavaObject('GATEWAY_SERVER', spark.sparkContext._gateway._gateway_client).getGateway()"

@@ -107,17 +107,6 @@ def test_an_error_that_counts_as_false_is_raised(executor: LambdaExecutor, backe
 # --- tries ---
 
 
-@pytest.mark.parametrize("raised", [RemoteTaskError("no", "killed"), OSError("no"), ValueError("no")])
-def test_a_backend_that_raises_ends_the_task(
-    executor: LambdaExecutor, backend: MemoryBackend, raised: Exception
-) -> None:
-    backend.refusals = [raised]
-
-    assert isinstance(executor.submit(called.double, 1).exception(0), RemoteTaskError)
-    executor.submit(called.double, 1)
-    backend.answer()
-
-
 def test_throttled_calls_begin_later(executor: LambdaExecutor, backend: MemoryBackend, timer: HandTimer) -> None:
     future = executor.submit(called.double, 1)
     for _ in range(MAX_THROTTLED):

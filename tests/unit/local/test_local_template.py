@@ -97,12 +97,6 @@ def test_any_timeout_may_be_chosen_and_visibility_follows(local: dict[str, Any])
     assert local["Mappings"]["VisibilityS"]["45"] == {"Queue": 270}
 
 
-def test_a_mappings_concurrency_is_a_number(local: dict[str, Any]) -> None:
-    shards = functions(local)["WorkerFunction"]["Events"]["Shards"]["Properties"]
-
-    assert shards["ScalingConfig"] == {"MaximumConcurrency": 7}
-
-
 def test_no_function_overrides_the_workers_environment(template: dict[str, Any]) -> None:
     local = localise(template, PARAMETERS, {}, {"SPARKLET_SCRATCH": "/somewhere", "JAVA_HOME": "/java"})
 
@@ -142,10 +136,6 @@ def test_short_forms_are_written_out(text: str, document: Any) -> None:
 def test_an_invalid_template_is_refused() -> None:
     with pytest.raises(LocalStackError, match="mapping"):
         parse_template("[]")
-
-
-def test_the_same_template_is_the_same_text(template: dict[str, Any]) -> None:
-    assert to_json(template) == to_json(json.loads(to_json(template)))
 
 
 def test_a_functions_logs_are_found_by_its_name() -> None:

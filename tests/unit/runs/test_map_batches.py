@@ -245,11 +245,3 @@ def test_a_full_disk_is_reported_with_its_remedy(world: World, monkeypatch: pyte
     monkeypatch.setattr(world.ledger.shards, "list", full)
     with pytest.raises(ScratchFullError, match="TMPDIR"):
         write_batch(world.at, run, 0)
-
-
-def test_the_checker_requeues_nothing_of_a_map(world: World) -> None:
-    world.run(2)
-    for _ in range(20):
-        world.clock.advance(3600)
-        assert world.check().requeued == 0
-    assert [record.requeues for record in world.shards()] == [0, 0]
