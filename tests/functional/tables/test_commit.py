@@ -1,5 +1,9 @@
 """A commit is made once, whoever makes it, however often, and whatever others do meanwhile."""
 
+import os
+import signal
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -102,6 +106,31 @@ def test_many_committers_at_once_each_with_its_rows(lake: Lake) -> None:
     assert [one.rows for one in done] == [1] * 8
 
 
+def test_the_commit_of_another_writer_stays(lake: Lake, after_loading: Callable[..., None]) -> None:
+    lake.create(THREE)
+    after_loading(lambda: lake.append(rows_of(id=[9], day=["z"])))
+
+    make(lake.commit("run/commit-0", lake.stage(0, rows_of(id=[4], day=["c"]))))
+
+    assert lake.rows("id") == [(1,), (2,), (3,), (4,), (9,)]
+
+
+@pytest.mark.parametrize("moment", ["before", "after"])
+def test_a_killed_committer_is_run_again(lake: Lake, moment: str) -> None:
+    lake.create(THREE)
+    planned = lake.commit("run/commit-0", lake.stage(0, rows_of(id=[4], day=["c"])))
+
+    killed = subprocess.run(
+        [sys.executable, "-c", f"from tests.functional.tables.killed import *; {moment}({planned!r})"],
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+        check=False,
+    )
+
+    assert killed.returncode == -signal.SIGKILL
+    assert make(planned).already == (moment == "after")
+    assert lake.rows("id") == [(1,), (2,), (3,), (4,)]
+
+
 def test_a_file_that_is_gone_stops_the_commit(lake: Lake) -> None:
     lake.create(THREE)
     write = lake.stage(7, THREE)
@@ -168,6 +197,28 @@ def test_conflicts_without_end_are_an_error(lake: Lake, monkeypatch: pytest.Monk
 
     assert refused.value.retryable
     assert lake.rows("id") == [(1,), (2,), (3,)]
+
+
+def test_an_answer_that_was_lost_is_looked_up(lake: Lake, monkeypatch: pytest.MonkeyPatch) -> None:
+    lake.create(THREE)
+    load = committer.open_table
+
+    def answers_lost(*args: Any) -> Any:
+        table = load(*args)
+        write = table.write
+
+        def lost(*args: Any) -> str:
+            write(*args)
+            raise CommitConflictError("the catalog did not answer")
+
+        monkeypatch.setattr(table, "write", lost)
+        return table
+
+    monkeypatch.setattr(committer, "open_table", answers_lost)
+    done = make(lake.commit("run/commit-0", lake.stage(0, rows_of(id=[4], day=["c"]))))
+
+    assert not done.already, "the files are this committer's own"
+    assert lake.rows("id") == [(1,), (2,), (3,), (4,)]
 
 
 def test_a_commit_too_old_to_be_known_is_refused(local: Lake) -> None:

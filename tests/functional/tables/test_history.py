@@ -92,6 +92,15 @@ def test_each_record_once_whatever_is_rolled_back(ice: Lake, seed: int, monkeypa
         assert ids_of(ice) == sorted(states[current(ice)])
 
 
+def test_a_commit_that_was_rolled_back_is_made_again(ice: Lake) -> None:
+    before, planned = current(ice), one(ice, 1)
+    make(planned)
+    go_to(ice, before)
+
+    assert [make(planned).already for _ in range(2)] == [False, True]
+    assert ids_of(ice) == [1]
+
+
 @pytest.mark.parametrize("name", ["sqs/0123456789abcdef/1", "run/commit-0"])
 def test_a_commit_is_known_after_its_snapshot_expired(ice: Lake, name: str) -> None:
     planned = one(ice, 1, name, fixed_at_s=time.time())

@@ -124,6 +124,16 @@ def test_keys_of_several_columns(lake: Lake) -> None:
     assert lake.rows() == [(1, "a", 1), (1, "b", 2), (2, "a", 1), (2, "b", 2)]
 
 
+def test_two_committers_of_an_upsert(lake: Lake, after_loading: Callable[..., None]) -> None:
+    lake.create(people((1, "Ada", 1)))
+    planned = lake.commit("run/commit-0", lake.stage(0, people((1, "ADA", 2), (2, "new", 2)), mode="upsert"), **KEYED)
+    after_loading(lambda: make(planned))
+
+    assert make(planned).already
+
+    assert lake.rows() == [(1, "ADA", 2), (2, "new", 2)]
+
+
 def test_an_upsert_sees_what_another_writer_added(lake: Lake, after_loading: Callable[..., None]) -> None:
     lake.create(people((1, "Ada", 1)))
     after_loading(lambda: lake.append(people((2, "other", 1), (3, "other", 1))))
@@ -156,6 +166,30 @@ def test_only_touched_partitions_are_overwritten(lake: Lake) -> None:
     assert lake.versions() == before + 1
 
 
+def test_a_redrive_keeps_what_the_run_wrote_before(lake: Lake) -> None:
+    lake.create(days((1, "mon")), by=["day"])
+    first = lake.stage(0, days((11, "mon")), mode="overwrite_partitions")
+    make(lake.commit("run/commit-0", first, **OVERWRITE))
+
+    second = lake.stage(1, days((12, "mon")), mode="overwrite_partitions")
+    make(lake.commit("run/commit-1", second, earlier=(first,), **OVERWRITE))
+
+    assert lake.rows("id", "day") == [(11, "mon"), (12, "mon")]
+
+
+def test_a_redrive_touches_its_own_partitions_alone(lake: Lake) -> None:
+    """Another run has corrected what this run's first commit has written."""
+    lake.create(days((0, "sun")), by=["day"])
+    rows = days((1, "mon"), (3, None)), days((2, "tue"), (4, None)), days((100, "mon"))
+    first, redriven, correction = (lake.stage(n, part, mode="overwrite_partitions") for n, part in enumerate(rows))
+    make(lake.commit("run/commit-0", first, **OVERWRITE))
+    make(lake.commit("other/commit-0", correction, **OVERWRITE))
+
+    make(lake.commit("run/commit-1", redriven, earlier=(first,), **OVERWRITE))
+
+    assert lake.rows("id", "day") == [(0, "sun"), (2, "tue"), (3, None), (4, None), (100, "mon")]
+
+
 def test_a_key_of_two_commits_of_a_run_is_refused(lake: Lake) -> None:
     first, second = (lake.stage(n, people((7, "x", n), (n, "y", n)), mode="upsert") for n in (1, 2))
     make(lake.commit("run/commit-0", first, **KEYED))
@@ -164,6 +198,14 @@ def test_a_key_of_two_commits_of_a_run_is_refused(lake: Lake) -> None:
         make(lake.commit("run/commit-1", second, earlier=(first,), **KEYED))
 
     assert lake.rows() == [(1, "y", 1), (7, "x", 1)]
+
+
+def test_overwriting_makes_the_table(lake: Lake) -> None:
+    write = lake.stage(0, days((1, "mon"), (2, None)), mode="overwrite_partitions")
+    planned = lake.commit("run/commit-0", write, partition_by=("day",), **OVERWRITE)
+
+    assert [make(planned).already, make(planned).already] == [False, True]
+    assert lake.rows("id", "day") == [(1, "mon"), (2, None)]
 
 
 def test_two_committers_of_an_overwrite(lake: Lake, after_loading: Callable[..., None]) -> None:
