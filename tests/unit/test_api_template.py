@@ -10,16 +10,19 @@ import json
 import re
 from pathlib import Path
 from typing import Any
+from urllib.parse import parse_qs
 
 import jsonschema
 import pytest
 
 from sparklet.aws.dynamodb.tasks import task_key
+from sparklet.events.sqs import OWN_ID, TASK_ATTRIBUTE
 from sparklet.local.local_template import load_template, parse_template
 
 ROOT = Path(__file__).resolve().parents[2]
 METHODS = ("PostTask", "PutTask", "GetTask", "PostInvocation", "PostRun", "GetRun")
 COPIED = ("RestApi", "Resource", "Method", "Model", "RequestValidator")
+BODY = '{"day": "2013-01-01", "q": "a&b=c+d %"}'
 
 
 @pytest.fixture(scope="module")
@@ -55,6 +58,27 @@ REFERENCES = {
 
 
 # --- what reaches the services behind it ---
+
+
+def test_a_posted_task_is_one_marked_message(template: dict[str, Any]) -> None:
+    from urllib.parse import quote_plus
+
+    form = parse_qs(request_template(template, "PostTask", body=quote_plus(BODY)), strict_parsing=True)
+
+    assert form == {
+        "Action": ["SendMessage"],
+        "MessageBody": [BODY],
+        "MessageAttribute.1.Name": [TASK_ATTRIBUTE],
+        "MessageAttribute.1.Value.DataType": ["String"],
+        "MessageAttribute.1.Value.StringValue": [OWN_ID],
+    }
+
+
+def test_a_task_put_under_an_id_carries_it(template: dict[str, Any]) -> None:
+    posted = request_template(template, "PostTask", body="b")
+    put = request_template(template, "PutTask", body="b", encoded_id="order-7")
+
+    assert put == posted.replace("StringValue=*", "StringValue=order-7")
 
 
 def test_a_tasks_state_is_read_where_the_worker_writes_it(template: dict[str, Any]) -> None:
@@ -242,6 +266,28 @@ def test_a_run_is_found_by_the_id_that_names_its_machine(template: dict[str, Any
 
 
 # --- queues, mappings, roles ---
+
+
+def test_tasks_wait_as_long_as_the_worker_may_take_six_times(template: dict[str, Any]) -> None:
+    queue, main = properties(template, "TaskQueue"), load_template()
+
+    assert queue["VisibilityTimeout"] == {"Fn::FindInMap": ["VisibilityS", {"Ref": "FunctionTimeoutS"}, "Queue"]}
+    assert template["Mappings"]["VisibilityS"] == main["Mappings"]["VisibilityS"]
+    for key in ("AllowedValues", "Default"):
+        assert template["Parameters"]["FunctionTimeoutS"][key] == main["Parameters"]["FunctionTimeoutS"][key]
+    assert queue["RedrivePolicy"] == {
+        "deadLetterTargetArn": {"Fn::GetAtt": ["TaskDeadLetters", "Arn"]},
+        "maxReceiveCount": {"Ref": "MaxReceiveCount"},
+    }
+    assert properties(template, "TaskDeadLetters")["MessageRetentionPeriod"] == 14 * 86_400
+
+
+def test_both_mappings_report_failures_singly_and_are_bounded(template: dict[str, Any]) -> None:
+    tasks, letters = (properties(template, name) for name in ("TaskMapping", "DeadLetterMapping"))
+
+    assert all(m["FunctionResponseTypes"] == ["ReportBatchItemFailures"] for m in (tasks, letters))
+    assert tasks["BatchSize"] == 1
+    assert tasks["ScalingConfig"] == {"MaximumConcurrency": {"Ref": "MaximumConcurrency"}}
 
 
 def test_api_gateway_reads_tasks_and_no_runs(template: dict[str, Any]) -> None:

@@ -181,4 +181,40 @@ def test_workers_change_shards_and_tasks_but_no_run(template: dict[str, Any], ro
     assert not may({"pk": {"S": RUNS_PARTITION}})
 
 
+def test_few_roles_may_enter_shards_or_send_messages(
+    template: dict[str, Any],
+) -> None:
+    def allowed(role: str) -> set[str]:
+        return {action for statement in statements(template, role) for action in as_list(statement["Action"])}
+
+    assert [role for role in ROLES if "dynamodb:PutItem" in allowed(role)] == ["PlannerRole", "CheckerRole", "StepRole"]
+    assert not any("dynamodb:DeleteItem" in allowed(role) or "dynamodb:Scan" in allowed(role) for role in ROLES)
+    worker_sends = [
+        s["Resource"] for s in statements(template, "WorkerRole") if "sqs:SendMessage" in as_list(s["Action"])
+    ]
+    given_up = {"Fn::GetAtt": ["DeadLetterQueue", "Arn"]}  # batches of a stream
+    assert worker_sends == [given_up, given_up]
+
+
+def test_only_readers_of_inputs_may_use_the_named_roles(template: dict[str, Any]) -> None:
+    allowed = {
+        role: [s["Resource"] for s in statements(template, role) if "sts:AssumeRole" in as_list(s["Action"])]
+        for role in ROLES
+    }
+
+    assert allowed == {
+        "WorkerRole": [{"Ref": "InputRoleArns"}],
+        "PlannerRole": [{"Ref": "InputRoleArns"}],
+        "DlqConsumerRole": [],
+        "CheckerRole": [{"Ref": "InputRoleArns"}],
+        "StepRole": [],
+    }
+
+
 # --- alarms and outputs ---
+
+
+def test_the_outputs_are_those_that_the_command_line_reads(template: dict[str, Any]) -> None:
+    from sparklet.aws.stacks import OUTPUTS
+
+    assert set(OUTPUTS) <= set(template["Outputs"])

@@ -34,6 +34,21 @@ REVISED = (
 # --- queues ---
 
 
+def test_dead_letters_are_kept_longer_than_messages(template: dict[str, Any]) -> None:
+    queue, dlq = (template["Resources"][name]["Properties"] for name in ("Queue", "DeadLetterQueue"))
+
+    assert queue["MessageRetentionPeriod"] == 4 * 86_400
+    assert dlq["MessageRetentionPeriod"] == 14 * 86_400
+
+
+def test_throttled_receives_have_room_before_a_message_is_dead(template: dict[str, Any]) -> None:
+    redrive = template["Resources"]["Queue"]["Properties"]["RedrivePolicy"]
+
+    assert redrive["maxReceiveCount"] == {"Ref": "MaxReceiveCount"}
+    assert template["Parameters"]["MaxReceiveCount"]["Default"] == 20
+    assert redrive["deadLetterTargetArn"] == {"Fn::GetAtt": ["DeadLetterQueue", "Arn"]}
+
+
 # --- functions ---
 
 
@@ -177,6 +192,13 @@ def test_workers_of_functions_reserve_what_their_queues_may_take() -> None:
         assert worker["ReservedConcurrentExecutions"]["Fn::If"] == reserved
 
 
+def test_snap_start_and_provisioned_exclude_each_other(template: dict[str, Any]) -> None:
+    conditions = template["Conditions"]
+
+    assert conditions["HasProvisioned"] == {"Fn::Equals": [{"Ref": "ColdStart"}, "provisioned"]}
+    assert conditions["HasSnapStart"] == {"Fn::Equals": [{"Ref": "ColdStart"}, "snapstart"]}
+
+
 @pytest.mark.parametrize(
     ("chosen", "refused"),
     [
@@ -258,6 +280,12 @@ def test_a_worker_gets_one_shard_at_a_time_by_default(
     assert (asked["Default"], asked["MinValue"], asked["MaxValue"]) == (1, 1, 10)
     assert "MaximumBatchingWindowInSeconds" not in shards  # six times the timeout leaves no room for one
     assert shards["ScalingConfig"] == {"MaximumConcurrency": {"Ref": "MaximumConcurrency"}}
+
+
+def test_the_checker_comes_every_minute(template: dict[str, Any]) -> None:
+    (event,) = functions(template)["CheckerFunction"]["Events"].values()
+
+    assert (event["Type"], event["Properties"]["Schedule"]) == ("Schedule", "rate(1 minute)")
 
 
 def test_the_checker_is_called_once_a_minute_without_retries(transformed: dict[str, Any]) -> None:
