@@ -81,6 +81,36 @@ def test_a_run_without_a_table_lists_once_at_its_end(tmp_path: Path, monkeypatch
     assert mine == [trial.world.at.run_uri(RUN, "writes/")]
 
 
+def test_a_failed_run_commits_nothing_until_its_redrive(tmp_path: Path) -> None:
+    trial = Trial(tmp_path, fails=failing(1))
+    trial.enter(3)
+    assert trial.go_on().state is RunState.FAILED
+    assert trial.table.commits == {}
+
+    trial.fails = failing()
+    redrive(trial.at, RUN)
+
+    assert trial.go_on().state is RunState.SUCCEEDED
+    assert list(trial.table.commits.values()) == [trial.winners()] and len(trial.winners()) == 3
+
+
+def test_tolerated_failures_are_committed_by_a_redrive(tmp_path: Path) -> None:
+    trial = Trial(tmp_path, fails=failing(1))
+    run = trial.enter(3, tolerated_failure_count=1)
+    assert trial.go_on().state is RunState.SUCCEEDED_WITH_FAILURES
+    first = trial.winners()
+
+    trial.fails = failing()
+    redrive(trial.at, RUN)
+    assert trial.go_on().state is RunState.SUCCEEDED
+
+    assert trial.table.commits == {
+        f"{run.identity}/commit-0": first,
+        f"{run.identity}/commit-1": trial.winners() - first,
+    }
+    assert trial.world.ledger.runs.get(f"{RUN}-commit-1").params == {"commits_made": [0]}
+
+
 def test_a_failed_commit_fails_the_run_with_its_cause(tmp_path: Path) -> None:
     trial = Trial(tmp_path, fails=failing(-1))
     trial.enter(2)
@@ -105,6 +135,22 @@ def test_a_redrive_after_a_failed_commit_makes_it(tmp_path: Path) -> None:
     assert redriven.shards == 0 and trial.go_on().state is RunState.SUCCEEDED
     assert trial.table.commits == {f"{run.identity}/commit-0": trial.winners()}
     assert trial.scripts == scripts and trial.commit_sets() == [trial.winners(), frozenset()]
+
+
+def test_a_cancelled_run_commits_once_it_is_redriven(tmp_path: Path) -> None:
+    trial = Trial(tmp_path)
+    trial.enter(2)
+    trial.look()
+    trial.work()
+    trial.look()  # the commit run is open now
+    cancel(trial.at, RUN)
+    assert trial.go_on().state is RunState.CANCELLED
+    assert trial.world.ledger.runs.get(f"{RUN}-commit-0").state is RunState.CANCELLED and trial.table.commits == {}
+
+    redrive(trial.at, RUN)
+
+    assert trial.go_on().state is RunState.SUCCEEDED
+    assert trial.table.rows == trial.winners() and len(trial.table.commits) == 1
 
 
 @pytest.mark.parametrize(("every", "commits"), [("2", 2), ("1", 2), ("1s", 2), ("1h", 1), ("5", 1), ("", 1)])

@@ -23,7 +23,7 @@ from sparklet.planning.planner import plan
 from sparklet.runs.map_batches import MAX_UNCLAIMED, UNCLAIMED_S, write_batch
 from sparklet.runs.redrive import redrive
 from sparklet.runs.state_machine_steps import BATCHES_PER_AGE
-from tests.world import World
+from tests.world import LEASE_S, World
 
 BROKEN = Failure("ValueError", "bad line 7", retryable=False)
 PASSING = Failure("OSError", "503 Slow Down", retryable=True)
@@ -59,6 +59,21 @@ def test_few_shards_are_inlined_in_the_first_map_batches_only(world: World, shar
     assert (answer["how"], answer["count"], answer["batch"]) == (how, shards, batch + 1)
     assert len(answer["items"]) == (shards if how == "inline" else 0)
     assert len(world.handed_out(answer)) == shards
+
+
+def test_a_killed_workers_shard_is_in_a_later_map_batch(world: World) -> None:
+    world.run(2)
+    killed, done = world.handed_out(world.step("batch", batch=0))
+    world.claim_ref(killed)
+    world.children([done])
+
+    assert world.step("batch", batch=1)["how"] == "none"  # it is RUNNING for all that anybody knows
+    world.clock.advance(LEASE_S + 1)
+    refs = world.handed_out(world.step("batch", batch=2))
+
+    assert refs == [killed]
+    assert world.children(refs) == 1
+    assert world.step("check")["state"] == "SUCCEEDED" and len(world.queue) == 0
 
 
 def test_a_shard_that_was_released_is_in_the_next_batch_at_once(world: World) -> None:
