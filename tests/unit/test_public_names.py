@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from pathlib import Path
 
 import sparklet
 
@@ -34,3 +35,11 @@ def loaded(program: str, prefix: str = "") -> list[str]:
     told = f"{program}; import sys; print(*(name for name in sys.modules if name.startswith({prefix!r})))"
     done = subprocess.run([sys.executable, "-c", told], capture_output=True, text=True, check=True, timeout=60)
     return done.stdout.split()
+
+
+def test_a_module_that_is_run_defines_nothing_after_its_entry() -> None:
+    """``python -m`` would reach the entry before the definition; an import would not show it."""
+    package = Path(sparklet.__file__).parent
+    for path in package.rglob("*.py"):
+        _, _, after = path.read_text().partition('\nif __name__ == "__main__":\n')
+        assert "\ndef " not in after and "\nclass " not in after, path

@@ -129,6 +129,12 @@ def container_memory_mb(limits: Sequence[Path] = CGROUP_LIMITS) -> int:
     return min([machine_bytes, *(int(text) for text in texts if text.isdigit())]) // MIB
 
 
+def shares_disk(settings: SparkSettings) -> bool:
+    """Whether the executors read this machine's files: they are here, by the cluster's address."""
+    places = f"{settings.conf.get('spark.master')} {settings.conf.get('spark.remote')}"
+    return is_local(settings) or "://127.0.0.1" in places or "://localhost" in places
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Entry point of the container; the exit code."""
     log = Log()
@@ -167,9 +173,3 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 if __name__ == "__main__":
     sys.exit(main())
-
-
-def shares_disk(settings: SparkSettings) -> bool:
-    """Whether the executors read this machine's files: they are here, by the cluster's address."""
-    places = f"{settings.conf.get('spark.master')} {settings.conf.get('spark.remote')}"
-    return is_local(settings) or "://127.0.0.1" in places or "://localhost" in places
