@@ -229,13 +229,18 @@ class Campaign:
 
     def _attempt(self, each: Trial, worker: Worker) -> None:
         """One delivery of a trial; it comes back unless it has succeeded."""
-        kind, step, side = each.faults.pop(0) if each.faults else ("", "", "")
+        kind, step, side = fault = each.faults.pop(0) if each.faults else ("", "", "")
+        has_struck = threading.Event()
+
+        def do_strike() -> None:
+            has_struck.set()
+            self._strike(kind, side, each, worker)
+
         if kind == "twice":
             self._waiting.put(each)
             self.struck[kind] += 1
         elif kind:
-            strike = Strike(step, side, lambda: self._strike(kind, side, each, worker), go_on=kind == "zombie")
-            self._proxy.strike(worker.name, strike)
+            self._proxy.strike(worker.name, Strike(step, side, do_strike, go_on=kind == "zombie"))
         worker.send([each.shard, str(next(each.attempts))])
         answer = worker.answers.get(timeout=240)
         if answer == "ended":
@@ -243,6 +248,8 @@ class Campaign:
             self._waiting.put(each)
         elif "error" in answer:
             self.errors.append(answer["error"])
+            if kind not in ("", "twice") and not has_struck.is_set():
+                each.faults.insert(0, fault)  # the attempt ended before that statement, on a busy machine
             self._waiting.put(each)
         else:
             each.answers.append(answer["rows"])
