@@ -4,12 +4,15 @@ import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 from sparklet.errors import RunNotFoundError, ScratchFullError, SettingsError
 from sparklet.metrics import Meter, Metric
 from sparklet.model import Access, Run
 from sparklet.ports import Clock, Engine, Ledger, Notifier, ObjectStore, TaskQueue, TaskStore
 
+T = TypeVar("T")
+A_WHILE_S = 120.0
 WITHDRAWN = {"microvm": "Lambda MicroVMs are withdrawn"}
 """Engines that there were: open runs and schedules may still name them."""
 
@@ -73,6 +76,14 @@ class Deployment:
         """Add to a metric, if there is a meter."""
         if self.meter is not None:
             self.meter.add(metric, value)
+
+    def for_a_while(self, records: Iterator[T]) -> Iterator[T]:
+        """The records (or numbers) for ``A_WHILE_S``, as a function's time is limited; the next check continues."""
+        until_s = self.clock.now_s() + A_WHILE_S
+        for record in records:
+            yield record
+            if self.clock.now_s() >= until_s:
+                return
 
     @property
     def runs_uri(self) -> str:

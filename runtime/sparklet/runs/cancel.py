@@ -8,25 +8,20 @@ beginning, by another caller too::
     end expired leases, fail PENDING shards
 """
 
-from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import TypeVar
 
 from sparklet.errors import CheckpointConflictError, PlanError
 from sparklet.ledger.rules import LEASE_GRACE_S, last_cause
 from sparklet.model import Counts, Failure, Run, ShardState
 from sparklet.planning.plan_files import part_lines
 from sparklet.planning.planner import PlanProgress, enter_part
-from sparklet.ports import Clock
 from sparklet.ports.deployment import Deployment
 from sparklet.runs.follow_ups import open_follow_ups
 
-T = TypeVar("T")
 RUN_CANCELLED = "RunCancelled"
 NOT_PLANNED = "not planned: the run was cancelled before its plan was done"
 """A reason among those for left-out objects, with the number 0: how many there are is unknown."""
-A_WHILE_S = 120.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,19 +75,10 @@ def seal_as_it_is(at: Deployment, run: Run) -> Run:
 def give_up(at: Deployment, run: Run) -> int:
     """End a cancelled run's expired leases and fail its PENDING shards; how many. The next check does what is left."""
     abandoned = 0
-    for record in for_a_while(at.clock, at.ledger.shards.expired(run.run_id, ShardState.RUNNING, at.clock.now_s())):
+    for record in at.for_a_while(at.ledger.shards.expired(run.run_id, ShardState.RUNNING, at.clock.now_s())):
         at.ledger.attempts.expire(record, run.options.max_attempts)
     waiting = at.ledger.shards.expired(run.run_id, ShardState.PENDING, at.clock.now_s() + LEASE_GRACE_S)
-    for record in for_a_while(at.clock, waiting):
+    for record in at.for_a_while(waiting):
         why = f"the run was cancelled before this shard was done{last_cause(record)}"
         abandoned += at.ledger.attempts.abandon(record, Failure(RUN_CANCELLED, why, retryable=False))
     return abandoned
-
-
-def for_a_while(clock: Clock, records: Iterator[T]) -> Iterator[T]:
-    """The records (or numbers) for ``A_WHILE_S``, as a function's time is limited; the next check continues."""
-    until_s = clock.now_s() + A_WHILE_S
-    for record in records:
-        yield record
-        if clock.now_s() >= until_s:
-            return

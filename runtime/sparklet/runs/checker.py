@@ -24,7 +24,7 @@ from sparklet.planning.follow_up_ids import is_check_or_commit
 from sparklet.planning.output_claims import release_outputs
 from sparklet.planning.planner import plan, send_messages
 from sparklet.ports.deployment import Deployment
-from sparklet.runs.cancel import RUN_CANCELLED, cancel_follow_ups, for_a_while, give_up, seal_as_it_is
+from sparklet.runs.cancel import RUN_CANCELLED, cancel_follow_ups, give_up, seal_as_it_is
 from sparklet.runs.commit_runs import commit_at_end, commit_early, end_commit
 from sparklet.runs.concurrency_cap import send_up_to_cap
 from sparklet.runs.engine_workers import ENGINE_FAILED, Waiting, start_workers, stop_workers
@@ -133,7 +133,7 @@ def _expire(at: Deployment, run: Run) -> tuple[int, int]:
 
     def to_resend() -> Iterator[ShardRecord]:
         nonlocal expired, exhausted
-        for record in for_a_while(at.clock, at.ledger.shards.expired(run.run_id, ShardState.RUNNING, at.clock.now_s())):
+        for record in at.for_a_while(at.ledger.shards.expired(run.run_id, ShardState.RUNNING, at.clock.now_s())):
             if now := at.ledger.attempts.expire(record, run.options.max_attempts, run.options.escalate):
                 expired += 1
                 exhausted += now.state is ShardState.FAILED
@@ -157,7 +157,7 @@ def _requeue(at: Deployment, run: Run, counts: Counts, planner_from: int | None)
         return 0
 
     def to_resend() -> Iterator[ShardRecord]:
-        for record in for_a_while(at.clock, at.ledger.shards.expired(run.run_id, ShardState.PENDING, now_s - age_s)):
+        for record in at.for_a_while(at.ledger.shards.expired(run.run_id, ShardState.PENDING, now_s - age_s)):
             if record.engine or (planner_from is not None and record.number >= planner_from):
                 continue  # it has no message, or a planner will send it
             if _is_due(record, now_s, age_s) and (counted := at.ledger.attempts.count_requeue(record)):
@@ -224,7 +224,7 @@ def _abandon_overdue(at: Deployment, run: Run) -> int:
         return 0
     now_s, limit_s = at.clock.now_s(), run.options.time_limit_s
     abandoned = 0
-    for record in for_a_while(at.clock, at.ledger.shards.expired(run.run_id, ShardState.PENDING, now_s)):
+    for record in at.for_a_while(at.ledger.shards.expired(run.run_id, ShardState.PENDING, now_s)):
         if record.generation and now_s < record.changed_s + limit_s:
             continue
         why = f"not done within the run's time limit of {limit_s:.0f} s{last_cause(record)}"

@@ -17,7 +17,6 @@ from sparklet.errors import PlanError, ShardNotFoundError
 from sparklet.model import Dispatch, Run, ShardRecord, ShardState
 from sparklet.planning.planner import send_messages
 from sparklet.ports.deployment import Deployment
-from sparklet.runs.cancel import for_a_while
 
 FOLDER, SENT, CAP = "throttle/", "sent-{:06d}.json", "max_concurrency.json"
 LOST_S = 600.0  # after so long without a claim a message is sent again; then after twice as long
@@ -63,7 +62,7 @@ def send_up_to_cap(at: Deployment, run: Run) -> int:
             to_send += filter(None, [again if goes_on else record])
     lost = len(to_send) if goes_on else 0
     place, cap = was["next"] if goes_on else 0, stored.get(CAP, run.options.max_concurrency)
-    for number in for_a_while(at.clock, takewhile(lambda _: len(sent) < cap, count(place))):
+    for number in at.for_a_while(takewhile(lambda _: len(sent) < cap, count(place))):
         try:
             record = at.ledger.shards.get(run.run_id, number)
         except ShardNotFoundError:

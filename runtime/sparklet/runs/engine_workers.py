@@ -44,7 +44,7 @@ def start_workers(at: Deployment, run: Run) -> Waiting:
     """
     if not at.starts_workers:
         return Waiting()
-    waiting = list(islice(at.ledger.shards.for_engines(run.run_id), MAX_LOOKED_AT))
+    waiting = list(islice(at.for_a_while(at.ledger.shards.for_engines(run.run_id)), MAX_LOOKED_AT))
     if run.options.max_concurrency:
         waiting = within_cap(at, run, waiting)
     started = failed = 0

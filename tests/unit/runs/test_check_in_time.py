@@ -5,8 +5,9 @@ from collections.abc import Callable
 import pytest
 
 from sparklet.model import Counts, RunState, ShardState
+from sparklet.ports.deployment import A_WHILE_S
 from sparklet.runs import checker
-from sparklet.runs.cancel import A_WHILE_S, cancel
+from sparklet.runs.cancel import cancel
 from tests.stand_ins.memory import FakeClock
 from tests.world import LEASE_S, World
 
