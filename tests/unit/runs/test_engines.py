@@ -1,6 +1,7 @@
 """Workers of engines: who starts them, when, how often, and what else leaves their shards alone."""
 
 import math
+from collections.abc import Iterator
 from dataclasses import replace
 
 import pytest
@@ -10,6 +11,7 @@ from sparklet.model import ClaimStatus, Dispatch, Failure, RunOptions, RunState,
 from sparklet.planning.new_run import new_run
 from sparklet.planning.planner import plan
 from sparklet.ports import Engine, Message
+from sparklet.ports.deployment import A_WHILE_S
 from sparklet.runs.cancel import cancel
 from sparklet.runs.checker import check
 from sparklet.runs.concurrency_cap import LOST_S
@@ -362,3 +364,17 @@ def test_one_engines_trouble_is_its_own(world: World, engine: MemoryEngine, erro
     assert (waiting.started, len(engine.commands), waiting.failed) == (1, 1, 0)
     assert "glue: " in waiting.trouble
     assert "emr: " in waiting.trouble
+
+
+def test_a_slow_ledger_leaves_shards_to_the_next_check(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    escalated(world, *[ENGINE] * 10)
+    listed = world.ledger.shards.for_engines
+
+    def slowly(run_id: str) -> Iterator[ShardRecord]:
+        for record in listed(run_id):
+            world.clock.advance(A_WHILE_S / 4)
+            yield record
+
+    monkeypatch.setattr(world.ledger.shards, "for_engines", slowly)
+
+    assert 0 < world.check().waiting.shards < 10
