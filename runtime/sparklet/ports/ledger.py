@@ -195,7 +195,8 @@ class Shards(Protocol):
     def expired(self, run_id: str, state: ShardState, before_s: float) -> Iterator[ShardRecord]:
         """Shards RUNNING with a lease that ends before ``before_s``, or PENDING and unchanged since before it.
 
-        Found by the index (it may lag), each then read from the base table.
+        Found by the index (it may lag), each then read from the base table. A renewal does not move a shard in the
+        index: after one by a clock that is behind, the shard is found when the lease that its claim gave is over.
         """
 
     def for_engines(self, run_id: str) -> Iterator[ShardRecord]:
