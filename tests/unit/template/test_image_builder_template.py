@@ -13,7 +13,7 @@ import yaml
 
 from sparklet.local.local_template import parse_template
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 URI = "123456789012.dkr.ecr.eu-west-1.amazonaws.com/sparklet"
 ENVIRONMENT = {
     "REPOSITORY": URI,

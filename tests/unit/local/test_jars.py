@@ -10,7 +10,7 @@ import pytest
 from sparklet.errors import LocalStackError
 from sparklet.local.jars import ensure_jars, load_stack
 
-STACK = Path(__file__).parents[2] / "docker" / "stacks" / "spark-3.5.toml"
+STACK = Path(__file__).parents[3] / "docker" / "stacks" / "spark-3.5.toml"
 CONTENT = {"one": b"the first jar", "two": b"the second jar", "three": b"the third jar"}
 
 

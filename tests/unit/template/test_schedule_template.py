@@ -11,7 +11,7 @@ import pytest
 from sparklet.local.local_template import parse_template
 from sparklet.planning.plan_requests import run_request
 
-TEMPLATE = parse_template((Path(__file__).parents[2] / "sam" / "schedule.yaml").read_text(encoding="utf-8"))
+TEMPLATE = parse_template((Path(__file__).parents[3] / "sam" / "schedule.yaml").read_text(encoding="utf-8"))
 SCHEDULED, EVENT = "<aws.scheduler.scheduled-time>", "<aws.events.event.json>"
 BASE = {"Script": "s3://jobs/scripts/daily.py", "Output": "s3://lake/clean/{run_id}/"}
 CLOCK = {**BASE, "ScheduleExpression": "cron(0 2 * * ? *)", "Inputs": "s3://lake/raw/,s3://lake/more/"}

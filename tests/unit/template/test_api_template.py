@@ -19,7 +19,7 @@ from sparklet.aws.dynamodb.tasks import task_key
 from sparklet.events.sqs import OWN_ID, TASK_ATTRIBUTE
 from sparklet.local.local_template import load_template, parse_template
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 METHODS = ("PostTask", "PutTask", "GetTask", "PostInvocation", "PostRun", "GetRun")
 COPIED = ("RestApi", "Resource", "Method", "Model", "RequestValidator")
 BODY = '{"day": "2013-01-01", "q": "a&b=c+d %"}'
