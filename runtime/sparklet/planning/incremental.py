@@ -1,22 +1,17 @@
-"""Incremental runs: what earlier runs of their name have done, and the lock on that name.
+"""What earlier runs of a name have done: an incremental run leaves it out.
 
-An incremental run plans what earlier runs of its name have not done, so only one run of a name is open at a time. A
-name's locks are numbered files, each created once, never deleted, and holding the id of the run that took it. The next
-lock can be taken once that run has ended; if two runs try, the conditional put lets one succeed. No clock decides.
+So only one incremental run of a name is open at a time; see ``output_claims``.
 """
 
 from collections import deque
 from collections.abc import Iterator
 from itertools import groupby
 from operator import itemgetter
-from urllib.parse import quote
 
-from sparklet.errors import ObjectChangedError, PlanError
 from sparklet.inputs.digests import Digests
-from sparklet.model import Run, RunState, ShardState
+from sparklet.model import Run, ShardState
 from sparklet.planning.commit_files import uncommitted
 from sparklet.planning.plan_files import shards_of
-from sparklet.ports import ObjectInfo
 from sparklet.ports.deployment import Deployment
 
 
@@ -52,43 +47,3 @@ def _outcomes(at: Deployment, run: Run) -> Iterator[tuple[tuple[str, str, str], 
                 number = next(succeeded, None)
             for item in shard.objects:
                 yield (item.uri, item.version_id, item.etag), number == shard.number
-
-
-# --- the lock on a name ---
-
-
-def refuse_another_open(at: Deployment, name: str, run_id: str) -> None:
-    """PlanError if an earlier run of the name is open: what it will have done is not known yet."""
-    for run in at.ledger.runs.list():
-        if run.name == name and run.run_id != run_id and not run.state.ended:
-            raise PlanError(_busy(name, run.run_id))
-
-
-def take_run_lock(at: Deployment, run: Run) -> None:
-    """Take the lock on the run's name; if another open run has it, this one ends as FAILED, with PlanError."""
-    folder = f"{at.runs_uri}_locks/{quote(run.name, safe='')}/"  # no run id begins with an underscore
-    while True:
-        last = deque(at.store.list(folder), maxlen=1)
-        holder = _holder(at, last[0]) if last else None
-        if holder and holder.run_id == run.run_id:
-            return
-        if holder and not holder.state.ended:
-            at.ledger.runs.finish(run.run_id, run.generation, RunState.FAILED)
-            raise PlanError(f"{_busy(run.name, holder.run_id)}; {run.run_id} has ended with nothing planned")
-        number = int(last[0].uri.rpartition("/")[2]) + 1 if last else 1
-        try:
-            at.store.put(f"{folder}{number:08d}", run.identity.encode(), create_only=True)
-        except ObjectChangedError:
-            continue  # another run was faster
-
-
-def _holder(at: Deployment, lock: ObjectInfo) -> Run | None:
-    """The run that took a lock; None if it was deleted, or is another ledger's. Earlier versions wrote its id alone."""
-    run_id, _, time = at.store.get(lock.uri).decode().partition("_")
-    known = at.known_run(run_id)
-    mine = known and (known.identity == f"{run_id}_{time}" if time else lock.modified_s >= known.created_s)
-    return known if mine else None
-
-
-def _busy(name: str, run_id: str) -> str:
-    return f"the run {run_id}, also named {name!r}, has not ended: wait for it, or stop it (sparklet cancel {run_id})"

@@ -22,9 +22,8 @@ from sparklet.inputs.list_requests import open_lists, refuse_mixed, stored_sourc
 from sparklet.job.catalogs import catalog_properties
 from sparklet.model import RUN_ID, SCHEME, NextRun, Run, ScriptRef, s3_address, split_uri
 from sparklet.planning.follow_up_ids import FOLLOW_UP_ID
-from sparklet.planning.incremental import refuse_another_open, take_run_lock
 from sparklet.planning.inventory import open_inventory, refuse_other_regions, resolve_inputs
-from sparklet.planning.output_claims import refuse_outputs, take_outputs
+from sparklet.planning.output_claims import refuse_another_open, refuse_outputs, take_outputs
 from sparklet.planning.packing import refuse_unplannable
 from sparklet.planning.request import RunRequest
 from sparklet.ports.deployment import WITHDRAWN, Deployment
@@ -77,8 +76,6 @@ def new_run(at: Deployment, request: RunRequest, *, even_empty: bool = False) ->
         if not (known := at.known_run(run_id)):  # else another request was faster
             raise
         return _same_run(known, request, scripts)
-    if run.options.incremental:
-        take_run_lock(at, run)
     take_outputs(at, run)
     return run
 

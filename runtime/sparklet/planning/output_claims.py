@@ -1,9 +1,9 @@
-"""Which output folders a run may write to or replace.
+"""Which output folders a run may write to or replace, and which incremental run of a name may go on.
 
-A run claims its output folders before it is planned, and each redrive claims them again. Claims are numbered files in
-``runs/_outputs/``, each created once. A run creates the next one after it has read all before it: of two runs that may
-not share a folder, one sees the other. A claim binds while its run is open in the ledger; no clock decides
-(``docs/decisions/0048-who-owns-an-output-folder.md``).
+A run claims its output folders and its name before it is planned, and each redrive claims them again. Claims are
+numbered files in ``runs/_outputs/``, each created once. A run creates the next one after it has read all before it: of
+two runs that exclude each other, one sees the other. A claim binds while its run is open in the ledger; no clock
+decides (``docs/decisions/0048-who-owns-an-output-folder.md``).
 """
 
 import json
@@ -26,6 +26,13 @@ PUBLISHED = "shard="  # the beginning of the names of folders that Sparklet writ
 CLAIMS = "_outputs/"  # no run id begins with an underscore
 LISTED_AGAIN = 5  # times, if a claim was deleted since it was listed
 CLEANED_UP = 10  # claims, the oldest ones, that the end of a run looks at
+
+
+def refuse_another_open(at: Deployment, name: str, run_id: str) -> None:
+    """PlanError if an earlier run of an incremental run's name is open: what it will have done is not known yet."""
+    for run in at.ledger.runs.list():
+        if run.name == name and run.run_id != run_id and not run.state.ended:
+            raise _busy(run)
 
 
 def refuse_outputs(at: Deployment, run: Run) -> None:
@@ -51,17 +58,26 @@ def _refuse_held(at: Deployment, run: Run) -> None:
 
 
 def _refuse_beside(run: Run, other: Run) -> None:
-    """PlanError if a run shares an output folder with another open run, and one of them wants it for itself.
+    """PlanError if an incremental run and another open run have one name, or if one of two wants a folder for itself.
 
     A run that appends may join any run that is planned, and so may a redriven run, whose output is there already.
     """
+    if other.state.ended or (other.parent or other.run_id) == (run.parent or run.run_id):
+        return
+    if run.options.incremental and run.name == other.name:
+        raise _busy(other)
     shared = next((folder for folder in _folders(run) if _overlap(folder, _folders(other))), "")
-    if not shared or other.state.ended or (other.parent or other.run_id) == (run.parent or run.run_id):
+    if not shared:
         return
     alone = other.options.existing != "append" and other.state is RunState.PLANNING
     if alone or not (run.options.existing == "append" or run.generation):
         remedy = "" if alone or run.options.existing == "overwrite" else ", or append to it (--append)"
         raise PlanError(f"the run {other.run_id} writes to {shared} too and has not ended; wait for its end{remedy}")
+
+
+def _busy(run: Run) -> PlanError:
+    stop = f"sparklet cancel {run.run_id}"
+    return PlanError(f"the run {run.run_id}, also named {run.name!r}, has not ended: wait for it, or stop it ({stop})")
 
 
 # --- claims ---
@@ -74,6 +90,7 @@ class _Claim:
     identity: str
     generation: int
     folders: tuple[str, ...]
+    name: str  # of the run; "": an earlier version claimed, whose incremental runs had locks of their own
 
 
 def take_outputs(at: Deployment, run: Run) -> float:
@@ -96,7 +113,7 @@ def claim_outputs(at: Deployment, run: Run) -> float:
         if not (run.generation or run.parent):
             _refuse_held(at, run)
         number = int(claims[-1].uri.rpartition("/")[2]) + 1 if claims else 0
-        body = json.dumps([run.identity, run.generation, _folders(run)]).encode()
+        body = json.dumps([run.identity, run.generation, _folders(run), run.name]).encode()
         with suppress(ObjectChangedError):  # another run was faster
             at.store.put(f"{at.runs_uri}{CLAIMS}{number:08d}", body, create_only=True)
 
@@ -112,7 +129,9 @@ def release_outputs(at: Deployment, run: Run) -> None:
 def _refuse_claimed(at: Deployment, run: Run, claims: Sequence[_Claim]) -> None:
     """PlanError if the claim of an open run forbids this one."""
     for claim in claims:
-        if any(_overlap(folder, claim.folders) for folder in _folders(run)) and (other := _claimer(at, claim)):
+        has_its_name = run.options.incremental and claim.name in (run.name, "")
+        shares = has_its_name or any(_overlap(folder, claim.folders) for folder in _folders(run))
+        if shares and (other := _claimer(at, claim)):
             _refuse_beside(run, other)
 
 
@@ -131,8 +150,8 @@ def _claims(at: Deployment, tries: int = LISTED_AGAIN) -> Sequence[_Claim]:
         if tries > 1:
             return _claims(at, tries - 1)
         raise
-    found = zip(infos, bodies, strict=True)
-    return [_Claim(info.uri, info.modified_s, body[0], body[1], tuple(body[2])) for info, body in found]
+    found = ((info, [*body, ""]) for info, body in zip(infos, bodies, strict=True))
+    return [_Claim(info.uri, info.modified_s, body[0], body[1], tuple(body[2]), body[3]) for info, body in found]
 
 
 def delete_replaced(at: Deployment, run: Run, since_s: float) -> None:

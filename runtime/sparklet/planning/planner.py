@@ -22,7 +22,6 @@ from sparklet.errors import CheckpointConflictError
 from sparklet.inputs.slicing import slice_objects
 from sparklet.model import Dispatch, PartRecord, Position, Run, RunState, ShardRecord
 from sparklet.planning.follow_up_ids import is_check_or_commit
-from sparklet.planning.incremental import take_run_lock
 from sparklet.planning.inventory import open_inventory
 from sparklet.planning.output_claims import delete_replaced, take_outputs
 from sparklet.planning.packing import Packed, engine_of, pack_shards
@@ -90,8 +89,6 @@ def plan(
         done = done.and_part(part)
     if run.state is not RunState.PLANNING:
         return run
-    if run.options.incremental:
-        take_run_lock(at, run)
     if not done.parts and not (run.parent and is_check_or_commit(run_id)):  # those write to folders of their own
         delete_replaced(at, run, take_outputs(at, run))
     with closing(LeftOut()) as left_out:

@@ -96,19 +96,21 @@ def test_a_killed_incremental_planner_resumes_with_what_is_new(after_effect: boo
         planned = [item.uri for shard in world.planned("run-2") for item in shard.objects]
         assert planned == [f"{SOURCE}{n:05d}.csv" for n in range(3, 6)]
         assert world.ledger.runs.get("run-2").skipped == {Reason.DONE: 3, Reason.EMPTY: 1, Reason.FOLDER_MARKER: 1}
-        turns = world.keys(f"s3://{BUCKET}/runs/_locks/daily/")
-        assert [world.store.get(turn).partition(b"_")[0] for turn in turns] == [b"run-1", b"run-2"]
+        claims = world.keys(f"s3://{BUCKET}/runs/_outputs/")
+        assert [world.store.get(claim).partition(b"_")[0] for claim in claims] == [b'["run-1', b'["run-2']
     assert killed > 30
 
 
 @pytest.mark.parametrize("at_call", range(1, 25))
-def test_the_checker_ends_a_run_that_lost_its_run_lock(at_call: int) -> None:
+def test_the_checker_ends_a_run_whose_name_another_claims(at_call: int) -> None:
     """GIVEN two that entered at once and one that died somewhere on losing, THEN nothing of it is ever planned."""
     world = after_a_night()
     options = RunOptions(max_objects=2)
     for run_id in ("run-2", "run-3"):
         run = new_run(world.at, world.request(run_id=run_id, options=options))
         world.ledger.runs.entered[run_id] = replace(run, options=RunOptions(max_objects=2, incremental=True))
+        for uri in world.keys(f"s3://{BUCKET}/runs/_outputs/"):
+            world.store.delete(uri)
     plan(world.at, "run-2")
     with suppress(KilledError, PlanError):
         plan(Fault(at_call).deployment(world.at), "run-3")

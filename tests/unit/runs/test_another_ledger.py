@@ -5,6 +5,7 @@ And runs that 14795df has begun: what it wrote under their ids counts for them.
 
 import json
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -141,13 +142,16 @@ def test_a_throttled_run_of_before_keeps_its_cap() -> None:
         world.work()
 
 
-def test_an_incremental_run_of_before_keeps_its_lock() -> None:
+def test_an_incremental_run_of_before_keeps_its_name() -> None:
+    """GIVEN a run that an earlier version entered, whose claim has no name, and another that did not see it."""
     world = World()
     world.put(1)
     run = new_run(world.at, world.request(options=INCREMENTAL))
-    (lock,) = world.keys("s3://sparklet/runs/_locks/")
-    world.store.put(lock, run.run_id.encode())
+    (claim,) = world.keys("s3://sparklet/runs/_outputs/")
+    world.store.put(claim, json.dumps(json.loads(world.store.get(claim))[:3]).encode())
+    later = replace(run, run_id="run-2", output_uri="s3://data/elsewhere/")
+    world.ledger.runs.create(later)
 
     assert plan(world.at, run.run_id).sealed
     with pytest.raises(PlanError, match="also named"):
-        new_run(world.at, world.request(run_id="run-2", options=INCREMENTAL))
+        plan(world.at, later.run_id)
