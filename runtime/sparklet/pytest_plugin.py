@@ -145,8 +145,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 @pytest.fixture(scope="session")
 def _sparklet_state(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """The folder of a local stack that lives as long as these tests."""
+    from sparklet.local.lock import Lock
     from sparklet.local.stack import stop
-    from sparklet.local.state import Lock, StateDir
+    from sparklet.local.state import StateDir
 
     state = StateDir(tmp_path_factory.mktemp("sparklet"))
     with Lock(state.clients_lock) as held:

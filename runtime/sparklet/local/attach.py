@@ -14,7 +14,8 @@ from typing import Any
 
 from sparklet.errors import LocalStackError
 from sparklet.local import environment
-from sparklet.local.state import Lock, StateDir, is_locked, read_json, write_json
+from sparklet.local.lock import Lock, is_locked
+from sparklet.local.state import StateDir, read_json, write_json
 from sparklet.spark.processes import kill_tree, signal_process
 
 Progress = Callable[[str], None]

@@ -4,27 +4,28 @@ The image has one (``docker/archive.py``). Elsewhere it is made once for each Ja
 at the lowest priority, and kept beside the jars. Java ignores an archive that does not fit, so no start waits for one
 or fails without one.
 
-Only the standard library: the image's builder loads this file alone. As a program it makes an archive:
-``class_data.py ARCHIVE CLASSES JAVA CLASS_PATH``.
+Only the standard library and ``local.lock``: the image's builder loads the two alone. As a program it makes an archive:
+``python -m sparklet.local.class_data ARCHIVE CLASSES JAVA CLASS_PATH``.
 """
 
 import contextlib
-import fcntl
 import gzip
 import hashlib
 import os
 import shutil
 import subprocess
 import sys
-import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
+from sparklet.local.lock import Lock, incoming
+
 MAX_ARCHIVES = 4  # of 260 MB each; of more, those not used for longest are deleted
 MIN_FREE_BYTES = 2 * 2**30
 CHECK_LIMIT_S = 60.0
+LOCK = ".lock"  # held by the maker of an archive
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,15 +75,15 @@ class ClassArchive:
         folder.mkdir(parents=True, exist_ok=True)
         if shutil.disk_usage(folder).free < MIN_FREE_BYTES:
             return False
-        with _alone(folder) as lock:
-            return lock is not None
+        with Lock(folder / LOCK) as lock:
+            return lock.exclusive()
 
     def _start_maker(self, env: Mapping[str, str]) -> None:
         described = [*map(str, (self.path, self.classes, self.java)), os.pathsep.join(self.jars)]
         nothing = (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDWR, 0)
         os.posix_spawn(
             sys.executable,
-            [sys.executable, "-I", __file__, *described],
+            [sys.executable, "-P", "-m", "sparklet.local.class_data", *described],
             env,
             file_actions=[nothing, (os.POSIX_SPAWN_DUP2, 0, 1), (os.POSIX_SPAWN_DUP2, 0, 2)],
             setpgroup=0,
@@ -90,15 +91,15 @@ class ClassArchive:
 
     def make(self) -> None:
         """Make it, atomically, in one process at a time; see ``failure``."""
-        with _alone(self.path.parent) as lock:
-            if lock is None or self.path.exists():
+        with Lock(self.path.with_name(LOCK)) as lock:
+            if not lock.exclusive() or self.path.exists():
                 return
-            with _incoming(self.path.parent) as incoming:
-                made = incoming / "archive"
+            with incoming(self.path.parent) as folder:
+                made = folder / "archive"
                 java = [str(self.java), "-Xmx1g", "-XX:+UseSerialGC", "-cp", os.pathsep.join(self.jars)]
-                command = dump_command(java, read_names(self.classes, incoming), made)
+                command = dump_command(java, read_names(self.classes, folder), made)
                 # Java holds the lock as well: if this process is killed, no second maker begins meanwhile.
-                ended = subprocess.run(command, capture_output=True, text=True, pass_fds=[lock], check=False)
+                ended = subprocess.run(command, capture_output=True, text=True, pass_fds=[lock.descriptor], check=False)
                 if ended.returncode > 0:
                     self._failure_file.write_text((ended.stderr + ended.stdout)[-2000:] or f"code {ended.returncode}")
                 if ended.returncode:  # below 0: killed, the next try may do better
@@ -155,30 +156,6 @@ def read_names(classes: Path, folder: Path) -> Path:
     names = folder / "classes"
     names.write_bytes(gzip.decompress(classes.read_bytes()))
     return names
-
-
-@contextlib.contextmanager
-def _alone(folder: Path) -> Iterator[int | None]:
-    """The descriptor of the lock that makers hold; None while another maker has it."""
-    lock = os.open(folder / ".lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    try:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            yield None
-        else:
-            yield lock
-    finally:
-        os.close(lock)
-
-
-@contextlib.contextmanager
-def _incoming(folder: Path) -> Iterator[Path]:
-    """A folder for the new archive; folders of killed makers are deleted."""
-    for left_over in folder.glob(".incoming-*"):
-        shutil.rmtree(left_over, ignore_errors=True)
-    with tempfile.TemporaryDirectory(prefix=".incoming-", dir=folder, ignore_cleanup_errors=True) as name:
-        yield Path(name)
 
 
 def main(path: str, classes: str, java: str, class_path: str) -> None:

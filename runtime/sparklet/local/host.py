@@ -27,8 +27,9 @@ from sparklet.local import environment
 from sparklet.local.deploy import Deployed, deploy, parameters_of, restart_executions
 from sparklet.local.environment import HEALTH_PATH, PROCESSING_PATH, REGION, SAVE_PATH, ask
 from sparklet.local.local_template import load_template, localise, to_json
+from sparklet.local.lock import Lock
 from sparklet.local.process_engine import ProcessRunner
-from sparklet.local.state import Lock, StateDir, read_json, write_json
+from sparklet.local.state import StateDir, read_json, write_json
 from sparklet.spark.processes import become_subreaper, kill_tree
 
 WATCH_S = 0.5

@@ -4,19 +4,17 @@ A stack file (``docker/stacks/spark-3.5.toml``), from which the image is built, 
 cache has each jar beside a marker with its verified sha256.
 """
 
-import fcntl
 import hashlib
-import shutil
-import tempfile
+import math
 import tomllib
-from collections.abc import Callable, Collection, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from sparklet.errors import LocalStackError
 from sparklet.local import ivy
+from sparklet.local.lock import Lock, incoming
 
 Progress = Callable[[str], None]
 
@@ -98,7 +96,10 @@ def ensure_jars(
     if missing := _missing(chosen, cache_dir):
         if offline:
             raise _unavailable(missing, cache_dir, "this is offline mode. Run once with network")
-        with _locked(cache_dir, progress):
+        with _cache_lock(cache_dir) as lock:
+            if not lock.exclusive():
+                progress("another process is fetching jars; waiting for it")
+                lock.exclusive(within_s=math.inf)
             if missing := _missing(chosen, cache_dir):  # else another process was faster
                 _fetch(missing, cache_dir, progress)
     return [cache_dir / jar.file_name for jar in chosen]
@@ -108,36 +109,25 @@ def _missing(jars: Collection[PinnedJar], cache_dir: Path) -> list[PinnedJar]:
     return [jar for jar in jars if not jar.is_verified(cache_dir)]
 
 
-@contextmanager
-def _locked(cache_dir: Path, progress: Progress) -> Iterator[None]:
-    """Hold the cache's lock, which the kernel releases however this process ends."""
+def _cache_lock(cache_dir: Path) -> Lock:
     try:
         cache_dir.mkdir(parents=True, exist_ok=True)
-        lock = (cache_dir / ".lock").open("wb")
+        return Lock(cache_dir / ".lock")
     except OSError as error:
         raise LocalStackError(
             f"the jar cache {cache_dir} cannot be written: {error.strerror}. Make it writable"
         ) from error
-    with lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            progress("another process is fetching jars; waiting for it")
-            fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
 
 
 def _fetch(missing: list[PinnedJar], cache_dir: Path, progress: Progress) -> None:
-    """Fetch, verify, and move each jar into place; delete folders of killed processes."""
+    """Fetch, verify, and move each jar into place."""
     total_mb = sum(jar.size_bytes for jar in missing) / 1e6
     source = ivy.MIRROR_VARIABLE if ivy.mirror() else "Maven Central"
     progress(f"fetching {len(missing)} jars, {total_mb:.1f} MB, from {source} into {cache_dir} (first use only)")
-    for left_over in cache_dir.glob(".incoming-*"):
-        shutil.rmtree(left_over, ignore_errors=True)
-    with tempfile.TemporaryDirectory(prefix=".incoming-", dir=cache_dir, ignore_cleanup_errors=True) as folder:
-        cause = ivy.fetch([jar.coordinate for jar in missing], Path(folder), progress)
+    with incoming(cache_dir) as folder:
+        cause = ivy.fetch([jar.coordinate for jar in missing], folder, progress)
         for jar in missing:
-            arrived = Path(folder, "out", jar.file_name)
+            arrived = folder / "out" / jar.file_name
             if arrived.exists():
                 _accept(jar, arrived, cache_dir)
     if missing := _missing(missing, cache_dir):

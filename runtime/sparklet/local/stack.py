@@ -38,8 +38,9 @@ from sparklet.local.attach import (
 )
 from sparklet.local.deploy import Deployed
 from sparklet.local.environment import PROCESSING_PATH, REGION, ask
+from sparklet.local.lock import Lock
 from sparklet.local.process_engine import PROCESS, LocalProcesses
-from sparklet.local.state import Lock, StateDir
+from sparklet.local.state import StateDir
 from sparklet.ports.deployment import Deployment
 from sparklet.settings import engines, of_workers
 

@@ -1,16 +1,13 @@
-"""The state folder: its files, locks and logs.
+"""The state folder: its files and logs.
 
-The kernel releases a lock however its holder ends, so locks, not files, say what runs: ``host.lock`` is held while a
-stack runs, ``clients.lock`` (shared) by each client.
+Its locks, not its files, say what runs: ``host.lock`` is held while a stack runs, ``clients.lock`` (shared) by each
+client.
 """
 
-import fcntl
 import json
 import os
 import shutil
-import time
 from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +18,6 @@ from sparklet.spark.task_limits import delete_tree
 STATE_DIR_VARIABLE = "SPARKLET_STATE_DIR"
 DISK_REMEDY = f"make room there, or name another folder with --state-dir or {STATE_DIR_VARIABLE}"
 MIN_START_BYTES = 128 * MIB  # a stack is not started with less free
-_POLL_S = 0.05
 _MAX_LOGS = 60  # of worker processes
 MAX_BYTES_A_READ = 4 * MIB
 WORKER_LOGS = ("worker-*.log.1", "worker-*.log")
@@ -104,58 +100,6 @@ def read_json(path: Path) -> Any:
         return json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         return None
-
-
-class Lock(AbstractContextManager["Lock"]):
-    """An advisory lock on a file, exclusive or shared, released when it is closed or its process ends."""
-
-    def __init__(self, path: Path) -> None:
-        self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-
-    def exclusive(self, within_s: float = 0.0) -> bool:
-        """Take it alone; False if others still hold it by then."""
-        return self._take(fcntl.LOCK_EX, within_s)
-
-    def shared(self, within_s: float = 0.0) -> bool:
-        """Take it together with others; False if another process still holds it alone by then."""
-        return self._take(fcntl.LOCK_SH, within_s)
-
-    def release(self) -> None:
-        """Release it; it can be taken again."""
-        fcntl.flock(self._file, fcntl.LOCK_UN)
-
-    def write(self, text: str) -> None:
-        """Write a text into the file, for processes that find it locked."""
-        os.ftruncate(self._file, 0)
-        os.pwrite(self._file, text.encode(), 0)
-
-    def close(self) -> None:
-        """Release it for good."""
-        if self._file >= 0:
-            os.close(self._file)
-            self._file = -1
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
-    def _take(self, how: int, within_s: float) -> bool:
-        end_s = time.monotonic() + within_s
-        while True:
-            try:
-                fcntl.flock(self._file, how | fcntl.LOCK_NB)
-                return True
-            except BlockingIOError:
-                if time.monotonic() >= end_s:
-                    return False
-                time.sleep(_POLL_S)
-
-
-def is_locked(path: Path) -> bool:
-    """Whether a process holds the lock on this file alone."""
-    if not path.exists():
-        return False
-    with Lock(path) as lock:
-        return not lock.shared()
 
 
 class FileLogs:

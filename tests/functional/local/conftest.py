@@ -15,8 +15,9 @@ from typing import Any
 
 import pytest
 
+from sparklet.local.lock import is_locked
 from sparklet.local.stack import LocalStack, StackInfo, StackOptions, running, stop
-from sparklet.local.state import StateDir, is_locked
+from sparklet.local.state import StateDir
 
 PROBES = Path(__file__).with_name("probes")
 HANDLERS = {

@@ -14,7 +14,6 @@ from pathlib import Path
 import pyspark
 import pytest
 
-from sparklet.local import class_data
 from sparklet.local.class_data import ClassArchive
 from sparklet.local.environment import of_host
 from sparklet.local.java import find_java
@@ -68,7 +67,7 @@ def wait_for(what: Callable[[], object]) -> None:
 
 def maker(archive: ClassArchive) -> "subprocess.Popen[bytes]":
     arguments = [archive.path, archive.classes, archive.java, os.pathsep.join(archive.jars)]
-    return subprocess.Popen([sys.executable, class_data.__file__, *map(str, arguments)])
+    return subprocess.Popen([sys.executable, "-m", "sparklet.local.class_data", *map(str, arguments)], env=of_host())
 
 
 def test_an_archive_is_complete_or_absent_and_never_waited_for(archive: ClassArchive, java: Path) -> None:

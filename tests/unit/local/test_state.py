@@ -7,12 +7,13 @@ from pathlib import Path
 
 import pytest
 
-from sparklet.local.state import STATE_DIR_VARIABLE, Lock, StateDir, default_state_dir, is_locked, read_json, write_json
+from sparklet.local.lock import Lock, is_locked
+from sparklet.local.state import STATE_DIR_VARIABLE, StateDir, default_state_dir, read_json, write_json
 
 HOLDER = """
 import sys
 from pathlib import Path
-from sparklet.local.state import Lock
+from sparklet.local.lock import Lock
 lock = Lock(Path(sys.argv[1]))
 assert getattr(lock, sys.argv[2])()
 print("held", flush=True)

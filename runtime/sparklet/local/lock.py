@@ -1,0 +1,79 @@
+"""Locks on local files. The kernel releases a lock however its holder ends, so it needs no clock and no clean-up.
+
+Only the standard library: the image's build uses this file without the rest of Sparklet.
+"""
+
+import fcntl
+import os
+import shutil
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
+
+_POLL_S = 0.05
+
+
+class Lock(AbstractContextManager["Lock"]):
+    """An advisory lock on a file, exclusive or shared, released when it is closed or its process ends.
+
+    A program that gets ``descriptor`` holds it, too.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+
+    def exclusive(self, within_s: float = 0.0) -> bool:
+        """Take it alone; False if others still hold it by then."""
+        return self._take(fcntl.LOCK_EX, within_s)
+
+    def shared(self, within_s: float = 0.0) -> bool:
+        """Take it together with others; False if another process still holds it alone by then."""
+        return self._take(fcntl.LOCK_SH, within_s)
+
+    def release(self) -> None:
+        """Release it; it can be taken again."""
+        fcntl.flock(self.descriptor, fcntl.LOCK_UN)
+
+    def write(self, text: str) -> None:
+        """Write a text into the file, for processes that find it locked."""
+        os.ftruncate(self.descriptor, 0)
+        os.pwrite(self.descriptor, text.encode(), 0)
+
+    def close(self) -> None:
+        """Release it for good."""
+        if self.descriptor >= 0:
+            os.close(self.descriptor)
+            self.descriptor = -1
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _take(self, how: int, within_s: float) -> bool:
+        end_s = time.monotonic() + within_s
+        while True:
+            try:
+                fcntl.flock(self.descriptor, how | fcntl.LOCK_NB)
+                return True
+            except BlockingIOError:
+                if time.monotonic() >= end_s:
+                    return False
+                time.sleep(_POLL_S)
+
+
+def is_locked(path: Path) -> bool:
+    """Whether a process holds the lock on this file alone."""
+    if not path.exists():
+        return False
+    with Lock(path) as lock:
+        return not lock.shared()
+
+
+@contextmanager
+def incoming(folder: Path) -> Iterator[Path]:
+    """A folder in ``folder`` for what a lock's holder makes there; those of killed holders are deleted."""
+    for left_over in folder.glob(".incoming-*"):
+        shutil.rmtree(left_over, ignore_errors=True)
+    with tempfile.TemporaryDirectory(prefix=".incoming-", dir=folder, ignore_cleanup_errors=True) as name:
+        yield Path(name)
