@@ -114,7 +114,7 @@ def walk_engine(walk: Walk, folder: Path) -> None:
     """A shard on EMR: its step is added by a check, and the step's program does it until the ledger says SUCCEEDED."""
     names = {"SPARKLET_BUCKET": BUCKET, "SPARKLET_LEDGER_TABLE": "t", "SPARKLET_SCRATCH": str(folder / "scratch")}
     bench, cluster = make_bench(worker_settings(names)), Cluster(folder)
-    [ref] = bench.plan(escalate="emr")
+    [ref] = bench.plan(too_large="engine", engine="emr")
     bench.ledger.attempts.claim(ref, "of a function", 60.0, 3)
     bench.ledger.attempts.escalate(ref.run_id, ref.shard, "of a function", Failure("OutOfMemoryError", ""), "emr")
     _after(bench.ledger.attempts, "succeed", walk.end)

@@ -52,6 +52,7 @@ NAMES = OF_FUNCTIONS | frozenset(
 """Every variable that begins with ``SPARKLET_``; any other is refused, since it must be a misspelt one."""
 
 OF_SCRIPTS = re.compile("SPARKLET_(JAVA_OPTIONS|SCRIPT_ENV|SPARK_CONF)$|PYICEBERG_")
+BY_PRICE = ("emr", "fargate", "standalone", "connect", "emr-serverless", "glue")  # of an hour, see app/prices.toml
 MAX_SHOWN = 60  # characters of a wrong value
 MAX_GRACE_S = 600.0
 MAX_MAP_CONCURRENCY = 10_000  # children that a Distributed Map runs at once
@@ -201,15 +202,19 @@ def fanout_settings(env: Mapping[str, str] = os.environ) -> FanoutSettings:
 def engines(env: Mapping[str, str] = os.environ) -> Engines:
     """SPARKLET_ENGINES: where workers of single shards are started, by name; those without a first value are none.
 
-    ``conf`` beside the names has settings of Spark for all of them; an engine's own win.
+    The cheapest come first. ``conf`` beside the names has settings of Spark for all of them; an engine's own win.
     """
     try:
         named = json.loads(env.get("SPARKLET_ENGINES") or "{}")
         conf = named.pop("conf", {})
-        made = {name: of for name, of in named.items() if next(iter(of.values()), "")}
+        made = {name: named[name] for name in sorted(named, key=_place) if next(iter(named[name].values()), "")}
         return {name: {**of, "conf": {**conf, **of.get("conf", {})}} for name, of in made.items()}
     except (TypeError, ValueError, AttributeError, RecursionError):
         raise SettingsError('SPARKLET_ENGINES is no JSON object of objects: {"emr": {"cluster": "j-…"}}') from None
+
+
+def _place(engine: str) -> int:
+    return BY_PRICE.index(engine) if engine in BY_PRICE else len(BY_PRICE)
 
 
 def of_workers(variables: Mapping[str, str]) -> dict[str, str]:

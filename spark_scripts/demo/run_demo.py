@@ -54,7 +54,7 @@ ONE_FILE_SHARD, ONE_FILE_SHARDS = "2MB", range(12, 21)
 LEFT_OUT = 2  # what the inventory lists beside the day files: an empty object, and one file a second time
 EACH = 5  # day files a shard: a shard's own second and a half is more than a day's work
 INVENTORY_SHARD = "1MB"  # of about twelve day files
-ROUTE_OVER, LARGE, LARGE_DAYS = "600KB", 2, 10  # so many files of so many days each are above that, five days are not
+SCRATCH_MB, LARGE, LARGE_DAYS = 1, 2, 16  # so many files of so many days each are above that, five days are not
 ROUTE_DAYS = 45  # by default
 REGISTERED = "Registering app"  # a driver has reached the cluster's master, by its log
 DISPATCH_MODES = ("queue", "loop", "map", "inline")
@@ -173,10 +173,11 @@ def demonstrate_route(demo: Demo) -> None:
     for day in rest:
         shutil.copy(day, folder / "flights" / "days")
     with standalone_cluster(folder, workers=1) as master:
-        say(f"cluster: {master}; {LARGE} files of {LARGE_DAYS} days each are above {ROUTE_OVER}")
+        say(f"cluster: {master}; {LARGE} files of {LARGE_DAYS} days each are above {SCRATCH_MB} MiB")
         conf = {"spark.executor.memory": "1g", "spark.executor.extraJavaOptions": "-XX:+UseSerialGC"}
         os.environ["SPARKLET_ENGINES"] = json.dumps({"standalone": {"master": master, "conf": conf}})
-        route = ("--route", "auto", "--max-shard-size", ROUTE_OVER, "--group-by", "prefix")
+        os.environ["SPARKLET_WORKER_SCRATCH_MB"] = str(SCRATCH_MB)  # which a function's shard must fit into
+        route = ("--too-large", "engine", "--group-by", "prefix")
         with beside(partial(kill_first_driver, demo.run_id, folder / "master.log")):
             result = demo.run_days(SCRIPT, folder / "flights", demo.each, *route)
     check_routes(demo, (folder / "master.log").read_text().count(REGISTERED))

@@ -1,4 +1,4 @@
-"""Shards that are too much for a function, with --escalate: a process without its limits does them, each row once."""
+"""Shards that are too much for a function: with --too-large engine a process without its limits does them, once."""
 
 import os
 import signal
@@ -24,7 +24,9 @@ def escalated(user: User) -> list[Path]:
 
 
 def test_out_of_memory_in_a_function_ends_well_in_a_process(user: User) -> None:
-    arguments = user.run_arguments(user.inputs(2), "--escalate", "--memory", "1536", "--param", "large=001.csv")
+    arguments = user.run_arguments(
+        user.inputs(2), "--too-large", "engine", "--memory", "1536", "--param", "large=001.csv"
+    )
     arguments[1] = str(SCRIPTS / "hold_much.py")
 
     done = user.types(*arguments, within_s=300)
@@ -38,7 +40,7 @@ def test_out_of_memory_in_a_function_ends_well_in_a_process(user: User) -> None:
 def test_a_killed_escalated_worker_is_followed_by_another(user: User) -> None:
     """The function has too little time; its successor is killed, and the next one brings every row home once."""
     slow = ("--param", "slow_on=001.csv", "--param", "slow_s=30", "--timeout", "25")
-    process = user.start(*user.run_arguments(user.inputs(2), "--escalate", *slow))
+    process = user.start(*user.run_arguments(user.inputs(2), "--too-large", "engine", *slow))
     eventually(lambda: escalated(user), 150, "an escalated worker does the shard")
     [first] = user.processes("sparklet.engines.one_shard")
 

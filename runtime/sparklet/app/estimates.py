@@ -21,7 +21,7 @@ from sparklet.app.stack import OpenStack
 from sparklet.app.texts import duration_text, usd_text
 from sparklet.local.process_engine import PROCESS
 from sparklet.model import Run, RunOptions
-from sparklet.model.options import MIB
+from sparklet.model.options import AUTO, MIB
 from sparklet.planning.incremental import done_before
 from sparklet.planning.new_run import chosen_engine
 from sparklet.planning.plan_preview import PlanPreview, preview
@@ -93,14 +93,14 @@ def preview_request(
     here = WorkerSize(concurrency=cores, map_concurrency=cores, scratch_bytes=UNLIMITED_BYTES, is_local=True)
     size = stack.size if stack else here
     request = request.fitted(size.memory_mb, size.scratch_bytes)
-    options, engine = request.options, ""
+    options = request.options
     found = preview_in(stack, request) if stack else preview(options, request.inputs, None)
-    if options.route or options.engine:
-        usual = options.engine or next(iter(engines()), PROCESS)
-        engine = chosen_engine(stack.at, options.engine, request.table) if stack else usual
+    if engine := options.engine:
+        usual = next(iter(engines()), PROCESS) if engine == AUTO else engine
+        engine = chosen_engine(stack.at, engine, request.table) if stack else usual
     if prices is None:
         return found, None
-    counts, routed = (found.shards, found.objects, found.size_bytes), Route(engine, *found.routed(options))
+    counts, routed = (found.shards, found.objects, found.size_bytes), Route(engine, *found.of_engine)
     ledger = stack.at.ledger if stack else None
     return found, estimate_plan(size, request.run_name, options, *counts, prices, ledger, routed=routed)
 
@@ -108,8 +108,8 @@ def preview_request(
 def estimate_run(stack: OpenStack, run: Run, prices: Prices, ledger: Ledger | None = None) -> PlanEstimate:
     """Estimate a planned run that was sent to the queue; without a ledger no earlier run is looked up."""
     counts = run.shard_count or 0, run.object_count, run.size_bytes
-    of_engines = [each for each in stack.at.ledger.shards.list(run.run_id) if each.engine] if run.options.route else []
-    routed = Route(run.options.route, len(of_engines), sum(each.size_bytes for each in of_engines))
+    of_engines = [each for each in stack.at.ledger.shards.list(run.run_id) if each.engine] if run.options.engine else []
+    routed = Route(run.options.engine, len(of_engines), sum(each.size_bytes for each in of_engines))
     return estimate_plan(stack.size, run.name, run.options, *counts, prices, ledger, DispatchMode.QUEUE, routed)
 
 

@@ -81,7 +81,7 @@ _RULES = (
     _Rule(
         "the shard is larger than one function can take on",
         "sparklet redrive RUN --engine NAME does it elsewhere; or a new run that cuts it (--split), or that sends what "
-        "is too large to an engine (--route auto)",
+        "is too large to an engine (--too-large engine)",
         classes="ShardTooLargeError",
     ),
     _Rule(
@@ -92,7 +92,8 @@ _RULES = (
     ),
     _Rule(
         "the script needs longer than the function may run",
-        "make shards smaller (--shard-size), give the function more time or memory (CPU comes with it), or --escalate",
+        "make shards smaller (--shard-size), give the function more time or memory (CPU comes with it), or "
+        "--too-large engine",
         classes="DeadlineExceededError",
     ),
     _Rule(
@@ -131,7 +132,8 @@ _RULES = (
     # memory, disk and the JVM
     _Rule(
         "memory was used up",
-        "more memory for the function, smaller shards (--shard-size), less collected into the driver, or --escalate",
+        "more memory for the function, smaller shards (--shard-size), less collected into the driver, or "
+        "--too-large engine",
         classes="OutOfMemoryError MemoryError",
         message=r"OutOfMemoryError|Java heap space|GC overhead limit|Cannot allocate memory|SIGKILL|\bexit code -9\b"
         r"|Python worker exited unexpectedly",

@@ -15,7 +15,7 @@ from sparklet.local.state import default_state_dir
 from sparklet.model.options import MIB
 from sparklet.ports import Compute, Orchestrator, WorkerLogs
 from sparklet.ports.deployment import Deployment
-from sparklet.settings import engines
+from sparklet.settings import engines, planner_settings
 
 STACK_ENDS_S = 2.0  # the host may take this long to notice that the emulator has ended
 
@@ -101,7 +101,7 @@ def open_stack(selection: StackSelection, reporter: Reporter, *, reading: bool =
             WorkerSize(
                 memory_mb=local.info.memory_mb,
                 timeout_s=local.info.timeout_s,
-                scratch_bytes=shutil.disk_usage(selection.state).free,
+                scratch_bytes=planner_settings().worker_scratch_bytes or shutil.disk_usage(selection.state).free,
                 concurrency=local.info.workers,
                 map_concurrency=local.info.workers,
                 is_local=True,

@@ -48,10 +48,8 @@ def preview_table(preview: PlanPreview) -> RenderableType:
     sizes = f"{size_text(preview.smallest_shard_bytes)} to {size_text(preview.largest_shard_bytes)}"
     facts.add_row("a shard", f"{sizes}, at most {count_text(preview.most_objects_in_a_shard, 'object')}")
     facts.add_row("the largest", Text(f"shard {preview.largest_shard}, from {preview.largest_object} on"))
-    if preview.oversize:
-        facts.add_row(
-            "too large", f"{preview.oversize} shards are larger than one function can take (--max-shard-size)"
-        )
+    if preview.too_large:
+        facts.add_row("too large", f"{preview.too_large} shards are larger than one function can take (--too-large)")
     add_skipped(facts, preview.skipped)
     return facts
 

@@ -4,17 +4,19 @@ A field that users set has a ``Key``: its name in a document (the planner functi
 line, its unit, its bounds and its help. ``planning.request`` reads documents and command lines by these alone.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, Any
 
 from sparklet.errors import SettingsError
+from sparklet.model.quantities import parse_size_bytes
 
 RUN, INPUT, SHARDS, FAILURES, ORCHESTRATION = "The run", "Input", "Shards", "Failures and pace", "Orchestration"
 MIB = 1024 * 1024
-ROUTE_OVER_BYTES = (
-    400_000_000  # estimated: the largest shard that a route leaves to a function, unless the request names another
-)
-BY_WORKER = -1  # of max_shard_bytes: by the size of the stack's workers, see RunRequest.fitted
+REFUSE, FAIL, ENGINE = "refuse", "fail", "engine"  # of too_large
+AUTO = "auto"  # of engine
+NO_LIMIT_BYTES = 1 << 62
+RENAMED = frozenset({"route", "escalate", "max_shard_size"})  # keys of before docs/decisions/0051
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,47 +110,29 @@ class RunOptions:
             choices=("auto", "csv", "lines", "parquet"),
         ),
     ] = ""
-    max_shard_bytes: Annotated[
-        int,
-        Key(
-            "max_shard_size",
-            SHARDS,
-            "The largest shard one function takes on, without --route a larger one refuses the plan; 0: no limit "
-            "(default: by its memory and /tmp).",
-            kind="size",
-        ),
-    ] = 0  # of estimated size
-    route: Annotated[
+    too_large: Annotated[
         str,
         Key(
-            "route",
+            "too_large",
             SHARDS,
-            "auto: a shard above --max-shard-size, then by default 400 MB at most, goes to an engine beside the "
-            "functions; if more than half are, all go.",
-            choices=("auto",),
+            "A shard that is too much for a function's memory, /tmp or time: refuse refuses the run if that is known "
+            "before it starts, fail lets a function try, engine has an engine do it.",
+            choices=(REFUSE, FAIL, ENGINE),
         ),
-    ] = ""  # of a run the engine's name
+    ] = REFUSE
     engine: Annotated[
         str,
         Key(
             "engine",
             SHARDS,
-            "The engine for --route and --escalate (default: the stack's first); without them it does all shards.",
+            "The engine that does what is too large, or without --too-large all shards; auto: the cheapest.",
             metavar="NAME",
         ),
-    ] = ""
+    ] = ""  # of a run the engine's own name; what turns out too much for a function moves there
+    max_shard_bytes: int = 0  # of estimated size: the largest shard a function takes, see RunRequest.fitted; 0: any
     max_attempts: Annotated[
         int, Key("max_attempts", FAILURES, "Attempts a shard has before it is FAILED.", minimum=1)
     ] = 3
-    escalate: Annotated[
-        str,
-        Key(
-            "escalate",
-            FAILURES,
-            "What was too much for a function goes on in an engine (locally a process).",
-            value="on",
-        ),
-    ] = ""  # of a run the engine's name
     tolerated_failure_count: Annotated[
         int,
         Key(
@@ -190,3 +174,29 @@ class RunOptions:
             )
         if self.incremental and self.existing == "refuse":
             object.__setattr__(self, "existing", "append")
+        if self.too_large == ENGINE and not self.engine:
+            object.__setattr__(self, "engine", AUTO)
+
+    def is_above_limit(self, estimated_bytes: int) -> bool:
+        """Whether a shard of this size is too large for a function."""
+        return 0 < self.max_shard_bytes < estimated_bytes
+
+    def planned_engine(self, estimated_bytes: int) -> str:
+        """The engine that a shard of this size is planned for; "": a function does it."""
+        is_small = self.too_large == ENGINE and not self.is_above_limit(estimated_bytes)
+        return "" if is_small else self.engine
+
+
+def renamed(given: Mapping[str, Any], of_all: str = "") -> dict[str, Any]:
+    """A request, or a run's stored options, from before docs/decisions/0051 as they are named since.
+
+    ``of_all`` is the engine that such a run stored for all its shards.
+    """
+    new = {name: value for name, value in given.items() if name not in RENAMED}
+    if of_all:
+        new["engine"] = of_all
+    elif larger := given.get("route") or given.get("escalate"):  # in a run the engine's name, in a request auto or true
+        new |= {"too_large": ENGINE, "engine": given.get("engine") or (AUTO if larger is True else larger)}
+    if "max_shard_size" in given:
+        new["max_shard_bytes"] = parse_size_bytes(str(given["max_shard_size"])) or NO_LIMIT_BYTES
+    return new

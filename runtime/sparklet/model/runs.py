@@ -106,7 +106,6 @@ class Run:
     cancelled_s: float | None = None  # when its end was requested
     notified_s: float | None = None  # when the end of its last generation was notified
     env: Mapping[str, str] = field(default_factory=dict)  # variables of the script's environment
-    engine: str = ""  # whose workers do all shards; "": each shard has its own, see planning.packing.engine_of
     table: str = ""  # FORMAT:PLACE, where ``job.append`` writes to if the script names no table
 
     @property

@@ -116,6 +116,11 @@ class Shard:
         """Stored bytes of all objects."""
         return sum(o.size_bytes for o in self.objects)
 
+    @property
+    def estimated_bytes(self) -> int:
+        """Of all objects together."""
+        return sum(o.estimated_bytes for o in self.objects)
+
     def to_line(self) -> bytes:
         """This shard as one line of a plan part, newline included."""
         objects = [_object_document(o) for o in self.objects]

@@ -21,6 +21,7 @@ from sparklet.errors import (
 from sparklet.inputs.list_requests import open_lists, refuse_mixed, stored_source
 from sparklet.job.catalogs import catalog_properties
 from sparklet.model import RUN_ID, SCHEME, NextRun, Run, ScriptRef, s3_address, split_uri
+from sparklet.model.options import AUTO
 from sparklet.planning.follow_up_ids import FOLLOW_UP_ID
 from sparklet.planning.inventory import open_inventory, refuse_other_regions, resolve_inputs
 from sparklet.planning.output_claims import refuse_another_open, refuse_outputs, take_outputs
@@ -41,31 +42,31 @@ def new_run(at: Deployment, request: RunRequest, *, even_empty: bool = False) ->
     an incremental run of the same name has not ended. NothingNewError if earlier runs have done everything, unless a
     run without shards may be entered (``even_empty``), which then ends as SUCCEEDED.
     """
-    options = request.options
-    wants_engine = options.engine or options.route or options.escalate
-    engine = chosen_engine(at, options.engine, request.table) if wants_engine else ""
-    does_all = engine if not (options.route or options.escalate) else ""
     if request.lists:
         refuse_mixed(request.lists, request.inputs, request.options)
     run_id = run_id_of(request, at.clock.now_s())
+    known = at.known_run(run_id)
+    if engine := request.options.engine:
+        stored = known.options.engine if known and engine == AUTO else ""
+        engine = chosen_engine(at, stored or engine, request.table)
     output = request.output_uri or (f"s3://{at.bucket}/output/{RUN_ID_IN_OUTPUT}/" if request.table else "")
     next_output = request.next_output or f"s3://{at.bucket}/output/{RUN_ID_IN_OUTPUT}-next/"
     request = replace(
         request,
         run_id=run_id,
-        options=replace(options, escalate=options.escalate and engine, route=(options.route or does_all) and engine),
+        options=replace(request.options, engine=engine),
         output_uri=_folder(output.replace(RUN_ID_IN_OUTPUT, run_id)),
         next_output=_folder(next_output.replace(RUN_ID_IN_OUTPUT, run_id)) if request.next else "",
     )
     sources = filter(None, (request.script, request.check, request.next))
     scripts = {source: read_script(at, run_id, source, request.py_files) for source in sources}
-    if known := at.known_run(run_id):
+    if known:
         return _same_run(known, request, scripts)
     if request.table.startswith("iceberg:"):
         _refuse_no_catalog(at, request)
     if request.options.incremental:
         refuse_another_open(at, request.run_name, run_id)
-    run = _checked_run(at, request, scripts, does_all, even_empty)
+    run = _checked_run(at, request, scripts, even_empty)
     refuse_outputs(at, run)
     lists = zip(run.lists, request.lists, strict=True)
     _store(at, (file for script in scripts.values() for file in script.files))
@@ -81,15 +82,19 @@ def new_run(at: Deployment, request: RunRequest, *, even_empty: bool = False) ->
 
 
 def chosen_engine(at: Deployment, name: str, table: str) -> str:
-    """The named engine, or the usual one (""), for a run that writes to ``table``; PlanError if it cannot do that."""
-    engine = name or at.larger
-    if engine not in at.engines:
-        there = f"it has {', '.join(at.engines)}" if at.engines else "name one in its parameters, such as Fargate's"
-        why = f": {WITHDRAWN[name]}" if name in WITHDRAWN else ""
-        raise PlanError(f"the stack has no engine {name}".rstrip() + f"{why}; {there} (docs/guide/elsewhere.md)")
-    if why := at.engines[engine].unfit(table.partition(":")[0]):
-        raise PlanError(f"the engine {engine} can do no shard of this run: {why}")
-    return engine
+    """The named engine, or the first one (``auto``), that can write to ``table``; PlanError if there is none."""
+    unfit: list[str] = []
+    for engine in at.engines if name == AUTO else at.engines.keys() & {name}:
+        if not (why := at.engines[engine].unfit(table.partition(":")[0])):
+            return engine
+        unfit.append(f"the engine {engine} can do no shard of this run: {why}")
+    if unfit:
+        raise PlanError("; ".join(unfit))
+    there = f"it has {', '.join(at.engines)}" if at.engines else "name one in its parameters, such as Fargate's"
+    why = f": {WITHDRAWN[name]}" if name in WITHDRAWN else ""
+    raise PlanError(
+        f"the stack has no engine {name.removeprefix(AUTO)}".rstrip() + f"{why}; {there} (docs/guide/elsewhere.md)"
+    )
 
 
 def _refuse_no_catalog(at: Deployment, request: RunRequest) -> None:
@@ -131,9 +136,7 @@ def _folder(uri: str) -> str:
     raise PlanError(f"the output {uri!r} must look like s3://bucket/folder/")
 
 
-def _checked_run(
-    at: Deployment, request: RunRequest, scripts: "dict[str, ScriptFiles]", engine: str, even_empty: bool
-) -> Run:
+def _checked_run(at: Deployment, request: RunRequest, scripts: "dict[str, ScriptFiles]", even_empty: bool) -> Run:
     """The run as it enters the ledger, once its input is found plannable."""
     store, options = at.inputs(request.access), request.options
     inputs = resolve_inputs(store, request.inputs) if request.inputs or not request.lists else ()
@@ -156,7 +159,6 @@ def _checked_run(
         lists=tuple(stored_source(at, request.run_id, number, each) for number, each in enumerate(lists)),
         access=request.access,
         dispatch=request.dispatch,
-        engine=engine,
         table=request.table,
         check=scripts[request.check].ref if request.check else None,
         next=NextRun(scripts[request.next].ref, request.next_output) if request.next else None,
@@ -164,12 +166,11 @@ def _checked_run(
     )
     name = ", ".join([*inputs, *(given.source for given in request.lists)])
     try:
-        mostly_oversize = refuse_unplannable(store, open_inventory(at, run, lists), lists, options, name)
+        refuse_unplannable(store, open_inventory(at, run, lists), lists, options, name)
     except NothingNewError:
         if not even_empty:
             raise
-        return run
-    return replace(run, engine=options.route) if mostly_oversize else run
+    return run
 
 
 def _refuse_own_output(at: Deployment, inputs: Sequence[str], output_uri: str) -> None:
@@ -183,7 +184,11 @@ def _refuse_own_output(at: Deployment, inputs: Sequence[str], output_uri: str) -
 
 
 def _same_run(known: Run, request: RunRequest, scripts: "dict[str, ScriptFiles]") -> Run:
-    """The known run; RunExistsError naming what differs from the request. An input's closing slash does not count."""
+    """The known run; RunExistsError naming what differs from the request.
+
+    An input's closing slash does not count, nor the size of the stack's functions.
+    """
+    options = replace(request.options, max_shard_bytes=known.options.max_shard_bytes)
     requested_next = (_content(scripts[request.next].ref), request.next_output) if request.next else None
     known_next = (_content(known.next.script), known.next.output_uri) if known.next else None
     differences = {
@@ -193,7 +198,7 @@ def _same_run(known: Run, request: RunRequest, scripts: "dict[str, ScriptFiles]"
         "arguments": known.args != request.args,
         "parameters": dict(known.params) != dict(request.params),
         "environment": dict(known.env) != dict(request.env),
-        "options": known.options != request.options,
+        "options": known.options != options,
         "name": bool(request.name) and known.name != request.name,
         "lists": not _same_lists(known, request),
         "access": known.access != request.access,

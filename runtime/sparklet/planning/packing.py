@@ -11,8 +11,8 @@ from sparklet.errors import NothingNewError, PlanError
 from sparklet.inputs.lists import ListReader
 from sparklet.inputs.selection import Found, Reason
 from sparklet.inputs.slicing import slice_objects
-from sparklet.model import Position, Run, RunOptions, Shard
-from sparklet.model.options import MIB
+from sparklet.model import Position, RunOptions, Shard
+from sparklet.model.options import MIB, REFUSE
 from sparklet.planning.inventory import Inventory, refuse_other_regions
 from sparklet.ports import ObjectStore
 
@@ -21,8 +21,8 @@ PREFIX = "prefix"
 MAX_ITEMS_BYTES = 1024 * 1024  # of the items of one shard, which a worker hands to the script at once
 MAX_NAMED = 3  # objects that a refusal names
 ADVICE = (
-    "cut it with --split (CSV, JSON Lines and Parquet that are not compressed as a whole), raise --max-shard-size for "
-    "a function of more memory, or process it with another engine (--route auto: the same script runs there)"
+    "cut it with --split (CSV, JSON Lines and Parquet that are not compressed as a whole), have an engine run the same "
+    "script over it (--too-large engine), or a function try it (--too-large fail)"
 )
 
 
@@ -82,22 +82,17 @@ def grouping(group_by: str) -> Callable[[str], str]:
 
 def refuse_unplannable(
     store: ObjectStore, inventory: Inventory, lists: Sequence[ListReader], options: RunOptions, name: str
-) -> bool:
+) -> None:
     """Read lists to their end and, unless the options allow everything, every object; in constant memory.
 
-    Returns whether most shards are too large for a function, so that the engine of the run's route does all of them.
     PlanError if nothing is left to plan, if a row of a list is wrong, if the options refuse archived objects, large
     shards or so many objects, or if a listed bucket is in another region.
     """
     objects = within_limit(inventory.objects(), options.limit, name)
-    first, mostly_oversize = next(objects, None), False
+    first = next(objects, None)
     if first is not None:
         whole = chain((first,), objects)
-        packed = pack_shards(slice_objects(store, whole, options) if options.split else whole, options)
-        refuse_oversize(packed, options)
-        if options.route:
-            max_bytes = options.max_shard_bytes
-            mostly_oversize = sum(1 if each.estimated_bytes > max_bytes > 0 else -1 for each in packed) > 0
+        refuse_oversize(pack_shards(slice_objects(store, whole, options) if options.split else whole, options), options)
     reads_all = options.archived == "refuse" or options.limit > 0
     if reads_all:
         deque(objects, maxlen=0)
@@ -109,7 +104,6 @@ def refuse_unplannable(
         reader.read_all()
     if lists and not options.other_region:
         refuse_other_regions(store, {bucket for reader in lists for bucket in reader.buckets})
-    return mostly_oversize
 
 
 def within_limit(objects: Iterable[T], limit: int, name: str) -> Iterator[T]:
@@ -124,10 +118,10 @@ def within_limit(objects: Iterable[T], limit: int, name: str) -> Iterator[T]:
 
 
 def refuse_oversize(packed: Iterable[Packed], options: RunOptions) -> None:
-    """PlanError if a shard is above ``max_shard_bytes``; with a route, or without a limit, nothing is read."""
-    if options.max_shard_bytes <= 0 or options.route:
+    """PlanError if a shard is above the limit; nothing is read if the options do not refuse it."""
+    if options.max_shard_bytes <= 0 or options.engine or options.too_large != REFUSE:
         return
-    large = (each for each in packed if each.estimated_bytes > options.max_shard_bytes)
+    large = (each for each in packed if options.is_above_limit(each.estimated_bytes))
     named = [_shown(each.shard, each.estimated_bytes) for each in islice(large, MAX_NAMED)]
     if named:
         count = len(named) + sum(1 for _ in large)
@@ -159,13 +153,6 @@ def nothing_to_plan(name: str, skipped: Mapping[str, int]) -> PlanError:
 def is_nothing_new(skipped: Mapping[str, int]) -> bool:
     """Whether an input without an object to plan holds what was done earlier, or is older than requested."""
     return (Reason.DONE in skipped or Reason.OLDER in skipped) and Reason.MISSING not in skipped
-
-
-def engine_of(shard: Shard, run: Run) -> str:
-    """The engine that does a shard of a run with a route; "": a function does it."""
-    options = run.options
-    estimated_bytes = sum(item.estimated_bytes for item in shard.objects)
-    return run.engine or (options.route if estimated_bytes > options.max_shard_bytes > 0 else "")
 
 
 def _shown(shard: Shard, estimated_bytes: int) -> str:

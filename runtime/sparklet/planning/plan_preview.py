@@ -31,15 +31,8 @@ class PlanPreview:
     slices: int = 0  # objects that are parts of a larger one
     largest_shard: int = 0  # its number
     largest_object: str = ""  # the first one in it
-    oversize: int = 0  # shards too large for one function; a run would be refused, or an engine does them
-    oversize_bytes: int = 0  # in these
-
-    def routed(self, options: RunOptions) -> tuple[int, int]:
-        """The shards that an engine does, and their bytes; see ``new_run``."""
-        if options.route and 2 * self.oversize <= self.shards:
-            return self.oversize, self.oversize_bytes
-        does_all = options.route or (options.engine and not options.escalate)
-        return (self.shards, self.size_bytes) if does_all else (0, 0)
+    too_large: int = 0  # shards too large for one function
+    of_engine: tuple[int, int] = (0, 0)  # shards that an engine does, and their bytes
 
 
 def preview(
@@ -70,8 +63,9 @@ def preview(
             found.largest_object = shard.objects[0].name
         found.most_objects_in_a_shard = max(found.most_objects_in_a_shard, len(shard.objects))
         found.slices += sum(item.slice is not None for item in shard.objects)
-        if 0 < options.max_shard_bytes < packed.estimated_bytes:
-            found.oversize, found.oversize_bytes = found.oversize + 1, found.oversize_bytes + size_bytes
+        found.too_large += options.is_above_limit(packed.estimated_bytes)
+        if options.planned_engine(packed.estimated_bytes):
+            found.of_engine = found.of_engine[0] + 1, found.of_engine[1] + size_bytes
         found.shards, found.objects = found.shards + 1, found.objects + len(shard.objects)
         found.size_bytes += size_bytes
     if not found.shards:

@@ -24,7 +24,7 @@ from sparklet.model import Dispatch, PartRecord, Position, Run, RunState, ShardR
 from sparklet.planning.follow_up_ids import is_check_or_commit
 from sparklet.planning.inventory import open_inventory
 from sparklet.planning.output_claims import delete_replaced, take_outputs
-from sparklet.planning.packing import Packed, engine_of, pack_shards
+from sparklet.planning.packing import Packed, pack_shards
 from sparklet.planning.plan_files import END, LeftOut, Line, beside, named, part_lines
 from sparklet.ports.deployment import Deployment
 
@@ -215,7 +215,7 @@ def enter_part(at: Deployment, run: Run, part: PartRecord, lines: Iterable[Line]
                 object_count=len(shard.objects),
                 size_bytes=shard.size_bytes,
                 changed_s=now_s,
-                engine=engine_of(shard, run) if run.options.route else "",
+                engine=run.options.planned_engine(shard.estimated_bytes) if run.options.engine else "",
             )
         )
         offset += len(line)

@@ -17,16 +17,19 @@ from sparklet.errors import EventError, PlanError, SettingsError
 from sparklet.inputs.list_requests import ListRequest, read_items, read_lists
 from sparklet.job.table import Table
 from sparklet.model import MAX_INLINE, Access, Dispatch, Key, RunOptions
-from sparklet.model.options import BY_WORKER, INPUT, MIB, ORCHESTRATION, ROUTE_OVER_BYTES, RUN
+from sparklet.model.options import INPUT, MIB, ORCHESTRATION, RENAMED, RUN, renamed
 from sparklet.model.quantities import parse_every, parse_size_bytes, parse_time_s, parse_tolerance
 
 ROLE = re.compile(r"arn:[\w-]+:iam::\d{12}:role/.+")
 REMOVED = {
-    "compression_factor": "shard_size counts a compressed object as four times its stored bytes",
-    "rate": "max_concurrency spares other runs and what they share",
-    "oversize": "exclude what is too large, or have an engine do it (route)",
+    "compression_factor": "{shard_size} counts a compressed object as four times its stored bytes",
+    "rate": "{max_concurrency} spares other runs and what they share",
+    "oversize": "exclude what is too large, or use {too_large}",
+    "route": "use {too_large} engine",
+    "escalate": "use {too_large} engine",
+    "max_shard_size": "the function's memory and /tmp limit a shard; without a limit: {too_large} fail",
 }
-"""Keys that there were, of which schedules may still have some, and what does instead."""
+"""Keys and options that there were, and what does instead; ``model.options.renamed`` reads some in documents."""
 PARQUET = "parquet:"  # a table of this format is the run's output
 MEMORY_SHARE = 3
 SCRATCH_SHARE = 2
@@ -176,19 +179,15 @@ class RunRequest:
         return self.name or self.script.rpartition("/")[2].removesuffix(".py")
 
     def fitted(self, memory_mb: int, scratch_bytes: int) -> "RunRequest":
-        """The request with the largest shard for workers of this size (0: not known), if the user named no limit.
+        """The request with the largest shard that workers of this size (0: not known) take.
 
-        The limit is a third of the memory, and at most the scratch space: a cache or a collected frame lies in a heap
-        of two thirds of the memory, and a sort or shuffle spills about its input to scratch (docs/decisions/0026).
-        A script that only streams can do more: raise it. With a route it is at most ``ROUTE_OVER_BYTES``. PlanError if
-        slices would be longer than half of a worker's ``/tmp``, into which they are fetched.
+        It is a third of the memory, and at most the scratch space: a cache or a collected frame lies in a heap of two
+        thirds of the memory, and a sort or shuffle spills about its input to scratch (docs/decisions/0026). PlanError
+        if slices would be longer than half of a worker's ``/tmp``, into which they are fetched.
         """
         options, max_bytes = self.options, scratch_bytes // SCRATCH_SHARE
-        if options.max_shard_bytes == BY_WORKER:
-            fits_bytes = min(memory_mb * MIB // MEMORY_SHARE, scratch_bytes)
-            if options.route:
-                fits_bytes = min(fits_bytes or ROUTE_OVER_BYTES, ROUTE_OVER_BYTES)
-            options = replace(options, max_shard_bytes=fits_bytes)
+        if not options.max_shard_bytes:
+            options = replace(options, max_shard_bytes=min(memory_mb * MIB // MEMORY_SHARE, scratch_bytes))
         if scratch_bytes and options.split and options.target_bytes > max_bytes:
             raise PlanError(
                 f"slices of {options.target_bytes / MIB:,.0f} MiB are fetched into /tmp, which has "
@@ -309,9 +308,12 @@ def read_request(given: Mapping[str, Any], *, command: bool = False, dry_run: bo
     """
     known = {name: place for name, place in places().items() if (place.key.command if command else place.key.document)}
     named = {name: place.option if command else name for name, place in known.items()}
+    values: dict[str, dict[str, Any]] = {"": {}, "access": {}, "options": {}}
+    if not command and given.keys() & RENAMED and "max_shard_bytes" not in given:
+        given = renamed(given)
+        values["options"]["max_shard_bytes"] = given.pop("max_shard_bytes", 0)
     if unknown := sorted(given.keys() - known):
-        raise EventError(_unknown(unknown[0], sorted(known)))
-    values: dict[str, dict[str, Any]] = {"": {}, "access": {}, "options": {"max_shard_bytes": BY_WORKER}}
+        raise EventError(_unknown(unknown[0], named))
     for name, value in given.items():
         place, of_group = known[name], values[known[name].group]
         read = _read_value(place, named[name], value)
@@ -350,13 +352,13 @@ def _read_value(place: Place, name: str, value: Any) -> Any:
     return read
 
 
-def _unknown(name: str, known: list[str]) -> str:
+def _unknown(name: str, named: Mapping[str, str]) -> str:
     import difflib  # needed for this error only
 
     if name in REMOVED:
-        return f"a request has no key {name!r} any more; leave it out: {REMOVED[name]}"
-    near = difflib.get_close_matches(name, known, 1)
-    remedy = f"is {near[0]} meant?" if near else f"there are {', '.join(known)}"
+        return f"a request has no key {name!r} any more; leave it out: {REMOVED[name].format_map(named)}"
+    near = difflib.get_close_matches(name, sorted(named), 1)
+    remedy = f"is {near[0]} meant?" if near else f"there are {', '.join(sorted(named))}"
     return f"a request has no key {name!r}; {remedy}"
 
 

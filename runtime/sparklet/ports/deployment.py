@@ -46,14 +46,9 @@ class Deployment:
     notifier: Notifier | None = None  # of the ends of runs, and of tasks of the API
     meter: Meter | None = None  # None: nothing is measured
     listed: Callable[[Access], ObjectStore] | None = None  # see ``inputs.listed_once``
-    engines: Mapping[str, Engine] = field(default_factory=dict)  # by name, see ``larger``
+    engines: Mapping[str, Engine] = field(default_factory=dict)  # by name, the cheapest first
     starts_workers: bool = True  # in them: on AWS only the checker function may
     functions: Callable[[], Mapping[str, str]] | None = None  # what their scripts are set to; None: that is not known
-
-    @property
-    def larger(self) -> str:
-        """The usual engine, the first, for shards that are too much for a function; "": there is none."""
-        return next(iter(self.engines), "")
 
     def inputs(self, access: Access) -> ObjectStore:
         """The store to read a run's input from."""

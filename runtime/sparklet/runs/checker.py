@@ -134,7 +134,7 @@ def _expire(at: Deployment, run: Run) -> tuple[int, int]:
     def to_resend() -> Iterator[ShardRecord]:
         nonlocal expired, exhausted
         for record in at.for_a_while(at.ledger.shards.expired(run.run_id, ShardState.RUNNING, at.clock.now_s())):
-            if now := at.ledger.attempts.expire(record, run.options.max_attempts, run.options.escalate):
+            if now := at.ledger.attempts.expire(record, run.options.max_attempts, run.options.engine):
                 expired += 1
                 exhausted += now.state is ShardState.FAILED
                 if now.state is ShardState.PENDING:

@@ -64,7 +64,7 @@ def _decide(at: Deployment, ref: ShardRef, record: ShardRecord, options: RunOpti
     if record.state is ShardState.RUNNING:
         if record.lease_end_s > at.clock.now_s():
             return Disposition.DROPPED  # if its worker dies, the checker sends a new message
-        if (now := at.ledger.attempts.expire(record, options.max_attempts, options.escalate)) is None:
+        if (now := at.ledger.attempts.expire(record, options.max_attempts, options.engine)) is None:
             return None
         if now.state is ShardState.FAILED:
             return Disposition.FAILED

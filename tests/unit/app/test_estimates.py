@@ -50,7 +50,7 @@ def test_a_small_saving_by_packing_is_not_shown(
 
 
 def test_a_routed_plan_is_the_sum_of_its_routes() -> None:
-    prices, options = load_prices(), RunOptions(route="auto")
+    prices, options = load_prices(), RunOptions(too_large="engine")
     routed = Route("fargate", 2, 2 * 10**9)
 
     both = estimate_plan(WorkerSize(), "daily", options, 12, 12, 2 * 10**9 + 10 * 10**8, prices, routed=routed)

@@ -1,5 +1,6 @@
 """The figures of estimates: each with its date and source, and only what is right may replace them."""
 
+import json
 import re
 from pathlib import Path
 
@@ -8,6 +9,7 @@ import pytest
 from sparklet.app import costs as module
 from sparklet.app.costs import load_prices
 from sparklet.errors import SettingsError
+from sparklet.settings import BY_PRICE, engines
 
 OWN = """
 [prices.transition]
@@ -27,6 +29,15 @@ def test_every_figure_has_a_date_and_a_source() -> None:
     for name, figure in load_prices().figures.items():
         assert re.fullmatch(r"20\d\d-\d\d(-\d\d)?", figure.date), name
         assert len(figure.source) > 5, name
+
+
+def test_engines_are_listed_by_their_price() -> None:
+    prices = load_prices()
+    by_price = sorted(BY_PRICE, key=lambda engine: prices.hour_of(engine, "x86_64"))  # the same price: the same place
+
+    assert list(BY_PRICE) == by_price == sorted(BY_PRICE, key=lambda engine: prices.hour_of(engine, "arm64"))
+    named = {engine: {"of": "1"} for engine in ("other", *reversed(BY_PRICE))}
+    assert list(engines({"SPARKLET_ENGINES": json.dumps(named)})) == [*BY_PRICE, "other"]
 
 
 def test_every_figure_is_used_and_every_one_used_is_there() -> None:

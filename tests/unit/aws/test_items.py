@@ -170,3 +170,36 @@ def test_a_run_with_an_option_that_there_was_is_read() -> None:
     constant["options"] |= {"rate_per_s": 5.0, "oversize": "mark"}
 
     assert run_value({**item, "constant": attribute(json.dumps(constant))}) == A_RUN
+
+
+STORED = {"route": "", "engine": "", "escalate": "", "max_shard_bytes": 400}
+
+
+@pytest.mark.parametrize(
+    ("options", "of_all", "read"),
+    [
+        ({}, "", {}),
+        ({"max_shard_bytes": 0}, "", {"max_shard_bytes": 0}),
+        ({"route": "emr"}, "", {"too_large": "engine", "engine": "emr"}),
+        ({"route": "glue", "engine": "glue"}, "", {"too_large": "engine", "engine": "glue"}),
+        ({"escalate": "emr"}, "", {"too_large": "engine", "engine": "emr"}),
+        ({"escalate": "emr", "max_shard_bytes": 0}, "", {"too_large": "engine", "engine": "emr", "max_shard_bytes": 0}),
+        ({"route": "glue", "engine": "glue"}, "glue", {"engine": "glue"}),  # --engine alone
+        ({"route": "emr"}, "emr", {"engine": "emr"}),  # most shards were too large
+    ],
+)
+def test_a_run_of_before_too_large_is_read(options: dict[str, Any], of_all: str, read: dict[str, Any]) -> None:
+    item = run_item(A_RUN, "w")
+    constant = json.loads(item["constant"]["S"])
+    now = constant["options"].keys() - {"too_large"}
+    constant["options"] = {name: constant["options"][name] for name in now} | STORED | options
+    stored = {**item, "constant": attribute(json.dumps({**constant, "engine": of_all}))}
+
+    assert run_value(stored).options == replace(A_RUN.options, **{"max_shard_bytes": 400, **read})
+
+
+def test_an_older_sparklet_refuses_a_run_with_an_engine() -> None:
+    with_engine = replace(A_RUN, options=replace(A_RUN.options, engine="emr"))
+
+    assert run_item(A_RUN, "w")["fmt"] == attribute(4)
+    assert run_item(with_engine, "w")["fmt"] == attribute(FORMAT) == attribute(5)

@@ -86,7 +86,7 @@ def test_missing_options_take_the_models_defaults() -> None:
 def test_every_option_reaches_the_run() -> None:
     flags = ["--incremental", "--versions", "--keep-empty", "--other-region", "--requester-pays"]
     shards = {"shard-size": "1MiB", "max-objects": "7", "group-by": "dt=*"}
-    limits = {"split": "csv", "max-shard-size": "2GiB", "max-attempts": "5", "tolerate": "2.5%"}
+    limits = {"split": "csv", "too-large": "engine", "engine": "glue", "max-attempts": "5", "tolerate": "2.5%"}
     limits |= {"limit": "9", "max-concurrency": "4"}
     input_ = {"input": "s3://b/in/", "include": "*.csv", "exclude": "_*", "since": "2026-11-20T08:30"}
     role = "arn:aws:iam::123456789012:role/readers/raw"
@@ -125,7 +125,8 @@ def test_every_option_reaches_the_run() -> None:
             other_region=True,
             group_by="dt=*",
             split="csv",
-            max_shard_bytes=2 * 2**30,
+            too_large="engine",
+            engine="glue",
             max_attempts=5,
             tolerated_failure_percentage=2.5,
             limit=9,

@@ -8,7 +8,6 @@ import pytest
 from sparklet.errors import PlanError
 from sparklet.inputs.selection import Found
 from sparklet.model import InputObject, Position, RunOptions
-from sparklet.model.options import BY_WORKER
 from sparklet.planning.packing import Packed, pack_shards, refuse_oversize
 from sparklet.planning.request import RunRequest
 from tests.world import SOURCE
@@ -33,7 +32,7 @@ def test_an_oversized_shard_refuses_the_run_with_advice() -> None:
     told = str(refused.value)
     assert "4 shards are above the 10 MiB" in told
     assert "s3://b/1.csv (20 MiB), s3://b/2.csv (30 MiB), s3://b/3.csv (40 MiB) and 1 more" in told
-    assert all(word in told for word in ("--split", "--max-shard-size", "another engine", "--exclude"))
+    assert all(word in told for word in ("--split", "--too-large engine", "--too-large fail", "--exclude"))
 
 
 def test_a_compressed_object_is_measured_decompressed() -> None:
@@ -43,8 +42,10 @@ def test_a_compressed_object_is_measured_decompressed() -> None:
         refuse_oversize(packed([3], options, "{}.csv.gz"), options)
 
 
-@pytest.mark.parametrize("changes", [{"max_shard_bytes": 0}, {"route": "auto"}])
-def test_without_a_limit_or_with_a_route_nothing_is_packed(changes: dict[str, Any]) -> None:
+@pytest.mark.parametrize(
+    "changes", [{"max_shard_bytes": 0}, {"too_large": "fail"}, {"too_large": "engine"}, {"engine": "glue"}]
+)
+def test_nothing_is_packed_if_no_shard_is_refused(changes: dict[str, Any]) -> None:
     unread = packed([50], options_of())
 
     refuse_oversize(unread, options_of(**changes))
@@ -64,7 +65,7 @@ def test_an_exact_fit_is_no_excess() -> None:
 def test_the_default_limit_lets_pass_what_must_work(
     memory_mb: int, scratch_mib: int, least_mib: int, most_mib: int
 ) -> None:
-    asked = RunRequest("job.py", (SOURCE,), "s3://out/", options=RunOptions(max_shard_bytes=BY_WORKER))
+    asked = RunRequest("job.py", (SOURCE,), "s3://out/", options=RunOptions())
     fitted = asked.fitted(memory_mb, scratch_mib * MIB)
     assert least_mib * MIB <= fitted.options.max_shard_bytes <= most_mib * MIB
 

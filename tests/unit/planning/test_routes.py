@@ -5,19 +5,17 @@ from typing import Any
 
 import pytest
 
-from sparklet.errors import PlanError
+from sparklet.errors import PlanError, RunExistsError
 from sparklet.model import ClaimStatus, Dispatch, Failure, RunOptions, RunState, ShardResult, ShardState
-from sparklet.model.options import BY_WORKER, MIB, ROUTE_OVER_BYTES
-from sparklet.planning.new_run import new_run
+from sparklet.planning.new_run import chosen_engine, new_run
 from sparklet.planning.plan_preview import preview
 from sparklet.planning.planner import plan
-from sparklet.planning.request import RunRequest
 from sparklet.runs.redrive import redrive
 from tests.stand_ins.memory import MemoryEngine
 from tests.world import LEASE_S, SOURCE, Fault, KilledError, World
 
 ENGINE, OTHER = "fargate", "glue"
-ROUTED = RunOptions(max_objects=1, target_bytes=100, max_shard_bytes=100, route="auto")
+ROUTED = RunOptions(max_objects=1, target_bytes=100, max_shard_bytes=100, too_large="engine")
 SIZES = {"a": 10, "b": 500, "c": 20, "d": 101, "e": 100}  # b and d are above the limit
 LARGE = [1, 3]
 
@@ -103,26 +101,9 @@ def test_a_killed_planner_routes_the_same(after_effect: bool) -> None:
     assert at_call > 15
 
 
-def test_a_run_with_mostly_large_shards_goes_there_whole() -> None:
-    world = world_of({"a": 500, "b": 10, "c": 101})
-    planned(world)
-
-    assert world.ledger.runs.get("run-1").engine == ENGINE
-    assert routed(world) == [0, 1, 2]
-    assert world.bodies() == []
-    assert new_run(world.at, world.request(options=ROUTED)).engine == ENGINE  # the same request, the same run
-
-
-def test_half_of_the_shards_are_not_most() -> None:
-    world = world_of({"a": 500, "b": 10})
-    planned(world)
-
-    assert routed(world) == [0]
-
-
 def test_an_engine_alone_does_every_shard() -> None:
     world = world_of(SIZES)
-    planned(world, route="", engine=OTHER)
+    planned(world, too_large="refuse", engine=OTHER)
 
     world.check()
 
@@ -181,37 +162,41 @@ def test_a_redrive_takes_routed_shards_back_there() -> None:
 
 
 @pytest.mark.parametrize(
-    ("memory_mb", "given", "limit"),
+    ("changes", "there"),
     [
-        (3008, BY_WORKER, ROUTE_OVER_BYTES),
-        (1024, BY_WORKER, 1024 * MIB // 3),  # a smaller function's own limit
-        (0, BY_WORKER, ROUTE_OVER_BYTES),  # not known
-        (3008, 2 * ROUTE_OVER_BYTES, 2 * ROUTE_OVER_BYTES),  # the user's
-        (3008, 0, 0),
+        ({}, (2, 601)),
+        ({"max_shard_bytes": 0}, (0, 0)),
+        ({"too_large": "refuse", "engine": OTHER}, (5, 731)),
+        ({"too_large": "fail", "engine": ""}, (0, 0)),
+        ({"too_large": "fail", "engine": OTHER}, (5, 731)),
     ],
 )
-def test_the_limit_is_400_mb_or_what_a_function_fits(memory_mb: int, given: int, limit: int) -> None:
-    options = RunOptions(route="auto", max_shard_bytes=given)
-    asked = RunRequest("job.py", (SOURCE,), "s3://out/", options=options)
+def test_a_preview_counts_what_a_plan_gives_an_engine(changes: dict[str, Any], there: tuple[int, int]) -> None:
+    world, options = world_of(SIZES), replace(ROUTED, **changes)
 
-    assert asked.fitted(memory_mb, 10**10 if memory_mb else 0).options.max_shard_bytes == limit
-
-
-@pytest.mark.parametrize(
-    ("sizes", "changes", "there"),
-    [
-        (SIZES, {}, (2, 601)),
-        ({"a": 500, "b": 10, "c": 101}, {}, (3, 611)),
-        (SIZES, {"route": "", "max_shard_bytes": 0}, (0, 0)),
-        (SIZES, {"route": "", "engine": OTHER}, (5, 731)),
-        (SIZES, {"route": "", "max_shard_bytes": 0, "engine": OTHER, "escalate": "on"}, (0, 0)),
-    ],
-)
-def test_a_preview_counts_what_a_plan_routes(
-    sizes: dict[str, int], changes: dict[str, Any], there: tuple[int, int]
-) -> None:
-    world, options = world_of(sizes), replace(ROUTED, **changes)
-
-    assert preview(options, [SOURCE], world.store).routed(options) == there
+    assert preview(options, [SOURCE], world.store).of_engine == there
     planned(world, **changes)
     assert len([record for record in world.shards() if record.engine]) == there[0]
+
+
+def test_auto_is_the_first_engine_that_can_do_the_run() -> None:
+    world = world_of(SIZES)
+    first = world.engines[ENGINE]
+    assert isinstance(first, MemoryEngine)
+    request = world.request(options=ROUTED, table="delta:s3://lake/flights")
+
+    assert chosen_engine(world.at, "auto", request.table) == ENGINE
+    first.lacks = "delta"
+    assert new_run(world.at, request).options.engine == OTHER
+
+
+def test_a_repeated_request_keeps_engine_and_limit() -> None:
+    """Whatever the stack has by now: more engines, larger functions."""
+    world = world_of(SIZES)
+    run = new_run(world.at, world.request(options=ROUTED))
+
+    world.engines = {OTHER: MemoryEngine(), **world.engines}
+
+    assert new_run(world.at, world.request(options=replace(ROUTED, max_shard_bytes=10**9))) == run
+    with pytest.raises(RunExistsError, match="options"):
+        new_run(world.at, world.request(options=replace(ROUTED, too_large="refuse", engine=OTHER)))

@@ -173,7 +173,7 @@ def test_a_lost_worker_is_followed_by_another(world: World, engine: MemoryEngine
 
 
 def test_functions_that_are_always_lost_escalate(world: World, engine: MemoryEngine) -> None:
-    world.run(1, escalate="on")
+    world.run(1, too_large="engine")
     for _ in range(3):
         world.claim_ref(world.shards()[0].ref)
         world.clock.advance(2 * LEASE_S)
@@ -241,7 +241,7 @@ def test_what_an_engine_lacks_is_said_before_a_plan(world: World, engine: Memory
         new_run(world.at, to_delta)
 
     assert world.at.known_run("run-1") is None
-    assert new_run(world.at, replace(to_delta, table="")).options.escalate == ENGINE
+    assert new_run(world.at, replace(to_delta, table="")).options.engine == ENGINE
 
 
 def test_only_who_may_starts_workers(world: World, engine: MemoryEngine) -> None:
@@ -270,7 +270,7 @@ def test_a_worker_without_room_is_waited_for(world: World, engine: MemoryEngine)
     assert list(engine.ended) == [task_id]
 
 
-def test_escalate_needs_an_engine() -> None:
+def test_what_is_too_large_needs_an_engine() -> None:
     world = World()
     world.put(1)
     request = world.request()
@@ -279,24 +279,24 @@ def test_escalate_needs_an_engine() -> None:
         new_run(world.at, world.request(options=_escalating(world)))
 
     assert world.at.known_run("run-1") is None
-    assert plan(world.at, new_run(world.at, request).run_id).options.escalate == ""
+    assert plan(world.at, new_run(world.at, request).run_id).options.engine == ""
 
 
 def test_a_run_names_its_engine_and_is_found_again(world: World) -> None:
     world.put(1)
     request = world.request(options=_escalating(world))
 
-    assert new_run(world.at, request).options.escalate == ENGINE
+    assert new_run(world.at, request).options.engine == ENGINE
     assert new_run(world.at, request) == world.ledger.runs.get("run-1")
 
 
 def _escalating(world: World) -> RunOptions:
-    return replace(world.request().options, escalate="on")
+    return replace(world.request().options, too_large="engine")
 
 
 def test_a_capped_run_sends_no_message_for_an_engines_shard(world: World, engine: MemoryEngine) -> None:
     engine.trouble = RemoteTaskError("no room", "throttled")
-    world.run(2, escalate="on", max_concurrency=1)
+    world.run(2, too_large="engine", max_concurrency=1)
     world.check()
     attempt_id, claim = world.claim_ref(world.shards()[0].ref)
     world.ledger.attempts.escalate("run-1", claim.record.number, attempt_id, TOO_MUCH, ENGINE)

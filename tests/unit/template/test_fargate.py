@@ -62,7 +62,7 @@ def test_the_checker_starts_what_the_parameters_name(template: dict[str, Any]) -
         "securityGroups": ["sg-1"],
         "assignPublicIp": "DISABLED",
     }
-    assert started(template, "PlannerFunction") == tasks  # which refuses --escalate where there is none
+    assert started(template, "PlannerFunction") == tasks  # which refuses --too-large engine where there is none
     names = [each["Name"] for each in fargate()["Resources"]["Task"]["Properties"]["ContainerDefinitions"]]
     assert names == [CONTAINER]
 

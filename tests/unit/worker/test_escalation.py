@@ -1,6 +1,7 @@
 """A shard that is too much for a function: released to an engine, acknowledged, and done by that engine's worker."""
 
 import json
+from typing import Any
 
 import pytest
 
@@ -12,6 +13,7 @@ from sparklet.spark.runner import Output, ScriptCall, ScriptResult
 from tests.unit.worker.conftest import Behaviour, Bench
 
 ENGINE = "fargate"
+LARGER: dict[str, Any] = {"too_large": "engine", "engine": ENGINE}
 COMMAND = ShardCommand("run-1", 0, generation=0, timeout_s=7200, redrive=False)
 
 
@@ -34,7 +36,7 @@ def in_the_engine(bench: Bench, command: ShardCommand = COMMAND) -> int:
 
 @pytest.mark.parametrize("error", [OutOfMemoryError("heap space"), DeadlineExceededError("it was ended")])
 def test_what_a_function_outgrows_its_engine_does(bench: Bench, error: SparkletError) -> None:
-    bench.plan(escalate=ENGINE)
+    bench.plan(**LARGER)
     bench.runner.behaviour = raises(error)
 
     outcome = bench.deliver()
@@ -52,7 +54,7 @@ def test_what_a_function_outgrows_its_engine_does(bench: Bench, error: SparkletE
     "result", [ScriptResult(1, "", "MemoryError", ""), ScriptResult(-9, "", "", "ended by SIGKILL: out of memory?")]
 )
 def test_so_it_is_with_a_scripts_memory(bench: Bench, result: ScriptResult) -> None:
-    bench.plan(escalate=ENGINE)
+    bench.plan(**LARGER)
     bench.runner.behaviour = lambda call, output: result
 
     bench.deliver()
@@ -61,10 +63,10 @@ def test_so_it_is_with_a_scripts_memory(bench: Bench, result: ScriptResult) -> N
 
 
 @pytest.mark.parametrize(
-    ("escalate", "error"), [("", OutOfMemoryError("heap space")), (ENGINE, GatewayLostError("it went away"))]
+    ("options", "error"), [({}, OutOfMemoryError("heap space")), (LARGER, GatewayLostError("it went away"))]
 )
-def test_anything_else_stays_in_functions(bench: Bench, escalate: str, error: SparkletError) -> None:
-    bench.plan(escalate=escalate)
+def test_anything_else_stays_in_functions(bench: Bench, options: dict[str, Any], error: SparkletError) -> None:
+    bench.plan(**options)
     bench.runner.behaviour = raises(error)
 
     bench.deliver()
@@ -75,7 +77,7 @@ def test_anything_else_stays_in_functions(bench: Bench, escalate: str, error: Sp
 
 
 def test_a_maps_child_has_no_more_to_do_with_it(bench: Bench) -> None:
-    (ref,) = bench.plan(escalate=ENGINE)
+    (ref,) = bench.plan(**LARGER)
     bench.runner.behaviour = raises(OutOfMemoryError("heap space"))
     event = json.loads(ref.to_body())
 
@@ -86,7 +88,7 @@ def test_a_maps_child_has_no_more_to_do_with_it(bench: Bench) -> None:
 
 
 def test_a_second_message_is_acknowledged(bench: Bench) -> None:
-    (ref,) = bench.plan(escalate=ENGINE)
+    (ref,) = bench.plan(**LARGER)
     bench.runner.behaviour = raises(OutOfMemoryError("heap space"))
     bench.deliver()
     bench.queue.send([ref.to_body()])
@@ -98,7 +100,7 @@ def test_a_second_message_is_acknowledged(bench: Bench) -> None:
 
 
 def test_what_is_too_much_there_stays_there_and_fails_at_last(bench: Bench) -> None:
-    bench.plan(escalate=ENGINE, max_attempts=2)
+    bench.plan(**LARGER, max_attempts=2)
     bench.runner.behaviour = raises(OutOfMemoryError("heap space"))
     bench.deliver()
 
@@ -109,7 +111,7 @@ def test_what_is_too_much_there_stays_there_and_fails_at_last(bench: Bench) -> N
 
 
 def test_a_double_start_does_the_shard_once(bench: Bench) -> None:
-    bench.plan(escalate=ENGINE)
+    bench.plan(**LARGER)
     bench.runner.behaviour = raises(OutOfMemoryError("heap space"))
     bench.deliver()
     second: list[int] = []
@@ -126,7 +128,7 @@ def test_a_double_start_does_the_shard_once(bench: Bench) -> None:
 
 
 def test_a_container_started_by_hand_does_not_escalate(bench: Bench) -> None:
-    bench.plan(escalate=ENGINE)
+    bench.plan(**LARGER)
     bench.runner.behaviour = raises(OutOfMemoryError("heap space"))
 
     assert in_the_engine(bench) == LATER

@@ -8,7 +8,7 @@ from dataclasses import replace
 from operator import attrgetter
 from typing import Any
 
-from sparklet.aws.dynamodb.items import FORMAT, open_value, shard_key, shard_record
+from sparklet.aws.dynamodb.items import FORMAT, SHARD_FORMAT, open_value, shard_key, shard_record
 from sparklet.aws.dynamodb.table import OnTable, Written, new_writer
 from sparklet.errors import LedgerError, ShardNotFoundError
 from sparklet.ledger import rules
@@ -252,7 +252,7 @@ def _anew(engine: str) -> Change:
     values: Values = {":none": 0}
     update = ", attempts = :none, requeues = :none, unrun = :none"
     if engine:  # the format: an older worker would claim it
-        return f"{update}, engine = :engine, fmt = :format", {**values, ":engine": engine, ":format": FORMAT}
+        return f"{update}, engine = :engine, fmt = :format", {**values, ":engine": engine, ":format": SHARD_FORMAT}
     return update, values
 
 

@@ -27,6 +27,7 @@ from sparklet.model import (
     ShardState,
     ledger_bucket,
 )
+from sparklet.model.options import renamed
 
 if TYPE_CHECKING:
     from mypy_boto3_dynamodb.type_defs import AttributeValueTypeDef
@@ -36,13 +37,14 @@ Attributes = dict[str, "AttributeValueTypeDef"]
 
 RUNS_PARTITION = "runs"
 RUN_SORT_KEY = "run"
-FORMAT = 4
+FORMAT = 5  # of runs with an engine
+SHARD_FORMAT = 4  # of shards that an engine does
 SHARD_ATTRIBUTES = tuple({each.name for each in fields(ShardRecord)} - {"run_id", "number", "state"})
 PART_ATTRIBUTES = tuple({each.name for each in fields(PartRecord)} - {"index", "position"})
 POSITION_ATTRIBUTES = tuple(each.name for each in fields(Position))
 RUN_CONSTANTS = (  # one JSON document
     *("inputs", "output_uri", "args", "params", "env", "options", "name", "lists", "access", "dispatch", "check"),
-    *("next", "parent", "engine", "table"),
+    *("next", "parent", "table"),
 )
 OPTIONS = frozenset(each.name for each in fields(RunOptions))  # earlier versions stored more
 RUN_ATTRIBUTES = (
@@ -155,7 +157,7 @@ def new_shard_item(record: ShardRecord, now_s: float, writer: str) -> Attributes
         "changed_s": {"N": repr(now_s)},
         "writer": {"S": writer},
         # an older worker would run the script of a shard that has a winner again, or claim an engine's shard
-        **({"engine": {"S": record.engine}, "fmt": {"N": str(FORMAT)}} if record.engine else {"fmt": {"N": "3"}}),
+        **({"engine": {"S": record.engine}, "fmt": {"N": str(SHARD_FORMAT)}} if record.engine else {"fmt": {"N": "3"}}),
     }
 
 
@@ -180,7 +182,7 @@ def run_item(run: Run, writer: str) -> Attributes:
         "state": run.state,
         "skipped": run.skipped or None,
         "writer": writer,
-        "fmt": FORMAT,
+        "fmt": FORMAT if run.options.engine else 4,
     }
     return {**run_key(run.run_id), **attributes({name: v for name, v in values.items() if v is not None})}
 
@@ -195,7 +197,9 @@ def run_value(item: Item) -> Run:
     constant = json.loads(item["constant"]["S"])
     follower = constant.get("next")
     options: dict[str, Any] = {
-        name: tuple(v) if isinstance(v, list) else v for name, v in constant["options"].items() if name in OPTIONS
+        name: tuple(v) if isinstance(v, list) else v
+        for name, v in renamed(constant["options"], constant.get("engine", "")).items()
+        if name in OPTIONS
     }
     return Run(
         run_id=item["pk"]["S"].rpartition("#")[0],
@@ -213,7 +217,6 @@ def run_value(item: Item) -> Run:
         check=_script(constant["check"]) if constant.get("check") else None,
         next=NextRun(_script(follower["script"]), follower["output_uri"]) if follower else None,
         parent=constant.get("parent", ""),
-        engine=constant.get("engine", ""),
         table=constant.get("table", ""),
         state=RunState(item["state"]["S"]),
         **_plain(item, RUN_ATTRIBUTES),
