@@ -1,6 +1,7 @@
 """Notices to Amazon SNS and Amazon EventBridge."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from sparklet.aws.clients import AwsClients, failing_as
 from sparklet.errors import NoticeError
@@ -10,12 +11,12 @@ from sparklet.ports import Notifier
 EVENT_SOURCE = "sparklet"  # of notices on EventBridge
 
 
+@dataclass(frozen=True)
 class SnsNotifier:
     """A ``Notifier`` to an SNS topic; subscriptions can filter by the attributes ``kind`` and ``state``."""
 
-    def __init__(self, clients: AwsClients, topic_arn: str) -> None:
-        self._clients = clients
-        self._topic_arn = topic_arn
+    _clients: AwsClients
+    _topic_arn: str
 
     def notify(self, notice: Notice) -> None:
         """Publish a notice."""
@@ -31,12 +32,12 @@ class SnsNotifier:
             )
 
 
+@dataclass(frozen=True)
 class EventBridgeNotifier:
     """A ``Notifier`` to an EventBridge bus: source ``sparklet``, detail type ``Sparklet Run Ended`` and the like."""
 
-    def __init__(self, clients: AwsClients, bus: str) -> None:
-        self._clients = clients
-        self._bus = bus
+    _clients: AwsClients
+    _bus: str
 
     def notify(self, notice: Notice) -> None:
         """Put a notice as an event."""
@@ -50,11 +51,11 @@ class EventBridgeNotifier:
             raise NoticeError(f"the bus {self._bus} took no notice: {why}")
 
 
+@dataclass(frozen=True)
 class EveryNotifier:
     """A ``Notifier`` to several: one that cannot be reached does not keep the notice from the others."""
 
-    def __init__(self, notifiers: Sequence[Notifier]) -> None:
-        self._notifiers = notifiers
+    _notifiers: Sequence[Notifier]
 
     def notify(self, notice: Notice) -> None:
         """Notify each; those that could not be reached are in the error."""

@@ -30,12 +30,16 @@ class StepFunctionsOrchestrator:
         with failing_as(OrchestrationError, f"{machine} cannot be started"):
             try:
                 answer = self._clients.states.start_execution(stateMachineArn=machine, name=name, input=body)
+                return str(answer["executionArn"])
             except ClientError as error:
                 if error_code(error) != "ExecutionAlreadyExists":
                     raise
-            else:
-                return str(answer["executionArn"])
-        return self._same(machine, name, input)
+        there = self.status(_named(machine, name))
+        if there.state.ended:
+            raise ExecutionExistsError(f"{name} has {there.state} already: choose another name to start it again")
+        if there.input != input:  # the emulator does not compare inputs
+            raise ExecutionExistsError(f"{name} runs with another input: choose another name")
+        return there.execution
 
     def status(self, execution: str) -> ExecutionStatus:
         """An execution's status."""
@@ -69,16 +73,6 @@ class StepFunctionsOrchestrator:
         except OrchestrationError:
             if not self.status(execution).state.ended:
                 raise
-
-    def _same(self, machine: str, name: str, input: Mapping[str, Any]) -> str:  # noqa: A002 - Step Functions' word
-        """The running execution of that name, if it has this input; the emulator does not compare inputs."""
-        execution = _named(machine, name)
-        there = self.status(execution)
-        if there.state.ended:
-            raise ExecutionExistsError(f"{name} has {there.state} already: choose another name to start it again")
-        if there.input != input:
-            raise ExecutionExistsError(f"{name} runs with another input: choose another name")
-        return execution
 
 
 def _named(machine: str, name: str) -> str:

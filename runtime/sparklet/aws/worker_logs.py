@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
+from dataclasses import dataclass
 
 from sparklet.aws.clients import AwsClients, failing_as
 from sparklet.errors import LogsError
@@ -12,12 +13,12 @@ LOG_REMEDIES = {
 }
 
 
+@dataclass(frozen=True)
 class CloudWatchWorkerLogs:
     """``WorkerLogs`` in the worker function's log group."""
 
-    def __init__(self, clients: AwsClients, group: str) -> None:
-        self._clients = clients
-        self._group = group
+    _clients: AwsClients
+    _group: str
 
     def streams(self, run_id: str, shard: int | None, since_s: float) -> Mapping[str, float]:
         """Streams with a worker's line about a run (and a shard), each from the first such line on."""

@@ -70,9 +70,7 @@ class DynamoRuns(OnTable):
             return
         if outcome.item is not None:
             raise CheckpointConflictError(f"part {part.index} of run {run_id} was sealed by another planner")
-        if outcome.lost:
-            raise outcome.lost
-        raise CheckpointConflictError(
+        raise outcome.lost or CheckpointConflictError(
             f"the plan of run {run_id} takes no more parts: it is {rules.status_of(self.get(run_id))}"
         )
 
@@ -137,9 +135,7 @@ class DynamoRuns(OnTable):
         run = _run(run_id, outcome.item)
         if run.shard_count == shard_count:
             return  # it is sealed as wanted
-        if outcome.lost:
-            raise outcome.lost
-        raise CheckpointConflictError(
+        raise outcome.lost or CheckpointConflictError(
             f"the plan of run {run_id} cannot be sealed with {shard_count} shards: it is {run.state} with "
             f"{run.shard_count}, or another planner sealed a part"
         )
@@ -170,9 +166,7 @@ class DynamoRuns(OnTable):
         run = _run(run_id, outcome.item)
         if outcome.carries(writer):
             return run
-        if outcome.lost:
-            raise outcome.lost
-        raise rules.no_generation(run, generation, "retired" in (outcome.item or {}))
+        raise outcome.lost or rules.no_generation(run, generation, "retired" in (outcome.item or {}))
 
     def finish(self, run_id: str, generation: int, state: RunState) -> Run:
         """Record how a run ended."""

@@ -186,38 +186,21 @@ class LedgerTable:
 
     def transact(self, key: Attributes, writes: Sequence["TransactWriteItemTypeDef"]) -> Written:
         """Do all writes or none; ``key`` is the item that an outcome without success shows."""
-        from botocore.exceptions import BotoCoreError, ClientError
-
-        try:
-            self._patiently(self.client.transact_write_items, TransactItems=writes)
-        except ClientError as error:
-            if error_code(error) == _CANCELED and "ConditionalCheckFailed" in (_reasons(error) or _CONDITION):
-                return Written(applied=False, item=self.get(key))
-            return self._unknown(key, error)
-        except BotoCoreError as error:
-            return self._unknown(key, error)
-        return Written(applied=True, item=None)
+        return self._write(key, self.client.transact_write_items, TransactItems=writes)
 
     def _write(self, key: Attributes, operation: Any, **request: Any) -> Written:
         from botocore.exceptions import BotoCoreError, ClientError
 
         try:
             answer = self._patiently(operation, **request)
-        except ClientError as error:
-            if error_code(error) != "ConditionalCheckFailedException":
-                return self._unknown(key, error)
-            refusing: Any = error.response.get("Item")  # not in its type, but in its answer
-            return Written(applied=False, item=refusing or self.get(key))
-        except BotoCoreError as error:
-            return self._unknown(key, error)
+        except (BotoCoreError, ClientError) as error:
+            if _is_refused(error):
+                return Written(applied=False, item=getattr(error, "response", {}).get("Item") or self.get(key))
+            fault = self._fault("a write", error)
+            if not _hides_the_outcome(error):
+                raise fault from error
+            return Written(applied=False, item=self.get(key), lost=fault)
         return Written(applied=True, item=answer.get("Attributes"))
-
-    def _unknown(self, key: Attributes, error: "BotoCoreError | ClientError") -> Written:
-        """Read again after a fault that hides whether the write was applied; raise one that cannot hide it."""
-        fault = self._fault("a write", error)
-        if not _hides_the_outcome(error):
-            raise fault from error
-        return Written(applied=False, item=self.get(key), lost=fault)
 
     def _call(self, what: str, operation: Any, **request: Any) -> Any:
         from botocore.exceptions import BotoCoreError, ClientError
@@ -274,6 +257,13 @@ def names_in(expression: str) -> dict[str, Any]:
     reserved = {"#state": "state", "#open": "open", "#rows": "rows"}
     used = {placeholder: name for placeholder, name in reserved.items() if placeholder in expression}
     return {"ExpressionAttributeNames": used} if used else {}
+
+
+def _is_refused(error: Exception) -> bool:
+    """Whether a condition of the write, or of a transaction with it, does not hold."""
+    if error_code(error) == _CANCELED:
+        return bool(_CONDITION & (_reasons(error) or _CONDITION))
+    return error_code(error) == "ConditionalCheckFailedException"
 
 
 def _hides_the_outcome(error: "BotoCoreError | ClientError") -> bool:
