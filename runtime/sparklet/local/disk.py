@@ -7,10 +7,9 @@ import signal
 import threading
 import time
 import traceback
-from collections import Counter
-from collections.abc import Collection, Mapping
+from collections.abc import Collection
 from pathlib import Path
-from urllib.parse import parse_qs, unquote
+from urllib.parse import unquote
 
 from sparklet.local import ministack_patches
 from sparklet.local.state import DISK_REMEDY
@@ -82,50 +81,24 @@ def _write(services: Collection[str], parent: int) -> None:
         os._exit(1)
 
 
-class DiskQuota:
-    """Refuses requests to S3 that do not fit on the disk.
+def refusal(folder: Path, body_bytes: int, copied: str) -> str:
+    """The error, in S3's XML, of a write of so many bytes, or of a copy, that does not fit on the disk; "" if it fits.
 
     The emulator would only log the failure and keep such an object in memory, where the stack's end would lose it.
     """
-
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
-        self._parts: Counter[str] = Counter()  # bytes of incomplete uploads, whose parts are in memory, by their id
-
-    def refusal(self, method: str, query: str, headers: Mapping[str, str]) -> str:
-        """The error, in S3's XML, of a request that does not fit; "" if it fits."""
-        if method not in ("PUT", "POST", "DELETE") or "/s3/aws4_request" not in headers.get("authorization", ""):
-            return ""
-        upload = parse_qs(query, keep_blank_values=True).get("uploadId", [""])[0]
-        wanted = _length(headers) or self._copied_bytes(headers.get("x-amz-copy-source", ""))
-        if method == "DELETE":
-            self._parts.pop(upload, None)
-            return ""
-        free = shutil.disk_usage(self._folder).free
-        if free < self._parts.total() + wanted + RESERVE_BYTES:
-            return self._disk_full(free)
-        if upload and method == "PUT":
-            self._parts[upload] += wanted
-        elif upload:
-            self._parts.pop(upload, None)
+    free = shutil.disk_usage(folder).free
+    wanted = body_bytes or _copied_bytes(folder, copied)
+    if free >= ministack_patches.uploaded_bytes() + wanted + RESERVE_BYTES:
         return ""
-
-    def _copied_bytes(self, source: str) -> int:
-        """The size of the object that a request copies; 0 if no file has the object's name."""
-        place = unquote(source).partition("?")[0].strip("/")
-        if not place or ".." in place.split("/"):
-            return 0
-        copied = [path for path in (account / place for account in self._folder.iterdir()) if path.is_file()]
-        return max((path.stat().st_size for path in copied), default=0)
-
-    def _disk_full(self, free_bytes: int) -> str:
-        message = (
-            f"the disk of the state folder {self._folder.parent} is full ({free_bytes // MIB} MiB free); {DISK_REMEDY}"
-        )
-        escaped = message.replace("&", "&amp;").replace("<", "&lt;")
-        return f"<Error><Code>DiskFull</Code><Message>{escaped}</Message></Error>"
+    message = f"the disk of the state folder {folder.parent} is full ({free // MIB} MiB free); {DISK_REMEDY}"
+    escaped = message.replace("&", "&amp;").replace("<", "&lt;")
+    return f"<Error><Code>DiskFull</Code><Message>{escaped}</Message></Error>"
 
 
-def _length(headers: Mapping[str, str]) -> int:
-    text = headers.get("x-amz-decoded-content-length") or headers.get("content-length") or "0"
-    return int(text) if text.isascii() and text.isdigit() else 0
+def _copied_bytes(folder: Path, source: str) -> int:
+    """The size of the object that a request copies; 0 if no file has the object's name."""
+    place = unquote(source).partition("?")[0].strip("/")
+    if not place or ".." in place.split("/"):
+        return 0
+    copied = [path for path in (account / place for account in folder.iterdir()) if path.is_file()]
+    return max((path.stat().st_size for path in copied), default=0)

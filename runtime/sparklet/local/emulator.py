@@ -7,6 +7,7 @@ The host starts it as ``python -m sparklet.local.emulator``.
 """
 
 import asyncio
+import functools
 import hmac
 import os
 import signal
@@ -22,9 +23,9 @@ import hypercorn.config
 import psutil
 from ministack import app as ministack
 
-from sparklet.local.disk import DiskQuota, Saver
+from sparklet.local.disk import Saver, refusal
 from sparklet.local.environment import PROCESSING_PATH, SAVE_PATH, TOKEN_HEADER
-from sparklet.local.ministack_patches import Processing
+from sparklet.local.ministack_patches import Processing, refuse_writes
 from sparklet.spark.processes import die_with_parent, kill_tree, signal_process
 
 WORKERS_END_WITHIN_S = 2.5
@@ -35,8 +36,8 @@ Message = MutableMapping[str, Any]
 Application = Callable[[Message, Any, Any], Awaitable[None]]
 
 
-def guarded(inner: Application, token: str, saver: Saver, processing: Processing, quota: DiskQuota) -> Application:
-    """The application for callers with the token, below the quota; and the host's own two requests."""
+def guarded(inner: Application, token: str, saver: Saver, processing: Processing) -> Application:
+    """The application for callers with the token, and the host's own two requests."""
 
     async def application(scope: Message, receive: Any, send: Any) -> None:
         if scope["type"] == "lifespan":
@@ -48,10 +49,6 @@ def guarded(inner: Application, token: str, saver: Saver, processing: Processing
         elif scope["path"] == PROCESSING_PATH:
             processing.start()
             await _answer(scope, send, 200, b"")
-        elif refusal := _refusal(quota, scope):
-            await _answer(
-                scope, send, 400, refusal.encode(), b"application/xml"
-            )  # clients would repeat a 5xx for minutes
         else:
             await inner(scope, receive, send)
 
@@ -84,18 +81,11 @@ def _has_token(token: str, scope: Message) -> bool:
     return any(hmac.compare_digest(value, token.encode()) for value in given)
 
 
-def _refusal(quota: DiskQuota, scope: Message) -> str:
-    if scope["type"] != "http":
-        return ""
-    headers = {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in scope.get("headers", ())}
-    return quota.refusal(scope["method"], scope.get("query_string", b"").decode("latin-1"), headers)
-
-
-async def _answer(scope: Message, send: Any, status: int, body: bytes, kind: bytes = b"text/plain") -> None:
+async def _answer(scope: Message, send: Any, status: int, body: bytes) -> None:
     if scope["type"] == "websocket":
         await send({"type": "websocket.close", "code": 1008})
         return
-    headers = [(b"content-type", kind), (b"content-length", str(len(body)).encode())]
+    headers = [(b"content-type", b"text/plain"), (b"content-length", str(len(body)).encode())]
     await send({"type": "http.response.start", "status": status, "headers": headers})
     await send({"type": "http.response.body", "body": body})
 
@@ -113,7 +103,8 @@ async def _serve(listening: int, token: str) -> None:
         await asyncio.to_thread(saver.stop)
         await asyncio.to_thread(_end_workers)
 
-    application: Any = guarded(ministack.app, token, saver, processing, DiskQuota(Path(os.environ["S3_DATA_DIR"])))
+    refuse_writes(functools.partial(refusal, Path(os.environ["S3_DATA_DIR"])))
+    application: Any = guarded(ministack.app, token, saver, processing)
     await hypercorn.asyncio.serve(application, _config(listening), shutdown_trigger=end)
     code = 0
     try:

@@ -14,6 +14,8 @@ A newer ministack may not need a patch. Remove it and run the test named here: i
     ministack keeps the log lines of every invocation in memory for ever; workers write files.
 ``_drain_stderr_bounded``, ``_ESM_IDLE_WAKE_GAP_SECONDS`` (``gap`` of ``benchmarks.fan_out``)
     After each call ministack waits 50 ms for a first line of log, and again 50 ms if there was none.
+``refuse_writes`` (test_full_disk)
+    ministack only logs that an object does not fit on the disk.
 ``write_state`` (test_stack_life)
     ministack writes its state only at an orderly end, and only logs a failure.
 """
@@ -28,7 +30,7 @@ from typing import Any
 
 from ministack import app as ministack
 from ministack.core import concurrency, lambda_runtime, persistence
-from ministack.services import eventbridge, lambda_svc, stepfunctions
+from ministack.services import eventbridge, lambda_svc, s3, stepfunctions
 
 MAP_LIMITS = ("MaxConcurrency", "ToleratedFailureCount", "ToleratedFailurePercentage")
 _RAISED = re.compile(r"^(?:\w+\.)*(\w+)(?::|$)", re.MULTILINE)  # the lines of a traceback are indented
@@ -119,6 +121,24 @@ def _read_map_limits() -> None:
         return run({**state_def, **given}, raw_input, execution, ctx)
 
     stepfunctions._run_map_items = with_numbers
+
+
+def refuse_writes(refusal: Callable[[int, str], str]) -> None:
+    """Have S3 refuse a write with what ``refusal`` gives for the body's size and the copied object, unless it is ""."""
+    handle = s3.handle_request
+
+    async def guarded(method: str, path: str, headers: Any, body: bytes, *arguments: Any, **keywords: Any) -> Any:
+        refused = refusal(len(body), headers.get("x-amz-copy-source", "")) if method in ("PUT", "POST") else ""
+        if refused:
+            return 400, {"Content-Type": "application/xml"}, refused.encode()  # clients would repeat a 5xx for minutes
+        return await handle(method, path, headers, body, *arguments, **keywords)
+
+    s3.handle_request = guarded
+
+
+def uploaded_bytes() -> int:
+    """The bytes of incomplete uploads, which ministack keeps in memory."""
+    return sum(part["size"] for upload in s3._multipart_uploads.values() for part in upload["parts"].values())
 
 
 def all_services() -> Collection[str]:
