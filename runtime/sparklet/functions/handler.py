@@ -27,10 +27,10 @@ from sparklet.events.sqs import respond
 from sparklet.functions.backend import StoredContents
 from sparklet.functions.calls import Call, Contents
 from sparklet.functions.performer import Performer
-from sparklet.functions.recorded_calls import RECORDED, Renewer, claimed_id, write_over
+from sparklet.functions.recorded_calls import RECORDED, Renewer, claimed_id
 from sparklet.ledger.rules import LEASE_S
 from sparklet.log import Log
-from sparklet.model import ShardResult, TaskRecord
+from sparklet.model import ShardResult
 from sparklet.model.tasks import ANSWER_BYTES
 from sparklet.settings import function_settings
 from sparklet.spark.task_limits import Deadline
@@ -124,9 +124,6 @@ class ClaimedCall(ClaimedRequest):
         """Perform it."""
         with self.claims.renewer.renewing(self.record, LEASE_S):
             return super().execute()
-
-    def _replace(self, after: TaskRecord) -> None:
-        self.record = write_over(self.claims.tasks, after, self.record)
 
 
 @functools.cache

@@ -12,12 +12,13 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from multiprocessing.connection import Pipe
 from typing import TYPE_CHECKING, Any
 
 from sparklet.errors import LeaseLostError, LedgerError, PayloadError
-from sparklet.ledger.rules import LEASE_GRACE_S, LEASE_S, bounded_failure, is_held, task_failure
+from sparklet.ledger.rules import LEASE_GRACE_S, LEASE_S
+from sparklet.ledger.task_leases import give_up, write_over
 from sparklet.model import TASK_ID, Failure, ShardState, TaskRecord
 from sparklet.ports import Clock, TaskStore
 from sparklet.settings import ledger_table
@@ -106,16 +107,6 @@ class Poller:
             watched.ended(record)
 
 
-def write_over(tasks: TaskStore, after: TaskRecord, was: TaskRecord) -> TaskRecord:
-    """Replace ``was``, or a renewal of it by the same attempt; LeaseLostError if another attempt owns the task."""
-    while not tasks.replace_task(after, was):
-        stands = tasks.get_task(was.task_id)
-        if not stands or (stands.attempt_id, stands.state) != (was.attempt_id, ShardState.RUNNING):
-            raise LeaseLostError(f"attempt {was.attempt_id} does not own task {was.task_id} any more")
-        was, after = stands, replace(after, revision=stands.revision + 1)
-    return after
-
-
 class Renewer:
     """Renews one lease at a time, after half its length, in a process of its own: a function may hold the interpreter.
 
@@ -172,8 +163,8 @@ def failures_handler(event: Mapping[str, Any], context: object) -> dict[str, Any
     failed = []
     for message in event["Records"]:
         try:
-            fail(_tasks(), json.loads(message["body"]), _tasks().clock.now_s())
-        except LedgerError as error:
+            fail(_tasks(), json.loads(message["body"]), _tasks().clock.now_s)
+        except (LeaseLostError, LedgerError) as error:
             print(json.dumps({"level": "WARNING", "message": str(error)}))
             failed.append({"itemIdentifier": message["messageId"]})
         except (PayloadError, ValueError, AttributeError) as error:
@@ -181,25 +172,19 @@ def failures_handler(event: Mapping[str, Any], context: object) -> dict[str, Any
     return {"batchItemFailures": failed}
 
 
-def fail(tasks: TaskStore, given_up: Mapping[str, Any], now_s: float) -> None:
+def fail(tasks: TaskStore, given_up: Mapping[str, Any], now_s: Callable[[], float]) -> None:
     """Record FAILED for a call: its envelope from the queue, or Lambda's report (``requestPayload``, …).
 
-    LedgerError if the ledger does not answer, or another invocation has the call.
+    LedgerError if the ledger does not answer, LeaseLostError if another invocation has the call.
     """
-    task_id = claimed_id(given_up.get("requestPayload", given_up))
-    was = tasks.get_task(task_id)
-    record = was or TaskRecord(task_id)
-    if record.state.ended:
+    task, context = TaskRecord(claimed_id(given_up.get("requestPayload", given_up))), given_up.get("requestContext")
+    if not context:
+        give_up(tasks, task, now_s)
         return
-    failure = task_failure(record)
-    if context := given_up.get("requestContext"):
-        found = given_up.get("responsePayload") or {"errorMessage": "Lambda gave the call up"}
-        failure = Failure(found.get("errorType", context.get("condition", "")), found["errorMessage"], retryable=False)
-    mine = context and record.attempt_id.startswith(context.get("requestId", ""))
-    if is_held(record, now_s) and not mine:
-        raise LedgerError(f"attempt {record.attempt_id} has {task_id}")
-    if not tasks.replace_task(record.failed(bounded_failure(failure), now_s), was):
-        raise LedgerError(f"{task_id} changed meanwhile")
+    found = given_up.get("responsePayload") or {"errorMessage": "Lambda gave the call up"}
+    failure = Failure(found.get("errorType", context.get("condition", "")), found["errorMessage"], retryable=False)
+    request_id = context.get("requestId", "")
+    give_up(tasks, task, now_s, failure, lambda record: record.attempt_id.startswith(request_id))
 
 
 @functools.cache

@@ -11,10 +11,10 @@ import re
 from datetime import UTC, datetime
 from enum import StrEnum
 
-from sparklet.errors import EventError, LeaseLostError, LedgerError, RunNotFoundError, SettingsError, ShardNotFoundError
+from sparklet.errors import EventError, LedgerError, RunNotFoundError, SettingsError, ShardNotFoundError
 from sparklet.events import TaskRequest
 from sparklet.job.event_objects import read_json
-from sparklet.ledger.rules import is_held, task_failure
+from sparklet.ledger.task_leases import give_up
 from sparklet.model import Dispatch, Failure, Notice, RunOptions, ShardRecord, ShardRef, ShardState, TaskRecord
 from sparklet.ports import Message
 from sparklet.ports.deployment import Deployment
@@ -104,17 +104,7 @@ def consume_task(at: Deployment, request: TaskRequest) -> Disposition:
     """End the task of a dead-letter message, and send its notice; LeaseLostError if an attempt still holds the task."""
     if at.tasks is None:
         raise SettingsError("a dead-letter message of the asynchronous API came, but this deployment keeps no tasks")
-    for _ in range(MAX_TRIES):
-        was = at.tasks.get_task(request.task_id)
-        record = was or TaskRecord(request.task_id, accepted_s=request.accepted_s)
-        if record.state.ended:
-            return Disposition.DROPPED
-        now_s = at.clock.now_s()
-        if is_held(record, now_s):
-            raise LeaseLostError(f"attempt {record.attempt_id} still holds task {request.task_id}")
-        failed = record.failed(task_failure(record), now_s)
-        if at.tasks.replace_task(failed, was):
-            if at.notifier is not None:
-                at.notifier.notify(Notice.of_task(failed))
-            return Disposition.FAILED
-    raise LedgerError(f"task {request.task_id} changed {MAX_TRIES} times while its dead-letter message was read")
+    failed = give_up(at.tasks, TaskRecord(request.task_id, accepted_s=request.accepted_s), at.clock.now_s)
+    if failed and at.notifier is not None:
+        at.notifier.notify(Notice.of_task(failed))
+    return Disposition.FAILED if failed else Disposition.DROPPED

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from sparklet.errors import LedgerError, PayloadError
+from sparklet.errors import LeaseLostError, LedgerError, PayloadError
 from sparklet.events import Outcome, Source, Task, TaskRequest
 from sparklet.functions import handler, recorded_calls
 from sparklet.functions.backend import FolderContents
@@ -227,7 +227,7 @@ def test_lambdas_report_ends_a_call_that_its_worker_held(world: World) -> None:
     context = {"requestId": "request", "condition": "RetriesExhausted"}
     report = {"requestContext": context, "requestPayload": call(1), "responsePayload": TIMED_OUT}
 
-    fail(world.ledger, report, NOW_S + 3)
+    fail(world.ledger, report, lambda: NOW_S + 3)
 
     failure = world.record().failure
     assert failure and [failure.error_class, failure.message] == list(TIMED_OUT.values())
@@ -237,23 +237,23 @@ def test_a_report_about_another_delivery_must_come_back(world: World) -> None:
     world.ledger.replace_task(TaskRecord("task.1").claimed("request.x", NOW_S, 900, ""), None)
     report = {"requestContext": {"requestId": "other"}, "requestPayload": call(1), "responsePayload": TIMED_OUT}
 
-    with pytest.raises(LedgerError):
-        fail(world.ledger, report, NOW_S + 3)
+    with pytest.raises(LeaseLostError):
+        fail(world.ledger, report, lambda: NOW_S + 3)
 
 
 def test_a_call_that_lambda_never_began_fails(world: World) -> None:
     context = {"requestId": "request", "condition": "EventAgeExceeded"}
 
-    fail(world.ledger, {"requestContext": context, "requestPayload": call(1)}, NOW_S)
+    fail(world.ledger, {"requestContext": context, "requestPayload": call(1)}, lambda: NOW_S)
 
     failure = world.record().failure
     assert failure and failure.error_class == "EventAgeExceeded"
 
 
 def test_a_dead_letter_of_the_queue_ends_its_call_once(world: World) -> None:
-    fail(world.ledger, call(1), NOW_S)
+    fail(world.ledger, call(1), lambda: NOW_S)
     ended = world.record()
-    fail(world.ledger, call(1), NOW_S + 9)
+    fail(world.ledger, call(1), lambda: NOW_S + 9)
 
     assert ended.state is ShardState.FAILED
     assert world.record() == ended
