@@ -43,10 +43,7 @@ def of_host(environ: Mapping[str, str] = os.environ) -> dict[str, str]:
     """The part of the user's environment that the host, the emulator and the workers get."""
     passed = {name: value for name, value in environ.items() if name in _PASSED or name.startswith("LC_")}
     home = str(Path(sparklet.__file__).resolve().parents[1])
-    if home not in (
-        *site.getsitepackages(),
-        site.getusersitepackages(),
-    ):  # a checkout, which has no other packages beside it
+    if home not in (*site.getsitepackages(), site.getusersitepackages()):  # a checkout: no other packages beside it
         passed["PYTHONPATH"] = os.pathsep.join(filter(None, [home, passed.get("PYTHONPATH")]))
     return passed
 

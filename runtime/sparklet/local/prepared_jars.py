@@ -107,11 +107,9 @@ def linked_jars(jars: Sequence[Path | str], folder: Path, otherwise: Path = OTHE
     """
     try:
         folder = folder if is_plain(folder) else _own(otherwise / f"sparklet-{os.getuid()}")
-        for place in folder.glob("*"):
-            if (place / "source").is_symlink() and not (
-                place / "source"
-            ).exists():  # else links would keep deleted jars
-                shutil.rmtree(place, ignore_errors=True)
+        for source in (place / "source" for place in folder.glob("*")):
+            if source.is_symlink() and not source.exists():  # else links would keep deleted jars
+                shutil.rmtree(source.parent, ignore_errors=True)
         return [jar if is_plain(jar) else _linked(jar, folder) for jar in (Path(jar).resolve() for jar in jars)]
     except OSError:
         return list(map(Path, jars))

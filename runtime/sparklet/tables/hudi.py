@@ -274,17 +274,16 @@ def lease(uri: str) -> Iterator[None]:
     CommitConflictError if others hold it for five minutes, or if it was lost within the block.
     """
     end_s = time.monotonic() + MAX_WAIT_S
-    held_ms = [_in_ms(LEASE_S)]
-    while not _set(uri, held_ms[0]):
+    while not (held_ms := _set(uri, LEASE_S)):
         if time.monotonic() > end_s:
             raise CommitConflictError(f"the lease {uri} was held by others for {MAX_WAIT_S:.0f} s")
         time.sleep(random.uniform(0.1, 0.5))
-        held_ms[0] = _in_ms(LEASE_S)
     ended = threading.Event()
 
     def renew() -> None:
-        while not ended.wait(LEASE_S / 3) and _set(uri, later_ms := _in_ms(LEASE_S), held_ms[0]):
-            held_ms[0] = later_ms
+        nonlocal held_ms
+        while not ended.wait(LEASE_S / 3) and (later_ms := _set(uri, LEASE_S, held_ms)):
+            held_ms = later_ms
 
     renewing = threading.Thread(target=renew, daemon=True)
     renewing.start()
@@ -293,13 +292,13 @@ def lease(uri: str) -> Iterator[None]:
     finally:
         ended.set()
         renewing.join()
-        released = _set(uri, 0, held_ms[0])
+        released = _set(uri, -LEASE_S, held_ms)
     if not released:
         raise CommitConflictError(f"the lease {uri} was lost")
 
 
-def _set(uri: str, until_ms: int, held_ms: int | None = None) -> bool:
-    """Take the lease if it is free, or renew the one that this process holds until ``held_ms``; whether it did."""
+def _set(uri: str, duration_s: float, held_ms: int = 0) -> int:
+    """Take the lease if it is free, or change the one held until ``held_ms``; until when it is held, 0 if refused."""
     place, options = delta_place(uri)
     try:
         try:
@@ -308,14 +307,11 @@ def _set(uri: str, until_ms: int, held_ms: int | None = None) -> bool:
             columns = Schema([Field("nothing", PrimitiveType("string"))])
             table = DeltaTable.create(place, columns, mode="ignore", storage_options=options)
         found_ms = table.transaction_version(LEASE) or 0
-        if found_ms > time.time() * 1000 if held_ms is None else found_ms != held_ms:
-            return False
+        if found_ms != held_ms if held_ms else found_ms > time.time() * 1000:
+            return 0
+        until_ms = int((time.time() + duration_s) * 1000)
         properties = CommitProperties(app_transactions=[Transaction(LEASE, until_ms)])
         table.create_write_transaction([], "append", table.schema(), commit_properties=properties)
     except CommitFailedError:  # another writer was faster; not for long, if the lease is ours
-        return held_ms is not None and _set(uri, until_ms, held_ms)
-    return True
-
-
-def _in_ms(delay_s: float) -> int:
-    return int((time.time() + delay_s) * 1000)
+        return _set(uri, duration_s, held_ms) if held_ms else 0
+    return until_ms
