@@ -207,14 +207,11 @@ def engines(env: Mapping[str, str] = os.environ) -> Engines:
     try:
         named = json.loads(env.get("SPARKLET_ENGINES") or "{}")
         conf = named.pop("conf", {})
-        made = {name: named[name] for name in sorted(named, key=_place) if next(iter(named[name].values()), "")}
+        ordered = {name: named[name] for name in (*BY_PRICE, *named) if name in named}
+        made = {name: of for name, of in ordered.items() if next(iter(of.values()), "")}
         return {name: {**of, "conf": {**conf, **of.get("conf", {})}} for name, of in made.items()}
     except (TypeError, ValueError, AttributeError, RecursionError):
         raise SettingsError('SPARKLET_ENGINES is no JSON object of objects: {"emr": {"cluster": "j-…"}}') from None
-
-
-def _place(engine: str) -> int:
-    return BY_PRICE.index(engine) if engine in BY_PRICE else len(BY_PRICE)
 
 
 def of_workers(variables: Mapping[str, str]) -> dict[str, str]:

@@ -183,15 +183,11 @@ class RunOptions:
 
     def planned_engine(self, estimated_bytes: int) -> str:
         """The engine that a shard of this size is planned for; "": a function does it."""
-        is_small = self.too_large == ENGINE and not self.is_above_limit(estimated_bytes)
-        return "" if is_small else self.engine
+        return self.engine if self.too_large != ENGINE or self.is_above_limit(estimated_bytes) else ""
 
 
 def renamed(given: Mapping[str, Any], of_all: str = "") -> dict[str, Any]:
-    """A request, or a run's stored options, from before docs/decisions/0051 as they are named since.
-
-    ``of_all`` is the engine that such a run stored for all its shards.
-    """
+    """A request's or a stored run's options of before docs/decisions/0051; ``of_all`` is its engine for all shards."""
     new = {name: value for name, value in given.items() if name not in RENAMED}
     if of_all:
         new["engine"] = of_all
