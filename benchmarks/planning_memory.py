@@ -43,6 +43,9 @@ class ListingStore(MemoryObjectStore):
 
     def list(self, prefix_uri: str, start_after: str = "") -> Iterator[ObjectInfo]:
         """The objects, made up a page at a time as a real listing brings them."""
+        if prefix_uri != SOURCE:
+            yield from super().list(prefix_uri, start_after)
+            return
         for first in range(0, self._count, KEYS_A_PAGE):
             numbers = range(first, min(first + KEYS_A_PAGE, self._count))
             yield from [ObjectInfo(f"{SOURCE}day={n:09d}.csv", 1000 + n % 7, f"{n:032x}", 0.0) for n in numbers]

@@ -10,7 +10,7 @@ from sparklet.app.object_status import ObjectStatus
 from sparklet.app.stack import OpenStack
 from sparklet.app.texts import time_text
 from sparklet.model import Run, ShardRecord, ShardState
-from sparklet.planning.plan_preview import PlanPreview
+from sparklet.planning.packing import PlanPreview
 from sparklet.runs.summary import Summary
 
 OUT_OF_MEMORY = ("OutOfMemoryError", "MemoryError")

@@ -3,7 +3,6 @@
 import math
 import os
 from dataclasses import dataclass, replace
-from functools import partial
 from typing import Any, NamedTuple
 
 from sparklet.app.costs import (
@@ -22,9 +21,8 @@ from sparklet.app.texts import duration_text, usd_text
 from sparklet.local.process_engine import PROCESS
 from sparklet.model import Run, RunOptions
 from sparklet.model.options import AUTO, MIB
-from sparklet.planning.incremental import done_before
 from sparklet.planning.new_run import chosen_engine
-from sparklet.planning.plan_preview import PlanPreview, preview
+from sparklet.planning.packing import PlanPreview, preview
 from sparklet.planning.request import DispatchMode, RunRequest, automatic_mode
 from sparklet.ports import Ledger
 from sparklet.settings import engines
@@ -79,12 +77,6 @@ class PlanEstimate:
         }
 
 
-def preview_in(stack: OpenStack, request: RunRequest) -> PlanPreview:
-    """Preview the plan of a request in a stack; nothing is written."""
-    done = partial(done_before, stack.at, request.run_name) if request.options.incremental else None
-    return preview(request.options, request.inputs, stack.at.inputs(request.access), request.lists, done)
-
-
 def preview_request(
     stack: OpenStack | None, request: RunRequest, prices: Prices | None
 ) -> tuple[PlanPreview, PlanEstimate | None]:
@@ -94,7 +86,7 @@ def preview_request(
     size = stack.size if stack else here
     request = request.fitted(size.memory_mb, size.scratch_bytes)
     options = request.options
-    found = preview_in(stack, request) if stack else preview(options, request.inputs, None)
+    found = preview(stack.at if stack else None, request)
     if engine := options.engine:
         usual = next(iter(engines()), PROCESS) if engine == AUTO else engine
         engine = chosen_engine(stack.at, engine, request.table) if stack else usual

@@ -18,6 +18,7 @@ from sparklet.app.stack import OpenStack
 from sparklet.app.texts import size_text
 from sparklet.errors import PlanError, SettingsError
 from sparklet.inputs.local_files import local_files
+from sparklet.inputs.selection import Filter
 from sparklet.job.catalogs import VARIABLES, catalog_properties
 from sparklet.local.state import read_json
 from sparklet.model import Run, ShardState
@@ -121,7 +122,7 @@ def _upload_input(stack: OpenStack, request: RunRequest, index: int, path: Path,
     since_s = request.options.modified_since_s
 
     def files() -> Iterator[tuple[Path, str]]:
-        found = local_files(path, request.options.include, request.options.exclude)
+        found = local_files(path, Filter(request.options.include, request.options.exclude))
         return ((file, base + key) for file, key in found if not since_s or file.stat().st_mtime >= since_s)
 
     deque(within_limit(files(), request.options.limit, str(path)), maxlen=0)  # before anything is copied

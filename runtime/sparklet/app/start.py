@@ -5,7 +5,7 @@ import shlex
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -18,11 +18,11 @@ from sparklet.app.state_machines import WantedMode, chosen_mode, drive
 from sparklet.app.texts import count_text, size_text
 from sparklet.errors import CheckpointConflictError, LocalStackError, PlanError, SettingsError, SparkletError
 from sparklet.inputs.list_requests import ListRequest
-from sparklet.inputs.listed_once import listing_once
 from sparklet.job.catalogs import catalog_properties
 from sparklet.model import Run
 from sparklet.model.quantities import parse_duration_s
 from sparklet.planning.new_run import new_run, run_id_of
+from sparklet.planning.packing import PackedInput
 from sparklet.planning.planner import PlanProgress, plan
 from sparklet.planning.request import RunRequest, places, read_request
 from sparklet.settings import script_environment
@@ -109,28 +109,36 @@ def begin(
     """Start a run whose shards fit the stack's workers: copy local files, enter it, plan and dispatch it.
 
     In a mode with a state machine that one plans and dispatches the run; with ``auto`` the run is planned first. The
-    inputs are listed once. ``words`` are the command's arguments; without them an interrupted start names no command
+    inputs are read once. ``words`` are the command's arguments; without them an interrupted start names no command
     that continues it.
     """
     request = request.fitted(stack.size.memory_mb, stack.size.scratch_bytes)
-    with listing_once(stack.at) as at:
-        stack = replace(stack, at=at)
+    with closing(PackedInput()) as packed:
         by_machine = dispatch_mode != "queue"
         if by_machine:
-            request = replace(request, dispatch=chosen_mode(stack, request, dispatch_mode, reporter).dispatch)
-        request = replace(request, run_id=run_id_of(request, at.clock.now_s()), idempotency_key="")
+            mode = chosen_mode(stack, request, dispatch_mode, packed, reporter)
+            request = replace(request, dispatch=mode.dispatch)
+        request = replace(request, run_id=run_id_of(request, stack.at.clock.now_s()), idempotency_key="")
         with resumable(stack, reporter, lambda: _again(words, request.run_id)):
             request = with_local_files(stack, request, reporter)
             if request.table:
                 _refuse_table(stack, request)
-            known = at.known_run(request.run_id)
-            run = new_run(at, request)
+            known = stack.at.known_run(request.run_id)
+            run = new_run(stack.at, request, packed)
         if not by_machine and known:
             reporter.say(f"run {run.run_id} exists already, {run.state}; this is the same run")
-        return go_on(stack, run, reporter, by_machine=by_machine, here=dispatch_mode == "auto")
+        return go_on(stack, run, reporter, packed, by_machine=by_machine, here=dispatch_mode == "auto")
 
 
-def go_on(stack: OpenStack, run: Run, reporter: Reporter, *, by_machine: bool, here: bool = False) -> Run:
+def go_on(
+    stack: OpenStack,
+    run: Run,
+    reporter: Reporter,
+    packed: PackedInput | None = None,
+    *,
+    by_machine: bool,
+    here: bool = False,
+) -> Run:
     """Plan the rest of an entered run, or start its state machine if it does not run; with ``here`` do both."""
 
     def show(progress: PlanProgress) -> None:
@@ -146,7 +154,7 @@ def go_on(stack: OpenStack, run: Run, reporter: Reporter, *, by_machine: bool, h
         if here or not by_machine:
             reporter.say(f"run {run.run_id}: planning")
             try:
-                run = plan(stack.at, run.run_id, show)
+                run = plan(stack.at, run.run_id, show, packed)
             except CheckpointConflictError:
                 run = stack.at.ledger.runs.get(run.run_id)
                 if run.cancelled_s is None:

@@ -10,12 +10,12 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
-from sparklet.app.estimates import preview_in
 from sparklet.app.reporter import Reporter
 from sparklet.app.stack import OpenStack
 from sparklet.app.texts import time_text
 from sparklet.errors import ObjectStoreError, OrchestrationError, PlanError
 from sparklet.model import MAX_INLINE, Dispatch, ExecutionStatus, Run, execution_name, successor
+from sparklet.planning.packing import PackedInput, preview
 from sparklet.planning.request import DispatchMode, RunRequest, automatic_mode
 
 WantedMode = Literal["queue", "loop", "map", "inline", "auto"]
@@ -23,19 +23,21 @@ LOOK_EVERY_S = 15.0
 CAUSE_CHARACTERS = 300
 
 
-def chosen_mode(stack: OpenStack, request: RunRequest, wanted: WantedMode, reporter: Reporter) -> DispatchMode:
+def chosen_mode(
+    stack: OpenStack, request: RunRequest, wanted: WantedMode, packed: PackedInput, reporter: Reporter
+) -> DispatchMode:
     """The dispatch mode of a run; what is not possible is refused before anything is written.
 
-    For ``auto`` and ``inline`` the inputs are listed, since the number of shards decides.
+    For ``auto`` and ``inline`` the inputs are read into ``packed``, since the number of shards decides.
     """
     if wanted == "auto":
-        mode, reason = automatic_mode(preview_in(stack, request).shards)
+        mode, reason = automatic_mode(preview(stack.at, request, packed).shards)
         reporter.say(f"dispatch mode {mode}: {reason}")
     else:
         mode = DispatchMode(wanted)
     if mode is not DispatchMode.QUEUE:
         machine_of(stack, mode.dispatch)
-    if wanted == "inline" and (shards := preview_in(stack, request).shards) > MAX_INLINE:
+    if wanted == "inline" and (shards := preview(stack.at, request, packed).shards) > MAX_INLINE:
         raise PlanError(
             f"--dispatch-mode inline: {shards:,} shards are more than the {MAX_INLINE} that run at once in an inline "
             "Map; use map or loop (--dispatch-mode auto chooses)"

@@ -18,7 +18,7 @@ from sparklet.app.state_machines import driver_text
 from sparklet.app.status import RunView
 from sparklet.app.texts import count_text, duration_text, size_text, time_text, usd_text
 from sparklet.model import Dispatch, InputObject, Run, RunState, ShardRecord, ShardState, SliceKind
-from sparklet.planning.plan_preview import PlanPreview
+from sparklet.planning.packing import PlanPreview
 from sparklet.runs.summary import Summary
 
 EXCLUDED = "Not included: failed attempts, planner, checker, state machine, storage, transfer, logs, idle resources."

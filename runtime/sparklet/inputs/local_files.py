@@ -2,21 +2,18 @@
 
 import os
 import stat
-from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 
 from sparklet.errors import PlanError
 from sparklet.inputs.selection import Filter
 
 
-def local_files(
-    path: Path, include: Sequence[str] = (), exclude: Sequence[str] = (), skipped: Counter[str] | None = None
-) -> Iterator[tuple[Path, str]]:
+def local_files(path: Path, wanted: Filter | None = None) -> Iterator[tuple[Path, str]]:
     """The files below a folder, or the file itself, each with its key relative to the folder.
 
-    The order is that of an S3 listing of those keys. Links are followed. Files that the patterns (see ``Filter``)
-    leave out are not opened but counted in ``skipped``. PlanError if the path is not there, or a file cannot be read.
+    The order is that of an S3 listing of those keys. Links are followed. Files that are not ``wanted`` are not opened.
+    PlanError if the path is not there, or a file cannot be read.
     """
     try:
         mode = path.stat().st_mode
@@ -24,13 +21,11 @@ def local_files(
         raise PlanError(f"the input {path} is not there; check its spelling (you are in {Path.cwd()})") from None
     except OSError as error:
         raise PlanError(f"the input {path} cannot be read: {error.strerror}") from error
-    wanted = Filter(include, exclude)
+    wanted = wanted or Filter()
     if stat.S_ISDIR(mode):
         yield from _walk(path, "", (), wanted)
     elif wanted.keeps(path.name):
         yield _checked(path, path.name)
-    if skipped is not None:
-        skipped.update(wanted.skipped)
 
 
 def _walk(folder: Path, prefix: str, above: tuple[tuple[int, int], ...], wanted: Filter) -> Iterator[tuple[Path, str]]:

@@ -156,9 +156,9 @@ def split_kind(uri: str, split: str) -> str:
 
 
 def _slices(store: ObjectStore, item: InputObject, options: RunOptions, whole: Whole) -> list[InputObject]:
-    """The object's slices in order, or the object alone."""
+    """The object's slices in order, or the object alone; a local file is cut once it is in the bucket."""
     kind = split_kind(item.uri, options.split)
-    if not kind or item.size_bytes <= options.target_bytes:
+    if not kind or "://" not in item.uri or item.size_bytes <= options.target_bytes:
         return [item]
     try:
         if item.is_compressed:

@@ -9,19 +9,29 @@ from itertools import groupby
 from operator import itemgetter
 
 from sparklet.inputs.digests import Digests
-from sparklet.model import Run, ShardState
+from sparklet.model import Run, RunState, ShardState
 from sparklet.planning.commit_files import uncommitted
 from sparklet.planning.plan_files import shards_of
 from sparklet.ports.deployment import Deployment
+
+RunStatus = tuple[str, int, RunState]  # identity, generation, state
 
 
 def done_before(at: Deployment, name: str, run_id: str = "") -> Digests:
     """What other runs of the name have done, by address, version and ETag; a cut object is done with its last slice."""
     done = Digests()
-    for earlier in at.ledger.runs.list():
-        if earlier.name == name and earlier.run_id != run_id:
-            _add(at, earlier, done)
+    for earlier in _of_name(at, name, run_id):
+        _add(at, earlier, done)
     return done
+
+
+def earlier_runs(at: Deployment, name: str, run_id: str = "") -> list[RunStatus]:
+    """The other runs of the name: while they are the same, so is what they have done."""
+    return [(run.identity, run.generation, run.state) for run in _of_name(at, name, run_id)]
+
+
+def _of_name(at: Deployment, name: str, run_id: str) -> Iterator[Run]:
+    return (run for run in at.ledger.runs.list() if run.name == name and run.run_id != run_id)
 
 
 def _add(at: Deployment, run: Run, done: Digests) -> None:

@@ -6,10 +6,12 @@ from contextlib import ExitStack, closing, suppress
 from dataclasses import dataclass
 from functools import partial
 from itertools import pairwise
+from pathlib import Path
 
 from sparklet.errors import ObjectNotFoundError, PlanError
 from sparklet.inputs.digests import Digests
 from sparklet.inputs.lists import Listed, ListReader
+from sparklet.inputs.local_files import local_files
 from sparklet.inputs.selection import Candidate, Filter, Found, Reason
 from sparklet.model import SCHEME, InputObject, Position, Run, RunOptions, s3_address, split_uri
 from sparklet.planning.incremental import done_before
@@ -23,20 +25,25 @@ LeftOutCallback = Callable[[str, str, str], None]
 """Called with address, version and reason of an object that is left out."""
 
 
-def resolve_inputs(store: ObjectStore, inputs: Sequence[str]) -> tuple[str, ...]:
+def resolve_inputs(store: ObjectStore, inputs: Sequence[str], local: bool = False) -> tuple[str, ...]:
     """Resolve inputs: ``s3://bucket/name`` is that object if it exists, else the folder ``name/``.
 
-    PlanError if an input is no S3 address, if there is nothing at it, or if two inputs overlap.
+    PlanError if an input is no S3 address, or with ``local`` no path either, if there is nothing at it, or if two
+    inputs overlap.
     """
     if not inputs:
         raise PlanError("no input was given; name at least one s3://bucket/folder/ or object")
-    resolved = tuple(_resolve(store, given) for given in inputs)
+    resolved = tuple(given if local and "://" not in given else _resolve(store, given) for given in inputs)
     if len(resolved) > 1:
-        refuse_overlap(resolved)
+        _refuse_overlap(given if "://" in given else _absolute(Path(given)) for given in resolved)
     return resolved
 
 
-def refuse_overlap(inputs: Sequence[str]) -> None:
+def _absolute(path: Path) -> str:
+    return f"{path.resolve()}/" if path.is_dir() else str(path.resolve())
+
+
+def _refuse_overlap(inputs: Iterable[str]) -> None:
     """PlanError if an object could belong to two inputs: it would be processed twice."""
     for given, following in pairwise(sorted(inputs)):
         if following == given:
@@ -122,9 +129,27 @@ class AllVersions(CurrentObjects):
                 return
 
 
+@dataclass(frozen=True)
+class LocalFiles:
+    """A local folder or file, for a preview: its copy in the bucket will have the same keys."""
+
+    given: str
+    wanted: Filter
+
+    def relative(self, uri: str) -> str:
+        """The name for patterns."""
+        return Path(uri).relative_to(self.given).as_posix() if Path(uri) != Path(self.given) else Path(uri).name
+
+    def candidates(self, _: Position) -> Iterator[Candidate]:
+        """The files that the patterns choose; a preview has no position."""
+        for path, key in local_files(Path(self.given), self.wanted):
+            found = path.stat()
+            yield Candidate(key, str(path), ObjectInfo(str(path), found.st_size, "", found.st_mtime))
+
+
 # --- the whole input ---
 
-_Source = CurrentObjects | Listed
+_Source = CurrentObjects | LocalFiles | Listed
 
 
 class Inventory:
@@ -148,11 +173,13 @@ class Inventory:
         on_left_out: LeftOutCallback | None = None,
     ) -> None:
         folders = AllVersions if options.all_versions else CurrentObjects
-        self._sources: list[_Source] = [folders(store, given) for given in inputs]
+        self._filter = Filter(options.include, options.exclude)
+        self._sources: list[_Source] = [
+            folders(store, given) if "://" in given else LocalFiles(given, self._filter) for given in inputs
+        ]
         self._sources += [Listed(reader, store, options) for reader in lists]
         self._finds_duplicates = any(not reader.source.items for reader in lists)
         self._options, self._planned, self._done, self._on_left_out = options, planned, done, on_left_out
-        self._filter = Filter(options.include, options.exclude)
         self.archived_names: list[str] = []
         """The first objects that were left out because they are archived."""
 
@@ -213,18 +240,12 @@ class Inventory:
         return self._filter.skip(reason)
 
 
-def open_inventory(
-    at: Deployment,
-    run: Run,
-    lists: Sequence[ListReader] | None = None,
-    on_left_out: LeftOutCallback | None = None,
-) -> Inventory:
-    """A run's input, read with the run's own access. ``lists`` are its lists if they are not stored yet."""
-    if lists is None:
-        lists = [
-            ListReader(source, at.store if source.uri.startswith(at.runs_uri) else at.inputs(run.access))
-            for source in run.lists  # Sparklet stores lists with the run
-        ]
+def open_inventory(at: Deployment, run: Run, on_left_out: LeftOutCallback | None = None) -> Inventory:
+    """A run's input, read with the run's own access."""
+    lists = [
+        ListReader(source, at.store if source.uri.startswith(at.runs_uri) else at.inputs(run.access))
+        for source in run.lists  # Sparklet stores lists with the run
+    ]
     return Inventory(
         at.inputs(run.access),
         run.inputs,

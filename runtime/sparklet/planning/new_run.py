@@ -5,7 +5,7 @@ import re
 import secrets
 import warnings
 from collections.abc import Iterable, Sequence
-from contextlib import suppress
+from contextlib import closing, nullcontext, suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -18,14 +18,14 @@ from sparklet.errors import (
     RunExistsError,
     SettingsError,
 )
-from sparklet.inputs.list_requests import open_lists, refuse_mixed, stored_source
+from sparklet.inputs.list_requests import refuse_mixed, stored_source
 from sparklet.job.catalogs import catalog_properties
 from sparklet.model import RUN_ID, SCHEME, NextRun, Run, ScriptRef, s3_address, split_uri
-from sparklet.model.options import AUTO
+from sparklet.model.options import AUTO, REFUSE
 from sparklet.planning.follow_up_ids import FOLLOW_UP_ID
-from sparklet.planning.inventory import open_inventory, refuse_other_regions, resolve_inputs
+from sparklet.planning.inventory import refuse_other_regions
 from sparklet.planning.output_claims import refuse_another_open, refuse_outputs, take_outputs
-from sparklet.planning.packing import refuse_unplannable
+from sparklet.planning.packing import PackedInput, too_large
 from sparklet.planning.request import RunRequest
 from sparklet.ports.deployment import WITHDRAWN, Deployment
 
@@ -34,9 +34,10 @@ MAX_SLUG = 40  # characters of a name, so that time and suffix fit into the 63 o
 PY_FILE_SUFFIXES = (".py", ".zip", ".whl", ".egg")
 
 
-def new_run(at: Deployment, request: RunRequest, *, even_empty: bool = False) -> Run:
+def new_run(at: Deployment, request: RunRequest, packed: PackedInput | None = None, *, even_empty: bool = False) -> Run:
     """Copy a run's scripts and lists, and enter the run into the ledger, once input and script are found usable.
 
+    The check reads the input into ``packed``, unless a preview did, so that ``plan`` need not read it again.
     If the ledger has the same run already, that one is returned, and ``plan`` continues it; RunExistsError if a run of
     that id has another input, output, script or other options. PlanError if input, output or script are not usable, or
     an incremental run of the same name has not ended. NothingNewError if earlier runs have done everything, unless a
@@ -66,7 +67,8 @@ def new_run(at: Deployment, request: RunRequest, *, even_empty: bool = False) ->
         _refuse_no_catalog(at, request)
     if request.options.incremental:
         refuse_another_open(at, request.run_name, run_id)
-    run = _checked_run(at, request, scripts, even_empty)
+    with nullcontext(packed) if packed else closing(PackedInput()) as found:
+        run = _checked_run(at, request, scripts, even_empty, found)
     refuse_outputs(at, run)
     lists = zip(run.lists, request.lists, strict=True)
     _store(at, (file for script in scripts.values() for file in script.files))
@@ -136,16 +138,18 @@ def _folder(uri: str) -> str:
     raise PlanError(f"the output {uri!r} must look like s3://bucket/folder/")
 
 
-def _checked_run(at: Deployment, request: RunRequest, scripts: "dict[str, ScriptFiles]", even_empty: bool) -> Run:
+def _checked_run(
+    at: Deployment, request: RunRequest, scripts: "dict[str, ScriptFiles]", even_empty: bool, packed: PackedInput
+) -> Run:
     """The run as it enters the ledger, once its input is found plannable."""
     store, options = at.inputs(request.access), request.options
-    inputs = resolve_inputs(store, request.inputs) if request.inputs or not request.lists else ()
+    packed.open(store, request)
+    inputs = packed.inputs
     _refuse_own_output(at, inputs, request.output_uri)
     if request.next:
         _refuse_own_output(at, (*inputs, request.output_uri), request.next_output)
     if not options.other_region:
         refuse_other_regions(store, {split_uri(uri)[0] for uri in inputs})
-    lists = open_lists(store, request.lists) if request.lists else []
     run = Run(
         run_id=request.run_id,
         inputs=inputs,
@@ -156,7 +160,7 @@ def _checked_run(at: Deployment, request: RunRequest, scripts: "dict[str, Script
         env=request.env,
         options=options,
         name=request.run_name,
-        lists=tuple(stored_source(at, request.run_id, number, each) for number, each in enumerate(lists)),
+        lists=tuple(stored_source(at, request.run_id, number, each) for number, each in enumerate(packed.lists)),
         access=request.access,
         dispatch=request.dispatch,
         table=request.table,
@@ -164,12 +168,18 @@ def _checked_run(at: Deployment, request: RunRequest, scripts: "dict[str, Script
         next=NextRun(scripts[request.next].ref, request.next_output) if request.next else None,
         created_s=at.clock.now_s(),
     )
-    name = ", ".join([*inputs, *(given.source for given in request.lists)])
+    refuses_large = options.too_large == REFUSE and not options.engine and options.max_shard_bytes > 0
     try:
-        refuse_unplannable(store, open_inventory(at, run, lists), lists, options, name)
+        to_end = options.archived == "refuse" or options.limit > 0 or refuses_large
+        found = packed.read(at, request, limit=options.limit, to_end=to_end)
     except NothingNewError:
         if not even_empty:
             raise
+        return run
+    if refuses_large and found.too_large:
+        raise too_large(packed, options)
+    if packed.lists and not options.other_region:
+        refuse_other_regions(store, {bucket for reader in packed.lists for bucket in reader.buckets})
     return run
 
 

@@ -1,20 +1,31 @@
-"""Objects, or items, into shards by bytes, count and group; and the checks that refuse an input before its plan."""
+"""The input of a run in shards, by bytes, count and group; what its preview shows is what is checked and planned."""
 
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+import gzip
+import pickle
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import closing
+from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
-from itertools import chain, islice
-from typing import TypeVar
+from functools import partial
+from itertools import islice
+from operator import attrgetter
+from tempfile import SpooledTemporaryFile
+from typing import TypeVar, cast
 
 from sparklet.errors import NothingNewError, PlanError
+from sparklet.inputs.list_requests import open_lists, refuse_mixed
 from sparklet.inputs.lists import ListReader
 from sparklet.inputs.selection import Found, Reason
 from sparklet.inputs.slicing import slice_objects
-from sparklet.model import Position, RunOptions, Shard
-from sparklet.model.options import MIB, REFUSE
-from sparklet.planning.inventory import Inventory, refuse_other_regions
+from sparklet.model import Position, Run, RunOptions, Shard
+from sparklet.model.options import MIB
+from sparklet.planning.incremental import RunStatus, done_before, earlier_runs
+from sparklet.planning.inventory import Inventory, resolve_inputs
+from sparklet.planning.plan_files import LeftOut, Line
+from sparklet.planning.request import RunRequest
 from sparklet.ports import ObjectStore
+from sparklet.ports.deployment import Deployment, scratch
 
 T = TypeVar("T")
 PREFIX = "prefix"
@@ -24,6 +35,9 @@ ADVICE = (
     "cut it with --split (CSV, JSON Lines and Parquet that are not compressed as a whole), have an engine run the same "
     "script over it (--too-large engine), or a function try it (--too-large fail)"
 )
+IN_MEMORY_BYTES = 8 * MIB
+MAX_KEPT_BYTES = 256 * MIB  # compressed: the shards of some four million objects
+_place = attrgetter("source", "after", "slices", "etag")  # faster than pickling the position
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,33 +91,153 @@ def grouping(group_by: str) -> Callable[[str], str]:
     return group_of
 
 
-# --- checks before a plan ---
+# --- the whole input: read once for the preview, the check and the plan of a request ---
 
 
-def refuse_unplannable(
-    store: ObjectStore, inventory: Inventory, lists: Sequence[ListReader], options: RunOptions, name: str
-) -> None:
-    """Read lists to their end and, unless the options allow everything, every object; in constant memory.
+@dataclass(slots=True)
+class PlanPreview:
+    """The shards that a plan would have."""
 
-    PlanError if nothing is left to plan, if a row of a list is wrong, if the options refuse archived objects, large
-    shards or so many objects, or if a listed bucket is in another region.
+    shards: int = 0
+    objects: int = 0
+    size_bytes: int = 0
+    smallest_shard_bytes: int = 0
+    largest_shard_bytes: int = 0
+    most_objects_in_a_shard: int = 0
+    skipped: Mapping[str, int] = field(default_factory=dict)  # objects left out, by reason
+    slices: int = 0  # objects that are parts of a larger one
+    largest_shard: int = 0  # its number
+    largest_object: str = ""  # the first one in it
+    too_large: int = 0  # shards too large for one function
+    of_engine: tuple[int, int] = (0, 0)  # shards that an engine does, and their bytes
+
+    def add(self, packed: Packed, options: RunOptions) -> None:
+        """Count a shard."""
+        shard, size_bytes = packed.shard, packed.shard.size_bytes
+        self.smallest_shard_bytes = min(self.smallest_shard_bytes, size_bytes) if self.shards else size_bytes
+        if not self.shards or size_bytes > self.largest_shard_bytes:
+            self.largest_shard_bytes, self.largest_shard = size_bytes, shard.number
+            self.largest_object = shard.objects[0].name
+        self.most_objects_in_a_shard = max(self.most_objects_in_a_shard, len(shard.objects))
+        self.slices += sum(item.slice is not None for item in shard.objects)
+        self.too_large += options.is_above_limit(packed.estimated_bytes)
+        if options.planned_engine(packed.estimated_bytes):
+            self.of_engine = self.of_engine[0] + 1, self.of_engine[1] + size_bytes
+        self.shards, self.objects = self.shards + 1, self.objects + len(shard.objects)
+        self.size_bytes += size_bytes
+
+
+class PackedInput:
+    """The input of a request in shards: whoever needs it first reads it, for the preview, the check and the plan.
+
+    A file keeps the shards, so an input that changes after it was read is planned as it was read. Only if they need
+    more than ``MAX_KEPT_BYTES`` there, the plan reads the input again.
     """
-    objects = within_limit(inventory.objects(), options.limit, name)
-    first = next(objects, None)
-    if first is not None:
-        whole = chain((first,), objects)
-        refuse_oversize(pack_shards(slice_objects(store, whole, options) if options.split else whole, options), options)
-    reads_all = options.archived == "refuse" or options.limit > 0
-    if reads_all:
-        deque(objects, maxlen=0)
-    if options.archived == "refuse" and inventory.archived_names:
-        raise archived(inventory)
-    if first is None:
-        raise nothing_to_plan(name, inventory.skipped)
-    for reader in () if reads_all else lists:
-        reader.read_all()
-    if lists and not options.other_region:
-        refuse_other_regions(store, {bucket for reader in lists for bucket in reader.buckets})
+
+    def __init__(self) -> None:
+        self.inputs: tuple[str, ...] = ()
+        self.lists: list[ListReader] = []
+        self.found = PlanPreview()
+        self.whole: Counter[str] = Counter()
+        """Large objects that could not be cut, by reason."""
+        self.too_large: list[str] = []
+        """The first shards that are too large for a function."""
+        self.left_out = LeftOut()
+        self._is_open = self._is_read = False
+        self._earlier: list[RunStatus] = []  # whose work an incremental run leaves out
+        self._file = SpooledTemporaryFile(IN_MEMORY_BYTES)  # noqa: SIM115 - see close
+
+    def close(self) -> None:
+        """Delete the files."""
+        self._file.close()
+        self.left_out.close()
+
+    def open(self, store: ObjectStore, request: RunRequest, *, local: bool = False) -> None:
+        """Find the inputs and lists of a request; PlanError if one is not there, or is local and must not be."""
+        if not self._is_open:
+            refuse_mixed(request.lists, request.inputs, request.options)
+            self.inputs = resolve_inputs(store, request.inputs, local) if request.inputs or not request.lists else ()
+            self.lists, self._is_open = open_lists(store, request.lists), True
+
+    def read(
+        self, at: Deployment | None, request: RunRequest, *, limit: int = 0, local: bool = False, to_end: bool = True
+    ) -> PlanPreview:
+        """Read the input to its end, or only lists and the first shard; without a deployment all inputs are local.
+
+        PlanError if it has more than ``limit`` objects, archived ones that the options refuse, a wrong row in a list,
+        or nothing to plan; then NothingNewError if earlier runs have done everything.
+        """
+        if self._is_read:
+            return self.found
+        store, options = at.inputs(request.access) if at else cast(ObjectStore, None), request.options
+        self.open(store, request, local=local)
+        done = None
+        if at and options.incremental:
+            self._earlier = earlier_runs(at, request.run_name, request.run_id)
+            done = partial(done_before, at, request.run_name, request.run_id)
+        inventory = Inventory(store, self.inputs, options, self.lists, done=done, on_left_out=self.left_out.add)
+        name = ", ".join([*self.inputs, *(given.source for given in request.lists)])
+        lines = self.pack(store, inventory, options, limit=limit, name=name)
+        with gzip.GzipFile(fileobj=self._file, mode="wb", compresslevel=1) as kept:
+            for line in lines if to_end else islice(lines, 1):
+                if self._file.tell() <= MAX_KEPT_BYTES:
+                    with scratch("the shards of the plan"):
+                        pickle.dump((*line[:5], *_place(line.position), line.skipped), kept)
+        for reader in () if to_end else self.lists:
+            reader.read_all()
+        self._is_read = to_end
+        if options.archived == "refuse" and inventory.archived_names:
+            raise _archived(inventory)
+        if not self.found.shards:
+            raise _nothing_to_plan(name, inventory.skipped)
+        return self.found
+
+    def pack(
+        self,
+        store: ObjectStore,
+        inventory: Inventory,
+        options: RunOptions,
+        position: Position = Position(),  # noqa: B008 - frozen
+        first_number: int = 0,
+        *,
+        limit: int = 0,
+        name: str = "",
+    ) -> Iterator[Line]:
+        """The shards after a position, while the input is read; PlanError if it has more than ``limit`` objects."""
+        objects = within_limit(inventory.objects(position), limit, name)
+        if options.split:
+            objects = slice_objects(store, objects, options, position, lambda _, why: self.whole.update([why]))
+        for each in pack_shards(objects, options, first_number):
+            self.found.add(each, options)
+            if options.is_above_limit(each.estimated_bytes) and len(self.too_large) < MAX_NAMED:
+                self.too_large.append(_shown(each))
+            shard, sizes = each.shard, (each.shard.size_bytes, each.estimated_bytes)
+            yield Line(shard.to_line(), shard.number, len(shard.objects), *sizes, each.position, each.skipped)
+        self.found.skipped = inventory.skipped
+
+    def lines(self, at: Deployment, run: Run) -> Iterator[Line] | None:
+        """All shards; None if the file lacks some, or an incremental run, with its name claimed, has others to plan."""
+        is_kept = self._is_read and self._file.tell() <= MAX_KEPT_BYTES
+        if not is_kept or (run.options.incremental and self._earlier != earlier_runs(at, run.name, run.run_id)):
+            return None
+        self._file.seek(0)
+        kept = gzip.GzipFile(fileobj=self._file, mode="rb")
+        rows = (pickle.load(kept) for _ in range(self.found.shards))  # noqa: S301 - this process wrote them
+        return (Line._make((*row[:5], Position(*row[5:9]), row[9])) for row in rows)
+
+
+def preview(at: Deployment | None, request: RunRequest, packed: PackedInput | None = None) -> PlanPreview:
+    """Preview the plan of a request; without a deployment all inputs are local.
+
+    The plan can take ``packed``, unless an input is local: it reads the copies in the bucket.
+    """
+    if packed and all("://" in given for given in request.inputs):
+        return packed.read(at, request, limit=request.options.limit)
+    with closing(PackedInput()) as unused:
+        return unused.read(at, request, local=True)
+
+
+# --- what refuses an input before its plan ---
 
 
 def within_limit(objects: Iterable[T], limit: int, name: str) -> Iterator[T]:
@@ -117,22 +251,17 @@ def within_limit(objects: Iterable[T], limit: int, name: str) -> Iterator[T]:
         yield each
 
 
-def refuse_oversize(packed: Iterable[Packed], options: RunOptions) -> None:
-    """PlanError if a shard is above the limit; nothing is read if the options do not refuse it."""
-    if options.max_shard_bytes <= 0 or options.engine or options.too_large != REFUSE:
-        return
-    large = (each for each in packed if options.is_above_limit(each.estimated_bytes))
-    named = [_shown(each.shard, each.estimated_bytes) for each in islice(large, MAX_NAMED)]
-    if named:
-        count = len(named) + sum(1 for _ in large)
-        more = f" and {count - len(named)} more" if count > len(named) else ""
-        raise PlanError(
-            f"{count} {'shards are' if count > 1 else 'shard is'} above the {options.max_shard_bytes / MIB:,.0f} MiB "
-            f"that one function takes on: {', '.join(named)}{more}; {ADVICE}, or leave it out (--exclude)"
-        )
+def too_large(packed: PackedInput, options: RunOptions) -> PlanError:
+    """The error of an input with shards above the limit."""
+    count, named = packed.found.too_large, packed.too_large
+    more = f" and {count - len(named)} more" if count > len(named) else ""
+    return PlanError(
+        f"{count} {'shards are' if count > 1 else 'shard is'} above the {options.max_shard_bytes / MIB:,.0f} MiB "
+        f"that one function takes on: {', '.join(named)}{more}; {ADVICE}, or leave it out (--exclude)"
+    )
 
 
-def archived(inventory: Inventory) -> PlanError:
+def _archived(inventory: Inventory) -> PlanError:
     """The error of an inventory that left out archived objects."""
     count, names = inventory.skipped[Reason.ARCHIVED], inventory.archived_names
     more = f" and {count - len(names)} more" if count > len(names) else ""
@@ -142,7 +271,7 @@ def archived(inventory: Inventory) -> PlanError:
     )
 
 
-def nothing_to_plan(name: str, skipped: Mapping[str, int]) -> PlanError:
+def _nothing_to_plan(name: str, skipped: Mapping[str, int]) -> PlanError:
     """The error of an input without an object to plan; NothingNewError if earlier runs have done everything."""
     reasons = ", ".join(f"{count} {reason}" for reason, count in sorted(skipped.items())) or "nothing"
     if is_nothing_new(skipped):
@@ -155,7 +284,9 @@ def is_nothing_new(skipped: Mapping[str, int]) -> bool:
     return (Reason.DONE in skipped or Reason.OLDER in skipped) and Reason.MISSING not in skipped
 
 
-def _shown(shard: Shard, estimated_bytes: int) -> str:
+def _shown(packed: Packed) -> str:
+    """A shard in a refusal: its first object and its size."""
+    shard, estimated_bytes = packed.shard, packed.estimated_bytes
     estimated = f", decompressed about {estimated_bytes / MIB:,.0f} MiB" if estimated_bytes != shard.size_bytes else ""
     others = f" and {len(shard.objects) - 1} more" if len(shard.objects) > 1 else ""
     return f"{shard.objects[0].name}{others} ({shard.size_bytes / MIB:,.0f} MiB{estimated})"

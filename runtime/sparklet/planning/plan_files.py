@@ -5,10 +5,11 @@ import tempfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import islice
+from typing import NamedTuple
 
 from sparklet.errors import EventError, ObjectNotFoundError, PlanError
 from sparklet.inputs.selection import Reason
-from sparklet.model import InputObject, PartRecord, Run, Shard, ShardRecord
+from sparklet.model import InputObject, PartRecord, Position, Run, Shard, ShardRecord
 from sparklet.ports.deployment import Deployment, scratch
 
 ANOTHER_RUN = "start the run again under another id"
@@ -16,7 +17,17 @@ END = "skipped-end.jsonl"
 IN_MEMORY_BYTES = 1024 * 1024
 MAX_LINES = 100_000  # objects named in one file; the counts are always complete
 
-Line = tuple[Shard, bytes]  # of a part
+
+class Line(NamedTuple):
+    """A shard as a line of a plan part."""
+
+    body: bytes
+    number: int
+    object_count: int
+    size_bytes: int
+    estimated_bytes: int
+    position: Position = Position()  # where planning continues after it
+    skipped: Mapping[str, int] = {}  # objects left out until there, by reason
 
 
 def shards_of(at: Deployment, run_id: str, part: PartRecord, naming: bytes = b"") -> Iterator[Shard]:
@@ -36,8 +47,10 @@ def shards_of(at: Deployment, run_id: str, part: PartRecord, naming: bytes = b""
 def part_lines(at: Deployment, run_id: str, part: PartRecord) -> list[Line]:
     """A sealed part, read again; PlanError if it is not what was sealed."""
     uri = at.part_uri(run_id, part.part)
-    lines = [(shard_of(at, run_id, part, line), line) for line in at.store.get(uri).splitlines(keepends=True)]
-    if [shard.number for shard, _ in lines] != list(range(part.first_shard, part.next_shard)):
+    bodies = at.store.get(uri).splitlines(keepends=True)
+    shards = [(body, shard_of(at, run_id, part, body)) for body in bodies]
+    lines = [Line(body, each.number, len(each.objects), each.size_bytes, each.estimated_bytes) for body, each in shards]
+    if [line.number for line in lines] != list(range(part.first_shard, part.next_shard)):
         planned = f"{part.shard_count} shards from {part.first_shard} on"
         raise PlanError(
             f"the plan part {uri} is damaged: it holds {len(lines)} shards, {planned} were sealed; {ANOTHER_RUN}"

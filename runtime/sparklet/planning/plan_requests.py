@@ -12,14 +12,15 @@ The event's keys (``request.places``, docs/reference/run-request.schema.json) ar
 import hashlib
 import json
 from collections.abc import Callable, Mapping
+from contextlib import closing
 from functools import reduce
 from typing import Any
 
 from sparklet.errors import CheckpointConflictError, EventError
-from sparklet.inputs.listed_once import listing_once
 from sparklet.job.event_objects import event_objects
 from sparklet.model import Run, check_script
 from sparklet.planning.new_run import new_run
+from sparklet.planning.packing import PackedInput
 from sparklet.planning.planner import PlanProgress, plan
 from sparklet.planning.request import RunRequest, read_request
 from sparklet.ports.deployment import Deployment
@@ -40,7 +41,7 @@ def handle_request(
     works on the run: the same request later continues it. Any other error means that the request is wrong.
     """
     given = _document(event)
-    with listing_once(at) as once:
+    with closing(PackedInput()) as packed:
         if given.keys() == {"run_id"} and isinstance(given["run_id"], str):
             run = at.ledger.runs.get(given["run_id"])
         else:
@@ -48,9 +49,9 @@ def handle_request(
             for uri in filter(None, (request.script, *request.py_files, request.check, request.next)):
                 check_script(uri, settings.script_prefixes)
             request = request.fitted(settings.worker_memory_mb, settings.worker_scratch_bytes)
-            run = new_run(once, request, even_empty=True)
+            run = new_run(at, request, packed, even_empty=True)
         try:
-            run = _plan(once, run, remaining_s)
+            run = _plan(at, run, packed, remaining_s)
         except CheckpointConflictError:
             run = at.ledger.runs.get(run.run_id)
             if run.cancelled_s is None:
@@ -114,7 +115,7 @@ def _object_and_key(given: Any, outputs: tuple[Any, ...]) -> tuple[str, str]:
     return uri, hashlib.sha256(json.dumps(identity).encode()).hexdigest()
 
 
-def _plan(at: Deployment, run: Run, remaining_s: Callable[[], float]) -> Run:
+def _plan(at: Deployment, run: Run, packed: PackedInput, remaining_s: Callable[[], float]) -> Run:
     """Plan part by part; stop while there is time for a part twice as long as the longest one."""
     last_s, longest_s = remaining_s(), 0.0
 
@@ -124,7 +125,7 @@ def _plan(at: Deployment, run: Run, remaining_s: Callable[[], float]) -> Run:
         longest_s, last_s = max(longest_s, last_s - now_s), now_s
         return now_s < 2 * longest_s + SPARE_S
 
-    return plan(at, run.run_id, part_shards=PART_SHARDS, stop=out_of_time)
+    return plan(at, run.run_id, packed=packed, part_shards=PART_SHARDS, stop=out_of_time)
 
 
 def _response(at: Deployment, run: Run) -> dict[str, Any]:

@@ -1,7 +1,8 @@
 """Plans a run: input → shards → plan parts → ledger → messages. Begin to read ``sparklet.planning`` here.
 
-``request`` reads what a user requests, ``new_run`` checks it and enters the run, ``plan`` plans it: ``inventory`` lists
-the input, ``packing`` makes shards of it. Planning is streaming, and restartable at every step. For each part::
+``request`` reads what a user requests, ``new_run`` checks it and enters the run, ``plan`` plans it. ``packing`` makes
+shards of the input, once for all of them; ``inventory`` lists it. Planning needs constant memory, and is restartable at
+every step. For each part::
 
     write the part and the list of what was left out to S3 (under names of this planner's own: garbage until sealed)
     seal it in the ledger (conditional: the checkpoint; the first planner wins, any other must stop)
@@ -19,13 +20,12 @@ from dataclasses import dataclass, field, replace
 from typing import Self
 
 from sparklet.errors import CheckpointConflictError
-from sparklet.inputs.slicing import slice_objects
 from sparklet.model import Dispatch, PartRecord, Position, Run, RunState, ShardRecord
 from sparklet.planning.follow_up_ids import is_check_or_commit
 from sparklet.planning.inventory import open_inventory
 from sparklet.planning.output_claims import delete_replaced, take_outputs
-from sparklet.planning.packing import Packed, pack_shards
-from sparklet.planning.plan_files import END, LeftOut, Line, beside, named, part_lines
+from sparklet.planning.packing import PackedInput
+from sparklet.planning.plan_files import END, Line, beside, named, part_lines
 from sparklet.ports.deployment import Deployment
 
 PART_SHARDS = 1000
@@ -65,6 +65,7 @@ def plan(
     at: Deployment,
     run_id: str,
     progress: Progress = lambda _: None,
+    packed: PackedInput | None = None,
     *,
     part_shards: int = PART_SHARDS,
     part_bytes: int = PART_BYTES,
@@ -72,10 +73,10 @@ def plan(
 ) -> Run:
     """Plan a run to its end, after what earlier planners have sealed; the run with its plan sealed.
 
-    ``stop`` is called after each part: if it returns True, the next call plans the rest. CheckpointConflictError if
-    another planner works on this run, the run was cancelled, or a run that it replaces has not ended: nothing is lost
-    or planned twice. PlanError if an incremental run of the same name has not ended, if another run owns the output, or
-    if a list was changed.
+    ``packed`` is the input, if it was read already. ``stop`` is called after each part: if it returns True, the next
+    call plans the rest. CheckpointConflictError if another planner works on this run, the run was cancelled, or a run
+    that it replaces has not ended: nothing is lost or planned twice. PlanError if an incremental run of the same name
+    has not ended, if another run owns the output, or if a list was changed.
     """
     run = at.ledger.runs.get(run_id)
     if run.cancelled_s is not None:
@@ -91,25 +92,22 @@ def plan(
         return run
     if not done.parts and not (run.parent and is_check_or_commit(run_id)):  # those write to folders of their own
         delete_replaced(at, run, take_outputs(at, run))
-    with closing(LeftOut()) as left_out:
-        planning = _Planning(at, run, done, progress, left_out)
-        for each in _parts(planning.shards, part_shards, part_bytes):
+    with closing(PackedInput()) as fresh:
+        planning = _Planning(at, run, done, progress, packed if packed and not done.parts else fresh, fresh)
+        for each in _parts(planning.lines, part_shards, part_bytes):
             planning.add(each)
             if stop():
                 return at.ledger.runs.get(run_id)
         return planning.seal()
 
 
-_Part = list[tuple[Packed, bytes]]  # each shard with its line
-
-
-def _parts(shards: Iterator[Packed], max_shards: int, max_bytes: int) -> Iterator[_Part]:
+def _parts(lines: Iterator[Line], max_shards: int, max_bytes: int) -> Iterator[list[Line]]:
     """Parts of at most ``max_shards``; one is full once its lines have ``max_bytes``."""
-    part: _Part = []
+    part: list[Line] = []
     line_bytes = 0
-    for packed in shards:
-        part.append((packed, line := packed.shard.to_line()))
-        line_bytes += len(line)
+    for line in lines:
+        part.append(line)
+        line_bytes += len(line.body)
         if len(part) == max_shards or line_bytes >= max_bytes:
             yield part
             part, line_bytes = [], 0
@@ -118,63 +116,57 @@ def _parts(shards: Iterator[Packed], max_shards: int, max_bytes: int) -> Iterato
 
 
 class _Planning:
-    """One planner at work: what it has sealed, and what it has left out."""
+    """One planner at work: what it has sealed, and the input from which it plans the rest."""
 
-    def __init__(self, at: Deployment, run: Run, done: PlanProgress, progress: Progress, left_out: LeftOut) -> None:
+    def __init__(
+        self, at: Deployment, run: Run, done: PlanProgress, progress: Progress, packed: PackedInput, fresh: PackedInput
+    ) -> None:
         self._at, self._run, self._done, self._progress = at, run, done, progress
-        self._left_out = left_out
         self._planner_id = secrets.token_hex(4)
-        self._whole: Counter[str] = Counter()
         self._skipped: Counter[str] = Counter()  # by this planner, until its last sealed part
-        self._inventory = open_inventory(at, run, on_left_out=left_out.add)
-        objects = self._inventory.objects(done.position)
-        if run.options.split:
-            count = lambda _, why: self._whole.update([why])  # noqa: E731
-            objects = slice_objects(at.inputs(run.access), objects, run.options, done.position, count)
-        self.shards = pack_shards(objects, run.options, done.shards)
-        """The shards after the last sealed part."""
+        self._source, lines = packed, packed.lines(at, run)
+        if lines is None:
+            inventory, store = open_inventory(at, run, fresh.left_out.add), at.inputs(run.access)
+            self._source, lines = fresh, fresh.pack(store, inventory, run.options, done.position, done.shards)
+        self.lines = lines
 
-    def add(self, made: _Part) -> None:
+    def add(self, lines: list[Line]) -> None:
         """Write, seal and dispatch one part."""
-        name, body = f"part-{self._done.parts:05d}-{self._planner_id}.jsonl", b"".join(line for _, line in made)
-        shards, last = [packed.shard for packed, _ in made], made[-1][0]
+        name = f"part-{self._done.parts:05d}-{self._planner_id}.jsonl"
+        last = lines[-1]
         skipped = dict(Counter(last.skipped) - self._skipped)
         part = PartRecord(
             index=self._done.parts,
             part=name,
             first_shard=self._done.shards,
-            shard_count=len(shards),
-            object_count=sum(len(shard.objects) for shard in shards),
-            size_bytes=sum(shard.size_bytes for shard in shards),
+            shard_count=len(lines),
+            object_count=sum(line.object_count for line in lines),
+            size_bytes=sum(line.size_bytes for line in lines),
             position=last.position,
             skipped=skipped,
         )
+        body = b"".join(line.body for line in lines)
         self._at.store.put(self._at.part_uri(self._run.run_id, name), body, create_only=True)
         if skipped:
             self._write_left_out(beside(name), skipped)
         self._at.ledger.runs.add_part(self._run.run_id, part)
         self._done, self._skipped = self._done.and_part(part), Counter(last.skipped)
-        dispatch_part(self._at, self._run, part, [(packed.shard, line) for packed, line in made])
-        self._notify()
+        dispatch_part(self._at, self._run, part, lines)
+        self._progress(self._done)
 
     def seal(self) -> Run:
         """Seal the plan with what all parts hold."""
         done, run_id = self._done, self._run.run_id
-        self._write_left_out(END, Counter(self._inventory.skipped) - self._skipped)
-        self._at.ledger.runs.seal_plan(run_id, done.shards, done.objects, done.size_bytes, self._all_skipped())
-        self._notify(sealed=True)
+        at_end = Counter(self._source.found.skipped) - self._skipped
+        self._write_left_out(END, at_end)
+        skipped = dict(Counter(done.skipped) + at_end)
+        self._at.ledger.runs.seal_plan(run_id, done.shards, done.objects, done.size_bytes, skipped)
+        self._progress(replace(done, skipped=skipped, sealed=True, whole=dict(self._source.whole)))
         return self._at.ledger.runs.get(run_id)
 
     def _write_left_out(self, name: str, skipped: Mapping[str, int]) -> None:
-        if lines := self._left_out.take(named(skipped)):
+        if lines := self._source.left_out.take(named(skipped)):
             self._at.store.put(self._at.part_uri(self._run.run_id, name), lines)
-
-    def _notify(self, sealed: bool = False) -> None:
-        self._progress(replace(self._done, skipped=self._all_skipped(), sealed=sealed, whole=dict(self._whole)))
-
-    def _all_skipped(self) -> dict[str, int]:
-        """What all planners of this run have left out until now."""
-        return dict(Counter(self._done.skipped) + (Counter(self._inventory.skipped) - self._skipped))
 
 
 # --- a sealed part: its shards are entered before their messages are sent, so no message names an unknown shard ---
@@ -204,20 +196,20 @@ def enter_part(at: Deployment, run: Run, part: PartRecord, lines: Iterable[Line]
     now_s = at.clock.now_s()
     records: list[ShardRecord] = []
     offset = 0
-    for shard, line in lines:
+    for line in lines:
         records.append(
             ShardRecord(
                 run_id=run.run_id,
-                number=shard.number,
+                number=line.number,
                 part=part.part,
                 offset=offset,
-                length=len(line),
-                object_count=len(shard.objects),
-                size_bytes=shard.size_bytes,
+                length=len(line.body),
+                object_count=line.object_count,
+                size_bytes=line.size_bytes,
                 changed_s=now_s,
-                engine=run.options.planned_engine(shard.estimated_bytes) if run.options.engine else "",
+                engine=run.options.planned_engine(line.estimated_bytes) if run.options.engine else "",
             )
         )
-        offset += len(line)
+        offset += len(line.body)
     at.ledger.shards.add(records)
     return records

@@ -45,15 +45,12 @@ class Deployment:
     tasks: TaskStore | None = None  # of the asynchronous API; only its dead-letter messages need them
     notifier: Notifier | None = None  # of the ends of runs, and of tasks of the API
     meter: Meter | None = None  # None: nothing is measured
-    listed: Callable[[Access], ObjectStore] | None = None  # see ``inputs.listed_once``
     engines: Mapping[str, Engine] = field(default_factory=dict)  # by name, the cheapest first
     starts_workers: bool = True  # in them: on AWS only the checker function may
     functions: Callable[[], Mapping[str, str]] | None = None  # what their scripts are set to; None: that is not known
 
     def inputs(self, access: Access) -> ObjectStore:
         """The store to read a run's input from."""
-        if self.listed is not None:
-            return self.listed(access)
         if access == Access():
             return self.store
         if self.open_inputs is None:

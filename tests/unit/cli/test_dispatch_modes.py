@@ -11,7 +11,7 @@ from sparklet.app.state_machines import MachineWatch
 from sparklet.cli.console import Screen
 from sparklet.model import Counts, Dispatch, ExecutionState, Failure, RunState, ShardResult
 from tests.unit.cli.conftest import RUN, CommandResult, Terminal
-from tests.unit.inputs.test_listed_once import CountingStore
+from tests.unit.planning.test_packed_input import FIRST, CountingStore
 from tests.world import SCRIPT, SOURCE
 
 BROKEN = Failure("ValueError", "column 3 is bad", retryable=False)
@@ -91,7 +91,7 @@ def test_a_run_lists_its_input_once(driven: Terminal, mode: str) -> None:
     told = run(driven, "--dispatch-mode", mode, "--json")
 
     assert told.document["shards"]["succeeded"] == 60
-    assert driven.world.store.listed == 60
+    assert driven.world.store.listed == 60 + FIRST
 
 
 def test_without_a_machine_nothing_is_put_anywhere(terminal: Terminal, tmp_path: Path) -> None:

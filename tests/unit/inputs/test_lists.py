@@ -15,10 +15,10 @@ from sparklet.inputs.selection import Reason
 from sparklet.model import Access, InputObject, ListSource, Position, RunOptions
 from sparklet.planning.inventory import Inventory
 from sparklet.planning.new_run import new_run
-from sparklet.planning.plan_preview import preview
+from sparklet.planning.packing import preview
 from sparklet.planning.planner import plan
 from tests.stand_ins.memory import FakeClock, MemoryObjectStore
-from tests.world import BUCKET, SOURCE, World
+from tests.world import BUCKET, World
 
 LIST = "s3://lists/files.jsonl"
 
@@ -176,7 +176,7 @@ def test_a_run_over_a_list_is_planned_like_any_other(world: World) -> None:
     assert run.lists == (
         ListSource("s3://data/lists/files.txt", "lines", "", world.store.head(request.lists[0].source).etag),
     )
-    seen = preview(request.options, (), world.store, request.lists)
+    seen = preview(world.at, request)
     assert (seen.shards, seen.objects, seen.skipped) == (run.shard_count, 7, run.skipped)
 
 
@@ -194,7 +194,7 @@ def test_a_list_from_a_file_or_stdin_is_stored_with_the_run(world: World) -> Non
     assert new_run(world.at, request).run_id == "run-1"
     with pytest.raises(RunExistsError, match="with other lists"):
         new_run(world.at, world.request(inputs=(), lists=(ListRequest("-", body + b"\n"),)))
-    assert preview(request.options, (), world.store, request.lists).objects == 3
+    assert preview(world.at, request).objects == 3
 
 
 def test_a_list_changed_after_the_runs_entry_is_refused(world: World) -> None:
@@ -256,7 +256,7 @@ def test_archived_objects_are_refused_with_count_and_examples(world: World) -> N
         new_run(world.at, world.request())
     assert list(world.ledger.runs.list()) == []
     with pytest.raises(PlanError, match="5 objects of the input are archived"):
-        preview(RunOptions(), [SOURCE], world.store)
+        preview(world.at, world.request())
 
     new_run(world.at, world.request(options=RunOptions(archived="skip")))
     run = plan(world.at, "run-1")

@@ -1,14 +1,13 @@
 """Local input: the order of S3, nothing read twice, and clear words for what cannot be read."""
 
 import os
-from collections import Counter
 from pathlib import Path
 
 import pytest
 
 from sparklet.errors import PlanError
 from sparklet.inputs.local_files import local_files
-from sparklet.inputs.selection import Reason
+from sparklet.inputs.selection import Filter, Reason
 
 
 def make(folder: Path, *names: str) -> Path:
@@ -19,8 +18,8 @@ def make(folder: Path, *names: str) -> Path:
     return folder
 
 
-def keys(path: Path, **filters: object) -> list[str]:
-    return [key for _, key in local_files(path, **filters)]  # type: ignore[arg-type]
+def keys(path: Path, **filters: list[str]) -> list[str]:
+    return [key for _, key in local_files(path, Filter(**filters))]  # type: ignore[arg-type]
 
 
 def test_the_order_is_that_of_whole_keys_as_in_s3(tmp_path: Path) -> None:
@@ -38,10 +37,9 @@ def test_a_file_is_its_own_input_and_paths_may_have_spaces(tmp_path: Path) -> No
 
 def test_patterns_apply_and_are_counted(tmp_path: Path) -> None:
     make(tmp_path, "a.csv", "x/b.csv", "c.json", "_tmp.csv")
-    skipped: Counter[str] = Counter()
-    found = [key for _, key in local_files(tmp_path, ["*.csv"], ["_*"], skipped)]
-    assert found == ["a.csv", "x/b.csv"]
-    assert skipped.total() == 2 and skipped[Reason.EXCLUDED] == 1
+    wanted = Filter(["*.csv"], ["_*"])
+    assert [key for _, key in local_files(tmp_path, wanted)] == ["a.csv", "x/b.csv"]
+    assert wanted.skipped == {Reason.NOT_INCLUDED: 1, Reason.EXCLUDED: 1}
 
 
 def test_links_are_followed(tmp_path: Path) -> None:
@@ -71,7 +69,7 @@ def test_a_broken_or_circular_link_is_refused_unless_excluded(tmp_path: Path) ->
         list(local_files(folder))
     assert keys(folder, exclude=["broken", "itself"]) == ["1"]
     with pytest.raises(PlanError, match="itself cannot be read"):
-        list(local_files(folder, exclude=["broken"]))
+        list(local_files(folder, Filter(exclude=["broken"])))
 
 
 def test_a_path_that_is_no_file_is_refused(tmp_path: Path) -> None:

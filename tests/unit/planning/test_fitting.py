@@ -1,61 +1,52 @@
 """Fitting: what no function can take on is refused before a plan."""
 
-from collections.abc import Iterable, Iterator
 from typing import Any
 
 import pytest
 
 from sparklet.errors import PlanError
-from sparklet.inputs.selection import Found
-from sparklet.model import InputObject, Position, RunOptions
-from sparklet.planning.packing import Packed, pack_shards, refuse_oversize
+from sparklet.model import Run, RunOptions
+from sparklet.planning.new_run import new_run
 from sparklet.planning.request import RunRequest
-from tests.world import SOURCE
+from tests.world import SOURCE, World
 
 MIB = 1024 * 1024
 
 
-def packed(sizes_mib: Iterable[int], options: RunOptions, name: str = "{}.csv") -> Iterator[Packed]:
-    objects = [InputObject(f"s3://b/{name.format(n)}", size * MIB) for n, size in enumerate(sizes_mib)]
-    return pack_shards((Found(item, Position()) for item in objects), options)
-
-
-def options_of(**changes: Any) -> RunOptions:
-    return RunOptions(**{"target_bytes": 10 * MIB, "max_shard_bytes": 10 * MIB, **changes})
+def enter(sizes: list[int], name: str = "{}.csv", **options: Any) -> Run:
+    """Enter a run of objects of these sizes; 10 bytes are too much for a function."""
+    world = World()
+    for number, size_bytes in enumerate(sizes):
+        world.store.put(f"{SOURCE}{name.format(number)}", b"x" * size_bytes)
+    changes = {"target_bytes": 10, "max_shard_bytes": 10, **options}
+    return new_run(world.at, world.request(options=RunOptions(**changes)))
 
 
 def test_an_oversized_shard_refuses_the_run_with_advice() -> None:
-    options = options_of()
     with pytest.raises(PlanError) as refused:
-        refuse_oversize(packed([5, 20, 30, 40, 5, 50], options), options)
+        enter(
+            [5 * MIB, 20 * MIB, 30 * MIB, 40 * MIB, 5 * MIB, 50 * MIB], target_bytes=10 * MIB, max_shard_bytes=10 * MIB
+        )
 
     told = str(refused.value)
     assert "4 shards are above the 10 MiB" in told
-    assert "s3://b/1.csv (20 MiB), s3://b/2.csv (30 MiB), s3://b/3.csv (40 MiB) and 1 more" in told
+    assert f"{SOURCE}1.csv (20 MiB), {SOURCE}2.csv (30 MiB), {SOURCE}3.csv (40 MiB) and 1 more" in told
     assert all(word in told for word in ("--split", "--too-large engine", "--too-large fail", "--exclude"))
 
 
 def test_a_compressed_object_is_measured_decompressed() -> None:
-    options = options_of()
-    refuse_oversize(packed([2], options, "{}.csv.gz"), options)
-    with pytest.raises(PlanError, match=r"1 shard is above .* s3://b/0\.csv\.gz \(3 MiB, decompressed about 12 MiB\)"):
-        refuse_oversize(packed([3], options, "{}.csv.gz"), options)
+    enter([2], "{}.csv.gz")
+    with pytest.raises(PlanError, match=r"1 shard is above .*/0\.csv\.gz \(3 MiB, decompressed about 12 MiB\)"):
+        enter([3 * MIB], "{}.csv.gz", max_shard_bytes=10 * MIB)
 
 
-@pytest.mark.parametrize(
-    "changes", [{"max_shard_bytes": 0}, {"too_large": "fail"}, {"too_large": "engine"}, {"engine": "glue"}]
-)
-def test_nothing_is_packed_if_no_shard_is_refused(changes: dict[str, Any]) -> None:
-    unread = packed([50], options_of())
-
-    refuse_oversize(unread, options_of(**changes))
-
-    assert len(list(unread)) == 1
+@pytest.mark.parametrize("changes", [{"max_shard_bytes": 0}, {"too_large": "fail"}])
+def test_a_shard_of_any_size_may_be_allowed(changes: dict[str, Any]) -> None:
+    enter([50], **changes)
 
 
 def test_an_exact_fit_is_no_excess() -> None:
-    options = options_of()
-    refuse_oversize(packed([10, 10], options), options)
+    enter([10, 10])
 
 
 @pytest.mark.parametrize(

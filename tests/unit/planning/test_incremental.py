@@ -28,7 +28,7 @@ from sparklet.model import (
 from sparklet.planning.incremental import done_before
 from sparklet.planning.new_run import new_run
 from sparklet.planning.output_claims import take_outputs
-from sparklet.planning.plan_preview import preview
+from sparklet.planning.packing import preview
 from sparklet.planning.planner import plan
 from sparklet.runs.checker import check
 from tests.world import SCRIPT, SOURCE, World
@@ -109,7 +109,7 @@ def test_a_preview_can_know_what_was_done(world: World) -> None:
     uris = world.put(4)
     nightly(world, "run-1")
     end(world, "run-1", 0)
-    seen = preview(OPTIONS, [SOURCE], world.store, done=lambda: done_before(world.at, "nightly"))
+    seen = preview(world.at, world.request(run_id="", name="nightly", options=OPTIONS))
     assert (seen.objects, seen.skipped) == (2, {Reason.DONE: len(uris) - 2})
 
 

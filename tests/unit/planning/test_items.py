@@ -14,8 +14,7 @@ from sparklet.inputs.list_requests import ListRequest
 from sparklet.inputs.lists import MAX_ITEM_BYTES, MAX_ITEM_DEPTH, ListReader
 from sparklet.model import Dispatch, InputObject, ListSource, RunOptions, Shard
 from sparklet.planning.new_run import new_run
-from sparklet.planning.packing import MAX_ITEMS_BYTES
-from sparklet.planning.plan_preview import preview
+from sparklet.planning.packing import MAX_ITEMS_BYTES, preview
 from sparklet.planning.plan_requests import handle_request
 from sparklet.planning.planner import plan
 from sparklet.settings import PlannerSettings
@@ -165,7 +164,7 @@ def test_options_that_choose_among_objects_are_refused(options: RunOptions) -> N
     with pytest.raises(PlanError, match="items are no objects"):
         new_run(world.at, request(world, of([1]), options=options))
     with pytest.raises(PlanError, match="items are no objects"):
-        preview(options, (), world.store, (of([1]),))
+        preview(world.at, request(world, of([1]), options=options))
 
 
 def test_items_and_objects_are_not_mixed() -> None:
@@ -254,7 +253,8 @@ def test_a_damaged_item_is_never_handed_to_a_script() -> None:
 
 
 def test_a_preview_counts_items_and_their_bytes() -> None:
-    found = preview(RunOptions(max_objects=2), (), MemoryObjectStore(), (of(["Ulm", "Ulm", "Bonn"]),))
+    world = World()
+    found = preview(world.at, request(world, of(["Ulm", "Ulm", "Bonn"]), options=RunOptions(max_objects=2)))
 
     assert (found.shards, found.objects, found.size_bytes) == (2, 3, 16)
     assert found.largest_object == 'item "Ulm"'

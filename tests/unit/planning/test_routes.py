@@ -8,7 +8,7 @@ import pytest
 from sparklet.errors import PlanError, RunExistsError
 from sparklet.model import ClaimStatus, Dispatch, Failure, RunOptions, RunState, ShardResult, ShardState
 from sparklet.planning.new_run import chosen_engine, new_run
-from sparklet.planning.plan_preview import preview
+from sparklet.planning.packing import preview
 from sparklet.planning.planner import plan
 from sparklet.runs.redrive import redrive
 from tests.stand_ins.memory import MemoryEngine
@@ -174,7 +174,7 @@ def test_a_redrive_takes_routed_shards_back_there() -> None:
 def test_a_preview_counts_what_a_plan_gives_an_engine(changes: dict[str, Any], there: tuple[int, int]) -> None:
     world, options = world_of(SIZES), replace(ROUTED, **changes)
 
-    assert preview(options, [SOURCE], world.store).of_engine == there
+    assert preview(world.at, world.request(options=options)).of_engine == there
     planned(world, **changes)
     assert len([record for record in world.shards() if record.engine]) == there[0]
 

@@ -1,0 +1,190 @@
+"""An input is read once for a preview, the check of a run and its plan; a preview writes nothing."""
+
+from collections.abc import Iterator
+from contextlib import closing
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from sparklet.errors import PlanError
+from sparklet.inputs.list_requests import ListRequest
+from sparklet.inputs.selection import Reason
+from sparklet.model import Failure, RunOptions, ShardResult
+from sparklet.planning import packing
+from sparklet.planning.new_run import new_run
+from sparklet.planning.packing import PackedInput, preview
+from sparklet.planning.plan_files import reasons_for
+from sparklet.planning.plan_requests import handle_request
+from sparklet.planning.planner import plan
+from sparklet.ports import ObjectInfo
+from sparklet.settings import PlannerSettings
+from tests.stand_ins.memory import MemoryObjectStore
+from tests.world import SCRIPT, SOURCE, World
+
+FIRST = 1  # an object is listed by itself: it tells that the folder is not empty
+
+
+def test_a_preview_equals_the_plan_and_writes_nothing(world: World) -> None:
+    for n, size_bytes in enumerate([5, 5, 50, 1, 2, 3, 4]):
+        world.store.put(f"{SOURCE}{n}.csv", b"x" * size_bytes)
+    world.store.put(f"{SOURCE}x.json", b"{}")
+    options = RunOptions(target_bytes=10, max_objects=3, include=("*.csv",))
+    before = world.keys("s3://sparklet/")
+
+    seen = preview(world.at, world.request(options=options))
+
+    assert world.keys("s3://sparklet/") == before == []
+    new_run(world.at, world.request(options=options))
+    plan(world.at, "run-1")
+    sizes = [r.size_bytes for r in world.shards()]
+    assert (seen.shards, seen.objects, seen.size_bytes) == (len(sizes), 7, sum(sizes))
+    assert (seen.smallest_shard_bytes, seen.largest_shard_bytes) == (min(sizes), max(sizes))
+    assert seen.most_objects_in_a_shard == max(r.object_count for r in world.shards())
+    assert sum(seen.skipped.values()) == 1
+
+
+def test_local_paths_are_previewed_where_they_are(world: World, tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_bytes(b"12345")
+    (tmp_path / "b.tmp").write_bytes(b"1")
+    world.put(2)
+    options = RunOptions(max_objects=1, exclude=("*.tmp",))
+    seen = preview(world.at, world.request(inputs=(str(tmp_path), SOURCE), options=options))
+    assert (seen.shards, seen.size_bytes, sum(seen.skipped.values())) == (3, 25, 1)
+
+
+def test_local_paths_that_overlap_are_refused(world: World, tmp_path: Path) -> None:
+    (tmp_path / "x").mkdir()
+    (tmp_path / "x" / "1").write_text("x")
+    with pytest.raises(PlanError, match="processed twice"):
+        preview(world.at, world.request(inputs=(str(tmp_path), str(tmp_path / "x"))))
+
+
+@pytest.mark.parametrize(
+    ("inputs", "message"),
+    [((), "no input was given"), ((SOURCE,), "nothing to plan; left out: 2 "), (("./gone",), "is not there")],
+)
+def test_an_empty_preview_is_reported(world: World, inputs: tuple[str, ...], message: str) -> None:
+    world.put(2)
+    with pytest.raises(PlanError, match=message):
+        preview(world.at, world.request(inputs=inputs, options=RunOptions(include=("*.json",))))
+
+
+# --- passed on to the check and the plan ---
+
+
+class CountingStore(MemoryObjectStore):
+    """Counts the objects of the source that it lists."""
+
+    listed = 0
+
+    def list(self, prefix_uri: str, start_after: str = "") -> Iterator[ObjectInfo]:
+        for info in super().list(prefix_uri, start_after):
+            self.listed += prefix_uri == SOURCE
+            yield info
+
+
+@pytest.fixture
+def store(world: World) -> CountingStore:
+    world.store = store = CountingStore(world.clock)
+    store.put(SCRIPT, b"")
+    return store
+
+
+@pytest.fixture
+def packed() -> Iterator[PackedInput]:
+    with closing(PackedInput()) as packed:
+        yield packed
+
+
+def planned(world: World, run_id: str = "run-1") -> list[str]:
+    return [item.uri for shard in world.planned(run_id) for item in shard.objects]
+
+
+def test_a_planner_request_lists_its_input_once(world: World, store: CountingStore) -> None:
+    world.put(7)
+    event = {"script": SCRIPT, "inputs": [SOURCE], "output": "s3://data/out/", "run_id": "run-1"}
+
+    answer = handle_request(
+        world.at, event, PlannerSettings(("s3://data/jobs/",), 3008, 2**32), "request-1", lambda: 900.0
+    )
+
+    assert (answer["objects"], store.listed) == (7, 7 + FIRST)
+
+
+def test_an_input_that_changes_is_planned_as_previewed(world: World, store: CountingStore, packed: PackedInput) -> None:
+    uris = world.put(4)
+    store.put(f"{SOURCE}empty", b"")
+    seen = preview(world.at, world.request(), packed)
+    store.delete(uris[0])
+    world.put(6)
+
+    new_run(world.at, world.request(), packed)
+    run = plan(world.at, "run-1", packed=packed)
+
+    assert planned(world) == uris and (seen.shards, seen.objects, seen.size_bytes) == (2, 4, 40)
+    assert (run.shard_count, run.object_count, run.size_bytes, run.skipped) == (2, 4, 40, seen.skipped)
+    assert list(reasons_for(world.at, run, list(world.ledger.runs.parts("run-1")), f"{SOURCE}empty")) == [Reason.EMPTY]
+    assert store.listed == 5 + FIRST
+
+
+def test_parts_are_the_same_whether_or_not_a_preview_came_first(world: World, packed: PackedInput) -> None:
+    for number in range(9):
+        world.store.put(f"{SOURCE}{number}.csv", b"x" * (number % 3))
+    for run_id in ("run-1", "run-2"):
+        request = world.request(run_id=run_id, lists=(ListRequest("-", f"{SOURCE}4.csv\n{SOURCE}0.csv".encode()),))
+        new_run(world.at, request, packed if run_id == "run-2" else None)
+        plan(world.at, run_id, packed=packed if run_id == "run-2" else None, part_shards=2)
+
+    first, second = (list(world.ledger.runs.parts(run_id)) for run_id in ("run-1", "run-2"))
+    assert [replace(part, part="") for part in first] == [replace(part, part="") for part in second]
+    assert list(world.planned("run-1")) == list(world.planned("run-2"))
+
+
+def test_a_plan_that_goes_on_lists_what_is_there_then(world: World, packed: PackedInput) -> None:
+    world.put(4)
+    new_run(world.at, world.request(), packed)
+    plan(world.at, "run-1", packed=packed, part_shards=1, stop=lambda: True)
+    uris = world.put(6)
+
+    plan(world.at, "run-1", packed=packed)
+
+    assert planned(world) == uris
+
+
+def test_an_input_too_large_to_be_kept_is_read_again(
+    world: World, store: CountingStore, packed: PackedInput, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(packing, "MAX_KEPT_BYTES", 0)
+    uris = world.put(9)
+
+    new_run(world.at, world.request(), packed)
+    plan(world.at, "run-1", packed=packed)
+
+    assert planned(world) == uris and store.listed == 18 + FIRST
+
+
+def test_what_another_run_did_since_the_preview_is_left_out(world: World, packed: PackedInput) -> None:
+    options, uris = RunOptions(max_objects=1, incremental=True), world.put(2)
+    request = world.request(run_id="run-2", name="nightly", options=options)
+    preview(world.at, request, packed)
+    plan(world.at, new_run(world.at, world.request(name="nightly", options=options)).run_id)
+    world.work(lambda number: Failure("Bad", "x", retryable=False) if number else ShardResult())
+    world.check()
+
+    new_run(world.at, request, packed)
+    run = plan(world.at, "run-2", packed=packed)
+
+    assert planned(world, "run-2") == uris[1:] and run.skipped == {Reason.DONE: 1}
+
+
+def test_a_plan_without_checks_begins_before_its_input_ends(world: World, store: CountingStore) -> None:
+    world.put(9)
+    options = RunOptions(max_objects=1, archived="skip", limit=0)
+    with closing(PackedInput()) as packed:
+        new_run(world.at, world.request(options=options), packed)
+        assert store.listed < 9
+
+        plan(world.at, "run-1", packed=packed)
+
+    assert len(planned(world)) == 9
