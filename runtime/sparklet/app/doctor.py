@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from sparklet.app.costs import load_prices
-from sparklet.app.texts import size_text, usd_text
+from sparklet.app.reporter import size_text, usd_text
 from sparklet.errors import NotDeployedError, PlanError, SparkletError
 from sparklet.local.java import find_java
 from sparklet.local.spark_installation import fetched_jars, install_command, worker_archive, worker_jars

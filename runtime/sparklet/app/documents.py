@@ -7,8 +7,8 @@ from typing import Any
 from sparklet.app.explain import FailureGroup
 from sparklet.app.local_files import local_part, local_paths
 from sparklet.app.object_status import ObjectStatus
+from sparklet.app.reporter import time_text
 from sparklet.app.stack import OpenStack
-from sparklet.app.texts import time_text
 from sparklet.model import Run, ShardRecord, ShardState
 from sparklet.planning.packing import PlanPreview
 from sparklet.runs.summary import Summary

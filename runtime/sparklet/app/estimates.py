@@ -16,8 +16,8 @@ from sparklet.app.costs import (
     scaled_shard_s,
     shard_time,
 )
+from sparklet.app.reporter import duration_text, usd_text
 from sparklet.app.stack import OpenStack
-from sparklet.app.texts import duration_text, usd_text
 from sparklet.local.process_engine import PROCESS
 from sparklet.model import Run, RunOptions
 from sparklet.model.options import AUTO, MIB

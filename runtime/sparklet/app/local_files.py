@@ -13,9 +13,8 @@ from itertools import islice
 from pathlib import Path
 from typing import TypeVar
 
-from sparklet.app.reporter import Reporter
+from sparklet.app.reporter import Reporter, size_text
 from sparklet.app.stack import OpenStack
-from sparklet.app.texts import size_text
 from sparklet.errors import PlanError, SettingsError
 from sparklet.inputs.local_files import local_files
 from sparklet.inputs.selection import Filter

@@ -7,10 +7,9 @@ from dataclasses import replace
 from pathlib import Path
 
 from sparklet.app.local_files import changed, local_part, local_paths, upload
-from sparklet.app.reporter import Reporter
+from sparklet.app.reporter import Reporter, count_text
 from sparklet.app.stack import OpenStack, StackSelection
 from sparklet.app.state_machines import drive, driver_of, machine_of, was_driven
-from sparklet.app.texts import count_text
 from sparklet.errors import PlanError
 from sparklet.model import Run, ShardState
 from sparklet.planning.new_run import repaired_script

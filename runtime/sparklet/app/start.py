@@ -12,10 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from sparklet.app.local_files import with_local_files
-from sparklet.app.reporter import Reporter
+from sparklet.app.reporter import Reporter, count_text, size_text
 from sparklet.app.stack import OpenStack
 from sparklet.app.state_machines import WantedMode, chosen_mode, drive
-from sparklet.app.texts import count_text, size_text
 from sparklet.errors import CheckpointConflictError, LocalStackError, PlanError, SettingsError, SparkletError
 from sparklet.inputs.list_requests import ListRequest
 from sparklet.job.catalogs import catalog_properties

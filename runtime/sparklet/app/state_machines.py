@@ -10,9 +10,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
-from sparklet.app.reporter import Reporter
+from sparklet.app.reporter import Reporter, time_text
 from sparklet.app.stack import OpenStack
-from sparklet.app.texts import time_text
 from sparklet.errors import ObjectStoreError, OrchestrationError, PlanError
 from sparklet.model import MAX_INLINE, Dispatch, ExecutionStatus, Run, execution_name, successor
 from sparklet.planning.packing import PackedInput, preview

@@ -9,9 +9,9 @@ from sparklet.app.costs import COST_EXCLUDES, COST_INCLUDES, Prices, costs_so_fa
 from sparklet.app.documents import result_document, shard_document
 from sparklet.app.explain import FailureGroup, explain
 from sparklet.app.progress import Observation, observe, seconds_of
+from sparklet.app.reporter import time_text
 from sparklet.app.stack import OpenStack
 from sparklet.app.state_machines import driver_of, recorded_failures
-from sparklet.app.texts import time_text
 from sparklet.errors import OrchestrationError
 from sparklet.model import ExecutionStatus, Run, ShardRecord
 from sparklet.planning.follow_up_ids import check_id, next_id

@@ -7,11 +7,10 @@ from typing import Protocol
 
 from sparklet.app.costs import Prices
 from sparklet.app.local_files import fill_output
-from sparklet.app.reporter import Reporter
+from sparklet.app.reporter import Reporter, count_text, duration_text
 from sparklet.app.stack import OpenStack
 from sparklet.app.state_machines import MachineWatch
 from sparklet.app.status import RunView, view_run
-from sparklet.app.texts import count_text, duration_text
 from sparklet.errors import SparkletError
 from sparklet.model import Counts, Run
 from sparklet.ports import Clock

@@ -11,9 +11,9 @@ from rich.console import Console
 
 from sparklet.app import status, watch
 from sparklet.app.costs import Prices
+from sparklet.app.reporter import usd_text
 from sparklet.app.stack import OpenStack
 from sparklet.app.status import RunView
-from sparklet.app.texts import usd_text
 from sparklet.app.watch import poll_s
 from sparklet.cli.console import RunDisplay, Screen
 from sparklet.model import Counts, Failure, Run, ShardRecord, ShardResult, ShardState

@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 import typer
 
+from sparklet.app.reporter import duration_text, size_text
 from sparklet.app.start import parse_pairs, run_request
-from sparklet.app.texts import duration_text, size_text
 from sparklet.cli.options import (
     ListOptions,
     RequestOptions,

@@ -8,9 +8,9 @@ import typer
 from sparklet.app.clean import delete_run, runs_to_clean
 from sparklet.app.costs import load_prices
 from sparklet.app.redrive import redrive_run, refuse_other_size, resized, selected
+from sparklet.app.reporter import count_text, size_text
 from sparklet.app.stack import OpenStack, open_stack
 from sparklet.app.state_machines import end_waiting
-from sparklet.app.texts import count_text, size_text
 from sparklet.cli import options as opt
 from sparklet.cli.console import Screen, confirm
 from sparklet.cli.run_result import finish

@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from sparklet.app.texts import size_text
+from sparklet.app.reporter import size_text
 from sparklet.cli.console import Screen
 from sparklet.errors import SettingsError
 
