@@ -97,7 +97,7 @@ class FanoutSettings:
     queue_url: str  # SPARKLET_QUEUE_URL
     notice_topic_arn: str = ""  # as for workers: dead-letter messages end tasks, the checker ends runs
     notice_bus: str = ""
-    engines: Engines = field(default_factory=dict)  # SPARKLET_ENGINES, as JSON; the first is the usual one
+    engines: Engines = field(default_factory=dict)  # SPARKLET_ENGINES, as JSON; the cheapest first
     worker_function: str = ""  # SPARKLET_WORKER_FUNCTION, whose settings engines' workers get
 
 
