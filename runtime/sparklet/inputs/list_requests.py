@@ -95,11 +95,6 @@ def resolve_list(store: ObjectStore, given: ListRequest) -> ListSource:
     return ListSource(info.uri, form, given.path, info.etag, given.items)
 
 
-def open_lists(store: ObjectStore, requests: Sequence[ListRequest]) -> list[ListReader]:
-    """Readers of lists as they were given: nothing is stored yet."""
-    return [ListReader(resolve_list(store, given), store, given.body) for given in requests]
-
-
 def stored_source(at: Deployment, run_id: str, index: int, given: ListReader) -> ListSource:
     """Where a list of a run is read from; the name of a list given with its bytes contains their digest."""
     if given.body is None:

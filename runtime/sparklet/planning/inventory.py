@@ -4,7 +4,6 @@ import json
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, suppress
 from dataclasses import dataclass
-from functools import partial
 from itertools import pairwise
 from pathlib import Path
 
@@ -13,11 +12,8 @@ from sparklet.inputs.digests import Digests
 from sparklet.inputs.lists import Listed, ListReader
 from sparklet.inputs.local_files import local_files
 from sparklet.inputs.selection import Candidate, Filter, Found, Reason
-from sparklet.model import SCHEME, InputObject, Position, Run, RunOptions, s3_address, split_uri
-from sparklet.planning.incremental import done_before
-from sparklet.planning.plan_files import planned_objects
+from sparklet.model import SCHEME, InputObject, Position, RunOptions, s3_address, split_uri
 from sparklet.ports import ObjectInfo, ObjectStore
-from sparklet.ports.deployment import Deployment
 
 NAMES_KEPT = 3
 
@@ -238,20 +234,3 @@ class Inventory:
         if self._on_left_out:
             self._on_left_out(each.uri, each.info.version_id if each.info else "", reason)
         return self._filter.skip(reason)
-
-
-def open_inventory(at: Deployment, run: Run, on_left_out: LeftOutCallback | None = None) -> Inventory:
-    """A run's input, read with the run's own access."""
-    lists = [
-        ListReader(source, at.store if source.uri.startswith(at.runs_uri) else at.inputs(run.access))
-        for source in run.lists  # Sparklet stores lists with the run
-    ]
-    return Inventory(
-        at.inputs(run.access),
-        run.inputs,
-        run.options,
-        lists,
-        planned=partial(planned_objects, at, run.run_id),
-        done=partial(done_before, at, run.name, run.run_id) if run.options.incremental else None,
-        on_left_out=on_left_out,
-    )

@@ -18,7 +18,7 @@ from sparklet.errors import (
     RunExistsError,
     SettingsError,
 )
-from sparklet.inputs.list_requests import refuse_mixed, stored_source
+from sparklet.inputs.list_requests import stored_source
 from sparklet.job.catalogs import catalog_properties
 from sparklet.model import RUN_ID, SCHEME, NextRun, Run, ScriptRef, s3_address, split_uri
 from sparklet.model.options import AUTO, REFUSE
@@ -43,8 +43,6 @@ def new_run(at: Deployment, request: RunRequest, packed: PackedInput | None = No
     an incremental run of the same name has not ended. NothingNewError if earlier runs have done everything, unless a
     run without shards may be entered (``even_empty``), which then ends as SUCCEEDED.
     """
-    if request.lists:
-        refuse_mixed(request.lists, request.inputs, request.options)
     run_id = run_id_of(request, at.clock.now_s())
     known = at.known_run(run_id)
     if engine := request.options.engine:

@@ -14,7 +14,7 @@ from tempfile import SpooledTemporaryFile
 from typing import TypeVar, cast
 
 from sparklet.errors import NothingNewError, PlanError
-from sparklet.inputs.list_requests import open_lists, refuse_mixed
+from sparklet.inputs.list_requests import refuse_mixed, resolve_list
 from sparklet.inputs.lists import ListReader
 from sparklet.inputs.selection import Found, Reason
 from sparklet.inputs.slicing import slice_objects
@@ -22,7 +22,7 @@ from sparklet.model import Position, Run, RunOptions, Shard
 from sparklet.model.options import MIB
 from sparklet.planning.incremental import RunStatus, done_before, earlier_runs
 from sparklet.planning.inventory import Inventory, resolve_inputs
-from sparklet.planning.plan_files import LeftOut, Line
+from sparklet.planning.plan_files import LeftOut, Line, planned_objects
 from sparklet.planning.request import RunRequest
 from sparklet.ports import ObjectStore
 from sparklet.ports.deployment import Deployment, scratch
@@ -157,7 +157,8 @@ class PackedInput:
         if not self._is_open:
             refuse_mixed(request.lists, request.inputs, request.options)
             self.inputs = resolve_inputs(store, request.inputs, local) if request.inputs or not request.lists else ()
-            self.lists, self._is_open = open_lists(store, request.lists), True
+            self.lists = [ListReader(resolve_list(store, given), store, given.body) for given in request.lists]
+            self._is_open = True
 
     def read(
         self, at: Deployment | None, request: RunRequest, *, limit: int = 0, local: bool = False, to_end: bool = True
@@ -171,13 +172,11 @@ class PackedInput:
             return self.found
         store, options = at.inputs(request.access) if at else cast(ObjectStore, None), request.options
         self.open(store, request, local=local)
-        done = None
         if at and options.incremental:
             self._earlier = earlier_runs(at, request.run_name, request.run_id)
-            done = partial(done_before, at, request.run_name, request.run_id)
-        inventory = Inventory(store, self.inputs, options, self.lists, done=done, on_left_out=self.left_out.add)
-        name = ", ".join([*self.inputs, *(given.source for given in request.lists)])
-        lines = self.pack(store, inventory, options, limit=limit, name=name)
+        name = ", ".join([*self.inputs, *(each.source.uri for each in self.lists)])
+        inventory = self._inventory(at, store, options, request.run_name, request.run_id)
+        lines = self._pack(within_limit(inventory.objects(), limit, name), inventory, store, options)
         with gzip.GzipFile(fileobj=self._file, mode="wb", compresslevel=1) as kept:
             for line in lines if to_end else islice(lines, 1):
                 if self._file.tell() <= MAX_KEPT_BYTES:
@@ -192,22 +191,33 @@ class PackedInput:
             raise _nothing_to_plan(name, inventory.skipped)
         return self.found
 
-    def pack(
+    def rest(self, at: Deployment, run: Run, position: Position, first_number: int) -> Iterator[Line]:
+        """The shards of a run after a position, while its input is read."""
+        store, self.inputs = at.inputs(run.access), run.inputs
+        stores = [at.store if source.uri.startswith(at.runs_uri) else store for source in run.lists]
+        self.lists = list(map(ListReader, run.lists, stores))
+        inventory = self._inventory(at, store, run.options, run.name, run.run_id)
+        return self._pack(inventory.objects(position), inventory, store, run.options, position, first_number)
+
+    def _inventory(self, at: Deployment | None, store: ObjectStore, options: RunOptions, *run: str) -> Inventory:
+        """The input of a run, by its name and id."""
+        planned = partial(planned_objects, at, run[1]) if at else tuple
+        done = partial(done_before, at, *run) if at and options.incremental else None
+        add = self.left_out.add
+        return Inventory(store, self.inputs, options, self.lists, planned=planned, done=done, on_left_out=add)
+
+    def _pack(
         self,
-        store: ObjectStore,
+        found: Iterable[Found],
         inventory: Inventory,
+        store: ObjectStore,
         options: RunOptions,
         position: Position = Position(),  # noqa: B008 - frozen
         first_number: int = 0,
-        *,
-        limit: int = 0,
-        name: str = "",
     ) -> Iterator[Line]:
-        """The shards after a position, while the input is read; PlanError if it has more than ``limit`` objects."""
-        objects = within_limit(inventory.objects(position), limit, name)
         if options.split:
-            objects = slice_objects(store, objects, options, position, lambda _, why: self.whole.update([why]))
-        for each in pack_shards(objects, options, first_number):
+            found = slice_objects(store, found, options, position, lambda _, why: self.whole.update([why]))
+        for each in pack_shards(found, options, first_number):
             self.found.add(each, options)
             if options.is_above_limit(each.estimated_bytes) and len(self.too_large) < MAX_NAMED:
                 self.too_large.append(_shown(each))

@@ -22,7 +22,6 @@ from typing import Self
 from sparklet.errors import CheckpointConflictError
 from sparklet.model import Dispatch, PartRecord, Position, Run, RunState, ShardRecord
 from sparklet.planning.follow_up_ids import is_check_or_commit
-from sparklet.planning.inventory import open_inventory
 from sparklet.planning.output_claims import delete_replaced, take_outputs
 from sparklet.planning.packing import PackedInput
 from sparklet.planning.plan_files import END, Line, beside, named, part_lines
@@ -126,8 +125,7 @@ class _Planning:
         self._skipped: Counter[str] = Counter()  # by this planner, until its last sealed part
         self._source, lines = packed, packed.lines(at, run)
         if lines is None:
-            inventory, store = open_inventory(at, run, fresh.left_out.add), at.inputs(run.access)
-            self._source, lines = fresh, fresh.pack(store, inventory, run.options, done.position, done.shards)
+            self._source, lines = fresh, fresh.rest(at, run, done.position, done.shards)
         self.lines = lines
 
     def add(self, lines: list[Line]) -> None:
