@@ -1,5 +1,6 @@
 """An input is read once for a preview, the check of a run and its plan; a preview writes nothing."""
 
+import os
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import replace
@@ -51,6 +52,18 @@ def test_local_paths_are_previewed_where_they_are(world: World, tmp_path: Path) 
     options = RunOptions(max_objects=1, exclude=("*.tmp",))
     seen = preview(world.at, world.request(inputs=(str(tmp_path), SOURCE), options=options))
     assert (seen.shards, seen.size_bytes, sum(seen.skipped.values())) == (3, 25, 1)
+
+
+def test_a_preview_leaves_out_local_files_as_a_run_does(tmp_path: Path) -> None:
+    for name, modified_s in (("new.csv", 2000), ("old.csv", 1000), ("empty.csv", 2000)):
+        (tmp_path / name).write_bytes(b"" if name == "empty.csv" else b"12345")
+        os.utime(tmp_path / name, (modified_s, modified_s))
+    request = World().request(inputs=(str(tmp_path),), options=RunOptions(modified_since_s=1500))
+
+    seen = preview(None, request)
+
+    assert (seen.objects, seen.largest_object) == (1, str(tmp_path / "new.csv"))
+    assert seen.skipped == {Reason.EMPTY: 1, Reason.OLDER: 1}
 
 
 def test_local_paths_that_overlap_are_refused(world: World, tmp_path: Path) -> None:
