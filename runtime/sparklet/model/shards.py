@@ -287,6 +287,11 @@ class ShardRecord:
         return max(0.0, self.changed_s - self.started_s)
 
     @property
+    def unclaimed(self) -> int:
+        """How many workers its engine has started since the last one that claimed it."""
+        return max(0, self.requeues - self.attempts)
+
+    @property
     def answer_file(self) -> str:
         """The file in the run's folder with the script's answer, if there is one: the winner's, or the last one's."""
         return f"{ANSWERS}{self.number:09d}-{self.winner or self.attempt_id}.json"

@@ -8,16 +8,17 @@ beginning, by another caller too::
     end expired leases, fail PENDING shards
 """
 
+from collections import deque
 from contextlib import suppress
 from dataclasses import dataclass
 
 from sparklet.errors import CheckpointConflictError, PlanError
-from sparklet.ledger.rules import LEASE_GRACE_S, last_cause
-from sparklet.model import Counts, Failure, Run, ShardState
+from sparklet.model import Counts, Run
 from sparklet.planning.plan_files import part_lines
 from sparklet.planning.planner import PlanProgress, enter_part
 from sparklet.ports.deployment import Deployment
 from sparklet.runs.follow_ups import open_follow_ups
+from sparklet.runs.redelivery import end_leases, give_up_all
 
 RUN_CANCELLED = "RunCancelled"
 NOT_PLANNED = "not planned: the run was cancelled before its plan was done"
@@ -74,11 +75,5 @@ def seal_as_it_is(at: Deployment, run: Run) -> Run:
 
 def give_up(at: Deployment, run: Run) -> int:
     """End a cancelled run's expired leases and fail its PENDING shards; how many. The next check does what is left."""
-    abandoned = 0
-    for record in at.for_a_while(at.ledger.shards.expired(run.run_id, ShardState.RUNNING, at.clock.now_s())):
-        at.ledger.attempts.expire(record, run.options.max_attempts)
-    waiting = at.ledger.shards.expired(run.run_id, ShardState.PENDING, at.clock.now_s() + LEASE_GRACE_S)
-    for record in at.for_a_while(waiting):
-        why = f"the run was cancelled before this shard was done{last_cause(record)}"
-        abandoned += at.ledger.attempts.abandon(record, Failure(RUN_CANCELLED, why, retryable=False))
-    return abandoned
+    deque(end_leases(at, run), maxlen=0)
+    return give_up_all(at, run, RUN_CANCELLED, "the run was cancelled before this shard was done")

@@ -10,16 +10,18 @@ superfluous one. The index finds shards, conditional writes decide, and only a s
 Each step may be repeated: after a crash between any two of them the next check continues.
 """
 
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import islice
+from math import inf
 
 from sparklet import metrics
 from sparklet.errors import CheckpointConflictError, ObjectNotFoundError, SparkletError
-from sparklet.ledger.rules import LEASE_EXPIRED, last_cause
+from sparklet.ledger.rules import LEASE_EXPIRED
 from sparklet.log import Log
-from sparklet.model import Counts, Dispatch, Failure, PartRecord, Run, RunState, ShardRecord, ShardState
+from sparklet.model import Counts, Dispatch, PartRecord, Run, RunState, ShardRecord, ShardState
 from sparklet.planning.follow_up_ids import is_check_or_commit
 from sparklet.planning.output_claims import release_outputs
 from sparklet.planning.planner import plan, send_messages
@@ -31,12 +33,10 @@ from sparklet.runs.engine_workers import ENGINE_FAILED, Waiting, start_workers, 
 from sparklet.runs.follow_ups import check_run, enter_check, enter_next
 from sparklet.runs.manifest import has_manifest, write_manifests
 from sparklet.runs.notices import needs_notice, notify
+from sparklet.runs.redelivery import MESSAGE, end_leases, give_up_all, has_stalled
 from sparklet.runs.summary import Summary, final_state
 
-STALL_S = 60.0  # without a change of any shard; then messages are sent again
-UNCLAIMED_S = 6 * 3600.0  # how long a message may wait in a busy queue before it is sent again
 WAITING_LOOKED_AT = 100  # PENDING shards, the longest waiting ones, before all shards are read
-MAX_UNCLAIMED = 10_000  # while more shards are PENDING, their messages are taken to wait for workers
 PLANNER_SILENT_S = 600.0  # then a planner is presumed dead; two planners do no harm
 UNPLANNED_S = 60.0  # the same for a new next run, whose driver should have started at once
 TOLERANCE_EXCEEDED, RUN_TIME_LIMIT = "ToleranceExceeded", "RunTimeLimit"
@@ -77,7 +77,7 @@ def _checked(at: Deployment, run: Run, planner_silent_s: float) -> CheckReport:
     expired, exhausted = _expire(at, run)
     abandoned = _abandon_overdue(at, run)
     counts = at.ledger.shards.glance(run.run_id)
-    planner_from = next((part.first_shard for part in parts if not part.dispatched), None)  # it sends from there on
+    planner_from = next((part.first_shard for part in parts if not part.dispatched), inf)  # it sends from there on
     requeued = _requeue(at, run, counts, planner_from)
     waiting = start_workers(at, run)
     report = CheckReport(run, counts, expired, exhausted, requeued, abandoned, waiting=waiting)
@@ -129,60 +129,42 @@ def _measure(at: Deployment, report: CheckReport) -> None:
 
 def _expire(at: Deployment, run: Run) -> tuple[int, int]:
     """End expired leases and send messages for shards that are PENDING then; how many, and how many are FAILED."""
-    expired = exhausted = 0
+    ended: Counter[ShardState] = Counter()
 
     def to_resend() -> Iterator[ShardRecord]:
-        nonlocal expired, exhausted
-        for record in at.for_a_while(at.ledger.shards.expired(run.run_id, ShardState.RUNNING, at.clock.now_s())):
-            if now := at.ledger.attempts.expire(record, run.options.max_attempts, run.options.engine):
-                expired += 1
-                exhausted += now.state is ShardState.FAILED
-                if now.state is ShardState.PENDING:
-                    yield now
+        for record in end_leases(at, run, run.options.engine):
+            ended[record.state] += 1
+            if record.state is ShardState.PENDING:
+                yield record
 
     send_messages(at, run, to_resend(), by_check=True)
-    return expired, exhausted
+    return ended.total(), ended[ShardState.FAILED]
 
 
-def _requeue(at: Deployment, run: Run, counts: Counts, planner_from: int | None) -> int:
-    """Send messages again for shards whose message is presumed lost, at growing intervals for the same shard."""
+def _requeue(at: Deployment, run: Run, counts: Counts, planner_from: float) -> int:
+    """Send messages again for shards that still wait although nothing of the run moves; how many.
+
+    To find that, all shards are read, so it is done only if one of those that have waited longest is due. That time
+    doubles with each message, so a run that waits for another one is read a few times in hours.
+    """
     if run.dispatch is Dispatch.MAP:
         return 0  # such a run has no messages: see runs.map_batches
     if run.options.max_concurrency:
         return send_up_to_cap(at, run)
-    now_s, age_s = at.clock.now_s(), UNCLAIMED_S
-    if counts.pending and not counts.running and _stalled(at, run, now_s):
-        age_s = STALL_S
-    elif counts.pending > MAX_UNCLAIMED:
+    if counts.running or not counts.pending:
         return 0
+    now_s = at.clock.now_s()
+    since_s = now_s - MESSAGE.again_after_s
 
-    def to_resend() -> Iterator[ShardRecord]:
-        for record in at.for_a_while(at.ledger.shards.expired(run.run_id, ShardState.PENDING, now_s - age_s)):
-            if record.engine or (planner_from is not None and record.number >= planner_from):
-                continue  # it has no message, or a planner will send it
-            if _is_due(record, now_s, age_s) and (counted := at.ledger.attempts.count_requeue(record)):
-                yield counted
+    def waiting() -> Iterator[ShardRecord]:
+        found = at.for_a_while(at.ledger.shards.expired(run.run_id, ShardState.PENDING, since_s))
+        return (record for record in found if not record.engine and record.number < planner_from)
 
-    return send_messages(at, run, to_resend(), by_check=True)
-
-
-def _is_due(record: ShardRecord, now_s: float, age_s: float) -> bool:
-    """Whether a PENDING shard has waited for long enough; twice as long after each message."""
-    return now_s - record.changed_s >= age_s * (1 << record.requeues)
-
-
-def _stalled(at: Deployment, run: Run, now_s: float) -> bool:
-    """Whether no shard is RUNNING and none has changed for ``STALL_S``.
-
-    That reads all shards, so it is done only if one of the longest waiting shards is due for a message. That time
-    doubles with each message, so a run that waits for another one is read a few times in hours.
-    """
-    since_s = now_s - STALL_S
-    expired = at.ledger.shards.expired(run.run_id, ShardState.PENDING, since_s)
-    waiting = islice((record for record in expired if not record.engine), WAITING_LOOKED_AT)
-    if not any(_is_due(record, now_s, STALL_S) for record in waiting):
-        return False
-    return all(r.state is not ShardState.RUNNING and r.changed_s < since_s for r in at.ledger.shards.list(run.run_id))
+    is_due = any(MESSAGE.is_due(record, now_s) for record in islice(waiting(), WAITING_LOOKED_AT))
+    if not is_due or not has_stalled(at, run, since_s):
+        return 0
+    counted = (at.ledger.attempts.count_requeue(record) for record in waiting() if MESSAGE.is_due(record, now_s))
+    return send_messages(at, run, filter(None, counted), by_check=True)
 
 
 def _continue_planning(
@@ -223,13 +205,12 @@ def _abandon_overdue(at: Deployment, run: Run) -> int:
     if not _overdue(at, run):
         return 0
     now_s, limit_s = at.clock.now_s(), run.options.time_limit_s
-    abandoned = 0
-    for record in at.for_a_while(at.ledger.shards.expired(run.run_id, ShardState.PENDING, now_s)):
-        if record.generation and now_s < record.changed_s + limit_s:
-            continue
-        why = f"not done within the run's time limit of {limit_s:.0f} s{last_cause(record)}"
-        abandoned += at.ledger.attempts.abandon(record, Failure(RUN_TIME_LIMIT, why, retryable=False))
-    return abandoned
+    why = f"not done within the run's time limit of {limit_s:.0f} s"
+
+    def has_time(record: ShardRecord) -> bool:
+        return record.generation > 0 and now_s < record.changed_s + limit_s
+
+    return give_up_all(at, run, RUN_TIME_LIMIT, why, has_time)
 
 
 def _finish(at: Deployment, report: CheckReport) -> CheckReport:

@@ -17,9 +17,9 @@ from sparklet.errors import PlanError, ShardNotFoundError
 from sparklet.model import Dispatch, Run, ShardRecord, ShardState
 from sparklet.planning.planner import send_messages
 from sparklet.ports.deployment import Deployment
+from sparklet.runs.redelivery import CAPPED
 
 FOLDER, SENT, CAP = "throttle/", "sent-{:06d}.json", "max_concurrency.json"
-LOST_S = 600.0  # after so long without a claim a message is sent again; then after twice as long
 
 
 def cap_of(at: Deployment, run: Run) -> int:
@@ -54,12 +54,13 @@ def send_up_to_cap(at: Deployment, run: Run) -> int:
     to_send: list[ShardRecord] = []
     for number, when_s in was["sent"].items():
         record = at.ledger.shards.get(run.run_id, int(number))
-        if not record.state.ended:
-            sent[record.number] = when_s
-            is_due = now_s - max(record.changed_s, when_s) >= LOST_S * (1 << record.requeues)
-            is_lost = is_due and record.state is ShardState.PENDING and not record.engine
-            again = at.ledger.attempts.count_requeue(record) if goes_on and is_lost else None
-            to_send += filter(None, [again if goes_on else record])
+        if record.state.ended:
+            continue
+        sent[record.number] = when_s
+        if not goes_on:
+            to_send.append(record)
+        elif record.state is ShardState.PENDING and not record.engine and CAPPED.is_due(record, now_s, when_s):
+            to_send += filter(None, [at.ledger.attempts.count_requeue(record)])
     lost = len(to_send) if goes_on else 0
     place, cap = was["next"] if goes_on else 0, stored.get(CAP, run.options.max_concurrency)
     for number in at.for_a_while(takewhile(lambda _: len(sent) < cap, count(place))):

@@ -1,9 +1,8 @@
 """Messages of the dead-letter queue: each gets a disposition.
 
 A message gets there after too many receives. A receive is no attempt: SQS counts it even if workers are throttled and
-no code ran. So the ledger, which counts attempts, decides: a shard with an attempt left gets its message again, at most
-three times in a row, since a message may kill each worker before its claim. A message of the asynchronous API ends its
-task as FAILED, with the last known cause.
+no code ran. So the ledger, which counts attempts, decides: a shard with an attempt left gets its message again, as
+often as ``redelivery`` says. A message of the asynchronous API ends its task as FAILED, with the last known cause.
 """
 
 import json
@@ -18,8 +17,8 @@ from sparklet.ledger.task_leases import give_up
 from sparklet.model import Dispatch, Failure, Notice, RunOptions, ShardRecord, ShardRef, ShardState, TaskRecord
 from sparklet.ports import Message
 from sparklet.ports.deployment import Deployment
+from sparklet.runs.redelivery import DEAD_LETTER
 
-MAX_RESENDS = 3
 CLOCKS_DIFFER_S = 1.0  # the queue's and ours, at most
 MAX_TRIES = 5  # for a record that others change meanwhile; then the message comes back
 
@@ -71,7 +70,7 @@ def _decide(at: Deployment, ref: ShardRef, record: ShardRecord, options: RunOpti
         record = now
     if record.engine:
         return Disposition.DROPPED  # its engine's workers do it
-    if record.attempts < options.max_attempts and record.unrun < MAX_RESENDS:
+    if record.attempts < options.max_attempts and not DEAD_LETTER.is_spent(record):
         counted = at.ledger.attempts.count_requeue(record, unrun=True)
         return Disposition.SENT_AGAIN if counted and at.queue.send([counted.ref.to_body()]) else None
     return Disposition.FAILED if at.ledger.attempts.abandon(record, _last_cause(record)) else None

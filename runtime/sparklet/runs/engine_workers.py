@@ -11,18 +11,16 @@ from dataclasses import dataclass
 from itertools import islice
 
 from sparklet.errors import LedgerError, RemoteTaskError, SettingsError
-from sparklet.ledger.rules import last_cause
 from sparklet.metrics import SHARDS_FAILED
 from sparklet.model import Failure, Run, ShardRecord, ShardState
 from sparklet.ports import Engine
 from sparklet.ports.deployment import WITHDRAWN, Deployment
 from sparklet.runs.concurrency_cap import within_cap
+from sparklet.runs.redelivery import WORKER, give_up
 
 ENGINE_FAILED = "EngineFailed"
 ELSEWHERE = "sparklet redrive RUN --engine NAME has another engine do its FAILED shards"
 MAX_LOOKED_AT = 1_000  # waiting shards of a run at each check
-MAX_UNCLAIMED = 3  # workers of a shard in sequence that ended without a claim
-AGAIN_AFTER_S = 60.0  # doubled after each of them
 CLAIMS_WITHIN_S = 900.0  # fetching the image takes minutes; then the worker is stopped
 
 
@@ -39,8 +37,8 @@ class Waiting:
 def start_workers(at: Deployment, run: Run) -> Waiting:
     """Start workers for the PENDING shards of this process' engines, as far as the engines have capacity.
 
-    A shard is FAILED if a worker cannot be started, if ``MAX_UNCLAIMED`` of them end before they claim it, or if its
-    engine is withdrawn. Any other error of an engine holds up its own shards alone.
+    A shard is FAILED if a worker cannot be started, if too many of them end before they claim it (``redelivery``), or
+    if its engine is withdrawn. Any other error of an engine holds up its own shards alone.
     """
     if not at.starts_workers:
         return Waiting()
@@ -64,10 +62,9 @@ def start_workers(at: Deployment, run: Run) -> Waiting:
 def _each(at: Deployment, name: str, waiting: Sequence[ShardRecord]) -> Iterator[Waiting]:
     """Do what each shard that waits for an engine needs."""
     if name in WITHDRAWN:
-        why = f"{WITHDRAWN[name]}; {ELSEWHERE}"
-        yield from (_give_up(at, record, why + last_cause(record)) for record in waiting)
+        yield from (_give_up(at, record, f"{WITHDRAWN[name]}; {ELSEWHERE}") for record in waiting)
     elif name in at.engines:
-        stopped = at.engines[name].stopped([record.task_id for record in waiting if _unclaimed(record)])
+        stopped = at.engines[name].stopped([record.task_id for record in waiting if record.unclaimed])
         yield from (_go_on(at, at.engines[name], record, stopped.get(record.task_id)) for record in waiting)
     elif at.engines:
         raise SettingsError(f"the stack's parameters name no such engine; {ELSEWHERE}")
@@ -85,16 +82,16 @@ def stop_workers(at: Deployment, run: Run) -> None:
 
 def _go_on(at: Deployment, engine: Engine, record: ShardRecord, end: Failure | None) -> Waiting:
     """Start a worker, if none is starting and the last one ended (``end``) long enough ago; give up after too many."""
-    waited_s, unclaimed = at.clock.now_s() - record.changed_s, _unclaimed(record)
-    if unclaimed and end is None:
-        if waited_s < CLAIMS_WITHIN_S or at.clock.now_s() - engine.begun_s(record.task_id) < CLAIMS_WITHIN_S:
+    workers, now_s = record.unclaimed, at.clock.now_s()
+    if workers and end is None:
+        if now_s - record.changed_s < CLAIMS_WITHIN_S or now_s - engine.begun_s(record.task_id) < CLAIMS_WITHIN_S:
             return Waiting()
         with suppress(RemoteTaskError):
             engine.stop(record.task_id)
         end = Failure("Unclaimed", f"it did not claim the shard within {CLAIMS_WITHIN_S:.0f} s")
-    if end and unclaimed >= MAX_UNCLAIMED:
-        return _give_up(at, record, f"{unclaimed} workers ended before a claim; {end.error_class}: {end.message}")
-    if unclaimed and waited_s < AGAIN_AFTER_S * 2 ** (unclaimed - 1):
+    if end and WORKER.is_spent(record):
+        return _give_up(at, record, f"{workers} workers ended before a claim; {end.error_class}: {end.message}")
+    if workers and not WORKER.is_due(record, now_s):
         return Waiting()
     counted = (record.run_id, record.number, record.generation, record.attempts, record.requeues)
     token = hashlib.sha256(repr(counted).encode()).hexdigest()[:32]
@@ -108,11 +105,5 @@ def _go_on(at: Deployment, engine: Engine, record: ShardRecord, end: Failure | N
     return Waiting(started=at.ledger.attempts.count_requeue(record, task_id=task_id) is not None)
 
 
-def _unclaimed(record: ShardRecord) -> int:
-    """How many workers were started since the last one that claimed the shard."""
-    return max(0, record.requeues - record.attempts)
-
-
 def _give_up(at: Deployment, record: ShardRecord, why: str) -> Waiting:
-    failure = Failure(ENGINE_FAILED, f"{record.engine}: {why}", retryable=False)
-    return Waiting(failed=at.ledger.attempts.abandon(record, failure))
+    return Waiting(failed=give_up(at, record, ENGINE_FAILED, f"{record.engine}: {why}"))

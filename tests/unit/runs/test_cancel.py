@@ -7,7 +7,7 @@ from sparklet.model import Counts, Failure, Run, RunOptions, RunState, ScriptRef
 from sparklet.planning.new_run import new_run
 from sparklet.planning.planner import plan
 from sparklet.runs.cancel import NOT_PLANNED, RUN_CANCELLED, cancel
-from sparklet.runs.checker import STALL_S, UNCLAIMED_S
+from sparklet.runs.redelivery import MESSAGE
 from sparklet.runs.redrive import redrive
 from tests.world import LEASE_S, World
 
@@ -88,8 +88,8 @@ def test_a_cancelled_run_is_sent_no_message_again(world: World) -> None:
     world.ledger.attempts.claim(world.bodies()[0], "busy", lease_s=10 * 3600, max_attempts=1)
     world.queue.entries.clear()
     world.ledger.runs.cancel("run-1")
-    for wait_s in (STALL_S + 1, UNCLAIMED_S + 1):
-        world.clock.advance(wait_s)
+    for _ in range(3):
+        world.clock.advance(2 * MESSAGE.again_after_s)
         assert world.check().requeued == 0
     assert len(world.queue) == 0
 

@@ -4,10 +4,11 @@ from collections.abc import Callable
 
 import pytest
 
-from sparklet.model import Counts, RunState, ShardState
+from sparklet.model import Counts, RunState
 from sparklet.ports.deployment import A_WHILE_S
-from sparklet.runs import checker
 from sparklet.runs.cancel import cancel
+from sparklet.runs.checker import CheckReport
+from sparklet.runs.redelivery import MESSAGE
 from tests.stand_ins.memory import FakeClock
 from tests.world import LEASE_S, World
 
@@ -32,7 +33,7 @@ def world() -> World:
     return world
 
 
-def checked(world: World) -> tuple[float, checker.CheckReport]:
+def checked(world: World) -> tuple[float, CheckReport]:
     """A check, and how long it took."""
     before_s = world.clock.now_s()
     report = world.check()
@@ -62,14 +63,14 @@ def test_lost_workers_are_made_good_by_several_checks(world: World) -> None:
 def test_a_lost_queue_is_refilled_over_several_checks(world: World) -> None:
     world.run(SHARDS)
     world.queue.entries.clear()
-    world.clock.advance(checker.STALL_S + 1)
+    world.clock.advance(MESSAGE.again_after_s + 1)
 
     took_s, report = checked(world)
 
     assert took_s <= A_WHILE_S
     assert 0 < report.requeued < SHARDS
     for _ in range(20):
-        world.clock.advance(checker.STALL_S)
+        world.clock.advance(MESSAGE.again_after_s)
         world.check()
     assert {body.shard for body in world.bodies()} == set(range(SHARDS))
 
@@ -91,36 +92,3 @@ def test_waiting_shards_are_given_up_over_several_checks(world: World, how: str)
 
     assert report.run.state is (RunState.CANCELLED if how == "cancelled" else RunState.FAILED)
     assert world.ledger.shards.count("run-1") == Counts(failed=SHARDS)
-
-
-def test_no_message_is_resent_while_many_shards_wait(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Else, six hours on, every check would read all that waits, and send it again."""
-    monkeypatch.setattr(checker, "MAX_UNCLAIMED", SHARDS - 2)
-    world.run(SHARDS)
-    message = world.receive()
-    assert message is not None
-    world.clock.advance(checker.UNCLAIMED_S + 1)
-    world.claim(message)  # somebody works: nothing is stalled
-
-    assert world.ledger.shards.count("run-1") == Counts(pending=SHARDS - 1, running=1)
-    assert world.check().requeued == 0
-
-
-def test_messages_are_looked_for_once_few_shards_wait(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(checker, "MAX_UNCLAIMED", SHARDS - 1)
-    world.run(SHARDS)
-    message = world.receive()
-    assert message is not None
-    world.clock.advance(checker.UNCLAIMED_S + 1)
-    world.claim(message)
-
-    assert world.check().requeued > 0
-    assert world.ledger.shards.get("run-1", 9).state is ShardState.PENDING
-
-
-def test_a_large_run_without_any_message_is_stalled(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(checker, "MAX_UNCLAIMED", 1)
-    world.run(SHARDS)
-    world.clock.advance(checker.STALL_S + 1)
-
-    assert world.check().requeued > 0

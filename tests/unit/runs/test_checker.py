@@ -9,7 +9,8 @@ from sparklet.model import Counts, Failure, PartRecord, RunOptions, RunState, Sh
 from sparklet.planning.new_run import new_run
 from sparklet.planning.planner import plan
 from sparklet.ports import ObjectInfo
-from sparklet.runs.checker import PLANNER_SILENT_S, STALL_S, UNCLAIMED_S
+from sparklet.runs.checker import PLANNER_SILENT_S
+from sparklet.runs.redelivery import MESSAGE
 from tests.world import LEASE_S, World
 
 BROKEN = Failure("ValueError", "bad line 7", retryable=False)
@@ -80,12 +81,12 @@ def test_a_stalled_runs_messages_are_resent_ever_less_often(world: World) -> Non
 
 def test_a_run_with_work_or_recent_change_is_not_stalled(world: World) -> None:
     world.run(3)
-    world.clock.advance(STALL_S + 1)
+    world.clock.advance(MESSAGE.again_after_s + 1)
     owner = claim_one(world)
     assert world.check().requeued == 0
     world.ledger.attempts.succeed("run-1", 0, owner, ShardResult())
     assert world.check().requeued == 0  # that was just now
-    world.clock.advance(STALL_S + 1)
+    world.clock.advance(MESSAGE.again_after_s + 1)
     assert world.check().requeued == 2
 
 
@@ -94,18 +95,6 @@ def test_a_run_has_stalled_after_a_minute(world: World) -> None:
     world.clock.advance(30)
     assert world.check().requeued == 0
     world.clock.advance(31)
-    assert world.check().requeued == 1
-
-
-def test_a_shard_waiting_for_hours_gets_another_message(world: World) -> None:
-    world.run(2, max_attempts=1)
-    world.queue.entries.popitem()
-    message = world.receive()
-    assert message is not None
-    world.ledger.attempts.claim(world.bodies()[0], "busy", lease_s=10 * 3600, max_attempts=1)
-    world.clock.advance(UNCLAIMED_S - 10)
-    assert world.check().requeued == 0
-    world.clock.advance(20)
     assert world.check().requeued == 1
 
 
@@ -141,7 +130,7 @@ def test_shards_still_to_be_dispatched_are_not_requeued(world: World) -> None:
     with pytest.raises(KeyboardInterrupt):
         plan(world.at, "run-1")
     world.queue.send = send  # type: ignore[method-assign]
-    world.clock.advance(STALL_S + 1)
+    world.clock.advance(MESSAGE.again_after_s + 1)
     assert (world.check().requeued, len(world.queue)) == (0, 0)
     world.clock.advance(PLANNER_SILENT_S)
     report = world.check()

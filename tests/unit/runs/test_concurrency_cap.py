@@ -9,7 +9,8 @@ import pytest
 from sparklet.errors import PlanError
 from sparklet.model import ClaimStatus, Dispatch, Failure, RunState, ShardResult, ShardState
 from sparklet.runs.checker import check
-from sparklet.runs.concurrency_cap import LOST_S, throttle
+from sparklet.runs.concurrency_cap import throttle
+from sparklet.runs.redelivery import CAPPED
 from sparklet.runs.redrive import redrive
 from tests.world import LEASE_S, Fault, KilledError, World
 
@@ -90,11 +91,11 @@ def test_a_lost_message_is_sent_again(world: World) -> None:
     world.check()
     world.queue.entries.clear()
 
-    world.clock.advance(LOST_S / 2)
+    world.clock.advance(CAPPED.again_after_s / 2)
     assert (world.check().requeued, len(world.queue)) == (0, 0)
-    world.clock.advance(LOST_S / 2)
+    world.clock.advance(CAPPED.again_after_s / 2)
     assert (world.check().requeued, len(world.queue)) == (2, 2)
-    world.clock.advance(LOST_S)
+    world.clock.advance(CAPPED.again_after_s)
     assert world.check().requeued == 0
 
 

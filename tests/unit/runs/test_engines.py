@@ -14,10 +14,10 @@ from sparklet.ports import Engine, Message
 from sparklet.ports.deployment import A_WHILE_S
 from sparklet.runs.cancel import cancel
 from sparklet.runs.checker import check
-from sparklet.runs.concurrency_cap import LOST_S
 from sparklet.runs.dead_letters import Disposition, consume
-from sparklet.runs.engine_workers import AGAIN_AFTER_S, CLAIMS_WITHIN_S, ENGINE_FAILED, MAX_UNCLAIMED
+from sparklet.runs.engine_workers import CLAIMS_WITHIN_S, ENGINE_FAILED
 from sparklet.runs.map_batches import write_batch
+from sparklet.runs.redelivery import CAPPED, WORKER
 from sparklet.runs.redrive import redrive
 from tests.stand_ins.memory import MemoryEngine
 from tests.world import LEASE_S, World
@@ -133,13 +133,13 @@ def test_what_cannot_be_started_fails_with_the_cause(world: World, engine: Memor
 
 def test_workers_that_end_before_a_claim_are_few(world: World, engine: MemoryEngine) -> None:
     escalated(world)
-    for number in range(1, MAX_UNCLAIMED + 1):
+    for number in range(1, 4):
         assert world.check().waiting.started == 1
         assert len(engine.commands) == number
         engine.ended = dict.fromkeys(engine.commands, PULL_FAILED)
-        if number < MAX_UNCLAIMED:
+        if number < 3:
             assert world.check().waiting.started == 0
-            world.clock.advance(AGAIN_AFTER_S * 2 ** (number - 1))
+            world.clock.advance(WORKER.again_after_s * 2 ** (number - 1))
 
     report = world.check()
 
@@ -304,7 +304,7 @@ def test_a_capped_run_sends_no_message_for_an_engines_shard(world: World, engine
         world.queue.delete(message.receipt)
 
     world.check()
-    world.clock.sleep(LOST_S)
+    world.clock.sleep(CAPPED.again_after_s)
     world.check()
 
     assert len(world.queue) == 0  # it has the only place

@@ -8,9 +8,9 @@ import pytest
 from sparklet.model import RunState
 from sparklet.planning.new_run import new_run
 from sparklet.planning.planner import plan
-from sparklet.runs.checker import STALL_S
 from sparklet.runs.handlers import handle_check
 from sparklet.runs.notices import MAX_FINALIZED, NOTIFY_WITHIN_S
+from sparklet.runs.redelivery import MESSAGE
 from tests.stand_ins.memory import MemoryNotifier
 from tests.world import Fault, KilledError, World
 
@@ -81,7 +81,7 @@ def test_every_run_is_ended_announced_and_finalized_after_kills(after_effect: bo
         entered(world, "open")
         entered(world, "lost")
         world.queue.entries.popitem()
-        world.clock.advance(STALL_S + 1)
+        world.clock.advance(MESSAGE.again_after_s + 1)
         fault = Fault(at_call, after_effect)
 
         with suppress(KilledError):
@@ -89,7 +89,7 @@ def test_every_run_is_ended_announced_and_finalized_after_kills(after_effect: bo
         for _ in range(6):
             handle_check(at)
             world.work()
-            world.clock.advance(STALL_S + 1)
+            world.clock.advance(MESSAGE.again_after_s + 1)
 
         assert unsettled(world) == set()
         assert {run.state for run in world.ledger.runs.list()} == {RunState.SUCCEEDED}

@@ -20,7 +20,8 @@ from sparklet.model import (
 )
 from sparklet.planning.new_run import new_run
 from sparklet.planning.planner import plan
-from sparklet.runs.map_batches import MAX_UNCLAIMED, UNCLAIMED_S, write_batch
+from sparklet.runs.map_batches import write_batch
+from sparklet.runs.redelivery import MAP_BATCH
 from sparklet.runs.redrive import redrive
 from sparklet.runs.state_machine_steps import BATCHES_PER_AGE
 from tests.world import LEASE_S, World
@@ -43,7 +44,7 @@ def test_a_batch_is_every_pending_shard_in_order(world: World) -> None:
 
     # dispatched by the batch before, and nobody has claimed them: not yet again
     assert (answer["how"], answer["count"]) == ("none", 0)
-    world.clock.advance(UNCLAIMED_S)
+    world.clock.advance(MAP_BATCH.again_after_s)
     refs = world.handed_out(world.step("batch", batch=2))
     assert [ref.shard for ref in refs] == list(range(3, 45))
     assert len(world.queue) == 0
@@ -96,8 +97,10 @@ def test_unclaimed_shards_are_handed_out_less_and_less_and_fail(world: World) ->
         world.clock.advance(20)
 
     gaps = [later - earlier for earlier, later in itertools.pairwise([*handed_out_s, world.clock.now_s() - 20])]
-    assert len(handed_out_s) == 1 + MAX_UNCLAIMED
-    assert all(UNCLAIMED_S * 2**n <= gap <= UNCLAIMED_S * 2**n + 40 for n, gap in enumerate(gaps))
+    assert len(handed_out_s) == 1 + MAP_BATCH.most
+    assert all(
+        MAP_BATCH.again_after_s * 2**n <= gap <= MAP_BATCH.again_after_s * 2**n + 40 for n, gap in enumerate(gaps)
+    )
     assert {record.error_class for record in world.shards()} == {"NeverStarted"}
     assert answer["state"] == "FAILED"
 
@@ -112,7 +115,7 @@ def test_throttled_shards_are_handed_out_until_done(world: World) -> None:
             claimed += world.children(refs[:1])
         world.clock.advance(600)
     assert (answer["state"], claimed) == ("SUCCEEDED", 20)
-    assert max(record.requeues for record in world.shards()) > MAX_UNCLAIMED
+    assert max(record.requeues for record in world.shards()) > MAP_BATCH.most
 
 
 def test_a_shard_that_workers_stop_claiming_keeps_its_cause(world: World) -> None:
@@ -169,7 +172,7 @@ def test_two_executions_do_not_overwrite_each_others_batches(world: World) -> No
     world.run(2)
     one = world.step("batch", batch=0)
     world.children(world.handed_out(one)[:1])
-    world.clock.advance(UNCLAIMED_S + 1)
+    world.clock.advance(MAP_BATCH.again_after_s + 1)
     other = world.step("batch", batch=0)
 
     assert one["key"] != other["key"]

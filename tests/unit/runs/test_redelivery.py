@@ -1,0 +1,111 @@
+"""One rule of redelivery: whoever gives a shard out, and whatever is lost, it is claimed or given up with a cause."""
+
+from collections.abc import Iterable, Sequence
+from math import inf
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from sparklet.model import ClaimStatus, Dispatch, Failure, ShardRecord, ShardRef, ShardResult, ShardState
+from sparklet.ports import Engine, Message
+from sparklet.runs.dead_letters import consume
+from sparklet.runs.redelivery import CAPPED, MAP_BATCH, MESSAGE, WORKER
+from tests.stand_ins.memory import MemoryEngine
+from tests.world import LEASE_S, World, ref_of
+
+SHARDS, ENGINE, TIME_LIMIT_S = 3, "fargate", 86_400.0
+WAYS = {"messages": MESSAGE, "capped": CAPPED, "map": MAP_BATCH, "engine": WORKER}
+ENDED = Failure("TaskFailedToStart", "no such image")
+
+
+class GivenOut:
+    """A run whose shards are given out in one way."""
+
+    def __init__(self, how: str) -> None:
+        self.how, self.way, self.batch = how, WAYS[how], 0
+        self.engine = MemoryEngine()
+        self.out: list[ShardRef] = []  # that nothing has become of yet
+        self.last: dict[int, tuple[int, float]] = {}  # attempts until a shard was given out last, and when that was
+        self.wrong: list[ShardRecord] = []  # given out too early, or although somebody has them
+        engines: dict[str, Engine] = {ENGINE: self.engine} if how == "engine" else {}
+        self.world = World(Dispatch.MAP if how == "map" else Dispatch.QUEUE, engines=engines)
+        self.world.queue.send = self.send  # type: ignore[method-assign]
+        self.engine.start = self.start  # type: ignore[method-assign]
+        self.world.run(SHARDS, time_limit_s=TIME_LIMIT_S, max_concurrency=2 if how == "capped" else 0)
+        if engines:
+            for record in self.world.shards():
+                attempt_id, _ = self.world.claim_ref(record.ref)
+                self.world.ledger.attempts.escalate("run-1", record.number, attempt_id, ENDED, ENGINE)
+            self.out.clear()
+            self.last.clear()
+
+    def send(self, bodies: Iterable[str], delay_s: int = 0) -> int:
+        """The queue's."""
+        return sum(self.give(ref_of(body)) for body in bodies)
+
+    def start(self, token: str, command: Sequence[str]) -> str:
+        """The engine's."""
+        self.give(self.world.shards()[int(command[4])].ref)
+        return token
+
+    def give(self, ref: ShardRef) -> bool:
+        """Note that a shard is given out; it must be waiting, and for long enough."""
+        record, now_s = self.world.ledger.shards.get("run-1", ref.shard), self.world.clock.now_s()
+        attempts, given_s = self.last.get(ref.shard, (-1, 0.0))
+        times = min(self.way.times(record) - (self.how != "engine"), self.way.most)  # a worker is counted once started
+        early = record.attempts == attempts and now_s - given_s < self.way.again_after_s * 2**times
+        if early or record.state is not ShardState.PENDING:
+            self.wrong.append(record)
+        self.last[ref.shard] = record.attempts, now_s
+        self.out.append(ref)
+        return True
+
+    def move(self) -> list[ShardRef]:
+        """A check, or a step of a state machine; what has been given out and has met no fate."""
+        if self.how == "map":
+            answer = self.world.step("batch", batch=self.batch)
+            self.batch = answer["batch"]
+            for ref in self.world.handed_out(answer):
+                self.give(ref)
+        else:
+            self.world.check()
+        out, self.out = self.out, []
+        return out
+
+    def meet(self, ref: ShardRef, fate: str) -> None:
+        """What becomes of a message, a line of a batch, or a worker."""
+        world = self.world
+        if fate in ("done", "killed"):
+            world.attempts += 1
+            attempt_id, engine = f"attempt-{world.attempts}", ENGINE if self.how == "engine" else ""
+            claim = world.ledger.attempts.claim(ref, attempt_id, LEASE_S, 3, engine=engine)
+            if claim.status is ClaimStatus.GRANTED and fate == "done":
+                world.ledger.attempts.succeed("run-1", ref.shard, attempt_id, ShardResult())
+        elif self.how == "engine":
+            self.engine.ended[world.ledger.shards.get("run-1", ref.shard).task_id] = ENDED
+        elif fate == "came back":
+            self.last.pop(ref.shard, None)  # it is known to be lost, so another message goes out at once
+            consume(world.at, Message("m", ref.to_body(), world.clock.now_s()))
+
+
+@settings(max_examples=150, deadline=None)
+@given(how=st.sampled_from(sorted(WAYS)), honest=st.booleans(), data=st.data())
+def test_each_shard_that_waits_is_claimed_or_given_up(how: str, honest: bool, data: st.DataObject) -> None:
+    run = GivenOut(how)
+    begun_s = run.world.clock.now_s()
+    fates = st.sampled_from(["done", "killed", "lost", "came back"])
+    for wait_s in data.draw(st.lists(st.sampled_from([1, 20, 61, 130, 700, 2000]), max_size=12)):
+        for ref in run.move():
+            run.meet(ref, data.draw(fates))
+        run.world.clock.advance(wait_s)
+
+    while not run.world.ledger.runs.get("run-1").state.ended:
+        assert run.world.clock.now_s() < begun_s + 2 * TIME_LIMIT_S
+        run.world.clock.advance(600)
+        for ref in run.move():
+            run.meet(ref, "done" if honest else "lost")
+
+    assert run.wrong == []
+    causes = {record.error_class for record in run.world.shards() if record.state is ShardState.FAILED}
+    assert "" not in causes
+    assert "RunTimeLimit" not in causes or (run.way.most == inf and not honest)
