@@ -14,7 +14,7 @@ from sparklet.errors import EventError, LedgerError, RunNotFoundError, SettingsE
 from sparklet.events import TaskRequest
 from sparklet.job.event_objects import read_json
 from sparklet.ledger.task_leases import give_up
-from sparklet.model import Dispatch, Failure, Notice, RunOptions, ShardRecord, ShardRef, ShardState, TaskRecord
+from sparklet.model import Dispatch, Failure, Notice, Run, ShardRecord, ShardRef, ShardState, TaskRecord
 from sparklet.ports import Message
 from sparklet.ports.deployment import Deployment
 from sparklet.runs.redelivery import DEAD_LETTER
@@ -45,41 +45,25 @@ def consume(at: Deployment, message: Message) -> Disposition:
             run, record = at.ledger.runs.get(ref.run_id), at.ledger.shards.get(ref.run_id, ref.shard)
         except (RunNotFoundError, ShardNotFoundError) as error:
             return keep(at, message, str(error))
-        if run.dispatch is Dispatch.MAP:
-            return Disposition.DROPPED  # such a run has no messages; its shards are in the next map batch
-        if run.cancelled_s is not None and record.state is ShardState.PENDING:
-            return Disposition.DROPPED  # the checker fails it
-        if _has_newer(message, record):
+        if not _waits_for(message, ref, run, record):
             return Disposition.DROPPED
-        if disposition := _decide(at, ref, record, run.options):
-            return disposition
+        if record.attempts >= run.options.max_attempts or DEAD_LETTER.is_spent(record):
+            if at.ledger.attempts.abandon(record, _last_cause(record)):
+                return Disposition.FAILED
+        elif counted := at.ledger.attempts.count_requeue(record, unrun=True):
+            at.queue.send([counted.ref.to_body()])
+            return Disposition.SENT_AGAIN
     raise LedgerError(f"shard {ref.shard} of run {ref.run_id} changed {MAX_TRIES} times under its dead-letter message")
 
 
-def _decide(at: Deployment, ref: ShardRef, record: ShardRecord, options: RunOptions) -> Disposition | None:
-    """Dispose of the message; None if the shard has changed since it was read."""
-    if record.state.ended or ref.generation < record.generation:
-        return Disposition.DROPPED
-    if record.state is ShardState.RUNNING:
-        if record.lease_end_s > at.clock.now_s():
-            return Disposition.DROPPED  # if its worker dies, the checker sends a new message
-        if (now := at.ledger.attempts.expire(record, options.max_attempts, options.engine)) is None:
-            return None
-        if now.state is ShardState.FAILED:
-            return Disposition.FAILED
-        record = now
-    if record.engine:
-        return Disposition.DROPPED  # its engine's workers do it
-    if record.attempts < options.max_attempts and not DEAD_LETTER.is_spent(record):
-        counted = at.ledger.attempts.count_requeue(record, unrun=True)
-        return Disposition.SENT_AGAIN if counted and at.queue.send([counted.ref.to_body()]) else None
-    return Disposition.FAILED if at.ledger.attempts.abandon(record, _last_cause(record)) else None
-
-
-def _has_newer(message: Message, record: ShardRecord) -> bool:
-    """Whether a later message was sent for the shard, at ``changed_s``, and no attempt has ended since."""
-    waits_since_requeue = record.state is ShardState.PENDING and record.requeues > 0 and record.attempts == 0
-    return waits_since_requeue and 0 < message.sent_s < record.changed_s - CLOCKS_DIFFER_S
+def _waits_for(message: Message, ref: ShardRef, run: Run, record: ShardRecord) -> bool:
+    """Whether a shard has this message alone, and nobody else who gives it out or ends it."""
+    if record.state is not ShardState.PENDING or ref.generation < record.generation:
+        return False  # if its worker is lost, the checker sends another message
+    if run.dispatch is Dispatch.MAP or record.engine or run.cancelled_s is not None:
+        return False  # it is in the next map batch, an engine's worker does it, or the checker fails it
+    has_newer = record.requeues > 0 and record.attempts == 0  # it was sent at changed_s, and no attempt has ended since
+    return not (has_newer and 0 < message.sent_s < record.changed_s - CLOCKS_DIFFER_S)
 
 
 def _last_cause(record: ShardRecord) -> Failure:

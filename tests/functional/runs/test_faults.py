@@ -317,6 +317,7 @@ def test_a_killed_consumer_is_made_good_by_the_next_delivery(after_effect: bool,
 
     for world in kill_everywhere(fresh, read, after_effect):
         consume(world.at, letters[0])
+        world.check()  # it ends the lease
         world.clock.advance(LEASE_GRACE_S)
         assert len(world.queue) >= 1, "an attempt is left, so the shard has a message"
         assert world.work() == 1

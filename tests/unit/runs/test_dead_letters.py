@@ -76,20 +76,15 @@ def test_a_shard_with_an_attempt_left_gets_it_before_it_fails(world: World) -> N
     assert (record.state, record.error_class, record.error_message) == (ShardState.FAILED, "OSError", "503 Slow Down")
 
 
-@pytest.mark.parametrize(
-    ("max_attempts", "fate", "state"),
-    [(1, Disposition.FAILED, ShardState.FAILED), (3, Disposition.SENT_AGAIN, ShardState.PENDING)],
-)
-def test_a_lease_that_is_over_expires_first(
-    world: World, max_attempts: int, fate: Disposition, state: ShardState
-) -> None:
-    _, record = claimed(world, max_attempts=max_attempts)
+def test_a_dead_letter_of_an_expired_lease_is_the_checkers(world: World) -> None:
+    _, record = claimed(world)
+    world.queue.entries.clear()
     world.clock.advance(LEASE_S + 1)
 
-    assert consume(world.at, letter(record.ref)) is fate
+    assert consume(world.at, letter(record.ref)) is Disposition.DROPPED
 
-    (record,) = world.shards()
-    assert (record.state, record.error_class) == (state, "LeaseExpired")
+    assert world.check().expired == 1
+    assert world.bodies() == [record.ref]
 
 
 def test_the_checkers_resends_do_not_use_up_redeliveries(world: World) -> None:
