@@ -18,6 +18,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
 
+from sparklet.app.clean import clean, folders_of, named_run
 from sparklet.errors import (
     CheckpointConflictError,
     LeaseLostError,
@@ -35,7 +36,6 @@ from sparklet.planning.request import RunRequest
 from sparklet.ports.deployment import Deployment
 from sparklet.runs.cancel import cancel
 from sparklet.runs.checker import check
-from sparklet.runs.clean import clean, folders_of, named_run
 from sparklet.runs.dead_letters import consume
 from sparklet.runs.redrive import redrive
 from sparklet.worker.executor import Execution

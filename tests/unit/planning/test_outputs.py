@@ -6,13 +6,13 @@ from typing import Any
 
 import pytest
 
+from sparklet.app.clean import clean, folders_of, named_run
 from sparklet.errors import CheckpointConflictError, PlanError, RunExistsError
 from sparklet.model import Failure, Run, RunOptions, RunState, ShardResult
 from sparklet.planning.new_run import new_run
 from sparklet.planning.planner import plan
 from sparklet.planning.request import RunRequest
 from sparklet.runs.checker import check
-from sparklet.runs.clean import clean, folders_of, named_run
 from sparklet.runs.redrive import redrive
 from tests.unit.runs.test_follow_ups import NEXT, NEXT_OUTPUT, all_but, start
 from tests.world import SOURCE, Fault, KilledError, World

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from sparklet.app.clean import clean, folders_of, named_run
 from sparklet.errors import CheckpointConflictError, NothingNewError, PlanError
 from sparklet.model import Dispatch, RunOptions, RunState, ShardResult, ShardState
 from sparklet.planning.commit_files import commit_uri
@@ -16,7 +17,6 @@ from sparklet.planning.planner import plan
 from sparklet.ports import ObjectInfo
 from sparklet.runs.cancel import cancel
 from sparklet.runs.checker import check
-from sparklet.runs.clean import clean, folders_of, named_run
 from sparklet.runs.follow_ups import as_follow_up, last_commit_run
 from sparklet.runs.redrive import redrive
 from sparklet.spark.runner import ScriptResult

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from sparklet.app.clean import clean, ended_runs, folders_of, named_run
 from sparklet.errors import PlanError
 from sparklet.model import Counts, Dispatch, Failure, Run, RunOptions, RunState, ShardResult, split_uri
 from sparklet.planning.new_run import new_run
@@ -13,7 +14,6 @@ from sparklet.planning.planner import plan
 from sparklet.runs import follow_ups
 from sparklet.runs.cancel import cancel
 from sparklet.runs.checker import UNPLANNED_S, check
-from sparklet.runs.clean import clean, ended_runs, folders_of, named_run
 from sparklet.runs.follow_ups import MIN_CHECK_S, TOO_MANY_FAILED, as_follow_up, check_run, next_run
 from sparklet.runs.notices import due
 from sparklet.runs.redrive import redrive

@@ -12,10 +12,10 @@ from deltalake.transaction import AddAction, create_table_with_add_actions
 from pyiceberg.catalog import load_catalog
 from pyiceberg.utils.config import Config
 
+from sparklet.app.clean import clean, folders_of
 from sparklet.errors import PlanError
 from sparklet.job.table import Table
 from sparklet.model import Failure, ShardResult
-from sparklet.runs.clean import clean, folders_of
 from sparklet.tables.orphans import files_at, orphans
 from tests.world import BUCKET, World
 

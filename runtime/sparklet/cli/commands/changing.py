@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from sparklet.app.clean import delete_run, runs_to_clean
+from sparklet.app.clean import RunFiles, delete_run, runs_to_clean
 from sparklet.app.costs import load_prices
 from sparklet.app.redrive import redrive_run, refuse_other_size, resized, selected
 from sparklet.app.reporter import count_text, size_text
@@ -19,7 +19,6 @@ from sparklet.job.table import Table
 from sparklet.model import Counts, ShardState
 from sparklet.model.quantities import parse_duration_s
 from sparklet.runs.cancel import cancel as cancel_run
-from sparklet.runs.clean import RunFiles
 from sparklet.runs.concurrency_cap import throttle as throttle_run
 from sparklet.runs.redrive import redrivable
 from sparklet.tables.orphans import MIN_AGE_S, files_at
@@ -132,12 +131,12 @@ def clean(
             _remove_orphans(stack, places, older_than_s, screen, dry_run=dry_run, yes=yes)
             return
         found = list(runs_to_clean(stack, run_ids or (), older_than_s, keep or 0, screen))
-        _show_found(screen, [files for files, _ in found], dry_run)
+        _show_found(screen, found, dry_run)
         if dry_run or not found:
             return
         confirm(screen, f"Delete {count_text(len(found), 'run')} for good?", yes=yes)
-        for files, folders in found:
-            delete_run(stack, files.run, folders)
+        for each in found:
+            delete_run(stack, each.run, each.folders)
         screen.say(f"{count_text(len(found), 'run')} deleted")
 
 
