@@ -1,9 +1,10 @@
 """Lambda entry points of planner, checker, steps and the consumer of dead letters, and their composition root."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import cache, partial
+from itertools import islice
 from typing import Any
 
 from sparklet import metrics
@@ -18,13 +19,13 @@ from sparklet.errors import EventError, NoticeError, SparkletError
 from sparklet.events.sqs import task_request_of
 from sparklet.log import Log
 from sparklet.metrics import Emitter, Meter
+from sparklet.model import SCHEME, Run, ShardState
 from sparklet.planning.plan_requests import handle_request
 from sparklet.ports import Message
 from sparklet.ports.deployment import Deployment
 from sparklet.runs.checker import CheckReport, check, log_unnotified
 from sparklet.runs.dead_letters import Disposition, consume, consume_task, keep
-from sparklet.runs.deployment_metrics import measure_deployment
-from sparklet.runs.notices import due
+from sparklet.runs.notices import due, finalizable
 from sparklet.runs.state_machine_steps import Response, take_step
 from sparklet.settings import fanout_settings, map_concurrency, metrics_namespace, planner_settings
 
@@ -35,6 +36,8 @@ METRIC_OF_DISPOSITION = {
     Disposition.KEPT: metrics.DEAD_LETTERS_KEPT,
 }
 """What is measured of a dead-letter message."""
+MAX_LOOKED_AT = 1000  # shards that wait for engines, before one that does not
+MAX_STORED = 1000  # dead-letter messages that nobody can read: one page of a listing
 
 
 def planner_handler(event: Any, context: Any) -> dict[str, Any]:
@@ -117,7 +120,7 @@ def handle_check(at: Deployment) -> dict[str, Any]:
             problem = error
             at.measure(metrics.RUNS_UNCHECKED)
             Log().error("a run could not be checked", subject=run.run_id, error=str(error))
-    measure_deployment(at, unfinalized, reports)
+    _measure_deployment(at, unfinalized, reports)
     if problem:
         raise problem
     return {"runs": responses}
@@ -130,6 +133,33 @@ def _response(report: CheckReport) -> dict[str, Any]:
     if report.waiting.trouble:
         Log().warning("no worker can be started now", subject=report.run.run_id, error=report.waiting.trouble)
     return {"state": str(report.run.state), "pending": report.counts.pending, "running": report.counts.running, **done}
+
+
+def _measure_deployment(at: Deployment, unfinalized: Iterable[Run], reports: Sequence[CheckReport]) -> None:
+    """Measure the deployment after a round of checks, and finalize ended runs. A failure is only logged."""
+    still_open = [report for report in reports if not report.run.state.ended]
+    at.measure(metrics.RUNS_OPEN, len(still_open))
+    at.measure(metrics.SHARDS_PENDING, sum(report.counts.pending for report in still_open))
+    at.measure(metrics.SHARDS_RUNNING, sum(report.counts.running for report in still_open))
+    try:
+        at.measure(metrics.OLDEST_OPEN_SHARD, max((_waiting_s(at, report) for report in still_open), default=0.0))
+        kept = islice(at.store.list(f"{SCHEME}{at.bucket}/dead-letters/"), MAX_STORED)
+        at.measure(metrics.DEAD_LETTERS_STORED, sum(1 for _ in kept))
+        for run in finalizable(at, unfinalized):
+            at.ledger.runs.finalize(run)
+    except SparkletError as error:
+        Log().warning("the deployment could not be looked over", subject="deployment", error=str(error))
+
+
+def _waiting_s(at: Deployment, report: CheckReport) -> float:
+    """How long the longest waiting PENDING shard has waited, by the first bucket of the index, a sample."""
+    if not report.counts.pending:
+        return 0.0
+    now_s = at.clock.now_s()
+    there = at.ledger.shards.for_engines(report.run.run_id)
+    first = islice(at.ledger.shards.expired(report.run.run_id, ShardState.PENDING, now_s), MAX_LOOKED_AT)
+    here = (record for record in first if not record.engine)
+    return max((now_s - oldest.changed_s for each in (there, here) for oldest in islice(each, 1)), default=0.0)
 
 
 @contextmanager
