@@ -14,7 +14,7 @@ from typing import Any
 
 from sparklet.errors import ObjectNotFoundError
 from sparklet.log import Log
-from sparklet.model import ANSWERS, Run, RunState, ShardRecord, ShardState, split_uri
+from sparklet.model import ANSWERS, Counts, Run, RunState, ShardRecord, ShardState, split_uri
 from sparklet.planning.commit_files import kept_files
 from sparklet.ports.deployment import Deployment, scratch
 from sparklet.runs.follow_ups import TOO_MANY_FAILED, as_follow_up, check_run, last_commit_run, next_run
@@ -97,6 +97,11 @@ def has_manifest(at: Deployment, run: Run) -> bool:
     return bool(document["StartDate"] == _date(run.created_s))
 
 
+def item_counts(counts: Counts) -> dict[str, int]:
+    """Shards by state, as a manifest has them."""
+    return {state.title(): n for state, n in counts.to_document().items()}
+
+
 @dataclass(slots=True)
 class _ResultFiles:
     """Writes the shards of one state into files; holds the entries of one file."""
@@ -162,7 +167,6 @@ def _entry(record: ShardRecord) -> dict[str, Any]:
 
 
 def _manifest(at: Deployment, run: Run, summary: Summary, files: Mapping[str, list[dict[str, Any]]]) -> dict[str, Any]:
-    counts = summary.counts
     return {
         "DestinationBucket": at.bucket,
         "RunId": run.run_id,
@@ -171,7 +175,7 @@ def _manifest(at: Deployment, run: Run, summary: Summary, files: Mapping[str, li
         "StartDate": _date(run.created_s),
         "StopDate": _date(summary.changed_s),
         "ResultFiles": files,
-        "ItemCounts": {state.title(): n for state, n in counts.to_document().items()},
+        "ItemCounts": item_counts(summary.counts),
         "Inputs": run.inputs,
         "Output": run.output_uri,
         "Scripts": [{"Uri": s.uri, "Sha256": s.sha256, "Source": s.source_uri} for s in run.scripts],

@@ -3,29 +3,20 @@
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
-from enum import StrEnum
 
 from sparklet.errors import ObjectNotFoundError
 from sparklet.model import SCHEME, Counts, Run, ShardRecord, ShardState
 from sparklet.ports.deployment import Deployment
-from sparklet.runs.manifest import MANIFEST
+from sparklet.runs.manifest import MANIFEST, item_counts
 
 MAX_EXAMPLES = 5
-
-
-class DifferenceKind(StrEnum):
-    """What disagrees."""
-
-    COUNTS = "COUNTS"  # the states do not add up to the plan
-    MANIFEST = "MANIFEST"  # a manifest differs from the ledger
-    NO_OUTPUT = "NO_OUTPUT"  # a shard wrote rows, and nothing is where it writes
 
 
 @dataclass(frozen=True, slots=True)
 class Difference:
     """A difference between ledger, manifest and output of a run."""
 
-    kind: DifferenceKind
+    kind: str  # COUNTS: states and plan; MANIFEST: it and the ledger; NO_OUTPUT: of a shard that wrote rows
     subject: str  # the run
     found: str  # what, and what to do
     count: int = 1  # shards
@@ -37,32 +28,27 @@ def verify(at: Deployment, run_id: str) -> Iterator[Difference]:
     counts = at.ledger.shards.count(run_id)
     if run.shard_count is not None and counts.total != run.shard_count:
         found = f"the ledger has {counts.total} shards, the sealed plan {run.shard_count}"
-        yield Difference(DifferenceKind.COUNTS, run_id, found, abs(counts.total - run.shard_count))
-    if run.state.ended:
-        yield from _in_manifest(at, run, counts)
+        yield Difference("COUNTS", run_id, found, abs(counts.total - run.shard_count))
+    if run.state.ended and (found := _in_manifest(at, run, counts)):
+        yield Difference("MANIFEST", run_id, found)
     yield from _in_output(at, run)
 
 
-def _in_manifest(at: Deployment, run: Run, counts: Counts) -> Iterator[Difference]:
+def _in_manifest(at: Deployment, run: Run, counts: Counts) -> str:
+    """How the manifest differs from the ledger, and the remedy; "" if it does not."""
     remedy = f"sparklet watch {run.run_id} writes it again"
+    ledger = {"Status": str(run.state), "RedriveCount": run.generation, "ItemCounts": item_counts(counts)}
     try:
         document = json.loads(at.store.get(at.run_uri(run.run_id, MANIFEST)))
-        items = document["ItemCounts"]
-        listed = Counts(*(int(items[name]) for name in ("Pending", "Running", "Succeeded", "Failed")))
-        state, generation = document["Status"], document["RedriveCount"]
+        manifest = {key: document[key] for key in ledger}
     except ObjectNotFoundError:
-        yield Difference(DifferenceKind.MANIFEST, run.run_id, f"the run has ended and has no manifest; {remedy}")
-        return
+        return f"the run has ended and has no manifest; {remedy}"
     except (ValueError, KeyError, TypeError):
-        yield Difference(DifferenceKind.MANIFEST, run.run_id, f"its manifest is damaged; delete it, then {remedy}")
-        return
-    if (listed, state, generation) != (counts, str(run.state), run.generation):
-        found = f"its manifest has {state} {_in_words(listed)}, the ledger {run.state} {_in_words(counts)}"
-        yield Difference(DifferenceKind.MANIFEST, run.run_id, f"{found}; delete the manifest, then {remedy}")
-
-
-def _in_words(counts: Counts) -> str:
-    return f"({counts.succeeded} succeeded, {counts.failed} failed, {counts.open} open)"
+        return f"its manifest is damaged; delete it, then {remedy}"
+    if manifest == ledger:
+        return ""
+    differ = f"its manifest has {json.dumps(manifest)}, the ledger {json.dumps(ledger)}"
+    return f"{differ}; delete the manifest, then {remedy}"
 
 
 def _in_output(at: Deployment, run: Run) -> Iterator[Difference]:
@@ -74,19 +60,18 @@ def _in_output(at: Deployment, run: Run) -> Iterator[Difference]:
         number, _, name = info.uri[len(folder) :].partition("/")
         if name and not name.rpartition("/")[2].startswith(("_", ".")) and int(number) < run.shard_count:
             has_data[int(number)] = 1
-    lacking, examples = 0, list[str]()
-    for record in at.ledger.shards.list(run.run_id, ShardState.SUCCEEDED):
-        if record.rows and not has_data[record.number] and not _elsewhere(at, run, record):
-            lacking += 1
-            if lacking <= MAX_EXAMPLES:
-                examples.append(str(record.number))
+    lacking = [
+        record.number
+        for record in at.ledger.shards.list(run.run_id, ShardState.SUCCEEDED)
+        if record.rows and not has_data[record.number] and not _elsewhere(at, run, record)
+    ]
     if lacking:
-        named = ", ".join([*examples, "…"] if lacking > MAX_EXAMPLES else examples)
+        named = ", ".join(map(str, lacking[:MAX_EXAMPLES])) + (", …" if lacking[MAX_EXAMPLES:] else "")
         found = (
-            f"{lacking} SUCCEEDED shards reported rows and nothing lies in {folder}… "
+            f"{len(lacking)} SUCCEEDED shards reported rows and nothing lies in {folder}… "
             f"(shards {named}): deleted since, or written elsewhere and not reported (job.report outputs=…)"
         )
-        yield Difference(DifferenceKind.NO_OUTPUT, run.run_id, found, lacking)
+        yield Difference("NO_OUTPUT", run.run_id, found, len(lacking))
 
 
 def _elsewhere(at: Deployment, run: Run, record: ShardRecord) -> bool:

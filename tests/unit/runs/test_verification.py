@@ -14,15 +14,10 @@ from sparklet.model import Failure, Run, ShardResult
 from sparklet.ports import Message
 from sparklet.runs.dead_letters import keep
 from sparklet.runs.handlers import handle_check
-from sparklet.runs.verification import Difference, DifferenceKind, verify
+from sparklet.runs.verification import verify
 from tests.stand_ins.memory import MemoryEngine
 from tests.unit.test_metrics import METRICS, check_emf
 from tests.world import BUCKET, LEASE_S, World
-
-
-def kinds(found: list[Difference]) -> list[DifferenceKind]:
-    return [each.kind for each in found]
-
 
 # --- ledger and results ---
 
@@ -46,11 +41,11 @@ def test_a_manifest_with_other_counts_is_found(world: World) -> None:
     world.store.put(uri, json.dumps(document).encode())
 
     (found,) = verify(world.at, "run-1")
-    assert (found.kind, found.subject) == (DifferenceKind.MANIFEST, "run-1")
-    assert "(3 succeeded, 1 failed, 0 open), the ledger SUCCEEDED (4 succeeded, 0 failed, 0 open)" in found.found
+    assert (found.kind, found.subject) == ("MANIFEST", "run-1")
+    assert '"Succeeded": 3, "Failed": 1}}, the ledger' in found.found
 
     world.store.put(uri, b"[]")
-    assert kinds(list(verify(world.at, "run-1"))) == [DifferenceKind.MANIFEST]
+    assert [each.kind for each in verify(world.at, "run-1")] == ["MANIFEST"]
     world.store.delete(uri)
     assert "no manifest" in next(verify(world.at, "run-1")).found
 
@@ -70,7 +65,7 @@ def test_missing_output_of_shards_with_rows_is_found_on_demand(world: World) -> 
 
     (found,) = verify(world.at, "run-1")
 
-    assert (found.kind, found.count) == (DifferenceKind.NO_OUTPUT, 2)
+    assert (found.kind, found.count) == ("NO_OUTPUT", 2)
     assert "(shards 2, 4)" in found.found
 
     for number in (2, 4):
@@ -84,7 +79,7 @@ def test_a_ledger_that_does_not_hold_what_was_planned_is_found(world: World) -> 
 
     (found,) = verify(world.at, "run-1")
 
-    assert (found.kind, found.count) == (DifferenceKind.COUNTS, 2)
+    assert (found.kind, found.count) == ("COUNTS", 2)
 
 
 # --- what the checker says ---
