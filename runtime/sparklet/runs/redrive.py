@@ -56,17 +56,9 @@ def redrive(
             for n in _failed(at, run_id, shards)
         )
     run = _reopened(at, run_id, run.generation if moved else None)
-    unstarted = 0
-
-    def to_resend() -> Iterator[ShardRecord]:
-        nonlocal unstarted
-        for record in _unstarted(at, run):
-            unstarted += 1
-            yield record
-
-    messages = send_messages(at, run, to_resend())
-    if not (moved or unstarted or ends_again) and run.cancelled_s is None:
+    if not (moved or ends_again or run.cancelled_s is not None or next(_unstarted(at, run), None)):
         raise PlanError(f"the run {run_id} has no FAILED shard; there is nothing to redrive")
+    messages = send_messages(at, run, _unstarted(at, run))
     return Redriven(run, moved, messages, unplanned=NOT_PLANNED in run.skipped)
 
 
