@@ -18,9 +18,8 @@ from sparklet.planning.plan_files import part_lines
 from sparklet.planning.planner import PlanProgress, enter_part
 from sparklet.ports.deployment import Deployment
 from sparklet.runs.follow_ups import open_follow_ups
-from sparklet.runs.redelivery import end_leases, give_up_all
+from sparklet.runs.redelivery import RUN_CANCELLED, end_leases, give_up_all
 
-RUN_CANCELLED = "RunCancelled"
 NOT_PLANNED = "not planned: the run was cancelled before its plan was done"
 """A reason among those for left-out objects, with the number 0: how many there are is unknown."""
 

@@ -19,29 +19,25 @@ from math import inf
 
 from sparklet import metrics
 from sparklet.errors import CheckpointConflictError, ObjectNotFoundError, SparkletError
-from sparklet.ledger.rules import LEASE_EXPIRED
 from sparklet.log import Log
 from sparklet.model import Counts, Dispatch, PartRecord, Run, RunState, ShardRecord, ShardState
 from sparklet.planning.follow_up_ids import is_check_or_commit
 from sparklet.planning.output_claims import release_outputs
 from sparklet.planning.planner import plan, send_messages
 from sparklet.ports.deployment import Deployment
-from sparklet.runs.cancel import RUN_CANCELLED, cancel_follow_ups, give_up, seal_as_it_is
+from sparklet.runs.cancel import cancel_follow_ups, give_up, seal_as_it_is
 from sparklet.runs.commit_runs import commit_at_end, commit_early, end_commit
 from sparklet.runs.concurrency_cap import send_up_to_cap
-from sparklet.runs.engine_workers import ENGINE_FAILED, Waiting, start_workers, stop_workers
+from sparklet.runs.engine_workers import Waiting, start_workers, stop_workers
 from sparklet.runs.follow_ups import check_run, enter_check, enter_next
 from sparklet.runs.manifest import has_manifest, write_manifests
 from sparklet.runs.notices import needs_notice, notify
-from sparklet.runs.redelivery import MESSAGE, end_leases, give_up_all, has_stalled
+from sparklet.runs.redelivery import BY_CHECKS, MESSAGE, RUN_TIME_LIMIT, end_leases, give_up_all, has_stalled
 from sparklet.runs.summary import Summary, final_state
 
 WAITING_LOOKED_AT = 100  # PENDING shards, the longest waiting ones, before all shards are read
 PLANNER_SILENT_S = 600.0  # then a planner is presumed dead; two planners do no harm
 UNPLANNED_S = 60.0  # the same for a new next run, whose driver should have started at once
-TOLERANCE_EXCEEDED, RUN_TIME_LIMIT = "ToleranceExceeded", "RunTimeLimit"
-BY_CHECKS = {ENGINE_FAILED, LEASE_EXPIRED, RUN_CANCELLED, RUN_TIME_LIMIT, TOLERANCE_EXCEEDED}
-"""Causes that checks give, and count. Workers of engines write no metrics: the check that ends a run counts theirs."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,7 +108,6 @@ def _finish_cancelled(at: Deployment, run: Run) -> CheckReport:
 
 
 def _measure(at: Deployment, report: CheckReport) -> None:
-    given_up = 0 if report.run.cancelled_s else report.abandoned
     causes = report.summary.in_engines if report.summary and report.just_ended else {}
     in_engines = sum(count for cause, count in causes.items() if cause not in BY_CHECKS)
     ended_well = report.run.state in (RunState.SUCCEEDED, RunState.SUCCEEDED_WITH_FAILURES)
@@ -120,7 +115,7 @@ def _measure(at: Deployment, report: CheckReport) -> None:
         (metrics.LEASES_EXPIRED, report.expired),
         (metrics.MESSAGES_REQUEUED, report.requeued),
         (metrics.SHARDS_ABANDONED, report.abandoned),
-        (metrics.SHARDS_FAILED, report.exhausted + given_up + in_engines),
+        (metrics.SHARDS_FAILED, report.exhausted + in_engines),
         (metrics.RUNS_SUCCEEDED, report.just_ended and ended_well),
         (metrics.RUNS_FAILED, report.just_ended and report.run.state is RunState.FAILED),
     ):

@@ -11,14 +11,12 @@ from dataclasses import dataclass
 from itertools import islice
 
 from sparklet.errors import LedgerError, RemoteTaskError, SettingsError
-from sparklet.metrics import SHARDS_FAILED
 from sparklet.model import Failure, Run, ShardRecord, ShardState
 from sparklet.ports import Engine
 from sparklet.ports.deployment import WITHDRAWN, Deployment
 from sparklet.runs.concurrency_cap import within_cap
-from sparklet.runs.redelivery import WORKER, give_up
+from sparklet.runs.redelivery import ENGINE_FAILED, WORKER, give_up
 
-ENGINE_FAILED = "EngineFailed"
 ELSEWHERE = "sparklet redrive RUN --engine NAME has another engine do its FAILED shards"
 MAX_LOOKED_AT = 1_000  # waiting shards of a run at each check
 CLAIMS_WITHIN_S = 900.0  # fetching the image takes minutes; then the worker is stopped
@@ -30,7 +28,6 @@ class Waiting:
 
     shards: int = 0
     started: int = 0
-    failed: int = 0
     trouble: str = ""  # why some workers could not be started; the next check tries again
 
 
@@ -45,22 +42,20 @@ def start_workers(at: Deployment, run: Run) -> Waiting:
     waiting = list(islice(at.for_a_while(at.ledger.shards.for_engines(run.run_id)), MAX_LOOKED_AT))
     if run.options.max_concurrency:
         waiting = within_cap(at, run, waiting)
-    started = failed = 0
-    troubles = []
+    started, troubles = 0, []
     for name in dict.fromkeys(record.engine for record in waiting):
         try:
-            for done in _each(at, name, [record for record in waiting if record.engine == name]):
-                started, failed = started + done.started, failed + done.failed
+            for was_started in _each(at, name, [record for record in waiting if record.engine == name]):
+                started += was_started
         except LedgerError:
             raise
         except Exception as error:  # noqa: BLE001 - such as no capacity now
             troubles.append(f"{name}: {error}")
-    at.measure(SHARDS_FAILED, failed)
-    return Waiting(len(waiting), started, failed, "; ".join(troubles))
+    return Waiting(len(waiting), started, "; ".join(troubles))
 
 
-def _each(at: Deployment, name: str, waiting: Sequence[ShardRecord]) -> Iterator[Waiting]:
-    """Do what each shard that waits for an engine needs."""
+def _each(at: Deployment, name: str, waiting: Sequence[ShardRecord]) -> Iterator[bool]:
+    """Do what each shard that waits for an engine needs; whether a worker was started for it."""
     if name in WITHDRAWN:
         yield from (_give_up(at, record, f"{WITHDRAWN[name]}; {ELSEWHERE}") for record in waiting)
     elif name in at.engines:
@@ -80,19 +75,19 @@ def stop_workers(at: Deployment, run: Run) -> None:
                 at.engines[record.engine].stop(record.task_id)
 
 
-def _go_on(at: Deployment, engine: Engine, record: ShardRecord, end: Failure | None) -> Waiting:
+def _go_on(at: Deployment, engine: Engine, record: ShardRecord, end: Failure | None) -> bool:
     """Start a worker, if none is starting and the last one ended (``end``) long enough ago; give up after too many."""
     workers, now_s = record.unclaimed, at.clock.now_s()
     if workers and end is None:
         if now_s - record.changed_s < CLAIMS_WITHIN_S or now_s - engine.begun_s(record.task_id) < CLAIMS_WITHIN_S:
-            return Waiting()
+            return False
         with suppress(RemoteTaskError):
             engine.stop(record.task_id)
         end = Failure("Unclaimed", f"it did not claim the shard within {CLAIMS_WITHIN_S:.0f} s")
     if end and WORKER.is_spent(record):
         return _give_up(at, record, f"{workers} workers ended before a claim; {end.error_class}: {end.message}")
     if workers and not WORKER.is_due(record, now_s):
-        return Waiting()
+        return False
     counted = (record.run_id, record.number, record.generation, record.attempts, record.requeues)
     token = hashlib.sha256(repr(counted).encode()).hexdigest()[:32]
     ref = ("--run", record.run_id, "--shard", str(record.number), "--generation", str(record.generation))
@@ -102,8 +97,9 @@ def _go_on(at: Deployment, engine: Engine, record: ShardRecord, end: Failure | N
         if error.reason == "throttled":
             raise
         return _give_up(at, record, str(error))
-    return Waiting(started=at.ledger.attempts.count_requeue(record, task_id=task_id) is not None)
+    return at.ledger.attempts.count_requeue(record, task_id=task_id) is not None
 
 
-def _give_up(at: Deployment, record: ShardRecord, why: str) -> Waiting:
-    return Waiting(failed=give_up(at, record, ENGINE_FAILED, f"{record.engine}: {why}"))
+def _give_up(at: Deployment, record: ShardRecord, why: str) -> bool:
+    give_up(at, record, ENGINE_FAILED, f"{record.engine}: {why}")
+    return False

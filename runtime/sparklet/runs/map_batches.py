@@ -17,7 +17,6 @@ from functools import cache, partial
 from itertools import islice
 from pathlib import Path
 
-from sparklet.metrics import SHARDS_FAILED
 from sparklet.model import MAX_INLINE, Run, ShardRecord, ShardRef, ShardState, split_uri
 from sparklet.ports.deployment import Deployment, scratch
 from sparklet.runs.redelivery import MAP_BATCH, give_up, has_stalled
@@ -82,6 +81,6 @@ def _to_dispatch(at: Deployment, run: Run, last_shard: int, last_batch_s: float)
         elif MAP_BATCH.is_spent(record) and stalled():
             cause = "NeverClaimed" if record.attempts else "NeverStarted"
             why = f"dispatched {record.requeues + 1} times, but no worker claimed it"
-            at.measure(SHARDS_FAILED, give_up(at, record, cause, why))
+            give_up(at, record, cause, why)
         elif counted := at.ledger.attempts.count_requeue(record):
             yield counted

@@ -14,9 +14,15 @@ import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-from sparklet.ledger.rules import LEASE_GRACE_S, last_cause
+from sparklet.ledger.rules import LEASE_EXPIRED, LEASE_GRACE_S, last_cause
+from sparklet.metrics import SHARDS_FAILED
 from sparklet.model import Failure, Run, ShardRecord, ShardState
 from sparklet.ports.deployment import Deployment
+
+RUN_CANCELLED, RUN_TIME_LIMIT, TOLERANCE_EXCEEDED = "RunCancelled", "RunTimeLimit", "ToleranceExceeded"
+ENGINE_FAILED = "EngineFailed"
+BY_CHECKS = {ENGINE_FAILED, LEASE_EXPIRED, RUN_CANCELLED, RUN_TIME_LIMIT, TOLERANCE_EXCEEDED}
+"""Causes that checks give, and count. Workers of engines write no metrics: the check that ends a run counts theirs."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +58,9 @@ def has_stalled(at: Deployment, run: Run, since_s: float) -> bool:
 
 def give_up(at: Deployment, record: ShardRecord, cause: str, why: str) -> bool:
     """PENDING → FAILED, with the last attempt's cause behind ``why``; False if the shard has moved on."""
-    return at.ledger.attempts.abandon(record, Failure(cause, why + last_cause(record), retryable=False))
+    failed = at.ledger.attempts.abandon(record, Failure(cause, why + last_cause(record), retryable=False))
+    at.measure(SHARDS_FAILED, failed and cause != RUN_CANCELLED)
+    return failed
 
 
 def give_up_all(

@@ -20,14 +20,13 @@ from typing import Any
 
 from sparklet.errors import EventError, NoticeError, PlanError
 from sparklet.log import Log
-from sparklet.metrics import SHARDS_FAILED
 from sparklet.model import RUN_ID, Counts, Dispatch, Notice, Run, RunState, ShardState
 from sparklet.ports.deployment import Deployment
-from sparklet.runs.checker import TOLERANCE_EXCEEDED, CheckReport, check, log_unnotified
+from sparklet.runs.checker import CheckReport, check, log_unnotified
 from sparklet.runs.concurrency_cap import cap_of
 from sparklet.runs.follow_ups import next_run
 from sparklet.runs.map_batches import MapBatch, write_batch
-from sparklet.runs.redelivery import give_up
+from sparklet.runs.redelivery import TOLERANCE_EXCEEDED, give_up
 from sparklet.runs.summary import tolerated_failures
 
 SMALL_RUN_SHARDS = 40
@@ -132,7 +131,7 @@ def _give_up(at: Deployment, map_concurrency: int, event: Mapping[str, Any]) -> 
     if not run.state.ended and run.sealed and tolerated is not None and counts.failed > tolerated:
         why = f"not done: more shards failed than the run tolerates ({reason})"
         for record in at.ledger.shards.list(run_id, ShardState.PENDING):
-            at.measure(SHARDS_FAILED, give_up(at, record, TOLERANCE_EXCEEDED, why))
+            give_up(at, record, TOLERANCE_EXCEEDED, why)
     return _check(at, map_concurrency, event)
 
 

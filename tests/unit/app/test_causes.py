@@ -3,8 +3,7 @@
 import pytest
 
 from sparklet.app.explain import advice
-from sparklet.runs.cancel import RUN_CANCELLED
-from sparklet.runs.checker import TOLERANCE_EXCEEDED
+from sparklet.runs.redelivery import RUN_CANCELLED, TOLERANCE_EXCEEDED
 
 EXPECTED = [
     ("OutOfMemoryError", "the JVM ran out of memory: Java heap space", "memory was used up", "more memory"),

@@ -6,8 +6,8 @@ from sparklet.errors import CheckpointConflictError, PlanError
 from sparklet.model import Counts, Failure, Run, RunOptions, RunState, ScriptRef, ShardResult, ShardState
 from sparklet.planning.new_run import new_run
 from sparklet.planning.planner import plan
-from sparklet.runs.cancel import NOT_PLANNED, RUN_CANCELLED, cancel
-from sparklet.runs.redelivery import MESSAGE
+from sparklet.runs.cancel import NOT_PLANNED, cancel
+from sparklet.runs.redelivery import MESSAGE, RUN_CANCELLED
 from sparklet.runs.redrive import redrive
 from tests.world import LEASE_S, World
 

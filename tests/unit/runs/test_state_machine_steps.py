@@ -12,7 +12,7 @@ from sparklet.planning.new_run import new_run
 from sparklet.planning.planner import plan
 from sparklet.ports.deployment import Deployment
 from sparklet.runs import handlers
-from sparklet.runs.checker import TOLERANCE_EXCEEDED
+from sparklet.runs.redelivery import TOLERANCE_EXCEEDED
 from sparklet.runs.state_machine_steps import STEPS
 from tests.world import World
 
