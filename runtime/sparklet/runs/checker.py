@@ -12,7 +12,7 @@ Each step may be repeated: after a crash between any two of them the next check 
 
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import partial
 from itertools import islice
 from math import inf
@@ -28,7 +28,7 @@ from sparklet.ports.deployment import Deployment
 from sparklet.runs.cancel import cancel_follow_ups, give_up, seal_as_it_is
 from sparklet.runs.commit_runs import commit_at_end, commit_early, end_commit
 from sparklet.runs.concurrency_cap import send_up_to_cap
-from sparklet.runs.engine_workers import Waiting, start_workers, stop_workers
+from sparklet.runs.engine_workers import start_workers, stop_workers
 from sparklet.runs.follow_ups import check_run, enter_check, enter_next
 from sparklet.runs.manifest import has_manifest, write_manifests
 from sparklet.runs.notices import needs_notice, notify
@@ -47,10 +47,10 @@ class CheckReport:
     run: Run  # as it is after the check
     counts: Counts  # of the index before the check; of the base table once the run has ended
     expired: int = 0  # leases
-    exhausted: int = 0  # of these, shards without a further attempt, now FAILED
     requeued: int = 0  # messages sent again for shards whose message was lost
     abandoned: int = 0  # shards FAILED at the run's time limit, or because it was cancelled
-    waiting: Waiting = field(default_factory=Waiting)  # for engines
+    started: int = 0  # workers of engines
+    trouble: str = ""  # why others could not be started; the next check tries again
     planned: bool = False  # a dead planner's work was continued
     summary: Summary | None = None  # set by the check that wrote the manifests
     just_ended: bool = False  # by this check
@@ -70,13 +70,13 @@ def _checked(at: Deployment, run: Run, planner_silent_s: float) -> CheckReport:
     if run.cancelled_s is not None:
         return _finish_cancelled(at, run)
     parts = () if run.sealed else tuple(at.ledger.runs.parts(run.run_id))
-    expired, exhausted = _expire(at, run)
+    expired = _expire(at, run)
     abandoned = _abandon_overdue(at, run)
     counts = at.ledger.shards.glance(run.run_id)
     planner_from = next((part.first_shard for part in parts if not part.dispatched), inf)  # it sends from there on
     requeued = _requeue(at, run, counts, planner_from)
-    waiting = start_workers(at, run)
-    report = CheckReport(run, counts, expired, exhausted, requeued, abandoned, waiting=waiting)
+    started, trouble = start_workers(at, run)
+    report = CheckReport(run, counts, expired, requeued, abandoned, started, trouble)
     if (counts.open or not run.sealed) and (early := commit_early(at, run, counts)):
         _driven(at, early)
     if not run.sealed:
@@ -115,15 +115,15 @@ def _measure(at: Deployment, report: CheckReport) -> None:
         (metrics.LEASES_EXPIRED, report.expired),
         (metrics.MESSAGES_REQUEUED, report.requeued),
         (metrics.SHARDS_ABANDONED, report.abandoned),
-        (metrics.SHARDS_FAILED, report.exhausted + in_engines),
+        (metrics.SHARDS_FAILED, in_engines),
         (metrics.RUNS_SUCCEEDED, report.just_ended and ended_well),
         (metrics.RUNS_FAILED, report.just_ended and report.run.state is RunState.FAILED),
     ):
         at.measure(metric, value)
 
 
-def _expire(at: Deployment, run: Run) -> tuple[int, int]:
-    """End expired leases and send messages for shards that are PENDING then; how many, and how many are FAILED."""
+def _expire(at: Deployment, run: Run) -> int:
+    """End expired leases and send messages for shards that are PENDING then; how many leases."""
     ended: Counter[ShardState] = Counter()
 
     def to_resend() -> Iterator[ShardRecord]:
@@ -133,7 +133,8 @@ def _expire(at: Deployment, run: Run) -> tuple[int, int]:
                 yield record
 
     send_messages(at, run, to_resend(), by_check=True)
-    return ended.total(), ended[ShardState.FAILED]
+    at.measure(metrics.SHARDS_FAILED, ended[ShardState.FAILED])
+    return ended.total()
 
 
 def _requeue(at: Deployment, run: Run, counts: Counts, planner_from: float) -> int:

@@ -7,7 +7,6 @@ token names the same worker. A superfluous worker does no harm: the ledger grant
 import hashlib
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from itertools import islice
 
 from sparklet.errors import LedgerError, RemoteTaskError, SettingsError
@@ -22,23 +21,14 @@ MAX_LOOKED_AT = 1_000  # waiting shards of a run at each check
 CLAIMS_WITHIN_S = 900.0  # fetching the image takes minutes; then the worker is stopped
 
 
-@dataclass(frozen=True, slots=True)
-class Waiting:
-    """How many shards of a run waited for engines, and the result of this check."""
-
-    shards: int = 0
-    started: int = 0
-    trouble: str = ""  # why some workers could not be started; the next check tries again
-
-
-def start_workers(at: Deployment, run: Run) -> Waiting:
-    """Start workers for the PENDING shards of this process' engines, as far as the engines have capacity.
+def start_workers(at: Deployment, run: Run) -> tuple[int, str]:
+    """Start workers for shards that wait for engines, as far as those have capacity; how many, and why not others.
 
     A shard is FAILED if a worker cannot be started, if too many of them end before they claim it (``redelivery``), or
     if its engine is withdrawn. Any other error of an engine holds up its own shards alone.
     """
     if not at.starts_workers:
-        return Waiting()
+        return 0, ""
     waiting = list(islice(at.for_a_while(at.ledger.shards.for_engines(run.run_id)), MAX_LOOKED_AT))
     if run.options.max_concurrency:
         waiting = within_cap(at, run, waiting)
@@ -51,7 +41,7 @@ def start_workers(at: Deployment, run: Run) -> Waiting:
             raise
         except Exception as error:  # noqa: BLE001 - such as no capacity now
             troubles.append(f"{name}: {error}")
-    return Waiting(len(waiting), started, "; ".join(troubles))
+    return started, "; ".join(troubles)
 
 
 def _each(at: Deployment, name: str, waiting: Sequence[ShardRecord]) -> Iterator[bool]:

@@ -128,10 +128,10 @@ def handle_check(at: Deployment) -> dict[str, Any]:
 
 def _response(report: CheckReport) -> dict[str, Any]:
     log_unnotified(report)
-    done = {"lapsed": report.expired, "started": report.waiting.started}
+    done = {"lapsed": report.expired, "started": report.started}
     done |= {name: getattr(report, name) for name in ("requeued", "abandoned", "planned")}
-    if report.waiting.trouble:
-        Log().warning("no worker can be started now", subject=report.run.run_id, error=report.waiting.trouble)
+    if report.trouble:
+        Log().warning("no worker can be started now", subject=report.run.run_id, error=report.trouble)
     return {"state": str(report.run.state), "pending": report.counts.pending, "running": report.counts.running, **done}
 
 

@@ -60,8 +60,8 @@ def claimed(world: World, attempt_id: str = "there") -> ShardRecord:
 def test_a_worker_is_started_once_and_ends_the_run(world: World, engine: MemoryEngine) -> None:
     escalated(world)
 
-    assert world.check().waiting.started == 1
-    assert world.check().waiting.started == 0
+    assert world.check().started == 1
+    assert world.check().started == 0
 
     [command] = engine.commands.values()
     assert command == ("shard", "--run", "run-1", "--shard", "0", "--generation", "0")
@@ -114,10 +114,10 @@ def test_without_room_the_next_check_tries_again(world: World, engine: MemoryEng
     escalated(world)
     engine.trouble = RemoteTaskError("Capacity is unavailable", "throttled")
     for _ in range(20):
-        assert "Capacity" in world.check().waiting.trouble
+        assert "Capacity" in world.check().trouble
     engine.trouble = None
 
-    assert world.check().waiting.started == 1
+    assert world.check().started == 1
 
 
 def test_what_cannot_be_started_fails_with_the_cause(world: World, engine: MemoryEngine) -> None:
@@ -134,11 +134,11 @@ def test_what_cannot_be_started_fails_with_the_cause(world: World, engine: Memor
 def test_workers_that_end_before_a_claim_are_few(world: World, engine: MemoryEngine) -> None:
     escalated(world)
     for number in range(1, 4):
-        assert world.check().waiting.started == 1
+        assert world.check().started == 1
         assert len(engine.commands) == number
         engine.ended = dict.fromkeys(engine.commands, PULL_FAILED)
         if number < 3:
-            assert world.check().waiting.started == 0
+            assert world.check().started == 0
             world.clock.advance(WORKER.again_after_s * 2 ** (number - 1))
 
     world.check()
@@ -153,7 +153,7 @@ def test_a_worker_that_never_claims_is_replaced(world: World, engine: MemoryEngi
     world.check()
     world.clock.advance(CLAIMS_WITHIN_S)
 
-    assert world.check().waiting.started == 1
+    assert world.check().started == 1
     assert len(engine.ended) == 1
 
 
@@ -179,7 +179,7 @@ def test_functions_that_are_always_lost_escalate(world: World, engine: MemoryEng
         world.clock.advance(2 * LEASE_S)
         report = world.check()
 
-    assert (report.exhausted, len(engine.commands)) == (0, 1)
+    assert (report.counts.failed, len(engine.commands)) == (0, 1)
     assert claimed(world).engine == ENGINE
 
 
@@ -216,7 +216,7 @@ def test_a_redrive_starts_the_engine_again(world: World, engine: MemoryEngine) -
     redriven = redrive(world.at, "run-1")
 
     assert (redriven.shards, redriven.messages, world.bodies()) == (1, 0, [])
-    assert world.check().waiting.started == 1
+    assert world.check().started == 1
     assert len(engine.commands) == 2
 
 
@@ -229,7 +229,7 @@ def test_a_redrive_may_take_any_shard_there(world: World, engine: MemoryEngine) 
 
     redrive(world.at, "run-1", engine=ENGINE)
 
-    assert world.check().waiting.started == 1
+    assert world.check().started == 1
 
 
 def test_what_an_engine_lacks_is_said_before_a_plan(world: World, engine: MemoryEngine) -> None:
@@ -250,7 +250,7 @@ def test_only_who_may_starts_workers(world: World, engine: MemoryEngine) -> None
     check(replace(world.at, starts_workers=False), "run-1")
 
     assert engine.commands == {}
-    assert world.check().waiting.started == 1
+    assert world.check().started == 1
 
 
 def test_a_worker_without_room_is_waited_for(world: World, engine: MemoryEngine) -> None:
@@ -260,9 +260,9 @@ def test_a_worker_without_room_is_waited_for(world: World, engine: MemoryEngine)
     engine.waits_until_s[task_id] = math.inf
 
     world.clock.advance(20 * CLAIMS_WITHIN_S)
-    assert world.check().waiting.started == 0
+    assert world.check().started == 0
     engine.waits_until_s[task_id] = world.clock.now_s() - CLAIMS_WITHIN_S + 1
-    assert world.check().waiting.started == 0
+    assert world.check().started == 0
     assert engine.ended == {}
 
     world.clock.advance(2)
@@ -342,7 +342,7 @@ def test_a_withdrawn_engines_shard_in_work_ends_too(world: World, engine: Memory
 
     redrive(world.at, "run-1", engine=ENGINE)
 
-    assert world.check().waiting.started == len(engine.commands) == 1
+    assert world.check().started == len(engine.commands) == 1
 
 
 def test_a_request_for_a_withdrawn_engine_is_refused(world: World) -> None:
@@ -359,12 +359,12 @@ def test_one_engines_trouble_is_its_own(world: World, engine: MemoryEngine, erro
     world.engines = {"glue": broken, **world.engines}
     escalated(world, "glue", ENGINE, "emr")  # of emr the stack knows nothing
 
-    waiting = world.check().waiting
+    report = world.check()
 
-    assert waiting.started == len(engine.commands) == 1
+    assert report.started == len(engine.commands) == 1
     assert {record.state for record in world.shards()} == {ShardState.PENDING}
-    assert "glue: " in waiting.trouble
-    assert "emr: " in waiting.trouble
+    assert "glue: " in report.trouble
+    assert "emr: " in report.trouble
 
 
 def test_a_slow_ledger_leaves_shards_to_the_next_check(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -378,4 +378,4 @@ def test_a_slow_ledger_leaves_shards_to_the_next_check(world: World, monkeypatch
 
     monkeypatch.setattr(world.ledger.shards, "for_engines", slowly)
 
-    assert 0 < world.check().waiting.shards < 10
+    assert 0 < world.check().started < 10
