@@ -38,7 +38,10 @@ def test_out_of_memory_in_a_function_ends_well_in_a_process(user: User) -> None:
 
 
 def test_a_killed_escalated_worker_is_followed_by_another(user: User) -> None:
-    """The function has too little time; its successor is killed, and the next one brings every row home once."""
+    """The function has too little time; its successor is killed, and the next one brings every row home once.
+
+    That takes more than a minute, so the schedule has invoked the checker, too.
+    """
     slow = ("--param", "slow_on=001.csv", "--param", "slow_s=30", "--timeout", "25")
     process = user.start(*user.run_arguments(user.inputs(2), "--too-large", "engine", *slow))
     eventually(lambda: escalated(user), 150, "an escalated worker does the shard")
@@ -51,3 +54,4 @@ def test_a_killed_escalated_worker_is_followed_by_another(user: User) -> None:
     assert rows_of(user.home / "out") == every_row(2)
     assert engines(user)[1] == "process"  # on a busy machine the other shard's time is over, too
     assert len(escalated(user)) >= 2
+    assert list((user.state / "log").glob("checker-*.log"))

@@ -172,8 +172,3 @@ def test_a_request_without_the_token_is_refused(stack: LocalStack) -> None:
 
     with pytest.raises(stranger.exceptions.ClientError, match="403"):
         stranger.list_buckets()
-
-
-@pytest.mark.slow
-def test_the_schedule_invokes_the_checker(lab: Lab, stack: LocalStack) -> None:
-    eventually(lambda: list((lab.shown / "checked").glob("[!.]*")) if (lab.shown / "checked").exists() else [], 90)

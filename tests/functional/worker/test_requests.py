@@ -103,9 +103,8 @@ def rows(files: dict[str, bytes], folder: str = "") -> int:
 
 
 def check_count(counted: Counted) -> None:
-    counted.run(CSV_TO_PARQUET, counted.put("first.csv", 1))  # fetches the script
-
     asked = counted.run(CSV_TO_PARQUET, counted.put("a.csv", 1000))
+    asked = [each for each in asked if "/script/" not in each]  # a worker fetches a script once
 
     assert len(asked) <= MAX_REQUESTS, json.dumps(asked, indent=1)
     assert sum(each.startswith("PUT") for each in asked) == 2  # the file, its copy
