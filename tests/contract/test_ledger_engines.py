@@ -40,22 +40,6 @@ def test_an_escalated_shard_begins_anew_and_waits(moved: Ledger, run_id: str) ->
     assert moved.shards.glance(run_id).pending == 1
 
 
-def test_no_function_claims_it(moved: Ledger, run_id: str, clock: FakeClock) -> None:
-    clock.advance(10 * LEASE_S)
-
-    assert claim(moved, run_id, "b").status is ClaimStatus.HELD
-    assert engine_claim(moved, run_id, "c", engine="another").status is ClaimStatus.HELD
-    assert moved.shards.get(run_id, 0).attempt_id == "a"
-
-
-def test_a_workers_lost_lease_there_is_no_functions(moved: Ledger, run_id: str, clock: FakeClock) -> None:
-    engine_claim(moved, run_id, "b")
-    clock.advance(2 * LEASE_S)
-
-    assert claim(moved, run_id, "c").status is ClaimStatus.HELD
-    assert engine_claim(moved, run_id, "d").status is ClaimStatus.GRANTED
-
-
 def test_only_the_owner_escalates_and_twice_does_no_harm(one: Ledger, run_id: str) -> None:
     claim(one, run_id, "a")
     with pytest.raises(LeaseLostError):

@@ -68,12 +68,6 @@ def test_a_fault_in_the_source_of_shards_is_not_swallowed(ledger: Ledger, run_id
         ledger.shards.add(source())
 
 
-def test_shards_come_in_order(ledger: Ledger, run_id: str) -> None:
-    planned(ledger, run_id, 600)
-
-    assert [record.number for record in ledger.shards.list(run_id)] == list(range(600))
-
-
 def test_shards_in_several_buckets_come_in_order(ledger: Ledger, run_id: str) -> None:
     """A run of 50,000 has eight buckets; a few of its shards are entered."""
     numbers = [0, 1, 9_999, 10_000, 10_001, 19_999, 20_000, 30_001, *range(40_000, 40_050), 49_999]
@@ -98,14 +92,6 @@ def test_shards_in_one_state_are_found(mixed: Ledger, run_id: str) -> None:
         ShardState.RUNNING: [5],
         ShardState.PENDING: [6, 7, 8, 9, 10, 11],
     }
-
-
-def test_reading_may_stop_anywhere(ledger: Ledger, run_id: str) -> None:
-    planned(ledger, run_id, 600)
-    records = ledger.shards.list(run_id)
-
-    assert next(records).number == 0
-    del records
 
 
 def test_a_run_is_apart_from_others(ledger: Ledger, run_id: str) -> None:
@@ -168,3 +154,4 @@ def test_more_shards_than_fit_on_a_page_are_all_found(ledger: Ledger, run_id: st
 
     assert ledger.shards.count(run_id) == ledger.shards.glance(run_id) == Counts(pending=2_500)
     assert len({r.number for r in ledger.shards.expired(run_id, ShardState.PENDING, clock.now_s())}) == 2_500
+    assert [record.number for record in ledger.shards.list(run_id)] == list(range(2_500))

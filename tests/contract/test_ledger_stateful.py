@@ -36,7 +36,7 @@ MAX_ATTEMPTS = 2
 LEASE_S = 50.0
 NUMBERS = st.integers(0, SHARDS - 1)
 FAILURE = Failure("Broken", "by the test")
-ENGINES = st.sampled_from(["", "fargate"])  # of workers; and where exhausted shards go on
+ENGINES = st.sampled_from(["", "fargate", "another"])  # of workers; and where exhausted shards go on
 
 P, R, S, F = ShardState.PENDING, ShardState.RUNNING, ShardState.SUCCEEDED, ShardState.FAILED
 

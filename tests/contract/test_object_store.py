@@ -93,10 +93,6 @@ def test_a_listing_has_size_etag_and_time(store: ObjectStore, bucket: str) -> No
     assert store.head(f"s3://{bucket}/a").size_bytes == 5
 
 
-def test_an_empty_prefix_lists_nothing(store: ObjectStore, bucket: str) -> None:
-    assert list(store.list(f"s3://{bucket}/nothing/")) == []
-
-
 @pytest.mark.parametrize(
     ("offset", "length", "expected"),
     [

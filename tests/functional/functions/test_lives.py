@@ -231,26 +231,6 @@ def test_an_interpreter_waits_for_its_tasks(
     assert (tmp_path / "done").exists()
 
 
-def test_a_cancelling_shutdown_waits_only_for_what_runs(
-    start: Callable[..., "subprocess.Popen[str]"], tmp_path: Path
-) -> None:
-    block = f"""
-        executor = LambdaExecutor(max_workers=1)
-        running = executor.submit(called.meet, {str(tmp_path / "one")!r}, {str(tmp_path / "other")!r}, 60.0)
-        executor.submit(called.write, {str(tmp_path / "waiting")!r})
-        running.add_done_callback(lambda future: print(future.result()))
-        while not os.path.exists({str(tmp_path / "one")!r}):
-            time.sleep(0.01)
-        executor.shutdown(wait=False, cancel_futures=True)
-    """
-    process = start(block)
-    exists(tmp_path / "one")
-    (tmp_path / "other").touch()
-
-    assert ended(process) == ("True\n", "")
-    assert not (tmp_path / "waiting").exists()
-
-
 def test_nothing_is_taken_at_the_interpreters_end(start: Callable[..., "subprocess.Popen[str]"]) -> None:
     first = """
         import atexit

@@ -104,14 +104,6 @@ def test_a_batch_that_comes_again_adds_nothing(lake: Lake) -> None:
     assert lake.versions() == before
 
 
-def test_records_between_those_of_a_batch_are_not_its_own(lake: Lake) -> None:
-    """With a parallelization factor another lane's records lie in between, and inside its first and last."""
-    deliver(lake, 1, 5, 9)
-
-    assert deliver(lake, 2, 3, 4, 5, 6).rows == 4
-    assert ids_of(lake) == [1, 2, 3, 4, 5, 6, 9]
-
-
 def test_lanes_that_have_read_the_same_state(lake: Lake) -> None:
     lane, another = opened(lake, 1, 3), opened(lake, 2, 4)
 

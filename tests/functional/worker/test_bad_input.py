@@ -115,19 +115,6 @@ def peak_kb(function: Function) -> int:
     return int(status.partition("VmHWM:")[2].split()[0])
 
 
-def test_bytes_that_are_no_text_pass_through_and_hide_no_cause(function: Function) -> None:
-    every_byte = bytes(range(256)) * 10
-    script = b"import os\nfor out in (1, 2):\n    os.write(out, bytes(range(256)) * 10)\nraise ValueError(b'\\xff')"
-    function.said()
-    ref = function.plan(script, max_attempts=2)
-
-    function.deliver(ref)
-
-    expect(function, ref, RETRIED, "ValueError", "b'\\xff' (line 4 of job.py; exit code 1)")
-    assert every_byte in function.said()
-    then_the_next_works(function)
-
-
 @pytest.mark.parametrize(
     "script",
     [

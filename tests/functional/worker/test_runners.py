@@ -112,22 +112,6 @@ def test_the_interpreter_ends_so_after_an_exception_too(bench: Bench, tmp_path: 
     assert (tmp_path / "file").read_text() == "kept"
 
 
-def test_sparks_own_errors_have_their_root_cause(bench: Bench) -> None:
-    analysis = bench.run(SPARK + "spark.sql('select nope from range(3)').show()")
-
-    assert (analysis.code, analysis.result.cause_class) == (1, "AnalysisException")
-    assert "`nope` cannot be resolved" in analysis.result.cause
-
-
-def test_an_error_in_a_spark_task_has_its_root_cause(bench: Bench) -> None:
-    failed = bench.run(
-        SPARK
-        + "def bad(x):\n    raise LookupError(f'row {x}')\n\nspark.range(1).rdd.map(lambda r: bad(r.id)).collect()"
-    )
-
-    assert (failed.code, failed.result.cause_class, failed.result.cause) == (1, "LookupError", "row 0")
-
-
 def test_output_is_passed_on_as_it_comes_whatever_it_is(bench: Bench) -> None:
     ran = bench.run(
         """

@@ -237,10 +237,3 @@ def test_a_version_that_cannot_be_read_is_not_there(clients: AwsClients, code: s
         with pytest.raises(ObjectNotFoundError, match="some key has no version odd"):
             S3ObjectStore(clients).head(URI, "odd")
         assert list(S3ObjectStore(clients).head_all([(URI, "odd")])) == [None]
-
-
-def test_an_archived_object_is_reported_as_archived(clients: AwsClients) -> None:
-    with Stubber(clients.s3) as s3:
-        s3.add_client_error("get_object", "InvalidObjectState", http_status_code=403)
-        with pytest.raises(ObjectForbiddenError, match="some key is archived: restore it"):
-            S3ObjectStore(clients).get(URI)

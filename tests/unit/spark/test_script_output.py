@@ -160,34 +160,30 @@ def test_without_a_traceback_the_last_line_is_the_cause() -> None:
     assert (task.result(1).cause_class, task.result(1).cause) == ("", "no input today")
 
 
-def test_a_jvm_out_of_memory_is_its_own_error_even_if_it_lives() -> None:
+JAVAS = "py4j.protocol.Py4JJavaError: calling o1.x.\n"
+
+
+@pytest.mark.parametrize(
+    ("said", "told"),
+    [
+        (JAVAS + ": java.lang.OutOfMemoryError: Cannot reserve 100 bytes\n", "Cannot reserve 100 bytes"),
+        (
+            JAVAS + ": org.apache.spark.SparkException: Job aborted due to stage failure\nCaused by: "
+            "org.apache.spark.memory.SparkOutOfMemoryError: [UNABLE_TO_ACQUIRE_MEMORY] got 0.\n",
+            r"got 0\.",
+        ),
+        (
+            '  File "/task/job.py", line 7, in <module>\nnumpy.core._ArrayMemoryError: Unable to allocate\n',
+            r"Python ran out of memory at line 7 of job\.py: Unable to allocate",
+        ),
+    ],
+)
+def test_memory_running_out_is_one_error_whoever_tells(said: str, told: str) -> None:
+    """Also of a JVM that lives on."""
     task = task_output()
-    task.add("script", "stderr", b"Traceback (most recent call last):\npy4j.protocol.Py4JJavaError: calling o1.x.\n")
-    task.add("script", "stderr", b": java.lang.OutOfMemoryError: Cannot reserve 100 bytes of direct buffer memory\n")
+    task.add("script", "stderr", f"Traceback (most recent call last):\n{said}".encode())
 
-    with pytest.raises(OutOfMemoryError, match="direct buffer memory; give the function more memory"):
-        task.result(1)
-
-
-def test_sparks_account_of_memory_running_out_is_the_same_error() -> None:
-    task = task_output()
-    task.add("script", "stderr", b"Traceback (most recent call last):\npy4j.protocol.Py4JJavaError: calling o1.x.\n")
-    task.add("script", "stderr", b": org.apache.spark.SparkException: Job aborted due to stage failure\n")
-    said = b"[UNABLE_TO_ACQUIRE_MEMORY] Unable to acquire 65536 bytes of memory, got 0."
-    task.add("script", "stderr", b"Caused by: org.apache.spark.memory.SparkOutOfMemoryError: " + said + b"\n")
-
-    with pytest.raises(OutOfMemoryError, match=r"Unable to acquire 65536 bytes of memory, got 0\.; give the function"):
-        task.result(1)
-
-
-def test_pythons_out_of_memory_is_the_same_error_with_its_line() -> None:
-    task = task_output()
-    trace = b'Traceback (most recent call last):\n  File "/task/job.py", line 7, in <module>\n'
-    task.add("script", "stderr", trace + b"numpy.core._exceptions._ArrayMemoryError: Unable to allocate 1 TiB\n")
-
-    with pytest.raises(
-        OutOfMemoryError, match=r"Python ran out of memory at line 7 of job\.py: Unable to .*; give the"
-    ):
+    with pytest.raises(OutOfMemoryError, match=f"{told}; give the function more memory"):
         task.result(1)
 
 

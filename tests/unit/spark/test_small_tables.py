@@ -21,13 +21,6 @@ def test_delta_defaults_reach_scripts_without_sparklet() -> None:
     assert conf.items() >= SMALL_TABLES.items()
 
 
-def test_the_operators_delta_settings_win() -> None:
-    key = next(iter(SMALL_TABLES))
-    conf = spark_defaults(spark_settings({"SPARKLET_SPARK_CONF": f'{{"{key}": "50"}}'}), Path("/scratch"))
-
-    assert conf[key] == "50"
-
-
 def test_hudi_finds_defaults_for_one_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "hudi").symlink_to(spark_options.HUDI_DEFAULTS)  # wherever this checkout is
     monkeypatch.setattr(spark_options, "HUDI_DEFAULTS", tmp_path / "hudi")

@@ -318,12 +318,6 @@ def test_the_operators_configuration_wins_over_the_defaults() -> None:
     assert (conf["spark.master"], conf["spark.network.timeout"]) == ("local[7]", "5s")
 
 
-def test_table_formats_are_left_to_the_job() -> None:
-    conf = spark_defaults(settings(), Path("/scratch"), ["delta-spark_2.12-3.3.3.jar"])
-
-    assert not [key for key in conf if "extensions" in key or "catalog" in key]
-
-
 def test_every_s3_scheme_is_s3a_with_environment_credentials() -> None:
     conf = s3a_conf(settings(AWS_ACCESS_KEY_ID="AKIA", AWS_SECRET_ACCESS_KEY="secret", AWS_SESSION_TOKEN="token"))
 
