@@ -16,7 +16,7 @@ import uuid
 import zipfile
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -43,7 +43,7 @@ from tests.stand_ins.ministack import ministack
 pytestmark = [pytest.mark.spark, pytest.mark.slow]
 
 PEOPLE: Rows = [("1", "Ada", "1815"), ("2", "Émilie", "1706"), ("3", None, "1906")]
-APPEND, KNOCK = (Path(__file__).with_name(name) for name in ("append_and_read.py", "knock.py"))
+APPEND, KNOCK, EVERY = map(Path(__file__).with_name, ("append_and_read.py", "knock.py", "every_script.py"))
 TABLE_SCRIPTS = Path(__file__).parents[1] / "tables" / "test_table_scripts.py"
 OF_TABLES = set(re.findall(r'"(\w+\.py)"', TABLE_SCRIPTS.read_text()))
 OF_TABLES.add("stream_windows.py")  # test_stream_tables.py
@@ -63,7 +63,7 @@ class UnderRunner:
         """Run a script to its good end; what it printed."""
         lines: list[tuple[str, bytes]] = []
         with task_folder(self.scratch, uuid.uuid4().hex[:12]) as folder:
-            call = ScriptCall(SCRIPTS / script, tuple(map(str, args)), folder, Deadline.within(120))
+            call = ScriptCall(SCRIPTS / script, tuple(map(str, args)), folder, Deadline.within(200))
             result = self.runner.run(call, lambda stream, line: lines.append((stream, line)))
         assert result.exit_code == 0, f"{self.name}: {result.stderr_tail}"
         return b"".join(line for stream, line in lines if stream == "stdout").decode()
@@ -74,33 +74,53 @@ def class_path(jars: list[Path]) -> str:
     return os.pathsep.join(map(str, jars))
 
 
+@contextmanager
+def under_runner(kind: str, class_path: str, temporary: pytest.TempPathFactory) -> Iterator[UnderRunner]:
+    scratch = temporary.mktemp(kind)
+    conf = {"spark.databricks.delta.snapshotPartitions": "2"}  # of 50, for tables of three rows
+    runner = make(kind, scratch, SPARKLET_JARS=class_path, SPARKLET_SPARK_CONF=json.dumps(conf))
+    runner.start()
+    yield UnderRunner(kind, runner, scratch)
+    runner.close()
+
+
 @pytest.fixture(scope="module")
-def runners(
-    on_cluster: "Cluster", class_path: str, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[list[UnderRunner]]:
-    """Both; after the cluster has ended, for the machine's sake."""
-    with ExitStack() as stack:
-        found = []
-        for kind in ("warm", "submit"):
-            scratch = tmp_path_factory.mktemp(kind)
-            conf = {"spark.databricks.delta.snapshotPartitions": "2"}  # of 50, for tables of three rows
-            runner = make(kind, scratch, SPARKLET_JARS=class_path, SPARKLET_SPARK_CONF=json.dumps(conf))
-            runner.start()
-            stack.callback(runner.close)
-            found.append(UnderRunner(kind, runner, scratch))
-        yield found
+def warm(on_cluster: "Application", class_path: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[UnderRunner]:
+    """After the cluster has ended, for the machine's sake."""
+    with under_runner("warm", class_path, tmp_path_factory) as runner:
+        yield runner
 
 
-# The cluster: all scripts in one application, started as docs/guide/elsewhere.md says
+# Under the other runner and on the cluster: all scripts in one application, there as docs/guide/elsewhere.md says
 
 
 @dataclass
-class Cluster:
-    """What the scripts wrote on the cluster."""
+class Application:
+    """What the scripts wrote in it."""
 
     folder: Path
     printed: str
-    workers: list[str]  # their logs
+    workers: Sequence[str] = ()  # their logs, of a cluster
+
+
+def plan_in(folder: Path, arguments: Callable[[str, Path], list[str]]) -> Path:
+    """Every script with its arguments. hello ends its session, and with it the application: it comes last."""
+    names = sorted({path.name for path in SCRIPTS.glob("*.py")} - OF_TABLES, key=lambda name: name == "hello.py")
+    plan = folder / 'it\'s "the" $(plan).json'
+    plan.write_text(json.dumps([[str(SCRIPTS / name), arguments(name, output_of(folder, name))] for name in names]))
+    return plan
+
+
+@pytest.fixture(scope="module")
+def under_submit(
+    on_cluster: Application,
+    arguments: Callable[[str, Path], list[str]],
+    class_path: str,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Application:
+    folder = tmp_path_factory.mktemp("under_submit")
+    with under_runner("submit", class_path, tmp_path_factory) as runner:
+        return Application(folder, runner.run(str(EVERY), [plan_in(folder, arguments)]))
 
 
 @pytest.fixture(scope="module")
@@ -139,7 +159,7 @@ def arguments(tmp_path_factory: pytest.TempPathFactory, delivery: Path) -> Calla
 @pytest.fixture(scope="module")
 def on_cluster(
     arguments: Callable[[str, Path], list[str]], class_path: str, tmp_path_factory: pytest.TempPathFactory
-) -> Cluster:
+) -> Application:
     """Every script done; its Python sees no installed package."""
     folder = tmp_path_factory.mktemp("on_cluster")
     python = folder / "python"
@@ -152,19 +172,15 @@ def on_cluster(
         "spark.driver.host 127.0.0.1\nspark.ui.enabled false\nspark.sql.shuffle.partitions 2\n"
         "spark.databricks.delta.snapshotPartitions 2\n"
     )
-    # hello ends its session, and with it the application: it comes last.
-    names = sorted({path.name for path in SCRIPTS.glob("*.py")} - OF_TABLES, key=lambda name: name == "hello.py")
-    plan = folder / 'it\'s "the" $(plan).json'
-    plan.write_text(json.dumps([[str(SCRIPTS / name), arguments(name, output_of(folder, name))] for name in names]))
     environment = {**os.environ, "PYSPARK_PYTHON": str(python), "SPARK_CONF_DIR": str(folder), "SPARK_HOME": str(HOME)}
     environment["TZ"] = "Asia/Tokyo"  # a script's times are the session's, not the machine's
     environment["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), environment["PATH"]])
     write_bundle(folder / "sparklet-job.zip")
-    job = ["--py-files", "sparklet-job.zip", str(Path(__file__).with_name("every_script.py")), str(plan)]
+    job = ["--py-files", "sparklet-job.zip", str(EVERY), str(plan_in(folder, arguments))]
     logs = tmp_path_factory.mktemp("cluster")
     with standalone_cluster(logs) as master:
         printed = in_a_shell(shlex.join(["spark-submit", "--master", master, *job]), folder, environment)
-    return Cluster(folder, printed, [log.read_text() for log in logs.glob("worker-*.log")])
+    return Application(folder, printed, [log.read_text() for log in logs.glob("worker-*.log")])
 
 
 def in_a_shell(line: str, folder: Path, environment: dict[str, str]) -> str:
@@ -189,22 +205,22 @@ def output_of(folder: Path, script: str) -> Path:
 
 @pytest.fixture
 def places(
-    runners: list[UnderRunner],
-    on_cluster: Cluster,
+    warm: UnderRunner,
+    under_submit: Application,
+    on_cluster: Application,
     arguments: Callable[[str, Path], list[str]],
     tmp_path: Path,
     request: pytest.FixtureRequest,
 ) -> dict[str, Path]:
-    """The test's script under both runners too: where each place wrote."""
+    """The test's script under the warm runner too: where each place wrote."""
     script = request.node.name.removeprefix("test_") + ".py"
-    outputs = {"cluster": output_of(on_cluster.folder, script)}
-    for runner in runners:
-        outputs[runner.name] = output_of(tmp_path / runner.name, script)
-        runner.run(script, arguments(script, outputs[runner.name]))
+    folders = {"cluster": on_cluster.folder, "submit": under_submit.folder, "warm": tmp_path}
+    outputs = {place: output_of(folder, script) for place, folder in folders.items()}
+    warm.run(script, arguments(script, outputs["warm"]))
     return outputs
 
 
-def test_both_workers_of_the_cluster_took_part(on_cluster: Cluster) -> None:
+def test_both_workers_of_the_cluster_took_part(on_cluster: Application) -> None:
     assert len(on_cluster.workers) == 2
     assert all("Asked to launch executor" in log for log in on_cluster.workers)
 
@@ -212,12 +228,10 @@ def test_both_workers_of_the_cluster_took_part(on_cluster: Cluster) -> None:
 # Scripts over files
 
 
-def test_hello(runners: list[UnderRunner], on_cluster: Cluster) -> None:
-    said = {runner.run("hello.py", []) for runner in runners}
+def test_hello(warm: UnderRunner, under_submit: Application, on_cluster: Application) -> None:
+    said = [warm.run("hello.py", []), under_submit.printed, on_cluster.printed]
 
-    assert len(said) == 1
-    assert said.pop().endswith(": 1000 rows counted\n")
-    assert on_cluster.printed.endswith(": 1000 rows counted\n")
+    assert [printed.endswith(": 1000 rows counted\n") for printed in said] == [True] * 3
 
 
 def test_wordcount(places: dict[str, Path]) -> None:
@@ -259,12 +273,12 @@ def test_flights_daily(places: dict[str, Path], arguments: Callable[[str, Path],
 FORMATS = ("delta", "iceberg", "hudi")
 
 
-def test_a_task_sees_new_tables_despite_the_jvms_cache(runners: list[UnderRunner], tmp_path: Path) -> None:
+def test_a_task_sees_new_tables_despite_the_jvms_cache(warm: UnderRunner, tmp_path: Path) -> None:
     lake, one, two = tmp_path / "lake", tmp_path / "one", tmp_path / "two"
 
     def seen_after(tag: str) -> dict[str, str]:
         """What a task that appends one row to each table reads in them, and what others read."""
-        said = runners[0].run(str(APPEND), ["--output", lake, "--param", f"tag={tag}"])
+        said = warm.run(str(APPEND), ["--output", lake, "--param", f"tag={tag}"])
         told = json.loads(said.splitlines()[-1])  # Hudi, too, says something in a JVM's first task
         readers = zip(FORMATS, (delta, iceberg, hudi), ("delta", "lake/tags", "hudi"), strict=True)
         assert told == {name: "".join(tag for (tag,) in read(lake / place, "tag")) for name, read, place in readers}
@@ -285,11 +299,11 @@ def test_a_task_sees_new_tables_despite_the_jvms_cache(runners: list[UnderRunner
     assert seen_after("e") == {**dict.fromkeys(FORMATS, "abe"), "delta": "abde"}
 
 
-def test_table_requests_use_the_tasks_own_credentials(runners: list[UnderRunner]) -> None:
+def test_table_requests_use_the_tasks_own_credentials(warm: UnderRunner) -> None:
     with refusing_s3() as (endpoint, signers):
         for key in ("FIRST", "SECOND"):
             signers.clear()
-            said = runners[0].run(str(KNOCK), ["--output", "s3a://bucket", "--param", f"key={key}", endpoint])
+            said = warm.run(str(KNOCK), ["--output", "s3a://bucket", "--param", f"key={key}", endpoint])
             assert json.loads(said.splitlines()[-1]) == list(FORMATS)
             assert set(signers) == {key}
 
