@@ -40,7 +40,7 @@ class Tokens:
         self.end_s = 0.0  # of the lease, by this machine's clock
         self._most, self._timeout_s, self._me = most, timeout_s, uuid.uuid4().hex
         key = {"pk": {"S": f"connections#{url.partition('?')[0]}"}, "sk": {"S": "tokens"}}
-        self._item, self._client = {"TableName": os.environ[LEDGER], "Key": key}, aws_client("dynamodb")
+        self.item, self._client = {"TableName": os.environ[LEDGER], "Key": key}, aws_client("dynamodb")
 
     def take(self, wanted: int) -> bool:
         """Take up to ``wanted`` tokens that are free; False if there is none, or others were faster."""
@@ -81,12 +81,12 @@ class Tokens:
         from botocore.exceptions import BotoCoreError, ClientError
 
         try:
-            return getattr(self._client, operation)(**self._item, **arguments)
+            return getattr(self._client, operation)(**self.item, **arguments)
         except (BotoCoreError, ClientError) as error:
             code = getattr(error, "response", {}).get("Error", {}).get("Code") or type(error).__name__
             if PASSING.search(code):
                 return None
-            where, needed = f"the tokens in {self._item['TableName']}", "dynamodb:GetItem and dynamodb:UpdateItem"
+            where, needed = f"the tokens in {self.item['TableName']}", "dynamodb:GetItem and dynamodb:UpdateItem"
             raise TableError(f"{where} cannot be taken, which needs {needed}: {error}") from error
 
 

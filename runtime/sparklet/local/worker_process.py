@@ -95,7 +95,7 @@ class _Reaper:
         while os.getppid() == self._parent:
             time.sleep(_WATCH_S)
             if self._log is not None:
-                _bound(self._log)
+                bound(self._log)
         self._end()
 
     def _end_in(self, delay_s: float) -> None:
@@ -134,7 +134,7 @@ def _open_log(name: str) -> Path | None:
     return log
 
 
-def _bound(log: Path) -> None:
+def bound(log: Path) -> None:
     """Move a log that is too long to an earlier part; all writers append, so it can be truncated meanwhile."""
     try:
         if log.stat().st_size > MAX_LOG_BYTES:

@@ -33,10 +33,10 @@ def found(folder: str, name: str, records: Collection[int], table: Any) -> dict[
     wanted, links, head = frozenset(records), dict[int, int](), table.made(name)
     at = head and head[1]
     while at is not None:
-        link = _read(folder, at)[name]
+        link = links_of(folder, at)[name]
         for first, last, number in link["ranges"]:
             if first <= max(wanted) and last >= min(wanted):
-                there = wanted.intersection(accumulate(_read(folder, number)[name]["steps"]))
+                there = wanted.intersection(accumulate(links_of(folder, number)[name]["steps"]))
                 if there and table.holds(name, number):
                     links.update(dict.fromkeys(there, number))
         at = link["before"] if link["last_before"] >= min(wanted) else None
@@ -57,7 +57,7 @@ def extend(folder: str, records: Mapping[str, Collection[int]], table: Any) -> d
 
 def _link(folder: str, name: str, records: list[int], head: tuple[str, int] | None, number: int) -> dict[str, Any]:
     """``ranges``: first, last and number of links, its own the last; ``before``: the link with those before."""
-    link = _read(folder, head[1])[name] if head else {"ranges": [], "before": None, "last_before": -1}
+    link = links_of(folder, head[1])[name] if head else {"ranges": [], "before": None, "last_before": -1}
     if head and len(link["ranges"]) >= MAX_RANGES:
         last = max(link["last_before"], *(last for _, last, _ in link["ranges"]))
         link = {"ranges": [], "before": head[1], "last_before": last}
@@ -66,7 +66,7 @@ def _link(folder: str, name: str, records: list[int], head: tuple[str, int] | No
 
 
 @lru_cache(maxsize=8)
-def _read(folder: str, number: int) -> Any:
+def links_of(folder: str, number: int) -> Any:
     """The links of a commit, by chain; they never change."""
     uri = f"{folder}/{number:015x}.json.gz"
     try:

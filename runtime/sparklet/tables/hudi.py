@@ -108,8 +108,8 @@ class HudiTable:
                 columns = to_arrow_schema(frame.schema) if frame.columns else None  # made, but its writer was killed
                 by = [str(name) for name in table.getTableConfig().getPartitionFields().orElse(None) or ()]
             schema = agreed_schema(commit, staged, columns)
-            rows = self._rows(commit, staged, schema, frame, by)
-            self._load_early()
+            rows = self.new_rows(commit, staged, schema, frame, by)
+            self.load_early()
             if not any(_instants(table).values()):
                 self._save(rows.limit(0), {**_options(commit, table), OPERATION: "bulk_insert"})
                 table = self._metadata()
@@ -166,7 +166,7 @@ class HudiTable:
     def _new(self) -> dict[str, bool]:
         return {time: state for time, state in _instants(self._metadata()).items() if time not in self._known}
 
-    def _rows(self, commit: Commit, staged: Staged, schema: Any, there: Any | None, by: Sequence[str]) -> Any:
+    def new_rows(self, commit: Commit, staged: Staged, schema: Any, there: Any | None, by: Sequence[str]) -> Any:
         """The rows to write, as a DataFrame; ``there``: the table's rows."""
         rows = self._read(staged, schema)
         if commit.mode == "upsert":
@@ -210,7 +210,7 @@ class HudiTable:
             return False
         return bool(files.delete(path, True)) if delete else True
 
-    def _load_early(self) -> None:
+    def load_early(self) -> None:
         """Load a class that Hudi 1.2.0 may load too late: every tenth commit in a fresh JVM fails without it."""
         jvm: Any = self._spark._jvm
         loader = jvm.java.lang.Thread.currentThread().getContextClassLoader()

@@ -97,7 +97,7 @@ class IcebergTable:
                     with transaction.update_schema() as update:
                         update.union_by_name(schema)
                 number = next(iter(names.values()))  # all links of a batch have one number
-                made = _change(transaction, commit, staged, {COMMIT_ID: commit.commit_id, MAKER: str(number)})
+                made = add_snapshot(transaction, commit, staged, {COMMIT_ID: commit.commit_id, MAKER: str(number)})
                 heads = {f"sparklet.{name}": str(number) for name, number in names.items() if commit.records}
                 history = self._history or History(table)
                 transaction.set_properties({**heads, **history.properties(commit, number, made)})
@@ -157,7 +157,7 @@ class _Changes(Transaction):
         return cast(TableMetadata, metadata)
 
 
-def _change(transaction: Transaction, commit: Commit, staged: Staged, summary: dict[str, str]) -> int:
+def add_snapshot(transaction: Transaction, commit: Commit, staged: Staged, summary: dict[str, str]) -> int:
     """Add one snapshot to the transaction; its id."""
     update = transaction.update_snapshot(snapshot_properties=summary)
     change = {"append": _appended, "upsert": _upserted, "overwrite_partitions": _overwritten}[commit.mode]

@@ -117,7 +117,7 @@ def _iceberg(spark: SparkSession, named: Table, frame: DataFrame) -> Layout:
             raise
         if in_bucket:
             return Layout("", None)  # its catalog gives a table a place as it makes it
-        new = _unmade(iceberg, catalog, identifier, frame)
+        new = table_to_be(iceberg, catalog, identifier, frame)
         return Layout(_root(new), None, ids=_ids(iceberg, new)) if new else _iceberg(spark, named, frame)
     schema, ids, state = table.schema(), _ids(iceberg, table), table.operations().current()
     refuse_iceberg(named, state.formatVersion())
@@ -139,7 +139,7 @@ def _root(table: Any) -> str:
     return str(table.properties().get("write.data.path") or f"{table.location().rstrip('/')}/data")
 
 
-def _unmade(iceberg: Any, catalog: Any, identifier: Any, frame: DataFrame) -> Any:
+def table_to_be(iceberg: Any, catalog: Any, identifier: Any, frame: DataFrame) -> Any:
     """The table as the catalog would make it, so that files lie where the commit makes it; None if it exists by now."""
     try:
         schema = iceberg.spark.SparkSchemaUtil.convert(frame._jdf.schema())

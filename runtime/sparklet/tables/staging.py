@@ -53,7 +53,7 @@ OPTIONS = {
 # Safe, since the folder is read only once it is declared; not on a cluster, whose late executors could still write.
 LOCAL_OPTIONS = {"mapreduce.fileoutputcommitter.algorithm.version": "2"}
 _writing = threading.Lock()  # the session's options are for one write at a time
-_made: set[str] = set()  # ids of the commits that this process has made
+made_here: set[str] = set()  # ids of the commits that this process has made
 
 
 def write(
@@ -99,7 +99,7 @@ def write(
         draft = replace(draft, label=named, folder=folder, files=files, partition_types=types)
         draft = replace(draft, rows=rows, ids_of=layout.ids_of)
         if direct:
-            _commit(job, draft, frame.sparkSession, batch, f"{layout.root}/{CHAINS}")
+            commit_now(job, draft, frame.sparkSession, batch, f"{layout.root}/{CHAINS}")
         else:
             job.outcome.declare(draft.to_document())
     return rows
@@ -145,13 +145,13 @@ def _write_parquet(job: JobFields, frame: DataFrame, draft: Declaration, label: 
             return _store(frame, by, job.output, "append")[0]
         identity = _once(commit_id(job, named))
         rows, _ = _store(frame, by, f"{draft.table.place}/shard={identity.replace('/', '_')}", "overwrite")
-        _made.add(identity)
+        made_here.add(identity)
         return rows
 
 
 def _once(identity: str) -> str:
     """The id of a commit; TableError if this process has made it already."""
-    if identity in _made:
+    if identity in made_here:
         raise TableError(f"this process has made the commit {identity} already: give the second write a label")
     return identity
 
@@ -227,7 +227,7 @@ def _options(spark: SparkSession, options: Mapping[str, str]) -> Iterator[None]:
             spark.conf.unset(key) if old is None else spark.conf.set(key, old)
 
 
-def _commit(job: JobFields, draft: Declaration, spark: SparkSession, batch: Batch | None, chains: str) -> None:
+def commit_now(job: JobFields, draft: Declaration, spark: SparkSession, batch: Batch | None, chains: str) -> None:
     """Commit one write under its own id, or by its batch's records; delete its files unless the table needs them."""
     from sparklet.tables.commit import commit
 
@@ -245,7 +245,7 @@ def _commit(job: JobFields, draft: Declaration, spark: SparkSession, batch: Batc
         batch.is_written = True
     else:
         done = commit(replace(planned, fixed_at_s=named_at_s(job)), lambda: spark)
-        _made.add(identity)
+        made_here.add(identity)
     if done.already or f"/{CHANGES}/" in draft.folder:
         path, files = hadoop_path(spark, draft.folder)
         files.delete(path, True)

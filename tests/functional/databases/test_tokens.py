@@ -55,7 +55,7 @@ def test_who_cannot_renew_gives_the_connection_up() -> None:
     with tokens("taken", 1, 1, 0.2) as held:
         assert held
         held.lost = told.set
-        held._client.delete_item(**held._item)
+        lease.aws_client("dynamodb").delete_item(**held.item)
         assert told.wait(timeout=10)
 
 
@@ -92,5 +92,5 @@ def test_who_may_renew_no_more_gives_the_connection_up(monkeypatch: pytest.Monke
     with tokens("revoked", 1, 1, 0.2) as held:
         assert held
         held.lost = told.set
-        monkeypatch.setitem(held._item, "TableName", "no-such-table")
+        monkeypatch.setitem(held.item, "TableName", "no-such-table")
         assert told.wait(timeout=10)

@@ -9,6 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import boto3
 import pytest
 
 from sparklet.aws.clients import AwsClients
@@ -108,16 +109,18 @@ def test_forks_share_no_client() -> None:
     assert clients.s3 is parents
 
 
-def test_forks_wait_for_no_lock_of_their_parent() -> None:
-    clients, held = AwsClients(endpoint_url="http://127.0.0.1:9", region="us-east-1"), threading.Event()
+def test_forks_wait_for_no_lock_of_their_parent(monkeypatch: pytest.MonkeyPatch) -> None:
+    clients, begun = AwsClients(endpoint_url="http://127.0.0.1:9", region="us-east-1"), threading.Event()
+    make = boto3.Session.client
 
-    def hold() -> None:
-        with clients._lock:
-            held.set()
-            time.sleep(1.0)
+    def slowly(*arguments: Any, **options: Any) -> Any:
+        begun.set()
+        time.sleep(1.0)
+        return make(*arguments, **options)
 
-    threading.Thread(target=hold).start()
-    held.wait()
+    monkeypatch.setattr(boto3.Session, "client", slowly)
+    threading.Thread(target=lambda: clients.s3).start()  # which locks the others out
+    begun.wait()
 
     assert Child(lambda: clients.s3.meta.region_name).result() == "us-east-1"
 

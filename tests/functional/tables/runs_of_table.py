@@ -185,7 +185,7 @@ class Runs(Trial):
 
     def batch(self, first: int, last: int) -> None:
         """A batch of a stream, of which some may have come before."""
-        chains._read.cache_clear()
+        chains.links_of.cache_clear()
         records = [samples.kinesis(str(FIRST + number)) for number in range(first, last + 1)]
         for record in records:
             record["kinesis"]["approximateArrivalTimestamp"] = time.time()
@@ -204,10 +204,10 @@ class Runs(Trial):
     def _deliver(self, job: Job, batch: Any, writes: Sequence[Write]) -> None:
         """A delivery that fails comes again, or goes to the operator."""
         declared = self._stage(-1, [row for write in writes for row in write.rows], "append")
-        staging._made.clear()  # a process of its own
+        staging.made_here.clear()  # a process of its own
         self._direct = writes
         with suppress(SparkletError, KilledError):
-            staging._commit(job, declared, NO_SESSION, batch, f"{batch.opened.root if batch else ''}/{CHAINS}")
+            staging.commit_now(job, declared, NO_SESSION, batch, f"{batch.opened.root if batch else ''}/{CHAINS}")
 
     # --- committers ---
 

@@ -172,7 +172,7 @@ def test_a_list_that_is_gone_is_an_error_not_a_guess(lake: Lake) -> None:
     root = opened(lake, 2).opened.root
     system, path = file_system(f"{root}/{CHAINS}")
     system.delete_dir(path)
-    chains._read.cache_clear()
+    chains.links_of.cache_clear()
 
     with pytest.raises(CommitStateUnknownError):
         opened(lake, 2)

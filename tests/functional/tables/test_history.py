@@ -184,13 +184,13 @@ def test_what_nobody_can_tell_is_refused(ice: Lake, is_confirmed: bool) -> None:
 def earlier_version(patch: pytest.MonkeyPatch) -> None:
     """Commits as 14795df made them: nothing beside heads, and no number in a stream's snapshot."""
     patch.setattr(history.History, "properties", lambda *_: {})
-    change = iceberg._change
+    change = iceberg.add_snapshot
 
     def as_then(transaction: Any, commit: Commit, staged: Sequence[Any], summary: dict[str, str]) -> int:
         maker = "" if commit.records else summary[history.MAKER]
         return change(transaction, commit, staged, {**summary, history.MAKER: maker})
 
-    patch.setattr(iceberg, "_change", as_then)
+    patch.setattr(iceberg, "add_snapshot", as_then)
 
 
 def test_chains_and_ids_of_an_earlier_version_count(ice: Lake) -> None:

@@ -98,7 +98,7 @@ def test_a_table_of_folders_alone_is_made(table_jvm: WarmJvm, hudi: Lake) -> Non
 
 @pytest.mark.parametrize(
     ("method", "exists"),
-    [("_load_early", False), ("files", False), ("files", True), ("other_writer", True), ("other_writer!", False)],
+    [("load_early", False), ("files", False), ("files", True), ("other_writer", True), ("other_writer!", False)],
 )
 def test_a_stopped_committer_adds_nothing(table_jvm: WarmJvm, hudi: Lake, method: str, *, exists: bool) -> None:
     """Stopped before its instant is on the timeline, before its files are there, before and after its look round."""

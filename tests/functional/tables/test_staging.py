@@ -378,7 +378,7 @@ def commits(monkeypatch: pytest.MonkeyPatch) -> list[Commit]:
     recorder: Any = ModuleType("sparklet.tables.commit")
     recorder.commit = commit
     monkeypatch.setitem(sys.modules, "sparklet.tables.commit", recorder)
-    monkeypatch.setattr(staging, "_made", set())
+    monkeypatch.setattr(staging, "made_here", set())
     return made
 
 
@@ -387,7 +387,7 @@ def test_a_second_delivery_deletes_what_it_staged(
 ) -> None:
     event = {"Records": [samples.sqs("m1", "{}")]}
     for _ in range(2):
-        monkeypatch.setattr(staging, "_made", set())  # each delivery is a process
+        monkeypatch.setattr(staging, "made_here", set())  # each delivery is a process
         assert Job(event=event).append(rows, f"delta:{place.root}/t") == 10
 
     first, second = commits
@@ -466,7 +466,7 @@ def test_a_second_delivery_replaces_its_parquet(
     spark: SparkSession, local: Place, rows: DataFrame, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for number in (1, 1, 2):
-        monkeypatch.setattr(staging, "_made", set())  # each delivery is a process
+        monkeypatch.setattr(staging, "made_here", set())  # each delivery is a process
         Job(event={"Records": [samples.sqs(f"m{number}", "{}")]}).append(rows, f"parquet:{local.root}/out")
 
     assert spark.read.parquet(f"{local.root}/out").count() == 20
@@ -481,13 +481,13 @@ def test_a_table_that_another_script_makes_meanwhile_is_taken(
     spark: SparkSession, local: Place, rows: DataFrame, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     name = f"late{uuid.uuid4().hex}"
-    look_on = layout._unmade
+    look_on = layout.table_to_be
 
     def be_late(*args: Any) -> Any:
         spark.sql(f"CREATE TABLE iceberg.db.{name} (id BIGINT) LOCATION '{local.root}/{name}'")
         return look_on(*args)
 
-    monkeypatch.setattr(layout, "_unmade", be_late)
+    monkeypatch.setattr(layout, "table_to_be", be_late)
     local.job.append(rows.select("id"), f"iceberg:db.{name}")
 
     (declared,) = local.declared()

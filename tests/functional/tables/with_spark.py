@@ -87,7 +87,7 @@ def stopped_in_spark(planned: Commit, spark: SparkSession) -> Any:
     """The same, while its Spark job reads the rows that it is to write."""
     from sparklet.tables import hudi
 
-    read, folder, waiting = getattr(hudi.HudiTable, "_rows"), tempfile.mkdtemp(), [True]  # noqa: B009
+    read, folder, waiting = hudi.HudiTable.new_rows, tempfile.mkdtemp(), [True]
     begun, go_on = f"{folder}/begun", f"{folder}/go-on"
 
     def wait(batches: Iterator[Any]) -> Iterator[Any]:
@@ -113,11 +113,11 @@ def stopped_in_spark(planned: Commit, spark: SparkSession) -> Any:
         Path(go_on).touch()
 
     other = threading.Thread(target=commit_at_once)
-    setattr(hudi.HudiTable, "_rows", read_slowly)  # noqa: B010
+    setattr(hudi.HudiTable, "new_rows", read_slowly)  # noqa: B010
     try:
         return committer.commit(planned, lambda: spark)
     finally:
-        setattr(hudi.HudiTable, "_rows", read)  # noqa: B010
+        setattr(hudi.HudiTable, "new_rows", read)  # noqa: B010
 
 
 def main() -> None:

@@ -70,7 +70,7 @@ def test_a_log_that_grows_too_long_keeps_one_earlier_stretch(tmp_path: Path, mon
         writer.write(b"more than ten bytes\n")
         writer.flush()
 
-        worker_process._bound(log)
+        worker_process.bound(log)
 
         writer.write(b"later\n")
     assert log.read_bytes() == b"later\n"
@@ -78,4 +78,4 @@ def test_a_log_that_grows_too_long_keeps_one_earlier_stretch(tmp_path: Path, mon
 
 
 def test_a_log_that_somebody_deleted_troubles_nobody(tmp_path: Path) -> None:
-    worker_process._bound(tmp_path / "gone.log")
+    worker_process.bound(tmp_path / "gone.log")
