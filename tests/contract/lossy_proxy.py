@@ -4,8 +4,9 @@ import http.client
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import urlsplit
+
+from tests.stand_ins.http_server import QuietHandler, serving
 
 PASSED_ON = {"content-type", "etag", "last-modified", "x-amz-crc32", "x-amzn-query-error", "x-amz-request-id"}
 
@@ -60,7 +61,7 @@ def lossy_proxy(backend: str) -> Iterator[tuple[LossyProxy, str]]:
     """A proxy before ``backend``, and its own endpoint."""
     proxy = LossyProxy(backend)
 
-    class Handler(BaseHTTPRequestHandler):
+    class Handler(QuietHandler):
         protocol_version = "HTTP/1.1"
 
         def handle_any(self) -> None:
@@ -82,16 +83,5 @@ def lossy_proxy(backend: str) -> Iterator[tuple[LossyProxy, str]]:
 
         do_POST = do_PUT = do_GET = do_HEAD = do_DELETE = handle_any  # noqa: N815 - the names that the base class looks for
 
-        def log_message(self, *_: object) -> None:
-            """Say nothing."""
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    server.daemon_threads = True
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
-    thread.start()
-    try:
-        yield proxy, f"http://127.0.0.1:{server.server_address[1]}"
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join()
+    with serving(Handler) as address:
+        yield proxy, address

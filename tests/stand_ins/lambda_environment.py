@@ -12,11 +12,12 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from queue import Queue
 from types import MappingProxyType
 from typing import Any
 
+from tests.stand_ins.http_server import serving
 from tests.stand_ins.shifted_clock import ShiftedClock
 
 FUNCTION = "arn:aws:lambda:us-east-1:000000000000:function:worker"
@@ -134,9 +135,6 @@ def lambda_environment(objects: Mapping[str, bytes], clock: ShiftedClock | None 
     """Serve one environment until the end of the block."""
     environment = LambdaEnvironment(objects, clock)
     handler = type("Handler", (Handler,), {"environment": environment})
-    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
-        server.daemon_threads, server.block_on_close = True, False
-        environment.address = f"127.0.0.1:{server.server_port}"
-        threading.Thread(target=server.serve_forever, daemon=True).start()
+    with serving(handler) as address:
+        environment.address = address.removeprefix("http://")
         yield environment
-        server.shutdown()

@@ -1,12 +1,11 @@
 """What ``make chaos`` rests on: the proxy's faults, plans by seed, and the sums."""
 
-import threading
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import replace
 from http.client import HTTPConnection
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from urllib.parse import urlsplit
 
 import pytest
@@ -17,6 +16,7 @@ from benchmarks.chaos.proxy import FINE, Fault, Mishap, Proxy, Request, Strike
 from benchmarks.chaos.steps import label
 from benchmarks.chaos.strikes import MAX_MET, Strikes
 from benchmarks.chaos.table import line, table
+from tests.stand_ins.http_server import serving
 
 
 class Upstream(BaseHTTPRequestHandler):
@@ -59,15 +59,12 @@ class Proxied:
 @pytest.fixture
 def proxied() -> Iterator[Proxied]:
     handler = type("Handler", (Upstream,), {"done": []})
-    server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
-    threading.Thread(target=server.serve_forever, args=[0.01], daemon=True).start()
-    proxy = Proxy(f"http://127.0.0.1:{server.server_port}")
-    world = Proxied(proxy.upstream, handler.done)  # type: ignore[attr-defined]
-    world.address = proxy.listen(world.decide)
-    yield world
-    proxy.close()
-    server.shutdown()
-    server.server_close()
+    with serving(handler) as address:
+        proxy = Proxy(address)
+        world = Proxied(proxy.upstream, handler.done)  # type: ignore[attr-defined]
+        world.address = proxy.listen(world.decide)
+        yield world
+        proxy.close()
 
 
 def test_requests_and_answers_pass_unchanged(proxied: Proxied) -> None:

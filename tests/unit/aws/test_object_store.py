@@ -1,10 +1,8 @@
 """What the S3 adapter promises where no stand-in misbehaves enough: refusals, conflicts, broken bodies."""
 
 import io
-import threading
 from collections.abc import Iterator
 from datetime import UTC, datetime
-from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
 import pytest
@@ -14,6 +12,7 @@ from botocore.stub import Stubber
 from sparklet.aws.clients import AwsClients
 from sparklet.aws.object_store import CREATE_TRIES, S3ObjectStore
 from sparklet.errors import ObjectChangedError, ObjectForbiddenError, ObjectNotFoundError, ObjectStoreError
+from tests.stand_ins.http_server import QuietHandler, serving
 
 URI = "s3://bucket/some key"
 
@@ -82,7 +81,7 @@ def test_a_conflict_that_does_not_end_is_an_error(clients: AwsClients) -> None:
 def breaking_server() -> Iterator[str]:
     """Promises 1,000 bytes of every object, and hangs up after ten."""
 
-    class Handler(BaseHTTPRequestHandler):
+    class Handler(QuietHandler):
         def do_GET(self) -> None:
             self.send_response(200)
             self.send_header("Content-Length", "1000")
@@ -90,16 +89,8 @@ def breaking_server() -> Iterator[str]:
             self.end_headers()
             self.wfile.write(b"0123456789")
 
-        def log_message(self, *_: object) -> None:
-            """Say nothing."""
-
-    server = HTTPServer(("127.0.0.1", 0), Handler)
-    thread = threading.Thread(target=server.serve_forever, args=(0.01,))
-    thread.start()
-    yield f"http://127.0.0.1:{server.server_address[1]}"
-    server.shutdown()
-    server.server_close()
-    thread.join()
+    with serving(Handler) as address:
+        yield address
 
 
 def test_half_an_object_is_none(breaking_server: str, tmp_path: Path) -> None:
