@@ -79,10 +79,3 @@ def test_an_acknowledged_failure_is_not_reported() -> None:
     (task,) = parse_event(event)
 
     assert answer(event, [Outcome(task, ScriptFailedError("s", 1))]) == {"batchItemFailures": []}
-
-
-def test_a_direct_failure_is_raised() -> None:
-    (task,) = parse_event({"a": 1})
-
-    with pytest.raises(ScriptFailedError):
-        answer({"a": 1}, [Outcome(task, ScriptFailedError("s", 1), acknowledged=False)])

@@ -335,12 +335,6 @@ def test_every_s3_scheme_is_s3a_with_environment_credentials() -> None:
     assert not [key for key in conf if "endpoint" in key]
 
 
-def test_hadoop_3_4_uses_the_second_sdks_credentials() -> None:
-    conf = s3a_conf(settings(), ["/jars/hadoop-aws-3.4.2.jar"])
-
-    assert "com.amazonaws" not in conf["spark.hadoop.fs.s3a.aws.credentials.provider"]
-
-
 def test_a_tasks_files_lie_in_its_own_folder() -> None:
     call = ScriptCall(Path("/s/job.py"), (), Path("/tmp/task-1"), Deadline(0, 0), {"OUTCOME": "/tmp/task-1/o"})
     env = task_env(call, settings())

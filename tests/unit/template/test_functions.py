@@ -31,24 +31,6 @@ REVISED = (
 )  # too long for a description
 
 
-# --- queues ---
-
-
-def test_dead_letters_are_kept_longer_than_messages(template: dict[str, Any]) -> None:
-    queue, dlq = (template["Resources"][name]["Properties"] for name in ("Queue", "DeadLetterQueue"))
-
-    assert queue["MessageRetentionPeriod"] == 4 * 86_400
-    assert dlq["MessageRetentionPeriod"] == 14 * 86_400
-
-
-def test_throttled_receives_have_room_before_a_message_is_dead(template: dict[str, Any]) -> None:
-    redrive = template["Resources"]["Queue"]["Properties"]["RedrivePolicy"]
-
-    assert redrive["maxReceiveCount"] == {"Ref": "MaxReceiveCount"}
-    assert template["Parameters"]["MaxReceiveCount"]["Default"] == 20
-    assert redrive["deadLetterTargetArn"] == {"Fn::GetAtt": ["DeadLetterQueue", "Arn"]}
-
-
 # --- functions ---
 
 
@@ -169,18 +151,6 @@ def test_a_versions_description_fits_with_the_longest_values(template: dict[str,
 # --- what a deployment refuses, and what cannot be asked for ---
 
 
-def test_the_reserved_concurrency_covers_the_queues_maximum(template: dict[str, Any]) -> None:
-    worker = functions(template)["WorkerFunction"]
-
-    maximum = worker["Events"]["Shards"]["Properties"]["ScalingConfig"]["MaximumConcurrency"]
-
-    assert worker["ReservedConcurrentExecutions"]["Fn::If"] == [
-        "HasReservedConcurrency",
-        {"Fn::If": ["ReservesMaximum", maximum, {"Ref": "ReserveConcurrency"}]},
-        {"Ref": "AWS::NoValue"},
-    ]
-
-
 def test_workers_of_functions_reserve_what_their_queues_may_take() -> None:
     template = parse_template(resource("sam/functions.yaml").read_text())
     workers = [each for name, each in functions(template).items() if "Worker" in name]
@@ -282,12 +252,6 @@ def test_a_worker_gets_one_shard_at_a_time_by_default(
     assert shards["ScalingConfig"] == {"MaximumConcurrency": {"Ref": "MaximumConcurrency"}}
 
 
-def test_the_checker_comes_every_minute(template: dict[str, Any]) -> None:
-    (event,) = functions(template)["CheckerFunction"]["Events"].values()
-
-    assert (event["Type"], event["Properties"]["Schedule"]) == ("Schedule", "rate(1 minute)")
-
-
 def test_the_checker_is_called_once_a_minute_without_retries(transformed: dict[str, Any]) -> None:
     (config,) = of_type(transformed, "AWS::Lambda::EventInvokeConfig").values()
     (rule,) = of_type(transformed, "AWS::Events::Rule").values()
@@ -295,6 +259,7 @@ def test_the_checker_is_called_once_a_minute_without_retries(transformed: dict[s
     assert config["FunctionName"] == {"Ref": "CheckerFunction"}
     assert config["Qualifier"] == "live"  # which the rule calls
     assert (config["MaximumRetryAttempts"], config["MaximumEventAgeInSeconds"]) == (0, 60)
+    assert rule["ScheduleExpression"] == "rate(1 minute)"
     assert rule["Targets"][0]["RetryPolicy"]["MaximumRetryAttempts"] == 0
 
 

@@ -99,10 +99,6 @@ def test_all_alarms_on_what_aws_measures_name_what_it_has(template: dict[str, An
             assert alarm["Dimensions"], name
 
 
-def test_nothing_is_measured_by_the_words_of_a_log_any_more(template: dict[str, Any]) -> None:
-    assert of_type(template, "AWS::Logs::MetricFilter") == {}
-
-
 def test_functions_write_to_the_namespace_of_the_alarms(template: dict[str, Any]) -> None:
     assert template["Globals"]["Function"]["Environment"]["Variables"]["SPARKLET_METRICS_NAMESPACE"] == NAMESPACE
 
