@@ -12,8 +12,7 @@ from typing import Any
 import pytest
 
 from sparklet.aws.clients import AwsClients
-from sparklet.engines.clusters import CLUSTERS, clusters_of
-from sparklet.engines.create import engines_of
+from sparklet.engines.create import CLUSTERS, clusters_of, engines_of
 from sparklet.engines.emr_serverless import EmrServerlessJobs
 from sparklet.errors import RemoteTaskError
 from sparklet.local.process_engine import LocalProcesses, ProcessRunner

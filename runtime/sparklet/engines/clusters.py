@@ -1,4 +1,4 @@
-"""Spark clusters as engines: a worker in Fargate, or in the local stack, has a cluster run its scripts.
+"""A Spark cluster as an engine: a worker in Fargate, or in the local stack, has the cluster run its scripts.
 
 Standalone: the script is a driver in client mode. Connect: the script is a client of the server.
 """
@@ -7,31 +7,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from sparklet.engines.spark_platform import missing_setting
-from sparklet.engines.unusable import Unusable
 from sparklet.errors import RemoteTaskError
 from sparklet.model import Failure
 from sparklet.ports import Engine
-from sparklet.settings import Engines
-
-CLUSTERS = {"standalone": ("master", "spark://"), "connect": ("remote", "sc://")}
-"""The setting that has a cluster's address, and the address' scheme."""
-
-
-def clusters_of(
-    named: Engines, workers: Engine | None, script_settings: Callable[[], Mapping[str, str]] = dict
-) -> dict[str, Engine]:
-    """The Spark clusters among the named engines; ``workers`` starts their workers. A wrong one is ``Unusable``."""
-    made: dict[str, Engine] = {}
-    for name in named.keys() & CLUSTERS.keys():
-        key, scheme = CLUSTERS[name]
-        if not str(named[name].get(key, "")).startswith(scheme) or "token=" in str(named[name]):
-            made[name] = Unusable(f'SPARKLET_ENGINES: {name} needs "{key}": "{scheme}HOST:PORT", without a token')
-        elif workers is None:
-            made[name] = Unusable(f"SPARKLET_ENGINES: {name} needs fargate, too, where its workers run")
-        else:
-            conf = {f"spark.{key}": named[name][key], **named[name].get("conf", {})}
-            made[name] = SparkCluster(workers, conf, script_settings)
-    return made
 
 
 @dataclass(frozen=True)

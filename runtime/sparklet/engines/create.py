@@ -1,14 +1,16 @@
 """The table of engines, and those that a stack's settings name."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 
 from sparklet.aws.clients import AwsClients
-from sparklet.engines.clusters import CLUSTERS, clusters_of
+from sparklet.engines.clusters import SparkCluster
 from sparklet.engines.emr import EmrSteps
 from sparklet.engines.emr_serverless import EmrServerlessJobs
 from sparklet.engines.fargate import FargateTasks
 from sparklet.engines.glue import GlueJobRuns
-from sparklet.engines.unusable import Unusable
+from sparklet.errors import SettingsError
+from sparklet.model import Failure
 from sparklet.ports import Engine
 from sparklet.settings import Engines
 
@@ -20,6 +22,30 @@ ENGINES: Mapping[str, Callable[..., Engine]] = {
     "glue": GlueJobRuns,
 }
 """Each takes ``clients``, ``env``, ``script_settings``, and its own part of SPARKLET_ENGINES; see also ``CLUSTERS``."""
+CLUSTERS = {"standalone": ("master", "spark://"), "connect": ("remote", "sc://")}
+"""The setting that has a cluster's address, and the address' scheme."""
+
+
+@dataclass(frozen=True)
+class Unusable(Engine):
+    """An engine with wrong settings: it is refused by name, and the other engines work."""
+
+    why: str
+
+    def start(self, token: str, command: Sequence[str]) -> str:
+        """Raise SettingsError."""
+        raise SettingsError(self.why)
+
+    def stopped(self, task_ids: Sequence[str]) -> Mapping[str, Failure]:
+        """Nothing is known of earlier workers."""
+        return {}
+
+    def stop(self, task_id: str) -> None:
+        """Do nothing."""
+
+    def unfit(self, table_format: str) -> str:
+        """It is unfit for every run."""
+        return self.why
 
 
 def engines_of(
@@ -38,3 +64,20 @@ def engines_of(
             made[name] = Unusable(f"SPARKLET_ENGINES: the settings of {name} are unknown or incomplete: {error}")
     made |= clusters_of(named, made.get(FARGATE), script_settings)
     return {name: made[name] for name in named}
+
+
+def clusters_of(
+    named: Engines, workers: Engine | None, script_settings: Callable[[], Mapping[str, str]] = dict
+) -> dict[str, Engine]:
+    """The Spark clusters among the named engines; ``workers`` starts their workers. A wrong one is ``Unusable``."""
+    made: dict[str, Engine] = {}
+    for name in named.keys() & CLUSTERS.keys():
+        key, scheme = CLUSTERS[name]
+        if not str(named[name].get(key, "")).startswith(scheme) or "token=" in str(named[name]):
+            made[name] = Unusable(f'SPARKLET_ENGINES: {name} needs "{key}": "{scheme}HOST:PORT", without a token')
+        elif workers is None:
+            made[name] = Unusable(f"SPARKLET_ENGINES: {name} needs fargate, too, where its workers run")
+        else:
+            conf = {f"spark.{key}": named[name][key], **named[name].get("conf", {})}
+            made[name] = SparkCluster(workers, conf, script_settings)
+    return made

@@ -24,7 +24,7 @@ from sparklet.aws.clients import AwsClients
 from sparklet.aws.dynamodb import DynamoLedger
 from sparklet.aws.object_store import S3ObjectStore, input_stores
 from sparklet.aws.task_queue import SqsTaskQueue
-from sparklet.engines.clusters import clusters_of
+from sparklet.engines.create import clusters_of
 from sparklet.errors import LocalStackError, SettingsError
 from sparklet.local import environment
 from sparklet.local.attach import (

@@ -5,8 +5,7 @@ from typing import Any
 import pytest
 
 from sparklet.aws.clients import AwsClients
-from sparklet.engines.clusters import clusters_of
-from sparklet.engines.create import engines_of
+from sparklet.engines.create import clusters_of, engines_of
 from sparklet.errors import SettingsError
 from sparklet.settings import engines
 from tests.stand_ins.memory import MemoryEngine
