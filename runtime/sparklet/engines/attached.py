@@ -7,8 +7,9 @@ worker, and connects to Spark by the same gateway.
 import contextlib
 import os
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from py4j.protocol import Py4JError
 
@@ -16,7 +17,7 @@ from sparklet.errors import ScriptError
 from sparklet.settings import SparkSettings
 from sparklet.spark.host_process import HostProcess
 from sparklet.spark.java_classes import encoded
-from sparklet.spark.jvm_calls import connected, log_in
+from sparklet.spark.jvm_calls import connected, log_in, stop_context
 from sparklet.spark.runner import Output, Runner, ScriptCall, ScriptResult
 from sparklet.spark.script_options import JVM_OPTIONS, read_options
 from sparklet.spark.script_output import ScriptOutput
@@ -44,23 +45,22 @@ class AttachedRunner(Runner):
             )
         jvm = Jvm("platform", self._scratch, {}, port=int(os.environ[PORT]), secret=os.environ[SECRET])
         jvm.tasks = 1  # prepared here, not by its first script
-        task = ScriptOutput(output, call)
         properties = {  # without the driver's own folders and PATH
             **self._spark.conf,
             "spark.app.name": call.script.name,
             **{f"spark.executorEnv.{key}": value for key, value in call.env.items()},
-            **_file_options(jvm.port, jvm.secret, [str(path) for path in _for_executors(call)]),
-            **conf,
         }
+        _prepare(jvm, properties, conf, [str(path) for path in _for_executors(call)])
+        task = ScriptOutput(output, call)
         python_path = {"PYTHONPATH": os.pathsep.join(base_python_path(self._spark))}
         host = HostProcess(self._scratch, {**os.environ, **python_path})
         try:
-            _set_properties(jvm.port, jvm.secret, encoded(properties))
             env = {**os.environ, **task_env(call, self._spark)}
             return task.result(ScriptRun(call, host, jvm, task).code(env, "", keep=False))
         finally:
             host.close()
-            _stop_spark(jvm.port, jvm.secret)
+            with contextlib.suppress(Py4JError), connected(jvm.port, jvm.secret) as client:  # unless it has ended
+                stop_context(client)
 
 
 def _for_executors(call: ScriptCall) -> Iterator[Path]:
@@ -71,24 +71,11 @@ def _for_executors(call: ScriptCall) -> Iterator[Path]:
         yield path
 
 
-def _set_properties(port: int, secret: str, properties: str) -> None:
-    """Set the system properties of the platform's JVM."""
-    with connected(port, secret) as client:
+def _prepare(jvm: Jvm, properties: dict[str, str], conf: Mapping[str, str], py_files: Sequence[str]) -> None:
+    """Set the JVM's system properties; executors get ``py_files``, too, beside what spark-submit was given."""
+    with connected(jvm.port, jvm.secret) as client:
         log_in(client)
-        client.jvm.java.lang.System.getProperties().load(client.jvm.java.io.StringReader(properties))
-
-
-def _stop_spark(port: int, secret: str) -> None:
-    """Stop the context, if there is one, with all its jobs; nothing happens if the JVM has ended."""
-    with contextlib.suppress(Py4JError), connected(port, secret) as client:
-        active = getattr(getattr(client.jvm.org.apache.spark, "SparkContext$"), "MODULE$").getActive()
-        if active.isDefined():
-            active.get().stop()
-
-
-def _file_options(port: int, secret: str, py_files: Sequence[str]) -> dict[str, str]:
-    """Options that make ``py_files`` importable on executors, too, beside what spark-submit was given."""
-    with connected(port, secret) as client:
-        of_spark = client.jvm.java.lang.System.getProperty
-        given = {name: of_spark(name) for name in ("spark.files", "spark.submit.pyFiles")}
-    return {name: ",".join(filter(None, (value, *py_files))) for name, value in given.items()} if py_files else {}
+        java: Any = client.jvm.java
+        for name in ("spark.files", "spark.submit.pyFiles") if py_files else ():
+            properties[name] = ",".join(filter(None, (java.lang.System.getProperty(name), *py_files)))
+        java.lang.System.getProperties().load(java.io.StringReader(encoded({**properties, **conf})))

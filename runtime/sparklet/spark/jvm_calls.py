@@ -55,11 +55,21 @@ def cancel_jobs(port: int, secret: str) -> None:
     with connected(port, secret) as client:
         while True:
             with contextlib.suppress(Py4JError):  # the context or the JVM ends meanwhile
-                contexts = getattr(getattr(client.jvm.org.apache.spark, "SparkContext$"), "MODULE$")
-                active = contexts.getActive()
-                if active.isDefined():
-                    active.get().cancelAllJobs()
+                for context in _contexts(client):
+                    context.cancelAllJobs()
             time.sleep(CANCEL_POLL_S)
+
+
+def stop_context(client: JavaGateway) -> None:
+    """Stop the JVM's SparkContext, if it has one, with all its jobs."""
+    for context in _contexts(client):
+        context.stop()
+
+
+def _contexts(client: JavaGateway) -> list[Any]:
+    """The JVM's SparkContext, if it has one."""
+    active = getattr(getattr(client.jvm.org.apache.spark, "SparkContext$"), "MODULE$").getActive()
+    return [active.get()] if active.isDefined() else []
 
 
 def keep_contexts() -> None:
