@@ -37,7 +37,7 @@ def main() -> int:
         sys.path.insert(0, folder)
         os.environ.update(given["env"])
         os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, (folder, os.environ.get("PYTHONPATH"))))
-        sys.stdout = io.TextIOWrapper(io.BufferedWriter(Output()))
+        sys.stdout = io.TextIOWrapper(io.BufferedWriter(Output(1, "w", closefd=False)))
         threading.Thread(target=_follow, args=(os.getppid(),), daemon=True).start()
         from sparklet.engines.one_shard import main as one_shard
 
@@ -46,17 +46,13 @@ def main() -> int:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-class Output(io.RawIOBase):
+class Output(io.FileIO):
     """Standard output, the JVM's pipe; text that is written after the JVM's end is lost, without an error."""
-
-    def writable(self) -> bool:
-        """Yes, it is writable."""
-        return True
 
     def write(self, content: Any) -> int:
         """Write all of it, or nothing."""
         with contextlib.suppress(OSError):
-            os.write(1, content)
+            super().write(content)
         return len(content)
 
 
