@@ -22,7 +22,7 @@ from sparklet.events import Outcome, Source, Task
 from sparklet.log import Log
 from sparklet.model import MIB, ShardRecord, ShardRef, ShardState
 from sparklet.ports import Clock, Ledger
-from sparklet.settings import SparkSettings, spark_settings, worker_settings
+from sparklet.settings import SparkSettings, WorkerSettings, spark_settings, worker_settings
 from sparklet.spark.runner import Runner
 from sparklet.spark.spark_options import is_local
 from sparklet.spark.task_limits import Deadline
@@ -70,16 +70,16 @@ def parse(arguments: Sequence[str], message: str = "") -> ShardCommand:
         raise EventError(f"--timeout is {found.timeout:g}; it must be more than 0 seconds")
     if wrong := [pair for pair in found.conf if "=" not in pair]:
         raise EventError(f"--conf {wrong[0]} must look like KEY=VALUE")
-    options = found.timeout, found.redrive, dict(pair.split("=", 1) for pair in found.conf)
-    if found.run and found.shard is not None:
-        return ShardCommand(found.run, found.shard, found.generation, *options)
-    try:
-        ref = ShardRef.from_document(json.loads(found.message or "null"))
-    except (ValueError, RecursionError) as error:
-        raise EventError("--message is not JSON") from error
-    if ref is None:
-        raise EventError(f"no shard is named: use --run and --shard, or --message, or {MESSAGE_VARIABLE}")
-    return ShardCommand(ref.run_id, ref.shard, ref.generation, *options)
+    if not found.run or found.shard is None:
+        try:
+            ref = ShardRef.from_document(json.loads(found.message or "null"))
+        except (ValueError, RecursionError) as error:
+            raise EventError("--message is not JSON") from error
+        if ref is None:
+            raise EventError(f"no shard is named: use --run and --shard, or --message, or {MESSAGE_VARIABLE}")
+        found.run, found.shard, found.generation = ref.run_id, ref.shard, ref.generation
+    conf = dict(pair.split("=", 1) for pair in found.conf)
+    return ShardCommand(found.run, found.shard, found.generation, found.timeout, found.redrive, conf)
 
 
 def run_one(shards: ShardClaims, worker: Worker, command: ShardCommand) -> int:
@@ -108,17 +108,15 @@ def exit_code(outcome: Outcome) -> int:
 
 
 def _record(ledger: Ledger, clock: Clock, command: ShardCommand, log: Log) -> ShardRecord:
-    record = ledger.shards.get(command.run_id, command.shard)
-    for _ in range(GENERATION_TRIES if command.redrive else 0):
-        if record.state is not ShardState.FAILED:
-            break
+    tries = GENERATION_TRIES if command.redrive else 0
+    while (record := ledger.shards.get(command.run_id, command.shard)).state is ShardState.FAILED and tries:
+        tries -= 1
         with suppress(LedgerError):  # another worker opened a generation: the next try opens a later one
             run = ledger.runs.get(command.run_id)
             run = ledger.runs.start_generation(command.run_id, run.generation + 1, run.scripts[-1])
             ledger.attempts.redrive(command.run_id, command.shard, run.generation)
             log.info("the FAILED shard is open again", generation=run.generation)
         clock.sleep(0.1)
-        record = ledger.shards.get(command.run_id, command.shard)
     return record
 
 
@@ -135,32 +133,35 @@ def shares_disk(settings: SparkSettings) -> bool:
     return is_local(settings) or "://127.0.0.1" in places or "://localhost" in places
 
 
+def runner_here(settings: WorkerSettings, conf: Mapping[str, str]) -> tuple[Runner, bool]:
+    """The runner, with ``conf`` of the command; and whether Spark's executors read this machine's files."""
+    spark, attached = spark_settings(), PORT in os.environ  # attached: a driver's program, see ``on_platform``
+    if "AWS_LAMBDA_FUNCTION_MEMORY_SIZE" not in os.environ:
+        spark = replace(spark, memory_mb=container_memory_mb())
+    spark = replace(spark, conf={**spark.conf, **conf})
+    if attached or not is_local(spark):  # executors on other machines do not inherit the environment
+        of_executors = {f"spark.executorEnv.{name}": value for name, value in settings.script_env.items()}
+        spark = replace(spark, conf={**of_executors, **spark.conf})
+    if not attached:
+        return runner_for(settings, spark), shares_disk(spark)
+    from sparklet.engines.attached import AttachedRunner
+
+    return AttachedRunner(spark, settings.scratch), False
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Entry point of the container; the exit code."""
     log = Log()
     try:
         command = parse(sys.argv[1:] if arguments is None else arguments, os.environ.get(MESSAGE_VARIABLE, ""))
-        settings, spark = worker_settings(), spark_settings()
+        settings = worker_settings()
         os.environ.update(settings.script_env)
-        if "AWS_LAMBDA_FUNCTION_MEMORY_SIZE" not in os.environ:
-            spark = replace(spark, memory_mb=container_memory_mb())
-        spark = replace(spark, conf={**spark.conf, **command.conf})
-        attached = PORT in os.environ  # this process is a driver's program, see ``on_platform``
-        if attached or not is_local(spark):  # executors on other machines do not inherit the environment
-            of_executors = {f"spark.executorEnv.{name}": value for name, value in settings.script_env.items()}
-            spark = replace(spark, conf={**of_executors, **spark.conf})
-        if attached:
-            from sparklet.engines.attached import AttachedRunner
-
-            runner: Runner = AttachedRunner(spark, settings.scratch)
-        else:
-            runner = runner_for(settings, spark)
+        runner, sees_files = runner_here(settings, command.conf)
         worker = worker_over_aws(settings, runner)
         if worker.shards is None:
             raise SettingsError("SPARKLET_LEDGER_TABLE and SPARKLET_BUCKET are not set: the stack's outputs name both")
-        if attached or not shares_disk(spark):
-            worker.executor.inputs_to = worker.shards.store
-        if not attached:  # that JVM is up already
+        worker.executor.inputs_to = None if sees_files else worker.shards.store
+        if PORT not in os.environ:  # that JVM is up already
             runner.start()
     except SparkletError as error:
         log.error(str(error), error_class=type(error).__name__)
