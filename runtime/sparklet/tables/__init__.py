@@ -3,13 +3,12 @@
 The way of a write, module by module:
 
 1. ``staging``: the script's ``job.append`` and its like. ``layout`` finds the table's place and partitions, ``columns``
-   fits the frame's columns to the table's, ``field_ids`` numbers Iceberg's columns; then Spark writes Parquet files.
+   fits the frame's columns to the table's and numbers Iceberg's; then Spark writes Parquet files.
 2. ``declaration``: the write as JSON, in the script's outcome. The run collects the declarations of all shards.
 3. ``commit``: the script of the commit run, or a direct commit, makes all writes to a table one ``Commit``.
    ``staged_files`` reads the files' footers and rows.
 4. The table's format, behind the protocol ``commit.OpenTable`` and chosen by name in ``commit.open_table``: ``iceberg``
-   (with ``iceberg_columns`` for columns that have changed, and ``iceberg_history`` for roll-backs), ``delta`` (with
-   ``delta_glue`` for Glue's catalog) or ``hudi``.
+   (with ``iceberg_history`` for roll-backs), ``delta`` (with ``delta_glue`` for Glue's catalog) or ``hudi``.
 
 A batch of a stream is known by its records: ``stream_batch`` finds the new ones in a table's ``chains``. ``ddl`` and
 ``orphans`` serve the commands ``sparklet ddl`` and ``sparklet clean``, and are not shipped with scripts.

@@ -18,7 +18,7 @@ from sparklet.job.catalogs import AWS_BUNDLE, ICEBERG_CATALOG, in_table_bucket
 from sparklet.job.errors import TableError
 from sparklet.job.session import DELTA, ICEBERG, has_class
 from sparklet.job.table import Table
-from sparklet.tables.columns import quoted
+from sparklet.tables.columns import column_ids, quoted
 from sparklet.tables.declaration import (
     NAME_MAPPING,
     ColumnPath,
@@ -27,7 +27,6 @@ from sparklet.tables.declaration import (
     refuse_delta,
     refuse_iceberg,
 )
-from sparklet.tables.field_ids import column_ids
 
 CATALOG = f"spark.sql.catalog.{ICEBERG_CATALOG}"
 NO_CATALOG = (

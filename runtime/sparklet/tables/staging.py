@@ -24,9 +24,8 @@ from sparklet.job.errors import EventError, TableError
 from sparklet.job.fields import JobFields
 from sparklet.job.session import hadoop_path, is_remote
 from sparklet.job.table import CHANGES, DATA, Table
-from sparklet.tables.columns import aligned, widened
+from sparklet.tables.columns import aligned, identified, identify, is_nested, widened, with_new
 from sparklet.tables.declaration import CHAINS, ColumnPath, Commit, Declaration
-from sparklet.tables.field_ids import identified, identify, is_nested, with_new
 from sparklet.tables.layout import Layout, layout_of, separated
 
 if TYPE_CHECKING:
