@@ -8,7 +8,7 @@ The way of a write, module by module:
 3. ``commit``: the script of the commit run, or a direct commit, makes all writes to a table one ``Commit``.
    ``staged_files`` reads the files' footers and rows.
 4. The table's format, behind the protocol ``commit.OpenTable`` and chosen by name in ``commit.open_table``: ``iceberg``
-   (with ``iceberg_history`` for roll-backs), ``delta`` (with ``delta_glue`` for Glue's catalog) or ``hudi``.
+   (with ``iceberg_history`` for roll-backs), ``delta`` or ``hudi``.
 
 A batch of a stream is known by its records: ``stream_batch`` finds the new ones in a table's ``chains``. ``ddl`` and
 ``orphans`` serve the commands ``sparklet ddl`` and ``sparklet clean``, and are not shipped with scripts.

@@ -199,7 +199,7 @@ def open_table(table: Table, spark: Callable[[], SparkSession], warehouse: str |
 def _register(commit: Commit) -> None:
     """Enter a Delta table into Glue's catalog, if that is the catalog; Iceberg's tables are in theirs."""
     if commit.table.format == "delta" and catalog_properties(os.environ, commit.warehouse).get("type") == "glue":
-        from sparklet.tables.delta_glue import register  # which needs pyiceberg
+        from sparklet.tables.delta import register
 
         register(commit.table.place, commit.warehouse)
 

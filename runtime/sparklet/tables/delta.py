@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import re
 import sys
 import time
@@ -18,6 +19,7 @@ import pyarrow as pa
 from deltalake import CommitProperties, DeltaTable, Schema, Transaction, exceptions, write_deltalake
 from deltalake.transaction import AddAction, create_table_with_add_actions
 
+from sparklet.job.catalogs import catalog_properties
 from sparklet.job.errors import CommitConflictError, CommitStateUnknownError, TableError
 from sparklet.job.table import Table
 from sparklet.tables.declaration import Commit, refuse_delta
@@ -28,6 +30,7 @@ from sparklet.tables.staged_files import (
     agreed_schema,
     batches,
     delta_place,
+    hive_type,
     read_changes,
     read_footers,
     read_rows,
@@ -44,6 +47,7 @@ MAX_SKEW_S = 3600.0  # of other writers' clocks
 CATALOG_MANAGED = "catalog-managed table"  # in what delta-rs says as it opens one
 APPEND_ONLY = "table is append-only"  # delta-rs says so as of a conflict
 NEW_TABLE = {"delta.checkpointInterval": "10"}  # Spark's default; delta-rs would have readers fetch up to 100 versions
+_HIVE, _HADOOP = "org.apache.hadoop.hive", "org.apache.hadoop.mapred"
 
 
 class DeltaLakeTable:
@@ -305,3 +309,60 @@ def _bound(value: Any, end: str) -> Any:
     if not isinstance(value, (int, float)) or not math.isfinite(value):
         raise ValueError(value)
     return value
+
+
+# --- Glue's Data Catalog, where Athena finds tables by name ---
+
+
+def register(place: str, warehouse: str | None) -> None:
+    """Enter a Delta table at ``WAREHOUSE/DATABASE.db/TABLE`` as ``DATABASE.TABLE``, or update its entry.
+
+    Nothing happens if the table lies elsewhere. TableError if another table has the name.
+    """
+    root = catalog_properties(os.environ, warehouse).get("warehouse", "").rstrip("/")
+    found = re.fullmatch(re.escape(root) + r"/([^/]+)\.db/([^/]+)", place)
+    if found is None:
+        return
+    database, name = found.groups()
+    from sparklet.tables.iceberg import load  # which needs pyiceberg
+
+    catalog: Any = load(warehouse)
+    try:
+        old = catalog.glue.get_table(DatabaseName=database, Name=name)["Table"]
+    except catalog.glue.exceptions.EntityNotFoundException:
+        old = None
+    new = _entry(name, place)  # read after the entry, so that an old schema replaces no newer one
+    if old is None:
+        if not catalog.namespace_exists(database):  # many who may make tables may make no database
+            catalog.create_namespace_if_not_exists(database)
+        catalog.glue.create_table(DatabaseName=database, TableInput=new)
+    elif (there := old["StorageDescriptor"].get("Location", "").rstrip("/")) != place:
+        raise TableError(f"{place} is written, but Glue's catalog has {database}.{name} at {there}")
+    elif _columns(old) != _columns(new):
+        new["Parameters"] = {**old["Parameters"], **new["Parameters"]}
+        catalog.glue.update_table(DatabaseName=database, TableInput=new, VersionId=old["VersionId"])
+
+
+def _entry(name: str, place: str) -> dict[str, Any]:
+    """A Delta table's entry, as Glue's own crawlers write it."""
+    uri, options = delta_place(place)
+    table = DeltaTable(uri, storage_options=options)
+    columns = {each.name: {"Name": each.name, "Type": hive_type(each.type)} for each in pa.schema(table.schema())}
+    serde = {"serialization.format": "1", "path": place}
+    return {
+        "Name": name,
+        "TableType": "EXTERNAL_TABLE",
+        "Parameters": {"EXTERNAL": "TRUE", "table_type": "DELTA", "spark.sql.sources.provider": "delta"},
+        "PartitionKeys": [columns.pop(key) for key in table.metadata().partition_columns],
+        "StorageDescriptor": {
+            "Columns": list(columns.values()),
+            "Location": place,
+            "InputFormat": f"{_HADOOP}.SequenceFileInputFormat",
+            "OutputFormat": f"{_HIVE}.ql.io.HiveSequenceFileOutputFormat",
+            "SerdeInfo": {"SerializationLibrary": f"{_HIVE}.serde2.lazy.LazySimpleSerDe", "Parameters": serde},
+        },
+    }
+
+
+def _columns(entry: dict[str, Any]) -> list[Any]:
+    return [entry["StorageDescriptor"]["Columns"], entry["PartitionKeys"]]

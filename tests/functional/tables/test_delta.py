@@ -59,8 +59,7 @@ def test_a_reader_needs_the_last_ten_versions_at_most(delta: Lake) -> None:
 
 
 def test_a_commit_needs_no_library_of_iceberg(delta: Lake, monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("sparklet.tables.delta_glue", "sparklet.tables.iceberg"):
-        monkeypatch.delitem(sys.modules, name, raising=False)
+    monkeypatch.delitem(sys.modules, "sparklet.tables.iceberg", raising=False)
     monkeypatch.setitem(sys.modules, "pyiceberg", None)
 
     make(delta.commit("run/commit-0", delta.stage(0, rows_of(id=[1]))))
