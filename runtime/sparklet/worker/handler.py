@@ -34,7 +34,8 @@ from sparklet.worker.worker import Worker
 
 def lambda_handler(event: Event, context: Any) -> Any:
     """Do the event's tasks; ``sparklet.events.answer`` describes the response."""
-    worker, measuring, settings = _worker(), _measuring(), _settings()
+    worker, measuring = _worker()
+    settings = worker.executor.settings
     deadline = Deadline.within(context.get_remaining_time_in_millis() / 1000, settings.grace_s)
     outcomes = worker.do(parse_event(event), deadline, context.aws_request_id)
     measuring.invocation(outcomes, worker.executor.runner, context.aws_request_id)
@@ -56,14 +57,10 @@ def _runner() -> Runner:
 
 
 @functools.cache
-def _measuring() -> Measuring:
-    return Measuring(Meter(metrics_namespace(), Emitter.WORKER, Log().line))
-
-
-@functools.cache
-def _worker() -> Worker:
-    """The worker of this environment, made while the JVM boots."""
-    return worker_over_aws(_settings(), _runner(), _measuring().meter)
+def _worker() -> tuple[Worker, Measuring]:
+    """The worker of this environment, made while the JVM boots, and what measures it."""
+    meter = Meter(metrics_namespace(), Emitter.WORKER, Log().line)
+    return worker_over_aws(_settings(), _runner(), meter), Measuring(meter)
 
 
 def worker_over_aws(settings: WorkerSettings, runner: Runner, meter: Meter | None = None) -> Worker:
