@@ -14,7 +14,6 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple, cast
 
@@ -101,7 +100,12 @@ class HostProcess:
 
     def status_pipe(self, name: str) -> int:
         """A pipe whose lines become the events Started and Exited of a script."""
-        return self.pipe(partial(self._hear_script, name))
+
+        def hear(line: bytes) -> None:
+            for what, value in json.loads(line).items():
+                self._heard.append(Started(name, value) if what == "started" else Exited(name, value))
+
+        return self.pipe(hear)
 
     def connect(self, name: str, port: int, secret: str) -> socket.socket:
         """A connection to the Py4J of a JVM, for calls; the answers become events Answered. Raises OSError."""
@@ -223,7 +227,3 @@ class HostProcess:
             self._heard.append(Gone(message["gone"], message["code"]))
         else:
             self._heard.append(Ended(tuple(message["ended"])))
-
-    def _hear_script(self, name: str, line: bytes) -> None:
-        for what, value in json.loads(line).items():
-            self._heard.append(Started(name, value) if what == "started" else Exited(name, value))
