@@ -268,6 +268,10 @@ def task_conf(call: ScriptCall, env: Mapping[str, str], settings: SparkSettings)
         files = ",".join(map(str, call.py_files))
         return {**common, **({"spark.submit.pyFiles": files} if files else {})}
     splitting = partitioning_conf(call.inputs, heap_mb(settings), core_count(settings))
+    own = {  # Spark writes directly below the attempt's own folders: all that end like ``output``, RUN/SHARD-ATTEMPT
+        "spark.hadoop.sparklet.attempt": "/" + "/".join(call.output.split("/")[-2:]),
+        "spark.hadoop.fs.s3a.authoritative.path": call.output,  # there S3A keeps its markers of folders
+    }
     return {
         **{key: value for key, value in splitting.items() if key not in settings.conf},
         **common,
@@ -276,17 +280,7 @@ def task_conf(call: ScriptCall, env: Mapping[str, str], settings: SparkSettings)
         "spark.hadoop.hive.exec.scratchdir": str(folder / "hive"),
         "spark.hadoop.hive.exec.local.scratchdir": str(folder / "hive-local"),
         "spark.hadoop.sparklet.task": str(folder.parent),
-        **_own_folder(call.output),
-    }
-
-
-def _own_folder(output: str) -> dict[str, str]:
-    """Let Spark write directly below the attempt's own folders: all that end like ``output``, RUN/SHARD-ATTEMPT."""
-    if not output:
-        return {}
-    return {
-        "spark.hadoop.sparklet.attempt": "/" + "/".join(output.split("/")[-2:]),
-        "spark.hadoop.fs.s3a.authoritative.path": output,  # there S3A keeps its markers of folders
+        **(own if call.output else {}),
     }
 
 
