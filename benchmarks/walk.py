@@ -37,7 +37,7 @@ from sparklet.app.stack import OpenStack, open_stack
 from sparklet.cli import main as sparklet_command
 from sparklet.engines import on_platform, one_shard, worker_package
 from sparklet.engines.emr import EmrSteps
-from sparklet.job.table import DATA, Table
+from sparklet.job.fields import DATA, Table
 from sparklet.model import Failure, ShardState
 from sparklet.ports.deployment import Deployment
 from sparklet.runs.engine_workers import start_workers

@@ -26,7 +26,7 @@ from benchmarks.facts import ROOT, facts
 from sparklet.aws.clients import AwsClients
 from sparklet.aws.object_store import S3ObjectStore
 from sparklet.job.errors import CommitConflictError
-from sparklet.job.table import Table
+from sparklet.job.fields import Table
 from sparklet.tables.commit import commit
 from sparklet.tables.declaration import Commit, StagedWrite
 from tests.stand_ins.ministack import ministack

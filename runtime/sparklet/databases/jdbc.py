@@ -32,9 +32,8 @@ from pyspark.sql.types import ArrayType, BinaryType, MapType, StringType, Struct
 from sparklet.databases.tokens import LEDGER, aws_client, tokens
 from sparklet.job.commit_ids import commit_id, records_by_chain
 from sparklet.job.errors import DatabaseError, EventError, TableError
-from sparklet.job.fields import JobFields
+from sparklet.job.fields import CHANGES, JobFields
 from sparklet.job.session import hadoop_path, has_class
-from sparklet.job.table import CHANGES
 from sparklet.streams.records import without_records
 
 DRIVER, PREFIX = "org.postgresql.Driver", "jdbc:postgresql:"

@@ -6,8 +6,7 @@ from collections.abc import Mapping, Sequence
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, cast
 
-from sparklet.job.fields import JobFields
-from sparklet.job.table import Table
+from sparklet.job.fields import JobFields, Table
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession

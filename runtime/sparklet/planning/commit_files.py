@@ -12,7 +12,7 @@ from operator import attrgetter
 from typing import Any
 
 from sparklet.errors import PlanError
-from sparklet.job.table import Table
+from sparklet.job.fields import Table
 from sparklet.model import WRITES, Run, RunState, ShardRecord, ShardState
 from sparklet.planning.follow_up_ids import commit_id
 from sparklet.ports import ObjectStore

@@ -15,7 +15,7 @@ from urllib.parse import unquote
 
 from sparklet.errors import EventError, PlanError, SettingsError
 from sparklet.inputs.list_requests import ListRequest, read_items, read_lists
-from sparklet.job.table import Table
+from sparklet.job.fields import Table
 from sparklet.model import MAX_INLINE, Access, Dispatch, Key, RunOptions
 from sparklet.model.options import INPUT, MIB, ORCHESTRATION, RENAMED, RUN, renamed
 from sparklet.model.quantities import parse_every, parse_size_bytes, parse_time_s, parse_tolerance

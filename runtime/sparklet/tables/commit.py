@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, Protocol, cast
 
 from sparklet.job.catalogs import catalog_properties
 from sparklet.job.errors import CommitConflictError, TableError
-from sparklet.job.table import Table
+from sparklet.job.fields import Table
 from sparklet.tables.chains import CHANGES, extend, found
 from sparklet.tables.declaration import Commit, Committed, Declaration, StagedWrite
 from sparklet.tables.staged_files import Staged, StagedFile, read_footers, read_text

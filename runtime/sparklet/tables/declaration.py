@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from sparklet.job.errors import EventError, TableError
-from sparklet.job.table import Table
+from sparklet.job.fields import Table
 
 MODES = ("append", "upsert", "overwrite_partitions")
 IdsOf = tuple[str, int]

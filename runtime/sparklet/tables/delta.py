@@ -21,7 +21,7 @@ from deltalake.transaction import AddAction, create_table_with_add_actions
 
 from sparklet.job.catalogs import catalog_properties
 from sparklet.job.errors import CommitConflictError, CommitStateUnknownError, TableError
-from sparklet.job.table import Table
+from sparklet.job.fields import Table
 from sparklet.tables.declaration import Commit, refuse_delta
 from sparklet.tables.staged_files import (
     MAX_READERS,

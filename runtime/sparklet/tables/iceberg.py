@@ -25,9 +25,9 @@ from requests import RequestException
 
 from sparklet.job.catalogs import ICEBERG_CATALOG, catalog_properties
 from sparklet.job.errors import CommitConflictError, TableError
+from sparklet.job.fields import CHANGES
+from sparklet.job.fields import Table as Named
 from sparklet.job.session import s3_environment
-from sparklet.job.table import CHANGES
-from sparklet.job.table import Table as Named
 from sparklet.tables.declaration import NAME_MAPPING, ColumnPath, Commit, check_name_mapping, refuse_iceberg
 from sparklet.tables.iceberg_history import COMMIT_ID, MAKER, History
 from sparklet.tables.staged_files import (

@@ -16,8 +16,8 @@ from pyspark.sql.types import StructType
 
 from sparklet.job.catalogs import AWS_BUNDLE, ICEBERG_CATALOG, in_table_bucket
 from sparklet.job.errors import TableError
+from sparklet.job.fields import Table
 from sparklet.job.session import DELTA, ICEBERG, has_class
-from sparklet.job.table import Table
 from sparklet.tables.columns import column_ids, quoted
 from sparklet.tables.declaration import (
     NAME_MAPPING,

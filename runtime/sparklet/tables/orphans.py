@@ -23,7 +23,7 @@ from typing import Any
 from urllib.parse import unquote
 
 from sparklet.errors import PlanError
-from sparklet.job.table import CHANGES, DATA, Table
+from sparklet.job.fields import CHANGES, DATA, Table
 from sparklet.model import ShardState
 from sparklet.planning.commit_files import declared
 from sparklet.ports import ObjectInfo, ObjectStore

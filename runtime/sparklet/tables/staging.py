@@ -21,9 +21,8 @@ from pyspark.sql import DataFrame, Observation, SparkSession, functions
 
 from sparklet.job.commit_ids import commit_id, named_at_s, oldest_s
 from sparklet.job.errors import EventError, TableError
-from sparklet.job.fields import JobFields
+from sparklet.job.fields import CHANGES, DATA, JobFields, Table
 from sparklet.job.session import hadoop_path, is_remote
-from sparklet.job.table import CHANGES, DATA, Table
 from sparklet.tables.columns import aligned, identified, identify, is_nested, widened, with_new
 from sparklet.tables.declaration import CHAINS, ColumnPath, Commit, Declaration
 from sparklet.tables.layout import Layout, layout_of, separated
@@ -119,14 +118,6 @@ def _is_direct(job: JobFields, commit: str | None) -> bool:
             "event without a run"
         )
     return False
-
-
-def _check_libraries(format_: str) -> None:
-    if missing := [name for name in LIBRARIES[format_] if importlib.util.find_spec(name) is None]:
-        raise TableError(
-            f"a direct commit to {format_} needs {' and '.join(missing)} in the script's Python: pip install "
-            f"{' '.join(missing)}. In a run, without commit='direct', the script needs neither"
-        )
 
 
 def _write_parquet(job: JobFields, frame: DataFrame, draft: Declaration, label: str | None) -> int:
@@ -253,8 +244,12 @@ def commit_now(job: JobFields, draft: Declaration, spark: SparkSession, batch: B
 def batch_for(
     job: JobFields, table: Table, label: str | None, spark: SparkSession, *, is_read: bool = False
 ) -> Batch | None:
-    """See ``stream_batch.batch_of``, which needs the libraries of a direct commit."""
-    _check_libraries(table.format)
+    """See ``stream_batch.batch_of``; TableError without the libraries of a direct commit."""
+    if missing := [name for name in LIBRARIES[table.format] if importlib.util.find_spec(name) is None]:
+        raise TableError(
+            f"a direct commit to {table.format} needs {' and '.join(missing)} in the script's Python: pip install "
+            f"{' '.join(missing)}. In a run, without commit='direct', the script needs neither"
+        )
     from sparklet.tables.stream_batch import batch_of
 
     return batch_of(job, table, label, spark, is_read)

@@ -11,8 +11,7 @@ from pyspark.sql import DataFrame, SparkSession
 from sparklet.job.catalogs import catalog_properties, in_table_bucket
 from sparklet.job.commit_ids import records_by_chain, records_of
 from sparklet.job.errors import TableError
-from sparklet.job.fields import JobFields
-from sparklet.job.table import Table
+from sparklet.job.fields import JobFields, Table
 from sparklet.streams.records import without_records
 from sparklet.tables.chains import CHAIN, found
 from sparklet.tables.commit import OpenTable, open_table

@@ -27,7 +27,7 @@ from sparklet.errors import (
     SparkletError,
 )
 from sparklet.events import Outcome, Task
-from sparklet.job.table import CHANGES
+from sparklet.job.fields import CHANGES
 from sparklet.ledger.rules import LEASE_S, lease_s, next_engine
 from sparklet.metrics import Meter, Metric
 from sparklet.model import (

@@ -4,7 +4,7 @@ import os
 import signal
 from typing import Any
 
-from sparklet.job.table import Table
+from sparklet.job.fields import Table
 from sparklet.tables import commit as committer
 from sparklet.tables.declaration import Commit, StagedWrite
 

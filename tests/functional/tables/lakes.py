@@ -15,7 +15,7 @@ from pyiceberg.exceptions import NoSuchTableError
 from pyiceberg.io.pyarrow import schema_to_pyarrow
 from pyiceberg.schema import assign_fresh_schema_ids
 
-from sparklet.job.table import Table
+from sparklet.job.fields import Table
 from sparklet.tables.declaration import Commit, StagedWrite
 from sparklet.tables.staged_files import delta_place, file_system
 

@@ -11,7 +11,7 @@ from pyiceberg.utils.config import Config
 
 from sparklet.job import Job
 from sparklet.job.errors import TableError
-from sparklet.job.table import Table
+from sparklet.job.fields import Table
 from sparklet.tables.declaration import Commit, StagedWrite
 from sparklet.tables.stream_batch import batch_of
 from tests.functional.tables.conftest import REGION

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from sparklet.job.errors import TableError
-from sparklet.job.table import Table
+from sparklet.job.fields import Table
 from sparklet.tables.commit import main, plan
 from sparklet.tables.declaration import Declaration, StagedWrite
 from tests.functional.tables.lakes import Lake, rows_of

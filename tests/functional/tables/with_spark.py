@@ -24,7 +24,7 @@ from pyspark.sql import SparkSession
 
 from sparklet.job import Job
 from sparklet.job.errors import SparkletError
-from sparklet.job.table import Table
+from sparklet.job.fields import Table
 from sparklet.tables import commit as committer
 from sparklet.tables.declaration import Commit, StagedWrite
 

@@ -14,7 +14,7 @@ from pyiceberg.utils.config import Config
 
 from sparklet.app.clean import clean, folders_of
 from sparklet.errors import PlanError
-from sparklet.job.table import Table
+from sparklet.job.fields import Table
 from sparklet.model import Failure, ShardResult
 from sparklet.tables.orphans import files_at, orphans
 from tests.world import BUCKET, World

@@ -15,7 +15,7 @@ from sparklet.cli import options as opt
 from sparklet.cli.console import Screen, confirm
 from sparklet.cli.run_result import finish
 from sparklet.errors import PlanError
-from sparklet.job.table import Table
+from sparklet.job.fields import Table
 from sparklet.model import Counts, ShardState
 from sparklet.model.quantities import parse_duration_s
 from sparklet.runs.cancel import cancel as cancel_run
