@@ -1,4 +1,4 @@
-"""The ports that planning, checking and recovery work on."""
+"""The ports that planning, checking, recovery and the worker's shards work on."""
 
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
@@ -30,9 +30,10 @@ def scratch(what: str, kind: type[Exception] = OSError) -> Iterator[None]:
 
 @dataclass(frozen=True, slots=True)
 class Deployment:
-    """The ports that planning, checking and recovery work on.
+    """The ports that planning, checking, recovery and the worker's shards work on.
 
-    A composition root makes one: ``runs.handlers`` in Lambda, ``local.stack`` and the command line elsewhere.
+    A composition root makes one: ``runs.handlers`` and ``worker.handler`` in Lambda, ``local.stack`` and the command
+    line elsewhere.
     """
 
     bucket: str  # holds runs/<run_id>/ and dead-letters/

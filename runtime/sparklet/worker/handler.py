@@ -21,6 +21,7 @@ from sparklet.clock import SystemClock
 from sparklet.events import Event, answer, parse_event
 from sparklet.log import Log
 from sparklet.metrics import Emitter, Meter
+from sparklet.ports.deployment import Deployment
 from sparklet.settings import WorkerSettings, map_concurrency, metrics_namespace, worker_settings
 from sparklet.spark.runner import Runner
 from sparklet.spark.task_limits import Deadline
@@ -87,18 +88,10 @@ def worker_over_aws(settings: WorkerSettings, runner: Runner, meter: Meter | Non
             log_stream=log_stream,
         )
     if settings.ledger_table and settings.bucket:
-        worker.shards = ShardClaims(
-            ledger=DynamoLedger(clients, settings.ledger_table),
-            store=store,
-            queue=SqsTaskQueue(clients, settings.queue_url) if settings.queue_url else None,
-            executor=worker.executor,
-            bucket=settings.bucket,
-            clock=SystemClock(),
-            log_stream=log_stream,
-            map_concurrency=map_concurrency(),
-            meter=meter,
-            open_inputs=input_stores(clients),
-        )
+        ledger, queue = DynamoLedger(clients, settings.ledger_table), SqsTaskQueue(clients, settings.queue_url)
+        ports = settings.bucket, store, ledger, queue, SystemClock(), input_stores(clients)
+        at = Deployment(*ports, meter=meter)
+        worker.shards = ShardClaims(at, worker.executor, log_stream, map_concurrency=map_concurrency())
     return worker
 
 

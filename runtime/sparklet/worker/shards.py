@@ -23,16 +23,13 @@ from sparklet.errors import (
     ObjectNotFoundError,
     ObjectStoreError,
     PlanError,
-    SettingsError,
     SparkletError,
 )
 from sparklet.events import Outcome, Task
 from sparklet.job.fields import CHANGES
 from sparklet.ledger.rules import LEASE_S, lease_s, next_engine
-from sparklet.metrics import Meter, Metric
 from sparklet.model import (
     SCHEME,
-    Access,
     Claim,
     ClaimStatus,
     Dispatch,
@@ -45,7 +42,8 @@ from sparklet.model import (
     ShardState,
     split_uri,
 )
-from sparklet.ports import Clock, Ledger, ObjectInfo, ObjectStore, TaskQueue
+from sparklet.ports import ObjectInfo, ObjectStore, TaskQueue
+from sparklet.ports.deployment import Deployment
 from sparklet.worker.attempt import Attempt, Lease, persist
 from sparklet.worker.executor import Execution, Executor
 from sparklet.worker.script_event import needs_staging, shard_event
@@ -59,20 +57,17 @@ UNFINISHED = "_temporary"  # Hadoop's committers leave files of killed tasks her
 class ShardClaims:
     """Claims shards."""
 
-    ledger: Ledger
-    store: ObjectStore
-    queue: TaskQueue | None  # None: no message whose visibility could be changed
+    at: Deployment
     executor: Executor
-    bucket: str
-    clock: Clock
     log_stream: str = ""
     lease_s: float = LEASE_S  # at least
     map_concurrency: int = 0  # shards of a map's run that may be in work at once
-    meter: Meter | None = None
-    open_inputs: Callable[[Access], ObjectStore] | None = None  # stores for inputs that need another access
     engine: str = ""  # whose worker this is; "": a function
     _runs: dict[str, Run] = field(default_factory=dict)
     _regions: dict[str, str] = field(default_factory=dict)  # of buckets: "" where it is the worker's own
+
+    def __post_init__(self) -> None:
+        self.clock = self.at.clock
 
     def claim(self, attempt: Attempt) -> "ClaimedShard | Outcome":
         """The task's shard; the outcome if it has ended or another attempt has it."""
@@ -84,28 +79,28 @@ class ShardClaims:
         terms = attempt.attempt_id, length_s, run.options.max_attempts, self.log_stream
         larger = "" if self.engine else run.options.engine  # only a function's shards move to an engine
         begun_s = self.clock.now_s()
-        claim = self.ledger.attempts.claim(ref, *terms, engine=self.engine, escalate=larger)
+        claim = self.at.ledger.attempts.claim(ref, *terms, engine=self.engine, escalate=larger)
         attempt.log.info("claim answered", status=claim.status, attempts=claim.record.attempts)
         if claim.status is not ClaimStatus.GRANTED:
             return self._reject(attempt.task, claim)
         record = claim.record
-        renew = partial(self.ledger.attempts.renew, ref.run_id, ref.shard, attempt.attempt_id, length_s)
+        renew = partial(self.at.ledger.attempts.renew, ref.run_id, ref.shard, attempt.attempt_id, length_s)
         lease = Lease(renew, self.clock, attempt.deadline, attempt.log, length_s, begun_s + length_s)
-        staged = f"s3://{self.bucket}/staged/{ref.run_id}/{ref.shard:06d}-{record.winner or attempt.attempt_id}"
-        output = StagedOutput(self.store, staged, run.shard_output(ref.shard))
+        staged = f"s3://{self.at.bucket}/staged/{ref.run_id}/{ref.shard:06d}-{record.winner or attempt.attempt_id}"
+        output = StagedOutput(self.at.store, staged, run.shard_output(ref.shard))
         return ClaimedShard(
             self, attempt, run, record, lease, output, record.attempts, run.options.max_attempts, larger
         )
 
     def queue_of(self, task: Task) -> TaskQueue | None:
         """All shards' messages come by one queue."""
-        return self.queue
+        return self.at.queue
 
     def _run(self, ref: ShardRef) -> Run:
         """The shard's run; read again if the message names a newer generation."""
         run = self._runs.get(ref.run_id)
         if run is None or len(run.scripts) <= ref.generation:
-            run = self._runs[ref.run_id] = self.ledger.runs.get(ref.run_id)
+            run = self._runs[ref.run_id] = self.at.ledger.runs.get(ref.run_id)
         if len(run.scripts) <= ref.generation:
             raise LedgerError(
                 f"run {ref.run_id} is at generation {run.generation}, but a message names {ref.generation}"
@@ -118,7 +113,7 @@ class ShardClaims:
         Only a caller without a message, a Map's child, must try again.
         """
         record = claim.record
-        self.measure(metrics.SHARDS_FAILED if claim.status is ClaimStatus.EXHAUSTED else metrics.SHARDS_REJECTED)
+        self.at.measure(metrics.SHARDS_FAILED if claim.status is ClaimStatus.EXHAUSTED else metrics.SHARDS_REJECTED)
         if claim.status is ClaimStatus.HELD and not task.receipt and record.engine in ("", self.engine):
             held = LeaseLostError(
                 f"shard {record.number} is held by attempt {record.attempt_id} until {record.lease_end_s:.0f}"
@@ -131,23 +126,10 @@ class ShardClaims:
 
     def cross_region(self, shard: Shard, run: Run) -> frozenset[str]:
         """Buckets of other regions, the shard's among them."""
-        store = self.inputs(run.access)
+        store = self.at.inputs(run.access)
         for bucket in {split_uri(uri)[0] for uri in shard.inputs} - self._regions.keys():
             self._regions[bucket] = store.foreign_region(f"{SCHEME}{bucket}/")
         return frozenset(bucket for bucket, foreign in self._regions.items() if foreign)
-
-    def inputs(self, access: Access) -> ObjectStore:
-        """The store that reads a run's inputs."""
-        if access == Access():
-            return self.store
-        if self.open_inputs is None:
-            raise SettingsError("this worker cannot read inputs with another role or payer")
-        return self.open_inputs(access)
-
-    def measure(self, metric: Metric, value: float = 1) -> None:
-        """Add to the invocation's metrics."""
-        if self.meter is not None:
-            self.meter.add(metric, value)
 
 
 @dataclass
@@ -199,13 +181,13 @@ class ClaimedShard:
                     f"the script's answer has {len(body):,} bytes as JSON, and a run keeps at most "
                     f"{MAX_ANSWER_BYTES:,} of each shard: write it to job.output"
                 )
-            self.claims.store.put(self._run_file(record.answer_file), body)
+            self.claims.at.store.put(self._run_file(record.answer_file), body)
         if result.writes:
             document = {"shard": record.number, "attempt": record.attempt_id, "writes": result.writes}
-            self.claims.store.put(self._run_file(record.writes_file), _json(document))
+            self.claims.at.store.put(self._run_file(record.writes_file), _json(document))
 
     def _run_file(self, name: str) -> str:
-        return f"s3://{self.claims.bucket}/runs/{self.record.run_id}/{name}"
+        return self.claims.at.run_uri(self.record.run_id, name)
 
     def _won_before(self) -> tuple[ShardResult, Sequence[str]]:
         record = self.record
@@ -217,17 +199,17 @@ class ClaimedShard:
     def _has_declared(self) -> bool:
         """Whether the winner declared writes to tables: then it may have staged nothing to publish."""
         with suppress(ObjectNotFoundError, ObjectForbiddenError):  # forbidden: the worker's role lists no runs
-            return bool(self.claims.store.head(self._run_file(self.record.writes_file)))
+            return bool(self.claims.at.store.head(self._run_file(self.record.writes_file)))
         return False
 
     def _execution(self) -> Execution:
         run, record = self.run, self.record
-        part_uri = f"s3://{self.claims.bucket}/runs/{run.run_id}/plan/{record.part}"
-        shard = record.planned(self.claims.store.get(part_uri, record.offset, record.length), part_uri)
+        part_uri = f"s3://{self.claims.at.bucket}/runs/{run.run_id}/plan/{record.part}"
+        shard = record.planned(self.claims.at.store.get(part_uri, record.offset, record.length), part_uri)
         cross_region = self.claims.cross_region(shard, run) if run.options.other_region else frozenset()
         staging = None  # Spark reads all inputs itself
         if shard.inputs and any(needs_staging(item, run.access, cross_region) for item in shard.objects):
-            staging = Staging(shard.objects, run.access, self.claims.inputs(run.access), cross_region)
+            staging = Staging(shard.objects, run.access, self.claims.at.inputs(run.access), cross_region)
         inputs = shard.objects
         if record.generation and not run.options.incremental:  # a redrive takes what was repaired since the plan;
             inputs = tuple(replace(item, etag="") for item in inputs)  # the next incremental run would take it again
@@ -243,11 +225,11 @@ class ClaimedShard:
 
     def succeed(self, result: ShardResult) -> None:
         """Record SUCCEEDED."""
-        self.claims.ledger.attempts.succeed(self.record.run_id, self.record.number, self.attempt.attempt_id, result)
+        self.claims.at.ledger.attempts.succeed(self.record.run_id, self.record.number, self.attempt.attempt_id, result)
 
     def fail(self, failure: Failure, *, final: bool) -> str:
         """Record FAILED, or PENDING for another attempt, here or in the engine that is returned."""
-        attempts, record = self.claims.ledger.attempts, self.record
+        attempts, record = self.claims.at.ledger.attempts, self.record
         mine = record.run_id, record.number, self.attempt.attempt_id, failure
         if engine := next_engine(record, failure, self.larger):
             attempts.escalate(*mine, engine)
@@ -260,7 +242,7 @@ class ClaimedShard:
     def succeeded(self, result: ShardResult) -> Outcome:
         """Delete the staged files and measure."""
         self.output.discard(self._files)
-        measure = self.claims.measure
+        measure = self.claims.at.measure
         measure(metrics.SHARDS_SUCCEEDED)
         measure(metrics.ATTEMPT_SECONDS, self.claims.clock.now_s() - self.record.started_s)
         measure(metrics.BYTES_READ, self.record.size_bytes)
@@ -273,8 +255,8 @@ class ClaimedShard:
 
     def failed(self, *, final: bool) -> None:
         """Measure."""
-        self.claims.measure(metrics.SHARDS_FAILED if final else metrics.SHARDS_RETRIED)
-        self.claims.measure(metrics.ATTEMPT_SECONDS, self.claims.clock.now_s() - self.record.started_s)
+        self.claims.at.measure(metrics.SHARDS_FAILED if final else metrics.SHARDS_RETRIED)
+        self.claims.at.measure(metrics.ATTEMPT_SECONDS, self.claims.clock.now_s() - self.record.started_s)
 
 
 @dataclass(frozen=True, slots=True)

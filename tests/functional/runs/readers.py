@@ -10,6 +10,7 @@ from typing import Any
 from sparklet.events import Source, Task
 from sparklet.log import Log
 from sparklet.model import ShardResult
+from sparklet.ports.deployment import Deployment
 from sparklet.spark.task_limits import Deadline
 from sparklet.worker.attempt import Attempt as WorkerAttempt
 from sparklet.worker.attempt import make_attempt
@@ -82,14 +83,10 @@ class Worker:
     def __post_init__(self) -> None:
         store: Any = _Stepping(self.world.store, self)
         self.scripts = ScriptCache(store, self.folder, (f"s3://{BUCKET}/runs/",))
-        self.claims = ShardClaims(
-            ledger=ledger_of(self.world.ledger, lambda port: _Stepping(port, self)),
-            store=store,
-            queue=_Stepping(self.world.queue, self),
-            executor=self,  # type: ignore[arg-type]
-            bucket=BUCKET,
-            clock=self.world.clock,
-        )
+        ledger = ledger_of(self.world.ledger, lambda port: _Stepping(port, self))
+        queue: Any = _Stepping(self.world.queue, self)
+        at = Deployment(BUCKET, store, ledger, queue, self.world.clock)
+        self.claims = ShardClaims(at, self)  # type: ignore[arg-type]
 
     @property
     def busy(self) -> bool:

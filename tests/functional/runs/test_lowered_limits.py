@@ -81,8 +81,7 @@ class Mapping:
         scripts = ScriptCache(at.store, scratch / "scripts", own.script_prefixes)
         self._at = at
         executor = Executor(own, runner, scripts)
-        shards = ShardClaims(at.ledger, at.store, at.queue, executor, BUCKET, at.clock)
-        self._worker = Worker(executor, shards, None, Log(io.BytesIO()))
+        self._worker = Worker(executor, ShardClaims(at, executor), None, Log(io.BytesIO()))
 
     def work(self) -> None:
         """Do messages until none can be had."""

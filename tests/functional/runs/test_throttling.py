@@ -175,7 +175,7 @@ def work(account: Account, folder: Path) -> None:
     settings.scratch.mkdir(parents=True)
     scripts = ScriptCache(at.store, settings.scratch / "scripts", settings.script_prefixes)
     executor, measuring = Executor(settings, runner, scripts), Measuring(account.meter(Emitter.WORKER))
-    shards = ShardClaims(at.ledger, at.store, at.queue, executor, at.bucket, at.clock, meter=measuring.meter)
+    shards = ShardClaims(replace(at, meter=measuring.meter), executor)
     worker = Worker(executor, shards, None, Log(io.BytesIO()))
     while found := readable(at.queue).receive(1):
         (message,) = found

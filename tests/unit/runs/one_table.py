@@ -123,8 +123,7 @@ class Trial:
         )
         cache = ScriptCache(raw.store, settings.scratch / "scripts", ("s3://",))
         executor = Executor(settings, self, cache)
-        claims = ShardClaims(self.at.ledger, self.at.store, self.at.queue, executor, BUCKET, self.world.clock)
-        self.worker = Worker(executor, claims, None, Log(io.BytesIO()))
+        self.worker = Worker(executor, ShardClaims(self.at, executor), None, Log(io.BytesIO()))
         self._table = through(self.table)
 
     def enter(self, shards: int, **options: Any) -> Run:

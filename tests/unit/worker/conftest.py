@@ -14,6 +14,7 @@ from sparklet.errors import DeadlineExceededError, LedgerError
 from sparklet.events import Outcome, Task, answer, parse_event
 from sparklet.log import Log
 from sparklet.model import InputObject, PartRecord, Position, Run, RunOptions, ScriptRef, Shard, ShardRecord, ShardRef
+from sparklet.ports.deployment import Deployment
 from sparklet.settings import WorkerSettings, worker_settings
 from sparklet.spark.runner import Output, ScriptCall, ScriptResult
 from sparklet.spark.task_limits import Deadline
@@ -181,5 +182,6 @@ def make_bench(settings: WorkerSettings) -> Bench:
     runner, lines = CallableRunner(), io.BytesIO()
     scripts = ScriptCache(store, settings.scratch / "scripts", settings.script_prefixes)
     executor = Executor(settings, runner, scripts)
-    worker = Worker(executor, ShardClaims(ledger, store, queue, executor, BUCKET, clock), None, Log(lines))
+    at = Deployment(BUCKET, store, ledger, queue, clock)
+    worker = Worker(executor, ShardClaims(at, executor), None, Log(lines))
     return Bench(worker, runner, store, ledger, queue, clock, lines)

@@ -37,7 +37,8 @@ def short(bench: Bench) -> Bench:
     """A worker with short leases, on the machine's own clock."""
     assert bench.worker.shards is not None
     bench.ledger = MemoryLedger(SystemClock())
-    bench.worker.shards = replace(bench.worker.shards, ledger=bench.ledger, clock=SystemClock(), lease_s=SHORT_S)
+    at = replace(bench.worker.shards.at, ledger=bench.ledger, clock=SystemClock())
+    bench.worker.shards = replace(bench.worker.shards, at=at, lease_s=SHORT_S)
     return bench
 
 

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -22,7 +23,7 @@ class Said:
         self.measuring = Measuring(Meter("Sparklet/test", Emitter.WORKER, self.lines.append))
         self._bench = bench
         assert bench.worker.shards
-        bench.worker.shards.meter = self.measuring.meter
+        bench.worker.shards.at = replace(bench.worker.shards.at, meter=self.measuring.meter)
 
     def of(self, *outcomes: Any) -> dict[str, Any]:
         """The metrics of the one line that an invocation with these outcomes writes."""

@@ -2,6 +2,7 @@
 
 import hashlib
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -158,7 +159,7 @@ def test_inputs_of_another_access_are_fetched_with_it(bench: Bench) -> None:
         asked.append(access)
         return theirs
 
-    bench.worker.shards.open_inputs = open_inputs
+    bench.worker.shards.at = replace(bench.worker.shards.at, open_inputs=open_inputs)
     plan(bench, [[InputObject("s3://in/a.csv", 3, theirs.put("s3://in/a.csv", b"abc"))]], FOREIGN)
 
     assert bench.deliver().acknowledged
