@@ -30,7 +30,7 @@ from select import POLLIN, poll
 from types import ModuleType
 from typing import Any
 
-from sparklet.spark.processes import become_subreaper, descendants, die_with_parent, end_descendants
+from sparklet.spark.processes import become_subreaper, descendants, die_with_parent, end_descendants, signal_process
 from sparklet.spark.script_main import DUMP_SIGNAL, enter, execute, place_fds, report
 
 Message = dict[str, Any]
@@ -176,8 +176,7 @@ class ScriptHost:
     def _dump(self, script: int) -> None:
         """Let a script write its stacks, if it lives."""
         if script and script in descendants(os.getpid()):
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(script, DUMP_SIGNAL)
+            signal_process(script, DUMP_SIGNAL)
             time.sleep(DUMP_PAUSE_S)
 
     def _reap(self) -> None:
