@@ -54,7 +54,14 @@ def _own_conf(conf: Mapping[str, str], warehouse: str | None) -> Mapping[str, st
     from pyspark import SparkConf
 
     jvm = _jvm(conf)
-    here = _look_around(jvm, dict(SparkConf().getAll()))
+    here = Surroundings(
+        env=os.environ,
+        given=dict(SparkConf().getAll()),
+        class_path=jvm.java.lang.System.getProperty("java.class.path") or "",
+        hadoop_version=jvm.org.apache.hadoop.util.VersionInfo.getVersion(),
+        s3_impl=jvm.org.apache.hadoop.conf.Configuration().get("fs.s3.impl"),
+        has_class=lambda name: has_class(jvm, name),
+    )
     if platform(here) in ("lambda", "laptop") and "spark.pyspark.python" not in here.given:
         os.environ.setdefault("PYSPARK_PYTHON", sys.executable)  # else the first python3 on the PATH
     return session_conf(here, warehouse)
@@ -97,17 +104,6 @@ class Surroundings:
     hadoop_version: str = "3.3.4"
     s3_impl: str | None = None  # fs.s3.impl in Hadoop's own files: EMRFS on EMR
     has_class: Callable[[str], bool] = lambda name: False  # whether the JVM can load it
-
-
-def _look_around(jvm: Any, given: Mapping[str, str]) -> Surroundings:
-    return Surroundings(
-        env=os.environ,
-        given=given,
-        class_path=jvm.java.lang.System.getProperty("java.class.path") or "",
-        hadoop_version=jvm.org.apache.hadoop.util.VersionInfo.getVersion(),
-        s3_impl=jvm.org.apache.hadoop.conf.Configuration().get("fs.s3.impl"),
-        has_class=lambda name: has_class(jvm, name),
-    )
 
 
 def has_class(jvm: Any, name: str) -> bool:
