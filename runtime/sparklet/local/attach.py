@@ -47,9 +47,11 @@ def attach_or_start(
     alone, kept = hold.exclusive(), state.keep_file.exists() and not replace_kept
     if not is_locked(state.host_lock):
         state.keep_file.unlink(missing_ok=True)  # of a host that was killed
-    elif alone and request["processing"] and not kept and _differs(state, request):
-        progress("ending the local stack to deploy it anew")
-        end_host(state)
+    elif alone and request["processing"] and not kept:
+        document = published(state)
+        if document is None or differences_between(request, document["request"]):
+            progress("ending the local stack to deploy it anew")
+            end_host(state)
     _share(hold, progress)
     if keep:
         state.keep_file.touch()
@@ -57,11 +59,6 @@ def attach_or_start(
         progress(f"attached to the local stack at {document['endpoint_url']}")
         return document
     return _start(state, request, progress)
-
-
-def _differs(state: StateDir, request: Mapping[str, Any]) -> bool:
-    document = published(state)
-    return document is None or bool(differences_between(request, document["request"]))
 
 
 def _share(hold: Lock, progress: Progress) -> None:

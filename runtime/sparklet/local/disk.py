@@ -9,7 +9,6 @@ import time
 import traceback
 from collections.abc import Collection
 from pathlib import Path
-from urllib.parse import unquote
 
 from sparklet.local import ministack_patches
 from sparklet.local.state import DISK_REMEDY
@@ -81,24 +80,14 @@ def _write(services: Collection[str], parent: int) -> None:
         os._exit(1)
 
 
-def refusal(folder: Path, body_bytes: int, copied: str) -> str:
-    """The error, in S3's XML, of a write of so many bytes, or of a copy, that does not fit on the disk; "" if it fits.
+def refusal(folder: Path, wanted_bytes: int) -> str:
+    """The error, in S3's XML, of a write of so many bytes that does not fit on the disk; "" if it fits.
 
     The emulator would only log the failure and keep such an object in memory, where the stack's end would lose it.
     """
     free = shutil.disk_usage(folder).free
-    wanted = body_bytes or _copied_bytes(folder, copied)
-    if free >= ministack_patches.uploaded_bytes() + wanted + RESERVE_BYTES:
+    if free >= ministack_patches.uploaded_bytes() + wanted_bytes + RESERVE_BYTES:
         return ""
     message = f"the disk of the state folder {folder.parent} is full ({free // MIB} MiB free); {DISK_REMEDY}"
     escaped = message.replace("&", "&amp;").replace("<", "&lt;")
     return f"<Error><Code>DiskFull</Code><Message>{escaped}</Message></Error>"
-
-
-def _copied_bytes(folder: Path, source: str) -> int:
-    """The size of the object that a request copies; 0 if no file has the object's name."""
-    place = unquote(source).partition("?")[0].strip("/")
-    if not place or ".." in place.split("/"):
-        return 0
-    copied = [path for path in (account / place for account in folder.iterdir()) if path.is_file()]
-    return max((path.stat().st_size for path in copied), default=0)

@@ -27,6 +27,7 @@ import threading
 from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
 from ministack import app as ministack
 from ministack.core import concurrency, lambda_runtime, persistence
@@ -123,17 +124,24 @@ def _read_map_limits() -> None:
     stepfunctions._run_map_items = with_numbers
 
 
-def refuse_writes(refusal: Callable[[int, str], str]) -> None:
-    """Have S3 refuse a write with what ``refusal`` gives for the body's size and the copied object, unless it is ""."""
+def refuse_writes(refusal: Callable[[int], str]) -> None:
+    """Have S3 refuse a write with what ``refusal`` gives for its bytes, unless that is ""."""
     handle = s3.handle_request
 
     async def guarded(method: str, path: str, headers: Any, body: bytes, *arguments: Any, **keywords: Any) -> Any:
-        refused = refusal(len(body), headers.get("x-amz-copy-source", "")) if method in ("PUT", "POST") else ""
-        if refused:
+        wanted_bytes = len(body) or _copied_bytes(headers.get("x-amz-copy-source", ""))
+        if method in ("PUT", "POST") and (refused := refusal(wanted_bytes)):
             return 400, {"Content-Type": "application/xml"}, refused.encode()  # clients would repeat a 5xx for minutes
         return await handle(method, path, headers, body, *arguments, **keywords)
 
     s3.handle_request = guarded
+
+
+def _copied_bytes(source: str) -> int:
+    """The size of the object that a request copies; 0 if there is none."""
+    bucket, _, key = unquote(source).partition("?")[0].strip("/").partition("/")
+    found = s3._buckets[bucket]["objects"].get(key) if bucket in s3._buckets else None
+    return int(found["size"]) if found else 0
 
 
 def uploaded_bytes() -> int:
