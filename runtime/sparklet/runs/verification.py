@@ -60,18 +60,19 @@ def _in_output(at: Deployment, run: Run) -> Iterator[Difference]:
         number, _, name = info.uri[len(folder) :].partition("/")
         if name and not name.rpartition("/")[2].startswith(("_", ".")) and int(number) < run.shard_count:
             has_data[int(number)] = 1
-    lacking = [
-        record.number
-        for record in at.ledger.shards.list(run.run_id, ShardState.SUCCEEDED)
-        if record.rows and not has_data[record.number] and not _elsewhere(at, run, record)
-    ]
+    lacking, examples = 0, list[str]()
+    for record in at.ledger.shards.list(run.run_id, ShardState.SUCCEEDED):
+        if record.rows and not has_data[record.number] and not _elsewhere(at, run, record):
+            lacking += 1
+            if lacking <= MAX_EXAMPLES:
+                examples.append(str(record.number))
     if lacking:
-        named = ", ".join(map(str, lacking[:MAX_EXAMPLES])) + (", …" if lacking[MAX_EXAMPLES:] else "")
+        named = ", ".join([*examples, "…"] if lacking > MAX_EXAMPLES else examples)
         found = (
-            f"{len(lacking)} SUCCEEDED shards reported rows and nothing lies in {folder}… "
+            f"{lacking} SUCCEEDED shards reported rows and nothing lies in {folder}… "
             f"(shards {named}): deleted since, or written elsewhere and not reported (job.report outputs=…)"
         )
-        yield Difference("NO_OUTPUT", run.run_id, found, len(lacking))
+        yield Difference("NO_OUTPUT", run.run_id, found, lacking)
 
 
 def _elsewhere(at: Deployment, run: Run, record: ShardRecord) -> bool:
