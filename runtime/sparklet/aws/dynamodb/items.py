@@ -37,7 +37,8 @@ Attributes = dict[str, "AttributeValueTypeDef"]
 
 RUNS_PARTITION = "runs"
 RUN_SORT_KEY = "run"
-FORMAT = 5  # of runs with an engine
+FORMAT = 5  # the newest: of runs with an engine
+RUN_FORMAT = 4  # of other runs
 SHARD_FORMAT = 4  # of shards that an engine does
 SHARD_ATTRIBUTES = tuple({each.name for each in fields(ShardRecord)} - {"run_id", "number", "state"})
 PART_ATTRIBUTES = tuple({each.name for each in fields(PartRecord)} - {"index", "position"})
@@ -182,7 +183,7 @@ def run_item(run: Run, writer: str) -> Attributes:
         "state": run.state,
         "skipped": run.skipped or None,
         "writer": writer,
-        "fmt": FORMAT if run.options.engine else 4,
+        "fmt": FORMAT if run.options.engine else RUN_FORMAT,
     }
     return {**run_key(run.run_id), **attributes({name: v for name, v in values.items() if v is not None})}
 
