@@ -7,7 +7,7 @@ PYTHON ?= $(shell for python in python3.11 python3.12 python3; do $$python -c \
 	'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$python && exit; done; echo python3)
 RUN := .venv/bin/python
 
-.PHONY: help venv demo test pytest image test-image validate check format docs bench bench-quick bench-map scale scale-quick chaos chaos-quick fuzz lock lock-stacks outdated audit deploy-venv bench-venv reader-venv clean
+.PHONY: help venv demo test pytest image test-image validate check format docs bench bench-quick scale scale-quick chaos chaos-quick fuzz lock lock-stacks outdated audit deploy-venv bench-venv reader-venv clean
 
 help: ## Show this help
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  %-12s %s\n", $$1, $$2}' Makefile
@@ -66,14 +66,11 @@ docs: venv ## Write docs/reference/commands.md from the commands' help, and the 
 	@$(RUN) -m docs.cli_reference docs/reference/commands.md
 
 # The image's part needs `make image` and root, as the tests of the image do.
-bench: bench-venv deploy-venv ## Measure everything, write docs/benchmarks.md; 17 min on two idle cores (ARGS='--only restored')
+bench: bench-venv deploy-venv ## Measure every published figure on a clean tree, write docs/benchmarks.md; 90 min on two idle cores (ARGS='--only restored')
 	@$(RUN) -m benchmarks.run $(ARGS)
 
 bench-quick: bench-venv deploy-venv ## Cold, warm and restored against spark-submit for a CSV job, in about a minute
 	@$(RUN) -m benchmarks.quick $(ARGS)
-
-bench-map: bench-venv ## A call of a Python function against ProcessPoolExecutor and Lithops; ten minutes
-	@$(RUN) -m benchmarks.map $(ARGS)
 
 scale: venv ## 100,000 shards through the real handler, clean and with faults, on the stand-in; nearly an hour
 	@$(RUN) -m benchmarks.scale $(ARGS)

@@ -1,5 +1,7 @@
 """The document that each benchmark prints: runs, their medians, and the ratios between the sides.
 
+A figure is a median of at least ``ROUNDS`` runs of each side, which take turns.
+
 ::
 
     {"name", "question", "facts", "parameters",
@@ -9,19 +11,20 @@
 A ratio is the rival's median over Sparklet's: how many times less Sparklet needs.
 """
 
+import argparse
 import json
 import re
 import statistics
 import sys
-import time
 import uuid
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from benchmarks.facts import facts
 
 SPARKLET = "sparklet"
+ROUNDS = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,14 +57,15 @@ class Case:
 
     def document(self) -> dict[str, Any]:
         """The case as the document has it."""
-        first, *further = self.rivals
+        first, *further = self.rivals or ("",)
         sides = {
             side: {**self._medians(side), **self._tail(side), "runs": [_rounded(asdict(run)) for run in runs]}
             for side in (SPARKLET, *self.rivals)
             if (runs := self.runs.get(side))
         }
         more = {"further_ratios": {rival: self.ratios(rival) for rival in further}} if further else {}
-        return {"case": self.name, **sides, "ratios": self.ratios(first), **more}
+        ratios = {"ratios": self.ratios(first)} if first else {}
+        return {"case": self.name, **sides, **ratios, **more}
 
     def say(self) -> None:
         """Medians and ratios as a line on standard error."""
@@ -83,13 +87,11 @@ class Case:
         return {"wall_p99_s": round(statistics.quantiles(walls, n=100)[-1], 3)} if len(walls) >= 20 else {}
 
 
-def rounds(budget_s: float, least: int) -> Iterator[int]:
-    """Numbers of rounds: ``least`` of them, and more as long as another like the longest fits into the budget."""
-    began_s, longest_s, number = time.monotonic(), 0.0, 0
-    while number < least or time.monotonic() - began_s + longest_s < budget_s:
-        round_s = time.monotonic()
-        yield number
-        longest_s, number = max(longest_s, time.monotonic() - round_s), number + 1
+def options(about: str | None) -> argparse.ArgumentParser:
+    """A benchmark's parser, with the number of its rounds."""
+    parser = argparse.ArgumentParser(description=about, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=ROUNDS, help="turns of each side")
+    return parser
 
 
 def document(name: str, question: str, parameters: Mapping[str, Any], cases: Sequence[Case]) -> dict[str, Any]:

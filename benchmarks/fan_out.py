@@ -11,10 +11,9 @@ the script's first line), ``end`` (what the script leaves behind is cleaned), ``
 from a worker's success to its next claim, which is the stand-in's queue and invocation, not the worker's. Efficiency:
 the time in the script of all shards over workers × wall time, from the run's creation to its end.
 
-    python -m benchmarks.fan_out [--days 365] [--workers 2] [--rounds 2] [--quick]
+    python -m benchmarks.fan_out [--days 365] [--workers 2] [--rounds 5] [--quick]
 """
 
-import argparse
 import json
 import os
 import shutil
@@ -33,7 +32,7 @@ from typing import Any
 import pyarrow.parquet as parquet
 
 from benchmarks import process_tree
-from benchmarks.comparison import SPARKLET, Case, Run, document, publish, say
+from benchmarks.comparison import SPARKLET, Case, Run, document, options, publish, say
 from benchmarks.facts import ROOT
 from benchmarks.process_tree import MemoryPeak
 from benchmarks.rivals import LIMIT_S, parameters, plain
@@ -61,28 +60,27 @@ END = """
 
 def main() -> None:
     """Measure and print."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = options(__doc__)
     parser.add_argument("--days", type=int, default=365, help="day files, up to 365")
     parser.add_argument("--workers", type=int, default=os.cpu_count() or 1)
-    parser.add_argument("--rounds", type=int, default=1, help="turns of each side")
     parser.add_argument("--quick", action="store_true", help="20 days, one round")
-    options = parser.parse_args()
-    days = 20 if options.quick else options.days
+    given = parser.parse_args()
+    days = 20 if given.quick else given.days
     case, shares = Case(f"{days} files", [ONE_JOB]), list[Shares]()
     with tempfile.TemporaryDirectory(prefix="sparklet-bench-") as name:
         year = Year(Path(name), make_flights(ROOT / "build" / "demo" / "data"), days)
         rival = plain({**of_host(), **worker_environment(1, say)}, year.folder)
-        with year.stack(options.workers):
-            for turn in range(options.rounds):
+        with year.stack(given.workers):
+            for turn in range(given.rounds):
                 for side in (SPARKLET, ONE_JOB) if turn % 2 else (ONE_JOB, SPARKLET):
                     if side == ONE_JOB:
                         case.add(side, rival.run(year.one_job()))
                     else:
-                        run, found = year.fan_out(options.workers)
+                        run, found = year.fan_out(given.workers)
                         case.add(side, run)
                         shares.append(found)
                         say(str(found))
-    known = {"workers": options.workers, "rounds": options.rounds, "rivals": {ONE_JOB: parameters([rival])["plain"]}}
+    known = {"workers": given.workers, "rounds": given.rounds, "rivals": {ONE_JOB: parameters([rival])["plain"]}}
     told = document("fan_out", QUESTION, known, [case])
     told["cases"][0]["shards"] = [share.document() for share in shares]
     publish(told)

@@ -5,10 +5,9 @@ worker, and ``plain_function``, which starts a spark-submit for each event. CSV 
 Each turn: a fresh container of each, its first event (cold), then further ones (warm). CPU time and peak memory
 are the container's, by its control group; memory has the page cache and /tmp in it.
 
-    python -m benchmarks.image [--budget-s 150] [--invocations 10]
+    python -m benchmarks.image [--rounds 5] [--invocations 10]
 """
 
-import argparse
 import tempfile
 import time
 from collections.abc import Iterator
@@ -17,7 +16,7 @@ from dataclasses import dataclass, field
 from itertools import count
 from pathlib import Path
 
-from benchmarks.comparison import SPARKLET, Case, Run, document, publish, rounds
+from benchmarks.comparison import SPARKLET, Case, Run, document, options, publish
 from benchmarks.facts import ROOT
 from benchmarks.process_tree import end_on_sigterm
 from benchmarks.workload import JOBS, ROWS, check_groups, sales
@@ -30,7 +29,6 @@ from tests.stand_ins.ministack import ministack
 RIVAL = "plain"
 TIMEOUT_S = 300
 SIZES = {"1 vCPU, 1,769 MB": (1.0, 1769), "2 vCPUs, 3,008 MB": (2.0, 3008)}
-MIN_TURNS = 2
 INSIDE = "/opt/bench"
 HANDLERS = {SPARKLET: HANDLER, RIVAL: "benchmarks.plain_function.lambda_handler"}
 
@@ -100,15 +98,14 @@ def measure(at: Place, size: str, cold: Case, warm: Case, invocations: int) -> N
 
 def main() -> None:
     """Measure and print."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--budget-s", type=float, default=150, help="no further turn is begun that would not fit")
+    parser = options(__doc__)
     parser.add_argument("--invocations", type=int, default=10, help="warm ones a turn")
-    options = parser.parse_args()
+    given = parser.parse_args()
     cases = {size: (Case(f"cold, {size}", [RIVAL]), Case(f"warm, {size}", [RIVAL])) for size in SIZES}
     with place() as at:
-        for _ in rounds(options.budget_s, MIN_TURNS):
+        for _ in range(given.rounds):
             for size, (cold, warm) in cases.items():
-                measure(at, size, cold, warm, options.invocations)
+                measure(at, size, cold, warm, given.invocations)
         parameters = {
             "rows": ROWS,
             "image": at.image.document["id"][:12],

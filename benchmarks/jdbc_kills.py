@@ -33,12 +33,14 @@ import boto3
 
 from benchmarks.chaos.world import free_of_aws
 from benchmarks.facts import ROOT, facts
+from benchmarks.reliability import CONNECTIONS as CAP
+from benchmarks.reliability import jdbc_line
 from tests.stand_ins.ledger_table import table_definition
 from tests.stand_ins.ministack import ministack
 from tests.stand_ins.postgresql import PostgreSQL, driver, postgresql
 from tests.stand_ins.postgresql_proxy import Proxy, Strike
 
-CAP, TIMEOUT_S, ROWS, SHARED = 2, 1.5, 500, 50
+TIMEOUT_S, ROWS, SHARED = 1.5, 500, 50
 TRIALS_A_SERVER = 20
 FAULTS = ("kill", "kill", "kill", "lost host", "cut", "zombie", "twice")
 STEPS = (
@@ -80,17 +82,8 @@ def main() -> None:
             with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder, options.out.open("a") as out:
                 results.append(campaign(Path(folder), [trial(seed) for seed in seeds], options.workers))
                 print(json.dumps({"seeds": [start, seeds.stop], **results[-1], **facts()}), file=out)
-            print(line(results), flush=True)
-    sys.exit(not line(results).endswith(f"lost=0 duplicated=0 wrong=0 connections={CAP}/{CAP}"))
-
-
-def line(results: Sequence[dict[str, Any]]) -> str:
-    """The results in a line."""
-    struck: Counter[str] = sum((Counter(result["faults"]) for result in results), Counter())
-    counts = {"trials": sum(result["trials"] for result in results), **dict(sorted(struck.items()))}
-    counts |= {name: sum(result[name] for result in results) for name in ("lost", "duplicated", "wrong")}
-    words = [f"{name.replace(' ', '_')}={count}" for name, count in counts.items()]
-    return " ".join([*words, f"connections={max(result['connections'] for result in results)}/{CAP}"])
+            print(jdbc_line(results), flush=True)
+    sys.exit(not jdbc_line(results).endswith(f"lost=0 duplicated=0 wrong=0 connections={CAP}/{CAP}"))
 
 
 # --- a worker process ---

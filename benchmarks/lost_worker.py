@@ -3,22 +3,19 @@
 A run of the local stack whose one shard sleeps; its worker gets SIGKILL some seconds after the script has begun, and
 the command line watches, as a user's would. All is as users have it, the function's timeout of 15 minutes too.
 
-    python -m benchmarks.lost_worker [--kills 10]
+    python -m benchmarks.lost_worker [--rounds 5]
 """
 
-import argparse
-import json
 import os
 import random
 import signal
-import statistics
 import subprocess
 import sys
 import tempfile
 import time
 from pathlib import Path
 
-from benchmarks.facts import facts
+from benchmarks.comparison import SPARKLET, Case, Run, document, options, publish
 from sparklet.local.stack import LocalStack, StackOptions, stop
 
 SCRIPT = """
@@ -35,18 +32,18 @@ job.report(rows=1)
 PATIENCE_S = 300.0
 
 
-def main() -> int:
+QUESTION = "How long does a shard wait whose worker is killed, where a command line watches?"
+
+
+def main() -> None:
     """Kill, wait, print."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--kills", type=int, default=10, metavar="N")
-    given = parser.parse_args()
+    given = options(__doc__).parse_args()
+    case = Case("from SIGKILL to the next claim", [])
     with tempfile.TemporaryDirectory(prefix="lost-worker-") as folder:
-        waits_s = sorted(_wait_s(Path(folder), number) for number in range(given.kills))
+        for number in range(given.rounds):
+            case.add(SPARKLET, Run(_wait_s(Path(folder), number), 0.0, 0.0))
         stop(Path(folder, "state"))
-    figures = {"least": waits_s[0], "median": statistics.median(waits_s), "most": waits_s[-1]}
-    rounded = {name: round(value, 1) for name, value in figures.items()}
-    print(json.dumps({**facts(), "kills": given.kills, "from_sigkill_to_next_claim_s": rounded}, indent=2))
-    return 0
+    publish(document("lost_worker", QUESTION, {}, [case]))
 
 
 def _wait_s(folder: Path, number: int) -> float:
@@ -73,7 +70,6 @@ def _wait_s(folder: Path, number: int) -> float:
         record = stack.deployment().ledger.shards.get(run_id, 0)
     if record.attempts != 2:
         raise SystemExit(f"{record.attempts} attempts: no worker was killed in the middle of its shard")
-    print(f"  {record.started_s - killed_s:.1f} s", file=sys.stderr)
     return record.started_s - killed_s
 
 
@@ -92,4 +88,4 @@ def _workers(state: Path) -> list[int]:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

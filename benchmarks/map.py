@@ -1,16 +1,15 @@
-"""What does a call of a Python function in another process cost? About ten minutes; ``make bench-map``.
+"""What does a call of a Python function in another process cost? About ten minutes.
 
 ``LambdaExecutor("processes")``, whose calls travel as those to Lambda do (signed, answered, perhaps tried again),
 beside ``ProcessPoolExecutor``, Lithops on its localhost backend, version 1, which is its faster one, and the same calls
 to functions deployed in the local stack, where the stand-in's Lambda takes most of the time. Each turn is a
 process of its own, each side begins as often as the others, the workers are warm. The overhead of a call is the time of
-a map, less what its calls sleep on so many workers, divided by the calls. The last line on standard output:
+a map, less what its calls sleep on so many workers, divided by the calls. The last line on standard error:
 ``overhead_vs_lithops=…``, ours by that of Lithops, for calls that do nothing.
 
-    python -m benchmarks.map [--rounds 3] [--calls 1000] [--naps 200]
+    python -m benchmarks.map [--rounds 5] [--calls 1000] [--naps 100]
 """
 
-import argparse
 import json
 import os
 import statistics
@@ -18,10 +17,9 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
-from benchmarks.comparison import SPARKLET, Case, Run, as_text, document, publish
+from benchmarks.comparison import SPARKLET, Case, Run, document, options, publish, say
 from benchmarks.facts import ROOT
 from benchmarks.jobs.map_calls import NAP_S
 
@@ -33,36 +31,31 @@ PYTHONS = {
     LITHOPS: str(ROOT / ".venv-bench" / "bin" / "python"),
 }
 SCRIPT = ROOT / "benchmarks" / "jobs" / "map_calls.py"
-RESULT = ROOT / "benchmarks" / "results" / "map.json"
 QUESTION = "What does a call of a Python function in another process cost?"
 WORKERS = 2
 LIMIT_S = 900.0  # of one turn
 
 
 def main() -> None:
-    """Measure, keep the result and print it."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=3, help="turns of each side")
+    """Measure and print."""
+    parser = options(__doc__)
     parser.add_argument("--calls", type=int, default=1000, help="that do nothing")
-    parser.add_argument("--naps", type=int, default=200, help=f"calls of {NAP_S} s")
+    parser.add_argument("--naps", type=int, default=100, help=f"calls of {NAP_S} s")
     parser.add_argument("--lithops-python", default=PYTHONS[LITHOPS], help="an interpreter that has Lithops")
-    parser.add_argument("--out", type=Path, default=RESULT)
-    options = parser.parse_args()
-    pythons = {**PYTHONS, LITHOPS: options.lithops_python}
-    calls = {"no_op": options.calls, "nap": options.naps}
-    names = {"no_op": f"{options.calls:,} calls that do nothing", "nap": f"{options.naps} calls of {NAP_S} s"}
+    given = parser.parse_args()
+    pythons = {**PYTHONS, LITHOPS: given.lithops_python}
+    calls = {"no_op": given.calls, "nap": given.naps}
+    names = {"no_op": f"{given.calls:,} calls that do nothing", "nap": f"{given.naps} calls of {NAP_S} s"}
     cases = {each: Case(name, [LITHOPS, POOL, STAND_IN]) for each, name in names.items()}
-    for number in range(options.rounds):
+    for number in range(given.rounds):
         for side in _turned(list(pythons), number):
             for each, run in _turn(side, pythons[side], calls).items():
                 cases[each].add(side, run)
     overheads = {each: overheads_ms(cases[each], calls[each], NAP_S * (each == "nap")) for each in cases}
     told = {f"overhead a call, ms: {names[each]}": found for each, found in overheads.items()}
     versions = _versions(pythons[LITHOPS])
-    found = document("map", QUESTION, {"workers": WORKERS, "versions": versions, **told}, list(cases.values()))
-    options.out.write_text(as_text(found) + "\n")
-    publish(found)
-    print(f"overhead_vs_lithops={overheads['no_op'][SPARKLET] / overheads['no_op'][LITHOPS]:.3f}")
+    publish(document("map", QUESTION, {"workers": WORKERS, "versions": versions, **told}, list(cases.values())))
+    say(f"overhead_vs_lithops={overheads['no_op'][SPARKLET] / overheads['no_op'][LITHOPS]:.3f}")
 
 
 def overheads_ms(case: Case, calls: int, work_s: float) -> dict[str, float]:

@@ -6,7 +6,7 @@ parts, ledger and queue count shards and messages instead of keeping them. What 
 packing, parts, checkpoints. The floor beside it, ``raw``, lists the same objects and makes a ledger's item and a
 message of each, and nothing else: no file, no checkpoint, nothing that a crash could be made good from.
 
-    python -m benchmarks.planning_memory [--objects 10000 100000 1000000] [--rounds 1] [--quick]
+    python -m benchmarks.planning_memory [--objects 10000 100000 1000000] [--rounds 5] [--quick]
 """
 
 import argparse
@@ -16,7 +16,7 @@ import sys
 import time
 from collections.abc import Iterable, Iterator
 
-from benchmarks.comparison import SPARKLET, Case, Run, document, publish
+from benchmarks.comparison import SPARKLET, Case, Run, document, options, publish
 from benchmarks.facts import ROOT
 from sparklet.aws.dynamodb.items import new_shard_item
 from sparklet.model import RunOptions, ShardRecord
@@ -81,17 +81,16 @@ class CountingQueue(MemoryTaskQueue):
 
 def main() -> None:
     """Measure and print."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = options(__doc__)
     parser.add_argument("--objects", type=int, nargs="+", default=[10_000, 100_000, 1_000_000], help="each is a case")
-    parser.add_argument("--rounds", type=int, default=1, help="turns of each side")
     parser.add_argument("--quick", action="store_true", help="10,000 and 100,000 objects")
     parser.add_argument("--turn", nargs=2, metavar=("SIDE", "OBJECTS"), help=argparse.SUPPRESS)
-    options = parser.parse_args()
-    if options.turn:
-        side, objects = options.turn
+    given = parser.parse_args()
+    if given.turn:
+        side, objects = given.turn
         print(json.dumps(_turn(side, int(objects))))
         return
-    sizes, turns = [10_000, 100_000] if options.quick else options.objects, options.rounds
+    sizes, turns = [10_000, 100_000] if given.quick else given.objects, given.rounds
     cases = [Case(f"{objects:,} objects", [RAW]) for objects in sizes]
     for number in range(turns):
         for case, objects in zip(cases, sizes, strict=True):

@@ -5,7 +5,7 @@ shard (plan parts, checkpoints, conditional puts, messages); the raw client does
 items of the same size and as many messages in batches of ten, with as many threads. A wall ratio of 1 means that
 listing, packing and checkpoints cost nothing.
 
-    python -m benchmarks.planning_rate [--objects 10000 100000] [--rounds 3] [--quick]
+    python -m benchmarks.planning_rate [--objects 10000 100000] [--rounds 5] [--quick]
 """
 
 import argparse
@@ -21,7 +21,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from benchmarks.comparison import SPARKLET, Case, Run, document, publish, say
+from benchmarks.comparison import SPARKLET, Case, Run, document, options, publish, say
 from benchmarks.facts import ROOT
 from sparklet.aws.clients import AwsClients
 from sparklet.aws.dynamodb import DynamoLedger
@@ -48,17 +48,16 @@ MESSAGES_A_BATCH = 10
 
 def main() -> None:
     """Measure and print."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = options(__doc__)
     parser.add_argument("--objects", type=int, nargs="+", default=[10_000], help="each size is a case")
-    parser.add_argument("--rounds", type=int, default=3, help="turns of each side")
     parser.add_argument("--quick", action="store_true", help="2,000 objects, two rounds")
     parser.add_argument("--turn", nargs=4, metavar=("SIDE", "ENDPOINT", "NUMBER", "OBJECTS"), help=argparse.SUPPRESS)
-    options = parser.parse_args()
-    if options.turn:
-        side, endpoint, number, objects = options.turn
+    given = parser.parse_args()
+    if given.turn:
+        side, endpoint, number, objects = given.turn
         print(json.dumps(_turn(side, endpoint, int(number), int(objects))))
         return
-    sizes, turns = ([2_000], 2) if options.quick else (options.objects, options.rounds)
+    sizes, turns = ([2_000], 2) if given.quick else (given.objects, given.rounds)
     cases = [Case(f"{objects:,} objects", [RAW]) for objects in sizes]
     for case, objects in zip(cases, sizes, strict=True):
         _measure(case, objects, turns)

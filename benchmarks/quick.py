@@ -5,12 +5,10 @@ plain spark-submit; then the stopped worker's first event (``benchmarks.restored
 on standard output: ``cold_ratio=… warm_ratio=… restored_ratio=…``, the same of CPU time (``cold_cpu_ratio=…``), which
 is what to look at on a busy machine, and priming's time and memory.
 
-    python -m benchmarks.quick [--budget-s 20]
+    python -m benchmarks.quick [--rounds 1]
 """
 
-import argparse
-
-from benchmarks.comparison import SPARKLET, Case, document, publish, rounds
+from benchmarks.comparison import SPARKLET, Case, document, options, publish
 from benchmarks.restored import described, snapshot
 from benchmarks.stage import stage
 from benchmarks.starts import warm_runs
@@ -18,18 +16,17 @@ from benchmarks.starts import warm_runs
 JOB, RIVAL = "csv_to_parquet", "plain"
 INVOCATIONS = 10  # a turn
 WARM_S = 10.0  # of a turn
-MIN_TURNS = 1
 
 
 def main() -> None:
     """Measure and print."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--budget-s", type=float, default=20, help="no further turn is begun that would not fit")
-    options = parser.parse_args()
+    parser = options(__doc__)
+    parser.set_defaults(rounds=1)
+    given = parser.parse_args()
     cases = cold, warm, restored = [Case(name, [RIVAL]) for name in ("cold", "warm", "restored")]
     with stage([JOB], [RIVAL]) as at, snapshot(at.function) as frozen:
         [job], [rival] = at.jobs, at.rivals
-        for _ in rounds(options.budget_s, MIN_TURNS):
+        for _ in range(given.rounds):
             with at.function.environment() as environment:
                 cold.add(SPARKLET, environment.run(job))
                 warm.add(SPARKLET, *warm_runs(environment, job, INVOCATIONS, WARM_S))

@@ -1,4 +1,6 @@
-"""Write docs/benchmarks.md, its plots and the README's table: ``.venv-bench/bin/python -m benchmarks.report``.
+"""Write docs/benchmarks.md, its plots and the figures of README and docs/reliability.md.
+
+    .venv-bench/bin/python -m benchmarks.report
 
 All from benchmarks/results: nothing is measured here, and nothing of the page is written by hand. Only the standard
 library and matplotlib.
@@ -10,20 +12,20 @@ from pathlib import Path
 from textwrap import fill
 from typing import Any
 
-from benchmarks.readme import with_speed
-from benchmarks.repeats import Ratios, ratios
+from benchmarks.comparison import SPARKLET
+from benchmarks.readme import figure, spread, with_speed
+from benchmarks.reliability import with_tables
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "benchmarks" / "results"
 PAGE = ROOT / "docs" / "benchmarks.md"
 PLOTS = ROOT / "docs" / "benchmarks"
-README = ROOT / "README.md"
-SPARKLET = "sparklet"
+README, RELIABILITY = ROOT / "README.md", ROOT / "docs" / "reliability.md"
 Draw = Callable[[Mapping[str, Any], Path], bool]
 """Draws a benchmark's cases into a file; whether there was anything to draw."""
 ORDER = (
     *("starts", "restored", "image", "size", "fan_out", "planning_rate", "planning_memory"),
-    *("map", "quick", "warm_share"),
+    *("map", "warm_share", "lost_worker"),
 )
 
 AIMED = ("starts", "restored")
@@ -41,14 +43,11 @@ TARGETS: Mapping[str, Mapping[str, float]] = {
 }
 """By case of ``AIMED``: how many times less than plain spark-submit is aimed at, in wall time and in CPU time."""
 
-UNSHOWN = ("quick",)
-"""Small repeats of other benchmarks, which the page leaves out."""
 USUAL: Mapping[str, object] = {
     "function_memory_mb": 3008,
     "class_data_archive": True,
     "memory": "resident memory of all processes, looked at five times a second; shared pages count in each",
     "rivals": {"plain": "spark-submit"},
-    "rounds": 1,
 }
 """Parameters that the page's head names once."""
 
@@ -58,12 +57,11 @@ RATED = ("wall_s", "cpu_s")
 
 HEAD = """# Benchmarks
 
-`make bench` measures everything and writes this page from `benchmarks/results/*.json`, the last run of each script;
-`python -m benchmarks.report` only writes it. Each script answers one question and compares its sides in one interleaved
-run on one machine. Figures are medians of as many measurements as the column *runs* says, side by side; 99 % is the
-99th percentile of the seconds. Another run differs by up to a third. In brackets are ratios: the side's seconds and CPU
-seconds divided by Sparklet's. Ratios say more than seconds, and ratios of CPU time are the steadier ones. A `+` behind
-a commit: with changes that were not committed.
+`make bench` measures everything at the sizes of this page and writes it from `benchmarks/results/*.json`;
+`python -m benchmarks.report` only writes it. Each script answers one question, and its sides take turns on one machine.
+Figures are medians of at least five runs of each side (the column *runs*), all at one commit. In brackets is the range
+of the seconds; 99 % is their 99th percentile. After a colon are ratios: the side's seconds and CPU seconds divided by
+Sparklet's. Ratios say more than seconds, and ratios of CPU time are the steadier ones.
 
 Both sides of a start have the same jars, Java, Python, script and data, all in the page cache. A rival is a fresh
 process for each event. The worker is behind AWS's runtime interface emulator and fetches its script from an emulator of
@@ -77,13 +75,14 @@ sides append to the same tables. A warm worker does half of its events before th
 
 
 def main() -> None:
-    """Read all results, write the page and the README's table."""
+    """Read all results, write what shows them."""
     from benchmarks.plots import draw  # what is in .venv-bench only
 
     PLOTS.mkdir(exist_ok=True)
     results = committed()
     PAGE.write_text(page(results, draw))
     README.write_text(with_speed(README.read_text(), results))
+    RELIABILITY.write_text(with_tables(RELIABILITY.read_text()))
 
 
 def committed() -> list[dict[str, Any]]:
@@ -96,9 +95,8 @@ def page(results: Iterable[dict[str, Any]], draw: Draw) -> str:
     found = sorted(results, key=_place)
     labels = _labels(found)
     machines = [_prose(f"- **{label}**: {machine}.", indent="  ") for machine, label in labels.items()]
-    shown = [each for each in found if each["name"] not in UNSHOWN]
     parts = [HEAD, "\n".join(["Machines and versions:", "", *machines]), _goals(found)]
-    parts += ["\n".join(_section(each, draw, labels)) for each in shown]
+    parts += ["\n".join(_section(each, draw, labels)) for each in found]
     return "\n".join(part.rstrip() + "\n" for part in parts)
 
 
@@ -123,26 +121,19 @@ def _goals(results: list[dict[str, Any]]) -> str:
     lines = [
         "## Targets and what was reached",
         "",
-        "A ratio without a number of runs is of one run.",
-        "",
         "| | time: target | reached | CPU: target | reached |",
         "|---|---|---|---|---|",
     ]
     for name, target in TARGETS.items():
-        found = [(what, ratios(cases[name], what) if name in cases else None) for what in ("wall", "cpu")]
-        cells = [cell for what, reached in found for cell in _goal(target.get(what), reached)]
+        cells = [cell for what in ("wall", "cpu") for cell in _goal(target.get(what), cases[name]["ratios"][what])]
         lines.append(f"| {name} | " + " | ".join(cells) + " |")
     return "\n".join(lines)
 
 
-def _goal(target: float | None, reached: Ratios | None) -> tuple[str, str]:
-    """Reached is what every run reached."""
-    aim = f"≥ {target:g}×" if target else ""
-    if reached is None:
-        return aim, "not measured"
-    if reached.least >= (target or 0):
-        return aim, str(reached)
-    return aim, f"**{reached}, missed**" if reached.most < (target or 0) else f"**{reached}, missed by some**"
+def _goal(target: float | None, reached: float) -> tuple[str, str]:
+    if not target:
+        return "", f"{reached:.1f}×"
+    return f"≥ {target:g}×", f"{reached:.1f}×" if reached >= target else f"**{reached:.1f}×, missed**"
 
 
 def _section(found: Mapping[str, Any], draw: Draw, labels: Mapping[str, str]) -> Iterator[str]:
@@ -194,17 +185,15 @@ def _table(cases: Sequence[Mapping[str, Any]]) -> Iterator[str]:
 
 def _cell(figures: Mapping[str, Any], ours: Mapping[str, Any], kept: Sequence[str]) -> str:
     """What a side needed, and how many times what Sparklet needed."""
-    cell = ", ".join(_figure(figures.get(key)) for key in kept)
+    cell = ", ".join([spread(figures["runs"], "wall_s"), *(_figure(figures.get(key)) for key in kept[1:])])
     if figures.get("wall_p99_s"):
         cell += f"; 99 %: {_figure(figures['wall_p99_s'])}"
     found = [f"{figures[key] / ours[key]:.1f}×" for key in RATED if figures.get(key) and ours.get(key)]
-    return cell if figures is ours else f"{cell} ({', '.join(found)})"
+    return cell if figures is ours else f"{cell}: {', '.join(found)}"
 
 
 def _figure(value: float | None) -> str:
-    if not value:  # no memory: it had ended before it was looked at
-        return "–"
-    return f"{value:.0f}" if value >= 100 else f"{value:.3g}"
+    return figure(value) if value else "–"  # no memory: it had ended before it was looked at
 
 
 def _circumstances(facts: Mapping[str, Any], labels: Mapping[str, str]) -> str:

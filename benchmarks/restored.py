@@ -7,10 +7,9 @@ restore are in it. What is not in it is AWS's: to load the snapshot.
 
 Each event has a worker of its own. Priming knows nothing of the jobs: other scripts, columns and data.
 
-    python -m benchmarks.restored [--jobs csv_to_parquet hello] [--budget-s 220]
+    python -m benchmarks.restored [--jobs csv_to_parquet hello] [--rounds 5]
 """
 
-import argparse
 import json
 import signal
 import statistics
@@ -21,7 +20,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from benchmarks import process_tree
-from benchmarks.comparison import SPARKLET, Case, document, publish, rounds, say
+from benchmarks.comparison import SPARKLET, Case, document, options, publish, say
 from benchmarks.function import CLIENT, Environment, Function
 from benchmarks.stage import stage
 from tests.stand_ins.lambda_environment import LambdaEnvironment, lambda_environment
@@ -31,8 +30,7 @@ RIVAL = "plain"
 KEYS = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN")  # SnapStart has an endpoint in their place
 INIT_LIMIT_S = 130.0  # Lambda's
 FROZEN_S = 3.0
-MIN_TURNS = 2
-JOBS = ("csv_to_parquet", "delta_append", "iceberg_append", "hudi_append")
+JOBS = ("csv_to_parquet", "json_to_delta", "delta_append", "iceberg_append", "hudi_append")
 
 
 @dataclass(frozen=True)
@@ -88,15 +86,14 @@ def described(snapshots: Sequence[Snapshot]) -> dict[str, float]:
 
 def main() -> None:
     """Measure and print."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = options(__doc__)
     parser.add_argument("--jobs", nargs="*", default=JOBS, help="others")
-    parser.add_argument("--budget-s", type=float, default=220, help="of all jobs; no further turn would fit into it")
-    options = parser.parse_args()
-    with stage(options.jobs, [RIVAL]) as at:
+    given = parser.parse_args()
+    with stage(given.jobs, [RIVAL]) as at:
         cases, snapshots, [rival] = list[Case](), list[Snapshot](), at.rivals
         for job in at.jobs:
             case = Case(f"restored, {job.name}", [RIVAL])
-            for _ in rounds(options.budget_s / len(at.jobs), MIN_TURNS):
+            for _ in range(given.rounds):
                 with snapshot(at.function) as frozen:
                     time.sleep(FROZEN_S)
                     case.add(SPARKLET, frozen.run(job))

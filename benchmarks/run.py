@@ -1,54 +1,71 @@
-"""All benchmarks one after the other: ``make bench``, about a quarter of an hour on two idle cores.
+"""All benchmarks one after the other, at the sizes that docs/benchmarks.md states: ``make bench``.
 
-Each writes its document to benchmarks/results/<name>.json; then the page is written from all there are. Each also
-runs alone, and with more time it repeats more often: ``make bench ARGS='--only starts image --times 3'``. How long each
-took is said at the end.
+Each writes its document to build/bench/<name>.json. At the end they go to benchmarks/results, for a new result would
+make the tree unclean for the next one; then the page and README's figures are written from all of them. They are
+figures only if all are of one machine and one commit, so this begins only on a clean tree (``--dirty``: to try it) and
+has at least five rounds of each side. How long each took is printed last.
+
+    python -m benchmarks.run [--only starts image] [--rounds 5]
 """
 
-import argparse
 import json
+import shutil
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 
 from benchmarks import process_tree
-from benchmarks.comparison import as_text, say
-from benchmarks.facts import ROOT
+from benchmarks.comparison import ROUNDS, as_text, options, say
+from benchmarks.facts import ROOT, facts
+from benchmarks.report import ORDER
 
 RESULTS = ROOT / "benchmarks" / "results"
+MEASURED = ROOT / "build" / "bench"
 ENDS_WITHIN_S = 30.0
+LIMIT_S = 3600.0  # of one benchmark; it is ended after that, however busy the machine is
 REPORTER = ROOT / ".venv-bench" / "bin" / "python"
+OPTIONS: Mapping[str, Sequence[str]] = {"planning_rate": ("--objects", "20000")}
+"""Where the size of the page is not the script's default."""
 
 
-@dataclass(frozen=True)
-class Benchmark:
-    """A script of this folder and the time it may take."""
+def main() -> None:
+    """Run the given ones; progress goes to standard error."""
+    parser = options(__doc__)
+    parser.add_argument("--only", nargs="+", choices=ORDER, default=ORDER, help="some of them")
+    parser.add_argument("--dirty", action="store_true", help="measure changes that are not committed, to try them")
+    given = parser.parse_args()
+    if facts()["commit"].endswith("+") and not given.dirty:
+        raise SystemExit("files differ from the commit: a figure is of a clean tree; commit, or try with --dirty")
+    if given.rounds < ROUNDS:
+        say(f"{given.rounds} rounds make no figure, which needs {ROUNDS}")
+    MEASURED.mkdir(parents=True, exist_ok=True)
+    done, took = list[str](), list[str]()
+    for name in given.only:
+        say(f"=== {name}")
+        began_s = time.monotonic()
+        try:
+            command = [sys.executable, "-m", f"benchmarks.{name}", *OPTIONS.get(name, ()), "--rounds"]
+            found = json.loads(_output([*command, str(given.rounds)]))
+            (MEASURED / f"{name}.json").write_text(as_text(found) + "\n")
+            done.append(name)
+        except (subprocess.CalledProcessError, subprocess.TimeoutExpired) as error:
+            say(f"{name}: {error}")
+        took.append(f"{name} {time.monotonic() - began_s:.0f} s")
+    say(f"took: {', '.join(took)}")
+    for name in done:
+        shutil.copy(MEASURED / f"{name}.json", RESULTS)
+    subprocess.run([REPORTER, "-m", "benchmarks.report"], cwd=ROOT, check=True)
+    if failed := [name for name in given.only if name not in done]:
+        raise SystemExit(f"no new figures for {', '.join(failed)}: see above")
 
-    name: str
-    idle_s: int  # what it takes in all on two idle cores, by the runs that it does at least
-    budget_s: int = 0  # what its --budget-s is set to; 0: it has none. What it does before it measures comes on top
-    options: tuple[str, ...] = ()
-    limit_s: int = 600  # it is ended after that, however busy the machine is
 
-    def run(self, times: float) -> None:
-        """Measure and keep the result; CalledProcessError or TimeoutExpired if there is none."""
-        say(f"=== {self.name}")
-        budget = ["--budget-s", str(self.budget_s * times)] if self.budget_s else []
-        command = [sys.executable, "-m", f"benchmarks.{self.name}", *self.options, *budget]
-        limit_s = self.limit_s + self.budget_s * (times - 1)
-        found = json.loads(_output(command, limit_s))
-        RESULTS.mkdir(exist_ok=True)
-        (RESULTS / f"{self.name}.json").write_text(as_text(found) + "\n")
-
-
-def _output(command: Sequence[str], limit_s: float) -> bytes:
+def _output(command: Sequence[str]) -> bytes:
     """What a benchmark prints; if it must be ended, it first ends what it has started."""
     with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE) as process:
         try:
-            output, _ = process.communicate(timeout=limit_s)
+            output, _ = process.communicate(timeout=LIMIT_S)
         except BaseException:
             process.send_signal(signal.SIGINT)
             try:
@@ -59,43 +76,6 @@ def _output(command: Sequence[str], limit_s: float) -> bytes:
     if process.returncode:
         raise subprocess.CalledProcessError(process.returncode, command)
     return output
-
-
-BENCHMARKS = (
-    Benchmark("starts", 310, 220),
-    Benchmark("restored", 370, 220, limit_s=1200),
-    Benchmark("image", 110, 90, ("--invocations", "6")),
-    Benchmark("size", 105, 85, ("--sizes-mb", "1", "10", "128", "400")),
-    Benchmark("fan_out", 55, options=("--days", "60")),
-    Benchmark("planning_rate", 45, options=("--objects", "5000", "--rounds", "2")),
-    Benchmark("planning_memory", 20, options=("--objects", "10000", "300000")),
-)
-"""All take 1,015 s. A budget below what two rounds need is kept to the least number of rounds."""
-
-
-def main() -> None:
-    """Run those that are asked for; progress goes to standard error."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--only", nargs="+", choices=[each.name for each in BENCHMARKS], help="some of them")
-    parser.add_argument("--times", type=float, default=1, help="so many times the time, for more repetitions")
-    options = parser.parse_args()
-    failed, took = list[str](), list[str]()
-    for each in BENCHMARKS:
-        if options.only and each.name not in options.only:
-            continue
-        began_s = time.monotonic()
-        try:
-            each.run(options.times)
-        except (subprocess.CalledProcessError, subprocess.TimeoutExpired) as error:
-            say(f"{each.name}: {error}")
-            failed.append(each.name)
-        took.append(
-            f"{each.name} {time.monotonic() - began_s:.0f} s of {each.idle_s + each.budget_s * (options.times - 1):.0f}"
-        )
-    say(f"took: {', '.join(took)}")
-    subprocess.run([REPORTER, "-m", "benchmarks.report"], cwd=ROOT, check=True)
-    if failed:
-        raise SystemExit(f"no new figures for {', '.join(failed)}: see above")
 
 
 if __name__ == "__main__":

@@ -5,15 +5,13 @@ one that has to start (``sparklet_cold``), by one spark-submit with all settings
 DuckDB and Polars, each in a process of its own with its imports. All have the machine's cores, and are told the
 columns' types.
 
-    python -m benchmarks.size [--sizes-mb 1 10 50 128 400] [--formats csv parquet] [--budget-s 420] [--quick]
+    python -m benchmarks.size [--sizes-mb 1 10 50 128 400] [--formats csv parquet] [--rounds 5]
 """
 
-import argparse
 import json
 import os
 import subprocess
 import tempfile
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,7 +19,7 @@ from typing import Any
 
 import pyarrow.parquet as parquet
 
-from benchmarks.comparison import SPARKLET, Case, document, publish, say
+from benchmarks.comparison import SPARKLET, Case, document, options, publish
 from benchmarks.facts import ROOT
 from benchmarks.function import MEMORY_MB, Environment, Function, function
 from benchmarks.rivals import SparkSubmit, parameters, plain
@@ -71,23 +69,18 @@ def _check(job: Job, output: Path) -> None:
 
 def main() -> None:
     """Measure and print."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = options(__doc__)
     parser.add_argument("--sizes-mb", type=int, nargs="+", default=[1, 10, 50, 128, 400])
     parser.add_argument("--formats", nargs="+", choices=["csv", "parquet"], default=["csv", "parquet"])
-    parser.add_argument("--budget-s", type=float, default=420, help="no case is begun that would not fit")
-    parser.add_argument("--quick", action="store_true", help="1 and 10 MB")
-    options = parser.parse_args()
-    sizes = [1, 10] if options.quick else sorted(options.sizes_mb)
+    given = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="sparklet-bench-") as name:
-        jobs = [SizedJob.of(Path(name), kind, size) for size in sizes for kind in options.formats]
+        jobs = [SizedJob.of(Path(name), kind, size) for size in sorted(given.sizes_mb) for kind in given.formats]
         with function(Path(name), list(jobs)) as worker:
             rivals = _rivals(worker, Path(name))
-            cases = _measure(worker, rivals, jobs, options.budget_s)
-        left_out = sorted({job.name for job in jobs} - {case.name for case in cases})
+            cases = _measure(worker, rivals, jobs, given.rounds)
         known = {
             "function_memory_mb": MEMORY_MB,
             "rows": {job.name: job.expected["rows"] for job in jobs},
-            "left_out_for_time": left_out,
             "rivals": parameters(rivals[:1]),
         }
         publish(document("size", QUESTION, known, cases))
@@ -100,32 +93,16 @@ def _rivals(worker: Function, folder: Path) -> list[SparkSubmit]:
     return [plain(worker.env, folder), *in_process]
 
 
-def _measure(worker: Function, rivals: Sequence[SparkSubmit], jobs: Sequence[SizedJob], budget_s: float) -> list[Case]:
-    """Rounds over all cases, the small ones first; in the first round a case is left out if it would not fit.
-
-    What a case will take is known from the round before; at first, from the format's smaller sizes.
-    """
-    began_s, cases, took_s = time.monotonic(), dict[str, Case](), dict[str, float]()
+def _measure(worker: Function, rivals: Sequence[SparkSubmit], jobs: Sequence[SizedJob], rounds: int) -> list[Case]:
+    """Rounds over all cases, the small ones first."""
+    cases = {job.name: Case(job.name, RIVALS) for job in jobs}
     with worker.environment() as warm:
         for job in jobs[:2]:
             warm.run(job)  # cold
-        for turn in range(1000):
+        for turn in range(rounds):
             for job in jobs:
-                smaller_s = [each_s for name, each_s in took_s.items() if _kind(name) == _kind(job.name)]
-                expected_s = took_s.get(job.name, 1.5 * max(smaller_s, default=0.0))
-                if time.monotonic() - began_s + expected_s > budget_s:
-                    if turn:
-                        return list(cases.values())
-                    say(f"{job.name} is left out: it would not fit")
-                    continue
-                case_s = time.monotonic()
-                _one(worker, warm, rivals, job, cases.setdefault(job.name, Case(job.name, RIVALS)), turn)
-                took_s[job.name] = time.monotonic() - case_s
+                _one(worker, warm, rivals, job, cases[job.name], turn)
     return list(cases.values())
-
-
-def _kind(name: str) -> str:
-    return name.partition(",")[0]
 
 
 def _one(

@@ -10,23 +10,21 @@ rival's commit comes after as many of the warm worker's as before them.
 
 CPU time of a warm invocation is the mean of its half, with what is done after the answer.
 
-    python -m benchmarks.starts [--jobs hello csv_to_parquet] [--invocations 25] [--budget-s 220]
+    python -m benchmarks.starts [--jobs hello csv_to_parquet] [--invocations 10] [--rounds 5]
 """
 
-import argparse
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
 
-from benchmarks.comparison import SPARKLET, Case, Run, document, publish, rounds
+from benchmarks.comparison import SPARKLET, Case, Run, document, options, publish
 from benchmarks.function import Environment
 from benchmarks.rivals import SparkSubmit
 from benchmarks.stage import RIVALS, Stage, stage
 from benchmarks.workload import Job
 
 QUESTION = "How long does a worker's first event take, and a further one, compared with a spark-submit for each?"
-MIN_TURNS = 2
 MIN_INVOCATIONS = 5
 HALF_S = 10.0  # no invocation is begun later in a half
 AFTERWARDS_S = 1.0  # for what the worker does once its answer is out
@@ -42,11 +40,11 @@ class Starts:
     warm: Case
     invocations: int  # a turn
 
-    def measure(self, budget_s: float) -> None:
+    def measure(self, rounds: int) -> None:
         """All turns."""
         with self.at.function.environment() as lasting:
             lasting.run(self.job)
-            for turn in rounds(budget_s, MIN_TURNS):
+            for turn in range(rounds):
                 self._turn(lasting, turn)
 
     def _turn(self, lasting: Environment, turn: int) -> None:
@@ -85,20 +83,19 @@ def warm_runs(environment: Environment, job: Job, invocations: int, limit_s: flo
 
 def main() -> None:
     """Measure and print."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = options(__doc__)
     parser.add_argument("--jobs", nargs="*", default=(), help="some of them only")
-    parser.add_argument("--invocations", type=int, default=25, help="a turn, of the warm worker; less if they last")
-    parser.add_argument("--budget-s", type=float, default=220, help="of all jobs; no further turn would fit into it")
-    options = parser.parse_args()
-    with stage(options.jobs) as at:
+    parser.add_argument("--invocations", type=int, default=10, help="a turn, of the warm worker; less if they last")
+    given = parser.parse_args()
+    with stage(given.jobs) as at:
         started = [
-            Starts(at, job, Case(f"cold, {job.name}", RIVALS), Case(f"warm, {job.name}", RIVALS), options.invocations)
+            Starts(at, job, Case(f"cold, {job.name}", RIVALS), Case(f"warm, {job.name}", RIVALS), given.invocations)
             for job in at.jobs
         ]
         for each in started:
-            each.measure(options.budget_s / len(started))
+            each.measure(given.rounds)
         cases = [*(each.cold for each in started), *(each.warm for each in started)]
-        publish(document("starts", QUESTION, {**at.parameters, "invocations_a_turn": options.invocations}, cases))
+        publish(document("starts", QUESTION, {**at.parameters, "invocations_a_turn": given.invocations}, cases))
 
 
 if __name__ == "__main__":

@@ -101,6 +101,7 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=24 * 60.0, help="no delivery begins later")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--folder", type=Path, default=ROOT / "build" / "stream-soak")
+    parser.add_argument("--out", type=Path, help="the result; by default results.json in the folder")
     parser.add_argument("--worker", metavar="FORMAT", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.worker:
@@ -108,7 +109,9 @@ def main() -> None:
         return
     until_s = time.monotonic() + 60 * options.minutes
     results = [_soaked(format_, options, until_s) for format_ in options.formats]
-    (options.folder / "results.json").write_text(json.dumps({"results": results, **facts()}, indent=1) + "\n")
+    (options.out or options.folder / "results.json").write_text(
+        json.dumps({"results": results, **facts()}, indent=1) + "\n"
+    )
     lost, duplicated = (sum(result[name] for result in results) for name in ("lost", "duplicated"))
     print(f"batches={sum(result['batches'] for result in results)} lost={lost} duplicated={duplicated}", flush=True)
     sys.exit(bool(lost or duplicated))

@@ -1,14 +1,13 @@
 """How much of a warm event is Sparklet's, beside what Spark alone needs in a JVM that is warm?
 
-Five runs, each with an environment of its own: events of a worker that has done some; events whose script notes how
+Five rounds, each with an environment of its own: events of a worker that has done some; events whose script notes how
 long it took (``in_script``: a new session with its query; the rest of such an event, from the request to the answer, is
 Sparklet's own share); one event that does the job again and again in one session (``spark_alone``: its later passes);
 and one plain spark-submit. The last line on standard error has the median of the five ratios.
 
-    python -m benchmarks.warm_share [--job csv_to_parquet] [--runs 5] > benchmarks/results/warm_share.json
+    python -m benchmarks.warm_share [--job csv_to_parquet] [--rounds 5]
 """
 
-import argparse
 import json
 import statistics
 import tempfile
@@ -16,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from benchmarks.comparison import SPARKLET, Case, Run, document, publish, say
+from benchmarks.comparison import SPARKLET, Case, Run, document, options, publish, say
 from benchmarks.function import MEMORY_MB, Environment, function
 from benchmarks.process_tree import end_on_sigterm
 from benchmarks.rivals import parameters, plain
@@ -61,21 +60,20 @@ class Repeated(Job):
 
 def main() -> None:
     """Measure and print."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = options(__doc__)
     parser.add_argument("--job", default="csv_to_parquet", choices=("hello", "csv_to_parquet"))
-    parser.add_argument("--runs", type=int, default=5)
-    options = parser.parse_args()
+    given = parser.parse_args()
     end_on_sigterm()
     shares, ratios = list[float](), list[float]()
-    case = Case(f"warm, {options.job}", [PLAIN, IN_SCRIPT, SPARK_ALONE])
+    case = Case(f"warm, {given.job}", [PLAIN, IN_SCRIPT, SPARK_ALONE])
     with tempfile.TemporaryDirectory(prefix="sparklet-bench-") as name:
         folder = Path(name)
-        [job] = [each for each in jobs(folder / "data") if each.name == options.job]
+        [job] = [each for each in jobs(folder / "data") if each.name == given.job]
         repeated = Repeated(f"{job.name}_repeated", job.folder, job.check, shares_output=False, of=job.script)
         with function(folder, [job, repeated]) as worker:
             rival = plain(worker.env, folder)
             rival.run(job)
-            for _ in range(options.runs):
+            for _ in range(given.rounds):
                 with worker.environment() as environment:
                     for _ in range(WARM_UPS):
                         environment.run(job)

@@ -14,6 +14,7 @@ from deltalake import DeltaTable
 JOBS = Path(__file__).parent / "jobs"
 ROWS = 5_000
 NAMES = 9
+SHOPS, VISITORS = 40, 600
 
 
 class WrongOutputError(Exception):
@@ -71,9 +72,12 @@ def jobs(folder: Path) -> list[Job]:
     """All of them, with their data below ``folder``."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "sales.csv").write_text(sales())
+    (folder / "visits.json").write_text(visits())
+    (folder / "shops.csv").write_text("shop,town\n" + "".join(f"s{n},town {n % 7}\n" for n in range(SHOPS)))
     return [
         Job("hello", folder, lambda job, path: None, shares_output=False),  # it checks its count itself
         Job("csv_to_parquet", folder, lambda job, path: check_groups(path), shares_output=False),
+        Job("json_to_delta", folder, lambda job, path: check_last_visits(path), shares_output=False),
         Job("delta_append", folder, _check_delta, shares_output=True),
         Job("iceberg_append", folder, _check_iceberg, shares_output=True),
         Job("hudi_append", folder, _check_hudi, shares_output=True),
@@ -89,6 +93,27 @@ def sales() -> str:
         for number in range(ROWS)
     )
     return "\n".join(["id,name,amount,day", *lines]) + "\n"
+
+
+def visits() -> str:
+    """The input of ``json_to_delta``; each visitor comes several times, last on the day of the highest number."""
+    lines = (
+        json.dumps({"visitor": f"v{n % VISITORS}", "shop": f"s{n % SHOPS}", "arrived": n, "spent": {"euros": n / 100}})
+        for n in range(ROWS)
+    )
+    return "\n".join(lines) + "\n"
+
+
+def check_last_visits(path: Path) -> None:
+    """Stop unless the last visit of each visitor is there, once; WrongOutputError."""
+    table = DeltaTable(path)
+    found = sorted(
+        number
+        for file in _delta_files(table)
+        for number in parquet.read_table(path / file, columns=["arrived"])["arrived"].to_pylist()
+    )
+    if found != list(range(ROWS - VISITORS, ROWS)):
+        raise WrongOutputError(f"json_to_delta: {len(found)} visits, not the last one of each of {VISITORS} visitors")
 
 
 def check_groups(path: Path) -> None:

@@ -1,9 +1,9 @@
-"""How do concurrent committers get along? 2 to 16 processes commit to one table at once, each several times.
+"""How do concurrent committers get along? 1 to 8 processes commit to one table at once, each several times.
 
 They use the committer's own code, as scripts do with ``commit="direct"``, on small Parquet files that lie there
 already. A try that another committer overtook is a conflict: it looks the id up, and tries again.
 
-    python -m benchmarks.chaos.committers [--committers 1 2 4 8 16] [--commits 5] [--formats delta,iceberg]
+    python -m benchmarks.chaos.committers [--committers 1 2 4 8] [--commits 5] [--rounds 5] [--out …]
 """
 
 import argparse
@@ -15,6 +15,7 @@ import tempfile
 import time
 from collections import Counter
 from contextlib import ExitStack, suppress
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from benchmarks.chaos.__main__ import names
 from benchmarks.chaos.proxy import FINE, Fault, Proxy, Request
 from benchmarks.chaos.steps import label
 from benchmarks.chaos.world import DATA, free_of_aws, say
+from benchmarks.comparison import options as rounds_option
 from benchmarks.facts import ROOT, facts
 from sparklet.aws.clients import AwsClients
 from sparklet.aws.object_store import S3ObjectStore
@@ -37,8 +39,8 @@ ROWS = 10
 
 def main() -> None:
     """Measure, print, write."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--committers", type=int, nargs="+", default=[1, 2, 4, 8, 16])
+    parser = rounds_option(__doc__)
+    parser.add_argument("--committers", type=int, nargs="+", default=[1, 2, 4, 8])
     parser.add_argument("--commits", type=int, default=5, help="of each committer")
     parser.add_argument("--formats", type=names(tuple(TRIED)), default=tuple(TRIED))
     parser.add_argument("--out", type=Path, default=ROOT / "build" / "committers.json")
@@ -53,10 +55,9 @@ def main() -> None:
         folder = Path(closing.enter_context(tempfile.TemporaryDirectory()))
         at = _Place(folder, closing.enter_context(ministack(folder)))
         closing.callback(at.proxy.close)
-        for format_ in options.formats:
-            for committers in options.committers:
-                figures.append(at.measured(format_, committers, options.commits))
-                say(json.dumps(figures[-1]))
+        for number, format_, committers in product(range(options.rounds), options.formats, options.committers):
+            figures.append(at.measured(format_, committers, options.commits, number))
+            say(json.dumps(figures[-1]))
     document = {"benchmark": "committers", "figures": figures, **facts()}
     options.out.parent.mkdir(exist_ok=True)
     options.out.write_text(json.dumps(document, indent=1) + "\n")
@@ -76,9 +77,9 @@ class _Place:
         self._steps[label(request)] += 1
         return FINE
 
-    def measured(self, format_: str, committers: int, commits: int) -> dict[str, Any]:
-        """So many committers at once, and what they needed."""
-        name = f"{format_}_{committers}"
+    def measured(self, format_: str, committers: int, commits: int, number: int) -> dict[str, Any]:
+        """So many committers at once, and what they needed; a round's number, each has tables of its own."""
+        name = f"{format_}_{committers}_{number}"
         table = f"iceberg:db.{name}" if format_ == "iceberg" else f"delta:s3://{DATA}/{name}"
         prefix = "PYICEBERG_CATALOG__ICEBERG__"
         catalog = {"TYPE": "sql", "URI": f"sqlite:///{self._folder}/{name}.db", "WAREHOUSE": f"s3://{DATA}/{name}"}

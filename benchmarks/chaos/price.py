@@ -1,12 +1,11 @@
-"""What does one table for all shards cost? Time and requests of staged, direct and plain, for 1 to 365 shards.
+"""What does one table for all shards cost? Time and requests of staged, direct and plain writes.
 
 The same trials as the campaign's, in peace: a run of so many shards of a few rows, two worker processes, every request
 counted by the proxy. Retries are the product's (direct) or the queue's (plain); conflicts show as attempts.
 
-    python -m benchmarks.chaos.price [--shards 1 10 100 365] [--formats delta,iceberg,hudi] [--ways staged,direct,plain]
+    python -m benchmarks.chaos.price [--shards 1 10 30] [--rounds 5] [--out …]
 """
 
-import argparse
 import json
 from collections import Counter
 from dataclasses import replace
@@ -16,16 +15,17 @@ from typing import Any
 from benchmarks.chaos.__main__ import names, stage
 from benchmarks.chaos.plans import FORMATS, WAYS, plan
 from benchmarks.chaos.world import free_of_aws, say
+from benchmarks.comparison import options as rounds_option
 from benchmarks.facts import ROOT, facts
 
 WORKERS = 2
 SEED = 20_000_000
-SIZES = [1, 10, 100, 365]
+SIZES = [1, 10, 30]
 
 
 def main() -> None:
     """Measure, print, write."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = rounds_option(__doc__)
     parser.add_argument("--shards", type=int, nargs="+", default=SIZES)
     parser.add_argument("--formats", type=names(FORMATS), default=FORMATS)
     parser.add_argument("--ways", type=names(WAYS), default=WAYS)
@@ -33,7 +33,8 @@ def main() -> None:
     options = parser.parse_args()
     free_of_aws()
     figures: list[dict[str, Any]] = []
-    for number, format_ in enumerate(options.formats):
+    turns = [(each, format_) for each in range(options.rounds) for format_ in options.formats]
+    for number, (_, format_) in enumerate(turns):
         with stage(WORKERS) as at:
             warm = replace(plan(0), seed=SEED - 1, format=format_, way=options.ways[0], kind="none", shards=2 * WORKERS)
             at.trial(warm).run()

@@ -18,11 +18,8 @@ from benchmarks.comparison import SPARKLET, Case, Run, as_text, document
 from benchmarks.facts import ROOT
 from benchmarks.map import overheads_ms
 from benchmarks.process_tree import MemoryPeak
-from benchmarks.readme import with_speed
-from benchmarks.repeats import ratios
-from benchmarks.report import PAGE, README, committed, page
 from benchmarks.rivals import SparkSubmit, parameters
-from benchmarks.workload import NAMES, ROWS, Job, WrongOutputError, check_groups, jobs, sales
+from benchmarks.workload import NAMES, ROWS, Job, WrongOutputError, check_groups, jobs, sales, visits
 from sparklet.worker.priming import SCRIPT
 
 BURN = "import time\nwhile time.process_time() < 0.4: pass"
@@ -121,7 +118,7 @@ def test_the_priming_script_has_no_column_of_the_jobs() -> None:
     primed = re.findall(r"\bAS (\w+)", SCRIPT.read_text())
 
     assert len(primed) >= 5
-    assert set(primed).isdisjoint(sales().splitlines()[0].split(","))
+    assert set(primed).isdisjoint([*sales().splitlines()[0].split(","), *json.loads(visits().splitlines()[0])])
 
 
 # --- wrong output is no result ---
@@ -207,29 +204,3 @@ def test_a_renewed_table_is_another_and_empty(tmp_path: Path) -> None:
     assert before["output"] != after["output"]
     assert (before["first_id"], after["first_id"]) == (3 * ROWS, 0)
     assert after == job.event("plain")  # all sides append to it
-
-
-# --- what is published ---
-
-
-def test_the_page_is_generated_from_the_results() -> None:
-    def drawn(found: Any, path: Path) -> bool:
-        return path.exists()
-
-    assert PAGE.read_text() == page(committed(), drawn)
-
-
-def test_the_readmes_figures_are_those_of_the_results() -> None:
-    text = README.read_text()
-
-    assert with_speed(text, committed()) == text
-
-
-def test_the_best_of_many_runs_is_no_figure() -> None:
-    case = {"case": "warm, csv_to_parquet", **{side: {"wall_s": 1.0, "cpu_s": 1.0} for side in ("sparklet", "plain")}}
-
-    several, one = ratios(case, "wall"), ratios({**case, "case": "measured once"}, "wall")
-
-    assert several.least < several.most
-    assert f"{several.least:.1f} to {several.most:.1f}×" in str(several)
-    assert str(one) == "1.0×"

@@ -1,0 +1,147 @@
+"""The tables of docs/reliability.md, from the raw results of the campaigns in benchmarks/results/reliability.
+
+Each stands between two marks of its name. A campaign's command writes its results there if ``--out`` says so:
+
+    python -m benchmarks.chaos                                 chaos.jsonl, a trial a line
+    python -m benchmarks.chaos.price, .committers              price.json, committers.json
+    python -m benchmarks.jdbc_kills, benchmarks.stream_soak    jdbc_kills.jsonl, stream_soak.json
+"""
+
+import json
+from collections import Counter, defaultdict
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from benchmarks.chaos.plans import FORMATS, KINDS, WAYS
+from benchmarks.chaos.table import BASELINE, SUMS, line
+from benchmarks.facts import ROOT
+from benchmarks.readme import figure, marked, spread
+
+FOLDER = ROOT / "benchmarks" / "results" / "reliability"
+CONNECTIONS = 2  # that the workers of a JDBC trial share
+Rows = Sequence[Mapping[str, Any]]
+
+
+def with_tables(page: str) -> str:
+    """The page with what stands between its marks written anew.
+
+    Raises
+    ------
+    FileNotFoundError
+        If a campaign has no result.
+    ValueError
+        If a mark is not there.
+    """
+    for name, written in TABLES.items():
+        page = marked(page, name, written())
+    return page
+
+
+def _chaos() -> str:
+    results = _lines("chaos")
+    ours = [each for each in results if each["way"] != BASELINE]
+    baseline = [each for each in results if each["way"] == BASELINE]
+    struck = sum(len(each["struck"]) for each in ours)
+    kills = sum(len(each["struck"]) for each in ours if each["kind"].startswith(("kill", "recovered")))
+    told = f"{_when(results)}, {struck} strikes, {kills} of them kills: `{line(results)}`."
+    head = "| fault | trials | struck | lost | doubled | partial | unaccounted |\n|---|---|---|---|---|---|---|"
+    rows = [_sums(kind, [each for each in ours if each["kind"] == kind]) for kind in KINDS]
+    rows += [_sums(f"*{name}, all*", [each for each in ours if name in each.values()]) for name in (*FORMATS, *WAYS)]
+    rows.append(_sums("**the baseline**", baseline))
+    return "\n".join([told, "", head, *(row for row in rows if row)])
+
+
+def _sums(name: str, results: Rows) -> str:
+    struck = sum(len(each["struck"]) for each in results)
+    sums = [len(results), struck, *(sum(each[key] for each in results) for key in SUMS)]
+    return f"| {name} | {' | '.join(map(str, sums))} |" if results else ""
+
+
+def _price() -> str:
+    document = _document("price")
+    found = _grouped(document["figures"], "format", "way", "shards")
+    sizes = sorted({shards for _, _, shards in found})
+    rows = [f"| | | {' | '.join(f'{size:,} shards' for size in sizes)} |", f"|{'---|' * (len(sizes) + 2)}"]
+    for format_, way in dict.fromkeys((format_, way) for format_, way, _ in found):
+        cells = [_cost(found[format_, way, size]) for size in sizes]
+        rows.append(f"| {format_} | {way} | {' | '.join(cells)} |")
+    return "\n".join([f"{_when([document])}, seconds and requests, those of the commit run in brackets:", "", *rows])
+
+
+def _cost(runs: Rows) -> str:
+    if not runs:
+        return "–"
+    commit = _middle(runs, "requests_of_commit")
+    lost = sum(run["lost"] for run in runs)
+    cell = f"{spread(runs, 'seconds')} s, {_middle(runs, 'requests_in_all')}" + (
+        f" [{commit}]" if commit != "0" else ""
+    )
+    return cell + (f", **{lost} rows lost**" if lost else "")
+
+
+def _committers() -> str:
+    document = _document("committers")
+    found = _grouped(document["figures"], "format", "committers")
+    rows = ["| | committers | commits | gave up | conflicts | requests | slowest commit, s |", f"|{'---|' * 7}"]
+    for (format_, committers), runs in found.items():
+        counts = [_middle(runs, name) for name in ("commits", "gave_up", "conflicts", "requests")]
+        rows.append(f"| {format_} | {committers} | {' | '.join(counts)} | {spread(runs, 'slowest_commit_s')} |")
+    return "\n".join([f"{_when([document])}, medians of five rounds:", "", *rows])
+
+
+def _jdbc() -> str:
+    results = _lines("jdbc_kills")
+    return f"{_when(results)}:\n\n```\n{jdbc_line(results)}\n```"
+
+
+def jdbc_line(results: Rows) -> str:
+    """The results of ``benchmarks.jdbc_kills`` in a line."""
+    struck: Counter[str] = sum((Counter(result["faults"]) for result in results), Counter())
+    counts = {"trials": sum(result["trials"] for result in results), **dict(sorted(struck.items()))}
+    counts |= {name: sum(result[name] for result in results) for name in ("lost", "duplicated", "wrong")}
+    words = [f"{name.replace(' ', '_')}={count}" for name, count in counts.items()]
+    return " ".join([*words, f"connections={max(result['connections'] for result in results)}/{CONNECTIONS}"])
+
+
+def _soak() -> str:
+    document = _document("stream_soak")
+    rows = ["| format | batches | records | killed | stopped | lost | doubled |", f"|{'---|' * 7}"]
+    names = ("format", "batches", "records", "kills", "stops", "lost", "duplicated")
+    rows += [f"| {' | '.join(str(each[name]) for name in names)} |" for each in document["results"]]
+    return "\n".join([f"{_when([document])}:", "", *rows])
+
+
+TABLES: Mapping[str, Callable[[], str]] = {
+    "chaos": _chaos,
+    "price": _price,
+    "committers": _committers,
+    "jdbc": _jdbc,
+    "soak": _soak,
+}
+
+
+def _when(results: Rows) -> str:
+    days = sorted({str(each["measured"])[:10] for each in results})
+    commits = dict.fromkeys(str(each["commit"]) for each in results)
+    return f"{' to '.join(dict.fromkeys((days[0], days[-1])))}, commit {', '.join(commits)}"
+
+
+def _grouped(rows: Rows, *names: str) -> dict[tuple[Any, ...], list[Mapping[str, Any]]]:
+    found: dict[tuple[Any, ...], list[Mapping[str, Any]]] = defaultdict(list)
+    for row in rows:
+        found[tuple(row[name] for name in names)].append(row)
+    return found
+
+
+def _middle(runs: Rows, name: str) -> str:
+    values = sorted(run[name] for run in runs)
+    return figure(values[len(values) // 2])
+
+
+def _lines(name: str) -> list[dict[str, Any]]:
+    return [json.loads(each) for each in (FOLDER / f"{name}.jsonl").read_text().splitlines()]
+
+
+def _document(name: str) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads((FOLDER / f"{name}.json").read_text())
+    return found
