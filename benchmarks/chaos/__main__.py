@@ -22,6 +22,8 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.chaos import steps
+from benchmarks.chaos.engine import NAME as ENGINE
+from benchmarks.chaos.engine import StruckEngine
 from benchmarks.chaos.plans import FORMATS, FULL_SIZE_BLOCKS, KINDS, STRIKES, WAYS, Plan, plan, seeds
 from benchmarks.chaos.proxy import Proxy
 from benchmarks.chaos.readers import Readers
@@ -34,7 +36,7 @@ from tests.stand_ins.read_queues import Received, readable
 
 TRIALS_A_STACK = 80  # then a new one: the stand-in grows slow with what it holds
 QUICK_MIN, QUICK_TRIALS = 2.0, 12  # no further trial begins later
-RESULTS = ROOT / "benchmarks" / "results" / "chaos.jsonl"
+RESULTS = ROOT / "benchmarks" / "results" / "reliability" / "chaos.jsonl"
 DELIVERIES = 32
 END_S = 20.0  # for the stack's end, if this process is told to end
 
@@ -177,9 +179,8 @@ def _record(options: argparse.Namespace) -> None:
 class _Stage:
     """What trials on one stack share: workers, readers, and the mapping that delivers messages."""
 
-    def __init__(self, at: World, pool: Pool, readers: Readers) -> None:
-        self._world, self._pool, self._readers = at, pool, readers
-        self._trials: dict[str, Trial] = {}
+    def __init__(self, at: World, pool: Pool, readers: Readers, trials: dict[str, Trial]) -> None:
+        self._world, self._pool, self._readers, self._trials = at, pool, readers, trials
         self._deliveries = ThreadPoolExecutor(DELIVERIES)
         self._ending = threading.Event()
         self._mapping = threading.Thread(target=self._map, daemon=True)
@@ -195,12 +196,14 @@ class _Stage:
         while not self._ending.is_set():
             for message in readable(self._world.at.queue).receive(10, 1):
                 base = json.loads(message.body)["run_id"].partition("-commit-")[0]
-                self._deliver(self._trials[base], message)
+                self._deliver(self._trials[base.removesuffix("-rival")], message)
 
     def _deliver(self, trial: Trial, message: Received) -> None:
         body = json.loads(message.body)
         commit = body["run_id"].partition("-commit-")[2]
         role = f"commit {commit}" if commit else f"shard {body['shard']}"
+        if body["run_id"].startswith(trial.plan.rival):
+            role = f"rival's {role}"
         self._deliveries.submit(trial.deliver, message, role).add_done_callback(_tell)
 
     def close(self) -> None:
@@ -225,9 +228,12 @@ def stage(workers: int) -> Iterator[_Stage]:
         closing.callback(proxy.close)
         pool = Pool(at, proxy, workers)
         closing.callback(pool.close)
+        trials = dict[str, Trial]()
+        engine = StruckEngine(pool, lambda run_id: trials[run_id].strikes)
+        at = replace(at, at=replace(at.at, engines={ENGINE: engine}))
         readers = Readers(at)
         closing.callback(readers.close)
-        stage = _Stage(at, pool, readers)
+        stage = _Stage(at, pool, readers, trials)
         closing.callback(stage.close)
         yield stage
 

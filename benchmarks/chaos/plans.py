@@ -22,6 +22,14 @@ KINDS = {
     "twice, later": 3,  # again after its shard has succeeded
     "zombie": 3,  # stopped at a step, waked after its lease is over
     "zombie committer": 6,
+    # Another run appends to the table meanwhile. Each repeats a fault that other committers have had open: Iceberg's
+    # Kafka Connect sink, issues 17551, 16282 and 17637.
+    "late committer": 3,  # stopped until the other run has committed and old snapshots are expired
+    "recovered committer": 3,  # killed after a step has had its effect; the other run commits before the next attempt
+    "two committers": 3,  # stopped until another attempt has claimed, so that both commit at once with the other run
+    "kill an engine's worker": 3,  # at a step; every shard is an engine's
+    "zombie in an engine": 2,
+    "escalation": 3,  # functions run out of memory; the shards move to an engine, whose workers are killed at a step
     "reset": 1,
     "drop": 1,
     "delay": 1,
@@ -29,7 +37,12 @@ KINDS = {
 }
 KILLS = tuple(kind for kind in KINDS if kind.startswith("kill"))
 NETWORK = ("reset", "drop", "delay", "error")
-COMMITTERS = ("kill the committer", "kill the checker", "zombie committer")  # there is neither without a commit run
+RIVALLED = ("late committer", "recovered committer", "two committers")
+STOPPED = ("zombie", "zombie committer", "late committer", "two committers", "zombie in an engine")
+ESCALATED = "escalation"
+ENGINES = ("kill an engine's worker", "zombie in an engine", ESCALATED)
+COMMITTERS = ("kill the committer", "kill the checker", "zombie committer", *RIVALLED)  # none without a commit run
+STAGED = (*COMMITTERS, *ENGINES)
 
 # Of whom workers are struck, in each trial so many as its plan says, one after the other.
 STRUCK: Mapping[str, tuple[str, ...]] = {
@@ -40,6 +53,8 @@ STRUCK: Mapping[str, tuple[str, ...]] = {
     "kill the checker": ("checker",),
     "zombie": ("shard",),
     "zombie committer": ("commit",),
+    **dict.fromkeys(RIVALLED, ("commit",)),
+    **dict.fromkeys(ENGINES, ("shard",)),
 }
 STRIKES = 3
 
@@ -60,6 +75,11 @@ class Plan:
     def name(self) -> str:
         """The trial's run."""
         return f"chaos-{self.seed}"
+
+    @property
+    def rival(self) -> str:
+        """The other run into the same table, which is not struck."""
+        return f"{self.name}-rival"
 
     def dice(self, about: str) -> random.Random:
         """For one thing that is decided on the way."""
@@ -88,5 +108,5 @@ def _block(formats: tuple[str, ...], ways: tuple[str, ...]) -> Iterator[tuple[st
     for format_ in formats:
         for way in ways:
             for kind, times in KINDS.items():
-                if way == "staged" or (kind not in COMMITTERS and (way == "direct" or kind not in NETWORK)):
+                if way == "staged" or (kind not in STAGED and (way == "direct" or kind not in NETWORK)):
                     yield from [(format_, way, kind)] * (times if way != "plain" else 1)

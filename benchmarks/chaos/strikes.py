@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from benchmarks.chaos.plans import NETWORK, STRUCK, Plan
+from benchmarks.chaos.plans import NETWORK, STOPPED, STRUCK, Plan
 from benchmarks.chaos.proxy import FINE, Fault, Mishap, Request, Strike
 from benchmarks.chaos.steps import WRITES, label, to_strike
 from benchmarks.chaos.workers import Worker
@@ -77,7 +77,7 @@ class Strikes:
                 return FINE
             invocation.aim = None
             self._note(role, step, aim.after_effect)
-        if self.plan.kind.startswith("zombie"):
+        if self.plan.kind in STOPPED:
             self.stopped(worker, role, aim.wake)
             return Strike(aim.after_effect, worker.freeze, kills=False)
         return Strike(aim.after_effect, worker.kill, kills=True)
@@ -95,7 +95,9 @@ class Strikes:
         dice = self.plan.dice(f"{victim}/{number}")
         key = f"{self.plan.format}/{self.plan.way}/{role.partition(' ')[0]}"
         drawn = to_strike(key, dice.random(), writes=kind != "kill at a request")
-        return _Aim(number, *(self.plan.at or drawn), dice.random() < 0.5, dice.choice(WAKES))
+        after_effect, wake = dice.random() < 0.5, dice.choice(WAKES)
+        wake = {"late committer": "ended", "two committers": "claimed"}.get(kind, wake)
+        return _Aim(number, *(self.plan.at or drawn), after_effect or kind == "recovered committer", wake)
 
     def _mishap(self, role: str, step: str) -> Fault:
         victim, kind = _victim(role), self.plan.kind

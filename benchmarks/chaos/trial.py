@@ -6,10 +6,16 @@ import time
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from benchmarks.chaos.plans import Plan
+from pyiceberg.catalog import load_catalog
+
+from benchmarks.chaos.engine import NAME as ENGINE
+from benchmarks.chaos.plans import ENGINES as IN_ENGINES
+from benchmarks.chaos.plans import ESCALATED, RIVALLED, Plan
+from benchmarks.chaos.reader import S3
 from benchmarks.chaos.readers import ENGINES, CannotReadError, Readers, Row
 from benchmarks.chaos.strikes import Strikes
 from benchmarks.chaos.workers import ENDED, STOPPED, Pool, Worker
@@ -53,7 +59,7 @@ class Trial:
     pool: Pool
     readers: Readers
     again: Callable[["Trial", Received], None]  # delivers a message once more
-    rows: dict[int, Counter[Row]] = field(default_factory=dict)  # the truth, by shard
+    rows: dict[str, dict[int, Counter[Row]]] = field(default_factory=dict)  # the truth, by run and shard
     problems: list[str] = field(default_factory=list)
     causes: list[str] = field(default_factory=list)  # why attempts failed, as the ledger has it
     partial: int = 0
@@ -77,7 +83,7 @@ class Trial:
     def run(self) -> dict[str, Any]:
         """The trial's result."""
         started_s = time.monotonic()
-        self._enter()
+        self._enter(self.plan.name)
         poller = threading.Thread(target=self._poll, daemon=True)
         poller.start()
         patience_s = PATIENCE_S if self.plan.way != "plain" else PLAIN_S
@@ -89,24 +95,33 @@ class Trial:
         result["seconds"] = round(time.monotonic() - started_s, 1)
         return result
 
-    def _enter(self) -> None:
-        """Put the inputs there, and plan."""
-        at, dice = self.world.at, random.Random(f"{self.plan.seed}/rows")
+    def _enter(self, run_id: str) -> None:
+        """Put a run's inputs there, and plan it."""
+        at, dice = self.world.at, random.Random(f"{run_id.removeprefix('chaos-')}/rows")
+        first, rows = 1000 * self.plan.shards * len(self.rows), dict[int, Counter[Row]]()
         for shard in range(self.plan.shards):
-            found = [(1000 * shard + number, f"row {number} of {shard}") for number in range(dice.randint(*ROWS))]
-            self.rows[shard] = Counter(found)
+            count = dice.randint(*ROWS)
+            found = [(first + 1000 * shard + number, f"row {number} of {shard}") for number in range(count)]
+            rows[shard] = Counter(found)
             lines = "".join(f"{id_},{name}\n" for id_, name in found)
-            at.store.put(f"s3://{DATA}/{self.plan.name}/in/{shard:03d}.csv", f"id,name\n{lines}".encode())
+            at.store.put(f"s3://{DATA}/{run_id}/in/{shard:03d}.csv", f"id,name\n{lines}".encode())
+        self.rows[run_id] = rows
         request = RunRequest(
             script=str(SCRIPT),
-            inputs=(f"s3://{DATA}/{self.plan.name}/in/",),
-            output_uri=f"s3://{DATA}/{self.plan.name}/out/",
-            run_id=self.plan.name,
-            params={"way": self.plan.way, "table": f"{self.plan.format}:{self.place}"},
+            inputs=(f"s3://{DATA}/{run_id}/in/",),
+            output_uri=f"s3://{DATA}/{run_id}/out/",
+            run_id=run_id,
+            params={"way": self.plan.way, "table": f"{self.plan.format}:{self.place}", "kind": self.plan.kind},
             env=self._catalog_env(),
-            options=RunOptions(max_objects=1, max_attempts=MAX_ATTEMPTS),
+            options=self._options(),
         )
         plan_run(at, new_run(at, request).run_id)
+
+    def _options(self) -> RunOptions:
+        if self.plan.kind not in IN_ENGINES:
+            return RunOptions(max_objects=1, max_attempts=MAX_ATTEMPTS)
+        too_large = "engine" if self.plan.kind == ESCALATED else "refuse"
+        return RunOptions(max_objects=1, max_attempts=MAX_ATTEMPTS, engine=ENGINE, too_large=too_large)
 
     def _catalog_env(self) -> Mapping[str, str]:
         if not self.catalog:
@@ -120,21 +135,35 @@ class Trial:
             self._check_elsewhere(until_s)
         while time.monotonic() < until_s:
             self._wake_zombies()
-            try:
-                run = check(self.world.at, self.plan.name).run
-                if run.state in GOOD:
-                    return str(run.state)
-                if run.state.ended and self.redrives >= MAX_REDRIVES:
-                    break
-                if run.state.ended:
-                    self.redrives += 1
-                    redrive(self.world.at, self.plan.name)
-            except SparkletError as error:
-                self.problems.append(f"check: {error}")
+            self._enter_rival()
+            states = [self._checked(run_id) for run_id in list(self.rows)]
+            if all(state in GOOD for state in states):
+                return str(states[0])
+            if self.redrives > MAX_REDRIVES:
+                break
             time.sleep(CHECK_S)
         state = str(self.world.at.ledger.runs.get(self.plan.name).state)
         self.problems.append(f"the run is {state} after {self.redrives} redrives")
         return state
+
+    def _enter_rival(self) -> None:
+        """Begin the other run: at once where committers shall meet, else when the first one was struck."""
+        kind, entered = self.plan.kind, self.plan.rival in self.rows
+        if kind in RIVALLED and not entered and (kind == "two committers" or self.strikes.struck):
+            self._enter(self.plan.rival)
+
+    def _checked(self, run_id: str) -> RunState | None:
+        """Check a run, and redrive it if it has ended badly; its state, None if it could not be checked."""
+        try:
+            run = check(self.world.at, run_id).run
+            if run.state.ended and run.state not in GOOD:
+                self.redrives += 1
+                if self.redrives <= MAX_REDRIVES:
+                    redrive(self.world.at, run_id)
+            return run.state
+        except SparkletError as error:
+            self.problems.append(f"check: {error}")
+            return None
 
     def _check_elsewhere(self, until_s: float) -> None:
         """Have processes of their own check the run, one after the other, until it has ended or enough were killed."""
@@ -148,10 +177,18 @@ class Trial:
 
     def _settle(self) -> None:
         """Wake who sleeps, and wait for whoever still works on this run."""
+        if self.plan.kind == "late committer" and self.catalog:
+            self._expire_snapshots()
         self._wake_zombies(at_once=True)
         end_s = time.monotonic() + ZOMBIE_S
         while self._busy and time.monotonic() < end_s:
             time.sleep(0.1)
+
+    def _expire_snapshots(self) -> None:
+        """Forget all snapshots but the current one, as whoever looks after the table may."""
+        s3 = {f"s3.{name}": self.world.info.env[variable] for name, variable in S3.items()}
+        catalog = load_catalog("iceberg", type="sql", uri=self.catalog, **s3)
+        catalog.load_table(self.place).maintenance.expire_snapshots().older_than(datetime.now(UTC)).commit()
 
     # --- its messages ---
 
@@ -240,19 +277,21 @@ class Trial:
             self.polls += 1
             if found and not self._whole(found):
                 self.partial += 1
-                self.problems.append(
-                    f"a reader saw {found.total()} rows of {sum(self.rows.values(), Counter()).total()}"
-                )
+                self.problems.append(f"a reader saw {found.total()} rows of {self._truth().total()}")
+
+    def _truth(self) -> Counter[Row]:
+        return sum((rows for shards in list(self.rows.values()) for rows in shards.values()), Counter())
 
     def _whole(self, found: Counter[Row]) -> bool:
-        """Whether only whole commits are seen: of each shard all rows, or none; staged: of all shards."""
-        if self.plan.way == "staged":
-            return all(rows <= found for rows in self.rows.values())
-        return all(rows <= found or not rows & found for rows in self.rows.values())
+        """Whether only whole commits are seen: of each shard all rows, or none; staged: of all shards of a run."""
+        of_runs = [shards.values() for shards in list(self.rows.values())]
+        of_shards = [rows for shards in of_runs for rows in shards]
+        commits = [sum(each, Counter()) for each in of_runs] if self.plan.way == "staged" else of_shards
+        return all(rows <= found or not rows & found for rows in commits)
 
     def _judged(self, state: str) -> dict[str, Any]:
         """Compare table and ledger with the truth."""
-        truth = sum(self.rows.values(), Counter())
+        truth = self._truth()
         lost = duplicated = 0
         for engine in ENGINES[self.plan.format]:
             try:
@@ -270,7 +309,7 @@ class Trial:
             "lost": lost,
             "duplicated": duplicated,
             "partial": self.partial,
-            "unaccounted": self._unaccounted(state, truth.total()),
+            "unaccounted": sum(self._unaccounted(run_id) for run_id in self.rows),
             "state": state,
             "redrives": self.redrives,
             "invocations": self.invocations,
@@ -279,16 +318,17 @@ class Trial:
             "causes": self.causes,
         }
 
-    def _unaccounted(self, state: str, rows: int) -> int:
+    def _unaccounted(self, run_id: str) -> int:
         """Shards of which the ledger does not say what became of them, or says what is not so."""
-        records = list(self.world.at.ledger.shards.list(self.plan.name))
-        committed = self.world.at.ledger.shards.list(f"{self.plan.name}-commit-0") if self.plan.way == "staged" else ()
+        ledger, rows = self.world.at.ledger, sum(self.rows[run_id].values(), Counter()).total()
+        records = list(ledger.shards.list(run_id))
+        committed = ledger.shards.list(f"{run_id}-commit-0") if self.plan.way == "staged" else ()
         causes = {f"{each.error_class}: {each.error_message}"[:500] for each in (*records, *committed)}
         self.causes += sorted(causes - {": "})
         ended = [record for record in records if record.state is ShardState.SUCCEEDED]
-        if state in map(str, GOOD) and len(ended) == self.plan.shards:
+        if ledger.runs.get(run_id).state in GOOD and len(ended) == self.plan.shards:
             told = sum(record.rows or 0 for record in ended)
             if told != rows:
-                self.problems.append(f"the ledger says {told} rows, and there are {rows}")
+                self.problems.append(f"the ledger says {told} rows of {run_id}, and there are {rows}")
                 return 1
         return self.plan.shards - len(ended)

@@ -25,7 +25,9 @@ Decide = Callable[["Worker", Request], Fault]
 class Worker:
     """One execution environment of the worker function."""
 
-    def __init__(self, world: World, proxy: Proxy, name: str, command: Sequence[str] = (str(PROCESS),)) -> None:
+    def __init__(
+        self, world: World, proxy: Proxy, name: str, command: Sequence[str] = (str(PROCESS),), *, answers: bool = True
+    ) -> None:
         self.name = name
         self.decide: Decide = _fine
         self.address = proxy.listen(lambda request: self.decide(self, request))
@@ -37,9 +39,9 @@ class Worker:
                 [sys.executable, *command],
                 cwd=ROOT,
                 stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
+                stdout=subprocess.PIPE if answers else log,
                 stderr=log,
-                env=world.environment(self.address, self._scratch),
+                env=world.environment(self.address, self._scratch, in_lambda=answers),
                 start_new_session=True,  # Ctrl-C is for the campaign alone
             )
         self._answers: queue.SimpleQueue[Any] = queue.SimpleQueue()
@@ -48,9 +50,9 @@ class Worker:
         threading.Thread(target=self._listen, daemon=True).start()
 
     def _listen(self) -> None:
-        assert self._process.stdout
-        for line in self._process.stdout:
+        for line in self._process.stdout or ():
             self._answers.put(json.loads(line))
+        self._process.wait()
         self._answers.put(ENDED)
 
     def invoke(self, event: Any) -> Any:
@@ -94,6 +96,11 @@ class Worker:
             for pid in fresh:
                 signal_process(pid, number)
             signalled |= fresh
+
+    @property
+    def is_awake(self) -> bool:
+        """Whether it is not stopped."""
+        return self._awake.is_set()
 
     @property
     def alive(self) -> bool:
@@ -156,6 +163,15 @@ class Pool:
             self._all.append(checker)
         checker.decide = decide
         return checker
+
+    def engine_worker(self, arguments: Sequence[str], decide: Decide) -> Worker:
+        """A worker of an engine with its one shard."""
+        with self._lock:
+            name, command = f"engine-{next(self._numbers):04d}", ("-P", "-m", "sparklet.engines.one_shard", *arguments)
+            worker = Worker(self.world, self.proxy, name, command, answers=False)
+            self._all.append(worker)
+        worker.decide = decide
+        return worker
 
     def close(self) -> None:
         """Kill all."""

@@ -27,13 +27,13 @@ class World:
     info: StackInfo
     worker_env: Mapping[str, str]
 
-    def environment(self, endpoint: str, scratch: Path) -> dict[str, str]:
-        """The variables of a worker function that reaches AWS at ``endpoint``."""
+    def environment(self, endpoint: str, scratch: Path, *, in_lambda: bool = True) -> dict[str, str]:
+        """The variables of a worker that reaches AWS at ``endpoint``."""
         return {
             **of_host(),
             **self.info.env,
             "AWS_ENDPOINT_URL": endpoint,
-            "AWS_LAMBDA_FUNCTION_NAME": "chaos",
+            **({"AWS_LAMBDA_FUNCTION_NAME": "chaos"} if in_lambda else {}),
             "SPARKLET_LEDGER_TABLE": self.info.ledger_table,
             "SPARKLET_BUCKET": self.info.bucket,
             "SPARKLET_QUEUE_URL": endpoint + self.info.queue_url.removeprefix(self.info.endpoint_url),

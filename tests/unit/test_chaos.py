@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 import pytest
 
 from benchmarks.chaos.__main__ import wrong
-from benchmarks.chaos.plans import COMMITTERS, FORMATS, KINDS, plan, seeds
+from benchmarks.chaos.plans import FORMATS, KINDS, STAGED, plan, seeds
 from benchmarks.chaos.proxy import FINE, Fault, Mishap, Proxy, Request, Strike
 from benchmarks.chaos.steps import label
 from benchmarks.chaos.strikes import MAX_MET, Strikes
@@ -118,7 +118,7 @@ def test_a_block_of_seeds_has_every_combination() -> None:
     assert plan(7) == plan(7)
     for format_ in FORMATS:
         for kind in KINDS:
-            ways = ["staged"] if kind in COMMITTERS else ["staged", "direct"]
+            ways = ["staged"] if kind in STAGED else ["staged", "direct"]
             assert all(tried[format_, way, kind] for way in ways)
         assert tried[format_, "plain", "kill at a step"]
 
