@@ -104,7 +104,7 @@ def _plan(clients: AwsClients, number: int, count: int) -> None:
     request = RunRequest(
         script=f"s3://{BUCKET}/job.py",
         inputs=(f"s3://{BUCKET}/in/",),
-        output_uri=f"s3://{BUCKET}/out/",
+        output_uri=f"s3://{BUCKET}/out-{number}/",
         run_id=f"bench-{number}",
         options=RunOptions(max_objects=1),
     )
