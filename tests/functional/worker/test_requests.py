@@ -198,6 +198,18 @@ assert spark.table("here").count() == 100
     assert "_SUCCESS" in names
 
 
+def test_an_events_task_keeps_sparks_own_protocol(counted: Counted) -> None:
+    output, script = f"s3://{BUCKET}/of_event", f"s3://{BUCKET}/scripts/of_event.py"
+    counted.function.store.put(script, HEAD + UNAWAITED.replace(b"job.output", b'job.event["to"]'))
+
+    answer = counted.function.invoke({"sparklet": {"script": script}, "to": output})
+
+    assert "SUCCEEDED" in str(answer)
+    found = [info.uri.removeprefix(output) for info in counted.function.store.list(f"{output}/")]
+    assert "/done/_SUCCESS" in found
+    assert not [name for name in found if name.startswith("/slow/part-")]  # nobody committed that write
+
+
 def test_an_input_replaced_while_it_is_read_is_an_error(counted: Counted) -> None:
     uri = counted.put("changing.csv", 10)
     found = counted.function.plan(
