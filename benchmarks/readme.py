@@ -43,9 +43,10 @@ def speed(results: Iterable[Mapping[str, Any]]) -> str:
     cases = {(each["name"], case["case"]): case for each in found for case in each["cases"]}
     facts = [each["facts"] for each in found]
     days = sorted({fact["measured"][:10] for fact in facts})
+    commits = " and ".join(dict.fromkeys(fact["commit"] for fact in sorted(facts, key=lambda fact: fact["measured"])))
     machine = facts[0]["machine"]
     circumstances = (
-        f"Seconds are medians of at least five runs of each side, with their range, at commit {facts[0]['commit']}: "
+        f"Seconds are medians of at least five runs of each side, with their range, at {commits}: "
         f"{machine['cores']} cores of {machine['cpu']}, {' to '.join(dict.fromkeys((days[0], days[-1])))}. These are "
         "figures of a worker process, not of Lambda; the primed worker's time does not contain AWS's restore. In the "
         f"real image, with two vCPUs, a further CSV event took {_times_less(cases['image', f'warm, {IMAGE}'])} times "
@@ -59,7 +60,8 @@ def speed(results: Iterable[Mapping[str, Any]]) -> str:
     )
     rows = [f"| {event} | {_cells(cases[place])} |" for event, place in EVENTS.items()]
     table = ["| | Sparklet | `spark-submit` | less time | less CPU |", f"|{'---|' * 5}", *rows]
-    return "\n".join([*table, "", fill(circumstances, 120), "", fill(overhead, 120), ""])
+    prose = (fill(text, 120, break_on_hyphens=False) for text in (circumstances, overhead))
+    return "\n\n".join(["\n".join(table), *prose])
 
 
 def _cells(case: Mapping[str, Any]) -> str:

@@ -14,6 +14,7 @@ from typing import Any
 
 from benchmarks.comparison import SPARKLET
 from benchmarks.readme import figure, spread, with_speed
+from benchmarks.reliability import FOLDER as CAMPAIGNS
 from benchmarks.reliability import with_tables
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -59,9 +60,9 @@ HEAD = """# Benchmarks
 
 `make bench` measures everything at the sizes of this page and writes it from `benchmarks/results/*.json`;
 `python -m benchmarks.report` only writes it. Each script answers one question, and its sides take turns on one machine.
-Figures are medians of at least five runs of each side (the column *runs*), all at one commit. In brackets is the range
-of the seconds; 99 % is their 99th percentile. After a colon are ratios: the side's seconds and CPU seconds divided by
-Sparklet's. Ratios say more than seconds, and ratios of CPU time are the steadier ones.
+Figures are medians of at least five runs of each side (the column *runs*), at the commit that stands below each table.
+In brackets is the range of the seconds; 99 % is their 99th percentile. After a colon are ratios: the side's seconds and
+CPU seconds divided by Sparklet's. Ratios say more than seconds, and ratios of CPU time are the steadier ones.
 
 Both sides of a start have the same jars, Java, Python, script and data, all in the page cache. A rival is a fresh
 process for each event. The worker is behind AWS's runtime interface emulator and fetches its script from an emulator of
@@ -82,7 +83,8 @@ def main() -> None:
     results = committed()
     PAGE.write_text(page(results, draw))
     README.write_text(with_speed(README.read_text(), results))
-    RELIABILITY.write_text(with_tables(RELIABILITY.read_text()))
+    if CAMPAIGNS.is_dir():
+        RELIABILITY.write_text(with_tables(RELIABILITY.read_text()))
 
 
 def committed() -> list[dict[str, Any]]:
@@ -146,20 +148,19 @@ def _section(found: Mapping[str, Any], draw: Draw, labels: Mapping[str, str]) ->
         yield f"\n![{found['name']}](benchmarks/{found['name']}.svg)"
     yield from ("", *_table(found["cases"]))
     for case in found["cases"]:
-        for shares in case.get("shards", ()):
-            yield from _shares(shares)
+        if "shards" in case:
+            yield from _shares(case["shards"])
     yield ""
 
 
-def _shares(shares: Mapping[str, Any]) -> Iterator[str]:
-    """Where the time of a fan-out's shards went."""
-    share = f"{shares['efficiency']:.0%} of workers × wall time was spent in the script"
-    yield f"\nOf {shares['shards']} shards; {share}.\n"
+def _shares(runs: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+    """Where the time of a fan-out's shards went: the medians of its runs, and their range."""
+    efficiency = spread([{"share": 100 * run["efficiency"]} for run in runs], "share")
+    yield f"\nOf workers × wall time {efficiency} % were spent in the script. Of {runs[0]['shards']} shards a run:\n"
     yield "| of a shard | median ms | 90 % |\n|---|---|---|"
-    for name, found in shares.items():
-        if isinstance(found, Mapping):
-            told = [f"{1000 * found[key]:.0f}" for key in ("median", "p90")]
-            yield f"| {name.removesuffix('_s')} | " + " | ".join(told) + " |"
+    for name in (name for name, found in runs[0].items() if isinstance(found, Mapping)):
+        told = [spread([{key: 1000 * run[name][key]} for run in runs], key) for key in ("median", "p90")]
+        yield f"| {name.removesuffix('_s')} | " + " | ".join(told) + " |"
 
 
 def sides(case: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:

@@ -14,10 +14,12 @@ import pyarrow.parquet as parquet
 import pytest
 
 from benchmarks import process_tree
-from benchmarks.comparison import SPARKLET, Case, Run, as_text, document
+from benchmarks.comparison import ROUNDS, SPARKLET, Case, Run, as_text, document
 from benchmarks.facts import ROOT
 from benchmarks.map import overheads_ms
 from benchmarks.process_tree import MemoryPeak
+from benchmarks.readme import with_speed
+from benchmarks.report import ORDER, PAGE, README, committed, page
 from benchmarks.rivals import SparkSubmit, parameters
 from benchmarks.workload import NAMES, ROWS, Job, WrongOutputError, check_groups, jobs, sales, visits
 from sparklet.worker.priming import SCRIPT
@@ -204,3 +206,35 @@ def test_a_renewed_table_is_another_and_empty(tmp_path: Path) -> None:
     assert before["output"] != after["output"]
     assert (before["first_id"], after["first_id"]) == (3 * ROWS, 0)
     assert after == job.event("plain")  # all sides append to it
+
+
+# --- what is published ---
+
+
+def test_the_page_is_generated_from_the_results() -> None:
+    def drawn(found: Any, path: Path) -> bool:
+        return path.exists()
+
+    assert PAGE.read_text() == page(committed(), drawn)
+
+
+def test_the_readmes_figures_are_those_of_the_results() -> None:
+    text = README.read_text()
+
+    assert with_speed(text, committed()) == text
+
+
+def test_all_figures_are_of_one_machine_and_clean_commits() -> None:
+    facts = [found["facts"] for found in committed()]
+
+    assert sorted(found["name"] for found in committed()) == sorted(ORDER)
+    assert len({(each["machine"]["cpu"], each["machine"]["cores"]) for each in facts}) == 1
+    assert not [each["commit"] for each in facts if each["commit"].endswith("+") or not each["commit"]]
+
+
+@pytest.mark.parametrize("found", committed(), ids=lambda found: str(found["name"]))
+def test_a_figure_is_a_median_of_five_runs_of_each_side(found: dict[str, Any]) -> None:
+    sides = [side for case in found["cases"] for side in case.values() if isinstance(side, dict) and "runs" in side]
+
+    assert sides
+    assert min(len(side["runs"]) for side in sides) >= ROUNDS
