@@ -12,7 +12,7 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from benchmarks.chaos.plans import FORMATS, KINDS, WAYS
+from benchmarks.chaos.plans import FORMATS, KILLS, KINDS, WAYS
 from benchmarks.chaos.table import BASELINE, SUMS, line
 from benchmarks.facts import ROOT
 from benchmarks.readme import figure, marked, spread
@@ -42,7 +42,7 @@ def _chaos() -> str:
     ours = [each for each in results if each["way"] != BASELINE]
     baseline = [each for each in results if each["way"] == BASELINE]
     struck = sum(len(each["struck"]) for each in ours)
-    kills = sum(len(each["struck"]) for each in ours if each["kind"].startswith(("kill", "recovered")))
+    kills = sum(len(each["struck"]) for each in ours if each["kind"] in KILLS)
     told = f"{_when(results)}, {struck} strikes, {kills} of them kills: `{line(results)}`."
     head = "| fault | trials | struck | lost | doubled | partial | unaccounted |\n|---|---|---|---|---|---|---|"
     rows = [_sums(kind, [each for each in ours if each["kind"] == kind]) for kind in KINDS]

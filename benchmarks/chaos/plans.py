@@ -35,11 +35,11 @@ KINDS = {
     "delay": 1,
     "error": 1,
 }
-KILLS = tuple(kind for kind in KINDS if kind.startswith("kill"))
 NETWORK = ("reset", "drop", "delay", "error")
 RIVALLED = ("late committer", "recovered committer", "two committers")
 STOPPED = ("zombie", "zombie committer", "late committer", "two committers", "zombie in an engine")
 ESCALATED = "escalation"
+KILLS = (*(kind for kind in KINDS if kind.startswith("kill")), "recovered committer", ESCALATED)
 ENGINES = ("kill an engine's worker", "zombie in an engine", ESCALATED)
 COMMITTERS = ("kill the committer", "kill the checker", "zombie committer", *RIVALLED)  # none without a commit run
 STAGED = (*COMMITTERS, *ENGINES)
