@@ -66,7 +66,7 @@ docs: venv ## Write docs/reference/commands.md from the commands' help, and the 
 	@$(RUN) -m docs.cli_reference docs/reference/commands.md
 
 # The image's part needs `make image` and root, as the tests of the image do.
-bench: bench-venv deploy-venv ## Measure every published figure on a clean tree, write docs/benchmarks.md; 90 min on two idle cores (ARGS='--only restored')
+bench: bench-venv deploy-venv ## Measure every published figure on a clean tree, write docs/benchmarks.md; 100 min on two idle cores (ARGS='--only restored')
 	@$(RUN) -m benchmarks.run $(ARGS)
 
 bench-quick: bench-venv deploy-venv ## Cold, warm and restored against spark-submit for a CSV job, in about a minute

@@ -11,7 +11,7 @@ the script's first line), ``end`` (what the script leaves behind is cleaned), ``
 from a worker's success to its next claim, which is the stand-in's queue and invocation, not the worker's. Efficiency:
 the time in the script of all shards over workers × wall time, from the run's creation to its end.
 
-    python -m benchmarks.fan_out [--days 365] [--workers 2] [--rounds 5] [--quick]
+    python -m benchmarks.fan_out [--days 365] [--workers 2] [--rounds 5]
 """
 
 import json
@@ -63,12 +63,10 @@ def main() -> None:
     parser = options(__doc__)
     parser.add_argument("--days", type=int, default=365, help="day files, up to 365")
     parser.add_argument("--workers", type=int, default=os.cpu_count() or 1)
-    parser.add_argument("--quick", action="store_true", help="20 days, one round")
     given = parser.parse_args()
-    days = 20 if given.quick else given.days
-    case, shares = Case(f"{days} files", [ONE_JOB]), list[Shares]()
+    case, shares = Case(f"{given.days} files", [ONE_JOB]), list[Shares]()
     with tempfile.TemporaryDirectory(prefix="sparklet-bench-") as name:
-        year = Year(Path(name), make_flights(ROOT / "build" / "demo" / "data"), days)
+        year = Year(Path(name), make_flights(ROOT / "build" / "demo" / "data"), given.days)
         rival = plain({**of_host(), **worker_environment(1, say)}, year.folder)
         with year.stack(given.workers):
             for turn in range(given.rounds):

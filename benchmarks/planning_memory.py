@@ -6,7 +6,7 @@ parts, ledger and queue count shards and messages instead of keeping them. What 
 packing, parts, checkpoints. The floor beside it, ``raw``, lists the same objects and makes a ledger's item and a
 message of each, and nothing else: no file, no checkpoint, nothing that a crash could be made good from.
 
-    python -m benchmarks.planning_memory [--objects 10000 100000 1000000] [--rounds 5] [--quick]
+    python -m benchmarks.planning_memory [--objects 10000 100000 1000000] [--rounds 5]
 """
 
 import argparse
@@ -83,20 +83,18 @@ def main() -> None:
     """Measure and print."""
     parser = options(__doc__)
     parser.add_argument("--objects", type=int, nargs="+", default=[10_000, 100_000, 1_000_000], help="each is a case")
-    parser.add_argument("--quick", action="store_true", help="10,000 and 100,000 objects")
     parser.add_argument("--turn", nargs=2, metavar=("SIDE", "OBJECTS"), help=argparse.SUPPRESS)
     given = parser.parse_args()
     if given.turn:
         side, objects = given.turn
         print(json.dumps(_turn(side, int(objects))))
         return
-    sizes, turns = [10_000, 100_000] if given.quick else given.objects, given.rounds
-    cases = [Case(f"{objects:,} objects", [RAW]) for objects in sizes]
-    for number in range(turns):
-        for case, objects in zip(cases, sizes, strict=True):
+    cases = [Case(f"{objects:,} objects", [RAW]) for objects in given.objects]
+    for number in range(given.rounds):
+        for case, objects in zip(cases, given.objects, strict=True):
             for side in (SPARKLET, RAW) if number % 2 else (RAW, SPARKLET):
                 case.add(side, _in_a_process(side, objects))
-    parameters = {"adapters": "counting, see the script", "rounds": turns, "shards": "one an object"}
+    parameters = {"adapters": "counting, see the script", "rounds": given.rounds, "shards": "one an object"}
     publish(document("planning_memory", QUESTION, parameters, cases))
 
 

@@ -5,7 +5,7 @@ shard (plan parts, checkpoints, conditional puts, messages); the raw client does
 items of the same size and as many messages in batches of ten, with as many threads. A wall ratio of 1 means that
 listing, packing and checkpoints cost nothing.
 
-    python -m benchmarks.planning_rate [--objects 10000 100000] [--rounds 5] [--quick]
+    python -m benchmarks.planning_rate [--objects 20000] [--rounds 5]
 """
 
 import argparse
@@ -49,21 +49,18 @@ MESSAGES_A_BATCH = 10
 def main() -> None:
     """Measure and print."""
     parser = options(__doc__)
-    parser.add_argument("--objects", type=int, nargs="+", default=[10_000], help="each size is a case")
-    parser.add_argument("--quick", action="store_true", help="2,000 objects, two rounds")
+    parser.add_argument("--objects", type=int, nargs="+", default=[20_000], help="each size is a case")
     parser.add_argument("--turn", nargs=4, metavar=("SIDE", "ENDPOINT", "NUMBER", "OBJECTS"), help=argparse.SUPPRESS)
     given = parser.parse_args()
     if given.turn:
         side, endpoint, number, objects = given.turn
         print(json.dumps(_turn(side, endpoint, int(number), int(objects))))
         return
-    sizes, turns = ([2_000], 2) if given.quick else (given.objects, given.rounds)
-    cases = [Case(f"{objects:,} objects", [RAW]) for objects in sizes]
-    for case, objects in zip(cases, sizes, strict=True):
-        _measure(case, objects, turns)
-    publish(
-        document("planning_rate", QUESTION, {"threads": THREADS, "rounds": turns, "shards": "one an object"}, cases)
-    )
+    cases = [Case(f"{objects:,} objects", [RAW]) for objects in given.objects]
+    for case, objects in zip(cases, given.objects, strict=True):
+        _measure(case, objects, given.rounds)
+    parameters = {"threads": THREADS, "rounds": given.rounds, "shards": "one an object"}
+    publish(document("planning_rate", QUESTION, parameters, cases))
 
 
 def _measure(case: Case, objects: int, turns: int) -> None:

@@ -14,7 +14,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 from benchmarks import process_tree
 from benchmarks.comparison import ROUNDS, as_text, options, say
@@ -26,8 +26,6 @@ MEASURED = ROOT / "build" / "bench"
 ENDS_WITHIN_S = 30.0
 LIMIT_S = 3600.0  # of one benchmark; it is ended after that, however busy the machine is
 REPORTER = ROOT / ".venv-bench" / "bin" / "python"
-OPTIONS: Mapping[str, Sequence[str]] = {"planning_rate": ("--objects", "20000")}
-"""Where the size of the page is not the script's default."""
 
 
 def main() -> None:
@@ -46,8 +44,8 @@ def main() -> None:
         say(f"=== {name}")
         began_s = time.monotonic()
         try:
-            command = [sys.executable, "-m", f"benchmarks.{name}", *OPTIONS.get(name, ()), "--rounds"]
-            found = json.loads(_output([*command, str(given.rounds)]))
+            command = [sys.executable, "-m", f"benchmarks.{name}", "--rounds", str(given.rounds)]
+            found = json.loads(_output(command))
             (MEASURED / f"{name}.json").write_text(as_text(found) + "\n")
             done.append(name)
         except (subprocess.CalledProcessError, subprocess.TimeoutExpired) as error:
