@@ -109,9 +109,9 @@ def main() -> None:
         return
     until_s = time.monotonic() + 60 * options.minutes
     results = [_soaked(format_, options, until_s) for format_ in options.formats]
-    (options.out or options.folder / "results.json").write_text(
-        json.dumps({"results": results, **facts()}, indent=1) + "\n"
-    )
+    out = options.out or options.folder / "results.json"
+    out.parent.mkdir(parents=True, exist_ok=True)
+    out.write_text(json.dumps({"results": results, **facts()}, indent=1) + "\n")
     lost, duplicated = (sum(result[name] for result in results) for name in ("lost", "duplicated"))
     print(f"batches={sum(result['batches'] for result in results)} lost={lost} duplicated={duplicated}", flush=True)
     sys.exit(bool(lost or duplicated))

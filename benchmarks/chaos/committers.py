@@ -59,7 +59,7 @@ def main() -> None:
             figures.append(at.measured(format_, committers, options.commits, number))
             say(json.dumps(figures[-1]))
     document = {"benchmark": "committers", "figures": figures, **facts()}
-    options.out.parent.mkdir(exist_ok=True)
+    options.out.parent.mkdir(parents=True, exist_ok=True)
     options.out.write_text(json.dumps(document, indent=1) + "\n")
 
 

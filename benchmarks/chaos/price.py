@@ -32,6 +32,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=ROOT / "build" / "price.json")
     options = parser.parse_args()
     free_of_aws()
+    options.out.parent.mkdir(parents=True, exist_ok=True)
     figures: list[dict[str, Any]] = []
     turns = [(each, format_) for each in range(options.rounds) for format_ in options.formats]
     for number, (_, format_) in enumerate(turns):
