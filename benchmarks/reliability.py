@@ -23,17 +23,18 @@ Rows = Sequence[Mapping[str, Any]]
 
 
 def with_tables(page: str) -> str:
-    """The page with what stands between its marks written anew.
+    """The page with what stands between its marks written anew; it need not have the marks of every campaign.
 
     Raises
     ------
     FileNotFoundError
         If a campaign has no result.
     ValueError
-        If a mark is not there.
+        If a mark has no other one.
     """
     for name, written in TABLES.items():
-        page = marked(page, name, written())
+        if f"<!-- {name}:" in page:
+            page = marked(page, name, written())
     return page
 
 
