@@ -131,16 +131,26 @@ def _soaked(format_: str, options: argparse.Namespace, until_s: float) -> dict[s
     deliveries = Deliveries(campaign, batches, until_s, dice, options.killed, state)
     command = [sys.executable, "-m", "benchmarks.stream_soak", "--worker", format_, "--folder", str(options.folder)]
     command += ["--spark"] if options.spark else []
+    os.environ.update(_catalog(folder.absolute()))  # in time for pyiceberg, which reads them when it is imported
     with ThreadPoolExecutor(options.workers) as workers:
         list(workers.map(lambda _: deliveries.run(command), range(options.workers)))
     with _worker(command) as reader:
-        found = Counter(tuple(row) for row in reader.ask({"read": True}))
+        rows = reader.ask({"read": True})
+    if not isinstance(rows, list):
+        sys.exit(f"The {format_} table cannot be read: {rows}")
+    found = Counter(map(tuple, rows))
     lost = len(campaign.records - found.keys())
     duplicated = sum(count - 1 for count in found.values())
     result = {"format": format_, "spark": options.spark or format_ == "hudi", "records": len(campaign.records)}
     result |= {name: getattr(campaign, name) for name in ("batches", "kills", "stops")}
     print(" ".join(f"{name}={value}" for name, value in result.items()), f"{lost=} {duplicated=}", flush=True)
     return {**result, "lost": lost, "duplicated": duplicated}
+
+
+def _catalog(place: Path) -> dict[str, str]:
+    """The variables that name Iceberg's catalog in a folder."""
+    catalog = {"TYPE": "sql", "URI": f"sqlite:///{place}/catalog.db", "WAREHOUSE": f"file://{place}/warehouse"}
+    return {f"PYICEBERG_CATALOG__ICEBERG__{name}": value for name, value in catalog.items()}
 
 
 # --- the mapping: delivers, kills, and delivers again ---
@@ -291,8 +301,6 @@ def _work(format_: str, folder: Path, with_spark: bool) -> None:
     """Answer questions until there are no more."""
     answers, sys.stdout = sys.stdout, sys.stderr
     place = (folder / format_).absolute()
-    catalog = {"TYPE": "sql", "URI": f"sqlite:///{place}/catalog.db", "WAREHOUSE": f"file://{place}/warehouse"}
-    os.environ.update({f"PYICEBERG_CATALOG__ICEBERG__{name}": value for name, value in catalog.items()})
     sys.argv = ["soak.py"]  # the writer's name, in every process
     write = _with_spark(format_, place) if with_spark else _with_pyarrow(format_, place)
     print(json.dumps("ready"), file=answers, flush=True)
