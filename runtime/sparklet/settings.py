@@ -33,10 +33,10 @@ OF_FUNCTIONS = frozenset(
         *("SPARKLET_MIN_FREE_BYTES", "SPARKLET_NOTICE_BUS", "SPARKLET_NOTICE_TOPIC_ARN", "SPARKLET_OUTPUT_PREFIXES"),
         *("SPARKLET_QUEUE_URL", "SPARKLET_RUNNER", "SPARKLET_SCRATCH", "SPARKLET_SCRIPT_ENV"),
         *("SPARKLET_SCRIPT_PREFIXES", "SPARKLET_SPARK_CONF", "SPARKLET_TASKS_PER_JVM", "SPARKLET_WORKER_MEMORY_MB"),
-        *("SPARKLET_WORKER_FUNCTION", "SPARKLET_WORKER_SCRATCH_MB"),
+        *("SPARKLET_WORKER_FUNCTION", "SPARKLET_WORKER_SCRATCH_MB", "SPARKLET_WORKER_SETTINGS"),
     }
 )
-"""The variables that the template sets on functions."""
+"""The variables that the template sets on functions, some within SPARKLET_WORKER_SETTINGS."""
 NAMES = OF_FUNCTIONS | frozenset(
     {
         # of the command line
@@ -140,7 +140,7 @@ def function_settings(env: Mapping[str, str] = os.environ) -> FunctionSettings:
 
 def worker_settings(env: Mapping[str, str] = os.environ) -> WorkerSettings:
     """Read a worker's settings; SettingsError names the variable, its value and what it may be."""
-    check_names(env)
+    check_names(env := opened(env))
     bucket = env.get("SPARKLET_BUCKET", "")
     script_env = script_environment(strings(env, "SPARKLET_SCRIPT_ENV"), "SPARKLET_SCRIPT_ENV")
     return WorkerSettings(
@@ -172,6 +172,11 @@ def script_environment(given: Mapping[str, str], source: str) -> Mapping[str, st
                 "AWS_*, SPARKLET_*, SPARK_*, HADOOP_*, JAVA_*, PYTHON*, LD_*, PATH and the like; choose another name"
             )
     return given
+
+
+def opened(env: Mapping[str, str]) -> Mapping[str, str]:
+    """The environment with the variables that SPARKLET_WORKER_SETTINGS holds as JSON; one set by itself wins."""
+    return {**strings(env, "SPARKLET_WORKER_SETTINGS", PREFIX), **env}
 
 
 def check_names(env: Mapping[str, str]) -> None:
@@ -216,7 +221,7 @@ def engines(env: Mapping[str, str] = os.environ) -> Engines:
 
 def of_workers(variables: Mapping[str, str]) -> dict[str, str]:
     """Of a worker function's variables those that change what scripts do: engines' workers need the same."""
-    return {name: value for name, value in variables.items() if value and OF_SCRIPTS.match(name)}
+    return {name: value for name, value in opened(variables).items() if value and OF_SCRIPTS.match(name)}
 
 
 def metrics_namespace(env: Mapping[str, str] = os.environ) -> str:
@@ -338,7 +343,7 @@ class SparkSettings:
 
 def spark_settings(env: Mapping[str, str] = os.environ) -> SparkSettings:
     """Read the runners' settings; SettingsError names the variable, its value and what it may be."""
-    check_names(env)
+    check_names(env := opened(env))
     memory_mb = _number(env, "AWS_LAMBDA_FUNCTION_MEMORY_SIZE", 2048, int, least=1)
     heap_mb = _number(env, "SPARKLET_HEAP_MB", 0, int)
     if env.get("AWS_LAMBDA_FUNCTION_MEMORY_SIZE") and heap_mb > memory_mb:

@@ -27,12 +27,7 @@ from tests.stand_ins.read_queues import ReadSqsQueue
 
 ROOT = Path(__file__).resolve().parents[2]
 STACK = "sparklet"
-OF_WORKERS = (
-    "SPARKLET_SCRATCH",
-    "SPARKLET_HEAP_MB",
-    "SPARKLET_CORES",
-    "SPARKLET_JAVA_OPTIONS",
-)  # see worker_environment
+OF_WORKERS = ("SPARKLET_SCRATCH",)  # which worker_environment sets
 OUTSIDE, THEIRS = "outside", "theirs"  # buckets that are not the stack's own
 ROLE = f"arn:aws:iam::{ACCOUNT}:role/theirs"
 PARAMETERS = {
@@ -53,7 +48,6 @@ PARAMETERS = {
     "IcebergCatalogType": "glue",
     "IcebergWarehouse": f"s3://{OUTSIDE}/out/lake",
     "GlueDatabaseArns": f"arn:aws:glue:{REGION}:{ACCOUNT}:database/lake",
-    "StreamArn": f"arn:aws:kinesis:{REGION}:{ACCOUNT}:stream/events",
 }
 
 
@@ -146,12 +140,11 @@ def worker_environment(folder: Path) -> dict[str, str]:
 
 
 def _prepare() -> None:
-    """What lies outside the stack: buckets, a stream, and a role of somebody else's."""
+    """What lies outside the stack: buckets, a database, and a role of somebody else's."""
     s3, iam = boto3.Session().client("s3"), boto3.Session().client("iam")
     for bucket in (OUTSIDE, THEIRS):
         s3.create_bucket(Bucket=bucket)
     s3.put_bucket_versioning(Bucket=OUTSIDE, VersioningConfiguration={"Status": "Enabled"})
-    boto3.Session().client("kinesis").create_stream(StreamName="events", ShardCount=1)
     boto3.Session().client("glue").create_database(DatabaseInput={"Name": "lake"})
     boto3.Session().client("sns").create_topic(Name="notices")
     boto3.Session().client("events").create_event_bus(Name="notices")

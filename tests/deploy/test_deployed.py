@@ -23,11 +23,12 @@ from sparklet.aws.task_queue import SqsTaskQueue
 from sparklet.cli import main
 from sparklet.clock import SystemClock
 from sparklet.local.environment import ACCOUNT, REGION, applied, of_client
-from sparklet.local.local_template import load_template, localise, to_json
+from sparklet.local.local_template import load_template, localise, parse_template, to_json
 from sparklet.planning.new_run import new_run
 from sparklet.planning.request import RunRequest
 from sparklet.ports.deployment import Deployment
 from tests.deploy.recorded_stack import PARAMETERS as EVERYTHING
+from tests.deploy.recorded_stack import ROOT
 from tests.stand_ins.formation import Stack, deploy
 from tests.stand_ins.ministack import ministack
 
@@ -87,7 +88,23 @@ def plain(account: None) -> Deployed:
     return deployed("plain", DEFAULTS)
 
 
-def test_without_a_stream_nothing_outside_is_allowed(plain: Deployed) -> None:
+def test_a_stream_of_its_own_stack_reaches_the_worker(plain: Deployed) -> None:
+    body = to_json(parse_template((ROOT / "sam" / "streams.yaml").read_text()))
+    arn = f"arn:aws:kinesis:{REGION}:{ACCOUNT}:stream/events"
+
+    stack = deploy("events", body, {"MainStack": "plain", "StreamArn": arn, "StreamBatchSize": "500"})
+    try:
+        [mapping] = Deployed(stack.name, stack.ids, stack.outputs).mappings()
+        assert (mapping["EventSourceArn"], mapping["BatchSize"]) == (arn, 500)
+        assert mapping["FunctionArn"] == plain.outputs["WorkerAliasArn"]
+        assert mapping["DestinationConfig"]["OnFailure"]["Destination"] == plain.queue("DeadLetterQueue")["QueueArn"]
+        policies: Any = boto3.Session().client("iam").list_role_policies(RoleName=plain.ids["WorkerRole"])
+        assert "events-stream" in policies["PolicyNames"]
+    finally:
+        boto3.Session().client("cloudformation").delete_stack(StackName="events")
+
+
+def test_by_default_nothing_outside_is_allowed(plain: Deployed) -> None:
     assert {m["EventSourceArn"] for m in plain.mappings()} == {
         plain.queue(name)["QueueArn"] for name in ("Queue", "DeadLetterQueue")
     }

@@ -36,12 +36,10 @@ UNSEEN = (
         r"Take(Shards|DeadLetters)",
         "Lambda polls for the mapping, with the function's role; the stand-in polls with nobody's",
     ),
-    (r"kinesis:.*", r"ReadTheStream", "Lambda reads the stream for the mapping, with the function's role"),
     (r"ec2:.*", r"JoinTheNetwork", "Lambda makes a function's network interfaces with the function's role"),
     (r"kms:.*", r"UseTheKey", "S3, SQS and DynamoDB use a key in the caller's name; the stand-in's do not"),
     (r"lambda:.*", r"ReadTheWorkersSettings", "the planner asks where a run names a table of Iceberg, or an engine"),
     (r"glue:.*", r"UseTables", "Glue authorizes on the table, too; the stand-in does not see which"),
-    (r"sqs:SendMessage", r"ReportLostBatches", "Lambda sends a batch that is given up to its on-failure destination"),
 )
 
 

@@ -10,7 +10,7 @@ import pytest
 
 from sparklet import settings
 from sparklet.errors import SettingsError
-from sparklet.settings import NAMES, fanout_settings, planner_settings, spark_settings, worker_settings
+from sparklet.settings import NAMES, fanout_settings, of_workers, planner_settings, spark_settings, worker_settings
 
 RUNTIME = Path(settings.__file__).parent
 SECRET = "wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY"
@@ -120,6 +120,32 @@ def test_options_that_may_hold_credentials_are_never_shown(name: str, value: str
     with pytest.raises(SettingsError, match=name) as error:
         spark_settings({name: value, "DB_PASSWORD": "hunter2"})
 
+    assert "hunter2" not in str(error.value)
+
+
+def test_settings_within_one_variable_count_like_their_own() -> None:
+    within = {"SPARKLET_RUNNER": "submit", "SPARKLET_HEAP_MB": "900", "SPARKLET_JAVA_OPTIONS": "-Xss4m"}
+    env = {"SPARKLET_WORKER_SETTINGS": json.dumps(within)}
+
+    assert worker_settings(env).runner == "submit"
+    assert spark_settings(env).heap_mb == 900
+    assert spark_settings({**env, "SPARKLET_HEAP_MB": "700"}).heap_mb == 700  # one that is set by itself wins
+    assert of_workers(env) == {"SPARKLET_JAVA_OPTIONS": "-Xss4m"}  # what engines' workers get, too
+
+
+@pytest.mark.parametrize("read", [worker_settings, spark_settings])
+@pytest.mark.parametrize(
+    ("within", "said"),
+    [
+        ("hunter2", "SPARKLET_WORKER_SETTINGS is no JSON object"),
+        ('{"SPARKLET_HEAP_MB": 900}', "SPARKLET_HEAP_MB' is a int; values are strings"),
+        ('{"HEAP_MB": "900"}', "keys begin with SPARKLET_"),
+        ('{"SPARKLET_HEAP_MIB": "900"}', "is SPARKLET_HEAP_MB meant"),
+    ],
+)
+def test_wrong_settings_within_one_variable_are_refused(read: object, within: str, said: str) -> None:
+    with pytest.raises(SettingsError, match=said) as error:
+        read({"SPARKLET_WORKER_SETTINGS": within, "DB_PASSWORD": "hunter2"})  # type: ignore[operator]
     assert "hunter2" not in str(error.value)
 
 

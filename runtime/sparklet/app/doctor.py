@@ -224,7 +224,7 @@ def _visibility(stack: StackSettings) -> Iterator[Finding]:
         yield _wrong(
             "SPARKLET_GRACE_S, timeout of the worker",
             f"{stack.worker_grace_s:g} s of {stack.worker_timeout_s} s: a script has less than half of the time",
-            "set GraceS to 10",
+            "set SPARKLET_GRACE_S in WorkerSettings to 10",
         )
 
 

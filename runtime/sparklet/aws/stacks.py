@@ -14,7 +14,7 @@ from typing import Any
 from sparklet.aws.clients import AwsClients, explained, failing_as, remedy
 from sparklet.errors import NotDeployedError, SettingsError
 from sparklet.model.services import MappingSettings, QueueSettings, StackSettings
-from sparklet.settings import of_workers
+from sparklet.settings import of_workers, opened
 
 DEFAULT_GRACE_S = 10.0
 FRESH_S = 60  # AWS allows 15 such requests a second
@@ -54,7 +54,7 @@ def _described(clients: AwsClients, name: str) -> Any:
 def stack_settings(clients: AwsClients, outputs: Mapping[str, str]) -> StackSettings:
     """The settings of a stack with these outputs; SettingsError, which names what, if some cannot be read."""
     worker = _function(clients, outputs["WorkerAliasArn"])
-    environment = worker.get("Environment", {}).get("Variables", {})
+    environment = opened(worker.get("Environment", {}).get("Variables", {}))
     queue, dead_letters = (_queue(clients, outputs[name]) for name in ("QueueUrl", "DlqUrl"))
     return StackSettings(
         queue=queue,

@@ -138,7 +138,7 @@ def missing_setting(script_settings: Mapping[str, str], conf: Mapping[str, str],
     A worker there can set neither options of Java nor Spark's that begin like ``not_ours``: ``conf`` must name them.
     """
     needed = {key: "SparkConf" for key in strings(script_settings, SPARK_CONF) if key.startswith(not_ours)}
-    needed |= {JAVA_OPTIONS: "JavaOptions"} if script_settings.get("SPARKLET_JAVA_OPTIONS") else {}
+    needed |= {JAVA_OPTIONS: "SPARKLET_JAVA_OPTIONS"} if script_settings.get("SPARKLET_JAVA_OPTIONS") else {}
     missing = next((key for key in needed if key not in conf), "")
     remedy = f"a worker cannot set {missing} there; set it on the engine and name it in EngineSparkConf"
     return f"the functions have it in {needed[missing]}, and {remedy}" if missing else ""

@@ -1,5 +1,6 @@
 """Deploy the local template into the emulator, read its outputs, and restart interrupted executions."""
 
+import json
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
@@ -41,7 +42,7 @@ def parameters_of(request: Mapping[str, Any]) -> dict[str, str]:
         "MaximumConcurrency": str(max(MIN_MAPPED, request["workers"])),
         "MapConcurrency": str(request["workers"]),
         "MaxReceiveCount": str(request["max_receive_count"]),
-        "Runner": str(request["runner"]),
+        "WorkerSettings": json.dumps({"SPARKLET_RUNNER": request["runner"]}),
     }
 
 

@@ -14,6 +14,7 @@ import pytest
 from sparklet.errors import LocalStackError
 from sparklet.local.disk import EVERY_S
 from sparklet.local.stack import LocalStack, running, stop
+from sparklet.settings import opened
 from tests.functional.local.conftest import Lab, eventually, is_alive, port_of, server_of
 
 pytestmark = pytest.mark.stack
@@ -154,7 +155,7 @@ def test_another_wish_is_deployed_anew_without_losing_anything(lab: Lab) -> None
         )
 
         assert (worker["Timeout"], worker["MemorySize"]) == (7, 1024)
-        assert worker["Environment"]["Variables"]["SPARKLET_RUNNER"] == "submit"
+        assert opened(worker["Environment"]["Variables"])["SPARKLET_RUNNER"] == "submit"
         assert [mapping["ScalingConfig"]["MaximumConcurrency"] for mapping in mappings] == [5]
         assert queue["Attributes"]["VisibilityTimeout"] == "42"
         assert traces(stack, message=False) == {"object": b"an object", "item": "an item"}

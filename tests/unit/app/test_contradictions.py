@@ -1,5 +1,6 @@
 """Settings that contradict each other: none in the template, whatever is chosen; each is told where a hand made one."""
 
+import re
 from collections.abc import Callable
 from dataclasses import replace
 from itertools import product
@@ -10,6 +11,7 @@ import pytest
 from sparklet.app.doctor import contradictions, too_small_an_account
 from sparklet.local.local_template import load_template
 from sparklet.model.services import MappingSettings, QueueSettings, StackSettings
+from sparklet.settings import worker_settings
 from tests.deploy.templates import resolved
 
 
@@ -40,12 +42,13 @@ def deployed(template: dict[str, Any], **parameters: str) -> StackSettings:
 
     worker = resources["WorkerFunction"]
     reserved = value(worker["ReservedConcurrentExecutions"])
+    own = value(worker["Environment"]["Variables"]["SPARKLET_WORKER_SETTINGS"])
     return StackSettings(
         queue=queue("Queue"),
         dead_letters=queue("DeadLetterQueue"),
         dead_letters_arn="DeadLetterQueue",
         worker_timeout_s=int(value(worker["Timeout"])),
-        worker_grace_s=float(value(worker["Environment"]["Variables"]["SPARKLET_GRACE_S"])),
+        worker_grace_s=worker_settings({"SPARKLET_WORKER_SETTINGS": str(own)}).grace_s,
         consumer_timeout_s=int(resources["DlqConsumerFunction"]["Timeout"]),
         worker_mapping=mapping("WorkerFunction", "Shards"),
         consumer_mapping=mapping("DlqConsumerFunction", "DeadLetters"),
@@ -73,11 +76,15 @@ def test_no_choice_of_parameters_contradicts_itself(template: dict[str, Any]) ->
         given = parameters[name]
         if name == "ReserveConcurrency":  # a number below MaximumConcurrency can be said, and the doctor says so
             return {"no", "yes", "1000"}
+        if name == "WorkerSettings":
+            grace = (f'{{"SPARKLET_GRACE_S": "{seconds}"}}' for seconds in range(700))
+            taken = [each for each in grace if re.fullmatch(given["AllowedPattern"], each)]
+            return {given["Default"], taken[0], taken[-1]}
         bounds = {given.get("MinValue"), given.get("MaxValue"), given["Default"]} - {None}
         return {str(each) for each in given.get("AllowedValues", bounds)}
 
-    names = ("FunctionTimeoutS", "MaxReceiveCount", "MaximumConcurrency", "ReserveConcurrency", "GraceS")
-    for name in ("MaxReceiveCount", "MaximumConcurrency", "GraceS"):
+    names = ("FunctionTimeoutS", "MaxReceiveCount", "MaximumConcurrency", "ReserveConcurrency", "WorkerSettings")
+    for name in ("MaxReceiveCount", "MaximumConcurrency"):
         assert {"MinValue", "MaxValue"} <= parameters[name].keys(), f"{name} has no bounds"
     tried = 0
     for values in product(*map(choices, names)):
@@ -183,7 +190,7 @@ BY_HAND: dict[
     "a script that has no time": (
         lambda s: replace(s, worker_grace_s=600.0),
         "SPARKLET_GRACE_S, timeout of the worker",
-        "GraceS to 10",
+        "SPARKLET_GRACE_S in WorkerSettings to 10",
     ),
 }
 

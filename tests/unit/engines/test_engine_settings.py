@@ -110,7 +110,7 @@ JAVA, JARS = {"SPARKLET_JAVA_OPTIONS": "-Duser.timezone=UTC"}, {"SPARKLET_SPARK_
 @pytest.mark.parametrize(
     ("name", "functions", "setting"),
     [
-        *((name, JAVA, "JavaOptions") for name in ("emr-serverless", "emr", "glue", "standalone", "connect")),
+        *((name, JAVA, "SPARKLET_JAVA_OPTIONS") for name in ("emr-serverless", "emr", "glue", "standalone", "connect")),
         *((name, JARS, "SparkConf") for name in ("emr-serverless", "emr", "glue")),
         ("connect", FUNCTIONS, "SparkConf"),
     ],

@@ -47,8 +47,6 @@ def test_the_rest_of_the_template_is_deployed_unchanged(template: dict[str, Any]
     aliases = {
         "EngineSettingsPolicy",
         "PlannerRole",
-        "StreamMapping",
-        "KafkaMapping",
         "LoopMachine",
         "LoopMachineRole",
         "MapMachine",
@@ -87,9 +85,6 @@ def test_nothing_is_published_here_and_an_alias_is_its_function(local: dict[str,
         assert f'"{key}":' not in text
     assert local["Outputs"]["WorkerAliasArn"]["Value"] == {"Fn::GetAtt": ["WorkerFunction", "Arn"]}
     assert local["Outputs"]["WorkerAliasName"]["Value"] == "$LATEST"
-    assert local["Resources"]["StreamMapping"]["Properties"]["FunctionName"] == {
-        "Fn::GetAtt": ["WorkerFunction", "Arn"]
-    }
 
 
 def test_any_timeout_may_be_chosen_and_visibility_follows(local: dict[str, Any]) -> None:
@@ -102,7 +97,7 @@ def test_no_function_overrides_the_workers_environment(template: dict[str, Any])
 
     variables = functions(local)["WorkerFunction"]["Environment"]["Variables"]
     assert "SPARKLET_SCRATCH" not in variables
-    assert "SPARKLET_RUNNER" in variables
+    assert "SPARKLET_WORKER_SETTINGS" in variables
 
 
 def test_the_template_itself_stays_as_it_was(template: dict[str, Any]) -> None:

@@ -24,6 +24,14 @@ def statements(template: dict[str, Any], role: str) -> list[dict[str, Any]]:
     return [statement for document in inline + attached for statement in document["Statement"]]
 
 
+def evaluate_rules(template: dict[str, Any], chosen: dict[str, str]) -> None:
+    """Evaluate a template's rules for these parameters, the others as by default; ValueError if one does not hold."""
+    from ministack.services.cloudformation.engine import _evaluate_rules
+
+    values = {name: str(definition.get("Default", "")) for name, definition in template["Parameters"].items()}
+    _evaluate_rules(template, {name: {"Value": value} for name, value in {**values, **chosen}.items()}, {})
+
+
 def as_list(value: Any) -> list[Any]:
     return value if isinstance(value, list) else [value]
 

@@ -138,12 +138,7 @@ def test_what_lambda_checks_at_creation_exists_by_then(template: dict[str, Any])
         policy["Fn::If"][1] for policy in resources["WorkerRole"]["Properties"]["Policies"] if "Fn::If" in policy
     ]
 
-    assert [policy["PolicyName"] for policy in of_role] == ["network", "kafka-secret", "kafka-iam"]
-    for mapping, policy in (("StreamMapping", "StreamPolicy"), ("KafkaMapping", "KafkaPolicy")):
-        assert resources[mapping]["DependsOn"] == policy
-        assert (
-            resources[mapping]["Condition"] == resources[policy]["Condition"]
-        )  # else it may wait for what is not made
+    assert [policy["PolicyName"] for policy in of_role] == ["network"]
 
 
 def test_a_worker_writes_nothing_but_outputs_and_answers(template: dict[str, Any]) -> None:
@@ -189,11 +184,7 @@ def test_few_roles_may_enter_shards_or_send_messages(
 
     assert [role for role in ROLES if "dynamodb:PutItem" in allowed(role)] == ["PlannerRole", "CheckerRole", "StepRole"]
     assert not any("dynamodb:DeleteItem" in allowed(role) or "dynamodb:Scan" in allowed(role) for role in ROLES)
-    worker_sends = [
-        s["Resource"] for s in statements(template, "WorkerRole") if "sqs:SendMessage" in as_list(s["Action"])
-    ]
-    given_up = {"Fn::GetAtt": ["DeadLetterQueue", "Arn"]}  # batches of a stream
-    assert worker_sends == [given_up, given_up]
+    assert "sqs:SendMessage" not in allowed("WorkerRole")
 
 
 def test_only_readers_of_inputs_may_use_the_named_roles(template: dict[str, Any]) -> None:

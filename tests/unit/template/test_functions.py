@@ -12,8 +12,8 @@ import pytest
 
 from sparklet.local.environment import resource
 from sparklet.local.local_template import handler_of, parse_template
-from sparklet.settings import NAMES, OF_FUNCTIONS
-from tests.unit.template.reading import ZIPS, functions, of_type
+from sparklet.settings import NAMES, OF_FUNCTIONS, spark_settings, worker_settings
+from tests.unit.template.reading import ZIPS, evaluate_rules, functions, of_type
 
 ROOT = Path(__file__).resolve().parents[3]
 FOR_THE_IMAGE = {"SPARKLET_JARS"}  # set where the jars are: by the image, or by the local stack
@@ -22,7 +22,7 @@ REVISED = (
     "DefaultScript",
     "ScriptPrefixes",
     "OutputPrefixes",
-    "JavaOptions",
+    "WorkerSettings",
     "ScriptEnvironment",
     "SparkConf",
     "IcebergCatalogType",
@@ -173,8 +173,6 @@ def test_snap_start_and_provisioned_exclude_each_other(template: dict[str, Any])
     ("chosen", "refused"),
     [
         ({}, ""),
-        ({"KafkaClusterArn": "arn:aws:kafka:eu-west-1:1:cluster/a/b"}, "at most 14 minutes"),
-        ({"KafkaClusterArn": "arn:aws:kafka:eu-west-1:1:cluster/a/b", "FunctionTimeoutS": "840"}, ""),
         ({"ColdStart": "snapstart"}, "EphemeralStorageMB to 512"),
         ({"ColdStart": "snapstart", "EphemeralStorageMB": "512"}, ""),
         ({"ColdStart": "provisioned"}, ""),
@@ -185,59 +183,41 @@ def test_snap_start_and_provisioned_exclude_each_other(template: dict[str, Any])
 def test_contradictory_parameters_stop_a_deployment(
     template: dict[str, Any], chosen: dict[str, str], refused: str
 ) -> None:
-    from ministack.services.cloudformation.engine import _evaluate_rules
-
-    values = {name: str(definition.get("Default", "")) for name, definition in template["Parameters"].items()}
-    parameters = {name: {"Value": value} for name, value in {**values, **chosen}.items()}
-
     if not refused:
-        _evaluate_rules(template, parameters, {})
+        evaluate_rules(template, chosen)
         return
     with pytest.raises(ValueError, match=refused):
-        _evaluate_rules(template, parameters, {})
+        evaluate_rules(template, chosen)
 
 
-def test_kafka_failures_are_reported_only_with_pollers(template: dict[str, Any]) -> None:
-    """Without pollers of its own a Kafka mapping would take a report for success."""
-    kafka = template["Resources"]["KafkaMapping"]["Properties"]
-
-    assert kafka["FunctionResponseTypes"]["Fn::If"][:2] == ["HasKafkaPollers", ["ReportBatchItemFailures"]]
-    assert template["Conditions"]["HasKafkaPollers"] == {"Fn::Equals": [{"Ref": "KafkaFailures"}, "report"]}
-
-
-def test_lost_stream_batches_reach_the_dead_letter_queue(template: dict[str, Any]) -> None:
-    kinesis, kafka = (template["Resources"][name]["Properties"] for name in ("StreamMapping", "KafkaMapping"))
-
-    for limit, value in (
-        ("BisectBatchOnFunctionError", True),
-        ("MaximumRetryAttempts", {"Ref": "StreamRetryAttempts"}),
-        ("MaximumRecordAgeInSeconds", {"Ref": "StreamMaximumAgeS"}),
-    ):
-        assert kinesis[limit] == value
-        assert kafka[limit] == {"Fn::If": ["HasKafkaPollers", value, {"Ref": "AWS::NoValue"}]}
-    for mapping in (kinesis, kafka):
-        assert mapping["DestinationConfig"] == {
-            "OnFailure": {"Destination": {"Fn::GetAtt": ["DeadLetterQueue", "Arn"]}}
-        }
+VALUES = {  # of variables within WorkerSettings: taken, refused
+    "SPARKLET_RUNNER": ("submit", "hot"),
+    "SPARKLET_KEEP_CONTEXT": ("off", "no"),
+    "SPARKLET_KAFKA_FAILURES": ("report", "drop"),
+    "SPARKLET_GRACE_S": ("30", "31"),  # half of the shortest timeout
+    "SPARKLET_TASKS_PER_JVM": ("1", "0"),
+    "SPARKLET_MIN_FREE_BYTES": ("0", "-1"),
+    "SPARKLET_HEAP_MB": ("1024", "1g"),
+    "SPARKLET_CORES": ("2", "two"),
+    "SPARKLET_JAVA_OPTIONS": ("-Da='b \"c\"' -Xss4m", None),
+}
 
 
-def test_a_stream_has_a_window_only_if_configured(template: dict[str, Any]) -> None:
-    mapping = template["Resources"]["StreamMapping"]["Properties"]
+def test_a_deployment_takes_what_a_worker_takes_and_no_more(template: dict[str, Any]) -> None:
+    """A misspelt setting stops the deployment, not the first worker."""
+    takes = re.compile(template["Parameters"]["WorkerSettings"]["AllowedPattern"])
+    whole = json.dumps({name: taken for name, (taken, _) in VALUES.items()}, ensure_ascii=False)
 
-    assert mapping["TumblingWindowInSeconds"] == {
-        "Fn::If": ["HasWindow", {"Ref": "StreamWindowS"}, {"Ref": "AWS::NoValue"}]
-    }
-    assert template["Parameters"]["StreamWindowS"]["Default"] == 0
-
-
-@pytest.mark.parametrize("mapping", ["StreamMapping", "KafkaMapping"])
-def test_a_batch_of_a_stream_is_gathered_if_configured(template: dict[str, Any], mapping: str) -> None:
-    properties, size = template["Resources"][mapping]["Properties"], template["Parameters"]["StreamBatchSize"]
-
-    assert properties["MaximumBatchingWindowInSeconds"] == {
-        "Fn::If": ["HasBatchWindow", {"Ref": "StreamBatchWindowS"}, {"Ref": "AWS::NoValue"}]
-    }
-    assert (properties["BatchSize"], size["MaxValue"]) == ({"Ref": "StreamBatchSize"}, 10_000)
+    names = set(re.findall(r"[A-Z_]{4,}", takes.pattern)) - {"SPARKLET_"}
+    assert names == {name.removeprefix("SPARKLET_") for name in VALUES}
+    assert all(takes.fullmatch(text) for text in ("", "{}", whole, whole.replace(": ", ":").replace(", ", " ,\n")))
+    worker_settings({"SPARKLET_WORKER_SETTINGS": whole})
+    assert spark_settings({"SPARKLET_WORKER_SETTINGS": whole}).java_options == ('-Da=b "c"', "-Xss4m")
+    for name, (taken, refused) in VALUES.items():
+        assert refused is None or not takes.fullmatch(json.dumps({name: refused})), name
+        assert not takes.fullmatch(json.dumps({f"{name}S": taken})), name
+        assert not takes.fullmatch(json.dumps({name: taken})[:-1] + ",}"), name
+    assert not takes.fullmatch('{"SPARKLET_BUCKET": "other"}')
 
 
 def test_a_worker_gets_one_shard_at_a_time_by_default(
@@ -277,5 +257,6 @@ def test_the_environment_has_every_setting_and_no_other(template: dict[str, Any]
         given |= set(properties.get("Environment", {}).get("Variables", {}))
 
     given -= {name for name in given if name.startswith("PYICEBERG_CATALOG__ICEBERG__")}  # which pyiceberg reads
+    given |= VALUES.keys()  # within one of them
     assert given <= read
     assert read - given == FOR_THE_IMAGE | OTHER_SPELLINGS
