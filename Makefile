@@ -44,7 +44,7 @@ test-image: deploy-venv ## The built image under Lambda's conditions (make image
 
 # Two at a time, in the order of their names: one file builds with SAM, meanwhile the other leads every function through
 # its calls.
-validate: deploy-venv ## The templates: rules, sam validate, policies, sam build and invoke (REQUIRE_IMAGE=1: skip nothing)
+validate: deploy-venv ## The templates: rules, sam validate, policies, sam build and invoke, cdk synth (REQUIRE_IMAGE=1: skip nothing)
 	@$(RUN) -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m validate tests/deploy $(ARGS)
 
 check: venv ## Format, lint, types, import rules, templates: the same as CI
@@ -115,13 +115,15 @@ audit: venv ## Known vulnerabilities of what image and local mode install; found
 	@$(RUN) -m uv pip sync --quiet --system-certs --only-binary :all: --python .venv-audit/bin/python --require-hashes requirements/audit.lock
 	@$(RUN) -m docker.audit $(ARGS)
 
-deploy-venv: venv ## Build .venv-deploy with aws-sam-cli, whose pins clash with the local stand-in's
+deploy-venv: venv ## Build .venv-deploy with aws-sam-cli, whose pins clash with the local stand-in's, and CDK's example
 	@[ -x .venv-deploy/bin/python ] || "$(PYTHON)" -m venv .venv-deploy
 	@$(RUN) -m uv pip sync --system-certs --only-binary :all: --python .venv-deploy/bin/python --require-hashes requirements/deploy.lock
-	@if command -v npm >/dev/null; then \
-		install -d .venv-deploy/asl && cp requirements/asl/package*.json .venv-deploy/asl/ && \
-		npm ci --prefix .venv-deploy/asl --ignore-scripts --no-audit --no-fund --no-update-notifier --loglevel=error; \
-	else echo "no npm here: asl-validator is NOT installed, the state machines are linted by our own checks only"; fi
+	@if command -v npm >/dev/null; then for from in requirements/asl examples/cdk; do \
+		to=.venv-deploy/$${from##*/}; cmp -s $$from/package-lock.json $$to/installed.json && continue; \
+		install -d $$to && cp $$from/package*.json $$to/ && \
+		npm ci --prefix $$to --ignore-scripts --no-audit --no-fund --no-update-notifier --loglevel=error && \
+		cp $$from/package-lock.json $$to/installed.json || exit 1; done; \
+	else echo "no npm here: asl-validator and CDK are NOT installed, state machines are linted by our own checks only"; fi
 
 # Beside the rivals Lambda's own client for the worker, of the version that the image has, in a folder of its own.
 bench-venv: venv ## Build .venv-bench with what benchmarks compare and draw with

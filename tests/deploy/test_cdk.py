@@ -1,0 +1,109 @@
+"""The CDK example: `cdk synth` of the packaged template, which leaves every resource as SAM makes it of our own."""
+
+import json
+import os
+import re
+import shutil
+import subprocess
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import boto3
+import pytest
+from samtranslator.translator.transform import transform
+
+from sparklet.local.environment import REGION, applied, of_client
+from sparklet.local.local_template import Template
+from tests.container.built_image import NotHereError
+from tests.deploy.templates import ROOT
+from tests.deploy.test_sam import Sam, or_skipped
+from tests.stand_ins.ministack import ministack
+
+MODULES = ROOT / ".venv-deploy" / "cdk" / "node_modules"
+REPOSITORY = "123456789012.dkr.ecr.eu-west-1.amazonaws.com/sparklet"
+PACKAGES = "packages-of-sam"
+QUIET = {"CI": "true", "CDK_DISABLE_CLI_TELEMETRY": "true", "CDK_DISABLE_VERSION_CHECK": "true"}
+WITHIN_S = 120
+ITS_OWN = {"CDKMetadata", "Raw", "RawPolicy", "Nightly", "LoopEventsRole", "LoopEventsRoleDefaultPolicy"}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The example, with what `sam package` makes of the template, and synthesized."""
+    folder = tmp_path_factory.mktemp("cdk")
+    shutil.copytree(ROOT / "examples" / "cdk", folder, dirs_exist_ok=True)
+    with or_skipped():
+        if not MODULES.is_dir():
+            raise NotHereError("there is no CDK: run `make deploy-venv` with npm first")
+        with ministack(folder) as endpoint_url, applied(of_client(endpoint_url, "")):
+            boto3.Session().client("s3").create_bucket(Bucket=PACKAGES)
+            arguments = ("--template-file", "template.yaml", "--image-repository", REPOSITORY, "--s3-bucket", PACKAGES)
+            output = ("--use-json", "--output-template-file", str(folder / "packaged.json"))
+            Sam(folder, {"AWS_ENDPOINT_URL": endpoint_url}).run("package", *arguments, *output, within_s=WITHIN_S)
+    (folder / "node_modules").symlink_to(MODULES)
+    path = f"{MODULES / '.bin'}{os.pathsep}{os.environ['PATH']}"
+    env = {**os.environ, **QUIET, "PATH": path, "HOME": str(folder)}
+    command = ["cdk", "synth", "--quiet", "--no-notices"]
+    done = subprocess.run(command, cwd=folder, env=env, capture_output=True, text=True, timeout=WITHIN_S, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return folder
+
+
+@pytest.fixture(scope="module")
+def packaged(folder: Path) -> Template:
+    return _read(folder / "packaged.json")
+
+
+@pytest.fixture(scope="module")
+def synthesized(folder: Path) -> Template:
+    return _read(folder / "cdk.out" / "sparklet.template.json")
+
+
+def _read(path: Path) -> Template:
+    document: Template = json.loads(path.read_text())
+    return document
+
+
+def translated(template: Template) -> dict[str, Any]:
+    """What CloudFormation makes of a template of SAM; versions have no digest, and `Fn::Sub` of one name is `Ref`."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("AWS_DEFAULT_REGION", REGION)
+        done = transform(json.loads(json.dumps(template)), {"ImageUri": f"{REPOSITORY}:1"}, SimpleNamespace(load=dict))
+    text = re.sub(r"(FunctionVersion)[0-9a-f]{10}", r"\1", json.dumps(done))
+    document: dict[str, Any] = json.loads(re.sub(r'"Fn::Sub": "\$\{(\w+)\}"', r'"Ref": "\1"', text))
+    return document
+
+
+@pytest.mark.timeout(3 * WITHIN_S)
+def test_the_stack_has_every_resource_of_the_template(packaged: Template, synthesized: Template) -> None:
+    ours, theirs = translated(packaged), translated(synthesized)
+
+    for section in ("Conditions", "Mappings", "Outputs", "Resources", "Rules"):
+        for name, wanted in ours[section].items():
+            assert _plain(theirs[section].get(name)) == _plain(wanted), (section, name)
+    others = theirs["Resources"].keys() - ours["Resources"].keys()
+    assert {re.sub(r"[0-9A-F]{8}$", "", name) for name in others} <= ITS_OWN
+
+
+def _plain(node: Any) -> Any:
+    """A node without what CDK notes beside it; numbers and booleans as texts, as CloudFormation reads them."""
+    if isinstance(node, list):
+        return [_plain(each) for each in node]
+    if not isinstance(node, dict):
+        return str(node).lower() if isinstance(node, bool) else str(node)
+    return {key: _plain(value) for key, value in node.items() if key != "Metadata"}
+
+
+@pytest.mark.timeout(3 * WITHIN_S)
+def test_parameters_are_set_and_the_nightly_run_is_a_request(synthesized: Template) -> None:
+    from sparklet.planning.plan_requests import run_request
+
+    [rule] = [r["Properties"] for r in synthesized["Resources"].values() if r["Type"] == "AWS::Events::Rule"]
+    [target] = rule["Targets"]
+    text = "".join(part if isinstance(part, str) else "bucket" for part in target["Input"]["Fn::Join"][1])
+
+    assert synthesized["Parameters"]["MaximumConcurrency"]["Default"] == 20
+    assert "acme-raw" in synthesized["Parameters"]["ReadObjectArns"]["Default"]
+    assert target["Arn"] == {"Ref": "LoopMachine"}
+    assert run_request(json.loads(text), "night").inputs == ("s3://acme-raw/sales/",)
