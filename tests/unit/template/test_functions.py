@@ -17,6 +17,7 @@ from tests.unit.template.reading import ZIPS, evaluate_rules, functions, of_type
 
 ROOT = Path(__file__).resolve().parents[3]
 FOR_THE_IMAGE = {"SPARKLET_JARS"}  # set where the jars are: by the image, or by the local stack
+FOR_OWN_FUNCTIONS = {"SPARKLET_KAFKA_FAILURES"}  # the template's worker raises, which every mapping takes
 OTHER_SPELLINGS = {"SCRIPT_BUCKET", "SPARK_SCRIPT"}  # of the one script that SCRIPT_LOCATION names
 REVISED = (
     "DefaultScript",
@@ -193,7 +194,6 @@ def test_contradictory_parameters_stop_a_deployment(
 VALUES = {  # of variables within WorkerSettings: taken, refused
     "SPARKLET_RUNNER": ("submit", "hot"),
     "SPARKLET_KEEP_CONTEXT": ("off", "no"),
-    "SPARKLET_KAFKA_FAILURES": ("report", "drop"),
     "SPARKLET_GRACE_S": ("30", "31"),  # half of the shortest timeout
     "SPARKLET_TASKS_PER_JVM": ("1", "0"),
     "SPARKLET_MIN_FREE_BYTES": ("0", "-1"),
@@ -218,6 +218,8 @@ def test_a_deployment_takes_what_a_worker_takes_and_no_more(template: dict[str, 
         assert not takes.fullmatch(json.dumps({f"{name}S": taken})), name
         assert not takes.fullmatch(json.dumps({name: taken})[:-1] + ",}"), name
     assert not takes.fullmatch('{"SPARKLET_BUCKET": "other"}')
+    # A mapping without pollers of its own takes a report for success, and the batch would be lost.
+    assert not takes.fullmatch('{"SPARKLET_KAFKA_FAILURES": "report"}')
 
 
 def test_a_worker_gets_one_shard_at_a_time_by_default(
@@ -259,4 +261,4 @@ def test_the_environment_has_every_setting_and_no_other(template: dict[str, Any]
     given -= {name for name in given if name.startswith("PYICEBERG_CATALOG__ICEBERG__")}  # which pyiceberg reads
     given |= VALUES.keys()  # within one of them
     assert given <= read
-    assert read - given == FOR_THE_IMAGE | OTHER_SPELLINGS
+    assert read - given == FOR_THE_IMAGE | FOR_OWN_FUNCTIONS | OTHER_SPELLINGS
