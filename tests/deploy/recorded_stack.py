@@ -14,11 +14,12 @@ from sparklet.aws.clients import AwsClients
 from sparklet.aws.dynamodb import DynamoLedger
 from sparklet.aws.object_store import S3ObjectStore, input_stores
 from sparklet.clock import SystemClock
-from sparklet.local.environment import ACCOUNT, REGION
+from sparklet.local.environment import REGION
 from sparklet.local.jars import ensure_jars
 from sparklet.local.java import find_java
 from sparklet.local.local_template import Template, load_template, localise, to_json
 from sparklet.local.spark_installation import jar_cache
+from sparklet.local.state import ACCOUNT
 from sparklet.ports.deployment import Deployment
 from tests.deploy.policies import Call
 from tests.stand_ins.enforcing import enforcing_ministack

@@ -22,8 +22,9 @@ from sparklet.aws.stacks import OUTPUTS, stack_outputs, stack_settings, unused_s
 from sparklet.aws.task_queue import SqsTaskQueue
 from sparklet.cli import main
 from sparklet.clock import SystemClock
-from sparklet.local.environment import ACCOUNT, REGION, applied, of_client
+from sparklet.local.environment import REGION, applied, of_client
 from sparklet.local.local_template import load_template, localise, parse_template, to_json
+from sparklet.local.state import ACCOUNT
 from sparklet.planning.new_run import new_run
 from sparklet.planning.request import RunRequest
 from sparklet.ports.deployment import Deployment

@@ -19,7 +19,8 @@ import pytest
 import yaml
 from platformdirs import user_cache_path
 
-from sparklet.local.environment import ACCOUNT, REGION, applied, of_client
+from sparklet.local.environment import REGION, applied, of_client
+from sparklet.local.state import ACCOUNT
 from tests.container.built_image import BuiltImage, NotHereError, built_image
 from tests.container.conftest import REQUIRED
 from tests.deploy.podman_api import changed, on_gateway, podman_api

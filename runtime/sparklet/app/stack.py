@@ -11,7 +11,7 @@ from typing import Literal
 
 from sparklet.app.costs import WorkerSize
 from sparklet.app.reporter import Reporter
-from sparklet.local.state import default_state_dir
+from sparklet.local.state import StateDir, default_state_dir
 from sparklet.model.options import MIB
 from sparklet.ports import Compute, Orchestrator, WorkerLogs
 from sparklet.ports.deployment import Deployment
@@ -66,21 +66,25 @@ class OpenStack:
 
 
 @contextmanager
-def open_stack(selection: StackSelection, reporter: Reporter, *, reading: bool = False) -> Iterator[OpenStack]:
+def open_stack(
+    selection: StackSelection, reporter: Reporter, *, reading: bool = False, looking: bool = False
+) -> Iterator[OpenStack]:
     """Open the selected stack; the local one is started if need be, and ends with its last user.
 
-    A local stack that is started only for ``reading`` does no work.
+    A local stack that is started only for ``reading`` does no work. Who is only ``looking``, and changes nothing, gets
+    the state that it has saved, if it has ended.
     """
     if selection.stack:
         yield replace(_deployed(selection.stack), command_options=selection.command_options)
         return
     from sparklet.aws.compute import LambdaCompute
-    from sparklet.aws.orchestrator import StepFunctionsOrchestrator
+    from sparklet.local.saved import SavedStack
     from sparklet.local.spark_installation import worker_environment
     from sparklet.local.stack import LocalStack, StackOptions
     from sparklet.local.state import FileLogs
 
-    workers = selection.workers or os.cpu_count() or 1
+    workers, reading = selection.workers or os.cpu_count() or 1, reading or looking
+    saved = SavedStack.find(StateDir(selection.state), reporter.say) if looking else None
     options = StackOptions(
         state_dir=selection.state,
         workers=workers,
@@ -92,7 +96,7 @@ def open_stack(selection: StackSelection, reporter: Reporter, *, reading: bool =
         replace_kept=selection.replace_kept,
         worker_env={} if reading else worker_environment(workers, reporter.say),
     )
-    with LocalStack.attach(options, reporter.say) as local:
+    with saved or LocalStack.attach(options, reporter.say) as local:
         yield OpenStack(
             local.deployment(),
             LambdaCompute(local.clients),
@@ -106,7 +110,7 @@ def open_stack(selection: StackSelection, reporter: Reporter, *, reading: bool =
                 map_concurrency=local.info.workers,
                 is_local=True,
             ),
-            StepFunctionsOrchestrator(local.clients),
+            local.orchestrator,
             state=selection.state,
             command_options=selection.command_options,
             machines={"loop": local.info.loop_machine, "map": local.info.map_machine},

@@ -34,7 +34,7 @@ class StepFunctionsOrchestrator:
             except ClientError as error:
                 if error_code(error) != "ExecutionAlreadyExists":
                     raise
-        there = self.status(_named(machine, name))
+        there = self.status(execution_arn(machine, name))
         if there.state.ended:
             raise ExecutionExistsError(f"{name} has {there.state} already: choose another name to start it again")
         if there.input != input:  # the emulator does not compare inputs
@@ -44,22 +44,12 @@ class StepFunctionsOrchestrator:
     def status(self, execution: str) -> ExecutionStatus:
         """An execution's status."""
         with failing_as(OrchestrationError, f"{execution} cannot be looked up"):
-            found = self._clients.states.describe_execution(executionArn=execution)
-        return ExecutionStatus(
-            execution=execution,
-            state=ExecutionState(found["status"]),
-            started_s=found["startDate"].timestamp(),
-            ended_s=found["stopDate"].timestamp() if found.get("stopDate") else 0.0,
-            input=json.loads(found.get("input") or "{}"),
-            output=json.loads(found["output"]) if found["status"] == "SUCCEEDED" and found.get("output") else None,
-            error=found.get("error", ""),
-            cause=found.get("cause", ""),
-        )
+            return execution_status(execution, self._clients.states.describe_execution(executionArn=execution))
 
     def find(self, machine: str, name: str) -> ExecutionStatus | None:
         """The execution of this name, if there is one; Step Functions forgets them after 90 days."""
         try:
-            return self.status(_named(machine, name))
+            return self.status(execution_arn(machine, name))
         except OrchestrationError as error:
             if isinstance(error.__cause__, Exception) and error_code(error.__cause__) == "ExecutionDoesNotExist":
                 return None
@@ -75,6 +65,20 @@ class StepFunctionsOrchestrator:
                 raise
 
 
-def _named(machine: str, name: str) -> str:
+def execution_status(execution: str, found: Mapping[str, Any]) -> ExecutionStatus:
+    """The status in an answer of Step Functions."""
+    return ExecutionStatus(
+        execution=execution,
+        state=ExecutionState(found["status"]),
+        started_s=found["startDate"].timestamp(),
+        ended_s=found["stopDate"].timestamp() if found.get("stopDate") else 0.0,
+        input=json.loads(found.get("input") or "{}"),
+        output=json.loads(found["output"]) if found["status"] == "SUCCEEDED" and found.get("output") else None,
+        error=found.get("error", ""),
+        cause=found.get("cause", ""),
+    )
+
+
+def execution_arn(machine: str, name: str) -> str:
     """The ARN of an execution, from that of its machine."""
     return f"{machine.replace(':stateMachine:', ':execution:', 1)}:{name}"

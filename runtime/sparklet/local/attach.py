@@ -52,7 +52,7 @@ def attach_or_start(
         if document is None or differences_between(request, document["request"]):
             progress("ending the local stack to deploy it anew")
             end_host(state)
-    _share(hold, progress)
+    share(hold, progress)
     if keep:
         state.keep_file.touch()
     if (document := _await_info(state)) is not None:
@@ -61,7 +61,7 @@ def attach_or_start(
     return _start(state, request, progress)
 
 
-def _share(hold: Lock, progress: Progress) -> None:
+def share(hold: Lock, progress: Progress) -> None:
     """Take the lock with others; an ending host holds it alone."""
     if not hold.shared():
         progress("waiting for the earlier local stack to end")

@@ -13,10 +13,9 @@ from pathlib import Path
 
 import sparklet
 from sparklet.errors import LocalStackError
-from sparklet.local.state import StateDir
+from sparklet.local.state import ACCOUNT, StateDir
 from sparklet.local.worker_process import LOG_DIR_VARIABLE
 
-ACCOUNT = "000000000000"
 REGION = "us-east-1"
 TOKEN_HEADER = "X-Amz-Security-Token"  # noqa: S105 - its name
 HEALTH_PATH = "/_ministack/health"  # its port is open from the start: a first request waits for the answer

@@ -75,7 +75,9 @@ class Host:
                 ask(endpoint_url, token, PROCESSING_PATH)
                 restart_executions(clients, (deployed.loop_machine, deployed.map_machine))
             published = {"endpoint_url": endpoint_url, "token": token, "host_pid": os.getpid()}
-            write_json(self._state.info_file, {**published, "deployed": asdict(deployed), "request": dict(request)})
+            document = {**published, "deployed": asdict(deployed), "request": dict(request)}
+            for path in (self._state.last_file, self._state.info_file):
+                write_json(path, document)
             env = environment.of_emulator(self._state, endpoint_url, token, request["worker_env"])
             here = {"SPARKLET_BUCKET": deployed.bucket, "SPARKLET_LEDGER_TABLE": deployed.ledger_table}
             self._watch(ProcessRunner(self._state, {**env, **here, "SPARKLET_RUNNER": request["runner"]}))

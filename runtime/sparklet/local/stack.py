@@ -23,6 +23,7 @@ from sparklet import __version__
 from sparklet.aws.clients import AwsClients
 from sparklet.aws.dynamodb import DynamoLedger
 from sparklet.aws.object_store import S3ObjectStore, input_stores
+from sparklet.aws.orchestrator import StepFunctionsOrchestrator
 from sparklet.aws.task_queue import SqsTaskQueue
 from sparklet.engines.create import clusters_of
 from sparklet.errors import LocalStackError, SettingsError
@@ -105,6 +106,7 @@ class LocalStack(AbstractContextManager["LocalStack"]):
         self._state = state
         self._holding = holding
         self.clients = AwsClients(endpoint_url=info.endpoint_url, region=REGION)
+        self.orchestrator = StepFunctionsOrchestrator(self.clients)
         self.info = info
 
     @classmethod
@@ -122,7 +124,7 @@ class LocalStack(AbstractContextManager["LocalStack"]):
                 document = attach_or_start(
                     state, request, hold, progress, keep=options.keep, replace_kept=options.replace_kept
                 )
-            info = _info(state, document)
+            info = stack_info(state, document)
             if options.processing:
                 if listed := "; ".join(differences_between(request, document["request"])):
                     progress(f"the local stack runs already and is used as it is ({listed}); `sparklet stop` ends it")
@@ -169,7 +171,7 @@ def running(state_dir: Path) -> StackInfo | None:
     """The stack that runs in a state folder, if one does."""
     state = _state(state_dir)
     document = published(state)
-    return None if document is None else _info(state, document)
+    return None if document is None else stack_info(state, document)
 
 
 def stop(state_dir: Path, progress: Progress = lambda text: None) -> bool:
@@ -199,7 +201,8 @@ def _make(state: StateDir) -> None:
         ) from error
 
 
-def _info(state: StateDir, document: Any) -> StackInfo:
+def stack_info(state: StateDir, document: Any) -> StackInfo:
+    """A stack, by the document that its host published."""
     request = document["request"]
     return StackInfo(
         **document["deployed"],

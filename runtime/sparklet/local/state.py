@@ -20,6 +20,7 @@ DISK_REMEDY = f"make room there, or name another folder with --state-dir or {STA
 MIN_START_BYTES = 128 * MIB  # a stack is not started with less free
 _MAX_LOGS = 60  # of worker processes
 MAX_BYTES_A_READ = 4 * MIB
+ACCOUNT = "000000000000"  # the emulator's
 WORKER_LOGS = ("worker-*.log.1", "worker-*.log")
 
 
@@ -32,6 +33,7 @@ class StateDir:
         self.clients_lock = root / "clients.lock"  # held, shared, by every client
         self.start_lock = root / "start.lock"  # held by a client that starts, attaches to or stops the stack
         self.info_file = root / "stack.json"  # written when the stack is ready, deleted when it ends
+        self.last_file = root / "last.json"  # the same, and it stays
         self.request_file = root / "request.json"  # what the next host is to start and deploy
         self.keep_file = root / "keep"  # while it is there, the stack outlives its clients
         self.failure_file = root / "failure.txt"  # why the last host ended, unless it ended as it should
@@ -43,6 +45,10 @@ class StateDir:
         self.tasks = root / "tasks"  # of ``process_engine``; emptied at every start
         self.log = root / "log"  # host.log, aws.log and one file for each worker process
         self.aws_log = self.log / "aws.log"  # the emulator's own output
+
+    def object_file(self, bucket: str, key: str = "") -> Path:
+        """Where the emulator keeps an object whose key is a plain path, or a bucket."""
+        return self.objects / ACCOUNT / bucket / key
 
     def refuse_full_disk(self) -> None:
         """LocalStackError unless a stack can start; nothing is created."""

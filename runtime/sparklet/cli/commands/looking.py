@@ -53,7 +53,7 @@ def status(
     Counts, pace and estimated end, cost so far, slow shards, causes of failure, what drives it and what follows.
     """
     screen, figures = Screen(selection.as_json), load_prices(prices)
-    with open_stack(selection, screen, reading=True) as stack:
+    with open_stack(selection, screen, reading=compare, looking=not compare) as stack:
         if object_uri:
             _show_object(screen, run_id, object_status(stack.at, run_id, _stored(stack, run_id, object_uri)))
             return
@@ -91,7 +91,7 @@ def watch(run_id: opt.RunId, selection: opt.StackOptions, prices: Prices = None)
 def runs(selection: opt.StackOptions) -> None:
     """List all runs, newest first."""
     screen = Screen(selection.as_json)
-    with open_stack(selection, screen, reading=True) as stack:
+    with open_stack(selection, screen, looking=True) as stack:
         found = list(stack.at.ledger.runs.list())
     if selection.as_json:
         screen.document([run_document(each) for each in found])
@@ -104,7 +104,7 @@ def runs(selection: opt.StackOptions) -> None:
 def results(run_id: opt.RunId, selection: opt.StackOptions) -> None:
     """Show the script's answer for each shard (job.answer), in order; --json: one line for each."""
     screen = Screen(selection.as_json)
-    with open_stack(selection, screen, reading=True) as stack:
+    with open_stack(selection, screen, looking=True) as stack:
         table, count = Table("shard", "answer"), 0
         for line in results_of(stack.at, stack.at.ledger.runs.get(run_id)):
             count += 1
@@ -142,7 +142,7 @@ def ddl(
 def explain(run_id: opt.RunId, selection: opt.StackOptions) -> None:
     """Group a run's failures by cause: an example, the likely reason, what to do, and the command to type."""
     screen = Screen(selection.as_json)
-    with open_stack(selection, screen, reading=True) as stack:
+    with open_stack(selection, screen, looking=True) as stack:
         run = stack.at.ledger.runs.get(run_id)
         groups, found = explain_run(stack, run)
         if selection.as_json:
@@ -167,7 +167,7 @@ def logs(
 ) -> None:
     """Show the logs of workers and script, with shard and attempt; --json: one object for each unchanged line."""
     screen = Screen(selection.as_json)
-    with open_stack(selection, screen, reading=True) as stack:
+    with open_stack(selection, screen, reading=follow, looking=not follow) as stack:
         run = stack.at.ledger.runs.get(run_id)
         if shard is not None:
             stack.at.ledger.shards.get(run_id, shard)
