@@ -7,20 +7,21 @@ import shutil
 from collections import deque
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
 from functools import cache
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 from typing import TypeVar
 
-from sparklet.app.reporter import Reporter, size_text
+from sparklet.app.reporter import Reporter, count_text, size_text
 from sparklet.app.stack import OpenStack
 from sparklet.errors import PlanError, SettingsError
 from sparklet.inputs.local_files import local_files
 from sparklet.inputs.selection import Filter
 from sparklet.job.catalogs import VARIABLES, catalog_properties
 from sparklet.local.state import read_json
-from sparklet.model import Run, ShardState
+from sparklet.model import Run, RunOptions, ShardState
 from sparklet.planning.packing import within_limit
 from sparklet.planning.request import RunRequest
 from sparklet.ports import ObjectInfo, ObjectStore
@@ -76,25 +77,23 @@ def with_local_files(stack: OpenStack, request: RunRequest, reporter: Reporter) 
     files = {}
     for name, given in request.files.items():
         path = Path(given)
-        if not path.is_file():
-            raise PlanError(f"--file {name}={given}: there is no such file (you are in {Path.cwd()})")
         files[name] = f"s3://{stack.at.bucket}/input/{request.run_id}/files/{name}/{path.name}"
         reporter.say(f"copying {path} to the bucket")
         stack.at.store.upload(path, files[name])
     output_uri = f"s3://{stack.at.bucket}/output/{request.run_id}/" if paths.output else request.output_uri
     if paths.output and request.table.startswith("iceberg:"):
-        request = replace(request, env={**_catalog(Path(paths.output), request), **request.env})
+        Path(paths.output).mkdir(parents=True, exist_ok=True)  # for the catalog
     return replace(request, inputs=tuple(inputs), output_uri=output_uri, params={**request.params, **files})
 
 
-def _catalog(output: Path, request: RunRequest) -> Mapping[str, str]:
+def output_catalog(request: RunRequest) -> Mapping[str, str]:
     """A catalog of Iceberg's below a local output, in SQLite; nothing if one is configured.
 
     The warehouse is a ``file://`` folder, since Iceberg's metadata holds absolute addresses.
     """
+    output = Path(request.output_uri).resolve()
     if {"type", "uri"} & catalog_properties({**os.environ, **request.env}, request.params.get("warehouse")).keys():
         return {}
-    output.mkdir(parents=True, exist_ok=True)
     return {
         f"{VARIABLES}TYPE": "sql",
         f"{VARIABLES}URI": f"sqlite:///{output / 'catalog.sqlite'}",
@@ -116,18 +115,20 @@ def _output_paths(paths_dir: Path, request: RunRequest) -> LocalPaths:
 
 def _upload_input(stack: OpenStack, request: RunRequest, index: int, path: Path, reporter: Reporter) -> str:
     """Copy one local input; the S3 folder or object of the copy."""
-    base = f"s3://{stack.at.bucket}/input/{request.run_id}/{index}/"
+    base, options = f"s3://{stack.at.bucket}/input/{request.run_id}/{index}/", request.options
     reporter.say(f"copying {path} to the bucket")
-    since_s = request.options.modified_since_s
-
-    def files() -> Iterator[tuple[Path, str]]:
-        found = local_files(path, Filter(request.options.include, request.options.exclude))
-        return ((file, base + key) for file, key in found if not since_s or file.stat().st_mtime >= since_s)
-
-    deque(within_limit(files(), request.options.limit, str(path)), maxlen=0)  # before anything is copied
-    if upload(stack.at.store, files(), reporter.say) == 0:
-        raise PlanError(f"the input {path} holds no file to plan; check the folder, --include, --exclude and --since")
+    deque(within_limit(wanted_files(path, options), options.limit, str(path)), maxlen=0)  # before anything is copied
+    upload(stack.at.store, ((file, base + key) for file, key in wanted_files(path, options)), reporter.say)
     return base if path.is_dir() else base + path.name
+
+
+def wanted_files(path: Path, options: RunOptions) -> Iterator[tuple[Path, str]]:
+    """The files of a local input that the options choose, each with its key; PlanError at once if there is none."""
+    since_s, found = options.modified_since_s, local_files(path, Filter(options.include, options.exclude))
+    wanted = (each for each in found if not since_s or each[0].stat().st_mtime >= since_s)
+    if (first := next(wanted, None)) is None:
+        raise PlanError(f"the input {path} holds no file to plan; check the folder, --include, --exclude and --since")
+    return chain([first], wanted)
 
 
 def upload(store: ObjectStore, files: Iterable[tuple[Path, str]], say: Say) -> int:
@@ -183,7 +184,6 @@ def fill_output(stack: OpenStack, run: Run, reporter: Reporter) -> None:
     """Download the output of succeeded shards to the run's local output folder, if it has one."""
     paths = local_paths(stack, run.run_id)
     if paths.output:
-        reporter.say(f"filling {paths.output}")
         fill(stack.at.store, run, paths, _succeeded(stack, run), reporter.say)
 
 
@@ -205,7 +205,6 @@ def fill(store: ObjectStore, run: Run, paths: LocalPaths, shards: Collection[int
     """
     folder = Path(paths.output)
     keep = {folder / name: info for name, info in output_files(store, run, shards).items()}
-    folder.mkdir(parents=True, exist_ok=True)
     for path in [p for p in folder.glob(f"{run.shard_prefix}*/**/*") if p.is_file() and p not in keep]:
         path.unlink()
     count = _transfer(lambda item: _download(store, *item), keep.items(), say, f"in {folder}")
@@ -214,6 +213,9 @@ def fill(store: ObjectStore, run: Run, paths: LocalPaths, shards: Collection[int
     for path in sorted((p for p in folder.glob(f"{run.shard_prefix}*/**/") if p.is_dir()), reverse=True):
         if not any(path.iterdir()):
             path.rmdir()
+    if run.table and not keep:
+        with suppress(OSError):  # it was made for a catalog, and there is one
+            folder.rmdir()
     return count
 
 
@@ -245,8 +247,9 @@ def _transfer(work: Callable[[T], int], items: Iterable[T], say: Say, where: str
             size_bytes += sum(pool.map(work, batch))
             count += len(batch)
             if len(batch) == SAY_EVERY:
-                say(f"  {count} files, {size_text(size_bytes)} are {where} so far")
-    say(f"  {count} files, {size_text(size_bytes)} are {where}")
+                say(f"  {count} files ({size_text(size_bytes)}) {where} so far")
+    if count:
+        say(f"  {count_text(count, 'file')} ({size_text(size_bytes)}) {where}")
     return count
 
 

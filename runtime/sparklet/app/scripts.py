@@ -7,8 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from sparklet.app.stack import OpenStack
-from sparklet.errors import PlanError
-from sparklet.planning.new_run import refuse_bad_syntax
+from sparklet.planning.new_run import script_body
 
 
 def invoke_script(
@@ -29,13 +28,7 @@ def invoke_script(
 def _script_uri(stack: OpenStack, script: str) -> str:
     if "://" in script:
         return script
-    path = Path(script)
-    try:
-        body = path.read_bytes()
-    except OSError as error:
-        raise PlanError(f"the script {script} cannot be read: {error.strerror}") from error
-    refuse_bad_syntax(script, body)
-    return _stored(stack, path.name, body)
+    return _stored(stack, Path(script).name, script_body(script))
 
 
 def _stored(stack: OpenStack, name: str, body: bytes) -> str:

@@ -11,7 +11,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from sparklet.app.local_files import with_local_files
+from sparklet.app.local_files import check_output, output_catalog, wanted_files, with_local_files
 from sparklet.app.reporter import Reporter, count_text, size_text
 from sparklet.app.stack import OpenStack
 from sparklet.app.state_machines import WantedMode, chosen_mode, drive
@@ -20,7 +20,7 @@ from sparklet.inputs.list_requests import ListRequest
 from sparklet.job.catalogs import catalog_properties
 from sparklet.model import Run
 from sparklet.model.quantities import parse_duration_s
-from sparklet.planning.new_run import new_run, run_id_of
+from sparklet.planning.new_run import new_run, run_id_of, script_body
 from sparklet.planning.packing import PackedInput
 from sparklet.planning.planner import PlanProgress, plan
 from sparklet.planning.request import RunRequest, places, read_request
@@ -65,6 +65,26 @@ def run_request(options: Mapping[str, Any], lists: ListFormat, *, dry_run: bool 
             f"--incremental needs inputs in S3: {local[0]} is copied to the bucket for each run; "
             "use --since for local files"
         )
+    return request if dry_run else _checked(request)
+
+
+def _checked(request: RunRequest) -> RunRequest:
+    """The request, with the catalog of a local output; refused for what is wrong before any stack is opened."""
+    for source in filter(None, (request.script, request.check, request.next, *request.py_files)):
+        if "://" not in source:
+            script_body(source, py_file=source in request.py_files)
+    for given in request.inputs:
+        if "://" not in given:
+            wanted_files(Path(given), request.options)
+    for name, given in request.files.items():
+        if not Path(given).is_file():
+            raise PlanError(f"--file {name}={given}: there is no such file (you are in {Path.cwd()})")
+    if request.output_uri and "://" not in request.output_uri:
+        if not (request.run_id or request.idempotency_key):  # else it may be that run's own
+            check_output(Path(request.output_uri), request.options.existing)
+        if request.table.startswith("iceberg:"):
+            request = replace(request, env={**output_catalog(request), **request.env})
+    _refuse_table(request, in_s3=False)
     return request
 
 
@@ -120,8 +140,8 @@ def begin(
         request = replace(request, run_id=run_id_of(request, stack.at.clock.now_s()), idempotency_key="")
         with resumable(stack, reporter, lambda: _again(words, request.run_id)):
             request = with_local_files(stack, request, reporter)
-            if request.table:
-                _refuse_table(stack, request)
+            if stack.state is None:
+                _refuse_table(request, in_s3=True)
             known = stack.at.known_run(request.run_id)
             run = new_run(stack.at, request, packed)
         if not by_machine and known:
@@ -186,16 +206,17 @@ def resumable(stack: OpenStack, reporter: Reporter, command: Callable[[], Sequen
         raise
 
 
-def _refuse_table(stack: OpenStack, request: RunRequest) -> None:
+def _refuse_table(request: RunRequest, *, in_s3: bool) -> None:
     """PlanError if no commit can write to the run's table. Where this machine cannot tell, the first script will.
 
     In a process of its own: the tables' libraries may be missing here, are slow to import, and wait long for networks.
+    What is ``in_s3`` can be looked at there.
     """
     format_, _, place = request.table.partition(":")
     environ, warehouse = {**os.environ, **request.env}, str(request.params.get("warehouse") or "")
     uri = place if format_ == "delta" else catalog_properties(environ, warehouse).get("uri", "s3://")
-    is_here = Path(uri.removeprefix("file://").removeprefix("sqlite:///")).exists()  # what is in S3 needs the emulator
-    if format_ not in ("delta", "iceberg") or (stack.state and not is_here):
+    is_here = Path(uri.removeprefix("file://").removeprefix("sqlite:///")).exists()
+    if format_ not in ("delta", "iceberg") or not (is_here or in_s3):
         return
     words = [sys.executable, "-c", REFUSAL, request.table, warehouse]
     with suppress(subprocess.TimeoutExpired):

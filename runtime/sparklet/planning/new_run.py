@@ -27,6 +27,7 @@ from sparklet.planning.inventory import refuse_other_regions
 from sparklet.planning.output_claims import refuse_another_open, refuse_outputs, take_outputs
 from sparklet.planning.packing import PackedInput, too_large
 from sparklet.planning.request import RunRequest
+from sparklet.ports import ObjectStore
 from sparklet.ports.deployment import WITHDRAWN, Deployment
 
 RUN_ID_IN_OUTPUT = "{run_id}"  # for a request that is repeated for run after run
@@ -256,29 +257,34 @@ class ScriptFiles:
 
 def read_script(at: Deployment, run_id: str, source: str, py_files: Sequence[str] = ()) -> ScriptFiles:
     """Read a script and its py-files from ``s3://`` or local disk; PlanError if one is not usable."""
-    if not source.endswith(".py"):
-        raise PlanError(f"the script {source} must be a .py file")
     files: list[tuple[str, bytes]] = []
     for given in (source, *py_files):
-        if not given.endswith(PY_FILE_SUFFIXES):
-            raise PlanError(f"the py-file {given} must end in {', '.join(PY_FILE_SUFFIXES)}")
-        what = "py-file" if files else "script"
-        try:
-            body = at.store.get(given) if given.startswith(SCHEME) else Path(given).read_bytes()
-        except (ObjectNotFoundError, FileNotFoundError):
-            raise PlanError(f"the {what} {given} is not there; check its spelling") from None
-        except OSError as error:
-            raise PlanError(f"the {what} {given} cannot be read: {error.strerror}") from error
+        body = script_body(given, at.store, py_file=bool(files))
         name = given.rstrip("/").rpartition("/")[2]
         files.append((at.run_uri(run_id, f"script/{hashlib.sha256(body).hexdigest()}/{name}"), body))
     (uri, body), *others = files
-    refuse_bad_syntax(source, body)
     address = source if source.startswith(SCHEME) else str(Path(source).resolve())
     ref = ScriptRef(uri, hashlib.sha256(body).hexdigest(), address, tuple(each for each, _ in others))
     return ScriptFiles(ref, tuple(files))
 
 
-def refuse_bad_syntax(source: str, body: bytes) -> None:
+def script_body(given: str, store: ObjectStore | None = None, *, py_file: bool = False) -> bytes:
+    """The bytes of a script or a py-file; without a store it is a local one. PlanError if it is not usable."""
+    what, suffixes = ("py-file", PY_FILE_SUFFIXES) if py_file else ("script", (".py",))
+    if not given.endswith(suffixes):
+        raise PlanError(f"the {what} {given} must be a {' or '.join(suffixes)} file")
+    try:
+        body = store.get(given) if store and given.startswith(SCHEME) else Path(given).read_bytes()
+    except (ObjectNotFoundError, FileNotFoundError):
+        raise PlanError(f"the {what} {given} is not there; check its spelling") from None
+    except OSError as error:
+        raise PlanError(f"the {what} {given} cannot be read: {error.strerror}") from error
+    if not py_file:
+        _refuse_bad_syntax(given, body)
+    return body
+
+
+def _refuse_bad_syntax(source: str, body: bytes) -> None:
     """PlanError with file and line if a script cannot be compiled: no shard could ever succeed."""
     try:
         with warnings.catch_warnings():

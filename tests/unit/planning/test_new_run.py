@@ -66,7 +66,7 @@ def test_a_local_script_is_copied_as_well(world: World, tmp_path: Path, monkeypa
         ({"script": "s3://data/jobs/typo.py"}, r"the script s3://data/jobs/typo.py is not there"),
         ({"script": "nowhere.py"}, "the script nowhere.py is not there"),
         ({"script": "s3://data/jobs/daily.jar"}, "must be a .py file"),
-        ({"py_files": ("lib.tar.gz",)}, r"lib.tar.gz must end in .py, .zip"),
+        ({"py_files": ("lib.tar.gz",)}, r"lib.tar.gz must be a .py or .zip"),
         ({"py_files": ("s3://data/lib.zip",)}, r"the py-file s3://data/lib.zip is not there"),
         ({"output_uri": "s3://data/in/out/"}, "lies inside the input s3://data/in/"),
         ({"inputs": ("s3://data/",)}, "the output s3://data/out/ lies inside the input"),

@@ -22,6 +22,7 @@ from sparklet.cli.render import estimate_table, preview_table
 from sparklet.cli.run_result import finish
 from sparklet.errors import NothingNewError, PlanError
 from sparklet.model.options import ORCHESTRATION
+from sparklet.planning.new_run import script_body
 from sparklet.planning.request import RunRequest
 from sparklet.settings import script_environment
 
@@ -116,6 +117,8 @@ def invoke(
     except (ValueError, RecursionError) as error:
         raise PlanError(f"{event} is not JSON: {error}") from error
     variables = script_environment(parse_pairs("--env", env_pairs), "--env")
+    if "://" not in script:
+        script_body(script)
     with open_stack(replace(selection, workers=1), screen) as stack:
         screen.document(invoke_script(stack, script, document, tuple(arguments or ()), variables))
 
