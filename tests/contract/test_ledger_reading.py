@@ -140,6 +140,26 @@ def test_shards_that_wait_for_long_are_found(ledger: Ledger, run_id: str, clock:
     ]
 
 
+def test_shards_that_have_changed_since_are_found(mixed: Ledger, run_id: str, clock: FakeClock) -> None:
+    clock.advance(100)
+    since_s = clock.now_s()
+    states = (ShardState.PENDING, ShardState.RUNNING, ShardState.FAILED)
+    assert not [r for state in states for r in mixed.shards.recent(run_id, state, since_s)]
+
+    for number in (6, 7, 8):
+        mixed.attempts.claim(ref(run_id, number), f"a{number}", LEASE_S, MAX_ATTEMPTS)
+    mixed.attempts.release(run_id, 6, "a6", BROKEN)
+    mixed.attempts.fail(run_id, 7, "a7", BROKEN)
+
+    found = {state: list(mixed.shards.recent(run_id, state, since_s)) for state in states}
+    assert {state: [r.number for r in records] for state, records in found.items()} == {
+        ShardState.PENDING: [6],
+        ShardState.RUNNING: [8],
+        ShardState.FAILED: [7],
+    }
+    assert found[ShardState.FAILED] == [mixed.shards.get(run_id, 7)]
+
+
 @pytest.mark.parametrize("state", [ShardState.SUCCEEDED, ShardState.FAILED])
 def test_ended_shards_do_not_expire(ledger: Ledger, run_id: str, state: ShardState) -> None:
     planned(ledger, run_id)

@@ -381,6 +381,11 @@ class MemoryShards:
             if since_s < before_s:
                 yield record
 
+    def recent(self, run_id: str, state: ShardState, since_s: float) -> Iterator[ShardRecord]:
+        """Shards PENDING, RUNNING or FAILED that have changed since."""
+        waits = state is ShardState.PENDING
+        return (r for r in self.list(run_id, state) if r.changed_s >= since_s and not (waits and r.engine))
+
     def for_engines(self, run_id: str) -> Iterator[ShardRecord]:
         """PENDING shards of engines."""
         return (record for record in self.list(run_id, ShardState.PENDING) if record.engine)

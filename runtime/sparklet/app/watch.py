@@ -1,18 +1,21 @@
 """A run is watched until it has ended: checks, progress, warnings; then its local output is filled."""
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from itertools import islice
 from typing import Protocol
 
 from sparklet.app.costs import Prices
+from sparklet.app.explain import pattern_of
 from sparklet.app.local_files import fill_output
-from sparklet.app.reporter import Reporter, count_text, duration_text
+from sparklet.app.reporter import Reporter, duration_text
 from sparklet.app.stack import OpenStack
 from sparklet.app.state_machines import MachineWatch
 from sparklet.app.status import RunView, view_run
 from sparklet.errors import SparkletError
-from sparklet.model import Counts, Run
+from sparklet.model import Counts, Run, ShardState
 from sparklet.ports import Clock
 from sparklet.runs.checker import check
 from sparklet.runs.summary import Summary, summarize
@@ -22,6 +25,9 @@ WINDOW_S = 60.0  # the estimated end follows from the last minute
 POLL_S = 1.0
 SHARDS_A_SECOND = 10_000  # open shards that lengthen the polling interval by a second: a check reads them all
 MAX_POLL_S = 15.0
+OVERLAP_S = 5.0  # of two looks for failing attempts: the index may lag
+MAX_LOOKED_AT = 100  # shards of one state
+LOOKED_AT = (ShardState.FAILED, ShardState.PENDING, ShardState.RUNNING)
 LEDGER_PATIENCE_S = 60.0  # a watch tolerates a ledger or queue that does not respond for this long
 
 
@@ -81,15 +87,38 @@ class Watcher(Reporter, Protocol):
         """A display of the run; it may read ``details`` now and then, which takes a pass over the ledger."""
 
 
+@dataclass
+class FailureWatch:
+    """Reports each cause of failing attempts once."""
+
+    stack: OpenStack
+    _since_s: float = 0.0
+    _reported: set[tuple[str, str]] = field(default_factory=set)
+
+    def reports(self, run: Run) -> Iterator[str]:
+        """Causes that are new since the last look; of a run that has ended none, since its result shows them."""
+        since_s, self._since_s = self._since_s, self.stack.at.clock.now_s() - OVERLAP_S
+        for state in () if run.state.ended else LOOKED_AT:
+            for record in islice(self.stack.at.ledger.shards.recent(run.run_id, state, since_s), MAX_LOOKED_AT):
+                failed = record.attempts - (state is ShardState.RUNNING) if record.generation == run.generation else 0
+                cause = record.error_class, pattern_of(record.error_message)
+                if failed > 0 and record.error_class and cause not in self._reported:
+                    self._reported.add(cause)
+                    ends = "no attempt follows" if state is ShardState.FAILED else "another attempt follows"
+                    why = f"{record.error_class}: {record.error_message}"
+                    yield f"attempt {failed} of shard {record.number} has failed, {ends}: {why}"
+
+
 def watch(stack: OpenStack, run_id: str, watcher: Watcher, prices: Prices) -> Summary:
     """Check and show a run until it has ended, then fill its local output; its summary."""
     silent_since_s: float | None = None
-    machine = MachineWatch(stack)
+    machine, failures = MachineWatch(stack), FailureWatch(stack)
     with watcher.display(run_id, stack.at.clock, lambda run: view_run(stack, run, prices)) as display:
         while True:
             try:
                 report = check(stack.at, run_id)
                 display.show(report.run, report.counts)
+                failing = list(failures.reports(report.run))
                 silent_since_s = None
             except SparkletError as error:
                 stack.check()
@@ -99,10 +128,7 @@ def watch(stack: OpenStack, run_id: str, watcher: Watcher, prices: Prices) -> Su
                     raise
                 stack.at.clock.sleep(POLL_S)
                 continue
-            if report.expired:
-                lost = count_text(report.expired, "worker")
-                display.warn(f"{lost} lost: their shards are retried (since when: sparklet status {run_id})")
-            for text in machine.reports(report.run):
+            for text in (*failing, *machine.reports(report.run)):
                 display.warn(text)
             if report.run.state.ended:
                 break

@@ -199,6 +199,9 @@ class Shards(Protocol):
         index: after one by a clock that is behind, the shard is found when the lease that its claim gave is over.
         """
 
+    def recent(self, run_id: str, state: ShardState, since_s: float) -> Iterator[ShardRecord]:
+        """Shards PENDING (for functions), RUNNING or FAILED that have changed since; found by the index likewise."""
+
     def for_engines(self, run_id: str) -> Iterator[ShardRecord]:
         """PENDING shards of engines, those that have waited longest first in each bucket; found likewise."""
 

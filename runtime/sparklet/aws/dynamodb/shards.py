@@ -110,6 +110,11 @@ class DynamoShards(OnTable):
             if record.state is state and since_s < before_s:
                 yield record
 
+    def recent(self, run_id: str, state: ShardState, since_s: float) -> Iterator[ShardRecord]:
+        """Shards PENDING, RUNNING or FAILED that have changed since; a lease ends later than its shard has changed."""
+        found = self._between(run_id, open_value(state, since_s), open_value(state, MAX_TIME_S))
+        return (record for record in found if record.state is state and record.changed_s >= since_s)
+
     def for_engines(self, run_id: str) -> Iterator[ShardRecord]:
         """PENDING shards of engines."""
         first, last = (open_value(ShardState.PENDING, since_s, "any") for since_s in (0.0, MAX_TIME_S))
