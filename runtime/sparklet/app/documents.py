@@ -4,7 +4,7 @@ import shlex
 from dataclasses import asdict
 from typing import Any
 
-from sparklet.app.explain import FailureGroup
+from sparklet.app.explain import SCRIPT, FailureGroup
 from sparklet.app.local_files import local_part, local_paths
 from sparklet.app.object_status import ObjectStatus
 from sparklet.app.reporter import time_text
@@ -15,6 +15,7 @@ from sparklet.runs.summary import Summary
 
 OUT_OF_MEMORY = ("OutOfMemoryError", "MemoryError")
 OUT_OF_TIME = ("DeadlineExceededError",)
+NOT_HERE = ("ShardTooLargeError", "PySparkAttributeError", "PySparkNotImplementedError")
 MAX_MEMORY_MB, MAX_TIMEOUT_S = 10240, 900
 
 
@@ -132,6 +133,7 @@ def group_document(stack: OpenStack, group: FailureGroup) -> dict[str, Any]:
         "came_back_unrun": group.unrun,
         "reason": group.advice.reason,
         "remedy": group.advice.remedy,
+        "at_fault": group.advice.at_fault or None,
         "redrive": redrive_command(stack, group),
     }
 
@@ -142,12 +144,16 @@ def local_file(stack: OpenStack, group: FailureGroup) -> str:
 
 
 def redrive_command(stack: OpenStack, group: FailureGroup) -> str:
-    """The exact command that redrives this group's shards, with larger workers if size was the cause."""
+    """The exact command that redrives this group's shards, larger or elsewhere or repaired if else it fails again."""
     words = ["sparklet", "redrive", group.example.run_id, *group.redrive]
     name = group.error_class.rpartition(".")[2]
     if name in OUT_OF_MEMORY and stack.size.memory_mb < MAX_MEMORY_MB:
         words += ["--memory", str(min(MAX_MEMORY_MB, 2 * stack.size.memory_mb))]
-    if name in OUT_OF_TIME and (stack.state or stack.size.timeout_s < MAX_TIMEOUT_S):
+    elif name in OUT_OF_TIME and (stack.state or stack.size.timeout_s < MAX_TIMEOUT_S):
         longer_s = 2 * stack.size.timeout_s
         words += ["--timeout", str(longer_s if stack.state else min(MAX_TIMEOUT_S, longer_s))]
+    elif name in (*OUT_OF_MEMORY, *OUT_OF_TIME, *NOT_HERE):
+        words += ["--engine", next(iter(stack.at.engines), "NAME")]
+    elif group.advice.at_fault == SCRIPT:
+        words += ["--script", "REPAIRED.py"]
     return shlex.join([*words, *(("--stack", stack.name) if stack.name else ())])

@@ -2,8 +2,9 @@
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
+from sparklet.app.reporter import count_text
 from sparklet.errors import ObjectStoreError, PlanError
 from sparklet.model import Run, ShardRecord
 from sparklet.planning.plan_files import planned_shard
@@ -28,6 +29,7 @@ _NAMES = (
 _SCRIPT_LINE = re.compile(r"\bline (\d+) of [\w.-]+\.py\b|\b[\w.-]+\.py, line (\d+)")  # stays in a pattern
 _PLACEHOLDER = re.compile(r"<(?:address|path|file|id|n)>")
 _PLACE = re.compile(r"\bline \d+ of [^\s;,:)]+|\b[^\s(;,]+\.py, line \d+")
+DATA, SCRIPT, EITHER = "data", "script", "data or script"
 _FIX_AND_REDRIVE = "repair it, then sparklet redrive RUN --script REPAIRED.py; finished shards are not repeated"
 
 
@@ -37,6 +39,7 @@ class Advice:
 
     reason: str
     remedy: str
+    at_fault: str = ""  # what must be repaired first, or each redrive fails again: DATA, SCRIPT, EITHER
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,6 +165,7 @@ _RULES = (
     _Rule(
         "an input (or the bucket) is gone, or was replaced after the run was planned",
         "put it back and sparklet redrive RUN, or start a new run without it",
+        DATA,
         classes="ObjectNotFoundError ObjectChangedError FileNotFoundException SparkFileNotFoundException "
         "RemoteFileChangedException UnknownStoreException",
         message=r"\[PATH_NOT_FOUND\]|NoSuchKey|NoSuchBucket|bucket does not exist"
@@ -170,11 +174,14 @@ _RULES = (
     _Rule(
         "an input is empty",
         "leave it out (objects of 0 bytes are not planned unless --keep-empty), or let the script give a schema",
+        DATA,
         message=r"UNABLE_TO_INFER_SCHEMA|length is too low: 0\b|\bis empty\b|No columns to parse|EmptyDataError",
     ),
     _Rule(
         "an input is not in the format the script reads",
-        "repair or --exclude that object, or let the script tolerate it; then sparklet redrive RUN",
+        "repair that object, or let the script tolerate it, then sparklet redrive RUN; or start a new run without it "
+        "(--exclude)",
+        EITHER,
         classes="BadRecordException NumberFormatException DateTimeParseException ZipException EOFException "
         "ParquetDecodingException JSONDecodeError UnicodeDecodeError",
         message=r"is not a Parquet file|MALFORMED_RECORD|CANNOT_READ_FILE|FAILED_READ_FILE|not in GZIP format"
@@ -192,11 +199,13 @@ _RULES = (
     _Rule(
         "the script does not compile",
         _FIX_AND_REDRIVE,
+        SCRIPT,
         classes="SyntaxError IndentationError TabError",
     ),
     _Rule(
         "the script uses a table, column or type that is not there",
         "compare it with the input's schema and " + _FIX_AND_REDRIVE,
+        EITHER,
         classes="AnalysisException ParseException",
     ),
     _Rule(
@@ -206,7 +215,8 @@ _RULES = (
     ),
     _Rule(
         "the script imports a module that is not there",
-        "add it with --py-files, or put it into the image; then sparklet redrive RUN",
+        "start a new run with it (--py-files), or put it into the image; or " + _FIX_AND_REDRIVE,
+        SCRIPT,
         classes="ModuleNotFoundError ImportError ClassNotFoundException NoClassDefFoundError",
     ),
     _Rule(
@@ -217,6 +227,7 @@ _RULES = (
     _Rule(
         "the script's report, or the event, is not valid",
         "report through sparklet.job (job.report); " + _FIX_AND_REDRIVE,
+        SCRIPT,
         classes="EventError",
     ),
     _Rule(
@@ -237,7 +248,7 @@ def advice(error_class: str, message: str) -> Advice:
     name = error_class.rpartition(".")[2]
     found = next((rule for rule in _RULES if rule.fits(name, message)), None) or _script_error(name)
     place = _PLACE.search(message)
-    return Advice(f"{found.reason}, at {place[0]}" if place else found.reason, found.remedy)
+    return Advice(f"{found.reason}, at {place[0]}" if place else found.reason, found.remedy, found.at_fault)
 
 
 def _script_error(name: str) -> Advice:
@@ -245,7 +256,21 @@ def _script_error(name: str) -> Advice:
     return Advice(
         f"the script {what}",
         "see what it wrote: sparklet logs RUN SHARD; if the script is at fault " + _FIX_AND_REDRIVE,
+        EITHER,
     )
+
+
+def _judged(advised: Advice, alike: int, succeeded: int) -> Advice:
+    """Advice that tells data from script, where the class does not, by how many shards failed alike or succeeded."""
+    if advised.at_fault != EITHER:
+        return advised
+    if succeeded:
+        fault, why = DATA, f"the data is at fault, since {count_text(succeeded, 'shard')} succeeded with this script"
+    elif alike > 1:
+        fault, why = SCRIPT, f"the script is at fault, since no shard succeeded and {alike} failed alike"
+    else:
+        fault, why = EITHER, "one shard alone does not tell whether its data or the script is at fault"
+    return replace(advised, reason=f"{advised.reason}; {why}", at_fault=fault)
 
 
 # --- failures in groups ---
@@ -310,13 +335,14 @@ class FailureTally:
         group.shards.add(record.number)
 
 
-def explain(at: Deployment, run: Run, failures: FailureTally) -> tuple[FailureGroup, ...]:
-    """The causes of a run's failures, the most frequent first, each with advice."""
+def explain(at: Deployment, run: Run, failures: FailureTally, succeeded: int) -> tuple[FailureGroup, ...]:
+    """The causes of a run's failures, the most frequent first, each with advice; ``succeeded``: so many shards."""
     found = sorted(failures.groups.values(), key=lambda group: (-group.count, group.error_class, group.pattern))
     for group in found:
         advised = advice(group.example.error_class, group.example.error_message)
+        advised = _judged(advised, group.count, succeeded)
         names = {"RUN": run.run_id, "SHARD": str(group.example.number)}
-        group.advice = Advice(_named(advised.reason, names), _named(advised.remedy, names))
+        group.advice = replace(advised, reason=_named(advised.reason, names), remedy=_named(advised.remedy, names))
         group.example_object = _first_object(at, group.example)
         group.redrive = _options(group, found)
     return tuple(found)

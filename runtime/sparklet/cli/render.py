@@ -230,7 +230,7 @@ def _causes(run: Run, summary: Summary) -> Iterator[RenderableType]:
     for cause in summary.causes:
         example = f"shard {cause.example_shard}: {cause.example_message}"
         causes.add_row(str(cause.count), escape(cause.error_class), escape(example))
-    next_step = f"for remedies: sparklet explain {run.run_id}; then: sparklet redrive {run.run_id}"
+    next_step = f"what is at fault, and what to do: sparklet explain {run.run_id}"
     yield from (Text(""), causes, Text(next_step, style="dim"))
 
 
@@ -248,7 +248,8 @@ def group_table(stack: OpenStack, group: FailureGroup) -> RenderableType:
         facts.add_row("  redelivered", f"{count_text(group.unrun, 'message')} without an attempt")
     facts.add_row("  reason", Text(group.advice.reason))
     facts.add_row("  remedy", Text(group.advice.remedy))
-    facts.add_row("  then", Text(redrive_command(stack, group), style="cyan"))
+    then = "once repaired" if group.advice.at_fault else "then"
+    facts.add_row(f"  {then}", Text(redrive_command(stack, group), style="cyan"))
     return Group(title, facts, Text(""))
 
 

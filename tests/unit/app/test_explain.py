@@ -2,7 +2,7 @@
 
 import pytest
 
-from sparklet.app.explain import FailureGroup, ShardRanges, explain, pattern_of
+from sparklet.app.explain import DATA, EITHER, SCRIPT, FailureGroup, ShardRanges, explain, pattern_of
 from sparklet.app.progress import observe
 from sparklet.errors import PlanError
 from sparklet.model import Failure, Run, ShardResult
@@ -12,7 +12,7 @@ from tests.world import SOURCE, World
 
 def explained(world: World, run: Run) -> tuple[FailureGroup, ...]:
     found = observe(run, world.ledger.shards.list(run.run_id), world.clock.now_s())
-    return explain(world.at, run, found.failures)
+    return explain(world.at, run, found.failures, found.summary.counts.succeeded)
 
 
 def failed(world: World, *failures: Failure) -> tuple[FailureGroup, ...]:
@@ -58,8 +58,31 @@ def test_groups_come_by_count_and_advice_names_run_and_shard(world: World) -> No
     many, few = failed(world, lonely, common, common)
 
     assert (many.error_class, few.error_class) == ("ValueError", "OutOfMemoryError")
-    assert "sparklet logs run-1 1" in many.advice.remedy
+    assert "sparklet logs run-1 1" in many.advice.remedy and many.advice.at_fault == DATA
     assert "memory" in few.advice.reason
+
+
+@pytest.mark.parametrize(
+    ("failures", "succeeds", "at_fault"),
+    [
+        ([("AnalysisException", "no such column")] * 3, False, SCRIPT),
+        ([("AnalysisException", "no such column")] * 3, True, DATA),
+        ([("SparkException", "[MALFORMED_RECORD_IN_PARSING]")], False, EITHER),
+        ([("SparkException", "[MALFORMED_RECORD_IN_PARSING]")], True, DATA),
+        ([("KeyError", "'day'")] * 2, False, SCRIPT),
+        ([("SyntaxError", "invalid syntax")], True, SCRIPT),
+        ([("FileNotFoundException", "it is gone")] * 2, False, DATA),
+        ([("OutOfMemoryError", "Java heap space")] * 2, False, ""),
+        ([("ThrottlingException", "slow down")], True, ""),
+    ],
+)
+def test_data_is_told_from_script(world: World, failures: list[tuple[str, str]], succeeds: bool, at_fault: str) -> None:
+    run = world.run(len(failures) + succeeds)
+    world.work(lambda n: broken(*failures[n]) if n < len(failures) else ShardResult())
+
+    (group,) = explained(world, run)
+
+    assert group.advice.at_fault == at_fault
 
 
 def test_the_options_redrive_exactly_the_groups_shards(world: World) -> None:

@@ -60,7 +60,33 @@ def test_run_exits_with_2_on_failed_shards_and_shows_the_remedy(terminal: Termin
     told = terminal.types("run", SCRIPT, "-i", SOURCE, "-o", "s3://data/out/", "--max-objects", "1", "--run-id", RUN)
 
     assert told.code == 2
-    assert f"sparklet explain {RUN}" in told.out and f"sparklet redrive {RUN}" in told.out
+    assert f"sparklet explain {RUN}" in told.out and "redrive" not in told.out  # it might fail again
+
+
+def test_a_failing_attempt_is_told_once_with_its_cause(terminal: Terminal, monkeypatch: pytest.MonkeyPatch) -> None:
+    """GIVEN two shards whose first attempts fail alike, WHEN the run is watched, THEN the cause is told once."""
+    world, failing = terminal.world, [0, 1]
+    world.put(2)
+
+    def work_on_one() -> None:
+        if message := world.receive():
+            attempt_id, claim = world.claim(message)
+            world.queue.delete(message.receipt)
+            if claim.record.number in failing:
+                failing.remove(claim.record.number)
+                no_answer = Failure("ConnectTimeoutException", f"no answer from host {claim.record.number}")
+                world.ledger.attempts.release(RUN, claim.record.number, attempt_id, no_answer)
+                world.queue.send([claim.record.ref.to_body()])
+            else:
+                world.ledger.attempts.succeed(RUN, claim.record.number, attempt_id, ShardResult())
+
+    monkeypatch.setattr(terminal, "meanwhile", work_on_one)
+
+    told = terminal.types("run", SCRIPT, "-i", SOURCE, "-o", "s3://data/out/", "--max-objects", "1", "--run-id", RUN)
+
+    assert told.code == 0, told.err
+    assert told.err.count("ConnectTimeoutException") == 1
+    assert "attempt 1 of shard 0 has failed, another attempt follows" in " ".join(told.err.split())
 
 
 def test_a_local_list_of_addresses_is_planned(terminal: Terminal, tmp_path: Path) -> None:
