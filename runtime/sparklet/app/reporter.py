@@ -3,6 +3,8 @@
 from datetime import UTC, datetime
 from typing import Protocol
 
+from sparklet.model.quantities import count_text as count_text
+
 
 class Reporter(Protocol):
     """Gets lines of progress, and warnings."""
@@ -12,11 +14,6 @@ class Reporter(Protocol):
 
     def warn(self, text: str) -> None:
         """A warning; the action continues."""
-
-
-def count_text(count: int, what: str) -> str:
-    """``1 shard``, ``2 shards``."""
-    return f"{count} {what}" if count == 1 else f"{count} {what}s"
 
 
 def size_text(size_bytes: float) -> str:

@@ -10,7 +10,7 @@ from typing import Protocol
 from sparklet.app.costs import Prices
 from sparklet.app.explain import pattern_of
 from sparklet.app.local_files import fill_output
-from sparklet.app.reporter import Reporter, duration_text
+from sparklet.app.reporter import Reporter, count_text, duration_text
 from sparklet.app.stack import OpenStack
 from sparklet.app.state_machines import MachineWatch
 from sparklet.app.status import RunView, view_run
@@ -62,14 +62,14 @@ class Lines:
 
     def line(self, run: Run, counts: Counts) -> str:
         """How many shards are in each state, and whether the run is being planned or cancelled."""
-        total = run.shard_count if run.shard_count is not None else f"{counts.total}+"
+        total = f"{counts.total}+ shards" if run.shard_count is None else count_text(run.shard_count, "shard")
         states = (
             f"{counts.succeeded} succeeded, {counts.running} running, {counts.pending} pending, {counts.failed} failed"
         )
         stage = "" if run.sealed else ", planning …"
         if run.cancelled_s is not None and not run.state.ended:
             stage = ", being cancelled …"
-        return f"{self._run_id}: {states} of {total} shards{stage}"
+        return f"{self._run_id}: {states} of {total}{stage}"
 
     def pace(self, counts: Counts) -> str:
         """The pace and the estimated end by the last minute, and the time since the display began."""

@@ -49,7 +49,7 @@ def preview_table(preview: PlanPreview) -> RenderableType:
     facts.add_row("a shard", f"{sizes}, at most {count_text(preview.most_objects_in_a_shard, 'object')}")
     facts.add_row("the largest", Text(f"shard {preview.largest_shard}, from {preview.largest_object} on"))
     if preview.too_large:
-        facts.add_row("too large", f"{preview.too_large} shards are larger than one function can take (--too-large)")
+        facts.add_row("too large", f"{count_text(preview.too_large, 'shard')} for one function (--too-large)")
     add_skipped(facts, preview.skipped)
     return facts
 
@@ -257,10 +257,12 @@ def estimate_table(found: PlanEstimate) -> RenderableType:
     """A plan's dispatch mode, cost and end."""
     facts = Table.grid(padding=(0, 2))
     facts.add_row("dispatch mode", Text(f"{found.mode}: {found.reason}", style="bold"))
-    facts.add_row("ends after", f"{duration_text(found.estimate.end_s)}, with {found.estimate.workers:,} workers")
+    facts.add_row(
+        "ends after", f"{duration_text(found.estimate.end_s)}, with {count_text(found.estimate.workers, 'worker')}"
+    )
     facts.add_row("cost on AWS", f"{usd_text(found.estimate.cost)}: {_costs_text(found.estimate.costs)}")
     for each in found.routes:
-        does = f"{each.shards:,} shards, {size_text(each.size_bytes)}"
+        does = f"{count_text(each.shards, 'shard')}, {size_text(each.size_bytes)}"
         about = f"{usd_text(each.cost_usd)}, ends after {duration_text(each.end_s)}"
         facts.add_row(f"in {each.engine or 'functions'}", f"{does}: {about}")
     facts.add_row("a shard", Text(f"{duration_text(found.time.seconds)}; {found.time.origin}"))

@@ -16,6 +16,7 @@ from sparklet.errors import LocalStackError
 from sparklet.local import environment
 from sparklet.local.lock import Lock, is_locked
 from sparklet.local.state import StateDir, read_json, write_json
+from sparklet.model.quantities import count_text
 from sparklet.spark.processes import kill_tree, signal_process
 
 Progress = Callable[[str], None]
@@ -70,7 +71,7 @@ def share(hold: Lock, progress: Progress) -> None:
 
 
 def _start(state: StateDir, request: Mapping[str, Any], progress: Progress) -> Any:
-    progress(f"starting the local stack ({request['workers']} workers, state in {state.root})")
+    progress(f"starting the local stack ({count_text(request['workers'], 'worker')}, state in {state.root})")
     started_s = time.monotonic()
     for stale in (state.failure_file, state.info_file):  # of a host that was killed
         stale.unlink(missing_ok=True)

@@ -1,4 +1,4 @@
-"""Sizes, durations, times and tolerances as people write them; SettingsError if a text is none."""
+"""Numbers of things, sizes, durations, times and tolerances as people write them; SettingsError if a text is none."""
 
 import re
 from collections.abc import Mapping
@@ -8,6 +8,11 @@ from sparklet.errors import SettingsError
 
 _SIZES = {"": 1, "B": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
 _DURATIONS = {"S": 1, "M": 60, "H": 3600, "D": 24 * 3600, "W": 7 * 24 * 3600}
+
+
+def count_text(count: int, what: str) -> str:
+    """``1 shard``, ``2 shards``."""
+    return f"{count:,} {what}" if count == 1 else f"{count:,} {what}s"
 
 
 def parse_size_bytes(text: str) -> int:

@@ -20,6 +20,7 @@ from sparklet.inputs.selection import Found, Reason
 from sparklet.inputs.slicing import slice_objects
 from sparklet.model import Position, Run, RunOptions, Shard
 from sparklet.model.options import MIB
+from sparklet.model.quantities import count_text
 from sparklet.planning.incremental import RunStatus, done_before, earlier_runs
 from sparklet.planning.inventory import Inventory, resolve_inputs
 from sparklet.planning.plan_files import LeftOut, Line, planned_objects
@@ -266,7 +267,7 @@ def too_large(packed: PackedInput, options: RunOptions) -> PlanError:
     count, named = packed.found.too_large, packed.too_large
     more = f" and {count - len(named)} more" if count > len(named) else ""
     return PlanError(
-        f"{count} {'shards are' if count > 1 else 'shard is'} above the {options.max_shard_bytes / MIB:,.0f} MiB "
+        f"the input has {count_text(count, 'shard')} above the {options.max_shard_bytes / MIB:,.0f} MiB "
         f"that one function takes on: {', '.join(named)}{more}; {ADVICE}, or leave it out (--exclude)"
     )
 
@@ -276,8 +277,8 @@ def _archived(inventory: Inventory) -> PlanError:
     count, names = inventory.skipped[Reason.ARCHIVED], inventory.archived_names
     more = f" and {count - len(names)} more" if count > len(names) else ""
     return PlanError(
-        f"{count} objects of the input are archived and cannot be read: {', '.join(names)}{more}; "
-        "restore them first, or leave them out with --archived skip"
+        f"the input has {count_text(count, 'archived object')} that cannot be read: {', '.join(names)}{more}; "
+        "restore what is archived first, or leave it out with --archived skip"
     )
 
 

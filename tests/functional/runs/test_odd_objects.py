@@ -186,7 +186,7 @@ def test_an_object_being_restored_is_not_readable_yet(at: Deployment, clients: A
     clients.s3.restore_object(Bucket=at.bucket, Key=f"{PREFIX}cold", RestoreRequest={"Days": 1})
     listed = ListRequest("-", f"{at.bucket}/{PREFIX}cold".encode())
     for lists in ((), (listed,)):
-        with pytest.raises(PlanError, match="1 objects of the input are archived"):
+        with pytest.raises(PlanError, match="1 archived object that cannot be read"):
             entered(at, *lists)
 
 

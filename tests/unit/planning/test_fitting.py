@@ -29,14 +29,14 @@ def test_an_oversized_shard_refuses_the_run_with_advice() -> None:
         )
 
     told = str(refused.value)
-    assert "4 shards are above the 10 MiB" in told
+    assert "4 shards above the 10 MiB" in told
     assert f"{SOURCE}1.csv (20 MiB), {SOURCE}2.csv (30 MiB), {SOURCE}3.csv (40 MiB) and 1 more" in told
     assert all(word in told for word in ("--split", "--too-large engine", "--too-large fail", "--exclude"))
 
 
 def test_a_compressed_object_is_measured_decompressed() -> None:
     enter([2], "{}.csv.gz")
-    with pytest.raises(PlanError, match=r"1 shard is above .*/0\.csv\.gz \(3 MiB, decompressed about 12 MiB\)"):
+    with pytest.raises(PlanError, match=r"1 shard above .*/0\.csv\.gz \(3 MiB, decompressed about 12 MiB\)"):
         enter([3 * MIB], "{}.csv.gz", max_shard_bytes=10 * MIB)
 
 

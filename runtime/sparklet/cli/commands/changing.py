@@ -91,7 +91,7 @@ def throttle(
     with open_stack(selection, screen, reading=True) as stack:
         throttle_run(stack.at, run_id, max_concurrency)
     document = {"run_id": run_id, "max_concurrency": max_concurrency}
-    screen.result(document, f"run {run_id}: from its next check on {max_concurrency} shards at once")
+    screen.result(document, f"run {run_id}: from its next check on {count_text(max_concurrency, 'shard')} at once")
 
 
 def clean(
@@ -180,7 +180,7 @@ def _show_cancel(screen: Screen, run_id: str, counts: Counts, abandoned: int) ->
     left = f", {counts.running} still running end by themselves" if counts.running else ""
     screen.result(
         {"run_id": run_id, "given_up": abandoned, "shards": counts.to_document()},
-        f"run {run_id}: {abandoned} shards given up, {counts.succeeded} had succeeded{left}",
+        f"run {run_id}: {count_text(abandoned, 'shard')} given up, {counts.succeeded} had succeeded{left}",
         f"sparklet watch {run_id} waits for its end; sparklet redrive {run_id} reopens it",
     )
 
