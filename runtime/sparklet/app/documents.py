@@ -9,9 +9,11 @@ from sparklet.app.local_files import local_part, local_paths
 from sparklet.app.object_status import ObjectStatus
 from sparklet.app.reporter import time_text
 from sparklet.app.stack import OpenStack
-from sparklet.model import Run, ShardRecord, ShardState
+from sparklet.local.state import StateDir
+from sparklet.model import SCHEME, Run, ShardRecord, ShardState, split_uri
 from sparklet.planning.packing import PlanPreview
 from sparklet.runs.summary import Summary
+from sparklet.tables.opening import how_to_open
 
 OUT_OF_MEMORY = ("OutOfMemoryError", "MemoryError")
 OUT_OF_TIME = ("DeadlineExceededError",)
@@ -59,8 +61,12 @@ def result_document(stack: OpenStack, run: Run, summary: Summary) -> dict[str, A
         "came_back_unrun": summary.unrun,
         "task_s": round(summary.task_s, 3),
         "duration_s": round(summary.duration_s, 3),
+        "waited_s": round(summary.waited_s, 3),
         "output": output,
+        "table": run.table or None,
+        "open": how_to_open(stack.at, run, on_disk(stack, output)) or None,
         "manifest": manifest,
+        "manifest_file": on_disk(stack, manifest) if stack.state else None,
         "failures": [asdict(cause) for cause in summary.causes],
     }
 
@@ -68,6 +74,12 @@ def result_document(stack: OpenStack, run: Run, summary: Summary) -> dict[str, A
 def places_of(stack: OpenStack, run: Run) -> tuple[str, str]:
     """A run's output, the local folder if it has one, and its manifest."""
     return local_paths(stack, run.run_id).output or run.output_uri, stack.at.run_uri(run.run_id, "manifest.json")
+
+
+def on_disk(stack: OpenStack, address: str) -> str:
+    """Where this machine has an object or a folder of the local stack; the address itself, if that is elsewhere."""
+    is_stacks = stack.state and address.startswith(SCHEME)
+    return str(StateDir(stack.state).object_file(*split_uri(address))) if is_stacks else address.rstrip("/")
 
 
 def shard_document(record: ShardRecord) -> dict[str, Any]:

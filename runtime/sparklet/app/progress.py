@@ -55,7 +55,6 @@ class Observation:
     finished: int = 0  # shards that ended after an attempt; cancelled ones had none
     _slowest: list[tuple[float, int, ShardRecord]] = field(default_factory=list)  # a heap
     _longest: list[tuple[float, int, ShardRecord]] = field(default_factory=list)  # another
-    _first_s: float = float("inf")  # when the first attempt known began
     _ended: Counter[int] = field(default_factory=Counter)  # shards by the minutes ago when they ended, the last hour
 
     def add(self, record: ShardRecord) -> None:
@@ -71,7 +70,6 @@ class Observation:
             return
         took_s = seconds_of(record, self.now_s)
         work.known_s, work.timed = work.known_s + took_s, work.timed + 1
-        self._first_s = min(self._first_s, record.started_s)
         if record.state is ShardState.RUNNING:
             _keep(self._longest, took_s, record)
             return
@@ -97,7 +95,7 @@ class Observation:
         if not self.finished:
             return Pace(0.0, 0.0, None)
         still_open = self.summary.counts.open
-        whole_s = max(1.0, (self.now_s if still_open else self.summary.changed_s) - self._first_s)
+        whole_s = max(1.0, (self.now_s if still_open else self.summary.changed_s) - self.summary.first_s)
         average = self.finished / whole_s * 60
         if not still_open:
             return Pace(0.0, average, None)

@@ -8,7 +8,7 @@ from rich.table import Table
 from rich.text import Text
 
 from sparklet.app.costs import COST_EXCLUDES, COST_INCLUDES
-from sparklet.app.documents import local_file, object_state, places_of, redrive_command, shard_document
+from sparklet.app.documents import local_file, object_state, on_disk, places_of, redrive_command, shard_document
 from sparklet.app.estimates import PlanEstimate
 from sparklet.app.explain import FailureGroup
 from sparklet.app.object_status import ObjectStatus
@@ -20,6 +20,7 @@ from sparklet.app.status import RunView
 from sparklet.model import Dispatch, InputObject, Run, RunState, ShardRecord, ShardState, SliceKind
 from sparklet.planning.packing import PlanPreview
 from sparklet.runs.summary import Summary
+from sparklet.tables.opening import how_to_open, table_text
 
 EXCLUDED = "Not included: failed attempts, planner, checker, state machine, storage, transfer, logs, idle resources."
 MAX_CAUSES_WATCHED = 3
@@ -136,10 +137,16 @@ def summary_table(stack: OpenStack, run: Run, summary: Summary, view: RunView | 
     if summary.unrun:
         messages = count_text(summary.unrun, "message")
         facts.add_row("redelivered", f"{messages} without an attempt, from the dead-letter queue; each was sent again")
-    facts.add_row("time", f"{duration_text(summary.duration_s)} ({duration_text(summary.task_s)} of work)")
+    waited = f"{duration_text(summary.waited_s)} until the first shard began"
+    worked = f"the shards worked {duration_text(summary.task_s)} in all"
+    facts.add_row("time", f"{duration_text(summary.duration_s)}, of which {waited}; {worked}")
     facts.add_row("output", Text(output))
+    if run.table:
+        facts.add_row("table", Text(table_text(run)))
+    if opened := how_to_open(stack.at, run, on_disk(stack, output)):
+        facts.add_row("to see it", Text(opened, style="cyan", overflow="fold"))
     if summary.state.ended:
-        facts.add_row("manifest", Text(manifest))
+        facts.add_row("manifest", Text(on_disk(stack, manifest)))
     if view:
         _add_pace(facts, view)
         _add_cost(facts, view)
@@ -257,9 +264,8 @@ def estimate_table(found: PlanEstimate) -> RenderableType:
     """A plan's dispatch mode, cost and end."""
     facts = Table.grid(padding=(0, 2))
     facts.add_row("dispatch mode", Text(f"{found.mode}: {found.reason}", style="bold"))
-    facts.add_row(
-        "ends after", f"{duration_text(found.estimate.end_s)}, with {count_text(found.estimate.workers, 'worker')}"
-    )
+    workers = count_text(found.estimate.workers, "worker")
+    facts.add_row("ends after", f"{duration_text(found.estimate.end_s)}, with {workers}")
     facts.add_row("cost on AWS", f"{usd_text(found.estimate.cost)}: {_costs_text(found.estimate.costs)}")
     for each in found.routes:
         does = f"{count_text(each.shards, 'shard')}, {size_text(each.size_bytes)}"

@@ -2,6 +2,7 @@
 
 from collections import Counter
 from dataclasses import dataclass, field
+from math import inf
 from typing import Any
 
 from sparklet.model import Counts, Run, RunOptions, RunState, ShardRecord, ShardState
@@ -33,6 +34,7 @@ class Summary:
     generation: int
     created_s: float
     changed_s: float  # when a shard last changed
+    first_s: float = inf  # when the first attempt known began
     states: dict[ShardState, int] = field(default_factory=lambda: dict.fromkeys(ShardState, 0))
     objects: int = 0  # in all shards
     input_bytes: int = 0  # stored bytes of all shards
@@ -58,6 +60,7 @@ class Summary:
         self.attempts += record.attempts
         self.unrun += record.unrun
         self.changed_s = max(self.changed_s, record.changed_s)
+        self.first_s = min(self.first_s, record.started_s or inf)
         if record.state.ended and record.attempts:
             self.task_s += record.took_s
         if record.state is ShardState.SUCCEEDED:
@@ -86,6 +89,11 @@ class Summary:
     def duration_s(self) -> float:
         """From the run's creation to the last change of a shard."""
         return max(0.0, self.changed_s - self.created_s)
+
+    @property
+    def waited_s(self) -> float:
+        """The part of it until the first attempt known began."""
+        return max(0.0, min(self.first_s, self.changed_s) - self.created_s)
 
 
 def summarize(run: Run, shards: Shards, state: RunState | None = None) -> Summary:

@@ -1,0 +1,52 @@
+"""Where a run's result is, and a line that shows it: of DuckDB for local files, else of Spark or pyiceberg."""
+
+from sparklet.job.catalogs import ICEBERG_CATALOG, catalog_properties
+from sparklet.job.fields import Table
+from sparklet.model import Run, RunState
+from sparklet.ports.deployment import Deployment
+
+IN_DUCKDB = ("parquet", "csv", "json")  # formats, as Spark and the names of its files have them
+FORMATS = (*IN_DUCKDB, "orc", "avro")
+
+
+def table_text(run: Run) -> str:
+    """The run's table, with the catalog that the run names for it; "" without a table."""
+    named = _catalog(run) if run.table.startswith("iceberg:") else {}
+    place = named.get("uri") or named.get("warehouse")
+    return f"{run.table} in the catalog {place}" if place else run.table
+
+
+def how_to_open(at: Deployment, run: Run, folder: str) -> str:
+    """A line that shows what an ended run has written to its table, or to its output ``folder``; "" if nothing."""
+    if not run.state.ended:
+        return ""
+    if run.table and not run.table.startswith("parquet:"):
+        return _table(run) if run.state is not RunState.FAILED else ""
+    listed = at.store.list(f"{run.output_uri.rstrip('/')}/{run.shard_prefix}")
+    names = (info.uri.rpartition("/")[2] for info in listed if info.size_bytes)
+    name = next((name for name in names if not name.startswith(("_", "."))), "")
+    kind = next((kind for kind in FORMATS if f".{kind}" in name), "")
+    if kind in IN_DUCKDB and "://" not in folder:
+        return _duckdb(f"'{folder}/**/*{name[name.rindex(f'.{kind}') :]}'")
+    return f'spark.read.format("{kind}").load("{folder}")' if kind else ""
+
+
+def _table(run: Run) -> str:
+    table = Table.parse(run.table)
+    if table.format == "iceberg":
+        uri = _catalog(run).get("uri", "")
+        if not uri.startswith("sqlite:"):
+            return f'spark.table("{ICEBERG_CATALOG}.{table.place}")'
+        scan = f"load_catalog('it', uri='{uri}').load_table('{table.place}').scan(limit=10).to_arrow()"
+        return f'python -c "from pyiceberg.catalog import load_catalog; print({scan})"'
+    if table.format == "delta" and table.place.startswith("file://"):
+        return _duckdb(f"delta_scan('{table.place.removeprefix('file://')}')")
+    return f'spark.read.format("{table.format}").load("{table.place}")'
+
+
+def _duckdb(source: str) -> str:
+    return f'duckdb -c "FROM {source} LIMIT 10"'
+
+
+def _catalog(run: Run) -> dict[str, str]:
+    return catalog_properties(run.env, run.params.get("warehouse"))
