@@ -44,7 +44,17 @@ class StepFunctionsOrchestrator:
     def status(self, execution: str) -> ExecutionStatus:
         """An execution's status."""
         with failing_as(OrchestrationError, f"{execution} cannot be looked up"):
-            return execution_status(execution, self._clients.states.describe_execution(executionArn=execution))
+            found = self._clients.states.describe_execution(executionArn=execution)
+        return ExecutionStatus(
+            execution=execution,
+            state=ExecutionState(found["status"]),
+            started_s=found["startDate"].timestamp(),
+            ended_s=found["stopDate"].timestamp() if found.get("stopDate") else 0.0,
+            input=json.loads(found.get("input") or "{}"),
+            output=json.loads(found["output"]) if found["status"] == "SUCCEEDED" and found.get("output") else None,
+            error=found.get("error", ""),
+            cause=found.get("cause", ""),
+        )
 
     def find(self, machine: str, name: str) -> ExecutionStatus | None:
         """The execution of this name, if there is one; Step Functions forgets them after 90 days."""
@@ -63,20 +73,6 @@ class StepFunctionsOrchestrator:
         except OrchestrationError:
             if not self.status(execution).state.ended:
                 raise
-
-
-def execution_status(execution: str, found: Mapping[str, Any]) -> ExecutionStatus:
-    """The status in an answer of Step Functions."""
-    return ExecutionStatus(
-        execution=execution,
-        state=ExecutionState(found["status"]),
-        started_s=found["startDate"].timestamp(),
-        ended_s=found["stopDate"].timestamp() if found.get("stopDate") else 0.0,
-        input=json.loads(found.get("input") or "{}"),
-        output=json.loads(found["output"]) if found["status"] == "SUCCEEDED" and found.get("output") else None,
-        error=found.get("error", ""),
-        cause=found.get("cause", ""),
-    )
 
 
 def execution_arn(machine: str, name: str) -> str:

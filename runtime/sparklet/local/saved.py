@@ -7,88 +7,75 @@ start, so the answers are those of a running stack. Only commands that change no
 import json
 from ast import literal_eval
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager
+from contextlib import ExitStack
 from dataclasses import replace
-from datetime import datetime
 from functools import cached_property
-from pathlib import Path
 from typing import Any, Self
 
-from sparklet.aws.clients import AwsClients
-from sparklet.aws.dynamodb.attempts import DynamoAttempts
+from sparklet.aws.dynamodb import DynamoLedger
 from sparklet.aws.dynamodb.items import Attributes, Item
-from sparklet.aws.dynamodb.runs import DynamoRuns
-from sparklet.aws.dynamodb.shards import DynamoShards
 from sparklet.aws.dynamodb.table import LedgerTable
 from sparklet.aws.object_store import S3ObjectStore
-from sparklet.aws.orchestrator import StepFunctionsOrchestrator, execution_arn, execution_status
+from sparklet.aws.orchestrator import StepFunctionsOrchestrator, execution_arn
 from sparklet.errors import ObjectNotFoundError
 from sparklet.local.attach import Progress, share, start_lock
 from sparklet.local.deploy import CUT_OFF
-from sparklet.local.environment import REGION
 from sparklet.local.lock import Lock, is_locked
-from sparklet.local.stack import StackInfo, deployment, stack_info
+from sparklet.local.stack import LocalStack, stack_info
 from sparklet.local.state import StateDir, read_json
 from sparklet.model import ExecutionState, ExecutionStatus, split_uri
-from sparklet.ports import Clock, ObjectInfo
+from sparklet.model.quantities import parse_time_s
+from sparklet.ports import ObjectInfo
 from sparklet.ports.deployment import Deployment
 
-NOWHERE = "http://127.0.0.1:0"  # what is not read from files fails
+
+META = [".meta", ".json"]  # the emulator's file beside each object
 
 
-class SavedStack(AbstractContextManager["SavedStack"]):
+class SavedStack(LocalStack):
     """In the place of a ``LocalStack``, for commands that only look."""
-
-    def __init__(self, state: StateDir, info: StackInfo) -> None:
-        self._state, self.info = state, info
-        self.clients = AwsClients(endpoint_url=NOWHERE, region=REGION)
-        self.orchestrator = SavedExecutions(self.clients, state)
 
     @classmethod
     def find(cls, state: StateDir, progress: Progress) -> Self | None:
         """The stack that has ended; None if it runs, or if none was started. Waits for one that is ending."""
-        if not state.last_file.exists():
+        if (document := read_json(state.last_file)) is None:
             return None
         with start_lock(state, progress), Lock(state.clients_lock) as hold:
             share(hold, progress)
-            return None if is_locked(state.host_lock) else cls(state, stack_info(state, read_json(state.last_file)))
+            return None if is_locked(state.host_lock) else cls(state, stack_info(state, document), ExitStack())
+
+    @cached_property
+    def orchestrator(self) -> StepFunctionsOrchestrator:
+        """Executions of state machines, as they were."""
+        return SavedExecutions(self._state, self.clients)
 
     def deployment(self) -> Deployment:
         """The stack's ports, of which ledger and objects can be read."""
-        at = deployment(self.clients, self.info.bucket, self.info.ledger_table, self.info.queue_url)
-        table = SavedTable(self.clients, self.info.ledger_table, at.clock, self._state)
-        return replace(at, store=SavedObjects(self.clients, self._state), ledger=SavedLedger(table, at.clock))
-
-    def check(self, within_s: float = 0.0) -> None:
-        """Do nothing: it has ended."""
-
-    def __exit__(self, *_: object) -> None:
-        pass
+        at = super().deployment()
+        table = SavedTable(self._state, self.clients, self.info.ledger_table, at.clock)
+        ledger = DynamoLedger(self.clients, table, at.clock)
+        return replace(at, store=SavedObjects(self._state, self.clients), ledger=ledger)
 
 
-class SavedLedger:
-    """The ledger in a saved table."""
+class _Saved:
+    """A part of an adapter that reads files of the state folder."""
 
-    def __init__(self, table: "SavedTable", clock: Clock) -> None:
-        self.runs, self.attempts = DynamoRuns(table, clock), DynamoAttempts(table, clock)
-        self.shards = DynamoShards(table, clock, self.runs)
-
-
-class SavedTable(LedgerTable):
-    """The ledger's table, as far as a reader needs it: not the index."""
-
-    def __init__(self, clients: AwsClients, name: str, clock: Clock, state: StateDir) -> None:
-        super().__init__(clients, name, clock)
+    def __init__(self, state: StateDir, *arguments: Any) -> None:
+        super().__init__(*arguments)
         self._state = state
 
+
+class SavedTable(_Saved, LedgerTable):
+    """The ledger's table, as far as a reader needs it: not the index."""
+
     @cached_property
-    def _partitions(self) -> Mapping[str, Mapping[str, Item]]:
-        partitions: Mapping[str, Mapping[str, Item]] = _saved(self._state, "dynamodb", "tables")[self.name]["items"]
-        return partitions
+    def _partitions(self) -> Any:
+        return _saved(self._state, "dynamodb", "tables")[self.name]["items"]
 
     def get(self, key: Attributes) -> Item | None:
         """An item."""
-        return self._partitions.get(key["pk"]["S"], {}).get(key["sk"]["S"])
+        item: Item | None = self._partitions.get(key["pk"]["S"], {}).get(key["sk"]["S"])
+        return item
 
     def get_many(self, keys: Sequence[Attributes]) -> Iterator[Item]:
         """The items of these keys that are there."""
@@ -101,22 +88,18 @@ class SavedTable(LedgerTable):
         yield {"Items": [each for sk, each in found if sk.startswith(part) and state in (None, each["state"]["S"])]}
 
 
-class SavedObjects(S3ObjectStore):
-    """Objects below ``runs/``, and others whose keys are plain paths."""
-
-    def __init__(self, clients: AwsClients, state: StateDir) -> None:
-        super().__init__(clients)
-        self._state = state
+class SavedObjects(_Saved, S3ObjectStore):
+    """Objects whose keys are plain paths, as all below ``runs/`` are."""
 
     def list(self, prefix_uri: str, start_after: str = "") -> Iterator[ObjectInfo]:
         """All objects below a prefix in key order, without their ETags."""
         bucket, prefix = split_uri(prefix_uri)
         root = self._state.object_file(bucket)
-        files = (path for path in (root / prefix.rpartition("/")[0]).rglob("*") if path.is_file())
-        named = {path.relative_to(root).as_posix(): path for path in files if path.suffixes[-2:] != [".meta", ".json"]}
-        for key in sorted(named, key=str.encode):
+        below = (root / prefix.rpartition("/")[0]).rglob("*")
+        keys = (path.relative_to(root).as_posix() for path in below if path.is_file() and path.suffixes[-2:] != META)
+        for key in sorted(keys, key=str.encode):
             if key.startswith(prefix) and key > start_after:
-                found = named[key].stat()
+                found = (root / key).stat()
                 yield ObjectInfo(f"s3://{bucket}/{key}", found.st_size, "", found.st_mtime)
 
     def get(self, uri: str, offset: int = 0, length: int | None = None, etag: str = "", version_id: str = "") -> bytes:
@@ -129,25 +112,24 @@ class SavedObjects(S3ObjectStore):
             raise ObjectNotFoundError(f"{uri} is not there") from error
 
 
-class SavedExecutions(StepFunctionsOrchestrator):
-    """Executions of state machines; one that ran when the stack ended has failed, as the emulator will have it."""
-
-    def __init__(self, clients: AwsClients, state: StateDir) -> None:
-        super().__init__(clients)
-        self._state = state
+class SavedExecutions(_Saved, StepFunctionsOrchestrator):
+    """Executions; one that ran when the stack ended has failed, as the emulator will have it."""
 
     def find(self, machine: str, name: str) -> ExecutionStatus | None:
         """The execution of this name, if there is one."""
-        execution = execution_arn(machine, name)
-        if (saved := _saved(self._state, "stepfunctions", "executions").get(execution)) is None:
+        arn = execution_arn(machine, name)
+        if (found := _saved(self._state, "stepfunctions", "executions").get(arn)) is None:
             return None
-        times = {key: saved[key] and datetime.fromisoformat(saved[key]) for key in ("startDate", "stopDate")}
-        found = execution_status(execution, {**saved, **times})
-        return found if found.state.ended else replace(found, state=ExecutionState.FAILED, error=CUT_OFF)
+        if found["status"] == ExecutionState.RUNNING:
+            found |= {"status": ExecutionState.FAILED, "error": CUT_OFF}
+        times = [parse_time_s(found[key]) if found[key] else 0.0 for key in ("startDate", "stopDate")]
+        given, output = (json.loads(found[key] or "null") for key in ("input", "output"))
+        why = found.get("error") or "", found.get("cause") or ""
+        return ExecutionStatus(arn, ExecutionState(found["status"]), *times, given or {}, output, *why)
 
 
 def _saved(state: StateDir, service: str, kind: str) -> dict[str, Any]:
     """What a service had of one kind, by its name; the emulator's keys begin with account and region."""
-    path = Path(state.services, f"{service}.json")
-    data = json.loads(path.read_bytes())["payload"][kind].get("data", {}) if path.exists() else {}
+    document = read_json(state.services / f"{service}.json") or {"payload": {kind: {}}}
+    data = document["payload"][kind].get("data", {})
     return {literal_eval(key.rpartition("\0")[2]): value for key, value in data.items()}

@@ -15,7 +15,7 @@ import time
 from collections.abc import Mapping
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import asdict, dataclass, field, replace
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, Self
 
@@ -106,8 +106,12 @@ class LocalStack(AbstractContextManager["LocalStack"]):
         self._state = state
         self._holding = holding
         self.clients = AwsClients(endpoint_url=info.endpoint_url, region=REGION)
-        self.orchestrator = StepFunctionsOrchestrator(self.clients)
         self.info = info
+
+    @cached_property
+    def orchestrator(self) -> StepFunctionsOrchestrator:
+        """The stack's state machines."""
+        return StepFunctionsOrchestrator(self.clients)
 
     @classmethod
     def attach(cls, options: StackOptions, progress: Progress = lambda text: None) -> Self:

@@ -34,9 +34,9 @@ class DynamoLedger:
     without one it is DynamoDB's own. Whoever judges a lease beside the ledger takes ``self.clock``.
     """
 
-    def __init__(self, clients: AwsClients, table: str, clock: Clock | None = None) -> None:
+    def __init__(self, clients: AwsClients, table: str | LedgerTable, clock: Clock | None = None) -> None:
         self.clock: Clock = clock or ServiceClock()
-        items = LedgerTable(clients, table, self.clock)
+        items = LedgerTable(clients, table, self.clock) if isinstance(table, str) else table
         self.runs = DynamoRuns(items, self.clock)
         self.attempts = DynamoAttempts(items, self.clock)
         self.shards = DynamoShards(items, self.clock, self.runs)
