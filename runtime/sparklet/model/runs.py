@@ -72,6 +72,8 @@ class NextRun:
 
     script: ScriptRef
     output_uri: str
+    shards: int = 0  # 1: all that the first one wrote is one shard's; 0: packed as any input
+    items: bool = False  # its input is the answers of the first one's shards, as items
 
 
 @dataclass(frozen=True, slots=True)

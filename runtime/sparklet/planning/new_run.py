@@ -164,7 +164,7 @@ def _checked_run(
         dispatch=request.dispatch,
         table=request.table,
         check=scripts[request.check].ref if request.check else None,
-        next=NextRun(scripts[request.next].ref, request.next_output) if request.next else None,
+        next=_next(request, scripts[request.next].ref) if request.next else None,
         created_s=at.clock.now_s(),
     )
     refuses_large = options.too_large == REFUSE and not options.engine and options.max_shard_bytes > 0
@@ -198,8 +198,8 @@ def _same_run(known: Run, request: RunRequest, scripts: "dict[str, ScriptFiles]"
     An input's closing slash does not count, nor the size of the stack's functions.
     """
     options = replace(request.options, max_shard_bytes=known.options.max_shard_bytes)
-    requested_next = (_content(scripts[request.next].ref), request.next_output) if request.next else None
-    known_next = (_content(known.next.script), known.next.output_uri) if known.next else None
+    requested_check = _content(scripts[request.check].ref) if request.check else None
+    requested_next = _next(request, _content(scripts[request.next].ref)) if request.next else None
     differences = {
         "inputs": _bare(known.inputs) != _bare(request.inputs),
         "output": known.output_uri != request.output_uri,
@@ -213,8 +213,8 @@ def _same_run(known: Run, request: RunRequest, scripts: "dict[str, ScriptFiles]"
         "access": known.access != request.access,
         "dispatch": known.dispatch is not request.dispatch,
         "table": known.table != request.table,
-        "check": _content(known.check) != _content(scripts[request.check].ref if request.check else None),
-        "next": known_next != requested_next,
+        "check": (known.check and _content(known.check)) != requested_check,
+        "next": (known.next and replace(known.next, script=_content(known.next.script))) != requested_next,
     }
     if any(differences.values()):
         names = " and ".join(name for name, differs in differences.items() if differs)
@@ -222,8 +222,12 @@ def _same_run(known: Run, request: RunRequest, scripts: "dict[str, ScriptFiles]"
     return known
 
 
-def _content(script: ScriptRef | None) -> ScriptRef | None:
-    return script and replace(script, source_uri="")
+def _next(request: RunRequest, script: ScriptRef) -> NextRun:
+    return NextRun(script, request.next_output, request.next_shards, request.next_items)
+
+
+def _content(script: ScriptRef) -> ScriptRef:
+    return replace(script, source_uri="")
 
 
 def _same_lists(known: Run, request: RunRequest) -> bool:

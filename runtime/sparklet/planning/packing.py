@@ -19,7 +19,7 @@ from sparklet.inputs.lists import ListReader
 from sparklet.inputs.selection import Found, Reason
 from sparklet.inputs.slicing import slice_objects
 from sparklet.model import Position, Run, RunOptions, Shard
-from sparklet.model.options import MIB
+from sparklet.model.options import MIB, NO_LIMIT_BYTES
 from sparklet.model.quantities import count_text
 from sparklet.planning.incremental import RunStatus, done_before, earlier_runs
 from sparklet.planning.inventory import Inventory, resolve_inputs
@@ -62,7 +62,8 @@ def pack_shards(found: Iterable[Found], options: RunOptions, first_number: int =
     held_bytes, held_group, number = 0, "", first_number
     for each in found:
         size_bytes, group = each.item.estimated_bytes, group_of(each.item.uri) if group_of else ""
-        max_bytes = min(options.target_bytes, MAX_ITEMS_BYTES) if each.item.item else options.target_bytes
+        is_cut = each.item.item and options.target_bytes < NO_LIMIT_BYTES
+        max_bytes = min(options.target_bytes, MAX_ITEMS_BYTES) if is_cut else options.target_bytes
         full = len(held) == options.max_objects or held_bytes + size_bytes > max_bytes
         if held and (full or group != held_group):
             shard = Shard(number, tuple(one.item for one in held))

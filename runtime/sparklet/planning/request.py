@@ -147,6 +147,23 @@ class RunRequest:
             metavar="FOLDER",
         ),
     ] = ""
+    next_shards: Annotated[
+        int,
+        Key(
+            "next_shards",
+            ORCHESTRATION,
+            "1: the next script gets all of its input in one shard, in an engine if it is too large for a function.",
+            minimum=1,
+        ),
+    ] = 0
+    next_items: Annotated[
+        bool,
+        Key(
+            "next_items",
+            ORCHESTRATION,
+            "The next script's items (job.items) are the answers of the shards, as results.jsonl has them.",
+        ),
+    ] = False
     idempotency_key: Annotated[
         str,
         Key(
@@ -374,9 +391,13 @@ def _refuse_contradictions(request: RunRequest, named: Mapping[str, str], *, nee
     if request.run_id and request.idempotency_key:
         both = f"{named['run_id']} and {named['idempotency_key']}"
         raise PlanError(f"{both} were given; give one of them: each names one run")
-    if request.next_output and not request.next:
+    of_next = {name: getattr(request, name) for name in ("next_output", "next_shards", "next_items")}
+    if not request.next and (given := [named[name] for name, value in of_next.items() if value]):
+        raise PlanError(f"{given[0]} needs the script of the next run: name it as {named['next']}")
+    if request.next_shards > 1:
         raise PlanError(
-            f"{named['next_output']} {request.next_output} has no script that writes there: name it as {named['next']}"
+            f"{named['next_shards']} is {request.next_shards}; it must be 1, or left out: then the next run packs its "
+            "input into shards like this one"
         )
     if request.next_output and "://" not in request.next_output:
         raise PlanError(f"{named['next_output']} {request.next_output} must be an s3:// folder")

@@ -21,7 +21,7 @@ from sparklet import metrics
 from sparklet.errors import CheckpointConflictError, ObjectNotFoundError, SparkletError
 from sparklet.log import Log
 from sparklet.model import Counts, Dispatch, PartRecord, Run, RunState, ShardRecord, ShardState
-from sparklet.planning.follow_up_ids import is_check_or_commit
+from sparklet.planning.follow_up_ids import is_check_or_commit, next_id
 from sparklet.planning.output_claims import release_outputs
 from sparklet.planning.planner import plan, send_messages
 from sparklet.ports.deployment import Deployment
@@ -30,7 +30,7 @@ from sparklet.runs.commit_runs import commit_at_end, commit_early, end_commit
 from sparklet.runs.concurrency_cap import send_up_to_cap
 from sparklet.runs.engine_workers import start_workers, stop_workers
 from sparklet.runs.follow_ups import check_run, enter_check, enter_next
-from sparklet.runs.manifest import has_manifest, write_manifests
+from sparklet.runs.manifest import RESULTS, has_manifest, write_manifests, write_results
 from sparklet.runs.notices import needs_notice, notify
 from sparklet.runs.redelivery import BY_CHECKS, MESSAGE, RUN_TIME_LIMIT, end_leases, give_up_all, has_stalled
 from sparklet.runs.summary import Summary, final_state
@@ -233,7 +233,9 @@ def _finish(at: Deployment, report: CheckReport) -> CheckReport:
             return report
         state = state if committing.state is RunState.SUCCEEDED else RunState.FAILED
     if state is not RunState.FAILED and run.next:
-        enter_next(at, run, counts)
+        follower = next_id(run.run_id, run.generation)
+        written = write_results(at, run.run_id, follower) if run.next.items else None
+        enter_next(at, run, counts, at.run_uri(follower, RESULTS) if written and "Key" in written else "")
     return _end(at, report, state)
 
 

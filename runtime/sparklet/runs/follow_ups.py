@@ -20,7 +20,8 @@ from itertools import islice
 from typing import Any
 
 from sparklet.errors import ObjectChangedError, PlanError, RunExistsError
-from sparklet.model import Counts, Run, RunOptions, RunState, ShardState
+from sparklet.model import Counts, ListSource, Run, RunOptions, RunState, ShardState
+from sparklet.model.options import ENGINE, FAIL, NO_LIMIT_BYTES
 from sparklet.planning.commit_files import commit_files
 from sparklet.planning.follow_up_ids import check_id, commit_id, next_id
 from sparklet.planning.output_claims import take_outputs
@@ -30,8 +31,9 @@ from sparklet.runs.summary import statistics, summarize
 MIN_CHECK_S = 3600.0  # time limit of a check or commit run, at least, even if its run's time is over
 TOO_MANY_FAILED = "too many shards have FAILED while their output was published"
 MAX_LEFT_OUT = 500  # such shards, which a next run leaves out, each by a pattern
+NO_ANSWERS = "no shard has given an answer (job.answer), or they are too large or too many for items"
 INHERITED = (  # options of a next run
-    *("target_bytes", "other_region", "max_attempts", "time_limit_s"),
+    *("target_bytes", "other_region", "max_attempts", "time_limit_s", "engine", "too_large", "max_shard_bytes"),
     *("tolerated_failure_count", "tolerated_failure_percentage"),
 )
 
@@ -82,14 +84,16 @@ def next_run(at: Deployment, run: Run) -> Run | None:
     return at.known_run(next_id(run.run_id, run.generation)) if run.next else None
 
 
-def enter_next(at: Deployment, run: Run, counts: Counts) -> Run | None:
+def enter_next(at: Deployment, run: Run, counts: Counts, items_uri: str = "") -> Run | None:
     """Enter the run that processes this one's output; its driver plans it.
 
-    Its input is what SUCCEEDED shards of this run have published, and no other file of the folder. None if more than
-    ``MAX_LEFT_OUT`` shards failed while their output was published. Open next runs of earlier generations are
-    cancelled, since this one replaces their output.
+    Its input is what SUCCEEDED shards of this run have published, and no other file of the folder; or the items in
+    ``items_uri``, if it asks for items. None if there are none, or if more than ``MAX_LEFT_OUT`` shards failed while
+    their output was published. Open next runs of earlier generations are cancelled: this one replaces their output.
     """
     assert run.next is not None
+    if run.next.items and not items_uri:
+        return None
     failed = at.ledger.shards.list(run.run_id, ShardState.FAILED) if counts.failed else ()
     half_published = (f"{run.shard_prefix}{record.number:06d}/**" for record in failed if record.winner)
     left_out = tuple(islice(half_published, MAX_LEFT_OUT + 1))
@@ -99,18 +103,31 @@ def enter_next(at: Deployment, run: Run, counts: Counts) -> Run | None:
     for each in filter(None, earlier):
         at.ledger.runs.cancel(each.run_id)
     options = RunOptions(
-        include=(f"{run.shard_prefix}*/**",),
-        exclude=left_out,
+        include=() if items_uri else (f"{run.shard_prefix}*/**",),
+        exclude=() if items_uri else left_out,
         existing="append" if any(earlier) else run.options.existing,
         **{name: getattr(run.options, name) for name in INHERITED},
     )
+    if run.next.shards:
+        options = _in_one_shard(at, options)
+    etag = at.store.head(items_uri).etag if items_uri else ""
+    lists = (ListSource(items_uri, "jsonl", etag=etag, items=True),) if items_uri else ()
     run_id, output_uri = next_id(run.run_id, run.generation), run.next.output_uri
-    follower = Run(run_id, (run.output_uri,), output_uri, (run.next.script,), options=options)
+    inputs = () if lists else (run.output_uri,)
+    follower = Run(run_id, inputs, output_uri, (run.next.script,), options=options, lists=lists)
     made = entered(at, run, replace(follower, name=f"{run.name}-next", params=run.params, dispatch=run.dispatch))
     if not made.state.ended:
         with suppress(PlanError):  # it has FAILED then
             take_outputs(at, made)  # while they are still its parent's
     return made
+
+
+def _in_one_shard(at: Deployment, options: RunOptions) -> RunOptions:
+    """The options of a reduce: one shard of any size, which an engine does if it is too large for a function."""
+    engine = options.engine or next((name for name, each in at.engines.items() if not each.unfit("")), "")
+    too_large = options.too_large if options.engine else ENGINE if engine else FAIL
+    whole = {"target_bytes": NO_LIMIT_BYTES, "max_objects": NO_LIMIT_BYTES}
+    return replace(options, **whole, engine=engine, too_large=too_large)
 
 
 def open_follow_ups(at: Deployment, run: Run) -> Iterator[Run]:

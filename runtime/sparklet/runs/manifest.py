@@ -13,11 +13,12 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from sparklet.errors import ObjectNotFoundError
+from sparklet.inputs.lists import MAX_ITEM_BYTES
 from sparklet.log import Log
 from sparklet.model import ANSWERS, Counts, Run, RunState, ShardRecord, ShardState, split_uri
 from sparklet.planning.commit_files import kept_files
 from sparklet.ports.deployment import Deployment, scratch
-from sparklet.runs.follow_ups import TOO_MANY_FAILED, as_follow_up, check_run, last_commit_run, next_run
+from sparklet.runs.follow_ups import NO_ANSWERS, TOO_MANY_FAILED, as_follow_up, check_run, last_commit_run, next_run
 from sparklet.runs.summary import Summary
 
 MANIFEST = "manifest.json"
@@ -44,16 +45,20 @@ def results(at: Deployment, run: Run) -> Iterator[bytes]:
     yield from _answers(at, run.run_id)
 
 
-def write_results(at: Deployment, run_id: str) -> dict[str, Any] | None:
-    """Write ``results.jsonl`` with all answers; its entry in the manifest, the answers' folder if they are too many."""
-    uri, until_s, count = at.run_uri(run_id, RESULTS), at.clock.now_s() + MAX_COLLECTING_S, 0
+def write_results(at: Deployment, run_id: str, of_next: str = "") -> dict[str, Any] | None:
+    """Write ``results.jsonl`` with all answers; its entry in the manifest, the answers' folder if they are too many.
+
+    ``of_next``: into the folder of this run, which reads it.
+    """
+    uri, until_s, count = at.run_uri(of_next or run_id, RESULTS), at.clock.now_s() + MAX_COLLECTING_S, 0
     with TemporaryDirectory(prefix="sparklet-results-") as folder:
         path = Path(folder, RESULTS)
         with scratch("the answers of shards"), path.open("wb") as file:
             for answer in _answers(at, run_id):
                 count += 1
                 file.write(answer + b"\n")
-                if file.tell() > MAX_RESULTS_BYTES or at.clock.now_s() > until_s:
+                is_item = not of_next or len(answer) <= MAX_ITEM_BYTES
+                if not is_item or file.tell() > MAX_RESULTS_BYTES or at.clock.now_s() > until_s:
                     Log().warning("answers are too many for one file; sparklet results reads them", subject=run_id)
                     at.store.delete_all([uri])
                     return {"Folder": split_uri(at.run_uri(run_id, ANSWERS))[1]}
@@ -203,8 +208,9 @@ def _follow_ups(at: Deployment, run: Run, state: RunState) -> dict[str, Any]:
             found[name] = {"RunId": each.run_id, "Status": each.state, **error}
     if follower := next_run(at, run):
         found["Next"] = {"RunId": follower.run_id, "Output": follower.output_uri}
-    elif run.next and state is RunState.SUCCEEDED_WITH_FAILURES:
-        found["Next"] = {"RunId": "", "Output": run.next.output_uri, "Cause": TOO_MANY_FAILED}
+    elif run.next and state in (RunState.SUCCEEDED, RunState.SUCCEEDED_WITH_FAILURES):
+        cause = NO_ANSWERS if run.next.items else TOO_MANY_FAILED
+        found["Next"] = {"RunId": "", "Output": run.next.output_uri, "Cause": cause}
     return found
 
 

@@ -23,7 +23,7 @@ from sparklet.aws.dynamodb.items import (
 )
 from sparklet.errors import LedgerError
 from sparklet.ledger.rules import ERROR_CLASS_BYTES, ERROR_MESSAGE_BYTES, LOG_STREAM_BYTES, OUTPUTS_BYTES
-from sparklet.model import PartRecord, Position, Run, RunOptions, RunState, ScriptRef, ShardRecord, ShardState
+from sparklet.model import NextRun, PartRecord, Position, Run, RunOptions, RunState, ScriptRef, ShardRecord, ShardState
 
 TIMES = st.floats(0, 4e9, allow_nan=False)
 COUNTS = st.integers(0, 10**15)
@@ -202,4 +202,12 @@ def test_an_older_sparklet_refuses_a_run_with_an_engine() -> None:
     with_engine = replace(A_RUN, options=replace(A_RUN.options, engine="emr"))
 
     assert run_item(A_RUN, "w")["fmt"] == attribute(4)
-    assert run_item(with_engine, "w")["fmt"] == attribute(FORMAT) == attribute(5)
+    assert run_item(with_engine, "w")["fmt"] == attribute(5)
+
+
+def test_an_older_sparklet_refuses_a_run_with_a_reduce() -> None:
+    following = NextRun(A_RUN.scripts[0], "s3://b/next/", shards=1, items=True)
+    reduced = replace(A_RUN, next=following)
+
+    assert run_item(reduced, "w")["fmt"] == attribute(FORMAT)
+    assert run_value(run_item(reduced, "w")).next == following

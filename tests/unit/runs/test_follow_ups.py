@@ -7,16 +7,18 @@ from typing import Any
 import pytest
 
 from sparklet.app.clean import clean, ended_runs, folders_of, named_run
-from sparklet.errors import PlanError
+from sparklet.errors import PlanError, RunExistsError
 from sparklet.model import Counts, Dispatch, Failure, Run, RunOptions, RunState, ShardResult, split_uri
 from sparklet.planning.new_run import new_run
 from sparklet.planning.planner import plan
+from sparklet.planning.request import read_request
 from sparklet.runs import follow_ups
 from sparklet.runs.cancel import cancel
 from sparklet.runs.checker import UNPLANNED_S, check
-from sparklet.runs.follow_ups import MIN_CHECK_S, TOO_MANY_FAILED, as_follow_up, check_run, next_run
+from sparklet.runs.follow_ups import MIN_CHECK_S, NO_ANSWERS, TOO_MANY_FAILED, as_follow_up, check_run, next_run
 from sparklet.runs.notices import due
 from sparklet.runs.redrive import redrive
+from tests.stand_ins.memory import MemoryEngine
 from tests.world import BUCKET, LEASE_S, World
 
 CHECK, NEXT, NEXT_OUTPUT = "s3://data/jobs/check.py", "s3://data/jobs/next.py", "s3://data/next/"
@@ -237,6 +239,96 @@ def test_a_cancelled_run_has_no_next_run(world: World, monkeypatch: pytest.Monke
 
     assert world.check().run.state is RunState.CANCELLED
     assert run_of(world, "run-1-next-0").cancelled_s is not None
+
+
+# --- a reduce ---
+
+
+def answered(world: World, *values: Any) -> None:
+    """Each shard ends with its answer."""
+    for record, value in zip(world.shards(), values, strict=True):
+        claim = world.ledger.attempts.claim(record.ref, f"a{record.number}", LEASE_S, 3)
+        body = json.dumps({"shard": record.number, "answer": value}).encode()
+        world.store.put(world.at.run_uri("run-1", claim.record.answer_file), body)
+        world.ledger.attempts.succeed("run-1", record.number, f"a{record.number}", ShardResult())
+    world.queue.entries.clear()
+    world.check()
+
+
+@pytest.mark.parametrize(
+    ("engines", "size_bytes", "engine"),
+    [((), 10, ""), ((), 10**6, ""), (("fargate",), 10, ""), (("fargate",), 10**6, "fargate")],
+)
+def test_a_reduce_is_one_shard_where_its_size_fits(engines: tuple[str, ...], size_bytes: int, engine: str) -> None:
+    world = World(engines={name: MemoryEngine() for name in engines})
+    run = start(world, check="", options={"max_shard_bytes": 10**6}, next_shards=1)
+    for number in range(3):
+        world.store.put(f"{run.shard_output(number)}/part-0.parquet", b"x" * size_bytes)
+    world.work()
+    world.check()
+
+    plan(world.at, "run-1-next-0")
+
+    (record,) = world.shards("run-1-next-0")
+    assert (record.object_count, record.engine) == (3, engine)
+
+
+def test_a_next_run_inherits_the_engine() -> None:
+    world = World(engines={"fargate": MemoryEngine()})
+    run = start(world, shards=1, check="", options={"engine": "fargate"})
+    world.store.put(f"{run.shard_output(0)}/part-0.parquet", b"rows")
+    (record,) = world.shards()
+    world.ledger.attempts.claim(record.ref, "a", LEASE_S, 3, engine="fargate")
+    world.ledger.attempts.succeed("run-1", 0, "a", ShardResult())
+    world.check()
+
+    plan(world.at, "run-1-next-0")
+
+    assert [each.engine for each in world.shards("run-1-next-0")] == ["fargate"]
+
+
+def test_a_next_run_takes_the_answers_as_items(world: World) -> None:
+    start(world, check="", next_items=True, next_shards=1)
+    answered(world, 3, None, {"rows": 7})
+
+    plan(world.at, "run-1-next-0")
+
+    (shard,) = world.planned("run-1-next-0")
+    assert shard.items == [{"shard": 0, "answer": 3}, {"shard": 1, "answer": None}, {"shard": 2, "answer": {"rows": 7}}]
+    assert run_of(world, "run-1-next-0").inputs == ()
+
+
+def test_many_answers_stay_in_one_shard(world: World) -> None:
+    start(world, shards=30, check="", next_items=True, next_shards=1)
+    answered(world, *["x" * 60_000] * 30)  # items of other runs have 1 MiB a shard
+
+    plan(world.at, "run-1-next-0")
+
+    assert [record.object_count for record in world.shards("run-1-next-0")] == [30]
+
+
+@pytest.mark.parametrize("answer", [None, "x" * 70_000])
+def test_without_usable_answers_there_is_no_next_run(world: World, answer: str | None) -> None:
+    start(world, check="", next_items=True)
+    if answer:
+        answered(world, answer, 1, 2)
+    else:
+        world.work()
+        world.check()
+
+    assert ids(world) == {"run-1"} and run_of(world, "run-1").state is RunState.SUCCEEDED
+    assert world.json("manifest.json")["Next"]["Cause"] == NO_ANSWERS
+
+
+def test_a_request_of_another_next_run_is_another_run(world: World) -> None:
+    start(world, next_shards=1)
+    given = {"script": CHECK, "inputs": ["s3://data/in/"], "output": "s3://data/o/", "next": NEXT}
+
+    with pytest.raises(RunExistsError, match="next"):
+        start(world)
+    for wrong in ({"next_shards": 2}, {"next": "", "next_items": True}):
+        with pytest.raises(PlanError, match=r"next_(shards|items)"):
+            read_request({**given, **wrong})
 
 
 # --- redrive, clean ---

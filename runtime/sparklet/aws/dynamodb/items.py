@@ -37,8 +37,9 @@ Attributes = dict[str, "AttributeValueTypeDef"]
 
 RUNS_PARTITION = "runs"
 RUN_SORT_KEY = "run"
-FORMAT = 5  # the newest: of runs with an engine
-RUN_FORMAT = 4  # of other runs
+FORMAT = 6  # the newest: of runs whose next run gets one shard, or items
+ENGINE_FORMAT = 5  # of other runs with an engine
+RUN_FORMAT = 4  # of the rest
 SHARD_FORMAT = 4  # of shards that an engine does
 SHARD_ATTRIBUTES = tuple({each.name for each in fields(ShardRecord)} - {"run_id", "number", "state"})
 PART_ATTRIBUTES = tuple({each.name for each in fields(PartRecord)} - {"index", "position"})
@@ -183,9 +184,15 @@ def run_item(run: Run, writer: str) -> Attributes:
         "state": run.state,
         "skipped": run.skipped or None,
         "writer": writer,
-        "fmt": FORMAT if run.options.engine else RUN_FORMAT,
+        "fmt": _format(run),
     }
     return {**run_key(run.run_id), **attributes({name: v for name, v in values.items() if v is not None})}
+
+
+def _format(run: Run) -> int:
+    if run.next and (run.next.shards or run.next.items):
+        return FORMAT
+    return ENGINE_FORMAT if run.options.engine else RUN_FORMAT
 
 
 def _document(value: Any) -> dict[str, Any]:
@@ -216,7 +223,7 @@ def run_value(item: Item) -> Run:
         access=Access(**constant["access"]),
         dispatch=Dispatch(constant.get("dispatch", Dispatch.QUEUE)),
         check=_script(constant["check"]) if constant.get("check") else None,
-        next=NextRun(_script(follower["script"]), follower["output_uri"]) if follower else None,
+        next=NextRun(**{**follower, "script": _script(follower["script"])}) if follower else None,
         parent=constant.get("parent", ""),
         table=constant.get("table", ""),
         state=RunState(item["state"]["S"]),
