@@ -49,15 +49,15 @@ _add(
     starting.run,
     "sparklet run job.py --input ./in --output ./out",
     "sparklet run job.py -i s3://bucket/raw/2024/ -o s3://bucket/clean/ --stack sparklet --tolerate 2.5%",
-    "sparklet run job.py -i s3://bucket/big.csv -o ./out --split csv --shard-size 64MiB",
-    "sparklet run job.py --list s3://inv/bucket/all/2026-11-19T01-00Z/manifest.json -o s3://bucket/clean/",
+    "sparklet run job.py -i big.csv -o ./out --split csv --shard-size 64MiB",
+    "sparklet run job.py --list s3://inv/all/2026-11-19T01-00Z/manifest.json -o s3://bucket/clean/ --stack sparklet",
     "sparklet run job.py --items cities.csv --max-objects 1 -o ./out",
-    "aws s3 ls … | awk … | sparklet run job.py --list - --list-format lines -o ./out",
+    "aws s3 ls … | awk … | sparklet run job.py --list - -o s3://bucket/clean/ --stack sparklet",
 )
 _add(
     "Start",
     starting.plan,
-    "sparklet plan job.py -i s3://bucket/raw/ --dry-run",
+    "sparklet plan job.py -i s3://bucket/raw/ --stack sparklet --dry-run",
     "sparklet plan job.py -i s3://bucket/raw/ -o s3://bucket/clean/ --stack sparklet --max-concurrency 50",
 )
 _add("Start", starting.resume, "sparklet resume flights-20261120t113000-3f9a1c")

@@ -37,7 +37,7 @@ RunId = Annotated[
     str, typer.Argument(metavar="RUN", help="The run's id; `sparklet runs` lists them.", autocompletion=known_runs)
 ]
 Arguments = Annotated[list[str] | None, typer.Argument(metavar="-- ARGS", help="Arguments for the script.")]
-Shards = Annotated[str, typer.Option("--shards", metavar="NUMBERS", help="Only these, as in 3,17,20-25.")]
+Shards = Annotated[str, typer.Option("--shards", metavar="NUMBERS", help="Only these shards, as in 3,17,20-25.")]
 Cause = Annotated[
     str,
     typer.Option(
@@ -75,7 +75,7 @@ Prices = Annotated[
 
 Env = Annotated[
     list[str] | None,
-    typer.Option("--env", metavar="KEY=VALUE", help="For the script's environment, no secrets; may be repeated."),
+    typer.Option("--env", metavar="KEY=VALUE", help="A variable for the script, no secret; may be repeated."),
 ]
 
 
@@ -146,11 +146,11 @@ class RedriveOptions(StackOptions):
 
     memory_mb: Annotated[
         int | None,
-        typer.Option("--memory", min=512, max=10240, metavar="MB", help="More for workers; restarts the local stack."),
+        typer.Option("--memory", min=512, max=10240, metavar="MB", help="More memory each; restarts the local stack."),
     ] = None
     timeout_s: Annotated[
         int | None,
-        typer.Option("--timeout", min=1, metavar="SECONDS", help="More for each shard; restarts the local stack."),
+        typer.Option("--timeout", min=1, metavar="SECONDS", help="More time for each shard; restarts the local stack."),
     ] = None
 
 
@@ -166,7 +166,7 @@ class ListOptions(ListFormat):
 
     list_format: Annotated[
         Literal["lines", "csv", "json", "jsonl", "parquet", "s3-inventory"] | None,
-        typer.Option("--list-format", help="Of the lists (default: by their names)."),
+        typer.Option("--list-format", help="Format of the lists (default: by their names)."),
     ] = None
     list_path: Annotated[
         str,

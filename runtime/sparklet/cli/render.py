@@ -23,7 +23,6 @@ from sparklet.runs.summary import Summary
 from sparklet.tables.opening import how_to_open, table_text
 
 EXCLUDED = "Not included: failed attempts, planner, checker, state machine, storage, transfer, logs, idle resources."
-MAX_CAUSES_WATCHED = 3
 OPEN_STATES = tuple(state for state in RunState if not state.ended)
 STYLES: Mapping[str, str] = {
     RunState.SUCCEEDED: "green",
@@ -162,9 +161,6 @@ def run_details(view: RunView) -> RenderableType:
     facts = Table.grid(padding=(0, 2))
     _add_cost(facts, view)
     _add_what_drives(facts, view)
-    for cause in view.found.summary.causes[:MAX_CAUSES_WATCHED]:
-        example = f"{cause.count} × {cause.error_class}: shard {cause.example_shard}: {cause.example_message}"
-        facts.add_row("failed", Text(example, style="red"))
     return Group(facts, *_slow_shards(view))
 
 

@@ -44,7 +44,7 @@ class Access:
 
     requester_pays: Annotated[bool, Key("requester_pays", INPUT, "You pay for reading the input.")] = False
     role_arn: Annotated[
-        str, Key("role", INPUT, "Role that is assumed to read the input, as in another account.", kind="role")
+        str, Key("role", INPUT, "The role to read the input with, as in another account.", kind="role")
     ] = ""
 
 
@@ -77,7 +77,7 @@ class RunOptions:
     incremental: Annotated[
         bool, Key("incremental", INPUT, "Leave out what a succeeded shard of an earlier run of the same name has done.")
     ] = False
-    all_versions: Annotated[bool, Key("versions", INPUT, "Every version of each object, not the current one.")] = False
+    all_versions: Annotated[bool, Key("versions", INPUT, "All versions of objects, not only the current one.")] = False
     keep_empty: Annotated[bool, Key("keep_empty", INPUT, "Plan objects of 0 bytes too.")] = False
     limit: Annotated[
         int, Key("limit", INPUT, "More objects, items or versions are refused as a mistake; 0: no limit.", minimum=0)

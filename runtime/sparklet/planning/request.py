@@ -84,14 +84,14 @@ class RunRequest:
     ] = ""
     py_files: Annotated[
         tuple[str, ...],
-        Key("py_files", RUN, ".py, .zip, .whl or .egg for the script; may be repeated.", metavar="FILE"),
+        Key("py_files", RUN, "A .py, .zip, .whl or .egg for the script; may be repeated.", metavar="FILE"),
     ] = ()
     args: Annotated[
         tuple[str, ...], Key("args", RUN, "Arguments for the script.", metavar="-- ARGS", argument=True)
     ] = ()
     params: Annotated[
         Mapping[str, Any],
-        Key("params", RUN, "For the script (job.params); may be repeated.", kind="object", options=("--param", "-p")),
+        Key("params", RUN, "A parameter (job.params); may be repeated.", kind="object", options=("--param", "-p")),
     ] = field(default_factory=dict)
     options: RunOptions = field(default_factory=RunOptions)
     lists: Annotated[
@@ -169,13 +169,13 @@ class RunRequest:
         Key(
             "idempotency_key",
             ORCHESTRATION,
-            "Of one key and name there is one run: starting it again finds that one. Instead of a run id.",
+            "A run of the same name and key is the same run: it is found, not started again. Instead of a run id.",
             metavar="KEY",
         ),
     ] = ""
     env: Annotated[
         Mapping[str, str],
-        Key("env", RUN, "For the script's environment, no secrets; may be repeated.", kind="object", document=False),
+        Key("env", RUN, "A variable for the script, no secret; may be repeated.", kind="object", document=False),
     ] = field(default_factory=dict)
     files: Annotated[
         Mapping[str, str],

@@ -32,7 +32,7 @@ def redrive(
     cause: opt.Cause = "",
     script: Annotated[str, typer.Option("--script", metavar="FILE", help="A repaired script for these shards.")] = "",
     engine: Annotated[
-        str, typer.Option("--engine", metavar="NAME", help="Do them there: fargate, emr, glue, … (locally: process).")
+        str, typer.Option("--engine", metavar="NAME", help="The engine: fargate, emr, glue, … (locally: process).")
     ] = "",
     dry_run: opt.DryRun = False,
     prices: opt.Prices = None,
@@ -100,15 +100,15 @@ def clean(
         list[str] | None, typer.Option("--run", metavar="RUN", help="This run; may be repeated.")
     ] = None,
     older_than: Annotated[
-        str, typer.Option("--older-than", metavar="TIME", help="All that ended longer ago: 36h, 30d.")
+        str, typer.Option("--older-than", metavar="TIME", help="All runs that ended longer ago: 36h, 30d.")
     ] = "",
-    keep: Annotated[int | None, typer.Option("--keep", min=0, metavar="N", help="All but the N newest.")] = None,
+    keep: Annotated[int | None, typer.Option("--keep", min=0, metavar="N", help="All runs but the N newest.")] = None,
     orphans: Annotated[
-        bool, typer.Option("--orphans", help="No runs, but files that killed attempts staged and nothing refers to.")
+        bool, typer.Option("--orphans", help="No runs, but files that killed attempts have staged and nothing uses.")
     ] = False,
     tables: Annotated[
         list[str] | None,
-        typer.Option("--table", metavar="FORMAT:PLACE", help="Of --orphans: in this table's folder too; repeatable."),
+        typer.Option("--table", metavar="FORMAT:PLACE", help="With --orphans: in this table's folder too; repeatable."),
     ] = None,
     dry_run: opt.DryRun = False,
     yes: opt.Yes = False,

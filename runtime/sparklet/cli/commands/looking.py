@@ -44,7 +44,7 @@ def status(
     ] = "",
     shards: Annotated[bool, typer.Option("--shards", help="List every shard too.")] = False,
     compare: Annotated[
-        bool, typer.Option("--verify", help="Compare ledger, manifest and output in the bucket: lists all of it.")
+        bool, typer.Option("--verify", help="Compare ledger, manifest and output in the bucket, which is listed whole.")
     ] = False,
     prices: Prices = None,
 ) -> None:
@@ -81,7 +81,7 @@ def status(
 def watch(run_id: opt.RunId, selection: opt.StackOptions, prices: Prices = None) -> None:
     """Watch a run until it ends and download its output; `sparklet resume RUN` plans the rest of it, too.
 
-    A terminal shows cost so far, slow shards and causes below the counts; `sparklet status RUN` shows them once.
+    A terminal shows cost so far and slow shards below the counts; `sparklet status RUN` shows them once.
     """
     screen, figures = Screen(selection.as_json), load_prices(prices)
     with open_stack(selection, screen) as stack:
@@ -140,7 +140,7 @@ def ddl(
 
 
 def explain(run_id: opt.RunId, selection: opt.StackOptions) -> None:
-    """Group a run's failures by cause: an example, the likely reason, what to do, and the command to type."""
+    """Group a run's failures by cause: an example, whether data or script is at fault, what to do, what to type."""
     screen = Screen(selection.as_json)
     with open_stack(selection, screen, looking=True) as stack:
         run = stack.at.ledger.runs.get(run_id)
