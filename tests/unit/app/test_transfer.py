@@ -1,5 +1,6 @@
 """Local folders to and from the bucket: exactly the output of succeeded shards, and nobody else's files."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -45,6 +46,21 @@ def test_only_what_succeeded_shards_wrote_comes_home(store: MemoryObjectStore, t
 
     assert files(tmp_path / "out") == [f"{FIRST}/a.parquet", f"{SECOND}/b.parquet"]
     assert (tmp_path / f"out/{FIRST}/a.parquet").read_text() == f"{FIRST}/a.parquet"
+
+
+def test_a_run_without_output_makes_no_folder(store: MemoryObjectStore, tmp_path: Path) -> None:
+    told: list[str] = []
+    (tmp_path / "lake").mkdir()  # for a catalog
+    for table, name in (("", "out"), ("iceberg:db.t", "lake")):
+        fill(store, replace(RUN, table=table), LocalPaths(output=str(tmp_path / name)), (), told.append)
+
+    assert list(tmp_path.iterdir()) == [] and told == []
+
+
+def test_one_file_is_one_file(store: MemoryObjectStore, tmp_path: Path) -> None:
+    told: list[str] = []
+    fill(store, RUN, LocalPaths(output=str(tmp_path / "out")), {0}, told.append)
+    assert "1 file (" in told[0]
 
 
 def test_filling_again_repairs_what_is_there(store: MemoryObjectStore, tmp_path: Path) -> None:

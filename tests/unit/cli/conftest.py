@@ -93,7 +93,9 @@ class Terminal:
         return CommandResult(code, *self.capsys.readouterr())
 
     @contextmanager
-    def environment(self, selection: StackSelection, screen: Screen, *, reading: bool = False) -> Iterator[OpenStack]:
+    def environment(
+        self, selection: StackSelection, screen: Screen, *, reading: bool = False, looking: bool = False
+    ) -> Iterator[OpenStack]:
         """In place of ``sparklet.app.stack.open_stack``."""
         self.selections.append(selection)
         env = OpenStack(

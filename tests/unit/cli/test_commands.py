@@ -172,6 +172,46 @@ def test_wrong_words_are_refused_before_anything_starts(terminal: Terminal, word
     assert not terminal.selections and "Traceback" not in answer.err
 
 
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        ("run jobb.py -i in -o out", "jobb.py is not there"),
+        ("run broken.py -i in -o out", "broken.py cannot be compiled, line 1"),
+        ("run job.jar -i in -o out", "job.jar must be a .py file"),
+        ("run job.py -i inn -o out", "inn is not there"),
+        ("run job.py -i empty -o out", "empty holds no file"),
+        ("run job.py -i in -o out --exclude *.csv", "in holds no file"),
+        ("run job.py -i in -o used", "used is not empty"),
+        ("run job.py -i in -o job.py", "job.py is a file"),
+        ("run job.py -i in -o out --check chek.py", "chek.py is not there"),
+        ("run job.py -i in -o out --next nxt.py", "nxt.py is not there"),
+        ("run job.py -i in -o out --py-files lib.py", "py-file lib.py is not there"),
+        ("run job.py -i in -o out --file table=t.csv", "there is no such file"),
+        ("run job.py -i in -o out --table icebrg:db.t", "names no table"),
+        ("run job.py -i in -o out --table iceberg:flights", "names no Iceberg table"),
+        ("run job.py -i in -o out --next-shards 1", "--next"),
+        ("run job.py -i in -o out --next job.py --next-shards 2", "must be 1"),
+        ("plan jobb.py -i in -o out", "jobb.py is not there"),
+        ("invoke jobb.py --event job.py", "is not JSON"),
+        ("invoke jobb.py --event event.json", "jobb.py is not there"),
+    ],
+)
+def test_mistakes_are_told_before_a_stack_is_opened(
+    terminal: Terminal, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words: str, told: str
+) -> None:
+    for name, text in (("job.py", "pass"), ("broken.py", "pas s"), ("in/a.csv", "1"), ("used/x", "1")):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(text)
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "event.json").write_text("{}")
+    monkeypatch.chdir(tmp_path)
+
+    answer = terminal.types(*words.split())
+
+    assert answer.code == 1 and told in " ".join(answer.err.split()), answer.err
+    assert not terminal.selections and not (tmp_path / "out").exists()
+
+
 # --- explain and redrive ---
 
 

@@ -1,0 +1,114 @@
+"""A local stack that has ended is read without being started, and answers as it did before."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sparklet.cli import main
+from sparklet.local.lock import is_locked
+from sparklet.local.saved import SavedStack
+from sparklet.local.stack import LocalStack
+from sparklet.model import Failure, RunOptions, ShardResult, execution_name
+from sparklet.planning.new_run import new_run
+from sparklet.planning.planner import plan
+from sparklet.planning.request import RunRequest
+from sparklet.ports.deployment import Deployment
+from sparklet.runs.checker import check
+from tests.functional.local.conftest import Lab, eventually, port_of
+
+pytestmark = pytest.mark.stack
+
+RUN = "saved-1"
+BROKEN = Failure("ValueError", "column 3 is bad", retryable=False)
+LOOKS = (
+    ("status", RUN),
+    ("status", RUN, "--shards"),
+    ("status", RUN, "--object", "s3://{bucket}/in/1.csv"),
+    ("explain", RUN),
+    ("logs", RUN),
+    ("logs", RUN, "1"),
+    ("runs",),
+    ("results", RUN),
+    ("status", "open-1"),
+    ("status", "nowhere"),
+)
+
+
+@pytest.fixture
+def ended(lab: Lab, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> tuple[Lab, dict[tuple[str, ...], Any]]:
+    """A stack that has ended, and what was answered before: of a run that has ended, and of an open one."""
+    script = tmp_path / "job.py"
+    script.write_text("print()\n")
+    with lab.attach(processing=False) as stack:
+        at = stack.deployment()
+        for name in ("1.csv", "2.csv", "3 ü.csv"):
+            at.store.put(f"s3://{at.bucket}/in/{name}", b"x,y\n")
+        for run_id in (RUN, "open-1"):
+            enter(at, run_id, str(script))
+        end(at)
+        drive(stack)
+        log = {"time": "2026-11-23T10:00:00Z", "level": "INFO", "message": "ended", "attempt": "a1", "run": RUN}
+        (lab.state.log / "worker-1.log").write_text(json.dumps({**log, "shard": 1}) + "\nof the script\n")
+        answers = {look: answer(lab, capsys, look, at.bucket) for look in LOOKS}
+    lab.gone(port_of(stack.info))
+    return lab, {**answers, ("bucket",): at.bucket}
+
+
+def enter(at: Deployment, run_id: str, script: str) -> None:
+    request = RunRequest(
+        script, (f"s3://{at.bucket}/in/",), f"s3://{at.bucket}/out-{run_id}/", run_id, options=RunOptions(max_objects=1)
+    )
+    plan(at, new_run(at, request).run_id)
+
+
+def end(at: Deployment) -> None:
+    """Shard 0 gives an answer, shard 1 fails, shard 2 has written a file."""
+    for number, record in enumerate(list(at.ledger.shards.list(RUN))):
+        claim = at.ledger.attempts.claim(record.ref, f"a{number}", 100.0, 3, "worker-1.log")
+        if number == 1:
+            at.ledger.attempts.fail(RUN, 1, "a1", BROKEN)
+            continue
+        body = json.dumps({"shard": number, "answer": [number, "ü"]}).encode()
+        at.store.put(at.run_uri(RUN, claim.record.answer_file), body)
+        at.store.put(f"{at.ledger.runs.get(RUN).shard_output(number)}/part-0.csv", b"rows")
+        at.ledger.attempts.succeed(RUN, number, f"a{number}", ShardResult(rows=number))
+    assert check(at, RUN).run.state.ended
+
+
+def drive(stack: LocalStack) -> None:
+    """A state machine has driven the run."""
+    machine, name = stack.info.loop_machine, execution_name(RUN, 0)
+    stack.orchestrator.start(machine, name, {"run_id": RUN})
+    found = stack.orchestrator.find(machine, name)
+    if not (found and found.state.ended):
+        stack.orchestrator.stop(stack.orchestrator.start(machine, name, {"run_id": RUN}), "it has driven enough")
+    eventually(lambda: (found := stack.orchestrator.find(machine, name)) and found.state.ended, 60)
+
+
+def answer(lab: Lab, capsys: pytest.CaptureFixture[str], look: tuple[str, ...], bucket: str) -> tuple[int, str]:
+    capsys.readouterr()
+    words = [word.format(bucket=bucket) for word in look]
+    code = main([*words, "--state-dir", str(lab.root), "--json"])
+    return code, capsys.readouterr().out
+
+
+def test_a_stack_that_has_ended_answers_as_before(
+    ended: tuple[Lab, dict[tuple[str, ...], Any]], capsys: pytest.CaptureFixture[str]
+) -> None:
+    lab, before = ended
+
+    for look in LOOKS:
+        assert answer(lab, capsys, look, before["bucket",]) == before[look], look
+
+    status = json.loads(before["status", RUN][1])
+    assert status["execution"]["name"] == execution_name(RUN, 0) and status["shards"]["failed"] == 1
+    assert not is_locked(lab.state.host_lock)
+
+
+def test_a_running_stack_is_asked_and_no_stack_is_none(lab: Lab) -> None:
+    assert SavedStack.find(lab.state, print) is None
+
+    with lab.attach(processing=False):
+        assert SavedStack.find(lab.state, print) is None
