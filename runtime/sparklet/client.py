@@ -105,7 +105,7 @@ class Stack(AbstractContextManager["Stack"]):
         given = {"script": script, "inputs": inputs, "output": output, "lists": lists, **options}
         given = {name: _plain(value) for name, value in given.items() if value not in (None, "", [], ())}
         own = {name: given.pop(name) for name in ("list_format", "list_path") if name in given}
-        request = run_request(given, ListFormat(**own))
+        request = run_request(given, ListFormat(**own), self.opened.state)
         return self.find(begin(self.opened, request, dispatch_mode, self.reporter).run_id)
 
     def find(self, run_id: str) -> "Run":

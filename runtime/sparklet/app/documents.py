@@ -78,8 +78,9 @@ def places_of(stack: OpenStack, run: Run) -> tuple[str, str]:
 
 def on_disk(stack: OpenStack, address: str) -> str:
     """Where this machine has an object or a folder of the local stack; the address itself, if that is elsewhere."""
-    is_stacks = stack.state and address.startswith(SCHEME)
-    return str(StateDir(stack.state).object_file(*split_uri(address))) if is_stacks else address.rstrip("/")
+    if stack.state and address.startswith(SCHEME):
+        return str(StateDir(stack.state).object_file(*split_uri(address)))
+    return address.rstrip("/")
 
 
 def shard_document(record: ShardRecord) -> dict[str, Any]:

@@ -214,7 +214,7 @@ def fill(store: ObjectStore, run: Run, paths: LocalPaths, shards: Collection[int
         if not any(path.iterdir()):
             path.rmdir()
     if run.table and not keep:
-        with suppress(OSError):  # it was made for a catalog, and there is one
+        with suppress(OSError):  # it was made for a catalog, and is empty unless there is one
             folder.rmdir()
     return count
 

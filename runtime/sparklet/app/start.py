@@ -11,7 +11,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from sparklet.app.local_files import check_output, output_catalog, wanted_files, with_local_files
+from sparklet.app.local_files import FOLDER, LocalPaths, check_output, output_catalog, wanted_files, with_local_files
 from sparklet.app.reporter import Reporter, count_text, size_text
 from sparklet.app.stack import OpenStack
 from sparklet.app.state_machines import WantedMode, chosen_mode, drive
@@ -39,8 +39,13 @@ class ListFormat:
     list_path: str = ""  # where the addresses are: a column, or a path within JSON
 
 
-def run_request(options: Mapping[str, Any], lists: ListFormat, *, dry_run: bool = False) -> RunRequest:
-    """The request that options of a command line make; SettingsError or PlanError with the option and the remedy."""
+def run_request(
+    options: Mapping[str, Any], lists: ListFormat, state: Path | None, *, dry_run: bool = False
+) -> RunRequest:
+    """The request that options of a command line make; SettingsError or PlanError with the option and the remedy.
+
+    ``state`` is the folder of the local stack. What is wrong is told before a stack is opened, as far as it can be.
+    """
     given: dict[str, Any] = dict(options)
     for name in ("params", "env", "files"):
         if isinstance(given.get(name), list):  # of a command line
@@ -65,11 +70,11 @@ def run_request(options: Mapping[str, Any], lists: ListFormat, *, dry_run: bool 
             f"--incremental needs inputs in S3: {local[0]} is copied to the bucket for each run; "
             "use --since for local files"
         )
-    return request if dry_run else _checked(request)
+    return request if dry_run else _checked(request, state)
 
 
-def _checked(request: RunRequest) -> RunRequest:
-    """The request, with the catalog of a local output; refused for what is wrong before any stack is opened."""
+def _checked(request: RunRequest, state: Path | None) -> RunRequest:
+    """The request, with the catalog of a local output; PlanError or SettingsError for what this machine can tell."""
     for source in filter(None, (request.script, request.check, request.next, *request.py_files)):
         if "://" not in source:
             script_body(source, py_file=source in request.py_files)
@@ -80,8 +85,9 @@ def _checked(request: RunRequest) -> RunRequest:
         if not Path(given).is_file():
             raise PlanError(f"--file {name}={given}: there is no such file (you are in {Path.cwd()})")
     if request.output_uri and "://" not in request.output_uri:
-        if not (request.run_id or request.idempotency_key):  # else it may be that run's own
-            check_output(Path(request.output_uri), request.options.existing)
+        output, run_id = Path(request.output_uri).resolve(), run_id_of(request, 0.0)
+        if state and LocalPaths.load(state / FOLDER, run_id).output != str(output):  # else it is this run's own
+            check_output(output, request.options.existing)
         if request.table.startswith("iceberg:"):
             request = replace(request, env={**output_catalog(request), **request.env})
     _refuse_table(request, in_s3=False)

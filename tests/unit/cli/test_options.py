@@ -70,7 +70,7 @@ def request(*options: str, dry_run: bool = True) -> RunRequest:
     found: list[RunRequest] = []
 
     def command(words: RequestOptions, lists: ListOptions) -> None:
-        found.append(run_request(words, lists, dry_run=dry_run))
+        found.append(run_request(words, lists, None, dry_run=dry_run))
 
     app = typer.Typer()
     app.command()(grouped(command))
@@ -84,14 +84,20 @@ def test_missing_options_take_the_models_defaults() -> None:
 
 
 def test_every_option_reaches_the_run() -> None:
-    flags = ["--incremental", "--versions", "--keep-empty", "--other-region", "--requester-pays"]
+    flags = ["--incremental", "--versions", "--keep-empty", "--other-region", "--requester-pays", "--next-items"]
     shards = {"shard-size": "1MiB", "max-objects": "7", "group-by": "dt=*"}
     limits = {"split": "csv", "too-large": "engine", "engine": "glue", "max-attempts": "5", "tolerate": "2.5%"}
     limits |= {"limit": "9", "max-concurrency": "4"}
     input_ = {"input": "s3://b/in/", "include": "*.csv", "exclude": "_*", "since": "2026-11-20T08:30"}
     role = "arn:aws:iam::123456789012:role/readers/raw"
     run = {"output": "s3://b/out/", "name": "daily", "param": "a=1", "env": "b=2", "file": "c=3", "py-files": "x.py"}
-    after = {"check": "check.py", "next": "next.py", "next-output": "s3://b/next/", "idempotency-key": "k"}
+    after = {
+        "check": "check.py",
+        "next": "next.py",
+        "next-output": "s3://b/next/",
+        "next-shards": "1",
+        "idempotency-key": "k",
+    }
     named = {**shards, **limits, **input_, **run, **after, "archived": "skip", "role": role}
     options = [word for name, value in named.items() for word in (f"--{name}", value)]
 
@@ -110,6 +116,8 @@ def test_every_option_reaches_the_run() -> None:
         check="check.py",
         next="next.py",
         next_output="s3://b/next/",
+        next_shards=1,
+        next_items=True,
         idempotency_key="k",
         access=Access(True, role),
         options=RunOptions(
@@ -138,7 +146,14 @@ def test_every_option_reaches_the_run() -> None:
     }
     document |= {name.strip("-").replace("-", "_"): True for name in flags}
     document |= {"script": "job.py", "inputs": [document.pop("input")], "args": ["--day", "1"], "params": {"a": "1"}}
-    document |= {"max_objects": 7, "max_attempts": 5, "limit": 9, "max_concurrency": 4, "py_files": ["x.py"]}
+    document |= {
+        "max_objects": 7,
+        "max_attempts": 5,
+        "limit": 9,
+        "max_concurrency": 4,
+        "next_shards": 1,
+        "py_files": ["x.py"],
+    }
     del document["param"]
     assert of_document(document, "request-1") == replace(made, env={}, files={})
 
