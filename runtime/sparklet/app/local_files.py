@@ -205,6 +205,8 @@ def fill(store: ObjectStore, run: Run, paths: LocalPaths, shards: Collection[int
     """
     folder = Path(paths.output)
     keep = {folder / name: info for name, info in output_files(store, run, shards).items()}
+    if shards:
+        folder.mkdir(parents=True, exist_ok=True)
     for path in [p for p in folder.glob(f"{run.shard_prefix}*/**/*") if p.is_file() and p not in keep]:
         path.unlink()
     count = _transfer(lambda item: _download(store, *item), keep.items(), say, f"in {folder}")
@@ -213,7 +215,7 @@ def fill(store: ObjectStore, run: Run, paths: LocalPaths, shards: Collection[int
     for path in sorted((p for p in folder.glob(f"{run.shard_prefix}*/**/") if p.is_dir()), reverse=True):
         if not any(path.iterdir()):
             path.rmdir()
-    if run.table and not keep:
+    if run.table and not shards:
         with suppress(OSError):  # it was made for a catalog, and is empty unless there is one
             folder.rmdir()
     return count

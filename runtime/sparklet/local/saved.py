@@ -28,7 +28,6 @@ from sparklet.model.quantities import parse_time_s
 from sparklet.ports import ObjectInfo
 from sparklet.ports.deployment import Deployment
 
-
 META = [".meta", ".json"]  # the emulator's file beside each object
 
 
@@ -85,7 +84,9 @@ class SavedTable(_Saved, LedgerTable):
         """All that a query finds, by the placeholders of the ledger's queries, as one page."""
         state, part = values.get(":state"), values.get(":part", "")
         found = sorted(self._partitions.get(values[":pk"], {}).items(), reverse=not query.get("ScanIndexForward", True))
-        yield {"Items": [each for sk, each in found if sk.startswith(part) and state in (None, each["state"]["S"])]}
+        yield {
+            "Items": [each for sk, each in found if sk.startswith(part) and (not state or each["state"]["S"] == state)]
+        }
 
 
 class SavedObjects(_Saved, S3ObjectStore):
@@ -122,10 +123,10 @@ class SavedExecutions(_Saved, StepFunctionsOrchestrator):
             return None
         if found["status"] == ExecutionState.RUNNING:
             found |= {"status": ExecutionState.FAILED, "error": CUT_OFF}
-        times = [parse_time_s(found[key]) if found[key] else 0.0 for key in ("startDate", "stopDate")]
+        began_s, ended_s = (parse_time_s(found[key]) if found[key] else 0.0 for key in ("startDate", "stopDate"))
         given, output = (json.loads(found[key] or "null") for key in ("input", "output"))
         why = found.get("error") or "", found.get("cause") or ""
-        return ExecutionStatus(arn, ExecutionState(found["status"]), *times, given or {}, output, *why)
+        return ExecutionStatus(arn, ExecutionState(found["status"]), began_s, ended_s, given or {}, output, *why)
 
 
 def _saved(state: StateDir, service: str, kind: str) -> dict[str, Any]:

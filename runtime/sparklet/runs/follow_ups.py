@@ -126,8 +126,8 @@ def _in_one_shard(at: Deployment, options: RunOptions) -> RunOptions:
     """The options of a reduce: one shard of any size, which an engine does if it is too large for a function."""
     engine = options.engine or next((name for name, each in at.engines.items() if not each.unfit("")), "")
     too_large = options.too_large if options.engine else ENGINE if engine else FAIL
-    whole = {"target_bytes": NO_LIMIT_BYTES, "max_objects": NO_LIMIT_BYTES}
-    return replace(options, **whole, engine=engine, too_large=too_large)
+    whole = replace(options, target_bytes=NO_LIMIT_BYTES, max_objects=NO_LIMIT_BYTES)
+    return replace(whole, engine=engine, too_large=too_large)
 
 
 def open_follow_ups(at: Deployment, run: Run) -> Iterator[Run]:

@@ -51,7 +51,7 @@ def ended(lab: Lab, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> tuple
         drive(stack)
         log = {"time": "2026-11-23T10:00:00Z", "level": "INFO", "message": "ended", "attempt": "a1", "run": RUN}
         (lab.state.log / "worker-1.log").write_text(json.dumps({**log, "shard": 1}) + "\nof the script\n")
-        answers = {look: answer(lab, capsys, look, at.bucket) for look in LOOKS}
+        answers: dict[tuple[str, ...], Any] = {look: answer(lab, capsys, look, at.bucket) for look in LOOKS}
     lab.gone(port_of(stack.info))
     return lab, {**answers, ("bucket",): at.bucket}
 

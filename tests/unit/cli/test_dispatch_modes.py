@@ -137,7 +137,7 @@ def test_one_key_is_one_run_whatever_drives_it(driven: Terminal) -> None:
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (("--next-output", "s3://data/2/"), "has no script that writes there"),
+        (("--next-output", "s3://data/2/"), "needs the script of the next run"),
         (("--next", SCRIPT, "--next-output", "./here"), "must be an s3:// folder"),
         (("--dispatch-mode", "bus"), "'queue', 'loop', 'map', 'inline', 'auto'"),
         (("--prices", "/no/such/file"), "the prices /no/such/file cannot be read"),
