@@ -139,13 +139,13 @@ def summary_table(stack: OpenStack, run: Run, summary: Summary, view: RunView | 
     waited = f"{duration_text(summary.waited_s)} until the first shard began"
     worked = f"the shards worked {duration_text(summary.task_s)} in all"
     facts.add_row("time", f"{duration_text(summary.duration_s)}, of which {waited}; {worked}")
-    facts.add_row("output", Text(output))
+    facts.add_row("output", Text(output, overflow="fold"))
     if run.table:
         facts.add_row("table", Text(table_text(run)))
     if opened := how_to_open(stack.at, run, on_disk(stack, output)):
         facts.add_row("to see it", Text(opened, style="cyan", overflow="fold"))
     if summary.state.ended:
-        facts.add_row("manifest", Text(on_disk(stack, manifest)))
+        facts.add_row("manifest", Text(on_disk(stack, manifest), overflow="fold"))
     if view:
         _add_pace(facts, view)
         _add_cost(facts, view)
