@@ -19,9 +19,10 @@ from math import inf
 
 from sparklet import metrics
 from sparklet.errors import CheckpointConflictError, ObjectNotFoundError, SparkletError
+from sparklet.inputs.lists import MAX_ITEM_BYTES
 from sparklet.log import Log
 from sparklet.model import Counts, Dispatch, PartRecord, Run, RunState, ShardRecord, ShardState
-from sparklet.planning.follow_up_ids import is_check_or_commit, next_id
+from sparklet.planning.follow_up_ids import is_check_or_commit
 from sparklet.planning.output_claims import release_outputs
 from sparklet.planning.planner import plan, send_messages
 from sparklet.ports.deployment import Deployment
@@ -233,9 +234,8 @@ def _finish(at: Deployment, report: CheckReport) -> CheckReport:
             return report
         state = state if committing.state is RunState.SUCCEEDED else RunState.FAILED
     if state is not RunState.FAILED and run.next:
-        follower = next_id(run.run_id, run.generation)
-        written = write_results(at, run.run_id, follower) if run.next.items else None
-        enter_next(at, run, counts, at.run_uri(follower, RESULTS) if written and "Key" in written else "")
+        written = write_results(at, run.run_id, MAX_ITEM_BYTES) if run.next.items else None
+        enter_next(at, run, counts, at.run_uri(run.run_id, RESULTS) if written and "Key" in written else "")
     return _end(at, report, state)
 
 

@@ -8,12 +8,12 @@ import json
 from collections.abc import Iterator, Mapping
 from dataclasses import astuple, dataclass, field
 from datetime import UTC, datetime
+from math import inf
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
 from sparklet.errors import ObjectNotFoundError
-from sparklet.inputs.lists import MAX_ITEM_BYTES
 from sparklet.log import Log
 from sparklet.model import ANSWERS, Counts, Run, RunState, ShardRecord, ShardState, split_uri
 from sparklet.planning.commit_files import kept_files
@@ -45,21 +45,20 @@ def results(at: Deployment, run: Run) -> Iterator[bytes]:
     yield from _answers(at, run.run_id)
 
 
-def write_results(at: Deployment, run_id: str, of_next: str = "") -> dict[str, Any] | None:
+def write_results(at: Deployment, run_id: str, max_bytes: float = inf) -> dict[str, Any] | None:
     """Write ``results.jsonl`` with all answers; its entry in the manifest, the answers' folder if they are too many.
 
-    ``of_next``: into the folder of this run, which reads it.
+    So are they if one has more than ``max_bytes``.
     """
-    uri, until_s, count = at.run_uri(of_next or run_id, RESULTS), at.clock.now_s() + MAX_COLLECTING_S, 0
+    uri, until_s, count = at.run_uri(run_id, RESULTS), at.clock.now_s() + MAX_COLLECTING_S, 0
     with TemporaryDirectory(prefix="sparklet-results-") as folder:
         path = Path(folder, RESULTS)
         with scratch("the answers of shards"), path.open("wb") as file:
             for answer in _answers(at, run_id):
                 count += 1
                 file.write(answer + b"\n")
-                is_item = not of_next or len(answer) <= MAX_ITEM_BYTES
-                if not is_item or file.tell() > MAX_RESULTS_BYTES or at.clock.now_s() > until_s:
-                    Log().warning("answers are too many for one file; sparklet results reads them", subject=run_id)
+                if len(answer) > max_bytes or file.tell() > MAX_RESULTS_BYTES or at.clock.now_s() > until_s:
+                    Log().warning("answers are too many or too large; sparklet results reads them", subject=run_id)
                     at.store.delete_all([uri])
                     return {"Folder": split_uri(at.run_uri(run_id, ANSWERS))[1]}
         if not count:
