@@ -40,7 +40,7 @@ class ScriptRef:
 
     uri: str
     sha256: str
-    source_uri: str  # where the user has it
+    source_uri: str = field(compare=False)  # where the user has it
     py_files: tuple[str, ...] = ()  # copies, in the order given
 
 

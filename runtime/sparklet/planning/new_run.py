@@ -164,7 +164,7 @@ def _checked_run(
         dispatch=request.dispatch,
         table=request.table,
         check=scripts[request.check].ref if request.check else None,
-        next=_next(request, scripts[request.next].ref) if request.next else None,
+        next=_next(request, scripts),
         created_s=at.clock.now_s(),
     )
     refuses_large = options.too_large == REFUSE and not options.engine and options.max_shard_bytes > 0
@@ -198,12 +198,10 @@ def _same_run(known: Run, request: RunRequest, scripts: "dict[str, ScriptFiles]"
     An input's closing slash does not count, nor the size of the stack's functions.
     """
     options = replace(request.options, max_shard_bytes=known.options.max_shard_bytes)
-    requested_check = _content(scripts[request.check].ref) if request.check else None
-    requested_next = _next(request, _content(scripts[request.next].ref)) if request.next else None
     differences = {
         "inputs": _bare(known.inputs) != _bare(request.inputs),
         "output": known.output_uri != request.output_uri,
-        "script": _content(known.scripts[0]) != _content(scripts[request.script].ref),
+        "script": known.scripts[0] != scripts[request.script].ref,
         "arguments": known.args != request.args,
         "parameters": dict(known.params) != dict(request.params),
         "environment": dict(known.env) != dict(request.env),
@@ -213,8 +211,8 @@ def _same_run(known: Run, request: RunRequest, scripts: "dict[str, ScriptFiles]"
         "access": known.access != request.access,
         "dispatch": known.dispatch is not request.dispatch,
         "table": known.table != request.table,
-        "check": (known.check and _content(known.check)) != requested_check,
-        "next": (known.next and replace(known.next, script=_content(known.next.script))) != requested_next,
+        "check": known.check != (scripts[request.check].ref if request.check else None),
+        "next": known.next != _next(request, scripts),
     }
     if any(differences.values()):
         names = " and ".join(name for name, differs in differences.items() if differs)
@@ -222,12 +220,9 @@ def _same_run(known: Run, request: RunRequest, scripts: "dict[str, ScriptFiles]"
     return known
 
 
-def _next(request: RunRequest, script: ScriptRef) -> NextRun:
-    return NextRun(script, request.next_output, request.next_shards, request.next_items)
-
-
-def _content(script: ScriptRef) -> ScriptRef:
-    return replace(script, source_uri="")
+def _next(request: RunRequest, scripts: "dict[str, ScriptFiles]") -> NextRun | None:
+    options = request.next_output, request.next_shards, request.next_items
+    return NextRun(scripts[request.next].ref, *options) if request.next else None
 
 
 def _same_lists(known: Run, request: RunRequest) -> bool:
