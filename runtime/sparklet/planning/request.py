@@ -148,21 +148,10 @@ class RunRequest:
         ),
     ] = ""
     next_shards: Annotated[
-        int,
-        Key(
-            "next_shards",
-            ORCHESTRATION,
-            "1: the next script gets all of its input in one shard, in an engine if it is too large for a function.",
-            minimum=1,
-        ),
+        int, Key("next_shards", ORCHESTRATION, "1: the next script gets all of its input in one shard.", minimum=1)
     ] = 0
     next_items: Annotated[
-        bool,
-        Key(
-            "next_items",
-            ORCHESTRATION,
-            "The next script's items (job.items) are the answers of the shards, as results.jsonl has them.",
-        ),
+        bool, Key("next_items", ORCHESTRATION, "The next script gets the shards' answers as items (job.items).")
     ] = False
     idempotency_key: Annotated[
         str,
