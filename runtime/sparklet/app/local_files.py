@@ -22,6 +22,7 @@ from sparklet.inputs.selection import Filter
 from sparklet.job.catalogs import VARIABLES, catalog_properties
 from sparklet.local.state import read_json
 from sparklet.model import Run, RunOptions, ShardState
+from sparklet.planning.new_run import run_id_of
 from sparklet.planning.packing import within_limit
 from sparklet.planning.request import RunRequest
 from sparklet.ports import ObjectInfo, ObjectStore
@@ -86,19 +87,24 @@ def with_local_files(stack: OpenStack, request: RunRequest, reporter: Reporter) 
     return replace(request, inputs=tuple(inputs), output_uri=output_uri, params={**request.params, **files})
 
 
-def output_catalog(request: RunRequest) -> Mapping[str, str]:
-    """A catalog of Iceberg's below a local output, in SQLite; nothing if one is configured.
+def checked_output(request: RunRequest, state: Path | None) -> RunRequest:
+    """The request with a catalog of Iceberg's below its local output; SettingsError if it cannot write there.
 
-    The warehouse is a ``file://`` folder, since Iceberg's metadata holds absolute addresses.
+    The catalog is in SQLite, unless one is configured; its warehouse is a ``file://`` folder, since Iceberg's metadata
+    holds absolute addresses. ``state``: the local stack's folder.
     """
-    output = Path(request.output_uri).resolve()
-    if {"type", "uri"} & catalog_properties({**os.environ, **request.env}, request.params.get("warehouse")).keys():
-        return {}
-    return {
+    output, run_id = Path(request.output_uri).resolve(), run_id_of(request, 0.0)
+    if state and LocalPaths.load(state / FOLDER, run_id).output != str(output):  # else it is this run's own
+        check_output(output, request.options.existing)
+    named = catalog_properties({**os.environ, **request.env}, request.params.get("warehouse"))
+    if not request.table.startswith("iceberg:") or {"type", "uri"} & named.keys():
+        return request
+    catalog = {
         f"{VARIABLES}TYPE": "sql",
         f"{VARIABLES}URI": f"sqlite:///{output / 'catalog.sqlite'}",
         f"{VARIABLES}WAREHOUSE": f"file://{output}/warehouse",
     }
+    return replace(request, env={**catalog, **request.env})
 
 
 def _output_paths(paths_dir: Path, request: RunRequest) -> LocalPaths:

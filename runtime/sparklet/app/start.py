@@ -1,5 +1,7 @@
 """A run is requested and begun: its request read, local files copied, the run entered, planned and dispatched."""
 
+import hashlib
+import json
 import os
 import shlex
 import subprocess
@@ -11,9 +13,9 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from sparklet.app.local_files import FOLDER, LocalPaths, check_output, output_catalog, wanted_files, with_local_files
+from sparklet.app.local_files import checked_output, wanted_files, with_local_files
 from sparklet.app.reporter import Reporter, count_text, size_text
-from sparklet.app.stack import OpenStack
+from sparklet.app.stack import OpenStack, StackSelection
 from sparklet.app.state_machines import WantedMode, chosen_mode, drive
 from sparklet.errors import CheckpointConflictError, LocalStackError, PlanError, SettingsError, SparkletError
 from sparklet.inputs.list_requests import ListRequest
@@ -40,11 +42,11 @@ class ListFormat:
 
 
 def run_request(
-    options: Mapping[str, Any], lists: ListFormat, state: Path | None, *, dry_run: bool = False
+    options: Mapping[str, Any], lists: ListFormat, stack: StackSelection | OpenStack, *, dry_run: bool = False
 ) -> RunRequest:
     """The request that options of a command line make; SettingsError or PlanError with the option and the remedy.
 
-    ``state`` is the folder of the local stack. What is wrong is told before a stack is opened, as far as it can be.
+    What this machine can tell is told before ``stack`` is opened.
     """
     given: dict[str, Any] = dict(options)
     for name in ("params", "env", "files"):
@@ -70,10 +72,10 @@ def run_request(
             f"--incremental needs inputs in S3: {local[0]} is copied to the bucket for each run; "
             "use --since for local files"
         )
-    return request if dry_run else _checked(request, state)
+    return request if dry_run else _checked(request, stack)
 
 
-def _checked(request: RunRequest, state: Path | None) -> RunRequest:
+def _checked(request: RunRequest, stack: StackSelection | OpenStack) -> RunRequest:
     """The request, with the catalog of a local output; PlanError or SettingsError for what this machine can tell."""
     for source in filter(None, (request.script, request.check, request.next, *request.py_files)):
         if "://" not in source:
@@ -85,12 +87,9 @@ def _checked(request: RunRequest, state: Path | None) -> RunRequest:
         if not Path(given).is_file():
             raise PlanError(f"--file {name}={given}: there is no such file (you are in {Path.cwd()})")
     if request.output_uri and "://" not in request.output_uri:
-        output, run_id = Path(request.output_uri).resolve(), run_id_of(request, 0.0)
-        if state and LocalPaths.load(state / FOLDER, run_id).output != str(output):  # else it is this run's own
-            check_output(output, request.options.existing)
-        if request.table.startswith("iceberg:"):
-            request = replace(request, env={**output_catalog(request), **request.env})
-    _refuse_table(request, in_s3=False)
+        request = checked_output(request, stack.state)
+    if request.table:
+        _refuse_table(request, in_s3=False)
     return request
 
 
@@ -146,7 +145,7 @@ def begin(
         request = replace(request, run_id=run_id_of(request, stack.at.clock.now_s()), idempotency_key="")
         with resumable(stack, reporter, lambda: _again(words, request.run_id)):
             request = with_local_files(stack, request, reporter)
-            if stack.state is None:
+            if request.table and stack.state is None:
                 _refuse_table(request, in_s3=True)
             known = stack.at.known_run(request.run_id)
             run = new_run(stack.at, request, packed)
@@ -229,3 +228,29 @@ def _refuse_table(request: RunRequest, *, in_s3: bool) -> None:
         done = subprocess.run(words, env=environ, capture_output=True, text=True, timeout=TABLE_CHECK_S, check=False)
         if done.stdout:
             raise PlanError(done.stdout)
+
+
+# --- one script on one event, without a run ---
+
+
+def invoke_script(
+    stack: OpenStack, script: str, event: Any, arguments: tuple[str, ...], variables: Mapping[str, str]
+) -> Mapping[str, Any]:
+    """Invoke the worker function with ``event`` for ``script``; the worker's answer.
+
+    A local script and its environment variables are copied to ``scripts/`` of the bucket first; the invocation only
+    names them. PlanError if the script cannot be read or compiled, RemoteFailureError if it failed.
+    """
+    uri = script if "://" in script else _stored(stack, Path(script).name, script_body(script))
+    task: dict[str, Any] = {"script": uri, "args": list(arguments), "event": event}
+    if variables:
+        task["env"] = _stored(stack, "env.json", json.dumps(dict(variables)).encode())
+    answer: Mapping[str, Any] = stack.compute.invoke(stack.worker_function, {"sparklet": task})
+    return answer
+
+
+def _stored(stack: OpenStack, name: str, body: bytes) -> str:
+    """Store a file in the bucket under its digest; its URI."""
+    uri = f"s3://{stack.at.bucket}/scripts/{hashlib.sha256(body).hexdigest()}/{name}"
+    stack.at.store.put(uri, body)
+    return uri

@@ -12,6 +12,7 @@ import pytest
 import typer
 
 from sparklet.app.reporter import duration_text, size_text
+from sparklet.app.stack import StackSelection
 from sparklet.app.start import parse_pairs, run_request
 from sparklet.cli.options import (
     ListOptions,
@@ -70,7 +71,7 @@ def request(*options: str, dry_run: bool = True) -> RunRequest:
     found: list[RunRequest] = []
 
     def command(words: RequestOptions, lists: ListOptions) -> None:
-        found.append(run_request(words, lists, None, dry_run=dry_run))
+        found.append(run_request(words, lists, StackSelection(), dry_run=dry_run))
 
     app = typer.Typer()
     app.command()(grouped(command))

@@ -12,9 +12,8 @@ import typer
 from sparklet.app.costs import Prices, load_prices
 from sparklet.app.documents import preview_document, run_document
 from sparklet.app.estimates import PlanEstimate, estimate_run, preview_request
-from sparklet.app.scripts import invoke_script
 from sparklet.app.stack import open_stack
-from sparklet.app.start import begin, go_on, parse_pairs, run_request
+from sparklet.app.start import begin, go_on, invoke_script, parse_pairs, run_request
 from sparklet.app.state_machines import was_driven
 from sparklet.cli import options as opt
 from sparklet.cli.console import Screen
@@ -42,7 +41,7 @@ def run(
     than queue a state machine plans and drives the run, and continues even if this terminal is closed; with auto the
     run is planned here first.
     """
-    screen, request = Screen(selection.as_json), run_request(options, lists, selection.state, dry_run=dry_run)
+    screen, request = Screen(selection.as_json), run_request(options, lists, selection, dry_run=dry_run)
     if prices:
         load_prices(prices)  # report a mistake in them before anything is started
     if dry_run:
@@ -73,7 +72,7 @@ def plan(
     dry_run: opt.DryRun = False,
 ) -> None:
     """Plan and dispatch a run without waiting for it; with --dry-run only show what the plan would be."""
-    screen, request = Screen(selection.as_json), run_request(options, lists, selection.state, dry_run=dry_run)
+    screen, request = Screen(selection.as_json), run_request(options, lists, selection, dry_run=dry_run)
     figures = load_prices(prices)
     if dry_run:
         _show_preview(request, selection, screen, figures if explain else None)
