@@ -36,12 +36,14 @@ class SavedStack(LocalStack):
 
     @classmethod
     def find(cls, state: StateDir, progress: Progress) -> Self | None:
-        """The stack that has ended; None if it runs, or if none was started. Waits for one that is ending."""
-        if (document := read_json(state.last_file)) is None:
+        """The stack that has ended; None if it runs, or none of this version was started. Waits for one that ends."""
+        try:
+            info = stack_info(state, read_json(state.last_file))
+        except (KeyError, TypeError):
             return None
         with start_lock(state, progress), Lock(state.clients_lock) as hold:
             share(hold, progress)
-            return None if is_locked(state.host_lock) else cls(state, stack_info(state, document), ExitStack())
+            return None if is_locked(state.host_lock) else cls(state, info, ExitStack())
 
     @cached_property
     def orchestrator(self) -> StepFunctionsOrchestrator:
