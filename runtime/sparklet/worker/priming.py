@@ -23,7 +23,7 @@ from sparklet.spark.task_limits import Deadline, task_folder
 from sparklet.spark.warm_runner import WarmRunner
 
 SNAP_START = "snap-start"
-PARTS = ("files", "delta", "iceberg", "hudi", "s3", "files", "hudi", "files")  # chosen by measurement: docs/startup.md
+PARTS = ("files", "delta", "iceberg", "hudi", "s3", "files", "hudi", "files")  # chosen by measurement: decision 0044
 LIMIT_S = 100.0  # init before a snapshot has 130 s, or the function's timeout if that is longer
 GRACE_S = 5.0
 ENDPOINT_LIMIT_S = 2.0
