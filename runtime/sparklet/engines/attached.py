@@ -6,6 +6,7 @@ worker, and connects to Spark by the same gateway.
 
 import contextlib
 import os
+import re
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -37,13 +38,15 @@ class AttachedRunner(Runner):
     def run(self, call: ScriptCall, output: Output) -> ScriptResult:
         """Run one script to its end; see ``Runner``. Spark is stopped afterwards, and with it all the script's jobs."""
         call.refuse_if_over()
-        conf = read_options(call.script).conf
+        jvm = Jvm("platform", self._scratch, {}, port=int(os.environ[PORT]), secret=os.environ[SECRET])
+        options = read_options(call.script, lambda: _jars(jvm))
+        conf = options.conf
         if fixed := JVM_OPTIONS.intersection(conf):
             raise ScriptError(
                 f"{call.script.name} asks for {min(fixed)}, but the JVM here has started already: set it for the "
                 "engine, see EngineSparkConf"
             )
-        jvm = Jvm("platform", self._scratch, {}, port=int(os.environ[PORT]), secret=os.environ[SECRET])
+        options.warn(output)
         jvm.tasks = 1  # prepared here, not by its first script
         properties = {  # without the driver's own folders and PATH
             **self._spark.conf,
@@ -61,6 +64,13 @@ class AttachedRunner(Runner):
             host.close()
             with contextlib.suppress(Py4JError), connected(jvm.port, jvm.secret) as client:  # unless it has ended
                 stop_context(client)
+
+
+def _jars(jvm: Jvm) -> list[str]:
+    """The jars on a JVM's class path, and those that its spark-submit was given."""
+    with connected(jvm.port, jvm.secret) as client:
+        found = [client.jvm.java.lang.System.getProperty(name) for name in ("java.class.path", "spark.jars")]
+    return re.split(f"[{os.pathsep},]", ",".join(filter(None, found)))
 
 
 def _for_executors(call: ScriptCall) -> Iterator[Path]:

@@ -1,4 +1,4 @@
-"""The options that a script asks for in its own text; both runners follow them.
+"""The options that a script asks for in its own text; all runners follow them.
 
 They are comments, anywhere, at the start of a line::
 
@@ -9,16 +9,17 @@ They are comments, anywhere, at the start of a line::
 A script needs its own JVM if a comment, or a literal in its code such as
 ``.config("spark.jars.packages", "group:artifact:1.0")``, has an option that only a new JVM can take. It then gets one
 with those options. Both runners use the other options in comments, and with ``runner=warm`` a script stays on the warm
-JVM whatever its code has.
+JVM whatever its code has. What a literal names of the class path's jars, in any version or spelling, is not asked for.
 """
 
 import ast
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from sparklet.errors import ScriptError
+from sparklet.spark.runner import Output
 
 JVM_OPTIONS = frozenset(
     {
@@ -31,7 +32,12 @@ JVM_OPTIONS = frozenset(
 
 IN_A_COMMENT = JVM_OPTIONS | {"spark.driver.memory"}
 SETTERS = frozenset({"config", "set", "setIfMissing"})
+JARS, PACKAGES = "spark.jars", "spark.jars.packages"
+RENAMED = {"delta-core": "delta-spark", "aws-java-sdk-bundle": "aws-java-sdk-core"}  # the image has its modules
 
+_COORDINATE = re.compile(r"([^:/\s]+)[:/]([^:/\s]+)[:/][^:/\s]+")  # as Spark reads it
+_GROUP = re.compile(r"(?!.*\.jar$)[a-z]\w*(\.[a-z]\w*)+")
+_VARIANT = re.compile(r"_2\.\d+|-\d.*|(?<=spark)[\d.]+")  # Scala's line, the version, Spark's line in a name
 _COMMENT = re.compile(r"^#\s*sparklet:\s*(.*?)\s*$", re.MULTILINE)
 
 
@@ -41,18 +47,27 @@ class ScriptOptions:
 
     submit: bool = False  # it needs its own JVM
     conf: dict[str, str] = field(default_factory=dict)
+    warnings: tuple[str, ...] = ()
+
+    def warn(self, output: Output) -> None:
+        """Write the warnings to the task's output."""
+        for warning in self.warnings:
+            output("stderr", f"sparklet: {warning}\n".encode())
 
 
-def read_options(script: Path) -> ScriptOptions:
-    """The options of a script file; raises ScriptError if it cannot be read or its comments are wrong."""
+def read_options(script: Path, jars: Callable[[], Sequence[str]]) -> ScriptOptions:
+    """The options of a script file; raises ScriptError if it cannot be read, or as ``script_options``."""
     try:
-        return script_options(script.read_text(encoding="utf-8", errors="replace"))
+        return script_options(script.read_text(encoding="utf-8", errors="replace"), jars)
     except OSError as error:
         raise ScriptError(f"{script} cannot be read: {error.strerror}") from error
 
 
-def script_options(source: str) -> ScriptOptions:
-    """The options in a script's text; raises ScriptError if a ``# sparklet:`` comment is wrong or two contradict."""
+def script_options(source: str, jars: Callable[[], Sequence[str]] = tuple) -> ScriptOptions:
+    """The options in a script's text, which runs with the class path ``jars``.
+
+    Raises ScriptError if a ``# sparklet:`` comment or a coordinate is wrong, or two comments contradict.
+    """
     commented = dict(_commented(source))
     runner = commented.pop("runner", "")
     jvm_options = sorted(IN_A_COMMENT.intersection(commented))
@@ -60,9 +75,42 @@ def script_options(source: str) -> ScriptOptions:
         if jvm_options:
             raise ScriptError(f"the script's comments ask for runner=warm and for {jvm_options[0]}, which needs submit")
         return ScriptOptions(conf=commented)
-    literals = dict(_literals(source)) if any(option in source for option in JVM_OPTIONS) else {}
+    warnings: list[str] = []
+    literals = dict(_literals(source, jars, warnings)) if any(option in source for option in JVM_OPTIONS) else {}
     conf = {**{key: value for key, value in literals.items() if value is not None}, **commented}
-    return ScriptOptions(runner == "submit" or bool(jvm_options) or bool(literals), conf)
+    return ScriptOptions(runner == "submit" or bool(jvm_options) or bool(literals), conf, tuple(warnings))
+
+
+def _not_bundled(key: str, names: str, line: int, jars: Sequence[str], warnings: list[str]) -> str:
+    """Those of ``names`` that no jar serves; a warning for each other. ScriptError for one that Spark would refuse."""
+    wanted = []
+    for name in map(str.strip, names.split(",")):
+        if jar := bundled(name, jars):
+            warnings.append(f"line {line} of the script: {key} names {name}; {jar} is there and serves it")
+        elif key == PACKAGES and not _COORDINATE.fullmatch(name):
+            raise ScriptError(
+                f"line {line} of the script: {key} names {name!r}, which is no jar of this worker and no coordinate; "
+                "write group:artifact:version, such as org.postgresql:postgresql:42.7.4"
+            )
+        else:
+            wanted.append(name)
+    return ",".join(wanted)
+
+
+def bundled(name: str, jars: Sequence[str]) -> str:
+    """The jar that a coordinate, an artifact, a group or a jar's name means, in any version; "" if there is none."""
+    coordinate, group = _COORDINATE.fullmatch(name), _GROUP.fullmatch(name)
+    stem = _stem(coordinate[2] if coordinate else name.rpartition("." if group else ":")[2])
+    if coordinate and "-" not in stem and stem not in coordinate[1].split("."):
+        return ""  # a name that others use, too, such as ``core``
+    names = (Path(jar).name for jar in jars)
+    return next((jar for jar in names if _stem(jar) == stem or (group and _stem(jar).startswith(f"{stem}-"))), "")
+
+
+def _stem(name: str) -> str:
+    """``delta-spark`` for ``delta-spark_2.12-3.3.3.jar``, and for what it was called before."""
+    stem = _VARIANT.sub("", name.rpartition("/")[2].removesuffix(".jar"))
+    return RENAMED.get(stem, stem)
 
 
 def _commented(source: str) -> Iterator[tuple[str, str]]:
@@ -76,8 +124,8 @@ def _commented(source: str) -> Iterator[tuple[str, str]]:
         yield key, value
 
 
-def _literals(source: str) -> Iterator[tuple[str, str | None]]:
-    """JVM options in the code, each with its value if that is a plain string."""
+def _literals(source: str, jars: Callable[[], Sequence[str]], warnings: list[str]) -> Iterator[tuple[str, str | None]]:
+    """JVM options in the code that ask for what is not there, each with its value if that is a plain string."""
     try:
         tree = ast.parse(source)
     except (SyntaxError, ValueError):  # running it fails with a better message
@@ -85,8 +133,11 @@ def _literals(source: str) -> Iterator[tuple[str, str | None]]:
     for node in ast.walk(tree):
         for key, value in _pairs(node):
             if isinstance(key, ast.Constant) and key.value in JVM_OPTIONS:
-                literal = value.value if isinstance(value, ast.Constant) else None
-                yield str(key.value), literal if isinstance(literal, str) else None
+                name, literal = str(key.value), value.value if isinstance(value, ast.Constant) else None
+                if name in (JARS, PACKAGES) and literal:
+                    literal = _not_bundled(name, str(literal), key.lineno, jars(), warnings)
+                if literal != "":
+                    yield name, literal if isinstance(literal, str) else None
 
 
 def _pairs(node: ast.AST) -> Iterator[tuple[ast.expr | None, ast.expr]]:

@@ -173,10 +173,11 @@ class WarmRunner:
     def run(self, call: ScriptCall, output: Output) -> ScriptResult:
         """Run one script to its end; see ``Runner``."""
         call.refuse_if_over()
-        options = read_options(call.script)
+        options = read_options(call.script, lambda: class_path(self._spark))
         if options.submit:
             self._drop_jvm()  # the function's memory is made for one; the next warm task boots another
             return self._submit.run(call, output)
+        options.warn(output)
         try:
             return self._attempt(call, options.conf, output)
         except _NotStartedError:  # the JVM had died since the last task: nothing has been done yet

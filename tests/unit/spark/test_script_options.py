@@ -1,7 +1,14 @@
 import pytest
 
 from sparklet.errors import ScriptError
-from sparklet.spark.script_options import JVM_OPTIONS, ScriptOptions, script_options
+from sparklet.spark.script_options import JVM_OPTIONS, ScriptOptions, bundled, script_options
+
+JARS = (
+    *("/spark/jars/core-1.1.2.jar", "/spark/jars/guava-14.0.1.jar", "/spark/jars/spark-sql_2.12-3.5.9.jar"),
+    *("/jars/hadoop-aws-3.3.4.jar", "/jars/aws-java-sdk-core-1.12.797.jar", "/jars/delta-spark_2.12-3.3.3.jar"),
+    *("/jars/iceberg-spark-runtime-3.5_2.12-1.12.0.jar", "/jars/hudi-spark3.5-bundle_2.12-1.2.0.jar"),
+    *("/jars/deequ-2.1.0-spark-3.5.jar", "/jars/postgresql-42.7.14.jar"),
+)
 
 
 def test_a_script_without_options_runs_anywhere() -> None:
@@ -51,16 +58,93 @@ def test_other_options_in_a_comment_need_no_jvm_of_their_own() -> None:
     ],
 )
 def test_an_option_that_needs_a_new_jvm_is_seen_in_the_code(option: str, code: str) -> None:
-    options = script_options(code.format(option))
+    options = script_options(code.format(option).replace("'x'", "'a:b:1'"))
 
     assert options.submit
-    assert options.conf == {option: "x"}
+    assert options.conf == {option: "a:b:1"}
 
 
 def test_a_computed_option_still_needs_its_own_jvm() -> None:
     options = script_options("b.config('spark.jars.packages', f'a:b:{version}')")
 
     assert options == ScriptOptions(submit=True, conf={})
+
+
+@pytest.mark.parametrize(
+    ("name", "jar"),
+    [
+        # as in the samples of spark-on-aws-lambda
+        ("deequ-2.0.3-spark-3.3.jar", "deequ-2.1.0-spark-3.5.jar"),
+        ("io.delta:delta-core_2.12-2.2.0.jar", "delta-spark_2.12-3.3.3.jar"),
+        ("org.apache.iceberg", "iceberg-spark-runtime-3.5_2.12-1.12.0.jar"),
+        # coordinates of other lines of Scala and Spark
+        ("io.delta:delta-core_2.12:2.2.0", "delta-spark_2.12-3.3.3.jar"),
+        ("io.delta:delta-spark_2.13:4.0.0", "delta-spark_2.12-3.3.3.jar"),
+        ("org.apache.hudi:hudi-spark3-bundle_2.12:0.12.2", "hudi-spark3.5-bundle_2.12-1.2.0.jar"),
+        ("org.apache.iceberg:iceberg-spark-runtime-3.3_2.12:1.3.0", "iceberg-spark-runtime-3.5_2.12-1.12.0.jar"),
+        ("org.apache.hadoop/hadoop-aws/3.2.0", "hadoop-aws-3.3.4.jar"),
+        ("com.amazonaws:aws-java-sdk-bundle:1.12.262", "aws-java-sdk-core-1.12.797.jar"),
+        ("com.amazon.deequ:deequ:2.0.1-spark-3.2", "deequ-2.1.0-spark-3.5.jar"),
+        ("com.google.guava:guava:31.1-jre", "guava-14.0.1.jar"),
+        # groups, artifacts, files
+        ("org.postgresql", "postgresql-42.7.14.jar"),
+        ("hudi-spark-bundle", "hudi-spark3.5-bundle_2.12-1.2.0.jar"),
+        ("s3://bucket/jars/deequ-2.0.7-spark-3.3.jar", "deequ-2.1.0-spark-3.5.jar"),
+        ("deequ.jar", "deequ-2.1.0-spark-3.5.jar"),
+        # what is not there
+        ("org.apache.spark:spark-sql-kafka-0-10_2.12:3.5.0", ""),
+        ("org.apache.iceberg:iceberg-aws-bundle:1.5.0", ""),
+        ("net.snowflake", ""),
+        ("snowflake-jdbc-3.13.33.jar", ""),
+        ("com.acme:core:1.0", ""),  # another's core
+        ("/mine/my-lib.jar", ""),
+    ],
+)
+def test_a_bundled_jar_is_known_by_any_of_its_names(name: str, jar: str) -> None:
+    assert bundled(name, JARS) == jar
+
+
+@pytest.mark.parametrize("option", ["spark.jars", "spark.jars.packages"])
+def test_what_the_worker_has_already_needs_no_jvm(option: str) -> None:
+    source = f"import os\nb.config('{option}', 'org.apache.iceberg, deequ-2.0.3-spark-3.3.jar')"
+
+    options = script_options(source, lambda: JARS)
+
+    assert (options.submit, options.conf) == (False, {})
+    for name, warning in zip(("org.apache.iceberg", "deequ-2.0.3-spark-3.3.jar"), options.warnings, strict=True):
+        assert "line 2" in warning and name in warning
+        assert bundled(name, JARS) in warning
+
+
+def test_only_what_is_not_there_is_fetched() -> None:
+    source = "b.config('spark.jars.packages', 'io.delta:delta-core_2.12:2.2.0,com.acme:thing:1.0')"
+
+    options = script_options(source, lambda: JARS)
+
+    assert (options.submit, options.conf) == (True, {"spark.jars.packages": "com.acme:thing:1.0"})
+    assert len(options.warnings) == 1
+
+
+@pytest.mark.parametrize(
+    "name", ["snowflake-jdbc-3.13.33.jar", "com.acme", "com.acme:thing", "thing", "a:b:c:d", "a:b:", "s3://b/x.jar"]
+)
+def test_a_package_that_is_no_coordinate_is_refused(name: str) -> None:
+    with pytest.raises(ScriptError, match=r"line 2 of the script: spark.jars.packages names .*group:artifact:version"):
+        script_options(f"import os\nb.config('spark.jars.packages', 'a:b:1,{name}')", lambda: JARS)
+
+
+def test_a_comment_may_ask_for_another_version() -> None:
+    comment = "# sparklet: spark.jars.packages=io.delta:delta-spark_2.12:3.3.1"
+
+    assert script_options(comment, lambda: JARS).submit
+
+
+def test_warnings_are_written_to_the_tasks_output() -> None:
+    lines: list[tuple[str, bytes]] = []
+
+    ScriptOptions(warnings=("a is b",)).warn(lambda stream, line: lines.append((stream, line)))
+
+    assert lines == [("stderr", b"sparklet: a is b\n")]
 
 
 def test_a_comment_wins_over_the_code() -> None:
