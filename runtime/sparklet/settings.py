@@ -27,9 +27,9 @@ Codec = Literal["json", "pickle", "cloudpickle"]
 PREFIX = "SPARKLET_"
 OF_FUNCTIONS = frozenset(
     {
-        *("SPARKLET_BUCKET", "SPARKLET_CORES", "SPARKLET_ENGINES", "SPARKLET_GRACE_S", "SPARKLET_HEAP_MB"),
+        *("SPARKLET_CORES", "SPARKLET_ENGINES", "SPARKLET_EVENT_VARIABLES", "SPARKLET_GRACE_S", "SPARKLET_HEAP_MB"),
         *("SPARKLET_JARS", "SPARKLET_JAVA_OPTIONS", "SPARKLET_KAFKA_FAILURES", "SPARKLET_KEEP_CONTEXT"),
-        *("SPARKLET_LEDGER_TABLE", "SPARKLET_MAP_CONCURRENCY", "SPARKLET_METRICS_NAMESPACE"),
+        *("SPARKLET_BUCKET", "SPARKLET_LEDGER_TABLE", "SPARKLET_MAP_CONCURRENCY", "SPARKLET_METRICS_NAMESPACE"),
         *("SPARKLET_MIN_FREE_BYTES", "SPARKLET_NOTICE_BUS", "SPARKLET_NOTICE_TOPIC_ARN", "SPARKLET_OUTPUT_PREFIXES"),
         *("SPARKLET_QUEUE_URL", "SPARKLET_RUNNER", "SPARKLET_SCRATCH", "SPARKLET_SCRIPT_ENV"),
         *("SPARKLET_SCRIPT_PREFIXES", "SPARKLET_SPARK_CONF", "SPARKLET_TASKS_PER_JVM", "SPARKLET_WORKER_MEMORY_MB"),
@@ -86,6 +86,7 @@ class WorkerSettings:
     notice_bus: str = ""  # SPARKLET_NOTICE_BUS: an EventBridge bus for them, by name or ARN
     keep_context: bool = True  # SPARKLET_KEEP_CONTEXT: on | off: whether a SparkContext may outlive its task
     script_env: Mapping[str, str] = field(default_factory=dict)  # SPARKLET_SCRIPT_ENV, as JSON: for scripts
+    event_variables: tuple[str, ...] = ()  # SPARKLET_EVENT_VARIABLES: keys of events, variables of their tasks
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,6 +144,7 @@ def worker_settings(env: Mapping[str, str] = os.environ) -> WorkerSettings:
     check_names(env := opened(env))
     bucket = env.get("SPARKLET_BUCKET", "")
     script_env = script_environment(strings(env, "SPARKLET_SCRIPT_ENV"), "SPARKLET_SCRIPT_ENV")
+    keys = {key.strip(): "" for key in env.get("SPARKLET_EVENT_VARIABLES", "").split(",") if key.strip()}
     return WorkerSettings(
         ledger_table=env.get("SPARKLET_LEDGER_TABLE", ""),
         bucket=bucket,
@@ -160,13 +162,14 @@ def worker_settings(env: Mapping[str, str] = os.environ) -> WorkerSettings:
         notice_bus=env.get("SPARKLET_NOTICE_BUS", ""),
         keep_context=_one_of(env, "SPARKLET_KEEP_CONTEXT", "on", "off") == "on",
         script_env=script_env,
+        event_variables=tuple(script_environment(keys, "SPARKLET_EVENT_VARIABLES", "SPARK", "JAVA")),
     )
 
 
-def script_environment(given: Mapping[str, str], source: str) -> Mapping[str, str]:
+def script_environment(given: Mapping[str, str], source: str, *reserved: str) -> Mapping[str, str]:
     """Variables for a script, as the operator named them in ``source``; SettingsError if one may not be set so."""
     for name in given:
-        if not VARIABLE_OF_A_SCRIPT.fullmatch(name):
+        if not VARIABLE_OF_A_SCRIPT.fullmatch(name) or name.startswith(reserved):
             raise SettingsError(
                 f"{source} cannot set {_shown(given, name)}: it must be a variable's name that is not reserved: "
                 "AWS_*, SPARKLET_*, SPARK_*, HADOOP_*, JAVA_*, PYTHON*, LD_*, PATH and the like; choose another name"
@@ -308,7 +311,7 @@ def _prefixes(env: Mapping[str, str], name: str) -> tuple[str, ...]:
 
 def _output_prefixes(env: Mapping[str, str], bucket: str) -> tuple[str, ...]:
     """Where this function writes: an event of S3 about an object there would only start it again."""
-    written = re.sub(r"^s3[an]:", "s3:", env.get("output_path", ""))
+    written = re.sub(r"^s3[an]:", "s3:", env.get("output_path") or env.get("OUTPUT_PATH", ""))
     of_path = (f"{written.rstrip('/')}/",) if written.startswith("s3://") else ()
     own = tuple(f"s3://{bucket}/{folder}/" for folder in ("runs", "staged", "output")) if bucket else ()
     return own + of_path + _prefixes(env, "SPARKLET_OUTPUT_PREFIXES")

@@ -161,6 +161,7 @@ def test_a_function_knows_where_it_writes_itself() -> None:
         "s3://z/",
     )
     assert worker_settings({"output_path": "/local/out"}).output_prefixes == ()
+    assert worker_settings({"OUTPUT_PATH": "s3://mine/out/"}).output_prefixes == ("s3://mine/out/",)
 
 
 @pytest.mark.parametrize(
@@ -183,6 +184,24 @@ def test_a_scripts_variables_are_read_and_its_output_is_known() -> None:
 
     assert settings.script_env == given
     assert "s3://out/y/" in settings.output_prefixes
+
+
+def test_keys_of_events_are_named_with_commas() -> None:
+    assert worker_settings({}).event_variables == ()
+    read = worker_settings({"SPARKLET_EVENT_VARIABLES": "INPUT_PATH, OUTPUT_PATH,day,"})
+    assert read.event_variables == ("INPUT_PATH", "OUTPUT_PATH", "day")
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("AWS_REGION", "SPARKLET_RUNNER", "SPARK_HOME", "SPARKY", "LD_PRELOAD", "PYTHONPATH", "PYTHONSTARTUP"),
+        *("JAVA_TOOL_OPTIONS", "JAVAX", "PATH", "HOME", "PYSPARK_PYTHON", "HADOOP_CONF_DIR", "A=B", "a b", "ä"),
+    ],
+)
+def test_no_event_can_set_what_the_worker_lives_by(name: str) -> None:
+    with pytest.raises(SettingsError, match="SPARKLET_EVENT_VARIABLES cannot set"):
+        worker_settings({"SPARKLET_EVENT_VARIABLES": f"INPUT_PATH,{name}"})
 
 
 @pytest.mark.parametrize("wrong", ["x", "[]", '{"a": 1}', '{"a": ["hunter2"]}'])

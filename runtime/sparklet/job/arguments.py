@@ -54,8 +54,9 @@ class Job(StreamRecords, TableWrites, DatabaseAccess):
         named = fields.get("inputs") is not None or bool(fields.get("input_path"))
         objects = () if named else event_objects(event)
         inputs = _one_source("input", objects or _event_inputs(fields), tuple(known.input))
-        input_path = _text(fields, "input_path") or (inputs[0] if known.input else None) or env.get("input_path")
-        output_path = _one_source("output", _text(fields, "output_path"), known.output) or env.get("output_path")
+        of_env = {name: env.get(name) or env.get(name.upper()) for name in ("input_path", "output_path")}
+        input_path = _text(fields, "input_path") or (inputs[0] if known.input else None) or of_env["input_path"]
+        output_path = _one_source("output", _text(fields, "output_path"), known.output) or of_env["output_path"]
         shard = _shard_of(_table(fields, "sparklet"))
         return cls(
             event=event,

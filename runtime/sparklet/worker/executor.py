@@ -27,7 +27,7 @@ from sparklet.spark.runner import Runner, ScriptCall, ScriptResult
 from sparklet.spark.spark_options import INPUTS, UNCOMMITTED
 from sparklet.spark.task_limits import task_folder
 from sparklet.worker.attempt import Attempt
-from sparklet.worker.script_event import handed_over, request_event, with_local_inputs
+from sparklet.worker.script_event import event_variables, handed_over, request_event, with_local_inputs
 from sparklet.worker.staging import Staging, uploaded
 
 MAX_OUTCOME_BYTES = 64 * MIB  # escaping may make an answer of 6 MB six times as long
@@ -35,7 +35,7 @@ MAX_OUTCOME_BYTES = 64 * MIB  # escaping may make an answer of 6 MB six times as
 PERMANENT_CAUSES = frozenset(
     {
         *("AttributeError", "ImportError", "IndentationError", "ModuleNotFoundError", "NameError"),  # Python
-        *("SyntaxError", "TabError"),
+        *("GlueArgumentError", "SyntaxError", "TabError"),
         *("AccessDeniedException", "AnalysisException", "ParseException", "UnknownStoreException"),  # Spark, S3A
         "RemoteFileChangedException",  # an input was replaced since the plan
         *("CommitStateUnknownError", "ExpectationError", "TableError"),
@@ -52,7 +52,7 @@ class Execution:
     script: ScriptRef
     event: Event
     args: tuple[str, ...] = ()
-    env: Mapping[str, str] = field(default_factory=dict)  # added to the function's own; never from an event
+    env: Mapping[str, str] = field(default_factory=dict)  # added to the function's own
     is_shard: bool = False  # the event's input_path and output_path are the worker's own, and go into the environment
     inputs: tuple[InputObject, ...] = ()  # a shard's: their sizes decide how Spark reads them
     staging: Staging | None = None  # fetches some of the event's inputs first
@@ -117,7 +117,8 @@ class Executor:
         task = attempt.task
         script, args = self._choose_script(task)
         event = request_event(task.event, task.request.task_id) if task.request else task.event
-        result = self.execute(Execution(script, event, args, self._environment(task.chosen or {})), attempt)
+        env = {**event_variables(event, self.settings.event_variables), **self._environment(task.chosen or {})}
+        result = self.execute(Execution(script, event, args, env), attempt)
         if result.writes:
             raise EventError(
                 f"{script.source_uri} staged a write to a table, and only a run commits such: pass commit='direct', or "

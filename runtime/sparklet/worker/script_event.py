@@ -4,7 +4,7 @@ An event of a source (S3, SQS, Kinesis, …) without a shard or a task request r
 """
 
 import json
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -62,6 +62,15 @@ def request_event(body: Mapping[str, Any], task_id: str) -> dict[str, Any]:
     return {**body, "sparklet": {**body.get("sparklet", {}), "task": task_id}}
 
 
+def event_variables(event: Any, names: Iterable[str]) -> dict[str, str]:
+    """The variables that an event gives to its task: its own texts and numbers of these names; else EventError."""
+    found = {name: event[name] for name in names if isinstance(event, Mapping) and event.get(name) is not None}
+    for name, value in found.items():
+        if not isinstance(value, str | int | float) or "\0" in str(value) or len(str(value)) > MAX_ARGUMENT_BYTES:
+            raise EventError(f"the event's {name} cannot become a variable: it must be a text or a number")
+    return {name: value if isinstance(value, str) else json.dumps(value) for name, value in found.items()}
+
+
 def needs_staging(item: InputObject, access: Access, cross_region: Collection[str] = ()) -> bool:
     """Whether Spark cannot read just this input by its object's name; ``cross_region``: buckets of other regions."""
     if item.item:
@@ -72,11 +81,12 @@ def needs_staging(item: InputObject, access: Access, cross_region: Collection[st
 
 
 def handed_over(event: Any, folder: Path, *, is_shard: bool) -> tuple[str, dict[str, str]]:
-    """The event as an argument of the command line (``@<path>`` if it is long), and the script's variables of it.
+    """The event as an argument of the command line (``@<path>`` if it is long), and a shard's variables of it.
 
-    For scripts that read ``input_path`` and ``output_path`` from the environment; "" if there is no single path.
+    For scripts that read ``input_path`` or ``INPUT_PATH`` from the environment; "" if there is no single path.
     """
-    env = {name: event[name] or "" for name in ("input_path", "output_path")} if is_shard else {}
+    paths = {name: event[name] or "" for name in ("input_path", "output_path")} if is_shard else {}
+    env = {**paths, **{name.upper(): path for name, path in paths.items()}}
     try:
         text = json.dumps(event, separators=(",", ":"))
     except RecursionError as error:

@@ -44,6 +44,14 @@ def test_items_are_those_of_the_event_and_none_elsewhere() -> None:
     assert job_of("--event", json.dumps([1])).items == job_of("--event", '{"items": "a"}').items == []
 
 
+def test_the_environments_paths_have_names_of_either_case() -> None:
+    upper = {"INPUT_PATH": "s3://b/in/", "OUTPUT_PATH": "s3://b/out/"}
+    lower = {"input_path": "s3://c/in/", "output_path": "s3://c/out/"}
+
+    assert (job_of(**upper).input_path, job_of(**upper).output) == ("s3://b/in/", "s3://b/out/")
+    assert (job_of(**upper, **lower).input_path, job_of(**upper, **lower).output) == ("s3://c/in/", "s3://c/out/")
+
+
 def test_a_long_event_comes_in_a_file(tmp_path: Path) -> None:
     file = tmp_path / "event.json"
     file.write_text(json.dumps(SHARD_EVENT))

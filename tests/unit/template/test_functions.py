@@ -25,6 +25,7 @@ REVISED = (
     "OutputPrefixes",
     "WorkerSettings",
     "ScriptEnvironment",
+    "EventVariables",
     "SparkConf",
     "IcebergCatalogType",
     "IcebergCatalogUri",
@@ -120,6 +121,27 @@ def test_a_version_outlives_whatever_takes_its_place(transformed: dict[str, Any]
     assert all(v["UpdateReplacePolicy"] == v["DeletionPolicy"] == "Retain" for v in versions)
     functions_left = [transformed["Resources"][name] for name, kind in kinds.items() if kind == "AWS::Lambda::Function"]
     assert all(function.get("DeletionPolicy", "Delete") == "Delete" for function in functions_left)
+
+
+def test_a_deployment_refuses_variables_that_workers_live_by(template: dict[str, Any]) -> None:
+    allowed = re.compile(template["Parameters"]["EventVariables"]["AllowedPattern"])
+
+    for names in ("", "INPUT_PATH", "INPUT_PATH,OUTPUT_PATH", "day,PATHS,HOMES"):
+        assert allowed.fullmatch(names), names
+    for name in (
+        "AWS_REGION",
+        "SPARK_HOME",
+        "SPARKLET_RUNNER",
+        "PYTHONPATH",
+        "LD_PRELOAD",
+        "JAVA_HOME",
+        "PATH",
+        "HOME",
+    ):
+        for names in (name, f"day,{name}", f"{name},day"):
+            assert not allowed.fullmatch(names), names
+    for wrong in ("day,", ",day", "a b", "a,,b", "a=b"):
+        assert not allowed.fullmatch(wrong), wrong
 
 
 @pytest.mark.parametrize("name", ["WorkerFunction", *ZIPS])

@@ -49,6 +49,32 @@ def test_any_json_may_be_handed_over_and_arrives_as_it_is(bench: Bench, event: A
     assert bench.runner.calls[0].script.name == "given.py"
 
 
+def test_the_listed_keys_of_an_event_are_its_tasks_variables(bench: Bench) -> None:
+    bench.worker.executor.settings = replace(bench.worker.executor.settings, event_variables=("INPUT_PATH", "day"))
+    bench.store.put(ENV, b'{"day": "of the command"}')
+    event = {"INPUT_PATH": "s3://in/", "day": "of the event", "AWS_REGION": "nowhere"}
+
+    bench.invoke(event)
+    bench.invoke(handed_over(event, env=ENV))
+    bench.invoke({"other": 1})
+
+    given = [{name: call.env.get(name) for name in event} for call in bench.runner.calls]
+    assert given == [
+        {"INPUT_PATH": "s3://in/", "day": "of the event", "AWS_REGION": None},
+        {"INPUT_PATH": "s3://in/", "day": "of the command", "AWS_REGION": None},
+        {"INPUT_PATH": None, "day": None, "AWS_REGION": None},
+    ]
+
+
+def test_an_event_that_cannot_be_a_variable_runs_nothing(bench: Bench) -> None:
+    bench.worker.executor.settings = replace(bench.worker.executor.settings, event_variables=("INPUT_PATH",))
+
+    (outcome,) = bench.invoke({"INPUT_PATH": ["s3://in/"]})
+
+    assert isinstance(outcome.error, EventError)
+    assert bench.runner.calls == []
+
+
 def test_a_failure_is_raised_with_its_cause_and_no_item_list(bench: Bench) -> None:
     bench.runner.behaviour = lambda call, output: ScriptResult(1, "", "ValueError", "column 3 is bad")
     event = handed_over({"Records": [kinesis("1")]})

@@ -7,8 +7,16 @@ from typing import Any
 import jsonschema
 import pytest
 
+from sparklet.errors import EventError
 from sparklet.model import InputObject, Run, ScriptRef, Shard, ShardRecord
-from sparklet.worker.script_event import handed_over, request_event, shard_event, with_local_inputs
+from sparklet.worker.script_event import (
+    MAX_ARGUMENT_BYTES,
+    event_variables,
+    handed_over,
+    request_event,
+    shard_event,
+    with_local_inputs,
+)
 from tests.unit.worker.script_events import check_event
 
 RUN = Run(
@@ -109,3 +117,32 @@ def test_the_schema_refuses_what_is_no_shards_event(change: dict[str, Any]) -> N
 def test_a_long_event_goes_through_a_file(tmp_path: Path) -> None:
     assert handed_over({"a": 1}, tmp_path, is_shard=False) == ('{"a":1}', {})
     assert handed_over({"a": "x" * 200_000}, tmp_path, is_shard=False) == (f"@{tmp_path / 'event.json'}", {})
+
+
+def test_a_shards_paths_have_the_names_of_either_case(tmp_path: Path) -> None:
+    _, one = handed_over(event_of("s3://in/a"), tmp_path, is_shard=True)
+    _, two = handed_over(event_of("s3://in/a", "s3://in/b"), tmp_path, is_shard=True)
+
+    assert one == {"input_path": "s3://in/a", "INPUT_PATH": "s3://in/a", "output_path": OUTPUT, "OUTPUT_PATH": OUTPUT}
+    assert (two["input_path"], two["INPUT_PATH"], two["OUTPUT_PATH"]) == ("", "", OUTPUT)
+
+
+def test_listed_keys_of_an_event_become_variables() -> None:
+    event = {"INPUT_PATH": "s3://in/", "limit": 3, "share": 0.5, "fast": True, "none": None, "LD_PRELOAD": "x"}
+
+    assert event_variables(event, ()) == {}
+    assert event_variables(event, ("INPUT_PATH", "limit", "share", "fast", "none", "missing")) == {
+        "INPUT_PATH": "s3://in/",
+        "limit": "3",
+        "share": "0.5",
+        "fast": "true",
+    }
+    for other in ([event], "INPUT_PATH", None, 7):
+        assert event_variables(other, ("INPUT_PATH",)) == {}
+
+
+@pytest.mark.parametrize("value", [["s3://in/"], {"a": 1}, "s3://in/\0", "x" * (MAX_ARGUMENT_BYTES + 1)])
+def test_a_key_that_no_variable_can_hold_is_refused(value: Any) -> None:
+    with pytest.raises(EventError, match="INPUT_PATH cannot become a variable") as refused:
+        event_variables({"INPUT_PATH": value}, ("INPUT_PATH",))
+    assert "s3://in/" not in str(refused.value)  # an event may hold secrets
