@@ -1,13 +1,16 @@
 """A script that knows nothing of Sparklet and reads the function's environment runs without a change."""
 
 import json
+from pathlib import Path
 
+import duckdb
 import pytest
 
 from tests.end_to_end.conftest import SCRIPTS, User, every_row, rows_of
 from tests.unit.events.samples import kinesis
 
 SCRIPT = str(SCRIPTS / "from_the_environment.py")
+GLUE_JOB = str(Path(__file__).parents[1] / "functional" / "glue" / "glue_job.py")
 
 pytestmark = [pytest.mark.spark, pytest.mark.stack, pytest.mark.slow]
 
@@ -35,3 +38,28 @@ def test_each_shard_of_a_run_finds_its_own_paths(user: User) -> None:
 
     assert done.code == 0, done.err + done.out
     assert rows_of(user.home / "out") == every_row(2)
+
+
+def test_an_event_sets_the_variables_that_are_listed(user: User, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SPARKLET_EVENT_VARIABLES", "input_path,output_path")
+    inputs, event = user.inputs(1), user.home / "event.json"
+    event.write_text(json.dumps({"input_path": str(inputs), "output_path": str(user.home / "out" / "a")}))
+
+    done = user.types("invoke", SCRIPT, "--event", str(event))
+
+    assert done.code == 0, done.err
+    assert rows_of(user.home / "out") == every_row(1)
+
+
+def test_a_job_of_glue_runs_over_many_shards(user: User) -> None:
+    folder = user.home / "in"
+    folder.mkdir()
+    for number, price in enumerate((70, 80, 90)):
+        (folder / f"{number}.csv").write_text(f"id;price;city\n{number};{price};Ulm\n")
+    where = ["--input", str(folder), "--output", str(user.home / "out"), "--max-objects", "1"]
+
+    done = user.types("run", GLUE_JOB, *where, "-p", "least=75", "--env", "region=eu", "--json", "--", "--other", "x")
+
+    assert done.code == 0, done.err + done.out
+    found = duckdb.sql(f"SELECT id, price, region FROM read_parquet('{user.home}/out/*/*/*.parquet') ORDER BY id")
+    assert found.fetchall() == [(1, 80.0, "eu"), (2, 90.0, "eu")]

@@ -21,10 +21,10 @@ from sparklet.settings import spark_settings
 from sparklet.spark.spark_options import class_path, spark_home
 
 CLASSES = "docker/stacks/spark-3.5.classes.gz"
-JAR_GROUPS = ("s3a", "delta", "iceberg", "hudi", "avro", "sqlite", "deequ", "postgresql")
+JAR_GROUPS = ("s3a", "delta", "iceberg", "hudi", "avro", "iceberg-aws-bundle", "sqlite", "deequ", "postgresql")
 PASSED = (  # from the user's shell
     *("SPARKLET_JAVA_OPTIONS", "SPARKLET_SPARK_CONF", "SPARKLET_HEAP_MB", "SPARKLET_CORES", "SPARKLET_CDS_ARCHIVE"),
-    "SPARKLET_METRICS_NAMESPACE",
+    *("SPARKLET_EVENT_VARIABLES", "SPARKLET_METRICS_NAMESPACE"),
 )
 
 Say = Callable[[str], None]
