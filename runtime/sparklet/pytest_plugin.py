@@ -75,6 +75,7 @@ class SparkletJob:
 
     def _here(self, script: Path, paths: list[Path], home: Path, event: Any, **options: Any) -> Finished:
         from sparklet.model import InputObject, Run, Shard, ShardRecord
+        from sparklet.spark.spark_options import AWSGLUE
         from sparklet.worker.executor import read_outcome
         from sparklet.worker.script_event import handed_over, shard_event
 
@@ -90,7 +91,7 @@ class SparkletJob:
             event = shard_event(Run("test", (), output, (), params=dict(params)), record, shard, output)
         argument, of_event = handed_over(event, home, is_shard=is_shard)
         own = {
-            "output_path": output,
+            **dict.fromkeys(("output_path", "OUTPUT_PATH"), output),
             **of_event,
             **dict(env),
             "SPARKLET_OUTCOME_FILE": str(outcome),
@@ -98,6 +99,7 @@ class SparkletJob:
         }
         with mock.patch.dict(os.environ, {**_variables(), **own}), pytest.MonkeyPatch.context() as patch:
             patch.setattr(sys, "argv", [str(script), "--event", argument, *args])
+            patch.setattr(sys, "path", [*sys.path, AWSGLUE])
             patch.syspath_prepend(script.parent)
             patch.chdir(home / "work")
             try:

@@ -63,3 +63,21 @@ def test_a_job_of_glue_runs_over_many_shards(user: User) -> None:
     assert done.code == 0, done.err + done.out
     found = duckdb.sql(f"SELECT id, price, region FROM read_parquet('{user.home}/out/*/*/*.parquet') ORDER BY id")
     assert found.fetchall() == [(1, 80.0, "eu"), (2, 90.0, "eu")]
+
+
+def test_a_second_attempt_replaces_what_glues_writers_have_added(user: User) -> None:
+    (user.home / "in").mkdir()
+    for number in range(2):
+        (user.home / "in" / f"{number}.csv").write_text(f"id,city\n{number},Ulm\n{number + 10},Bonn\n")
+    where = ["--input", str(user.home / "in"), "--output", str(user.home / "out"), "--max-objects", "1"]
+
+    target = ["--", "--target", str(user.home / "own")]
+    rows = [("0", "Ulm"), ("1", "Ulm"), ("10", "Bonn"), ("11", "Bonn")]
+
+    done = user.types("run", str(SCRIPTS / "glue_fails_first.py"), *where, "--json", *target)
+
+    assert done.code == 0, done.err + done.out
+    assert done.document["attempts"] == 4
+    for files, times in (("out/*/*/*", 1), ("own/*/*/*", 1), ("own-twice/*/*", 2)):
+        place = f"read_parquet('{user.home}/{files}.parquet', hive_partitioning=true)"
+        assert duckdb.sql(f"SELECT id, city FROM {place} ORDER BY id").fetchall() == sorted(rows * times), files

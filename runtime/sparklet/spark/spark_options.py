@@ -40,6 +40,7 @@ SUBMIT = "org.apache.spark.deploy.SparkSubmit"
 SHELL = "pyspark-shell"
 TASK_S3A, ATTEMPT_COMMIT = "TaskS3A", "AttemptCommit"  # our Java classes
 INPUTS, UNCOMMITTED = "inputs", "uncommitted"  # beside a script's folder, known to our Java
+AWSGLUE = str(Path(sparklet.__file__).with_name("glue"))  # the annex, whose folder has a package ``awsglue``
 
 OPENED_PACKAGES = (  # as org.apache.spark.launcher.JavaModuleOptions has them
     *("java.base/java.lang", "java.base/java.lang.invoke", "java.base/java.lang.reflect", "java.base/java.io"),
@@ -334,13 +335,14 @@ def _held_open(folder: Path) -> int:
 
 
 def base_python_path(settings: SparkSettings) -> list[str]:
-    """PYTHONPATH, with Spark before it and Sparklet after it where they are not installed as packages."""
+    """PYTHONPATH, with Spark before it, and Sparklet and an ``awsglue`` after it, where they are not installed."""
     path = [part for part in os.environ.get("PYTHONPATH", "").split(os.pathsep) if part]
     home = settings.spark_home
     if home is not None and (home / "python").is_dir() and not _is_installed_pyspark(home):
         path = [str(home / "python"), *map(str, (home / "python" / "lib").glob("py4j-*.zip")), *path]
     root = str(Path(sparklet.__file__).parents[1])
-    return path if root in (*path, *site.getsitepackages()) else [*path, root]
+    path = path if root in (*path, *site.getsitepackages()) else [*path, root]
+    return path if importlib.util.find_spec("awsglue") else [*path, AWSGLUE]
 
 
 def _is_installed_pyspark(home: Path) -> bool:

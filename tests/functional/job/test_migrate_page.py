@@ -1,6 +1,5 @@
 """The scripts of docs/guide/migrate.md and of the README run, and pairs of lines do the same."""
 
-import importlib.util
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,7 +18,6 @@ PAGE = (ROOT / "docs" / "guide" / "migrate.md").read_text()
 SCRIPTS = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
 SALES = "shop,amount\nnorth,11\nsouth,0\n"
 BEFORE = "import argparse\nfrom pyspark.sql import SparkSession\n"  # what the left column leaves out
-HAS_GLUE = importlib.util.find_spec("sparklet.glue") is not None
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -56,7 +54,6 @@ def test_a_script_of_spark_on_aws_lambda_runs_unchanged(sparklet_job: SparkletJo
     assert rows_in(tmp_path / "out") == [("north", "11"), ("south", "0")]
 
 
-@pytest.mark.skipif(not HAS_GLUE, reason="awsglue is not there yet")
 def test_a_script_of_glue_runs_unchanged(sparklet_job: SparkletJob, tmp_path: Path) -> None:
     job = sparklet_job(written(tmp_path, of("awsglue")), {"a.csv": SALES})
 

@@ -38,17 +38,20 @@ FUNCTIONS = {  # what scripts are set to there
 }
 MODULE = b"def shout(text):\n    return text.upper()\n"
 SCRIPT = b"""
-import os, time
+import os, sys, time
+from awsglue.utils import getResolvedOptions
 from pyspark.sql import functions as F
 from sparklet.job import Job
 
 import shouting  # a py-file of the run
 
+OF_ANOTHER_PLACE = {"spark.jars.packages": "org.apache.hadoop:hadoop-aws:3.2.0"}  # which the platform has
 job = Job.from_args()
 spark = job.spark()
 if job.params.get("wait") and job.previous_attempt is None:
     print("waiting", flush=True)
     spark.range(2).foreach(lambda row: time.sleep(600))
+assert getResolvedOptions(sys.argv, ["JOB_NAME", "TONE"])["TONE"] == "loud {{day}}"
 assert (os.environ["TONE"], spark.conf.get("spark.sql.session.timeZone")) == ("loud {{day}}", "Asia/Tokyo")
 shout = F.udf(lambda text: shouting.shout(text) if "TONE" in os.environ else "")  # on executors
 rows = spark.read.csv(job.input_list(), header=True).withColumn("name", shout("name"))

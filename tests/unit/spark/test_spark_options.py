@@ -13,6 +13,7 @@ from sparklet.settings import SparkSettings, spark_settings, worker_settings
 from sparklet.spark.java_classes import mark
 from sparklet.spark.runner import ScriptCall
 from sparklet.spark.spark_options import (
+    AWSGLUE,
     class_path,
     core_count,
     heap_mb,
@@ -363,6 +364,17 @@ def test_sparklet_itself_is_importable_by_every_process() -> None:
     root = str(Path(sparklet.__file__).parents[1])
 
     assert root in process_env(settings(), {})["PYTHONPATH"].split(os.pathsep)
+
+
+def test_glues_library_is_the_last_and_gives_way_to_a_real_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert process_env(settings(), {})["PYTHONPATH"].split(os.pathsep)[-1] == AWSGLUE
+    assert (Path(AWSGLUE) / "awsglue" / "__init__.py").is_file()
+
+    (tmp_path / "awsglue").mkdir()
+    (tmp_path / "awsglue" / "__init__.py").touch()
+    monkeypatch.syspath_prepend(tmp_path)
+
+    assert AWSGLUE not in process_env(settings(), {})["PYTHONPATH"].split(os.pathsep)
 
 
 def test_a_spark_outside_site_packages_is_on_pythonpath(spark: Path) -> None:

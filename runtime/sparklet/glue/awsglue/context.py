@@ -1,0 +1,134 @@
+"""``GlueContext``: reads and writes of S3, and of the catalog's tables by their names."""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Callable, Mapping
+from importlib import import_module
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any
+
+from . import lacking, missing
+from .dynamicframe import DynamicFrame
+from .utils import this_job
+
+if TYPE_CHECKING:
+    from pyspark.sql import DataFrame
+
+CATALOG = "sparklet.data_catalog.glue"
+FORMATS = ("avro", "csv", "json", "orc", "parquet")
+SPARKS = {"separator": "sep", "quoteChar": "quote", "escaper": "escape", "withHeader": "header"}
+SPARKS |= {"writeHeader": "header", "compression": "compression", "multiLine": "multiLine", "multiline": "multiLine"}
+OWN = {"paths", "path", "recurse", "partitionKeys", "push_down_predicate", "catalogPartitionPredicate"}
+HINTS = {"blockSize", "groupFiles", "groupSize", "jobBookmarkKeys", "jobBookmarkKeysSortOrder", "maxBand"}
+HINTS |= {"maxFilesInBand", "optimizePerformance", "pageSize", "redshift_tmp_dir", "strictCheckForQuoting"}
+HINTS |= {"transformation_ctx", "useGlueParquetWriter", "useS3ListImplementation"}  # without them the rows are the same
+IN_SQL = {"==": "=", "!=": "<>"}  # Spark knows both
+__getattr__ = missing
+
+
+class _Ways(SimpleNamespace):
+    """``create_dynamic_frame`` and its like: ``from_options`` and ``from_catalog``."""
+
+    def __getattr__(self, name: str) -> Any:
+        raise lacking(f"create_… or write_…frame.{name}")
+
+
+class GlueContext:
+    """Reads and writes DynamicFrames and DataFrames; ``spark_session`` is that of ``job.spark()``."""
+
+    def __init__(self, sparkContext: Any, **options: Any) -> None:
+        from pyspark.sql import SparkSession
+
+        self._job: Any = this_job(sys.argv)
+        self._writes = 0  # beside the shard's output
+        self.spark_session = SparkSession.getActiveSession() or self._job.spark()
+        self.create_data_frame = _Ways(from_options=self._read, from_catalog=self._read_table)
+        dynamic = {name: self._dynamic(read) for name, read in vars(self.create_data_frame).items()}
+        self.create_dynamic_frame = _Ways(**dynamic)
+        self.write_data_frame = _Ways(from_options=self._write, from_catalog=self._write_table)
+        self.write_dynamic_frame = self.write_data_frame
+
+    def __getattr__(self, name: str) -> Any:
+        what, _, source = name.partition("_from_")  # create_dynamic_frame_from_options, as it can be written, too
+        if source and what in vars(self):
+            return getattr(vars(self)[what], f"from_{source}")
+        raise lacking(f"GlueContext.{name}")
+
+    def _dynamic(self, read: Callable[..., DataFrame]) -> Callable[..., DynamicFrame]:
+        return lambda *args, **kwargs: DynamicFrame(read(*args, **kwargs), self, kwargs.get("transformation_ctx", ""))
+
+    def _read(self, *args: Any, **kwargs: Any) -> DataFrame:
+        kind, own, options = _files(*args, **kwargs)
+        if kind == "csv":
+            options = {"escape": '"', **options}
+        recursive = own.get("recurse", False) if kind in ("csv", "json") else False  # else folders are partitions
+        reader = self.spark_session.read.format(kind).options(**options).option("recursiveFileLookup", recursive)
+        frame = reader.load(own.get("paths"))
+        if kind == "csv" and str(options.get("header")).lower() != "true":
+            frame = frame.toDF(*[f"col{number}" for number in range(len(frame.columns))])
+        return frame.where(own["push_down_predicate"]) if own.get("push_down_predicate") else frame
+
+    def _write(self, frame: Any, *args: Any, **kwargs: Any) -> Any:
+        kind, own, options = _files(*args, **kwargs)
+        if kind == "csv":
+            options = {"header": True, **options}
+        rows = frame.toDF() if isinstance(frame, DynamicFrame) else frame
+        path, keys, mode = own.get("path") or "", own.get("partitionKeys", []), "append"
+        if self._job.shard is not None and not path.startswith(str(self._job.output_path)):
+            from pyspark.sql.functions import lit
+
+            self._writes += 1  # the same in each attempt, which replaces what an earlier one has added
+            rows = rows.withColumn("shard", lit(f"{self._job.run_id}_{self._job.shard:06d}_{self._writes}"))
+            keys, mode, options = [*keys, "shard"], "overwrite", {"partitionOverwriteMode": "dynamic", **options}
+        rows.write.format(kind).options(**options).mode(mode).partitionBy(*keys).save(path)
+        return frame
+
+    def _read_table(self, database: str, table_name: str, **more: Any) -> DataFrame:
+        own, _ = _told(more.pop("additional_options", None), more)
+        conditions = (own.get(name) for name in ("push_down_predicate", "catalogPartitionPredicate"))
+        where = " AND ".join(f"({each})" for each in conditions if each)
+        where = re.sub("'[^']*'|==|!=", lambda found: IN_SQL.get(found[0], found[0]), where)
+        return self._job.table(self._table(database, table_name), where=where)
+
+    def _write_table(self, frame: Any, database: str, table_name: str, **more: Any) -> Any:
+        _told(more.pop("additional_options", None), more)
+        name = self._table(database, table_name)
+        entry = import_module(CATALOG).GlueCatalog.of_script().partitions(name, "")[0]
+        if entry.format == "parquet":
+            place = {"path": entry.location, "partitionKeys": [key for key, _ in entry.keys]}
+            return self._write(frame, "s3", place, "parquet")
+        if entry.format not in ("delta", "iceberg"):
+            raise lacking(f"writes to {entry.format}, such as {name}", "from_options with the table's folder")
+        rows = frame.toDF() if isinstance(frame, DynamicFrame) else frame
+        self._job.append(rows, f"{entry.format}:{name if entry.format == 'iceberg' else entry.location}")
+        return frame
+
+    def _table(self, database: str, name: str) -> str:
+        if not callable(self._job.table):
+            raise lacking("from_catalog", "from_options with the table's folder")
+        return f"{database}.{name}"
+
+
+def _files(
+    connection_type: str, connection_options: Any = None, format: Any = None, format_options: Any = None, **more: Any
+) -> tuple[str, dict[str, Any], dict[str, Any]]:
+    """Spark's format, what is not Spark's, and Spark's options."""
+    kind = (connection_type if connection_type in FORMATS else format or "").lower().replace("glueparquet", "parquet")
+    if connection_type not in ("s3", "file", kind):
+        raise lacking(f"connection_type {connection_type!r}", "spark_session.read or .write, or sparklet.job")
+    if kind not in FORMATS:
+        raise lacking(f"format {kind!r}", f"{', '.join(FORMATS)}, or glueContext.spark_session.read")
+    return kind, *_told(connection_options, format_options, more)
+
+
+def _told(*options: Mapping[str, Any] | None) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Options of our own, and Spark's; AttributeError for any other."""
+    given = {name: value for each in options for name, value in (each or {}).items() if value is not None}
+    if unknown := given.keys() - SPARKS.keys() - OWN - HINTS:
+        raise lacking(f"option {min(unknown)!r}")
+    sparks = {SPARKS[name]: value for name, value in given.items() if name in SPARKS}
+    if sparks.get("quote") in (-1, "-1"):
+        sparks["quote"] = ""
+    return {name: given[name] for name in OWN & given.keys()}, sparks

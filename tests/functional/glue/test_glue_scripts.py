@@ -1,0 +1,198 @@
+"""Scripts of Glue with real Spark, in a worker's runners."""
+
+import json
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import pytest
+
+from tests.functional.worker.conftest import Bench, make
+
+pytestmark = pytest.mark.spark
+
+GLUE_JOB = Path(__file__).with_name("glue_job.py")
+HOMES = "id;price;city\n1;70;Ulm\n2;80;Bonn\n3;;Köln\n"
+BEGIN = """
+import json, sys
+from pyspark.context import SparkContext
+from awsglue.context import GlueContext
+from awsglue.dynamicframe import DynamicFrame
+glue = GlueContext(SparkContext.getOrCreate())
+spark = glue.spark_session
+def told(frame):
+    print(json.dumps([row.asDict(recursive=True) for row in frame.toDF().collect()]))
+"""
+
+
+@pytest.fixture(scope="module", params=["warm", "submit"])
+def bench(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bench]:
+    """Either runner, with the same promises."""
+    scratch = tmp_path_factory.mktemp(request.param)
+    runner = make(request.param, scratch)
+    yield Bench(runner, scratch)
+    runner.close()
+
+
+@pytest.fixture(scope="module")
+def warm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bench]:
+    scratch = tmp_path_factory.mktemp("warm")
+    runner = make("warm", scratch)
+    yield Bench(runner, scratch)
+    runner.close()
+
+
+@pytest.fixture
+def homes(tmp_path: Path) -> Path:
+    folder = tmp_path / "homes"
+    folder.mkdir()
+    (folder / "a.csv").write_text(HOMES)
+    return folder
+
+
+def rows(bench: Bench, code: str, **env: str) -> Any:
+    """What a script tells of the frame ``found``."""
+    return bench.run(f"{BEGIN}{code}\ntold(found)", env=env).told()
+
+
+def test_a_generated_job_runs_as_it_is(bench: Bench, homes: Path, tmp_path: Path) -> None:
+    event = json.dumps({"params": {"least": 75}})
+
+    ran = bench.run(
+        GLUE_JOB.read_text(),
+        ["--event", event, "--region", "eu"],
+        env={"input_path": str(homes), "output_path": str(tmp_path / "out")},
+    )
+
+    assert ran.code == 0, ran.text("stderr")
+    found = duckdb.sql(f"SELECT * FROM read_parquet('{tmp_path}/out/*/*.parquet')")
+    assert (found.columns, found.types, found.fetchall()) == (
+        ["id", "price", "region"],
+        ["BIGINT", "DOUBLE", "VARCHAR"],
+        [(2, 80.0, "eu")],  # the row without a price has no answer
+    )
+
+
+def test_columns_of_csv_are_texts_and_numbered_without_a_header(warm: Bench, homes: Path) -> None:
+    read = (
+        f"found = glue.create_dynamic_frame_from_options('s3', {{'paths': ['{homes}']}}, 'csv', {{'separator': ';'}})"
+    )
+
+    assert rows(warm, read)[1] == {"col0": "1", "col1": "70", "col2": "Ulm"}
+
+
+@pytest.mark.parametrize(
+    ("options", "line", "value"),
+    [
+        ({}, '"a ""b"" c"', 'a "b" c'),
+        ({}, '"C:\\"', "C:\\"),
+        ({"quoteChar": -1}, '"a"', '"a"'),
+        ({"escaper": "\\"}, '"a\\"b"', 'a"b'),
+        ({"quoteChar": "'"}, "'a,b'", "a,b"),
+    ],
+)
+def test_quotes_are_read_as_glue_has_them(
+    warm: Bench, tmp_path: Path, options: dict[str, Any], line: str, value: str
+) -> None:
+    (tmp_path / "a.csv").write_text(f"{line}\n")
+
+    read = (
+        f"found = glue.create_dynamic_frame.from_options('s3', {{'paths': ['{tmp_path}/a.csv']}}, 'csv', {options!r})"
+    )
+
+    assert rows(warm, read) == [{"col0": value}]
+
+
+@pytest.mark.parametrize("kind", ["csv", "json", "parquet", "orc"])
+def test_what_is_written_is_read_again(warm: Bench, tmp_path: Path, kind: str) -> None:
+    code = f"""
+kind, place = "{kind}", {{"path": "{tmp_path}/out"}}
+frame = spark.createDataFrame([("x", "a b"), ("y", "c")], "key string, value string")
+glue.write_data_frame.from_options(frame, "s3", place, kind)
+glue.write_dynamic_frame_from_options(DynamicFrame.fromDF(frame, glue, "f"), "s3", place, kind)
+header = {{"withHeader": True}} if kind == "csv" else {{}}
+read = glue.create_data_frame.from_options("s3", {{"paths": [place["path"]]}}, kind, header)
+found = DynamicFrame.fromDF(read, glue, "found")
+"""
+    found = rows(warm, code)
+
+    assert sorted((row["key"], row["value"]) for row in found) == [("x", "a b")] * 2 + [("y", "c")] * 2  # it appends
+
+
+def test_folders_are_read_to_the_bottom_only_if_asked(warm: Bench, tmp_path: Path) -> None:
+    (tmp_path / "in" / "deep").mkdir(parents=True)
+    (tmp_path / "in" / "a.json").write_text('{"n": 1}\n')
+    (tmp_path / "in" / "deep" / "b.json").write_text('{"n": 2}\n')
+    read = "found = glue.create_dynamic_frame.from_options('s3', {'paths': ['%s'], 'recurse': %s}, 'json')"
+
+    assert rows(warm, read % (tmp_path / "in", False)) == [{"n": 1}]
+    assert sorted(row["n"] for row in rows(warm, read % (tmp_path / "in", True))) == [1, 2]
+
+
+FRAME = """
+df = spark.createDataFrame([(1, (2, "x"), 3), (4, (5, "y"), None)], "a int, s struct<b int, c string>, `d.e` int")
+frame = DynamicFrame.fromDF(df, glue, "frame")
+"""
+
+
+@pytest.mark.parametrize(
+    ("call", "expected"),
+    [
+        ("select_fields(['a'])", [{"a": 1}, {"a": 4}]),
+        ("select_fields('d.e')", [{"d.e": 3}, {"d.e": None}]),
+        ("select_fields(paths=['`d.e`'], transformation_ctx='x')", [{"d.e": 3}, {"d.e": None}]),
+        ("drop_fields(['s', 'd.e'], 'ctx', 'info', 0, 0)", [{"a": 1}, {"a": 4}]),
+        ("rename_field('`d.e`', 'f').select_fields(['f'])", [{"f": 3}, {"f": None}]),
+        ("filter(lambda row: row['s']['c'] == 'y').select_fields(['a'])", [{"a": 4}]),
+        ("filter(lambda row: row['d.e'] > 0).select_fields(['a'])", [{"a": 1}]),
+        ("filter(lambda row: row['missing'] > 0)", []),
+        (
+            "apply_mapping([('s.c', 'string', 'c', 'string'), ('a', 'int', 'a', 'string')])",
+            [
+                {"c": "x", "a": "1"},
+                {"c": "y", "a": "4"},
+            ],
+        ),
+        ("apply_mapping([('s', 'struct', 't', 'struct')]).toDF().select('t.b')", [{"b": 2}, {"b": 5}]),
+    ],
+)
+def test_frames_have_these_methods(warm: Bench, call: str, expected: list[dict[str, Any]]) -> None:
+    frame = f"found = frame.{call}"
+    if ".toDF()" in call:
+        frame = f"found = DynamicFrame.fromDF(frame.{call}, glue, 'x')"
+
+    assert rows(warm, f"{FRAME}{frame}") == expected
+
+
+@pytest.mark.parametrize(
+    ("call", "named"),
+    [
+        ("frame.resolveChoice(specs=[('a', 'cast:long')])", "DynamicFrame.resolveChoice"),
+        ("frame.drop_fields(['s.b'])", "s.b"),
+        ("glue.getSink(connection_type='s3')", "GlueContext.getSink"),
+        ("glue.create_dynamic_frame.from_rdd(None, 'x')", "from_rdd"),
+        ("glue.create_dynamic_frame.from_options('mysql', {'url': 'x'})", "mysql"),
+        ("glue.create_dynamic_frame.from_options('s3', {'paths': ['x']}, 'xml')", "xml"),
+        ("glue.create_dynamic_frame.from_options('s3', {'paths': ['x'], 'exclusions': '[]'}, 'csv')", "exclusions"),
+        ("glue.create_dynamic_frame.from_catalog('db', 't', catalog_id='123456789012')", "catalog_id"),
+    ],
+)
+def test_anything_else_is_refused_by_its_name(warm: Bench, call: str, named: str) -> None:
+    ran = warm.run(f"{BEGIN}{FRAME}{call}")
+
+    assert ran.code == 1
+    assert ran.result.cause_class == "AttributeError"
+    assert named in ran.result.cause and ": use " in ran.result.cause
+
+
+def test_an_installed_library_wins(bench: Bench, tmp_path: Path) -> None:
+    (tmp_path / "awsglue").mkdir()
+    (tmp_path / "awsglue" / "__init__.py").write_text("REAL = 'Glue'")
+    with zipfile.ZipFile(tmp_path / "glue.zip", "w") as package:
+        package.write(tmp_path / "awsglue" / "__init__.py", "awsglue/__init__.py")
+
+    code = "import json, awsglue\nprint(json.dumps(awsglue.REAL))"
+
+    assert bench.run(code, py_files=[tmp_path / "glue.zip"]).told() == "Glue"

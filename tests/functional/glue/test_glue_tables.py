@@ -1,0 +1,98 @@
+"""Tables of Glue's catalog by name, as scripts of Glue read and write them."""
+
+import os
+from collections.abc import Iterator
+from typing import Any
+
+import boto3
+import pytest
+
+from sparklet.local.jars import ensure_jars
+from sparklet.local.spark_installation import jar_cache
+from tests.functional.glue.test_glue_scripts import BEGIN
+from tests.functional.worker.conftest import STACK, Bench, make
+from tests.stand_ins.ministack import ministack
+
+pytest.importorskip("sparklet.data_catalog")
+
+pytestmark = [pytest.mark.spark, pytest.mark.stack, pytest.mark.slow]
+
+REGION = "us-east-1"
+KEYS = {"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test", "AWS_REGION": REGION}
+HIVE = "org.apache.hadoop.hive.ql.io"
+OF_PARQUET = {
+    "InputFormat": f"{HIVE}.parquet.MapredParquetInputFormat",
+    "OutputFormat": f"{HIVE}.parquet.MapredParquetOutputFormat",
+    "SerdeInfo": {"SerializationLibrary": f"{HIVE}.parquet.serde.ParquetHiveSerDe"},
+}
+OF_CSV = {
+    "InputFormat": "org.apache.hadoop.mapred.TextInputFormat",
+    "OutputFormat": f"{HIVE}.HiveIgnoreKeyTextOutputFormat",
+    "SerdeInfo": {"SerializationLibrary": "org.apache.hadoop.hive.serde2.OpenCSVSerde"},
+}
+COLUMNS = [{"Name": "id", "Type": "bigint"}, {"Name": "price", "Type": "double"}]
+
+
+@pytest.fixture(scope="module")
+def bench(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bench]:
+    """A worker beside an AWS with a bucket ``lake`` and a database ``db``."""
+    scratch = tmp_path_factory.mktemp("scratch")
+    jars = os.pathsep.join(map(str, ensure_jars(STACK, jar_cache(), ["s3a"], progress=print)))
+    with ministack(tmp_path_factory.mktemp("aws")) as endpoint, pytest.MonkeyPatch.context() as patch:
+        for name, value in {**KEYS, "AWS_ENDPOINT_URL": endpoint}.items():
+            patch.setenv(name, value)
+        boto3.client("s3", region_name=REGION).create_bucket(Bucket="lake")
+        boto3.client("glue", region_name=REGION).create_database(DatabaseInput={"Name": "db"})
+        runner = make("warm", scratch, SPARKLET_JARS=jars, AWS_ENDPOINT_URL=endpoint, AWS_REGION=REGION)
+        yield Bench(runner, scratch)
+        runner.close()
+
+
+def create(name: str, stored: dict[str, Any], *keys: str) -> Any:
+    """An entry of the catalog; its folder is empty."""
+    glue = boto3.client("glue", region_name=REGION)
+    storage = {"Columns": COLUMNS, "Location": f"s3://lake/{name}/", **stored}
+    partitions = [{"Name": key, "Type": "string"} for key in keys]
+    table = {"Name": name, "TableType": "EXTERNAL_TABLE", "StorageDescriptor": storage, "PartitionKeys": partitions}
+    glue.create_table(DatabaseName="db", TableInput=table)
+    return glue
+
+
+WRITE = """
+df = spark.createDataFrame([(1, 70.0, "a"), (2, 80.0, "b"), (3, 90.0, "b")], "id long, price double, day string")
+frame = DynamicFrame.fromDF(df, glue, "frame")
+glue.write_dynamic_frame.from_catalog(frame=frame, database="db", table_name="{name}", transformation_ctx="x")
+"""
+
+
+def test_a_table_of_parquet_is_written_and_read_by_its_name(bench: Bench) -> None:
+    glue = create("sales", OF_PARQUET, "day")
+    wrote = bench.run(BEGIN + WRITE.format(name="sales"))
+    assert wrote.code == 0, wrote.text("stderr")
+    for day in "ab":
+        place = {"Columns": COLUMNS, "Location": f"s3://lake/sales/day={day}/", **OF_PARQUET}
+        partition = {"Values": [day], "StorageDescriptor": place}
+        glue.create_partition(DatabaseName="db", TableName="sales", PartitionInput=partition)
+
+    read = "found = glue.create_dynamic_frame.from_catalog(database='db', table_name='sales'%s)\ntold(found)"
+    whole = bench.run(BEGIN + read % "").told()
+    chosen = bench.run(BEGIN + read % ", push_down_predicate=\"(day == 'b')\"").told()
+
+    assert sorted(row["id"] for row in whole) == [1, 2, 3]
+    assert sorted((row["id"], row["day"]) for row in chosen) == [(2, "b"), (3, "b")]
+
+
+def test_a_table_that_cannot_be_written_is_refused_by_name(bench: Bench) -> None:
+    create("texts", OF_CSV)
+
+    ran = bench.run(BEGIN + WRITE.format(name="texts"))
+
+    assert ran.code == 1
+    assert "db.texts" in ran.result.cause and "from_options" in ran.result.cause
+
+
+def test_a_table_that_is_not_there_is_named(bench: Bench) -> None:
+    ran = bench.run(f"{BEGIN}glue.create_data_frame.from_catalog(database='db', table_name='none')")
+
+    assert ran.code == 1
+    assert "db.none" in ran.text("stderr")
