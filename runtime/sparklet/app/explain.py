@@ -204,7 +204,8 @@ _RULES = (
     ),
     _Rule(
         "the script uses a table, column or type that is not there",
-        "compare it with the input's schema and " + _FIX_AND_REDRIVE,
+        "compare it with the input's schema and repair one of them, then sparklet redrive RUN (--script REPAIRED.py); "
+        "finished shards are not repeated",
         EITHER,
         classes="AnalysisException ParseException",
     ),
