@@ -136,10 +136,12 @@ def summary_table(stack: OpenStack, run: Run, summary: Summary, view: RunView | 
     if summary.unrun:
         messages = count_text(summary.unrun, "message")
         facts.add_row("redelivered", f"{messages} without an attempt, from the dead-letter queue; each was sent again")
-    waited = f"{duration_text(summary.waited_s)} until the first shard began"
-    worked = f"the shards worked {duration_text(summary.task_s)} in all"
+    began, who = ("last attempts", "they") if summary.attempts > counts.total else ("first shard", "the shards")
+    waited = f"{duration_text(summary.waited_s)} until the {began} began"
+    worked = f"{who} worked {duration_text(summary.task_s)} in all"
     facts.add_row("time", f"{duration_text(summary.duration_s)}, of which {waited}; {worked}")
-    facts.add_row("output", Text(output, overflow="fold"))
+    if counts.succeeded or not summary.state.ended:
+        facts.add_row("output", Text(output, overflow="fold"))
     if run.table:
         facts.add_row("table", Text(table_text(run)))
     if opened := how_to_open(stack.at, run, on_disk(stack, output)):

@@ -63,6 +63,15 @@ def test_run_exits_with_2_on_failed_shards_and_shows_the_remedy(terminal: Termin
     assert f"sparklet explain {RUN}" in told.out and "redrive" not in told.out  # it might fail again
 
 
+def test_a_run_that_failed_wholly_names_no_output(terminal: Terminal) -> None:
+    terminal.world.put(2)
+    terminal.do = lambda n: BROKEN
+
+    told = terminal.types("run", SCRIPT, "-i", SOURCE, "-o", "s3://data/out/", "--max-objects", "1", "--run-id", RUN)
+
+    assert told.code == 2 and "s3://data/out" not in told.out
+
+
 def test_a_failing_attempt_is_told_once_with_its_cause(terminal: Terminal, monkeypatch: pytest.MonkeyPatch) -> None:
     """GIVEN two shards whose first attempts fail alike, WHEN the run is watched, THEN the cause is told once."""
     world, failing = terminal.world, [0, 1]
@@ -87,6 +96,7 @@ def test_a_failing_attempt_is_told_once_with_its_cause(terminal: Terminal, monke
     assert told.code == 0, told.err
     assert told.err.count("ConnectTimeoutException") == 1
     assert "attempt 1 of shard 0 has failed, another attempt follows" in " ".join(told.err.split())
+    assert "until the last attempts began" in " ".join(told.out.split())  # when the first ones did is not known
 
 
 def test_a_local_list_of_addresses_is_planned(terminal: Terminal, tmp_path: Path) -> None:
