@@ -70,10 +70,10 @@ class Stack(AbstractContextManager["Stack"]):
     def __init__(
         self, name: str = "", *, state_dir: StrPath | None = None, quiet: bool = False, **of_local: Any
     ) -> None:
-        selection = StackSelection(name, Path(state_dir) if state_dir else None, **of_local)
+        self._selection = StackSelection(name, Path(state_dir) if state_dir else None, **of_local)
         self.reporter = _Reporter(quiet)
         self._held = ExitStack()
-        self.opened = self._held.enter_context(open_stack(selection, self.reporter))
+        self.opened = self._held.enter_context(open_stack(self._selection, self.reporter))
         self._slots = threading.BoundedSemaphore(self.opened.size.concurrency)
 
     def run(
@@ -104,7 +104,7 @@ class Stack(AbstractContextManager["Stack"]):
         given = {"script": script, "inputs": inputs, "output": output, "lists": lists, **options}
         given = {name: _plain(value) for name, value in given.items() if value not in (None, "", [], ())}
         own = {name: given.pop(name) for name in ("list_format", "list_path") if name in given}
-        request = run_request(given, ListFormat(**own), self.opened)
+        request = run_request(given, ListFormat(**own), self._selection)
         return self.find(begin(self.opened, request, dispatch_mode, self.reporter).run_id)
 
     def find(self, run_id: str) -> "Run":

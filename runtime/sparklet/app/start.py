@@ -42,7 +42,7 @@ class ListFormat:
 
 
 def run_request(
-    options: Mapping[str, Any], lists: ListFormat, stack: StackSelection | OpenStack, *, dry_run: bool = False
+    options: Mapping[str, Any], lists: ListFormat, stack: StackSelection, *, dry_run: bool = False
 ) -> RunRequest:
     """The request that options of a command line make; SettingsError or PlanError with the option and the remedy.
 
@@ -75,7 +75,7 @@ def run_request(
     return request if dry_run else _checked(request, stack)
 
 
-def _checked(request: RunRequest, stack: StackSelection | OpenStack) -> RunRequest:
+def _checked(request: RunRequest, stack: StackSelection) -> RunRequest:
     """The request, with the catalog of a local output; PlanError or SettingsError for what this machine can tell."""
     for source in filter(None, (request.script, request.check, request.next, *request.py_files)):
         if "://" not in source:
@@ -89,7 +89,7 @@ def _checked(request: RunRequest, stack: StackSelection | OpenStack) -> RunReque
     if request.output_uri and "://" not in request.output_uri:
         request = checked_output(request, stack.state)
     if request.table:
-        _refuse_table(request, in_s3=False)
+        _refuse_table(request, in_s3=bool(stack.stack))
     return request
 
 
@@ -145,8 +145,6 @@ def begin(
         request = replace(request, run_id=run_id_of(request, stack.at.clock.now_s()), idempotency_key="")
         with resumable(stack, reporter, lambda: _again(words, request.run_id)):
             request = with_local_files(stack, request, reporter)
-            if request.table and stack.state is None:
-                _refuse_table(request, in_s3=True)
             known = stack.at.known_run(request.run_id)
             run = new_run(stack.at, request, packed)
         if not by_machine and known:
@@ -215,7 +213,7 @@ def _refuse_table(request: RunRequest, *, in_s3: bool) -> None:
     """PlanError if no commit can write to the run's table. Where this machine cannot tell, the first script will.
 
     In a process of its own: the tables' libraries may be missing here, are slow to import, and wait long for networks.
-    What is ``in_s3`` can be looked at there.
+    ``in_s3``: look there, too, since the stack is a deployed one.
     """
     format_, _, place = request.table.partition(":")
     environ, warehouse = {**os.environ, **request.env}, str(request.params.get("warehouse") or "")

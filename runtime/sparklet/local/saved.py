@@ -84,7 +84,8 @@ class SavedTable(_Saved, LedgerTable):
 
     def pages(self, condition: str, values: Mapping[str, Any], **query: Any) -> Iterator[Mapping[str, Any]]:
         """All that a query finds, by the placeholders of the ledger's queries, as one page."""
-        assert "IndexName" not in query and values.keys() <= {":pk", ":state", ":part"}, condition
+        assert "IndexName" not in query, condition
+        assert values.keys() <= {":pk", ":state", ":part"}, condition
         state, part = values.get(":state"), values.get(":part", "")
         found = sorted(self._partitions.get(values[":pk"], {}).items(), reverse=not query.get("ScanIndexForward", True))
         yield {
