@@ -23,7 +23,7 @@ from sparklet.planning.new_run import new_run
 from sparklet.planning.planner import plan
 from sparklet.planning.request import RunRequest
 from sparklet.ports import Engine, Ledger
-from sparklet.ports.deployment import Deployment
+from sparklet.ports.deployment import Catalog, Deployment
 from sparklet.runs.checker import CheckReport, check
 from sparklet.runs.state_machine_steps import take_step
 from tests.stand_ins.memory import FakeClock, MemoryLedger, MemoryObjectStore, MemoryTaskQueue
@@ -47,6 +47,7 @@ class World:
     queue: MemoryTaskQueue = field(init=False)
     attempts: int = 0
     engines: dict[str, Engine] = field(default_factory=dict)
+    catalog: Catalog | None = None
 
     def __post_init__(self) -> None:
         self.store = MemoryObjectStore(self.clock)
@@ -60,7 +61,7 @@ class World:
     @property
     def at(self) -> Deployment:
         ports = self.store, self.ledger, self.queue, self.clock
-        return Deployment(BUCKET, *ports, engines=self.engines)
+        return Deployment(BUCKET, *ports, engines=self.engines, catalog=self.catalog)
 
     def put(self, count: int, size_bytes: int = 10, folder: str = SOURCE) -> list[str]:
         """Put ``count`` objects into a folder; their addresses in order."""

@@ -43,6 +43,7 @@ class Entry:
     archived: bool = False  # when the list was written; it may have been restored since
     deleted: bool = False
     latest: bool | None = None
+    partition: tuple[str, ...] = ()  # of a table of the catalog: the values of its columns
 
 
 def entry_of(value: object, address: str = "") -> Entry:

@@ -12,6 +12,8 @@ from sparklet.model import SCHEME, ListSource, RunOptions, s3_address
 from sparklet.ports import ObjectStore
 from sparklet.ports.deployment import Deployment
 
+TABLE = "glue:"  # begins the name of a table in the catalog: glue:DATABASE.TABLE
+
 
 @dataclass(frozen=True, slots=True)
 class ListRequest:
@@ -20,6 +22,7 @@ class ListRequest:
     ``source`` is its ``s3://`` address; with ``body``, the list itself from a local file or standard input, its name in
     messages. ``format`` "": chosen by that name. ``path``: where the addresses are, a column's name or number, or a
     path such as ``data.files[*].uri`` ("": found by name); of ``items``, where their values are ("": whole rows).
+    The objects of a table, ``glue:DATABASE.TABLE``, are a list, too.
     """
 
     source: str
@@ -55,7 +58,14 @@ def read_items(given: Sequence[Any]) -> tuple[ListRequest, ...]:
 
 
 def refuse_mixed(lists: Sequence[ListRequest], inputs: Sequence[str], options: RunOptions) -> None:
-    """PlanError if a run of items has other inputs too, or options that choose among objects."""
+    """PlanError if a run of items or of a table has other inputs too, or options that do not fit its input."""
+    tables = [given.source for given in lists if given.source.startswith(TABLE)]
+    if tables and (inputs or len(lists) > 1 or options.all_versions):
+        raise PlanError(
+            f"{tables[0]} must be a run's only input, without versions: start a run for each table or folder"
+        )
+    if options.where and not tables:
+        raise PlanError(f"where chooses partitions of a table: name one as the input, {TABLE}DATABASE.TABLE")
     if not any(given.items for given in lists):
         return
     if inputs or not all(given.items for given in lists):

@@ -5,7 +5,7 @@ import json
 import tempfile
 from collections import deque
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date, datetime, time
 from decimal import Decimal
 from itertools import islice
@@ -182,10 +182,13 @@ class ListReader:
 
     def entries(self, after: Place = (0, 0)) -> Iterator[tuple[Place, Entry]]:
         """The objects that the list names after a place; PlanError with list, row and remedy if a row names none."""
-        column = self.source.path if self.source.format in ("csv", "parquet") else ""
-        for place, entry in self._each(after, lambda value: entry_of(value, column)):
+        for place, entry in self._each(after, self._entry):
             self.buckets.add(split_uri(entry.uri)[0])
             yield place, entry
+
+    def _entry(self, value: Any) -> Entry:
+        entry = entry_of(value, self.source.path if self.source.format in ("csv", "parquet") else "")
+        return replace(entry, partition=tuple(value["partition"])) if self.source.table else entry
 
     def items(self, after: Place = (0, 0)) -> Iterator[tuple[Place, InputObject]]:
         """The items of the list after a place; PlanError as for ``entries``, if a row is no item."""
@@ -273,7 +276,7 @@ class Listed:
                 after = f"{file}:{row}"
                 resumed = bool(at.slices) and after == at.after
                 reason = self._unwanted(entry) or ("" if info else Reason.MISSING)
-                yield Candidate(after, entry.uri, info, reason, resumed)
+                yield Candidate(after, entry.uri, info, reason, resumed, partition=entry.partition)
 
     def _unwanted(self, entry: Entry) -> str:
         """Why an entry is left out by its columns in the list."""

@@ -44,6 +44,7 @@ class Candidate:
     reason: str = ""
     resumed: bool = False  # slices of it are in shards already: it was accepted before
     item: InputObject | None = None  # always planned
+    partition: tuple[str, ...] = ()
 
 
 @dataclass

@@ -25,6 +25,7 @@ from sparklet.aws.dynamodb import DynamoLedger
 from sparklet.aws.object_store import S3ObjectStore, input_stores
 from sparklet.aws.orchestrator import StepFunctionsOrchestrator
 from sparklet.aws.task_queue import SqsTaskQueue
+from sparklet.data_catalog.glue import GlueCatalog
 from sparklet.engines.create import clusters_of
 from sparklet.errors import LocalStackError, SettingsError
 from sparklet.local import environment
@@ -168,7 +169,8 @@ class LocalStack(AbstractContextManager["LocalStack"]):
 def deployment(clients: AwsClients, bucket: str, ledger_table: str, queue_url: str) -> Deployment:
     """The ports for a command line's work on a stack, a local or a deployed one."""
     ledger, queue = DynamoLedger(clients, ledger_table), SqsTaskQueue(clients, queue_url)
-    return Deployment(bucket, S3ObjectStore(clients), ledger, queue, ledger.clock, input_stores(clients))
+    ports = S3ObjectStore(clients), ledger, queue, ledger.clock, input_stores(clients)
+    return Deployment(bucket, *ports, catalog=GlueCatalog(clients).objects)
 
 
 def running(state_dir: Path) -> StackInfo | None:

@@ -74,6 +74,7 @@ class RunOptions:
             kind="time",
         ),
     ] = 0.0
+    where: Annotated[str, Key("where", INPUT, "Of a table, only partitions that match: \"day > '2026-06'\".")] = ""
     incremental: Annotated[
         bool, Key("incremental", INPUT, "Leave out what a succeeded shard of an earlier run of the same name has done.")
     ] = False

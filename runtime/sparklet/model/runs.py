@@ -64,6 +64,7 @@ class ListSource:
     path: str = ""  # where addresses or items are: a column, or a path within a JSON document; "": see the guide
     etag: str = ""  # of the list when the run was entered: a list that changes is refused
     items: bool = False  # its rows name no objects: each is an item of the input itself
+    table: Mapping[str, Any] = field(default_factory=dict)  # the catalog's entry of a table, whose objects these are
 
 
 @dataclass(frozen=True, slots=True)

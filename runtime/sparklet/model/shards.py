@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from enum import StrEnum
 from typing import Any, Self
@@ -71,6 +71,7 @@ class InputObject:
     version_id: str = ""  # "": whatever is current
     slice: Slice | None = None
     item: str = ""  # an item's value as JSON: it names no object, it is the input itself
+    partition: tuple[str, ...] = ()  # values of the partition in which it lies, of a table of the catalog
 
     @classmethod
     def of_item(cls, value: Any) -> Self:
@@ -141,20 +142,21 @@ class Shard:
 
 
 def _object_document(item: InputObject) -> list[Any] | dict[str, Any]:
-    """``[uri, size, etag]``, and only where there is one: version, slice; of an item ``{"item": value}``."""
+    """``[uri, size, etag]``, and only where there is one: version, slice, partition; of an item ``{"item": value}``."""
     if item.item:
         return {"item": json.loads(item.item)}
-    document: list[Any] = [item.uri, item.size_bytes, item.etag]
-    if item.version_id or item.slice:
-        document.append(item.version_id)
-    if item.slice:
-        document.append([item.slice.kind, item.slice.start, item.slice.end, item.slice.header_bytes])
+    part = item.slice and [item.slice.kind, item.slice.start, item.slice.end, item.slice.header_bytes]
+    document = [item.uri, item.size_bytes, item.etag, item.version_id, part, item.partition]
+    while len(document) > 3 and not document[-1]:
+        document.pop()
     return document
 
 
-def _stored_object(uri: str, size: int, etag: str, version_id: str = "", part: list[Any] | None = None) -> InputObject:
+def _stored_object(
+    uri: str, size: int, etag: str, version_id: str = "", part: list[Any] | None = None, values: Sequence[str] = ()
+) -> InputObject:
     cut = Slice(SliceKind(part[0]), int(part[1]), int(part[2]), int(part[3])) if part else None
-    return InputObject(str(uri), int(size), str(etag), str(version_id), cut)
+    return InputObject(str(uri), int(size), str(etag), str(version_id), cut, partition=tuple(values))
 
 
 @dataclass(frozen=True, slots=True)

@@ -195,7 +195,9 @@ class Inventory:
                     if each.item:
                         yield Found(each.item, Position(number, each.after), self._filter.skipped)
                     elif (info := each.info) and self._takes(source, each, info, named, done):
-                        item = InputObject(info.uri, info.size_bytes, info.etag, info.version_id)
+                        item = InputObject(
+                            info.uri, info.size_bytes, info.etag, info.version_id, partition=each.partition
+                        )
                         yield Found(item, Position(number, each.after), self._filter.skipped)
                     elif not each.info:
                         self._leaves_out(each, each.reason)

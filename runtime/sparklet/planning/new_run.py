@@ -18,7 +18,7 @@ from sparklet.errors import (
     RunExistsError,
     SettingsError,
 )
-from sparklet.inputs.list_requests import stored_source
+from sparklet.inputs.list_requests import TABLE, stored_source
 from sparklet.job.catalogs import catalog_properties
 from sparklet.model import RUN_ID, SCHEME, NextRun, Run, ScriptRef, s3_address, split_uri
 from sparklet.model.options import AUTO, REFUSE
@@ -68,8 +68,8 @@ def new_run(at: Deployment, request: RunRequest, packed: PackedInput | None = No
         refuse_another_open(at, request.run_name, run_id)
     with nullcontext(packed) if packed else closing(PackedInput()) as found:
         run = _checked_run(at, request, scripts, even_empty, found)
+        lists = zip(run.lists, found.lists, strict=True)
     refuse_outputs(at, run)
-    lists = zip(run.lists, request.lists, strict=True)
     _store(at, (file for script in scripts.values() for file in script.files))
     _store(at, ((source.uri, given.body) for source, given in lists if given.body is not None))
     try:
@@ -141,8 +141,7 @@ def _checked_run(
     at: Deployment, request: RunRequest, scripts: "dict[str, ScriptFiles]", even_empty: bool, packed: PackedInput
 ) -> Run:
     """The run as it enters the ledger, once its input is found plannable."""
-    store, options = at.inputs(request.access), request.options
-    packed.open(store, request)
+    store, options = packed.open(at, request), request.options
     inputs = packed.inputs
     _refuse_own_output(at, inputs, request.output_uri)
     if request.next:
@@ -230,6 +229,8 @@ def _same_lists(known: Run, request: RunRequest) -> bool:
     if len(known.lists) != len(request.lists):
         return False
     for source, given in zip(known.lists, request.lists, strict=True):
+        if source.table and given.source == f"{TABLE}{source.table['name']}":
+            continue  # later partitions are not this run's
         if (source.path, source.items) != (given.path, given.items) or (given.format and given.format != source.format):
             return False
         if given.body is None and source.uri != f"{SCHEME}{given.source.partition('://')[2]}":

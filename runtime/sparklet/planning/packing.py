@@ -14,11 +14,11 @@ from tempfile import SpooledTemporaryFile
 from typing import TypeVar, cast
 
 from sparklet.errors import NothingNewError, PlanError
-from sparklet.inputs.list_requests import refuse_mixed, resolve_list
+from sparklet.inputs.list_requests import TABLE, ListRequest, refuse_mixed, resolve_list
 from sparklet.inputs.lists import ListReader
 from sparklet.inputs.selection import Found, Reason
 from sparklet.inputs.slicing import slice_objects
-from sparklet.model import Position, Run, RunOptions, Shard
+from sparklet.model import ListSource, Position, Run, RunOptions, Shard
 from sparklet.model.options import MIB, NO_LIMIT_BYTES
 from sparklet.model.quantities import count_text
 from sparklet.planning.incremental import RunStatus, done_before, earlier_runs
@@ -154,13 +154,15 @@ class PackedInput:
         self._file.close()
         self.left_out.close()
 
-    def open(self, store: ObjectStore, request: RunRequest, *, local: bool = False) -> None:
+    def open(self, at: Deployment | None, request: RunRequest, *, local: bool = False) -> ObjectStore:
         """Find the inputs and lists of a request; PlanError if one is not there, or is local and must not be."""
+        store = at.inputs(request.access) if at else cast(ObjectStore, None)
         if not self._is_open:
             refuse_mixed(request.lists, request.inputs, request.options)
             self.inputs = resolve_inputs(store, request.inputs, local) if request.inputs or not request.lists else ()
-            self.lists = [ListReader(resolve_list(store, given), store, given.body) for given in request.lists]
+            self.lists = [_opened(at, store, given, request.options) for given in request.lists]
             self._is_open = True
+        return store
 
     def read(
         self, at: Deployment | None, request: RunRequest, *, limit: int = 0, local: bool = False, to_end: bool = True
@@ -172,8 +174,7 @@ class PackedInput:
         """
         if self._is_read:
             return self.found
-        store, options = at.inputs(request.access) if at else cast(ObjectStore, None), request.options
-        self.open(store, request, local=local)
+        store, options = self.open(at, request, local=local), request.options
         if at and options.incremental:
             self._earlier = earlier_runs(at, request.run_name, request.run_id)
         name = ", ".join([*self.inputs, *(each.source.uri for each in self.lists)])
@@ -236,6 +237,15 @@ class PackedInput:
         kept = gzip.GzipFile(fileobj=self._file, mode="rb")
         rows = (pickle.load(kept) for _ in range(self.found.shards))  # noqa: S301 - this process wrote them
         return (Line._make((*row[:5], Position(*row[5:9]), row[9])) for row in rows)
+
+
+def _opened(at: Deployment | None, store: ObjectStore, given: ListRequest, options: RunOptions) -> ListReader:
+    if not given.source.startswith(TABLE):
+        return ListReader(resolve_list(store, given), store, given.body)
+    if not (at and at.catalog):
+        raise PlanError(f"this deployment has no catalog for {given.source}: name folders instead")
+    table, body = at.catalog(given.source.removeprefix(TABLE), options, store)
+    return ListReader(ListSource(given.source, "jsonl", table=table), store, body)
 
 
 def preview(at: Deployment | None, request: RunRequest, packed: PackedInput | None = None) -> PlanPreview:

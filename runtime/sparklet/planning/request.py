@@ -14,7 +14,7 @@ from typing import Annotated, Any, NamedTuple, get_args, get_type_hints
 from urllib.parse import unquote
 
 from sparklet.errors import EventError, PlanError, SettingsError
-from sparklet.inputs.list_requests import ListRequest, read_items, read_lists
+from sparklet.inputs.list_requests import TABLE, ListRequest, read_items, read_lists
 from sparklet.job.fields import Table
 from sparklet.model import MAX_INLINE, Access, Dispatch, Key, RunOptions
 from sparklet.model.options import INPUT, MIB, ORCHESTRATION, RENAMED, RUN, renamed
@@ -49,9 +49,10 @@ class RunRequest:
         Key(
             "inputs",
             INPUT,
-            "s3:// folder or object, or a local path; may be repeated. -: a list of addresses on standard input.",
+            "s3:// folder or object, or a local path; may be repeated. -: a list of addresses on standard input. "
+            "glue:DATABASE.TABLE: a table of Glue's Data Catalog.",
             options=("--input", "-i"),
-            metavar="FOLDER|OBJECT",
+            metavar="FOLDER|OBJECT|TABLE",
         ),
     ]
     output_uri: Annotated[
@@ -334,6 +335,9 @@ def read_request(given: Mapping[str, Any], *, command: bool = False, dry_run: bo
                 f"{named[of_group[place.field]]} and {named[name]} exclude each other; give one of them"
             )
     own = {"script": "", "inputs": (), "output_uri": "", **values[""]}
+    tables = tuple(each for each in own["inputs"] if each.startswith(TABLE))  # their objects are a list
+    own["inputs"] = tuple(each for each in own["inputs"] if each not in tables)
+    own["lists"] = (*own.get("lists", ()), *map(ListRequest, tables))
     request = RunRequest(**own, options=RunOptions(**values["options"]), access=Access(**values["access"]))
     if request.table.startswith(PARQUET):
         if request.output_uri:

@@ -4,14 +4,15 @@ import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from sparklet.errors import RunNotFoundError, ScratchFullError, SettingsError
 from sparklet.metrics import Meter, Metric
-from sparklet.model import Access, Run
+from sparklet.model import Access, Run, RunOptions
 from sparklet.ports import Clock, Engine, Ledger, Notifier, ObjectStore, TaskQueue, TaskStore
 
 T = TypeVar("T")
+Catalog = Callable[[str, RunOptions, ObjectStore], tuple[Mapping[str, Any], bytes]]
 A_WHILE_S = 120.0
 WITHDRAWN = {"microvm": "Lambda MicroVMs are withdrawn"}
 """Engines that there were: open runs and schedules may still name them."""
@@ -49,6 +50,7 @@ class Deployment:
     engines: Mapping[str, Engine] = field(default_factory=dict)  # by name, the cheapest first
     starts_workers: bool = True  # in them: on AWS only the checker function may
     functions: Callable[[], Mapping[str, str]] | None = None  # what their scripts are set to; None: that is not known
+    catalog: Catalog | None = None  # a table's entry, and its objects as a list in JSON Lines; for planning
 
     def inputs(self, access: Access) -> ObjectStore:
         """The store to read a run's input from."""

@@ -14,6 +14,7 @@ from sparklet.aws.notifiers import notifier_for
 from sparklet.aws.object_store import S3ObjectStore, input_stores
 from sparklet.aws.stacks import settings_of
 from sparklet.aws.task_queue import SqsTaskQueue
+from sparklet.data_catalog.glue import GlueCatalog
 from sparklet.engines.create import engines_of
 from sparklet.errors import EventError, NoticeError, SparkletError
 from sparklet.events.sqs import task_request_of
@@ -191,4 +192,5 @@ def deployment() -> Deployment:
         notifier=notifier_for(clients, settings.notice_topic_arn, settings.notice_bus),
         engines=engines_of(clients, settings.engines, env, functions),
         functions=functions if settings.worker_function else None,
+        catalog=GlueCatalog(clients).objects,
     )

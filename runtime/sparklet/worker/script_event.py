@@ -22,6 +22,7 @@ def shard_event(run: Run, record: ShardRecord, shard: Shard, output_uri: str) ->
     """The event of a shard; ``output_uri`` is the attempt's own folder."""
     uris = shard.inputs
     items = [] if uris else shard.items  # a shard has either
+    table = run.lists[0].table if run.lists else {}
     return {
         "sparklet": {
             "run": run.run_id,
@@ -37,6 +38,7 @@ def shard_event(run: Run, record: ShardRecord, shard: Shard, output_uri: str) ->
         "params": dict(run.params),
         **({"table": run.table} if run.table else {}),
         **({"items": items} if items else {}),
+        **({"catalog_table": {**table, "values": [each.partition for each in shard.objects]}} if table else {}),
     }
 
 

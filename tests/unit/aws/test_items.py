@@ -23,7 +23,18 @@ from sparklet.aws.dynamodb.items import (
 )
 from sparklet.errors import LedgerError
 from sparklet.ledger.rules import ERROR_CLASS_BYTES, ERROR_MESSAGE_BYTES, LOG_STREAM_BYTES, OUTPUTS_BYTES
-from sparklet.model import NextRun, PartRecord, Position, Run, RunOptions, RunState, ScriptRef, ShardRecord, ShardState
+from sparklet.model import (
+    ListSource,
+    NextRun,
+    PartRecord,
+    Position,
+    Run,
+    RunOptions,
+    RunState,
+    ScriptRef,
+    ShardRecord,
+    ShardState,
+)
 
 TIMES = st.floats(0, 4e9, allow_nan=False)
 COUNTS = st.integers(0, 10**15)
@@ -211,3 +222,11 @@ def test_an_older_sparklet_refuses_a_run_with_a_reduce() -> None:
 
     assert run_item(reduced, "w")["fmt"] == attribute(FORMAT)
     assert run_value(run_item(reduced, "w")).next == following
+
+
+def test_an_older_sparklet_refuses_a_run_over_a_table() -> None:
+    table = ListSource("s3://b/runs/run-1/lists/0.jsonl", "jsonl", table={"name": "db.t", "columns": [["id", "int"]]})
+    over_table = replace(A_RUN, lists=(table,))
+
+    assert run_item(over_table, "w")["fmt"] == attribute(FORMAT) == attribute(6)
+    assert run_value(run_item(over_table, "w")).lists == (table,)

@@ -37,7 +37,7 @@ Attributes = dict[str, "AttributeValueTypeDef"]
 
 RUNS_PARTITION = "runs"
 RUN_SORT_KEY = "run"
-FORMAT = 6  # the newest: of runs whose next run gets one shard, or items
+FORMAT = 6  # the newest: of runs whose next run gets one shard, or items; of runs over a table of the catalog
 ENGINE_FORMAT = 5  # of other runs with an engine
 RUN_FORMAT = 4  # of the rest
 SHARD_FORMAT = 4  # of shards that an engine does
@@ -190,7 +190,7 @@ def run_item(run: Run, writer: str) -> Attributes:
 
 
 def _format(run: Run) -> int:
-    if run.next and (run.next.shards or run.next.items):
+    if (run.next and (run.next.shards or run.next.items)) or any(each.table for each in run.lists):
         return FORMAT
     return ENGINE_FORMAT if run.options.engine else RUN_FORMAT
 

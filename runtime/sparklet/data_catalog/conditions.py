@@ -1,0 +1,54 @@
+"""Conditions on partitions in Glue's grammar, a closed one; SQLite evaluates them."""
+
+from __future__ import annotations
+
+import re
+import sqlite3
+from collections.abc import Sequence
+from contextlib import closing
+
+from sparklet.job.errors import TableError
+
+Columns = Sequence[Sequence[str]]  # names and Hive's types
+NULL = "__HIVE_DEFAULT_PARTITION__"
+WORDS = frozenset({"and", "or", "not", "in", "between", "like", "is", "null"})
+GRAMMAR = "it may have partition columns, numbers, 'texts', = <> < <= > >= AND OR NOT IN BETWEEN LIKE IS NULL, brackets"
+NUMBERS = re.compile("tinyint|smallint|int|bigint|long|decimal|float|double")
+_TOKEN = re.compile(r"'(?:[^']|'')*'|-?\d+(?:\.\d+)?\b|<=|>=|<>|[=<>(),]|[A-Za-z_]\w*|\s+")
+
+
+def matching(where: str, columns: Columns, rows: Sequence[Sequence[str]]) -> list[int]:
+    """Which rows match, by their places; all if ``where`` is empty. TableError if it is no condition."""
+    if not where:
+        return list(range(len(rows)))
+    condition = _checked(where, columns)
+    declared = ", ".join(f'"{name}" {"NUMERIC" if NUMBERS.match(type_) else "TEXT"}' for name, type_ in columns)
+    values = ([None if value == NULL else value for value in row] for row in rows)
+    with closing(sqlite3.connect(":memory:")) as database:
+        database.execute("PRAGMA case_sensitive_like = ON")
+        database.execute(f"CREATE TABLE partitions ({declared})")
+        database.executemany(f"INSERT INTO partitions VALUES ({', '.join('?' * len(columns))})", values)
+        try:
+            found = database.execute(f"SELECT rowid FROM partitions WHERE {condition}")
+            return [number - 1 for (number,) in found]
+        except sqlite3.Error as error:
+            raise TableError(f"the condition {where!r} cannot be read: {error}; {GRAMMAR}") from None
+
+
+def _checked(where: str, columns: Columns) -> str:
+    """The condition with its columns quoted; TableError if it has anything that is not of the grammar."""
+    names = {name.lower() for name, _ in columns}
+    if left := _TOKEN.sub("", where):
+        raise TableError(f"the condition {where!r} has {left[:20]!r}; {GRAMMAR}")
+
+    def quoted(token: re.Match[str]) -> str:
+        word = token[0].lower()
+        if not word.isidentifier() or (word in WORDS and word not in names):
+            return token[0]
+        if word not in names:
+            raise TableError(
+                f"the condition {where!r} has {word}; the partition columns are {', '.join(sorted(names))}"
+            )
+        return f'"{word}"'
+
+    return _TOKEN.sub(quoted, where)

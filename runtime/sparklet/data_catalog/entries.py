@@ -1,0 +1,94 @@
+"""An entry of Glue's Data Catalog: its format, columns and place, or why it cannot be read."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from sparklet.data_catalog.conditions import Columns
+from sparklet.job.errors import TableError
+
+DELIMITED, CSV = "delimited text", "csv"
+OF_THEIR_OWN = ("delta", "iceberg")
+FORMATS = {  # by the classes of input format and SerDe
+    "MapredParquetInputFormat, ParquetHiveSerDe": "parquet",
+    "OrcInputFormat, OrcSerde": "orc",
+    "TextInputFormat, JsonSerDe": "json",
+    "TextInputFormat, LazySimpleSerDe": DELIMITED,
+    "TextInputFormat, OpenCSVSerde": CSV,
+}
+HEADER = "skip.header.line.count"
+OF_READERS = {
+    "orc": {"orc.column.index.access"},
+    "json": {"ignore.malformed.json"},
+    DELIMITED: {"field.delim", "serialization.format", "escape.delim", "serialization.null.format", HEADER},
+    CSV: {"separatorChar", "quoteChar", "escapeChar", HEADER},
+}
+"""Properties that the readers of a format know."""
+CHANGING = (
+    *("projection.enabled", "transactional", "has_encrypted_data", "mapping.", "dots.in.keys", "timestamp.formats"),
+    *("parquet.column.index.access", "serialization.last.column", "serialization.encoding", "line.delim", HEADER),
+)
+"""Beginnings of properties that change the rows of a table, unless their values are ``HARMLESS``."""
+HARMLESS = ("", "0", "1", "false", "utf-8", "utf8", "\n")
+NOT_IN_TEXT = re.compile("array|map|struct|uniontype|binary")
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A table of the catalog, as readers need it; it is stored with a run as JSON."""
+
+    name: str
+    format: str
+    location: str  # of Iceberg its metadata file
+    columns: Columns = ()  # without the partitions'; none of ``OF_THEIR_OWN``
+    keys: Columns = ()  # the partitions'
+    properties: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def has_header(self) -> bool:
+        """Whether each file of text begins with a line that is no row."""
+        return self.properties.get(HEADER) == "1"
+
+    @property
+    def split(self) -> str:
+        """How large objects may be cut, as the option says it; "": not at all."""
+        of_text = "csv" if self.has_header else "lines"
+        return {"parquet": "parquet", "json": "lines", DELIMITED: of_text, CSV: of_text}.get(self.format, "")
+
+
+def entry_of(name: str, table: Mapping[str, Any]) -> Entry:
+    """Glue's answer as an entry; TableError if its rows could not be told, or not rightly."""
+    stored, parameters = table.get("StorageDescriptor") or {}, table.get("Parameters") or {}
+    serde = stored.get("SerdeInfo") or {}
+    properties = {**parameters, **(serde.get("Parameters") or {})}
+    location = stored.get("Location") or ""
+    kind = properties.get("table_type", properties.get("spark.sql.sources.provider", "")).lower()
+    if kind in OF_THEIR_OWN and not table.get("TargetTable"):
+        return Entry(name, kind, properties.get("metadata_location" if kind == "iceberg" else "path", location))
+    classes = [str(each).rpartition(".")[2] for each in (stored.get("InputFormat"), serde.get("SerializationLibrary"))]
+    format_ = FORMATS.get(", ".join(classes), "")
+    columns, keys = (
+        [(each["Name"].lower(), each.get("Type", "string").lower()) for each in given or ()]
+        for given in (stored.get("Columns"), table.get("PartitionKeys"))
+    )
+    changing = [
+        f"{key}={value}"
+        for key, value in properties.items()
+        if key.startswith(CHANGING) and value.lower() not in HARMLESS
+    ]
+    unfit = [column for column, type_ in columns if format_ in (DELIMITED, CSV) and NOT_IN_TEXT.match(type_)]
+    reasons = {
+        "it is a link to another table": table.get("TargetTable"),
+        "it is a view": "VIEW" in table.get("TableType", ""),
+        "it is bucketed": stored.get("BucketColumns"),
+        f"its property is {''.join(changing[:1])}": changing,
+        f"its input format and SerDe are {' and '.join(classes)}": not format_,
+        f"its column {''.join(unfit[:1])} is nested or binary, in text": unfit,
+    }
+    if why := next((reason for reason, holds in reasons.items() if holds), ""):
+        raise TableError(f"the table {name} is not read here: {why}; name its folders as the input, or use spark.read")
+    of_reader = {key: properties[key] for key in sorted(OF_READERS.get(format_, set()) & properties.keys())}
+    return Entry(name, format_, location, columns, keys, of_reader)

@@ -1,0 +1,134 @@
+"""Glue's Data Catalog: a table's entry, its partitions, and for a run's plan their objects."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import time
+from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import asdict, replace
+from itertools import repeat
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any
+
+from sparklet.data_catalog.conditions import matching
+from sparklet.data_catalog.entries import OF_THEIR_OWN, Entry, entry_of
+from sparklet.job.errors import DatabaseError, TableError
+
+if TYPE_CHECKING:
+    from sparklet.model import RunOptions
+    from sparklet.ports import ObjectStore
+
+Place = tuple[str, tuple[str, ...]]  # a folder or file, and the values of its partition
+PAGE = 1000  # partitions
+THREADS = 16
+MAX_ENTRY_BYTES = 200_000  # the ledger's item of a run holds 400 kB
+REFUSED = {
+    "AccessDeniedException": "it needs glue:GetTable and glue:GetPartitions, and in Lake Formation the whole table",
+    "EntityNotFoundException": "there is none of that name in this account and region",
+    "InvalidInputException": "Glue refuses the condition",
+}
+_HIDDEN = re.compile(r"(^|/)[_.]")  # from Athena and Spark
+
+
+class GlueCatalog:
+    """The tables of this account and region; ``clients`` has a client ``glue``."""
+
+    def __init__(self, clients: Any) -> None:
+        self._clients = clients
+
+    @classmethod
+    def of_script(cls) -> GlueCatalog:
+        """With boto3's own client, which every platform of AWS has."""
+        import boto3
+
+        return cls(SimpleNamespace(glue=boto3.client("glue", region_name=os.environ.get("AWS_REGION"))))
+
+    def partitions(self, name: str, where: str) -> tuple[Entry, list[Place]]:
+        """A table's entry, and the folders of its partitions that match, with their values.
+
+        ``matching`` looks at them after Glue, whose stand-in ignores conditions. A table without partitions is one
+        folder, and takes no condition, unless it is Delta's or Iceberg's, whose readers evaluate it.
+        """
+        database, _, table = name.partition(".")
+        if not table or "." in table:
+            raise TableError(f"{name!r} names no table: write DATABASE.TABLE")
+        with _asking(name):
+            found = self._clients.glue.get_table(DatabaseName=database, Name=table)["Table"]
+        entry = entry_of(name, found)
+        if not entry.keys:
+            if where and entry.format not in OF_THEIR_OWN:
+                raise TableError(f"the table {name} has no partitions for the condition {where!r}: filter its rows")
+            return entry, [(entry.location, ())]
+        matching(where, entry.keys, ())  # refuses a wrong one
+        given = {"DatabaseName": database, "TableName": table, **({"Expression": where} if where else {})}
+        pages = self._clients.glue.get_paginator("get_partitions")
+        places: list[Place] = []
+        with _asking(name):
+            for page in pages.paginate(**given, ExcludeColumnSchema=True, PaginationConfig={"PageSize": PAGE}):
+                places += [_place(entry, found, each) for each in page["Partitions"]]
+        return entry, [places[number] for number in matching(where, entry.keys, [values for _, values in places])]
+
+    def objects(self, table: str, options: RunOptions, store: ObjectStore) -> tuple[Mapping[str, Any], bytes]:
+        """A table's entry, and the objects of its partitions as a list in JSON Lines, for a run's plan.
+
+        Names that begin with _ or . are left out, as Athena and Spark do.
+        """
+        entry, places = self.partitions(table, options.where)
+        folders = [f"s3://{place.partition('://')[2].rstrip('/')}/" for place, _ in places]
+        ordered = sorted(folders)
+        remedy = f"give split {entry.split}" if entry.split else "leave split out"
+        reasons = {
+            f"files of {entry.format} are not its rows; have a script read it, job.table({table!r}, where=…), in a run "
+            "over --items such as days": entry.format in OF_THEIR_OWN,
+            "not all of it lies in S3": not all(re.match("s3[an]?://.", place) for place, _ in places),
+            "a partition lies in another one's folder": any(map(str.startswith, ordered[1:], ordered)),
+            f"its format is {entry.format}: {remedy}": options.split not in ("", entry.split),
+            "it has too many columns": len(json.dumps(entry.columns)) > MAX_ENTRY_BYTES,
+        }
+        if why := next((reason for reason, holds in reasons.items() if holds), ""):
+            raise TableError(f"the table {table} cannot be a run's input: {why}")
+        with ThreadPoolExecutor(THREADS) as pool:
+            listed = pool.map(_listed, repeat(store), folders, (values for _, values in places))
+            return asdict(entry), b"".join(listed)
+
+
+def _place(entry: Entry, table: Mapping[str, Any], partition: Mapping[str, Any]) -> Place:
+    """A partition's folder and values; TableError if it is not read as the table is."""
+    columns = {"Columns": table["StorageDescriptor"]["Columns"]}
+    found = entry_of(entry.name, {**table, "StorageDescriptor": {**partition["StorageDescriptor"], **columns}})
+    if replace(found, location=entry.location) != entry:
+        raise TableError(
+            f"the partition {partition['Values']} of {entry.name} has another format or other properties than the "
+            "table: leave it out by a condition, or repair it"
+        )
+    return f"{found.location.rstrip('/')}/", tuple(partition["Values"])
+
+
+def _listed(store: ObjectStore, folder: str, values: tuple[str, ...]) -> bytes:
+    """The objects of a partition as rows of a list."""
+    rows = []
+    for info in store.list(folder):
+        if not _HIDDEN.search(info.uri[len(folder) :]):
+            row = {"uri": info.uri, "size": info.size_bytes, "etag": info.etag, "partition": values}
+            row["last_modified"] = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(info.modified_s))
+            row["storage_class"] = "GLACIER" if info.archived else ""
+            rows.append(json.dumps(row).encode() + b"\n")
+    return b"".join(rows)
+
+
+@contextmanager
+def _asking(name: str) -> Iterator[None]:
+    """Raise errors of boto3 as ours alone: of a chain, a shard's cause is the first, which says no remedy."""
+    from botocore.exceptions import BotoCoreError, ClientError
+
+    try:
+        yield
+    except (BotoCoreError, ClientError) as error:
+        code = getattr(error, "response", {}).get("Error", {}).get("Code", "")
+        if code in REFUSED:
+            raise TableError(f"the table {name} cannot be read: {REFUSED[code]}: {error}") from None
+        raise DatabaseError(f"Glue's catalog gives no answer about the table {name}: {error}") from None
