@@ -15,6 +15,26 @@ if TYPE_CHECKING:
 TABLES = "sparklet.tables.staging"
 STREAMS = "sparklet.streams.records"
 DATABASES = "sparklet.databases.jdbc"
+CATALOG = "sparklet.data_catalog.frames"
+
+
+class CatalogTables(str):
+    """``job.table``: the name of the job's table, "" without one; called, it reads a table of Glue's Data Catalog."""
+
+    job: JobFields
+
+    def __reduce__(self) -> Any:
+        """Pickle the name alone."""
+        return str, (str(self),)
+
+    def __call__(self, name: str, where: str = "") -> DataFrame:
+        """The rows of ``DATABASE.TABLE`` in partitions that match, ``where="day >= '2026-01-01' AND region <> 'us'"``.
+
+        In a shard of a run over this table (``--input glue:DATABASE.TABLE``) they are those of the shard's objects.
+        TableError if the table or the condition cannot be read; DatabaseError if the catalog does not answer.
+        """
+        frame: DataFrame = import_module(CATALOG).read(self.job, name, where)
+        return frame
 
 
 class StreamRecords(JobFields):

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 
-from sparklet.job.annexes import DatabaseAccess, StreamRecords, TableWrites
+from sparklet.job.annexes import CatalogTables, DatabaseAccess, StreamRecords, TableWrites
 from sparklet.job.errors import EventError
 from sparklet.job.event_objects import escaped, event_objects, misread
 from sparklet.job.outcome import Outcome
@@ -40,6 +40,12 @@ class PreviousAttempt(NamedTuple):
 @dataclass(frozen=True)
 class Job(StreamRecords, TableWrites, DatabaseAccess):
     """One script's task: what it works with (``JobFields``), and what it reports."""
+
+    def __post_init__(self) -> None:
+        """Let ``table`` be called."""
+        table = CatalogTables(self.table or "")
+        table.job = self
+        object.__setattr__(self, "table", table)
 
     @classmethod
     def from_args(cls, argv: Sequence[str] | None = None, env: Mapping[str, str] = os.environ) -> Job:

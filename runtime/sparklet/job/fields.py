@@ -60,7 +60,8 @@ class JobFields:
     params
         The event's ``params``; ``--param k=v`` adds to them and wins. Values from the command line are text.
     table
-        Where ``append`` and its like write to by default, as FORMAT:PLACE: the run's table, or ``--table``.
+        Where ``append`` and its like write to by default, as FORMAT:PLACE: the run's table, or ``--table``; a text that
+        can be called to read a table by its name, see ``annexes.CatalogTables``.
     args
         All other arguments, in order, for the script's own use.
     run_id, shard, attempt, generation
@@ -76,7 +77,7 @@ class JobFields:
     input_path: str | None = None
     output_path: str | None = None
     params: Mapping[str, Any] = field(default_factory=dict)
-    table: str | None = None
+    table: Any = None
     args: tuple[str, ...] = ()
     run_id: str | None = None
     shard: int | None = None

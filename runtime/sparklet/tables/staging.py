@@ -127,7 +127,7 @@ def _write_parquet(job: JobFields, frame: DataFrame, draft: Declaration, label: 
     """
     if draft.mode != "append":
         raise TableError(f"{draft.table} can only be appended to; Delta, Iceberg and Hudi support {draft.mode}")
-    if job.shard is not None and (job.table is None or Table.parse(job.table) != draft.table):
+    if job.shard is not None and (not job.table or Table.parse(job.table) != draft.table):
         raise TableError(f"in a run parquet: is the run's output: start it with --table {draft.table}")
     by = list(draft.partition_by)
     with job.outcome.labelled(label) as named:

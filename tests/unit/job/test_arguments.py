@@ -284,7 +284,7 @@ def in_run(**names: object) -> Job:
 def test_the_table_is_the_runs_or_an_argument() -> None:
     assert in_run().table == "iceberg:db.t"
     assert Job.from_args(["--table", "delta:/data/t"], {}).table == "delta:/data/t"
-    assert Job.from_args(["--event", '{"table": {"of": "a client"}}'], {}).table is None
+    assert Job.from_args(["--event", '{"table": {"of": "a client"}}'], {}).table == ""
 
 
 def test_the_attempt_before_is_known_to_the_script() -> None:
