@@ -14,6 +14,8 @@ A newer ministack may not need a patch. Remove it and run the test named here: i
     ministack keeps the log lines of every invocation in memory for ever; workers write files.
 ``_drain_stderr_bounded``, ``_ESM_IDLE_WAKE_GAP_SECONDS`` (``gap`` of ``benchmarks.fan_out``)
     After each call ministack waits 50 ms for a first line of log, and again 50 ms if there was none.
+``choose_partitions`` (test_catalog_tables)
+    Glue filters partitions by a condition, and answers in pages; ministack does neither.
 ``refuse_writes`` (test_full_disk)
     ministack only logs that an object does not fit on the disk.
 ``write_state`` (test_stack_life)
@@ -31,7 +33,9 @@ from urllib.parse import unquote
 
 from ministack import app as ministack
 from ministack.core import concurrency, lambda_runtime, persistence
-from ministack.services import eventbridge, lambda_svc, s3, stepfunctions
+from ministack.services import eventbridge, glue, lambda_svc, s3, stepfunctions
+
+from sparklet.data_catalog.conditions import matching
 
 MAP_LIMITS = ("MaxConcurrency", "ToleratedFailureCount", "ToleratedFailurePercentage")
 _RAISED = re.compile(r"^(?:\w+\.)*(\w+)(?::|$)", re.MULTILINE)  # the lines of a traceback are indented
@@ -48,6 +52,7 @@ class Processing:
         self._hold_calls()
         _name_errors()
         _read_map_limits()
+        choose_partitions()
         _do_not_await_logs()
         lambda_svc._ESM_IDLE_WAKE_GAP_SECONDS = 0.01
         lambda_svc._emit_lambda_logs = lambda *arguments, **keywords: None
@@ -122,6 +127,22 @@ def _read_map_limits() -> None:
         return run({**state_def, **given}, raw_input, execution, ctx)
 
     stepfunctions._run_map_items = with_numbers
+
+
+def choose_partitions() -> None:
+    """Have Glue filter partitions by the request's condition, and answer in pages."""
+
+    def chosen(request: dict[str, Any]) -> Any:
+        key = f"{request['DatabaseName']}/{request['TableName']}"
+        found, columns = glue._partitions.get(key, []), glue._tables.get(key, {}).get("PartitionKeys", [])
+        names = [(column["Name"], column["Type"]) for column in columns]
+        kept = matching(request.get("Expression", ""), names, [each["Values"] for each in found])
+        start = int(request.get("NextToken") or 0)
+        end = start + int(request.get("MaxResults") or len(kept))
+        more = {"NextToken": str(end)} if end < len(kept) else {}
+        return glue.json_response({"Partitions": [found[number] for number in kept[start:end]], **more})
+
+    glue._get_partitions = chosen
 
 
 def refuse_writes(refusal: Callable[[int], str]) -> None:
