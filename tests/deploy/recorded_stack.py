@@ -49,6 +49,7 @@ PARAMETERS = {
     "IcebergCatalogType": "glue",
     "IcebergWarehouse": f"s3://{OUTSIDE}/out/lake",
     "GlueDatabaseArns": f"arn:aws:glue:{REGION}:{ACCOUNT}:database/lake",
+    "ReadGlueDatabaseArns": f"arn:aws:glue:{REGION}:{ACCOUNT}:database/sales",
 }
 
 

@@ -115,10 +115,9 @@ def test_no_role_is_allowed_a_wildcard_of_actions_or_of_data(template: dict[str,
                 assert all(action.startswith("ec2:") for action in statement["Action"])
                 continue
             assert resource != "*", statement
-            if (
-                statement["Sid"] == "UseTables"
-            ):  # all tables of databases that are named, by a parameter without patterns
-                assert '":database/", {"Ref": "GlueDatabaseArns"}' in written and written.count("*") == 2
+            if named := {"UseTables": "GlueDatabaseArns", "ReadTables": "ReadGlueDatabaseArns"}.get(statement["Sid"]):
+                # all tables of databases that are named, by a parameter without patterns
+                assert f'":database/", {{"Ref": "{named}"}}' in written and written.count("*") == 2
                 continue
             if statement["Sid"] == "WatchAndStopThem":  # tasks have names once they are there: those of one cluster
                 assert written.count("*") == 1 and "task/${FargateCluster}/*" in written
