@@ -8,7 +8,7 @@ from sparklet.local.local_template import load_template
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "guide" / "migrate.md").read_text()
 REFERENCE = (ROOT / "docs" / "reference" / "commands.md").read_text()
-COMING = {"--isolate", "--where"}  # with other changes of the same release
+COMING = {"--isolate"}  # with other changes of the same release
 
 
 def here() -> str:
