@@ -236,6 +236,7 @@ def test_the_model_accepts_the_planners_requests_and_all_keys(template: dict[str
         {key: value for key, value in RUN.items() if key != "output"} | {"table": "iceberg:db.t", "commit_every": "9m"},
         {**RUN, "inputs": "s3://b/raw/", "next": "s3://b/scripts/y.py", "next_output": "s3://b/next/{run_id}/"},
         {key: value for key, value in RUN.items() if key != "inputs"} | {"lists": [{"source": "s3://b/today.csv"}]},
+        RUN | {"inputs": ["glue:sales.orders"], "where": "day > '2026'"},
     ]
     bad: list[Any] = [
         *([], "text", None, {}, {"run_id": "known"}),
