@@ -251,7 +251,8 @@ class MemoryCompute:
 class MemoryEngine:
     """An ``Engine`` that starts nothing: tests are its workers. ``trouble`` is raised by each start."""
 
-    def __init__(self) -> None:
+    def __init__(self, at_once: int = 0) -> None:
+        self.at_once = at_once
         self.commands: dict[str, Sequence[str]] = {}
         self.ended: dict[str, Failure] = {}
         self.waits_until_s: dict[str, float] = {}

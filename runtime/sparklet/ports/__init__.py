@@ -124,6 +124,8 @@ class Engine(Protocol):
     It only starts processes: a worker claims its shard in the ledger and renews its lease like any other.
     """
 
+    at_once: int = 0  # workers of one run, at most; 0: ``start`` says when there is no capacity
+
     def start(self, token: str, command: Sequence[str]) -> str:
         """Start a worker with the command ``shard …``, once for each token; its id. ``throttled``: no capacity now."""
 

@@ -35,7 +35,7 @@ def start_workers(at: Deployment, run: Run) -> tuple[int, str]:
     started, troubles = 0, []
     for name in dict.fromkeys(record.engine for record in waiting):
         try:
-            for was_started in _each(at, name, [record for record in waiting if record.engine == name]):
+            for was_started in _each(at, run, name, [record for record in waiting if record.engine == name]):
                 started += was_started
         except LedgerError:
             raise
@@ -44,11 +44,14 @@ def start_workers(at: Deployment, run: Run) -> tuple[int, str]:
     return started, "; ".join(troubles)
 
 
-def _each(at: Deployment, name: str, waiting: Sequence[ShardRecord]) -> Iterator[bool]:
+def _each(at: Deployment, run: Run, name: str, waiting: Sequence[ShardRecord]) -> Iterator[bool]:
     """Do what each shard that waits for an engine needs; whether a worker was started for it."""
     if name in WITHDRAWN:
         yield from (_give_up(at, record, f"{WITHDRAWN[name]}; {ELSEWHERE}") for record in waiting)
     elif name in at.engines:
+        if most := at.engines[name].at_once:
+            working = sum(record.engine == name for record in _running(at, run))
+            waiting = sorted(waiting, key=lambda record: not record.unclaimed)[: max(0, most - working)]
         stopped = at.engines[name].stopped([record.task_id for record in waiting if record.unclaimed])
         yield from (_go_on(at, at.engines[name], record, stopped.get(record.task_id)) for record in waiting)
     elif at.engines:
@@ -59,10 +62,14 @@ def stop_workers(at: Deployment, run: Run) -> None:
     """Stop the engines' workers that hold shards of a cancelled run; the ledger refuses the claims of all others."""
     if not (at.engines and at.starts_workers):
         return
-    for record in at.ledger.shards.expired(run.run_id, ShardState.RUNNING, at.clock.now_s() + 3600):
+    for record in _running(at, run):
         if record.task_id and record.engine in at.engines:
             with suppress(Exception):  # the next check tries again
                 at.engines[record.engine].stop(record.task_id)
+
+
+def _running(at: Deployment, run: Run) -> Iterator[ShardRecord]:
+    return at.ledger.shards.expired(run.run_id, ShardState.RUNNING, at.clock.now_s() + 3600)
 
 
 def _go_on(at: Deployment, engine: Engine, record: ShardRecord, end: Failure | None) -> bool:
@@ -84,7 +91,7 @@ def _go_on(at: Deployment, engine: Engine, record: ShardRecord, end: Failure | N
     try:
         task_id = engine.start(token, ("shard", *ref))
     except RemoteTaskError as error:
-        if error.reason == "throttled":
+        if error.reason in ("throttled", "killed"):  # killed: the answer was lost, and it may have been started
             raise
         return _give_up(at, record, str(error))
     return at.ledger.attempts.count_requeue(record, task_id=task_id) is not None

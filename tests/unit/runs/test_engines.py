@@ -379,3 +379,30 @@ def test_a_slow_ledger_leaves_shards_to_the_next_check(world: World, monkeypatch
     monkeypatch.setattr(world.ledger.shards, "for_engines", slowly)
 
     assert 0 < world.check().started < 10
+
+
+def test_an_engine_without_a_queue_gets_so_many_at_once() -> None:
+    """Those that were started count, and those that work; one that ended makes room."""
+    large = MemoryEngine(at_once=2)
+    world = World(engines={ENGINE: large})
+    escalated(world, *[ENGINE] * 4)
+
+    assert [world.check().started for _ in range(3)] == [2, 0, 0]
+    first, second = (record for record in world.shards() if record.unclaimed)
+    for record in (first, second):
+        claim = world.ledger.attempts.claim(record.ref, f"there-{record.number}", LEASE_S, 3, engine=ENGINE)
+        assert claim.status is ClaimStatus.GRANTED
+    assert world.check().started == 0
+    world.ledger.attempts.succeed("run-1", first.number, f"there-{first.number}", ShardResult(rows=1))
+    assert world.check().started == 1
+
+
+def test_a_lost_answer_of_a_start_is_no_failure(world: World, engine: MemoryEngine) -> None:
+    """The worker may run: the next check starts another one, which finds the shard taken."""
+    escalated(world)
+    engine.trouble = RemoteTaskError("the connection was closed", "killed")
+    assert "the connection" in world.check().trouble
+
+    engine.trouble = None
+
+    assert world.check().started == 1
