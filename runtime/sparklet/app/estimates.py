@@ -2,6 +2,7 @@
 
 import math
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
@@ -43,9 +44,6 @@ class Route(NamedTuple):
     end_s: float = 0.0
 
 
-NOTHING = Route("", 0, 0)
-
-
 @dataclass(frozen=True)
 class PlanEstimate:
     """A plan's dispatch mode, cost and end, and the basis of the estimate."""
@@ -85,14 +83,15 @@ def preview_request(
     here = WorkerSize(concurrency=cores, map_concurrency=cores, scratch_bytes=UNLIMITED_BYTES, is_local=True)
     size = stack.size if stack else here
     request = request.fitted(size.memory_mb, size.scratch_bytes)
-    options = request.options
-    found = preview(stack.at if stack else None, request)
-    if engine := options.engine:
+    if engine := request.options.engine:
         usual = next(iter(engines()), PROCESS) if engine == AUTO else engine
         engine = chosen_engine(stack.at, engine, request.table) if stack else usual
+    options = replace(request.options, engine=engine)
+    found = preview(stack.at if stack else None, replace(request, options=options))
     if prices is None:
         return found, None
-    counts, routed = (found.shards, found.objects, found.size_bytes), Route(engine, *found.of_engine)
+    counts = found.shards, found.objects, found.size_bytes
+    routed = [Route(engine, *each) for engine, each in found.of_engines.items()]
     ledger = stack.at.ledger if stack else None
     return found, estimate_plan(size, request.run_name, options, *counts, prices, ledger, routed=routed)
 
@@ -100,8 +99,10 @@ def preview_request(
 def estimate_run(stack: OpenStack, run: Run, prices: Prices, ledger: Ledger | None = None) -> PlanEstimate:
     """Estimate a planned run that was sent to the queue; without a ledger no earlier run is looked up."""
     counts = run.shard_count or 0, run.object_count, run.size_bytes
-    of_engines = [each for each in stack.at.ledger.shards.list(run.run_id) if each.engine] if run.options.engine else []
-    routed = Route(run.options.engine, len(of_engines), sum(each.size_bytes for each in of_engines))
+    sizes: dict[str, list[int]] = {}
+    for each in stack.at.ledger.shards.list(run.run_id) if run.options.engine else ():
+        sizes.setdefault(each.engine, []).append(each.size_bytes)
+    routed = [Route(engine, len(of), sum(of)) for engine, of in sizes.items() if engine]
     return estimate_plan(stack.size, run.name, run.options, *counts, prices, ledger, DispatchMode.QUEUE, routed)
 
 
@@ -115,10 +116,10 @@ def estimate_plan(
     prices: Prices,
     ledger: Ledger | None = None,
     mode: DispatchMode | None = None,
-    routed: Route = NOTHING,
+    routed: Sequence[Route] = (),
 ) -> PlanEstimate:
-    """Estimate a plan, in the dispatch mode that ``auto`` takes unless one is given; ``routed`` is an engine's part."""
-    shards, size_bytes = shards - routed.shards, size_bytes - routed.size_bytes
+    """Estimate a plan, in the dispatch mode that ``auto`` takes unless one is given; ``routed`` are engines' parts."""
+    shards, size_bytes = shards - sum(each.shards for each in routed), size_bytes - sum(each[2] for each in routed)
     if cap := options.max_concurrency:
         size = replace(size, concurrency=min(size.concurrency, cap), map_concurrency=min(size.map_concurrency, cap))
     reason = "a plan that is sent goes to the queue"
@@ -141,13 +142,14 @@ def estimate_plan(
     costs_usd = found.cost, estimated(fewest, packed_s).cost
     dear = "" if options.group_by else _dear(objects, (shards, fewest), costs_usd, saved_s)
     routes: tuple[Route, ...] = ()
-    if routed.shards:
-        there_s = shard_time(ledger, name, routed.size_bytes / routed.shards, prices).seconds
-        there = estimate_engine(routed.engine, routed.shards, there_s, size, prices)
-        here = Route("", shards, size_bytes, found.cost, found.end_s if shards else 0.0)
-        routes = here, routed._replace(cost_usd=there.cost, end_s=there.end_s)
+    if routed:
+        routes = (Route("", shards, size_bytes, found.cost, found.end_s if shards else 0.0),)
+    for part in routed:
+        there_s = shard_time(ledger, name, part.size_bytes / part.shards, prices).seconds
+        there = estimate_engine(part.engine, part.shards, there_s, size, prices)
+        routes += (part._replace(cost_usd=there.cost, end_s=there.end_s),)
         costs, workers = added((found.costs, there.costs)), found.workers + there.workers
-        found = Estimate(max(here.end_s, there.end_s), costs, workers)
+        found = Estimate(max(each.end_s for each in routes), costs, workers)
     return PlanEstimate(mode, reason, found, time, prices, too_slow, dear, routes)
 
 

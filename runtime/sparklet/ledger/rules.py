@@ -52,9 +52,9 @@ def is_held(record: ShardRecord | TaskRecord, now_s: float) -> bool:
 
 
 def next_engine(record: ShardRecord, cause: Failure, escalate: str) -> str:
-    """The engine, ``escalate`` or none (""), that a function's shard goes to after an attempt's end by this cause."""
+    """The engine, ``escalate`` or none (""), that a shard goes to after an attempt's end by this cause."""
     outgrown = cause.error_class.rpartition(".")[2] in OUTGROWN or "ended by SIGKILL" in cause.message
-    return escalate if outgrown and not record.engine else ""
+    return escalate if outgrown and escalate != record.engine else ""
 
 
 def refusal(record: ShardRecord, ref: ShardRef, attempt_id: str, now_s: float, engine: str) -> Claim | None:

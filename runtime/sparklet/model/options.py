@@ -15,6 +15,8 @@ RUN, INPUT, SHARDS, FAILURES, ORCHESTRATION = "The run", "Input", "Shards", "Fai
 MIB = 1024 * 1024
 REFUSE, FAIL, ENGINE = "refuse", "fail", "engine"  # of too_large
 AUTO = "auto"  # of engine
+LARGE, LARGE_MB = "lambda-large", 10_240  # the worker's function once more, with all memory and /tmp of Lambda
+LARGE_BYTES = LARGE_MB * MIB // 3  # the largest shard it takes, by the rule of RunRequest.fitted
 NO_LIMIT_BYTES = 1 << 62
 RENAMED = frozenset({"route", "escalate", "max_shard_size"})  # keys of before docs/decisions/0051
 
@@ -126,10 +128,10 @@ class RunOptions:
         Key(
             "engine",
             SHARDS,
-            "The engine that does what is too large, or without --too-large all shards; auto: the cheapest.",
+            "The engine that does what is too large, or without --too-large all; auto: lambda-large, or the cheapest.",
             metavar="NAME",
         ),
-    ] = ""  # of a run the engine's own name; what turns out too much for a function moves there
+    ] = ""  # of a run the engine's own name, or of lambda-large and of the next one: "lambda-large,fargate"
     max_shard_bytes: int = 0  # of estimated size: the largest shard a function takes, see RunRequest.fitted; 0: any
     max_attempts: Annotated[
         int, Key("max_attempts", FAILURES, "Attempts a shard has before it is FAILED.", minimum=1)
@@ -184,7 +186,10 @@ class RunOptions:
 
     def planned_engine(self, estimated_bytes: int) -> str:
         """The engine that a shard of this size is planned for; "": a function does it."""
-        return self.engine if self.too_large != ENGINE or self.is_above_limit(estimated_bytes) else ""
+        if self.too_large == ENGINE and not self.is_above_limit(estimated_bytes):
+            return ""
+        first, _, second = self.engine.partition(",")
+        return second if second and first == LARGE and estimated_bytes > LARGE_BYTES else first
 
 
 def renamed(given: Mapping[str, Any], of_all: str = "") -> dict[str, Any]:

@@ -21,7 +21,7 @@ from sparklet.errors import (
 from sparklet.inputs.list_requests import TABLE, stored_source
 from sparklet.job.catalogs import catalog_properties
 from sparklet.model import RUN_ID, SCHEME, NextRun, Run, ScriptRef, s3_address, split_uri
-from sparklet.model.options import AUTO, REFUSE
+from sparklet.model.options import AUTO, LARGE, REFUSE
 from sparklet.planning.follow_up_ids import FOLLOW_UP_ID
 from sparklet.planning.inventory import refuse_other_regions
 from sparklet.planning.output_claims import refuse_another_open, refuse_outputs, take_outputs
@@ -48,7 +48,7 @@ def new_run(at: Deployment, request: RunRequest, packed: PackedInput | None = No
     known = at.known_run(run_id)
     if engine := request.options.engine:
         stored = known.options.engine if known and engine == AUTO else ""
-        engine = chosen_engine(at, stored or engine, request.table)
+        engine = stored or chosen_engine(at, engine, request.table)
     output = request.output_uri or (f"s3://{at.bucket}/output/{RUN_ID_IN_OUTPUT}/" if request.table else "")
     next_output = request.next_output or f"s3://{at.bucket}/output/{RUN_ID_IN_OUTPUT}-next/"
     request = replace(
@@ -83,12 +83,10 @@ def new_run(at: Deployment, request: RunRequest, packed: PackedInput | None = No
 
 
 def chosen_engine(at: Deployment, name: str, table: str) -> str:
-    """The named engine, or the first one (``auto``), that can write to ``table``; PlanError if there is none."""
-    unfit: list[str] = []
-    for engine in at.engines if name == AUTO else at.engines.keys() & {name}:
-        if not (why := at.engines[engine].unfit(table.partition(":")[0])):
-            return engine
-        unfit.append(f"the engine {engine} can do no shard of this run: {why}")
+    """The named engine, or those of ``auto``, if they can write to ``table``; PlanError if there is none."""
+    chosen, unfit = fit_engines(at, name, table.partition(":")[0])
+    if chosen:
+        return chosen
     if unfit:
         raise PlanError("; ".join(unfit))
     there = f"it has {', '.join(at.engines)}" if at.engines else "name one in its parameters, such as Fargate's"
@@ -96,6 +94,19 @@ def chosen_engine(at: Deployment, name: str, table: str) -> str:
     raise PlanError(
         f"the stack has no engine {name.removeprefix(AUTO)}".rstrip() + f"{why}; {there} (docs/guide/elsewhere.md)"
     )
+
+
+def fit_engines(at: Deployment, name: str, table_format: str = "") -> tuple[str, list[str]]:
+    """The first fit engine, after ``lambda-large``, which has limits, the next one, too; and why others are unfit."""
+    chosen, unfit = list[str](), list[str]()
+    for engine in at.engines if name == AUTO else at.engines.keys() & {name}:
+        if why := at.engines[engine].unfit(table_format):
+            unfit.append(f"the engine {engine} can do no shard of this run: {why}")
+            continue
+        chosen.append(engine)
+        if engine != LARGE:
+            break
+    return ",".join(chosen), unfit
 
 
 def _refuse_no_catalog(at: Deployment, request: RunRequest) -> None:

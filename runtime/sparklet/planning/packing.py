@@ -111,7 +111,7 @@ class PlanPreview:
     largest_shard: int = 0  # its number
     largest_object: str = ""  # the first one in it
     too_large: int = 0  # shards too large for one function
-    of_engine: tuple[int, int] = (0, 0)  # shards that an engine does, and their bytes
+    of_engines: dict[str, tuple[int, int]] = field(default_factory=dict)  # shards that each does, and their bytes
 
     def add(self, packed: Packed, options: RunOptions) -> None:
         """Count a shard."""
@@ -123,8 +123,9 @@ class PlanPreview:
         self.most_objects_in_a_shard = max(self.most_objects_in_a_shard, len(shard.objects))
         self.slices += sum(item.slice is not None for item in shard.objects)
         self.too_large += options.is_above_limit(packed.estimated_bytes)
-        if options.planned_engine(packed.estimated_bytes):
-            self.of_engine = self.of_engine[0] + 1, self.of_engine[1] + size_bytes
+        if engine := options.planned_engine(packed.estimated_bytes):
+            shards, engine_bytes = self.of_engines.get(engine, (0, 0))
+            self.of_engines[engine] = shards + 1, engine_bytes + size_bytes
         self.shards, self.objects = self.shards + 1, self.objects + len(shard.objects)
         self.size_bytes += size_bytes
 

@@ -128,7 +128,7 @@ def _expire(at: Deployment, run: Run) -> int:
     ended: Counter[ShardState] = Counter()
 
     def to_resend() -> Iterator[ShardRecord]:
-        for record in end_leases(at, run, run.options.engine):
+        for record in end_leases(at, run, escalate=True):
             ended[record.state] += 1
             if record.state is ShardState.PENDING:
                 yield record

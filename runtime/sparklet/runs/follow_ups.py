@@ -21,9 +21,10 @@ from typing import Any
 
 from sparklet.errors import ObjectChangedError, PlanError, RunExistsError
 from sparklet.model import Counts, ListSource, Run, RunOptions, RunState, ShardState
-from sparklet.model.options import ENGINE, FAIL, NO_LIMIT_BYTES
+from sparklet.model.options import AUTO, ENGINE, FAIL, NO_LIMIT_BYTES
 from sparklet.planning.commit_files import commit_files
 from sparklet.planning.follow_up_ids import check_id, commit_id, next_id
+from sparklet.planning.new_run import fit_engines
 from sparklet.planning.output_claims import take_outputs
 from sparklet.ports.deployment import Deployment
 from sparklet.runs.summary import statistics, summarize
@@ -124,7 +125,7 @@ def enter_next(at: Deployment, run: Run, counts: Counts, items_uri: str = "") ->
 
 def _in_one_shard(at: Deployment, options: RunOptions) -> RunOptions:
     """The options of a reduce: one shard of any size, which an engine does if it is too large for a function."""
-    engine = options.engine or next((name for name, each in at.engines.items() if not each.unfit("")), "")
+    engine = options.engine or fit_engines(at, AUTO)[0]
     too_large = options.too_large if options.engine else ENGINE if engine else FAIL
     whole = replace(options, target_bytes=NO_LIMIT_BYTES, max_objects=NO_LIMIT_BYTES)
     return replace(whole, engine=engine, too_large=too_large)

@@ -71,8 +71,9 @@ def give_up_all(
     return sum(give_up(at, record, cause, why) for record in at.for_a_while(pending) if not keep(record))
 
 
-def end_leases(at: Deployment, run: Run, escalate: str = "") -> Iterator[ShardRecord]:
+def end_leases(at: Deployment, run: Run, *, escalate: bool = False) -> Iterator[ShardRecord]:
     """End a run's expired leases; those shards as they are then, PENDING or FAILED."""
     for record in at.for_a_while(at.ledger.shards.expired(run.run_id, ShardState.RUNNING, at.clock.now_s())):
-        if now := at.ledger.attempts.expire(record, run.options.max_attempts, escalate):
+        larger = run.engine_after(record.engine) if escalate else ""
+        if now := at.ledger.attempts.expire(record, run.options.max_attempts, larger):
             yield now

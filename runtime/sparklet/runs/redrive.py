@@ -44,7 +44,7 @@ def redrive(
     cancelled, one of ``shards`` has not FAILED, or there is nothing to repeat.
     """
     run = redrivable(at, run_id)
-    engine = engine and chosen_engine(at, engine, run.table)
+    engine = engine and chosen_engine(at, engine, run.table).partition(",")[0]
     _refuse_unfit(at, run_id, shards)
     moved = 0
     again = next(_failed(at, run_id, shards), None) is not None

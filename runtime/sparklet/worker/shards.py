@@ -77,7 +77,7 @@ class ShardClaims:
         workers = min(self.map_concurrency, run.shard_count or self.map_concurrency)  # the queue's are 1,000 at most
         length_s = max(self.lease_s, lease_s(workers) if run.dispatch is Dispatch.MAP else 0.0)
         terms = attempt.attempt_id, length_s, run.options.max_attempts, self.log_stream
-        larger = "" if self.engine else run.options.engine  # only a function's shards move to an engine
+        larger = run.engine_after(self.engine)
         begun_s = self.clock.now_s()
         claim = self.at.ledger.attempts.claim(ref, *terms, engine=self.engine, escalate=larger)
         attempt.log.info("claim answered", status=claim.status, attempts=claim.record.attempts)

@@ -51,17 +51,17 @@ def test_a_small_saving_by_packing_is_not_shown(
 
 def test_a_routed_plan_is_the_sum_of_its_routes() -> None:
     prices, options = load_prices(), RunOptions(too_large="engine")
-    routed = Route("fargate", 2, 2 * 10**9)
+    routed = [Route("lambda-large", 3, 3 * 10**9), Route("fargate", 2, 2 * 10**10)]
 
-    both = estimate_plan(WorkerSize(), "daily", options, 12, 12, 2 * 10**9 + 10 * 10**8, prices, routed=routed)
+    every = estimate_plan(WorkerSize(), "daily", options, 15, 15, 23 * 10**9 + 10 * 10**8, prices, routed=routed)
     here = estimate_plan(WorkerSize(), "daily", options, 10, 10, 10 * 10**8, prices)
 
-    functions, there = both.routes
-    assert (functions.shards, functions.size_bytes, there.shards) == (10, 10 * 10**8, 2)
+    functions, large, there = every.routes
+    assert (functions.shards, functions.size_bytes, large.shards, there.shards) == (10, 10 * 10**8, 3, 2)
     assert (functions.cost_usd, functions.end_s) == (here.estimate.cost, here.estimate.end_s)
-    assert both.estimate.cost == pytest.approx(functions.cost_usd + there.cost_usd)
-    assert both.estimate.end_s == there.end_s > functions.end_s
-    assert [route["engine"] for route in both.document()["routes"]] == ["", "fargate"]
+    assert every.estimate.cost == pytest.approx(sum(route.cost_usd for route in every.routes))
+    assert every.estimate.end_s == there.end_s > large.end_s > functions.end_s
+    assert [route["engine"] for route in every.document()["routes"]] == ["", "lambda-large", "fargate"]
     assert here.routes == ()
 
 

@@ -7,6 +7,7 @@ import pytest
 
 from sparklet.errors import PlanError, RunExistsError
 from sparklet.model import ClaimStatus, Dispatch, Failure, RunOptions, RunState, ShardResult, ShardState
+from sparklet.model.options import LARGE_BYTES
 from sparklet.planning.new_run import chosen_engine, new_run
 from sparklet.planning.packing import preview
 from sparklet.planning.planner import plan
@@ -174,7 +175,9 @@ def test_a_redrive_takes_routed_shards_back_there() -> None:
 def test_a_preview_counts_what_a_plan_gives_an_engine(changes: dict[str, Any], there: tuple[int, int]) -> None:
     world, options = world_of(SIZES), replace(ROUTED, **changes)
 
-    assert preview(world.at, world.request(options=options)).of_engine == there
+    found = preview(world.at, world.request(options=options)).of_engines
+    assert sum(shards for shards, _ in found.values()) == there[0]
+    assert sum(size_bytes for _, size_bytes in found.values()) == there[1]
     planned(world, **changes)
     assert len([record for record in world.shards() if record.engine]) == there[0]
 
@@ -188,6 +191,49 @@ def test_auto_is_the_first_engine_that_can_do_the_run() -> None:
     assert chosen_engine(world.at, "auto", request.table) == ENGINE
     first.lacks = "delta"
     assert new_run(world.at, request).options.engine == OTHER
+
+
+MUCH, TOO_MUCH = LARGE_BYTES, LARGE_BYTES + 1
+
+
+@pytest.mark.parametrize(
+    ("engine", "size_bytes", "planned_for"),
+    [
+        ("lambda-large,fargate", 100, ""),
+        ("lambda-large,fargate", 101, "lambda-large"),
+        ("lambda-large,fargate", MUCH, "lambda-large"),
+        ("lambda-large,fargate", TOO_MUCH, "fargate"),
+        ("lambda-large", TOO_MUCH, "lambda-large"),  # the user named it, or the stack has no other
+        ("fargate", TOO_MUCH, "fargate"),
+    ],
+)
+def test_the_large_function_gets_what_fits_it(engine: str, size_bytes: int, planned_for: str) -> None:
+    options = replace(ROUTED, engine=engine)
+
+    assert options.planned_engine(size_bytes) == planned_for
+
+
+def test_auto_names_the_engine_after_the_large_function() -> None:
+    world = world_of(SIZES)
+    world.engines = {"lambda-large": MemoryEngine(), **world.engines}
+
+    assert chosen_engine(world.at, "auto", "") == f"lambda-large,{ENGINE}"
+    assert chosen_engine(world.at, "lambda-large", "") == "lambda-large"
+    planned(world)
+    run = world.ledger.runs.get("run-1")
+    after = {name: run.engine_after(name) for name in ("", "lambda-large", ENGINE, OTHER, "by hand")}
+    assert after == {"": "lambda-large", "lambda-large": ENGINE, ENGINE: "", OTHER: "", "by hand": ""}
+    assert routed(world, "lambda-large") == LARGE
+    world.check()
+    for number in LARGE:
+        record = world.ledger.shards.get("run-1", number)
+        world.ledger.attempts.claim(record.ref, f"there-{number}", LEASE_S, 3, engine="lambda-large")
+        failure = Failure("ValueError", "7", retryable=False)
+        world.ledger.attempts.fail("run-1", number, f"there-{number}", failure)
+    world.work()
+    world.check()
+    redrive(world.at, "run-1", engine="auto")  # a shard has one engine
+    assert routed(world, "lambda-large") == LARGE
 
 
 def test_a_repeated_request_keeps_engine_and_limit() -> None:

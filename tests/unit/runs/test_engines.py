@@ -406,3 +406,22 @@ def test_a_lost_answer_of_a_start_is_no_failure(world: World, engine: MemoryEngi
     engine.trouble = None
 
     assert world.check().started == 1
+
+
+def test_what_is_lost_in_one_engine_goes_to_the_next() -> None:
+    """All workers of lambda-large were killed: the checker moves the shard to Fargate, where it begins anew."""
+    world = World(engines={"lambda-large": MemoryEngine(), ENGINE: MemoryEngine()})
+    world.run(1, too_large="engine")
+    run, [record] = world.ledger.runs.get("run-1"), world.shards()
+    attempt_id, _ = world.claim_ref(record.ref)
+    world.ledger.attempts.escalate("run-1", 0, attempt_id, TOO_MUCH, "lambda-large")
+
+    for number in range(run.options.max_attempts):
+        world.check()
+        claim = world.ledger.attempts.claim(record.ref, f"large-{number}", LEASE_S, 3, engine="lambda-large")
+        assert claim.status is ClaimStatus.GRANTED
+        world.clock.advance(3600)
+    world.check()
+
+    [record] = world.shards()
+    assert (record.state, record.engine, record.attempts) == (ShardState.PENDING, ENGINE, 0)

@@ -7,9 +7,10 @@ import pytest
 
 from sparklet.engines.one_shard import DONE, FAILED, LATER, ShardCommand, run_one
 from sparklet.errors import DeadlineExceededError, GatewayLostError, OutOfMemoryError, SparkletError
-from sparklet.events import answer
+from sparklet.events import Source, Task, answer
 from sparklet.model import ShardState
 from sparklet.spark.runner import Output, ScriptCall, ScriptResult
+from sparklet.spark.task_limits import Deadline
 from tests.unit.worker.conftest import Behaviour, Bench
 
 ENGINE = "fargate"
@@ -135,3 +136,38 @@ def test_a_container_started_by_hand_does_not_escalate(bench: Bench) -> None:
 
     record = bench.ledger.shards.get("run-1", 0)
     assert (record.state, record.engine, record.attempts) == (ShardState.PENDING, "", 1)
+
+
+@pytest.mark.parametrize(
+    ("worker", "then", "state"),
+    [
+        ("lambda-large", "fargate", ShardState.PENDING),
+        ("fargate", "fargate", ShardState.PENDING),  # the last one: another attempt
+        ("by hand", "", ShardState.PENDING),  # a user's own container does not move it
+    ],
+)
+def test_a_shard_moves_on_from_engine_to_engine(bench: Bench, worker: str, then: str, state: ShardState) -> None:
+    bench.plan(too_large="engine", engine="lambda-large,fargate")
+    bench.runner.behaviour = raises(OutOfMemoryError("heap space"))
+    shards = bench.worker.shards
+    assert shards is not None
+    if worker != "by hand":
+        bench.deliver()
+        assert bench.ledger.shards.get("run-1", 0).engine == "lambda-large"
+    if worker == "fargate":
+        direct(bench, "lambda-large")
+
+    direct(bench, worker)
+
+    record = bench.ledger.shards.get("run-1", 0)
+    assert (record.state, record.engine) == (state, then)
+
+
+def direct(bench: Bench, engine: str) -> None:
+    """A worker of this engine does the shard, which a direct invocation names."""
+    assert bench.worker.shards is not None
+    bench.worker.shards.engine = engine
+    ref = bench.ledger.shards.get("run-1", 0).ref
+    deadline = Deadline.within(900, 10, bench.worker.shards.clock.now_s())
+    bench.worker.run(Task(Source.DIRECT, {}, shard=ref), deadline, request_id="")
+    bench.worker.shards.engine = ""

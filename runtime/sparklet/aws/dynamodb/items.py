@@ -37,7 +37,8 @@ Attributes = dict[str, "AttributeValueTypeDef"]
 
 RUNS_PARTITION = "runs"
 RUN_SORT_KEY = "run"
-FORMAT = 6  # the newest: of runs whose next run gets one shard, or items; of runs over a table of the catalog
+# The newest: of runs whose next run gets one shard, or items; of runs over a table of the catalog, or with two engines
+FORMAT = 6
 ENGINE_FORMAT = 5  # of other runs with an engine
 RUN_FORMAT = 4  # of the rest
 SHARD_FORMAT = 4  # of shards that an engine does
@@ -190,7 +191,8 @@ def run_item(run: Run, writer: str) -> Attributes:
 
 
 def _format(run: Run) -> int:
-    if (run.next and (run.next.shards or run.next.items)) or any(each.table for each in run.lists):
+    of_next = run.next and (run.next.shards or run.next.items)
+    if of_next or any(each.table for each in run.lists) or "," in run.options.engine:
         return FORMAT
     return ENGINE_FORMAT if run.options.engine else RUN_FORMAT
 
