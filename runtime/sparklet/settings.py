@@ -31,7 +31,7 @@ OF_FUNCTIONS = frozenset(
         *("SPARKLET_JARS", "SPARKLET_JAVA_OPTIONS", "SPARKLET_KAFKA_FAILURES", "SPARKLET_KEEP_CONTEXT"),
         *("SPARKLET_BUCKET", "SPARKLET_LEDGER_TABLE", "SPARKLET_MAP_CONCURRENCY", "SPARKLET_METRICS_NAMESPACE"),
         *("SPARKLET_MIN_FREE_BYTES", "SPARKLET_NOTICE_BUS", "SPARKLET_NOTICE_TOPIC_ARN", "SPARKLET_OUTPUT_PREFIXES"),
-        *("SPARKLET_QUEUE_URL", "SPARKLET_RUNNER", "SPARKLET_SCRATCH", "SPARKLET_SCRIPT_ENV"),
+        *("SPARKLET_ENGINE", "SPARKLET_QUEUE_URL", "SPARKLET_RUNNER", "SPARKLET_SCRATCH", "SPARKLET_SCRIPT_ENV"),
         *("SPARKLET_SCRIPT_PREFIXES", "SPARKLET_SPARK_CONF", "SPARKLET_TASKS_PER_JVM", "SPARKLET_WORKER_MEMORY_MB"),
         *("SPARKLET_WORKER_FUNCTION", "SPARKLET_WORKER_SCRATCH_MB", "SPARKLET_WORKER_SETTINGS"),
     }
@@ -52,7 +52,8 @@ NAMES = OF_FUNCTIONS | frozenset(
 """Every variable that begins with ``SPARKLET_``; any other is refused, since it must be a misspelt one."""
 
 OF_SCRIPTS = re.compile("SPARKLET_(JAVA_OPTIONS|SCRIPT_ENV|SPARK_CONF)$|PYICEBERG_")
-BY_PRICE = ("emr", "fargate", "standalone", "connect", "emr-serverless", "glue")  # of an hour, see app/prices.toml
+# of auto: lambda-large, then by the price of an hour (app/prices.toml)
+IN_ORDER = ("lambda-large", "emr", "fargate", "standalone", "connect", "emr-serverless", "glue")
 MAX_SHOWN = 60  # characters of a wrong value
 MAX_GRACE_S = 600.0
 MAX_MAP_CONCURRENCY = 10_000  # children that a Distributed Map runs at once
@@ -210,12 +211,12 @@ def fanout_settings(env: Mapping[str, str] = os.environ) -> FanoutSettings:
 def engines(env: Mapping[str, str] = os.environ) -> Engines:
     """SPARKLET_ENGINES: where workers of single shards are started, by name; those without a first value are none.
 
-    The cheapest come first. ``conf`` beside the names has settings of Spark for all of them; an engine's own win.
+    They come in the order of ``auto``. ``conf`` beside the names has settings of Spark for all; an engine's own win.
     """
     try:
         named = json.loads(env.get("SPARKLET_ENGINES") or "{}")
         conf = named.pop("conf", {})
-        ordered = {name: named[name] for name in (*BY_PRICE, *named) if name in named}
+        ordered = {name: named[name] for name in (*IN_ORDER, *named) if name in named}
         made = {name: of for name, of in ordered.items() if next(iter(of.values()), "")}
         return {name: {**of, "conf": {**conf, **of.get("conf", {})}} for name, of in made.items()}
     except (TypeError, ValueError, AttributeError, RecursionError):

@@ -33,6 +33,7 @@ OUTSIDE, THEIRS = "outside", "theirs"  # buckets that are not the stack's own
 ROLE = f"arn:aws:iam::{ACCOUNT}:role/theirs"
 PARAMETERS = {
     "ImageUri": "local",
+    "LargeFunction": "yes",
     "FunctionTimeoutS": "300",
     "MaximumConcurrency": "2",
     "DefaultScript": f"s3://{OUTSIDE}/in/jobs/job.py",

@@ -8,6 +8,7 @@ from typing import Any
 from sparklet.model import (
     Access,
     ClaimStatus,
+    Failure,
     InputObject,
     PartRecord,
     Position,
@@ -49,6 +50,7 @@ def lead_through(stack: RecordedStack) -> None:
     do_shards(stack, received(stack))
     ask_for_runs(stack)
     settle_letters(stack)
+    do_large_shard(stack)
     end_runs(stack)
     take_steps(stack)
 
@@ -216,6 +218,21 @@ def settle_letters(stack: RecordedStack) -> None:
     assert len(list(store.list(f"s3://{stack.bucket}/dead-letters/"))) == 1
     assert ledger.shards.get("work", never.number).requeues == 1
     assert ledger.shards.get("work", lost.number).attempts == 1
+
+
+def do_large_shard(stack: RecordedStack) -> None:
+    """One that a function had no memory for: the checker calls the large function, which does it."""
+    at = stack.at()
+    ref = at.ledger.shards.get("work", 5).ref
+    assert at.ledger.attempts.claim(ref, "small", 60, 3).status is ClaimStatus.GRANTED
+    at.ledger.attempts.escalate(ref.run_id, ref.shard, "small", Failure("OutOfMemoryError", "heap"), "lambda-large")
+
+    report = stack.invoke("CheckerFunction", {})
+
+    assert report["runs"]["work"]["started"] == 1, report
+    while not (record := at.ledger.shards.get(ref.run_id, ref.shard)).state.ended:
+        at.clock.sleep(0.2)
+    assert (record.state, record.engine) == (ShardState.SUCCEEDED, "lambda-large"), record
 
 
 def wait_for_expiry(stack: RecordedStack, ref: ShardRef) -> None:

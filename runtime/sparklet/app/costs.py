@@ -16,7 +16,7 @@ from sparklet.app.progress import Observation
 from sparklet.errors import SettingsError
 from sparklet.ledger.rules import LEASE_S
 from sparklet.model import Dispatch, Run, ShardState
-from sparklet.model.options import MIB
+from sparklet.model.options import LARGE, MIB
 from sparklet.ports import Ledger
 
 FREE_SCRATCH_BYTES = 512 * MIB
@@ -166,7 +166,7 @@ def estimate_engine(engine: str, shards: int, shard_s: float, size: WorkerSize, 
     A shard takes as long as in a function; before it, the worker has to start.
     """
     workers = min(shards, 1 if size.is_local else shards)
-    one_s = prices["assumptions.engine_start_s"] + shard_s
+    one_s = prices["assumptions.cold_start_s" if engine == LARGE else "assumptions.engine_start_s"] + shard_s
     costs = _costs(Dispatch.QUEUE, shards * one_s, shards, size, prices, engine)
     return Estimate(one_s * math.ceil(shards / max(1, workers)), costs, workers)
 

@@ -11,6 +11,7 @@ from sparklet.app.reporter import time_text
 from sparklet.app.stack import OpenStack
 from sparklet.local.state import StateDir
 from sparklet.model import SCHEME, Run, ShardRecord, ShardState, split_uri
+from sparklet.model.options import LARGE
 from sparklet.planning.packing import PlanPreview
 from sparklet.runs.summary import Summary
 from sparklet.tables.opening import how_to_open
@@ -160,13 +161,14 @@ def redrive_command(stack: OpenStack, group: FailureGroup) -> str:
     """The exact command that redrives this group's shards, larger or elsewhere or repaired if else it fails again."""
     words = ["sparklet", "redrive", group.example.run_id, *group.redrive]
     name = group.error_class.rpartition(".")[2]
-    if name in OUT_OF_MEMORY and stack.size.memory_mb < MAX_MEMORY_MB:
+    others = [engine for engine in stack.at.engines if engine not in (LARGE, group.example.engine)]
+    if name in OUT_OF_MEMORY and not group.example.engine and stack.size.memory_mb < MAX_MEMORY_MB:
         words += ["--memory", str(min(MAX_MEMORY_MB, 2 * stack.size.memory_mb))]
     elif name in OUT_OF_TIME and (stack.state or stack.size.timeout_s < MAX_TIMEOUT_S):
         longer_s = 2 * stack.size.timeout_s
         words += ["--timeout", str(longer_s if stack.state else min(MAX_TIMEOUT_S, longer_s))]
     elif name in (*OUT_OF_MEMORY, *OUT_OF_TIME, *NOT_HERE):
-        words += ["--engine", next(iter(stack.at.engines), "NAME")]
+        words += ["--engine", next(iter(others), "NAME")]
     elif group.advice.at_fault == SCRIPT:
         words += ["--script", "REPAIRED.py"]
     return shlex.join([*words, *(("--stack", stack.name) if stack.name else ())])

@@ -12,6 +12,7 @@ from sparklet.app.stack import OpenStack, StackSelection
 from sparklet.app.state_machines import drive, driver_of, machine_of, was_driven
 from sparklet.errors import PlanError
 from sparklet.model import Run, ShardState
+from sparklet.model.options import LARGE, LARGE_MB
 from sparklet.planning.new_run import repaired_script
 from sparklet.planning.plan_files import planned_shard
 from sparklet.ports.deployment import Deployment
@@ -39,19 +40,22 @@ def resized(selection: StackSelection) -> StackSelection:
     return replace(selection, workers=info.workers, memory_mb=memory_mb, timeout_s=timeout_s, replace_kept=True)
 
 
-def refuse_other_size(stack: OpenStack, memory_mb: int | None, timeout_s: int | None) -> None:
-    """PlanError with the remedy if the workers have another size than --memory and --timeout select.
+def engine_of_size(stack: OpenStack, memory_mb: int | None, timeout_s: int | None, engine: str = "") -> str:
+    """The engine for shards that --memory and --timeout are for; PlanError with the remedy if workers have other sizes.
 
     The local stack restarts with that size unless another command uses it. A deployed stack is not changed from here:
-    that needs permission to change its functions, and affects every run on it.
+    that needs permission to change its functions, and affects every run on it. It may have lambda-large.
     """
+    is_larger = (memory_mb or 0) > stack.size.memory_mb and not stack.state and not engine
+    if is_larger and LARGE in stack.at.engines and (timeout_s or 0) <= TIMEOUTS_S[-1]:
+        return LARGE
     sizes = {
         "--memory": ("FunctionMemoryMB", memory_mb, stack.size.memory_mb),
         "--timeout": ("FunctionTimeoutS", timeout_s, stack.size.timeout_s),
     }
     other = {option: size for option, size in sizes.items() if size[1] not in (None, size[2])}
     if not other:
-        return
+        return engine
     wanted = " and ".join(f"{option} {size}" for option, (_, size, _) in other.items())
     if stack.state:
         raise PlanError(
@@ -62,7 +66,8 @@ def refuse_other_size(stack: OpenStack, memory_mb: int | None, timeout_s: int | 
         raise PlanError(f"--timeout {timeout_s} must be one of {', '.join(map(str, TIMEOUTS_S))} on a deployed stack")
     raise PlanError(
         f"{wanted}: the workers of {stack.name} have {stack.size.memory_mb} MB and {stack.size.timeout_s} s, and a "
-        f"redrive does not change a deployed stack. Change it, then redrive without {wanted}:\n"
+        f"redrive does not change a deployed stack. LargeFunction=yes adds lambda-large, which does shards with up to "
+        f"{LARGE_MB:,} MB; or change the workers, then redrive without {wanted}:\n"
         f"{_update_command(stack, {parameter: str(size) for parameter, size, _ in other.values()})}"
     )
 

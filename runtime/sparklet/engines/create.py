@@ -9,13 +9,16 @@ from sparklet.engines.emr import EmrSteps
 from sparklet.engines.emr_serverless import EmrServerlessJobs
 from sparklet.engines.fargate import FargateTasks
 from sparklet.engines.glue import GlueJobRuns
+from sparklet.engines.lambda_large import LargeFunction
 from sparklet.errors import SettingsError
 from sparklet.model import Failure
+from sparklet.model.options import LARGE
 from sparklet.ports import Engine
 from sparklet.settings import Engines
 
 FARGATE = "fargate"
 ENGINES: Mapping[str, Callable[..., Engine]] = {
+    LARGE: LargeFunction.named,
     FARGATE: FargateTasks.named,
     "emr-serverless": EmrServerlessJobs,
     "emr": EmrSteps,

@@ -31,12 +31,14 @@ class Deployed:
     worker_function: str
     loop_machine: str
     map_machine: str
+    engines: str = "{}"  # that the template makes, as SPARKLET_ENGINES
 
 
 def parameters_of(request: Mapping[str, Any]) -> dict[str, str]:
     """The template's parameters for a client's request."""
     return {
         "ImageUri": "local",
+        "LargeFunction": "yes",
         "FunctionMemoryMB": str(request["memory_mb"]),
         "FunctionTimeoutS": str(request["timeout_s"]),
         "MaximumConcurrency": str(max(MIN_MAPPED, request["workers"])),
@@ -107,6 +109,7 @@ def _outputs(clients: AwsClients) -> Deployed:
         worker_function=values["WorkerFunctionName"],
         loop_machine=values["LoopMachineArn"],
         map_machine=values["MapMachineArn"],
+        engines=values["Engines"],
     )
 
 

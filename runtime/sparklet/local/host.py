@@ -104,6 +104,7 @@ class Host:
 
     def _deploy(self, clients: AwsClients, request: Mapping[str, Any]) -> Deployed:
         worker_env = environment.of_workers(self._state, request["worker_env"])
+        worker_env = {**worker_env, "SPARKLET_ENGINES": ""}  # only clients start workers, those of ``process``, too
         parameters = parameters_of(request)
         template = localise(load_template(), parameters, request["handlers"], worker_env)
         return deploy(clients, to_json(template), parameters, request["workers"])

@@ -26,7 +26,7 @@ from sparklet.aws.object_store import S3ObjectStore, input_stores
 from sparklet.aws.orchestrator import StepFunctionsOrchestrator
 from sparklet.aws.task_queue import SqsTaskQueue
 from sparklet.data_catalog.glue import GlueCatalog
-from sparklet.engines.create import clusters_of
+from sparklet.engines.create import clusters_of, engines_of
 from sparklet.errors import LocalStackError, SettingsError
 from sparklet.local import environment
 from sparklet.local.attach import (
@@ -154,8 +154,9 @@ class LocalStack(AbstractContextManager["LocalStack"]):
         at = deployment(self.clients, self.info.bucket, self.info.ledger_table, self.info.queue_url)
         tasks, named = LocalProcesses(self._state.tasks), engines()
         functions = partial(of_workers, os.environ)
-        here = {**clusters_of(named, tasks, functions), PROCESS: tasks}
-        engines_here = {name: here[name] for name in (*named, PROCESS) if name in here}
+        of_template = engines_of(self.clients, engines({"SPARKLET_ENGINES": self.info.engines}), {}, functions)
+        here = {**clusters_of(named, tasks, functions), PROCESS: tasks, **of_template}
+        engines_here = {name: here[name] for name in (*named, PROCESS, *of_template) if name in here}
         return replace(at, engines=engines_here, functions=functions)
 
     def close(self) -> None:

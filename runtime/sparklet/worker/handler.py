@@ -91,7 +91,8 @@ def worker_over_aws(settings: WorkerSettings, runner: Runner, meter: Meter | Non
         ledger, queue = DynamoLedger(clients, settings.ledger_table), SqsTaskQueue(clients, settings.queue_url)
         ports = settings.bucket, store, ledger, queue, SystemClock(), input_stores(clients)
         at = Deployment(*ports, meter=meter)
-        worker.shards = ShardClaims(at, worker.executor, log_stream, map_concurrency=map_concurrency())
+        engine = os.environ.get("SPARKLET_ENGINE", "")  # lambda-large is this code in a function of its own
+        worker.shards = ShardClaims(at, worker.executor, log_stream, map_concurrency=map_concurrency(), engine=engine)
     return worker
 
 

@@ -65,6 +65,13 @@ def test_a_routed_plan_is_the_sum_of_its_routes() -> None:
     assert here.routes == ()
 
 
+def test_an_hour_of_the_large_function_is_lambdas_price() -> None:
+    prices = load_prices()
+    for architecture in ("x86_64", "arm64"):
+        second = 10 * prices[f"prices.lambda_gb_s_{architecture}"] + 9.5 * prices["prices.scratch_gb_s"]
+        assert prices.hour_of("lambda-large", architecture) == pytest.approx(3600 * second, rel=1e-5)
+
+
 @pytest.mark.parametrize("words", [("run",), ("plan", "--explain"), ("plan", "--explain", "--dry-run")])
 def test_run_and_plan_warn_of_a_dear_plan(terminal: Terminal, tmp_path: Path, words: tuple[str, ...]) -> None:
     terminal.world.put(50)

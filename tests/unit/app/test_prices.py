@@ -9,7 +9,7 @@ import pytest
 from sparklet.app import costs as module
 from sparklet.app.costs import load_prices
 from sparklet.errors import SettingsError
-from sparklet.settings import BY_PRICE, engines
+from sparklet.settings import IN_ORDER, engines
 
 OWN = """
 [prices.transition]
@@ -31,21 +31,23 @@ def test_every_figure_has_a_date_and_a_source() -> None:
         assert len(figure.source) > 5, name
 
 
-def test_engines_are_listed_by_their_price() -> None:
+def test_the_large_function_is_listed_first_then_by_price() -> None:
     prices = load_prices()
-    by_price = sorted(BY_PRICE, key=lambda engine: prices.hour_of(engine, "x86_64"))  # the same price: the same place
+    first, *others = IN_ORDER
 
-    assert list(BY_PRICE) == by_price == sorted(BY_PRICE, key=lambda engine: prices.hour_of(engine, "arm64"))
-    named = {engine: {"of": "1"} for engine in ("other", *reversed(BY_PRICE))}
-    assert list(engines({"SPARKLET_ENGINES": json.dumps(named)})) == [*BY_PRICE, "other"]
+    assert first == "lambda-large"
+    for architecture in ("x86_64", "arm64"):  # the same price: the same place
+        assert others == sorted(others, key=lambda engine: prices.hour_of(engine, architecture))
+    named = {engine: {"of": "1"} for engine in ("other", *reversed(IN_ORDER))}
+    assert list(engines({"SPARKLET_ENGINES": json.dumps(named)})) == [*IN_ORDER, "other"]
 
 
 def test_every_figure_is_used_and_every_one_used_is_there() -> None:
     code = "".join(path.read_text() for path in Path(module.__file__).parents[1].rglob("*.py"))
     used = set(re.findall(r'"((?:prices|assumptions)\.[a-z0-9_]+)"', code))
     used |= {f"prices.lambda_gb_s_{architecture}" for architecture in ("x86_64", "arm64")}  # named by the worker's
-    used |= {f"prices.{engine}_hour" for engine in ("fargate", "emr-serverless", "emr", "glue")}  # by name
-    used.add("prices.fargate_hour_arm64")  # by both
+    used |= {f"prices.{engine}_hour" for engine in ("lambda-large", "fargate", "emr-serverless", "emr", "glue")}
+    used |= {f"prices.{name}_arm64" for name in ("fargate_hour", "lambda-large_hour")}  # by both
     used -= {"prices.toml"}
 
     assert used == set(load_prices().figures)

@@ -3,15 +3,18 @@
 import io
 import json
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 
 from sparklet.app.local_files import LocalPaths
 from sparklet.errors import RunNotFoundError
-from sparklet.model import Access, Counts, Failure, RunState, ShardResult
+from sparklet.model import Access, ClaimStatus, Counts, Failure, RunState, ShardResult
+from sparklet.runs.redrive import redrive
+from tests.stand_ins.memory import MemoryEngine
 from tests.unit.cli.conftest import RUN, Terminal
-from tests.world import BUCKET, SCRIPT, SOURCE
+from tests.world import BUCKET, LEASE_S, SCRIPT, SOURCE, World
 
 BROKEN = Failure("ValueError", "column 3 is bad", retryable=False)
 NO_MEMORY = Failure("OutOfMemoryError", "the JVM ran out of memory: Java heap space", retryable=False)
@@ -286,6 +289,52 @@ def test_a_deployed_stack_is_unchanged_and_the_command_is_shown(terminal: Termin
     assert "ParameterKey=ImageUri,UsePreviousValue=true" in command
     assert "must be one of 60, 120" in terminal.types("redrive", RUN, "--timeout", "61").err
     assert terminal.types("explain", RUN, "--json").document[0]["redrive"].endswith("--memory 6016 --stack prod")
+
+
+class LargeFunction(MemoryEngine):
+    """Its workers do their shards at once."""
+
+    def __init__(self, world: World) -> None:
+        super().__init__()
+        self.world = world
+
+    def start(self, token: str, command: Sequence[str]) -> str:
+        ref = self.world.shards()[int(command[4])].ref
+        claim = self.world.ledger.attempts.claim(ref, token, LEASE_S, 3, engine="lambda-large")
+        assert claim.status is ClaimStatus.GRANTED
+        self.world.ledger.attempts.succeed(RUN, ref.shard, token, ShardResult(rows=1))
+        return super().start(token, command)
+
+
+def test_memory_on_a_deployed_stack_is_the_large_functions(terminal: Terminal) -> None:
+    failed(terminal, NO_MEMORY)
+    terminal.world.engines = {"lambda-large": LargeFunction(terminal.world)}
+    terminal.change = terminal.deployed
+
+    less = terminal.types("redrive", RUN, "--memory", "1769", "--stack", "prod")
+    longer = terminal.types("redrive", RUN, "--memory", "6016", "--timeout", "3600", "--stack", "prod")
+    elsewhere = terminal.types("redrive", RUN, "--memory", "6016", "--engine", "emr", "--stack", "prod")
+    told = terminal.types("redrive", RUN, "--memory", "6016", "--stack", "prod")
+
+    assert (less.code, longer.code, elsewhere.code) == (1, 1, 1)
+    assert "ParameterValue=1769" in less.err and "--timeout 3600 must be one of" in longer.err
+    assert told.code == 0, told.err
+    assert [record.engine for record in terminal.world.shards()] == ["lambda-large", ""]
+
+
+def test_explain_sends_what_the_large_function_lacks_elsewhere(terminal: Terminal) -> None:
+    failed(terminal, NO_MEMORY)
+    terminal.world.engines = {"lambda-large": MemoryEngine(), "fargate": MemoryEngine()}
+    terminal.change = terminal.deployed
+    redrive(terminal.world.at, RUN, engine="lambda-large")
+    claim = terminal.world.ledger.attempts.claim(
+        terminal.world.shards()[0].ref, "there", LEASE_S, 3, engine="lambda-large"
+    )
+    terminal.world.ledger.attempts.fail(RUN, 0, claim.record.attempt_id, NO_MEMORY)
+
+    told = terminal.types("explain", RUN, "--json").document[0]["redrive"]
+
+    assert "--engine fargate" in told and "--memory" not in told
 
 
 # --- cancel ---

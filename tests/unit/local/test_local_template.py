@@ -46,6 +46,7 @@ def test_a_shim_can_be_pointed_at_another_handler(template: dict[str, Any]) -> N
 def test_the_rest_of_the_template_is_deployed_unchanged(template: dict[str, Any], local: dict[str, Any]) -> None:
     aliases = {
         "EngineSettingsPolicy",
+        "LargeFunctionPolicy",
         "PlannerRole",
         "LoopMachine",
         "LoopMachineRole",

@@ -37,4 +37,5 @@ def as_list(value: Any) -> list[Any]:
 
 
 ROLES = ("WorkerRole", "PlannerRole", "DlqConsumerRole", "CheckerRole", "StepRole")
+LARGE = "LargeWorkerFunction"
 ZIPS = ("PlannerFunction", "DlqConsumerFunction", "CheckerFunction", "StepFunction")

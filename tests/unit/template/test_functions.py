@@ -13,7 +13,7 @@ import pytest
 from sparklet.local.environment import resource
 from sparklet.local.local_template import handler_of, parse_template
 from sparklet.settings import NAMES, OF_FUNCTIONS, spark_settings, worker_settings
-from tests.unit.template.reading import ZIPS, evaluate_rules, functions, of_type
+from tests.unit.template.reading import LARGE, ZIPS, evaluate_rules, functions, of_type
 
 ROOT = Path(__file__).resolve().parents[3]
 FOR_THE_IMAGE = {"SPARKLET_JARS"}  # set where the jars are: by the image, or by the local stack
@@ -41,11 +41,9 @@ def test_the_worker_is_an_image_and_the_others_existing_zips(
 ) -> None:
     found = functions(template)
 
-    assert set(found) == {"WorkerFunction", *ZIPS}
-    assert (found["WorkerFunction"]["PackageType"], found["WorkerFunction"]["ImageUri"]) == (
-        "Image",
-        {"Ref": "ImageUri"},
-    )
+    assert set(found) == {"WorkerFunction", LARGE, *ZIPS}
+    for worker in ("WorkerFunction", LARGE):
+        assert (found[worker]["PackageType"], found[worker]["ImageUri"]) == ("Image", {"Ref": "ImageUri"})
     for name in ZIPS:
         assert (ROOT / "sam" / found[name]["CodeUri"]).resolve() == ROOT / "runtime"
         assert found[name]["Runtime"] == "python3.13"
@@ -109,7 +107,7 @@ def test_another_image_is_another_version(template: dict[str, Any], transformed:
     other = transform(template, "123456789012.dkr.ecr.eu-west-1.amazonaws.com/sparklet:2")
 
     changed = set(of_type(other, "AWS::Lambda::Version")) - set(of_type(transformed, "AWS::Lambda::Version"))
-    assert [name.partition("Version")[0] for name in changed] == ["WorkerFunction"]
+    assert {name.partition("Version")[0] for name in changed} == {"WorkerFunction", LARGE}
 
 
 def test_a_version_outlives_whatever_takes_its_place(transformed: dict[str, Any]) -> None:
@@ -117,7 +115,7 @@ def test_a_version_outlives_whatever_takes_its_place(transformed: dict[str, Any]
     kinds = {name: body["Type"] for name, body in transformed["Resources"].items()}
     versions = [transformed["Resources"][name] for name, kind in kinds.items() if kind == "AWS::Lambda::Version"]
 
-    assert len(versions) == 1 + len(ZIPS)
+    assert len(versions) == 2 + len(ZIPS)
     assert all(v["UpdateReplacePolicy"] == v["DeletionPolicy"] == "Retain" for v in versions)
     functions_left = [transformed["Resources"][name] for name, kind in kinds.items() if kind == "AWS::Lambda::Function"]
     assert all(function.get("DeletionPolicy", "Delete") == "Delete" for function in functions_left)
@@ -144,7 +142,7 @@ def test_a_deployment_refuses_variables_that_workers_live_by(template: dict[str,
         assert not allowed.fullmatch(wrong), wrong
 
 
-@pytest.mark.parametrize("name", ["WorkerFunction", *ZIPS])
+@pytest.mark.parametrize("name", ["WorkerFunction", LARGE, *ZIPS])
 def test_a_parameter_that_changes_settings_publishes_a_version(template: dict[str, Any], name: str) -> None:
     properties = functions(template)[name]
     settings = {key: properties[key] for key in properties.keys() & {"MemorySize", "Timeout", "EphemeralStorage"}}
@@ -257,10 +255,10 @@ def test_a_worker_gets_one_shard_at_a_time_by_default(
 
 
 def test_the_checker_is_called_once_a_minute_without_retries(transformed: dict[str, Any]) -> None:
-    (config,) = of_type(transformed, "AWS::Lambda::EventInvokeConfig").values()
+    configs = of_type(transformed, "AWS::Lambda::EventInvokeConfig").values()
+    (config,) = (each for each in configs if each["FunctionName"] == {"Ref": "CheckerFunction"})
     (rule,) = of_type(transformed, "AWS::Events::Rule").values()
 
-    assert config["FunctionName"] == {"Ref": "CheckerFunction"}
     assert config["Qualifier"] == "live"  # which the rule calls
     assert (config["MaximumRetryAttempts"], config["MaximumEventAgeInSeconds"]) == (0, 60)
     assert rule["ScheduleExpression"] == "rate(1 minute)"

@@ -7,7 +7,7 @@ import typer
 
 from sparklet.app.clean import RunFiles, delete_run, runs_to_clean
 from sparklet.app.costs import load_prices
-from sparklet.app.redrive import redrive_run, refuse_other_size, resized, selected
+from sparklet.app.redrive import engine_of_size, redrive_run, resized, selected
 from sparklet.app.reporter import count_text, size_text
 from sparklet.app.stack import OpenStack, open_stack
 from sparklet.app.state_machines import end_waiting
@@ -46,7 +46,7 @@ def redrive(
     wanted = opt.parse_shards(shards)
     with open_stack(selection if dry_run else resized(selection), screen, reading=dry_run) as stack:
         if not (dry_run and stack.state):  # a dry run changes no local stack
-            refuse_other_size(stack, selection.memory_mb, selection.timeout_s)
+            engine = engine_of_size(stack, selection.memory_mb, selection.timeout_s, engine)
         numbers = selected(stack.at, run_id, wanted, cause)
         if dry_run:
             redrivable(stack.at, run_id)

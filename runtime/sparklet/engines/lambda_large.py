@@ -1,0 +1,43 @@
+"""``lambda-large``: the worker's function once more, with all the memory and /tmp of Lambda; a call for each shard.
+
+Lambda takes the calls asynchronously and, by the template, repeats none. It says of no call how it ended, and stops
+none: a worker that is lost is missed when its lease ends, or after 15 minutes without a claim.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Self
+
+from sparklet.aws.clients import AwsClients
+from sparklet.aws.compute import LambdaCompute
+from sparklet.model import Failure
+from sparklet.ports import Engine
+
+
+@dataclass(frozen=True)
+class LargeFunction(Engine):
+    """Calls the large function; its environment has the engine's name, under which its workers claim shards."""
+
+    compute: LambdaCompute
+    function: str
+    at_once: int = 0  # Lambda would keep further calls waiting, and they would look lost
+
+    @classmethod
+    def named(cls, *, clients: AwsClients, function: str, atOnce: int, **_: Any) -> Self:  # noqa: N803 - as set
+        """The function that SPARKLET_ENGINES names; it has all settings of the other one."""
+        return cls(LambdaCompute(clients), function, int(atOnce))
+
+    def start(self, token: str, command: Sequence[str]) -> str:
+        """Call the function for the shard of a command ``shard --run RUN --shard N --generation G``."""
+        given = dict(zip(command[1::2], command[2::2], strict=True))
+        shard, generation = int(given["--shard"]), int(given["--generation"])
+        event = {"run_id": given["--run"], "shard": shard, "generation": generation}
+        self.compute.invoke(self.function, {**event, "part": "", "offset": 0, "length": 0}, wait=False)
+        return token
+
+    def stopped(self, task_ids: Sequence[str]) -> Mapping[str, Failure]:
+        """Nothing is known of calls."""
+        return {}
+
+    def stop(self, task_id: str) -> None:
+        """Do nothing: the function ends by itself, after 15 minutes at the latest."""
