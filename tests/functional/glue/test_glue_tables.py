@@ -13,8 +13,6 @@ from tests.functional.glue.test_glue_scripts import BEGIN
 from tests.functional.worker.conftest import STACK, Bench, make
 from tests.stand_ins.ministack import ministack
 
-pytest.importorskip("sparklet.data_catalog")
-
 pytestmark = [pytest.mark.spark, pytest.mark.stack, pytest.mark.slow]
 
 REGION = "us-east-1"

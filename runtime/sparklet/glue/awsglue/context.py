@@ -90,11 +90,11 @@ class GlueContext:
         conditions = (own.get(name) for name in ("push_down_predicate", "catalogPartitionPredicate"))
         where = " AND ".join(f"({each})" for each in conditions if each)
         where = re.sub("'[^']*'|==|!=", lambda found: IN_SQL.get(found[0], found[0]), where)
-        return self._job.table(self._table(database, table_name), where=where)
+        return self._job.table(f"{database}.{table_name}", where=where)
 
     def _write_table(self, frame: Any, database: str, table_name: str, **more: Any) -> Any:
         _told(more.pop("additional_options", None), more)
-        name = self._table(database, table_name)
+        name = f"{database}.{table_name}"
         entry = import_module(CATALOG).GlueCatalog.of_script().partitions(name, "")[0]
         if entry.format == "parquet":
             place = {"path": entry.location, "partitionKeys": [key for key, _ in entry.keys]}
@@ -104,11 +104,6 @@ class GlueContext:
         rows = frame.toDF() if isinstance(frame, DynamicFrame) else frame
         self._job.append(rows, f"{entry.format}:{name if entry.format == 'iceberg' else entry.location}")
         return frame
-
-    def _table(self, database: str, name: str) -> str:
-        if not callable(self._job.table):
-            raise lacking("from_catalog", "from_options with the table's folder")
-        return f"{database}.{name}"
 
 
 def _files(
