@@ -71,6 +71,9 @@ class SparkletJob:
     def stop(self) -> None:
         """End the Spark context; its JVM stays for the next one."""
         if (context := _context()) and context is not self._others:
+            sessions = context._jvm.SparkSession
+            sessions.clearActiveSession()  # or the next script finds this one's
+            sessions.clearDefaultSession()
             context.stop()
 
     def _here(self, script: Path, paths: list[Path], home: Path, event: Any, **options: Any) -> Finished:
