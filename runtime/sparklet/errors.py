@@ -11,6 +11,7 @@
     ├─ ScriptError                                  ScriptNotAllowedError, ScriptFetchError°, ScriptFailedError°
     ├─ SparkRuntimeError*                           GatewayLostError*, OutOfMemoryError*, ScratchFullError*
     ├─ DeadlineExceededError*, LeaseLostError*, ShardNotDoneError*, ShardFailedError, RunFailedError
+    ├─ IsolationError
     ├─ PayloadError, RemoteTaskError ── RemoteFailureError, LocalStackError
     └─ TableError, DatabaseError, ExpectationError, CommitConflictError*, CommitStateUnknownError
 
@@ -138,6 +139,7 @@ class ScriptFailedError(ScriptError):
         place: str = "",
         stderr_tail: str = "",
         permanent: bool = False,
+        files: tuple[str, ...] = (),
     ) -> None:
         reason = ": ".join(part for part in (cause_class, cause) if part)
         at = f" at {place}" if place else ""
@@ -148,6 +150,11 @@ class ScriptFailedError(ScriptError):
         self.place = place
         self.stderr_tail = stderr_tail
         self.retryable = not permanent
+        self.files = files
+
+
+class IsolationError(SparkletError):
+    """Which inputs make a shard fail could not be found out."""
 
 
 class SparkRuntimeError(SparkletError, retryable=True):

@@ -9,10 +9,12 @@ from __future__ import annotations
 class SparkletError(Exception):
     """Base of all errors that Sparklet raises on purpose.
 
-    ``retryable``: another attempt may succeed, so the ledger releases the shard instead of failing it.
+    ``retryable``: another attempt may succeed, so the ledger releases the shard instead of failing it. ``files``:
+    addresses of the inputs that are at fault, as far as it is known.
     """
 
     retryable = False
+    files: tuple[str, ...] = ()
 
     def __init_subclass__(cls, *, retryable: bool | None = None) -> None:
         if retryable is not None:

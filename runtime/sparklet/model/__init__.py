@@ -23,6 +23,7 @@ from sparklet.model.shards import (
     Counts,
     Failure,
     InputObject,
+    Isolation,
     PartRecord,
     Position,
     Shard,

@@ -136,6 +136,15 @@ class RunOptions:
     max_attempts: Annotated[
         int, Key("max_attempts", FAILURES, "Attempts a shard has before it is FAILED.", minimum=1)
     ] = 3
+    isolate: Annotated[
+        bool,
+        Key(
+            "isolate",
+            FAILURES,
+            "If bad inputs make a shard fail, they alone are FAILED, each as a shard of its own, and the rest is done. "
+            "At most a tenth of a shard's inputs.",
+        ),
+    ] = False
     tolerated_failure_count: Annotated[
         int,
         Key(

@@ -11,8 +11,7 @@ from sparklet.errors import EventError, ObjectNotFoundError, PlanError
 
 SCHEME = "s3://"
 RUN_ID = re.compile(r"[a-z0-9][a-z0-9-]{0,62}")
-SHARDS_PER_BUCKET = 10_000
-MAX_BUCKETS = 256
+SHARDS_PER_BUCKET, MAX_BUCKETS = 10_000, 256
 ANSWERS, WRITES = "answers/", "writes/"
 SHOWN_ITEM = 100  # characters
 COMPRESSION_FACTOR = 4  # decompressed bytes for a stored byte, estimated
@@ -237,6 +236,17 @@ class Failure:
     error_class: str
     message: str
     retryable: bool = True
+    files: tuple[str, ...] = ()  # addresses of inputs that the cause names as bad
+    by_input: bool = False  # an input may be at fault
+
+
+@dataclass(frozen=True, slots=True)
+class Isolation:
+    """How far the bad objects of a failing shard are known; see ``ledger.isolation``."""
+
+    bad: tuple[tuple[int, str, str], ...] = ()  # places in the plan's line, each with class and message of its cause
+    suspects: tuple[int, ...] = ()  # first and end, among the objects that are not bad; they fail together
+    trial: tuple[int, ...] = ()  # first and end of what the next attempt tries; (): all that are not bad
 
 
 @dataclass(frozen=True, slots=True)
@@ -254,7 +264,7 @@ class ShardResult:
 
 @dataclass(frozen=True, slots=True)
 class ShardRecord:
-    """A shard as the ledger holds it; under 1 KB."""
+    """A shard as the ledger holds it; under 1 KB, and 250 bytes more for each bad object that is being isolated."""
 
     run_id: str
     number: int
@@ -282,6 +292,11 @@ class ShardRecord:
     log_stream: str = ""
     engine: str = ""  # whose workers do it: "" the functions', else that of the engine of this name alone
     task_id: str = ""  # the worker started there last, as the engine names it; it has claimed if attempts = requeues
+    isolate: int = 0  # bad objects are isolated, 1: where the script fails; 2: also for lack of memory or time
+    bad: tuple[tuple[int, str, str], ...] = ()  # this and the next two: see Isolation
+    suspects: tuple[int, ...] = ()
+    trial: tuple[int, ...] = ()
+    settled: bool = False  # RUNNING, but all except the bad objects is done: the next check splits it
 
     @property
     def took_s(self) -> float:

@@ -40,6 +40,12 @@ def root_cause(stderr: str) -> Cause:
     return name.rpartition(".")[2], message.strip().rstrip(";")[:MAX_MESSAGE]
 
 
+def bad_files(stderr: str, cause: str) -> tuple[str, ...]:
+    """The file that Spark could not read, if the cause's message names it."""
+    reading = _READING.search(_cleaned(stderr))
+    return (reading["file"],) if reading and reading["file"] in cause else ()
+
+
 def script_line(stderr: str, files: Iterable[str]) -> str:
     """The script's line in the innermost exception's traceback, as ``line 7 of job.py``; "" if there is none.
 

@@ -47,6 +47,7 @@ class ScriptResult:
     cause_class: str = ""  # the root cause's exception if the output names it, e.g. "AnalysisException"
     cause: str = ""
     place: str = ""  # the script's line in its traceback, e.g. "line 7 of job.py"
+    files: tuple[str, ...] = ()  # that the cause names as bad, as Spark writes their addresses
 
 
 class Runner(Protocol):

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Literal
 
 from sparklet.errors import GatewayLostError, OutOfMemoryError, ScratchFullError, SparkRuntimeError
-from sparklet.spark.root_cause import root_cause, script_line
+from sparklet.spark.root_cause import bad_files, root_cause, script_line
 from sparklet.spark.runner import Output, ScriptCall, ScriptResult, Stream
 
 MAX_PIECE_BYTES = 64 * 1024  # a longer line is passed on in pieces
@@ -99,7 +99,7 @@ class ScriptOutput:
         if exit_code < 0 and not cause_class:
             killed = f": {KILLED}" if exit_code == -signal.SIGKILL else ""
             cause = f"ended by {signal_name(-exit_code)}{killed}"
-        return ScriptResult(exit_code, self._tail.text(), cause_class, cause, place)
+        return ScriptResult(exit_code, self._tail.text(), cause_class, cause, place, bad_files(own, cause))
 
     def jvm_failure(self, code: int) -> SparkRuntimeError:
         """The error for a JVM that ended before the script did."""

@@ -151,9 +151,9 @@ class Executor:
 
 
 def _failed(execution: Execution, result: ScriptResult, folder: Path) -> ScriptFailedError:
-    cause, stderr_tail, staging = result.cause, result.stderr_tail, execution.staging
+    cause, stderr_tail, staging, files = result.cause, result.stderr_tail, execution.staging, [*result.files]
     if staging is not None:  # the user does not know the fetched files
-        cause, stderr_tail = (staging.with_origins(text, folder) for text in (cause, stderr_tail))
+        cause, stderr_tail, *files = (staging.with_origins(text, folder) for text in (cause, stderr_tail, *files))
     return ScriptFailedError(
         execution.script.source_uri,
         result.exit_code,
@@ -162,6 +162,7 @@ def _failed(execution: Execution, result: ScriptResult, folder: Path) -> ScriptF
         place=result.place,
         stderr_tail=stderr_tail,
         permanent=result.cause_class.rsplit(".", 1)[-1] in PERMANENT_CAUSES,
+        files=tuple(files),
     )
 
 

@@ -19,6 +19,7 @@ from sparklet.errors import (
     ObjectStoreError,
     PlanError,
     ScratchFullError,
+    SparkletError,
 )
 from sparklet.inputs.parquet_footer import MAGIC, FooterError, load_footer
 from sparklet.model import MIB, Access, InputObject, Slice, SliceKind
@@ -84,8 +85,12 @@ class Staging:
         with ThreadPoolExecutor(AT_A_TIME) as pool:
             fetched = [pool.submit(_fetch, self.store, self.items[n], path, deadline) for n, path in paths.items()]
             try:
-                for future in fetched:
-                    future.result()
+                for number, future in zip(paths, fetched, strict=True):
+                    try:
+                        future.result()
+                    except SparkletError as error:
+                        error.files = (described(self.items[number]),)
+                        raise
             finally:
                 pool.shutdown(cancel_futures=True)
         return [f"{LOCAL}{paths[n]}" if n in paths else item.uri for n, item in enumerate(self.items)]
