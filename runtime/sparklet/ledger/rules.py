@@ -53,8 +53,12 @@ def is_held(record: ShardRecord | TaskRecord, now_s: float) -> bool:
 
 def next_engine(record: ShardRecord, cause: Failure, escalate: str) -> str:
     """The engine, ``escalate`` or none (""), that a shard goes to after an attempt's end by this cause."""
-    outgrown = cause.error_class.rpartition(".")[2] in OUTGROWN or "ended by SIGKILL" in cause.message
-    return escalate if outgrown and escalate != record.engine else ""
+    return escalate if outgrown(cause) and escalate != record.engine else ""
+
+
+def outgrown(cause: Failure) -> bool:
+    """Whether a worker with more memory and time may do what failed by this cause."""
+    return cause.error_class.rpartition(".")[2] in OUTGROWN or "ended by SIGKILL" in cause.message
 
 
 def refusal(record: ShardRecord, ref: ShardRef, attempt_id: str, now_s: float, engine: str) -> Claim | None:
@@ -76,7 +80,8 @@ def refusal(record: ShardRecord, ref: ShardRef, attempt_id: str, now_s: float, e
             return Claim(ClaimStatus.GRANTED, record)  # also after a lost answer: the claim was mine
         raise LedgerError(f"attempt {attempt_id} of shard {ref.shard} has ended; claim with an id of its own")
     elsewhere = record.engine not in ("", engine)
-    return Claim(ClaimStatus.HELD, record) if elsewhere or is_held(record, now_s) else None
+    settled = record.settled and record.state is ShardState.RUNNING
+    return Claim(ClaimStatus.HELD, record) if elsewhere or settled or is_held(record, now_s) else None
 
 
 def exhausted_failure(record: ShardRecord) -> Failure:
@@ -96,7 +101,7 @@ def expired_failure(record: ShardRecord) -> Failure:
 
 def lost_worker(record: ShardRecord, now_s: float) -> str:
     """The lost attempt at an open shard, and its time; "" if none was lost."""
-    if record.state is ShardState.RUNNING and record.lease_end_s < now_s:
+    if record.state is ShardState.RUNNING and record.lease_end_s < now_s and not record.settled:
         return _lost(record)
     return record.error_message if record.error_class == LEASE_EXPIRED and not record.state.ended else ""
 
