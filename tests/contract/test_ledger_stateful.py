@@ -7,7 +7,7 @@ an attempt, never a result. Many runs in memory, some on each stand-in.
 
 import uuid
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -25,10 +25,10 @@ from sparklet.aws.clients import AwsClients
 from sparklet.aws.dynamodb import DynamoLedger
 from sparklet.errors import LeaseLostError, LedgerError
 from sparklet.ledger.rules import LEASE_EXPIRED, LEASE_GRACE_S
-from sparklet.model import ClaimStatus, Counts, Failure, ShardRecord, ShardResult, ShardState
+from sparklet.model import ClaimStatus, Counts, Failure, Isolation, ShardRecord, ShardResult, ShardState
 from sparklet.ports import Ledger
 from tests.contract.conftest import TABLE
-from tests.contract.samples import planned, ref, script
+from tests.contract.samples import part, planned, ref, script
 from tests.stand_ins.memory import FakeClock, MemoryLedger
 
 SHARDS = 3
@@ -36,6 +36,8 @@ MAX_ATTEMPTS = 2
 LEASE_S = 50.0
 NUMBERS = st.integers(0, SHARDS - 1)
 FAILURE = Failure("Broken", "by the test")
+BAD = ((1, "Broken", "the second of two objects"),)
+FOUND = st.sampled_from([Isolation(BAD), Isolation((), (0, 2), (0, 1)), Isolation(BAD, (), (0, 1))])
 ENGINES = st.sampled_from(["", "fargate", "another"])  # of workers; and where exhausted shards go on
 
 P, R, S, F = ShardState.PENDING, ShardState.RUNNING, ShardState.SUCCEEDED, ShardState.FAILED
@@ -55,6 +57,9 @@ class Expected:
     lease_end_s: float = 0.0
     claimed_until_s: float = 0.0  # the lease end that the claim gave it
     used: list[str] = field(default_factory=list)  # every attempt id there was, in order
+    found: Isolation = field(default_factory=Isolation)
+    settled: bool = False
+    objects: int = 2
 
 
 class LedgerMachine(RuleBasedStateMachine):
@@ -105,7 +110,10 @@ class LedgerMachine(RuleBasedStateMachine):
             assert answer.status is ClaimStatus.STALE
         elif want.state in (S, F):
             assert answer.status is ClaimStatus.DONE
-        elif (want.state is R and want.lease_end_s + LEASE_GRACE_S >= now_s) or want.engine not in ("", engine):
+        elif (want.state is R and (want.lease_end_s + LEASE_GRACE_S >= now_s or want.settled)) or want.engine not in (
+            "",
+            engine,
+        ):
             assert answer.status is ClaimStatus.HELD
         elif want.attempts >= MAX_ATTEMPTS:
             lost = want.state is R or before.error_class == LEASE_EXPIRED  # else it was given back with a cause
@@ -115,7 +123,7 @@ class LedgerMachine(RuleBasedStateMachine):
             assert answer.status is ClaimStatus.GRANTED
             want.state, want.owner, want.lease_end_s = R, attempt_id, now_s + LEASE_S
             want.claimed_until_s = want.lease_end_s
-            want.attempts += 1
+            want.attempts, want.settled = want.attempts + 1, False
             want.used.append(attempt_id)
         self._agrees(answer.record)
 
@@ -159,6 +167,57 @@ class LedgerMachine(RuleBasedStateMachine):
         elif want.used and want.state is not P:
             with pytest.raises(LeaseLostError):
                 self.ledger.attempts.escalate(self.run_id, number, "never", FAILURE, "fargate")
+
+    @rule(number=NUMBERS, which=st.integers(0, 5), found=FOUND)
+    def an_attempt_looks_for_bad_objects(self, number: int, which: int, found: Isolation) -> None:
+        """Any attempt that there ever was."""
+        want = self.expected[number]
+        if not want.used:
+            return
+        attempt_id = want.used[-1 - which % len(want.used)]
+        before = self.ledger.shards.get(self.run_id, number)
+        record = replace(before, attempt_id=attempt_id)
+        if want.state is R and want.owner == attempt_id:
+            self.ledger.attempts.isolate(record, FAILURE, found)
+            want.state, want.found, want.attempts, want.requeues = P, found, 0, 0
+            return
+        if want.state is P and want.owner == attempt_id:
+            self.ledger.attempts.isolate(record, FAILURE, found)
+        else:
+            with pytest.raises(LeaseLostError):
+                self.ledger.attempts.isolate(record, FAILURE, found)
+        assert self.ledger.shards.get(self.run_id, number) == before
+
+    @rule(number=NUMBERS)
+    def an_attempt_settles(self, number: int) -> None:
+        self.clock.advance(0.001)  # or it might settle at the very moment at which its lease ends
+        want, record = self.expected[number], self.ledger.shards.get(self.run_id, number)
+        if want.state is R and want.found.bad:
+            self.ledger.attempts.settle(record, ShardResult(number))
+            want.settled, want.lease_end_s = True, self.clock.now_s()
+            want.claimed_until_s = want.lease_end_s
+        elif want.state is not R:
+            with pytest.raises(LeaseLostError):
+                self.ledger.attempts.settle(record, ShardResult(number))
+
+    @precondition(lambda self: self.seen)
+    @rule(data=st.data(), late=st.booleans())
+    def a_checker_splits(self, data: st.DataObject, late: bool) -> None:
+        """With what it read, however long ago, and perhaps beside another checker."""
+        record = data.draw(st.sampled_from(self.seen))
+        want, count = self.expected[record.number], len(self.expected)
+        fits = not late or record.number == count - 1  # a split takes no number of a shard that the checker knows
+        first = count if fits else count - 1
+        rest = replace(record, part="rest", offset=0, length=9, object_count=1)
+        bad = ShardRecord(self.run_id, first, "isolated-1", 0, 9, 1, 1, state=F, attempts=1, attempt_id="bad")
+
+        done = self.ledger.attempts.split(rest, replace(part(count, first, 1), part="isolated-1"), [bad])
+
+        assert done is (fits and want.state is R and want.settled and want.owner == record.attempt_id)
+        if done:
+            want.state, want.found, want.settled, want.objects = S, Isolation(), False, 1
+            self.winners[record.number] = want.owner
+            self.expected.append(Expected(F, attempts=1, owner="bad", objects=1))
 
     def _exhausted(self, want: Expected, escalate: str) -> bool:
         """Where a shard goes without an attempt left, whose last one was lost; whether an engine goes on."""
@@ -260,12 +319,15 @@ class LedgerMachine(RuleBasedStateMachine):
         assert (after is not None) is wanted
         if after is not None:
             want.state, want.generation, want.attempts, want.requeues = P, generation, 0, 0
+            want.found = want.found if want.winner else Isolation()
             self._agrees(after)
 
     def _still(self, record: ShardRecord) -> bool:
         """Whether a checker's record is what the shard is now."""
         want = self.expected[record.number]
         if record.state is R and (record.lease_end_s, record.winner) != (want.lease_end_s, want.winner):
+            return False
+        if (Isolation(record.bad, record.suspects, record.trial), record.settled) != (want.found, want.settled):
             return False
         return (record.state, record.generation, record.attempts, record.requeues, record.attempt_id) == (
             want.state,
@@ -286,14 +348,17 @@ class LedgerMachine(RuleBasedStateMachine):
             want.requeues,
         )
         assert (record.attempt_id, record.winner, record.engine) == (want.owner, want.winner, want.engine)
+        assert (Isolation(record.bad, record.suspects, record.trial), record.settled) == (want.found, want.settled)
         assert record == self.ledger.shards.get(self.run_id, record.number)
 
     @invariant()
     def every_shard_is_as_expected(self) -> None:
         records = list(self.ledger.shards.list(self.run_id))
-        assert [record.number for record in records] == list(range(SHARDS))
+        assert [record.number for record in records] == list(range(len(self.expected)))
+        assert sum(record.object_count for record in records) == 2 * SHARDS, "an object is in no shard, or in two"
         for record in records:
             self._agrees(record)
+            assert record.object_count == self.expected[record.number].objects
             assert record.attempts <= MAX_ATTEMPTS
             assert record.generation <= self.generation
 
@@ -302,7 +367,7 @@ class LedgerMachine(RuleBasedStateMachine):
         states = [want.state for want in self.expected]
         counts = self.ledger.shards.count(self.run_id)
         assert counts == Counts(states.count(P), states.count(R), states.count(S), states.count(F))
-        assert counts.total == SHARDS
+        assert counts.total == len(self.expected) == self.ledger.runs.get(self.run_id).shard_count
         assert self.ledger.shards.glance(self.run_id) == counts
 
     @invariant()

@@ -1,18 +1,20 @@
 """The ledger in dictionaries, changed under one lock."""
 
 import threading
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import replace
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, replace
 from types import MappingProxyType
 
 from sparklet.clock import SystemClock
 from sparklet.errors import CheckpointConflictError, LedgerError, ShardNotFoundError
 from sparklet.ledger import rules
+from sparklet.ledger.isolation import after_failure, isolates
 from sparklet.model import (
     Claim,
     ClaimStatus,
     Counts,
     Failure,
+    Isolation,
     PartRecord,
     Run,
     RunState,
@@ -83,6 +85,15 @@ class MemoryRuns:
             if part.index in self._parts[run_id]:
                 raise CheckpointConflictError(f"part {part.index} of run {run_id} was sealed by another planner")
             self._parts[run_id][part.index] = part
+
+    def extend(self, run: Run, part: PartRecord) -> bool:
+        """Add a part of bad objects to a sealed plan, unless that has moved on; a part of ``MemoryAttempts.split``."""
+        fits = run.state is RunState.RUNNING and run.shard_count == part.first_shard
+        if not fits or part.index in self._parts[run.run_id]:
+            return False
+        self._parts[run.run_id][part.index] = part
+        self.entered[run.run_id] = replace(run, shard_count=part.next_shard)
+        return True
 
     def parts(self, run_id: str) -> Iterator[PartRecord]:
         """Sealed parts in order."""
@@ -183,8 +194,10 @@ class MemoryRuns:
 class MemoryAttempts:
     """``Attempts`` in a dictionary: every method is one atomic step."""
 
-    def __init__(self, clock: Clock, lock: threading.RLock, shards: dict[str, dict[int, ShardRecord]]) -> None:
-        self._clock, self._lock, self.records = clock, lock, shards
+    def __init__(
+        self, clock: Clock, lock: threading.RLock, shards: dict[str, dict[int, ShardRecord]], runs: MemoryRuns
+    ) -> None:
+        self._clock, self._lock, self.records, self._runs = clock, lock, shards, runs
 
     # --- workers ---
 
@@ -206,10 +219,12 @@ class MemoryAttempts:
                 return answer
             if record.attempts >= max_attempts:
                 ended = self._exhaust(record, rules.exhausted_failure(record), escalate)
-                return Claim(ClaimStatus.EXHAUSTED if ended.state.ended else ClaimStatus.HELD, ended)
+                if ended.state.ended or ended.engine != record.engine:
+                    return Claim(ClaimStatus.EXHAUSTED if ended.state.ended else ClaimStatus.HELD, ended)
+                record = ended
             log = rules.cut(log_stream, rules.LOG_STREAM_BYTES)
             record = replace(record, attempts=record.attempts + 1, attempt_id=attempt_id, taken_from=record.state)
-            record = replace(record, state=ShardState.RUNNING)
+            record = replace(record, state=ShardState.RUNNING, settled=False)
             claimed = replace(record, lease_end_s=now_s + lease_s, changed_s=now_s, started_s=now_s, log_stream=log)
             return Claim(ClaimStatus.GRANTED, self.put(claimed))
 
@@ -234,6 +249,28 @@ class MemoryAttempts:
                 done = replace(record, state=ShardState.SUCCEEDED, changed_s=self._clock.now_s())
                 self.put(_with_result(done, result))
 
+    def settle(self, record: ShardRecord, result: ShardResult) -> None:
+        """RUNNING, its lease over, until it is split."""
+        with self._lock:
+            now_s = self._clock.now_s()
+            if owned := self._owned(record.run_id, record.number, record.attempt_id, ShardState.RUNNING):
+                done = replace(owned, settled=True, lease_end_s=now_s, changed_s=now_s)
+                self.put(_with_result(done, result))
+
+    def split(self, rest: ShardRecord, part: PartRecord, bad: Sequence[ShardRecord]) -> bool:
+        """A settled shard → SUCCEEDED, and its bad objects FAILED."""
+        with self._lock:
+            record, run = self._get(rest.run_id, rest.number), self._runs.get(rest.run_id)
+            still = record.attempt_id == rest.attempt_id and record.state is ShardState.RUNNING and record.settled
+            if not still or not self._runs.extend(run, part):
+                return False
+            line = {name: getattr(rest, name) for name in ("part", "offset", "length", "object_count", "size_bytes")}
+            done = replace(record, state=ShardState.SUCCEEDED, settled=False, **line)
+            self.put(replace(done, **asdict(Isolation())))
+            for each in bad:
+                self.put(each)
+            return True
+
     def fail(self, run_id: str, number: int, attempt_id: str, failure: Failure) -> None:
         """RUNNING → FAILED."""
         with self._lock:
@@ -246,6 +283,12 @@ class MemoryAttempts:
             if record := self._owned(run_id, number, attempt_id, ShardState.PENDING):
                 assert engine == record.engine
                 self._end(record, ShardState.PENDING, failure)
+
+    def isolate(self, record: ShardRecord, failure: Failure, found: Isolation) -> None:
+        """RUNNING → PENDING, and the next attempt goes by what was found."""
+        with self._lock:
+            if owned := self._owned(record.run_id, record.number, record.attempt_id, ShardState.PENDING):
+                self._end(_isolating(owned, found), ShardState.PENDING, failure)
 
     def escalate(self, run_id: str, number: int, attempt_id: str, failure: Failure, engine: str) -> None:
         """RUNNING → PENDING for an engine."""
@@ -290,18 +333,26 @@ class MemoryAttempts:
             self._end(record, ShardState.FAILED, failure)
             return True
 
-    def redrive(self, run_id: str, number: int, generation: int, engine: str = "") -> ShardRecord | None:
+    def redrive(
+        self, run_id: str, number: int, generation: int, engine: str = "", isolate: int = 0
+    ) -> ShardRecord | None:
         """FAILED → PENDING in a later generation."""
         with self._lock:
             record = self._get(run_id, number)
             if record.state is not ShardState.FAILED or record.generation >= generation:
                 return None
             fresh = replace(_moved(record, engine or record.engine), state=ShardState.PENDING, generation=generation)
-            return self.put(replace(fresh, changed_s=self._clock.now_s()))
+            fresh = fresh if record.winner else replace(fresh, **asdict(Isolation()))
+            return self.put(replace(fresh, isolate=isolate, changed_s=self._clock.now_s()))
 
     def _exhaust(self, record: ShardRecord, failure: Failure, escalate: str) -> ShardRecord:
         if engine := rules.next_engine(record, failure, escalate):
             return self._end(_moved(record, engine), ShardState.PENDING, failure)
+        if isolates(record, failure):
+            found = after_failure(record, failure)
+            if isinstance(found, Isolation):
+                return self._end(_isolating(record, found), ShardState.PENDING, failure)
+            failure = found
         return self._end(record, ShardState.FAILED, failure)
 
     def _unmoved(self, record: ShardRecord, state: ShardState) -> bool:
@@ -343,7 +394,8 @@ class MemoryShards:
     def _fresh(self, record: ShardRecord) -> ShardRecord:
         place = record.run_id, record.number, record.part, record.offset, record.length
         size = record.object_count, record.size_bytes
-        return ShardRecord(*place, *size, record.generation, changed_s=self._clock.now_s(), engine=record.engine)
+        of_run = {"engine": record.engine, "isolate": record.isolate}
+        return ShardRecord(*place, *size, record.generation, changed_s=self._clock.now_s(), **of_run)  # type: ignore[arg-type]
 
     def get(self, run_id: str, number: int) -> ShardRecord:
         """One shard."""
@@ -398,7 +450,7 @@ class MemoryLedger:
         time, lock = clock or SystemClock(), threading.RLock()
         shards: dict[str, dict[int, ShardRecord]] = {}
         self.runs = MemoryRuns(time, lock, shards)
-        self.attempts = MemoryAttempts(time, lock, shards)
+        self.attempts = MemoryAttempts(time, lock, shards, self.runs)
         self.shards = MemoryShards(time, lock, shards, self.runs)
 
 
@@ -411,6 +463,10 @@ def _found(shards: Mapping[str, Mapping[int, ShardRecord]], run_id: str, number:
 
 def _moved(record: ShardRecord, engine: str) -> ShardRecord:
     return replace(record, engine=engine, attempts=0, requeues=0, unrun=0)
+
+
+def _isolating(record: ShardRecord, isolation: Isolation) -> ShardRecord:
+    return replace(_moved(record, record.engine), **asdict(isolation))
 
 
 def _with_result(record: ShardRecord, result: ShardResult) -> ShardRecord:

@@ -1,6 +1,6 @@
 """The ledger: what is known of runs, of their shards and of task requests, and who may change it."""
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from types import MappingProxyType
 from typing import Protocol
 
@@ -8,6 +8,7 @@ from sparklet.model import (
     Claim,
     Counts,
     Failure,
+    Isolation,
     PartRecord,
     Run,
     RunState,
@@ -144,11 +145,24 @@ class Attempts(Protocol):
     def succeed(self, run_id: str, number: int, attempt_id: str, result: ShardResult) -> None:
         """RUNNING → SUCCEEDED; LeaseLostError if this attempt does not own the shard. Twice does no harm."""
 
+    def settle(self, record: ShardRecord, result: ShardResult) -> None:
+        """The attempt that claimed ``record`` has left out bad objects: RUNNING, its lease over, until ``split``."""
+
+    def split(self, rest: ShardRecord, part: PartRecord, bad: Sequence[ShardRecord]) -> bool:
+        """A settled shard → SUCCEEDED, and its ``bad`` objects FAILED, in one transaction.
+
+        ``rest`` is the shard with its new line, and ``part`` the plan's next part, of the bad objects' shards. False if
+        the shard or the plan has moved on.
+        """
+
     def fail(self, run_id: str, number: int, attempt_id: str, failure: Failure) -> None:
         """RUNNING → FAILED, fenced in the same way."""
 
     def release(self, run_id: str, number: int, attempt_id: str, failure: Failure, engine: str = "") -> None:
         """RUNNING → PENDING, fenced in the same way; the cause is kept. ``engine`` is the shard's own."""
+
+    def isolate(self, record: ShardRecord, failure: Failure, found: Isolation) -> None:
+        """RUNNING → PENDING by the attempt that claimed ``record``; nothing counted yet, the next goes by ``found``."""
 
     def escalate(self, run_id: str, number: int, attempt_id: str, failure: Failure, engine: str) -> None:
         """RUNNING → PENDING for ``engine``, fenced likewise; nothing counted yet, and no function claims it again."""
@@ -156,7 +170,8 @@ class Attempts(Protocol):
     def expire(self, record: ShardRecord, max_attempts: int, escalate: str = "") -> ShardRecord | None:
         """End a lease that is over: PENDING, or FAILED if no attempt is left; the shard as it is then.
 
-        A function's shard without an attempt left is PENDING for the engine ``escalate``, if one is named.
+        A function's shard without an attempt left is PENDING for the engine ``escalate``, if one is named, and any is
+        if its bad objects are looked for (``ledger.isolation``).
         None if the shard has moved on or its lease was renewed since ``record`` was read, or the lease still runs.
         """
 
@@ -170,8 +185,13 @@ class Attempts(Protocol):
     def abandon(self, record: ShardRecord, failure: Failure) -> bool:
         """PENDING → FAILED for a shard that will not be claimed; False if it has moved on since ``record`` was read."""
 
-    def redrive(self, run_id: str, number: int, generation: int, engine: str = "") -> ShardRecord | None:
-        """FAILED → PENDING in ``generation``, for ``engine`` ("": the same); None if not FAILED in an older one."""
+    def redrive(
+        self, run_id: str, number: int, generation: int, engine: str = "", isolate: int = 0
+    ) -> ShardRecord | None:
+        """FAILED → PENDING in ``generation``, for ``engine`` ("": the same); None if not FAILED in an older one.
+
+        Which objects are bad is forgotten, unless an attempt without them has won.
+        """
 
 
 class Shards(Protocol):

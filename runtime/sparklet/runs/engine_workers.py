@@ -85,7 +85,7 @@ def _go_on(at: Deployment, engine: Engine, record: ShardRecord, end: Failure | N
         return _give_up(at, record, f"{workers} workers ended before a claim; {end.error_class}: {end.message}")
     if workers and not WORKER.is_due(record, now_s):
         return False
-    counted = (record.run_id, record.number, record.generation, record.attempts, record.requeues)
+    counted = (record.run_id, record.number, record.generation, record.attempts, record.requeues, record.attempt_id)
     token = hashlib.sha256(repr(counted).encode()).hexdigest()[:32]
     ref = ("--run", record.run_id, "--shard", str(record.number), "--generation", str(record.generation))
     try:

@@ -1,5 +1,7 @@
 """What the ledger's table promises where the stand-ins behave better than DynamoDB: lag, conflicts, part answers."""
 
+from collections.abc import Callable
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -11,7 +13,7 @@ from sparklet.aws.dynamodb import OPEN_INDEX, DynamoLedger
 from sparklet.aws.dynamodb.items import new_shard_item, part_item, run_item, shard_key
 from sparklet.aws.dynamodb.table import THROTTLED_S
 from sparklet.errors import CheckpointConflictError, LedgerError
-from sparklet.model import Counts, PartRecord, Position, Run, ScriptRef, ShardRecord, ShardState
+from sparklet.model import Counts, PartRecord, Position, Run, ScriptRef, ShardRecord, ShardResult, ShardState
 from tests.stand_ins.memory import FakeClock
 
 RUN = Run("run-1", ("s3://in/",), "s3://out/", (ScriptRef("s3://b/s", "0", "s3://m/s"),), shard_count=2)
@@ -165,7 +167,7 @@ def test_a_write_that_surely_failed_is_raised_at_once(
         stub.add_client_error("update_item", code, http_status_code=status)
 
         with pytest.raises(LedgerError, match=says) as caught:
-            ledger.attempts.redrive("run-1", 0, 1)
+            ledger.attempts.renew("run-1", 0, "a", 16.0)
     assert not caught.value.retryable
 
 
@@ -178,15 +180,25 @@ def test_an_impossible_transaction_is_raised_at_once(clients: AwsClients, ledger
     assert not caught.value.retryable
 
 
-def test_a_write_into_a_service_in_trouble_is_looked_up(clients: AwsClients, ledger: DynamoLedger) -> None:
+@pytest.mark.parametrize(
+    "write",
+    [
+        lambda ledger: ledger.attempts.renew("run-1", 0, "a", 16.0),
+        lambda ledger: ledger.attempts.settle(replace(shard(0), attempt_id="a"), ShardResult()),
+    ],
+    ids=["renew", "settle"],
+)
+def test_a_write_into_a_service_in_trouble_is_looked_up(
+    clients: AwsClients, ledger: DynamoLedger, write: Callable[[DynamoLedger], None]
+) -> None:
     """After a 500 nobody knows: the item is read, and it shows that the write was not done."""
     with Stubber(clients.dynamodb) as stub:
         stub.add_client_error("update_item", "InternalServerError", http_status_code=500)
-        failed = {**new_shard_item(shard(0), 10.0, "w"), "state": {"S": "FAILED"}}
-        stub.add_response("get_item", {"Item": failed})
+        running = {**new_shard_item(shard(0), 10.0, "w"), "state": {"S": "RUNNING"}, "attempt_id": {"S": "a"}}
+        stub.add_response("get_item", {"Item": running})
 
         with pytest.raises(LedgerError, match="InternalServerError"):
-            ledger.attempts.redrive("run-1", 0, 1)
+            write(ledger)
 
 
 def test_a_fault_while_shards_are_entered_ends_it(clients: AwsClients, ledger: DynamoLedger) -> None:

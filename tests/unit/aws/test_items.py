@@ -22,6 +22,7 @@ from sparklet.aws.dynamodb.items import (
     shard_record,
 )
 from sparklet.errors import LedgerError
+from sparklet.ledger.isolation import BAD_MESSAGE_BYTES, MAX_BAD
 from sparklet.ledger.rules import ERROR_CLASS_BYTES, ERROR_MESSAGE_BYTES, LOG_STREAM_BYTES, OUTPUTS_BYTES
 from sparklet.model import (
     ListSource,
@@ -80,6 +81,8 @@ def test_the_largest_item_of_a_shard_is_below_1_kb() -> None:
     }
 
     assert item_bytes(item) <= 1024
+    bad = attribute([(999, "e" * ERROR_CLASS_BYTES, "m" * BAD_MESSAGE_BYTES)] * MAX_BAD)
+    assert item_bytes({"bad": bad}) <= 250 * MAX_BAD
 
 
 @given(
@@ -93,6 +96,7 @@ def test_the_largest_item_of_a_shard_is_below_1_kb() -> None:
         object_count=COUNTS,
         size_bytes=COUNTS,
         generation=st.integers(0, 50),
+        isolate=st.integers(0, 2),
     ),
     TIMES,
 )

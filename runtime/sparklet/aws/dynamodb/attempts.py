@@ -4,15 +4,28 @@ The condition names everything that the transition depends on, so the item itsel
 repeated, or from an attempt that has lost its lease. A refusal comes with the item, which shows its reason.
 """
 
-from dataclasses import replace
+from collections.abc import Sequence
+from dataclasses import asdict, fields, replace
 from operator import attrgetter
 from typing import Any
 
-from sparklet.aws.dynamodb.items import FORMAT, SHARD_FORMAT, open_value, shard_key, shard_record
+from sparklet.aws.dynamodb import items
 from sparklet.aws.dynamodb.table import OnTable, Written, new_writer
 from sparklet.errors import LedgerError, ShardNotFoundError
 from sparklet.ledger import rules
-from sparklet.model import Claim, ClaimStatus, Failure, ShardRecord, ShardRef, ShardResult, ShardState
+from sparklet.ledger.isolation import after_failure, isolates
+from sparklet.model import (
+    Claim,
+    ClaimStatus,
+    Failure,
+    Isolation,
+    PartRecord,
+    RunState,
+    ShardRecord,
+    ShardRef,
+    ShardResult,
+    ShardState,
+)
 
 Values = dict[str, Any]  # Python values by placeholder
 Change = tuple[str, Values]  # the end of an update, and its values
@@ -53,7 +66,8 @@ class DynamoAttempts(OnTable):
                 raise outcome.lost
             if record.attempts < max_attempts:
                 continue
-            if ended := self._exhaust(record, rules.exhausted_failure(record), escalate):
+            ended = self._exhaust(record, rules.exhausted_failure(record), escalate)
+            if ended and (ended.state.ended or ended.engine != record.engine):
                 return Claim(ClaimStatus.EXHAUSTED if ended.state.ended else ClaimStatus.HELD, ended)
         raise LedgerError(f"shard {ref.shard} of run {ref.run_id} changed under {CLAIM_TRIES} claims; try again")
 
@@ -62,16 +76,17 @@ class DynamoAttempts(OnTable):
     ) -> Written:
         lease_end_s = now_s + lease_s
         return self._table.update(
-            shard_key(ref.run_id, ref.shard),
+            items.shard_key(ref.run_id, ref.shard),
             "SET taken_from = #state, #state = :running, #open = :open, attempts = attempts + :one, attempt_id = :me, "
-            "lease_end_s = :end, changed_s = :now, started_s = :now, log_stream = :log",
+            "lease_end_s = :end, changed_s = :now, started_s = :now, log_stream = :log REMOVE settled",
             "generation = :generation AND attempts < :most AND attempt_id <> :me "
             "AND (attribute_not_exists(fmt) OR fmt <= :format) AND (attribute_not_exists(engine) OR engine = :engine) "
-            "AND (#state = :pending OR (#state = :running AND lease_end_s < :expired))",
+            "AND (#state = :pending "
+            "OR (#state = :running AND lease_end_s < :expired AND attribute_not_exists(settled)))",
             {
                 ":running": ShardState.RUNNING,
                 ":pending": ShardState.PENDING,
-                ":open": open_value(ShardState.RUNNING, lease_end_s),
+                ":open": items.open_value(ShardState.RUNNING, lease_end_s),
                 ":one": 1,
                 ":me": attempt_id,
                 ":end": lease_end_s,
@@ -80,7 +95,7 @@ class DynamoAttempts(OnTable):
                 ":generation": ref.generation,
                 ":most": most,
                 ":expired": now_s - rules.LEASE_GRACE_S,
-                ":format": FORMAT,
+                ":format": items.FORMAT,
                 ":engine": engine,
             },
         )
@@ -95,7 +110,7 @@ class DynamoAttempts(OnTable):
             of_result, more = _result(staged)
             update, values = f"{update}, winner = :me, {of_result}", {**values, **more}
             condition += " AND (attribute_not_exists(winner) OR winner = :me)"
-        outcome = self._table.update(shard_key(run_id, number), update, condition, values)
+        outcome = self._table.update(items.shard_key(run_id, number), update, condition, values)
         if outcome.applied:
             return
         record = _existing(run_id, number, outcome)
@@ -112,6 +127,36 @@ class DynamoAttempts(OnTable):
         update = f"SET #state = :wanted, changed_s = :now, {of_result} REMOVE #open"
         self._end_owned(run_id, number, attempt_id, ShardState.SUCCEEDED, update, values)
 
+    def settle(self, record: ShardRecord, result: ShardResult) -> None:
+        """RUNNING, its lease over, until it is split."""
+        of_result, values = _result(result)
+        update = "SET #state = :wanted, settled = :yes, lease_end_s = :now, changed_s = :now, #open = :open, "
+        values |= {":yes": True, ":open": items.open_value(ShardState.RUNNING, self._clock.now_s())}
+        self._end_owned(*_owner(record), ShardState.RUNNING, update + of_result, values)
+
+    def split(self, rest: ShardRecord, part: PartRecord, bad: Sequence[ShardRecord]) -> bool:
+        """A settled shard → SUCCEEDED, and its bad objects FAILED."""
+        writer, run_id = new_writer(), rest.run_id
+        lines = {name: getattr(rest, name) for name in ("part", "offset", "length", "object_count", "size_bytes")}
+        shard = self._table.change(
+            items.shard_key(run_id, rest.number),
+            "SET #state = :done, part = :part, #offset = :offset, #length = :length, object_count = :object_count, "
+            "size_bytes = :size_bytes REMOVE #open, settled, bad, suspects, trial",
+            f"{_OWNED} AND attribute_exists(settled)",
+            {
+                **{f":{name}": value for name, value in lines.items()},
+                ":me": rest.attempt_id,
+                ":running": ShardState.RUNNING,
+                ":done": ShardState.SUCCEEDED,
+            },
+        )
+        counts = {":was": part.first_shard, ":now": part.next_shard, ":running": RunState.RUNNING}
+        counted = "#state = :running AND shard_count = :was"
+        run = self._table.change(items.run_key(run_id), "SET shard_count = :now", counted, counts)
+        sealed = self._table.create(items.part_item(run_id, part, writer))
+        entered = [self._table.create(items.bad_shard_item(each, writer)) for each in bad]
+        return self._table.transact(items.part_key(run_id, part.index), [shard, run, sealed, *entered]).carries(writer)
+
     def fail(self, run_id: str, number: int, attempt_id: str, failure: Failure) -> None:
         """RUNNING → FAILED."""
         self._give_up((run_id, number, attempt_id), ShardState.FAILED, failure)
@@ -119,6 +164,10 @@ class DynamoAttempts(OnTable):
     def release(self, run_id: str, number: int, attempt_id: str, failure: Failure, engine: str = "") -> None:
         """RUNNING → PENDING."""
         self._give_up((run_id, number, attempt_id), ShardState.PENDING, failure, engine)
+
+    def isolate(self, record: ShardRecord, failure: Failure, found: Isolation) -> None:
+        """RUNNING → PENDING, and the next attempt goes by what was found."""
+        self._give_up(_owner(record), ShardState.PENDING, failure, record.engine, _isolating(found))
 
     def escalate(self, run_id: str, number: int, attempt_id: str, failure: Failure, engine: str) -> None:
         """RUNNING → PENDING for an engine."""
@@ -132,7 +181,7 @@ class DynamoAttempts(OnTable):
         engine: str = "",
         more: Change = NO_CHANGE,
     ) -> None:
-        kept, open_at = rules.bounded_failure(failure), open_value(wanted, self._clock.now_s(), engine)
+        kept, open_at = rules.bounded_failure(failure), items.open_value(wanted, self._clock.now_s(), engine)
         update, values = more
         values = {":open": open_at, ":class": kept.error_class, ":message": kept.message, **values}
         ends = "SET #state = :wanted, changed_s = :now, #open = :open, error_class = :class, error_message = :message"
@@ -144,11 +193,12 @@ class DynamoAttempts(OnTable):
         """RUNNING → ``wanted``, fenced by attempt id and state; ending it twice does no harm."""
         fence: Values = {":me": attempt_id, ":running": ShardState.RUNNING}
         change: Values = {**values, ":wanted": wanted, ":now": self._clock.now_s()}
-        outcome = self._table.update(shard_key(run_id, number), update, _OWNED, {**fence, **change})
+        outcome = self._table.update(items.shard_key(run_id, number), update, _OWNED, {**fence, **change})
         if outcome.applied:
             return
         record = _existing(run_id, number, outcome)
-        if record.attempt_id == attempt_id and record.state is wanted:
+        ended = record.settled if wanted is ShardState.RUNNING else record.state is wanted
+        if ended and record.attempt_id == attempt_id:
             return
         if outcome.lost and record.attempt_id == attempt_id and record.state is ShardState.RUNNING:
             raise outcome.lost
@@ -166,6 +216,11 @@ class DynamoAttempts(OnTable):
         """End a shard without an attempt left, unless it goes on in an engine."""
         if engine := rules.next_engine(record, failure, escalate):
             return self._end_unmoved(replace(record, engine=engine), ShardState.PENDING, failure, _anew(engine))
+        if isolates(record, failure):
+            found = after_failure(record, failure)
+            if isinstance(found, Isolation):
+                return self._end_unmoved(record, ShardState.PENDING, failure, _isolating(found))
+            failure = found
         return self._end_unmoved(record, ShardState.FAILED, failure)
 
     def abandon(self, record: ShardRecord, failure: Failure) -> bool:
@@ -208,8 +263,8 @@ class DynamoAttempts(OnTable):
             condition, values = f"{_UNMOVED} AND lease_end_s = :lease_end", {**values, ":lease_end": record.lease_end_s}
         unmoved: Values = {f":{name}": getattr(record, name) for name in ("generation", "attempts", "requeues")}
         unmoved |= {":was": record.state, ":attempt": record.attempt_id}
-        change: Values = {":now": now_s, ":open": open_value(state, now_s, record.engine), ":writer": writer}
-        key = shard_key(record.run_id, record.number)
+        change: Values = {":now": now_s, ":open": items.open_value(state, now_s, record.engine), ":writer": writer}
+        key = items.shard_key(record.run_id, record.number)
         outcome = self._table.update(key, update, condition, {**values, **unmoved, **change})
         found = _existing(record.run_id, record.number, outcome)
         if outcome.applied or (outcome.carries(writer) and found.state is state):
@@ -218,42 +273,39 @@ class DynamoAttempts(OnTable):
             raise outcome.lost
         return None
 
-    def redrive(self, run_id: str, number: int, generation: int, engine: str = "") -> ShardRecord | None:
+    def redrive(
+        self, run_id: str, number: int, generation: int, engine: str = "", isolate: int = 0
+    ) -> ShardRecord | None:
         """FAILED → PENDING in a later generation."""
-        writer, now_s = new_writer(), self._clock.now_s()
-        update, values = _anew(engine)
-        outcome = self._table.update(
-            shard_key(run_id, number),
-            "SET #state = :pending, generation = :generation, changed_s = :now, #open = :open, writer = :writer"
-            + update,
-            "#state = :failed AND generation < :generation" + ("" if engine else " AND attribute_not_exists(engine)"),
-            {
-                ":pending": ShardState.PENDING,
-                ":failed": ShardState.FAILED,
-                ":generation": generation,
-                ":now": now_s,
-                ":open": open_value(ShardState.PENDING, now_s, engine),
-                ":writer": writer,
-                **values,
-            },
-        )
-        record = _existing(run_id, number, outcome)
-        if outcome.carries(writer) and record.state is ShardState.PENDING:
-            return record
+        item = self._table.get(items.shard_key(run_id, number))
+        record = _existing(run_id, number, Written(applied=False, item=item))
         if record.state is not ShardState.FAILED or record.generation >= generation:
             return None
-        if outcome.lost:
-            raise outcome.lost
-        return self.redrive(run_id, number, generation, record.engine) if record.engine and not engine else None
+        update, values = _anew(engine)
+        update = (
+            "SET #state = :state, generation = :next, changed_s = :now, #open = :open, writer = :writer, "
+            f"isolate = :isolate{update}" + ("" if record.winner else " REMOVE bad, suspects, trial")
+        )
+        values |= {":state": ShardState.PENDING, ":next": generation, ":isolate": isolate}
+        record = replace(record, engine=engine or record.engine)
+        return self._change_unmoved(record, ShardState.PENDING, update, values)
 
 
 def _anew(engine: str) -> Change:
     """The end of an update after which nothing is counted, and ``engine``, if one is named, does the shard."""
     values: Values = {":none": 0}
     update = ", attempts = :none, requeues = :none, unrun = :none"
-    if engine:  # the format: an older worker would claim it
-        return f"{update}, engine = :engine, fmt = :format", {**values, ":engine": engine, ":format": SHARD_FORMAT}
+    if engine:  # the format: an older worker would claim it, or do its bad objects, too
+        return f"{update}, engine = :engine, fmt = :format", {**values, ":engine": engine, ":format": items.FORMAT}
     return update, values
+
+
+def _isolating(isolation: Isolation) -> Change:
+    """The end of an update after which the next attempt goes by an isolation."""
+    update, values = _anew("")
+    assigned = ", ".join(f"{each.name} = :{each.name}" for each in fields(isolation))
+    found = {f":{name}": value for name, value in asdict(isolation).items()}
+    return f"{update}, {assigned}, fmt = :format", {**values, **found, ":format": items.FORMAT}
 
 
 def _result(result: ShardResult) -> tuple[str, Values]:
@@ -271,7 +323,8 @@ def _result(result: ShardResult) -> tuple[str, Values]:
 def _existing(run_id: str, number: int, outcome: Written) -> ShardRecord:
     if outcome.item is None:
         raise ShardNotFoundError(f"run {run_id} has no shard {number}")
-    return shard_record(outcome.item)
+    return items.shard_record(outcome.item)
 
 
+_owner = attrgetter("run_id", "number", "attempt_id")
 _version = attrgetter("state", "generation", "attempts", "requeues", "attempt_id", "lease_end_s")

@@ -37,7 +37,8 @@ Attributes = dict[str, "AttributeValueTypeDef"]
 
 RUNS_PARTITION = "runs"
 RUN_SORT_KEY = "run"
-# The newest: of runs whose next run gets one shard, or items; of runs over a table of the catalog, or with two engines
+# The newest: of runs whose next run gets one shard, or items; of runs over a table of the catalog, or with two engines;
+# of shards whose bad objects are isolated
 FORMAT = 6
 ENGINE_FORMAT = 5  # of other runs with an engine
 RUN_FORMAT = 4  # of the rest
@@ -159,9 +160,17 @@ def new_shard_item(record: ShardRecord, now_s: float, writer: str) -> Attributes
         "attempt_id": {"S": ""},
         "changed_s": {"N": repr(now_s)},
         "writer": {"S": writer},
+        **({"isolate": {"N": str(record.isolate)}} if record.isolate else {}),
         # an older worker would run the script of a shard that has a winner again, or claim an engine's shard
         **({"engine": {"S": record.engine}, "fmt": {"N": str(SHARD_FORMAT)}} if record.engine else {"fmt": {"N": "3"}}),
     }
+
+
+def bad_shard_item(record: ShardRecord, writer: str) -> Attributes:
+    """The item of a shard that is entered as FAILED."""
+    names = ("state", "attempts", "attempt_id", "changed_s", "started_s", "error_class", "error_message", "log_stream")
+    values = {name: getattr(record, name) for name in names} | {"open": open_value(record.state, record.changed_s)}
+    return {**new_shard_item(record, record.changed_s, writer), **attributes(values)}
 
 
 def shard_record(item: Item) -> ShardRecord:

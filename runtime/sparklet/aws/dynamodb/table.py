@@ -254,7 +254,7 @@ class OnTable:
 
 def names_in(expression: str) -> dict[str, Any]:
     """The argument that explains an expression's placeholders for reserved words; none if it has none."""
-    reserved = {"#state": "state", "#open": "open", "#rows": "rows"}
+    reserved = {f"#{name}": name for name in ("state", "open", "rows", "offset", "length")}
     used = {placeholder: name for placeholder, name in reserved.items() if placeholder in expression}
     return {"ExpressionAttributeNames": used} if used else {}
 
