@@ -182,7 +182,8 @@ def write(
         return rows
 
     with to.job.outcome.labelled(label) as named:
-        identity, batch = id_ or commit_id(to.job, named), Batch(to.job, None if id_ else named)
+        own = commit_id(to.job, named)
+        identity, batch = id_ or own, Batch(to.job, None if id_ else named)
         rows = None
         while rows is None:  # the database has got records meanwhile: make the rows of the others
             with _staged(to.job, batch.new_rows(frame)) as (files, paths):

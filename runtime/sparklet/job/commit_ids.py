@@ -19,14 +19,20 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from sparklet.job.errors import TableError
 from sparklet.job.event_objects import object_versions, text_at
 from sparklet.job.fields import JobFields
 
 
 def commit_id(job: JobFields, label: str) -> str:
-    """The commit id of a direct write of a ``Job``."""
+    """The commit id of a direct write of a ``Job``; TableError if its shard's bad inputs are being isolated.
+
+    The id would stand for other rows than before. What a run stages is committed once, without the bad inputs.
+    """
     if job.shard is not None:
         names = job.event.get("sparklet") if isinstance(job.event, Mapping) else None
+        if names and names.get("isolating"):
+            raise TableError("a write that commits at once cannot leave out a shard's bad inputs (--isolate): stage it")
         return f"{(names or {}).get('identity') or job.run_id}/{job.shard}/{label}"
     named = named_work(job.event)
     if named is None:

@@ -5,9 +5,11 @@ conditional: an attempt that lost its claim changes nothing.
 """
 
 import threading
+import uuid
 from collections.abc import Callable
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import partial
 from types import TracebackType
 from typing import Any, Protocol, Self, TypeVar
 
@@ -43,7 +45,7 @@ class Claimed(Protocol):
 
     kind: str  # "shard" or "task", for the log
     attempts: int  # including this one
-    max_attempts: int
+    goes_on: float  # another attempt follows, at once and here if this share of the time is left; 0: none does
 
     @property
     def lease(self) -> AbstractContextManager[Any]:
@@ -55,11 +57,14 @@ class Claimed(Protocol):
     def succeed(self, result: ShardResult) -> None:
         """Record SUCCEEDED. Raises LedgerError, or LeaseLostError if another attempt owns it now."""
 
+    def is_final(self, failure: Failure) -> bool:
+        """Whether no attempt repeats this one."""
+
     def fail(self, failure: Failure, *, final: bool) -> str:
         """Record FAILED, or, if another attempt may help, PENDING; the engine that takes over, if any."""
 
     def succeeded(self, result: ShardResult) -> Outcome:
-        """Follow up a recorded success; returns the outcome with the answer."""
+        """Follow up a recorded success, or what another attempt goes on with; returns the outcome."""
 
     def failed(self, *, final: bool) -> None:
         """Follow up a recorded failure."""
@@ -78,24 +83,36 @@ class Claims(Protocol):
 
 
 def make_attempt(claims: Claims, attempt: Attempt) -> Outcome:
-    """Claim, execute and record the task's shard or request; return its message if another attempt may help."""
-    task, log = attempt.task, attempt.log
-    try:
-        claimed = claims.claim(attempt)
-    except LedgerError as error:
-        log.error("the ledger could not be asked", error=str(error))
-        return_message(claims, attempt, back_off_s(task.receive_count, BACK_OFF_S, MAX_BACK_OFF_S))
-        return Outcome(task, error, acknowledged=False)
-    if isinstance(claimed, Outcome):
-        return claimed
-    try:
-        with claimed.lease:
-            result = claimed.execute()
-            persist(lambda: claimed.succeed(result), claims.clock, attempt)
-    except SparkletError as error:
-        return _conclude_failure(claims, claimed, attempt, error)
-    log.info(f"{claimed.kind} succeeded", rows=result.rows)
-    return claimed.succeeded(result)
+    """Claim, execute and record the task's shard or request; return its message if another attempt may help.
+
+    While the bad inputs of a shard are looked for, one attempt follows the other here.
+    """
+    whole_s = attempt.deadline.remaining_s()
+    while True:
+        try:
+            claimed = claims.claim(attempt)
+        except LedgerError as error:
+            attempt.log.error("the ledger could not be asked", error=str(error))
+            return_message(claims, attempt, back_off_s(attempt.task.receive_count, BACK_OFF_S, MAX_BACK_OFF_S))
+            return Outcome(attempt.task, error, acknowledged=False)
+        if isinstance(claimed, Outcome):
+            return claimed
+        try:
+            with claimed.lease:
+                result = claimed.execute()
+                persist(partial(claimed.succeed, result), claims.clock, attempt)
+        except SparkletError as error:
+            outcome = _conclude_failure(claims, claimed, attempt, error)
+        else:
+            attempt.log.info(f"{'trial' if claimed.goes_on else claimed.kind} succeeded", rows=result.rows)
+            outcome = claimed.succeeded(result)
+        if not claimed.goes_on:
+            return outcome
+        if attempt.deadline.remaining_s() < claimed.goes_on * whole_s:
+            return_message(claims, attempt, 0)
+            return outcome
+        attempt_id = uuid.uuid4().hex[:12]
+        attempt = replace(attempt, attempt_id=attempt_id, log=attempt.log.bind(attempt=attempt_id))
 
 
 def _conclude_failure(claims: Claims, claimed: Claimed, attempt: Attempt, error: SparkletError) -> Outcome:
@@ -108,14 +125,17 @@ def _conclude_failure(claims: Claims, claimed: Claimed, attempt: Attempt, error:
         log.error("the ledger did not answer; the lease will expire", error=str(error))
         return Outcome(task, error, acknowledged=False)
     failure = failure_of(error)
-    final = not error.retryable or claimed.attempts >= claimed.max_attempts
+    final = claimed.is_final(failure)
     try:
         engine = persist(lambda: claimed.fail(failure, final=final), claims.clock, attempt)
     except (LedgerError, LeaseLostError) as refusal:
         log.error("the failure could not be recorded", error=str(refusal), cause=failure.message)
         return Outcome(task, error, acknowledged=False)
-    claimed.failed(final=final and not engine)
+    claimed.failed(final=final and not engine and not claimed.goes_on)
     cause = {"error_class": failure.error_class, "cause": failure.message}
+    if claimed.goes_on:
+        log.warning(f"attempt failed, the bad inputs of the {claimed.kind} are looked for", **cause)
+        return claimed.succeeded(ShardResult())
     if engine:
         log.warning(f"attempt failed, {claimed.kind} goes on elsewhere", engine=engine, **cause)
         return Outcome(task, answer={"state": str(ShardState.PENDING), "engine": engine})
@@ -155,8 +175,9 @@ def failure_of(error: SparkletError) -> Failure:
     if isinstance(error, ScriptFailedError) and error.cause_class:
         where = f" ({error.place}; exit code {error.exit_code})" if error.place else f" (exit code {error.exit_code})"
         cause = cut(error.cause, ERROR_MESSAGE_BYTES - len(where.encode()))
-        return Failure(error.cause_class, f"{cause}{where}", error.retryable)
-    return Failure(type(error).__name__, str(error), error.retryable)
+        return Failure(error.cause_class, f"{cause}{where}", error.retryable, error.files, by_input=True)
+    by_input = isinstance(error, ScriptFailedError) or bool(error.files)
+    return Failure(type(error).__name__, str(error), error.retryable, error.files, by_input)
 
 
 @dataclass
@@ -197,6 +218,10 @@ class Lease:
         if self.lost:
             raise self.lost
 
+    def end(self) -> None:
+        """Renew it no more: the attempt is about to give the shard to another one."""
+        self._done.set()
+
     def win(self, staged: ShardResult) -> None:
         """Make this attempt the shard's winner, for good; raises LeaseLostError if another attempt owns the shard."""
         begun_s = self.clock.now_s()
@@ -213,6 +238,8 @@ class Lease:
             self.renew(None)
             self.end_s = begun_s + self.lease_s
         except LeaseLostError as error:
+            if self._done.is_set():  # the next attempt in this invocation has the same deadline
+                return
             self.lost = error
             self.deadline.expire(str(error), at_once=True)
             self.log.error("the lease is lost; the script is stopped", error=str(error))

@@ -13,20 +13,24 @@ from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
+from urllib.parse import quote
 
 from sparklet import metrics
 from sparklet.errors import (
     EventError,
+    IsolationError,
     LeaseLostError,
     LedgerError,
     ObjectForbiddenError,
     ObjectNotFoundError,
     ObjectStoreError,
     PlanError,
+    ShardNotDoneError,
     SparkletError,
 )
 from sparklet.events import Outcome, Task
 from sparklet.job.fields import CHANGES
+from sparklet.ledger.isolation import after_failure, after_success, handled, is_conclusive, isolates
 from sparklet.ledger.rules import LEASE_S, lease_s, next_engine
 from sparklet.model import (
     SCHEME,
@@ -34,12 +38,15 @@ from sparklet.model import (
     ClaimStatus,
     Dispatch,
     Failure,
+    InputObject,
+    Isolation,
     Run,
     Shard,
     ShardRecord,
     ShardRef,
     ShardResult,
     ShardState,
+    s3_address,
     split_uri,
 )
 from sparklet.ports import ObjectInfo, ObjectStore, TaskQueue
@@ -47,7 +54,7 @@ from sparklet.ports.deployment import Deployment
 from sparklet.worker.attempt import Attempt, Lease, persist
 from sparklet.worker.executor import Execution, Executor
 from sparklet.worker.script_event import needs_staging, shard_event
-from sparklet.worker.staging import Staging
+from sparklet.worker.staging import Staging, described
 
 MAX_ANSWER_BYTES = 256 * 1024  # of one shard, in a run
 UNFINISHED = "_temporary"  # Hadoop's committers leave files of killed tasks here
@@ -88,9 +95,7 @@ class ShardClaims:
         lease = Lease(renew, self.clock, attempt.deadline, attempt.log, length_s, begun_s + length_s)
         staged = f"s3://{self.at.bucket}/staged/{ref.run_id}/{ref.shard:06d}-{record.winner or attempt.attempt_id}"
         output = StagedOutput(self.at.store, staged, run.shard_output(ref.shard))
-        return ClaimedShard(
-            self, attempt, run, record, lease, output, record.attempts, run.options.max_attempts, larger
-        )
+        return ClaimedShard(self, attempt, run, record, lease, output, record.attempts, larger)
 
     def queue_of(self, task: Task) -> TaskQueue | None:
         """All shards' messages come by one queue."""
@@ -143,10 +148,11 @@ class ClaimedShard:
     lease: Lease
     output: "StagedOutput"
     attempts: int
-    max_attempts: int
     larger: str  # the engine for a shard that is too large here; "": none
     kind: str = "shard"
+    goes_on: float = 0.0
     _files: Sequence[str] = ()  # of the winner, as they are staged
+    _objects: Mapping[int, InputObject] = field(default_factory=dict)  # that the attempt does, by place in the plan
 
     def execute(self) -> ShardResult:
         """Run the script, unless an earlier attempt has won, and publish the winner's output."""
@@ -155,6 +161,8 @@ class ClaimedShard:
         else:
             try:
                 result = self.claims.executor.execute(self._execution(), self.attempt)
+                if self.record.trial:
+                    return self._end_trial(result)
                 if result.answer or result.writes:
                     self._store(result)
                 result = replace(result, outputs=tuple(map(self.output.published_uri, result.outputs)))
@@ -167,9 +175,21 @@ class ClaimedShard:
                 result = replace(result, output_bytes=sum(info.size_bytes for info in staged))
             if staged or result.writes:
                 persist(lambda: self.lease.win(result), self.claims.clock, self.attempt)
+                self.record = replace(self.record, winner=self.attempt.attempt_id)  # what fails now is no input's fault
         self.lease.check()
         self.output.publish(self._files, self.lease.check)
         return result
+
+    def _end_trial(self, result: ShardResult) -> ShardResult:
+        """Delete what a trial has written; IsolationError if it has shown that no few objects are bad."""
+        self.output.discard()
+        for write in result.writes:  # some stage within a table's folder
+            files = (f"{write['folder']}/{path}" for path, _ in write["files"])
+            with suppress(ObjectStoreError):
+                self.claims.at.store.delete_all(uri for uri in files if uri.startswith(SCHEME))
+        if isinstance(found := after_success(self.record), Failure):
+            raise IsolationError(found.message)
+        return ShardResult()
 
     def _store(self, result: ShardResult) -> None:
         """Store answer and declared writes under this attempt's name; they count if the attempt wins."""
@@ -206,6 +226,9 @@ class ClaimedShard:
         run, record = self.run, self.record
         part_uri = f"s3://{self.claims.at.bucket}/runs/{run.run_id}/plan/{record.part}"
         shard = record.planned(self.claims.at.store.get(part_uri, record.offset, record.length), part_uri)
+        places = handled(record) if record.bad or record.trial else range(record.object_count)
+        self._objects = {place: shard.objects[place] for place in places}
+        shard = replace(shard, objects=tuple(self._objects.values()))
         cross_region = self.claims.cross_region(shard, run) if run.options.other_region else frozenset()
         staging = None  # Spark reads all inputs itself
         if shard.inputs and any(needs_staging(item, run.access, cross_region) for item in shard.objects):
@@ -224,23 +247,54 @@ class ClaimedShard:
         )
 
     def succeed(self, result: ShardResult) -> None:
-        """Record SUCCEEDED."""
-        self.claims.at.ledger.attempts.succeed(self.record.run_id, self.record.number, self.attempt.attempt_id, result)
+        """Record SUCCEEDED; after a trial what comes next, and settle what was done without bad objects."""
+        attempts, record = self.claims.at.ledger.attempts, self.record
+        if isinstance(found := after_success(record) if record.trial else None, Isolation):
+            self._go_on(found, Failure(record.error_class, record.error_message))
+        elif record.bad:
+            attempts.settle(record, result)
+        else:
+            attempts.succeed(record.run_id, record.number, self.attempt.attempt_id, result)
+
+    def is_final(self, failure: Failure) -> bool:
+        """Whether no attempt can help or none is left."""
+        spent = self.attempts >= self.run.options.max_attempts
+        return not failure.retryable or spent or is_conclusive(self.record, failure)
 
     def fail(self, failure: Failure, *, final: bool) -> str:
         """Record FAILED, or PENDING for another attempt, here or in the engine that is returned."""
         attempts, record = self.claims.at.ledger.attempts, self.record
-        mine = record.run_id, record.number, self.attempt.attempt_id, failure
-        if engine := next_engine(record, failure, self.larger):
-            attempts.escalate(*mine, engine)
+        mine, found = (record.run_id, record.number, self.attempt.attempt_id), None
+        engine = next_engine(record, failure, self.larger)
+        if final and not engine and isolates(record, failure):
+            found = after_failure(record, failure, self._named(failure))
+        if engine:
+            attempts.escalate(*mine, failure, engine)
+        elif isinstance(found, Isolation):
+            self._go_on(found, failure)
         elif final:
-            attempts.fail(*mine)
+            attempts.fail(*mine, found or failure)
         else:
-            attempts.release(*mine, record.engine)
+            attempts.release(*mine, failure, record.engine)
         return engine
+
+    def _go_on(self, isolation: Isolation, failure: Failure) -> None:
+        self.lease.end()
+        self.claims.at.ledger.attempts.isolate(self.record, failure, isolation)
+        self.goes_on = 1.0 if self.record.isolate > 1 else 0.5  # of what is for lack of time all is needed
+
+    def _named(self, failure: Failure) -> Sequence[int]:
+        """The places of the inputs that a failure names; none unless each name is that of one input."""
+        named, found = {s3_address(file) or file for file in failure.files}, list[int]()
+        for place, item in self._objects.items():
+            if named & {item.uri, quote(item.uri, "/:"), described(item)}:
+                found.append(place)
+        return found if len(found) == len(named) else ()
 
     def succeeded(self, result: ShardResult) -> Outcome:
         """Delete the staged files and measure."""
+        if self.goes_on:
+            return Outcome(self.attempt.task, ShardNotDoneError("its bad inputs are looked for"), acknowledged=False)
         self.output.discard(self._files)
         measure = self.claims.at.measure
         measure(metrics.SHARDS_SUCCEEDED)

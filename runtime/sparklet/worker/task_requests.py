@@ -109,9 +109,10 @@ class ClaimedRequest:
     record: TaskRecord
     kind: str = "task"
     lease: AbstractContextManager[None] = field(default_factory=nullcontext)
+    goes_on: float = 0.0
 
     def __post_init__(self) -> None:
-        self.attempts, self.max_attempts = self.record.attempts, self.claims.max_attempts
+        self.attempts = self.record.attempts
 
     def execute(self) -> ShardResult:
         """Run its script."""
@@ -122,6 +123,10 @@ class ClaimedRequest:
     def succeed(self, result: ShardResult) -> None:
         """Record SUCCEEDED."""
         self._replace(self.record.succeeded(result, self.claims.clock.now_s()))
+
+    def is_final(self, failure: Failure) -> bool:
+        """Whether no attempt can help or none is left."""
+        return not failure.retryable or self.attempts >= self.claims.max_attempts
 
     def fail(self, failure: Failure, *, final: bool) -> str:
         """Record FAILED, or PENDING for another attempt, never elsewhere."""

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from sparklet.job import EventError, Job
 from sparklet.job.commit_ids import commit_id, named_at_s, named_work, oldest_s, records_of
+from sparklet.job.errors import TableError
 from tests.unit.events import samples
 
 IN_A_RUN = {"run": "r", "identity": "r_18bcfe56800", "shard": 7, "attempt": "a1", "generation": 0}
@@ -33,6 +34,11 @@ def test_in_a_run_it_is_run_shard_and_label() -> None:
 def test_neither_attempt_nor_generation_change_it() -> None:
     assert in_run(attempt="a2", generation=3) == in_run()
     assert in_run(shard=8) != in_run() != in_run(identity="r_18bcfe56801")
+
+
+def test_a_shard_that_is_isolated_makes_no_direct_commit() -> None:
+    with pytest.raises(TableError, match="stage it"):
+        in_run(isolating=True)
 
 
 def message(number: int, body: str = "{}") -> dict[str, Any]:

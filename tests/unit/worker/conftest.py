@@ -73,8 +73,8 @@ class Bench:
     clock: FakeClock
     lines: io.BytesIO
 
-    def plan(self, run_id: str = "run-1", shards: int = 1, **changed: Any) -> list[ShardRef]:
-        """Enter a sealed run and send its messages."""
+    def plan(self, run_id: str = "run-1", shards: int = 1, objects: int = 1, **changed: Any) -> list[ShardRef]:
+        """Enter a sealed run and send its messages; more objects of a shard are named ``0-1.csv`` and so on."""
         import hashlib
 
         digest = hashlib.sha256(SCRIPT).hexdigest()
@@ -91,14 +91,20 @@ class Bench:
             options,
         )
         self.ledger.runs.create(run)
-        lines = [Shard(n, (InputObject(f"s3://in/{n}.csv", 10, "e"),)).to_line() for n in range(shards)]
+        names = [[f"{n}-{place}" if place else f"{n}" for place in range(objects)] for n in range(shards)]
+        inputs = [tuple(InputObject(f"s3://in/{name}.csv", 10, "e") for name in each) for each in names]
+        lines = [Shard(n, each).to_line() for n, each in enumerate(inputs)]
         part = "part-00000-test.jsonl"
         self.store.put(f"s3://{BUCKET}/runs/{run_id}/plan/{part}", b"".join(lines))
-        self.ledger.runs.add_part(run_id, PartRecord(0, part, 0, shards, shards, 10 * shards, Position()))
+        counts = shards * objects, 10 * shards * objects
+        self.ledger.runs.add_part(run_id, PartRecord(0, part, 0, shards, *counts, Position()))
         offsets = [sum(map(len, lines[:n])) for n in range(shards)]
-        records = [ShardRecord(run_id, n, part, offsets[n], len(lines[n]), 1, 10) for n in range(shards)]
+        sizes, level = (objects, 10 * objects), int(options.isolate)
+        records = [
+            ShardRecord(run_id, n, part, offsets[n], len(lines[n]), *sizes, isolate=level) for n in range(shards)
+        ]
         self.ledger.shards.add(records)
-        self.ledger.runs.seal_plan(run_id, shards, shards, 10 * shards)
+        self.ledger.runs.seal_plan(run_id, shards, *counts)
         self.queue.send(r.ref.to_body() for r in records)
         return [r.ref for r in records]
 
