@@ -3,10 +3,11 @@
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import chain
 
 from sparklet.errors import PlanError, ShardNotFoundError
 from sparklet.model import InputObject, PartRecord, Run, Shard, ShardRecord
-from sparklet.planning.plan_files import reasons_for, shards_of
+from sparklet.planning.plan_files import planned_shard, reasons_for, shards_of
 from sparklet.ports.deployment import Deployment
 
 
@@ -43,10 +44,14 @@ def object_status(at: Deployment, run_id: str, uri: str) -> ObjectStatus:
 
 def _holding(at: Deployment, run: Run, parts: list[PartRecord], uri: str) -> Iterator[HoldingShard]:
     wanted = json.dumps(uri).encode()
-    for part in parts:
+    later = (part for part in at.ledger.runs.parts(run.run_id) if part.index >= len(parts))  # shards split meanwhile
+    for part in chain(parts, later):
         for shard in shards_of(at, run.run_id, part, wanted):
+            record = _record(at, run.run_id, shard.number)
+            if record and record.part != part.part:
+                shard = planned_shard(at, record)  # its bad objects are shards of their own
             if items := tuple(item for item in shard.objects if item.uri == uri):
-                yield HoldingShard(shard, items, _record(at, run.run_id, shard.number))
+                yield HoldingShard(shard, items, record)
 
 
 def _record(at: Deployment, run_id: str, number: int) -> ShardRecord | None:

@@ -11,7 +11,7 @@ from operator import itemgetter
 from sparklet.inputs.digests import Digests
 from sparklet.model import Run, RunState, ShardState
 from sparklet.planning.commit_files import uncommitted
-from sparklet.planning.plan_files import shards_of
+from sparklet.planning.plan_files import OF_BAD, shards_of
 from sparklet.ports.deployment import Deployment
 
 RunStatus = tuple[str, int, RunState]  # identity, generation, state
@@ -50,10 +50,18 @@ def _outcomes(at: Deployment, run: Run) -> Iterator[tuple[tuple[str, str, str], 
     left_out = uncommitted(at, run)
     records = at.ledger.shards.list(run.run_id, ShardState.SUCCEEDED)
     succeeded = (record.number for record in records if record.number not in left_out)
-    number = next(succeeded, None)
-    for part in at.ledger.runs.parts(run.run_id):
-        for shard in shards_of(at, run.run_id, part):
+    number, parts = next(succeeded, None), list(at.ledger.runs.parts(run.run_id))
+    bad = {  # they are also in the old lines of the shards from which they were split
+        shard.objects[0]: at.ledger.shards.get(run.run_id, shard.number).state is ShardState.SUCCEEDED
+        and shard.number not in left_out
+        for part in parts
+        if part.part.startswith(OF_BAD)
+        for shard in shards_of(at, run.run_id, part)
+    }
+    for part in parts:
+        for shard in () if part.part.startswith(OF_BAD) else shards_of(at, run.run_id, part):
             while number is not None and number < shard.number:
                 number = next(succeeded, None)
             for item in shard.objects:
-                yield (item.uri, item.version_id, item.etag), number == shard.number
+                done = number == shard.number and bad.get(item, True)
+                yield (item.uri, item.version_id, item.etag), done

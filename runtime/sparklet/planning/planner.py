@@ -206,6 +206,7 @@ def enter_part(at: Deployment, run: Run, part: PartRecord, lines: Iterable[Line]
                 size_bytes=line.size_bytes,
                 changed_s=now_s,
                 engine=run.options.planned_engine(line.estimated_bytes) if run.options.engine else "",
+                isolate=int(run.options.isolate),
             )
         )
         offset += len(line.body)

@@ -219,7 +219,7 @@ def _finish(at: Deployment, report: CheckReport) -> CheckReport:
     if committing and not _driven(at, committing).state.ended:
         return report
     counts = at.ledger.shards.count(run.run_id)
-    if counts.open or counts.total != run.shard_count:
+    if counts.open or counts.total != at.ledger.runs.get(run.run_id).shard_count:  # read after the count: see ``split``
         return report
     state = final_state(run, counts)
     if run.cancelled_s is not None or not counts.total:  # no check, commit or next run without a shard
