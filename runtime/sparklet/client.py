@@ -166,10 +166,12 @@ class Run:
         groups, _ = explain_run(self.stack.opened, self._found())
         return [group_document(self.stack.opened, group) for group in groups]
 
-    def redrive(self, shards: Iterable[int] = (), cause: str = "", script: StrPath = "") -> Self:
+    def redrive(
+        self, shards: Iterable[int] = (), cause: str = "", script: StrPath = "", *, isolate: bool = False
+    ) -> Self:
         """Send failed shards again, all or chosen ones, if need be with a repaired script; the run itself."""
         numbers = selected(self.stack.opened.at, self.run_id, tuple(shards), cause)
-        redrive_run(self.stack.opened, self.run_id, numbers, str(script), self.stack.reporter)
+        redrive_run(self.stack.opened, self.run_id, numbers, str(script), self.stack.reporter, isolate=isolate)
         return self
 
     def cancel(self) -> None:

@@ -87,6 +87,7 @@ _RULES = (
         "is too large to an engine (--too-large engine)",
         classes="ShardTooLargeError",
     ),
+    _Rule("bad inputs cannot be told apart", "repair inputs or script; sparklet redrive RUN", EITHER, "IsolationError"),
     _Rule(
         "the worker was lost: most often killed for lack of memory, or at the function's timeout",
         "sparklet redrive RUN --memory MB with more, or a new run with smaller shards (--shard-size); the end of the "

@@ -85,7 +85,14 @@ def _update_command(stack: OpenStack, changes: Mapping[str, str]) -> str:
 
 
 def redrive_run(
-    stack: OpenStack, run_id: str, shards: tuple[int, ...], script: str, reporter: Reporter, engine: str = ""
+    stack: OpenStack,
+    run_id: str,
+    shards: tuple[int, ...],
+    script: str,
+    reporter: Reporter,
+    engine: str = "",
+    *,
+    isolate: bool = False,
 ) -> None:
     """Copy repaired local inputs and dispatch failed shards again, through the state machine if one drove the run."""
     run = stack.at.ledger.runs.get(run_id)
@@ -97,7 +104,7 @@ def redrive_run(
         machine_of(stack, run.dispatch)
     _upload_repaired(stack, run, reporter)
     ref = repaired_script(stack.at, run, script) if script else None
-    redriven = redrive_shards(stack.at, run_id, shards or None, ref, engine)
+    redriven = redrive_shards(stack.at, run_id, shards or None, ref, engine, isolate=isolate)
     sent = count_text(max(redriven.messages, redriven.shards), "shard")
     reporter.say(f"run {run_id}: {sent} sent again, generation {redriven.run.generation}")
     if driven:

@@ -34,6 +34,10 @@ def redrive(
     engine: Annotated[
         str, typer.Option("--engine", metavar="NAME", help="The engine: fargate, emr, glue, … (locally: process).")
     ] = "",
+    isolate: Annotated[
+        bool,
+        typer.Option("--isolate", help="As of run; inputs that use up memory or time are isolated, too."),
+    ] = False,
     dry_run: opt.DryRun = False,
     prices: opt.Prices = None,
 ) -> None:
@@ -55,7 +59,7 @@ def redrive(
             document = {"dry_run": True, "run_id": run_id, "redriven": shown}
             screen.result(document, f"run id: {run_id}, redriven: {shown} (shards would be redriven)")
             return
-        redrive_run(stack, run_id, numbers, script, screen, engine)
+        redrive_run(stack, run_id, numbers, script, screen, engine, isolate=isolate)
         finish(stack, run_id, screen, figures)
 
 
