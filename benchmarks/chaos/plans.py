@@ -30,6 +30,7 @@ KINDS = {
     "kill an engine's worker": 3,  # at a step; every shard is an engine's
     "zombie in an engine": 2,
     "escalation": 3,  # functions run out of memory; the shards move to an engine, whose workers are killed at a step
+    "isolate": 3,  # shards of many files with bad ones; workers and checkers are killed at steps of the isolation
     "reset": 1,
     "drop": 1,
     "delay": 1,
@@ -38,11 +39,11 @@ KINDS = {
 NETWORK = ("reset", "drop", "delay", "error")
 RIVALLED = ("late committer", "recovered committer", "two committers")
 STOPPED = ("zombie", "zombie committer", "late committer", "two committers", "zombie in an engine")
-ESCALATED = "escalation"
-KILLS = (*(kind for kind in KINDS if kind.startswith("kill")), "recovered committer", ESCALATED)
+ESCALATED, ISOLATED = "escalation", "isolate"
+KILLS = (*(kind for kind in KINDS if kind.startswith("kill")), "recovered committer", ESCALATED, ISOLATED)
 ENGINES = ("kill an engine's worker", "zombie in an engine", ESCALATED)
 COMMITTERS = ("kill the committer", "kill the checker", "zombie committer", *RIVALLED)  # none without a commit run
-STAGED = (*COMMITTERS, *ENGINES)
+STAGED = (*COMMITTERS, *ENGINES, ISOLATED)
 
 # Of whom workers are struck, in each trial so many as its plan says, one after the other.
 STRUCK: Mapping[str, tuple[str, ...]] = {
@@ -55,6 +56,7 @@ STRUCK: Mapping[str, tuple[str, ...]] = {
     "zombie committer": ("commit",),
     **dict.fromkeys(RIVALLED, ("commit",)),
     **dict.fromkeys(ENGINES, ("shard",)),
+    ISOLATED: ("shard", "checker"),
 }
 STRIKES = 3
 

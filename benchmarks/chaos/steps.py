@@ -5,6 +5,7 @@ writes it. So a trial's seed decides at which step it strikes, in every session.
 """
 
 import json
+import random
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -20,10 +21,17 @@ LEDGER = (  # what an update of a shard contains, and which it is
     ("winner = :me", "win"),
     ("requeues = :more", "requeue"),
     ("SET lease_end_s = :end", "renew"),
+    ("suspects = :suspects", "isolate"),
+    ("settled = :yes", "settle"),
 )
+ISOLATION = {  # where workers and checkers of such trials are struck, and how often they come there at least
+    "shard": {"claim": 6, "isolate": 5, "GET plan part": 6, "PUT data file": 2, "PUT declaration": 1, "settle": 1},
+    "checker": {"PUT bad part": 4, "TransactWriteItems": 2},
+}
 OBJECTS = (
     (r"/runs/[^/]+/writes/", "declaration"),
     (r"/runs/[^/]+/_commit-", "commit file"),
+    (r"/runs/[^/]+/plan/isolated-", "bad part"),
     (r"/runs/[^/]+/plan/", "plan part"),
     (r"/runs/[^/]+/script/", "script"),
     (r"/runs/", "run's file"),
@@ -89,6 +97,12 @@ def to_strike(key: str, nth: float, *, writes: bool) -> tuple[str, int]:
         return named[int(place)], int(rest * steps.count(named[int(place)])) + 1
     place = int(nth * len(steps))
     return steps[place], Counter(steps[: place + 1])[steps[place]]
+
+
+def to_strike_isolation(who: str, dice: random.Random) -> tuple[str, int]:
+    """A step of an isolation, and which of its occurrences."""
+    name = dice.choice(list(ISOLATION[who]))
+    return name, dice.randint(1, ISOLATION[who][name])
 
 
 def record(taken: Mapping[str, Sequence[str]]) -> None:

@@ -7,9 +7,9 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from benchmarks.chaos.plans import NETWORK, STOPPED, STRUCK, Plan
+from benchmarks.chaos.plans import ISOLATED, NETWORK, STOPPED, STRUCK, Plan
 from benchmarks.chaos.proxy import FINE, Fault, Mishap, Request, Strike
-from benchmarks.chaos.steps import WRITES, label, to_strike
+from benchmarks.chaos.steps import WRITES, label, to_strike, to_strike_isolation
 from benchmarks.chaos.workers import Worker
 
 SHARE = 0.12  # of requests that the network's faults meet
@@ -95,6 +95,8 @@ class Strikes:
         dice = self.plan.dice(f"{victim}/{number}")
         key = f"{self.plan.format}/{self.plan.way}/{role.partition(' ')[0]}"
         drawn = to_strike(key, dice.random(), writes=kind != "kill at a request")
+        if kind == ISOLATED:
+            drawn = to_strike_isolation(role.partition(" ")[0], dice)
         after_effect, wake = dice.random() < 0.5, dice.choice(WAKES)
         wake = {"late committer": "ended", "two committers": "claimed"}.get(kind, wake)
         return _Aim(number, *(self.plan.at or drawn), after_effect or kind == "recovered committer", wake)

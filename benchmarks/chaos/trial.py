@@ -14,15 +14,16 @@ from pyiceberg.catalog import load_catalog
 
 from benchmarks.chaos.engine import NAME as ENGINE
 from benchmarks.chaos.plans import ENGINES as IN_ENGINES
-from benchmarks.chaos.plans import ESCALATED, RIVALLED, Plan
+from benchmarks.chaos.plans import ESCALATED, ISOLATED, RIVALLED, STRUCK, Plan
 from benchmarks.chaos.reader import S3
 from benchmarks.chaos.readers import ENGINES, CannotReadError, Readers, Row
 from benchmarks.chaos.strikes import Strikes
 from benchmarks.chaos.workers import ENDED, STOPPED, Pool, Worker
 from benchmarks.chaos.world import DATA, World
 from sparklet.errors import SparkletError
-from sparklet.model import RunOptions, RunState, ShardState
+from sparklet.model import RunOptions, RunState, ShardRecord, ShardState
 from sparklet.planning.new_run import new_run
+from sparklet.planning.plan_files import planned_shard
 from sparklet.planning.planner import plan as plan_run
 from sparklet.planning.request import RunRequest
 from sparklet.runs.checker import check
@@ -31,6 +32,8 @@ from tests.stand_ins.read_queues import Received, readable
 
 SCRIPT = Path(__file__).with_name("jobs") / "into_one_table.py"
 ROWS = (3, 25)  # of a shard, at least and at most
+FILES = 20  # of a shard with bad ones, of which it has up to MOST_BAD
+MOST_BAD, MALFORMED = 2, "x,not a number\n"
 CHECK_S, POLL_S = 2.0, 1.0
 QUIET_S = 2.5  # after the last write
 PATIENCE_S, PLAIN_S, SHARD_S = 1200.0, 300.0, 5.0  # for a run's end, the baseline's, and for each of its shards
@@ -60,6 +63,7 @@ class Trial:
     readers: Readers
     again: Callable[["Trial", Received], None]  # delivers a message once more
     rows: dict[str, dict[int, Counter[Row]]] = field(default_factory=dict)  # the truth, by run and shard
+    files: dict[str, bool] = field(default_factory=dict)  # of shards with bad ones: whether each is good
     problems: list[str] = field(default_factory=list)
     causes: list[str] = field(default_factory=list)  # why attempts failed, as the ledger has it
     partial: int = 0
@@ -103,6 +107,9 @@ class Trial:
             count = dice.randint(*ROWS)
             found = [(first + 1000 * shard + number, f"row {number} of {shard}") for number in range(count)]
             rows[shard] = Counter(found)
+            if self.plan.kind == ISOLATED:
+                self._put_files(f"s3://{DATA}/{run_id}/in/{shard:03d}", found, dice)
+                continue
             lines = "".join(f"{id_},{name}\n" for id_, name in found)
             at.store.put(f"s3://{DATA}/{run_id}/in/{shard:03d}.csv", f"id,name\n{lines}".encode())
         self.rows[run_id] = rows
@@ -111,13 +118,33 @@ class Trial:
             inputs=(f"s3://{DATA}/{run_id}/in/",),
             output_uri=f"s3://{DATA}/{run_id}/out/",
             run_id=run_id,
-            params={"way": self.plan.way, "table": f"{self.plan.format}:{self.place}", "kind": self.plan.kind},
+            params={
+                "way": self.plan.way,
+                "table": f"{self.plan.format}:{self.place}",
+                "kind": self.plan.kind,
+                "named": self.plan.dice("named").random() < 0.5,
+            },
             env=self._catalog_env(),
             options=self._options(),
         )
         plan_run(at, new_run(at, request).run_id)
 
+    def _put_files(self, prefix: str, rows: list[Row], dice: random.Random) -> None:
+        """A shard's rows in its good files, and bad files between them, each with a good row, too."""
+        bad = set(dice.sample(range(FILES - 1), dice.randint(0, MOST_BAD)))  # never both ends: see ledger.isolation
+        good = [number for number in range(FILES) if number not in bad]
+        for number in range(FILES):
+            mine = [row for place, row in enumerate(rows) if good[place % len(good)] == number]
+            lines = [f"{id_},{name}\n" for id_, name in mine] if number in good else ["-1,of a bad file\n", MALFORMED]
+            uri = f"{prefix}-{number:02d}.csv"
+            self.world.at.store.put(uri, "".join(["id,name\n", *lines]).encode())
+            self.files[uri] = number in good
+
     def _options(self) -> RunOptions:
+        if self.plan.kind == ISOLATED:
+            bad = list(self.files.values()).count(False)
+            more = {"isolate": True, "tolerated_failure_count": bad}
+            return RunOptions(max_objects=FILES, max_attempts=self.plan.strikes + 1, **more)  # type: ignore[arg-type]
         if self.plan.kind not in IN_ENGINES:
             return RunOptions(max_objects=1, max_attempts=MAX_ATTEMPTS)
         too_large = "engine" if self.plan.kind == ESCALATED else "refuse"
@@ -131,7 +158,7 @@ class Trial:
 
     def _watch(self, until_s: float) -> str:
         """Check the run until it has ended well; its last state."""
-        if self.plan.kind in ("kill the checker", "record"):
+        if "checker" in STRUCK.get(self.plan.kind, ()) or self.plan.kind == "record":
             self._check_elsewhere(until_s)
         while time.monotonic() < until_s:
             self._wake_zombies()
@@ -153,17 +180,23 @@ class Trial:
             self._enter(self.plan.rival)
 
     def _checked(self, run_id: str) -> RunState | None:
-        """Check a run, and redrive it if it has ended badly; its state, None if it could not be checked."""
+        """Check a run, and redrive it if it has ended badly; its state, None if that is not known any more."""
         try:
             run = check(self.world.at, run_id).run
-            if run.state.ended and run.state not in GOOD:
-                self.redrives += 1
-                if self.redrives <= MAX_REDRIVES:
-                    redrive(self.world.at, run_id)
-            return run.state
+            if not run.state.ended or (run.state in GOOD and not self._has_unsplit(run_id)):
+                return run.state
+            self.redrives += 1
+            if self.redrives <= MAX_REDRIVES:
+                redrive(self.world.at, run_id)
+            return None
         except SparkletError as error:
             self.problems.append(f"check: {error}")
             return None
+
+    def _has_unsplit(self, run_id: str) -> bool:
+        """Whether a shard has FAILED with all its files, since its last attempt was killed before it could be split."""
+        failed = self.world.at.ledger.shards.list(run_id, ShardState.FAILED) if self.files else ()
+        return any(record.object_count > 1 for record in failed)
 
     def _check_elsewhere(self, until_s: float) -> None:
         """Have processes of their own check the run, one after the other, until it has ended or enough were killed."""
@@ -318,6 +351,19 @@ class Trial:
             "causes": self.causes,
         }
 
+    def _wrong_files(self, records: list[ShardRecord]) -> list[str]:
+        """Files that are not in exactly one shard, good ones not SUCCEEDED, and bad ones not FAILED alone."""
+        fates: dict[str, list[ShardRecord]] = {uri: [] for uri in self.files}
+        for record in records:
+            for each in planned_shard(self.world.at, record).objects:
+                fates[each.uri].append(record)
+
+        def is_right(uri: str, found: list[ShardRecord]) -> bool:
+            alone = [(each.state, each.object_count) for each in found] == [(ShardState.FAILED, 1)]
+            return [each.state for each in found] == [ShardState.SUCCEEDED] if self.files[uri] else alone
+
+        return [uri for uri, found in fates.items() if not is_right(uri, found)]
+
     def _unaccounted(self, run_id: str) -> int:
         """Shards of which the ledger does not say what became of them, or says what is not so."""
         ledger, rows = self.world.at.ledger, sum(self.rows[run_id].values(), Counter()).total()
@@ -325,6 +371,9 @@ class Trial:
         committed = ledger.shards.list(f"{run_id}-commit-0") if self.plan.way == "staged" else ()
         causes = {f"{each.error_class}: {each.error_message}"[:500] for each in (*records, *committed)}
         self.causes += sorted(causes - {": "})
+        if self.files and (wrong := self._wrong_files(records)):
+            self.problems.append(f"{len(wrong)} files are not accounted for: {', '.join(wrong[:3])}")
+            return len(wrong)
         ended = [record for record in records if record.state is ShardState.SUCCEEDED]
         if ledger.runs.get(run_id).state in GOOD and len(ended) == self.plan.shards:
             told = sum(record.rows or 0 for record in ended)

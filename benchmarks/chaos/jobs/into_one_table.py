@@ -4,7 +4,7 @@ import os
 
 from pyspark.sql import DataFrame, SparkSession
 
-from sparklet.job import Job
+from sparklet.job import ExpectationError, Job
 
 HUDI = {
     "hoodie.table.name": "rows",
@@ -22,15 +22,28 @@ def main() -> None:
     if job.params["kind"] == "escalation" and "AWS_LAMBDA_FUNCTION_NAME" in os.environ:
         raise MemoryError("a function has too little, as the trial wants it")
     spark = job.spark()
-    rows = spark.read.csv(job.input_list(), header=True, schema="id INT, name STRING")
+    mode = "FAILFAST" if job.params["kind"] == "isolate" else "PERMISSIVE"
+    rows = spark.read.csv(job.input_list(), header=True, schema="id INT, name STRING", mode=mode)
     way, table = job.params["way"], job.params["table"]
-    if way == "plain":
+    if job.params["kind"] == "isolate":
+        append_good(job, rows, table)
+    elif way == "plain":
         append(spark, rows, table)
     elif way == "direct":
         job.append(rows, table, commit="direct")
     else:
         job.append(rows, table)
     job.report(rows=rows.count())
+
+
+def append_good(job: Job, rows: DataFrame, table: str) -> None:
+    """Append, and fail on a malformed row, as the trial wants with or without the name of its file."""
+    try:
+        job.append(rows, table)
+    except Exception:
+        if job.params["named"]:
+            raise
+        raise ExpectationError("a row is malformed") from None
 
 
 def append(spark: SparkSession, rows: DataFrame, table: str) -> None:
