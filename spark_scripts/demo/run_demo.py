@@ -1,13 +1,14 @@
 """The demo: a year of real flights through the whole path, then an independent check of what came out.
 
-``make demo`` fans 365 day files out, five a shard (``EACH=1``: one a shard; ``DAYS=90``: about 90 of them). ``make demo
-POISON=1`` spoils three of them first, one a shard, shows that exactly these fail, each with its true cause, repairs
-them and redrives the run. ``make demo INPUT=inventory`` finds the files through an S3 Inventory, several to a shard;
-``make demo ONE_FILE=1`` has the whole year in one CSV, cut into ranges of lines. ``DISPATCH_MODE=loop``, ``map`` or
-``inline`` lets a state machine drive the run; where the same demo was dispatched in another mode before, the manifests
-of both must be equal up to ids and times. ``TABLE=iceberg``, ``delta`` or ``hudi`` appends all day files to one table,
-in one commit. ``ROUTE=standalone`` starts a Spark cluster (a master and a worker), to which two files above the limit
-go; a driver there is killed on the way. Every run goes through the command line, as a user's would.
+``make demo`` fans 365 day files out, five a shard (``EACH=1``: one a shard; ``DAYS=90``: about 90 of them). ``make
+demo POISON=1`` spoils three of them first, and shows that bad files fail alone (``--isolate``), each with its true
+cause, but a script that hangs with its whole shard. A repaired script leaves one FAILED file, which is mended at
+last. ``make demo INPUT=inventory`` finds the files through an S3 Inventory, several to a shard; ``make demo
+ONE_FILE=1`` has the whole year in one CSV, cut into ranges of lines. ``DISPATCH_MODE=loop``, ``map`` or ``inline``
+has a state machine drive the run; where the same demo was dispatched in another mode before, the manifests of both
+must be equal up to ids and times. ``TABLE=iceberg``, ``delta`` or ``hudi`` appends all day files to one table, in one
+commit. ``ROUTE=standalone`` starts a Spark cluster (a master and a worker), to which two files above the limit go; a
+driver there is killed on the way. Every run goes through the command line, as a user's would.
 """
 
 from __future__ import annotations
@@ -49,7 +50,7 @@ POISONED_SCRIPT = ROOT / "spark_scripts" / "demo" / "flights_poisoned.py"
 
 CORRUPT, HANGS, VANISHES = "2013-03-03.csv", "2013-06-06.csv", "2013-12-30.csv"
 EXPECTED_CAUSES = {CORRUPT: "malformed line", HANGS: "deadline", VANISHES: "does not exist"}
-POISON_TIMEOUT_S = 28  # so that the hanging shard is ended soon
+POISON_TIMEOUT_S = 60  # so that the hanging shard is ended soon
 ONE_FILE_SHARD, ONE_FILE_SHARDS = "2MB", range(12, 21)
 LEFT_OUT = 2  # what the inventory lists beside the day files: an empty object, and one file a second time
 EACH = 5  # day files a shard: a shard's own second and a half is more than a day's work
@@ -234,23 +235,53 @@ def one_file(days: Sequence[Path], path: Path) -> Path:
 
 
 def demonstrate_poison(demo: Demo) -> None:
-    """Three spoilt files: they fail with their true causes, everything else succeeds; repaired, the run completes."""
+    """Three spoilt files: they fail with their true causes, everything else succeeds; repaired, the run completes.
+
+    Bad files fail alone, within their shards of several files. One that makes the script hang takes its shard along.
+    """
     folder = BUILD / "poisoned"
     shutil.rmtree(folder, ignore_errors=True)
     flights = Path(shutil.copytree(demo.data.flights, folder / "flights"))
     corrupt(flights / CORRUPT)
     say(f"poison: {CORRUPT} has a broken line, {VANISHES} vanishes after planning, the script hangs on {HANGS}")
     py_files = ("--py-files", str(SCRIPT), "--param", f"hang_on={HANGS}")
-    limits = ("--timeout", str(POISON_TIMEOUT_S), "--max-attempts", "2")
+    limits = ("--timeout", str(POISON_TIMEOUT_S), "--max-attempts", "2", "--isolate")
     with beside(partial(vanish, demo.run_id, VANISHES)):
-        result = demo.run_days(POISONED_SCRIPT, flights, 1, *py_files, *limits, expect=FAILURES)
-    check_causes(demo, result)
+        result = demo.run_days(POISONED_SCRIPT, flights, demo.each, *py_files, *limits, expect=FAILURES)
+    shards = -(-len(demo.data.days) // demo.each) + sum(is_packed(demo, name) for name in (CORRUPT, VANISHES))
+    check_causes(demo, result, shards)
     before = demo.sparklet("status", demo.run_id, "--shards", expect=FAILURES)
-    say("repair: the file mended, the vanished one put back, a script that does not hang")
+    say("repair: the vanished file put back, a script that does not hang")
+    result = demo.sparklet("redrive", demo.run_id, "--script", str(SCRIPT), expect=FAILURES)
+    check_all_but(demo, result, CORRUPT)
+    say("repair: the broken file mended")
     shutil.copy(demo.data.flights / CORRUPT, flights / CORRUPT)
-    result = demo.sparklet("redrive", demo.run_id, "--script", str(SCRIPT))
+    result = demo.sparklet("redrive", demo.run_id)
     check_untouched(before, demo.sparklet("status", demo.run_id, "--shards"))
-    demo.check(result, demo.data.rows, len(demo.data.days))
+    demo.check(result, demo.data.rows, shards)
+
+
+def is_packed(demo: Demo, name: str) -> bool:
+    """Whether a day's file shares its shard with others."""
+    place = [day.name for day in demo.data.days].index(name) // demo.each * demo.each
+    return len(demo.data.days[place : place + demo.each]) > 1
+
+
+def check_all_but(demo: Demo, result: Any, name: str) -> None:
+    """One file has FAILED, and the rows of all others are there."""
+    failed = [shard for shard in result_shards(demo) if shard["state"] == "FAILED"]
+    if [shard["objects"] for shard in failed] != [1] or result["shards"]["failed"] != 1:
+        raise DemoError(f"{name} alone should have failed, but: {failed}")
+    others = [day.name for day in demo.data.days if day.name != name]
+    comparison = compare(OUTPUT, some_days(demo.data, BUILD / "all-but-one", others))
+    if not comparison.ok:
+        raise DemoError("the output differs from the independent computation, see above")
+    say(f"  one FAILED file of {len(demo.data.days)}, {name}; the {comparison.rows} rows of all others are there")
+
+
+def result_shards(demo: Demo) -> Any:
+    """The shards of a run in which some have failed."""
+    return demo.sparklet("status", demo.run_id, "--shards", expect=FAILURES)["shard_list"]
 
 
 def corrupt(day: Path) -> None:
@@ -290,17 +321,19 @@ def vanish(run_id: str, name: str, done: threading.Event) -> None:
             continue  # not planned yet
 
 
-def check_causes(demo: Demo, result: Any) -> None:
-    """Exactly the spoilt files have failed, each with its true cause."""
+def check_causes(demo: Demo, result: Any, total: int) -> None:
+    """The spoilt files have failed, each with its true cause, and bad ones alone."""
     shards = result["shards"]
-    if (shards["failed"], shards["succeeded"]) != (3, len(demo.data.days) - 3):
-        raise DemoError(f"3 shards should have failed and the others succeeded, but: {shards}")
+    if (shards["failed"], shards["succeeded"]) != (3, total - 3):
+        raise DemoError(f"3 of {total} shards should have failed and the others succeeded, but: {shards}")
     for name, cause in EXPECTED_CAUSES.items():
         uri = f"{result['inputs'][0]}{name}"
         (fate,) = demo.sparklet("status", demo.run_id, "--object", uri)["shards"]
         told = f"{fate['error_class']}: {fate['error_message']}"
         if fate["state"] != "FAILED" or cause not in told.lower():
             raise DemoError(f"{name} should have failed because of {cause!r}, but is {fate['state']}: {told}")
+        if name != HANGS and fate["objects"] != 1:
+            raise DemoError(f"{name} should have failed alone, and not with all {fate['objects']} files of its shard")
         say(f"  {name}: FAILED after {fate['attempts']} attempts, {told}")
 
 
