@@ -184,9 +184,10 @@ _RULES = (
         "(--exclude)",
         EITHER,
         classes="BadRecordException NumberFormatException DateTimeParseException ZipException EOFException "
-        "ParquetDecodingException JSONDecodeError UnicodeDecodeError",
-        message=r"is not a Parquet file|MALFORMED_RECORD|CANNOT_READ_FILE|FAILED_READ_FILE|not in GZIP format"
-        r"|Could not read footer|CSV header does not conform",
+        "ParquetDecodingException JSONDecodeError UnicodeDecodeError JsonParseException FileFormatException "
+        "InvalidAvroMagicException SchemaColumnConvertNotSupportedException TTransportException",
+        message=r"is not a Parquet file|MALFORMED_(CSV_)?RECORD|CANNOT_READ_FILE|FAILED_READ_FILE"
+        r"|not (in|a) gzip (format|file)|Could not read footer|CSV header does not conform|CAST_INVALID_INPUT",
     ),
     _Rule(
         "S3 or another service failed for a moment: too many requests, or no response",

@@ -1,8 +1,9 @@
 """The root cause of a script's failure, and the script's line, from what Python and Java wrote to standard error."""
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import PurePath
+from urllib.parse import unquote
 
 MAX_MESSAGE = 1000  # characters
 
@@ -21,8 +22,12 @@ _OF_S3A = re.compile(
 _CREDENTIALS = ("ExpiredToken", "InvalidAccessKeyId", "InvalidToken", "SignatureDoesNotMatch")
 _NO_JVM = "Error: Could not create the Java Virtual Machine."
 _CRASHED = "Python worker exited unexpectedly"
-_READING = re.compile(r"(?:while reading file|read footer for file:) (?P<file>\S+?)\. ")
+_READING = re.compile(r"(?:while reading file (?P<uri>\S+?)|read footer for file: (?P<file>\S+?))\. ")
 _LOST_TASK = re.compile(rf"executor [^ )]+\): {_NAME}", re.MULTILINE)
+_READER = re.compile(
+    r"\(TID (?P<task>\d+)\) \([^)]*executor(?:(?!\nDriver stacktrace:).)*?\n\tat \S*\.FileScanRDD\$", re.DOTALL
+)
+_OF_THE_INPUT = re.compile(r"\[(?:MALFORMED_(?:CSV_RECORD|RECORD_IN_PARSING)|CAST_(?:INVALID_INPUT|OVERFLOW))\b")
 _AFTERMATH = re.compile(r"^(?:Error in atexit\._run_exitfuncs|Exception ignored in)", re.MULTILINE)
 _FROM = "The above exception was the direct cause of the following exception:"
 _MEANWHILE = "During handling of the above exception, another exception occurred:"
@@ -33,17 +38,33 @@ _DUMP = re.compile(r"^(?P<current>Current thread|Thread) .*\n(?P<frames>(?:  Fil
 Cause = tuple[str, str]
 
 
-def root_cause(stderr: str) -> Cause:
-    """Class (without its package) and message of the innermost exception; without one "" and the last line."""
+def root_cause(stderr: str, file: str = "") -> Cause:
+    """Class (without its package) and message of the innermost exception; without one "" and the last line.
+
+    ``file``: the one that could not be read, which the message names, too.
+    """
     found = _cleaned(stderr)
     name, message = _python_cause(found) or _java_cause(found) or ("", _last_line(found))
-    return name.rpartition(".")[2], message.strip().rstrip(";")[:MAX_MESSAGE]
+    at = f"{file}: " if PurePath(file).name not in message else ""
+    return name.rpartition(".")[2], f"{at}{message.strip().rstrip(';')}"[:MAX_MESSAGE]
 
 
-def bad_files(stderr: str, cause: str) -> tuple[str, ...]:
-    """The file that Spark could not read, if the cause's message names it."""
-    reading = _READING.search(_cleaned(stderr))
-    return (reading["file"],) if reading and reading["file"] in cause else ()
+def bad_file(stderr: str, reads: Mapping[str, str]) -> str:
+    """The address of the file whose reader raised the root cause; "" if that cannot be told.
+
+    ``reads``: by id of Spark's task, the URI of the file that it has begun to read last. Only a cause with the reader's
+    own frame is this file's: what is raised later may come of rows that were read long before.
+    """
+    text = _innermost(stderr)
+    if reading := _READING.search(text):
+        return reading["file"] or unquote(reading["uri"])
+    reader = _READER.search(text)
+    return unquote(reads.get(reader["task"], "")) if reader else ""
+
+
+def must_come_again(stderr: str) -> bool:
+    """Whether Spark says that a value of the input is at fault, with an error that every attempt has."""
+    return bool(_OF_THE_INPUT.search(_innermost(stderr)))
 
 
 def script_line(stderr: str, files: Iterable[str]) -> str:
@@ -91,6 +112,11 @@ def _python_cause(text: str) -> Cause | None:
     return _error_in(report)
 
 
+def _innermost(stderr: str) -> str:
+    text = _cleaned(stderr)
+    return _report(text) or text
+
+
 def _report(text: str) -> str | None:
     """The last traceback, or that of the error it was raised ``from``, and the text after it."""
     headers = [match.end() for match in _HEADER.finditer(text)]
@@ -129,8 +155,7 @@ def _java_cause(text: str) -> Cause | None:
     name, message = chain[0]["name"], chain[0]["message"] or ""
     if message.startswith("Traceback "):  # a Python exception that passed through the JVM
         return _error_in(text[chain[0].end() :]) or (name, message)
-    reading = _READING.search(text)
-    return name, f"{reading['file']}: {message}" if reading and reading["file"] not in message else message
+    return name, message
 
 
 def _outer_cause(chain: Iterable[re.Match[str]]) -> Cause | None:

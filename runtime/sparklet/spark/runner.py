@@ -47,7 +47,8 @@ class ScriptResult:
     cause_class: str = ""  # the root cause's exception if the output names it, e.g. "AnalysisException"
     cause: str = ""
     place: str = ""  # the script's line in its traceback, e.g. "line 7 of job.py"
-    files: tuple[str, ...] = ()  # that the cause names as bad, as Spark writes their addresses
+    files: tuple[str, ...] = ()  # that could not be read, as Spark writes their addresses
+    comes_again: bool = False  # Spark says that a value of the input is at fault: every attempt on it fails so
 
 
 class Runner(Protocol):

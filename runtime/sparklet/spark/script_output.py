@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Literal
 
 from sparklet.errors import GatewayLostError, OutOfMemoryError, ScratchFullError, SparkRuntimeError
-from sparklet.spark.root_cause import bad_files, root_cause, script_line
+from sparklet.spark.root_cause import bad_file, must_come_again, root_cause, script_line
 from sparklet.spark.runner import Output, ScriptCall, ScriptResult, Stream
 
 MAX_PIECE_BYTES = 64 * 1024  # a longer line is passed on in pieces
@@ -18,6 +18,8 @@ MORE_SPACE = "give the function more ephemeral storage, or make shards smaller"
 KILLED = "killed from outside, as the kernel does when memory is used up"
 JAVAS_MEMORY = frozenset({"OutOfMemoryError", "SparkOutOfMemoryError"})  # the JVM survives Spark's own
 PYTHONS_MEMORY = frozenset({"MemoryError", "_ArrayMemoryError", "ArrowMemoryError"})
+MAX_READS = 1000  # of Spark's tasks, of which few run at a time
+READS = re.compile(rb"sparklet\.reads .*?\(TID (\d+)\) Reading File path: (.*?), range: ")  # log4j2.properties
 NO_SPACE = re.compile(r"No space left on device|\[Errno 28\]|Disk quota exceeded")
 
 
@@ -69,12 +71,15 @@ class ScriptOutput:
         self._output = output
         self.files = tuple(str(path) for path in (call.script, *call.py_files))  # whose lines a cause may name
         self.out_of_memory = ""  # Java's message
+        self._reads = dict[str, str]()  # by id of Spark's task, the file that it reads
         self._tail = Tail(TAIL_BYTES)
         self._windows = {"script": Tail(CAUSE_WINDOW_BYTES), "jvm": Tail(CAUSE_WINDOW_BYTES)}
 
     def add(self, source: Literal["script", "jvm"], stream: Stream, line: bytes) -> None:
         """Pass a line on and keep it if a cause may need it."""
         if stream == "stderr":
+            if not (line := self._without_reads(line)):
+                return
             self._tail.add(line)
             self._windows[source].add(line)
         if source == "jvm" and line.startswith(OUT_OF_MEMORY):
@@ -90,7 +95,8 @@ class ScriptOutput:
         if exit_code == 0:
             return ScriptResult(0, self._tail.text())
         own = self._windows["script"].text()
-        cause_class, cause = root_cause(own)
+        file = bad_file(own, self._reads)
+        cause_class, cause = root_cause(own, file)
         if not own.strip():
             jvms = root_cause(self._windows["jvm"].text())
             cause_class, cause = jvms if jvms[0] or not started else ("", "")  # a log's last line is no cause
@@ -99,7 +105,19 @@ class ScriptOutput:
         if exit_code < 0 and not cause_class:
             killed = f": {KILLED}" if exit_code == -signal.SIGKILL else ""
             cause = f"ended by {signal_name(-exit_code)}{killed}"
-        return ScriptResult(exit_code, self._tail.text(), cause_class, cause, place, bad_files(own, cause))
+        files = (file,) if file else ()
+        return ScriptResult(exit_code, self._tail.text(), cause_class, cause, place, files, must_come_again(own))
+
+    def _without_reads(self, line: bytes) -> bytes:
+        """What is left of a line if it says which file a task of Spark reads now."""
+        if not (found := READS.search(line)):
+            return line
+        task, file = (each.decode(errors="replace") for each in found.groups())
+        self._reads.pop(task, None)
+        self._reads[task] = file
+        if len(self._reads) > MAX_READS:
+            del self._reads[next(iter(self._reads))]
+        return line[: found.start()]
 
     def jvm_failure(self, code: int) -> SparkRuntimeError:
         """The error for a JVM that ended before the script did."""

@@ -107,7 +107,7 @@ class Executor:
             result = self.runner.run(call, log.output)
             log.info("script ended", exit_code=result.exit_code, duration_s=round(time.monotonic() - started_s, 3))
             if result.exit_code != 0:
-                raise _failed(execution, result, folder)
+                raise _failed(execution, result, folder, is_local=self.inputs_to is None)
             begun = own / UNCOMMITTED
             uncommitted = tuple(path.name for path in begun.iterdir()) if begun.exists() else ()
             return replace(read_outcome(outcome_file), uncommitted=uncommitted)
@@ -150,7 +150,8 @@ class Executor:
         return script_environment(strings({uri: text}, uri), uri)
 
 
-def _failed(execution: Execution, result: ScriptResult, folder: Path) -> ScriptFailedError:
+def _failed(execution: Execution, result: ScriptResult, folder: Path, *, is_local: bool) -> ScriptFailedError:
+    as_planned = is_local and execution.inputs and all(item.etag for item in execution.inputs)  # are read by their ETag
     cause, stderr_tail, staging, files = result.cause, result.stderr_tail, execution.staging, [*result.files]
     if staging is not None:  # the user does not know the fetched files
         cause, stderr_tail, *files = (staging.with_origins(text, folder) for text in (cause, stderr_tail, *files))
@@ -161,7 +162,7 @@ def _failed(execution: Execution, result: ScriptResult, folder: Path) -> ScriptF
         cause=cause,
         place=result.place,
         stderr_tail=stderr_tail,
-        permanent=result.cause_class.rsplit(".", 1)[-1] in PERMANENT_CAUSES,
+        permanent=result.cause_class.rsplit(".", 1)[-1] in PERMANENT_CAUSES or bool(result.comes_again and as_planned),
         files=tuple(files),
     )
 

@@ -13,7 +13,6 @@ from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
-from urllib.parse import quote
 
 from sparklet import metrics
 from sparklet.errors import (
@@ -287,7 +286,7 @@ class ClaimedShard:
         """The places of the inputs that a failure names; none unless each name is that of one input."""
         named, found = {s3_address(file) or file for file in failure.files}, list[int]()
         for place, item in self._objects.items():
-            if named & {item.uri, quote(item.uri, "/:"), described(item)}:
+            if named & {item.uri, described(item)}:
                 found.append(place)
         return found if len(found) == len(named) else ()
 

@@ -55,13 +55,14 @@ class Function:
         run = Run(run_id, ("s3://in/",), f"s3://{BUCKET}/out/{run_id}/", (ref,), options=RunOptions(**options))
         self.ledger.runs.create(run)
         items = tuple(each if isinstance(each, InputObject) else InputObject(each, 4) for each in inputs)
+        size_bytes = sum(item.size_bytes for item in items)
         line = Shard(0, items).to_line()
         part = "part-00000-test.jsonl"
         self.store.put(f"s3://{BUCKET}/runs/{run_id}/plan/{part}", line)
-        self.ledger.runs.add_part(run_id, PartRecord(0, part, 0, 1, len(inputs), 4 * len(inputs), Position()))
-        record = ShardRecord(run_id, 0, part, 0, len(line), len(inputs), 4 * len(inputs))
+        self.ledger.runs.add_part(run_id, PartRecord(0, part, 0, 1, len(inputs), size_bytes, Position()))
+        record = ShardRecord(run_id, 0, part, 0, len(line), len(inputs), size_bytes)
         self.ledger.shards.add([record])
-        self.ledger.runs.seal_plan(run_id, 1, len(inputs), 4 * len(inputs))
+        self.ledger.runs.seal_plan(run_id, 1, len(inputs), size_bytes)
         return record.ref
 
     def deliver(self, *refs: ShardRef, timeout_s: float = 120) -> list[str]:

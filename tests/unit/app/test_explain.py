@@ -69,6 +69,8 @@ def test_groups_come_by_count_and_advice_names_run_and_shard(world: World) -> No
         ([("AnalysisException", "no such column")] * 3, True, DATA),
         ([("SparkException", "[MALFORMED_RECORD_IN_PARSING]")], False, EITHER),
         ([("SparkException", "[MALFORMED_RECORD_IN_PARSING]")], True, DATA),
+        ([("SparkRuntimeException", "s3://in/0.csv: [MALFORMED_CSV_RECORD] a,b")], True, DATA),
+        ([("IOException", "s3://in/0.csv.gz: not a gzip file")], True, DATA),
         ([("KeyError", "'day'")] * 2, False, SCRIPT),
         ([("SyntaxError", "invalid syntax")], True, SCRIPT),
         ([("FileNotFoundException", "it is gone")] * 2, False, DATA),

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from sparklet.spark.root_cause import MAX_MESSAGE, root_cause, script_line, where_it_was
+from sparklet.spark.root_cause import MAX_MESSAGE, bad_file, must_come_again, root_cause, script_line, where_it_was
 
 SAMPLES = Path(__file__).parent / "stderr_samples"
 
@@ -64,7 +64,9 @@ def test_every_sample_is_expected() -> None:
 
 @pytest.mark.parametrize("name", EXPECTED)
 def test_the_innermost_exception_is_named(name: str) -> None:
-    cause_class, cause = root_cause((SAMPLES / f"{name}.txt").read_text())
+    text = (SAMPLES / f"{name}.txt").read_text()
+
+    cause_class, cause = root_cause(text, bad_file(text, {}))
 
     assert cause_class == EXPECTED[name][0]
     assert cause.startswith(EXPECTED[name][1])
@@ -192,3 +194,38 @@ def test_a_script_waiting_for_its_thread_is_where_the_thread_is() -> None:
 
     assert where_it_was(dump, ["/task/job.py"]) == "line 3 of job.py"
     assert where_it_was(dump + dump.replace("line 3", "line 8"), ["/task/job.py"]) == "line 8 of job.py"
+
+
+LOST = (
+    "Traceback (most recent call last):\npy4j.protocol.Py4JJavaError: An error occurred while calling o1.parquet.\n"
+    ": org.apache.spark.SparkException: Job aborted due to stage failure: Task 1 in stage 0.0 failed 1 times,"
+    " most recent failure: Lost task 1.0 in stage 0.0 (TID 7) (localhost executor driver):"
+    " org.apache.spark.SparkException: [TASK_WRITE_FAILED] Task failed while writing rows to file:/out.\n"
+    "Caused by: java.io.EOFException: Unexpected end of input stream\n{frames}\nDriver stacktrace:\n{driver}"
+)
+READER = "\tat org.apache.spark.sql.execution.datasources.FileScanRDD$$anon$1.hasNext(FileScanRDD.scala:131)\n"
+READS = {"6": "s3://b/good.csv", "7": "s3://b/a%20bad.csv"}
+
+
+def test_the_file_that_the_lost_task_was_reading_is_at_fault() -> None:
+    text = LOST.format(frames=READER, driver="")
+
+    assert bad_file(text, READS) == "s3://b/a bad.csv"
+    assert root_cause(text, bad_file(text, READS)) == (
+        "EOFException",
+        "s3://b/a bad.csv: Unexpected end of input stream",
+    )
+
+
+@pytest.mark.parametrize("frames", ["", "\tat org.apache.spark.sql.execution.SortExec.x(SortExec.scala:1)\n"])
+def test_a_file_is_not_blamed_for_what_its_reader_did_not_raise(frames: str) -> None:
+    assert bad_file(LOST.format(frames=frames, driver=READER), READS) == ""
+
+
+def test_a_file_is_not_blamed_for_a_failure_that_was_caught() -> None:
+    caught = LOST.format(frames=READER, driver="") + "[CAST_INVALID_INPUT] 'x'\n"
+    text = caught + "Traceback (most recent call last):\n  File 'job.py', line 9, in <module>\nValueError: 7\n"
+
+    assert bad_file(text, READS) == ""
+    assert must_come_again(caught)
+    assert not must_come_again(text)

@@ -2,6 +2,7 @@ import random
 import tracemalloc
 from functools import partial
 from pathlib import Path
+from typing import Literal
 
 import pytest
 
@@ -9,6 +10,7 @@ from sparklet.errors import GatewayLostError, OutOfMemoryError, ScratchFullError
 from sparklet.spark.runner import ScriptCall, Stream
 from sparklet.spark.script_output import MAX_PIECE_BYTES, TAIL_BYTES, LineFeed, ScriptOutput, Tail, signal_name
 from sparklet.spark.task_limits import Deadline
+from tests.unit.spark.test_root_cause import LOST, READER
 
 TASK = Path("/task")
 CALL = ScriptCall(TASK / "job.py", (), TASK, Deadline(0, 0), py_files=(TASK / "deps.zip",))
@@ -235,3 +237,24 @@ def test_a_jvm_that_ends_is_reported_with_its_reason() -> None:
     assert str(task.jvm_failure(1)).endswith(
         "ended with 1 under the script; its output: Error: Could not find or load main class X"
     )
+
+
+def reads(task: int, file: str) -> bytes:
+    thread = f"Executor task launch worker for task {task}.0 in stage 0.0 (TID {task})"
+    return f"sparklet.reads {thread} Reading File path: {file}, range: 0-9, partition values: [empty row]\n".encode()
+
+
+@pytest.mark.parametrize("source", ["script", "jvm"])
+def test_what_a_task_reads_is_kept_for_its_cause_alone(source: Literal["script", "jvm"]) -> None:
+    lines = Lines()
+    task = ScriptOutput(lines, CALL)
+    for number in range(5000):
+        task.add(source, "stderr", reads(number, f"s3://b/{number}.csv"))
+    task.add(source, "stderr", b"[Stage 0:>   (0 + 1) / 1]" + reads(7, "s3://b/bad.csv"))
+    task.add(source, "stderr", reads(4999, "s3://b/other.csv"))
+    for line in LOST.format(frames=READER, driver="").splitlines(keepends=True):
+        task.add("script", "stderr", line.encode())
+
+    assert task.result(1).files == ("s3://b/bad.csv",)
+    assert b"sparklet.reads" not in b"".join(line for _, line in lines)
+    assert (b"[Stage 0:>   (0 + 1) / 1]" in lines[0][1]) and b"" not in {line for _, line in lines}

@@ -1,0 +1,139 @@
+"""A file that cannot be read is named in the cause, though Spark names few and wraps them while a job writes."""
+
+import gzip
+import io
+import os
+from collections.abc import Iterator
+from typing import Any
+
+import pyarrow as pa
+import pytest
+from pyarrow import orc
+from pyarrow import parquet as pq
+
+from sparklet.local.jars import ensure_jars
+from sparklet.local.spark_installation import jar_cache
+from sparklet.model import InputObject, ShardState
+from tests.functional.worker.conftest import STACK
+from tests.functional.worker.ledgered import BUCKET, Function, deployed
+
+pytestmark = [pytest.mark.spark, pytest.mark.stack, pytest.mark.slow]
+
+JOB = """
+from sparklet.job import Job
+job = Job.from_args()
+reader = job.spark().read.schema("a LONG, b STRING").option("mode", "FAILFAST").option("header", "true")
+frame = reader.format("{format}").load([*job.inputs])
+{action}
+"""
+ACTIONS = {
+    "collected": "frame.collect()",
+    "written": "frame.write.parquet(job.output)",
+    "written by a JVM of its own": "frame.write.parquet(job.output)\n# sparklet: runner=submit",
+    "shuffled": "frame.groupBy('a').count().write.parquet(job.output)",
+}
+FAILED, RETRIED = ShardState.FAILED, ShardState.PENDING
+
+
+def parquet(values: list[Any]) -> bytes:
+    pq.write_table(pa.table({"a": values, "b": ["x"] * len(values)}), buffer := io.BytesIO())
+    return buffer.getvalue()
+
+
+def orc_file() -> bytes:
+    orc.write_table(pa.table({"a": [1, 2], "b": ["x", "y"]}), buffer := io.BytesIO())
+    return buffer.getvalue()
+
+
+def damaged(body: bytes, at: int) -> bytes:
+    return body[:at] + b"\xff" * 60 + body[at + 60 :]
+
+
+CSV = b"a,b\n1,x\n2,y\n"
+GZIP = gzip.compress(b"".join(b"%d,%d\n" % (n, n**5) for n in range(20_000)))
+CASES = {  # by kind: the format, a good file, a bad file, and how the shard is after one of two attempts
+    "csv": ("csv", CSV, b"a,b\n1,x\nfoo,bar,baz\n", FAILED),
+    "json": ("json", b'{"a": 1, "b": "x"}\n', b'{"a": 1, "b": "x"}\n{"a": oops\n', FAILED),
+    "csv.gz": ("csv", gzip.compress(CSV), GZIP[: len(GZIP) // 2], RETRIED),
+    "no gzip, csv.gz": ("csv", gzip.compress(CSV), CSV, RETRIED),
+    "parquet": ("parquet", parquet([1, 2]), b"this is no such file" * 9, RETRIED),
+    "damaged parquet": ("parquet", parquet([1, 2]), damaged(parquet([1, 2]), 60), RETRIED),
+    "other type, parquet": ("parquet", parquet([1, 2]), parquet(["x", "y"]), RETRIED),
+    "orc": ("orc", orc_file(), b"this is no such file" * 9, RETRIED),
+    "damaged orc": ("orc", orc_file(), damaged(orc_file(), 10), RETRIED),
+    "avro": ("avro", b"", b"this is no such file" * 9, RETRIED),
+}
+
+
+@pytest.fixture(scope="module")
+def function(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Function]:
+    jars = ensure_jars(STACK, jar_cache(), ["s3a", "avro"], progress=print)
+    folder, scratch = tmp_path_factory.mktemp("function"), tmp_path_factory.mktemp("scratch")
+    with deployed(folder, scratch, SPARKLET_JARS=os.pathsep.join(map(str, jars))) as function:
+        yield function
+
+
+def attempted(function: Function, script: str, bodies: dict[str, bytes], *, planned: bool = True) -> Any:
+    """The record of a shard over these objects after one of its two attempts."""
+    inputs = []
+    for name, body in bodies.items():
+        uri = f"s3://{BUCKET}/in/{name}"
+        etag = function.store.put(uri, body)
+        inputs.append(InputObject(uri, len(body), etag if planned else ""))
+    ref = function.plan(script.encode(), inputs, max_attempts=2)
+    function.deliver(ref)
+    return function.shard(ref)
+
+
+@pytest.mark.parametrize("action", ["collected", "written"])
+@pytest.mark.parametrize("case", CASES)
+def test_a_cause_names_the_file(function: Function, case: str, action: str) -> None:
+    format_, good, body, state = CASES[case]
+    suffix = case.rpartition(" ")[2]
+    bodies = {f"1.{suffix}": good, f"a bad é%41 2.{suffix}": body, f"3.{suffix}": good}
+
+    script = JOB.format(format=format_, action=ACTIONS[action])
+    record = attempted(function, script, {name: body for name, body in bodies.items() if body})
+
+    assert f"s3://{BUCKET}/in/a bad é%41 2.{suffix}" in record.error_message
+    assert (record.state, record.attempts) == (state, 1)
+
+
+@pytest.mark.parametrize("case", ["csv", "damaged parquet"])
+def test_the_file_of_a_name_that_spark_misreads_is_named(function: Function, case: str) -> None:
+    format_, good, body, state = CASES[case]
+
+    script = JOB.format(format=format_, action=ACTIONS["written"])
+    record = attempted(function, script, {f"1.{format_}": good, f"_bad[1].{format_}": body})
+
+    assert f"s3://{BUCKET}/in/_bad[1].{format_}" in record.error_message
+    assert (record.state, record.attempts) == (state, 1)
+
+
+@pytest.mark.parametrize("action", ["written by a JVM of its own", "shuffled"])
+def test_however_it_is_run(function: Function, action: str) -> None:
+    bodies = {"1.csv": CSV, "2.csv": CASES["csv"][2], "3.csv": CSV}
+
+    record = attempted(function, JOB.format(format="csv", action=ACTIONS[action]), bodies)
+
+    assert f"s3://{BUCKET}/in/2.csv: " in record.error_message
+
+
+def test_what_is_raised_after_a_sort_names_no_file(function: Function) -> None:
+    action = (
+        "from pyspark.sql import functions as F\n"
+        "rows = frame.repartition(1).sortWithinPartitions('b').select(F.expr(\"if(b = 'y', raise_error('no'), a)\"))\n"
+        "rows.collect()"
+    )
+
+    record = attempted(function, JOB.format(format="csv", action=action), {"1.csv": CSV, "2.csv": b"a,b\n1,z\n"})
+
+    assert "in/" not in record.error_message
+
+
+def test_an_object_that_the_plan_does_not_pin_is_tried_again(function: Function) -> None:
+    script = JOB.format(format="csv", action=ACTIONS["written"])
+
+    record = attempted(function, script, {"1.csv": CASES["csv"][2]}, planned=False)
+
+    assert (record.state, record.attempts) == (RETRIED, 1)
