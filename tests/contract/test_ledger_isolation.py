@@ -162,6 +162,14 @@ def test_a_split_is_made_once(packed: Ledger, run_id: str) -> None:
     assert packed.runs.get(run_id).shard_count == 2
 
 
+def test_a_run_does_not_end_without_the_shards_of_a_split(packed: Ledger, run_id: str) -> None:
+    rest, lone_part, bad = halves(settled(packed, run_id))
+    packed.attempts.split(rest, lone_part, [bad])
+
+    assert packed.runs.finish(run_id, 0, RunState.SUCCEEDED, 1).state is RunState.RUNNING  # counted too early
+    assert packed.runs.finish(run_id, 0, RunState.FAILED, 2).state is RunState.FAILED
+
+
 def _moved(rest: ShardRecord, bad: ShardRecord, number: int) -> tuple[ShardRecord, PartRecord, Sequence[ShardRecord]]:
     _, lone_part, _ = halves(rest, number, number)
     return rest, lone_part, [replace(bad, number=number)]

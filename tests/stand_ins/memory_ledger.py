@@ -144,13 +144,14 @@ class MemoryRuns:
             self._unfinalized.add(run_id)
             return self.entered[run_id]
 
-    def finish(self, run_id: str, generation: int, state: RunState) -> Run:
+    def finish(self, run_id: str, generation: int, state: RunState, counted: int | None = None) -> Run:
         """Record how a run ended."""
         if not state.ended:
             raise ValueError(f"a run does not end as {state}")
         with self._lock:
             run = self.get(run_id)
             fits = (run.cancelled_s is not None) is (state is RunState.CANCELLED)
+            fits &= counted is None or run.shard_count in (None, counted)
             if run.generation == generation and not run.state.ended and fits:
                 self.entered[run_id] = replace(run, state=state, ended_s=self._clock.now_s())
             return self.entered[run_id]

@@ -74,11 +74,11 @@ class Runs(Protocol):
         LedgerError if the run is not at ``generation - 1``, not sealed, or is being cancelled or deleted.
         """
 
-    def finish(self, run_id: str, generation: int, state: RunState) -> Run:
+    def finish(self, run_id: str, generation: int, state: RunState, counted: int | None = None) -> Run:
         """Record how a run ended; the run as it is then.
 
         Nothing happens if it has ended or a later generation is open, or unless ``state`` is CANCELLED exactly if the
-        run was cancelled.
+        run was cancelled; nor if its plan is sealed with another number of shards than was ``counted``.
         """
 
     def mark_notified(self, run_id: str, generation: int) -> None:

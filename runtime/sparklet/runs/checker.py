@@ -223,7 +223,7 @@ def _finish(at: Deployment, report: CheckReport) -> CheckReport:
         return report
     state = final_state(run, counts)
     if run.cancelled_s is not None or not counts.total:  # no check, commit or next run without a shard
-        return _end(at, report, state)
+        return _end(at, report, state, counts.total)
     if state is not RunState.FAILED and run.check:
         checking = checking or _driven(at, enter_check(at, run, state))
         if not checking.state.ended:
@@ -236,7 +236,7 @@ def _finish(at: Deployment, report: CheckReport) -> CheckReport:
     if state is not RunState.FAILED and run.next:
         written = write_results(at, run.run_id, MAX_ITEM_BYTES) if run.next.items else None
         enter_next(at, run, counts, at.run_uri(run.run_id, RESULTS) if written and "Key" in written else "")
-    return _end(at, report, state)
+    return _end(at, report, state, counts.total)
 
 
 def _driven(at: Deployment, follower: Run) -> Run:
@@ -244,17 +244,21 @@ def _driven(at: Deployment, follower: Run) -> Run:
     return follower if follower.state.ended else check(at, follower.run_id, planner_silent_s=0.0).run
 
 
-def _end(at: Deployment, report: CheckReport, state: RunState) -> CheckReport:
-    """Write the manifests, then end the run: after a crash in between, the next check writes them again."""
+def _end(at: Deployment, report: CheckReport, state: RunState, counted: int | None = None) -> CheckReport:
+    """Write the manifests, then end the run: after a crash in between, the next check writes them again.
+
+    So it does if a shard has been split since they were counted: DynamoDB shows a transaction's items one by one.
+    """
     run = report.run
     summary = write_manifests(at, run, state)
-    ended = at.ledger.runs.finish(run.run_id, run.generation, state)
+    ended = at.ledger.runs.finish(run.run_id, run.generation, state, counted)
     if ended.generation != run.generation and ended.state.ended:
         summary = write_manifests(at, ended, ended.state)  # a redrive began and ended meanwhile
     if ended.state.ended and not is_check_or_commit(run.run_id):
         release_outputs(at, ended)
     unnotified = notify(at, ended, summary) if needs_notice(at, ended) else ""
-    return replace(report, run=ended, counts=summary.counts, summary=summary, just_ended=True, unnotified=unnotified)
+    report = replace(report, run=ended, counts=summary.counts, summary=summary)
+    return replace(report, just_ended=ended.state.ended, unnotified=unnotified)
 
 
 def log_unnotified(report: CheckReport) -> None:

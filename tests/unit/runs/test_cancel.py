@@ -159,10 +159,10 @@ def test_cancelling_wins_over_a_checker_about_to_end_the_run(world: World, monke
     world.work()
     finish = world.ledger.runs.finish
 
-    def cancelled_just_before(run_id: str, generation: int, state: RunState) -> Run:
+    def cancelled_just_before(run_id: str, generation: int, state: RunState, counted: int) -> Run:
         monkeypatch.undo()
         world.ledger.runs.cancel(run_id)
-        return finish(run_id, generation, state)
+        return finish(run_id, generation, state, counted)
 
     monkeypatch.setattr(world.ledger.runs, "finish", cancelled_just_before)
     assert not world.check().run.state.ended

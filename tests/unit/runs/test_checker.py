@@ -248,7 +248,7 @@ def test_a_redrive_that_comes_while_the_run_is_ended_wins(world: World, monkeypa
     world.work(fails(1))  # type: ignore[arg-type]
     finish = world.ledger.runs.finish
 
-    def redriven_and_done_meanwhile(run_id: str, generation: int, state: RunState) -> object:
+    def redriven_and_done_meanwhile(run_id: str, generation: int, state: RunState, counted: int) -> object:
         monkeypatch.undo()
         world.ledger.runs.start_generation(run_id, 1, world.ledger.runs.get(run_id).scripts[0])
         record = world.ledger.attempts.redrive(run_id, 1, 1)
@@ -256,7 +256,7 @@ def test_a_redrive_that_comes_while_the_run_is_ended_wins(world: World, monkeypa
         world.queue.send([record.ref.to_body()])
         world.work()
         world.check()
-        return finish(run_id, generation, state)
+        return finish(run_id, generation, state, counted)
 
     monkeypatch.setattr(world.ledger.runs, "finish", redriven_and_done_meanwhile)
 

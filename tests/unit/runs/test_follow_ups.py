@@ -229,10 +229,10 @@ def test_a_cancelled_run_has_no_next_run(world: World, monkeypatch: pytest.Monke
     world.work()
     finish = world.ledger.runs.finish
 
-    def cancelled_just_before(run_id: str, generation: int, state: RunState) -> Run:
+    def cancelled_just_before(run_id: str, generation: int, state: RunState, counted: int) -> Run:
         monkeypatch.undo()
         world.ledger.runs.cancel(run_id)
-        return finish(run_id, generation, state)
+        return finish(run_id, generation, state, counted)
 
     monkeypatch.setattr(world.ledger.runs, "finish", cancelled_just_before)
     world.check()

@@ -168,17 +168,17 @@ class DynamoRuns(OnTable):
             return run
         raise outcome.lost or rules.no_generation(run, generation, "retired" in (outcome.item or {}))
 
-    def finish(self, run_id: str, generation: int, state: RunState) -> Run:
+    def finish(self, run_id: str, generation: int, state: RunState, counted: int | None = None) -> Run:
         """Record how a run ended."""
         if not state.ended:
             raise ValueError(f"a run does not end as {state}")
         exists = "attribute_exists" if state is RunState.CANCELLED else "attribute_not_exists"
-        outcome, run = self._change(
-            run_id,
-            "SET #state = :ended, ended_s = :now",
-            f"generation = :generation AND #state IN (:planning, :running) AND {exists}(cancelled_s)",
-            {**OPEN_STATES, ":ended": state, ":generation": generation},
-        )
+        condition = f"generation = :generation AND #state IN (:planning, :running) AND {exists}(cancelled_s)"
+        values = {**OPEN_STATES, ":ended": state, ":generation": generation}
+        if counted is not None:
+            condition += " AND (attribute_not_exists(shard_count) OR shard_count = :counted)"
+            values[":counted"] = counted
+        outcome, run = self._change(run_id, "SET #state = :ended, ended_s = :now", condition, values)
         if outcome.lost and run.generation == generation and not run.state.ended:
             raise outcome.lost
         return run
