@@ -149,12 +149,30 @@ def _prepare() -> None:
         s3.create_bucket(Bucket=bucket)
     s3.put_bucket_versioning(Bucket=OUTSIDE, VersioningConfiguration={"Status": "Enabled"})
     boto3.Session().client("glue").create_database(DatabaseInput={"Name": "lake"})
+    _make_table_of_glue()
     boto3.Session().client("sns").create_topic(Name="notices")
     boto3.Session().client("events").create_event_bus(Name="notices")
     trust = {"Effect": "Allow", "Action": "sts:AssumeRole", "Principal": {"AWS": f"arn:aws:iam::{ACCOUNT}:root"}}
     reads = {"Effect": "Allow", "Action": ["s3:GetObject", "s3:ListBucket"], "Resource": "arn:aws:s3:::theirs*"}
     iam.create_role(RoleName="theirs", AssumeRolePolicyDocument=_document(trust))
     iam.put_role_policy(RoleName="theirs", PolicyName="read", PolicyDocument=_document(reads))
+
+
+def _make_table_of_glue() -> None:
+    """``sales.visits``: CSV with one partition, whose file the scenarios place."""
+    glue, hive = boto3.Session().client("glue"), "org.apache.hadoop.hive"
+    stored: Any = {
+        "Columns": [{"Name": "id", "Type": "string"}],
+        "Location": f"s3://{OUTSIDE}/in/visits/",
+        "InputFormat": "org.apache.hadoop.mapred.TextInputFormat",
+        "OutputFormat": f"{hive}.ql.io.HiveIgnoreKeyTextOutputFormat",
+        "SerdeInfo": {"SerializationLibrary": f"{hive}.serde2.OpenCSVSerde"},
+    }
+    table = {"Name": "visits", "TableType": "EXTERNAL_TABLE", "StorageDescriptor": stored}
+    partition = {"Values": ["a"], "StorageDescriptor": {**stored, "Location": f"{stored['Location']}day=a/"}}
+    glue.create_database(DatabaseInput={"Name": "sales"})
+    glue.create_table(DatabaseName="sales", TableInput={**table, "PartitionKeys": [{"Name": "day", "Type": "string"}]})
+    glue.create_partition(DatabaseName="sales", TableName="visits", PartitionInput=partition)
 
 
 def _document(statement: dict[str, Any]) -> str:

@@ -36,7 +36,14 @@ RUNS = {
     "cut-off": "SUCCEEDED",  # once it was redriven
 }  # whose planners died, and how they end
 FOLLOWING = {"ends-check-1": "SUCCEEDED", "ends-next-1": "CANCELLED"}
-ASKED = ("asked", "asked-versions", "asked-theirs", "asked-again", "half-planned")  # of the planner function
+ASKED = (
+    "asked",
+    "asked-versions",
+    "asked-theirs",
+    "asked-table",
+    "asked-again",
+    "half-planned",
+)  # of the planner function
 CUT = RunOptions(max_objects=1, split="csv", target_bytes=64)
 
 
@@ -60,6 +67,7 @@ def place_inputs(stack: RecordedStack) -> None:
     for uri in (
         *(f"{own}/input/{name}.csv" for name in ("work", "released", "failed/failed")),
         f"s3://{OUTSIDE}/in/data/work.csv",
+        f"s3://{OUTSIDE}/in/visits/day=a/1.csv",
         f"s3://{THEIRS}/data/rows.csv",
     ):
         store.put(uri, b"1,row\n")
@@ -80,8 +88,9 @@ def do_tasks(stack: RecordedStack) -> None:
     for bucket in (stack.bucket, OUTSIDE):
         answer = stack.invoke("WorkerFunction", {**event, "output_path": f"s3://{bucket}/output/plain"})
         assert answer["state"] == "SUCCEEDED", answer
-    answer = stack.invoke("WorkerFunction", {**event, "params": {"table": "lake.rows"}})
-    assert answer["state"] == "SUCCEEDED", answer
+    for params in ({"table": "lake.rows"}, {"looked_up": "sales.visits"}):
+        answer = stack.invoke("WorkerFunction", {**event, "params": params})
+        assert answer["state"] == "SUCCEEDED", answer
     event["sparklet"] = {"script": f"s3://{stack.bucket}/scripts/mistyped.py"}
     assert "is not there" in stack.failure("WorkerFunction", event)
     body = json.dumps({"sparklet": {"script": f"s3://{stack.bucket}/scripts/job.py"}})
@@ -152,6 +161,7 @@ def ask_for_runs(stack: RecordedStack) -> None:
             {**cut, "versions": True, "overwrite": True, "output": f"{out}/output/asked-versions/"},
         ),
         ("asked-theirs", f"{own}/scripts/job.py", [f"s3://{THEIRS}/data/"], {"role": ROLE}),
+        ("asked-table", f"{own}/scripts/job.py", ["glue:sales.visits"], {"where": "day = 'a'"}),
         ("asked-again", f"{own}/scripts/job.py", [f"{own}/input/"], {"incremental": True, "name": "daily"}),
     ):
         asked = {"run_id": run_id, "script": script, "inputs": inputs, "output": f"{own}/output/{run_id}/", **more}

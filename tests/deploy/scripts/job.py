@@ -15,6 +15,8 @@ from py4j.java_gateway import JavaObject
 from pyiceberg.catalog import load_catalog
 from pyspark.sql import SparkSession
 
+from sparklet.job import Job
+
 PART_BYTES = 5 * 1024 * 1024  # the least that S3 takes
 
 
@@ -25,6 +27,9 @@ def main() -> None:
         return
     if "table" in event["params"]:
         append(event["params"]["table"])
+        return
+    if "looked_up" in event["params"]:
+        Job.from_args().table(event["params"]["looked_up"]).count()
         return
     name = event["inputs"][0].rpartition("/")[2]
     spark = SparkSession.builder.getOrCreate()
