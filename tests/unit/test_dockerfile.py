@@ -1,9 +1,11 @@
 """What docker/Dockerfile promises whoever builds it, read without building."""
 
+import ast
 import re
 from pathlib import Path
 
-DOCKERFILE = Path(__file__).resolve().parents[2] / "docker" / "Dockerfile"
+ROOT = Path(__file__).resolve().parents[2]
+DOCKERFILE = ROOT / "docker" / "Dockerfile"
 
 
 def stages() -> dict[str, tuple[str, list[str]]]:
@@ -33,3 +35,22 @@ def test_no_file_of_the_image_has_the_modes_of_a_checkout() -> None:
     assert len(taken) == 4
     assert all(path.startswith(tuple(own[made_readable].split()[4:])) for path in taken)
     assert not any(line.startswith("COPY ") for line in own[made_readable:])
+
+
+def test_a_stage_has_every_module_that_its_modules_import() -> None:
+    """The stage that fetches jars takes few of the runtime's modules, to be built anew only if they change."""
+    copied = [word for line in stages()["tools"][1] if line.startswith("COPY ") for word in line.split()[1:-1]]
+    modules = [
+        path.removeprefix("runtime/").removesuffix(".py").replace("/", ".") for path in copied if "sparklet" in path
+    ]
+
+    imported = {
+        node.module
+        for path in copied
+        if path.startswith("runtime/")
+        for node in ast.parse((ROOT / path).read_text()).body
+        if isinstance(node, ast.ImportFrom) and str(node.module).startswith("sparklet.")
+    }
+
+    assert len(modules) > 6
+    assert imported - {"sparklet.local"} <= set(modules)

@@ -17,7 +17,6 @@ from xml.sax.saxutils import quoteattr
 
 from sparklet.errors import LocalStackError
 from sparklet.local.java import find_java, is_bundled, jks, machine_certificates, named_bundle, trust_options
-from sparklet.model.quantities import count_text
 
 MIRROR_VARIABLE = "SPARKLET_MAVEN_MIRROR"
 REMEDY = f"Check the network and run again, or set {MIRROR_VARIABLE} to the root of a Maven repository that has it"
@@ -66,7 +65,7 @@ def fetch(wanted: Collection[Coordinate], folder: Path, progress: Callable[[str]
         missing = [jar for jar in missing if not (folder / "out" / jar.file_name).exists()]
         if not missing:
             return ""
-        progress(f"  try {attempt} of {_MAX_TRIES}, without {count_text(len(missing), 'jar')}: {cause}")
+        progress(f"  try {attempt} of {_MAX_TRIES}, missing: {len(missing)} of {len(wanted)}; {cause}")
         time.sleep(_PAUSE_S if attempt < _MAX_TRIES else 0)
     return cause
 

@@ -15,7 +15,6 @@ from typing import Any
 from sparklet.errors import LocalStackError
 from sparklet.local import ivy
 from sparklet.local.lock import Lock, incoming
-from sparklet.model.quantities import count_text
 
 Progress = Callable[[str], None]
 
@@ -124,8 +123,7 @@ def _fetch(missing: list[PinnedJar], cache_dir: Path, progress: Progress) -> Non
     """Fetch, verify, and move each jar into place."""
     total_mb = sum(jar.size_bytes for jar in missing) / 1e6
     source = ivy.MIRROR_VARIABLE if ivy.mirror() else "Maven Central"
-    jars = count_text(len(missing), "jar")
-    progress(f"fetching {jars}, {total_mb:.1f} MB, from {source} into {cache_dir} (first use only)")
+    progress(f"fetching {total_mb:.1f} MB of jars from {source} into {cache_dir} (first use only)")
     with incoming(cache_dir) as folder:
         cause = ivy.fetch([jar.coordinate for jar in missing], folder, progress)
         for jar in missing:
