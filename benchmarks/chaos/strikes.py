@@ -99,7 +99,10 @@ class Strikes:
             drawn = to_strike_isolation(role.partition(" ")[0], dice)
         after_effect, wake = dice.random() < 0.5, dice.choice(WAKES)
         wake = {"late committer": "ended", "two committers": "claimed"}.get(kind, wake)
-        return _Aim(number, *(self.plan.at or drawn), after_effect or kind == "recovered committer", wake)
+        step, occurrence = self.plan.at or drawn
+        # One that is stopped before its claim is waited for 900 s, since an engine may be fetching its image.
+        after_effect |= kind == "recovered committer" or (kind == "zombie in an engine" and step == "claim")
+        return _Aim(number, step, occurrence, after_effect, wake)
 
     def _mishap(self, role: str, step: str) -> Fault:
         victim, kind = _victim(role), self.plan.kind
