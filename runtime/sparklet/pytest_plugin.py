@@ -102,8 +102,8 @@ class SparkletJob:
         }
         with mock.patch.dict(os.environ, {**_variables(), **own}), pytest.MonkeyPatch.context() as patch:
             patch.setattr(sys, "argv", [str(script), "--event", argument, *args])
-            patch.setattr(sys, "path", [*sys.path, AWSGLUE])
             patch.syspath_prepend(script.parent)
+            sys.path.append(AWSGLUE)
             patch.chdir(home / "work")
             try:
                 runpy.run_path(str(script), run_name="__main__")
