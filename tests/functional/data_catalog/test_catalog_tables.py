@@ -31,7 +31,7 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     """A local stack, whose catalog has two tables."""
     with Stack(state_dir=tmp_path_factory.mktemp("stack"), quiet=True, workers=1) as stack:
         lake = f"s3://{stack.opened.at.bucket}/lake"
-        boto3.client("glue").create_database(DatabaseInput={"Name": "sales"})
+        boto3.Session().client("glue").create_database(DatabaseInput={"Name": "sales"})
         orders = table_input("orders", f"{lake}/orders/", "id int", "day date")
         create(orders, [partition_input(orders, [day], f"{lake}/orders/{day}") for day in DAYS])
         rates = table_input("rates", f"{lake}/rates/", "id int;rate double", "region string")
@@ -44,7 +44,7 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
 
 
 def create(table: dict[str, Any], partitions: list[dict[str, Any]]) -> None:
-    glue = boto3.client("glue")
+    glue = boto3.Session().client("glue")
     glue.create_table(DatabaseName="sales", TableInput=table)
     name = {"DatabaseName": "sales", "TableName": table["Name"]}
     assert not glue.batch_create_partition(**name, PartitionInputList=partitions).get("Errors")
@@ -79,7 +79,7 @@ job.table("Sales.Visits").write.mode("overwrite").parquet(job.output)
 @pytest.mark.parametrize("form", ["parquet", "json", "csv"])
 def test_every_row_is_read_once_with_its_values(stack: Stack, tmp_path: Path, form: str) -> None:
     """Of large files cut by rows, in folders whose names spell the values, spell them otherwise, or lie elsewhere."""
-    lake, glue = f"s3://{stack.opened.at.bucket}/{form}", boto3.client("glue")
+    lake, glue = f"s3://{stack.opened.at.bucket}/{form}", boto3.Session().client("glue")
     header = {"skip.header.line.count": "1"} if form == "csv" else {}
     table = table_input("visits", f"{lake}/visits/", OF_VISITS, "day date;hour int;who string", form, Parameters=header)
     null = "__HIVE_DEFAULT_PARTITION__"
@@ -143,7 +143,7 @@ def test_a_missing_table_fails_a_shard_at_once(stack: Stack, tmp_path: Path) -> 
 
 @pytest.mark.usefixtures("stack")
 def test_the_stand_in_filters_partitions_and_answers_in_pages() -> None:
-    pages = boto3.client("glue").get_paginator("get_partitions")
+    pages = boto3.Session().client("glue").get_paginator("get_partitions")
     asked = {"DatabaseName": "sales", "TableName": "orders", "Expression": "day >= '2026-01-02'"}
 
     found = [page["Partitions"] for page in pages.paginate(**asked, PaginationConfig={"PageSize": 1})]
