@@ -2,14 +2,15 @@
 
 import json
 import zipfile
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import duckdb
 import pytest
 
-from tests.functional.worker.conftest import Bench, make
+from tests.functional.worker.conftest import Bench
+from tests.functional.worker.conftest import bench as bench
+from tests.functional.worker.conftest import warm as warm
 
 pytestmark = pytest.mark.spark
 
@@ -25,23 +26,6 @@ spark = glue.spark_session
 def told(frame):
     print(json.dumps([row.asDict(recursive=True) for row in frame.toDF().collect()]))
 """
-
-
-@pytest.fixture(scope="module", params=["warm", "submit"])
-def bench(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bench]:
-    """Either runner, with the same promises."""
-    scratch = tmp_path_factory.mktemp(request.param)
-    runner = make(request.param, scratch)
-    yield Bench(runner, scratch)
-    runner.close()
-
-
-@pytest.fixture(scope="module")
-def warm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bench]:
-    scratch = tmp_path_factory.mktemp("warm")
-    runner = make("warm", scratch)
-    yield Bench(runner, scratch)
-    runner.close()
 
 
 @pytest.fixture
