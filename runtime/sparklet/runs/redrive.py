@@ -43,8 +43,8 @@ def redrive(
 
     ``script`` is the new generation's (see ``new_run.repaired_script``); None: the last one's. ``engine`` does the
     shards; "": each stays where it was done. ``isolate``: their bad objects are isolated, also those that use up memory
-    or time. PlanError if the stack has no such engine, the run is being planned or
-    cancelled, one of ``shards`` has not FAILED, or there is nothing to repeat.
+    or time. PlanError if the stack has no such engine, the run is being planned or cancelled, one of ``shards`` has not
+    FAILED, or there is nothing to repeat.
     """
     run = redrivable(at, run_id)
     engine = engine and chosen_engine(at, engine, run.table).partition(",")[0]
