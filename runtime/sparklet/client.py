@@ -18,7 +18,7 @@ from sparklet.app.costs import load_prices
 from sparklet.app.documents import group_document, result_document
 from sparklet.app.redrive import redrive_run, selected
 from sparklet.app.stack import StackSelection, open_stack
-from sparklet.app.start import ListFormat, begin, invoke_script, run_request
+from sparklet.app.start import begin, invoke_script, run_request
 from sparklet.app.state_machines import WantedMode, end_waiting
 from sparklet.app.status import RunView, explain_run, view_run
 from sparklet.app.watch import Lines, watch
@@ -103,8 +103,7 @@ class Stack(AbstractContextManager["Stack"]):
         lists = [*options.pop("lists", ()), *read_items(options.pop("items", ()))]
         given = {"script": script, "inputs": inputs, "output": output, "lists": lists, **options}
         given = {name: _plain(value) for name, value in given.items() if value not in (None, "", [], ())}
-        own = {name: given.pop(name) for name in ("list_format", "list_path") if name in given}
-        request = run_request(given, ListFormat(**own), self._selection)
+        request = run_request(given, self._selection)
         return self.find(begin(self.opened, request, dispatch_mode, self.reporter).run_id)
 
     def find(self, run_id: str) -> "Run":

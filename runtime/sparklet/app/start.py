@@ -8,7 +8,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -33,20 +33,11 @@ TABLE_CHECK_S = 20.0  # at most
 REFUSAL = "import sys; from sparklet.tables.commit import refusal; print(refusal(*sys.argv[1:]), end='')"
 
 
-@dataclass(frozen=True)
-class ListFormat:
-    """How lists are read."""
-
-    list_format: str | None = None  # None: by their names
-    list_path: str = ""  # where the addresses are: a column, or a path within JSON
-
-
-def run_request(
-    options: Mapping[str, Any], lists: ListFormat, stack: StackSelection, *, dry_run: bool = False
-) -> RunRequest:
+def run_request(options: Mapping[str, Any], stack: StackSelection, *, dry_run: bool = False) -> RunRequest:
     """The request that options of a command line make; SettingsError or PlanError with the option and the remedy.
 
-    What this machine can tell is told before ``stack`` is opened.
+    What this machine can tell is told before ``stack`` is opened. ``list_format`` (by default by their names) and
+    ``list_path`` say how lists are read; the request holds them with each list.
     """
     given: dict[str, Any] = dict(options)
     for name in ("params", "env", "files"):
@@ -58,10 +49,11 @@ def run_request(
         given["since"] = _absolute(given["since"])
     named = given.pop("inputs", [])
     given["inputs"] = [each for each in named if each != STANDARD_INPUT]
+    form, path = given.pop("list_format", ""), given.pop("list_path", "")
     objects = [*given.pop("lists", []), *(each for each in named if each == STANDARD_INPUT)]
     if sources := [*objects, *given.pop("items", [])]:
-        given["lists"] = [_read_list(each, lists, items=n >= len(objects)) for n, each in enumerate(sources)]
-    elif lists.list_format or lists.list_path:
+        given["lists"] = [_read_list(each, form, path, items=n >= len(objects)) for n, each in enumerate(sources)]
+    elif form or path:
         raise PlanError("--list-format and --list-path need a list: add --list FILE")
     if sources.count(STANDARD_INPUT) > 1:
         raise PlanError("standard input (-) can be read once only; name it once")
@@ -114,17 +106,17 @@ def _absolute(since: str) -> str:
         return since
 
 
-def _read_list(source: str | ListRequest, lists: ListFormat, *, items: bool) -> ListRequest:
+def _read_list(source: str | ListRequest, form: str, path: str, *, items: bool) -> ListRequest:
     """A list, with its content if it is local."""
     if isinstance(source, ListRequest):
         return source
-    body, form = None, lists.list_format or ("lines" if source == STANDARD_INPUT else "")
+    body, form = None, form or ("lines" if source == STANDARD_INPUT else "")
     if "://" not in source:
         try:
             body = sys.stdin.buffer.read() if source == STANDARD_INPUT else Path(source).read_bytes()
         except OSError as error:
             raise PlanError(f"the list {source} cannot be read: {error.strerror}") from error
-    return ListRequest(source, body, form, lists.list_path, items)
+    return ListRequest(source, body, form, path, items)
 
 
 def begin(

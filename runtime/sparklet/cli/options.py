@@ -15,7 +15,6 @@ import typer
 
 from sparklet.app import local_files
 from sparklet.app.stack import StackSelection
-from sparklet.app.start import ListFormat
 from sparklet.app.state_machines import WantedMode
 from sparklet.errors import SettingsError
 from sparklet.local.state import default_state_dir
@@ -155,28 +154,21 @@ class RedriveOptions(StackOptions):
 
 
 class RequestOptions(dict[str, Any]):
-    """The options of a run's request, by its keys."""
+    """The options of a run's request, by its keys, and how its lists are read."""
 
 
-@dataclass(frozen=True)
-class ListOptions(ListFormat):
-    """How lists are read."""
-
-    PANEL: ClassVar[str] = INPUT
-
-    list_format: Annotated[
-        Literal["lines", "csv", "json", "jsonl", "parquet", "s3-inventory"] | None,
-        typer.Option("--list-format", help="Format of the lists (default: by their names)."),
-    ] = None
-    list_path: Annotated[
-        str,
-        typer.Option(
-            "--list-path",
-            metavar="PATH",
-            help="Where the addresses are: a column, or a path within JSON such as data.files[*].uri.",
-        ),
-    ] = ""
-
+ListFormat = Annotated[
+    Literal["lines", "csv", "json", "jsonl", "parquet", "s3-inventory"] | None,
+    typer.Option("--list-format", help="Format of the lists (default: by their names)."),
+]
+ListPath = Annotated[
+    str | None,
+    typer.Option(
+        "--list-path",
+        metavar="PATH",
+        help="Where the addresses are: a column, or a path within JSON such as data.files[*].uri.",
+    ),
+]
 
 KEYWORD = inspect.Parameter.KEYWORD_ONLY
 PANELS = (RUN, INPUT, SHARDS, FAILURES, ORCHESTRATION)
@@ -238,7 +230,7 @@ def _parameter(name: str, hint: Any, default: Any, panel: str | None = None) -> 
 
 
 def _request_parameters() -> list[inspect.Parameter]:
-    """The option or argument of each key of a run's request."""
+    """The option or argument of each key of a run's request, and those for its lists."""
     parameters = []
     for key, name, kind, default, *_ in sorted(places().values(), key=lambda place: PANELS.index(place.key.panel)):
         if not key.command:
@@ -258,4 +250,5 @@ def _request_parameters() -> list[inspect.Parameter]:
         if key.name == "script":
             of, without = str, inspect.Parameter.empty
         parameters.append(_parameter(key.name, Annotated[of, option], without))
-    return parameters
+    lists: dict[str, Any] = {"list_format": ListFormat, "list_path": ListPath}
+    return parameters + [_parameter(name, hint, None, INPUT) for name, hint in lists.items()]

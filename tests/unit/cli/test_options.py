@@ -14,13 +14,7 @@ import typer
 from sparklet.app.reporter import duration_text, size_text
 from sparklet.app.stack import StackSelection
 from sparklet.app.start import parse_pairs, run_request
-from sparklet.cli.options import (
-    ListOptions,
-    RequestOptions,
-    grouped,
-    known_runs,
-    parse_shards,
-)
+from sparklet.cli.options import RequestOptions, grouped, known_runs, parse_shards
 from sparklet.errors import PlanError, SettingsError
 from sparklet.inputs.list_requests import ListRequest
 from sparklet.model import Access, RunOptions
@@ -70,8 +64,8 @@ def request(*options: str, dry_run: bool = True) -> RunRequest:
     """What ``sparklet run job.py`` with these options asks for."""
     found: list[RunRequest] = []
 
-    def command(words: RequestOptions, lists: ListOptions) -> None:
-        found.append(run_request(words, lists, StackSelection(), dry_run=dry_run))
+    def command(words: RequestOptions) -> None:
+        found.append(run_request(words, StackSelection(), dry_run=dry_run))
 
     app = typer.Typer()
     app.command()(grouped(command))

@@ -28,7 +28,6 @@ from sparklet.settings import script_environment
 
 def run(
     options: opt.RequestOptions,
-    lists: opt.ListOptions,
     selection: opt.WorkerOptions,
     context: typer.Context,
     dispatch_mode: opt.DispatchModeOption = "queue",
@@ -41,7 +40,7 @@ def run(
     than queue a state machine plans and drives the run, and continues even if this terminal is closed; with auto the
     run is planned here first.
     """
-    screen, request = Screen(selection.as_json), run_request(options, lists, selection, dry_run=dry_run)
+    screen, request = Screen(selection.as_json), run_request(options, selection, dry_run=dry_run)
     if prices:
         load_prices(prices)  # report a mistake in them before anything is started
     if dry_run:
@@ -57,7 +56,6 @@ def run(
 
 def plan(
     options: opt.RequestOptions,
-    lists: opt.ListOptions,
     selection: opt.StackOptions,
     context: typer.Context,
     explain: Annotated[
@@ -72,7 +70,7 @@ def plan(
     dry_run: opt.DryRun = False,
 ) -> None:
     """Plan and dispatch a run without waiting for it; with --dry-run only show what the plan would be."""
-    screen, request = Screen(selection.as_json), run_request(options, lists, selection, dry_run=dry_run)
+    screen, request = Screen(selection.as_json), run_request(options, selection, dry_run=dry_run)
     figures = load_prices(prices)
     if dry_run:
         _show_preview(request, selection, screen, figures if explain else None)
