@@ -16,8 +16,9 @@ from sparklet.cli.console import Screen, confirm
 from sparklet.cli.run_result import finish
 from sparklet.errors import PlanError
 from sparklet.job.fields import Table
-from sparklet.model import Counts, ShardState
+from sparklet.model import ShardState
 from sparklet.model.quantities import parse_duration_s
+from sparklet.runs.cancel import Cancelled
 from sparklet.runs.cancel import cancel as cancel_run
 from sparklet.runs.concurrency_cap import throttle as throttle_run
 from sparklet.runs.redrive import redrivable
@@ -72,11 +73,21 @@ def cancel(run_id: opt.RunId, selection: opt.StackOptions, dry_run: opt.DryRun =
     screen = Screen(selection.as_json)
     with open_stack(selection, screen, reading=True) as stack:
         if dry_run:
-            _show_cancel(screen, run_id, stack.at.ledger.shards.count(run_id), _refuse_ended(stack, run_id))
-            return
-        done = cancel_run(stack.at, run_id)
-        _show_cancel(screen, run_id, done.counts, done.abandoned)
-        end_waiting(stack, done.run, screen)
+            run, counts = stack.at.ledger.runs.get(run_id), stack.at.ledger.shards.count(run_id)
+            if run.state.ended:
+                raise PlanError(f"the run {run_id} has ended already, it is {run.state}; there is nothing to cancel")
+            done = Cancelled(run, counts.pending, counts)
+        else:
+            done = cancel_run(stack.at, run_id)
+        counts, given_up = done.counts, count_text(done.abandoned, "shard")
+        left = f", {counts.running} still running end by themselves" if counts.running else ""
+        screen.result(
+            {"run_id": run_id, "given_up": done.abandoned, "shards": counts.to_document()},
+            f"run {run_id}: {given_up} given up, {counts.succeeded} had succeeded{left}",
+            f"sparklet watch {run_id} waits for its end; sparklet redrive {run_id} reopens it",
+        )
+        if not dry_run:
+            end_waiting(stack, done.run, screen)
 
 
 def throttle(
@@ -170,23 +181,6 @@ def stop(selection: opt.StackOptions) -> None:
         raise PlanError(f"the stack {selection.stack} is deployed; `stop` ends the local one only")
     stopped = stop_stack(selection.state)
     screen.result({"stopped": stopped}, "the local stack has ended" if stopped else "no local stack was running")
-
-
-def _refuse_ended(stack: OpenStack, run_id: str) -> int:
-    """How many shards a cancel would give up; PlanError if the run has ended."""
-    run = stack.at.ledger.runs.get(run_id)
-    if run.state.ended:
-        raise PlanError(f"the run {run_id} has ended already, it is {run.state}; there is nothing to cancel")
-    return stack.at.ledger.shards.count(run_id).pending
-
-
-def _show_cancel(screen: Screen, run_id: str, counts: Counts, abandoned: int) -> None:
-    left = f", {counts.running} still running end by themselves" if counts.running else ""
-    screen.result(
-        {"run_id": run_id, "given_up": abandoned, "shards": counts.to_document()},
-        f"run {run_id}: {count_text(abandoned, 'shard')} given up, {counts.succeeded} had succeeded{left}",
-        f"sparklet watch {run_id} waits for its end; sparklet redrive {run_id} reopens it",
-    )
 
 
 def _show_found(screen: Screen, found: list[RunFiles], dry_run: bool) -> None:
