@@ -2,7 +2,7 @@
 
 import json
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Self
 
@@ -77,18 +77,18 @@ class Screen:
         """The display of a run that is watched."""
         return RunDisplay(self, run_id, clock, lambda run: run_details(details(run)))
 
-    def document(self, document: Mapping[str, Any] | list[Any]) -> None:
+    def document(self, document: Mapping[str, Any] | Sequence[Any]) -> None:
         """The command's result as JSON."""
         sys.stdout.write(json.dumps(document, indent=2, default=str) + "\n")
         sys.stdout.flush()
 
-    def result(self, document: Mapping[str, Any], *lines: str) -> None:
-        """The command's result: as JSON, or in lines for people."""
+    def result(self, document: Mapping[str, Any] | Sequence[Any], *shown: RenderableType) -> None:
+        """The command's result: as JSON, or in lines and tables for people."""
         if self.as_json:
             self.document(document)
             return
-        for line in lines:
-            self.say(line)
+        for each in shown:
+            self.out.print(escape(each) if isinstance(each, str) else each)
 
 
 def confirm(screen: Screen, question: str, *, yes: bool) -> None:

@@ -23,10 +23,7 @@ def doctor(
     if delete:
         delete_snapshots(selection.stack, lambda question: confirm(screen, question, yes=yes))
     findings = examine_stack(selection.stack) if selection.stack else examine(selection.state)
-    if selection.as_json:
-        screen.document([finding.document() for finding in findings])
-    else:
-        screen.out.print(_table(findings))
+    screen.result([finding.document() for finding in findings], _table(findings))
     raise typer.Exit(ALL_WELL if all(finding.good for finding in findings) else USAGE)
 
 

@@ -93,12 +93,8 @@ def runs(selection: opt.StackOptions) -> None:
     screen = Screen(selection.as_json)
     with open_stack(selection, screen, looking=True) as stack:
         found = list(stack.at.ledger.runs.list())
-    if selection.as_json:
-        screen.document([run_document(each) for each in found])
-    elif found:
-        screen.out.print(runs_table(found))
-    else:
-        screen.say("no runs yet; sparklet run SCRIPT --input … --output … starts one")
+    nothing = "no runs yet; sparklet run SCRIPT --input … --output … starts one"
+    screen.result([run_document(each) for each in found], runs_table(found) if found else nothing)
 
 
 def results(run_id: opt.RunId, selection: opt.StackOptions) -> None:
@@ -193,13 +189,8 @@ def _show_object(screen: Screen, run_id: str, found: ObjectStatus) -> None:
     if not found.shards and not found.left_out:
         why = "it did not exist when the run was planned, or a pattern left it out"
         raise PlanError(f"{found.uri} is in no shard of {run_id}; {why}")
-    if screen.as_json:
-        screen.document(object_document(found))
-    elif found.shards:
-        screen.out.print(object_table(found))
-    else:
-        reasons = "; ".join(dict.fromkeys(found.left_out))
-        screen.out.print(f"{found.uri} was left out of {run_id}: {reasons}", markup=False)
+    left_out = f"{found.uri} was left out of {run_id}: {'; '.join(dict.fromkeys(found.left_out))}"
+    screen.result(object_document(found), object_table(found) if found.shards else left_out)
 
 
 def _show_lines(stack: OpenStack, reader: LogReader, as_json: bool, follow: bool) -> int:
