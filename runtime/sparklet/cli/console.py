@@ -14,9 +14,13 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from sparklet.app.status import RunView
-from sparklet.app.watch import Lines
-from sparklet.cli.render import run_details
+from sparklet.app.costs import Prices
+from sparklet.app.documents import result_document
+from sparklet.app.stack import OpenStack
+from sparklet.app.start import resumable
+from sparklet.app.status import RunView, follow_ups
+from sparklet.app.watch import Lines, watch
+from sparklet.cli.render import follow_up_text, run_details, summary_table
 from sparklet.errors import PlanError
 from sparklet.model import Counts, Run, RunState
 from sparklet.ports import Clock
@@ -100,6 +104,20 @@ def confirm(screen: Screen, question: str, *, yes: bool) -> None:
         raise PlanError("the question was not answered, so nothing was deleted; add --yes") from None
     screen.say("nothing was deleted")
     raise typer.Exit(USAGE)
+
+
+def finish(stack: OpenStack, run_id: str, screen: Screen, prices: Prices) -> None:
+    """Watch a run until it ends, show its result and its follow-ups, and exit with its code."""
+    with resumable(stack, screen, lambda: ["sparklet", "resume", run_id, *stack.command_options]):
+        summary = watch(stack, run_id, screen, prices)
+    run = stack.at.ledger.runs.get(run_id)
+    if screen.as_json:
+        screen.document(result_document(stack, run, summary))
+    else:
+        screen.out.print(summary_table(stack, run, summary))
+    for follower in follow_ups(stack, run):
+        screen.say(f"{follower['what']}: {follow_up_text(follower)}")
+    raise typer.Exit(exit_code(summary.state))
 
 
 class RunDisplay(Lines):

@@ -12,8 +12,7 @@ from sparklet.app.reporter import count_text, size_text
 from sparklet.app.stack import OpenStack, open_stack
 from sparklet.app.state_machines import end_waiting
 from sparklet.cli import options as opt
-from sparklet.cli.console import Screen, confirm
-from sparklet.cli.run_result import finish
+from sparklet.cli.console import Screen, confirm, finish
 from sparklet.errors import PlanError
 from sparklet.job.fields import Table
 from sparklet.model import ShardState

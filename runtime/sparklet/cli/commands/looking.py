@@ -19,10 +19,9 @@ from sparklet.app.object_status import ObjectStatus, object_status
 from sparklet.app.stack import OpenStack, open_stack
 from sparklet.app.status import explain_run, view_run
 from sparklet.cli import options as opt
-from sparklet.cli.console import Screen, exit_code
+from sparklet.cli.console import Screen, exit_code, finish
 from sparklet.cli.options import Prices
 from sparklet.cli.render import group_table, lost_text, object_table, runs_table, shards_table, summary_table
-from sparklet.cli.run_result import finish
 from sparklet.errors import PlanError
 from sparklet.runs.manifest import results as results_of
 from sparklet.runs.verification import verify

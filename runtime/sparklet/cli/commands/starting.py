@@ -16,9 +16,8 @@ from sparklet.app.stack import open_stack
 from sparklet.app.start import begin, go_on, invoke_script, parse_pairs, run_request
 from sparklet.app.state_machines import was_driven
 from sparklet.cli import options as opt
-from sparklet.cli.console import Screen
+from sparklet.cli.console import Screen, finish
 from sparklet.cli.render import estimate_table, preview_table
-from sparklet.cli.run_result import finish
 from sparklet.errors import NothingNewError, PlanError
 from sparklet.model.options import ORCHESTRATION
 from sparklet.planning.new_run import script_body
