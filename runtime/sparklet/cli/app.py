@@ -11,7 +11,6 @@ from typing import Annotated, Any
 import typer
 
 from sparklet import __version__
-from sparklet.cli import doctor
 from sparklet.cli.commands import changing, looking, packaging, starting
 from sparklet.cli.console import EXIT_MEANINGS, FAILURES, INTERRUPTED, USAGE, Screen
 from sparklet.cli.options import grouped
@@ -107,7 +106,7 @@ _add(
     "sparklet package src/ -r requirements.txt",
     "sparklet package shop/ -r requirements.txt --as layer --architecture arm64 --json | jq -r .next",
 )
-_add("This machine", doctor.doctor, "sparklet doctor")
+_add("This machine", looking.doctor, "sparklet doctor")
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -1,4 +1,4 @@
-"""Commands that only read: status, watch, runs, results, ddl, explain, logs."""
+"""Commands that read: status, watch, runs, results, ddl, explain, logs, and doctor, which may delete snapshots."""
 
 import json
 import os
@@ -12,6 +12,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from sparklet.app.costs import load_prices
+from sparklet.app.doctor import Finding, delete_snapshots, examine, examine_stack
 from sparklet.app.documents import group_document, object_document, run_document, shard_document
 from sparklet.app.local_files import local_paths, stored_uri
 from sparklet.app.logs import LogLine, LogReader
@@ -19,8 +20,7 @@ from sparklet.app.object_status import ObjectStatus, object_status
 from sparklet.app.stack import OpenStack, open_stack
 from sparklet.app.status import explain_run, view_run
 from sparklet.cli import options as opt
-from sparklet.cli.console import Screen, exit_code, finish
-from sparklet.cli.options import Prices
+from sparklet.cli.console import ALL_WELL, USAGE, Screen, confirm, exit_code, finish
 from sparklet.cli.render import group_table, lost_text, object_table, runs_table, shards_table, summary_table
 from sparklet.errors import PlanError
 from sparklet.runs.manifest import results as results_of
@@ -45,7 +45,7 @@ def status(
     compare: Annotated[
         bool, typer.Option("--verify", help="Compare ledger, manifest and output in the bucket, which is listed whole.")
     ] = False,
-    prices: Prices = None,
+    prices: opt.Prices = None,
 ) -> None:
     """Show the status of a run, or of one of its input objects.
 
@@ -77,7 +77,7 @@ def status(
     raise typer.Exit(exit_code(view.found.summary.state))
 
 
-def watch(run_id: opt.RunId, selection: opt.StackOptions, prices: Prices = None) -> None:
+def watch(run_id: opt.RunId, selection: opt.StackOptions, prices: opt.Prices = None) -> None:
     """Watch a run until it ends and download its output; `sparklet resume RUN` plans the rest of it, too.
 
     A terminal shows cost so far and slow shards below the counts; `sparklet status RUN` shows them once.
@@ -177,6 +177,22 @@ def logs(
         screen.warn(f"nothing was written for {named} yet, or its logs are no longer kept")
 
 
+def doctor(
+    selection: opt.StackOptions,
+    delete: Annotated[
+        bool, typer.Option("--delete-snapshots", help="Delete the worker's unused versions with snapshots; asks first.")
+    ] = False,
+    yes: opt.Yes = False,
+) -> None:
+    """Check this machine; with --stack the settings of a deployed stack, or whether the account has room for it."""
+    screen = Screen(selection.as_json)
+    if delete:
+        delete_snapshots(selection.stack, lambda question: confirm(screen, question, yes=yes))
+    findings = examine_stack(selection.stack) if selection.stack else examine(selection.state)
+    screen.result([finding.document() for finding in findings], _findings_table(findings))
+    raise typer.Exit(ALL_WELL if all(finding.good for finding in findings) else USAGE)
+
+
 def _stored(stack: OpenStack, run_id: str, given: str) -> str:
     """The address of an input that is named by it, or by the local file that was copied there."""
     if "://" in given:
@@ -213,3 +229,12 @@ def _text(line: LogLine, last: LogLine | None) -> str:
     if last is None or (last.stream, last.shard, last.attempt) != (line.stream, line.shard, line.attempt):
         head = f"{'' if last is None else chr(10)}── shard {line.shard}, attempt {line.attempt} ({line.stream})\n"
     return f"{head}{line.readable()}\n"
+
+
+def _findings_table(findings: list[Finding]) -> Table:
+    grid = Table.grid(padding=(0, 2))
+    for finding in findings:
+        mark = "[green]ok[/green]" if finding.good else f"[red]{finding.bad}[/red]"
+        remedy = "" if finding.good or not finding.remedy else f" [dim]→ {escape(finding.remedy)}[/dim]"
+        grid.add_row(mark, finding.what, escape(finding.found) + remedy)
+    return grid
