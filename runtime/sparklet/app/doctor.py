@@ -72,7 +72,7 @@ def examine_stack(name: str) -> list[Finding]:
         outputs = stack_outputs(clients, name)
     except NotDeployedError:
         missing = Finding(f"stack {name}", False, "there is none yet", "docs/guide/deploy.md")
-        return [missing, _account(unreserved_concurrency(clients))]
+        return [missing, room(unreserved_concurrency(clients))]
     settings = stack_settings(clients, outputs)
     agree = Finding(f"stack {name}", True, f"its settings agree: {_settings_text(settings)}")
     return (list(contradictions(settings)) or [agree]) + list(_snapshots(unused_snapshots(clients, outputs)))
@@ -102,13 +102,23 @@ def delete_snapshots(name: str, confirm: Callable[[str], None]) -> None:
         delete_versions(clients, outputs, unused)
 
 
-def _account(unreserved: int | None) -> Finding:
-    """Whether the account has room for a stack with the template's own numbers."""
+def room(unreserved: int | None) -> Finding:
+    """Whether the account's concurrency allows a stack with the template's own numbers; None: it is not known."""
     from sparklet.local.local_template import load_template
 
     most = int(load_template()["Parameters"]["MaximumConcurrency"]["Default"])
-    enough = Finding("concurrency of the account", True, f"{unreserved or 'not known how many'} without a reserve")
-    return next(too_small_an_account(unreserved, most), enough)
+    if unreserved is None or unreserved >= most + OTHER_FUNCTIONS:
+        found = f"{unreserved or 'not known how many'} without a reserve"
+        return Finding("concurrency of the account", True, found)
+    fits = max(MIN_CONCURRENCY, unreserved - OTHER_FUNCTIONS)
+    return _wrong(
+        "concurrency of the account",
+        f"{unreserved} is what functions without a reserve share, and MaximumConcurrency is {most} by default: "
+        "shards would be throttled, ReserveConcurrency=yes and ColdStart=provisioned would fail the deployment",
+        f"deploy with MaximumConcurrency={fits} MapConcurrency={fits}, and ask AWS for a higher limit: "
+        "aws service-quotas request-service-quota-increase --service-code lambda --quota-code L-B99A9384 "
+        "--desired-value 1000",
+    )
 
 
 def _settings_text(stack: StackSettings) -> str:
@@ -190,20 +200,6 @@ def contradictions(stack: StackSettings) -> Iterator[Finding]:
     yield from _retention(stack)
     yield from _concurrency(stack)
     yield from _running(stack)
-
-
-def too_small_an_account(unreserved: int | None, most: int) -> Iterator[Finding]:
-    """Whether the account has too little concurrency for ``most`` workers at once; None: it is not known."""
-    if unreserved is not None and unreserved < most + OTHER_FUNCTIONS:
-        fits = max(MIN_CONCURRENCY, unreserved - OTHER_FUNCTIONS)
-        yield _wrong(
-            "concurrency of the account",
-            f"{unreserved} is what functions without a reserve share, and MaximumConcurrency is {most} by default: "
-            "shards would be throttled, ReserveConcurrency=yes and ColdStart=provisioned would fail the deployment",
-            f"deploy with MaximumConcurrency={fits} MapConcurrency={fits}, and ask AWS for a higher limit: "
-            "aws service-quotas request-service-quota-increase --service-code lambda --quota-code L-B99A9384 "
-            "--desired-value 1000",
-        )
 
 
 def _visibility(stack: StackSettings) -> Iterator[Finding]:

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from sparklet.app.doctor import contradictions, too_small_an_account
+from sparklet.app.doctor import contradictions, room
 from sparklet.local.local_template import load_template
 from sparklet.model.services import MappingSettings, QueueSettings, StackSettings
 from sparklet.settings import worker_settings
@@ -207,17 +207,16 @@ def test_a_manual_change_is_named_with_its_remedy(stack: StackSettings, changed:
 
 
 @pytest.mark.parametrize(("unreserved", "most"), [(10, 5), (6, 2)])
-def test_a_small_account_gets_the_parameters_to_deploy_with(
-    template: dict[str, Any], unreserved: int, most: int
-) -> None:
-    usual = int(template["Parameters"]["MaximumConcurrency"]["Default"])
+def test_a_small_account_gets_the_parameters_to_deploy_with(unreserved: int, most: int) -> None:
+    found = room(unreserved)
 
-    (found,) = too_small_an_account(unreserved, usual)
-
+    assert not found.good
     assert str(unreserved) in found.found
     assert f"MaximumConcurrency={most} MapConcurrency={most}" in found.remedy
 
 
 @pytest.mark.parametrize("unreserved", [None, 55, 1000])
-def test_an_account_with_room_gets_no_advice(template: dict[str, Any], unreserved: int | None) -> None:
-    assert list(too_small_an_account(unreserved, int(template["Parameters"]["MaximumConcurrency"]["Default"]))) == []
+def test_an_account_with_room_gets_no_advice(unreserved: int | None) -> None:
+    found = room(unreserved)
+
+    assert found.good and not found.remedy
