@@ -137,15 +137,15 @@ def wanted_files(path: Path, options: RunOptions) -> Iterator[tuple[Path, str]]:
     return chain([first], wanted)
 
 
-def upload(store: ObjectStore, files: Iterable[tuple[Path, str]], say: Say) -> int:
-    """Put local files into the bucket, each under its URI; how many."""
+def upload(store: ObjectStore, files: Iterable[tuple[Path, str]], say: Say) -> None:
+    """Put local files into the bucket, each under its URI."""
 
     def put(file: tuple[Path, str]) -> int:
         path, uri = file
         store.upload(path, uri)
         return path.stat().st_size
 
-    return _transfer(put, files, say, "in the bucket")
+    _transfer(put, files, say, "in the bucket")
 
 
 def changed(store: ObjectStore, files: Iterable[tuple[Path, str]]) -> list[tuple[Path, str]]:
@@ -204,7 +204,7 @@ def _succeeded(stack: OpenStack, run: Run) -> set[int]:
     return {record.number for record in stack.at.ledger.shards.list(run.run_id, ShardState.SUCCEEDED)}
 
 
-def fill(store: ObjectStore, run: Run, paths: LocalPaths, shards: Collection[int], say: Say) -> int:
+def fill(store: ObjectStore, run: Run, paths: LocalPaths, shards: Collection[int], say: Say) -> None:
     """Make a run's folders below its local output hold what ``shards`` have written; then delete what it replaces.
 
     Files that are there already are not downloaded again; files of other runs stay.
@@ -215,7 +215,7 @@ def fill(store: ObjectStore, run: Run, paths: LocalPaths, shards: Collection[int
         folder.mkdir(parents=True, exist_ok=True)
     for path in [p for p in folder.glob(f"{run.shard_prefix}*/**/*") if p.is_file() and p not in keep]:
         path.unlink()
-    count = _transfer(lambda item: _download(store, *item), keep.items(), say, f"in {folder}")
+    _transfer(lambda item: _download(store, *item), keep.items(), say, f"in {folder}")
     for name in paths.replaces:
         shutil.rmtree(folder / name, ignore_errors=True)
     for path in sorted((p for p in folder.glob(f"{run.shard_prefix}*/**/") if p.is_dir()), reverse=True):
@@ -224,7 +224,6 @@ def fill(store: ObjectStore, run: Run, paths: LocalPaths, shards: Collection[int
     if run.table and not shards:
         with suppress(OSError):  # it was made for a catalog, and is empty unless there is one
             folder.rmdir()
-    return count
 
 
 def output_files(store: ObjectStore, run: Run, shards: Iterable[int]) -> dict[str, ObjectInfo]:
@@ -247,8 +246,8 @@ def _md5(path: Path) -> str:
         return hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
 
 
-def _transfer(work: Callable[[T], int], items: Iterable[T], say: Say, where: str) -> int:
-    """Copy files in threads, a bounded number in memory at a time; ``work`` returns a file's bytes. How many files."""
+def _transfer(work: Callable[[T], int], items: Iterable[T], say: Say, where: str) -> None:
+    """Copy files in threads, a bounded number in memory at a time; ``work`` returns a file's bytes."""
     waiting, count, size_bytes = iter(items), 0, 0
     with ThreadPoolExecutor(THREADS) as pool:
         while batch := list(islice(waiting, SAY_EVERY)):
@@ -258,7 +257,6 @@ def _transfer(work: Callable[[T], int], items: Iterable[T], say: Say, where: str
                 say(f"  {count} files ({size_text(size_bytes)}) {where} so far")
     if count:
         say(f"  {count_text(count, 'file')} ({size_text(size_bytes)}) {where}")
-    return count
 
 
 def local_part(uri: str, inputs: Mapping[str, str]) -> Path | None:

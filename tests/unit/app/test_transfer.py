@@ -131,7 +131,8 @@ def test_every_file_is_put_also_beyond_one_batch(tmp_path: Path) -> None:
         path.write_text(str(number))
         named.append((path, f"s3://bucket/in/{number}"))
 
-    assert upload(store, iter(named), quiet) == 333
+    upload(store, iter(named), quiet)
+
     assert len(list(store.list("s3://bucket/in/"))) == 333
 
 
