@@ -1,7 +1,7 @@
 """Why shards failed: failures grouped by cause, the likely reason of each, and a remedy."""
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from sparklet.app.reporter import count_text
@@ -321,26 +321,20 @@ class FailureGroup:
         return int(match[1] or match[2]) if match else None
 
 
-@dataclass(slots=True)
-class FailureTally:
-    """Groups failed shards one by one."""
-
-    groups: dict[tuple[str, str], FailureGroup] = field(default_factory=dict)
-
-    def add(self, record: ShardRecord) -> None:
-        """Count one failed shard."""
-        key = record.error_class, pattern_of(record.error_message)
-        if key not in self.groups and len(self.groups) >= MAX_GROUPS:
-            key = OTHER, ""
-        group = self.groups.setdefault(key, FailureGroup(*key, record))
-        group.count += 1
-        group.unrun += record.unrun
-        group.shards.add(record.number)
+def count_failure(groups: dict[tuple[str, str], FailureGroup], record: ShardRecord) -> None:
+    """Count one failed shard in the group of its class and pattern."""
+    key = record.error_class, pattern_of(record.error_message)
+    if key not in groups and len(groups) >= MAX_GROUPS:
+        key = OTHER, ""
+    group = groups.setdefault(key, FailureGroup(*key, record))
+    group.count += 1
+    group.unrun += record.unrun
+    group.shards.add(record.number)
 
 
-def explain(at: Deployment, run: Run, failures: FailureTally, succeeded: int) -> tuple[FailureGroup, ...]:
+def explain(at: Deployment, run: Run, failures: Iterable[FailureGroup], succeeded: int) -> tuple[FailureGroup, ...]:
     """The causes of a run's failures, the most frequent first, each with advice; ``succeeded``: so many shards."""
-    found = sorted(failures.groups.values(), key=lambda group: (-group.count, group.error_class, group.pattern))
+    found = sorted(failures, key=lambda group: (-group.count, group.error_class, group.pattern))
     for group in found:
         advised = advice(group.example.error_class, group.example.error_message)
         advised = _judged(advised, group.count, succeeded)

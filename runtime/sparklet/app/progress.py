@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from sparklet.app.explain import FailureTally
+from sparklet.app.explain import FailureGroup, count_failure
 from sparklet.ledger.rules import lost_worker
 from sparklet.model import Run, ShardRecord, ShardState
 from sparklet.runs.summary import Summary
@@ -49,7 +49,7 @@ class Observation:
 
     summary: Summary
     now_s: float
-    failures: FailureTally = field(default_factory=FailureTally)
+    failures: dict[tuple[str, str], FailureGroup] = field(default_factory=dict)  # by class and pattern
     lost: list[tuple[int, str]] = field(default_factory=list)  # open shards of lost workers: number, and since when
     work: dict[str, Work] = field(default_factory=lambda: {"": Work()})  # by engine; "": the functions
     finished: int = 0  # shards that ended after an attempt; cancelled ones had none
@@ -61,7 +61,7 @@ class Observation:
         """Count one shard."""
         self.summary.add(record)
         if record.state is ShardState.FAILED:
-            self.failures.add(record)
+            count_failure(self.failures, record)
         if len(self.lost) < SLOWEST and (since := lost_worker(record, self.now_s)):
             self.lost.append((record.number, since))
         work = self.work.setdefault(record.engine, Work())

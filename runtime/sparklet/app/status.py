@@ -77,7 +77,7 @@ def view_run(stack: OpenStack, run: Run, prices: Prices) -> RunView:
 def explain_run(stack: OpenStack, run: Run) -> tuple[tuple[FailureGroup, ...], Observation]:
     """The causes of a run's failures, and all that was found on the way."""
     found = observe(run, stack.at.ledger.shards.list(run.run_id), stack.at.clock.now_s())
-    return explain(stack.at, run, found.failures, found.summary.counts.succeeded), found
+    return explain(stack.at, run, found.failures.values(), found.summary.counts.succeeded), found
 
 
 def follow_ups(stack: OpenStack, run: Run) -> Iterator[Mapping[str, str]]:

@@ -12,7 +12,7 @@ from tests.world import SOURCE, World
 
 def explained(world: World, run: Run) -> tuple[FailureGroup, ...]:
     found = observe(run, world.ledger.shards.list(run.run_id), world.clock.now_s())
-    return explain(world.at, run, found.failures, found.summary.counts.succeeded)
+    return explain(world.at, run, found.failures.values(), found.summary.counts.succeeded)
 
 
 def failed(world: World, *failures: Failure) -> tuple[FailureGroup, ...]:
