@@ -4,7 +4,6 @@ import signal
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from difflib import get_close_matches
 from types import FrameType
 from typing import Annotated, Any
 
@@ -131,14 +130,12 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _usage_message(error: Any) -> str:
     """The mistake in a command line, with the option to use instead and the command for help."""
-    message = error.format_message() if hasattr(error, "format_message") else str(error)
+    message = error.format_message()
     removed = getattr(error, "option_name", "").removeprefix("--").replace("-", "_")
     if removed in REMOVED:
         message = f"{error.message}: {REMOVED[removed].format_map({k: at.option for k, at in places().items()})}."
-    elif nearest := get_close_matches(
-        getattr(error, "option_name", ""), getattr(error, "possibilities", None) or (), 1
-    ):
-        message = f"{error.message}. Did you mean {nearest[0]}?"
+    elif near := getattr(error, "possibilities", None):  # typer names the nearest option first
+        message = f"{error.message}. Did you mean {near[0]}?"
     path = getattr(getattr(error, "ctx", None), "command_path", "") or "sparklet"
     return f"{message} Try: {path} --help" if message else ""
 
