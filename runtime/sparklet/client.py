@@ -5,7 +5,7 @@ It does what the command line does, on the same stacks: the local one, or one th
 
 import sys
 import threading
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import dataclass
@@ -20,12 +20,11 @@ from sparklet.app.redrive import redrive_run, selected
 from sparklet.app.stack import StackSelection, open_stack
 from sparklet.app.start import begin, invoke_script, run_request
 from sparklet.app.state_machines import WantedMode, end_waiting
-from sparklet.app.status import RunView, explain_run, view_run
+from sparklet.app.status import explain_run, view_run
 from sparklet.app.watch import Lines, watch
 from sparklet.errors import RunFailedError
 from sparklet.inputs.list_requests import read_items
 from sparklet.model import RunState
-from sparklet.ports import Clock
 from sparklet.runs.cancel import cancel
 
 StrPath = str | PathLike[str]
@@ -44,11 +43,6 @@ class _Reporter:
 
     def warn(self, text: str) -> None:
         self.say(f"warning: {text}")
-
-    def display(
-        self, run_id: str, clock: Clock, details: Callable[[model.Run], RunView]
-    ) -> AbstractContextManager[Lines]:
-        return nullcontext(Lines(self, run_id, clock))
 
 
 class Stack(AbstractContextManager["Stack"]):
@@ -154,8 +148,10 @@ class Run:
 
         RunFailedError if it has failed or was cancelled.
         """
-        summary = watch(self.stack.opened, self.run_id, self.stack.reporter, load_prices(None))
-        document = result_document(self.stack.opened, self._found(), summary)
+        opened, reporter = self.stack.opened, self.stack.reporter
+        lines = nullcontext(Lines(reporter, self.run_id, opened.at.clock))
+        summary = watch(opened, self.run_id, lines, reporter)
+        document = result_document(opened, self._found(), summary)
         if summary.state in (RunState.FAILED, RunState.CANCELLED):
             raise RunFailedError(document)
         return document

@@ -1,19 +1,16 @@
 """A run is watched until it has ended: checks, progress, warnings; then its local output is filled."""
 
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from itertools import islice
-from typing import Protocol
 
-from sparklet.app.costs import Prices
 from sparklet.app.explain import pattern_of
 from sparklet.app.local_files import fill_output
 from sparklet.app.reporter import Reporter, count_text, duration_text
 from sparklet.app.stack import OpenStack
 from sparklet.app.state_machines import MachineWatch
-from sparklet.app.status import RunView, view_run
 from sparklet.errors import SparkletError
 from sparklet.model import Counts, Run, ShardState
 from sparklet.ports import Clock
@@ -80,13 +77,6 @@ class Lines:
         return f"{rate}{end}{duration_text(last_s - self._began_s)}"
 
 
-class Watcher(Reporter, Protocol):
-    """A reporter that shows a run's progress, too."""
-
-    def display(self, run_id: str, clock: Clock, details: Callable[[Run], RunView]) -> AbstractContextManager[Lines]:
-        """A display of the run; it may read ``details`` now and then, which takes a pass over the ledger."""
-
-
 @dataclass
 class FailureWatch:
     """Reports each cause of failing attempts once."""
@@ -109,11 +99,11 @@ class FailureWatch:
                     yield f"attempt {failed} of shard {record.number} has failed, {ends}: {why}"
 
 
-def watch(stack: OpenStack, run_id: str, watcher: Watcher, prices: Prices) -> Summary:
-    """Check and show a run until it has ended, then fill its local output; its summary."""
+def watch(stack: OpenStack, run_id: str, shown: AbstractContextManager[Lines], reporter: Reporter) -> Summary:
+    """Check a run and show it until it has ended, then fill its local output; its summary."""
     silent_since_s: float | None = None
     machine, failures = MachineWatch(stack), FailureWatch(stack)
-    with watcher.display(run_id, stack.at.clock, lambda run: view_run(stack, run, prices)) as display:
+    with shown as display:
         while True:
             try:
                 report = check(stack.at, run_id)
@@ -134,7 +124,7 @@ def watch(stack: OpenStack, run_id: str, watcher: Watcher, prices: Prices) -> Su
                 break
             stack.at.clock.sleep(poll_s(report.counts))
     summary = report.summary or summarize(report.run, stack.at.ledger.shards)
-    fill_output(stack, report.run, watcher)
+    fill_output(stack, report.run, reporter)
     return summary
 
 

@@ -18,7 +18,7 @@ from sparklet.app.costs import Prices
 from sparklet.app.documents import result_document
 from sparklet.app.stack import OpenStack
 from sparklet.app.start import resumable
-from sparklet.app.status import RunView, follow_ups
+from sparklet.app.status import follow_ups, view_run
 from sparklet.app.watch import Lines, watch
 from sparklet.cli.render import follow_up_text, run_details, summary_table
 from sparklet.errors import PlanError
@@ -77,10 +77,6 @@ class Screen:
         """Why a command failed."""
         self.err.print(f"[red]error:[/red] {escape(text)}")
 
-    def display(self, run_id: str, clock: Clock, details: Callable[[Run], RunView]) -> "RunDisplay":
-        """The display of a run that is watched."""
-        return RunDisplay(self, run_id, clock, lambda run: run_details(details(run)))
-
     def document(self, document: Mapping[str, Any] | Sequence[Any]) -> None:
         """The command's result as JSON."""
         sys.stdout.write(json.dumps(document, indent=2, default=str) + "\n")
@@ -109,7 +105,8 @@ def confirm(screen: Screen, question: str, *, yes: bool) -> None:
 def finish(stack: OpenStack, run_id: str, screen: Screen, prices: Prices) -> None:
     """Watch a run until it ends, show its result and its follow-ups, and exit with its code."""
     with resumable(stack, screen, lambda: ["sparklet", "resume", run_id, *stack.command_options]):
-        summary = watch(stack, run_id, screen, prices)
+        display = RunDisplay(screen, run_id, stack.at.clock, lambda run: run_details(view_run(stack, run, prices)))
+        summary = watch(stack, run_id, display, screen)
     run = stack.at.ledger.runs.get(run_id)
     if screen.as_json:
         screen.document(result_document(stack, run, summary))

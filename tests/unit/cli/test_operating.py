@@ -9,12 +9,13 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from sparklet.app import status, watch
+from sparklet.app import status
 from sparklet.app.costs import Prices
 from sparklet.app.reporter import usd_text
 from sparklet.app.stack import OpenStack
 from sparklet.app.status import RunView
 from sparklet.app.watch import poll_s
+from sparklet.cli import console
 from sparklet.cli.console import RunDisplay, Screen
 from sparklet.model import Counts, Failure, Run, ShardRecord, ShardResult, ShardState
 from tests.stand_ins.memory import FakeClock
@@ -205,7 +206,7 @@ def test_watching_into_a_pipe_reads_no_shard_details(terminal: Terminal, monkeyp
     terminal.world.run(3)
     terminal.work_from_s = terminal.world.clock.now_s() + 50
     passes: list[str] = []
-    monkeypatch.setattr(watch, "view_run", lambda env, run, prices: passes.append(run.run_id))
+    monkeypatch.setattr(console, "view_run", lambda env, run, prices: passes.append(run.run_id))
 
     assert terminal.types("watch", RUN).code == 0
     assert passes == []
@@ -221,7 +222,7 @@ def test_a_terminal_is_shown_details_every_so_often(terminal: Terminal, monkeypa
         looks.append(env.at.clock.now_s() - began_s)
         return status.view_run(env, run, prices)
 
-    monkeypatch.setattr(watch, "view_run", look)
+    monkeypatch.setattr(console, "view_run", look)
 
     assert terminal.types("watch", RUN).code == 0
     assert [round(look_s) for look_s in looks] == [10, 30]
