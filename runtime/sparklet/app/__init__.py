@@ -5,7 +5,7 @@ Enter at ``stack.open_stack``, which opens the local stack or a deployed one; ev
     start.run_request → start.begin → watch.watch      a run from its options to its end
     status.view_run, explain.explain, logs.LogReader   what is known about it
     redrive.redrive_run, clean.delete_run              what changes it
-    scripts.invoke_script                              a script on one event
+    start.invoke_script                                a script on one event
 
 Actions report progress to a ``reporter.Reporter``. ``documents`` makes what ``--json`` prints and the client returns.
 """
