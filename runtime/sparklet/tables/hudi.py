@@ -194,6 +194,9 @@ class HudiTable:
 
     def _metadata(self) -> Any | None:
         """Hudi's view of the table; None if there is none."""
+        path, files = hadoop_path(self._spark, f"{self._uri}/.hoodie")
+        if not files.exists(path):  # Hudi itself would look for its properties for five seconds
+            return None
         hudi = self._spark._jvm.org.apache.hudi
         conf = hudi.hadoop.fs.HadoopFSUtils.getStorageConf(self._spark._jsc.hadoopConfiguration())
         try:
