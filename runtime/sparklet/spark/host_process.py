@@ -1,6 +1,6 @@
-"""The worker's side of the script host (``script_host``): requests to it, events from it, its processes' pipes.
+"""The worker's side of the script host (``script_host``): requests to it, what it reports, its processes' pipes.
 
-There is no thread: pipes are read while the worker waits for events. No process gets the worker's own standard input or
+There is no thread: pipes are read while the worker waits. No process gets the worker's own standard input or
 output, which Lambda's runtime may use.
 """
 
@@ -13,9 +13,9 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple, cast
+from typing import Any, cast
 
 from sparklet.errors import GatewayLostError
 from sparklet.spark.processes import end_marked
@@ -29,47 +29,11 @@ MAX_WAIT_S = 1.0  # the deadline is a time of day: look at the clock after every
 CONNECTS_WITHIN_S = 5.0
 DRAIN_ROUNDS = 64  # a pipe may never end
 
-
-class Started(NamedTuple):
-    """The script of that name runs from now on."""
-
-    name: str
-    pid: int
-
-
-class Exited(NamedTuple):
-    """How a script under spark-submit ended."""
-
-    name: str
-    code: int
-
-
-class Answered(NamedTuple):
-    """A JVM's answer to a call, in Py4J's words."""
-
-    name: str
-    text: str
-
-
-class Gone(NamedTuple):
-    """A child of the host has ended, or the ``host`` itself."""
-
-    name: str
-    code: int = 0
-
-
-class Ended(NamedTuple):
-    """All processes to be ended have ended, except these."""
-
-    survivors: tuple[int, ...]
-
-
-Event = Started | Exited | Answered | Gone | Ended
 Sink = Callable[[bytes], None]
 
 
 class HostProcess:
-    """A script host, started by exec, in a folder of its own under scratch."""
+    """A script host, started by exec, in a folder of its own under scratch; and what is known of its processes."""
 
     def __init__(self, scratch: Path, env: Mapping[str, str]) -> None:
         self.home = Path(tempfile.mkdtemp(prefix="sparklet-", dir=scratch))
@@ -87,7 +51,10 @@ class HostProcess:
             )
         self.pid = self._process.pid
         self.alive = True
-        self._heard: list[Event] = []
+        self.pids: dict[str, int] = {}  # by name, of scripts that have begun
+        self.codes: dict[str, int] = {}  # by name, of processes that have ended
+        self.answers: dict[str, str] = {}  # by the JVM's name, to the last call, in Py4J's words
+        self._ended: list[tuple[int, ...]] = []  # the host's answer to ``end``
         self._selector = selectors.DefaultSelector()
         self._selector.register(self._control, selectors.EVENT_READ)
 
@@ -99,28 +66,28 @@ class HostProcess:
         return theirs
 
     def status_pipe(self, name: str) -> int:
-        """A pipe whose lines become the events Started and Exited of a script."""
+        """A pipe that tells when a script begins, and under spark-submit how it ends."""
 
         def hear(line: bytes) -> None:
             for what, value in json.loads(line).items():
-                self._heard.append(Started(name, value) if what == "started" else Exited(name, value))
+                (self.pids if what == "started" else self.codes)[name] = value
 
         return self.pipe(hear)
 
     def connect(self, name: str, port: int, secret: str) -> socket.socket:
-        """A connection to the Py4J of a JVM, for calls; the answers become events Answered. Raises OSError."""
+        """A connection to the Py4J of a JVM, for calls; see ``answers``. Raises OSError."""
         line = socket.create_connection(("127.0.0.1", port), CONNECTS_WITHIN_S)
         line.sendall(f"A\n{secret}\n".encode())
         line.recv(CHUNK_BYTES)  # if it refuses, no call is answered
         line.settimeout(None)
-        hear = LineFeed(lambda answer: self._heard.append(Answered(name, answer.decode().rstrip("\n"))))
+        hear = LineFeed(lambda answer: self.answers.update({name: answer.decode().rstrip("\n")}))
         self._selector.register(line, selectors.EVENT_READ, hear)
         return line
 
     def ask(self, what: str, fds: Sequence[int] = (), **details: Any) -> None:
         """Send a request and descriptors to the host; raises GatewayLostError if the host has ended.
 
-        A started process needs a unique ``name``, since its events may come late.
+        A started process needs a unique ``name``, since its end may be reported late.
         """
         try:
             send(self._control, {"do": what, **details}, fds)
@@ -131,15 +98,14 @@ class HostProcess:
             for fd in fds:
                 os.close(fd)
 
-    def events(self, until_s: float | Callable[[], float]) -> Iterator[Event]:
-        """The events until ``until_s``, which may move; meanwhile all pipes are read."""
-        while True:
-            while self._heard:
-                yield self._heard.pop(0)
+    def wait(self, until_s: float | Callable[[], float], done: Callable[[], object] = lambda: False) -> None:
+        """Read all pipes until ``done``, the end of the host, or ``until_s``, which may move."""
+        while self.alive and not done():
             wait_s = min(MAX_WAIT_S, (until_s() if callable(until_s) else until_s) - time.time())
-            self._read(max(0.0, wait_s))
-            if wait_s <= 0 and not self._heard:
+            if wait_s <= 0:
+                self.drain()
                 return
+            self._read(wait_s)
 
     def end(self, spare: str = "", dump: int = 0) -> tuple[int, ...]:
         """Kill all started processes but ``spare``; returns those still alive after a few seconds.
@@ -147,31 +113,26 @@ class HostProcess:
         ``spare``: ``jvm``, or ``jvm tree``: with Spark's Python workers. ``dump``: this script first writes its stacks.
         """
         self.ask("end", spare=spare, dump=dump)
-        meanwhile: list[Event] = []
-        for event in self.events(time.time() + 2 * END_LIMIT_S):
-            if isinstance(event, Ended):
-                self.drain()
-                self._heard[:0] = meanwhile
-                return event.survivors
-            if isinstance(event, Gone) and event.name == "host":
-                break
-            meanwhile.append(event)
-        self.alive = False
-        raise GatewayLostError("the script host does not answer; the next task gets a new one")
+        self.wait(time.time() + 2 * END_LIMIT_S, lambda: self._ended)
+        if not self._ended:
+            self.alive = False
+            raise GatewayLostError("the script host does not answer; the next task gets a new one")
+        self.drain()
+        return self._ended.pop()
 
-    def end_script(self, pid: int, deadline: Deadline, port: int, secret: str) -> None:
+    def end_script(self, pid: int, deadline: Deadline, port: int, secret: str) -> bool:
         """End a script whose deadline is over, and all else: cancel Spark's jobs, wait a moment, then kill.
 
-        So its driver can finish a commit, and a commit whose data is still being written does not begin.
+        So its driver can finish a commit, and a commit whose data is still being written does not begin. Returns
+        whether there was such a moment.
         """
-        since_s = time.time()
-        if pid and deadline.grace_end_s(since_s) > since_s:
+        since_s, before = time.time(), {*self.codes, INTERRUPT}
+        has_grace = bool(pid) and deadline.grace_end_s(since_s) > since_s
+        if has_grace:
             self.ask("interrupt", name=INTERRUPT, host=self.pid, script=pid, port=port, secret=secret)
-            for event in self.events(lambda: deadline.grace_end_s(since_s)):
-                if isinstance(event, Exited) or (isinstance(event, Gone) and event.name != INTERRUPT):
-                    break
-            pid = 0  # its stacks have been written
-        self.end(dump=pid)
+            self.wait(lambda: deadline.grace_end_s(since_s), lambda: self.codes.keys() - before)
+        self.end(dump=0 if has_grace else pid)  # its stacks have been written
+        return has_grace
 
     def drain(self) -> None:
         """Read the current content of the pipes."""
@@ -220,10 +181,9 @@ class HostProcess:
         if received is None:
             self._selector.unregister(self._control)
             self.alive = False
-            self._heard.append(Gone("host"))
             return
         message, _ = received
         if "gone" in message:
-            self._heard.append(Gone(message["gone"], message["code"]))
+            self.codes[message["gone"]] = message["code"]
         else:
-            self._heard.append(Ended(tuple(message["ended"])))
+            self._ended.append(tuple(message["ended"]))

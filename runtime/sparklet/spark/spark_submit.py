@@ -3,7 +3,7 @@
 import os
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -13,7 +13,7 @@ from urllib.parse import quote
 from sparklet.errors import DeadlineExceededError, GatewayLostError
 from sparklet.settings import SparkSettings
 from sparklet.spark import script_main
-from sparklet.spark.host_process import Event, Exited, Gone, HostProcess, Started
+from sparklet.spark.host_process import HostProcess
 from sparklet.spark.processes import environment
 from sparklet.spark.root_cause import where_it_was
 from sparklet.spark.runner import Output, Runner, ScriptCall, ScriptResult
@@ -41,7 +41,7 @@ class SubmitRunner(Runner):
         try:
             task = ScriptOutput(output, call)
             self._submit(call, options, host, task)
-            return _Watch(call, host, task).result()
+            return _result(call, host, task)
         finally:
             host.close()
 
@@ -78,56 +78,31 @@ class SubmitRunner(Runner):
         )
 
 
-@dataclass(slots=True)
-class _Watch:
-    """One spark-submit, from its start until nothing of it is left."""
-
-    call: ScriptCall
-    host: HostProcess
-    task: ScriptOutput
-    script_pid: int = 0
-    script_code: int | None = None
-    jvm_code: int | None = None
-
-    def result(self) -> ScriptResult:
-        """The result of the script, or of the JVM if the script never started."""
-        self._listen(lambda: self.call.deadline.guard_s)
-        if self.script_code is not None:
-            self._listen(min(self.call.deadline.guard_s, time.time() + SHUTDOWN_LIMIT_S))
-        over = self.jvm_code is None and self.script_code is None
-        jvm_code = self.jvm_code  # None: we end it
-        port, secret = map(environment(self.script_pid).get, ("PYSPARK_GATEWAY_PORT", "PYSPARK_GATEWAY_SECRET"))
-        self.host.end_script(self.script_pid if over else 0, self.call.deadline, int(port or 0), secret or "")
-        for event in self.host.events(0):
-            self._take(event)
-        if over and self.script_code in (None, -SIGKILL):  # we killed it, even if its end was reported after that
-            raise deadline_exceeded(self.call, self.task)
-        if self.script_code is not None:  # even 0: which of the two ends is reported first is chance
-            if self.task.out_of_memory or jvm_code not in (None, script_main.jvm_code(self.script_code)):
-                raise self.task.jvm_failure(jvm_code or 0)
-            return self.task.result(self.script_code)
-        code = jvm_code or 0  # spark-submit refused its options, or the JVM was lost
-        if self.script_pid or code <= 0 or self.task.out_of_memory:
-            raise self.task.jvm_failure(code)
-        return self.task.result(code, started=False)
-
-    def _listen(self, until_s: float | Callable[[], float]) -> None:
-        """Wait for the script's end, then for the JVM's."""
-        for event in self.host.events(until_s):
-            self._take(event)
-            if isinstance(event, Exited) or self.jvm_code is not None:
-                return
-
-    def _take(self, event: Event) -> None:
-        match event:
-            case Started(_, pid):
-                self.script_pid = pid
-            case Exited(_, code):
-                self.script_code = code
-            case Gone(name, code) if name == JVM:
-                self.jvm_code = code
-            case Gone("host"):
-                raise GatewayLostError(f"the process that ran {self.call.script.name} was killed from outside")
+def _result(call: ScriptCall, host: HostProcess, task: ScriptOutput) -> ScriptResult:
+    """Wait until nothing is left; the result of the script, or of the JVM if the script never started."""
+    deadline, codes = call.deadline, host.codes
+    host.wait(lambda: deadline.guard_s, lambda: codes)
+    if SCRIPT in codes:
+        host.wait(min(deadline.guard_s, time.time() + SHUTDOWN_LIMIT_S), lambda: JVM in codes)
+    if not host.alive:
+        raise GatewayLostError(f"the process that ran {call.script.name} was killed from outside")
+    jvm_code = codes.get(JVM)  # None: we end it
+    if codes:
+        host.end()
+    else:
+        pid = host.pids.get(SCRIPT, 0)
+        port, secret = map(environment(pid).get, ("PYSPARK_GATEWAY_PORT", "PYSPARK_GATEWAY_SECRET"))
+        had_grace = host.end_script(pid, deadline, int(port or 0), secret or "")
+        if had_grace or codes.get(SCRIPT) in (None, -SIGKILL):  # we killed it, even if its end was reported after that
+            raise deadline_exceeded(call, task)
+    if SCRIPT in codes:  # even with 0: which of the two ends is reported first is chance
+        if task.out_of_memory or jvm_code not in (None, script_main.jvm_code(codes[SCRIPT])):
+            raise task.jvm_failure(jvm_code or 0)
+        return task.result(codes[SCRIPT])
+    code = jvm_code or 0  # spark-submit refused its options, or the JVM was lost
+    if SCRIPT in host.pids or code <= 0 or task.out_of_memory:
+        raise task.jvm_failure(code)
+    return task.result(code, started=False)
 
 
 def deadline_exceeded(call: ScriptCall, task: ScriptOutput) -> DeadlineExceededError:

@@ -18,7 +18,7 @@ from pathlib import Path
 
 from sparklet.errors import DeadlineExceededError, GatewayLostError, SparkRuntimeError
 from sparklet.settings import SparkSettings, WorkerSettings, spark_settings
-from sparklet.spark.host_process import Answered, Gone, HostProcess, Started
+from sparklet.spark.host_process import HostProcess
 from sparklet.spark.java_classes import encoded
 from sparklet.spark.root_cause import root_cause
 from sparklet.spark.runner import Output, Runner, ScriptCall, ScriptResult, Stream
@@ -65,7 +65,7 @@ class _NotStartedError(GatewayLostError):
 
 @dataclass(slots=True)
 class Jvm:
-    """A JVM that is booting, up, or has ended."""
+    """A JVM that is booting, up, or has ended; ``HostProcess.codes`` says which."""
 
     name: str
     folder: Path  # its java.io.tmpdir, deleted with it
@@ -76,7 +76,6 @@ class Jvm:
     secret: str = ""
     line: socket.socket | None = None  # the worker's own, to Py4J
     tasks: int = 0
-    exit_code: int | None = None
 
     @property
     def connection_file(self) -> Path:
@@ -96,20 +95,15 @@ class Jvm:
 
         Py4J's own client is not used: it would wait, and no pipe would be read meanwhile.
         """
-        with contextlib.suppress(OSError):  # it has ended: an event tells
+        host.answers.pop(self.name, None)  # to a call that took too long
+        with contextlib.suppress(OSError):  # it has ended: ``codes`` tells
             self.line = self.line or host.connect(self.name, self.port, self.secret)
             words = ("c", of, method, *(argument.translate(_ESCAPED) for argument in arguments), "e")
             self.line.sendall("".join(f"{word}\n" for word in words).encode(errors="replace"))
-        for event in host.events(until_s):
-            match event:
-                case Answered(name, text) if name == self.name:
-                    return text
-                case Gone(name, code) if name == self.name:
-                    self.exit_code = code
-                    break
-                case Gone("host"):
-                    raise GatewayLostError("the script host was killed from outside")
-        return ""
+        host.wait(until_s, lambda: self.name in host.answers or self.name in host.codes)
+        if not host.alive:
+            raise GatewayLostError("the script host was killed from outside")
+        return host.answers.get(self.name, "")
 
     def prepare(self, host: HostProcess, properties: str, *, restored: bool) -> None:
         """Renew random states after a restore, set the next task's system properties; raises _NotStartedError."""
@@ -123,7 +117,7 @@ class Jvm:
 
     def clean(self, guard_s: float, host: HostProcess, *, may_keep: bool) -> str:
         """Clean it after a task, whose context may be kept; the reason to replace it, or ""."""
-        if self.exit_code is not None:
+        if self.name in host.codes:
             return "it has ended"
         now_s = time.time()
         until_s = max(now_s + MIN_CLEAN_S, min(now_s + CLEAN_LIMIT_S, guard_s))
@@ -194,8 +188,9 @@ class WarmRunner:
                 jvm.prepare(host, properties, restored=restored)
             code = ScriptRun(call, host, jvm, task).code(env, properties, keep=self._keep_context, restored=restored)
             problem = jvm.clean(call.deadline.guard_s, host, may_keep=code >= 0)
-            if jvm.exit_code is not None and (code != 0 or jvm.exit_code != 0):  # its end may be reported late
-                raise task.jvm_failure(jvm.exit_code)
+            ended = host.codes.get(jvm.name)
+            if problem and ended is not None and (code != 0 or ended != 0):  # its end may be reported late
+                raise task.jvm_failure(ended)
             result = task.result(code)
         except BaseException:  # nothing of this task may stay
             self._replace()
@@ -218,9 +213,8 @@ class WarmRunner:
     def _ready(self, call: ScriptCall) -> tuple[HostProcess, Jvm]:
         host, jvm = self._booting()
         while not jvm.is_up():
-            for event in host.events(min(call.deadline.guard_s, time.time() + BOOT_POLL_S)):
-                self._notice(event)
-            if jvm.exit_code is not None or not host.alive:
+            host.wait(min(call.deadline.guard_s, time.time() + BOOT_POLL_S))
+            if jvm.name in host.codes or not host.alive:
                 self._drop_jvm()
                 raise GatewayLostError(f"the JVM did not start: {' '.join(jvm.log.text().split())[-500:]}")
             if not call.deadline.remaining_s():
@@ -231,15 +225,14 @@ class WarmRunner:
     def _booting(self) -> tuple[HostProcess, Jvm]:
         """The current host and JVM, or new ones if they have ended or the credentials have changed."""
         if self._host is not None:
-            for event in self._host.events(0):
-                self._notice(event)
+            self._host.drain()
             if not self._host.alive:
                 self.close()
-        if self._jvm is not None and (self._jvm.exit_code is not None or self._jvm.aws != _aws_environment()):
+        if self._host is not None and self._jvm is not None:
+            if self._jvm.name not in self._host.codes and self._jvm.aws == _aws_environment():
+                return self._host, self._jvm
             self._drop_jvm()
-        if self._host is None or self._jvm is None:
-            return self._boot()
-        return self._host, self._jvm
+        return self._boot()
 
     def _boot(self) -> tuple[HostProcess, Jvm]:
         """Start a JVM; the first thing that a new host does."""
@@ -292,12 +285,6 @@ class WarmRunner:
         else:
             jvm.log.add(line)
 
-    def _notice(self, event: object) -> None:
-        """Take in an event while no script runs."""
-        match event:
-            case Gone(name, code) if self._jvm is not None and name == self._jvm.name:
-                self._jvm.exit_code = code
-
     def _replace(self) -> None:
         self._drop_jvm()
         self._boot()
@@ -315,7 +302,7 @@ class WarmRunner:
             self.close()
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class ScriptRun:
     """One script, from its fork until nothing of it is left."""
 
@@ -323,26 +310,25 @@ class ScriptRun:
     host: HostProcess
     jvm: Jvm
     task: ScriptOutput
-    pid: int = 0
 
     def code(self, env: Mapping[str, str], properties: str, *, keep: bool, restored: bool = False) -> int:
         """Run it; its exit code. ``keep``: its SparkContext may be a kept one; ``restored``: see ``renew``.
 
         A JVM's first script prepares it with ``properties``, ``encoded``; later the JVM has them already.
         """
-        jvm = self.jvm
+        host, jvm, deadline = self.host, self.jvm, self.call.deadline
         jvm.tasks += 1
-        fds = [self.host.pipe(partial(self.task.add, "script", stream)) for stream in ("stdout", "stderr")]
+        fds = [host.pipe(partial(self.task.add, "script", stream)) for stream in ("stdout", "stderr")]
         name = f"script {jvm.tasks} on {jvm.name}"
-        self.host.ask(
+        host.ask(
             "script",
-            [*fds, self.host.status_pipe(name)],
+            [*fds, host.status_pipe(name)],
             name=name,
-            host=self.host.pid,
+            host=host.pid,
             script=str(self.call.script),
             args=self.call.args,
             cwd=str(self.call.work_dir),
-            env={**env, PORT: str(jvm.port), SECRET: jvm.secret, **self.host.mark},
+            env={**env, PORT: str(jvm.port), SECRET: jvm.secret, **host.mark},
             port=jvm.port,
             secret=jvm.secret,
             first=jvm.tasks == 1,
@@ -350,39 +336,24 @@ class ScriptRun:
             restored=restored,
             properties=properties,
         )
-        for event in self.host.events(lambda: self.call.deadline.guard_s):
-            match event:
-                case Started(script, pid) if script == name:
-                    self.pid = pid
-                case Gone(gone, code) if gone == name:
-                    return self._ended(name, code)
-                case Gone(gone, code) if gone == self.jvm.name:
-                    self.jvm.exit_code = code
-                    self.host.end()
-                    raise self._lost(self.task.jvm_failure(code))
-                case Gone("host"):
-                    killed = f"the process that ran {self.call.script.name} was killed from outside"
-                    raise self._lost(GatewayLostError(killed))
-        self.host.end_script(self.pid, self.call.deadline, self.jvm.port, self.jvm.secret)
-        raise deadline_exceeded(self.call, self.task)
-
-    def _ended(self, name: str, code: int) -> int:
-        self.host.end(spare="jvm tree")
-        for event in self.host.events(0):
-            match event:
-                case Started(script, pid) if script == name:
-                    self.pid = pid
-                case Gone(gone, jvm_code) if gone == self.jvm.name:
-                    self.jvm.exit_code = jvm_code
-        if not self.pid:
-            cause = ": ".join(part for part in root_cause(self.task.script_stderr()) if part)
-            raise _NotStartedError(f"the JVM could not be made ready for {self.call.script.name}: {cause}")
-        if self.jvm.exit_code is not None:  # even if the script succeeded
-            raise self.task.jvm_failure(self.jvm.exit_code)
-        return code
-
-    def _lost(self, error: SparkRuntimeError) -> SparkRuntimeError:
-        return error if self.pid else _NotStartedError(str(error))
+        host.wait(lambda: deadline.guard_s, lambda: name in host.codes or jvm.name in host.codes)
+        if name in host.codes or jvm.name in host.codes:
+            host.end(spare="jvm tree")
+        elif host.alive:
+            host.end_script(host.pids.get(name, 0), deadline, jvm.port, jvm.secret)
+            raise deadline_exceeded(self.call, self.task)
+        has_begun, code = host.pids.pop(name, 0), host.codes.pop(name, None)
+        lost: SparkRuntimeError
+        if jvm.name in host.codes:  # even if the script succeeded
+            lost = self.task.jvm_failure(host.codes[jvm.name])
+        elif code is None:
+            lost = GatewayLostError(f"the process that ran {self.call.script.name} was killed from outside")
+        elif has_begun:
+            return code
+        else:
+            cause = ": ".join(filter(None, root_cause(self.task.script_stderr())))
+            lost = GatewayLostError(f"the JVM could not be made ready for {self.call.script.name}: {cause}")
+        raise lost if has_begun else _NotStartedError(str(lost))
 
 
 def _point(link: Path, folder: Path) -> None:
