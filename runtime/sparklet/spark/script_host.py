@@ -9,7 +9,6 @@ It stays single-threaded, so that it can be forked, and has imported pyspark, wi
 subreaper it inherits every orphan below it. It ends itself and them when the worker ends, which closes the socket.
 """
 
-import array
 import atexit
 import contextlib
 import fcntl
@@ -44,8 +43,7 @@ DUMP_PAUSE_S = 0.25  # for a script to write its stacks before it is ended
 def send(control: socket.socket, message: Message, fds: Sequence[int] = ()) -> None:
     """Send a message and descriptors through a stream socket."""
     body = json.dumps(message).encode()
-    rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", fds))] if fds else []
-    control.sendmsg([len(body).to_bytes(4, "big")], rights)
+    socket.send_fds(control, [len(body).to_bytes(4, "big")], fds)
     control.sendall(body)
 
 
