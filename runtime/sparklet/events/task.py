@@ -65,7 +65,7 @@ class Outcome:
 
     task: Task
     error: SparkletError | None = None
-    acknowledged: bool = True  # the source may delete the record
+    acknowledged: bool = True  # the source may delete the record; if not, there is an error
     answer: Mapping[str, Any] = field(default_factory=dict)  # for a synchronous caller; "answer" in it is the script's
     state: Mapping[str, Any] | None = None  # of a stream's window, for its next call
 
@@ -73,8 +73,6 @@ class Outcome:
         """Raise the task's error, if there is one: for sources whose responses cannot report failures."""
         if self.error is not None:
             raise self.error
-        if not self.acknowledged:
-            raise EventError("a task is to be done again, and no reason is known")
 
 
 @dataclass(frozen=True, slots=True)
