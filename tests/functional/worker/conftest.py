@@ -13,9 +13,8 @@ from typing import Any
 import pytest
 
 from sparklet.errors import LocalStackError
-from sparklet.local.jars import ensure_jars
 from sparklet.local.java import find_java
-from sparklet.local.spark_installation import jar_cache, worker_archive, worker_jars
+from sparklet.local.spark_installation import worker_archive, worker_jars
 from sparklet.settings import SparkSettings, spark_settings
 from sparklet.spark.runner import Runner, ScriptCall, ScriptResult, Stream
 from sparklet.spark.spark_submit import SubmitRunner
@@ -135,16 +134,24 @@ def wait_until_none(mark: str, limit_s: float = 15) -> dict[int, str]:
 
 
 @functools.cache
+def local_jars(*, offline: bool = False) -> dict[str, str]:
+    """The local workers' jars, of S3A and every table format, and the class-data archive that fits these and no others.
+
+    Where it was made, JVMs start in half the time.
+    """
+    jars = worker_jars(find_java(), print, offline)
+    archive = worker_archive(find_java(), jars).path
+    made = {"SPARKLET_CDS_ARCHIVE": str(archive)} if archive.exists() else {}
+    return {"SPARKLET_JARS": os.pathsep.join(map(str, jars)), **made}
+
+
 def _archived() -> dict[str, str]:
-    """The local workers' class path with its class-data archive, where it was made: JVMs start in half the time."""
+    """The local workers' class path with its archive, if it was made."""
     try:
-        jars = worker_jars(find_java(), print, offline=True)
+        jars = local_jars(offline=True)
     except LocalStackError:
         return {}
-    archive = worker_archive(find_java(), jars).path
-    if not archive.exists():
-        return {}
-    return {"SPARKLET_JARS": os.pathsep.join(map(str, jars)), "SPARKLET_CDS_ARCHIVE": str(archive)}
+    return jars if "SPARKLET_CDS_ARCHIVE" in jars else {}
 
 
 def small_env(**env: str) -> dict[str, str]:
@@ -158,12 +165,6 @@ def small_settings(**env: str) -> SparkSettings:
 def make(kind: str, scratch: Path, **env: str) -> Runner:
     settings = small_settings(**env)
     return WarmRunner(settings, scratch) if kind == "warm" else SubmitRunner(settings, scratch)
-
-
-@pytest.fixture(scope="session")
-def jars() -> list[Path]:
-    """Delta's jars, from the user's cache; fetched on first use."""
-    return ensure_jars(STACK, jar_cache(), ["delta"], progress=print)
 
 
 @pytest.fixture(scope="module", params=["warm", "submit"])

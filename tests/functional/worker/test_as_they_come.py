@@ -1,6 +1,5 @@
 """Scripts in the shapes of spark-on-aws-lambda's own: what their settings ask of a JVM that runs already."""
 
-import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -10,33 +9,30 @@ import duckdb
 import pytest
 
 from sparklet.errors import LocalStackError, ScriptError
-from sparklet.local.jars import ensure_jars
-from sparklet.local.spark_installation import jar_cache
 from sparklet.spark.warm_runner import WarmRunner
-from tests.functional.worker.conftest import SPARK, STACK, Bench, make
+from tests.functional.worker.conftest import SPARK, Bench, local_jars, make
 from tests.stand_ins.ministack import ministack
 
 SCRIPTS = Path(__file__).parent / "as_they_come"
 KEYS = {"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test", "AWS_SESSION_TOKEN": "token"}
-GROUPS = ("s3a", "delta", "iceberg", "iceberg-aws-bundle", "deequ")
 HOMES = "id;price\n1;70\n2;80\n"
 
 pytestmark = pytest.mark.spark
 
 
 @pytest.fixture(scope="module")
-def all_jars() -> str:
+def all_jars() -> dict[str, str]:
     """The jars of the local workers that these scripts name; fetched on first use."""
     try:
-        return os.pathsep.join(map(str, ensure_jars(STACK, jar_cache(), GROUPS, progress=print)))
+        return local_jars()
     except LocalStackError as error:
         pytest.skip(str(error))
 
 
 @pytest.fixture(params=["warm", "submit"])
-def bench(request: pytest.FixtureRequest, tmp_path: Path, all_jars: str) -> Iterator[Bench]:
+def bench(request: pytest.FixtureRequest, tmp_path: Path, all_jars: dict[str, str]) -> Iterator[Bench]:
     """Either runner, with the jars of the local workers."""
-    runner = make(request.param, tmp_path, SPARKLET_JARS=all_jars)
+    runner = make(request.param, tmp_path, **all_jars)
     yield Bench(runner, tmp_path)
     runner.close()
 
@@ -80,7 +76,7 @@ def test_a_malformed_package_is_refused_before_java_starts(bench: Bench) -> None
 @pytest.mark.stack
 @pytest.mark.slow
 def test_icebergs_own_catalog_works_with_glue(
-    tmp_path: Path, all_jars: str, homes: dict[str, str], monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, all_jars: dict[str, str], homes: dict[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "aws").mkdir()
     with ministack(tmp_path / "aws") as endpoint:
@@ -89,7 +85,7 @@ def test_icebergs_own_catalog_works_with_glue(
         boto3.client("s3", region_name="us-east-1").create_bucket(Bucket="lake")
         glue = boto3.client("glue", region_name="us-east-1")
         glue.create_database(DatabaseInput={"Name": "on_lambda"})
-        runner = make("warm", tmp_path, SPARKLET_JARS=all_jars)
+        runner = make("warm", tmp_path, **all_jars)
         try:
             for _ in range(2):
                 run(Bench(runner, tmp_path), "iceberg_in_glue", {**homes, "output_path": "s3a://lake/homes"})

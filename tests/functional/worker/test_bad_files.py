@@ -2,7 +2,6 @@
 
 import gzip
 import io
-import os
 from collections.abc import Iterator
 from typing import Any
 
@@ -11,10 +10,8 @@ import pytest
 from pyarrow import orc
 from pyarrow import parquet as pq
 
-from sparklet.local.jars import ensure_jars
-from sparklet.local.spark_installation import jar_cache
 from sparklet.model import InputObject, ShardState
-from tests.functional.worker.conftest import STACK
+from tests.functional.worker.conftest import local_jars
 from tests.functional.worker.ledgered import BUCKET, Function, deployed
 
 pytestmark = [pytest.mark.spark, pytest.mark.stack, pytest.mark.slow]
@@ -67,9 +64,8 @@ CASES = {  # by kind: the format, a good file, a bad file, and how the shard is 
 
 @pytest.fixture(scope="module")
 def function(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Function]:
-    jars = ensure_jars(STACK, jar_cache(), ["s3a", "avro"], progress=print)
     folder, scratch = tmp_path_factory.mktemp("function"), tmp_path_factory.mktemp("scratch")
-    with deployed(folder, scratch, SPARKLET_JARS=os.pathsep.join(map(str, jars))) as function:
+    with deployed(folder, scratch, **local_jars()) as function:
         yield function
 
 

@@ -12,11 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from sparklet.local.jars import ensure_jars
-from sparklet.local.spark_installation import jar_cache
 from sparklet.model import ShardRecord, ShardRef, ShardState
 from sparklet.spark.task_limits import IN_LAMBDA
-from tests.functional.worker.conftest import STACK
+from tests.functional.worker.conftest import local_jars
 from tests.functional.worker.ledgered import BUCKET, OTHERS, Function, deployed
 from tests.functional.worker.misbehaving import CASES, DONE, GONE, GOOD, JOB, RETRIED, Case
 from tests.stand_ins.ministack import free_port
@@ -40,15 +38,10 @@ def small_disk(folder: Path) -> Iterator[bool]:
 
 
 @pytest.fixture(scope="module")
-def s3a_jars() -> str:
-    return os.pathsep.join(map(str, ensure_jars(STACK, jar_cache(), ["s3a"], progress=print)))
-
-
-@pytest.fixture(scope="module")
-def function(s3a_jars: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Function]:
+def function(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Function]:
     folder = tmp_path_factory.mktemp("function")
     scratch = folder / "scratch"
-    with small_disk(scratch), deployed(folder, scratch, SPARKLET_JARS=s3a_jars, **{IN_LAMBDA: "-"}) as it:
+    with small_disk(scratch), deployed(folder, scratch, **{**local_jars(), IN_LAMBDA: "-"}) as it:
         it.clients.s3.create_bucket(Bucket="inputs")
         for key, body in {
             "empty.parquet": b"",

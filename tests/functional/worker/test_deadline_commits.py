@@ -1,6 +1,5 @@
 """A script that writes to a table by itself, at its deadline: its commit is finished, or it does not begin."""
 
-import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -9,7 +8,7 @@ import pytest
 from sparklet.errors import DeadlineExceededError
 from sparklet.spark.runner import ScriptCall, Stream
 from sparklet.spark.task_limits import Deadline, task_folder
-from tests.functional.worker.conftest import Bench, make
+from tests.functional.worker.conftest import Bench, local_jars, make
 
 pytestmark = pytest.mark.spark
 
@@ -66,11 +65,9 @@ def _slow_machine(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture(scope="module", params=["warm", "submit"])
-def delta(
-    request: pytest.FixtureRequest, jars: list[Path], tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Bench]:
+def delta(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bench]:
     scratch = tmp_path_factory.mktemp(request.param)
-    runner = make(request.param, scratch, SPARKLET_JARS=os.pathsep.join(map(str, jars)))
+    runner = make(request.param, scratch, **local_jars())
     yield Bench(runner, scratch)
     runner.close()
 

@@ -1,6 +1,5 @@
 """A topic of a real Kafka broker through the real handler into a Delta table, by a script's one line."""
 
-import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -9,12 +8,11 @@ import pytest
 from deltalake import DeltaTable
 
 from sparklet.aws.object_store import S3ObjectStore
-from tests.functional.job.conftest import jars
 from tests.functional.job.warm_jvm import SCRIPTS
+from tests.functional.worker.conftest import local_jars
 from tests.functional.worker.worker_process import WorkerProcess, stand_in, worker_process
 from tests.stand_ins.kafka import Kafka, batch, kafka
 
-__all__ = ["jars"]  # a fixture
 pytestmark = [pytest.mark.spark, pytest.mark.stack, pytest.mark.slow]
 RECORDS, PARTITIONS = 40, 2
 
@@ -31,11 +29,10 @@ def table(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def function(tmp_path_factory: pytest.TempPathFactory, jars: list[Path], table: Path) -> Iterator[WorkerProcess]:
+def function(tmp_path_factory: pytest.TempPathFactory, table: Path) -> Iterator[WorkerProcess]:
     """A worker function whose script is the example."""
     folder = tmp_path_factory.mktemp("function")
-    delta = os.pathsep.join(str(jar) for jar in jars if "delta" in jar.name)
-    own = {"SPARKLET_JARS": delta, "SCRIPT_LOCATION": "s3://scripts/stream.py", "output_path": str(table)}
+    own = {**local_jars(), "SCRIPT_LOCATION": "s3://scripts/stream.py", "output_path": str(table)}
     own["SPARKLET_SCRIPT_PREFIXES"] = "s3://scripts/"
     with stand_in(folder) as (endpoint, clients):
         clients.s3.create_bucket(Bucket="scripts")

@@ -2,7 +2,6 @@
 
 import inspect
 import json
-import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,7 @@ from sparklet.local.prepared_jars import compiled_jar
 from sparklet.local.spark_installation import jar_cache
 from sparklet.settings import spark_settings
 from sparklet.spark.spark_options import spark_home
-from tests.functional.worker.conftest import SPARK, STACK, Bench, make
+from tests.functional.worker.conftest import SPARK, STACK, Bench, local_jars, make
 from tests.functional.worker.worker_process import stand_in
 from tests.stand_ins.ministack import free_port
 
@@ -243,7 +242,6 @@ QUICK_TO_FAIL = {"spark.hadoop.fs.s3a.attempts.maximum": "1", "spark.hadoop.fs.s
 @pytest.fixture(scope="module")
 def on_s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bench]:
     """A runner whose scripts have S3A, with a file to read, and Hudi."""
-    jars = ensure_jars(STACK, jar_cache(), ["s3a", "hudi"], progress=print)
     with stand_in(tmp_path_factory.mktemp("stand-in")) as (endpoint, clients):
         clients.s3.create_bucket(Bucket="data")
         clients.s3.put_object(Bucket="data", Key="in.txt", Body=b"the worker's")
@@ -251,10 +249,10 @@ def on_s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bench]:
         runner = make(
             "warm",
             scratch,
-            SPARKLET_JARS=os.pathsep.join(map(str, jars)),
             SPARKLET_SPARK_CONF=json.dumps(QUICK_TO_FAIL),
             AWS_ENDPOINT_URL=endpoint,
             AWS_REGION="us-east-1",
+            **local_jars(),
         )
         yield Bench(runner, scratch)
         runner.close()

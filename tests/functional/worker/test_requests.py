@@ -2,7 +2,6 @@
 
 import io
 import json
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -12,10 +11,9 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 
-from sparklet.local.java import find_java
-from sparklet.local.spark_installation import worker_jars
 from sparklet.model import InputObject, ShardState
 from tests.contract.lossy_proxy import LossyProxy, lossy_proxy
+from tests.functional.worker.conftest import local_jars
 from tests.functional.worker.ledgered import BUCKET, Function, deployed
 
 pytestmark = [pytest.mark.spark, pytest.mark.stack, pytest.mark.slow]
@@ -84,9 +82,8 @@ class Counted:
 
 @contextmanager
 def counting(runner: str, temporary: pytest.TempPathFactory) -> Iterator[Counted]:
-    jars = os.pathsep.join(map(str, worker_jars(find_java(), print, offline=False)))
     with lossy_proxy("") as (proxy, endpoint):
-        env = {"AWS_ENDPOINT_URL_S3": endpoint, "SPARKLET_RUNNER": runner, "SPARKLET_JARS": jars}
+        env = {"AWS_ENDPOINT_URL_S3": endpoint, "SPARKLET_RUNNER": runner, **local_jars()}
         with deployed(temporary.mktemp("function"), temporary.mktemp("scratch"), **env) as function:
             proxy.backend = function.clients.s3.meta.endpoint_url
             yield Counted(function, proxy)

@@ -14,7 +14,16 @@ from sparklet.errors import DeadlineExceededError, GatewayLostError, OutOfMemory
 from sparklet.spark.runner import ScriptCall
 from sparklet.spark.task_limits import Deadline
 from sparklet.spark.warm_runner import WarmRunner
-from tests.functional.worker.conftest import MARK, SMALL, SPARK, Bench, make, marked, small_settings, wait_until_none
+from tests.functional.worker.conftest import (
+    MARK,
+    SPARK,
+    Bench,
+    make,
+    marked,
+    small_env,
+    small_settings,
+    wait_until_none,
+)
 
 pytestmark = pytest.mark.spark
 
@@ -243,7 +252,7 @@ def test_everything_dies_with_a_worker_that_is_killed(kind: str, tmp_path: Path)
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
-        env={**os.environ, **SMALL, MARK: mark, "PYTHONPATH": os.pathsep.join(sys.path)},
+        env={**os.environ, **small_env(), MARK: mark, "PYTHONPATH": os.pathsep.join(sys.path)},
     )
     assert worker.stdin is not None and worker.stdout is not None and worker.stderr is not None
     try:

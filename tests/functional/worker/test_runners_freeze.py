@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from tests.functional.worker.conftest import MARK, SMALL, SPARK, marked, wait_until_none
+from tests.functional.worker.conftest import MARK, SPARK, marked, small_env, wait_until_none
 
 pytestmark = pytest.mark.spark
 
@@ -112,7 +112,7 @@ def working(kind: str, folder: Path, conf: dict[str, str]) -> Iterator[Worker]:
         text=True,
         env={
             **os.environ,
-            **SMALL,
+            **small_env(),
             MARK: mark,
             "SPARKLET_SPARK_CONF": json.dumps(conf),
             "PYTHONPATH": os.pathsep.join(sys.path),

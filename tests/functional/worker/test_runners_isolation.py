@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from sparklet.spark.warm_runner import WarmRunner
-from tests.functional.worker.conftest import SPARK, Bench, make, marked, small_env
+from tests.functional.worker.conftest import SPARK, Bench, local_jars, make, marked, small_env
 
 pytestmark = pytest.mark.spark
 
@@ -245,8 +245,8 @@ print(before, spark.read.format("delta").load("table").count())
 """
 
 
-def test_deltas_log_cache_is_empty_for_every_task(jars: list[Path], tmp_path: Path) -> None:
-    runner = make("warm", tmp_path, SPARKLET_JARS=os.pathsep.join(map(str, jars)))
+def test_deltas_log_cache_is_empty_for_every_task(tmp_path: Path) -> None:
+    runner = make("warm", tmp_path, **local_jars())
     bench = Bench(runner, tmp_path)
     try:
         first = bench.run(DELTA)

@@ -3,7 +3,6 @@
 import csv
 import io
 import json
-import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,14 +13,12 @@ import pytest
 
 from sparklet.clock import SystemClock
 from sparklet.job.event_objects import misread
-from sparklet.local.jars import ensure_jars
-from sparklet.local.spark_installation import jar_cache
 from sparklet.model import RunOptions, RunState, ShardRef, ShardState
 from sparklet.planning.new_run import new_run
 from sparklet.planning.planner import plan
 from sparklet.planning.request import RunRequest
 from sparklet.ports.deployment import Deployment
-from tests.functional.worker.conftest import STACK
+from tests.functional.worker.conftest import local_jars
 from tests.functional.worker.ledgered import BUCKET, Function, deployed
 from tests.stand_ins.memory import MemoryTaskQueue
 from tests.unit.worker.test_staging import MISREAD, RIGHT
@@ -66,10 +63,8 @@ writer.parquet(event["to"])
 
 @pytest.fixture(scope="module")
 def function(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Function]:
-    jars = ensure_jars(STACK, jar_cache(), ["s3a"], progress=print)
     folder, scratch = tmp_path_factory.mktemp("function"), tmp_path_factory.mktemp("scratch")
-    env = {"SPARKLET_JARS": os.pathsep.join(map(str, jars)), "SPARKLET_SCRIPT_PREFIXES": f"{DATA}/scripts/"}
-    with deployed(folder, scratch, **env) as function:
+    with deployed(folder, scratch, SPARKLET_SCRIPT_PREFIXES=f"{DATA}/scripts/", **local_jars()) as function:
         function.store.put(f"{DATA}/scripts/plain.py", PLAIN)
         yield function
 
