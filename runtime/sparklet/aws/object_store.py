@@ -58,7 +58,6 @@ class S3ObjectStore:
                 yield from _versions(bucket, page)
 
     def head(self, uri: str, version_id: str = "") -> ObjectInfo:
-        """Size and ETag of an object."""
         with _faults(uri, version_id):
             return _headed(uri, version_id, self._clients.s3.head_object(**self._read(uri, version_id)))
 
@@ -117,7 +116,6 @@ class S3ObjectStore:
         return in_parallel(self.get, uris, self._clients.threads)
 
     def put(self, uri: str, body: bytes, create_only: bool = False) -> str:
-        """Write an object; its ETag."""
         if create_only:
             return self._create(uri, body)
         with _faults(uri):
@@ -145,7 +143,6 @@ class S3ObjectStore:
             raise ObjectChangedError(f"{uri} is being written by others; {CREATE_TRIES} tries failed")
 
     def download(self, uri: str, path: Path, etag: str = "", version_id: str = "") -> None:
-        """Write an object to a file; the file appears whole or not at all."""
         partial = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}")
         try:
             with _faults(uri, version_id), partial.open("xb") as file:
@@ -159,7 +156,6 @@ class S3ObjectStore:
             partial.unlink(missing_ok=True)
 
     def upload(self, path: Path, uri: str) -> None:
-        """Write a file to an object, in parts if it is large."""
         from boto3.exceptions import S3UploadFailedError
         from botocore.exceptions import ClientError
 

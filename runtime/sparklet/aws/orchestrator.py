@@ -18,7 +18,6 @@ class StepFunctionsOrchestrator:
         self._clients = clients
 
     def start(self, machine: str, name: str, input: Mapping[str, Any]) -> str:  # noqa: A002 - Step Functions' word
-        """Start an execution, or find the one of that name and input that runs; its ARN."""
         body = json.dumps(input, ensure_ascii=False, sort_keys=True)
         if (size_bytes := len(body.encode())) > MAX_INPUT_BYTES or not 0 < len(name) <= MAX_NAME:
             raise OrchestrationError(
@@ -42,7 +41,6 @@ class StepFunctionsOrchestrator:
         return there.execution
 
     def status(self, execution: str) -> ExecutionStatus:
-        """An execution's status."""
         with failing_as(OrchestrationError, f"{execution} cannot be looked up"):
             found = self._clients.states.describe_execution(executionArn=execution)
         return ExecutionStatus(
@@ -66,7 +64,6 @@ class StepFunctionsOrchestrator:
             raise
 
     def stop(self, execution: str, cause: str = "") -> None:
-        """End an execution, unless it has ended."""
         try:
             with failing_as(OrchestrationError, f"{execution} cannot be stopped"):
                 self._clients.states.stop_execution(executionArn=execution, cause=cause)

@@ -34,7 +34,6 @@ class CloudWatchWorkerLogs:
         return found
 
     def read(self, stream: str, after: str, since_s: float) -> tuple[Sequence[str], str]:
-        """The next page of a stream."""
         place = {"nextToken": after} if after else {"startTime": round(since_s * 1000)}
         with self._reading():
             page = self._clients.logs.get_log_events(

@@ -53,7 +53,6 @@ class DynamoAttempts(OnTable):
         engine: str = "",
         escalate: str = "",
     ) -> Claim:
-        """Take the shard and count the attempt."""
         for _ in range(CLAIM_TRIES):
             now_s = self._clock.now_s()
             outcome = self._take(ref, attempt_id, now_s, lease_s, max_attempts, log_stream, engine)
@@ -122,20 +121,17 @@ class DynamoAttempts(OnTable):
         raise rules.not_owned(record, attempt_id)
 
     def succeed(self, run_id: str, number: int, attempt_id: str, result: ShardResult) -> None:
-        """RUNNING → SUCCEEDED."""
         of_result, values = _result(result)
         update = f"SET #state = :wanted, changed_s = :now, {of_result} REMOVE #open"
         self._end_owned(run_id, number, attempt_id, ShardState.SUCCEEDED, update, values)
 
     def settle(self, record: ShardRecord, result: ShardResult) -> None:
-        """RUNNING, its lease over, until it is split."""
         of_result, values = _result(result)
         update = "SET #state = :wanted, settled = :yes, lease_end_s = :now, changed_s = :now, #open = :open, "
         values |= {":yes": True, ":open": items.open_value(ShardState.RUNNING, self._clock.now_s())}
         self._end_owned(*_owner(record), ShardState.RUNNING, update + of_result, values)
 
     def split(self, rest: ShardRecord, part: PartRecord, bad: Sequence[ShardRecord]) -> bool:
-        """A settled shard → SUCCEEDED, and its bad objects FAILED."""
         writer, run_id = new_writer(), rest.run_id
         lines = {name: getattr(rest, name) for name in ("part", "offset", "length", "object_count", "size_bytes")}
         shard = self._table.change(
@@ -158,19 +154,15 @@ class DynamoAttempts(OnTable):
         return self._table.transact(items.part_key(run_id, part.index), [shard, run, sealed, *entered]).carries(writer)
 
     def fail(self, run_id: str, number: int, attempt_id: str, failure: Failure) -> None:
-        """RUNNING → FAILED."""
         self._give_up((run_id, number, attempt_id), ShardState.FAILED, failure)
 
     def release(self, run_id: str, number: int, attempt_id: str, failure: Failure, engine: str = "") -> None:
-        """RUNNING → PENDING."""
         self._give_up((run_id, number, attempt_id), ShardState.PENDING, failure, engine)
 
     def isolate(self, record: ShardRecord, failure: Failure, found: Isolation) -> None:
-        """RUNNING → PENDING, and the next attempt goes by what was found."""
         self._give_up(_owner(record), ShardState.PENDING, failure, record.engine, _isolating(found))
 
     def escalate(self, run_id: str, number: int, attempt_id: str, failure: Failure, engine: str) -> None:
-        """RUNNING → PENDING for an engine."""
         self._give_up((run_id, number, attempt_id), ShardState.PENDING, failure, engine, _anew(engine))
 
     def _give_up(
@@ -205,7 +197,6 @@ class DynamoAttempts(OnTable):
         raise rules.not_owned(record, attempt_id)
 
     def expire(self, record: ShardRecord, max_attempts: int, escalate: str = "") -> ShardRecord | None:
-        """End a lease that is over."""
         if record.state is not ShardState.RUNNING or record.lease_end_s > self._clock.now_s():
             return None
         if record.attempts < max_attempts:
@@ -224,13 +215,11 @@ class DynamoAttempts(OnTable):
         return self._end_unmoved(record, ShardState.FAILED, failure)
 
     def abandon(self, record: ShardRecord, failure: Failure) -> bool:
-        """PENDING → FAILED for a shard that will not be claimed."""
         if record.state is not ShardState.PENDING:
             return False
         return self._end_unmoved(record, ShardState.FAILED, failure) is not None
 
     def count_requeue(self, record: ShardRecord, *, unrun: bool = False, task_id: str = "") -> ShardRecord | None:
-        """Count a message sent again, or a worker started; the shard's waiting time begins anew."""
         if record.state is not ShardState.PENDING:
             return None
         update = "SET requeues = :more, changed_s = :now, #open = :open, writer = :writer"
@@ -276,7 +265,6 @@ class DynamoAttempts(OnTable):
     def redrive(
         self, run_id: str, number: int, generation: int, engine: str = "", isolate: int = 0
     ) -> ShardRecord | None:
-        """FAILED → PENDING in a later generation."""
         item = self._table.get(items.shard_key(run_id, number))
         record = _existing(run_id, number, Written(applied=False, item=item))
         if record.state is not ShardState.FAILED or record.generation >= generation:

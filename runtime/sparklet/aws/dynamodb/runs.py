@@ -41,11 +41,9 @@ class DynamoRuns(OnTable):
         raise rules.id_taken(run.run_id, deleted=outcome.item is None)
 
     def get(self, run_id: str) -> Run:
-        """The run (strongly consistent)."""
         return _run(run_id, self._table.get(items.run_key(run_id)))
 
     def list(self) -> Iterator[Run]:
-        """All runs, newest first."""
         return self._newest_first()
 
     def _newest_first(self, **index: str) -> Iterator[Run]:
@@ -75,7 +73,6 @@ class DynamoRuns(OnTable):
         )
 
     def parts(self, run_id: str) -> Iterator[PartRecord]:
-        """Sealed parts in order (strongly consistent)."""
         self.get(run_id)
         for page in self._part_pages(run_id):
             yield from map(items.part_value, page["Items"])
@@ -169,7 +166,6 @@ class DynamoRuns(OnTable):
         raise outcome.lost or rules.no_generation(run, generation, "retired" in (outcome.item or {}))
 
     def finish(self, run_id: str, generation: int, state: RunState, counted: int | None = None) -> Run:
-        """Record how a run ended."""
         if not state.ended:
             raise ValueError(f"a run does not end as {state}")
         exists = "attribute_exists" if state is RunState.CANCELLED else "attribute_not_exists"
@@ -191,7 +187,6 @@ class DynamoRuns(OnTable):
             raise outcome.lost
 
     def cancel(self, run_id: str) -> Run:
-        """Note that the run is to end."""
         condition = "attribute_not_exists(cancelled_s) AND #state IN (:planning, :running)"
         outcome, run = self._change(run_id, "SET cancelled_s = :now", condition, OPEN_STATES)
         if outcome.lost and run.cancelled_s is None and not run.state.ended:

@@ -50,7 +50,6 @@ class DynamoShards(OnTable):
         return new
 
     def get(self, run_id: str, number: int) -> ShardRecord:
-        """One shard (strongly consistent)."""
         item = self._table.get(shard_key(run_id, number))
         if item is None:
             raise ShardNotFoundError(f"run {run_id} has no shard {number}")
@@ -102,7 +101,6 @@ class DynamoShards(OnTable):
         return sum(page["Count"] for page in pages)
 
     def expired(self, run_id: str, state: ShardState, before_s: float) -> Iterator[ShardRecord]:
-        """Shards RUNNING with a lease end, or PENDING unchanged since, before ``before_s``."""
         if state not in (ShardState.RUNNING, ShardState.PENDING):
             raise ValueError(f"a {state} shard does not expire")
         for record in self._between(run_id, f"{state}#", open_value(state, before_s)):
@@ -116,7 +114,6 @@ class DynamoShards(OnTable):
         return (record for record in found if record.state is state and record.changed_s >= since_s)
 
     def for_engines(self, run_id: str) -> Iterator[ShardRecord]:
-        """PENDING shards of engines."""
         first, last = (open_value(ShardState.PENDING, since_s, "any") for since_s in (0.0, MAX_TIME_S))
         found = self._between(run_id, first, last)
         return (record for record in found if record.state is ShardState.PENDING and record.engine)

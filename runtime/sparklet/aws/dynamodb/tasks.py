@@ -26,7 +26,6 @@ class DynamoTaskStore:
         self._table = LedgerTable(clients, table, self.clock)
 
     def get_task(self, task_id: str) -> TaskRecord | None:
-        """A task (strongly consistent)."""
         item = self._table.get(task_key(task_id))
         return _record(item) if item else None
 
@@ -35,7 +34,6 @@ class DynamoTaskStore:
         return map(_record, self._table.get_many([task_key(task_id) for task_id in task_ids]))
 
     def replace_task(self, record: TaskRecord, was: TaskRecord | None) -> bool:
-        """Put ``record`` where ``was`` stands, by one conditional write."""
         values: dict[str, Any] = {
             ":state": record.state,
             ":revision": record.revision,
