@@ -72,13 +72,11 @@ class S3ObjectStore:
 
     def foreign_region(self, uri: str) -> str:
         """The region of a URI's bucket, if it is not the client's own; S3 names it even in a refusal."""
-        from botocore.exceptions import ClientError
-
         bucket, _ = split_uri(uri)
         with _faults(uri):
             try:
                 answer: Any = self._clients.s3.head_bucket(Bucket=bucket)
-            except ClientError as error:
+            except self._clients.s3.exceptions.ClientError as error:
                 if error_code(error) in ("404", "NoSuchBucket"):
                     raise ObjectNotFoundError(f"{uri}: there is no bucket {bucket}") from error
                 answer = error.response
@@ -94,14 +92,12 @@ class S3ObjectStore:
         end = None if length is None else offset + length
         if offset or end:
             request["Range"] = f"bytes={offset}-{'' if end is None else end - 1}"
-        from botocore.exceptions import ClientError
-
         with _faults(uri, version_id):
             try:
                 answer = self._clients.s3.get_object(**request)
                 body = answer["Body"].read()
                 return body if answer.get("ContentRange") else body[offset:end]  # a server may ignore a range
-            except ClientError as error:
+            except self._clients.s3.exceptions.ClientError as error:
                 if error_code(error) == "InvalidRange":
                     return b""
                 raise
@@ -127,13 +123,11 @@ class S3ObjectStore:
         A refusal after a try whose answer was lost may be due to that try: then the object is mine if it holds
         my bytes. A conflict (409) means that another writer is at work just now: once more, to see who was first.
         """
-        from botocore.exceptions import ClientError
-
         with _faults(uri):
             for _ in range(CREATE_TRIES):
                 try:
                     return self._clients.s3.put_object(**_place(uri), Body=body, IfNoneMatch="*")["ETag"].strip('"')
-                except ClientError as error:
+                except self._clients.s3.exceptions.ClientError as error:
                     if error_code(error) == "ConditionalRequestConflict":
                         continue
                     tried_again = error.response["ResponseMetadata"].get("RetryAttempts", 0) > 0
@@ -157,14 +151,13 @@ class S3ObjectStore:
 
     def upload(self, path: Path, uri: str) -> None:
         from boto3.exceptions import S3UploadFailedError
-        from botocore.exceptions import ClientError
 
         bucket, key = split_uri(uri)
         with _faults(uri):
             try:
                 self._clients.s3.upload_file(os.fspath(path), bucket, key)
             except S3UploadFailedError as error:
-                if isinstance(error.__context__, ClientError):
+                if isinstance(error.__context__, self._clients.s3.exceptions.ClientError):
                     raise _named(uri, error.__context__) from error
                 raise
             except OSError as error:
@@ -176,15 +169,13 @@ class S3ObjectStore:
 
     def _copy(self, pair: tuple[str, str]) -> None:
         """One request up to 5 GB, which S3 refuses to copy in one; in parts above that."""
-        from botocore.exceptions import ClientError
-
         source, target = pair
         origin: Any = _place(source)
         try:
             with _faults(target):
                 try:
                     self._clients.s3.copy_object(CopySource=origin, **_place(target))
-                except ClientError as error:
+                except self._clients.s3.exceptions.ClientError as error:
                     if error_code(error) != "InvalidRequest":
                         raise
                     self._clients.s3.copy(origin, *split_uri(target))

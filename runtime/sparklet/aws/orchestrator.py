@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Any
 
 from sparklet.aws.clients import AwsClients, error_code, failing_as
@@ -24,15 +25,11 @@ class StepFunctionsOrchestrator:
                 f"{name} cannot be started: a name has 1 to {MAX_NAME} characters (it has {len(name)}), an input "
                 f"at most {MAX_INPUT_BYTES} bytes ({size_bytes}). Put lists of inputs into S3 and pass their URI"
             )
-        from botocore.exceptions import ClientError
-
         with failing_as(OrchestrationError, f"{machine} cannot be started"):
-            try:
-                answer = self._clients.states.start_execution(stateMachineArn=machine, name=name, input=body)
+            states = self._clients.states
+            with suppress(states.exceptions.ExecutionAlreadyExists):
+                answer = states.start_execution(stateMachineArn=machine, name=name, input=body)
                 return str(answer["executionArn"])
-            except ClientError as error:
-                if error_code(error) != "ExecutionAlreadyExists":
-                    raise
         there = self.status(execution_arn(machine, name))
         if there.state.ended:
             raise ExecutionExistsError(f"{name} has {there.state} already: choose another name to start it again")

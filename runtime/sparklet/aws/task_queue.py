@@ -68,12 +68,10 @@ class SqsTaskQueue:
     @contextmanager
     def _calling(self, what: str, outdated: tuple[str, ...] = ()) -> Iterator[None]:
         """Turn botocore's errors into ours, but ignore those for an ``outdated`` receipt."""
-        from botocore.exceptions import ClientError
-
         with failing_as(QueueError, f"could not {what} queue {self._queue_url}"):
             try:
                 yield
-            except ClientError as error:
+            except self._clients.sqs.exceptions.ClientError as error:
                 if error_code(error).rpartition(".")[2] not in outdated:
                     raise
 

@@ -212,8 +212,6 @@ class LedgerTable:
 
     def _patiently(self, operation: Callable[..., Any], **request: Any) -> Any:
         """Call, and repeat a request that is refused for its rate or for a transaction, for up to ``THROTTLED_S``."""
-        from botocore.exceptions import ClientError
-
         until_s, tries = self._clock.now_s() + THROTTLED_S, 0
         while True:
             sent_s = time.monotonic()
@@ -221,7 +219,7 @@ class LedgerTable:
                 answer = operation(**request)
                 self._set_clock(answer, sent_s)
                 return answer
-            except ClientError as error:
+            except self.client.exceptions.ClientError as error:
                 self._set_clock(error.response, sent_s)
                 if not _is_refused_for_now(error) or self._clock.now_s() >= until_s:
                     raise
