@@ -46,14 +46,13 @@ SHARD_FORMAT = 4  # of shards that an engine does
 SHARD_ATTRIBUTES = tuple({each.name for each in fields(ShardRecord)} - {"run_id", "number", "state"})
 PART_ATTRIBUTES = tuple({each.name for each in fields(PartRecord)} - {"index", "position"})
 POSITION_ATTRIBUTES = tuple(each.name for each in fields(Position))
-RUN_CONSTANTS = (  # one JSON document
-    *("inputs", "output_uri", "args", "params", "env", "options", "name", "lists", "access", "dispatch", "check"),
-    *("next", "parent", "table"),
-)
 OPTIONS = frozenset(each.name for each in fields(RunOptions))  # earlier versions stored more
 RUN_ATTRIBUTES = (
     *("shard_count", "object_count", "size_bytes", "skipped"),
     *("created_s", "ended_s", "cancelled_s", "notified_s"),
+)
+RUN_CONSTANTS = tuple(  # one JSON document
+    each.name for each in fields(Run) if each.name not in {"run_id", "scripts", "state", *RUN_ATTRIBUTES}
 )
 PART_PREFIX = "part#"
 
@@ -214,30 +213,20 @@ def run_value(item: Item) -> Run:
     """A run's item as a value."""
     _refuse_newer(item)
     constant = json.loads(item["constant"]["S"])
-    follower = constant.get("next")
-    options: dict[str, Any] = {
-        name: tuple(v) if isinstance(v, list) else v
-        for name, v in renamed(constant["options"], constant.get("engine", "")).items()
-        if name in OPTIONS
+    options, follower = renamed(constant["options"], constant.get("engine", "")), constant.get("next")
+    constant |= {
+        "options": RunOptions(**_frozen({name: value for name, value in options.items() if name in OPTIONS})),
+        "lists": [ListSource(**each) for each in constant["lists"]],
+        "access": Access(**constant["access"]),
+        "dispatch": Dispatch(constant.get("dispatch", Dispatch.QUEUE)),
+        "check": _script(constant["check"]) if constant.get("check") else None,
+        "next": NextRun(**{**follower, "script": _script(follower["script"])}) if follower else None,
     }
     return Run(
         run_id=item["pk"]["S"].rpartition("#")[0],
-        inputs=tuple(constant["inputs"]),
-        output_uri=constant["output_uri"],
         scripts=tuple(_script(json.loads(value["S"])) for value in item["scripts"]["L"]),
-        args=tuple(constant["args"]),
-        params=constant["params"],
-        env=constant.get("env", {}),
-        options=RunOptions(**options),
-        name=constant["name"],
-        lists=tuple(ListSource(**each) for each in constant["lists"]),
-        access=Access(**constant["access"]),
-        dispatch=Dispatch(constant.get("dispatch", Dispatch.QUEUE)),
-        check=_script(constant["check"]) if constant.get("check") else None,
-        next=NextRun(**{**follower, "script": _script(follower["script"])}) if follower else None,
-        parent=constant.get("parent", ""),
-        table=constant.get("table", ""),
         state=RunState(item["state"]["S"]),
+        **_frozen({name: constant[name] for name in RUN_CONSTANTS if name in constant}),
         **_plain(item, RUN_ATTRIBUTES),
     )
 
@@ -247,8 +236,13 @@ def script_value(script: ScriptRef) -> str:
     return json.dumps(asdict(script))
 
 
-def _script(fields: Mapping[str, Any]) -> ScriptRef:
-    return ScriptRef(**{**fields, "py_files": tuple(fields["py_files"])})
+def _script(document: Mapping[str, Any]) -> ScriptRef:
+    return ScriptRef(**_frozen(document))
+
+
+def _frozen(document: Mapping[str, Any]) -> dict[str, Any]:
+    """A document's values, its lists as tuples."""
+    return {name: tuple(value) if isinstance(value, list) else value for name, value in document.items()}
 
 
 def part_item(run_id: str, part: PartRecord, writer: str) -> Attributes:
