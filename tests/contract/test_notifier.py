@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from sparklet.aws.clients import AwsClients
-from sparklet.aws.notifiers import EventBridgeNotifier, SnsNotifier, notifier_for
+from sparklet.aws.notifiers import AwsNotifier, notifier_for
 from sparklet.errors import NoticeError
 from sparklet.model import Failure, Notice, Run, RunState, ScriptRef, ShardResult, TaskRecord
 from sparklet.ports import Notifier
@@ -58,7 +58,7 @@ def over_sns(clients: AwsClients, name: str) -> Ears:
     kinds = {"kind": ["task", "run", "execution"], "state": states}
     wants = {"RawMessageDelivery": "true", "FilterPolicy": json.dumps(kinds)}
     clients.sns.subscribe(TopicArn=topic, Protocol="sqs", Endpoint=arn, Attributes=wants)
-    return SnsNotifier(clients, topic), lambda: bodies(queue)
+    return AwsNotifier(clients, topic, ""), lambda: bodies(queue)
 
 
 def over_eventbridge(clients: AwsClients, name: str) -> Ears:
@@ -71,7 +71,7 @@ def over_eventbridge(clients: AwsClients, name: str) -> Ears:
     }
     clients.events.put_rule(Name=name, EventBusName=name, EventPattern=json.dumps(pattern))
     clients.events.put_targets(Rule=name, EventBusName=name, Targets=[{"Id": "inbox", "Arn": arn}])
-    return EventBridgeNotifier(clients, name), lambda: [event["detail"] for event in bodies(queue)]
+    return AwsNotifier(clients, "", name), lambda: [event["detail"] for event in bodies(queue)]
 
 
 @pytest.fixture(params=["memory", pytest.param("sns", marks=ON_STACK), pytest.param("eventbridge", marks=ON_STACK)])
@@ -97,7 +97,7 @@ def test_a_notice_arrives_whole(ears: Ears) -> None:
 @pytest.mark.stack
 def test_a_topic_that_is_not_there_is_an_error_that_names_it(ministack_clients: AwsClients) -> None:
     with pytest.raises(NoticeError, match="nowhere"):
-        SnsNotifier(ministack_clients, "arn:aws:sns:us-east-1:000000000000:nowhere").notify(notice_of())
+        AwsNotifier(ministack_clients, "arn:aws:sns:us-east-1:000000000000:nowhere", "").notify(notice_of())
 
 
 @pytest.mark.stack

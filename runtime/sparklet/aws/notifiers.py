@@ -1,6 +1,5 @@
 """Notices to Amazon SNS and Amazon EventBridge."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 from sparklet.aws.clients import AwsClients, failing_as
@@ -12,14 +11,29 @@ EVENT_SOURCE = "sparklet"  # of notices on EventBridge
 
 
 @dataclass(frozen=True)
-class SnsNotifier:
-    """A ``Notifier`` to an SNS topic; subscriptions can filter by the attributes ``kind`` and ``state``."""
+class AwsNotifier:
+    """A ``Notifier`` to an SNS topic, an EventBridge bus or both; one that fails does not keep it from the other.
+
+    Subscriptions to the topic can filter by the attributes ``kind`` and ``state``. On the bus the source is
+    ``sparklet``, the detail type ``Sparklet Run Ended`` and the like.
+    """
 
     _clients: AwsClients
     _topic_arn: str
+    _bus: str
 
     def notify(self, notice: Notice) -> None:
-        """Publish a notice."""
+        problems = []
+        for place, tell in ((self._topic_arn, self._publish), (self._bus, self._put_event)):
+            try:
+                if place:
+                    tell(notice)
+            except NoticeError as error:
+                problems.append(str(error))
+        if problems:
+            raise NoticeError("; ".join(problems))
+
+    def _publish(self, notice: Notice) -> None:
         kind_and_state = {"kind": notice.kind, "state": notice.state}
         with failing_as(NoticeError, f"the topic {self._topic_arn} took no notice"):
             self._clients.sns.publish(
@@ -31,16 +45,7 @@ class SnsNotifier:
                 },
             )
 
-
-@dataclass(frozen=True)
-class EventBridgeNotifier:
-    """A ``Notifier`` to an EventBridge bus: source ``sparklet``, detail type ``Sparklet Run Ended`` and the like."""
-
-    _clients: AwsClients
-    _bus: str
-
-    def notify(self, notice: Notice) -> None:
-        """Put a notice as an event."""
+    def _put_event(self, notice: Notice) -> None:
         entry = {"EventBusName": self._bus, "Source": EVENT_SOURCE, "Detail": notice.to_json()}
         detail_type = f"Sparklet {notice.kind.title()} Ended"
         with failing_as(NoticeError, f"the bus {self._bus} took no notice"):
@@ -51,27 +56,6 @@ class EventBridgeNotifier:
             raise NoticeError(f"the bus {self._bus} took no notice: {why}")
 
 
-@dataclass(frozen=True)
-class EveryNotifier:
-    """A ``Notifier`` to several: one that cannot be reached does not keep the notice from the others."""
-
-    _notifiers: Sequence[Notifier]
-
-    def notify(self, notice: Notice) -> None:
-        """Notify each; those that could not be reached are in the error."""
-        problems = []
-        for notifier in self._notifiers:
-            try:
-                notifier.notify(notice)
-            except NoticeError as error:
-                problems.append(str(error))
-        if problems:
-            raise NoticeError("; ".join(problems))
-
-
 def notifier_for(clients: AwsClients, topic_arn: str, bus: str) -> Notifier | None:
     """The notifier that the settings name; None if they name none."""
-    named: list[Notifier] = [SnsNotifier(clients, topic_arn)] if topic_arn else []
-    if bus:
-        named.append(EventBridgeNotifier(clients, bus))
-    return EveryNotifier(named) if named else None
+    return AwsNotifier(clients, topic_arn, bus) if topic_arn or bus else None
