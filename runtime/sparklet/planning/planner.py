@@ -82,11 +82,7 @@ def plan(
         if run.sealed:
             return run
         raise CheckpointConflictError(f"the run {run_id} was cancelled; no more of it is planned")
-    done = PlanProgress()
-    for part in at.ledger.runs.parts(run_id):
-        if not part.dispatched:
-            dispatch_part(at, run, part, part_lines(at, run_id, part))
-        done = done.and_part(part)
+    done = sealed_until_now(at, run)
     if run.state is not RunState.PLANNING:
         return run
     if not done.parts and not (run.parent and is_check_or_commit(run_id)):  # those write to folders of their own
@@ -173,11 +169,12 @@ class _Planning:
 def send_messages(at: Deployment, run: Run, records: Iterable[ShardRecord], *, by_check: bool = False) -> int:
     """Send the messages of shards; how many: none if a Map state dispatches them, or an engine's workers are started.
 
-    Those of a run with a cap are sent by its checks alone (``by_check``), see ``runs.concurrency_cap``. All records are
-    drawn in any case, since the iterator may do work.
+    Those of a run with a cap are sent by its checks alone (``by_check``), see ``runs.concurrency_cap``; those of a
+    cancelled run not at all. All records are drawn in any case, since the iterator may do work.
     """
     bodies = (record.ref.to_body() for record in records if not record.engine)
-    if run.dispatch is Dispatch.QUEUE and (by_check or not run.options.max_concurrency):
+    has_messages = run.dispatch is Dispatch.QUEUE and run.cancelled_s is None
+    if has_messages and (by_check or not run.options.max_concurrency):
         return at.queue.send(bodies)
     deque(bodies, maxlen=0)
     return 0
@@ -185,12 +182,6 @@ def send_messages(at: Deployment, run: Run, records: Iterable[ShardRecord], *, b
 
 def dispatch_part(at: Deployment, run: Run, part: PartRecord, lines: Iterable[Line]) -> None:
     """Enter a sealed part's shards, send their messages and note that; it may be repeated."""
-    send_messages(at, run, enter_part(at, run, part, lines))
-    at.ledger.runs.mark_dispatched(run.run_id, part.index)
-
-
-def enter_part(at: Deployment, run: Run, part: PartRecord, lines: Iterable[Line]) -> list[ShardRecord]:
-    """Enter a sealed part's shards into the ledger."""
     now_s = at.clock.now_s()
     records: list[ShardRecord] = []
     offset = 0
@@ -211,4 +202,15 @@ def enter_part(at: Deployment, run: Run, part: PartRecord, lines: Iterable[Line]
         )
         offset += len(line.body)
     at.ledger.shards.add(records)
-    return records
+    send_messages(at, run, records)
+    at.ledger.runs.mark_dispatched(run.run_id, part.index)
+
+
+def sealed_until_now(at: Deployment, run: Run) -> PlanProgress:
+    """What the sealed parts hold, all of them dispatched."""
+    done = PlanProgress()
+    for part in at.ledger.runs.parts(run.run_id):
+        if not part.dispatched:
+            dispatch_part(at, run, part, part_lines(at, run.run_id, part))
+        done = done.and_part(part)
+    return done

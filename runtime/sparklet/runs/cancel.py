@@ -14,8 +14,7 @@ from dataclasses import dataclass
 
 from sparklet.errors import CheckpointConflictError, PlanError
 from sparklet.model import Counts, Run
-from sparklet.planning.plan_files import part_lines
-from sparklet.planning.planner import PlanProgress, enter_part
+from sparklet.planning.planner import sealed_until_now
 from sparklet.ports.deployment import Deployment
 from sparklet.runs.follow_ups import open_follow_ups
 from sparklet.runs.redelivery import RUN_CANCELLED, end_leases, give_up_all
@@ -57,12 +56,7 @@ def seal_as_it_is(at: Deployment, run: Run) -> Run:
     """Seal a cancelled run's plan with the shards of its sealed parts, all of them in the ledger."""
     if run.sealed:
         return run
-    done = PlanProgress()
-    for part in at.ledger.runs.parts(run.run_id):
-        if not part.dispatched:
-            enter_part(at, run, part, part_lines(at, run.run_id, part))
-            at.ledger.runs.mark_dispatched(run.run_id, part.index)
-        done = done.and_part(part)
+    done = sealed_until_now(at, run)
     skipped = {NOT_PLANNED: 0, **done.skipped}
     try:
         at.ledger.runs.seal_plan(run.run_id, done.shards, done.objects, done.size_bytes, skipped)
