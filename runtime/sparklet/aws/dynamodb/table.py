@@ -134,26 +134,15 @@ class LedgerTable:
     def put_new(self, item: Attributes) -> Written:
         """Put an item if there is none of its key."""
         key: Attributes = {"pk": item["pk"], "sk": item["sk"]}
-        return self._write(
-            key,
-            self.client.put_item,
-            TableName=self.name,
-            Item=item,
-            ConditionExpression="attribute_not_exists(pk)",
-            ReturnValuesOnConditionCheckFailure=_ALL_OLD,
-        )
+        put: Any = self.create(item)["Put"]
+        return self._write(key, self.client.put_item, **put, ReturnValuesOnConditionCheckFailure=_ALL_OLD)
 
     def update(self, key: Attributes, update: str, condition: str, values: Mapping[str, Any]) -> Written:
         """Change an item if the condition holds, with ``values`` by placeholder (and ``#state``, ``#open``)."""
         return self._write(
             key,
             self.client.update_item,
-            TableName=self.name,
-            Key=key,
-            UpdateExpression=update,
-            ConditionExpression=condition,
-            ExpressionAttributeValues=attributes(values),
-            **names_in(update + condition),
+            **self._conditional(key, condition, values, UpdateExpression=update),
             ReturnValues="ALL_NEW",
             ReturnValuesOnConditionCheckFailure=_ALL_OLD,
         )
