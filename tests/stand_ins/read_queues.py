@@ -1,10 +1,13 @@
 """Queues that tests read, as Lambda does for the functions: Sparklet itself receives and deletes no message."""
 
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any, Protocol, cast
 
+from sparklet.aws.clients import error_code, failing_as
 from sparklet.aws.task_queue import OUTDATED_RECEIPT, SqsTaskQueue
+from sparklet.errors import QueueError
 from sparklet.ports import Message, TaskQueue
 
 
@@ -57,8 +60,12 @@ class ReadSqsQueue(SqsTaskQueue):
         ]
 
     def delete(self, receipt: str) -> None:
-        with self._calling("delete from", outdated=OUTDATED_RECEIPT):
-            self._clients.sqs.delete_message(QueueUrl=self._queue_url, ReceiptHandle=receipt)
+        with self._calling("delete from"):
+            try:
+                self._clients.sqs.delete_message(QueueUrl=self._queue_url, ReceiptHandle=receipt)
+            except self._clients.sqs.exceptions.ClientError as error:
+                if error_code(error).rpartition(".")[2] not in OUTDATED_RECEIPT:
+                    raise
 
     def __len__(self) -> int:
         """Messages in the queue, visible or not: exact in the stand-in."""
@@ -66,3 +73,6 @@ class ReadSqsQueue(SqsTaskQueue):
             answer = self._clients.sqs.get_queue_attributes(QueueUrl=self._queue_url, AttributeNames=["All"])
         found: Any = answer["Attributes"]
         return sum(int(found[f"ApproximateNumberOfMessages{kind}"]) for kind in ("", "NotVisible", "Delayed"))
+
+    def _calling(self, what: str) -> AbstractContextManager[None]:
+        return failing_as(QueueError, f"could not {what} queue {self._queue_url}")

@@ -2,7 +2,6 @@
 
 import random
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -43,7 +42,7 @@ class SqsTaskQueue:
             {"Id": str(place), "MessageBody": body, "DelaySeconds": delay_s} for place, body in enumerate(batch)
         ]
         for tries in range(1, SEND_TRIES + 1):
-            with self._calling("send messages to"):
+            with failing_as(QueueError, f"could not send messages to queue {self._queue_url}"):
                 answer = self._clients.sqs.send_message_batch(QueueUrl=self._queue_url, Entries=entries)
             refused = {entry["Id"]: entry for entry in answer.get("Failed", [])}
             if not refused:
@@ -60,19 +59,13 @@ class SqsTaskQueue:
         """Make a received message visible again in ``visibility_s`` seconds, unless it is already, or is gone."""
         if not 0 <= visibility_s <= MAX_VISIBILITY_S:
             raise QueueError(f"a visibility of {visibility_s} s cannot be set: 0 to {MAX_VISIBILITY_S} can")
-        with self._calling("change a message's visibility in", outdated=OUTDATED_RECEIPT):
-            self._clients.sqs.change_message_visibility(
-                QueueUrl=self._queue_url, ReceiptHandle=receipt, VisibilityTimeout=visibility_s
-            )
-
-    @contextmanager
-    def _calling(self, what: str, outdated: tuple[str, ...] = ()) -> Iterator[None]:
-        """Turn botocore's errors into ours, but ignore those for an ``outdated`` receipt."""
-        with failing_as(QueueError, f"could not {what} queue {self._queue_url}"):
+        with failing_as(QueueError, f"could not change a message's visibility in queue {self._queue_url}"):
             try:
-                yield
+                self._clients.sqs.change_message_visibility(
+                    QueueUrl=self._queue_url, ReceiptHandle=receipt, VisibilityTimeout=visibility_s
+                )
             except self._clients.sqs.exceptions.ClientError as error:
-                if error_code(error).rpartition(".")[2] not in outdated:
+                if error_code(error).rpartition(".")[2] not in OUTDATED_RECEIPT:
                     raise
 
 
