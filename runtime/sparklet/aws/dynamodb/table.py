@@ -26,7 +26,6 @@ from sparklet.ports import Clock
 
 if TYPE_CHECKING:
     from botocore.exceptions import BotoCoreError, ClientError
-    from mypy_boto3_dynamodb import DynamoDBClient
     from mypy_boto3_dynamodb.type_defs import TransactWriteItemTypeDef
 
 OPEN_INDEX = "open-index"
@@ -84,14 +83,11 @@ class LedgerTable:
         self._clients = clients
         self._clock = clock
 
-    @property
-    def client(self) -> "DynamoDBClient":
-        """The DynamoDB client, made at first use."""
-        return self._clients.dynamodb
-
     def get(self, key: Attributes) -> Item | None:
         """An item, strongly consistent."""
-        answer = self._call("GetItem", self.client.get_item, TableName=self.name, Key=key, ConsistentRead=True)
+        answer = self._call(
+            "GetItem", self._clients.dynamodb.get_item, TableName=self.name, Key=key, ConsistentRead=True
+        )
         item: Item | None = answer.get("Item")
         return item
 
@@ -99,7 +95,7 @@ class LedgerTable:
         """The items of these keys that are there, strongly consistent, in any order."""
         for start in range(0, len(keys), MAX_KEYS_A_BATCH):
             wanted = {"Keys": list(keys[start : start + MAX_KEYS_A_BATCH]), "ConsistentRead": True}
-            for answer in self._batch("BatchGetItem", self.client.batch_get_item, wanted, "UnprocessedKeys"):
+            for answer in self._batch("BatchGetItem", self._clients.dynamodb.batch_get_item, wanted, "UnprocessedKeys"):
                 yield from answer["Responses"].get(self.name, [])
 
     def _batch(self, what: str, operation: Any, wanted: Any, unprocessed: str) -> Iterator[Mapping[str, Any]]:
@@ -125,7 +121,7 @@ class LedgerTable:
         }
         start: dict[str, Any] = {}
         while True:
-            page = self._call("Query", self.client.query, **request, **start)
+            page = self._call("Query", self._clients.dynamodb.query, **request, **start)
             yield page
             if not page.get("LastEvaluatedKey"):
                 return
@@ -135,13 +131,13 @@ class LedgerTable:
         """Put an item if there is none of its key."""
         key: Attributes = {"pk": item["pk"], "sk": item["sk"]}
         put: Any = self.create(item)["Put"]
-        return self._write(key, self.client.put_item, **put, ReturnValuesOnConditionCheckFailure=_ALL_OLD)
+        return self._write(key, self._clients.dynamodb.put_item, **put, ReturnValuesOnConditionCheckFailure=_ALL_OLD)
 
     def update(self, key: Attributes, update: str, condition: str, values: Mapping[str, Any]) -> Written:
         """Change an item if the condition holds, with ``values`` by placeholder (and ``#state``, ``#open``)."""
         return self._write(
             key,
-            self.client.update_item,
+            self._clients.dynamodb.update_item,
             **self._conditional(key, condition, values, UpdateExpression=update),
             ReturnValues="ALL_NEW",
             ReturnValuesOnConditionCheckFailure=_ALL_OLD,
@@ -170,12 +166,15 @@ class LedgerTable:
         """Delete the items of these keys, whatever they hold; how many keys there were."""
         for start in range(0, len(keys), MAX_DELETES_A_BATCH):
             wanted = [{"DeleteRequest": {"Key": key}} for key in keys[start : start + MAX_DELETES_A_BATCH]]
-            deque(self._batch("BatchWriteItem", self.client.batch_write_item, wanted, "UnprocessedItems"), maxlen=0)
+            deque(
+                self._batch("BatchWriteItem", self._clients.dynamodb.batch_write_item, wanted, "UnprocessedItems"),
+                maxlen=0,
+            )
         return len(keys)
 
     def transact(self, key: Attributes, writes: Sequence["TransactWriteItemTypeDef"]) -> Written:
         """Do all writes or none; ``key`` is the item that an outcome without success shows."""
-        return self._write(key, self.client.transact_write_items, TransactItems=writes)
+        return self._write(key, self._clients.dynamodb.transact_write_items, TransactItems=writes)
 
     def _write(self, key: Attributes, operation: Any, **request: Any) -> Written:
         from botocore.exceptions import BotoCoreError, ClientError
@@ -208,7 +207,7 @@ class LedgerTable:
                 answer = operation(**request)
                 self._set_clock(answer, sent_s)
                 return answer
-            except self.client.exceptions.ClientError as error:
+            except self._clients.dynamodb.exceptions.ClientError as error:
                 self._set_clock(error.response, sent_s)
                 if not _is_refused_for_now(error) or self._clock.now_s() >= until_s:
                     raise
