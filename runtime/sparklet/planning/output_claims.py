@@ -178,20 +178,21 @@ def delete_replaced(at: Deployment, run: Run, since_s: float) -> None:
         at.store.delete_all(info.uri for info in found if not info.uri.startswith(mine))
 
 
-def overtaken_by(at: Deployment, run: Run) -> str:
-    """Why this run is not to be redriven: a later run replaced its output, or plans what it has not done; or ""."""
+def refuse_overtaken(at: Deployment, run: Run) -> None:
+    """PlanError if a later run has replaced this one's output, or plans what it has not done: no redrive then."""
+    overtaken = f"the run {run.run_id} cannot be redriven any more"
     for other in at.ledger.runs.list():
         if other.created_s < run.created_s:
-            return ""
+            return
         if other.run_id == run.run_id:
             continue
         shared = _overlap(other.output_uri, _folders(run))
         if shared and other.options.existing == "overwrite" and other.parent != run.run_id:
-            return f"the run {other.run_id} has replaced what it wrote"
+            raise PlanError(f"{overtaken}: the run {other.run_id} has replaced what it wrote")
         both_incremental = run.options.incremental and other.options.incremental and other.name == run.name
         if both_incremental and (not other.state.ended or next(at.ledger.runs.parts(other.run_id), None)):
-            return f"the later run {other.run_id} plans again what it has not done; redrive that one"
-    return ""
+            again = f"the later run {other.run_id} plans again what it has not done; redrive that one"
+            raise PlanError(f"{overtaken}: {again}")
 
 
 def _folders(run: Run) -> tuple[str, ...]:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from sparklet.errors import PlanError, ShardNotFoundError
 from sparklet.model import Run, RunState, ScriptRef, ShardRecord, ShardState
 from sparklet.planning.new_run import chosen_engine
-from sparklet.planning.output_claims import claim_outputs, overtaken_by
+from sparklet.planning.output_claims import claim_outputs, refuse_overtaken
 from sparklet.planning.planner import send_messages
 from sparklet.ports.deployment import Deployment
 from sparklet.runs.cancel import NOT_PLANNED
@@ -71,17 +71,12 @@ def _opened(at: Deployment, run: Run, script: ScriptRef) -> Run:
     opened = at.ledger.runs.start_generation(run.run_id, run.generation + 1, script)
     try:
         claim_outputs(at, opened)
-        _refuse_overtaken(at, opened)
+        refuse_overtaken(at, opened)
     except PlanError:
         as_before = RunState.FAILED if run.state is RunState.CANCELLED else run.state
         at.ledger.runs.finish(run.run_id, opened.generation, as_before)
         raise
     return opened
-
-
-def _refuse_overtaken(at: Deployment, run: Run) -> None:
-    if why := overtaken_by(at, run):
-        raise PlanError(f"the run {run.run_id} cannot be redriven any more: {why}")
 
 
 def matches_cause(record: ShardRecord, cause: str) -> bool:
@@ -110,7 +105,7 @@ def redrivable(at: Deployment, run_id: str) -> Run:
         raise PlanError(f"the run {run_id} is being cancelled; redrive it once it has ended (sparklet watch {run_id})")
     if not run.sealed:
         raise PlanError(f"the run {run_id} is still being planned; redrive it once its plan is sealed")
-    _refuse_overtaken(at, run)
+    refuse_overtaken(at, run)
     return run
 
 

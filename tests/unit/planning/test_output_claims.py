@@ -11,7 +11,7 @@ from sparklet.errors import CheckpointConflictError, PlanError
 from sparklet.model import Failure, Run, RunOptions, RunState, ShardResult
 from sparklet.planning import new_run as entering
 from sparklet.planning.new_run import new_run
-from sparklet.planning.output_claims import overtaken_by, refuse_outputs
+from sparklet.planning.output_claims import refuse_outputs, refuse_overtaken
 from sparklet.planning.planner import plan
 from sparklet.ports.deployment import Deployment
 from sparklet.runs import redrive as redriving
@@ -136,17 +136,16 @@ def test_a_redrive_yields_to_a_run_that_replaces_its_folder(
     run = plan(world.at, enter(world, "nightly", "refuse").run_id)
     assert work(world, run, 1) is RunState.FAILED
     world.clock.advance(60)
-    look = overtaken_by
+    look = refuse_overtaken
 
-    def look_before_the_other(at: Deployment, run: Run) -> str:
-        why = look(at, run)
-        monkeypatch.setattr(redriving, "overtaken_by", look)
+    def look_before_the_other(at: Deployment, run: Run) -> None:
+        look(at, run)
+        monkeypatch.setattr(redriving, "refuse_overtaken", look)
         enter(world, "later", "overwrite")
         if planned:
             plan(world.at, "later")
-        return why
 
-    monkeypatch.setattr(redriving, "overtaken_by", look_before_the_other)
+    monkeypatch.setattr(redriving, "refuse_overtaken", look_before_the_other)
     with pytest.raises(PlanError, match="later"):
         redrive(world.at, "nightly")
 
