@@ -5,7 +5,7 @@ from dataclasses import replace
 from itertools import pairwise
 
 from sparklet.errors import ObjectChangedError, ObjectForbiddenError, ObjectNotFoundError, PlanError
-from sparklet.inputs.parquet_footer import FooterError, load_footer
+from sparklet.inputs.parquet_footer import FooterError, Read, load_footer
 from sparklet.inputs.selection import Found
 from sparklet.model import InputObject, Position, RunOptions, Slice, SliceKind
 from sparklet.ports import ObjectStore
@@ -31,8 +31,6 @@ OTHERS = {  # first bytes of files without lines, or whose line breaks are not o
     b"Obj\x01": "Avro, not lines",
 }
 
-Read = Callable[[int, int], bytes]
-"""Reads at most so many bytes of the file from an offset."""
 Whole = Callable[[InputObject, str], None]
 """Called with a large object that is planned whole, and the reason: the same text for all objects of a kind."""
 
