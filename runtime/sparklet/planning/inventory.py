@@ -187,7 +187,10 @@ class Inventory:
     def objects(self, position: Position = Position()) -> Iterator[Found]:  # noqa: B008 - frozen
         """All objects after ``position``, page by page; an object with slices left to plan comes first again, whole."""
         with ExitStack() as files:
-            named = files.enter_context(closing(self._planned_before(position))) if self._finds_duplicates else None
+            named = files.enter_context(closing(Digests())) if self._finds_duplicates else None
+            if named is not None and position != Position():
+                for item in self._planned():
+                    named.add(item.uri, item.version_id)
             done = files.enter_context(closing(self._done())) if self._done else None
             for number in range(position.source, len(self._sources)):
                 source = self._sources[number]
@@ -201,12 +204,6 @@ class Inventory:
                         yield Found(item, Position(number, each.after), self._filter.skipped)
                     elif not each.info:
                         self._leaves_out(each, each.reason)
-
-    def _planned_before(self, position: Position) -> Digests:
-        digests = Digests()
-        for item in self._planned() if position != Position() else ():
-            digests.add(item.uri, item.version_id)
-        return digests
 
     def _takes(
         self, source: _Source, each: Candidate, info: ObjectInfo, named: Digests | None, done: Digests | None
