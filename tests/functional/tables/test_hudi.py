@@ -2,6 +2,7 @@
 
 import json
 import os
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -9,30 +10,43 @@ from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
+from pyspark.sql import SparkSession
 
+from sparklet.job import Job
 from sparklet.tables.declaration import Commit
-from tests.functional.job.warm_jvm import WarmJvm, run_script
+from tests.functional.job.conftest import session_here
+from tests.functional.job.warm_jvm import WarmJvm
 from tests.functional.tables.called_from_java import TIMES
 from tests.functional.tables.lakes import Lake, rows_of
+from tests.functional.tables.with_spark import tell
 
-pytestmark = [pytest.mark.spark, pytest.mark.slow]
+# pyspark leaves its sockets to the garbage collector.
+pytestmark = [pytest.mark.spark, pytest.mark.slow, pytest.mark.filterwarnings("ignore::ResourceWarning")]
 SCRIPT = str(Path(__file__).with_name("with_spark.py"))
 
 
-def steps(jvm: WarmJvm, *planned: tuple[Any, ...]) -> list[Any]:
-    """What the script told of each step."""
-    done = jvm.run(SCRIPT, json.dumps([[kind, *map(_plain, arguments)] for kind, *arguments in planned]))
+@pytest.fixture(scope="module")
+def spark(jars: list[Path], aws: str) -> Iterator[SparkSession]:
+    """A session in this process that knows Hudi, and S3; two tasks at once, since one may wait for another commit."""
+    conf = {"spark.master": "local[2]", "spark.sql.shuffle.partitions": "2"}
+    with session_here("hudi", conf, {"SPARKLET_JARS": os.pathsep.join(map(str, jars))}) as session:
+        yield session
+
+
+def steps(spark: SparkSession, *planned: tuple[Any, ...]) -> list[Any]:
+    """What this process was told of each step."""
+    return list(json.loads(json.dumps(tell(Job(), spark, json.loads(_document(*planned))))))
+
+
+def in_a_process(jvm: WarmJvm, *planned: tuple[Any, ...]) -> list[Any]:
+    """The same, as another worker does it: with a JVM of its own."""
+    done = jvm.run(SCRIPT, _document(*planned))
     assert done.returncode == 0, done.stderr
     return list(json.loads(done.stdout.splitlines()[-1]))
 
 
-def in_a_jvm_of_its_own(jars: list[Path], *planned: tuple[Any, ...]) -> list[Any]:
-    """The same, as another worker does it."""
-    jars_path = os.pathsep.join(map(str, jars))
-    document = json.dumps([[kind, *map(_plain, arguments)] for kind, *arguments in planned])
-    done = run_script(Path(SCRIPT), [document], {"SPARKLET_JARS": jars_path})
-    assert done.returncode == 0, done.stderr
-    return list(json.loads(done.stdout.splitlines()[-1]))
+def _document(*planned: tuple[Any, ...]) -> str:
+    return json.dumps([[kind, *map(_plain, arguments)] for kind, *arguments in planned])
 
 
 def _plain(argument: Any) -> Any:
@@ -45,14 +59,14 @@ def hudi(local: Lake) -> Lake:
     return local
 
 
-def test_appends_are_made_once(table_jvm: WarmJvm, hudi: Lake) -> None:
+def test_appends_are_made_once(spark: SparkSession, hudi: Lake) -> None:
     shards = rows_of(id=[1, 2], day=["a", None]), rows_of(id=[3], day=["c"])
     first = hudi.commit("run/commit-0", *(hudi.stage(number, rows) for number, rows in enumerate(shards)))
     second = hudi.commit("run/commit-1", hudi.stage(0, rows_of(id=[4], day=["d"])))
     other = hudi.commit("run/commit-2", hudi.stage(6, rows_of(id=["5"], day=["d"])))
 
     told = steps(
-        table_jvm,
+        spark,
         ("commit", first),
         ("commit", first),
         ("race", second),
@@ -73,25 +87,25 @@ def test_java_calls_the_last_of_many_scripts(table_jvm: WarmJvm) -> None:
     assert [done.stdout for done in called] == ["called\n" * TIMES] * 3, called[-1].stderr
 
 
-def test_a_table_whose_first_writer_died_is_written(table_jvm: WarmJvm, hudi: Lake) -> None:
+def test_a_table_whose_first_writer_died_is_written(spark: SparkSession, hudi: Lake) -> None:
     died, next_ = (hudi.commit(f"run/commit-{number}", hudi.stage(0, rows_of(id=[number]))) for number in (0, 1))
-    steps(table_jvm, ("commit", died))
+    steps(spark, ("commit", died))
     folder = Path(hudi.place.removeprefix("file://"), "t")
     for file in (*(folder / ".hoodie" / "timeline").iterdir(), *folder.rglob("*.parquet")):
         if file.is_file():
             file.unlink()
 
-    told = steps(table_jvm, ("commit", next_), ("read", "hudi", hudi.table.place, "true", "id"))
+    told = steps(spark, ("commit", next_), ("read", "hudi", hudi.table.place, "true", "id"))
 
     assert told[1] == [[1]]
 
 
-def test_a_table_of_folders_alone_is_made(table_jvm: WarmJvm, hudi: Lake) -> None:
+def test_a_table_of_folders_alone_is_made(spark: SparkSession, hudi: Lake) -> None:
     """Its first writer was killed before it had written the table's properties."""
     Path(hudi.place.removeprefix("file://"), "t", ".hoodie", "timeline", "history").mkdir(parents=True)
     first = hudi.commit("run/commit-0", hudi.stage(0, rows_of(id=[1])))
 
-    told = steps(table_jvm, ("commit", first), ("read", "hudi", hudi.table.place, "true", "id"))
+    told = steps(spark, ("commit", first), ("read", "hudi", hudi.table.place, "true", "id"))
 
     assert told[1] == [[1]]
 
@@ -100,14 +114,14 @@ def test_a_table_of_folders_alone_is_made(table_jvm: WarmJvm, hudi: Lake) -> Non
     ("method", "exists"),
     [("load_early", False), ("files", False), ("files", True), ("other_writer", True), ("other_writer!", False)],
 )
-def test_a_stopped_committer_adds_nothing(table_jvm: WarmJvm, hudi: Lake, method: str, *, exists: bool) -> None:
+def test_a_stopped_committer_adds_nothing(spark: SparkSession, hudi: Lake, method: str, *, exists: bool) -> None:
     """Stopped before its instant is on the timeline, before its files are there, before and after its look round."""
     before = hudi.commit("run/commit-0", hudi.stage(0, rows_of(id=[1])))
     ours = hudi.commit("run/commit-1", hudi.stage(0, rows_of(id=[2, 3])))
     after = hudi.commit("run/commit-2", hudi.stage(0, rows_of(id=[4])))
 
     told = steps(
-        table_jvm,
+        spark,
         *((("commit", before),) if exists else ()),
         ("stopped", method, ours),
         ("read", "hudi", hudi.table.place, "true", "id"),
@@ -123,7 +137,7 @@ def test_a_stopped_committer_adds_nothing(table_jvm: WarmJvm, hudi: Lake, method
     assert sum(pq.read_metadata(file).num_rows for file in files) == len(told[3]), "files of no instant were left"
 
 
-def test_an_archived_commit_is_found(table_jvm: WarmJvm, hudi: Lake) -> None:
+def test_an_archived_commit_is_found(spark: SparkSession, hudi: Lake) -> None:
     ours = hudi.commit("run/commit-0", hudi.stage(0, rows_of(id=[1], day=["a"])))
     theirs = hudi.stage(0, rows_of(id=[2], day=["b"]))
     archiving = {
@@ -136,7 +150,7 @@ def test_an_archived_commit_is_found(table_jvm: WarmJvm, hudi: Lake) -> None:
     }
 
     told = steps(
-        table_jvm,
+        spark,
         ("commit", ours),
         ("hudi", hudi.table.place, theirs.folder, archiving, 4),
         ("commit", ours),
@@ -149,11 +163,11 @@ def test_an_archived_commit_is_found(table_jvm: WarmJvm, hudi: Lake) -> None:
     assert sorted(told[2]) == [[1], [2], [2], [2], [2]]
 
 
-def test_what_a_savepoint_takes_out_is_committed_again(table_jvm: WarmJvm, hudi: Lake) -> None:
+def test_what_a_savepoint_takes_out_is_committed_again(spark: SparkSession, hudi: Lake) -> None:
     kept, lost = (hudi.commit(f"run/commit-{n}", hudi.stage(0, rows_of(id=[n]))) for n in (0, 1))
 
     told = steps(
-        table_jvm,
+        spark,
         ("commit", kept),
         ("savepoint", hudi.table.place, ""),
         ("commit", lost),
@@ -166,7 +180,7 @@ def test_what_a_savepoint_takes_out_is_committed_again(table_jvm: WarmJvm, hudi:
     assert sorted(told[7]) == [[0], [1]]
 
 
-def test_upserts_and_overwritten_partitions(table_jvm: WarmJvm, hudi: Lake) -> None:
+def test_upserts_and_overwritten_partitions(spark: SparkSession, hudi: Lake) -> None:
     keyed: dict[str, Any] = {"mode": "upsert", "keys": ("id",), "order_by": "version", "partition_by": ("day",)}
     first = rows_of(id=[1, 2, 3], day=["a", "a", "b"], version=[1, 1, 1])
     again = rows_of(id=[2, 4], day=["a", "b"], version=[3, 1]), rows_of(id=[2, 4], day=["a", "b"], version=[2, 2])
@@ -182,7 +196,7 @@ def test_upserts_and_overwritten_partitions(table_jvm: WarmJvm, hudi: Lake) -> N
     columns = "id", "day", "version"
 
     told = steps(
-        table_jvm,
+        spark,
         ("commit", make),
         ("race", merge),
         ("read", "hudi", hudi.table.place, "true", *columns),
@@ -207,24 +221,24 @@ def test_upserts_and_overwritten_partitions(table_jvm: WarmJvm, hudi: Lake) -> N
     assert sorted(told[12]) == [[8, "a", 8], [10, "b", 10]], "the redrive has left b alone"
 
 
-def test_the_same_in_s3(table_jvm: WarmJvm, in_s3: Lake) -> None:
+def test_the_same_in_s3(spark: SparkSession, in_s3: Lake) -> None:
     in_s3.format = "hudi"
     planned = in_s3.commit("run/commit-0", in_s3.stage(0, rows_of(id=[1])))
 
-    told = steps(table_jvm, ("race", planned), ("read", "hudi", in_s3.table.place, "true", "id"))
+    told = steps(spark, ("race", planned), ("read", "hudi", in_s3.table.place, "true", "id"))
 
     assert told[0]["already"]
     assert told[1] == [[1]]
 
 
-def test_two_workers_write_at_once(table_jvm: WarmJvm, jars: list[Path], hudi: Lake) -> None:
+def test_two_workers_write_at_once(spark: SparkSession, table_jvm: WarmJvm, hudi: Lake) -> None:
     both = hudi.commit("run/commit-0", hudi.stage(0, rows_of(id=[1])))
     ones = [hudi.commit(f"direct/{number}", hudi.stage(number, rows_of(id=[number]))) for number in (2, 3)]
 
     with ThreadPoolExecutor(2) as workers:
-        other = workers.submit(in_a_jvm_of_its_own, jars, ("commit", both), ("commit", ones[0]))
-        told = steps(table_jvm, ("commit", ones[1]), ("commit", both))
+        other = workers.submit(in_a_process, table_jvm, ("commit", both), ("commit", ones[0]))
+        told = steps(spark, ("commit", ones[1]), ("commit", both))
         told += other.result()
 
     assert sorted(one["already"] for one in told) == [False, False, False, True]
-    assert sorted(steps(table_jvm, ("read", "hudi", hudi.table.place, "true", "id"))[0]) == [[1], [2], [3]]
+    assert sorted(steps(spark, ("read", "hudi", hudi.table.place, "true", "id"))[0]) == [[1], [2], [3]]

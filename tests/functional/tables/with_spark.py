@@ -1,12 +1,12 @@
-"""Makes commits with Spark, and prints what it was told of each and what the tables then hold, as JSON.
+"""Makes commits with Spark, and tells what it was told of each and what the tables then hold.
 
-The argument is a list of steps, as JSON: ``["commit", commit]``, ``["race", commit]`` with another committer that is
-faster, ``["stopped", method, commit]`` with a Hudi committer that is stopped before a method of its own (after it, if
-``method`` ends with ``!``; ``"files"``: once its instant has begun, before it writes files) until another has
-committed, ``["hudi", place, folder, options, times]`` for commits of another writer, ``["savepoint", place, restored]``
-to make one or to go back to it, ``["checkpoint", place]`` as Spark makes Delta's,
-``["read", format, place, condition, column, …]``, ``["append", table, folder]`` as a
-script outside of runs does.
+As a script it has the steps as JSON in its argument, and prints the answers as JSON. The steps:
+``["commit", commit]``, ``["race", commit]`` with another committer that is faster, ``["stopped", method, commit]`` with
+a Hudi committer that is stopped before a method of its own (after it, if ``method`` ends with ``!``; ``"files"``: once
+its instant has begun, before it writes files) until another has committed,
+``["hudi", place, folder, options, times]`` for commits of another writer,
+``["savepoint", place, restored]`` to make one or to go back to it, ``["checkpoint", place]`` as Spark makes Delta's,
+``["read", format, place, condition, column, …]``, ``["append", table, folder]`` as a script outside of runs does.
 """
 
 import json
@@ -120,12 +120,10 @@ def stopped_in_spark(planned: Commit, spark: SparkSession) -> Any:
         setattr(hudi.HudiTable, "new_rows", read)  # noqa: B010
 
 
-def main() -> None:
-    """Do the steps."""
-    job = Job.from_args([])
-    spark = job.spark()
+def tell(job: Job, spark: SparkSession, steps: list[Any]) -> list[Any]:
+    """Do the steps; the answers."""
     told: list[Any] = []
-    for kind, *arguments in json.loads(sys.argv[1]):
+    for kind, *arguments in steps:
         if kind == "read":
             format_, place, condition, *columns = arguments
             rows = spark.read.format(format_).load(place).where(condition).select(*columns).collect()
@@ -167,7 +165,14 @@ def main() -> None:
             told.append(asdict(done))
         except SparkletError as error:
             told.append(f"{type(error).__name__}: {error}")
-    print(json.dumps(told))
+    return told
+
+
+def main() -> None:
+    """Do the steps of the argument."""
+    job = Job.from_args([])
+    spark = job.spark()
+    print(json.dumps(tell(job, spark, json.loads(sys.argv[1]))))
     spark.stop()
 
 
