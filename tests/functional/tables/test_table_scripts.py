@@ -1,6 +1,15 @@
-"""The scripts that write to tables and look after them, outside of runs; read back by others' libraries."""
+"""The scripts that write to tables and look after them, outside of runs; read back by others' libraries.
+
+They run in one session of this process; ``test_with_spark.py`` starts one as a process.
+"""
 
 import json
+import os
+import runpy
+from collections.abc import Iterator
+from contextlib import redirect_stdout
+from io import StringIO
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +20,16 @@ import pytest
 from deltalake import DeltaTable, write_deltalake
 from pyiceberg.catalog import load_catalog
 from pyiceberg.table import Table
+from pyiceberg.utils.config import Config
 
+from sparklet.job.catalogs import VARIABLES
+from sparklet.job.outcome import CLAIMED, OUTCOME_FILE
+from tests.functional.job.conftest import session_here
 from tests.functional.job.readers import hudi
-from tests.functional.job.warm_jvm import WarmJvm
+from tests.functional.job.warm_jvm import SCRIPTS
 
-pytestmark = [pytest.mark.spark, pytest.mark.slow]
+# pyspark leaves its sockets to the garbage collector.
+pytestmark = [pytest.mark.spark, pytest.mark.slow, pytest.mark.filterwarnings("ignore::ResourceWarning")]
 
 PEOPLE = "id,name,born\n1,Ada,1815\n2,Émilie,1706\n3,,1906\n"
 LATER = "id,name,born\n3,Grace,1906\n4,Alan,1912\n"
@@ -23,11 +37,10 @@ Rows = list[tuple[Any, ...]]
 
 
 class Lake:
-    """A folder of tables, a catalog among them, and scripts that are run beside it."""
+    """A folder of tables, a catalog, and scripts that are run beside it."""
 
-    def __init__(self, folder: Path, jvm: WarmJvm) -> None:
-        self.folder, self.jvm = folder, jvm
-        self.catalog = {"type": "sql", "uri": f"sqlite:///{folder}/catalog.db", "warehouse": f"file://{folder}/lake"}
+    def __init__(self, folder: Path, catalog: dict[str, str]) -> None:
+        self.folder, self.catalog, self._outcomes = folder, catalog, count()
 
     def run(
         self, script: str, table: str, *inputs: str | Path, event: dict[str, Any] | None = None, **params: object
@@ -42,11 +55,18 @@ class Lake:
                 path.write_text(content, encoding="utf-8")
             arguments += ["--input", path]
         arguments += [word for name, value in params.items() for word in ("--param", f"{name}={value}")]
-        variables = {f"PYICEBERG_CATALOG__ICEBERG__{name.upper()}": value for name, value in self.catalog.items()}
-        outcome = self.folder / "outcome.json"
-        done = self.jvm.run(script, *arguments, **variables, SPARKLET_OUTCOME_FILE=str(outcome), SPARKLET_CLAIMED="1")
-        assert done.returncode == 0, done.stderr
+        outcome = self.folder / f"outcome-{next(self._outcomes)}.json"
+        self.call(SCRIPTS / script, *arguments, **{OUTCOME_FILE: str(outcome), CLAIMED: "1"})
         return json.loads(outcome.read_text())
+
+    def call(self, script: Path, *arguments: object, **variables: str) -> str:
+        """What a script prints."""
+        with pytest.MonkeyPatch.context() as patch, redirect_stdout(StringIO()) as printed:
+            for name, value in variables.items():
+                patch.setenv(name, value)
+            patch.setattr("sys.argv", [str(script), *map(str, arguments)])
+            runpy.run_path(str(script), run_name="__main__")
+        return printed.getvalue()
 
     def name(self, table: str) -> str:
         return table if table.startswith("iceberg:") else f"{table}:{self.folder}/rows"
@@ -76,9 +96,26 @@ class Lake:
         return duckdb.sql(f"SELECT {columns} FROM found ORDER BY ALL").fetchall()
 
 
+@pytest.fixture(scope="module")
+def catalog(jars: list[Path], tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
+    """A catalog of pyiceberg, known to a session of Spark in this process."""
+    folder = tmp_path_factory.mktemp("catalog")
+    properties = {"type": "sql", "uri": f"sqlite:///{folder}/catalog.db", "warehouse": f"file://{folder}/lake"}
+    env = {f"{VARIABLES}{name.upper()}": value for name, value in properties.items()}
+    env["SPARKLET_JARS"] = os.pathsep.join(map(str, jars))
+    conf = {"spark.master": "local[2]", "spark.sql.shuffle.partitions": "1"}
+    with pytest.MonkeyPatch.context() as patch, session_here("tables", conf, env):
+        patch.setattr("pyiceberg.catalog._ENV_CONFIG", Config())  # pyiceberg reads the environment at import
+        yield properties
+
+
 @pytest.fixture
-def lake(tmp_path: Path, table_jvm: WarmJvm) -> Lake:
-    return Lake(tmp_path, table_jvm)
+def lake(tmp_path: Path, catalog: dict[str, str]) -> Iterator[Lake]:
+    """A folder and a catalog without tables."""
+    yield Lake(tmp_path, catalog)
+    loaded = load_catalog("iceberg", **catalog)
+    for table in loaded.list_tables("db") if loaded.namespace_exists("db") else ():
+        loaded.drop_table(table)
 
 
 def test_rows_are_appended_to_iceberg_in_partitions(lake: Lake) -> None:
@@ -114,9 +151,7 @@ def test_hudi_keeps_a_metadata_table_that_is_there(lake: Lake) -> None:
 
     def put_by_default(content: str) -> str:
         (lake.folder / "in.csv").write_text(content)
-        done = lake.jvm.run(str(defaults), "--input", lake.folder / "in.csv", "--output", lake.folder / "rows")
-        assert done.returncode == 0, done.stderr
-        return done.stdout
+        return lake.call(defaults, "--input", lake.folder / "in.csv", "--output", lake.folder / "rows")
 
     lake.run("csv_upsert.py", "hudi", PEOPLE)
     assert not (lake.folder / "rows" / ".hoodie" / "metadata").exists()
