@@ -30,7 +30,6 @@ from sparklet.job.outcome import CLAIMED, OUTCOME_FILE
 from sparklet.tables import layout, staging
 from sparklet.tables.declaration import Commit, Committed, Declaration
 from tests.functional.job.conftest import CREDENTIALS, session_here
-from tests.functional.job.warm_jvm import WarmJvm
 from tests.unit.events import samples
 
 # pyspark leaves its sockets to the garbage collector.
@@ -516,35 +515,3 @@ def test_catalogs_of_aws_need_icebergs_bundle(
             local.job.append(rows, "iceberg:db.t")
     finally:
         spark.conf.unset(f"spark.sql.catalog.iceberg.{option}")
-
-
-SCRIPT = """
-import sys
-from sparklet.job import Job
-
-job = Job.from_args()
-spark = job.spark()
-spark.sql("CREATE TABLE iceberg.db.t (id BIGINT, ts TIMESTAMP) PARTITIONED BY (days(ts))")
-rows = spark.range(3).selectExpr("id", "current_timestamp() AS ts")
-print(job.append(rows, "iceberg:db.t") + job.append(rows, sys.argv[-1]))
-print({"pyarrow", "pyiceberg", "deltalake"} & set(sys.modules))
-"""
-
-
-def test_staging_imports_no_committers_libraries(table_jvm: WarmJvm, tmp_path: Path) -> None:
-    script = tmp_path / "script.py"
-    script.write_text(SCRIPT)
-    names = {"run": "r", "identity": "r_1", "shard": 0, "attempt": "a", "generation": 0}
-    event = {"sparklet": names, "inputs": [], "params": {}, "output_path": f"file://{tmp_path}/staged"}
-    env = {
-        OUTCOME_FILE: str(tmp_path / "outcome.json"),
-        CLAIMED: "1",
-        "PYICEBERG_CATALOG__ICEBERG__URI": f"sqlite:///{tmp_path}/catalog.db",
-        "PYICEBERG_CATALOG__ICEBERG__WAREHOUSE": f"file://{tmp_path}/warehouse",
-    }
-
-    done = table_jvm.run(str(script), "--event", json.dumps(event), f"delta:{tmp_path}/delta", **env)
-
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.splitlines()[-2:] == ["6", "set()"]
-    assert len(json.loads((tmp_path / "outcome.json").read_text())["writes"]) == 2

@@ -1,4 +1,4 @@
-"""Spark reads what the committer wrote, with conditions that skip files."""
+"""Spark and committers at one table: what it reads of their commits, what its own writes leave, what staging loads."""
 
 import json
 import os
@@ -9,20 +9,34 @@ from pathlib import Path
 from typing import Any
 
 import boto3
+import duckdb
 import pyarrow as pa
 import pytest
 from deltalake import write_deltalake
 
+from sparklet.job.outcome import CLAIMED, OUTCOME_FILE
 from sparklet.local.jars import ensure_jars
 from sparklet.local.spark_installation import jar_cache
 from sparklet.tables.delta import RETENTION
 from tests.functional.job.conftest import STACK
-from tests.functional.job.warm_jvm import WarmJvm, warm_jvm
+from tests.functional.job.warm_jvm import SCRIPTS, WarmJvm, run_script, warm_jvm
 from tests.functional.tables.conftest import REGION
 from tests.functional.tables.lakes import Lake
 from tests.functional.tables.making import make
 
 pytestmark = [pytest.mark.spark, pytest.mark.slow]
+MADE_BY = 3  # commits to the metadata table of Hudi so far: two that make it, and the one after them
+STAGES_TWICE = """
+import sys
+from sparklet.job import Job
+
+job = Job.from_args()
+spark = job.spark()
+spark.sql("CREATE TABLE iceberg.db.t (id BIGINT, ts TIMESTAMP) PARTITIONED BY (days(ts))")
+rows = spark.range(3).selectExpr("id", "current_timestamp() AS ts")
+print(job.append(rows, "iceberg:db.t") + job.append(rows, sys.argv[-1]))
+print({"pyarrow", "pyiceberg", "deltalake"} & set(sys.modules))
+"""
 SCHEMA = pa.schema([("id", pa.int64()), ("day", pa.string()), ("at", pa.timestamp("us", "UTC")), ("name", pa.string())])
 
 
@@ -94,6 +108,51 @@ def test_spark_and_commits_use_one_rest_catalog(table_jvm: WarmJvm, rest: Lake) 
     assert rest.rows("id") == [(1,), (1,), (2,), (2,)]
     files = table.inspect.files()["file_path"].to_pylist()
     assert all(file.startswith(f"{table.location()}/data/sparklet/") for file in files)
+
+
+def test_staging_imports_no_committers_libraries(table_jvm: WarmJvm, tmp_path: Path) -> None:
+    script = tmp_path / "script.py"
+    script.write_text(STAGES_TWICE)
+    names = {"run": "r", "identity": "r_1", "shard": 0, "attempt": "a", "generation": 0}
+    event = {"sparklet": names, "inputs": [], "params": {}, "output_path": f"file://{tmp_path}/staged"}
+    env = {
+        OUTCOME_FILE: str(tmp_path / "outcome.json"),
+        CLAIMED: "1",
+        "PYICEBERG_CATALOG__ICEBERG__URI": f"sqlite:///{tmp_path}/catalog.db",
+        "PYICEBERG_CATALOG__ICEBERG__WAREHOUSE": f"file://{tmp_path}/warehouse",
+    }
+
+    done = table_jvm.run(str(script), "--event", json.dumps(event), f"delta:{tmp_path}/delta", **env)
+
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[-2:] == ["6", "set()"]
+    assert len(json.loads((tmp_path / "outcome.json").read_text())["writes"]) == 2
+
+
+def compactions(table: Path) -> int:
+    return len(list((table / ".hoodie" / "metadata" / ".hoodie" / "timeline").glob("*.commit")))
+
+
+def test_a_fresh_process_compacts_the_metadata_table_and_commits(
+    table_jvm: WarmJvm, jars: list[Path], tmp_path: Path
+) -> None:
+    """Every tenth commit compacts it first; also a process may that has just started."""
+    table, first, later = tmp_path / "table", tmp_path / "first.csv", tmp_path / "later.csv"
+    first.write_text("id,name,born\n1,Ada,1815\n2,Grace,1906\n")
+    later.write_text("id,name,born\n3,Alan,1912\n")
+    made = table_jvm.run(str(Path(__file__).with_name("hudi_defaults.py")), "--input", first, "--output", table)
+    assert made.returncode == 0, made.stderr
+    assert compactions(table) == 0
+    (tmp_path / "hudi-defaults.conf").write_text(f"hoodie.metadata.compact.max.delta.commits={MADE_BY}\n")
+
+    env = {"SPARKLET_JARS": os.pathsep.join(map(str, jars)), "HUDI_CONF_DIR": str(tmp_path)}
+    done = run_script(SCRIPTS / "csv_upsert.py", ["--input", later, "--table", f"hudi:{table}"], env)
+
+    assert done.returncode == 0, done.stderr
+    assert compactions(table) == 1
+    newest = max(table.glob("*.parquet"), key=lambda file: file.stem.rsplit("_", 1)[-1])
+    names = duckdb.execute("SELECT name FROM read_parquet(?) ORDER BY id", [str(newest)]).fetchall()
+    assert names == [("Ada",), ("Grace",), ("Alan",)]
 
 
 @pytest.mark.campaign  # Iceberg's bundle of AWS's clients is a jar of 69 MB
