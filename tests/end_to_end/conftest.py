@@ -7,12 +7,16 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import duckdb
 import pytest
+
+from sparklet.app.stack import StackSelection, open_stack
+from sparklet.cli.console import Screen
 
 SCRIPTS = Path(__file__).parent / "scripts"
 COPY_ROWS = SCRIPTS / "copy_rows.py"
@@ -129,6 +133,16 @@ def _read(pid: int, name: str) -> bytes:
         return Path(f"/proc/{pid}/{name}").read_bytes()
     except OSError:
         return b""
+
+
+@contextmanager
+def shared_stack(state: Path, *, memory_mb: int | None = None) -> Iterator[Path]:
+    """A stack of one worker that several tests use, for its start and its JVM's take longer than most runs."""
+    selection = StackSelection(state_dir=state, workers=1, memory_mb=memory_mb)
+    with open_stack(selection, Screen(as_json=True)):
+        yield state
+    someone = User(state, state.parent)
+    eventually(lambda: not someone.processes(), what="no process is left")
 
 
 @pytest.fixture

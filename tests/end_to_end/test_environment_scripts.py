@@ -1,12 +1,13 @@
 """A script that knows nothing of Sparklet and reads the function's environment runs without a change."""
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 
 import duckdb
 import pytest
 
-from tests.end_to_end.conftest import SCRIPTS, User, every_row, rows_of
+from tests.end_to_end.conftest import SCRIPTS, User, every_row, rows_of, shared_stack
 from tests.unit.events.samples import kinesis
 
 SCRIPT = str(SCRIPTS / "from_the_environment.py")
@@ -15,12 +16,29 @@ GLUE_JOB = str(Path(__file__).parents[1] / "functional" / "glue" / "glue_job.py"
 pytestmark = [pytest.mark.spark, pytest.mark.stack, pytest.mark.slow]
 
 
+@pytest.fixture(scope="module")
+def state(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """The state folder of these tests' stack, whose events may set two variables."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SPARKLET_EVENT_VARIABLES", "read_from,write_to")
+        with shared_stack(tmp_path_factory.mktemp("a home") / "state dir") as folder:
+            yield folder
+
+
+@pytest.fixture
+def user(state: Path, tmp_path: Path) -> User:
+    """Somebody with a home of the test's."""
+    home = tmp_path / "my home"
+    home.mkdir()
+    return User(state, home)
+
+
 def test_an_invoked_script_sees_the_env_option(user: User) -> None:
     inputs, event = user.inputs(1), user.home / "kinesis.json"
     event.write_text(json.dumps({"Records": [kinesis("1")], "output_path": "s3://evil/"}))
     where = ["--env", f"input_path={inputs / '000.csv'}", "--env", f"output_path={user.home / 'out' / 'a'}"]
 
-    done = user.types("invoke", SCRIPT, "--event", str(event), "--keep", *where)
+    done = user.types("invoke", SCRIPT, "--event", str(event), *where)
     failed = user.types("invoke", SCRIPT, "--event", str(event), *where[:2])
 
     assert done.code == 0, done.err
@@ -40,12 +58,14 @@ def test_each_shard_of_a_run_finds_its_own_paths(user: User) -> None:
     assert rows_of(user.home / "out") == every_row(2)
 
 
-def test_an_event_sets_the_variables_that_are_listed(user: User, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("SPARKLET_EVENT_VARIABLES", "input_path,output_path")
-    inputs, event = user.inputs(1), user.home / "event.json"
-    event.write_text(json.dumps({"input_path": str(inputs), "output_path": str(user.home / "out" / "a")}))
+def test_an_event_sets_the_variables_that_are_listed(user: User) -> None:
+    inputs, event, script = user.inputs(1), user.home / "event.json", user.home / "listed.py"
+    event.write_text(json.dumps({"read_from": str(inputs), "write_to": str(user.home / "out" / "a")}))
+    script.write_text(
+        Path(SCRIPT).read_text().replace('"input_path"', '"read_from"').replace('"output_path"', '"write_to"')
+    )
 
-    done = user.types("invoke", SCRIPT, "--event", str(event))
+    done = user.types("invoke", str(script), "--event", str(event))
 
     assert done.code == 0, done.err
     assert rows_of(user.home / "out") == every_row(1)
