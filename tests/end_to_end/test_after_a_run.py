@@ -21,7 +21,7 @@ def test_a_failed_run_is_redriven_and_a_cancelled_one_ends(user: User) -> None:
     (cause,) = user.types("explain", "test-run", "--json").document
     assert (cause["error_class"], cause["count"], cause["shards"]) == ("ValueError", 1, "2")
     assert cause["example_file"] == str(inputs / "002.csv")
-    assert cause["script_line"] == 17
+    assert cause["script_line"] == 20
     before = user.types("status", "test-run", "--shards", "--json").document["shard_list"]
     log = user.types("logs", "test-run", "2").out
     assert "about to fail" in log and "doing 002.csv" in log and "doing 001.csv" not in log

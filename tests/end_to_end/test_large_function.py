@@ -1,20 +1,49 @@
-"""lambda-large: the worker's function once more, with more memory, does what a small one has no memory for."""
+"""What a small function has no memory for ends well with --too-large engine: in a large function, or in a process."""
 
 import json
+from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
-from tests.end_to_end.conftest import SCRIPTS, User, every_row, rows_of
+from tests.end_to_end.conftest import SCRIPTS, Answer, User, every_row, rows_of, shared_stack
 
 pytestmark = [pytest.mark.spark, pytest.mark.stack, pytest.mark.slow]
 
 
-def test_what_lacks_memory_ends_well_in_the_large_function(user: User) -> None:
-    more = ("--too-large", "engine", "--engine", "lambda-large", "--memory", "1536", "--param", "large=001.csv")
-    arguments = user.run_arguments(user.inputs(2), *more)
-    arguments[1] = str(SCRIPTS / "hold_much.py")
+@pytest.fixture(scope="module")
+def state(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """The state folder of these tests' stack."""
+    with shared_stack(tmp_path_factory.mktemp("a home") / "state dir", memory_mb=1536) as folder:
+        yield folder
 
-    done = user.types(*arguments, within_s=300)
+
+@pytest.fixture
+def user(state: Path, tmp_path: Path) -> User:
+    """Somebody with a home of the test's."""
+    return User(state, tmp_path)
+
+
+def hold_much(user: User, run_id: str, *engine: str) -> Answer:
+    """Run two shards, the second of which lacks memory."""
+    more = ("--too-large", "engine", *engine, "--memory", "1536", "--param", "large=001.csv")
+    arguments = user.run_arguments(user.inputs(2), *more, run_id=run_id)
+    arguments[1] = str(SCRIPTS / "hold_much.py")
+    return user.types(*arguments, within_s=300)
+
+
+def test_out_of_memory_in_a_function_ends_well_in_a_process(user: User) -> None:
+    done = hold_much(user, "here")
+
+    assert done.code == 0, done.err
+    assert done.document["shards"]["succeeded"] == 2
+    assert rows_of(user.home / "out") == every_row(2)
+    listed = user.types("status", "here", "--shards", "--json").document["shard_list"]
+    assert {shard["shard"]: shard["engine"] for shard in listed} == {0: None, 1: "process"}
+
+
+def test_what_lacks_memory_ends_well_in_the_large_function(user: User) -> None:
+    done = hold_much(user, "test-run", "--engine", "lambda-large")
 
     assert done.code == 0, done.err
     assert rows_of(user.home / "out") == every_row(2)

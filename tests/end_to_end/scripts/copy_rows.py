@@ -2,6 +2,7 @@
 
 import sys
 import time
+from pathlib import Path
 
 from sparklet.job import Job
 
@@ -11,7 +12,9 @@ print(f"doing {named}")
 spark = job.spark()
 frame = spark.read.csv(list(job.inputs), header=True)
 if named == job.params.get("slow_on"):
-    time.sleep(float(job.params["slow_s"]))
+    end_s = time.monotonic() + float(job.params["slow_s"])
+    while time.monotonic() < end_s and not Path(job.params.get("caught", "nowhere")).exists():
+        time.sleep(0.1)
 if named == job.params.get("fail_on"):
     print("about to fail", file=sys.stderr)
     raise ValueError(f"{named} is not to my taste")
