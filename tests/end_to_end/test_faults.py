@@ -15,13 +15,14 @@ SHORT = ("--timeout", "45")  # so that the lease of a killed worker is over soon
 
 
 def test_a_worker_killed_in_mid_shard_loses_nothing(user: User) -> None:
-    process = user.start(
-        *user.run_arguments(user.inputs(5), *SHORT, "--param", "slow_on=002.csv", "--param", "slow_s=5")
-    )
+    caught = user.home / "caught"  # so that nobody is slow after the kill
+    slow = ("--param", "slow_on=002.csv", "--param", "slow_s=20", "--param", f"caught={caught}")
+    process = user.start(*user.run_arguments(user.inputs(5), *SHORT, *slow))
     eventually(lambda: "doing 002.csv" in logs(user), 120, "the slow shard is being done")
 
     for pid in user.workers():
         os.kill(pid, signal.SIGKILL)
+    caught.touch()
     done = answer(process)
 
     assert done.code == 0, done.err
