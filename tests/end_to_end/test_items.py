@@ -15,7 +15,7 @@ def test_each_row_of_a_csv_is_done_and_answered_for(user: User) -> None:
     cities = user.home / "cities.csv"
     cities.write_text("city,country\nUlm,DE\nKöln,DE\nBern,CH\n", encoding="utf-8")
     where = ["--items", str(cities), "--max-objects", "1", "--output", str(user.home / "out"), "--run-id", "cities"]
-    arguments = ["run", str(SCRIPT), *where, "--workers", "2", "--max-attempts", "1", "--json"]
+    arguments = ["run", str(SCRIPT), *where, "--workers", "1", "--max-attempts", "1", "--json"]
 
     preview = user.types(*arguments, "--dry-run")
     failed = user.types(*arguments, "--param", "fail_on=Köln", "--keep")
