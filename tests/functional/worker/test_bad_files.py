@@ -106,15 +106,6 @@ def test_the_file_of_a_name_that_spark_misreads_is_named(function: Function, cas
     assert (record.state, record.attempts) == (state, 1)
 
 
-@pytest.mark.parametrize("action", ["written by a JVM of its own", "shuffled"])
-def test_however_it_is_run(function: Function, action: str) -> None:
-    bodies = {"1.csv": CSV, "2.csv": CASES["csv"][2], "3.csv": CSV}
-
-    record = attempted(function, JOB.format(format="csv", action=ACTIONS[action]), bodies)
-
-    assert f"s3://{BUCKET}/in/2.csv: " in record.error_message
-
-
 def test_what_is_raised_after_a_sort_names_no_file(function: Function) -> None:
     action = (
         "from pyspark.sql import functions as F\n"
@@ -133,3 +124,12 @@ def test_an_object_that_the_plan_does_not_pin_is_tried_again(function: Function)
     record = attempted(function, script, {"1.csv": CASES["csv"][2]}, planned=False)
 
     assert (record.state, record.attempts) == (RETRIED, 1)
+
+
+@pytest.mark.parametrize("action", ["shuffled", "written by a JVM of its own"])
+def test_however_it_is_run(function: Function, action: str) -> None:
+    bodies = {"1.csv": CSV, "2.csv": CASES["csv"][2], "3.csv": CSV}
+
+    record = attempted(function, JOB.format(format="csv", action=ACTIONS[action]), bodies)
+
+    assert f"s3://{BUCKET}/in/2.csv: " in record.error_message

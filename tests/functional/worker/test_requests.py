@@ -3,7 +3,6 @@
 import io
 import json
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -19,6 +18,7 @@ from tests.functional.worker.ledgered import BUCKET, Function, deployed
 pytestmark = [pytest.mark.spark, pytest.mark.stack, pytest.mark.slow]
 
 CSV_TO_PARQUET = (Path(__file__).parents[3] / "spark_scripts" / "csv_to_parquet.py").read_bytes()
+OWN_JVM = b"# sparklet: runner=submit\n"
 MAX_REQUESTS = 13  # docs/decisions/0035-requests-to-s3.md says for what
 HEAD = b"""
 import threading, time
@@ -80,27 +80,23 @@ class Counted:
         return {info.uri.removeprefix(f"{folder}/"): self.function.store.get(info.uri) for info in found}
 
 
-@contextmanager
-def counting(runner: str, temporary: pytest.TempPathFactory) -> Iterator[Counted]:
-    with lossy_proxy("") as (proxy, endpoint):
-        env = {"AWS_ENDPOINT_URL_S3": endpoint, "SPARKLET_RUNNER": runner, **local_jars()}
-        with deployed(temporary.mktemp("function"), temporary.mktemp("scratch"), **env) as function:
-            proxy.backend = function.clients.s3.meta.endpoint_url
-            yield Counted(function, proxy)
-
-
 @pytest.fixture(scope="module")
 def counted(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Counted]:
-    with counting("warm", tmp_path_factory) as counted:
-        yield counted
+    folder, scratch = tmp_path_factory.mktemp("function"), tmp_path_factory.mktemp("scratch")
+    with (
+        lossy_proxy("") as (proxy, endpoint),
+        deployed(folder, scratch, AWS_ENDPOINT_URL_S3=endpoint, **local_jars()) as function,
+    ):
+        proxy.backend = function.clients.s3.meta.endpoint_url
+        yield Counted(function, proxy)
 
 
 def rows(files: dict[str, bytes], folder: str = "") -> int:
     return sum(pq.read_table(io.BytesIO(body)).num_rows for name, body in files.items() if name.startswith(folder))
 
 
-def check_count(counted: Counted) -> None:
-    asked = counted.run(CSV_TO_PARQUET, counted.put("a.csv", 1000))
+def check_count(counted: Counted, options: bytes = b"") -> None:
+    asked = counted.run(options + CSV_TO_PARQUET, counted.put("a.csv", 1000))
     asked = [each for each in asked if "/script/" not in each]  # a worker fetches a script once
 
     assert len(asked) <= MAX_REQUESTS, json.dumps(asked, indent=1)
@@ -171,12 +167,6 @@ def test_a_write_that_the_script_does_not_await_is_none(counted: Counted) -> Non
     assert {name.partition("/")[0] for name in found} == {"done"}
 
 
-def test_a_jvm_of_the_scripts_own_does_the_same(tmp_path_factory: pytest.TempPathFactory) -> None:
-    with counting("submit", tmp_path_factory) as counted:
-        check_count(counted)
-        assert {name.partition("/")[0] for name in counted.published(UNAWAITED)} == {"done"}
-
-
 def test_a_write_without_rows_leaves_a_folder_to_the_script(counted: Counted) -> None:
     found = counted.published(b"""
 rows.where("id < 0").write.partitionBy("day").parquet(job.output)
@@ -245,3 +235,8 @@ def test_only_a_redrive_takes_an_input_that_was_repaired(counted: Counted, incre
     assert first.state is ShardState.FAILED
     assert uri.removeprefix("s3://") in first.error_message
     assert second.state is (ShardState.FAILED if incremental else ShardState.SUCCEEDED)  # the next run takes it as new
+
+
+def test_a_jvm_of_the_scripts_own_does_the_same(counted: Counted) -> None:
+    check_count(counted, OWN_JVM)
+    assert {name.partition("/")[0] for name in counted.published(UNAWAITED + OWN_JVM)} == {"done"}
