@@ -111,13 +111,12 @@ def peak_kb(function: Function) -> int:
 @pytest.mark.parametrize(
     "script",
     [
-        "with open('big', 'wb') as file:\n    while True:\n        file.write(bytes(1 << 20))",
         JOB
         + "rows = spark.range(500).selectExpr(\"repeat('x', 1000000)\")\n"
         + "import os\nrows.write.text(f'file:{os.getcwd()}/out')",
         "with open('../stray', 'wb') as file:\n    while True:\n        file.write(bytes(1 << 20))",
     ],
-    ids=["its own folder", "its own folder, by Spark", "beside its folder"],
+    ids=["its own folder, by Spark", "beside its folder"],
 )
 def test_full_scratch_space_is_the_cause_and_is_freed(function: Function, script: str) -> None:
     if not os.path.ismount(function.scratch):
