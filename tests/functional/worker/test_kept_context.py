@@ -45,28 +45,39 @@ def context(bench: Bench, code: str = SPARK) -> Any:
     return bench.run(code + TOLD).told()
 
 
-TRACES = {
-    "temporary view": "spark.range(3).createOrReplaceTempView('mine')",
-    "global temporary view": "spark.range(3).createOrReplaceGlobalTempView('mine')",
-    "table": "spark.sql('create database mine')\nspark.range(3).write.saveAsTable('mine.mine')",
-    "function": "spark.udf.register('mine', lambda x: x)\nspark.sql('select mine(1)').collect()",
-    "cache": "spark.range(300).cache().count()\nspark.sparkContext.parallelize([1, 2]).persist().count()",
-    "blocks on disk": "from pyspark import StorageLevel\n"
-    "spark.range(300).repartition(5).persist(StorageLevel.DISK_ONLY).count()",
-    "broadcast": "kept = spark.sparkContext.broadcast(list(range(9999)))\n"
-    "spark.sparkContext.parallelize([1, 2]).map(lambda x: len(kept.value)).collect()",
-    "accumulator": "total = spark.sparkContext.accumulator(0)\n"
-    "spark.sparkContext.parallelize([1, 2]).foreach(total.add)\nassert total.value == 3",
-    "configuration": "spark.conf.set('spark.sql.shuffle.partitions', '77')\nspark.conf.set('mine', '1')\n"
-    "spark.sparkContext._conf.set('spark.sql.mine', '1')\n"
-    "spark.sparkContext._jsc.hadoopConfiguration().set('fs.s3a.secret.key', 'mine')",
-    "job group": "spark.sparkContext.setJobGroup('mine', 'mine')\nspark.sparkContext.setLocalProperty('mine', '1')\n"
-    "spark.sparkContext.setCheckpointDir('mine')\nspark.range(9).crossJoin(F.broadcast(spark.range(3))).count()",
-    "another session": "other = spark.newSession()\nother.range(3).createOrReplaceTempView('mine')\n"
-    "other.conf.set('mine', '1')\nother.table('mine').cache().count()",
-    "stop": "spark.range(3).cache().count()\nspark.stop()",
-    "failure in a UDF": "spark.range(3).select(F.udf(lambda x: 1 / 0)('id')).collect()",
-    "exit": "spark.range(3).createOrReplaceTempView('mine')\nspark.range(300).cache().count()\nimport os\nos._exit(3)",
+VIEW = "spark.range(3).createOrReplaceTempView('mine')"
+LASTING = f"""
+{VIEW}
+spark.range(3).createOrReplaceGlobalTempView('mine')
+spark.sql('create database mine')
+spark.range(3).write.saveAsTable('mine.mine')
+spark.udf.register('mine', lambda x: x)
+spark.sql('select mine(1)').collect()
+spark.range(300).cache().count()
+spark.sparkContext.parallelize([1, 2]).persist().count()
+from pyspark import StorageLevel
+spark.range(300).repartition(5).persist(StorageLevel.DISK_ONLY).count()
+kept = spark.sparkContext.broadcast(list(range(9999)))
+spark.sparkContext.parallelize([1, 2]).map(lambda x: len(kept.value)).collect()
+total = spark.sparkContext.accumulator(0)
+spark.sparkContext.parallelize([1, 2]).foreach(total.add)
+assert total.value == 3
+spark.conf.set('spark.sql.shuffle.partitions', '77')
+spark.conf.set('mine', '1')
+spark.sparkContext._conf.set('spark.sql.mine', '1')
+spark.sparkContext._jsc.hadoopConfiguration().set('fs.s3a.secret.key', 'mine')
+spark.sparkContext.setJobGroup('mine', 'mine')
+spark.sparkContext.setLocalProperty('mine', '1')
+spark.sparkContext.setCheckpointDir('mine')
+spark.range(9).crossJoin(F.broadcast(spark.range(3))).count()
+"""
+TRACES = {  # and the script's exit code
+    LASTING: 0,
+    "other = spark.newSession()\nother.range(3).createOrReplaceTempView('mine')\n"
+    "other.conf.set('mine', '1')\nother.table('mine').cache().count()": 0,
+    "spark.range(3).cache().count()\nspark.stop()": 0,
+    "spark.range(3).select(F.udf(lambda x: 1 / 0)('id')).collect()": 1,
+    f"{VIEW}\nspark.range(300).cache().count()\nimport os\nos._exit(3)": 3,
 }
 
 LOOK = (
@@ -107,8 +118,9 @@ print(json.dumps({
 
 def test_a_kept_context_shows_nothing_of_the_task_before(kept: Bench) -> None:
     before = kept.run(LOOK).told()
-    for trace, code in TRACES.items():
-        kept.run(SPARK + code)
+    for trace, exit_code in TRACES.items():
+        ran = kept.run(SPARK + trace)
+        assert ran.code == exit_code, ran.text("stderr")
         after = kept.run(LOOK).told()
 
         nothing = {"rdds": 0, "blocks": 0, "storage": 0, "shuffles": 0, "jobs": [], "files": []}
@@ -215,7 +227,7 @@ def test_an_ahead_of_time_compiled_java_keeps_the_first_context(tmp_path: Path) 
     runner = make("warm", tmp_path, SPARKLET_JARS=str(jar))
     bench = Bench(runner, tmp_path)
     try:
-        first, problem = context(bench, SPARK + TRACES["temporary view"] + "\n")
+        first, problem = context(bench, f"{SPARK}{VIEW}\n")
         assert problem == ""
         assert context(bench) == [first, ""]
         assert bench.run(SPARK + "import json\nprint(json.dumps(len(spark.catalog.listTables())))").told() == 0
