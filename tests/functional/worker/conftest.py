@@ -179,9 +179,9 @@ def bench(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
 
 @pytest.fixture(scope="module")
 def warm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bench]:
-    """The warm runner alone."""
+    """The warm runner alone, with the local workers' jars."""
     scratch = tmp_path_factory.mktemp("warm")
-    runner = make("warm", scratch)
+    runner = make("warm", scratch, **local_jars())
     runner.start()
     yield Bench(runner, scratch)
     runner.close()

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from sparklet.spark.warm_runner import WarmRunner
-from tests.functional.worker.conftest import SPARK, Bench, local_jars, make, marked, small_env
+from tests.functional.worker.conftest import SPARK, Bench, make, marked, small_env
 
 pytestmark = pytest.mark.spark
 
@@ -131,7 +131,6 @@ def test_the_next_task_starts_afresh_however_this_one_ended(warm: Bench) -> None
         ("raise ValueError", 1),
         ("os._exit(7)", 7),
         ("os.kill(os.getpid(), 9)", -9),
-        ("spark.range(10**15).selectExpr('sum(id)').foreach(os._exit(5))", 5),
     ):
         assert warm.run(MESS + ending).code == code
         differing(first, report(warm), ending)
@@ -245,18 +244,13 @@ print(before, spark.read.format("delta").load("table").count())
 """
 
 
-def test_deltas_log_cache_is_empty_for_every_task(tmp_path: Path) -> None:
-    runner = make("warm", tmp_path, **local_jars())
-    bench = Bench(runner, tmp_path)
-    try:
-        first = bench.run(DELTA)
-        assert first.text("stdout") == "0 3\n", first.text("stderr")
-        pid = jvm_pid(bench)
+def test_deltas_log_cache_is_empty_for_every_task(warm: Bench) -> None:
+    first = warm.run(DELTA)
+    assert first.text("stdout") == "0 3\n", first.text("stderr")
+    pid = jvm_pid(warm)
 
-        assert bench.run(DELTA).text("stdout") == "0 3\n"
-        assert jvm_pid(bench) == pid
-    finally:
-        runner.close()
+    assert warm.run(DELTA).text("stdout") == "0 3\n"
+    assert jvm_pid(warm) == pid
 
 
 def test_new_credentials_of_the_function_reach_the_jvm(warm: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
