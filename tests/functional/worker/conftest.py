@@ -69,7 +69,9 @@ class Bench:
         env: Mapping[str, str] | None = None,
         py_files: Sequence[Path] = (),
         limit_s: float = 120,
+        until: bytes = b"",
     ) -> Ran:
+        """``until``: the line of its output with which its deadline comes."""
         folder = self.scratch / f"script-{uuid.uuid4().hex[:8]}"
         folder.mkdir()
         script = folder / name
@@ -84,7 +86,13 @@ class Bench:
                 env={MARK: self.mark, **(env or {})},
                 py_files=tuple(py_files),
             )
-            result = self.runner.run(call, lambda stream, line: self.lines.append((stream, line)))
+
+            def hear(stream: Stream, line: bytes) -> None:
+                self.lines.append((stream, line))
+                if line == until:
+                    call.deadline.expire("its time is over")
+
+            result = self.runner.run(call, hear)
         return Ran(result, list(self.lines))
 
     def hello(self) -> None:
