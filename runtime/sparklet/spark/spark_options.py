@@ -342,7 +342,8 @@ def base_python_path(settings: SparkSettings) -> list[str]:
         path = [str(home / "python"), *map(str, (home / "python" / "lib").glob("py4j-*.zip")), *path]
     root = str(Path(sparklet.__file__).parents[1])
     path = path if root in (*path, *site.getsitepackages()) else [*path, root]
-    return path if importlib.util.find_spec("awsglue") else [*path, AWSGLUE]
+    glue = importlib.util.find_spec("awsglue")
+    return [*path, AWSGLUE] if glue is None or str(glue.origin).startswith(AWSGLUE) else path
 
 
 def _is_installed_pyspark(home: Path) -> bool:

@@ -370,9 +370,14 @@ def test_glues_library_is_the_last_and_gives_way_to_a_real_one(tmp_path: Path, m
     assert process_env(settings(), {})["PYTHONPATH"].split(os.pathsep)[-1] == AWSGLUE
     assert (Path(AWSGLUE) / "awsglue" / "__init__.py").is_file()
 
+    with monkeypatch.context() as patch:
+        patch.syspath_prepend(AWSGLUE)  # where this process has run a script of Glue itself
+        assert process_env(settings(), {})["PYTHONPATH"].split(os.pathsep)[-1] == AWSGLUE
+
     (tmp_path / "awsglue").mkdir()
     (tmp_path / "awsglue" / "__init__.py").touch()
     monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "awsglue", raising=False)
 
     assert AWSGLUE not in process_env(settings(), {})["PYTHONPATH"].split(os.pathsep)
 
