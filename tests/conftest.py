@@ -1,5 +1,8 @@
 """For every test: its name is short enough to be read, and the answers of AWS that it gives are asked for."""
 
+import os
+import sys
+
 import pytest
 from botocore.stub import Stubber
 
@@ -11,6 +14,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     names = {getattr(item, "originalname", item.name) for item in items}
     if too_long := sorted(name for name in names if len(name) > MAX_NAME):
         raise pytest.UsageError(f"names of more than {MAX_NAME} characters: " + ", ".join(too_long))
+
+
+def pytest_runtest_logreport(report: pytest.TestReport) -> None:
+    """Name a failure and its cause as it happens: a time limit of CI may leave no summary."""
+    if report.failed and "PYTEST_XDIST_WORKER" not in os.environ:
+        end = "\n".join(report.longreprtext.splitlines()[-12:])
+        print(f"\nFAILED {report.nodeid} ({report.when})\n{end}", file=sys.__stderr__, flush=True)
 
 
 @pytest.fixture(autouse=True)
