@@ -252,6 +252,7 @@ def build(engine: Engine, clock: Clock, asked: argparse.Namespace, base: str, to
     for name in ("apt", "jars", "wheels"):
         (cache / name).mkdir(parents=True, exist_ok=True)
     command: list[str | Path] = ["buildah", "bud", "--isolation", "chroot", "--layers", "--timestamp", "0"]
+    command += ["--format", "docker"]  # as Docker's API builds: layers are shared within one format only
     command += ["--security-opt", "seccomp=unconfined"]  # the archive's dump turns random addresses off
     command += ["--pull-never"] if base.startswith("localhost/") else []
     command += ["--no-cache"] if asked.no_cache else []

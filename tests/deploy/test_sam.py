@@ -157,6 +157,8 @@ def test_sam_builds_the_worker_image_and_packs_the_functions(
 
     [found] = json.loads(podman(image, "image", "inspect", name))
     assert (found["Config"]["User"], found["Config"]["Entrypoint"]) == ("993:990", ["/opt/sparklet/entrypoint"])
+    [made] = json.loads(podman(image, "image", "inspect", image.name))
+    assert found["RootFS"] == made["RootFS"], "not the layers that `make image` built"
     for machine in ("LoopMachine", "MapMachine"):
         assert (folder / "built" / built["Resources"][machine]["Properties"]["DefinitionUri"]).is_file(), machine
     for function in ("PlannerFunction", "DlqConsumerFunction", "CheckerFunction", "StepFunction"):
