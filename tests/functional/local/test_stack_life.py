@@ -12,7 +12,7 @@ import boto3
 import pytest
 
 from sparklet.errors import LocalStackError
-from sparklet.local.disk import EVERY_S
+from sparklet.local.emulator import EVERY_S
 from sparklet.local.stack import LocalStack, running, stop
 from sparklet.settings import opened
 from tests.functional.local.conftest import Lab, eventually, is_alive, port_of, server_of

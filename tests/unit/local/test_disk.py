@@ -9,7 +9,7 @@ from typing import NamedTuple
 import pytest
 
 from sparklet.errors import LocalStackError
-from sparklet.local.disk import RESERVE_BYTES, refusal
+from sparklet.local.emulator import RESERVE_BYTES, refusal
 from sparklet.local.stack import LocalStack, StackOptions
 from sparklet.local.state import MIN_START_BYTES
 from sparklet.model import MIB
