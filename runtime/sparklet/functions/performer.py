@@ -20,27 +20,13 @@ TRACE_CHARACTERS = 8_000
 
 @dataclass
 class Performer:
-    """Performs calls, one at a time, as its operator allows.
+    """Performs calls, one at a time, as its operator allows."""
 
-    Parameters
-    ----------
-    key
-        Shared with the callers that may use this worker.
-    codec
-        The most powerful codec that callers may use.
-    modules
-        Patterns of the modules whose functions may be called by name; a pickle can name any.
-    contents
-        Where large arguments and answers lie; None: everything must fit into the call.
-    facts
-        What each answer reports of the worker: its log stream, its memory.
-    """
-
-    key: bytes
-    codec: Codec
-    modules: tuple[str, ...] = ("*",)
-    contents: Contents | None = None
-    facts: Mapping[str, Any] = field(default_factory=dict)
+    key: bytes  # shared with the callers that may use this worker
+    codec: Codec  # the most powerful one that callers may use
+    modules: tuple[str, ...] = ("*",)  # patterns: whose functions may be called by name; a pickle can name any
+    contents: Contents | None = None  # of large arguments and answers; None: everything must fit into the call
+    facts: Mapping[str, Any] = field(default_factory=dict)  # of the worker, in each answer: its log stream, its memory
     clock: Callable[[], float] = time.time
     done: int = 0
 
@@ -122,14 +108,10 @@ class Performer:
 
 
 def resolve(name: str, modules: tuple[str, ...] = ("*",)) -> Callable[..., Any]:
-    """The function ``module:qualified.name``.
+    """The function ``module:qualified.name``; PayloadError if it is none, or if the operator does not allow it.
 
-    Raises
-    ------
-    PayloadError
-        If the operator does not allow the module, or the one that the function comes from; or it is not a function.
-    ImportError, AttributeError, ValueError
-        If it is not there.
+    Both the module that is named and the one that the function comes from must be allowed. ImportError, AttributeError
+    or ValueError if it is not there.
     """
     _refuse_others(name.partition(":")[0], modules)
     function = unwrapped(pkgutil.resolve_name(name))
