@@ -11,7 +11,6 @@ from sparklet.engines.fargate import FargateTasks
 from sparklet.engines.glue import GlueJobRuns
 from sparklet.engines.lambda_large import LargeFunction
 from sparklet.errors import SettingsError
-from sparklet.model import Failure
 from sparklet.model.options import LARGE
 from sparklet.ports import Engine
 from sparklet.settings import Engines
@@ -38,10 +37,6 @@ class Unusable(Engine):
     def start(self, token: str, command: Sequence[str]) -> str:
         """Raise SettingsError."""
         raise SettingsError(self.why)
-
-    def stopped(self, task_ids: Sequence[str]) -> Mapping[str, Failure]:
-        """Nothing is known of earlier workers."""
-        return {}
 
     def stop(self, task_id: str) -> None:
         """Do nothing."""

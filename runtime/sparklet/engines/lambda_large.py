@@ -4,13 +4,12 @@ Lambda takes the calls asynchronously and, by the template, repeats none. It say
 none: a worker that is lost is missed when its lease ends, or after 15 minutes without a claim.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Self
 
 from sparklet.aws.clients import AwsClients
 from sparklet.aws.compute import LambdaCompute
-from sparklet.model import Failure
 from sparklet.ports import Engine
 
 
@@ -34,10 +33,6 @@ class LargeFunction(Engine):
         event = {"run_id": given["--run"], "shard": shard, "generation": generation}
         self.compute.invoke(self.function, {**event, "part": "", "offset": 0, "length": 0}, wait=False)
         return token
-
-    def stopped(self, task_ids: Sequence[str]) -> Mapping[str, Failure]:
-        """Nothing is known of calls."""
-        return {}
 
     def stop(self, task_id: str) -> None:
         """Do nothing: the function ends by itself, after 15 minutes at the latest."""

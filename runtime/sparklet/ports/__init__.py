@@ -130,7 +130,8 @@ class Engine(Protocol):
         """Start a worker with the command ``shard …``, once for each token; its id. ``throttled``: no capacity now."""
 
     def stopped(self, task_ids: Sequence[str]) -> Mapping[str, Failure]:
-        """The workers that have stopped, and why."""
+        """The workers that have stopped, and why; none if the platform does not tell."""
+        return {}
 
     def begun_s(self, task_id: str) -> float:
         """When a worker got its capacity: 0, at once; infinity, it is still waiting."""
