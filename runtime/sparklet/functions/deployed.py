@@ -136,21 +136,18 @@ class LambdaFunctions:
             return _timed(error, call, begun_s)
 
     def _send(self, transport: str, call: Call, worker: Any, ended: Callable[[End], None]) -> None:
-        envelope = self._watched(call, ended)
-        if transport == "event":
-            self._compute.invoke(worker["function"], envelope, wait=False)
-        else:
-            self._queue(worker["queue"]).send([json.dumps(envelope)])
-
-    def _watched(self, call: Call, ended: Callable[[End], None]) -> dict[str, str]:
-        """The envelope of a call, whose record is polled from now on."""
+        """Send a call, whose record is polled from now on."""
         begun_s = time.monotonic()
 
         def recorded(record: TaskRecord | LedgerError) -> None:
             self._threads.submit(lambda: ended(self._end(call, record, begun_s)))
 
         self._poller.watch(call.record_id, recorded)
-        return {**call.sealed(self.key), RECORDED: "yes"}
+        envelope = {**call.sealed(self.key), RECORDED: "yes"}
+        if transport == "event":
+            self._compute.invoke(worker["function"], envelope, wait=False)
+        else:
+            self._queue(worker["queue"]).send([json.dumps(envelope)])
 
     def _end(self, call: Call, record: TaskRecord | LedgerError, begun_s: float) -> End:
         """The end in a record that has ended, or is renewed no more."""

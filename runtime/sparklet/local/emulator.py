@@ -178,7 +178,9 @@ async def _serve(listening: int, token: str) -> None:
 
     async def end() -> None:
         await end_requested.wait()
-        _limit_end()
+        limit = threading.Timer(END_WITHIN_S, os._exit, [1])
+        limit.daemon = True
+        limit.start()
         processing.stop()
         await asyncio.to_thread(saver.stop)
         await asyncio.to_thread(_end_workers)
@@ -204,13 +206,6 @@ def _config(listening: int) -> hypercorn.config.Config:
     config.startup_timeout = STARTS_WITHIN_S  # a large state on a slow disk
     config.loglevel = "WARNING"
     return config
-
-
-def _limit_end() -> None:
-    """End this process even if the orderly end hangs: the host may be gone."""
-    timer = threading.Timer(END_WITHIN_S, os._exit, [1])
-    timer.daemon = True
-    timer.start()
 
 
 def _end_workers() -> None:
