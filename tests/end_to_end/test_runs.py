@@ -56,9 +56,9 @@ def test_a_capped_run_spares_a_worker_and_is_throttled(user: User) -> None:
 
 
 def test_a_killed_command_leaves_nothing_and_its_run_resumes(user: User) -> None:
-    arguments = user.run_arguments(
-        user.inputs(5), "--param", "slow_on=003.csv", "--param", "slow_s=6", "--timeout", "45"
-    )
+    caught = user.home / "caught"  # so that nobody is slow after the kill
+    slow = ("--param", "slow_on=003.csv", "--param", "slow_s=20", "--param", f"caught={caught}")
+    arguments = user.run_arguments(user.inputs(5), *slow, "--timeout", "45")
     process = user.start(*arguments)
     eventually(lambda: any((user.state / "log").glob("worker-*.log")), 90, "a worker has started")
     port = int(json.loads((user.state / "stack.json").read_text())["endpoint_url"].rsplit(":", 1)[1])
@@ -66,6 +66,7 @@ def test_a_killed_command_leaves_nothing_and_its_run_resumes(user: User) -> None
 
     process.send_signal(signal.SIGKILL)
     process.communicate()
+    caught.touch()
 
     eventually(lambda: not user.processes(), 30, "everything ended with the command")
     with pytest.raises(ConnectionRefusedError), socket.create_connection(("127.0.0.1", port), 2):
