@@ -95,28 +95,24 @@ def test_stop_reports_that_nothing_is_running(tmp_path: Path) -> None:
     assert running(tmp_path / "nowhere") is None
 
 
-def test_a_kept_stack_outlives_its_clients_until_it_is_stopped(lab: Lab) -> None:
-    with lab.attach(keep=True) as stack:
-        port = port_of(stack.info)
-    time.sleep(1.5)
-
-    info = running(lab.root)
-    assert info is not None and port_of(info) == port
-    assert stop(lab.root) is True
-    lab.gone(port)
-
-
-def test_an_unused_kept_stack_is_replaced(lab: Lab) -> None:
-    with lab.attach(keep=True, timeout_s=20), lab.attach(timeout_s=30, replace_kept=True) as stack:
+def test_a_kept_stack_outlives_clients_and_is_replaced_unused(lab: Lab) -> None:
+    said: list[str] = []
+    with lab.attach(keep=True, timeout_s=20) as one, lab.attach(said, timeout_s=30, replace_kept=True) as stack:
         assert stack.info.timeout_s == 20  # it has another client
+        assert stack.info.host_pid == one.info.host_pid
+    assert any("timeout_s: 20 instead of 30" in line and "sparklet stop" in line for line in said)
     with lab.attach(timeout_s=30) as stack:
         assert stack.info.timeout_s == 20
 
     with lab.attach(timeout_s=30, replace_kept=True) as stack:
         assert stack.info.timeout_s == 30
+        port = port_of(stack.info)
 
-    time.sleep(1.5)
-    assert running(lab.root) is not None  # it is still kept
+    time.sleep(1.5)  # longer than the host takes to see that nobody is left
+    info = running(lab.root)
+    assert info is not None and port_of(info) == port  # it is still kept
+    assert stop(lab.root) is True
+    lab.gone(port)
 
 
 def test_a_killed_stand_in_loses_little_of_its_state(lab: Lab) -> None:
@@ -169,16 +165,6 @@ def test_a_single_worker_does_one_shard_at_a_time(lab: Lab) -> None:
         spans = sorted(json.loads(lab.show("span", f"single-{number}")) for number in range(3))
 
     assert all(one[1] <= two[0] for one, two in itertools.pairwise(spans))
-
-
-def test_a_second_client_is_warned_and_uses_the_running_stack(lab: Lab) -> None:
-    client = lab.client(timeout_s=20)
-    said: list[str] = []
-
-    with lab.attach(said, timeout_s=30) as stack:
-        assert stack.info.timeout_s == 20
-        assert stack.info.host_pid == client.info["host_pid"]
-    assert any("timeout_s: 20 instead of 30" in line and "sparklet stop" in line for line in said)
 
 
 def test_a_reader_starts_no_worker_and_changes_no_deployment(lab: Lab) -> None:
