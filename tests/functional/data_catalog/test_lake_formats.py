@@ -21,6 +21,8 @@ def spark(jars: list[Path], tmp_path_factory: pytest.TempPathFactory) -> Iterato
     warehouse = tmp_path_factory.mktemp("warehouse")
     conf = {
         "spark.master": "local[2]",
+        "spark.sql.shuffle.partitions": "2",
+        "spark.databricks.delta.snapshotPartitions": "2",  # of 50, for a table of three rows
         "spark.sql.catalog.made": "org.apache.iceberg.spark.SparkCatalog",
         "spark.sql.catalog.made.type": "hadoop",
         "spark.sql.catalog.made.warehouse": str(warehouse),
