@@ -13,11 +13,15 @@ from tests.end_to_end.conftest import User, answer, eventually, every_row, rows_
 
 TIMED = """\
 import time
+from pathlib import Path
 from sparklet.job import Job
 
-begin_s = time.time()
-time.sleep(1)
-Job.from_args().answer([begin_s, time.time()])
+begin_s, job = time.time(), Job.from_args()
+begun, raised = Path(job.params["begun"]), Path(job.params["begun"] + "-raised")
+(begun / Path(job.inputs[0]).name).touch()
+while len(list(begun.iterdir())) > 2 and not raised.exists():
+    time.sleep(0.1)
+job.answer([begin_s, time.time()])
 """
 
 pytestmark = [pytest.mark.spark, pytest.mark.stack, pytest.mark.slow]
@@ -36,15 +40,18 @@ def test_a_run_brings_every_row_home_and_leaves_nothing_behind(user: User) -> No
 
 
 def test_a_capped_run_spares_a_worker_and_is_throttled(user: User) -> None:
-    script = user.home / "timed.py"
+    script, begun = user.home / "timed.py", user.home / "begun"
     script.write_text(TIMED)
-    where = ("--input", str(user.inputs(6)), "--output", str(user.home / "out"), "--run-id", "capped")
-    running = user.start("run", str(script), *where, "--max-objects", "1", "--workers", "2", "--max-concurrency", "1")
+    begun.mkdir()
+    where = ("--input", str(user.inputs(6)), "--output", str(user.home / "out"), "--param", f"begun={begun}")
+    caps = ("--max-objects", "1", "--workers", "2", "--max-concurrency", "1")
+    running = user.start("run", str(script), *where, "--run-id", "capped", *caps)
 
-    # WHEN the cap is raised while the run is open
-    eventually(lambda: user.types("status", "capped", "--json").out.count('"succeeded": 2'), 120, "two are done")
+    # WHEN the cap is raised while the third shard is done
+    eventually(lambda: len(list(begun.iterdir())) > 2, 120, "the third has begun")
     raised_s = time.time()
     throttled = user.types("throttle", "capped", "--max-concurrency", "2")
+    begun.with_name("begun-raised").touch()
     ended = answer(running)
 
     # THEN until then no two shards were in work at once, though there are two workers
