@@ -61,6 +61,11 @@ class User:
         """Type a command and wait for its end."""
         return answer(self.start(*arguments), within_s)
 
+    def shards(self, run_id: str = "test-run") -> list[dict[str, Any]]:
+        """What the command line tells of each shard of a run."""
+        listed: list[dict[str, Any]] = self.types("status", run_id, "--shards", "--json").document["shard_list"]
+        return listed
+
     def inputs(self, count: int, name: str = "in") -> Path:
         """A folder with so many CSV files of ten rows each."""
         folder = self.home / name

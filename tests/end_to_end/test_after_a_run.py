@@ -22,7 +22,7 @@ def test_a_failed_run_is_redriven_and_a_cancelled_one_ends(user: User) -> None:
     assert (cause["error_class"], cause["count"], cause["shards"]) == ("ValueError", 1, "2")
     assert cause["example_file"] == str(inputs / "002.csv")
     assert cause["script_line"] == 20
-    before = user.types("status", "test-run", "--shards", "--json").document["shard_list"]
+    before = user.shards()
     log = user.types("logs", "test-run", "2").out
     assert "about to fail" in log and "doing 002.csv" in log and "doing 001.csv" not in log
 
@@ -33,7 +33,7 @@ def test_a_failed_run_is_redriven_and_a_cancelled_one_ends(user: User) -> None:
     redriven = user.types(*command)
     assert redriven.code == 0, redriven.err
     assert redriven.document["generation"] == 1
-    after = user.types("status", "test-run", "--shards", "--json").document["shard_list"]
+    after = user.shards()
     assert [s["attempt_id"] for s in after if s["shard"] != 2] == [s["attempt_id"] for s in before if s["shard"] != 2]
     assert rows_of(user.home / "out") == every_row(4)
 

@@ -33,7 +33,7 @@ def test_a_remote_session_does_shards_and_names_what_it_lacks(at_a_server: User)
 
     assert done.code == 0, done.err
     assert rows_of(user.home / "out") == every_row(2)
-    shards = user.types("status", "test-run", "--shards", "--json").document["shard_list"]
+    shards = user.shards()
     assert [(shard["engine"], shard["attempts"], shard["rows"]) for shard in shards] == 2 * [("connect", 1, 10)]
 
     arguments = user.run_arguments(user.inputs(1, "more"), "--engine", "connect", "--append", run_id="run-2")
@@ -44,5 +44,5 @@ def test_a_remote_session_does_shards_and_names_what_it_lacks(at_a_server: User)
     assert failed.code == 2
     assert cause["error_class"] == "PySparkNotImplementedError"
     assert "Spark Connect" in cause["reason"] and "--engine" in cause["remedy"]
-    [shard] = user.types("status", "run-2", "--shards", "--json").document["shard_list"]
+    [shard] = user.shards("run-2")
     assert shard["attempts"] == 1

@@ -11,12 +11,6 @@ from tests.end_to_end.conftest import User, answer, eventually, every_row, rows_
 pytestmark = [pytest.mark.spark, pytest.mark.stack, pytest.mark.slow]
 
 
-def engines(user: User) -> dict[int, str | None]:
-    """Which engine did each shard."""
-    listed = user.types("status", "test-run", "--shards", "--json").document["shard_list"]
-    return {shard["shard"]: shard["engine"] for shard in listed}
-
-
 def escalated(user: User) -> list[Path]:
     """The logs of escalated workers whose scripts have begun: each is named by its token."""
     logs = (path for path in (user.state / "log").glob("worker-*.log") if len(path.stem) == len("worker-") + 32)
@@ -40,6 +34,7 @@ def test_a_killed_escalated_worker_is_followed_by_another(user: User) -> None:
     done = answer(process, 300)
     assert done.code == 0, done.err
     assert rows_of(user.home / "out") == every_row(2)
-    assert engines(user)[1] == "process"  # on a busy machine the other shard's time is over, too
+    engines = {shard["shard"]: shard["engine"] for shard in user.shards()}
+    assert engines[1] == "process"  # on a busy machine the other shard's time is over, too
     assert len(escalated(user)) >= 2
     eventually(lambda: list((user.state / "log").glob("checker-*.log")), 90, "the schedule invokes the checker")

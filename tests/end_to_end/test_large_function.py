@@ -38,8 +38,7 @@ def test_out_of_memory_in_a_function_ends_well_in_a_process(user: User) -> None:
     assert done.code == 0, done.err
     assert done.document["shards"]["succeeded"] == 2
     assert rows_of(user.home / "out") == every_row(2)
-    listed = user.types("status", "here", "--shards", "--json").document["shard_list"]
-    assert {shard["shard"]: shard["engine"] for shard in listed} == {0: None, 1: "process"}
+    assert {shard["shard"]: shard["engine"] for shard in user.shards("here")} == {0: None, 1: "process"}
 
 
 def test_what_lacks_memory_ends_well_in_the_large_function(user: User) -> None:
@@ -47,7 +46,7 @@ def test_what_lacks_memory_ends_well_in_the_large_function(user: User) -> None:
 
     assert done.code == 0, done.err
     assert rows_of(user.home / "out") == every_row(2)
-    [other, large] = user.types("status", "test-run", "--shards", "--json").document["shard_list"]
+    [other, large] = user.shards()
     assert (other["engine"], large["engine"], large["attempts"]) == (None, "lambda-large", 1)
     [log] = (user.state / "log").glob("large-worker-*.log")  # called once, asynchronously, by Lambda's stand-in
     lines = [json.loads(line) for line in log.read_text().splitlines() if line.startswith("{")]
