@@ -8,6 +8,7 @@ import json
 import os
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -20,6 +21,7 @@ from sparklet.job import Job
 from sparklet.job.errors import CommitConflictError, CommitStateUnknownError, SparkletError
 from sparklet.model import Run, RunOptions, RunState, ShardState
 from sparklet.planning.new_run import new_run
+from sparklet.planning.plan_files import planned_shard
 from sparklet.planning.planner import plan
 from sparklet.runs.redrive import redrive
 from sparklet.spark.runner import Output, ScriptCall, ScriptResult
@@ -42,10 +44,11 @@ class Asked:
     """A run, and what its scripts are to write: of each row its id, day and place among the versions."""
 
     mode: str
-    shards: Sequence[Sequence[tuple[int, str | None, int]]]
+    objects: Sequence[Sequence[tuple[int, str | None, int]]]
     ordered: bool
-    failing: int | None = None  # a shard, until the run is redriven
+    failing: int | None = None  # an object, until the run is redriven
     commit_every: bool = False
+    isolate: bool = False  # all objects are one shard, and the one that fails is to fail alone
 
 
 @dataclass
@@ -57,6 +60,7 @@ class Runs(Trial):
     table: Any = None  # a SharedTable
     asked: dict[str, Asked] = field(default_factory=dict)
     staged: dict[str, tuple[Sequence[Row], Mapping[str, str]]] = field(default_factory=dict)  # rows and columns
+    objects: dict[str, Sequence[int]] = field(default_factory=dict)  # by folder that was staged
     between: Callable[[], object] | None = None
     end: str = ""
     commits: list[tuple[Commit, Sequence[Write]]] = field(default_factory=list)
@@ -68,7 +72,7 @@ class Runs(Trial):
     def watch(self, patch: Any) -> None:
         """See what every committer does."""
         self._commit_now, self._open = committer.commit, committer.open_table
-        patch.setattr(committer, "MAX_CONFLICTS_S", 2.0)
+        patch.setattr(committer, "MAX_CONFLICTS_S", 30.0)
         patch.setattr(committer, "MIN_PAUSE_S", 0.001)
         patch.setattr(committer, "commit", self.commit)
         patch.setattr(committer, "open_table", self._opened)
@@ -83,9 +87,14 @@ class Runs(Trial):
             return
         run_id = f"run-{len(self.asked)}"
         self.asked[run_id], folder = asked, f"s3://data/{run_id}/"
-        self.world.put(len(asked.shards), folder=folder)
-        every = "1" if asked.commit_every else ""
-        options = RunOptions(max_objects=1, max_attempts=3, tolerated_failure_count=9, commit_every=every)
+        self.world.put(len(asked.objects), folder=folder)
+        options = RunOptions(
+            max_objects=len(asked.objects) if asked.isolate else 1,
+            max_attempts=3,
+            tolerated_failure_count=9,
+            commit_every="1" if asked.commit_every else "",
+            isolate=asked.isolate,
+        )
         request = self.world.request(run_id=run_id, inputs=(folder,), options=options)
         plan(self.world.at, new_run(self.world.at, request).run_id)
 
@@ -110,24 +119,33 @@ class Runs(Trial):
         return [self.world.ledger.runs.get(run_id) for run_id in self.asked]
 
     def compare_ends(self) -> None:
-        """Each row of a SUCCEEDED shard of a run that ended well was in the table."""
+        """Of a run that ended well, each object of a SUCCEEDED shard was in the table once. A bad one failed alone."""
         for run in self.all_runs():
-            made = {(each.commit_id, write.shard) for each, _ in self.commits for write in each.writes}
-            there = {shard for id_, shard in made if id_ in self.table.ever_made and id_.startswith(f"{run.identity}/")}
-            for record in self.world.ledger.shards.list(run.run_id, ShardState.SUCCEEDED):
-                assert run.state not in WROTE or record.number in there, f"{record} is in no commit"
+            asked, folders = self.asked[run.run_id], set[str]()
+            for each, _ in self.commits:
+                if each.commit_id in self.table.ever_made and each.commit_id.startswith(f"{run.identity}/"):
+                    folders |= {write.folder for write in each.writes}
+            there = Counter(number for folder in folders for number in self.objects[folder])
+            for record in self.world.ledger.shards.list(run.run_id):
+                done = record.state is ShardState.SUCCEEDED
+                numbers = _numbers([each.uri for each in planned_shard(self.world.at, record).objects])
+                assert run.state not in WROTE or [there[each] for each in numbers] == [done] * len(numbers), record
+                assert done or not asked.isolate or len(numbers) == 1, f"{record} has good objects"
 
     # --- scripts, as a Runner ---
 
     def run(self, call: ScriptCall, output: Output) -> ScriptResult:
-        named = json.loads(call.args[1])["sparklet"]
-        asked, shard = self.asked.get(named["run"]), named["shard"]
+        event = json.loads(call.args[1])
+        named = event["sparklet"]
+        asked = self.asked.get(named["run"])
         if asked is None:
             return self._commit_run(call)
-        if asked.failing == shard:
-            return ScriptResult(1, cause_class="TableError", cause="bad input")
-        rows = [self.table.row(*each) for each in asked.shards[shard]]
-        declared = self._stage(shard, rows, asked.mode, asked.ordered)
+        numbers = _numbers(event["inputs"])
+        if asked.failing in numbers:
+            return ScriptResult(1, cause_class="BadRecord", cause="bad input")
+        rows = [self.table.row(*each) for number in numbers for each in asked.objects[number]]
+        declared = self._stage(named["shard"], rows, asked.mode, asked.ordered)
+        self.objects[declared.folder] = numbers
         Path(call.env["SPARKLET_OUTCOME_FILE"]).write_text(json.dumps({"writes": [declared.to_document()]}))
         return ScriptResult(0)
 
@@ -261,3 +279,8 @@ class Runs(Trial):
 
         setattr(opened, "write", ending)  # noqa: B010 - as a test's monkeypatch does
         return opened
+
+
+def _numbers(uris: Sequence[str]) -> list[int]:
+    """Of objects that ``World.put`` has made."""
+    return [int(Path(uri).stem) for uri in uris]

@@ -8,6 +8,7 @@ refusal is right only where the model says so, and leaves the table as it was.
 import os
 import tempfile
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -22,7 +23,7 @@ from tests.functional.tables.lakes import Lake
 from tests.functional.tables.runs_of_table import Asked, Runs
 from tests.functional.tables.shared_table import DAYS, NAMES, SharedTable
 
-SHARDS = st.lists(
+OBJECTS = st.lists(
     st.lists(st.tuples(st.integers(0, 4), st.sampled_from(DAYS), st.integers(0, 9)), min_size=1, max_size=2),
     min_size=1,
     max_size=3,
@@ -69,16 +70,21 @@ class Tables(RuleBasedStateMachine):
         return [self.table.row(self.fresh - number, DAYS[number % 2]) for number in range(count)]
 
     @rule(
-        shards=SHARDS,
-        ordered=st.booleans(),
-        failing=st.sampled_from([None, 0, 1]),
-        commit_every=st.booleans(),
+        asked=st.builds(
+            Asked,
+            mode=st.just(""),
+            objects=OBJECTS,
+            ordered=st.booleans(),
+            failing=st.sampled_from([None, 0, 1]),
+            commit_every=st.booleans(),
+            isolate=st.booleans(),
+        ),
         at_once=st.booleans(),
     )
-    def a_run_begins(self, shards: Any, ordered: bool, failing: int | None, commit_every: bool, at_once: bool) -> None:
+    def a_run_begins(self, asked: Asked, at_once: bool) -> None:
         """``at_once``: and goes to its end; else it has staged what it writes."""
-        self.runs.start(Asked(MODES[self.kind], shards, ordered, failing, commit_every))
-        self.runs.at_once = 1 if commit_every else 10
+        self.runs.start(replace(asked, mode=MODES[self.kind]))
+        self.runs.at_once = 1 if asked.commit_every else 10
         self.runs.work()
         if at_once:
             self.runs.everybody_works()
