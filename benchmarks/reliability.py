@@ -1,4 +1,4 @@
-"""The tables of docs/reliability.md, from the raw results of the campaigns in benchmarks/results/reliability.
+"""The tables of docs/reliability.md and decision 0034, from the raw results in benchmarks/results/reliability.
 
 Each stands between two marks of its name. A campaign's command writes its results there if ``--out`` says so:
 
@@ -44,18 +44,19 @@ def _chaos() -> str:
     baseline = [each for each in results if each["way"] == BASELINE]
     struck = sum(len(each["struck"]) for each in ours)
     kills = sum(len(each["struck"]) for each in ours if each["kind"] in KILLS)
-    told = f"{_when(results)}, {struck} strikes, {kills} of them kills: `{line(results)}`."
-    head = "| fault | trials | struck | lost | doubled | partial | unaccounted |\n|---|---|---|---|---|---|---|"
+    told = f"{_when(results)}, {struck:,} strikes, {kills:,} of them kills:\n\n`{line(results)}`"
+    head = "| fault | trials | struck | wrong |\n|---|---|---|---|"
     rows = [_sums(kind, [each for each in ours if each["kind"] == kind]) for kind in KINDS]
-    rows += [_sums(f"*{name}, all*", [each for each in ours if name in each.values()]) for name in (*FORMATS, *WAYS)]
+    rows += [_sums(f"*{name}*", [each for each in ours if name in each.values()]) for name in (*FORMATS, *WAYS)]
     rows.append(_sums("**the baseline**", baseline))
     return "\n".join([told, "", head, *(row for row in rows if row)])
 
 
 def _sums(name: str, results: Rows) -> str:
     struck = sum(len(each["struck"]) for each in results)
-    sums = [len(results), struck, *(sum(each[key] for each in results) for key in SUMS)]
-    return f"| {name} | {' | '.join(map(str, sums))} |" if results else ""
+    sums = {key: sum(each[key] for each in results) for key in SUMS}
+    wrong = ", ".join(f"{count} {key}" for key, count in sums.items() if count) or "0"
+    return f"| {name} | {len(results)} | {struck} | {wrong} |" if results else ""
 
 
 def _price() -> str:

@@ -1,4 +1,4 @@
-"""Write docs/benchmarks.md, its plots and the figures of README and docs/reliability.md.
+"""Write docs/benchmarks.md, its plots and the figures of README and of the campaigns' pages.
 
     .venv-bench/bin/python -m benchmarks.report
 
@@ -20,7 +20,9 @@ ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "benchmarks" / "results"
 PAGE = ROOT / "docs" / "benchmarks.md"
 PLOTS = ROOT / "docs" / "benchmarks"
-README, RELIABILITY = ROOT / "README.md", ROOT / "docs" / "reliability.md"
+README = ROOT / "README.md"
+CAMPAIGNS = (ROOT / "docs" / "reliability.md", ROOT / "docs" / "decisions" / "0034-one-table-exactly-once.md")
+"""Pages with tables of ``reliability``."""
 Draw = Callable[[Mapping[str, Any], Path], bool]
 """Draws a benchmark's cases into a file; whether there was anything to draw."""
 ORDER = (
@@ -82,7 +84,8 @@ def main() -> None:
     results = committed()
     PAGE.write_text(page(results, draw))
     README.write_text(with_speed(README.read_text(), results))
-    RELIABILITY.write_text(with_tables(RELIABILITY.read_text()))
+    for path in CAMPAIGNS:
+        path.write_text(with_tables(path.read_text()))
 
 
 def committed() -> list[dict[str, Any]]:

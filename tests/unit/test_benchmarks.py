@@ -19,7 +19,8 @@ from benchmarks.facts import ROOT
 from benchmarks.map import overheads_ms
 from benchmarks.process_tree import MemoryPeak
 from benchmarks.readme import with_speed
-from benchmarks.report import ORDER, PAGE, README, committed, page
+from benchmarks.reliability import with_tables
+from benchmarks.report import CAMPAIGNS, ORDER, PAGE, README, committed, page
 from benchmarks.rivals import SparkSubmit, parameters
 from benchmarks.workload import NAMES, ROWS, Job, WrongOutputError, check_groups, jobs, sales, visits
 from sparklet.worker.priming import SCRIPT
@@ -222,6 +223,13 @@ def test_the_readmes_figures_are_those_of_the_results() -> None:
     text = README.read_text()
 
     assert with_speed(text, committed()) == text
+
+
+@pytest.mark.parametrize("path", CAMPAIGNS, ids=lambda path: path.stem)
+def test_the_tables_of_campaigns_are_those_of_their_results(path: Path) -> None:
+    text = path.read_text()
+
+    assert with_tables(text) == text
 
 
 def test_all_figures_are_of_one_machine_and_clean_commits() -> None:
