@@ -5,7 +5,14 @@ SHELL := /bin/bash
 # The first that works, is new enough and can make a venv; python3 to be told what is wrong with it.
 PYTHON ?= $(shell for python in python3.11 python3.12 python3; do $$python -c \
 	'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$python && exit; done; echo python3)
-RUN := .venv/bin/python
+# Spark's line: each has an environment and a lock file of its own.
+STACK ?= spark-3.5
+ifeq ($(STACK),spark-3.5)
+VENV := .venv
+else
+VENV := .venv-$(STACK)
+endif
+RUN := $(VENV)/bin/python
 
 .PHONY: help venv demo test pytest image test-image validate check format docs bench bench-quick scale scale-quick chaos chaos-quick fuzz lock lock-stacks outdated audit deploy-venv bench-venv reader-venv clean
 
@@ -17,9 +24,9 @@ help: ## Show this help
 	@echo "  DISPATCH_MODE=loop|map|inline: driven by a state machine, manifests compared; TABLE=iceberg|delta|hudi: one table;"
 	@echo "  ROUTE=standalone: large files go to a Spark cluster, whose first driver is killed"
 
-venv: ## Build or update .venv from the lock files (with a Java 17, for machines that have none)
+venv: ## Build or update .venv from the lock files (with a Java 17, for machines that have none); STACK=spark-4.1: .venv-spark-4.1
 	@command -v "$(PYTHON)" >/dev/null || { echo "no $(PYTHON) here: Sparklet needs Python 3.11 or newer"; exit 1; }
-	@"$(PYTHON)" requirements/install.py
+	@"$(PYTHON)" requirements/install.py $(VENV)
 
 demo: venv ## The real NYC flights of 2013 through the whole path, checked independently; further demos: below
 	@$(RUN) spark_scripts/demo/run_demo.py $(if $(POISON),--poison) $(if $(ONE_FILE),--one-file) $(if $(INPUT),--input $(INPUT)) \
@@ -92,11 +99,15 @@ LOCK := $(RUN) -m uv pip compile --quiet --system-certs --universal --python-ver
 	--no-annotate --custom-compile-command 'make lock'
 
 lock: ## Resolve the lock files anew (LOCK_ARGS=--upgrade takes newer versions)
-	@[ -x .venv/bin/uv ] || { echo "make lock needs the environment: make venv first"; exit 1; }
+	@[ -x $(VENV)/bin/uv ] || { echo "make lock needs the environment: make venv first"; exit 1; }
 	@$(LOCK) $(LOCK_ARGS) -o requirements/bootstrap.lock requirements/bootstrap.in
 	@$(LOCK) $(LOCK_ARGS) --extra local --extra tables -o requirements/local.lock pyproject.toml
 	@$(LOCK) $(LOCK_ARGS) --extra local --extra tables --extra dev -c requirements/bootstrap.lock \
 		-c requirements/local.lock -o requirements/dev.lock pyproject.toml requirements/bootstrap.in
+	@mkdir -p build && sed -nE 's/ *\\$$//; /^(pyspark|delta-spark|importlib-metadata)=/d; /^[a-z].*==/p' requirements/dev.lock >build/but-spark.txt
+	@$(LOCK) $(LOCK_ARGS) --extra local-spark4 --extra tables -c build/but-spark.txt -o requirements/local-spark-4.1.lock pyproject.toml
+	@$(LOCK) $(LOCK_ARGS) --extra local-spark4 --extra tables --extra dev -c build/but-spark.txt \
+		-o requirements/dev-spark-4.1.lock pyproject.toml requirements/bootstrap.in
 	@$(LOCK) $(LOCK_ARGS) --extra deploy -o requirements/deploy.lock pyproject.toml
 	@$(LOCK) $(LOCK_ARGS) -o requirements/sbom.lock requirements/sbom.in
 	@$(LOCK) $(LOCK_ARGS) -c requirements/sbom.lock -o requirements/audit.lock requirements/audit.in
@@ -139,4 +150,4 @@ reader-venv: venv ## Build .venv-reader: DuckDB with its extensions, PyIceberg a
 	@$(RUN) -m uv pip sync --quiet --system-certs --only-binary :all: --python .venv-reader/bin/python --require-hashes requirements/reader.lock
 
 clean: ## Delete what was built here (not the cache of jars)
-	rm -rf .venv .venv-audit .venv-bench .venv-deploy .venv-reader build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+	rm -rf .venv .venv-* build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache

@@ -73,13 +73,14 @@ def _ask(requirements_file: Path, service: str, options: Sequence[str]) -> Verdi
 
 
 def lists(folder: Path) -> Iterator[tuple[str, Path]]:
-    """What is audited, by name: every distribution of each stack, and what the local mode installs."""
+    """What is audited, by name: every distribution of each stack, and what each local mode installs."""
     for stack_file in sorted((PROJECT / "docker" / "stacks").glob("*.toml")):
         stack = tomllib.loads(stack_file.read_text())
         file = folder / f"{stack_file.stem}.txt"
         file.write_text("".join(f"{line}\n" for line in requirements(stack, groups_of(stack))))
         yield f"image {stack_file.stem}", file
-    yield "local mode", PROJECT / "requirements" / "local.lock"
+    for lock in sorted((PROJECT / "requirements").glob("local*.lock")):
+        yield lock.name, lock
 
 
 def main(options: Sequence[str]) -> int:

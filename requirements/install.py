@@ -1,4 +1,6 @@
-"""Build `.venv` from the lock files: run by `make venv`, quick when nothing changed.
+"""Build an environment from its lock file: run by `make venv`, quick when nothing changed.
+
+`.venv` has Spark's default line, from dev.lock; `.venv-spark-4.1` is the same with that Spark, from dev-spark-4.1.lock.
 
 Only the standard library: this runs before anything is installed.
 """
@@ -21,8 +23,8 @@ from pathlib import Path
 
 REQUIREMENTS = Path(__file__).parent.resolve()
 PROJECT = REQUIREMENTS.parent
-LOCK = REQUIREMENTS / "dev.lock"
-VENV = PROJECT / ".venv"
+VENV = PROJECT / (sys.argv[1] if sys.argv[1:] else ".venv")
+LOCK = REQUIREMENTS / f"dev{VENV.name.removeprefix('.venv')}.lock"
 PYTHON = VENV / "bin" / "python"
 STAMP = VENV / ".sparklet-stamp"
 MIN_FREE_BYTES = 3 * 1024**3
@@ -68,7 +70,7 @@ def build() -> None:
         free_bytes = shutil.disk_usage(PROJECT).free
         if free_bytes < MIN_FREE_BYTES:
             sys.exit(f"{PROJECT}: {free_bytes / 1024**3:.1f} GiB free, 3 are needed for the environment. Make room.")
-        step(f"create .venv with Python {sys.version.split()[0]}", sys.executable, "-m", "venv", "--clear", VENV)
+        step(f"create {VENV.name} with Python {sys.version.split()[0]}", sys.executable, "-m", "venv", "--clear", VENV)
     step(
         "install the installer (uv) and the build tools",
         *pip("install", "--quiet", "--require-hashes", "-r", REQUIREMENTS / "bootstrap.lock"),
@@ -95,7 +97,7 @@ def uv(verb: str, *arguments: str | Path) -> list[str | Path]:
 
 
 def main() -> None:
-    """Bring `.venv` up to date with the lock files, one process at a time."""
+    """Bring the environment up to date with its lock file, one process at a time."""
     with open(__file__) as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         wanted = fingerprint()
@@ -104,7 +106,7 @@ def main() -> None:
         STAMP.unlink(missing_ok=True)
         build()
         STAMP.write_text(wanted)
-        print("environment ready: .venv", flush=True)
+        print(f"environment ready: {VENV.name}", flush=True)
 
 
 main()

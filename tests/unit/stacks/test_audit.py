@@ -43,7 +43,7 @@ def test_skipped_packages_do_not_count_as_audited() -> None:
 def test_everything_that_is_installed_is_audited(tmp_path: Path) -> None:
     files = dict(lists(tmp_path))
 
-    assert {"image spark-3.5", "local mode"} <= files.keys()
+    assert {"image spark-3.5", "local.lock", "local-spark-4.1.lock"} <= files.keys()
     assert {"pyspark==", "awslambdaric==", "pydeequ=="} <= {
         line.partition("==")[0] + "==" for line in files["image spark-3.5"].read_text().splitlines()
     }
@@ -55,7 +55,7 @@ def test_a_vulnerability_fails(
     _auditor(tmp_path, monkeypatch, {"pypi": _report(SOUND, HOLED)})
 
     assert main([]) == 1
-    assert "VULNERABLE  local mode: urllib3 2.8.0: PYSEC-1" in capsys.readouterr().err
+    assert "VULNERABLE  local.lock: urllib3 2.8.0: PYSEC-1" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(("required", "code"), [("", 0), ("1", 1)])
@@ -84,4 +84,4 @@ def test_a_clean_list_is_reported_as_clean(
     _auditor(tmp_path, monkeypatch, {"pypi": _report(SOUND)})
 
     assert main([]) == 0
-    assert "local mode: no known vulnerability" in capsys.readouterr().out
+    assert "local.lock: no known vulnerability" in capsys.readouterr().out
