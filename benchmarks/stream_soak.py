@@ -365,10 +365,9 @@ def _expire(table: str) -> None:
 
 def _with_spark(format_: str, place: Path) -> Any:
     from sparklet.local.jars import ensure_jars
-    from sparklet.local.spark_installation import jar_cache
+    from sparklet.local.spark_installation import jar_cache, stack_file
 
-    stack = ROOT / "docker" / "stacks" / "spark-3.5.toml"
-    found = ensure_jars(stack, jar_cache(), ["s3a", format_, "sqlite"], progress=lambda _: None)
+    found = ensure_jars(stack_file(), jar_cache(), ["s3a", format_, "sqlite"], progress=lambda _: None)
     os.environ["SPARKLET_JARS"] = os.pathsep.join(map(str, found))
     quiet = {"spark.ui.enabled": "false", "spark.ui.showConsoleProgress": "false", "spark.master": "local[1]"}
     quiet["spark.driver.extraJavaOptions"] = "-XX:+UseSerialGC -XX:TieredStopAtLevel=1"

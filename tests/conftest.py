@@ -1,10 +1,13 @@
-"""For every test: its name is short enough to be read, and the answers of AWS that it gives are asked for."""
+"""For every test: its name is short enough to be read, the answers of AWS that it gives are asked for, and so on."""
 
 import os
 import sys
 
 import pytest
 from botocore.stub import Stubber
+
+from sparklet.local.jars import load_stack
+from sparklet.local.spark_installation import stack_file
 
 MAX_NAME = 60
 
@@ -14,6 +17,16 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     names = {getattr(item, "originalname", item.name) for item in items}
     if too_long := sorted(name for name in names if len(name) > MAX_NAME):
         raise pytest.UsageError(f"names of more than {MAX_NAME} characters: " + ", ".join(too_long))
+    groups = load_stack(stack_file()).groups
+    for item in items:
+        for group in ("hudi", "deequ"):
+            if group not in groups and _needs(item, group):
+                item.add_marker(pytest.mark.skip(f"the stack {stack_file().stem} has no {group}"))
+
+
+def _needs(item: pytest.Item, group: str) -> bool:
+    parameters = item.callspec.params.values() if hasattr(item, "callspec") else ()
+    return item.get_closest_marker(group) is not None or group in parameters
 
 
 def pytest_runtest_logreport(report: pytest.TestReport) -> None:

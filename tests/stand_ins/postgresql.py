@@ -19,12 +19,11 @@ from platformdirs import user_cache_path
 from py4j.java_gateway import JavaGateway
 
 from sparklet.local.jars import ensure_jars
-from sparklet.local.spark_installation import jar_cache
+from sparklet.local.spark_installation import jar_cache, stack_file
 from tests.stand_ins.jvm import jvm
 from tests.stand_ins.ministack import free_port
 
 STACK = Path(__file__).with_suffix(".toml")
-IMAGE_STACK = Path(__file__).parents[2] / "docker" / "stacks" / "spark-3.5.toml"
 OWNER, PASSWORD = "owner", "the owner's pass-word 1"
 START_TIMEOUT_S = 60
 NOBODY = 65534
@@ -66,7 +65,7 @@ class PostgreSQL:
 
 def driver() -> Path:
     """The jar of the image's driver."""
-    [jar] = ensure_jars(IMAGE_STACK, jar_cache(), ["postgresql"], progress=print)
+    [jar] = ensure_jars(stack_file(), jar_cache(), ["postgresql"], progress=print)
     return jar
 
 

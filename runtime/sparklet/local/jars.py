@@ -1,6 +1,6 @@
 """The jars that pyspark lacks: fetched once, verified, kept in the user's cache.
 
-A stack file (``docker/stacks/spark-3.5.toml``), from which the image is built, too, has their sha256 and sizes. The
+A stack file (``docker/stacks``), from which the image is built, too, has their sha256 and sizes. The
 cache has each jar beside a marker with its verified sha256.
 """
 
@@ -52,6 +52,7 @@ class PinnedJars:
 
     name: str
     jars: tuple[PinnedJar, ...]
+    local: tuple[str, ...]  # the groups that local workers have
 
     @property
     def groups(self) -> tuple[str, ...]:
@@ -63,7 +64,7 @@ def load_stack(stack_file: Path) -> PinnedJars:
     """Read a stack file; LocalStackError naming file and fault if it is not one."""
     try:
         document = tomllib.loads(stack_file.read_text())
-        return PinnedJars(document["name"], tuple(map(_jar, document["jar"])))
+        return PinnedJars(document["name"], tuple(map(_jar, document["jar"])), tuple(document.get("local", ())))
     except FileNotFoundError as error:
         raise LocalStackError(f"stack file {stack_file} is not there") from error
     except (KeyError, TypeError, ValueError) as error:

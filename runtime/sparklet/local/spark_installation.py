@@ -5,7 +5,7 @@ import os
 import shlex
 import sys
 from collections.abc import Callable, Sequence
-from importlib.metadata import PackageNotFoundError, distribution
+from importlib.metadata import PackageNotFoundError, distribution, version
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -14,14 +14,13 @@ from platformdirs import user_cache_path
 from sparklet.errors import LocalStackError
 from sparklet.local.class_data import ClassArchive
 from sparklet.local.environment import of_host, resource
-from sparklet.local.jars import ensure_jars
+from sparklet.local.jars import ensure_jars, load_stack
 from sparklet.local.java import find_java
 from sparklet.local.prepared_jars import compiled_jar, is_plain, linked_jars, unsigned_copies
 from sparklet.settings import spark_settings
+from sparklet.spark.spark_lines import SCALA, line_of
 from sparklet.spark.spark_options import class_path, spark_home
 
-CLASSES = "docker/stacks/spark-3.5.classes.gz"
-JAR_GROUPS = ("s3a", "delta", "iceberg", "hudi", "avro", "iceberg-aws-bundle", "sqlite", "deequ", "postgresql")
 PASSED = (  # from the user's shell
     *("SPARKLET_JAVA_OPTIONS", "SPARKLET_SPARK_CONF", "SPARKLET_HEAP_MB", "SPARKLET_CORES", "SPARKLET_CDS_ARCHIVE"),
     *("SPARKLET_EVENT_VARIABLES", "SPARKLET_METRICS_NAMESPACE"),
@@ -68,16 +67,27 @@ def worker_environment(workers: int, say: Say) -> dict[str, str]:
     }
 
 
+def stack_file() -> Path:
+    """The stack of the pyspark that is installed; LocalStackError if there is none, or none for its line."""
+    try:
+        found = version("pyspark")
+    except PackageNotFoundError as error:
+        raise LocalStackError(missing("pyspark")) from error
+    if line_of(found) not in SCALA:
+        raise LocalStackError(f"pyspark {found} is installed, and Sparklet knows Spark {' and '.join(SCALA)}")
+    return resource(f"docker/stacks/spark-{line_of(found)}.toml")
+
+
 def fetched_jars(say: Say, offline: bool) -> list[Path]:
     """The jars that pyspark does not bring; fetches what is missing."""
-    return ensure_jars(resource("docker/stacks/spark-3.5.toml"), jar_cache(), JAR_GROUPS, say, offline)
+    return ensure_jars(stack_file(), jar_cache(), load_stack(stack_file()).local, say, offline)
 
 
 def worker_jars(java: Path, say: Say, offline: bool) -> list[Path]:
     """The jars of local workers beside Spark's own; fetches or makes what is missing."""
     fetched = fetched_jars(say, offline)
     spark = spark_home(spark_settings({})) / "jars"
-    own = compiled_jar(java, [spark, *fetched], jar_cache().with_name("compiled"))
+    own = compiled_jar(java, [spark, *fetched], jar_cache().with_name("compiled") / stack_file().stem)
     jars = [*unsigned_copies(spark, jar_cache().with_name("unsigned")), own, *fetched]
     if "SPARKLET_CDS_ARCHIVE" in os.environ or all(is_plain(path.resolve()) for path in (spark, *jars)):
         return jars
@@ -86,7 +96,8 @@ def worker_jars(java: Path, say: Say, offline: bool) -> list[Path]:
 
 def worker_archive(java: Path, jars: Sequence[Path]) -> ClassArchive:
     """The class-data archive of local workers, whether it exists yet or not."""
-    return ClassArchive.of(jar_cache().with_name("class-data"), resource(CLASSES), java, _class_path(jars))
+    classes = stack_file().with_suffix(".classes.gz")
+    return ClassArchive.of(jar_cache().with_name("class-data"), classes, java, _class_path(jars))
 
 
 def _class_path(jars: Sequence[Path]) -> list[str]:

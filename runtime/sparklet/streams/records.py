@@ -14,6 +14,7 @@ from pyspark.sql.types import StringType, StructField, StructType
 
 from sparklet.job.errors import EventError
 from sparklet.job.session import has_class
+from sparklet.spark.spark_lines import package
 from sparklet.streams.aggregates import MAGIC, MAGIC_IN_BASE64, opened
 
 Schema = Union[str, StructType, None]  # noqa: UP007 - evaluated, and Python 3.9 knows no other syntax
@@ -263,8 +264,8 @@ def _avro(found: DataFrame, schema: Schema, options: Mapping[str, str]) -> tuple
     """
     spark = found.sparkSession
     if not has_class(spark._jvm, AVRO):
-        package = f"--packages org.apache.spark:spark-avro_2.12:{spark.version}"
-        raise EventError(f"Avro records need spark-avro: put its jar into SPARKLET_JARS, or on a cluster use {package}")
+        needed = f"--packages {package('spark-avro', spark.version)}"
+        raise EventError(f"Avro records need spark-avro: put its jar into SPARKLET_JARS, or on a cluster use {needed}")
     end = {"type": "fixed", "name": "sparklet_end", "size": len(AVRO_END)}
     ended = F.concat("_data", F.lit(AVRO_END))
     parsed = from_avro(ended, _avro_pair(schema, end), {**options, "mode": "PERMISSIVE"})

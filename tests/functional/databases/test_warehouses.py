@@ -10,8 +10,8 @@ from py4j.protocol import Py4JJavaError
 from pyspark.errors import IllegalArgumentException
 from pyspark.sql import SparkSession
 
-from sparklet.local.jars import ensure_jars
-from sparklet.local.spark_installation import JAR_GROUPS, jar_cache
+from sparklet.local.jars import ensure_jars, load_stack
+from sparklet.local.spark_installation import jar_cache
 from tests.functional.job.conftest import STACK, session_here
 
 pytestmark = [pytest.mark.spark, pytest.mark.campaign]
@@ -27,7 +27,7 @@ SNOWFLAKE = {
 
 @pytest.fixture(scope="module")
 def jars() -> list[Path]:
-    return ensure_jars(STACK, jar_cache(), [*JAR_GROUPS, "redshift", "snowflake"], progress=print)
+    return ensure_jars(STACK, jar_cache(), [*load_stack(STACK).local, "redshift", "snowflake"], progress=print)
 
 
 @pytest.fixture(scope="module")

@@ -11,12 +11,13 @@ from pyspark import SparkContext
 from pyspark.sql import SparkSession
 
 from sparklet.job import Job
-from sparklet.local.jars import ensure_jars
-from sparklet.local.spark_installation import jar_cache
+from sparklet.local.jars import ensure_jars, load_stack
+from sparklet.local.spark_installation import jar_cache, stack_file
 from tests.functional.job.warm_jvm import WarmJvm, warm_jvm
 from tests.stand_ins.ministack import ministack
 
-STACK = Path(__file__).parents[3] / "docker" / "stacks" / "spark-3.5.toml"
+STACK = stack_file()
+FORMATS = [name for name in ("delta", "iceberg", "hudi") if name in load_stack(STACK).groups]
 CREDENTIALS = {"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test", "AWS_DEFAULT_REGION": "us-east-1"}
 
 
@@ -48,7 +49,7 @@ def end_jvm() -> None:
 @pytest.fixture(scope="session")
 def jars() -> list[Path]:
     """S3A and the table formats, from the user's cache; fetched on first use."""
-    return ensure_jars(STACK, jar_cache(), ["s3a", "delta", "iceberg", "hudi", "avro", "sqlite"], progress=print)
+    return ensure_jars(STACK, jar_cache(), ["s3a", *FORMATS, "avro", "sqlite"], progress=print)
 
 
 @pytest.fixture(scope="module")

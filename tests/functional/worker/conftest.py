@@ -14,14 +14,14 @@ import pytest
 
 from sparklet.errors import LocalStackError
 from sparklet.local.java import find_java
-from sparklet.local.spark_installation import worker_archive, worker_jars
+from sparklet.local.spark_installation import stack_file, worker_archive, worker_jars
 from sparklet.settings import SparkSettings, spark_settings
 from sparklet.spark.runner import Runner, ScriptCall, ScriptResult, Stream
 from sparklet.spark.spark_submit import SubmitRunner
 from sparklet.spark.task_limits import Deadline, task_folder
 from sparklet.spark.warm_runner import WarmRunner
 
-STACK = Path(__file__).parents[3] / "docker" / "stacks" / "spark-3.5.toml"
+STACK = stack_file()
 MARK = "TEST_MARK"
 SMALL = {
     "SPARKLET_HEAP_MB": "512",
