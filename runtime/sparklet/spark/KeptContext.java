@@ -29,7 +29,7 @@ import org.apache.spark.storage.BlockManagerMasterEndpoint;
 import org.apache.spark.storage.BlockManagerStorageEndpoint;
 
 /**
- * A SparkContext that outlives its tasks, for Spark 3.5, whose insides it knows.
+ * A SparkContext that outlives its tasks, for lines of Spark whose insides are known (SparkInsides).
  *
  * What is exchanged for each task: the configuration that Spark reads while it works, Hadoop's, the application's id.
  * What must be the same: all other configuration; a script that asks for another gets a new context. What is cleaned
@@ -315,10 +315,7 @@ public class KeptContext implements WarmJvm.Keeper {
     private void forgetSessions() throws Exception {
         SparkSession.clearActiveSession();
         SparkSession.clearDefaultSession();
-        ((java.util.concurrent.atomic.AtomicBoolean) WarmJvm.field(
-                Class.forName("org.apache.spark.sql.SparkSession$"),
-                "org$apache$spark$sql$SparkSession$$listenerRegistered")
-                .get(org.apache.spark.sql.SparkSession$.MODULE$)).set(false);
+        SparkInsides.listenerRegistered().set(false);
         org.apache.spark.sql.execution.columnar.InMemoryRelation$.MODULE$.clearSerializer();
         org.apache.spark.util.AccumulatorContext.clear();
     }

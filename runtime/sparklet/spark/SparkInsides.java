@@ -1,11 +1,18 @@
 import java.io.File;
 import java.util.Map;
 import java.util.Set;
+import java.util.concurrent.atomic.AtomicBoolean;
 import org.apache.spark.SparkConf;
 import org.apache.spark.SparkContext;
 
-/** What Spark 3.5 hides and a kept context has to look at. */
+/**
+ * What Spark hides and a kept context has to look at, where its lines 3.5 and 4.1 differ, too.
+ */
 public class SparkInsides {
+    private static final String[] SESSIONS = { // the first that there is
+        "org.apache.spark.sql.classic.SparkSession", "org.apache.spark.sql.SparkSession" // of 4.1; of 3.5
+    };
+
     private final SparkContext context;
 
     public SparkInsides(SparkContext context) {
@@ -64,6 +71,19 @@ public class SparkInsides {
     /** What is to be done when the store ends; each session adds something. */
     public scala.collection.mutable.ListBuffer flushTriggers() throws Exception {
         return (scala.collection.mutable.ListBuffer) WarmJvm.field(store().getClass(), "flushTriggers").get(store());
+    }
+
+    /** Whether a session has told the context to tell it of its end; each context is told once. */
+    public static AtomicBoolean listenerRegistered() throws Exception {
+        String name = SESSIONS[0];
+        try {
+            Class.forName(name);
+        } catch (ClassNotFoundException older) {
+            name = SESSIONS[1];
+        }
+        Class type = Class.forName(name + "$");
+        return (AtomicBoolean) WarmJvm.field(type, name.replace('.', '$') + "$$listenerRegistered")
+                .get(type.getField("MODULE$").get(null));
     }
 
     private Object store() {

@@ -10,12 +10,13 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from sparklet.spark.spark_lines import is_known
+
 SOURCES = ("WarmJvm", "AttemptCommit", "TaskS3A", "SparkInsides", "KeptContext")
 """Each may use those before it."""
 FOR_ALL = SOURCES[:3]
 _SPECIAL = re.compile(r"[\\ \t\n\r\f=:#!]")
 _NAMES = {"\n": r"\n", "\r": r"\r", "\t": r"\t", "\f": r"\f"}
-KEPT_SPARK = "3.5."  # the other classes use this version's internals
 
 
 def mark() -> str:
@@ -29,12 +30,6 @@ def mark() -> str:
 def are_ahead(jvm: Any) -> bool:
     """Whether the classes are on the class path."""
     return class_loader(jvm).getResource(mark()) is not None
-
-
-def can_keep(jvm: Any) -> bool:
-    """Whether its Spark has the version whose contexts can be kept."""
-    version: str = getattr(getattr(jvm.org.apache.spark, "package$"), "MODULE$").SPARK_VERSION()
-    return version.startswith(KEPT_SPARK)
 
 
 def class_loader(jvm: Any) -> Any:
@@ -54,7 +49,8 @@ def files(jvm: Any) -> Iterator[tuple[str, bytes]]:
     """The jar's files by name; without those for kept contexts if the Spark's cannot be kept."""
     yield mark(), b""
     loader = class_loader(jvm)
-    for name in SOURCES if can_keep(jvm) else FOR_ALL:
+    version = getattr(getattr(jvm.org.apache.spark, "package$"), "MODULE$").SPARK_VERSION()
+    for name in SOURCES if is_known(version) else FOR_ALL:
         compiler = compiled(jvm, name, loader)
         loader = compiler.getClassLoader()
         bytecodes = compiler.getBytecodes()

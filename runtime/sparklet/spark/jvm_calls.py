@@ -13,8 +13,9 @@ from typing import Any
 from py4j.java_gateway import GatewayParameters, JavaGateway, JavaObject
 from py4j.protocol import Py4JError
 
-from sparklet.spark.java_classes import KEPT_SPARK, are_ahead, can_keep, class_loader, compiled
+from sparklet.spark.java_classes import are_ahead, class_loader, compiled
 from sparklet.spark.processes import has_name
+from sparklet.spark.spark_lines import accumulator_servers
 
 CANCEL_POLL_S = 0.1
 NAMELESS = "sparklet"  # Hadoop's name for a user without a line in passwd: it does not start without one
@@ -78,11 +79,8 @@ def keep_contexts() -> None:
     Python's SparkContext is new for each script, Java's need not be: ``WarmJvm.java`` replaces PySpark's calls that
     make and stop it. PySpark itself renews everything else, such as the environment of Python's workers.
     """
-    import pyspark
     from pyspark import SparkContext, accumulators
 
-    if not pyspark.__version__.startswith(KEPT_SPARK):
-        return
     stop = SparkContext.stop
 
     def acquire(self: SparkContext, jconf: Any) -> Any:
@@ -104,7 +102,8 @@ def keep_contexts() -> None:
 
     SparkContext._initialize_context = acquire
     SparkContext.stop = release
-    accumulators.AccumulatorServer.shutdown = shutdown
+    for server in accumulator_servers(accumulators):
+        server.shutdown = shutdown  # type: ignore[attr-defined]
 
 
 def _install(client: JavaGateway, keep: bool) -> None:
@@ -117,7 +116,7 @@ def _install(client: JavaGateway, keep: bool) -> None:
     threads = jvm.java.lang.management.ManagementFactory.getThreadMXBean().getThreadCount()
     server = JavaObject("GATEWAY_SERVER", client._gateway_client)
     warm_jvm = _made(client, loader.loadClass("WarmJvm"), server, user, properties, locale, threads)
-    if keep and can_keep(jvm):
+    if keep:
         for name in () if ahead else ("SparkInsides", "KeptContext"):
             loader = compiled(jvm, name, loader).getClassLoader()
         kind = loader.loadClass("KeptContext")

@@ -24,6 +24,7 @@ from sparklet.spark.root_cause import root_cause
 from sparklet.spark.runner import Output, Runner, ScriptCall, ScriptResult, Stream
 from sparklet.spark.script_options import read_options
 from sparklet.spark.script_output import ScriptOutput, Tail
+from sparklet.spark.spark_lines import SCALA, is_known, version_on
 from sparklet.spark.spark_options import (
     SHELL,
     class_path,
@@ -42,6 +43,7 @@ PREPARE_LIMIT_S = CLEAN_LIMIT_S = 10.0
 MIN_CLEAN_S = 1.0  # of the grace, if the script took all the time there was
 MIN_SHARED = 0.5  # an archive holds three quarters of a JVM's classes, Java's own archive a sixth
 UNUSED = "only %s classes came from the class-data archive, so the JVM started slowly: sparklet doctor says why"
+UNKNOWN = "each script makes a SparkContext of its own: Spark %s is unknown here, contexts of %s can be kept"
 BOOT_POLL_S = 0.005
 PYTHON_DAEMON = "sparklet.spark.python_daemon"
 PORT, SECRET = "PYSPARK_GATEWAY_PORT", "PYSPARK_GATEWAY_SECRET"
@@ -263,8 +265,15 @@ class WarmRunner:
         )
         if is_new:
             host.ask("preload")
+            self._refuse_unknown(version_on(jars))
         self._jvm = jvm
         return host, jvm
+
+    def _refuse_unknown(self, spark: str) -> None:
+        """Keep no context of a Spark whose insides nobody has looked at."""
+        if self._keep_context and not is_known(spark):
+            _log.warning(UNKNOWN, spark or "of a nameless version", " and ".join(SCALA))
+            self._keep_context = False
 
     def _task_options(self, call: ScriptCall, conf: Mapping[str, str], jvm: Jvm) -> tuple[dict[str, str], str]:
         """The environment and the Java properties of a task."""

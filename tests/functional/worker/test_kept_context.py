@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import pyspark
 import pytest
 
 from sparklet.local.jars import ensure_jars
@@ -248,6 +249,19 @@ def test_keeping_contexts_can_be_switched_off(tmp_path: Path) -> None:
         runner.close()
 
 
+def test_no_context_of_an_unknown_spark_is_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("sparklet.spark.spark_lines.SCALA", {"9.9": "4.0"})
+    bench = Bench(make("warm", tmp_path), tmp_path)
+    try:
+        code = SPARK + "import json\nprint(json.dumps(spark.sparkContext._jsc.sc().hashCode()))"
+        assert len({bench.run(code).told() for _ in range(2)}) == 2
+        assert f"Spark {pyspark.__version__} is unknown" in caplog.text
+    finally:
+        bench.runner.close()
+
+
 QUICK_TO_FAIL = {"spark.hadoop.fs.s3a.attempts.maximum": "1", "spark.hadoop.fs.s3a.retry.limit": "1"}
 
 
@@ -320,6 +334,7 @@ print(json.dumps(dict(defaults.getGlobalProps())))
 """
 
 
+@pytest.mark.hudi
 def test_a_scripts_hudi_defaults_end_with_it(on_s3: Bench) -> None:
     look = SPARK + HUDI_DEFAULTS
     before = on_s3.run(look.format("")).told()

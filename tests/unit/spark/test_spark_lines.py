@@ -1,0 +1,37 @@
+"""What the worker knows of a line of Spark."""
+
+from types import ModuleType
+
+import pytest
+
+from sparklet.spark.spark_lines import accumulator_servers, is_known, package, version_on
+
+
+@pytest.mark.parametrize(
+    ("jars", "version"),
+    [
+        (["/spark/jars/a.jar", "/spark/jars/spark-core_2.12-3.5.9.jar"], "3.5.9"),
+        (["/a b/jars/spark-core_2.13-4.1.4.jar"], "4.1.4"),
+        (["/jars/spark-core_2.13-4.2.0-preview1.jar"], "4.2.0-preview1"),
+        (["/jars/my-spark-core_2.13-4.1.4.jar", "/jars/spark-core.jar"], ""),
+    ],
+)
+def test_a_class_path_tells_the_version_of_spark(jars: list[str], version: str) -> None:
+    assert version_on(jars) == version
+
+
+@pytest.mark.parametrize("version", ["3.4.4", "4.2.1", "4.10.0", "3.50.1", "", "nonsense"])
+def test_a_line_without_a_stack_is_unknown(version: str) -> None:
+    assert not is_known(version)
+
+
+def test_a_package_has_the_scala_of_its_spark() -> None:
+    assert package("spark-avro", "3.5.9") == "org.apache.spark:spark-avro_2.12:3.5.9"
+    assert package("spark-avro", "4.1.4") == "org.apache.spark:spark-avro_2.13:4.1.4"
+
+
+def test_servers_of_accumulators_are_those_that_pyspark_has() -> None:
+    module = ModuleType("accumulators")
+    module.AccumulatorTCPServer = int  # type: ignore[attr-defined]
+
+    assert list(accumulator_servers(module)) == [int]
