@@ -18,7 +18,7 @@ from sparklet.app.costs import load_prices
 from sparklet.app.reporter import size_text, usd_text
 from sparklet.errors import NotDeployedError, PlanError, SparkletError
 from sparklet.local.java import find_java
-from sparklet.local.spark_installation import fetched_jars, install_command, worker_archive, worker_jars
+from sparklet.local.spark_installation import fetched_jars, install_command, stack_file, worker_archive, worker_jars
 from sparklet.model import RunOptions
 from sparklet.model.services import StackSettings
 from sparklet.spark.spark_options import SUBMIT
@@ -150,7 +150,7 @@ def _package(name: str) -> Finding:
 
 def _jars() -> str:
     jars = fetched_jars(lambda _: None, offline=True)
-    return f"{len(jars)} in {jars[0].parent}"
+    return f"{len(jars)} of {stack_file().stem} in {jars[0].parent}"
 
 
 def _class_data() -> Finding:

@@ -37,7 +37,9 @@ RENAMED = {"delta-core": "delta-spark", "aws-java-sdk-bundle": "aws-java-sdk-cor
 
 _COORDINATE = re.compile(r"([^:/\s]+)[:/]([^:/\s]+)[:/][^:/\s]+")  # as Spark reads it
 _GROUP = re.compile(r"(?!.*\.jar$)[a-z]\w*(\.[a-z]\w*)+")
-_VARIANT = re.compile(r"_2\.\d+|-\d.*|(?<=spark)[\d.]+")  # Scala's line, the version, Spark's line in a name
+_VARIANT = re.compile(
+    r"_\d+\.\d+|-\d.*|(?<=spark)[\d.]+"
+)  # a line of Scala or Spark, the version, Spark's line in a name
 _COMMENT = re.compile(r"^#\s*sparklet:\s*(.*?)\s*$", re.MULTILINE)
 
 

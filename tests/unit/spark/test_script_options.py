@@ -188,3 +188,12 @@ def test_a_script_that_does_not_compile_fails_by_itself() -> None:
 def test_a_comment_that_cannot_be_followed_is_an_error(text: str, said: str) -> None:
     with pytest.raises(ScriptError, match=said.replace("(", r"\(")):
         script_options(text)
+
+
+@pytest.mark.parametrize(
+    "name", ["io.delta:delta-core_2.12:2.2.0", "io.delta:delta-spark_2.12:3.3.3", "io.delta:delta-spark_4.0_2.13:4.3.1"]
+)
+def test_a_jar_of_another_line_of_spark_is_known(name: str) -> None:
+    jars = ("/spark/jars/spark-sql_2.13-4.1.4.jar", "/jars/delta-spark_4.1_2.13-4.4.0.jar")
+
+    assert bundled(name, jars) == "delta-spark_4.1_2.13-4.4.0.jar"
