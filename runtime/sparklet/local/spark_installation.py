@@ -12,13 +12,13 @@ from pathlib import Path
 from platformdirs import user_cache_path
 
 from sparklet.errors import LocalStackError
+from sparklet.job.spark_lines import SCALA, line_of
 from sparklet.local.class_data import ClassArchive
 from sparklet.local.environment import of_host, resource
 from sparklet.local.jars import ensure_jars, load_stack
 from sparklet.local.java import find_java
 from sparklet.local.prepared_jars import compiled_jar, is_plain, linked_jars, unsigned_copies
 from sparklet.settings import spark_settings
-from sparklet.spark.spark_lines import SCALA, line_of
 from sparklet.spark.spark_options import class_path, spark_home
 
 PASSED = (  # from the user's shell

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from sparklet.spark.spark_lines import is_known
+from sparklet.job.spark_lines import is_known
 
 SOURCES = ("WarmJvm", "AttemptCommit", "TaskS3A", "SparkInsides", "KeptContext")
 """Each may use those before it."""

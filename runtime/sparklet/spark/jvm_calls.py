@@ -13,9 +13,9 @@ from typing import Any
 from py4j.java_gateway import GatewayParameters, JavaGateway, JavaObject
 from py4j.protocol import Py4JError
 
+from sparklet.job.spark_lines import accumulator_servers
 from sparklet.spark.java_classes import are_ahead, class_loader, compiled
 from sparklet.spark.processes import has_name
-from sparklet.spark.spark_lines import accumulator_servers
 
 CANCEL_POLL_S = 0.1
 NAMELESS = "sparklet"  # Hadoop's name for a user without a line in passwd: it does not start without one

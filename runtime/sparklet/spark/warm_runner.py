@@ -17,6 +17,7 @@ from functools import partial
 from pathlib import Path
 
 from sparklet.errors import DeadlineExceededError, GatewayLostError, SparkRuntimeError
+from sparklet.job.spark_lines import SCALA, is_known, version_on
 from sparklet.settings import SparkSettings, WorkerSettings, spark_settings
 from sparklet.spark.host_process import HostProcess
 from sparklet.spark.java_classes import encoded
@@ -24,7 +25,6 @@ from sparklet.spark.root_cause import root_cause
 from sparklet.spark.runner import Output, Runner, ScriptCall, ScriptResult, Stream
 from sparklet.spark.script_options import read_options
 from sparklet.spark.script_output import ScriptOutput, Tail
-from sparklet.spark.spark_lines import SCALA, is_known, version_on
 from sparklet.spark.spark_options import (
     SHELL,
     class_path,

@@ -14,7 +14,7 @@ from pyspark.sql.types import StringType, StructField, StructType
 
 from sparklet.job.errors import EventError
 from sparklet.job.session import has_class
-from sparklet.spark.spark_lines import package
+from sparklet.job.spark_lines import package, text_of
 from sparklet.streams.aggregates import MAGIC, MAGIC_IN_BASE64, opened
 
 Schema = Union[str, StructType, None]  # noqa: UP007 - evaluated, and Python 3.9 knows no other syntax
@@ -205,7 +205,7 @@ def _opened(rows: DataFrame) -> DataFrame:
     """The rows, with each aggregate's records as rows of their own."""
     aggregate = F.expr(f"IF(startswith(_data, X'{MAGIC.hex()}'), _data, NULL)")
     # Marked as not deterministic, so that Spark computes it only once.
-    opening = F.udf(opened, OPENED_TYPE).asNondeterministic()
+    opening = F.udf(opened, OPENED_TYPE, useArrow=False).asNondeterministic()
     return (
         rows.withColumn("opened", opening(aggregate))
         .withColumn("_fault", F.col("opened.fault"))
@@ -289,9 +289,7 @@ def _avro_pair(schema: Schema, end: Mapping[str, Any]) -> str:
 
 def _with_text(found: DataFrame) -> DataFrame:
     """The bytes as text, null if they are not UTF-8: no character is replaced silently."""
-    return found.selectExpr(
-        "*", "IF(encode(decode(_data, 'UTF-8'), 'UTF-8') = _data, decode(_data, 'UTF-8'), NULL) AS _text"
-    )
+    return found.selectExpr("*", f"{text_of('_data', found.sparkSession.version)} AS _text")
 
 
 def _checked(frame: DataFrame, cases: str) -> DataFrame:

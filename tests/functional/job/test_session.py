@@ -13,6 +13,7 @@ import pytest
 import sparklet
 from sparklet.job.bundle import write_bundle
 from sparklet.job.session import DELTA, HUDI, ICEBERG
+from tests.functional.job.conftest import FORMATS
 from tests.functional.job.warm_jvm import run_script
 
 pytestmark = [pytest.mark.spark, pytest.mark.slow]
@@ -58,7 +59,8 @@ def test_on_a_laptop_everything_that_is_there_is_ready(probe: Path, jars: list[P
     conf = told["conf"]
     assert conf["spark.master"] == "local[*]"
     assert conf["spark.app.name"] == "probe"
-    assert conf["spark.sql.extensions"] == f"{DELTA},{ICEBERG},{HUDI}"
+    extensions = {"delta": DELTA, "iceberg": ICEBERG, "hudi": HUDI}
+    assert conf["spark.sql.extensions"] == ",".join(extensions[name] for name in FORMATS)
     assert conf["spark.sql.catalog.iceberg.warehouse"] == "w"
     assert conf["spark.hadoop.fs.s3a.endpoint"] == "http://127.0.0.1:1"
     assert told["runtime"] == {"spark.sql.session.timeZone": "UTC", "spark.sql.shuffle.partitions": "3"}

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from py4j.protocol import Py4JJavaError
+from pyspark.errors import PySparkException
 from pyspark.sql import DataFrame, SparkSession
 
 from sparklet.job import EventError, Job
@@ -19,6 +20,7 @@ from tests.functional.job.conftest import session_here
 # pyspark leaves its sockets to the garbage collector.
 pytestmark = [pytest.mark.spark, pytest.mark.slow, pytest.mark.filterwarnings("ignore::ResourceWarning")]
 
+JOB_FAILED = Py4JJavaError, PySparkException  # of Spark 3.5; of 4
 READING = "sensor STRING, celsius DOUBLE"
 AVRO = json.dumps(
     {
@@ -212,7 +214,7 @@ def test_a_malformed_aggregate_is_a_corrupt_record(spark: SparkSession) -> None:
 
     assert tuples(kept.where("_corrupt_record IS NOT NULL")) == [(None, broken), (None, MAGIC)]
     assert kept.count() == len(AWS_MADE_OF) + 2
-    with pytest.raises(Py4JJavaError, match="Kinesis record 101 of shardId-000000000006 is corrupt: the aggregate's"):
+    with pytest.raises(JOB_FAILED, match="Kinesis record 101 of shardId-000000000006 is corrupt: the aggregate's"):
         job.records(spark, "raw").count()
 
 
@@ -260,12 +262,12 @@ def test_failfast_names_the_corrupt_record(
     found = kinesis(good, bad[0]).records(spark, format_, schema)
 
     for use in (found.count, found.select().count, found.where(f"{found.columns[0]} < 0").collect, found.collect):
-        with pytest.raises(Py4JJavaError, match="Kinesis record 101 of shardId-000000000006 is corrupt"):
+        with pytest.raises(JOB_FAILED, match="Kinesis record 101 of shardId-000000000006 is corrupt"):
             use()
 
 
 def test_a_corrupt_kafka_record_is_named_by_its_offset(spark: SparkSession) -> None:
-    with pytest.raises(Py4JJavaError, match="Kafka record mytopic-1@16 is corrupt: it is not one JSON document"):
+    with pytest.raises(JOB_FAILED, match="Kafka record mytopic-1@16 is corrupt: it is not one JSON document"):
         kafka(b'{"n": 1}', b"{").records(spark, "json", "n INT").collect()
 
 

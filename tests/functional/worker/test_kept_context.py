@@ -252,7 +252,7 @@ def test_keeping_contexts_can_be_switched_off(tmp_path: Path) -> None:
 def test_no_context_of_an_unknown_spark_is_kept(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr("sparklet.spark.spark_lines.SCALA", {"9.9": "4.0"})
+    monkeypatch.setattr("sparklet.job.spark_lines.SCALA", {"9.9": "4.0"})
     bench = Bench(make("warm", tmp_path), tmp_path)
     try:
         code = SPARK + "import json\nprint(json.dumps(spark.sparkContext._jsc.sc().hashCode()))"

@@ -62,7 +62,7 @@ class DynamicFrame:
                 return False
 
         row = struct(*[f"`{name}`" for name in self._frame.columns])
-        return self._of(self._frame.filter(udf(holds, "boolean")(row)))
+        return self._of(self._frame.filter(udf(holds, "boolean", useArrow=False)(row)))
 
     def apply_mapping(
         self, mappings: Sequence[tuple[str, str, str, str]], case_sensitive: bool = False, *_: Any, **hints: Any

