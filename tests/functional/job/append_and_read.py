@@ -1,4 +1,4 @@
-"""Append one row to a table of each format, and print what is then read in them."""
+"""Append one row to a table of each format that ``formats`` names, and print what is then read in them."""
 
 import json
 
@@ -8,7 +8,7 @@ from sparklet.job import Job
 def main() -> None:
     """Do the job."""
     job = Job.from_args()
-    spark = job.spark()
+    spark, formats = job.spark(), job.params["formats"].split(",")
     row = spark.createDataFrame([(job.params["tag"],)], "tag string")
     row.write.format("delta").mode("append").save(f"{job.output}/delta")
     if spark.catalog.tableExists("iceberg.lake.tags"):
@@ -16,13 +16,14 @@ def main() -> None:
     else:
         row.writeTo("iceberg.lake.tags").create()
     options = {"hoodie.table.name": "tags", "hoodie.datasource.write.recordkey.field": "tag"}
-    row.write.format("hudi").options(**options).mode("append").save(f"{job.output}/hudi")
+    if "hudi" in formats:
+        row.write.format("hudi").options(**options).mode("append").save(f"{job.output}/hudi")
     tables = {
-        "delta": spark.read.format("delta").load(f"{job.output}/delta"),
-        "iceberg": spark.table("iceberg.lake.tags"),
-        "hudi": spark.read.format("hudi").load(f"{job.output}/hudi"),
+        "delta": lambda: spark.read.format("delta").load(f"{job.output}/delta"),
+        "iceberg": lambda: spark.table("iceberg.lake.tags"),
+        "hudi": lambda: spark.read.format("hudi").load(f"{job.output}/hudi"),
     }
-    found = {name: table.select("tag").collect() for name, table in tables.items()}
+    found = {name: tables[name]().select("tag").collect() for name in formats}
     print(json.dumps({name: "".join(sorted(row.tag for row in rows)) for name, rows in found.items()}))
 
 

@@ -32,6 +32,7 @@ from sparklet.job.bundle import write_bundle
 from sparklet.spark.runner import Runner, ScriptCall
 from sparklet.spark.task_limits import Deadline, task_folder
 from tests.aggregated import AWS_MADE, AWS_MADE_OF
+from tests.functional.job.conftest import FORMATS
 from tests.functional.job.judged import figures_of, shards_of
 from tests.functional.job.kinesis import Stream
 from tests.functional.job.readers import Rows, delta, hudi, iceberg, parquet
@@ -270,7 +271,8 @@ def test_flights_daily(places: dict[str, Path], arguments: Callable[[str, Path],
 
 # What a kept JVM remembers of tables: nothing that the next task could mistake for what is there
 
-FORMATS = ("delta", "iceberg", "hudi")
+READERS = {"delta": (delta, "delta"), "iceberg": (iceberg, "lake/tags"), "hudi": (hudi, "hudi")}
+NAMED = ["--param", f"formats={','.join(FORMATS)}"]
 
 
 def test_a_task_sees_new_tables_despite_the_jvms_cache(warm: UnderRunner, tmp_path: Path) -> None:
@@ -278,10 +280,10 @@ def test_a_task_sees_new_tables_despite_the_jvms_cache(warm: UnderRunner, tmp_pa
 
     def seen_after(tag: str) -> dict[str, str]:
         """What a task that appends one row to each table reads in them, and what others read."""
-        said = warm.run(str(APPEND), ["--output", lake, "--param", f"tag={tag}"])
+        said = warm.run(str(APPEND), ["--output", lake, "--param", f"tag={tag}", *NAMED])
         told = json.loads(said.splitlines()[-1])  # Hudi, too, says something in a JVM's first task
-        readers = zip(FORMATS, (delta, iceberg, hudi), ("delta", "lake/tags", "hudi"), strict=True)
-        assert told == {name: "".join(tag for (tag,) in read(lake / place, "tag")) for name, read, place in readers}
+        readers = {name: READERS[name] for name in FORMATS}.items()
+        assert told == {name: "".join(tag for (tag,) in read(lake / place, "tag")) for name, (read, place) in readers}
         return dict(told)
 
     def put(state: Path) -> None:
@@ -303,8 +305,8 @@ def test_table_requests_use_the_tasks_own_credentials(warm: UnderRunner) -> None
     with refusing_s3() as (endpoint, signers):
         for key in ("FIRST", "SECOND"):
             signers.clear()
-            said = warm.run(str(KNOCK), ["--output", "s3a://bucket", "--param", f"key={key}", endpoint])
-            assert json.loads(said.splitlines()[-1]) == list(FORMATS)
+            said = warm.run(str(KNOCK), ["--output", "s3a://bucket", "--param", f"key={key}", *NAMED, endpoint])
+            assert json.loads(said.splitlines()[-1]) == FORMATS
             assert set(signers) == {key}
 
 

@@ -166,6 +166,7 @@ def test_words_are_counted_over_all_inputs(jvm: WarmJvm, tmp_path: Path) -> None
 # Hudi's defaults
 
 
+@pytest.mark.hudi
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["sparklet", "a space, 100 %"])
 def test_hudi_finds_the_workers_defaults_wherever_they_are(
@@ -199,6 +200,7 @@ def deequ_jvm() -> Iterator[WarmJvm]:
         yield jvm
 
 
+@pytest.mark.deequ
 @pytest.mark.parametrize(
     ("params", "why"),
     [

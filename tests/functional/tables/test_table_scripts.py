@@ -145,6 +145,7 @@ def test_rows_replace_those_of_their_key_in_delta(lake: Lake) -> None:
     ]
 
 
+@pytest.mark.hudi
 def test_hudi_keeps_a_metadata_table_that_is_there(lake: Lake) -> None:
     """A new table has none: half of a small commit would be spent on it. Whoever wants one makes it."""
     defaults = Path(__file__).with_name("hudi_defaults.py")
