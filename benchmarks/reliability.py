@@ -12,12 +12,18 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from benchmarks.chaos.plans import FORMATS, KILLS, KINDS, WAYS
+from benchmarks.chaos.plans import ENGINES, FORMATS, ISOLATED, KILLS, NETWORK, RIVALLED, WAYS
 from benchmarks.chaos.table import BASELINE, SUMS, line
 from benchmarks.facts import ROOT
 from benchmarks.readme import figure, marked, spread
 
 FOLDER = ROOT / "benchmarks" / "results" / "reliability"
+GROUPS: Sequence[Sequence[str]] = (
+    *(("kill at a step", "kill at a request", "kill at a time"), ("kill the committer", "kill the checker")),
+    *(("twice at once", "twice, later"), ("zombie", "zombie committer"), RIVALLED, ENGINES, (ISOLATED,), NETWORK),
+    *(FORMATS, WAYS[:2]),
+)
+"""Of kinds of faults, formats, ways: a row each."""
 CONNECTIONS = 2  # that the workers of a JDBC trial share
 Rows = Sequence[Mapping[str, Any]]
 
@@ -46,17 +52,20 @@ def _chaos() -> str:
     kills = sum(len(each["struck"]) for each in ours if each["kind"] in KILLS)
     told = f"{_when(results)}, {struck:,} strikes, {kills:,} of them kills:\n\n`{line(results)}`"
     head = "| fault | trials | struck | wrong |\n|---|---|---|---|"
-    rows = [_sums(kind, [each for each in ours if each["kind"] == kind]) for kind in KINDS]
-    rows += [_sums(f"*{name}*", [each for each in ours if name in each.values()]) for name in (*FORMATS, *WAYS)]
-    rows.append(_sums("**the baseline**", baseline))
-    return "\n".join([told, "", head, *(row for row in rows if row)])
+    rows = [_sums({name: [each for each in ours if name in each.values()] for name in group}) for group in GROUPS]
+    return "\n".join([told, "", head, *rows, _sums({"**the baseline**": baseline})])
 
 
-def _sums(name: str, results: Rows) -> str:
-    struck = sum(len(each["struck"]) for each in results)
-    sums = {key: sum(each[key] for each in results) for key in SUMS}
-    wrong = ", ".join(f"{count} {key}" for key, count in sums.items() if count) or "0"
-    return f"| {name} | {len(results)} | {struck} | {wrong} |" if results else ""
+def _sums(found: Mapping[str, Rows]) -> str:
+    """A row for some kinds of faults, formats or ways, each with its trials."""
+    trials, struck = Counter[str](), Counter[str]()
+    wrong = Counter[str]()
+    for name, results in found.items():
+        trials[name], struck[name] = len(results), sum(len(each["struck"]) for each in results)
+        wrong += Counter({key: sum(each[key] for each in results) for key in SUMS})
+    cells = [found, map(str, trials.values()), map(str, struck.values())]
+    faults = ", ".join(f"{count} {key}" for key, count in wrong.items()) or "0"
+    return f"| {' | '.join('; '.join(each) for each in cells)} | {faults} |"
 
 
 def _price() -> str:

@@ -14,12 +14,13 @@ import pyarrow.parquet as parquet
 import pytest
 
 from benchmarks import process_tree
+from benchmarks.chaos.plans import KINDS
 from benchmarks.comparison import ROUNDS, SPARKLET, Case, Run, as_text, document
 from benchmarks.facts import ROOT
 from benchmarks.map import overheads_ms
 from benchmarks.process_tree import MemoryPeak
 from benchmarks.readme import with_speed
-from benchmarks.reliability import with_tables
+from benchmarks.reliability import GROUPS, with_tables
 from benchmarks.report import CAMPAIGNS, ORDER, PAGE, README, committed, page
 from benchmarks.rivals import SparkSubmit, parameters
 from benchmarks.workload import NAMES, ROWS, Job, WrongOutputError, check_groups, jobs, sales, visits
@@ -223,6 +224,10 @@ def test_the_readmes_figures_are_those_of_the_results() -> None:
     text = README.read_text()
 
     assert with_speed(text, committed()) == text
+
+
+def test_every_kind_of_fault_has_its_sums() -> None:
+    assert set(KINDS) <= {name for group in GROUPS for name in group}
 
 
 @pytest.mark.parametrize("path", CAMPAIGNS, ids=lambda path: path.stem)
