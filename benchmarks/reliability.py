@@ -72,7 +72,7 @@ def _price() -> str:
     document = _document("price")
     found = _grouped(document["figures"], "format", "way", "shards")
     sizes = sorted({shards for _, _, shards in found})
-    rows = [f"| | | {' | '.join(f'{size:,} shards' for size in sizes)} |", f"|{'---|' * (len(sizes) + 2)}"]
+    rows = [f"| | | {' | '.join(f'shards: {size:,}' for size in sizes)} |", f"|{'---|' * (len(sizes) + 2)}"]
     for format_, way in dict.fromkeys((format_, way) for format_, way, _ in found):
         cells = [_cost(found[format_, way, size]) for size in sizes]
         rows.append(f"| {format_} | {way} | {' | '.join(cells)} |")
