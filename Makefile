@@ -118,7 +118,7 @@ lock: ## Resolve the lock files anew (LOCK_ARGS=--upgrade takes newer versions)
 lock-stacks: venv ## Fetch what docker/stacks names and note its hashes there (ARGS=docker/stacks/x.toml: one of them)
 	@$(RUN) -m docker.lock_stacks $(ARGS)
 
-outdated: venv ## What of docker/stacks has a newer version
+outdated: venv ## What of docker/stacks has a newer version, and until when its Spark is supported
 	@$(RUN) -m docker.outdated $(ARGS)
 
 audit: venv ## Known vulnerabilities of what image and local mode install; found is a failure; no database reached is one with REQUIRE_AUDIT=1

@@ -1,7 +1,8 @@
-"""What of the stack files is not the newest: ``make outdated``. It changes nothing.
+"""What of the stack files is not the newest, and how long their Spark is supported: ``make outdated``.
 
-Revisions come from Ivy's own listing and from pip, so that no registry's address stands here. Pre-releases are passed
-over, and a version with a suffix (``2.1.0-spark-3.5``) is compared with those of the same suffix only.
+It changes nothing. Revisions come from Ivy's own listing and from pip, so that no registry's address stands here.
+Pre-releases are passed over, and a version with a suffix (``2.1.0-spark-3.5``) is compared with those of the same
+suffix only.
 """
 
 import re
@@ -11,6 +12,7 @@ import tomllib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from datetime import date
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -98,6 +100,13 @@ def table(rows: Sequence[Newer]) -> str:
     )
 
 
+def supported(stack: Mapping[str, Any], today: date) -> Iterator[str]:
+    """How long the stack's Spark is maintained and by whom, a line each with its source."""
+    for entry in stack.get("support", ()):
+        ends = "ended on" if entry["until"] < today else "ends on"
+        yield f"  support of {entry['of']}, {ends} {entry['until']} ({entry['source']})"
+
+
 def main(arguments: Sequence[str]) -> int:
     """Print what is newer for the named stack files, all if none is named; the exit code is not 0 only on errors."""
     for stack_file in [Path(argument) for argument in arguments] or sorted(STACKS.glob("*.toml")):
@@ -109,6 +118,7 @@ def main(arguments: Sequence[str]) -> int:
             print(f"{stack_file.name}: {error}", file=sys.stderr)
             return 1
         print(f"{stack_file.name}:\n{table(rows)}" if rows else f"{stack_file.name}: nothing is newer")
+        print("\n".join(supported(stack, date.today())), end="\n\n")
     return 0
 
 

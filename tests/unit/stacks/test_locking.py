@@ -1,14 +1,16 @@
 """How what was fetched gets into a stack file, and how a newer version is told from an older one."""
 
 import tomllib
+from datetime import date
 from pathlib import Path
 
 import pytest
 
 from docker.lock_stacks import Locked, differences, lock_document, requirement_of
-from docker.outdated import Newer, newer
+from docker.outdated import Newer, newer, supported
 
 STACK = Path(__file__).parents[3] / "docker" / "stacks" / "spark-3.5.toml"
+STACKS = sorted(STACK.parent.glob("*.toml"))
 TEXT = """\
 # Why this stack.
 name = "tiny"
@@ -94,3 +96,15 @@ def test_newer_is_by_number_within_one_kind_of_version(
 
 def test_nothing_is_newer_than_the_newest() -> None:
     assert newer("x", "2.9.0.post0", ["2.9.0.post0", "2.8.2"]) is None
+
+
+def test_the_end_of_support_is_told_with_its_source() -> None:
+    stack = {"support": [{"of": "Spark 3.5, by its community", "until": date(2026, 4, 12), "source": "https://a.test"}]}
+
+    assert ["ended on 2026-04-12 (https://a.test)" in line for line in supported(stack, date(2026, 4, 13))] == [True]
+    assert ["ends on 2026-04-12" in line for line in supported(stack, date(2026, 4, 12))] == [True]
+
+
+@pytest.mark.parametrize("stack_file", STACKS, ids=lambda file: file.stem)
+def test_each_stack_says_how_long_its_spark_is_supported(stack_file: Path) -> None:
+    assert len(list(supported(tomllib.loads(stack_file.read_text()), date(2026, 11, 24)))) >= 2
