@@ -257,6 +257,7 @@ class MemoryEngine:
         self.ended: dict[str, Failure] = {}
         self.waits_until_s: dict[str, float] = {}
         self.lacks = ""  # a table format
+        self.line = ""  # of Spark
         self.trouble: Exception | None = None
 
     def start(self, token: str, command: Sequence[str]) -> str:
@@ -281,6 +282,10 @@ class MemoryEngine:
     def unfit(self, table_format: str) -> str:
         """As a test says."""
         return f"it has no {self.lacks}" if self.lacks and table_format == self.lacks else ""
+
+    def spark(self) -> str:
+        """As a test says."""
+        return self.line
 
 
 class MemoryOrchestrator:

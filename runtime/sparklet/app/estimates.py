@@ -22,7 +22,7 @@ from sparklet.app.stack import OpenStack
 from sparklet.local.process_engine import PROCESS
 from sparklet.model import Run, RunOptions
 from sparklet.model.options import AUTO, MIB
-from sparklet.planning.new_run import chosen_engine
+from sparklet.planning.engine_choice import chosen_engine
 from sparklet.planning.packing import PlanPreview, preview
 from sparklet.planning.request import DispatchMode, RunRequest, automatic_mode
 from sparklet.ports import Ledger

@@ -1,7 +1,8 @@
 """Glue as an engine: a run of one job for each shard. ``--scriptLocation`` replaces the job's own script."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 from sparklet.engines.spark_platform import TAIL_LINES, PlatformJob, SparkPlatform
 from sparklet.errors import RemoteTaskError
@@ -14,6 +15,7 @@ class GlueJobRuns(SparkPlatform):
     """Starts, watches and stops runs of a job."""
 
     least_release = (5, 0)
+    sparks: ClassVar[Mapping[str, str]] = {"5": "3.5", "6": "4.1"}  # of Glue's release notes
     job: str
 
     def start(self, token: str, command: Sequence[str]) -> str:

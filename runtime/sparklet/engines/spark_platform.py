@@ -50,6 +50,7 @@ class SparkPlatform(Engine):
     """An engine whose workers are drivers of Spark jobs."""
 
     least_release: ClassVar[tuple[int, int]] = (7, 0)  # EMR's first with Python 3.11
+    sparks: ClassVar[Mapping[str, str]] = {"7": "3.5", "8.0": "4.0", "8": "4.1"}  # by release, of EMR's release guide
 
     clients: AwsClients
     env: Mapping[str, str]  # the worker's settings
@@ -75,6 +76,11 @@ class SparkPlatform(Engine):
         if table_format in NEEDS_JARS and table_format not in jars:
             return f"{jars_setting} do not name {table_format}; see docs/guide/elsewhere.md"
         return missing_setting(self.script_settings(), self.conf, OF_THE_JVM)
+
+    def spark(self) -> str:
+        """The line of the platform's release."""
+        release = ".".join(re.findall(r"\d+", self._release()[0])[:2])
+        return next((line for known, line in self.sparks.items() if f"{release}.".startswith(f"{known}.")), "")
 
     @abstractmethod
     def _job(self, task_id: str) -> PlatformJob:

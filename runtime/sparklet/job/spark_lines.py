@@ -19,6 +19,16 @@ def line_of(version: str) -> str:
     return ".".join(version.split(".")[:2])
 
 
+def is_of(version: str, line: str) -> bool:
+    """Whether a version is of a line, or of a major version: 4.1.4 of 4.1 and of 4."""
+    return f"{version}.".startswith(f"{line}.")
+
+
+def major_of(version: str) -> str:
+    """``3`` of ``3.5.9``."""
+    return version.partition(".")[0]
+
+
 def version_on(class_path: Iterable[str]) -> str:
     """The version of Spark on a class path; "" if no jar's name tells."""
     return next((found[1] for found in map(_CORE.search, class_path) if found), "")

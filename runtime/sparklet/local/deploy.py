@@ -10,6 +10,7 @@ from sparklet.aws.clients import AwsClients, failing_as
 from sparklet.aws.orchestrator import StepFunctionsOrchestrator
 from sparklet.aws.stacks import stack_outputs
 from sparklet.errors import ExecutionExistsError, LocalStackError, NotDeployedError
+from sparklet.local.spark_installation import stack_file
 from sparklet.model import MAX_NAME, successor
 
 STACK_NAME = "sparklet"
@@ -38,6 +39,7 @@ def parameters_of(request: Mapping[str, Any]) -> dict[str, str]:
     """The template's parameters for a client's request."""
     return {
         "ImageUri": "local",
+        "Stack": stack_file().stem,
         "LargeFunction": "yes",
         "FunctionMemoryMB": str(request["memory_mb"]),
         "FunctionTimeoutS": str(request["timeout_s"]),

@@ -42,7 +42,9 @@ from sparklet.local.deploy import Deployed
 from sparklet.local.environment import PROCESSING_PATH, REGION, ask
 from sparklet.local.lock import Lock
 from sparklet.local.process_engine import PROCESS, LocalProcesses
+from sparklet.local.spark_installation import stack_file
 from sparklet.local.state import StateDir
+from sparklet.planning.engine_choice import SPARK_LINE
 from sparklet.ports.deployment import Deployment
 from sparklet.settings import engines, of_workers
 
@@ -153,7 +155,7 @@ class LocalStack(AbstractContextManager["LocalStack"]):
         """The stack's ports for planning, checking and recovery."""
         at = deployment(self.clients, self.info.bucket, self.info.ledger_table, self.info.queue_url)
         tasks, named = LocalProcesses(self._state.tasks), engines()
-        functions = partial(of_workers, os.environ)
+        functions = partial(of_workers, {**os.environ, SPARK_LINE: stack_file().stem})
         of_template = engines_of(self.clients, engines({"SPARKLET_ENGINES": self.info.engines}), {}, functions)
         here = {**clusters_of(named, tasks, functions), PROCESS: tasks, **of_template}
         engines_here = {name: here[name] for name in (*named, PROCESS, *of_template) if name in here}

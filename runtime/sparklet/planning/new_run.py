@@ -21,14 +21,15 @@ from sparklet.errors import (
 from sparklet.inputs.list_requests import TABLE, stored_source
 from sparklet.job.catalogs import catalog_properties
 from sparklet.model import RUN_ID, SCHEME, NextRun, Run, ScriptRef, s3_address, split_uri
-from sparklet.model.options import AUTO, LARGE, REFUSE
+from sparklet.model.options import AUTO, REFUSE
+from sparklet.planning.engine_choice import asked_spark, chosen_engine, refuse_another_spark
 from sparklet.planning.follow_up_ids import FOLLOW_UP_ID
 from sparklet.planning.inventory import refuse_other_regions
 from sparklet.planning.output_claims import refuse_another_open, refuse_outputs, take_outputs
 from sparklet.planning.packing import PackedInput, too_large
 from sparklet.planning.request import RunRequest
 from sparklet.ports import ObjectStore
-from sparklet.ports.deployment import WITHDRAWN, Deployment
+from sparklet.ports.deployment import Deployment
 
 RUN_ID_IN_OUTPUT = "{run_id}"  # for a request that is repeated for run after run
 MAX_SLUG = 40  # characters of a name, so that time and suffix fit into the 63 of a run id
@@ -46,9 +47,14 @@ def new_run(at: Deployment, request: RunRequest, packed: PackedInput | None = No
     """
     run_id = run_id_of(request, at.clock.now_s())
     known = at.known_run(run_id)
+    sources = filter(None, (request.script, request.check, request.next))
+    scripts = {source: read_script(at, run_id, source, request.py_files) for source in sources}
+    asked = {source: asked_spark(source, script.files[0][1]) for source, script in scripts.items()}
+    if not known:
+        refuse_another_spark(at, asked)
     if engine := request.options.engine:
         stored = known.options.engine if known and engine == AUTO else ""
-        engine = stored or chosen_engine(at, engine, request.table)
+        engine = stored or chosen_engine(at, engine, request.table, asked.values())
     output = request.output_uri or (f"s3://{at.bucket}/output/{RUN_ID_IN_OUTPUT}/" if request.table else "")
     next_output = request.next_output or f"s3://{at.bucket}/output/{RUN_ID_IN_OUTPUT}-next/"
     request = replace(
@@ -58,8 +64,6 @@ def new_run(at: Deployment, request: RunRequest, packed: PackedInput | None = No
         output_uri=_folder(output.replace(RUN_ID_IN_OUTPUT, run_id)),
         next_output=_folder(next_output.replace(RUN_ID_IN_OUTPUT, run_id)) if request.next else "",
     )
-    sources = filter(None, (request.script, request.check, request.next))
-    scripts = {source: read_script(at, run_id, source, request.py_files) for source in sources}
     if known:
         return _same_run(known, request, scripts)
     if request.table.startswith("iceberg:"):
@@ -80,33 +84,6 @@ def new_run(at: Deployment, request: RunRequest, packed: PackedInput | None = No
         return _same_run(known, request, scripts)
     take_outputs(at, run)
     return run
-
-
-def chosen_engine(at: Deployment, name: str, table: str) -> str:
-    """The named engine, or those of ``auto``, if they can write to ``table``; PlanError if there is none."""
-    chosen, unfit = fit_engines(at, name, table.partition(":")[0])
-    if chosen:
-        return chosen
-    if unfit:
-        raise PlanError("; ".join(unfit))
-    there = f"it has {', '.join(at.engines)}" if at.engines else "name one in its parameters, such as Fargate's"
-    why = f": {WITHDRAWN[name]}" if name in WITHDRAWN else ""
-    raise PlanError(
-        f"the stack has no engine {name.removeprefix(AUTO)}".rstrip() + f"{why}; {there} (docs/guide/elsewhere.md)"
-    )
-
-
-def fit_engines(at: Deployment, name: str, table_format: str = "") -> tuple[str, list[str]]:
-    """The first fit engine, after ``lambda-large``, which has limits, the next one, too; and why others are unfit."""
-    chosen, unfit = list[str](), list[str]()
-    for engine in at.engines if name == AUTO else at.engines.keys() & {name}:
-        if why := at.engines[engine].unfit(table_format):
-            unfit.append(f"the engine {engine} can do no shard of this run: {why}")
-            continue
-        chosen.append(engine)
-        if engine != LARGE:
-            break
-    return ",".join(chosen), unfit
 
 
 def _refuse_no_catalog(at: Deployment, request: RunRequest) -> None:

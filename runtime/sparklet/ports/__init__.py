@@ -144,6 +144,10 @@ class Engine(Protocol):
         """Before a plan: why shards that write to such a table ("": to none) cannot run here; "" if they can."""
         return ""
 
+    def spark(self) -> str:
+        """Its line of Spark; "": the functions' own, or it is not known."""
+        return ""
+
 
 class Compute(Protocol):
     """Deployed functions."""

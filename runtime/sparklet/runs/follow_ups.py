@@ -23,8 +23,8 @@ from sparklet.errors import ObjectChangedError, PlanError, RunExistsError
 from sparklet.model import Counts, ListSource, Run, RunOptions, RunState, ShardState
 from sparklet.model.options import AUTO, ENGINE, FAIL, NO_LIMIT_BYTES
 from sparklet.planning.commit_files import commit_files
+from sparklet.planning.engine_choice import fit_engines
 from sparklet.planning.follow_up_ids import check_id, commit_id, next_id
-from sparklet.planning.new_run import fit_engines
 from sparklet.planning.output_claims import take_outputs
 from sparklet.ports.deployment import Deployment
 from sparklet.runs.summary import statistics, summarize

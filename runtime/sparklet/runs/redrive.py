@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from sparklet.errors import PlanError, ShardNotFoundError
 from sparklet.model import Run, RunState, ScriptRef, ShardRecord, ShardState
-from sparklet.planning.new_run import chosen_engine
+from sparklet.planning.engine_choice import chosen_engine
 from sparklet.planning.output_claims import claim_outputs, refuse_overtaken
 from sparklet.planning.planner import send_messages
 from sparklet.ports.deployment import Deployment

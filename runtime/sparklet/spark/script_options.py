@@ -5,11 +5,13 @@ They are comments, anywhere, at the start of a line::
     # sparklet: runner=submit
     # sparklet: spark.driver.memory=3g
     # sparklet: spark.driver.extraJavaOptions=-Duser.language=de
+    # sparklet: spark=4
 
-A script needs its own JVM if a comment, or a literal in its code such as
-``.config("spark.jars.packages", "group:artifact:1.0")``, has an option that only a new JVM can take. It then gets one
-with those options. Both runners use the other options in comments, and with ``runner=warm`` a script stays on the warm
-JVM whatever its code has. What a literal names of the class path's jars, in any version or spelling, is not asked for.
+``spark=4`` or ``spark=4.1`` refuses any other Spark. A script needs its own JVM if a comment, or a literal in its code
+such as ``.config("spark.jars.packages", "group:artifact:1.0")``, has an option that only a new JVM can take. It then
+gets one with those options. Both runners use the other options in comments, and with ``runner=warm`` a script stays on
+the warm JVM whatever its code has. What a literal names of the class path's jars, in any version or spelling, is not
+asked for.
 """
 
 import ast
@@ -19,6 +21,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from sparklet.errors import ScriptError
+from sparklet.job.spark_lines import is_of, version_on
 from sparklet.spark.runner import Output
 
 JVM_OPTIONS = frozenset(
@@ -40,6 +43,7 @@ _GROUP = re.compile(r"(?!.*\.jar$)[a-z]\w*(\.[a-z]\w*)+")
 _VARIANT = re.compile(
     r"_\d+\.\d+|-\d.*|(?<=spark)[\d.]+"
 )  # a line of Scala or Spark, the version, Spark's line in a name
+_LINE = re.compile(r"\d+(\.\d+)?")
 _COMMENT = re.compile(r"^#\s*sparklet:\s*(.*?)\s*$", re.MULTILINE)
 
 
@@ -71,6 +75,9 @@ def script_options(source: str, jars: Callable[[], Sequence[str]] = tuple) -> Sc
     Raises ScriptError if a ``# sparklet:`` comment or a coordinate is wrong, or two comments contradict.
     """
     commented = dict(_commented(source))
+    asked = commented.pop("spark", "")
+    if asked and (version := version_on(jars())) and not is_of(version, asked):
+        raise ScriptError(f"the script asks for Spark {asked} ('# sparklet: spark={asked}'), this worker has {version}")
     runner = commented.pop("runner", "")
     jvm_options = sorted(IN_A_COMMENT.intersection(commented))
     if runner == "warm":
@@ -81,6 +88,11 @@ def script_options(source: str, jars: Callable[[], Sequence[str]] = tuple) -> Sc
     literals = dict(_literals(source, jars, warnings)) if any(option in source for option in JVM_OPTIONS) else {}
     conf = {**{key: value for key, value in literals.items() if value is not None}, **commented}
     return ScriptOptions(runner == "submit" or bool(jvm_options) or bool(literals), conf, tuple(warnings))
+
+
+def commented_spark(source: str) -> str:
+    """The line of Spark that a comment asks for; "" for any. ScriptError as ``script_options``."""
+    return dict(_commented(source)).get("spark", "")
 
 
 def _not_bundled(key: str, names: str, line: int, jars: Sequence[str], warnings: list[str]) -> str:
@@ -118,10 +130,12 @@ def _stem(name: str) -> str:
 def _commented(source: str) -> Iterator[tuple[str, str]]:
     for match in _COMMENT.finditer(source):
         key, equals, value = (part.strip() for part in match[1].partition("="))
-        if not (equals and (key.startswith("spark.") or (key == "runner" and value in ("warm", "submit")))):
+        known = {"runner": value in ("warm", "submit"), "spark": bool(_LINE.fullmatch(value))}
+        if not (equals and known.get(key, key.startswith("spark."))):
             line = source.count("\n", 0, match.start()) + 1
             raise ScriptError(
-                f"line {line} of the script: '# sparklet: {match[1]}' must be runner=submit, runner=warm or spark.…=…"
+                f"line {line} of the script: '# sparklet: {match[1]}' must be runner=submit, runner=warm, "
+                "spark=4, spark=4.1 (or another line) or spark.…=…"
             )
         yield key, value
 

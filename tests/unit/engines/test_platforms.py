@@ -347,6 +347,28 @@ def test_a_cluster_lacks_python_or_jars(
 
 
 @pytest.mark.parametrize(
+    ("release", "line"),
+    [("emr-7.13.0", "3.5"), ("emr-spark-8.0.0", "4.0"), ("emr-spark-8.1.0", "4.1"), ("emr-spark-9.0.0", "")],
+)
+def test_a_release_of_emr_tells_its_spark(
+    aws: Recorded, engine: Callable[[str], Engine], release: str, line: str
+) -> None:
+    cluster = {"Id": "j-1", "ReleaseLabel": release, "Configurations": []}
+    aws.emr.add_response("describe_cluster", {"Cluster": cluster}, {"ClusterId": "j-1"})
+
+    assert engine("emr").spark() == line
+
+
+@pytest.mark.parametrize(("version", "line"), [("5.0", "3.5"), ("5.1", "3.5"), ("6.0", "4.1"), ("10.0", "")])
+def test_a_version_of_glue_tells_its_spark(
+    aws: Recorded, engine: Callable[[str], Engine], version: str, line: str
+) -> None:
+    aws.glue.add_response("get_job", {"Job": {"Name": "shards", "GlueVersion": version}}, {"JobName": "shards"})
+
+    assert engine("glue").spark() == line
+
+
+@pytest.mark.parametrize(
     ("version", "formats", "table", "why"),
     [
         ("4.0", "delta", "delta", "Glue 4.0 has no Python 3.11"),

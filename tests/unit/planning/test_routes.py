@@ -8,7 +8,8 @@ import pytest
 from sparklet.errors import PlanError, RunExistsError
 from sparklet.model import ClaimStatus, Dispatch, Failure, RunOptions, RunState, ShardResult, ShardState
 from sparklet.model.options import LARGE_BYTES
-from sparklet.planning.new_run import chosen_engine, new_run
+from sparklet.planning.engine_choice import chosen_engine
+from sparklet.planning.new_run import new_run
 from sparklet.planning.packing import preview
 from sparklet.planning.planner import plan
 from sparklet.runs.redrive import redrive

@@ -180,7 +180,7 @@ def test_a_script_that_does_not_compile_fails_by_itself() -> None:
     ("text", "said"),
     [
         ("x = 1\n# sparklet: runer=submit\n", "line 2 of the script: '# sparklet: runer=submit'"),
-        ("# sparklet: runner=fast\n", "runner=submit, runner=warm or spark"),
+        ("# sparklet: runner=fast\n", "runner=submit, runner=warm, spark=4"),
         ("# sparklet: spark.jars\n", "line 1"),
         ("# sparklet: runner=warm\n# sparklet: spark.driver.memory=8g\n", "spark.driver.memory, which needs submit"),
     ],
@@ -188,6 +188,18 @@ def test_a_script_that_does_not_compile_fails_by_itself() -> None:
 def test_a_comment_that_cannot_be_followed_is_an_error(text: str, said: str) -> None:
     with pytest.raises(ScriptError, match=said.replace("(", r"\(")):
         script_options(text)
+
+
+@pytest.mark.parametrize(("line", "fits"), [("3", True), ("3.5", True), ("4", False), ("3.4", False)])
+def test_a_comment_refuses_another_spark(line: str, fits: bool) -> None:
+    def options() -> ScriptOptions:
+        return script_options(f"# sparklet: spark={line}", lambda: ["/spark/jars/spark-core_2.12-3.5.9.jar"])
+
+    if fits:
+        assert options() == ScriptOptions()
+    else:
+        with pytest.raises(ScriptError, match=r"3\.5\.9"):
+            options()
 
 
 @pytest.mark.parametrize(

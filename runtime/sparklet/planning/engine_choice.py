@@ -1,0 +1,93 @@
+"""Which engine does what is too large for a function, and which Spark it has."""
+
+from collections.abc import Collection, Iterable, Iterator, Mapping
+
+from sparklet.errors import PlanError, ScriptError, SettingsError
+from sparklet.job.spark_lines import is_of, major_of
+from sparklet.model.options import AUTO, LARGE
+from sparklet.ports.deployment import WITHDRAWN, Deployment
+from sparklet.spark.script_options import commented_spark
+
+SPARK_LINE = "SPARKLET_SPARK_LINE"
+"""Among the functions' settings: the stack of their image (docker/stacks)."""
+
+
+def chosen_engine(at: Deployment, name: str, table: str, asked: Collection[str] = ()) -> str:
+    """The named engine, or those of ``auto``, if they can write to ``table``; PlanError if there is none.
+
+    ``asked``: lines of Spark that scripts ask for.
+    """
+    chosen, unfit = fit_engines(at, name, table.partition(":")[0], asked)
+    if chosen:
+        return chosen
+    if unfit:
+        raise PlanError("; ".join(unfit))
+    there = f"it has {', '.join(at.engines)}" if at.engines else "name one in its parameters, such as Fargate's"
+    why = f": {WITHDRAWN[name]}" if name in WITHDRAWN else ""
+    raise PlanError(
+        f"the stack has no engine {name.removeprefix(AUTO)}".rstrip() + f"{why}; {there} (docs/guide/elsewhere.md)"
+    )
+
+
+def fit_engines(
+    at: Deployment, name: str, table_format: str = "", asked: Collection[str] = ()
+) -> tuple[str, list[str]]:
+    """The first fit engine, after ``lambda-large``, which has limits, the next one, too; and why others are unfit."""
+    chosen, unfit = list[str](), list[str]()
+    for engine in at.engines if name == AUTO else at.engines.keys() & {name}:
+        why = at.engines[engine].unfit(table_format)
+        if not why and any(asked):
+            why = _another_spark(at.engines[engine].spark(), asked)
+        if why:
+            unfit.append(f"the engine {engine} can do no shard of this run: {why}")
+            continue
+        chosen.append(engine)
+        if engine != LARGE:
+            break
+    return ",".join(chosen), unfit
+
+
+def _another_spark(spark: str, asked: Iterable[str]) -> str:
+    """Why scripts that ask for a line of Spark cannot run on another; "" if they can, or the line is not known."""
+    wrong = [line for line in asked if line and spark and not is_of(spark, line)]
+    return f"it has Spark {spark}, and the script asks for {wrong[0]}" if wrong else ""
+
+
+def asked_spark(source: str, body: bytes) -> str:
+    """The line of Spark that a script's comment asks for; PlanError if one of its comments is wrong."""
+    try:
+        return commented_spark(body.decode(errors="replace"))
+    except ScriptError as error:
+        raise PlanError(f"the script {source}: {error}") from error
+
+
+def spark_of_functions(at: Deployment) -> str:
+    """The line of the functions' Spark; "" if it is not known."""
+    try:
+        settings = at.functions() if at.functions else {}
+    except SettingsError:
+        return ""  # the caller may not read the functions' settings
+    return settings.get(SPARK_LINE, "").removeprefix("spark-")
+
+
+def refuse_another_spark(at: Deployment, asked: Mapping[str, str]) -> None:
+    """PlanError for a script that asks for another line of Spark than the functions'; ``asked``: by script."""
+    if any(asked.values()) and (spark := spark_of_functions(at)):
+        for source, line in asked.items():
+            if why := _another_spark(spark, [line]):
+                raise PlanError(
+                    f"no function can do a shard of {source}: {why}; deploy the stack with Stack=spark-{line}, or "
+                    f"change the comment '# sparklet: spark={line}' (docs/guide/image.md)"
+                )
+
+
+def differing_sparks(at: Deployment, engines: str) -> Iterator[str]:
+    """What to tell of a run whose engines have another major version of Spark than the functions."""
+    spark = spark_of_functions(at) if engines else ""
+    for name in filter(None, engines.split(",")):
+        there = at.engines[name].spark() if name in at.engines else ""
+        if spark and there and major_of(spark) != major_of(there):
+            yield (
+                f"functions run Spark {spark}, the engine {name} runs Spark {there}: casts and functions may differ; "
+                "'# sparklet: spark=' in the script refuses one of them (docs/guide/elsewhere.md)"
+            )

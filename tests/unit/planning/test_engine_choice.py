@@ -1,0 +1,79 @@
+"""A script that asks for a line of Spark runs on no other; who does not ask is told of a difference."""
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from sparklet.errors import PlanError
+from sparklet.model import Run, RunOptions
+from sparklet.planning.engine_choice import differing_sparks
+from sparklet.planning.new_run import new_run
+from sparklet.ports.deployment import Deployment
+from tests.stand_ins.memory import MemoryEngine
+from tests.world import SCRIPT, World
+
+
+def deployment(functions: str, script: str = "", **engines: str) -> tuple[World, Deployment]:
+    """Functions and engines with these lines of Spark, and a script; "": not known."""
+    world = World(engines={name: MemoryEngine() for name in engines})
+    for name, line in engines.items():
+        engine = world.engines[name]
+        assert isinstance(engine, MemoryEngine)
+        engine.line = line
+    world.put(1)
+    world.store.put(SCRIPT, f"{script}\nprint(1)\n".encode())
+    settings = {"SPARKLET_SPARK_LINE": functions} if functions else {}
+    return world, replace(world.at, functions=lambda: settings)
+
+
+def entered(at: Deployment, world: World, **options: Any) -> Run:
+    return new_run(at, world.request(options=RunOptions(**options)))
+
+
+@pytest.mark.parametrize("line", ["4", "4.1"])
+def test_functions_with_another_spark_are_refused(line: str) -> None:
+    world, at = deployment("spark-3.5", f"# sparklet: spark={line}")
+
+    with pytest.raises(PlanError, match=rf"daily\.py.*Spark 3\.5.*asks for {line}"):
+        entered(at, world)
+    assert world.at.known_run("run-1") is None
+
+
+@pytest.mark.parametrize(
+    ("functions", "line"), [("spark-4.1", "4"), ("spark-4.1", "4.1"), ("", "4"), ("spark-3.5", "")]
+)
+def test_functions_with_that_or_an_unknown_spark_are_taken(functions: str, line: str) -> None:
+    world, at = deployment(functions, f"# sparklet: spark={line}" if line else "")
+
+    assert entered(at, world).run_id == "run-1"
+
+
+def test_auto_takes_an_engine_with_the_spark_asked_for() -> None:
+    world, at = deployment("spark-4.1", "# sparklet: spark=4", emr="3.5", glue="4.1")
+
+    assert entered(at, world, engine="auto").options.engine == "glue"
+    with pytest.raises(PlanError, match=r"the engine emr .*Spark 3\.5"):
+        new_run(at, world.request(run_id="run-2", options=RunOptions(engine="emr")))
+
+
+def test_engines_of_an_unknown_spark_are_taken() -> None:
+    world, at = deployment("spark-4.1", "# sparklet: spark=4", fargate="")
+
+    assert entered(at, world, engine="auto").options.engine == "fargate"
+
+
+def test_a_comment_that_nobody_understands_is_refused() -> None:
+    world, at = deployment("spark-3.5", "# sparklet: spark=four")
+
+    with pytest.raises(PlanError, match=r"daily\.py.*line 1"):
+        entered(at, world)
+
+
+def test_a_difference_in_the_major_version_is_told() -> None:
+    _, at = deployment("spark-3.5", glue="4.1", emr="3.5", fargate="")
+
+    (told,) = differing_sparks(at, "glue")
+
+    assert "Spark 3.5" in told and "glue runs Spark 4.1" in told
+    assert not [*differing_sparks(at, "emr"), *differing_sparks(at, "fargate"), *differing_sparks(at, "")]
