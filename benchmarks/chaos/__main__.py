@@ -32,11 +32,16 @@ from benchmarks.chaos.trial import Trial
 from benchmarks.chaos.workers import Pool
 from benchmarks.chaos.world import World, free_of_aws, say, world
 from benchmarks.facts import ROOT, facts
+from sparklet.local.jars import load_stack
+from sparklet.local.spark_installation import stack_file
 from tests.stand_ins.read_queues import Received, readable
 
 TRIALS_A_STACK = 80  # then a new one: the stand-in grows slow with what it holds
 QUICK_MIN, QUICK_TRIALS = 2.0, 12  # no further trial begins later
-RESULTS = ROOT / "benchmarks" / "results" / "reliability" / "chaos.jsonl"
+STACK = stack_file()
+RESULTS = ROOT / "benchmarks" / "results" / "reliability"
+RESULTS /= "chaos.jsonl" if STACK.stem == "spark-3.5" else f"chaos-{STACK.stem}.jsonl"
+THERE = tuple(name for name in FORMATS if name in load_stack(STACK).groups)
 DELIVERIES = 32
 END_S = 20.0  # for the stack's end, if this process is told to end
 
@@ -76,7 +81,7 @@ def wrong(results: Sequence[Mapping[str, Any]], least: int) -> str | None:
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=_seeds, default=seeds(FULL_SIZE_BLOCKS), metavar="FIRST:END")
-    parser.add_argument("--formats", type=names(FORMATS), default=FORMATS, metavar="NAME,…")
+    parser.add_argument("--formats", type=names(THERE), default=THERE, metavar="NAME,…")
     parser.add_argument("--ways", type=names(WAYS), default=WAYS, metavar="NAME,…")
     parser.add_argument("--kinds", type=names(tuple(KINDS)), default=tuple(KINDS), metavar="NAME,…")
     parser.add_argument("--at", type=_step, metavar="STEP:NUMBER", help="strike there, e.g. 'PUT Hudi timeline:12'")
