@@ -4,6 +4,8 @@ import ast
 import re
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).resolve().parents[2]
 DOCKERFILE = ROOT / "docker" / "Dockerfile"
 
@@ -37,20 +39,19 @@ def test_no_file_of_the_image_has_the_modes_of_a_checkout() -> None:
     assert not any(line.startswith("COPY ") for line in own[made_readable:])
 
 
-def test_a_stage_has_every_module_that_its_modules_import() -> None:
-    """The stage that fetches jars takes few of the runtime's modules, to be built anew only if they change."""
-    copied = [word for line in stages()["tools"][1] if line.startswith("COPY ") for word in line.split()[1:-1]]
-    modules = [
-        path.removeprefix("runtime/").removesuffix(".py").replace("/", ".") for path in copied if "sparklet" in path
-    ]
+@pytest.mark.parametrize(("stage", "least"), [("tools", 6), ("compiled", 4)])
+def test_a_stage_has_every_module_that_its_modules_import(stage: str, least: int) -> None:
+    """Two stages take few of the modules of runtime, so that they are built anew only if those change."""
+    copied = [word for line in stages()[stage][1] if line.startswith("COPY ") for word in line.split()[1:-1]]
+    sources = [path for path in copied if path.startswith("runtime/") and path.endswith(".py")]
+    modules = {path.removeprefix("runtime/").removesuffix(".py").replace("/", ".") for path in sources}
 
     imported = {
         node.module
-        for path in copied
-        if path.startswith("runtime/")
+        for path in sources
         for node in ast.parse((ROOT / path).read_text()).body
         if isinstance(node, ast.ImportFrom) and str(node.module).startswith("sparklet.")
     }
 
-    assert len(modules) > 6
-    assert imported - {"sparklet.local"} <= set(modules)
+    assert len(modules) > least
+    assert imported - {"sparklet.local"} <= modules
