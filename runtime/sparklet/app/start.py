@@ -140,7 +140,7 @@ def begin(
             request = with_local_files(stack, request, reporter)
             known = stack.at.known_run(request.run_id)
             run = new_run(stack.at, request, packed)
-        for differing in differing_sparks(stack.at, run.options.engine):
+        for differing in differing_sparks(stack.at, run.options.engine) if run.options.engine else ():
             reporter.warn(differing)
         if not by_machine and known:
             reporter.say(f"run {run.run_id} exists already, {run.state}; this is the same run")

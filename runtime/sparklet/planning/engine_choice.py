@@ -83,8 +83,8 @@ def refuse_another_spark(at: Deployment, asked: Mapping[str, str]) -> None:
 
 def differing_sparks(at: Deployment, engines: str) -> Iterator[str]:
     """What to tell of a run whose engines have another major version of Spark than the functions."""
-    spark = spark_of_functions(at) if engines else ""
-    for name in filter(None, engines.split(",")):
+    spark = spark_of_functions(at)
+    for name in engines.split(","):
         there = at.engines[name].spark() if name in at.engines else ""
         if spark and there and major_of(spark) != major_of(there):
             yield (

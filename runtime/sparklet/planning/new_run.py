@@ -49,8 +49,9 @@ def new_run(at: Deployment, request: RunRequest, packed: PackedInput | None = No
     known = at.known_run(run_id)
     sources = filter(None, (request.script, request.check, request.next))
     scripts = {source: read_script(at, run_id, source, request.py_files) for source in sources}
-    asked = {source: asked_spark(source, script.files[0][1]) for source, script in scripts.items()}
-    if not known:
+    bodies = {source: script.files[0][1] for source, script in scripts.items()}
+    asked = {source: asked_spark(source, body) for source, body in bodies.items() if b"sparklet:" in body}
+    if asked and not known:
         refuse_another_spark(at, asked)
     if engine := request.options.engine:
         stored = known.options.engine if known and engine == AUTO else ""
