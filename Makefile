@@ -41,7 +41,7 @@ pytest: venv ## The tests alone, ARGS as above (ARGS='-n 0' one after the other)
 	@$(RUN) -m pytest -n 3 --dist loadfile --no-loadscope-reorder $(ARGS)
 
 image: venv ## Build the container image, without a Docker daemon (ARGS=--help: what can be chosen; ARCH=arm64: by qemu)
-	@$(RUN) docker/build.py $(if $(ARCH),--arch $(ARCH)) $(ARGS)
+	@$(RUN) docker/build.py --stack $(STACK) $(if $(ARCH),--arch $(ARCH)) $(ARGS)
 
 # One container at a time: the image's functions have two cores each. ARGS='-m campaign' builds the image again, for its digest.
 # ARCH=arm64: what qemu-user can do: what the image holds, its archive, spark-submit. It lacks what the worker's guards need.

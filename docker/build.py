@@ -1,7 +1,7 @@
 """Build the image without a Docker daemon: ``make image``, or this file with options.
 
 Installs buildah and podman where they are missing and it may, makes a base image of Debian's packages where none is
-named, builds, and writes what came out to build/image/image.json. All of the engine's storage lies below build/image,
+named, builds, and writes what came out to build/image/STACK.json. All of the engine's storage lies below build/image,
 the downloads in the user's cache, with those of the local mode. Where there is Docker, the same is done by
 `docker build -f docker/Dockerfile .`
 """
@@ -145,7 +145,7 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     option(
         "--output",
         type=Path,
-        help="what came out is written there (default: build/image/image.json or image-ARCH.json)",
+        help="what came out is written there (default: build/image/STACK.json or STACK-ARCH.json)",
     )
     option(
         "--train",
@@ -167,7 +167,7 @@ def main(arguments: Sequence[str]) -> None:
         asked.frameworks = ",".join(tomllib.loads(stack_file.read_text())["frameworks"])
     suffix = "" if asked.arch == HERE else f"-{asked.arch}"
     asked.tag = asked.tag or f"localhost/sparklet:{asked.stack}{suffix}"
-    asked.output = asked.output or BUILD / f"image{suffix}.json"
+    asked.output = asked.output or BUILD / f"{asked.stack}{suffix}.json"
     clock, engine = Clock(), Engine(BUILD / "engine")
     emulated = "" if asked.arch == HERE else MACHINES[asked.arch]
     install_tools(clock, emulated)
@@ -296,7 +296,7 @@ def _certificates() -> str:
 
 
 def described(engine: Engine, clock: Clock, asked: argparse.Namespace) -> dict[str, Any]:
-    """What came out: the content of image.json."""
+    """What came out: the content of STACK.json."""
     [image] = json.loads(engine.run("podman", "image", "inspect", asked.tag))
     history = json.loads(engine.run("podman", "history", "--no-trunc", "--format", "json", asked.tag))
     steps = zip(reversed(history), image["History"], strict=True)  # the one has sizes, the other says what is a layer

@@ -10,11 +10,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from sparklet.local.spark_installation import stack_file
+
 ROOT = Path(__file__).parents[2]
 HERE = {"aarch64": "arm64"}.get(os.uname().machine, os.uname().machine)
 ARCH = os.environ.get("ARCH") or HERE  # another one's image runs by qemu
 SLOWER = 1 if ARCH == HERE else 15  # what takes a second, at most
-DOCUMENT = ROOT / "build" / "image" / ("image.json" if ARCH == HERE else f"image-{ARCH}.json")
+DOCUMENT = ROOT / "build" / "image" / f"{stack_file().stem}{'' if ARCH == HERE else f'-{ARCH}'}.json"
 EMULATOR = f"lib/python*/site-packages/samcli/local/rapid/aws-lambda-rie-{HERE}"
 CLONE_NEWNET = 0x40000000
 
