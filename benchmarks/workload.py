@@ -3,7 +3,7 @@
 import json
 import random
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ from deltalake import DeltaTable
 JOBS = Path(__file__).parent / "jobs"
 ROWS = 5_000
 NAMES = 9
+SALES = "id INT, name STRING, amount DOUBLE, day DATE"
 SHOPS, VISITORS = 40, 600
 
 
@@ -33,20 +34,22 @@ class Job:
     folder: Path
     check: Callable[["Job", Path], None]
     shares_output: bool
+    reader: Mapping[str, Any] = field(default_factory=dict)  # of CSV: options of its reader, in the event
     tables: int = field(default=0)
     appends: int = field(default=0)  # to the newest table
 
     @property
     def script(self) -> Path:
-        """The same for every side."""
-        return JOBS / f"{self.name}.py"
+        """The same for every side, and for all forms of a job (``NAME-FORM``)."""
+        return JOBS / f"{self.name.partition('-')[0]}.py"
 
     def event(self, side: str) -> dict[str, Any]:
         """What the script is told; its output is empty, or the table."""
         output = self._output(side)
         if not self.shares_output:
             shutil.rmtree(output, ignore_errors=True)
-        return {"input": str(self.folder / "sales.csv"), "output": str(output), "first_id": self.appends * ROWS}
+        event = {"input": str(self.folder / "sales.csv"), "output": str(output), "first_id": self.appends * ROWS}
+        return {**event, "reader": dict(self.reader)} if self.reader else event
 
     def renew(self) -> None:
         """What comes now goes to a new table, if to any."""
@@ -77,6 +80,8 @@ def jobs(folder: Path) -> list[Job]:
     return [
         Job("hello", folder, lambda job, path: None, shares_output=False),  # it checks its count itself
         Job("csv_to_parquet", folder, lambda job, path: check_groups(path), shares_output=False),
+        Job("csv_to_parquet-header", folder, lambda job, path: check_groups(path), False, {"inferSchema": False}),
+        Job("csv_to_parquet-schema", folder, lambda job, path: check_groups(path), False, {"schema": SALES}),
         Job("json_to_delta", folder, lambda job, path: check_last_visits(path), shares_output=False),
         Job("delta_append", folder, _check_delta, shares_output=True),
         Job("iceberg_append", folder, _check_iceberg, shares_output=True),

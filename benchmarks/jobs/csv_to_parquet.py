@@ -1,4 +1,4 @@
-"""CSV with types found out → groups → Parquet. Plain PySpark, as for spark-on-aws-lambda."""
+"""CSV, its types found out or given → groups → Parquet. Plain PySpark, as for spark-on-aws-lambda."""
 
 import argparse
 import json
@@ -11,7 +11,7 @@ parser.add_argument("--event", type=json.loads)
 event = parser.parse_args().event
 
 spark = SparkSession.builder.appName("csv_to_parquet").getOrCreate()
-sales = spark.read.csv(event["input"], header=True, inferSchema=True)
+sales = spark.read.csv(event["input"], header=True, **event.get("reader", {"inferSchema": True}))
 groups = sales.groupBy("name").agg(F.count(F.lit(1)).alias("sales"), F.sum("amount").alias("amount"))
 groups.write.mode("overwrite").parquet(event["output"])
 spark.stop()
