@@ -16,13 +16,7 @@ from sparklet.job import Job
 def main() -> None:
     """Do the job."""
     job = Job.from_args()
-    people = job.spark().read.csv(
-        job.input_list(),
-        schema=job.params.get("schema"),
-        header=True,
-        enforceSchema=False,  # compare the header with the schema
-        mode="FAILFAST",
-    )
+    people = job.read_csv(job.spark())
     partition_by = [name.strip() for name in job.params.get("partition_by", "").split(",") if name.strip()]
     job.report(rows=job.append(people, partition_by=partition_by))
 

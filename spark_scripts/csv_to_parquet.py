@@ -18,15 +18,7 @@ from sparklet.job import Job
 def main() -> None:
     """Do the job."""
     job = Job.from_args()
-    spark = job.spark()
-    table = spark.read.csv(
-        job.input_list(),
-        schema=job.params.get("schema"),
-        sep=job.params.get("separator", ","),
-        header=True,
-        enforceSchema=False,  # compare the header with the schema
-        mode="FAILFAST",
-    )
+    table = job.read_csv(job.spark(), sep=job.params.get("separator", ","))
     written = Observation("written")
     table.observe(written, F.count(F.lit(1)).alias("rows")).write.mode("overwrite").parquet(job.output)
     job.report(rows=written.get["rows"], outputs=[job.output])

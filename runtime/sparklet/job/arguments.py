@@ -17,7 +17,7 @@ from sparklet.job.event_objects import escaped, event_objects, misread
 from sparklet.job.outcome import Outcome
 
 if TYPE_CHECKING:
-    from pyspark.sql import SparkSession
+    from pyspark.sql import DataFrame, SparkSession
 
 
 MAX_QUOTED = 120  # characters of a wrong document, in an error
@@ -114,6 +114,16 @@ class Job(StreamRecords, TableWrites, DatabaseAccess):
             if why := misread(uri, escapes=True):
                 raise EventError(f"the input {uri!r} would not be read: {why}; rename it, or exclude it")
         return [escaped(uri) for uri in self.inputs]
+
+    def read_csv(self, spark: SparkSession, schema: str | None = None, **options: Any) -> DataFrame:
+        """Read the inputs as CSV with a header, with the same columns and types in every shard.
+
+        ``schema`` is DDL text, by default that of the run, ``params["schema"]``; without one every column is text:
+        nothing is guessed, since a guess sees one shard alone. With one, a file with another header or a line that does
+        not fit fails the job; Spark's defaults go by position and read null. ``options`` of Spark's reader win.
+        """
+        strict = {"header": True, "enforceSchema": False, "mode": "FAILFAST"}
+        return spark.read.csv(self.input_list(), schema or self.params.get("schema"), **{**strict, **options})
 
     def figures(self, spark: SparkSession | None = None) -> dict[str, Any]:
         """For a check script: the statistics of the run that it checks, such as ``output``, ``rows`` and ``counts``.

@@ -93,6 +93,36 @@ def test_rows_that_violate_the_schema_fail(jvm: WarmJvm, tmp_path: Path, content
     assert cause in done.stderr
 
 
+GUESSING = """
+from sparklet.job import Job
+
+job = Job.from_args()
+guessed = job.spark().read.csv(job.input_list(), header=True, inferSchema=True)
+guessed.write.mode("overwrite").parquet(job.output)
+"""
+
+
+def test_shards_agree_on_types_where_guesses_differ(jvm: WarmJvm, tmp_path: Path) -> None:
+    (tmp_path / "guessing.py").write_text(GUESSING)
+    shards = {"a": "id,amount\n1,2.5\n", "b": "id,amount\n2,\n"}  # nothing has an amount in the second
+
+    types: dict[str, set[tuple[Any, ...]]] = {"guessing.py": set(), "csv_to_parquet.py": set()}
+    for script, found in types.items():
+        for name, content in shards.items():
+            source, output = tmp_path / f"{name}.csv", tmp_path / f"{name} by {script}"
+            source.write_text(content)
+            script_path = tmp_path / script if script == "guessing.py" else SCRIPTS / script
+            done = jvm.run(
+                str(script_path), "--event", event(source, output=str(output), schema="id INT, amount DOUBLE")
+            )
+            assert done.returncode == 0, done.stderr
+            found.update(
+                duckdb.execute("SELECT typeof(amount) FROM read_parquet(?)", [f"{output}/*.parquet"]).fetchall()
+            )
+
+    assert types == {"guessing.py": {("DOUBLE",), ("VARCHAR",)}, "csv_to_parquet.py": {("DOUBLE",)}}
+
+
 def test_another_attempt_replaces_the_output(jvm: WarmJvm, tmp_path: Path, people: Path) -> None:
     for _ in range(2):
         done = jvm.run("csv_to_parquet.py", "--event", event(people, output=str(tmp_path / "out")))
