@@ -118,11 +118,13 @@ def train(classes: Path) -> None:
     with tempfile.TemporaryDirectory() as folder:
         seen = Path(folder, "classes")
         command = java_options(f"-XX:DumpLoadedClassList={seen}")
-        conf = options.spark_defaults(settings, Path(folder), options.class_path(settings))
+        jars = options.class_path(settings)
+        formats = [name for name in FORMATS if any(f"/{name}-spark" in jar for jar in jars)]
+        conf = options.spark_defaults(settings, Path(folder), jars)
         command += [options.SUBMIT, *(part for key, value in conf.items() for part in ("--conf", f"{key}={value}"))]
         job = Path(__file__).with_name("training_job.py")
         env = {**os.environ, **options.process_env(settings, dict(os.environ))}
-        if subprocess.run([*command, str(job), *FORMATS], env=env, check=False).returncode:
+        if subprocess.run([*command, str(job), *formats], env=env, check=False).returncode:
             sys.exit("archive.py: the training job failed; its messages are above")
         lines = {line for line in seen.read_text().splitlines() if line and not line.startswith("#")}
     kept = sorted(line for line in lines if not line.startswith(SLEEPY_CLASSES))
