@@ -42,6 +42,7 @@ DEAD_WEIGHT = (
     "spark-yarn_*",
     "spark-repl_*",
     "scala-compiler-*",
+    "connect-repl/*",
     "netty-*-osx-*",
     "netty-*-windows-*",
     "netty-transport-native-kqueue-*",
