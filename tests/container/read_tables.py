@@ -8,7 +8,7 @@ def main() -> None:
     job = Job.from_args()
     spark = job.spark()
     found = {}
-    for kind in ("delta", "hudi"):
+    for kind in {"delta", "hudi"} & job.params.keys():
         table = spark.read.format(kind).load(job.params[kind])
         found[kind] = sorted([row.id, row.name, row.born] for row in table.select("id", "name", "born").collect())
     table = spark.table(f"iceberg.{job.params['iceberg']}")
