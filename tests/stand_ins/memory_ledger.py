@@ -163,6 +163,14 @@ class MemoryRuns:
             if run.generation == generation and run.state.ended:
                 self.entered[run_id] = replace(run, notified_s=self._clock.now_s())
 
+    def set_schema(self, run_id: str, schema: str) -> Run:
+        """Keep the first schema, while the run is planned."""
+        with self._lock:
+            run = self.get(run_id)
+            if run.schema is None and run.state is RunState.PLANNING:
+                self.entered[run_id] = replace(run, schema=schema)
+            return self.entered[run_id]
+
     def cancel(self, run_id: str) -> Run:
         """Note that the run is to end."""
         with self._lock:

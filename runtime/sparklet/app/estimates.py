@@ -22,9 +22,10 @@ from sparklet.app.stack import OpenStack
 from sparklet.local.process_engine import PROCESS
 from sparklet.model import Run, RunOptions
 from sparklet.model.options import AUTO, MIB
+from sparklet.model.services import DispatchMode, automatic_mode
 from sparklet.planning.engine_choice import chosen_engine
 from sparklet.planning.packing import PlanPreview, preview
-from sparklet.planning.request import DispatchMode, RunRequest, automatic_mode
+from sparklet.planning.request import RunRequest
 from sparklet.ports import Ledger
 from sparklet.settings import engines
 

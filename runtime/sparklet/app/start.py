@@ -6,6 +6,7 @@ import os
 import shlex
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, suppress
 from dataclasses import replace
@@ -20,6 +21,7 @@ from sparklet.app.state_machines import WantedMode, chosen_mode, drive
 from sparklet.errors import CheckpointConflictError, LocalStackError, PlanError, SettingsError, SparkletError
 from sparklet.inputs.list_requests import ListRequest
 from sparklet.job.catalogs import catalog_properties
+from sparklet.job.fields import INFER
 from sparklet.model import Run
 from sparklet.model.quantities import parse_duration_s
 from sparklet.planning.engine_choice import differing_sparks
@@ -27,9 +29,12 @@ from sparklet.planning.new_run import new_run, run_id_of, script_body
 from sparklet.planning.packing import PackedInput
 from sparklet.planning.planner import PlanProgress, plan
 from sparklet.planning.request import RunRequest, places, read_request
+from sparklet.runs.checker import check
 from sparklet.settings import script_environment
 
 STANDARD_INPUT = "-"
+SCHEMA_POLL_S = 0.5
+MAX_PATH = 255  # characters of a name
 TABLE_CHECK_S = 20.0  # at most
 REFUSAL = "import sys; from sparklet.tables.commit import refusal; print(refusal(*sys.argv[1:]), end='')"
 
@@ -46,6 +51,8 @@ def run_request(options: Mapping[str, Any], stack: StackSelection, *, dry_run: b
             given[name] = parse_pairs(places()[name].option, given[name])
     if "env" in given:
         script_environment(given["env"], "--env")
+    if named := given.get("schema"):
+        given["schema"] = _ddl(named)
     if "since" in given:
         given["since"] = _absolute(given["since"])
     named = given.pop("inputs", [])
@@ -66,6 +73,15 @@ def run_request(options: Mapping[str, Any], stack: StackSelection, *, dry_run: b
             "use --since for local files"
         )
     return request if dry_run else _checked(request, stack)
+
+
+def _ddl(given: str) -> str:
+    """The DDL that is given itself, or in a file; PlanError if it is one word, and there is no such file."""
+    if given != INFER and not ("\n" in given or len(given) > MAX_PATH) and Path(given).is_file():
+        return Path(given).read_text(encoding="utf-8").strip()
+    if given != INFER and len(given.split()) < 2:
+        raise PlanError(f"--schema {given} is neither DDL, such as 'id INT, name STRING', nor a file, nor {INFER}")
+    return given
 
 
 def _checked(request: RunRequest, stack: StackSelection) -> RunRequest:
@@ -167,11 +183,18 @@ def go_on(
             reasons = ", ".join(f"{count} ({reason})" for reason, count in sorted(progress.whole.items()))
             reporter.warn(f"large objects that could not be sliced and are planned whole: {reasons}")
 
+    def wait(schema_run: Run) -> bool:
+        time.sleep(SCHEMA_POLL_S)
+        return bool(check(stack.at, schema_run.run_id).run)
+
     with resumable(stack, reporter, lambda: ["sparklet", "resume", run.run_id, *stack.command_options]):
         if here or not by_machine:
             reporter.say(f"run {run.run_id}: planning")
             try:
-                run = plan(stack.at, run.run_id, show, packed)
+                run = plan(stack.at, run.run_id, show, packed, wait=wait)
+            except PlanError:
+                check(stack.at, run.run_id, planner_silent_s=0.0)  # a run without a schema ends
+                raise
             except CheckpointConflictError:
                 run = stack.at.ledger.runs.get(run.run_id)
                 if run.cancelled_s is None:

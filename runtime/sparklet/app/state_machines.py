@@ -14,8 +14,9 @@ from sparklet.app.reporter import Reporter, time_text
 from sparklet.app.stack import OpenStack
 from sparklet.errors import ObjectStoreError, OrchestrationError, PlanError
 from sparklet.model import MAX_INLINE, Dispatch, ExecutionStatus, Run, execution_name, successor
+from sparklet.model.services import DispatchMode, automatic_mode
 from sparklet.planning.packing import PackedInput, preview
-from sparklet.planning.request import DispatchMode, RunRequest, automatic_mode
+from sparklet.planning.request import RunRequest
 
 WantedMode = Literal["queue", "loop", "map", "inline", "auto"]
 LOOK_EVERY_S = 15.0

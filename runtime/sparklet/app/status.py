@@ -15,7 +15,7 @@ from sparklet.app.state_machines import driver_of, recorded_failures
 from sparklet.errors import OrchestrationError
 from sparklet.model import ExecutionStatus, Run, ShardRecord
 from sparklet.planning.follow_up_ids import check_id, next_id
-from sparklet.runs.follow_ups import FollowUp, as_follow_up, check_run, last_commit_run, next_run
+from sparklet.runs.follow_ups import FollowUp, as_follow_up, check_run, last_commit_run, next_run, schema_run
 
 MAX_FAILED_EXECUTIONS = 5
 
@@ -81,10 +81,12 @@ def explain_run(stack: OpenStack, run: Run) -> tuple[tuple[FailureGroup, ...], O
 
 
 def follow_ups(stack: OpenStack, run: Run) -> Iterator[Mapping[str, str]]:
-    """The run's check, its last commit and its next run, with their scripts and states, and why they failed."""
+    """The runs that do a task of this one, and its next run: their scripts and states, and why they failed."""
     commit = last_commit_run(stack.at, run)
     check_run_id, next_run_id = check_id(run.run_id, run.generation), next_id(run.run_id, run.generation)
+    inferring = schema_run(stack.at, run)
     for what, script, run_id, entered in (
+        ("schema", inferring and inferring.scripts[-1], inferring.run_id if inferring else "", inferring),
         ("check", run.check, check_run_id, check_run(stack.at, run)),
         ("commit", commit and commit.scripts[-1], commit.run_id if commit else "", commit),
         ("next", run.next and run.next.script, next_run_id, next_run(stack.at, run)),

@@ -158,6 +158,7 @@ class TableWrites(JobFields):
     def _write(
         self, df: DataFrame, table: str | None, mode: str, label: str | None, commit: str | None, **how: Any
     ) -> int:
+        self.refuse_inferring()
         return cast(int, import_module(TABLES).write(self, df, table, mode, label, commit, **how))
 
 
@@ -187,6 +188,7 @@ class DatabaseAccess(JobFields):
         With ``keys``, which need a unique index, rows with the same keys are replaced; if ``order_by`` names a column,
         the row with its greatest value wins. ``label`` names a write of the script; ``commit_id`` replaces the id.
         """
+        self.refuse_inferring()
         jdbc, unique = import_module(DATABASES), [keys] if isinstance(keys, str) else keys
         rows = jdbc.write(jdbc.Database(self, **database), df, table, unique, order_by, label, commit_id)
         return cast(int, rows)

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 from sparklet.job.annexes import CatalogTables, DatabaseAccess, StreamRecords, TableWrites
 from sparklet.job.errors import EventError
 from sparklet.job.event_objects import escaped, event_objects, misread
+from sparklet.job.fields import INFER, SCHEMA
 from sparklet.job.outcome import Outcome
 
 if TYPE_CHECKING:
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 
 MAX_QUOTED = 120  # characters of a wrong document, in an error
 FILE_SCHEME = "file://"
+STRICT = {"header": True, "enforceSchema": False, "mode": "FAILFAST"}  # see ``read_csv``
 
 
 class PreviousAttempt(NamedTuple):
@@ -120,10 +122,16 @@ class Job(StreamRecords, TableWrites, DatabaseAccess):
 
         ``schema`` is DDL text, by default that of the run, ``params["schema"]``; without one every column is text:
         nothing is guessed, since a guess sees one shard alone. With one, a file with another header or a line that does
-        not fit fails the job; Spark's defaults go by position and read null. ``options`` of Spark's reader win.
+        not fit fails the job; Spark's defaults go by position and read null. ``options`` of Spark's reader win. If the
+        schema is ``infer``, the job's answer is that of these inputs, and the script ends here.
         """
-        strict = {"header": True, "enforceSchema": False, "mode": "FAILFAST"}
-        return spark.read.csv(self.input_list(), schema or self.params.get("schema"), **{**strict, **options})
+        schema, options = schema or self.params.get(SCHEMA), {**STRICT, **options}
+        if schema == INFER:
+            from sparklet.job.csv_schema import inferred
+
+            self.answer({SCHEMA: inferred(spark, self.input_list(), options)})
+            sys.exit()
+        return spark.read.csv(self.input_list(), schema, **options)
 
     def figures(self, spark: SparkSession | None = None) -> dict[str, Any]:
         """For a check script: the statistics of the run that it checks, such as ``output``, ``rows`` and ``counts``.

@@ -13,6 +13,7 @@ from sparklet.job.outcome import Outcome
 FORMATS = ("iceberg", "delta", "hudi", "parquet")
 # Folders of staged files: DATA in a table, whose own they become; CHANGES in an output, where only a commit reads them.
 DATA, CHANGES = "sparklet", "_changes"
+SCHEMA, INFER = "schema", "infer"  # the parameter of a run's schema, and its value for one that is to be inferred
 
 
 @dataclass(frozen=True)
@@ -85,6 +86,11 @@ class JobFields:
     generation: int | None = None
     exact_names: bool = False
     outcome: Outcome = field(default_factory=Outcome, repr=False, compare=False)
+
+    def refuse_inferring(self) -> None:
+        """EventError before a write of a script that is to end in ``read_csv``, which infers a run's schema."""
+        if self.params.get(SCHEMA) == INFER:
+            raise EventError("this writes before job.read_csv(spark) has inferred the schema; read the input first")
 
     @property
     def output(self) -> str:

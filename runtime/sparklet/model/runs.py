@@ -110,6 +110,9 @@ class Run:
     notified_s: float | None = None  # when the end of its last generation was notified
     env: Mapping[str, str] = field(default_factory=dict)  # variables of the script's environment
     table: str = ""  # FORMAT:PLACE, where ``job.append`` writes to if the script names no table
+    schema: str | None = (
+        None  # DDL, once it was inferred for a run that asks for that; of the run that infers it: infer
+    )
 
     @property
     def generation(self) -> int:

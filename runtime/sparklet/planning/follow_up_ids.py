@@ -1,11 +1,16 @@
-"""Ids of check, commit and next runs, which derive from their parent's."""
+"""Ids of schema, check, commit and next runs, which derive from their parent's."""
 
 import hashlib
 import re
 
-FOLLOW_UP_ID = re.compile(r"-(check|commit|next)-(\d{1,6})$")
+FOLLOW_UP_ID = re.compile(r"-(schema|check|commit|next)-(\d{1,6})$")
 MAX_ID = 63  # see model.RUN_ID
 DIGEST_CHARACTERS = 8
+
+
+def schema_id(run_id: str) -> str:
+    """The id of the run that infers a run's schema."""
+    return _follow_up_id(run_id, "-schema-0")
 
 
 def check_id(run_id: str, generation: int) -> str:
@@ -23,8 +28,8 @@ def next_id(run_id: str, generation: int) -> str:
     return _follow_up_id(run_id, f"-next-{generation}")
 
 
-def is_check_or_commit(run_id: str) -> bool:
-    """Whether this is the id of a run that another one's end waits for."""
+def is_own_task(run_id: str) -> bool:
+    """Whether this is the id of a run that does a task of another one, which waits for it: schema, check or commit."""
     found = FOLLOW_UP_ID.search(run_id)
     return found is not None and found[1] != "next"
 

@@ -20,6 +20,7 @@ from sparklet.errors import (
 )
 from sparklet.inputs.list_requests import TABLE, stored_source
 from sparklet.job.catalogs import catalog_properties
+from sparklet.job.fields import INFER, SCHEMA
 from sparklet.model import RUN_ID, SCHEME, NextRun, Run, ScriptRef, s3_address, split_uri
 from sparklet.model.options import AUTO, REFUSE
 from sparklet.planning.engine_choice import asked_spark, chosen_engine, refuse_another_spark
@@ -50,6 +51,11 @@ def new_run(at: Deployment, request: RunRequest, packed: PackedInput | None = No
     sources = filter(None, (request.script, request.check, request.next))
     scripts = {source: read_script(at, run_id, source, request.py_files) for source in sources}
     bodies = {source: script.files[0][1] for source, script in scripts.items()}
+    if request.params.get(SCHEMA) == INFER and b".read_csv(" not in bodies[request.script] and not request.py_files:
+        raise PlanError(
+            f"the script {request.script} does not call job.read_csv(spark), which infers a schema; let it do so, "
+            "or leave out --schema infer"
+        )
     asked = {source: asked_spark(source, body) for source, body in bodies.items() if b"sparklet:" in body}
     if asked and not known:
         refuse_another_spark(at, asked)
@@ -85,6 +91,21 @@ def new_run(at: Deployment, request: RunRequest, packed: PackedInput | None = No
         return _same_run(known, request, scripts)
     take_outputs(at, run)
     return run
+
+
+def entered(at: Deployment, parent: Run, follower: Run) -> Run:
+    """Enter a run that follows another, with its environment and schema; the known one if another was faster."""
+    run = replace(
+        follower,
+        env=parent.env,
+        schema=follower.schema or parent.schema,
+        parent=parent.run_id,
+        created_s=at.clock.now_s(),
+    )
+    with suppress(RunExistsError):  # another checker was faster
+        at.ledger.runs.create(run)
+        return run
+    return at.ledger.runs.get(run.run_id)
 
 
 def _refuse_no_catalog(at: Deployment, request: RunRequest) -> None:

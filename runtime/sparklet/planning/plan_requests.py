@@ -11,6 +11,7 @@ The event's keys (``request.places``, docs/reference/run-request.schema.json) ar
 
 import hashlib
 import json
+import time
 from collections.abc import Callable, Mapping
 from contextlib import closing
 from functools import reduce
@@ -28,6 +29,7 @@ from sparklet.settings import PlannerSettings
 
 PART_SHARDS = 250  # fewer than elsewhere: what is done since the last part is lost when the function's time is over
 OF_EVENT = "of_event"
+SCHEMA_POLL_S = 1.0
 SPARE_S = 30.0  # for what comes after the last part, and for the response
 
 
@@ -125,7 +127,11 @@ def _plan(at: Deployment, run: Run, packed: PackedInput, remaining_s: Callable[[
         longest_s, last_s = max(longest_s, last_s - now_s), now_s
         return now_s < 2 * longest_s + SPARE_S
 
-    return plan(at, run.run_id, packed=packed, part_shards=PART_SHARDS, stop=out_of_time)
+    def wait(_: Run) -> bool:
+        time.sleep(SCHEMA_POLL_S)
+        return remaining_s() > SPARE_S
+
+    return plan(at, run.run_id, packed=packed, wait=wait, part_shards=PART_SHARDS, stop=out_of_time)
 
 
 def _response(at: Deployment, run: Run) -> dict[str, Any]:

@@ -17,14 +17,17 @@ from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import closing
 from dataclasses import dataclass, field, replace
+from itertools import chain
 from typing import Self
 
 from sparklet.errors import CheckpointConflictError
+from sparklet.job.fields import INFER, SCHEMA
 from sparklet.model import Dispatch, PartRecord, Position, Run, RunState, ShardRecord
-from sparklet.planning.follow_up_ids import is_check_or_commit
+from sparklet.planning.follow_up_ids import is_own_task
 from sparklet.planning.output_claims import delete_replaced, take_outputs
 from sparklet.planning.packing import PackedInput
 from sparklet.planning.plan_files import END, Line, beside, named, part_lines
+from sparklet.planning.schema_task import inferred_schema, schema_run
 from sparklet.ports.deployment import Deployment
 
 PART_SHARDS = 1000
@@ -66,6 +69,7 @@ def plan(
     progress: Progress = lambda _: None,
     packed: PackedInput | None = None,
     *,
+    wait: Callable[[Run], bool] = lambda _: False,
     part_shards: int = PART_SHARDS,
     part_bytes: int = PART_BYTES,
     stop: Callable[[], bool] = lambda: False,
@@ -73,9 +77,10 @@ def plan(
     """Plan a run to its end, after what earlier planners have sealed; the run with its plan sealed.
 
     ``packed`` is the input, if it was read already. ``stop`` is called after each part: if it returns True, the next
-    call plans the rest. CheckpointConflictError if another planner works on this run, the run was cancelled, or a run
-    that it replaces has not ended: nothing is lost or planned twice. PlanError if an incremental run of the same name
-    has not ended, if another run owns the output, or if a list was changed.
+    call plans the rest. So it does if the run's schema is to be inferred first, and ``wait``, called with the run that
+    does it, does not wait any longer. CheckpointConflictError if another planner works on this run, the run was
+    cancelled, or a run that it replaces has not ended: nothing is lost or planned twice. PlanError if an incremental
+    run of the same name has not ended, another run owns the output, a list was changed, or no schema can be inferred.
     """
     run = at.ledger.runs.get(run_id)
     if run.cancelled_s is not None:
@@ -85,15 +90,29 @@ def plan(
     done = sealed_until_now(at, run)
     if run.state is not RunState.PLANNING:
         return run
-    if not done.parts and not (run.parent and is_check_or_commit(run_id)):  # those write to folders of their own
+    if not done.parts and not (run.parent and is_own_task(run_id)):  # those write to folders of their own
         delete_replaced(at, run, take_outputs(at, run))
     with closing(PackedInput()) as fresh:
         planning = _Planning(at, run, done, progress, packed if packed and not done.parts else fresh, fresh)
-        for each in _parts(planning.lines, part_shards, part_bytes):
+        parts = _parts(planning.lines, part_shards, part_bytes)
+        first = [each for each in (next(parts, None),) if each]
+        if first and run.params.get(SCHEMA) == INFER and not run.schema and not _keep_schema(at, run, first[0], wait):
+            return run
+        for each in chain(first, parts):
             planning.add(each)
             if stop():
                 return at.ledger.runs.get(run_id)
         return planning.seal()
+
+
+def _keep_schema(at: Deployment, run: Run, lines: list[Line], wait: Callable[[Run], bool]) -> bool:
+    """Keep the schema that a run of its own infers; False if that has not ended and ``wait`` did not wait for it."""
+    follower = plan(at, schema_run(at, run, lines).run_id)
+    while (schema := inferred_schema(at, run, follower)) is None:
+        if not wait(follower):
+            return False
+    at.ledger.runs.set_schema(run.run_id, schema)
+    return True
 
 
 def _parts(lines: Iterator[Line], max_shards: int, max_bytes: int) -> Iterator[list[Line]]:

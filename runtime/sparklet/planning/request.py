@@ -8,15 +8,14 @@ and, by ``docs.cli_reference``, the JSON Schema in ``docs/guide``.
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import MISSING, dataclass, field, fields, replace
-from enum import StrEnum
 from functools import cache
 from typing import Annotated, Any, NamedTuple, get_args, get_type_hints
 from urllib.parse import unquote
 
 from sparklet.errors import EventError, PlanError, SettingsError
 from sparklet.inputs.list_requests import TABLE, ListRequest, read_items, read_lists
-from sparklet.job.fields import Table
-from sparklet.model import MAX_INLINE, Access, Dispatch, Key, RunOptions
+from sparklet.job.fields import INFER, SCHEMA, Table
+from sparklet.model import Access, Dispatch, Key, RunOptions
 from sparklet.model.options import INPUT, MIB, ORCHESTRATION, RENAMED, RUN, renamed
 from sparklet.model.quantities import parse_every, parse_size_bytes, parse_time_s, parse_tolerance
 
@@ -94,6 +93,15 @@ class RunRequest:
         Mapping[str, Any],
         Key("params", RUN, "A parameter (job.params); may be repeated.", kind="object", options=("--param", "-p")),
     ] = field(default_factory=dict)
+    schema: Annotated[
+        str,
+        Key(
+            "schema",
+            RUN,
+            "The columns for job.read_csv: DDL, a file of it, or infer (from a sample, by a first task).",
+            metavar="DDL|FILE|infer",
+        ),
+    ] = ""
     options: RunOptions = field(default_factory=RunOptions)
     lists: Annotated[
         tuple[ListRequest, ...],
@@ -202,27 +210,6 @@ class RunRequest:
                 f"{max_bytes // MIB:,} MiB or less, or give the function more ephemeral storage"
             )
         return replace(self, options=options)
-
-
-class DispatchMode(StrEnum):
-    """How a run's shards reach the workers."""
-
-    QUEUE = "queue"
-    LOOP = "loop"
-    MAP = "map"
-    INLINE = "inline"
-
-    @property
-    def dispatch(self) -> Dispatch:
-        """What dispatches the shards, as the ledger stores it."""
-        return Dispatch.MAP if self in (DispatchMode.MAP, DispatchMode.INLINE) else Dispatch.QUEUE
-
-
-def automatic_mode(shards: int) -> tuple[DispatchMode, str]:
-    """The mode that ``auto`` takes for a plan, and why."""
-    if shards <= MAX_INLINE:
-        return DispatchMode.INLINE, f"the plan has no more than {MAX_INLINE} shards"
-    return DispatchMode.LOOP, f"the plan has more than {MAX_INLINE} shards"
 
 
 # --- the definition -----------------------------------------------------------------------
@@ -339,11 +326,22 @@ def read_request(given: Mapping[str, Any], *, command: bool = False, dry_run: bo
     own["inputs"] = tuple(each for each in own["inputs"] if each not in tables)
     own["lists"] = (*own.get("lists", ()), *map(ListRequest, tables))
     request = RunRequest(**own, options=RunOptions(**values["options"]), access=Access(**values["access"]))
+    if request.table or request.schema:
+        request = _resolved(request, named)
+    _refuse_contradictions(request, named, needs_output=not dry_run)
+    return request
+
+
+def _resolved(request: RunRequest, named: Mapping[str, str]) -> RunRequest:
+    """The request with what a value says of another: a table of Parquet is the output, a schema a parameter."""
     if request.table.startswith(PARQUET):
         if request.output_uri:
             raise PlanError(f"{named['table']} {request.table} is the output: leave out {named['output']}")
         request = replace(request, output_uri=unquote(request.table.removeprefix(PARQUET).removeprefix("file://")))
-    _refuse_contradictions(request, named, needs_output=not dry_run)
+    if request.schema:
+        if SCHEMA in request.params:
+            raise PlanError(f"{named['schema']} and the parameter {SCHEMA} are the same; give one of them")
+        request = replace(request, schema="", params={**request.params, SCHEMA: request.schema})
     return request
 
 
@@ -381,6 +379,8 @@ def _refuse_contradictions(request: RunRequest, named: Mapping[str, str], *, nee
     if not request.inputs and not request.lists:
         folders, lists, items = named["inputs"], named["lists"], named["items"]
         raise PlanError(f"no input was given: name folders or objects ({folders}), or a list ({lists}, {items})")
+    if request.params.get(SCHEMA) == INFER and any(each.items for each in request.lists):
+        raise PlanError(f"{named['schema']} infer needs files of CSV; {named['items']} are no files")
     if request.run_id and request.idempotency_key:
         both = f"{named['run_id']} and {named['idempotency_key']}"
         raise PlanError(f"{both} were given; give one of them: each names one run")

@@ -68,6 +68,9 @@ class Runs(Protocol):
     ) -> None:
         """No shard will be added any more: PLANNING → RUNNING. Sealing again with the same count does nothing."""
 
+    def set_schema(self, run_id: str, schema: str) -> Run:
+        """Keep a schema, unless the run has one or its plan is sealed; the run as it is then."""
+
     def start_generation(self, run_id: str, generation: int, script: ScriptRef) -> Run:
         """Open generation ``generation`` (the next one) with its script; the run is RUNNING again, not cancelled.
 

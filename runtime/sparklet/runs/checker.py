@@ -18,11 +18,12 @@ from itertools import islice
 from math import inf
 
 from sparklet import metrics
-from sparklet.errors import CheckpointConflictError, ObjectNotFoundError, SparkletError
+from sparklet.errors import CheckpointConflictError, ObjectNotFoundError, PlanError, SparkletError
 from sparklet.inputs.lists import MAX_ITEM_BYTES
+from sparklet.job.fields import INFER, SCHEMA
 from sparklet.log import Log
 from sparklet.model import Counts, Dispatch, PartRecord, Run, RunState, ShardRecord, ShardState
-from sparklet.planning.follow_up_ids import is_check_or_commit
+from sparklet.planning.follow_up_ids import is_own_task
 from sparklet.planning.output_claims import release_outputs
 from sparklet.planning.planner import plan, send_messages
 from sparklet.ports.deployment import Deployment
@@ -176,10 +177,11 @@ def _continue_planning(
         return replace(report, run=plan(at, run.run_id), planned=True)
     except CheckpointConflictError:
         return report  # the planner is alive
-    except SparkletError:
-        if not _overdue(at, run) or at.ledger.shards.count(run.run_id).open:
+    except SparkletError as error:
+        no_schema = run.params.get(SCHEMA) == INFER and not run.schema and isinstance(error, PlanError)
+        if not (no_schema or _overdue(at, run)) or at.ledger.shards.count(run.run_id).open:
             raise
-        return _end(at, report, RunState.FAILED)  # its plan cannot be finished, and its time is over
+        return _end(at, report, RunState.FAILED)  # its plan cannot be finished, or its time is over
 
 
 def _last_sign_s(at: Deployment, run: Run, parts: tuple[PartRecord, ...]) -> float:
@@ -254,7 +256,7 @@ def _end(at: Deployment, report: CheckReport, state: RunState, counted: int | No
     ended = at.ledger.runs.finish(run.run_id, run.generation, state, counted)
     if ended.generation != run.generation and ended.state.ended:
         summary = write_manifests(at, ended, ended.state)  # a redrive began and ended meanwhile
-    if ended.state.ended and not is_check_or_commit(run.run_id):
+    if ended.state.ended and not is_own_task(run.run_id):
         release_outputs(at, ended)
     unnotified = notify(at, ended, summary) if needs_notice(at, ended) else ""
     report = replace(report, run=ended, counts=summary.counts, summary=summary)

@@ -13,7 +13,7 @@ from dataclasses import replace
 from operator import attrgetter
 
 from sparklet.errors import CheckpointConflictError, ObjectChangedError
-from sparklet.model import WRITES, Counts, Run, RunOptions, RunState, ScriptRef
+from sparklet.model import WRITES, Counts, Run, RunState, ScriptRef
 from sparklet.model.quantities import parse_every
 from sparklet.planning.commit_files import (
     CommitFile,
@@ -25,14 +25,15 @@ from sparklet.planning.commit_files import (
     shards_in,
 )
 from sparklet.planning.follow_up_ids import commit_id
+from sparklet.planning.new_run import entered
+from sparklet.planning.schema_task import ALL_IN_ONE
 from sparklet.ports.deployment import Deployment
-from sparklet.runs.follow_ups import entered, last_commit_run, time_left_s
+from sparklet.runs.follow_ups import last_commit_run, time_left_s
 from sparklet.runs.summary import tolerated_failures
 
 SCRIPT = b"from sparklet.tables.commit import main\n\nmain()\n"
 SOURCE = "sparklet.tables.commit"
 MADE = "commits_made"  # the parameter that names the commits which need no look at the table
-ALL_IN_ONE = RunOptions(target_bytes=1 << 60, max_objects=1 << 60)  # of a commit run: its files are one shard
 
 
 def end_commit(at: Deployment, run: Run) -> Run | None:

@@ -19,12 +19,14 @@ from dataclasses import dataclass, replace
 from itertools import islice
 from typing import Any
 
-from sparklet.errors import ObjectChangedError, PlanError, RunExistsError
+from sparklet.errors import ObjectChangedError, PlanError
+from sparklet.job.fields import INFER, SCHEMA
 from sparklet.model import Counts, ListSource, Run, RunOptions, RunState, ShardState
 from sparklet.model.options import AUTO, ENGINE, FAIL, NO_LIMIT_BYTES
 from sparklet.planning.commit_files import commit_files
 from sparklet.planning.engine_choice import fit_engines
-from sparklet.planning.follow_up_ids import check_id, commit_id, next_id
+from sparklet.planning.follow_up_ids import check_id, commit_id, next_id, schema_id
+from sparklet.planning.new_run import entered
 from sparklet.planning.output_claims import take_outputs
 from sparklet.ports.deployment import Deployment
 from sparklet.runs.summary import statistics, summarize
@@ -52,6 +54,11 @@ class FollowUp:
         """Its entry in notices and status documents."""
         error = {"class": self.error_class, "message": self.message} if self.error_class else None
         return {"run_id": self.run_id, "state": str(self.state), "error": error}
+
+
+def schema_run(at: Deployment, run: Run) -> Run | None:
+    """The run that infers this one's schema, if it was entered."""
+    return at.known_run(schema_id(run.run_id)) if run.params.get(SCHEMA) == INFER else None
 
 
 def check_run(at: Deployment, run: Run) -> Run | None:
@@ -132,8 +139,8 @@ def _in_one_shard(at: Deployment, options: RunOptions) -> RunOptions:
 
 
 def open_follow_ups(at: Deployment, run: Run) -> Iterator[Run]:
-    """The check and next run of this generation and the last commit run, those that have not ended."""
-    for found in (check_run(at, run), last_commit_run(at, run), next_run(at, run)):
+    """The schema run, the check and next run of this generation and the last commit run, those that have not ended."""
+    for found in (schema_run(at, run), check_run(at, run), last_commit_run(at, run), next_run(at, run)):
         if found and not found.state.ended:
             yield found
 
@@ -141,15 +148,6 @@ def open_follow_ups(at: Deployment, run: Run) -> Iterator[Run]:
 def time_left_s(at: Deployment, run: Run) -> float:
     """The time limit of a check or commit run that is entered now: what is left of its run's."""
     return max(run.created_s + run.options.time_limit_s - at.clock.now_s(), MIN_CHECK_S)
-
-
-def entered(at: Deployment, parent: Run, follower: Run) -> Run:
-    """Enter a run that follows another, with its environment; the known one if another checker was faster."""
-    run = replace(follower, env=parent.env, parent=parent.run_id, created_s=at.clock.now_s())
-    with suppress(RunExistsError):  # another checker was faster
-        at.ledger.runs.create(run)
-        return run
-    return at.ledger.runs.get(run.run_id)
 
 
 def _summary(at: Deployment, run: Run, state: RunState) -> bytes:

@@ -18,7 +18,15 @@ from sparklet.log import Log
 from sparklet.model import ANSWERS, Counts, Run, RunState, ShardRecord, ShardState, split_uri
 from sparklet.planning.commit_files import kept_files
 from sparklet.ports.deployment import Deployment, scratch
-from sparklet.runs.follow_ups import NO_ANSWERS, TOO_MANY_FAILED, as_follow_up, check_run, last_commit_run, next_run
+from sparklet.runs.follow_ups import (
+    NO_ANSWERS,
+    TOO_MANY_FAILED,
+    as_follow_up,
+    check_run,
+    last_commit_run,
+    next_run,
+    schema_run,
+)
 from sparklet.runs.summary import Summary
 
 MANIFEST = "manifest.json"
@@ -201,7 +209,8 @@ def _manifest(at: Deployment, run: Run, summary: Summary, files: Mapping[str, li
 def _follow_ups(at: Deployment, run: Run, state: RunState) -> dict[str, Any]:
     """The run's check, its last commit to tables and its next run, where it has such."""
     found: dict[str, Any] = {}
-    for name, entered in (("Check", check_run(at, run)), ("Commit", last_commit_run(at, run))):
+    tasks = {"Schema": schema_run(at, run), "Check": check_run(at, run), "Commit": last_commit_run(at, run)}
+    for name, entered in tasks.items():
         if each := as_follow_up(at, entered):
             error = {"Error": each.error_class, "Cause": each.message} if each.error_class else {}
             found[name] = {"RunId": each.run_id, "Status": each.state, **error}

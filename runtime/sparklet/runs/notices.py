@@ -9,9 +9,9 @@ from collections.abc import Iterable, Sequence
 
 from sparklet.errors import NoticeError
 from sparklet.model import Notice, Run
-from sparklet.planning.follow_up_ids import is_check_or_commit
+from sparklet.planning.follow_up_ids import is_own_task
 from sparklet.ports.deployment import Deployment
-from sparklet.runs.follow_ups import as_follow_up, check_run, last_commit_run, next_run
+from sparklet.runs.follow_ups import as_follow_up, check_run, last_commit_run, next_run, schema_run
 from sparklet.runs.manifest import MANIFEST
 from sparklet.runs.summary import Summary, statistics, summarize
 
@@ -21,7 +21,7 @@ MAX_FINALIZED = 20  # a check
 
 def needs_notice(at: Deployment, run: Run) -> bool:
     """Whether the notice of a run's end must still be sent; check and commit runs have none."""
-    if at.notifier is None or not run.state.ended or run.notified_s is not None or is_check_or_commit(run.run_id):
+    if at.notifier is None or not run.state.ended or run.notified_s is not None or is_own_task(run.run_id):
         return False
     return at.clock.now_s() - (run.ended_s or run.created_s) <= NOTIFY_WITHIN_S
 
@@ -39,11 +39,11 @@ def notify(at: Deployment, run: Run, summary: Summary | None = None) -> str:
     if at.notifier is None:
         return ""
     summary = summary or summarize(run, at.ledger.shards)
-    check, commit = as_follow_up(at, check_run(at, run)), as_follow_up(at, last_commit_run(at, run))
+    entered = {"schema": schema_run(at, run), "check": check_run(at, run), "commit": last_commit_run(at, run)}
+    tasks = {what: as_follow_up(at, each) for what, each in entered.items()}
     follower = next_run(at, run)
     follow_ups = {
-        "check": check.to_document() if check else None,
-        "commit": commit.to_document() if commit else None,
+        **{what: each.to_document() if each else None for what, each in tasks.items()},
         "next_run_id": follower.run_id if follower else "",
         "manifest": at.run_uri(run.run_id, MANIFEST),
     }

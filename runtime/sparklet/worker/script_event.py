@@ -10,6 +10,7 @@ from typing import Any
 
 from sparklet.errors import EventError
 from sparklet.job.event_objects import misread
+from sparklet.job.fields import SCHEMA
 from sparklet.model import Access, InputObject, Run, Shard, ShardRecord, ShardState, split_uri
 
 LOST = "LeaseExpired"
@@ -36,7 +37,7 @@ def shard_event(run: Run, record: ShardRecord, shard: Shard, output_uri: str) ->
         "inputs": uris,
         "input_path": uris[0] if len(uris) == 1 else None,
         "output_path": output_uri,
-        "params": dict(run.params),
+        "params": {**run.params, **({SCHEMA: run.schema} if run.schema else {})},
         **({"table": run.table} if run.table else {}),
         **({"items": items} if items else {}),
         **({"catalog_table": {**table, "values": [each.partition for each in shard.objects]}} if table else {}),

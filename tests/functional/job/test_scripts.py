@@ -123,6 +123,32 @@ def test_shards_agree_on_types_where_guesses_differ(jvm: WarmJvm, tmp_path: Path
     assert types == {"guessing.py": {("DOUBLE",), ("VARCHAR",)}, "csv_to_parquet.py": {("DOUBLE",)}}
 
 
+def test_a_schema_is_inferred_and_nothing_is_written(jvm: WarmJvm, tmp_path: Path) -> None:
+    (tmp_path / "in.csv").write_text("id;a `b;none;large\n1;2.5;;3000000000\n")
+    arguments = ["--input", str(tmp_path / "in.csv"), "--output", str(tmp_path / "out"), "--param", "separator=;"]
+
+    done = jvm.run("csv_to_parquet.py", *arguments, "--param", "schema=infer")
+    assert done.returncode == 0, done.stderr
+    schema = "`id` bigint, `a ``b` double, `none` string, `large` bigint"
+    assert json.dumps({"schema": schema}) in done.stderr and not (tmp_path / "out").exists()
+
+    done = jvm.run("csv_to_parquet.py", *arguments, "--param", f"schema={schema}")
+    assert done.returncode == 0, done.stderr
+    assert duckdb.execute("SELECT * FROM read_parquet(?)", [f"{tmp_path}/out/*.parquet"]).fetchall() == [
+        (1, 2.5, None, 3_000_000_000)
+    ]
+
+
+def test_headers_that_differ_make_no_schema(jvm: WarmJvm, tmp_path: Path) -> None:
+    for name, content in {"a": "id,amount\n1,2.5\n", "b": "amount,id\n7,2\n"}.items():
+        (tmp_path / f"{name}.csv").write_text(content)
+    inputs = [word for name in "ab" for word in ("--input", str(tmp_path / f"{name}.csv"))]
+
+    done = jvm.run("csv_to_parquet.py", *inputs, "--output", str(tmp_path / "out"), "--param", "schema=infer")
+
+    assert done.returncode == 1 and "b.csv has the columns ['amount', 'id']" in done.stderr
+
+
 def test_another_attempt_replaces_the_output(jvm: WarmJvm, tmp_path: Path, people: Path) -> None:
     for _ in range(2):
         done = jvm.run("csv_to_parquet.py", "--event", event(people, output=str(tmp_path / "out")))

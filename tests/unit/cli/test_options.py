@@ -52,6 +52,20 @@ def test_a_wrong_pair_is_refused_with_its_options_name(given: list[str]) -> None
         parse_pairs("--param", given)
 
 
+def test_a_schema_is_ddl_a_file_or_infer(tmp_path: Path) -> None:
+    (tmp_path / "columns.sql").write_text("id INT,\n  name STRING\n")
+    where = ("--input", str(tmp_path), "--dry-run")
+    for given, schema in (
+        ("id INT", "id INT"),
+        (str(tmp_path / "columns.sql"), "id INT,\n  name STRING"),
+        ("infer", "infer"),
+        (", ".join(f"column_{n} STRING" for n in range(500)), ", ".join(f"column_{n} STRING" for n in range(500))),
+    ):
+        assert request(*where[:2], "--schema", given).params == {"schema": schema}
+    with pytest.raises(PlanError, match=r"colums\.sql"):
+        request(*where[:2], "--schema", "colums.sql")
+
+
 def test_tolerance_is_a_count_or_a_percentage() -> None:
     assert parse_tolerance("5") == (5, 0.0)
     assert parse_tolerance("2.5%") == (0, 2.5)

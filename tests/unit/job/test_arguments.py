@@ -1,8 +1,9 @@
 """What a script is told, from whichever side."""
 
 import json
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from hypothesis import given
@@ -293,3 +294,10 @@ def test_the_attempt_before_is_known_to_the_script() -> None:
     assert in_run().previous_attempt is None
     assert in_run(previous_attempt=before).previous_attempt == tuple(before.values())
     assert Job.from_args([], {}).previous_attempt is None
+
+
+def test_a_script_that_infers_a_schema_writes_nothing_first() -> None:
+    job, frame = Job(params={"schema": "infer"}, output_path="out"), cast(Any, None)
+    for write in (partial(job.append, frame, "delta:/nowhere"), partial(job.jdbc_write, frame, "rows", url="")):
+        with pytest.raises(EventError, match="read the input first"):
+            write()

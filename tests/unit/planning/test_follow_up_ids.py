@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sparklet.model import RUN_ID
-from sparklet.planning.follow_up_ids import FOLLOW_UP_ID, check_id, commit_id, is_check_or_commit, next_id
+from sparklet.planning.follow_up_ids import FOLLOW_UP_ID, check_id, commit_id, is_own_task, next_id
 from sparklet.planning.new_run import run_id_of
 from sparklet.planning.request import RunRequest
 
@@ -18,7 +18,7 @@ def test_every_run_has_valid_follow_ups(run_id: str, generation: int) -> None:
     for made in ids:
         assert RUN_ID.fullmatch(made) and FOLLOW_UP_ID.search(made)
     assert len(ids) == 3
-    assert {made for made in ids if is_check_or_commit(made)} == ids - {next_id(run_id, generation)}
+    assert {made for made in ids if is_own_task(made)} == ids - {next_id(run_id, generation)}
 
 
 def test_ids_contain_short_run_ids_and_tell_long_ones_apart() -> None:

@@ -49,7 +49,7 @@ POSITION_ATTRIBUTES = tuple(each.name for each in fields(Position))
 OPTIONS = frozenset(each.name for each in fields(RunOptions))  # earlier versions stored more
 RUN_ATTRIBUTES = (
     *("shard_count", "object_count", "size_bytes", "skipped"),
-    *("created_s", "ended_s", "cancelled_s", "notified_s"),
+    *("created_s", "ended_s", "cancelled_s", "notified_s", "schema"),
 )
 RUN_CONSTANTS = tuple(  # one JSON document
     each.name for each in fields(Run) if each.name not in {"run_id", "scripts", "state", *RUN_ATTRIBUTES}

@@ -137,6 +137,17 @@ class DynamoRuns(OnTable):
             f"{run.shard_count}, or another planner sealed a part"
         )
 
+    def set_schema(self, run_id: str, schema: str) -> Run:
+        """Keep the first schema, while the run is planned."""
+        condition, values = "attribute_not_exists(#schema) AND #state = :planning", {":planning": RunState.PLANNING}
+        outcome = self._table.update(
+            items.run_key(run_id), "SET #schema = :schema", condition, {**values, ":schema": schema}
+        )
+        run = _run(run_id, outcome.item)
+        if outcome.lost and run.schema is None and not run.sealed:
+            raise outcome.lost
+        return run
+
     def start_generation(self, run_id: str, generation: int, script: ScriptRef) -> Run:
         """Open the next generation, in one transaction with the pointer's mark: the run is not finalized any more."""
         writer, before = new_writer(), self.get(run_id)

@@ -134,7 +134,7 @@ class LedgerTable:
         return self._write(key, self._clients.dynamodb.put_item, **put, ReturnValuesOnConditionCheckFailure=_ALL_OLD)
 
     def update(self, key: Attributes, update: str, condition: str, values: Mapping[str, Any]) -> Written:
-        """Change an item if the condition holds, with ``values`` by placeholder (and ``#state``, ``#open``)."""
+        """Change an item if the condition holds, with ``values`` by placeholder (and ``#state`` and its like)."""
         return self._write(
             key,
             self._clients.dynamodb.update_item,
@@ -240,7 +240,7 @@ class OnTable:
 
 def names_in(expression: str) -> dict[str, Any]:
     """The argument that explains an expression's placeholders for reserved words; none if it has none."""
-    reserved = {f"#{name}": name for name in ("state", "open", "rows", "offset", "length")}
+    reserved = {f"#{name}": name for name in ("state", "open", "rows", "offset", "length", "schema")}
     used = {placeholder: name for placeholder, name in reserved.items() if placeholder in expression}
     return {"ExpressionAttributeNames": used} if used else {}
 

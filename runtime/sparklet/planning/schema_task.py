@@ -1,0 +1,83 @@
+"""One schema a run: its first task infers it from a sample of the input (docs/decisions/0062).
+
+The task is the one shard of a run of its own, ``RUN-schema-0``: the run's script over at most ``MAX_OBJECTS`` of its
+objects, with ``infer`` as the schema. There ``job.read_csv`` infers it, answers with it and ends the script. The sample
+is fixed in the ledger as that run's inputs; the answer is kept with the run before a shard is planned.
+"""
+
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+
+from sparklet.errors import CheckpointConflictError, ObjectNotFoundError, PlanError
+from sparklet.job.fields import INFER, SCHEMA
+from sparklet.model import Run, RunOptions, Shard, ShardState
+from sparklet.model.options import MIB, NO_LIMIT_BYTES
+from sparklet.planning.follow_up_ids import schema_id
+from sparklet.planning.new_run import entered
+from sparklet.planning.plan_files import Line
+from sparklet.ports.deployment import Deployment
+
+MAX_OBJECTS, MAX_BYTES = 10, 64 * MIB  # of a sample
+ALL_IN_ONE = RunOptions(target_bytes=NO_LIMIT_BYTES, max_objects=NO_LIMIT_BYTES)
+REMEDY = "give it: --schema 'id INT, name STRING, …'"
+
+
+def schema_run(at: Deployment, run: Run, lines: Sequence[Line]) -> Run:
+    """The run that infers the schema, entered if it is not known; ``lines``: shards from which the sample is taken."""
+    made_id = schema_id(run.run_id)
+    if known := at.known_run(made_id):
+        return known
+    options = replace(
+        ALL_IN_ONE,
+        max_attempts=run.options.max_attempts,
+        time_limit_s=run.options.time_limit_s,
+        other_region=run.options.other_region,
+    )
+    folder, sample = f"s3://{at.bucket}/output/{made_id}/", sample_of(lines)
+    follower = Run(made_id, sample, folder, (run.scripts[-1],), run.args, run.params, options, f"{run.name}-schema")
+    return entered(at, run, replace(follower, access=run.access, table=run.table, schema=INFER))
+
+
+def sample_of(lines: Iterable[Line]) -> tuple[str, ...]:
+    """Objects of these shards, spread evenly; PlanError if none of them is small enough.
+
+    At most ``MAX_OBJECTS``, which together have at most ``MAX_BYTES`` when they are decompressed.
+    """
+    sizes = {
+        item.uri: item.estimated_bytes for line in lines for item in Shard.from_line(line.body).objects if item.uri
+    }
+    small = [uri for uri, size_bytes in sizes.items() if size_bytes <= MAX_BYTES]
+    if not small:
+        raise PlanError(f"no input is an object of at most {MAX_BYTES // MIB} MiB, so no schema is inferred; {REMEDY}")
+    chosen, total_bytes = [], 0
+    for number in range(min(MAX_OBJECTS, len(small))):
+        uri = small[number * len(small) // MAX_OBJECTS if len(small) > MAX_OBJECTS else number]
+        if total_bytes + sizes[uri] <= MAX_BYTES:
+            chosen.append(uri)
+            total_bytes += sizes[uri]
+    return tuple(chosen)
+
+
+def inferred_schema(at: Deployment, run: Run, follower: Run) -> str | None:
+    """The schema that the run's task has answered, None as long as it is at work.
+
+    PlanError if it has failed, or its script has read nothing by ``job.read_csv``; CheckpointConflictError if ``run``
+    was cancelled.
+    """
+    record = next(at.ledger.shards.list(follower.run_id), None)
+    if record is not None and record.state is ShardState.SUCCEEDED:
+        try:
+            answer = json.loads(at.store.get(at.run_uri(follower.run_id, record.answer_file)))["answer"]
+        except ObjectNotFoundError:
+            answer = None
+        if isinstance(answer, dict) and isinstance(schema := answer.get(SCHEMA), str):
+            return schema
+        source = run.scripts[-1].source_uri
+        raise PlanError(f"{source} did not read its input by job.read_csv(spark), so no schema is inferred; {REMEDY}")
+    if at.ledger.runs.get(run.run_id).cancelled_s is not None:
+        raise CheckpointConflictError(f"the run {run.run_id} was cancelled; no more of it is planned")
+    if record is not None and record.state is ShardState.FAILED:
+        why = f"{record.error_class}: {record.error_message}"
+        raise PlanError(f"no schema could be inferred from {', '.join(follower.inputs)}: {why}; {REMEDY}")
+    return None
