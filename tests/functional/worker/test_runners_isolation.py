@@ -169,6 +169,19 @@ print(json.dumps([heavy, threads, "pyspark.sql" in sys.modules, threading.active
     assert told == [[], 1, True, 1, 4]  # the fourth is that of listdir itself
 
 
+def test_a_session_imports_neither_numpy_nor_pandas(warm: Bench) -> None:
+    told = warm.run(
+        SPARK
+        + """
+import json, sys
+rows = spark.range(3).selectExpr("id", "'a' AS name").where("id > 0").groupBy("name").count().collect()
+print(json.dumps([len(rows), [name for name in ("numpy", "pandas", "pyspark.testing") if name in sys.modules]]))
+"""
+    ).told()
+
+    assert told == [1, []]
+
+
 def test_a_script_is_run_once_however_soon_it_ends(warm: Bench, tmp_path: Path) -> None:
     log = tmp_path / "log"
     for number in range(20):
@@ -289,7 +302,7 @@ print(json.dumps([
     spark.createDataFrame(np.array([[1, 2], [3, 4]])).agg(F.sum("_2")).first()[0],
     spark.sparkContext.parallelize([1.0, float("nan"), 3.0], 2).stats().count(),
     str(spark.sparkContext.parallelize([1.0, 2.0, 3.0], 2).stats().stdev())[:6],
-    isinstance(F.np.float64(1), np.generic),
+    isinstance(getattr(F, "np", np).float64(1), np.generic),
 ]))
 """
     ).told()
