@@ -21,7 +21,7 @@ from sparklet.app.state_machines import WantedMode, chosen_mode, drive
 from sparklet.errors import CheckpointConflictError, LocalStackError, PlanError, SettingsError, SparkletError
 from sparklet.inputs.list_requests import ListRequest
 from sparklet.job.catalogs import catalog_properties
-from sparklet.job.fields import INFER
+from sparklet.job.fields import INFER, SCHEMA
 from sparklet.model import Run
 from sparklet.model.quantities import parse_duration_s
 from sparklet.planning.engine_choice import differing_sparks
@@ -189,9 +189,12 @@ def go_on(
 
     with resumable(stack, reporter, lambda: ["sparklet", "resume", run.run_id, *stack.command_options]):
         if here or not by_machine:
-            reporter.say(f"run {run.run_id}: planning")
+            infers = run.params.get(SCHEMA) == INFER and not run.schema
+            reporter.say(f"run {run.run_id}: planning{', a first task infers the schema' if infers else ''}")
             try:
                 run = plan(stack.at, run.run_id, show, packed, wait=wait)
+                if infers:
+                    reporter.say(f"  schema {run.schema}")
             except PlanError:
                 check(stack.at, run.run_id, planner_silent_s=0.0)  # a run without a schema ends
                 raise
