@@ -23,7 +23,8 @@ pytestmark = pytest.mark.spark
 
 KEPT = """
 import json
-kept = spark.sparkContext._jsc.sc().hashCode()
+jvm = spark._jvm.java.lang.ProcessHandle.current().pid()  # another JVM may give a context the same hash
+kept = [jvm, spark.sparkContext._jsc.sc().hashCode()]
 problem = spark.sparkContext._gateway.entry_point.problem()
 """
 TOLD = KEPT + "print(json.dumps([kept, problem]))"
