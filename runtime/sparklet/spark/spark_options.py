@@ -278,6 +278,8 @@ def task_conf(call: ScriptCall, env: Mapping[str, str], settings: SparkSettings)
         **common,
         "spark.local.dir": str(folder),
         "spark.hadoop.hadoop.tmp.dir": str(folder / "hadoop"),
+        # Hadoop 3.4's default names the former in a default of a variable, where a space may not be.
+        "spark.hadoop.fs.s3a.buffer.dir": str(folder / "hadoop" / "s3a"),
         "spark.hadoop.hive.exec.scratchdir": str(folder / "hive"),
         "spark.hadoop.hive.exec.local.scratchdir": str(folder / "hive-local"),
         "spark.hadoop.sparklet.task": str(folder.parent),

@@ -342,7 +342,12 @@ def test_a_tasks_files_lie_in_its_own_folder() -> None:
     conf = task_conf(call, env, settings())
 
     assert conf["spark.app.name"] == "job.py"
-    for key in ("spark.local.dir", "spark.sql.warehouse.dir", "spark.hadoop.hadoop.tmp.dir"):
+    for key in (
+        "spark.local.dir",
+        "spark.sql.warehouse.dir",
+        "spark.hadoop.hadoop.tmp.dir",
+        "spark.hadoop.fs.s3a.buffer.dir",
+    ):
         assert Path(conf[key]).is_relative_to("/tmp/task-1")
     assert env["TMPDIR"] == env["PWD"] == "/tmp/task-1"
     assert conf["spark.executorEnv.OUTCOME"] == "/tmp/task-1/o"
