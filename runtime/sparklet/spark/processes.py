@@ -104,6 +104,25 @@ def signal_process(pid: int, number: int) -> None:
         os.kill(pid, number)
 
 
+def wait_until_handled(pid: int, number: int, limit_s: float) -> None:
+    """Wait until a process that was sent a signal has handled it: a thread blocks the signal while it does."""
+    give_up_s = time.monotonic() + limit_s
+    time.sleep(0.005)
+    while _is_awaited(pid, number) and time.monotonic() < give_up_s:
+        time.sleep(0.005)
+
+
+def _is_awaited(pid: int, number: int) -> bool:
+    """Whether a signal is pending, or blocked by any of the threads."""
+    masks = ("ShdPnd:", "SigPnd:", "SigBlk:")
+    with contextlib.suppress(OSError):  # it has ended
+        for status in Path(f"/proc/{pid}/task").glob("*/status"):
+            values = [line.split()[1] for line in status.read_text().splitlines() if line.startswith(masks)]
+            if any(int(value, 16) >> (number - 1) & 1 for value in values):
+                return True
+    return False
+
+
 def _children() -> dict[int, list[int]]:
     """The living children of every process."""
     children: dict[int, list[int]] = {}

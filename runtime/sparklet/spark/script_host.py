@@ -29,7 +29,14 @@ from select import POLLIN, poll
 from types import ModuleType
 from typing import Any
 
-from sparklet.spark.processes import become_subreaper, descendants, die_with_parent, end_descendants, signal_process
+from sparklet.spark.processes import (
+    become_subreaper,
+    descendants,
+    die_with_parent,
+    end_descendants,
+    signal_process,
+    wait_until_handled,
+)
 from sparklet.spark.script_main import DUMP_SIGNAL, enter, execute, place_fds, report
 
 Message = dict[str, Any]
@@ -37,7 +44,7 @@ Afterwards = Callable[[], None]
 MAX_FDS = 8
 END_LIMIT_S = 5.0
 _ESCAPED = str.maketrans({"\\": r"\\", '"': r"\"", "\n": r"\n", "\r": r"\r", "\t": r"\t", "\f": r"\f"})
-DUMP_PAUSE_S = 0.25  # for a script to write its stacks before it is ended
+DUMP_LIMIT_S = 1.0  # for a script to write its stacks before it is ended
 
 
 def send(control: socket.socket, message: Message, fds: Sequence[int] = ()) -> None:
@@ -175,7 +182,7 @@ class ScriptHost:
         """Let a script write its stacks, if it lives."""
         if script and script in descendants(os.getpid()):
             signal_process(script, DUMP_SIGNAL)
-            time.sleep(DUMP_PAUSE_S)
+            wait_until_handled(script, DUMP_SIGNAL, DUMP_LIMIT_S)
 
     def _reap(self) -> None:
         """Collect ended processes, orphans included, and report the worker's own."""

@@ -68,6 +68,20 @@ spark.range(10**15).selectExpr("sum(id)").collect()
     bench.settle()
 
 
+def test_a_script_is_given_the_time_to_name_its_line(bench: Bench) -> None:
+    """As where its processor is busy."""
+    code = """
+import os, subprocess, time
+pause = "kill -STOP {0}; echo paused; sleep 0.5; kill -CONT {0}".format(os.getpid())
+subprocess.Popen(["sh", "-c", pause])
+time.sleep(600)
+"""
+    with pytest.raises(DeadlineExceededError, match=r"at line 5 of job"):
+        bench.run(code, until=b"paused\n")
+
+    bench.settle()
+
+
 def test_nothing_is_started_after_the_deadline(bench: Bench) -> None:
     with pytest.raises(DeadlineExceededError, match="was not started: its deadline is over"):
         bench.run("open('/nowhere')", limit_s=-1)
