@@ -16,8 +16,8 @@ _GROUP_EDGE = re.compile(r"^  (?:\| |\+ Exception Group (?=Traceback))", re.MULT
 _CAUSED_BY = re.compile(f"^Caused by: {_NAME}", re.MULTILINE)
 _JAVA_TOP = re.compile(rf"^(?:: |Exception in thread \"[^\"]*\" ){_NAME}", re.MULTILINE)
 _OF_S3A = re.compile(
-    r"`?(?P<uri>s3[an]?://[^\s']+)'?: .*?(?P<text>[^:]*) \(Service: [^;]*; Status Code: (?P<status>\d+); "
-    r"Error Code: (?P<code>[^;)]*)"
+    r"`?(?P<uri>s3[an]?://[^\s']+)'?: .*?(?P<text>[^:]*) \(Service: [^;,]*[;,] Status Code: (?P<status>\d+)"
+    r"(?:; Error Code: (?P<code>[^;)]*)|, [^)]*\)(?: \(SDK Attempt Count: \d+\))?:(?:null|(?P<code_of_sdk_2>\w+)))"
 )
 _CREDENTIALS = ("ExpiredToken", "InvalidAccessKeyId", "InvalidToken", "SignatureDoesNotMatch")
 _NO_JVM = "Error: Could not create the Java Virtual Machine."
@@ -165,10 +165,12 @@ def _outer_cause(chain: Iterable[re.Match[str]]) -> Cause | None:
         if message.startswith(_CRASHED):
             return match["name"], message
         if of_s3a := _OF_S3A.match(message[: 2 * MAX_MESSAGE]):
-            code = of_s3a["code"].removeprefix(of_s3a["status"]).strip()
-            denied = "permission denied: " if of_s3a["status"] == "403" else ""
+            status, code = of_s3a["status"], of_s3a["code"] or of_s3a["code_of_sdk_2"] or ""
+            code = code.removeprefix(status).strip()
+            denied = "permission denied: " if status == "403" else ""
             what = "wrong credentials: " if code in _CREDENTIALS else denied
-            return match["name"], f"{what}{of_s3a['uri']}: {of_s3a['text'].strip()} ({of_s3a['status']} {code})"
+            answer = f"{status} {code}".strip()
+            return match["name"], f"{what}{of_s3a['uri']}: {of_s3a['text'].strip()} ({answer})"
     return None
 
 

@@ -1,4 +1,4 @@
-"""Root causes read from what real scripts wrote: pyspark 3.5.9, Python 3.11, stacks shortened."""
+"""Root causes read from what real scripts wrote: pyspark 3.5.9 (sdk2: 4.1.4), Python 3.11, stacks shortened."""
 
 from pathlib import Path
 
@@ -51,6 +51,13 @@ EXPECTED = {
     ),
     "s3a_no_credentials": ("SdkClientException", "Unable to load AWS credentials from environment variables"),
     "s3a_object_gone": ("SparkFileNotFoundException", "No such file or directory: s3a://bucket/in/1.csv"),
+    "s3a_sdk2_forbidden": ("AccessDeniedException", "permission denied: s3://others/in/1.csv: Forbidden (403)"),
+    "s3a_sdk2_forbidden_write": ("AccessDeniedException", "permission denied: s3://others/out: Forbidden (403)"),
+    "s3a_sdk2_no_bucket": (
+        "UnknownStoreException",
+        "s3://no-such-bucket/x: The specified bucket does not exist (404 NoSuchBucket)",
+    ),
+    "s3a_sdk2_object_gone": ("FileNotFoundException", "No such file or directory: s3://inputs/going.csv"),
     "several_lines": ("ValueError", "first"),
     "syntax": ("SyntaxError", "'(' was never closed (syntax.py, line 1)"),
     "thread": ("ZeroDivisionError", "division by zero"),
