@@ -105,3 +105,11 @@ def test_a_framework_brings_what_commits_to_its_tables(stack: dict[str, Any], fr
     names = {line.partition("==")[0] for line in requirements(stack, [framework])}
 
     assert {library, "pyarrow"} <= names
+
+
+def test_the_newer_of_two_sdks_of_aws_comes_first(stack: dict[str, Any]) -> None:
+    """Iceberg's clients fail with the classes of the older SDK that S3A of Hadoop 3.4 brings."""
+    bundle, modules = "org.apache.iceberg:iceberg-aws-bundle:", "software.amazon.awssdk:"
+    order = [entry["coordinate"] for entry in stack["jar"] if entry["coordinate"].startswith((bundle, modules))]
+
+    assert order[0].startswith(bundle)
