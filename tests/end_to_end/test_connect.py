@@ -42,7 +42,7 @@ def test_a_remote_session_does_shards_and_names_what_it_lacks(at_a_server: User)
 
     [cause] = user.types("explain", "run-2", "--json").document
     assert failed.code == 2
-    assert cause["error_class"] == "PySparkNotImplementedError"
+    assert cause["error_class"] in ("PySparkNotImplementedError", "PySparkAttributeError")  # Spark 3.5, 4.1
     assert "Spark Connect" in cause["reason"] and "--engine" in cause["remedy"]
     [shard] = user.shards("run-2")
     assert shard["attempts"] == 1

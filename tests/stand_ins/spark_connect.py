@@ -105,6 +105,6 @@ def guarded(folder: Path, remote: str, token: str) -> Iterator[tuple[str, Path]]
         server.add_secure_port(f"localhost:{port}", credentials)
         server.start()
         try:
-            yield f"sc://localhost:{port}", certificate
+            yield f"sc://localhost:{port}/;use_ssl=true", certificate  # Spark 4 takes localhost for safe
         finally:
             server.stop(None).wait()

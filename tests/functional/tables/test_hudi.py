@@ -21,7 +21,12 @@ from tests.functional.tables.lakes import Lake, rows_of
 from tests.functional.tables.with_spark import tell
 
 # pyspark leaves its sockets to the garbage collector.
-pytestmark = [pytest.mark.spark, pytest.mark.slow, pytest.mark.filterwarnings("ignore::ResourceWarning")]
+pytestmark = [
+    pytest.mark.spark,
+    pytest.mark.hudi,
+    pytest.mark.slow,
+    pytest.mark.filterwarnings("ignore::ResourceWarning"),
+]
 SCRIPT = str(Path(__file__).with_name("with_spark.py"))
 
 

@@ -1,6 +1,7 @@
 """Scripts in the shapes of spark-on-aws-lambda's own: what their settings ask of a JVM that runs already."""
 
 from collections.abc import Iterator
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -46,11 +47,15 @@ def homes(tmp_path: Path) -> dict[str, str]:
 
 
 def run(bench: Bench, name: str, env: dict[str, str]) -> Any:
-    ran = bench.run((SCRIPTS / f"{name}.py").read_text(), ["--event", "{}"], name=f"{name}.py", env=env)
+    code = (SCRIPTS / f"{name}.py").read_text()
+    if version("pyspark") > "4":
+        code = code.replace("'table_type'='ICEBERG',", "")  # which Spark 4 refuses: docs/guide/spark4.md
+    ran = bench.run(code, ["--event", "{}"], name=f"{name}.py", env=env)
     assert ran.code == 0, ran.text("stderr")
     return ran
 
 
+@pytest.mark.deequ
 def test_jars_that_are_there_serve_whatever_version_is_named(bench: Bench, homes: dict[str, str]) -> None:
     warning = run(bench, "delta_by_environment", homes).text("stderr")
     checked = [run(bench, "deequ_by_environment", homes).text("stdout").split()[-1] for _ in range(bench.tasks_per_jvm)]

@@ -38,7 +38,7 @@ compiler.cook('''
 thread.setContextClassLoader(compiler.getClassLoader())
 
 def append(rows):
-    spark.range(rows).selectExpr("sum(id) AS total").write.format("delta").mode("append").save(sys.argv[1])
+    spark.range(rows).selectExpr("sum(id % 10) AS total").write.format("delta").mode("append").save(sys.argv[1])
 
 """
 LONG_JOB = """

@@ -13,7 +13,7 @@ from tests.functional.worker.conftest import local_jars
 from tests.functional.worker.worker_process import WorkerProcess, stand_in, worker_process
 from tests.stand_ins.kafka import Kafka, batch, kafka
 
-pytestmark = [pytest.mark.spark, pytest.mark.stack, pytest.mark.slow]
+pytestmark = [pytest.mark.spark, pytest.mark.stack, pytest.mark.slow, pytest.mark.kafka]
 RECORDS, PARTITIONS = 40, 2
 
 

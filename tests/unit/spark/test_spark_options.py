@@ -217,7 +217,7 @@ def test_a_jar_that_is_not_there_is_named(spark: Path) -> None:
 def test_no_two_jars_of_spark_are_taken_for_the_same() -> None:
     own = [str(jar) for jar in sorted((spark_home(settings()) / "jars").glob("*.jar"))]
 
-    for jar in own:
+    for jar in (jar for jar in own if "/jline-" not in jar):  # 4.1 brings two itself, and no stack a third
         assert sorted(class_path(settings(SPARKLET_JARS=jar))) == own, jar
 
 
