@@ -10,6 +10,7 @@ import pytest
 from sparklet.app.stack import StackSelection, open_stack
 from sparklet.cli.console import Screen
 from tests.end_to_end.conftest import SCRIPTS, User, every_row, rows_of
+from tests.spark_line import IS_SPARK_4
 from tests.stand_ins.spark_connect import spark_connect
 
 pytestmark = [pytest.mark.spark, pytest.mark.stack, pytest.mark.slow]
@@ -42,7 +43,7 @@ def test_a_remote_session_does_shards_and_names_what_it_lacks(at_a_server: User)
 
     [cause] = user.types("explain", "run-2", "--json").document
     assert failed.code == 2
-    assert cause["error_class"] in ("PySparkNotImplementedError", "PySparkAttributeError")  # Spark 3.5, 4.1
+    assert cause["error_class"] == ("PySparkAttributeError" if IS_SPARK_4 else "PySparkNotImplementedError")
     assert "Spark Connect" in cause["reason"] and "--engine" in cause["remedy"]
     [shard] = user.shards("run-2")
     assert shard["attempts"] == 1

@@ -1,15 +1,18 @@
 """Scripts that misbehave, and what the ledger then says of their shards."""
 
 from dataclasses import dataclass
-from importlib.metadata import version
 
 from sparklet.model import ShardState
 from tests.functional.worker.ledgered import OTHERS
+from tests.spark_line import IS_SPARK_4
 
 GONE, RETRIED, DONE = ShardState.FAILED, ShardState.PENDING, ShardState.SUCCEEDED
 """FAILED at once, as no retry helps; PENDING again, of two attempts one is used; SUCCEEDED."""
 
-FILE_GONE = "SparkFileNotFoundException" if version("pyspark") < "4" else "FileNotFoundException"
+FILE_GONE = "FileNotFoundException" if IS_SPARK_4 else "SparkFileNotFoundException"
+FORBIDDEN = "Forbidden (403)" if IS_SPARK_4 else "Forbidden (403 Forbidden)"
+CRASHED = ["Python worker exited unexpectedly (crashed)", "(line 8 of job.py"]
+"""What the ledger says of a dead Python worker: Spark 4 has advice between the two."""
 
 JOB = "from sparklet.job import Job\njob = Job.from_args()\nspark = job.spark()\n"
 GOOD = b"""
@@ -107,7 +110,7 @@ CASES = [
         UDF.format("import os; os.kill(os.getpid(), 9)"),
         RETRIED,
         "SparkException",
-        ("Python worker exited unexpectedly (crashed)", "(line 8 of job.py"),
+        ((f"{CRASHED[0]}. Consider setting", CRASHED[1]) if IS_SPARK_4 else (" ".join(CRASHED),)),
     ),
     Case(
         "no space left", "with open('/dev/full', 'w') as f:\n    f.write('x')", RETRIED, "ScratchFullError", ("line 1",)
@@ -168,7 +171,7 @@ CASES = [
         JOB + f"spark.read.text('s3://{OTHERS}/in/1.csv')",
         GONE,
         "AccessDeniedException",
-        (f"permission denied: s3://{OTHERS}/in/1.csv: Forbidden (403", ") (line 4"),
+        (f"permission denied: s3://{OTHERS}/in/1.csv: {FORBIDDEN} (line 4",),
     ),
     Case(
         "an output without permission",

@@ -1,7 +1,6 @@
 """Scripts in the shapes of spark-on-aws-lambda's own: what their settings ask of a JVM that runs already."""
 
 from collections.abc import Iterator
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +11,7 @@ import pytest
 from sparklet.errors import LocalStackError, ScriptError
 from sparklet.spark.warm_runner import WarmRunner
 from tests.functional.worker.conftest import SPARK, Bench, local_jars, make
+from tests.spark_line import IS_SPARK_4
 from tests.stand_ins.ministack import ministack
 
 SCRIPTS = Path(__file__).parent / "as_they_come"
@@ -48,7 +48,7 @@ def homes(tmp_path: Path) -> dict[str, str]:
 
 def run(bench: Bench, name: str, env: dict[str, str]) -> Any:
     code = (SCRIPTS / f"{name}.py").read_text()
-    if version("pyspark") > "4":
+    if IS_SPARK_4:
         code = code.replace("'table_type'='ICEBERG',", "")  # which Spark 4 refuses: docs/guide/spark4.md
     ran = bench.run(code, ["--event", "{}"], name=f"{name}.py", env=env)
     assert ran.code == 0, ran.text("stderr")
