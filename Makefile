@@ -14,7 +14,7 @@ VENV := .venv-$(STACK)
 endif
 RUN := $(VENV)/bin/python
 
-.PHONY: help venv demo test pytest image test-image validate check format docs bench bench-quick scale scale-quick chaos chaos-quick fuzz lock lock-stacks outdated audit deploy-venv bench-venv reader-venv clean
+.PHONY: help venv demo test pytest image test-image validate check format docs bench bench-quick scale scale-quick chaos chaos-quick fuzz lock lock-stacks outdated audit deploy-venv bench-venv docs-venv reader-venv clean
 
 help: ## Show this help
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  %-12s %s\n", $$1, $$2}' Makefile
@@ -69,8 +69,15 @@ format: venv ## Format the code and repair what ruff can
 	@$(RUN) -m ruff format .
 	@$(RUN) -m ruff check --fix .
 
-docs: venv ## Write docs/reference/commands.md from the commands' help, and the request's JSON Schema
+# From nothing each time: Sphinx warns of a page only when it reads it. Nothing in the site may come from another host.
+# Where there is a network: .venv-docs/bin/python -m sphinx -b linkcheck -c docs . build/links
+docs: docs-venv ## Write docs/reference/commands.md from the commands' help, and the request's JSON Schema; build the site, build/site/index.html
 	@$(RUN) -m docs.cli_reference docs/reference/commands.md
+	@rm -rf build/site
+	@.venv-docs/bin/python -m sphinx -q -E -W --keep-going -n -d build/doctrees -c docs . build/site
+	@! grep -rnoE --include='*.html' --include='*.css' \
+		"(<(script|link|img|iframe|source)[^>]* (src|href)=\"|url\([\"']?|@import [\"'])(https?:)?//[^\"')]*" build/site \
+		|| { echo "a page of the site would fetch this from another host"; exit 1; }
 
 # The image's part needs `make image` and root, as the tests of the image do.
 bench: bench-venv deploy-venv ## Measure every published figure on a clean tree, write docs/benchmarks.md; 100 min on two idle cores (ARGS='--only restored')
@@ -112,6 +119,7 @@ lock: ## Resolve the lock files anew (LOCK_ARGS=--upgrade takes newer versions)
 	@$(LOCK) $(LOCK_ARGS) -o requirements/sbom.lock requirements/sbom.in
 	@$(LOCK) $(LOCK_ARGS) -c requirements/sbom.lock -o requirements/audit.lock requirements/audit.in
 	@$(LOCK) $(LOCK_ARGS) -c requirements/dev.lock -o requirements/bench.lock requirements/bench.in
+	@$(LOCK) $(LOCK_ARGS) -c requirements/dev.lock -o requirements/docs.lock requirements/docs.in pyproject.toml
 	@$(LOCK) $(LOCK_ARGS) -o requirements/reader.lock requirements/reader.in
 	@! grep -nE '://|index' requirements/*.lock || { echo "a lock file names a registry"; exit 1; }
 
@@ -144,6 +152,10 @@ bench-venv: venv ## Build .venv-bench with what benchmarks compare and draw with
 		| grep -E '^(awslambdaric|simplejson|snapshot-restore-py)==' >.venv-bench/lambda.txt
 	@$(RUN) -m uv pip sync --quiet --system-certs --only-binary :all: --python .venv/bin/python --require-hashes \
 		--target .venv-bench/lambda .venv-bench/lambda.txt
+
+docs-venv: venv ## Build .venv-docs: Sphinx, its theme, and what Sparklet imports
+	@[ -x .venv-docs/bin/python ] || "$(PYTHON)" -m venv .venv-docs
+	@$(RUN) -m uv pip sync --quiet --system-certs --only-binary :all: --python .venv-docs/bin/python --require-hashes requirements/docs.lock
 
 reader-venv: venv ## Build .venv-reader: DuckDB with its extensions, PyIceberg and delta-rs, to read tables independently
 	@[ -x .venv-reader/bin/python ] || "$(PYTHON)" -m venv .venv-reader

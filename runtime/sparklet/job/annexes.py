@@ -77,8 +77,12 @@ class StreamRecords(JobFields):
             joins need it; ``append`` itself leaves out rows of single records. An ``upsert`` of rows that are made of
             the table's succeeds only if no other write has replaced rows since this call.
 
-        EventError if the event is no batch of a stream, or spark-avro is needed and missing; ValueError if format,
-        schema and mode do not fit each other.
+        Raises
+        ------
+        EventError
+            If the event is no batch of a stream, or spark-avro is needed and missing.
+        ValueError
+            If format, schema and mode do not fit each other.
         """
         if table:
             batch = import_module(TABLES).batch_for(self, Table.parse(table), None, spark, is_read=True)

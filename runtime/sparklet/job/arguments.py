@@ -90,7 +90,7 @@ class Job(StreamRecords, TableWrites, DatabaseAccess):
 
     @property
     def items(self) -> list[Any]:
-        """In a run of items: this shard's items, as in the list (a row of CSV is a dict); else ``[]``."""
+        """The items of this shard in a run of items, as in the list (a row of CSV is a dict); else ``[]``."""
         items = self.event.get("items") if isinstance(self.event, Mapping) else None
         return list(items) if isinstance(items, list) else []
 
