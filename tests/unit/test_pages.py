@@ -1,10 +1,12 @@
-"""The pages of the documentation: every link within the repository leads somewhere."""
+"""The pages of the documentation: links lead somewhere, and what users may name is described."""
 
 import re
 from pathlib import Path
 
 import pytest
 
+import sparklet
+from sparklet import job
 from sparklet.job import errors
 from sparklet.worker.executor import PERMANENT_CAUSES
 
@@ -30,7 +32,9 @@ def test_every_link_of_a_page_leads_somewhere(page: Path) -> None:
     text = re.sub(r"^```.*?^```", "", page.read_text(), flags=re.M | re.S)
 
     for address in re.findall(r"\]\(([^)\s]+)\)", text):
-        if not re.match(r"[a-z]+:", address):
+        if re.match(r"[a-z]+:", address):
+            assert re.fullmatch(r"https://[\w-]+(\.[\w-]+)+/\S*", address), address
+        else:
             path, _, anchor = address.partition("#")
             target = page.parent / path if path else page
             assert target.exists(), address
@@ -46,6 +50,14 @@ def test_every_page_that_code_and_templates_name_is_there() -> None:
 
     assert named
     assert not [each for each in sorted(named) if not (ROOT / each).is_file()]
+
+
+def test_every_public_name_is_in_the_reference() -> None:
+    page = (ROOT / "docs" / "reference" / "python.md").read_text()
+
+    described = set(re.findall(r"^\.\. auto\w+:: [\w.]+\.(\w+)", page, re.M))
+
+    assert {*sparklet.__all__, *job.__all__} - described == {"__version__", "OUTCOME_FILE"}
 
 
 def test_every_cause_that_a_script_can_meet_is_explained() -> None:
