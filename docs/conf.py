@@ -24,6 +24,7 @@ include_patterns = ["*.md", "docs/**.md", "examples/cdk/README.md"]
 exclude_patterns = [".*", "build", "dist"]  # not to be looked through
 extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx.ext.viewcode"]
 myst_heading_anchors = 4  # named as on GitHub
+highlight_language = "none"  # of a block that names none
 
 nitpick_ignore_regex = [  # other libraries; type variables; what users neither make nor read
     ("py:.*", r"(collections|concurrent|os|pathlib)\..*"),
