@@ -22,7 +22,7 @@ version = __version__
 root_doc = "docs/index"
 include_patterns = ["*.md", "docs/**.md", "examples/cdk/README.md"]
 exclude_patterns = [".*", "build", "dist"]  # not to be looked through
-extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx.ext.viewcode"]
+extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
 myst_heading_anchors = 4  # named as on GitHub
 highlight_language = "none"  # of a block that names none
 
