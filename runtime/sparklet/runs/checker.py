@@ -35,6 +35,7 @@ from sparklet.runs.follow_ups import check_run, enter_check, enter_next
 from sparklet.runs.manifest import RESULTS, has_manifest, write_manifests, write_results
 from sparklet.runs.notices import needs_notice, notify
 from sparklet.runs.redelivery import BY_CHECKS, MESSAGE, RUN_TIME_LIMIT, end_leases, give_up_all, has_stalled
+from sparklet.runs.redrive import reopened
 from sparklet.runs.summary import Summary, final_state
 
 WAITING_LOOKED_AT = 100  # PENDING shards, the longest waiting ones, before all shards are read
@@ -225,7 +226,7 @@ def _finish(at: Deployment, report: CheckReport) -> CheckReport:
         return report
     state = final_state(run, counts)
     if run.cancelled_s is not None or not counts.total:  # no check, commit or next run without a shard
-        return _end(at, report, state, counts.total)
+        return _end(at, report, state, counts)
     if state is not RunState.FAILED and run.check:
         checking = checking or _driven(at, enter_check(at, run, state))
         if not checking.state.ended:
@@ -238,7 +239,7 @@ def _finish(at: Deployment, report: CheckReport) -> CheckReport:
     if state is not RunState.FAILED and run.next:
         written = write_results(at, run.run_id, MAX_ITEM_BYTES) if run.next.items else None
         enter_next(at, run, counts, at.run_uri(run.run_id, RESULTS) if written and "Key" in written else "")
-    return _end(at, report, state, counts.total)
+    return _end(at, report, state, counts)
 
 
 def _driven(at: Deployment, follower: Run) -> Run:
@@ -246,14 +247,16 @@ def _driven(at: Deployment, follower: Run) -> Run:
     return follower if follower.state.ended else check(at, follower.run_id, planner_silent_s=0.0).run
 
 
-def _end(at: Deployment, report: CheckReport, state: RunState, counted: int | None = None) -> CheckReport:
+def _end(at: Deployment, report: CheckReport, state: RunState, counted: Counts | None = None) -> CheckReport:
     """Write the manifests, then end the run: after a crash in between, the next check writes them again.
 
     So it does if a shard has been split since they were counted: DynamoDB shows a transaction's items one by one.
     """
     run = report.run
     summary = write_manifests(at, run, state)
-    ended = at.ledger.runs.finish(run.run_id, run.generation, state, counted)
+    ended = at.ledger.runs.finish(run.run_id, run.generation, state, counted.total if counted else None)
+    if counted and _moved_since(at, ended, run.generation, counted):
+        ended = reopened(at, ended)
     if ended.generation != run.generation and ended.state.ended:
         summary = write_manifests(at, ended, ended.state)  # a redrive began and ended meanwhile
     if ended.state.ended and not is_own_task(run.run_id):
@@ -261,6 +264,12 @@ def _end(at: Deployment, report: CheckReport, state: RunState, counted: int | No
     unnotified = notify(at, ended, summary) if needs_notice(at, ended) else ""
     report = replace(report, run=ended, counts=summary.counts, summary=summary)
     return replace(report, just_ended=ended.state.ended, unnotified=unnotified)
+
+
+def _moved_since(at: Deployment, run: Run, generation: int, counted: Counts) -> bool:
+    """Whether a redrive that had opened this generation has moved shards after they were counted for the run's end."""
+    is_this_end = run.state.ended and run.generation == generation and run.cancelled_s is None
+    return is_this_end and generation > 0 and at.ledger.shards.count(run.run_id) != counted
 
 
 def log_unnotified(report: CheckReport) -> None:

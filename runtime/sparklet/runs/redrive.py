@@ -7,7 +7,7 @@ shards that are still FAILED and sends missing messages, as the checker's stall 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from sparklet.errors import PlanError, ShardNotFoundError
+from sparklet.errors import LedgerError, PlanError, ShardNotFoundError
 from sparklet.model import Run, RunState, ScriptRef, ShardRecord, ShardState
 from sparklet.planning.engine_choice import chosen_engine
 from sparklet.planning.output_claims import claim_outputs, refuse_overtaken
@@ -141,16 +141,27 @@ def _only_its_end_failed(at: Deployment, run: Run) -> bool:
 def _reopened(at: Deployment, run_id: str, opened: int | None) -> Run:
     """The run, opened again if it has ended with PENDING shards; ``opened`` is the generation that this redrive began.
 
-    A check between the new generation and its first shard ends the run, and so does one after a crash there. One more
-    generation with the same script opens it; if the run was cancelled meanwhile, it is cancelled again, so that the
-    next check fails the shards moved since.
+    A check between the new generation and its first shard ends the run, and so does one after a crash there; one that
+    ends it only after this look reopens it itself. If the run was cancelled meanwhile, it is cancelled again, so that
+    the next check fails the shards moved since.
     """
     run = at.ledger.runs.get(run_id)
     if run.state.ended and next(at.ledger.shards.list(run_id, ShardState.PENDING), None):
         cancelled = run.state is RunState.CANCELLED and run.generation == opened
-        run = _opened(at, run, run.scripts[-1])
+        run = reopened(at, run)
         return at.ledger.runs.cancel(run_id) if cancelled else run
     return run
+
+
+def reopened(at: Deployment, run: Run) -> Run:
+    """An ended run in one more generation with the same script, unless somebody else has opened it meanwhile."""
+    try:
+        return _opened(at, run, run.scripts[-1])
+    except LedgerError:
+        run = at.ledger.runs.get(run.run_id)
+        if run.state.ended:
+            raise
+        return run
 
 
 def _unstarted(at: Deployment, run: Run) -> Iterator[ShardRecord]:

@@ -1,10 +1,14 @@
 """Redrive: what FAILED is done again, with the script that was asked for, and nothing else is."""
 
+from threading import Event, Thread
+
 import pytest
 
 from sparklet.errors import PlanError
 from sparklet.model import Failure, Run, RunState, ShardResult, ShardState
 from sparklet.planning.new_run import new_run, repaired_script
+from sparklet.runs import checker
+from sparklet.runs.manifest import write_manifests
 from sparklet.runs.redrive import redrive
 from tests.world import SCRIPT, World
 
@@ -118,6 +122,38 @@ def test_a_redriven_run_ended_by_a_stale_checker_is_reopened(world: World, monke
     done = redrive(world.at, "run-1")
 
     assert (done.run.state, done.run.generation, done.shards, done.messages) == (RunState.RUNNING, 2, 2, 2)
+    assert world.work() == 2
+    assert world.check().run.state is RunState.SUCCEEDED
+
+
+def test_a_checker_that_ends_a_redriven_run_late_reopens_it(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    ended_with(world, 1, 2)
+    start = world.ledger.runs.start_generation
+    has_counted, is_redriven = Event(), Event()
+
+    def and_a_check(*args: object) -> object:
+        monkeypatch.setattr(world.ledger.runs, "start_generation", start)
+        run = start(*args)  # type: ignore[arg-type]
+        late.start()
+        assert has_counted.wait(10)
+        return run
+
+    def late_manifests(*args: object) -> object:
+        monkeypatch.setattr(checker, "write_manifests", write_manifests)
+        has_counted.set()
+        assert is_redriven.wait(10)
+        return write_manifests(*args)  # type: ignore[arg-type]
+
+    late = Thread(target=world.check)
+    monkeypatch.setattr(world.ledger.runs, "start_generation", and_a_check)
+    monkeypatch.setattr(checker, "write_manifests", late_manifests)
+
+    done = redrive(world.at, "run-1")
+    is_redriven.set()
+    late.join()
+
+    assert (done.run.generation, done.messages) == (1, 2)
+    assert world.ledger.runs.get("run-1").state is RunState.RUNNING
     assert world.work() == 2
     assert world.check().run.state is RunState.SUCCEEDED
 
