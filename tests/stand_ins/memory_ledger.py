@@ -480,4 +480,5 @@ def _isolating(record: ShardRecord, isolation: Isolation) -> ShardRecord:
 
 def _with_result(record: ShardRecord, result: ShardResult) -> ShardRecord:
     kept = rules.bounded_result(result)
-    return replace(record, rows=kept.rows, output_bytes=kept.output_bytes, outputs=kept.outputs)
+    found = {name: getattr(kept, name) for name in ("rows", "output_bytes", "outputs", "memory_mb")}
+    return replace(record, **found)

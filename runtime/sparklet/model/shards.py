@@ -260,6 +260,7 @@ class ShardResult:
     state: Mapping[str, Any] | None = None  # of a stream's window, for the call after this one
     writes: tuple[Mapping[str, Any], ...] = ()  # declared ones, to tables; not for the ledger, see ``writes_file``
     uncommitted: tuple[str, ...] = ()  # ids of Spark's write jobs whose files do not count; not for the ledger
+    memory_mb: int | None = None  # the worker's peak until then
 
 
 @dataclass(frozen=True, slots=True)
@@ -289,6 +290,7 @@ class ShardRecord:
     rows: int | None = None
     output_bytes: int | None = None
     outputs: tuple[str, ...] = ()
+    memory_mb: int | None = None  # its worker's peak until it had succeeded, since the worker's start
     log_stream: str = ""
     engine: str = ""  # whose workers do it: "" the functions', else that of the engine of this name alone
     task_id: str = ""  # the worker started there last, as the engine names it; it has claimed if attempts = requeues
@@ -390,10 +392,7 @@ def s3_address(given: str) -> str:
 
 
 def split_uri(uri: str) -> tuple[str, str]:
-    """Bucket and key of an object's or a prefix's URI; the key may be empty.
-
-    ObjectNotFoundError if ``uri`` names no bucket, or is no text that UTF-8 holds: no object can be there.
-    """
+    """Bucket and key, which may be empty, of a URI; ObjectNotFoundError if it has no bucket or is not UTF-8."""
     bucket, _, key = uri.removeprefix(SCHEME).partition("/")
     if not uri.startswith(SCHEME) or not bucket or uri.encode(errors="ignore").decode() != uri:  # a lone surrogate
         raise ObjectNotFoundError(f"{uri!r} is no object's address; it must look like s3://bucket/key, in UTF-8")

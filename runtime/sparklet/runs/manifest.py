@@ -27,9 +27,11 @@ from sparklet.runs.follow_ups import (
     next_run,
     schema_run,
 )
-from sparklet.runs.summary import Summary
+from sparklet.runs.shard_table import VERSION, ShardTable
+from sparklet.runs.summary import Summary, statistics
 
 MANIFEST = "manifest.json"
+REPORT = "report.json"
 SHARDS_PER_FILE = 10_000
 _FILE_OF_STATE = {
     ShardState.SUCCEEDED: "SUCCEEDED",
@@ -85,13 +87,17 @@ def write_manifests(at: Deployment, run: Run, state: RunState, *, shards_per_fil
     """Write the files of a run that ends as ``state``: results, then the manifest; delete others of an earlier end."""
     summary = Summary.of(run, state)
     files = {name: _ResultFiles(at, run.run_id, name, shards_per_file) for name in ("SUCCEEDED", "FAILED", "PENDING")}
+    table = ShardTable(run.created_s)
     for record in at.ledger.shards.list(run.run_id):
         summary.add(record)
+        table.add(record)
         files[_FILE_OF_STATE[record.state]].add(record)
     written = {name: result.close() for name, result in sorted(files.items())}
     document = {**_manifest(at, run, summary, written), **_follow_ups(at, run, state)}
     if found := write_results(at, run.run_id):
         document["Results"] = found
+    report = {"version": VERSION, **statistics(run, summary), "shard_table": table.document()}
+    at.store.put(at.run_uri(run.run_id, REPORT), json.dumps(report, separators=(",", ":")).encode())
     at.store.put(at.run_uri(run.run_id, MANIFEST), json.dumps(document, indent=2).encode() + b"\n")
     for name, entries in written.items():
         kept = {entry["Key"] for entry in entries}

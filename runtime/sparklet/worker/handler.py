@@ -27,7 +27,7 @@ from sparklet.spark.runner import Runner
 from sparklet.spark.task_limits import Deadline
 from sparklet.spark.warm_runner import WarmRunner, runner_for
 from sparklet.worker.executor import Executor, ScriptCache
-from sparklet.worker.measuring import Measuring
+from sparklet.worker.measuring import Measuring, memory_peak_mb
 from sparklet.worker.shards import ShardClaims
 from sparklet.worker.task_requests import RequestClaims
 from sparklet.worker.worker import Worker
@@ -93,6 +93,7 @@ def worker_over_aws(settings: WorkerSettings, runner: Runner, meter: Meter | Non
         at = Deployment(*ports, meter=meter)
         engine = os.environ.get("SPARKLET_ENGINE", "")  # lambda-large is this code in a function of its own
         worker.shards = ShardClaims(at, worker.executor, log_stream, map_concurrency=map_concurrency(), engine=engine)
+        worker.shards.peak_mb = memory_peak_mb
     return worker
 
 

@@ -69,6 +69,7 @@ class ShardClaims:
     lease_s: float = LEASE_S  # at least
     map_concurrency: int = 0  # shards of a map's run that may be in work at once
     engine: str = ""  # whose worker this is; "": a function
+    peak_mb: Callable[[], float] | None = None  # the memory of its processes
     _runs: dict[str, Run] = field(default_factory=dict)
     _regions: dict[str, str] = field(default_factory=dict)  # of buckets: "" where it is the worker's own
 
@@ -160,6 +161,8 @@ class ClaimedShard:
         else:
             try:
                 result = self.claims.executor.execute(self._execution(), self.attempt)
+                if self.claims.peak_mb:
+                    result = replace(result, memory_mb=round(self.claims.peak_mb()))
                 if self.record.trial:
                     return self._end_trial(result)
                 if result.answer or result.writes:
@@ -213,7 +216,9 @@ class ClaimedShard:
         self.attempt.log.info("an earlier attempt has won; its output is published", winner=record.winner)
         if not (files := self.output.files()) and not self._has_declared():
             raise PlanError(f"the winner's output is gone from {self.output.staged}; start another run for it")
-        return ShardResult(record.rows, record.output_bytes, record.outputs), [info.uri for info in files]
+        return ShardResult(record.rows, record.output_bytes, record.outputs, memory_mb=record.memory_mb), [
+            info.uri for info in files
+        ]
 
     def _has_declared(self) -> bool:
         """Whether the winner declared writes to tables: then it may have staged nothing to publish."""

@@ -39,10 +39,13 @@ def test_a_success_is_recorded_with_the_scripts_report(bench: Bench) -> None:
         return ScriptResult(0)
 
     bench.runner.behaviour = report
+    assert bench.worker.shards
+    bench.worker.shards.peak_mb = lambda: 812.4
     outcome = bench.deliver()
 
     record = bench.ledger.shards.get("run-1", 0)
     assert outcome.acknowledged
+    assert record.memory_mb == 812
     assert (record.state, record.rows, record.outputs) == (ShardState.SUCCEEDED, 842, ("s3://out/x/shard=000000",))
     assert bench.queue.receive() == []
 

@@ -305,6 +305,8 @@ def _result(result: ShardResult) -> tuple[str, Values]:
         update, values[":rows"] = f"{update}, #rows = :rows", kept.rows
     if kept.output_bytes is not None:
         update, values[":bytes"] = f"{update}, output_bytes = :bytes", kept.output_bytes
+    if kept.memory_mb is not None:
+        update, values[":memory"] = f"{update}, memory_mb = :memory", kept.memory_mb
     return update, values
 
 
