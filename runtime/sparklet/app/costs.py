@@ -207,10 +207,21 @@ def _costs(
     }
 
 
-def shard_time(ledger: Ledger | None, name: str, bytes_a_shard: float, prices: Prices) -> ShardTime:
-    """A shard's time in the newest run of the name that has succeeded shards; else, or without a ledger, assumed."""
+def shard_time(
+    ledger: Ledger | None, name: str, bytes_a_shard: float, prices: Prices, before_s: float = math.inf
+) -> ShardTime:
+    """A shard's time in the newest run of the name that has succeeded shards; else, or without a ledger, assumed.
+
+    Runs created at ``before_s`` or later are left out.
+    """
     for run in islice(ledger.runs.list(), MAX_RUNS_SEARCHED) if ledger else ():
-        if ledger and run.name == name and run.sealed and (found := _measured(ledger, run, bytes_a_shard, prices)):
+        if (
+            ledger
+            and run.name == name
+            and run.sealed
+            and run.created_s < before_s
+            and (found := _measured(ledger, run, bytes_a_shard, prices))
+        ):
             return found
     fixed_s, bytes_a_s = prices["assumptions.task_fixed_s"], prices["assumptions.task_bytes_a_s"]
     origin = f"assumed: {fixed_s:g} s, and {bytes_a_shard / MIB:,.1f} MiB at {bytes_a_s / 1e6:g} MB/s"

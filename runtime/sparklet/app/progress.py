@@ -6,7 +6,7 @@ strongly consistent reads: 60 pages, 15,000 read units, 0.002 USD.
 
 import heapq
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
 from sparklet.app.explain import FailureGroup, count_failure
@@ -106,11 +106,14 @@ class Observation:
         return Pace(now, average, still_open / (now or average) * 60)
 
 
-def observe(run: Run, shards: Iterable[ShardRecord], now_s: float) -> Observation:
+def observe(
+    run: Run, shards: Iterable[ShardRecord], now_s: float, each: Callable[[ShardRecord], None] = lambda record: None
+) -> Observation:
     """Add up a run's shards as they are now."""
     found = Observation(Summary.of(run), now_s)
     for record in shards:
         found.add(record)
+        each(record)
     return found
 
 

@@ -1,6 +1,6 @@
 """A run at one moment, for an operator: pace, cost, slow shards, what drives it and what follows."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from itertools import islice
 from typing import Any
@@ -56,9 +56,11 @@ class RunView:
         }
 
 
-def view_run(stack: OpenStack, run: Run, prices: Prices) -> RunView:
-    """Read a run's view: one pass over its shards, and a few more reads."""
-    found = observe(run, stack.at.ledger.shards.list(run.run_id), stack.at.clock.now_s())
+def view_run(
+    stack: OpenStack, run: Run, prices: Prices, each: Callable[[ShardRecord], None] = lambda record: None
+) -> RunView:
+    """Read a run's view: one pass over its shards, of which ``each`` is told, and a few more reads."""
+    found = observe(run, stack.at.ledger.shards.list(run.run_id), stack.at.clock.now_s(), each)
     try:
         driver = driver_of(stack, run)
     except OrchestrationError:  # show the rest

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from sparklet import __version__
-from sparklet.cli.commands import changing, looking, packaging, starting
+from sparklet.cli.commands import changing, looking, packaging, reporting, starting
 from sparklet.cli.console import EXIT_MEANINGS, FAILURES, INTERRUPTED, USAGE, Screen
 from sparklet.cli.options import grouped
 from sparklet.errors import RemoteFailureError, SparkletError
@@ -71,6 +71,8 @@ _add(
     "sparklet status RUN --object s3://bucket/raw/2013-01-01.csv",
 )
 _add("Look", looking.watch, "sparklet watch flights-20261120t113000-3f9a1c")
+_add("Look", reporting.report, "sparklet report RUN", "sparklet report RUN --stack sparklet --output /tmp/run.html")
+_add("Look", reporting.ui, "sparklet ui", "sparklet ui RUN --stack sparklet")
 _add("Look", looking.runs, "sparklet runs", "sparklet runs --json | jq -r '.[0].run_id'")
 _add("Look", looking.results, "sparklet results RUN", "sparklet results RUN --json | jq .answer")
 _add("Look", looking.ddl, "sparklet ddl RUN", "sparklet ddl RUN --name lake.flights")

@@ -15,13 +15,13 @@ from rich.table import Table
 from rich.text import Text
 
 from sparklet.app.costs import Prices
-from sparklet.app.documents import result_document
+from sparklet.app.documents import on_disk, result_document
 from sparklet.app.stack import OpenStack
 from sparklet.app.start import resumable
 from sparklet.app.status import follow_ups, view_run
 from sparklet.app.watch import Lines, watch
 from sparklet.cli.render import follow_up_text, run_details, summary_table
-from sparklet.errors import PlanError
+from sparklet.errors import PlanError, SparkletError
 from sparklet.model import Counts, Run, RunState
 from sparklet.ports import Clock
 
@@ -102,19 +102,36 @@ def confirm(screen: Screen, question: str, *, yes: bool) -> None:
     raise typer.Exit(USAGE)
 
 
-def finish(stack: OpenStack, run_id: str, screen: Screen, prices: Prices) -> None:
-    """Watch a run until it ends, show its result and its follow-ups, and exit with its code."""
+def finish(stack: OpenStack, run_id: str, screen: Screen, prices: Prices, *, report: bool = True) -> None:
+    """Watch a run until it ends, show its result, its follow-ups and where its report is, and exit with its code."""
     with resumable(stack, screen, lambda: ["sparklet", "resume", run_id, *stack.command_options]):
         display = RunDisplay(screen, run_id, stack.at.clock, lambda run: run_details(view_run(stack, run, prices)))
         summary = watch(stack, run_id, display, screen)
     run = stack.at.ledger.runs.get(run_id)
+    place = keep_report(stack, run, screen, prices) if report and stack.state else None
     if screen.as_json:
-        screen.document(result_document(stack, run, summary))
+        screen.document(result_document(stack, run, summary) | {"report_file": place})
     else:
         screen.out.print(summary_table(stack, run, summary))
     for follower in follow_ups(stack, run):
         screen.say(f"{follower['what']}: {follow_up_text(follower)}")
+    if place:
+        screen.say(f"report: {place}")
     raise typer.Exit(exit_code(summary.state))
+
+
+def keep_report(stack: OpenStack, run: Run, screen: Screen, prices: Prices) -> str | None:
+    """Write a local run's report beside its manifest; its file, or None with a warning if that cannot be done."""
+    from sparklet.report.document import report_document
+    from sparklet.report.page import page
+
+    uri = stack.at.run_uri(run.run_id, f"report-{run.generation}.html")  # a redrive has its own
+    try:
+        stack.at.store.put(uri, page(report_document(stack, run, prices), run.run_id).encode())
+    except SparkletError as error:
+        screen.warn(f"there is no report: {error}")
+        return None
+    return on_disk(stack, uri)
 
 
 class RunDisplay(Lines):

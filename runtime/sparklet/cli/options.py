@@ -72,6 +72,9 @@ Prices = Annotated[
 ]
 
 
+Report = Annotated[
+    bool, typer.Option("--report/--no-report", help="Write the report beside a local run's manifest at its end.")
+]
 Env = Annotated[
     list[str] | None,
     typer.Option("--env", metavar="KEY=VALUE", help="A variable for the script, no secret; may be repeated."),

@@ -13,7 +13,7 @@ from sparklet import client
 from sparklet.app.costs import WorkerSize
 from sparklet.app.stack import OpenStack, StackSelection
 from sparklet.cli import main
-from sparklet.cli.commands import changing, looking, starting
+from sparklet.cli.commands import changing, looking, reporting, starting
 from sparklet.cli.console import Screen
 from sparklet.model import Dispatch, Failure, ShardResult, ShardState
 from sparklet.planning.planner import plan
@@ -123,7 +123,7 @@ def terminal(capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: py
     monkeypatch.setenv("SPARKLET_STATE_DIR", str(tmp_path / "state"))
     monkeypatch.delenv("SPARKLET_STACK", raising=False)
     terminal = Terminal(capsys, tmp_path / "state")
-    for module in (starting, looking, changing, client):
+    for module in (starting, looking, reporting, changing, client):
         monkeypatch.setattr(module, "open_stack", terminal.environment)
 
     def meanwhile(duration_s: float) -> None:  # workers work while a command waits

@@ -77,14 +77,14 @@ def status(
     raise typer.Exit(exit_code(view.found.summary.state))
 
 
-def watch(run_id: opt.RunId, selection: opt.StackOptions, prices: opt.Prices = None) -> None:
+def watch(run_id: opt.RunId, selection: opt.StackOptions, prices: opt.Prices = None, report: opt.Report = True) -> None:
     """Watch a run until it ends and download its output; `sparklet resume RUN` plans the rest of it, too.
 
     A terminal shows cost so far and slow shards below the counts; `sparklet status RUN` shows them once.
     """
     screen, figures = Screen(selection.as_json), load_prices(prices)
     with open_stack(selection, screen) as stack:
-        finish(stack, run_id, screen, figures)
+        finish(stack, run_id, screen, figures, report=report)
 
 
 def runs(selection: opt.StackOptions) -> None:

@@ -31,6 +31,7 @@ def run(
     context: typer.Context,
     dispatch_mode: opt.DispatchModeOption = "queue",
     prices: opt.Prices = None,
+    report: opt.Report = True,
     dry_run: opt.DryRun = False,
 ) -> None:
     """Plan a run, dispatch it, watch it until it ends and download its output.
@@ -50,7 +51,7 @@ def run(
         figures = load_prices(prices)
         if dear := estimate_run(stack, started, figures).dear:
             screen.warn(dear)
-        finish(stack, started.run_id, screen, figures)
+        finish(stack, started.run_id, screen, figures, report=report)
 
 
 def plan(
@@ -84,7 +85,9 @@ def plan(
             _show_estimate(found, screen)
 
 
-def resume(run_id: opt.RunId, selection: opt.WorkerOptions, prices: opt.Prices = None) -> None:
+def resume(
+    run_id: opt.RunId, selection: opt.WorkerOptions, prices: opt.Prices = None, report: opt.Report = True
+) -> None:
     """Continue a run whose command was interrupted: plan the rest, watch it until it ends, download its output.
 
     An interrupted command prints this command, with the options that select the same stack.
@@ -93,7 +96,7 @@ def resume(run_id: opt.RunId, selection: opt.WorkerOptions, prices: opt.Prices =
     with open_stack(selection, screen) as stack:
         run = stack.at.ledger.runs.get(run_id)
         go_on(stack, run, screen, by_machine=was_driven(stack, run))
-        finish(stack, run_id, screen, figures)
+        finish(stack, run_id, screen, figures, report=report)
 
 
 def invoke(

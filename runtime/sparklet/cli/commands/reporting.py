@@ -1,0 +1,78 @@
+"""Commands that show a run as a page: report, ui."""
+
+from contextlib import suppress
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from sparklet.app.costs import load_prices
+from sparklet.app.documents import run_document
+from sparklet.app.stack import open_stack
+from sparklet.cli import options as opt
+from sparklet.cli.console import Screen
+from sparklet.clock import SystemClock
+from sparklet.errors import PlanError
+from sparklet.report.document import report_document
+from sparklet.report.page import page
+from sparklet.report.server import Looks, Server
+
+
+def report(
+    run_id: opt.RunId,
+    selection: opt.StackOptions,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", metavar="FILE", help="The file to write; RUN.html by default.")
+    ] = None,
+    prices: opt.Prices = None,
+) -> None:
+    """Write a run's report: one HTML file that needs no network.
+
+    What ran, states and pace, time and memory of shards, workers, causes of failure, cost, and advice for the next run.
+    --json: the document that the page shows, on standard output.
+    """
+    screen, figures = Screen(selection.as_json), load_prices(prices)
+    with open_stack(selection, screen, looking=True) as stack:
+        found = report_document(stack, stack.at.ledger.runs.get(run_id), figures)
+    if selection.as_json:
+        screen.document(found)
+        return
+    path = output or Path(f"{run_id}.html")
+    try:
+        path.write_text(page(found, run_id), encoding="utf-8")
+    except OSError as error:
+        raise PlanError(
+            f"the report {path} cannot be written: {error.strerror}; --output names another file"
+        ) from error
+    screen.say(f"report: {path}")
+
+
+def ui(
+    selection: opt.StackOptions,
+    run_id: Annotated[str, typer.Argument(metavar="[RUN]", help="The run to show; by default a list of all.")] = "",
+    port: Annotated[int, typer.Option("--port", min=0, max=65535, help="The port on localhost; 0: any free one.")] = 0,
+    prices: opt.Prices = None,
+) -> None:
+    """Show runs in the browser while they go on: the report's page, kept up to date, until Ctrl-C.
+
+    It changes nothing, and only who opens the printed address can see it.
+    """
+    screen, figures = Screen(selection.as_json), load_prices(prices)
+
+    def look(run_id: str) -> dict[str, object]:
+        """Open the stack anew: a local one may begin or end at any time, and must not live for its page alone."""
+        with open_stack(selection, screen, looking=True) as stack:
+            if not run_id:
+                return {"runs": [run_document(each) for each in stack.at.ledger.runs.list()]}
+            return {"report": report_document(stack, stack.at.ledger.runs.get(run_id), figures)}
+
+    looks = Looks(look, SystemClock())
+    looks.answer(run_id)  # a mistake in the options is reported now
+    try:
+        server = Server(page(None, run_id or "Sparklet"), looks, port)
+    except OSError as error:
+        raise PlanError(f"port {port} cannot be used: {error.strerror}; --port 0 takes a free one") from error
+    with server, suppress(KeyboardInterrupt):
+        address = server.address(run_id)
+        screen.result({"address": address}, f"open {address}  (Ctrl-C ends it)")
+        server.serve_forever()

@@ -1,0 +1,219 @@
+"""What a run's own measurements suggest for the next one: named rules, each with its figures, or why it cannot tell.
+
+The names follow those that Spark users know from DataFlint's alerts (small tasks, skew, wasted memory); thresholds are
+the constants below. Figures of shards come from the fair sample of a large run.
+"""
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from statistics import StatisticsError, correlation, linear_regression, median
+from typing import Any
+
+from sparklet.app.costs import Prices, WorkerSize, estimate, estimate_engine
+from sparklet.app.reporter import duration_text, size_text, usd_text
+from sparklet.app.stack import OpenStack
+from sparklet.app.status import RunView
+from sparklet.model import Run
+from sparklet.runs.shard_table import fair_values
+
+MIN_SHARDS = 20  # with fewer no rule about distributions can tell
+OVERHEAD, SHARDS_A_WORKER = 0.25, 4  # share of cost or time for small shards; larger ones still occupy all workers
+TAIL, SLOW = 0.25, 3.0  # of the run's time for its last 5 % of shards; times the median
+ROOMY, TIGHT, HEADROOM = 0.5, 0.85, 1.3  # of the function's memory; over the measured peak
+CPU_MB = 1769  # a function's memory for one CPU; less has a share of it (AWS Lambda, configuration-memory)
+LATE = 0.7  # of the function's timeout
+REPEATED = 0.05  # attempts beyond the first
+CHEAPER = 0.8  # an engine's cost of the functions'
+LEAST_USD = 0.01  # less than a cent is nothing to act on
+
+
+@dataclass(frozen=True)
+class Advised:
+    """What one rule says."""
+
+    rule: str
+    verdict: str  # act, fine, unknown
+    finding: str  # with the figures that led to it
+    remedy: str = ""
+    saves_usd: float | None = None
+    saves_s: float | None = None
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What the rules know of a run."""
+
+    run: Run
+    view: RunView
+    table: Mapping[str, Any]
+    size: WorkerSize
+    prices: Prices
+    engines: Sequence[str]
+
+    def values(self, *names: str) -> list[tuple[Any, ...]]:
+        """The fair sample's values in columns; only shards that have all of them."""
+        return fair_values(self.table, *names)
+
+    @property
+    def ended(self) -> int:
+        """Shards that ended after an attempt."""
+        return self.view.found.finished
+
+    def cost(self, shards: int, shard_s: float) -> Mapping[str, float]:
+        """US dollars of so many shards as this run dispatches them, by item, without cold starts."""
+        found = estimate(self.run.dispatch, shards, shard_s, self.size, self.prices)
+        cold = estimate(self.run.dispatch, shards, 0.0, self.size, self.prices).costs["lambda"]
+        requests = shards * self.prices["prices.lambda_request"]
+        return {**found.costs, "lambda": found.costs["lambda"] - cold + requests}
+
+
+def advise(run: Run, view: RunView, table: Mapping[str, Any], stack: OpenStack, prices: Prices) -> list[dict[str, Any]]:
+    """What each rule says; what to act on first, what is fine last."""
+    measured = Measured(run, view, table, stack.size, prices, tuple(stack.at.engines))
+    said = [rule(measured) for rule in RULES]
+    return [asdict(each) for each in sorted(said, key=lambda each: ("act", "unknown", "fine").index(each.verdict))]
+
+
+def small_shards(of: Measured) -> Advised:
+    """SmallShards: what a shard costs whatever it holds, in requests and in time, is much of its cost."""
+    found = of.values("input_bytes", "took_s")
+    if len(found) < MIN_SHARDS:
+        return _too_few("SmallShards", found)
+    sizes, times = zip(*found, strict=True)
+    typical_s, mean_s = median(times), sum(times) / len(times)
+    costs, count = of.cost(of.ended, mean_s), max(1, of.ended)
+    requests = (sum(costs.values()) - costs["lambda"]) / sum(costs.values())
+    fixed_s = _fixed_s(sizes, times)
+    text = f"the median shard of {size_text(median(sizes))} took {duration_text(typical_s)}"
+    text += f", {duration_text(fixed_s)} of it whatever it holds" if fixed_s else ""
+    text += f"; requests are {requests:.0%} of its cost"
+    share = max(requests, fixed_s / typical_s if typical_s else 0.0)
+    factor = min(math.ceil(share / (OVERHEAD / 2)), count // (SHARDS_A_WORKER * of.size.concurrency))
+    if share < OVERHEAD or factor < 2:
+        return Advised("SmallShards", "fine", text)
+    larger = of.cost(math.ceil(count / factor), factor * mean_s - (factor - 1) * fixed_s)
+    saved = sum(costs.values()) - sum(larger.values())
+    remedy = (
+        f"shards {factor} times as large: --shard-size {max(1, round(factor * sum(sizes) / len(sizes) / 2**20))}MiB"
+    )
+    return _worth("SmallShards", text, f"{remedy}, and --max-objects to match", saved)
+
+
+def _fixed_s(sizes: Sequence[float], times: Sequence[float]) -> float:
+    """The time of a shard of no bytes, if time follows size at all; 0: it cannot be told."""
+    try:
+        if correlation(sizes, times) < 0.5:
+            return 0.0
+        return min(max(0.0, linear_regression(sizes, times).intercept), median(times))
+    except StatisticsError:  # all of one size
+        return 0.0
+
+
+def skew(of: Measured) -> Advised:
+    """Skew: a few shards keep the run from its end."""
+    found = of.values("started_s", "took_s", "input_bytes", "shard")
+    if len(found) < MIN_SHARDS or not of.run.state.ended:
+        return _too_few("Skew", found) if of.run.state.ended else Advised("Skew", "unknown", "the run has not ended")
+    ends = sorted(started_s + took_s for started_s, took_s, *_ in found)
+    tail_s = ends[-1] - ends[math.ceil(0.95 * len(ends)) - 1]
+    typical_s, typical_bytes = median(each[1] for each in found), median(each[2] for each in found)
+    _, slowest_s, slowest_bytes, number = max(found, key=lambda each: each[1])
+    text = (
+        f"the slowest shard, {number}, took {duration_text(slowest_s)} at a median of {duration_text(typical_s)}; "
+        f"the last 5 % of the shards took {duration_text(tail_s)} of the run's {duration_text(ends[-1])}"
+    )
+    if slowest_s < SLOW * typical_s or tail_s < TAIL * ends[-1]:
+        return Advised("Skew", "fine", text)
+    if slowest_bytes > 2 * typical_bytes:
+        remedy = (
+            f"it is large ({size_text(slowest_bytes)} at a median of {size_text(typical_bytes)}): cut it with --split"
+        )
+    else:
+        remedy = f"it is no larger than others: its log shows why, sparklet logs {of.run.run_id} {number}"
+    return Advised("Skew", "act", text, remedy, saves_s=round(tail_s, 1))
+
+
+def memory(of: Measured) -> Advised:
+    """WastedMemory and TightMemory: peaks of the workers beside what the function has."""
+    peaks, has_mb = [each[0] for each in of.values("memory_mb")], of.size.memory_mb
+    if len(peaks) < MIN_SHARDS:
+        return _too_few("Memory", peaks)
+    peak_mb = max(peaks)
+    text = f"workers used up to {peak_mb:,} MB of {has_mb:,} MB"
+    text += " (measured on this machine, whose workers have no limit)" if of.view.local else ""
+    lost = sum(each[0] for each in of.values("lost"))
+    if peak_mb > TIGHT * has_mb:
+        text += f", and {lost} shards had lost their worker" if lost else ""
+        return Advised("TightMemory", "act", text, f"--memory {_rounded_mb(peak_mb * HEADROOM)}, or smaller shards")
+    if peak_mb > ROOMY * has_mb:
+        return Advised("Memory", "fine", text)
+    smaller_mb = _rounded_mb(peak_mb * HEADROOM)
+    at_most = of.view.costs.get("lambda", 0.0) * (1 - smaller_mb / has_mb)
+    remedy = (
+        f"--memory {smaller_mb} saves this if shards take no longer; memory brings CPU, one at {CPU_MB:,} MB, and "
+        "whether the script needs it was not measured: try it with few shards"
+    )
+    return _worth("WastedMemory", text, remedy, at_most)
+
+
+def near_timeout(of: Measured) -> Advised:
+    """NearTimeout: the slowest shard is near the function's timeout, so that a larger one, or a slow day, fails."""
+    if not of.ended:
+        return Advised("NearTimeout", "unknown", "no shard has ended")
+    slowest = of.view.found.slowest[0]
+    limit = duration_text(of.size.timeout_s)
+    text = f"the slowest shard, {slowest.number}, took {duration_text(slowest.took_s)} of the {limit} it may take"
+    if slowest.took_s < LATE * of.size.timeout_s:
+        return Advised("NearTimeout", "fine", text)
+    return Advised("NearTimeout", "act", text, "smaller shards (--shard-size, --split), or --too-large engine")
+
+
+def engine(of: Measured) -> Advised:
+    """Engine: whether another engine would have cost less for the same seconds."""
+    times = [each[0] for each in of.values("took_s")]
+    if not of.engines:
+        return Advised("Engine", "unknown", "the stack has no engine beside the functions")
+    if len(times) < MIN_SHARDS:
+        return _too_few("Engine", times)
+    mean_s, here = sum(times) / len(times), sum(of.view.costs.values())
+    costs = {each: estimate_engine(each, of.ended, mean_s, of.size, of.prices).cost for each in of.engines}
+    name = min(costs, key=costs.__getitem__)
+    text = (
+        f"{of.ended} shards of {duration_text(mean_s)} cost {usd_text(here)}; with {name} about {usd_text(costs[name])}"
+    )
+    if costs[name] > CHEAPER * here:
+        return Advised("Engine", "fine", text)
+    return _worth("Engine", text, f"--too-large engine --engine {name} for shards of this length", here - costs[name])
+
+
+def retries(of: Measured) -> Advised:
+    """Retries: attempts that were made again."""
+    attempts, ended = sum(each.attempts for each in of.view.found.work.values()), of.ended
+    if not ended:
+        return Advised("Retries", "unknown", "no shard has ended")
+    again = max(0, attempts - ended)
+    text = f"{again} of {attempts} attempts were repeated ones"
+    if again <= REPEATED * ended:
+        return Advised("Retries", "fine", text)
+    saved = sum(of.view.costs.values()) * again / attempts
+    remedy = f"see why: sparklet explain {of.run.run_id}, and the causes of retried shards in the table below"
+    return Advised("Retries", "act", text, remedy, round(saved, 6))
+
+
+RULES: Sequence[Callable[[Measured], Advised]] = (small_shards, skew, memory, near_timeout, engine, retries)
+
+
+def _too_few(rule: str, found: Sequence[Any]) -> Advised:
+    return Advised(rule, "unknown", f"{len(found)} shards were measured; it takes {MIN_SHARDS} to tell")
+
+
+def _worth(rule: str, finding: str, remedy: str, saved_usd: float) -> Advised:
+    """Advice that saves money; fine if that is next to nothing."""
+    if saved_usd < LEAST_USD:
+        return Advised(rule, "fine", f"{finding}; another choice would save less than a cent")
+    return Advised(rule, "act", finding, remedy, round(saved_usd, 6))
+
+
+def _rounded_mb(memory_mb: float) -> int:
+    return math.ceil(memory_mb / 64) * 64

@@ -1,0 +1,130 @@
+"""Everything that a report shows, as one JSON document: the words of ``sparklet status``, and more.
+
+One pass over the run's shards, the plan's lines of a few failed ones, and the script.
+"""
+
+import platform
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict
+from importlib.metadata import PackageNotFoundError, version
+from itertools import islice
+from typing import Any
+
+from sparklet import __version__
+from sparklet.app.costs import Prices, estimate, shard_time
+from sparklet.app.documents import group_document
+from sparklet.app.explain import FailureGroup, explain
+from sparklet.app.local_files import local_part, local_paths
+from sparklet.app.stack import OpenStack
+from sparklet.app.status import RunView, view_run
+from sparklet.errors import ObjectStoreError, PlanError, ShardNotFoundError
+from sparklet.model import Run, RunOptions, ScriptRef
+from sparklet.planning.plan_files import planned_shard
+from sparklet.report.advice import advise
+from sparklet.runs.shard_table import VERSION, ShardTable
+
+MAX_GROUPS, MAX_FILES = 50, 20  # causes; files of each of the first five, for each is a read of the plan
+GROUPS_WITH_FILES = 5
+LINES_AROUND = 2  # of the script, before and after the line that failed
+_DEFAULTS = asdict(RunOptions())
+PACKAGES = ("pyspark", "delta-spark", "deltalake", "pyiceberg", "boto3")
+
+
+def report_document(stack: OpenStack, run: Run, prices: Prices) -> dict[str, Any]:
+    """A run as it is now; nothing is written."""
+    table = ShardTable(run.created_s)
+    view = view_run(stack, run, prices, table.add)
+    shards = table.document()
+    groups = explain(stack.at, run, view.found.failures.values(), view.found.summary.counts.succeeded)
+    return {
+        "version": VERSION,
+        "made_s": stack.at.clock.now_s(),
+        "versions": _versions(stack),
+        "run": _run_document(run),
+        "status": view.document(stack),
+        "causes": list(_causes(stack, run, groups)),
+        "causes_left_out": max(0, len(groups) - MAX_GROUPS),
+        "worker": {"memory_mb": stack.size.memory_mb, "timeout_s": stack.size.timeout_s, "local": view.local},
+        "estimate": _estimate(stack, run, view, prices),
+        "advice": advise(run, view, shards, stack, prices),
+        "shard_table": shards,
+    }
+
+
+def _versions(stack: OpenStack) -> dict[str, str]:
+    """What is installed here, or the parameters of a deployed stack that choose what its image has."""
+    found = {"sparklet": __version__, "python": platform.python_version()}
+    if not stack.state:
+        return found | {name: value for name, value in stack.parameters.items() if "Image" in name or "Stack" in name}
+    for name in PACKAGES:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def _run_document(run: Run) -> dict[str, Any]:
+    return {
+        "id": run.run_id,
+        "name": run.name,
+        "scripts": [{"uri": each.uri, "source": each.source_uri, "sha256": each.sha256} for each in run.scripts],
+        "args": list(run.args),
+        "params": dict(run.params),
+        "variables": sorted(run.env),  # their names alone: nobody reads values in a file that is passed on
+        "options": {name: value for name, value in asdict(run.options).items() if value != _DEFAULTS[name]},
+        "created_s": run.created_s,
+        "ended_s": run.ended_s,
+    }
+
+
+def _causes(stack: OpenStack, run: Run, groups: Sequence[FailureGroup]) -> Iterator[dict[str, Any]]:
+    """The most frequent causes, with files and the script's lines around the one that failed."""
+    sources: dict[ScriptRef, list[str]] = {}
+    for place, group in enumerate(groups[:MAX_GROUPS]):
+        files = _failed_files(stack, run, group) if place < GROUPS_WITH_FILES else []
+        excerpt: dict[str, Any] = {}
+        if group.line is not None:
+            script = run.scripts[group.example.generation]
+            if script not in sources:
+                sources[script] = _lines(stack, script)
+            first = max(1, group.line - LINES_AROUND)
+            excerpt = {"first": first, "lines": sources[script][first - 1 : group.line + LINES_AROUND]}
+        yield group_document(stack, group) | {"files": files, "script": excerpt}
+
+
+def _lines(stack: OpenStack, script: ScriptRef) -> list[str]:
+    try:
+        return stack.at.store.get(script.uri).decode("utf-8", "replace").splitlines()
+    except ObjectStoreError:  # it was deleted since
+        return []
+
+
+def _failed_files(stack: OpenStack, run: Run, group: FailureGroup) -> list[str]:
+    """Inputs of a group's first shards: those that the cause names, else the first of each shard."""
+    copied = local_paths(stack, run.run_id).inputs
+    numbers = (number for first, last in group.shards.ranges for number in range(first, last + 1))
+    found: dict[str, None] = {}
+    for number in islice(numbers, MAX_FILES):
+        try:
+            record = stack.at.ledger.shards.get(run.run_id, number)
+            names = [each.name for each in planned_shard(stack.at, record).objects]
+        except (ObjectStoreError, PlanError, ShardNotFoundError):  # it shows the others
+            continue
+        named = [name for name in names if name.rpartition("/")[2] in record.error_message] or names[:1]
+        found |= dict.fromkeys(str(local_part(name, copied) or name) for name in named)
+    return list(found)[:MAX_FILES]
+
+
+def _estimate(stack: OpenStack, run: Run, view: RunView, prices: Prices) -> dict[str, Any] | None:
+    """What the run was estimated to cost before it began, by earlier runs of its name; None until it is planned."""
+    if not run.shard_count:
+        return None
+    time = shard_time(stack.at.ledger, run.name, run.size_bytes / run.shard_count, prices, before_s=run.created_s)
+    found = estimate(run.dispatch, run.shard_count, time.seconds, stack.size, prices)
+    return {
+        "end_s": round(found.end_s, 1),
+        "shard_s": round(time.seconds, 3),
+        "origin": time.origin,
+        "costs_usd": {what: round(cost, 6) for what, cost in found.costs.items()},
+    }

@@ -1,0 +1,344 @@
+"use strict";
+// Draws the report in #report, or in live mode what the server answers. All text enters as text nodes, never as markup.
+const STATES = ["FAILED", "RUNNING", "PENDING", "SUCCEEDED"];
+const PAGE = 50, MOST_WORKERS = 50, BINS = 60, MOST_AS_SVG = 1500;
+const byId = (id) => document.getElementById(id);
+const live = document.documentElement.dataset.live === "1";
+let report = null, rows = [], end = 1;
+const view = { text: "", state: "", sort: "took_s", down: true, page: 0 };
+
+function el(tag, attributes, ...children) {
+  const made = document.createElement(tag);
+  for (const [name, value] of Object.entries(attributes || {})) {
+    if (name.startsWith("on")) made.addEventListener(name.slice(2), value);
+    else if (value !== false && value != null) made.setAttribute(name, value === true ? "" : value);
+  }
+  made.append(...children.flat(Infinity).filter((child) => child != null && child !== ""));
+  return made;
+}
+
+// --- forms of numbers ---
+const count = (n) => (n == null ? "" : n.toLocaleString("en"));
+const counted = (n, what) => `${count(n)} ${what}${n === 1 ? "" : "s"}`;
+const usd = (n) => (n == null ? "" : n >= 1 ? `$${n.toFixed(2)}` : n === 0 ? "$0" : n < 1e-4 ? "< $0.0001" : `$${n.toFixed(4)}`);
+const percent = (n) => `${Math.round(100 * n)} %`;
+function duration(s) {
+  if (s == null) return "";
+  if (s < 60) return s < 10 ? `${s.toFixed(1)} s` : `${Math.round(s)} s`;
+  const whole = Math.round(s), minutes = Math.floor(whole / 60);
+  return minutes < 60 ? `${minutes} min ${whole % 60} s` : `${Math.floor(minutes / 60)} h ${minutes % 60} min`;
+}
+function size(bytes) {
+  if (bytes == null) return "";
+  for (const unit of ["B", "KiB", "MiB", "GiB"]) {
+    if (bytes < 1024) return `${unit === "B" ? bytes : bytes.toFixed(1)} ${unit}`;
+    bytes /= 1024;
+  }
+  return `${bytes.toFixed(1)} TiB`;
+}
+const time = (s) => new Date(1000 * s).toISOString().slice(0, 19).replace("T", " ") + " UTC";
+function quantile(sorted, share) { return sorted[Math.min(sorted.length - 1, Math.floor(share * sorted.length))]; }
+const sortedOf = (name, of = rows.filter((row) => row.sampled)) =>
+  of.map((row) => row[name]).filter((value) => value != null).sort((a, b) => a - b);
+
+// --- the shards as rows ---
+function readRows() {
+  const table = report.shard_table, names = Object.keys(table.columns);
+  const firsts = new Set(), now = report.made_s - report.run.created_s;
+  rows = table.columns.shard.map((_, place) => {
+    const row = Object.fromEntries(names.map((name) => [name, table.columns[name][place]]));
+    row.worker = row.worker == null ? null : table.workers[row.worker];
+    row.engine = row.engine == null ? "" : table.engines[row.engine];
+    row.cause = row.cause == null ? "" : table.causes[row.cause].filter(Boolean).join(": ");
+    row.began = row.started_s;
+    row.ended = row.took_s != null ? row.began + row.took_s : row.state === "RUNNING" ? now : null;
+    row.searched = `${row.shard} ${row.worker || ""} ${row.engine} ${row.cause}`.toLowerCase();
+    return row;
+  });
+  for (const row of [...rows].sort((a, b) => a.began - b.began)) {
+    if (row.began == null || row.worker == null) continue;
+    row.first = !firsts.has(row.worker);
+    firsts.add(row.worker);
+  }
+  end = Math.max(1, ...rows.map((row) => row.ended || 0).filter(Number.isFinite));
+}
+
+// --- parts of the page ---
+const facts = (pairs) => el("dl", {}, pairs.filter(([, value]) => value != null && value !== "" && value.length !== 0)
+  .map(([name, value]) => [el("dt", {}, name), el("dd", {}, value)]));
+const list = (values) => values.length > 1 ? el("span", {}, values.join(", ")) : values[0];
+function command(text) {
+  const said = el("span", { role: "status", class: "dim" });
+  const copy = () => navigator.clipboard.writeText(text).then(() => { said.textContent = "copied"; }, () => {});
+  return el("div", { class: "command" }, el("code", {}, text), el("button", { type: "button", onclick: copy }, "Copy"), said);
+}
+function section(id, title, ...children) {
+  return el("section", { id, "aria-labelledby": `${id}-title` }, el("h2", { id: `${id}-title` }, title), ...children);
+}
+
+function head() {
+  const { status, run } = report, { total, ...shards } = status.shards;
+  const states = Object.entries(shards).filter(([, n]) => n).map(([state, n]) => `${count(n)} ${state}`).join(", ");
+  const left = status.remaining_s == null || run.ended_s ? "" : `, about ${duration(status.remaining_s)} left`;
+  return [
+    el("h1", {}, report.run.id),
+    el("p", { role: live ? "status" : null },
+      el("span", { class: `state ${status.state === "SUCCEEDED" ? "SUCCEEDED" : status.state === "FAILED" ? "FAILED" : "RUNNING"}` },
+        status.state.replaceAll("_", " ")),
+      ` · ${counted(total, "shard")}: ${states}${left} · ${duration(status.duration_s)} · ${usd(status.cost_usd)}`,
+      report.worker.local ? " (what Lambda would charge)" : ""),
+  ];
+}
+
+function cause(each) {
+  const named = each.files.length ? each.files : [each.example_file || each.example_object].filter(Boolean);
+  const { first, lines } = each.script;
+  const code = lines && lines.length ? el("pre", { tabindex: 0, "aria-label": "The script around the line that failed" },
+    lines.map((line, place) => {
+      const number = first + place, text = `${String(number).padStart(5)}  ${line}\n`;
+      return number === each.script_line ? el("mark", {}, text) : text;
+    })) : null;
+  return el("article", { class: "panel FAILED" },
+    el("h3", {}, named[0] || each.error_class),
+    el("p", {}, el("strong", {}, `${each.error_class}: `), each.example_message),
+    code,
+    facts([
+      ["failed", `${counted(each.count, "shard")}: ${each.shards}${each.shards_complete ? "" : " …"}`],
+      ["further inputs", named.length > 1 ? list(named.slice(1)) : ""],
+      ["most likely", each.reason], ["at fault", each.at_fault], ["remedy", each.remedy],
+    ]),
+    command(each.redrive));
+}
+
+function ran() {
+  const { run, status } = report, script = run.scripts[run.scripts.length - 1];
+  const options = Object.entries(run.options).map(([name, value]) => `${name} = ${JSON.stringify(value)}`);
+  const after = status.follow_ups.map((each) => `${each.what} ${each.script.split("/").pop()}: ${each.state} ${each.message || ""}`);
+  return facts([
+    ["script", `${script.source} (sha256 ${script.sha256.slice(0, 12)}…)`],
+    ["earlier scripts", run.scripts.length > 1 ? run.scripts.slice(0, -1).map((each) => each.source).join(", ") : ""],
+    ["parameters", Object.entries(run.params).map(([name, value]) => `${name} = ${JSON.stringify(value)}`).join(", ")],
+    ["arguments", run.args.join(" ")], ["variables set", run.variables.join(", ")], ["options", options.join(", ")],
+    ["created", time(run.created_s)], ["ended", run.ended_s ? time(run.ended_s) : ""],
+    ["input", `${counted(status.objects, "object")}, ${size(status.input_bytes)}: ${[...status.inputs, ...status.lists].join(", ")}`],
+    ["left out", Object.entries(status.skipped).map(([why, n]) => (n ? `${count(n)} ${why}` : why)).join(", ")],
+    ["output", `${status.rows == null ? "" : `${counted(status.rows, "row")}, `}${size(status.output_bytes)}: ${status.output}`],
+    ["table", status.table || ""], ["open it", status.open || ""], ["afterwards", after.join("; ")],
+    ["attempts", `${count(status.attempts)}; ${duration(status.task_s)} of work`],
+    ["driven by", `${status.dispatch}${report.worker.local ? ", on this machine" : ""}; ${count(report.worker.memory_mb)} MB a function`],
+    ["versions", Object.entries(report.versions).map(([name, value]) => `${name} ${value}`).join(", ")],
+  ]);
+}
+
+function costs() {
+  const { status, estimate } = report, parts = Object.keys({ ...status.costs_usd, ...(estimate ? estimate.costs_usd : {}) });
+  const total = (of) => usd(Object.values(of).reduce((a, b) => a + b, 0));
+  const line = (name, cost, guess) => el("tr", {}, el("th", { scope: "row" }, name),
+    el("td", { class: "number" }, cost), estimate ? el("td", { class: "number" }, guess) : null);
+  return [
+    el("div", { class: "scroll", tabindex: 0, role: "region", "aria-label": "Cost by part" }, el("table", {},
+      el("thead", {}, el("tr", {}, el("th", { scope: "col" }, "part"), el("th", { scope: "col", class: "number" }, "so far"),
+        estimate ? el("th", { scope: "col", class: "number" }, "estimated") : null)),
+      el("tbody", {}, parts.map((part) => line(part, usd(status.costs_usd[part] || 0), estimate && usd(estimate.costs_usd[part] || 0))),
+        line("all", total(status.costs_usd), estimate && total(estimate.costs_usd))))),
+    el("p", { class: "dim" }, `Included: ${status.cost_includes}. Not included: ${status.cost_excludes}.`,
+      estimate ? ` Estimate: ${duration(estimate.shard_s)} a shard (${estimate.origin}), an end after ${duration(estimate.end_s)}.` : ""),
+  ];
+}
+
+function advised() {
+  const act = report.advice.filter((each) => each.verdict === "act"), said = { unknown: "cannot tell: ", fine: "fine: " };
+  return [
+    act.length ? null : el("p", {}, "Nothing to change, as far as the rules can tell."),
+    act.map((each) => el("div", { class: "panel act" }, el("h3", {}, each.rule), el("p", {}, each.finding),
+      el("p", {}, el("strong", {}, "Try: "), each.remedy, each.saves_usd ? `, saves up to ${usd(each.saves_usd)}` : "",
+        each.saves_s ? `, ends up to ${duration(each.saves_s)} earlier` : ""))),
+    facts(report.advice.filter((each) => said[each.verdict]).map((each) => [each.rule, said[each.verdict] + each.finding])),
+  ];
+}
+
+// --- plots ---
+function plot(label, spec, wide) {
+  const box = el("div", { class: "plot", role: "img", "aria-label": label });
+  const style = getComputedStyle(document.documentElement), color = (name) => style.getPropertyValue(`--${name}`).trim();
+  const axis = { labelColor: color("text"), titleColor: color("text"), gridColor: color("line"), domainColor: color("dim"), tickColor: color("dim") };
+  const full = { $schema: "https://vega.github.io/schema/vega-lite/v6.json", width: "container", height: 180, background: null,
+    autosize: { type: "fit-x", contains: "padding" }, ...spec,
+    config: { axis, legend: { labelColor: color("text"), titleColor: color("text"), orient: "top" }, view: { stroke: null } } };
+  const text = JSON.stringify(full).replace(/"--(\w+)"/g, (_, name) => JSON.stringify(color(name)));
+  const options = { mode: "vega-lite", actions: false, ast: true, renderer: rows.length > MOST_AS_SVG ? "canvas" : "svg",
+    defaultStyle: false, tooltip: { disableDefaultStyle: true } };
+  box.draw = () => vegaEmbed(box, JSON.parse(text), options).then((made) => { box.made = made; box.dataset.drawn = "1"; });
+  return el("figure", { class: wide ? "wide" : "" }, box, el("figcaption", {}, label));
+}
+const stateScale = { domain: STATES, range: STATES.map((state) => `--${state}`) };
+const stateColor = { field: "state", type: "nominal", title: null, scale: stateScale };
+
+function progress() {
+  const weight = report.shard_table.count / Math.max(1, rows.filter((row) => row.sampled).length);
+  const fair = rows.filter((row) => row.sampled), step = end / BINS, states = [], pace = [];
+  for (let bin = 0; bin <= BINS; bin++) {
+    const at = bin * step, n = Object.fromEntries(STATES.map((state) => [state, 0]));
+    for (const row of fair) {
+      if (row.began == null || row.began > at) n.PENDING += weight;
+      else if (row.took_s == null || row.ended > at) n.RUNNING += weight;
+      else n[row.state] += weight;
+    }
+    for (const state of STATES) states.push({ at, state, shards: Math.round(n[state]) });
+    const lately = fair.filter((row) => row.took_s != null && row.ended > at - step && row.ended <= at).length;
+    if (bin) pace.push({ at: at - step, to: at, pace: 60 * weight * lately / step });
+  }
+  const x = { field: "at", type: "quantitative", title: "seconds since the run began", scale: { nice: false } };
+  const peak = Math.round(Math.max(0, ...pace.map((each) => each.pace)));
+  return el("div", { class: "figures" },
+    plot(`States of shards over time; the run took ${duration(end)} until its last shard.`, { data: { values: states },
+      mark: "area", encoding: { x, y: { field: "shards", type: "quantitative", stack: true, title: "shards" }, color: stateColor,
+        order: { field: "state" } } }),
+    plot(`Pace: up to ${count(peak)} shards a minute, ${count(Math.round(report.status.average_shards_per_min))} on average.`, { data: { values: pace },
+      mark: { type: "rect", color: "--RUNNING" }, encoding: { x, x2: { field: "to" },
+        y: { field: "pace", type: "quantitative", title: "shards a minute" }, y2: { datum: 0 } } }));
+}
+
+function distributions() {
+  const fair = rows.filter((row) => row.sampled && row.took_s != null), times = sortedOf("took_s"), peaks = sortedOf("memory_mb");
+  const slow = [...rows].filter((row) => row.took_s != null).sort((a, b) => b.took_s - a.took_s).slice(0, 5);
+  const tooltip = [{ field: "shard" }, { field: "took_s", title: "seconds" }, { field: "input_bytes", title: "bytes" }, { field: "state" }];
+  const figures = [];
+  if (times.length) {
+    figures.push(plot(`Time of a shard: median ${duration(quantile(times, 0.5))}, 95 % within ${duration(quantile(times, 0.95))}; the slowest: ` +
+      slow.map((row) => `shard ${row.shard} ${duration(row.took_s)}`).join(", ") + ".", { data: { values: fair }, mark: "bar",
+      encoding: { x: { field: "took_s", bin: { maxbins: 40 }, title: "seconds" }, y: { aggregate: "count", title: "shards" }, color: stateColor } }));
+    const some = fair.filter((_, place) => place % Math.ceil(fair.length / 2000) === 0 || slow.includes(fair[place]));
+    figures.push(plot("Time by input size; a point above the others is slow for its size.", { data: { values: some },
+      mark: { type: "point", filled: true, opacity: 0.6 }, encoding: { tooltip, color: stateColor,
+        x: { field: "input_bytes", type: "quantitative", title: "input, bytes", axis: { format: "~s" } },
+        y: { field: "took_s", type: "quantitative", title: "seconds" } } }));
+  }
+  if (peaks.length) {
+    figures.push(plot(`Peak memory of workers when a shard had succeeded: median ${count(quantile(peaks, 0.5))} MB, most ` +
+      `${count(peaks[peaks.length - 1])} MB of ${count(report.worker.memory_mb)} MB.`, { data: { values: fair }, mark: { type: "bar", color: "--RUNNING" },
+      encoding: { x: { field: "memory_mb", bin: { maxbins: 40 }, title: "MB" }, y: { aggregate: "count", title: "shards" } } }));
+  }
+  return figures.length ? el("div", { class: "figures" }, figures) : el("p", {}, "No shard has ended yet.");
+}
+
+function timeline() {
+  const workers = new Map();
+  for (const row of rows.filter((each) => each.worker != null && each.ended != null).sort((a, b) => a.began - b.began)) {
+    const of = workers.get(row.worker) || { began: row.began, busy: 0, ended: 0, shards: 0 };
+    workers.set(row.worker, { ...of, busy: of.busy + row.ended - row.began, ended: Math.max(of.ended, row.ended), shards: of.shards + 1 });
+  }
+  const shown = [...workers.keys()].slice(0, MOST_WORKERS), all = [...workers.values()], place = new Map(shown.map((name, n) => [name, n + 1]));
+  if (!all.length) return el("p", {}, "No worker has begun yet.");
+  const what = (row) => `${row.first ? "first of its worker, " : ""}${row.attempts > 1 ? `attempt ${row.attempts}` : "one attempt"}${row.lost ? ", a worker was lost" : ""}`;
+  const values = rows.filter((row) => place.has(row.worker) && row.ended != null)
+    .map((row) => ({ ...row, number: place.get(row.worker), what: what(row), searched: "" }));
+  const sum = (of) => all.reduce((total, each) => total + of(each), 0), span = sum((each) => each.ended - each.began);
+  const retried = rows.filter((row) => row.attempts > 1).length, lost = rows.filter((row) => row.lost).length;
+  const busy = report.shard_table.complete ? ` They were idle for ${percent(Math.max(0, 1 - sum((each) => each.busy) / Math.max(span, 1e-9)))} of the time between their first and last shard.` : "";
+  return el("div", { class: "figures" }, plot(
+    `${counted(all.length, "worker")}${all.length > shown.length ? `, the first ${shown.length} shown` : ""}; an outline marks the first shard of a worker, ` +
+    `which may include a cold start, a thick one a repeated shard.${busy} ${counted(retried, "shard")} repeated, ${count(lost)} after a lost worker. The last attempt of each shard is shown.`,
+    { data: { values }, height: { step: 14 }, mark: { type: "rect", tooltip: true }, encoding: {
+      y: { field: "number", type: "ordinal", title: "worker" }, color: stateColor,
+      x: { field: "began", type: "quantitative", title: "seconds since the run began" }, x2: { field: "ended" },
+      stroke: { condition: { test: "datum.first || datum.attempts > 1", value: "--text" }, value: "--back" },
+      strokeWidth: { condition: { test: "datum.attempts > 1", value: 2.5 }, value: 1 },
+      tooltip: [{ field: "shard" }, { field: "worker" }, { field: "took_s", title: "seconds" }, { field: "what" }, { field: "cause" }] } }, true));
+}
+
+// --- the table of shards ---
+const COLUMNS = [["shard", "shard", count], ["state", "state", String], ["attempts", "attempts", count], ["took_s", "time", duration],
+  ["memory_mb", "memory, MB", count], ["objects", "objects", count], ["input_bytes", "input", size], ["output_bytes", "output", size],
+  ["rows", "rows", count], ["engine", "engine", String], ["worker", "worker", (text) => text || ""], ["cause", "last failure", String]];
+const isNumber = (name) => !["state", "engine", "worker", "cause"].includes(name);
+
+function chosenRows() {
+  const words = view.text.toLowerCase().split(/\s+/).filter(Boolean), sign = view.down ? -1 : 1;
+  const found = rows.filter((row) => (!view.state || row.state === view.state) && words.every((word) => row.searched.includes(word)));
+  const value = (row) => (row[view.sort] == null || row[view.sort] === "" ? null : row[view.sort]);
+  return found.sort((a, b) => {
+    const [one, other] = [value(a), value(b)];
+    if (one === null || other === null) return (one === null) - (other === null) || a.shard - b.shard;
+    return sign * (one < other ? -1 : one > other ? 1 : 0) || a.shard - b.shard;
+  });
+}
+function fillTable() {
+  const found = chosenRows(), pages = Math.max(1, Math.ceil(found.length / PAGE));
+  view.page = Math.min(Math.max(0, view.page), pages - 1);
+  const shown = found.slice(view.page * PAGE, (view.page + 1) * PAGE);
+  byId("rows").replaceChildren(...shown.map((row) => el("tr", {}, COLUMNS.map(([name, , form], place) => el(place ? "td" : "th", {
+    scope: place ? null : "row", class: `${isNumber(name) ? "number" : ""}${name === "cause" ? "long" : ""} ${name === "state" ? row.state : ""}` },
+  row[name] == null ? "" : form(row[name]))))));
+  byId("found").textContent = `${counted(found.length, "shard")}, page ${view.page + 1} of ${pages}`;
+  for (const header of document.querySelectorAll("#shards thead th")) {
+    header.setAttribute("aria-sort", header.dataset.name === view.sort ? (view.down ? "descending" : "ascending") : "none");
+  }
+}
+function change(what) { Object.assign(view, { page: 0, ...what }); fillTable(); }
+function shards() {
+  const { count: all, complete } = report.shard_table;
+  const sort = (name) => () => change({ sort: name, down: view.sort === name ? !view.down : isNumber(name) && name !== "shard" });
+  return [
+    complete ? null : el("p", { id: "sampled" }, `Of ${counted(all, "shard")}, ${count(rows.length)} are listed: failed ones, the slowest, and a random sample, ` +
+      "from which the plots are drawn. sparklet status RUN --shards lists all."),
+    el("div", { class: "controls" },
+      el("label", {}, "search", el("input", { id: "search", type: "search", value: view.text, oninput: (event) => change({ text: event.target.value }) })),
+      el("label", {}, "state", el("select", { id: "state", onchange: (event) => change({ state: event.target.value }) },
+        ["", ...STATES].map((state) => el("option", { value: state, selected: state === view.state }, state || "all")))),
+      el("button", { type: "button", id: "previous", onclick: () => change({ page: view.page - 1 }) }, "Previous"),
+      el("button", { type: "button", id: "next", onclick: () => change({ page: view.page + 1 }) }, "Next"),
+      el("span", { id: "found", role: "status" })),
+    el("div", { class: "scroll", tabindex: 0, role: "region", "aria-label": "Table of shards" }, el("table", { id: "shards" },
+      el("thead", {}, el("tr", {}, COLUMNS.map(([name, title]) => el("th", { scope: "col", "data-name": name, class: isNumber(name) ? "number" : "" },
+        el("button", { type: "button", onclick: sort(name) }, title))))), el("tbody", { id: "rows" }))),
+  ];
+}
+
+// --- all of it ---
+function draw() {
+  readRows();
+  document.title = `${report.run.id}: ${report.status.state}`;
+  byId("head").replaceChildren(...head());
+  const parts = [
+    report.causes.length ? section("why", `Why ${counted(report.status.shards.failed, "shard")} failed`, report.causes.map(cause),
+      report.causes_left_out ? el("p", {}, `${report.causes_left_out} further causes: sparklet explain ${report.run.id}`) : null) : null,
+    section("what", "What ran", ran()), section("pace", "Progress", progress()), section("sizes", "Time and memory", distributions()),
+    section("workers", "Workers", timeline()), section("cost", "Cost", costs()), section("advice", "Advice", advised()),
+    section("list", "Shards", shards()),
+  ].filter(Boolean);
+  const focused = document.activeElement && document.activeElement.id, at = focused && byId(focused).selectionStart;
+  byId("main").replaceChildren(...parts);
+  byId("sections").replaceChildren(...parts.map((part) => el("a", { href: `#${part.id}` }, part.querySelector("h2").textContent)));
+  byId("foot").replaceChildren(`Made ${time(report.made_s)} by Sparklet ${report.versions.sparklet}; this page needs no network.`);
+  fillTable();
+  if (focused && byId(focused)) { byId(focused).focus(); if (at != null) byId(focused).setSelectionRange(at, at); }
+  return drawPlots();
+}
+function drawPlots() { return Promise.all([...document.querySelectorAll(".plot")].map((box) => box.draw())); }
+
+function listRuns(runs) {
+  byId("head").replaceChildren(el("h1", {}, "Runs"));
+  byId("main").replaceChildren(el("ul", {}, runs.map((run) => el("li", {}, el("a", { href: `?run=${encodeURIComponent(run.run_id)}` }, run.run_id),
+    ` ${run.state} · ${run.shards == null ? "being planned" : counted(run.shards, "shard")} · ${run.created}`))));
+}
+async function follow() {
+  let next_s = 10;
+  try {
+    const answer = await fetch(`data${location.search}`), found = await answer.json();
+    if (!answer.ok) throw new Error(found.error);
+    next_s = found.next_s;
+    if (found.runs) listRuns(found.runs);
+    else if (!report || JSON.stringify(found.report.shard_table) !== JSON.stringify(report.shard_table) || found.report.status.state !== report.status.state) {
+      report = found.report;
+      await draw();
+    }
+  } catch (error) {
+    byId("foot").replaceChildren(`No answer, this page is of an earlier moment: ${error.message}`);
+  }
+  if (next_s) setTimeout(follow, 1000 * next_s);
+}
+
+if (live) follow();
+else { report = JSON.parse(byId("report").textContent); draw(); }
+matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => report && draw());

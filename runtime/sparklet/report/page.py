@@ -1,0 +1,70 @@
+"""A report as one HTML file that needs no network: the document, the plotting library and what draws them.
+
+Only the page's own scripts run, by their hashes, and nothing of it reaches another host (Content-Security-Policy). The
+plotting library, Vega-Lite, is bundled by ``vl-convert-python`` once for each version and kept in the user's cache.
+"""
+
+import base64
+import hashlib
+import html
+import json
+import os
+from collections.abc import Mapping
+from importlib.metadata import version
+from pathlib import Path
+from string import Template
+from typing import Any
+
+from sparklet.errors import SettingsError
+
+VEGA_LITE = "6.4"
+_FOLDER = Path(__file__).parent
+
+
+def page(report: Mapping[str, Any] | None, title: str) -> str:
+    """The page of a report; without one, a page that asks its server for it (``server``).
+
+    Raises
+    ------
+    SettingsError
+        The plotting library is not installed.
+    """
+    library, script = _library(), (_FOLDER / "page.js").read_text(encoding="utf-8")
+    document = json.dumps(report, separators=(",", ":"), default=str).replace("<", "\\u003c")
+    return Template((_FOLDER / "page.html").read_text(encoding="utf-8")).substitute(
+        live="0" if report else "1",
+        connect="'none'" if report else "'self'",
+        hashes=" ".join(f"'sha256-{_hash(each)}'" for each in (library, script)),
+        title=html.escape(title),
+        style=(_FOLDER / "page.css").read_text(encoding="utf-8"),
+        report=document,
+        library=library,
+        script=script,
+    )
+
+
+def _hash(script: str) -> str:
+    return base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+
+
+def _library() -> str:
+    """Vega, Vega-Lite and Vega-Embed as one script; SettingsError without the package that has them."""
+    try:
+        import vl_convert
+    except ImportError:
+        raise SettingsError("a report is drawn with vl-convert-python; pip install 'sparklet[report]'") from None
+    from platformdirs import user_cache_path
+
+    kept = user_cache_path("sparklet") / f"vega-lite-{VEGA_LITE}-of-{version('vl-convert-python')}.js"
+    try:
+        return kept.read_text(encoding="utf-8")
+    except OSError:
+        bundle = str(vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;", VEGA_LITE))
+    try:
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        draft = kept.with_suffix(f".{os.getpid()}")
+        draft.write_text(bundle, encoding="utf-8")
+        draft.replace(kept)
+    except OSError:  # it is bundled again next time
+        pass
+    return bundle

@@ -1,0 +1,135 @@
+"""``sparklet ui``: the report's page for runs as they are, read-only and for this machine's user alone.
+
+It listens on localhost. The address that the command prints has a token; the first request exchanges it for a cookie
+and goes on without it. Requests for another host (DNS rebinding), of other origins, or without the cookie are refused.
+
+Each look at an open run is a pass over its shards. Between two, whichever page asks, lie ``PAUSE_S`` at least and a
+``1/OPEN_SHARE`` of the time since the first: a page that is open for a day makes some 150 passes. Over 10,000 shards of
+0.6 KB a pass reads 1,500 units of DynamoDB at 0.125 USD a million (0.00019 USD), and for causes at most 200 examples,
+100 further shards and their lines of the plan (0.00013 USD): 150 passes cost less than 5 cents.
+"""
+
+import hmac
+import json
+import secrets
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from http import HTTPStatus
+from http.cookies import CookieError, SimpleCookie
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from math import inf
+from typing import Any
+from urllib.parse import parse_qs, urlsplit
+
+from sparklet.errors import SparkletError
+from sparklet.ports import Clock
+
+PAUSE_S, OPEN_SHARE = 2.0, 16
+COOKIE = "sparklet"
+HOST = "127.0.0.1"
+Look = Callable[[str], dict[str, Any]]  # a run's report by its id; "": {"runs": […]}
+
+
+@dataclass
+class Looks:
+    """Answers pages: each run is looked at again only once its pause is over; ended ones no more."""
+
+    look: Look
+    clock: Clock
+    passes: int = 0  # over shards
+    _begun_s: dict[str, float] = field(default_factory=dict)  # when each was first asked for
+    _answers: dict[str, tuple[float, dict[str, Any]]] = field(default_factory=dict)  # until when, and what
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def answer(self, run_id: str) -> dict[str, Any]:
+        """The newest report, and after how many seconds to ask again; 0: never."""
+        with self._lock:
+            now_s = self.clock.now_s()
+            until_s, found = self._answers.get(run_id, (0.0, {}))
+            if now_s < until_s:
+                return found | {"next_s": round(min(until_s - now_s, 3600.0) + 0.1, 1)} if until_s < inf else found
+            found = self.look(run_id)
+            self.passes += bool(run_id)
+            ended_s = self.clock.now_s()
+            pause_s = max(PAUSE_S, (ended_s - self._begun_s.setdefault(run_id, now_s)) / OPEN_SHARE)
+            if run_id and found["report"]["run"]["ended_s"]:
+                found, pause_s = found | {"next_s": 0}, inf
+            else:
+                found = found | {"next_s": round(pause_s + 0.1, 1)}
+            self._answers[run_id] = ended_s + pause_s, found
+            return found
+
+
+class Server(ThreadingHTTPServer):
+    """Serves one page and its data on localhost."""
+
+    daemon_threads = True
+
+    def __init__(self, page: str, looks: Looks, port: int = 0) -> None:
+        super().__init__((HOST, port), _Handler)
+        self.page = page.encode()
+        self.looks = looks
+        self.token = secrets.token_urlsafe(24)
+        self.hosts = {f"{name}:{self.server_port}" for name in (HOST, "localhost")}
+
+    def address(self, run_id: str = "") -> str:
+        """What the user opens."""
+        query = f"run={run_id}&" if run_id else ""
+        return f"http://{HOST}:{self.server_port}/?{query}token={self.token}"
+
+
+class _Handler(BaseHTTPRequestHandler):
+    server: Server
+    server_version, sys_version = "sparklet", ""
+
+    def do_GET(self) -> None:
+        """The page, its data, or a refusal."""
+        url = urlsplit(self.path)
+        query = {name: values[0] for name, values in parse_qs(url.query).items()}
+        run_id = query.get("run", "")
+        origin = self.headers.get("Origin", "")
+        if self.headers.get("Host") not in self.server.hosts or (
+            origin and urlsplit(origin).netloc not in self.server.hosts
+        ):
+            return self._say(HTTPStatus.FORBIDDEN, "another host or origin")
+        if _same(query.get("token", ""), self.server.token) and url.path == "/":
+            cookie = f"{COOKIE}={self.server.token}; HttpOnly; SameSite=Strict; Path=/"
+            place = f"/?run={run_id}" if run_id else "/"
+            return self._send(HTTPStatus.SEE_OTHER, b"", {"Set-Cookie": cookie, "Location": place})
+        if not _same(self._cookie(), self.server.token):
+            return self._say(HTTPStatus.FORBIDDEN, "open the address that sparklet ui has printed")
+        if url.path == "/":
+            return self._send(HTTPStatus.OK, self.server.page, {"Content-Type": "text/html; charset=utf-8"})
+        if url.path != "/data":
+            return self._say(HTTPStatus.NOT_FOUND, "there is only / and /data")
+        try:
+            body = json.dumps(self.server.looks.answer(run_id), default=str).encode()
+        except SparkletError as error:
+            return self._say(HTTPStatus.BAD_GATEWAY, str(error))
+        return self._send(HTTPStatus.OK, body, {"Content-Type": "application/json"})
+
+    def _cookie(self) -> str:
+        try:
+            found = SimpleCookie(self.headers.get("Cookie", "")).get(COOKIE)
+        except CookieError:
+            return ""
+        return found.value if found else ""
+
+    def _say(self, status: HTTPStatus, why: str) -> None:
+        self._send(status, json.dumps({"error": why}).encode(), {"Content-Type": "application/json"})
+
+    def _send(self, status: HTTPStatus, body: bytes, headers: dict[str, str]) -> None:
+        self.send_response(status)
+        always = {"Cache-Control": "no-store", "X-Content-Type-Options": "nosniff", "Referrer-Policy": "no-referrer"}
+        for name, value in {**headers, **always, "Content-Length": str(len(body))}.items():
+            self.send_header(name, value)
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *_: Any) -> None:
+        """Nothing: an address may have the token."""
+
+
+def _same(one: str, other: str) -> bool:
+    return hmac.compare_digest(one.encode(), other.encode())

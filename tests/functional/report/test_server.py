@@ -1,0 +1,124 @@
+"""``sparklet ui``: who gets an answer, and what a page that is left open costs."""
+
+import http.client
+import json
+import threading
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from sparklet.errors import RunNotFoundError
+from sparklet.report.server import Looks, Server
+from tests.stand_ins.memory import FakeClock
+
+DAY_S = 86_400.0
+
+
+class Ledger:
+    """Answers looks, and counts them."""
+
+    def __init__(self, clock: FakeClock, takes_s: float = 0.0) -> None:
+        self.clock, self.takes_s, self.looks = clock, takes_s, 0
+        self.ended_s: float | None = None
+
+    def look(self, run_id: str) -> dict[str, Any]:
+        self.looks += 1
+        self.clock.advance(self.takes_s)
+        if run_id == "nowhere":
+            raise RunNotFoundError("there is no run nowhere")
+        return {"report": {"run": {"id": run_id, "ended_s": self.ended_s}}} if run_id else {"runs": []}
+
+
+@pytest.fixture
+def server() -> Iterator[Server]:
+    clock = FakeClock()
+    with Server("<!DOCTYPE html>the page", Looks(Ledger(clock).look, clock)) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield server
+        server.shutdown()
+
+
+def get(server: Server, path: str, method: str = "GET", **headers: str) -> tuple[int, dict[str, str], str]:
+    connection = http.client.HTTPConnection("127.0.0.1", server.server_port)
+    connection.request(method, path, headers=headers)
+    answer = connection.getresponse()
+    return answer.status, dict(answer.getheaders()), answer.read().decode()
+
+
+def cookie(server: Server) -> str:
+    return get(server, f"/?token={server.token}")[1]["Set-Cookie"].partition(";")[0]
+
+
+def test_the_token_is_exchanged_for_a_cookie(server: Server) -> None:
+    address = server.address("run-1").partition(str(server.server_port))[2]
+
+    status, headers, body = get(server, address)
+
+    assert (status, headers["Location"], body) == (303, "/?run=run-1", "")
+    assert "HttpOnly" in headers["Set-Cookie"] and "SameSite=Strict" in headers["Set-Cookie"]
+    assert get(server, "/?run=run-1", Cookie=cookie(server))[2] == "<!DOCTYPE html>the page"
+    found = json.loads(get(server, "/data?run=run-1", Cookie=cookie(server))[2])
+    assert found["report"]["run"]["id"] == "run-1" and found["next_s"] > 0
+
+
+@pytest.mark.parametrize("path", ["/", "/data", "/?token=wrong", "/data?token=wrong", "/data?run=run-1"])
+def test_nobody_else_gets_anything(server: Server, path: str) -> None:
+    status, _, body = get(server, path)
+
+    assert status == 403 and "the page" not in body
+    assert get(server, path, Cookie="sparklet=wrong")[0] == 403
+    assert get(server, path, Cookie=f"other={server.token}")[0] == 403
+
+
+def test_the_token_opens_no_data_by_itself(server: Server) -> None:
+    assert get(server, f"/data?token={server.token}")[0] == 403
+
+
+@pytest.mark.parametrize(
+    "header",
+    [{"Host": "evil.example"}, {"Host": "evil.example:80"}, {"Origin": "http://evil.example"}, {"Origin": "null"}],
+)
+def test_other_hosts_and_origins_are_refused(server: Server, header: dict[str, str]) -> None:
+    assert get(server, "/", Cookie=cookie(server), **header)[0] == 403
+
+
+def test_nothing_can_be_changed(server: Server) -> None:
+    for method in ("POST", "PUT", "DELETE", "OPTIONS"):
+        assert get(server, "/", method, Cookie=cookie(server))[0] == 501
+
+
+def test_an_error_is_said_and_the_server_goes_on(server: Server) -> None:
+    status, _, body = get(server, "/data?run=nowhere", Cookie=cookie(server))
+
+    assert status == 502 and json.loads(body) == {"error": "there is no run nowhere"}
+    assert get(server, "/elsewhere", Cookie=cookie(server))[0] == 404
+    assert get(server, "/data", Cookie=cookie(server))[0] == 200
+
+
+@pytest.mark.parametrize("takes_s", [0.0, 3.0])
+def test_a_page_that_is_open_for_a_day_reads_little(takes_s: float) -> None:
+    """What the arithmetic in ``server`` counts on, for three pages that ask when they are told to."""
+    clock = FakeClock()
+    ledger = Ledger(clock, takes_s)
+    looks = Looks(ledger.look, clock)
+    began_s, asks_s = clock.now_s(), [clock.now_s()] * 3
+
+    while clock.now_s() < began_s + DAY_S:
+        page = asks_s.index(min(asks_s))
+        clock.advance(max(0.0, asks_s[page] - clock.now_s()))
+        asks_s[page] = clock.now_s() + looks.answer("run-1")["next_s"]
+
+    assert 100 < ledger.looks <= 150
+    assert looks.passes == ledger.looks
+
+
+def test_an_ended_run_is_read_once() -> None:
+    clock = FakeClock()
+    ledger = Ledger(clock)
+    ledger.ended_s = 1.0
+    looks = Looks(ledger.look, clock)
+
+    answers = [looks.answer("run-1") for _ in range(3)]
+
+    assert ledger.looks == 1 and {each["next_s"] for each in answers} == {0}

@@ -1,0 +1,130 @@
+"""Each rule of advice: when it says what to change, when all is fine, and when it cannot tell."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from sparklet.app.costs import WorkerSize, load_prices
+from sparklet.app.stack import OpenStack
+from sparklet.app.status import view_run
+from sparklet.ledger.rules import LEASE_EXPIRED
+from sparklet.model import RunState, ShardRecord, ShardState
+from sparklet.report.advice import advise
+from sparklet.runs.shard_table import ShardTable
+from tests.stand_ins.memory import MemoryCompute
+from tests.unit.cli.conftest import RUN, Terminal
+
+Change = Callable[[ShardRecord], ShardRecord]
+MIB = 1024 * 1024
+
+
+def said(terminal: Terminal, shards: int, change: Change, **size: Any) -> dict[str, dict[str, Any]]:
+    """What each rule says of a run whose shards are as ``change`` makes them."""
+    world = terminal.world
+    run = replace(world.run(shards), state=RunState.SUCCEEDED, ended_s=world.clock.now_s())
+    for record in list(world.ledger.shards.list(RUN)):
+        began_s = run.created_s + 10.0 * record.number
+        done = replace(record, state=ShardState.SUCCEEDED, attempts=1, size_bytes=20 * MIB, started_s=began_s)
+        done = change(replace(done, changed_s=began_s + 60, memory_mb=2000))
+        world.ledger.attempts.put(done)
+    stack = OpenStack(world.at, MemoryCompute({}), "worker", terminal.logs, WorkerSize(**size), terminal.orchestrator)
+    table, prices = ShardTable(run.created_s), load_prices()
+    view = view_run(stack, run, prices, table.add)
+    return {each["rule"]: each for each in advise(run, view, table.document(), stack, prices)}
+
+
+def lasting(took_s: float, **changes: Any) -> Change:
+    return lambda record: replace(record, changed_s=record.started_s + took_s, **changes)
+
+
+def test_a_run_that_is_as_it_should_be_needs_nothing(terminal: Terminal) -> None:
+    found = said(terminal, 60, lasting(60.0))
+
+    assert {each["verdict"] for rule, each in found.items() if rule != "Engine"} == {"fine"}
+    assert found["Engine"]["verdict"] == "unknown"  # there is none
+
+
+def test_few_shards_tell_nothing_and_that_is_said(terminal: Terminal) -> None:
+    found = said(terminal, 5, lasting(60.0))
+
+    for rule in ("SmallShards", "Skew", "Memory"):
+        assert found[rule]["verdict"] == "unknown"
+        assert "5 shards" in found[rule]["finding"]
+
+
+def test_small_shards_are_to_be_larger(terminal: Terminal) -> None:
+    """Two seconds pass whatever a shard holds, and 10 ms for each of its 1 to 20 MiB."""
+
+    def change(record: ShardRecord) -> ShardRecord:
+        mib = 1 + record.number % 20
+        return replace(record, size_bytes=mib * MIB, changed_s=record.started_s + 2 + 0.01 * mib)
+
+    found = said(terminal, 2000, change)["SmallShards"]
+
+    assert found["verdict"] == "act" and "2.0 s of it" in found["finding"]
+    assert "--shard-size" in found["remedy"]
+    assert 0.01 < found["saves_usd"] < 2000 * 2.1 * 3008 / 1024 * 0.0000166667 + 0.05  # no more than there is
+
+
+def test_a_slow_shard_is_named_with_the_time_it_costs(terminal: Terminal) -> None:
+    def change(record: ShardRecord) -> ShardRecord:
+        took_s = 900.0 if record.number == 39 else 30.0
+        return replace(record, changed_s=record.started_s + took_s)
+
+    found = said(terminal, 40, change)["Skew"]
+
+    assert found["verdict"] == "act" and "39" in found["finding"]
+    assert f"sparklet logs {RUN} 39" in found["remedy"]
+    assert 800 < found["saves_s"] < 900
+
+
+def test_a_slow_shard_that_is_large_is_to_be_cut(terminal: Terminal) -> None:
+    def change(record: ShardRecord) -> ShardRecord:
+        large = record.number == 39
+        took_s, size_bytes = (900.0, 900 * MIB) if large else (30.0, 20 * MIB)
+        return replace(record, changed_s=record.started_s + took_s, size_bytes=size_bytes)
+
+    assert "--split" in said(terminal, 40, change)["Skew"]["remedy"]
+
+
+@pytest.mark.parametrize(
+    ("memory_mb", "rule", "verdict", "option"),
+    [
+        (700, "WastedMemory", "act", "--memory 960"),
+        (2000, "Memory", "fine", ""),
+        (2900, "TightMemory", "act", "--memory 3776"),
+    ],
+)
+def test_memory_is_advised_by_its_peak(
+    terminal: Terminal, memory_mb: int, rule: str, verdict: str, option: str
+) -> None:
+    found = said(terminal, 60, lasting(60.0, memory_mb=memory_mb), memory_mb=3008)[rule]
+
+    assert found["verdict"] == verdict and option in found["remedy"]
+    assert f"{memory_mb:,} MB of 3,008 MB" in found["finding"]
+
+
+def test_what_memory_saves_is_no_more_than_its_share(terminal: Terminal) -> None:
+    found = said(terminal, 60, lasting(60.0, memory_mb=700), memory_mb=3008)["WastedMemory"]
+
+    seconds_cost = 60 * 60.0 * (3008 / 1024 * 0.0000166667 + 3.5 * 0.0000000309)
+    assert found["saves_usd"] == pytest.approx(seconds_cost * (1 - 960 / 3008), rel=0.01)
+
+
+def test_a_shard_near_its_timeout_is_named(terminal: Terminal) -> None:
+    found = said(terminal, 30, lasting(700.0), timeout_s=900)["NearTimeout"]
+
+    assert found["verdict"] == "act" and "--shard-size" in found["remedy"]
+    assert said(terminal, 30, lasting(600.0), timeout_s=900)["NearTimeout"]["verdict"] == "fine"
+
+
+def test_repeated_attempts_are_counted_with_their_cost(terminal: Terminal) -> None:
+    def change(record: ShardRecord) -> ShardRecord:
+        return replace(record, attempts=2 if record.number < 10 else 1, error_class=LEASE_EXPIRED)
+
+    found = said(terminal, 40, change)["Retries"]
+
+    assert found["verdict"] == "act" and "10 of 50" in found["finding"]
+    assert 0 < found["saves_usd"] < 0.2

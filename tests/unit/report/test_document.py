@@ -1,0 +1,122 @@
+"""What a report knows of a run, its file, and where a command leaves it."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from sparklet.model import Failure, ShardResult
+from sparklet.report.page import page
+from tests.unit.cli.conftest import RUN, Terminal
+from tests.world import SCRIPT, SOURCE
+
+PLAN = ("-i", SOURCE, "-o", "s3://data/out/", "--max-objects", "1", "--run-id", RUN)
+BAD = Failure("ValueError", "malformed line 7 in 00003.csv at line 2 of daily.py", retryable=False)
+
+
+def outcome(number: int) -> ShardResult | Failure:
+    return BAD if number == 3 else ShardResult(rows=10 * number, output_bytes=5, memory_mb=500 + number)
+
+
+@pytest.fixture
+def failed(terminal: Terminal) -> Terminal:
+    """A run of five shards, of which one has failed."""
+    terminal.world.put(5)
+    terminal.world.store.put(SCRIPT, b"one\ntwo\nthree\nfour\nfive\n")
+    terminal.do = outcome
+    terminal.types("run", SCRIPT, *PLAN, "--tolerate", "1", "--param", "day=1", "--env", "MODE=fast")
+    return terminal
+
+
+def test_a_report_has_what_status_says_and_each_shard(failed: Terminal) -> None:
+    found = failed.types("report", RUN, "--json").document
+    status = failed.types("status", RUN, "--json").document
+
+    assert found["status"] == status
+    columns = found["shard_table"]["columns"]
+    assert columns["shard"] == [0, 1, 2, 3, 4]
+    assert columns["state"] == ["SUCCEEDED"] * 3 + ["FAILED", "SUCCEEDED"]
+    assert columns["memory_mb"] == [500, 501, 502, None, 504]
+    assert found["run"]["params"] == {"day": "1"} and found["run"]["options"]["max_objects"] == 1
+    assert found["worker"]["memory_mb"] == 3008
+    assert found["estimate"]["costs_usd"].keys() == status["costs_usd"].keys()
+
+
+def test_values_of_variables_are_not_in_a_report(failed: Terminal) -> None:
+    found = failed.types("report", RUN, "--json")
+
+    assert found.document["run"]["variables"] == ["MODE"]
+    assert "fast" not in found.out
+
+
+def test_a_cause_has_its_file_the_scripts_lines_and_the_command(failed: Terminal) -> None:
+    (cause,) = failed.types("report", RUN, "--json").document["causes"]
+
+    assert cause["files"] == [f"{SOURCE}00003.csv"]
+    assert cause["script_line"] == 2
+    assert cause["script"] == {"first": 1, "lines": ["one", "two", "three", "four"]}
+    assert cause["redrive"].startswith(f"sparklet redrive {RUN}")
+
+
+def test_the_estimate_is_that_of_earlier_runs_alone(failed: Terminal) -> None:
+    found = failed.types("report", RUN, "--json").document["estimate"]
+
+    assert found["origin"].startswith("assumed")
+
+
+def test_a_watched_run_leaves_its_report(failed: Terminal) -> None:
+    (info,) = (each for each in failed.world.store.list(f"s3://sparklet/runs/{RUN}/") if each.uri.endswith(".html"))
+
+    html = failed.world.store.get(info.uri).decode()
+
+    assert "00003.csv" in html and html.startswith("<!DOCTYPE html>")
+    again = failed.types("watch", RUN)
+    assert info.uri.removeprefix("s3://") in again.out
+    assert failed.types("watch", RUN, "--json").document["report_file"].endswith(".html")
+
+
+def test_no_report_is_left_if_none_is_wanted(terminal: Terminal) -> None:
+    terminal.world.put(2)
+
+    told = terminal.types("run", SCRIPT, *PLAN, "--no-report")
+
+    assert told.code == 0, told.err
+    assert ".html" not in told.out
+    assert not [each for each in terminal.world.store.list(f"s3://sparklet/runs/{RUN}/") if each.uri.endswith(".html")]
+
+
+def test_a_report_is_written_where_the_user_says(failed: Terminal, tmp_path: Path) -> None:
+    path = tmp_path / "a report.html"
+
+    told = failed.types("report", RUN, "--output", str(path))
+
+    assert told.code == 0, told.err
+    assert str(path) in told.out
+    assert RUN in path.read_text()
+    refused = failed.types("report", RUN, "--output", str(tmp_path / "nowhere" / "r.html"))
+    assert refused.code == 1 and "--output" in refused.err
+
+
+def test_a_page_reaches_no_other_host_and_runs_no_foreign_script() -> None:
+    html = page({"name": "</script><script>alert(1)</script><!--"}, "<b>&")
+
+    assert html.count("<script") == 3 and html.count("</script>") == 3
+    policy = html.partition('http-equiv="Content-Security-Policy" content="')[2].partition('"')[0]
+    assert "default-src 'none'" in policy and "connect-src 'none'" in policy and "unsafe-eval" not in policy
+    assert policy.partition("script-src ")[2].split() == [
+        each for each in policy.split() if each.startswith("'sha256-")
+    ]
+    document = html.partition('id="report">')[2].partition("</script>")[0]
+    assert json.loads(document) == {"name": "</script><script>alert(1)</script><!--"}
+    assert "<title>&lt;b&gt;&amp;</title>" in html
+
+
+def test_a_missing_library_is_named_with_its_remedy(failed: Terminal, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(__import__("sys").modules, "vl_convert", None)
+
+    told = failed.types("report", RUN)
+
+    assert told.code == 1
+    assert "pip install 'sparklet[report]'" in told.err
+    watched = failed.types("watch", RUN)  # which is no reason for a run to fail
+    assert watched.code == 0 and "sparklet[report]" in watched.err
