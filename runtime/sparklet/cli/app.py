@@ -73,6 +73,7 @@ _add(
 _add("Look", looking.watch, "sparklet watch flights-20261120t113000-3f9a1c")
 _add("Look", reporting.report, "sparklet report RUN", "sparklet report RUN --stack sparklet --output /tmp/run.html")
 _add("Look", reporting.ui, "sparklet ui", "sparklet ui RUN --stack sparklet")
+_add("Look", reporting.history, "sparklet run job.py -i in -o out --event-log --run-id RUN", "sparklet history RUN")
 _add("Look", looking.runs, "sparklet runs", "sparklet runs --json | jq -r '.[0].run_id'")
 _add("Look", looking.results, "sparklet results RUN", "sparklet results RUN --json | jq .answer")
 _add("Look", looking.ddl, "sparklet ddl RUN", "sparklet ddl RUN --name lake.flights")

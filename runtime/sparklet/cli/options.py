@@ -72,6 +72,7 @@ Prices = Annotated[
 ]
 
 
+Port = Annotated[int, typer.Option("--port", min=0, max=65535, help="The port on localhost; 0: any free one.")]
 Report = Annotated[
     bool, typer.Option("--report/--no-report", help="Write the report beside a local run's manifest at its end.")
 ]

@@ -14,6 +14,7 @@ from sparklet.model.runs import Dispatch, ListSource, NextRun, Run, RunState, Sc
 from sparklet.model.services import MAX_INLINE, MAX_NAME, ExecutionState, ExecutionStatus, execution_name, successor
 from sparklet.model.shards import (
     ANSWERS,
+    EVENTS,
     RUN_ID,
     SCHEME,
     SHARDS_PER_BUCKET,

@@ -173,6 +173,14 @@ class RunOptions:
             kind="every",
         ),
     ] = ""
+    event_log: Annotated[
+        bool,
+        Key(
+            "event_log",
+            RUN,
+            "Keep Spark's event log of each attempt in a function, for sparklet history and the report.",
+        ),
+    ] = False
     existing: Annotated[
         str,
         Key("append", RUN, "Write beside what the output holds already; --incremental does so, too.", value="append"),

@@ -8,7 +8,7 @@ from typing import Any
 
 from sparklet.errors import ScriptNotAllowedError
 from sparklet.model.options import Access, RunOptions
-from sparklet.model.shards import ANSWERS, WRITES
+from sparklet.model.shards import ANSWERS, EVENTS, WRITES
 
 
 class RunState(StrEnum):
@@ -44,7 +44,7 @@ class ScriptRef:
     py_files: tuple[str, ...] = ()  # copies, in the order given
 
 
-BY_WORKERS = re.compile(rf"s3://[^/]+/runs/.*/({ANSWERS}|{WRITES})")
+BY_WORKERS = re.compile(rf"s3://[^/]+/runs/.*/({ANSWERS}|{WRITES}|{EVENTS})")
 """What workers may write below ``runs/``: a script could plant another one there."""
 
 

@@ -12,7 +12,7 @@ from sparklet.errors import EventError, ObjectNotFoundError, PlanError
 SCHEME = "s3://"
 RUN_ID = re.compile(r"[a-z0-9][a-z0-9-]{0,62}")
 SHARDS_PER_BUCKET, MAX_BUCKETS = 10_000, 256
-ANSWERS, WRITES = "answers/", "writes/"
+ANSWERS, WRITES, EVENTS = "answers/", "writes/", "events/"
 SHOWN_ITEM = 100  # characters
 COMPRESSION_FACTOR = 4  # decompressed bytes for a stored byte, estimated
 COMPRESSED = (".gz", ".bz2", ".zst", ".snappy", ".lz4", ".xz", ".deflate")

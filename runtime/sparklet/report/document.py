@@ -21,6 +21,7 @@ from sparklet.errors import ObjectStoreError, PlanError, ShardNotFoundError
 from sparklet.model import Run, RunOptions, ScriptRef
 from sparklet.planning.plan_files import planned_shard
 from sparklet.report.advice import advise
+from sparklet.report.events import figures, logs_of
 from sparklet.runs.shard_table import VERSION, ShardTable
 
 MAX_GROUPS, MAX_FILES = 50, 20  # causes; files of each of the first five, for each is a read of the plan
@@ -48,7 +49,14 @@ def report_document(stack: OpenStack, run: Run, prices: Prices) -> dict[str, Any
         "estimate": _estimate(stack, run, view, prices),
         "advice": advise(run, view, shards, stack, prices),
         "shard_table": shards,
+        "spark": _spark_figures(stack, run, view, groups) if run.options.event_log else [],
     }
+
+
+def _spark_figures(stack: OpenStack, run: Run, view: RunView, groups: Sequence[FailureGroup]) -> list[dict[str, Any]]:
+    """What the event logs of the slowest shards, and of each cause's example, say."""
+    records = (*view.found.slowest, *(group.example for group in groups[:GROUPS_WITH_FILES]))
+    return figures(stack, logs_of(stack, run.run_id), {each.number: each.attempt_id for each in records})
 
 
 def _versions(stack: OpenStack) -> dict[str, str]:

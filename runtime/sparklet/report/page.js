@@ -157,6 +157,15 @@ function advised() {
   ];
 }
 
+const SPARK = [["shard", count], ["stages", count], ["tasks", count], ["cpu_s", duration], ["gc_s", duration], ["peak_task_memory_bytes", size],
+  ["memory_spilled_bytes", size], ["disk_spilled_bytes", size], ["records_read", count], ["records_written", count]];
+function sparkFigures() {
+  const name = (text) => text.replace(/_(s|bytes)$/, "").replaceAll("_", " ");
+  return el("div", { class: "scroll", tabindex: 0, role: "region", "aria-label": "Spark's figures of the slowest and of failed shards" }, el("table", {},
+    el("thead", {}, el("tr", {}, SPARK.map(([key]) => el("th", { scope: "col", class: "number" }, name(key))))),
+    el("tbody", {}, report.spark.map((each) => el("tr", {}, SPARK.map(([key, form]) => el("td", { class: "number" }, form(each[key]))))))));
+}
+
 // --- plots ---
 function plot(label, spec, wide) {
   const box = el("div", { class: "plot", role: "img", "aria-label": label });
@@ -304,7 +313,7 @@ function draw() {
     report.causes.length ? section("why", `Why ${counted(report.status.shards.failed, "shard")} failed`, report.causes.map(cause),
       report.causes_left_out ? el("p", {}, `${report.causes_left_out} further causes: sparklet explain ${report.run.id}`) : null) : null,
     section("what", "What ran", ran()), section("pace", "Progress", progress()), section("sizes", "Time and memory", distributions()),
-    section("workers", "Workers", timeline()), section("cost", "Cost", costs()), section("advice", "Advice", advised()),
+    section("workers", "Workers", timeline()), report.spark.length ? section("spark", "Spark's own figures", sparkFigures()) : null, section("cost", "Cost", costs()), section("advice", "Advice", advised()),
     section("list", "Shards", shards()),
   ].filter(Boolean);
   const focused = document.activeElement && document.activeElement.id, at = focused && byId(focused).selectionStart;

@@ -30,6 +30,7 @@ class ScriptCall:
     py_files: tuple[Path, ...] = ()  # .py, .zip, .whl, .egg: importable by driver and Python workers
     inputs: tuple[InputObject, ...] = ()  # if known: their sizes decide how Spark reads
     output: str = ""  # a folder of this attempt alone, without readers until the attempt has won
+    events: Path | None = None  # where Spark writes its event log
 
     def refuse_if_over(self) -> None:
         """Raise DeadlineExceededError if the deadline is over."""

@@ -273,6 +273,12 @@ def task_conf(call: ScriptCall, env: Mapping[str, str], settings: SparkSettings)
         "spark.hadoop.sparklet.attempt": "/" + "/".join(call.output.split("/")[-2:]),
         "spark.hadoop.fs.s3a.authoritative.path": call.output,  # there S3A keeps its markers of folders
     }
+    event_log = {  # the folder is the task's, so a kept context is replaced by one that has a log
+        "spark.eventLog.enabled": "true",
+        "spark.eventLog.dir": str(call.events),
+        "spark.eventLog.rolling.enabled": "false",  # Spark 4's default cuts it
+        "spark.eventLog.compress": "false",  # Python cannot read Spark's codecs: it is packed when it is stored
+    }
     return {
         **{key: value for key, value in splitting.items() if key not in settings.conf},
         **common,
@@ -284,6 +290,7 @@ def task_conf(call: ScriptCall, env: Mapping[str, str], settings: SparkSettings)
         "spark.hadoop.hive.exec.local.scratchdir": str(folder / "hive-local"),
         "spark.hadoop.sparklet.task": str(folder.parent),
         **(own if call.output else {}),
+        **(event_log if call.events else {}),
     }
 
 

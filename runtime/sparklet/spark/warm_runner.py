@@ -189,7 +189,7 @@ class WarmRunner:
             if jvm.tasks:
                 jvm.prepare(host, properties, restored=restored)
             code = ScriptRun(call, host, jvm, task).code(env, properties, keep=self._keep_context, restored=restored)
-            problem = jvm.clean(call.deadline.guard_s, host, may_keep=code >= 0)
+            problem = jvm.clean(call.deadline.guard_s, host, may_keep=code >= 0 and not call.events)
             ended = host.codes.get(jvm.name)
             if problem and ended is not None and (code != 0 or ended != 0):  # its end may be reported late
                 raise task.jvm_failure(ended)

@@ -3,7 +3,7 @@
 import hashlib
 import json
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -56,6 +56,7 @@ class Execution:
     is_shard: bool = False  # the event's input_path and output_path are the worker's own, and go into the environment
     inputs: tuple[InputObject, ...] = ()  # a shard's: their sizes decide how Spark reads them
     staging: Staging | None = None  # fetches some of the event's inputs first
+    keep_events: Callable[[Path], None] | None = None  # stores what is in the folder of Spark's event log
 
 
 @dataclass
@@ -92,6 +93,10 @@ class Executor:
                 word for item in execution.inputs for word in (item.uri.partition("://")[2], item.etag.strip('"'))
             )
             (own / INPUTS).write_text("\0".join(planned), encoding="utf-8")
+            events = own / "events" if execution.keep_events else None
+            if events and execution.keep_events:
+                events.mkdir()
+                ending.callback(execution.keep_events, events)  # that of a failed attempt, too
             call = ScriptCall(
                 script=script,
                 args=("--event", argument, *execution.args),
@@ -101,6 +106,7 @@ class Executor:
                 py_files=py_files,
                 inputs=execution.inputs,
                 output=event["output_path"] if execution.is_shard else "",
+                events=events,
             )
             started_s = time.monotonic()
             log.info("script started", script=execution.script.source_uri)

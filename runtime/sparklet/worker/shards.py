@@ -7,11 +7,13 @@ Each attempt writes below its own folder, which has no readers. Once the ledger 
 copied to the run's output; any attempt may repeat that. The staged files are deleted last (``docs/decisions/0029``).
 """
 
+import gzip
 import json
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 from sparklet import metrics
@@ -32,6 +34,7 @@ from sparklet.job.fields import CHANGES
 from sparklet.ledger.isolation import after_failure, after_success, handled, is_conclusive, isolates
 from sparklet.ledger.rules import LEASE_S, lease_s, next_engine
 from sparklet.model import (
+    EVENTS,
     SCHEME,
     Claim,
     ClaimStatus,
@@ -248,7 +251,17 @@ class ClaimedShard:
             is_shard=True,
             inputs=inputs,
             staging=staging,
+            keep_events=self._keep_events if run.options.event_log else None,
         )
+
+    def _keep_events(self, folder: Path) -> None:
+        """Store Spark's event log under this attempt's name; that it cannot be stored is no reason to fail."""
+        for place, path in enumerate(sorted(folder.iterdir())):  # one, unless the script makes several sessions
+            name = f"{EVENTS}{self.record.number:09d}-{self.attempt.attempt_id}-{place}.gz"
+            try:
+                self.claims.at.store.put(self._run_file(name), gzip.compress(path.read_bytes(), 6))
+            except (ObjectStoreError, OSError) as error:
+                self.attempt.log.warning("Spark's event log could not be stored", cause=str(error))
 
     def succeed(self, result: ShardResult) -> None:
         """Record SUCCEEDED; after a trial what comes next, and settle what was done without bad objects."""

@@ -14,6 +14,7 @@ from sparklet.cli.console import Screen
 from sparklet.clock import SystemClock
 from sparklet.errors import PlanError
 from sparklet.report.document import report_document
+from sparklet.report.events import history_server
 from sparklet.report.page import page
 from sparklet.report.server import Looks, Server
 
@@ -50,7 +51,7 @@ def report(
 def ui(
     selection: opt.StackOptions,
     run_id: Annotated[str, typer.Argument(metavar="[RUN]", help="The run to show; by default a list of all.")] = "",
-    port: Annotated[int, typer.Option("--port", min=0, max=65535, help="The port on localhost; 0: any free one.")] = 0,
+    port: opt.Port = 0,
     prices: opt.Prices = None,
 ) -> None:
     """Show runs in the browser while they go on: the report's page, kept up to date, until Ctrl-C.
@@ -76,3 +77,17 @@ def ui(
         address = server.address(run_id)
         screen.result({"address": address}, f"open {address}  (Ctrl-C ends it)")
         server.serve_forever()
+
+
+def history(
+    run_id: opt.RunId,
+    selection: opt.StackOptions,
+    port: opt.Port = 0,
+) -> None:
+    """Start Spark's own History Server over the event logs of a run with --event-log, until Ctrl-C."""
+    screen = Screen(selection.as_json)
+    with open_stack(selection, screen, looking=True) as stack:
+        stack.at.ledger.runs.get(run_id)
+        with history_server(stack, run_id, port) as (address, process), suppress(KeyboardInterrupt):
+            screen.result({"address": address}, f"open {address}  (Ctrl-C ends it)")
+            process.wait()
