@@ -1,7 +1,6 @@
 """Environment variables → frozen settings; every name Sparklet reads is in this module.
 
-Only the operator sets them, no event does. A wrong value is refused before work starts, in an error that names the
-variable and shows the value only if it cannot be a secret.
+Only the operator sets them. A wrong one is refused before work starts; its value is shown only if it can be no secret.
 """
 
 import json

@@ -51,11 +51,7 @@ def new_run(at: Deployment, request: RunRequest, packed: PackedInput | None = No
     sources = filter(None, (request.script, request.check, request.next))
     scripts = {source: read_script(at, run_id, source, request.py_files) for source in sources}
     bodies = {source: script.files[0][1] for source, script in scripts.items()}
-    if request.params.get(SCHEMA) == INFER and b".read_csv(" not in bodies[request.script] and not request.py_files:
-        raise PlanError(
-            f"the script {request.script} does not call job.read_csv(spark), which infers a schema; let it do so, "
-            "or leave out --schema infer"
-        )
+    _refuse_no_reader(request, bodies[request.script])
     asked = {source: asked_spark(source, body) for source, body in bodies.items() if b"sparklet:" in body}
     if asked and not known:
         refuse_another_spark(at, asked)
@@ -91,6 +87,14 @@ def new_run(at: Deployment, request: RunRequest, packed: PackedInput | None = No
         return _same_run(known, request, scripts)
     take_outputs(at, run)
     return run
+
+
+def _refuse_no_reader(request: RunRequest, script: bytes) -> None:
+    if request.params.get(SCHEMA) == INFER and b".read_csv(" not in script and not request.py_files:
+        raise PlanError(
+            f"the script {request.script} does not call job.read_csv(spark), which infers a schema; let it do so, "
+            "or leave out --schema infer"
+        )
 
 
 def entered(at: Deployment, parent: Run, follower: Run) -> Run:

@@ -13,7 +13,7 @@ from typing import Any
 from sparklet import __version__
 from sparklet.app.costs import Prices, estimate, shard_time
 from sparklet.app.documents import group_document
-from sparklet.app.explain import FailureGroup, explain
+from sparklet.app.explain import DATA, FailureGroup, explain
 from sparklet.app.local_files import local_part, local_paths
 from sparklet.app.stack import OpenStack
 from sparklet.app.status import RunView, view_run
@@ -37,6 +37,7 @@ def report_document(stack: OpenStack, run: Run, prices: Prices) -> dict[str, Any
     view = view_run(stack, run, prices, table.add)
     shards = table.document()
     groups = explain(stack.at, run, view.found.failures.values(), view.found.summary.counts.succeeded)
+    groups = tuple(sorted(groups, key=lambda group: group.advice.at_fault != DATA))  # what the user can repair first
     return {
         "version": VERSION,
         "made_s": stack.at.clock.now_s(),
