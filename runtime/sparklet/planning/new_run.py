@@ -41,17 +41,18 @@ def new_run(at: Deployment, request: RunRequest, packed: PackedInput | None = No
     """Copy a run's scripts and lists, and enter the run into the ledger, once input and script are found usable.
 
     The check reads the input into ``packed``, unless a preview did, so that ``plan`` need not read it again.
-    If the ledger has the same run already, that one is returned, and ``plan`` continues it; RunExistsError if a run of
-    that id has another input, output, script or other options. PlanError if input, output or script are not usable, or
-    an incremental run of the same name has not ended. NothingNewError if earlier runs have done everything, unless a
-    run without shards may be entered (``even_empty``), which then ends as SUCCEEDED.
+    If the ledger has the same run already, that one is returned, and ``plan`` continues it; RunExistsError if that id's
+    run is another one. PlanError if input, output or script are not usable, or an incremental run of the same name has
+    not ended. NothingNewError if earlier runs have done everything, unless a run without shards may be entered
+    (``even_empty``), which then ends as SUCCEEDED.
     """
     run_id = run_id_of(request, at.clock.now_s())
     known = at.known_run(run_id)
     sources = filter(None, (request.script, request.check, request.next))
     scripts = {source: read_script(at, run_id, source, request.py_files) for source in sources}
     bodies = {source: script.files[0][1] for source, script in scripts.items()}
-    _refuse_no_reader(request, bodies[request.script])
+    if request.params.get(SCHEMA) == INFER:
+        _refuse_no_reader(request, bodies[request.script])
     asked = {source: asked_spark(source, body) for source, body in bodies.items() if b"sparklet:" in body}
     if asked and not known:
         refuse_another_spark(at, asked)
@@ -90,7 +91,7 @@ def new_run(at: Deployment, request: RunRequest, packed: PackedInput | None = No
 
 
 def _refuse_no_reader(request: RunRequest, script: bytes) -> None:
-    if request.params.get(SCHEMA) == INFER and b".read_csv(" not in script and not request.py_files:
+    if b".read_csv(" not in script and not request.py_files:
         raise PlanError(
             f"the script {request.script} does not call job.read_csv(spark), which infers a schema; let it do so, "
             "or leave out --schema infer"
