@@ -42,8 +42,6 @@ FACTS = {
     "s3.puts": Figure(3_500, "2026-11", "S3 guide: puts of a prefix a second, before S3 splits it"),
     # Sparklet, measured or counted; docs/scaling.md says when
     "sparklet.partition_writes": Figure(4, "2026-11", "counted: put, claim, winner, end; as many in the index"),
-    "sparklet.shards_a_bucket": Figure(10_000, "2026-11", "docs/decisions/0021: buckets of the ledger's partition key"),
-    "sparklet.buckets": Figure(256, "2026-11", "the same"),
     "sparklet.planned_a_s": Figure(250, "2026-11", "prices.toml, planned_a_s; 679 were measured on two cores"),
     "sparklet.check_every_s": Figure(60, "2026-11", "sam/template.yaml: the checker's schedule"),
     "sparklet.finish_a_s": Figure(5_500, "2026-11", "measured: 0.18 ms a shard for the last count and the manifests"),
@@ -74,7 +72,9 @@ RANGES = {
     "retry_first_s": Range(0.1, 0.5, 1.0, "first wait after a throttle; AWS's SDKs: 0.5 to 1, full jitter, doubled"),
     "retry_most_s": Range(5, 20, 120, "longest wait after throttles; AWS's SDKs: 20"),
     "turnaround_s": Range(0.005, 0.03, 0.1, "a poller between two invocations: delete, receive, invoke"),
-    "slots_a_throttle": Range(0, 0.05, 0.2, "AWS: throttles reduce the mapping's concurrency gradually; not by how much"),
+    "slots_a_throttle": Range(
+        0, 0.05, 0.2, "AWS: throttles reduce the mapping's concurrency gradually; not by how much"
+    ),
     "slots_an_error": Range(0.2, 1, 5, "AWS: errors reduce it gradually; assumed: a failed invocation takes its slot"),
     "used_by_others": Range(0, 5, 20, "of the account's concurrency"),
     "cold_start_s": Range(0.2, 1, 10, "of a function on its own; Sparklet's: prices.toml, cold_start_s"),

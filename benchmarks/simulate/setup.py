@@ -37,7 +37,6 @@ class Ledger:
     max_attempts: int = RunOptions().max_attempts
     lease_s: float = LEASE_S
     dead_letters: float = DEAD_LETTER.most
-    limit_s: float = fact("sparklet.run_limit_s")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,6 +64,7 @@ class Setup:
     slots_a_throttle: float
     slots_an_error: float
     ledger: Ledger | None = None
+    limit_s: float = NEVER
 
 
 def of_2022(unknown: Mapping[str, float], **changes: Any) -> Setup:
@@ -100,6 +100,7 @@ def by_queue(
         burst=fact("lambda_2026.burst"),
         burst_a_s=fact("lambda_2026.a_second"),
         ledger=Ledger(),
+        limit_s=fact("sparklet.run_limit_s"),
         **_of_the_mapping(unknown),
     )
     return replace(setup, **changes)
@@ -152,6 +153,6 @@ def timeout_s(seconds: Sequence[float]) -> float:
     return next((each for each in (60, 120, 180, 300, 600) if each >= 2 * max(seconds)), 900)
 
 
-def _of_the_mapping(unknown: Mapping[str, float]) -> dict[str, float]:
+def _of_the_mapping(unknown: Mapping[str, float]) -> dict[str, Any]:
     names = ("cold_start_s", "retry_first_s", "retry_most_s", "turnaround_s", "slots_a_throttle", "slots_an_error")
     return {name: unknown[name] for name in names}

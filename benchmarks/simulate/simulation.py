@@ -20,8 +20,9 @@ from dataclasses import dataclass, field
 from heapq import heappop, heappush
 
 from benchmarks.simulate.constants import fact
-from benchmarks.simulate.setup import NEVER, Setup
+from benchmarks.simulate.setup import NEVER, Ledger, Setup
 from sparklet.ledger.rules import RENEWALS_PER_S
+from sparklet.model.shards import MAX_BUCKETS, ledger_bucket, ledger_bucket_count
 from sparklet.worker.attempt import BACK_OFF_S, MAX_BACK_OFF_S
 
 POLL, TRY, END, VISIBLE, SCALE, WAKE, BATCH = range(7)
@@ -29,11 +30,12 @@ QUEUED, IN_FLIGHT, DELETED, DEAD = range(4)  # a message
 PENDING, RUNNING, SUCCEEDED, FAILED, LOST = range(5)  # a shard
 WARM, COLD = 1, 2  # an environment
 OK, SCRIPT_FAILED, WORKER_LOST, NOTHING_TO_DO = range(4)  # how an invocation ends
-MAX_SAMPLES = 600
+MAX_SAMPLES = 300
+MAX_TRIES = 255  # counted in a byte; no wait is longer by then
 ACKNOWLEDGED_S = 0.05  # an invocation whose claim is refused
 RESENT_AFTER_S = 5.0  # by the consumer of dead letters
 PARTITION_UNITS = fact("dynamodb.partition_writes")
-A_BUCKET, BUCKETS = int(fact("sparklet.shards_a_bucket")), int(fact("sparklet.buckets"))
+PARTITION_WRITES = fact("sparklet.partition_writes")
 CHECK_S = fact("sparklet.check_every_s")
 
 
@@ -74,6 +76,7 @@ class Result:
     in_system_s: float = 0.0  # the sum of the times from sent to ended
     ledger_wait_s: float = 0.0  # of all claims and ends behind a full partition
     peak: int = 0
+    peak_s: float = 0.0  # when it was reached
     open_check_s: float = 0.0  # open shards, summed over the checks
     samples: list[Sample] = field(default_factory=list)
 
@@ -108,16 +111,18 @@ class Simulation:
         self._scales = self._wakes = False
         self._changed_s = self._sample_s = 0.0
         self._sample_every_s = 1.0
-        self._free_s = [0.0] * BUCKETS  # when a partition of the ledger has room
+        self._capacity, self._visibility_s = setup.capacity, setup.visibility_s
+        self._waits_s = [min(setup.retry_most_s, setup.retry_first_s * 2.0**n) for n in range(MAX_TRIES + 1)]
+        self._free_s = [0.0] * MAX_BUCKETS  # when a partition of the ledger has room
 
     def run(self) -> Result:
         """Simulate to the end of the last shard, or to the run's time limit."""
-        heap, limit_s = self._heap, self.setup.ledger.limit_s if self.setup.ledger else NEVER
+        heap, limit_s = self._heap, self.setup.limit_s
         handlers = (self._poll, self._try, self._end, self._visible, self._scale, self._wake, self._next_batch)
         self._wait_for_messages(0.0)
         self._keep_scaling(self.setup.starts_s)
         now = 0.0
-        while heap and self._open and now < limit_s:
+        while heap and self._open and heap[0][0] < limit_s:
             now, kind, message, detail = heappop(heap)
             if now >= self._sample_s:
                 self._sample(now)
@@ -137,10 +142,10 @@ class Simulation:
             return 0
         if setup.sent_a_s == NEVER:
             return self._released
-        return min(self._released, int((now - setup.starts_s) * setup.sent_a_s + 1e-9) + 1)
+        return min(self._released, int((now - setup.starts_s) * setup.sent_a_s + 1e-6) + 1)
 
     def _receive(self, now: float) -> int:
-        """A message that is in flight from now on; -1 if none is visible. Those received too often become dead letters."""
+        """A message, in flight from now on; -1 if none is visible. One received too often becomes a dead letter."""
         while True:
             if self._returned:
                 message = self._returned.popleft()
@@ -177,7 +182,8 @@ class Simulation:
 
     def _send_again(self, at_s: float, message: int) -> None:
         """A new message for the shard; the old one, should it come back, finds nothing to do, so it is left out."""
-        self._gone -= self._message[message] == DEAD
+        self._gone -= self._message[message] in (DELETED, DEAD)
+        self._again -= self._message[message] == QUEUED
         self._receives[message], self._message[message] = 0, IN_FLIGHT
         heappush(self._heap, (at_s, VISIBLE, message, 0))
 
@@ -199,7 +205,7 @@ class Simulation:
         if not self._wakes and self._fresh < self._released:
             self._wakes = True
             setup = self.setup
-            next_s = setup.starts_s + (0.0 if setup.sent_a_s == NEVER else self._fresh / setup.sent_a_s)
+            next_s = setup.starts_s + (0.0 if setup.sent_a_s == NEVER else (self._fresh + 1e-7) / setup.sent_a_s)
             heappush(self._heap, (max(now, next_s), WAKE, 0, 0))
 
     def _wake(self, now: float, _message: int, _detail: int) -> None:
@@ -231,9 +237,11 @@ class Simulation:
             self._wait_for_messages(now)
 
     def _keep_scaling(self, now: float) -> None:
-        if not self._scales and self._target < self.setup.scaling.most and self.setup.scaling.a_minute:
+        scaling = self.setup.scaling
+        is_moving = self._heap and self._heap[0][0] < NEVER  # else what is left never comes back
+        if not self._scales and self._target < scaling.most and scaling.a_minute and is_moving:
             self._scales = True
-            heappush(self._heap, (now + 60 / self.setup.scaling.a_minute, SCALE, 0, 0))
+            heappush(self._heap, (now + 60 / scaling.a_minute, SCALE, 0, 0))
 
     def _scale(self, now: float, _message: int, _detail: int) -> None:
         self._scales = False
@@ -245,28 +253,27 @@ class Simulation:
         self._keep_scaling(now)
 
     def _slow_down(self, now: float, slots: float) -> None:
-        if slots:
-            self._target = max(self.setup.scaling.first, self._target - slots)
-            while self._idle and self._slots > self._target:
-                self._idle, self._slots = self._idle - 1, self._slots - 1
-            self._keep_scaling(now)
+        self._target = max(self.setup.scaling.first, self._target - slots)
+        while self._idle and self._slots > self._target:
+            self._idle, self._slots = self._idle - 1, self._slots - 1
+        self._keep_scaling(now)
 
     def _try(self, now: float, message: int, detail: int) -> None:
         """Invoke; ``detail``: the message's receives, and how often this one was throttled."""
-        setup = self.setup
-        receives, tries = detail >> 8, detail & 255
-        dropped_s = self._received_s[message] + setup.visibility_s
-        if self._receives[message] != receives or now >= dropped_s:
+        dropped_s = self._received_s[message] + self._visibility_s
+        if now >= dropped_s or self._receives[message] != detail >> 8:
             self._poll(now, 0, 0)
-        elif self._running < setup.capacity and (environment := self._environment(now)):
+        elif self._running < self._capacity and (environment := self._environment(now)):
             self._start(now, message, environment == COLD)
         else:
             self.result.throttles += 1
-            if not tries and setup.visibility_s < NEVER:
-                heappush(self._heap, (dropped_s, VISIBLE, message, receives))
-            self._slow_down(now, setup.slots_a_throttle)
-            wait_s = self._random() * min(setup.retry_most_s, setup.retry_first_s * 2.0 ** min(tries, 20))
-            heappush(self._heap, (min(now + wait_s, dropped_s), TRY, message, receives << 8 | min(tries + 1, 255)))
+            tries = detail & 255
+            if not tries and self._visibility_s < NEVER:
+                heappush(self._heap, (dropped_s, VISIBLE, message, detail >> 8))
+            if self.setup.slots_a_throttle:
+                self._slow_down(now, self.setup.slots_a_throttle)
+            again_s = now + self._random() * self._waits_s[tries]
+            heappush(self._heap, (min(again_s, dropped_s), TRY, message, detail + (tries < MAX_TRIES)))
 
     # --- functions
 
@@ -293,13 +300,13 @@ class Simulation:
             took_s = seconds[int(self._random() * len(seconds))] + (setup.cold_start_s if is_cold else 0.0)
             outcome = self._outcome(now)
             if setup.ledger:
-                took_s += self._ledger_wait(now, message)
+                took_s += self._ledger_wait(now, message, setup.ledger)
                 self._shard[message] = RUNNING
             result.attempts += 1
             result.retries += self._attempts[message] > 0
         result.billed_s += took_s
-        if now + took_s > self._received_s[message] + setup.visibility_s:
-            visible_s = self._received_s[message] + setup.visibility_s
+        visible_s = self._received_s[message] + self._visibility_s
+        if now + took_s > visible_s:
             heappush(self._heap, (visible_s, VISIBLE, message, self._receives[message]))
         heappush(self._heap, (now + took_s, END, message, outcome))
 
@@ -310,13 +317,12 @@ class Simulation:
             return WORKER_LOST if drawn < setup.errors else SCRIPT_FAILED if drawn < setup.errors + setup.failed else OK
         return OK
 
-    def _ledger_wait(self, now: float, message: int) -> float:
+    def _ledger_wait(self, now: float, message: int, ledger: Ledger) -> float:
         """How long a shard's writes wait for their partition, beside the renewals of the leases."""
-        ledger = self.setup.ledger
-        renewals = min(RENEWALS_PER_S, self._running / ledger.lease_s * 2) if ledger else 0
-        bucket = message // A_BUCKET % BUCKETS
+        renewals = min(RENEWALS_PER_S, self._running / ledger.lease_s * 2) / ledger_bucket_count(message + 1)
+        bucket = ledger_bucket(message)
         free_s = max(now, self._free_s[bucket])
-        self._free_s[bucket] = free_s + fact("sparklet.partition_writes") / (PARTITION_UNITS - renewals)
+        self._free_s[bucket] = free_s + PARTITION_WRITES / (PARTITION_UNITS - renewals)
         self.result.ledger_wait_s += free_s - now
         return free_s - now
 
@@ -347,12 +353,12 @@ class Simulation:
         elif self._attempts[message] >= ledger.max_attempts:
             self._remove(message, DELETED)
             self._settle(now, message, FAILED)
-        elif outcome == SCRIPT_FAILED:
+        elif outcome == SCRIPT_FAILED and self._message[message] in (IN_FLIGHT, QUEUED):
             self._shard[message] = PENDING
             most_s = min(MAX_BACK_OFF_S, BACK_OFF_S * 2.0 ** (self._attempts[message] - 1))
             again_s = now + self._rng.uniform(most_s / 2, most_s)
             heappush(self._heap, (again_s, VISIBLE, message, self._receives[message]))
-        else:  # its lease ends, and the next check sends another message
+        else:  # its lease ends, or its message is gone: the next check sends another
             self._shard[message] = PENDING
             lease_end_s = now + ledger.lease_s * self._rng.uniform(0.5, 1)
             self._send_again(math.ceil(lease_end_s / CHECK_S) * CHECK_S, message)
@@ -376,7 +382,8 @@ class Simulation:
         self.result.running_s += self._running * (now - self._changed_s)
         self._changed_s = now
         self._running += change
-        self.result.peak = max(self.result.peak, self._running)
+        if self._running > self.result.peak:
+            self.result.peak, self.result.peak_s = self._running, now
 
     def _sample(self, now: float) -> None:
         result = self.result

@@ -156,7 +156,7 @@ def estimate(dispatch: Dispatch, shards: int, shard_s: float, size: WorkerSize, 
         end_s = shards / planned_a_s + work_s
     else:
         end_s = max(work_s, max(0, shards - 1) / planned_a_s + shard_s)
-    costs = _costs(dispatch, shards * shard_s + workers * cold_start_s, shards, size, prices)
+    costs = work_costs(dispatch, shards * shard_s + workers * cold_start_s, shards, size, prices)
     return Estimate(cold_start_s + end_s, costs, workers)
 
 
@@ -167,7 +167,7 @@ def estimate_engine(engine: str, shards: int, shard_s: float, size: WorkerSize, 
     """
     workers = min(shards, 1 if size.is_local else shards)
     one_s = prices["assumptions.cold_start_s" if engine == LARGE else "assumptions.engine_start_s"] + shard_s
-    costs = _costs(Dispatch.QUEUE, shards * one_s, shards, size, prices, engine)
+    costs = work_costs(Dispatch.QUEUE, shards * one_s, shards, size, prices, engine)
     return Estimate(one_s * math.ceil(shards / max(1, workers)), costs, workers)
 
 
@@ -181,10 +181,10 @@ def added(costs: Iterable[Mapping[str, float]]) -> dict[str, float]:
 
 def costs_so_far(found: Observation, dispatch: Dispatch, size: WorkerSize, prices: Prices) -> dict[str, float]:
     """US dollars that a run's attempts have cost so far, by item."""
-    return added(_costs(dispatch, w.seconds, w.attempts, size, prices, engine) for engine, w in found.work.items())
+    return added(work_costs(dispatch, w.seconds, w.attempts, size, prices, engine) for engine, w in found.work.items())
 
 
-def _costs(
+def work_costs(
     dispatch: Dispatch, task_s: float, tasks: int, size: WorkerSize, prices: Prices, engine: str = ""
 ) -> dict[str, float]:
     """US dollars for so many seconds in so many tasks of functions, or of an engine, by item."""
