@@ -128,7 +128,6 @@ class Simulation:
                 self._sample(now)
             handlers[kind](now, message, detail)
         self._count_running(now, 0)
-        self._sample_s = 0.0
         self._sample(now)
         self._finish()
         return self.result
@@ -387,6 +386,9 @@ class Simulation:
 
     def _sample(self, now: float) -> None:
         result = self.result
+        if len(result.samples) >= MAX_SAMPLES:
+            del result.samples[1::2]
+            self._sample_every_s *= 2
         sent = self._sent(now)
         waiting = self._again + sent - self._fresh
         ended = self.setup.shards - self._open
@@ -398,9 +400,6 @@ class Simulation:
             )
         )
         result.open_check_s += (sent - ended) * self._sample_every_s / CHECK_S
-        if len(result.samples) >= MAX_SAMPLES:
-            del result.samples[1::2]
-            self._sample_every_s *= 2
         self._sample_s = now + self._sample_every_s
 
     def _finish(self) -> None:
