@@ -14,7 +14,7 @@ VENV := .venv-$(STACK)
 endif
 RUN := $(VENV)/bin/python
 
-.PHONY: help venv demo test pytest image test-image validate check format docs bench bench-quick scale scale-quick chaos chaos-quick fuzz lock lock-stacks outdated audit deploy-venv bench-venv docs-venv reader-venv clean
+.PHONY: help venv demo test pytest image test-image validate check format docs bench bench-quick scale scale-quick simulate chaos chaos-quick fuzz lock lock-stacks outdated audit deploy-venv bench-venv docs-venv reader-venv clean
 
 help: ## Show this help
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  %-12s %s\n", $$1, $$2}' Makefile
@@ -92,6 +92,9 @@ scale: venv ## 100,000 shards through the real handler, clean and with faults, o
 scale-quick: venv ## The same with 5,000 shards, in two minutes
 	@$(RUN) -m benchmarks.scale.leases --workers 200 --hold-s 18
 	@$(RUN) -m benchmarks.scale --shards 5000 --passes map:500 faults --out build/scale-quick.json $(ARGS)
+
+simulate: venv ## What if: the published experiment simulated, in a minute; ARGS='--shards 100000 --seconds 3 …': a run of your own
+	@$(RUN) -m benchmarks.simulate $(ARGS)
 
 chaos: reader-venv ## Tables under kills, double deliveries, zombies and network faults; hours (ARGS='--seeds 0:200')
 	@$(RUN) -m benchmarks.chaos $(ARGS)

@@ -18,7 +18,8 @@ A_MINUTE = 100.0
 """Fitted, so no prediction. 103 dead letters ask for long waits and a mapping that ignores throttles; "1,000 at once
 after some ten minutes" asks for 100 more a minute, where AWS said 60."""
 
-REHAN = "rehanvdm.com, 7 SQS Lambda ESM scaling behaviours, 2026"
+Simulated = Callable[[], Sequence[float]]
+REHAN = "rehanvdm.com, 7 SQS Lambda ESM scaling behaviours"
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,46 +119,33 @@ class HeldOut:
 
 def held_out(jobs: int | None = None) -> Iterator[HeldOut]:
     """Measurements that no constant and no range was made from, but for the first two, which follow from them."""
-    aws = "AWS Compute Blog, 2023-11; follows from its constants"
-    cases: list[tuple[str, float, str, partial[float]]] = [
-        ("2022: minutes to 1,250 at once", 20, aws, partial(_minutes_to_most, "sqs_2022")),
-        ("2026: minutes to 1,250 at once, five times faster", 4, aws, partial(_minutes_to_most, "sqs_2026")),
-        (
-            "MaximumConcurrency 5, one receive: dead letters",
-            0,
-            "Z. Charles, 2023-01: AWS's demo",
-            partial(_dead_letters),
-        ),
-    ]
-    for share, published in ((0.01, 25), (0.05, 16), (0.10, 13)):
-        cases.append((f"{share:.0%} errors: at once, of 60", published, REHAN, partial(_at_once_with_errors, share)))
-    for most, ms, published in (
-        (120, 400, 128),
-        (90, 400, 91),
-        (60, 400, 60),
-        (120, 50, 120),
-        (50, 50, 50),
-        (25, 50, 50),
-    ):
-        what = f"{ms} ms, MaximumConcurrency {most}: most at once"
-        cases.append((what, published, REHAN, partial(_most_at_once, ms / 1_000, most)))
-    for ms, ramp_s, cold, invocations in (
-        (100, 70, 157, 50_871),
-        (200, 80, 265, 55_734),
-        (400, 170, 281, 128_758),
-        (600, 210, 297, 163_997),
-    ):
-        what = f"{ms} ms: cold starts a minute while it grows"
-        cases.append((what, cold, REHAN, partial(_cold_starts_a_minute, ms / 1_000, ramp_s)))
-        what = f"{ms} ms: invocations in the first {ramp_s} s"
-        cases.append((what, invocations, REHAN, partial(_invocations, ms / 1_000, ramp_s)))
+    cases = list(_cases())
     with Pool(jobs or os.cpu_count()) as pool:
-        predictions = pool.imap(_called, [each[3] for each in cases])
-        for (what, measured, source, _), found in zip(cases, predictions, strict=True):
-            yield HeldOut(what, measured, found, source)
+        for (rows, _), found in zip(cases, pool.imap(_called, [case for _, case in cases]), strict=True):
+            for (what, published, source), figure in zip(rows, found, strict=True):
+                yield HeldOut(what, published, figure, source)
 
 
-def _called(case: "partial[float]") -> float:
+def _cases() -> Iterator[tuple[Sequence[tuple[str, float, str]], Simulated]]:
+    """What was published, and the simulation that gives the same figures."""
+    aws = "AWS Compute Blog, 2023-11; follows from its constants"
+    yield [("2022: minutes to 1,250 at once", 20, aws)], partial(_minutes_to_most, "sqs_2022")
+    yield [("2026: minutes to 1,250 at once, five times faster", 4, aws)], partial(_minutes_to_most, "sqs_2026")
+    demo = "Z. Charles, 2023-01: AWS's demo"
+    yield [("MaximumConcurrency 5, one receive: dead letters", 0, demo)], partial(_dead_letters, 5)
+    for share, at_once in ((0.01, 25), (0.05, 16), (0.10, 13)):
+        yield [(f"{share:.0%} errors: at once, of 60", at_once, REHAN)], partial(_at_once_with_errors, share)
+    for ms, most, peak in ((400, 120, 128), (400, 90, 91), (400, 60, 60), (50, 120, 120), (50, 50, 50), (50, 25, 50)):
+        what = f"{ms} ms, MaximumConcurrency {most}: most at once"
+        yield [(what, peak, REHAN)], partial(_most_at_once, ms / 1_000, most)
+    ramps = ((100, 70, 157, 50_871), (200, 80, 265, 55_734), (400, 170, 281, 128_758), (600, 210, 297, 163_997))
+    for ms, ramp_s, cold, invocations in ramps:
+        what = f"{ms} ms, while it grows for {ramp_s} s:"
+        rows = [(f"{what} cold starts a minute", cold, REHAN), (f"{what} invocations", invocations, REHAN)]
+        yield rows, partial(_ramp, ms / 1_000, ramp_s)
+
+
+def _called(case: Simulated) -> Sequence[float]:
     return case()
 
 
@@ -168,29 +156,26 @@ def _now(seconds: Sequence[float], most: int | None = None) -> Setup:
     )
 
 
-def _minutes_to_most(scaling: str) -> float:
+def _minutes_to_most(scaling: str) -> Sequence[float]:
     setup = replace(_now((3_600.0,)), shards=2_000, scaling=Scaling.named(scaling), limit_s=1_500)
-    return simulate(setup).peak_s / 60
+    return [simulate(setup).peak_s / 60]
 
 
-def _dead_letters() -> float:
-    return simulate(replace(_now((10.0,), 5), shards=2_000, visibility_s=20.0, max_receives=1)).dead
+def _dead_letters(most: int) -> Sequence[float]:
+    return [simulate(replace(_now((10.0,), most), shards=2_000, visibility_s=20.0, max_receives=1)).dead]
 
 
-def _at_once_with_errors(share: float) -> float:
+def _at_once_with_errors(share: float) -> Sequence[float]:
     """The mean of the last two of four minutes with errors; the sender is what 60 at once get through."""
     setup = replace(_now((0.05,)), sent_a_s=60 / 0.05, errors=share, errors_from_s=30, limit_s=270)
     found = [each for each in simulate(setup).samples if each.at_s >= 150]
-    return round(sum(each.running for each in found) / len(found), 1)
+    return [round(sum(each.running for each in found) / len(found), 1)]
 
 
-def _most_at_once(seconds: float, most: int) -> float:
-    return simulate(replace(_now((seconds,), most), limit_s=40)).peak
+def _most_at_once(seconds: float, most: int) -> Sequence[float]:
+    return [simulate(replace(_now((seconds,), most), limit_s=40)).peak]
 
 
-def _cold_starts_a_minute(seconds: float, ramp_s: float) -> float:
-    return round(simulate(replace(_now((seconds,)), limit_s=ramp_s)).cold_starts / ramp_s * 60)
-
-
-def _invocations(seconds: float, ramp_s: float) -> float:
-    return simulate(replace(_now((seconds,)), limit_s=ramp_s)).attempts
+def _ramp(seconds: float, ramp_s: float) -> Sequence[float]:
+    result = simulate(replace(_now((seconds,)), limit_s=ramp_s))
+    return [round(result.cold_starts / ramp_s * 60), result.attempts]
