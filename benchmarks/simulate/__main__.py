@@ -38,6 +38,7 @@ from sparklet.app.costs import Prices, load_prices
 from sparklet.app.reporter import duration_text
 from sparklet.errors import SparkletError
 
+ASKED = ("engine", "concurrency", "memory_mb", "account", "pollers", "failed", "lost", "seed")
 ENGINES = (LAMBDA, MAP, "lambda-large", "fargate", "emr-serverless", "emr", "glue")
 SEEDS_OF_OURS = 20
 
@@ -70,9 +71,13 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--concurrency", type=int, default=Question.concurrency, help="shards at once, at most")
     parser.add_argument("--account", type=int, default=Question.account, help="invocations at once of the account")
     parser.add_argument("--pollers", type=int, default=0, help="provisioned, in place of --concurrency")
-    parser.add_argument("--memory", type=int, default=Question.memory_mb, help="MB of a function; for its price alone")
-    parser.add_argument("--failure-rate", type=float, default=0.0, help="of the attempts: the script fails")
-    parser.add_argument("--loss-rate", type=float, default=0.0, help="of the attempts: the worker is lost")
+    parser.add_argument(
+        "--memory", dest="memory_mb", type=int, default=Question.memory_mb, help="MB of a function; for its price alone"
+    )
+    parser.add_argument(
+        "--failure-rate", dest="failed", type=float, default=0.0, help="of the attempts: the script fails"
+    )
+    parser.add_argument("--loss-rate", dest="lost", type=float, default=0.0, help="of the attempts: the worker is lost")
     parser.add_argument("--sweep", type=_swept, metavar="concurrency=10..1000", help="the cheapest that ends in time")
     parser.add_argument("--within", type=float, metavar="MINUTES", help="with --sweep")
     parser.add_argument("--prices", type=Path, help="a file of your own, as for sparklet plan")
@@ -86,7 +91,7 @@ def _options() -> argparse.Namespace:
     options = parser.parse_args()
     if (options.sweep is None) != (options.within is None):
         parser.error("--sweep and --within belong together")
-    if not all(0 <= rate <= 1 for rate in (options.failure_rate, options.loss_rate)) or min(options.seconds) < 0:
+    if not all(0 <= rate <= 1 for rate in (options.failed, options.lost)) or min(options.seconds) < 0:
         parser.error("rates lie between 0 and 1, seconds above 0")
     if min([*(options.shards or [1]), options.concurrency, options.account]) < 1:
         parser.error("--shards, --concurrency and --account are at least 1")
@@ -110,17 +115,7 @@ def _answers(options: argparse.Namespace, prices: Prices) -> None:
         shards = shards or [len(seconds) + found.environments]
     questions = [
         Question(
-            shards=count,
-            seconds=seconds,
-            engine=options.engine,
-            concurrency=options.concurrency,
-            memory_mb=options.memory,
-            account=options.account,
-            pollers=options.pollers,
-            failed=options.failure_rate,
-            lost=options.loss_rate,
-            cold_start_s=cold_start_s,
-            seed=options.seed,
+            shards=count, seconds=seconds, cold_start_s=cold_start_s, **{name: getattr(options, name) for name in ASKED}
         )
         for count in shards
     ]
@@ -152,8 +147,8 @@ def _rows(found: Sequence[Answer]) -> str:
     for each in found:
         pace = f"{each.question.shards / each.end_s * 60:,.0f}"
         at_once, ends = f"{each.question.concurrency:,}", duration_text(each.end_s)
-        limit = f"{each.limited_by}, {each.limits[each.limited_by]:,.1f} a second"
-        lines.append(f"{each.question.shards:>10,} {at_once:>8} {ends:>12} {pace:>11} {each.cost:>10,.2f}  {limit}")
+        line = f"{each.question.shards:>10,} {at_once:>8} {ends:>12} {pace:>11} {each.cost:>10,.2f}"
+        lines.append(f"{line}  {each.limited_by}")
     return "\n".join(lines)
 
 
@@ -168,7 +163,8 @@ def _table(found: Answer) -> str:
         f"{question.concurrency:,} at once, {question.memory_mb:,} MB",
         "ends after": f"{duration_text(found.end_s)}; its last shard after {duration_text(result.end_s)}",
         "pace": f"{question.shards / found.end_s * 60:,.0f} shards a minute",
-        "limited by": ", ".join(f"{name} {limit:,.1f}/s" for name, limit in limits),
+        "limited by": f"{found.limited_by}; shards a second: "
+        + ", ".join(f"{name} {limit:,.1f}" for name, limit in limits),
         "at once": f"{result.peak:,}, after {duration_text(result.peak_s)}",
         "queue": f"at most {most_waiting:,} wait; {result.receives:,} receives, {result.throttles:,} throttled",
         "attempts": f"{result.attempts:,}, of these again {result.retries:,}; {result.cold_starts:,} cold starts",

@@ -6,8 +6,9 @@ from statistics import fmean
 from typing import Any
 
 from benchmarks.simulate.constants import fact
+from benchmarks.simulate.result import Result
 from benchmarks.simulate.setup import NEVER, Scaling, Setup, by_engine, by_map, by_queue
-from benchmarks.simulate.simulation import Result, simulate
+from benchmarks.simulate.simulation import simulate
 from sparklet.app.costs import Prices, WorkerSize, work_costs
 from sparklet.ledger.rules import RENEWALS_PER_S
 from sparklet.model import Dispatch
@@ -34,18 +35,15 @@ class Question:
 
     def setup(self, prices: Prices) -> Setup:
         """The simulation's input."""
+        work = (self.shards, self.seconds, self.concurrency)
+        rates: dict[str, Any] = {"failed": self.failed, "errors": self.lost}
+        if self.engine not in (LAMBDA, MAP):
+            return replace(by_engine(*work, prices["assumptions.engine_start_s"]), **rates)
         cold_s = prices["assumptions.cold_start_s"] if self.cold_start_s is None else self.cold_start_s
-        shares: dict[str, Any] = {"failed": self.failed, "errors": self.lost}
-        common: dict[str, Any] = {**shares, "cold_start_s": cold_s, "capacity": self.account}
-        if self.engine == LAMBDA and not self.pollers:
-            return by_queue(self.shards, self.seconds, self.concurrency, **common)
-        if self.engine == LAMBDA:
-            scaling = Scaling.named("provisioned", 10 * self.pollers)
-            return by_queue(self.shards, self.seconds, self.concurrency, scaling=scaling, **common)
-        if self.engine == MAP:
-            return by_map(self.shards, self.seconds, self.concurrency, **common)
-        start_s = prices["assumptions.engine_start_s"]
-        return by_engine(self.shards, self.seconds, self.concurrency, start_s, **shares)
+        setup = by_map(*work) if self.engine == MAP else by_queue(*work)
+        if self.pollers:
+            setup = replace(setup, scaling=Scaling.named("provisioned", 10 * self.pollers))
+        return replace(setup, **rates, cold_start_s=cold_s, capacity=self.account)
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +51,7 @@ class Answer:
     """What a run comes to."""
 
     question: Question
+    setup: Setup
     result: Result
     costs: Mapping[str, float]  # US dollars, by part
     limits: Mapping[str, float]  # shards a second, by what limits them
@@ -69,8 +68,12 @@ class Answer:
 
     @property
     def limited_by(self) -> str:
-        """What lets the fewest shards through in a second."""
-        return min(self.limits, key=lambda name: self.limits[name])
+        """What most of the time goes to."""
+        name, limit = min(self.limits.items(), key=lambda each: each[1])
+        if 2 * self.question.shards / limit > self.end_s:
+            return f"{name}, {limit:,.1f} a second"
+        alone_s = self.setup.cold_start_s + max(self.setup.seconds)
+        return "one shard and its cold start" if self.end_s < 2 * alone_s else "the mapping's growth"
 
     def document(self) -> dict[str, Any]:
         """All figures, for ``--json`` and the page."""
@@ -90,7 +93,7 @@ def answer(question: Question, prices: Prices) -> Answer:
     """Simulate a run once."""
     setup = question.setup(prices)
     result = simulate(setup, question.seed)
-    return Answer(question, result, _costs(question, setup, result, prices), _limits(question, setup, prices))
+    return Answer(question, setup, result, _costs(question, setup, result, prices), _limits(question, setup, prices))
 
 
 def _limits(question: Question, setup: Setup, prices: Prices) -> dict[str, float]:

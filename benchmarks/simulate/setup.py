@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from benchmarks.simulate.constants import fact, usual
-from sparklet.ledger.rules import LEASE_S
+from sparklet.ledger.rules import LEASE_S, lease_s
 from sparklet.model.options import RunOptions
 from sparklet.runs.redelivery import DEAD_LETTER
 
@@ -88,20 +88,18 @@ def by_queue(
     shards: int, seconds: Sequence[float], concurrency: int, unknown: Mapping[str, float] | None = None, **changes: Any
 ) -> Setup:
     """A run of Sparklet's by its queue, with the template's settings, on today's scaling."""
-    unknown = unknown or usual()
-    setup = Setup(
+    setup = of_2022(
+        unknown or usual(),
         shards=shards,
         seconds=seconds,
         sent_a_s=fact("sparklet.planned_a_s"),
         visibility_s=VISIBILITY_TIMEOUTS * timeout_s(seconds),
         max_receives=MAX_RECEIVES,
         scaling=Scaling.named("sqs_2026", concurrency),
-        capacity=round(fact("lambda.account") - unknown["used_by_others"]),
         burst=fact("lambda_2026.burst"),
         burst_a_s=fact("lambda_2026.a_second"),
         ledger=Ledger(),
         limit_s=fact("sparklet.run_limit_s"),
-        **_of_the_mapping(unknown),
     )
     return replace(setup, **changes)
 
@@ -109,42 +107,37 @@ def by_queue(
 def by_map(shards: int, seconds: Sequence[float], concurrency: int, **changes: Any) -> Setup:
     """The same by a Distributed Map: its children begin after the plan, refused ones are tried again by its rule."""
     cap = min(concurrency, int(fact("map.children")))
-    return by_queue(
+    setup = by_queue(
         shards,
         seconds,
         cap,
-        **{
-            "starts_s": shards / fact("sparklet.planned_a_s"),
-            "sent_a_s": NEVER,
-            "batch": int(fact("sparklet.map_batch")),
-            "scaling": Scaling(cap, 0.0, cap),
-            "visibility_s": NEVER,
-            "max_receives": NEVER,
-            "retry_first_s": fact("map.retry_first_s"),
-            "retry_most_s": fact("map.retry_most_s"),
-            "slots_a_throttle": 0.0,
-            "ledger": Ledger(lease_s=max(LEASE_S, cap / 250)),
-            **changes,
-        },
+        starts_s=shards / fact("sparklet.planned_a_s"),
+        sent_a_s=NEVER,
+        batch=int(fact("sparklet.map_batch")),
+        scaling=Scaling(cap, 0.0, cap),
+        visibility_s=NEVER,
+        max_receives=NEVER,
+        retry_first_s=fact("map.retry_first_s"),
+        retry_most_s=fact("map.retry_most_s"),
+        slots_a_throttle=0.0,
+        ledger=Ledger(lease_s=lease_s(cap)),
     )
+    return replace(setup, **changes)
 
 
-def by_engine(shards: int, seconds: Sequence[float], concurrency: int, start_s: float, **changes: Any) -> Setup:
+def by_engine(shards: int, seconds: Sequence[float], concurrency: int, start_s: float) -> Setup:
     """The same by workers of an engine: a check starts them, each for one shard."""
     return by_map(
         shards,
         [start_s + each for each in seconds],
         concurrency,
-        **{
-            "starts_s": 0.0,
-            "sent_a_s": ENGINE_STARTS,
-            "batch": 0,
-            "capacity": concurrency,
-            "burst": NEVER,
-            "cold_start_s": 0.0,
-            "turnaround_s": fact("sparklet.check_every_s") / 2,
-            **changes,
-        },
+        starts_s=0.0,
+        sent_a_s=ENGINE_STARTS,
+        batch=0,
+        capacity=concurrency,
+        burst=NEVER,
+        cold_start_s=0.0,
+        turnaround_s=fact("sparklet.check_every_s") / 2,
     )
 
 

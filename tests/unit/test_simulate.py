@@ -193,7 +193,7 @@ def test_costs_grow_with_shards_and_name_their_parts() -> None:
     assert 8.5 < large.cost / small.cost < 10.1
     assert set(large.costs) == {"lambda", "cold starts", "dispatch", "ledger", "s3", "planner, checks"}
     assert by_map.costs["dispatch"] == pytest.approx(1_000 * prices["prices.transition"])
-    assert large.limited_by == "MaximumConcurrency"
+    assert large.limited_by.startswith("MaximumConcurrency, 1.7 ")
 
 
 def test_durations_come_from_a_runs_result_files(tmp_path: Path) -> None:
