@@ -18,7 +18,7 @@ from pathlib import Path
 from statistics import fmean
 
 from benchmarks.simulate.answers import LAMBDA, MAP, Answer, Question, answer, steps, sweep
-from benchmarks.simulate.constants import FACTS, RANGES
+from benchmarks.simulate.constants import FACTS, RANGES, fact
 from benchmarks.simulate.experiments import (
     A_MINUTE,
     MUST_HAVE,
@@ -93,6 +93,9 @@ def _options() -> argparse.Namespace:
         parser.error("--sweep and --within belong together")
     if not all(0 <= rate <= 1 for rate in (options.failed, options.lost)) or min(options.seconds) < 0:
         parser.error("rates lie between 0 and 1, seconds above 0")
+    most = int(fact("map.children" if options.engine == MAP else "sqs_2026.maximum_concurrency"))
+    if options.engine in (LAMBDA, MAP) and options.concurrency > most:
+        parser.error(f"AWS allows at most {most:,} at once there; see --engine map and --pollers")
     if min([*(options.shards or [1]), options.concurrency, options.account]) < 1:
         parser.error("--shards, --concurrency and --account are at least 1")
     return options
@@ -146,7 +149,7 @@ def _rows(found: Sequence[Answer]) -> str:
     lines = [f"{'shards':>10} {'at once':>8} {'ends':>12} {'shards/min':>11} {'USD':>10}  limited by"]
     for each in found:
         pace = f"{each.question.shards / each.end_s * 60:,.0f}"
-        at_once, ends = f"{each.question.concurrency:,}", duration_text(each.end_s)
+        at_once, ends = f"{each.setup.scaling.most:,}", duration_text(each.end_s)
         line = f"{each.question.shards:>10,} {at_once:>8} {ends:>12} {pace:>11} {each.cost:>10,.2f}"
         lines.append(f"{line}  {each.limited_by}")
     return "\n".join(lines)
@@ -160,9 +163,13 @@ def _table(found: Answer) -> str:
     costs = sorted(found.costs.items(), key=lambda each: -each[1])
     rows = {
         "run": f"{question.shards:,} shards of {fmean(question.seconds):.3g} s, {question.engine}, "
-        f"{question.concurrency:,} at once, {question.memory_mb:,} MB",
+        f"{found.setup.scaling.most:,} at once, {question.memory_mb:,} MB",
         "ends after": f"{duration_text(found.end_s)}; its last shard after {duration_text(result.end_s)}",
-        "pace": f"{question.shards / found.end_s * 60:,.0f} shards a minute",
+        "pace": f"{question.shards / found.end_s * 60:,.0f} shards a minute"
+        + "".join(
+            f"; {ended:,} in the first {name}"
+            for name, ended in zip(("minute", "hour", "day"), result.ended_within.values(), strict=False)
+        ),
         "limited by": f"{found.limited_by}; shards a second: "
         + ", ".join(f"{name} {limit:,.1f}" for name, limit in limits),
         "at once": f"{result.peak:,}, after {duration_text(result.peak_s)}",

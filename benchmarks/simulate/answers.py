@@ -112,9 +112,10 @@ def _limits(question: Question, setup: Setup, prices: Prices) -> dict[str, float
         "S3's prefix": fact("s3.puts") / prices["assumptions.s3_puts_a_shard"],
         "checker": setup.sent_a_s,
     }
-    unlike = {LAMBDA: "checker", MAP: "checker"}.get(question.engine, "functions")
-    renamed = {"pollers": "MaximumConcurrency" if question.engine == LAMBDA else "workers at once"}
-    return {renamed.get(name, name): limit for name, limit in limits.items() if name != unlike}
+    unlike = "checker" if question.engine in (LAMBDA, MAP) else "functions"
+    by_queue_alone = question.engine == LAMBDA and not question.pollers
+    slots = "MaximumConcurrency" if by_queue_alone else "pollers" if question.pollers else "workers at once"
+    return {slots if name == "pollers" else name: limit for name, limit in limits.items() if name != unlike}
 
 
 def _costs(question: Question, setup: Setup, result: Result, prices: Prices) -> dict[str, float]:

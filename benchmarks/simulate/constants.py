@@ -26,6 +26,7 @@ FACTS = {
     "sqs_2026.first": Figure(5, "2026-11", AWS_GUIDE),
     "sqs_2026.a_minute": Figure(300, "2026-11", AWS_GUIDE),
     "sqs_2026.most": Figure(1_250, "2026-11", AWS_GUIDE),
+    "sqs_2026.maximum_concurrency": Figure(1_000, "2026-11", AWS_GUIDE + ": the most that MaximumConcurrency may be"),
     "provisioned.first": Figure(20, "2026-11", AWS_GUIDE + ": at least 2 pollers of 10 invocations each"),
     "provisioned.a_minute": Figure(1_000, "2025-11", AWS_PROVISIONED),
     "provisioned.most": Figure(100_000, "2026-08", AWS_GUIDE + ": at most 10,000 pollers; 2,000 in 2025"),

@@ -10,6 +10,7 @@ import vl_convert
 from benchmarks.palette import COLOURS
 from benchmarks.simulate.answers import Answer
 
+Axis = tuple[str, str]
 PLOTS = (
     ("shards ended", ("ended",)),
     ("messages", ("waiting", "in_flight")),
@@ -38,32 +39,25 @@ def plots(found: Answer, swept: Sequence[Answer] = ()) -> dict[str, Any]:
     """Pace, queue, concurrency, retries and dead letters over time; cost by part; time and cost of a sweep."""
     samples = [{"minutes": each.at_s / 60, **asdict(each)} for each in found.result.samples]
     drawn = [_over_time(title, names, samples) for title, names in PLOTS]
-    costs = [{"part": part, "usd": usd} for part, usd in found.costs.items()]
-    drawn.append(_plot("US dollars", costs, "bar", x=("usd", "quantitative"), y=("part", "nominal")))
-    if swept:
-        ends = [{"at once": a.question.concurrency, "minutes": a.end_s / 60, "usd": a.cost} for a in swept]
-        for name in ("minutes", "usd"):
-            plot = _plot(name, ends, "line", x=("at once", "quantitative"), y=(name, "quantitative"))
-            plot["encoding"]["x"]["scale"] = {"type": "log"}
-            drawn.append(plot)
-    return {"columns": 2, "concat": drawn}
+    costs = [{"part": part, "US dollars": usd} for part, usd in found.costs.items()]
+    drawn.append(_plot("cost", costs, "bar", ("US dollars", "quantitative"), ("part", "nominal")))
+    ends = [{"at once": a.question.concurrency, "minutes": a.end_s / 60, "US dollars": a.cost} for a in swept]
+    for name in ("minutes", "US dollars") if swept else ():
+        drawn.append(_plot("sweep", ends, "line", ("at once", "quantitative"), (name, "quantitative")))
+        drawn[-1]["encoding"]["x"]["scale"] = {"type": "log"}
+    return {"columns": 2, "concat": drawn, "resolve": {"scale": {"color": "independent"}}}
 
 
 def _over_time(title: str, names: Sequence[str], samples: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    plot = _plot(title, samples, "line", x=("minutes", "quantitative"), y=("value", "quantitative"))
+    plot = _plot(title, samples, "line", ("minutes", "quantitative"), ("value", "quantitative"))
     plot["transform"] = [{"fold": list(names), "as": ["what", "value"]}]
+    plot["encoding"]["y"]["title"] = None
     colours = [COLOURS["sparklet"], COLOURS["plain"]][: len(names)]
     plot["encoding"]["color"] = {"field": "what", "type": "nominal", "title": None, "scale": {"range": colours}}
     return plot
 
 
-def _plot(title: str, values: Sequence[dict[str, Any]], mark: str, **axes: tuple[str, str]) -> dict[str, Any]:
-    encoding = {axis: {"field": field, "type": kind} for axis, (field, kind) in axes.items()}
-    return {
-        "title": title,
-        "width": 420,
-        "height": 200,
-        "data": {"values": list(values)},
-        "mark": {"type": mark, "color": COLOURS["sparklet"]},
-        "encoding": encoding,
-    }
+def _plot(title: str, values: Sequence[dict[str, Any]], mark: str, x: Axis, y: Axis) -> dict[str, Any]:
+    axes = {name: {"field": field, "type": kind} for name, (field, kind) in (("x", x), ("y", y))}
+    size = {"title": title, "width": 420, "height": 200}
+    return {**size, "data": {"values": list(values)}, "mark": mark, "encoding": axes}

@@ -42,6 +42,7 @@ class Result:
     peak: int = 0
     peak_s: float = 0.0  # when it was reached
     open_check_s: float = 0.0  # open shards, summed over the checks
+    ended_within: dict[int, int] = field(default_factory=dict)  # shards, by seconds: a minute, an hour, a day
     samples: list[Sample] = field(default_factory=list)
 
     @property

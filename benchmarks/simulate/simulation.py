@@ -31,6 +31,7 @@ PENDING, RUNNING, SUCCEEDED, FAILED, LOST = range(5)  # a shard
 WARM, COLD = 1, 2  # an environment
 OK, SCRIPT_FAILED, WORKER_LOST, NOTHING_TO_DO = range(4)  # how an invocation ends
 MAX_SAMPLES = 300
+MINUTE_HOUR_DAY = (60, 3_600, 86_400)
 MAX_TRIES = 255  # counted in a byte; no wait is longer by then
 ACKNOWLEDGED_S = 0.05  # an invocation whose claim is refused
 RESENT_AFTER_S = 5.0  # by the consumer of dead letters
@@ -64,6 +65,7 @@ class Simulation:
         self._scales = self._wakes = False
         self._changed_s = self._sample_s = 0.0
         self._sample_every_s = 1.0
+        self._milestones = [*MINUTE_HOUR_DAY]
         self._capacity, self._visibility_s = setup.capacity, setup.visibility_s
         self._waits_s = [min(setup.retry_most_s, setup.retry_first_s * 2.0**n) for n in range(MAX_TRIES + 1)]
         self._free_s = [0.0] * MAX_BUCKETS  # when a partition of the ledger has room
@@ -353,7 +355,9 @@ class Simulation:
             )
         )
         result.open_check_s += (sent - ended) * self._sample_every_s / CHECK_S
-        self._sample_s = now + self._sample_every_s
+        while self._milestones and now >= self._milestones[0]:
+            result.ended_within[self._milestones.pop(0)] = ended
+        self._sample_s = min(now + self._sample_every_s, *self._milestones, NEVER)
 
     def _finish(self) -> None:
         names = ("open", "open", "succeeded", "failed", "lost")
