@@ -157,6 +157,7 @@ def _rows(found: Sequence[Answer]) -> str:
 
 def _table(found: Answer) -> str:
     question, result = found.question, found.result
+    late = result.states["open"]
     most_waiting = max(each.waiting for each in result.samples)
     states = " ".join(f"{name}={count}" for name, count in result.states.items() if name in ("succeeded", "failed"))
     limits = sorted(found.limits.items(), key=lambda each: each[1])
@@ -175,7 +176,8 @@ def _table(found: Answer) -> str:
         "at once": f"{result.peak:,}, after {duration_text(result.peak_s)}",
         "queue": f"at most {most_waiting:,} wait; {result.receives:,} receives, {result.throttles:,} throttled",
         "attempts": f"{result.attempts:,}, of these again {result.retries:,}; {result.cold_starts:,} cold starts",
-        "shards": f"{states} lost={result.lost} dead_letters={result.dead}",
+        "shards": f"{states} lost={result.lost - late} dead_letters={result.dead}"
+        + f"; {late:,} FAILED at the time limit of {duration_text(found.setup.limit_s)}" * bool(late),
         "cost": f"USD {found.cost:,.2f}: " + ", ".join(f"{name} {usd:,.2f}" for name, usd in costs),
     }
     return "\n".join(f"{name:<11} {text}" for name, text in rows.items())

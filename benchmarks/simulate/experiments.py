@@ -1,5 +1,6 @@
 """What others published, beside what the simulator says: the experiment, Sparklet's settings, held-out measurements."""
 
+import gc
 import os
 import random
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -72,7 +73,7 @@ def ours_now(seed: int) -> Setup:
 
 def band(setup: Callable[[int], Setup], seeds: int, jobs: int | None = None) -> Band:
     """Simulate a setup with many seeds, on all cores."""
-    with Pool(jobs or os.cpu_count()) as pool:
+    with Pool(jobs or os.cpu_count(), gc.disable) as pool:
         return Band(pool.map(partial(_once, setup), range(seeds), chunksize=4))
 
 
@@ -120,7 +121,7 @@ class HeldOut:
 def held_out(jobs: int | None = None) -> Iterator[HeldOut]:
     """Measurements that no constant and no range was made from, but for the first two, which follow from them."""
     cases = list(_cases())
-    with Pool(jobs or os.cpu_count()) as pool:
+    with Pool(jobs or os.cpu_count(), gc.disable) as pool:
         for (rows, _), found in zip(cases, pool.imap(_called, [case for _, case in cases]), strict=True):
             for (what, published, source), figure in zip(rows, found, strict=True):
                 yield HeldOut(what, published, figure, source)
