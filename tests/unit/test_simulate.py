@@ -17,7 +17,16 @@ from benchmarks.simulate.constants import FACTS, RANGES, drawn, usual
 from benchmarks.simulate.experiments import PUBLISHED, fitted, ours_now, ours_then
 from benchmarks.simulate.local import predicted_s
 from benchmarks.simulate.measured import measured
-from benchmarks.simulate.setup import MAX_RECEIVES, NEVER, VISIBILITY_TIMEOUTS, Scaling, Setup, by_map, by_queue
+from benchmarks.simulate.setup import (
+    MAX_RECEIVES,
+    NEVER,
+    VISIBILITY_TIMEOUTS,
+    Scaling,
+    Setup,
+    by_engine,
+    by_map,
+    by_queue,
+)
 from benchmarks.simulate.simulation import DEAD, DELETED, IN_FLIGHT, QUEUED, Simulation, simulate
 from sparklet.app.costs import WorkerSize, load_prices
 
@@ -135,6 +144,23 @@ def test_a_map_batch_waits_for_the_one_before() -> None:
     setup = by_map(30, (10.0,), 10, batch=10, starts_s=0.0, cold_start_s=0.0)
 
     assert simulate(setup).end_s == pytest.approx(3 * 10 + 2 * 30, abs=2)
+
+
+def test_an_engines_worker_starts_for_each_shard() -> None:
+    """At most 1,000 a check; each start takes its time, and the next one waits for a check."""
+    result = simulate(by_engine(2_000, (10.0,), 2_000, 90.0))
+
+    assert (result.attempts, result.states["succeeded"]) == (2_000, 2_000)
+    assert result.end_s == pytest.approx(120 + 100, abs=2)
+
+
+def test_what_is_open_at_the_time_limit_is_told(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Three days of five workers that take six hours a shard: sixty at most."""
+    run(monkeypatch, "--shards", "100", "--seconds", str(6 * 3_600), "--concurrency", "5")
+
+    assert re.search(r"lost=0 dead_letters=0; 4\d FAILED at the time limit of 72 h", capsys.readouterr().out)
 
 
 def test_the_mapping_grows_as_aws_says() -> None:
