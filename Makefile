@@ -14,7 +14,7 @@ VENV := .venv-$(STACK)
 endif
 RUN := $(VENV)/bin/python
 
-.PHONY: help venv demo test pytest image test-image validate check format docs bench bench-quick scale scale-quick simulate chaos chaos-quick fuzz lock lock-stacks outdated audit deploy-venv bench-venv docs-venv reader-venv clean
+.PHONY: help venv demo test pytest image test-image validate check format docs bench bench-quick scale scale-quick simulate chaos chaos-quick fuzz lock lock-stacks outdated audit deploy-venv bench-venv docs-venv reader-venv native-venv certify clean
 
 help: ## Show this help
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  %-12s %s\n", $$1, $$2}' Makefile
@@ -124,6 +124,7 @@ lock: ## Resolve the lock files anew (LOCK_ARGS=--upgrade takes newer versions)
 	@$(LOCK) $(LOCK_ARGS) -c requirements/dev.lock -o requirements/bench.lock requirements/bench.in
 	@$(LOCK) $(LOCK_ARGS) -c requirements/dev.lock -o requirements/docs.lock requirements/docs.in pyproject.toml
 	@$(LOCK) $(LOCK_ARGS) -o requirements/reader.lock requirements/reader.in
+	@$(LOCK) $(LOCK_ARGS) -o requirements/native.lock requirements/native.in
 	@! grep -nE '://|index' requirements/*.lock || { echo "a lock file names a registry"; exit 1; }
 
 lock-stacks: venv ## Fetch what docker/stacks names and note its hashes there (ARGS=docker/stacks/x.toml: one of them)
@@ -163,6 +164,13 @@ docs-venv: venv ## Build .venv-docs: Sphinx, its theme, and what Sparklet import
 reader-venv: venv ## Build .venv-reader: DuckDB with its extensions, PyIceberg and delta-rs, to read tables independently
 	@[ -x .venv-reader/bin/python ] || "$(PYTHON)" -m venv .venv-reader
 	@$(RUN) -m uv pip sync --quiet --system-certs --only-binary :all: --python .venv-reader/bin/python --require-hashes requirements/reader.lock
+
+native-venv: venv ## Build .venv-native: Sail, whose Spark Connect server `certify --against native` and make native try
+	@[ -x .venv-native/bin/python ] || "$(PYTHON)" -m venv .venv-native
+	@$(RUN) -m uv pip sync --quiet --system-certs --only-binary :all: --python .venv-native/bin/python --require-hashes requirements/native.lock
+
+certify: venv ## The example scripts on Spark 3.5 and 4.1, compared (after make venv STACK=spark-4.1)
+	@$(RUN) -m benchmarks.certify $(ARGS)
 
 clean: ## Delete what was built here (not the cache of jars)
 	rm -rf .venv .venv-* build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache

@@ -32,6 +32,7 @@ class StackSelection:
     runner: Literal["warm", "submit"] | None = None
     keep: bool = False
     replace_kept: bool = False
+    handlers: Mapping[str, str] = field(default_factory=dict)  # dotted, by logical id, instead of the template's
 
     @property
     def state(self) -> Path:
@@ -94,6 +95,7 @@ def open_stack(
         processing=not reading,
         keep=selection.keep,
         replace_kept=selection.replace_kept,
+        handlers=selection.handlers,
         worker_env={} if reading else worker_environment(workers, reporter.say),
     )
     with saved or LocalStack.attach(options, reporter.say) as local:

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from sparklet import __version__
-from sparklet.cli.commands import changing, looking, packaging, reporting, starting
+from sparklet.cli.commands import certifying, changing, looking, packaging, reporting, starting
 from sparklet.cli.console import EXIT_MEANINGS, FAILURES, INTERRUPTED, USAGE, Screen
 from sparklet.cli.options import grouped
 from sparklet.errors import RemoteFailureError, SparkletError
@@ -63,6 +63,12 @@ _add(
     "Start",
     starting.invoke,
     "sparklet invoke job.py --event event.json --env output_path=s3://bucket/out/ -- --day 2013-01-01",
+)
+_add(
+    "Start",
+    certifying.certify,
+    "sparklet certify job.py -i ./sample --against spark-4.1",
+    "sparklet certify job.py -i ./sample --against native --float-tolerance 1e-12 --json | jq .verdict",
 )
 _add(
     "Look",
