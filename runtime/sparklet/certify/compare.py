@@ -7,6 +7,7 @@ columns that have the same values on both sides, their key, so that a difference
 import math
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import zip_longest
 from typing import Any
@@ -123,6 +124,9 @@ def canonical(value: Any) -> str:
         if value and isinstance(value[0], tuple):  # a map
             return "{" + ", ".join(sorted(f"{canonical(key)} → {canonical(each)}" for key, each in value)) + "}"
         return "[" + ", ".join(map(canonical, value)) + "]"
+    if isinstance(value, bytes):
+        with suppress(UnicodeDecodeError):
+            return repr(value.decode())
     return "null" if value is None else repr(value)
 
 

@@ -29,7 +29,7 @@ SPARK_NAMES = {  # of pyarrow's types
 
 @dataclass(frozen=True)
 class Dataset:
-    """The rows of one folder. Dates are days, and times their units, since 1970; a map is a list of pairs."""
+    """The rows of one folder. Dates are days and times units since 1970, texts are bytes, maps lists of pairs."""
 
     names: tuple[str, ...]
     types: Mapping[str, tuple[str, bool]]  # Spark's, and whether there may be null; nested ones by path: tags.element
@@ -91,7 +91,7 @@ def _types(field: "pa.Field", path: str) -> Iterator[tuple[str, tuple[str, bool]
 
 
 def _as_numbers(of: "pa.DataType") -> "pa.DataType":
-    """A type with numbers for dates and times, of which Python knows neither very early nor very late ones."""
+    """A type with numbers for times, of which Python knows not all, and bytes for texts, which may be no UTF-8."""
     import pyarrow as pa
 
     if pa.types.is_struct(of):
@@ -100,4 +100,6 @@ def _as_numbers(of: "pa.DataType") -> "pa.DataType":
         return pa.map_(_as_numbers(of.key_type), of.item_field.with_type(_as_numbers(of.item_type)))
     if pa.types.is_list(of):
         return pa.list_(of.value_field.with_type(_as_numbers(of.value_type)))
+    if pa.types.is_string(of):
+        return pa.binary()
     return pa.int64() if pa.types.is_timestamp(of) else pa.int32() if pa.types.is_date32(of) else of

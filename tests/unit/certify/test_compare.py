@@ -128,7 +128,8 @@ def test_a_row_that_comes_once_more_is_found(rows: list[Row], data: Any) -> None
         ("", None),
         ("1", 1),
         (True, 1),
-        ("a", b"a"),
+        (b"a", b"b"),
+        (b"\x82", b"\x83"),
         ([], None),
         ([None], []),
         ([1, 2], [2, 1]),
@@ -203,6 +204,16 @@ def test_columns_of_one_type_are_compared_beside_others() -> None:
     told = differences(staged(rows), staged([rows[0] | {"name": "b"}], narrow))
 
     assert [(each.column, each.first, each.second) for each in told] == [("name", "'a'", "'b'")]
+
+
+def test_texts_that_are_no_utf_8_are_compared(tmp_path: Path) -> None:
+    for name, body in (("a", b"\x82"), ("b", b"\x83"), ("c", b"\x82")):
+        texts = pa.Array.from_buffers(pa.string(), 1, pa.array([body], pa.binary()).buffers())
+        pq.write_table(pa.table({"text": texts}), tmp_path / f"{name}.parquet")
+    first, other, same = (Staged({}, {PLACE: read_folder([tmp_path / f"{each}.parquet"])}) for each in "abc")
+
+    assert [(each.first, each.second) for each in differences(first, other)] == [(repr(b"\x82"), repr(b"\x83"))]
+    assert [*differences(first, same)] == []
 
 
 def test_types_are_sparks_and_nullability_is_known(tmp_path: Path) -> None:
