@@ -7,6 +7,7 @@ import json
 import os
 import re
 import shutil
+import site
 import socket
 import subprocess
 import time
@@ -68,9 +69,10 @@ def side(
 
 def _server(sail: Path, port: int, state: Path) -> "subprocess.Popen[bytes]":
     """Sail's server; it works in the stack's S3, whose settings this process has while the stack is open."""
+    env = {**os.environ, "AWS_ALLOW_HTTP": "true", "PYTHONPATH": os.pathsep.join(site.getsitepackages())}  # for UDFs
     command = [str(sail), "spark", "server", "--port", str(port)]
     with (state / "log" / "sail.log").open("wb") as log:
-        process = subprocess.Popen(command, stdout=log, stderr=log, env={**os.environ, "AWS_ALLOW_HTTP": "true"})
+        process = subprocess.Popen(command, stdout=log, stderr=log, env=env)
     for _ in range(SERVER_POLLS):
         with socket.socket() as line:
             if process.poll() is None and not line.connect_ex(("127.0.0.1", port)):

@@ -1,0 +1,12 @@
+"""A row for each tag."""
+
+from pyspark.sql import functions as F  # noqa: N812
+
+from sparklet.job import Job
+
+job = Job.from_args()
+spark = job.spark()
+events = spark.read.schema(
+    "id INT, kind STRING, at STRING, tags ARRAY<STRING>, geo STRUCT<lat: DOUBLE, lon: DOUBLE>"
+).json(job.params["events"])
+events.select("id", F.explode_outer("tags").alias("tag")).write.mode("overwrite").parquet(job.output)

@@ -1,0 +1,17 @@
+"""Totals by customer."""
+
+from pyspark.sql import functions as F  # noqa: N812
+
+from sparklet.job import Job
+
+job = Job.from_args()
+spark = job.spark()
+orders = spark.read.csv(
+    job.input_list(),
+    header=True,
+    nullValue="NA",
+    schema="id INT, customer INT, ordered TIMESTAMP, amount DECIMAL(10,3), status STRING, note STRING",
+)
+orders.groupBy("customer").agg(
+    F.sum("amount").alias("total"), F.avg("amount").alias("mean"), F.count("*").alias("n")
+).write.mode("overwrite").parquet(job.output)

@@ -1,0 +1,13 @@
+"""JSON lines again."""
+
+from sparklet.job import Job
+
+job = Job.from_args()
+spark = job.spark()
+orders = spark.read.csv(
+    job.input_list(),
+    header=True,
+    nullValue="NA",
+    schema="id INT, customer INT, ordered TIMESTAMP, amount DECIMAL(10,3), status STRING, note STRING",
+)
+orders.coalesce(1).write.mode("overwrite").json(job.output)

@@ -1,0 +1,13 @@
+"""Parquet in folders by status."""
+
+from sparklet.job import Job
+
+job = Job.from_args()
+spark = job.spark()
+orders = spark.read.csv(
+    job.input_list(),
+    header=True,
+    nullValue="NA",
+    schema="id INT, customer INT, ordered TIMESTAMP, amount DECIMAL(10,3), status STRING, note STRING",
+)
+orders.write.mode("overwrite").partitionBy("status").parquet(job.output)

@@ -1,0 +1,14 @@
+"""Columns put into JSON."""
+
+from pyspark.sql import functions as F  # noqa: N812
+
+from sparklet.job import Job
+
+job = Job.from_args()
+spark = job.spark()
+events = spark.read.schema(
+    "id INT, kind STRING, at STRING, tags ARRAY<STRING>, geo STRUCT<lat: DOUBLE, lon: DOUBLE>"
+).json(job.params["events"])
+events.select("id", F.to_json(F.struct("kind", "tags", "geo")).alias("body")).write.mode("overwrite").parquet(
+    job.output
+)
