@@ -72,8 +72,7 @@ def open_stack(
 ) -> Iterator[OpenStack]:
     """Open the selected stack; the local one is started if need be, and ends with its last user.
 
-    A local stack that is started only for ``reading`` does no work. Who is only ``looking``, and changes nothing, gets
-    the state that it has saved, if it has ended.
+    A local stack started for ``reading`` alone does no work; for ``looking`` alone the state of an ended one serves.
     """
     if selection.stack:
         yield replace(_deployed(selection.stack), command_options=selection.command_options)

@@ -84,10 +84,8 @@ class StreamRecords(JobFields):
         ValueError
             If format, schema and mode do not fit each other.
         """
-        if table:
-            batch = import_module(TABLES).batch_for(self, Table.parse(table), None, spark, is_read=True)
-        else:
-            batch, self.outcome.has_read_all = None, True
+        batch = import_module(TABLES).batch_for(self, Table.parse(table), None, spark, is_read=True) if table else None
+        self.outcome.has_read_all |= not table
         read = import_module(STREAMS).stream_records
         left_out = batch.old if batch else ()
         frame: DataFrame = read(spark, self.event, format, schema, mode, metadata, options, cause, left_out)

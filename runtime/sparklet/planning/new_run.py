@@ -40,11 +40,10 @@ PY_FILE_SUFFIXES = (".py", ".zip", ".whl", ".egg")
 def new_run(at: Deployment, request: RunRequest, packed: PackedInput | None = None, *, even_empty: bool = False) -> Run:
     """Copy a run's scripts and lists, and enter the run into the ledger, once input and script are found usable.
 
-    The check reads the input into ``packed``, unless a preview did, so that ``plan`` need not read it again.
-    If the ledger has the same run already, that one is returned, and ``plan`` continues it; RunExistsError if that id's
-    run is another one. PlanError if input, output or script are not usable, or an incremental run of the same name has
-    not ended. NothingNewError if earlier runs have done everything, unless a run without shards may be entered
-    (``even_empty``), which then ends as SUCCEEDED.
+    The check reads the input into ``packed``, unless a preview did, so that ``plan`` need not read it again. If the
+    ledger has the same run already, it is returned, and ``plan`` continues it; RunExistsError if that id's run is
+    another one. PlanError if input, output or script are not usable, or an incremental run of the same name has not
+    ended. NothingNewError if earlier runs have done everything, unless an empty run may be entered (``even_empty``).
     """
     run_id = run_id_of(request, at.clock.now_s())
     known = at.known_run(run_id)
