@@ -5,10 +5,9 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
-import vl_convert
-
 from benchmarks.palette import COLOURS
 from benchmarks.simulate.answers import Answer
+from sparklet.report.page import vega_lite
 
 Axis = tuple[str, str]
 PLOTS = (
@@ -29,10 +28,9 @@ PAGE = """<!doctype html>
 
 def page(found: Answer, table: str, swept: Sequence[Answer] = ()) -> str:
     """The page of an answer, below its table; with the other answers of a sweep."""
-    bundle = vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;").replace("</script", "<\\/script")
     spec = json.dumps(plots(found, swept)).replace("</", "<\\/")
     text = table.replace("&", "&amp;").replace("<", "&lt;")
-    return PAGE.format(bundle=bundle, table=text, spec=spec)
+    return PAGE.format(bundle=vega_lite(), table=text, spec=spec)
 
 
 def plots(found: Answer, swept: Sequence[Answer] = ()) -> dict[str, Any]:

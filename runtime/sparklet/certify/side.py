@@ -27,8 +27,10 @@ from sparklet.app.status import view_run
 from sparklet.certify.compare import FAILURE, Fact, Staged
 from sparklet.certify.staged import read_folder
 from sparklet.errors import LocalStackError, ObjectNotFoundError
+from sparklet.local.environment import free_port
 from sparklet.local.stack import stop
 from sparklet.model import SCHEME, Run, ShardRecord, ShardState
+from sparklet.worker.measuring import peak_kb
 
 HOST = """
 import json, sys, pyspark
@@ -47,9 +49,7 @@ def side(
     python: Path, state: Path, reporter: Reporter, within_s: float, workers: Mapping[str, Any], sail: Path | None = None
 ) -> Iterator["Side"]:
     """A stack whose workers have this Python and its Spark, or are clients of Sail."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     remote = {"SPARKLET_SPARK_CONF": json.dumps({"spark.remote": f"sc://127.0.0.1:{port}"})} if sail else {}
     given = {**workers, "state_dir": str(state), "handlers": IDLE, **({"runner": "submit"} if sail else {})}
     command, pipe = [str(python), "-P", "-c", HOST, json.dumps(given)], subprocess.PIPE
@@ -105,13 +105,11 @@ class Side:
             time.sleep(POLL_S)
         records: list[ShardRecord] = []
         view = view_run(self.stack, run, load_prices(), records.append)
-        status = Path(f"/proc/{self.server.pid}/status").read_text() if self.server else ""
-        peak = re.search(r"VmHWM:\s+(\d+) kB", status)
         figures = {
             "version": self.version,
             "seconds": round(view.found.summary.task_s, 2),
             "memory_mb": max((each.memory_mb or 0 for each in records), default=0) or None,
-            "server_mb": int(peak[1]) // 1024 if peak else None,
+            "server_mb": (self.server and peak_kb(self.server.pid) // 1024) or None,
             "cost_usd": round(sum(view.costs.values()), 8),
         }
         return figures, self._staged(run, records)

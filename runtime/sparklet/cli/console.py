@@ -24,6 +24,8 @@ from sparklet.cli.render import follow_up_text, run_details, summary_table
 from sparklet.errors import PlanError, SparkletError
 from sparklet.model import Counts, Run, RunState
 from sparklet.ports import Clock
+from sparklet.report.document import report_document
+from sparklet.report.page import page
 
 ALL_WELL = 0
 USAGE = 1
@@ -122,9 +124,6 @@ def finish(stack: OpenStack, run_id: str, screen: Screen, prices: Prices, *, rep
 
 def keep_report(stack: OpenStack, run: Run, screen: Screen, prices: Prices) -> str | None:
     """Write a local run's report beside its manifest; its file, or None with a warning if that cannot be done."""
-    from sparklet.report.document import report_document
-    from sparklet.report.page import page
-
     uri = stack.at.run_uri(run.run_id, f"report-{run.generation}.html")  # a redrive has its own
     try:
         stack.at.store.put(uri, page(report_document(stack, run, prices), run.run_id).encode())

@@ -5,6 +5,7 @@ The local mode ignores credentials, profiles, endpoints and proxies of the user'
 
 import os
 import site
+import socket
 import urllib.error
 import urllib.request
 from collections.abc import Iterator, Mapping
@@ -106,6 +107,12 @@ def applied(env: Mapping[str, str]) -> Iterator[None]:
     finally:
         os.environ.clear()
         os.environ.update(before)
+
+
+def free_port() -> int:
+    """A port of localhost that nobody has now."""
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        return int(free.getsockname()[1])
 
 
 def ask(endpoint_url: str, token: str, path: str, within_s: float = 60.0) -> None:

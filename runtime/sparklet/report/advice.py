@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass
 from statistics import StatisticsError, correlation, linear_regression, median
 from typing import Any
 
-from sparklet.app.costs import Prices, WorkerSize, estimate, estimate_engine
+from sparklet.app.costs import Prices, WorkerSize, estimate_engine, work_costs
 from sparklet.app.reporter import duration_text, size_text, usd_text
 from sparklet.app.stack import OpenStack
 from sparklet.app.status import RunView
@@ -62,10 +62,7 @@ class Measured:
 
     def cost(self, shards: int, shard_s: float) -> Mapping[str, float]:
         """US dollars of so many shards as this run dispatches them, by item, without cold starts."""
-        found = estimate(self.run.dispatch, shards, shard_s, self.size, self.prices)
-        cold = estimate(self.run.dispatch, shards, 0.0, self.size, self.prices).costs["lambda"]
-        requests = shards * self.prices["prices.lambda_request"]
-        return {**found.costs, "lambda": found.costs["lambda"] - cold + requests}
+        return work_costs(self.run.dispatch, shards * shard_s, shards, self.size, self.prices)
 
 
 def advise(run: Run, view: RunView, table: Mapping[str, Any], stack: OpenStack, prices: Prices) -> list[dict[str, Any]]:

@@ -4,7 +4,6 @@ import gzip
 import json
 import os
 import re
-import socket
 import subprocess
 import time
 from collections.abc import Collection, Iterator, Mapping
@@ -16,6 +15,7 @@ from urllib.request import urlopen
 
 from sparklet.app.stack import OpenStack
 from sparklet.errors import LocalStackError, ObjectStoreError, PlanError
+from sparklet.local.environment import free_port
 from sparklet.local.spark_installation import worker_environment
 from sparklet.model import EVENTS
 from sparklet.settings import spark_settings
@@ -93,7 +93,7 @@ def history_server(stack: OpenStack, run_id: str, port: int) -> Iterator[tuple[s
         if not count:
             raise PlanError(f"{run_id} has no event logs; sparklet run … --event-log keeps them")
         settings = spark_settings(env := worker_environment(1, lambda text: None))
-        port = port or _free_port()
+        port = port or free_port()
         address = f"http://{HOST}:{port}/"
         options = {"fs.logDirectory": folder, "ui.port": str(port), "fs.update.interval": "10s"}
         words = (f"-Dspark.history.{name}={value}" for name, value in options.items())
@@ -125,11 +125,6 @@ def _unpacked(stack: OpenStack, uris: Collection[str], folder: Path) -> int:
                     event |= {"App ID": name, "App Name": f"shard {int(number)}: {event['App Name']}"}
                 file.write(json.dumps(event, separators=(",", ":")) + "\n")  # Spark looks for events by prefix
     return len(uris)
-
-
-def _free_port() -> int:
-    with socket.create_server((HOST, 0)) as free:
-        return int(free.getsockname()[1])
 
 
 def _wait(process: subprocess.Popen[bytes], address: str, count: int, log: Path) -> None:

@@ -66,7 +66,6 @@ function readRows() {
 // --- parts of the page ---
 const facts = (pairs) => el("dl", {}, pairs.filter(([, value]) => value != null && value !== "" && value.length !== 0)
   .map(([name, value]) => [el("dt", {}, name), el("dd", {}, value)]));
-const list = (values) => values.length > 1 ? el("span", {}, values.join(", ")) : values[0];
 function command(text) {
   const said = el("span", { role: "status", class: "dim" });
   const copy = () => navigator.clipboard.writeText(text).then(() => { said.textContent = "copied"; }, () => {});
@@ -104,7 +103,7 @@ function cause(each) {
     code,
     facts([
       ["failed", `${counted(each.count, "shard")}: ${each.shards}${each.shards_complete ? "" : " …"}`],
-      ["further inputs", named.length > 1 ? list(named.slice(1)) : ""],
+      ["further inputs", named.slice(1).join(", ")],
       ["most likely", each.reason], ["at fault", each.at_fault], ["remedy", each.remedy],
     ]),
     command(each.redrive));
@@ -313,7 +312,9 @@ function draw() {
     report.causes.length ? section("why", `Why ${counted(report.status.shards.failed, "shard")} failed`, report.causes.map(cause),
       report.causes_left_out ? el("p", {}, `${report.causes_left_out} further causes: sparklet explain ${report.run.id}`) : null) : null,
     section("what", "What ran", ran()), section("pace", "Progress", progress()), section("sizes", "Time and memory", distributions()),
-    section("workers", "Workers", timeline()), report.spark.length ? section("spark", "Spark's own figures", sparkFigures()) : null, section("cost", "Cost", costs()), section("advice", "Advice", advised()),
+    section("workers", "Workers", timeline()),
+    report.spark.length ? section("spark", "Spark's own figures", sparkFigures()) : null,
+    section("cost", "Cost", costs()), section("advice", "Advice", advised()),
     section("list", "Shards", shards()),
   ].filter(Boolean);
   const focused = document.activeElement && document.activeElement.id, at = focused && byId(focused).selectionStart;

@@ -29,7 +29,7 @@ def page(report: Mapping[str, Any] | None, title: str) -> str:
     SettingsError
         The plotting library is not installed.
     """
-    library, script = _library(), (_FOLDER / "page.js").read_text(encoding="utf-8")
+    library, script = vega_lite(), (_FOLDER / "page.js").read_text(encoding="utf-8")
     document = json.dumps(report, separators=(",", ":"), default=str).replace("<", "\\u003c")
     return Template((_FOLDER / "page.html").read_text(encoding="utf-8")).substitute(
         live="0" if report else "1",
@@ -47,7 +47,7 @@ def _hash(script: str) -> str:
     return base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
 
 
-def _library() -> str:
+def vega_lite() -> str:
     """Vega, Vega-Lite and Vega-Embed as one script; SettingsError without the package that has them."""
     try:
         import vl_convert

@@ -30,8 +30,9 @@ class ShardTable:
 
     def __init__(self, created_s: float, most: int = MAX_SHARDS) -> None:
         self._created_s = created_s
-        self._most = most
-        self._fair_most = most - most * (MAX_FAILED + MAX_SLOWEST) // MAX_SHARDS  # if not all can be listed
+        self._most, self._most_failed = most, most * MAX_FAILED // MAX_SHARDS
+        self._most_slowest = most * MAX_SLOWEST // MAX_SHARDS
+        self._most_fair = most - self._most_failed - self._most_slowest  # if not all can be listed
         self._count = 0
         self._all: list[tuple[Any, ...]] | None = []  # until there are too many
         self._fair: list[tuple[Any, ...]] = []
@@ -47,15 +48,15 @@ class ShardTable:
             self._all.append(row)
             if len(self._all) > self._most:
                 self._all = None
-        if len(self._fair) < self._fair_most:
+        if len(self._fair) < self._most_fair:
             self._fair.append(row)
-        elif (place := self._random.randrange(self._count)) < self._fair_most:  # Vitter's algorithm R
+        elif (place := self._random.randrange(self._count)) < self._most_fair:  # Vitter's algorithm R
             self._fair[place] = row
-        if record.state is ShardState.FAILED and len(self._failed) < self._most * MAX_FAILED // MAX_SHARDS:
+        if record.state is ShardState.FAILED and len(self._failed) < self._most_failed:
             self._failed.append(row)
         if row[_TOOK_S] is not None:
             heapq.heappush(self._slowest, (row[_TOOK_S], -record.number, row))
-            if len(self._slowest) > self._most * MAX_SLOWEST // MAX_SHARDS:
+            if len(self._slowest) > self._most_slowest:
                 heapq.heappop(self._slowest)
 
     def document(self) -> dict[str, Any]:
@@ -66,8 +67,7 @@ class ShardTable:
         fair = self._fair if self._all is None else self._all
         rows = {row[_SHARD]: row for row in (*fair, *self._failed, *(row for *_, row in self._slowest))}
         ordered = sorted(rows.values(), key=itemgetter(_SHARD))
-        columns: dict[str, list[Any]] = dict(zip(COLUMNS, map(list, zip(*ordered, strict=True)), strict=False))
-        columns = {name: columns.get(name, []) for name in COLUMNS}
+        columns = {name: [row[place] for row in ordered] for place, name in enumerate(COLUMNS)}
         sampled = {row[_SHARD] for row in fair}
         lists = {name: _numbered(columns[name], name == "cause") for name in LISTED}
         return {

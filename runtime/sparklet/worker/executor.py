@@ -93,9 +93,9 @@ class Executor:
                 word for item in execution.inputs for word in (item.uri.partition("://")[2], item.etag.strip('"'))
             )
             (own / INPUTS).write_text("\0".join(planned), encoding="utf-8")
-            events = own / "events" if execution.keep_events else None
-            if events and execution.keep_events:
-                events.mkdir()
+            events = None
+            if execution.keep_events:
+                (events := own / "events").mkdir()
                 ending.callback(execution.keep_events, events)  # that of a failed attempt, too
             call = ScriptCall(
                 script=script,

@@ -92,8 +92,9 @@ def worker_over_aws(settings: WorkerSettings, runner: Runner, meter: Meter | Non
         ports = settings.bucket, store, ledger, queue, SystemClock(), input_stores(clients)
         at = Deployment(*ports, meter=meter)
         engine = os.environ.get("SPARKLET_ENGINE", "")  # lambda-large is this code in a function of its own
-        worker.shards = ShardClaims(at, worker.executor, log_stream, map_concurrency=map_concurrency(), engine=engine)
-        worker.shards.peak_mb = memory_peak_mb
+        worker.shards = ShardClaims(
+            at, worker.executor, log_stream, map_concurrency=map_concurrency(), engine=engine, peak_mb=memory_peak_mb
+        )
     return worker
 
 

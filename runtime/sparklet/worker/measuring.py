@@ -53,11 +53,12 @@ class Measuring:
 def memory_peak_mb() -> float:
     """The sum of the peaks of this process and its descendants, an upper bound; of ended ones only the largest."""
     ended_kb = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
-    living_kb = sum(map(_peak_kb, descendants(os.getpid())))
-    return round((_peak_kb(os.getpid()) + max(living_kb, ended_kb)) / 1024, 1)
+    living_kb = sum(map(peak_kb, descendants(os.getpid())))
+    return round((peak_kb(os.getpid()) + max(living_kb, ended_kb)) / 1024, 1)
 
 
-def _peak_kb(pid: int) -> int:
+def peak_kb(pid: int) -> int:
+    """The peak of one process; 0 if it has ended."""
     try:
         with open(f"/proc/{pid}/status", "rb") as file:
             found = _PEAK.search(file.read())

@@ -1,4 +1,4 @@
-"""Commands that show a run as a page: report, ui."""
+"""Commands that show a run as a page: report, ui, and Spark's own history."""
 
 from contextlib import suppress
 from pathlib import Path
