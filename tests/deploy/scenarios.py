@@ -127,6 +127,8 @@ def enter_runs(stack: RecordedStack) -> None:
             written_before(stack, written)
         if run_id == "ends":
             request = replace(request, check=str(JOB), next=str(JOB), next_output=f"{own}/output/follows/")
+        if run_id == "theirs":
+            request = replace(request, options=replace(options, event_log=True))
         new_run(at, request)
     seal_first_part(stack, "cut-off")
     at.ledger.runs.cancel("cut-off")
