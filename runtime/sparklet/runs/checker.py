@@ -88,7 +88,9 @@ def _checked(at: Deployment, run: Run, planner_silent_s: float) -> CheckReport:
 
 
 def _ended(at: Deployment, run: Run) -> CheckReport:
-    """Write lost manifests of an ended run, and send its notice if that is still due."""
+    """Write lost manifests of an ended run, and send its notice if that is still due; open it if it has open shards."""
+    if run.generation and at.ledger.shards.count(run.run_id).open:  # its end was a crash after shards were redriven
+        return CheckReport(reopened(at, run, is_cancelled=run.state is RunState.CANCELLED), Counts())
     summary = None if has_manifest(at, run) else write_manifests(at, run, run.state)
     unnotified = notify(at, run, summary) if needs_notice(at, run) else ""
     counts = summary.counts if summary else at.ledger.shards.count(run.run_id)
@@ -256,7 +258,7 @@ def _end(at: Deployment, report: CheckReport, state: RunState, counted: Counts |
     summary = write_manifests(at, run, state)
     ended = at.ledger.runs.finish(run.run_id, run.generation, state, counted.total if counted else None)
     if counted and _moved_since(at, ended, run.generation, counted):
-        ended = reopened(at, ended)
+        ended = reopened(at, ended, is_cancelled=state is RunState.CANCELLED)
     if ended.generation != run.generation and ended.state.ended:
         summary = write_manifests(at, ended, ended.state)  # a redrive began and ended meanwhile
     if ended.state.ended and not is_own_task(run.run_id):
@@ -268,7 +270,7 @@ def _end(at: Deployment, report: CheckReport, state: RunState, counted: Counts |
 
 def _moved_since(at: Deployment, run: Run, generation: int, counted: Counts) -> bool:
     """Whether a redrive that had opened this generation has moved shards after they were counted for the run's end."""
-    is_this_end = run.state.ended and run.generation == generation and run.cancelled_s is None
+    is_this_end = run.state.ended and run.generation == generation
     return is_this_end and generation > 0 and at.ledger.shards.count(run.run_id) != counted
 
 

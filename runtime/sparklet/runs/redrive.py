@@ -142,26 +142,27 @@ def _reopened(at: Deployment, run_id: str, opened: int | None) -> Run:
     """The run, opened again if it has ended with PENDING shards; ``opened`` is the generation that this redrive began.
 
     A check between the new generation and its first shard ends the run, and so does one after a crash there; one that
-    ends it only after this look reopens it itself. If the run was cancelled meanwhile, it is cancelled again, so that
-    the next check fails the shards moved since.
+    ends it only after this look reopens it itself.
     """
     run = at.ledger.runs.get(run_id)
     if run.state.ended and next(at.ledger.shards.list(run_id, ShardState.PENDING), None):
-        cancelled = run.state is RunState.CANCELLED and run.generation == opened
-        run = reopened(at, run)
-        return at.ledger.runs.cancel(run_id) if cancelled else run
+        return reopened(at, run, is_cancelled=run.state is RunState.CANCELLED and run.generation == opened)
     return run
 
 
-def reopened(at: Deployment, run: Run) -> Run:
-    """An ended run in one more generation with the same script, unless somebody else has opened it meanwhile."""
+def reopened(at: Deployment, run: Run, *, is_cancelled: bool) -> Run:
+    """An ended run in one more generation with the same script, unless somebody else has opened it meanwhile.
+
+    If it ``is_cancelled``, so is the new generation: the next check then fails its PENDING shards.
+    """
     try:
-        return _opened(at, run, run.scripts[-1])
+        opened = _opened(at, run, run.scripts[-1])
     except LedgerError:
         run = at.ledger.runs.get(run.run_id)
         if run.state.ended:
             raise
         return run
+    return at.ledger.runs.cancel(run.run_id) if is_cancelled else opened
 
 
 def _unstarted(at: Deployment, run: Run) -> Iterator[ShardRecord]:

@@ -1,6 +1,7 @@
 """Redrive: what FAILED is done again, with the script that was asked for, and nothing else is."""
 
 from threading import Event, Thread
+from typing import Any
 
 import pytest
 
@@ -126,34 +127,71 @@ def test_a_redriven_run_ended_by_a_stale_checker_is_reopened(world: World, monke
     assert world.check().run.state is RunState.SUCCEEDED
 
 
-def test_a_checker_that_ends_a_redriven_run_late_reopens_it(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    ended_with(world, 1, 2)
-    start = world.ledger.runs.start_generation
-    has_counted, is_redriven = Event(), Event()
+class EndsLate:
+    """A checker that counts between a redrive's new generation and its first shard, and ends the run after both."""
 
-    def and_a_check(*args: object) -> object:
-        monkeypatch.setattr(world.ledger.runs, "start_generation", start)
-        run = start(*args)  # type: ignore[arg-type]
-        late.start()
-        assert has_counted.wait(10)
+    def __init__(self, world: World, monkeypatch: pytest.MonkeyPatch, *, cancels: bool = False) -> None:
+        self._start = world.ledger.runs.start_generation
+        self._has_counted, self._is_redriven = Event(), Event()
+        self._late = Thread(target=world.check)
+        self._world, self._patch, self._cancels = world, monkeypatch, cancels
+        monkeypatch.setattr(world.ledger.runs, "start_generation", self._started)
+        monkeypatch.setattr(checker, "write_manifests", self._written)
+
+    def _started(self, *args: Any) -> Run:
+        self._patch.setattr(self._world.ledger.runs, "start_generation", self._start)
+        run: Run = self._start(*args)
+        if self._cancels:
+            self._world.ledger.runs.cancel(run.run_id)
+        self._late.start()
+        assert self._has_counted.wait(10)
         return run
 
-    def late_manifests(*args: object) -> object:
-        monkeypatch.setattr(checker, "write_manifests", write_manifests)
-        has_counted.set()
-        assert is_redriven.wait(10)
-        return write_manifests(*args)  # type: ignore[arg-type]
+    def _written(self, *args: Any) -> Any:
+        self._patch.setattr(checker, "write_manifests", write_manifests)
+        self._has_counted.set()
+        assert self._is_redriven.wait(10)
+        return write_manifests(*args)
 
-    late = Thread(target=world.check)
-    monkeypatch.setattr(world.ledger.runs, "start_generation", and_a_check)
-    monkeypatch.setattr(checker, "write_manifests", late_manifests)
+    def end(self) -> None:
+        self._is_redriven.set()
+        self._late.join()
+
+
+def test_a_checker_that_ends_a_redriven_run_late_reopens_it(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    ended_with(world, 1, 2)
+    late = EndsLate(world, monkeypatch)
 
     done = redrive(world.at, "run-1")
-    is_redriven.set()
-    late.join()
+    late.end()
 
     assert (done.run.generation, done.messages) == (1, 2)
     assert world.ledger.runs.get("run-1").state is RunState.RUNNING
+    assert world.work() == 2
+    assert world.check().run.state is RunState.SUCCEEDED
+
+
+def test_a_cancelled_run_ended_late_has_no_open_shard(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    ended_with(world, 1, 2)
+    late = EndsLate(world, monkeypatch, cancels=True)
+
+    redrive(world.at, "run-1")
+    late.end()
+
+    assert world.check().run.state is RunState.CANCELLED
+    assert world.ledger.shards.count("run-1").open == 0
+
+
+def test_a_checker_killed_after_a_late_end_is_made_good(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    ended_with(world, 1, 2)
+    late = EndsLate(world, monkeypatch)
+    redrive(world.at, "run-1")
+    monkeypatch.setattr(checker, "_moved_since", lambda *_: False)
+    late.end()
+    assert world.ledger.runs.get("run-1").state is RunState.FAILED
+
+    world.check()
+
     assert world.work() == 2
     assert world.check().run.state is RunState.SUCCEEDED
 
