@@ -20,7 +20,7 @@ from http.cookies import CookieError, SimpleCookie
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from math import inf
 from typing import Any
-from urllib.parse import parse_qs, urlsplit
+from urllib.parse import parse_qs, urlencode, urlsplit
 
 from sparklet.errors import SparkletError
 from sparklet.ports import Clock
@@ -95,7 +95,7 @@ class _Handler(BaseHTTPRequestHandler):
             return self._say(HTTPStatus.FORBIDDEN, "another host or origin")
         if _same(query.get("token", ""), self.server.token) and url.path == "/":
             cookie = f"{COOKIE}={self.server.token}; HttpOnly; SameSite=Strict; Path=/"
-            place = f"/?run={run_id}" if run_id else "/"
+            place = f"/?{urlencode({'run': run_id})}" if run_id else "/"
             return self._send(HTTPStatus.SEE_OTHER, b"", {"Set-Cookie": cookie, "Location": place})
         if not _same(self._cookie(), self.server.token):
             return self._say(HTTPStatus.FORBIDDEN, "open the address that sparklet ui has printed")

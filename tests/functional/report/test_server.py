@@ -62,6 +62,13 @@ def test_the_token_is_exchanged_for_a_cookie(server: Server) -> None:
     assert found["report"]["run"]["id"] == "run-1" and found["next_s"] > 0
 
 
+def test_an_address_adds_no_header(server: Server) -> None:
+    status, headers, _ = get(server, f"/?run=a%0d%0aX-More:%20b%20%C3%A9%E2%82%AC&token={server.token}")
+
+    assert status == 303 and "X-More" not in headers
+    assert headers["Location"] == "/?run=a%0D%0AX-More%3A+b+%C3%A9%E2%82%AC"
+
+
 @pytest.mark.parametrize("path", ["/", "/data", "/?token=wrong", "/data?token=wrong", "/data?run=run-1"])
 def test_nobody_else_gets_anything(server: Server, path: str) -> None:
     status, _, body = get(server, path)
