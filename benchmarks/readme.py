@@ -43,10 +43,11 @@ def speed(results: Iterable[Mapping[str, Any]]) -> str:
     cases = {(each["name"], case["case"]): case for each in found for case in each["cases"]}
     facts = [each["facts"] for each in found]
     days = sorted({fact["measured"][:10] for fact in facts})
-    commits = " and ".join(dict.fromkeys(fact["commit"] for fact in sorted(facts, key=lambda fact: fact["measured"])))
+    named = [*dict.fromkeys(fact["commit"] for fact in sorted(facts, key=lambda fact: fact["measured"]))]
+    commits = f"commit {named[0]}" if len(named) == 1 else f"the commits {' and '.join(named)}"
     machine = facts[0]["machine"]
     circumstances = (
-        f"Seconds are medians of at least five runs of each side, with their range, at the commits {commits}: "
+        f"Seconds are medians of at least five runs of each side, with their range, at {commits}: "
         f"{machine['cores']} cores of {machine['cpu']}, {' to '.join(dict.fromkeys((days[0], days[-1])))}. These are "
         "figures of a worker process, not of Lambda; the primed worker's time does not contain AWS's restore. In the "
         f"real image, with two vCPUs, a further CSV event took {_times_less(cases['image', f'warm, {IMAGE}'])} times "
