@@ -89,11 +89,12 @@ def _checked(at: Deployment, run: Run, planner_silent_s: float) -> CheckReport:
 
 def _ended(at: Deployment, run: Run) -> CheckReport:
     """Write lost manifests of an ended run, and send its notice if that is still due; open it if it has open shards."""
-    if run.generation and at.ledger.shards.count(run.run_id).open:  # its end was a crash after shards were redriven
+    counts = at.ledger.shards.count(run.run_id) if run.generation else None
+    if counts and counts.open:  # its end was a crash after shards were redriven
         return CheckReport(reopened(at, run, is_cancelled=run.state is RunState.CANCELLED), Counts())
     summary = None if has_manifest(at, run) else write_manifests(at, run, run.state)
     unnotified = notify(at, run, summary) if needs_notice(at, run) else ""
-    counts = summary.counts if summary else at.ledger.shards.count(run.run_id)
+    counts = counts or (summary.counts if summary else at.ledger.shards.count(run.run_id))
     return CheckReport(run, counts, summary=summary, unnotified=unnotified)
 
 
