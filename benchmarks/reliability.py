@@ -1,10 +1,11 @@
-"""The tables of docs/reliability.md and decision 0034, from the raw results in benchmarks/results/reliability.
+"""The tables of docs/reliability.md, docs/scaling.md and decision 0034, from benchmarks/results/reliability.
 
 Each stands between two marks of its name. A campaign's command writes its results there if ``--out`` says so:
 
     python -m benchmarks.chaos                                 chaos.jsonl, a trial a line
     python -m benchmarks.chaos.price, .committers              price.json, committers.json
     python -m benchmarks.jdbc_kills, benchmarks.stream_soak    jdbc_kills.jsonl, stream_soak.json
+    python -m benchmarks.scale                                 scale.jsonl, a run of its passes a line
 """
 
 import json
@@ -122,12 +123,50 @@ def _soak() -> str:
     return "\n".join([f"{_when([document])}:", "", *rows])
 
 
+def _scale() -> str:
+    results = _lines("scale")
+    found = defaultdict(list)
+    for each in (each for result in results for each in result["passes"]):
+        found[f"{each['pass']}, {each['world']['shards']:,}"].append(_flat(each))
+    rows = {
+        "runs; executions; of these again": ("runs", "executions", "repeated"),
+        "lost; duplicated; else wrong": ("lost", "duplicated", "wrong"),
+        "planned, shards/s": "planned_per_s",
+        "worked on, shards/s": "worked_per_s",
+        "planner: processor time a shard, ms": "plan_ms",
+        "manifests: processor time a shard, ms": "manifests_ms",
+        "planner: peak memory, MB": "plan_mb",
+        "checker: peak memory, MB": "watch_mb",
+    }
+    told = [f"| | {' | '.join(found)} |", f"|{'---|' * (len(found) + 1)}"]
+    for name, what in rows.items():
+        cells = [spread(runs, what) if isinstance(what, str) else _totals(runs, what) for runs in found.values()]
+        told.append(f"| {name} | {' | '.join(cells)} |")
+    return "\n".join([f"{_when(results)}, totals, or medians and their range:", "", *told])
+
+
+def _flat(passed: Mapping[str, Any]) -> dict[str, float]:
+    """The figures of a pass of ``benchmarks.scale``."""
+    words = dict(word.split("=") for word in passed["line"].split())
+    shards = int(words["shards"])
+    figures = {"runs": 1, **{name: int(words[name]) for name in ("lost", "duplicated")}}
+    figures["wrong"] = sum(problem.startswith("wrong") for problem in passed["problems"])
+    figures |= {name: passed[name] for name in ("executions", "repeated", "planned_per_s", "worked_per_s")}
+    figures |= {f"{step}_ms": 1000 * passed[step]["cpu_s"] / shards for step in ("plan", "manifests")}
+    return figures | {f"{step}_mb": passed[step]["peak_rss_mb"] for step in ("plan", "watch")}
+
+
+def _totals(runs: Rows, names: Sequence[str]) -> str:
+    return "; ".join(f"{sum(run[name] for run in runs):,}" for name in names)
+
+
 TABLES: Mapping[str, Callable[[], str]] = {
     "chaos": _chaos,
     "price": _price,
     "committers": _committers,
     "jdbc": _jdbc,
     "soak": _soak,
+    "scale": _scale,
 }
 
 

@@ -21,7 +21,9 @@ RESULTS = ROOT / "benchmarks" / "results"
 PAGE = ROOT / "docs" / "benchmarks.md"
 PLOTS = ROOT / "docs" / "benchmarks"
 README = ROOT / "README.md"
-CAMPAIGNS = (ROOT / "docs" / "reliability.md", ROOT / "docs" / "decisions" / "0034-one-table-exactly-once.md")
+CAMPAIGNS = tuple(
+    ROOT / "docs" / name for name in ("reliability.md", "scaling.md", "decisions/0034-one-table-exactly-once.md")
+)
 """Pages with tables of ``reliability``."""
 Draw = Callable[[Mapping[str, Any], Path], bool]
 """Draws a benchmark's cases into a file; whether there was anything to draw."""

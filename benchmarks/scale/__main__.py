@@ -56,7 +56,11 @@ def main() -> None:
         for world in _worlds(options, endpoint, folder):
             passes.append(_pass(world))
             document = {"benchmark": "scale", "passes": passes, **facts()}
-            options.out.write_text(json.dumps(document, indent=2) + "\n")  # each time: the next pass may not end
+            if options.out.suffix != ".jsonl":
+                options.out.write_text(json.dumps(document, indent=2) + "\n")  # each time: the next pass may not end
+    if options.out.suffix == ".jsonl":
+        with options.out.open("a") as out:
+            print(json.dumps(document), file=out)
     if options.json:
         print(json.dumps(document, indent=2))
     print(passes[-1]["line"], flush=True)
@@ -85,7 +89,9 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--pollers", type=int, default=4 * (os.cpu_count() or 1))
     parser.add_argument("--rate", type=float, default=90.0, help=f"messages a second, above {QUEUE_BEARS} shards")
     parser.add_argument("--json", action="store_true", help="print all figures before the last line")
-    parser.add_argument("--out", type=Path, default=ROOT / "build" / "scale.json")
+    parser.add_argument(
+        "--out", type=Path, default=ROOT / "build" / "scale.json", help="to a .jsonl, which grows by a line a run"
+    )
     options = parser.parse_args()
     if unknown := [each for each in options.passes if each.partition(":")[0] not in ("map", "clean", "faults")]:
         parser.error(f"there is no pass {unknown[0]}")
