@@ -73,6 +73,18 @@ def test_a_redrive_of_a_cancelled_run_is_not_cancelled_any_more(ledger: Ledger, 
     assert ledger.runs.finish(run_id, 1, RunState.SUCCEEDED).state is RunState.SUCCEEDED
 
 
+def test_a_cancelled_run_is_opened_and_stays_cancelled(ledger: Ledger, run_id: str) -> None:
+    planned(ledger, run_id)
+    cancelled = ledger.runs.cancel(run_id)
+    ledger.runs.finish(run_id, 0, RunState.CANCELLED)
+
+    opened = ledger.runs.start_generation(run_id, 1, script(), stays_cancelled=True)
+
+    assert (opened.state, opened.cancelled_s, opened.ended_s) == (RunState.RUNNING, cancelled.cancelled_s, None)
+    assert ledger.runs.finish(run_id, 1, RunState.SUCCEEDED).state is RunState.RUNNING
+    assert ledger.runs.finish(run_id, 1, RunState.CANCELLED).state is RunState.CANCELLED
+
+
 # --- forgetting ---
 
 

@@ -132,7 +132,9 @@ class MemoryRuns:
             sealed = replace(run, state=RunState.RUNNING, shard_count=shard_count, skipped=dict(skipped))
             self.entered[run_id] = replace(sealed, object_count=object_count, size_bytes=size_bytes)
 
-    def start_generation(self, run_id: str, generation: int, script: ScriptRef) -> Run:
+    def start_generation(
+        self, run_id: str, generation: int, script: ScriptRef, *, stays_cancelled: bool = False
+    ) -> Run:
         """Open the next generation."""
         with self._lock:
             run = self.get(run_id)
@@ -140,7 +142,8 @@ class MemoryRuns:
             if run.generation != generation - 1 or not run.sealed or cancelling or run_id in self._retired:
                 raise rules.no_generation(run, generation, run_id in self._retired)
             opened = replace(run, scripts=(*run.scripts, script), state=RunState.RUNNING)
-            self.entered[run_id] = replace(opened, ended_s=None, cancelled_s=None, notified_s=None)
+            cancelled_s = run.cancelled_s if stays_cancelled else None
+            self.entered[run_id] = replace(opened, ended_s=None, cancelled_s=cancelled_s, notified_s=None)
             self._unfinalized.add(run_id)
             return self.entered[run_id]
 

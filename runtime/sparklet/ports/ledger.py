@@ -71,9 +71,12 @@ class Runs(Protocol):
     def set_schema(self, run_id: str, schema: str) -> Run:
         """Keep a schema, unless the run has one or its plan is sealed; the run as it is then."""
 
-    def start_generation(self, run_id: str, generation: int, script: ScriptRef) -> Run:
-        """Open generation ``generation`` (the next one) with its script; the run is RUNNING again, not cancelled.
+    def start_generation(
+        self, run_id: str, generation: int, script: ScriptRef, *, stays_cancelled: bool = False
+    ) -> Run:
+        """Open generation ``generation`` (the next one) with its script: the run is RUNNING again.
 
+        If it was cancelled, it is so no more, unless it ``stays_cancelled``: then the next check ends it again.
         LedgerError if the run is not at ``generation - 1``, not sealed, or is being cancelled or deleted.
         """
 

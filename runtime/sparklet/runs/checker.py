@@ -91,7 +91,7 @@ def _ended(at: Deployment, run: Run) -> CheckReport:
     """Write lost manifests of an ended run, and send its notice if that is still due; open it if it has open shards."""
     counts = at.ledger.shards.count(run.run_id) if run.generation else None
     if counts and counts.open:  # its end was a crash after shards were redriven
-        return CheckReport(reopened(at, run, is_cancelled=run.state is RunState.CANCELLED), Counts())
+        return CheckReport(reopened(at, run, stays_cancelled=run.state is RunState.CANCELLED), Counts())
     summary = None if has_manifest(at, run) else write_manifests(at, run, run.state)
     unnotified = notify(at, run, summary) if needs_notice(at, run) else ""
     counts = counts or (summary.counts if summary else at.ledger.shards.count(run.run_id))
@@ -259,7 +259,7 @@ def _end(at: Deployment, report: CheckReport, state: RunState, counted: Counts |
     summary = write_manifests(at, run, state)
     ended = at.ledger.runs.finish(run.run_id, run.generation, state, counted.total if counted else None)
     if counted and _moved_since(at, ended, run.generation, counted):
-        ended = reopened(at, ended, is_cancelled=state is RunState.CANCELLED)
+        ended = reopened(at, ended, stays_cancelled=state is RunState.CANCELLED)
     if ended.generation != run.generation and ended.state.ended:
         summary = write_manifests(at, ended, ended.state)  # a redrive began and ended meanwhile
     if ended.state.ended and not is_own_task(run.run_id):

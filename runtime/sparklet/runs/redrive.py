@@ -66,14 +66,14 @@ def redrive(
     return Redriven(run, moved, messages, unplanned=NOT_PLANNED in run.skipped)
 
 
-def _opened(at: Deployment, run: Run, script: ScriptRef) -> Run:
+def _opened(at: Deployment, run: Run, script: ScriptRef, *, stays_cancelled: bool = False) -> Run:
     """The run in its next generation, its outputs claimed; PlanError, and it ends as before, if others have them."""
-    opened = at.ledger.runs.start_generation(run.run_id, run.generation + 1, script)
+    opened = at.ledger.runs.start_generation(run.run_id, run.generation + 1, script, stays_cancelled=stays_cancelled)
     try:
         claim_outputs(at, opened)
         refuse_overtaken(at, opened)
     except PlanError:
-        as_before = RunState.FAILED if run.state is RunState.CANCELLED else run.state
+        as_before = RunState.FAILED if run.state is RunState.CANCELLED and not stays_cancelled else run.state
         at.ledger.runs.finish(run.run_id, opened.generation, as_before)
         raise
     return opened
@@ -146,23 +146,22 @@ def _reopened(at: Deployment, run_id: str, opened: int | None) -> Run:
     """
     run = at.ledger.runs.get(run_id)
     if run.state.ended and next(at.ledger.shards.list(run_id, ShardState.PENDING), None):
-        return reopened(at, run, is_cancelled=run.state is RunState.CANCELLED and run.generation == opened)
+        return reopened(at, run, stays_cancelled=run.state is RunState.CANCELLED and run.generation == opened)
     return run
 
 
-def reopened(at: Deployment, run: Run, *, is_cancelled: bool) -> Run:
+def reopened(at: Deployment, run: Run, *, stays_cancelled: bool) -> Run:
     """An ended run in one more generation with the same script, unless somebody else has opened it meanwhile.
 
-    If it ``is_cancelled``, so is the new generation: the next check then fails its PENDING shards.
+    If it ``stays_cancelled``, the next check fails its PENDING shards.
     """
     try:
-        opened = _opened(at, run, run.scripts[-1])
+        return _opened(at, run, run.scripts[-1], stays_cancelled=stays_cancelled)
     except LedgerError:
         run = at.ledger.runs.get(run.run_id)
         if run.state.ended:
             raise
         return run
-    return at.ledger.runs.cancel(run.run_id) if is_cancelled else opened
 
 
 def _unstarted(at: Deployment, run: Run) -> Iterator[ShardRecord]:

@@ -201,7 +201,7 @@ def test_a_cancel_that_comes_during_a_redrive_wins(world: World, monkeypatch: py
     world.check()
     start = world.ledger.runs.start_generation
 
-    def cancelled_and_ended_at_once(run_id: str, generation: int, script: ScriptRef) -> Run:
+    def cancelled_and_ended_at_once(run_id: str, generation: int, script: ScriptRef, **_: bool) -> Run:
         monkeypatch.undo()
         run = start(run_id, generation, script)
         cancel(world.at, run_id)

@@ -112,9 +112,9 @@ def test_a_redriven_run_ended_by_a_stale_checker_is_reopened(world: World, monke
     ended_with(world, 1, 2)
     start = world.ledger.runs.start_generation
 
-    def and_a_check(*args: object) -> object:
+    def and_a_check(*args: Any, **options: Any) -> Run:
         monkeypatch.undo()
-        run = start(*args)  # type: ignore[arg-type]
+        run = start(*args, **options)
         world.check()
         return run
 
@@ -138,9 +138,9 @@ class EndsLate:
         monkeypatch.setattr(world.ledger.runs, "start_generation", self._started)
         monkeypatch.setattr(checker, "write_manifests", self._written)
 
-    def _started(self, *args: Any) -> Run:
+    def _started(self, *args: Any, **options: Any) -> Run:
         self._patch.setattr(self._world.ledger.runs, "start_generation", self._start)
-        run: Run = self._start(*args)
+        run: Run = self._start(*args, **options)
         if self._cancels:
             self._world.ledger.runs.cancel(run.run_id)
         self._late.start()

@@ -148,13 +148,15 @@ class DynamoRuns(OnTable):
             raise outcome.lost
         return run
 
-    def start_generation(self, run_id: str, generation: int, script: ScriptRef) -> Run:
+    def start_generation(
+        self, run_id: str, generation: int, script: ScriptRef, *, stays_cancelled: bool = False
+    ) -> Run:
         """Open the next generation, in one transaction with the pointer's mark: the run is not finalized any more."""
         writer, before = new_writer(), self.get(run_id)
         opening = self._table.change(
             items.run_key(run_id),
             "SET scripts = list_append(scripts, :script), generation = :next, #state = :running, writer = :writer "
-            "REMOVE ended_s, cancelled_s, notified_s",
+            f"REMOVE ended_s, notified_s{'' if stays_cancelled else ', cancelled_s'}",
             "generation = :current AND attribute_exists(shard_count) AND attribute_not_exists(retired) "
             "AND (attribute_not_exists(cancelled_s) OR #state = :cancelled)",
             {
