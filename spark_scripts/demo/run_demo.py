@@ -50,7 +50,7 @@ POISONED_SCRIPT = ROOT / "spark_scripts" / "demo" / "flights_poisoned.py"
 
 CORRUPT, HANGS, VANISHES = "2013-03-03.csv", "2013-06-06.csv", "2013-12-30.csv"
 EXPECTED_CAUSES = {CORRUPT: "malformed line", HANGS: "deadline", VANISHES: "does not exist"}
-POISON_TIMEOUT_S = 60  # so that the hanging shard is ended soon
+POISON_TIMEOUT_S = 40  # so that the hanging shard is ended soon
 ONE_FILE_SHARD, ONE_FILE_SHARDS = "2MB", range(12, 21)
 LEFT_OUT = 2  # what the inventory lists beside the day files: an empty object, and one file a second time
 EACH = 5  # day files a shard: a shard's own second and a half is more than a day's work
