@@ -29,6 +29,8 @@ SMALL = {
     "SPARKLET_JAVA_OPTIONS": "-XX:TieredStopAtLevel=1 -Xshare:auto",
 }
 SPARK = "from pyspark.sql import SparkSession, functions as F\nspark = SparkSession.builder.getOrCreate()\n"
+JVM = "from pyspark import SparkContext\nSparkContext._ensure_initialized()\njvm = SparkContext._jvm\n"  # no context
+JVM_PID = "jvm.java.lang.ProcessHandle.current().pid()"
 
 
 @dataclass
@@ -70,8 +72,9 @@ class Bench:
         py_files: Sequence[Path] = (),
         limit_s: float = 120,
         until: bytes = b"",
+        left_s: float = 0.0,
     ) -> Ran:
-        """``until``: the line of its output with which its deadline comes."""
+        """``until``: the line of its output with which its deadline comes, at once or in ``left_s``."""
         folder = self.scratch / f"script-{uuid.uuid4().hex[:8]}"
         folder.mkdir()
         script = folder / name
@@ -89,7 +92,9 @@ class Bench:
 
             def hear(stream: Stream, line: bytes) -> None:
                 self.lines.append((stream, line))
-                if line == until:
+                if line == until and left_s:
+                    call.deadline.guard_s = time.time() + left_s
+                elif line == until:
                     call.deadline.expire("its time is over")
 
             result = self.runner.run(call, hear)
@@ -101,19 +106,19 @@ class Bench:
         assert (ran.code, ran.text("stdout")) == (0, "45\n"), ran.text("stderr")
 
     def settle(self) -> None:
-        """A runner that keeps a JVM has a good one, also after a failure; no deadline is spent on its boot."""
+        """A runner that keeps a JVM has a good one, also after a failure: it runs a job, cheaper than a query."""
         if isinstance(self.runner, WarmRunner):
-            self.hello()
+            ran = self.run(SPARK + "print(spark.sparkContext._jsc.sc().range(0, 10, 1, 2).count())")
+            assert (ran.code, ran.text("stdout")) == (0, "10\n"), ran.text("stderr")
+
+    def jvm_pid(self) -> int:
+        """The JVM's process, asked without a context."""
+        return int(self.run(f"{JVM}print({JVM_PID})").told())
 
     @property
     def tasks_per_jvm(self) -> int:
         """So many show what a JVM keeps of a task, if it is kept."""
         return 2 if isinstance(self.runner, WarmRunner) else 1
-
-    @property
-    def deadline_s(self) -> float:
-        """Long enough for a script to be under way on a slow machine."""
-        return 4.0 if isinstance(self.runner, WarmRunner) else 10.0
 
     def survivors(self) -> dict[int, str]:
         """Whatever runs with the mark of this bench's scripts in its environment."""

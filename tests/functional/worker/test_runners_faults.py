@@ -15,6 +15,8 @@ from sparklet.spark.runner import ScriptCall
 from sparklet.spark.task_limits import Deadline
 from sparklet.spark.warm_runner import WarmRunner
 from tests.functional.worker.conftest import (
+    JVM,
+    JVM_PID,
     MARK,
     SPARK,
     Bench,
@@ -27,7 +29,11 @@ from tests.functional.worker.conftest import (
 
 pytestmark = pytest.mark.spark
 
-JVM_PID = "spark._jvm.java.lang.ProcessHandle.current().pid()"
+
+@pytest.fixture(autouse=True)
+def _short_grace(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No script here ends by itself at its deadline: its grace is waited for in full."""
+    monkeypatch.setattr("sparklet.spark.task_limits.MAX_SCRIPT_GRACE_S", 0.5)
 
 
 def test_a_hanging_script_is_ended_at_its_deadline_with_its_line(bench: Bench) -> None:
@@ -42,9 +48,8 @@ def hang():
 
 hang()
 """
-    bench.settle()
-    with pytest.raises(DeadlineExceededError, match=r"job\.py was ended at its deadline, at line 8 of job\.py"):
-        bench.run(hang, limit_s=bench.deadline_s)
+    with pytest.raises(DeadlineExceededError, match=r"job\.py was ended at its deadline, at line 8 of job\.py: make"):
+        bench.run(hang, until=b"hanging\n", left_s=1)
 
     assert ("stdout", b"hanging\n") in bench.lines
     assert bench.survivors() == {}
@@ -78,8 +83,6 @@ subprocess.Popen(["sh", "-c", pause]); time.sleep(600)
     with pytest.raises(DeadlineExceededError, match=r"at line 4 of job"):
         bench.run(code, until=b"paused\n")
 
-    bench.settle()
-
 
 def test_nothing_is_started_after_the_deadline(bench: Bench) -> None:
     with pytest.raises(DeadlineExceededError, match="was not started: its deadline is over"):
@@ -87,9 +90,8 @@ def test_nothing_is_started_after_the_deadline(bench: Bench) -> None:
 
 
 def test_a_jvm_that_is_killed_under_the_script_is_a_lost_gateway(bench: Bench) -> None:
-    code = SPARK + f"import os, time\nos.kill({JVM_PID}, 9)\ntime.sleep(600)"
     with pytest.raises(GatewayLostError, match="ended by SIGKILL under the script"):
-        bench.run(code)
+        bench.run(f"{SPARK}{JVM}import os, time\nos.kill({JVM_PID}, 9)\ntime.sleep(600)")
 
     assert bench.survivors() == {}
     bench.settle()
@@ -98,26 +100,24 @@ def test_a_jvm_that_is_killed_under_the_script_is_a_lost_gateway(bench: Bench) -
 def test_a_script_is_not_blamed_for_its_killed_jvm(bench: Bench) -> None:
     """Whoever of the two is seen to end first."""
     with pytest.raises(GatewayLostError, match="ended by SIGKILL under the script"):
-        bench.run(SPARK + f"import os\nos.kill({JVM_PID}, 9)\nos._exit(1)")
-
-    bench.settle()
+        bench.run(f"{JVM}import os\nos.kill({JVM_PID}, 9)\nos._exit(1)")
 
 
 @pytest.mark.parametrize(
     ("code", "told"),
     [
         (f"os.kill({JVM_PID}, 9)\n    os._exit(0)", "ended by SIGKILL"),
-        (f"os.kill({JVM_PID}, 9)\n    spark.range(3).count()", "ended by SIGKILL"),
-        ("spark._jvm.java.lang.System.exit(5)", "ended with 5"),  # which does not return
+        (f"os.kill({JVM_PID}, 9)\n    jvm.java.lang.System.nanoTime()", "ended by SIGKILL"),
+        ("jvm.java.lang.System.exit(5)", "ended with 5"),  # which does not return
     ],
     ids=["killed", "killed and seen", "ended"],
 )
 def test_a_script_that_swallows_its_jvms_loss_has_not_succeeded(bench: Bench, code: str, told: str) -> None:
     """Though it says so itself, at once or after it saw that nothing can be done any more."""
     with pytest.raises(GatewayLostError, match=f"{told} under the script"):
-        bench.run(SPARK + f"import os\ntry:\n    {code}\nexcept Exception:\n    pass")
+        bench.run(f"{JVM}import os\ntry:\n    {code}\nexcept Exception:\n    pass")
 
-    bench.settle()
+    assert bench.survivors() == {}
 
 
 def test_impossible_process_arguments_are_reported(bench: Bench) -> None:
@@ -154,12 +154,12 @@ def test_a_script_that_kills_its_parent_process_harms_no_other(bench: Bench) -> 
 
 
 def test_a_jvm_that_dies_between_tasks_is_not_noticed(warm: Bench) -> None:
-    pid = int(warm.run(SPARK + f"print({JVM_PID})").told())
+    pid = warm.jvm_pid()
     os.kill(pid, signal.SIGKILL)
     while Path(f"/proc/{pid}").exists() and "Z" not in Path(f"/proc/{pid}/stat").read_text().split()[2]:
         time.sleep(0.01)
 
-    warm.hello()
+    warm.settle()
 
 
 def test_a_parent_process_lost_between_tasks_is_replaced(warm: Bench) -> None:
@@ -167,20 +167,22 @@ def test_a_parent_process_lost_between_tasks_is_replaced(warm: Bench) -> None:
     os.kill(host, signal.SIGKILL)
     time.sleep(0.2)
 
-    warm.hello()
+    warm.settle()
 
 
-def test_a_jvm_that_cannot_be_cleaned_is_replaced(warm: Bench) -> None:
-    pid = int(warm.run(SPARK + f"print({JVM_PID})").told())
-    stuck = """
+def test_a_jvm_that_cannot_be_cleaned_is_replaced(warm: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sparklet.spark.warm_runner.CLEAN_LIMIT_S", 2.0)  # it is waited for in full
+    stuck = f"""
 import os, threading, time
+jvm = spark._jvm
+print({JVM_PID}, flush=True)
 threading.Thread(target=lambda: spark._jvm.java.lang.Thread.sleep(600_000)).start()
 time.sleep(1)
 os._exit(0)
 """
-    assert warm.run(SPARK + stuck).code == 0  # its thread still sleeps in the JVM
+    pid = int(warm.run(SPARK + stuck).told())  # its thread still sleeps in the JVM
 
-    assert int(warm.run(SPARK + f"print({JVM_PID})").told()) != pid
+    assert warm.jvm_pid() != pid
 
 
 def test_a_failing_output_is_an_error_and_leaves_nothing(bench: Bench, tmp_path: Path) -> None:
@@ -234,7 +236,7 @@ def test_starting_and_running_wait_no_longer_than_they_may(tmp_path: Path) -> No
     try:
         for _ in range(2):
             with pytest.raises(DeadlineExceededError, match="was not started: the JVM was not up by its deadline"):
-                bench.run("pass", limit_s=1)
+                bench.run("pass", limit_s=0.5)
     finally:
         runner.close()
 
