@@ -18,13 +18,15 @@ from sparklet.job import Job
 job = Job.from_args()
 frame = job.spark().read.option("header", True).csv(job.input_list())
 frame.write.mode("overwrite").parquet(job.output)
-job.report(rows=frame.count(), outputs=[job.output])
+rows = [row.asDict() for row in job.spark().read.parquet(job.output).sort("row").collect()]
+job.report(rows=len(rows), outputs=[job.output])
+job.answer(rows)
 """
 TEST = """\
 def test_two_rows(sparklet_job):
     job = sparklet_job("job.py", inputs={"a.csv": "file,row\\n1,1\\n1,2\\n"})
 
-    assert job.output() == [{"file": "1", "row": "1"}, {"file": "1", "row": "2"}]
+    assert job.answer == [{"file": "1", "row": "1"}, {"file": "1", "row": "2"}]  # read by no second JVM
     assert job.rows == 2
 """
 
