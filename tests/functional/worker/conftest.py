@@ -180,6 +180,12 @@ def make(kind: str, scratch: Path, **env: str) -> Runner:
     return WarmRunner(settings, scratch) if kind == "warm" else SubmitRunner(settings, scratch)
 
 
+@pytest.fixture(autouse=True)
+def _time_to_clean(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A loaded machine cleans slowly, and would get a new JVM where a test looks at the one that is kept."""
+    monkeypatch.setattr("sparklet.spark.warm_runner.CLEAN_LIMIT_S", 60.0)
+
+
 @pytest.fixture(scope="module", params=["warm", "submit"])
 def bench(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bench]:
     """Either runner, with the same promises."""
