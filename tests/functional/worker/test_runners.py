@@ -18,14 +18,14 @@ def test_a_script_is_run_as_python_would_run_it(bench: Bench) -> None:
 import json, os, sys, tempfile
 conf = spark.sparkContext.getConf()
 here = os.getcwd()
-in_a_worker = F.udf(lambda _: json.dumps([os.getcwd(), os.environ["input_path"], os.environ["TMPDIR"]]))
+in_a_worker = lambda _: [os.getcwd(), os.environ["input_path"], os.environ["TMPDIR"]]
 print(json.dumps({
     "argv": sys.argv, "name": __name__, "file": __file__, "spec": __spec__, "path": sys.path[0],
     "doc": __doc__, "stdin": sys.stdin.read(), "cwd": here, "tmp": tempfile.gettempdir(),
     "env": os.environ["input_path"],
     "app": spark.sparkContext.appName, "local": conf.get("spark.local.dir"), "master": conf.get("spark.master"),
     "warehouse": spark.conf.get("spark.sql.warehouse.dir"), "main": sys.modules["__main__"].__file__,
-    "worker": json.loads(spark.range(1).select(in_a_worker("id")).first()[0]),
+    "worker": spark.sparkContext.parallelize([0], 1).map(in_a_worker).first(),
     "log": spark._jvm.org.apache.logging.log4j.LogManager.getRootLogger().getLevel().toString(),
 }))
 """
@@ -238,7 +238,7 @@ def test_threads_that_use_spark_do_not_outlive_their_script(bench: Bench) -> Non
     code = """
 import threading, time
 def work():
-    spark.range(10**15).selectExpr("sum(id)").collect()
+    spark.sparkContext._jsc.sc().range(0, 10**15, 1, 2).count()
 threading.Thread(target=work, daemon=True).start()
 while not spark.sparkContext.statusTracker().getActiveJobsIds():
     time.sleep(0.01)
