@@ -141,9 +141,9 @@ def _read(pid: int, name: str) -> bytes:
 
 
 @contextmanager
-def shared_stack(state: Path, *, memory_mb: int | None = None) -> Iterator[Path]:
+def shared_stack(state: Path, *, memory_mb: int | None = None, timeout_s: int | None = None) -> Iterator[Path]:
     """A stack of one worker that several tests use, for its start and its JVM's take longer than most runs."""
-    selection = StackSelection(state_dir=state, workers=1, memory_mb=memory_mb)
+    selection = StackSelection(state_dir=state, workers=1, memory_mb=memory_mb, timeout_s=timeout_s)
     with open_stack(selection, Screen(as_json=True)):
         yield state
     someone = User(state, state.parent)

@@ -3,21 +3,36 @@
 import os
 import signal
 import time
+from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
-from tests.end_to_end.conftest import User, answer, eventually, every_row, rows_of
+from tests.end_to_end.conftest import User, answer, eventually, every_row, rows_of, shared_stack
 from tests.end_to_end.test_runs import logs
 
 pytestmark = [pytest.mark.spark, pytest.mark.stack, pytest.mark.slow]
 
-SHORT = ("--timeout", "45")  # so that the lease of a killed worker is over soon
+SHORT_S = 45  # so that the lease of a killed worker is over soon
+
+
+@pytest.fixture(scope="module")
+def state(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """The state folder of these tests' stack."""
+    with shared_stack(tmp_path_factory.mktemp("a home") / "state dir", timeout_s=SHORT_S) as folder:
+        yield folder
+
+
+@pytest.fixture
+def user(state: Path, tmp_path: Path) -> User:
+    """Somebody with a home of the test's."""
+    return User(state, tmp_path)
 
 
 def test_a_worker_killed_in_mid_shard_loses_nothing(user: User) -> None:
     caught = user.home / "caught"  # so that nobody is slow after the kill
     slow = ("--param", "slow_on=002.csv", "--param", "slow_s=20", "--param", f"caught={caught}")
-    process = user.start(*user.run_arguments(user.inputs(5), *SHORT, *slow))
+    process = user.start(*user.run_arguments(user.inputs(5), *slow, run_id="killed"))
     eventually(lambda: "doing 002.csv" in logs(user), 120, "the slow shard is being done")
 
     for pid in user.workers():
@@ -33,8 +48,9 @@ def test_a_worker_killed_in_mid_shard_loses_nothing(user: User) -> None:
 
 def test_ten_seconds_of_outage_lose_nothing(user: User) -> None:
     """Ledger, queue and object store do not answer; the workers, the planner's client and the checker wait."""
-    process = user.start(*user.run_arguments(user.inputs(6), "--param", "slow_on=001.csv", "--param", "slow_s=3"))
-    eventually(lambda: "doing 001.csv" in logs(user), 120, "a shard is being done")
+    before, slow = logs(user).count("doing 001.csv"), ("--param", "slow_on=001.csv", "--param", "slow_s=3")
+    process = user.start(*user.run_arguments(user.inputs(6), *slow, run_id="outage"))
+    eventually(lambda: logs(user).count("doing 001.csv") > before, 120, "a shard is being done")
     stand_in = user.processes("-m ministack") or user.processes("ministack")
 
     for pid in stand_in:
