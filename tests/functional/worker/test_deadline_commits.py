@@ -19,7 +19,8 @@ import sys, threading, time
 from pyspark.sql import SparkSession
 spark = (SparkSession.builder.config("spark.sql.extensions", "io.delta.sql.DeltaSparkSessionExtension")
     .config("spark.sql.catalog.spark_catalog", "org.apache.spark.sql.delta.catalog.DeltaCatalog")
-    .config("spark.delta.logStore.file.impl", "SlowStore").getOrCreate())
+    .config("spark.delta.logStore.file.impl", "SlowStore").config("spark.databricks.delta.snapshotPartitions", "1")
+    .config("spark.databricks.delta.stats.collect", "false").getOrCreate())
 compiler = spark._jvm.org.codehaus.janino.SimpleCompiler()
 thread = spark._jvm.java.lang.Thread.currentThread()
 compiler.setParentClassLoader(thread.getContextClassLoader())
@@ -102,7 +103,7 @@ def test_a_job_is_cancelled_and_commits_nothing(delta: Bench, tmp_path: Path) ->
     error = ended_at(delta, b"working\n", LONG_JOB, str(tmp_path / "table"))
 
     assert delta.lines.count(("stdout", b"failed: True\n")) == 2, delta.lines
-    assert "at line 25 of job.py: its time is over" in error
+    assert "at line 26 of job.py: its time is over" in error
     assert rows_of(tmp_path / "table") == [{"total": 45}]
     assert len(list((tmp_path / "table" / "_delta_log").glob("*.json"))) == 1
 
