@@ -26,8 +26,8 @@ def test_a_worker_warns_once_of_an_archive_it_hardly_uses(tmp_path: Path, caplog
     try:
         with caplog.at_level(logging.WARNING):
             bench = Bench(runner, tmp_path)
-            bench.hello()
-            bench.hello()
+            bench.settle()
+            bench.settle()
     finally:
         runner.close()
 
