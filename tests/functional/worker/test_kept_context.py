@@ -245,7 +245,8 @@ def test_keeping_contexts_can_be_switched_off(tmp_path: Path) -> None:
     bench = Bench(runner, tmp_path)
     try:
         code = SPARK + "import json\nprint(json.dumps(spark.sparkContext._jsc.sc().hashCode()))"
-        assert len({bench.run(code).told() for _ in range(3)}) == 3
+        bench.run("pass")  # of a JVM's first task no context is kept
+        assert len({bench.run(code).told() for _ in range(2)}) == 2
     finally:
         runner.close()
 
@@ -257,6 +258,7 @@ def test_no_context_of_an_unknown_spark_is_kept(
     bench = Bench(make("warm", tmp_path), tmp_path)
     try:
         code = SPARK + "import json\nprint(json.dumps(spark.sparkContext._jsc.sc().hashCode()))"
+        bench.run("pass")  # as above
         assert len({bench.run(code).told() for _ in range(2)}) == 2
         assert f"Spark {pyspark.__version__} is unknown" in caplog.text
     finally:
@@ -293,16 +295,15 @@ OWN = {
 }
 
 
-@pytest.mark.parametrize("own", OWN)
-def test_a_scripts_own_s3_setup_does_not_reach_the_next_task(on_s3: Bench, own: str) -> None:
+def test_a_scripts_own_s3_setup_does_not_reach_the_next_task(on_s3: Bench) -> None:
     nobody = f"127.0.0.1:{free_port()}"
     assert on_s3.run(READ.format("")).text("stdout") == "the worker's\n"
 
-    refused = on_s3.run(READ.format(OWN[own]), [f"http://{nobody}"])
-    assert refused.code != 0
-    assert f"Connect to {nobody}" in refused.text("stderr")
-
-    assert on_s3.run(READ.format("")).text("stdout") == "the worker's\n"
+    for own, code in OWN.items():
+        refused = on_s3.run(READ.format(code), [f"http://{nobody}"])
+        assert refused.code != 0, own
+        assert f"Connect to {nobody}" in refused.text("stderr"), own
+        assert on_s3.run(READ.format("")).text("stdout") == "the worker's\n", own
 
 
 def held(pid: int, port: int) -> int:
