@@ -22,7 +22,9 @@ job = Job.from_args()
 assert os.getcwd() == os.environ["TMPDIR"] and os.listdir() == [], os.listdir()
 with open("mine", "w") as file:
     file.write("x" * 1_000_000)
-job.report(rows=job.spark().range(10).selectExpr("sum(id)").first()[0])
+spark = job.spark()
+assert spark.range(10).columns == ["id"]
+job.report(rows=spark.sparkContext._jsc.sc().range(0, 10, 1, 2).count())  # a job, cheaper than a query
 """
 UDF = (
     JOB

@@ -21,7 +21,7 @@ from tests.stand_ins.ministack import free_port
 
 pytestmark = [pytest.mark.spark, pytest.mark.stack, pytest.mark.slow]
 
-SCRATCH_MB = 400
+SCRATCH_MB = 250
 
 
 @contextmanager
@@ -62,7 +62,7 @@ def then_the_next_works(function: Function) -> None:
     good = function.plan(GOOD)
     assert function.deliver(good) == []
     record = function.shard(good)
-    assert (record.state, record.rows) == (DONE, 45), record.error_message
+    assert (record.state, record.rows) == (DONE, 10), record.error_message
 
 
 def expect(function: Function, ref: ShardRef, state: ShardState, error_class: str, *says: str) -> ShardRecord:
@@ -112,7 +112,7 @@ def peak_kb(function: Function) -> int:
     "script",
     [
         JOB
-        + "rows = spark.range(500).selectExpr(\"repeat('x', 1000000)\")\n"
+        + "rows = spark.range(300).selectExpr(\"repeat('x', 1000000)\")\n"
         + "import os\nrows.write.text(f'file:{os.getcwd()}/out')",
         "with open('../stray', 'wb') as file:\n    while True:\n        file.write(bytes(1 << 20))",
     ],
