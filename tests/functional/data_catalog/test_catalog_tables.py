@@ -98,9 +98,9 @@ def test_every_row_is_read_once_with_its_values(stack: Stack, tmp_path: Path, fo
         wanted += [(i, f"t{i}", None, day, int(other[0] or -1), other[1]) for i in rows]
     script = tmp_path / "copy.py"
     script.write_text(COPY)
-    cut = {"json": "lines"}.get(form, form)
+    cut, size = ("lines", "3000") if form == "json" else (form, "1500")  # JSON has rows of twice the length
 
-    result = stack.run(script, "glue:sales.visits", tmp_path / "out", split=cut, shard_size="1500").result()
+    result = stack.run(script, "glue:sales.visits", tmp_path / "out", split=cut, shard_size=size).result()
     glue.delete_table(DatabaseName="sales", Name="visits")
 
     assert result["state"] == "SUCCEEDED" and result["shards"]["total"] > 4
