@@ -124,6 +124,7 @@ def test_the_next_task_starts_afresh_however_this_one_ended(warm: Bench) -> None
     for ending, code in (
         ("", 0),
         ("spark.stop()", 0),
+        ("raise ValueError", 1),
         ("os._exit(7)", 7),
         ("os.kill(os.getpid(), 9)", -9),
     ):
