@@ -48,14 +48,17 @@ def test_a_failed_run_is_redriven_and_a_cancelled_one_ends(user: User) -> None:
 
 def cancel_and_redrive(user: User) -> None:
     where = ("--input", str(user.home / "in"), "--output", str(user.home / "out2"), "--run-id", "second")
-    slow = ("--param", "slow_on=000.csv", "--param", "slow_s=6", "--max-objects", "1", "--workers", "2", "--keep")
-    running = user.start("run", str(COPY_ROWS), *where, *slow, "--max-concurrency", "1", "--json")
+    caught = user.home / "caught"  # the slow shard ends with the cancellation
+    slow = ("--param", "slow_on=000.csv", "--param", "slow_s=60", "--param", f"caught={caught}")
+    one = ("--max-objects", "1", "--workers", "1", "--keep")  # the first run's worker, whose JVM is there
+    running = user.start("run", str(COPY_ROWS), *where, *slow, *one, "--max-concurrency", "1", "--json")
     eventually(lambda: (user.state / "local-paths" / "second.json").exists(), what="the run is there")
     eventually(lambda: user.types("logs", "second").out.count("doing 000.csv"), 60, "a shard is being done")
     following = user.start("logs", "second", "--follow")
 
     # WHEN a run is cancelled, THEN what runs ends, the rest is given up
     cancelled = user.types("cancel", "second", "--json")
+    caught.touch()
     assert cancelled.code == 0, cancelled.err
     ended = answer(running, 60)
     assert ended.code == 3, ended.err
