@@ -8,6 +8,7 @@ an attempt, never a result. Many runs in memory, some on each stand-in.
 import uuid
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -403,13 +404,20 @@ def _check(make: Callable[[FakeClock], Ledger], examples: int, steps: int) -> No
     )
 
 
-def test_in_memory() -> None:
-    _check(MemoryLedger, examples=300, steps=60)
+def full(examples: int) -> Any:
+    return pytest.param(examples, marks=[pytest.mark.campaign, pytest.mark.timeout(600)], id="full")
+
+
+@pytest.mark.parametrize("examples", [pytest.param(120, id="small"), full(300)])
+def test_in_memory(examples: int) -> None:
+    """``make pytest ARGS='-n 0 -m campaign tests/contract/test_ledger_stateful.py'``: full size."""
+    _check(MemoryLedger, examples, steps=60)
 
 
 @pytest.mark.stack
 @pytest.mark.slow
+@pytest.mark.parametrize("examples", [pytest.param(8, id="small"), full(15)])
 @pytest.mark.parametrize("stand_in", ["ministack", "dynamodb_local"])
-def test_in_dynamodb(request: pytest.FixtureRequest, stand_in: str) -> None:
+def test_in_dynamodb(request: pytest.FixtureRequest, stand_in: str, examples: int) -> None:
     clients: AwsClients = request.getfixturevalue(f"{stand_in}_clients")
-    _check(lambda clock: DynamoLedger(clients, TABLE, clock), examples=15, steps=30)
+    _check(lambda clock: DynamoLedger(clients, TABLE, clock), examples, steps=30)
