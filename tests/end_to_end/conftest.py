@@ -150,12 +150,17 @@ def shared_stack(state: Path, *, memory_mb: int | None = None, timeout_s: int | 
     eventually(lambda: not someone.processes(), what="no process is left")
 
 
+def at_home(state: Path, tmp_path: Path) -> User:
+    """Somebody with a home of the test's, whose name has a space."""
+    home = tmp_path / "my home"
+    home.mkdir()
+    return User(state, home)
+
+
 @pytest.fixture
 def user(tmp_path: Path) -> Iterator[User]:
     """A user whose folders have a space in their names, and who leaves nothing running."""
-    home = tmp_path / "my home"
-    home.mkdir()
-    someone = User(home / "state dir", home)
+    someone = at_home(tmp_path / "my home" / "state dir", tmp_path)
     yield someone
     someone.types("stop")
     eventually(lambda: not someone.processes(), what="no process is left")

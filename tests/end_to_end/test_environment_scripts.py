@@ -7,7 +7,7 @@ from pathlib import Path
 import duckdb
 import pytest
 
-from tests.end_to_end.conftest import SCRIPTS, User, every_row, rows_of, shared_stack
+from tests.end_to_end.conftest import SCRIPTS, User, at_home, every_row, rows_of, shared_stack
 from tests.unit.events.samples import kinesis
 
 SCRIPT = str(SCRIPTS / "from_the_environment.py")
@@ -27,10 +27,8 @@ def state(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 @pytest.fixture
 def user(state: Path, tmp_path: Path) -> User:
-    """Somebody with a home of the test's."""
-    home = tmp_path / "my home"
-    home.mkdir()
-    return User(state, home)
+    """Somebody who shares the stack."""
+    return at_home(state, tmp_path)
 
 
 def test_an_invoked_script_sees_the_env_option(user: User) -> None:

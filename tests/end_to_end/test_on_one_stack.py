@@ -11,7 +11,7 @@ from pathlib import Path
 import duckdb
 import pytest
 
-from tests.end_to_end.conftest import SCRIPTS, User, every_row, rows_of, shared_stack
+from tests.end_to_end.conftest import SCRIPTS, User, at_home, every_row, rows_of, shared_stack
 
 pytestmark = [pytest.mark.spark, pytest.mark.stack, pytest.mark.slow]
 
@@ -34,10 +34,8 @@ def state(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 @pytest.fixture
 def user(state: Path, tmp_path: Path) -> User:
-    """Somebody with a home of the test's."""
-    home = tmp_path / "my home"
-    home.mkdir()
-    return User(state, home)
+    """Somebody who shares the stack."""
+    return at_home(state, tmp_path)
 
 
 # --- one schema a run: inferred once, the same in every shard, and strict ---
