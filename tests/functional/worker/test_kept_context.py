@@ -161,7 +161,7 @@ NOT_KEPT = {
     ),
     "a job": (
         "import os, threading, time\n"
-        "threading.Thread(target=lambda: spark.range(0, 10**15, 1, 2).selectExpr('sum(id)').collect()).start()\n"
+        "threading.Thread(target=lambda: spark.range(0, 10**15, 1, 2).selectExpr('sum(id % 7)').collect()).start()\n"
         "while not spark.sparkContext.statusTracker().getActiveJobsIds():\n    time.sleep(0.01)\nos._exit(4)",
         "it had to be stopped",
     ),
