@@ -43,7 +43,7 @@ FACTS = {
     "s3.puts": Figure(3_500, "2026-11", "S3 guide: puts of a prefix a second, before S3 splits it"),
     # Sparklet, measured or counted; docs/scaling.md says when
     "sparklet.partition_writes": Figure(4, "2026-11", "counted: put, claim, winner, end; as many in the index"),
-    "sparklet.planned_a_s": Figure(250, "2026-11", "prices.toml, planned_a_s; 679 were measured on two cores"),
+    "sparklet.planned_a_s": Figure(250, "2026-11", "prices.toml, planned_a_s; 625 were measured on two cores"),
     "sparklet.check_every_s": Figure(60, "2026-11", "sam/template.yaml: the checker's schedule"),
     "sparklet.finish_a_s": Figure(5_500, "2026-11", "measured: 0.18 ms a shard for the last count and the manifests"),
     "sparklet.map_batch": Figure(250_000, "2026-11", "runs/map_batches: shards of a batch"),
