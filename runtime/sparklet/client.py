@@ -101,15 +101,24 @@ class Stack(AbstractContextManager["Stack"]):
         return self.find(begin(self.opened, request, dispatch_mode, self.reporter).run_id)
 
     def find(self, run_id: str) -> "Run":
-        """A run that was started before; RunNotFoundError if there is none."""
+        """A run that was started before.
+
+        Raises
+        ------
+        RunNotFoundError
+            If there is none of that id.
+        """
         return Run(self, self.opened.at.ledger.runs.get(run_id).run_id)
 
     def submit_script(
         self, script: StrPath, event: Any, args: Iterable[str] = (), env: Mapping[str, str] | None = None
     ) -> "Future[Mapping[str, Any]]":
-        """Run a script on one event, in a Spark worker; the future of the worker's answer.
+        """Run a script on one event, in a Spark worker; as many are under way as the stack has workers.
 
-        RemoteFailureError if the script failed. As many are under way as the stack has workers.
+        Returns
+        -------
+        concurrent.futures.Future
+            The worker's answer, or a RemoteFailureError if the script failed.
         """
         future: Future[Mapping[str, Any]] = Future()
 
@@ -146,7 +155,10 @@ class Run:
     def result(self) -> dict[str, Any]:
         """Its figures once it has ended; a local output folder is filled then.
 
-        RunFailedError if it has failed or was cancelled.
+        Raises
+        ------
+        RunFailedError
+            If it has failed or was cancelled.
         """
         opened, reporter = self.stack.opened, self.stack.reporter
         lines = nullcontext(Lines(reporter, self.run_id, opened.at.clock))

@@ -120,9 +120,19 @@ class LambdaExecutor(Executor):
     def submit_with(
         self, options: Options, fn: Callable[..., Any] | str, arguments: Any, each: bool = False
     ) -> "Future[Any]":
-        """Submit with these options; ``fn`` may be the name of a function that only workers have (``module:name``).
+        """Submit with these options instead of the executor's.
 
-        ``arguments`` is ``(args, kwargs)``, or with ``each`` a list of args.
+        Parameters
+        ----------
+        fn
+            A function, or the name of one that only workers have (``module:name``).
+        arguments
+            ``(args, kwargs)``, or with ``each`` a list of args, one for each call.
+
+        Raises
+        ------
+        RuntimeError
+            After ``shutdown``.
         """
         future: Future[Any] = Future()
         task = None

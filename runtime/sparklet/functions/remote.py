@@ -29,7 +29,13 @@ class RemoteFunction(Generic[P, T]):
         return self.__wrapped__(*args, **kwargs)
 
     def submit(self, *args: P.args, **kwargs: P.kwargs) -> "Future[T]":
-        """Submit a call to the executor of the ``with`` block; RuntimeError outside one."""
+        """Submit a call to the executor of the ``with`` block.
+
+        Raises
+        ------
+        RuntimeError
+            Outside of one.
+        """
         return _executor().submit(self, *args, **kwargs)
 
     def map(self, *iterables: Iterable[Any], **how: Any) -> Iterator[T]:

@@ -31,7 +31,13 @@ class CatalogTables(str):
         """The rows of ``DATABASE.TABLE`` in partitions that match, ``where="day >= '2026-01-01' AND region <> 'us'"``.
 
         In a shard of a run over this table (``--input glue:DATABASE.TABLE``) they are those of the shard's objects.
-        TableError if the table or the condition cannot be read; DatabaseError if the catalog does not answer.
+
+        Raises
+        ------
+        TableError
+            If the table or the condition cannot be read.
+        DatabaseError
+            If the catalog does not answer.
         """
         frame: DataFrame = import_module(CATALOG).read(self.job, name, where)
         return frame
@@ -96,15 +102,7 @@ class TableWrites(JobFields):
     """Writes to tables: each row exactly once, even if a worker is killed or an event is delivered twice.
 
     In a run the rows are staged, and one commit at its end adds those of all shards; elsewhere each write commits at
-    once. Columns are matched by name; a type that does not fit the table's without loss is an error. Each method
-    returns the number of rows, for ``report``.
-
-    ``table`` is ``iceberg:DATABASE.TABLE``, ``delta:URI``, ``hudi:URI`` or ``parquet:URI``; default: the job's.
-    ``merge_schema`` adds new columns to the table; without it they are an error. ``partition_by`` names columns that
-    partition the table, if this write makes it. ``label`` names a write of the script, the same in every attempt;
-    default: its number, from 1. ``commit="direct"`` commits at once, also in a run.
-
-    EventError if no table is named; TableError if the rows do not fit it, or a direct commit lacks a library.
+    once. Columns are matched by name; a type that does not fit the table's without loss is an error.
     """
 
     def append(
@@ -117,7 +115,28 @@ class TableWrites(JobFields):
         label: str | None = None,
         commit: str | None = None,
     ) -> int:
-        """Add the rows."""
+        """Add the rows; their number, for ``report``.
+
+        Parameters
+        ----------
+        table
+            ``iceberg:DATABASE.TABLE``, ``delta:URI``, ``hudi:URI`` or ``parquet:URI``; default: the job's.
+        merge_schema
+            Add new columns to the table; without it they are an error.
+        partition_by
+            Columns that partition the table, if this write makes it.
+        label
+            Names a write of the script, the same in every attempt; default: its number, from 1.
+        commit
+            ``"direct"``: commit at once, also in a run.
+
+        Raises
+        ------
+        EventError
+            If no table is named.
+        TableError
+            If the rows do not fit the table, or a direct commit lacks a library.
+        """
         return self._write(df, table, "append", label, commit, merge_schema=merge_schema, partition_by=partition_by)
 
     def upsert(
@@ -132,10 +151,16 @@ class TableWrites(JobFields):
         label: str | None = None,
         commit: str | None = None,
     ) -> int:
-        """Replace the rows that have the same ``keys``, and add the others.
+        """Replace the rows that have the same keys, and add the others.
 
-        A key may come once in all shards together, unless ``order_by`` names a column: then the row with its greatest
-        value wins, which may be the table's.
+        Parameters
+        ----------
+        keys
+            Columns. A key may come once in all shards together, unless there is an ``order_by``.
+        order_by
+            A column: the row with its greatest value wins, which may be the table's.
+        table, merge_schema, partition_by, label, commit
+            As for ``append``, and so are the result and the errors.
         """
         more = {"merge_schema": merge_schema, "partition_by": partition_by, "keys": keys, "order_by": order_by}
         return self._write(df, table, "upsert", label, commit, **more)
@@ -153,6 +178,7 @@ class TableWrites(JobFields):
         """Replace the partitions in which the rows of all shards lie by these rows.
 
         A later commit of the run, such as a redrive's, keeps the rows that the run has written there before.
+        Parameters, result and errors are those of ``append``.
         """
         more = {"merge_schema": merge_schema, "partition_by": partition_by}
         return self._write(df, table, "overwrite_partitions", label, commit, **more)
@@ -165,12 +191,7 @@ class TableWrites(JobFields):
 
 
 class DatabaseAccess(JobFields):
-    """Reads and writes of PostgreSQL, see ``docs/guide/databases.md``.
-
-    ``database``: ``url``, as ``jdbc:postgresql://HOST:PORT/NAME``; ``credentials``, which names JSON with ``username``
-    and ``password``: ``secretsmanager:NAME`` or ``ssm:/PATH``; ``max_connections`` of all workers with this ledger
-    together; ``timeout_s`` (30) of a statement. TableError if a retry is of no use, DatabaseError if it may help.
-    """
+    """Reads and writes of PostgreSQL, see ``docs/guide/databases.md``."""
 
     def jdbc_write(
         self,
@@ -187,8 +208,27 @@ class DatabaseAccess(JobFields):
 
         Of a batch of a stream, rows of records that the database has are left out.
 
-        With ``keys``, which need a unique index, rows with the same keys are replaced; if ``order_by`` names a column,
-        the row with its greatest value wins. ``label`` names a write of the script; ``commit_id`` replaces the id.
+        Parameters
+        ----------
+        keys
+            Columns with a unique index: rows with the same keys are replaced.
+        order_by
+            A column: of rows with the same keys the one with its greatest value wins.
+        label
+            Names a write of the script, the same in every attempt; default: its number, from 1.
+        commit_id
+            Replaces the write's id.
+        database
+            ``url``, as ``jdbc:postgresql://HOST:PORT/NAME``; ``credentials``, which names JSON with ``username`` and
+            ``password``: ``secretsmanager:NAME`` or ``ssm:/PATH``; ``max_connections`` of all workers with this ledger
+            together; ``timeout_s`` (30) of a statement.
+
+        Raises
+        ------
+        TableError
+            If a retry is of no use.
+        DatabaseError
+            If it may help.
         """
         self.refuse_inferring()
         jdbc, unique = import_module(DATABASES), [keys] if isinstance(keys, str) else keys
@@ -200,7 +240,14 @@ class DatabaseAccess(JobFields):
     ) -> DataFrame:
         """The rows of a table, or of ``(SELECT …) AS name``, read now and kept by Spark.
 
-        With ``split_by``, a column of numbers, dates or timestamps, up to ``connections`` connections read together.
+        Parameters
+        ----------
+        split_by
+            A column of numbers, dates or timestamps, by which several connections share the rows.
+        connections
+            As many read together, at most.
+        database
+            As for ``jdbc_write``, and so are the errors.
         """
         jdbc = import_module(DATABASES)
         frame: DataFrame = jdbc.read(jdbc.Database(self, **database), spark, table, split_by, connections)

@@ -53,8 +53,12 @@ class Job(StreamRecords, TableWrites, DatabaseAccess):
     def from_args(cls, argv: Sequence[str] | None = None, env: Mapping[str, str] = os.environ) -> Job:
         """Read ``argv`` (default: the process's own arguments) and the environment.
 
-        Unknown arguments, such as Glue's ``--JOB_NAME``, end up in ``args``. Raises EventError if ``--event`` is
-        malformed, or event and arguments name different inputs or outputs.
+        Unknown arguments, such as Glue's ``--JOB_NAME``, end up in ``args``.
+
+        Raises
+        ------
+        EventError
+            If ``--event`` is malformed, or event and arguments name different inputs or outputs.
         """
         known, rest = _command_line().parse_known_args(sys.argv[1:] if argv is None else list(argv))
         event = {} if known.event is None else _read_event(known.event)
@@ -105,8 +109,12 @@ class Job(StreamRecords, TableWrites, DatabaseAccess):
         """The inputs for ``spark.read``, which takes a list and reads globs.
 
         The inputs of a shard or of an event of S3 are names of objects, so ``*?[]{}`` in them are escaped; an
-        ``--input 'folder/*.csv'`` stays a glob. Raises EventError if there are no inputs, or if Spark would skip an
-        object or read another one.
+        ``--input 'folder/*.csv'`` stays a glob.
+
+        Raises
+        ------
+        EventError
+            If there are no inputs, or Spark would skip an object or read another one.
         """
         if not self.inputs:
             raise EventError("no inputs: pass --input URI (as often as you like), or inputs in the event")
@@ -120,10 +128,22 @@ class Job(StreamRecords, TableWrites, DatabaseAccess):
     def read_csv(self, spark: SparkSession, schema: str | None = None, **options: Any) -> DataFrame:
         """Read the inputs as CSV with a header, with the same columns and types in every shard.
 
-        ``schema`` is DDL text, by default that of the run, ``params["schema"]``; without one every column is text:
-        nothing is guessed, since a guess sees one shard alone. With one, a file with another header or a line that does
-        not fit fails the job; Spark's defaults go by position and read null. ``options`` of Spark's reader win. If the
-        schema is ``infer``, the job's answer is that of these inputs, and the script ends here.
+        With a schema, a file with another header or a line that does not fit fails the job; Spark's defaults go by
+        position and read null.
+
+        Parameters
+        ----------
+        schema
+            DDL text; default: that of the run, ``params["schema"]``. Without one every column is text: nothing is
+            guessed, since a guess sees one shard alone. ``infer``: the job's answer is the schema of these inputs, and
+            the script ends here.
+        options
+            Those of Spark's reader, which win.
+
+        Raises
+        ------
+        EventError
+            As ``input_list``.
         """
         schema, options = schema or self.params.get(SCHEMA), {**STRICT, **options}
         if schema == INFER:
@@ -136,8 +156,12 @@ class Job(StreamRecords, TableWrites, DatabaseAccess):
     def figures(self, spark: SparkSession | None = None) -> dict[str, Any]:
         """For a check script: the statistics of the run that it checks, such as ``output``, ``rows`` and ``counts``.
 
-        The session is needed only outside a run, where no worker has fetched the document. Raises EventError if the
-        input is no such document.
+        The session is needed only outside a run, where no worker has fetched the document.
+
+        Raises
+        ------
+        EventError
+            If the input is no such document.
         """
         if not (uri := self.input_path):
             raise EventError(
@@ -154,12 +178,18 @@ class Job(StreamRecords, TableWrites, DatabaseAccess):
     def spark(self, app_name: str | None = None, conf: Mapping[str, str] | None = None) -> SparkSession:
         """A SparkSession with the right settings where the script runs.
 
-        ``app_name`` is by default the script's, with run and shard. ``conf``, static options too, wins over
-        spark-submit, spark-defaults.conf or the cluster, and these over Sparklet's defaults: UTC as the session's time
-        zone, S3A for ``s3://`` on Lambda and on a laptop, and extensions and catalogs of the table formats whose jars
-        are on the class path. Iceberg's catalog ``iceberg`` is the one that pyiceberg's variables name
-        (``PYICEBERG_CATALOG__ICEBERG__TYPE``, …); without them it is in ``params["warehouse"]``, else in the output,
-        and in a run only in the former.
+        Sparklet's defaults are UTC as the session's time zone, S3A for ``s3://`` on Lambda and on a laptop, and
+        extensions and catalogs of the table formats whose jars are on the class path. Iceberg's catalog ``iceberg`` is
+        the one that pyiceberg's variables name (``PYICEBERG_CATALOG__ICEBERG__TYPE``, …); without them it is in
+        ``params["warehouse"]``, else in the output, and in a run only in the former.
+
+        Parameters
+        ----------
+        app_name
+            Default: the script's, with run and shard.
+        conf
+            Options, static ones too. They win over spark-submit, spark-defaults.conf or the cluster, and these over the
+            defaults.
         """
         from sparklet.job.session import spark_session  # needs pyspark: only a script that calls this does
 
@@ -170,25 +200,52 @@ class Job(StreamRecords, TableWrites, DatabaseAccess):
     def report(self, *, rows: int | None = None, output_bytes: int | None = None, outputs: Iterable[str] = ()) -> None:
         """Report written data to the worker; the ledger keeps the totals with the shard.
 
-        Call it once for each thing written: reports add up, and the same uri counts once. ``output_bytes`` are stored
-        ones, see ``stored_bytes``. Outside a worker the totals are printed to standard error.
+        Call it once for each thing written: reports add up, and the same uri counts once. Outside a worker the totals
+        are printed to standard error.
+
+        Parameters
+        ----------
+        rows
+            Written ones.
+        output_bytes
+            Stored ones, see ``stored_bytes``.
+        outputs
+            Uris of what was written.
         """
         self.outcome.add(rows, output_bytes, outputs)
 
     def answer(self, document: Any) -> None:
         """Set the answer: the output of a Step Functions task, of a direct invocation, of an API request.
 
-        In a run the answers of all shards are its results (``sparklet results``). The last call counts. For an API the
-        document is the response's JSON body, or the whole response if it has a ``statusCode``. It is any JSON value of
-        at most 6 MB, in a run 256 KiB; raises ValueError or TypeError for others.
+        In a run the answers of all shards are its results (``sparklet results``). The last call counts.
+
+        Parameters
+        ----------
+        document
+            Any JSON value of at most 6 MB, in a run 256 KiB. For an API it is the response's JSON body, or the whole
+            response if it has a ``statusCode``.
+
+        Raises
+        ------
+        ValueError, TypeError
+            If it is larger, or no JSON value.
         """
         self.outcome.answer(document)
 
     def keep_state(self, state: Mapping[str, Any]) -> None:
         """Keep a state for the next call of the same tumbling window, which finds it in ``state``.
 
-        It is a JSON object of at most 1 MB; raises ValueError or TypeError for others. Without a call the state does
-        not change.
+        Without a call the state does not change.
+
+        Parameters
+        ----------
+        state
+            A JSON object of at most 1 MB.
+
+        Raises
+        ------
+        ValueError, TypeError
+            If it is larger, or no JSON object.
         """
         self.outcome.keep_state(state)
 

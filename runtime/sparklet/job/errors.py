@@ -35,8 +35,15 @@ class ExpectationError(SparkletError):
 def expect(condition: bool, what: str) -> None:
     """Fail the script, and with it the run that it checks, unless ``condition`` holds.
 
-    ``what`` describes the expected and the actual result, for the run's manifest and notice. Else ExpectationError;
-    the check is not tried again.
+    Parameters
+    ----------
+    what
+        The expected and the actual result, for the run's manifest and notice.
+
+    Raises
+    ------
+    ExpectationError
+        If it does not hold; the check is not tried again.
     """
     if not condition:
         raise ExpectationError(what)

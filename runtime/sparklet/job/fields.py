@@ -96,7 +96,10 @@ class JobFields:
     def output(self) -> str:
         """The uri to write to; in a run the attempt's own folder, published once the script has succeeded.
 
-        Raises EventError if neither event, arguments nor environment name an output.
+        Raises
+        ------
+        EventError
+            If neither event, arguments nor environment name an output.
         """
         if not self.output_path:
             raise EventError("no output: pass --output URI, or output_path in the event or the environment")
