@@ -1,4 +1,4 @@
-"""The tables of docs/reliability.md, docs/scaling.md and decision 0034, from benchmarks/results/reliability.
+"""The tables of docs/reliability.md, docs/scaling.md and of decisions, from benchmarks/results/reliability.
 
 Each stands between two marks of its name. A campaign's command writes its results there if ``--out`` says so:
 
@@ -6,6 +6,7 @@ Each stands between two marks of its name. A campaign's command writes its resul
     python -m benchmarks.chaos.price, .committers              price.json, committers.json
     python -m benchmarks.jdbc_kills, benchmarks.stream_soak    jdbc_kills.jsonl, stream_soak.json
     python -m benchmarks.scale                                 scale.jsonl, a run of its passes a line
+    python -m benchmarks.event_log                             event_log.json, printed
 """
 
 import json
@@ -160,6 +161,16 @@ def _totals(runs: Rows, names: Sequence[str]) -> str:
     return "; ".join(f"{sum(run[name] for run in runs):,}" for name in names)
 
 
+def _event_log() -> str:
+    document = _document("event_log")
+    [case] = document["cases"]
+    rows = ["| | jobs | s | CPU s |", f"|{'---|' * 4}"]
+    for side, name in (("sparklet", "without a log"), ("listener", "with a listener"), ("own context", "own context")):
+        runs = case[side]["runs"]
+        rows.append(f"| {name} | {len(runs)} | {spread(runs, 'wall_s')} | {spread(runs, 'cpu_s')} |")
+    return "\n".join([f"{_when([document['facts']])}, medians and their range:", "", *rows])
+
+
 TABLES: Mapping[str, Callable[[], str]] = {
     "chaos": _chaos,
     "price": _price,
@@ -167,6 +178,7 @@ TABLES: Mapping[str, Callable[[], str]] = {
     "jdbc": _jdbc,
     "soak": _soak,
     "scale": _scale,
+    "event_log": _event_log,
 }
 
 

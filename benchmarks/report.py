@@ -22,7 +22,11 @@ PAGE = ROOT / "docs" / "benchmarks.md"
 PLOTS = ROOT / "docs" / "benchmarks"
 README = ROOT / "README.md"
 CAMPAIGNS = tuple(
-    ROOT / "docs" / name for name in ("reliability.md", "scaling.md", "decisions/0034-one-table-exactly-once.md")
+    ROOT / "docs" / name
+    for name in (
+        *("reliability.md", "scaling.md", "decisions/0034-one-table-exactly-once.md"),
+        "decisions/0063-a-report-of-each-run.md",
+    )
 )
 """Pages with tables of ``reliability``."""
 Draw = Callable[[Mapping[str, Any], Path], bool]
