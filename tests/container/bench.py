@@ -7,7 +7,7 @@ from pathlib import Path
 from sparklet.model import Run, ShardRecord, ShardState
 from tests.container.account import Account, QueueMapping
 from tests.container.container import Answer, Container
-from tests.functional.worker.misbehaving import GOOD
+from tests.functional.worker.misbehaving import GOOD, GOOD_ROWS
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,9 @@ class ShardBench:
         run = self.start(GOOD.decode(), max_attempts=1)  # a message that came back would be the next test's
         answer = self.deliver()
         record = self.shard(run)
-        assert (record.state, record.rows) == (ShardState.SUCCEEDED, 10), f"{answer}\n{self.function.said()[-5000:]}"
+        assert (record.state, record.rows) == (ShardState.SUCCEEDED, GOOD_ROWS), (
+            f"{answer}\n{self.function.said()[-5000:]}"
+        )
         kinds = ("pyspark-shell", "sparklet.spark.script_host", "awslambdaric")
         lines = self.function.processes().values()
         assert [sum(kind in line for line in lines) for kind in kinds] == [1, 1, 1], "\n".join(lines)

@@ -26,6 +26,7 @@ spark = job.spark()
 assert spark.range(10).columns == ["id"]
 job.report(rows=spark.sparkContext._jsc.sc().range(0, 10, 1, 2).count())  # a job, cheaper than a query
 """
+GOOD_ROWS = 10  # that it reports
 UDF = (
     JOB
     + "from pyspark.sql import functions as F\n@F.udf('int')\ndef f(x):\n    {}\n"

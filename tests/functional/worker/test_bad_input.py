@@ -16,7 +16,7 @@ from sparklet.model import ShardRecord, ShardRef, ShardState
 from sparklet.spark.task_limits import IN_LAMBDA
 from tests.functional.worker.conftest import local_jars
 from tests.functional.worker.ledgered import BUCKET, OTHERS, Function, deployed
-from tests.functional.worker.misbehaving import CASES, DONE, GONE, GOOD, JOB, RETRIED, Case
+from tests.functional.worker.misbehaving import CASES, DONE, GONE, GOOD, GOOD_ROWS, JOB, RETRIED, Case
 from tests.stand_ins.ministack import free_port
 
 pytestmark = [pytest.mark.spark, pytest.mark.stack, pytest.mark.slow]
@@ -62,7 +62,7 @@ def then_the_next_works(function: Function) -> None:
     good = function.plan(GOOD)
     assert function.deliver(good) == []
     record = function.shard(good)
-    assert (record.state, record.rows) == (DONE, 10), record.error_message
+    assert (record.state, record.rows) == (DONE, GOOD_ROWS), record.error_message
 
 
 def expect(function: Function, ref: ShardRef, state: ShardState, error_class: str, *says: str) -> ShardRecord:
