@@ -54,7 +54,7 @@ class User:
             text=True,
             env=env,
             cwd=self.home,
-            preexec_fn=_heed_ctrl_c,
+            preexec_fn=heed_ctrl_c,
         )
 
     def types(self, *arguments: str, within_s: float = 200) -> Answer:
@@ -90,7 +90,7 @@ class User:
         return [pid for pid in self.processes("_worker.py") if b"WorkerFunction" in _read(pid, "cmdline")]
 
 
-def _heed_ctrl_c() -> None:
+def heed_ctrl_c() -> None:
     """As a terminal starts commands: a shell's background job, in which tests may run, ignores SIGINT."""
     signal.signal(signal.SIGINT, signal.SIG_DFL)
 

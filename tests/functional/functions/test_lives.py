@@ -20,6 +20,7 @@ import pytest
 from sparklet.errors import PayloadError, RemoteTaskError
 from sparklet.functions.executor import LambdaExecutor
 from sparklet.functions.local import Processes
+from tests.end_to_end.conftest import heed_ctrl_c
 from tests.stand_ins import called
 
 END_S = 60.0
@@ -46,7 +47,7 @@ def start(tmp_path: Path) -> Iterator[Callable[..., "subprocess.Popen[str]"]]:
             stderr=subprocess.PIPE,
             text=True,
             start_new_session=True,
-            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a shell's background job ignores it
+            preexec_fn=heed_ctrl_c,
         )
         started.append(process)
         return process
