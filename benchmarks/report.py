@@ -24,7 +24,9 @@ README = ROOT / "README.md"
 CAMPAIGNS = tuple(
     ROOT / "docs" / name
     for name in (
-        *("reliability.md", "scaling.md", "decisions/0034-one-table-exactly-once.md"),
+        "reliability.md",
+        "scaling.md",
+        "decisions/0034-one-table-exactly-once.md",
         "decisions/0063-a-report-of-each-run.md",
     )
 )
