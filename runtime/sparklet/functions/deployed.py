@@ -18,7 +18,7 @@ from sparklet.aws.dynamodb import DynamoTaskStore
 from sparklet.aws.object_store import S3ObjectStore
 from sparklet.aws.stacks import stack_outputs, unreserved_concurrency
 from sparklet.aws.task_queue import queue_opener
-from sparklet.errors import LedgerError, RemoteTaskError, SettingsError, SparkletError
+from sparklet.errors import RemoteTaskError, SettingsError, SparkletError
 from sparklet.forks import renew_after_fork
 from sparklet.functions.backend import StoredContents
 from sparklet.functions.calls import Answer, Call, Contents, End
@@ -139,7 +139,7 @@ class LambdaFunctions:
         """Send a call, whose record is polled from now on."""
         begun_s = time.monotonic()
 
-        def recorded(record: TaskRecord | LedgerError) -> None:
+        def recorded(record: TaskRecord | Exception) -> None:
             self._threads.submit(lambda: ended(self._end(call, record, begun_s)))
 
         self._poller.watch(call.record_id, recorded)
@@ -149,10 +149,10 @@ class LambdaFunctions:
         else:
             self._queue(worker["queue"]).send([json.dumps(envelope)])
 
-    def _end(self, call: Call, record: TaskRecord | LedgerError, begun_s: float) -> End:
+    def _end(self, call: Call, record: TaskRecord | Exception, begun_s: float) -> End:
         """The end in a record that has ended, or is renewed no more."""
-        if isinstance(record, LedgerError):
-            return RemoteTaskError(f"{call.name}: {record}")
+        if isinstance(record, Exception):
+            return RemoteTaskError(f"{call.name}: its answer cannot be read: {type(record).__name__}: {record}")
         if record.result:
             return self._opened(call, record.result.answer[0])
         failure = record.failure or Failure(LEASE_EXPIRED, "its worker was lost", retryable=False)

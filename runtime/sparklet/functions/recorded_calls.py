@@ -46,7 +46,7 @@ def claimed_id(envelope: Any) -> str:
 
 @dataclass(slots=True)
 class _Watched:
-    ended: "Callable[[TaskRecord | LedgerError], None]"
+    ended: "Callable[[TaskRecord | Exception], None]"
     began_s: float = field(default_factory=time.monotonic)
     due_s: float = 0.0
     revision: int = -1
@@ -57,14 +57,14 @@ class _Watched:
 class Poller:
     """Reports each record that has ended, or is RUNNING without renewals: one thread reads all records."""
 
-    read: Callable[[Sequence[str]], Iterable[TaskRecord]]  # the existing records of these ids; may raise LedgerError
+    read: Callable[[Sequence[str]], Iterable[TaskRecord]]  # the existing records of these ids; may raise any error
     lost_s: float = LOST_S  # a RUNNING record that was not renewed for so long counts as lost
     open: dict[str, _Watched] = field(default_factory=dict)
     _lock: threading.Lock = field(default_factory=threading.Lock)
     _running: bool = False
 
-    def watch(self, record_id: str, ended: "Callable[[TaskRecord | LedgerError], None]") -> None:
-        """Call ``ended`` once, with the record or a permanent error; in the poller's thread, so it must be quick."""
+    def watch(self, record_id: str, ended: "Callable[[TaskRecord | Exception], None]") -> None:
+        """Call ``ended`` once, in the poller's thread, with the record or the error of reading it; it must be quick."""
         with self._lock:
             self.open[record_id] = _Watched(ended)
             if not self._running:
@@ -86,11 +86,11 @@ class Poller:
                 return
             try:
                 found = {record.task_id: record for record in self.read(list(due))}
-            except LedgerError as error:  # renewals fail, too, so no worker counts as lost
+            except Exception as error:  # noqa: BLE001 - else this thread would end, and its callers wait for good
                 found = {}
                 for name, each in watched:
-                    each.changed_s = time.monotonic()
-                    if not error.retryable and self.forget(name):
+                    each.changed_s = time.monotonic()  # renewals fail, too, so no worker counts as lost
+                    if not getattr(error, "retryable", False) and self.forget(name):
                         each.ended(error)
             for name, each in due.items():
                 self._look(each, name, found.get(name))

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from sparklet.errors import LeaseLostError, LedgerError, PayloadError
+from sparklet.errors import LeaseLostError, LedgerError, PayloadError, SettingsError
 from sparklet.events import Outcome, Source, Task, TaskRequest
 from sparklet.functions import handler, recorded_calls
 from sparklet.functions.backend import FolderContents
@@ -301,9 +301,11 @@ def test_a_record_that_nobody_renews_is_handed_over() -> None:
     assert eventually(lambda: ended) == [RUNNING]
 
 
-def test_a_ledger_that_may_not_be_read_ends_the_waiting() -> None:
-    refusal, ended = LedgerError("denied"), list[Any]()
-    refusal.retryable = False
+@pytest.mark.parametrize("refusal", [LedgerError("denied"), SettingsError("no credentials"), RuntimeError("?")])
+def test_a_ledger_that_may_not_be_read_ends_the_waiting(refusal: Exception) -> None:
+    ended = list[Any]()
+    if isinstance(refusal, LedgerError):
+        refusal.retryable = False
 
     def refused(names: Sequence[str]) -> Iterable[TaskRecord]:
         raise refusal
