@@ -220,14 +220,9 @@ public class KeptContext implements WarmJvm.Keeper {
     }
 
     private void removeListeners(LiveListenerBus bus) throws Exception {
-        for (long giveUp = System.nanoTime() + WAIT_MS * 1000000;; Thread.sleep(1)) {
-            try {
-                bus.waitUntilEmpty(-1); // its own wait looks every 10 ms
-                break;
-            } catch (Exception notYet) { // a TimeoutException
-                if (System.nanoTime() > giveUp) {
-                    throw notYet;
-                }
+        for (long giveUp = System.nanoTime() + WAIT_MS * 1000000; !hasToldAll(bus); Thread.sleep(1)) {
+            if (System.nanoTime() > giveUp) {
+                throw new IllegalStateException("its listeners were not told of all ends");
             }
         }
         for (Iterator each = bus.listeners().iterator(); each.hasNext();) {
@@ -236,6 +231,16 @@ public class KeptContext implements WarmJvm.Keeper {
                 bus.removeListener(listener);
             }
         }
+    }
+
+    /** Whether listeners know of all ends; of a failed job's, the scheduler tells its caller first. */
+    private boolean hasToldAll(LiveListenerBus bus) throws Exception {
+        try {
+            bus.waitUntilEmpty(-1); // its own wait looks every 10 ms
+        } catch (java.util.concurrent.TimeoutException notYet) {
+            return false;
+        }
+        return !insides.awaitsEnds();
     }
 
     /** Wait for tasks that were no longer needed, as of a query with a limit. */

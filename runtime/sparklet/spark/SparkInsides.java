@@ -73,6 +73,16 @@ public class SparkInsides {
         return (scala.collection.mutable.ListBuffer) WarmJvm.field(store().getClass(), "flushTriggers").get(store());
     }
 
+    /** Whether Spark's own listener knows of jobs or tasks that have begun, and not of their end. */
+    public boolean awaitsEnds() throws Exception {
+        Object listener = context.statusStore().listener().get();
+        return !liveIn(listener, "liveJobs").isEmpty() || !liveIn(listener, "liveTasks").isEmpty();
+    }
+
+    private static scala.collection.mutable.HashMap liveIn(Object listener, String name) throws Exception {
+        return (scala.collection.mutable.HashMap) WarmJvm.field(listener.getClass(), name).get(listener);
+    }
+
     /** Whether a session has told the context to tell it of its end; each context is told once. */
     public static AtomicBoolean listenerRegistered() throws Exception {
         String name = SESSIONS[0];

@@ -2,6 +2,7 @@
 
 import inspect
 import json
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -73,6 +74,29 @@ spark.sparkContext.setLocalProperty('mine', '1')
 spark.sparkContext.setCheckpointDir('mine')
 spark.range(9).crossJoin(F.broadcast(spark.range(3))).count()
 """
+TOLD_LATE = '''
+import time
+compiler = spark._jvm.org.codehaus.janino.SimpleCompiler()
+compiler.setParentClassLoader(spark._jvm.java.lang.Thread.currentThread().getContextClassLoader())
+compiler.cook("""
+import scala.concurrent.ExecutionContext;
+public class Slow extends scala.runtime.AbstractFunction1 implements ExecutionContext {
+    public Object apply(Object end) {
+        try { Thread.sleep(500); } catch (InterruptedException error) { }
+        return end;
+    }
+    public void execute(Runnable callback) { callback.run(); }
+    public void reportFailure(Throwable error) { }
+    public ExecutionContext prepare() { return this; }
+}""")
+slow = compiler.getClassLoader().loadClass("Slow").newInstance()
+failing = spark.sparkContext.parallelize([1], 1).map(lambda x: 1 / 0)._jrdd
+count = spark._jvm.org.apache.spark.rdd.RDD.rddToAsyncRDDActions(failing.rdd(), failing.classTag()).countAsync()
+count.onComplete(slow, slow)  # in the scheduler's thread, before it tells the listeners
+while not count.isCompleted():
+    time.sleep(0.01)
+'''
+
 TRACES = {  # and the script's exit code
     LASTING: 0,
     "other = spark.newSession()\nother.range(3).createOrReplaceTempView('mine')\n"
@@ -130,6 +154,17 @@ def test_a_kept_context_shows_nothing_of_the_task_before(kept: Bench) -> None:
         assert after["id"] != before["id"], "what a script names after it must not be written over"
         assert after == {**before, "problem": "", "id": after["id"]}, trace  # the same context, too
         before = after
+
+
+def test_the_end_of_a_failed_job_is_not_told_to_the_next_task(kept: Bench) -> None:
+    before = kept.run(LOOK).told()
+    ran = kept.run(SPARK + TOLD_LATE)
+    assert ran.code == 0, ran.text("stderr")
+    time.sleep(0.7)  # by then the listeners have been told
+
+    after = kept.run(LOOK).told()
+
+    assert after == {**before, "problem": "", "id": after["id"]}
 
 
 ANOTHER = {
