@@ -32,6 +32,8 @@ from tests.stand_ins.memory import FakeClock, MemoryTaskStore
 KEY = b"k" * 32
 NOW_S = 1_700_000_000.0
 TIMED_OUT = {"errorType": "Sandbox.Timedout", "errorMessage": "Task timed out after 3.00 seconds"}
+DENIED = LedgerError("denied")
+DENIED.retryable = False
 performed: list[Any] = []
 
 
@@ -301,11 +303,9 @@ def test_a_record_that_nobody_renews_is_handed_over() -> None:
     assert eventually(lambda: ended) == [RUNNING]
 
 
-@pytest.mark.parametrize("refusal", [LedgerError("denied"), SettingsError("no credentials"), RuntimeError("?")])
+@pytest.mark.parametrize("refusal", [DENIED, SettingsError("no credentials"), RuntimeError("?")])
 def test_a_ledger_that_may_not_be_read_ends_the_waiting(refusal: Exception) -> None:
     ended = list[Any]()
-    if isinstance(refusal, LedgerError):
-        refusal.retryable = False
 
     def refused(names: Sequence[str]) -> Iterable[TaskRecord]:
         raise refusal
