@@ -181,12 +181,14 @@ def _store(
     spark, observed = frame.sparkSession, Observation()
     counted = frame.observe(observed, functions.count(functions.lit(1)).alias("rows"))
     options = {**OPTIONS, **(LOCAL_OPTIONS if spark.sparkContext.master.startswith("local") else {})}
+    path, files = hadoop_path(spark, folder)
+    is_new = mode != "append" or not files.exists(path)  # an earlier write's rows are not this one's to delete
     with _writing, _options(spark, {**PARQUET, FIELD_IDS: str(bool(ids)).lower()}):
         counted.write.options(**options).mode(mode).partitionBy(*by).parquet(folder)
     rows = int(observed.get["rows"])
-    path, files = hadoop_path(spark, folder)
     if not rows:
-        files.delete(path, True)
+        if is_new:
+            files.delete(path, True)
         return 0, ()
     start = len(path.toUri().getPath().rstrip("/")) + 1
     stored = _data_files(files, path)

@@ -455,9 +455,12 @@ def test_without_a_worker_nothing_is_staged_in_vain(local: Place, rows: DataFram
 def test_parquet_is_the_runs_output(local: Place, rows: DataFrame) -> None:
     job = replace(local.job, table=f"parquet:{local.root}/out")
 
-    assert job.append(rows) + job.append(rows) == 20
+    assert job.append(rows.limit(0)) == 0
+    assert not Path(path_of(job.output)).exists()
 
-    assert pq.read_table(path_of(job.output)).num_rows == 20
+    assert job.append(rows) + job.append(rows) + job.append(rows.limit(0)) == 20
+
+    assert pq.read_table(path_of(job.output)).num_rows == 20  # which an append of nothing has not deleted
     assert not local.outcome.exists()
     with pytest.raises(TableError, match=f"start it with --table parquet:{local.root}/other"):
         job.append(rows, f"parquet:{local.root}/other")
