@@ -38,6 +38,7 @@ from sparklet.cli import main as sparklet_command
 from sparklet.engines import on_platform, one_shard, worker_package
 from sparklet.engines.emr import EmrSteps
 from sparklet.job.fields import DATA, Table
+from sparklet.local.state import StateDir
 from sparklet.model import Failure, ShardState
 from sparklet.ports.deployment import Deployment
 from sparklet.runs.engine_workers import start_workers
@@ -169,11 +170,15 @@ def walk_run(walk: Walk, folder: Path) -> None:
     """``sparklet run`` of three objects, until the first message is in the queue."""
     world = World()
     world.put(3)
+    state = folder / "state"
+    StateDir(state).create()
 
     @contextmanager
     def open_memory(*_: Any, **__: Any) -> Iterator[OpenStack]:
         orchestrator = MemoryOrchestrator({}, world.clock)
-        yield OpenStack(world.at, MemoryCompute({}), "worker", Lines(), WorkerSize(), orchestrator, state=folder)
+        yield OpenStack(
+            world.at, MemoryCompute({}), "worker", Lines(), WorkerSize(), orchestrator, state=folder / "state"
+        )
 
     for name, module in list(sys.modules.items()):
         if name.startswith("sparklet.cli") and getattr(module, "open_stack", None) is open_stack:

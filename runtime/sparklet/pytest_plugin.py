@@ -155,6 +155,7 @@ def _sparklet_state(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     from sparklet.local.state import StateDir
 
     state = StateDir(tmp_path_factory.mktemp("sparklet"))
+    state.create()
     with Lock(state.clients_lock) as held:
         held.shared()
         yield state.root

@@ -315,7 +315,7 @@ def vanish(run_id: str, name: str, done: threading.Event) -> None:
             with LocalStack.attach(StackOptions(state_dir=state, processing=False)) as stack:
                 run = stack.deployment().ledger.runs.get(run_id)
                 if run.sealed:
-                    stack.deployment().store.delete_all([f"{run.inputs[0]}{name}"])
+                    stack.deployment().store.delete_all([f"{run.inputs[0]}{name}"], run.inputs[0])
                     return
         except SparkletError:
             continue  # not planned yet

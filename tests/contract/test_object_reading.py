@@ -22,7 +22,7 @@ def test_versions_are_listed_by_key_newest_first(versioned: ObjectStore, bucket:
     for body in (b"1", b"22", b"333"):
         for key in KEYS:
             versioned.put(f"s3://{bucket}/{key}", body)
-    versioned.delete_all([f"s3://{bucket}/ü/1"])
+    versioned.delete_all([f"s3://{bucket}/ü/1"], f"s3://{bucket}/ü/")
 
     found = list(versioned.list_versions(f"s3://{bucket}/"))
 
@@ -58,7 +58,7 @@ def test_a_version_is_read_whatever_is_current(versioned: ObjectStore, bucket: s
     assert versioned.head(uri).version_id == ""
     versioned.download(uri, tmp_path / "copy", old.etag, old.version_id)
     assert (tmp_path / "copy").read_bytes() == b"old"
-    versioned.delete_all([uri])
+    versioned.delete_all([uri], uri)
     assert versioned.get(uri, version_id=old.version_id) == b"old"
     with pytest.raises(ObjectNotFoundError):
         versioned.get(uri)
@@ -67,7 +67,7 @@ def test_a_version_is_read_whatever_is_current(versioned: ObjectStore, bucket: s
 def test_missing_versions_and_delete_markers_cannot_be_read(versioned: ObjectStore, bucket: str) -> None:
     uri = f"s3://{bucket}/a"
     versioned.put(uri, b"1")
-    versioned.delete_all([uri])
+    versioned.delete_all([uri], uri)
     marker = next(info for info in versioned.list_versions(uri) if info.deleted)
 
     for version_id in ("11111111-2222-3333-4444-555555555555", marker.version_id):

@@ -55,7 +55,7 @@ def test_a_key_is_taken_literally(store: ObjectStore, bucket: str, key: str, tmp
     store.upload(tmp_path / "copy", uri)
     assert store.get(uri) == key.encode()
     assert list(store.list(f"s3://{bucket}/", start_after=key)) == []
-    store.delete_all([uri])
+    store.delete_all([uri], uri)
     assert list(store.list(f"s3://{bucket}/")) == []
 
 
@@ -178,7 +178,7 @@ def test_a_bucket_that_is_not_there_is_named(store: ObjectStore, bucket: str, tm
         lambda: store.head(uri),
         lambda: store.put(uri, b"x"),
         lambda: store.upload(tmp_path / "file", uri),
-        lambda: store.delete_all([uri]),
+        lambda: store.delete_all([uri], uri),
         lambda: list(store.list(uri)),
     ]
     for call in calls:
@@ -193,9 +193,20 @@ def test_an_invalid_address_is_named(store: ObjectStore, uri: str) -> None:
 
 
 def test_deleting_what_is_not_there_is_fine(store: ObjectStore, bucket: str) -> None:
-    store.delete_all([f"s3://{bucket}/never"])
+    store.delete_all([f"s3://{bucket}/never"], f"s3://{bucket}/ne")
 
     assert list(store.list(f"s3://{bucket}/never")) == []
+
+
+def test_nothing_outside_the_prefix_is_deleted(store: ObjectStore, bucket: str) -> None:
+    for key in ("runs/1/x", "runs/10/x"):
+        store.put(f"s3://{bucket}/{key}", b"x")
+
+    for within in (f"s3://{bucket}/runs/1/", f"s3://{bucket}/", f"s3://{bucket}", ""):
+        with pytest.raises(ValueError, match=r"is not below|no prefix"):
+            store.delete_all([f"s3://{bucket}/runs/10/x"], within)
+
+    assert len(list(store.list(f"s3://{bucket}/"))) == 2
 
 
 def test_many_objects_are_copied_and_deleted(store: ObjectStore, bucket: str) -> None:
@@ -205,12 +216,12 @@ def test_many_objects_are_copied_and_deleted(store: ObjectStore, bucket: str) ->
     store.put(f"s3://{bucket}/to/{names[0]}", b"what was there before")
 
     store.copy_all((f"s3://{bucket}/from/{name}", f"s3://{bucket}/to/{name}") for name in names)
-    store.delete_all(info.uri for info in store.list(f"s3://{bucket}/from/"))
+    store.delete_all((info.uri for info in store.list(f"s3://{bucket}/from/")), f"s3://{bucket}/from/")
 
     assert list(store.list(f"s3://{bucket}/from/")) == []
     assert [info.uri.rpartition("/")[2] for info in store.list(f"s3://{bucket}/to/")] == names
     assert all(store.get(f"s3://{bucket}/to/{name}") == name.encode() for name in names[:3])
-    store.delete_all([])
+    store.delete_all([], f"s3://{bucket}/to/")
 
 
 def test_copying_stops_with_the_error_of_its_input(store: ObjectStore, bucket: str) -> None:

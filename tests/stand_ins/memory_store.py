@@ -12,7 +12,7 @@ from types import MappingProxyType
 from sparklet.clock import SystemClock
 from sparklet.errors import ObjectChangedError, ObjectForbiddenError, ObjectNotFoundError, ObjectStoreError
 from sparklet.model import SCHEME, split_uri
-from sparklet.ports import Clock, ObjectInfo
+from sparklet.ports import Clock, ObjectInfo, only_within
 
 PAGE_KEYS = 1000
 
@@ -171,9 +171,9 @@ class MemoryObjectStore:
         for source, target in pairs:
             self.put(target, self.get(source))
 
-    def delete_all(self, uris: Iterable[str]) -> None:
-        """Delete objects."""
-        for uri in uris:
+    def delete_all(self, uris: Iterable[str], within: str) -> None:
+        """Delete objects below a prefix."""
+        for uri in only_within(uris, within):
             self.delete(uri)
 
     def _object(self, uri: str, version_id: str) -> _Object:

@@ -6,9 +6,8 @@ run is still there, and the next ``clean`` deletes it.
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
-from sparklet.app.local_files import FOLDER, is_complete, local_paths
+from sparklet.app.local_files import forget_inputs, is_complete, local_folder
 from sparklet.app.reporter import Reporter
 from sparklet.app.stack import OpenStack
 from sparklet.errors import PlanError
@@ -45,20 +44,18 @@ def runs_to_clean(
 def _folders(stack: OpenStack, run: Run, reporter: Reporter) -> tuple[str, ...]:
     """The folders to delete with a run: its own, and the bucket's copy of its output if the local one is complete."""
     own = folders_of(stack.at, run.run_id)
-    output = local_paths(stack, run.run_id).output
-    if not output:
+    if not run.local_output:
         return own
-    if is_complete(stack, run, Path(output)):
+    if is_complete(stack, run, folder := local_folder(run)):
         return *own, run.output_uri
-    reporter.warn(f"the output of {run.run_id} is not complete in {output}; the bucket's copy is kept")
+    reporter.warn(f"the output of {run.run_id} is not complete in {folder}; the bucket's copy is kept")
     return own
 
 
 def delete_run(stack: OpenStack, run: Run, folders: Sequence[str]) -> None:
     """Delete an ended run: its files below ``folders``, its items in the ledger, and the names of its local folders."""
     clean(stack.at, run, folders)
-    if stack.state:
-        (stack.state / FOLDER / f"{run.run_id}.json").unlink(missing_ok=True)
+    forget_inputs(stack, run.run_id)
 
 
 def ended_runs(at: Deployment, *, older_than_s: float = 0.0, keep: int = 0) -> Iterator[Run]:
@@ -107,5 +104,5 @@ def clean(at: Deployment, run: Run, folders: Sequence[str]) -> None:
     """Retire an ended run, then delete its files and its items; PlanError if its check or next run is open."""
     _refuse_open_follow_ups(at, at.ledger.runs.retire(run.run_id))
     for folder in folders:
-        at.store.delete_all(info.uri for info in at.store.list(folder))
+        at.store.delete_all((info.uri for info in at.store.list(folder)), folder)
     at.ledger.runs.delete(run.run_id)

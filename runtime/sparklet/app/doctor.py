@@ -58,7 +58,7 @@ def examine(state: Path) -> list[Finding]:
         _class_data(),
         _memory(),
         _disk(state),
-        _stack(state),
+        _found("local stack", lambda: _stack(state), "name another with --state-dir"),
     ]
 
 
@@ -186,11 +186,11 @@ def _disk(state: Path) -> Finding:
     return Finding("state folder", writable and free_bytes >= MIN_FREE_BYTES, found, "name another with --state-dir")
 
 
-def _stack(state: Path) -> Finding:
+def _stack(state: Path) -> str:
     from sparklet.local.stack import running
 
     info = running(state)
-    return Finding("local stack", True, f"running at {info.endpoint_url}" if info else "not running")
+    return f"running at {info.endpoint_url}" if info else "not running"
 
 
 def contradictions(stack: StackSettings) -> Iterator[Finding]:

@@ -5,7 +5,7 @@ from dataclasses import asdict
 from typing import Any
 
 from sparklet.app.explain import SCRIPT, FailureGroup
-from sparklet.app.local_files import local_part, local_paths
+from sparklet.app.local_files import local_folder, local_inputs, local_part
 from sparklet.app.object_status import ObjectStatus
 from sparklet.app.reporter import time_text
 from sparklet.app.stack import OpenStack
@@ -74,7 +74,8 @@ def result_document(stack: OpenStack, run: Run, summary: Summary) -> dict[str, A
 
 def places_of(stack: OpenStack, run: Run) -> tuple[str, str]:
     """A run's output, the local folder if it has one, and its manifest."""
-    return local_paths(stack, run.run_id).output or run.output_uri, stack.at.run_uri(run.run_id, "manifest.json")
+    output = str(local_folder(run)) if run.local_output else run.output_uri
+    return output, stack.at.run_uri(run.run_id, "manifest.json")
 
 
 def on_disk(stack: OpenStack, address: str) -> str:
@@ -154,7 +155,7 @@ def group_document(stack: OpenStack, group: FailureGroup) -> dict[str, Any]:
 
 def local_file(stack: OpenStack, group: FailureGroup) -> str:
     """The local file that was copied to the example's object; "" if there is none."""
-    return str(local_part(group.example_object, local_paths(stack, group.example.run_id).inputs) or "")
+    return str(local_part(group.example_object, local_inputs(stack, group.example.run_id)) or "")
 
 
 def redrive_command(stack: OpenStack, group: FailureGroup) -> str:

@@ -1,16 +1,15 @@
 """Local inputs copied to the bucket, and a run's output copied to a local folder, with progress."""
 
 import hashlib
-import json
 import os
-import shutil
 from collections import deque
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import replace
 from functools import cache
 from itertools import chain, islice
+from math import inf
 from pathlib import Path
 from typing import TypeVar
 
@@ -20,45 +19,37 @@ from sparklet.errors import PlanError, SettingsError
 from sparklet.inputs.local_files import local_files
 from sparklet.inputs.selection import Filter
 from sparklet.job.catalogs import VARIABLES, catalog_properties
-from sparklet.local.state import read_json
-from sparklet.model import Run, RunOptions, ShardState
-from sparklet.planning.new_run import run_id_of
+from sparklet.local.lock import Lock
+from sparklet.local.state import LOCAL_PATHS, StateDir, read_json, write_json
+from sparklet.model import PUBLISHED, Run, RunOptions, ShardState
+from sparklet.owned import delete_own
+from sparklet.planning.new_run import refuse_own_output, run_id_of
+from sparklet.planning.output_claims import replaced_by
 from sparklet.planning.packing import within_limit
 from sparklet.planning.request import RunRequest
 from sparklet.ports import ObjectInfo, ObjectStore
+from sparklet.ports.deployment import Deployment
 
 T = TypeVar("T")
-FOLDER = "local-paths"  # of the local stack's; it holds a file for each run that was started from here
 THREADS = 8
 SAY_EVERY = 100  # files
 
 Say = Callable[[str], None]
 
 
-@dataclass(frozen=True)
-class LocalPaths:
-    """Which local folders belong to a run; kept in the local stack's folder for later redrives."""
-
-    inputs: Mapping[str, str] = field(default_factory=dict)  # S3 folder or object → local path
-    output: str = ""  # local folder to be filled; "" = none
-    replaces: Sequence[str] = ()  # names in it of what earlier runs wrote, to be deleted when it is filled
-
-    def save(self, folder: Path, run_id: str) -> None:
-        """Save them for ``run_id``."""
-        folder.mkdir(parents=True, exist_ok=True)
-        new = folder / f".{run_id}.json"
-        new.write_text(json.dumps(asdict(self), indent=2))
-        new.replace(folder / f"{run_id}.json")
-
-    @classmethod
-    def load(cls, folder: Path, run_id: str) -> "LocalPaths":
-        """The paths of ``run_id``; empty if it was not started from local paths."""
-        return cls(**read_json(folder / f"{run_id}.json") or {})
+def local_inputs(stack: OpenStack, run_id: str) -> Mapping[str, str]:
+    """Where a run's inputs were copied from: local paths by S3 folder or object; {} in a deployed stack."""
+    return (read_json(_kept(stack.state, run_id)) or {}) if stack.state else {}
 
 
-def local_paths(stack: OpenStack, run_id: str) -> LocalPaths:
-    """The local paths of a run; none if it was not started from local paths, or in a deployed stack."""
-    return LocalPaths.load(stack.state / FOLDER, run_id) if stack.state else LocalPaths()
+def forget_inputs(stack: OpenStack, run_id: str) -> None:
+    """Forget where a run's inputs were copied from."""
+    if stack.state:
+        _kept(stack.state, run_id).unlink(missing_ok=True)
+
+
+def _kept(state: Path, run_id: str) -> Path:
+    return state / LOCAL_PATHS / f"{run_id}.json"
 
 
 def with_local_files(stack: OpenStack, request: RunRequest, reporter: Reporter) -> RunRequest:
@@ -67,24 +58,36 @@ def with_local_files(stack: OpenStack, request: RunRequest, reporter: Reporter) 
         table = request.table.partition("file://")[2]
         refuse_remote_only((*request.inputs, *request.files.values(), table), request.output_uri)
         return request
-    is_local = request.output_uri and "://" not in request.output_uri
-    paths = _output_paths(stack.state / FOLDER, request) if is_local else LocalPaths()
-    inputs: list[str] = []
-    for index, given in enumerate(request.inputs):
-        inputs.append(given if "://" in given else _upload_input(stack, request, index, Path(given), reporter))
-        if "://" not in given:
-            paths = replace(paths, inputs={**paths.inputs, inputs[-1]: str(Path(given).resolve())})
-    paths.save(stack.state / FOLDER, request.run_id)
+    inputs = {
+        given if "://" in given else _upload_input(stack, request, index, Path(given), reporter): given
+        for index, given in enumerate(request.inputs)
+    }
+    local = {uri: str(Path(given).resolve()) for uri, given in inputs.items() if uri != given}
+    write_json(_kept(stack.state, request.run_id), local)
     files = {}
     for name, given in request.files.items():
         path = Path(given)
         files[name] = f"s3://{stack.at.bucket}/input/{request.run_id}/files/{name}/{path.name}"
         reporter.say(f"copying {path} to the bucket")
         stack.at.store.upload(path, files[name])
-    output_uri = f"s3://{stack.at.bucket}/output/{request.run_id}/" if paths.output else request.output_uri
-    if paths.output and request.table.startswith("iceberg:"):
-        Path(paths.output).mkdir(parents=True, exist_ok=True)  # for the catalog
-    return replace(request, inputs=tuple(inputs), output_uri=output_uri, params={**request.params, **files})
+    if request.output_uri and "://" not in request.output_uri:
+        output = Path(request.output_uri).resolve()
+        if request.table.startswith("iceberg:"):
+            output.mkdir(parents=True, exist_ok=True)  # for the catalog
+        bucket_copy = f"s3://{stack.at.bucket}/output/{request.run_id}/"
+        request = replace(request, output_uri=bucket_copy, local_output=_folder_uri(output))
+    return replace(request, inputs=tuple(inputs), params={**request.params, **files})
+
+
+def _folder_uri(folder: Path) -> str:
+    return f"file://{str(folder.resolve()).rstrip('/')}/"
+
+
+def refuse_own_input(given: Path, output: str, state: Path) -> None:
+    """PlanError if a local output, or the local stack's folder ``state``, lies inside the local input ``given``."""
+    places = {"the state folder": state} | ({"the output": Path(output)} if output and "://" not in output else {})
+    if given.is_dir():
+        refuse_own_output([_folder_uri(given)], {what: _folder_uri(place) for what, place in places.items()})
 
 
 def checked_output(request: RunRequest, state: Path | None) -> RunRequest:
@@ -94,7 +97,7 @@ def checked_output(request: RunRequest, state: Path | None) -> RunRequest:
     holds absolute addresses. ``state``: the local stack's folder.
     """
     output, run_id = Path(request.output_uri).resolve(), run_id_of(request, 0.0)
-    if state and LocalPaths.load(state / FOLDER, run_id).output != str(output):  # else it is this run's own
+    if not (state and _kept(state, run_id).exists()):  # else it may be this run's own; ``fill`` looks again
         check_output(output, request.options.existing)
     named = catalog_properties({**os.environ, **request.env}, request.params.get("warehouse"))
     if not request.table.startswith("iceberg:") or {"type", "uri"} & named.keys():
@@ -105,18 +108,6 @@ def checked_output(request: RunRequest, state: Path | None) -> RunRequest:
         f"{VARIABLES}WAREHOUSE": f"file://{output}/warehouse",
     }
     return replace(request, env={**catalog, **request.env})
-
-
-def _output_paths(paths_dir: Path, request: RunRequest) -> LocalPaths:
-    """The local output and what is replaced there; a run that is started again keeps its own."""
-    output, existing = str(Path(request.output_uri).resolve()), request.options.existing
-    known = LocalPaths.load(paths_dir, request.run_id)
-    if known.output == output:
-        return known
-    paths = LocalPaths(output=output, replaces=check_output(Path(output), existing))
-    if existing == "overwrite":
-        give_up_output(paths_dir, output)
-    return paths
 
 
 def _upload_input(stack: OpenStack, request: RunRequest, index: int, path: Path, reporter: Reporter) -> str:
@@ -158,39 +149,65 @@ def changed(store: ObjectStore, files: Iterable[tuple[Path, str]]) -> list[tuple
     return [(path, uri) for path, uri in files if etags(uri.rpartition("/")[0] + "/").get(uri) != _md5(path)]
 
 
-def check_output(folder: Path, existing: str) -> Sequence[str]:
-    """The names that a run replaces in a local folder: none, or all.
-
-    SettingsError if the folder is a file, or if ``existing`` (see ``RunOptions``) forbids what it holds.
-    """
+def check_output(folder: Path, existing: str) -> None:
+    """SettingsError if a local output is a file, or if ``existing`` (see ``RunOptions``) forbids what it holds."""
     if folder.exists() and not folder.is_dir():
         raise SettingsError(f"--output {folder} is a file; name a folder")
-    held = sorted(folder.iterdir()) if folder.is_dir() else []
+    held = sorted(entry.name for entry in folder.iterdir()) if folder.is_dir() else []
     if held and existing == "refuse":
         raise SettingsError(
             f"--output {folder} is not empty: append to it (--append), replace what is there (--overwrite), "
             "or name another folder"
         )
-    if existing != "overwrite":
-        return ()
-    if not all(entry.is_dir() and entry.name.startswith("shard=") for entry in held):
-        raise SettingsError(f"--output {folder} holds files that no Sparklet run wrote; name another folder")
-    return [entry.name for entry in held]
-
-
-def give_up_output(paths_dir: Path, output: str) -> None:
-    """Let no earlier run fill a local folder again, since a new run replaces its files."""
-    for path in paths_dir.glob("*.json"):
-        paths = LocalPaths.load(paths_dir, path.stem)
-        if paths.output == output:
-            replace(paths, output="").save(paths_dir, path.stem)
+    if existing == "overwrite" and (foreign := [name for name in held if not PUBLISHED.fullmatch(name)]):
+        raise SettingsError(f"--output {folder} holds {foreign[0]}, which no Sparklet run wrote; name another folder")
 
 
 def fill_output(stack: OpenStack, run: Run, reporter: Reporter) -> None:
-    """Download the output of succeeded shards to the run's local output folder, if it has one."""
-    paths = local_paths(stack, run.run_id)
-    if paths.output:
-        fill(stack.at.store, run, paths, _succeeded(stack, run), reporter.say)
+    """Download the output of succeeded shards to the run's local output folder, if it has one; see ``_refuse_others``.
+
+    If a later run has replaced what is there, this one's output stays in the bucket, with a warning.
+    """
+    if not run.local_output:
+        return
+    with Lock(StateDir(stack.state or Path()).fill_lock) as lock:
+        if not lock.exclusive():
+            reporter.say("waiting for another run that fills its local output")
+            lock.exclusive(within_s=inf)
+        if later := replaced_by(stack.at, run):
+            reporter.warn(f"{local_folder(run)} is {later}'s by now; what {run.run_id} wrote stays in {run.output_uri}")
+            return
+        _refuse_others(stack.at, run)
+        fill(stack.at.store, run, _succeeded(stack, run), reporter.say)
+
+
+def local_folder(run: Run) -> Path:
+    """A run's local output."""
+    return Path(run.local_output.removeprefix("file://"))
+
+
+def _refuse_others(at: Deployment, run: Run) -> None:
+    """PlanError if what others have published in the local output since the run began would not be there in S3.
+
+    That is a run entered later that does not append; and beside a run that wanted the folder empty, any other run.
+    """
+    wanted_empty = run.options.existing == "refuse"
+    for path, run_id, is_later in _others(run):
+        known = at.known_run(run_id)  # None: of another stack
+        joins = known.options.existing == "append" if known else not wanted_empty
+        if not (joins if is_later else not wanted_empty):
+            raise PlanError(
+                f"{path.parent} holds {path.name} of another run by now: what {run.run_id} wrote stays in "
+                f"{run.output_uri}; move what is there, then: sparklet resume {run.run_id}"
+            )
+
+
+def _others(run: Run) -> list[tuple[Path, str, bool]]:
+    """What other runs have published in the local output: folder, run id, and whether they were entered later."""
+    found = ((path, PUBLISHED.fullmatch(path.name)) for path in sorted(local_folder(run).glob("shard=*")))
+    named = ((path, match["run_id"], int(match["created_ms"], 16)) for path, match in found if match)
+    mine = int(run.created_s * 1000)
+    return [(path, run_id, then > mine) for path, run_id, then in named if (run_id, then) != (run.run_id, mine)]
 
 
 def is_complete(stack: OpenStack, run: Run, folder: Path) -> bool:
@@ -204,20 +221,22 @@ def _succeeded(stack: OpenStack, run: Run) -> set[int]:
     return {record.number for record in stack.at.ledger.shards.list(run.run_id, ShardState.SUCCEEDED)}
 
 
-def fill(store: ObjectStore, run: Run, paths: LocalPaths, shards: Collection[int], say: Say) -> None:
+def fill(store: ObjectStore, run: Run, shards: Collection[int], say: Say) -> None:
     """Make a run's folders below its local output hold what ``shards`` have written; then delete what it replaces.
 
-    Files that are there already are not downloaded again; files of other runs stay.
+    Files that are there already are not downloaded again. A run that replaces others deletes what runs that were
+    entered before it have published; all other files stay.
     """
-    folder = Path(paths.output)
+    folder = local_folder(run)
     keep = {folder / name: info for name, info in output_files(store, run, shards).items()}
     if shards:
         folder.mkdir(parents=True, exist_ok=True)
     for path in [p for p in folder.glob(f"{run.shard_prefix}*/**/*") if p.is_file() and p not in keep]:
         path.unlink()
     _transfer(lambda item: _download(store, *item), keep.items(), say, f"in {folder}")
-    for name in paths.replaces:
-        shutil.rmtree(folder / name, ignore_errors=True)
+    if run.options.existing == "overwrite" and run.sealed:
+        for path in (path for path, _, is_later in _others(run) if not is_later):
+            delete_own(path)
     for path in sorted((p for p in folder.glob(f"{run.shard_prefix}*/**/") if p.is_dir()), reverse=True):
         if not any(path.iterdir()):
             path.rmdir()

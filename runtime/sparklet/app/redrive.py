@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 
-from sparklet.app.local_files import changed, local_part, local_paths, upload
+from sparklet.app.local_files import changed, local_inputs, local_part, upload
 from sparklet.app.reporter import Reporter, count_text
 from sparklet.app.stack import OpenStack, StackSelection
 from sparklet.app.state_machines import drive, driver_of, machine_of, was_driven
@@ -127,7 +127,7 @@ def _only_its_machine_is_gone(stack: OpenStack, run: Run) -> bool:
 
 
 def _upload_repaired(stack: OpenStack, run: Run, reporter: Reporter) -> None:
-    inputs = local_paths(stack, run.run_id).inputs
+    inputs = local_inputs(stack, run.run_id)
     if not inputs:
         return
     repaired = changed(stack.at.store, _failed_inputs(stack, run, inputs))

@@ -83,8 +83,9 @@ def open_stack(
     from sparklet.local.stack import LocalStack, StackOptions
     from sparklet.local.state import FileLogs
 
+    state = StateDir(selection.state)  # refused before anything is done if it is somebody else's folder
     workers, reading = selection.workers or os.cpu_count() or 1, reading or looking
-    saved = SavedStack.find(StateDir(selection.state), reporter.say) if looking else None
+    saved = SavedStack.find(state, reporter.say) if looking else None
     options = StackOptions(
         state_dir=selection.state,
         workers=workers,

@@ -14,7 +14,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from sparklet.app.local_files import checked_output, wanted_files, with_local_files
+from sparklet.app.local_files import checked_output, refuse_own_input, wanted_files, with_local_files
 from sparklet.app.reporter import Reporter, count_text, size_text
 from sparklet.app.stack import OpenStack, StackSelection
 from sparklet.app.state_machines import WantedMode, chosen_mode, drive
@@ -91,6 +91,7 @@ def _checked(request: RunRequest, stack: StackSelection) -> RunRequest:
             script_body(source, py_file=source in request.py_files)
     for given in request.inputs:
         if "://" not in given:
+            refuse_own_input(Path(given), request.output_uri, stack.state)
             wanted_files(Path(given), request.options)
     for name, given in request.files.items():
         if not Path(given).is_file():

@@ -14,7 +14,7 @@ from sparklet.aws.clients import WRONG_KEYS, AwsClients, error_code, explained
 from sparklet.aws.parallel import in_parallel
 from sparklet.errors import ObjectChangedError, ObjectForbiddenError, ObjectNotFoundError, ObjectStoreError
 from sparklet.model import Access, split_uri
-from sparklet.ports import ObjectInfo
+from sparklet.ports import ObjectInfo, only_within
 
 if TYPE_CHECKING:
     from botocore.exceptions import ClientError
@@ -182,9 +182,9 @@ class S3ObjectStore:
         except ObjectNotFoundError as error:
             raise ObjectNotFoundError(f"{source} could not be copied to {target}: one of them is not there") from error
 
-    def delete_all(self, uris: Iterable[str]) -> None:
-        """Delete objects of one bucket, 1,000 a request."""
-        rest = iter(uris)
+    def delete_all(self, uris: Iterable[str], within: str) -> None:
+        """Delete objects below a prefix, 1,000 a request."""
+        rest = only_within(uris, within)
         while batch := list(islice(rest, MAX_KEYS_A_DELETE)):
             bucket = split_uri(batch[0])[0]
             keys: Any = [{"Key": split_uri(uri)[1]} for uri in batch]

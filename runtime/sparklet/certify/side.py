@@ -6,7 +6,6 @@ The stack's checker is idle, so no run ends and no table is written to.
 import json
 import os
 import re
-import shutil
 import site
 import socket
 import subprocess
@@ -30,6 +29,7 @@ from sparklet.errors import LocalStackError, ObjectNotFoundError
 from sparklet.local.environment import free_port
 from sparklet.local.stack import stop
 from sparklet.model import SCHEME, Run, ShardRecord, ShardState
+from sparklet.owned import delete_tree
 from sparklet.worker.measuring import peak_kb
 
 HOST = """
@@ -128,7 +128,8 @@ class Side:
                 facts["answer", place, ""] = json.dumps(given["answer"])
             for write in self._of_run(record, record.writes_file).get("writes", ()):
                 facts["write", place, write["label"]] = json.dumps({each: write[each] for each in OF_WRITE})
-                own += [] if write["folder"].startswith(SCHEME) else [write["folder"].removeprefix("file://")]
+                is_own = not write["folder"].startswith(SCHEME) and f"/{run.run_id}/" in write["folder"]
+                own += [write["folder"].removeprefix("file://")] if is_own else []
                 for path in (f"{write['folder']}/{path}" for path, _ in write["files"]):
                     folder = path.removeprefix(write["folder"]).rpartition("/")[0]
                     file = Path(on_disk(self.stack, path).removeprefix("file://"))
@@ -143,7 +144,7 @@ class Side:
                 facts["type", place, path] = kind
                 facts["nullability", place, path] = "nullable" if nullable else "not null"
         for folder in own:
-            shutil.rmtree(folder, ignore_errors=True)
+            delete_tree(Path(folder))
         return Staged(facts, folders)
 
     def _of_run(self, record: ShardRecord, file: str) -> Mapping[str, Any]:

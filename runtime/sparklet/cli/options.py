@@ -13,21 +13,20 @@ from typing import Annotated, Any, ClassVar, Literal, get_args, get_origin, get_
 
 import typer
 
-from sparklet.app import local_files
 from sparklet.app.stack import StackSelection
 from sparklet.app.state_machines import WantedMode
 from sparklet.errors import SettingsError
-from sparklet.local.state import default_state_dir
+from sparklet.local.state import StateDir, default_state_dir
 from sparklet.model.options import FAILURES, INPUT, ORCHESTRATION, RUN, SHARDS
 from sparklet.planning.request import places
 
 
 def known_runs(incomplete: str) -> list[str]:
     """Runs for shell completion: those started from this machine; no stack is read."""
-    folder = default_state_dir() / local_files.FOLDER
     try:
+        folder = StateDir(default_state_dir()).local_paths
         files = sorted(folder.glob("*.json"), key=lambda path: path.stat().st_mtime, reverse=True)
-    except OSError:
+    except (OSError, SettingsError):
         return []
     return [path.stem for path in files if path.stem.startswith(incomplete)]
 

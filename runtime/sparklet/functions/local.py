@@ -6,7 +6,6 @@ import multiprocessing
 import os
 import resource
 import secrets
-import shutil
 import signal
 import sys
 import tempfile
@@ -24,6 +23,7 @@ from sparklet.functions.backend import FolderContents
 from sparklet.functions.calls import Answer, Call, Contents, End
 from sparklet.functions.performer import Performer
 from sparklet.functions.threads import DaemonThreads
+from sparklet.owned import delete_own
 
 INLINE_BYTES = 1024 * 1024
 MAX_TIMEOUT_S = 7 * 86_400.0
@@ -71,7 +71,7 @@ class Threads:
         """Refuse further calls."""
         self.closed = True
         self._threads.close()
-        shutil.rmtree(self.folder, ignore_errors=True)
+        delete_own(self.folder)
 
     def _end(self, call: Call, size: int) -> End:
         try:

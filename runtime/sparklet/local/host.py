@@ -154,12 +154,13 @@ def main() -> None:
     lock.write(str(os.getpid()))
     os.chdir(state.root)
     become_subreaper()
-    state.delete_leftovers()
+    request = read_json(state.request_file)
+    state.delete_leftovers(processing=request["processing"])
     host = Host(state)
     signal.signal(signal.SIGTERM, host.request_end)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
-        host.run(read_json(state.request_file))
+        host.run(request)
     except LocalStackError as error:
         print(error, file=sys.stderr)
     except BaseException as error:  # for the clients

@@ -74,6 +74,6 @@ def is_locked(path: Path) -> bool:
 def incoming(folder: Path) -> Iterator[Path]:
     """A folder in ``folder`` for what a lock's holder makes there; those of killed holders are deleted."""
     for left_over in folder.glob(".incoming-*"):
-        shutil.rmtree(left_over, ignore_errors=True)
+        shutil.rmtree(left_over, ignore_errors=True)  # noqa: TID251 - this file is used alone
     with tempfile.TemporaryDirectory(prefix=".incoming-", dir=folder, ignore_cleanup_errors=True) as name:
         yield Path(name)

@@ -107,9 +107,9 @@ def linked_jars(jars: Sequence[Path | str], folder: Path, otherwise: Path = OTHE
     """
     try:
         folder = folder if is_plain(folder) else _own(otherwise / f"sparklet-{os.getuid()}")
-        for source in (place / "source" for place in folder.glob("*")):
+        for source in (place / "source" for place in folder.glob("sparklet-*")):
             if source.is_symlink() and not source.exists():  # else links would keep deleted jars
-                shutil.rmtree(source.parent, ignore_errors=True)
+                shutil.rmtree(source.parent, ignore_errors=True)  # noqa: TID251 - this file is used alone
         return [jar if is_plain(jar) else _linked(jar, folder) for jar in (Path(jar).resolve() for jar in jars)]
     except OSError:
         return list(map(Path, jars))
@@ -128,7 +128,7 @@ def _own(folder: Path) -> Path:
 def _linked(jar: Path, folder: Path) -> Path:
     found = jar.stat()
     name = sha256(os.fsencode(f"{jar}\0{found.st_size}\0{found.st_mtime_ns}")).hexdigest()[:16]
-    link = folder / name / jar.name
+    link = folder / f"sparklet-{name}" / jar.name
     if not link.exists():
         link.parent.mkdir(parents=True, exist_ok=True)
         with contextlib.suppress(FileExistsError):

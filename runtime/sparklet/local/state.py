@@ -13,21 +13,24 @@ from typing import Any
 
 from sparklet.errors import LocalStackError, LogsError
 from sparklet.model import MIB
-from sparklet.spark.task_limits import delete_tree
+from sparklet.owned import delete_own, make_own, refuse_foreign
 
 STATE_DIR_VARIABLE = "SPARKLET_STATE_DIR"
-DISK_REMEDY = f"make room there, or name another folder with --state-dir or {STATE_DIR_VARIABLE}"
+OPTION = f"--state-dir or {STATE_DIR_VARIABLE}"
+DISK_REMEDY = f"make room there, or name another folder with {OPTION}"
 MIN_START_BYTES = 128 * MIB  # a stack is not started with less free
 _MAX_LOGS = 60  # of worker processes
 MAX_BYTES_A_READ = 4 * MIB
 ACCOUNT = "000000000000"  # the emulator's
+LOCAL_PATHS = "local-paths"
 WORKER_LOGS = ("worker-*.log.1", "worker-*.log")
 
 
 class StateDir:
-    """Paths in a state folder."""
+    """Paths in a state folder; SettingsError if what is there is not one (``owned``), so nothing there is touched."""
 
     def __init__(self, root: Path) -> None:
+        refuse_foreign(root, OPTION)
         self.root = root
         self.host_lock = root / "host.lock"  # held by the host; its text is the host's pid
         self.clients_lock = root / "clients.lock"  # held, shared, by every client
@@ -43,6 +46,8 @@ class StateDir:
         self.scratch = root / "scratch"  # the workers' own /tmp; emptied at every start
         self.tmp = root / "tmp"  # TMPDIR of the emulator; emptied at every start
         self.tasks = root / "tasks"  # of ``process_engine``; emptied at every start
+        self.fill_lock = root / "fill.lock"  # held by a client that fills a run's local output
+        self.local_paths = root / LOCAL_PATHS  # a file for each run that was started from here
         self.log = root / "log"  # host.log, aws.log and one file for each worker process
         self.aws_log = self.log / "aws.log"  # the emulator's own output
 
@@ -62,17 +67,19 @@ class StateDir:
 
     def create(self) -> None:
         """Create the folder, which only its owner can read."""
-        self.root.mkdir(parents=True, exist_ok=True)
-        self.root.chmod(0o700)
-        for folder in (self.services, self.objects, self.scratch, self.tmp, self.tasks, self.log):
-            folder.mkdir(exist_ok=True)
+        make_own(self.root, OPTION, 0o700)
+        for folder in (self.services, self.objects, self.scratch, self.tmp, self.tasks, self.log, self.local_paths):
+            folder.mkdir(0o700, exist_ok=True)
         self.no_config.touch()
 
-    def delete_leftovers(self) -> None:
-        """Delete an earlier host's temporary files; only for the host, while it holds its lock."""
-        for folder in (self.scratch, self.tmp, self.tasks):
-            delete_tree(folder)
-            folder.mkdir(exist_ok=True)
+    def delete_leftovers(self, *, processing: bool = True) -> None:
+        """Delete an earlier host's temporary files, those of workers only if there will be some.
+
+        Only for the host, while it holds its lock.
+        """
+        for folder in (self.scratch, self.tmp, self.tasks) if processing else ():
+            delete_own(folder)
+            folder.mkdir(0o700, exist_ok=True)
         for path in (self.info_file, self.failure_file):
             path.unlink(missing_ok=True)
         if self.aws_log.exists():

@@ -8,7 +8,10 @@ from typing import Any
 
 from sparklet.errors import ScriptNotAllowedError
 from sparklet.model.options import Access, RunOptions
-from sparklet.model.shards import ANSWERS, EVENTS, WRITES
+from sparklet.model.shards import ANSWERS, EVENTS, RUN_ID, WRITES
+
+PUBLISHED = re.compile(rf"shard=(?P<run_id>{RUN_ID.pattern})_(?P<created_ms>[0-9a-f]+)_\d{{6,}}")
+"""The name of a folder that a run published, and nobody else's; see ``Run.shard_output``."""
 
 
 class RunState(StrEnum):
@@ -113,6 +116,7 @@ class Run:
     schema: str | None = (
         None  # DDL, once it was inferred for a run that asks for that; of the run that infers it: infer
     )
+    local_output: str = ""  # file:///…/: the folder of the local stack's user, who gets a copy of the output there
 
     @property
     def generation(self) -> int:

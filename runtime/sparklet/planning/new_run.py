@@ -4,7 +4,7 @@ import hashlib
 import re
 import secrets
 import warnings
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import closing, nullcontext, suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -157,15 +157,17 @@ def _checked_run(
     """The run as it enters the ledger, once its input is found plannable."""
     store, options = packed.open(at, request), request.options
     inputs = packed.inputs
-    _refuse_own_output(at, inputs, request.output_uri)
+    own = {"Sparklet's own folder": at.runs_uri}
+    refuse_own_output(inputs, {"the output": request.output_uri, **own})
     if request.next:
-        _refuse_own_output(at, (*inputs, request.output_uri), request.next_output)
+        refuse_own_output((*inputs, request.output_uri), {"the output": request.next_output, **own})
     if not options.other_region:
         refuse_other_regions(store, {split_uri(uri)[0] for uri in inputs})
     run = Run(
         run_id=request.run_id,
         inputs=inputs,
         output_uri=request.output_uri,
+        local_output=request.local_output,
         scripts=(scripts[request.script].ref,),
         args=request.args,
         params=request.params,
@@ -195,9 +197,10 @@ def _checked_run(
     return run
 
 
-def _refuse_own_output(at: Deployment, inputs: Sequence[str], output_uri: str) -> None:
+def refuse_own_output(inputs: Iterable[str], places: Mapping[str, str]) -> None:
+    """PlanError if one of the places that are written to lies inside an input; folders end with a slash."""
     for folder in (given for given in inputs if given.endswith("/")):
-        for written, what in ((output_uri, "the output"), (at.runs_uri, "Sparklet's own folder")):
+        for what, written in places.items():
             if written.startswith(folder):
                 raise PlanError(
                     f"{what} {written} lies inside the input {folder}, so what is written there "
@@ -213,7 +216,7 @@ def _same_run(known: Run, request: RunRequest, scripts: "dict[str, ScriptFiles]"
     options = replace(request.options, max_shard_bytes=known.options.max_shard_bytes)
     differences = {
         "inputs": _bare(known.inputs) != _bare(request.inputs),
-        "output": known.output_uri != request.output_uri,
+        "output": (known.output_uri, known.local_output) != (request.output_uri, request.local_output),
         "script": known.scripts[0] != scripts[request.script].ref,
         "arguments": known.args != request.args,
         "parameters": dict(known.params) != dict(request.params),

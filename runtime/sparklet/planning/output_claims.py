@@ -7,9 +7,10 @@ decides (``docs/decisions/0048-who-owns-an-output-folder.md``).
 """
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from itertools import takewhile
 
 from sparklet.errors import (
     CheckpointConflictError,
@@ -18,11 +19,10 @@ from sparklet.errors import (
     ObjectNotFoundError,
     PlanError,
 )
-from sparklet.model import Run, RunState
+from sparklet.model import PUBLISHED, Run, RunState
 from sparklet.planning.follow_up_ids import FOLLOW_UP_ID, next_id
 from sparklet.ports.deployment import Deployment
 
-PUBLISHED = "shard="  # the beginning of the names of folders that Sparklet writes
 CLAIMS = "_outputs/"  # no run id begins with an underscore
 LISTED_AGAIN = 5  # times, if a claim was deleted since it was listed
 CLEANED_UP = 10  # claims, the oldest ones, that the end of a run looks at
@@ -43,7 +43,7 @@ def refuse_outputs(at: Deployment, run: Run) -> None:
     _refuse_held(at, run)
     for folder in _folders(run) if run.options.existing == "overwrite" else ():
         for uri in (info.uri for info in at.store.list(folder)):
-            if uri != folder and not uri[len(folder) :].startswith(PUBLISHED):
+            if uri != folder and not PUBLISHED.fullmatch(uri[len(folder) :].partition("/")[0]):
                 raise PlanError(f"the output {folder} holds {uri}, which no Sparklet run wrote; name another folder")
 
 
@@ -66,7 +66,7 @@ def _refuse_beside(run: Run, other: Run) -> None:
         return
     if run.options.incremental and run.name == other.name:
         raise _busy(other)
-    shared = next((folder for folder in _folders(run) if _overlap(folder, _folders(other))), "")
+    shared = next((folder for folder in _claimed(run) if _overlap(folder, _claimed(other))), "")
     if not shared:
         return
     alone = other.options.existing != "append" and other.state is RunState.PLANNING
@@ -113,7 +113,7 @@ def claim_outputs(at: Deployment, run: Run) -> float:
         if not (run.generation or run.parent):
             _refuse_held(at, run)
         number = int(claims[-1].uri.rpartition("/")[2]) + 1 if claims else 0
-        body = json.dumps([run.identity, run.generation, _folders(run), run.name]).encode()
+        body = json.dumps([run.identity, run.generation, _claimed(run), run.name]).encode()
         with suppress(ObjectChangedError):  # another run was faster
             at.store.put(f"{at.runs_uri}{CLAIMS}{number:08d}", body, create_only=True)
 
@@ -123,14 +123,14 @@ def release_outputs(at: Deployment, run: Run) -> None:
     for place, claim in enumerate(_claims(at)[:-1]):
         other = run if claim.identity == run.identity else _claimer(at, claim) if place < CLEANED_UP else None
         if other and other.state.ended:
-            at.store.delete_all([claim.uri])
+            at.store.delete_all([claim.uri], f"{at.runs_uri}{CLAIMS}")
 
 
 def _refuse_claimed(at: Deployment, run: Run, claims: Sequence[_Claim]) -> None:
     """PlanError if the claim of an open run forbids this one."""
     for claim in claims:
         has_its_name = run.options.incremental and claim.name in (run.name, "")
-        shares = has_its_name or any(_overlap(folder, claim.folders) for folder in _folders(run))
+        shares = has_its_name or any(_overlap(folder, claim.folders) for folder in _claimed(run))
         if shares and (other := _claimer(at, claim)):
             _refuse_beside(run, other)
 
@@ -167,36 +167,52 @@ def delete_replaced(at: Deployment, run: Run, since_s: float) -> None:
         raise CheckpointConflictError(f"{run.run_id} is planned once {still_open}, which it replaces, has ended")
     folders = [run.output_uri + other.shard_prefix for other in earlier]
     if run.options.existing == "overwrite":
-        folders.append(run.output_uri + PUBLISHED)
+        folders.append(f"{run.output_uri}shard=")
     if not folders:
         return
     if at.ledger.runs.get(run.run_id).state is not RunState.PLANNING:  # then the claim may be later than its output
         raise CheckpointConflictError(f"the run {run.run_id} was planned by another planner")
-    mine = run.output_uri + run.shard_prefix
+    mine, start = run.output_uri + run.shard_prefix, len(run.output_uri)
     for folder in folders:
-        found = (info for info in at.store.list(folder) if info.modified_s <= since_s)
-        at.store.delete_all(info.uri for info in found if not info.uri.startswith(mine))
+        found = (info.uri for info in at.store.list(folder) if info.modified_s <= since_s)
+        published = (uri for uri in found if PUBLISHED.fullmatch(uri[start:].partition("/")[0]))
+        at.store.delete_all((uri for uri in published if not uri.startswith(mine)), folder)
 
 
 def refuse_overtaken(at: Deployment, run: Run) -> None:
     """PlanError if a later run has replaced this one's output, or plans what it has not done: no redrive then."""
     overtaken = f"the run {run.run_id} cannot be redriven any more"
-    for other in at.ledger.runs.list():
-        if other.created_s < run.created_s:
-            return
-        if other.run_id == run.run_id:
-            continue
-        shared = _overlap(other.output_uri, _folders(run))
-        if shared and other.options.existing == "overwrite" and other.parent != run.run_id:
-            raise PlanError(f"{overtaken}: the run {other.run_id} has replaced what it wrote")
+    if later := replaced_by(at, run):
+        raise PlanError(f"{overtaken}: the run {later} has replaced what it wrote")
+    for other in _later(at, run):
         both_incremental = run.options.incremental and other.options.incremental and other.name == run.name
         if both_incremental and (not other.state.ended or next(at.ledger.runs.parts(other.run_id), None)):
             again = f"the later run {other.run_id} plans again what it has not done; redrive that one"
             raise PlanError(f"{overtaken}: {again}")
 
 
+def replaced_by(at: Deployment, run: Run) -> str:
+    """The id of a later run that has replaced this one's output; "" if none has."""
+    for other in _later(at, run):
+        shared = any(_overlap(folder, _claimed(run)) for folder in (other.output_uri, other.local_output) if folder)
+        if shared and other.options.existing == "overwrite" and other.parent != run.run_id:
+            return other.run_id
+    return ""
+
+
+def _later(at: Deployment, run: Run) -> Iterator[Run]:
+    """The other runs that were entered since this one, newest first."""
+    entered = takewhile(lambda other: other.created_s >= run.created_s, at.ledger.runs.list())
+    return (other for other in entered if other.run_id != run.run_id)
+
+
 def _folders(run: Run) -> tuple[str, ...]:
+    """Where a run publishes; the client that fills a local output looks at that itself."""
     return (run.output_uri, run.next.output_uri) if run.next else (run.output_uri,)
+
+
+def _claimed(run: Run) -> tuple[str, ...]:
+    return (*_folders(run), run.local_output) if run.local_output else _folders(run)
 
 
 def _overlap(folder: str, others: tuple[str, ...]) -> bool:

@@ -187,6 +187,7 @@ class RunRequest:
             document=False,
         ),
     ] = field(default_factory=dict)
+    local_output: str = ""  # see ``Run``; ``app.local_files`` sets it
 
     @property
     def run_name(self) -> str:

@@ -82,8 +82,21 @@ class ObjectStore(Protocol):
     def copy_all(self, pairs: Iterable[tuple[str, str]]) -> None:
         """Copy each pair's first object to its second URI, several at a time; pairs are drawn as copies are begun."""
 
-    def delete_all(self, uris: Iterable[str]) -> None:
-        """Delete objects of one bucket, 1,000 a request; nothing happens for one that is not there."""
+    def delete_all(self, uris: Iterable[str], within: str) -> None:
+        """Delete objects below the prefix ``within``, 1,000 a request; nothing happens for one that is not there.
+
+        ValueError at the first object that lies elsewhere, or if the prefix is a whole bucket: others own things there.
+        """
+
+
+def only_within(uris: Iterable[str], within: str) -> Iterator[str]:
+    """The addresses of objects to delete; see ``ObjectStore.delete_all``."""
+    if not within.partition("://")[2].partition("/")[2]:
+        raise ValueError(f"{within!r} is no prefix in a bucket")
+    for uri in uris:
+        if not uri.startswith(within):
+            raise ValueError(f"{uri} is not below {within}, and is not deleted")
+        yield uri
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,7 +14,7 @@ from sparklet import __version__
 from sparklet.app.costs import Prices, estimate, shard_time
 from sparklet.app.documents import group_document
 from sparklet.app.explain import DATA, FailureGroup, explain
-from sparklet.app.local_files import local_part, local_paths
+from sparklet.app.local_files import local_inputs, local_part
 from sparklet.app.stack import OpenStack
 from sparklet.app.status import RunView, view_run
 from sparklet.errors import ObjectStoreError, PlanError, ShardNotFoundError
@@ -111,7 +111,7 @@ def _lines(stack: OpenStack, script: ScriptRef) -> list[str]:
 
 def _failed_files(stack: OpenStack, run: Run, group: FailureGroup) -> list[str]:
     """Inputs of a group's first shards: those that the cause names, else the first of each shard."""
-    copied = local_paths(stack, run.run_id).inputs
+    copied = local_inputs(stack, run.run_id)
     numbers = (number for first, last in group.shards.ranges for number in range(first, last + 1))
     found: dict[str, None] = {}
     for number in islice(numbers, MAX_FILES):

@@ -69,10 +69,10 @@ def write_results(at: Deployment, run_id: str, max_bytes: float = inf) -> dict[s
                 file.write(answer + b"\n")
                 if len(answer) > max_bytes or file.tell() > MAX_RESULTS_BYTES or at.clock.now_s() > until_s:
                     Log().warning("answers are too many or too large; sparklet results reads them", subject=run_id)
-                    at.store.delete_all([uri])
+                    at.store.delete_all([uri], uri)
                     return {"Folder": split_uri(at.run_uri(run_id, ANSWERS))[1]}
         if not count:
-            at.store.delete_all([uri])  # a run of this id in another ledger may have had answers
+            at.store.delete_all([uri], uri)  # a run of this id in another ledger may have had answers
             return None
         size_bytes = path.stat().st_size
         at.store.upload(path, uri)
@@ -101,8 +101,9 @@ def write_manifests(at: Deployment, run: Run, state: RunState, *, shards_per_fil
     at.store.put(at.run_uri(run.run_id, MANIFEST), json.dumps(document, indent=2).encode() + b"\n")
     for name, entries in written.items():
         kept = {entry["Key"] for entry in entries}
-        found_uris = (info.uri for info in at.store.list(at.run_uri(run.run_id, f"{name}_")))
-        at.store.delete_all(uri for uri in found_uris if split_uri(uri)[1] not in kept)
+        prefix = at.run_uri(run.run_id, f"{name}_")
+        found_uris = (info.uri for info in at.store.list(prefix))
+        at.store.delete_all((uri for uri in found_uris if split_uri(uri)[1] not in kept), prefix)
     return summary
 
 

@@ -18,10 +18,11 @@ from pathlib import Path
 from typing import Any, cast
 
 from sparklet.errors import GatewayLostError
+from sparklet.owned import delete_own
 from sparklet.spark.processes import end_marked
 from sparklet.spark.script_host import END_LIMIT_S, receive, send
 from sparklet.spark.script_output import LineFeed
-from sparklet.spark.task_limits import Deadline, delete_tree
+from sparklet.spark.task_limits import Deadline
 
 CHUNK_BYTES = 64 * 1024
 INTERRUPT = "interrupt"
@@ -155,7 +156,7 @@ class HostProcess:
             if key.data is not None:
                 cast("Any", key.fileobj).close()
         self._selector.close()
-        delete_tree(self.home)
+        delete_own(self.home)
 
     def _read(self, wait_s: float) -> bool:
         """Wait for input and process it; whether there was any."""

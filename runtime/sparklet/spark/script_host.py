@@ -308,9 +308,9 @@ def main() -> None:
     if afterwards is not None:
         afterwards()
         return
-    from sparklet.spark.task_limits import delete_tree  # late: at its beginning it would delay the JVM
+    from sparklet.owned import delete_own  # late: at its beginning it would delay the JVM
 
-    delete_tree(home)
+    delete_own(home)
 
 
 if __name__ == "__main__":

@@ -1,10 +1,10 @@
 """The limits of a task: when it must end, in which folder it may write, and how much space must be free."""
 
 import contextlib
-import itertools
 import logging
 import os
 import shutil
+import tempfile
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -13,6 +13,7 @@ from typing import Self
 
 from sparklet.errors import ScratchFullError
 from sparklet.model import MIB
+from sparklet.owned import delete_tree
 
 MAX_SCRIPT_GRACE_S = 3.0  # for a commit that is being written: an object of a few KiB
 IN_LAMBDA = "AWS_LAMBDA_RUNTIME_API"  # set where Lambda itself starts a function
@@ -90,30 +91,12 @@ def task_folder(scratch: Path, attempt_id: str, min_free_bytes: int = 0) -> Iter
         delete_tree(folder)
 
 
-def delete_tree(folder: Path) -> None:
-    """Delete a folder of any depth, read-only folders included; no link is followed. It never raises.
-
-    Folders within folders are moved up, so no path gets too long. Remaining files are logged.
-    """
-    if folder.is_symlink() or not folder.exists():
-        return
-    mark, numbers, found = os.urandom(8).hex(), itertools.count(), [folder]
-    with contextlib.suppress(OSError):
-        for path in found:
-            path.chmod(0o700)
-            for entry in list(path.iterdir()):
-                if entry.is_dir() and not entry.is_symlink():
-                    entry.chmod(0o700)  # or it cannot be moved
-                    found.append(entry.rename(folder / f"{mark}{next(numbers)}"))
-    with contextlib.suppress(RecursionError):  # of folders that could not be moved
-        shutil.rmtree(folder, ignore_errors=True)
-    if stays := [f"{path.relative_to(folder)}" for path in itertools.islice(folder.rglob("*"), 3)]:
-        _log.warning("%s could not be deleted whole, there stays %a", folder, stays)
-
-
 def delete_leftovers(scratch: Path, since_s: float = _STARTED_S) -> None:
-    """In Lambda, delete what scripts left in ``scratch`` since this process began: space is too little."""
-    if IN_LAMBDA not in os.environ:
+    """In Lambda, delete what scripts left in ``/tmp`` since this process began: space is too little.
+
+    Another folder may be shared, as one of EFS.
+    """
+    if IN_LAMBDA not in os.environ or scratch.resolve() != Path(tempfile.gettempdir()).resolve():
         return
     for entry in scratch.iterdir():
         with contextlib.suppress(OSError):  # it may belong to another user, or be gone

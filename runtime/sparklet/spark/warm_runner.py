@@ -18,6 +18,7 @@ from pathlib import Path
 
 from sparklet.errors import DeadlineExceededError, GatewayLostError, SparkRuntimeError
 from sparklet.job.spark_lines import SCALA, is_known, version_on
+from sparklet.owned import delete_own
 from sparklet.settings import SparkSettings, WorkerSettings, spark_settings
 from sparklet.spark.host_process import HostProcess
 from sparklet.spark.java_classes import encoded
@@ -37,7 +38,6 @@ from sparklet.spark.spark_options import (
     task_env,
 )
 from sparklet.spark.spark_submit import SubmitRunner, deadline_exceeded
-from sparklet.spark.task_limits import delete_tree
 
 PREPARE_LIMIT_S = CLEAN_LIMIT_S = 10.0
 MIN_CLEAN_S = 1.0  # of the grace, if the script took all the time there was
@@ -305,7 +305,7 @@ class WarmRunner:
             survivors = self._host.end()
         except GatewayLostError:  # its host has ended, and with it all processes
             survivors = ()
-        delete_tree(self._jvm.folder)
+        delete_own(self._jvm.folder)
         self._jvm = None
         if survivors or not self._host.alive:
             self.close()

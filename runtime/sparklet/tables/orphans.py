@@ -26,13 +26,14 @@ from sparklet.errors import PlanError
 from sparklet.job.fields import CHANGES, DATA, Table
 from sparklet.model import ShardState
 from sparklet.planning.commit_files import declared
-from sparklet.ports import ObjectInfo, ObjectStore
+from sparklet.ports import ObjectInfo, ObjectStore, only_within
 from sparklet.ports.deployment import Deployment
 
 MIN_AGE_S = 24 * 3600.0  # an attempt outside of Lambda may take hours
 # A Hudi table refers to no staged file, and Parquet's output is the run's own.
 STAGING = {"delta": (DATA, CHANGES), "iceberg": (DATA, CHANGES), "hudi": (CHANGES,), "parquet": ()}
 _REMEDY = "pip install 'sparklet[tables]'"
+_ATTEMPT = re.compile(r"\d{6,}-\w+|[0-9a-f]{32}")  # the second outside of runs; another name is somebody else's
 _FILE = "file://"
 _ABSOLUTE = re.compile(r"(?:s3[an]?|file):/+|/+")  # writers spell addresses differently
 
@@ -69,7 +70,9 @@ def _unneeded(at: Deployment, root: str, older_than_s: float) -> Iterator[tuple[
         needed = _needed(at, run_id)
         for attempt, of_attempt in groupby(of_run, lambda each: each[1]):
             files = [info for _, _, info in of_attempt]
-            if needed is not None and attempt not in needed and max(info.modified_s for info in files) < before_s:
+            if needed is None or attempt in needed or not _ATTEMPT.fullmatch(attempt):
+                continue
+            if max(info.modified_s for info in files) < before_s:
                 yield f"{root}{run_id}/{attempt}/", files
 
 
@@ -156,8 +159,8 @@ class _LocalFiles:
     def get_all(self, uris: Iterable[str]) -> Iterator[bytes]:
         return (_path(uri).read_bytes() for uri in uris)
 
-    def delete_all(self, uris: Iterable[str]) -> None:
-        for uri in uris:
+    def delete_all(self, uris: Iterable[str], within: str) -> None:
+        for uri in only_within(uris, within):
             _path(uri).unlink(missing_ok=True)
 
 

@@ -191,7 +191,7 @@ class ClaimedShard:
         for write in result.writes:  # some stage within a table's folder
             files = (f"{write['folder']}/{path}" for path, _ in write["files"])
             with suppress(ObjectStoreError):
-                self.claims.at.store.delete_all(uri for uri in files if uri.startswith(SCHEME))
+                self.claims.at.store.delete_all((uri for uri in files if uri.startswith(SCHEME)), write["folder"])
         if isinstance(found := after_success(self.record), Failure):
             raise IsolationError(found.message)
         return ShardResult()
@@ -352,7 +352,7 @@ class StagedOutput:
             counts = not any(job in info.uri.rpartition("/")[2] for job in uncommitted)
             (found if counts else dropped).append(info)
         if dropped:
-            self.store.delete_all(info.uri for info in dropped)
+            self.store.delete_all((info.uri for info in dropped), self.staged)
         return found
 
     def publish(self, files: Sequence[str], check: Callable[[], None]) -> None:
@@ -370,7 +370,8 @@ class StagedOutput:
     def discard(self, files: Sequence[str] | None = None) -> None:
         """Delete all staged files or the given ones; ``clean`` deletes the rest later if this fails."""
         with suppress(ObjectStoreError):
-            self.store.delete_all([info.uri for info in self.files(changes=True)] if files is None else files)
+            staged = [info.uri for info in self.files(changes=True)] if files is None else files
+            self.store.delete_all(staged, self.staged)
 
     def published_uri(self, uri: str) -> str:
         """The published address of a staged file; other addresses do not change."""

@@ -48,7 +48,7 @@ def uploaded(uris: Sequence[str], store: ObjectStore, folder: str) -> Iterator[l
             path.unlink()
         yield [places.get(uri, uri) for uri in uris]
     finally:
-        store.delete_all(places.values())
+        store.delete_all(places.values(), folder)
 
 
 def staged_name(number: int, uri: str) -> str:

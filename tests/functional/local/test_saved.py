@@ -109,7 +109,7 @@ def test_a_stack_that_has_ended_answers_as_before(
 
 def test_a_running_stack_is_asked_and_no_stack_is_none(lab: Lab) -> None:
     assert SavedStack.find(lab.state, print) is None
-    lab.state.last_file.parent.mkdir(parents=True, exist_ok=True)
+    lab.state.create()
     lab.state.last_file.write_text('{"deployed": {"bucket": "of another version"}, "request": {}}')
     assert SavedStack.find(lab.state, print) is None
 

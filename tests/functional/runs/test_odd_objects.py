@@ -195,7 +195,7 @@ def test_every_version_is_planned_and_read_back(at: Deployment, clients: AwsClie
     for body in (b"1", b"22", b"333"):
         for key in ("a b+", "z"):
             at.store.put(f"s3://{at.bucket}/{PREFIX}{key}", body)
-    at.store.delete_all([f"s3://{at.bucket}/{PREFIX}z"])
+    at.store.delete_all([f"s3://{at.bucket}/{PREFIX}z"], f"s3://{at.bucket}/{PREFIX}")
 
     run = entered(at, all_versions=True)
     items = planned(at, run)

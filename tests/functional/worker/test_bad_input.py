@@ -6,6 +6,7 @@ behind meets the next.
 
 import os
 import subprocess
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -41,7 +42,12 @@ def small_disk(folder: Path) -> Iterator[bool]:
 def function(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Function]:
     folder = tmp_path_factory.mktemp("function")
     scratch = folder / "scratch"
-    with small_disk(scratch), deployed(folder, scratch, **{**local_jars(), IN_LAMBDA: "-"}) as it:
+    with (
+        pytest.MonkeyPatch.context() as patched,
+        small_disk(scratch),
+        deployed(folder, scratch, **{**local_jars(), IN_LAMBDA: "-"}) as it,
+    ):
+        patched.setattr(tempfile, "tempdir", str(scratch))  # as Lambda's /tmp
         it.clients.s3.create_bucket(Bucket="inputs")
         for key, body in {
             "empty.parquet": b"",

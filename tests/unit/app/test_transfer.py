@@ -6,27 +6,31 @@ from pathlib import Path
 import pytest
 
 from sparklet.app.local_files import (
-    LocalPaths,
+    Say,
     changed,
     check_output,
     fill,
-    give_up_output,
     local_part,
     refuse_remote_only,
     stored_uri,
     upload,
 )
 from sparklet.errors import PlanError, SettingsError
-from sparklet.model import Run
+from sparklet.model import Run, RunOptions
 from tests.stand_ins.memory import MemoryObjectStore
 
 OUT = "s3://bucket/output/run/"
-RUN = Run("run", ("s3://bucket/in/",), OUT, (), created_s=1.0)
+RUN = Run("run", ("s3://bucket/in/",), OUT, (), created_s=1.0, shard_count=3)
 FIRST, SECOND, THIRD = (RUN.shard_output(number).removeprefix(OUT) for number in range(3))
 
 
 def quiet(text: str) -> None:
     pass
+
+
+def filled(store: MemoryObjectStore, folder: Path, *shards: int, existing: str = "refuse", say: Say = quiet) -> None:
+    """What ``fill`` does for a run with this local output."""
+    fill(store, replace(RUN, local_output=f"file://{folder}/", options=RunOptions(existing=existing)), shards, say)
 
 
 @pytest.fixture
@@ -42,7 +46,7 @@ def files(folder: Path) -> list[str]:
 
 
 def test_only_what_succeeded_shards_wrote_comes_home(store: MemoryObjectStore, tmp_path: Path) -> None:
-    fill(store, RUN, LocalPaths(output=str(tmp_path / "out")), {0, 1}, quiet)
+    filled(store, tmp_path / "out", 0, 1)
 
     assert files(tmp_path / "out") == [f"{FIRST}/a.parquet", f"{SECOND}/b.parquet"]
     assert (tmp_path / f"out/{FIRST}/a.parquet").read_text() == f"{FIRST}/a.parquet"
@@ -52,14 +56,14 @@ def test_a_run_without_output_makes_no_folder(store: MemoryObjectStore, tmp_path
     told: list[str] = []
     (tmp_path / "lake").mkdir()  # for a catalog
     for table, name in (("", "out"), ("iceberg:db.t", "lake")):
-        fill(store, replace(RUN, table=table), LocalPaths(output=str(tmp_path / name)), (), told.append)
+        fill(store, replace(RUN, table=table, local_output=f"file://{tmp_path / name}/"), (), told.append)
 
     assert list(tmp_path.iterdir()) == [] and told == []
 
 
 def test_one_file_is_one_file(store: MemoryObjectStore, tmp_path: Path) -> None:
     told: list[str] = []
-    fill(store, RUN, LocalPaths(output=str(tmp_path / "out")), {0}, told.append)
+    filled(store, tmp_path / "out", 0, say=told.append)
     assert "1 file (" in told[0]
 
 
@@ -68,7 +72,7 @@ def test_filling_again_repairs_what_is_there(store: MemoryObjectStore, tmp_path:
         (tmp_path / name).parent.mkdir()
         (tmp_path / name).write_text("other bytes")
 
-    fill(store, RUN, LocalPaths(output=str(tmp_path)), {0}, quiet)
+    filled(store, tmp_path, 0)
 
     assert files(tmp_path) == [f"{FIRST}/a.parquet"]
     assert not (tmp_path / THIRD).exists()
@@ -76,25 +80,16 @@ def test_filling_again_repairs_what_is_there(store: MemoryObjectStore, tmp_path:
 
 
 def test_foreign_files_stay_unless_they_are_replaced(store: MemoryObjectStore, tmp_path: Path) -> None:
-    for name in ("shard=000000/old.parquet", "shard=later_1_000000/new.parquet"):
-        (tmp_path / name).parent.mkdir()
+    foreign = ["shard=earlier_3e7_000000/x", "shard=later_3e9_000000/x", "shard=mine/x", "shard=run2_1_000000.csv"]
+    for name in foreign:
+        (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_text("x")
 
-    fill(store, RUN, LocalPaths(output=str(tmp_path)), {0}, quiet)
-    assert files(tmp_path) == ["shard=000000/old.parquet", "shard=later_1_000000/new.parquet", f"{FIRST}/a.parquet"]
+    filled(store, tmp_path, 0, existing="append")
+    assert files(tmp_path) == sorted([*foreign, f"{FIRST}/a.parquet"])
 
-    fill(store, RUN, LocalPaths(output=str(tmp_path), replaces=["shard=000000"]), {0}, quiet)
-    assert files(tmp_path) == ["shard=later_1_000000/new.parquet", f"{FIRST}/a.parquet"]
-
-
-def test_a_run_that_was_replaced_never_fills_the_folder_again(tmp_path: Path) -> None:
-    for run_id, output in (("replaced", "/data/out"), ("other", "/data/other")):
-        LocalPaths(output=output).save(tmp_path, run_id)
-
-    give_up_output(tmp_path, "/data/out")
-
-    assert LocalPaths.load(tmp_path, "replaced").output == ""
-    assert LocalPaths.load(tmp_path, "other").output == "/data/other"
+    filled(store, tmp_path, 0, existing="overwrite")
+    assert files(tmp_path) == sorted([*foreign[1:], f"{FIRST}/a.parquet"])
 
 
 def test_files_of_the_users_own_are_never_deleted(store: MemoryObjectStore, tmp_path: Path) -> None:
@@ -102,19 +97,22 @@ def test_files_of_the_users_own_are_never_deleted(store: MemoryObjectStore, tmp_
 
     with pytest.raises(SettingsError, match="no Sparklet run wrote"):
         check_output(tmp_path, "overwrite")
-    fill(store, RUN, LocalPaths(output=str(tmp_path)), {0}, quiet)
+    filled(store, tmp_path, 0, existing="overwrite")
 
     assert (tmp_path / "notes.txt").read_text() == "mine"
 
 
 def test_a_used_folder_is_refused_appended_to_or_replaced(tmp_path: Path) -> None:
-    (tmp_path / "shard=000000").mkdir()
+    (tmp_path / FIRST).mkdir()
 
     with pytest.raises(SettingsError, match=r"--append.*--overwrite"):
         check_output(tmp_path, "refuse")
-    assert check_output(tmp_path, "append") == ()
-    assert check_output(tmp_path, "overwrite") == ["shard=000000"]
-    assert check_output(tmp_path / "new", "refuse") == ()
+    check_output(tmp_path, "append")
+    check_output(tmp_path, "overwrite")
+    check_output(tmp_path / "new", "refuse")
+    (tmp_path / "shard=mine").mkdir()
+    with pytest.raises(SettingsError, match="shard=mine, which no Sparklet run wrote"):
+        check_output(tmp_path, "overwrite")
 
 
 def test_a_file_as_output_is_refused(tmp_path: Path) -> None:
@@ -148,16 +146,12 @@ def test_only_repaired_and_vanished_files_are_put_again(tmp_path: Path) -> None:
     assert [path.name for path, _ in changed(store, named)] == ["repaired", "vanished"]
 
 
-def test_a_redrive_finds_the_local_paths_of_its_run(tmp_path: Path) -> None:
+def test_a_redrive_finds_the_local_files_of_its_run() -> None:
     inputs = {"s3://bucket/input/r/0/": "/data/in", "s3://bucket/input/r/1/x.csv": "/data/x.csv"}
-    paths = LocalPaths(inputs, "/data/out", ["shard=000000"])
-    paths.save(tmp_path / "state", "r")
 
-    assert LocalPaths.load(tmp_path / "state", "r") == paths
-    assert LocalPaths.load(tmp_path / "state", "another") == LocalPaths()
-    assert local_part("s3://bucket/input/r/0/a/b.csv", paths.inputs) == Path("/data/in/a/b.csv")
-    assert local_part("s3://bucket/input/r/1/x.csv", paths.inputs) == Path("/data/x.csv")
-    assert local_part("s3://elsewhere/x.csv", paths.inputs) is None
+    assert local_part("s3://bucket/input/r/0/a/b.csv", inputs) == Path("/data/in/a/b.csv")
+    assert local_part("s3://bucket/input/r/1/x.csv", inputs) == Path("/data/x.csv")
+    assert local_part("s3://elsewhere/x.csv", inputs) is None
 
 
 def test_a_deployed_stack_gets_no_local_paths() -> None:

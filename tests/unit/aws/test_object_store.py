@@ -33,7 +33,7 @@ def test_forbidden_objects_are_named(clients: AwsClients, code: str) -> None:
             lambda: store.get(URI),
             lambda: store.head(URI),
             lambda: store.put(URI, b""),
-            lambda: store.delete_all([URI]),
+            lambda: store.delete_all([URI], URI),
             lambda: list(store.list(URI)),
         ):
             with pytest.raises(ObjectForbiddenError, match="some key"):

@@ -15,6 +15,7 @@ from sparklet.app.stack import OpenStack, StackSelection
 from sparklet.cli import main
 from sparklet.cli.commands import changing, looking, reporting, starting
 from sparklet.cli.console import Screen
+from sparklet.local.state import StateDir
 from sparklet.model import Dispatch, Failure, ShardResult, ShardState
 from sparklet.planning.planner import plan
 from tests.stand_ins.memory import Machine, MemoryCompute, MemoryOrchestrator
@@ -123,6 +124,7 @@ def terminal(capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: py
     monkeypatch.setenv("SPARKLET_STATE_DIR", str(tmp_path / "state"))
     monkeypatch.delenv("SPARKLET_STACK", raising=False)
     terminal = Terminal(capsys, tmp_path / "state")
+    StateDir(terminal.state).create()
     for module in (starting, looking, reporting, changing, client):
         monkeypatch.setattr(module, "open_stack", terminal.environment)
 

@@ -8,7 +8,6 @@ from pathlib import Path
 
 import pytest
 
-from sparklet.app.local_files import LocalPaths
 from sparklet.errors import RunNotFoundError
 from sparklet.model import Access, ClaimStatus, Counts, Failure, RunState, ShardResult
 from sparklet.runs.redrive import redrive
@@ -427,8 +426,7 @@ def test_the_buckets_copy_is_deleted_only_once_complete_locally(terminal: Termin
     published = terminal.world.ledger.runs.get(RUN).shard_output(0)
     out = tmp_path / "out" / published.rpartition("/")[2]
     terminal.world.store.put(f"{published}/part-0", b"rows")
-    paths = LocalPaths.load(terminal.state / "local-paths", RUN)
-    assert paths.output == str(tmp_path / "out")
+    assert terminal.world.ledger.runs.get(RUN).local_output == f"file://{tmp_path}/out/"
 
     assert "is not complete" in terminal.types("clean", "--run", RUN, "--dry-run").err
     out.mkdir(parents=True)
@@ -502,8 +500,8 @@ def test_local_tables_have_absolute_places(terminal: Terminal, tmp_path: Path, m
         assert told.code == 0, told.err
 
     assert terminal.world.ledger.runs.get(RUN).table == f"delta:file://{tmp_path}/t"
-    assert LocalPaths.load(terminal.state / "local-paths", RUN).output == ""
-    assert LocalPaths.load(terminal.state / "local-paths", "run-2").output == str(tmp_path / "my out")
+    assert terminal.world.ledger.runs.get(RUN).local_output == ""
+    assert terminal.world.ledger.runs.get("run-2").local_output == f"file://{tmp_path}/my out/"
 
 
 # --- status of an object, logs, commands ---

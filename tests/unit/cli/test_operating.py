@@ -96,7 +96,6 @@ def test_local_files_are_explained_without_a_stack(terminal: Terminal, tmp_path:
 def test_shards_that_no_worker_could_do_in_time_are_warned_of(terminal: Terminal) -> None:
     terminal.world.put(1)
     slow = '[assumptions.task_fixed_s]\nvalue = 1000\ndate = "2027-01"\nsource = "ours"\n'
-    terminal.state.mkdir(parents=True)
     (terminal.state / "own.toml").write_text(slow)
 
     told = terminal.types("plan", SCRIPT, *PLAN, "--dry-run", "--explain", "--prices", str(terminal.state / "own.toml"))
@@ -106,7 +105,6 @@ def test_shards_that_no_worker_could_do_in_time_are_warned_of(terminal: Terminal
 
 def test_custom_prices_may_come_from_the_environment(terminal: Terminal, monkeypatch: pytest.MonkeyPatch) -> None:
     terminal.world.put(1)
-    terminal.state.mkdir(parents=True)
     path = terminal.state / "own.toml"
     path.write_text(OWN)
     monkeypatch.setenv("SPARKLET_PRICES", str(path))

@@ -17,6 +17,7 @@ from sparklet.app.start import parse_pairs, run_request
 from sparklet.cli.options import RequestOptions, grouped, known_runs, parse_shards
 from sparklet.errors import PlanError, SettingsError
 from sparklet.inputs.list_requests import ListRequest
+from sparklet.local.state import StateDir
 from sparklet.model import Access, RunOptions
 from sparklet.model.quantities import parse_duration_s, parse_size_bytes, parse_time_s, parse_tolerance
 from sparklet.planning.plan_requests import run_request as of_document
@@ -265,7 +266,7 @@ def test_runs_that_were_started_from_here_complete_on_the_shell(
 ) -> None:
     monkeypatch.setenv("SPARKLET_STATE_DIR", str(tmp_path))
     assert known_runs("") == []
-    (tmp_path / "local-paths").mkdir()
+    StateDir(tmp_path).create()
     for name in ("flights-1", "other-2"):
         (tmp_path / "local-paths" / f"{name}.json").write_text("{}")
 

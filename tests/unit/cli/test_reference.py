@@ -10,6 +10,7 @@ import typer
 from docs.cli_reference import SCHEMA, reference, schema
 from sparklet.cli import main
 from sparklet.cli.app import app
+from sparklet.local.state import StateDir
 
 PAGE = Path(__file__).parents[3] / "docs" / "reference" / "commands.md"
 GROUP: Any = typer.main.get_command(app)
@@ -64,7 +65,7 @@ def test_help_is_shown_without_starting_anything(
 def test_a_shell_completes_commands_options_values_and_runs(
     typed: str, completed: str, capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (tmp_path / "local-paths").mkdir()
+    StateDir(tmp_path).create()
     (tmp_path / "local-paths" / "flights-1.json").write_text("{}")
     monkeypatch.setenv("SPARKLET_STATE_DIR", str(tmp_path))
     monkeypatch.setenv("_SPARKLET_COMPLETE", "complete_bash")

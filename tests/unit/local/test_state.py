@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from sparklet.errors import SettingsError
 from sparklet.local.lock import Lock, is_locked
 from sparklet.local.state import STATE_DIR_VARIABLE, StateDir, default_state_dir, read_json, write_json
 
@@ -112,6 +113,32 @@ def test_a_start_empties_what_is_passing_and_keeps_what_lasts(tmp_path: Path) ->
     assert (state.objects / "object").exists() and (state.services / "sqs").exists()
     assert len(list(state.log.glob("worker-*"))) == 60
     assert (state.log / "aws.earlier.log").exists() and not state.aws_log.exists()
+
+
+@pytest.mark.parametrize("root", ["/", "/etc", "~"])
+def test_a_folder_of_others_is_no_state_folder(root: str) -> None:
+    with pytest.raises(SettingsError, match="Sparklet did not make it"):  # nothing else is done: a fault would delete
+        StateDir(Path(root).expanduser())
+
+
+def test_an_empty_folder_that_is_taken_keeps_its_mode(tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir(mode=0o755)
+    state = StateDir(tmp_path / "empty")
+    state.create()
+
+    assert state.root.stat().st_mode & 0o777 == 0o755
+    assert all(path.stat().st_mode & 0o777 == 0o700 for path in state.root.iterdir() if path.is_dir())
+    StateDir(state.root)  # it is marked now
+
+
+def test_who_only_reads_leaves_the_workers_files(tmp_path: Path) -> None:
+    state = StateDir(tmp_path / "state")
+    state.create()
+    (state.scratch / "left").touch()
+
+    state.delete_leftovers(processing=False)
+
+    assert (state.scratch / "left").exists()
 
 
 def test_only_its_owner_looks_into_the_folder(tmp_path: Path) -> None:

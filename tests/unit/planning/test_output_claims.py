@@ -71,11 +71,11 @@ class Stopped:
             self._sleep()
         return self._store.list(prefix, start_after)
 
-    def delete_all(self, uris: Iterable[str]) -> None:
+    def delete_all(self, uris: Iterable[str], within: str) -> None:
         rest = iter(uris)
-        self._store.delete_all(islice(rest, 2))
+        self._store.delete_all(islice(rest, 2), within)
         self._sleep()
-        self._store.delete_all(rest)
+        self._store.delete_all(rest, within)
 
 
 @pytest.mark.parametrize("where", ["", "_outputs/"])

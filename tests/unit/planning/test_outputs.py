@@ -115,7 +115,7 @@ def test_the_folder_of_what_follows_is_looked_at_too(world: World) -> None:
 def test_a_run_that_overwrites_leaves_nothing_but_its_own(world: World) -> None:
     world.put(2)
     work(world, enter(world, "run-1"))
-    world.store.put(f"{OUT}shard=000007/old.parquet", b"of an earlier version")
+    world.store.put(f"{OUT}shard=old_1f_000007/old.parquet", b"of another ledger")
     world.clock.advance(60)
 
     work(world, enter(world, "run-2", inputs=f"{SOURCE}00001.csv", existing="overwrite"))

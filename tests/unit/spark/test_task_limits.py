@@ -11,8 +11,9 @@ from pathlib import Path
 import pytest
 
 from sparklet.errors import ScratchFullError
+from sparklet.owned import delete_own, delete_tree
 from sparklet.spark.processes import descendants
-from sparklet.spark.task_limits import IN_LAMBDA, Deadline, delete_leftovers, delete_tree, task_folder
+from sparklet.spark.task_limits import IN_LAMBDA, Deadline, delete_leftovers, task_folder
 
 NOBODY = 65534
 
@@ -182,6 +183,14 @@ def test_undeletable_files_are_reported_and_the_rest_deleted(tmp_path: Path, cap
     assert "c.txt" in caplog.text
 
 
+@pytest.mark.parametrize("name", ["", ".", "/", "home", "tmp/task", "shard=mine", "sparklet"])
+def test_a_folder_of_others_is_never_deleted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    monkeypatch.chdir(tmp_path)
+
+    with pytest.raises(ValueError, match="is no folder of Sparklet's own"):
+        delete_own(Path(name))
+
+
 def test_deleting_what_is_not_there_does_nothing(tmp_path: Path) -> None:
     delete_tree(tmp_path / "nowhere")
 
@@ -204,6 +213,7 @@ def littered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv(IN_LAMBDA, "127.0.0.1:9001")
     (tmp_path / "outside").write_text("x")
     scratch = tmp_path / "scratch"
+    monkeypatch.setattr(tempfile, "tempdir", str(scratch))
     for folder in ("sparklet-host", "sparklet-scripts", "task-other", ".ivy2", "cache/deep"):
         (scratch / folder).mkdir(parents=True)
     (scratch / "cache" / "deep" / "big").write_text("x")
@@ -241,6 +251,9 @@ def test_after_a_task_that_found_no_space_the_next_one_has_more(littered: Path) 
 def test_files_from_before_the_worker_or_outside_lambda_stay(littered: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     before = names(littered)
     delete_leftovers(littered, since_s=time.time() + 60)
+    with monkeypatch.context() as elsewhere:
+        elsewhere.setattr(tempfile, "tempdir", str(littered.parent))  # scratch is a folder that others may share
+        delete_leftovers(littered)
     monkeypatch.delenv(IN_LAMBDA)
     delete_leftovers(littered)
 

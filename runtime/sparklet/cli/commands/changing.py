@@ -167,7 +167,7 @@ def _remove_orphans(
     files = count_text(sum(len(each.files) for each in found), "file")
     confirm(screen, f"Delete {files} for good?", yes=yes)
     for each in found:
-        files_at(stack.at, each.folder).delete_all(each.files)
+        files_at(stack.at, each.folder).delete_all(each.files, each.folder)
     screen.say(f"{files} deleted")
 
 

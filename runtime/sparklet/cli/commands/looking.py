@@ -14,7 +14,7 @@ from rich.table import Table
 from sparklet.app.costs import load_prices
 from sparklet.app.doctor import Finding, delete_snapshots, examine, examine_stack
 from sparklet.app.documents import group_document, object_document, run_document, shard_document
-from sparklet.app.local_files import local_paths, stored_uri
+from sparklet.app.local_files import local_inputs, stored_uri
 from sparklet.app.logs import LogLine, LogReader
 from sparklet.app.object_status import ObjectStatus, object_status
 from sparklet.app.stack import OpenStack, open_stack
@@ -197,7 +197,7 @@ def _stored(stack: OpenStack, run_id: str, given: str) -> str:
     """The address of an input that is named by it, or by the local file that was copied there."""
     if "://" in given:
         return given
-    return stored_uri(Path(given).resolve(), local_paths(stack, run_id).inputs) or given
+    return stored_uri(Path(given).resolve(), local_inputs(stack, run_id)) or given
 
 
 def _show_object(screen: Screen, run_id: str, found: ObjectStatus) -> None:

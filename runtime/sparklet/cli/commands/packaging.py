@@ -12,11 +12,12 @@ import typer
 from sparklet.app.reporter import size_text
 from sparklet.cli.console import Screen
 from sparklet.errors import SettingsError
+from sparklet.owned import delete_own, make_own
 
 MAX_LAYER_BYTES = 250 * 1024 * 1024  # unzipped, all layers and the function's own code together
 TAGS = {"x86_64": "x86_64", "arm64": "aarch64"}
 GLIBC = 34  # 2.34: Amazon Linux 2023, as the worker's image
-WRITTEN = {"python", "Dockerfile", "layer.zip"}
+WRITTEN = ("Dockerfile", "layer.zip")
 LEFT_OUT = shutil.ignore_patterns("__pycache__", ".git", ".venv")
 DOCKERFILE = "ARG IMAGE\nFROM ${IMAGE}\nCOPY python/ /opt/python/\nENV PYTHONPATH=${PYTHONPATH}:/opt/python\n"
 
@@ -35,13 +36,14 @@ def package(
 ) -> None:
     """Package your own code and its requirements for workers of Python functions; nothing is deployed.
 
-    Wheels of the workers' platform are fetched, whatever this machine is. FOLDER is made anew.
+    Wheels of the workers' platform are fetched, whatever this machine is. FOLDER is made anew: it must be new,
+    empty or of this command's making.
     """
-    if output.exists() and not {path.name for path in output.iterdir()} <= WRITTEN:
-        raise SettingsError(f"--output {output} holds other files; name another folder")
-    shutil.rmtree(output, ignore_errors=True)
-    target = output / "python"
-    target.mkdir(parents=True)
+    make_own(output, "--output")
+    for name in WRITTEN:
+        (output / name).unlink(missing_ok=True)
+    delete_own(target := output / "python")
+    target.mkdir()
     if requirements:
         _install(target, requirements, TAGS[architecture], python)
     for each in code:

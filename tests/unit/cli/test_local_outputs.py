@@ -1,0 +1,129 @@
+"""Who owns a local output: two runs leave there what they would leave in S3, or say that they did not."""
+
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from sparklet.model import RunState, ShardResult, ShardState
+from sparklet.runs.checker import check
+from tests.unit.cli.conftest import Terminal
+from tests.world import SCRIPT, SOURCE
+
+MODES = ("refuse", "append", "overwrite")
+S3_OUTPUT = "s3://data/out/"
+
+
+class Folder:
+    """An output, local or in S3, and the runs that write to it; each run writes a file of its name."""
+
+    def __init__(self, terminal: Terminal, local: Path | None) -> None:
+        self.terminal, self.local = terminal, local
+        terminal.world.put(1)
+        terminal.do = self.do
+
+    def do(self, number: int) -> ShardResult:
+        world = self.terminal.world
+        for run in world.ledger.runs.list():
+            if any(world.ledger.shards.list(run.run_id, ShardState.RUNNING)):
+                world.store.put(f"{run.shard_output(number)}/part-0", run.run_id.encode())
+        return ShardResult(rows=1)
+
+    def types(self, command: str, run_id: str, mode: str = "refuse") -> int:
+        """The exit code of a command for a run: ``plan`` begins it, ``watch`` ends it and fills a local output."""
+        words: tuple[str, ...] = (run_id,)
+        output = str(self.local or S3_OUTPUT)
+        if command in ("plan", "run"):
+            how = () if mode == "refuse" else (f"--{mode}",)
+            words = (SCRIPT, "-i", SOURCE, "-o", output, "--run-id", run_id, *how)
+        self.terminal.world.clock.advance(10)
+        told = self.terminal.types(command, *words)
+        assert told.code == 0 or output in told.err
+        self.told = told.err
+        return told.code
+
+    def writers(self) -> Counter[str]:
+        """Whose files it holds."""
+        if self.local:
+            return Counter(path.read_text() for path in self.local.rglob("*") if path.is_file())
+        world = self.terminal.world
+        return Counter(world.store.get(uri).decode() for uri in world.keys(S3_OUTPUT))
+
+
+@pytest.fixture(params=["local", "S3"])
+def folder(request: pytest.FixtureRequest, terminal: Terminal, tmp_path: Path) -> Folder:
+    return Folder(terminal, tmp_path / "out" if request.param == "local" else None)
+
+
+@pytest.mark.parametrize("second", MODES)
+@pytest.mark.parametrize("first", MODES)
+def test_beside_an_open_run_another_may_only_append(folder: Folder, first: str, second: str) -> None:
+    assert folder.types("plan", "run-1", first) == 0
+
+    code = folder.types("run", "run-2", second)
+
+    assert code == (0 if second == "append" else 1)
+    assert folder.types("watch", "run-1") == 0
+    assert folder.writers() == Counter(["run-1", "run-2"] if second == "append" else ["run-1"])
+
+
+@pytest.mark.parametrize("second", MODES)
+@pytest.mark.parametrize("first", MODES)
+def test_a_run_after_another_finds_what_that_one_left(folder: Folder, first: str, second: str) -> None:
+    assert folder.types("run", "run-1", first) == 0
+
+    assert folder.types("run", "run-2", second) == (1 if second == "refuse" else 0)
+
+    left = {"refuse": ["run-1"], "append": ["run-1", "run-2"], "overwrite": ["run-2"]}
+    assert folder.writers() == Counter(left[second])
+
+
+@pytest.mark.parametrize("second", MODES)
+@pytest.mark.parametrize("first", MODES)
+def test_a_run_whose_client_fills_late_doubles_nothing(
+    terminal: Terminal, tmp_path: Path, first: str, second: str
+) -> None:
+    """GIVEN a run that has ended, and another that went since, WHEN the first one's client fills the folder."""
+    folder = Folder(terminal, tmp_path / "out")
+    assert folder.types("plan", "run-1", first) == 0
+    terminal.world.work(folder.do)
+    assert check(terminal.world.at, "run-1").run.state is RunState.SUCCEEDED
+    assert folder.types("run", "run-2", second) == 0
+
+    code = folder.types("watch", "run-1")
+
+    assert code == (1 if second == "refuse" else 0)
+    assert folder.writers() == Counter(["run-1", "run-2"] if second == "append" else ["run-2"])
+    assert ("is run-2's by now" in folder.told) == (second == "overwrite")
+
+
+@pytest.mark.parametrize("names", [("out/deeper", "out"), ("out", "out/deeper")])
+def test_a_folder_within_another_is_shared(terminal: Terminal, tmp_path: Path, names: tuple[str, str]) -> None:
+    one, other = (Folder(terminal, tmp_path / name) for name in names)
+    assert one.types("plan", "run-1") == 0
+
+    told = terminal.types("run", SCRIPT, "-i", SOURCE, "-o", str(other.local), "--run-id", "run-2")
+
+    assert told.code == 1 and "run-1 writes to" in told.err
+
+
+@pytest.mark.parametrize(("given", "output"), [(".", "out"), ("in", "in/out"), ("in", "in"), ("link", "in/out")])
+def test_an_output_within_a_local_input_is_refused(
+    terminal: Terminal, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, given: str, output: str
+) -> None:
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "rows.csv").write_text("a\n")
+    (tmp_path / "link").symlink_to("in")
+    monkeypatch.chdir(tmp_path)
+
+    told = terminal.types("run", SCRIPT, "-i", given, "-o", output, "--run-id", "run-1", "--append")
+
+    assert told.code == 1 and "lies inside the input" in told.err
+
+
+def test_the_state_folder_is_no_input(terminal: Terminal, tmp_path: Path) -> None:
+    words = ("run", SCRIPT, "-i", str(terminal.state.parent), "--run-id", "run-1")
+    for output in ("s3://data/out/", str(tmp_path.parent / "out")):
+        told = terminal.types(*words, "-o", output)
+
+        assert told.code == 1 and "the state folder" in told.err and "lies inside the input" in told.err
