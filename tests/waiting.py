@@ -17,6 +17,7 @@ PATIENCE = float(os.environ.get("SPARKLET_TEST_PATIENCE") or "1")  # 4 on a mach
 MIN_DEADLINE_S = 60.0
 POLL_S = 0.02
 NEVER_ENDS = "# never ends"
+SLEEPS = ("time.sleep", "sleep")
 
 T = TypeVar("T")
 
@@ -40,9 +41,8 @@ def sleeps(path: Path) -> Iterator[int]:
     text = path.read_text(encoding="utf-8")
     lines = text.splitlines()
     for node in ast.walk(ast.parse(text)):
-        if isinstance(node, ast.Call) and ast.unparse(node.func) in ("time.sleep", "sleep"):
-            if NEVER_ENDS not in lines[node.lineno - 1]:
-                yield node.lineno
+        if isinstance(node, ast.Call) and ast.unparse(node.func) in SLEEPS and NEVER_ENDS not in lines[node.lineno - 1]:
+            yield node.lineno
 
 
 def main() -> int:

@@ -15,7 +15,6 @@ from sparklet.cli.console import EXIT_MEANINGS, FAILURES, INTERRUPTED, USAGE, Sc
 from sparklet.cli.options import grouped
 from sparklet.errors import RemoteFailureError, SparkletError
 from sparklet.local.spark_installation import missing
-from sparklet.planning.request import REMOVED, places
 
 EXIT_CODES = "Exit codes: " + "; ".join(f"{code} {meaning}" for code, meaning in EXIT_MEANINGS.items()) + "."
 
@@ -140,10 +139,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _usage_message(error: Any) -> str:
     """The mistake in a command line, with the option to use instead and the command for help."""
     message = error.format_message()
-    removed = getattr(error, "option_name", "").removeprefix("--").replace("-", "_")
-    if removed in REMOVED:
-        message = f"{error.message}: {REMOVED[removed].format_map({k: at.option for k, at in places().items()})}."
-    elif near := getattr(error, "possibilities", None):  # typer names the nearest option first
+    if near := getattr(error, "possibilities", None):  # typer names the nearest option first
         message = f"{error.message}. Did you mean {near[0]}?"
     path = getattr(getattr(error, "ctx", None), "command_path", "") or "sparklet"
     return f"{message} Try: {path} --help" if message else ""

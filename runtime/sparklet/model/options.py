@@ -4,12 +4,10 @@ A field that users set has a ``Key``: its name in a document (the planner functi
 line, its unit, its bounds and its help. ``planning.request`` reads documents and command lines by these alone.
 """
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import Annotated
 
 from sparklet.errors import SettingsError
-from sparklet.model.quantities import parse_size_bytes
 
 RUN, INPUT, SHARDS, FAILURES, ORCHESTRATION = "The run", "Input", "Shards", "Failures and pace", "Orchestration"
 MIB = 1024 * 1024
@@ -18,7 +16,6 @@ AUTO = "auto"  # of engine
 LARGE, LARGE_MB = "lambda-large", 10_240  # the worker's function once more, with all memory and /tmp of Lambda
 LARGE_BYTES = LARGE_MB * MIB // 3  # the largest shard it takes, by the rule of RunRequest.fitted
 NO_LIMIT_BYTES = 1 << 62
-RENAMED = frozenset({"route", "escalate", "max_shard_size"})  # keys of before docs/decisions/0051
 
 
 @dataclass(frozen=True, slots=True)
@@ -207,15 +204,3 @@ class RunOptions:
             return ""
         first, _, second = self.engine.partition(",")
         return second if second and first == LARGE and estimated_bytes > LARGE_BYTES else first
-
-
-def renamed(given: Mapping[str, Any], of_all: str = "") -> dict[str, Any]:
-    """A request's or a stored run's options of before docs/decisions/0051; ``of_all`` is its engine for all shards."""
-    new = {name: value for name, value in given.items() if name not in RENAMED}
-    if of_all:
-        new["engine"] = of_all
-    elif larger := given.get("route") or given.get("escalate"):  # in a run the engine's name, in a request auto or true
-        new |= {"too_large": ENGINE, "engine": given.get("engine") or (AUTO if larger is True else larger)}
-    if "max_shard_size" in given:
-        new["max_shard_bytes"] = parse_size_bytes(str(given["max_shard_size"])) or NO_LIMIT_BYTES
-    return new

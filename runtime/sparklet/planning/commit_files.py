@@ -67,9 +67,8 @@ def commit_files(at: Deployment, run: Run) -> Sequence[CommitFile]:
     prefix, found = at.run_uri(run.run_id, FOLDER), list[CommitFile]()
     for info in at.store.list(prefix):
         identity, _, number = info.uri[len(prefix) :].removesuffix(ENDING).rpartition("-")
-        file = CommitFile(int(number), info.uri, info.modified_s)
-        if (identity or file.header(at.store)["identity"]) == run.identity:  # earlier versions named the number alone
-            found.append(file)
+        if identity == run.identity:
+            found.append(CommitFile(int(number), info.uri, info.modified_s))
     return sorted(found, key=lambda file: file.number)
 
 

@@ -37,7 +37,7 @@ def refuse_another_open(at: Deployment, name: str, run_id: str) -> None:
 
 def refuse_outputs(at: Deployment, run: Run) -> None:
     """PlanError if a run may not write to its outputs; called before the run is in the ledger."""
-    for other in at.ledger.runs.unfinalized():  # an earlier version entered runs without a claim
+    for other in at.ledger.runs.unfinalized():  # some have no claim yet
         _refuse_beside(run, other)
     _refuse_claimed(at, run, _claims(at))
     _refuse_held(at, run)
@@ -90,7 +90,7 @@ class _Claim:
     identity: str
     generation: int
     folders: tuple[str, ...]
-    name: str  # of the run; "": an earlier version claimed, whose incremental runs had locks of their own
+    name: str  # of the run
 
 
 def take_outputs(at: Deployment, run: Run) -> float:
@@ -129,7 +129,7 @@ def release_outputs(at: Deployment, run: Run) -> None:
 def _refuse_claimed(at: Deployment, run: Run, claims: Sequence[_Claim]) -> None:
     """PlanError if the claim of an open run forbids this one."""
     for claim in claims:
-        has_its_name = run.options.incremental and claim.name in (run.name, "")
+        has_its_name = run.options.incremental and claim.name == run.name
         shares = has_its_name or any(_overlap(folder, claim.folders) for folder in _claimed(run))
         if shares and (other := _claimer(at, claim)):
             _refuse_beside(run, other)
@@ -150,7 +150,7 @@ def _claims(at: Deployment, tries: int = LISTED_AGAIN) -> Sequence[_Claim]:
         if tries > 1:
             return _claims(at, tries - 1)
         raise
-    found = ((info, [*body, ""]) for info, body in zip(infos, bodies, strict=True))
+    found = zip(infos, bodies, strict=True)
     return [_Claim(info.uri, info.modified_s, body[0], body[1], tuple(body[2]), body[3]) for info, body in found]
 
 

@@ -16,19 +16,10 @@ from sparklet.errors import EventError, PlanError, SettingsError
 from sparklet.inputs.list_requests import TABLE, ListRequest, read_items, read_lists
 from sparklet.job.fields import INFER, SCHEMA, Table
 from sparklet.model import Access, Dispatch, Key, RunOptions
-from sparklet.model.options import INPUT, MIB, ORCHESTRATION, RENAMED, RUN, renamed
+from sparklet.model.options import INPUT, MIB, ORCHESTRATION, RUN
 from sparklet.model.quantities import parse_every, parse_size_bytes, parse_time_s, parse_tolerance
 
 ROLE = re.compile(r"arn:[\w-]+:iam::\d{12}:role/.+")
-REMOVED = {
-    "compression_factor": "{shard_size} counts a compressed object as four times its stored bytes",
-    "rate": "{max_concurrency} spares other runs and what they share",
-    "oversize": "exclude what is too large, or use {too_large}",
-    "route": "use {too_large} engine",
-    "escalate": "use {too_large} engine",
-    "max_shard_size": "the function's memory and /tmp limit a shard; without a limit: {too_large} fail",
-}
-"""Keys and options that there were, and what does instead; ``model.options.renamed`` reads some in documents."""
 PARQUET = "parquet:"  # a table of this format is the run's output
 MEMORY_SHARE = 3
 SCRATCH_SHARE = 2
@@ -304,9 +295,6 @@ def read_request(given: Mapping[str, Any], *, command: bool = False, dry_run: bo
     known = {name: place for name, place in places().items() if (place.key.command if command else place.key.document)}
     named = {name: place.option if command else name for name, place in known.items()}
     values: dict[str, dict[str, Any]] = {"": {}, "access": {}, "options": {}}
-    if not command and given.keys() & RENAMED and "max_shard_bytes" not in given:
-        given = renamed(given)
-        values["options"]["max_shard_bytes"] = given.pop("max_shard_bytes", 0)
     if unknown := sorted(given.keys() - known):
         raise EventError(_unknown(unknown[0], named))
     for name, value in given.items():
@@ -364,8 +352,6 @@ def _read_value(place: Place, name: str, value: Any) -> Any:
 def _unknown(name: str, named: Mapping[str, str]) -> str:
     import difflib  # needed for this error only
 
-    if name in REMOVED:
-        return f"a request has no key {name!r} any more; leave it out: {REMOVED[name].format_map(named)}"
     near = difflib.get_close_matches(name, sorted(named), 1)
     remedy = f"is {near[0]} meant?" if near else f"there are {', '.join(sorted(named))}"
     return f"a request has no key {name!r}; {remedy}"

@@ -1,6 +1,5 @@
 """What the ledger's items promise."""
 
-import json
 import re
 from dataclasses import replace
 from typing import Any
@@ -25,7 +24,6 @@ from sparklet.errors import LedgerError
 from sparklet.ledger.isolation import BAD_MESSAGE_BYTES, MAX_BAD
 from sparklet.ledger.rules import ERROR_CLASS_BYTES, ERROR_MESSAGE_BYTES, LOG_STREAM_BYTES, OUTPUTS_BYTES
 from sparklet.model import (
-    ListSource,
     NextRun,
     PartRecord,
     Position,
@@ -170,54 +168,7 @@ def test_items_of_a_newer_format_are_refused_not_misread() -> None:
         shard_record({**new_shard_item(A_SHARD, 0.0, "w"), **newer})
 
 
-def test_items_from_before_formats_were_numbered_are_read() -> None:
-    run, shard = run_item(A_RUN, "w"), new_shard_item(A_SHARD, 0.0, "w")
-    del run["fmt"], shard["fmt"]
-
-    assert run_value(run) == A_RUN
-    assert shard_record(shard) == A_SHARD
-
-
-def test_a_run_with_an_option_that_there_was_is_read() -> None:
-    """A run that 14795df entered with ``--rate`` and ``--oversize``."""
-    item = run_item(A_RUN, "w")
-    constant = json.loads(item["constant"]["S"])
-    constant["options"] |= {"rate_per_s": 5.0, "oversize": "mark"}
-
-    assert run_value({**item, "constant": attribute(json.dumps(constant))}) == A_RUN
-
-
 STORED = {"route": "", "engine": "", "escalate": "", "max_shard_bytes": 400}
-
-
-@pytest.mark.parametrize(
-    ("options", "of_all", "read"),
-    [
-        ({}, "", {}),
-        ({"max_shard_bytes": 0}, "", {"max_shard_bytes": 0}),
-        ({"route": "emr"}, "", {"too_large": "engine", "engine": "emr"}),
-        ({"route": "glue", "engine": "glue"}, "", {"too_large": "engine", "engine": "glue"}),
-        ({"escalate": "emr"}, "", {"too_large": "engine", "engine": "emr"}),
-        ({"escalate": "emr", "max_shard_bytes": 0}, "", {"too_large": "engine", "engine": "emr", "max_shard_bytes": 0}),
-        ({"route": "glue", "engine": "glue"}, "glue", {"engine": "glue"}),  # --engine alone
-        ({"route": "emr"}, "emr", {"engine": "emr"}),  # most shards were too large
-    ],
-)
-def test_a_run_of_before_too_large_is_read(options: dict[str, Any], of_all: str, read: dict[str, Any]) -> None:
-    item = run_item(A_RUN, "w")
-    constant = json.loads(item["constant"]["S"])
-    now = constant["options"].keys() - {"too_large"}
-    constant["options"] = {name: constant["options"][name] for name in now} | STORED | options
-    stored = {**item, "constant": attribute(json.dumps({**constant, "engine": of_all}))}
-
-    assert run_value(stored).options == replace(A_RUN.options, **{"max_shard_bytes": 400, **read})
-
-
-def test_an_older_sparklet_refuses_a_run_with_an_engine() -> None:
-    with_engine = replace(A_RUN, options=replace(A_RUN.options, engine="emr"))
-
-    assert run_item(A_RUN, "w")["fmt"] == attribute(4)
-    assert run_item(with_engine, "w")["fmt"] == attribute(5)
 
 
 def test_an_older_sparklet_refuses_a_run_with_a_reduce() -> None:
@@ -226,11 +177,3 @@ def test_an_older_sparklet_refuses_a_run_with_a_reduce() -> None:
 
     assert run_item(reduced, "w")["fmt"] == attribute(FORMAT)
     assert run_value(run_item(reduced, "w")).next == following
-
-
-def test_an_older_sparklet_refuses_a_run_over_a_table() -> None:
-    table = ListSource("s3://b/runs/run-1/lists/0.jsonl", "jsonl", table={"name": "db.t", "columns": [["id", "int"]]})
-    over_table = replace(A_RUN, lists=(table,))
-
-    assert run_item(over_table, "w")["fmt"] == attribute(FORMAT) == attribute(6)
-    assert run_value(run_item(over_table, "w")).lists == (table,)

@@ -121,23 +121,6 @@ def test_access_and_the_largest_shard_reach_the_run(terminal: Terminal) -> None:
     assert run.options.max_shard_bytes == 3008 * 2**20 // 3 and run.access == Access()
 
 
-@pytest.mark.parametrize(
-    ("old", "told"),
-    [
-        (("--route", "auto"), "No such option: --route: use --too-large engine."),
-        (("--escalate",), "No such option: --escalate: use --too-large engine."),
-        (("--max-shard-size", "1GiB"), "without a limit: --too-large fail."),
-        (("--oversize=mark",), "use --too-large."),
-        (("--rate", "5"), "--max-concurrency spares"),
-    ],
-)
-def test_an_option_that_there_was_names_the_one_to_use(terminal: Terminal, old: tuple[str, ...], told: str) -> None:
-    answer = terminal.types("plan", SCRIPT, "-i", SOURCE, "-o", "s3://data/out/", *old)
-
-    assert answer.code == 1
-    assert told in " ".join(answer.err.split())
-
-
 def test_a_dry_run_lists_shards_slices_and_reasons_only(terminal: Terminal) -> None:
     rows = b"".join(b"%05d\n" % n for n in range(40))
     terminal.world.store.put(f"{SOURCE}big.txt", rows)

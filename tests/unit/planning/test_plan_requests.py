@@ -17,13 +17,12 @@ from sparklet.errors import (
     SettingsError,
 )
 from sparklet.inputs.list_requests import ListRequest
-from sparklet.model import Dispatch, RunOptions, RunState
-from sparklet.model.options import NO_LIMIT_BYTES
+from sparklet.model import Dispatch, RunState
 from sparklet.planning import plan_requests
 from sparklet.planning.new_run import new_run
 from sparklet.planning.plan_requests import handle_request, run_request
 from sparklet.planning.planner import plan
-from sparklet.planning.request import places, read_request
+from sparklet.planning.request import places
 from sparklet.runs.checker import check
 from sparklet.settings import PlannerSettings
 from tests.world import BUCKET, SCRIPT, SOURCE, World
@@ -198,7 +197,6 @@ def test_the_schema_takes_what_is_read_and_nothing_else() -> None:
         (request(max_objects=0), SettingsError, "max_objects is 0; it must be at least 1"),
         (request(shard_size="0"), SettingsError, "shard_size is 0; it must be at least 1"),
         (request(max_attempts=0), SettingsError, "max_attempts is 0"),
-        (request(compression_factor=2), EventError, "no key 'compression_factor' any more; leave it out"),
         (request(archived="maybe"), SettingsError, "archived is 'maybe'; it must be refuse or skip"),
         (request(role="readers"), SettingsError, "role: 'readers' must look like arn:aws:iam"),
         (request(append=True, overwrite=True), SettingsError, "append and overwrite exclude each other"),
@@ -209,12 +207,6 @@ def test_the_schema_takes_what_is_read_and_nothing_else() -> None:
         (request(tolerate=-1), SettingsError, "tolerate: '-1'"),
         (request(tolerate="100.1%"), SettingsError, "tolerate: '100.1%'"),
         (request(max_concurrency=-1), SettingsError, "max_concurrency is -1; it must be at least 0"),
-        (request(rate=5), EventError, "no key 'rate' any more; leave it out: max_concurrency spares other runs"),
-        (
-            request(oversize="mark"),
-            EventError,
-            "no key 'oversize' any more; leave it out: exclude what is too large, or use too_large",
-        ),
         (request(since="36h"), SettingsError, "since: '36h'"),
         (request(lists=["/etc/passwd"]), SettingsError, "must be in S3"),
         (request(lists=[{"uri": "s3://x/y"}]), SettingsError, "source, format and path"),
@@ -279,36 +271,6 @@ def test_shards_are_limited_to_the_workers_size_by_default(world: World) -> None
 
     assert ask(world, request(too_large="fail"), settings=small)["sealed"]
     assert world.ledger.runs.get("run-1").state is RunState.RUNNING
-
-
-@pytest.mark.parametrize(
-    ("old", "options"),
-    [
-        ({"route": "auto"}, {"too_large": "engine", "engine": "auto"}),
-        ({"route": "auto", "engine": "glue"}, {"too_large": "engine", "engine": "glue"}),
-        ({"route": "auto", "max_shard_size": "1MiB"}, {"too_large": "engine", "max_shard_bytes": MIB}),
-        ({"escalate": True}, {"too_large": "engine", "engine": "auto"}),
-        ({"escalate": False}, {}),
-        ({"escalate": True, "max_shard_size": 0}, {"too_large": "engine", "max_shard_bytes": NO_LIMIT_BYTES}),
-        ({"max_shard_size": 0}, {"max_shard_bytes": NO_LIMIT_BYTES}),
-        ({"engine": "glue"}, {"engine": "glue"}),
-    ],
-)
-def test_a_stored_request_of_before_too_large_is_read(old: dict[str, Any], options: dict[str, Any]) -> None:
-    """As schedules and executions of state machines hold it."""
-    assert run_request(request(**old), "request-1").options == RunOptions(**options)
-
-
-def test_its_limit_holds(world: World) -> None:
-    world.put(1, size_bytes=4 * MIB)
-
-    with pytest.raises(PlanError, match="above the 3 MiB"):
-        ask(world, request(max_shard_size="3MiB"))
-
-
-def test_a_library_is_told_the_keys_to_use() -> None:
-    with pytest.raises(EventError, match="'escalate' any more; leave it out: use --too-large engine"):
-        read_request(request(escalate=True), command=True)
 
 
 # --- asked for by an event of S3 ---

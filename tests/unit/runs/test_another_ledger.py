@@ -5,17 +5,14 @@ And runs that 14795df has begun: what it wrote under their ids counts for them.
 
 import json
 import time
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from sparklet.errors import PlanError
 from sparklet.model import RunOptions, RunState, ShardResult
-from sparklet.planning.commit_files import commit_files
 from sparklet.planning.new_run import new_run
 from sparklet.planning.planner import plan
-from sparklet.runs import commit_runs as commits
 from sparklet.runs.concurrency_cap import cap_of, throttle
 from sparklet.runs.manifest import results
 from tests.stand_ins.memory import FakeClock
@@ -113,21 +110,6 @@ def test_its_results_and_its_manifest_are_its_own() -> None:
 # --- runs begun by 14795df: files of theirs have no identity in their names ---
 
 
-@pytest.mark.parametrize("every", ["", "2"])
-def test_open_commits_of_before_are_made_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, every: str) -> None:
-    trial = Trial(tmp_path, at_once=2)
-    run = trial.enter(4, commit_every=every)
-    with monkeypatch.context() as before:
-        before.setattr(commits, "commit_uri", lambda at, run, number: at.run_uri(run.run_id, f"_commit-{number}.jsonl"))
-        while not commit_files(trial.world.at, run):
-            trial.look()
-            trial.work()
-
-    assert trial.go_on().state is RunState.SUCCEEDED
-    assert trial.table.rows == trial.winners()
-    assert len(trial.table.commits) == (2 if every else 1)
-
-
 def test_a_throttled_run_of_before_keeps_its_cap() -> None:
     world = World()
     run = world.run(6, max_concurrency=3)
@@ -140,18 +122,3 @@ def test_a_throttled_run_of_before_keeps_its_cap() -> None:
     while not world.check().run.state.ended:
         assert cap_of(world.at, run) == 1
         world.work()
-
-
-def test_an_incremental_run_of_before_keeps_its_name() -> None:
-    """GIVEN a run that an earlier version entered, whose claim has no name, and another that did not see it."""
-    world = World()
-    world.put(1)
-    run = new_run(world.at, world.request(options=INCREMENTAL))
-    (claim,) = world.keys("s3://sparklet/runs/_outputs/")
-    world.store.put(claim, json.dumps(json.loads(world.store.get(claim))[:3]).encode())
-    later = replace(run, run_id="run-2", output_uri="s3://data/elsewhere/")
-    world.ledger.runs.create(later)
-
-    assert plan(world.at, run.run_id).sealed
-    with pytest.raises(PlanError, match="also named"):
-        plan(world.at, later.run_id)

@@ -27,7 +27,6 @@ from sparklet.model import (
     ShardState,
     ledger_bucket,
 )
-from sparklet.model.options import renamed
 
 if TYPE_CHECKING:
     from mypy_boto3_dynamodb.type_defs import AttributeValueTypeDef
@@ -37,16 +36,10 @@ Attributes = dict[str, "AttributeValueTypeDef"]
 
 RUNS_PARTITION = "runs"
 RUN_SORT_KEY = "run"
-# The newest: of runs whose next run gets one shard, or items; of runs over a table of the catalog, or with two engines;
-# of shards whose bad objects are isolated
-FORMAT = 6
-ENGINE_FORMAT = 5  # of other runs with an engine
-RUN_FORMAT = 4  # of the rest
-SHARD_FORMAT = 4  # of shards that an engine does
+FORMAT = 1
 SHARD_ATTRIBUTES = tuple({each.name for each in fields(ShardRecord)} - {"run_id", "number", "state"})
 PART_ATTRIBUTES = tuple({each.name for each in fields(PartRecord)} - {"index", "position"})
 POSITION_ATTRIBUTES = tuple(each.name for each in fields(Position))
-OPTIONS = frozenset(each.name for each in fields(RunOptions))  # earlier versions stored more
 RUN_ATTRIBUTES = (
     *("shard_count", "object_count", "size_bytes", "skipped"),
     *("created_s", "ended_s", "cancelled_s", "notified_s", "schema"),
@@ -133,7 +126,7 @@ def open_value(state: ShardState, since_s: float, engine: str = "") -> str:
 
 def _refuse_newer(item: Item) -> None:
     """LedgerError if the item was written by a Sparklet whose format this one does not know."""
-    written = int(item["fmt"]["N"]) if "fmt" in item else 1
+    written = int(item["fmt"]["N"])
     if written > FORMAT:
         raise LedgerError(
             f"run {item['pk']['S'].rpartition('#')[0]} was written by a newer Sparklet "
@@ -160,8 +153,8 @@ def new_shard_item(record: ShardRecord, now_s: float, writer: str) -> Attributes
         "changed_s": {"N": repr(now_s)},
         "writer": {"S": writer},
         **({"isolate": {"N": str(record.isolate)}} if record.isolate else {}),
-        # an older worker would run the script of a shard that has a winner again, or claim an engine's shard
-        **({"engine": {"S": record.engine}, "fmt": {"N": str(SHARD_FORMAT)}} if record.engine else {"fmt": {"N": "3"}}),
+        **({"engine": {"S": record.engine}} if record.engine else {}),
+        "fmt": {"N": str(FORMAT)},
     }
 
 
@@ -193,16 +186,9 @@ def run_item(run: Run, writer: str) -> Attributes:
         "state": run.state,
         "skipped": run.skipped or None,
         "writer": writer,
-        "fmt": _format(run),
+        "fmt": FORMAT,
     }
     return {**run_key(run.run_id), **attributes({name: v for name, v in values.items() if v is not None})}
-
-
-def _format(run: Run) -> int:
-    of_next = run.next and (run.next.shards or run.next.items)
-    if of_next or any(each.table for each in run.lists) or "," in run.options.engine:
-        return FORMAT
-    return ENGINE_FORMAT if run.options.engine else RUN_FORMAT
 
 
 def _document(value: Any) -> dict[str, Any]:
@@ -213,20 +199,20 @@ def run_value(item: Item) -> Run:
     """A run's item as a value."""
     _refuse_newer(item)
     constant = json.loads(item["constant"]["S"])
-    options, follower = renamed(constant["options"], constant.get("engine", "")), constant.get("next")
+    follower = constant["next"]
     constant |= {
-        "options": RunOptions(**_frozen({name: value for name, value in options.items() if name in OPTIONS})),
+        "options": RunOptions(**_frozen(constant["options"])),
         "lists": [ListSource(**each) for each in constant["lists"]],
         "access": Access(**constant["access"]),
-        "dispatch": Dispatch(constant.get("dispatch", Dispatch.QUEUE)),
-        "check": _script(constant["check"]) if constant.get("check") else None,
+        "dispatch": Dispatch(constant["dispatch"]),
+        "check": _script(constant["check"]) if constant["check"] else None,
         "next": NextRun(**{**follower, "script": _script(follower["script"])}) if follower else None,
     }
     return Run(
         run_id=item["pk"]["S"].rpartition("#")[0],
         scripts=tuple(_script(json.loads(value["S"])) for value in item["scripts"]["L"]),
         state=RunState(item["state"]["S"]),
-        **_frozen({name: constant[name] for name in RUN_CONSTANTS if name in constant}),
+        **_frozen({name: constant[name] for name in RUN_CONSTANTS}),
         **_plain(item, RUN_ATTRIBUTES),
     )
 
