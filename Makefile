@@ -14,7 +14,7 @@ VENV := .venv-$(STACK)
 endif
 RUN := $(VENV)/bin/python
 
-.PHONY: help venv demo test pytest image test-image validate check format docs bench bench-quick scale scale-quick simulate chaos chaos-quick fuzz lock lock-stacks outdated audit deploy-venv bench-venv docs-venv reader-venv native-venv certify native clean
+.PHONY: help venv demo test test-all beyond-test nightly pytest image test-image validate check format docs bench bench-quick scale scale-quick simulate chaos chaos-quick fuzz lock lock-stacks outdated audit deploy-venv bench-venv docs-venv reader-venv native-venv certify native clean
 
 help: ## Show this help
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  %-12s %s\n", $$1, $$2}' Makefile
@@ -33,7 +33,22 @@ demo: venv ## The real NYC flights of 2013 through the whole path, checked indep
 		$(if $(DAYS),--days $(DAYS)) $(if $(EACH),--each $(EACH)) $(if $(DISPATCH_MODE),--dispatch-mode $(DISPATCH_MODE)) \
 		$(if $(TABLE),--table $(TABLE)) $(if $(ROUTE),--route $(ROUTE))
 
-test: check pytest ## check, then the tests but those of image, templates and campaigns; ARGS goes to pytest
+test: check pytest ## check, and each promise once, at the cheapest level; minutes (ARGS goes to pytest)
+
+test-all: test beyond-test ## test, then what needs more: stacks, databases, a browser, several JVMs
+
+beyond-test: venv ## What test-all has beyond test
+	@$(MAKE) --no-print-directory pytest ARGS='-m "full and not nightly and not campaign and not container and not validate" $(ARGS)'
+
+# Each of them whatever became of the others; hours.
+NIGHTLY := certify simulate scale chaos
+nightly: venv reader-venv ## Campaigns at full size, the tests of their tools, and those that are marked nightly; hours
+	@failed=; \
+	$(MAKE) --no-print-directory pytest ARGS='-m "(nightly or campaign) and not container and not validate" --timeout 7200' || failed+=" pytest"; \
+	for each in $(NIGHTLY); do $(MAKE) --no-print-directory $$each || failed+=" $$each"; done; \
+	$(RUN) -m tests.mutate record tests/unit && $(RUN) -m tests.mutate run $(MUTATED) && $(RUN) -m tests.mutate report || failed+=" mutate"; \
+	[ -z "$$failed" ] && echo "nightly ok" || { echo "nightly failed:$$failed"; exit 1; }
+MUTATED := sparklet.ledger sparklet.worker sparklet.planning sparklet.runs
 
 # Three at a time: half of the time tests wait for processes and deadlines. A file's tests stay together, they share a
 # stand-in. In the order of their names: the long ones of contract and functional come first, the short ones of unit last.
@@ -59,6 +74,7 @@ check: venv ## Format, lint, types, import rules, templates: the same as CI
 	$(RUN) -m mypy $(wildcard requirements runtime spark_scripts examples benchmarks tests) & types=$$!; \
 	$(RUN) -m ruff format --check . || failed+=" format"; \
 	$(RUN) -m ruff check . || failed+=" lint"; \
+	$(RUN) -m tests.waiting || failed+=" waiting"; \
 	$(RUN) -c 'from importlinter.cli import lint_imports_command as run; run()' --no-cache || failed+=" imports"; \
 	$(RUN) -c 'from cfnlint.runner.cli import main; main()' $(wildcard sam/*.yaml) && echo "cfn-lint: ok" || failed+=" templates"; \
 	wait $$types || failed+=" types"; \
