@@ -82,11 +82,14 @@ def matches(name: str, pattern: str) -> bool:
 
 
 def _match(segments: Sequence[str], patterns: Sequence[str]) -> bool:
-    if not patterns:
-        return not segments
-    first, *rest = patterns
-    if first == "**":
-        if not rest:
-            return bool(segments)
-        return any(_match(segments[count:], rest) for count in range(len(segments)))
-    return bool(segments) and fnmatchcase(segments[0], first) and _match(segments[1:], rest)
+    """Whether the patterns match all segments; each pattern looks at each segment once, whatever their names are."""
+    places = {0}  # where the patterns so far may end
+    *earlier, last = patterns
+    for pattern in earlier:
+        if pattern == "**":
+            places = set(range(min(places, default=len(segments)), len(segments)))
+        else:
+            places = {place + 1 for place in places if fnmatchcase(segments[place], pattern)} - {len(segments)}
+    if last == "**":
+        return bool(places)
+    return len(segments) - 1 in places and fnmatchcase(segments[-1], last)

@@ -1,0 +1,55 @@
+"""Names, messages and lists that others choose hang nothing."""
+
+import subprocess
+import sys
+from fnmatch import fnmatchcase
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from sparklet.inputs.selection import matches
+from tests.waiting import deadline_s
+
+LENGTH = 1024
+
+
+def test_no_pattern_hangs_on_what_others_write() -> None:
+    command = [sys.executable, "-m", "tests.unit.inputs.every_pattern", str(LENGTH)]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=deadline_s(30), check=False)
+    except subprocess.TimeoutExpired as error:
+        pytest.fail(f"it hangs at {(error.stdout or b'').decode().splitlines()[-1:]}")
+
+    assert done.returncode == 0, done.stderr
+    assert int(done.stdout.splitlines()[-1].split()[0]) > 100
+
+
+@pytest.mark.parametrize("pattern", ["**/a/**/a/**/b.csv", "**/*a*a*a*/**/*b", "/".join(["**"] * 60), "*a" * 60 + "b"])
+def test_no_key_hangs_the_planner(pattern: str) -> None:
+    key = "a/" * (LENGTH // 2) + "c"
+    code = f"from sparklet.inputs.selection import matches; print(matches({key!r}, {pattern!r}))"
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=deadline_s(), check=True
+    )
+
+    assert done.stdout.strip() == str(set(pattern) == {"*", "/"})
+
+
+def by_definition(segments: list[str], patterns: list[str]) -> bool:
+    """What a pattern means, tried one way after the other: ``**`` leaves a segment for what follows, or takes all."""
+    first, *rest = patterns
+    if first == "**":
+        return any(by_definition(segments[count:], rest) for count in range(len(segments))) if rest else bool(segments)
+    if not segments or not fnmatchcase(segments[0], first):
+        return False
+    return by_definition(segments[1:], rest) if rest else len(segments) == 1
+
+
+NAMES = st.lists(st.sampled_from(["a", "b", "ab", ""]), min_size=1, max_size=5)
+PATTERNS = st.lists(st.sampled_from(["a", "*b", "?", "**", "*"]), min_size=2, max_size=5)
+
+
+@given(NAMES, PATTERNS)
+def test_a_pattern_means_what_its_segments_mean(segments: list[str], patterns: list[str]) -> None:
+    assert matches("/".join(segments), "/".join(patterns)) == by_definition(segments, patterns)
