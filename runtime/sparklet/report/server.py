@@ -1,7 +1,9 @@
 """``sparklet ui``: the report's page for runs as they are, read-only and for this machine's user alone.
 
-It listens on localhost. The address that the command prints has a token; the first request exchanges it for a cookie
-and goes on without it. Requests for another host (DNS rebinding), of other origins, or without the cookie are refused.
+It listens on localhost. The path that the command prints begins with a token: a cookie would go to every port of this
+machine, and two servers would overwrite each other's. Requests for another host (DNS rebinding), of other origins, or
+below another path are refused, and no page may frame this one. The browser's history keeps the address, which is of no
+use once the command has ended.
 
 Each look at an open run is a pass over its shards. Between two, whichever page asks, lie ``PAUSE_S`` at least and a
 ``1/OPEN_SHARE`` of the time since the first: a page that is open for a day makes some 150 passes. Over 10,000 shards of
@@ -16,7 +18,6 @@ import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from http import HTTPStatus
-from http.cookies import CookieError, SimpleCookie
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from math import inf
 from typing import Any
@@ -26,8 +27,14 @@ from sparklet.errors import SparkletError
 from sparklet.ports import Clock
 
 PAUSE_S, OPEN_SHARE = 2.0, 16
-COOKIE = "sparklet"
 HOST = "127.0.0.1"
+ALWAYS = {
+    "Cache-Control": "no-store",
+    "Content-Security-Policy": "frame-ancestors 'none'",  # which the page's own policy, a meta element, cannot say
+    "X-Frame-Options": "DENY",
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "no-referrer",
+}
 Look = Callable[[str], dict[str, Any]]  # a run's report by its id; "": {"runs": […]}
 
 
@@ -75,8 +82,8 @@ class Server(ThreadingHTTPServer):
 
     def address(self, run_id: str = "") -> str:
         """What the user opens."""
-        query = f"run={run_id}&" if run_id else ""
-        return f"http://{HOST}:{self.server_port}/?{query}token={self.token}"
+        query = f"?{urlencode({'run': run_id})}" if run_id else ""
+        return f"http://{HOST}:{self.server_port}/{self.token}/{query}"
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -86,50 +93,35 @@ class _Handler(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         """The page, its data, or a refusal."""
         url = urlsplit(self.path)
-        query = {name: values[0] for name, values in parse_qs(url.query).items()}
-        run_id = query.get("run", "")
+        below = f"/{self.server.token}/"
         origin = self.headers.get("Origin", "")
         if self.headers.get("Host") not in self.server.hosts or (
             origin and urlsplit(origin).netloc not in self.server.hosts
         ):
             return self._say(HTTPStatus.FORBIDDEN, "another host or origin")
-        if _same(query.get("token", ""), self.server.token) and url.path == "/":
-            cookie = f"{COOKIE}={self.server.token}; HttpOnly; SameSite=Strict; Path=/"
-            place = f"/?{urlencode({'run': run_id})}" if run_id else "/"
-            return self._send(HTTPStatus.SEE_OTHER, b"", {"Set-Cookie": cookie, "Location": place})
-        if not _same(self._cookie(), self.server.token):
+        if not hmac.compare_digest(url.path[: len(below)].encode(), below.encode()):
             return self._say(HTTPStatus.FORBIDDEN, "open the address that sparklet ui has printed")
-        if url.path == "/":
-            return self._send(HTTPStatus.OK, self.server.page, {"Content-Type": "text/html; charset=utf-8"})
-        if url.path != "/data":
-            return self._say(HTTPStatus.NOT_FOUND, "there is only / and /data")
+        place = url.path[len(below) :]
+        if not place:
+            return self._send(HTTPStatus.OK, self.server.page, "text/html; charset=utf-8")
+        if place != "data":
+            return self._say(HTTPStatus.NOT_FOUND, "there is only the page and its data")
+        run_id = parse_qs(url.query).get("run", [""])[0]
         try:
             body = json.dumps(self.server.looks.answer(run_id), default=str).encode()
         except SparkletError as error:
             return self._say(HTTPStatus.BAD_GATEWAY, str(error))
-        return self._send(HTTPStatus.OK, body, {"Content-Type": "application/json"})
-
-    def _cookie(self) -> str:
-        try:
-            found = SimpleCookie(self.headers.get("Cookie", "")).get(COOKIE)
-        except CookieError:
-            return ""
-        return found.value if found else ""
+        return self._send(HTTPStatus.OK, body, "application/json")
 
     def _say(self, status: HTTPStatus, why: str) -> None:
-        self._send(status, json.dumps({"error": why}).encode(), {"Content-Type": "application/json"})
+        self._send(status, json.dumps({"error": why}).encode(), "application/json")
 
-    def _send(self, status: HTTPStatus, body: bytes, headers: dict[str, str]) -> None:
+    def _send(self, status: HTTPStatus, body: bytes, kind: str) -> None:
         self.send_response(status)
-        always = {"Cache-Control": "no-store", "X-Content-Type-Options": "nosniff", "Referrer-Policy": "no-referrer"}
-        for name, value in {**headers, **always, "Content-Length": str(len(body))}.items():
+        for name, value in {**ALWAYS, "Content-Type": kind, "Content-Length": str(len(body))}.items():
             self.send_header(name, value)
         self.end_headers()
         self.wfile.write(body)
 
     def log_message(self, *_: Any) -> None:
         """Nothing: an address may have the token."""
-
-
-def _same(one: str, other: str) -> bool:
-    return hmac.compare_digest(one.encode(), other.encode())

@@ -46,40 +46,33 @@ def get(server: Server, path: str, method: str = "GET", **headers: str) -> tuple
     return answer.status, dict(answer.getheaders()), answer.read().decode()
 
 
-def cookie(server: Server) -> str:
-    return get(server, f"/?token={server.token}")[1]["Set-Cookie"].partition(";")[0]
+def below(server: Server, place: str = "") -> str:
+    return f"/{server.token}/{place}"
 
 
-def test_the_token_is_exchanged_for_a_cookie(server: Server) -> None:
+def test_the_address_opens_the_page_and_its_data(server: Server) -> None:
     address = server.address("run-1").partition(str(server.server_port))[2]
 
-    status, headers, body = get(server, address)
-
-    assert (status, headers["Location"], body) == (303, "/?run=run-1", "")
-    assert "HttpOnly" in headers["Set-Cookie"] and "SameSite=Strict" in headers["Set-Cookie"]
-    assert get(server, "/?run=run-1", Cookie=cookie(server))[2] == "<!DOCTYPE html>the page"
-    found = json.loads(get(server, "/data?run=run-1", Cookie=cookie(server))[2])
+    assert address == below(server, "?run=run-1") and get(server, address)[2] == "<!DOCTYPE html>the page"
+    found = json.loads(get(server, below(server, "data?run=run-1"))[2])
     assert found["report"]["run"]["id"] == "run-1" and found["next_s"] > 0
 
 
-def test_an_address_adds_no_header(server: Server) -> None:
-    status, headers, _ = get(server, f"/?run=a%0d%0aX-More:%20b%20%C3%A9%E2%82%AC&token={server.token}")
+def test_no_answer_sets_a_cookie_or_may_be_framed(server: Server) -> None:
+    for path in (below(server), below(server, "data"), "/", below(server, "nowhere")):
+        headers = get(server, path)[1]
+        assert "Set-Cookie" not in headers and headers["Referrer-Policy"] == "no-referrer"
+        assert headers["Content-Security-Policy"] == "frame-ancestors 'none'" and headers["X-Frame-Options"] == "DENY"
 
-    assert status == 303 and "X-More" not in headers
-    assert headers["Location"] == "/?run=a%0D%0AX-More%3A+b+%C3%A9%E2%82%AC"
 
-
-@pytest.mark.parametrize("path", ["/", "/data", "/?token=wrong", "/data?token=wrong", "/data?run=run-1"])
+@pytest.mark.parametrize(
+    "path", ["/", "/data", "", "//", "//data", "/wrong/", "/wrong/data", "/data/{token}", "/{token}"]
+)
 def test_nobody_else_gets_anything(server: Server, path: str) -> None:
-    status, _, body = get(server, path)
-
-    assert status == 403 and "the page" not in body
-    assert get(server, path, Cookie="sparklet=wrong")[0] == 403
-    assert get(server, path, Cookie=f"other={server.token}")[0] == 403
-
-
-def test_the_token_opens_no_data_by_itself(server: Server) -> None:
-    assert get(server, f"/data?token={server.token}")[0] == 403
+    path = path.format(token=server.token)
+    for given in (path, f"{path}?token={server.token}"):
+        status, _, body = get(server, given, Cookie=f"sparklet={server.token}")
+        assert status == 403 and "the page" not in body
 
 
 @pytest.mark.parametrize(
@@ -87,20 +80,20 @@ def test_the_token_opens_no_data_by_itself(server: Server) -> None:
     [{"Host": "evil.example"}, {"Host": "evil.example:80"}, {"Origin": "http://evil.example"}, {"Origin": "null"}],
 )
 def test_other_hosts_and_origins_are_refused(server: Server, header: dict[str, str]) -> None:
-    assert get(server, "/", Cookie=cookie(server), **header)[0] == 403
+    assert get(server, below(server), **header)[0] == 403
 
 
 def test_nothing_can_be_changed(server: Server) -> None:
     for method in ("POST", "PUT", "DELETE", "OPTIONS"):
-        assert get(server, "/", method, Cookie=cookie(server))[0] == 501
+        assert get(server, below(server), method)[0] == 501
 
 
 def test_an_error_is_said_and_the_server_goes_on(server: Server) -> None:
-    status, _, body = get(server, "/data?run=nowhere", Cookie=cookie(server))
+    status, _, body = get(server, below(server, "data?run=nowhere"))
 
     assert status == 502 and json.loads(body) == {"error": "there is no run nowhere"}
-    assert get(server, "/elsewhere", Cookie=cookie(server))[0] == 404
-    assert get(server, "/data", Cookie=cookie(server))[0] == 200
+    assert get(server, below(server, "elsewhere"))[0] == 404
+    assert get(server, below(server, "data"))[0] == 200
 
 
 @pytest.mark.parametrize("takes_s", [0.0, 3.0])

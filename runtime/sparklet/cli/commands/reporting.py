@@ -84,10 +84,15 @@ def history(
     selection: opt.StackOptions,
     port: opt.Port = 0,
 ) -> None:
-    """Start Spark's own History Server over the event logs of a run with --event-log, until Ctrl-C."""
+    """Start Spark's own History Server over the event logs of a run with --event-log, until Ctrl-C.
+
+    It listens on this machine alone, but it asks nobody for a password: while it runs, every user of this machine can
+    read these logs, which hold queries, paths and Spark's settings.
+    """
     screen = Screen(selection.as_json)
     with open_stack(selection, screen, looking=True) as stack:
         stack.at.ledger.runs.get(run_id)
         with history_server(stack, run_id, port) as (address, process), suppress(KeyboardInterrupt):
+            screen.warn("Spark's History Server asks for no password: every user of this machine can read these logs")
             screen.result({"address": address}, f"open {address}  (Ctrl-C ends it)")
             process.wait()
