@@ -55,3 +55,11 @@ def test_a_stage_has_every_module_that_its_modules_import(stage: str, least: int
 
     assert len(modules) > least
     assert imported - {"sparklet.local"} <= modules
+
+
+def test_actions_of_workflows_are_pinned_by_commit() -> None:
+    """A tag can be moved to other code; a commit, with the tag it had in a comment, cannot."""
+    workflows = [*(ROOT / ".github").rglob("*.yml"), *(ROOT / "examples").rglob("*.yml")]
+    used = [line.strip() for path in workflows for line in path.read_text().splitlines() if "uses:" in line]
+
+    assert used and all(re.search(r"uses: [\w/-]+@[0-9a-f]{40} # v\d+\.\d+\.\d+", line) for line in used), used
