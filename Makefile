@@ -38,7 +38,7 @@ test: check pytest ## check, and each promise once, at the cheapest level; minut
 test-all: test beyond-test ## test, then what needs more: stacks, databases, a browser, several JVMs
 
 beyond-test: venv ## What test-all has beyond test
-	@$(MAKE) --no-print-directory pytest ARGS='-m "full and not nightly and not campaign and not container and not validate" $(ARGS)'
+	@$(MAKE) --no-print-directory pytest ARGS='-m "(slow or spark or stack) and not smoke and not nightly and not campaign and not container and not validate" $(ARGS)'
 
 # Each of them whatever became of the others; hours.
 NIGHTLY := certify simulate scale chaos
