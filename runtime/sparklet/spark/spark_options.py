@@ -212,6 +212,7 @@ def _alone(cores: int) -> dict[str, str]:
     return {
         "spark.driver.host": "127.0.0.1",
         "spark.driver.bindAddress": "127.0.0.1",
+        "spark.authenticate": "true",  # its ports are open to all users of the machine; in local mode it makes a secret
         "spark.sql.shuffle.partitions": str(max(2, cores)),
         # These compare wall clocks: a frozen and thawed environment must not be taken for a dead executor.
         "spark.network.timeout": f"{FREEZE_S}s",

@@ -367,6 +367,64 @@ def test_no_command_line_shows_a_value_of_the_operators_settings(kind: str, tmp_
     assert told["odd"] == ODD
 
 
+KNOCK = (
+    SPARK
+    + r"""
+import json, os, socket, struct
+from pathlib import Path
+
+def listeners():
+    rows = [line.split() for name in ("tcp", "tcp6") for line in Path(f"/proc/net/{name}").read_text().splitlines()]
+    ports = {f"socket:[{row[9]}]": int(row[1].rpartition(":")[2], 16) for row in rows if row[3] == "0A"}
+    mark, found = f"SPARKLET_HOST={os.environ['SPARKLET_HOST']}".encode(), {}
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            if int(folder.name) == os.getpid() or mark in (folder / "environ").read_bytes().split(b"\0"):
+                for fd in (folder / "fd").iterdir():
+                    if port := ports.get(os.readlink(fd)):
+                        found[port] = "java" in (folder / "comm").read_text()
+        except OSError:  # it has ended
+            continue
+    return found
+
+def answer(port, words):
+    answer = b""
+    with socket.create_connection(("127.0.0.1", port), 5) as line:
+        line.sendall(words)
+        try:
+            while chunk := line.recv(10_000):
+                answer += chunk
+                if b"\n" in answer:
+                    break
+        except ConnectionResetError:
+            pass
+    return answer
+
+def refusal(port, is_java):
+    if not is_java:  # 64 bytes are a wrong token for a server of accumulators; for one of workers a length goes first
+        said = answer(port, struct.pack(">i", 64) + 64 * b"x")
+        return "accumulators" if said == b"" else "workers" if said[4:] == b"\0\0\0\3err" else str(said)
+    said = answer(port, b"c\nt\ntoString\ne\n")
+    if b"Authentication error" in said:
+        return "Py4J"
+    said = answer(port, struct.pack(">qbqi", 25, 3, 7, 4) + b"abcd")  # a request of Spark's RPC
+    return "Spark" if b"Expected SaslMessage" in said else str(said)
+
+spark.sparkContext.accumulator(0)
+first = listeners()
+told = [refusal(*each) for each in first.items()]
+spark.range(3).select(F.udf(lambda x: x)("id")).collect()
+told += [refusal(port, is_java) for port, is_java in listeners().items() if port not in first]
+print(json.dumps(sorted(told)))
+"""
+)
+
+
+def test_each_port_of_a_worker_refuses_who_lacks_its_secret(bench: Bench) -> None:
+    for _ in range(bench.tasks_per_jvm):
+        assert bench.run(KNOCK).told() == ["Py4J", "Spark", "Spark", "accumulators", "workers"]
+
+
 def test_a_module_that_a_script_left_is_not_imported_by_the_next(bench: Bench) -> None:
     leave = """
 import os, sys
