@@ -23,7 +23,7 @@ GATEWAY = (
     "org.apache.spark.api.python.PythonGatewayServer$",
     "java.nio.file.TempFileHelper",
     "java.nio.file.attribute.PosixFilePermissions",
-    *("WarmJvm", "WarmJvm$Keeper", "SparkInsides", "KeptContext", "KeptContext$Silence"),
+    *("JvmState", "WarmJvm", "WarmJvm$Keeper", "SparkInsides", "KeptContext", "KeptContext$Silence"),
 )
 
 

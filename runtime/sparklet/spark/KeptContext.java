@@ -1,11 +1,5 @@
 import java.io.File;
-import java.util.Collections;
-import java.util.HashMap;
-import java.util.HashSet;
-import java.util.IdentityHashMap;
-import java.util.Iterator;
-import java.util.Map;
-import java.util.Set;
+import java.util.*;
 import java.util.concurrent.ThreadPoolExecutor;
 import org.apache.hadoop.conf.Configuration;
 import org.apache.spark.MapOutputTrackerMaster;
@@ -168,10 +162,10 @@ public class KeptContext implements WarmJvm.Keeper {
         all.put("spark.app.startTime", String.valueOf(nowMs));
         settings.putAll(all);
         settings.keySet().retainAll(all.keySet());
-        WarmJvm.field(SparkContext.class, "_applicationId").set(context, "local-" + nowMs);
-        WarmJvm.field(SparkContext.class, "startTime").set(context, Long.valueOf(nowMs));
-        WarmJvm.field(SparkContext.class, "_hadoopConfiguration").set(context, hadoopOf(context.conf()));
-        WarmJvm.field(SparkContext.class, "localProperties").set(context, freshProperties());
+        JvmState.field(SparkContext.class, "_applicationId").set(context, "local-" + nowMs);
+        JvmState.field(SparkContext.class, "startTime").set(context, Long.valueOf(nowMs));
+        JvmState.field(SparkContext.class, "_hadoopConfiguration").set(context, hadoopOf(context.conf()));
+        JvmState.field(SparkContext.class, "localProperties").set(context, freshProperties());
         context.checkpointDir_$eq(scala.Option.empty());
         context.executorEnvs().clear();
     }
@@ -264,9 +258,9 @@ public class KeptContext implements WarmJvm.Keeper {
             if (endpoint instanceof LocalEndpoint) {
                 executor = ((LocalEndpoint) endpoint).org$apache$spark$scheduler$local$LocalEndpoint$$executor();
             } else if (endpoint instanceof BlockManagerStorageEndpoint) {
-                shrink(WarmJvm.field(endpoint.getClass(), "asyncThreadPool").get(endpoint));
+                shrink(JvmState.field(endpoint.getClass(), "asyncThreadPool").get(endpoint));
             } else if (endpoint instanceof BlockManagerMasterEndpoint) {
-                shrink(WarmJvm.field(endpoint.getClass(), "askThreadPool").get(endpoint));
+                shrink(JvmState.field(endpoint.getClass(), "askThreadPool").get(endpoint));
             }
         }
     }
@@ -278,7 +272,7 @@ public class KeptContext implements WarmJvm.Keeper {
 
     private void endPythonWorkers(SparkEnv env) throws Exception {
         scala.collection.mutable.HashMap factories =
-                (scala.collection.mutable.HashMap) WarmJvm.field(SparkEnv.class, "pythonWorkers").get(env);
+                (scala.collection.mutable.HashMap) JvmState.field(SparkEnv.class, "pythonWorkers").get(env);
         if (factories.isEmpty()) {
             return;
         }
@@ -288,7 +282,7 @@ public class KeptContext implements WarmJvm.Keeper {
             }
             factories.clear();
         }
-        for (Iterator each = WarmJvm.threads().iterator(); each.hasNext();) {
+        for (Iterator each = JvmState.threads().iterator(); each.hasNext();) {
             Thread thread = (Thread) each.next();
             if (thread.getName().startsWith("Idle Worker Monitor for ")) { // it would wait for ever
                 thread.setUncaughtExceptionHandler(new Silence());

@@ -21,7 +21,7 @@ public class SparkInsides {
 
     /** The entries of a configuration, to be changed in place. */
     public static Map settings(SparkConf conf) throws Exception {
-        return (Map) WarmJvm.field(SparkConf.class, "settings").get(conf);
+        return (Map) JvmState.field(SparkConf.class, "settings").get(conf);
     }
 
     /** Where the block manager's folders are. */
@@ -42,35 +42,35 @@ public class SparkInsides {
 
     /** The names that messages can be sent to. */
     public Set endpoints() throws Exception {
-        return ((Map) WarmJvm.field(dispatcher().getClass(), "endpoints").get(dispatcher())).keySet();
+        return ((Map) JvmState.field(dispatcher().getClass(), "endpoints").get(dispatcher())).keySet();
     }
 
     /** Who receives messages. */
     public Set receivers() throws Exception {
-        return ((Map) WarmJvm.field(dispatcher().getClass(), "endpointRefs").get(dispatcher())).keySet();
+        return ((Map) JvmState.field(dispatcher().getClass(), "endpointRefs").get(dispatcher())).keySet();
     }
 
     private Object dispatcher() throws Exception {
-        return WarmJvm.field(context.env().rpcEnv().getClass(), "dispatcher").get(context.env().rpcEnv());
+        return JvmState.field(context.env().rpcEnv().getClass(), "dispatcher").get(context.env().rpcEnv());
     }
 
     /** What Spark remembers of jobs and stages, by the class of its records. */
     public Map records() throws Exception {
-        Object store = WarmJvm.field(store().getClass(), "store").get(store());
-        Object lists = WarmJvm.field(store.getClass(), "inMemoryLists").get(store);
-        return (Map) WarmJvm.field(lists.getClass(), "data").get(lists);
+        Object store = JvmState.field(store().getClass(), "store").get(store());
+        Object lists = JvmState.field(store.getClass(), "inMemoryLists").get(store);
+        return (Map) JvmState.field(lists.getClass(), "data").get(lists);
     }
 
     /** The classes of records whose growth somebody wants to know of; each session adds itself. */
     public Set triggers() throws Exception {
         scala.collection.mutable.HashMap found =
-                (scala.collection.mutable.HashMap) WarmJvm.field(store().getClass(), "triggers").get(store());
+                (scala.collection.mutable.HashMap) JvmState.field(store().getClass(), "triggers").get(store());
         return scala.collection.JavaConverters$.MODULE$.mutableMapAsJavaMap(found).keySet();
     }
 
     /** What is to be done when the store ends; each session adds something. */
     public scala.collection.mutable.ListBuffer flushTriggers() throws Exception {
-        return (scala.collection.mutable.ListBuffer) WarmJvm.field(store().getClass(), "flushTriggers").get(store());
+        return (scala.collection.mutable.ListBuffer) JvmState.field(store().getClass(), "flushTriggers").get(store());
     }
 
     /** Whether Spark's own listener knows of jobs or tasks that have begun, and not of their end. */
@@ -80,7 +80,7 @@ public class SparkInsides {
     }
 
     private static scala.collection.mutable.HashMap liveIn(Object listener, String name) throws Exception {
-        return (scala.collection.mutable.HashMap) WarmJvm.field(listener.getClass(), name).get(listener);
+        return (scala.collection.mutable.HashMap) JvmState.field(listener.getClass(), name).get(listener);
     }
 
     /** Whether a session has told the context to tell it of its end; each context is told once. */
@@ -92,7 +92,7 @@ public class SparkInsides {
             name = SESSIONS[1];
         }
         Class type = Class.forName(name + "$");
-        return (AtomicBoolean) WarmJvm.field(type, name.replace('.', '$') + "$$listenerRegistered")
+        return (AtomicBoolean) JvmState.field(type, name.replace('.', '$') + "$$listenerRegistered")
                 .get(type.getField("MODULE$").get(null));
     }
 

@@ -1,14 +1,6 @@
-import java.lang.management.ManagementFactory;
-import java.lang.management.MemoryMXBean;
-import java.lang.management.MemoryUsage;
+import java.lang.management.*;
 import java.lang.reflect.Field;
-import java.lang.reflect.Method;
-import java.util.Iterator;
-import java.util.List;
-import java.util.Locale;
-import java.util.Properties;
-import java.util.TimeZone;
-import java.util.TreeSet;
+import java.util.*;
 import java.util.concurrent.atomic.AtomicLong;
 import java.util.concurrent.atomic.AtomicReference;
 import org.apache.hadoop.security.UserGroupInformation;
@@ -29,7 +21,6 @@ import org.apache.spark.sql.SparkSession;
  */
 public class WarmJvm {
     private static final double FULL_HEAP = 0.8;
-    private static final int MOST_NEW_THREADS = 150; // Spark's own pools come and go; more than this is a leak
     private static final long QUIET_LIMIT_MS = 8000;
     private static final long CALLS_LIMIT_MS = 500; // for the connections of a process that has ended to end
     private static final long POLL_MS = 1;
@@ -50,20 +41,16 @@ public class WarmJvm {
 
     private final Object server; // py4j.GatewayServer
     private final py4j.Gateway gateway;
-    private final Properties properties; // as they were before the first task; so are the next two
-    private final Locale locale;
-    private final int threads;
+    private final JvmState first; // before any task
     private final String user; // "" = the one that Hadoop finds by itself
     private final String loggers;
     private Keeper keeper; // null: a context ends with its task
 
-    public WarmJvm(py4j.GatewayServer server, String user, Properties properties, Locale locale, int threads) {
+    public WarmJvm(py4j.GatewayServer server, String user) throws Exception {
         this.server = server;
         this.gateway = (py4j.Gateway) server.getGateway();
         this.user = user;
-        this.properties = properties;
-        this.locale = locale;
-        this.threads = threads;
+        this.first = new JvmState();
         Configurator.reconfigure();
         this.loggers = loggers();
         gateway.getBindings().put("t", this);
@@ -88,7 +75,7 @@ public class WarmJvm {
             Class type = Class.forName(RANDOM_STATES[i][0]);
             Object state = null;
             for (int j = 1; j < RANDOM_STATES[i].length; j++) {
-                state = field(type, RANDOM_STATES[i][j]).get(state);
+                state = JvmState.field(type, RANDOM_STATES[i][j]).get(state);
                 type = state == null ? null : state.getClass(); // null: made at its first use
             }
             if (state instanceof AtomicLong) {
@@ -99,8 +86,8 @@ public class WarmJvm {
                 ((scala.util.Random) state).setSeed(seeds.nextLong());
             }
         }
-        Field own = field(Thread.class, "threadLocalRandomSeed");
-        for (Iterator each = threads().iterator(); each.hasNext();) {
+        Field own = JvmState.field(Thread.class, "threadLocalRandomSeed");
+        for (Iterator each = JvmState.threads().iterator(); each.hasNext();) {
             own.setLong(each.next(), seeds.nextLong());
         }
     }
@@ -134,15 +121,12 @@ public class WarmJvm {
             return problem;
         }
         resetStatics();
-        System.setProperties((Properties) properties.clone());
-        Locale.setDefault(locale);
-        TimeZone.setDefault(null); // back to user.timezone, else the machine's
+        problem = first.restore();
         forget();
-        int grown = ManagementFactory.getThreadMXBean().getThreadCount() - threads;
         if (hive) {
             return "Hive's metastore stays in a JVM that has opened one";
         }
-        return grown > MOST_NEW_THREADS ? grown + " threads were left in it" : fullHeap();
+        return problem.isEmpty() ? fullHeap() : problem;
     }
 
     /** Release or stop contexts until nothing of the script is left in the JVM: no context, no call, no task. */
@@ -183,7 +167,7 @@ public class WarmJvm {
     }
 
     private int connections() throws Exception {
-        return ((List) field(py4j.GatewayServer.class, "connections").get(server)).size();
+        return ((List) JvmState.field(py4j.GatewayServer.class, "connections").get(server)).size();
     }
 
     private void resetStatics() throws Exception {
@@ -192,12 +176,12 @@ public class WarmJvm {
         if (keeper == null || keeper.isEmpty()) {
             org.apache.spark.util.Utils$.MODULE$.clearLocalRootDirs();
         }
-        if (isLoaded("org.apache.spark.sql.delta.DeltaLog")) {
+        if (JvmState.isLoaded("org.apache.spark.sql.delta.DeltaLog")) {
             Class type = Class.forName("org.apache.spark.sql.delta.DeltaLog$");
             type.getMethod("clearCache", new Class[0]).invoke(type.getField("MODULE$").get(null), new Object[0]);
         }
-        if (isLoaded(HUDI_DEFAULTS)) { // read once, then anybody's to add to or to clear: the next task reads them anew
-            ((AtomicReference) field(Class.forName(HUDI_DEFAULTS), "INSTANCE").get(null)).set(null);
+        if (JvmState.isLoaded(HUDI_DEFAULTS)) { // read once, then anybody's to change: the next task reads anew
+            ((AtomicReference) JvmState.field(Class.forName(HUDI_DEFAULTS), "INSTANCE").get(null)).set(null);
         }
         org.apache.hadoop.fs.FileSystem.closeAll(); // a kept one would be had whatever the next task sets: see 0023
         org.apache.hadoop.fs.FileSystem.clearStatistics();
@@ -233,8 +217,8 @@ public class WarmJvm {
                 each.remove();
             }
         }
-        Field inherited = field(Thread.class, "inheritableThreadLocals");
-        for (Iterator each = threads().iterator(); each.hasNext();) {
+        Field inherited = JvmState.field(Thread.class, "inheritableThreadLocals");
+        for (Iterator each = JvmState.threads().iterator(); each.hasNext();) {
             Thread thread = (Thread) each.next();
             if (thread != Thread.currentThread()) {
                 inherited.set(thread, null);
@@ -268,33 +252,13 @@ public class WarmJvm {
         return (double) usage.getUsed() / usage.getMax();
     }
 
-    /** Whether somebody has used a class: asking it anything would load it. */
-    private static boolean isLoaded(String name) throws Exception {
-        Method find = ClassLoader.class.getDeclaredMethod("findLoadedClass", new Class[] {String.class});
-        find.setAccessible(true);
-        return find.invoke(ClassLoader.getSystemClassLoader(), new Object[] {name}) != null;
-    }
-
     private static boolean isRunning(String prefix) throws Exception {
-        for (Iterator each = threads().iterator(); each.hasNext();) {
+        for (Iterator each = JvmState.threads().iterator(); each.hasNext();) {
             if (((Thread) each.next()).getName().startsWith(prefix)) {
                 return true;
             }
         }
         return false;
-    }
-
-    /** All living threads; their stacks, which Thread.getAllStackTraces takes too, would cost a halt of them all. */
-    public static List threads() throws Exception {
-        Method all = Thread.class.getDeclaredMethod("getThreads", new Class[0]);
-        all.setAccessible(true);
-        return java.util.Arrays.asList((Object[]) all.invoke(null, new Object[0]));
-    }
-
-    public static Field field(Class type, String name) throws Exception {
-        Field found = type.getDeclaredField(name);
-        found.setAccessible(true);
-        return found;
     }
 
     private static long now() {

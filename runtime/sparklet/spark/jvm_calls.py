@@ -110,17 +110,15 @@ def _install(client: JavaGateway, keep: bool) -> None:
     """Make ``WarmJvm`` Py4J's entry point, with what the JVM was before any task; compile it unless that was done."""
     jvm: Any = client.jvm
     ahead, loader = are_ahead(jvm), class_loader(jvm)
-    loader = loader if ahead else compiled(jvm, "WarmJvm", loader).getClassLoader()
-    user = "" if has_name() else NAMELESS
-    properties, locale = jvm.java.lang.System.getProperties().clone(), jvm.java.util.Locale.getDefault()
-    threads = jvm.java.lang.management.ManagementFactory.getThreadMXBean().getThreadCount()
+    for name in () if ahead else ("JvmState", "WarmJvm"):
+        loader = compiled(jvm, name, loader).getClassLoader()
     server = JavaObject("GATEWAY_SERVER", client._gateway_client)
-    warm_jvm = _made(client, loader.loadClass("WarmJvm"), server, user, properties, locale, threads)
+    warm_jvm = _made(client, loader.loadClass("WarmJvm"), server, "" if has_name() else NAMELESS)
     if keep:
         for name in () if ahead else ("SparkInsides", "KeptContext"):
             loader = compiled(jvm, name, loader).getClassLoader()
         kind = loader.loadClass("KeptContext")
-        warm_jvm.keep(_made(client, kind, properties.getProperty("java.io.tmpdir")))
+        warm_jvm.keep(_made(client, kind, jvm.java.lang.System.getProperty("java.io.tmpdir")))
 
 
 def _made(client: JavaGateway, kind: Any, *values: Any) -> Any:

@@ -48,6 +48,7 @@ OPENED_PACKAGES = (  # as org.apache.spark.launcher.JavaModuleOptions has them
     *("java.base/java.util.concurrent.atomic", "java.base/jdk.internal.ref", "java.base/sun.nio.ch"),
     *("java.base/sun.nio.cs", "java.base/sun.security.action", "java.base/sun.util.calendar"),
     "java.security.jgss/sun.security.krb5",
+    *("java.base/java.security", "java.base/javax.net.ssl", "java.base/sun.security.jca", "java.sql/java.sql"),  # ours
 )
 
 _JAR = re.compile(r"(?P<artifact>.+)-\d(?:[^-]*)(?P<platform>-(?:linux|osx|windows).*|-.*)?\.jar")
