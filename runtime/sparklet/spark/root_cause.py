@@ -28,6 +28,12 @@ _READER = re.compile(
     r"\(TID (?P<task>\d+)\) \([^)]*executor(?:(?!\nDriver stacktrace:).)*?\n\tat \S*\.FileScanRDD\$", re.DOTALL
 )
 _OF_THE_INPUT = re.compile(r"\[(?:MALFORMED_(?:CSV_RECORD|RECORD_IN_PARSING)|CAST_(?:INVALID_INPUT|OVERFLOW))\b")
+_OF_SPARK_ITSELF = re.compile(  # a broken class or compiler; a mistake that Java found in Spark's own code
+    r"java\.lang\.(?!OutOfMemory|StackOverflow)\w+Error\b|org\.codehaus\.\S+Exception\b|java\.(?:lang|util)\.(?:NullPointer|"
+    r"ClassCast|IllegalState|NoSuchElement|ConcurrentModification|\w*IndexOutOfBounds)Exception\b.*\n"
+    r"(?:\tat (?:[\w.]+/)?(?:java|jdk|sun)\..*\n)*\tat (?:org\.apache\.(?:spark|hadoop)|org\.codehaus|scala)\."
+)
+_INTERNAL_ERROR = re.compile(r"\[INTERNAL_ERROR\w*\]")
 _AFTERMATH = re.compile(r"^(?:Error in atexit\._run_exitfuncs|Exception ignored in)", re.MULTILINE)
 _FROM = "The above exception was the direct cause of the following exception:"
 _MEANWHILE = "During handling of the above exception, another exception occurred:"
@@ -65,6 +71,14 @@ def bad_file(stderr: str, reads: Mapping[str, str]) -> str:
 def must_come_again(stderr: str) -> bool:
     """Whether Spark says that a value of the input is at fault, with an error that every attempt has."""
     return bool(_OF_THE_INPUT.search(_innermost(stderr)))
+
+
+def is_sparks_own(stderr: str) -> bool:
+    """Whether Spark's own code failed, as in a JVM that a script has broken, and not for a value or this script."""
+    text = _innermost(stderr)
+    chain = _java_chain(text)
+    own = bool(chain) and _OF_SPARK_ITSELF.match(text, chain[0].start("name"))
+    return bool(own or _INTERNAL_ERROR.search(text))
 
 
 def script_line(stderr: str, files: Iterable[str]) -> str:
@@ -144,11 +158,15 @@ def _error_in(report: str) -> Cause | None:
     return name, message if message.strip() or ":" not in error[0] else _first_line(rest)
 
 
-def _java_cause(text: str) -> Cause | None:
-    """The last ``Caused by``, else the lost task's error or the exception itself."""
+def _java_chain(text: str) -> list[re.Match[str]]:
+    """Java's exceptions, the innermost first: each ``Caused by``, the lost task's error, the exception itself."""
     outer = [match for match in (_LOST_TASK.search(text), _JAVA_TOP.search(text)) if match]
-    chain = [*reversed(list(_CAUSED_BY.finditer(text))), *outer]  # the innermost first
-    if not chain:
+    return [*reversed(list(_CAUSED_BY.finditer(text))), *outer]
+
+
+def _java_cause(text: str) -> Cause | None:
+    """The innermost exception of Java, or an outer one that says more."""
+    if not (chain := _java_chain(text)):
         return None
     if outside := _outer_cause(chain):
         return outside

@@ -50,6 +50,7 @@ class ScriptResult:
     place: str = ""  # the script's line in its traceback, e.g. "line 7 of job.py"
     files: tuple[str, ...] = ()  # that could not be read, as Spark writes their addresses
     comes_again: bool = False  # Spark says that a value of the input is at fault: every attempt on it fails so
+    suspect: bool = False  # Spark's own code failed, in a JVM that other scripts had used and that is now replaced
 
 
 class Runner(Protocol):

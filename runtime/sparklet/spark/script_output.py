@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Literal
 
 from sparklet.errors import GatewayLostError, OutOfMemoryError, ScratchFullError, SparkRuntimeError
-from sparklet.spark.root_cause import bad_file, must_come_again, root_cause, script_line
+from sparklet.spark.root_cause import bad_file, is_sparks_own, must_come_again, root_cause, script_line
 from sparklet.spark.runner import Output, ScriptCall, ScriptResult, Stream
 
 MAX_PIECE_BYTES = 64 * 1024  # a longer line is passed on in pieces
@@ -86,11 +86,12 @@ class ScriptOutput:
             self.out_of_memory = line.decode(errors="replace").rpartition(": ")[2].strip()
         self._output(stream, line)
 
-    def result(self, exit_code: int, *, started: bool = True) -> ScriptResult:
+    def result(self, exit_code: int, *, started: bool = True, used: bool = False) -> ScriptResult:
         """The script's result; its cause comes from the script's own output, else from the JVM's.
 
-        ``started``: whether the script reached its first line; if not, the JVM's output is about that. Raises
-        OutOfMemoryError if Python ran out of memory, or the JVM did and survived it, ScratchFullError without space.
+        ``started``: whether the script reached its first line; if not, the JVM's output is about that. ``used``:
+        whether other scripts had the JVM before. Raises OutOfMemoryError if Python ran out of memory, or the JVM did
+        and survived it, ScratchFullError without space.
         """
         if exit_code == 0:
             return ScriptResult(0, self._tail.text())
@@ -106,7 +107,8 @@ class ScriptOutput:
             killed = f": {KILLED}" if exit_code == -signal.SIGKILL else ""
             cause = f"ended by {signal_name(-exit_code)}{killed}"
         files = (file,) if file else ()
-        return ScriptResult(exit_code, self._tail.text(), cause_class, cause, place, files, must_come_again(own))
+        again, suspect = must_come_again(own), used and is_sparks_own(own)
+        return ScriptResult(exit_code, self._tail.text(), cause_class, cause, place, files, again, suspect)
 
     def _without_reads(self, line: bytes) -> bytes:
         """What is left of a line if it says which file a task of Spark reads now."""

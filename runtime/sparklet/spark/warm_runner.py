@@ -193,12 +193,14 @@ class WarmRunner:
             ended = host.codes.get(jvm.name)
             if problem and ended is not None and (code != 0 or ended != 0):  # its end may be reported late
                 raise task.jvm_failure(ended)
-            result = task.result(code)
+            result = task.result(code, used=jvm.tasks > 1)
         except BaseException:  # nothing of this task may stay
             self._replace()
             raise
         finally:
             self._task = None
+        if result.suspect:
+            problem = problem or "Spark's own code failed in it"
         if not problem and self._tasks_per_jvm and jvm.tasks >= self._tasks_per_jvm:
             problem = f"it has done {jvm.tasks} tasks"
         if problem:

@@ -17,6 +17,7 @@ from sparklet.errors import (
     ScriptFailedError,
     ScriptFetchError,
     SettingsError,
+    SparkRuntimeError,
 )
 from sparklet.events import Event, Source, Task
 from sparklet.job.outcome import CLAIMED, OUTCOME_FILE
@@ -56,6 +57,7 @@ class Execution:
     is_shard: bool = False  # the event's input_path and output_path are the worker's own, and go into the environment
     inputs: tuple[InputObject, ...] = ()  # a shard's: their sizes decide how Spark reads them
     staging: Staging | None = None  # fetches some of the event's inputs first
+    discard: Callable[[], None] = lambda: None  # deletes what a try has left, before another one
     keep_events: Callable[[Path], None] | None = None  # stores what is in the folder of Spark's event log
 
 
@@ -69,7 +71,7 @@ class Executor:
     inputs_to: ObjectStore | None = None  # for executors that do not see this machine's files; None: there are none
 
     def execute(self, execution: Execution, attempt: Attempt) -> ShardResult:
-        """Run a script to its end in its own folder and read its result.
+        """Run a script to its end in its own folder and read its result; once more if its JVM is suspect.
 
         Raises the errors of fetching and of the runner; ScratchFullError before any work, if less than
         ``min_free_bytes`` would stay free; ScriptFailedError if the script exits with another code than 0.
@@ -112,11 +114,18 @@ class Executor:
             log.info("script started", script=execution.script.source_uri)
             result = self.runner.run(call, log.output)
             log.info("script ended", exit_code=result.exit_code, duration_s=round(time.monotonic() - started_s, 3))
-            if result.exit_code != 0:
+            if result.exit_code == 0:
+                begun = own / UNCOMMITTED
+                uncommitted = tuple(path.name for path in begun.iterdir()) if begun.exists() else ()
+                return replace(read_outcome(outcome_file), uncommitted=uncommitted)
+            if not result.suspect:
                 raise _failed(execution, result, folder, is_local=self.inputs_to is None)
-            begun = own / UNCOMMITTED
-            uncommitted = tuple(path.name for path in begun.iterdir()) if begun.exists() else ()
-            return replace(read_outcome(outcome_file), uncommitted=uncommitted)
+        cause = f"Spark failed in a JVM that other scripts had used: {result.cause_class}: {result.cause}"
+        if deadline.remaining_s() < time.monotonic() - started_s:
+            raise SparkRuntimeError(f"{cause}; too little time was left to run the script again, in a new one")
+        log.warning("the script is run again, in a new JVM", cause=cause)
+        execution.discard()
+        return self.execute(execution, attempt)
 
     def execute_task(self, attempt: Attempt) -> ShardResult:
         """Run the script of a task that belongs to no run."""

@@ -251,6 +251,7 @@ class ClaimedShard:
             is_shard=True,
             inputs=inputs,
             staging=staging,
+            discard=self.output.discard,
             keep_events=self._keep_events if run.options.event_log else None,
         )
 

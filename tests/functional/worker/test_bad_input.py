@@ -94,6 +94,26 @@ def test_a_misbehaving_script_fails_alone_with_its_cause(function: Function, cas
     then_the_next_works(function)
 
 
+BREAKS_SPARK = (
+    JOB
+    + """
+module = getattr(getattr(spark._jvm.org.apache.spark.rdd, "RDDOperationScope$"), "MODULE$")
+(field,) = [each for each in module.getClass().getDeclaredFields() if each.getName().endswith("jsonMapper")]
+field.setAccessible(True)
+field.set(module, None)
+"""
+)
+
+
+def test_a_script_in_a_jvm_that_another_broke_is_not_blamed(function: Function) -> None:
+    function.said()
+    assert function.deliver(function.plan(BREAKS_SPARK.encode())) == []  # nobody looks at what it has changed
+
+    then_the_next_works(function)
+
+    assert b"the script is run again, in a new JVM" in function.said()
+
+
 def test_a_hundred_megabytes_of_output_take_bounded_memory(function: Function) -> None:
     function.said()
     ref = function.plan(

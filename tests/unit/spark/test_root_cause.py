@@ -4,7 +4,15 @@ from pathlib import Path
 
 import pytest
 
-from sparklet.spark.root_cause import MAX_MESSAGE, bad_file, must_come_again, root_cause, script_line, where_it_was
+from sparklet.spark.root_cause import (
+    MAX_MESSAGE,
+    bad_file,
+    is_sparks_own,
+    must_come_again,
+    root_cause,
+    script_line,
+    where_it_was,
+)
 
 SAMPLES = Path(__file__).parent / "stderr_samples"
 
@@ -236,3 +244,30 @@ def test_a_file_is_not_blamed_for_a_failure_that_was_caught() -> None:
     assert bad_file(text, READS) == ""
     assert must_come_again(caught)
     assert not must_come_again(text)
+
+
+FAILED = (
+    "Traceback (most recent call last):\npy4j.protocol.Py4JJavaError: An error occurred while calling o1.count.\n: "
+)
+ABORTED = FAILED + "org.apache.spark.SparkException: Job aborted.\n\tat org.apache.spark.a.B.c(B.scala:1)\nCaused by: "
+OF_SPARK = {
+    "the compiler of queries": ABORTED
+    + "java.lang.StringIndexOutOfBoundsException: String index out of range: 0\n"
+    + "\tat java.base/java.lang.StringLatin1.charAt(StringLatin1.java:48)\n"
+    + "\tat org.codehaus.janino.Descriptor.toClassName(Descriptor.java:220)\n",
+    "a class": FAILED + "java.lang.NoClassDefFoundError: Could not initialize class a.B\n\tat a.C.d(C.java:1)\n",
+    "a mistake": FAILED + 'java.lang.NullPointerException: "x" is null\n\tat org.apache.spark.rdd.RDD.x(RDD.scala:1)\n',
+    "a phase": "pyspark.errors.exceptions.captured.SparkException: [INTERNAL_ERROR] The phase optimization failed.\n",
+}
+OF_OTHERS = {
+    "memory": FAILED + "java.lang.OutOfMemoryError: Java heap space\n\tat org.apache.spark.rdd.RDD.x(RDD.scala:1)\n",
+    "a script's own Java": FAILED + "java.lang.NullPointerException\n\tat mine.Job.run(Job.java:1)\n"
+    "\tat org.apache.spark.rdd.RDD.x(RDD.scala:1)\n",
+    "a reader of files": ABORTED + "java.lang.IndexOutOfBoundsException\n\tat org.apache.parquet.x.Y.z(Y.java:1)\n",
+    **{name: (SAMPLES / f"{name}.txt").read_text() for name in EXPECTED},
+}
+
+
+@pytest.mark.parametrize("case", [*OF_SPARK, *OF_OTHERS])
+def test_a_failure_of_sparks_own_code_is_told_from_others(case: str) -> None:
+    assert is_sparks_own({**OF_SPARK, **OF_OTHERS}[case]) == (case in OF_SPARK)

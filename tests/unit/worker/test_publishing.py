@@ -253,3 +253,38 @@ def test_staging_discarded_under_a_late_publisher_ends_nothing(bench: Bench, mon
 
     assert published(bench) == {"part-0": b"rows", "part-1": b"rows"}
     assert bench.ledger.shards.get("run-1", 0).state is ShardState.SUCCEEDED
+
+
+def test_a_script_whose_jvm_is_suspect_is_run_again_at_once(bench: Bench) -> None:
+    bench.plan()
+    tries = [ScriptResult(1, cause_class="NullPointerException", suspect=True), ScriptResult(0)]
+
+    def work(call: ScriptCall, output: Output) -> ScriptResult:
+        result = tries.pop(0)
+        writes(bench, f"try-{len(tries)}")(call, output)
+        return result
+
+    bench.runner.behaviour = work
+
+    assert bench.deliver().error is None
+
+    record = bench.ledger.shards.get("run-1", 0)
+    assert (record.state, record.attempts, record.error_message) == (ShardState.SUCCEEDED, 1, "")
+    assert published(bench) == {"try-0": b"rows"}
+
+
+def test_no_input_is_blamed_for_a_suspect_jvm_without_time(bench: Bench) -> None:
+    bench.plan(max_attempts=1, isolate=True, objects=2)
+
+    def work(call: ScriptCall, output: Output) -> ScriptResult:
+        call.deadline.guard_s = 0
+        return ScriptResult(
+            1, cause_class="NullPointerException", cause="x is null", files=("s3://in/0.csv",), suspect=True
+        )
+
+    bench.runner.behaviour = work
+    bench.deliver()
+
+    record = bench.ledger.shards.get("run-1", 0)
+    assert (record.state, record.error_class, record.bad) == (ShardState.FAILED, "SparkRuntimeError", ())
+    assert "too little time was left" in record.error_message
