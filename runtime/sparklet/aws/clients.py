@@ -5,7 +5,7 @@ import hashlib
 import json
 import os
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from types import MappingProxyType, SimpleNamespace
 from typing import TYPE_CHECKING, Any
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 CONNECT_TIMEOUT_S = 3.0
 READ_TIMEOUT_S = 30.0  # longer than SQS's longest poll of 20 s
+MAX_MESSAGE = 500  # characters of a message
 ROLE_S = 3600  # the maximum for a role that another role assumes; fresh credentials are fetched before it is over
 
 SERVICES = {
@@ -59,7 +60,7 @@ _NO_LOGIN = frozenset({"SSOTokenLoadError", "TokenRetrievalError", "Unauthorized
 _NO_NETWORK = frozenset(
     {
         *("ConnectTimeoutError", "ConnectionClosedError", "EndpointConnectionError", "ProxyConnectionError"),
-        *("ReadTimeoutError", "SSLError"),
+        *("ReadTimeoutError", "SSLError", "UnreadableAnswerError"),
     }
 )
 
@@ -131,6 +132,7 @@ class AwsClients:
             raise SettingsError(
                 f"no AWS client can be made: {error} Set AWS_REGION and credentials, or AWS_PROFILE."
             ) from error
+        client._make_api_call = _readable(client._make_api_call)
         return client
 
     def _session(self) -> "boto3.Session":
@@ -183,6 +185,28 @@ def prime_clients() -> None:
         session.client(service)
 
 
+def _readable(call: Callable[..., Any]) -> Callable[..., Any]:
+    """The call; a page that a proxy answers, and what else botocore raises, becomes an error of its two kinds."""
+    from botocore.exceptions import BotoCoreError, ClientError
+
+    kind: Any = type("UnreadableAnswerError", (BotoCoreError,), {"fmt": "the answer cannot be read: {error}"})
+
+    @functools.wraps(call)
+    def make_api_call(*request: Any) -> Any:
+        try:
+            answer = call(*request)
+        except (BotoCoreError, ClientError, SparkletError, MemoryError):
+            raise
+        except Exception as error:
+            raise kind(error=f"{type(error).__name__}: {error}") from error
+        headers = answer.get("ResponseMetadata", {}).get("HTTPHeaders", {})
+        if "text/html" in headers.get("content-type", "") and not any(name.startswith("x-amz") for name in headers):
+            raise kind(error="it is a web page, and not of AWS")  # else keys would be missing, or data wrong
+        return answer
+
+    return make_api_call
+
+
 def read_secret(clients: AwsClients, secret: str) -> bytes:
     """A secret's text; SettingsError if it cannot be read."""
     with failing_as(SettingsError, f"the secret {secret} cannot be read"):
@@ -214,18 +238,20 @@ def remedy(error: Exception) -> str:
 def failing_as(kind: type[SparkletError], what: str, own: Mapping[str, str] = MappingProxyType({})) -> Iterator[None]:
     """Raise botocore's errors as ``kind``: ``what`` failed, why, and what helps: ``own``, by code, or in general."""
     from botocore.exceptions import BotoCoreError, ClientError
+    from urllib3.exceptions import HTTPError
 
     try:
         yield
-    except (BotoCoreError, ClientError) as error:
+    except (BotoCoreError, ClientError, HTTPError) as error:  # the last while an answer's body is read
         code = error_code(error)
         raise kind(f"{what}: " + (f"{own[code]}: {error}" if code in own else explained(error))) from error
 
 
 def explained(error: Exception) -> str:
-    """The error's message, with the remedy where there is one."""
-    what_to_do = remedy(error)
-    return f"{str(error).rstrip('.')}; {what_to_do}" if what_to_do else str(error)
+    """The error's message in one line, since it may quote a whole page, with the remedy where there is one."""
+    text, what_to_do = " ".join(str(error).split()), remedy(error)
+    text = text if len(text) <= MAX_MESSAGE else f"{text[:MAX_MESSAGE]} …"
+    return f"{text.rstrip('.')}; {what_to_do}" if what_to_do else text
 
 
 def error_code(error: Exception) -> str:

@@ -256,12 +256,13 @@ def _faults(uri: str, version_id: str = "") -> Iterator[None]:
     """Turn botocore's errors into ours, which name the object."""
     from boto3.exceptions import Boto3Error
     from botocore.exceptions import BotoCoreError, ClientError
+    from urllib3.exceptions import HTTPError
 
     try:
         yield
     except ClientError as error:
         raise _named(uri, error, version_id) from error
-    except (BotoCoreError, Boto3Error) as error:
+    except (BotoCoreError, Boto3Error, HTTPError) as error:
         raise ObjectStoreError(f"{uri}: S3 could not be used: {explained(error)}") from error
 
 
