@@ -26,6 +26,7 @@ from sparklet.errors import RunFailedError
 from sparklet.inputs.list_requests import read_items
 from sparklet.model import RunState
 from sparklet.runs.cancel import cancel
+from sparklet.shown import printable
 
 StrPath = str | PathLike[str]
 OF_STACK = {"state_dir", "quiet", "workers", "timeout_s", "memory_mb", "runner", "keep"}
@@ -39,7 +40,7 @@ class _Reporter:
 
     def say(self, text: str) -> None:
         if not self.quiet:
-            print(text, file=sys.stderr, flush=True)
+            print(printable(text), file=sys.stderr, flush=True)
 
     def warn(self, text: str) -> None:
         self.say(f"warning: {text}")

@@ -16,6 +16,7 @@ from typing import Any, Literal, TypeVar, cast, get_args
 from sparklet.errors import SettingsError
 from sparklet.job.session import s3_environment
 from sparklet.model import MIB
+from sparklet.shown import MIN_SECRET, SECRET
 
 T = TypeVar("T")
 Engines = Mapping[str, Mapping[str, Any]]
@@ -57,14 +58,12 @@ IN_ORDER = ("lambda-large", "emr", "fargate", "standalone", "connect", "emr-serv
 MAX_SHOWN = 60  # characters of a wrong value
 MAX_GRACE_S = 600.0
 MAX_MAP_CONCURRENCY = 10_000  # children that a Distributed Map runs at once
-CREDENTIAL_NAME = re.compile(r"SECRET|TOKEN|PASSW|CREDENTIAL|ACCESS_KEY|API_?KEY|PRIVATE", re.IGNORECASE)
 CREDENTIAL_VALUE = re.compile(r"A[KS]IA[A-Z0-9]{12,}|[A-Za-z0-9/+=_-]{32,}|secret|passw|token", re.IGNORECASE)
 NOT_A_SCRIPTS = (
     r"(AWS|SPARKLET|SPARK|PYSPARK|HADOOP|HUDI|JAVA|JDK|LD|LAMBDA)_|PYTHON|(PATH|HOME|PWD|TMPDIR|CLASSPATH|TZ)$"
 )
 VARIABLE_OF_A_SCRIPT = re.compile(rf"(?!{NOT_A_SCRIPTS})[A-Za-z][A-Za-z0-9_]*")
 """Names that a script's variables may have: none that the worker, Spark, Python, Java or Lambda use."""
-MIN_SECRET = 6  # characters; a credential variable with less in it hides nothing
 
 
 @dataclass(frozen=True, slots=True)
@@ -320,7 +319,7 @@ def _output_prefixes(env: Mapping[str, str], bucket: str) -> tuple[str, ...]:
 
 def _shown(env: Mapping[str, str], text: str) -> str:
     """A wrong value, for an error; its length alone if it is a credential, or looks like one."""
-    held = (value for name, value in env.items() if CREDENTIAL_NAME.search(name) and len(value) >= MIN_SECRET)
+    held = (value for name, value in env.items() if SECRET.search(name) and len(value) >= MIN_SECRET)
     if CREDENTIAL_VALUE.search(text) or any(v in text or (len(text) >= MIN_SECRET and text in v) for v in held):
         return f"a text of {len(text)} characters (not shown: it may be a secret)"
     return repr(text if len(text) <= MAX_SHOWN else text[:MAX_SHOWN] + "…")

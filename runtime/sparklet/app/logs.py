@@ -12,10 +12,10 @@ from typing import Any
 from sparklet.job.event_objects import read_json
 from sparklet.metrics import is_metrics_line
 from sparklet.ports import WorkerLogs
+from sparklet.shown import printable
 
 _OWN = ("time", "level", "message", "attempt")  # what each of a worker's own lines has
 _SHOWN_ELSEWHERE = (*_OWN, "run", "shard", "request_id", "record")
-_UNPRINTABLE = re.compile(r"[\x00-\x08\x0b-\x1f\x7f]")
 _PLATFORM = re.compile(r"(START|END|REPORT) RequestId: (\S+)")
 
 
@@ -37,11 +37,11 @@ class LogLine:
     def readable(self) -> str:
         """For people: a worker's line short, any other without control characters."""
         if self.own is None:
-            return _UNPRINTABLE.sub("\N{REPLACEMENT CHARACTER}", self.text)
+            return printable(self.text)
         time = str(self.own["time"])[11:23]
         more = " ".join(f"{name}={value}" for name, value in self.own.items() if name not in _SHOWN_ELSEWHERE)
         line = f"{time} {self.own['level']:<7} {self.own['message']}" + (f" ({more})" if more else "")
-        return _UNPRINTABLE.sub("\N{REPLACEMENT CHARACTER}", line)
+        return printable(line)
 
 
 @dataclass

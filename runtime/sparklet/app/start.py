@@ -31,6 +31,7 @@ from sparklet.planning.planner import PlanProgress, plan
 from sparklet.planning.request import RunRequest, places, read_request
 from sparklet.runs.checker import check
 from sparklet.settings import script_environment
+from sparklet.shown import redacted
 
 STANDARD_INPUT = "-"
 SCHEMA_POLL_S = 0.5
@@ -212,8 +213,8 @@ def go_on(
 def _again(words: Sequence[str], run_id: str) -> list[str]:
     """The command that starts the same run again, while the ledger does not know the run."""
     if any(word.partition("=")[0] in ("--run-id", "--idempotency-key") for word in words):
-        return ["sparklet", *words]
-    return [] if not words else ["sparklet", *words[:1], "--run-id", run_id, *words[1:]]
+        return ["sparklet", *redacted(words)]
+    return [] if not words else ["sparklet", *words[:1], "--run-id", run_id, *redacted(words[1:])]
 
 
 @contextmanager

@@ -2,12 +2,14 @@
 
 import signal
 import sys
+import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from types import FrameType
 from typing import Annotated, Any
 
 import typer
+from rich.text import Text
 
 from sparklet import __version__
 from sparklet.cli.commands import certifying, changing, looking, packaging, reporting, starting
@@ -120,6 +122,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; its exit code (see ``console``). ``--debug`` adds the traceback to Sparklet's own errors."""
     arguments = list(sys.argv[1:] if argv is None else argv)
     screen = Screen()
+    if argv is None:  # the process is this command's: its bugs are shown like all else
+        sys.excepthook = lambda *bug: screen.err.print(Text("".join(traceback.format_exception(*bug))))
     try:
         with _interruptible():
             return int(app(arguments, prog_name="sparklet", standalone_mode=False, obj=arguments) or 0)

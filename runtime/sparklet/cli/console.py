@@ -2,15 +2,16 @@
 
 import json
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Self
 
 import typer
-from rich.console import Console, Group, RenderableType
+from rich.console import Console, ConsoleOptions, Group, RenderableType
 from rich.live import Live
 from rich.markup import escape
 from rich.progress_bar import ProgressBar
+from rich.segment import Segment
 from rich.table import Table
 from rich.text import Text
 
@@ -26,6 +27,7 @@ from sparklet.model import Counts, Run, RunState
 from sparklet.ports import Clock
 from sparklet.report.document import report_document
 from sparklet.report.page import page
+from sparklet.shown import printable
 
 ALL_WELL = 0
 USAGE = 1
@@ -54,6 +56,27 @@ def exit_code(state: RunState) -> int:
     return _OF_STATE.get(state, INCOMPLETE)
 
 
+class Terminal(Console):
+    """Prints no character that controls a terminal but those of its own styles: all else may be anybody's data."""
+
+    def __init__(self, *, stderr: bool = False, **options: Any) -> None:
+        soft_wrap = not (sys.stderr if stderr else sys.stdout).isatty()
+        super().__init__(**{"stderr": stderr, "highlight": False, "emoji": False, "soft_wrap": soft_wrap, **options})
+
+    def render_str(self, text: str, **options: Any) -> Text:
+        """The text of a string."""
+        return super().render_str(printable(text), **options)
+
+    def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterator[Segment]:
+        """The renderable's parts; texts, also those of cells, are replaced before anybody measures them."""
+        columns = renderable.columns if isinstance(renderable, Table) else ()
+        for each in (renderable, *(cell for column in columns for cell in column.cells)):
+            if isinstance(each, Text):
+                each.plain = printable(each.plain)
+        for part in super().render(renderable, options):
+            yield part if part.control else Segment(printable(part.text), part.style)
+
+
 @dataclass(frozen=True)
 class Screen:
     """Where a command writes.
@@ -62,10 +85,8 @@ class Screen:
     """
 
     as_json: bool = False
-    out: Console = field(default_factory=lambda: Console(highlight=False, soft_wrap=not sys.stdout.isatty()))
-    err: Console = field(
-        default_factory=lambda: Console(highlight=False, stderr=True, soft_wrap=not sys.stderr.isatty())
-    )
+    out: Console = field(default_factory=Terminal)
+    err: Console = field(default_factory=lambda: Terminal(stderr=True))
 
     def say(self, text: str) -> None:
         """A line of progress."""
@@ -78,6 +99,10 @@ class Screen:
     def fail(self, text: str) -> None:
         """Why a command failed."""
         self.err.print(f"[red]error:[/red] {escape(text)}")
+
+    def lines(self, text: str) -> None:
+        """Lines on standard output, as wide as they are."""
+        sys.stdout.write(printable(text))
 
     def document(self, document: Mapping[str, Any] | Sequence[Any]) -> None:
         """The command's result as JSON."""
@@ -96,7 +121,7 @@ class Screen:
 def confirm(screen: Screen, question: str, *, yes: bool) -> None:
     """End the command unless the user answers yes; PlanError with the remedy where no user can answer."""
     try:
-        if yes or typer.confirm(question, err=True):
+        if yes or typer.confirm(printable(question), err=True):
             return
     except typer.Abort:
         raise PlanError("the question was not answered, so nothing was deleted; add --yes") from None

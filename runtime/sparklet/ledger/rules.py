@@ -5,6 +5,7 @@ from itertools import accumulate
 
 from sparklet.errors import LeaseLostError, LedgerError, RunExistsError, RunNotFoundError
 from sparklet.model import Claim, ClaimStatus, Failure, Run, ShardRecord, ShardRef, ShardResult, ShardState, TaskRecord
+from sparklet.shown import redacted
 
 LEASE_S = 16.0  # an attempt owns a shard so long without a renewal, or longer; see docs/decisions/0030
 RENEWALS_PER_S = 500  # of one run: half of what a partition of DynamoDB takes
@@ -30,8 +31,8 @@ def cut(text: str, most_bytes: int) -> str:
 
 def bounded_failure(failure: Failure) -> Failure:
     """The part of a failure that fits into a shard's item."""
-    error_class, message = cut(failure.error_class, ERROR_CLASS_BYTES), cut(failure.message, ERROR_MESSAGE_BYTES)
-    return Failure(error_class, message, failure.retryable)
+    message = cut(redacted(failure.message), ERROR_MESSAGE_BYTES)
+    return Failure(cut(failure.error_class, ERROR_CLASS_BYTES), message, failure.retryable)
 
 
 def bounded_result(result: ShardResult) -> ShardResult:

@@ -23,6 +23,7 @@ from sparklet.planning.plan_files import planned_shard
 from sparklet.report.advice import advise
 from sparklet.report.events import figures, logs_of
 from sparklet.runs.shard_table import VERSION, ShardTable
+from sparklet.shown import redacted
 
 MAX_GROUPS, MAX_FILES = 50, 20  # causes; files of each of the first five, for each is a read of the plan
 GROUPS_WITH_FILES = 5
@@ -78,8 +79,8 @@ def _run_document(run: Run) -> dict[str, Any]:
         "id": run.run_id,
         "name": run.name,
         "scripts": [{"uri": each.uri, "source": each.source_uri, "sha256": each.sha256} for each in run.scripts],
-        "args": list(run.args),
-        "params": dict(run.params),
+        "args": redacted(run.args),
+        "params": redacted(run.params),
         "variables": sorted(run.env),  # their names alone: nobody reads values in a file that is passed on
         "options": {name: value for name, value in asdict(run.options).items() if value != _DEFAULTS[name]},
         "created_s": run.created_s,
@@ -98,7 +99,7 @@ def _causes(stack: OpenStack, run: Run, groups: Sequence[FailureGroup]) -> Itera
             if script not in sources:
                 sources[script] = _lines(stack, script)
             first = max(1, group.line - LINES_AROUND)
-            excerpt = {"first": first, "lines": sources[script][first - 1 : group.line + LINES_AROUND]}
+            excerpt = {"first": first, "lines": redacted(sources[script][first - 1 : group.line + LINES_AROUND])}
         yield group_document(stack, group) | {"files": files, "script": excerpt}
 
 

@@ -30,6 +30,7 @@ from sparklet.planning.new_run import entered
 from sparklet.planning.output_claims import take_outputs
 from sparklet.ports.deployment import Deployment
 from sparklet.runs.summary import statistics, summarize
+from sparklet.shown import redacted
 
 MIN_CHECK_S = 3600.0  # time limit of a check or commit run, at least, even if its run's time is over
 TOO_MANY_FAILED = "too many shards have FAILED while their output was published"
@@ -152,7 +153,7 @@ def time_left_s(at: Deployment, run: Run) -> float:
 
 def _summary(at: Deployment, run: Run, state: RunState) -> bytes:
     document = statistics(run, summarize(run, at.ledger.shards, state))
-    more = {"inputs": list(run.inputs), "args": list(run.args), "params": dict(run.params)}
+    more = {"inputs": list(run.inputs), "args": redacted(run.args), "params": redacted(run.params)}
     return json.dumps({**document, **more}, indent=2).encode() + b"\n"
 
 

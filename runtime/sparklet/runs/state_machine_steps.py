@@ -28,6 +28,7 @@ from sparklet.runs.follow_ups import next_run
 from sparklet.runs.map_batches import MapBatch, write_batch
 from sparklet.runs.redelivery import TOLERANCE_EXCEEDED, give_up
 from sparklet.runs.summary import tolerated_failures
+from sparklet.shown import redacted
 
 SMALL_RUN_SHARDS = 40
 MIN_OF_SMALL_S, MIN_S, MAX_S = 1, 5, 300
@@ -110,9 +111,9 @@ def _record(at: Deployment, map_concurrency: int, event: Mapping[str, Any]) -> R
     run_id = _run_id(event) if event.get("run_id") else ""
     name = re.sub(r"[^A-Za-z0-9_.-]", "_", _text(event, "execution").rpartition(":")[2])[-120:] or "unnamed"
     named = {key: _text(event, key) for key in ("execution", "machine", "where", "error")}
-    cause = _text(event, "cause")[:CAUSE_CHARACTERS]
+    cause = redacted(_text(event, "cause"))[:CAUSE_CHARACTERS]
     uri = at.run_uri(run_id, f"executions/{name}.json") if run_id else f"s3://{at.bucket}/executions/{name}.json"
-    document = {"run_id": run_id, **named, "cause": cause, "request": event.get("request")}
+    document = {"run_id": run_id, **named, "cause": cause, "request": redacted(event.get("request"))}
     at.store.put(uri, json.dumps(document | {"recorded_s": at.clock.now_s()}, indent=2).encode() + b"\n")
     Log().error("an execution failed", subject=run_id or named["execution"], **named, cause=cause[:1000], recorded=uri)
     if at.notifier is not None:

@@ -24,6 +24,7 @@ from sparklet.job.outcome import CLAIMED, OUTCOME_FILE
 from sparklet.model import MIB, InputObject, ScriptRef, ShardResult, check_script
 from sparklet.ports import ObjectStore
 from sparklet.settings import WorkerSettings, script_environment, strings
+from sparklet.shown import hidden, redacted
 from sparklet.spark.runner import Runner, ScriptCall, ScriptResult
 from sparklet.spark.spark_options import INPUTS, UNCOMMITTED
 from sparklet.spark.task_limits import task_folder
@@ -170,6 +171,9 @@ def _failed(execution: Execution, result: ScriptResult, folder: Path, *, is_loca
     cause, stderr_tail, staging, files = result.cause, result.stderr_tail, execution.staging, [*result.files]
     if staging is not None:  # the user does not know the fetched files
         cause, stderr_tail, *files = (staging.with_origins(text, folder) for text in (cause, stderr_tail, *files))
+    event, secrets = execution.event, set[str]()
+    redacted([event["params"] if execution.is_shard else event, execution.args, execution.env], secrets)
+    cause, stderr_tail = hidden(cause, secrets), hidden(stderr_tail, secrets)
     return ScriptFailedError(
         execution.script.source_uri,
         result.exit_code,
