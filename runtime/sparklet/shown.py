@@ -24,7 +24,7 @@ SECRET = re.compile(
     rf"(?!(?:{_WORD}*[._-])?(?:partition|primary|foreign|idempotency|sort|join|group|merge|cluster|order|row|hash|range"
     rf"|dedup|unique|natural|business|surrogate|composite|index|object|s3|record|shard|public)[._-]?keys?(?!{_WORD}))"
     rf"(?={_WORD}*(?:secret|passw|passphrase|pwd|credential|authorization|token(?!i[sz])"
-    rf"|(?:access|account|api|private)[._-]?key|[._-]keys?(?!{_WORD}))|(?:{_WORD}*[._-])?pass(?!{_WORD}))"
+    rf"|(?:access|account|api|private)[._-]?key|[a-z0-9][._-]keys?(?!{_WORD}))|(?:{_WORD}*[._-])?pass(?!{_WORD}))"
     rf"{_WORD}++)"
 )
 """Names of secrets. A plain ``key`` is none: it is a column, or an object's name."""

@@ -7,6 +7,7 @@ import pytest
 
 from sparklet.model import Failure, ShardResult
 from sparklet.report.page import page
+from sparklet.shown import HIDDEN
 from tests.unit.cli.conftest import RUN, Terminal
 from tests.world import SCRIPT, SOURCE
 
@@ -120,3 +121,32 @@ def test_a_missing_library_is_named_with_its_remedy(failed: Terminal, monkeypatc
     assert "pip install 'sparklet[report]'" in told.err
     watched = failed.types("watch", RUN)  # which is no reason for a run to fail
     assert watched.code == 0 and "sparklet[report]" in watched.err
+
+
+def test_secrets_of_parameters_and_arguments_are_in_no_report(terminal: Terminal) -> None:
+    terminal.world.put(1)
+    terminal.world.store.put(SCRIPT, b"one\nlogin(password='in-the-script', user='me')\n")
+    terminal.do = lambda _: BAD
+    given = (
+        "--param",
+        "db_token=of-a-param",
+        "--param",
+        "url=jdbc:x://me:of-a-url@h/d",
+        "--",
+        "--password",
+        "of-an-arg",
+    )
+    terminal.types("run", SCRIPT, *PLAN, "--env", "API_KEY=of-the-env", *given)
+
+    file = terminal.state / "run.html"
+    told = [terminal.types(command, RUN, "--json").out for command in ("report", "status", "explain", "results")]
+    told += [terminal.types("report", RUN, "--output", str(file)).out, file.read_text(), terminal.types("runs").out]
+    kept = [info.uri for info in terminal.world.store.list(f"s3://sparklet/runs/{RUN}/") if "/script/" not in info.uri]
+    told += [terminal.world.store.get(uri).decode(errors="replace") for uri in kept]
+
+    assert [text for text in told if "of-a" in text or "of-the" in text or "in-the-script" in text] == []
+    run = json.loads(told[0])["run"]
+    assert run["params"] == {"db_token": HIDDEN, "url": f"jdbc:x://me:{HIDDEN}@h/d"}
+    assert run["args"] == ["--password", HIDDEN]
+    assert f"password='{HIDDEN}', user='me'" in json.loads(told[0])["causes"][0]["script"]["lines"][1]
+    assert terminal.world.ledger.runs.get(RUN).args == ("--password", "of-an-arg"), "workers need it"

@@ -3,7 +3,7 @@
 import io
 import json
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -73,6 +73,10 @@ class Bench:
     clock: FakeClock
     lines: io.BytesIO
 
+    args: tuple[str, ...] = ("--level", "3")  # of the next run
+    params: Mapping[str, Any] = field(default_factory=lambda: {"k": 1})
+    env: Mapping[str, str] = field(default_factory=dict)
+
     def plan(self, run_id: str = "run-1", shards: int = 1, objects: int = 1, **changed: Any) -> list[ShardRef]:
         """Enter a sealed run and send its messages; more objects of a shard are named ``0-1.csv`` and so on."""
         import hashlib
@@ -86,9 +90,10 @@ class Bench:
             ("s3://in/",),
             "s3://out/x",
             (ScriptRef(uri, digest, "s3://mine/job.py"),),
-            ("--level", "3"),
-            {"k": 1},
+            self.args,
+            self.params,
             options,
+            env=self.env,
         )
         self.ledger.runs.create(run)
         names = [[f"{n}-{place}" if place else f"{n}" for place in range(objects)] for n in range(shards)]
