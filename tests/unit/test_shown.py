@@ -9,7 +9,7 @@ import pytest
 
 from sparklet.model import Access, Run, RunOptions, ShardRecord, TaskRecord
 from sparklet.planning.request import RunRequest, places
-from sparklet.shown import HIDDEN, SECRET, escaped, hidden, printable, redacted
+from sparklet.shown import HIDDEN, SECRET, hidden, redacted
 
 SECRETS = """
 password db_password DB_PASSWORD passwd secret client_secret token db_token auth-token access_tokens api_key
@@ -92,10 +92,3 @@ def test_values_are_hidden_in_texts_longest_first() -> None:
     found: set[str] = set()
     redacted({"password": "secret-1", "a": {"token": "secret-1-and-2"}, "pass": "in"}, found)
     assert hidden("in secret-1-and-2, secret-1", found) == f"in {HIDDEN}, {HIDDEN}"
-
-
-def test_an_escaped_json_text_is_the_same_document() -> None:
-    document = {"a\x7f": "\x9b\u202e ü"}
-    text = json.dumps(document, ensure_ascii=False)
-    assert json.loads(escaped(text)) == document
-    assert printable(escaped(text)) == escaped(text)

@@ -191,7 +191,6 @@ def _readable(call: Callable[..., Any]) -> Callable[..., Any]:
 
     kind: Any = type("UnreadableAnswerError", (BotoCoreError,), {"fmt": "the answer cannot be read: {error}"})
 
-    @functools.wraps(call)
     def make_api_call(*request: Any) -> Any:
         try:
             answer = call(*request)

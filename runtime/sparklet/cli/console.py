@@ -100,10 +100,6 @@ class Screen:
         """Why a command failed."""
         self.err.print(f"[red]error:[/red] {escape(text)}")
 
-    def lines(self, text: str) -> None:
-        """Lines on standard output, as wide as they are."""
-        sys.stdout.write(printable(text))
-
     def document(self, document: Mapping[str, Any] | Sequence[Any]) -> None:
         """The command's result as JSON."""
         sys.stdout.write(json.dumps(document, indent=2, default=str) + "\n")

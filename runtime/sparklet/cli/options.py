@@ -34,7 +34,7 @@ def known_runs(incomplete: str) -> list[str]:
 RunId = Annotated[
     str, typer.Argument(metavar="RUN", help="The run's id; `sparklet runs` lists them.", autocompletion=known_runs)
 ]
-Arguments = Annotated[list[str] | None, typer.Argument(metavar="-- ARGS", help="Arguments for the script.")]
+Arguments = Annotated[list[str] | None, typer.Argument(metavar="-- ARGS", help="Arguments for the script, no secret.")]
 Shards = Annotated[str, typer.Option("--shards", metavar="NUMBERS", help="Only these shards, as in 3,17,20-25.")]
 Cause = Annotated[
     str,

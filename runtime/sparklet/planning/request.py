@@ -78,11 +78,13 @@ class RunRequest:
         Key("py_files", RUN, "A .py, .zip, .whl or .egg for the script; may be repeated.", metavar="FILE"),
     ] = ()
     args: Annotated[
-        tuple[str, ...], Key("args", RUN, "Arguments for the script.", metavar="-- ARGS", argument=True)
+        tuple[str, ...], Key("args", RUN, "Arguments for the script, no secret.", metavar="-- ARGS", argument=True)
     ] = ()
     params: Annotated[
         Mapping[str, Any],
-        Key("params", RUN, "A parameter (job.params); may be repeated.", kind="object", options=("--param", "-p")),
+        Key(
+            "params", RUN, "A parameter (job.params), no secret; repeatable.", kind="object", options=("--param", "-p")
+        ),
     ] = field(default_factory=dict)
     schema: Annotated[
         str,

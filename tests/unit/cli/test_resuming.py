@@ -10,6 +10,7 @@ import pytest
 from sparklet.app import watch
 from sparklet.errors import LedgerError, LocalStackError
 from sparklet.model import Counts, RunState
+from sparklet.shown import HIDDEN
 from tests.unit.cli.conftest import RUN, Terminal
 from tests.world import SCRIPT, SOURCE
 
@@ -76,6 +77,17 @@ def test_the_command_that_is_printed_goes_on(
     assert run.state is RunState.SUCCEEDED and run.args == ("--day", "2013-01-01")
     assert terminal.world.ledger.shards.count(run.run_id) == Counts(succeeded=3)
     assert [(selection.workers, selection.timeout_s) for selection in terminal.selections] == [(2, 60)] * 2
+
+
+def test_the_command_that_is_printed_shows_no_secret(
+    terminal: Terminal, words: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    breaks_off(terminal, monkeypatch, "uploading", KeyboardInterrupt())
+
+    broken = terminal.types(*words, "--password", "of-an-arg")
+
+    assert command_in(broken.err)[-2:] == ["--password", HIDDEN]
+    assert "of-an-arg" not in broken.err + broken.out
 
 
 def test_a_dead_stack_is_reported_before_its_consequences(

@@ -18,6 +18,7 @@ from sparklet.runs.checker import UNPLANNED_S, check
 from sparklet.runs.follow_ups import MIN_CHECK_S, NO_ANSWERS, TOO_MANY_FAILED, as_follow_up, check_run, next_run
 from sparklet.runs.notices import due
 from sparklet.runs.redrive import redrive
+from sparklet.shown import HIDDEN
 from tests.stand_ins.memory import MemoryEngine
 from tests.world import BUCKET, LEASE_S, World
 
@@ -70,6 +71,18 @@ def test_a_check_gets_the_runs_figures_as_its_only_input(world: World) -> None:
         BUCKET,
         "output/run-1-check-0/",
     )  # a worker may write there, and harms nothing
+
+
+def test_a_checks_figures_show_no_secret_but_its_params_have_it(world: World) -> None:
+    given: dict[str, Any] = {"params": {"db_token": "of-a-param"}, "args": ("--password=of-an-arg",)}
+    run = start(world, **given)
+    world.work()
+    world.check()
+
+    judge = run_of(world, "run-1-check-0")
+    told = json.loads(world.store.get(judge.inputs[0]))
+    assert (told["params"], told["args"]) == ({"db_token": HIDDEN}, [f"--password={HIDDEN}"])
+    assert judge.params == run.params == given["params"]
 
 
 def test_tolerated_failures_stay_in_a_passed_runs_result(world: World) -> None:

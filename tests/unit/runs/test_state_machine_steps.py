@@ -14,6 +14,7 @@ from sparklet.ports.deployment import Deployment
 from sparklet.runs import handlers
 from sparklet.runs.redelivery import TOLERANCE_EXCEEDED
 from sparklet.runs.state_machine_steps import STEPS
+from sparklet.shown import HIDDEN
 from tests.world import World
 
 BROKEN = Failure("ValueError", "bad line 7", retryable=False)
@@ -189,6 +190,20 @@ def test_a_failed_execution_is_recorded_and_its_run_goes_on(world: World, capsys
     (notice,) = listener.told
     assert (notice.kind, notice.state, notice.document["recorded"]) == ("execution", "FAILED", answer["recorded"])
     assert world.ledger.shards.count("run-1") == Counts(pending=1)
+
+
+def test_a_record_of_an_execution_shows_no_secret(world: World, capsys: pytest.CaptureFixture[str]) -> None:
+    world.run(1)
+    listener = Listener()
+    cause = '{"errorMessage": "{\\"password\\": \\"of-the-cause\\"}", "errorType": "PlanError"}'
+    request = {"script": "s3://x.py", "params": {"db_token": "of-a-param"}, "args": ["--password", "of-an-arg"]}
+
+    world.step("record", listened(world, listener), **{**RECORD, "cause": cause}, request=request)
+
+    written = world.json("executions/run-1-g0.json")
+    assert written["request"]["params"] == {"db_token": HIDDEN}
+    (notice,) = listener.told
+    assert "of-" not in json.dumps(written) + notice.to_json() + capsys.readouterr().out
 
 
 def test_an_execution_that_failed_before_its_run_is_recorded(world: World) -> None:

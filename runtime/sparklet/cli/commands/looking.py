@@ -25,7 +25,7 @@ from sparklet.cli.render import group_table, lost_text, object_table, runs_table
 from sparklet.errors import PlanError
 from sparklet.runs.manifest import results as results_of
 from sparklet.runs.verification import verify
-from sparklet.shown import escaped, printable
+from sparklet.shown import printable
 from sparklet.tables.ddl import ddl as ddl_of
 
 FOLLOW_POLL_S = 1.0
@@ -105,7 +105,7 @@ def results(run_id: opt.RunId, selection: opt.StackOptions) -> None:
         for line in results_of(stack.at, stack.at.ledger.runs.get(run_id)):
             count += 1
             if selection.as_json:
-                sys.stdout.write(escaped(line.decode()) + "\n")
+                sys.stdout.write(json.dumps(json.loads(line)) + "\n")
             else:
                 answer = json.loads(line)
                 table.add_row(str(answer["shard"]), escape(json.dumps(answer["answer"], ensure_ascii=False)))
@@ -130,8 +130,8 @@ def ddl(
     if selection.as_json:
         screen.document(found)
     for each in found if not selection.as_json else ():
-        screen.lines(f"-- {each['of']}: {each['note'] or 'for Athena'}\n")
-        screen.lines("".join(f"{statement};\n" for statement in each["statements"]))
+        sys.stdout.write(printable(f"-- {each['of']}: {each['note'] or 'for Athena'}\n"))
+        sys.stdout.writelines(printable(f"{statement};\n") for statement in each["statements"])
     raise typer.Exit(exit_code(run.state))
 
 
