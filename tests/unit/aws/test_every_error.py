@@ -67,7 +67,7 @@ def calls(clients: AwsClients, folder: Path) -> dict[str, Callable[[], Any]]:
         "download": lambda: store.download(URI, folder / "b.csv"),
         "upload": lambda: store.upload(folder / "a.csv", URI),
         "copy": lambda: store.copy_all([(URI, "s3://bucket/b.csv")]),
-        "delete": lambda: store.delete_all([URI]),
+        "delete": lambda: store.delete_all([URI], URI),
         "region": lambda: store.foreign_region(URI),
         "ledger": lambda: ledger.runs.get("run"),
         "queue": lambda: queue.send(["{}"]),
