@@ -74,7 +74,6 @@ check: venv ## Format, lint, types, import rules, templates: the same as CI
 	$(RUN) -m mypy $(wildcard requirements runtime spark_scripts examples benchmarks tests) & types=$$!; \
 	$(RUN) -m ruff format --check . || failed+=" format"; \
 	$(RUN) -m ruff check . || failed+=" lint"; \
-	$(RUN) -m tests.waiting || failed+=" waiting"; \
 	$(RUN) -c 'from importlinter.cli import lint_imports_command as run; run()' --no-cache || failed+=" imports"; \
 	$(RUN) -c 'from cfnlint.runner.cli import main; main()' $(wildcard sam/*.yaml) && echo "cfn-lint: ok" || failed+=" templates"; \
 	wait $$types || failed+=" types"; \

@@ -1,8 +1,8 @@
 """How tests wait: for an event, until a deadline that a busy machine does not reach.
 
 Nothing in a test bets on the machine's speed. A process says that it is ready, with a line or a file; no test sleeps
-and hopes. ``python -m tests.waiting`` (in ``make check``) refuses ``time.sleep`` anywhere else in ``tests``, but where
-a comment says ``# never ends``: a process that only a kill ends.
+and hopes. ``python -m tests.waiting`` names every ``time.sleep`` anywhere else in ``tests``, but where a comment says
+``# never ends``: a process that only a kill ends. Tests move here folder by folder; then ``make check`` asks for it.
 """
 
 import ast

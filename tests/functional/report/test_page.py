@@ -237,6 +237,6 @@ def test_a_page_follows_its_run_without_reloading(browser: Browser, document: di
         assert page.evaluate("document.activeElement.id") == "search"
         assert {
             url.partition("/?")[0].partition("/data")[0] for url in seen.requests if not url.startswith("data:")
-        } == {f"http://127.0.0.1:{server.server_port}"}
+        } == {f"http://127.0.0.1:{server.server_port}/{server.token}"}
         assert seen.complaints == []
         server.shutdown()
