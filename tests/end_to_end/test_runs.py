@@ -27,6 +27,7 @@ job.answer([begin_s, time.time()])
 pytestmark = [pytest.mark.spark, pytest.mark.stack, pytest.mark.slow]
 
 
+@pytest.mark.smoke
 def test_a_run_brings_every_row_home_and_leaves_nothing_behind(user: User) -> None:
     done = user.types(*user.run_arguments(user.inputs(6), "--dispatch-mode", "loop"))
 

@@ -12,12 +12,13 @@ import pytest
 
 from tests.functional.functions.conftest import deployed_functions
 from tests.functional.functions.cpython_suite import EXCLUDED, EXECUTORS, NAME, SuiteUnavailableError, classes, suite
+from tests.waiting import deadline_s
 
 MIN_TESTS = {"spawn": 41, "fork": 41, "threads": 45, "lambda": 25}
 SLEEPY = "WaitTests"
-TIMEOUT_S = 280
+TIMEOUT_S = deadline_s(280)
 
-pytestmark = [pytest.mark.slow, pytest.mark.stack]
+pytestmark = [pytest.mark.nightly, pytest.mark.slow, pytest.mark.stack]
 
 
 @pytest.fixture(scope="module")

@@ -7,7 +7,6 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 import weakref
 from collections.abc import Callable, Iterator
 from concurrent.futures import as_completed, wait
@@ -22,11 +21,11 @@ from sparklet.functions.executor import LambdaExecutor
 from sparklet.functions.local import Processes
 from tests.end_to_end.conftest import heed_ctrl_c
 from tests.stand_ins import called
+from tests.waiting import deadline_s, eventually
 
-END_S = 60.0
-HEAD = (
-    "import os, sys, time\nfrom sparklet.functions.executor import LambdaExecutor\nfrom tests.stand_ins import called\n"
-)
+END_S = deadline_s()
+IMPORTS = "import os, sys, threading, time", "from sparklet.functions.executor import LambdaExecutor"
+HEAD = "\n".join([*IMPORTS, "from tests.stand_ins import called", ""])
 
 
 @pytest.fixture
@@ -64,19 +63,14 @@ def ended(process: "subprocess.Popen[str]") -> tuple[str, str]:
 
 
 def exists(path: Path) -> None:
-    end_s = time.monotonic() + END_S
-    while not path.exists():
-        assert time.monotonic() < end_s
-        time.sleep(0.01)
+    eventually(path.exists, f"{path} is there")
 
 
 def gone(pid: int) -> bool:
-    end_s = time.monotonic() + END_S
-    while psutil.pid_exists(pid) and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE:
-        if time.monotonic() > end_s:
-            return False
-        time.sleep(0.01)
-    return True
+    def ended() -> bool:
+        return not psutil.pid_exists(pid) or psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
+
+    return eventually(ended, f"{pid} has ended")
 
 
 # --- what runs there ---
@@ -266,6 +260,17 @@ def test_a_fork_of_the_caller_ends(start: Callable[..., "subprocess.Popen[str]"]
 
 
 HANGING = """
+def announce():
+    names = []
+    while names[:1] != ["wait"] or "result" not in names:
+        time.sleep(0.01)
+        frame, names = sys._current_frames()[threading.main_thread().ident], []
+        while frame:
+            names.append(frame.f_code.co_name)
+            frame = frame.f_back
+    print("it waits", flush=True)
+
+threading.Thread(target=announce, daemon=True).start()
 executor = LambdaExecutor(max_workers=2, retry_on=(Exception,))
 futures = [executor.submit(called.meet, {mark!r}, "never", 600.0) for _ in range(5)]
 """
@@ -286,18 +291,16 @@ def test_ctrl_c_ends_a_caller_and_its_workers(
 ) -> None:
     process = start(HANGING.format(mark=str(tmp_path / "mark")) + wait)
     exists(tmp_path / "mark")
-    time.sleep(0.2)  # until it waits
+    assert process.stdout and process.stdout.readline() == "it waits\n"
     workers = psutil.Process(process.pid).children(recursive=True)
     assert workers
 
-    began_s = time.monotonic()
     if whom == "the caller alone":
         process.send_signal(signal.SIGINT)
     else:
         os.killpg(process.pid, signal.SIGINT)
     _, errors = ended(process)
 
-    print(f"ended after {time.monotonic() - began_s:.2f} s")
     assert process.returncode == -signal.SIGINT
     assert errors.rstrip().endswith("KeyboardInterrupt")
     assert not psutil.wait_procs(workers, END_S)[1]

@@ -49,7 +49,7 @@ print(json.dumps({
     ("code", "exit_code"),
     [
         ("pass", 0),
-        ("import sys; sys.exit(3)", 3),
+        pytest.param("import sys; sys.exit(3)", 3, marks=pytest.mark.smoke),
         ("import sys; sys.exit(137)", 137),
         ("import sys; sys.exit('no input')", 1),
         ("import os; os._exit(7)", 7),
