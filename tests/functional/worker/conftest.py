@@ -180,6 +180,30 @@ def make(kind: str, scratch: Path, **env: str) -> Runner:
     return WarmRunner(settings, scratch) if kind == "warm" else SubmitRunner(settings, scratch)
 
 
+SUBMITS_OWN = {
+    *("test_a_script_is_run_as_python_would_run_it", "test_exit_codes_and_signals_are_told_apart"),
+    *("test_output_is_passed_on_as_it_comes_whatever_it_is", "test_the_jvms_output_is_part_of_the_tasks_output"),
+    *("test_py_files_are_importable_by_script_and_spark_workers", "test_a_spark_job_is_ended_at_its_deadline"),
+    *("test_a_hanging_script_is_ended_at_its_deadline_with_its_line", "test_a_jvm_out_of_memory_is_reported"),
+    *("test_python_out_of_memory_is_reported_with_its_line", "test_everything_dies_with_a_worker_that_is_killed"),
+    *("test_a_jvm_that_is_killed_under_the_script_is_a_lost_gateway", "test_nothing_is_started_after_the_deadline"),
+    *("test_each_port_of_a_worker_refuses_who_lacks_its_secret", "test_a_job_is_cancelled_and_commits_nothing"),
+    "test_no_command_line_shows_a_value_of_the_operators_settings",
+}
+"""What the submit runner does in its own way; the rest, which takes Java's start each, is tried on it at night."""
+SUBMITS_CODES = (None, 3, -9)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Leave to the night what both runners have from one piece of code."""
+    for item in items:
+        given = item.callspec.params if hasattr(item, "callspec") else {}
+        own = getattr(item, "originalname", "") in SUBMITS_OWN and given.get("exit_code") in SUBMITS_CODES
+        if given.get("bench") == "submit" and not own:
+            item.add_marker(pytest.mark.nightly)
+
+
 @pytest.fixture(autouse=True)
 def _time_to_clean(monkeypatch: pytest.MonkeyPatch) -> None:
     """A loaded machine cleans slowly, and would get a new JVM where a test looks at the one that is kept."""
