@@ -319,7 +319,7 @@ def _output_prefixes(env: Mapping[str, str], bucket: str) -> tuple[str, ...]:
 
 def _shown(env: Mapping[str, str], text: str) -> str:
     """A wrong value, for an error; its length alone if it is a credential, or looks like one."""
-    held = (value for name, value in env.items() if SECRET.search(name) and len(value) >= MIN_SECRET)
+    held = (value for name, value in env.items() if re.search(SECRET, name) and len(value) >= MIN_SECRET)
     if CREDENTIAL_VALUE.search(text) or any(v in text or (len(text) >= MIN_SECRET and text in v) for v in held):
         return f"a text of {len(text)} characters (not shown: it may be a secret)"
     return repr(text if len(text) <= MAX_SHOWN else text[:MAX_SHOWN] + "…")

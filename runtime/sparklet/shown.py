@@ -12,7 +12,7 @@ CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud8
 """What a terminal obeys but ``\\n`` and ``\\t``, what turns a line's direction, and halves of characters."""
 
 _W = r"[\w.-]"
-SECRET = re.compile(
+SECRET = (  # a text, compiled at its first use: a worker imports this while it starts
     rf"(?i:(?<!{_W})(?!{_W}*[._-](?:arn|columns?|count|fields?|file|name|path|type)(?!{_W}))"  # says which, or where
     rf"(?!{_W}*(?:max|min|num)[._-]?(?:[a-z]+[._-])?tokens(?!{_W}))"  # of language models
     rf"(?!(?:{_W}*[._-])?(?:partition|primary|foreign|idempotency|sort|join|group|merge|cluster|order|row|hash|range"
@@ -22,8 +22,8 @@ SECRET = re.compile(
 )
 """Names of secrets. A plain ``key`` is none: it is a column, or an object's name."""
 _NO_SECRET = re.compile(r"(?:secretsmanager:|ssm:|arn:|\*{4}|\$\{).*|true|false|none|null|", re.IGNORECASE)
-_IN_TEXT = re.compile(  # name=value, "name": "value", 'name', 'value', also in JSON within JSON; ://name:value@host
-    rf"""({SECRET.pattern})(\\*["']?\s*[:=,]\s*\\*(?P<quote>["'])|=)((?(quote)[^"'\\]*|[^\s"'&;,<>()\[\]{{}}\\]+))"""
+_IN_TEXT = (  # name=value, "name": "value", 'name', 'value', also in JSON within JSON; ://name:value@host
+    rf"""({SECRET})(\\*["']?\s*[:=,]\s*\\*(?P<quote>["'])|=)((?(quote)[^"'\\]*|[^\s"'&;,<>()\[\]{{}}\\]+))"""
     r"""|(://[^\s/:@"']*:)([^\s/@"']+)(?=@)"""
 )
 
@@ -41,19 +41,19 @@ def redacted(document: Any, found: set[str] | None = None) -> Any:
     if isinstance(document, list | tuple):
         options = ["", *(each if isinstance(each, str) and each.startswith("-") else "" for each in document)]
         return [_word(*pair, found) for pair in zip(options, document, strict=False)]
-    return _IN_TEXT.sub(lambda match: _match(match, found), document) if isinstance(document, str) else document
+    return re.sub(_IN_TEXT, lambda match: _match(match, found), document) if isinstance(document, str) else document
 
 
 def _word(option: str, word: Any, found: set[str]) -> Any:
     """A word of a command line, or an entry of a list."""
     name, equals, value = word.partition("=") if isinstance(word, str) else ("", "", "")
-    if equals and SECRET.fullmatch(name):
+    if equals and re.fullmatch(SECRET, name):
         return f"{name}={_value(name, value, found)}"
     return _value("" if "=" in option or name.startswith("--") else option, word, found)
 
 
 def _value(name: str, value: Any, found: set[str]) -> Any:
-    if not SECRET.search(name) or value is None or isinstance(value, bool) or _NO_SECRET.fullmatch(str(value)):
+    if not re.search(SECRET, name) or value is None or isinstance(value, bool) or _NO_SECRET.fullmatch(str(value)):
         return redacted(value, found)
     each = value.values() if isinstance(value, Mapping) else value if isinstance(value, list | tuple) else [value]
     found.update(map(str, each))
