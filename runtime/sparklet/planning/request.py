@@ -82,9 +82,7 @@ class RunRequest:
     ] = ()
     params: Annotated[
         Mapping[str, Any],
-        Key(
-            "params", RUN, "A parameter (job.params), no secret; repeatable.", kind="object", options=("--param", "-p")
-        ),
+        Key("params", RUN, "For job.params, no secret; may be repeated.", kind="object", options=("--param", "-p")),
     ] = field(default_factory=dict)
     schema: Annotated[
         str,
