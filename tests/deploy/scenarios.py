@@ -136,7 +136,7 @@ def enter_runs(stack: RecordedStack) -> None:
 
 def written_before(stack: RecordedStack, output: str) -> None:
     """Something that a run replaces."""
-    stack.at().store.put(f"{output}shard=000000/part-0.parquet", b"rows")
+    stack.at().store.put(f"{output}shard=old_1f_000000/part-0.parquet", b"rows")
 
 
 def seal_first_part(stack: RecordedStack, run_id: str) -> None:

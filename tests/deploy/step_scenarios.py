@@ -31,7 +31,7 @@ def follow_a_queue(stack: RecordedStack) -> None:
     at.clock.sleep(max(0.0, at.ledger.shards.get("stepped", 0).lease_end_s - at.clock.now_s()) + 0.1)
     assert check(stack, "stepped") == "RUNNING"
     succeed(stack, "stepped", 0)
-    at.store.put(f"s3://{stack.bucket}/output/stepped/shard=000000/part.csv", b"1\n")
+    at.store.put(f"s3://{stack.bucket}/output/stepped/shard=old_1f_000000/part.csv", b"1\n")
     assert check(stack, "stepped") == "RUNNING"  # it is to be judged
     succeed(stack, "stepped-check-0", 0)
     assert check(stack, "stepped-check-0") == "SUCCEEDED"
