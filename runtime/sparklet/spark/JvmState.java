@@ -25,7 +25,7 @@ public class JvmState {
     private static final String OF_HADOOP = "(core|hdfs|mapred|yarn|hive|hbase)(-\\w+)?-(default|site)\\.xml,? ?";
     private static final String DIALECTS = "org.apache.spark.sql.jdbc.JdbcDialects$";
     private static final String FUNCTIONS = "org.apache.spark.sql.catalyst.analysis.";
-    private static final int MOST_OF_A_NAME = Math.max(16, 2 * Runtime.getRuntime().availableProcessors());
+    private static final int MOST_NEW_THREADS = 150, MOST_OF_A_NAME = 16; // Spark's own pools, of daemons, come and go
 
     private final Map settings = new HashMap(); // by field
     private final java.io.InputStream in = System.in;
@@ -33,7 +33,7 @@ public class JvmState {
     private final Properties properties = (Properties) System.getProperties().clone();
     private final Locale locale = Locale.getDefault();
     private final Map fixed;
-    private final List threads;
+    private final int threads;
     private final String[] lists = {"", ""}; // after the last task, without their ends
 
     public JvmState() throws Exception {
@@ -45,7 +45,7 @@ public class JvmState {
             }
         }
         fixed = fixed();
-        threads = threadNames();
+        threads = threads().size();
         changed();
     }
 
@@ -79,14 +79,16 @@ public class JvmState {
                 return found.getKey() + " were changed";
             }
         }
-        List names = threadNames();
-        for (Iterator each = new HashSet(names).iterator(); each.hasNext();) {
-            Object name = each.next();
-            if (Collections.frequency(names, name) - Collections.frequency(threads, name) > MOST_OF_A_NAME) {
+        List names = new ArrayList(); // of threads that keep a JVM alive, as those of Java's pools, without numbers
+        for (Iterator each = threads().iterator(); each.hasNext();) {
+            Thread thread = (Thread) each.next();
+            String name = thread.isDaemon() ? "" : thread.getName().replaceAll("\\d+", "#");
+            names.add(name);
+            if (!name.isEmpty() && Collections.frequency(names, name) > MOST_OF_A_NAME) {
                 return "threads " + name + " were left in it";
             }
         }
-        return "";
+        return names.size() - threads > MOST_NEW_THREADS ? names.size() + " threads are in it" : "";
     }
 
     private static Map fixed() throws Exception {
@@ -128,15 +130,6 @@ public class JvmState {
         scala.collection.Map found = (scala.collection.Map) builders.invoke(builtin, new Object[0]);
         scala.collection.Map all = (scala.collection.Map) field(module.getClass(), defined).get(module);
         return all.values().toSet().subsetOf(found.values().toSet());
-    }
-
-    /** The names of all threads, without numbers. */
-    private static List threadNames() throws Exception {
-        List found = new ArrayList();
-        for (Iterator each = threads().iterator(); each.hasNext();) {
-            found.add(((Thread) each.next()).getName().replaceAll("\\d+", "#"));
-        }
-        return found;
     }
 
     /** Whether somebody has used a class: asking it anything would load it. */
