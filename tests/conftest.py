@@ -3,6 +3,7 @@
 import os
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 from botocore.stub import Stubber
@@ -16,10 +17,19 @@ NEVER_BY_THE_WAY = "not nightly and not campaign and not container and not valid
 
 def pytest_configure(config: pytest.Config) -> None:
     """Let tests that are named by their path run whatever they start: the markers choose among all tests."""
+    if hasattr(config, "workerinput"):
+        config.option.markexpr = config.workerinput["markexpr"]
+        return
     words = list(map(str, config.invocation_params.args))
     named = any(Path(word.partition("::")[0]).exists() for word in words if not word.startswith("-"))
-    if named and not hasattr(config, "workerinput") and not any(word.startswith("-m") for word in words):
+    if named and not any(word.startswith("-m") for word in words):
         config.option.markexpr = NEVER_BY_THE_WAY
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_configure_node(node: Any) -> None:
+    """Choose the same tests in xdist's processes, which read the command line anew."""
+    node.workerinput["markexpr"] = node.config.option.markexpr
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

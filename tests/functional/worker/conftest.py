@@ -20,6 +20,7 @@ from sparklet.spark.runner import Runner, ScriptCall, ScriptResult, Stream
 from sparklet.spark.spark_submit import SubmitRunner
 from sparklet.spark.task_limits import Deadline, task_folder
 from sparklet.spark.warm_runner import WarmRunner
+from tests.waiting import deadline_s
 
 STACK = stack_file()
 MARK = "TEST_MARK"
@@ -205,9 +206,11 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 @pytest.fixture(autouse=True)
-def _time_to_clean(monkeypatch: pytest.MonkeyPatch) -> None:
+def _time_to_clean(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
     """A loaded machine cleans slowly, and would get a new JVM where a test looks at the one that is kept."""
-    monkeypatch.setattr("sparklet.spark.warm_runner.CLEAN_LIMIT_S", 60.0)
+    monkeypatch.setattr("sparklet.spark.warm_runner.CLEAN_LIMIT_S", deadline_s())
+    monkeypatch.setattr("sparklet.spark.warm_runner.PREPARE_LIMIT_S", deadline_s())
+    caplog.set_level("INFO", "sparklet.spark.warm_runner")  # a failure says why a JVM was replaced
 
 
 @pytest.fixture(scope="module", params=["warm", "submit"])
