@@ -16,7 +16,7 @@ _GROUP_EDGE = re.compile(r"^  (?:\| |\+ Exception Group (?=Traceback))", re.MULT
 _CAUSED_BY = re.compile(f"^Caused by: {_NAME}", re.MULTILINE)
 _JAVA_TOP = re.compile(rf"^(?:: |Exception in thread \"[^\"]*\" ){_NAME}", re.MULTILINE)
 _OF_S3A = re.compile(
-    r"`?(?P<uri>s3[an]?://[^\s']+)'?: .*?(?P<text>[^:]*) \(Service: [^;,]*[;,] Status Code: (?P<status>\d+)"
+    r"`?(?P<uri>s3[an]?://[^\s']+)'?: (?:[^:]*:)*?(?P<text>[^:]*) \(Service: [^;,]*[;,] Status Code: (?P<status>\d+)"
     r"(?:; Error Code: (?P<code>[^;)]*)|, [^)]*\)(?: \(SDK Attempt Count: \d+\))?:(?:null|(?P<code_of_sdk_2>\w+)))"
 )
 _CREDENTIALS = ("ExpiredToken", "InvalidAccessKeyId", "InvalidToken", "SignatureDoesNotMatch")
@@ -24,9 +24,7 @@ _NO_JVM = "Error: Could not create the Java Virtual Machine."
 _CRASHED = "Python worker exited unexpectedly"
 _READING = re.compile(r"(?:while reading file (?P<uri>\S+?)|read footer for file: (?P<file>\S+?))\. ")
 _LOST_TASK = re.compile(rf"executor [^ )]+\): {_NAME}", re.MULTILINE)
-_READER = re.compile(
-    r"\(TID (?P<task>\d+)\) \([^)]*executor(?:(?!\nDriver stacktrace:).)*?\n\tat \S*\.FileScanRDD\$", re.DOTALL
-)
+_TASK, _READER = re.compile(r"\(TID (?P<task>\d+)\) \([^)]*executor"), re.compile(r"\n\tat \S*\.FileScanRDD\$")
 _OF_THE_INPUT = re.compile(r"\[(?:MALFORMED_(?:CSV_RECORD|RECORD_IN_PARSING)|CAST_(?:INVALID_INPUT|OVERFLOW))\b")
 _OF_SPARK_ITSELF = re.compile(  # a broken class or compiler; a mistake that Java found in Spark's own code
     r"java\.lang\.(?!OutOfMemory|StackOverflow)\w+Error\b|org\.codehaus\.\S+Exception\b|java\.(?:lang|util)\.(?:NullPointer|"
@@ -64,8 +62,10 @@ def bad_file(stderr: str, reads: Mapping[str, str]) -> str:
     text = _innermost(stderr)
     if reading := _READING.search(text):
         return reading["file"] or unquote(reading["uri"])
-    reader = _READER.search(text)
-    return unquote(reads.get(reader["task"], "")) if reader else ""
+    for part in text.split("\nDriver stacktrace:"):
+        if (task := _TASK.search(part)) and _READER.search(part, task.end()):
+            return unquote(reads.get(task["task"], ""))
+    return ""
 
 
 def must_come_again(stderr: str) -> bool:

@@ -44,7 +44,7 @@ _VARIANT = re.compile(
     r"_\d+\.\d+|-\d.*|(?<=spark)[\d.]+"
 )  # a line of Scala or Spark, the version, Spark's line in a name
 _LINE = re.compile(r"\d+(\.\d+)?")
-_COMMENT = re.compile(r"^#\s*sparklet:\s*(.*?)\s*$", re.MULTILINE)
+_COMMENT = re.compile(r"^#[ \t]*sparklet:(.*)$", re.MULTILINE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,7 +134,7 @@ def _commented(source: str) -> Iterator[tuple[str, str]]:
         if not (equals and known.get(key, key.startswith("spark."))):
             line = source.count("\n", 0, match.start()) + 1
             raise ScriptError(
-                f"line {line} of the script: '# sparklet: {match[1]}' must be runner=submit, runner=warm, "
+                f"line {line} of the script: '# sparklet: {match[1].strip()}' must be runner=submit, runner=warm, "
                 "spark=4, spark=4.1 (or another line) or spark.…=…"
             )
         yield key, value

@@ -19,7 +19,7 @@ KILLED = "killed from outside, as the kernel does when memory is used up"
 JAVAS_MEMORY = frozenset({"OutOfMemoryError", "SparkOutOfMemoryError"})  # the JVM survives Spark's own
 PYTHONS_MEMORY = frozenset({"MemoryError", "_ArrayMemoryError", "ArrowMemoryError"})
 MAX_READS = 1000  # of Spark's tasks, of which few run at a time
-READS = re.compile(rb"sparklet\.reads .*?\(TID (\d+)\) Reading File path: (.*?), range: ")  # log4j2.properties
+READS = re.compile(rb"(?>(.*?)sparklet\.reads )(?>.*?\(TID (\d+)\)) Reading File path: (.*?), range: ")  # log4j2's
 NO_SPACE = re.compile(r"No space left on device|\[Errno 28\]|Disk quota exceeded")
 
 
@@ -112,14 +112,14 @@ class ScriptOutput:
 
     def _without_reads(self, line: bytes) -> bytes:
         """What is left of a line if it says which file a task of Spark reads now."""
-        if not (found := READS.search(line)):
+        if not (found := READS.match(line)):
             return line
-        task, file = (each.decode(errors="replace") for each in found.groups())
+        task, file = (each.decode(errors="replace") for each in found.groups()[1:])
         self._reads.pop(task, None)
         self._reads[task] = file
         if len(self._reads) > MAX_READS:
             del self._reads[next(iter(self._reads))]
-        return line[: found.start()]
+        return found[1]
 
     def jvm_failure(self, code: int) -> SparkRuntimeError:
         """The error for a JVM that ended before the script did."""

@@ -51,7 +51,7 @@ OPENED_PACKAGES = (  # as org.apache.spark.launcher.JavaModuleOptions has them
     *("java.base/java.security", "java.base/javax.net.ssl", "java.base/sun.security.jca", "java.sql/java.sql"),  # ours
 )
 
-_JAR = re.compile(r"(?P<artifact>.+)-\d(?:[^-]*)(?P<platform>-(?:linux|osx|windows).*|-.*)?\.jar")
+_JAR = re.compile(r"(?P<artifact>.+)-\d[^-]*(?P<platform>-.*)?\.jar")
 
 
 def heap_mb(settings: SparkSettings) -> int:

@@ -106,7 +106,8 @@ class DeltaLakeTable:
         if self._table is None or not (kept := self._table.metadata().configuration.get(RETENTION)):
             return
         kept_s = sum(
-            int(number) * UNITS_S[unit] for number, unit in re.findall(r"(\d+) (week|day|hour|minute|second)", kept)
+            int(number) * UNITS_S[unit]
+            for number, unit in re.findall(r"(?<!\d)(\d+) (week|day|hour|minute|second)", kept)
         )
         since_s, gone = commit.fixed_at_s or 0.0, {name for name in names if self.made(name) is None}
         if commit.commit_id.startswith("once/"):

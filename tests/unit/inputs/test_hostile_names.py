@@ -46,6 +46,45 @@ def by_definition(segments: list[str], patterns: list[str]) -> bool:
     return by_definition(segments[1:], rest) if rest else len(segments) == 1
 
 
+WORK = {
+    "a line of output": "ScriptOutput(print, ScriptCall(Path('/a.py'), (), Path('/'), Deadline(0, 0)))"
+    ".add('script', 'stderr', (PART * 65536)[:65536].encode())",
+    "a failure's output": "bad_file(PART * (131072 // len(PART)), {}), root_cause(PART * (131072 // len(PART)))",
+    "comments": "commented_spark('# sparklet: spark.x=' + PART * 200_000 + 'b')",
+    "a condition": "_TOKEN.sub('', PART * 200_000 + 'a')",
+}
+IMPORTS = """
+from pathlib import Path
+from sparklet.data_catalog.conditions import _TOKEN
+from sparklet.spark.root_cause import bad_file, root_cause
+from sparklet.spark.runner import ScriptCall
+from sparklet.spark.script_options import commented_spark
+from sparklet.spark.script_output import ScriptOutput
+from sparklet.spark.task_limits import Deadline
+"""
+
+
+@pytest.mark.parametrize(
+    ("work", "part"),
+    [
+        ("a line of output", "sparklet.reads (TID 1) Reading File path: "),
+        ("a line of output", "sparklet.reads (TID 1) "),
+        ("a failure's output", "(TID 1) (executor"),
+        ("a failure's output", "executor executor"),
+        ("a failure's output", "\nCaused by: a.B: s3a://b/k: a (Service: a; "),
+        ("comments", " "),
+        ("a condition", "1"),
+    ],
+)
+def test_no_text_as_long_as_is_kept_hangs(work: str, part: str) -> None:
+    """What a script prints may be an object's data: texts longer than a key, for which squares are too much, too."""
+    code = IMPORTS + WORK[work].replace("PART", repr(part))
+    try:
+        subprocess.run([sys.executable, "-c", code], capture_output=True, timeout=deadline_s(10), check=True)
+    except subprocess.TimeoutExpired:
+        pytest.fail(f"{work} hangs")
+
+
 NAMES = st.lists(st.sampled_from(["a", "b", "ab", ""]), min_size=1, max_size=5)
 PATTERNS = st.lists(st.sampled_from(["a", "*b", "?", "**", "*"]), min_size=2, max_size=5)
 
