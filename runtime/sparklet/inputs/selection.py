@@ -8,12 +8,15 @@ from fnmatch import fnmatchcase
 from sparklet.model import InputObject, Position
 from sparklet.ports import ObjectInfo
 
+SUMMARIES = ("_metadata", "_common_metadata")  # Parquet's, which have no rows; Spark takes longer names for data
+
 
 class Reason(StrEnum):
     """Why an object is left out."""
 
     FOLDER_MARKER = "an empty object that stands for a folder"
     EMPTY = "empty"
+    HIDDEN = "hidden: Spark skips names that begin with _ or a dot"
     OLDER = "not modified since the time given"
     ARCHIVED = "archived, to be restored before it can be read"
     DELETE_MARKER = "a delete marker"
@@ -72,6 +75,15 @@ class Filter:
         """Count a key that is left out for another reason; False."""
         self.skipped = {**self.skipped, reason: self.skipped.get(reason, 0) + 1}
         return False
+
+
+def is_hidden(name: str) -> bool:
+    """Whether Spark skips an object when it reads the folder, by its key below that, as its ``HadoopFSUtils`` does."""
+    return any(
+        (each.startswith("_") and "=" not in each) or each.startswith(".") or each.endswith("._COPYING_")
+        for each in name.split("/")
+        if not each.startswith(SUMMARIES) or each in SUMMARIES
+    )
 
 
 def matches(name: str, pattern: str) -> bool:

@@ -1,5 +1,6 @@
 """Large objects cut into slices at line breaks or between row groups of Parquet."""
 
+import re
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from itertools import pairwise
@@ -16,6 +17,8 @@ MAX_WINDOW_BYTES = 1024 * 1024
 MAX_DISTANCE_BYTES = 8 * 1024 * 1024  # from a wanted cut to a line feed, in each direction
 MAX_HEADER_BYTES = 1024 * 1024
 
+_LINE = re.compile(rb"[^\r\n]*(\r\n|\n|\r(?=.))", re.DOTALL)  # Spark ends lines at any of them
+COMMENTS = b"#;%/!"  # characters with which a comment may begin; the reader's option decides
 UTF8_MARK = b"\xef\xbb\xbf"
 SUFFIXES = {".csv": "csv", ".tsv": "csv", ".jsonl": "lines", ".ndjson": "lines", ".parquet": "parquet"}
 TRIES = 3  # for an object that changes while it is read
@@ -80,6 +83,8 @@ def _header_bytes(read: Read, head: bytes, size_bytes: int) -> int:
     end = _header_end(head)
     if end is None:
         raise CannotCutError("no line feed ends its header within 1 MiB")
+    if head.removeprefix(UTF8_MARK).lstrip()[:1] in COMMENTS:
+        raise CannotCutError("its first line may be a comment, so that the header would be another one")
     if head.count(b'"', 0, end) % 2:
         raise CannotCutError("its header goes over several lines")
     return end
@@ -87,10 +92,9 @@ def _header_bytes(read: Read, head: bytes, size_bytes: int) -> int:
 
 def _header_end(head: bytes) -> int | None:
     at = len(UTF8_MARK) if head.startswith(UTF8_MARK) else 0
-    while end := head.find(b"\n", at) + 1:
-        if head[at:end].strip():
-            return end
-        at = end
+    for line in _LINE.finditer(head, at):
+        if line[0].strip():
+            return line.end()
     return None
 
 

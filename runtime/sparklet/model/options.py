@@ -78,6 +78,9 @@ class RunOptions:
         bool, Key("incremental", INPUT, "Leave out what a succeeded shard of an earlier run of the same name has done.")
     ] = False
     all_versions: Annotated[bool, Key("versions", INPUT, "All versions of objects, not only the current one.")] = False
+    hidden: Annotated[
+        bool, Key("hidden", INPUT, "Plan what Spark skips too: names, also of folders, that begin with _ or a dot.")
+    ] = False
     keep_empty: Annotated[bool, Key("keep_empty", INPUT, "Plan objects of 0 bytes too.")] = False
     limit: Annotated[
         int, Key("limit", INPUT, "More objects, items or versions are refused as a mistake; 0: no limit.", minimum=0)

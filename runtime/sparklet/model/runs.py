@@ -116,6 +116,7 @@ class Run:
     schema: str | None = (
         None  # DDL, once it was inferred for a run that asks for that; of the run that infers it: infer
     )
+    partitions: tuple[str, ...] = ()  # folders of its input, with values that decide on types: see inputs.partitions
     local_output: str = ""  # file:///…/: the folder of the local stack's user, who gets a copy of the output there
 
     @property

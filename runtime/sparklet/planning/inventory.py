@@ -11,7 +11,7 @@ from sparklet.errors import ObjectNotFoundError, PlanError
 from sparklet.inputs.digests import Digests
 from sparklet.inputs.lists import Listed, ListReader
 from sparklet.inputs.local_files import local_files
-from sparklet.inputs.selection import Candidate, Filter, Found, Reason
+from sparklet.inputs.selection import Candidate, Filter, Found, Reason, is_hidden
 from sparklet.model import SCHEME, InputObject, Position, RunOptions, s3_address, split_uri
 from sparklet.ports import ObjectInfo, ObjectStore
 
@@ -214,6 +214,9 @@ class Inventory:
         if each.reason or (info.uri.endswith("/") and not info.size_bytes):
             return self._leaves_out(each, each.reason or Reason.FOLDER_MARKER)
         options = self._options
+        in_folder = not isinstance(source, Listed) and source.given.endswith("/")
+        if in_folder and not options.hidden and is_hidden(source.relative(info.uri)):
+            return self._leaves_out(each, Reason.HIDDEN)
         if (options.include or options.exclude) and not self._filter.keeps(source.relative(info.uri)):
             return False
         if info.modified_s < options.modified_since_s:

@@ -194,7 +194,7 @@ def _checked_run(
         raise too_large(packed, options)
     if packed.lists and not options.other_region:
         refuse_other_regions(store, {bucket for reader in packed.lists for bucket in reader.buckets})
-    return run
+    return replace(run, partitions=packed.partitions.examples)
 
 
 def refuse_own_output(inputs: Iterable[str], places: Mapping[str, str]) -> None:

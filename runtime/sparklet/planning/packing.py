@@ -3,12 +3,11 @@
 import gzip
 import pickle
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from functools import partial
-from itertools import islice
 from operator import attrgetter
 from tempfile import SpooledTemporaryFile
 from typing import TypeVar, cast
@@ -16,6 +15,7 @@ from typing import TypeVar, cast
 from sparklet.errors import NothingNewError, PlanError
 from sparklet.inputs.list_requests import TABLE, ListRequest, refuse_mixed, resolve_list
 from sparklet.inputs.lists import ListReader
+from sparklet.inputs.partitions import Partitions, partition_root
 from sparklet.inputs.selection import Found, Reason
 from sparklet.inputs.slicing import slice_objects
 from sparklet.model import ListSource, Position, Run, RunOptions, Shard
@@ -51,17 +51,21 @@ class Packed:
     skipped: Mapping[str, int]  # objects left out until there, by reason
 
 
-def pack_shards(found: Iterable[Found], options: RunOptions, first_number: int = 0) -> Iterator[Packed]:
+def pack_shards(
+    found: Iterable[Found], options: RunOptions, first_number: int = 0, inputs: Sequence[str] = ()
+) -> Iterator[Packed]:
     """Pack objects into shards in the order of the listing; a group that appears again later begins a new shard.
 
     ``options.target_bytes`` limits the estimated size of a shard, unless one object has more; ``max_objects`` limits
-    its objects or items; ``group_by`` separates objects of different groups.
+    its objects or items; ``group_by`` separates objects of different groups. Spark reads partitions of one of the
+    ``inputs`` at once.
     """
     group_of = grouping(options.group_by) if options.group_by else None
     held: list[Found] = []
-    held_bytes, held_group, number = 0, "", first_number
+    held_bytes, held_group, number = 0, ("", ""), first_number
     for each in found:
-        size_bytes, group = each.item.estimated_bytes, group_of(each.item.uri) if group_of else ""
+        uri, size_bytes = each.item.uri, each.item.estimated_bytes
+        group = group_of(uri) if group_of else "", partition_root(uri, inputs)
         is_cut = each.item.item and options.target_bytes < NO_LIMIT_BYTES
         max_bytes = min(options.target_bytes, MAX_ITEMS_BYTES) if is_cut else options.target_bytes
         full = len(held) == options.max_objects or held_bytes + size_bytes > max_bytes
@@ -146,6 +150,7 @@ class PackedInput:
         self.too_large: list[str] = []
         """The first shards that are too large for a function."""
         self.left_out = LeftOut()
+        self.partitions = Partitions(())
         self._is_open = self._is_read = False
         self._earlier: list[RunStatus] = []  # whose work an incremental run leaves out
         self._file = SpooledTemporaryFile(IN_MEMORY_BYTES)  # noqa: SIM115 - see close
@@ -162,6 +167,7 @@ class PackedInput:
             refuse_mixed(request.lists, request.inputs, request.options)
             self.inputs = resolve_inputs(store, request.inputs, local) if request.inputs or not request.lists else ()
             self.lists = [_opened(at, store, given, request.options) for given in request.lists]
+            self.partitions = Partitions(self.inputs)
             self._is_open = True
         return store
 
@@ -182,10 +188,13 @@ class PackedInput:
         inventory = self._inventory(at, store, options, request.run_name, request.run_id)
         lines = self._pack(within_limit(inventory.objects(), limit, name), inventory, store, options)
         with gzip.GzipFile(fileobj=self._file, mode="wb", compresslevel=1) as kept:
-            for line in lines if to_end else islice(lines, 1):
+            for line in lines:
                 if self._file.tell() <= MAX_KEPT_BYTES:
                     with scratch("the shards of the plan"):
                         pickle.dump((*line[:5], *_place(line.position), line.skipped), kept)
+                to_end = to_end or bool(self.partitions.examples)  # the first shard must know the values of all
+                if not to_end:
+                    break
         for reader in () if to_end else self.lists:
             reader.read_all()
         self._is_read = to_end
@@ -207,8 +216,12 @@ class PackedInput:
         """The input of a run, by its name and id."""
         planned = partial(planned_objects, at, run[1]) if at else tuple
         done = partial(done_before, at, *run) if at and options.incremental else None
-        add = self.left_out.add
-        return Inventory(store, self.inputs, options, self.lists, planned=planned, done=done, on_left_out=add)
+        return Inventory(store, self.inputs, options, self.lists, planned=planned, done=done, on_left_out=self._leave)
+
+    def _leave(self, uri: str, version_id: str, reason: str) -> None:
+        self.left_out.add(uri, version_id, reason)
+        if reason == Reason.EMPTY:  # Spark lists it, and takes its partition's values into account
+            self.partitions.add(uri)
 
     def _pack(
         self,
@@ -221,10 +234,12 @@ class PackedInput:
     ) -> Iterator[Line]:
         if options.split:
             found = slice_objects(store, found, options, position, lambda _, why: self.whole.update([why]))
-        for each in pack_shards(found, options, first_number):
+        for each in pack_shards(found, options, first_number, self.inputs):
             self.found.add(each, options)
             if options.is_above_limit(each.estimated_bytes) and len(self.too_large) < MAX_NAMED:
                 self.too_large.append(_shown(each))
+            for item in each.shard.objects:
+                self.partitions.add(item.uri)
             shard, sizes = each.shard, (each.shard.size_bytes, each.estimated_bytes)
             yield Line(shard.to_line(), shard.number, len(shard.objects), *sizes, each.position, each.skipped)
         self.found.skipped = inventory.skipped

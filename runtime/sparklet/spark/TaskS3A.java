@@ -2,7 +2,9 @@ import java.io.FileNotFoundException;
 import java.io.IOException;
 import java.net.URI;
 import java.nio.file.Files;
+import java.util.ArrayList;
 import java.util.HashMap;
+import java.util.List;
 import java.util.Map;
 import java.util.concurrent.CompletableFuture;
 import java.util.concurrent.ConcurrentHashMap;
@@ -21,20 +23,53 @@ import org.apache.hadoop.fs.s3a.S3AFileSystem;
  *
  * S3A then reads by this ETag, which must be the planned one: an input that was replaced since is an error, never a
  * mixture of two objects.
+ *
+ * Inputs below folders like day=1 have the columns, and these the types, that they have in a job over the whole folder
+ * (docs/decisions/0070-a-shard-of-a-folder.md).
  */
 public class TaskS3A extends S3AFileSystem {
     private final Map known = new ConcurrentHashMap();
     private final Map inputs = new HashMap(); // bucket/key -> planned ETag, "" if nobody knows it
+    private final Map folders = new HashMap(); // bucket/key -> the run's input in which it lies, if that has partitions
+    private final List others = new ArrayList(); // empty files of other partitions, whose values decide on types
 
     public void initialize(URI uri, Configuration conf) throws IOException {
         super.initialize(uri, conf);
         java.io.File list = new java.io.File(conf.get("sparklet.task", "/proc/none"), "inputs");
         if (list.exists()) {
             String[] words = new String(Files.readAllBytes(list.toPath()), "UTF-8").split("\0", -1);
-            for (int at = 0; at + 1 < words.length; at += 2) {
-                inputs.put(words[at], words[at + 1]);
+            for (int at = 0; at + 5 < words.length; at += 6) {
+                if (words[at].startsWith(uri.getHost() + "/")) {
+                    add(words[at], words[at + 1], words[at + 2]);
+                }
             }
         }
+    }
+
+    private void add(String key, String etag, String folder) {
+        if (key.endsWith("/")) {
+            key = key + "none";
+            Path path = new Path(getUri().getScheme(), getUri().getHost(), key.substring(key.indexOf('/')));
+            FileStatus empty = new FileStatus(0, false, 1, getDefaultBlockSize(path), 0, path);
+            others.add(empty);
+            known.put(key, empty); // Spark infers the columns of CSV from all files, one by one
+        }
+        inputs.put(key, etag);
+        if (!folder.isEmpty()) {
+            folders.put(key, new Path(getUri().getScheme(), getUri().getHost(), folder));
+        }
+    }
+
+    /** Spark's index of files asks this of each path that it reads: below which folder do partitions begin? */
+    public Path makeQualified(Path path) {
+        Path found = super.makeQualified(path);
+        Path folder = folders == null ? null : (Path) folders.get(key(found));
+        return folder != null && isAskedForBasePaths() ? folder : found;
+    }
+
+    private static boolean isAskedForBasePaths() {
+        StackTraceElement[] calls = new Throwable().getStackTrace();
+        return calls[2].getMethodName().contains("basePaths") || calls[3].getMethodName().contains("basePaths");
     }
 
     public FileStatus getFileStatus(Path path) throws IOException {
@@ -52,7 +87,17 @@ public class TaskS3A extends S3AFileSystem {
 
     public FileStatus[] listStatus(Path path) throws FileNotFoundException, IOException {
         FileStatus found = input(path);
-        return found == null ? super.listStatus(path) : new FileStatus[] {found};
+        return found == null ? super.listStatus(path) : withOthers(path, found);
+    }
+
+    /** An input and, if it lies in a partition, the empty files of others. */
+    public FileStatus[] withOthers(Path path, FileStatus found) {
+        List all = new ArrayList();
+        if (folders.containsKey(key(super.makeQualified(path)))) {
+            all.addAll(others);
+        }
+        all.add(found);
+        return (FileStatus[]) all.toArray(new FileStatus[0]);
     }
 
     public FSDataInputStream open(Path path, int bufferBytes) throws IOException {
@@ -65,9 +110,13 @@ public class TaskS3A extends S3AFileSystem {
         return super.openFileWithOptions(path, found == null ? parameters : parameters.withStatus(found));
     }
 
+    private String key(Path qualified) {
+        return getUri().getHost() + qualified.toUri().getPath();
+    }
+
     /** What is known of an input; null for any other path. */
     private FileStatus input(Path path) throws IOException {
-        String key = getUri().getHost() + makeQualified(path).toUri().getPath();
+        String key = key(super.makeQualified(path));
         if (!known.containsKey(key) && inputs.containsKey(key)) {
             String planned = (String) inputs.get(key);
             try {

@@ -29,6 +29,7 @@ class ScriptCall:
     env: Mapping[str, str] = field(default_factory=dict)  # added to the worker's own environment
     py_files: tuple[Path, ...] = ()  # .py, .zip, .whl, .egg: importable by driver and Python workers
     inputs: tuple[InputObject, ...] = ()  # if known: their sizes decide how Spark reads
+    has_copies: bool = False  # of some of them the worker has a local copy, to be read at the object's address
     output: str = ""  # a folder of this attempt alone, without readers until the attempt has won
     events: Path | None = None  # where Spark writes its event log
 
@@ -55,6 +56,11 @@ class ScriptResult:
 
 class Runner(Protocol):
     """Runs scripts, one after the other. No process or file of a script is left after ``run``."""
+
+    @property
+    def shows_copies(self) -> bool:
+        """Whether its Spark reads the worker's copies of inputs at the objects' own addresses."""
+        return False
 
     def start(self) -> None:
         """Begin to start the JVM, if it can start before the first task; never waits. Else nothing happens."""

@@ -38,7 +38,8 @@ HUDI_OF_THE_MACHINE = Path("/etc/hudi/conf/hudi-defaults.conf")  # Hudi reads it
 
 SUBMIT = "org.apache.spark.deploy.SparkSubmit"
 SHELL = "pyspark-shell"
-TASK_S3A, ATTEMPT_COMMIT = "TaskS3A", "AttemptCommit"  # our Java classes
+TASK_S3A, STAGED_S3A, ATTEMPT_COMMIT = "TaskS3A", "StagedS3A", "AttemptCommit"  # our Java classes
+S3_SCHEMES = ("s3", "s3n", "s3a")
 INPUTS, UNCOMMITTED = "inputs", "uncommitted"  # beside a script's folder, known to our Java
 AWSGLUE = str(Path(sparklet.__file__).with_name("glue"))  # the annex, whose folder has a package ``awsglue``
 
@@ -240,6 +241,11 @@ def _on_cluster(settings: SparkSettings) -> dict[str, str]:
     return {"spark.driver.host": own, "spark.driver.bindAddress": own, "spark.executor.extraClassPath": jars}
 
 
+def has_own_java(settings: SparkSettings, jars: Sequence[str]) -> bool:
+    """Whether Spark reads and writes S3 through our classes; not on a cluster, which tries tasks again."""
+    return is_local(settings) and mark() in {Path(jar).stem for jar in jars}
+
+
 def s3a_conf(settings: SparkSettings, jars: Sequence[str] = ()) -> dict[str, str]:
     """S3A for every scheme of S3, without credentials.
 
@@ -248,10 +254,10 @@ def s3a_conf(settings: SparkSettings, jars: Sequence[str] = ()) -> dict[str, str
     """
     named = (re.match(r"hadoop-aws-(\d+\.\d+)", Path(jar).name) for jar in jars)
     hadoop_version = next((match[1] for match in named if match), "3.3")
-    own = is_local(settings) and mark() in {Path(jar).stem for jar in jars}  # a cluster tries tasks again
+    own = has_own_java(settings, jars)
     return {
         **s3a_options(hadoop_version, settings.temporary_keys, settings.region, settings.s3_endpoint),
-        **{f"spark.hadoop.fs.{scheme}.impl": TASK_S3A if own else S3A for scheme in ("s3", "s3n", "s3a")},
+        **{f"spark.hadoop.fs.{scheme}.impl": TASK_S3A if own else S3A for scheme in S3_SCHEMES},
         "spark.hadoop.mapreduce.fileoutputcommitter.algorithm.version": "1",
         **({"spark.sql.sources.commitProtocolClass": ATTEMPT_COMMIT} if own else {}),
         # Hadoop 3.4 keeps all markers; 3.3 asks S3 after each write to delete those above, which our folder never has.
@@ -275,6 +281,11 @@ def task_conf(call: ScriptCall, env: Mapping[str, str], settings: SparkSettings)
         "spark.hadoop.sparklet.attempt": "/" + "/".join(call.output.split("/")[-2:]),
         "spark.hadoop.fs.s3a.authoritative.path": call.output,  # there S3A keeps its markers of folders
     }
+    copies = {  # each reader gets one with its own options
+        f"spark.hadoop.fs.{scheme}.impl{key}": value
+        for scheme in S3_SCHEMES
+        for key, value in (("", STAGED_S3A), (".disable.cache", "true"))
+    }
     event_log = {  # the folder is the task's, so a kept context is replaced by one that has a log
         "spark.eventLog.enabled": "true",
         "spark.eventLog.dir": str(call.events),
@@ -292,6 +303,7 @@ def task_conf(call: ScriptCall, env: Mapping[str, str], settings: SparkSettings)
         "spark.hadoop.hive.exec.local.scratchdir": str(folder / "hive-local"),
         "spark.hadoop.sparklet.task": str(folder.parent),
         **(own if call.output else {}),
+        **(copies if call.has_copies and call.output else {}),
         **(event_log if call.events else {}),
     }
 

@@ -19,7 +19,15 @@ from sparklet.spark.root_cause import where_it_was
 from sparklet.spark.runner import Output, Runner, ScriptCall, ScriptResult
 from sparklet.spark.script_options import ScriptOptions, read_options
 from sparklet.spark.script_output import ScriptOutput
-from sparklet.spark.spark_options import class_path, java_command, process_env, spark_defaults, task_conf, task_env
+from sparklet.spark.spark_options import (
+    class_path,
+    has_own_java,
+    java_command,
+    process_env,
+    spark_defaults,
+    task_conf,
+    task_env,
+)
 
 JVM, SCRIPT = "jvm", "script"  # a host of its own runs one of each
 SHUTDOWN_LIMIT_S = 5.0  # for the JVM to follow a script that has ended
@@ -31,6 +39,11 @@ class SubmitRunner(Runner):
 
     spark: SparkSettings
     scratch: Path
+
+    @property
+    def shows_copies(self) -> bool:
+        """Whether our Java is on the class path."""
+        return has_own_java(self.spark, class_path(self.spark))
 
     def run(self, call: ScriptCall, output: Output) -> ScriptResult:
         """Run one script to its end; see ``Runner``."""

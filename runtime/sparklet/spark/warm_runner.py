@@ -29,6 +29,7 @@ from sparklet.spark.script_output import ScriptOutput, Tail
 from sparklet.spark.spark_options import (
     SHELL,
     class_path,
+    has_own_java,
     is_local,
     java_command,
     java_path,
@@ -165,6 +166,11 @@ class WarmRunner:
         """Begin to boot the JVM and to import pyspark; never waits."""
         if self._jvm is None:
             self._boot()
+
+    @property
+    def shows_copies(self) -> bool:
+        """Whether our Java is on the class path."""
+        return has_own_java(self._spark, class_path(self._spark))
 
     def run(self, call: ScriptCall, output: Output) -> ScriptResult:
         """Run one script to its end; see ``Runner``."""

@@ -3,7 +3,7 @@
 import hashlib
 import json
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -21,7 +21,7 @@ from sparklet.errors import (
 )
 from sparklet.events import Event, Source, Task
 from sparklet.job.outcome import CLAIMED, OUTCOME_FILE
-from sparklet.model import MIB, InputObject, ScriptRef, ShardResult, check_script
+from sparklet.model import MIB, InputObject, ScriptRef, ShardResult, SliceKind, check_script, split_uri
 from sparklet.ports import ObjectStore
 from sparklet.settings import WorkerSettings, script_environment, strings
 from sparklet.shown import hidden, redacted
@@ -29,8 +29,8 @@ from sparklet.spark.runner import Runner, ScriptCall, ScriptResult
 from sparklet.spark.spark_options import INPUTS, UNCOMMITTED
 from sparklet.spark.task_limits import task_folder
 from sparklet.worker.attempt import Attempt
-from sparklet.worker.script_event import event_variables, handed_over, request_event, with_local_inputs
-from sparklet.worker.staging import Staging, uploaded
+from sparklet.worker.script_event import event_variables, handed_over, request_event, with_shown_inputs
+from sparklet.worker.staging import LOCAL, Staging, uploaded
 
 MAX_OUTCOME_BYTES = 64 * MIB  # escaping may make an answer of 6 MB six times as long
 
@@ -57,6 +57,7 @@ class Execution:
     env: Mapping[str, str] = field(default_factory=dict)  # added to the function's own
     is_shard: bool = False  # the event's input_path and output_path are the worker's own, and go into the environment
     inputs: tuple[InputObject, ...] = ()  # a shard's: their sizes decide how Spark reads them
+    partitions: Mapping[str, str] = field(default_factory=dict)  # of inputs and folders of others: where theirs begin
     staging: Staging | None = None  # fetches some of the event's inputs first
     discard: Callable[[], None] = lambda: None  # deletes what a try has left, before another one
     keep_events: Callable[[Path], None] | None = None  # stores what is in the folder of Spark's event log
@@ -84,18 +85,21 @@ class Executor:
             folder.mkdir()
             event, outcome_file = execution.event, folder / "outcome.json"
             started_s = time.monotonic()
+            copies: Mapping[int, Path] = {}
+            uris = [item.uri for item in execution.inputs]
             if execution.staging is not None:
-                uris = execution.staging.fetch(folder, deadline, min_free_bytes)
+                copies = execution.staging.fetch(own, deadline, min_free_bytes)
+                if self.runner.shows_copies:
+                    uris = execution.staging.shown(copies)
+                else:
+                    uris = [f"{LOCAL}{copies[place]}" if place in copies else uri for place, uri in enumerate(uris)]
                 if self.inputs_to is not None:
                     uris = ending.enter_context(uploaded(uris, self.inputs_to, f"{event['output_path']}-inputs"))
-                event = with_local_inputs(event, uris)
-                log.info("inputs fetched", inputs=len(uris), duration_s=round(time.monotonic() - started_s, 3))
+                event = with_shown_inputs(event, uris)
+                log.info("inputs fetched", inputs=len(copies), duration_s=round(time.monotonic() - started_s, 3))
             argument, paths = handed_over(event, folder, is_shard=execution.is_shard)
             claimed = {CLAIMED: "1"} if execution.is_shard else {}
-            planned = (
-                word for item in execution.inputs for word in (item.uri.partition("://")[2], item.etag.strip('"'))
-            )
-            (own / INPUTS).write_text("\0".join(planned), encoding="utf-8")
+            (own / INPUTS).write_text("\0".join(_planned(execution, uris, copies)), encoding="utf-8")
             events = None
             if execution.keep_events:
                 (events := own / "events").mkdir()
@@ -108,6 +112,7 @@ class Executor:
                 env={**paths, **execution.env, OUTCOME_FILE: str(outcome_file), **claimed},
                 py_files=py_files,
                 inputs=execution.inputs,
+                has_copies=bool(copies),
                 output=event["output_path"] if execution.is_shard else "",
                 events=events,
             )
@@ -120,7 +125,7 @@ class Executor:
                 uncommitted = tuple(path.name for path in begun.iterdir()) if begun.exists() else ()
                 return replace(read_outcome(outcome_file), uncommitted=uncommitted)
             if not result.suspect:
-                raise _failed(execution, result, folder, is_local=self.inputs_to is None)
+                raise _failed(execution, result, uris, is_local=self.inputs_to is None)
         cause = f"Spark failed in a JVM that other scripts had used: {result.cause_class}: {result.cause}"
         if deadline.remaining_s() < time.monotonic() - started_s:
             raise SparkRuntimeError(f"{cause}; too little time was left to run the script again, in a new one")
@@ -166,11 +171,11 @@ class Executor:
         return script_environment(strings({uri: text}, uri), uri)
 
 
-def _failed(execution: Execution, result: ScriptResult, folder: Path, *, is_local: bool) -> ScriptFailedError:
+def _failed(execution: Execution, result: ScriptResult, uris: Sequence[str], *, is_local: bool) -> ScriptFailedError:
     as_planned = is_local and execution.inputs and all(item.etag for item in execution.inputs)  # are read by their ETag
     cause, stderr_tail, staging, files = result.cause, result.stderr_tail, execution.staging, [*result.files]
     if staging is not None:  # the user does not know the fetched files
-        cause, stderr_tail, *files = (staging.with_origins(text, folder) for text in (cause, stderr_tail, *files))
+        cause, stderr_tail, *files = (staging.with_origins(text, uris) for text in (cause, stderr_tail, *files))
     event, secrets = execution.event, set[str]()
     redacted([event["params"] if execution.is_shard else event, execution.args, execution.env], secrets)
     cause, stderr_tail = hidden(cause, secrets), hidden(stderr_tail, secrets)
@@ -184,6 +189,24 @@ def _failed(execution: Execution, result: ScriptResult, folder: Path, *, is_loca
         permanent=result.cause_class.rsplit(".", 1)[-1] in PERMANENT_CAUSES or bool(result.comes_again and as_planned),
         files=tuple(files),
     )
+
+
+def _planned(execution: Execution, uris: Sequence[str], copies: Mapping[int, Path]) -> Iterator[str]:
+    """For ``TaskS3A`` and ``StagedS3A``, six words each: of inputs, and of folders with other values of partitions.
+
+    The address; of an input the ETag; the folder below which its partitions begin; of a fetched one the file, how many
+    bytes of it are a slice's header (-1: it is no slice of lines), and whether it is the first slice.
+    """
+    roots = {uri: f"/{split_uri(root)[1]}" for uri, root in execution.partitions.items()}
+    for place, item in enumerate(execution.inputs):
+        is_lines = item.slice is not None and item.slice.kind is SliceKind.LINES
+        header_bytes = item.slice.header_bytes if item.slice and is_lines else -1
+        is_first = "1" if item.slice and item.slice.start == header_bytes else ""
+        file = str(copies.get(place, ""))
+        yield from (uris[place].partition("://")[2], item.etag.strip('"'), roots.get(item.uri, ""))
+        yield from (file, str(header_bytes), is_first)
+    for folder in roots.keys() - {item.uri for item in execution.inputs}:
+        yield from (folder.partition("://")[2], "", roots[folder], "", "", "")
 
 
 def read_outcome(path: Path) -> ShardResult:

@@ -55,8 +55,10 @@ def _previous_attempt(record: ShardRecord) -> dict[str, Any]:
     return {"previous_attempt": previous}
 
 
-def with_local_inputs(event: Mapping[str, Any], uris: Sequence[str]) -> dict[str, Any]:
-    """A shard's event after some inputs were fetched; ``origins`` are their original addresses."""
+def with_shown_inputs(event: Mapping[str, Any], uris: Sequence[str]) -> Mapping[str, Any]:
+    """A shard's event with the names under which Spark reads its inputs; ``origins`` are their addresses, if others."""
+    if list(uris) == event["inputs"]:
+        return event
     one = uris[0] if len(uris) == 1 else None
     return {**event, "inputs": list(uris), "input_path": one, "origins": event["inputs"]}
 

@@ -30,6 +30,7 @@ from sparklet.errors import (
     SparkletError,
 )
 from sparklet.events import Outcome, Task
+from sparklet.inputs.partitions import seen_partitions
 from sparklet.job.fields import CHANGES
 from sparklet.ledger.isolation import after_failure, after_success, handled, is_conclusive, isolates
 from sparklet.ledger.rules import LEASE_S, lease_s, next_engine
@@ -250,6 +251,7 @@ class ClaimedShard:
             env=run.env,
             is_shard=True,
             inputs=inputs,
+            partitions=seen_partitions(shard.inputs, run.inputs, run.partitions) if run.partitions else {},
             staging=staging,
             discard=self.output.discard,
             keep_events=self._keep_events if run.options.event_log else None,

@@ -6,11 +6,12 @@ The script gets their ``file://`` addresses, so it needs no change and no Sparkl
 
 import re
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
+from urllib.parse import quote
 
 from sparklet.errors import (
     DeadlineExceededError,
@@ -22,12 +23,13 @@ from sparklet.errors import (
     SparkletError,
 )
 from sparklet.inputs.parquet_footer import MAGIC, FooterError, load_footer
-from sparklet.model import MIB, Access, InputObject, Slice, SliceKind
+from sparklet.job.event_objects import misread
+from sparklet.model import MIB, SCHEME, Access, InputObject, Slice, SliceKind
 from sparklet.ports import ObjectStore
 from sparklet.spark.task_limits import Deadline
 from sparklet.worker.script_event import needs_staging
 
-FOLDER, LOCAL = "inputs", "file://"
+FOLDER, LOCAL = "copies", "file://"
 CHUNK_BYTES = 8 * MIB
 BLOCK_BYTES = MIB // 2
 MIN_GAP_BYTES = 256 * 1024  # between ranges of a Parquet file: reading a smaller gap is cheaper than a request
@@ -35,6 +37,7 @@ AT_A_TIME = 4
 MAX_STEM = 80
 
 _SUFFIX = re.compile(r"(?:\.[A-Za-z0-9]{1,12}){1,3}$")
+_MISREAD = re.compile(r"[\x00-\x1f\x7f-\x9f\\{}\[\]*?]")
 _ESCAPED = re.compile(rb'\\[\\"]')
 
 
@@ -69,8 +72,8 @@ class Staging:
     store: ObjectStore  # reads with the run's access
     cross_region: frozenset[str] = frozenset()  # buckets of other regions, which S3A does not follow
 
-    def fetch(self, folder: Path, deadline: Deadline, min_free_bytes: int) -> list[str]:
-        """Fetch inputs, several at a time; returns the script's addresses of all inputs, in order.
+    def fetch(self, folder: Path, deadline: Deadline, min_free_bytes: int) -> dict[int, Path]:
+        """Fetch inputs, several at a time; returns their files by their places in the shard.
 
         Raises ScratchFullError, before anything is fetched, if less than ``min_free_bytes`` would stay free; the
         store's errors if an object is not the planned one; PlanError if a split CSV file has rows over several lines.
@@ -93,13 +96,27 @@ class Staging:
                         raise
             finally:
                 pool.shutdown(cancel_futures=True)
-        return [f"{LOCAL}{paths[n]}" if n in paths else item.uri for n, item in enumerate(self.items)]
+        return paths
 
-    def with_origins(self, text: str, folder: Path) -> str:
-        """The script's text with the names of the objects instead of the files'."""
-        if f"{folder / FOLDER}" in text:
-            for number, path in self._paths(folder).items():
-                text = described(self.items[number]).join(re.split(rf"(?:file:(?://)?)?{re.escape(str(path))}", text))
+    def shown(self, copies: Collection[int]) -> list[str]:
+        """The addresses at which Spark reads the inputs: their own, but for names that it misreads or that come again.
+
+        Such a one stands in its own folder, under a name that nothing else there has.
+        """
+        uris: list[str] = []
+        for number, item in enumerate(self.items):
+            is_own = number not in copies or not (misread(item.uri) or item.uri in uris)
+            folders = [_plain(each) for each in item.uri.removeprefix(SCHEME).split("/")[:-1]]
+            folder = "/".join(each for each in folders if each not in ("", ".", ".."))
+            uris.append(item.uri if is_own else f"{SCHEME}{folder}/{staged_name(number, item.uri)}")
+        return uris
+
+    def with_origins(self, text: str, uris: Sequence[str]) -> str:
+        """The script's text with the names of the objects instead of those under which Spark reads them."""
+        for item, uri in zip(self.items, uris, strict=True):
+            if uri != item.uri or item.slice:
+                path = re.escape(uri.partition("://")[2])
+                text = described(item).join(re.split(rf"(?:file:(?://)?|s3[an]?://){path}", text))
         return text
 
     def _paths(self, folder: Path) -> dict[int, Path]:
@@ -108,6 +125,11 @@ class Staging:
             for number, item in enumerate(self.items)
             if needs_staging(item, self.access, self.cross_region)
         }
+
+
+def _plain(folder: str) -> str:
+    """A folder's name without what Spark misreads; the value of a partition stays what it is."""
+    return _MISREAD.sub(lambda found: quote(found[0]) if "=" in folder else "-", folder)
 
 
 def _check_space(folder: Path, needed_bytes: int, min_free_bytes: int) -> None:

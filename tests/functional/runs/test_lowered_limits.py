@@ -30,7 +30,7 @@ from sparklet.planning.request import RunRequest
 from sparklet.ports.deployment import Deployment
 from sparklet.runs.checker import check
 from sparklet.settings import worker_settings
-from sparklet.spark.runner import Output, ScriptCall, ScriptResult
+from sparklet.spark.runner import Output, Runner, ScriptCall, ScriptResult
 from sparklet.spark.task_limits import Deadline
 from sparklet.worker.executor import Executor, ScriptCache
 from sparklet.worker.shards import ShardClaims
@@ -49,7 +49,7 @@ class KilledError(BaseException):
     """The worker is gone in the middle of its work."""
 
 
-class Killing:
+class Killing(Runner):
     """A runner whose scripts do nothing; the workers of some shards are killed at their first attempt."""
 
     def __init__(self, to_kill: frozenset[int] = frozenset()) -> None:

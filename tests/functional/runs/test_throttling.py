@@ -39,7 +39,7 @@ from sparklet.runs.handlers import handle_check, handle_dead_letters
 from sparklet.runs.summary import summarize
 from sparklet.runs.verification import verify
 from sparklet.settings import worker_settings
-from sparklet.spark.runner import Output, ScriptCall, ScriptResult
+from sparklet.spark.runner import Output, Runner, ScriptCall, ScriptResult
 from sparklet.spark.task_limits import Deadline
 from sparklet.worker.executor import Executor, ScriptCache
 from sparklet.worker.measuring import Measuring
@@ -148,7 +148,7 @@ def consume(account: Account, twice: int = 0) -> int:
 
 
 @dataclass
-class Scripts:
+class Scripts(Runner):
     """A runner whose script writes one object of one row, and counts."""
 
     account: Account

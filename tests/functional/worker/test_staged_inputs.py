@@ -115,6 +115,51 @@ def test_a_csv_in_slices_is_the_csv(function: Function) -> None:
     assert sorted(found, key=lambda row: int(row[1])) == [["true", *row[:2], row[2] or None] for row in rows]
 
 
+ADDRESSES = b"""
+import json, os
+from pyspark.sql import SparkSession, functions as F
+
+spark = SparkSession.builder.getOrCreate()
+path = os.environ["INPUT_PATH"]
+base = path.partition("/dt=")[0]
+ways = {
+    "header": spark.read.csv(path, header=True),
+    "base": spark.read.option("basePath", base).csv([path], header=True),
+    "sql": spark.sql(f"SELECT * FROM csv.`{path}`"),
+    "text": spark.read.text(path),
+}
+for name, frame in ways.items():
+    files = sorted(row[0] for row in frame.select(F.input_file_name()).distinct().collect())
+    print("ROW " + json.dumps([name, frame.dtypes[-2:], frame.count(), files]))
+print("ROW " + json.dumps(["rdd", [], spark.sparkContext.textFile(path).count(), [path]]))
+try:
+    spark.read.csv(path, multiLine=True).count()
+except Exception as error:
+    print("ROW " + json.dumps(["multiLine", [], 0, ["plan without --split" in str(error)]]))
+"""
+
+
+def test_a_slice_stands_at_its_address_in_its_partition(function: Function) -> None:
+    """However a plain script names it; its header is a row of the first slice alone, for who reads no header."""
+    body = b"id,v\n" + b"".join(b"%d,x\n" % n for n in range(300))
+    name = "hive/dt=2026-01-01/shop=7/big.csv"
+    function.store.put(f"{DATA}/{name}", body)
+    function.store.put(f"{DATA}/hive/dt=2026-01-02/shop=a/empty.csv", b"")
+    function.store.put(f"{DATA}/scripts/plain.py", ADDRESSES)
+    try:
+        found = run(function, "addresses", name.partition("/")[0] + "/", {}, len(body) // 3 + 1)
+    finally:
+        function.store.put(f"{DATA}/scripts/plain.py", PLAIN)
+
+    counts = {way: sum(row[2] for row in found if row[0] == way) for way in ("header", "base", "sql", "text", "rdd")}
+    assert counts == {"header": 300, "base": 300, "sql": 301, "text": 301, "rdd": 301}
+    columns = [["dt", "date"], ["shop", "int"]]
+    assert all(row[1] == columns for row in found if row[0] in ("header", "base", "sql"))
+    files = {file.replace("s3a://", "s3://") for row in found for file in row[3] if row[0] not in ("rdd", "multiLine")}
+    assert files == {f"{DATA}/{name}"}
+    assert [row[3] for row in found if row[0] == "multiLine"] == [[True]] * 4
+
+
 def test_json_lines_in_slices_are_the_json_lines(function: Function) -> None:
     rows = [{"n": n, "text": f"line\nbreak {n}", "list": [n] * (n % 4)} for n in range(3000)]
     body = b"\n".join(json.dumps(row).encode() for row in rows)

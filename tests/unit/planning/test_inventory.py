@@ -54,11 +54,25 @@ def test_folder_markers_are_skipped_and_counted() -> None:
 
     found = uris(inventory)
 
-    assert found == [f"s3://b/a/{n}" for n in (".hidden", "_SUCCESS", "x/1.csv", "y/")]
-    assert inventory.skipped == {Reason.FOLDER_MARKER: 2, Reason.EMPTY: 1}
+    assert found == [f"s3://b/a/{n}" for n in ("x/1.csv", "y/")]
+    assert inventory.skipped == {Reason.FOLDER_MARKER: 2, Reason.EMPTY: 1, Reason.HIDDEN: 2}
     kept = Inventory(store, ("s3://b/a/",), RunOptions(keep_empty=True))
     assert "s3://b/a/empty.csv" in uris(kept)
-    assert kept.skipped == {Reason.FOLDER_MARKER: 2}
+    assert kept.skipped == {Reason.FOLDER_MARKER: 2, Reason.HIDDEN: 2}
+
+
+def test_what_spark_skips_is_planned_only_if_asked_for() -> None:
+    hidden = ["_SUCCESS", "_temporary/0/a", ".x.crc", "d/._a.csv", "a._COPYING_", ".h/a.csv", "_metadata"]
+    seen = ["_k=1/a.csv", "_metadata_of_2026.csv", "a_b.csv", "d/a.csv"]
+    store = store_of(*(f"s3://b/a/{name}" for name in (*hidden, *seen)))
+
+    inventory = Inventory(store, ("s3://b/a/",))
+    assert uris(inventory) == [f"s3://b/a/{name}" for name in seen]
+    assert inventory.skipped == {Reason.HIDDEN: len(hidden)}
+    everything = Inventory(store, ("s3://b/a/",), RunOptions(hidden=True))
+    assert uris(everything) == sorted(f"s3://b/a/{name}" for name in (*hidden, *seen))
+    assert uris(Inventory(store, ("s3://b/a/_temporary/",))) == ["s3://b/a/_temporary/0/a"]  # the input itself
+    assert uris(Inventory(store, ("s3://b/a/_SUCCESS",))) == ["s3://b/a/_SUCCESS"]
 
 
 def test_patterns_see_the_key_below_the_folder() -> None:

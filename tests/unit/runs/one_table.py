@@ -19,7 +19,7 @@ from sparklet.planning.planner import plan
 from sparklet.ports.deployment import Deployment
 from sparklet.runs.checker import check
 from sparklet.settings import worker_settings
-from sparklet.spark.runner import Output, ScriptCall, ScriptResult
+from sparklet.spark.runner import Output, Runner, ScriptCall, ScriptResult
 from sparklet.spark.task_limits import Deadline
 from sparklet.worker.executor import Executor, ScriptCache
 from sparklet.worker.shards import ShardClaims
@@ -101,7 +101,7 @@ def succeeds(shard: int) -> ScriptResult | None:
 
 
 @dataclass
-class Trial:
+class Trial(Runner):
     """A run of some shards into one table, with workers and checkers whose calls go through a seam."""
 
     scratch: Path

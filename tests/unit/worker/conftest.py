@@ -16,7 +16,7 @@ from sparklet.log import Log
 from sparklet.model import InputObject, PartRecord, Position, Run, RunOptions, ScriptRef, Shard, ShardRecord, ShardRef
 from sparklet.ports.deployment import Deployment
 from sparklet.settings import WorkerSettings, worker_settings
-from sparklet.spark.runner import Output, ScriptCall, ScriptResult
+from sparklet.spark.runner import Output, Runner, ScriptCall, ScriptResult
 from sparklet.spark.task_limits import Deadline
 from sparklet.worker.executor import Executor, ScriptCache
 from sparklet.worker.shards import ShardClaims
@@ -36,7 +36,7 @@ def succeed(call: ScriptCall, output: Output) -> ScriptResult:
 
 
 @dataclass
-class CallableRunner:
+class CallableRunner(Runner):
     """A Runner whose scripts are Python functions; remembers its calls."""
 
     behaviour: Behaviour = succeed

@@ -15,7 +15,7 @@ from sparklet.worker.script_event import (
     handed_over,
     request_event,
     shard_event,
-    with_local_inputs,
+    with_shown_inputs,
 )
 from tests.unit.worker.script_events import check_event
 
@@ -95,7 +95,7 @@ def test_an_attempt_is_told_how_the_one_before_it_ended(record: ShardRecord, pre
 
 
 def test_local_copies_keep_the_names_they_come_from() -> None:
-    event = with_local_inputs(event_of("s3://in/a", "s3://in/_b"), ["s3://in/a", "file:///t/1-b"])
+    event = with_shown_inputs(event_of("s3://in/a", "s3://in/_b"), ["s3://in/a", "file:///t/1-b"])
 
     check_event(event)
     assert (event["inputs"], event["origins"]) == (["s3://in/a", "file:///t/1-b"], ["s3://in/a", "s3://in/_b"])

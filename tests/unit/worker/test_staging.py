@@ -18,7 +18,7 @@ from sparklet.job.event_objects import misread
 from sparklet.model import Access, InputObject, Position, RunOptions, Slice, SliceKind
 from sparklet.spark.task_limits import Deadline
 from sparklet.worker import staging
-from sparklet.worker.script_event import needs_staging, with_local_inputs
+from sparklet.worker.script_event import needs_staging, with_shown_inputs
 from sparklet.worker.staging import Staging, staged_name
 from tests.stand_ins.memory import MemoryObjectStore
 
@@ -37,8 +37,8 @@ def fetched(store: MemoryObjectStore, items: Sequence[InputObject], access: Acce
     contents = []
     for item in items:
         with tempfile.TemporaryDirectory() as folder:
-            (uri,) = Staging((item,), access, store).fetch(Path(folder), LATER, 0)
-            contents.append(Path(uri.removeprefix("file://")).read_bytes() if uri.startswith("file://") else b"")
+            copies = Staging((item,), access, store).fetch(Path(folder), LATER, 0)
+            contents.append(copies[0].read_bytes() if copies else b"")
     return contents
 
 
@@ -220,12 +220,20 @@ def test_only_necessary_objects_are_fetched_in_order(tmp_path: Path) -> None:
     keys = ("z.csv", "_y.csv", "x.csv", "w[1].csv", "v\n/_y.csv")
     items = [InputObject(f"s3://b/{key}", len(key), store.put(f"s3://b/{key}", key.encode())) for key in keys]
 
-    uris = Staging(tuple(items), Access(), store).fetch(tmp_path, LATER, 0)
+    work = Staging(tuple(items), Access(), store)
+    copies = work.fetch(tmp_path, LATER, 0)
 
-    assert [uris[0], uris[2]] == ["s3://b/z.csv", "s3://b/x.csv"]
-    read = [Path(uri.removeprefix("file://")).read_text() for uri in uris if uri.startswith("file://")]
-    assert read == ["_y.csv", "w[1].csv", "v\n/_y.csv"]
-    assert len(list((tmp_path / "inputs").iterdir())) == 3
+    assert {place: path.read_text() for place, path in copies.items()} == {n: keys[n] for n in (1, 3, 4)}
+    assert len(list((tmp_path / "copies").iterdir())) == 3
+    shown = ["s3://b/z.csv", "s3://b/00001-y.csv", "s3://b/x.csv", "s3://b/00003-w-1.csv", "s3://b/v-/00004-y.csv"]
+    assert work.shown(copies) == shown
+
+
+def test_what_comes_again_has_a_name_of_its_own() -> None:
+    store = MemoryObjectStore()
+    work = Staging(tuple(slices_of(store, b"abc\n" * 10, "lines", 8)[:3]), Access(), store)
+
+    assert work.shown(range(3)) == [URI, "s3://data/in/00001-a-b-1.csv", "s3://data/in/00002-a-b-1.csv"]
 
 
 def test_an_old_version_is_fetched() -> None:
@@ -280,12 +288,11 @@ def test_fetching_ends_at_the_deadline(tmp_path: Path) -> None:
         Staging((sliced(store),), Access(), store).fetch(tmp_path, Deadline(0, 0), 0)
 
 
-def test_a_failure_names_the_object_and_not_the_fetched_file(tmp_path: Path) -> None:
+def test_a_failure_names_the_object_and_not_the_fetched_file() -> None:
     store = MemoryObjectStore()
     work = Staging((sliced(store), InputObject("s3://b/_x.csv", 1)), Access(), store)
-    first, second = (tmp_path / "inputs" / name for name in ("00000-a-b-1.csv", "00001-x.csv"))
 
-    told = work.with_origins(f"bad line in file://{first}, file:{second} and {first}: 'x'", tmp_path)
+    told = work.with_origins(f"bad line in s3a://{URI[5:]}, file:/t/1-x.csv and {URI}: 'x'", [URI, "file:///t/1-x.csv"])
 
     cut = f"{URI} (bytes 8 to 15)"
     assert told == f"bad line in {cut}, s3://b/_x.csv and {cut}: 'x'"
@@ -293,11 +300,11 @@ def test_a_failure_names_the_object_and_not_the_fetched_file(tmp_path: Path) -> 
 
 def test_the_event_names_the_fetched_inputs_and_their_origins() -> None:
     event = {"inputs": ["s3://b/_a"], "input_path": "s3://b/_a", "output_path": "o"}
-    told = with_local_inputs(event, ["file:///tmp/a"])
+    told = with_shown_inputs(event, ["file:///tmp/a"])
     assert told == {
         "inputs": ["file:///tmp/a"],
         "input_path": "file:///tmp/a",
         "output_path": "o",
         "origins": ["s3://b/_a"],
     }
-    assert with_local_inputs({**event, "inputs": ["x", "y"]}, ["x", "z"])["input_path"] is None
+    assert with_shown_inputs({**event, "inputs": ["x", "y"]}, ["x", "z"])["input_path"] is None

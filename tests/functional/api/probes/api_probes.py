@@ -6,10 +6,10 @@ import sys
 from typing import Any
 
 from sparklet.spark import warm_runner
-from sparklet.spark.runner import Output, ScriptCall, ScriptResult
+from sparklet.spark.runner import Output, Runner, ScriptCall, ScriptResult
 
 
-class PlainRunner:
+class PlainRunner(Runner):
     """A ``Runner`` that starts a script with this Python."""
 
     def start(self) -> None:

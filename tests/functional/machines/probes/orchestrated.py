@@ -15,7 +15,7 @@ from sparklet import errors
 from sparklet.aws.clients import AwsClients
 from sparklet.aws.object_store import S3ObjectStore
 from sparklet.spark import warm_runner as warm_gateway
-from sparklet.spark.runner import Output, ScriptCall, ScriptResult
+from sparklet.spark.runner import Output, Runner, ScriptCall, ScriptResult
 
 SHOWN = Path(os.environ["PROBE_DIR"])
 GOOD = ScriptResult(0)
@@ -23,7 +23,7 @@ BAD = ScriptResult(1, cause_class="AnalysisException", cause="no such column")  
 HELD_AT_MOST_S = 20.0
 
 
-class NamedRunner:
+class NamedRunner(Runner):
     """A runner whose scripts do what their inputs' names say."""
 
     def start(self) -> None:

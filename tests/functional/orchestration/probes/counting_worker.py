@@ -8,12 +8,12 @@ import boto3
 
 from sparklet.job import Job
 from sparklet.spark import warm_runner
-from sparklet.spark.runner import Output, ScriptCall, ScriptResult
+from sparklet.spark.runner import Output, Runner, ScriptCall, ScriptResult
 
 _s3 = boto3.client("s3")
 
 
-class CountingRunner:
+class CountingRunner(Runner):
     """Reads the inputs that a script would be given, writes their lines' number to its output; a line ``bad`` fails."""
 
     def start(self) -> None:

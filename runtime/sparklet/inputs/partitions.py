@@ -1,0 +1,115 @@
+"""Columns that folders like ``day=2026-01-01`` give to the objects below them, as Spark's readers discover them.
+
+A shard reads some of an input's objects, but the columns and their types are those that one job over the whole input
+would find: ``id=1`` is a number, unless there is ``id=a``. Since Spark takes a column's type from all its values, the
+plan keeps a folder for each kind of value, and the worker shows Spark an empty file in those that the shard lacks
+(docs/decisions/0070).
+"""
+
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from datetime import datetime
+from itertools import accumulate
+from urllib.parse import unquote
+
+from sparklet.errors import PlanError
+from sparklet.model import PUBLISHED
+
+NULL = "__HIVE_DEFAULT_PARTITION__"
+MAX_EXAMPLES = 200  # there are some twenty kinds of values
+
+_WHOLE = re.compile(r"[+-]?\d+")
+_NUMBER_OR_TIME = re.compile(r"[\d\s.:,+\-/eEdDfFTZxXpP]+|[+-]?(NaN|Infinity)")
+
+
+def partition_root(uri: str, inputs: Sequence[str]) -> str:
+    """The input folder of an object that lies below folders like ``day=1`` in it; "" for any other object.
+
+    A folder of the output of a run, ``shard=RUN_TIME_NNNNNN``, is no column.
+    """
+    root = next((given for given in inputs if given.endswith("/") and uri.startswith(given)), "")
+    if not root or "=" not in uri[len(root) :]:
+        return ""
+    for folder in accumulate(f"{each}/" for each in uri[len(root) :].split("/")[:-1]):
+        if PUBLISHED.fullmatch(folder[:-1].rpartition("/")[2]):
+            return partition_root(uri, [root + folder])
+    return root if _columns(uri[len(root) :])[1] else ""
+
+
+def _columns(path: str) -> tuple[str, list[tuple[str, str]]]:
+    """The folder of the partitions, and names and values of an object's columns.
+
+    Spark reads a path from its end: nothing may lie between columns.
+    """
+    found: list[tuple[str, str]] = []
+    folders = path.split("/")[:-1]
+    while folders:
+        name, equals, value = folders[-1].partition("=")
+        if equals and name and value:
+            found.insert(0, (unquote(name), unquote(value)))
+        elif found:
+            break
+        folders.pop()
+    return "/".join(folders), found
+
+
+def seen_partitions(uris: Sequence[str], inputs: Sequence[str], examples: Sequence[str]) -> dict[str, str]:
+    """Of each object in a partition the root; and those of the ``examples`` with kinds of values that they lack."""
+    roots = {uri: root for uri in uris if (root := partition_root(uri, inputs))}
+    seen = {kind for uri, root in roots.items() for kind in _kinds(uri, root)}
+    for folder in examples if roots else ():
+        root = partition_root(folder, inputs)
+        if root in roots.values() and not seen.issuperset(_kinds(folder, root)):
+            roots[folder] = root
+    return roots
+
+
+def _kinds(uri: str, root: str) -> Iterator[tuple[str, str, str]]:
+    return ((root, name, value_kind(value)) for name, value in _columns(uri[len(root) :])[1])
+
+
+class Partitions:
+    """The partitions of a run's input: of each kind of value of each column an example."""
+
+    def __init__(self, inputs: Sequence[str]) -> None:
+        self._inputs = inputs
+        self._first: dict[str, tuple[str, list[str], str]] = {}  # by root: folder, names of columns, an object
+        self._kinds: dict[tuple[str, str, str], str] = {}  # (root, column, kind) -> folder
+        self._last = ""
+
+    @property
+    def examples(self) -> tuple[str, ...]:
+        """A folder for each kind of value, few in all."""
+        return tuple(dict.fromkeys(self._kinds.values()))[:MAX_EXAMPLES]
+
+    def add(self, uri: str) -> None:
+        """Count an object's partition; PlanError where one job could not read it together with those before."""
+        folder = uri[: uri.rfind("/") + 1]
+        if folder == self._last or not (root := partition_root(uri, self._inputs)):
+            return
+        self._last, (within, columns) = folder, _columns(uri[len(root) :])
+        names = [name for name, _ in columns]
+        *known, first = self._first.setdefault(root, (within, names, uri))
+        if known != [within, names]:
+            raise PlanError(
+                f"{first} lies in folders of the columns {', '.join(known[1])} below {root}{known[0]}, and {uri} in "
+                f"those of {', '.join(names)} below {root}{within}: Spark refuses to read them together; give the "
+                "folders to separate runs, or choose some with --include"
+            )
+        for kind in _kinds(folder, root):
+            self._kinds.setdefault(kind, folder)
+
+
+def value_kind(value: str) -> str:
+    """Spark infers the same type from values of one kind, but not always other types from those of different kinds."""
+    if value == NULL:
+        return "null"
+    if _WHOLE.fullmatch(value):
+        return next((f"int{bits}" for bits in (32, 64) if -(1 << bits - 1) <= int(value) < 1 << bits - 1), "decimal")
+    if not _NUMBER_OR_TIME.fullmatch(value):
+        return "text"
+    with suppress(ValueError):
+        datetime.fromisoformat(value)
+        return "time " + re.sub(r"\d", "9", value)
+    return "other " + re.sub(r"\d+", "9", value)

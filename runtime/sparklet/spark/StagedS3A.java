@@ -1,0 +1,225 @@
+import java.io.FileNotFoundException;
+import java.io.IOException;
+import java.io.RandomAccessFile;
+import java.net.URI;
+import java.nio.file.Files;
+import java.util.HashMap;
+import java.util.Map;
+import org.apache.hadoop.conf.Configuration;
+import org.apache.hadoop.fs.ContentSummary;
+import org.apache.hadoop.fs.FSDataInputStream;
+import org.apache.hadoop.fs.FSDataOutputStream;
+import org.apache.hadoop.fs.FSInputStream;
+import org.apache.hadoop.fs.FileStatus;
+import org.apache.hadoop.fs.FileSystem;
+import org.apache.hadoop.fs.FutureDataInputStreamBuilder;
+import org.apache.hadoop.fs.Path;
+import org.apache.hadoop.fs.RemoteIterator;
+import org.apache.hadoop.fs.permission.FsPermission;
+import org.apache.hadoop.util.Progressable;
+
+/**
+ * S3A in which the inputs that the worker has fetched, such as slices, stand at their own addresses.
+ *
+ * A reader makes one with its own options, since nothing caches it: only they say whether a slice has its object's
+ * header. All other paths are TaskS3A's, which is cached.
+ */
+public class StagedS3A extends FileSystem {
+    private FileSystem s3a;
+    private URI uri;
+    private final Map copies = new HashMap(); // bucket/key -> Copy
+
+    public void initialize(URI given, Configuration conf) throws IOException {
+        super.initialize(given, conf);
+        setConf(conf);
+        uri = URI.create(given.getScheme() + "://" + given.getAuthority());
+        Configuration cached = new Configuration(conf);
+        cached.set("fs." + given.getScheme() + ".impl", "TaskS3A");
+        cached.setBoolean("fs." + given.getScheme() + ".impl.disable.cache", false);
+        s3a = FileSystem.get(given, cached);
+        String list = new String(Files.readAllBytes(new java.io.File(conf.get("sparklet.task"), "inputs").toPath()), "UTF-8");
+        String[] words = list.split("\0", -1);
+        for (int at = 0; at + 5 < words.length; at += 6) {
+            if (!words[at + 3].isEmpty()) {
+                copies.put(words[at], new Copy(words[at + 3], Integer.parseInt(words[at + 4]), !words[at + 5].isEmpty()));
+            }
+        }
+    }
+
+    /** A fetched input; of a slice of CSV with the bytes of the object's header before its own. */
+    private class Copy {
+        final java.io.File file;
+        final int headerBytes;
+        final boolean isFirst;
+
+        Copy(String file, int headerBytes, boolean isFirst) {
+            this.file = new java.io.File(file);
+            this.headerBytes = headerBytes;
+            this.isFirst = isFirst;
+        }
+
+        /** Where it begins for this reader: a header is a row for who reads none, and then it is the first slice's. */
+        long start() {
+            return headerBytes <= 0 || isFirst || option("header").equalsIgnoreCase("true") ? 0 : headerBytes;
+        }
+
+        FileStatus status(Path path) {
+            Path own = StagedS3A.this.makeQualified(path);
+            return new FileStatus(file.length() - start(), false, 1, getDefaultBlockSize(path), file.lastModified(), own);
+        }
+    }
+
+    /** A reader's option, as its name is usually written. */
+    private String option(String name) {
+        String[] names = {name, name.toLowerCase(), name.toUpperCase()};
+        for (int at = 0; at < names.length; at++) {
+            if (getConf().get(names[at]) != null) {
+                return getConf().get(names[at]);
+            }
+        }
+        return "";
+    }
+
+    private Copy copy(Path path) {
+        return (Copy) copies.get(uri.getHost() + s3a.makeQualified(path).toUri().getPath());
+    }
+
+    public FileStatus getFileStatus(Path path) throws IOException {
+        Copy copy = copy(path);
+        return copy == null ? s3a.getFileStatus(path) : copy.status(path);
+    }
+
+    public FileStatus[] listStatus(Path path) throws FileNotFoundException, IOException {
+        Copy copy = copy(path);
+        return copy == null ? s3a.listStatus(path) : ((TaskS3A) s3a).withOthers(path, copy.status(path));
+    }
+
+    public FSDataInputStream open(Path path, int bufferBytes) throws IOException {
+        Copy copy = copy(path);
+        return copy == null ? s3a.open(path, bufferBytes) : new FSDataInputStream(new Reading(copy));
+    }
+
+    public FutureDataInputStreamBuilder openFile(Path path) throws IOException {
+        return copy(path) == null ? s3a.openFile(path) : super.openFile(path);
+    }
+
+    public boolean exists(Path path) throws IOException {
+        return copy(path) != null || s3a.exists(path);
+    }
+
+    /** A copy from its start; a slice is refused to a reader for whom it is not what it is in the whole object. */
+    private class Reading extends FSInputStream {
+        private final RandomAccessFile file;
+        private final long start;
+
+        Reading(Copy copy) throws IOException {
+            if (copy.headerBytes >= 0) {
+                String comment = option("comment");
+                refuse(option("multiLine").equalsIgnoreCase("true"), "multiLine");
+                refuse(option("wholetext").equalsIgnoreCase("true"), "wholetext");
+                file = new RandomAccessFile(copy.file, "r");
+                refuse(!comment.isEmpty() && copy.headerBytes > 0 && file.read() == comment.charAt(0), "comment");
+            } else {
+                file = new RandomAccessFile(copy.file, "r");
+            }
+            start = copy.start();
+            seek(0);
+        }
+
+        private void refuse(boolean is, String option) throws IOException {
+            if (is) {
+                throw new IOException("a slice cannot be read with the option " + option + ": plan without --split");
+            }
+        }
+
+        public void seek(long place) throws IOException {
+            file.seek(start + place);
+        }
+
+        public long getPos() throws IOException {
+            return file.getFilePointer() - start;
+        }
+
+        public boolean seekToNewSource(long target) {
+            return false;
+        }
+
+        public int available() throws IOException {
+            return (int) Math.min(Integer.MAX_VALUE, file.length() - file.getFilePointer());
+        }
+
+        public int read() throws IOException {
+            return file.read();
+        }
+
+        public int read(byte[] into, int at, int length) throws IOException {
+            return file.read(into, at, length);
+        }
+
+        public void close() throws IOException {
+            file.close();
+        }
+    }
+
+    public Path makeQualified(Path path) {
+        return s3a.makeQualified(path);
+    }
+
+    public URI getUri() {
+        return uri;
+    }
+
+    public String getScheme() {
+        return uri.getScheme();
+    }
+
+    public RemoteIterator listFiles(Path path, boolean recursive) throws FileNotFoundException, IOException {
+        return copy(path) == null ? s3a.listFiles(path, recursive) : super.listFiles(path, recursive);
+    }
+
+    public ContentSummary getContentSummary(Path path) throws IOException {
+        return copy(path) == null ? s3a.getContentSummary(path) : super.getContentSummary(path);
+    }
+
+    public FSDataOutputStream create(Path path, FsPermission permission, boolean overwrite, int bufferBytes,
+            short replication, long blockBytes, Progressable progress) throws IOException {
+        return s3a.create(path, permission, overwrite, bufferBytes, replication, blockBytes, progress);
+    }
+
+    public FSDataOutputStream createNonRecursive(Path path, FsPermission permission, java.util.EnumSet flags,
+            int bufferBytes, short replication, long blockBytes, Progressable progress) throws IOException {
+        return s3a.createNonRecursive(path, permission, flags, bufferBytes, replication, blockBytes, progress);
+    }
+
+    public FSDataOutputStream append(Path path, int bufferBytes, Progressable progress) throws IOException {
+        return s3a.append(path, bufferBytes, progress);
+    }
+
+    public boolean rename(Path from, Path to) throws IOException {
+        return s3a.rename(from, to);
+    }
+
+    public boolean delete(Path path, boolean recursive) throws IOException {
+        return s3a.delete(path, recursive);
+    }
+
+    public boolean mkdirs(Path path, FsPermission permission) throws IOException {
+        return s3a.mkdirs(path, permission);
+    }
+
+    public void setWorkingDirectory(Path path) {
+        s3a.setWorkingDirectory(path);
+    }
+
+    public Path getWorkingDirectory() {
+        return s3a.getWorkingDirectory();
+    }
+
+    public long getDefaultBlockSize(Path path) {
+        return s3a.getDefaultBlockSize(path);
+    }
+
+    public boolean hasPathCapability(Path path, String capability) throws IOException {
+        return s3a.hasPathCapability(path, capability);
+    }
+}

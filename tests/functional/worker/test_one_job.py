@@ -1,0 +1,214 @@
+"""What shards give is what one Spark job over the folder gives: an oracle over generated folders and readers.
+
+One job reads the whole folder; Sparklet reads it in shards, packed and cut at random, with the same reader over
+``job.input_list()``. Rows, columns and types are equal, or the run is refused or fails and names a file. Nothing else
+passes. ``make test`` tries some fifty folders; more: ``SPARKLET_FOLDERS=3000 … pytest -m spark`` of this file.
+"""
+
+import gzip
+import json
+import os
+import re
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import strategies as st
+
+from sparklet.clock import SystemClock
+from sparklet.errors import PlanError
+from sparklet.model import RunOptions, ShardRef, ShardState
+from sparklet.planning.new_run import new_run
+from sparklet.planning.planner import plan
+from sparklet.planning.request import RunRequest
+from sparklet.ports.deployment import Deployment
+from tests.functional.worker.conftest import local_jars
+from tests.functional.worker.ledgered import BUCKET, Function, deployed
+from tests.stand_ins.memory import MemoryTaskQueue
+
+pytestmark = [pytest.mark.spark, pytest.mark.stack, pytest.mark.slow]
+
+FOLDERS = int(os.environ.get("SPARKLET_FOLDERS") or "40")
+ROOT = f"s3://{BUCKET}/folders"
+READ = b"""
+import json
+from pyspark.sql import functions as F
+from sparklet.job import Job
+
+job = Job.from_args()
+spark = job.spark()
+for place, (folder, reader) in enumerate(job.params.get("folders") or [("", job.params["reader"])]):
+    try:
+        read = spark.read.format(reader["format"]).options(**reader["options"])
+        frame = (read.schema(reader["schema"]) if reader["schema"] else read).load(folder or job.input_list())
+        names = sorted(frame.columns)
+        rows = frame.select(F.to_json(F.struct(*[F.col(f"`{name}`") for name in names]))).collect()
+        print("SAW " + json.dumps([place, sorted(frame.dtypes), [row[0] for row in rows]]))
+    except Exception as error:
+        if not folder:
+            raise
+        print("SAW " + json.dumps([place, type(error).__name__ + ": " + str(error)[:300], []]))
+"""
+
+
+@dataclass(frozen=True)
+class Folder:
+    """Files of a folder, how they are read, and how they are packed."""
+
+    files: Mapping[str, bytes]
+    format: str
+    options: Mapping[str, str]
+    schema: str
+    max_objects: int
+    split: str
+
+    @property
+    def reader(self) -> dict[str, Any]:
+        return {"format": self.format, "options": dict(self.options), "schema": self.schema}
+
+
+@dataclass
+class Saw:
+    """Columns with their types, and rows; or an error."""
+
+    columns: Any
+    rows: Counter[str] = field(default_factory=Counter)
+
+
+VALUES = st.sampled_from(["1", "2", "07", "a", "b c", "1.5", "2026-01-02", "2026-13-02", "x%2Fy", "9999999999"])
+NAMES = st.sampled_from(["a", "b b", "part-00000-x", "c[1]", "é", "d{1,2}", "e*", "f?"])
+FIELDS = st.text(st.sampled_from("ab,\"'# é\\"), max_size=5)
+
+
+@st.composite
+def folders(draw: st.DrawFn) -> Folder:
+    """A folder that one job might read."""
+    kind = draw(st.sampled_from(["csv", "csv", "json", "text"]))
+    columns = draw(st.sampled_from([(), ("dt",), ("dt", "shop")]))
+    pool = [draw(st.lists(VALUES | st.just("__HIVE_DEFAULT_PARTITION__"), min_size=1, max_size=3)) for _ in columns]
+    header = draw(st.booleans())
+    line = draw(st.sampled_from(["\n", "\r\n", "\n", "\r"]))
+    files: dict[str, bytes] = {}
+    for number in range(draw(st.integers(1, 5))):
+        place = "".join(f"{name}={draw(st.sampled_from(values))}/" for name, values in zip(columns, pool, strict=True))
+        rows = draw(st.lists(st.tuples(st.integers(0, 99), FIELDS), max_size=6))
+        body = _written(kind, header, line, rows, draw(st.sampled_from([b"", b"", b"", b"\xef\xbb\xbf"])))
+        packed = draw(st.integers(0, 5)) == 0
+        name = f"{draw(NAMES)}{number}.{kind}{'.gz' if packed else ''}"
+        files[place + name] = gzip.compress(body) if packed else body
+        if draw(st.integers(0, 3)) == 0:
+            hidden = draw(st.sampled_from(["_SUCCESS", ".a.crc", "._x.csv", "_temporary/0/a.csv", ".hidden/a.csv"]))
+            files[place + hidden] = body or b"x"
+    options = {"header": "true"} if header and kind == "csv" else {}
+    schema = draw(st.sampled_from(["", "id INT, v STRING"])) if kind == "csv" else ""
+    split = draw(st.sampled_from(["", "auto"]))
+    schema = "id INT, v STRING" if kind == "json" else schema
+    return Folder(files, kind, options, schema, draw(st.integers(1, 3)), split)
+
+
+def _written(kind: str, header: bool, line: str, rows: list[tuple[int, str]], mark: bytes) -> bytes:
+    if kind == "json":
+        return "".join(json.dumps({"id": n, "v": text}) + "\n" for n, text in rows).encode()
+    quoted = ['{},"{}"'.format(n, text.replace("\\", "").replace('"', '""')) for n, text in rows]
+    lines = [*(["id,v"] if header and kind == "csv" else []), *quoted]
+    return mark + "".join(each + line for each in lines).encode() if lines else b""
+
+
+@pytest.fixture(scope="module")
+def function(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Function]:
+    folder, scratch = tmp_path_factory.mktemp("function"), tmp_path_factory.mktemp("scratch")
+    with deployed(folder, scratch, SPARKLET_SCRIPT_PREFIXES=f"{ROOT}/scripts/", **local_jars()) as function:
+        function.store.put(f"{ROOT}/scripts/read.py", READ)
+        yield function
+
+
+def saw(function: Function) -> list[Saw]:
+    found = [json.loads(line[4:]) for line in function.said().splitlines() if line.startswith(b"SAW ")]
+    return [Saw(columns, Counter(rows)) for _, columns, rows in found]
+
+
+def one_job(function: Function, place: str, folder: Folder) -> Saw:
+    event = {
+        "sparklet": {"script": f"{ROOT}/scripts/read.py"},
+        "params": {"folders": [[f"{place}/", folder.reader]]},
+    }
+    function.said()
+    answer = function.invoke(event)["answer"]
+    assert answer["state"] == "SUCCEEDED", answer
+    return saw(function)[0]
+
+
+def in_shards(function: Function, place: str, folder: Folder) -> Saw | str:
+    """What the shards saw together, or the words in which they were refused or failed."""
+    run_id, queue = place.rpartition("/")[2], MemoryTaskQueue(SystemClock())
+    at = Deployment(BUCKET, function.store, function.ledger, queue, SystemClock())
+    options = RunOptions(max_objects=folder.max_objects, split=folder.split, target_bytes=40 if folder.split else 10**9)
+    request = RunRequest(
+        f"{ROOT}/scripts/read.py",
+        (f"{place}/",),
+        f"s3://{BUCKET}/out/{run_id}/",
+        run_id=run_id,
+        params={"reader": folder.reader},
+        options=options,
+    )
+    try:
+        new_run(at, request)
+        plan(at, run_id)
+    except PlanError as error:
+        return f"refused: {error}"
+    function.said()
+    refs = [ref for body in _bodies(queue) if (ref := ShardRef.from_document(json.loads(body)))]
+    for ref in refs:
+        while function.deliver(ref):
+            continue
+    records = list(function.ledger.shards.list(run_id))
+    if failed := [record for record in records if record.state is not ShardState.SUCCEEDED]:
+        return f"failed: {failed[0].error_class}: {failed[0].error_message}"
+    seen = [each for each in saw(function) if each.rows] or [Saw([])]  # one without a row needs no columns
+    columns = seen[0].columns if all(each.columns == seen[0].columns for each in seen) else [s.columns for s in seen]
+    return Saw(columns, sum((each.rows for each in seen), Counter[str]()))
+
+
+def _bodies(queue: MemoryTaskQueue) -> Iterator[str]:
+    while batch := queue.receive():
+        yield from (message.body for message in batch)
+
+
+COUNTS: Counter[str] = Counter()
+
+
+@settings(
+    max_examples=FOLDERS,
+    deadline=None,
+    derandomize=True,
+    suppress_health_check=list(HealthCheck),
+    phases=[Phase.explicit, Phase.generate] + ([Phase.shrink] if os.environ.get("SPARKLET_SHRINK") else []),
+)
+@given(folder=folders())
+def test_shards_give_what_one_job_gives(function: Function, folder: Folder) -> None:
+    place = f"{ROOT}/f{COUNTS.total()}"
+    for name, body in folder.files.items():
+        function.store.put(f"{place}/{name}", body)
+    one = one_job(function, place, folder)
+    shards = in_shards(function, place, folder)
+
+    if isinstance(one.columns, str):  # one job refuses it itself
+        COUNTS["one job fails"] += 1
+    elif isinstance(shards, str):
+        if "Conflicting" in shards:
+            print("CONF", place, folder, shards, one)
+        COUNTS[re.sub(r"s3:\S+", "FILE", shards)[:160]] += 1
+    else:
+        COUNTS["equal"] += 1
+        assert shards.rows == one.rows
+        assert not one.rows or shards.columns == one.columns
+
+
+def test_few_folders_are_refused() -> None:
+    """Of those that one job reads; this comes after the oracle."""
+    print(dict(COUNTS))
+    refused = COUNTS.total() - COUNTS["equal"] - COUNTS["one job fails"]
+    assert COUNTS["equal"] and refused <= 0.1 * COUNTS.total(), COUNTS

@@ -1,0 +1,62 @@
+"""Columns of folders: which objects have them, and which values of others decide on their types."""
+
+import pytest
+
+from sparklet.errors import PlanError
+from sparklet.inputs.partitions import NULL, Partitions, partition_root, seen_partitions, value_kind
+
+IN = "s3://b/year=2026/in/"
+
+
+@pytest.mark.parametrize(
+    ("uri", "root"),
+    [
+        (f"{IN}dt=1/a.csv", IN),
+        (f"{IN}x/dt=1/shop=a/a.csv", IN),
+        (f"{IN}dt=1/x/a.csv", IN),
+        (f"{IN}x/a.csv", ""),
+        (f"{IN}=1/a=/b.csv", ""),
+        (f"{IN}a=1.csv", ""),
+        ("s3://b/other/dt=1/a.csv", ""),
+        (f"{IN}shard=run-1_19f_000001/dt=1/a.csv", f"{IN}shard=run-1_19f_000001/"),
+        (f"{IN}shard=run-1_19f_000001/a.csv", ""),
+    ],
+)
+def test_partitions_begin_below_the_input(uri: str, root: str) -> None:
+    assert partition_root(uri, ["s3://b/file.csv", "s3://b/no/", IN]) == root
+
+
+def test_an_example_of_each_kind_of_value_is_kept() -> None:
+    partitions = Partitions([IN])
+    values = ["1", "2", "9999999999", "a", "b", "2026-01-01", "2026-13-01", NULL, "1.5", "2.5", "x%20y"]
+    for value in values:
+        partitions.add(f"{IN}k={value}/a.csv")
+        partitions.add(f"{IN}k={value}/b.csv")
+
+    kept = [values[place] for place in (0, 2, 3, 5, 6, 7, 8)]
+    assert list(partitions.examples) == [f"{IN}k={value}/" for value in kept]
+
+
+def test_a_shard_sees_the_kinds_that_it_lacks() -> None:
+    examples = [f"{IN}k=1/", f"{IN}k=a/", f"{IN}k={NULL}/", "s3://b/else/k=1.5/"]
+    inputs = [IN, "s3://b/else/"]
+
+    seen = seen_partitions([f"{IN}k=7/a.csv", f"{IN}b.csv"], inputs, examples)
+
+    assert seen == dict.fromkeys([f"{IN}k=7/a.csv", f"{IN}k=a/", f"{IN}k={NULL}/"], IN)
+    assert seen_partitions([f"{IN}b.csv"], inputs, examples) == {}
+
+
+@pytest.mark.parametrize("folder", ["day=1", "x/dt=1", "dt=1/h=2"])
+def test_what_spark_refuses_is_refused_by_name(folder: str) -> None:
+    partitions = Partitions([IN, "s3://b/c/"])
+    partitions.add(f"{IN}dt=1/a.csv")
+    partitions.add("s3://b/c/day=1/a.csv")
+    with pytest.raises(PlanError, match=rf"dt=1/a\.csv lies in folders of the columns dt below .*{folder}/b\.csv in"):
+        partitions.add(f"{IN}{folder}/b.csv")
+
+
+def test_kinds_tell_types_apart() -> None:
+    of_each = ["1", "9999999999", "1" * 30, "1.5", "2026-01-02", "2026-02-31", "a", NULL, "NaN", "2026-01-02 13:45:00"]
+    assert len({value_kind(value) for value in of_each}) == len(of_each)
+    assert value_kind("7") == value_kind("-07")
