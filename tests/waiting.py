@@ -27,7 +27,7 @@ def deadline_s(idle_s: float = 0.0) -> float:
     return max(MIN_DEADLINE_S, 3 * idle_s) * PATIENCE
 
 
-def eventually(true: Callable[[], T], what: str = "", idle_s: float = 0.0) -> T:
+def eventually(true: Callable[[], T | None], what: str = "", idle_s: float = 0.0) -> T:
     """Wait until something is true; its value. AssertionError with ``what`` after the deadline."""
     end_s = time.monotonic() + deadline_s(idle_s)
     while not (value := true()):

@@ -3,7 +3,6 @@
 import json
 import os
 import subprocess
-import time
 import urllib.error
 import urllib.request
 import uuid
@@ -16,6 +15,7 @@ from typing import Any
 from tests.container.built_image import DOCUMENT, BuiltImage
 from tests.container.cell import Cell
 from tests.stand_ins.ministack import free_port
+from tests.waiting import deadline_s, eventually
 
 HANDLER = "sparklet.worker.handler.lambda_handler"
 EMULATOR_INSIDE = "/usr/local/bin/aws-lambda-rie"
@@ -23,7 +23,6 @@ PATH = "/2015-03-31/functions/function/invocations"
 SCRATCH_MB = 512  # of /tmp; a tmpfs counts as memory of the container
 NUMERIC_NAME = "169.254.100.1"  # Lambda's hosts are called by their address; a name that nobody resolves stops Spark
 OWNER = "sparklet-test"  # a label: the process that started the container
-STARTS_WITHIN_S = 30.0
 
 _DIRECT = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 
@@ -223,19 +222,20 @@ def _started(container: Container, options: Sequence[str], command: Sequence[str
 
 def _await(container: Container) -> None:
     """Wait until the emulator listens; it starts the function with the first request."""
-    end_s = time.monotonic() + STARTS_WITHIN_S
     request = urllib.request.Request(f"http://{container.address}/", method="GET")
-    while time.monotonic() < end_s and not container.has_ended():
+
+    def listens() -> bool:
+        assert not container.has_ended(), container.said()
         with container.cell.entered():
             try:
-                _DIRECT.open(request, timeout=5).close()
+                _DIRECT.open(request, timeout=deadline_s()).close()
             except urllib.error.HTTPError:
-                return  # it answers
+                return True  # it answers
             except OSError:
-                time.sleep(0.05)
-            else:
-                return
-    raise AssertionError(f"the emulator does not listen at {container.address}:\n{container.said()}")
+                return False
+        return True
+
+    eventually(listens, f"the emulator listens at {container.address}")
 
 
 def _groups(path: str) -> list[Path]:

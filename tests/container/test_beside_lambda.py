@@ -2,7 +2,6 @@
 
 import json
 import subprocess
-import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -18,8 +17,9 @@ from tests.container.built_image import BuiltImage
 from tests.container.cell import Cell
 from tests.container.container import Conditions, podman
 from tests.functional.job.conftest import FORMATS
+from tests.waiting import deadline_s, eventually
 
-LIMIT_S = 240.0
+LIMIT_S = deadline_s(80)
 STOP_S = 30  # what Fargate gives a container after SIGTERM
 NEVER_ENDS = """\
 import time
@@ -83,12 +83,9 @@ def test_a_stopped_container_releases_its_shard(
     run = _run_of(account, script, "one\n")
     asked = ("shard", "--run", run.run_id, "--shard", "0")
     name = start(*asked, env=account.env, options=("--detach",)).stdout.strip()
-    end_s = time.monotonic() + LIMIT_S
-    while "the script sleeps" not in podman(image, "logs", name).stdout:
-        assert time.monotonic() < end_s, podman(image, "logs", name)
-        time.sleep(0.5)
+    eventually(lambda: "the script sleeps" in podman(image, "logs", name).stdout, "the script has begun", 80)
 
-    podman(image, "stop", "--time", str(STOP_S), name, limit_s=2 * STOP_S)
+    podman(image, "stop", "--time", str(STOP_S), name, limit_s=deadline_s(STOP_S))
 
     assert podman(image, "wait", name).stdout.strip() == "75"
     record = account.shard(run, 0)

@@ -3,7 +3,6 @@
 A loop stands in for the event source mapping, one request at a time; all else is the command line's own code.
 """
 
-import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -15,10 +14,10 @@ from spark_scripts.demo.run_demo import corrupt
 from sparklet.model import Counts, Run, RunState, ShardState
 from sparklet.runs.redrive import redrive
 from tests.container.account import EXAMPLES, Account, QueueMapping
+from tests.waiting import eventually
 
 DAYS = tuple(f"2013-02-{day:02d}.csv" for day in range(4, 10))  # with the snowstorm of the 8th and 9th
 POISONED = 3  # its place among them
-ENDS_WITHIN_S = 200.0
 
 
 @pytest.fixture(scope="module")
@@ -42,12 +41,8 @@ def put_days(account: Account, days: Sequence[Path]) -> str:
 
 def to_its_end(account: Account, mapping: QueueMapping, run: Run) -> Run:
     """Deliver what is in the queue and look after the run until it has ended."""
-    end_s = time.monotonic() + ENDS_WITHIN_S
-    while not (report := account.check(run)).run.state.ended:
-        assert time.monotonic() < end_s, f"{report}\n{mapping.function.said()[-5000:]}"
-        if mapping.deliver() is None:
-            time.sleep(0.2)
-    return report.run
+    eventually(lambda: mapping.deliver() is None and account.check(run).run.state.ended, "the run has ended", 70)
+    return account.check(run).run
 
 
 def test_a_poisoned_file_fails_alone_and_is_redriven_by_image(

@@ -1,10 +1,9 @@
 """Deadlines, and workers that do not live to say what became of their shard."""
 
-import time
-
 from sparklet.model import Run, ShardState
 from tests.container.bench import ShardBench
 from tests.container.container import Conditions
+from tests.waiting import eventually
 
 CONDITIONS = Conditions(timeout_s=20, env={"SPARKLET_GRACE_S": "4"})
 ONCE = """
@@ -57,10 +56,7 @@ def test_a_worker_that_dies_loses_no_shard(bench: ShardBench) -> None:
 
 def expired_and_done(bench: ShardBench, run: Run) -> None:
     """The checker finds the lease over and sends the shard again; its next attempt succeeds."""
-    end_s = time.monotonic() + CONDITIONS.timeout_s + 10
-    while not bench.account.check(run).expired:
-        assert time.monotonic() < end_s, bench.shard(run)
-        time.sleep(0.2)
+    eventually(lambda: bench.account.check(run).expired, "its lease is over")
     bench.deliver()
     record = bench.shard(run)
     assert (record.state, record.attempts) == (ShardState.SUCCEEDED, 2)

@@ -8,8 +8,8 @@ from tests.container.cell import Cell
 from tests.container.container import Conditions, without_emulator
 from tests.functional.worker.test_priming import JOB
 from tests.stand_ins.lambda_environment import lambda_environment
+from tests.waiting import deadline_s, eventually
 
-INIT_LIMIT_S = 130
 FROZEN_S = 3.0
 OBJECTS = {"/bucket/job.py": JOB, "/bucket/rows.csv": b"id\n1\n2\n"}
 
@@ -19,11 +19,12 @@ def test_the_image_is_primed_and_thawed(image: BuiltImage, cell: Cell, observed:
         own = {"SPARKLET_SCRIPT_PREFIXES": "s3://bucket/", "SCRIPT_LOCATION": "s3://bucket/job.py"}
         conditions = Conditions(memory_mb=3008, env={**around.variables(), **own})
         with without_emulator(image, cell, conditions) as container:
-            assert around.snapshot.wait(INIT_LIMIT_S), container.said()
+            assert around.snapshot.wait(deadline_s()), container.said()
             primed_s = time.time()
             assert around.asked == set()
             with container.frozen():
-                time.sleep(FROZEN_S)
+                end_s = time.monotonic() + FROZEN_S
+                eventually(lambda: time.monotonic() > end_s, "the freeze is over")
                 around.key = "TODAY"
             around.restored.set()
 

@@ -18,9 +18,9 @@ from sparklet.errors import RemoteTaskError
 from sparklet.local.process_engine import LocalProcesses, ProcessRunner
 from sparklet.local.state import StateDir
 from sparklet.ports import Engine
-from tests.functional.local.conftest import eventually
 from tests.stand_ins.emr_serverless import ROLE, EmrServerless
 from tests.stand_ins.memory import MemoryEngine
+from tests.waiting import eventually
 
 NETWORK = {"subnets": "subnet-1,subnet-2", "securityGroups": "sg-1", "assignPublicIp": "DISABLED"}
 COMMAND = ("shard", "--run", "no-such-run", "--shard", "0", "--generation", "0")

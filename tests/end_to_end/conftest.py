@@ -1,26 +1,28 @@
 """The command line as a user has it: a process of its own, real workers, real Spark, a state folder of the test's."""
 
+import fcntl
 import json
 import os
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import duckdb
 import pytest
 
 from sparklet.app.stack import StackSelection, open_stack
 from sparklet.cli.console import Screen
+from tests.waiting import deadline_s, eventually
 
 SCRIPTS = Path(__file__).parent / "scripts"
 COPY_ROWS = SCRIPTS / "copy_rows.py"
 ROWS_PER_FILE = 10
+RUN_S = 100.0  # the longest run's, on an idle machine
 
 
 @dataclass(frozen=True)
@@ -57,14 +59,20 @@ class User:
             preexec_fn=heed_ctrl_c,
         )
 
-    def types(self, *arguments: str, within_s: float = 200) -> Answer:
+    def types(self, *arguments: str) -> Answer:
         """Type a command and wait for its end."""
-        return answer(self.start(*arguments), within_s)
+        return answer(self.start(*arguments))
 
     def shards(self, run_id: str = "test-run") -> list[dict[str, Any]]:
         """What the command line tells of each shard of a run."""
         listed: list[dict[str, Any]] = self.types("status", run_id, "--shards", "--json").document["shard_list"]
         return listed
+
+    def holds(self) -> TextIO:
+        """A file for ``copy_rows`` (``held``), which stops at the input ``slow_on`` until this is closed."""
+        file = (self.home / "held").open("w")
+        fcntl.flock(file, fcntl.LOCK_EX)
+        return file
 
     def inputs(self, count: int, name: str = "in") -> Path:
         """A folder with so many CSV files of ten rows each."""
@@ -95,24 +103,15 @@ def heed_ctrl_c() -> None:
     signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
-def answer(process: subprocess.Popen[str], within_s: float = 200) -> Answer:
+def answer(process: subprocess.Popen[str]) -> Answer:
     """Wait for a command's end."""
     try:
-        out, err = process.communicate(timeout=within_s)
+        out, err = process.communicate(timeout=deadline_s(RUN_S))
     except subprocess.TimeoutExpired:
         process.send_signal(signal.SIGKILL)
         out, err = process.communicate()
-        raise AssertionError(f"not done within {within_s} s:\n{out}\n{err}") from None
+        raise AssertionError(f"not done in time:\n{out}\n{err}") from None
     return Answer(process.returncode, out, err)
-
-
-def eventually(true: Callable[[], Any], within_s: float = 30, what: str = "") -> Any:
-    """Wait until something is so; its value."""
-    end_s = time.monotonic() + within_s
-    while not (value := true()):
-        assert time.monotonic() < end_s, f"not so within {within_s} s: {what}"
-        time.sleep(0.1)
-    return value
 
 
 def rows_of(folder: Path) -> list[tuple[int, int]]:
@@ -147,7 +146,7 @@ def shared_stack(state: Path, *, memory_mb: int | None = None, timeout_s: int | 
     with open_stack(selection, Screen(as_json=True)):
         yield state
     someone = User(state, state.parent)
-    eventually(lambda: not someone.processes(), what="no process is left")
+    eventually(lambda: not someone.processes(), "no process is left")
 
 
 def at_home(state: Path, tmp_path: Path) -> User:
@@ -163,4 +162,4 @@ def user(tmp_path: Path) -> Iterator[User]:
     someone = at_home(tmp_path / "my home" / "state dir", tmp_path)
     yield someone
     someone.types("stop")
-    eventually(lambda: not someone.processes(), what="no process is left")
+    eventually(lambda: not someone.processes(), "no process is left")

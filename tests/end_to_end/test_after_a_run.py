@@ -4,7 +4,8 @@ import shlex
 
 import pytest
 
-from tests.end_to_end.conftest import COPY_ROWS, User, answer, eventually, every_row, rows_of
+from tests.end_to_end.conftest import COPY_ROWS, User, answer, every_row, rows_of
+from tests.waiting import eventually
 
 pytestmark = [pytest.mark.spark, pytest.mark.stack, pytest.mark.slow]
 
@@ -21,7 +22,7 @@ def test_a_failed_run_is_redriven_and_a_cancelled_one_ends(user: User) -> None:
     (cause,) = user.types("explain", "test-run", "--json").document
     assert (cause["error_class"], cause["count"], cause["shards"]) == ("ValueError", 1, "2")
     assert cause["example_file"] == str(inputs / "002.csv")
-    assert cause["script_line"] == 20
+    assert cause["script_line"] == 18
     before = user.shards()
     log = user.types("logs", "test-run", "2").out
     assert "about to fail" in log and "doing 002.csv" in log and "doing 001.csv" not in log
@@ -48,25 +49,25 @@ def test_a_failed_run_is_redriven_and_a_cancelled_one_ends(user: User) -> None:
 
 def cancel_and_redrive(user: User) -> None:
     where = ("--input", str(user.home / "in"), "--output", str(user.home / "out2"), "--run-id", "second")
-    caught = user.home / "caught"  # the slow shard ends with the cancellation
-    slow = ("--param", "slow_on=000.csv", "--param", "slow_s=60", "--param", f"caught={caught}")
+    held = user.holds()
+    slow = ("--param", "slow_on=000.csv", "--param", f"held={held.name}")
     one = ("--max-objects", "1", "--workers", "1", "--keep")  # the first run's worker, whose JVM is there
     running = user.start("run", str(COPY_ROWS), *where, *slow, *one, "--max-concurrency", "1", "--json")
-    eventually(lambda: (user.state / "local-paths" / "second.json").exists(), what="the run is there")
-    eventually(lambda: user.types("logs", "second").out.count("doing 000.csv"), 60, "a shard is being done")
+    eventually(lambda: (user.state / "local-paths" / "second.json").exists(), "the run is there")
+    eventually(lambda: user.types("logs", "second").out.count("doing 000.csv"), "a shard is being done")
     following = user.start("logs", "second", "--follow")
 
     # WHEN a run is cancelled, THEN what runs ends, the rest is given up
     cancelled = user.types("cancel", "second", "--json")
-    caught.touch()
+    held.close()
     assert cancelled.code == 0, cancelled.err
-    ended = answer(running, 60)
+    ended = answer(running)
     assert ended.code == 3, ended.err
     assert ended.document["state"] == "CANCELLED"
     shards = ended.document["shards"]
     assert shards["total"] == shards["succeeded"] + shards["failed"] == 4
     assert shards["failed"] >= 1
-    assert "script ended" in answer(following, 60).out
+    assert "script ended" in answer(following).out
 
     # AND a redrive takes it up again
     redriven = user.types("redrive", "second", "--cause", "RunCancelled", "--json")

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.end_to_end.conftest import COPY_ROWS, SCRIPTS, User, eventually, every_row, rows_of
+from tests.end_to_end.conftest import COPY_ROWS, RUN_S, SCRIPTS, User, every_row, rows_of
+from tests.waiting import deadline_s, eventually
 
 ROOT = Path(__file__).parents[2]
 pytestmark = [pytest.mark.spark, pytest.mark.stack, pytest.mark.slow]
@@ -23,7 +24,7 @@ def test_a_program_does_what_the_command_line_does(user: User) -> None:
         [sys.executable, str(SCRIPTS / "from_python.py"), *arguments],
         capture_output=True,
         text=True,
-        timeout=280,
+        timeout=deadline_s(RUN_S),
         cwd=user.home,
         env={**os.environ, "SPARKLET_STATE_DIR": str(user.state), "PYTHONPATH": str(ROOT)},  # of the examples
     )
@@ -43,5 +44,5 @@ def test_a_program_does_what_the_command_line_does(user: User) -> None:
     assert found["redriven"]["succeeded"] == 3
     assert rows_of(user.home / "out") == every_row(3)
     # AND nothing runs any more, and the command line knows the run
-    eventually(lambda: not user.processes(), what="no process, no JVM is left")
+    eventually(lambda: not user.processes(), "no process, no JVM is left")
     assert user.types("status", found["run_id"], "--json").document["state"] == "SUCCEEDED"

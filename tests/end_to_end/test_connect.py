@@ -30,7 +30,7 @@ def at_a_server(user: User, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
 
 def test_a_remote_session_does_shards_and_names_what_it_lacks(at_a_server: User) -> None:
     user = at_a_server
-    done = user.types(*user.run_arguments(user.inputs(2), "--engine", "connect"), within_s=200)
+    done = user.types(*user.run_arguments(user.inputs(2), "--engine", "connect"))
 
     assert done.code == 0, done.err
     assert rows_of(user.home / "out") == every_row(2)
@@ -39,7 +39,7 @@ def test_a_remote_session_does_shards_and_names_what_it_lacks(at_a_server: User)
 
     arguments = user.run_arguments(user.inputs(1, "more"), "--engine", "connect", "--append", run_id="run-2")
     arguments[1] = str(SCRIPTS / "needs_the_jvm.py")
-    failed = user.types(*arguments, within_s=200)
+    failed = user.types(*arguments)
 
     [cause] = user.types("explain", "run-2", "--json").document
     assert failed.code == 2

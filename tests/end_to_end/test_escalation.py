@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.end_to_end.conftest import User, answer, eventually, every_row, rows_of
+from tests.end_to_end.conftest import RUN_S, User, answer, every_row, rows_of
+from tests.waiting import eventually
 
 pytestmark = [pytest.mark.spark, pytest.mark.stack, pytest.mark.slow]
 
@@ -22,19 +23,19 @@ def test_a_killed_escalated_worker_is_followed_by_another(user: User) -> None:
 
     Within the minute after, the schedule has invoked the checker, too.
     """
-    caught = user.home / "caught"  # whoever does the shard after the kill does not sleep
-    slow = ("--param", "slow_on=001.csv", "--param", "slow_s=60", "--param", f"caught={caught}", "--timeout", "25")
+    held = user.holds()
+    slow = ("--param", "slow_on=001.csv", "--param", f"held={held.name}", "--timeout", "25")
     process = user.start(*user.run_arguments(user.inputs(2), "--too-large", "engine", *slow, "--keep"))
-    eventually(lambda: escalated(user), 150, "an escalated worker does the shard")
+    eventually(lambda: escalated(user), "an escalated worker does the shard", RUN_S)
     [first] = user.processes("sparklet.engines.one_shard")
 
     os.kill(first, signal.SIGKILL)
-    caught.touch()
+    held.close()
 
-    done = answer(process, 300)
+    done = answer(process)
     assert done.code == 0, done.err
     assert rows_of(user.home / "out") == every_row(2)
     engines = {shard["shard"]: shard["engine"] for shard in user.shards()}
     assert engines[1] == "process"  # on a busy machine the other shard's time is over, too
     assert len(escalated(user)) >= 2
-    eventually(lambda: list((user.state / "log").glob("checker-*.log")), 90, "the schedule invokes the checker")
+    eventually(lambda: list((user.state / "log").glob("checker-*.log")), "the schedule invokes the checker", RUN_S)

@@ -8,11 +8,13 @@ from pathlib import Path
 
 import pytest
 
-from tests.end_to_end.conftest import User, answer, eventually, every_row, rows_of, shared_stack
+from tests.end_to_end.conftest import RUN_S, User, answer, every_row, rows_of, shared_stack
 from tests.end_to_end.test_runs import logs
+from tests.waiting import eventually
 
 pytestmark = [pytest.mark.spark, pytest.mark.stack, pytest.mark.slow]
 
+OUTAGE_S = 10.0
 SHORT_S = 45  # so that the lease of a killed worker is over soon
 
 
@@ -30,14 +32,14 @@ def user(state: Path, tmp_path: Path) -> User:
 
 
 def test_a_worker_killed_in_mid_shard_loses_nothing(user: User) -> None:
-    caught = user.home / "caught"  # so that nobody is slow after the kill
-    slow = ("--param", "slow_on=002.csv", "--param", "slow_s=20", "--param", f"caught={caught}")
+    held = user.holds()
+    slow = ("--param", "slow_on=002.csv", "--param", f"held={held.name}")
     process = user.start(*user.run_arguments(user.inputs(5), *slow, run_id="killed"))
-    eventually(lambda: "doing 002.csv" in logs(user), 120, "the slow shard is being done")
+    eventually(lambda: "doing 002.csv" in logs(user), "the slow shard is being done", RUN_S)
 
     for pid in user.workers():
         os.kill(pid, signal.SIGKILL)
-    caught.touch()
+    held.close()
     done = answer(process)
 
     assert done.code == 0, done.err
@@ -48,14 +50,17 @@ def test_a_worker_killed_in_mid_shard_loses_nothing(user: User) -> None:
 
 def test_ten_seconds_of_outage_lose_nothing(user: User) -> None:
     """Ledger, queue and object store do not answer; the workers, the planner's client and the checker wait."""
-    before, slow = logs(user).count("doing 001.csv"), ("--param", "slow_on=001.csv", "--param", "slow_s=3")
+    held, before = user.holds(), logs(user).count("doing 001.csv")
+    slow = ("--param", "slow_on=001.csv", "--param", f"held={held.name}")
     process = user.start(*user.run_arguments(user.inputs(6), *slow, run_id="outage"))
-    eventually(lambda: logs(user).count("doing 001.csv") > before, 120, "a shard is being done")
+    eventually(lambda: logs(user).count("doing 001.csv") > before, "a shard is being done", RUN_S)
     stand_in = user.processes("-m ministack") or user.processes("ministack")
 
     for pid in stand_in:
         os.kill(pid, signal.SIGSTOP)
-    time.sleep(10)
+    held.close()  # the shard ends in the outage
+    end_s = time.monotonic() + OUTAGE_S
+    eventually(lambda: time.monotonic() > end_s, "the outage is over")
     for pid in stand_in:
         os.kill(pid, signal.SIGCONT)
     done = answer(process)

@@ -11,6 +11,9 @@ from pathlib import Path
 import pytest
 import yaml
 
+from tests.end_to_end.conftest import RUN_S
+from tests.waiting import deadline_s
+
 CHECKOUT = Path(__file__).parents[2]
 SCRIPT = """\
 from sparklet.job import Job
@@ -47,7 +50,7 @@ class Environment:
         if _tried(*command, "--offline").returncode != 0:
             _uv(*command)
 
-    def types(self, command: str, within_s: float = 200) -> subprocess.CompletedProcess[str]:
+    def types(self, command: str) -> subprocess.CompletedProcess[str]:
         """Type a command where there is neither a checkout nor a Java that runs."""
         hidden = ("JAVA_HOME", "PYTHONPATH", "SPARK_HOME", "VIRTUAL_ENV")
         env = {name: value for name, value in os.environ.items() if name not in hidden}
@@ -59,7 +62,7 @@ class Environment:
         words = shlex.split(command)
         words[0] = str(self.venv / "bin" / words[0])
         return subprocess.run(
-            words, cwd=self.home, env=env, capture_output=True, text=True, timeout=within_s, check=False
+            words, cwd=self.home, env=env, capture_output=True, text=True, timeout=deadline_s(RUN_S), check=False
         )
 
 

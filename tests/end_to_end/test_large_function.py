@@ -29,7 +29,7 @@ def hold_much(user: User, run_id: str, *engine: str) -> Answer:
     more = ("--too-large", "engine", *engine, "--memory", "1536", "--param", "large=001.csv")
     arguments = user.run_arguments(user.inputs(2), *more, run_id=run_id)
     arguments[1] = str(SCRIPTS / "hold_much.py")
-    return user.types(*arguments, within_s=300)
+    return user.types(*arguments)
 
 
 def test_out_of_memory_in_a_function_ends_well_in_a_process(user: User) -> None:

@@ -12,6 +12,7 @@ import duckdb
 import pytest
 
 from tests.end_to_end.conftest import SCRIPTS, User, at_home, every_row, rows_of, shared_stack
+from tests.waiting import deadline_s
 
 pytestmark = [pytest.mark.spark, pytest.mark.stack, pytest.mark.slow]
 
@@ -142,11 +143,11 @@ def test_sparks_own_figures_are_kept_and_shown(user: User) -> None:
     try:
         assert history.stdout
         address = next(match[0] for line in history.stdout if (match := re.search(r"http://127\.0\.0\.1:\d+/", line)))
-        with urllib.request.urlopen(f"{address}api/v1/applications", timeout=60) as answer:
+        with urllib.request.urlopen(f"{address}api/v1/applications", timeout=deadline_s()) as answer:
             found = json.load(answer)
     finally:
         history.send_signal(signal.SIGINT)
-        history.wait(60)
+        history.wait(deadline_s())
     assert sorted(each["name"].partition(":")[0] for each in found) == ["shard 0", "shard 1", "shard 2"]
     assert all(attempt["completed"] for each in found for attempt in each["attempts"])
 

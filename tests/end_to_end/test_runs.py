@@ -9,7 +9,8 @@ from itertools import pairwise
 
 import pytest
 
-from tests.end_to_end.conftest import User, answer, eventually, every_row, rows_of
+from tests.end_to_end.conftest import RUN_S, User, answer, every_row, rows_of
+from tests.waiting import eventually
 
 TIMED = """\
 import time
@@ -37,7 +38,7 @@ def test_a_run_brings_every_row_home_and_leaves_nothing_behind(user: User) -> No
     assert shards == {"total": 6, "pending": 0, "running": 0, "succeeded": 6, "failed": 0}
     assert done.document["rows"] == 60
     assert rows_of(user.home / "out") == every_row(6)
-    eventually(lambda: not user.processes(), what="no process, no JVM is left")
+    eventually(lambda: not user.processes(), "no process, no JVM is left")
 
 
 def test_a_capped_run_spares_a_worker_and_is_throttled(user: User) -> None:
@@ -49,7 +50,7 @@ def test_a_capped_run_spares_a_worker_and_is_throttled(user: User) -> None:
     running = user.start("run", str(script), *where, "--run-id", "capped", *caps)
 
     # WHEN the cap is raised while the third shard is done
-    eventually(lambda: len(list(begun.iterdir())) > 2, 120, "the third has begun")
+    eventually(lambda: len(list(begun.iterdir())) > 2, "the third has begun", RUN_S)
     raised_s = time.time()
     throttled = user.types("throttle", "capped", "--max-concurrency", "2")
     begun.with_name("begun-raised").touch()
@@ -64,19 +65,19 @@ def test_a_capped_run_spares_a_worker_and_is_throttled(user: User) -> None:
 
 
 def test_a_killed_command_leaves_nothing_and_its_run_resumes(user: User) -> None:
-    caught = user.home / "caught"  # so that nobody is slow after the kill
-    slow = ("--param", "slow_on=003.csv", "--param", "slow_s=20", "--param", f"caught={caught}")
+    held = user.holds()
+    slow = ("--param", "slow_on=003.csv", "--param", f"held={held.name}")
     arguments = user.run_arguments(user.inputs(5), *slow, "--timeout", "45")
     process = user.start(*arguments)
-    eventually(lambda: any((user.state / "log").glob("worker-*.log")), 90, "a worker has started")
+    eventually(lambda: any((user.state / "log").glob("worker-*.log")), "a worker has started", RUN_S)
     port = int(json.loads((user.state / "stack.json").read_text())["endpoint_url"].rsplit(":", 1)[1])
-    eventually(lambda: "doing 001.csv" in logs(user), 90, "a shard is being done")
+    eventually(lambda: "doing 001.csv" in logs(user), "a shard is being done", RUN_S)
 
     process.send_signal(signal.SIGKILL)
     process.communicate()
-    caught.touch()
+    held.close()
 
-    eventually(lambda: not user.processes(), 30, "everything ended with the command")
+    eventually(lambda: not user.processes(), "everything ended with the command")
     with pytest.raises(ConnectionRefusedError), socket.create_connection(("127.0.0.1", port), 2):
         pass
     later = user.types("watch", "test-run", "--json")
@@ -88,11 +89,11 @@ def test_a_killed_command_leaves_nothing_and_its_run_resumes(user: User) -> None
 def test_ctrl_c_prints_what_goes_on(user: User) -> None:
     arguments = user.run_arguments(user.inputs(8), "--max-concurrency", "1")
     process = user.start(*(word for word in arguments if word not in ("--run-id", "test-run")))  # an id nobody knows
-    eventually(lambda: "doing 000.csv" in logs(user), 120, "a shard is being done")
+    eventually(lambda: "doing 000.csv" in logs(user), "a shard is being done", RUN_S)
 
     process.send_signal(signal.SIGINT)
-    stopped = answer(process, 30)
-    eventually(lambda: not user.processes(), 30, "nothing is left")
+    stopped = answer(process)
+    eventually(lambda: not user.processes(), "nothing is left")
     (command,) = (line.strip() for line in stopped.err.splitlines() if line.strip().startswith("sparklet resume "))
     resumed = user.types(*shlex.split(command)[1:], "--json")
 

@@ -5,14 +5,17 @@ import os
 import signal
 import subprocess
 import sys
-import time
+import threading
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 
 from sparklet.errors import LocalStackError
 from sparklet.local.ivy import MIRROR_VARIABLE
 from sparklet.local.jars import ensure_jars, load_stack
+from tests.stand_ins.http_server import QuietHandler, serving
+from tests.waiting import deadline_s
 
 pytestmark = pytest.mark.slow
 STACK = Path(__file__).parents[2] / "docker" / "stacks" / "spark-3.5.toml"
@@ -120,7 +123,7 @@ def test_two_processes_at_once_fetch_once(mirror: Mirror) -> None:
     mirror.publish("big", os.urandom(BIG_BYTES))
 
     both = [_fetch(mirror), _fetch(mirror)]
-    outputs = [process.communicate(timeout=120)[0] for process in both]
+    outputs = [process.communicate(timeout=deadline_s(40))[0] for process in both]
 
     assert [process.returncode for process in both] == [0, 0]
     assert all(f"have big-1.jar {BIG_BYTES}" in output for output in outputs)
@@ -128,16 +131,32 @@ def test_two_processes_at_once_fetch_once(mirror: Mirror) -> None:
     assert _left_over(mirror.cache_dir) == []
 
 
-def test_after_a_kill_the_next_fetch_cleans_up_and_succeeds(mirror: Mirror) -> None:
+class Stalled(QuietHandler):
+    """Sends half of a jar, and no more."""
+
+    asked: ClassVar[threading.Event]
+
+    def do_HEAD(self) -> None:
+        self.send_response(200)
+        self.send_header("Content-Length", str(BIG_BYTES))
+        self.end_headers()
+
+    def do_GET(self) -> None:
+        self.do_HEAD()
+        self.wfile.write(bytes(BIG_BYTES // 2))
+        self.asked.set()
+        threading.Event().wait(deadline_s())
+
+
+def test_after_a_kill_the_next_fetch_cleans_up_and_succeeds(mirror: Mirror, monkeypatch: pytest.MonkeyPatch) -> None:
     mirror.publish("big", os.urandom(BIG_BYTES))
-    victim = _fetch(mirror)
-    assert victim.stdout is not None
-    assert "fetching" in victim.stdout.readline()
-    deadline_s = time.monotonic() + 60
-    while not _left_over(mirror.cache_dir) and time.monotonic() < deadline_s:
-        time.sleep(0.005)
-    os.killpg(victim.pid, signal.SIGKILL)
-    victim.communicate()
+    Stalled.asked = threading.Event()
+    with serving(Stalled) as address, monkeypatch.context() as patch:
+        patch.setenv(MIRROR_VARIABLE, address)
+        victim = _fetch(mirror)
+        assert Stalled.asked.wait(deadline_s())
+        os.killpg(victim.pid, signal.SIGKILL)
+        victim.communicate()
     assert not (mirror.cache_dir / "big-1.jar").exists()
     assert _left_over(mirror.cache_dir) != []
 

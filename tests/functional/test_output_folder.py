@@ -10,6 +10,7 @@ import pyarrow.parquet as parquet
 import pytest
 
 from sparklet.model import Run
+from tests.waiting import deadline_s
 
 COUNT = """
 import sys
@@ -42,6 +43,8 @@ def test_duckdb_reads_runs_of_all_versions_in_one_folder(folder: Path) -> None:
 
 @pytest.mark.spark
 def test_spark_reads_runs_of_all_versions_in_one_folder(folder: Path) -> None:
-    done = subprocess.run([sys.executable, "-c", COUNT, str(folder)], capture_output=True, text=True, timeout=300)
+    done = subprocess.run(
+        [sys.executable, "-c", COUNT, str(folder)], capture_output=True, text=True, timeout=deadline_s(100)
+    )
 
     assert f"read {list(range(6))} 6" in done.stdout, done.stderr[-2000:]

@@ -11,8 +11,8 @@ import boto3
 from botocore.exceptions import BotoCoreError, ClientError
 
 from sparklet.local.environment import applied, of_client, of_host
-from tests.functional.local.conftest import eventually
 from tests.stand_ins.ministack import free_port
+from tests.waiting import eventually
 
 ROOT = Path(__file__).resolve().parents[2]
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import boto3
 
-from tests.functional.local.conftest import eventually
+from tests.waiting import eventually
 
 TEMPLATES = "test-templates"  # a bucket: in a request a template may have 51,200 bytes
 

@@ -1,8 +1,7 @@
-"""CSV → Parquet; sleeps, fails or prints where a parameter says so, so that a test can catch it in the act."""
+"""CSV → Parquet; waits, fails or prints where a parameter says so, so that a test can catch it in the act."""
 
+import fcntl
 import sys
-import time
-from pathlib import Path
 
 from sparklet.job import Job
 
@@ -12,9 +11,8 @@ print(f"doing {named}")
 spark = job.spark()
 frame = spark.read.csv(list(job.inputs), header=True)
 if named == job.params.get("slow_on"):
-    end_s = time.monotonic() + float(job.params["slow_s"])
-    while time.monotonic() < end_s and not Path(job.params.get("caught", "nowhere")).exists():
-        time.sleep(0.1)
+    with open(job.params["held"]) as held:
+        fcntl.flock(held, fcntl.LOCK_SH)
 if named == job.params.get("fail_on"):
     print("about to fail", file=sys.stderr)
     raise ValueError(f"{named} is not to my taste")

@@ -16,8 +16,8 @@ from botocore.exceptions import ClientError
 from examples.train_and_predict import train
 from sparklet import LambdaExecutor
 from tests.functional.api.conftest import API, Deployed, api_body, client
-from tests.functional.local.conftest import eventually
 from tests.stand_ins.formation import deploy
+from tests.waiting import eventually
 
 pytestmark = pytest.mark.stack
 
@@ -46,12 +46,12 @@ def state(gateway: Any, deployed: Deployed, task_id: str) -> Any:
     return json.loads(found["Item"]["document"]["S"]) if "Item" in found else None
 
 
-def ended(gateway: Any, deployed: Deployed, task_id: str, within_s: float = 30.0) -> Any:
+def ended(gateway: Any, deployed: Deployed, task_id: str) -> Any:
     def promise() -> Any:
         task = state(gateway, deployed, task_id)
         return task if task and task["state"] in ("SUCCEEDED", "FAILED") else None
 
-    return eventually(promise, within_s)
+    return eventually(promise, f"{task_id} has ended", 40)  # scikit-learn's import is most of it
 
 
 def asking(deployed: Deployed, **event: Any) -> dict[str, Any]:
@@ -91,7 +91,7 @@ def test_a_trained_model_predicts_behind_the_api(gateway: Any, deployed: Deploye
 
     deployed.request("PUT", "/tasks/flowers", {**event, "sha256": sha256}, key=deployed.key)
 
-    task = ended(gateway, deployed, "flowers", within_s=120.0)  # scikit-learn's import is most of it
+    task = ended(gateway, deployed, "flowers")
     assert (task["error"], task.get("answer")) == (None, {"kinds": [0, 2]})
 
 

@@ -1,7 +1,6 @@
 """A database's tokens: never more holders than there are; ``tests/contract/test_script_leases`` has the rest."""
 
 import threading
-import time
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -10,21 +9,30 @@ from botocore.stub import Stubber
 from sparklet.databases import tokens as lease
 from sparklet.databases.tokens import Tokens, tokens
 from sparklet.job.errors import TableError
+from tests.waiting import deadline_s, eventually
 
 pytestmark = pytest.mark.usefixtures("account")
 
 
-def test_no_more_are_held_than_there_are() -> None:
-    held, most, lock = 0, 0, threading.Lock()
+def test_no_more_are_held_than_there_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    held, most, lock, take = 0, 0, threading.Lock(), Tokens.take
+    asked: set[int] = set()
+
+    def ask(own: Tokens, wanted: int) -> bool:
+        found = take(own, wanted)
+        asked.add(threading.get_ident())
+        return found
+
+    monkeypatch.setattr(Tokens, "take", ask)
 
     def hold(wanted: int) -> int:
         nonlocal held, most
-        with tokens("shared", 3, wanted, 2) as got:
+        with tokens("shared", 3, wanted, 60) as got:
             assert got
             with lock:
                 held += len(got.numbers)
                 most = max(most, held)
-            time.sleep(0.1)
+            eventually(lambda: len(asked) == 6, "all have asked")
             with lock:
                 held -= len(got.numbers)
             return len(got.numbers)
@@ -37,10 +45,9 @@ def test_no_more_are_held_than_there_are() -> None:
 
 
 def test_who_wakes_late_gives_back_nothing_of_anothers() -> None:
-    late, heir = Tokens("left", 1, 0.2), Tokens("left", 1, 0.2)
+    late, heir = Tokens("left", 1, 0.2), Tokens("left", 1, 60)
     assert late.take(1)
-    while not heir.take(1):
-        time.sleep(0.05)
+    eventually(lambda: heir.take(1), "the lease is over")
     ended = threading.Event()
     ended.set()
 
@@ -56,7 +63,7 @@ def test_who_cannot_renew_gives_the_connection_up() -> None:
         assert held
         held.lost = told.set
         lease.aws_client("dynamodb").delete_item(**held.item)
-        assert told.wait(timeout=10)
+        assert told.wait(deadline_s())
 
 
 @pytest.mark.parametrize("operation", ["get_item", "update_item"])
@@ -93,4 +100,4 @@ def test_who_may_renew_no_more_gives_the_connection_up(monkeypatch: pytest.Monke
         assert held
         held.lost = told.set
         monkeypatch.setitem(held.item, "TableName", "no-such-table")
-        assert told.wait(timeout=10)
+        assert told.wait(deadline_s())

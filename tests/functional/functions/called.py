@@ -2,8 +2,9 @@
 
 import os
 import signal
-import time
 from pathlib import Path
+
+from tests.waiting import eventually
 
 
 def echo(value: object) -> object:
@@ -22,17 +23,12 @@ def die() -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
 
-def sleep(seconds: float) -> float:
-    time.sleep(seconds)
-    return seconds
-
-
-def count(folder: str, name: str, seconds: float = 0.0) -> int:
-    """Leave a mark; how many there are."""
-    with (Path(folder) / name).open("a") as file:
+def count(marks: Path, until: Path) -> int:
+    """Leave a mark; how many there are once another file is there."""
+    with marks.open("a") as file:
         file.write("x\n")
-    time.sleep(seconds)
-    return len((Path(folder) / name).read_text().splitlines())
+    eventually(until.exists)
+    return len(marks.read_text().splitlines())
 
 
 def tail(content: bytes) -> tuple[int, bytes]:

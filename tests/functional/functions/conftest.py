@@ -1,6 +1,5 @@
 """sam/functions.yaml beside the main template, deployed in a local stack."""
 
-import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -42,17 +41,15 @@ def functions(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Functions]:
 @contextmanager
 def deployed_functions(folder: Path, modules: str = "tests.*") -> Iterator[Functions]:
     """Both stacks, as long as the block runs; this process' AWS is theirs meanwhile."""
-    with pytest.MonkeyPatch.context() as patch, make_lab(folder) as lab:
-        patch.setenv("PYTHONPATH", os.pathsep.join([str(ROOT), os.environ["PYTHONPATH"]]))  # for ``called``
-        with lab.attach() as stack:
-            parameters = {
-                "ImageUri": "local",
-                "FunctionTimeoutS": str(TIMEOUT_S),
-                "MaximumConcurrency": "4",
-                "Codec": "pickle",
-                "ModulePatterns": modules,
-                "ExistingBucketName": stack.info.bucket,
-                "ExistingLedgerTable": stack.info.ledger_table,
-            }
-            made = deploy(STACK, functions_template(parameters), parameters)
-            yield Functions(lab, made.outputs, made.ids, lab.shown)
+    with make_lab(folder) as lab, lab.attach() as stack:
+        parameters = {
+            "ImageUri": "local",
+            "FunctionTimeoutS": str(TIMEOUT_S),
+            "MaximumConcurrency": "4",
+            "Codec": "pickle",
+            "ModulePatterns": modules,
+            "ExistingBucketName": stack.info.bucket,
+            "ExistingLedgerTable": stack.info.ledger_table,
+        }
+        made = deploy(STACK, functions_template(parameters), parameters)
+        yield Functions(lab, made.outputs, made.ids, lab.shown)

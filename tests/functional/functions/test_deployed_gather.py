@@ -7,6 +7,7 @@ import pytest
 from sparklet import Invocation, LambdaExecutor, RemoteTaskError, gather, remote
 from tests.functional.functions import called
 from tests.functional.functions.conftest import Functions
+from tests.waiting import deadline_s
 
 pytestmark = pytest.mark.stack
 MODULE = called.__name__
@@ -26,7 +27,7 @@ def test_different_calls_end_each_for_itself(functions: Functions) -> None:
                 Invocation(called.echo, ["never wanted"], {}, executor, wait=False),
                 Invocation(called.pid, executor=here),
             ],
-            timeout=50,
+            timeout=deadline_s(),
         )
         assert executor.submit(remote(memory_mb=99_999)(called.pid)).exception()
 
@@ -38,7 +39,7 @@ def test_different_calls_end_each_for_itself(functions: Functions) -> None:
 
 
 def test_a_remote_function_runs_in_deployed_workers(functions: Functions) -> None:
-    echo = remote(timeout_s=30)(called.echo)
+    echo = remote(timeout_s=deadline_s())(called.echo)
     with LambdaExecutor("lambda", max_workers=2) as executor:
         assert list(echo.map([{"a": (1,)}, None], chunksize=2)) == [{"a": (1,)}, None]
         assert executor.stats()["succeeded"] == 1

@@ -12,14 +12,15 @@ import pytest
 from examples.nested_map import primes_between
 from examples.thumbnails import thumbnail
 from tests.functional.local.conftest import make_lab
+from tests.waiting import deadline_s
 
 EXAMPLES = Path(__file__).parents[3] / "examples"
 
 
-def run(name: str, *arguments: str, within_s: float = 120) -> str:
+def run(name: str, *arguments: str) -> str:
     """Run an example; what it printed."""
     command = [sys.executable, str(EXAMPLES / name), *arguments]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=within_s, env=os.environ)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=deadline_s(100), env=os.environ)
     assert done.returncode == 0, done.stderr
     return done.stdout
 

@@ -5,7 +5,6 @@ import gc
 import os
 import pickle
 import threading
-import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -20,10 +19,10 @@ from sparklet.functions.deployed import LambdaFunctions
 from sparklet.functions.executor import LambdaExecutor
 from tests.functional.functions import called
 from tests.functional.functions.conftest import STACK, Functions
-from tests.functional.local.conftest import eventually
 from tests.stand_ins.function_backend import MemoryBackend
+from tests.waiting import deadline_s, eventually
 
-WITHIN_S = 120.0  # the lease of a worker that is lost, and another try
+WITHIN_S = deadline_s(40)  # the lease of a worker that is lost, and another try
 LARGE = b"x" * 5_000_000  # travels by the folder for contents
 
 
@@ -83,25 +82,27 @@ def test_a_forked_executor_works(backend: str) -> None:
 
 def test_a_child_that_shuts_down_leaves_its_parent_alone(tmp_path: Path) -> None:
     with LambdaExecutor("processes", max_workers=1) as executor:
-        running = executor.submit(called.count, str(tmp_path), "mark", 1.0)
+        running = executor.submit(called.count, tmp_path / "mark", tmp_path / "go on")
         later = executor.submit(called.tail, LARGE)
         eventually((tmp_path / "mark").exists)
 
         assert Child(lambda: executor.shutdown(cancel_futures=True)).result() is None
         assert Child(executor.abort).result() is None
 
+        (tmp_path / "go on").touch()
         assert running.result(WITHIN_S) == 1
         assert later.result(WITHIN_S) == (len(LARGE), LARGE[-10:])
 
 
 def test_a_parents_future_is_an_error_in_its_child(tmp_path: Path) -> None:
     with LambdaExecutor("threads", max_workers=1) as executor:
-        futures = [executor.submit(called.count, str(tmp_path), "mark", 1.0) for _ in "ab"]
+        futures = [executor.submit(called.count, tmp_path / "mark", tmp_path / "go on") for _ in "ab"]
         eventually((tmp_path / "mark").exists)
 
         found = Child(lambda: [type(future.exception(WITHIN_S)) for future in futures]).result()
 
         assert found == [RemoteTaskError] * 2
+        (tmp_path / "go on").touch()
         assert [future.result(WITHIN_S) for future in futures] == [1, 2]
 
 
@@ -114,19 +115,22 @@ def test_forks_share_no_client() -> None:
 
 
 def test_forks_wait_for_no_lock_of_their_parent(monkeypatch: pytest.MonkeyPatch) -> None:
-    clients, begun = AwsClients(endpoint_url="http://127.0.0.1:9", region="us-east-1"), threading.Event()
-    make = boto3.Session.client
+    clients = AwsClients(endpoint_url="http://127.0.0.1:9", region="us-east-1")
+    begun, asked, parent, make = threading.Event(), threading.Event(), os.getpid(), boto3.Session.client
 
     def slowly(*arguments: Any, **options: Any) -> Any:
         begun.set()
-        time.sleep(1.0)
+        assert os.getpid() != parent or asked.wait(deadline_s(WITHIN_S))
         return make(*arguments, **options)
 
     monkeypatch.setattr(boto3.Session, "client", slowly)
-    threading.Thread(target=lambda: clients.s3).start()  # which locks the others out
-    begun.wait()
+    thread = threading.Thread(target=lambda: clients.s3)  # which locks the others out
+    thread.start()
+    assert begun.wait(deadline_s())
 
     assert Child(lambda: clients.s3.meta.region_name).result() == "us-east-1"
+    asked.set()
+    thread.join(deadline_s())
 
 
 @pytest.mark.stack

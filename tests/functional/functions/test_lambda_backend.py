@@ -2,7 +2,6 @@
 
 import json
 import os
-import time
 from concurrent.futures import Future
 from typing import Any
 
@@ -10,15 +9,14 @@ import boto3
 import pytest
 
 from sparklet.errors import RemoteTaskError
-from sparklet.functions.calls import Call, Content, encode
 from sparklet.functions.deployed import LambdaFunctions, Transport
 from sparklet.functions.executor import LambdaExecutor
 from tests.functional.functions import called
 from tests.functional.functions.conftest import STACK, Functions
-from tests.functional.local.conftest import eventually
+from tests.waiting import deadline_s, eventually
 
 pytestmark = pytest.mark.stack
-WITHIN_S = 40.0  # a lost worker's lease, and the stand-in's own pace; its function may take longer
+WITHIN_S = deadline_s(40)  # a lost worker's lease, and the stand-in's own pace; its function may take longer
 
 
 def executor(transport: Transport = "auto", **options: Any) -> LambdaExecutor:
@@ -29,12 +27,6 @@ def failure(future: "Future[Any]") -> RemoteTaskError:
     error = future.exception(WITHIN_S)
     assert isinstance(error, RemoteTaskError), error
     return error
-
-
-def sealed(backend: LambdaFunctions, task_id: str, function: Any, *args: Any, key: bytes = b"") -> dict[str, str]:
-    content = Content.of("pickle", encode("pickle", (args, {})), 10**6, None)
-    name = f"{function.__module__}:{function.__qualname__}"
-    return Call(task_id, name, content, 30.0, time.time() + 600, 10**6).sealed(key or backend.key)
 
 
 def worker_of(functions: Functions, size: int = 0) -> Any:

@@ -272,7 +272,7 @@ def announce():
 
 threading.Thread(target=announce, daemon=True).start()
 executor = LambdaExecutor(max_workers=2, retry_on=(Exception,))
-futures = [executor.submit(called.meet, {mark!r}, "never", 600.0) for _ in range(5)]
+futures = [executor.submit(called.meet, {mark!r} + str(number), "never", 600.0) for number in range(5)]
 """
 
 
@@ -290,7 +290,8 @@ def test_ctrl_c_ends_a_caller_and_its_workers(
     start: Callable[..., "subprocess.Popen[str]"], tmp_path: Path, wait: str, whom: str
 ) -> None:
     process = start(HANGING.format(mark=str(tmp_path / "mark")) + wait)
-    exists(tmp_path / "mark")
+    exists(tmp_path / "mark0")
+    exists(tmp_path / "mark1")  # a worker that is not up yet would print its own traceback
     assert process.stdout and process.stdout.readline() == "it waits\n"
     workers = psutil.Process(process.pid).children(recursive=True)
     assert workers

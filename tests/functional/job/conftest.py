@@ -15,6 +15,7 @@ from sparklet.local.jars import ensure_jars, load_stack
 from sparklet.local.spark_installation import jar_cache, stack_file
 from tests.functional.job.warm_jvm import WarmJvm, warm_jvm
 from tests.stand_ins.ministack import ministack
+from tests.waiting import deadline_s
 
 STACK = stack_file()
 FORMATS = [name for name in ("delta", "iceberg", "hudi") if name in load_stack(STACK).groups]
@@ -42,7 +43,7 @@ def end_jvm() -> None:
     assert gateway is not None
     gateway.shutdown()
     gateway.proc.stdin.close()
-    gateway.proc.wait(timeout=60)
+    gateway.proc.wait(timeout=deadline_s())
     SparkContext._gateway = SparkContext._jvm = None
 
 

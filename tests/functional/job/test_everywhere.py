@@ -40,6 +40,7 @@ from tests.functional.job.refusing_s3 import refusing_s3
 from tests.functional.job.warm_jvm import SCRIPTS
 from tests.functional.worker.conftest import make
 from tests.stand_ins.ministack import ministack
+from tests.waiting import deadline_s
 
 pytestmark = [pytest.mark.spark, pytest.mark.slow]
 
@@ -64,7 +65,7 @@ class UnderRunner:
         """Run a script to its good end; what it printed."""
         lines: list[tuple[str, bytes]] = []
         with task_folder(self.scratch, uuid.uuid4().hex[:12]) as folder:
-            call = ScriptCall(SCRIPTS / script, tuple(map(str, args)), folder, Deadline.within(200))
+            call = ScriptCall(SCRIPTS / script, tuple(map(str, args)), folder, Deadline.within(deadline_s(60)))
             result = self.runner.run(call, lambda stream, line: lines.append((stream, line)))
         assert result.exit_code == 0, f"{self.name}: {result.stderr_tail}"
         return b"".join(line for stream, line in lines if stream == "stdout").decode()
@@ -191,7 +192,7 @@ def in_a_shell(line: str, folder: Path, environment: dict[str, str]) -> str:
         line, shell=True, cwd=folder, env=environment, stdout=pipe, stderr=pipe, text=True, start_new_session=True
     )
     try:
-        printed, errors = shell.communicate(timeout=200)
+        printed, errors = shell.communicate(timeout=deadline_s(60))
     finally:
         with suppress(ProcessLookupError):
             os.killpg(shell.pid, signal.SIGKILL)

@@ -15,6 +15,7 @@ from sparklet.job.bundle import write_bundle
 from sparklet.job.session import DELTA, HUDI, ICEBERG
 from tests.functional.job.conftest import FORMATS
 from tests.functional.job.warm_jvm import run_script
+from tests.waiting import deadline_s
 
 pytestmark = [pytest.mark.spark, pytest.mark.slow]
 
@@ -89,4 +90,6 @@ def spark_submit(arguments: list[str], python: Path) -> subprocess.CompletedProc
     env = {"PATH": os.environ["PATH"], "PYSPARK_PYTHON": str(python), "SPARK_HOME": str(Path(pyspark.__file__).parent)}
     if "JAVA_HOME" in os.environ:
         env["JAVA_HOME"] = os.environ["JAVA_HOME"]
-    return subprocess.run([submit, *arguments], env=env, capture_output=True, text=True, check=False, timeout=200)
+    return subprocess.run(
+        [submit, *arguments], env=env, capture_output=True, text=True, check=False, timeout=deadline_s(60)
+    )

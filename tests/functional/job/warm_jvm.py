@@ -10,13 +10,16 @@ from pathlib import Path
 from pyspark import SparkConf
 from pyspark.java_gateway import launch_gateway
 
+from tests.waiting import deadline_s
+
 SCRIPTS = Path(__file__).parents[3] / "spark_scripts"
 
 
 def run_script(script: Path, args: Sequence[object], env: Mapping[str, str]) -> subprocess.CompletedProcess[str]:
     """``python script args``, in a process of its own."""
     command = [sys.executable, str(script), *map(str, args)]
-    return subprocess.run(command, env={**os.environ, **env}, capture_output=True, text=True, check=False, timeout=200)
+    env = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), **env}  # tests' own scripts wait as tests do
+    return subprocess.run(command, env=env, capture_output=True, text=True, check=False, timeout=deadline_s(60))
 
 
 class WarmJvm:
@@ -55,7 +58,7 @@ class WarmJvm:
         """End the JVM."""
         self._gateway.shutdown()
         self._gateway.proc.stdin.close()  # its sign that nobody needs it any more
-        self._gateway.proc.wait(timeout=60)
+        self._gateway.proc.wait(timeout=deadline_s())
 
 
 @contextmanager

@@ -6,8 +6,7 @@ import os
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,7 +17,9 @@ import pytest
 from sparklet.local.lock import is_locked
 from sparklet.local.stack import LocalStack, StackInfo, StackOptions, running, stop
 from sparklet.local.state import StateDir
+from tests.waiting import deadline_s, eventually
 
+ROOT = Path(__file__).parents[3]
 PROBES = Path(__file__).with_name("probes")
 HANDLERS = {
     "WorkerFunction": "stack_probes.worker",
@@ -26,15 +27,6 @@ HANDLERS = {
     "CheckerFunction": "stack_probes.checker",
 }
 CLIENT = Path(__file__).with_name("client_process.py")
-
-
-def eventually(promise: Callable[[], Any], within_s: float = 30.0) -> Any:
-    """The promise's value once it is true; fails after ``within_s``."""
-    end_s = time.monotonic() + within_s
-    while not (value := promise()):
-        assert time.monotonic() < end_s, f"not within {within_s} s"
-        time.sleep(0.05)
-    return value
 
 
 @dataclass
@@ -48,11 +40,11 @@ class Client:
     def leave(self) -> None:
         assert self.process.stdin is not None
         self.process.stdin.close()
-        assert self.process.wait(20) == 0
+        assert self.process.wait(deadline_s()) == 0
 
     def kill(self) -> None:
         self.process.kill()
-        self.process.wait(20)
+        self.process.wait(deadline_s())
 
 
 @dataclass
@@ -96,22 +88,26 @@ class Lab:
     def client(self, **changes: Any) -> Client:
         return self.await_client(self.spawn(**changes))
 
-    def show(self, kind: str, name: str, within_s: float = 30.0) -> str:
+    def show(self, kind: str, name: str) -> str:
         """What a probe left, once it is there."""
         path = self.shown / kind / name
-        eventually(path.exists, within_s)
+        eventually(path.exists, f"a probe shows {kind}: {name}")
         return path.read_text()
+
+    def saved(self, service: str, text: str) -> None:
+        """Wait until the stand-in, which saves every few seconds, has saved this text."""
+        eventually(lambda: text in (self.state.services / f"{service}.json").read_text(), f"{text} is saved")
 
     def processes(self) -> list[int]:
         """Everything alive that belongs to this lab: it has the folder in its arguments or its environment."""
         return [pid for pid in pids() if pid != os.getpid() and names(pid, str(self.root))]
 
-    def gone(self, port: int, within_s: float = 30.0) -> None:
+    def gone(self, port: int) -> None:
         """Wait until nothing is left: no process, no listening port, no host."""
         clients = {client.pid for client in self.clients}
-        eventually(lambda: not set(self.processes()) - clients, within_s)
-        eventually(lambda: not listens(port), 2)  # a process' other threads may end a moment after its first
-        eventually(lambda: not is_locked(self.state.host_lock), 2)
+        eventually(lambda: not set(self.processes()) - clients, "no process is left")
+        eventually(lambda: not listens(port), "nobody listens")  # its threads may end a moment after a process' first
+        eventually(lambda: not is_locked(self.state.host_lock), "there is no host")
         assert running(self.root) is None
 
 
@@ -129,7 +125,8 @@ def make_lab(folder: Path) -> Iterator[Lab]:
     shown.mkdir()
     lab = Lab(folder / "state folder", shown)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("PYTHONPATH", os.pathsep.join(filter(None, [str(PROBES), os.environ.get("PYTHONPATH")])))
+        path = [str(PROBES), str(ROOT), os.environ.get("PYTHONPATH")]  # probes wait as tests do
+        patch.setenv("PYTHONPATH", os.pathsep.join(filter(None, path)))
         try:
             yield lab
         finally:

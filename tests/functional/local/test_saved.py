@@ -16,7 +16,8 @@ from sparklet.planning.planner import plan
 from sparklet.planning.request import RunRequest
 from sparklet.ports.deployment import Deployment
 from sparklet.runs.checker import check
-from tests.functional.local.conftest import Lab, eventually, port_of
+from tests.functional.local.conftest import Lab, port_of
+from tests.waiting import eventually
 
 pytestmark = pytest.mark.stack
 
@@ -84,7 +85,7 @@ def drive(stack: LocalStack) -> None:
     found = stack.orchestrator.find(machine, name)
     if not (found and found.state.ended):
         stack.orchestrator.stop(stack.orchestrator.start(machine, name, {"run_id": RUN}), "it has driven enough")
-    eventually(lambda: (found := stack.orchestrator.find(machine, name)) and found.state.ended, 60)
+    eventually(lambda: (found := stack.orchestrator.find(machine, name)) and found.state.ended, "it has ended")
 
 
 def answer(lab: Lab, capsys: pytest.CaptureFixture[str], look: tuple[str, ...], bucket: str) -> tuple[int, str]:

@@ -1,10 +1,10 @@
 """The local stack's life: shared while it is used, gone without a trace afterwards, its state kept."""
 
-import itertools
 import json
 import os
 import signal
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,8 @@ from sparklet.errors import LocalStackError
 from sparklet.local.emulator import EVERY_S
 from sparklet.local.stack import LocalStack, running, stop
 from sparklet.settings import opened
-from tests.functional.local.conftest import Lab, eventually, is_alive, port_of, server_of
+from tests.functional.local.conftest import Lab, is_alive, port_of, server_of
+from tests.waiting import deadline_s, eventually
 
 pytestmark = pytest.mark.stack
 
@@ -26,7 +27,8 @@ def test_two_clients_at_once_share_one_stack(lab: Lab) -> None:
     assert one.info["endpoint_url"] == two.info["endpoint_url"]
     assert one.info["host_pid"] == two.info["host_pid"]
     one.leave()
-    time.sleep(1.5)  # longer than the host takes to see that nobody is left
+    send(two.info["queue_url"], {"name": "of two", "do": "well"}, two.info["env"])
+    lab.show("done", "of two")  # by when the host has looked who is left
     assert running(lab.root) is not None
     two.leave()
     lab.gone(port_of(two.info))
@@ -63,7 +65,7 @@ def test_a_killed_stand_in_leaves_nothing_and_clients_fail(lab: Lab) -> None:
         os.kill(server_of(stack.info.host_pid), signal.SIGKILL)
 
         with pytest.raises(LocalStackError, match=r"killed by signal 9.*aws\.log.*next `sparklet run`"):
-            stack.check(within_s=10)
+            stack.check(within_s=deadline_s())
         lab.gone(port_of(stack.info))
         assert not any(is_alive(pid) for pid in pids)
 
@@ -76,8 +78,7 @@ def test_killing_host_and_stand_in_leaves_nothing(lab: Lab) -> None:
     for pid in (client.info["host_pid"], server):
         os.kill(pid, signal.SIGKILL)
 
-    eventually(lambda: not any(is_alive(pid) for pid in pids[:1]))  # the worker's own watch
-    eventually(lambda: not any(is_alive(pid) for pid in pids))
+    eventually(lambda: not any(is_alive(pid) for pid in pids))  # the worker's own watch
 
 
 def test_stop_ends_a_used_stack_and_its_clients_fail(lab: Lab) -> None:
@@ -108,7 +109,8 @@ def test_a_kept_stack_outlives_clients_and_is_replaced_unused(lab: Lab) -> None:
         assert stack.info.timeout_s == 30
         port = port_of(stack.info)
 
-    time.sleep(1.5)  # longer than the host takes to see that nobody is left
+    send(stack.info.queue_url, {"name": "of nobody", "do": "well"}, stack.info.env)
+    lab.show("done", "of nobody")  # by when the host has looked who is left
     info = running(lab.root)
     assert info is not None and port_of(info) == port  # it is still kept
     assert stop(lab.root) is True
@@ -119,7 +121,8 @@ def test_a_killed_stand_in_loses_little_of_its_state(lab: Lab) -> None:
     with lab.attach(processing=False) as stack:
         assert lab.root.stat().st_mode & 0o077 == lab.state.info_file.stat().st_mode & 0o077 == 0
         leave_traces(stack)
-        time.sleep(6.5)  # it saves every three seconds
+        lab.saved("dynamodb", "an item")
+        lab.saved("sqs", "a message")
         os.kill(server_of(stack.info.host_pid), signal.SIGKILL)
         lab.gone(port_of(stack.info))
 
@@ -158,13 +161,17 @@ def test_another_wish_is_deployed_anew_without_losing_anything(lab: Lab) -> None
         lab.show("received", "a message")  # it was still there, and a worker got it
 
 
-def test_a_single_worker_does_one_shard_at_a_time(lab: Lab) -> None:
-    with lab.attach(workers=1) as stack:
-        for number in range(3):
-            send(stack.info.queue_url, {"name": f"single-{number}", "do": "overlap", "seconds": 0.3})
-        spans = sorted(json.loads(lab.show("span", f"single-{number}")) for number in range(3))
+@pytest.mark.parametrize("workers", [1, 2])
+def test_no_more_shards_run_than_there_are_workers(lab: Lab, workers: int) -> None:
+    names = [f"overlap-{number}" for number in range(2 * workers + 1)]
+    with lab.attach(workers=workers, timeout_s=2 * int(deadline_s())) as stack:
+        for name in names:
+            send(stack.info.queue_url, {"name": name, "do": "overlap"})
+        eventually(lambda: len(list((lab.shown / "at work").glob("[!.]*"))) == workers, "all workers are at work")
+        lab.saved("sqs", names[-1])  # the stand-in has looked for another worker
+        (lab.shown / "go on").touch()
 
-    assert all(one[1] <= two[0] for one, two in itertools.pairwise(spans))
+        assert max(int(lab.show("at once", name)) for name in names) == workers
 
 
 def test_a_reader_starts_no_worker_and_changes_no_deployment(lab: Lab) -> None:
@@ -173,7 +180,8 @@ def test_a_reader_starts_no_worker_and_changes_no_deployment(lab: Lab) -> None:
 
     with lab.attach(processing=False, workers=9) as stack:
         assert stack.info.workers == 3
-        time.sleep(2.5)  # a mapping looks at its queue every second
+        leave_traces(stack)
+        lab.saved("dynamodb", "an item")  # by when a mapping would have looked at its queue
         assert not (lab.shown / "received").exists()
         with lab.attach(workers=3):
             lab.show("done", "resting")
@@ -206,7 +214,7 @@ def start_hanging(lab: Lab, info: dict[str, Any]) -> list[int]:
     return pids
 
 
-def send(queue_url: str, body: dict[str, Any], env: dict[str, str] | None = None) -> None:
+def send(queue_url: str, body: dict[str, Any], env: Mapping[str, str] | None = None) -> None:
     env = env or dict(os.environ)
     sqs = boto3.Session().client(
         "sqs",
@@ -251,8 +259,9 @@ def test_a_start_from_a_slow_disk_loses_nothing(lab: Lab) -> None:
     os.mkfifo(slow)
 
     client = lab.spawn(processing=False)
-    with open(slow, "w") as pipe:  # the stand-in waits for its disk
-        time.sleep(2 * EVERY_S)
+    with open(slow, "w") as pipe:  # the stand-in waits for its disk, while it would save twice
+        end_s = time.monotonic() + 2 * EVERY_S
+        eventually(lambda: time.monotonic() > end_s)
         slow.unlink()
         pipe.write(content)
     lab.await_client(client)

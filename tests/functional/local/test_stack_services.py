@@ -10,7 +10,8 @@ import boto3
 import pytest
 
 from sparklet.local.stack import LocalStack
-from tests.functional.local.conftest import Lab, eventually, is_alive, listeners, make_lab, port_of
+from tests.functional.local.conftest import Lab, is_alive, listeners, make_lab, port_of
+from tests.waiting import eventually
 
 pytestmark = pytest.mark.stack
 
@@ -34,9 +35,9 @@ def stack(lab: Lab) -> Iterator[LocalStack]:
             yield stack
 
 
-def send(stack: LocalStack, name: str, do: str, **more: Any) -> None:
+def send(stack: LocalStack, name: str, do: str) -> None:
     boto3.Session().client("sqs").send_message(
-        QueueUrl=stack.info.queue_url, MessageBody=json.dumps({"name": name, "do": do, **more})
+        QueueUrl=stack.info.queue_url, MessageBody=json.dumps({"name": name, "do": do})
     )
 
 
@@ -110,26 +111,13 @@ def test_a_worker_finds_its_settings_and_its_own_scratch_space(lab: Lab, stack: 
     assert environment["AWS_LAMBDA_FUNCTION_MEMORY_SIZE"] == "3008"
 
 
-def test_no_more_shards_run_than_there_are_workers(lab: Lab, stack: LocalStack) -> None:
-    for number in range(6):
-        send(stack, f"overlap-{number}", "overlap", seconds=0.4)
-
-    spans = [json.loads(lab.show("span", f"overlap-{number}")) for number in range(6)]
-
-    assert most_at_once(spans) == 2
-
-
-def most_at_once(spans: list[list[float]]) -> int:
-    return max(sum(other[0] <= span[0] < other[1] for other in spans) for span in spans)
-
-
 def test_a_worker_beyond_its_time_ends_with_its_whole_tree(lab: Lab, stack: LocalStack) -> None:
     send(stack, "overrun", "hang")  # the stand-in ends it after 3 s
 
     pids = json.loads(lab.show("pids", "overrun"))
 
     eventually(lambda: not any(is_alive(pid) for pid in pids))
-    assert (lab.shown / "stopped" / "overrun").read_text() == "WorkerStoppedError"
+    assert lab.show("stopped", "overrun") == "WorkerStoppedError"
     boto3.Session().client("sqs").purge_queue(QueueUrl=stack.info.queue_url)
 
 

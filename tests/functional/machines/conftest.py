@@ -3,7 +3,6 @@
 import json
 import os
 import re
-import time
 import uuid
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -19,6 +18,7 @@ from sparklet.planning.new_run import new_run
 from sparklet.planning.request import RunRequest
 from sparklet.ports.deployment import Deployment
 from tests.functional.local.conftest import Lab, make_lab
+from tests.waiting import eventually
 
 PROBES = Path(__file__).with_name("probes")
 HANDLERS = {
@@ -101,12 +101,9 @@ class Stage:
         """The execution of that name, whoever started it."""
         return self.orchestrator.find(self.machine(mode), name)
 
-    def ended(self, execution: str, within_s: float = 60) -> ExecutionStatus:
-        end_s = time.monotonic() + within_s
-        while not (status := self.orchestrator.status(execution)).state.ended:
-            assert time.monotonic() < end_s, status
-            time.sleep(0.05)
-        return status
+    def ended(self, execution: str) -> ExecutionStatus:
+        eventually(lambda: self.orchestrator.status(execution).state.ended, f"{execution} has ended", 40)
+        return self.orchestrator.status(execution)
 
     def run_through(self, mode: str, given: Mapping[str, Any]) -> ExecutionStatus:
         return self.ended(self.start(mode, given))

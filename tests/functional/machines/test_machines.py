@@ -1,13 +1,12 @@
 """The real state machines over the real handlers: every mode that a run can end, and every state that can fail."""
 
-import time
-
 import pytest
 
 from sparklet.model import ExecutionState, RunState, ShardState
 from sparklet.runs.manifest import REPORT
 from sparklet.runs.redrive import redrive
 from tests.functional.machines.conftest import ABOVE_INLINE, WAYS, WORKERS, Stage
+from tests.waiting import eventually
 
 pytestmark = pytest.mark.stack
 
@@ -94,12 +93,11 @@ def test_a_cancelled_run_finishes_running_shards_only(stage: Stage, mode: str) -
     (stage.shown / "held").touch()
     request = stage.request(mode, *(f"held-{number}" for number in range(4)))
     execution = stage.start(mode, request)
-    while not (stage.shown / "began").exists():
-        time.sleep(0.05)
+    eventually((stage.shown / "began").exists, "a shard is in work")
 
     stage.at.ledger.runs.cancel(request["run_id"])
-    while mode == "loop" and stage.by_state(request["run_id"]).get("PENDING"):
-        time.sleep(0.05)  # until a check has seen it
+    if mode == "loop":
+        eventually(lambda: not stage.by_state(request["run_id"]).get("PENDING"), "a check has seen it")
     (stage.shown / "held").unlink()
 
     status = stage.ended(execution)

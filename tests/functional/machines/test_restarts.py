@@ -5,14 +5,16 @@ from pathlib import Path
 import pytest
 
 from sparklet.model import ExecutionState, RunState
-from tests.functional.local.conftest import Lab, eventually, port_of
+from tests.functional.local.conftest import Lab, port_of
 from tests.functional.machines.conftest import OPTIONS, Stage
+from tests.waiting import deadline_s, eventually
 
 pytestmark = pytest.mark.stack
+PATIENT = {**OPTIONS, "timeout_s": int(deadline_s())}  # three workers are held at once
 
 
 def test_an_aborted_execution_is_restarted_for_the_same_run(lab: Lab, tmp_path: Path) -> None:
-    with lab.attach(**OPTIONS) as stack:
+    with lab.attach(**PATIENT) as stack:
         stage = Stage(stack, lab.shown, stack.deployment())
         (lab.shown / "held").touch()
         named = stage.request("inline", "held-1", "held-2")
@@ -26,7 +28,7 @@ def test_an_aborted_execution_is_restarted_for_the_same_run(lab: Lab, tmp_path: 
     lab.gone(port)  # workers in the middle of their calls, and threads that would have called them
     (lab.shown / "held").unlink()
 
-    with lab.attach(**OPTIONS) as stack:
+    with lab.attach(**PATIENT) as stack:
         stage = Stage(stack, lab.shown, stack.deployment())
         for way, name in (("inline", f"{named['run_id']}-g0"), ("inline", "nightly")):
             before = stage.found(way, name)
@@ -40,7 +42,7 @@ def test_an_aborted_execution_is_restarted_for_the_same_run(lab: Lab, tmp_path: 
         port = port_of(stack.info)
     lab.gone(port)
 
-    with lab.attach(**OPTIONS) as stack:
+    with lab.attach(**PATIENT) as stack:
         stage = Stage(stack, lab.shown, stack.deployment())
         assert stage.found("inline", "nightly-3") is None  # what has ended well, or was started again, rests
         assert stage.found("inline", "nightly-2-2") is None

@@ -12,8 +12,9 @@ import pytest
 
 from sparklet.local.local_template import parse_template, to_json
 from sparklet.local.stack import LocalStack
-from tests.functional.local.conftest import eventually, make_lab
+from tests.functional.local.conftest import make_lab
 from tests.stand_ins.formation import deploy
+from tests.waiting import eventually
 
 HERE = Path(__file__).parent
 ROOT = HERE.parents[2]
@@ -61,7 +62,7 @@ class Stack:
             found = self.client("stepfunctions").describe_execution(executionArn=execution)
             return found if found["status"] in ENDED else None
 
-        found = eventually(promise, 60)
+        found = eventually(promise, f"{execution} has ended", 40)
         return {**found, "output": json.loads(found["output"]) if found.get("output") else None}
 
     def executions(self, machine: str) -> list[str]:

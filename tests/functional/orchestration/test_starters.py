@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from tests.functional.local.conftest import eventually
 from tests.functional.orchestration.conftest import ROOT, Stack
+from tests.waiting import eventually
 
 pytestmark = pytest.mark.stack
 

@@ -17,6 +17,7 @@ from sparklet.tables import commit as committer
 from sparklet.tables.declaration import Committed
 from tests.functional.tables.lakes import Lake, rows_of
 from tests.functional.tables.making import after_loading, make
+from tests.waiting import deadline_s
 
 __all__ = ["after_loading"]
 THREE = rows_of(id=[1, 2, 3], day=["a", "b", None])
@@ -96,7 +97,7 @@ def test_many_committers_at_once_each_with_its_rows(lake: Lake) -> None:
     together = Barrier(8)
 
     def one(number: int) -> Committed:
-        together.wait(30)
+        together.wait(deadline_s())
         return make(planned[number % 4])
 
     with ThreadPoolExecutor(8) as threads:

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.waiting import deadline_s
+
 BATCHES = 20
 
 
@@ -17,7 +19,7 @@ def test_killed_workers_lose_and_double_nothing(tmp_path: Path) -> None:
     command += ["--batches", str(BATCHES), "--folder", str(tmp_path), "--killed", "0.15"]
 
     env = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
-    done = subprocess.run(command, env=env, capture_output=True, text=True, check=False, timeout=300)
+    done = subprocess.run(command, env=env, capture_output=True, text=True, check=False, timeout=deadline_s(100))
 
     assert done.returncode == 0, f"{done.stdout}\n{done.stderr[-2000:]}"
     assert done.stdout.splitlines()[-1].endswith("lost=0 duplicated=0")

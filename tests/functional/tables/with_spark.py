@@ -9,11 +9,11 @@ its instant has begun, before it writes files) until another has committed,
 ``["read", format, place, condition, column, …]``, ``["append", table, folder]`` as a script outside of runs does.
 """
 
+import fcntl
 import json
 import sys
 import tempfile
 import threading
-import time
 from collections.abc import Iterator
 from contextlib import nullcontext
 from dataclasses import asdict
@@ -27,6 +27,7 @@ from sparklet.job.errors import SparkletError
 from sparklet.job.fields import Table
 from sparklet.tables import commit as committer
 from sparklet.tables.declaration import Commit, StagedWrite
+from tests.waiting import eventually
 
 
 def commit_of(document: dict[str, Any]) -> Commit:
@@ -92,8 +93,8 @@ def stopped_in_spark(planned: Commit, spark: SparkSession) -> Any:
 
     def wait(batches: Iterator[Any]) -> Iterator[Any]:
         Path(begun).touch()
-        while not Path(go_on).exists():
-            time.sleep(0.05)
+        with open(go_on) as file:
+            fcntl.flock(file, fcntl.LOCK_SH)
         yield from batches
 
     def read_slowly(*args: Any) -> Any:
@@ -104,14 +105,15 @@ def stopped_in_spark(planned: Commit, spark: SparkSession) -> Any:
         return rows.mapInPandas(wait, rows.schema)
 
     def commit_at_once() -> None:
-        while not Path(begun).exists():
-            time.sleep(0.05)
-        lease = getattr(hudi, "lease")  # noqa: B009
-        setattr(hudi, "lease", lambda _uri: nullcontext())  # noqa: B010 - the other's has expired
-        committer.commit(planned, lambda: spark)
-        setattr(hudi, "lease", lease)  # noqa: B010
-        Path(go_on).touch()
+        with held:
+            eventually(Path(begun).exists)
+            lease = getattr(hudi, "lease")  # noqa: B009
+            setattr(hudi, "lease", lambda _uri: nullcontext())  # noqa: B010 - the other's has expired
+            committer.commit(planned, lambda: spark)
+            setattr(hudi, "lease", lease)  # noqa: B010
 
+    held = open(go_on, "w")  # noqa: SIM115 - closed by the other
+    fcntl.flock(held, fcntl.LOCK_EX)
     other = threading.Thread(target=commit_at_once)
     setattr(hudi.HudiTable, "new_rows", read_slowly)  # noqa: B010
     try:

@@ -20,7 +20,7 @@ from sparklet.spark.runner import Runner, ScriptCall, ScriptResult, Stream
 from sparklet.spark.spark_submit import SubmitRunner
 from sparklet.spark.task_limits import Deadline, task_folder
 from sparklet.spark.warm_runner import WarmRunner
-from tests.waiting import deadline_s
+from tests.waiting import deadline_s, eventually
 
 STACK = stack_file()
 MARK = "TEST_MARK"
@@ -71,7 +71,7 @@ class Bench:
         name: str = "job.py",
         env: Mapping[str, str] | None = None,
         py_files: Sequence[Path] = (),
-        limit_s: float = 120,
+        limit_s: float = deadline_s(60),
         until: bytes = b"",
         left_s: float = 0.0,
     ) -> Ran:
@@ -139,12 +139,9 @@ def marked(mark: str) -> dict[int, str]:
     return found
 
 
-def wait_until_none(mark: str, limit_s: float = 15) -> dict[int, str]:
-    """Who with the mark is still there after a while."""
-    until_s = time.monotonic() + limit_s
-    while (left := marked(mark)) and time.monotonic() < until_s:
-        time.sleep(0.02)
-    return left
+def wait_until_none(mark: str) -> None:
+    """Wait until nobody with the mark is there."""
+    eventually(lambda: not marked(mark), "all processes have ended")
 
 
 @functools.cache

@@ -1,7 +1,6 @@
 """A deployed worker function with a ledger: the real handler in a process of its own, shards entered by hand."""
 
 import hashlib
-import time
 import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -18,6 +17,7 @@ from sparklet.model import InputObject, PartRecord, Position, Run, RunOptions, S
 from tests.functional.worker.conftest import MARK, marked
 from tests.functional.worker.worker_process import WorkerProcess, stand_in, worker_process
 from tests.stand_ins.ledger_table import table_definition
+from tests.waiting import eventually
 
 BUCKET, TABLE, OTHERS = "sparklet-runs", "ledger", "somebody-elses"
 GRACE_S = 2.0
@@ -65,16 +65,16 @@ class Function:
         self.ledger.runs.seal_plan(run_id, 1, len(inputs), size_bytes)
         return record.ref
 
-    def deliver(self, *refs: ShardRef, timeout_s: float = 120) -> list[str]:
+    def deliver(self, *refs: ShardRef) -> list[str]:
         """Invoke with a message for each; the messages that come back."""
         records = [
             {"eventSource": "aws:sqs", "messageId": str(place), "body": ref.to_body()} for place, ref in enumerate(refs)
         ]
-        answer = self.invoke({"Records": records}, timeout_s)
+        answer = self.invoke({"Records": records})
         return [failure["itemIdentifier"] for failure in answer["answer"]["batchItemFailures"]]
 
-    def invoke(self, event: Any, timeout_s: float = 120) -> Any:
-        return self.worker.invoke(event, timeout_s)
+    def invoke(self, event: Any) -> Any:
+        return self.worker.invoke(event)
 
     def shard(self, ref: ShardRef) -> ShardRecord:
         return self.ledger.shards.get(ref.run_id, ref.shard)
@@ -87,16 +87,13 @@ class Function:
         self.read_bytes += len(new)
         return new
 
-    def left(self) -> dict[int, str]:
-        """Whatever scripts left running beside the worker, its host and its JVM, of which there is one each.
+    def await_own_alone(self) -> None:
+        """Wait until nothing runs beside the worker, its host and its JVM, of which there is one each.
 
         A forked daemon bears the host's own command line; so does, for an instant, the JVM that the host starts in
-        place of a lost one. What is there for two seconds was left.
+        place of a lost one.
         """
-        end_s = time.monotonic() + 2
-        while (found := self._beside_our_own()) and time.monotonic() < end_s:
-            time.sleep(0.05)
-        return found
+        eventually(lambda: not self._beside_our_own(), "scripts left nothing running")
 
     def _beside_our_own(self) -> dict[int, str]:
         found = {pid: line for pid, line in sorted(marked(self.mark).items()) if pid != self.worker.process.pid}

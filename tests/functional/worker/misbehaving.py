@@ -43,7 +43,6 @@ class Case:
     state: ShardState
     error_class: str = ""
     says: tuple[str, ...] = ()
-    limit_s: float = 0.0  # what the invocation may take; 0: enough
 
     def __str__(self) -> str:
         return self.name
@@ -66,14 +65,6 @@ CASES = [
     ),
     Case("exits with 0 before it has done a thing", JOB + "import sys\nsys.exit(0)\njob.report(rows=1)", DONE),
     Case("never creates Spark", "print('nothing to do')", DONE),
-    Case(
-        "leaves a thread that never ends",
-        "import threading, time\n\ndef f():\n    time.sleep(600)\n\nthreading.Thread(target=f).start()",
-        RETRIED,
-        "DeadlineExceededError",
-        ("was ended at its deadline, at line 4 of job.py",),
-        7,
-    ),
     Case(
         "raises, under a JVM of its own",
         "# sparklet: runner=submit\n" + JOB + "raise ValueError('bad value 7')",

@@ -11,6 +11,7 @@ from sparklet.errors import DeadlineExceededError
 from sparklet.spark.runner import ScriptCall, Stream
 from sparklet.spark.task_limits import Deadline, task_folder
 from tests.functional.worker.conftest import Bench, local_jars, make
+from tests.waiting import deadline_s
 
 pytestmark = pytest.mark.spark
 
@@ -58,13 +59,15 @@ for _ in range(2):  # the second is what a script does that tries again
 COMMIT = """
 spark._jvm.java.lang.System.setProperty("commit.ms", sys.argv[2])
 append(10)
+while True:  # until the deadline has come
+    spark.range(1).count()
 """
 
 
 @pytest.fixture(autouse=True)
 def _slow_machine(monkeypatch: pytest.MonkeyPatch) -> None:
     """Whether a commit fits into the grace is not asked here: a script that ends uses up no more of it."""
-    monkeypatch.setattr("sparklet.spark.task_limits.MAX_SCRIPT_GRACE_S", 60.0)
+    monkeypatch.setattr("sparklet.spark.task_limits.MAX_SCRIPT_GRACE_S", deadline_s())
 
 
 @pytest.fixture(scope="module", params=["warm", "submit"])
@@ -77,7 +80,7 @@ def delta(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
 
 def ended_at(bench: Bench, line: bytes, code: str, *args: str, at_once: bool = False) -> str:
     """The error of a script whose deadline comes with a line of its output."""
-    script, deadline = bench.scratch / "job.py", Deadline.within(240, grace_s=10)
+    script, deadline = bench.scratch / "job.py", Deadline.within(deadline_s(80), grace_s=10)
     script.write_text(DELTA + code)
     bench.lines.clear()
 
@@ -115,7 +118,7 @@ def test_a_commit_that_is_being_written_is_finished(delta: Bench, tmp_path: Path
 
 
 def test_who_must_not_commit_any_more_does_not(delta: Bench, tmp_path: Path) -> None:
-    ended_at(delta, b"committing\n", COMMIT, str(tmp_path / "table"), "30000", at_once=True)
+    ended_at(delta, b"committing\n", COMMIT, str(tmp_path / "table"), "600000", at_once=True)
 
     assert list((tmp_path / "table").glob("*.parquet"))  # its data was there
     assert not list((tmp_path / "table" / "_delta_log").glob("*.json"))

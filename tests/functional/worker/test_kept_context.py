@@ -2,7 +2,6 @@
 
 import inspect
 import json
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -160,11 +159,10 @@ def test_the_end_of_a_failed_job_is_not_told_to_the_next_task(kept: Bench) -> No
     before = kept.run(LOOK).told()
     ran = kept.run(SPARK + TOLD_LATE)
     assert ran.code == 0, ran.text("stderr")
-    time.sleep(0.7)  # by then the listeners have been told
 
-    after = kept.run(LOOK).told()
-
-    assert after == {**before, "problem": "", "id": after["id"]}
+    for _ in range(2):  # the end might be told in the midst of the first
+        after = kept.run(LOOK).told()
+        assert after == {**before, "problem": "", "id": after["id"]}
 
 
 ANOTHER = {

@@ -24,10 +24,10 @@ from sparklet.local.spark_installation import jar_cache
 from sparklet.model import InputObject, PartRecord, Position, Run, RunOptions, ScriptRef, Shard, ShardRecord, ShardState
 from sparklet.settings import spark_settings
 from sparklet.spark.spark_options import s3a_conf
-from tests.functional.local.conftest import eventually
 from tests.functional.worker.conftest import STACK
 from tests.functional.worker.worker_process import stand_in
 from tests.stand_ins.ledger_table import table_definition
+from tests.waiting import deadline_s, eventually
 
 pytestmark = [pytest.mark.spark, pytest.mark.stack, pytest.mark.slow]
 
@@ -170,12 +170,12 @@ def test_a_killed_driver_is_followed_by_one_on_a_cluster(platform: Platform, tmp
     """The JVM of the first is killed under the script: its worker notices, and gives back the shard."""
     platform.plan("run-1", wait="yes")
     with platform.step("run-1", "token-1", "local[2]") as process:
-        eventually(lambda: "waiting" in platform.log("run-1", "token-1"), 120)
+        eventually(lambda: "waiting" in platform.log("run-1", "token-1"), "its script has begun", 40)
         process.kill()
-        eventually(lambda: platform.shard("run-1").state is ShardState.PENDING, 60)
+        eventually(lambda: platform.shard("run-1").state is ShardState.PENDING, "the shard is given back")
 
     with standalone_cluster(tmp_path, workers=1) as master, platform.step("run-1", "token-2", master) as process:
-        code = process.wait(180)
+        code = process.wait(deadline_s(60))
 
     record, said = platform.shard("run-1"), platform.log("run-1", "token-2")
     assert (code, record.state, record.attempts, record.rows) == (0, ShardState.SUCCEEDED, 2, 3), said

@@ -4,7 +4,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 import uuid
 from pathlib import Path
 
@@ -14,6 +13,7 @@ from sparklet.errors import DeadlineExceededError, GatewayLostError, OutOfMemory
 from sparklet.spark.runner import ScriptCall
 from sparklet.spark.task_limits import Deadline
 from sparklet.spark.warm_runner import WarmRunner
+from tests.functional.local.conftest import is_alive
 from tests.functional.worker.conftest import (
     JVM,
     JVM_PID,
@@ -26,6 +26,7 @@ from tests.functional.worker.conftest import (
     small_settings,
     wait_until_none,
 )
+from tests.waiting import deadline_s, eventually
 
 pytestmark = pytest.mark.spark
 
@@ -41,19 +42,29 @@ def test_a_hanging_script_is_ended_at_its_deadline_with_its_line(bench: Bench) -
 import os, signal, subprocess, time
 signal.signal(signal.SIGTERM, signal.SIG_IGN)
 subprocess.Popen(["setsid", "sleep", "600"])
-print("hanging", flush=True)
 
 def hang():
-    time.sleep(600)
+    print("hanging", flush=True); time.sleep(600)
 
 hang()
 """
-    with pytest.raises(DeadlineExceededError, match=r"job\.py was ended at its deadline, at line 8 of job\.py: make"):
+    with pytest.raises(DeadlineExceededError, match=r"job\.py was ended at its deadline, at line 7 of job\.py: make"):
         bench.run(hang, until=b"hanging\n", left_s=1)
 
     assert ("stdout", b"hanging\n") in bench.lines
     assert bench.survivors() == {}
     bench.settle()
+
+
+def test_a_thread_that_never_ends_is_ended_at_its_line(bench: Bench) -> None:
+    code = """
+import threading, time
+def linger():
+    threading.main_thread().join(); print("lingering", flush=True); time.sleep(600)
+threading.Thread(target=linger).start()
+"""
+    with pytest.raises(DeadlineExceededError, match=r"at line 4 of job"):
+        bench.run(code, until=b"lingering\n")
 
 
 def test_a_spark_job_is_ended_at_its_deadline(bench: Bench) -> None:
@@ -73,6 +84,7 @@ spark.range(10**15).selectExpr("sum(id % 7)").collect()
     bench.settle()
 
 
+@pytest.mark.nightly
 def test_a_script_is_given_the_time_to_name_its_line(bench: Bench) -> None:
     """As where its processor is busy; it may be stopped in either call of its last line."""
     code = """
@@ -156,8 +168,7 @@ def test_a_script_that_kills_its_parent_process_harms_no_other(bench: Bench) -> 
 def test_a_jvm_that_dies_between_tasks_is_not_noticed(warm: Bench) -> None:
     pid = warm.jvm_pid()
     os.kill(pid, signal.SIGKILL)
-    while Path(f"/proc/{pid}").exists() and "Z" not in Path(f"/proc/{pid}/stat").read_text().split()[2]:
-        time.sleep(0.01)
+    eventually(lambda: not is_alive(pid), "the JVM has ended")
 
     warm.settle()
 
@@ -165,7 +176,7 @@ def test_a_jvm_that_dies_between_tasks_is_not_noticed(warm: Bench) -> None:
 def test_a_parent_process_lost_between_tasks_is_replaced(warm: Bench) -> None:
     host = int(warm.run("import json, os\nprint(json.dumps(os.getppid()))").told())
     os.kill(host, signal.SIGKILL)
-    time.sleep(0.2)
+    eventually(lambda: not is_alive(host), "the host has ended")
 
     warm.settle()
 
@@ -177,7 +188,13 @@ import os, threading, time
 jvm = spark._jvm
 print({JVM_PID}, flush=True)
 threading.Thread(target=lambda: spark._jvm.java.lang.Thread.sleep(600_000)).start()
-time.sleep(1)
+
+def sleeps(thread):  # for Python
+    stack = " ".join(map(str, thread))
+    return "java.lang.Thread.sleep" in stack and "py4j." in stack
+
+while not any(map(sleeps, jvm.java.lang.Thread.getAllStackTraces().values())):
+    time.sleep(0.01)
 os._exit(0)
 """
     pid = int(warm.run(SPARK + stuck).told())  # its thread still sleeps in the JVM
@@ -192,7 +209,7 @@ def test_a_failing_output_is_an_error_and_leaves_nothing(bench: Bench, tmp_path:
     def broken(stream: str, line: bytes) -> None:
         raise BrokenPipeError(stream)
 
-    call = ScriptCall(script, (), tmp_path, Deadline.within(60), {MARK: bench.mark})
+    call = ScriptCall(script, (), tmp_path, Deadline.within(deadline_s()), {MARK: bench.mark})
     with pytest.raises(BrokenPipeError):
         bench.runner.run(call, broken)
 
@@ -202,7 +219,7 @@ def test_a_failing_output_is_an_error_and_leaves_nothing(bench: Bench, tmp_path:
 
 def test_a_script_that_is_not_there_is_named(bench: Bench, tmp_path: Path) -> None:
     with pytest.raises(ScriptError, match=r"gone\.py cannot be read: No such file"):
-        bench.runner.run(ScriptCall(tmp_path / "gone.py", (), tmp_path, Deadline.within(60)), lambda *_: None)
+        bench.runner.run(ScriptCall(tmp_path / "gone.py", (), tmp_path, Deadline.within(deadline_s())), lambda *_: None)
 
 
 NO_START = "-XX:-IgnoreUnrecognizedVMOptions -XX:+NoSuchCollector"
@@ -295,7 +312,7 @@ def test_everything_dies_with_a_worker_that_is_killed(kind: str, tmp_path: Path)
                 assert not held & ours, f"{family[pid]} holds the worker's standard input or output"
         worker.kill()
 
-        assert wait_until_none(mark) == {}
+        wait_until_none(mark)
         assert worker.stdout.read() == b""
     finally:
         worker.kill()

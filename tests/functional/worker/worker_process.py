@@ -15,6 +15,7 @@ import pytest
 from sparklet.aws.clients import AwsClients
 from tests.functional.worker.conftest import small_env
 from tests.stand_ins.ministack import ministack
+from tests.waiting import deadline_s
 
 PROCESS = Path(__file__).with_name("handler_process.py")
 CREDENTIALS = {"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test", "AWS_REGION": "us-east-1"}
@@ -27,10 +28,10 @@ class WorkerProcess:
     process: "subprocess.Popen[str]"
     log: Path
 
-    def invoke(self, event: Any, timeout_s: float = 120) -> Any:
+    def invoke(self, event: Any) -> Any:
         """What Lambda would be answered: ``answer``, or ``error`` and ``message``."""
         assert self.process.stdin and self.process.stdout
-        print(json.dumps({"event": event, "timeout_s": timeout_s}), file=self.process.stdin, flush=True)
+        print(json.dumps({"event": event, "timeout_s": deadline_s(60)}), file=self.process.stdin, flush=True)
         return json.loads(self.process.stdout.readline())
 
 
@@ -63,7 +64,7 @@ def worker_process(folder: Path, endpoint: str, scratch: Path, **env: str) -> It
         yield WorkerProcess(process, log)
     finally:
         try:
-            process.communicate(timeout=30)
+            process.communicate(timeout=deadline_s())
         except subprocess.TimeoutExpired:
             process.kill()
             process.communicate()

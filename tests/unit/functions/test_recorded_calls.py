@@ -26,8 +26,8 @@ from sparklet.log import Log
 from sparklet.model import Failure, ShardResult, ShardState, TaskRecord
 from sparklet.spark.task_limits import Deadline
 from sparklet.worker.attempt import Attempt, make_attempt
-from tests.functional.local.conftest import eventually
 from tests.stand_ins.memory import FakeClock, MemoryTaskStore
+from tests.waiting import eventually
 
 KEY = b"k" * 32
 NOW_S = 1_700_000_000.0

@@ -8,6 +8,8 @@ import time
 from pathlib import Path
 from typing import Any
 
+from tests.waiting import eventually
+
 SHOWN = Path(os.environ["PROBE_DIR"])
 
 
@@ -58,10 +60,12 @@ def do_environment(task: dict[str, Any], context: Any) -> bool:
 
 
 def do_overlap(task: dict[str, Any], context: Any) -> bool:
-    """Show how many of these run at once."""
-    start = time.time()
-    time.sleep(task["seconds"])
-    show("span", task["name"], json.dumps([start, time.time()]))
+    """Show how many of these run at once; the first wait until the test lets them go on."""
+    show("at work", str(os.getpid()))
+    at_once = len(list((SHOWN / "at work").glob("[!.]*")))
+    eventually((SHOWN / "go on").exists)
+    (SHOWN / "at work" / str(os.getpid())).unlink()
+    show("at once", task["name"], str(at_once))
     return True
 
 
@@ -71,7 +75,7 @@ def do_hang(task: dict[str, Any], context: Any) -> bool:
     children = [subprocess.Popen([sys.executable, "-c", ignoring], start_new_session=new) for new in (False, True)]
     show("pids", task["name"], json.dumps([os.getpid(), *(child.pid for child in children)]))
     try:
-        time.sleep(600)
+        time.sleep(600)  # never ends
     except Exception as error:
         show("stopped", task["name"], type(error).__name__)
         raise

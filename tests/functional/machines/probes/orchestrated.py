@@ -7,7 +7,6 @@ output. All the rest is real: claim, lease, ledger, publishing, plan, batches, c
 
 import json
 import os
-import time
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +15,11 @@ from sparklet.aws.clients import AwsClients
 from sparklet.aws.object_store import S3ObjectStore
 from sparklet.spark import warm_runner as warm_gateway
 from sparklet.spark.runner import Output, Runner, ScriptCall, ScriptResult
+from tests.waiting import eventually
 
 SHOWN = Path(os.environ["PROBE_DIR"])
 GOOD = ScriptResult(0)
 BAD = ScriptResult(1, cause_class="AnalysisException", cause="no such column")  # which no retry mends
-HELD_AT_MOST_S = 20.0
 
 
 class NamedRunner(Runner):
@@ -51,9 +50,7 @@ class NamedRunner(Runner):
             os._exit(1)
         if "held" in name:
             (SHOWN / "began").touch()
-            end_s = time.monotonic() + HELD_AT_MOST_S
-            while (SHOWN / "held").exists() and time.monotonic() < end_s:
-                time.sleep(0.02)
+            eventually(lambda: not (SHOWN / "held").exists())
         return BAD if "bad" in name or ("broken" in name and (SHOWN / "broken").exists()) else GOOD
 
     def close(self) -> None:
