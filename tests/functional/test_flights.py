@@ -2,7 +2,6 @@
 
 import json
 import shutil
-from collections.abc import Iterator
 from dataclasses import replace
 from io import StringIO
 from pathlib import Path
@@ -15,7 +14,7 @@ from rich.console import Console
 from spark_scripts.demo.flights_check import Comparison, compare
 from spark_scripts.demo.flights_data import FlightsData, make_flights
 from tests.functional.job.three_days import ROWS, three_days
-from tests.functional.job.warm_jvm import WarmJvm, warm_jvm
+from tests.functional.job.warm_jvm import WarmJvm
 from tests.spark_line import IS_SPARK_4
 
 
@@ -30,12 +29,6 @@ def data(year: FlightsData, tmp_path_factory: pytest.TempPathFactory) -> Flights
 
 
 # The script
-
-
-@pytest.fixture(scope="module")
-def jvm() -> Iterator[WarmJvm]:
-    with warm_jvm() as jvm:
-        yield jvm
 
 
 def uri(path: Path) -> str:

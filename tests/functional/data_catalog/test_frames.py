@@ -21,14 +21,15 @@ from sparklet.data_catalog.glue import GlueCatalog
 from sparklet.job import Job
 from sparklet.job.errors import TableError
 from tests.functional.job.conftest import session_here
+from tests.functional.job.warm_jvm import WarmJvm
 from tests.stand_ins.glue import MemoryGlue, partition_input, table_input
 
 pytestmark = pytest.mark.spark
 
 
 @pytest.fixture(scope="module")
-def spark() -> Iterator[SparkSession]:
-    with session_here("tables", {"spark.master": "local[2]"}, {}) as session:
+def spark(jvm_here: WarmJvm) -> Iterator[SparkSession]:
+    with session_here("tables", {"spark.master": "local[2]"}, {}, jvm_here) as session:
         yield session
 
 

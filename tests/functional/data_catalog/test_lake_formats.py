@@ -1,6 +1,5 @@
 """Entries of Delta and Iceberg are read through their own formats."""
 
-import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -9,15 +8,15 @@ from pyspark.sql import SparkSession
 
 from sparklet.data_catalog.glue import GlueCatalog
 from sparklet.job import Job
-from tests.functional.job.conftest import jars, session_here
+from tests.functional.job.conftest import session_here
+from tests.functional.job.warm_jvm import WarmJvm
 from tests.stand_ins.glue import MemoryGlue, table_input
 
-__all__ = ["jars"]
 pytestmark = [pytest.mark.spark, pytest.mark.slow]
 
 
 @pytest.fixture(scope="module")
-def spark(jars: list[Path], tmp_path_factory: pytest.TempPathFactory) -> Iterator[SparkSession]:
+def spark(jvm_here: WarmJvm, tmp_path_factory: pytest.TempPathFactory) -> Iterator[SparkSession]:
     warehouse = tmp_path_factory.mktemp("warehouse")
     conf = {
         "spark.master": "local[2]",
@@ -27,7 +26,7 @@ def spark(jars: list[Path], tmp_path_factory: pytest.TempPathFactory) -> Iterato
         "spark.sql.catalog.made.type": "hadoop",
         "spark.sql.catalog.made.warehouse": str(warehouse),
     }
-    with session_here("formats", conf, {"SPARKLET_JARS": os.pathsep.join(map(str, jars))}) as session:
+    with session_here("formats", conf, {}, jvm_here) as session:
         yield session
 
 

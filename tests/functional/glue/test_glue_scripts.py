@@ -10,7 +10,6 @@ import pytest
 
 from tests.functional.worker.conftest import Bench
 from tests.functional.worker.conftest import bench as bench
-from tests.functional.worker.conftest import warm as warm
 
 pytestmark = pytest.mark.spark
 

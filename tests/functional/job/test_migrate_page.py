@@ -9,7 +9,7 @@ import pytest
 
 from sparklet.pytest_plugin import SparkletJob
 from tests.functional.job.conftest import end_jvm
-from tests.functional.job.warm_jvm import warm_jvm
+from tests.functional.job.warm_jvm import WarmJvm
 
 pytestmark = [pytest.mark.spark, pytest.mark.slow]
 
@@ -60,20 +60,19 @@ def test_a_script_of_glue_runs_unchanged(sparklet_job: SparkletJob, tmp_path: Pa
     assert sorted(row["shop"] for row in job.output()) == ["north", "south"]
 
 
-def test_each_line_of_a_script_of_emr_does_what_its_pair_does(tmp_path: Path) -> None:
+def test_each_line_of_a_script_of_emr_does_what_its_pair_does(jvm: WarmJvm, tmp_path: Path) -> None:
     table = PAGE.partition("| a script there | here |\n|---|---|\n")[2].partition("\n\n")[0]
     pairs = [re.fullmatch(r"\| `(.+?)` \| (?:`(.+?)`|–) \|", row) for row in table.splitlines()]
     (tmp_path / "in.csv").write_text(SALES)
 
     assert len(pairs) == 8 and None not in pairs
-    with warm_jvm() as jvm:
-        for number in (1, 2):
-            lines = [pair[number] for pair in pairs if pair and pair[number]]
-            script = written(tmp_path, (BEFORE if number == 1 else "") + "\n".join(lines))
-            output = tmp_path / f"out{number}"
-            done = jvm.run(str(script), "--input", tmp_path / "in.csv", "--output", output)
-            assert done.returncode == 0, done.stderr
-            assert rows_in(output) == [("north", "11")]
+    for number in (1, 2):
+        lines = [pair[number] for pair in pairs if pair and pair[number]]
+        script = written(tmp_path, (BEFORE if number == 1 else "") + "\n".join(lines))
+        output = tmp_path / f"out{number}"
+        done = jvm.run(str(script), "--input", tmp_path / "in.csv", "--output", output)
+        assert done.returncode == 0, done.stderr
+        assert rows_in(output) == [("north", "11")]
 
 
 def rows_in(folder: Path) -> list[tuple[str, ...]]:

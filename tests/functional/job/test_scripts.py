@@ -24,12 +24,6 @@ pytestmark = pytest.mark.spark
 DEEQU = SCRIPTS.parent / "examples" / "check_with_deequ.py"
 
 
-@pytest.fixture(scope="module")
-def jvm() -> Iterator[WarmJvm]:
-    with warm_jvm() as jvm:
-        yield jvm
-
-
 @pytest.fixture
 def people(tmp_path: Path) -> Path:
     file = tmp_path / "people.csv"
@@ -237,6 +231,7 @@ def test_hudi_finds_the_workers_defaults_wherever_they_are(
         "print(read.getString('hoodie.embed.timeline.server'), read.getString('hoodie.write.markers.type'))\n"
     )
 
+    # Its own: Hudi reads its defaults once.
     with warm_jvm(spark_driver_extraClassPath=os.pathsep.join(map(str, jars))) as jvm:
         done = jvm.run(str(script))
 
@@ -251,6 +246,7 @@ def test_hudi_finds_the_workers_defaults_wherever_they_are(
 
 @pytest.fixture(scope="module")
 def deequ_jvm() -> Iterator[WarmJvm]:
+    """One of its own, for jars that no other script needs."""
     deequ = ensure_jars(STACK, jar_cache(), ["deequ"], progress=print)
     with warm_jvm(spark_driver_extraClassPath=os.pathsep.join(map(str, deequ))) as jvm:
         yield jvm

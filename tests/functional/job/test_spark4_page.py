@@ -8,7 +8,7 @@ import pyspark
 import pytest
 
 from sparklet.job.spark_lines import line_of
-from tests.functional.job.warm_jvm import warm_jvm
+from tests.functional.job.warm_jvm import WarmJvm
 
 pytestmark = [pytest.mark.spark, pytest.mark.slow]
 
@@ -18,13 +18,12 @@ ROW = re.compile(r"^\| `(.+?)` \| `(.+?)` \| `(.+?)` \| `(.+?)`: `(.+?)` \|$", r
 LINE = line_of(pyspark.__version__)
 
 
-def test_each_line_of_the_page_is_so() -> None:
+def test_each_line_of_the_page_is_so(jvm: WarmJvm) -> None:
     rows = ROW.findall(PAGE.read_text(encoding="utf-8"))
     assert len(rows) == PAGE.read_text(encoding="utf-8").count("\n| `") >= 14
     expressions = [each for expression, *_, remedy, _ in rows for each in (expression, remedy)]
 
-    with warm_jvm() as jvm:
-        done = jvm.run(str(SCRIPT), "--param", f"expressions={json.dumps(expressions)}")
+    done = jvm.run(str(SCRIPT), "--param", f"expressions={json.dumps(expressions)}")
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout)
 

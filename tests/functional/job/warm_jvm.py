@@ -7,12 +7,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+import pytest
 from pyspark import SparkConf
 from pyspark.java_gateway import launch_gateway
 
 from tests.waiting import deadline_s
 
 SCRIPTS = Path(__file__).parents[3] / "spark_scripts"
+CREDENTIALS = {"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test", "AWS_DEFAULT_REGION": "us-east-1"}
 
 
 def run_script(script: Path, args: Sequence[object], env: Mapping[str, str]) -> subprocess.CompletedProcess[str]:
@@ -33,32 +35,37 @@ class WarmJvm:
         }
         for key, value in {**quick, "spark.master": "local[2]", **conf}.items():
             options.set(key, value)
-        self._gateway = launch_gateway(options, {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL})
+        with pytest.MonkeyPatch.context() as patch:
+            patch.delenv("AWS_ENDPOINT_URL", raising=False)  # of a test; the JVM is there for others, too
+            for name, value in CREDENTIALS.items():
+                patch.setenv(name, value)
+            self.gateway = launch_gateway(options, {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL})
 
     def run(self, script: str, *args: object, **env: str) -> subprocess.CompletedProcess[str]:
         """Run a script of ``spark_scripts``; nothing of it is left in the JVM."""
-        parameters = self._gateway.gateway_parameters
+        parameters = self.gateway.gateway_parameters
+        here = {"PYSPARK_GATEWAY_PORT": str(parameters.port), "PYSPARK_GATEWAY_SECRET": parameters.auth_token}
         try:
             return run_script(
                 SCRIPTS / script,
                 args,
-                {"PYSPARK_GATEWAY_PORT": str(parameters.port), "PYSPARK_GATEWAY_SECRET": parameters.auth_token, **env},
+                {**CREDENTIALS, **here, **env},
             )
         finally:
-            contexts = getattr(getattr(self._gateway.jvm.org.apache.spark, "SparkContext$"), "MODULE$")
+            contexts = getattr(getattr(self.gateway.jvm.org.apache.spark, "SparkContext$"), "MODULE$")
             active = contexts.getActive()
             if active.isDefined():  # a script that failed did not stop it
                 active.get().stop()
 
     def has_module(self, name: str) -> bool:
         """Whether this Java has a module; asked in a way that raises nothing, which pyspark would convert."""
-        return bool(self._gateway.jvm.java.lang.ModuleLayer.boot().findModule(name).isPresent())
+        return bool(self.gateway.jvm.java.lang.ModuleLayer.boot().findModule(name).isPresent())
 
     def close(self) -> None:
         """End the JVM."""
-        self._gateway.shutdown()
-        self._gateway.proc.stdin.close()  # its sign that nobody needs it any more
-        self._gateway.proc.wait(timeout=deadline_s())
+        self.gateway.shutdown()
+        self.gateway.proc.stdin.close()  # its sign that nobody needs it any more
+        self.gateway.proc.wait(timeout=deadline_s())
 
 
 @contextmanager

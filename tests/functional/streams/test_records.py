@@ -4,7 +4,6 @@ import base64
 import json
 from collections.abc import Iterator
 from datetime import date
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -16,6 +15,7 @@ from sparklet.job import EventError, Job
 from sparklet.streams import records
 from tests.aggregated import AWS_MADE, AWS_MADE_OF, MAGIC, aggregate
 from tests.functional.job.conftest import session_here
+from tests.functional.job.warm_jvm import WarmJvm
 
 # pyspark leaves its sockets to the garbage collector.
 pytestmark = [pytest.mark.spark, pytest.mark.slow, pytest.mark.filterwarnings("ignore::ResourceWarning")]
@@ -33,10 +33,9 @@ AVRO = json.dumps(
 
 
 @pytest.fixture(scope="module")
-def spark(jars: list[Path]) -> Iterator[SparkSession]:
-    """A session in this process; its JVM has ended afterwards."""
-    (avro,) = [jar for jar in jars if "avro" in jar.name]
-    with session_here("records", {"spark.master": "local[1]"}, {"SPARKLET_JARS": str(avro)}) as session:
+def spark(jvm_here: WarmJvm) -> Iterator[SparkSession]:
+    """A session in this process."""
+    with session_here("records", {"spark.master": "local[1]"}, {}, jvm_here) as session:
         yield session
 
 

@@ -14,7 +14,7 @@ from sparklet.job import Job
 from sparklet.job.errors import TableError
 from tests.aggregated import AWS_MADE, AWS_MADE_OF
 from tests.functional.job.conftest import session_here
-from tests.functional.job.warm_jvm import SCRIPTS
+from tests.functional.job.warm_jvm import SCRIPTS, WarmJvm
 from tests.functional.streams.test_records import encoded
 
 # pyspark leaves its sockets to the garbage collector.
@@ -23,7 +23,7 @@ NUMBERS = "n INT, key STRING"
 
 
 @pytest.fixture(scope="module")
-def spark(jars: list[Path], tmp_path_factory: pytest.TempPathFactory) -> Iterator[SparkSession]:
+def spark(jvm_here: WarmJvm, tmp_path_factory: pytest.TempPathFactory) -> Iterator[SparkSession]:
     """A session in this process that knows all tables."""
     folder = tmp_path_factory.mktemp("lake")
     catalog = {"TYPE": "sql", "URI": f"sqlite:///{folder}/catalog.db", "WAREHOUSE": f"file://{folder}/lake"}
@@ -31,7 +31,7 @@ def spark(jars: list[Path], tmp_path_factory: pytest.TempPathFactory) -> Iterato
     conf = {"spark.master": "local[2]", "spark.sql.shuffle.partitions": "1"}
     with (
         pytest.MonkeyPatch.context() as patch,
-        session_here("streams", conf, {**env, "SPARKLET_JARS": ":".join(map(str, jars))}) as session,
+        session_here("streams", conf, env, jvm_here) as session,
     ):
         from pyiceberg.utils.config import Config
 

@@ -8,12 +8,10 @@ import pytest
 from py4j.java_gateway import JavaGateway
 from pyiceberg.utils.config import Config
 
-from tests.functional.job.conftest import jars, table_jvm
 from tests.functional.tables.lakes import Lake
 from tests.stand_ins.iceberg_rest import iceberg_rest, iceberg_rest_jvm
 from tests.stand_ins.ministack import ministack
 
-__all__ = ["jars", "table_jvm"]  # fixtures
 REGION = "us-east-1"
 CREDENTIALS = {"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test", "AWS_REGION": REGION}
 

@@ -1,7 +1,6 @@
 """Commits to Hudi tables: Spark writes them, the id is found in active and archived instants."""
 
 import json
-import os
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, replace
@@ -31,10 +30,10 @@ SCRIPT = str(Path(__file__).with_name("with_spark.py"))
 
 
 @pytest.fixture(scope="module")
-def spark(jars: list[Path], aws: str) -> Iterator[SparkSession]:
+def spark(jvm_here: WarmJvm, aws: str) -> Iterator[SparkSession]:
     """A session in this process that knows Hudi, and S3; two tasks at once, since one may wait for another commit."""
     conf = {"spark.master": "local[2]", "spark.sql.shuffle.partitions": "2"}
-    with session_here("hudi", conf, {"SPARKLET_JARS": os.pathsep.join(map(str, jars))}) as session:
+    with session_here("hudi", conf, {}, jvm_here) as session:
         yield session
 
 
@@ -85,9 +84,9 @@ def test_appends_are_made_once(spark: SparkSession, hudi: Lake) -> None:
     assert told[0]["version"] == told[1]["version"]
 
 
-def test_java_calls_the_last_of_many_scripts(table_jvm: WarmJvm) -> None:
+def test_java_calls_the_last_of_many_scripts(jvm: WarmJvm) -> None:
     """Java reports an object of an earlier script that it has collected to whoever is connected then."""
-    called = [table_jvm.run(str(Path(SCRIPT).with_name("called_from_java.py"))) for _ in range(3)]
+    called = [jvm.run(str(Path(SCRIPT).with_name("called_from_java.py"))) for _ in range(3)]
 
     assert [done.stdout for done in called] == ["called\n" * TIMES] * 3, called[-1].stderr
 
@@ -236,12 +235,12 @@ def test_the_same_in_s3(spark: SparkSession, in_s3: Lake) -> None:
     assert told[1] == [[1]]
 
 
-def test_two_workers_write_at_once(spark: SparkSession, table_jvm: WarmJvm, hudi: Lake) -> None:
+def test_two_workers_write_at_once(spark: SparkSession, jvm: WarmJvm, hudi: Lake) -> None:
     both = hudi.commit("run/commit-0", hudi.stage(0, rows_of(id=[1])))
     ones = [hudi.commit(f"direct/{number}", hudi.stage(number, rows_of(id=[number]))) for number in (2, 3)]
 
     with ThreadPoolExecutor(2) as workers:
-        other = workers.submit(in_a_process, table_jvm, ("commit", both), ("commit", ones[0]))
+        other = workers.submit(in_a_process, jvm, ("commit", both), ("commit", ones[0]))
         told = steps(spark, ("commit", ones[1]), ("commit", both))
         told += other.result()
 

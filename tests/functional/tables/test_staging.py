@@ -4,7 +4,6 @@ import functools
 import importlib
 import importlib.util
 import json
-import os
 import re
 import sys
 import uuid
@@ -30,7 +29,8 @@ from sparklet.job.errors import EventError, TableError
 from sparklet.job.outcome import CLAIMED, OUTCOME_FILE
 from sparklet.tables import layout, staging
 from sparklet.tables.declaration import Commit, Committed, Declaration
-from tests.functional.job.conftest import CREDENTIALS, session_here
+from tests.functional.job.conftest import session_here
+from tests.functional.job.warm_jvm import CREDENTIALS, WarmJvm
 from tests.unit.events import samples
 
 # pyspark leaves its sockets to the garbage collector.
@@ -86,13 +86,13 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def spark(jars: list[Path], aws: str, folder: Path) -> Iterator[SparkSession]:
-    """A session in this process; its JVM has ended afterwards."""
-    conf = {"spark.master": "local[2]", "spark.driver.memory": "768m"}
-    env = {**CREDENTIALS, "AWS_ENDPOINT_URL": aws, "SPARKLET_JARS": os.pathsep.join(map(str, jars))}
+def spark(jvm_here: WarmJvm, aws: str, folder: Path) -> Iterator[SparkSession]:
+    """A session in this process."""
+    conf = {"spark.master": "local[2]"}
+    env = {**CREDENTIALS, "AWS_ENDPOINT_URL": aws}
     env |= {f"{VARIABLES}TYPE": "sql", f"{VARIABLES}URI": f"sqlite:///{folder}/catalog.db"}
     env[f"{VARIABLES}WAREHOUSE"] = f"file://{folder}/warehouse"
-    with session_here("staging", conf, env) as session:
+    with session_here("staging", conf, env, jvm_here) as session:
         yield session
 
 

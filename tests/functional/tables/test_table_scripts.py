@@ -4,7 +4,6 @@ They run in one session of this process; ``test_with_spark.py`` starts one as a 
 """
 
 import json
-import os
 import runpy
 from collections.abc import Iterator
 from contextlib import redirect_stdout
@@ -26,7 +25,7 @@ from sparklet.job.catalogs import VARIABLES
 from sparklet.job.outcome import CLAIMED, OUTCOME_FILE
 from tests.functional.job.conftest import session_here
 from tests.functional.job.readers import hudi
-from tests.functional.job.warm_jvm import SCRIPTS
+from tests.functional.job.warm_jvm import SCRIPTS, WarmJvm
 
 # pyspark leaves its sockets to the garbage collector.
 pytestmark = [pytest.mark.spark, pytest.mark.slow, pytest.mark.filterwarnings("ignore::ResourceWarning")]
@@ -97,14 +96,13 @@ class Lake:
 
 
 @pytest.fixture(scope="module")
-def catalog(jars: list[Path], tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
+def catalog(jvm_here: WarmJvm, tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
     """A catalog of pyiceberg, known to a session of Spark in this process."""
     folder = tmp_path_factory.mktemp("catalog")
     properties = {"type": "sql", "uri": f"sqlite:///{folder}/catalog.db", "warehouse": f"file://{folder}/lake"}
     env = {f"{VARIABLES}{name.upper()}": value for name, value in properties.items()}
-    env["SPARKLET_JARS"] = os.pathsep.join(map(str, jars))
     conf = {"spark.master": "local[2]", "spark.sql.shuffle.partitions": "1"}
-    with pytest.MonkeyPatch.context() as patch, session_here("tables", conf, env):
+    with pytest.MonkeyPatch.context() as patch, session_here("tables", conf, env, jvm_here):
         patch.setattr("pyiceberg.catalog._ENV_CONFIG", Config())  # pyiceberg reads the environment at import
         yield properties
 

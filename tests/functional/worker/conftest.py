@@ -5,7 +5,7 @@ import json
 import os
 import time
 import uuid
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -211,20 +211,11 @@ def _time_to_clean(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFix
 
 
 @pytest.fixture(scope="module", params=["warm", "submit"])
-def bench(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bench]:
+def bench(request: pytest.FixtureRequest, warm: Bench, tmp_path_factory: pytest.TempPathFactory) -> Bench:
     """Either runner, with the same promises."""
-    scratch = tmp_path_factory.mktemp(request.param)
-    runner = make(request.param, scratch)
+    if request.param == "warm":
+        return warm
+    scratch = tmp_path_factory.mktemp("submit")
+    runner = make("submit", scratch)
     runner.start()
-    yield Bench(runner, scratch)
-    runner.close()
-
-
-@pytest.fixture(scope="module")
-def warm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bench]:
-    """The warm runner alone, with the local workers' jars."""
-    scratch = tmp_path_factory.mktemp("warm")
-    runner = make("warm", scratch, **local_jars())
-    runner.start()
-    yield Bench(runner, scratch)
-    runner.close()
+    return Bench(runner, scratch)

@@ -1,6 +1,5 @@
 """A script that writes to a table by itself, at its deadline: its commit is finished, or it does not begin."""
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +9,7 @@ from deltalake import DeltaTable
 from sparklet.errors import DeadlineExceededError
 from sparklet.spark.runner import ScriptCall, Stream
 from sparklet.spark.task_limits import Deadline, task_folder
-from tests.functional.worker.conftest import Bench, local_jars, make
+from tests.functional.worker.conftest import Bench
 from tests.waiting import deadline_s
 
 pytestmark = pytest.mark.spark
@@ -70,14 +69,6 @@ def _slow_machine(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sparklet.spark.task_limits.MAX_SCRIPT_GRACE_S", deadline_s())
 
 
-@pytest.fixture(scope="module", params=["warm", "submit"])
-def delta(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bench]:
-    scratch = tmp_path_factory.mktemp(request.param)
-    runner = make(request.param, scratch, **local_jars())
-    yield Bench(runner, scratch)
-    runner.close()
-
-
 def ended_at(bench: Bench, line: bytes, code: str, *args: str, at_once: bool = False) -> str:
     """The error of a script whose deadline comes with a line of its output."""
     script, deadline = bench.scratch / "job.py", Deadline.within(deadline_s(80), grace_s=10)
@@ -102,23 +93,23 @@ def rows_of(table: Path) -> list[dict[str, Any]]:
     return rows
 
 
-def test_a_job_is_cancelled_and_commits_nothing(delta: Bench, tmp_path: Path) -> None:
-    error = ended_at(delta, b"working\n", LONG_JOB, str(tmp_path / "table"))
+def test_a_job_is_cancelled_and_commits_nothing(bench: Bench, tmp_path: Path) -> None:
+    error = ended_at(bench, b"working\n", LONG_JOB, str(tmp_path / "table"))
 
-    assert delta.lines.count(("stdout", b"failed: True\n")) == 2, delta.lines
+    assert bench.lines.count(("stdout", b"failed: True\n")) == 2, bench.lines
     assert "at line 26 of job.py: its time is over" in error
     assert rows_of(tmp_path / "table") == [{"total": 45}]
     assert len(list((tmp_path / "table" / "_delta_log").glob("*.json"))) == 1
 
 
-def test_a_commit_that_is_being_written_is_finished(delta: Bench, tmp_path: Path) -> None:
-    ended_at(delta, b"committing\n", COMMIT, str(tmp_path / "table"), "500")
+def test_a_commit_that_is_being_written_is_finished(bench: Bench, tmp_path: Path) -> None:
+    ended_at(bench, b"committing\n", COMMIT, str(tmp_path / "table"), "500")
 
     assert rows_of(tmp_path / "table") == [{"total": 45}]
 
 
-def test_who_must_not_commit_any_more_does_not(delta: Bench, tmp_path: Path) -> None:
-    ended_at(delta, b"committing\n", COMMIT, str(tmp_path / "table"), "600000", at_once=True)
+def test_who_must_not_commit_any_more_does_not(bench: Bench, tmp_path: Path) -> None:
+    ended_at(bench, b"committing\n", COMMIT, str(tmp_path / "table"), "600000", at_once=True)
 
     assert list((tmp_path / "table").glob("*.parquet"))  # its data was there
     assert not list((tmp_path / "table" / "_delta_log").glob("*.json"))

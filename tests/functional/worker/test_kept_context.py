@@ -30,16 +30,11 @@ problem = spark.sparkContext._gateway.entry_point.problem()
 TOLD = KEPT + "print(json.dumps([kept, problem]))"
 
 
-@pytest.fixture(scope="module")
-def kept(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bench]:
-    """A runner after its first task, of which no context is kept."""
-    scratch = tmp_path_factory.mktemp("kept")
-    runner = make("warm", scratch)
-    runner.start()
-    bench = Bench(runner, scratch)
-    bench.run("pass")
-    yield bench
-    runner.close()
+@pytest.fixture
+def kept(warm: Bench) -> Bench:
+    """The warm runner after its JVM's first task, of which no context is kept."""
+    warm.run("pass")
+    return warm
 
 
 def context(bench: Bench, code: str = SPARK) -> Any:
