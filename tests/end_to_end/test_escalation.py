@@ -9,7 +9,7 @@ import pytest
 from tests.end_to_end.conftest import RUN_S, User, answer, every_row, rows_of
 from tests.waiting import eventually
 
-pytestmark = [pytest.mark.spark, pytest.mark.stack, pytest.mark.slow]
+pytestmark = [pytest.mark.nightly, pytest.mark.spark, pytest.mark.stack, pytest.mark.slow]
 
 
 def escalated(user: User) -> list[Path]:

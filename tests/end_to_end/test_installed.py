@@ -113,7 +113,7 @@ def test_the_bare_wheel_has_help_preview_and_doctor(bare: Environment) -> None:
     assert "Traceback" not in examined.stderr
 
 
-@pytest.mark.timeout(600)  # it installs Spark
+@pytest.mark.nightly  # it installs Spark
 def test_a_missing_extra_is_named_with_its_install_command(bare: Environment) -> None:
     run = "sparklet run job.py --input in --output out --max-objects 1 --workers 1 --json"
 

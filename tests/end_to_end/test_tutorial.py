@@ -39,6 +39,7 @@ def pattern(shown: str) -> str:
     return ".*?".join(map(re.escape, re.sub(DIFFERS, "…", words(shown)).replace("… ", "…").split("…")))
 
 
+@pytest.mark.nightly
 @pytest.mark.spark
 @pytest.mark.stack
 @pytest.mark.slow

@@ -7,7 +7,7 @@ import pytest
 from benchmarks.jdbc_kills import Trial, campaign
 from benchmarks.reliability import CONNECTIONS
 
-pytestmark = [pytest.mark.spark, pytest.mark.slow, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.nightly, pytest.mark.spark, pytest.mark.slow, pytest.mark.timeout(600)]
 
 
 def test_each_row_is_there_once_whatever_is_killed(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 import duckdb
 import pytest
 
-from tests.functional.worker.conftest import Bench
+from tests.functional.worker.conftest import Bench, Ran
 from tests.functional.worker.conftest import bench as bench
 
 pytestmark = pytest.mark.spark
@@ -40,6 +40,11 @@ def rows(bench: Bench, code: str, **env: str) -> Any:
     return bench.run(f"{BEGIN}{code}\ntold(found)", env=env).told()
 
 
+def each_told(ran: Ran) -> list[Any]:
+    """What each of a script's calls told."""
+    return [json.loads(line) for line in ran.text("stdout").splitlines()]
+
+
 def test_a_generated_job_runs_as_it_is(bench: Bench, homes: Path, tmp_path: Path) -> None:
     event = json.dumps({"params": {"least": 75}})
 
@@ -66,26 +71,23 @@ def test_columns_of_csv_are_texts_and_numbered_without_a_header(warm: Bench, hom
     assert rows(warm, read)[1] == {"col0": "1", "col1": "70", "col2": "Ulm"}
 
 
-@pytest.mark.parametrize(
-    ("options", "line", "value"),
-    [
+def test_quotes_are_read_as_glue_has_them(warm: Bench, tmp_path: Path) -> None:
+    cases: list[tuple[dict[str, Any], str, str]] = [
         ({}, '"a ""b"" c"', 'a "b" c'),
         ({}, '"C:\\"', "C:\\"),
         ({"quoteChar": -1}, '"a"', '"a"'),
         ({"escaper": "\\"}, '"a\\"b"', 'a"b'),
         ({"quoteChar": "'"}, "'a,b'", "a,b"),
-    ],
-)
-def test_quotes_are_read_as_glue_has_them(
-    warm: Bench, tmp_path: Path, options: dict[str, Any], line: str, value: str
-) -> None:
-    (tmp_path / "a.csv").write_text(f"{line}\n")
+    ]
+    reads = []
+    for number, (options, line, _) in enumerate(cases):
+        (tmp_path / f"{number}.csv").write_text(f"{line}\n")
+        read = f"'s3', {{'paths': ['{tmp_path}/{number}.csv']}}, 'csv', {options}"
+        reads.append(f"told(glue.create_dynamic_frame.from_options({read}))")
 
-    read = (
-        f"found = glue.create_dynamic_frame.from_options('s3', {{'paths': ['{tmp_path}/a.csv']}}, 'csv', {options!r})"
-    )
+    ran = warm.run(BEGIN + "\n".join(reads))
 
-    assert rows(warm, read) == [{"col0": value}]
+    assert each_told(ran) == [[{"col0": value}] for *_, value in cases], ran.text("stderr")
 
 
 @pytest.mark.parametrize("kind", ["csv", "json", "parquet", "orc"])
@@ -118,56 +120,56 @@ FRAME = """
 df = spark.createDataFrame([(1, (2, "x"), 3), (4, (5, "y"), None)], "a int, s struct<b int, c string>, `d.e` int")
 frame = DynamicFrame.fromDF(df, glue, "frame")
 """
-
-
-@pytest.mark.parametrize(
-    ("call", "expected"),
-    [
-        ("select_fields(['a'])", [{"a": 1}, {"a": 4}]),
-        ("select_fields('d.e')", [{"d.e": 3}, {"d.e": None}]),
-        ("select_fields(paths=['`d.e`'], transformation_ctx='x')", [{"d.e": 3}, {"d.e": None}]),
-        ("drop_fields(['s', 'd.e'], 'ctx', 'info', 0, 0)", [{"a": 1}, {"a": 4}]),
-        ("rename_field('`d.e`', 'f').select_fields(['f'])", [{"f": 3}, {"f": None}]),
-        ("filter(lambda row: row['s']['c'] == 'y').select_fields(['a'])", [{"a": 4}]),
-        ("filter(lambda row: row['d.e'] > 0).select_fields(['a'])", [{"a": 1}]),
-        ("filter(lambda row: row['missing'] > 0)", []),
-        (
-            "apply_mapping([('s.c', 'string', 'c', 'string'), ('a', 'int', 'a', 'string')])",
-            [
-                {"c": "x", "a": "1"},
-                {"c": "y", "a": "4"},
-            ],
-        ),
-        ("apply_mapping([('s', 'struct', 't', 'struct')]).toDF().select('t.b')", [{"b": 2}, {"b": 5}]),
+METHODS: dict[str, list[dict[str, Any]]] = {
+    "select_fields(['a'])": [{"a": 1}, {"a": 4}],
+    "select_fields('d.e')": [{"d.e": 3}, {"d.e": None}],
+    "select_fields(paths=['`d.e`'], transformation_ctx='x')": [{"d.e": 3}, {"d.e": None}],
+    "drop_fields(['s', 'd.e'], 'ctx', 'info', 0, 0)": [{"a": 1}, {"a": 4}],
+    "rename_field('`d.e`', 'f').select_fields(['f'])": [{"f": 3}, {"f": None}],
+    "filter(lambda row: row['s']['c'] == 'y').select_fields(['a'])": [{"a": 4}],
+    "filter(lambda row: row['d.e'] > 0).select_fields(['a'])": [{"a": 1}],
+    "filter(lambda row: row['missing'] > 0)": [],
+    "apply_mapping([('s.c', 'string', 'c', 'string'), ('a', 'int', 'a', 'string')])": [
+        {"c": "x", "a": "1"},
+        {"c": "y", "a": "4"},
     ],
-)
-def test_frames_have_these_methods(warm: Bench, call: str, expected: list[dict[str, Any]]) -> None:
-    frame = f"found = frame.{call}"
-    if ".toDF()" in call:
-        frame = f"found = DynamicFrame.fromDF(frame.{call}, glue, 'x')"
-
-    assert rows(warm, f"{FRAME}{frame}") == expected
+    "apply_mapping([('s', 'struct', 't', 'struct')]).toDF().select('t.b')": [{"b": 2}, {"b": 5}],
+}
 
 
-@pytest.mark.parametrize(
-    ("call", "named"),
-    [
-        ("frame.resolveChoice(specs=[('a', 'cast:long')])", "DynamicFrame.resolveChoice"),
-        ("frame.drop_fields(['s.b'])", "s.b"),
-        ("glue.getSink(connection_type='s3')", "GlueContext.getSink"),
-        ("glue.create_dynamic_frame.from_rdd(None, 'x')", "from_rdd"),
-        ("glue.create_dynamic_frame.from_options('mysql', {'url': 'x'})", "mysql"),
-        ("glue.create_dynamic_frame.from_options('s3', {'paths': ['x']}, 'xml')", "xml"),
-        ("glue.create_dynamic_frame.from_options('s3', {'paths': ['x'], 'exclusions': '[]'}, 'csv')", "exclusions"),
-        ("glue.create_dynamic_frame.from_catalog('db', 't', catalog_id='123456789012')", "catalog_id"),
-    ],
-)
-def test_anything_else_is_refused_by_its_name(warm: Bench, call: str, named: str) -> None:
-    ran = warm.run(f"{BEGIN}{FRAME}{call}")
+def test_frames_have_these_methods(warm: Bench) -> None:
+    calls = [
+        f"DynamicFrame.fromDF(frame.{call}, glue, 'x')" if ".toDF()" in call else f"frame.{call}" for call in METHODS
+    ]
 
-    assert ran.code == 1
-    assert ran.result.cause_class == "AttributeError"
-    assert named in ran.result.cause and ": use " in ran.result.cause
+    ran = warm.run(f"{BEGIN}{FRAME}" + "\n".join(f"told({call})" for call in calls))
+
+    assert each_told(ran) == list(METHODS.values()), ran.text("stderr")
+
+
+REFUSED = {
+    "frame.resolveChoice(specs=[('a', 'cast:long')])": "DynamicFrame.resolveChoice",
+    "frame.drop_fields(['s.b'])": "s.b",
+    "glue.getSink(connection_type='s3')": "GlueContext.getSink",
+    "glue.create_dynamic_frame.from_rdd(None, 'x')": "from_rdd",
+    "glue.create_dynamic_frame.from_options('mysql', {'url': 'x'})": "mysql",
+    "glue.create_dynamic_frame.from_options('s3', {'paths': ['x']}, 'xml')": "xml",
+    "glue.create_dynamic_frame.from_options('s3', {'paths': ['x'], 'exclusions': '[]'}, 'csv')": "exclusions",
+    "glue.create_dynamic_frame.from_catalog('db', 't', catalog_id='123456789012')": "catalog_id",
+}
+
+
+def test_anything_else_is_refused_by_its_name(warm: Bench) -> None:
+    tried = "\n".join(
+        f"try:\n    {call}\nexcept AttributeError as error:\n    print(json.dumps(str(error)))" for call in REFUSED
+    )
+
+    ran = warm.run(f"{BEGIN}{FRAME}{tried}\n{next(iter(REFUSED))}")
+
+    told = each_told(ran)
+    assert len(told) == len(REFUSED), ran.text("stderr")
+    assert all(named in cause and ": use " in cause for named, cause in zip(REFUSED.values(), told, strict=True)), told
+    assert (ran.code, ran.result.cause_class, ran.result.cause) == (1, "AttributeError", told[0])
 
 
 def test_an_installed_library_wins(bench: Bench, tmp_path: Path) -> None:

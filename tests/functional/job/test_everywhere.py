@@ -15,8 +15,8 @@ import sys
 import uuid
 import zipfile
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -38,7 +38,7 @@ from tests.functional.job.kinesis import Stream
 from tests.functional.job.readers import Rows, delta, hudi, iceberg, parquet
 from tests.functional.job.refusing_s3 import refusing_s3
 from tests.functional.job.warm_jvm import SCRIPTS
-from tests.functional.worker.conftest import make
+from tests.functional.worker.conftest import Bench, make
 from tests.stand_ins.ministack import ministack
 from tests.waiting import deadline_s
 
@@ -76,21 +76,9 @@ def class_path(jars: list[Path]) -> str:
     return os.pathsep.join(map(str, jars))
 
 
-@contextmanager
-def under_runner(kind: str, class_path: str, temporary: pytest.TempPathFactory) -> Iterator[UnderRunner]:
-    scratch = temporary.mktemp(kind)
-    conf = {"spark.databricks.delta.snapshotPartitions": "2"}  # of 50, for tables of three rows
-    runner = make(kind, scratch, SPARKLET_JARS=class_path, SPARKLET_SPARK_CONF=json.dumps(conf))
-    runner.start()
-    yield UnderRunner(kind, runner, scratch)
-    runner.close()
-
-
 @pytest.fixture(scope="module")
-def warm(on_cluster: "Application", class_path: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[UnderRunner]:
-    """After the cluster has ended, for the machine's sake."""
-    with under_runner("warm", class_path, tmp_path_factory) as runner:
-        yield runner
+def warm(warm: Bench) -> UnderRunner:
+    return UnderRunner("warm", warm.runner, warm.scratch)
 
 
 # Under the other runner and on the cluster: all scripts in one application, there as docs/guide/elsewhere.md says
@@ -121,8 +109,9 @@ def under_submit(
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Application:
     folder = tmp_path_factory.mktemp("under_submit")
-    with under_runner("submit", class_path, tmp_path_factory) as runner:
-        return Application(folder, runner.run(str(EVERY), [plan_in(folder, arguments)]))
+    conf = {"spark.databricks.delta.snapshotPartitions": "2"}  # of 50, for tables of three rows
+    runner = make("submit", folder, SPARKLET_JARS=class_path, SPARKLET_SPARK_CONF=json.dumps(conf))
+    return Application(folder, UnderRunner("submit", runner, folder).run(str(EVERY), [plan_in(folder, arguments)]))
 
 
 @pytest.fixture(scope="module")
@@ -205,23 +194,25 @@ def output_of(folder: Path, script: str) -> Path:
     return folder / ("catalog" if "iceberg" in script else script.removesuffix(".py"))
 
 
-@pytest.fixture
+@pytest.fixture(params=["warm", pytest.param("everywhere", marks=pytest.mark.nightly)])
 def places(
     warm: UnderRunner,
-    under_submit: Application,
-    on_cluster: Application,
     arguments: Callable[[str, Path], list[str]],
     tmp_path: Path,
     request: pytest.FixtureRequest,
 ) -> dict[str, Path]:
-    """The test's script under the warm runner too: where each place wrote."""
-    script = request.node.name.removeprefix("test_") + ".py"
-    folders = {"cluster": on_cluster.folder, "submit": under_submit.folder, "warm": tmp_path}
+    """The test's script under the warm runner, and at night in the other places, too: where each wrote."""
+    script = request.function.__name__.removeprefix("test_") + ".py"
+    folders = {"warm": tmp_path}
+    if request.param == "everywhere":
+        others = {place: request.getfixturevalue(place) for place in ("on_cluster", "under_submit")}
+        folders |= {place: application.folder for place, application in others.items()}
     outputs = {place: output_of(folder, script) for place, folder in folders.items()}
     warm.run(script, arguments(script, outputs["warm"]))
     return outputs
 
 
+@pytest.mark.nightly
 def test_both_workers_of_the_cluster_took_part(on_cluster: Application) -> None:
     assert len(on_cluster.workers) == 2
     assert all("Asked to launch executor" in log for log in on_cluster.workers)
@@ -230,10 +221,16 @@ def test_both_workers_of_the_cluster_took_part(on_cluster: Application) -> None:
 # Scripts over files
 
 
-def test_hello(warm: UnderRunner, under_submit: Application, on_cluster: Application) -> None:
-    said = [warm.run("hello.py", []), under_submit.printed, on_cluster.printed]
+SAID = ": 1000 rows counted\n"
 
-    assert [printed.endswith(": 1000 rows counted\n") for printed in said] == [True] * 3
+
+def test_hello(warm: UnderRunner) -> None:
+    assert warm.run("hello.py", []).endswith(SAID)
+
+
+@pytest.mark.nightly
+def test_hello_ends_an_application(under_submit: Application, on_cluster: Application) -> None:
+    assert under_submit.printed.endswith(SAID) and on_cluster.printed.endswith(SAID)
 
 
 def test_wordcount(places: dict[str, Path]) -> None:
@@ -261,7 +258,7 @@ def test_flights_daily(places: dict[str, Path], arguments: Callable[[str, Path],
     tables = [pq.read_table(output) for output in places.values()]
     rows = [table.sort_by([(name, "ascending") for name in table.column_names]) for table in tables]
 
-    assert rows[0].equals(rows[1]) and rows[0].equals(rows[2])
+    assert all(each.equals(rows[0]) for each in rows)
     day = arguments("flights_daily.py", Path())[1]
     columns = "year, month, day, dep_time, arr_delay, carrier, flight, tailnum, origin, dest, distance"
     query = f"SELECT {columns} FROM {{}} ORDER BY ALL"

@@ -218,7 +218,7 @@ def test_words_are_counted_over_all_inputs(jvm: WarmJvm, tmp_path: Path) -> None
 
 @pytest.mark.hudi
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["sparklet", "a space, 100 %"])
+@pytest.mark.parametrize("name", [pytest.param("sparklet", marks=pytest.mark.nightly), "a space, 100 %"])
 def test_hudi_finds_the_workers_defaults_wherever_they_are(
     jars: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
@@ -258,8 +258,8 @@ def deequ_jvm() -> Iterator[WarmJvm]:
     [
         ({"required": "id", "unique": "id", "satisfies": "id > 0; name IS NULL OR id < 3"}, ""),
         ({"required": "id, name"}, "Completeness"),
-        ({"unique": "name"}, "Uniqueness"),
-        ({"satisfies": "id > 0; id < 3"}, "id < 3"),
+        pytest.param({"unique": "name"}, "Uniqueness", marks=pytest.mark.nightly),
+        pytest.param({"satisfies": "id > 0; id < 3"}, "id < 3", marks=pytest.mark.nightly),
     ],
 )
 def test_deequ_judges_the_output(deequ_jvm: WarmJvm, tmp_path: Path, params: dict[str, str], why: str) -> None:

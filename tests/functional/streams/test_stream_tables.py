@@ -20,6 +20,7 @@ from tests.functional.streams.test_records import encoded
 # pyspark leaves its sockets to the garbage collector.
 pytestmark = [pytest.mark.spark, pytest.mark.slow, pytest.mark.filterwarnings("ignore::ResourceWarning")]
 NUMBERS = "n INT, key STRING"
+HUDI = pytest.param("hudi", marks=pytest.mark.nightly)
 
 
 @pytest.fixture(scope="module")
@@ -85,7 +86,7 @@ READINGS = [
 ]
 
 
-@pytest.mark.parametrize("format_", ["delta", "iceberg", "hudi"])
+@pytest.mark.parametrize("format_", ["delta", "iceberg", HUDI])
 def test_each_record_once_in_each_format(
     spark: SparkSession, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, format_: str
 ) -> None:
@@ -131,7 +132,7 @@ def reading(number: int, sensor: str, taken: str, celsius: float) -> tuple[int, 
     return number, json.dumps({"sensor": sensor, "taken": f"2018-12-18T{taken}Z", "celsius": celsius}).encode()
 
 
-@pytest.mark.parametrize("format_", ["delta", "hudi"])
+@pytest.mark.parametrize("format_", ["delta", HUDI])
 def test_windows_count_each_record_once(
     spark: SparkSession, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, format_: str
 ) -> None:

@@ -116,7 +116,13 @@ def test_a_table_of_folders_alone_is_made(spark: SparkSession, hudi: Lake) -> No
 
 @pytest.mark.parametrize(
     ("method", "exists"),
-    [("load_early", False), ("files", False), ("files", True), ("other_writer", True), ("other_writer!", False)],
+    [
+        ("files", True),
+        *(
+            pytest.param(*stop, marks=pytest.mark.nightly)
+            for stop in (("load_early", False), ("files", False), ("other_writer", True), ("other_writer!", False))
+        ),
+    ],
 )
 def test_a_stopped_committer_adds_nothing(spark: SparkSession, hudi: Lake, method: str, *, exists: bool) -> None:
     """Stopped before its instant is on the timeline, before its files are there, before and after its look round."""

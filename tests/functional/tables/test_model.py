@@ -175,7 +175,7 @@ def run(machine: type[Tables], examples: int, steps: int) -> None:
 FULL = pytest.param(2_000, 30, marks=[pytest.mark.campaign, pytest.mark.timeout(7200)], id="full")
 
 
-@pytest.mark.parametrize(("examples", "steps"), [pytest.param(40, 12, id="small"), FULL])
+@pytest.mark.parametrize(("examples", "steps"), [pytest.param(10, 12, id="small"), FULL])
 @pytest.mark.parametrize("machine", [IcebergTables, Tables], ids=["iceberg", "delta"])
 def test_a_table_holds_what_the_model_says(machine: type[Tables], examples: int, steps: int) -> None:
     """``make pytest ARGS='-n 0 -m campaign tests/functional/tables/test_model.py'``: full size, an hour and more."""
