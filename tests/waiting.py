@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TypeVar
 
-PATIENCE = float(os.environ.get("SPARKLET_TEST_PATIENCE") or "1")  # 4 on a machine that is four times as slow
+PATIENCE = float(os.environ.get("TEST_PATIENCE") or "1")  # 4 on a machine that is four times as slow
 MIN_DEADLINE_S = 60.0
 POLL_S = 0.02
 NEVER_ENDS = "# never ends"

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.end_to_end.conftest import RUN_S, User, answer, every_row, rows_of
-from tests.waiting import eventually
+from tests.waiting import PATIENCE, eventually
 
 pytestmark = [pytest.mark.nightly, pytest.mark.spark, pytest.mark.stack, pytest.mark.slow]
 
@@ -24,7 +24,7 @@ def test_a_killed_escalated_worker_is_followed_by_another(user: User) -> None:
     Within the minute after, the schedule has invoked the checker, too.
     """
     held = user.holds()
-    slow = ("--param", "slow_on=001.csv", "--param", f"held={held.name}", "--timeout", "25")
+    slow = ("--param", "slow_on=001.csv", "--param", f"held={held.name}", "--timeout", f"{25 * PATIENCE:.0f}")
     process = user.start(*user.run_arguments(user.inputs(2), "--too-large", "engine", *slow, "--keep"))
     eventually(lambda: escalated(user), "an escalated worker does the shard", RUN_S)
     [first] = user.processes("sparklet.engines.one_shard")

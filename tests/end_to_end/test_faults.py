@@ -10,12 +10,12 @@ import pytest
 
 from tests.end_to_end.conftest import RUN_S, User, answer, every_row, rows_of, shared_stack
 from tests.end_to_end.test_runs import logs
-from tests.waiting import eventually
+from tests.waiting import PATIENCE, eventually
 
 pytestmark = [pytest.mark.spark, pytest.mark.stack, pytest.mark.slow]
 
 OUTAGE_S = 10.0
-SHORT_S = 45  # so that the lease of a killed worker is over soon
+SHORT_S = int(45 * PATIENCE)  # so that the lease of a killed worker is over soon
 
 
 @pytest.fixture(scope="module")

@@ -10,7 +10,7 @@ from itertools import pairwise
 import pytest
 
 from tests.end_to_end.conftest import RUN_S, User, answer, every_row, rows_of
-from tests.waiting import eventually
+from tests.waiting import PATIENCE, eventually
 
 TIMED = """\
 import time
@@ -67,7 +67,7 @@ def test_a_capped_run_spares_a_worker_and_is_throttled(user: User) -> None:
 def test_a_killed_command_leaves_nothing_and_its_run_resumes(user: User) -> None:
     held = user.holds()
     slow = ("--param", "slow_on=003.csv", "--param", f"held={held.name}")
-    arguments = user.run_arguments(user.inputs(5), *slow, "--timeout", "45")
+    arguments = user.run_arguments(user.inputs(5), *slow, "--timeout", f"{45 * PATIENCE:.0f}")
     process = user.start(*arguments)
     eventually(lambda: any((user.state / "log").glob("worker-*.log")), "a worker has started", RUN_S)
     port = int(json.loads((user.state / "stack.json").read_text())["endpoint_url"].rsplit(":", 1)[1])

@@ -65,7 +65,7 @@ class UnderRunner:
         """Run a script to its good end; what it printed."""
         lines: list[tuple[str, bytes]] = []
         with task_folder(self.scratch, uuid.uuid4().hex[:12]) as folder:
-            call = ScriptCall(SCRIPTS / script, tuple(map(str, args)), folder, Deadline.within(deadline_s(60)))
+            call = ScriptCall(SCRIPTS / script, tuple(map(str, args)), folder, Deadline.within(deadline_s(100)))
             result = self.runner.run(call, lambda stream, line: lines.append((stream, line)))
         assert result.exit_code == 0, f"{self.name}: {result.stderr_tail}"
         return b"".join(line for stream, line in lines if stream == "stdout").decode()
@@ -181,7 +181,7 @@ def in_a_shell(line: str, folder: Path, environment: dict[str, str]) -> str:
         line, shell=True, cwd=folder, env=environment, stdout=pipe, stderr=pipe, text=True, start_new_session=True
     )
     try:
-        printed, errors = shell.communicate(timeout=deadline_s(60))
+        printed, errors = shell.communicate(timeout=deadline_s(100))
     finally:
         with suppress(ProcessLookupError):
             os.killpg(shell.pid, signal.SIGKILL)

@@ -21,7 +21,7 @@ def run_script(script: Path, args: Sequence[object], env: Mapping[str, str]) -> 
     """``python script args``, in a process of its own."""
     command = [sys.executable, str(script), *map(str, args)]
     env = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), **env}  # tests' own scripts wait as tests do
-    return subprocess.run(command, env=env, capture_output=True, text=True, check=False, timeout=deadline_s(60))
+    return subprocess.run(command, env=env, capture_output=True, text=True, check=False, timeout=deadline_s(100))
 
 
 class WarmJvm:
