@@ -20,7 +20,7 @@ from sparklet.local.state import StateDir
 from sparklet.ports import Engine
 from tests.stand_ins.emr_serverless import ROLE, EmrServerless
 from tests.stand_ins.memory import MemoryEngine
-from tests.waiting import eventually
+from tests.waiting import POLL_S, eventually
 
 NETWORK = {"subnets": "subnet-1,subnet-2", "securityGroups": "sg-1", "assignPublicIp": "DISABLED"}
 COMMAND = ("shard", "--run", "no-such-run", "--shard", "0", "--generation", "0")
@@ -34,7 +34,7 @@ def runner(tmp_path: Path) -> Iterator[ProcessRunner]:
     runner = ProcessRunner(state, dict(os.environ))
 
     def look() -> None:
-        while not ended.wait(0.05):
+        while not ended.wait(POLL_S):
             runner.look()
 
     thread = threading.Thread(target=look)
@@ -178,7 +178,7 @@ def test_a_worker_of_an_earlier_local_stack_has_stopped(tmp_path: Path) -> None:
 
 def test_a_local_worker_ends_when_it_is_told_to(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Other than the commands above, this worker does not end by itself."""
-    (tmp_path / "sleeper.py").write_text("import time\ntime.sleep(60)\n")
+    (tmp_path / "sleeper.py").write_text("import time\ntime.sleep(3600)\n")
     monkeypatch.setattr("sparklet.local.process_engine.ONE_SHARD", "sleeper")
     state = StateDir(tmp_path / "state")
     state.create()

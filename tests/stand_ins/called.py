@@ -7,6 +7,8 @@ import threading
 import time
 from pathlib import Path
 
+from tests.waiting import eventually
+
 
 def double(number: int) -> int:
     return 2 * number
@@ -43,7 +45,7 @@ def vanish(last_words: str = "") -> None:
 
 
 def sleep(duration_s: float, then: object = None) -> object:
-    time.sleep(duration_s)
+    time.sleep(duration_s)  # never ends, if it is longer than its test
     return then
 
 
@@ -61,14 +63,9 @@ def write(path: str, text: str = "was here") -> str:
 
 
 def meet(own: str, other: str, within_s: float) -> bool:
-    """Whether another call, which does the same, is under way at the same time."""
+    """Wait until another call, which does the same, is under way at the same time."""
     Path(own).touch()
-    end_s = time.monotonic() + within_s
-    while time.monotonic() < end_s:
-        if Path(other).exists():
-            return True
-        time.sleep(0.01)
-    return False
+    return eventually(Path(other).exists, idle_s=within_s / 3)
 
 
 def chatter(lines: int) -> int:
