@@ -1,10 +1,7 @@
 """What docker/Dockerfile promises whoever builds it, read without building."""
 
-import ast
 import re
 from pathlib import Path
-
-import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 DOCKERFILE = ROOT / "docker" / "Dockerfile"
@@ -37,29 +34,3 @@ def test_no_file_of_the_image_has_the_modes_of_a_checkout() -> None:
     assert len(taken) == 4
     assert all(path.startswith(tuple(own[made_readable].split()[4:])) for path in taken)
     assert not any(line.startswith("COPY ") for line in own[made_readable:])
-
-
-@pytest.mark.parametrize(("stage", "least"), [("tools", 6), ("compiled", 4)])
-def test_a_stage_has_every_module_that_its_modules_import(stage: str, least: int) -> None:
-    """Two stages take few of the modules of runtime, so that they are built anew only if those change."""
-    copied = [word for line in stages()[stage][1] if line.startswith("COPY ") for word in line.split()[1:-1]]
-    sources = [path for path in copied if path.startswith("runtime/") and path.endswith(".py")]
-    modules = {path.removeprefix("runtime/").removesuffix(".py").replace("/", ".") for path in sources}
-
-    imported = {
-        node.module
-        for path in sources
-        for node in ast.parse((ROOT / path).read_text()).body
-        if isinstance(node, ast.ImportFrom) and str(node.module).startswith("sparklet.")
-    }
-
-    assert len(modules) > least
-    assert imported - {"sparklet.local"} <= modules
-
-
-def test_actions_of_workflows_are_pinned_by_commit() -> None:
-    """A tag can be moved to other code; a commit, with the tag it had in a comment, cannot."""
-    workflows = [*(ROOT / ".github").rglob("*.yml"), *(ROOT / "examples").rglob("*.yml")]
-    used = [line.strip() for path in workflows for line in path.read_text().splitlines() if "uses:" in line]
-
-    assert used and all(re.search(r"uses: [\w/-]+@[0-9a-f]{40} # v\d+\.\d+\.\d+", line) for line in used), used

@@ -1,4 +1,4 @@
-"""The pages of the documentation: links lead somewhere, and what users may name is described."""
+"""Pages and workflows: links lead somewhere, what users may name is described, and what is named exists."""
 
 import re
 from pathlib import Path
@@ -8,6 +8,7 @@ import pytest
 import sparklet
 from sparklet import job
 from sparklet.job import errors
+from sparklet.local.local_template import load_template
 from sparklet.worker.executor import PERMANENT_CAUSES
 
 ROOT = Path(__file__).parents[2]
@@ -67,3 +68,26 @@ def test_every_cause_that_a_script_can_meet_is_explained() -> None:
     page = (ROOT / "docs" / "reference" / "errors.md").read_text()
 
     assert sorted(name for name in raised | PERMANENT_CAUSES if f"`{name}" not in page) == []
+
+
+def test_what_the_guide_to_migration_names_exists() -> None:
+    """Commands, options and the template's parameters, in the right columns of its tables."""
+    rows = [row for row in (ROOT / "docs/guide/migrate.md").read_text().splitlines() if row.startswith("| ")]
+    code = re.findall(r"`([^`]+)`", "\n".join(row.rsplit(" | ", 1)[1] for row in rows))
+    commands = {text.split()[1] for text in code if text.startswith("sparklet ")}
+    options = {word for text in code for word in re.findall(r"(?<![\w-])--[a-z-]+", text.partition(" -- ")[0])}
+    parameters = {found[1] for text in code if (found := re.match(r"([A-Z][a-z]+(?:[A-Z]+[a-z]*)+)(=|$)", text))}
+    reference = (ROOT / "docs/reference/commands.md").read_text()
+
+    assert len(commands) > 2 and len(options) > 10 and len(parameters) > 6
+    assert [each for each in sorted(commands) if f"\n## sparklet {each}\n" not in reference] == []
+    assert [each for each in sorted(options) if f"`{each}`" not in reference] == []
+    assert parameters - load_template()["Parameters"].keys() == set()
+
+
+def test_actions_of_workflows_are_pinned_by_commit() -> None:
+    """A tag can be moved to other code; a commit, with the tag it had in a comment, cannot."""
+    workflows = [*(ROOT / ".github").rglob("*.yml"), *(ROOT / "examples").rglob("*.yml")]
+    used = [line.strip() for path in workflows for line in path.read_text().splitlines() if "uses:" in line]
+
+    assert used and all(re.search(r"uses: [\w/-]+@[0-9a-f]{40} # v\d+\.\d+\.\d+", line) for line in used), used

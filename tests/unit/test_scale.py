@@ -1,6 +1,7 @@
 """``make scale`` finds what is lost and what is doubled, and meets the same shards with the same faults again."""
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -8,6 +9,8 @@ from benchmarks.scale.account import Account, Executions, account, unexplained
 from benchmarks.scale.faults import Faults
 from benchmarks.scale.notes import BACK, DIED, EXECUTED, TOLD, Note
 from sparklet.model import ShardRecord, ShardState
+
+pytestmark = pytest.mark.nightly
 
 COUNT = 4
 INPUTS = [f"s3://in/{number}" for number in range(COUNT)]
@@ -37,44 +40,34 @@ def test_a_run_in_which_all_is_well_adds_up() -> None:
     assert found.line == "shards=4 succeeded=4 failed=0 lost=0 duplicated=0"
 
 
-def test_an_object_in_no_shard_is_lost() -> None:
-    found = of(PLANNED[:3], LEDGER[:3], LISTED[:3], NOTES[:6])
-
-    assert found.lost == ["s3://in/3 is in no shard"]
-
-
-def test_an_object_in_two_shards_is_doubled() -> None:
-    found = of([*PLANNED[:3], (3, INPUTS[0])])
-
-    assert f"{INPUTS[0]} is in 2 shards" in found.duplicated
+RUNNING = [*LEDGER[:3], replace(LEDGER[3], state=ShardState.RUNNING)]
+CONTRADICTED = [*LEDGER[:3], replace(LEDGER[3], attempt_id="b")]
+ANOTHER = [*NOTES[:-2], Note(EXECUTED, 3, "a3 s3://in/another")]
+BOTH = [*NOTES, Note(EXECUTED, 3, f"b {INPUTS[3]}"), Note(TOLD, 3, "b")]
 
 
-@pytest.mark.parametrize("notes", [NOTES[:-2], [*NOTES[:-2], Note(EXECUTED, 3, "a3 s3://in/another")]])
-def test_a_success_without_its_own_execution_is_lost(notes: list[Note]) -> None:
-    found = of(notes=notes)
+@pytest.mark.parametrize(
+    ("changed", "kind", "told"),
+    [
+        ({"planned": PLANNED[:3], "ledger": LEDGER[:3], "listed": LISTED[:3]}, "lost", "s3://in/3 is in no shard"),
+        ({"planned": [*PLANNED[:3], (3, INPUTS[0])]}, "duplicated", "s3://in/0 is in 2 shards"),
+        ({"notes": NOTES[:-2]}, "lost", "shard 3"),
+        ({"notes": ANOTHER}, "lost", "shard 3"),
+        ({"ledger": RUNNING, "listed": [*LISTED[:3], (3, "RUNNING")]}, "lost", "shard 3 (s3://in/3) is RUNNING"),
+        ({"ledger": LEDGER[:3], "listed": LISTED[:3]}, "lost", "shard 3 (s3://in/3) is not in the ledger"),
+        ({"notes": BOTH}, "duplicated", "shard 3 (s3://in/3) was done by a3 and b"),
+        ({"ledger": CONTRADICTED}, "duplicated", "shard 3"),
+        ({"listed": LISTED[:3]}, "wrong", ""),
+        ({"listed": [*LISTED[:3], (3, "FAILED")]}, "wrong", ""),
+        ({"listed": [*LISTED, (3, "SUCCEEDED")]}, "duplicated", ""),
+        ({"listed": [*LISTED, (9, "SUCCEEDED")]}, "wrong", ""),
+    ],
+)
+def test_what_is_lost_doubled_or_contradicts_is_found(changed: dict[str, Any], kind: str, told: str) -> None:
+    found = of(**changed)
 
-    assert [name.partition(" (")[0] for name in found.lost] == ["shard 3"]
-
-
-@pytest.mark.parametrize("state", [ShardState.PENDING, ShardState.RUNNING])
-def test_a_shard_that_has_not_ended_is_lost(state: ShardState) -> None:
-    found = of(ledger=[*LEDGER[:3], replace(LEDGER[3], state=state)], listed=[*LISTED[:3], (3, state)])
-
-    assert found.lost == [f"shard 3 ({INPUTS[3]}) is {state}"]
-
-
-def test_a_shard_that_is_not_in_the_ledger_is_lost() -> None:
-    assert of(ledger=LEDGER[:3], listed=LISTED[:3]).lost == [f"shard 3 ({INPUTS[3]}) is not in the ledger"]
-
-
-def test_two_workers_that_both_finished_a_shard_are_a_double() -> None:
-    notes = [*NOTES, Note(EXECUTED, 3, f"b {INPUTS[3]}"), Note(TOLD, 3, "b")]
-
-    assert of(notes=notes).duplicated == [f"shard 3 ({INPUTS[3]}) was done by a3 and b"]
-
-
-def test_a_worker_contradicting_the_ledger_is_a_double() -> None:
-    assert of(ledger=[*LEDGER[:3], replace(LEDGER[3], attempt_id="b")]).duplicated
+    assert not found.good
+    assert any(told in each for each in getattr(found, kind))
 
 
 @pytest.mark.parametrize("what", [BACK, DIED])
@@ -85,21 +78,8 @@ def test_an_execution_known_not_to_count_is_no_double(what: str) -> None:
     assert of(notes=notes).good
     assert of(notes=notes).repeated == 1
     assert unexplained(done, {n: f"a{n}" for n in range(COUNT)}) == []
-
-
-def test_an_unknown_execution_is_reported() -> None:
-    done = Executions.of([*NOTES, Note(EXECUTED, 3, f"b {INPUTS[3]}")])
-
-    (told,) = unexplained(done, {n: f"a{n}" for n in range(COUNT)})
-    assert "shard 3" in told
-    assert "attempt b" in told
-
-
-def test_result_files_must_agree_with_the_ledger() -> None:
-    assert of(listed=LISTED[:3]).wrong
-    assert of(listed=[*LISTED[:3], (3, "FAILED")]).wrong
-    assert of(listed=[*LISTED, (3, "SUCCEEDED")]).duplicated
-    assert of(listed=[*LISTED, (9, "SUCCEEDED")]).wrong
+    (told,) = unexplained(Executions.of(notes[:-1]), {n: f"a{n}" for n in range(COUNT)})
+    assert "shard 3" in told and "attempt b" in told
 
 
 def test_exactly_those_fail_that_are_meant_to() -> None:

@@ -3,11 +3,13 @@
 import subprocess
 import sys
 
+from tests.waiting import deadline_s
+
 
 def test_each_walk_passes_few_modules_and_functions() -> None:
     command = [sys.executable, "-m", "benchmarks.walk"]
 
-    done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=120)
+    done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=deadline_s(40))
 
     lines = [line.split() for line in done.stdout.splitlines() if line.startswith("walk=")]
     counts = {name: [int(word.partition("=")[2]) for word in words] for name, *words in lines}
