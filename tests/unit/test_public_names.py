@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 
 import sparklet
+from tests.waiting import deadline_s
 
 NAMES = {
     *("EventError", "ExpectationError", "Job", "SparkletError", "expect", "stored_bytes"),
@@ -33,7 +34,9 @@ def test_functions_load_no_library_that_they_do_not_need() -> None:
 def loaded(program: str, prefix: str = "") -> list[str]:
     """The modules that a fresh interpreter has loaded after a program."""
     told = f"{program}; import sys; print(*(name for name in sys.modules if name.startswith({prefix!r})))"
-    done = subprocess.run([sys.executable, "-c", told], capture_output=True, text=True, check=True, timeout=60)
+    done = subprocess.run(
+        [sys.executable, "-c", told], capture_output=True, text=True, check=True, timeout=deadline_s()
+    )
     return done.stdout.split()
 
 

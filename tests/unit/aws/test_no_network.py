@@ -14,8 +14,9 @@ from sparklet.aws.task_queue import SqsTaskQueue
 from sparklet.cli import main
 from sparklet.errors import LedgerError, ObjectStoreError, QueueError, SettingsError, SparkletError
 from tests.stand_ins.ministack import free_port
+from tests.waiting import deadline_s
 
-pytestmark = pytest.mark.timeout(60)  # no hang
+pytestmark = pytest.mark.timeout(deadline_s())  # no hang
 LOOK_AT = "check the network, the region, HTTPS_PROXY and AWS_ENDPOINT_URL"
 
 CALLS: dict[str, tuple[Callable[[AwsClients, str], object], type[SparkletError]]] = {

@@ -18,6 +18,7 @@ from sparklet.errors import EventError, NothingNewError, PlanError, RemoteFailur
 from sparklet.model import Failure, ShardResult
 from tests.stand_ins.memory import MemoryCompute
 from tests.unit.cli.conftest import RUN, Terminal
+from tests.waiting import deadline_s
 from tests.world import SCRIPT, SOURCE
 
 
@@ -176,9 +177,11 @@ def test_scripts_are_futures_of_their_workers_answers(person: Terminal, tmp_path
         bad = stack.submit_script(tmp_path / "job.py", "poison")
         missing = stack.submit_script(tmp_path / "no.py", 1)
 
-        assert [future.result(30) for future in futures] == [{"got": number, "args": ["--x"]} for number in range(20)]
-        assert isinstance(bad.exception(30), RemoteFailureError)
-        assert isinstance(missing.exception(30), PlanError)
+        assert [future.result(deadline_s()) for future in futures] == [
+            {"got": number, "args": ["--x"]} for number in range(20)
+        ]
+        assert isinstance(bad.exception(deadline_s()), RemoteFailureError)
+        assert isinstance(missing.exception(deadline_s()), PlanError)
 
 
 def test_no_more_scripts_run_than_there_are_workers(person: Terminal) -> None:
@@ -190,7 +193,7 @@ def test_no_more_scripts_run_than_there_are_workers(person: Terminal) -> None:
         with lock:
             under_way.append(1)
             most.append(len(under_way))
-        let_go.wait(30)
+        let_go.wait(deadline_s())
         with lock:
             under_way.pop()
 
@@ -201,6 +204,6 @@ def test_no_more_scripts_run_than_there_are_workers(person: Terminal) -> None:
         futures: list[Future[Any]] = [stack.submit_script(SCRIPT, number) for number in range(6)]
         cancelled = [future for future in futures if future.cancel()]
         let_go.set()
-        ended = [future.result(30) for future in futures if future not in cancelled]
+        ended = [future.result(deadline_s()) for future in futures if future not in cancelled]
 
     assert len(cancelled) >= 4 and len(ended) <= 2 and max(most, default=0) <= 2

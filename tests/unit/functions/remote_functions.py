@@ -5,6 +5,7 @@ import threading
 from collections.abc import Callable
 
 from sparklet import remote
+from tests.waiting import deadline_s
 
 let_go = threading.Event()
 seen: list[int] = []
@@ -41,7 +42,7 @@ def leave() -> None:
 
 
 def wait() -> str:
-    let_go.wait(60)
+    let_go.wait(deadline_s())
     return "waited"
 
 

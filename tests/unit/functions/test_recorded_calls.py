@@ -4,12 +4,14 @@ import ctypes
 import json
 import os
 import signal
+import struct
 import threading
 import time
 import uuid
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -27,7 +29,7 @@ from sparklet.model import Failure, ShardResult, ShardState, TaskRecord
 from sparklet.spark.task_limits import Deadline
 from sparklet.worker.attempt import Attempt, make_attempt
 from tests.stand_ins.memory import FakeClock, MemoryTaskStore
-from tests.waiting import eventually
+from tests.waiting import deadline_s, eventually
 
 KEY = b"k" * 32
 NOW_S = 1_700_000_000.0
@@ -37,9 +39,8 @@ DENIED.retryable = False
 performed: list[Any] = []
 
 
-def perform(value: Any, seconds: float = 0.0) -> Any:
+def perform(value: Any) -> Any:
     performed.append(value)
-    time.sleep(seconds)
     return value
 
 
@@ -112,15 +113,20 @@ def world(tmp_path: Path) -> World:
     return World(tmp_path)
 
 
-def hold_the_interpreter(value: Any, seconds: float) -> Any:
-    """As ``sum`` of a range does, and many a function of numpy: no other thread runs meanwhile."""
-    ctypes.PyDLL(None).usleep(int(seconds * 1_000_000))
-    return perform(value)
+def wait_for(descriptor: int, library: type[ctypes.CDLL] = ctypes.CDLL) -> Any:
+    """Wait until a pipe can be read."""
+    polled = ctypes.create_string_buffer(struct.pack("ihh", descriptor, 1, 0))
+    return library(None).poll(polled, 1, round(1000 * deadline_s()))
+
+
+def hold_the_interpreter(descriptor: int) -> Any:
+    """Wait as ``sum`` of a range does, and many a function of numpy: no other thread runs meanwhile."""
+    return wait_for(descriptor, ctypes.PyDLL)
 
 
 def call(*args: Any, key: bytes = KEY, function: str = "perform") -> dict[str, str]:
     content = Content.of("json", encode("json", [list(args), {}]), 10**6, None)
-    return Call("task", f"{__name__}:{function}", content, 30.0, time.time() + 600, 10**6).sealed(key)
+    return Call("task", f"{__name__}:{function}", content, 600.0, time.time() + 600, 10**6).sealed(key)
 
 
 def test_a_call_delivered_twice_is_performed_once(world: World) -> None:
@@ -162,11 +168,12 @@ def test_lost_answers_of_the_ledger_do_not_repeat_a_call(world: World, lost: int
 
 
 class SharedTasks:
-    """A ``TaskStore`` that processes share: a file for each revision of a record."""
+    """A ``TaskStore`` that processes share: a file for each revision of a record; ``renewed`` can be read after two."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         folder.mkdir()
+        self.renewed, self._tell = os.pipe()
 
     def get_task(self, task_id: str) -> TaskRecord | None:
         revisions = sorted(self.folder.glob(f"{task_id}-*"))
@@ -179,10 +186,12 @@ class SharedTasks:
             os.link(draft, self.folder / f"{record.task_id}-{record.revision:06}")
         except FileExistsError:
             return False
+        if record.revision == 3:  # claimed, renewed twice
+            os.write(self._tell, b".")
         return True
 
 
-@pytest.mark.parametrize("function", ["perform", "hold_the_interpreter"])
+@pytest.mark.parametrize("function", ["wait_for", "hold_the_interpreter"])
 @pytest.mark.parametrize("killed", [False, True])
 def test_a_lease_is_renewed_whatever_its_function_does(
     world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, function: str, killed: bool
@@ -194,11 +203,11 @@ def test_a_lease_is_renewed_whatever_its_function_does(
         os.kill(world.claims.renewer.pid, signal.SIGKILL)
         os.waitpid(world.claims.renewer.pid, 0)
 
-    world.deliver(call(4, 1.0, function=function))
+    world.deliver(call(tasks.renewed, function=function))
 
     ended = tasks.get_task("task.1")
     assert ended and ended.state is ShardState.SUCCEEDED
-    assert ended.revision > 3  # claimed, renewed more than once, ended
+    assert ended.revision > 3
 
 
 def test_an_answer_too_large_for_a_record_is_stored(world: World) -> None:
@@ -277,6 +286,12 @@ class Table:
             raise LedgerError("nobody is there")
         return [self.records[name] for name in names if name in self.records]
 
+    def await_looks(self) -> None:
+        """Until it was read, and what was read then was looked at."""
+        for _ in range(3):  # one that had begun, one with the entries that were due meanwhile, one after it
+            self.read.clear()
+            assert self.read.wait(deadline_s())
+
 
 RUNNING = TaskRecord("a").claimed("x", NOW_S, 60, "")
 
@@ -285,7 +300,7 @@ def test_a_record_that_has_ended_is_handed_over_once() -> None:
     table, ended = Table(), list[Any]()
     waiting = Poller(table)
     waiting.watch("a", ended.append)
-    eventually(table.read.is_set)
+    assert table.read.wait(deadline_s())
     assert ended == []
 
     table.records["a"] = RUNNING.succeeded(ShardResult(answer=(1,)), NOW_S)
@@ -316,15 +331,22 @@ def test_a_ledger_that_may_not_be_read_ends_the_waiting(refusal: Exception) -> N
 
 
 def test_a_ledger_that_is_down_makes_nobody_lost(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(recorded_calls, "MAX_POLL_S", 0.05)
-    table, ended = Table(), list[Any]()
+    table, ended, clock = Table(), list[Any](), FakeClock(time.monotonic())
+    monkeypatch.setattr(recorded_calls, "time", SimpleNamespace(monotonic=clock.now_s, sleep=time.sleep))
     table.records["a"] = RUNNING
-    Poller(table, lost_s=0.3).watch("a", ended.append)
-    eventually(table.read.is_set)
+    Poller(table, lost_s=60).watch("a", ended.append)
+    table.await_looks()
     table.down = True
-    time.sleep(1.0)
+    for _ in range(3):
+        table.await_looks()
+        clock.advance(50)
+    table.await_looks()
+    table.down = False
+    clock.advance(recorded_calls.MAX_POLL_S)
+    table.await_looks()
+    assert ended == []
 
     table.records["a"] = done = replace(RUNNING, revision=9).failed(Failure("x", "y", retryable=False), NOW_S)
-    table.down = False
+    clock.advance(recorded_calls.MAX_POLL_S)
 
     assert eventually(lambda: ended) == [done]

@@ -6,9 +6,7 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 import zipfile
-from collections.abc import Callable
 from pathlib import Path
 
 import pyspark
@@ -17,6 +15,7 @@ import pytest
 from sparklet.local.class_data import ClassArchive
 from sparklet.local.environment import of_host
 from sparklet.local.java import find_java
+from tests.waiting import deadline_s, eventually
 
 SLOW_JAVA = """#!/bin/sh
 echo $$ >> "$0.pids"
@@ -58,13 +57,6 @@ def dumps(java: Path) -> list[int]:
         return []
 
 
-def wait_for(what: Callable[[], object]) -> None:
-    until_s = time.monotonic() + 20
-    while not what():
-        assert time.monotonic() < until_s
-        time.sleep(0.01)
-
-
 def maker(archive: ClassArchive) -> "subprocess.Popen[bytes]":
     arguments = [archive.path, archive.classes, archive.java, os.pathsep.join(archive.jars)]
     return subprocess.Popen([sys.executable, "-m", "sparklet.local.class_data", *map(str, arguments)], env=of_host())
@@ -74,12 +66,12 @@ def test_an_archive_is_complete_or_absent_and_never_waited_for(archive: ClassArc
     java.with_name("java.wait").touch()
 
     assert archive.begin(of_host())
-    wait_for(lambda: dumps(java))
+    eventually(lambda: dumps(java))
     assert not archive.path.exists()
     assert not archive.begin(of_host())  # somebody does
 
     java.with_name("java.wait").unlink()
-    wait_for(archive.path.exists)
+    eventually(archive.path.exists)
     assert archive.path.read_text() == "half and whole"
     assert not archive.begin(of_host())
     assert len(dumps(java)) == 1
@@ -90,10 +82,10 @@ def test_one_of_concurrent_makers_makes_it(archive: ClassArchive, java: Path) ->
     java.with_name("java.wait").touch()
     makers = [maker(archive) for _ in range(3)]
 
-    wait_for(lambda: sum(each.poll() is not None for each in makers) == 2)
+    eventually(lambda: sum(each.poll() is not None for each in makers) == 2)
     java.with_name("java.wait").unlink()
 
-    assert [each.wait(20) for each in makers] == [0, 0, 0]
+    assert [each.wait(deadline_s()) for each in makers] == [0, 0, 0]
     assert archive.path.read_text() == "half and whole"
     assert len(dumps(java)) == 1
 
@@ -102,25 +94,25 @@ def test_a_killed_makers_work_is_dropped_and_made_anew(archive: ClassArchive, ja
     archive.path.parent.mkdir()
     java.with_name("java.wait").touch()
     first = maker(archive)
-    wait_for(lambda: dumps(java))
+    eventually(lambda: dumps(java))
 
     first.kill()
     first.wait()
     assert not archive.begin(of_host())  # its Java still works
     os.kill(dumps(java)[0], signal.SIGKILL)
     java.with_name("java.wait").unlink()
-    wait_for(lambda: archive.begin(of_host()))
-    wait_for(archive.path.exists)
+    eventually(lambda: archive.begin(of_host()))
+    eventually(archive.path.exists)
 
     assert archive.path.read_text() == "half and whole"
-    wait_for(lambda: sorted(path.name for path in archive.path.parent.iterdir()) == [".lock", archive.path.name])
+    eventually(lambda: sorted(path.name for path in archive.path.parent.iterdir()) == [".lock", archive.path.name])
 
 
 def test_a_failure_of_java_is_reported_and_not_repeated(archive: ClassArchive, java: Path) -> None:
     java.with_name("java.refuse").touch()
 
     assert archive.begin(of_host())
-    wait_for(archive.failure)
+    eventually(archive.failure)
 
     assert archive.failure() == "no such luck\n"
     assert not archive.path.exists()
@@ -178,7 +170,7 @@ def test_java_uses_the_archive_until_a_jar_changes(tmp_path: Path) -> None:
         main,
         "-version",
     ]
-    loaded = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    loaded = subprocess.run(command, capture_output=True, text=True, timeout=deadline_s(), check=False)
     assert f"{main} source: shared objects file" in loaded.stdout
     assert archive.refusal(main) == ""
 

@@ -5,6 +5,7 @@ import sys
 from importlib.metadata import version
 
 from sparklet.local import ministack_patches
+from tests.waiting import deadline_s
 
 PROGRAM = """\
 from ministack.services import cloudwatch_logs, eventbridge, lambda_svc
@@ -29,7 +30,7 @@ print("log groups", len(cloudwatch_logs._log_groups._data))
 
 
 def test_mappings_and_schedules_wait_and_no_logs_are_kept() -> None:
-    done = subprocess.run([sys.executable, "-c", PROGRAM], capture_output=True, text=True, timeout=60)
+    done = subprocess.run([sys.executable, "-c", PROGRAM], capture_output=True, text=True, timeout=deadline_s())
 
     assert done.stdout.splitlines() == [
         "before []",

@@ -3,33 +3,35 @@
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterator
 
-import psutil
 import pytest
 
 from sparklet.spark.processes import descendants, kill_tree
+from tests.waiting import deadline_s, eventually, has_ended
 
 TREE = """
 import subprocess, sys, time
-child = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); time.sleep(60)"
+child = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); time.sleep(3600)"
 subprocess.Popen([sys.executable, "-c", child], start_new_session=True)
 subprocess.Popen([sys.executable, "-c", child])
 print("ready", flush=True)
-time.sleep(60)
+time.sleep(3600)
 """
 FORKS = """
-import os, time
-print("ready", flush=True)
-for _ in range(400):
+import os
+wait, held = os.pipe()
+for number in range(400):
     if os.fork() == 0:
         if os.fork() == 0:
-            time.sleep(60)
+            os.close(held)
+            os.read(wait, 1)  # until the root has ended: an orphan is below it no more, and nobody kills it
         os._exit(0)
     os.wait()
+    if number == 20:
+        print("ready", flush=True)
     time.sleep(0.002)
-time.sleep(60)
+time.sleep(3600)
 """
 
 
@@ -51,12 +53,9 @@ def start() -> Iterator[Callable[[str], subprocess.Popen[bytes]]]:
         process.stdout.close()
 
 
-def await_end(pids: Iterable[int]) -> None:
-    """Wait until none of the processes runs any more; one that nobody has waited for is a zombie."""
-    end_s = time.monotonic() + 10
-    while any(psutil.pid_exists(pid) and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE for pid in pids):
-        assert time.monotonic() < end_s, "some processes are still there"
-        time.sleep(0.02)
+def await_end(pids: Collection[int]) -> None:
+    """Wait until none of the processes runs any more."""
+    eventually(lambda: all(map(has_ended, pids)))
 
 
 def test_a_tree_with_stubborn_members_is_killed(
@@ -83,8 +82,7 @@ def test_only_what_is_below_is_killed_if_the_root_is_spared(start: Callable[[str
 
 
 def test_a_tree_that_grows_while_it_is_killed_is_killed_whole(start: Callable[[str], subprocess.Popen[bytes]]) -> None:
-    process = start(TREE.replace("time.sleep(60)\n", FORKS.replace('print("ready", flush=True)', "")))
-    time.sleep(0.2)
+    process = start(TREE.replace('print("ready", flush=True)\ntime.sleep(3600)\n', FORKS))
 
     kill_tree(process.pid)
 
@@ -97,8 +95,8 @@ import os, subprocess, sys, time
 from sparklet.local.host import end_children
 from sparklet.spark.processes import become_subreaper, descendants
 become_subreaper()
-spared = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
-orphan = "import subprocess, sys; subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(60)'])"
+spared = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(3600)"])
+orphan = "import subprocess, sys; subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(3600)'])"
 subprocess.run([sys.executable, "-c", orphan], check=True)
 assert len(descendants(os.getpid())) == 2
 while len(descendants(os.getpid())) > 1:
@@ -112,6 +110,6 @@ spared.wait()
 
 
 def test_orphans_are_ended_and_the_spared_child_lives_on() -> None:
-    done = subprocess.run([sys.executable, "-c", ORPHANS], capture_output=True, text=True, timeout=60)
+    done = subprocess.run([sys.executable, "-c", ORPHANS], capture_output=True, text=True, timeout=deadline_s())
 
     assert done.stdout == "True None\n", done.stderr

@@ -10,6 +10,7 @@ import pytest
 from sparklet.errors import SettingsError
 from sparklet.local.lock import Lock, is_locked
 from sparklet.local.state import STATE_DIR_VARIABLE, StateDir, default_state_dir, read_json, write_json
+from tests.waiting import deadline_s
 
 HOLDER = """
 import sys
@@ -53,7 +54,7 @@ def test_the_kernel_takes_a_lock_back_from_a_killed_process(tmp_path: Path, how:
 
         end(holder)
 
-        assert lock.exclusive(within_s=5)
+        assert lock.exclusive(within_s=deadline_s())
 
 
 def test_a_lock_does_not_pass_to_programs_that_its_holder_starts(tmp_path: Path) -> None:
@@ -62,7 +63,9 @@ def test_a_lock_does_not_pass_to_programs_that_its_holder_starts(tmp_path: Path)
         child = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE, close_fds=False)
     try:
         with Lock(tmp_path / "lock") as again:
-            assert again.exclusive(within_s=2)  # exec closes descriptors a moment after it let the parent go on
+            assert again.exclusive(
+                within_s=deadline_s()
+            )  # exec closes descriptors a moment after it let the parent go on
     finally:
         end(child)
 

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from sparklet.local import worker_process
+from tests.waiting import deadline_s
 
 ADOPTS = """
 import os, signal, sys
@@ -27,7 +28,7 @@ def forks(event, context):
     child = os.fork()
     if child == 0:
         os.write(say, b"1")
-        time.sleep(60)
+        time.sleep(3600)
     os.read(ready, 1)
     os.kill(child, signal.SIGTERM)
     return os.waitpid(child, 0)[1]
@@ -39,7 +40,9 @@ def adopt(folder: Path, handler: str) -> "subprocess.CompletedProcess[str]":
     (folder / "log").mkdir()
     command = [sys.executable, "-c", ADOPTS, str(folder), handler]
     env = {"SPARKLET_LOG_DIR": str(folder / "log"), "PYTHONPATH": str(Path(worker_process.__file__).parents[2])}
-    return subprocess.run(command, env=env, input="not for a child\n", capture_output=True, text=True, timeout=60)
+    return subprocess.run(
+        command, env=env, input="not for a child\n", capture_output=True, text=True, timeout=deadline_s()
+    )
 
 
 def test_stdout_has_only_the_protocol_and_the_log_the_rest(tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ from sparklet.planning.new_run import new_run, repaired_script
 from sparklet.runs import checker
 from sparklet.runs.manifest import write_manifests
 from sparklet.runs.redrive import redrive
+from tests.waiting import deadline_s
 from tests.world import SCRIPT, World
 
 BROKEN = Failure("ValueError", "bad", retryable=False)
@@ -144,13 +145,13 @@ class EndsLate:
         if self._cancels:
             self._world.ledger.runs.cancel(run.run_id)
         self._late.start()
-        assert self._has_counted.wait(10)
+        assert self._has_counted.wait(deadline_s())
         return run
 
     def _written(self, *args: Any) -> Any:
         self._patch.setattr(checker, "write_manifests", write_manifests)
         self._has_counted.set()
-        assert self._is_redriven.wait(10)
+        assert self._is_redriven.wait(deadline_s())
         return write_manifests(*args)
 
     def end(self) -> None:

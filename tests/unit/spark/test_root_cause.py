@@ -13,6 +13,7 @@ from sparklet.spark.root_cause import (
     script_line,
     where_it_was,
 )
+from tests.waiting import deadline_s
 
 SAMPLES = Path(__file__).parent / "stderr_samples"
 
@@ -115,7 +116,7 @@ def test_a_traceback_after_a_line_that_was_not_ended_is_seen(before: str) -> Non
     assert script_line(text, ["/task/job.py"]) == "line 3 of job.py"
 
 
-@pytest.mark.timeout(10)  # of 0.02 s; what goes over it again for each of its characters takes minutes
+@pytest.mark.timeout(deadline_s())  # of 0.02 s; what goes over it again for each of its characters takes minutes
 def test_an_endless_message_of_s3a_is_read_in_time() -> None:
     text = (
         "Traceback (most recent call last):\nPy4JJavaError: x\n: a.AccessDeniedException: s3://b/k: " + ": (Se" * 25_000

@@ -12,6 +12,7 @@ import pytest
 import yaml
 
 from sparklet.local.local_template import parse_template
+from tests.waiting import deadline_s
 
 ROOT = Path(__file__).resolve().parents[3]
 URI = "123456789012.dkr.ecr.eu-west-1.amazonaws.com/sparklet"
@@ -71,7 +72,7 @@ class Bench:
         path = f"{self.folder}{os.pathsep}{os.environ['PATH']}"
         pushed = "application/vnd.docker.distribution.manifest.v2+json"
         given = {**ENVIRONMENT, "PATH": path, "NOTES": str(notes), "PUSHED": pushed, **environment}
-        done = subprocess.run(["bash", "-c", script], env=given, capture_output=True, text=True, timeout=60)
+        done = subprocess.run(["bash", "-c", script], env=given, capture_output=True, text=True, timeout=deadline_s())
         lines = notes.read_text().splitlines() if notes.exists() else []
         return done.returncode, [line.rstrip("\t").split("\t") for line in lines], done.stdout + done.stderr
 

@@ -1,21 +1,23 @@
 """A shard whose bad inputs are looked for: trials in one invocation, which leave nothing behind."""
 
 import json
-import time
+import threading
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from sparklet.errors import ObjectNotFoundError, ShardNotDoneError
+from sparklet.errors import LeaseLostError, ObjectNotFoundError, ShardNotDoneError
 from sparklet.events import answer
 from sparklet.job.outcome import OUTCOME_FILE
 from sparklet.model import Access, InputObject, ShardRecord, ShardState, Slice, SliceKind
 from sparklet.spark.runner import Output, ScriptCall, ScriptResult
 from sparklet.spark.task_limits import Deadline
+from sparklet.worker import attempt
 from sparklet.worker.staging import Staging, described
 from tests.unit.worker.conftest import BUCKET, Behaviour, Bench
+from tests.waiting import deadline_s
 
 OBJECTS, SHORT_S = 10, 0.1
 OF_FIRST_HALF = [f"s3://in/0{'-' * bool(n)}{n or ''}.csv" for n in range(5)]
@@ -131,20 +133,44 @@ def test_without_half_of_the_time_the_message_comes_back(bench: Bench) -> None:
 
 
 def test_a_late_renewal_does_not_stop_the_next_attempt(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """GIVEN a renewal that the ledger answers only once the attempt has given its shard away, THEN it is refused."""
     assert bench.worker.shards is not None
     bench.plan(objects=OBJECTS, isolate=True, max_attempts=1)
     bench.worker.shards = replace(bench.worker.shards, lease_s=SHORT_S)
-    bench.runner.behaviour = fails_on(bench, "s3://in/0-7.csv")
-    isolate = bench.ledger.attempts.isolate
+    fails, isolate, renew = (
+        fails_on(bench, "s3://in/0-7.csv"),
+        bench.ledger.attempts.isolate,
+        bench.ledger.attempts.renew,
+    )
+    renewing, given_away, refused = threading.Event(), threading.Event(), list[LeaseLostError]()
 
-    def slowly(*found: Any) -> None:
+    def run(call: ScriptCall, output: Output) -> ScriptResult:
+        assert renewing.wait(deadline_s())
+        return fails(call, output)
+
+    def late(*of: Any) -> None:
+        renewing.set()
+        assert given_away.wait(deadline_s())
+        try:
+            renew(*of)
+        except LeaseLostError as error:
+            refused.append(error)
+            raise
+
+    def isolated(*found: Any) -> None:
         isolate(*found)
-        time.sleep(2 * SHORT_S)  # the attempt's lease is renewed meanwhile, and refused
+        given_away.set()
+        for thread in threading.enumerate():
+            if thread.name == "lease":
+                thread.join(deadline_s())
 
-    monkeypatch.setattr(bench.ledger.attempts, "isolate", slowly)
+    monkeypatch.setattr(attempt, "RENEWAL_ENDS_WITHIN_S", 0)
+    monkeypatch.setattr(bench.ledger.attempts, "isolate", isolated)
+    monkeypatch.setattr(bench.ledger.attempts, "renew", late)
+    bench.runner.behaviour = run
 
     assert bench.deliver().acknowledged
-    assert the_shard(bench).settled
+    assert the_shard(bench).settled and refused
 
 
 def test_a_maps_child_says_that_it_is_not_done(bench: Bench) -> None:

@@ -1,10 +1,10 @@
 """An attempt holds its shard by signs of life: a lost worker's shard is soon another's, a slow ledger ends nothing.
 
-The lease's own thread waits in real time: these tests give leases of parts of a second, and wait for what must happen.
+The lease's own thread waits in real time, for parts of a second; all else goes by the test's clock, so that no lease
+ends because the machine is busy.
 """
 
 import time
-from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
@@ -18,27 +18,18 @@ from sparklet.spark.runner import Output, ScriptCall, ScriptResult
 from sparklet.spark.task_limits import Deadline
 from sparklet.worker.attempt import Attempt
 from sparklet.worker.shards import ClaimedShard
-from tests.stand_ins.memory import MemoryLedger, SystemClock
+from tests.stand_ins.memory import MemoryLedger
 from tests.unit.worker.conftest import Bench
+from tests.waiting import eventually
 
 SHORT_S = 0.2
-PATIENCE_S = 20.0
-
-
-def until(happens: Callable[[], bool]) -> None:
-    give_up_s = time.monotonic() + PATIENCE_S
-    while not happens():
-        assert time.monotonic() < give_up_s, "what must happen did not"
-        time.sleep(0.01)
 
 
 @pytest.fixture
 def short(bench: Bench) -> Bench:
-    """A worker with short leases, on the machine's own clock."""
+    """A worker whose leases are renewed often."""
     assert bench.worker.shards is not None
-    bench.ledger = MemoryLedger(SystemClock())
-    at = replace(bench.worker.shards.at, ledger=bench.ledger, clock=SystemClock())
-    bench.worker.shards = replace(bench.worker.shards, at=at, lease_s=SHORT_S)
+    bench.worker.shards = replace(bench.worker.shards, lease_s=SHORT_S)
     return bench
 
 
@@ -76,8 +67,9 @@ def test_an_attempt_that_works_for_long_keeps_its_shard(short: Bench) -> None:
     answers: list[ClaimStatus] = []
 
     def work(call: ScriptCall, output: Output) -> ScriptResult:
-        first_s = short.ledger.shards.get("run-1", 0).lease_end_s
-        until(lambda: short.ledger.shards.get("run-1", 0).lease_end_s > first_s + 3 * SHORT_S)
+        for _ in range(3):
+            short.clock.advance(0.9 * SHORT_S)
+            eventually(lambda: short.ledger.shards.get("run-1", 0).lease_end_s > short.clock.now_s() + 0.5 * SHORT_S)
         answers.append(short.ledger.attempts.claim(ref, "another", SHORT_S, 3).status)
         return ScriptResult(0)
 
@@ -101,7 +93,7 @@ def test_a_script_that_lost_its_shard_is_stopped_at_once(short: Bench) -> None:
 
     def work(call: ScriptCall, output: Output) -> ScriptResult:
         taken_over(short.ledger, ref)
-        until(lambda: not call.deadline.remaining_s())  # what both runners look at, once a second at least
+        eventually(lambda: not call.deadline.remaining_s())  # what both runners look at, once a second at least
         stopped.append(call.deadline.grace_end_s(time.time()) < time.time())  # it must not commit any more
         raise DeadlineExceededError("ended at its deadline")
 
@@ -123,7 +115,8 @@ def test_a_ledger_that_does_not_answer_stops_no_script(short: Bench, monkeypatch
         raise LedgerError("throttled")
 
     def work(call: ScriptCall, output: Output) -> ScriptResult:
-        until(lambda: len(refusals) >= 3)
+        short.clock.advance(3 * SHORT_S)
+        eventually(lambda: len(refusals) >= 3)
         assert call.deadline.remaining_s() > 0
         return ScriptResult(0)
 

@@ -2,15 +2,17 @@
 
 import importlib
 import random
-import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from sparklet.settings import spark_settings
 from sparklet.spark.warm_runner import WarmRunner
+from sparklet.worker import priming
 from sparklet.worker.priming import container_keys, prime, renew_after_restore
 from tests.stand_ins.lambda_environment import lambda_environment
+from tests.stand_ins.memory import FakeClock
 
 RUNTIME = Path(__file__).parents[2] / "stand_ins" / "lambda_runtime"
 
@@ -49,11 +51,14 @@ def test_priming_that_cannot_begin_fails_nothing(tmp_path: Path, capfd: pytest.C
     assert list(tmp_path.glob("task-*")) == []
 
 
-def test_no_part_is_begun_late(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+def test_no_part_is_begun_late(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Its deadline would end it, and the JVM with all that was primed before."""
-    runner = runner_without_java(tmp_path)
+    runner, clock = runner_without_java(tmp_path), FakeClock()
+    monkeypatch.setattr(priming, "time", SimpleNamespace(monotonic=clock.now_s))
 
-    assert not prime(runner, tmp_path, ("files",), limit_s=0.2, clients=lambda: time.sleep(0.15))
+    assert not prime(runner, tmp_path, ("files",), limit_s=100.0, clients=lambda: clock.sleep(51))
 
     assert len(capfd.readouterr().out.splitlines()) == 1  # what was done; nothing failed, since nothing was tried
 

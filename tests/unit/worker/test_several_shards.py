@@ -2,20 +2,23 @@
 
 import json
 import tempfile
-import time
 from collections import Counter
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
+import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from sparklet.errors import DeadlineExceededError, GatewayLostError, LedgerError, ShardNotFoundError
 from sparklet.model import ShardRecord, ShardState
 from sparklet.settings import worker_settings
+from sparklet.spark import task_limits
 from sparklet.spark.runner import Output, ScriptCall, ScriptResult
 from tests.unit.worker.conftest import BUCKET, Bench, make_bench
 
@@ -81,9 +84,11 @@ def test_a_success_is_recorded_before_the_next_shard_is_claimed(bench: Bench) ->
     ]
 
 
-def test_shards_not_begun_in_time_return_with_their_attempt(bench: Bench) -> None:
+def test_shards_not_begun_in_time_return_with_their_attempt(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     script = planned(bench, 3)
-    script.meanwhile = lambda number: time.sleep(1.6)
+    script.meanwhile = lambda number: bench.clock.sleep(1.6)
+    monkeypatch.setattr(task_limits, "time", SimpleNamespace(time=bench.clock.now_s))
+    monkeypatch.setattr(bench.worker, "do", partial(bench.worker.do, now_s=bench.clock.now_s))
     messages = bench.queue.receive(10)
 
     outcomes = bench.deliver_together(messages, remaining_s=13)  # 3 s beside the grace

@@ -170,7 +170,7 @@ def test_a_ledger_that_stays_down_keeps_the_message_queued(bench: Bench) -> None
         raise LedgerError("connection refused")
 
     bench.ledger.attempts.succeed = down  # type: ignore[method-assign, assignment]
-    outcome = bench.deliver(remaining_s=60)
+    outcome = bench.deliver()
 
     assert not outcome.acknowledged
     assert state(bench) is ShardState.RUNNING  # its lease will expire
