@@ -24,7 +24,7 @@ from tests.contract.samples import planned
 from tests.functional.functions.conftest import STACK, Functions, deployed_functions
 from tests.stand_ins.dynamodb_local import dynamodb_local
 from tests.stand_ins.elasticmq import elasticmq
-from tests.stand_ins.ledger_table import table_definition
+from tests.stand_ins.ledger_table import create_table
 from tests.stand_ins.memory import FakeClock, MemoryLedger, MemoryObjectStore, MemoryTaskQueue, SystemClock
 from tests.stand_ins.ministack import ministack
 from tests.stand_ins.read_queues import ReadQueue, ReadSqsQueue
@@ -57,7 +57,7 @@ def ministack_clients(_aws_environment: None, tmp_path_factory: pytest.TempPathF
     """Clients of a ministack of this session's own."""
     with ministack(tmp_path_factory.mktemp("ministack")) as endpoint:
         clients = AwsClients(THREADS, endpoint_url=endpoint)
-        clients.dynamodb.create_table(**table_definition(TABLE))
+        create_table(clients.dynamodb, TABLE)
         yield clients
 
 
@@ -66,7 +66,7 @@ def dynamodb_local_clients(_aws_environment: None) -> Iterator[AwsClients]:
     """Clients of a DynamoDB Local of this session's own."""
     with _referee(dynamodb_local) as endpoint:
         clients = AwsClients(THREADS, endpoint_url=endpoint)
-        clients.dynamodb.create_table(**table_definition(TABLE))
+        create_table(clients.dynamodb, TABLE)
         yield clients
 
 
@@ -149,28 +149,43 @@ def versioned(request: pytest.FixtureRequest, bucket: str) -> ObjectStore:
 
 @dataclass(frozen=True)
 class Queues:
-    """A queue whose messages are invisible for a second once received, and go to ``dead`` after two receives."""
+    """A queue whose messages are invisible for a while once received, and go to ``dead`` after two receives."""
 
     main: ReadQueue
     dead: ReadQueue
     clock: Clock
 
 
-@pytest.fixture(params=["memory", pytest.param("ministack", marks=ON_STACK), pytest.param("elasticmq", marks=ON_STACK)])
+ON_QUEUES = ["memory", pytest.param("ministack", marks=ON_STACK), pytest.param("elasticmq", marks=ON_STACK)]
+
+
+@pytest.fixture(params=ON_QUEUES)
 def queues(request: pytest.FixtureRequest, run_id: str) -> Queues:
+    """For ten minutes: until a test has ended."""
+    return _queues(request, run_id, 600)
+
+
+@pytest.fixture(params=ON_QUEUES)
+def short(request: pytest.FixtureRequest, run_id: str) -> Queues:
+    """For a second: a test waits until it is over."""
+    return _queues(request, run_id, 1)
+
+
+def _queues(request: pytest.FixtureRequest, run_id: str, visibility_s: int) -> Queues:
     if request.param == "memory":
         clock = FakeClock()
         dead = MemoryTaskQueue(clock)
-        return Queues(MemoryTaskQueue(clock, 1.0, dead, 2), dead, clock)
+        return Queues(MemoryTaskQueue(clock, visibility_s, dead, 2), dead, clock)
     clients: AwsClients = request.getfixturevalue(f"{request.param}_clients")
     dead_url = clients.sqs.create_queue(QueueName=f"{run_id}-dead")["QueueUrl"]
     dead_arn = clients.sqs.get_queue_attributes(QueueUrl=dead_url, AttributeNames=["QueueArn"])["Attributes"][
         "QueueArn"
     ]
     redrive = json.dumps({"deadLetterTargetArn": dead_arn, "maxReceiveCount": 2})
-    url = clients.sqs.create_queue(QueueName=run_id, Attributes={"VisibilityTimeout": "1", "RedrivePolicy": redrive})[
-        "QueueUrl"
-    ]
+    made = clients.sqs.create_queue(
+        QueueName=run_id, Attributes={"VisibilityTimeout": str(visibility_s), "RedrivePolicy": redrive}
+    )
+    url = made["QueueUrl"]
     return Queues(ReadSqsQueue(clients, url), ReadSqsQueue(clients, dead_url), SystemClock())
 
 

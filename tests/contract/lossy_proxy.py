@@ -7,6 +7,7 @@ from contextlib import closing, contextmanager
 from urllib.parse import urlsplit
 
 from tests.stand_ins.http_server import QuietHandler, serving
+from tests.waiting import deadline_s
 
 PASSED_ON = {"content-type", "etag", "last-modified", "x-amz-crc32", "x-amzn-query-error", "x-amz-request-id"}
 
@@ -37,7 +38,7 @@ class LossyProxy:
     ) -> tuple[int, list[tuple[str, str]], bytes]:
         """The backend's answer: status, headers, content."""
         backend = urlsplit(self.backend)
-        connection = http.client.HTTPConnection(str(backend.hostname), backend.port, timeout=30)
+        connection = http.client.HTTPConnection(str(backend.hostname), backend.port, timeout=deadline_s())
         with closing(connection):
             connection.request(method, path, body, dict(headers))
             answer = connection.getresponse()

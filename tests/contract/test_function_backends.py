@@ -20,9 +20,10 @@ from sparklet.functions.executor import LambdaExecutor
 from sparklet.functions.local import Processes, Threads
 from sparklet.functions.performer import reference
 from tests.stand_ins import called
+from tests.waiting import deadline_s, eventually
 
 MB = 1024 * 1024
-END_S = 60.0  # until then whatever is promised has come
+END_S = deadline_s()  # until then whatever is promised has come
 _numbers = count()
 
 
@@ -51,11 +52,12 @@ class Try:
 
 
 def begin(
-    backend: Backend, called_: Callable[..., Any], *args: Any, size: int = 0, timeout_s: float = 40.0, **changes: Any
+    backend: Backend, called_: Callable[..., Any], *args: Any, size: int = 0, timeout_s: float = END_S, **changes: Any
 ) -> Try:
     encoded = encode_arguments("pickle", None, (args, {}), backend.contents)
     content = Content.of("pickle", encoded, backend.inline_bytes, backend.contents)
     task_id = f"contract-{os.getpid()}-{next(_numbers)}"
+    timeout_s = min(timeout_s, backend.max_timeout_s)
     call = Call(task_id, reference(called_), content, timeout_s, time.time() + END_S, backend.inline_bytes)
     begun = Try(backend, replace(call, **changes), size)
     backend.start(begun.call, size, begun.ends.put)
@@ -151,7 +153,7 @@ def test_a_killed_workers_last_words_are_told(ended: Backend) -> None:
 
 
 def test_a_call_that_takes_too_long_is_ended(isolated: Backend, tmp_path: Path) -> None:
-    error = begin(isolated, called.sleep, 50.0, timeout_s=0.5).error()
+    error = begin(isolated, called.meet, str(tmp_path / "begun"), "never", END_S, timeout_s=0.5).error()
 
     assert isinstance(error, RemoteTaskError) and error.reason == "timeout"
     assert begin(isolated, called.double, 4).value() == 8
@@ -213,8 +215,7 @@ def test_nothing_starts_after_a_close(backend: Backend) -> None:
 def _hanging(backend: Backend, mark: Path) -> Try:
     """A call that is being performed, and does not end."""
     begun = begin(backend, called.meet, str(mark), "never", END_S)
-    while not mark.exists():
-        time.sleep(0.01)
+    eventually(mark.exists)
     return begun
 
 
@@ -224,7 +225,7 @@ def _hanging(backend: Backend, mark: Path) -> Try:
 def test_as_many_as_slots_run_at_a_time(backend: Backend, tmp_path: Path) -> None:
     one, other = str(tmp_path / "one"), str(tmp_path / "other")
 
-    met = [begin(backend, called.meet, one, other, 30.0), begin(backend, called.meet, other, one, 30.0)]
+    met = [begin(backend, called.meet, one, other, END_S), begin(backend, called.meet, other, one, END_S)]
 
     assert [each.value() for each in met] == [True, True]
 
@@ -274,7 +275,7 @@ def test_an_argument_of_many_calls_is_stored_once(backend: Backend) -> None:
 def test_ten_thousand_tasks_are_answered(backend: Backend) -> None:
     chunksize = 1 if isinstance(backend, Processes | Threads) else 100  # the stand-in for Lambda takes 20 ms a call
     with LambdaExecutor(backend) as executor:
-        found = executor.map(called.double, range(10_000), timeout=250, chunksize=chunksize)
+        found = executor.map(called.double, range(10_000), timeout=deadline_s(100), chunksize=chunksize)
         assert sum(found) == 2 * sum(range(10_000))
 
         stats = executor.stats()

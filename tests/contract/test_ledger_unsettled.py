@@ -19,7 +19,7 @@ from sparklet.runs.handlers import handle_check
 from tests.contract.conftest import ON_STACK
 from tests.contract.samples import LEASE_S, MAX_ATTEMPTS, part, planned, ref, run, script, shard
 from tests.contract.test_ledger_races import at_once
-from tests.stand_ins.ledger_table import table_definition
+from tests.stand_ins.ledger_table import create_table
 from tests.stand_ins.memory import FakeClock, MemoryLedger, MemoryObjectStore, MemoryTaskQueue
 
 ADAPTERS = [
@@ -49,7 +49,7 @@ class Place:
 
 def in_dynamodb(clients: AwsClients, clock: FakeClock) -> Place:
     table = f"unsettled-{uuid.uuid4().hex[:12]}"
-    clients.dynamodb.create_table(**table_definition(table))
+    create_table(clients.dynamodb, table)
     return Place(DynamoLedger(clients, table, clock), clock, clients, table)
 
 

@@ -14,8 +14,9 @@ from sparklet.ports import Notifier
 from tests.contract.conftest import ON_STACK
 from tests.stand_ins.memory import MemoryNotifier
 from tests.stand_ins.read_queues import ReadSqsQueue
+from tests.waiting import eventually
 
-Ears = tuple[Notifier, Callable[[], list[Any]]]
+Ears = tuple[Notifier, Callable[[int], list[Any]]]
 """A notifier, and what arrived at the other end."""
 
 
@@ -42,12 +43,16 @@ def inbox(clients: AwsClients, name: str) -> tuple[str, ReadSqsQueue]:
     return attributes["QueueArn"], ReadSqsQueue(clients, url)
 
 
-def bodies(queue: ReadSqsQueue) -> list[Any]:
-    found = []
-    while messages := queue.receive(wait_s=1):
-        for message in messages:
+def bodies(queue: ReadSqsQueue, least: int) -> list[Any]:
+    found: list[Any] = []
+
+    def all_arrived() -> bool:
+        for message in queue.receive(wait_s=1):
             queue.delete(message.receipt)
             found.append(json.loads(message.body))
+        return len(found) >= least
+
+    eventually(all_arrived)
     return found
 
 
@@ -58,7 +63,7 @@ def over_sns(clients: AwsClients, name: str) -> Ears:
     kinds = {"kind": ["task", "run", "execution"], "state": states}
     wants = {"RawMessageDelivery": "true", "FilterPolicy": json.dumps(kinds)}
     clients.sns.subscribe(TopicArn=topic, Protocol="sqs", Endpoint=arn, Attributes=wants)
-    return AwsNotifier(clients, topic, ""), lambda: bodies(queue)
+    return AwsNotifier(clients, topic, ""), lambda least: bodies(queue, least)
 
 
 def over_eventbridge(clients: AwsClients, name: str) -> Ears:
@@ -71,14 +76,14 @@ def over_eventbridge(clients: AwsClients, name: str) -> Ears:
     }
     clients.events.put_rule(Name=name, EventBusName=name, EventPattern=json.dumps(pattern))
     clients.events.put_targets(Rule=name, EventBusName=name, Targets=[{"Id": "inbox", "Arn": arn}])
-    return AwsNotifier(clients, "", name), lambda: [event["detail"] for event in bodies(queue)]
+    return AwsNotifier(clients, "", name), lambda least: [event["detail"] for event in bodies(queue, least)]
 
 
 @pytest.fixture(params=["memory", pytest.param("sns", marks=ON_STACK), pytest.param("eventbridge", marks=ON_STACK)])
 def ears(request: pytest.FixtureRequest, run_id: str) -> Ears:
     if request.param == "memory":
         notifier = MemoryNotifier()
-        return notifier, lambda: [json.loads(notice.to_json()) for notice in notifier.notices]
+        return notifier, lambda least: [json.loads(notice.to_json()) for notice in notifier.notices]
     clients: AwsClients = request.getfixturevalue("ministack_clients")
     return (over_sns if request.param == "sns" else over_eventbridge)(clients, run_id)
 
@@ -91,7 +96,7 @@ def test_a_notice_arrives_whole(ears: Ears) -> None:
         notifier.notify(notice)
 
     expected: list[Any] = [{"version": 1, "kind": n.kind, "state": n.state, n.kind: dict(n.document)} for n in notices]
-    assert sorted(heard(), key=str) == sorted(expected, key=str)
+    assert sorted(heard(len(notices)), key=str) == sorted(expected, key=str)
 
 
 @pytest.mark.stack
@@ -109,7 +114,7 @@ def test_a_failing_notifier_does_not_stop_the_others(ministack_clients: AwsClien
     with pytest.raises(NoticeError, match="nowhere"):
         both.notify(notice_of())
 
-    assert len(heard()) == 1
+    assert len(heard(1)) == 1
 
 
 def test_without_a_notifier_nothing_is_sent() -> None:

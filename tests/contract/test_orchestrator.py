@@ -14,6 +14,7 @@ from sparklet.model import ExecutionState, ExecutionStatus
 from sparklet.ports import Orchestrator
 from tests.contract.conftest import ON_STACK
 from tests.stand_ins.memory import MemoryOrchestrator
+from tests.waiting import eventually
 
 Stage = tuple[Orchestrator, Mapping[str, str]]
 """An orchestrator, and what its machines are called there: ``repeat``, ``refuse`` and ``wait``."""
@@ -36,7 +37,7 @@ def _deployed(clients: AwsClients) -> Stage:
     states = {
         "repeat": {"Type": "Succeed"},
         "refuse": {"Type": "Fail", "Error": "TooMuchError", "Cause": "3 is too much"},
-        "wait": {"Type": "Wait", "Seconds": 30, "End": True},
+        "wait": {"Type": "Wait", "Seconds": 3600, "End": True},
     }
     arns = {
         name: clients.states.create_state_machine(
@@ -55,11 +56,8 @@ def stage(request: pytest.FixtureRequest) -> Stage:
 
 
 def ended(orchestrator: Orchestrator, execution: str) -> ExecutionStatus:
-    end_s = time.monotonic() + 20
-    while not (status := orchestrator.status(execution)).state.ended:
-        assert time.monotonic() < end_s, status
-        time.sleep(0.05)
-    return status
+    eventually(lambda: orchestrator.status(execution).state.ended)
+    return orchestrator.status(execution)
 
 
 def test_an_execution_reports_its_input_and_its_outcome(stage: Stage, run_id: str) -> None:

@@ -1,14 +1,16 @@
 """What scripts hold by a lease: a connection to a database, the turn to write to a table of Hudi.
 
-One suite for both: held by one at a time, renewed while it is in use, and free again when its holder is gone.
+One suite for both: held by one at a time, renewed while it is in use, and free again when its holder is gone. Leases go
+by the test's clock, and only the renewing thread's pauses, of parts of a second, are real.
 """
 
-import time
+import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -21,6 +23,8 @@ from sparklet.job.errors import CommitConflictError, DatabaseError
 from sparklet.tables import hudi
 from sparklet.tables.staged_files import delta_place
 from tests.contract.conftest import ON_STACK, TABLE
+from tests.stand_ins.memory import FakeClock
+from tests.waiting import POLL_S, deadline_s, eventually
 
 LENGTH_S = 1.0
 
@@ -30,34 +34,50 @@ class Lease:
     """A kind of lease, on a thing of this test's own."""
 
     hold: Callable[[], AbstractContextManager[Any]]
-    leave: Callable[[float], object]  # what a holder that is gone has stored: the lease, for so many seconds
+    leave: Callable[[float], object]  # what a holder that is gone has stored: the lease, until a time
+    until_s: Callable[[], float]
     module: Any
 
 
 def token(clients: AwsClients, run_id: str) -> Lease:
-    def leave(duration_s: float) -> None:
-        values = {"until_0": time.time() + duration_s, "holder_0": "gone"}
-        key = {"pk": f"connections#{run_id}", "sk": "tokens"}
-        clients.dynamodb.put_item(TableName=TABLE, Item=attributes({**key, **values}))
+    key = {"pk": f"connections#{run_id}", "sk": "tokens"}
 
-    return Lease(lambda: tokens.tokens(run_id, 1, 1, LENGTH_S / 5), leave, tokens)
+    def leave(until_s: float) -> None:
+        item = attributes({**key, "until_0": until_s, "holder_0": "gone"})
+        clients.dynamodb.put_item(TableName=TABLE, Item=item)
+
+    def until_s() -> float:
+        answer = clients.dynamodb.get_item(TableName=TABLE, Key=attributes(key))
+        return float(answer["Item"]["until_0"]["N"])
+
+    return Lease(lambda: tokens.tokens(run_id, 1, 1, LENGTH_S / 5), leave, until_s, tokens)
 
 
 def turn(uri: str) -> Lease:
-    def leave(duration_s: float) -> None:
+    def table() -> DeltaTable:
+        place, options = delta_place(uri)
+        return DeltaTable(place, storage_options=options)
+
+    def leave(until_s: float) -> None:
         with hudi.lease(uri):
             pass
-        place, options = delta_place(uri)
-        table = DeltaTable(place, storage_options=options)
-        until = CommitProperties(app_transactions=[Transaction("lease", int((time.time() + duration_s) * 1000))])
-        table.create_write_transaction([], "append", table.schema(), commit_properties=until)
+        until = CommitProperties(app_transactions=[Transaction("lease", int(until_s * 1000))])
+        table().create_write_transaction([], "append", table().schema(), commit_properties=until)
 
-    return Lease(lambda: hudi.lease(uri), leave, hudi)
+    def until_s() -> float:
+        return (table().transaction_version("lease") or 0) / 1000
+
+    return Lease(lambda: hudi.lease(uri), leave, until_s, hudi)
 
 
 @pytest.fixture(params=["folder", *(pytest.param(name, marks=ON_STACK) for name in ("token", "s3"))])
-def lease(request: pytest.FixtureRequest, tmp_path: Path, run_id: str, monkeypatch: pytest.MonkeyPatch) -> Lease:
+def lease(
+    request: pytest.FixtureRequest, tmp_path: Path, run_id: str, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
+) -> Lease:
     monkeypatch.setattr(hudi, "LEASE_S", LENGTH_S)
+    for module in (hudi, tokens):
+        own = SimpleNamespace(time=clock.now_s, monotonic=clock.now_s, sleep=clock.sleep)
+        monkeypatch.setattr(module, "time", own)
     if request.param == "folder":
         return turn(f"file://{tmp_path}/t/_lease")
     clients: AwsClients = request.getfixturevalue("ministack_clients")
@@ -69,15 +89,24 @@ def lease(request: pytest.FixtureRequest, tmp_path: Path, run_id: str, monkeypat
     return turn(f"s3://{run_id}/t/_lease")
 
 
-def test_one_holds_it_at_a_time(lease: Lease) -> None:
-    seen: list[str] = []
+def test_one_holds_it_at_a_time(lease: Lease, clock: FakeClock) -> None:
+    seen, refused = list[str](), threading.Event()
+
+    def wait_for_it(_: float) -> None:
+        refused.set()
+        threading.Event().wait(POLL_S)
+
+    lease.module.time.sleep = wait_for_it
 
     def hold(number: int) -> None:
         for _ in range(2):
             with lease.hold():
                 seen.append(f"{number} in")
-                time.sleep(0.02)
+                if len(seen) < 12:  # others want it still
+                    refused.clear()
+                    assert refused.wait(deadline_s())
                 seen.append(f"{number} out")
+            clock.advance(1.1 * tokens.SETTLE_S)  # a token is free a moment after its end
 
     with ThreadPoolExecutor(4) as threads:
         list(threads.map(hold, range(4)))
@@ -86,18 +115,22 @@ def test_one_holds_it_at_a_time(lease: Lease) -> None:
     assert all(enter.split()[0] == leave.split()[0] for enter, leave in zip(seen[::2], seen[1::2], strict=True))
 
 
-def test_it_is_renewed_and_who_waits_too_long_is_told(lease: Lease, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_it_is_renewed_and_who_waits_too_long_is_told(
+    lease: Lease, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
     with lease.hold():
-        time.sleep(2 * LENGTH_S)
+        for _ in range(3):
+            clock.advance(0.9 * LENGTH_S)
+            eventually(lambda: lease.until_s() > clock.now_s() + 0.5 * LENGTH_S)
         monkeypatch.setattr(lease.module, "MAX_WAIT_S", 0.1)
         with pytest.raises((CommitConflictError, DatabaseError), match=r"in use|held by others"), lease.hold():
             pass
 
 
-def test_one_that_is_left_is_free_once_it_is_over(lease: Lease) -> None:
+def test_one_that_is_left_is_free_once_it_is_over(lease: Lease, clock: FakeClock) -> None:
     """Also one that an earlier version has taken: it stored the same."""
-    lease.leave(LENGTH_S)
-    left_s = time.time()
+    over_s = clock.now_s() + 100 * LENGTH_S
+    lease.leave(over_s)
 
     with lease.hold():
-        assert time.time() - left_s >= 0.8 * LENGTH_S
+        assert clock.now_s() >= over_s

@@ -1,4 +1,4 @@
-"""A machine whose clock is a minute ahead or behind ends no lease of a living attempt, and takes over a lost one.
+"""A machine whose clock is an hour ahead or behind ends no lease of a living attempt, and takes over a lost one.
 
 On stand-ins that keep real time, and answer with it.
 """
@@ -13,7 +13,6 @@ from sparklet.aws.dynamodb import DynamoLedger, DynamoTaskStore
 from sparklet.clock import ServiceClock
 from sparklet.errors import LeaseLostError
 from sparklet.events import TaskRequest
-from sparklet.ledger.rules import LEASE_S
 from sparklet.model import ClaimStatus, ShardState, TaskRecord
 from sparklet.planning.new_run import new_run
 from sparklet.planning.planner import plan
@@ -22,10 +21,12 @@ from sparklet.ports.deployment import Deployment
 from sparklet.runs.checker import check
 from sparklet.runs.dead_letters import Disposition, consume, consume_task
 from tests.contract.conftest import TABLE
+from tests.waiting import deadline_s, eventually
 from tests.world import World
 
 pytestmark = pytest.mark.stack
 MAX_ATTEMPTS = 3
+LEASE_S = deadline_s()  # which a test does not reach, and wrong clocks are far from
 
 
 def machine(clients: AwsClients, world: World, wrong_by_s: float = 0.0) -> Deployment:
@@ -39,7 +40,7 @@ def clients(request: pytest.FixtureRequest) -> AwsClients:
     return clients
 
 
-@pytest.fixture(params=[-60.0, -10.0, 10.0, 60.0])
+@pytest.fixture(params=[-3600.0, 3600.0])
 def wrong_by_s(request: pytest.FixtureRequest) -> float:
     return float(request.param)
 
@@ -69,9 +70,9 @@ def test_a_living_attempt_is_left_alone(clients: AwsClients, world: World, run_i
 def test_a_lost_attempt_is_taken_over(clients: AwsClients, world: World, run_id: str, wrong_by_s: float) -> None:
     right, wrong = machine(clients, world), machine(clients, world, wrong_by_s)
     right.ledger.attempts.claim(world.bodies()[0], "lost", 1.0, MAX_ATTEMPTS)
-    time.sleep(2.2)
 
-    assert check(wrong, run_id).expired == 1
+    eventually(lambda: check(wrong, run_id).expired == 1)
+
     assert wrong.ledger.shards.get(run_id, 0).state is ShardState.PENDING
 
 
@@ -79,10 +80,13 @@ def test_a_lease_from_a_wrong_clock_ends_in_time(
     clients: AwsClients, world: World, run_id: str, wrong_by_s: float
 ) -> None:
     right, wrong = machine(clients, world), machine(clients, world, wrong_by_s)
+    before_s = time.time()
     wrong.ledger.runs.get(run_id)
     wrong.ledger.attempts.claim(world.bodies()[0], "mine", LEASE_S, MAX_ATTEMPTS)
+    took_s = time.time() - before_s
 
-    assert abs(right.ledger.shards.get(run_id, 0).lease_end_s - time.time() - LEASE_S) < 1.5
+    claimed_s = right.ledger.shards.get(run_id, 0).lease_end_s - LEASE_S
+    assert before_s - 1.1 <= claimed_s <= before_s + took_s + 1.1 + took_s  # by an answer's time, in whole seconds
     assert check(right, run_id).expired == 0
 
 

@@ -4,14 +4,13 @@ import os
 import socket
 import subprocess
 import sys
-import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-START_TIMEOUT_S = 30.0
+from tests.waiting import deadline_s, eventually
 
 
 @contextmanager
@@ -31,7 +30,7 @@ def ministack(folder: Path) -> Iterator[str]:
     finally:
         process.terminate()
         try:
-            process.wait(timeout=10)
+            process.wait(deadline_s())
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
@@ -45,16 +44,14 @@ def free_port() -> int:
 
 
 def _wait_for(endpoint: str, process: subprocess.Popen[bytes], log: Path) -> None:
-    end_s = time.monotonic() + START_TIMEOUT_S
-    while time.monotonic() < end_s:
-        if process.poll() is not None:
-            break
+    def answers() -> bool:
+        assert process.poll() is None, log.read_text()[-2000:]
         try:
-            urllib.request.urlopen(f"{endpoint}/_ministack/health", timeout=2).close()
+            urllib.request.urlopen(f"{endpoint}/_ministack/health", timeout=deadline_s()).close()
         except urllib.error.HTTPError:
-            return  # it answers
+            return True
         except OSError:
-            time.sleep(0.05)
-        else:
-            return
-    raise RuntimeError(f"ministack did not start:\n{log.read_text()[-2000:]}")
+            return False
+        return True
+
+    eventually(answers, f"ministack answers, whose log is {log}")

@@ -7,25 +7,25 @@ import signal
 import subprocess
 import tarfile
 import tempfile
-import time
 import zipfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from platformdirs import user_cache_path
 from py4j.java_gateway import JavaGateway
+from py4j.protocol import Py4JJavaError
 
 from sparklet.local.jars import ensure_jars
 from sparklet.local.spark_installation import jar_cache, stack_file
 from tests.stand_ins.jvm import jvm
 from tests.stand_ins.ministack import free_port
+from tests.waiting import deadline_s, eventually
 
 STACK = Path(__file__).with_suffix(".toml")
 OWNER, PASSWORD = "owner", "the owner's pass-word 1"
-START_TIMEOUT_S = 60
 NOBODY = 65534
 SETTINGS = {  # it is for a while, and nobody pulls its plug
     "listen_addresses": "127.0.0.1",
@@ -110,18 +110,16 @@ def _server(home: Path, as_nobody: dict[str, Any]) -> Iterator[int]:
         yield port
     finally:
         process.send_signal(signal.SIGQUIT)  # at once, and without leaving shared memory behind
-        process.wait(timeout=START_TIMEOUT_S)
+        process.wait(deadline_s())
 
 
 def _connection(gateway: JavaGateway, port: int) -> Any:
     info = gateway.jvm.java.util.Properties()
     info.setProperty("user", OWNER)
     info.setProperty("password", PASSWORD)
-    end_s = time.monotonic() + START_TIMEOUT_S
-    while True:
-        try:
+
+    def connection() -> Any:
+        with suppress(Py4JJavaError):
             return gateway.jvm.org.postgresql.Driver().connect(f"jdbc:postgresql://127.0.0.1:{port}/postgres", info)
-        except Exception:
-            if time.monotonic() > end_s:
-                raise
-            time.sleep(0.1)
+
+    return eventually(connection, "PostgreSQL takes connections")
