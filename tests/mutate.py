@@ -18,6 +18,7 @@ import importlib
 import importlib.machinery
 import json
 import os
+import select
 import signal
 import subprocess
 import sys
@@ -188,7 +189,9 @@ class Trial:
     def __post_init__(self) -> None:
         self.said, self.begun_s = tempfile.TemporaryFile("w+"), time.monotonic()  # noqa: SIM115 - until it has ended
         self.pid = os.fork()
-        if not self.pid:
+        if self.pid:
+            self.ended = os.pidfd_open(self.pid)
+        else:
             os.setsid()
             os.dup2(self.said.fileno(), 1)
             os.dup2(self.said.fileno(), 2)
@@ -209,6 +212,7 @@ class Trial:
         pid, status = os.waitpid(self.pid, 0 if late else os.WNOHANG)
         if not pid:
             return None
+        os.close(self.ended)
         self.said.seek(0)
         lines = [line.split(" ", 1)[1].strip() for line in self.said if line.startswith(("FAILED ", "ERROR "))]
         code = os.waitstatus_to_exitcode(status)
@@ -250,11 +254,11 @@ def _chosen(function: Function, tests: Sequence[str], seconds: Mapping[str, floa
 def _reap(running: list[Trial], most: int) -> None:
     """Wait until no more than so many are left."""
     while len(running) > most:
+        select.select([trial.ended for trial in running], [], [], 1.0)  # until one ends, or is late
         for trial in list(running):
             if result := trial.result():
                 running.remove(trial)
                 _note_result(trial.function, trial.how, result)
-        time.sleep(0.02)
 
 
 def _note_result(function: Function, how: str, result: Mapping[str, Any]) -> None:

@@ -10,12 +10,12 @@ import re
 import socket
 import subprocess
 import threading
-import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
-START_TIMEOUT_S = 30.0
+from tests.waiting import eventually
+
 CHUNK_BYTES = 1 << 16
 IP_FREEBIND = 15  # of Linux; Python 3.11 has no name for it
 INSIDE = "/mnt"  # where docker/build.py mounts the user's cache of downloads, with the certificates it trusts
@@ -75,16 +75,12 @@ def _with_volumes(conf: str, cache: Path) -> str:
 
 
 def _wait_for(path: Path, service: subprocess.Popen[bytes], log: Path) -> None:
-    end_s = time.monotonic() + START_TIMEOUT_S
-    while time.monotonic() < end_s and service.poll() is None:
-        try:
-            with socket.socket(socket.AF_UNIX) as probe:
-                probe.connect(str(path))
-        except OSError:
-            time.sleep(0.05)
-        else:
-            return
-    raise RuntimeError(f"podman's service did not start:\n{log.read_text()[-2000:]}")
+    def answers() -> bool:
+        assert service.poll() is None, log.read_text()[-2000:]
+        with socket.socket(socket.AF_UNIX) as probe:
+            return probe.connect_ex(str(path)) == 0
+
+    eventually(answers, f"podman's service answers, whose log is {log}")
 
 
 def _serve(listener: socket.socket, behind: Path) -> None:

@@ -25,6 +25,7 @@ from sparklet.runs.redrive import redrive
 from tests.deploy.recorded_stack import OUTSIDE, ROLE, THEIRS, Earlier, RecordedStack
 from tests.deploy.step_scenarios import take_steps
 from tests.stand_ins.read_queues import readable
+from tests.waiting import eventually
 
 JOB = Path(__file__).parent / "scripts" / "job.py"
 CSV = b"".join(b"%d,row\n" % n for n in range(20))
@@ -242,8 +243,8 @@ def do_large_shard(stack: RecordedStack) -> None:
     report = stack.invoke("CheckerFunction", {})
 
     assert report["runs"]["work"]["started"] == 1, report
-    while not (record := at.ledger.shards.get(ref.run_id, ref.shard)).state.ended:
-        at.clock.sleep(0.2)
+    eventually(lambda: at.ledger.shards.get(ref.run_id, ref.shard).state.ended)
+    record = at.ledger.shards.get(ref.run_id, ref.shard)
     assert (record.state, record.engine) == (ShardState.SUCCEEDED, "lambda-large"), record
 
 

@@ -14,6 +14,7 @@ from tests.deploy.recorded_stack import ROOT, RecordedStack
 from tests.functional.functions import called
 from tests.stand_ins.enforcing import enforcing_ministack
 from tests.stand_ins.formation import deploy
+from tests.waiting import deadline_s
 
 pytestmark = [pytest.mark.stack, pytest.mark.slow]
 
@@ -44,9 +45,9 @@ def _call() -> None:
         with LambdaExecutor(LambdaFunctions(STACK, transport=transport)) as pool:
             for size in pool.backend.sizes:
                 pool.options = type(pool.options)(sizes=(size,))
-                assert pool.submit(called.echo, b"x" * 500_000).result(60) == b"x" * 500_000
+                assert pool.submit(called.echo, b"x" * 500_000).result(deadline_s()) == b"x" * 500_000
     with LambdaExecutor(LambdaFunctions(STACK, transport="event"), sizes=(10240,)) as pool:
-        assert pool.submit(called.die).exception(60) is not None
+        assert pool.submit(called.die).exception(deadline_s()) is not None
 
 
 @pytest.mark.parametrize("role", ROLES)

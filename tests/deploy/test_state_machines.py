@@ -14,6 +14,7 @@ import pytest
 
 from tests.container.conftest import REQUIRED
 from tests.deploy.templates import ROOT
+from tests.waiting import deadline_s
 
 VALIDATOR = ROOT / ".venv-deploy" / "asl" / "node_modules" / ".bin" / "asl-validator"
 FILES = sorted((ROOT / "sam" / "statemachines").glob("*.asl.json"))
@@ -40,9 +41,8 @@ def validate(node: str, text: str, folder: Path) -> tuple[int, str]:
     """asl-validator's exit code and words for a definition."""
     completed = folder / "completed.json"
     completed.write_text(re.sub(r"\$\{(\w+)\}", lambda name: PUT_IN.get(name[1], FUNCTION), text))
-    done = subprocess.run(
-        [node, VALIDATOR.resolve(), "--json-path", completed], capture_output=True, text=True, timeout=60, check=False
-    )
+    command: list[str | Path] = [node, VALIDATOR.resolve(), "--json-path", completed]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=deadline_s(), check=False)
     return done.returncode, done.stdout + done.stderr
 
 
