@@ -19,12 +19,13 @@ from tests.container.built_image import NotHereError
 from tests.deploy.templates import ROOT
 from tests.deploy.test_sam import Sam, or_skipped
 from tests.stand_ins.ministack import ministack
+from tests.waiting import deadline_s
 
 MODULES = ROOT / ".venv-deploy" / "cdk" / "node_modules"
 REPOSITORY = "123456789012.dkr.ecr.eu-west-1.amazonaws.com/sparklet"
 PACKAGES = "packages-of-sam"
 QUIET = {"CI": "true", "CDK_DISABLE_CLI_TELEMETRY": "true", "CDK_DISABLE_VERSION_CHECK": "true"}
-WITHIN_S = 120
+WITHIN_S = deadline_s(40)
 ITS_OWN = {"CDKMetadata", "Raw", "RawPolicy", "Nightly", "LoopEventsRole", "LoopEventsRoleDefaultPolicy"}
 
 

@@ -26,6 +26,7 @@ from tests.container.conftest import REQUIRED
 from tests.deploy.podman_api import changed, on_gateway, podman_api
 from tests.deploy.templates import ROOT
 from tests.stand_ins.ministack import ministack
+from tests.waiting import deadline_s
 
 SAM = ROOT / ".venv-deploy" / "bin" / "sam"
 BUCKET = "scripts-of-sam"
@@ -42,7 +43,7 @@ import sys
 from samcli.lib.package.utils import make_zip_with_lambda_permissions
 make_zip_with_lambda_permissions(*sys.argv[1:])
 """
-BUILD_S, INVOKE_S = 600, 120
+BUILD_S, INVOKE_S = deadline_s(200), deadline_s(40)
 
 
 @contextmanager
@@ -62,7 +63,7 @@ class Sam:
     folder: Path
     env: Mapping[str, str]
 
-    def run(self, *arguments: str, within_s: float = 60) -> str:
+    def run(self, *arguments: str, within_s: float = deadline_s(20)) -> str:
         """What it printed; fails with that if it failed."""
         if not SAM.is_file():
             raise NotHereError("there is no SAM: run `make deploy-venv` first")

@@ -19,6 +19,7 @@ from typing import Any
 
 from tests.stand_ins.http_server import serving
 from tests.stand_ins.shifted_clock import ShiftedClock
+from tests.waiting import deadline_s
 
 FUNCTION = "arn:aws:lambda:us-east-1:000000000000:function:worker"
 TOKEN = "the environment's own"
@@ -58,7 +59,7 @@ class LambdaEnvironment:
         """The function's time of day."""
         return time.time() + (self.clock.shift_s if self.clock else 0)
 
-    def invoke(self, event: Any, timeout_s: float = 120) -> Any:
+    def invoke(self, event: Any, timeout_s: float = deadline_s(40)) -> Any:
         """What the function answers."""
         self.events.put(event)
         return self.answers.get(timeout=timeout_s)
