@@ -69,13 +69,14 @@ test-image: deploy-venv ## The built image under Lambda's conditions (make image
 validate: deploy-venv ## The templates: rules, sam validate, policies, sam build and invoke, cdk synth (REQUIRE_IMAGE=1: skip nothing)
 	@$(RUN) -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m validate tests/deploy $(ARGS)
 
-check: venv ## Format, lint, types, import rules, templates: the same as CI
+check: venv ## Format, lint, types, import rules, templates, what tests wait for: the same as CI
 	@failed=; \
 	$(RUN) -m mypy $(wildcard requirements runtime spark_scripts examples benchmarks tests) & types=$$!; \
 	$(RUN) -m ruff format --check . || failed+=" format"; \
 	$(RUN) -m ruff check . || failed+=" lint"; \
 	$(RUN) -c 'from importlinter.cli import lint_imports_command as run; run()' --no-cache || failed+=" imports"; \
 	$(RUN) -c 'from cfnlint.runner.cli import main; main()' $(wildcard sam/*.yaml) && echo "cfn-lint: ok" || failed+=" templates"; \
+	$(RUN) -m tests.waiting || failed+=" waiting"; \
 	wait $$types || failed+=" types"; \
 	MYPYPATH=docker $(RUN) -m mypy docker/archive.py docker/build.py docker/compile_java.py docker/fetch.py docker/training_job.py || failed+=" docker"; \
 	[ -z "$$failed" ] && echo "check ok" || { echo "check failed:$$failed"; exit 1; }

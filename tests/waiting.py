@@ -3,7 +3,7 @@
 Nothing in a test bets on the machine's speed. A process says that it is ready, with a line or a file; no test sleeps
 and hopes. ``python -m tests.waiting`` names every ``time.sleep`` anywhere else in ``tests``, but where a comment says
 ``# never ends``: a process that only a kill ends; and every deadline that is a number, but where a comment says
-``# the promise``: a parameter of the product. Tests move here folder by folder; then ``make check`` asks for it.
+``# the promise``: a parameter of the product. ``make check`` asks for it.
 """
 
 import ast
