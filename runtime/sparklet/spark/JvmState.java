@@ -69,7 +69,7 @@ public class JvmState {
         for (int i = 0; i < LISTS.length; i++) {
             String list = valueOf(LISTS[i][0], LISTS[i][1]).toString(); // asking for providers would load them
             if (!list.startsWith(lists[i])) {
-                return LISTS[i][1] + " has lost something";
+                return LISTS[i][1] + " was " + lists[i] + "] and is " + list;
             }
             lists[i] = list.substring(0, list.length() - 1);
         }

@@ -123,13 +123,15 @@ def look(bench: Bench, change: str = "") -> Any:
 
 
 def test_a_script_finds_the_jvms_settings_as_they_were(warm: Bench) -> None:
-    look(warm)
-    jvm, first = look(warm)
+    for _ in range(3):  # on a busy machine Java itself may change its providers meanwhile, which ends a JVM
+        look(warm)
+        jvm, first = look(warm)
+        _, changed = look(warm, "\n".join((*PUT_BACK.values(), f"security.addProvider({PROVIDER})")))
+        assert [name for name in PUT_BACK if changed[name] == first[name]] == []
+        if (found := look(warm))[0] == jvm:
+            break
 
-    _, changed = look(warm, "\n".join((*PUT_BACK.values(), f"security.addProvider({PROVIDER})")))
-
-    assert [name for name in PUT_BACK if changed[name] == first[name]] == []
-    assert look(warm) == [jvm, first]  # what is only added to a list's end stays, as a library's provider must
+    assert found == [jvm, first]  # what is only added to a list's end stays, as a library's provider must
 
 
 @pytest.mark.parametrize("what", REPLACED)
