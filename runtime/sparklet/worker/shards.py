@@ -60,6 +60,7 @@ from sparklet.worker.script_event import needs_staging, shard_event
 from sparklet.worker.staging import Staging, described
 
 MAX_ANSWER_BYTES = 256 * 1024  # of one shard, in a run
+MARKER = "_SUCCESS"  # of a job of an RDD's or MLlib's; the ledger decides which files count
 UNFINISHED = "_temporary"  # Hadoop's committers leave files of killed tasks here
 
 
@@ -344,7 +345,7 @@ class StagedOutput:
     def files(self, uncommitted: Sequence[str] = (), *, changes: bool = False) -> Sequence[ObjectInfo]:
         """The staged files, without folder markers and unfinished files; declared changes only with ``changes``.
 
-        Files of ``uncommitted`` write jobs are deleted, so that no attempt publishes them.
+        Files of ``uncommitted`` write jobs, and Hadoop's marks of complete ones, are deleted: no attempt publishes them.
         """
         left_out = () if changes else (f"{self.staged}/{CHANGES}/",)
         found: list[ObjectInfo] = []
@@ -352,7 +353,8 @@ class StagedOutput:
         for info in self.store.list(f"{self.staged}/"):
             if info.uri.endswith("/") or f"/{UNFINISHED}/" in info.uri or info.uri.startswith(left_out):
                 continue
-            counts = not any(job in info.uri.rpartition("/")[2] for job in uncommitted)
+            name = info.uri.rpartition("/")[2]
+            counts = name != MARKER and not any(job in name for job in uncommitted)
             (found if counts else dropped).append(info)
         if dropped:
             self.store.delete_all((info.uri for info in dropped), self.staged)

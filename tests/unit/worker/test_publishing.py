@@ -52,7 +52,7 @@ def test_an_attempts_output_is_published_and_unstaged(bench: Bench) -> None:
 
     assert bench.deliver().error is None
 
-    assert published(bench) == {"year=2026/part-0.parquet": b"rows", "_SUCCESS": b"rows"}
+    assert published(bench) == {"year=2026/part-0.parquet": b"rows"}
     assert [uri for uri in staged(bench) if "_temporary" not in uri and not uri.endswith("/")] == []
 
 
