@@ -91,6 +91,10 @@ class RunOptions:
             "archived", INPUT, "What to do about objects in Glacier that are not restored.", choices=("refuse", "skip")
         ),
     ] = "refuse"
+    missing: Annotated[
+        str,
+        Key("missing", INPUT, "What to do about objects that a list names and S3 lacks.", choices=("refuse", "skip")),
+    ] = "refuse"
     other_region: Annotated[
         bool, Key("other_region", INPUT, "Allow buckets of another region: slower, and transfer costs.")
     ] = False

@@ -176,8 +176,8 @@ class Inventory:
         self._sources += [Listed(reader, store, options) for reader in lists]
         self._finds_duplicates = any(not reader.source.items for reader in lists)
         self._options, self._planned, self._done, self._on_left_out = options, planned, done, on_left_out
-        self.archived_names: list[str] = []
-        """The first objects that were left out because they are archived."""
+        self.named: dict[str, list[str]] = {Reason.ARCHIVED: [], Reason.MISSING: []}
+        """The first objects that were left out for these reasons."""
 
     @property
     def skipped(self) -> Mapping[str, int]:
@@ -224,7 +224,6 @@ class Inventory:
         if not info.size_bytes and not options.keep_empty:
             return self._leaves_out(each, Reason.EMPTY)
         if info.archived:
-            self.archived_names += [info.uri] * (len(self.archived_names) < NAMES_KEPT)
             return self._leaves_out(each, Reason.ARCHIVED)
         if done and done.has(info.uri, info.version_id, info.etag):
             return self._leaves_out(each, Reason.DONE)
@@ -235,4 +234,6 @@ class Inventory:
     def _leaves_out(self, each: Candidate, reason: str) -> bool:
         if self._on_left_out:
             self._on_left_out(each.uri, each.info.version_id if each.info else "", reason)
+        if len(names := self.named.get(reason, [each.uri] * NAMES_KEPT)) < NAMES_KEPT:
+            names.append(each.uri)
         return self._filter.skip(reason)

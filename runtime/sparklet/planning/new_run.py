@@ -184,7 +184,7 @@ def _checked_run(
     )
     refuses_large = options.too_large == REFUSE and not options.engine and options.max_shard_bytes > 0
     try:
-        to_end = options.archived == "refuse" or options.limit > 0 or refuses_large
+        to_end = "refuse" in (options.archived, options.missing) or options.limit > 0 or refuses_large
         found = packed.read(at, request, limit=options.limit, to_end=to_end)
     except NothingNewError:
         if not even_empty:

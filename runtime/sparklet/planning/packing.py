@@ -176,8 +176,8 @@ class PackedInput:
     ) -> PlanPreview:
         """Read the input to its end, or only lists and the first shard; without a deployment all inputs are local.
 
-        PlanError if it has more than ``limit`` objects, archived ones that the options refuse, a wrong row in a list,
-        or nothing to plan; then NothingNewError if earlier runs have done everything.
+        PlanError if it has more than ``limit`` objects, archived or missing ones that the options refuse, a wrong row
+        in a list, or nothing to plan; then NothingNewError if earlier runs have done everything.
         """
         if self._is_read:
             return self.found
@@ -198,8 +198,9 @@ class PackedInput:
         for reader in () if to_end else self.lists:
             reader.read_all()
         self._is_read = to_end
-        if options.archived == "refuse" and inventory.archived_names:
-            raise _archived(inventory)
+        for reason, asked in ((Reason.ARCHIVED, options.archived), (Reason.MISSING, options.missing)):
+            if asked == "refuse" and inventory.named[reason]:
+                raise _refused(inventory, reason)
         if not self.found.shards:
             raise _nothing_to_plan(name, inventory.skipped)
         return self.found
@@ -299,14 +300,18 @@ def too_large(packed: PackedInput, options: RunOptions) -> PlanError:
     )
 
 
-def _archived(inventory: Inventory) -> PlanError:
-    """The error of an inventory that left out archived objects."""
-    count, names = inventory.skipped[Reason.ARCHIVED], inventory.archived_names
+def _refused(inventory: Inventory, reason: Reason) -> PlanError:
+    """The error of an inventory that left out archived objects, or missing ones."""
+    count, names = inventory.skipped[reason], inventory.named[reason]
     more = f" and {count - len(names)} more" if count > len(names) else ""
-    return PlanError(
-        f"the input has {count_text(count, 'archived object')} that cannot be read: {', '.join(names)}{more}; "
-        "restore what is archived first, or leave it out with --archived skip"
+    if reason is Reason.MISSING:
+        what, remedy = count_text(count, "object"), "correct the list, or leave out what is gone with --missing skip"
+        return PlanError(f"the input names {what} not there: {', '.join(names)}{more}; {remedy}")
+    what, remedy = (
+        count_text(count, "archived object"),
+        "restore what is archived first, or leave it out with --archived skip",
     )
+    return PlanError(f"the input has {what} that cannot be read: {', '.join(names)}{more}; {remedy}")
 
 
 def _nothing_to_plan(name: str, skipped: Mapping[str, int]) -> PlanError:

@@ -345,7 +345,7 @@ class StagedOutput:
     def files(self, uncommitted: Sequence[str] = (), *, changes: bool = False) -> Sequence[ObjectInfo]:
         """The staged files, without folder markers and unfinished files; declared changes only with ``changes``.
 
-        Files of ``uncommitted`` write jobs, and Hadoop's marks of complete ones, are deleted: no attempt publishes them.
+        Files of ``uncommitted`` write jobs, and Hadoop's marks of complete ones, are deleted: they are never published.
         """
         left_out = () if changes else (f"{self.staged}/{CHANGES}/",)
         found: list[ObjectInfo] = []

@@ -32,7 +32,7 @@ LIST = "\n".join(
 )
 SKIPPED = {Reason.DUPLICATE: 4, Reason.MISSING: 1, Reason.EMPTY: 2, Reason.FOLDER_MARKER: 1}
 ROWS = LIST.count("\n") + 1
-OPTIONS = RunOptions(max_objects=2)
+OPTIONS = RunOptions(max_objects=2, missing="skip")
 
 
 def fresh() -> World:

@@ -36,7 +36,7 @@ def test_skipped_objects_are_named_beside_their_part(world: World) -> None:
         world.store.put(f"{SOURCE}{key}", b"")
     world.store.put(f"{SOURCE}no.tmp", b"1")
     request = world.request(
-        options=RunOptions(max_objects=1, exclude=("*.tmp",)),
+        options=RunOptions(max_objects=1, exclude=("*.tmp",), missing="skip"),
         lists=(ListRequest("-", f"{SOURCE}00001.csv\n{SOURCE}gone".encode()),),
     )
     new_run(world.at, request)

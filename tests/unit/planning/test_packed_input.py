@@ -83,6 +83,17 @@ def test_an_empty_preview_is_reported(world: World, inputs: tuple[str, ...], mes
         preview(world.at, world.request(inputs=inputs, options=RunOptions(include=("*.json",))))
 
 
+def test_a_list_with_a_missing_object_is_refused_by_name(world: World) -> None:
+    world.put(2)
+    named = "\n".join(f"{SOURCE}{name}" for name in ("00000.csv", "typo.csv", "00001.csv", "gone.csv"))
+    request = world.request(inputs=(), lists=(ListRequest("-", named.encode()),))
+
+    with pytest.raises(PlanError, match=r"names 2 objects not there: s3://.*/typo\.csv, .*/gone\.csv; .* --missing skip"):
+        preview(world.at, request)
+    skipping = replace(request, options=RunOptions(missing="skip"))
+    assert preview(world.at, skipping).skipped == {Reason.MISSING: 2}
+
+
 # --- passed on to the check and the plan ---
 
 
@@ -193,7 +204,7 @@ def test_what_another_run_did_since_the_preview_is_left_out(world: World, packed
 
 def test_a_plan_without_checks_begins_before_its_input_ends(world: World, store: CountingStore) -> None:
     world.put(9)
-    options = RunOptions(max_objects=1, archived="skip", limit=0)
+    options = RunOptions(max_objects=1, archived="skip", missing="skip", limit=0)
     with closing(PackedInput()) as packed:
         new_run(world.at, world.request(options=options), packed)
         assert store.listed < 9
