@@ -124,6 +124,7 @@ public class StagedS3A extends FileSystem {
             }
             start = copy.start();
             seek(0);
+            new java.io.File(getConf().get("sparklet.task"), "opened").createNewFile(); // for the worker to know
         }
 
         private void refuse(boolean is, String option) throws IOException {

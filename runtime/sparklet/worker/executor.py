@@ -14,6 +14,7 @@ from sparklet.errors import (
     ObjectForbiddenError,
     ObjectNotFoundError,
     ObjectStoreError,
+    PlanError,
     ScriptFailedError,
     ScriptFetchError,
     SettingsError,
@@ -21,12 +22,12 @@ from sparklet.errors import (
 )
 from sparklet.events import Event, Source, Task
 from sparklet.job.outcome import CLAIMED, OUTCOME_FILE
-from sparklet.model import MIB, InputObject, ScriptRef, ShardResult, SliceKind, check_script, split_uri
+from sparklet.model import MIB, SCHEME, InputObject, ScriptRef, ShardResult, SliceKind, check_script, split_uri
 from sparklet.ports import ObjectStore
 from sparklet.settings import WorkerSettings, script_environment, strings
 from sparklet.shown import hidden, redacted
 from sparklet.spark.runner import Runner, ScriptCall, ScriptResult
-from sparklet.spark.spark_options import INPUTS, UNCOMMITTED
+from sparklet.spark.spark_options import INPUTS, OPENED, UNCOMMITTED
 from sparklet.spark.task_limits import task_folder
 from sparklet.worker.attempt import Attempt
 from sparklet.worker.script_event import event_variables, handed_over, request_event, with_shown_inputs
@@ -84,19 +85,9 @@ class Executor:
             folder = own / "work"  # the script finds nothing there
             folder.mkdir()
             event, outcome_file = execution.event, folder / "outcome.json"
-            started_s = time.monotonic()
-            copies: Mapping[int, Path] = {}
-            uris = [item.uri for item in execution.inputs]
-            if execution.staging is not None:
-                copies = execution.staging.fetch(own, deadline, min_free_bytes)
-                if self.runner.shows_copies:
-                    uris = execution.staging.shown(copies)
-                else:
-                    uris = [f"{LOCAL}{copies[place]}" if place in copies else uri for place, uri in enumerate(uris)]
-                if self.inputs_to is not None:
-                    uris = ending.enter_context(uploaded(uris, self.inputs_to, f"{event['output_path']}-inputs"))
-                event = with_shown_inputs(event, uris)
-                log.info("inputs fetched", inputs=len(copies), duration_s=round(time.monotonic() - started_s, 3))
+            uris, copies = self._inputs(execution, own, attempt, ending)
+            event = with_shown_inputs(event, uris) if copies else event
+            in_place = [uris[n] for n in copies if self.inputs_to is None and uris[n].startswith(SCHEME)]
             argument, paths = handed_over(event, folder, is_shard=execution.is_shard)
             claimed = {CLAIMED: "1"} if execution.is_shard else {}
             (own / INPUTS).write_text("\0".join(_planned(execution, uris, copies)), encoding="utf-8")
@@ -112,7 +103,7 @@ class Executor:
                 env={**paths, **execution.env, OUTCOME_FILE: str(outcome_file), **claimed},
                 py_files=py_files,
                 inputs=execution.inputs,
-                has_copies=bool(copies),
+                has_copies=bool(in_place),
                 output=event["output_path"] if execution.is_shard else "",
                 events=events,
             )
@@ -121,6 +112,11 @@ class Executor:
             result = self.runner.run(call, log.output)
             log.info("script ended", exit_code=result.exit_code, duration_s=round(time.monotonic() - started_s, 3))
             if result.exit_code == 0:
+                if in_place and not (own / OPENED).exists():
+                    raise PlanError(
+                        f"the script did not read {in_place[0]} by Spark, and other readers see all of the object, not "
+                        "its planned part or version: read it by Spark, or plan without --split and --versions"
+                    )
                 begun = own / UNCOMMITTED
                 uncommitted = tuple(path.name for path in begun.iterdir()) if begun.exists() else ()
                 return replace(read_outcome(outcome_file), uncommitted=uncommitted)
@@ -132,6 +128,24 @@ class Executor:
         log.warning("the script is run again, in a new JVM", cause=cause)
         execution.discard()
         return self.execute(execution, attempt)
+
+    def _inputs(
+        self, execution: Execution, own: Path, attempt: Attempt, ending: ExitStack
+    ) -> tuple[list[str], Mapping[int, Path]]:
+        """Fetch what Spark cannot read; the addresses at which the script reads all inputs, and the local copies."""
+        uris = [item.uri for item in execution.inputs]
+        if execution.staging is None:
+            return uris, {}
+        started_s = time.monotonic()
+        copies = execution.staging.fetch(own, attempt.deadline, self.settings.min_free_bytes)
+        if self.runner.shows_copies:
+            uris = execution.staging.shown(copies, execution.partitions)
+        else:
+            uris = [f"{LOCAL}{copies[place]}" if place in copies else uri for place, uri in enumerate(uris)]
+        if self.inputs_to is not None:
+            uris = ending.enter_context(uploaded(uris, self.inputs_to, f"{execution.event['output_path']}-inputs"))
+        attempt.log.info("inputs fetched", inputs=len(copies), duration_s=round(time.monotonic() - started_s, 3))
+        return uris, copies
 
     def execute_task(self, attempt: Attempt) -> ShardResult:
         """Run the script of a task that belongs to no run."""

@@ -6,7 +6,7 @@ The script gets their ``file://`` addresses, so it needs no change and no Sparkl
 
 import re
 import shutil
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -98,14 +98,18 @@ class Staging:
                 pool.shutdown(cancel_futures=True)
         return paths
 
-    def shown(self, copies: Collection[int]) -> list[str]:
+    def shown(self, copies: Mapping[int, Path], partitioned: Collection[str]) -> list[str]:
         """The addresses at which Spark reads the inputs: their own, but for names that it misreads or that come again.
 
-        Such a one stands in its own folder, under a name that nothing else there has.
+        Such a one has a name in the same folder that nothing else there has, if it is a slice or in a partition; else
+        that of the local copy, which anything can read.
         """
         uris: list[str] = []
         for number, item in enumerate(self.items):
             is_own = number not in copies or not (misread(item.uri) or item.uri in uris)
+            if not is_own and not item.slice and item.uri not in partitioned:
+                uris.append(f"{LOCAL}{copies[number]}")
+                continue
             folders = [_plain(each) for each in item.uri.removeprefix(SCHEME).split("/")[:-1]]
             folder = "/".join(each for each in folders if each not in ("", ".", ".."))
             uris.append(item.uri if is_own else f"{SCHEME}{folder}/{staged_name(number, item.uri)}")

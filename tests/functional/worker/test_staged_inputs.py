@@ -13,7 +13,7 @@ import pytest
 
 from sparklet.clock import SystemClock
 from sparklet.job.event_objects import misread
-from sparklet.model import RunOptions, RunState, ShardRef, ShardState
+from sparklet.model import InputObject, RunOptions, RunState, ShardRef, ShardState, Slice, SliceKind
 from sparklet.planning.new_run import new_run
 from sparklet.planning.planner import plan
 from sparklet.planning.request import RunRequest
@@ -153,11 +153,25 @@ def test_a_slice_stands_at_its_address_in_its_partition(function: Function) -> N
 
     counts = {way: sum(row[2] for row in found if row[0] == way) for way in ("header", "base", "sql", "text", "rdd")}
     assert counts == {"header": 300, "base": 300, "sql": 301, "text": 301, "rdd": 301}
-    columns = [["dt", "date"], ["shop", "int"]]
+    columns = [["dt", "date"], ["shop", "string"]]  # as Spark takes shop=a of the empty object into account
     assert all(row[1] == columns for row in found if row[0] in ("header", "base", "sql"))
     files = {file.replace("s3a://", "s3://") for row in found for file in row[3] if row[0] not in ("rdd", "multiLine")}
     assert files == {f"{DATA}/{name}"}
     assert [row[3] for row in found if row[0] == "multiLine"] == [[True]] * 4
+
+
+def test_a_slice_read_by_anything_but_spark_fails(function: Function) -> None:
+    """Other readers would see the whole object in every shard."""
+    body = b"id,v\n" * 100
+    etag = function.store.put(f"{DATA}/whole.csv", body)
+    item = InputObject(f"{DATA}/whole.csv", 40, etag, slice=Slice(SliceKind.LINES, 5, 45, 5))
+    ref = function.plan(b"import sys, urllib.request\nprint(sys.argv[-1])\n", [item])
+
+    function.deliver(ref)
+
+    record = function.shard(ref)
+    assert (record.state, record.error_class) == (ShardState.FAILED, "PlanError")
+    assert f"did not read {DATA}/whole.csv by Spark" in record.error_message
 
 
 def test_json_lines_in_slices_are_the_json_lines(function: Function) -> None:

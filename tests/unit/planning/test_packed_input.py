@@ -88,7 +88,9 @@ def test_a_list_with_a_missing_object_is_refused_by_name(world: World) -> None:
     named = "\n".join(f"{SOURCE}{name}" for name in ("00000.csv", "typo.csv", "00001.csv", "gone.csv"))
     request = world.request(inputs=(), lists=(ListRequest("-", named.encode()),))
 
-    with pytest.raises(PlanError, match=r"names 2 objects not there: s3://.*/typo\.csv, .*/gone\.csv; .* --missing skip"):
+    with pytest.raises(
+        PlanError, match=r"names 2 objects not there: s3://.*/typo\.csv, .*/gone\.csv; .* --missing skip"
+    ):
         preview(world.at, request)
     skipping = replace(request, options=RunOptions(missing="skip"))
     assert preview(world.at, skipping).skipped == {Reason.MISSING: 2}

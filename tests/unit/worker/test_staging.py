@@ -226,14 +226,20 @@ def test_only_necessary_objects_are_fetched_in_order(tmp_path: Path) -> None:
     assert {place: path.read_text() for place, path in copies.items()} == {n: keys[n] for n in (1, 3, 4)}
     assert len(list((tmp_path / "copies").iterdir())) == 3
     shown = ["s3://b/z.csv", "s3://b/00001-y.csv", "s3://b/x.csv", "s3://b/00003-w-1.csv", "s3://b/v-/00004-y.csv"]
-    assert work.shown(copies) == shown
+    assert work.shown(copies, [item.uri for item in items]) == shown  # each in a partition
+    local = [f"file://{copies[n]}" if n in copies else item.uri for n, item in enumerate(items)]
+    assert work.shown(copies, ()) == local
 
 
 def test_what_comes_again_has_a_name_of_its_own() -> None:
     store = MemoryObjectStore()
     work = Staging(tuple(slices_of(store, b"abc\n" * 10, "lines", 8)[:3]), Access(), store)
 
-    assert work.shown(range(3)) == [URI, "s3://data/in/00001-a-b-1.csv", "s3://data/in/00002-a-b-1.csv"]
+    assert work.shown(dict.fromkeys(range(3), Path("x")), ()) == [
+        URI,
+        "s3://data/in/00001-a-b-1.csv",
+        "s3://data/in/00002-a-b-1.csv",
+    ]
 
 
 def test_an_old_version_is_fetched() -> None:
