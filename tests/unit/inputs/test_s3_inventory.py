@@ -94,7 +94,7 @@ def test_an_archived_object_is_checked_for_its_restoration() -> None:
 
     assert [each.item.uri for each in found.objects()] == ["s3://data/back", "s3://data/now"]
     assert found.skipped == {Reason.ARCHIVED: 2}
-    assert found.archived_names == ["s3://data/cold", "s3://data/tier"]
+    assert found.named[Reason.ARCHIVED] == ["s3://data/cold", "s3://data/tier"]
 
 
 def test_missing_sizes_are_requested_from_the_objects() -> None:
