@@ -1,7 +1,8 @@
 """Fetches inputs that Spark cannot read by their names into the task's folder.
 
 Such inputs are slices, old versions, objects that need another role or payer, and names that Hadoop or Spark misread.
-The script gets their ``file://`` addresses, so it needs no change and no Sparklet. Spark reads all other inputs itself.
+Spark reads the copies at the objects' addresses, or by ``file://``, so a script needs no change and no Sparklet.
+It reads all other inputs itself.
 """
 
 import re
