@@ -113,14 +113,12 @@ public class StagedS3A extends FileSystem {
         private final long start;
 
         Reading(Copy copy) throws IOException {
+            file = new RandomAccessFile(copy.file, "r");
             if (copy.headerBytes >= 0) {
                 String comment = option("comment");
                 refuse(option("multiLine").equalsIgnoreCase("true"), "multiLine");
                 refuse(option("wholetext").equalsIgnoreCase("true"), "wholetext");
-                file = new RandomAccessFile(copy.file, "r");
                 refuse(!comment.isEmpty() && copy.headerBytes > 0 && file.read() == comment.charAt(0), "comment");
-            } else {
-                file = new RandomAccessFile(copy.file, "r");
             }
             start = copy.start();
             seek(0);
@@ -129,6 +127,7 @@ public class StagedS3A extends FileSystem {
 
         private void refuse(boolean is, String option) throws IOException {
             if (is) {
+                file.close();
                 throw new IOException("a slice cannot be read with the option " + option + ": plan without --split");
             }
         }

@@ -106,7 +106,7 @@ public class TaskS3A extends S3AFileSystem {
     }
 
     public CompletableFuture openFileWithOptions(Path path, OpenFileParameters parameters) throws IOException {
-        if (others.contains(input(path))) { // of multiLine, which opens empty files too
+        if (others.contains(known.get(key(super.makeQualified(path))))) { // of multiLine, which opens empty files too
             Path empty = new Path("file:///dev/null");
             return CompletableFuture.completedFuture(getLocal(getConf()).getRaw().open(empty, 4096));
         }
