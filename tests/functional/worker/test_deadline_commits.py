@@ -80,12 +80,13 @@ def ended_at(bench: Bench, line: bytes, code: str, *args: str, at_once: bool = F
         if heard == line:
             deadline.expire("its time is over", at_once=at_once)
 
-    with (
-        task_folder(bench.scratch, "attempt") as folder,
-        pytest.raises(DeadlineExceededError, match="commit state unknown") as ended,
-    ):
-        bench.runner.run(ScriptCall(script, args, folder, deadline), hear)
-    return str(ended.value)
+    with task_folder(bench.scratch, "attempt") as folder:
+        try:
+            result = bench.runner.run(ScriptCall(script, args, folder, deadline), hear)
+        except DeadlineExceededError as error:
+            assert "commit state unknown" in str(error)  # noqa: PT017
+            return str(error)
+    raise AssertionError(f"it ended before its deadline: {result}, {bench.lines}")
 
 
 def rows_of(table: Path) -> list[dict[str, Any]]:
