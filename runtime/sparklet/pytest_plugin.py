@@ -77,10 +77,12 @@ class SparkletJob:
             context.stop()
 
     def _here(self, script: Path, paths: list[Path], home: Path, event: Any, **options: Any) -> Finished:
+        from sparklet.job.outcome import EVENT
         from sparklet.model import InputObject, Run, Shard, ShardRecord
+        from sparklet.spark.script_options import takes_event
         from sparklet.spark.spark_options import AWSGLUE
         from sparklet.worker.executor import read_outcome
-        from sparklet.worker.script_event import handed_over, shard_event
+        from sparklet.worker.script_event import handed_over, script_arguments, shard_event
 
         params, items, args, env = (options.pop(name, ()) for name in ("params", "items", "args", "env"))
         if options:
@@ -92,7 +94,9 @@ class SparkletJob:
             shard = Shard(0, (*objects, *map(InputObject.of_item, items)))
             record = ShardRecord("test", 0, "", 0, 0, len(shard.objects), shard.size_bytes, attempts=1, attempt_id="1")
             event = shard_event(Run("test", (), output, (), params=dict(params)), record, shard, output)
-        argument, of_event = handed_over(event, home, is_shard=is_shard)
+        of_event = handed_over(event, home, is_shard=is_shard)
+        argument = of_event[EVENT] if takes_event(script, ()) else ""
+        arguments = script_arguments(args, event if is_shard else {}, argument)
         own = {
             **dict.fromkeys(("output_path", "OUTPUT_PATH"), output),
             **of_event,
@@ -101,7 +105,7 @@ class SparkletJob:
             "SPARKLET_CLAIMED": "1",
         }
         with mock.patch.dict(os.environ, {**_variables(), **own}), pytest.MonkeyPatch.context() as patch:
-            patch.setattr(sys, "argv", [str(script), "--event", argument, *args])
+            patch.setattr(sys, "argv", [str(script), *arguments])
             patch.syspath_prepend(script.parent)
             sys.path.append(AWSGLUE)
             patch.chdir(home / "work")

@@ -15,7 +15,7 @@ from sparklet.job.annexes import CatalogTables, DatabaseAccess, StreamRecords, T
 from sparklet.job.errors import EventError
 from sparklet.job.event_objects import escaped, event_objects, misread
 from sparklet.job.fields import INFER, SCHEMA
-from sparklet.job.outcome import Outcome
+from sparklet.job.outcome import EVENT, Outcome
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
@@ -53,7 +53,8 @@ class Job(StreamRecords, TableWrites, DatabaseAccess):
     def from_args(cls, argv: Sequence[str] | None = None, env: Mapping[str, str] = os.environ) -> Job:
         """Read ``argv`` (default: the process's own arguments) and the environment.
 
-        Unknown arguments, such as Glue's ``--JOB_NAME``, end up in ``args``.
+        Unknown arguments, such as Glue's ``--JOB_NAME``, end up in ``args``. Without ``--event`` the event is that of
+        the environment, where a worker has it.
 
         Raises
         ------
@@ -61,7 +62,8 @@ class Job(StreamRecords, TableWrites, DatabaseAccess):
             If ``--event`` is malformed, or event and arguments name different inputs or outputs.
         """
         known, rest = _command_line().parse_known_args(sys.argv[1:] if argv is None else list(argv))
-        event = {} if known.event is None else _read_event(known.event)
+        given = env.get(EVENT) if known.event is None else known.event
+        event = {} if given is None else _read_event(given)
         fields = event if isinstance(event, Mapping) else {}
         named = fields.get("inputs") is not None or bool(fields.get("input_path"))
         objects = () if named else event_objects(event)

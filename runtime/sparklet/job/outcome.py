@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import Any
 
 OUTCOME_FILE = "SPARKLET_OUTCOME_FILE"
+EVENT, EVENT_FILE = "SPARKLET_EVENT", "SPARKLET_EVENT_FILE"  # the event as --event has it, and where it lies
 CLAIMED = "SPARKLET_CLAIMED"  # set by a worker that has claimed the event's shard in the ledger
 MAX_ANSWER_BYTES = 6 * 1024 * 1024 - 64 * 1024  # Lambda returns 6 MB, this and the rest of the response
 MAX_STATE_BYTES = 1_000_000  # above that Lambda ends a window early

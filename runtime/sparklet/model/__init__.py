@@ -10,7 +10,18 @@ All are frozen. Times are seconds since the epoch (``_s``), sizes stored (compre
 """
 
 from sparklet.model.options import MIB, Access, Key, RunOptions
-from sparklet.model.runs import PUBLISHED, Dispatch, ListSource, NextRun, Run, RunState, ScriptRef, check_script
+from sparklet.model.runs import (
+    INPUT,
+    OUTPUT,
+    PUBLISHED,
+    Dispatch,
+    ListSource,
+    NextRun,
+    Run,
+    RunState,
+    ScriptRef,
+    check_script,
+)
 from sparklet.model.services import MAX_INLINE, MAX_NAME, ExecutionState, ExecutionStatus, execution_name, successor
 from sparklet.model.shards import (
     ANSWERS,

@@ -14,6 +14,10 @@ PUBLISHED = re.compile(rf"shard=(?P<run_id>{RUN_ID.pattern})_(?P<created_ms>[0-9
 """The name of a folder that a run published, and nobody else's; see ``Run.shard_output``."""
 
 
+INPUT, OUTPUT = "{input}", "{output}"
+"""In a run's arguments: the address of its input, and that of the shard's output."""
+
+
 class RunState(StrEnum):
     """A run's status."""
 

@@ -21,7 +21,7 @@ from sparklet.errors import (
 from sparklet.inputs.list_requests import TABLE, stored_source
 from sparklet.job.catalogs import catalog_properties
 from sparklet.job.fields import INFER, SCHEMA
-from sparklet.model import RUN_ID, SCHEME, NextRun, Run, ScriptRef, s3_address, split_uri
+from sparklet.model import INPUT, RUN_ID, SCHEME, NextRun, Run, ScriptRef, s3_address, split_uri
 from sparklet.model.options import AUTO, REFUSE
 from sparklet.planning.engine_choice import asked_spark, chosen_engine, refuse_another_spark
 from sparklet.planning.follow_up_ids import FOLLOW_UP_ID
@@ -157,6 +157,11 @@ def _checked_run(
     """The run as it enters the ledger, once its input is found plannable."""
     store, options = packed.open(at, request), request.options
     inputs = packed.inputs
+    if (packed.lists or len(inputs) > 1) and any(INPUT in argument for argument in request.args):
+        raise PlanError(
+            f"{INPUT} in the script's arguments stands for the run's input, and this run has several or a list: give "
+            "it one --input, or let the script read job.inputs"
+        )
     own = {"Sparklet's own folder": at.runs_uri}
     refuse_own_output(inputs, {"the output": request.output_uri, **own})
     if request.next:

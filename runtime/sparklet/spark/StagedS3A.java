@@ -19,7 +19,7 @@ import org.apache.hadoop.fs.permission.FsPermission;
 import org.apache.hadoop.util.Progressable;
 
 /**
- * S3A in which the inputs that the worker has fetched, such as slices, stand at their own addresses.
+ * S3A in which the inputs that the worker has fetched, such as slices, stand at their own addresses, and in folders.
  *
  * A reader makes one with its own options, since nothing caches it: only they say whether a slice has its object's
  * header. All other paths are TaskS3A's, which is cached.
@@ -63,7 +63,8 @@ public class StagedS3A extends FileSystem {
             return headerBytes <= 0 || isFirst || option("header").equalsIgnoreCase("true") ? 0 : headerBytes;
         }
 
-        FileStatus status(Path path) {
+        FileStatus status(Path path) throws IOException {
+            TaskS3A.mark(getConf(), "copy");
             Path own = StagedS3A.this.makeQualified(path);
             return new FileStatus(file.length() - start(), false, 1, getDefaultBlockSize(path), file.lastModified(), own);
         }
@@ -91,7 +92,14 @@ public class StagedS3A extends FileSystem {
 
     public FileStatus[] listStatus(Path path) throws FileNotFoundException, IOException {
         Copy copy = copy(path);
-        return copy == null ? s3a.listStatus(path) : ((TaskS3A) s3a).withOthers(path, copy.status(path));
+        if (copy != null) {
+            return ((TaskS3A) s3a).withOthers(path, copy.status(path));
+        }
+        return isView(path) ? ((TaskS3A) s3a).listed(path, this) : s3a.listStatus(path);
+    }
+
+    private boolean isView(Path path) {
+        return ((TaskS3A) s3a).isView(path);
     }
 
     public FSDataInputStream open(Path path, int bufferBytes) throws IOException {
@@ -122,7 +130,6 @@ public class StagedS3A extends FileSystem {
             }
             start = copy.start();
             seek(0);
-            new java.io.File(getConf().get("sparklet.task"), "opened").createNewFile(); // for the worker to know
         }
 
         private void refuse(boolean is, String option) throws IOException {
@@ -174,11 +181,11 @@ public class StagedS3A extends FileSystem {
     }
 
     public RemoteIterator listFiles(Path path, boolean recursive) throws FileNotFoundException, IOException {
-        return copy(path) == null ? s3a.listFiles(path, recursive) : super.listFiles(path, recursive);
+        return copy(path) == null && !isView(path) ? s3a.listFiles(path, recursive) : super.listFiles(path, recursive);
     }
 
     public ContentSummary getContentSummary(Path path) throws IOException {
-        return copy(path) == null ? s3a.getContentSummary(path) : super.getContentSummary(path);
+        return copy(path) == null && !isView(path) ? s3a.getContentSummary(path) : super.getContentSummary(path);
     }
 
     public FSDataOutputStream create(Path path, FsPermission permission, boolean overwrite, int bufferBytes,

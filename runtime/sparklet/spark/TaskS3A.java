@@ -4,19 +4,30 @@ import java.net.URI;
 import java.nio.file.Files;
 import java.util.ArrayList;
 import java.util.HashMap;
+import java.util.Iterator;
 import java.util.List;
 import java.util.Map;
+import java.util.TreeMap;
 import java.util.concurrent.CompletableFuture;
 import java.util.concurrent.ConcurrentHashMap;
 import org.apache.hadoop.conf.Configuration;
+import org.apache.hadoop.fs.ContentSummary;
 import org.apache.hadoop.fs.EtagSource;
 import org.apache.hadoop.fs.FSDataInputStream;
+import org.apache.hadoop.fs.FSDataOutputStream;
 import org.apache.hadoop.fs.FileStatus;
+import org.apache.hadoop.fs.FileSystem;
+import org.apache.hadoop.fs.LocatedFileStatus;
 import org.apache.hadoop.fs.Path;
+import org.apache.hadoop.fs.PathFilter;
+import org.apache.hadoop.fs.RemoteIterator;
 import org.apache.hadoop.fs.impl.FutureIOSupport;
 import org.apache.hadoop.fs.impl.OpenFileParameters;
+import org.apache.hadoop.fs.permission.FsPermission;
 import org.apache.hadoop.fs.s3a.RemoteFileChangedException;
 import org.apache.hadoop.fs.s3a.S3AFileSystem;
+import org.apache.hadoop.util.Progressable;
+import org.apache.hadoop.util.functional.RemoteIterators;
 
 /**
  * S3A that asks once for size and ETag of each of a task's inputs, which Spark does up to eight times.
@@ -24,12 +35,18 @@ import org.apache.hadoop.fs.s3a.S3AFileSystem;
  * S3A then reads by this ETag, which must be the planned one: an input that was replaced since is an error, never a
  * mixture of two objects.
  *
+ * In the run's input folders it lists the shard's inputs and nothing else, so a script that reads such a folder reads
+ * its part of it. By name all files can be read.
+ *
  * Inputs below folders like day=1 have the columns, and these the types, that they have in a job over the whole folder
  * (docs/decisions/0070-a-shard-of-a-folder.md).
  */
 public class TaskS3A extends S3AFileSystem {
     private final Map known = new ConcurrentHashMap();
-    private final Map inputs = new HashMap(); // bucket/key -> planned ETag, "" if nobody knows it
+    private final TreeMap inputs = new TreeMap(); // bucket/key -> planned ETag, "" if nobody knows it
+    private final List roots = new ArrayList(); // bucket/key/ of the run's input folders
+    private boolean hasSeen;
+    private final Map written = new ConcurrentHashMap(); // what the task has written, by bucket/key
     private final Map folders = new HashMap(); // bucket/key -> the run's input in which it lies, if that has partitions
     private final List others = new ArrayList(); // empty files of other partitions, whose values decide on types
 
@@ -47,6 +64,10 @@ public class TaskS3A extends S3AFileSystem {
     }
 
     private void add(String key, String etag, String folder) {
+        if (key.endsWith("/") && folder.isEmpty()) {
+            roots.add(key);
+            return;
+        }
         if (key.endsWith("/")) {
             key = key + "none";
             Path path = new Path(getUri().getScheme(), getUri().getHost(), key.substring(key.indexOf('/')));
@@ -72,28 +93,202 @@ public class TaskS3A extends S3AFileSystem {
         return calls[2].getMethodName().contains("basePaths") || calls[3].getMethodName().contains("basePaths");
     }
 
+    /** Whether Spark SQL lists files, to which an empty one gives a type; to RDD.wholeTextFiles it is a record. */
+    private static boolean isAskedBySql() {
+        StackTraceElement[] calls = new Throwable().getStackTrace();
+        for (int at = 2; at < calls.length; at++) {
+            if (calls[at].getClassName().startsWith("org.apache.spark.util.HadoopFSUtils")) {
+                return true;
+            }
+        }
+        return false;
+    }
+
     public FileStatus getFileStatus(Path path) throws IOException {
         FileStatus found = input(path);
+        if (found == null && hasInputs(path)) {
+            return new FileStatus(0, true, 1, getDefaultBlockSize(path), 0, super.makeQualified(path));
+        }
         return found == null ? super.getFileStatus(path) : found;
     }
 
     public boolean exists(Path path) throws IOException {
-        return input(path) != null || super.exists(path);
+        return input(path) != null || hasInputs(path) || super.exists(path);
     }
 
     public boolean isDirectory(Path path) throws IOException {
-        return input(path) == null && super.isDirectory(path);
+        return input(path) == null && (hasInputs(path) || super.isDirectory(path));
     }
 
     public FileStatus[] listStatus(Path path) throws FileNotFoundException, IOException {
         FileStatus found = input(path);
-        return found == null ? super.listStatus(path) : withOthers(path, found);
+        if (found != null) {
+            return withOthers(path, found);
+        }
+        return isView(path) ? listed(path, this) : super.listStatus(path);
+    }
+
+    public RemoteIterator listStatusIterator(Path path) throws FileNotFoundException, IOException {
+        return isView(path) ? RemoteIterators.remoteIteratorFromArray(listed(path, this)) : super.listStatusIterator(path);
+    }
+
+    public RemoteIterator listLocatedStatus(Path path, PathFilter filter) throws FileNotFoundException, IOException {
+        if (!isView(path)) {
+            return super.listLocatedStatus(path, filter);
+        }
+        List all = new ArrayList();
+        FileStatus[] children = listed(path, this);
+        for (int at = 0; at < children.length; at++) {
+            if (filter.accept(children[at].getPath())) {
+                all.add(located(children[at]));
+            }
+        }
+        return RemoteIterators.remoteIteratorFromIterable(all);
+    }
+
+    public RemoteIterator listFiles(Path path, boolean recursive) throws FileNotFoundException, IOException {
+        return isView(path) ? RemoteIterators.remoteIteratorFromIterable(files(path, recursive))
+                : super.listFiles(path, recursive);
+    }
+
+    public ContentSummary getContentSummary(Path path) throws IOException {
+        if (!isView(path)) {
+            return super.getContentSummary(path);
+        }
+        List files = files(path, true);
+        long bytes = 0;
+        for (int at = 0; at < files.size(); at++) {
+            bytes += ((FileStatus) files.get(at)).getLen();
+        }
+        return new ContentSummary.Builder().length(bytes).fileCount(files.size()).directoryCount(1).build();
+    }
+
+    private List files(Path path, boolean recursive) throws IOException {
+        List all = new ArrayList();
+        FileStatus[] children = listed(path, this);
+        for (int at = 0; at < children.length; at++) {
+            if (!children[at].isDirectory()) {
+                all.add(located(children[at]));
+            } else if (recursive) {
+                all.addAll(files(children[at].getPath(), true));
+            }
+        }
+        return all;
+    }
+
+    private LocatedFileStatus located(FileStatus status) throws IOException {
+        return new LocatedFileStatus(status, getFileBlockLocations(status, 0, status.getLen()));
+    }
+
+    /** Whether a folder lies in an input of the run; not where Spark skips it, or what the task itself has written. */
+    public boolean isView(Path path) {
+        String folder = folder(path);
+        for (int at = 0; at < roots.size(); at++) {
+            String root = (String) roots.get(at);
+            if (folder.startsWith(root)) {
+                String below = "/" + folder.substring(root.length());
+                return hasInputs(path) || !(below.contains("/_") || below.contains("/.") || isWritten(folder));
+            }
+        }
+        return false;
+    }
+
+    private boolean isWritten(String folder) {
+        for (Iterator keys = written.keySet().iterator(); keys.hasNext();) {
+            String key = keys.next() + "/";
+            if (key.startsWith(folder) || folder.startsWith(key)) {
+                return true;
+            }
+        }
+        return false;
+    }
+
+    /** Whether inputs of the shard lie in a folder of the run's input. */
+    private boolean hasInputs(Path path) {
+        String folder = folder(path);
+        String first = (String) inputs.ceilingKey(folder);
+        for (int at = 0; first != null && first.startsWith(folder) && at < roots.size(); at++) {
+            if (folder.startsWith((String) roots.get(at))) {
+                return true;
+            }
+        }
+        return false;
+    }
+
+    /** What a folder of the run's input has of the shard, with the status that a file system tells of each file. */
+    public FileStatus[] listed(Path path, FileSystem asked) throws IOException {
+        String folder = folder(path);
+        if (!hasInputs(path)) {
+            FileStatus named = super.getFileStatus(path);
+            if (named.isFile()) {
+                return new FileStatus[] {named};
+            }
+            throw new IOException(path + " lies in an input of the run, and nothing in it is an input of this shard: read "
+                    + "the input's folder itself, read files there by their names, or keep what is no input elsewhere");
+        }
+        saw();
+        List all = new ArrayList();
+        String last = "";
+        for (Iterator keys = inputs.tailMap(folder).keySet().iterator(); keys.hasNext();) {
+            String key = (String) keys.next();
+            if (!key.startsWith(folder)) {
+                break;
+            }
+            int end = key.indexOf('/', folder.length());
+            String child = end < 0 ? key : key.substring(0, end);
+            Path own = new Path(getUri().getScheme(), getUri().getHost(), child.substring(child.indexOf('/')));
+            if (end < 0 && others.contains(known.get(key))) {
+                if (isAskedBySql()) {
+                    all.add(known.get(key));
+                }
+            } else if (end < 0) {
+                all.add(asked.getFileStatus(own));
+            } else if (!child.equals(last)) {
+                all.add(new FileStatus(0, true, 1, getDefaultBlockSize(own), 0, own));
+                last = child;
+            }
+        }
+        return (FileStatus[]) all.toArray(new FileStatus[0]);
+    }
+
+    private String folder(Path path) {
+        String key = key(super.makeQualified(path));
+        return key.endsWith("/") ? key : key + "/";
+    }
+
+    /** Tell the worker once that Spark has looked for an input of the shard. */
+    private void saw() throws IOException {
+        if (!hasSeen) {
+            hasSeen = true;
+            mark(getConf(), "input");
+        }
+    }
+
+    /** Tell the worker what Spark has seen. */
+    public static void mark(Configuration conf, String what) throws IOException {
+        new java.io.File(conf.get("sparklet.task") + "/seen", what).createNewFile();
+    }
+
+    public FSDataOutputStream create(Path path, FsPermission permission, boolean overwrite, int bufferBytes,
+            short replication, long blockBytes, Progressable progress) throws IOException {
+        written.put(key(super.makeQualified(path)), "");
+        return super.create(path, permission, overwrite, bufferBytes, replication, blockBytes, progress);
+    }
+
+    public boolean mkdirs(Path path, FsPermission permission) throws IOException {
+        written.put(key(super.makeQualified(path)), "");
+        return super.mkdirs(path, permission);
+    }
+
+    public boolean rename(Path from, Path to) throws IOException {
+        written.put(key(super.makeQualified(to)), "");
+        return super.rename(from, to);
     }
 
     /** An input and, if it lies in a partition, the empty files of others. */
     public FileStatus[] withOthers(Path path, FileStatus found) {
         List all = new ArrayList();
-        if (folders.containsKey(key(super.makeQualified(path)))) {
+        if (folders.containsKey(key(super.makeQualified(path))) && isAskedBySql()) {
             all.addAll(others);
         }
         all.add(found);
@@ -136,6 +331,9 @@ public class TaskS3A extends S3AFileSystem {
             } catch (FileNotFoundException missing) {
                 return null;
             }
+        }
+        if (inputs.containsKey(key)) {
+            saw();
         }
         return (FileStatus) known.get(key);
     }

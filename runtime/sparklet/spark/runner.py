@@ -58,8 +58,8 @@ class Runner(Protocol):
     """Runs scripts, one after the other. No process or file of a script is left after ``run``."""
 
     @property
-    def shows_copies(self) -> bool:
-        """Whether its Spark reads the worker's copies of inputs at the objects' own addresses."""
+    def has_view(self) -> bool:
+        """Whether its Spark lists a shard's inputs in their folders, and reads copies at the objects' addresses."""
         return False
 
     def start(self) -> None:

@@ -6,8 +6,10 @@ They are comments, anywhere, at the start of a line::
     # sparklet: spark.driver.memory=3g
     # sparklet: spark.driver.extraJavaOptions=-Duser.language=de
     # sparklet: spark=4
+    # sparklet: event=no
 
-``spark=4`` or ``spark=4.1`` refuses any other Spark. A script needs its own JVM if a comment, or a literal in its code
+``event`` decides whether the event is the script's last argument, ``--event``. ``spark=4`` or
+``spark=4.1`` refuses any other Spark. A script needs its own JVM if a comment, or a literal in its code
 such as ``.config("spark.jars.packages", "group:artifact:1.0")``, has an option that only a new JVM can take. It then
 gets one with those options. Both runners use the other options in comments, and with ``runner=warm`` a script stays on
 the warm JVM whatever its code has. What a literal names of the class path's jars, in any version or spelling, is not
@@ -16,8 +18,10 @@ asked for.
 
 import ast
 import re
+import zipfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 
 from sparklet.errors import ScriptError
@@ -34,6 +38,7 @@ JVM_OPTIONS = frozenset(
 """Not ``spark.driver.memory``: spark-submit, too, ignores it in code, and the JVM has all the function's memory."""
 
 IN_A_COMMENT = JVM_OPTIONS | {"spark.driver.memory"}
+YES_NO = ("yes", "no")
 SETTERS = frozenset({"config", "set", "setIfMissing"})
 JARS, PACKAGES = "spark.jars", "spark.jars.packages"
 RENAMED = {"delta-core": "delta-spark", "aws-java-sdk-bundle": "aws-java-sdk-core"}  # the image has its modules
@@ -44,6 +49,8 @@ _VARIANT = re.compile(
     r"_\d+\.\d+|-\d.*|(?<=spark)[\d.]+"
 )  # a line of Scala or Spark, the version, Spark's line in a name
 _LINE = re.compile(r"\d+(\.\d+)?")
+_EVENT = re.compile(r"--event(?![\w-])")
+_READS_ARGUMENTS = re.compile(r"\b(argv|argparse|click|docopt|fire|getopt|getResolvedOptions|optparse|typer)\b")
 _COMMENT = re.compile(r"^#[ \t]*sparklet:(.*)$", re.MULTILINE)
 
 
@@ -78,7 +85,7 @@ def script_options(source: str, jars: Callable[[], Sequence[str]] = tuple) -> Sc
     asked = commented.pop("spark", "")
     if asked and (version := version_on(jars())) and not is_of(version, asked):
         raise ScriptError(f"the script asks for Spark {asked} ('# sparklet: spark={asked}'), this worker has {version}")
-    runner = commented.pop("runner", "")
+    runner, _ = commented.pop("runner", ""), commented.pop("event", "")
     jvm_options = sorted(IN_A_COMMENT.intersection(commented))
     if runner == "warm":
         if jvm_options:
@@ -93,6 +100,32 @@ def script_options(source: str, jars: Callable[[], Sequence[str]] = tuple) -> Sc
 def commented_spark(source: str) -> str:
     """The line of Spark that a comment asks for; "" for any. ScriptError as ``script_options``."""
     return dict(_commented(source)).get("spark", "")
+
+
+def takes_event(script: Path, py_files: Sequence[Path]) -> bool:
+    """Whether a script is given ``--event``: unless it reads arguments, here or in its py-files, and does not name it.
+
+    A script that reads positions, or refuses what it does not know, would fail or write to a place of that name.
+    """
+    source = script.read_text(encoding="utf-8", errors="replace")
+    if chosen := dict(_commented(source)).get("event"):
+        return chosen == YES_NO[0]
+    texts = [source, *map(_modules, py_files)]
+    return any(map(_EVENT.search, texts)) or not any(map(_READS_ARGUMENTS.search, texts))
+
+
+@cache  # its path has the digest
+def _modules(path: Path) -> str:
+    """What the modules of a py-file have to do with arguments; but not those of Sparklet's own library."""
+    texts = []
+    if zipfile.is_zipfile(path):
+        with zipfile.ZipFile(path) as archive:
+            names = [name for name in archive.namelist() if name.endswith(".py") and not name.startswith("sparklet/")]
+            texts = [archive.read(name).decode(errors="replace") for name in names]
+    elif path.suffix == ".py":
+        texts = [path.read_text(encoding="utf-8", errors="replace")]
+    found = (expression.search(text) for expression in (_EVENT, _READS_ARGUMENTS) for text in texts)
+    return " ".join(match[0] for match in found if match)
 
 
 def _not_bundled(key: str, names: str, line: int, jars: Sequence[str], warnings: list[str]) -> str:
@@ -130,12 +163,12 @@ def _stem(name: str) -> str:
 def _commented(source: str) -> Iterator[tuple[str, str]]:
     for match in _COMMENT.finditer(source):
         key, equals, value = (part.strip() for part in match[1].partition("="))
-        known = {"runner": value in ("warm", "submit"), "spark": bool(_LINE.fullmatch(value))}
+        known = {"runner": value in ("warm", "submit"), "spark": bool(_LINE.fullmatch(value)), "event": value in YES_NO}
         if not (equals and known.get(key, key.startswith("spark."))):
             line = source.count("\n", 0, match.start()) + 1
             raise ScriptError(
                 f"line {line} of the script: '# sparklet: {match[1].strip()}' must be runner=submit, runner=warm, "
-                "spark=4, spark=4.1 (or another line) or spark.…=…"
+                "event=yes, event=no, spark=4, spark=4.1 (or another line) or spark.…=…"
             )
         yield key, value
 

@@ -41,7 +41,7 @@ class SubmitRunner(Runner):
     scratch: Path
 
     @property
-    def shows_copies(self) -> bool:
+    def has_view(self) -> bool:
         """Whether our Java is on the class path."""
         return has_own_java(self.spark, class_path(self.spark))
 

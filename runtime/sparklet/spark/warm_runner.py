@@ -168,7 +168,7 @@ class WarmRunner:
             self._boot()
 
     @property
-    def shows_copies(self) -> bool:
+    def has_view(self) -> bool:
         """Whether our Java is on the class path."""
         return has_own_java(self._spark, class_path(self._spark))
 

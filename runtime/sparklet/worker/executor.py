@@ -21,16 +21,23 @@ from sparklet.errors import (
     SparkRuntimeError,
 )
 from sparklet.events import Event, Source, Task
-from sparklet.job.outcome import CLAIMED, OUTCOME_FILE
-from sparklet.model import MIB, SCHEME, InputObject, ScriptRef, ShardResult, SliceKind, check_script, split_uri
+from sparklet.job.outcome import CLAIMED, EVENT, OUTCOME_FILE
+from sparklet.model import INPUT, MIB, SCHEME, InputObject, ScriptRef, ShardResult, SliceKind, check_script, split_uri
 from sparklet.ports import ObjectStore
 from sparklet.settings import WorkerSettings, script_environment, strings
 from sparklet.shown import hidden, redacted
 from sparklet.spark.runner import Runner, ScriptCall, ScriptResult
-from sparklet.spark.spark_options import INPUTS, OPENED, UNCOMMITTED
+from sparklet.spark.script_options import takes_event
+from sparklet.spark.spark_options import INPUTS, SEEN, UNCOMMITTED
 from sparklet.spark.task_limits import task_folder
 from sparklet.worker.attempt import Attempt
-from sparklet.worker.script_event import event_variables, handed_over, request_event, with_shown_inputs
+from sparklet.worker.script_event import (
+    event_variables,
+    handed_over,
+    request_event,
+    script_arguments,
+    with_shown_inputs,
+)
 from sparklet.worker.staging import LOCAL, Staging, uploaded
 
 MAX_OUTCOME_BYTES = 64 * MIB  # escaping may make an answer of 6 MB six times as long
@@ -46,6 +53,16 @@ PERMANENT_CAUSES = frozenset(
     }
 )
 """Root causes that every attempt on the same input has. All others are retried, such as a 503 of S3 in a script."""
+
+
+NO_VIEW = (
+    "the script is given the folder of its inputs, and Spark here does not list a shard's inputs alone: let it read "
+    "job.inputs, or run it in functions"
+)
+NOT_SEEN = (
+    "the script is given the folder of its inputs and did not read it by Spark; other readers see all of the run's "
+    "input: read it by Spark, or read job.inputs"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,25 +102,31 @@ class Executor:
             folder = own / "work"  # the script finds nothing there
             folder.mkdir()
             event, outcome_file = execution.event, folder / "outcome.json"
+            has_view = self.runner.has_view and self.inputs_to is None
+            reads_folder = execution.is_shard and _reads_folder(execution, script)
+            if reads_folder and not has_view:
+                raise PlanError(NO_VIEW)
             uris, copies = self._inputs(execution, own, attempt, ending)
             event = with_shown_inputs(event, uris) if copies else event
-            in_place = [uris[n] for n in copies if self.inputs_to is None and uris[n].startswith(SCHEME)]
-            argument, paths = handed_over(event, folder, is_shard=execution.is_shard)
+            in_place = [uris[n] for n in copies if has_view and uris[n].startswith(SCHEME)]
+            of_event = handed_over(event, own, is_shard=execution.is_shard)
+            argument = of_event[EVENT] if takes_event(script, py_files) else ""
             claimed = {CLAIMED: "1"} if execution.is_shard else {}
-            (own / INPUTS).write_text("\0".join(_planned(execution, uris, copies)), encoding="utf-8")
+            (own / INPUTS).write_text("\0".join(_planned(execution, copies)), encoding="utf-8")
+            (own / SEEN).mkdir()
             events = None
             if execution.keep_events:
                 (events := own / "events").mkdir()
                 ending.callback(execution.keep_events, events)  # that of a failed attempt, too
             call = ScriptCall(
                 script=script,
-                args=("--event", argument, *execution.args),
+                args=script_arguments(execution.args, event if execution.is_shard else {}, argument),
                 work_dir=folder,
                 deadline=deadline,
-                env={**paths, **execution.env, OUTCOME_FILE: str(outcome_file), **claimed},
+                env={**of_event, **execution.env, OUTCOME_FILE: str(outcome_file), **claimed},
                 py_files=py_files,
                 inputs=execution.inputs,
-                has_copies=bool(in_place),
+                has_copies=bool(copies) and has_view,
                 output=event["output_path"] if execution.is_shard else "",
                 events=events,
             )
@@ -112,11 +135,13 @@ class Executor:
             result = self.runner.run(call, log.output)
             log.info("script ended", exit_code=result.exit_code, duration_s=round(time.monotonic() - started_s, 3))
             if result.exit_code == 0:
-                if in_place and not (own / OPENED).exists():
+                if in_place and not (own / SEEN / "copy").exists():
                     raise PlanError(
                         f"the script did not read {in_place[0]} by Spark, and other readers see all of the object, not "
                         "its planned part or version: read it by Spark, or plan without --split and --versions"
                     )
+                if reads_folder and not any((own / SEEN).iterdir()):
+                    raise PlanError(NOT_SEEN)
                 begun = own / UNCOMMITTED
                 uncommitted = tuple(path.name for path in begun.iterdir()) if begun.exists() else ()
                 return replace(read_outcome(outcome_file), uncommitted=uncommitted)
@@ -138,7 +163,7 @@ class Executor:
             return uris, {}
         started_s = time.monotonic()
         copies = execution.staging.fetch(own, attempt.deadline, self.settings.min_free_bytes)
-        if self.runner.shows_copies:
+        if self.runner.has_view:
             uris = execution.staging.shown(copies, execution.partitions)
         else:
             uris = [f"{LOCAL}{copies[place]}" if place in copies else uri for place, uri in enumerate(uris)]
@@ -205,13 +230,22 @@ def _failed(execution: Execution, result: ScriptResult, uris: Sequence[str], *, 
     )
 
 
-def _planned(execution: Execution, uris: Sequence[str], copies: Mapping[int, Path]) -> Iterator[str]:
-    """For ``TaskS3A`` and ``StagedS3A``, six words each: of inputs, and of folders with other values of partitions.
+def _reads_folder(execution: Execution, script: Path) -> bool:
+    """Whether a script is given the folder of its inputs, or asks for it."""
+    return any(INPUT in each for each in execution.args) or b"input_folders" in script.read_bytes()
+
+
+def _planned(execution: Execution, copies: Mapping[int, Path]) -> Iterator[str]:
+    """For ``TaskS3A`` and ``StagedS3A``, six words each: of inputs, and of folders.
 
     The address; of an input the ETag; the folder below which its partitions begin; of a fetched one the file, how many
-    bytes of it are a slice's header (-1: it is no slice of lines), and whether it is the first slice.
+    bytes of it are a slice's header (-1: it is no slice of lines), and whether it is the first slice. Folders are those
+    with other values of partitions, and, by the address alone, the run's inputs.
     """
     roots = {uri: f"/{split_uri(root)[1]}" for uri, root in execution.partitions.items()}
+    uris = [item.uri for item in execution.inputs]
+    if execution.staging and copies:
+        uris = execution.staging.shown(copies, set(uris))
     for place, item in enumerate(execution.inputs):
         is_lines = item.slice is not None and item.slice.kind is SliceKind.LINES
         header_bytes = item.slice.header_bytes if item.slice and is_lines else -1
@@ -221,6 +255,8 @@ def _planned(execution: Execution, uris: Sequence[str], copies: Mapping[int, Pat
         yield from (file, str(header_bytes), is_first)
     for folder in roots.keys() - {item.uri for item in execution.inputs}:
         yield from (folder.partition("://")[2], "", roots[folder], "", "", "")
+    for folder in execution.event.get("input_folders", ()) if execution.is_shard else ():
+        yield from (folder.partition("://")[2], "", "", "", "", "")
 
 
 def read_outcome(path: Path) -> ShardResult:

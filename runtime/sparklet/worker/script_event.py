@@ -11,7 +11,8 @@ from typing import Any
 from sparklet.errors import EventError
 from sparklet.job.event_objects import misread
 from sparklet.job.fields import SCHEMA
-from sparklet.model import Access, InputObject, Run, Shard, ShardRecord, ShardState, split_uri
+from sparklet.job.outcome import EVENT, EVENT_FILE
+from sparklet.model import INPUT, OUTPUT, Access, InputObject, Run, Shard, ShardRecord, ShardState, split_uri
 
 LOST = "LeaseExpired"
 STOPPED = (LOST, "DeadlineExceededError", "GatewayLostError", "OutOfMemoryError")
@@ -24,6 +25,7 @@ def shard_event(run: Run, record: ShardRecord, shard: Shard, output_uri: str) ->
     uris = shard.inputs
     items = [] if uris else shard.items  # a shard has either
     table = run.lists[0].table if run.lists else {}
+    folders = [given for given in run.inputs if given.endswith("/")]
     return {
         "sparklet": {
             "run": run.run_id,
@@ -36,6 +38,7 @@ def shard_event(run: Run, record: ShardRecord, shard: Shard, output_uri: str) ->
         },
         "inputs": uris,
         "input_path": uris[0] if len(uris) == 1 else None,
+        **({"input_folders": folders} if folders else {}),
         "output_path": output_uri,
         "params": {**run.params, **({SCHEMA: run.schema} if run.schema else {})},
         **({"table": run.table} if run.table else {}),
@@ -86,19 +89,26 @@ def needs_staging(item: InputObject, access: Access, cross_region: Collection[st
     return bool(cross_region) and split_uri(item.uri)[0] in cross_region
 
 
-def handed_over(event: Any, folder: Path, *, is_shard: bool) -> tuple[str, dict[str, str]]:
-    """The event as an argument of the command line (``@<path>`` if it is long), and a shard's variables of it.
+def handed_over(event: Any, folder: Path, *, is_shard: bool) -> dict[str, str]:
+    """The variables in which a script finds its event, which is also written to a file in ``folder``.
 
-    For scripts that read ``input_path`` or ``INPUT_PATH`` from the environment; "" if there is no single path.
+    SPARKLET_EVENT is what ``--event`` has (JSON, or ``@<path>`` if it is long), SPARKLET_EVENT_FILE the path. A shard's
+    ``input_path`` and ``output_path`` are there by these names, also in capitals; "" if there is no single path.
     """
     paths = {name: event[name] or "" for name in ("input_path", "output_path")} if is_shard else {}
-    env = {**paths, **{name.upper(): path for name, path in paths.items()}}
     try:
         text = json.dumps(event, separators=(",", ":"))
     except RecursionError as error:
         raise EventError("the event is nested too deeply to be handed to a script") from error
-    if len(text) <= MAX_ARGUMENT_BYTES:  # json.dumps writes ASCII: characters are bytes
-        return text, env
     path = folder / "event.json"
     path.write_text(text, encoding="ascii")
-    return f"@{path}", env
+    argument = text if len(text) <= MAX_ARGUMENT_BYTES else f"@{path}"  # json.dumps writes ASCII: characters are bytes
+    return {**paths, **{name.upper(): each for name, each in paths.items()}, EVENT: argument, EVENT_FILE: str(path)}
+
+
+def script_arguments(args: Sequence[str], event: Mapping[str, Any], argument: str) -> tuple[str, ...]:
+    """A script's arguments, in a shard with its addresses for ``{input}`` and ``{output}``; the event comes last."""
+    if event:
+        [address, *_] = event.get("input_folders") or [event["input_path"] or INPUT]
+        args = [each.replace(INPUT, address).replace(OUTPUT, event["output_path"]) for each in args]
+    return (*args, "--event", argument) if argument else tuple(args)

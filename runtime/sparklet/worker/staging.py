@@ -99,16 +99,16 @@ class Staging:
                 pool.shutdown(cancel_futures=True)
         return paths
 
-    def shown(self, copies: Mapping[int, Path], partitioned: Collection[str]) -> list[str]:
+    def shown(self, copies: Mapping[int, Path], in_folders: Collection[str]) -> list[str]:
         """The addresses at which Spark reads the inputs: their own, but for names that it misreads or that come again.
 
-        Such a one has a name in the same folder that nothing else there has, if it is a slice or in a partition; else
-        that of the local copy, which anything can read.
+        Such a one has a name in the same folder that nothing else there has, if it is a slice or one of ``in_folders``;
+        else that of the local copy, which anything can read.
         """
         uris: list[str] = []
         for number, item in enumerate(self.items):
             is_own = number not in copies or not (misread(item.uri) or item.uri in uris)
-            if not is_own and not item.slice and item.uri not in partitioned:
+            if not is_own and not item.slice and item.uri not in in_folders:
                 uris.append(f"{LOCAL}{copies[number]}")
                 continue
             folders = [_plain(each) for each in item.uri.removeprefix(SCHEME).split("/")[:-1]]

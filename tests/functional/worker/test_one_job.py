@@ -1,8 +1,9 @@
 """What shards give is what one Spark job over the folder gives: an oracle over generated folders and readers.
 
 One job reads the whole folder; Sparklet reads it in shards, packed and cut at random, with the same reader over
-``job.input_list()``. Rows, columns and types are equal, or the run is refused or fails and names a file. Nothing else
-passes. ``make test-all`` tries some thirty folders; with ``SPARKLET_FOLDERS=3000`` ``make pytest`` tries more.
+``job.input_list()`` or over the folder's address. Rows, columns and types are equal, or the run is refused or fails
+and names a file. Nothing else passes. ``make test-all`` tries some thirty folders; with ``SPARKLET_FOLDERS=3000``
+``make pytest`` tries more.
 """
 
 import gzip
@@ -44,7 +45,8 @@ spark = job.spark()
 for place, (folder, reader) in enumerate(job.params.get("folders") or [("", job.params["reader"])]):
     try:
         read = spark.read.format(reader["format"]).options(**reader["options"])
-        frame = (read.schema(reader["schema"]) if reader["schema"] else read).load(folder or job.input_list())
+        mine = job.event["input_folders"][0] if reader["by_folder"] else job.input_list() if not folder else ""
+        frame = (read.schema(reader["schema"]) if reader["schema"] else read).load(folder or mine)
         names = sorted(frame.columns)
         rows = frame.select(F.to_json(F.struct(*[F.col(f"`{name}`") for name in names]))).collect()
         print("SAW " + json.dumps([place, sorted(frame.dtypes), [row[0] for row in rows]]))
@@ -65,10 +67,16 @@ class Folder:
     schema: str
     max_objects: int
     split: str
+    by_folder: bool
 
     @property
     def reader(self) -> dict[str, Any]:
-        return {"format": self.format, "options": dict(self.options), "schema": self.schema}
+        return {
+            "format": self.format,
+            "options": dict(self.options),
+            "schema": self.schema,
+            "by_folder": self.by_folder,
+        }
 
 
 @dataclass
@@ -107,7 +115,7 @@ def folders(draw: st.DrawFn) -> Folder:
     schema = draw(st.sampled_from(["", "id INT, v STRING"])) if options else "id INT, v STRING" if kind == "csv" else ""
     split = draw(st.sampled_from(["", "auto"]))
     schema = "id INT, v STRING" if kind == "json" else schema
-    return Folder(files, kind, options, schema, draw(st.integers(1, 3)), split)
+    return Folder(files, kind, options, schema, draw(st.integers(1, 3)), split, draw(st.booleans()))
 
 
 def _written(kind: str, header: bool, line: str, rows: list[tuple[int, str]], mark: bytes) -> bytes:
@@ -134,7 +142,7 @@ def saw(function: Function) -> list[Saw]:
 def one_job(function: Function, place: str, folder: Folder) -> Saw:
     event = {
         "sparklet": {"script": f"{ROOT}/scripts/read.py"},
-        "params": {"folders": [[f"{place}/", folder.reader]]},
+        "params": {"folders": [[f"{place}/", {**folder.reader, "by_folder": False}]]},
     }
     function.said()
     answer = function.invoke(event)["answer"]

@@ -2,12 +2,15 @@
 
 import importlib
 import json
+import os
 import sys
 from collections.abc import Iterator
 from typing import Any
+from unittest import mock
 
 import pytest
 
+from sparklet.job.outcome import EVENT
 from sparklet.spark.spark_options import AWSGLUE
 
 SHARD = {"run": "run-1", "shard": 7, "attempt": "a1", "generation": 0}
@@ -28,7 +31,8 @@ def resolved(options: list[str], *argv: str, params: Any = None) -> dict[str, An
     from awsglue.utils import getResolvedOptions
 
     event: dict[str, Any] = {"sparklet": SHARD, "inputs": [], "output_path": "s3://staged/", "params": params or {}}
-    found: dict[str, Any] = getResolvedOptions(["/task/my_job.py", "--event", json.dumps(event), *argv], options)
+    with mock.patch.dict(os.environ, {EVENT: json.dumps(event)}):
+        found: dict[str, Any] = getResolvedOptions(["/task/my_job.py", *argv], options)
     return found
 
 

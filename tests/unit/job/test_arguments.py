@@ -103,6 +103,14 @@ def test_the_environment_names_paths_that_nothing_else_names() -> None:
     assert job_of("--event", json.dumps(SHARD_EVENT), **env).output == "s3://b/out/shard=000007"
 
 
+def test_the_event_is_read_from_the_environment_too(tmp_path: Path) -> None:
+    (path := tmp_path / "event.json").write_text(json.dumps(SHARD_EVENT))
+
+    assert job_of("--fast", SPARKLET_EVENT=json.dumps(SHARD_EVENT)) == job_of("--event", f"@{path}", "--fast")
+    assert job_of(SPARKLET_EVENT=f"@{path}").shard == 7
+    assert job_of("--event", '{"input_path": "s3://other/"}', SPARKLET_EVENT=f"@{path}").input_path == "s3://other/"
+
+
 def test_glues_own_arguments_pass_through() -> None:
     job = job_of("--JOB_NAME", "nightly", "--input", "s3://b/in/", "--TempDir", "s3://t/", "--job-bookmark-option", "x")
 

@@ -72,6 +72,7 @@ def test_a_local_script_is_copied_as_well(world: World, tmp_path: Path, monkeypa
         ({"inputs": ("s3://data/",)}, "the output s3://data/out/ lies inside the input"),
         ({"output_uri": "./out"}, "must look like s3://bucket/folder/"),
         ({"output_uri": "s3:///out"}, "must look like s3://bucket/folder/"),
+        ({"inputs": (SOURCE, SCRIPT), "args": ("--from", "{input}")}, r"\{input\} .* stands for the run's input"),
         ({"run_id": "Run 1"}, "must be 1 to 63 of a-z"),
         ({"run_id": "a" * 64}, "must be 1 to 63"),
     ],

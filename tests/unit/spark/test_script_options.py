@@ -1,7 +1,10 @@
+import zipfile
+from pathlib import Path
+
 import pytest
 
 from sparklet.errors import ScriptError
-from sparklet.spark.script_options import JVM_OPTIONS, ScriptOptions, bundled, script_options
+from sparklet.spark.script_options import JVM_OPTIONS, ScriptOptions, bundled, script_options, takes_event
 
 JARS = (
     *("/spark/jars/core-1.1.2.jar", "/spark/jars/guava-14.0.1.jar", "/spark/jars/spark-sql_2.12-3.5.9.jar"),
@@ -180,7 +183,7 @@ def test_a_script_that_does_not_compile_fails_by_itself() -> None:
     ("text", "said"),
     [
         ("x = 1\n# sparklet: runer=submit\n", "line 2 of the script: '# sparklet: runer=submit'"),
-        ("# sparklet: runner=fast\n", "runner=submit, runner=warm, spark=4"),
+        ("# sparklet: runner=fast\n", "runner=submit, runner=warm, event=yes, event=no, spark=4"),
         ("# sparklet: spark.jars\n", "line 1"),
         ("# sparklet: runner=warm\n# sparklet: spark.driver.memory=8g\n", "spark.driver.memory, which needs submit"),
     ],
@@ -209,3 +212,45 @@ def test_a_jar_of_another_line_of_spark_is_known(name: str) -> None:
     jars = ("/spark/jars/spark-sql_2.13-4.1.4.jar", "/jars/delta-spark_4.1_2.13-4.4.0.jar")
 
     assert bundled(name, jars) == "delta-spark_4.1_2.13-4.4.0.jar"
+
+
+TAKES = {
+    "print('hello')": True,
+    "from sparklet.job import Job\njob = Job.from_args()": True,
+    "import sys\nspark.read.csv(sys.argv[1])": False,
+    "from sys import argv": False,
+    "import argparse\nparser.parse_args()": False,
+    "args = getResolvedOptions(sys.argv, ['JOB_NAME'])": False,
+    "import click\n@click.option('--day')": False,
+    "parser.add_argument('--event')": True,
+    "parser.add_argument('--event', type=str)  # argparse": True,
+    "import argparse\nparser.add_argument('--event-date')": False,
+    "import argparse\n# sparklet: event=yes": True,
+    "# sparklet: event=no\nprint('hello')": False,
+}
+
+
+@pytest.mark.parametrize("source", TAKES)
+def test_a_script_that_reads_other_arguments_is_given_no_event(source: str, tmp_path: Path) -> None:
+    (script := tmp_path / "job.py").write_text(source)
+
+    assert takes_event(script, ()) is TAKES[source]
+    assert not script_options(source).conf
+
+
+def test_the_arguments_may_be_read_in_py_files(tmp_path: Path) -> None:
+    def library(name: str, text: str, member: str = "lib/cli.py") -> Path:
+        with zipfile.ZipFile(tmp_path / name, "w") as archive:
+            archive.writestr(member, text)
+        return tmp_path / name
+
+    (script := tmp_path / "job.py").write_text("import lib.cli\nlib.cli.main()\n")
+    (plain := tmp_path / "args.py").write_text("import argparse")
+    reads, named = library("a.zip", "import argparse"), library("b.whl", "add_argument('--event')")
+    own = library("job.zip", "import argparse", "sparklet/job/arguments.py")
+
+    assert [takes_event(script, files) for files in ((), (own,), (reads,), (plain,), (plain, named))] == [
+        *(True, True, False, False, True)
+    ]
+    script.write_text("import sys\nprint(sys.argv)\n")
+    assert [takes_event(script, files) for files in ((), (named,))] == [False, True]

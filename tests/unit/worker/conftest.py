@@ -12,6 +12,7 @@ import pytest
 
 from sparklet.errors import DeadlineExceededError, LedgerError
 from sparklet.events import Outcome, Task, answer, parse_event
+from sparklet.job.outcome import EVENT
 from sparklet.log import Log
 from sparklet.model import InputObject, PartRecord, Position, Run, RunOptions, ScriptRef, Shard, ShardRecord, ShardRef
 from sparklet.ports.deployment import Deployment
@@ -57,7 +58,7 @@ class CallableRunner(Runner):
 
     def event(self) -> Any:
         """The event of the last call, as the script would read it."""
-        text = self.calls[-1].args[1]
+        text = self.calls[-1].env[EVENT]
         return json.loads(Path(text[1:]).read_text() if text.startswith("@") else text)
 
 

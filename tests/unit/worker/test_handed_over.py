@@ -8,6 +8,7 @@ import pytest
 
 from sparklet.errors import EventError, ScriptError, ScriptFailedError, ScriptNotAllowedError, SettingsError
 from sparklet.events import Source, Task, answer
+from sparklet.job.outcome import EVENT
 from sparklet.log import Log
 from sparklet.spark.runner import ScriptResult
 from sparklet.spark.task_limits import Deadline
@@ -18,6 +19,7 @@ from tests.unit.worker.conftest import BUCKET, Bench
 
 GIVEN = f"s3://{BUCKET}/scripts/given.py"
 ENV = f"s3://{BUCKET}/scripts/env.json"
+OWN = {"SPARKLET_EVENT", "SPARKLET_EVENT_FILE", "SPARKLET_OUTCOME_FILE"}
 
 
 def handed_over(event: Any, **more: Any) -> dict[str, Any]:
@@ -36,7 +38,7 @@ def test_the_given_script_runs_for_every_source(bench: Bench, source: str) -> No
     outcomes = bench.invoke(event)
 
     assert [call.script.read_bytes() for call in bench.runner.calls] == [b"print('given')"] * len(outcomes)
-    assert {call.args[2:] for call in bench.runner.calls} == {("--x",)}
+    assert {call.args[:2] for call in bench.runner.calls} == {("--x", "--event")}
     assert {outcome.answer["state"] for outcome in outcomes} == {"SUCCEEDED"}
     assert answer(event, outcomes)
 
@@ -87,7 +89,7 @@ def test_each_of_several_tasks_is_answered_or_named(bench: Bench) -> None:
     event = handed_over({"Records": [sqs("m-1", "good"), sqs("m-2", "bad")]})
     good = answer(event, bench.invoke(event))
     bench.runner.behaviour = lambda call, output: ScriptResult(
-        *((1, "", "ValueError", "it is bad") if "bad" in call.args[1] else (0,))
+        *((1, "", "ValueError", "it is bad") if "bad" in call.env[EVENT] else (0,))
     )
 
     assert [each["state"] for each in good["tasks"]] == ["SUCCEEDED"] * 2
@@ -138,7 +140,7 @@ def test_its_environment_comes_from_the_operators_bucket(bench: Bench) -> None:
 
     bench.invoke(handed_over({"output_path": "evil"}, env=ENV))
 
-    assert bench.runner.calls[0].env.keys() == {"input_path", "SPARKLET_OUTCOME_FILE"}
+    assert bench.runner.calls[0].env.keys() == {"input_path", *OWN}
     assert bench.runner.calls[0].env["input_path"] == "s3://in/x.csv"
 
 

@@ -10,7 +10,7 @@ import pytest
 
 from sparklet.errors import LeaseLostError, ObjectNotFoundError, ShardNotDoneError
 from sparklet.events import answer
-from sparklet.job.outcome import OUTCOME_FILE
+from sparklet.job.outcome import EVENT, OUTCOME_FILE
 from sparklet.model import Access, InputObject, ShardRecord, ShardState, Slice, SliceKind
 from sparklet.spark.runner import Output, ScriptCall, ScriptResult
 from sparklet.spark.task_limits import Deadline
@@ -50,7 +50,7 @@ def left(bench: Bench, folder: str) -> list[str]:
 
 
 def events(bench: Bench) -> list[Any]:
-    return [json.loads(call.args[1]) for call in bench.runner.calls]
+    return [json.loads(call.env[EVENT]) for call in bench.runner.calls]
 
 
 def test_trials_follow_each_other_in_one_invocation(bench: Bench) -> None:

@@ -8,12 +8,14 @@ import jsonschema
 import pytest
 
 from sparklet.errors import EventError
+from sparklet.job.outcome import EVENT, EVENT_FILE
 from sparklet.model import InputObject, Run, ScriptRef, Shard, ShardRecord
 from sparklet.worker.script_event import (
     MAX_ARGUMENT_BYTES,
     event_variables,
     handed_over,
     request_event,
+    script_arguments,
     shard_event,
     with_shown_inputs,
 )
@@ -114,16 +116,35 @@ def test_the_schema_refuses_what_is_no_shards_event(change: dict[str, Any]) -> N
         check_event({**event_of("s3://in/a"), **change})
 
 
-def test_a_long_event_goes_through_a_file(tmp_path: Path) -> None:
-    assert handed_over({"a": 1}, tmp_path, is_shard=False) == ('{"a":1}', {})
-    assert handed_over({"a": "x" * 200_000}, tmp_path, is_shard=False) == (f"@{tmp_path / 'event.json'}", {})
+def test_the_event_is_a_variable_and_a_file(tmp_path: Path) -> None:
+    path = tmp_path / "event.json"
+
+    assert handed_over({"a": 1}, tmp_path, is_shard=False) == {EVENT: '{"a":1}', EVENT_FILE: str(path)}
+    assert path.read_text() == '{"a":1}'
+    assert handed_over({"a": "x" * 200_000}, tmp_path, is_shard=False)[EVENT] == f"@{path}"
+
+
+def test_the_event_is_a_scripts_last_argument() -> None:
+    assert script_arguments(["in", "out"], {}, '{"a":1}') == ("in", "out", "--event", '{"a":1}')
+    assert script_arguments(["in", "{input}"], {}, "") == ("in", "{input}")  # not in a shard
+
+
+def test_a_runs_arguments_name_its_input_and_the_shards_output() -> None:
+    folder, one = event_of("s3://in/a", "s3://in/b"), {**event_of("s3://in/a")}
+    del one["input_folders"]
+
+    check_event(folder)
+    assert folder["input_folders"] == ["s3://in/"]
+    assert script_arguments(["{input}", "{output}/x"], folder, "") == ("s3://in/", f"{OUTPUT}/x")
+    assert script_arguments(["--from={input}"], one, "") == ("--from=s3://in/a",)
 
 
 def test_a_shards_paths_have_the_names_of_either_case(tmp_path: Path) -> None:
-    _, one = handed_over(event_of("s3://in/a"), tmp_path, is_shard=True)
-    _, two = handed_over(event_of("s3://in/a", "s3://in/b"), tmp_path, is_shard=True)
+    one = handed_over(event_of("s3://in/a"), tmp_path, is_shard=True)
+    two = handed_over(event_of("s3://in/a", "s3://in/b"), tmp_path, is_shard=True)
 
-    assert one == {"input_path": "s3://in/a", "INPUT_PATH": "s3://in/a", "output_path": OUTPUT, "OUTPUT_PATH": OUTPUT}
+    assert {one["input_path"], one["INPUT_PATH"]} == {"s3://in/a"}
+    assert {one["output_path"], one["OUTPUT_PATH"]} == {OUTPUT}
     assert (two["input_path"], two["INPUT_PATH"], two["OUTPUT_PATH"]) == ("", "", OUTPUT)
 
 

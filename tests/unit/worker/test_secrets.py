@@ -74,7 +74,7 @@ def test_the_script_and_the_ledger_keep_what_was_given(failing: Bench) -> None:
     failing.deliver()
 
     call = failing.runner.calls[-1]
-    assert call.args[2:] == ARGS
+    assert call.args[:-2] == ARGS
     assert failing.runner.event()["params"] == PARAMS
     assert call.env["SALES_SECRET"] == ENV["SALES_SECRET"]
     run = failing.ledger.runs.get("run-1")

@@ -16,6 +16,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from sparklet.errors import DeadlineExceededError, GatewayLostError, LedgerError, ShardNotFoundError
+from sparklet.job.outcome import EVENT
 from sparklet.model import ShardRecord, ShardState
 from sparklet.settings import worker_settings
 from sparklet.spark import task_limits
@@ -34,7 +35,7 @@ class Script:
     begun: list[int] = field(default_factory=list)  # shards
 
     def run(self, call: ScriptCall, output: Output) -> ScriptResult:
-        number = json.loads(call.args[1])["sparklet"]["shard"]
+        number = json.loads(call.env[EVENT])["sparklet"]["shard"]
         self.begun.append(number)
         self.meanwhile(number)
         met = self.meets.get(number, [])

@@ -61,7 +61,7 @@ def test_the_script_gets_the_runs_inputs_output_and_arguments(bench: Bench) -> N
     assert event["output_path"] == f"s3://bucket/staged/run-1/000000-{event['sparklet']['attempt']}"
     assert event["params"] == {"k": 1}
     assert event["sparklet"].keys() == {"run", "identity", "shard", "attempt", "generation"}
-    assert bench.runner.calls[0].args[2:] == ("--level", "3")
+    assert bench.runner.calls[0].args[:-1] == ("--level", "3", "--event")
 
 
 def test_a_message_of_a_held_shard_is_acknowledged(bench: Bench) -> None:

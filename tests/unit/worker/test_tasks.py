@@ -101,7 +101,7 @@ def test_a_client_may_choose_id_and_allowed_script(api: Api) -> None:
 
     assert api.state("order-7").state is ShardState.SUCCEEDED
     assert api.bench.runner.calls[0].script.read_bytes() == b"print(1)"
-    assert api.bench.runner.calls[0].args[2:] == ("--x",)
+    assert api.bench.runner.calls[0].args[:-1] == ("--x", "--event")
 
 
 def test_a_message_delivered_twice_runs_once(api: Api) -> None:

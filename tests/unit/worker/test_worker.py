@@ -24,6 +24,7 @@ from tests.unit.events.samples import http_request, s3, s3_test_event, sqs
 from tests.unit.worker.conftest import BUCKET, Bench
 
 ALLOWED = f"s3://{BUCKET}/scripts/mine.py"
+OWN = {"SPARKLET_EVENT", "SPARKLET_EVENT_FILE", "SPARKLET_OUTCOME_FILE"}
 
 
 def one(bench: Bench, event: Any) -> Any:
@@ -46,7 +47,7 @@ def test_an_event_above_an_arguments_limit_goes_through_a_file(bench: Bench) -> 
     seen: list[Any] = []
 
     def read(call: ScriptCall, output: Output) -> ScriptResult:
-        assert call.args[1].startswith("@")
+        assert call.args[-1].startswith("@")
         assert max(len(a) for a in call.args) < 128 * 1024
         seen.append(bench.runner.event())
         return ScriptResult(0)
@@ -59,7 +60,7 @@ def test_an_event_above_an_arguments_limit_goes_through_a_file(bench: Bench) -> 
 def test_no_key_of_an_event_becomes_an_environment_variable(bench: Bench) -> None:
     one(bench, {"PATH": "/evil", "SPARKLET_RUNNER": "submit", "input_path": "x"})
 
-    assert bench.runner.calls[0].env.keys() == {"SPARKLET_OUTCOME_FILE"}
+    assert bench.runner.calls[0].env.keys() == OWN
 
 
 def test_a_direct_event_may_choose_an_allowed_script(bench: Bench) -> None:
@@ -69,7 +70,7 @@ def test_a_direct_event_may_choose_an_allowed_script(bench: Bench) -> None:
 
     assert outcome.answer["state"] == "SUCCEEDED"
     assert bench.runner.calls[0].script.read_bytes() == b"print(1)"
-    assert bench.runner.calls[0].args[2:] == ("--x", "1")
+    assert bench.runner.calls[0].args[:-1] == ("--x", "1", "--event")
 
 
 @pytest.mark.parametrize(

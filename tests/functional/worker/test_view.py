@@ -1,0 +1,200 @@
+"""The folder of a run's input, as a script of a shard sees it: what Spark lists in it is the shard's, by any way."""
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from sparklet.clock import SystemClock
+from sparklet.model import RunOptions, ShardRecord, ShardRef, ShardState, split_uri
+from sparklet.planning.new_run import new_run
+from sparklet.planning.planner import plan
+from sparklet.planning.request import RunRequest
+from sparklet.ports.deployment import Deployment
+from tests.functional.worker.conftest import local_jars
+from tests.functional.worker.ledgered import BUCKET, Function, deployed
+from tests.stand_ins.memory import MemoryTaskQueue
+
+pytestmark = [pytest.mark.spark, pytest.mark.stack, pytest.mark.slow]
+
+DATA = "s3://other-data"
+SCRIPT = f"s3://{BUCKET}/jobs/job.py"
+WAYS = b"""
+import json, sys
+from pyspark.sql import SparkSession, functions as F
+
+spark = SparkSession.builder.getOrCreate()
+sc, folder = spark.sparkContext, sys.argv[1]
+fs = sc._jvm.org.apache.hadoop.fs.FileSystem.get(sc._jvm.java.net.URI(folder), sc._jsc.hadoopConfiguration())
+path = sc._jvm.org.apache.hadoop.fs.Path
+
+def files(iterator):
+    while iterator.hasNext():
+        status = iterator.next()
+        if status.isFile():
+            yield status.getPath().toString()
+
+def tree(at):
+    for status in fs.listStatus(at):
+        yield from [status.getPath().toString()] if status.isFile() else tree(status.getPath())
+
+def named(frame):
+    return [row[0] for row in frame.select(F.input_file_name()).distinct().collect()]
+
+frame = spark.read.csv(folder, header=True)
+ways = {
+    "csv": named(frame),
+    "base": named(spark.read.option("basePath", folder).csv(folder + "/day=*")),
+    "recursive": named(spark.read.option("recursiveFileLookup", True).text(folder)),
+    "binary": [row[0] for row in spark.read.format("binaryFile").load(folder).select("path").collect()],
+    "whole": [name for name, _ in sc.wholeTextFiles(folder + "/*").collect()],
+    "text": ["/".join(["", *line.split(",")]) for line in sc.textFile(folder + "/*/*").collect() if line != "id,file"],
+    "glob": [status.getPath().toString() for status in fs.globStatus(path(folder + "/*/*"))],
+    "tree": list(tree(path(folder))),
+    "files": list(files(fs.listFiles(path(folder), True))),
+    "located": [name for day in fs.listStatus(path(folder)) for name in files(fs.listLocatedStatus(day.getPath()))],
+    "iterated": [name for day in fs.listStatus(path(folder)) for name in files(fs.listStatusIterator(day.getPath()))],
+}
+print("WAYS " + json.dumps({name: sorted(each.rpartition("/")[2] for each in seen) for name, seen in ways.items()}))
+print("TYPES " + json.dumps(sorted(frame.dtypes)))
+counted = fs.getContentSummary(path(folder)).getFileCount()
+assert counted == len(ways["tree"]), counted
+"""
+
+
+@pytest.fixture(scope="module")
+def function(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Function]:
+    folder, scratch = tmp_path_factory.mktemp("function"), tmp_path_factory.mktemp("scratch")
+    with deployed(folder, scratch, **local_jars()) as function:
+        function.clients.s3.create_bucket(Bucket=DATA.removeprefix("s3://"))
+        yield function
+
+
+def run(
+    function: Function, run_id: str, script: bytes, *inputs: str, args: tuple[str, ...] = ("{input}",), **options: Any
+) -> list[ShardRecord]:
+    """Do all shards of a run, one after the other in one warm JVM; their records."""
+    function.store.put(SCRIPT, script)
+    queue = MemoryTaskQueue(SystemClock())
+    at = Deployment(BUCKET, function.store, function.ledger, queue, SystemClock())
+    new_run(
+        at,
+        RunRequest(
+            SCRIPT, inputs, f"s3://{BUCKET}/out/{run_id}/", run_id=run_id, args=args, options=RunOptions(**options)
+        ),
+    )
+    plan(at, run_id)
+    function.said()
+    refs = []
+    while batch := queue.receive():
+        refs += [ref for message in batch if (ref := ShardRef.from_document(json.loads(message.body)))]
+    for ref in refs:
+        assert function.deliver(ref) == [], function.said().decode()[-3000:]
+    return list(function.ledger.shards.list(run_id))
+
+
+def told(function: Function, word: str) -> list[Any]:
+    lines = function.said().decode().splitlines()
+    return [json.loads(line.partition(" ")[2]) for line in lines if line.startswith(f"{word} ")]
+
+
+@pytest.mark.parametrize("split", ["", "auto"])
+def test_a_folder_holds_the_shards_files_by_any_way(function: Function, split: str) -> None:
+    """In place, and as copies of slices: each file is in one shard, each way shows the same ones."""
+    place = f"{DATA}/ways{split}"
+    names = {f"day={day}/f{day}{number}.csv" for day in ("1", "2", "x") for number in (1, 2)}
+    for name in names:
+        function.store.put(f"{place}/{name}", b"id,file\n" + b"1,%s\n" % name.rpartition("/")[2].encode())
+    function.store.put(f"{place}/day=1/_hidden/f.csv", b"id,file\n9,hidden\n")
+
+    records = run(
+        function, f"ways{split}", WAYS, f"{place}/", max_objects=2, split=split, target_bytes=12 if split else 0
+    )
+
+    assert {record.state for record in records} == {ShardState.SUCCEEDED}
+    lines = function.said().decode().splitlines()
+    shards = [json.loads(line[5:]) for line in lines if line.startswith("WAYS ")]
+    types = [json.loads(line[6:]) for line in lines if line.startswith("TYPES ")]
+    assert len(shards) == len(records) >= 3
+    assert types == [[["day", "string"], ["file", "string"], ["id", "string"]]] * len(shards)
+    for shard in shards:
+        assert {name: set(seen) for name, seen in shard.items()} == {way: set(shard["tree"]) for way in shard}
+    assert {name for shard in shards for name in shard["csv"]} == {name.rpartition("/")[2] for name in names}
+    if not split:
+        assert sum(len(shard["tree"]) for shard in shards) == len(names)
+
+
+BESIDE = b"""
+import json, sys
+from pyspark.sql import SparkSession
+
+spark = SparkSession.builder.getOrCreate()
+folder, found = sys.argv[1], {}
+conf = spark.sparkContext._jsc.hadoopConfiguration()
+fs = spark._jvm.org.apache.hadoop.fs.FileSystem.get(spark._jvm.java.net.URI(folder), conf)
+path = spark._jvm.org.apache.hadoop.fs.Path
+found["inputs"] = spark.read.text(folder).count()
+found["by name"] = spark.read.text(folder + "dim/names.txt").count()
+found["hidden"] = len(fs.listStatus(path(folder + "_log/")))
+found["exists"] = [fs.exists(path(folder + name)) for name in ("", "dim", "dim/names.txt", "nowhere")]
+try:
+    found["folder"] = spark.read.text(folder + "dim/").count()
+except Exception as error:
+    found["folder"] = "nothing in it is an input of this shard" in str(error)
+spark.range(5).write.mode("overwrite").parquet(folder + "written/by/me")
+found["written"] = spark.read.parquet(folder + "written/by/me").count()
+found["inputs again"] = spark.read.text(folder).count()
+print("BESIDE " + json.dumps(found))
+"""
+
+
+@pytest.mark.parametrize("place", [f"{DATA}/beside/", "s3://a-bucket-of-mine/"])
+def test_only_listing_shows_the_shard_alone(function: Function, place: str) -> None:
+    """Other files can be read by name, and a task sees what it wrote; a folder without inputs is refused, loudly."""
+    if place.startswith("s3://a-"):
+        function.clients.s3.create_bucket(Bucket=split_uri(place)[0])
+    for name in ("a.txt", "b.txt", "_log/0.json", "dim/names.txt"):
+        function.store.put(place + name, b"one\ntwo\n")
+
+    name = "beside" if place.startswith(DATA) else "bucket"
+    records = run(function, name, BESIDE, place, max_objects=1, exclude=("dim/**",))
+
+    assert {record.state for record in records} == {ShardState.SUCCEEDED}, records[0].error_message
+    one = {
+        "inputs": 2,
+        "by name": 2,
+        "hidden": 1,
+        "exists": [True, True, True, False],
+        "folder": True,
+        "written": 5,
+        "inputs again": 2,
+    }
+    assert told(function, "BESIDE") == [one, one]
+
+
+def test_a_folder_read_by_anything_but_spark_fails(function: Function) -> None:
+    function.store.put(f"{DATA}/pandas/a.txt", b"one\n")
+
+    [record] = run(function, "pandas", b"import sys, urllib.request\nprint(sys.argv[1])\n", f"{DATA}/pandas/")
+
+    assert (record.state, record.error_class) == (ShardState.FAILED, "PlanError")
+    assert "did not read it by Spark" in record.error_message
+
+
+def test_two_inputs_of_one_bucket_are_folders_of_their_own(function: Function) -> None:
+    for name in ("one/a.txt", "two/b.txt", "two/c.txt"):
+        function.store.put(f"{DATA}/inputs/{name}", b"%s\n" % name.encode())
+    script = b"""
+import json
+from sparklet.job import Job
+job = Job.from_args()
+spark = job.spark()
+found = {folder: [row[0] for row in spark.read.text(folder).collect()] for folder in job.event["input_folders"]}
+print("FOLDERS " + json.dumps(sorted(sum(found.values(), []))))
+"""
+
+    records = run(function, "inputs", script, f"{DATA}/inputs/one/", f"{DATA}/inputs/two/", args=())
+
+    assert {record.state for record in records} == {ShardState.SUCCEEDED}, records[0].error_message
+    assert told(function, "FOLDERS") == [["one/a.txt", "two/b.txt", "two/c.txt"]]
