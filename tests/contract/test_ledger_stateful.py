@@ -417,7 +417,7 @@ def test_in_memory(examples: int) -> None:
 @pytest.mark.stack
 @pytest.mark.slow
 @pytest.mark.parametrize("examples", [pytest.param(8, id="small"), full(15)])
-@pytest.mark.parametrize("stand_in", ["ministack", "dynamodb_local"])
+@pytest.mark.parametrize("stand_in", ["ministack", pytest.param("dynamodb_local", marks=pytest.mark.nightly)])
 def test_in_dynamodb(request: pytest.FixtureRequest, stand_in: str, examples: int) -> None:
     clients: AwsClients = request.getfixturevalue(f"{stand_in}_clients")
     _check(lambda clock: DynamoLedger(clients, TABLE, clock), examples, steps=30)

@@ -10,6 +10,7 @@ from tests.waiting import eventually
 pytestmark = [pytest.mark.spark, pytest.mark.stack, pytest.mark.slow]
 
 
+@pytest.mark.nightly
 def test_a_failed_run_is_redriven_and_a_cancelled_one_ends(user: User) -> None:
     inputs = user.inputs(4)
     failing = ("--param", "fail_on=002.csv", "--max-attempts", "1", "--keep")

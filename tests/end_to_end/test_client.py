@@ -12,7 +12,7 @@ from tests.end_to_end.conftest import COPY_ROWS, RUN_S, SCRIPTS, User, every_row
 from tests.waiting import deadline_s, eventually
 
 ROOT = Path(__file__).parents[2]
-pytestmark = [pytest.mark.spark, pytest.mark.stack, pytest.mark.slow]
+pytestmark = [pytest.mark.nightly, pytest.mark.spark, pytest.mark.stack, pytest.mark.slow]
 
 
 def test_a_program_does_what_the_command_line_does(user: User) -> None:

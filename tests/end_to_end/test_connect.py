@@ -13,7 +13,7 @@ from tests.end_to_end.conftest import SCRIPTS, User, every_row, rows_of
 from tests.spark_line import IS_SPARK_4
 from tests.stand_ins.spark_connect import spark_connect
 
-pytestmark = [pytest.mark.spark, pytest.mark.stack, pytest.mark.slow]
+pytestmark = [pytest.mark.nightly, pytest.mark.spark, pytest.mark.stack, pytest.mark.slow]
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ from tests.unit.events.samples import kinesis
 SCRIPT = str(SCRIPTS / "from_the_environment.py")
 GLUE_JOB = str(Path(__file__).parents[1] / "functional" / "glue" / "glue_job.py")
 
-pytestmark = [pytest.mark.spark, pytest.mark.stack, pytest.mark.slow]
+pytestmark = [pytest.mark.nightly, pytest.mark.spark, pytest.mark.stack, pytest.mark.slow]
 
 
 @pytest.fixture(scope="module")

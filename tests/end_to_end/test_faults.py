@@ -48,6 +48,7 @@ def test_a_worker_killed_in_mid_shard_loses_nothing(user: User) -> None:
     assert rows_of(user.home / "out") == every_row(5)
 
 
+@pytest.mark.nightly
 def test_ten_seconds_of_outage_lose_nothing(user: User) -> None:
     """Ledger, queue and object store do not answer; the workers, the planner's client and the checker wait."""
     held, before = user.holds(), logs(user).count("doing 001.csv")

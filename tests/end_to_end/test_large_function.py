@@ -8,7 +8,7 @@ import pytest
 
 from tests.end_to_end.conftest import SCRIPTS, Answer, User, every_row, rows_of, shared_stack
 
-pytestmark = [pytest.mark.spark, pytest.mark.stack, pytest.mark.slow]
+pytestmark = [pytest.mark.nightly, pytest.mark.spark, pytest.mark.stack, pytest.mark.slow]
 
 
 @pytest.fixture(scope="module")

@@ -117,6 +117,7 @@ def test_each_row_of_a_csv_is_done_and_answered_for(user: User) -> None:
 # --- event logs: in the report and in Spark's History Server ---
 
 
+@pytest.mark.nightly
 def test_sparks_own_figures_are_kept_and_shown(user: User) -> None:
     inputs = user.inputs(3)
 

@@ -41,6 +41,7 @@ def test_a_run_brings_every_row_home_and_leaves_nothing_behind(user: User) -> No
     eventually(lambda: not user.processes(), "no process, no JVM is left")
 
 
+@pytest.mark.nightly
 def test_a_capped_run_spares_a_worker_and_is_throttled(user: User) -> None:
     script, begun = user.home / "timed.py", user.home / "begun"
     script.write_text(TIMED)
@@ -86,6 +87,7 @@ def test_a_killed_command_leaves_nothing_and_its_run_resumes(user: User) -> None
     assert rows_of(user.home / "out") == every_row(5)
 
 
+@pytest.mark.nightly
 def test_ctrl_c_prints_what_goes_on(user: User) -> None:
     arguments = user.run_arguments(user.inputs(8), "--max-concurrency", "1")
     process = user.start(*(word for word in arguments if word not in ("--run-id", "test-run")))  # an id nobody knows

@@ -114,6 +114,7 @@ BROKEN = {
 
 
 @pytest.mark.spark
+@pytest.mark.nightly
 @pytest.mark.parametrize("fault", BROKEN)
 def test_a_broken_line_fails_the_shard_and_is_quoted(
     jvm: WarmJvm, data: FlightsData, tmp_path: Path, fault: str
@@ -140,6 +141,7 @@ WHOLE_FILES = {
 
 
 @pytest.mark.spark
+@pytest.mark.nightly
 @pytest.mark.parametrize("fault", WHOLE_FILES)
 def test_a_file_that_is_no_day_file_fails_the_shard(
     jvm: WarmJvm, data: FlightsData, tmp_path: Path, fault: str
@@ -267,6 +269,7 @@ ALTERATIONS = {
 
 
 @pytest.mark.spark
+@pytest.mark.nightly
 @pytest.mark.parametrize("what", ALTERATIONS)
 def test_an_alteration_is_noticed(copy: Path, data: FlightsData, what: str) -> None:
     change, columns = ALTERATIONS[what]

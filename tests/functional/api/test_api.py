@@ -80,6 +80,7 @@ def test_a_posted_task_is_accepted_done_and_announced(gateway: Any, deployed: De
     assert notice == {"version": 1, "kind": "task", "state": "SUCCEEDED", "task": task}
 
 
+@pytest.mark.nightly
 def test_a_trained_model_predicts_behind_the_api(gateway: Any, deployed: Deployed) -> None:
     bucket = deployed.main["BucketName"]
     script, model = f"s3://{bucket}/scripts/predict_task.py", f"s3://{bucket}/output/models/iris.pickle"

@@ -11,6 +11,7 @@ from sparklet.cli.console import Screen
 
 OTHER = Path(sys.prefix).parent / ".venv-spark-4.1"
 pytestmark = [
+    pytest.mark.nightly,
     pytest.mark.stack,
     pytest.mark.spark,
     pytest.mark.slow,

@@ -76,7 +76,7 @@ job.table("Sales.Visits").write.mode("overwrite").parquet(job.output)
 """
 
 
-@pytest.mark.parametrize("form", ["parquet", "json", "csv"])
+@pytest.mark.parametrize("form", ["parquet", pytest.param("json", marks=pytest.mark.nightly), "csv"])
 def test_every_row_is_read_once_with_its_values(stack: Stack, tmp_path: Path, form: str) -> None:
     """Of large files cut by rows, in folders whose names spell the values, spell them otherwise, or lie elsewhere."""
     lake, glue = f"s3://{stack.opened.at.bucket}/{form}", boto3.Session().client("glue")

@@ -42,7 +42,7 @@ from tests.functional.worker.conftest import Bench, make
 from tests.stand_ins.ministack import ministack
 from tests.waiting import deadline_s
 
-pytestmark = [pytest.mark.spark, pytest.mark.slow]
+pytestmark = [pytest.mark.nightly, pytest.mark.spark, pytest.mark.slow]
 
 PEOPLE: Rows = [("1", "Ada", "1815"), ("2", "Émilie", "1706"), ("3", None, "1906")]
 APPEND, KNOCK, EVERY = map(Path(__file__).with_name, ("append_and_read.py", "knock.py", "every_script.py"))

@@ -37,6 +37,7 @@ def of(origin: str) -> str:
     return script
 
 
+@pytest.mark.nightly
 def test_the_readmes_script_counts_while_it_writes(sparklet_job: SparkletJob, tmp_path: Path) -> None:
     [text] = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
 

@@ -55,7 +55,7 @@ def script(tmp_path: Path) -> Path:
     return tmp_path / "script.py"
 
 
-@pytest.mark.parametrize("engine", ["local", pytest.param("worker", marks=pytest.mark.stack)])
+@pytest.mark.parametrize("engine", ["local", pytest.param("worker", marks=[pytest.mark.stack, pytest.mark.nightly])])
 def test_both_engines_leave_the_same(sparklet_job: SparkletJob, script: Path, engine: str) -> None:
     script.write_text(DOUBLED)
     inputs = {"a.csv": "id\n1\n", "a folder/b[1].csv": "id\n2\n"}

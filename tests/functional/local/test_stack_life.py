@@ -130,6 +130,7 @@ def test_a_killed_stand_in_loses_little_of_its_state(lab: Lab) -> None:
         assert traces(stack) == {"object": b"an object", "item": "an item", "message": "a message"}
 
 
+@pytest.mark.nightly
 def test_the_deployment_survives_a_kill_right_after_the_start(lab: Lab) -> None:
     with lab.attach(processing=False) as stack:
         os.kill(server_of(stack.info.host_pid), signal.SIGKILL)
@@ -141,6 +142,7 @@ def test_the_deployment_survives_a_kill_right_after_the_start(lab: Lab) -> None:
         leave_traces(stack)
 
 
+@pytest.mark.nightly
 def test_another_wish_is_deployed_anew_without_losing_anything(lab: Lab) -> None:
     with lab.attach(processing=False, workers=2) as stack:
         leave_traces(stack)
@@ -174,6 +176,7 @@ def test_no_more_shards_run_than_there_are_workers(lab: Lab, workers: int) -> No
         assert max(int(lab.show("at once", name)) for name in names) == workers
 
 
+@pytest.mark.nightly
 def test_a_reader_starts_no_worker_and_changes_no_deployment(lab: Lab) -> None:
     with lab.attach(processing=False, workers=3) as stack:
         send(stack.info.queue_url, {"name": "resting", "do": "well"})
@@ -197,6 +200,7 @@ def test_a_stopped_worker_gives_its_shard_back_before_it_ends(lab: Lab) -> None:
     lab.gone(port_of(client.info))
 
 
+@pytest.mark.nightly
 def test_a_failed_deployment_reports_why_and_leaves_nothing(lab: Lab) -> None:
     with pytest.raises(LocalStackError, match=r"cannot be deployed: .*MaxReceiveCount"):
         lab.attach(max_receive_count=2)  # the template wants at least 5
@@ -249,6 +253,7 @@ def traces(stack: LocalStack, *, message: bool = True) -> dict[str, Any]:
     return found
 
 
+@pytest.mark.nightly
 def test_a_start_from_a_slow_disk_loses_nothing(lab: Lab) -> None:
     with lab.attach(processing=False) as stack:
         leave_traces(stack)

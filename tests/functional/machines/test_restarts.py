@@ -9,7 +9,7 @@ from tests.functional.local.conftest import Lab, port_of
 from tests.functional.machines.conftest import OPTIONS, Stage
 from tests.waiting import deadline_s, eventually
 
-pytestmark = pytest.mark.stack
+pytestmark = [pytest.mark.nightly, pytest.mark.stack]
 PATIENT = {**OPTIONS, "timeout_s": int(deadline_s())}  # three workers are held at once
 
 

@@ -104,6 +104,7 @@ def test_a_table_whose_first_writer_died_is_written(spark: SparkSession, hudi: L
     assert told[1] == [[1]]
 
 
+@pytest.mark.nightly
 def test_a_table_of_folders_alone_is_made(spark: SparkSession, hudi: Lake) -> None:
     """Its first writer was killed before it had written the table's properties."""
     Path(hudi.place.removeprefix("file://"), "t", ".hoodie", "timeline", "history").mkdir(parents=True)
@@ -147,6 +148,7 @@ def test_a_stopped_committer_adds_nothing(spark: SparkSession, hudi: Lake, metho
     assert sum(pq.read_metadata(file).num_rows for file in files) == len(told[3]), "files of no instant were left"
 
 
+@pytest.mark.nightly
 def test_an_archived_commit_is_found(spark: SparkSession, hudi: Lake) -> None:
     ours = hudi.commit("run/commit-0", hudi.stage(0, rows_of(id=[1], day=["a"])))
     theirs = hudi.stage(0, rows_of(id=[2], day=["b"]))
@@ -173,6 +175,7 @@ def test_an_archived_commit_is_found(spark: SparkSession, hudi: Lake) -> None:
     assert sorted(told[2]) == [[1], [2], [2], [2], [2]]
 
 
+@pytest.mark.nightly
 def test_what_a_savepoint_takes_out_is_committed_again(spark: SparkSession, hudi: Lake) -> None:
     kept, lost = (hudi.commit(f"run/commit-{n}", hudi.stage(0, rows_of(id=[n]))) for n in (0, 1))
 

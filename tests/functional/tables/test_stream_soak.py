@@ -13,6 +13,7 @@ from tests.waiting import deadline_s
 BATCHES = 20
 
 
+@pytest.mark.nightly
 @pytest.mark.slow
 def test_killed_workers_lose_and_double_nothing(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "benchmarks.stream_soak", "--formats", "delta,iceberg", "--seed", "18"]

@@ -143,6 +143,7 @@ def test_rows_replace_those_of_their_key_in_delta(lake: Lake) -> None:
     ]
 
 
+@pytest.mark.nightly
 @pytest.mark.hudi
 def test_hudi_keeps_a_metadata_table_that_is_there(lake: Lake) -> None:
     """A new table has none: half of a small commit would be spent on it. Whoever wants one makes it."""
@@ -196,7 +197,7 @@ def test_a_new_column_comes_into_the_table_with_its_rows(lake: Lake) -> None:
     assert rows == [(1, "Ada", None), (2, None, "1706-12-17")]
 
 
-@pytest.mark.parametrize("table", ["delta", "iceberg:db.customers"])
+@pytest.mark.parametrize("table", ["delta", pytest.param("iceberg:db.customers", marks=pytest.mark.nightly)])
 def test_each_change_closes_the_row_before_it(lake: Lake, table: str) -> None:
     header, schema = "id,city,changed_at\n", "id INT, city STRING, changed_at TIMESTAMP"
     first = f"{header}1,Oslo,2020-01-01 00:00:00\n2,Rome,2020-01-01 00:00:00\n1,Bergen,2021-01-01 00:00:00\n"
@@ -213,7 +214,9 @@ def test_each_change_closes_the_row_before_it(lake: Lake, table: str) -> None:
     ]
 
 
-@pytest.mark.parametrize("table", ["delta", "iceberg:db.people", "hudi"])
+@pytest.mark.parametrize(
+    "table", ["delta", *(pytest.param(each, marks=pytest.mark.nightly) for each in ("iceberg:db.people", "hudi"))]
+)
 def test_small_files_are_compacted_and_old_versions_kept(lake: Lake, table: str) -> None:
     for _ in range(3):
         lake.append(table)

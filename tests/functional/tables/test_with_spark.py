@@ -146,6 +146,7 @@ def compactions(table: Path) -> int:
     return len(list((table / ".hoodie" / "metadata" / ".hoodie" / "timeline").glob("*.commit")))
 
 
+@pytest.mark.nightly
 @pytest.mark.hudi
 def test_a_fresh_process_compacts_the_metadata_table_and_commits(
     jvm: WarmJvm, jars: list[Path], tmp_path: Path
