@@ -156,17 +156,16 @@ def local_jars(*, offline: bool = False) -> dict[str, str]:
     return {"SPARKLET_JARS": os.pathsep.join(map(str, jars)), **made}
 
 
-def _archived() -> dict[str, str]:
-    """The local workers' class path with its archive, if it was made."""
+def _jars_here() -> dict[str, str]:
+    """The local workers' class path, if it is here."""
     try:
-        jars = local_jars(offline=True)
+        return local_jars(offline=True)
     except LocalStackError:
         return {}
-    return jars if "SPARKLET_CDS_ARCHIVE" in jars else {}
 
 
 def small_env(**env: str) -> dict[str, str]:
-    return {**SMALL, **({} if "SPARKLET_JARS" in env else _archived()), **env}
+    return {**SMALL, **({} if "SPARKLET_JARS" in env else _jars_here()), **env}
 
 
 def small_settings(**env: str) -> SparkSettings:
@@ -216,6 +215,6 @@ def bench(request: pytest.FixtureRequest, warm: Bench, tmp_path_factory: pytest.
     if request.param == "warm":
         return warm
     scratch = tmp_path_factory.mktemp("submit")
-    runner = make("submit", scratch)
+    runner = make("submit", scratch, **local_jars())
     runner.start()
     return Bench(runner, scratch)
