@@ -21,7 +21,9 @@ def a_shard(objects: int, isolate: int = 1, **more: object) -> ShardRecord:
     return replace(ShardRecord("run-1", 0, "part", 0, 1, objects, 10, isolate=isolate), **more)  # type: ignore[arg-type]
 
 
-def isolated(record: ShardRecord, bad: set[int], *, named: bool) -> tuple[ShardRecord | Failure, int, int]:
+def isolated(
+    record: ShardRecord, bad: set[int], *, named: bool, has_schema: bool = True
+) -> tuple[ShardRecord | Failure, int, int]:
     """What becomes of a shard whose attempts fail if they do a bad object; how many attempts, and their objects."""
     attempts = done = 0
     while True:
@@ -31,7 +33,7 @@ def isolated(record: ShardRecord, bad: set[int], *, named: bool) -> tuple[ShardR
         if not failing and not record.trial:
             return record, attempts, done
         if failing:
-            found = after_failure(record, BAD, failing[:1] if named else ())
+            found = after_failure(record, BAD, failing[:1] if named else (), has_schema=has_schema)
             record = replace(record, error_class=BAD.error_class, error_message=BAD.message)
         else:
             found = after_success(record)
@@ -44,11 +46,11 @@ def most(objects: int) -> int:
     return min(max(1, objects // 10), MAX_BAD)
 
 
-@given(SHARDS, st.booleans())
-def test_exactly_the_bad_objects_are_found(shard: tuple[int, set[int]], named: bool) -> None:
+@given(SHARDS, st.booleans(), st.booleans())
+def test_exactly_the_bad_objects_are_found(shard: tuple[int, set[int]], named: bool, has_schema: bool) -> None:
     objects, bad = shard
 
-    found, attempts, _ = isolated(a_shard(objects), bad, named=named)
+    found, attempts, _ = isolated(a_shard(objects), bad, named=named, has_schema=has_schema)
 
     if len(bad) > most(objects):
         assert isinstance(found, Failure)
@@ -59,7 +61,7 @@ def test_exactly_the_bad_objects_are_found(shard: tuple[int, set[int]], named: b
     else:
         assert {place for place, *_ in found.bad} == bad
         assert {tuple(cause) for _, *cause in found.bad} == {("BadRecordException", "malformed")}
-    each = 1 if named else math.ceil(math.log2(objects)) + 2
+    each = 2 - has_schema if named else math.ceil(math.log2(objects)) + 2
     assert attempts <= 1 + (min(len(bad), most(objects)) + 1) * each
 
 

@@ -41,11 +41,20 @@ def handled(record: ShardRecord) -> list[int]:
     return good[slice(*record.trial)] if record.trial else good
 
 
-def after_failure(record: ShardRecord, failure: Failure, named: Sequence[int] = ()) -> Isolation | Failure:
-    """What follows an attempt that has failed, perhaps because of ``named`` places; a Failure: the shard's end."""
-    if named:
-        return _with_bad(record, named, failure)
+def after_failure(
+    record: ShardRecord, failure: Failure, named: Sequence[int] = (), *, has_schema: bool = True
+) -> Isolation | Failure:
+    """What follows an attempt that has failed, perhaps because of ``named`` places; a Failure: the shard's end.
+
+    Without a schema Spark takes one from some file and names another that does not fit, so a named one is bad only if
+    it fails alone, too.
+    """
     good = _good(record)
+    if named and (has_schema or (record.trial and good[slice(*record.trial)] == list(named))):
+        return _with_bad(record, named, failure)
+    if named:
+        alone = good.index(named[0]), good.index(named[0]) + 1
+        return Isolation(record.bad, alone, alone)
     if record.trial and not record.suspects:
         return _end(f"its first input fails alone, and so does another; {_cause(failure)}")
     first, end = record.trial or (0, len(good))

@@ -31,7 +31,7 @@ from sparklet.errors import (
 )
 from sparklet.events import Outcome, Task
 from sparklet.inputs.partitions import seen_partitions
-from sparklet.job.fields import CHANGES
+from sparklet.job.fields import CHANGES, SCHEMA
 from sparklet.ledger.isolation import after_failure, after_success, handled, is_conclusive, isolates
 from sparklet.ledger.rules import LEASE_S, lease_s, next_engine
 from sparklet.model import (
@@ -288,7 +288,8 @@ class ClaimedShard:
         mine, found = (record.run_id, record.number, self.attempt.attempt_id), None
         engine = next_engine(record, failure, self.larger)
         if final and not engine and isolates(record, failure):
-            found = after_failure(record, failure, self._named(failure))
+            has_schema = self.run.schema is not None or SCHEMA in self.run.params
+            found = after_failure(record, failure, self._named(failure), has_schema=has_schema)
         if engine:
             attempts.escalate(*mine, failure, engine)
         elif isinstance(found, Isolation):

@@ -88,15 +88,34 @@ def test_trials_leave_nothing_behind(bench: Bench) -> None:
     assert [uri for uri in kept if any(attempt in uri for attempt in succeeded)] == [f"s3://lake/t/{winner}/part-0"]
 
 
+@pytest.mark.parametrize(("params", "calls"), [({"schema": "id INT"}, 2), ({}, 3)])
 @pytest.mark.parametrize("name", ["s3://in/0-3.csv", "s3a://in/0-3.csv"])
-def test_a_named_input_needs_no_trial(bench: Bench, name: str) -> None:
+def test_a_named_input_needs_no_trial(bench: Bench, name: str, params: dict[str, Any], calls: int) -> None:
+    """But the one that shows, without a schema, that it fails alone, too."""
+    bench.params = params
     bench.plan(objects=OBJECTS, isolate=True, max_attempts=1)
     bench.runner.behaviour = fails_on(bench, "s3://in/0-3.csv", files=(name,))
 
     bench.deliver()
 
     assert [place for place, *_ in the_shard(bench).bad] == [3]
-    assert len(bench.runner.calls) == 2
+    assert len(bench.runner.calls) == calls
+
+
+def test_a_named_input_that_does_well_alone_is_not_blamed(bench: Bench) -> None:
+    """Without a schema the first file gives the columns, and Spark names the good one, which differs."""
+    bench.plan(objects=2, isolate=True, max_attempts=1)
+    bench.runner.behaviour = lambda call, output: ScriptResult(
+        *((1, "", "SparkRuntimeException", "another header") if len(bench.runner.event()["inputs"]) > 1 else (0,)),
+        files=("s3://in/0.csv",),
+    )
+
+    bench.deliver()
+
+    record = the_shard(bench)
+    assert (record.state, record.error_class, record.bad) == (ShardState.FAILED, "IsolationError", ())
+    assert "inputs that fail together succeed apart" in record.error_message
+    assert "another header" in record.error_message
 
 
 def test_a_name_that_is_no_input_names_nothing(bench: Bench) -> None:
