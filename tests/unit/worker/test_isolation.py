@@ -105,10 +105,8 @@ def test_a_named_input_needs_no_trial(bench: Bench, name: str, params: dict[str,
 def test_a_named_input_that_does_well_alone_is_not_blamed(bench: Bench) -> None:
     """Without a schema the first file gives the columns, and Spark names the good one, which differs."""
     bench.plan(objects=2, isolate=True, max_attempts=1)
-    bench.runner.behaviour = lambda call, output: ScriptResult(
-        *((1, "", "SparkRuntimeException", "another header") if len(bench.runner.event()["inputs"]) > 1 else (0,)),
-        files=("s3://in/0.csv",),
-    )
+    failed = ScriptResult(1, "", "SparkRuntimeException", "another header", files=("s3://in/0.csv",))
+    bench.runner.behaviour = lambda call, output: failed if len(bench.runner.event()["inputs"]) > 1 else ScriptResult(0)
 
     bench.deliver()
 
