@@ -3,7 +3,9 @@
 import re
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
+from functools import partial
 from itertools import pairwise
+from pathlib import Path
 
 from sparklet.errors import ObjectChangedError, ObjectForbiddenError, ObjectNotFoundError, PlanError
 from sparklet.inputs.parquet_footer import FooterError, Read, load_footer
@@ -158,9 +160,9 @@ def split_kind(uri: str, split: str) -> str:
 
 
 def _slices(store: ObjectStore, item: InputObject, options: RunOptions, whole: Whole) -> list[InputObject]:
-    """The object's slices in order, or the object alone; a local file is cut once it is in the bucket."""
+    """The object's slices in order, or the object alone."""
     kind = split_kind(item.uri, options.split)
-    if not kind or "://" not in item.uri or item.size_bytes <= options.target_bytes:
+    if not kind or item.size_bytes <= options.target_bytes:
         return [item]
     try:
         if item.is_compressed:
@@ -175,6 +177,8 @@ def _slices(store: ObjectStore, item: InputObject, options: RunOptions, whole: W
         reason = "no longer there"  # its shard will fail with that cause
     except ObjectForbiddenError:
         reason = "may not be read by the planner"  # the workers may be allowed to
+    except OSError as error:
+        reason = f"cannot be read: {error.strerror}"
     whole(item, reason)
     return [item]
 
@@ -182,7 +186,7 @@ def _slices(store: ObjectStore, item: InputObject, options: RunOptions, whole: W
 def _cut(store: ObjectStore, item: InputObject, kind: str, target_bytes: int) -> tuple[InputObject, list[InputObject]]:
     """The object as it is now and its slices; read again if it is replaced meanwhile, or had no ETag."""
     for _ in range(TRIES):
-        if item.etag:
+        if item.etag or "://" not in item.uri:
             try:
                 if kind == "parquet":
                     return item, _parquet_slices(store, item, target_bytes)
@@ -195,7 +199,16 @@ def _cut(store: ObjectStore, item: InputObject, kind: str, target_bytes: int) ->
 
 
 def _reader(store: ObjectStore, item: InputObject) -> Read:
+    """Of an object, or of a local file, which a preview cuts as the plan will cut it in the bucket."""
+    if "://" not in item.uri:
+        return partial(_read_file, item.uri)
     return lambda offset, length: store.get(item.uri, offset, length, item.etag, item.version_id)
+
+
+def _read_file(path: str, offset: int, length: int) -> bytes:
+    with Path(path).open("rb") as file:
+        file.seek(offset)
+        return file.read(length)
 
 
 def _line_slices(store: ObjectStore, item: InputObject, target_bytes: int, *, with_header: bool) -> list[InputObject]:

@@ -54,6 +54,20 @@ def test_local_paths_are_previewed_where_they_are(world: World, tmp_path: Path) 
     assert (seen.shards, seen.size_bytes, sum(seen.skipped.values())) == (3, 25, 1)
 
 
+def test_a_preview_cuts_local_files_as_a_run_does(world: World, tmp_path: Path) -> None:
+    body = b"id,v\n" + b"1,x\n" * 100
+    for name, content in (("a.csv", body), ("b.csv.gz", body)):
+        (tmp_path / name).write_bytes(content)
+        world.store.put(f"{SOURCE}{name}", content)
+    options = RunOptions(split="auto", target_bytes=100)
+
+    here = preview(None, world.request(inputs=(str(tmp_path),), options=options))
+    there = preview(world.at, world.request(options=options))
+
+    assert here.slices == there.slices > 1
+    assert (here.shards, here.size_bytes, here.objects) == (there.shards, there.size_bytes, there.objects)
+
+
 def test_a_preview_leaves_out_local_files_as_a_run_does(tmp_path: Path) -> None:
     for name, modified_s in (("new.csv", 2000), ("old.csv", 1000), ("empty.csv", 2000)):
         (tmp_path / name).write_bytes(b"" if name == "empty.csv" else b"12345")
