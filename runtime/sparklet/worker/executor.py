@@ -3,7 +3,7 @@
 import hashlib
 import json
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -55,16 +55,6 @@ PERMANENT_CAUSES = frozenset(
 """Root causes that every attempt on the same input has. All others are retried, such as a 503 of S3 in a script."""
 
 
-NO_VIEW = (
-    "the script is given the folder of its inputs, and Spark here does not list a shard's inputs alone: let it read "
-    "job.inputs, or run it in functions"
-)
-NOT_SEEN = (
-    "the script is given the folder of its inputs and did not read it by Spark; other readers see all of the run's "
-    "input: read it by Spark, or read job.inputs"
-)
-
-
 @dataclass(frozen=True, slots=True)
 class Execution:
     """A script, its event and its options."""
@@ -102,13 +92,14 @@ class Executor:
             folder = own / "work"  # the script finds nothing there
             folder.mkdir()
             event, outcome_file = execution.event, folder / "outcome.json"
-            has_view = self.runner.has_view and self.inputs_to is None
             reads_folder = execution.is_shard and _reads_folder(execution, script)
-            if reads_folder and not has_view:
-                raise PlanError(NO_VIEW)
+            if reads_folder and not self._has_view:
+                raise PlanError(
+                    "the script is given the folder of its inputs, and Spark here does not list a shard's inputs alone: "
+                    "let it read job.inputs, or run it in functions"
+                )
             uris, copies = self._inputs(execution, own, attempt, ending)
             event = with_shown_inputs(event, uris) if copies else event
-            in_place = [uris[n] for n in copies if has_view and uris[n].startswith(SCHEME)]
             of_event = handed_over(event, own, is_shard=execution.is_shard)
             argument = of_event[EVENT] if takes_event(script, py_files) else ""
             claimed = {CLAIMED: "1"} if execution.is_shard else {}
@@ -126,7 +117,7 @@ class Executor:
                 env={**of_event, **execution.env, OUTCOME_FILE: str(outcome_file), **claimed},
                 py_files=py_files,
                 inputs=execution.inputs,
-                has_copies=bool(copies) and has_view,
+                has_copies=bool(copies) and self._has_view,
                 output=event["output_path"] if execution.is_shard else "",
                 events=events,
             )
@@ -135,13 +126,7 @@ class Executor:
             result = self.runner.run(call, log.output)
             log.info("script ended", exit_code=result.exit_code, duration_s=round(time.monotonic() - started_s, 3))
             if result.exit_code == 0:
-                if in_place and not (own / SEEN / "copy").exists():
-                    raise PlanError(
-                        f"the script did not read {in_place[0]} by Spark, and other readers see all of the object, not "
-                        "its planned part or version: read it by Spark, or plan without --split and --versions"
-                    )
-                if reads_folder and not any((own / SEEN).iterdir()):
-                    raise PlanError(NOT_SEEN)
+                self._refuse_unseen(own / SEEN, uris, copies, reads_folder=reads_folder)
                 begun = own / UNCOMMITTED
                 uncommitted = tuple(path.name for path in begun.iterdir()) if begun.exists() else ()
                 return replace(read_outcome(outcome_file), uncommitted=uncommitted)
@@ -154,6 +139,24 @@ class Executor:
         execution.discard()
         return self.execute(execution, attempt)
 
+    @property
+    def _has_view(self) -> bool:
+        return self.runner.has_view and self.inputs_to is None
+
+    def _refuse_unseen(self, seen: Path, uris: Sequence[str], copies: Iterable[int], *, reads_folder: bool) -> None:
+        """PlanError if a script that has ended well did not read by Spark what only Spark sees as it is planned."""
+        in_place = [uris[n] for n in copies if self._has_view and uris[n].startswith(SCHEME)]
+        if in_place and not (seen / "copy").exists():
+            raise PlanError(
+                f"the script did not read {in_place[0]} by Spark, and other readers see all of the object, not its "
+                "planned part or version: read it by Spark, or plan without --split and --versions"
+            )
+        if reads_folder and not any(seen.iterdir()) and not any(uri.startswith(LOCAL) for uri in uris):
+            raise PlanError(
+                "the script is given the folder of its inputs and did not read it by Spark; other readers see all of "
+                "the run's input: read it by Spark, or read job.inputs"
+            )
+
     def _inputs(
         self, execution: Execution, own: Path, attempt: Attempt, ending: ExitStack
     ) -> tuple[list[str], Mapping[int, Path]]:
@@ -162,7 +165,7 @@ class Executor:
         if execution.staging is None:
             return uris, {}
         started_s = time.monotonic()
-        copies = execution.staging.fetch(own, attempt.deadline, self.settings.min_free_bytes)
+        copies = execution.staging.fetch(own, attempt.deadline, self.settings.min_free_bytes, in_view=self._has_view)
         if self.runner.has_view:
             uris = execution.staging.shown(copies, execution.partitions)
         else:

@@ -73,11 +73,12 @@ class Staging:
     store: ObjectStore  # reads with the run's access
     cross_region: frozenset[str] = frozenset()  # buckets of other regions, which S3A does not follow
 
-    def fetch(self, folder: Path, deadline: Deadline, min_free_bytes: int) -> dict[int, Path]:
+    def fetch(self, folder: Path, deadline: Deadline, min_free_bytes: int, *, in_view: bool = False) -> dict[int, Path]:
         """Fetch inputs, several at a time; returns their files by their places in the shard.
 
         Raises ScratchFullError, before anything is fetched, if less than ``min_free_bytes`` would stay free; the
-        store's errors if an object is not the planned one; PlanError if a split CSV file has rows over several lines.
+        store's errors if an object is not the planned one; PlanError if a split CSV file has rows over several lines,
+        but not ``in_view``: there only who asks for such rows is refused.
         """
         from concurrent.futures import ThreadPoolExecutor  # here, to keep cold starts fast
 
@@ -87,7 +88,8 @@ class Staging:
         _check_space(folder, needed_bytes, min_free_bytes)
         (folder / FOLDER).mkdir()
         with ThreadPoolExecutor(AT_A_TIME) as pool:
-            fetched = [pool.submit(_fetch, self.store, self.items[n], path, deadline) for n, path in paths.items()]
+            readers = [_Reader(self.store, item, deadline, checks_rows=not in_view) for item in items]
+            fetched = [pool.submit(_fetch, *each) for each in zip(readers, paths.values(), strict=True)]
             try:
                 for number, future in zip(paths, fetched, strict=True):
                     try:
@@ -156,15 +158,16 @@ def described(item: InputObject) -> str:
     return f"{item.uri}{version} ({what} {item.slice.start} to {item.slice.end - 1})"
 
 
-def _fetch(store: ObjectStore, item: InputObject, path: Path, deadline: Deadline) -> None:
+def _fetch(reader: "_Reader", path: Path) -> None:
+    item = reader.item
     try:
         if item.slice is None:  # the current object, as Spark would read it, or an old version, which does not change
-            _check_time(item, deadline)
-            store.download(item.uri, path, version_id=item.version_id)
+            _check_time(item, reader.deadline)
+            reader.store.download(item.uri, path, version_id=item.version_id)
             return
         with path.open("xb") as file:
             write = _write_lines if item.slice.kind is SliceKind.LINES else _write_row_groups
-            write(_Reader(store, item, deadline), item.slice, file)
+            write(reader, item.slice, file)
     except ObjectChangedError as error:
         raise ObjectChangedError(
             f"{described(item)} was replaced after it was planned; start a new run for its new content"
@@ -185,6 +188,7 @@ class _Reader:
     store: ObjectStore
     item: InputObject
     deadline: Deadline
+    checks_rows: bool
 
     def read(self, offset: int, length: int) -> bytes:
         _check_time(self.item, self.deadline)
@@ -199,12 +203,14 @@ class _Reader:
 
 
 def _write_lines(reader: _Reader, part: Slice, file: BinaryIO) -> None:
-    """Write header and lines; in CSV, the only format with a header, no row may have several lines."""
+    """Write header and lines; in CSV, the only format with a header, rows of several lines are looked for."""
     file.writelines(reader.chunks(0, part.header_bytes))
     quotes, closed = _Quotes(), True
     for chunk in reader.chunks(part.start, part.end):
         file.write(chunk)
-        if part.header_bytes:  # in blocks, because the objects of all short lines of a chunk could have 300 MB
+        if (
+            part.header_bytes and reader.checks_rows
+        ):  # in blocks, because the objects of all short lines of a chunk could have 300 MB
             blocks = (chunk[at : at + BLOCK_BYTES] for at in range(0, len(chunk), BLOCK_BYTES))
             closed = all(map(quotes.closed_in, blocks))
         if not closed:

@@ -89,7 +89,7 @@ class Saw:
 
 VALUES = st.sampled_from(["1", "2", "07", "a", "b c", "1.5", "2026-01-02", "2026-13-02", "x%2Fy", "9999999999"])
 NAMES = st.sampled_from(["a", "b b", "part-00000-x", "c[1]", "é", "d{1,2}", "e*", "f?"])
-FIELDS = st.text(st.sampled_from("ab,\"'# é\\"), max_size=5)
+FIELDS = st.text(st.sampled_from("ab,\"'# é\\\n"), max_size=5)
 
 
 @st.composite
@@ -112,7 +112,15 @@ def folders(draw: st.DrawFn) -> Folder:
             hidden = draw(st.sampled_from(["_SUCCESS", ".a.crc", "._x.csv", "_temporary/0/a.csv", ".hidden/a.csv"]))
             files[place + hidden] = body or b"x"
     options = {"header": "true"} if header and kind == "csv" else {}
-    schema = draw(st.sampled_from(["", "id INT, v STRING"])) if options else "id INT, v STRING" if kind == "csv" else ""
+    if kind == "csv" and draw(st.integers(0, 4)) == 0:
+        options["multiLine"] = "true"
+    schema = (
+        draw(st.sampled_from(["", "id INT, v STRING"]))
+        if "header" in options
+        else "id INT, v STRING"
+        if kind == "csv"
+        else ""
+    )
     split = draw(st.sampled_from(["", "auto"]))
     schema = "id INT, v STRING" if kind == "json" else schema
     return Folder(files, kind, options, schema, draw(st.integers(1, 3)), split, draw(st.booleans()))
