@@ -95,8 +95,8 @@ class Executor:
             reads_folder = execution.is_shard and _reads_folder(execution, script)
             if reads_folder and not self._has_view:
                 raise PlanError(
-                    "the script is given the folder of its inputs, and Spark here does not list a shard's inputs alone: "
-                    "let it read job.inputs, or run it in functions"
+                    "the script is given the folder of its inputs, and Spark here does not list a shard's inputs "
+                    "alone: let it read job.inputs, or run it in functions"
                 )
             uris, copies = self._inputs(execution, own, attempt, ending)
             event = with_shown_inputs(event, uris) if copies else event
