@@ -5,7 +5,8 @@
 ``archive.py train``    in a finished image: run a job and write that list anew (``docker/build.py --train``)
 
 The list is locked in the repository beside the stack file, since two trainings never load quite the same classes, and
-the image must be the same bytes each time. A class that is not there (of a format left out) is passed over.
+the image must be the same bytes each time. A dump adds the worker's own Java to it. A class that is not there (of a
+format left out) is passed over.
 """
 
 import argparse
@@ -65,7 +66,7 @@ def dump(command: list[str], classes: Path) -> None:
         print("archive.py: addresses are random in this builder, so the image will not be the same bytes each time")
     ARCHIVE.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=ARCHIVE.parent) as folder:
-        names = read_names(classes, Path(folder)) if classes.is_file() else None
+        names = read_names(classes, Path(folder), map(Path, jars)) if classes.is_file() else None
         # Room enough that hardly anything is collected, and no finalizer gets in between.
         command = [*command[:-2], "-Xmx3g", "-Xmn2g", *command[-2:]]  # before -cp
         rounds = MAX_ROUNDS if fixed and not os.environ.get("MACHINE") else 0  # by qemu a dump takes many minutes

@@ -7,7 +7,6 @@ import contextlib
 import importlib.util
 import sys
 import tempfile
-import zipfile
 from pathlib import Path
 
 from pyspark.errors import PySparkException
@@ -90,10 +89,8 @@ def arrow(spark: SparkSession) -> None:
 
 
 def gateway(spark: SparkSession) -> None:
-    """What the worker's JVM loads beside a script's own: Py4J's server, and each class of the worker's Java."""
-    jars = [Path(each) for each in spark._jvm.java.lang.System.getProperty("java.class.path").split(":")]
-    ours = [name for jar in jars if jar.name.startswith("sparklet-java-") for name in zipfile.ZipFile(jar).namelist()]
-    for name in (*GATEWAY, *(each.removesuffix(".class") for each in ours if each.endswith(".class"))):
+    """What the worker's JVM loads in place of a script's own; its own classes are archived in any case."""
+    for name in GATEWAY:
         spark._jvm.java.lang.Class.forName(name)
 
 

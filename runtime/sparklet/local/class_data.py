@@ -15,7 +15,8 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+import zipfile
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
@@ -97,7 +98,7 @@ class ClassArchive:
             with incoming(self.path.parent) as folder:
                 made = folder / "archive"
                 java = [str(self.java), "-Xmx1g", "-XX:+UseSerialGC", "-cp", os.pathsep.join(self.jars)]
-                command = dump_command(java, read_names(self.classes, folder), made)
+                command = dump_command(java, read_names(self.classes, folder, map(Path, self.jars)), made)
                 # Java holds the lock as well: if this process is killed, no second maker begins meanwhile.
                 ended = subprocess.run(command, capture_output=True, text=True, pass_fds=[lock.descriptor], check=False)
                 if ended.returncode > 0:
@@ -151,10 +152,16 @@ def dump_command(command: Sequence[str], names: Path | None, archive: Path) -> l
     return [*command[:-2], *chosen, *command[-2:]]
 
 
-def read_names(classes: Path, folder: Path) -> Path:
-    """The stack's list of classes as Java reads it, unpacked into ``folder``."""
+def read_names(classes: Path, folder: Path, jars: Iterable[Path]) -> Path:
+    """The stack's list of classes as Java reads it, unpacked into ``folder``, with all of the worker's own Java."""
+    listed = gzip.decompress(classes.read_bytes()).decode().split("\n")
+    for jar in jars:
+        if jar.name.startswith("sparklet-java-"):
+            with zipfile.ZipFile(jar) as archive:
+                own = [name.removesuffix(".class") for name in archive.namelist() if name.endswith(".class")]
+            listed += sorted(set(own).difference(listed))
     names = folder / "classes"
-    names.write_bytes(gzip.decompress(classes.read_bytes()))
+    names.write_text("\n".join(filter(None, listed)) + "\n")
     return names
 
 

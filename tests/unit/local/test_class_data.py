@@ -12,7 +12,7 @@ from pathlib import Path
 import pyspark
 import pytest
 
-from sparklet.local.class_data import ClassArchive
+from sparklet.local.class_data import ClassArchive, read_names
 from sparklet.local.environment import of_host
 from sparklet.local.java import find_java
 from tests.waiting import deadline_s, eventually
@@ -40,6 +40,19 @@ def java(tmp_path: Path) -> Path:
 @pytest.fixture
 def archive(java: Path, tmp_path: Path) -> ClassArchive:
     return archive_of(tmp_path, java, ["java/lang/Object"])
+
+
+def test_the_workers_own_java_is_archived_without_being_listed(tmp_path: Path) -> None:
+    """So that a class which is new needs no training."""
+    jar, listed = tmp_path / "sparklet-java-1.jar", tmp_path / "classes.gz"
+    with zipfile.ZipFile(jar, "w") as content:
+        for name in ("mark", "B.class", "A.class", "A$Inner.class"):
+            content.writestr(name, "")
+    listed.write_bytes(gzip.compress(b"@line\nA\nx/Y"))
+
+    names = read_names(listed, tmp_path, [tmp_path / "others.jar", jar])
+
+    assert names.read_text() == "@line\nA\nx/Y\nA$Inner\nB\n"
 
 
 def archive_of(folder: Path, java: Path, names: list[str]) -> ClassArchive:
