@@ -93,11 +93,8 @@ class Executor:
             folder.mkdir()
             event, outcome_file = execution.event, folder / "outcome.json"
             reads_folder = execution.is_shard and _reads_folder(execution, script)
-            if reads_folder and not self._has_view:
-                raise PlanError(
-                    "the script is given the folder of its inputs, and Spark here does not list a shard's inputs "
-                    "alone: let it read job.inputs, or run it in functions"
-                )
+            if not self._has_view:
+                _refuse_without_view(execution, script, reads_folder=reads_folder)
             uris, copies = self._inputs(execution, own, attempt, ending)
             event = with_shown_inputs(event, uris) if copies else event
             of_event = handed_over(event, own, is_shard=execution.is_shard)
@@ -236,6 +233,21 @@ def _failed(execution: Execution, result: ScriptResult, uris: Sequence[str], *, 
 def _reads_folder(execution: Execution, script: Path) -> bool:
     """Whether a script is given the folder of its inputs, or asks for it."""
     return any(INPUT in each for each in execution.args) or b"input_folders" in script.read_bytes()
+
+
+def _refuse_without_view(execution: Execution, script: Path, *, reads_folder: bool) -> None:
+    """PlanError where Spark would list all of the run's input, or find no columns in the names of folders."""
+    if reads_folder:
+        raise PlanError(
+            "the script is given the folder of its inputs, and Spark here does not list a shard's inputs alone: let it "
+            "read job.inputs, or run it in functions"
+        )
+    if execution.partitions and b"basePath" not in script.read_bytes():
+        [root, *_] = execution.partitions.values()
+        raise PlanError(
+            f"the inputs lie in folders like name=value below {root}, and Spark here reads files without these columns:"
+            " give the reader that folder as basePath, or run the script in functions"
+        )
 
 
 def _planned(execution: Execution, copies: Mapping[int, Path]) -> Iterator[str]:

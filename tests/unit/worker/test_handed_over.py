@@ -1,12 +1,13 @@
 """An event that a direct invocation hands over: the script given runs, whatever the source, and causes are told."""
 
 import json
+from contextlib import nullcontext
 from dataclasses import replace
 from typing import Any
 
 import pytest
 
-from sparklet.errors import EventError, ScriptError, ScriptFailedError, ScriptNotAllowedError, SettingsError
+from sparklet.errors import EventError, PlanError, ScriptError, ScriptFailedError, ScriptNotAllowedError, SettingsError
 from sparklet.events import Source, Task, answer
 from sparklet.job.outcome import EVENT
 from sparklet.log import Log
@@ -192,3 +193,41 @@ def test_several_inputs_hide_the_functions_own_input_path(bench: Bench) -> None:
     bench.worker.executor.execute(Execution(unpinned(GIVEN), event, is_shard=True), attempt)
 
     assert bench.runner.calls[0].env["input_path"] == ""
+
+
+IN_PARTITIONS = {"s3://in/day=1/a.csv": "s3://in/"}
+
+
+@pytest.mark.parametrize(
+    ("script", "args", "partitions", "message"),
+    [
+        (b"read(sys.argv[1])", ("{input}",), {}, "the folder of its inputs, and Spark here does not list"),
+        (b"read(event['input_folders'])", (), {}, "the folder of its inputs, and Spark here does not list"),
+        (
+            b"read(event['inputs'])",
+            (),
+            IN_PARTITIONS,
+            "below s3://in/, and Spark here reads files without",
+        ),
+        (b"read(event['inputs'], basePath='s3://in/')", (), IN_PARTITIONS, ""),
+        (b"read(event['inputs'])", (), {}, ""),
+    ],
+)
+def test_what_needs_our_java_is_refused_where_it_is_not(
+    bench: Bench, script: bytes, args: tuple[str, ...], partitions: dict[str, str], message: str
+) -> None:
+    """In engines, whose Spark lists the whole folder, and knows nothing of its partitions."""
+    bench.store.put(GIVEN, script)
+    event = {
+        "inputs": ["s3://in/day=1/a.csv"],
+        "input_path": None,
+        "output_path": "s3://out",
+        "input_folders": ["s3://in/"],
+    }
+    execution = Execution(unpinned(GIVEN), event, args, is_shard=True, partitions=partitions)
+    attempt = Attempt("attempt-1", Task(Source.DIRECT, {}), Deadline.within(60), Log())
+
+    with pytest.raises(PlanError, match=message) if message else nullcontext():
+        bench.worker.executor.execute(execution, attempt)
+
+    assert len(bench.runner.calls) == (not message)
