@@ -46,6 +46,7 @@ public class TaskS3A extends S3AFileSystem {
     private final TreeMap inputs = new TreeMap(); // bucket/key -> planned ETag, "" if nobody knows it
     private final List roots = new ArrayList(); // bucket/key/ of the run's input folders
     private boolean hasSeen;
+    private String told = "";
     private final Map written = new ConcurrentHashMap(); // what the task has written, by bucket/key
     private final Map folders = new HashMap(); // bucket/key -> the run's input in which it lies, if that has partitions
     private final List others = new ArrayList(); // empty files of other partitions, whose values decide on types
@@ -264,13 +265,28 @@ public class TaskS3A extends S3AFileSystem {
         }
     }
 
-    /** Tell the worker what Spark has seen. */
+    /** Tell the worker once of what the task does to files elsewhere than in its output, and in that. */
+    private void tell(String what, Path path) throws IOException {
+        String output = getConf().get("fs.s3a.authoritative.path", "").replaceFirst("^[^/]*//", "");
+        boolean isOutput = !output.isEmpty() && key(super.makeQualified(path)).startsWith(output);
+        String mark = isOutput ? "output" : what;
+        if (!told.contains(mark)) {
+            told = told + mark;
+            mark(getConf(), mark);
+        }
+    }
+
+    /** Tell the worker, if it asks, what Spark has seen or done. */
     public static void mark(Configuration conf, String what) throws IOException {
-        new java.io.File(conf.get("sparklet.task") + "/seen", what).createNewFile();
+        java.io.File seen = new java.io.File(conf.get("sparklet.task", "/proc/none"), "seen");
+        if (seen.isDirectory()) {
+            new java.io.File(seen, what).createNewFile();
+        }
     }
 
     public FSDataOutputStream create(Path path, FsPermission permission, boolean overwrite, int bufferBytes,
             short replication, long blockBytes, Progressable progress) throws IOException {
+        tell("written", path);
         written.put(key(super.makeQualified(path)), "");
         return super.create(path, permission, overwrite, bufferBytes, replication, blockBytes, progress);
     }
@@ -278,6 +294,14 @@ public class TaskS3A extends S3AFileSystem {
     public boolean mkdirs(Path path, FsPermission permission) throws IOException {
         written.put(key(super.makeQualified(path)), "");
         return super.mkdirs(path, permission);
+    }
+
+    public boolean delete(Path path, boolean recursive) throws IOException {
+        boolean deleted = super.delete(path, recursive);
+        if (deleted && !path.toString().contains("/_")) {
+            tell("deleted", path);
+        }
+        return deleted;
     }
 
     public boolean rename(Path from, Path to) throws IOException {

@@ -22,7 +22,18 @@ from sparklet.errors import (
 )
 from sparklet.events import Event, Source, Task
 from sparklet.job.outcome import CLAIMED, EVENT, OUTCOME_FILE
-from sparklet.model import INPUT, MIB, SCHEME, InputObject, ScriptRef, ShardResult, SliceKind, check_script, split_uri
+from sparklet.model import (
+    INPUT,
+    MIB,
+    OUTPUT,
+    SCHEME,
+    InputObject,
+    ScriptRef,
+    ShardResult,
+    SliceKind,
+    check_script,
+    split_uri,
+)
 from sparklet.ports import ObjectStore
 from sparklet.settings import WorkerSettings, script_environment, strings
 from sparklet.shown import hidden, redacted
@@ -31,6 +42,7 @@ from sparklet.spark.script_options import takes_event
 from sparklet.spark.spark_options import INPUTS, SEEN, UNCOMMITTED
 from sparklet.spark.task_limits import task_folder
 from sparklet.worker.attempt import Attempt
+from sparklet.worker.left_behind import left_behind, same_in_each_shard, told
 from sparklet.worker.script_event import (
     event_variables,
     handed_over,
@@ -67,6 +79,7 @@ class Execution:
     inputs: tuple[InputObject, ...] = ()  # a shard's: their sizes decide how Spark reads them
     partitions: Mapping[str, str] = field(default_factory=dict)  # of inputs and folders of others: where theirs begin
     staging: Staging | None = None  # fetches some of the event's inputs first
+    is_alone: Callable[[], bool] = lambda: True  # whether the run has no other shard
     discard: Callable[[], None] = lambda: None  # deletes what a try has left, before another one
     keep_events: Callable[[Path], None] | None = None  # stores what is in the folder of Spark's event log
 
@@ -126,7 +139,12 @@ class Executor:
                 self._refuse_unseen(own / SEEN, uris, copies, reads_folder=reads_folder)
                 begun = own / UNCOMMITTED
                 uncommitted = tuple(path.name for path in begun.iterdir()) if begun.exists() else ()
-                return replace(read_outcome(outcome_file), uncommitted=uncommitted)
+                outcome = read_outcome(outcome_file)
+                if self._has_view and outcome == ShardResult():
+                    self._refuse_lost_work(own, execution, script)
+                if names := left_behind(folder):
+                    log.warning(told(names, "")[0])
+                return replace(outcome, uncommitted=uncommitted)
             if not result.suspect:
                 raise _failed(execution, result, uris, is_local=self.inputs_to is None)
         cause = f"Spark failed in a JVM that other scripts had used: {result.cause_class}: {result.cause}"
@@ -140,6 +158,17 @@ class Executor:
     def _has_view(self) -> bool:
         return self.runner.has_view and self.inputs_to is None
 
+    def _refuse_lost_work(self, own: Path, execution: Execution, script: Path) -> None:
+        """PlanError if a script that has reported nothing has nothing to show, or the same as other shards."""
+        seen, source = own / SEEN, script.read_text(encoding="utf-8", errors="replace")
+        if not any((seen / name).exists() for name in ("output", "written")) and (names := left_behind(own / "work")):
+            what, is_lost = told(names, source)
+            if is_lost:
+                raise PlanError(what)
+        is_own = not any(name in each for name in (INPUT, OUTPUT) for each in execution.args)
+        if execution.is_shard and is_own and (why := same_in_each_shard(seen, source)) and not execution.is_alone():
+            raise PlanError(why)
+
     def _refuse_unseen(self, seen: Path, uris: Sequence[str], copies: Iterable[int], *, reads_folder: bool) -> None:
         """PlanError if a script that has ended well did not read by Spark what only Spark sees as it is planned."""
         in_place = [uris[n] for n in copies if self._has_view and uris[n].startswith(SCHEME)]
@@ -148,7 +177,8 @@ class Executor:
                 f"the script did not read {in_place[0]} by Spark, and other readers see all of the object, not its "
                 "planned part or version: read it by Spark, or plan without --split and --versions"
             )
-        if reads_folder and not any(seen.iterdir()) and not any(uri.startswith(LOCAL) for uri in uris):
+        is_seen = any((seen / name).exists() for name in ("input", "copy"))
+        if reads_folder and not is_seen and not any(uri.startswith(LOCAL) for uri in uris):
             raise PlanError(
                 "the script is given the folder of its inputs and did not read it by Spark; other readers see all of "
                 "the run's input: read it by Spark, or read job.inputs"

@@ -254,6 +254,7 @@ class ClaimedShard:
             inputs=inputs,
             partitions=seen_partitions(shard.inputs, run.inputs, run.partitions) if run.partitions else {},
             staging=staging,
+            is_alone=lambda: self.claims.at.ledger.runs.get(run.run_id).shard_count == 1,
             discard=self.output.discard,
             keep_events=self._keep_events if run.options.event_log else None,
         )

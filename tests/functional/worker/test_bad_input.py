@@ -112,6 +112,33 @@ def test_a_script_in_a_jvm_that_another_broke_is_not_blamed(function: Function) 
     assert b"the script is run again, in a new JVM" in function.said()
 
 
+ROWS = b"from pyspark.sql import SparkSession\nspark = SparkSession.builder.getOrCreate()\nrows = spark.range(3)\n"
+TO_OUTPUT = b"import os\nrows.write.parquet(os.environ['OUTPUT_PATH'])\n"
+
+
+@pytest.mark.parametrize(
+    ("script", "message"),
+    [
+        (b"rows.write.parquet('out')\n", "the script wrote out (line 4) into the task's own folder"),
+        (b"rows.write.saveAsTable('people')\n", "the script wrote people (line 4) into the task's own folder"),
+        (b"rows.write.saveAsTable('people')\nspark.table('people').show()\n", ""),
+        (b"rows.write.parquet('between')\n" + TO_OUTPUT, ""),
+        (b"rows.show()\n", ""),
+    ],
+)
+def test_work_that_ends_with_its_task_is_an_error(function: Function, script: bytes, message: str) -> None:
+    """Unless the script reads it again, or writes elsewhere, too: then it is a warning."""
+    ref = function.plan(ROWS + script)
+    function.said()
+
+    function.deliver(ref)
+
+    record = function.shard(ref)
+    assert record.state is (ShardState.FAILED if message else ShardState.SUCCEEDED), record.error_message
+    assert message in record.error_message
+    assert (b"the script wrote" in function.said()) == (b"write" in script)
+
+
 def test_a_hundred_megabytes_of_output_take_bounded_memory(function: Function) -> None:
     function.said()
     ref = function.plan(

@@ -1,9 +1,12 @@
 """The folder of a run's input, as a script of a shard sees it: what Spark lists in it is the shard's, by any way."""
 
 import json
+import tempfile
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
+import duckdb
 import pytest
 
 from sparklet.clock import SystemClock
@@ -198,3 +201,57 @@ print("FOLDERS " + json.dumps(sorted(sum(found.values(), []))))
 
     assert {record.state for record in records} == {ShardState.SUCCEEDED}, records[0].error_message
     assert told(function, "FOLDERS") == [["one/a.txt", "two/b.txt", "two/c.txt"]]
+
+
+OWN_PLACES = b"""
+from pyspark.sql import SparkSession
+
+spark = SparkSession.builder.getOrCreate()
+rows = %s
+rows.write.mode("%s").parquet("s3://other-data/%s")
+"""
+READ = b'spark.read.text("s3://other-data/fixed/")'
+
+
+@pytest.mark.parametrize(
+    ("name", "rows", "mode", "shards", "cause"),
+    [
+        (
+            "nothing",
+            b"spark.range(3)",
+            b"append",
+            2,
+            "none of the shard's inputs was read, so each shard does the same",
+        ),
+        ("overwrites", READ, b"overwrite", 2, "each shard overwrites what the others have written"),
+        ("appends", READ, b"append", 2, ""),
+        ("alone", b"spark.range(3)", b"overwrite", 1, ""),
+    ],
+)
+def test_a_script_with_addresses_of_its_own_repeats_no_work(
+    function: Function, name: str, rows: bytes, mode: bytes, shards: int, cause: str
+) -> None:
+    """As the scripts of EMR and Glue are: one that names the run's input as its own sees its shard's part."""
+    for file in ("a.txt", "b.txt"):
+        function.store.put(f"{DATA}/fixed/{file}", f"of {file}\n".encode())
+    script = OWN_PLACES % (rows, mode, name.encode())
+
+    records = run(function, f"fixed-{name}", script, f"{DATA}/fixed/", args=(), max_objects=3 - shards)
+
+    failed = [record for record in records if record.state is ShardState.FAILED]
+    assert len(records) == shards
+    assert [record.error_class for record in failed] == ["PlanError"] * len(failed)
+    assert all(cause in record.error_message for record in failed)
+    assert bool(failed) == bool(cause)
+    if name == "appends":
+        [(count, different)] = rows_in(function, f"{DATA}/{name}/")
+        assert (count, different) == (2, 2)
+
+
+def rows_in(function: Function, folder: str) -> list[tuple[Any, ...]]:
+    """How many rows the Parquet files of a folder have, and how many of them differ."""
+    with tempfile.TemporaryDirectory() as here, duckdb.connect() as db:
+        for number, each in enumerate(function.store.list(folder)):
+            if each.uri.endswith(".parquet"):
+                function.store.download(each.uri, Path(here) / f"{number}.parquet")
+        return db.execute(f"SELECT count(*), count(DISTINCT value) FROM '{here}/*.parquet'").fetchall()

@@ -1,0 +1,91 @@
+"""Work that a script has done for nothing, or as often as there are shards.
+
+Tables and folders of relative paths lie in the task's own folder, and end with it. On EMR, Glue or a laptop both would
+stay, so a script that wrote there and nowhere else has lost its work. A script with addresses of its own does all of
+them in each shard.
+"""
+
+import ast
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+WAREHOUSE = "spark-warehouse"
+MAX_DEPTH = 4
+
+_OF_SPARK = re.compile(r"(spark|blockmgr|artifacts)-.*|hadoop|hive.*|py-files|metastore_db|rdd-\d+|_.*|\..*")
+_WRITTEN = re.compile(r"_SUCCESS|_delta_log|part-.*")
+_ASKS = re.compile(r"(?i)input_path|output_path|--event|sparklet|getResolvedOptions")
+_ELSEWHERE = re.compile(r"boto3|jdbc|kafka|awswrangler|psycopg|pymysql|snowflake|mongo|elasticsearch|\.foreach")
+
+
+def left_behind(folder: Path) -> list[str]:
+    """The tables, as ``database.table``, and the folders that Spark wrote below a task's folder."""
+    return [*_tables(folder / WAREHOUSE), *(str(path.relative_to(folder)) for path in _folders(folder, MAX_DEPTH))]
+
+
+def _tables(warehouse: Path) -> Iterator[str]:
+    for path in sorted(warehouse.iterdir()) if warehouse.is_dir() else ():
+        if path.name.endswith(".db"):
+            yield from (f"{path.name.removesuffix('.db')}.{table.name}" for table in sorted(path.iterdir()))
+        else:
+            yield path.name
+
+
+def _folders(folder: Path, depth: int) -> Iterator[Path]:
+    for path in sorted(folder.iterdir()):
+        if not path.is_dir() or path.is_symlink() or path.name == WAREHOUSE or _OF_SPARK.fullmatch(path.name):
+            continue
+        if any(_WRITTEN.fullmatch(each.name) for each in path.iterdir()):
+            yield path
+        elif depth:
+            yield from _folders(path, depth - 1)
+
+
+def told(names: list[str], source: str) -> tuple[str, bool]:
+    """What to say of names that were left behind, and whether the script's work is lost if it wrote nothing else.
+
+    It is not if the script names each of them again, to read it, or writes to what Sparklet does not see.
+    """
+    places = {name: _places(source, name.rpartition(".")[2].rpartition("/")[2]) for name in names}
+    shown = ", ".join(f"{name}{f' (line {lines[0]})' if lines else ''}" for name, lines in places.items())
+    lost = not _ELSEWHERE.search(source) and any(len(lines) < 2 for lines in places.values())
+    return (
+        f"the script wrote {shown} into the task's own folder, which ends with the task: write to job.output, "
+        "OUTPUT_PATH or {output}, to a table by job.append, or to an address such as s3://…",
+        lost,
+    )
+
+
+def same_in_each_shard(seen: Path, source: str) -> str:
+    """Why each shard of a run repeats or undoes the work of others; "" if nothing shows that.
+
+    ``seen``: what Spark has done. The script asks neither for its inputs nor for its output, so its addresses are the
+    same in each shard.
+    """
+    is_done = {name: (seen / name).exists() for name in ("input", "copy", "output", "written", "deleted")}
+    if _ASKS.search(source) or is_done["output"] or not is_done["written"]:
+        return ""
+    if is_done["input"] or is_done["copy"]:
+        what = "each shard overwrites what the others have written" if is_done["deleted"] else ""
+    else:
+        what = "none of the shard's inputs was read, so each shard does the same"
+    return what and (
+        f"the script has addresses of its own, and {what}: let the run's arguments name {{input}} and {{output}}, read "
+        "INPUT_PATH and write to OUTPUT_PATH, or run it once by sparklet invoke"
+    )
+
+
+def _places(source: str, name: str) -> list[int]:
+    """The lines of a script's texts with this name in them."""
+    try:
+        nodes = list(ast.walk(ast.parse(source)))
+    except (SyntaxError, ValueError):
+        return []
+    word = re.compile(rf"(?<!\w){re.escape(name)}(?!\w)")
+    found = [
+        node.lineno
+        for node in nodes
+        if isinstance(node, ast.Constant) and isinstance(node.value, str) and word.search(node.value)
+    ]
+    return sorted(found)
