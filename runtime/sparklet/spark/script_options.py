@@ -49,7 +49,7 @@ _VARIANT = re.compile(
     r"_\d+\.\d+|-\d.*|(?<=spark)[\d.]+"
 )  # a line of Scala or Spark, the version, Spark's line in a name
 _LINE = re.compile(r"\d+(\.\d+)?")
-_EVENT = re.compile(r"--event(?![\w-])")
+_EVENT = re.compile(r"--event=?|event=")  # argparse and click, sys.argv; getopt
 _READS_ARGUMENTS = re.compile(r"\b(argv|argparse|click|docopt|fire|getopt|getResolvedOptions|optparse|typer)\b")
 _COMMENT = re.compile(r"^#[ \t]*sparklet:(.*)$", re.MULTILINE)
 
@@ -110,13 +110,26 @@ def takes_event(script: Path, py_files: Sequence[Path]) -> bool:
     source = script.read_text(encoding="utf-8", errors="replace")
     if chosen := dict(_commented(source)).get("event"):
         return chosen == YES_NO[0]
-    texts = [source, *map(_modules, py_files)]
-    return any(map(_EVENT.search, texts)) or not any(map(_READS_ARGUMENTS.search, texts))
+    found = [_of_arguments(source), *map(_of_py_file, py_files)]
+    return any(names for names, _ in found) or not any(reads for _, reads in found)
+
+
+def _of_arguments(source: str) -> tuple[bool, bool]:
+    """Whether code names ``--event``, of all its texts, but not in a comment; and whether it reads arguments."""
+    reads = bool(_READS_ARGUMENTS.search(source))
+    if "event" not in source or not reads:
+        return False, reads
+    try:
+        texts = [node.value for node in ast.walk(ast.parse(source)) if isinstance(node, ast.Constant)]
+    except (SyntaxError, ValueError):  # running it fails with a better message
+        return False, reads
+    in_usage = "docopt" in source and "--event" in source
+    return in_usage or any(isinstance(text, str) and _EVENT.fullmatch(text) for text in texts), reads
 
 
 @cache  # its path has the digest
-def _modules(path: Path) -> str:
-    """What the modules of a py-file have to do with arguments; but not those of Sparklet's own library."""
+def _of_py_file(path: Path) -> tuple[bool, bool]:
+    """Both of the modules of a py-file together; those of Sparklet's own library do not count."""
     texts = []
     if zipfile.is_zipfile(path):
         with zipfile.ZipFile(path) as archive:
@@ -124,8 +137,8 @@ def _modules(path: Path) -> str:
             texts = [archive.read(name).decode(errors="replace") for name in names]
     elif path.suffix == ".py":
         texts = [path.read_text(encoding="utf-8", errors="replace")]
-    found = (expression.search(text) for expression in (_EVENT, _READS_ARGUMENTS) for text in texts)
-    return " ".join(match[0] for match in found if match)
+    found = list(map(_of_arguments, texts))
+    return any(names for names, _ in found), any(reads for _, reads in found)
 
 
 def _not_bundled(key: str, names: str, line: int, jars: Sequence[str], warnings: list[str]) -> str:

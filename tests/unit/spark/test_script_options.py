@@ -222,7 +222,12 @@ TAKES = {
     "import argparse\nparser.parse_args()": False,
     "args = getResolvedOptions(sys.argv, ['JOB_NAME'])": False,
     "import click\n@click.option('--day')": False,
-    "parser.add_argument('--event')": True,
+    "import argparse\nparser.add_argument('--event')": True,
+    "import argparse  # sparklet invoke job.py --event event.json": False,
+    '"""job.py --event X"""\nimport argparse': False,
+    "import getopt\ngetopt.getopt(sys.argv[1:], '', ['event='])": True,
+    '"""Usage: job.py [--event=<json>]"""\nimport docopt': True,
+    "import argparse\ndef (": False,
     "parser.add_argument('--event', type=str)  # argparse": True,
     "import argparse\nparser.add_argument('--event-date')": False,
     "import argparse\n# sparklet: event=yes": True,
@@ -246,7 +251,7 @@ def test_the_arguments_may_be_read_in_py_files(tmp_path: Path) -> None:
 
     (script := tmp_path / "job.py").write_text("import lib.cli\nlib.cli.main()\n")
     (plain := tmp_path / "args.py").write_text("import argparse")
-    reads, named = library("a.zip", "import argparse"), library("b.whl", "add_argument('--event')")
+    reads, named = library("a.zip", "import argparse"), library("b.whl", "import click\nclick.option('--event')")
     own = library("job.zip", "import argparse", "sparklet/job/arguments.py")
 
     assert [takes_event(script, files) for files in ((), (own,), (reads,), (plain,), (plain, named))] == [
