@@ -155,10 +155,7 @@ def session_conf(here: Surroundings, warehouse: str | None = None) -> dict[str, 
 def s3a_conf(env: Mapping[str, str], hadoop_version: str) -> dict[str, str]:
     """S3A for ``s3://``, with credentials, endpoint and region as AWS's own tools find them in the environment."""
     endpoint, region = s3_environment(env)
-    return {
-        "spark.hadoop.fs.AbstractFileSystem.s3.impl": f"{OWN}.S3A",
-        **s3a_options(hadoop_version, bool(env.get("AWS_SESSION_TOKEN")), region, endpoint),
-    }
+    return s3a_options(hadoop_version, bool(env.get("AWS_SESSION_TOKEN")), region, endpoint)
 
 
 def s3_environment(env: Mapping[str, str]) -> tuple[str, str]:

@@ -203,6 +203,30 @@ print("FOLDERS " + json.dumps(sorted(sum(found.values(), []))))
     assert told(function, "FOLDERS") == [["one/a.txt", "two/b.txt", "two/c.txt"]]
 
 
+STREAM = b"""
+import json
+from sparklet.job import Job
+
+job, counts = Job.from_args(), []
+spark = job.spark()
+lines = spark.readStream.text(job.event["input_folders"][0])
+writer = lines.writeStream.foreachBatch(lambda frame, _: counts.append(frame.count())).trigger(availableNow=True)
+writer.option("checkpointLocation", f"s3://other-data/checkpoints/{job.run_id}-{job.shard}").start().awaitTermination()
+print("STREAM " + json.dumps(counts))
+"""
+
+
+def test_a_stream_reads_the_folder_with_its_checkpoint_in_s3(function: Function) -> None:
+    for name in ("a.txt", "b.txt"):
+        function.store.put(f"{DATA}/stream/{name}", b"one\ntwo\nthree\n")
+
+    records = run(function, "stream", STREAM, f"{DATA}/stream/", args=(), max_objects=1)
+
+    assert {record.state for record in records} == {ShardState.SUCCEEDED}, records[0].error_message
+    assert told(function, "STREAM") == [[3], [3]]
+    assert any("/offsets/" in each.uri for each in function.store.list(f"{DATA}/checkpoints/"))
+
+
 OWN_PLACES = b"""
 from pyspark.sql import SparkSession
 
