@@ -140,7 +140,7 @@ class Executor:
                 begun = own / UNCOMMITTED
                 uncommitted = tuple(path.name for path in begun.iterdir()) if begun.exists() else ()
                 outcome = read_outcome(outcome_file)
-                if self._has_view and outcome == ShardResult():
+                if self._has_view and outcome == ShardResult() and not py_files:  # which may do anything
                     self._refuse_lost_work(own, execution, script)
                 if names := left_behind(folder):
                     log.warning(told(names, "")[0])
