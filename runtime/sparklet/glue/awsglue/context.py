@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import sys
 from collections.abc import Callable, Mapping
 from importlib import import_module
 from types import SimpleNamespace
@@ -40,7 +41,7 @@ class GlueContext:
     def __init__(self, sparkContext: Any, **options: Any) -> None:
         from pyspark.sql import SparkSession
 
-        self._job: Any = this_job()
+        self._job: Any = this_job(sys.argv)
         self._writes = 0  # beside the shard's output
         self.spark_session = SparkSession.getActiveSession() or self._job.spark()
         self.create_data_frame = _Ways(from_options=self._read, from_catalog=self._read_table)

@@ -23,9 +23,10 @@ class _Parser(argparse.ArgumentParser):
         raise GlueArgumentError(f"{message}; write sparklet run … -p NAME=…, --env NAME=… or -- --NAME …")
 
 
-def this_job() -> Job:
-    """The task, by its event alone: the arguments are the script's own."""
-    return Job.from_args([])
+def this_job(argv: Sequence[str]) -> Job:
+    """The task, by its event alone: all other arguments are the script's own."""
+    at = argv.index("--event") if "--event" in argv else len(argv)
+    return Job.from_args(argv[at : at + 2])
 
 
 def getResolvedOptions(args: Sequence[str], options: Sequence[str]) -> dict[str, str | None]:
@@ -33,7 +34,7 @@ def getResolvedOptions(args: Sequence[str], options: Sequence[str]) -> dict[str,
 
     ``JOB_NAME`` is the script's, unless it is given; ``TempDir`` may be missing. Else GlueArgumentError.
     """
-    params = {key: each if isinstance(each, str) else json.dumps(each) for key, each in this_job().params.items()}
+    params = {key: each if isinstance(each, str) else json.dumps(each) for key, each in this_job(args).params.items()}
     given = {**os.environ, "TempDir": None, "JOB_NAME": Path(args[0]).stem, **params}
     parser = _Parser(allow_abbrev=False, add_help=False)
     for name in dict.fromkeys(["TempDir", *options]):
