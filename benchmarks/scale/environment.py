@@ -22,6 +22,7 @@ from benchmarks.scale.world import World
 from sparklet.aws import clients as clients_module
 from sparklet.aws.clients import AwsClients
 from sparklet.errors import SparkletError
+from sparklet.job.outcome import EVENT
 from sparklet.spark.runner import Output, ScriptCall, ScriptResult
 from sparklet.worker import handler
 
@@ -56,7 +57,7 @@ class NotingRunner:
 
     def run(self, call: ScriptCall, output: Output) -> ScriptResult:
         """Do the shard, unless a fault has it otherwise."""
-        event: dict[str, Any] = json.loads(call.args[1])
+        event: dict[str, Any] = json.loads(call.env[EVENT])
         shard, attempt = event["sparklet"]["shard"], event["sparklet"]["attempt"]
         if self._faults.poisoned(shard):
             return ScriptResult(1, cause_class="AnalysisException", cause="a column that is not there")

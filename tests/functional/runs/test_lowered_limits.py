@@ -22,6 +22,7 @@ from sparklet.aws.clients import AwsClients
 from sparklet.aws.dynamodb import DynamoLedger
 from sparklet.errors import QueueError
 from sparklet.events import parse_event
+from sparklet.job.outcome import EVENT
 from sparklet.log import Log
 from sparklet.model import Counts, RunOptions, RunState, ShardState, ledger_bucket, ledger_bucket_count
 from sparklet.planning.new_run import new_run
@@ -63,7 +64,7 @@ class Killing(Runner):
         pass
 
     def run(self, call: ScriptCall, output: Output) -> ScriptResult:
-        shard = json.loads(call.args[1])["sparklet"]["shard"]
+        shard = json.loads(call.env[EVENT])["sparklet"]["shard"]
         if shard in self.to_kill:
             self.to_kill.remove(shard)
             raise KilledError

@@ -27,6 +27,7 @@ from sparklet.aws.object_store import S3ObjectStore
 from sparklet.cli.render import summary_table
 from sparklet.clock import SystemClock
 from sparklet.events import parse_event
+from sparklet.job.outcome import EVENT
 from sparklet.log import Log
 from sparklet.metrics import Emitter, Meter
 from sparklet.model import Counts, RunOptions, RunState
@@ -157,7 +158,7 @@ class Scripts(Runner):
         pass
 
     def run(self, call: ScriptCall, output: Output) -> ScriptResult:
-        event = json.loads(call.args[1])
+        event = json.loads(call.env[EVENT])
         self.account.at.store.put(f"{event['output_path']}/part-0.csv", b"1\n")
         self.account.runs[event["sparklet"]["shard"]] += 1
         Path(call.env["SPARKLET_OUTCOME_FILE"]).write_text('{"rows": 1, "output_bytes": 2}')

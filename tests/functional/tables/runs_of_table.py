@@ -19,6 +19,7 @@ from typing import Any
 from sparklet.errors import PlanError
 from sparklet.job import Job
 from sparklet.job.errors import CommitConflictError, CommitStateUnknownError, SparkletError
+from sparklet.job.outcome import EVENT
 from sparklet.model import Run, RunOptions, RunState, ShardState
 from sparklet.planning.new_run import new_run
 from sparklet.planning.plan_files import planned_shard
@@ -135,7 +136,7 @@ class Runs(Trial):
     # --- scripts, as a Runner ---
 
     def run(self, call: ScriptCall, output: Output) -> ScriptResult:
-        event = json.loads(call.args[1])
+        event = json.loads(call.env[EVENT])
         named = event["sparklet"]
         asked = self.asked.get(named["run"])
         if asked is None:
@@ -167,7 +168,7 @@ class Runs(Trial):
         sys.argv[1:] = call.args
         self._files = [
             [json.loads(line) for line in Path(uri.removeprefix("file://")).read_text().splitlines()]
-            for uri in json.loads(call.args[1])["inputs"]
+            for uri in json.loads(call.env[EVENT])["inputs"]
         ]
         try:
             committer.main()

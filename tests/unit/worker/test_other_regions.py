@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from sparklet.job.outcome import EVENT
 from sparklet.model import ShardState
 from sparklet.spark.runner import Output, ScriptCall, ScriptResult
 from tests.unit.worker.conftest import Bench
@@ -21,7 +22,7 @@ def test_cross_region_objects_are_fetched_if_allowed(bench: Bench, allowed: bool
     seen: list[bytes | str] = []
 
     def read(call: ScriptCall, output: Output) -> ScriptResult:
-        (uri,) = json.loads(call.args[call.args.index("--event") + 1])["inputs"]
+        (uri,) = json.loads(call.env[EVENT])["inputs"]
         seen.append(Path(uri.removeprefix("file://")).read_bytes() if uri.startswith("file://") else uri)
         return ScriptResult(0)
 

@@ -13,6 +13,7 @@ from typing import Any
 from sparklet import errors
 from sparklet.aws.clients import AwsClients
 from sparklet.aws.object_store import S3ObjectStore
+from sparklet.job.outcome import EVENT
 from sparklet.spark import warm_runner as warm_gateway
 from sparklet.spark.runner import Output, Runner, ScriptCall, ScriptResult
 from tests.waiting import eventually
@@ -30,7 +31,7 @@ class NamedRunner(Runner):
 
     def run(self, call: ScriptCall, output: Output) -> ScriptResult:
         """Note that a shard is in work, for as long as it is."""
-        event = json.loads(call.args[call.args.index("--event") + 1])
+        event = json.loads(call.env[EVENT])
         name = event["inputs"][0].rpartition("/")[2]
         if "writes" in name:
             S3ObjectStore(AwsClients()).put(f"{event['output_path']}/part-0.csv", b"1\n")
