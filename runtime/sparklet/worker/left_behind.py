@@ -21,7 +21,10 @@ _ELSEWHERE = re.compile(r"boto3|jdbc|kafka|awswrangler|psycopg|pymysql|snowflake
 
 def left_behind(folder: Path) -> list[str]:
     """The tables, as ``database.table``, and the folders that Spark wrote below a task's folder."""
-    return [*_tables(folder / WAREHOUSE), *(str(path.relative_to(folder)) for path in _folders(folder, MAX_DEPTH))]
+    try:
+        return [*_tables(folder / WAREHOUSE), *(str(path.relative_to(folder)) for path in _folders(folder, MAX_DEPTH))]
+    except OSError:  # the script has deleted its folder, or closed it to us
+        return []
 
 
 def _tables(warehouse: Path) -> Iterator[str]:

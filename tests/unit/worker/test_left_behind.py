@@ -36,6 +36,13 @@ def test_what_spark_itself_needs_there_is_not(tmp_path: Path) -> None:
     assert left_behind(folder) == []
 
 
+def test_a_folder_that_the_script_has_deleted_holds_nothing(tmp_path: Path) -> None:
+    (tmp_path / "spark-warehouse").touch()
+    (tmp_path / "closed.db").mkdir()
+
+    assert left_behind(tmp_path) == left_behind(tmp_path / "gone") == []
+
+
 @pytest.mark.parametrize(
     ("more", "lost"),
     [
