@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -140,9 +141,10 @@ class Executor:
                 begun = own / UNCOMMITTED
                 uncommitted = tuple(path.name for path in begun.iterdir()) if begun.exists() else ()
                 outcome = read_outcome(outcome_file)
+                names = left_behind(folder)
                 if self._has_view and outcome == ShardResult() and not py_files:  # which may do anything
-                    self._refuse_lost_work(own, execution, script)
-                if names := left_behind(folder):
+                    _refuse_lost_work(names, own / SEEN, execution, script)
+                if names:
                     log.warning(told(names, "")[0])
                 return replace(outcome, uncommitted=uncommitted)
             if not result.suspect:
@@ -154,20 +156,10 @@ class Executor:
         execution.discard()
         return self.execute(execution, attempt)
 
-    @property
+    @cached_property
     def _has_view(self) -> bool:
+        """Whether Spark lists a shard's inputs alone; asked once, since the answer takes a look at each jar."""
         return self.runner.has_view and self.inputs_to is None
-
-    def _refuse_lost_work(self, own: Path, execution: Execution, script: Path) -> None:
-        """PlanError if a script that has reported nothing has nothing to show, or the same as other shards."""
-        seen, source = own / SEEN, script.read_text(encoding="utf-8", errors="replace")
-        if not any((seen / name).exists() for name in ("output", "written")) and (names := left_behind(own / "work")):
-            what, is_lost = told(names, source)
-            if is_lost:
-                raise PlanError(what)
-        is_own = not any(name in each for name in (INPUT, OUTPUT) for each in execution.args)
-        if execution.is_shard and is_own and (why := same_in_each_shard(seen, source)) and not execution.is_alone():
-            raise PlanError(why)
 
     def _refuse_unseen(self, seen: Path, uris: Sequence[str], copies: Iterable[int], *, reads_folder: bool) -> None:
         """PlanError if a script that has ended well did not read by Spark what only Spark sees as it is planned."""
@@ -193,7 +185,7 @@ class Executor:
             return uris, {}
         started_s = time.monotonic()
         copies = execution.staging.fetch(own, attempt.deadline, self.settings.min_free_bytes, in_view=self._has_view)
-        if self.runner.has_view:
+        if self._has_view:
             uris = execution.staging.shown(copies, execution.partitions)
         else:
             uris = [f"{LOCAL}{copies[place]}" if place in copies else uri for place, uri in enumerate(uris)]
@@ -278,6 +270,21 @@ def _refuse_without_view(execution: Execution, script: Path, *, reads_folder: bo
             f"the inputs lie in folders like name=value below {root}, and Spark here reads files without these columns:"
             " give the reader that folder as basePath, or run the script in functions"
         )
+
+
+def _refuse_lost_work(names: list[str], seen: Path, execution: Execution, script: Path) -> None:
+    """PlanError if a script that has reported nothing has nothing to show, or the same as other shards.
+
+    ``names``: what it left behind; ``seen``: what Spark has done.
+    """
+    source = script.read_text(encoding="utf-8", errors="replace")
+    if names and not any((seen / name).exists() for name in ("output", "written")):
+        what, is_lost = told(names, source)
+        if is_lost:
+            raise PlanError(what)
+    is_own = not any(name in each for name in (INPUT, OUTPUT) for each in execution.args)
+    if execution.is_shard and is_own and (why := same_in_each_shard(seen, source)) and not execution.is_alone():
+        raise PlanError(why)
 
 
 def _planned(execution: Execution, copies: Mapping[int, Path]) -> Iterator[str]:
