@@ -10,7 +10,8 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
-from py4j.java_gateway import GatewayParameters, JavaGateway, JavaObject
+from py4j import java_gateway
+from py4j.java_gateway import GatewayParameters, JavaGateway, JavaObject, PythonProxyPool
 from py4j.protocol import Py4JError
 
 from sparklet.job.spark_lines import accumulator_servers
@@ -71,6 +72,23 @@ def _contexts(client: JavaGateway) -> list[Any]:
     """The JVM's SparkContext, if it has one."""
     active = getattr(getattr(client.jvm.org.apache.spark, "SparkContext$"), "MODULE$").getActive()
     return [active.get()] if active.isDefined() else []
+
+
+class _OwnProxies(PythonProxyPool):  # type: ignore[misc] # Py4J has no types
+    """Gives callbacks ids that no earlier process gave.
+
+    When Java collects a callback of an earlier script, it tells the present one by the id: with Py4J's p0, p1, … the
+    present script's own would be gone (``Object ID unknown`` in ``foreachBatch``).
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.next_id = int.from_bytes(os.urandom(8), "big")
+
+
+def own_callbacks() -> None:
+    """Let Java never take a script's callbacks for those of an earlier one."""
+    java_gateway.PythonProxyPool = _OwnProxies
 
 
 def keep_contexts() -> None:

@@ -277,7 +277,7 @@ def import_pyspark() -> None:
     finally:
         sys.modules.pop("numpy", None)
     sys.modules.setdefault(SparkTestingLater.NAME, SparkTestingLater(SparkTestingLater.NAME))
-    jvm_calls()
+    jvm_calls().own_callbacks()
     gc.collect()
     gc.freeze()
 

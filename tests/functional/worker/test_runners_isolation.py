@@ -200,6 +200,38 @@ def test_objects_that_scripts_held_in_the_jvm_are_released(warm: Bench) -> None:
     assert warm.run(count).told() == before
 
 
+PROXY = (
+    SPARK
+    + """
+class Comparator:
+    def equals(self, other):
+        return self is other
+    def compare(self, a, b):
+        return (a > b) - (a < b)
+    class Java:
+        implements = ["java.util.Comparator"]
+from pyspark.java_gateway import ensure_callback_server_started
+gateway = spark.sparkContext._gateway
+ensure_callback_server_started(gateway)
+values = gateway.jvm.java.util.ArrayList([2, 3, 1])
+comparator = Comparator()
+holder = gateway.jvm.java.util.PriorityQueue(3, comparator)
+for _ in range(3):  # Java forgets the proxies that earlier scripts left, and tells the script that is there now
+    gateway.jvm.java.lang.System.gc()
+    gateway.jvm.java.lang.System.runFinalization()
+for value in values:
+    holder.add(value)
+print([holder.poll() for _ in values])
+"""
+)
+
+
+def test_a_scripts_callbacks_outlive_those_of_scripts_before(warm: Bench) -> None:
+    for _ in range(3):
+        ran = warm.run(PROXY)
+        assert ran.text("stdout").split("\n")[0] == "[1, 2, 3]", ran.text("stderr")
+
+
 def test_a_jvm_is_replaced_after_so_many_tasks(tmp_path: Path) -> None:
     settings = make("submit", tmp_path).spark  # type: ignore[attr-defined]
     runner = WarmRunner(settings, tmp_path, tasks_per_jvm=2)
