@@ -130,7 +130,7 @@ lock: ## Resolve the lock files anew (LOCK_ARGS=--upgrade takes newer versions)
 	@$(LOCK) $(LOCK_ARGS) --extra local --extra tables -o requirements/local.lock pyproject.toml
 	@$(LOCK) $(LOCK_ARGS) --extra local --extra tables --extra dev -c requirements/bootstrap.lock \
 		-c requirements/local.lock -o requirements/dev.lock pyproject.toml requirements/bootstrap.in
-	@mkdir -p build && sed -nE 's/ *\\$$//; /^(pyspark|delta-spark|importlib-metadata)=/d; /^[a-z].*==/p' requirements/dev.lock >build/but-spark.txt
+	@mkdir -p build && sed -nE 's/ *\\$$//; /^(pyspark|delta-spark|importlib-metadata|numpy|scipy|pyarrow)=/d; /^[a-z].*==/p' requirements/dev.lock >build/but-spark.txt
 	@$(LOCK) $(LOCK_ARGS) --extra local-spark4 --extra tables -c build/but-spark.txt -o requirements/local-spark-4.1.lock pyproject.toml
 	@$(LOCK) $(LOCK_ARGS) --extra local-spark4 --extra tables --extra dev -c build/but-spark.txt \
 		-o requirements/dev-spark-4.1.lock pyproject.toml requirements/bootstrap.in

@@ -86,8 +86,14 @@ JARS_WITH_NATIVES = (
     "leveldbjni-all-*",
     "commons-crypto-*",
 )
-# Of pyarrow: headers, its own tests, and the remote protocol that nothing here speaks. 39 MB.
-UNUSED = ("include", "tests", "libarrow_flight*", "libarrow_python_flight*", "_flight*")
+# Headers, tests of the libraries themselves, and pyarrow's remote protocol, which nothing here speaks.
+UNUSED = (
+    "numpy/**/tests",
+    "pandas/tests",
+    "pyarrow/include",
+    "pyarrow/tests",
+    *(f"pyarrow/{name}*" for name in ("libarrow_flight", "libarrow_python_flight", "_flight")),
+)
 GLIBCS = ("manylinux_2_28", "manylinux_2_24", "manylinux_2_17", "manylinux2014")  # as docker/lock_stacks.py has them
 OTHER_CPU = {"x86_64": ("*aarch64*", "*arm64*", "*aarch_64*"), "aarch64": ("*x86_64*", "*linux64.so", "*amd64*")}
 
@@ -212,7 +218,7 @@ def wheels(asked: argparse.Namespace) -> None:
     wanted = [line for line in distributions(asked) if not line.startswith(PYSPARK)]
     target = OUT / "python"
     install(wanted, target, "--no-compile")
-    unused = [path for pattern in UNUSED for path in target.glob(f"pyarrow/{pattern}")]
+    unused = [path for pattern in UNUSED for path in target.glob(pattern)]
     for path in (target / "bin", *unused):
         shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
     precompile(target)

@@ -10,6 +10,7 @@ subreaper it inherits every orphan below it. It ends itself and them when the wo
 """
 
 import atexit
+import builtins
 import contextlib
 import fcntl
 import gc
@@ -24,9 +25,10 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Collection, Sequence
+from functools import update_wrapper
 from pathlib import Path
 from select import POLLIN, poll
-from types import ModuleType
+from types import FunctionType, ModuleType
 from typing import Any
 
 from sparklet.spark.processes import (
@@ -277,9 +279,30 @@ def import_pyspark() -> None:
     finally:
         sys.modules.pop("numpy", None)
     sys.modules.setdefault(SparkTestingLater.NAME, SparkTestingLater(SparkTestingLater.NAME))
+    _spare_create_data_frame()
     jvm_calls().own_callbacks()
     gc.collect()
     gc.freeze()
+
+
+def _spare_create_data_frame() -> None:
+    """Let createDataFrame import numpy, pandas and pyarrow only where the data can be of them.
+
+    It imports them to look at the data's type, which would take half a second of each script.
+    """
+    from pyspark.sql import SparkSession
+
+    shown_by = {"numpy": "numpy", "pandas": "numpy", "pyarrow": "pyarrow"}  # it makes frames of numpy's arrays
+
+    def imported(name: str, *details: Any) -> ModuleType:
+        if shown_by.get(name, "sys") not in sys.modules:
+            raise ModuleNotFoundError(f"{name} is not there yet")
+        return __import__(name, *details)
+
+    create: Any = SparkSession.createDataFrame
+    create.__globals__["__builtins__"] = {**vars(builtins), "__import__": imported}  # of functions made from now on
+    details = (create.__code__, create.__globals__, create.__name__, create.__defaults__, create.__closure__)
+    SparkSession.createDataFrame = update_wrapper(FunctionType(*details), create)
 
 
 class _NumpyLater(ModuleType):

@@ -22,6 +22,7 @@ from urllib.parse import quote
 import sparklet
 from sparklet.errors import SettingsError
 from sparklet.job.session import S3A, SMALL_TABLES, s3a_options
+from sparklet.job.spark_lines import version_on
 from sparklet.settings import SparkSettings
 from sparklet.spark.java_classes import mark
 from sparklet.spark.partitioning import partitioning_conf
@@ -328,6 +329,7 @@ def process_env(settings: SparkSettings, env: Mapping[str, str]) -> dict[str, st
         dropped.add("SPARK_HOME")  # with it Spark's Pythons import pyspark from a zip, uncompiled
     return {
         "OMP_NUM_THREADS": str(core_count(settings)),
+        **({} if "spark.remote" in settings.conf else {"SPARK_VERSION": _version(spark_home(settings))}),  # for PyDeequ
         **_hudi_env(),
         **{key: value for key, value in env.items() if key not in dropped},
         "PYSPARK_PYTHON": sys.executable,
@@ -337,6 +339,11 @@ def process_env(settings: SparkSettings, env: Mapping[str, str]) -> dict[str, st
         "PYTHONPATH": os.pathsep.join(base_python_path(settings)),
         "SPARK_LOCAL_IP": "127.0.0.1",
     }
+
+
+@functools.cache
+def _version(home: Path) -> str:
+    return version_on(map(str, home.glob("jars/spark-core_*.jar")))
 
 
 def _hudi_env() -> dict[str, str]:

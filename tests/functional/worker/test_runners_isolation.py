@@ -167,17 +167,41 @@ print(json.dumps([heavy, threads, "pyspark.sql" in sys.modules, threading.active
     assert told == [[], 1, True, 1, 4]  # the fourth is that of listdir itself
 
 
+HEAVY = """
+import json, sys
+def heavy():
+    return [name for name in ("numpy", "pandas", "pyspark.testing") if name in sys.modules]
+"""
+
+
 def test_queries_import_neither_numpy_nor_pandas(warm: Bench) -> None:
     told = warm.run(
         SPARK
+        + HEAVY
         + """
-import json, sys
 rows = spark.range(3).where("id > 0").groupBy(F.lit("a")).agg(F.count(F.lit(1))).collect()
-print(json.dumps([len(rows), [name for name in ("numpy", "pandas", "pyspark.testing") if name in sys.modules]]))
+made = spark.createDataFrame([(1, "a"), (2, "b")], ["id", "name"]).where("id > 1").collect()
+print(json.dumps([len(rows), made, heavy()]))
 """
     ).told()
 
-    assert told == [1, []]
+    assert told == [1, [[2, "b"]], []]
+
+
+def test_frames_are_made_from_numpy_and_pandas(warm: Bench) -> None:
+    told = warm.run(
+        SPARK
+        + HEAVY
+        + """
+import numpy
+array = spark.createDataFrame(numpy.array([[1, 2], [3, 4]])).collect()
+import pandas
+frame = spark.createDataFrame(pandas.DataFrame({"id": [1, 2]})).toPandas()
+print(json.dumps([array, frame.id.tolist(), heavy()[:2]]))
+"""
+    ).told()
+
+    assert told == [[[1, 2], [3, 4]], [1, 2], ["numpy", "pandas"]]
 
 
 def test_a_script_is_run_once_however_soon_it_ends(warm: Bench, tmp_path: Path) -> None:

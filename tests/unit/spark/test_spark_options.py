@@ -4,6 +4,7 @@ import zipfile
 from dataclasses import replace
 from pathlib import Path
 
+import pyspark
 import pytest
 
 import sparklet
@@ -363,6 +364,7 @@ def test_processes_get_this_python_and_nothing_of_another_spark(monkeypatch: pyt
     assert not {"PYSPARK_GATEWAY_PORT", "SPARK_LOCAL_DIRS"} & set(env)
     assert env["PYTHONHASHSEED"] == "0"
     assert env["PYTHONPATH"].split(os.pathsep)[0] == "/mine"
+    assert env["SPARK_VERSION"] == pyspark.__version__  # PyDeequ asks for it
 
 
 def test_sparklet_itself_is_importable_by_every_process() -> None:
