@@ -84,7 +84,7 @@ public class TaskS3A extends S3AFileSystem {
 
     /** Spark's index of files asks this of each path that it reads: below which folder do partitions begin? */
     public Path makeQualified(Path path) {
-        Path found = super.makeQualified(path);
+        Path found = super.makeQualified(path.toUri().getPath().isEmpty() ? new Path(path, "/") : path); // s3://bucket
         Path folder = folders == null ? null : (Path) folders.get(key(found));
         return folder != null && isAskedForBasePaths() ? folder : found;
     }

@@ -176,6 +176,26 @@ def test_only_listing_shows_the_shard_alone(function: Function, place: str) -> N
     assert told(function, "BESIDE") == [one, one]
 
 
+def test_a_bucket_is_read_and_written_without_a_slash(function: Function) -> None:
+    for bucket in ("a-whole-bucket", "another-bucket"):
+        function.clients.s3.create_bucket(Bucket=bucket)
+    function.store.put("s3://a-whole-bucket/a.txt", b"one\ntwo\n")
+    script = b"""
+import json, sys
+from sparklet.job import Job
+job = Job.from_args()
+spark = job.spark()
+read = spark.read.text(sys.argv[1].rstrip("/")).count()
+spark.range(3).write.mode("append").parquet("s3://another-bucket")
+print("BUCKET " + json.dumps([read, spark.read.parquet("s3a://another-bucket").count()]))
+"""
+
+    [record] = run(function, "whole", script, "s3://a-whole-bucket/")
+
+    assert record.state is ShardState.SUCCEEDED, record.error_message
+    assert told(function, "BUCKET") == [[2, 3]]
+
+
 def test_a_folder_read_by_anything_but_spark_fails(function: Function) -> None:
     function.store.put(f"{DATA}/pandas/a.txt", b"one\n")
 
