@@ -47,7 +47,14 @@ NAMES = OF_FUNCTIONS | frozenset(
         "SPARKLET_CDS_ARCHIVE",  # of the image
         *("SPARKLET_REMOTE_TOKEN", "SPARKLET_SHARD_MESSAGE"),  # of a container (sparklet.engines.one_shard)
         # between Sparklet's own processes
-        *("SPARKLET_CLAIMED", "SPARKLET_EVENT", "SPARKLET_EVENT_FILE", "SPARKLET_HOST", "SPARKLET_LOG_DIR"),
+        *(
+            "SPARKLET_AS_IN_LAMBDA",
+            "SPARKLET_CLAIMED",
+            "SPARKLET_EVENT",
+            "SPARKLET_EVENT_FILE",
+            "SPARKLET_HOST",
+            "SPARKLET_LOG_DIR",
+        ),
         *("SPARKLET_OUTCOME_FILE", "SPARKLET_SHELL"),
     }
 )

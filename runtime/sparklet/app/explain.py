@@ -217,6 +217,12 @@ _RULES = (
         classes="PySparkAttributeError PySparkNotImplementedError",
     ),
     _Rule(
+        "the script makes a pool, queue or lock of multiprocessing, and Lambda has no /dev/shm for it",
+        "threads (ThreadPoolExecutor, multiprocessing.dummy), Spark itself, or Process with Pipe; " + _FIX_AND_REDRIVE,
+        SCRIPT,
+        message=r"\[Errno 38\] Function not implemented",
+    ),
+    _Rule(
         "the script imports a module that is not there",
         "start a new run with it (--py-files), or put it into the image; or " + _FIX_AND_REDRIVE,
         SCRIPT,

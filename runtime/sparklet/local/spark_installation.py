@@ -19,6 +19,7 @@ from sparklet.local.jars import ensure_jars, load_stack
 from sparklet.local.java import find_java
 from sparklet.local.prepared_jars import compiled_jar, is_plain, linked_jars, unsigned_copies
 from sparklet.settings import spark_settings
+from sparklet.spark.script_main import AS_IN_LAMBDA
 from sparklet.spark.spark_options import class_path, spark_home
 
 PASSED = (  # from the user's shell
@@ -62,6 +63,7 @@ def worker_environment(workers: int, say: Say) -> dict[str, str]:
         "SPARKLET_JARS": os.pathsep.join(map(str, jars)),
         "SPARKLET_CDS_ARCHIVE": str(archive.path),
         "PYSPARK_PYTHON": sys.executable,
+        AS_IN_LAMBDA: "1",
         "SPARKLET_CORES": str(max(1, (os.cpu_count() or 1) // workers)),
         **{name: value for name, value in os.environ.items() if name in PASSED},
     }

@@ -3,8 +3,10 @@
 Under ``submit`` spark-submit runs ``main``; under ``warm`` the script host uses ``enter`` and ``execute``.
 """
 
+import errno
 import faulthandler
 import fcntl
+import importlib
 import json
 import os
 import signal
@@ -15,9 +17,12 @@ from collections.abc import Sequence
 from importlib.machinery import SourceFileLoader
 from pathlib import Path
 from types import TracebackType
+from typing import Any
 
 STDOUT, STDERR, STATUS = 3, 4, 5
 """The script's own pipes in the JVM of ``submit``; Java closes them for its children."""
+
+AS_IN_LAMBDA = "SPARKLET_AS_IN_LAMBDA"  # set by local stacks: scripts fail here by what Lambda lacks
 
 DUMP_SIGNAL = signal.SIGRTMAX - 1
 """Makes a script write its stacks; sent before it is ended at its deadline."""
@@ -52,8 +57,21 @@ def place_fds(fds: Sequence[int]) -> None:
     os.closerange(len(fds), os.sysconf("SC_OPEN_MAX"))
 
 
+def refuse_semaphores() -> None:
+    """Fail where a script makes a lock between processes, as Lambda does, which has no ``/dev/shm``."""
+    _multiprocessing: Any = importlib.import_module("_multiprocessing")
+
+    class SemLock(_multiprocessing.SemLock):  # type: ignore[misc]
+        def __new__(cls, *args: object) -> "SemLock":
+            raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
+
+    _multiprocessing.SemLock = SemLock
+
+
 def execute(script: str, args: Sequence[str]) -> None:
     """Run a script as ``__main__`` and raise SystemExit, so that the interpreter ends as usual."""
+    if AS_IN_LAMBDA in os.environ:
+        refuse_semaphores()
     path = Path(script).absolute()
     sys.path.insert(0, str((path.resolve() if path.is_symlink() else path).parent))
     sys.argv = [script, *args]
@@ -80,6 +98,26 @@ def _without_ours(trace: TracebackType | None) -> TracebackType | None:
     return trace
 
 
+def keep_master() -> None:
+    """Let scripts that name a cluster run here: Spark would wait for YARN for minutes.
+
+    Their master is passed over, with a warning, where the JVM's own is local.
+    """
+    from pyspark import SparkConf
+
+    change = SparkConf.set
+
+    def change_but_master(self: SparkConf, key: str, value: str) -> SparkConf:
+        if key == "spark.master" and not str(value).startswith("local"):
+            own = self.get(key) or ""
+            if own.startswith("local"):
+                sys.stderr.write(f"sparklet: the script's master {value} is not used: Spark runs here, as {own}\n")
+                return self
+        return change(self, key, value)
+
+    SparkConf.set = change_but_master
+
+
 def main() -> None:
     """Under spark-submit: ``script_main.py SCRIPT ARGUMENTS…``; its parent is the JVM. Spark Connect needs no JVM.
 
@@ -96,6 +134,8 @@ def main() -> None:
     if script_pid == 0:
         del sys.path[0]  # this file's folder
         report(enter(stdout, stderr, status, parent_pid=own_pid), "started", os.getpid())
+        if has_jvm:
+            keep_master()
         execute(sys.argv[1], sys.argv[2:])
     code = os.waitstatus_to_exitcode(os.waitpid(script_pid, 0)[1])
     report(status, "exited", code)

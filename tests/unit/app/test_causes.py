@@ -28,6 +28,7 @@ EXPECTED = [
     ("SyntaxError", "'(' was never closed (job.py, line 1)", "does not compile, at job.py, line 1", "--script"),
     ("AnalysisException", "[UNRESOLVED_COLUMN] A column", "table, column or type", "--script"),
     ("org.apache.spark.sql.AnalysisException", "[UNRESOLVED_COLUMN] A column", "table, column or type", "--script"),
+    ("OSError", "[Errno 38] Function not implemented", "Lambda has no /dev/shm", "ThreadPoolExecutor"),
     ("ModuleNotFoundError", "No module named 'x'", "imports a module that is not there", "--py-files"),
     ("ValueError", "bad value 7 (line 6 of job.py; exit code 1)", "raised ValueError, at line 6 of job.py", "logs"),
     ("ScriptFailedError", "s3://b/j.py exited with 3", "ended with an exit code other than 0", "logs"),
