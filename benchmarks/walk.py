@@ -32,6 +32,7 @@ from deltalake import DeltaTable
 
 import sparklet
 import sparklet.cli.app  # so that nothing is imported on the way
+import sparklet.spark.jvm_calls
 from sparklet.app.costs import WorkerSize
 from sparklet.app.stack import OpenStack, open_stack
 from sparklet.cli import main as sparklet_command

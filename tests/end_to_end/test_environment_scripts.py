@@ -36,7 +36,7 @@ def test_an_invoked_script_sees_the_env_option(user: User) -> None:
     event.write_text(json.dumps({"Records": [kinesis("1")], "output_path": "s3://evil/"}))
     where = ["--env", f"input_path={inputs / '000.csv'}", "--env", f"output_path={user.home / 'out' / 'a'}"]
 
-    done = user.types("invoke", SCRIPT, "--event", str(event), *where)
+    done = user.types("invoke", SCRIPT, "--event", str(event), *where, "--json")
     failed = user.types("invoke", SCRIPT, "--event", str(event), *where[:2])
 
     assert done.code == 0, done.err

@@ -5,15 +5,25 @@ or its JVM's. So each log line belongs to the attempt that was named last.
 """
 
 import re
-from collections.abc import Iterator, Mapping
+import sys
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any
 
+from sparklet.app.reporter import Reporter
+from sparklet.app.stack import OpenStack
+from sparklet.errors import LogsError
 from sparklet.job.event_objects import read_json
 from sparklet.metrics import is_metrics_line
 from sparklet.ports import WorkerLogs
 from sparklet.shown import printable
 
+INVOCATION = "invoke-"
+"""Begins the names of single invocations, which stand in the log in the place of a run."""
+POLL_S = 0.2
+LAG_S = 5.0  # CloudWatch has a line a few seconds after it was written
 _OWN = ("time", "level", "message", "attempt")  # what each of a worker's own lines has
 _SHOWN_ELSEWHERE = (*_OWN, "run", "shard", "request_id", "record")
 _PLATFORM = re.compile(r"(START|END|REPORT) RequestId: (\S+)")
@@ -95,6 +105,43 @@ class LogReader:
 
     def _wanted(self, line: LogLine) -> bool:
         return line.run == self.run_id and self.shard in (None, line.shard) and line.attempt.startswith(self.attempt)
+
+
+@contextmanager
+def shown_logs(
+    stack: OpenStack, invocation: str, show: Callable[[LogLine], object], reporter: Reporter
+) -> Iterator[None]:
+    """Pass on what an invocation's scripts and JVM write, as it comes, and after the block what is still missing."""
+    reader, ended = LogReader(stack.logs, invocation, since_s=stack.at.clock.now_s()), threading.Event()
+
+    def pass_on() -> None:
+        for line in reader.lines():
+            if line.own is None:
+                show(line)
+        sys.stdout.flush()
+
+    def follow() -> None:
+        with suppress(LogsError):  # the last look tells it
+            while not ended.wait(POLL_S):
+                pass_on()
+
+    thread = threading.Thread(target=follow, name="sparklet-logs", daemon=True)
+    thread.start()
+    interrupted = False
+    try:
+        yield
+    except KeyboardInterrupt:
+        interrupted = True
+        raise
+    finally:
+        ended.set()
+        if not interrupted:
+            thread.join()
+            stack.at.clock.sleep(0.0 if stack.state else LAG_S)
+            try:
+                pass_on()
+            except LogsError as error:
+                reporter.warn(str(error))
 
 
 def _own_fields(text: str) -> Mapping[str, Any] | None:

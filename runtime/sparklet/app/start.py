@@ -1,6 +1,7 @@
 """A run is requested and begun: its request read, local files copied, the run entered, planned and dispatched."""
 
 import hashlib
+import itertools
 import json
 import os
 import shlex
@@ -18,14 +19,21 @@ from sparklet.app.local_files import checked_output, refuse_own_input, wanted_fi
 from sparklet.app.reporter import Reporter, count_text, size_text
 from sparklet.app.stack import OpenStack, StackSelection
 from sparklet.app.state_machines import WantedMode, chosen_mode, drive
-from sparklet.errors import CheckpointConflictError, LocalStackError, PlanError, SettingsError, SparkletError
+from sparklet.errors import (
+    CheckpointConflictError,
+    LocalStackError,
+    PlanError,
+    RemoteTaskError,
+    SettingsError,
+    SparkletError,
+)
 from sparklet.inputs.list_requests import ListRequest
 from sparklet.job.catalogs import catalog_properties
 from sparklet.job.fields import INFER, SCHEMA
 from sparklet.model import Run
 from sparklet.model.quantities import parse_duration_s
 from sparklet.planning.engine_choice import differing_sparks
-from sparklet.planning.new_run import new_run, run_id_of, script_body
+from sparklet.planning.new_run import files_beside, new_run, run_id_of, script_body
 from sparklet.planning.packing import PackedInput
 from sparklet.planning.planner import PlanProgress, plan
 from sparklet.planning.request import RunRequest, places, read_request
@@ -35,6 +43,7 @@ from sparklet.shown import redacted
 
 STANDARD_INPUT = "-"
 SCHEMA_POLL_S = 0.5
+BUSY_POLL_S = 1.0
 MAX_PATH = 255  # characters of a name
 TABLE_CHECK_S = 20.0  # at most
 REFUSAL = "import sys; from sparklet.tables.commit import refusal; print(refusal(*sys.argv[1:]), end='')"
@@ -47,7 +56,7 @@ def run_request(options: Mapping[str, Any], stack: StackSelection, *, dry_run: b
     ``list_path`` say how lists are read; the request holds them with each list.
     """
     given: dict[str, Any] = dict(options)
-    for name in ("params", "env", "files"):
+    for name in ("params", "env", "files", "conf"):
         if isinstance(given.get(name), list):  # of a command line
             given[name] = parse_pairs(places()[name].option, given[name])
     if "env" in given:
@@ -87,9 +96,10 @@ def _ddl(given: str) -> str:
 
 def _checked(request: RunRequest, stack: StackSelection) -> RunRequest:
     """The request, with the catalog of a local output; PlanError or SettingsError for what this machine can tell."""
-    for source in filter(None, (request.script, request.check, request.next, *request.py_files)):
+    for source in filter(None, (request.script, request.check, request.next)):
         if "://" not in source:
-            script_body(source, py_file=source in request.py_files)
+            script_body(source)
+    files_beside(request.py_files, request.spark_files, request.conf)
     for given in request.inputs:
         if "://" not in given:
             refuse_own_input(Path(given), request.output_uri, stack.state)
@@ -255,23 +265,52 @@ def _refuse_table(request: RunRequest, *, in_s3: bool) -> None:
 
 
 def invoke_script(
-    stack: OpenStack, script: str, event: Any, arguments: tuple[str, ...], variables: Mapping[str, str]
+    stack: OpenStack,
+    script: str,
+    event: Any,
+    arguments: tuple[str, ...],
+    variables: Mapping[str, str],
+    *,
+    py_files: Sequence[str] = (),
+    files: Sequence[str] = (),
+    conf: Mapping[str, str] = {},
+    invocation: str = "",
+    waiting: Callable[[], None] = lambda: None,
 ) -> Mapping[str, Any]:
     """Invoke the worker function with ``event`` for ``script``; the worker's answer.
 
-    A local script and its environment variables are copied to ``scripts/`` of the bucket first; the invocation only
-    names them. PlanError if the script cannot be read or compiled, RemoteFailureError if it failed.
+    Local files and environment variables are copied to ``scripts/`` of the bucket first; the invocation only names
+    them. PlanError if one cannot be read or compiled, RemoteFailureError if the script failed.
+
+    Parameters
+    ----------
+    invocation
+        Its name in the workers' logs.
+    waiting
+        Called once if all workers are busy.
     """
-    uri = script if "://" in script else _stored(stack, Path(script).name, script_body(script))
-    task: dict[str, Any] = {"script": uri, "args": list(arguments), "event": event}
+    uri = script if "://" in script else _stored(stack, script, script_body(script))
+    task: dict[str, Any] = {"script": uri, "args": list(arguments), "event": event, "invocation": invocation}
+    copies = {given: _stored(stack, given, body) for given, body in files_beside(py_files, files, conf)}
+    task["py_files"] = [*(each for each in (*py_files, *files) if "://" in each), *copies.values()]
     if variables:
         task["env"] = _stored(stack, "env.json", json.dumps(dict(variables)).encode())
-    answer: Mapping[str, Any] = stack.compute.invoke(stack.worker_function, {"sparklet": task})
+    for tries in itertools.count():
+        try:
+            answer: Mapping[str, Any] = stack.compute.invoke(stack.worker_function, {"sparklet": task})
+            break
+        except RemoteTaskError as error:
+            if error.reason != "throttled":
+                raise
+        if not tries:
+            waiting()
+        stack.check()
+        stack.at.clock.sleep(BUSY_POLL_S)
     return answer
 
 
-def _stored(stack: OpenStack, name: str, body: bytes) -> str:
+def _stored(stack: OpenStack, given: str, body: bytes) -> str:
     """Store a file in the bucket under its digest; its URI."""
-    uri = f"s3://{stack.at.bucket}/scripts/{hashlib.sha256(body).hexdigest()}/{name}"
+    uri = f"s3://{stack.at.bucket}/scripts/{hashlib.sha256(body).hexdigest()}/{given.rpartition('/')[2]}"
     stack.at.store.put(uri, body)
     return uri

@@ -8,7 +8,7 @@ import contextlib
 import os
 import re
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -39,7 +39,7 @@ class AttachedRunner(Runner):
         """Run one script to its end; see ``Runner``. Spark is stopped afterwards, and with it all the script's jobs."""
         call.refuse_if_over()
         jvm = Jvm("platform", self._scratch, {}, port=int(os.environ[PORT]), secret=os.environ[SECRET])
-        options = read_options(call.script, lambda: _jars(jvm))
+        options = read_options(call, lambda: _jars(jvm))
         conf = options.conf
         if fixed := JVM_OPTIONS.intersection(conf):
             raise ScriptError(
@@ -53,7 +53,7 @@ class AttachedRunner(Runner):
             "spark.app.name": call.script.name,
             **{f"spark.executorEnv.{key}": value for key, value in call.env.items()},
         }
-        _prepare(jvm, properties, conf, [str(path) for path in _for_executors(call)])
+        _prepare(jvm, properties, conf, call)
         task = ScriptOutput(output, call)
         python_path = {"PYTHONPATH": os.pathsep.join(base_python_path(self._spark))}
         host = HostProcess(self._scratch, {**os.environ, **python_path})
@@ -81,11 +81,14 @@ def _for_executors(call: ScriptCall) -> Iterator[Path]:
         yield path
 
 
-def _prepare(jvm: Jvm, properties: dict[str, str], conf: Mapping[str, str], py_files: Sequence[str]) -> None:
-    """Set the JVM's system properties; executors get ``py_files``, too, beside what spark-submit was given."""
+def _prepare(jvm: Jvm, properties: dict[str, str], conf: Mapping[str, str], call: ScriptCall) -> None:
+    """Set the JVM's system properties; executors get the call's files, too, beside what spark-submit was given."""
+    py_files = [str(path) for path in _for_executors(call)]
+    places = {"spark.files": [*py_files, *map(str, call.files)], "spark.submit.pyFiles": py_files}
     with connected(jvm.port, jvm.secret) as client:
         log_in(client)
         java: Any = client.jvm.java
-        for name in ("spark.files", "spark.submit.pyFiles") if py_files else ():
-            properties[name] = ",".join(filter(None, (java.lang.System.getProperty(name), *py_files)))
+        for name, added in places.items():
+            if added:
+                properties[name] = ",".join(filter(None, (java.lang.System.getProperty(name), *added)))
         java.lang.System.getProperties().load(java.io.StringReader(encoded({**properties, **conf})))

@@ -58,6 +58,12 @@ class Task:
     chosen: Mapping[str, Any] | None = None  # script, args and env of a direct invocation that hands over this event
     skip: str = ""  # why no script runs for it: logged and acknowledged
 
+    @property
+    def invocation(self) -> str:
+        """The name that a client gave its direct invocation, to find the lines of its log; "" for none."""
+        name = (self.chosen or {}).get("invocation")
+        return name if isinstance(name, str) else ""
+
 
 @dataclass(frozen=True, slots=True)
 class Outcome:

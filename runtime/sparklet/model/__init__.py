@@ -11,9 +11,11 @@ All are frozen. Times are seconds since the epoch (``_s``), sizes stored (compre
 
 from sparklet.model.options import MIB, Access, Key, RunOptions
 from sparklet.model.runs import (
+    CONF_FILE,
     INPUT,
     OUTPUT,
     PUBLISHED,
+    PY_FILE_SUFFIXES,
     Dispatch,
     ListSource,
     NextRun,

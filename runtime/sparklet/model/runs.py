@@ -41,6 +41,12 @@ class Dispatch(StrEnum):
     MAP = "map"  # a Map state, in batches of those that are PENDING in the ledger; no message is ever sent
 
 
+PY_FILE_SUFFIXES = (".py", ".zip", ".whl", ".egg")
+"""Of files that Python imports; others are for ``SparkFiles`` and the script's folder."""
+CONF_FILE = "spark-conf.json"
+"""Beside a script: what ``--conf`` sets."""
+
+
 @dataclass(frozen=True, slots=True)
 class ScriptRef:
     """A script of a run, copied at planning time: ``uri`` holds exactly the bytes of ``sha256``."""
@@ -48,7 +54,7 @@ class ScriptRef:
     uri: str
     sha256: str
     source_uri: str = field(compare=False)  # where the user has it
-    py_files: tuple[str, ...] = ()  # copies, in the order given
+    py_files: tuple[str, ...] = ()  # copies of what comes with it, in the order given; see ``PY_FILE_SUFFIXES``
 
 
 BY_WORKERS = re.compile(rf"s3://[^/]+/runs/.*/({ANSWERS}|{WRITES}|{EVENTS})")

@@ -1,6 +1,7 @@
 """From a request to a run in the ledger; the same request again continues the run."""
 
 import hashlib
+import json
 import re
 import secrets
 import warnings
@@ -9,6 +10,7 @@ from contextlib import closing, nullcontext, suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 from sparklet.errors import (
     NothingNewError,
@@ -21,7 +23,18 @@ from sparklet.errors import (
 from sparklet.inputs.list_requests import TABLE, stored_source
 from sparklet.job.catalogs import catalog_properties
 from sparklet.job.fields import INFER, SCHEMA
-from sparklet.model import INPUT, RUN_ID, SCHEME, NextRun, Run, ScriptRef, s3_address, split_uri
+from sparklet.model import (
+    CONF_FILE,
+    INPUT,
+    PY_FILE_SUFFIXES,
+    RUN_ID,
+    SCHEME,
+    NextRun,
+    Run,
+    ScriptRef,
+    s3_address,
+    split_uri,
+)
 from sparklet.model.options import AUTO, REFUSE
 from sparklet.planning.engine_choice import asked_spark, chosen_engine, refuse_another_spark
 from sparklet.planning.follow_up_ids import FOLLOW_UP_ID
@@ -34,7 +47,6 @@ from sparklet.ports.deployment import Deployment
 
 RUN_ID_IN_OUTPUT = "{run_id}"  # for a request that is repeated for run after run
 MAX_SLUG = 40  # characters of a name, so that time and suffix fit into the 63 of a run id
-PY_FILE_SUFFIXES = (".py", ".zip", ".whl", ".egg")
 
 
 def new_run(at: Deployment, request: RunRequest, packed: PackedInput | None = None, *, even_empty: bool = False) -> Run:
@@ -48,7 +60,8 @@ def new_run(at: Deployment, request: RunRequest, packed: PackedInput | None = No
     run_id = run_id_of(request, at.clock.now_s())
     known = at.known_run(run_id)
     sources = filter(None, (request.script, request.check, request.next))
-    scripts = {source: read_script(at, run_id, source, request.py_files) for source in sources}
+    beside = files_beside(request.py_files, request.spark_files, request.conf, at.store)
+    scripts = {source: read_script(at, run_id, source, beside) for source in sources}
     bodies = {source: script.files[0][1] for source, script in scripts.items()}
     if request.params.get(SCHEMA) == INFER:
         _refuse_no_reader(request, bodies[request.script])
@@ -271,17 +284,17 @@ def _bare(inputs: tuple[str, ...]) -> tuple[str, ...]:
 
 @dataclass(frozen=True, slots=True)
 class ScriptFiles:
-    """A script and its py-files as they were read: the address and the bytes of each copy."""
+    """A script and what comes with it as they were read: the address and the bytes of each copy."""
 
     ref: ScriptRef
     files: tuple[tuple[str, bytes], ...]
 
 
-def read_script(at: Deployment, run_id: str, source: str, py_files: Sequence[str] = ()) -> ScriptFiles:
-    """Read a script and its py-files from ``s3://`` or local disk; PlanError if one is not usable."""
+def read_script(at: Deployment, run_id: str, source: str, beside: Sequence[tuple[str, bytes]] = ()) -> ScriptFiles:
+    """Read a script from ``s3://`` or local disk, to be copied with the files beside it; PlanError if not usable."""
+    bodies = [(source, script_body(source, at.store)), *beside]
     files: list[tuple[str, bytes]] = []
-    for given in (source, *py_files):
-        body = script_body(given, at.store, py_file=bool(files))
+    for given, body in bodies:
         name = given.rstrip("/").rpartition("/")[2]
         files.append((at.run_uri(run_id, f"script/{hashlib.sha256(body).hexdigest()}/{name}"), body))
     (uri, body), *others = files
@@ -290,18 +303,42 @@ def read_script(at: Deployment, run_id: str, source: str, py_files: Sequence[str
     return ScriptFiles(ref, tuple(files))
 
 
-def script_body(given: str, store: ObjectStore | None = None, *, py_file: bool = False) -> bytes:
-    """The bytes of a script or a py-file; without a store it is a local one. PlanError if it is not usable."""
-    what, suffixes = ("py-file", PY_FILE_SUFFIXES) if py_file else ("script", (".py",))
-    if not given.endswith(suffixes):
-        raise PlanError(f"the {what} {given} must be a {' or '.join(suffixes)} file")
+def files_beside(
+    py_files: Sequence[str], files: Sequence[str], conf: Mapping[str, Any], store: ObjectStore | None = None
+) -> list[tuple[str, bytes]]:
+    """What comes with a script, the file with its options last: each file as it was given, and its bytes.
+
+    PlanError if one is not usable. Without a store, files in S3 are left out.
+    """
+    names = {CONF_FILE}
+    for given in py_files:
+        if not given.endswith(PY_FILE_SUFFIXES):
+            raise PlanError(f"the py-file {given} must be a {' or '.join(PY_FILE_SUFFIXES)} file; others: --files")
+    for given in files:
+        if (name := given.rpartition("/")[2]) in names or name.endswith(PY_FILE_SUFFIXES):
+            why = "another one of its name does" if name in names else "it belongs to --py-files"
+            raise PlanError(f"the file {given} cannot come with the script: {why}")
+        names.add(name)
+    for key in conf:
+        if not key.startswith("spark."):
+            raise PlanError(f"--conf {key}: the name of an option of Spark begins with spark.")
+    kinds = [*((given, "py-file") for given in py_files), *((given, "file") for given in files)]
+    found = [(given, script_body(given, store, what)) for given, what in kinds if store or "://" not in given]
+    texts = {key: value if isinstance(value, str) else json.dumps(value) for key, value in sorted(conf.items())}
+    return [*found, *([(CONF_FILE, json.dumps(texts).encode())] if texts else [])]
+
+
+def script_body(given: str, store: ObjectStore | None = None, what: str = "script") -> bytes:
+    """The bytes of a script, or of a file beside it; without a store it is a local one. PlanError if not usable."""
+    if what == "script" and not given.endswith(".py"):
+        raise PlanError(f"the script {given} must be a .py file")
     try:
         body = store.get(given) if store and given.startswith(SCHEME) else Path(given).read_bytes()
     except (ObjectNotFoundError, FileNotFoundError):
         raise PlanError(f"the {what} {given} is not there; check its spelling") from None
     except OSError as error:
         raise PlanError(f"the {what} {given} cannot be read: {error.strerror}") from error
-    if not py_file:
+    if what == "script":
         _refuse_bad_syntax(given, body)
     return body
 
@@ -327,7 +364,7 @@ def _store(at: Deployment, files: Iterable[tuple[str, bytes]]) -> None:
 
 
 def repaired_script(at: Deployment, run: Run, source: str) -> ScriptRef:
-    """Copy a repaired script for the next generation of a run; the py-files are those of the last one."""
+    """Copy a repaired script for the next generation of a run; the files beside it are those of the last one."""
     script = read_script(at, run.run_id, source)
     _store(at, script.files)
     return replace(script.ref, py_files=run.scripts[-1].py_files)

@@ -48,7 +48,8 @@ def handle_request(
             run = at.ledger.runs.get(given["run_id"])
         else:
             request = run_request(given, request_id)
-            for uri in filter(None, (request.script, *request.py_files, request.check, request.next)):
+            beside = (*request.py_files, *request.spark_files)
+            for uri in filter(None, (request.script, *beside, request.check, request.next)):
                 check_script(uri, settings.script_prefixes)
             request = request.fitted(settings.worker_memory_mb, settings.worker_scratch_bytes)
             run = new_run(at, request, packed, even_empty=True)

@@ -77,6 +77,20 @@ class RunRequest:
         tuple[str, ...],
         Key("py_files", RUN, "A .py, .zip, .whl or .egg for the script; may be repeated.", metavar="FILE"),
     ] = ()
+    spark_files: Annotated[
+        tuple[str, ...],
+        Key(
+            "spark_files",
+            RUN,
+            "A file for the script's folder and SparkFiles.get; may be repeated.",
+            options=("--files",),
+            metavar="FILE",
+        ),
+    ] = ()
+    conf: Annotated[
+        Mapping[str, Any],
+        Key("conf", RUN, "A Spark option for the script, no secret; may be repeated.", kind="object", document=False),
+    ] = field(default_factory=dict)
     args: Annotated[
         tuple[str, ...], Key("args", RUN, "Arguments for the script, no secret.", metavar="-- ARGS", argument=True)
     ] = ()

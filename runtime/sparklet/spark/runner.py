@@ -28,6 +28,8 @@ class ScriptCall:
     deadline: Deadline  # the guard ends the script at ``guard_s``, which may come earlier while it runs
     env: Mapping[str, str] = field(default_factory=dict)  # added to the worker's own environment
     py_files: tuple[Path, ...] = ()  # .py, .zip, .whl, .egg: importable by driver and Python workers
+    files: tuple[Path, ...] = ()  # others, for ``SparkFiles``
+    conf: Mapping[str, str] = field(default_factory=dict)  # options of Spark, as of ``--conf``
     inputs: tuple[InputObject, ...] = ()  # if known: their sizes decide how Spark reads
     has_copies: bool = False  # of some of them the worker has a local copy, to be read at the object's address
     output: str = ""  # a folder of this attempt alone, without readers until the attempt has won

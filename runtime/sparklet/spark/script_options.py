@@ -19,14 +19,14 @@ asked for.
 import ast
 import re
 import zipfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 
 from sparklet.errors import ScriptError
 from sparklet.job.spark_lines import is_of, version_on
-from sparklet.spark.runner import Output
+from sparklet.spark.runner import Output, ScriptCall
 
 JVM_OPTIONS = frozenset(
     {
@@ -68,20 +68,22 @@ class ScriptOptions:
             output("stderr", f"sparklet: {warning}\n".encode())
 
 
-def read_options(script: Path, jars: Callable[[], Sequence[str]]) -> ScriptOptions:
-    """The options of a script file; raises ScriptError if it cannot be read, or as ``script_options``."""
+def read_options(call: ScriptCall, jars: Callable[[], Sequence[str]]) -> ScriptOptions:
+    """The options of a script and of its call; raises ScriptError if it cannot be read, or as ``script_options``."""
     try:
-        return script_options(script.read_text(encoding="utf-8", errors="replace"), jars)
+        return script_options(call.script.read_text(encoding="utf-8", errors="replace"), jars, call.conf)
     except OSError as error:
-        raise ScriptError(f"{script} cannot be read: {error.strerror}") from error
+        raise ScriptError(f"{call.script} cannot be read: {error.strerror}") from error
 
 
-def script_options(source: str, jars: Callable[[], Sequence[str]] = tuple) -> ScriptOptions:
-    """The options in a script's text, which runs with the class path ``jars``.
+def script_options(
+    source: str, jars: Callable[[], Sequence[str]] = tuple, conf: Mapping[str, str] = {}
+) -> ScriptOptions:
+    """The options in a script's text, which runs with the class path ``jars``; ``conf`` wins over its comments.
 
     Raises ScriptError if a ``# sparklet:`` comment or a coordinate is wrong, or two comments contradict.
     """
-    commented = dict(_commented(source))
+    commented = {**dict(_commented(source)), **conf}
     asked = commented.pop("spark", "")
     if asked and (version := version_on(jars())) and not is_of(version, asked):
         raise ScriptError(f"the script asks for Spark {asked} ('# sparklet: spark={asked}'), this worker has {version}")

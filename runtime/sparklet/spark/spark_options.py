@@ -271,6 +271,7 @@ def task_conf(call: ScriptCall, env: Mapping[str, str], settings: SparkSettings)
     folder = call.work_dir
     common = {
         "spark.app.name": call.script.name,
+        **({"spark.files": ",".join(map(str, call.files))} if call.files else {}),
         "spark.sql.warehouse.dir": str(folder / "spark-warehouse"),
         **{f"spark.executorEnv.{key}": value for key, value in env.items()},
     }

@@ -48,7 +48,7 @@ class SubmitRunner(Runner):
     def run(self, call: ScriptCall, output: Output) -> ScriptResult:
         """Run one script to its end; see ``Runner``."""
         call.refuse_if_over()
-        options = read_options(call.script, lambda: class_path(self.spark))
+        options = read_options(call, lambda: class_path(self.spark))
         options.warn(output)
         host = HostProcess(self.scratch, process_env(self.spark, os.environ))
         try:

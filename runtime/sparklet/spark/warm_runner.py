@@ -175,7 +175,7 @@ class WarmRunner:
     def run(self, call: ScriptCall, output: Output) -> ScriptResult:
         """Run one script to its end; see ``Runner``."""
         call.refuse_if_over()
-        options = read_options(call.script, lambda: class_path(self._spark))
+        options = read_options(call, lambda: class_path(self._spark))
         if options.submit:
             self._drop_jvm()  # the function's memory is made for one; the next warm task boots another
             return self._submit.run(call, output)

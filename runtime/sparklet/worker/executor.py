@@ -24,9 +24,11 @@ from sparklet.errors import (
 from sparklet.events import Event, Source, Task
 from sparklet.job.outcome import CLAIMED, EVENT, OUTCOME_FILE
 from sparklet.model import (
+    CONF_FILE,
     INPUT,
     MIB,
     OUTPUT,
+    PY_FILE_SUFFIXES,
     SCHEME,
     InputObject,
     ScriptRef,
@@ -101,10 +103,15 @@ class Executor:
         ``min_free_bytes`` would stay free; ScriptFailedError if the script exits with another code than 0.
         """
         deadline, log, min_free_bytes = attempt.deadline, attempt.log, self.settings.min_free_bytes
-        script, py_files = self.scripts.fetch(execution.script)
+        script, beside = self.scripts.fetch(execution.script)
+        py_files = tuple(path for path in beside if path.suffix in PY_FILE_SUFFIXES)
+        files = tuple(path for path in beside if path not in py_files and path.name != CONF_FILE)
+        conf: dict[str, str] = next((json.loads(path.read_bytes()) for path in beside if path.name == CONF_FILE), {})
         with task_folder(self.settings.scratch, attempt.attempt_id, min_free_bytes) as own, ExitStack() as ending:
             folder = own / "work"  # the script finds nothing there
             folder.mkdir()
+            for path in files:
+                (folder / path.name).symlink_to(path)
             event, outcome_file = execution.event, folder / "outcome.json"
             reads_folder = execution.is_shard and _reads_folder(execution, script)
             if not self._has_view:
@@ -127,6 +134,8 @@ class Executor:
                 deadline=deadline,
                 env={**of_event, **execution.env, OUTCOME_FILE: str(outcome_file), **claimed},
                 py_files=py_files,
+                files=files,
+                conf=conf,
                 inputs=execution.inputs,
                 has_copies=bool(copies) and self._has_view,
                 output=event["output_path"] if execution.is_shard else "",
@@ -214,10 +223,11 @@ class Executor:
         if choice is None and isinstance(task.event, dict) and (task.source is Source.DIRECT or task.request):
             choice = task.event.get("sparklet")
         if isinstance(choice, dict) and "script" in choice:
-            uri, args = choice["script"], choice.get("args", [])
-            if not isinstance(uri, str) or not isinstance(args, list) or not all(isinstance(a, str) for a in args):
-                raise EventError("the event's sparklet.script must be a URI and sparklet.args a list of strings")
-            return unpinned(uri), tuple(args)
+            uri, *lists = choice["script"], choice.get("args", []), choice.get("py_files", [])
+            are_texts = all(isinstance(each, list) and all(isinstance(a, str) for a in each) for each in lists)
+            if not isinstance(uri, str) or not are_texts:
+                raise EventError("the event's sparklet.script must be a URI, args and py_files lists of strings")
+            return unpinned(uri, tuple(lists[1])), tuple(lists[0])
         if not self.settings.default_script:
             raise SettingsError("no script to run: set SCRIPT_LOCATION (or SCRIPT_BUCKET and SPARK_SCRIPT)")
         return unpinned(self.settings.default_script), ()
@@ -333,9 +343,9 @@ def read_outcome(path: Path) -> ShardResult:
         raise EventError(f"the script's outcome file is not what sparklet.job writes: {error}") from error
 
 
-def unpinned(uri: str) -> ScriptRef:
+def unpinned(uri: str, py_files: tuple[str, ...] = ()) -> ScriptRef:
     """A script that no run has pinned."""
-    return ScriptRef(uri, sha256="", source_uri=uri)
+    return ScriptRef(uri, sha256="", source_uri=uri, py_files=py_files)
 
 
 @dataclass
@@ -354,7 +364,9 @@ class ScriptCache:
         """
         check_script(script.uri, self._allowed)
         if not script.sha256:
-            return self._current(script.uri), ()
+            for uri in script.py_files:
+                check_script(uri, self._allowed)
+            return self._current(script.uri), tuple(map(self._current, script.py_files))
         path = self._file(script.uri, script.sha256, sha256=script.sha256)
         copies = ((uri, uri.split("/")[-2]) for uri in script.py_files)  # …/<sha256>/<name>, made by planning
         return path, tuple(self._file(uri, _sha256(uri.encode()), sha256=digest) for uri, digest in copies)

@@ -81,6 +81,8 @@ class Worker:
         elif task.request is not None:
             fields["task"] = task.request.task_id
             claims = self.requests
+        elif task.invocation:
+            fields |= {"run": task.invocation, "shard": 0}  # by which `sparklet logs` finds the lines
         attempt = Attempt(fields["attempt"], task, deadline, self.log.bind(**fields))
         claimable = task.shard is not None or task.request is not None
         if reason := task.skip or ("" if claimable else self._own_output(task)):

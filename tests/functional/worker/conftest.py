@@ -71,6 +71,8 @@ class Bench:
         name: str = "job.py",
         env: Mapping[str, str] | None = None,
         py_files: Sequence[Path] = (),
+        files: Sequence[Path] = (),
+        conf: Mapping[str, str] | None = None,
         limit_s: float = deadline_s(60),
         until: bytes = b"",
         left_s: float = 0.0,
@@ -89,6 +91,8 @@ class Bench:
                 deadline=Deadline.within(limit_s),
                 env={MARK: self.mark, **(env or {})},
                 py_files=tuple(py_files),
+                files=tuple(files),
+                conf=conf or {},
             )
 
             def hear(stream: Stream, line: bytes) -> None:
@@ -185,7 +189,8 @@ SUBMITS_OWN = {
     *("test_python_out_of_memory_is_reported_with_its_line", "test_everything_dies_with_a_worker_that_is_killed"),
     *("test_a_jvm_that_is_killed_under_the_script_is_a_lost_gateway", "test_nothing_is_started_after_the_deadline"),
     *("test_each_port_of_a_worker_refuses_who_lacks_its_secret", "test_a_job_is_cancelled_and_commits_nothing"),
-    "test_no_command_line_shows_a_value_of_the_operators_settings",
+    *("test_no_command_line_shows_a_value_of_the_operators_settings", "test_files_and_options_come_with_a_script"),
+    "test_a_scripts_own_master_is_passed_over",
 }
 """What the submit runner does in its own way; the rest, which takes Java's start each, is tried on it at night."""
 SUBMITS_CODES = (None, 3, -9)

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from sparklet.spark.script_main import AS_IN_LAMBDA
 from sparklet.spark.spark_submit import SubmitRunner
 from tests.functional.worker.conftest import SPARK, Bench
 
@@ -179,6 +180,68 @@ print(json.dumps([
     ).told()
 
     assert told == [["parquet", "parquet"], 3, [42, "beside", "beside"], True]
+
+
+def test_files_and_options_come_with_a_script(bench: Bench, tmp_path: Path) -> None:
+    """As ``--files`` and ``--conf`` of spark-submit, and nothing of them in the next task."""
+    code = """
+import json
+from pyspark import SparkFiles
+def found():
+    from pathlib import Path
+    return Path(SparkFiles.get("lookup.json")).read_text()
+options = [spark.conf.get(name, "") for name in ("spark.sql.shuffle.partitions", "spark.my.own")]
+print(json.dumps([found(), spark.sparkContext.parallelize([1]).map(lambda _: found()).collect(), options]))
+"""
+    for number in range(bench.tasks_per_jvm):
+        file = tmp_path / str(number) / "lookup.json"
+        file.parent.mkdir()
+        file.write_text(str(number))
+        conf = {"spark.sql.shuffle.partitions": f"{number + 3}", f"spark.my.{'own' if number == 0 else 'other'}": "x"}
+
+        told = bench.run(SPARK + code, files=[file], conf=conf).told()
+
+        own = "x" if number == 0 else ""
+        assert told == [str(number), [str(number)], [str(number + 3), own]]
+
+
+@pytest.mark.parametrize(
+    "made",
+    [
+        'SparkSession.builder.master("yarn").getOrCreate().sparkContext',
+        'SparkContext(conf=SparkConf().setMaster("spark://nobody:7077").setAppName("a"))',
+    ],
+)
+def test_a_scripts_own_master_is_passed_over(bench: Bench, made: str) -> None:
+    ran = bench.run(
+        f"from pyspark import SparkConf, SparkContext\nfrom pyspark.sql import SparkSession\ncontext = {made}\n"
+        "import json\nprint(json.dumps([context.master[:5], context.parallelize([1, 2]).count()]))"
+    )
+
+    assert ran.told() == ["local", 2]
+    assert "is not used: Spark runs here, as local[" in ran.text("stderr")
+
+
+def test_a_local_worker_lacks_what_lambda_lacks(bench: Bench) -> None:
+    ran = bench.run(
+        """
+import multiprocessing
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+def answer(end):
+    end.send(7)
+with ThreadPoolExecutor(2) as pool:
+    print(list(pool.map(str, [1])))
+ours, theirs = multiprocessing.Pipe()
+other = multiprocessing.Process(target=answer, args=(theirs,))
+other.start()
+print(ours.recv(), flush=True)
+ProcessPoolExecutor(2).submit(str)
+""",
+        env={AS_IN_LAMBDA: "1"},
+    )
+
+    assert ran.text("stdout") == "['1']\n7\n"
+    assert (ran.result.cause_class, ran.result.cause) == ("OSError", "[Errno 38] Function not implemented")
 
 
 def test_py_files_are_importable_by_script_and_spark_workers(bench: Bench, tmp_path: Path) -> None:

@@ -101,6 +101,7 @@ def test_every_option_reaches_the_run() -> None:
     input_ = {"input": "s3://b/in/", "include": "*.csv", "exclude": "_*", "since": "2026-11-20T08:30"}
     role = "arn:aws:iam::123456789012:role/readers/raw"
     run = {"output": "s3://b/out/", "name": "daily", "param": "a=1", "env": "b=2", "file": "c=3", "py-files": "x.py"}
+    run |= {"files": "x.json", "conf": "spark.a=1"}
     after = {
         "check": "check.py",
         "next": "next.py",
@@ -119,6 +120,8 @@ def test_every_option_reaches_the_run() -> None:
         output_uri="s3://b/out/",
         name="daily",
         py_files=("x.py",),
+        spark_files=("x.json",),
+        conf={"spark.a": "1"},
         args=("--day", "1"),
         params={"a": "1"},
         env={"b": "2"},
@@ -152,7 +155,7 @@ def test_every_option_reaches_the_run() -> None:
         ),
     )
     document: dict[str, Any] = {
-        name.replace("-", "_"): value for name, value in named.items() if name not in ("env", "file")
+        name.replace("-", "_"): value for name, value in named.items() if name not in ("env", "file", "conf")
     }
     document |= {name.strip("-").replace("-", "_"): True for name in flags}
     document |= {"script": "job.py", "inputs": [document.pop("input")], "args": ["--day", "1"], "params": {"a": "1"}}
@@ -163,9 +166,10 @@ def test_every_option_reaches_the_run() -> None:
         "max_concurrency": 4,
         "next_shards": 1,
         "py_files": ["x.py"],
+        "spark_files": document.pop("files"),
     }
     del document["param"]
-    assert of_document(document, "request-1") == replace(made, env={}, files={})
+    assert of_document(document, "request-1") == replace(made, env={}, files={}, conf={})
 
 
 def test_the_command_line_and_documents_say_the_same_keys() -> None:
@@ -173,7 +177,7 @@ def test_the_command_line_and_documents_say_the_same_keys() -> None:
     options = {name for name, place in places().items() if place.key.command}
 
     assert documents - options == {"dispatch"}  # --dispatch-mode says it
-    assert options - documents == {"env", "files"}  # an operator's word, and files of the user's machine
+    assert options - documents == {"conf", "env", "files"}  # an operator's words, and files of the user's machine
 
 
 def test_a_default_is_shown_as_it_is() -> None:

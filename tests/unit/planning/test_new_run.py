@@ -68,6 +68,10 @@ def test_a_local_script_is_copied_as_well(world: World, tmp_path: Path, monkeypa
         ({"script": "s3://data/jobs/daily.jar"}, "must be a .py file"),
         ({"py_files": ("lib.tar.gz",)}, r"lib.tar.gz must be a .py or .zip"),
         ({"py_files": ("s3://data/lib.zip",)}, r"the py-file s3://data/lib.zip is not there"),
+        ({"spark_files": ("s3://data/a.json",)}, r"the file s3://data/a.json is not there"),
+        ({"spark_files": ("s3://data/lib.zip",)}, r"lib.zip cannot come with the script: it belongs to --py-files"),
+        ({"spark_files": ("a/x.csv", "b/x.csv")}, r"b/x.csv cannot come with the script: another one of its name"),
+        ({"conf": {"my.own": "1"}}, r"--conf my.own: the name of an option of Spark begins with spark\."),
         ({"output_uri": "s3://data/in/out/"}, "lies inside the input s3://data/in/"),
         ({"inputs": ("s3://data/",)}, "the output s3://data/out/ lies inside the input"),
         ({"output_uri": "./out"}, "must look like s3://bucket/folder/"),
@@ -230,10 +234,13 @@ def test_any_name_gives_a_valid_id_that_is_its_own(name: str) -> None:
     assert all(RUN_ID.fullmatch(run_id) for run_id in ids)
 
 
-def test_a_repaired_script_keeps_the_py_files(world: World) -> None:
+def test_a_repaired_script_keeps_what_comes_with_it(world: World) -> None:
     world.put(1)
     world.store.put("s3://data/lib.zip", b"PK")
-    run = new_run(world.at, world.request(py_files=("s3://data/lib.zip",)))
+    world.store.put("s3://data/lookup.json", b"{}")
+    conf = {"spark.a": "1", "spark.b": True}
+    beside = {"py_files": ("s3://data/lib.zip",), "spark_files": ("s3://data/lookup.json",), "conf": conf}
+    run = new_run(world.at, world.request(**beside))
     world.store.put(SCRIPT, b"print('repaired')\n")
 
     repaired = repaired_script(world.at, run, SCRIPT)
@@ -242,6 +249,7 @@ def test_a_repaired_script_keeps_the_py_files(world: World) -> None:
     assert repaired.sha256 != run.scripts[0].sha256
     assert world.store.get(repaired.uri) == b"print('repaired')\n"
     assert world.store.get(run.scripts[0].uri) == b"print('daily')\n"
+    assert [world.store.get(uri) for uri in repaired.py_files] == [b"PK", b"{}", b'{"spark.a": "1", "spark.b": "true"}']
 
 
 def test_a_missing_bucket_is_named(world: World) -> None:

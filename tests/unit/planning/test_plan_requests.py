@@ -246,6 +246,7 @@ def test_a_bad_request_is_refused_by_the_key_that_is_wrong(
         {"script": "/var/task/sparklet/clock.py"},
         {"script": "s3://data/jobs/../in/evil.py"},
         {"py_files": ["s3://data/in/evil.zip"]},
+        {"spark_files": ["s3://data/in/secret.json"]},
         {"check": "s3://data/in/evil.py"},
         {"next": "s3://data/in/evil.py", "next_output": "s3://data/next/"},
     ],

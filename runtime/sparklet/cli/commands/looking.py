@@ -15,7 +15,7 @@ from sparklet.app.costs import load_prices
 from sparklet.app.doctor import Finding, delete_snapshots, examine, examine_stack
 from sparklet.app.documents import group_document, object_document, run_document, shard_document
 from sparklet.app.local_files import local_inputs, stored_uri
-from sparklet.app.logs import LogLine, LogReader
+from sparklet.app.logs import INVOCATION, LogLine, LogReader
 from sparklet.app.object_status import ObjectStatus, object_status
 from sparklet.app.stack import OpenStack, open_stack
 from sparklet.app.status import explain_run, view_run
@@ -161,15 +161,19 @@ def logs(
     ] = "",
     follow: Annotated[bool, typer.Option("--follow", "-f", help="Continue until the run has ended.")] = False,
 ) -> None:
-    """Show the logs of workers and script, with shard and attempt; --json: one object for each unchanged line."""
+    """Show the logs of workers and script, with shard and attempt; --json: one object for each unchanged line.
+
+    Instead of RUN it may be the name of an invocation, which `sparklet invoke` says.
+    """
     screen = Screen(selection.as_json)
     with open_stack(selection, screen, reading=follow, looking=not follow) as stack:
-        run = stack.at.ledger.runs.get(run_id)
+        single = run_id.startswith(INVOCATION)
+        since_s = 0.0 if single else stack.at.ledger.runs.get(run_id).created_s
         if shard is not None:
             stack.at.ledger.shards.get(run_id, shard)
-        reader = LogReader(stack.logs, run_id, shard, attempt, run.created_s)
+        reader = LogReader(stack.logs, run_id, shard, attempt, since_s)
         try:
-            shown = _show_lines(stack, reader, selection.as_json, follow)
+            shown = _show_lines(stack, reader, selection.as_json, follow and not single)
         except BrokenPipeError:  # `| head` has ended; write nothing more, not even at exit
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             return

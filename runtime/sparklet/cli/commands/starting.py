@@ -1,6 +1,8 @@
 """Commands that start work: run, plan, resume, invoke."""
 
 import json
+import sys
+import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import replace
@@ -12,17 +14,19 @@ import typer
 from sparklet.app.costs import Prices, load_prices
 from sparklet.app.documents import preview_document, run_document
 from sparklet.app.estimates import PlanEstimate, estimate_run, preview_request
+from sparklet.app.logs import INVOCATION, shown_logs
 from sparklet.app.stack import open_stack
 from sparklet.app.start import begin, go_on, invoke_script, parse_pairs, run_request
 from sparklet.app.state_machines import was_driven
 from sparklet.cli import options as opt
 from sparklet.cli.console import Screen, finish
 from sparklet.cli.render import estimate_table, preview_table
-from sparklet.errors import NothingNewError, PlanError
+from sparklet.errors import NothingNewError, PlanError, RemoteFailureError
 from sparklet.model.options import ORCHESTRATION
 from sparklet.planning.new_run import script_body
-from sparklet.planning.request import RunRequest
+from sparklet.planning.request import RunRequest, places
 from sparklet.settings import script_environment
+from sparklet.shown import printable
 
 
 def run(
@@ -105,12 +109,23 @@ def invoke(
     selection: opt.WorkerOptions,
     arguments: opt.Arguments = None,
     env_pairs: opt.Env = None,
+    py_files: Annotated[
+        list[str] | None,
+        typer.Option("--py-files", metavar="FILE", help=places()["py_files"].key.help),
+    ] = None,
+    files: Annotated[
+        list[str] | None, typer.Option("--files", metavar="FILE", help=places()["spark_files"].key.help)
+    ] = None,
+    conf_pairs: Annotated[
+        list[str] | None, typer.Option("--conf", metavar="KEY=VALUE", help=places()["conf"].key.help)
+    ] = None,
 ) -> None:
-    """Run a script on one event of any source, in a worker, and show its answer as JSON.
+    """Run a script on one event of any source, in a worker: show what it prints, and its answer as JSON.
 
+    The script's output goes to standard output, the answer after it; with --json standard output has the answer alone.
     An event of records is split into tasks as in the function. If the script fails, the cause is shown: exit code 2.
     """
-    screen = Screen(as_json=True)  # the answer is
+    screen = Screen(as_json=True)  # progress goes to standard error
     try:
         document: Any = json.loads(event.read_text())
     except (ValueError, RecursionError) as error:
@@ -118,8 +133,39 @@ def invoke(
     variables = script_environment(parse_pairs("--env", env_pairs), "--env")
     if "://" not in script:
         script_body(script)
+    invocation, sink = f"{INVOCATION}{uuid.uuid4().hex[:12]}", sys.stderr if selection.as_json else sys.stdout
     with open_stack(replace(selection, workers=1), screen) as stack:
-        screen.document(invoke_script(stack, script, document, tuple(arguments or ()), variables))
+        screen.say(f"invocation {invocation}: its log is shown again by `sparklet logs {invocation}`")
+        with (
+            remedied(),
+            shown_logs(stack, invocation, lambda line: sink.write(printable(f"{line.readable()}\n")), screen),
+        ):
+            answer = invoke_script(
+                stack,
+                script,
+                document,
+                tuple(arguments or ()),
+                variables,
+                py_files=py_files or (),
+                files=files or (),
+                conf=parse_pairs("--conf", conf_pairs),
+                invocation=invocation,
+                waiting=lambda: screen.say("all workers are busy; waiting"),
+            )
+        screen.document(answer)
+
+
+@contextmanager
+def remedied() -> Iterator[None]:
+    """Name the remedy where a script misses a module."""
+    try:
+        yield
+    except RemoteFailureError as error:
+        if "ModuleNotFoundError" not in str(error):
+            raise
+        raise RemoteFailureError(
+            f"{error}\nBring it along with --py-files FILE, or put it into the image: docs/guide/image.md", error.reason
+        ) from error
 
 
 def _show_estimate(found: PlanEstimate, screen: Screen) -> None:

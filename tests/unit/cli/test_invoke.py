@@ -1,0 +1,112 @@
+"""``sparklet invoke``: what a script prints, what comes with it, and its answer."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sparklet.errors import RemoteFailureError, RemoteTaskError
+from sparklet.model import CONF_FILE
+from tests.stand_ins.memory import MemoryCompute
+from tests.unit.cli.conftest import Terminal
+from tests.world import BUCKET
+
+
+class Compute(MemoryCompute):
+    """A ``Compute`` that refuses some invocations first."""
+
+    def __init__(self, worker: "Worker") -> None:
+        super().__init__({"worker": worker})
+        self.refusals = worker.refusals
+
+    def invoke(self, function: str, event: Any) -> Any:
+        if self.refusals:
+            raise self.refusals.pop(0)
+        return super().invoke(function, event)
+
+
+class Worker:
+    """A function that does one invocation, after some refusals, and writes to its log meanwhile."""
+
+    def __init__(self, terminal: Terminal, *refusals: RemoteTaskError) -> None:
+        self.terminal, self.refusals, self.task = terminal, list(refusals), dict[str, Any]()
+
+    def __call__(self, event: Any) -> Any:
+        self.task = event["sparklet"]
+        fields = {"time": "2026-11-26T12:00:00.000Z", "level": "INFO", "run": self.task["invocation"], "shard": 0}
+        own = [json.dumps({**fields, "message": f"script {what}", "attempt": "a1"}) for what in ("started", "ended")]
+        other = json.dumps({**fields, "message": "script started", "attempt": "b2", "run": "another"})
+        self.terminal.logs.lines += [own[0], "hello \x1b[31mred", own[1], other, "not ours"]
+        return {"state": "SUCCEEDED"}
+
+
+@pytest.fixture
+def job(tmp_path: Path) -> tuple[str, ...]:
+    (tmp_path / "job.py").write_text("print('hello')\n")
+    (tmp_path / "event.json").write_text("{}")
+    return "invoke", str(tmp_path / "job.py"), "--event", str(tmp_path / "event.json")
+
+
+def works(terminal: Terminal, *refusals: RemoteTaskError) -> Worker:
+    worker = Worker(terminal, *refusals)
+    terminal.change = lambda env: replace(env, compute=Compute(worker))
+    return worker
+
+
+def test_what_a_script_prints_is_shown_and_then_its_answer(terminal: Terminal, job: tuple[str, ...]) -> None:
+    worker = works(terminal)
+
+    done = terminal.types(*job)
+
+    first, answer = done.out.split("\n", 1)
+    assert (done.code, json.loads(answer)) == (0, {"state": "SUCCEEDED"})
+    assert first.startswith("hello ") and "\x1b" not in first and "not ours" not in done.out
+    again = terminal.types("logs", worker.task["invocation"])
+    assert "hello" in again.out and "not ours" not in again.out
+
+
+def test_with_json_the_answer_is_alone(terminal: Terminal, job: tuple[str, ...]) -> None:
+    works(terminal)
+
+    done = terminal.types(*job, "--json")
+
+    assert done.document == {"state": "SUCCEEDED"}
+    assert "hello" in done.err
+
+
+def test_files_and_options_come_with_the_script(terminal: Terminal, job: tuple[str, ...], tmp_path: Path) -> None:
+    worker, names = works(terminal), ("helper.py", "lookup.json")
+    for name in names:
+        (tmp_path / name).write_text(name)
+    given = ("--py-files", str(tmp_path / names[0]), "--files", str(tmp_path / names[1]), "--py-files", "s3://b/x.zip")
+
+    done = terminal.types(*job, *given, "--conf", "spark.sql.shuffle.partitions=3")
+
+    assert done.code == 0, done.err
+    beside, *copies = worker.task["py_files"]
+    assert beside == "s3://b/x.zip"
+    assert all(uri.startswith(f"s3://{BUCKET}/scripts/") for uri in copies)
+    assert [uri.rpartition("/")[2] for uri in copies] == [*names, CONF_FILE]
+    bodies = [b"helper.py", b"lookup.json", b'{"spark.sql.shuffle.partitions": "3"}']
+    assert [terminal.world.store.get(uri) for uri in copies] == bodies
+
+
+def test_a_busy_worker_is_waited_for(terminal: Terminal, job: tuple[str, ...]) -> None:
+    busy = RemoteTaskError("worker could not be invoked: TooManyRequestsException", "throttled")
+    works(terminal, busy, busy)
+
+    done = terminal.types(*job)
+
+    assert done.code == 0
+    assert done.err.count("all workers are busy; waiting") == 1
+
+
+def test_a_missing_module_has_its_remedy(terminal: Terminal, job: tuple[str, ...]) -> None:
+    works(terminal, RemoteFailureError("worker failed: ModuleNotFoundError: No module named 'x'"))
+
+    done = terminal.types(*job)
+
+    assert done.code == 2
+    assert "No module named 'x'" in done.err and "--py-files FILE" in done.err
