@@ -248,6 +248,7 @@ def test_a_stream_reads_the_folder_with_its_checkpoint_in_s3(function: Function)
 
 
 OWN_PLACES = b"""
+# sparklet run own_places.py: a comment asks for nothing
 from pyspark.sql import SparkSession
 
 spark = SparkSession.builder.getOrCreate()
