@@ -28,6 +28,7 @@ from sparklet.model.services import MAX_INLINE, MAX_NAME, ExecutionState, Execut
 from sparklet.model.shards import (
     ANSWERS,
     EVENTS,
+    PACKED,
     RUN_ID,
     SCHEME,
     SHARDS_PER_BUCKET,

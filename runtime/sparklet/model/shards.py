@@ -16,6 +16,11 @@ ANSWERS, WRITES, EVENTS = "answers/", "writes/", "events/"
 SHOWN_ITEM = 100  # characters
 COMPRESSION_FACTOR = 4  # decompressed bytes for a stored byte, estimated
 COMPRESSED = (".gz", ".bz2", ".zst", ".snappy", ".lz4", ".xz", ".deflate")
+PACKED = re.compile(
+    r"(?i)\.(gzip|bz|xz|lzma|zstd?|lz4|zip|tar|tar\.[a-z0-9]+|tgz|tbz2?|txz|tzst|7z|rar|z|br|lzo)$"
+    r"|\.(?!(?-i:gz|bz2)$)(gz|bz2)$"
+)
+"""Names of files that Spark does not read, takes for text, or finds empty; .gz and .bz2 it reads in small letters."""
 """Names of objects that are compressed as a whole. Parquet, ORC and Avro compress inside: their stored size counts."""
 
 
@@ -86,7 +91,12 @@ class InputObject:
     @property
     def is_compressed(self) -> bool:
         """Whether it is compressed as a whole, by its name."""
-        return self.uri.lower().endswith(COMPRESSED)
+        return self.uri.lower().endswith(COMPRESSED) or PACKED.search(self.uri) is not None
+
+    @property
+    def is_packed(self) -> bool:
+        """Whether a worker unpacks it for Spark, by its name."""
+        return not (self.item or self.slice) and PACKED.search(self.uri) is not None
 
     @property
     def estimated_bytes(self) -> int:

@@ -7,8 +7,10 @@ They are comments, anywhere, at the start of a line::
     # sparklet: spark.driver.extraJavaOptions=-Duser.language=de
     # sparklet: spark=4
     # sparklet: event=no
+    # sparklet: unpack=no
 
-``event`` decides whether the event is the script's last argument, ``--event``. ``spark=4`` or
+``event`` decides whether the event is the script's last argument, ``--event``, ``unpack`` whether it is shown the files
+in packed inputs. ``spark=4`` or
 ``spark=4.1`` refuses any other Spark. A script needs its own JVM if a comment, or a literal in its code
 such as ``.config("spark.jars.packages", "group:artifact:1.0")``, has an option that only a new JVM can take. It then
 gets one with those options. Both runners use the other options in comments, and with ``runner=warm`` a script stays on
@@ -87,7 +89,7 @@ def script_options(
     asked = commented.pop("spark", "")
     if asked and (version := version_on(jars())) and not is_of(version, asked):
         raise ScriptError(f"the script asks for Spark {asked} ('# sparklet: spark={asked}'), this worker has {version}")
-    runner, _ = commented.pop("runner", ""), commented.pop("event", "")
+    runner, *_ = (commented.pop(name, "") for name in ("runner", "event", "unpack"))
     jvm_options = sorted(IN_A_COMMENT.intersection(commented))
     if runner == "warm":
         if jvm_options:
@@ -102,6 +104,12 @@ def script_options(
 def commented_spark(source: str) -> str:
     """The line of Spark that a comment asks for; "" for any. ScriptError as ``script_options``."""
     return dict(_commented(source)).get("spark", "")
+
+
+def unpacks(script: Path) -> bool:
+    """Whether a script is shown what packed inputs hold, not these themselves."""
+    source = script.read_text(encoding="utf-8", errors="replace")
+    return dict(_commented(source)).get("unpack") != YES_NO[1]
 
 
 def takes_event(script: Path, py_files: Sequence[Path]) -> bool:
@@ -179,11 +187,12 @@ def _commented(source: str) -> Iterator[tuple[str, str]]:
     for match in _COMMENT.finditer(source):
         key, equals, value = (part.strip() for part in match[1].partition("="))
         known = {"runner": value in ("warm", "submit"), "spark": bool(_LINE.fullmatch(value)), "event": value in YES_NO}
+        known["unpack"] = value in YES_NO
         if not (equals and known.get(key, key.startswith("spark."))):
             line = source.count("\n", 0, match.start()) + 1
             raise ScriptError(
                 f"line {line} of the script: '# sparklet: {match[1].strip()}' must be runner=submit, runner=warm, "
-                "event=yes, event=no, spark=4, spark=4.1 (or another line) or spark.…=…"
+                "event=yes, event=no, unpack=yes, unpack=no, spark=4, spark=4.1 (or another line) or spark.…=…"
             )
         yield key, value
 

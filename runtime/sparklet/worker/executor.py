@@ -41,7 +41,7 @@ from sparklet.ports import ObjectStore
 from sparklet.settings import WorkerSettings, script_environment, strings
 from sparklet.shown import hidden, redacted
 from sparklet.spark.runner import Runner, ScriptCall, ScriptResult
-from sparklet.spark.script_options import takes_event
+from sparklet.spark.script_options import takes_event, unpacks
 from sparklet.spark.spark_options import INPUTS, SEEN, UNCOMMITTED
 from sparklet.spark.task_limits import task_folder
 from sparklet.worker.attempt import Attempt
@@ -103,7 +103,7 @@ class Executor:
         ``min_free_bytes`` would stay free; ScriptFailedError if the script exits with another code than 0.
         """
         deadline, log, min_free_bytes = attempt.deadline, attempt.log, self.settings.min_free_bytes
-        script, beside = self.scripts.fetch(execution.script)
+        planned, (script, beside) = execution, self.scripts.fetch(execution.script)
         py_files = tuple(path for path in beside if path.suffix in PY_FILE_SUFFIXES)
         files = tuple(path for path in beside if path not in py_files and path.name != CONF_FILE)
         conf: dict[str, str] = next((json.loads(path.read_bytes()) for path in beside if path.name == CONF_FILE), {})
@@ -116,8 +116,10 @@ class Executor:
             reads_folder = execution.is_shard and _reads_folder(execution, script)
             if not self._has_view:
                 _refuse_without_view(execution, script, reads_folder=reads_folder)
-            uris, copies = self._inputs(execution, own, attempt, ending)
-            event = with_shown_inputs(event, uris) if copies else event
+            execution, uris, copies = self._inputs(execution, own, attempt, ending, script)
+            if copies:
+                origins = execution.staging.origins if execution.staging else {}
+                event = with_shown_inputs(event, uris, [origins.get(i.uri, i).uri for i in execution.inputs])
             of_event = handed_over(event, own, is_shard=execution.is_shard)
             argument = of_event[EVENT] if takes_event(script, py_files) else ""
             claimed = {CLAIMED: "1"} if execution.is_shard else {}
@@ -163,7 +165,7 @@ class Executor:
             raise SparkRuntimeError(f"{cause}; too little time was left to run the script again, in a new one")
         log.warning("the script is run again, in a new JVM", cause=cause)
         execution.discard()
-        return self.execute(execution, attempt)
+        return self.execute(planned, attempt)
 
     @cached_property
     def _has_view(self) -> bool:
@@ -186,22 +188,27 @@ class Executor:
             )
 
     def _inputs(
-        self, execution: Execution, own: Path, attempt: Attempt, ending: ExitStack
-    ) -> tuple[list[str], Mapping[int, Path]]:
+        self, execution: Execution, own: Path, attempt: Attempt, ending: ExitStack, script: Path
+    ) -> tuple[Execution, list[str], Mapping[int, Path]]:
         """Fetch what Spark cannot read; the addresses at which the script reads all inputs, and the local copies."""
         uris = [item.uri for item in execution.inputs]
         if execution.staging is None:
-            return uris, {}
-        started_s = time.monotonic()
-        copies = execution.staging.fetch(own, attempt.deadline, self.settings.min_free_bytes, in_view=self._has_view)
+            return execution, uris, {}
+        started_s, min_free_bytes = time.monotonic(), self.settings.min_free_bytes
+        staging, copies = execution.staging.fetch(
+            own, attempt.deadline, min_free_bytes, in_view=self._has_view, unpack=unpacks(script)
+        )
+        if staging.origins:
+            execution = _with_members(execution, staging)
+            uris = [item.uri for item in execution.inputs]
         if self._has_view:
-            uris = execution.staging.shown(copies, execution.partitions)
+            uris = staging.shown(copies, execution.partitions)
         else:
             uris = [f"{LOCAL}{copies[place]}" if place in copies else uri for place, uri in enumerate(uris)]
         if self.inputs_to is not None:
             uris = ending.enter_context(uploaded(uris, self.inputs_to, f"{execution.event['output_path']}-inputs"))
         attempt.log.info("inputs fetched", inputs=len(copies), duration_s=round(time.monotonic() - started_s, 3))
-        return uris, copies
+        return execution, uris, copies
 
     def execute_task(self, attempt: Attempt) -> ShardResult:
         """Run the script of a task that belongs to no run."""
@@ -240,6 +247,16 @@ class Executor:
         path, _ = self.scripts.fetch(unpinned(uri))
         text = path.read_text(encoding="utf-8", errors="replace")
         return script_environment(strings({uri: text}, uri), uri)
+
+
+def _with_members(execution: Execution, staging: Staging) -> Execution:
+    """An execution over the members of packed inputs, which lie where these lie."""
+    packed, roots = {item.uri for item in staging.origins.values()}, execution.partitions
+    others = iter(item for item in execution.inputs if item.uri not in packed)
+    inputs = tuple(item if item.uri in staging.origins else next(others) for item in staging.items)
+    partitions = {uri: root for uri, root in roots.items() if uri not in packed}
+    partitions |= {uri: roots[item.uri] for uri, item in staging.origins.items() if item.uri in roots}
+    return replace(execution, inputs=inputs, partitions=partitions, staging=staging)
 
 
 def _failed(execution: Execution, result: ScriptResult, uris: Sequence[str], *, is_local: bool) -> ScriptFailedError:

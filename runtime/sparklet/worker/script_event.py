@@ -12,7 +12,7 @@ from sparklet.errors import EventError
 from sparklet.job.event_objects import misread
 from sparklet.job.fields import SCHEMA
 from sparklet.job.outcome import EVENT, EVENT_FILE
-from sparklet.model import INPUT, OUTPUT, Access, InputObject, Run, Shard, ShardRecord, ShardState, split_uri
+from sparklet.model import INPUT, OUTPUT, PACKED, Access, InputObject, Run, Shard, ShardRecord, ShardState, split_uri
 
 LOST = "LeaseExpired"
 STOPPED = (LOST, "DeadlineExceededError", "GatewayLostError", "OutOfMemoryError")
@@ -58,12 +58,12 @@ def _previous_attempt(record: ShardRecord) -> dict[str, Any]:
     return {"previous_attempt": previous}
 
 
-def with_shown_inputs(event: Mapping[str, Any], uris: Sequence[str]) -> Mapping[str, Any]:
-    """A shard's event with the names under which Spark reads its inputs; ``origins`` are their addresses, if others."""
+def with_shown_inputs(event: Mapping[str, Any], uris: Sequence[str], origins: Sequence[str]) -> Mapping[str, Any]:
+    """A shard's event with the names under which Spark reads its inputs, and their addresses, if others."""
     if list(uris) == event["inputs"]:
         return event
     one = uris[0] if len(uris) == 1 else None
-    return {**event, "inputs": list(uris), "input_path": one, "origins": event["inputs"]}
+    return {**event, "inputs": list(uris), "input_path": one, "origins": list(origins)}
 
 
 def request_event(body: Mapping[str, Any], task_id: str) -> dict[str, Any]:
@@ -84,7 +84,8 @@ def needs_staging(item: InputObject, access: Access, cross_region: Collection[st
     """Whether Spark cannot read just this input by its object's name; ``cross_region``: buckets of other regions."""
     if item.item:
         return False
-    if item.slice or item.version_id or access.requester_pays or access.role_arn or misread(item.uri):
+    differs = item.slice or item.version_id or access.requester_pays or access.role_arn
+    if differs or misread(item.uri) or PACKED.search(item.uri):
         return True
     return bool(cross_region) and split_uri(item.uri)[0] in cross_region
 

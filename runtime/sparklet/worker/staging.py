@@ -1,6 +1,7 @@
 """Fetches inputs that Spark cannot read by their names into the task's folder.
 
-Such inputs are slices, old versions, objects that need another role or payer, and names that Hadoop or Spark misread.
+Such inputs are slices, old versions, objects that need another role or payer, packed ones, and names that Hadoop or
+Spark misread.
 Spark reads the copies at the objects' addresses, or by ``file://``, so a script needs no change and no Sparklet.
 It reads all other inputs itself.
 """
@@ -9,7 +10,7 @@ import re
 import shutil
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import BinaryIO
 from urllib.parse import quote
@@ -72,9 +73,12 @@ class Staging:
     access: Access
     store: ObjectStore  # reads with the run's access
     cross_region: frozenset[str] = frozenset()  # buckets of other regions, which S3A does not follow
+    origins: Mapping[str, InputObject] = field(default_factory=dict)  # of each member of a packed input, by its address
 
-    def fetch(self, folder: Path, deadline: Deadline, min_free_bytes: int, *, in_view: bool = False) -> dict[int, Path]:
-        """Fetch inputs, several at a time; returns their files by their places in the shard.
+    def fetch(
+        self, folder: Path, deadline: Deadline, min_free_bytes: int, *, in_view: bool = False, unpack: bool = True
+    ) -> tuple["Staging", dict[int, Path]]:
+        """Fetch inputs, several at a time; returns the inputs with their members instead, and files by their places.
 
         Raises ScratchFullError, before anything is fetched, if less than ``min_free_bytes`` would stay free; the
         store's errors if an object is not the planned one; PlanError if a split CSV file has rows over several lines,
@@ -99,7 +103,29 @@ class Staging:
                         raise
             finally:
                 pool.shutdown(cancel_futures=True)
-        return paths
+        if unpack and any(item.is_packed for item in items):
+            return self._unpacked(paths, min_free_bytes)
+        return self, paths
+
+    def _unpacked(self, paths: Mapping[int, Path], min_free_bytes: int) -> tuple["Staging", dict[int, Path]]:
+        from sparklet.worker.unpacking import unpacked  # imported by who has packed inputs
+
+        items, copies, origins = list[InputObject](), dict[int, Path](), dict[str, InputObject]()
+        for number, item in enumerate(self.items):
+            path, members = paths.get(number), list[tuple[str, Path]]()
+            if path and item.is_packed:
+                try:
+                    members = unpacked(path, item.uri.rpartition("/")[2], min_free_bytes)
+                except SparkletError as error:
+                    raise type(error)(f"{described(item)}: {error}") from error
+            for name, file in members:
+                uri = f"{item.uri}#{name}"
+                copies[len(items)], origins[uri] = file, item
+                items.append(replace(item, uri=uri, size_bytes=file.stat().st_size))
+            if not members:
+                copies |= {len(items): path} if path else {}
+                items.append(item)
+        return replace(self, items=tuple(items), origins=origins), copies
 
     def shown(self, copies: Mapping[int, Path], in_folders: Collection[str]) -> list[str]:
         """The addresses at which Spark reads the inputs: their own, but for names that it misreads or that come again.
@@ -121,9 +147,10 @@ class Staging:
     def with_origins(self, text: str, uris: Sequence[str]) -> str:
         """The script's text with the names of the objects instead of those under which Spark reads them."""
         for item, uri in zip(self.items, uris, strict=True):
-            if uri != item.uri or item.slice:
-                path = re.escape(uri.partition("://")[2])
-                text = described(item).join(re.split(rf"(?:file:(?://)?|s3[an]?://){path}", text))
+            if uri != item.uri or item.slice or item.uri in self.origins:
+                path = "|".join(map(re.escape, {found := uri.partition("://")[2], quote(found)}))
+                item = self.origins.get(item.uri, item)
+                text = described(item).join(re.split(rf"(?:file:(?://)?|s3[an]?://)(?:{path})", text))
         return text
 
     def _paths(self, folder: Path) -> dict[int, Path]:

@@ -1,19 +1,22 @@
 """What shards give is what one Spark job over the folder gives: an oracle over generated folders and readers.
 
-One job reads the whole folder; Sparklet reads it in shards, packed and cut at random, with the same reader over
-``job.input_list()`` or over the folder's address. Rows, columns and types are equal, or the run is refused or fails
-and names a file. Nothing else passes. ``make test-all`` tries some twenty folders; with ``SPARKLET_FOLDERS=3000``
-``make pytest`` tries more.
+One job reads the whole folder; Sparklet reads it in shards, packed and cut at random, some files compressed or in
+archives, with the same reader over ``job.input_list()`` or over the folder's address. Rows, columns and types are
+equal, or the run is refused or fails and names a file. Nothing else passes. ``make test-all`` tries some twenty
+folders; with ``SPARKLET_FOLDERS=3000`` ``make pytest`` tries more.
 """
 
 import gzip
 import io
 import json
+import lzma
 import os
 import re
+import tarfile
 import uuid
+import zipfile
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -65,6 +68,7 @@ class Folder:
     """Files of a folder, how they are read, and how they are packed."""
 
     files: Mapping[str, bytes]
+    packed: Mapping[str, bytes]  # the same, some of them as archives or compressed: what shards are given
     format: str
     options: Mapping[str, str]
     schema: str
@@ -95,6 +99,36 @@ NAMES = st.sampled_from(["a", "b b", "part-00000-x", "c[1]", "é", "d{1,2}", "e*
 FIELDS = st.text(st.sampled_from("ab,\"'# é\\\n"), max_size=5)
 
 
+def _zip(name: str, body: bytes) -> bytes:
+    with zipfile.ZipFile(file := io.BytesIO(), "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("__MACOSX/._x", b"hidden")
+        archive.writestr(name, body)
+    return file.getvalue()
+
+
+def _tar(name: str, body: bytes) -> bytes:
+    with tarfile.open(fileobj=(file := io.BytesIO()), mode="w:xz") as archive:
+        (info := tarfile.TarInfo(name)).size = len(body)
+        archive.addfile(info, io.BytesIO(body))
+    return file.getvalue()
+
+
+def _by_arrow(kind: str, body: bytes) -> bytes:
+    with pa.CompressedOutputStream(file := pa.BufferOutputStream(), kind) as packed:
+        packed.write(body)
+    return bytes(file.getvalue().to_pybytes())
+
+
+PACKERS: dict[str, Callable[[str, bytes], bytes]] = {
+    ".GZ": lambda _, body: gzip.compress(body),
+    ".xz": lambda _, body: lzma.compress(body),
+    ".zst": lambda _, body: _by_arrow("zstd", body),
+    ".lz4": lambda _, body: _by_arrow("lz4", body),
+    ".zip": _zip,
+    ".tar.xz": _tar,
+}
+
+
 @st.composite
 def folders(draw: st.DrawFn) -> Folder:
     """A folder that one job might read."""
@@ -107,20 +141,23 @@ def folders(draw: st.DrawFn) -> Folder:
     if kind == "csv":
         options |= draw(st.sampled_from([{}, {}, {}, {"multiLine": "true"}, {"comment": "#"}]))
     files: dict[str, bytes] = {}
+    stored: dict[str, bytes] = {}
     for number in range(draw(st.integers(1, 5))):
         place = "".join(f"{name}={draw(st.sampled_from(values))}/" for name, values in zip(columns, pool, strict=True))
         rows = draw(st.lists(st.tuples(st.integers(0, 99), FIELDS), max_size=6))
         body = _written(kind, options, line, rows, draw(st.sampled_from([b"", b"", b"", b"\xef\xbb\xbf"])))
         packed = kind != "parquet" and draw(st.integers(0, 5)) == 0
         name = f"{draw(NAMES)}{number}.{kind}{'.gz' if packed else ''}"
-        files[place + name] = gzip.compress(body) if packed else body
+        body = gzip.compress(body) if packed else body
+        how = draw(st.sampled_from(["", "", *PACKERS]))
+        files[place + name], stored[place + name + how] = body, PACKERS[how](name, body) if how else body
         if draw(st.integers(0, 3)) == 0:
             hidden = draw(st.sampled_from(["_SUCCESS", ".a.crc", "._x.csv", "_temporary/0/a.csv", ".hidden/a.csv"]))
-            files[place + hidden] = body or b"x"
+            files[place + hidden] = stored[place + hidden] = body or b"x"
     schemas = {"json": ["id INT, v STRING"], "csv": ["id INT, v STRING", *([""] if header else [])]}
     schema = draw(st.sampled_from(schemas.get(kind, [""])))
     split = draw(st.sampled_from(["", "auto"]))
-    return Folder(files, kind, options, schema, draw(st.integers(1, 3)), split, draw(st.booleans()))
+    return Folder(files, stored, kind, options, schema, draw(st.integers(1, 3)), split, draw(st.booleans()))
 
 
 def _written(kind: str, options: Mapping[str, str], line: str, rows: list[tuple[int, str]], mark: bytes) -> bytes:
@@ -209,9 +246,10 @@ COUNTS: Counter[str] = Counter()
 @given(folder=folders())
 def test_shards_give_what_one_job_gives(function: Function, folder: Folder) -> None:
     place = f"{ROOT}/f{uuid.uuid4().hex[:12]}"
-    for name, body in folder.files.items():
-        function.store.put(f"{place}/{name}", body)
-    one = one_job(function, place, folder)
+    for files, of in ((folder.packed, place), (folder.files, f"{place}-one")):
+        for name, body in files.items():
+            function.store.put(f"{of}/{name}", body)
+    one = one_job(function, f"{place}-one", folder)
     shards = in_shards(function, place, folder)
 
     if isinstance(one.columns, str):  # one job refuses it itself

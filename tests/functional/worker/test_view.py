@@ -1,6 +1,7 @@
 """The folder of a run's input, as a script of a shard sees it: what Spark lists in it is the shard's, by any way."""
 
 import json
+import lzma
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -194,6 +195,41 @@ print("BUCKET " + json.dumps([read, spark.read.parquet("s3a://another-bucket").c
 
     assert record.state is ShardState.SUCCEEDED, record.error_message
     assert told(function, "BUCKET") == [[2, 3]]
+
+
+def test_a_broken_archive_fails_by_its_name(function: Function) -> None:
+    function.store.put(f"{DATA}/packed/a.csv.xz", lzma.compress(b"id\n1\n"))
+    function.store.put(f"{DATA}/packed/b.csv.xz", lzma.compress(b"id\n1\n")[:-8])
+    script = b"""
+from sparklet.job import Job
+job = Job.from_args()
+assert job.event["origins"] == [job.inputs[0].partition("#")[0]], job.event
+for row in job.spark().read.csv(job.input_list(), header=True).selectExpr("input_file_name()").collect():
+    print("NAME " + __import__("json").dumps(row[0]))
+"""
+
+    records = run(function, "broken", script, f"{DATA}/packed/", args=(), max_objects=1)
+
+    assert told(function, "NAME") == [f"{DATA}/packed/a.csv.xz%23a.csv"]
+    [failed] = [record for record in records if record.state is ShardState.FAILED]
+    assert (len(records), failed.error_class, failed.attempts) == (2, "EventError", 1)
+    assert failed.error_message.startswith(f"{DATA}/packed/b.csv.xz: it cannot be unpacked: ")
+
+
+def test_a_script_may_read_archives_itself(function: Function) -> None:
+    function.store.put(f"{DATA}/own/a.csv.xz", packed := lzma.compress(b"id\n1\n"))
+    script = b"""
+# sparklet: unpack=no
+import json, sys
+from pyspark.sql import SparkSession
+rows = SparkSession.builder.getOrCreate().read.format("binaryFile").load(sys.argv[1]).collect()
+print("OWN " + json.dumps([[row.path, row.length] for row in rows]))
+"""
+
+    [record] = run(function, "own", script, f"{DATA}/own/")
+
+    assert record.state is ShardState.SUCCEEDED, record.error_message
+    assert told(function, "OWN") == [[[f"{DATA}/own/a.csv.xz", len(packed)]]]
 
 
 def test_a_folder_read_by_anything_but_spark_fails(function: Function) -> None:

@@ -183,7 +183,10 @@ def test_a_script_that_does_not_compile_fails_by_itself() -> None:
     ("text", "said"),
     [
         ("x = 1\n# sparklet: runer=submit\n", "line 2 of the script: '# sparklet: runer=submit'"),
-        ("# sparklet: runner=fast\n", "runner=submit, runner=warm, event=yes, event=no, spark=4"),
+        (
+            "# sparklet: runner=fast\n",
+            "event=yes, event=no, unpack=yes, unpack=no, spark=4",
+        ),
         ("# sparklet: spark.jars\n", "line 1"),
         ("# sparklet: runner=warm\n# sparklet: spark.driver.memory=8g\n", "spark.driver.memory, which needs submit"),
     ],

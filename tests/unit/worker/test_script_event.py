@@ -97,7 +97,8 @@ def test_an_attempt_is_told_how_the_one_before_it_ended(record: ShardRecord, pre
 
 
 def test_local_copies_keep_the_names_they_come_from() -> None:
-    event = with_shown_inputs(event_of("s3://in/a", "s3://in/_b"), ["s3://in/a", "file:///t/1-b"])
+    names = ("s3://in/a", "s3://in/_b")
+    event = with_shown_inputs(event_of(*names), ["s3://in/a", "file:///t/1-b"], names)
 
     check_event(event)
     assert (event["inputs"], event["origins"]) == (["s3://in/a", "file:///t/1-b"], ["s3://in/a", "s3://in/_b"])

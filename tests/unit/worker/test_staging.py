@@ -37,7 +37,7 @@ def fetched(store: MemoryObjectStore, items: Sequence[InputObject], access: Acce
     contents = []
     for item in items:
         with tempfile.TemporaryDirectory() as folder:
-            copies = Staging((item,), access, store).fetch(Path(folder), LATER, 0)
+            _, copies = Staging((item,), access, store).fetch(Path(folder), LATER, 0)
             contents.append(copies[0].read_bytes() if copies else b"")
     return contents
 
@@ -221,7 +221,7 @@ def test_only_necessary_objects_are_fetched_in_order(tmp_path: Path) -> None:
     items = [InputObject(f"s3://b/{key}", len(key), store.put(f"s3://b/{key}", key.encode())) for key in keys]
 
     work = Staging(tuple(items), Access(), store)
-    copies = work.fetch(tmp_path, LATER, 0)
+    _, copies = work.fetch(tmp_path, LATER, 0)
 
     assert {place: path.read_text() for place, path in copies.items()} == {n: keys[n] for n in (1, 3, 4)}
     assert len(list((tmp_path / "copies").iterdir())) == 3
@@ -306,11 +306,11 @@ def test_a_failure_names_the_object_and_not_the_fetched_file() -> None:
 
 def test_the_event_names_the_fetched_inputs_and_their_origins() -> None:
     event = {"inputs": ["s3://b/_a"], "input_path": "s3://b/_a", "output_path": "o"}
-    told = with_shown_inputs(event, ["file:///tmp/a"])
+    told = with_shown_inputs(event, ["file:///tmp/a"], event["inputs"])
     assert told == {
         "inputs": ["file:///tmp/a"],
         "input_path": "file:///tmp/a",
         "output_path": "o",
         "origins": ["s3://b/_a"],
     }
-    assert with_shown_inputs({**event, "inputs": ["x", "y"]}, ["x", "z"])["input_path"] is None
+    assert with_shown_inputs({**event, "inputs": ["x", "y"]}, ["x", "z"], ["x", "y"])["input_path"] is None

@@ -1,0 +1,148 @@
+"""Packed inputs: what is in them is read once, and what cannot be read as it is meant is refused by name."""
+
+import bz2
+import gzip
+import io
+import lzma
+import tarfile
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+
+import pyarrow
+import pytest
+
+from sparklet.errors import EventError, ScratchFullError
+from sparklet.model import InputObject
+from sparklet.worker.unpacking import unpacked
+
+ROWS = b"id,amount\n" + b"".join(b"%d,%d\n" % (n, n * 7) for n in range(5000))
+
+
+def by_arrow(kind: str, body: bytes) -> bytes:
+    file = pyarrow.BufferOutputStream()
+    with pyarrow.CompressedOutputStream(file, kind) as packed:
+        packed.write(body)
+    return bytes(file.getvalue().to_pybytes())
+
+
+PACKERS: dict[str, Callable[[bytes], bytes]] = {
+    "gz": gzip.compress,
+    "bz2": bz2.compress,
+    "xz": lzma.compress,
+    "lzma": lambda rows: lzma.compress(rows, format=lzma.FORMAT_ALONE),
+    "zst": lambda rows: by_arrow("zstd", rows),
+    "lz4": lambda rows: by_arrow("lz4", rows),
+}
+
+
+def packed(path: Path, body: bytes) -> Path:
+    path.write_bytes(body)
+    return path
+
+
+def zipped(members: dict[str, bytes]) -> bytes:
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, body in members.items():
+            archive.writestr(name, body)
+    return file.getvalue()
+
+
+def tarred(members: dict[str, bytes]) -> bytes:
+    file = io.BytesIO()
+    with tarfile.open(fileobj=file, mode="w") as archive:
+        for name, body in members.items():
+            (info := tarfile.TarInfo(name)).size = len(body)
+            archive.addfile(info, io.BytesIO(body))
+    return file.getvalue()
+
+
+READ_BY_US = "f.csv.GZ f.gzip f.Bz2 f.xz f.zst f.zstd f.lz4 f.lzma f.zip f.tar.gz f.TAR f.tgz f.tar.bz2 f.Z f.7z f.rar"
+READ_BY_SPARK = "a.csv a.csv.gz a.csv.bz2 a.snappy.parquet a.csv.deflate zip a.gz/b"
+
+
+@pytest.mark.parametrize(
+    ("name", "is_packed"),
+    [*((name, True) for name in READ_BY_US.split()), *((name, False) for name in READ_BY_SPARK.split())],
+)
+def test_names_tell_what_spark_does_not_read(name: str, is_packed: bool) -> None:
+    assert InputObject(f"s3://b/{name}", 1, "e").is_packed == is_packed
+
+
+@pytest.mark.parametrize("kind", PACKERS)
+@pytest.mark.parametrize("name", ["f.csv.xz", "F.CSV.GZ"])
+def test_first_bytes_tell_how_a_file_is_compressed(kind: str, name: str, tmp_path: Path) -> None:
+    twice = PACKERS[kind](ROWS[:20_000]) + (PACKERS[kind](ROWS[20_000:]) if kind != "lzma" else b"")
+
+    [(member, path)] = unpacked(packed(tmp_path / name, twice), name, 0)
+
+    assert member == name.rpartition(".")[0]
+    assert path.read_bytes() == (ROWS if kind != "lzma" else ROWS[:20_000])
+    assert path.suffix == Path(member).suffix
+    assert [each for each in tmp_path.iterdir() if each != path] == []
+
+
+@pytest.mark.parametrize("pack", [zipped, tarred, lambda members: gzip.compress(tarred(members))])
+def test_an_archives_files_are_read_but_for_hidden_ones(pack: Callable[..., bytes], tmp_path: Path) -> None:
+    members = {"a.csv": ROWS, "in/b.csv": b"id\n1\n", "__MACOSX/a.csv": b"x", ".hidden": b"x", "in/_tmp/c.csv": b"x"}
+
+    found = unpacked(packed(tmp_path / "h.tar.gz", pack(members)), "h.tar.gz", 0)
+
+    assert [(name, path.read_bytes()) for name, path in found] == [("a.csv", ROWS), ("in+b.csv", b"id\n1\n")]
+    assert sorted(tmp_path.iterdir()) == sorted(path for _, path in found)
+
+
+@pytest.mark.parametrize(
+    ("name", "body", "cause"),
+    [
+        ("a.zip", zipped({"../a.csv": b""}), "lies outside of it"),
+        ("a.zip", zipped({"/etc/a.csv": b""}), "lies outside of it"),
+        ("a.tar", tarred({"in/../../a.csv": b""}), "lies outside of it"),
+        ("a.zip", zipped({"b.zip": zipped({"a.csv": b""})}), "b.zip in it is packed, too"),
+        ("a.zip", zipped({"dt=1/a.csv": b""}), "folder of partitions"),
+        ("a.zip", zipped({"_SUCCESS": b""}), "holds no file that Spark would read"),
+        ("a.zip", zipped({"x/a.csv": b"", "x+a.csv": b""}), "two of its files would be x+a.csv"),
+        ("a.zip", zipped({"a.csv": ROWS})[:-40], "cannot be unpacked"),
+        ("a.csv.xz", lzma.compress(ROWS)[:-40], "cannot be unpacked"),
+        ("a.csv.zst", by_arrow("zstd", ROWS)[:-4], "cannot be unpacked"),
+        ("a.csv.lz4", by_arrow("lz4", ROWS)[:-40], "cannot be unpacked"),
+        ("a.7z", b"7z\xbc\xaf\x27\x1c", "Spark reads no such files"),
+    ],
+)
+def test_what_cannot_be_read_as_it_is_meant_is_refused(name: str, body: bytes, cause: str, tmp_path: Path) -> None:
+    with pytest.raises(EventError, match=cause.replace("+", r"\+")):
+        unpacked(packed(tmp_path / name, body), name, 0)
+
+
+def test_a_link_in_an_archive_is_refused(tmp_path: Path) -> None:
+    with tarfile.open(tmp_path / "a.tar", "w") as archive:
+        (link := tarfile.TarInfo("a.csv")).type = tarfile.SYMTYPE
+        link.linkname = "/etc/passwd"
+        archive.addfile(link)
+
+    with pytest.raises(EventError, match="is a link or a device"):
+        unpacked(tmp_path / "a.tar", "a.tar", 0)
+
+
+def test_a_password_is_refused(tmp_path: Path) -> None:
+    body = bytearray(zipped({"a.csv": ROWS}))
+    for magic, at in ((b"PK\x03\x04", 6), (b"PK\x01\x02", 8)):
+        body[body.index(magic) + at] |= 1
+
+    with pytest.raises(EventError, match=r"a\.csv in it has a password"):
+        unpacked(packed(tmp_path / "a.zip", bytes(body)), "a.zip", 0)
+
+
+def test_a_bomb_ends_where_space_does(tmp_path: Path) -> None:
+    path = packed(tmp_path / "a.gz", gzip.compress(bytes(64 * 1024 * 1024)))
+
+    with pytest.raises(ScratchFullError, match="no space left for what it holds"):
+        unpacked(path, "a.GZ", 1 << 60)
+
+
+def test_lz4_as_hadoop_writes_it_is_left_to_spark(tmp_path: Path) -> None:
+    path = packed(tmp_path / "a.lz4", b"\x00\x00\x00\x10\x00\x00\x00\x08abcdefgh")
+
+    assert unpacked(path, "a.lz4", 0) == []
+    assert path.exists()
