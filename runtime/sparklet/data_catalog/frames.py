@@ -25,25 +25,27 @@ OF_CSV = {"date": "date_from_unix_date(try_cast({} AS int))", "timestamp": "time
 """Types that Athena reads from numbers with OpenCSVSerde."""
 
 
-def read(job: Any, name: str, where: str) -> DataFrame:
-    """The rows of a table; those of the shard's objects if it is the run's input."""
+def read(job: Any, name: str, where: str) -> tuple[DataFrame, str]:
+    """The rows of a table, and its format; those of the shard's objects if it is the run's input."""
     spark = job.spark()
     of_run = job.event.get("catalog_table") if isinstance(job.event, Mapping) else None
     if of_run and of_run["name"].lower() == name.lower():
         values = [tuple(each) for each in of_run["values"]]
         entry = Entry(**{key: value for key, value in of_run.items() if key != "values"})
-        return _frame(spark, entry, [(job.inputs[n], values[n]) for n in matching(where, entry.keys, values)])
+        chosen = [(job.inputs[n], values[n]) for n in matching(where, entry.keys, values)]
+        return _frame(spark, entry, chosen), entry.format
     entry, places = GlueCatalog.of_script().partitions(name, where)
     if entry.format in OF_THEIR_OWN:
         frame: DataFrame = spark.read.format(entry.format).load(entry.location)
-        return frame.where(where) if where else frame
+        return (frame.where(where) if where else frame), entry.format
 
     def is_there(place: Place) -> bool:
         path, files = hadoop_path(spark, place[0])
         return bool(files.exists(path))
 
     with ThreadPoolExecutor(THREADS) as pool:  # Spark fails on a partition without a folder, which has no rows
-        return _frame(spark, entry, [place for place, there in zip(places, pool.map(is_there, places)) if there])
+        there = [place for place, there in zip(places, pool.map(is_there, places)) if there]
+        return _frame(spark, entry, there), entry.format
 
 
 def _frame(spark: SparkSession, entry: Entry, places: Sequence[Place]) -> DataFrame:

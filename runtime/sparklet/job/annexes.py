@@ -39,7 +39,7 @@ class CatalogTables(str):
         DatabaseError
             If the catalog does not answer.
         """
-        frame: DataFrame = import_module(CATALOG).read(self.job, name, where)
+        frame: DataFrame = import_module(CATALOG).read(self.job, name, where)[0]
         return frame
 
 

@@ -106,14 +106,76 @@ found = DynamicFrame.fromDF(read, glue, "found")
     assert sorted((row["key"], row["value"]) for row in found) == [("x", "a b")] * 2 + [("y", "c")] * 2  # it appends
 
 
-def test_folders_are_read_to_the_bottom_only_if_asked(warm: Bench, tmp_path: Path) -> None:
-    (tmp_path / "in" / "deep").mkdir(parents=True)
-    (tmp_path / "in" / "a.json").write_text('{"n": 1}\n')
-    (tmp_path / "in" / "deep" / "b.json").write_text('{"n": 2}\n')
-    read = "found = glue.create_dynamic_frame.from_options('s3', {'paths': ['%s'], 'recurse': %s}, 'json')"
+@pytest.mark.parametrize("kind", ["json", "csv", "parquet", "orc"])
+def test_folders_are_read_to_the_bottom_only_if_asked(warm: Bench, tmp_path: Path, kind: str) -> None:
+    code = f"""
+for number, place in enumerate(["in", "in/deep", "in/deep/er"]):
+    writer = spark.range(number, number + 1).write.mode("append").option("header", True)
+    writer.format("{kind}").save(f"{tmp_path}/{{place}}")
+for recurse in (False, True):
+    options = {{"paths": ["{tmp_path}/in"], "recurse": recurse}}
+    told(glue.create_dynamic_frame.from_options("s3", options, "{kind}", {{"withHeader": True}}))
+"""
+    top, all_ = each_told(warm.run(BEGIN + code))
 
-    assert rows(warm, read % (tmp_path / "in", False)) == [{"n": 1}]
-    assert sorted(row["n"] for row in rows(warm, read % (tmp_path / "in", True))) == [1, 2]
+    assert ([int(row["id"]) for row in top], sorted(int(row["id"]) for row in all_)) == ([0], [0, 1, 2])
+
+
+def test_folders_of_partitions_stay_columns_with_recurse(warm: Bench, tmp_path: Path) -> None:
+    code = f"""
+spark.range(2).selectExpr("id", "id + 5 day").write.partitionBy("day").parquet("{tmp_path}/in")
+options = {{"paths": ["{tmp_path}/in"], "recurse": True}}
+found = glue.create_dynamic_frame.from_options("s3", options, "parquet")
+"""
+    assert sorted((row["id"], row["day"]) for row in rows(warm, code)) == [(0, 5), (1, 6)]
+
+
+def test_empty_fields_of_csv_are_empty_texts(warm: Bench, tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text('id,name,age\n1,,7\n2,"",\n')
+    code = f"""
+frame = glue.create_dynamic_frame.from_options("s3", {{"paths": ["{tmp_path}/a.csv"]}}, "csv", {{"withHeader": True}})
+told(frame)
+told(frame.apply_mapping([("name", "string", "name", "string"), ("age", "string", "age", "long")]))
+"""
+    read, mapped = each_told(warm.run(BEGIN + code))
+
+    assert read == [{"id": "1", "name": "", "age": "7"}, {"id": "2", "name": "", "age": ""}]
+    assert mapped == [{"name": "", "age": 7}, {"name": "", "age": None}]
+
+
+JSON_LINES = """
+{"id": 1, "consent": 5, "at": {"day": "a"}}
+{"id": 2}
+{"id": 3, "consent": 0, "at": {}}
+"""
+FILTERS = {
+    "not (row['consent'] == 0)": [1],
+    "not (row.consent == 0)": [1],
+    "row['consent'] is None": [],
+    "'consent' not in row": [2],
+    "row.get('consent', 7) != 0": [1, 2],
+    "row['at']['day'] != 'b'": [1],
+    "row.at.day != 'b'": [1],
+    "row['none'] or True": [],
+}
+
+
+def test_a_filter_drops_what_lacks_the_key(warm: Bench, tmp_path: Path) -> None:
+    (tmp_path / "in.json").write_text(JSON_LINES.lstrip())
+    read = f"frame = glue.create_dynamic_frame.from_options('s3', {{'paths': ['{tmp_path}/in.json']}}, 'json')\n"
+
+    ran = warm.run(BEGIN + read + "\n".join(f"told(frame.filter(lambda row: {code}))" for code in FILTERS))
+
+    kept = [[row["id"] for row in told] for told in each_told(ran)]
+    assert kept == list(FILTERS.values()), ran.text("stderr")
+
+
+def test_a_null_of_other_frames_is_no_missing_key(warm: Bench) -> None:
+    code = """
+df = spark.createDataFrame([(1, None), (2, 5)], "id int, consent int")
+found = DynamicFrame.fromDF(df, glue, "f").filter(lambda row: row["consent"] is None)
+"""
+    assert rows(warm, code) == [{"id": 1, "consent": None}]
 
 
 FRAME = """

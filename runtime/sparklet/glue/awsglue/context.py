@@ -16,7 +16,9 @@ from .utils import this_job
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame
 
-CATALOG = "sparklet.data_catalog.glue"
+    Rows = tuple[DataFrame, str]  # and their format
+
+CATALOG, FRAMES = "sparklet.data_catalog.glue", "sparklet.data_catalog.frames"
 FORMATS = ("avro", "csv", "json", "orc", "parquet")
 SPARKS = {"separator": "sep", "quoteChar": "quote", "escaper": "escape", "withHeader": "header"}
 SPARKS |= {"writeHeader": "header", "compression": "compression", "multiLine": "multiLine", "multiline": "multiLine"}
@@ -44,9 +46,9 @@ class GlueContext:
         self._job: Any = this_job(sys.argv)
         self._writes = 0  # beside the shard's output
         self.spark_session = SparkSession.getActiveSession() or self._job.spark()
-        self.create_data_frame = _Ways(from_options=self._read, from_catalog=self._read_table)
-        dynamic = {name: self._dynamic(read) for name, read in vars(self.create_data_frame).items()}
-        self.create_dynamic_frame = _Ways(**dynamic)
+        reads = {"from_options": self._read, "from_catalog": self._read_table}
+        self.create_data_frame = _Ways(**{name: self._plain(read) for name, read in reads.items()})
+        self.create_dynamic_frame = _Ways(**{name: self._dynamic(read) for name, read in reads.items()})
         self.write_data_frame = _Ways(from_options=self._write, from_catalog=self._write_table)
         self.write_dynamic_frame = self.write_data_frame
 
@@ -56,19 +58,30 @@ class GlueContext:
             return getattr(vars(self)[what], f"from_{source}")
         raise lacking(f"GlueContext.{name}")
 
-    def _dynamic(self, read: Callable[..., DataFrame]) -> Callable[..., DynamicFrame]:
-        return lambda *args, **kwargs: DynamicFrame(read(*args, **kwargs), self, kwargs.get("transformation_ctx", ""))
+    def _plain(self, read: Callable[..., Rows]) -> Callable[..., DataFrame]:
+        return lambda *args, **kwargs: read(*args, **kwargs)[0]
 
-    def _read(self, *args: Any, **kwargs: Any) -> DataFrame:
+    def _dynamic(self, read: Callable[..., Rows]) -> Callable[..., DynamicFrame]:
+        def frame(*args: Any, **kwargs: Any) -> DynamicFrame:
+            rows, kind = read(*args, **kwargs)
+            return DynamicFrame(rows, self, kwargs.get("transformation_ctx", ""), sparse=kind == "json")
+
+        return frame
+
+    def _read(self, *args: Any, **kwargs: Any) -> Rows:
         kind, own, options = _files(*args, **kwargs)
+        paths, recursive = own.get("paths"), own.get("recurse", False)
         if kind == "csv":
             options = {"escape": '"', **options}
-        recursive = own.get("recurse", False) if kind in ("csv", "json") else False  # else folders are partitions
+        elif kind != "json" and recursive:  # in folders such as day=1 Spark reads to the bottom, and the day, too
+            recursive = self.spark_session.read.text(paths).columns == ["value"]
         reader = self.spark_session.read.format(kind).options(**options).option("recursiveFileLookup", recursive)
-        frame = reader.load(own.get("paths"))
-        if kind == "csv" and str(options.get("header")).lower() != "true":
-            frame = frame.toDF(*[f"col{number}" for number in range(len(frame.columns))])
-        return frame.where(own["push_down_predicate"]) if own.get("push_down_predicate") else frame
+        frame = reader.load(paths)
+        if kind == "csv":
+            frame = frame.na.fill("")  # Glue's reader knows no null
+            if str(options.get("header")).lower() != "true":
+                frame = frame.toDF(*[f"col{number}" for number in range(len(frame.columns))])
+        return (frame.where(own["push_down_predicate"]) if own.get("push_down_predicate") else frame), kind
 
     def _write(self, frame: Any, *args: Any, **kwargs: Any) -> Any:
         kind, own, options = _files(*args, **kwargs)
@@ -85,12 +98,13 @@ class GlueContext:
         rows.write.format(kind).options(**options).mode(mode).partitionBy(*keys).save(path)
         return frame
 
-    def _read_table(self, database: str, table_name: str, **more: Any) -> DataFrame:
+    def _read_table(self, database: str, table_name: str, **more: Any) -> Rows:
         own, _ = _told(more.pop("additional_options", None), more)
         conditions = (own.get(name) for name in ("push_down_predicate", "catalogPartitionPredicate"))
         where = " AND ".join(f"({each})" for each in conditions if each)
         where = re.sub("'[^']*'|==|!=", lambda found: IN_SQL.get(found[0], found[0]), where)
-        return self._job.table(f"{database}.{table_name}", where=where)
+        rows: Rows = import_module(FRAMES).read(self._job, f"{database}.{table_name}", where)
+        return rows
 
     def _write_table(self, frame: Any, database: str, table_name: str, **more: Any) -> Any:
         _told(more.pop("additional_options", None), more)

@@ -2,6 +2,9 @@
 
 The arguments that every method of Glue has besides, ``transformation_ctx``, ``info``, ``stageThreshold`` and
 ``totalThreshold``, change nothing: there are no bookmarks, and Spark's reader decides what is an error.
+
+Records of JSON lack the keys that their lines lack; of these Spark makes nulls, as of nulls. So frames that were read
+from JSON are ``sparse``: what is null in a row is missing in its record.
 """
 
 from __future__ import annotations
@@ -19,11 +22,32 @@ WHOLE = ("array", "map", "struct")  # types that a mapping names without their e
 __getattr__ = missing
 
 
+class DynamicRecord(dict[str, Any]):
+    """A row for functions of ``Filter`` and ``Map``: ``record["id"]`` or ``record.id``, else KeyError."""
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__"):  # Python's own question, as of copy()
+            raise AttributeError(name)
+        return self[name]
+
+    __setattr__ = dict.__setitem__
+
+
+def _record(value: Any, sparse: bool) -> Any:
+    """A value of a row with its structs as records."""
+    if isinstance(value, list):
+        return [_record(each, sparse) for each in value]
+    if not hasattr(value, "asDict"):
+        return value
+    fields = value.asDict().items()
+    return DynamicRecord({name: _record(each, sparse) for name, each in fields if not (sparse and each is None)})
+
+
 class DynamicFrame:
     """A DataFrame with methods of Glue's DynamicFrame."""
 
-    def __init__(self, frame: DataFrame, glue_ctx: Any, name: str = "") -> None:
-        self._frame, self.glue_ctx, self.name = frame, glue_ctx, name
+    def __init__(self, frame: DataFrame, glue_ctx: Any, name: str = "", sparse: bool = False) -> None:
+        self._frame, self.glue_ctx, self.name, self._sparse = frame, glue_ctx, name, sparse
 
     def __getattr__(self, name: str) -> Any:
         if name in SHARED:
@@ -55,10 +79,12 @@ class DynamicFrame:
         """The rows for which a function of Python is true; conditions of ``toDF().filter`` are faster."""
         from pyspark.sql.functions import struct, udf
 
+        sparse = self._sparse
+
         def holds(row: Any) -> bool:
             try:
-                return bool(f(row))
-            except (KeyError, TypeError, ValueError):  # such as None > 1: Glue drops the row
+                return bool(f(_record(row, sparse)))
+            except (KeyError, TypeError, ValueError):  # a missing key, or None > 1: Glue drops the row
                 return False
 
         row = struct(*[f"`{name}`" for name in self._frame.columns])
@@ -86,4 +112,4 @@ class DynamicFrame:
         return [name.strip("`") for name in names]
 
     def _of(self, frame: DataFrame) -> DynamicFrame:
-        return DynamicFrame(frame, self.glue_ctx, self.name)
+        return DynamicFrame(frame, self.glue_ctx, self.name, self._sparse)
