@@ -196,7 +196,69 @@ METHODS: dict[str, list[dict[str, Any]]] = {
         {"c": "y", "a": "4"},
     ],
     "apply_mapping([('s', 'struct', 't', 'struct')]).toDF().select('t.b')": [{"b": 2}, {"b": 5}],
+    "apply_mapping([('a', 'int', 'x.y.z', 'long'), ('s.c', 'string', 'x.c', 'string'), ('d.e', '', '`d.e`', 'int')])": [
+        {"x": {"y": {"z": 1}, "c": "x"}, "d.e": 3},
+        {"x": {"y": {"z": 4}, "c": "y"}, "d.e": None},
+    ],
+    "map(lambda row: {**row, 's': {'b': row['s']['b'] + 1, 'day': ['m']}, 'new': row.a * 2})": [
+        {"a": 1, "s": {"b": 3, "day": ["m"]}, "d.e": 3, "new": 2},
+        {"a": 4, "s": {"b": 6, "day": ["m"]}, "d.e": None, "new": 8},
+    ],
+    "map(lambda row: {'a': None, 'b': 1} if row.a == 1 else {'c': 'x'}).drop_null_fields()": [
+        {"b": 1, "c": None},
+        {"b": None, "c": "x"},
+    ],
+    "select_fields(['a', 'd.e']).join('a', ['a'], frame).select_fields(['a', '`.a`', 's', '`.d.e`'])": [
+        {"a": 1, ".a": 1, "s": {"b": 2, "c": "x"}, ".d.e": 3},
+        {"a": 4, ".a": 4, "s": {"b": 5, "c": "y"}, ".d.e": None},
+    ],
+    "join(['a', 'd.e'], ['a', 'd.e'], frame).select_fields(['d.e'])": [{"d.e": 3}],
 }
+
+
+def test_transforms_take_the_arguments_that_glue_gives_them(warm: Bench, tmp_path: Path) -> None:
+    (tmp_path / "in.json").write_text('{"id": 1, "gone": null}\n{"id": 2, "day": "b"}\n')
+    code = f"""
+from awsglue import *
+from awsglue.transforms import *
+glue = GlueContext()
+left = glue.create_dynamic_frame.from_options("s3", {{"paths": ["{tmp_path}/in.json"]}}, "json", {{}}, "a_name")
+right = DynamicFrame.fromDF(glue.sql("SELECT 2L AS id, 'x' AS name, 1 AS key"), glue)
+told(DropNullFields.apply(frame=left, transformation_ctx="x"))
+told(Join.apply(left.drop_fields("gone"), right, "id", "id", transformation_ctx="x"))
+told(Join.apply(frame1=right, frame2=left.select_fields("id"), keys1=["id"], keys2=["id"]))
+told(Map.apply(frame=right, f=lambda row: {{"name": row["name"].upper()}}))
+told(ApplyMapping.apply(frame=right, mappings=[("name", "string", "to.name", "string")]))
+told(Map.apply(frame=Filter.apply(right, lambda row: False), f=lambda row: row))
+"""
+    assert each_told(warm.run(BEGIN + code)) == [
+        [{"id": 1, "day": None}, {"id": 2, "day": "b"}],
+        [{"id": 2, "day": "b", ".id": 2, "name": "x", "key": 1}],
+        [{"id": 2, "name": "x", "key": 1, ".id": 2}],
+        [{"name": "X"}],
+        [{"to": {"name": "x"}}],
+        [],
+    ]
+
+
+def test_a_function_of_map_that_fails_fails_the_script(warm: Bench) -> None:
+    for function, cause in (("row.none", "none"), ("None", "the function of Map returned NoneType, not a record")):
+        ran = warm.run(f"{BEGIN}{FRAME}frame.map(lambda row: {function})")
+        assert ran.code == 1
+        assert cause in ran.result.cause
+
+
+def test_the_logger_writes_to_standard_error(warm: Bench) -> None:
+    ran = warm.run(
+        BEGIN + "log = glue.get_logger()\nlog.info('one')\nglue.get_logger().warn('two %')\nlog.error('three')"
+    )
+
+    assert ran.code == 0
+    assert [line.split(" ", 2)[2] for line in ran.text("stderr").splitlines() if "awsglue" not in line][-3:] == [
+        "INFO one",
+        "WARNING two %",
+        "ERROR three",
+    ]
 
 
 def test_frames_have_these_methods(warm: Bench) -> None:

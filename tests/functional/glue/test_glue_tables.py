@@ -28,6 +28,7 @@ OF_CSV = {
     "OutputFormat": f"{HIVE}.HiveIgnoreKeyTextOutputFormat",
     "SerdeInfo": {"SerializationLibrary": "org.apache.hadoop.hive.serde2.OpenCSVSerde"},
 }
+OF_JSON = {**OF_CSV, "SerdeInfo": {"SerializationLibrary": "org.openx.data.jsonserde.JsonSerDe"}}
 COLUMNS = [{"Name": "id", "Type": "bigint"}, {"Name": "price", "Type": "double"}]
 
 
@@ -75,9 +76,13 @@ def test_a_table_of_parquet_is_written_and_read_by_its_name(bench: Bench) -> Non
     read = "found = glue.create_dynamic_frame.from_catalog(database='db', table_name='sales'%s)\ntold(found)"
     whole = bench.run(BEGIN + read % "").told()
     chosen = bench.run(BEGIN + read % ", push_down_predicate=\"(day == 'b')\"").told()
+    in_order = "found = glue.create_dynamic_frame_from_catalog(%s, 'sales', '', 'ctx', \"(day == 'b')\")\ntold(found)"
+    ordered = bench.run(BEGIN + in_order % "'db'").told()
+    spaced = bench.run(BEGIN + (read % "").replace("database=", "name_space=")).told()
 
     assert sorted(row["id"] for row in whole) == [1, 2, 3]
     assert sorted((row["id"], row["day"]) for row in chosen) == [(2, "b"), (3, "b")]
+    assert (ordered, spaced) == (chosen, whole)
 
 
 def test_a_table_that_cannot_be_written_is_refused_by_name(bench: Bench) -> None:
@@ -87,6 +92,16 @@ def test_a_table_that_cannot_be_written_is_refused_by_name(bench: Bench) -> None
 
     assert ran.code == 1
     assert "db.texts" in ran.result.cause and "from_options" in ran.result.cause
+
+
+def test_a_filter_of_a_table_of_json_drops_what_lacks_the_key(bench: Bench) -> None:
+    create("consents", OF_JSON)
+    boto3.client("s3", region_name=REGION).put_object(
+        Bucket="lake", Key="consents/a.json", Body=b'{"id": 1, "price": 5}\n{"id": 2}\n'
+    )
+    code = "found = glue.create_dynamic_frame.from_catalog('db', 'consents').filter(lambda row: row['price'] != 0)"
+
+    assert bench.run(f"{BEGIN}{code}\ntold(found)").told() == [{"id": 1, "price": 5.0}]
 
 
 def test_a_table_that_is_not_there_is_named(bench: Bench) -> None:

@@ -54,7 +54,19 @@ def test_arguments_parameters_and_environment_are_options(monkeypatch: pytest.Mo
         "region": "of the environment",
         "limit": "3",
         "TempDir": None,
+        "JOB_RUN_ID": "run-1_000007",
     }
+
+
+def test_a_job_run_is_a_shard_or_one_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    from awsglue.utils import getResolvedOptions
+
+    assert resolved(["JOB_RUN_ID"])["JOB_RUN_ID"] == "run-1_000007"
+    assert resolved([], "--JOB_RUN_ID", "jr_1")["JOB_RUN_ID"] == "jr_1"
+    monkeypatch.setenv(EVENT, "{}")
+    one, other = (getResolvedOptions(["job.py"], options)["JOB_RUN_ID"] for options in ([], ["JOB_RUN_ID"]))
+    assert (one or "").startswith("jr_")
+    assert one == other
 
 
 def test_a_scripts_own_input_and_output_are_not_the_shards() -> None:
@@ -87,7 +99,6 @@ def test_a_job_begins_and_ends_without_a_bookmark() -> None:
 UNSUPPORTED = [
     "from awsglue.transforms import *\nResolveChoice.apply(frame=None, specs=[('id', 'cast:long')])",
     "from awsglue.transforms import *\nRelationalize.apply(frame=None, staging_path='s3://x/')",
-    "from awsglue.transforms import Join\nJoin.apply(frame1=None, frame2=None, keys1='a', keys2='b')",
     "from awsglue.dynamicframe import DynamicFrame\nDynamicFrame(None, None).resolveChoice(choice='make_cols')",
     "from awsglue.dynamicframe import DynamicFrame\nDynamicFrame(None, None).errorsAsDynamicFrame()",
     "from awsglue.dynamicframe import DynamicFrameCollection",

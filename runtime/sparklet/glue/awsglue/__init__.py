@@ -33,3 +33,7 @@ class _Modules:
 
 
 sys.meta_path.append(_Modules)
+
+from .dynamicframe import DynamicFrame  # noqa: E402 - which imports the names above
+
+__all__ = ["DynamicFrame"]

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 import re
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from importlib import import_module
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
@@ -26,6 +27,7 @@ OWN = {"paths", "path", "recurse", "partitionKeys", "push_down_predicate", "cata
 HINTS = {"blockSize", "groupFiles", "groupSize", "jobBookmarkKeys", "jobBookmarkKeysSortOrder", "maxBand"}
 HINTS |= {"maxFilesInBand", "optimizePerformance", "pageSize", "redshift_tmp_dir", "strictCheckForQuoting"}
 HINTS |= {"transformation_ctx", "useGlueParquetWriter", "useS3ListImplementation"}  # without them the rows are the same
+OF_SESSION = ("createDataFrame", "range", "read", "readStream", "sql", "table", "udf")  # Glue's is an SQLContext
 IN_SQL = {"==": "=", "!=": "<>"}  # Spark knows both
 __getattr__ = missing
 
@@ -40,12 +42,12 @@ class _Ways(SimpleNamespace):
 class GlueContext:
     """Reads and writes DynamicFrames and DataFrames; ``spark_session`` is that of ``job.spark()``."""
 
-    def __init__(self, sparkContext: Any, **options: Any) -> None:
+    def __init__(self, sparkContext: Any = None, **options: Any) -> None:
         from pyspark.sql import SparkSession
 
         self._job: Any = this_job(sys.argv)
         self._writes = 0  # beside the shard's output
-        self.spark_session = SparkSession.getActiveSession() or self._job.spark()
+        self.spark_session = self.sparkSession = SparkSession.getActiveSession() or self._job.spark()
         reads = {"from_options": self._read, "from_catalog": self._read_table}
         self.create_data_frame = _Ways(**{name: self._plain(read) for name, read in reads.items()})
         self.create_dynamic_frame = _Ways(**{name: self._dynamic(read) for name, read in reads.items()})
@@ -53,10 +55,24 @@ class GlueContext:
         self.write_dynamic_frame = self.write_data_frame
 
     def __getattr__(self, name: str) -> Any:
+        if name in OF_SESSION and "spark_session" in vars(self):
+            return getattr(self.spark_session, name)
         what, _, source = name.partition("_from_")  # create_dynamic_frame_from_options, as it can be written, too
         if source and what in vars(self):
             return getattr(vars(self)[what], f"from_{source}")
         raise lacking(f"GlueContext.{name}")
+
+    def get_logger(self) -> logging.Logger:
+        """Python's logger ``awsglue``, which writes to standard error."""
+        logger = logging.getLogger("awsglue")
+        if not logger.handlers:
+            handler = logging.StreamHandler()
+            handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+            logger.addHandler(handler)
+            logger.setLevel(logging.INFO)
+            logger.propagate = False  # else a script's own handler repeats it
+            vars(logger)["warn"] = logger.warning  # Python 3.13 has no other
+        return logger
 
     def _plain(self, read: Callable[..., Rows]) -> Callable[..., DataFrame]:
         return lambda *args, **kwargs: read(*args, **kwargs)[0]
@@ -98,17 +114,17 @@ class GlueContext:
         rows.write.format(kind).options(**options).mode(mode).partitionBy(*keys).save(path)
         return frame
 
-    def _read_table(self, database: str, table_name: str, **more: Any) -> Rows:
-        own, _ = _told(more.pop("additional_options", None), more)
+    def _read_table(self, *args: Any, **named: Any) -> Rows:
+        order = ("redshift_tmp_dir", "transformation_ctx", "push_down_predicate", "additional_options", "catalog_id")
+        name, own = _table(order, *args, **named)
         conditions = (own.get(name) for name in ("push_down_predicate", "catalogPartitionPredicate"))
         where = " AND ".join(f"({each})" for each in conditions if each)
         where = re.sub("'[^']*'|==|!=", lambda found: IN_SQL.get(found[0], found[0]), where)
-        rows: Rows = import_module(FRAMES).read(self._job, f"{database}.{table_name}", where)
+        rows: Rows = import_module(FRAMES).read(self._job, name, where)
         return rows
 
-    def _write_table(self, frame: Any, database: str, table_name: str, **more: Any) -> Any:
-        _told(more.pop("additional_options", None), more)
-        name = f"{database}.{table_name}"
+    def _write_table(self, frame: Any, *args: Any, **named: Any) -> Any:
+        name, _ = _table(("redshift_tmp_dir", "transformation_ctx", "additional_options", "catalog_id"), *args, **named)
         entry = import_module(CATALOG).GlueCatalog.of_script().partitions(name, "")[0]
         if entry.format == "parquet":
             place = {"path": entry.location, "partitionKeys": [key for key, _ in entry.keys]}
@@ -120,10 +136,27 @@ class GlueContext:
         return frame
 
 
+def _table(order: Sequence[str], *args: Any, **named: Any) -> tuple[str, dict[str, Any]]:
+    """A table's name, and our own options, from arguments in Glue's order."""
+    given = {**dict(zip(("database", "table_name", *order), args, strict=False)), **named}
+    database = given.pop("database", None) or given.pop("name_space", None)
+    if not (database and (table := given.pop("table_name", None))):
+        raise TypeError(f"from_catalog needs database and table_name; it has {', '.join(given) or 'neither'}")
+    own, _ = _told(given.pop("additional_options", None), given)
+    return f"{database}.{table}", own
+
+
 def _files(
-    connection_type: str, connection_options: Any = None, format: Any = None, format_options: Any = None, **more: Any
+    connection_type: str,
+    connection_options: Any = None,
+    format: Any = None,
+    format_options: Any = None,
+    transformation_ctx: str = "",
+    push_down_predicate: str = "",
+    **more: Any,
 ) -> tuple[str, dict[str, Any], dict[str, Any]]:
     """Spark's format, what is not Spark's, and Spark's options."""
+    more["push_down_predicate"] = push_down_predicate
     kind = (connection_type if connection_type in FORMATS else format or "").lower().replace("glueparquet", "parquet")
     if connection_type not in ("s3", "file", kind):
         raise lacking(f"connection_type {connection_type!r}", "spark_session.read or .write, or sparklet.job")

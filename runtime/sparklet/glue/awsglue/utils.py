@@ -3,6 +3,7 @@
 import argparse
 import json
 import os
+import uuid
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NoReturn
@@ -12,6 +13,7 @@ from sparklet.job import Job
 from . import missing
 
 __getattr__ = missing
+OF_EVENT = f"jr_{uuid.uuid4().hex}"  # JOB_RUN_ID outside of a run
 
 
 class GlueArgumentError(Exception):
@@ -32,11 +34,14 @@ def this_job(argv: Sequence[str]) -> Job:
 def getResolvedOptions(args: Sequence[str], options: Sequence[str]) -> dict[str, str | None]:
     """The values of ``options``: of the arguments, else of the run's parameters, else of the environment.
 
-    ``JOB_NAME`` is the script's, unless it is given; ``TempDir`` may be missing. Else GlueArgumentError.
+    ``JOB_NAME`` is the script's, unless it is given; ``TempDir`` may be missing; ``JOB_RUN_ID`` is always there, and in
+    a run every shard's own, the same in each attempt. Else GlueArgumentError.
     """
-    params = {key: each if isinstance(each, str) else json.dumps(each) for key, each in this_job(args).params.items()}
-    given = {**os.environ, "TempDir": None, "JOB_NAME": Path(args[0]).stem, **params}
+    job = this_job(args)
+    params = {key: each if isinstance(each, str) else json.dumps(each) for key, each in job.params.items()}
+    run_id = OF_EVENT if job.shard is None else f"{job.run_id}_{job.shard:06d}"
+    given = {**os.environ, "TempDir": None, "JOB_NAME": Path(args[0]).stem, "JOB_RUN_ID": run_id, **params}
     parser = _Parser(allow_abbrev=False, add_help=False)
-    for name in dict.fromkeys(["TempDir", *options]):
+    for name in dict.fromkeys(["TempDir", "JOB_RUN_ID", *options]):
         parser.add_argument(f"--{name}", default=given.get(name), required=name not in given)
     return vars(parser.parse_known_args(args[1:])[0])
