@@ -1,21 +1,18 @@
 """The part of Glue's library that DataFrames have, too; every other name raises an error that says what to use."""
 
+import re
 import sys
 from typing import Any, NoReturn
 
-WAYS = {
-    "get_logger": "logging.getLogger()",
-    "join": "left.toDF().join(right.toDF(), …)",
-    "relationalize": 'select("struct.*") and explode() of frame.toDF()',
-    "resolvechoice": "frame.toDF().withColumn(name, col(name).cast(type))",
-}
+from ._ways import WAYS
+
 OTHERWISE = "frame.toDF() or glueContext.spark_session, their methods, and DynamicFrame.fromDF(df, glueContext, name)"
 
 
-def lacking(name: str, way: str = "") -> AttributeError:
-    """The error for ``DynamicFrame.unbox`` and whatever else is not there; no attempt repeats it."""
-    way = way or WAYS.get(name.rpartition(".")[2].lower(), OTHERWISE)
-    return AttributeError(f"Sparklet's awsglue has no {name}: use {way}")
+def lacking(name: str, otherwise: str = "") -> AttributeError:
+    """The error for ``DynamicFrame.unbox``, ``option 'exclusions'`` and the like; no attempt repeats it."""
+    plain = re.split("[ .]", name)[-1].strip("'").replace("_", "").lower()
+    return AttributeError(f"Sparklet's awsglue has no {name}: use {WAYS.get(plain, otherwise or OTHERWISE)}")
 
 
 def missing(name: str) -> NoReturn:
@@ -24,11 +21,11 @@ def missing(name: str) -> NoReturn:
 
 
 class _Modules:
-    """The last finder: of this package's modules, what it is asked for is not there."""
+    """The last finder: of this package's modules, and Glue's others, what it is asked for is not there."""
 
     @staticmethod
     def find_spec(name: str, *_: Any) -> None:
-        if name.startswith(f"{__name__}."):
+        if name == "awsgluedq" or name.startswith(f"{__name__}."):
             raise ModuleNotFoundError(str(lacking(name)), name=name)
 
 

@@ -130,7 +130,7 @@ class GlueContext:
             place = {"path": entry.location, "partitionKeys": [key for key, _ in entry.keys]}
             return self._write(frame, "s3", place, "parquet")
         if entry.format not in ("delta", "iceberg"):
-            raise lacking(f"writes to {entry.format}, such as {name}", "from_options with the table's folder")
+            raise lacking(f"writes to {name}, which is {entry.format}", "from_options with the table's folder")
         rows = frame.toDF() if isinstance(frame, DynamicFrame) else frame
         self._job.append(rows, f"{entry.format}:{name if entry.format == 'iceberg' else entry.location}")
         return frame
@@ -159,9 +159,11 @@ def _files(
     more["push_down_predicate"] = push_down_predicate
     kind = (connection_type if connection_type in FORMATS else format or "").lower().replace("glueparquet", "parquet")
     if connection_type not in ("s3", "file", kind):
-        raise lacking(f"connection_type {connection_type!r}", "spark_session.read or .write, or sparklet.job")
+        other = "glueContext.spark_session.read or .write with its connector"
+        raise lacking(f"connection_type {connection_type!r}", other)
     if kind not in FORMATS:
-        raise lacking(f"format {kind!r}", f"{', '.join(FORMATS)}, or glueContext.spark_session.read")
+        other = f"{', '.join(FORMATS)}, or glueContext.spark_session.read"
+        raise lacking(f"format {kind!r}", other)
     return kind, *_told(connection_options, format_options, more)
 
 
@@ -169,7 +171,7 @@ def _told(*options: Mapping[str, Any] | None) -> tuple[dict[str, Any], dict[str,
     """Options of our own, and Spark's; AttributeError for any other."""
     given = {name: value for each in options for name, value in (each or {}).items() if value is not None}
     if unknown := given.keys() - SPARKS.keys() - OWN - HINTS:
-        raise lacking(f"option {min(unknown)!r}")
+        raise lacking(f"option {min(unknown)!r}", f"glueContext.spark_session.read.option({min(unknown)!r}, …)")
     sparks = {SPARKS[name]: value for name, value in given.items() if name in SPARKS}
     if sparks.get("quote") in (-1, "-1"):
         sparks["quote"] = ""
