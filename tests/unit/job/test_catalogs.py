@@ -3,8 +3,8 @@
 import pytest
 from pyiceberg.utils.config import Config
 
-from sparklet.job.catalogs import AWS_BUNDLE, catalog_properties, iceberg_catalog
-from sparklet.job.session import ICEBERG, table_conf
+from sparklet.job.catalogs import AWS_BUNDLE, catalog_properties, glue_catalog, iceberg_catalog
+from sparklet.job.session import ICEBERG, Surroundings, session_conf, table_conf
 
 SQL = {
     "PYICEBERG_CATALOG__ICEBERG__TYPE": "sql",
@@ -165,3 +165,20 @@ def test_without_a_catalog_that_spark_knows_it_is_files(env: dict[str, str]) -> 
 def test_without_icebergs_jar_there_is_no_catalog() -> None:
     assert table_conf(lambda name: False, "w", SQL) == {}
     assert PREFIX in table_conf(lambda name: name == ICEBERG, None, SQL)
+
+
+def test_glue_catalog_needs_its_jar_alone() -> None:
+    def options(warehouse: str | None, *classes: str) -> dict[str, str]:
+        return glue_catalog({}, lambda name: name in classes, warehouse)
+
+    prefix = "spark.sql.catalog.glue_catalog"
+    bare = {
+        prefix: "org.apache.iceberg.spark.SparkCatalog",
+        f"{prefix}.catalog-impl": "org.apache.iceberg.aws.glue.GlueCatalog",
+        f"{prefix}.cache-enabled": "false",
+    }
+    assert options(None) == {}
+    assert options("s3://b/w", AWS_BUNDLE) == bare
+    assert options("glue:s3://b/w", AWS_BUNDLE) == {**bare, f"{prefix}.warehouse": "s3://b/w"}
+    given = Surroundings({}, {f"{prefix}.type": "glue"}, has_class=lambda name: name in (ICEBERG, AWS_BUNDLE))
+    assert not [key for key in session_conf(given) if key.startswith(prefix)]

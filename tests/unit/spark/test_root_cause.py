@@ -176,6 +176,28 @@ def test_javas_first_words_explain_its_failed_start() -> None:
     assert root_cause(text) == ("", "Invalid maximum heap size: -Xmxmany")
 
 
+@pytest.mark.parametrize(
+    ("message", "way"),
+    [
+        ("[TABLE_OR_VIEW_NOT_FOUND] The table or view `db`.`sales` cannot be found. Verify", 'job.table("db.sales")'),
+        (
+            "[TABLE_OR_VIEW_NOT_FOUND] The table or view `spark_catalog`.`a b`.`c` cannot be found.",
+            'job.table("a b.c")',
+        ),
+        ("[SCHEMA_NOT_FOUND] The schema `db` cannot be found. Verify", 'job.table("db.TABLE")'),
+        ("[TABLE_OR_VIEW_NOT_FOUND] The table or view `view` cannot be found. Verify", ""),
+    ],
+)
+def test_a_database_that_spark_lacks_may_be_of_glues_catalog(message: str, way: str) -> None:
+    trace = 'Traceback (most recent call last):\n  File "job.py", line 1, in <module>\n'
+
+    _, told = root_cause(f"{trace}pyspark.errors.exceptions.captured.AnalysisException: {message}\nmore\n")
+
+    assert told.startswith(message.partition(" Verify")[0].rstrip("."))
+    assert way in told
+    assert ("job.table" in told) == bool(way)
+
+
 def test_a_message_is_bounded() -> None:
     text = f"Traceback (most recent call last):\nValueError: {'x' * 10_000}\n"
 
