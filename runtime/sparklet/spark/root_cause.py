@@ -58,10 +58,9 @@ def root_cause(stderr: str, file: str = "") -> Cause:
 
 def _with_way(message: str) -> str:
     """The message; of a database that Spark does not know, with the way to one of Glue's catalog."""
-    if not (found := _NOT_IN_SPARK.match(message)):
-        return message
-    names = found["names"].strip("`").split("`.`") + ["TABLE"] * bool(found["schema"])
-    if len(names) != 2:
+    found = _NOT_IN_SPARK.match(message)
+    names = found["names"].strip("`").split("`.`") + ["TABLE"] * bool(found["schema"]) if found else []
+    if not found or len(names) != 2:
         return message
     frame = f'job.table("{".".join(names)}")'
     return f'{found[0]}; of Glue\'s catalog it is {frame}, in SQL after {frame}.createOrReplaceTempView("{names[1]}")'

@@ -17,8 +17,6 @@ from .utils import this_job
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame
 
-    Rows = tuple[DataFrame, str]  # and their format
-
 CATALOG, FRAMES = "sparklet.data_catalog.glue", "sparklet.data_catalog.frames"
 FORMATS = ("avro", "csv", "json", "orc", "parquet")
 SPARKS = {"separator": "sep", "quoteChar": "quote", "escaper": "escape", "withHeader": "header"}
@@ -49,8 +47,8 @@ class GlueContext:
         self._writes = 0  # beside the shard's output
         self.spark_session = self.sparkSession = SparkSession.getActiveSession() or self._job.spark()
         reads = {"from_options": self._read, "from_catalog": self._read_table}
-        self.create_data_frame = _Ways(**{name: self._plain(read) for name, read in reads.items()})
-        self.create_dynamic_frame = _Ways(**{name: self._dynamic(read) for name, read in reads.items()})
+        self.create_data_frame = _Ways(**{name: self._reader(read, False) for name, read in reads.items()})
+        self.create_dynamic_frame = _Ways(**{name: self._reader(read, True) for name, read in reads.items()})
         self.write_data_frame = _Ways(from_options=self._write, from_catalog=self._write_table)
         self.write_dynamic_frame = self.write_data_frame
 
@@ -74,17 +72,15 @@ class GlueContext:
             vars(logger)["warn"] = logger.warning  # Python 3.13 has no other
         return logger
 
-    def _plain(self, read: Callable[..., Rows]) -> Callable[..., DataFrame]:
-        return lambda *args, **kwargs: read(*args, **kwargs)[0]
-
-    def _dynamic(self, read: Callable[..., Rows]) -> Callable[..., DynamicFrame]:
-        def frame(*args: Any, **kwargs: Any) -> DynamicFrame:
-            rows, kind = read(*args, **kwargs)
-            return DynamicFrame(rows, self, kwargs.get("transformation_ctx", ""), sparse=kind == "json")
+    def _reader(self, read: Callable[..., tuple[DataFrame, str]], dynamic: bool) -> Callable[..., Any]:
+        def frame(*args: Any, **named: Any) -> Any:
+            rows, kind = read(*args, **named)
+            return DynamicFrame(rows, self, named.get("transformation_ctx", ""), kind == "json") if dynamic else rows
 
         return frame
 
-    def _read(self, *args: Any, **kwargs: Any) -> Rows:
+    def _read(self, *args: Any, **kwargs: Any) -> tuple[DataFrame, str]:
+        """The rows, and their format."""
         kind, own, options = _files(*args, **kwargs)
         paths, recursive = own.get("paths"), own.get("recurse", False)
         if kind == "csv":
@@ -114,14 +110,14 @@ class GlueContext:
         rows.write.format(kind).options(**options).mode(mode).partitionBy(*keys).save(path)
         return frame
 
-    def _read_table(self, *args: Any, **named: Any) -> Rows:
+    def _read_table(self, *args: Any, **named: Any) -> tuple[DataFrame, str]:
         order = ("redshift_tmp_dir", "transformation_ctx", "push_down_predicate", "additional_options", "catalog_id")
         name, own = _table(order, *args, **named)
         conditions = (own.get(name) for name in ("push_down_predicate", "catalogPartitionPredicate"))
         where = " AND ".join(f"({each})" for each in conditions if each)
         where = re.sub("'[^']*'|==|!=", lambda found: IN_SQL.get(found[0], found[0]), where)
-        rows: Rows = import_module(FRAMES).read(self._job, name, where)
-        return rows
+        frame, kind = import_module(FRAMES).read(self._job, name, where)
+        return frame, kind
 
     def _write_table(self, frame: Any, *args: Any, **named: Any) -> Any:
         name, _ = _table(("redshift_tmp_dir", "transformation_ctx", "additional_options", "catalog_id"), *args, **named)
@@ -151,19 +147,16 @@ def _files(
     connection_options: Any = None,
     format: Any = None,
     format_options: Any = None,
-    transformation_ctx: str = "",
-    push_down_predicate: str = "",
+    *late: str,
     **more: Any,
 ) -> tuple[str, dict[str, Any], dict[str, Any]]:
     """Spark's format, what is not Spark's, and Spark's options."""
-    more["push_down_predicate"] = push_down_predicate
+    more |= dict(zip(("transformation_ctx", "push_down_predicate"), late, strict=False))
     kind = (connection_type if connection_type in FORMATS else format or "").lower().replace("glueparquet", "parquet")
     if connection_type not in ("s3", "file", kind):
-        other = "glueContext.spark_session.read or .write with its connector"
-        raise lacking(f"connection_type {connection_type!r}", other)
+        raise lacking(f"connection_type {connection_type!r}", "glueContext.spark_session.read or frame.toDF().write")
     if kind not in FORMATS:
-        other = f"{', '.join(FORMATS)}, or glueContext.spark_session.read"
-        raise lacking(f"format {kind!r}", other)
+        raise lacking(f"format {kind!r}", f"{', '.join(FORMATS)}, or glueContext.spark_session.read")
     return kind, *_told(connection_options, format_options, more)
 
 
