@@ -16,7 +16,7 @@ MAX_DEPTH = 4
 _OF_SPARK = re.compile(r"(spark|blockmgr|artifacts)-.*|hadoop|hive.*|py-files|metastore_db|rdd-\d+|_.*|\..*")
 _WRITTEN = re.compile(r"_SUCCESS|_delta_log|part-.*")
 _ASKS = re.compile(
-    r"(?im)input_path|output_path|--event|SPARKLET_EVENT|getResolvedOptions|^\s*(from|import)\s+sparklet\b"
+    r"(?im)[\"'](input_path|output_path|--event|SPARKLET_EVENT)|getResolvedOptions|^\s*(from|import)\s+sparklet\b"
 )
 _ELSEWHERE = re.compile(r"boto3|jdbc|kafka|awswrangler|psycopg|pymysql|snowflake|mongo|elasticsearch|\.foreach")
 

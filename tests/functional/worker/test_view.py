@@ -289,7 +289,8 @@ from pyspark.sql import SparkSession
 
 spark = SparkSession.builder.getOrCreate()
 rows = %s
-rows.write.mode("%s").parquet("s3://other-data/%s")
+output_path = "s3://other-data/%s"
+rows.write.mode("%s").parquet(output_path)
 """
 READ = b'spark.read.text("s3://other-data/fixed/")'
 
@@ -315,7 +316,7 @@ def test_a_script_with_addresses_of_its_own_repeats_no_work(
     """As the scripts of EMR and Glue are: one that names the run's input as its own sees its shard's part."""
     for file in ("a.txt", "b.txt"):
         function.store.put(f"{DATA}/fixed/{file}", f"of {file}\n".encode())
-    script = OWN_PLACES % (rows, mode, name.encode())
+    script = OWN_PLACES % (rows, name.encode(), mode)
 
     records = run(function, f"fixed-{name}", script, f"{DATA}/fixed/", args=(), max_objects=3 - shards)
 
