@@ -187,7 +187,8 @@ _RULES = (
         "ParquetDecodingException JSONDecodeError UnicodeDecodeError JsonParseException FileFormatException "
         "InvalidAvroMagicException SchemaColumnConvertNotSupportedException TTransportException",
         message=r"is not a Parquet file|MALFORMED_(CSV_)?RECORD|CANNOT_READ_FILE|FAILED_READ_FILE"
-        r"|not (in|a) gzip (format|file)|Could not read footer|CSV header does not conform|CAST_INVALID_INPUT",
+        r"|not (in|a) gzip (format|file)|Could not read footer|CSV header does not conform|CAST_INVALID_INPUT"
+        r"|Number of column in CSV header is not equal|PARSE_DATETIME_BY_NEW_PARSER",
     ),
     _Rule(
         "S3 or another service failed for a moment: too many requests, or no response",

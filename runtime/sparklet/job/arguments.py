@@ -23,7 +23,11 @@ if TYPE_CHECKING:
 
 MAX_QUOTED = 120  # characters of a wrong document, in an error
 FILE_SCHEME = "file://"
-STRICT = {"header": True, "enforceSchema": False, "mode": "FAILFAST"}  # see ``read_csv``
+_TIME = "HH:mm[:ss][.SSSSSSSSS][XXX]"
+STRICT = {  # see ``read_csv``; by Spark's own formats a time of day is lost in a date, and 12:30 is today
+    **{"header": True, "enforceSchema": False, "mode": "FAILFAST"},
+    **{"dateFormat": "yyyy-M-d", "timestampFormat": f"yyyy-M-d[ {_TIME}]['T'{_TIME}]"},
+}
 
 
 class PreviousAttempt(NamedTuple):
@@ -131,7 +135,8 @@ class Job(StreamRecords, TableWrites, DatabaseAccess):
         """Read the inputs as CSV with a header, with the same columns and types in every shard.
 
         With a schema, a file with another header or a line that does not fit fails the job; Spark's defaults go by
-        position and read null.
+        position and read null. Dates are ``2026-01-02``; timestamps are dates, with ``13:45``, seconds, fractions and
+        an offset after a space or a ``T``. Others need ``dateFormat`` or ``timestampFormat``.
 
         Parameters
         ----------

@@ -133,6 +133,58 @@ def test_a_schema_is_inferred_and_nothing_is_written(jvm: WarmJvm, tmp_path: Pat
     ]
 
 
+TIMES = """
+import json, sys
+from sparklet.job import Job
+
+job = Job.from_args()
+spark, told = job.spark(), {}
+for place, value in enumerate(job.params["values"]):
+    with open(f"{job.output}-{place}.csv", "w") as file:
+        file.write(f"id,at\\n1,{value}\\n")
+    one = Job.from_args(["--input", f"{job.output}-{place}.csv"])
+    told[value] = []
+    for type_ in ("DATE", "TIMESTAMP"):
+        try:
+            told[value].append(str(one.read_csv(spark, f"id INT, at {type_}").first().at))
+        except Exception as error:
+            told[value].append("loud" if any(each in str(error) for each in job.params["loud"]) else str(error))
+    guessed = spark.read.csv(one.input_list(), **{**sys.modules["sparklet.job.arguments"].STRICT, "inferSchema": True})
+    told[value].append(guessed.dtypes[1][1])
+print("TIMES " + json.dumps(told))
+"""
+
+
+def test_a_date_or_time_that_does_not_fit_is_loud(jvm: WarmJvm, tmp_path: Path) -> None:
+    (tmp_path / "times.py").write_text(TIMES)
+    midnight, later = "2026-01-02 00:00:00", "2026-01-02 13:45:59"
+    read = {  # as DATE, as TIMESTAMP, and the type that is inferred
+        "2026-01-02": ["2026-01-02", midnight, "date"],
+        "2026-1-2": ["2026-01-02", midnight, "date"],
+        "2026-01-02 13:45": ["loud", "2026-01-02 13:45:00", "timestamp"],
+        "2026-01-02T13:45:59": ["loud", later, "timestamp"],
+        "2026-01-02 13:45:59.25": ["loud", f"{later}.250000", "timestamp"],
+        "2026-01-02T13:45:59Z": ["loud", later, "timestamp"],
+        "2026-01-02T15:45:59.000001+02:00": ["loud", f"{later}.000001", "timestamp"],
+        "12345": ["loud", "loud", "int"],
+        "12:30": ["loud", "loud", "string"],
+        "02/01/2026": ["loud", "loud", "string"],
+        "20260102": ["loud", "loud", "int"],
+        "2026-13-02": ["loud", "loud", "string"],
+    }
+    given = json.dumps(
+        {
+            "output_path": str(tmp_path / "in"),
+            "params": {"values": list(read), "loud": ["MALFORMED_RECORD", "PARSE_DATETIME_BY_NEW_PARSER"]},
+        }
+    )
+
+    done = jvm.run(str(tmp_path / "times.py"), "--event", given)
+
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout.partition("TIMES ")[2]) == read
+
+
 def test_headers_that_differ_make_no_schema(jvm: WarmJvm, tmp_path: Path) -> None:
     for name, content in {"a": "id,amount\n1,2.5\n", "b": "amount,id\n7,2\n"}.items():
         (tmp_path / f"{name}.csv").write_text(content)

@@ -260,6 +260,21 @@ def test_a_file_is_not_blamed_for_what_its_reader_did_not_raise(frames: str) -> 
     assert bad_file(LOST.format(frames=frames, driver=READER), READS) == ""
 
 
+@pytest.mark.parametrize(
+    "message",
+    [
+        "CSV header does not conform to the schema.\n Header: id, b",
+        "Number of column in CSV header is not equal to number of fields in the schema:\n Header length: 3",
+        "[INCONSISTENT_BEHAVIOR_CROSS_VERSION.PARSE_DATETIME_BY_NEW_PARSER] You may get a different result",
+        "[MALFORMED_RECORD_IN_PARSING.WITHOUT_SUGGESTION] Malformed records are detected",
+    ],
+)
+def test_what_does_not_fit_the_schema_comes_again(message: str) -> None:
+    traceback = "Traceback (most recent call last):\n  File 'job.py', line 9, in <module>\n"
+
+    assert must_come_again(f"{traceback}py4j.protocol.Py4JJavaError: java.lang.IllegalArgumentException: {message}\n")
+
+
 def test_a_file_is_not_blamed_for_a_failure_that_was_caught() -> None:
     caught = LOST.format(frames=READER, driver="") + "[CAST_INVALID_INPUT] 'x'\n"
     text = caught + "Traceback (most recent call last):\n  File 'job.py', line 9, in <module>\nValueError: 7\n"
