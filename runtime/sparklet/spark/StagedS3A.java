@@ -93,7 +93,7 @@ public class StagedS3A extends FileSystem {
     public FileStatus[] listStatus(Path path) throws FileNotFoundException, IOException {
         Copy copy = copy(path);
         if (copy != null) {
-            return ((TaskS3A) s3a).withOthers(path, copy.status(path));
+            return ((TaskS3A) s3a).withOthers(path, copy.status(path), this);
         }
         return isView(path) ? ((TaskS3A) s3a).listed(path, this) : s3a.listStatus(path);
     }

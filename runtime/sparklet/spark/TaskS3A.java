@@ -28,6 +28,11 @@ import org.apache.hadoop.fs.s3a.RemoteFileChangedException;
 import org.apache.hadoop.fs.s3a.S3AFileSystem;
 import org.apache.hadoop.util.Progressable;
 import org.apache.hadoop.util.functional.RemoteIterators;
+import org.apache.parquet.hadoop.ParquetFileReader;
+import org.apache.parquet.hadoop.ParquetFileWriter;
+import org.apache.parquet.hadoop.metadata.FileMetaData;
+import org.apache.parquet.hadoop.util.HadoopInputFile;
+import org.apache.parquet.hadoop.util.HadoopOutputFile;
 
 /**
  * S3A that asks once for size and ETag of each of a task's inputs, which Spark does up to eight times.
@@ -50,6 +55,7 @@ public class TaskS3A extends S3AFileSystem {
     private final Map written = new ConcurrentHashMap(); // what the task has written, by bucket/key
     private final Map folders = new HashMap(); // bucket/key -> the run's input in which it lies, if that has partitions
     private final List others = new ArrayList(); // empty files of other partitions, whose values decide on types
+    private Path empty; // what is in them
 
     public void initialize(URI uri, Configuration conf) throws IOException {
         super.initialize(uri, conf);
@@ -124,7 +130,7 @@ public class TaskS3A extends S3AFileSystem {
     public FileStatus[] listStatus(Path path) throws FileNotFoundException, IOException {
         FileStatus found = input(path);
         if (found != null) {
-            return withOthers(path, found);
+            return withOthers(path, found, this);
         }
         return isView(path) ? listed(path, this) : super.listStatus(path);
     }
@@ -228,6 +234,7 @@ public class TaskS3A extends S3AFileSystem {
                     + "the input's folder itself, read files there by their names, or keep what is no input elsewhere");
         }
         saw();
+        fillOthers(asked);
         List all = new ArrayList();
         String last = "";
         for (Iterator keys = inputs.tailMap(folder).keySet().iterator(); keys.hasNext();) {
@@ -309,10 +316,44 @@ public class TaskS3A extends S3AFileSystem {
         return super.rename(from, to);
     }
 
+    /** Fill the empty files: Spark takes the columns of Parquet from the first file, which may be one of them. */
+    private void fillOthers(FileSystem asked) throws IOException {
+        for (Iterator keys = inputs.keySet().iterator(); empty == null && !others.isEmpty() && keys.hasNext();) {
+            String key = (String) keys.next();
+            if (!others.contains(known.get(key))) {
+                empty = new Path("file:///dev/null");
+                if (key.contains(".parquet")) {
+                    Path own = new Path(getUri().getScheme(), getUri().getHost(), key.substring(key.indexOf('/')));
+                    fill(asked.getFileStatus(own), asked.getConf());
+                }
+            }
+        }
+    }
+
+    private void fill(FileStatus input, Configuration conf) throws IOException {
+        ParquetFileReader reader = ParquetFileReader.open(HadoopInputFile.fromStatus(input, conf));
+        FileMetaData file = reader.getFooter().getFileMetaData();
+        reader.close();
+        Path place = new Path("file://" + conf.get("sparklet.task") + "/none.parquet");
+        ParquetFileWriter writer = new ParquetFileWriter(HadoopOutputFile.fromPath(place, conf), file.getSchema(),
+                ParquetFileWriter.Mode.OVERWRITE, 1048576, 0);
+        writer.start();
+        writer.end(file.getKeyValueMetaData());
+        empty = place;
+        long bytes = getLocal(conf).getRaw().getFileStatus(place).getLen();
+        for (int at = 0; at < others.size(); at++) {
+            Path path = ((FileStatus) others.get(at)).getPath();
+            FileStatus filled = new FileStatus(bytes, false, 1, getDefaultBlockSize(path), 0, path);
+            others.set(at, filled);
+            known.put(key(path), filled);
+        }
+    }
+
     /** An input and, if it lies in a partition, the empty files of others. */
-    public FileStatus[] withOthers(Path path, FileStatus found) {
+    public FileStatus[] withOthers(Path path, FileStatus found, FileSystem asked) throws IOException {
         List all = new ArrayList();
         if (folders.containsKey(key(super.makeQualified(path))) && isAskedBySql()) {
+            fillOthers(asked);
             all.addAll(others);
         }
         all.add(found);
@@ -326,7 +367,6 @@ public class TaskS3A extends S3AFileSystem {
 
     public CompletableFuture openFileWithOptions(Path path, OpenFileParameters parameters) throws IOException {
         if (others.contains(known.get(key(super.makeQualified(path))))) { // of multiLine, which opens empty files too
-            Path empty = new Path("file:///dev/null");
             return CompletableFuture.completedFuture(getLocal(getConf()).getRaw().open(empty, 4096));
         }
         FileStatus found = parameters.getStatus() == null ? input(path) : null;

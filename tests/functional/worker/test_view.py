@@ -1,13 +1,16 @@
 """The folder of a run's input, as a script of a shard sees it: what Spark lists in it is the shard's, by any way."""
 
+import io
 import json
 import lzma
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import duckdb
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from sparklet.clock import SystemClock
@@ -76,7 +79,13 @@ def function(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Function]:
 
 
 def run(
-    function: Function, run_id: str, script: bytes, *inputs: str, args: tuple[str, ...] = ("{input}",), **options: Any
+    function: Function,
+    run_id: str,
+    script: bytes,
+    *inputs: str,
+    args: tuple[str, ...] = ("{input}",),
+    params: Mapping[str, Any] = {},
+    **options: Any,
 ) -> list[ShardRecord]:
     """Do all shards of a run, one after the other in one warm JVM; their records."""
     function.store.put(SCRIPT, script)
@@ -85,7 +94,13 @@ def run(
     new_run(
         at,
         RunRequest(
-            SCRIPT, inputs, f"s3://{BUCKET}/out/{run_id}/", run_id=run_id, args=args, options=RunOptions(**options)
+            SCRIPT,
+            inputs,
+            f"s3://{BUCKET}/out/{run_id}/",
+            run_id=run_id,
+            args=args,
+            params=params,
+            options=RunOptions(**options),
         ),
     )
     plan(at, run_id)
@@ -195,6 +210,29 @@ print("BUCKET " + json.dumps([read, spark.read.parquet("s3a://another-bucket").c
 
     assert record.state is ShardState.SUCCEEDED, record.error_message
     assert told(function, "BUCKET") == [[2, 3]]
+
+
+@pytest.mark.parametrize("by", ["{input}", "job.inputs"])
+def test_a_shard_of_parquet_has_the_types_of_all_partitions(function: Function, by: str) -> None:
+    """Its own partition is behind the other one, whose value makes the column a text."""
+    table, place = pa.table({"id": [1, 2]}), f"{DATA}/typed-{len(by)}"
+    for name in ("key=1/a.parquet", "key=b/b.parquet"):
+        pq.write_table(table, buffer := io.BytesIO())
+        function.store.put(f"{place}/{name}", buffer.getvalue())
+    script = b"""
+import json
+from sparklet.job import Job
+job = Job.from_args()
+names = job.event["input_folders"] if "{input}" in job.params["by"] else job.input_list()
+frame = job.spark().read.parquet(*names)
+print("TYPES " + json.dumps([frame.dtypes, frame.where("key is not null").count(), sorted(map(list, frame.collect()))]))
+"""
+
+    records = run(function, f"typed-{len(by)}", script, f"{place}/", args=(), max_objects=1, params={"by": by})
+
+    assert {record.state for record in records} == {ShardState.SUCCEEDED}, records[0].error_message
+    types = [["id", "bigint"], ["key", "string"]]
+    assert told(function, "TYPES") == [[types, 2, [[1, key], [2, key]]] for key in ("1", "b")]
 
 
 def test_a_broken_archive_fails_by_its_name(function: Function) -> None:
