@@ -27,6 +27,7 @@ def streams() -> dict[str, Any]:
         ({**CLUSTER, "FunctionTimeoutS": "840"}, ""),
         (CLUSTER, "at most 14 minutes"),
         ({}, "StreamArn or as KafkaClusterArn"),
+        ({**STREAM, "KafkaPollers": "1", "StreamMaximumAgeS": "60", "StreamRetryAttempts": "-1"}, "dropped unseen"),
     ],
 )
 def test_contradictory_parameters_stop_a_deployment(
@@ -82,11 +83,21 @@ def test_lost_stream_batches_reach_the_dead_letter_queue(streams: dict[str, Any]
     ):
         assert kinesis[limit] == value
         assert kafka[limit] == {"Fn::If": ["HasKafkaPollers", value, {"Ref": "AWS::NoValue"}]}
-    for mapping in (kinesis, kafka):
-        assert mapping["DestinationConfig"] == {"OnFailure": {"Destination": GIVEN_UP}}
-    for policy in of_type(streams, "AWS::IAM::Policy").values():
-        [sends] = [s for s in policy["PolicyDocument"]["Statement"] if s.get("Action") == "sqs:SendMessage"]
-        assert sends["Resource"] == GIVEN_UP
+    destination = {"OnFailure": {"Destination": GIVEN_UP}}
+    assert kinesis["DestinationConfig"] == destination
+    assert kafka["DestinationConfig"] == {"Fn::If": ["KafkaGivesUp", destination, {"Ref": "AWS::NoValue"}]}
+    of_stream, of_kafka = (of_type(streams, "AWS::IAM::Policy")[name] for name in MAPPINGS.values())
+    [sends] = [s for s in of_stream["PolicyDocument"]["Statement"] if s.get("Action") == "sqs:SendMessage"]
+    assert sends["Resource"] == GIVEN_UP
+    assert {"Fn::If": ["KafkaGivesUp", sends, {"Ref": "AWS::NoValue"}]} in of_kafka["PolicyDocument"]["Statement"]
+
+
+def test_unlimited_retries_of_kafka_have_no_destination(streams: dict[str, Any]) -> None:
+    """With one, Lambda makes ten attempts of unlimited ones, and passes the records over."""
+    limited = {"Fn::Not": [{"Fn::Equals": [{"Ref": "StreamRetryAttempts"}, "-1"]}]}
+
+    assert streams["Conditions"]["KafkaGivesUp"] == {"Fn::And": [{"Condition": "HasKafkaPollers"}, limited]}
+    assert "endpoint of SQS" in streams["Parameters"]["KafkaPollers"]["Description"]
 
 
 def test_a_stream_has_a_window_only_if_configured(streams: dict[str, Any]) -> None:
