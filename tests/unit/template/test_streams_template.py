@@ -121,8 +121,10 @@ def test_batches_and_their_start_are_as_configured(streams: dict[str, Any], name
     assert properties["StartingPositionTimestamp"]["Fn::If"][:2] == ["HasStart", {"Ref": "StartingAtS"}]
 
 
-def test_kafka_keeps_the_consumer_group_of_the_main_stack(streams: dict[str, Any]) -> None:
-    """What template.yaml once read goes on where it was."""
+def test_each_topic_has_a_consumer_group_of_its_own(streams: dict[str, Any]) -> None:
+    """Two mappings with one group would share its partitions, whatever their topics are."""
     kafka = streams["Resources"]["KafkaMapping"]["Properties"]
+    policy = json.dumps(streams["Resources"]["KafkaPolicy"])
 
-    assert kafka["AmazonManagedKafkaEventSourceConfig"] == {"ConsumerGroupId": {"Fn::Sub": "${MainStack}-worker"}}
+    assert kafka["AmazonManagedKafkaEventSourceConfig"] == {"ConsumerGroupId": {"Ref": "AWS::StackName"}}
+    assert '["${Arn}/${AWS::StackName}", {"Arn": {"Fn::Join": [":group/"' in policy
