@@ -70,7 +70,7 @@ def checker_handler(event: Mapping[str, Any], context: object) -> dict[str, Any]
 def step_handler(event: Any, context: object) -> Response:
     """Do one step of a state machine, see ``steps``; errors are raised, for its ``Retry`` and ``Catch``."""
     with _measured(Emitter.CHECKER) as at:
-        return take_step(at, map_concurrency(), event)
+        return take_step(replace(at, starts_workers=False), map_concurrency(), event)
 
 
 def handle_dead_letters(at: Deployment, event: Mapping[str, Any]) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from sparklet.planning.new_run import new_run
 from sparklet.planning.planner import plan
 from sparklet.ports import Engine, Message
 from sparklet.ports.deployment import A_WHILE_S
+from sparklet.runs import handlers
 from sparklet.runs.cancel import cancel
 from sparklet.runs.checker import check
 from sparklet.runs.dead_letters import Disposition, consume
@@ -251,6 +252,18 @@ def test_only_who_may_starts_workers(world: World, engine: MemoryEngine) -> None
 
     assert engine.commands == {}
     assert world.check().started == 1
+
+
+def test_steps_of_state_machines_start_no_workers(
+    world: World, engine: MemoryEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They know the engines, for which they plan the next run, but have no rights there."""
+    escalated(world)
+    monkeypatch.setattr(handlers, "deployment", lambda: world.at)
+
+    handlers.step_handler({"step": "check", "run_id": "run-1"}, None)
+
+    assert engine.commands == {}
 
 
 def test_a_worker_without_room_is_waited_for(world: World, engine: MemoryEngine) -> None:

@@ -64,6 +64,7 @@ def test_the_checker_starts_what_the_parameters_name(template: dict[str, Any]) -
         "assignPublicIp": "DISABLED",
     }
     assert started(template, "PlannerFunction") == tasks  # which refuses --too-large engine where there is none
+    assert started(template, "StepFunction") == tasks  # which enters the next run, and chooses for it
     names = [each["Name"] for each in fargate()["Resources"]["Task"]["Properties"]["ContainerDefinitions"]]
     assert names == [CONTAINER]
 
@@ -195,7 +196,23 @@ def test_all_engines_share_one_conf(template: dict[str, Any]) -> None:
         assert all(conf.items() <= made[name].conf.items() for name in made if name not in ("lambda-large", "fargate"))  # type: ignore[attr-defined]
 
 
-@pytest.mark.parametrize("function", ["PlannerFunction", "CheckerFunction"])
+def test_whoever_knows_engines_may_ask_what_they_lack(template: dict[str, Any]) -> None:
+    knowing = [
+        name
+        for name, properties in functions(template).items()
+        if "SPARKLET_ENGINES" in properties.get("Environment", {}).get("Variables", {})
+    ]
+
+    assert knowing == ["PlannerFunction", "CheckerFunction", "StepFunction"]
+    for name in knowing:
+        properties = functions(template)[name]
+        allowed = statements(template, properties["Role"]["Fn::GetAtt"][0])
+        assert properties["Environment"]["Variables"]["SPARKLET_WORKER_FUNCTION"] == {"Ref": "WorkerFunction.Alias"}
+        assert any(each["Action"] == "lambda:GetFunctionConfiguration" for each in allowed), name
+        assert any("glue:GetJob" in each["Action"] for each in allowed), name
+
+
+@pytest.mark.parametrize("function", ["PlannerFunction", "CheckerFunction", "StepFunction"])
 def test_the_longest_conf_fits_into_4_kb(template: dict[str, Any], function: str) -> None:
     declared = template["Parameters"]
     given = {**EVERY_ENGINE, "EngineSparkConf": A_KILOBYTE_OF_CONF}

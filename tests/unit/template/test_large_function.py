@@ -37,7 +37,7 @@ def test_a_stack_has_it_only_if_the_parameter_says_so(template: dict[str, Any]) 
 
     assert (parameter["Default"], parameter["AllowedValues"]) == ("no", ["no", "yes"])  # new accounts refuse its memory
     named = [name for name, body in template["Resources"].items() if f"{LARGE}." in json.dumps(body)]
-    assert set(named) == {"LargeFunctionPolicy", "PlannerFunction", "CheckerFunction"}
+    assert set(named) == {"LargeFunctionPolicy", "PlannerFunction", "CheckerFunction", "StepFunction"}
     for name in (LARGE, "LargeFunctionPolicy", "LargeWorkerFailsAlarm"):
         assert template["Resources"][name]["Condition"] == "HasLargeFunction"
 
