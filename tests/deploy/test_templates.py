@@ -215,7 +215,7 @@ def test_queues_are_encrypted_and_refuse_requests_without_tls(deployed: Template
         for policy in policies
         for queue in policy["Queues"]
         for statement in policy["PolicyDocument"]["Statement"]
-        if statement["Effect"] == "Deny" and statement["Condition"] == {"Bool": {"aws:SecureTransport": "false"}}
+        if statement.get("Effect") == "Deny" and statement["Condition"] == {"Bool": {"aws:SecureTransport": "false"}}
     }
     for name, queue in of_type(deployed, "AWS::SQS::Queue").items():
         assert {"SqsManagedSseEnabled", "KmsMasterKeyId"} & queue.keys(), name

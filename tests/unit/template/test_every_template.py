@@ -1,6 +1,7 @@
 """What all templates in sam/ promise, whatever they make."""
 
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -38,3 +39,65 @@ def test_a_stack_is_described_by_its_name(name: str) -> None:
 
     assert all(":stack/${AWS::StackName}/*" in json.dumps(resource) for resource in of_stacks)
     assert bool(of_stacks) == (name == "functions.yaml")
+
+
+LONGEST = "n" * 128  # of a stack's names
+LIMITS = {  # of what is named after a stack, by property: the services' own, cfn-lint's schemas have few of them
+    "AlarmDescription": 1024,
+    "ConsumerGroupId": 200,
+    "Description": 256,  # a function's; schedules, rules and policies may have more
+    "Input": 262_144,
+    "InputTemplate": 8192,
+    "LogGroupName": 512,
+    "MetricNamespace": 255,
+    "Name": 255,
+    "Namespace": 255,
+    "PolicyName": 128,
+    "SPARKLET_METRICS_NAMESPACE": 255,
+    "UsagePlanName": 255,
+}
+MORE = {"AWS::Scheduler::Schedule": 512, "AWS::Events::Rule": 512, "AWS::IAM::ManagedPolicy": 1000}
+MORE["AWS::SecretsManager::Secret"] = 2048
+
+
+def named_after_stacks(node: Any, key: str = "") -> Iterator[tuple[str, str]]:
+    """Texts that have a stack's name in them, and the property that each is."""
+    text = ""
+    if isinstance(node, list):
+        for each in node:
+            yield from named_after_stacks(each, key)
+    elif isinstance(node, dict):
+        if node == {"Ref": "AWS::StackName"}:
+            text = "${AWS::StackName}"
+        elif "Fn::Sub" in node:
+            text = node["Fn::Sub"] if isinstance(node["Fn::Sub"], str) else node["Fn::Sub"][0]
+        for name, each in node.items():
+            if name not in ("Fn::ImportValue", "DashboardBody"):
+                yield from named_after_stacks(each, key if name.startswith("Fn::") else name)
+    if "StackName}" in text or "MainStack}" in text:
+        yield key, text
+
+
+@pytest.mark.parametrize("name", TEMPLATES)
+def test_stacks_may_have_the_longest_names(name: str) -> None:
+    """CloudFormation takes 128 characters."""
+    template = TEMPLATES[name]
+    sections = {**template["Resources"], "Globals": template.get("Globals", {})}
+
+    for resource, body in sections.items():
+        for key, text in named_after_stacks(body.get("Properties", body)):
+            if key in ("Resource", "Value"):
+                continue  # ARNs, see below
+            lengths = {each: body.get("MaxLength", 0) for each, body in template["Parameters"].items()}
+            whole = re.sub(r"\$\{(AWS::StackName|MainStack)\}", LONGEST, text)
+            whole = re.sub(r"\$\{(\w+)\}", lambda match: "x" * (lengths.get(match[1]) or 36), whole)  # noqa: B023
+            limit = MORE.get(body.get("Type", ""), LIMITS[key]) if key == "Description" else LIMITS[key]
+            assert len(whole) <= limit, f"{resource}: {text}"
+
+
+@pytest.mark.parametrize("name", TEMPLATES)
+def test_no_arn_is_made_of_a_name_that_is_shortened(name: str) -> None:
+    """CloudFormation shortens a long stack's name in the names that it makes: GetAtt or Ref has what there is."""
+    of_names = [text for _, text in named_after_stacks(TEMPLATES[name]["Resources"]) if "arn:" in text]
+
+    assert all(text.endswith(":stack/${AWS::StackName}/*") for text in of_names), of_names
