@@ -127,6 +127,25 @@ def test_the_other_template_names_its_roles() -> None:
     assert template["Outputs"]["TaskDefinition"]["Value"] == {"Ref": "Task"}
 
 
+def test_a_task_may_do_what_the_worker_may_with_data(template: dict[str, Any]) -> None:
+    """On each parameter's ARNs, and in the stack's bucket."""
+
+    def allowed(role: str, of: dict[str, Any]) -> set[tuple[str, str]]:
+        return {
+            (action, resource["Ref"] if "Ref" in resource else resource["Fn::Sub"][0].rpartition("}")[2])
+            for each in statements(of, role)
+            for action in as_list(each["Action"])
+            for resource in as_list(each["Resource"])
+            if action.startswith(("s3:", "sts:", "kms:")) and action != "s3:ListBucket"
+        }
+
+    of_worker, of_task = allowed("WorkerRole", template), allowed("TaskRole", fargate())
+
+    assert of_worker <= of_task
+    assert ("sts:AssumeRole", "InputRoleArns") in of_task
+    assert ("s3:GetObjectVersion", "ReadObjectArns") in of_task
+
+
 # --- EMR Serverless, EMR, Glue ---
 
 
@@ -152,6 +171,8 @@ def test_a_jobs_role_gets_what_the_worker_has_but_the_queue(template: dict[str, 
 
     assert own == ["FetchTheWorker", "WriteLogs"]
     assert "sqs:" not in str(document)
+    conditional = [each["Fn::If"][1]["Sid"] for each in document["Statement"] if "Fn::If" in each]
+    assert conditional == ["AssumeRolesForInputs", "UseKey"]
 
 
 @pytest.mark.parametrize(
