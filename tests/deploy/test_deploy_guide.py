@@ -21,7 +21,7 @@ FOREIGN = {
     "StackResources",
     "ResourceType",
     "PhysicalResourceId",
-    "Retain",
+    "RetainExceptOnCreate",
 }
 
 

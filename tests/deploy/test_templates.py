@@ -205,7 +205,7 @@ def test_buckets_are_closed_encrypted_and_outlive_the_stack(deployed: Template) 
         assert set(bucket["PublicAccessBlockConfiguration"].values()) == {True}, name
         assert len(bucket["PublicAccessBlockConfiguration"]) == 4, name
         assert bucket["BucketEncryption"], name
-        assert deployed["Resources"][name]["DeletionPolicy"] == "Retain", name
+        assert deployed["Resources"][name]["DeletionPolicy"] == "RetainExceptOnCreate", name
 
 
 def test_queues_are_encrypted_and_refuse_requests_without_tls(deployed: Template) -> None:

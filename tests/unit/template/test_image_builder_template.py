@@ -183,18 +183,38 @@ def test_images_are_scanned_expire_and_outlive_the_stack(template: dict[str, Any
     repository = template["Resources"]["Repository"]
     text = repository["Properties"]["LifecyclePolicy"]["LifecyclePolicyText"]["Fn::Sub"]
 
-    assert repository["DeletionPolicy"] == "Retain"
+    assert repository["DeletionPolicy"] == "RetainExceptOnCreate"
     assert repository["Properties"]["ImageScanningConfiguration"] == {"ScanOnPush": True}
     assert [rule["rulePriority"] for rule in json.loads(text.replace("${KeptImages}", "10"))["rules"]] == [1, 2]
 
 
 def test_the_builder_may_push_to_its_own_repository_only(template: dict[str, Any]) -> None:
     (policy,) = template["Resources"]["BuildRole"]["Properties"]["Policies"]
-    everywhere = [s["Action"] for s in policy["PolicyDocument"]["Statement"] if s["Resource"] == "*"]
-    pushes = [s["Resource"] for s in policy["PolicyDocument"]["Statement"] if "ecr:PutImage" in s["Action"]]
+    everywhere = [s["Action"] for s in policy["PolicyDocument"]["Statement"] if s.get("Resource") == "*"]
+    pushes = [s["Resource"] for s in policy["PolicyDocument"]["Statement"] if "ecr:PutImage" in s.get("Action", ())]
 
     assert everywhere == ["ecr:GetAuthorizationToken"]
-    assert pushes == [{"Fn::GetAtt": ["Repository", "Arn"]}]
+    [pushes_to] = [resource["Fn::If"] for resource in pushes]
+    assert pushes_to[:2] == ["HasOwnRepository", {"Fn::GetAtt": ["Repository", "Arn"]}]
+    assert pushes_to[2]["Fn::Sub"].endswith(":repository/${ExistingRepositoryName}")
+
+
+def test_the_builder_may_pull_a_base_image_of_this_account(template: dict[str, Any]) -> None:
+    (policy,) = template["Resources"]["BuildRole"]["Properties"]["Policies"]
+    [pulls] = [each["Fn::If"] for each in policy["PolicyDocument"]["Statement"] if "Fn::If" in each]
+
+    assert pulls[0] == "HasBaseImage"
+    assert set(pulls[1]["Action"]) >= {"ecr:BatchGetImage", "ecr:GetDownloadUrlForLayer"}
+    assert pulls[1]["Resource"]["Fn::Sub"].endswith(":${AWS::AccountId}:repository/*")
+
+
+def test_a_repository_that_is_there_can_be_used_again(template: dict[str, Any], project: Any) -> None:
+    """An earlier stack leaves it, and its name is taken then."""
+    variables = {each["Name"]: each["Value"] for each in project["Environment"]["EnvironmentVariables"]}
+
+    assert template["Resources"]["Repository"]["Condition"] == "HasOwnRepository"
+    assert variables["REPOSITORY_NAME"]["Fn::If"][2] == {"Ref": "ExistingRepositoryName"}
+    assert variables["REPOSITORY"]["Fn::If"][2]["Fn::Sub"].endswith("/${ExistingRepositoryName}")
 
 
 def test_the_builder_may_decrypt_sources_under_a_key_of_yours(template: dict[str, Any]) -> None:
