@@ -5,6 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from sparklet.aws.orchestrator import execution_arn
 from sparklet.model import (
     Access,
     ClaimStatus,
@@ -274,7 +275,13 @@ def end_runs(stack: RecordedStack) -> None:
     for run_id in ("work", "versions", "ends-next-1", *ASKED):
         at.ledger.runs.cancel(run_id)
     stack.invoke("StepFunction", {"step": "check", "run_id": "work"})
-    failed = {"execution": "e-1", "machine": "loop", "where": "Plan", "error": "PlanError", "cause": "no input"}
+    failed = {
+        "execution": execution_arn(stack.outputs["LoopMachineArn"], "e-1"),
+        "machine": "loop",
+        "where": "Plan",
+        "error": "PlanError",
+        "cause": "no input",
+    }
     assert stack.invoke("StepFunction", {"step": "record", **failed})["recorded"]
     stack.invoke("CheckerFunction", {})
     ended = {run.run_id: str(run.state) for run in at.ledger.runs.list()}

@@ -3,6 +3,7 @@
 from dataclasses import replace
 from pathlib import Path
 
+from sparklet.aws.orchestrator import execution_arn
 from sparklet.model import ClaimStatus, Dispatch, Failure, RunOptions, RunState, ShardResult
 from sparklet.planning.new_run import new_run
 from sparklet.planning.planner import plan
@@ -17,8 +18,9 @@ def take_steps(stack: RecordedStack) -> None:
     """Every step that the loop and the map machine call."""
     follow_a_queue(stack)
     dispatch_batches(stack)
-    for run_id in ("mapped", ""):
-        told = {"execution": f"arn:x:{run_id}-1", "machine": "m", "where": "Check", "error": "E", "cause": "why"}
+    for machine, run_id in (("MapMachineArn", "mapped"), ("LoopMachineArn", "")):
+        execution = execution_arn(stack.outputs[machine], f"{run_id}-1")
+        told = {"execution": execution, "machine": "m", "where": "Check", "error": "E", "cause": "why"}
         assert stack.invoke("StepFunction", {"step": "record", "run_id": run_id, **told})["recorded"]
 
 

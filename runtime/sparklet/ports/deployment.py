@@ -50,6 +50,7 @@ class Deployment:
     engines: Mapping[str, Engine] = field(default_factory=dict)  # by name, the cheapest first
     starts_workers: bool = True  # in them: on AWS only the checker function may
     functions: Callable[[], Mapping[str, str]] | None = None  # what their scripts are set to; None: that is not known
+    input_of: Callable[[str], Any] | None = None  # an execution's, by its ARN
     catalog: Catalog | None = None  # a table's entry, and its objects as a list in JSON Lines; for planning
 
     def inputs(self, access: Access) -> ObjectStore:

@@ -12,6 +12,7 @@ from sparklet.aws.clients import AwsClients
 from sparklet.aws.dynamodb import DynamoLedger, DynamoTaskStore
 from sparklet.aws.notifiers import notifier_for
 from sparklet.aws.object_store import S3ObjectStore, input_stores
+from sparklet.aws.orchestrator import StepFunctionsOrchestrator
 from sparklet.aws.stacks import settings_of
 from sparklet.aws.task_queue import SqsTaskQueue
 from sparklet.data_catalog.glue import GlueCatalog
@@ -192,5 +193,6 @@ def deployment() -> Deployment:
         notifier=notifier_for(clients, settings.notice_topic_arn, settings.notice_bus),
         engines=engines_of(clients, settings.engines, env, functions),
         functions=functions if settings.worker_function else None,
+        input_of=lambda execution: StepFunctionsOrchestrator(clients).status(execution).input,
         catalog=GlueCatalog(clients).objects,
     )

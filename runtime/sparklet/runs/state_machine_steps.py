@@ -18,7 +18,7 @@ from dataclasses import asdict
 from datetime import datetime
 from typing import Any
 
-from sparklet.errors import EventError, NoticeError, PlanError
+from sparklet.errors import EventError, NoticeError, OrchestrationError, PlanError
 from sparklet.log import Log
 from sparklet.model import RUN_ID, Counts, Dispatch, Notice, Run, RunState, ShardState
 from sparklet.ports.deployment import Deployment
@@ -113,7 +113,7 @@ def _record(at: Deployment, map_concurrency: int, event: Mapping[str, Any]) -> R
     named = {key: _text(event, key) for key in ("execution", "machine", "where", "error")}
     cause = redacted(_text(event, "cause"))[:CAUSE_CHARACTERS]
     uri = at.run_uri(run_id, f"executions/{name}.json") if run_id else f"s3://{at.bucket}/executions/{name}.json"
-    document = {"run_id": run_id, **named, "cause": cause, "request": redacted(event.get("request"))}
+    document = {"run_id": run_id, **named, "cause": cause, "request": redacted(_request(at, event))}
     at.store.put(uri, json.dumps(document | {"recorded_s": at.clock.now_s()}, indent=2).encode() + b"\n")
     Log().error("an execution failed", subject=run_id or named["execution"], **named, cause=cause[:1000], recorded=uri)
     if at.notifier is not None:
@@ -122,6 +122,16 @@ def _record(at: Deployment, map_concurrency: int, event: Mapping[str, Any]) -> R
         except NoticeError as error:  # the file is written, as the step promises
             Log().error("a notice was not sent", subject=run_id or named["execution"], error=str(error))
     return {"run_id": run_id, "recorded": uri}
+
+
+def _request(at: Deployment, event: Mapping[str, Any]) -> Any:
+    """The execution's input, which with an error is too long for a state; running machines may still pass it."""
+    if "request" in event or at.input_of is None:
+        return event.get("request")
+    try:
+        return at.input_of(_text(event, "execution"))
+    except OrchestrationError as error:
+        return f"not known: {error}"
 
 
 def _give_up(at: Deployment, map_concurrency: int, event: Mapping[str, Any]) -> Response:

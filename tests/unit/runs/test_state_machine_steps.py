@@ -6,7 +6,14 @@ from typing import Any
 
 import pytest
 
-from sparklet.errors import EventError, NoticeError, ObjectStoreError, PlanError, RunNotFoundError
+from sparklet.errors import (
+    EventError,
+    NoticeError,
+    ObjectStoreError,
+    OrchestrationError,
+    PlanError,
+    RunNotFoundError,
+)
 from sparklet.model import MAX_INLINE, Counts, Dispatch, Failure, Notice, RunOptions, ShardResult, ShardState
 from sparklet.planning.new_run import new_run
 from sparklet.planning.planner import plan
@@ -190,6 +197,27 @@ def test_a_failed_execution_is_recorded_and_its_run_goes_on(world: World, capsys
     (notice,) = listener.told
     assert (notice.kind, notice.state, notice.document["recorded"]) == ("execution", "FAILED", answer["recorded"])
     assert world.ledger.shards.count("run-1") == Counts(pending=1)
+
+
+def test_a_record_has_the_executions_input(world: World) -> None:
+    """The step looks it up: an input of 256 KB and an error are more than a state may hold."""
+    world.run(1)
+    asked = {RECORD["execution"]: {"script": "s3://x.py"}}
+
+    world.step("record", replace(world.at, input_of=asked.get), **RECORD)
+
+    assert world.json("executions/run-1-g0.json")["request"] == {"script": "s3://x.py"}
+
+
+def test_an_execution_is_recorded_if_its_input_is_not_known(world: World) -> None:
+    def forgotten(execution: str) -> Any:
+        raise OrchestrationError("ExecutionDoesNotExist")
+
+    world.run(1)
+
+    world.step("record", replace(world.at, input_of=forgotten), **RECORD)
+
+    assert "ExecutionDoesNotExist" in world.json("executions/run-1-g0.json")["request"]
 
 
 def test_a_record_of_an_execution_shows_no_secret(world: World, capsys: pytest.CaptureFixture[str]) -> None:

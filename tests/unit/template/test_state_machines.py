@@ -151,6 +151,16 @@ def test_every_failing_state_is_recorded_under_its_own_name(name: str) -> None:
     assert states["Record"]["Next"] == "Broken"
 
 
+@pytest.mark.parametrize("name", OURS)
+def test_no_state_holds_the_input_and_an_error(name: str) -> None:
+    """Each may be near the 256 KB that a state may hold; States.ALL does not catch what exceeds them."""
+    states = read(name)["States"]
+    [catcher] = states["Plan"]["Catch"]
+
+    assert catcher["ResultPath"] == "$" == states["PlanFailed"]["Parameters"]["failure.$"]
+    assert "Execution.Input" not in json.dumps(states)
+
+
 def test_only_a_failed_shard_fails_a_child_of_the_map() -> None:
     for state, failed in (("Distributed", "Fail"), ("Inline", "Pass")):
         child = read("map")["States"][state]["ItemProcessor"]
