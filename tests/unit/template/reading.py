@@ -21,7 +21,8 @@ def statements(template: dict[str, Any], role: str) -> list[dict[str, Any]]:
         for policy in of_type(template, "AWS::IAM::Policy").values()
         if {"Ref": role} in policy["Roles"]
     ]
-    return [statement for document in inline + attached for statement in document["Statement"]]
+    every = [statement for document in inline + attached for statement in document["Statement"]]
+    return [each["Fn::If"][1] if "Fn::If" in each else each for each in every]
 
 
 def evaluate_rules(template: dict[str, Any], chosen: dict[str, str]) -> None:

@@ -64,6 +64,14 @@ def test_data_under_other_keys_are_read_and_written(template: dict[str, Any]) ->
     }
 
 
+def test_whoever_tells_an_encrypted_topic_may_use_its_key(template: dict[str, Any]) -> None:
+    for role in ROLES:
+        allowed = [s for s in statements(template, role) if s["Resource"] == {"Ref": "NoticeTopicKeyArn"}]
+        tells = any(s["Action"] == "sns:Publish" for s in statements(template, role))
+
+        assert [s["Action"] for s in allowed] == tells * [["kms:Decrypt", "kms:GenerateDataKey"]], role
+
+
 def test_what_attempts_and_engines_leave_expires(template: dict[str, Any]) -> None:
     rules = template["Resources"]["Bucket"]["Properties"]["LifecycleConfiguration"]["Rules"]
     days = {rule["Prefix"]: rule["ExpirationInDays"] for rule in rules if "Prefix" in rule}

@@ -141,7 +141,7 @@ def test_a_task_may_do_what_the_worker_may_with_data(template: dict[str, Any]) -
 
     of_worker, of_task = allowed("WorkerRole", template), allowed("TaskRole", fargate())
 
-    assert of_worker <= of_task
+    assert {each for each in of_worker if each[1] != "NoticeTopicKeyArn"} <= of_task  # the check that ends a run tells
     assert ("sts:AssumeRole", "InputRoleArns") in of_task
     assert ("s3:GetObjectVersion", "ReadObjectArns") in of_task
 
