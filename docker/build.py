@@ -3,7 +3,7 @@
 Installs buildah and podman where they are missing and it may, makes a base image of Debian's packages where none is
 named, builds, and writes what came out to build/image/STACK.json. All of the engine's storage lies below build/image,
 the downloads in the user's cache, with those of the local mode. Where there is Docker, the same is done by
-`docker build -f docker/Dockerfile .`
+`docker build --provenance=false -f docker/Dockerfile .`
 """
 
 import argparse

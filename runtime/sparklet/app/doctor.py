@@ -7,6 +7,7 @@ them, a later change by hand may not.
 import importlib.metadata
 import os
 import platform
+import re
 import shutil
 import sys
 from collections.abc import Callable, Iterator, Mapping
@@ -16,7 +17,7 @@ from typing import Any
 
 from sparklet.app.costs import load_prices
 from sparklet.app.reporter import size_text, usd_text
-from sparklet.errors import NotDeployedError, PlanError, SparkletError
+from sparklet.errors import NotDeployedError, PlanError, SettingsError, SparkletError
 from sparklet.local.java import find_java
 from sparklet.local.spark_installation import fetched_jars, install_command, stack_file, worker_archive, worker_jars
 from sparklet.model import RunOptions
@@ -29,6 +30,7 @@ VISIBILITY_FACTOR = 6  # AWS's advice for a queue that a function reads
 MIN_RECEIVES = 5  # AWS's advice, too
 MIN_CONCURRENCY = 2
 MONTH_S = 730 * 3600
+IN_ECR = re.compile(r"(\d{12})\.dkr\.ecr(?:-fips)?\.([a-z0-9-]+)\.[^/]+/([^:@]+)(?::([^@]+))?(?:@(sha256:\w+))?")
 OTHER_FUNCTIONS = 5  # planner, checker, steps, and the dead-letter consumer, whose mapping takes two
 
 
@@ -76,6 +78,27 @@ def examine_stack(name: str) -> list[Finding]:
     settings = stack_settings(clients, outputs)
     agree = Finding(f"stack {name}", True, f"its settings agree: {_settings_text(settings)}")
     return (list(contradictions(settings)) or [agree]) + list(_snapshots(unused_snapshots(clients, outputs)))
+
+
+def examine_image(uri: str) -> Finding:
+    """Whether Lambda takes an image in ECR: one manifest, for one platform."""
+    from sparklet.aws.clients import AwsClients, failing_as
+
+    if not (named := IN_ECR.fullmatch(uri)):
+        raise SettingsError(f"{uri} is no image in ECR: ACCOUNT.dkr.ecr.REGION.amazonaws.com/NAME:TAG")
+    account, region, name, tag, digest = named.groups()
+    which = {"imageDigest": digest} if digest else {"imageTag": tag or "latest"}
+    with failing_as(SettingsError, f"{uri} cannot be looked up"):
+        ecr = AwsClients(region=region).ecr
+        [image] = ecr.describe_images(registryId=account, repositoryName=name, imageIds=[which])["imageDetails"]
+    kind = str(image.get("imageManifestMediaType"))
+    if kind.endswith(("manifest.v1+json", "manifest.v2+json")):
+        return Finding(f"image {uri}", True, "one manifest for one platform")
+    return _wrong(
+        f"image {uri}",
+        f"{kind} is a list of images, as Docker makes with an attestation, and Lambda refuses it",
+        "build it with docker build --provenance=false, and push it under another tag",
+    )
 
 
 def _snapshots(unused: Mapping[str, int]) -> Iterator[Finding]:

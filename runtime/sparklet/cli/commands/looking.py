@@ -12,7 +12,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from sparklet.app.costs import load_prices
-from sparklet.app.doctor import Finding, delete_snapshots, examine, examine_stack
+from sparklet.app.doctor import Finding, delete_snapshots, examine, examine_image, examine_stack
 from sparklet.app.documents import group_document, object_document, run_document, shard_document
 from sparklet.app.local_files import local_inputs, stored_uri
 from sparklet.app.logs import INVOCATION, LogLine, LogReader
@@ -187,13 +187,19 @@ def doctor(
     delete: Annotated[
         bool, typer.Option("--delete-snapshots", help="Delete the worker's unused versions with snapshots; asks first.")
     ] = False,
+    image: Annotated[
+        str, typer.Option("--image", metavar="URI", help="Check instead whether Lambda takes this image in ECR.")
+    ] = "",
     yes: opt.Yes = False,
 ) -> None:
     """Check this machine; with --stack the settings of a deployed stack, or whether the account has room for it."""
     screen = Screen(selection.as_json)
     if delete:
         delete_snapshots(selection.stack, lambda question: confirm(screen, question, yes=yes))
-    findings = examine_stack(selection.stack) if selection.stack else examine(selection.state)
+    if image:
+        findings = [examine_image(image)]
+    else:
+        findings = examine_stack(selection.stack) if selection.stack else examine(selection.state)
     screen.result([finding.document() for finding in findings], _findings_table(findings))
     raise typer.Exit(ALL_WELL if all(finding.good for finding in findings) else USAGE)
 

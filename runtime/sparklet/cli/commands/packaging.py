@@ -57,7 +57,9 @@ def package(
     size_bytes, path = sum(path.stat().st_size for path in target.rglob("*") if path.is_file()), output
     if kind == "image":
         (output / "Dockerfile").write_text(DOCKERFILE)
-        further = f"docker build --build-arg IMAGE=IMAGE_URI -t NEW_IMAGE_URI {shlex.quote(str(path))}"
+        further = (
+            f"docker build --provenance=false --build-arg IMAGE=IMAGE_URI -t NEW_IMAGE_URI {shlex.quote(str(path))}"
+        )
     elif size_bytes > MAX_LAYER_BYTES:
         raise SettingsError(f"{size_text(size_bytes)} are more than layers hold ({size_text(MAX_LAYER_BYTES)})")
     else:
