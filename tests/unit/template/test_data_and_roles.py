@@ -3,6 +3,7 @@
 import json
 import re
 from fnmatch import fnmatchcase
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,6 +14,8 @@ from sparklet.aws.dynamodb.tasks import task_key
 from sparklet.engines.spark_platform import LOGS
 from sparklet.model import RunOptions
 from tests.unit.template.reading import ROLES, as_list, of_type, statements
+
+ROOT = Path(__file__).resolve().parents[3]
 
 # --- what lasts ---
 
@@ -212,6 +215,18 @@ def test_only_readers_of_inputs_may_use_the_named_roles(template: dict[str, Any]
         "CheckerRole": [{"Ref": "InputRoleArns"}],
         "StepRole": [],
     }
+
+
+def test_the_guide_names_each_endpoint_that_workers_need(template: dict[str, Any]) -> None:
+    guide = (ROOT / "docs" / "guide" / "deploy.md").read_text()
+    [row] = [line for line in guide.splitlines() if line.startswith("| VPC |")]
+    called = {action.partition(":")[0] for s in statements(template, "WorkerRole") for action in as_list(s["Action"])}
+    by_others = {"logs", "ec2", "kms"}  # Lambda, and the services that encrypt
+    gateways = {"s3", "dynamodb"}
+
+    assert {name for name in called - by_others - gateways if f"`{name}`" not in row.lower()} <= {"sqs"}
+    assert "endpoint for SQS" in row and "`s3tables`" in row and "`secretsmanager`" in row
+    assert gateways <= set(re.findall("s3|dynamodb", row.lower()))
 
 
 # --- alarms and outputs ---

@@ -46,6 +46,7 @@ LIMITS = {  # of what is named after a stack, by property: the services' own, cf
     "AlarmDescription": 1024,
     "ConsumerGroupId": 200,
     "Description": 256,  # a function's; schedules, rules and policies may have more
+    "Family": 255,
     "Input": 262_144,
     "InputTemplate": 8192,
     "LogGroupName": 512,

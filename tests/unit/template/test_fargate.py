@@ -109,6 +109,11 @@ def test_only_the_checker_and_only_that_definition(template: dict[str, Any]) -> 
         assert not any(str(each["Action"]).startswith("ecs:") for each in statements(template, role))
 
 
+def test_tasks_of_two_stacks_have_two_names() -> None:
+    """A family without a revision means its newest definition, which was another stack's."""
+    assert fargate()["Resources"]["Task"]["Properties"]["Family"] == {"Fn::Sub": "${AWS::StackName}-shard"}
+
+
 def test_a_definition_outlives_what_takes_its_place() -> None:
     """ECS starts no task from one that is deregistered; the checker names it until the main stack is updated."""
     definition = fargate()["Resources"]["Task"]
