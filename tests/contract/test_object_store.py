@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from sparklet.aws import object_store
 from sparklet.errors import (
     LeaseLostError,
     ObjectChangedError,
@@ -14,7 +15,7 @@ from sparklet.errors import (
     ObjectNotFoundError,
     ObjectStoreError,
 )
-from sparklet.ports import ObjectStore
+from sparklet.ports import ObjectInfo, ObjectStore
 
 ODD_KEYS = [
     "plain.csv",
@@ -216,7 +217,7 @@ def test_many_objects_are_copied_and_deleted(store: ObjectStore, bucket: str) ->
         store.put(f"s3://{bucket}/from/{name}", name.encode())
     store.put(f"s3://{bucket}/to/{names[0]}", b"what was there before")
 
-    store.copy_all((f"s3://{bucket}/from/{name}", f"s3://{bucket}/to/{name}") for name in names)
+    store.copy_all((_staged(bucket, name), f"s3://{bucket}/to/{name}") for name in names)
     store.delete_all((info.uri for info in store.list(f"s3://{bucket}/from/")), f"s3://{bucket}/from/")
 
     assert list(store.list(f"s3://{bucket}/from/")) == []
@@ -226,12 +227,12 @@ def test_many_objects_are_copied_and_deleted(store: ObjectStore, bucket: str) ->
 
 
 def test_copying_stops_with_the_error_of_its_input(store: ObjectStore, bucket: str) -> None:
-    def pairs() -> Iterator[tuple[str, str]]:
+    def pairs() -> Iterator[tuple[ObjectInfo, str]]:
         for number in range(50):
             if number == 20:
                 raise LeaseLostError("not mine any more")
             store.put(f"s3://{bucket}/from/{number}", b"x")
-            yield f"s3://{bucket}/from/{number}", f"s3://{bucket}/to/{number}"
+            yield _staged(bucket, str(number)), f"s3://{bucket}/to/{number}"
 
     with pytest.raises(LeaseLostError):
         store.copy_all(pairs())
@@ -241,7 +242,22 @@ def test_copying_stops_with_the_error_of_its_input(store: ObjectStore, bucket: s
 
 def test_copying_what_is_gone_names_it(store: ObjectStore, bucket: str) -> None:
     with pytest.raises(ObjectNotFoundError, match="from/gone"):
-        store.copy_all([(f"s3://{bucket}/from/gone", f"s3://{bucket}/to/gone")])
+        store.copy_all([(_staged(bucket, "gone"), f"s3://{bucket}/to/gone")])
+
+
+def test_a_large_object_is_copied_in_parts(store: ObjectStore, bucket: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(object_store, "MAX_ONE_COPY_BYTES", 6 * 2**20)
+    monkeypatch.setattr(object_store, "COPIED_PART_BYTES", 5 * 2**20)
+    body = bytes(range(256)) * (12 * 2**12)
+    store.put(f"s3://{bucket}/from/large", body)
+
+    store.copy_all([(store.head(f"s3://{bucket}/from/large"), f"s3://{bucket}/to/large")])
+
+    assert store.get(f"s3://{bucket}/to/large") == body
+
+
+def _staged(bucket: str, name: str) -> ObjectInfo:
+    return ObjectInfo(f"s3://{bucket}/from/{name}", 1, "", 0.0)
 
 
 def test_a_download_replaces_a_file_whole(store: ObjectStore, bucket: str, tmp_path: Path) -> None:

@@ -166,10 +166,10 @@ class MemoryObjectStore:
             if bucket in self._versioned:
                 self._keep(uri, b"", ObjectInfo(uri, 0, "", self._clock.now_s(), deleted=True))
 
-    def copy_all(self, pairs: Iterable[tuple[str, str]]) -> None:
+    def copy_all(self, pairs: Iterable[tuple[ObjectInfo, str]]) -> None:
         """Copy objects, one after the other."""
         for source, target in pairs:
-            self.put(target, self.get(source))
+            self.put(target, self.get(source.uri))
 
     def delete_all(self, uris: Iterable[str], within: str) -> None:
         """Delete objects below a prefix."""

@@ -23,6 +23,8 @@ ARCHIVES = frozenset({"GLACIER", "DEEP_ARCHIVE"})  # GLACIER_IR is read like any
 RESTORED: Sequence[Literal["RestoreStatus"]] = ["RestoreStatus"]
 CHUNK_BYTES = 1024 * 1024
 CREATE_TRIES = 4
+MAX_ONE_COPY_BYTES = 256 * 1024 * 1024
+COPIED_PART_BYTES = 128 * 1024 * 1024
 MAX_KEYS_A_DELETE = 1000
 NO_VERSION = ("400", "404", "405", "InvalidArgument", "MethodNotAllowed", "NoSuchKey", "NoSuchVersion")
 
@@ -163,24 +165,27 @@ class S3ObjectStore:
             except OSError as error:
                 raise ObjectStoreError(f"{path} could not be read for {uri}: {error}") from error
 
-    def copy_all(self, pairs: Iterable[tuple[str, str]]) -> None:
+    def copy_all(self, pairs: Iterable[tuple[ObjectInfo, str]]) -> None:
         """Copy objects within S3, as many at a time as the client has connections."""
         deque(in_parallel(self._copy, pairs, self._clients.threads), maxlen=0)
 
-    def _copy(self, pair: tuple[str, str]) -> None:
-        """One request up to 5 GB, which S3 refuses to copy in one; in parts above that."""
+    def _copy(self, pair: tuple[ObjectInfo, str]) -> None:
+        """One request for most; S3 answers one for gigabytes, in parallel parts here, later than is waited for."""
         source, target = pair
-        origin: Any = _place(source)
+        origin: Any = _place(source.uri)
         try:
             with _faults(target):
-                try:
+                if source.size_bytes <= MAX_ONE_COPY_BYTES:
                     self._clients.s3.copy_object(CopySource=origin, **_place(target))
-                except self._clients.s3.exceptions.ClientError as error:
-                    if error_code(error) != "InvalidRequest":
-                        raise
-                    self._clients.s3.copy(origin, *split_uri(target))
+                    return
+                from boto3.s3.transfer import TransferConfig
+
+                parts = TransferConfig(multipart_threshold=MAX_ONE_COPY_BYTES, multipart_chunksize=COPIED_PART_BYTES)
+                self._clients.s3.copy(origin, *split_uri(target), Config=parts)
         except ObjectNotFoundError as error:
-            raise ObjectNotFoundError(f"{source} could not be copied to {target}: one of them is not there") from error
+            raise ObjectNotFoundError(
+                f"{source.uri} could not be copied to {target}: one of them is not there"
+            ) from error
 
     def delete_all(self, uris: Iterable[str], within: str) -> None:
         """Delete objects below a prefix, 1,000 a request."""

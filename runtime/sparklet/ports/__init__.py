@@ -79,8 +79,8 @@ class ObjectStore(Protocol):
     def upload(self, path: Path, uri: str) -> None:
         """Write a file to an object, in parts if it is large."""
 
-    def copy_all(self, pairs: Iterable[tuple[str, str]]) -> None:
-        """Copy each pair's first object to its second URI, several at a time; pairs are drawn as copies are begun."""
+    def copy_all(self, pairs: Iterable[tuple[ObjectInfo, str]]) -> None:
+        """Copy each pair's object to its URI, several at a time; pairs are drawn as copies are begun."""
 
     def delete_all(self, uris: Iterable[str], within: str) -> None:
         """Delete objects below the prefix ``within``, 1,000 a request; nothing happens for one that is not there.

@@ -156,7 +156,7 @@ class ClaimedShard:
     larger: str  # the engine for a shard that is too large here; "": none
     kind: str = "shard"
     goes_on: float = 0.0
-    _files: Sequence[str] = ()  # of the winner, as they are staged
+    _files: Sequence[ObjectInfo] = ()  # of the winner, as they are staged
     _objects: Mapping[int, InputObject] = field(default_factory=dict)  # that the attempt does, by place in the plan
 
     def execute(self) -> ShardResult:
@@ -177,7 +177,7 @@ class ClaimedShard:
             except SparkletError:
                 self.output.discard()
                 raise
-            self._files = [info.uri for info in staged]
+            self._files = staged
             if staged and result.output_bytes is None:
                 result = replace(result, output_bytes=sum(info.size_bytes for info in staged))
             if staged or result.writes:
@@ -216,14 +216,12 @@ class ClaimedShard:
     def _run_file(self, name: str) -> str:
         return self.claims.at.run_uri(self.record.run_id, name)
 
-    def _won_before(self) -> tuple[ShardResult, Sequence[str]]:
+    def _won_before(self) -> tuple[ShardResult, Sequence[ObjectInfo]]:
         record = self.record
         self.attempt.log.info("an earlier attempt has won; its output is published", winner=record.winner)
         if not (files := self.output.files()) and not self._has_declared():
             raise PlanError(f"the winner's output is gone from {self.output.staged}; start another run for it")
-        return ShardResult(record.rows, record.output_bytes, record.outputs, memory_mb=record.memory_mb), [
-            info.uri for info in files
-        ]
+        return ShardResult(record.rows, record.output_bytes, record.outputs, memory_mb=record.memory_mb), files
 
     def _has_declared(self) -> bool:
         """Whether the winner declared writes to tables: then it may have staged nothing to publish."""
@@ -362,23 +360,23 @@ class StagedOutput:
             self.store.delete_all((info.uri for info in dropped), self.staged)
         return found
 
-    def publish(self, files: Sequence[str], check: Callable[[], None]) -> None:
+    def publish(self, files: Sequence[ObjectInfo], check: Callable[[], None]) -> None:
         """Copy staged files, after ``check`` for each; raises PlanError if one is gone: no attempt can restore it."""
 
-        def checked(uri: str) -> tuple[str, str]:
+        def checked(file: ObjectInfo) -> tuple[ObjectInfo, str]:
             check()
-            return uri, self.published_uri(uri)
+            return file, self.published_uri(file.uri)
 
         try:
             self.store.copy_all(map(checked, files))
         except ObjectNotFoundError as error:
             raise PlanError(f"the winner's output is gone, start another run for it: {error}") from error
 
-    def discard(self, files: Sequence[str] | None = None) -> None:
+    def discard(self, files: Sequence[ObjectInfo] | None = None) -> None:
         """Delete all staged files or the given ones; ``clean`` deletes the rest later if this fails."""
         with suppress(ObjectStoreError):
-            staged = [info.uri for info in self.files(changes=True)] if files is None else files
-            self.store.delete_all(staged, self.staged)
+            staged = self.files(changes=True) if files is None else files
+            self.store.delete_all((info.uri for info in staged), self.staged)
 
     def published_uri(self, uri: str) -> str:
         """The published address of a staged file; other addresses do not change."""

@@ -10,6 +10,7 @@ from typing import Any
 from sparklet.events import Source, Task
 from sparklet.log import Log
 from sparklet.model import ShardResult
+from sparklet.ports import ObjectInfo
 from sparklet.ports.deployment import Deployment
 from sparklet.spark.task_limits import Deadline
 from sparklet.worker.attempt import Attempt as WorkerAttempt
@@ -139,7 +140,7 @@ class _Stepping:
 
         return self._copy_all if name == "copy_all" else call
 
-    def _copy_all(self, pairs: Iterable[tuple[str, str]]) -> None:
+    def _copy_all(self, pairs: Iterable[tuple[ObjectInfo, str]]) -> None:
         for pair in pairs:
             self._worker.pause()
             self._port.copy_all([pair])  # type: ignore[attr-defined]

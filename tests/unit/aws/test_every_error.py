@@ -31,6 +31,7 @@ from sparklet.engines.fargate import FargateTasks
 from sparklet.engines.glue import GlueJobRuns
 from sparklet.errors import SparkletError
 from sparklet.model import Notice
+from sparklet.ports import ObjectInfo
 
 URI = "s3://bucket/a.csv"
 QUEUE = "https://sqs.us-east-1.amazonaws.com/123456789012/q"
@@ -66,7 +67,7 @@ def calls(clients: AwsClients, folder: Path) -> dict[str, Callable[[], Any]]:
         "create": lambda: store.put(URI, b"a", create_only=True),
         "download": lambda: store.download(URI, folder / "b.csv"),
         "upload": lambda: store.upload(folder / "a.csv", URI),
-        "copy": lambda: store.copy_all([(URI, "s3://bucket/b.csv")]),
+        "copy": lambda: store.copy_all([(ObjectInfo(URI, 1, "", 0.0), "s3://bucket/b.csv")]),
         "delete": lambda: store.delete_all([URI], URI),
         "region": lambda: store.foreign_region(URI),
         "ledger": lambda: ledger.runs.get("run"),

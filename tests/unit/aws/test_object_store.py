@@ -9,9 +9,11 @@ import pytest
 from botocore.response import StreamingBody
 from botocore.stub import Stubber
 
+from sparklet.aws import object_store
 from sparklet.aws.clients import AwsClients
 from sparklet.aws.object_store import CREATE_TRIES, S3ObjectStore
 from sparklet.errors import ObjectChangedError, ObjectForbiddenError, ObjectNotFoundError, ObjectStoreError
+from sparklet.ports import ObjectInfo
 from tests.stand_ins.http_server import QuietHandler, serving
 
 URI = "s3://bucket/some key"
@@ -228,3 +230,23 @@ def test_a_version_that_cannot_be_read_is_not_there(clients: AwsClients, code: s
         with pytest.raises(ObjectNotFoundError, match="some key has no version odd"):
             S3ObjectStore(clients).head(URI, "odd")
         assert list(S3ObjectStore(clients).head_all([(URI, "odd")])) == [None]
+
+
+def test_only_what_is_large_is_copied_in_parts(clients: AwsClients, monkeypatch: pytest.MonkeyPatch) -> None:
+    """S3 answers one request for gigabytes after minutes, and the client waits half a minute."""
+    monkeypatch.setattr(object_store, "MAX_ONE_COPY_BYTES", 6 * 2**20)
+    monkeypatch.setattr(object_store, "COPIED_PART_BYTES", 5 * 2**20)
+    small, large = (ObjectInfo(URI, size, "e", 0.0) for size in (6 * 2**20, 6 * 2**20 + 1))
+    store = S3ObjectStore(clients)
+    with Stubber(clients.s3) as s3:
+        s3.add_response("copy_object", {})
+        s3.add_response("head_object", {"ContentLength": large.size_bytes, "ETag": '"e"'})
+        s3.add_response("create_multipart_upload", {"UploadId": "u"})
+        for _ in range(2):
+            s3.add_response("upload_part_copy", {"CopyPartResult": {"ETag": '"p"'}})
+        s3.add_response("complete_multipart_upload", {})
+
+        store.copy_all([(small, "s3://bucket/small")])
+        store.copy_all([(large, "s3://bucket/large")])
+
+        s3.assert_no_pending_responses()

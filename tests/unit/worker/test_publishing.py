@@ -7,6 +7,7 @@ import pytest
 from sparklet.errors import GatewayLostError, ObjectForbiddenError, ObjectStoreError
 from sparklet.ledger.rules import LEASE_GRACE_S, LEASE_S
 from sparklet.model import Claim, ClaimStatus, ShardRef, ShardResult, ShardState
+from sparklet.ports import ObjectInfo
 from sparklet.spark.runner import Output, ScriptCall, ScriptResult
 from sparklet.spark.spark_options import UNCOMMITTED
 from tests.stand_ins.memory import MemoryObjectStore
@@ -240,7 +241,7 @@ def test_staging_discarded_under_a_late_publisher_ends_nothing(bench: Bench, mon
     (ref,) = bench.plan()
     bench.runner.behaviour = writes(bench, "part-0", "part-1")
 
-    def freezes(pairs: Iterable[tuple[str, str]]) -> None:
+    def freezes(pairs: Iterable[tuple[ObjectInfo, str]]) -> None:
         monkeypatch.undo()
         bench.clock.advance(LEASE_S + LEASE_GRACE_S + 1)
         bench.queue.send([ref.to_body()])
