@@ -61,6 +61,7 @@ from sparklet.worker.staging import Staging, described
 
 MAX_ANSWER_BYTES = 256 * 1024  # of one shard, in a run
 MARKER = "_SUCCESS"  # of a job of an RDD's or MLlib's; the ledger decides which files count
+FOLDER_MARKERS = ("/", "_$folder$")  # the last are EMRFS's
 UNFINISHED = "_temporary"  # Hadoop's committers leave files of killed tasks here
 
 
@@ -351,7 +352,7 @@ class StagedOutput:
         found: list[ObjectInfo] = []
         dropped: list[ObjectInfo] = []
         for info in self.store.list(f"{self.staged}/"):
-            if info.uri.endswith("/") or f"/{UNFINISHED}/" in info.uri or info.uri.startswith(left_out):
+            if info.uri.endswith(FOLDER_MARKERS) or f"/{UNFINISHED}/" in info.uri or info.uri.startswith(left_out):
                 continue
             name = info.uri.rpartition("/")[2]
             counts = name != MARKER and not any(job in name for job in uncommitted)

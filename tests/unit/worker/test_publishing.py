@@ -57,6 +57,16 @@ def test_an_attempts_output_is_published_and_unstaged(bench: Bench) -> None:
     assert [uri for uri in staged(bench) if "_temporary" not in uri and not uri.endswith("/")] == []
 
 
+def test_markers_of_folders_are_not_published(bench: Bench) -> None:
+    """EMRFS has files beside folders as markers, S3A objects whose names end in a slash."""
+    bench.plan()
+    bench.runner.behaviour = writes(bench, "year=2026/part-0.parquet", "year=2026_$folder$", "year=2026/")
+
+    assert bench.deliver().error is None
+
+    assert published(bench) == {"year=2026/part-0.parquet": b"rows"}
+
+
 def test_reported_outputs_are_where_readers_find_them(bench: Bench) -> None:
     bench.plan()
 
