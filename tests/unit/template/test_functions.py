@@ -42,6 +42,16 @@ def test_the_worker_is_an_image_and_the_others_existing_zips(
         assert function in defined, command
 
 
+def test_the_guide_says_how_often_sam_pushes_the_image(template: dict[str, Any]) -> None:
+    """SAM makes a repository for each function that is an image, and each has all layers."""
+    images = [name for name, each in functions(template).items() if each.get("PackageType") == "Image"]
+    guide = (ROOT / "docs" / "guide" / "deploy.md").read_text()
+    costs = guide[guide.index("## What it costs") : guide.index("## Other wishes")]
+
+    assert len(images) == 2 and "two repositories" in costs
+    assert "--image-repository" in costs
+
+
 def test_sam_builds_the_image_that_the_dockerfile_describes(template: dict[str, Any]) -> None:
     metadata = template["Resources"]["WorkerFunction"]["Metadata"]
     dockerfile = ROOT / "sam" / metadata["DockerContext"] / metadata["Dockerfile"]
