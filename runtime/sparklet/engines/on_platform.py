@@ -7,6 +7,7 @@ version that it needs.
 """
 
 import contextlib
+import importlib.machinery
 import io
 import json
 import os
@@ -17,9 +18,12 @@ import tempfile
 import threading
 import time
 import zipfile
+from pathlib import Path
 from typing import Any
 
 PACKAGE = "sparklet-worker.zip"
+DEPENDENCIES = "dependencies"  # Sparklet's, in the package: out of the sight of executors
+BOTO = {"boto3", "botocore", "s3transfer"}  # of one version
 LEAST = (3, 11)
 
 
@@ -32,11 +36,10 @@ def main() -> int:
     given = json.loads(sys.argv[sys.argv.index("--sparklet") + 1])
     folder = tempfile.mkdtemp(prefix="sparklet-worker-")  # botocore reads files beside its modules
     try:
-        with zipfile.ZipFile(package) as content:
-            content.extractall(folder)
-        sys.path.insert(0, folder)
+        own = unpack(package, folder, sys.path)
         os.environ.update(given["env"])
         os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, (folder, os.environ.get("PYTHONPATH"))))
+        sys.path[:0] = [folder, own]
         sys.stdout = io.TextIOWrapper(io.BufferedWriter(Output(1, "w", closefd=False)))
         threading.Thread(target=_follow, args=(os.getppid(),), daemon=True).start()
         from sparklet.engines.one_shard import main as one_shard
@@ -44,6 +47,22 @@ def main() -> int:
         return one_shard(given["command"][1:])
     finally:
         shutil.rmtree(folder, ignore_errors=True)  # noqa: TID251 - it made it; Sparklet is in it
+
+
+def unpack(package: str, folder: str, path: Any) -> str:
+    """Unpack the worker into ``folder``, which scripts see; the folder of those dependencies that they do not.
+
+    botocore here knows few services, so scripts find the platform's, and ours only where that has none on its ``path``.
+    """
+    with zipfile.ZipFile(package) as content:
+        content.extractall(folder)
+    own = Path(folder, DEPENDENCIES)
+    ours = {each.stem: each for each in own.iterdir()}
+    theirs = {name for name in ours if importlib.machinery.PathFinder.find_spec(name, path)}
+    theirs |= BOTO if theirs & BOTO else set()
+    for name in ours.keys() - theirs:
+        ours[name].rename(Path(folder, ours[name].name))
+    return str(own)
 
 
 class Output(io.FileIO):

@@ -1,7 +1,7 @@
 """The worker as a zip for EMR Serverless, EMR and Glue: Sparklet, boto3 and boto3's dependencies, all plain Python.
 
 Not every platform's Python has boto3. botocore's descriptions of all services take 100 MB; the zip has those that a
-worker may call. The same sources give the same bytes.
+worker may call, and ``job.table`` of a script where the platform has none. The same sources give the same bytes.
 """
 
 import hashlib
@@ -13,11 +13,12 @@ from functools import cache
 from importlib import import_module
 from pathlib import Path
 
+from sparklet.engines.on_platform import DEPENDENCIES
 from sparklet.errors import ObjectChangedError
 from sparklet.ports import ObjectStore
 
 PACKAGES = ("sparklet", "boto3", "botocore", "dateutil", "jmespath", "s3transfer", "six", "urllib3")
-SERVICES = ("dynamodb", "s3", "secretsmanager", "sqs", "ssm", "sts")
+SERVICES = ("dynamodb", "glue", "s3", "secretsmanager", "sqs", "ssm", "sts")
 PROGRAM, PACKAGE = "on_platform.py", "sparklet-worker.zip"
 FOLDER = "engines"  # of the stack's bucket
 
@@ -36,7 +37,8 @@ def store_worker(store: ObjectStore, bucket: str) -> tuple[str, str]:
 @cache
 def files() -> tuple[bytes, bytes]:
     """The bytes of program and package."""
-    found = dict(each for name in PACKAGES for each in _package(name))
+    every = (each for name in PACKAGES for each in _package(name))
+    found = {name if name.startswith("sparklet/") else f"{DEPENDENCIES}/{name}": path for name, path in every}
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as package:
         for name in sorted(found):

@@ -6,12 +6,14 @@ import sys
 import zipfile
 from pathlib import Path
 
+import pytest
+
 from sparklet.engines import on_platform, worker_package
 from tests.stand_ins.memory import FakeClock, MemoryObjectStore
 
 ALONE = """
 import sys
-sys.path.insert(0, sys.argv[1])
+sys.path[:0] = [sys.argv[1], sys.argv[1] + "/dependencies"]
 import boto3, sparklet.engines.one_shard, sparklet.aws.dynamodb, sparklet.aws.object_store
 assert boto3.__file__.startswith(sys.argv[1]) and sparklet.__file__.startswith(sys.argv[1])
 for service in sys.argv[2:]:
@@ -26,6 +28,44 @@ def test_it_needs_nothing_that_is_installed(tmp_path: Path) -> None:
     alone = [sys.executable, "-I", "-S", "-c", ALONE, str(tmp_path), *worker_package.SERVICES]
 
     subprocess.run(alone, check=True)
+
+
+@pytest.fixture
+def package(tmp_path: Path) -> Path:
+    path = tmp_path / worker_package.PACKAGE
+    path.write_bytes(worker_package.files()[1])
+    return path
+
+
+@pytest.mark.parametrize("has_boto3", [True, False])
+def test_a_script_finds_the_platforms_packages(package: Path, tmp_path: Path, has_boto3: bool) -> None:
+    """Ours know few services: it gets them only where there are no others."""
+    platform, unpacked = tmp_path / "platform", tmp_path / "unpacked"
+    for name in ("boto3", "botocore") if has_boto3 else ("numpy",):
+        (platform / name).mkdir(parents=True)
+        (platform / name / "__init__.py").touch()
+
+    own = on_platform.unpack(str(package), str(unpacked), [str(platform)])
+
+    look = (
+        "import boto3, botocore, urllib3, sparklet; print(*(m.__file__ for m in (boto3, botocore, urllib3, sparklet)))"
+    )
+    path = f"import sys; sys.path[:0] = {[str(unpacked), str(platform)]!r}; "
+    found = subprocess.run([sys.executable, "-ISc", path + look], capture_output=True, text=True, check=True)
+    whose = platform if has_boto3 else unpacked
+    assert [Path(each).parents[1] for each in found.stdout.split()] == [whose, whose, unpacked, unpacked]
+    worker = f"import sys; sys.path[:0] = {[str(unpacked), own, str(platform)]!r}; import boto3; boto3.client"
+    subprocess.run([sys.executable, "-ISc", worker], check=True)  # the worker keeps its own
+
+
+def test_executors_see_nothing_but_sparklet(package: Path) -> None:
+    """Their Python has the zip itself on its path, in which botocore finds no service."""
+    roots = {name.partition("/")[0] for name in zipfile.ZipFile(package).namelist()}
+
+    assert roots == {"sparklet", on_platform.DEPENDENCIES}
+    assert not [
+        name for name in zipfile.ZipFile(package).namelist() if name == f"{on_platform.DEPENDENCIES}/__init__.py"
+    ]
 
 
 def test_it_is_small_enough_to_be_fetched_for_each_shard() -> None:
