@@ -89,6 +89,7 @@ format: venv ## Format the code and repair what ruff can
 # Where there is a network: .venv-docs/bin/python -m sphinx -b linkcheck -c docs . build/links
 docs: docs-venv ## Write docs/reference/commands.md from the commands' help, and the request's JSON Schema; build the site, build/site/index.html
 	@$(RUN) -m docs.cli_reference docs/reference/commands.md
+	@$(RUN) -m docs.rights docs/guide/deploy.md
 	@rm -rf build/site
 	@.venv-docs/bin/python -m sphinx -q -E -W --keep-going -n -d build/doctrees -c docs . build/site
 	@! grep -rnoE --include='*.html' --include='*.css' \
