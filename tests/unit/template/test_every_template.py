@@ -102,3 +102,21 @@ def test_no_arn_is_made_of_a_name_that_is_shortened(name: str) -> None:
     of_names = [text for _, text in named_after_stacks(TEMPLATES[name]["Resources"]) if "arn:" in text]
 
     assert all(text.endswith(":stack/${AWS::StackName}/*") for text in of_names), of_names
+
+
+@pytest.mark.parametrize("name", TEMPLATES)
+def test_every_role_takes_the_organizations_boundary(name: str) -> None:
+    template = TEMPLATES[name]
+    roles = {key: body for key, body in template["Resources"].items() if body["Type"] == "AWS::IAM::Role"}
+    made_by_sam = [
+        key
+        for key, body in template["Resources"].items()
+        if body["Type"] in ("AWS::Serverless::Function", "AWS::Serverless::StateMachine")
+        and "Role" not in body["Properties"]
+    ]
+
+    assert not made_by_sam
+    for key, role in roles.items():
+        boundary = ["HasBoundary", {"Ref": "PermissionsBoundaryArn"}, {"Ref": "AWS::NoValue"}]
+        assert role["Properties"]["PermissionsBoundary"] == {"Fn::If": boundary}, key
+    assert bool(roles) == ("PermissionsBoundaryArn" in template["Parameters"]) == (name != "streams.yaml")
