@@ -50,6 +50,7 @@ class FargateTasks(Engine):
             "cluster": self.cluster,
             "taskDefinition": self.task_definition,
             "launchType": "FARGATE",
+            "propagateTags": "TASK_DEFINITION",
             "networkConfiguration": {"awsvpcConfiguration": self.network},
             "overrides": {"containerOverrides": [container]},
         }

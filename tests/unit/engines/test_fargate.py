@@ -39,6 +39,18 @@ def test_the_token_is_of_one_request(clients: AwsClients, tasks: FargateTasks) -
     assert len(set(tokens)) == 3
 
 
+def test_tasks_have_the_tags_of_their_definition(clients: AwsClients, tasks: FargateTasks) -> None:
+    asked: list[str] = []
+    clients.ecs.meta.events.register_first(
+        "before-parameter-build.ecs.RunTask", lambda params, **_: asked.append(params["propagateTags"])
+    )
+    with Stubber(clients.ecs) as ecs:
+        ecs.add_response("run_task", {"tasks": [{"taskArn": "arn:1"}], "failures": []})
+        tasks.start("a", ["python"])
+
+    assert asked == ["TASK_DEFINITION"]
+
+
 @pytest.mark.parametrize(
     ("code", "message", "reason"),
     [

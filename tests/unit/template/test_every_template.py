@@ -120,3 +120,28 @@ def test_every_role_takes_the_organizations_boundary(name: str) -> None:
         boundary = ["HasBoundary", {"Ref": "PermissionsBoundaryArn"}, {"Ref": "AWS::NoValue"}]
         assert role["Properties"]["PermissionsBoundary"] == {"Fn::If": boundary}, key
     assert bool(roles) == ("PermissionsBoundaryArn" in template["Parameters"]) == (name != "streams.yaml")
+
+
+PARTS = re.compile(  # of something that has tags
+    "AWS::(ApiGateway::(Deployment|Method|Model|RequestValidator|Resource|UsagePlanKey)|IAM::Policy"
+    "|Lambda::EventInvokeConfig|Logs::MetricFilter|S3::BucketPolicy|SQS::QueuePolicy|Serverless::.*)"
+)
+UNTAGGED = {"AWS::IAM::ManagedPolicy": "Managed policies", "AWS::Scheduler::Schedule": "schedules"}
+
+
+def test_what_takes_no_tags_is_said() -> None:
+    """CloudFormation gives a stack's tags to every resource whose type has them."""
+    from cfnlint.schema import PROVIDER_SCHEMA_MANAGER as SCHEMAS
+
+    kinds = {body["Type"] for template in TEMPLATES.values() for body in template["Resources"].values()}
+    without = {
+        kind
+        for kind in kinds
+        if not PARTS.fullmatch(kind)
+        and "Tags" not in SCHEMAS.get_resource_schema("us-east-1", kind).schema["properties"]
+    }
+    guide = (SAM.parent / "docs" / "guide" / "deploy.md").read_text()
+    [row] = [line for line in guide.splitlines() if line.startswith("| tags |")]
+
+    assert without == UNTAGGED.keys()
+    assert all(words in row for words in UNTAGGED.values())

@@ -95,12 +95,14 @@ def test_a_servers_token_is_ecs_own_to_hand_over() -> None:
 
 def test_only_the_checker_and_only_that_definition(template: dict[str, Any]) -> None:
     policy = template["Resources"]["FargatePolicy"]
-    start, watch, hand = policy["Properties"]["PolicyDocument"]["Statement"]
+    start, tag, watch, hand = policy["Properties"]["PolicyDocument"]["Statement"]
 
     assert policy["Condition"] == "HasFargate"
     assert policy["Properties"]["Roles"] == [{"Ref": "CheckerRole"}]
     assert (start["Action"], start["Resource"]) == ("ecs:RunTask", {"Ref": "FargateTaskDefinition"})
     assert watch["Action"] == ["ecs:DescribeTasks", "ecs:StopTask"]
+    assert (tag["Action"], tag["Resource"]) == ("ecs:TagResource", watch["Resource"])
+    assert tag["Condition"] == {"StringEquals": {"ecs:CreateAction": "RunTask"}}  # no task that is there
     assert "${FargateCluster}" in json.dumps(watch["Resource"])
     assert start["Condition"] == watch["Condition"]
     assert hand["Condition"] == {"StringEquals": {"iam:PassedToService": "ecs-tasks.amazonaws.com"}}
