@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar, cast, get_args
 
 from sparklet.errors import SettingsError
-from sparklet.job.session import s3_environment
+from sparklet.job.session import s3_environment, write_encryption
 from sparklet.model import MIB
 from sparklet.shown import MIN_SECRET, SECRET
 
@@ -34,7 +34,7 @@ OF_FUNCTIONS = frozenset(
         *("SPARKLET_ENGINE", "SPARKLET_QUEUE_URL", "SPARKLET_RUNNER", "SPARKLET_SCRATCH", "SPARKLET_SCRIPT_ENV"),
         *("SPARKLET_SCRIPT_PREFIXES", "SPARKLET_SPARK_CONF", "SPARKLET_SPARK_LINE", "SPARKLET_TASKS_PER_JVM"),
         *("SPARKLET_WORKER_FUNCTION", "SPARKLET_WORKER_MEMORY_MB", "SPARKLET_WORKER_SCRATCH_MB"),
-        "SPARKLET_WORKER_SETTINGS",
+        *("SPARKLET_WORKER_SETTINGS", "SPARKLET_WRITE_ENCRYPTION"),
     }
 )
 """The variables that the template sets on functions, some within SPARKLET_WORKER_SETTINGS."""
@@ -60,7 +60,7 @@ NAMES = OF_FUNCTIONS | frozenset(
 )
 """Every variable that begins with ``SPARKLET_``; any other is refused, since it must be a misspelt one."""
 
-OF_SCRIPTS = re.compile("SPARKLET_(JAVA_OPTIONS|SCRIPT_ENV|SPARK_CONF|SPARK_LINE)$|PYICEBERG_")
+OF_SCRIPTS = re.compile("SPARKLET_(JAVA_OPTIONS|SCRIPT_ENV|SPARK_CONF|SPARK_LINE|WRITE_ENCRYPTION)$|PYICEBERG_")
 # of auto: lambda-large, then by the price of an hour (app/prices.toml)
 IN_ORDER = ("lambda-large", "emr", "fargate", "standalone", "connect", "emr-serverless", "glue")
 MAX_SHOWN = 60  # characters of a wrong value
@@ -349,6 +349,7 @@ class SparkSettings:
     region: str  # AWS_REGION, or AWS_DEFAULT_REGION
     temporary_keys: bool  # whether AWS_SESSION_TOKEN is set
     cds_archive: Path | None = None  # SPARKLET_CDS_ARCHIVE: class-data archive of this class path; the image has one
+    write_encryption: tuple[str, str] = ("", "")
     remote_token: str = field(default="", repr=False)  # SPARKLET_REMOTE_TOKEN: what the server at spark.remote asks for
 
 
@@ -373,6 +374,7 @@ def spark_settings(env: Mapping[str, str] = os.environ) -> SparkSettings:
         region=region,
         temporary_keys=bool(env.get("AWS_SESSION_TOKEN")),
         cds_archive=_path(env, "SPARKLET_CDS_ARCHIVE"),
+        write_encryption=write_encryption(env),
         remote_token=env.get("SPARKLET_REMOTE_TOKEN", ""),
     )
 

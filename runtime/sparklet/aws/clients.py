@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from sparklet.errors import SettingsError, SparkletError
 from sparklet.forks import renew_after_fork
+from sparklet.job.session import write_encryption
 
 if TYPE_CHECKING:
     import boto3
@@ -45,6 +46,7 @@ OPTIONS: Mapping[str, Mapping[str, Any]] = {
     # never tried twice, since a call whose answer was lost may have run; a function runs for at most 900 s
     "lambda": {"read_timeout": 910.0, "max_attempts": 1, "tcp_keepalive": True},
 }
+WRITES = ("CopyObject", "CreateMultipartUpload", "PutObject")
 WRONG_KEYS = frozenset(
     {
         *("AuthFailure", "InvalidAccessKeyId", "InvalidClientTokenId", "InvalidToken", "UnrecognizedClientException"),
@@ -95,6 +97,7 @@ class AwsClients:
         self._region = region
         self._attempts = attempts
         self._role_arn = role_arn
+        self.write_encryption = write_encryption()
         self.after_fork()
         renew_after_fork(self)
 
@@ -133,7 +136,15 @@ class AwsClients:
                 f"no AWS client can be made: {error} Set AWS_REGION and credentials, or AWS_PROFILE."
             ) from error
         client._make_api_call = _readable(client._make_api_call)
+        for operation in WRITES if service == "s3" else ():
+            client.meta.events.register(f"before-parameter-build.s3.{operation}", self._encrypted)
         return client
+
+    def _encrypted(self, params: dict[str, Any], **_: Any) -> None:
+        """Have a write ask for its encryption, which a bucket's policy may demand."""
+        algorithm, key = self.write_encryption
+        params |= {"ServerSideEncryption": algorithm} if algorithm else {}
+        params |= {"SSEKMSKeyId": key, "BucketKeyEnabled": True} if key else {}
 
     def _session(self) -> "boto3.Session":
         if "session" not in self._made:

@@ -175,13 +175,14 @@ class S3ObjectStore:
         origin: Any = _place(source.uri)
         try:
             with _faults(target):
+                kept: Any = {"StorageClass": source.storage_class} if source.storage_class else {}
                 if source.size_bytes <= MAX_ONE_COPY_BYTES:
-                    self._clients.s3.copy_object(CopySource=origin, **_place(target))
+                    self._clients.s3.copy_object(CopySource=origin, **_place(target), **kept)
                     return
                 from boto3.s3.transfer import TransferConfig
 
                 parts = TransferConfig(multipart_threshold=MAX_ONE_COPY_BYTES, multipart_chunksize=COPIED_PART_BYTES)
-                self._clients.s3.copy(origin, *split_uri(target), Config=parts)
+                self._clients.s3.copy(origin, *split_uri(target), ExtraArgs=kept, Config=parts)
         except ObjectNotFoundError as error:
             raise ObjectNotFoundError(
                 f"{source.uri} could not be copied to {target}: one of them is not there"
@@ -215,13 +216,15 @@ def _listed(bucket: str, found: Mapping[str, Any], version_id: str = "") -> Obje
     """An entry of a listing, which does not show whether Intelligent-Tiering has moved the object to an archive."""
     restore = found.get("RestoreStatus", {})
     restored = "RestoreExpiryDate" in restore and not restore.get("IsRestoreInProgress")
+    kind = found.get("StorageClass", "STANDARD")
     return ObjectInfo(
         f"s3://{bucket}/{found['Key']}",
         found["Size"],
         found["ETag"].strip('"'),
         found["LastModified"].timestamp(),
         version_id,
-        archived=found.get("StorageClass") in ARCHIVES and not restored,
+        archived=kind in ARCHIVES and not restored,
+        storage_class=kind if kind != "STANDARD" else "",
     )
 
 

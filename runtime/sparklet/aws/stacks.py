@@ -13,6 +13,7 @@ from typing import Any
 
 from sparklet.aws.clients import AwsClients, explained, failing_as, remedy
 from sparklet.errors import NotDeployedError, SettingsError
+from sparklet.job.session import write_encryption
 from sparklet.model.services import MappingSettings, QueueSettings, StackSettings
 from sparklet.settings import of_workers, opened
 
@@ -30,8 +31,15 @@ def stack_parameters(clients: AwsClients, name: str) -> Mapping[str, str]:
 def stack_outputs(
     clients: AwsClients, name: str, needed: Sequence[str] = OUTPUTS, template: str = "template.yaml"
 ) -> Mapping[str, str]:
-    """The outputs of a stack; NotDeployedError if there is none, SettingsError if it lacks one or is forbidden."""
-    outputs = {output["OutputKey"]: output["OutputValue"] for output in _described(clients, name).get("Outputs", [])}
+    """The outputs of a stack; NotDeployedError if there is none, SettingsError if it lacks one or is forbidden.
+
+    From now on the clients' writes ask for the encryption that the stack demands.
+    """
+    stack = _described(clients, name)
+    outputs = {output["OutputKey"]: output["OutputValue"] for output in stack.get("Outputs", [])}
+    given = {each["ParameterKey"]: each.get("ParameterValue", "") for each in stack.get("Parameters", [])}
+    if demanded := given.get("WriteEncryption"):
+        clients.write_encryption = write_encryption({"SPARKLET_WRITE_ENCRYPTION": demanded})
     if missing := [key for key in needed if key not in outputs]:
         raise SettingsError(
             f"the stack {name} lacks the outputs {', '.join(missing)}: was it made from sam/{template}?"

@@ -22,7 +22,7 @@ from sparklet.spark.jvm_calls import connected, log_in, stop_context
 from sparklet.spark.runner import Output, Runner, ScriptCall, ScriptResult
 from sparklet.spark.script_options import JVM_OPTIONS, read_options
 from sparklet.spark.script_output import ScriptOutput
-from sparklet.spark.spark_options import base_python_path, task_env
+from sparklet.spark.spark_options import base_python_path, encryption_conf, task_env
 from sparklet.spark.warm_runner import PORT, SECRET, Jvm, ScriptRun
 
 
@@ -49,6 +49,7 @@ class AttachedRunner(Runner):
         options.warn(output)
         jvm.tasks = 1  # prepared here, not by its first script
         properties = {  # without the driver's own folders and PATH
+            **encryption_conf(self._spark),
             **self._spark.conf,
             "spark.app.name": call.script.name,
             **{f"spark.executorEnv.{key}": value for key, value in call.env.items()},

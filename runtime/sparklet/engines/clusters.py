@@ -40,4 +40,6 @@ class SparkCluster(Engine):
         is_remote = "spark.remote" in self.conf
         if table_format and is_remote:
             return "Spark Connect gives a script no JVM, by which rows for a table are staged"
+        if is_remote and self.script_settings().get("SPARKLET_WRITE_ENCRYPTION"):
+            return "a server of Spark Connect encrypts as it is set up, not by the stack's WriteEncryption"
         return missing_setting(self.script_settings(), self.conf, ("spark.",) if is_remote else ())

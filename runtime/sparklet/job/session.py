@@ -168,6 +168,12 @@ def s3_environment(env: Mapping[str, str]) -> tuple[str, str]:
     return endpoint, env.get("AWS_REGION") or env.get("AWS_DEFAULT_REGION", "")
 
 
+def write_encryption(env: Mapping[str, str] = os.environ) -> tuple[str, str]:
+    """SPARKLET_WRITE_ENCRYPTION: the algorithm and the key of KMS that each write asks S3 for; "": the bucket's own."""
+    given = env.get("SPARKLET_WRITE_ENCRYPTION", "")
+    return ("aws:kms", given) if given.startswith("arn:") else (given, "")
+
+
 def s3a_options(hadoop_version: str, temporary_keys: bool, region: str, endpoint: str) -> dict[str, str]:
     """S3A's options; ``temporary_keys``: whether ``AWS_SESSION_TOKEN`` is set. An empty region or endpoint: AWS's."""
     conf = {"fs.s3.impl": S3A, "fs.s3a.aws.credentials.provider": _credentials_chain(hadoop_version, temporary_keys)}

@@ -132,6 +132,11 @@ def _refuse_no_catalog(at: Deployment, request: RunRequest) -> None:
             return
     except SettingsError:
         return  # the caller may not read the functions' settings
+    if functions.get("SPARKLET_WRITE_ENCRYPTION"):
+        raise PlanError(
+            f"{request.table} cannot be committed with the stack's WriteEncryption: pyiceberg writes by pyarrow, which "
+            "asks S3 for no encryption; take delta, hudi or parquet, or a bucket that encrypts by default"
+        )
     named = catalog_properties({**functions, **request.env}, request.params.get("warehouse"))
     if not named.keys() & {"type", "uri"}:
         raise PlanError(

@@ -37,6 +37,7 @@ class ObjectInfo:
     version_id: str = ""  # of a listing of versions, or the requested one; "": the current one
     archived: bool = False  # must be restored before it can be read
     deleted: bool = False  # a delete marker: only a listing of versions has them
+    storage_class: str = ""  # by a listing, where it is not S3's standard
 
 
 class ObjectStore(Protocol):

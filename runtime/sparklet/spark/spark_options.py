@@ -258,12 +258,21 @@ def s3a_conf(settings: SparkSettings, jars: Sequence[str] = ()) -> dict[str, str
     own = has_own_java(settings, jars)
     return {
         **s3a_options(hadoop_version, settings.temporary_keys, settings.region, settings.s3_endpoint),
+        **encryption_conf(settings),
         **{f"spark.hadoop.fs.{scheme}.impl": TASK_S3A if own else S3A for scheme in S3_SCHEMES},
         "spark.hadoop.mapreduce.fileoutputcommitter.algorithm.version": "1",
         **({"spark.sql.sources.commitProtocolClass": ATTEMPT_COMMIT} if own else {}),
         # Hadoop 3.4 keeps all markers; 3.3 asks S3 after each write to delete those above, which our folder never has.
         **({"spark.hadoop.fs.s3a.directory.marker.retention": "authoritative"} if hadoop_version < "3.4" else {}),
     }
+
+
+def encryption_conf(settings: SparkSettings) -> dict[str, str]:
+    """What Hadoop's writes ask S3 for, by S3A and by EMRFS; whether a bucket key is used is the bucket's setting."""
+    algorithm, key = settings.write_encryption
+    conf = {"s3a.encryption.algorithm": "SSE-KMS" if key else algorithm, "s3.enableServerSideEncryption": "true"}
+    of_kms = {"s3a.encryption.key": key, "s3.serverSideEncryption.kms.keyId": key} if key else {}
+    return {f"spark.hadoop.fs.{name}": value for name, value in {**conf, **of_kms}.items()} if algorithm else {}
 
 
 def task_conf(call: ScriptCall, env: Mapping[str, str], settings: SparkSettings) -> dict[str, str]:

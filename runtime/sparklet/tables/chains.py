@@ -20,7 +20,8 @@ from typing import Any
 
 from pyarrow import fs
 
-from sparklet.job.errors import CommitStateUnknownError
+from sparklet.job.errors import CommitStateUnknownError, TableError
+from sparklet.job.session import write_encryption
 from sparklet.tables.staged_files import file_system, read_text
 
 CHAIN = "records/"  # how the names of chains begin
@@ -50,6 +51,8 @@ def extend(folder: str, records: Mapping[str, Collection[int]], table: Any) -> d
     system, path = file_system(f"{folder}/{number:015x}.json.gz")
     if isinstance(system, fs.LocalFileSystem):
         system.create_dir(path.rpartition("/")[0], recursive=True)
+    elif write_encryption()[0]:
+        raise TableError(f"{path}: pyarrow, which stores what a table has of a stream, cannot ask for WriteEncryption")
     with system.open_output_stream(path) as stream:  # which compresses, as the name says
         stream.write(json.dumps(links).encode())
     return dict.fromkeys(records, number)

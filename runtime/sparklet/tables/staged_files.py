@@ -14,7 +14,7 @@ import pyarrow as pa
 from pyarrow import compute, fs, parquet, types
 
 from sparklet.job.errors import TableError
-from sparklet.job.session import s3_environment
+from sparklet.job.session import s3_environment, write_encryption
 from sparklet.tables.declaration import Commit, IdsOf, StagedWrite
 
 MAX_READERS = 16  # footers read at a time: each waits for the store, not for the processor
@@ -55,6 +55,9 @@ Staged = Sequence[StagedFile]
 def delta_place(uri: str) -> tuple[str, dict[str, str]]:
     """A table's place for delta-rs, which would decode ``file://``, and options that it does not read by itself."""
     options = {"aws_allow_http": str(s3_environment(os.environ)[0].startswith("http://")).lower()}
+    algorithm, key = write_encryption()
+    options |= {"aws_server_side_encryption": algorithm} if algorithm else {}
+    options |= {"aws_sse_kms_key_id": key, "aws_sse_bucket_key_enabled": "true"} if key else {}
     return uri[len("file://") :] if uri.startswith("file://") else uri, options
 
 

@@ -4,14 +4,17 @@ import io
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from botocore.response import StreamingBody
 from botocore.stub import Stubber
 
 from sparklet.aws import object_store
-from sparklet.aws.clients import AwsClients
+from sparklet.aws.clients import WRITES, AwsClients
 from sparklet.aws.object_store import CREATE_TRIES, S3ObjectStore
+from sparklet.aws.stacks import stack_outputs
 from sparklet.errors import ObjectChangedError, ObjectForbiddenError, ObjectNotFoundError, ObjectStoreError
 from sparklet.ports import ObjectInfo
 from tests.stand_ins.http_server import QuietHandler, serving
@@ -250,3 +253,88 @@ def test_only_what_is_large_is_copied_in_parts(clients: AwsClients, monkeypatch:
         store.copy_all([(large, "s3://bucket/large")])
 
         s3.assert_no_pending_responses()
+
+
+KEY = "arn:aws:kms:eu-west-1:123456789012:key/1"
+ENCRYPTIONS = {
+    "AES256": {"x-amz-server-side-encryption": "AES256"},
+    KEY: {
+        "x-amz-server-side-encryption": "aws:kms",
+        "x-amz-server-side-encryption-aws-kms-key-id": KEY,
+        "x-amz-server-side-encryption-bucket-key-enabled": "true",
+    },
+    "": {},
+}
+
+
+@pytest.mark.parametrize(("given", "headers"), ENCRYPTIONS.items())
+def test_every_write_asks_for_its_encryption(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, given: str, headers: dict[str, str]
+) -> None:
+    """A bucket's policy may deny a write without the headers."""
+    monkeypatch.setenv("SPARKLET_WRITE_ENCRYPTION", given)
+    clients, sent = AwsClients(attempts=1), dict[str, dict[str, str]]()
+    monkeypatch.setattr(object_store, "MAX_ONE_COPY_BYTES", 1)
+    (tmp_path / "small").write_bytes(b"x")
+    (tmp_path / "large").write_bytes(b"x" * (8 * 2**20 + 1))
+    small, large = (ObjectInfo(URI, size, "e", 0.0) for size in (1, 2))
+    store = S3ObjectStore(clients)
+    answers = {
+        "CopyPartResult": {"ETag": '"p"'},
+        "ETag": '"p"',
+        "UploadId": "u",
+        "ContentLength": 2,
+        "CopyObjectResult": {},
+    }
+
+    def answer(model: Any, params: Any, **_: Any) -> Any:
+        asked = {name.lower(): str(value) for name, value in params["headers"].items()}
+        sent[model.name] = {name: value for name, value in asked.items() if "server-side" in name}
+        return SimpleNamespace(status_code=200), {**answers, "ResponseMetadata": {"HTTPHeaders": {}}}
+
+    clients.s3.meta.events.register_first("before-call.s3", answer)
+    store.put(URI, b"x")
+    assert sent.pop("PutObject") == headers
+    store.put(URI, b"x", create_only=True)
+    assert sent.pop("PutObject") == headers
+    store.upload(tmp_path / "small", URI)
+    assert sent.pop("PutObject") == headers
+    store.upload(tmp_path / "large", URI)
+    assert sent.pop("CreateMultipartUpload") == headers
+    store.copy_all([(small, URI)])
+    assert sent.pop("CopyObject") == headers
+    store.copy_all([(large, URI)])
+    assert sent.pop("CreateMultipartUpload") == headers
+
+
+def test_whatever_can_ask_for_encryption_does(clients: AwsClients) -> None:
+    model = clients.s3.meta.service_model
+    takes = {
+        name
+        for name in model.operation_names
+        if (shape := model.operation_model(name).input_shape) and "ServerSideEncryption" in shape.members
+    }
+
+    assert takes - {"CreateSession", "WriteGetObjectResponse"} == {*WRITES}  # of directory buckets, of Object Lambda
+
+
+def test_a_copy_keeps_the_storage_class(clients: AwsClients) -> None:
+    entry = {"Key": "a", "Size": 1, "ETag": "e", "LastModified": datetime.now(UTC), "StorageClass": "STANDARD_IA"}
+    store = S3ObjectStore(clients)
+    with Stubber(clients.s3) as s3:
+        s3.add_response("list_objects_v2", {"Contents": [entry]})
+        to = {"Bucket": "bucket", "Key": "b", "CopySource": {"Bucket": "bucket", "Key": "a"}}
+        s3.add_response("copy_object", {}, {**to, "StorageClass": "STANDARD_IA"})
+
+        store.copy_all([(info, "s3://bucket/b") for info in store.list("s3://bucket/")])
+
+
+def test_a_callers_writes_are_those_of_its_stack(clients: AwsClients) -> None:
+    stack = {"StackName": "s", "CreationTime": datetime.now(UTC), "StackStatus": "CREATE_COMPLETE"}
+    parameter = {"ParameterKey": "WriteEncryption", "ParameterValue": KEY}
+    with Stubber(clients.cloudformation) as cloudformation:
+        cloudformation.add_response("describe_stacks", {"Stacks": [{**stack, "Parameters": [parameter]}]})
+
+        stack_outputs(clients, "s", ())
+
+    assert clients.write_encryption == ("aws:kms", KEY)

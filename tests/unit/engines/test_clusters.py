@@ -82,3 +82,11 @@ def test_an_engine_that_is_not_whole_spoils_no_other() -> None:
     made = engines_of(AwsClients(), {"glue": {"name": "shards"}, "new": {"a": "b"}, "fargate": FARGATE}, {})
 
     assert [name for name, engine in made.items() if engine.unfit("")] == ["glue", "new"]
+
+
+def test_a_server_of_connect_cannot_be_told_of_encryption() -> None:
+    given = {"SPARKLET_WRITE_ENCRYPTION": "AES256"}
+    made = clusters_of({"standalone": STANDALONE, "connect": CONNECT}, MemoryEngine(), lambda: given)
+
+    assert "WriteEncryption" in made["connect"].unfit("")
+    assert made["standalone"].unfit("") == ""  # its worker sets S3A's options

@@ -71,6 +71,21 @@ def test_it_keeps_to_the_syntax_of_python_3_9(path: Path) -> None:
     assert not annotated or "from __future__ import annotations" in path.read_text(encoding="utf-8")
 
 
+def test_the_bundle_imports_nothing_that_it_lacks(bundle: Path) -> None:
+    """At the head of its modules; what a function imports may be a worker's."""
+    with zipfile.ZipFile(bundle) as content:
+        heads = {name: ast.parse(content.read(name)).body for name in content.namelist() if name.endswith(".py")}
+    modules = {name.removesuffix(".py").removesuffix("/__init__").replace("/", ".") for name in heads}
+    wanted = {
+        (name, node.module)
+        for name, body in heads.items()
+        for node in body
+        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("sparklet")
+    }
+
+    assert {(name, module) for name, module in wanted if module not in modules} == set()
+
+
 def test_another_file_than_a_zip_is_refused(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "sparklet.job.bundle", "dist/"]
 

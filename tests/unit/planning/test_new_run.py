@@ -274,6 +274,18 @@ def test_a_table_of_iceberg_without_a_catalog_is_refused(world: World, params: d
     assert world.at.known_run("run-1") is None and world.keys("s3://sparklet/") == []
 
 
+def test_a_commit_without_the_demanded_encryption_is_refused(world: World) -> None:
+    """pyiceberg's files would be denied one after the other, at the run's end."""
+    world.put(1)
+    of_functions = {"PYICEBERG_CATALOG__ICEBERG__TYPE": "glue", "SPARKLET_WRITE_ENCRYPTION": "AES256"}
+    at = replace(world.at, functions=lambda: of_functions)
+
+    with pytest.raises(PlanError, match="WriteEncryption"):
+        new_run(at, world.request(table="iceberg:db.t"))
+
+    assert new_run(at, world.request(table="delta:s3://b/t")).table == "delta:s3://b/t"
+
+
 @pytest.mark.parametrize(
     ("changes", "functions"),
     [

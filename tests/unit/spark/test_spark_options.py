@@ -1,6 +1,7 @@
 import os
 import sys
 import zipfile
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,13 +11,14 @@ import pytest
 import sparklet
 from sparklet.engines.one_shard import shares_disk
 from sparklet.errors import SettingsError
-from sparklet.settings import SparkSettings, spark_settings, worker_settings
+from sparklet.settings import OF_SCRIPTS, SparkSettings, spark_settings, worker_settings
 from sparklet.spark.java_classes import mark
 from sparklet.spark.runner import ScriptCall
 from sparklet.spark.spark_options import (
     AWSGLUE,
     class_path,
     core_count,
+    encryption_conf,
     heap_mb,
     is_local,
     java_command,
@@ -429,3 +431,20 @@ def test_the_settings_choose_the_runner(tmp_path: Path) -> None:
     assert isinstance(runner_for(warm, settings()), WarmRunner)
     assert isinstance(runner_for(submit, settings()), SubmitRunner)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_hadoop_asks_for_the_encryption_of_writes() -> None:
+    key = "arn:aws:kms:eu-west-1:123456789012:key/1"
+    plain, ours, theirs = (s3a_conf(settings(SPARKLET_WRITE_ENCRYPTION=given)) for given in ("", "AES256", key))
+
+    def of(conf: Mapping[str, str]) -> dict[str, str]:
+        return {name: value for name, value in conf.items() if "ncryption" in name}
+
+    of_s3a, of_emrfs = "spark.hadoop.fs.s3a.encryption", "spark.hadoop.fs.s3"
+    switched_on = {f"{of_emrfs}.enableServerSideEncryption": "true"}
+    assert of(plain) == {}
+    assert of(ours) == {f"{of_s3a}.algorithm": "AES256", **switched_on}
+    kms = {f"{of_s3a}.algorithm": "SSE-KMS", f"{of_s3a}.key": key}
+    assert of(theirs) == {**kms, **switched_on, f"{of_emrfs}.serverSideEncryption.kms.keyId": key}
+    assert encryption_conf(settings(SPARKLET_WRITE_ENCRYPTION=key)).items() <= theirs.items()  # of attached workers
+    assert OF_SCRIPTS.match("SPARKLET_WRITE_ENCRYPTION")  # which all engines' workers get

@@ -1,0 +1,68 @@
+"""Writers of tables ask S3 for the encryption that the stack demands, or say that they cannot."""
+
+from contextlib import suppress
+from types import SimpleNamespace
+
+import pyarrow as pa
+import pytest
+from deltalake import write_deltalake
+from deltalake.exceptions import DeltaError
+
+from sparklet.job.errors import TableError
+from sparklet.tables import chains
+from sparklet.tables.staged_files import delta_place
+from tests.stand_ins.http_server import QuietHandler, serving
+
+KEY = "arn:aws:kms:eu-west-1:123456789012:key/1"
+NAME = "x-amz-server-side-encryption"
+
+
+@pytest.mark.parametrize(
+    ("given", "headers"),
+    [
+        ("", {}),
+        ("AES256", {NAME: "AES256"}),
+        (KEY, {NAME: "aws:kms", f"{NAME}-aws-kms-key-id": KEY, f"{NAME}-bucket-key-enabled": "true"}),
+    ],
+)
+def test_delta_asks_for_the_encryption_of_each_file(
+    monkeypatch: pytest.MonkeyPatch, given: str, headers: dict[str, str]
+) -> None:
+    sent: list[dict[str, str]] = []
+
+    class Empty(QuietHandler):
+        """A bucket without objects, which takes some."""
+
+        def do_GET(self) -> None:
+            body = b"<ListBucketResult><Name>lake</Name><IsTruncated>false</IsTruncated></ListBucketResult>"
+            self.send_response(200 if "list-type" in self.path else 404)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def do_PUT(self) -> None:
+            self.rfile.read(int(self.headers["Content-Length"]))
+            sent.append({name: value for name, value in self.headers.items() if NAME in name})
+            self.send_response(200)
+            self.send_header("ETag", '"1"')
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+
+    monkeypatch.setenv("SPARKLET_WRITE_ENCRYPTION", given)
+    with serving(Empty) as address, suppress(DeltaError):  # which then reads its commit back
+        place = {"AWS_ENDPOINT_URL": address, "AWS_ENDPOINT_URL_S3": address, "AWS_REGION": "eu-west-1"}
+        for name, value in {**place, "AWS_ACCESS_KEY_ID": "a", "AWS_SECRET_ACCESS_KEY": "b"}.items():
+            monkeypatch.setenv(name, value)
+        uri, options = delta_place("s3://lake/t")
+        write_deltalake(uri, pa.table({"a": [1]}), storage_options=options)
+
+    assert sent == [headers, headers]  # data and log
+
+
+def test_what_cannot_ask_for_it_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Records of a stream, which pyarrow stores beside a table."""
+    monkeypatch.setenv("SPARKLET_WRITE_ENCRYPTION", "AES256")
+    monkeypatch.setenv("AWS_REGION", "eu-west-1")
+
+    with pytest.raises(TableError, match="WriteEncryption"):
+        chains.extend("s3://lake/t/_sparklet_records", {"records/a": [1]}, SimpleNamespace(made=lambda name: None))
