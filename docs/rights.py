@@ -1,25 +1,60 @@
-"""The table of a caller's rights in ``docs/guide/deploy.md``: ``python -m docs.rights docs/guide/deploy.md``.
+"""Who may do what: a caller's rights in ``docs/guide/deploy.md``, all roles' in ``docs/reference/rights.md``.
+
+``python -m docs.rights docs/guide/deploy.md`` writes both.
 
 What is called of AWS stands in the code; here stand what a caller needs a call for and on what it is authorized, and
-who else makes the other calls. ``unknown`` names each call that stands in neither, or is gone.
+with which roles calls are made. ``unknown`` names each call that stands in neither, or is gone; ``missing`` and
+``idle`` compare a role's policies.
 """
 
 import ast
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import botocore.session
 from botocore import xform_name
 
 from sparklet.aws.clients import SERVICES
+from sparklet.local.local_template import parse_template
 
 RUNTIME = Path(__file__).resolve().parents[1] / "runtime" / "sparklet"
+SAM = RUNTIME.parents[1] / "sam"
+PAGE = SAM.parent / "docs" / "reference" / "rights.md"
+HEAD = """# What each role may do
+
+<!-- Made from the templates by `make docs`; a test compares. -->
+
+Every role of every template, statement by statement. Names are those of parameters and resources; a statement with a
+name under "if" is there if that condition of the template holds. A caller's rights: [deploy](../guide/deploy.md).
+"""
 BEGIN, END = "<!-- rights: written by docs.rights -->", "<!-- rights: end -->"
 LEDGER, BUCKET = "`LedgerTable`", "the bucket `BucketName`"
+
+
+PREFIXES = {  # of IAM, where they are not called like the clients
+    "emr": "elasticmapreduce",
+    "emr_serverless": "emr-serverless",
+    "functions": "lambda",
+    "secrets": "secretsmanager",
+}
+AUTHORIZED_AS = {
+    "dynamodb.transact_write_items": ("dynamodb:PutItem", "dynamodb:UpdateItem", "dynamodb:ConditionCheckItem"),
+    "functions.invoke": ("lambda:InvokeFunction",),
+    "s3.copy": ("s3:GetObject", "s3:PutObject", "s3:AbortMultipartUpload"),
+    "s3.copy_object": ("s3:GetObject", "s3:PutObject"),
+    "s3.delete_objects": ("s3:DeleteObject",),
+    "s3.head_bucket": ("s3:ListBucket",),
+    "s3.head_object": ("s3:GetObject",),
+    "s3.list_object_versions": ("s3:ListBucketVersions",),
+    "s3.list_objects_v2": ("s3:ListBucket",),
+    "s3.upload_file": ("s3:PutObject", "s3:AbortMultipartUpload"),
+    "sqs.send_message_batch": ("sqs:SendMessage",),
+}
 
 
 @dataclass(frozen=True)
@@ -29,7 +64,7 @@ class Need:
     purpose: str
     calls: tuple[str, ...]  # "service.method", as ``AwsClients`` has them
     on: str
-    actions: tuple[str, ...] = ()  # where they are not called like the calls
+    further: tuple[str, ...] = ()  # actions beyond the calls' own
 
 
 NEEDS = (
@@ -43,28 +78,23 @@ NEEDS = (
         "`run`, `plan`, `redrive`, `cancel`, `watch`",
         ("dynamodb.put_item", "dynamodb.update_item", "dynamodb.transact_write_items"),
         LEDGER,
-        ("dynamodb:PutItem", "dynamodb:UpdateItem", "dynamodb:ConditionCheckItem"),
     ),
-    Need("the same", ("sqs.send_message_batch",), "the queue `QueueUrl`", ("sqs:SendMessage",)),
-    Need("all", ("s3.get_object", "s3.head_object"), f"{BUCKET}; inputs", ("s3:GetObject",)),
-    Need(
-        "all", ("s3.list_objects_v2", "s3.head_bucket"), f"{BUCKET}; inputs' and outputs' buckets", ("s3:ListBucket",)
-    ),
+    Need("the same", ("sqs.send_message_batch",), "the queue `QueueUrl`"),
+    Need("all", ("s3.get_object", "s3.head_object"), f"{BUCKET}; inputs"),
+    Need("all", ("s3.list_objects_v2", "s3.head_bucket"), f"{BUCKET}; inputs' and outputs' buckets"),
     Need(
         "those that start or end runs",
         ("s3.put_object", "s3.upload_file"),
         BUCKET,
-        ("s3:PutObject", "s3:AbortMultipartUpload"),
     ),
     Need(
         "the same, `clean`, `--overwrite`",
         ("s3.delete_objects",),
         f"{BUCKET}; outputs that are replaced",
-        ("s3:DeleteObject",),
     ),
-    Need("`clean`", ("dynamodb.batch_write_item",), LEDGER, ("dynamodb:BatchWriteItem", "dynamodb:DeleteItem")),
+    Need("`clean`", ("dynamodb.batch_write_item",), LEDGER, ("dynamodb:DeleteItem",)),
     Need("`logs`", ("logs.filter_log_events", "logs.get_log_events"), "`WorkerLogGroup`"),
-    Need("`invoke`", ("functions.invoke",), "`WorkerAliasArn`", ("lambda:InvokeFunction",)),
+    Need("`invoke`", ("functions.invoke",), "`WorkerAliasArn`"),
     Need(
         "runs of state machines",
         ("states.start_execution", "states.describe_execution", "states.stop_execution"),
@@ -74,7 +104,6 @@ NEEDS = (
         "`--versions`",
         ("s3.list_object_versions",),
         "inputs' buckets; `s3:GetObjectVersion` on inputs",
-        ("s3:ListBucketVersions",),
     ),
     Need("`--role`", ("sts.assume_role",), "that role"),
     Need("`--input glue:…`", ("glue.get_table", "glue.get_partitions"), "catalog, database and table"),
@@ -104,31 +133,67 @@ NEEDS = (
     Need("`doctor --delete-snapshots`", ("functions.delete_function",), "`WorkerFunctionName`"),
     Need("`doctor --image`", ("ecr.describe_images",), "the image's repository"),
 )
-NOT_OF_CALLERS = {  # call: who makes it
-    "ecs.describe_tasks": "the checker",
-    "ecs.run_task": "the checker",
-    "ecs.stop_task": "the checker",
-    "emr.add_job_flow_steps": "the checker",
-    "emr.cancel_steps": "the checker",
-    "emr.describe_step": "the checker",
-    "emr.list_steps": "the checker",
-    "emr_serverless.cancel_job_run": "the checker",
-    "emr_serverless.get_job_run": "the checker",
-    "emr_serverless.start_job_run": "the checker",
-    "events.put_events": "functions that tell of ends",
-    "glue.batch_stop_job_run": "the checker",
-    "glue.create_table": "workers that commit",
-    "glue.get_job_run": "the checker",
-    "glue.get_job_runs": "the checker",
-    "glue.start_job_run": "the checker",
-    "glue.update_table": "workers that commit",
-    "s3.copy": "workers",
-    "s3.copy_object": "workers",
-    "secrets.get_secret_value": "callers of functions, by sam/functions.yaml's CallerPolicy; scripts",
-    "sns.publish": "functions that tell of ends",
-    "sqs.change_message_visibility": "workers",
-    "sqs.get_queue_url": "workers; callers of functions",
+LEDGER_OF_RUNS = (
+    *("dynamodb.batch_get_item", "dynamodb.get_item", "dynamodb.put_item", "dynamodb.query"),
+    *("dynamodb.transact_write_items", "dynamodb.update_item"),
+)
+FOLDERS = ("s3.delete_objects", "s3.get_object", "s3.head_object", "s3.list_objects_v2", "s3.put_object")
+NOTICES = ("events.put_events", "sns.publish")
+VERSIONS = ("emr.describe_cluster", "emr_serverless.get_application", "glue.get_job")
+INPUTS = ("s3.head_bucket", "s3.list_object_versions", "sts.assume_role")
+SHARDS = ("dynamodb.get_item", "dynamodb.update_item", *FOLDERS, "s3.copy", "s3.copy_object", "s3.upload_file")
+JOBS = (
+    *("ecs.describe_tasks", "ecs.run_task", "ecs.stop_task", "emr.add_job_flow_steps", "emr.cancel_steps"),
+    *("emr.describe_step", "emr.list_steps", "emr_serverless.cancel_job_run", "emr_serverless.get_job_run"),
+    *("emr_serverless.start_job_run", "functions.invoke", "glue.batch_stop_job_run", "glue.get_job_run"),
+    *("glue.get_job_runs", "glue.start_job_run", "logs.get_log_events"),
+)
+CALLS = ("dynamodb.get_item", "dynamodb.update_item", "s3.get_object", "s3.put_object", "secrets.get_secret_value")
+ROLES = {  # template, role (or managed policy): the calls of the code that runs with it
+    ("template.yaml", "WorkerRole"): (
+        *(*SHARDS, *NOTICES, "sqs.change_message_visibility", "sts.assume_role"),
+        *("glue.create_table", "glue.get_partitions", "glue.get_table", "glue.update_table"),
+    ),
+    ("template.yaml", "PlannerRole"): (
+        *(*LEDGER_OF_RUNS, *FOLDERS, *INPUTS, *VERSIONS, "functions.get_function_configuration"),
+        *("glue.get_partitions", "glue.get_table", "sqs.send_message_batch"),
+    ),
+    ("template.yaml", "DlqConsumerRole"): (
+        *("dynamodb.get_item", "dynamodb.update_item", "s3.put_object", "sqs.send_message_batch", *NOTICES),
+    ),
+    ("template.yaml", "CheckerRole"): (
+        *(*LEDGER_OF_RUNS, *FOLDERS, *INPUTS, *VERSIONS, *NOTICES, *JOBS),
+        *("functions.get_function_configuration", "sqs.send_message_batch"),
+    ),
+    ("template.yaml", "StepRole"): (
+        *(*LEDGER_OF_RUNS, *FOLDERS, *VERSIONS, *NOTICES, "functions.get_function_configuration"),
+        *("sqs.send_message_batch", "states.describe_execution"),
+    ),
+    ("template.yaml", "EngineWorkerPolicy"): (*SHARDS, "sts.assume_role"),
+    ("fargate.yaml", "TaskRole"): (*SHARDS, "sts.assume_role"),
+    ("functions.yaml", "SmallWorkerRole"): CALLS,
+    ("functions.yaml", "MediumWorkerRole"): CALLS,
+    ("functions.yaml", "LargeWorkerRole"): CALLS,
+    ("functions.yaml", "FailuresRole"): ("dynamodb.get_item", "dynamodb.update_item"),
+    ("functions.yaml", "CallerPolicy"): (
+        *("cloudformation.describe_stacks", "dynamodb.batch_get_item", "functions.invoke", "s3.get_object"),
+        *("s3.put_object", "secrets.get_secret_value", "sqs.get_queue_url", "sqs.send_message_batch"),
+    ),
 }
+NOT_OF_CALLERS = {  # calls of functions and jobs alone
+    *set(JOBS) - {"functions.invoke", "logs.get_log_events"},
+    *(*NOTICES, "glue.create_table", "glue.update_table", "s3.copy", "s3.copy_object", "secrets.get_secret_value"),
+    *("sqs.change_message_visibility", "sqs.get_queue_url"),  # the latter of callers of Python functions, too
+}
+BY_AWS = re.compile(  # what AWS does with these roles, or authorizes beside a call
+    "(ec2|kms):.*|logs:(CreateLogStream|PutLogEvents)|sqs:(DeleteMessage|GetQueueAttributes|ReceiveMessage)"
+    "|ecs:TagResource|glue:GetDatabase|iam:PassRole|s3:(AbortMultipartUpload|GetObjectVersion)"
+)
+OF_AWS = {  # roles that no code of ours has: state machines, API Gateway, ECS, CodeBuild, schedules
+    *("ApiRole", "BuildRole", "LoopMachineRole", "MapMachineRole", "ObjectRole", "ScheduleRole", "StartRole"),
+}
+
+
 OF_THE_EMULATOR = RUNTIME / "local"  # it has an account of its own
 
 
@@ -173,22 +238,113 @@ def _methods(service: str) -> set[str]:
 
 def actions(need: Need) -> tuple[str, ...]:
     """The actions of IAM that its calls are authorized by."""
-    return need.actions or tuple(dict.fromkeys(map(_action, need.calls)))
+    return tuple(dict.fromkeys((*(action for call in need.calls for action in actions_of(call)), *need.further)))
 
 
-def _action(call: str) -> str:
+@cache
+def actions_of(call: str) -> tuple[str, ...]:
+    """The actions of IAM that a call is authorized by."""
+    if call in AUTHORIZED_AS:
+        return AUTHORIZED_AS[call]
     name, method = call.split(".")
-    service = {"functions": "lambda", "emr": "elasticmapreduce", "emr_serverless": "emr-serverless"}.get(name, name)
     operations = botocore.session.get_session().get_service_model(SERVICES.get(name, name)).operation_names
     operation = next(each for each in operations if xform_name(each) == method)
-    return f"{service.replace('stepfunctions', 'states')}:{re.sub(r'[0-9]{8}.*$', '', operation)}"
+    return (f"{PREFIXES.get(name, name)}:{operation}",)
 
 
 def unknown() -> set[str]:
-    """Calls that stand here and not in the code, or the other way round, or both with callers and with others."""
-    listed = [call for need in NEEDS for call in need.calls]
-    others = NOT_OF_CALLERS.keys()
-    return set(called() ^ {*listed, *others}) | (set(listed) & others)
+    """Calls that stand here and not in the code, or in the code and not here, or with callers and with others."""
+    of_callers = {call for need in NEEDS for call in need.calls}
+    of_roles = {call for calls in ROLES.values() for call in calls}
+    return (of_callers | NOT_OF_CALLERS) ^ called() | (of_callers & NOT_OF_CALLERS) | (of_roles - called())
+
+
+def missing(place: tuple[str, str], allowed: Iterable[str]) -> set[str]:
+    """The actions that a role's calls need and it is not allowed."""
+    return {action for call in ROLES[place] for action in actions_of(call)} - {*allowed} - {"s3:AbortMultipartUpload"}
+
+
+def idle(place: tuple[str, str], allowed: Iterable[str]) -> set[str]:
+    """The actions that a role is allowed, and no call of its code needs."""
+    needed = {action for call in ROLES[place] for action in actions_of(call)}
+    needed |= {"sqs:SendMessage"} if ROLES[place] is CALLS else set()  # by which Lambda reports lost calls
+    return {action for action in allowed if not BY_AWS.fullmatch(action)} - needed
+
+
+@dataclass(frozen=True)
+class Right:
+    """A statement of a role's policies."""
+
+    role: str
+    actions: tuple[str, ...]
+    on: tuple[str, ...]
+    condition: str  # under which the stack has it
+
+
+def rights_of(template: Mapping[str, Any]) -> Iterator[Right]:
+    """The statements of a template's roles and managed policies, as they are written."""
+    for name, body in template["Resources"].items():
+        properties, condition = body.get("Properties", {}), body.get("Condition", "")
+        if body["Type"] == "AWS::IAM::Role":
+            for when, policy in _chosen(properties.get("Policies", []), condition):
+                yield from _statements([name], policy["PolicyDocument"], when)
+        elif body["Type"] in ("AWS::IAM::Policy", "AWS::IAM::ManagedPolicy"):
+            roles = [shown(role) for role in properties.get("Roles", [{"Ref": name}])]
+            yield from _statements(roles, properties["PolicyDocument"], condition)
+
+
+def _statements(roles: list[str], document: Mapping[str, Any], condition: str) -> Iterator[Right]:
+    for when, statement in _chosen(document["Statement"], condition):
+        for role in roles:
+            actions, on = (statement[key] for key in ("Action", "Resource"))
+            on = on if isinstance(on, list) else [on]
+            yield Right(role, tuple([actions] if isinstance(actions, str) else actions), tuple(map(shown, on)), when)
+
+
+def _chosen(nodes: Any, condition: str) -> Iterator[tuple[str, Any]]:
+    """The parts of a list, each with the conditions under which it counts."""
+    for node in nodes if isinstance(nodes, list) else [nodes]:
+        if isinstance(node, dict) and "Fn::If" in node:
+            name, then, otherwise = node["Fn::If"]
+            yield from _chosen(then, f"{condition} {name}".strip())
+            yield from _chosen(otherwise, f"{condition} not {name}".strip())
+        elif node != {"Ref": "AWS::NoValue"}:
+            yield condition, node
+
+
+def shown(node: Any) -> str:
+    """A resource as people read it: names of parameters and resources, and what follows them."""
+    if isinstance(node, str):
+        return re.sub(r"\$\{(?:AWS::)?(\w+)(?:\.\w+)?\}", r"\1", node)
+    if isinstance(node, list):
+        return " ".join(filter(None, map(shown, node)))
+    [(kind, body)] = node.items()
+    if kind == "Fn::Sub" and isinstance(body, list):
+        text, given = body
+        for name, value in given.items():
+            text = text.replace(f"${{{name}}}", shown(value))
+        return shown(text)
+    if kind == "Fn::If":
+        either = [shown(each) for each in body[1:] if each != {"Ref": "AWS::NoValue"}]
+        return either[0] if len(either) == 1 else f"({' or '.join(either)})"
+    if kind in ("Fn::Join", "Fn::Split", "Fn::Select"):
+        return shown(body[1])
+    return shown(body[0]) if kind == "Fn::GetAtt" else shown(body).removesuffix(".Alias")
+
+
+def row(right: Right) -> str:
+    """A statement's row."""
+    on = "; ".join(f"`{each}`" for each in right.on)
+    return f"| {right.role} | {', '.join(right.actions)} | {on} | {right.condition} |"
+
+
+def page() -> str:
+    """``docs/reference/rights.md``."""
+    text = HEAD
+    for path in sorted(SAM.glob("*.yaml")):
+        rows = [row(right) for right in rights_of(parse_template(path.read_text(encoding="utf-8")))]
+        text += f"\n## sam/{path.name}\n\n| role | may | on | if |\n|---|---|---|---|\n" + "\n".join(rows) + "\n"
+    return text
 
 
 def table() -> str:
@@ -200,9 +356,10 @@ def table() -> str:
 
 
 def main(path: Path) -> None:
-    """Write the table into the page."""
+    """Write the table into the page, and the reference."""
     text = path.read_text(encoding="utf-8")
     before, _, rest = text.partition(BEGIN)
+    PAGE.write_text(page(), encoding="utf-8")
     path.write_text(before + table() + rest.partition(END)[2], encoding="utf-8")
 
 

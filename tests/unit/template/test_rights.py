@@ -1,18 +1,74 @@
-"""The guide's table of a caller's rights has every call that the code makes, and names the one that is taken out."""
+"""Who may do what: compared with the calls in the code and with each template; what is taken out is named."""
 
+import copy
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from docs import rights
+from sparklet.local.local_template import parse_template
+from tests.unit.template.reading import as_list
 
-GUIDE = Path(__file__).resolve().parents[3] / "docs" / "guide" / "deploy.md"
+ROOT = Path(__file__).resolve().parents[3]
+GUIDE = ROOT / "docs" / "guide" / "deploy.md"
+TEMPLATES = {path.name: parse_template(path.read_text(encoding="utf-8")) for path in sorted(rights.SAM.glob("*.yaml"))}
 
 
-def test_every_call_of_aws_is_a_callers_or_somebody_elses() -> None:
+def allowed(place: tuple[str, str], template: dict[str, Any] | None = None) -> list[str]:
+    every = rights.rights_of(template or TEMPLATES[place[0]])
+    return [action for right in every if right.role == place[1] for action in right.actions]
+
+
+def test_every_call_of_aws_is_a_callers_or_a_roles() -> None:
     assert rights.unknown() == set()
     assert len(rights.called()) > 50
+
+
+def test_every_role_is_known() -> None:
+    there = {(name, right.role) for name, template in TEMPLATES.items() for right in rights.rights_of(template)}
+    ours = {(name, role) for name, role in there if role not in rights.OF_AWS and "MainStack" not in role}
+
+    assert ours == rights.ROLES.keys()
+
+
+@pytest.mark.parametrize("place", rights.ROLES)
+def test_a_role_may_do_what_its_code_calls_and_no_more(place: tuple[str, str]) -> None:
+    actions = allowed(place)
+
+    assert rights.missing(place, actions) == rights.idle(place, actions) == set()
+    for action in {*actions}:  # whichever is taken out of the role's policies is named
+        if not rights.BY_AWS.fullmatch(action) and not (action == "sqs:SendMessage" and "Worker" in place[1]):
+            assert rights.missing(place, [each for each in actions if each != action]) == {action}
+
+
+@pytest.mark.parametrize("name", TEMPLATES)
+def test_the_page_names_what_is_taken_out_of_a_statement(name: str) -> None:
+    """Else: python -m docs.rights docs/guide/deploy.md."""
+    page = rights.PAGE.read_text(encoding="utf-8")
+
+    def rows(template: dict[str, Any]) -> list[str]:
+        return [rights.row(right) for right in rights.rights_of(template)]
+
+    whole = rows(TEMPLATES[name])
+    assert "\n".join(whole) in page
+    fewer = copy.deepcopy(TEMPLATES[name])
+    for statement in _statements(fewer["Resources"]):
+        for action in (given := as_list(statement["Action"])):
+            statement["Action"] = [each for each in given if each != action]
+            assert "\n".join(rows(fewer)) not in page, (statement.get("Sid"), action)
+            statement["Action"] = given
+
+
+def _statements(node: Any) -> list[dict[str, Any]]:
+    if isinstance(node, list):
+        return [found for each in node for found in _statements(each)]
+    if not isinstance(node, dict):
+        return []
+    if "Effect" in node:
+        return [node] if node["Effect"] == "Allow" and "Principal" not in node else []
+    return [found for each in node.values() for found in _statements(each)]
 
 
 @pytest.mark.parametrize("place", range(len(rights.NEEDS)))
