@@ -4,7 +4,9 @@ import os
 import re
 from collections.abc import Iterator
 
+import boto3
 import pytest
+from botocore.exceptions import ClientError
 
 from sparklet.functions.deployed import LambdaFunctions
 from sparklet.functions.executor import LambdaExecutor
@@ -66,3 +68,17 @@ def test_a_role_allows_what_is_asked_for_and_nothing_else(stack: RecordedStack, 
         and not any(re.fullmatch(action, grant.action) and re.fullmatch(sid, grant.sid) for action, sid in UNSEEN)
     ]
     assert not idle
+
+
+def test_a_caller_needs_nothing_but_its_policy(stack: RecordedStack, monkeypatch: pytest.MonkeyPatch) -> None:
+    iam = boto3.Session().client("iam")
+    iam.create_user(UserName="caller")
+    iam.attach_user_policy(UserName="caller", PolicyArn=stack.outputs["CallerPolicyArn"])
+    key = iam.create_access_key(UserName="caller")["AccessKey"]
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", key["AccessKeyId"])
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", key["SecretAccessKey"])
+
+    _call()
+
+    with pytest.raises(ClientError, match="AccessDenied"):
+        boto3.Session().client("s3").list_buckets()
