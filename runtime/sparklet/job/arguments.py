@@ -25,8 +25,11 @@ MAX_QUOTED = 120  # characters of a wrong document, in an error
 FILE_SCHEME = "file://"
 _TIME = "HH:mm[:ss][.SSSSSSSSS][XXX]"
 STRICT = {  # see ``read_csv``; by Spark's own formats a time of day is lost in a date, and 12:30 is today
-    **{"header": True, "enforceSchema": False, "mode": "FAILFAST"},
-    **{"dateFormat": "yyyy-M-d", "timestampFormat": f"yyyy-M-d[ {_TIME}]['T'{_TIME}]"},
+    "header": True,
+    "enforceSchema": False,
+    "mode": "FAILFAST",
+    "dateFormat": "yyyy-M-d",
+    "timestampFormat": f"yyyy-M-d[ {_TIME}]['T'{_TIME}]",
 }
 
 
