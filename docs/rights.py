@@ -108,7 +108,7 @@ NEEDS = (
     Need("`--role`", ("sts.assume_role",), "that role"),
     Need("`--input glue:…`", ("glue.get_table", "glue.get_partitions"), "catalog, database and table"),
     Need(
-        "a run with an engine, or a table of Iceberg; `doctor --stack`",
+        "a run with an engine, or a table of Iceberg",
         ("functions.get_function_configuration",),
         "`WorkerAliasArn`",
     ),
@@ -129,6 +129,7 @@ NEEDS = (
             *("events.list_rule_names_by_target", "events.describe_rule"),
         ),
         "the stack's functions, queues and rules",
+        ("lambda:GetFunctionConfiguration",),
     ),
     Need("`doctor --delete-snapshots`", ("functions.delete_function",), "`WorkerFunctionName`"),
     Need("`doctor --image`", ("ecr.describe_images",), "the image's repository"),
