@@ -52,7 +52,8 @@ def told(names: list[str], source: str) -> tuple[str, bool]:
 
     It is not if the script names each of them again, to read it, or writes to what Sparklet does not see.
     """
-    places = {name: _places(source, name.rpartition(".")[2].rpartition("/")[2]) for name in names}
+    last = {name: name.rpartition("/")[2] for name in names}  # of a path; a table's database may be named elsewhere
+    places = {name: _places(source, word) or _places(source, word.rpartition(".")[2]) for name, word in last.items()}
     shown = ", ".join(f"{name}{f' (line {lines[0]})' if lines else ''}" for name, lines in places.items())
     lost = not _ELSEWHERE.search(source) and any(len(lines) < 2 for lines in places.values())
     return (

@@ -61,6 +61,17 @@ def test_work_is_lost_that_is_neither_read_nor_written_elsewhere(more: str, lost
     assert "wrote out/days (line 2) into the task's own folder" in what and "{output}" in what
 
 
+def test_a_folder_with_a_suffix_is_not_taken_for_its_format() -> None:
+    source = "import os\nframe.write.format('parquet').save('out.parquet')\n"
+
+    what, is_lost = told(["out.parquet"], source)
+
+    assert is_lost and "wrote out.parquet (line 2)" in what
+    assert told(["shop.people"], "frame.write.saveAsTable('people')\n")[0].startswith(
+        "the script wrote shop.people (line 1)"
+    )
+
+
 def test_a_name_that_the_script_makes_has_no_line() -> None:
     assert told(["shop.people"], "save(name)\n")[0].startswith("the script wrote shop.people into")
     assert told(["shop.people"], "def (\n")[1]
