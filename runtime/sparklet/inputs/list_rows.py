@@ -6,7 +6,8 @@ import io
 import json
 import re
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -17,17 +18,19 @@ MAX_JSON_BYTES = 64 * 1024 * 1024  # a document is held in memory as a whole
 BATCH_ROWS = 8192  # of a table
 _STEP = re.compile(r"\.?(?P<name>[^.\[\]]+)|\[(?P<index>\*|\d+)\]")
 
+ITEMS = "jsonl of items"
 Row = tuple[int, Any]  # number, counted from 1, and the row: an address or a mapping of columns
 
 
 def text_rows(file: Path, form: str, path: str, zipped: bool) -> Iterator[Row]:
     """The rows of a list in one of the text formats; RowError if it is not in that format."""
-    reader = {"lines": _lines, "csv": _csv, "json": _json, "jsonl": _jsonl}[form]
+    readers: dict[str, Callable[[TextIO, str], Iterator[Row]]] = {"lines": _lines, "csv": _csv, "json": _json}
+    readers |= {"jsonl": _jsonl, ITEMS: partial(_jsonl, whole=True)}
     row = 0
     try:
         with gzip.open(file) if zipped else file.open("rb") as stream:
             text = io.TextIOWrapper(stream, encoding="utf-8-sig", newline="" if form == "csv" else "\n")
-            for row, value in reader(text, path):
+            for row, value in readers[form](text, path):
                 yield row, value
     except UnicodeDecodeError as error:
         raise RowError(f"it is not UTF-8 after this row: {error.reason}; save the list as UTF-8", row) from error
@@ -100,12 +103,14 @@ def _names(cells: Sequence[str], path: str) -> list[str]:
     return names
 
 
-def _jsonl(text: TextIO, path: str) -> Iterator[Row]:
+def _jsonl(text: TextIO, path: str, *, whole: bool = False) -> Iterator[Row]:
+    """``whole``: without a path a line is one row, also one that is an array."""
     steps = _steps(path)
     for row, line in enumerate(text, start=1):
         if line.strip():
-            for value in _within(_decoded(line, row), steps, "", row):
-                yield row, value
+            value = _decoded(line, row)
+            for each in (value,) if whole and not steps else _within(value, steps, "", row):
+                yield row, each
 
 
 def _json(text: TextIO, path: str) -> Iterator[Row]:
@@ -189,5 +194,7 @@ def table_rows(
                     if number > after_row:
                         yield number, values
             row += batch.num_rows
+    except OverflowError as error:
+        raise RowError(f"a date or time in it is beyond the year 9999: {error}; leave that column out", row) from error
     except (pyarrow.ArrowException, OSError, UnicodeDecodeError) as error:
         raise RowError(f"it cannot be read as {form}: {str(error).splitlines()[0]}", row) from error

@@ -15,7 +15,7 @@ from urllib.parse import unquote_plus
 
 from sparklet.errors import ObjectChangedError, ObjectNotFoundError, PlanError
 from sparklet.inputs.list_entries import Entry, RowError, entry_of
-from sparklet.inputs.list_rows import Row, csv_rows, table_rows, text_rows
+from sparklet.inputs.list_rows import ITEMS, Row, csv_rows, table_rows, text_rows
 from sparklet.inputs.selection import Candidate, Reason
 from sparklet.model import SCHEME, InputObject, ListSource, Position, RunOptions, split_uri
 from sparklet.ports import ObjectInfo, ObjectStore
@@ -233,7 +233,7 @@ class ListReader:
             return item_rows(path, form, address, after_row, zipped=zipped)
         if form == "parquet":
             return table_rows(path, form, address, after_row)
-        return text_rows(path, form, address, zipped=zipped)
+        return text_rows(path, ITEMS if self.source.items and form == "jsonl" else form, address, zipped=zipped)
 
     def _parsed(
         self, name: str, number: int, rows: Iterator[Row], after: Place, parse: Callable[[Any], T]

@@ -5,6 +5,8 @@ from datetime import UTC, date, datetime
 from decimal import Decimal
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -64,7 +66,8 @@ def planned(world: World, *lists: ListRequest, **changes: Any) -> list[list[Any]
         ("csv", b"uri,bucket,key\na,b,c\n", "", [{"uri": "a", "bucket": "b", "key": "c"}]),
         ("json", json.dumps([1, "a", None, {"b": [True]}]).encode(), "", [1, "a", None, {"b": [True]}]),
         ("json", json.dumps({"days": [{"day": 1}, {"day": 2}]}).encode(), "days[*].day", [1, 2]),
-        ("jsonl", b'{"id": 1.5}\n\n7\n[8, 9]\n', "", [{"id": 1.5}, 7, 8, 9]),
+        ("jsonl", b'{"id": 1.5}\n\n7\n[8, 9]\n', "", [{"id": 1.5}, 7, [8, 9]]),
+        ("jsonl", b"[52.5, 13.4]\n", "[*]", [52.5, 13.4]),
         ("jsonl", b'{"id": {"n": 1}}\n', "id", [{"n": 1}]),
     ],
 )
@@ -87,6 +90,13 @@ def test_all_columns_of_parquet_are_in_an_item() -> None:
 
     assert found[0] == {"uri": "no", "day": "2026-11-01", "price": "1.10", "at": "2026-01-01T00:00:00+00:00"}
     assert items(parquet(rows), "parquet", "day") == ["2026-11-01", "2026-11-02", "2026-11-03"]
+
+
+def test_a_date_beyond_the_year_9999_is_named() -> None:
+    pq.write_table(pa.table({"day": pa.array([2_932_897], pa.date32())}), buffer := pa.BufferOutputStream())
+
+    with pytest.raises(PlanError, match="a date or time in it is beyond the year 9999"):
+        items(buffer.getvalue().to_pybytes(), "parquet")
 
 
 JSON_VALUES = st.recursive(
