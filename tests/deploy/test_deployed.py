@@ -109,8 +109,9 @@ def test_by_default_nothing_outside_is_allowed(plain: Deployed) -> None:
     assert {m["EventSourceArn"] for m in plain.mappings()} == {
         plain.queue(name)["QueueArn"] for name in ("Queue", "DeadLetterQueue")
     }
-    # What machines may do to themselves stands apart from their roles; all else would be about what lies outside.
-    assert set(plain.of_type("AWS::IAM::Policy")) == {f"{name}MachinePolicy" for name in ("Loop", "Map")}
+    # What machines may do to themselves, and their steps to them, stands apart from the roles; all else would be about
+    # what lies outside.
+    assert set(plain.of_type("AWS::IAM::Policy")) == {"LoopMachinePolicy", "MapMachinePolicy", "StepPolicy"}
     assert int(plain.queue("Queue")["VisibilityTimeout"]) == 5400
 
 
