@@ -123,7 +123,7 @@ def look(bench: Bench, change: str = "") -> Any:
 
 
 def test_a_script_finds_the_jvms_settings_as_they_were(warm: Bench) -> None:
-    for _ in range(3):  # on a busy machine Java itself may change its providers meanwhile, which ends a JVM
+    for _ in range(10):  # on a busy machine Java itself may change its providers meanwhile, which ends a JVM
         look(warm)
         jvm, first = look(warm)
         _, changed = look(warm, "\n".join((*PUT_BACK.values(), f"security.addProvider({PROVIDER})")))
