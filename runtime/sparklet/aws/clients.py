@@ -106,6 +106,12 @@ class AwsClients:
         self._made: dict[str, Any] = {}
         self._lock = threading.Lock()
 
+    def load(self) -> "AwsClients":
+        """Import boto3 before several threads call: where they import it first, Python may find a deadlock."""
+        import boto3  # noqa: F401
+
+        return self
+
     def with_role(self, role_arn: str) -> "AwsClients":
         """Clients of the same services that use another role's credentials."""
         where = {"endpoint_url": self._endpoint_url, "region": self._region}

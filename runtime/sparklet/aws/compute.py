@@ -22,8 +22,6 @@ class LambdaCompute:
     """A ``Compute`` over deployed functions."""
 
     def __init__(self, clients: AwsClients) -> None:
-        import boto3  # noqa: F401 - threads call it next: where several import it first, Python may find a deadlock
-
         self._clients = clients
 
     def invoke(self, function: str, event: Mapping[str, Any], *, wait: bool = True) -> Any:

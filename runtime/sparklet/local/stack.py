@@ -108,7 +108,7 @@ class LocalStack(AbstractContextManager["LocalStack"]):
     def __init__(self, state: StateDir, info: StackInfo, holding: ExitStack) -> None:
         self._state = state
         self._holding = holding
-        self.clients = AwsClients(endpoint_url=info.endpoint_url, region=REGION)
+        self.clients = AwsClients(endpoint_url=info.endpoint_url, region=REGION).load()
         self.info = info
 
     @cached_property

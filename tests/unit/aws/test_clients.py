@@ -27,6 +27,17 @@ def test_importing_the_adapters_loads_no_aws_library() -> None:
     assert answer.stdout.strip() == "[]"
 
 
+def test_boto3_is_there_before_threads_call() -> None:
+    """Python's guard against deadlocks of imports refused urllib3 to one of four threads that uploaded files."""
+    code = (
+        "import sys; from sparklet.aws.clients import AwsClients; AwsClients().load();"
+        "print({'boto3.exceptions', 'botocore.exceptions', 'urllib3.exceptions'} - set(sys.modules))"
+    )
+    answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+
+    assert answer.stdout.strip() == "set()"
+
+
 def test_threads_share_one_client() -> None:
     clients = AwsClients()
 

@@ -4,8 +4,6 @@ import base64
 import io
 import json
 import socket
-import subprocess
-import sys
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -18,23 +16,6 @@ from sparklet.aws.compute import LambdaCompute
 from sparklet.errors import RemoteTaskError
 
 REPORT = "REPORT RequestId: 4f\tDuration: 9.81 ms\tMemory Size: 128 MB\tMax Memory Used: {} MB"
-
-
-IMPORTED = """
-import sys
-from sparklet.aws.clients import AwsClients
-from sparklet.aws.compute import LambdaCompute
-assert "boto3" not in sys.modules
-LambdaCompute(AwsClients())
-print(sorted({"boto3.exceptions", "botocore.exceptions", "urllib3.exceptions"} - set(sys.modules)))
-"""
-
-
-def test_boto3_is_imported_before_threads_call() -> None:
-    """Python's guard against deadlocks of imports refused urllib3 to one of four threads that uploaded files."""
-    done = subprocess.run([sys.executable, "-c", IMPORTED], capture_output=True, text=True, check=True)
-
-    assert done.stdout == "[]\n"
 
 
 def invoke(body: bytes, function_error: str | None, log: str = "") -> object:
