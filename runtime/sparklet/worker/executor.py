@@ -112,14 +112,12 @@ class Executor:
             folder.mkdir()
             for path in files:
                 (folder / path.name).symlink_to(path)
-            event, outcome_file = execution.event, folder / "outcome.json"
+            outcome_file = folder / "outcome.json"
             reads_folder = execution.is_shard and _reads_folder(execution, script)
             if not self._has_view:
                 _refuse_without_view(execution, script, reads_folder=reads_folder)
             execution, uris, copies = self._inputs(execution, own, attempt, ending, script)
-            if copies:
-                origins = execution.staging.origins if execution.staging else {}
-                event = with_shown_inputs(event, uris, [origins.get(i.uri, i).uri for i in execution.inputs])
+            event = execution.event
             of_event = handed_over(event, own, is_shard=execution.is_shard)
             argument = of_event[EVENT] if takes_event(script, py_files) else ""
             claimed = {CLAIMED: "1"} if execution.is_shard else {}
@@ -190,7 +188,7 @@ class Executor:
     def _inputs(
         self, execution: Execution, own: Path, attempt: Attempt, ending: ExitStack, script: Path
     ) -> tuple[Execution, list[str], Mapping[int, Path]]:
-        """Fetch what Spark cannot read; the addresses at which the script reads all inputs, and the local copies."""
+        """Fetch what Spark cannot read; what the script then reads, the addresses of it all, and the local copies."""
         uris = [item.uri for item in execution.inputs]
         if execution.staging is None:
             return execution, uris, {}
@@ -208,6 +206,9 @@ class Executor:
         if self.inputs_to is not None:
             uris = ending.enter_context(uploaded(uris, self.inputs_to, f"{execution.event['output_path']}-inputs"))
         attempt.log.info("inputs fetched", inputs=len(copies), duration_s=round(time.monotonic() - started_s, 3))
+        if copies:
+            origins = [staging.origins.get(item.uri, item).uri for item in execution.inputs]
+            execution = replace(execution, event=with_shown_inputs(execution.event, uris, origins))
         return execution, uris, copies
 
     def execute_task(self, attempt: Attempt) -> ShardResult:
