@@ -328,6 +328,8 @@ def test_a_copy_keeps_the_storage_class(clients: AwsClients) -> None:
 
         store.copy_all([(info, "s3://bucket/b") for info in store.list("s3://bucket/")])
 
+        s3.assert_no_pending_responses()
+
 
 def test_a_callers_writes_are_those_of_its_stack(clients: AwsClients) -> None:
     stack = {"StackName": "s", "CreationTime": datetime.now(UTC), "StackStatus": "CREATE_COMPLETE"}
