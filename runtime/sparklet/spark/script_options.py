@@ -10,12 +10,11 @@ They are comments, anywhere, at the start of a line::
     # sparklet: unpack=no
 
 ``event`` decides whether the event is the script's last argument, ``--event``, ``unpack`` whether it is shown the files
-in packed inputs. ``spark=4`` or
-``spark=4.1`` refuses any other Spark. A script needs its own JVM if a comment, or a literal in its code
-such as ``.config("spark.jars.packages", "group:artifact:1.0")``, has an option that only a new JVM can take. It then
-gets one with those options. Both runners use the other options in comments, and with ``runner=warm`` a script stays on
-the warm JVM whatever its code has. What a literal names of the class path's jars, in any version or spelling, is not
-asked for.
+in packed inputs. ``spark=4`` or ``spark=4.1`` refuses any other Spark. A script needs its own JVM if a comment, or a
+literal in its code such as ``.config("spark.jars.packages", "group:artifact:1.0")``, has an option that only a new JVM
+can take. It then gets one with those options. Both runners use the other options in comments, and with ``runner=warm``
+a script stays on the warm JVM whatever its code has. What a literal names of the class path's jars, in any version or
+spelling, is not asked for.
 """
 
 import ast
