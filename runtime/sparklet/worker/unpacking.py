@@ -48,7 +48,7 @@ OPENERS: dict[bytes, Opener] = {
 def unpacked(path: Path, name: str, min_free_bytes: int) -> list[tuple[str, Path]]:
     """Name and file of each member of a file ``name``; none if it is not packed in a way that is known here.
 
-    Spark reads such a file by itself, or fails loudly: lz4 as Hadoop writes it is one. ``path`` is deleted, else.
+    Spark reads such a file by itself, or fails loudly: lz4 as Hadoop writes it is one. Any other ``path`` is deleted.
 
     Raises
     ------
