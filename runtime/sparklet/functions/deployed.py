@@ -113,7 +113,7 @@ class LambdaFunctions:
     def close(self) -> None:
         """Stop waiting. Lambda completes the calls that it has begun; waiting ones expire in the queue."""
         self._closed = True
-        self._poller.open.clear()
+        self._poller.close()
         self._threads.close()
 
     def _perform(self, transport: str, call: Call, worker: Any, ended: Callable[[End], None]) -> None:

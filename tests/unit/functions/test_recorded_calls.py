@@ -310,6 +310,22 @@ def test_a_record_that_has_ended_is_handed_over_once() -> None:
     assert ended == [table.records["a"]]
 
 
+def test_one_thread_polls_until_the_poller_is_closed() -> None:
+    table, threads = Table(), list[threading.Thread]()
+    waiting = Poller(table)
+    for name in ("a", "b"):
+        table.records[name] = replace(RUNNING, task_id=name).succeeded(ShardResult(answer=(1,)), NOW_S)
+        waiting.watch(name, lambda _: threads.append(threading.current_thread()))
+        eventually(lambda: not waiting.open)
+    eventually(lambda: len(threads) == 2)
+
+    assert threads[0] is threads[1]
+
+    waiting.close()
+    threads[0].join(deadline_s())
+    assert not threads[0].is_alive()
+
+
 def test_a_record_that_nobody_renews_is_handed_over() -> None:
     table, ended = Table(), list[Any]()
     table.records["a"] = RUNNING
