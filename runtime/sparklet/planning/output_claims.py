@@ -19,7 +19,7 @@ from sparklet.errors import (
     ObjectNotFoundError,
     PlanError,
 )
-from sparklet.model import PUBLISHED, Run, RunState
+from sparklet.model import PUBLISHED, Run, RunState, ShardState
 from sparklet.planning.follow_up_ids import FOLLOW_UP_ID, next_id
 from sparklet.ports.deployment import Deployment
 
@@ -158,8 +158,12 @@ def delete_replaced(at: Deployment, run: Run, since_s: float) -> None:
     """Delete what a run replaces, before its first shard is dispatched; a repeated or late call does no harm.
 
     It deletes only what Sparklet published before ``since_s``, when the run claimed the folder. A next run also
-    replaces the output of next runs of earlier generations; CheckpointConflictError if one of them has not ended.
+    replaces the output of next runs of earlier generations; CheckpointConflictError if one of them has not ended. An
+    incremental run plans again what shards of its name's earlier runs have not done, so their published files go.
     """
+    for other in at.ledger.runs.list() if run.options.incremental else ():
+        if other.name == run.name and other.run_id != run.run_id and other.state is not RunState.SUCCEEDED:
+            delete_half_published(at, other)
     named = FOLLOW_UP_ID.search(run.run_id) if run.parent else None
     generation = int(named[2]) if named and named[1] == "next" else 0
     earlier = list(filter(None, (at.known_run(next_id(run.parent, number)) for number in range(generation))))
@@ -177,6 +181,17 @@ def delete_replaced(at: Deployment, run: Run, since_s: float) -> None:
         found = (info.uri for info in at.store.list(folder) if info.modified_s <= since_s)
         published = (uri for uri in found if PUBLISHED.fullmatch(uri[start:].partition("/")[0]))
         at.store.delete_all((uri for uri in published if not uri.startswith(mine)), folder)
+
+
+def delete_half_published(at: Deployment, run: Run) -> None:
+    """Delete what FAILED shards of an ended run have published before their worker was lost.
+
+    Only for a run that can be redriven no more: a redrive publishes the rest.
+    """
+    for record in at.ledger.shards.list(run.run_id, ShardState.FAILED):
+        if record.winner:
+            folder = f"{run.shard_output(record.number)}/"
+            at.store.delete_all((info.uri for info in at.store.list(folder)), folder)
 
 
 def refuse_overtaken(at: Deployment, run: Run) -> None:

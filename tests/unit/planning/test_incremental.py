@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from sparklet.app.clean import clean, folders_of
 from sparklet.errors import NothingNewError, PlanError, ScratchFullError
 from sparklet.inputs.digests import Digests
 from sparklet.inputs.selection import Reason
@@ -72,6 +73,41 @@ def test_a_run_takes_what_no_earlier_one_of_its_name_has_done(world: World) -> N
 
     with pytest.raises(NothingNewError, match=r"nothing new; left out: 6 done by an earlier run of this name"):
         nightly(world, "run-3")
+
+
+def half_published(world: World) -> tuple[str, str]:
+    """What an ended run has published: its shard 0, and its FAILED shard 1, whose worker was lost meanwhile."""
+    world.put(4)
+    nightly(world, "run-1")
+    run = world.ledger.runs.get("run-1")
+    folders = run.shard_output(0) + "/", run.shard_output(1) + "/"
+    for message, folder in zip(filter(None, (world.receive(), world.receive())), folders, strict=True):
+        attempt_id, claim = world.claim(message)
+        number = claim.record.number
+        world.ledger.attempts.renew("run-1", number, attempt_id, 60, ShardResult())
+        world.store.put(f"{folder}part-0", b"a row")
+        if number:
+            world.ledger.attempts.fail("run-1", number, attempt_id, BAD)
+        else:
+            world.ledger.attempts.succeed("run-1", number, attempt_id, ShardResult())
+    assert check(world.at, "run-1").run.state.ended
+    return folders
+
+
+def test_half_published_output_goes_before_it_is_planned_again(world: World) -> None:
+    published, begun = half_published(world)
+
+    assert len(nightly(world, "run-2")) == 2
+
+    assert [len(list(world.store.list(folder))) for folder in (published, begun)] == [1, 0]
+
+
+def test_half_published_output_goes_with_its_run(world: World) -> None:
+    published, begun = half_published(world)
+
+    clean(world.at, world.ledger.runs.get("run-1"), folders_of(world.at, "run-1"))
+
+    assert [len(list(world.store.list(folder))) for folder in (published, begun)] == [1, 0]
 
 
 def test_only_incremental_runs_of_the_name_skip_objects(world: World) -> None:

@@ -129,10 +129,10 @@ def clean(
 ) -> None:
     """Delete ended runs: plans, scripts, manifests, inputs that were copied to the bucket, and the ledger's items.
 
-    Output is kept; only the bucket's copy of an output that is complete in a local --output is deleted. --incremental
-    processes again what only a deleted run has processed. --orphans deletes what killed attempts have staged, in
-    Sparklet's bucket and in the folders of Delta and Iceberg tables. What a table refers to, and what a run may still
-    commit or publish, is kept.
+    Output is kept, but for files of shards that failed while these were published, and the bucket's copy of an output
+    that is complete in a local --output. --incremental processes again what only a deleted run has processed.
+    --orphans deletes what killed attempts have staged, in Sparklet's bucket and in the folders of Delta and Iceberg
+    tables. What a table refers to, and what a run may still commit or publish, is kept.
     """
     screen, older_than_s = Screen(selection.as_json), parse_duration_s(older_than) if older_than else 0.0
     if (orphans or tables) and (not orphans or run_ids or keep is not None or older_than_s < MIN_AGE_S):
