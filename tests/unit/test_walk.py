@@ -3,9 +3,12 @@
 import subprocess
 import sys
 
+import pytest
+
 from tests.waiting import deadline_s
 
 
+@pytest.mark.slow
 def test_each_walk_passes_few_modules_and_functions() -> None:
     command = [sys.executable, "-m", "benchmarks.walk"]
 
