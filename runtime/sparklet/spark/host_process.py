@@ -15,14 +15,15 @@ import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from signal import SIGKILL
 from typing import Any, cast
 
 from sparklet.errors import GatewayLostError
 from sparklet.owned import delete_own
-from sparklet.spark.processes import end_marked
+from sparklet.spark.processes import cpu_times_s, end_marked, signal_process
 from sparklet.spark.script_host import END_LIMIT_S, receive, send
-from sparklet.spark.script_output import LineFeed
-from sparklet.spark.task_limits import Deadline
+from sparklet.spark.script_output import LineFeed, ScriptOutput
+from sparklet.spark.task_limits import COLLECTORS, LOOKS, WATCHED_S, CollectorWatch, Deadline
 
 CHUNK_BYTES = 64 * 1024
 INTERRUPT = "interrupt"
@@ -52,7 +53,7 @@ class HostProcess:
             )
         self.pid = self._process.pid
         self.alive = True
-        self.pids: dict[str, int] = {}  # by name, of scripts that have begun
+        self.pids: dict[str, int] = {}  # by name, of JVMs, and of scripts that have begun
         self.codes: dict[str, int] = {}  # by name, of processes that have ended
         self.answers: dict[str, str] = {}  # by the JVM's name, to the last call, in Py4J's words
         self._ended: list[tuple[int, ...]] = []  # the host's answer to ``end``
@@ -107,6 +108,19 @@ class HostProcess:
                 self.drain()
                 return
             self._read(wait_s)
+
+    def wait_for_script(self, deadline: Deadline, jvm: str, task: ScriptOutput, done: Callable[[], object]) -> None:
+        """Wait until ``done`` or the deadline; a JVM that only collects garbage is killed, as one without memory."""
+        watch = CollectorWatch(time.monotonic() + WATCHED_S / LOOKS)
+
+        def ended() -> object:
+            pid = self.pids.get(jvm, 0)
+            if not (end := done()) and watch.is_stuck(time.monotonic(), lambda: cpu_times_s(pid, COLLECTORS)):
+                task.out_of_memory = f"GC overhead limit exceeded, for {WATCHED_S:.0f} s it only collected garbage"
+                signal_process(pid, SIGKILL)
+            return end
+
+        self.wait(lambda: deadline.guard_s, ended)
 
     def end(self, spare: str = "", dump: int = 0) -> tuple[int, ...]:
         """Kill all started processes but ``spare``; returns those still alive after a few seconds.
@@ -186,5 +200,7 @@ class HostProcess:
         message, _ = received
         if "gone" in message:
             self.codes[message["gone"]] = message["code"]
+        elif "pid" in message:
+            self.pids[message["name"]] = message["pid"]
         else:
             self._ended.append(tuple(message["ended"]))

@@ -104,6 +104,23 @@ def signal_process(pid: int, number: int) -> None:
         os.kill(pid, number)
 
 
+def cpu_times_s(pid: int, threads: tuple[str, ...]) -> tuple[float, float]:
+    """CPU time of a process, and of those of its threads whose names begin so; less if it ends meanwhile."""
+    whole_s, part_s = 0.0, 0.0
+    with contextlib.suppress(OSError):
+        whole_s = _cpu_time_s(Path(f"/proc/{pid}/stat").read_bytes())
+        for path in Path(f"/proc/{pid}/task").glob("*/stat"):
+            with contextlib.suppress(OSError):  # this thread has ended, others count
+                stat = path.read_bytes()
+                if stat.partition(b"(")[2].decode(errors="replace").startswith(threads):
+                    part_s += _cpu_time_s(stat)
+    return whole_s, part_s
+
+
+def _cpu_time_s(stat: bytes) -> float:
+    return sum(map(int, stat[stat.rindex(b")") + 2 :].split(None, 13)[11:13])) / os.sysconf("SC_CLK_TCK")
+
+
 def wait_until_handled(pid: int, number: int, limit_s: float) -> None:
     """Wait until a process that was sent a signal has handled it: a thread blocks the signal while it does."""
     give_up_s = time.monotonic() + limit_s

@@ -163,6 +163,7 @@ class ScriptHost:
         os.close(stdin)
         os.close(conf)
         self._children[pid] = self._jvm_name = message["name"]
+        self._report({"name": self._jvm_name, "pid": pid})
 
     def _fork(self, name: str, afterwards: Afterwards) -> Afterwards | None:
         pid = os.fork()

@@ -94,7 +94,7 @@ class SubmitRunner(Runner):
 def _result(call: ScriptCall, host: HostProcess, task: ScriptOutput) -> ScriptResult:
     """Wait until nothing is left; the result of the script, or of the JVM if the script never started."""
     deadline, codes = call.deadline, host.codes
-    host.wait(lambda: deadline.guard_s, lambda: codes)
+    host.wait_for_script(deadline, JVM, task, lambda: codes)
     if SCRIPT in codes:
         host.wait(min(deadline.guard_s, time.time() + SHUTDOWN_LIMIT_S), lambda: JVM in codes)
     if not host.alive:

@@ -6,8 +6,9 @@ import os
 import shutil
 import tempfile
 import time
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections import deque
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Self
 
@@ -17,6 +18,10 @@ from sparklet.owned import delete_tree
 
 MAX_SCRIPT_GRACE_S = 3.0  # for a commit that is being written: an object of a few KiB
 IN_LAMBDA = "AWS_LAMBDA_RUNTIME_API"  # set where Lambda itself starts a function
+WATCHED_S, LOOKS = 30.0, 6  # how long a JVM must do nothing but collect garbage, looked at so many times
+MIN_COLLECTING = 0.95  # of its CPU time
+MIN_BUSY = 0.4  # of a core, 1,024 MB buy 0.58: of a JVM that waits for others, collecting can be all that it does
+COLLECTORS = ("VM Thread", "GC Thread#", "G1 ")  # Java's names; the serial collector runs in the first
 _OURS = ("sparklet-", "task-", ".ivy2")
 _STARTED_S = time.time()
 
@@ -61,6 +66,27 @@ class Deadline:
         if at_once:
             self.end_s = 0.0
         self.guard_s = 0.0
+
+
+@dataclass(slots=True)
+class CollectorWatch:
+    """Tells when a heap is so full that its JVM does nothing but collect garbage, and frees next to nothing.
+
+    Java's serial collector has no overhead limit: the script would crawl until its deadline. The parallel one gives up
+    at 98 % of the time, of CPU time 96 % if two tasks run in the rest. CPU time stands still in a freeze.
+    """
+
+    next_s: float  # of a monotonic clock, when to look; a short script is not looked at
+    _seen: deque[tuple[float, float, float]] = field(default_factory=lambda: deque(maxlen=LOOKS + 1))
+
+    def is_stuck(self, now_s: float, cpu_times_s: Callable[[], tuple[float, float]]) -> bool:
+        """Look if it is time to. ``cpu_times_s``: the JVM's and its collector's, since it began."""
+        if now_s < self.next_s:
+            return False
+        self.next_s = now_s + WATCHED_S / LOOKS
+        self._seen.append((now_s, *cpu_times_s()))
+        took_s, worked_s, collected_s = (each[-1] - each[0] for each in zip(*self._seen, strict=True))
+        return len(self._seen) > LOOKS and worked_s >= MIN_BUSY * took_s and collected_s >= MIN_COLLECTING * worked_s
 
 
 @contextlib.contextmanager

@@ -353,7 +353,7 @@ class ScriptRun:
             restored=restored,
             properties=properties,
         )
-        host.wait(lambda: deadline.guard_s, lambda: name in host.codes or jvm.name in host.codes)
+        host.wait_for_script(deadline, jvm.name, self.task, lambda: name in host.codes or jvm.name in host.codes)
         if name in host.codes or jvm.name in host.codes:
             host.end(spare="jvm tree")
         elif host.alive:

@@ -18,6 +18,7 @@ from tests.functional.worker.conftest import (
     JVM,
     JVM_PID,
     MARK,
+    SMALL,
     SPARK,
     Bench,
     make,
@@ -149,6 +150,34 @@ def test_a_jvm_out_of_memory_is_reported(bench: Bench) -> None:
 
     assert bench.survivors() == {}
     bench.settle()
+
+
+FULL_HEAP = """
+ints, longs = jvm.java.util.stream.IntStream, jvm.java.util.stream.LongStream
+runtime, kept = jvm.java.lang.Runtime.getRuntime(), jvm.java.util.ArrayList()
+for piece, left_mb in ((1_000_000, 40), (20_000, 6)):
+    jvm.java.lang.System.gc()
+    free = runtime.maxMemory() - runtime.totalMemory() + runtime.freeMemory()
+    for _ in range((free - left_mb * 2**20) // (20 * piece)):  # an Integer has 16 bytes, its place in the list 4
+        kept.add(ints.range(1000, 1000 + piece).boxed().toList())
+longs.range(1000, 10**12).boxed().max(jvm.java.util.Comparator.naturalOrder())  # keeps nothing
+"""
+
+
+@pytest.mark.parametrize("kind", ["warm", "submit"])
+def test_a_jvm_that_only_collects_garbage_is_ended(kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each of its objects fits: Java itself never runs out of memory."""
+    monkeypatch.setattr("sparklet.spark.task_limits.WATCHED_S", 3.0)
+    monkeypatch.setattr("sparklet.spark.task_limits.MIN_BUSY", 0.0)  # others may have the machine's cores
+    small_steps = f"{SMALL['SPARKLET_JAVA_OPTIONS']} -Xmn8m"  # a collection each 6 MB
+    bench = Bench(make(kind, tmp_path, SPARKLET_JAVA_OPTIONS=small_steps), tmp_path)
+    try:
+        with pytest.raises(OutOfMemoryError, match=r"GC overhead limit exceeded.*; give the function more memory"):
+            bench.run(JVM + FULL_HEAP, limit_s=deadline_s(200))
+        assert bench.survivors() == {}
+        bench.settle()
+    finally:
+        bench.runner.close()
 
 
 def test_python_out_of_memory_is_reported_with_its_line(bench: Bench) -> None:

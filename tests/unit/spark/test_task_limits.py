@@ -6,14 +6,16 @@ import subprocess
 import sys
 import tempfile
 import time
+from itertools import accumulate
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 
 from sparklet.errors import ScratchFullError
 from sparklet.owned import delete_own, delete_tree
-from sparklet.spark.processes import descendants
-from sparklet.spark.task_limits import IN_LAMBDA, Deadline, delete_leftovers, task_folder
+from sparklet.spark.processes import cpu_times_s, descendants
+from sparklet.spark.task_limits import IN_LAMBDA, CollectorWatch, Deadline, delete_leftovers, task_folder
 from tests.waiting import deadline_s, eventually, has_ended
 
 NOBODY = 65534
@@ -52,6 +54,59 @@ def test_a_deadline_that_expires_is_over_at_once_with_its_reason() -> None:
     assert deadline.remaining_s() == 0
     assert deadline.reason == "the lease was lost"
     assert deadline.end_s > time.time()
+
+
+HEALTHY, FULL, IDLE = (5.0, 0.5), (5.0, 4.9), (0.0, 0.0)  # CPU seconds of 5: the JVM's, its collector's
+
+
+def first_stuck_s(*worked: tuple[float, float], frozen_s: int = 0) -> int | None:
+    """When a JVM is first taken for stuck that worked and collected for so long every 5 s, then maybe was frozen."""
+    jvm_s, collectors_s = (accumulate(each, initial=1000.0) for each in zip(*worked, strict=True))
+    times_s, look = range(0, 5 * len(worked), 5), Mock(side_effect=zip(jvm_s, collectors_s, strict=True))
+    watch = CollectorWatch(0.0)
+    return next((now_s for now_s in [*times_s, 5 * len(worked) + frozen_s] if watch.is_stuck(now_s, look)), None)
+
+
+def test_a_jvm_that_only_collects_garbage_is_stuck() -> None:
+    assert first_stuck_s(*[FULL] * 20) == 30
+    assert first_stuck_s(*[HEALTHY] * 20, *[FULL] * 20) == 130
+    assert first_stuck_s(*[(2.9, 2.9)] * 20) == 30  # with the part of a core that 1,024 MB buy
+
+
+@pytest.mark.parametrize(
+    "worked",
+    [
+        pytest.param([HEALTHY] * 100, id="little"),
+        pytest.param([(9.0, 4.5)] * 100, id="half of two cores"),
+        pytest.param([(5.0, 4.5)] * 100, id="a tenth is left to the script"),
+        pytest.param([*[FULL] * 5, HEALTHY] * 20, id="with pauses"),
+        pytest.param([(1.0, 1.0)] * 100, id="a JVM that waits for Python or S3"),
+        pytest.param([*[IDLE] * 40, *[FULL] * 2] * 5, id="a peak after a wait"),
+        pytest.param([IDLE] * 100, id="a script without Spark"),
+    ],
+)
+def test_a_jvm_that_works_is_not_stuck(worked: list[tuple[float, float]]) -> None:
+    assert first_stuck_s(*worked) is None
+
+
+def test_a_freeze_is_not_time_that_a_jvm_is_stuck() -> None:
+    assert first_stuck_s(*[FULL] * 6, frozen_s=3600) is None
+
+
+def test_the_cpu_time_of_some_threads_is_told_apart() -> None:
+    own, name = os.getpid(), Path("/proc/self/comm").read_text().strip()
+
+    whole_s, threads_s = cpu_times_s(own, (name[:3],))
+    assert whole_s >= threads_s > 0
+    assert cpu_times_s(own, ("VM Thread",))[1] == 0.0
+    assert cpu_times_s(1 << 30, (name,)) == (0.0, 0.0)  # no process has this number
+
+
+def test_a_jvm_is_looked_at_only_now_and_then() -> None:
+    watch, look = CollectorWatch(5.0), Mock(return_value=IDLE)
+
+    assert not any(watch.is_stuck(now_s, look) for now_s in range(60))
+    assert look.call_count == 11
 
 
 def test_an_interrupted_script_has_a_part_of_the_grace() -> None:
