@@ -14,7 +14,7 @@ VENV := .venv-$(STACK)
 endif
 RUN := $(VENV)/bin/python
 
-.PHONY: help venv demo test test-all beyond-test nightly pytest image test-image validate check format docs bench bench-quick scale scale-quick simulate chaos chaos-quick fuzz lock lock-stacks outdated audit deploy-venv bench-venv docs-venv reader-venv native-venv certify native clean
+.PHONY: help venv demo test test-all beyond-test nightly pytest image test-image validate check format docs bench bench-quick scale scale-quick simulate chaos chaos-quick fuzz lock lock-stacks outdated audit deploy-venv bench-venv docs-venv reader-venv native-venv certify clean
 
 help: ## Show this help
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  %-12s %s\n", $$1, $$2}' Makefile
@@ -182,14 +182,9 @@ reader-venv: venv ## Build .venv-reader: DuckDB with its extensions, PyIceberg a
 	@[ -x .venv-reader/bin/python ] || "$(PYTHON)" -m venv .venv-reader
 	@$(RUN) -m uv pip sync --quiet --system-certs --only-binary :all: --python .venv-reader/bin/python --require-hashes requirements/reader.lock
 
-native-venv: venv ## Build .venv-native: Sail, whose Spark Connect server `certify --against native` and make native try
+native-venv: venv ## Build .venv-native: Sail, whose Spark Connect server `certify --against native` tries
 	@[ -x .venv-native/bin/python ] || "$(PYTHON)" -m venv .venv-native
 	@$(RUN) -m uv pip sync --quiet --system-certs --only-binary :all: --python .venv-native/bin/python --require-hashes requirements/native.lock
-
-native: native-venv ## Is what Sail stages what Spark 3.5 stages? Some 20 minutes; writes benchmarks/results/native/pysail-0.7.2.json
-	@for what in generated scripts plain plans; do $(RUN) -m benchmarks.native $$what || exit 1; done
-	@$(RUN) -m benchmarks.native.judge --generated build/native-generated.json --scripts build/native-scripts.json \
-		--plain build/native-plain.json --plans build/native-plans.json --to benchmarks/results/native/pysail-0.7.2.json
 
 certify: venv ## The example scripts on Spark 3.5 and 4.1, compared (after make venv STACK=spark-4.1)
 	@$(RUN) -m benchmarks.certify $(ARGS)

@@ -43,7 +43,6 @@ def certify(
     environment: Path | None = None,
     tolerance: float = 0.0,
     within_s: float = 3600.0,
-    most: int = MAX_DIFFERENCES,
     **of_workers: Any,
 ) -> Iterator[Certificate]:
     """Certify scripts, each with the options of its run; one stack a side does them all.
@@ -54,8 +53,6 @@ def certify(
         The other side's; by default ``.venv-spark-4.1`` or ``.venv-native`` beside this Python's.
     within_s
         For all shards of one run.
-    most
-        Differences of one script.
     of_workers
         Options of the stacks, as ``sparklet.client.Stack`` has them.
 
@@ -83,12 +80,12 @@ def certify(
         if not sail and not opened.version.startswith(f"{against}.".replace("-", " ").capitalize()):
             raise SettingsError(f"{needed} has {opened.version}, not {against}: --environment names another folder")
         for n, (given, (first, again)) in enumerate(zip(requests, firsts, strict=True)):
-            yield _certificate(str(given["script"]), first, again, opened.run(given, f"certify-{n}-1"), tolerance, most)
+            yield _certificate(str(given["script"]), first, again, opened.run(given, f"certify-{n}-1"), tolerance)
 
 
-def _certificate(script: str, first: Done, again: Done, other: Done, tolerance: float, most: int) -> Certificate:
+def _certificate(script: str, first: Done, again: Done, other: Done, tolerance: float) -> Certificate:
     noise = unstable(first[1], again[1], tolerance)
-    found = tuple(islice(differences(first[1], other[1], tolerance, noise), most))
+    found = tuple(islice(differences(first[1], other[1], tolerance, noise), MAX_DIFFERENCES))
     one, two = first[1].facts, other[1].facts
     alike = [Difference(*fact, "", one[fact], two[fact]) for fact in one if fact[0] == FAILURE and fact in two]
     if all(kind == "plan" for kind, *_ in (*one, *two)):
