@@ -1,12 +1,12 @@
 """Writes to PostgreSQL under kills, lost hosts, cut connections, zombies and double deliveries: is each row there once?
 
-A *trial* is one shard, appended and upserted by ``job.jdbc_write`` in worker processes with real Spark, which share two
-connections. Its seed chooses faults, and at which statement they strike: a proxy before PostgreSQL reads its messages
+A *trial* is one shard, appended and upserted by ``job.jdbc_write`` in worker processes with real Spark. Its
+seed chooses faults, and at which statement they strike: a proxy before PostgreSQL reads its messages
 (``tests/stand_ins/postgresql_proxy``), so the product needs no hooks. Then the tables are compared with the truth.
 
     python -m benchmarks.jdbc_kills [--seeds 0:100] [--workers 3] [--minutes 60] [--out build/jdbc_kills.jsonl]
 
-Twenty trials share a server. The last line is ``trials=… kill=… … lost=… duplicated=… wrong=… connections=MOST/CAP``.
+Twenty trials share a server. The last line is ``trials=… kill=… … lost=… duplicated=… wrong=…``.
 """
 
 import argparse
@@ -33,9 +33,7 @@ import boto3
 
 from benchmarks.chaos.world import free_of_aws
 from benchmarks.facts import ROOT, facts
-from benchmarks.reliability import CONNECTIONS as CAP
 from benchmarks.reliability import jdbc_line
-from tests.stand_ins.ledger_table import table_definition
 from tests.stand_ins.ministack import ministack
 from tests.stand_ins.postgresql import PostgreSQL, driver, postgresql
 from tests.stand_ins.postgresql_proxy import Proxy, Strike
@@ -83,7 +81,7 @@ def main() -> None:
                 results.append(campaign(Path(folder), [trial(seed) for seed in seeds], options.workers))
                 print(json.dumps({"seeds": [start, seeds.stop], **results[-1], **facts()}), file=out)
             print(jdbc_line(results), flush=True)
-    sys.exit(not jdbc_line(results).endswith(f"lost=0 duplicated=0 wrong=0 connections={CAP}/{CAP}"))
+    sys.exit(not jdbc_line(results).endswith("lost=0 duplicated=0 wrong=0"))
 
 
 # --- a worker process ---
@@ -100,7 +98,6 @@ def work(name: str) -> None:
     database: dict[str, Any] = {
         "url": f"{os.environ['DATABASE_URL']}?ApplicationName={name}",
         "credentials": f"secretsmanager:{SECRET}",
-        "max_connections": CAP,
         "timeout_s": TIMEOUT_S,
     }
     print(json.dumps("ready"), flush=True)
@@ -275,11 +272,6 @@ def campaign(folder: Path, trials: Sequence[Trial], workers: int) -> dict[str, A
         runs = Campaign(folder, proxy, {**environment, "DATABASE_URL": url}, trials)
         with ThreadPoolExecutor(workers) as slots:
             ending = [slots.submit(runs.run_slot) for _ in range(workers)]
-            most = 0
-            while not all(each.done() for each in ending):
-                [(now,)] = server.ask("SELECT count(*) FROM pg_stat_activity WHERE usename = 'writer'")
-                most = max(most, int(now))
-                time.sleep(0.02)
             for each in ending:
                 each.result()
         proxy.close()
@@ -287,7 +279,6 @@ def campaign(folder: Path, trials: Sequence[Trial], workers: int) -> dict[str, A
             "trials": len(trials),
             "faults": dict(runs.struck),
             "errors": dict(Counter(error[:80] for error in runs.errors)),
-            "connections": most,
             **compared(server, [each.shard for each in trials]),
         }
 
@@ -313,19 +304,17 @@ def compared(server: PostgreSQL, shards: Sequence[int]) -> dict[str, int]:
 
 @contextmanager
 def _account(folder: Path) -> Iterator[dict[str, str]]:
-    """A stand-in for AWS with a ledger's table and the writers' secret; the environment of workers."""
+    """A stand-in for AWS with the writers' secret; the environment of workers."""
     with ministack(folder) as endpoint:
         aws = {"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test", "AWS_REGION": REGION}
         account: dict[str, Any] = {"endpoint_url": endpoint, "region_name": REGION}
         account |= {"aws_access_key_id": "test", "aws_secret_access_key": "test"}
-        boto3.client("dynamodb", **account).create_table(**table_definition("ledger"))
         text = json.dumps({"username": "writer", "password": PASSWORD})
         boto3.client("secretsmanager", **account).create_secret(Name=SECRET, SecretString=text)
         yield {
             **{name: value for name, value in os.environ.items() if not name.startswith("SPARKLET_")},
             **aws,
             "AWS_ENDPOINT_URL": endpoint,
-            "SPARKLET_LEDGER_TABLE": "ledger",
             "SPARKLET_JARS": str(driver()),
             "TMPDIR": str(folder),
         }

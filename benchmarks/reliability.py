@@ -26,7 +26,6 @@ GROUPS: Sequence[Sequence[str]] = (
     *(FORMATS, WAYS[:2]),
 )
 """Of kinds of faults, formats, ways: a row each."""
-CONNECTIONS = 2  # that the workers of a JDBC trial share
 Rows = Sequence[Mapping[str, Any]]
 
 
@@ -113,7 +112,7 @@ def jdbc_line(results: Rows) -> str:
     counts = {"trials": sum(result["trials"] for result in results), **dict(sorted(struck.items()))}
     counts |= {name: sum(result[name] for result in results) for name in ("lost", "duplicated", "wrong")}
     words = [f"{name.replace(' ', '_')}={count}" for name, count in counts.items()]
-    return " ".join([*words, f"connections={max(result['connections'] for result in results)}/{CONNECTIONS}"])
+    return " ".join(words)
 
 
 def _soak() -> str:

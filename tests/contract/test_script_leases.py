@@ -1,6 +1,6 @@
-"""What scripts hold by a lease: a connection to a database, the turn to write to a table of Hudi.
+"""What scripts hold by a lease: the turn to write to a table of Hudi.
 
-One suite for both: held by one at a time, renewed while it is in use, and free again when its holder is gone. Leases go
+Held by one at a time, renewed while it is in use, and free again when its holder is gone. Leases go
 by the test's clock, and only the renewing thread's pauses, of parts of a second, are real.
 """
 
@@ -17,12 +17,10 @@ import pytest
 from deltalake import CommitProperties, DeltaTable, Transaction
 
 from sparklet.aws.clients import AwsClients
-from sparklet.aws.dynamodb.items import attributes
-from sparklet.databases import tokens
-from sparklet.job.errors import CommitConflictError, DatabaseError
+from sparklet.job.errors import CommitConflictError
 from sparklet.tables import hudi
 from sparklet.tables.staged_files import delta_place
-from tests.contract.conftest import ON_STACK, TABLE
+from tests.contract.conftest import ON_STACK
 from tests.stand_ins.memory import FakeClock
 from tests.waiting import POLL_S, deadline_s, eventually
 
@@ -31,26 +29,11 @@ LENGTH_S = 1.0
 
 @dataclass(frozen=True)
 class Lease:
-    """A kind of lease, on a thing of this test's own."""
+    """A lease, on a thing of this test's own."""
 
     hold: Callable[[], AbstractContextManager[Any]]
     leave: Callable[[float], object]  # what a holder that is gone has stored: the lease, until a time
     until_s: Callable[[], float]
-    module: Any
-
-
-def token(clients: AwsClients, run_id: str) -> Lease:
-    key = {"pk": f"connections#{run_id}", "sk": "tokens"}
-
-    def leave(until_s: float) -> None:
-        item = attributes({**key, "until_0": until_s, "holder_0": "gone"})
-        clients.dynamodb.put_item(TableName=TABLE, Item=item)
-
-    def until_s() -> float:
-        answer = clients.dynamodb.get_item(TableName=TABLE, Key=attributes(key))
-        return float(answer["Item"]["until_0"]["N"])
-
-    return Lease(lambda: tokens.tokens(run_id, 1, 1, LENGTH_S / 5), leave, until_s, tokens)
 
 
 def turn(uri: str) -> Lease:
@@ -67,36 +50,33 @@ def turn(uri: str) -> Lease:
     def until_s() -> float:
         return (table().transaction_version("lease") or 0) / 1000
 
-    return Lease(lambda: hudi.lease(uri), leave, until_s, hudi)
+    return Lease(lambda: hudi.lease(uri), leave, until_s)
 
 
-@pytest.fixture(params=["folder", *(pytest.param(name, marks=ON_STACK) for name in ("token", "s3"))])
+@pytest.fixture(params=["folder", pytest.param("s3", marks=ON_STACK)])
 def lease(
     request: pytest.FixtureRequest, tmp_path: Path, run_id: str, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
 ) -> Lease:
     monkeypatch.setattr(hudi, "LEASE_S", LENGTH_S)
-    for module in (hudi, tokens):
-        own = SimpleNamespace(time=clock.now_s, monotonic=clock.now_s, sleep=clock.sleep)
-        monkeypatch.setattr(module, "time", own)
+    own = SimpleNamespace(time=clock.now_s, monotonic=clock.now_s, sleep=clock.sleep)
+    monkeypatch.setattr(hudi, "time", own)
     if request.param == "folder":
         return turn(f"file://{tmp_path}/t/_lease")
     clients: AwsClients = request.getfixturevalue("ministack_clients")
     monkeypatch.setenv("AWS_ENDPOINT_URL", clients.s3.meta.endpoint_url)
-    monkeypatch.setenv(tokens.LEDGER, TABLE)
-    if request.param == "token":
-        return token(clients, run_id)
     clients.s3.create_bucket(Bucket=run_id)
     return turn(f"s3://{run_id}/t/_lease")
 
 
-def test_one_holds_it_at_a_time(lease: Lease, clock: FakeClock) -> None:
+def test_one_holds_it_at_a_time(lease: Lease, clock: FakeClock, monkeypatch: pytest.MonkeyPatch) -> None:
     seen, refused = list[str](), threading.Event()
 
     def wait_for_it(_: float) -> None:
         refused.set()
         threading.Event().wait(POLL_S)
 
-    lease.module.time.sleep = wait_for_it
+    own = SimpleNamespace(time=clock.now_s, monotonic=clock.now_s, sleep=wait_for_it)
+    monkeypatch.setattr(hudi, "time", own)
 
     def hold(number: int) -> None:
         for _ in range(2):
@@ -106,7 +86,6 @@ def test_one_holds_it_at_a_time(lease: Lease, clock: FakeClock) -> None:
                     refused.clear()
                     assert refused.wait(deadline_s())
                 seen.append(f"{number} out")
-            clock.advance(1.1 * tokens.SETTLE_S)  # a token is free a moment after its end
 
     with ThreadPoolExecutor(4) as threads:
         list(threads.map(hold, range(4)))
@@ -122,13 +101,12 @@ def test_it_is_renewed_and_who_waits_too_long_is_told(
         for _ in range(3):
             clock.advance(0.9 * LENGTH_S)
             eventually(lambda: lease.until_s() > clock.now_s() + 0.5 * LENGTH_S)
-        monkeypatch.setattr(lease.module, "MAX_WAIT_S", 0.1)
-        with pytest.raises((CommitConflictError, DatabaseError), match=r"in use|held by others"), lease.hold():
+        monkeypatch.setattr(hudi, "MAX_WAIT_S", 0.1)
+        with pytest.raises(CommitConflictError, match="held by others"), lease.hold():
             pass
 
 
 def test_one_that_is_left_is_free_once_it_is_over(lease: Lease, clock: FakeClock) -> None:
-    """Also one that an earlier version has taken: it stored the same."""
     over_s = clock.now_s() + 100 * LENGTH_S
     lease.leave(over_s)
 

@@ -1,1 +1,1 @@
-"""Databases by JDBC, and the tokens that cap their connections."""
+"""Databases by JDBC."""

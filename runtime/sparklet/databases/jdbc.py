@@ -29,9 +29,8 @@ from pyspark.sql import Column, DataFrame, SparkSession
 from pyspark.sql import functions as F  # noqa: N812 - its usual name
 from pyspark.sql.types import ArrayType, BinaryType, MapType, StringType, StructField, StructType, TimestampType
 
-from sparklet.databases.tokens import LEDGER, aws_client, tokens
 from sparklet.job.commit_ids import commit_id, records_by_chain
-from sparklet.job.errors import DatabaseError, EventError, TableError
+from sparklet.job.errors import DatabaseError, TableError
 from sparklet.job.fields import CHANGES, JobFields
 from sparklet.job.session import hadoop_path, has_class
 from sparklet.streams.records import without_records
@@ -67,14 +66,11 @@ class Database:
     job: JobFields
     url: str
     credentials: str | None = None
-    max_connections: int | None = None
     timeout_s: float = 30
 
     def __post_init__(self) -> None:
         if not self.url.startswith(PREFIX) or re.search("passw", self.url, re.IGNORECASE):
             raise ValueError(f"the url must be {PREFIX}//HOST:PORT/NAME, without a password: see credentials")
-        if self.max_connections and self.job.run_id and not os.environ.get(LEDGER):
-            raise EventError(f"workers share max_connections in the ledger's table: set {LEDGER}, or leave it away")
 
     @contextmanager
     def properties(self) -> Iterator[dict[str, str]]:
@@ -90,23 +86,18 @@ class Database:
 
     @contextmanager
     def connection(self) -> Iterator[Any]:
-        """A connection with a token; its statements are one transaction, until that is committed."""
+        """A connection; its statements are one transaction, until that is committed."""
         jvm = SparkContext._jvm
-        with tokens(self.url, self.max_connections, 1, self.timeout_s) as held:
-            with self.properties() as properties:
-                info = jvm.java.util.Properties()
-                for name, value in properties.items():
-                    info.setProperty(name, value)
-                if held and held.end_s < time.time():
-                    raise DatabaseError("this process was frozen for longer than its lease")
-                made = jvm.org.postgresql.Driver().connect(self.url, info)
-            with closing(made):
-                if held:
-                    held.lost = lambda: made.abort(jvm.java.util.concurrent.ForkJoinPool.commonPool())
-                _ask(made, LIMITS.format(self.timeout_s))  # first: until then a frozen worker keeps its connection
-                made.setTransactionIsolation(READ_COMMITTED)  # what is read after a lock must be the newest
-                made.setAutoCommit(False)
-                yield made
+        with self.properties() as properties:
+            info = jvm.java.util.Properties()
+            for name, value in properties.items():
+                info.setProperty(name, value)
+            made = jvm.org.postgresql.Driver().connect(self.url, info)
+        with closing(made):
+            _ask(made, LIMITS.format(self.timeout_s))  # first: until then a frozen worker keeps its connection
+            made.setTransactionIsolation(READ_COMMITTED)  # what is read after a lock must be the newest
+            made.setAutoCommit(False)
+            yield made
 
     def tried(self, action: Callable[[], Any]) -> Any:
         """The action's result, after up to six tries; TableError if a retry is of no use, else DatabaseError."""
@@ -130,9 +121,9 @@ class Database:
 def _login(credentials: str) -> dict[str, str]:
     store, _, name = credentials.partition(":")
     if store == "secretsmanager":
-        text = aws_client(store).get_secret_value(SecretId=name)["SecretString"]
+        text = _aws_client(store).get_secret_value(SecretId=name)["SecretString"]
     elif store == "ssm":
-        text = aws_client(store).get_parameter(Name=name, WithDecryption=True)["Parameter"]["Value"]
+        text = _aws_client(store).get_parameter(Name=name, WithDecryption=True)["Parameter"]["Value"]
     else:
         raise ValueError("credentials must be secretsmanager:NAME or ssm:/PATH")
     try:
@@ -140,6 +131,14 @@ def _login(credentials: str) -> dict[str, str]:
         return {"user": str(found["username"]), "password": str(found["password"])}
     except (ValueError, KeyError, TypeError):
         raise TableError(f"{credentials} holds no JSON with username and password") from None
+
+
+def _aws_client(service: str) -> Any:
+    """A client of AWS by boto3, which every engine on AWS has."""
+    import boto3
+
+    make: Any = boto3.client
+    return make(service, region_name=os.environ.get("AWS_REGION"))  # boto3 itself reads AWS_DEFAULT_REGION
 
 
 def _ask(connection: Any, statement: str, *values: Any) -> Any:
@@ -297,20 +296,16 @@ def read(of: Database, spark: SparkSession, table: str, split_by: str | None, co
     log4j.core.config.Configurator.setLevel(TELLTALE, log4j.Level.INFO)
 
     def at_once() -> DataFrame:
-        with tokens(of.url, of.max_connections, connections, of.timeout_s) as held:
-            most = min(connections, of.max_connections or connections)
-            if held:
-                held.lost, most = spark.sparkContext.cancelAllJobs, len(held.numbers)
-            with of.properties() as properties:
-                how = {"url": of.url, "driver": DRIVER, "fetchsize": FETCH_ROWS}
-                reader = spark.read.format("jdbc").options(**properties, **how)
-            reader.option("sessionInitStatement", LIMITS.format(of.timeout_s))
-            if split_by:
-                by = _quoted(split_by)
-                bounds = f"(SELECT min({by})::text AS low, max({by})::text AS high FROM {table}) AS bounds"
-                low, high = reader.option("dbtable", bounds).load().collect()[0]
-                if low is not None:
-                    reader.options(partitionColumn=by, lowerBound=low, upperBound=high, numPartitions=most)
-            return reader.option("dbtable", table).load().localCheckpoint()
+        with of.properties() as properties:
+            how = {"url": of.url, "driver": DRIVER, "fetchsize": FETCH_ROWS}
+            reader = spark.read.format("jdbc").options(**properties, **how)
+        reader.option("sessionInitStatement", LIMITS.format(of.timeout_s))
+        if split_by:
+            by = _quoted(split_by)
+            bounds = f"(SELECT min({by})::text AS low, max({by})::text AS high FROM {table}) AS bounds"
+            low, high = reader.option("dbtable", bounds).load().collect()[0]
+            if low is not None:
+                reader.options(partitionColumn=by, lowerBound=low, upperBound=high, numPartitions=connections)
+        return reader.option("dbtable", table).load().localCheckpoint()
 
     return of.tried(at_once)

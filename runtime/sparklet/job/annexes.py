@@ -220,8 +220,7 @@ class DatabaseAccess(JobFields):
             Replaces the write's id.
         database
             ``url``, as ``jdbc:postgresql://HOST:PORT/NAME``; ``credentials``, which names JSON with ``username`` and
-            ``password``: ``secretsmanager:NAME`` or ``ssm:/PATH``; ``max_connections`` of all workers with this ledger
-            together; ``timeout_s`` (30) of a statement.
+            ``password``: ``secretsmanager:NAME`` or ``ssm:/PATH``; ``timeout_s`` (30) of a statement.
 
         Raises
         ------

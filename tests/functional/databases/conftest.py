@@ -1,4 +1,4 @@
-"""A real PostgreSQL, Spark with its driver, and an account with secrets and a ledger's table."""
+"""A real PostgreSQL, Spark with its driver, and an account with secrets."""
 
 import json
 from collections.abc import Iterator
@@ -9,11 +9,10 @@ import pytest
 from pyspark.sql import SparkSession
 
 from tests.functional.job.conftest import session_here
-from tests.stand_ins.ledger_table import table_definition
 from tests.stand_ins.ministack import ministack
 from tests.stand_ins.postgresql import OWNER, PASSWORD, PostgreSQL, driver, postgresql
 
-REGION, LEDGER = "us-east-1", "ledger"
+REGION = "us-east-1"
 ACCOUNT = {"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test", "AWS_REGION": REGION}
 LOG4J = """
 rootLogger.level = info
@@ -28,13 +27,12 @@ appender.f.layout.pattern = %m%n%throwable
 
 @pytest.fixture(scope="module")
 def account(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """An account, in the environment: its ledger's table, and the owner's login in both stores."""
+    """An account, in the environment, with the owner's login in both stores."""
     with ministack(tmp_path_factory.mktemp("aws")) as endpoint, pytest.MonkeyPatch.context() as patch:
-        for name, value in {**ACCOUNT, "AWS_ENDPOINT_URL": endpoint, "SPARKLET_LEDGER_TABLE": LEDGER}.items():
+        for name, value in {**ACCOUNT, "AWS_ENDPOINT_URL": endpoint}.items():
             patch.setenv(name, value)
         patch.delenv("AWS_DEFAULT_REGION", raising=False)
         login = json.dumps({"username": OWNER, "password": PASSWORD})
-        boto3.client("dynamodb", region_name=REGION).create_table(**table_definition(LEDGER))
         secrets = boto3.client("secretsmanager", region_name=REGION)
         secrets.create_secret(Name="owner", SecretString=login)
         secrets.create_secret(Name="odd", SecretString=f'["{PASSWORD}')

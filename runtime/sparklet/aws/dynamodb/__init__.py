@@ -9,7 +9,6 @@ run_id#meta    deleted                 the mark of a deleted run: its id is neve
 run_id#meta    part#000003             a sealed plan part; the last one is the checkpoint
 runs           created#run_id          a pointer, by which runs are listed; in the index until its run is finalized
 task#task_id   task                    a task of the asynchronous API (``DynamoTaskStore``)
-connections#db tokens                  connections to a database (``sparklet.databases.tokens``)
 ============== ======================= ======================================================
 
 ``docs/decisions/0004-ledger-keys-and-index.md`` and ``0025-unsettled-runs.md`` say why.
