@@ -6,7 +6,7 @@ up in the versions that are there, and a run may be committed again for four day
     python spark_scripts/expire_snapshots.py --table iceberg:db.people --param days=30
     sparklet run spark_scripts/expire_snapshots.py --items tables.txt …     # a table a line, FORMAT:PLACE
 
-``sparklet clean --orphans`` deletes what no version has ever referred to.
+It leaves what no version has ever referred to, files of killed attempts; docs/guide/tables.md says what deletes them.
 """
 
 import hashlib

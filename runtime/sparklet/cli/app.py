@@ -106,7 +106,6 @@ _add(
     changing.clean,
     "sparklet clean --older-than 30d --keep 10 --dry-run",
     "sparklet clean --run RUN --yes",
-    "sparklet clean --orphans --older-than 7d --table delta:s3://bucket/flights",
 )
 _add("Change", changing.stop, "sparklet stop")
 _add(

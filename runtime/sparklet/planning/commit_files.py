@@ -22,13 +22,6 @@ FOLDER, ENDING = "_commit-", ".jsonl"  # the worker fetches names that begin wit
 HEADER_BYTES = 1024  # at most
 
 
-def declared(at: Deployment, run_id: str) -> Iterator[tuple[int, str]]:
-    """The attempts that have declared writes to tables, with their shards' numbers."""
-    for info in at.store.list(at.run_uri(run_id, WRITES)):
-        number, _, attempt = info.uri.rpartition("/")[2].removesuffix(".json").partition("-")
-        yield int(number), attempt
-
-
 def kept_files(
     at: Deployment, run_id: str, folder: str, file_of: Callable[[ShardRecord], str]
 ) -> Iterator[tuple[ShardRecord, str]]:

@@ -20,7 +20,6 @@ from sparklet.planning.commit_files import (
     commit_files,
     commit_uri,
     commits_made,
-    declared,
     kept_files,
     shards_in,
 )
@@ -77,7 +76,7 @@ def commit_early(at: Deployment, run: Run, counts: Counts) -> Run | None:
 
 def has_declared(at: Deployment, run: Run) -> bool:
     """Whether any attempt at a shard has declared writes to tables."""
-    return next(declared(at, run.run_id), None) is not None
+    return next(iter(at.store.list(at.run_uri(run.run_id, WRITES))), None) is not None
 
 
 def _is_end(at: Deployment, run: Run, file: CommitFile) -> bool:

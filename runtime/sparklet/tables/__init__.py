@@ -10,6 +10,6 @@ The way of a write, module by module:
 4. The table's format, behind the protocol ``commit.OpenTable`` and chosen by name in ``commit.open_table``: ``iceberg``
    (with ``iceberg_history`` for roll-backs), ``delta`` or ``hudi``.
 
-A batch of a stream is known by its records: ``stream_batch`` finds the new ones in a table's ``chains``. ``ddl``,
-``opening`` and ``orphans`` serve commands, and are not shipped with scripts.
+A batch of a stream is known by its records: ``stream_batch`` finds the new ones in a table's ``chains``. ``ddl`` and
+``opening`` serve commands, and are not shipped with scripts.
 """

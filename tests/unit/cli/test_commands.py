@@ -156,9 +156,6 @@ def test_incremental_is_refused_for_local_folders_at_once(terminal: Terminal, tm
         (("run", "x.py", "-i", "a"), "--output is missing"),
         (("clean",), "--older-than"),
         (("clean", "--older-than", "month"), "no duration"),
-        (("clean", "--orphans", "--older-than", "1h"), "at least 1d"),
-        (("clean", "--table", "delta:/lake", "--older-than", "7d"), "--orphans takes"),
-        (("clean", "--orphans", "--older-than", "7d", "--table", "lake"), "names no table"),
     ],
 )
 def test_wrong_words_are_refused_before_anything_starts(terminal: Terminal, words: tuple[str, ...], told: str) -> None:
@@ -362,18 +359,6 @@ def test_clean_asks_deletes_and_reports(terminal: Terminal, monkeypatch: pytest.
     with pytest.raises(RunNotFoundError):
         terminal.world.ledger.runs.get(RUN)
     assert terminal.types("clean", "--older-than", "1d", "--yes").code == 0
-
-
-def test_orphans_are_shown_first_and_deleted_when_confirmed(terminal: Terminal) -> None:
-    world, words = terminal.world, ("clean", "--orphans", "--older-than", "7d")
-    folder = f"s3://{BUCKET}/staged/gone/000000-killed/"
-    world.store.put(f"{folder}part-0", b"rows")
-    world.clock.advance(8 * 24 * 3600.0)
-
-    assert f"{folder}: 1 file" in terminal.types(*words, "--dry-run").out
-    assert world.keys(folder)
-    assert "1 file deleted" in terminal.types(*words, "--yes").out
-    assert not world.keys(folder) and "no orphans" in terminal.types(*words).out
 
 
 def test_clean_warns_when_incremental_runs_would_lose_history(terminal: Terminal) -> None:

@@ -160,8 +160,6 @@ CHANGES = (
     ("cancel", "run-3"),
     ("clean", "--run", RUN, "--yes"),
     ("clean", "--keep", "0", "--yes"),
-    ("clean", "--orphans", "--older-than", "1d", "--yes"),
-    ("clean", "--orphans", "--older-than", "1d", "--table", "parquet:s3://data/out/", "--yes"),
 )
 
 

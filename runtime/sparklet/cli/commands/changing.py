@@ -1,6 +1,5 @@
 """Commands that change what there is: redrive, cancel, throttle, clean, stop."""
 
-from collections.abc import Sequence
 from typing import Annotated
 
 import typer
@@ -9,20 +8,17 @@ from sparklet.app.clean import RunFiles, delete_run, runs_to_clean
 from sparklet.app.costs import load_prices
 from sparklet.app.redrive import engine_of_size, redrive_run, resized, selected
 from sparklet.app.reporter import count_text, size_text
-from sparklet.app.stack import OpenStack, open_stack
+from sparklet.app.stack import open_stack
 from sparklet.app.state_machines import end_waiting
 from sparklet.cli import options as opt
 from sparklet.cli.console import Screen, confirm, finish
 from sparklet.errors import PlanError
-from sparklet.job.fields import Table
 from sparklet.model import ShardState
 from sparklet.model.quantities import parse_duration_s
 from sparklet.runs.cancel import Cancelled
 from sparklet.runs.cancel import cancel as cancel_run
 from sparklet.runs.concurrency_cap import throttle as throttle_run
 from sparklet.runs.redrive import redrivable
-from sparklet.tables.orphans import MIN_AGE_S, files_at
-from sparklet.tables.orphans import orphans as find_orphans
 
 
 def redrive(
@@ -117,13 +113,6 @@ def clean(
         str, typer.Option("--older-than", metavar="TIME", help="All runs that ended longer ago: 36h, 30d.")
     ] = "",
     keep: Annotated[int | None, typer.Option("--keep", min=0, metavar="N", help="All runs but the N newest.")] = None,
-    orphans: Annotated[
-        bool, typer.Option("--orphans", help="No runs, but files that killed attempts have staged and nothing uses.")
-    ] = False,
-    tables: Annotated[
-        list[str] | None,
-        typer.Option("--table", metavar="FORMAT:PLACE", help="With --orphans: in this table's folder too; repeatable."),
-    ] = None,
     dry_run: opt.DryRun = False,
     yes: opt.Yes = False,
 ) -> None:
@@ -131,19 +120,11 @@ def clean(
 
     Output is kept, but for files of shards that failed while these were published, and the bucket's copy of an output
     that is complete in a local --output. --incremental processes again what only a deleted run has processed.
-    --orphans deletes what killed attempts have staged, in Sparklet's bucket and in the folders of Delta and Iceberg
-    tables. What a table refers to, and what a run may still commit or publish, is kept.
     """
     screen, older_than_s = Screen(selection.as_json), parse_duration_s(older_than) if older_than else 0.0
-    if (orphans or tables) and (not orphans or run_ids or keep is not None or older_than_s < MIN_AGE_S):
-        raise PlanError("--orphans takes an --older-than of at least 1d, any number of --table, and not --run, --keep")
-    if not (orphans or run_ids or older_than or keep is not None):
-        raise PlanError("name what to clean: --run RUN, --older-than 30d, --keep 10 or --orphans")
-    places = [None, *map(Table.parse, tables or ())]
+    if not (run_ids or older_than or keep is not None):
+        raise PlanError("name what to clean: --run RUN, --older-than 30d or --keep 10")
     with open_stack(selection, screen, reading=True) as stack:
-        if orphans:
-            _remove_orphans(stack, places, older_than_s, screen, dry_run=dry_run, yes=yes)
-            return
         found = list(runs_to_clean(stack, run_ids or (), older_than_s, keep or 0, screen))
         _show_found(screen, found, dry_run)
         if dry_run or not found:
@@ -152,23 +133,6 @@ def clean(
         for each in found:
             delete_run(stack, each.run, each.folders)
         screen.say(f"{count_text(len(found), 'run')} deleted")
-
-
-def _remove_orphans(
-    stack: OpenStack, places: Sequence[Table | None], older_than_s: float, screen: Screen, *, dry_run: bool, yes: bool
-) -> None:
-    """Show and delete what killed attempts have staged, in Sparklet's bucket (None) and for tables."""
-    found = [each for place in places for each in find_orphans(stack.at, place, older_than_s)]
-    documents = [{"folder": each.folder, "files": len(each.files), "bytes": each.size_bytes} for each in found]
-    lines = [f"{each.folder}: {count_text(len(each.files), 'file')}, {size_text(each.size_bytes)}" for each in found]
-    screen.result({"dry_run": dry_run, "orphans": documents}, *(lines or ["no orphans"]))
-    if dry_run or not found:
-        return
-    files = count_text(sum(len(each.files) for each in found), "file")
-    confirm(screen, f"Delete {files} for good?", yes=yes)
-    for each in found:
-        files_at(stack.at, each.folder).delete_all(each.files, each.folder)
-    screen.say(f"{files} deleted")
 
 
 def stop(selection: opt.StackOptions) -> None:
