@@ -100,7 +100,6 @@ _add(
     "sparklet redrive RUN --cause OutOfMemoryError --memory 6016",
 )
 _add("Change", changing.cancel, "sparklet cancel RUN", "sparklet cancel RUN --dry-run")
-_add("Change", changing.throttle, "sparklet throttle RUN --max-concurrency 20")
 _add(
     "Change",
     changing.clean,

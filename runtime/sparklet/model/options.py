@@ -163,9 +163,7 @@ class RunOptions:
     time_limit_s: float = 3 * 24 * 3600  # below the queue's retention of 4 days
     max_concurrency: Annotated[
         int,
-        Key(
-            "max_concurrency", FAILURES, "Shards in work at once; sparklet throttle changes it; 0: no limit.", minimum=0
-        ),
+        Key("max_concurrency", FAILURES, "Shards in work at once; 0: no limit.", minimum=0),
     ] = 0
     commit_every: Annotated[
         str,

@@ -23,7 +23,6 @@ from sparklet.log import Log
 from sparklet.model import RUN_ID, Counts, Dispatch, Notice, Run, RunState, ShardState
 from sparklet.ports.deployment import Deployment
 from sparklet.runs.checker import CheckReport, check, log_unnotified
-from sparklet.runs.concurrency_cap import cap_of
 from sparklet.runs.follow_ups import next_run
 from sparklet.runs.map_batches import MapBatch, write_batch
 from sparklet.runs.redelivery import TOLERANCE_EXCEEDED, give_up
@@ -101,7 +100,7 @@ def _batch(at: Deployment, map_concurrency: int, event: Mapping[str, Any]) -> Re
         "key": batch.key,
         "items": [asdict(ref) for ref in batch.items] if how == "inline" else [],
         "batch": number + 1,
-        "max_concurrency": min(map_concurrency, cap_of(at, run) or map_concurrency),
+        "max_concurrency": min(map_concurrency, run.options.max_concurrency or map_concurrency),
         "tolerated_failures": batch.count if tolerated is None else max(0, tolerated - counts.failed),
     }
 

@@ -48,7 +48,6 @@ COMMANDS: Mapping[str, tuple[str, ...]] = {
     "invoke": ("job.py", "--event", "event.json"),
     "redrive": (RUN,),
     "cancel": (RUN,),
-    "throttle": (RUN, "--max-concurrency", "2"),
     "clean": ("--keep", "0", "--yes"),
     "stop": (),
 }

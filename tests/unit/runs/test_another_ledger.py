@@ -1,7 +1,4 @@
-"""A run id used again with another ledger over the same bucket: nothing that the first run left counts for the second.
-
-And runs that 14795df has begun: what it wrote under their ids counts for them.
-"""
+"""A run id again with another ledger over the same bucket: what the first run left does not count for the second."""
 
 import json
 import time
@@ -13,7 +10,6 @@ from sparklet.errors import PlanError
 from sparklet.model import RunOptions, RunState, ShardResult
 from sparklet.planning.new_run import new_run
 from sparklet.planning.planner import plan
-from sparklet.runs.concurrency_cap import cap_of, throttle
 from sparklet.runs.manifest import results
 from tests.stand_ins.memory import FakeClock
 from tests.unit.runs.one_table import RUN, Trial
@@ -67,12 +63,10 @@ def test_its_check_gets_its_own_figures() -> None:
 def test_its_cap_is_its_own() -> None:
     world = World()
     world.run(6, max_concurrency=3)
-    throttle(world.at, RUN, 5)
     world.check()
     later = another_ledger(world)
-    run = later.run(6, max_concurrency=2)
+    later.run(6, max_concurrency=2)
 
-    assert cap_of(later.at, run) == 2
     while not (report := later.check()).run.state.ended:
         assert len(later.bodies()) <= 2
         later.work()
@@ -105,20 +99,3 @@ def test_its_results_and_its_manifest_are_its_own() -> None:
 
     assert later.json("manifest.json")["Rows"] == 7
     assert list(results(later.at, later.ledger.runs.get(run.run_id))) == []
-
-
-# --- runs begun by 14795df: files of theirs have no identity in their names ---
-
-
-def test_a_throttled_run_of_before_keeps_its_cap() -> None:
-    world = World()
-    run = world.run(6, max_concurrency=3)
-    throttle(world.at, RUN, 1)
-    world.check()
-    for uri in world.keys(world.at.run_uri(RUN, f"throttle/{run.identity}/")):
-        world.store.put(uri.replace(f"{run.identity}/", ""), world.store.get(uri))
-        world.store.delete(uri)
-
-    while not world.check().run.state.ended:
-        assert cap_of(world.at, run) == 1
-        world.work()

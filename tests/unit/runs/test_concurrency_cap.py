@@ -6,10 +6,8 @@ from contextlib import suppress
 
 import pytest
 
-from sparklet.errors import PlanError
 from sparklet.model import ClaimStatus, Dispatch, Failure, RunState, ShardResult, ShardState
 from sparklet.runs.checker import check
-from sparklet.runs.concurrency_cap import throttle
 from sparklet.runs.redelivery import CAPPED
 from sparklet.runs.redrive import redrive
 from tests.world import LEASE_S, Fault, KilledError, World
@@ -57,35 +55,6 @@ def test_checks_send_for_as_many_shards_as_the_cap_has_room(world: World) -> Non
     assert world.check().run.state is RunState.SUCCEEDED
 
 
-def test_the_cap_is_changed_while_the_run_is_open(world: World) -> None:
-    world.run(20, max_concurrency=2)
-    world.check()
-    claimed = claim_all(world)
-
-    throttle(world.at, "run-1", 5)
-    world.check()
-    claimed |= claim_all(world)
-    assert running(world) == 5
-
-    throttle(world.at, "run-1", 1)
-    succeed(world, claimed, 0, 1, 2, 3)
-    world.check()
-    assert (running(world), len(world.queue)) == (1, 0)
-    succeed(world, claimed, 4)
-    world.check()
-    assert len(claim_all(world)) == 1
-
-
-def test_what_cannot_be_throttled_is_refused(world: World) -> None:
-    world.run(1)
-    with pytest.raises(PlanError, match="without --max-concurrency"):
-        throttle(world.at, "run-1", 5)
-    world.work()
-    world.check()
-    with pytest.raises(PlanError, match="ended"):
-        throttle(world.at, "run-1", 5)
-
-
 def test_a_lost_message_is_sent_again(world: World) -> None:
     world.run(3, max_concurrency=2)
     world.check()
@@ -121,13 +90,10 @@ def test_a_redrive_begins_anew_under_the_cap(world: World) -> None:
     assert sorted(claim_all(world)) == [0] and running(world) == 2
 
 
-def test_a_maps_next_batch_has_the_cap() -> None:
+def test_a_maps_batch_has_the_cap() -> None:
     world = World(dispatch=Dispatch.MAP)
     world.run(45, max_concurrency=3)
     assert world.step("batch", batch=0)["max_concurrency"] == 3
-    throttle(world.at, "run-1", 100)
-    world.clock.advance(3600)
-    assert world.step("batch", batch=1)["max_concurrency"] == 7  # what the stack allows
 
 
 def _act(world: World, rng: random.Random, held: list[tuple[int, str]], checks: Callable[[], None]) -> None:
@@ -164,7 +130,7 @@ def test_the_cap_holds_under_crashes_and_two_checks_at_once(world: World, seed: 
 
     def checks() -> None:
         nonlocal old
-        uri = world.at.run_uri("run-1", f"throttle/{run.identity}/sent-000000.json")
+        uri = world.at.run_uri("run-1", f"capped/{run.identity}/sent-000000.json")
         there = {info.uri for info in world.store.list(uri)}
         if old and rng.random() < 0.3:  # another check has begun before, and writes later
             world.store.put(uri, old.encode())

@@ -1,4 +1,4 @@
-"""Commands that change what there is: redrive, cancel, throttle, clean, stop."""
+"""Commands that change what there is: redrive, cancel, clean, stop."""
 
 from typing import Annotated
 
@@ -17,7 +17,6 @@ from sparklet.model import ShardState
 from sparklet.model.quantities import parse_duration_s
 from sparklet.runs.cancel import Cancelled
 from sparklet.runs.cancel import cancel as cancel_run
-from sparklet.runs.concurrency_cap import throttle as throttle_run
 from sparklet.runs.redrive import redrivable
 
 
@@ -83,25 +82,6 @@ def cancel(run_id: opt.RunId, selection: opt.StackOptions, dry_run: opt.DryRun =
         )
         if not dry_run:
             end_waiting(stack, done.run, screen)
-
-
-def throttle(
-    run_id: opt.RunId,
-    selection: opt.StackOptions,
-    max_concurrency: Annotated[
-        int, typer.Option("--max-concurrency", min=1, metavar="N", help="Shards of the run in work at once.")
-    ],
-) -> None:
-    """Change how many shards of an open run, which was started with --max-concurrency, may be in work at once.
-
-    It is in effect within a minute, in a map from the next map batch on. Shards that have begun, or have a message
-    already, are not stopped.
-    """
-    screen = Screen(selection.as_json)
-    with open_stack(selection, screen, reading=True) as stack:
-        throttle_run(stack.at, run_id, max_concurrency)
-    document = {"run_id": run_id, "max_concurrency": max_concurrency}
-    screen.result(document, f"run {run_id}: from its next check on {count_text(max_concurrency, 'shard')} at once")
 
 
 def clean(
