@@ -50,7 +50,6 @@ AUTHORIZED_AS = {
     "s3.delete_objects": ("s3:DeleteObject",),
     "s3.head_bucket": ("s3:ListBucket",),
     "s3.head_object": ("s3:GetObject",),
-    "s3.list_object_versions": ("s3:ListBucketVersions",),
     "s3.list_objects_v2": ("s3:ListBucket",),
     "s3.upload_file": ("s3:PutObject", "s3:AbortMultipartUpload"),
     "sqs.send_message_batch": ("sqs:SendMessage",),
@@ -100,11 +99,7 @@ NEEDS = (
         ("states.start_execution", "states.describe_execution", "states.stop_execution"),
         "`LoopMachineArn`, `MapMachineArn`, their executions",
     ),
-    Need(
-        "`--versions`",
-        ("s3.list_object_versions",),
-        "inputs' buckets; `s3:GetObjectVersion` on inputs",
-    ),
+    Need("a list that names versions", (), "inputs", ("s3:GetObjectVersion",)),
     Need("`--role`", ("sts.assume_role",), "that role"),
     Need("`--input glue:…`", ("glue.get_table", "glue.get_partitions"), "catalog, database and table"),
     Need(
@@ -141,7 +136,7 @@ LEDGER_OF_RUNS = (
 FOLDERS = ("s3.delete_objects", "s3.get_object", "s3.head_object", "s3.list_objects_v2", "s3.put_object")
 NOTICES = ("events.put_events", "sns.publish")
 VERSIONS = ("emr.describe_cluster", "emr_serverless.get_application", "glue.get_job")
-INPUTS = ("s3.head_bucket", "s3.list_object_versions", "sts.assume_role")
+INPUTS = ("s3.head_bucket", "sts.assume_role")
 SHARDS = ("dynamodb.get_item", "dynamodb.update_item", *FOLDERS, "s3.copy", "s3.copy_object", "s3.upload_file")
 JOBS = (
     *("ecs.describe_tasks", "ecs.run_task", "ecs.stop_task", "emr.add_job_flow_steps", "emr.cancel_steps"),

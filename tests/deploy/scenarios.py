@@ -5,7 +5,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from sparklet.aws.clients import AwsClients
 from sparklet.aws.orchestrator import execution_arn
+from sparklet.inputs.list_requests import ListRequest
 from sparklet.model import (
     Access,
     ClaimStatus,
@@ -46,6 +48,7 @@ ASKED = (
     "asked-again",
     "half-planned",
 )  # of the planner function
+VERSIONS = f"s3://{OUTSIDE}/in/versions.jsonl"  # a list that names them
 CUT = RunOptions(max_objects=1, split="csv", target_bytes=64)
 
 
@@ -75,6 +78,9 @@ def place_inputs(stack: RecordedStack) -> None:
         store.put(uri, b"1,row\n")
     for uri in (f"s3://{OUTSIDE}/in/data/large.csv", *[f"s3://{OUTSIDE}/in/versions/work.csv"] * 2):
         store.put(uri, CSV)
+    found = AwsClients().s3.list_object_versions(Bucket=OUTSIDE, Prefix="in/versions/")["Versions"]
+    rows = [{"bucket": OUTSIDE, "key": each["Key"], "version_id": each["VersionId"]} for each in found]
+    store.put(VERSIONS, "\n".join(map(json.dumps, rows)).encode())
     for uri in (f"{own}/scripts/job.py", f"s3://{OUTSIDE}/in/jobs/job.py"):
         store.put(uri, JOB.read_bytes())
 
@@ -113,17 +119,18 @@ def enter_runs(stack: RecordedStack) -> None:
     """Runs whose planners died at once; of one, a part was sealed already, and it is cancelled."""
     own, at = f"s3://{stack.bucket}", stack.at(Earlier())
     at.store.put(f"{own}/output/earlier/large.csv", CSV)
-    versions = RunOptions(max_objects=1, split="csv", target_bytes=64, all_versions=True, other_region=True)
     works = (f"{own}/input/work.csv", f"{own}/input/released.csv", f"{own}/output/earlier/", f"s3://{OUTSIDE}/in/data/")
     for run_id, inputs, output, options, access in (
         ("work", works, own, CUT, Access()),
         ("ends", (f"{own}/input/failed/",), own, CUT, Access()),
-        ("versions", (f"s3://{OUTSIDE}/in/versions/",), f"s3://{OUTSIDE}", versions, Access()),
+        ("versions", (), f"s3://{OUTSIDE}", CUT, Access()),
         ("theirs", (f"s3://{THEIRS}/data/",), own, CUT, Access(role_arn=ROLE)),
         ("cut-off", (f"{own}/input/failed/",), own, CUT, Access()),
     ):
         written, params = f"{output}/output/{run_id}/", {"folder": f"{own}/input/"}
         request = RunRequest(str(JOB), inputs, written, run_id, params=params, options=options, access=access)
+        if run_id == "versions":
+            request = replace(request, lists=(ListRequest(VERSIONS),))
         if run_id in ("work", "versions"):
             request = replace(request, options=replace(options, existing="overwrite"))
             written_before(stack, written)
@@ -161,8 +168,8 @@ def ask_for_runs(stack: RecordedStack) -> None:
         (
             "asked-versions",
             f"{out}/in/jobs/job.py",
-            [f"{out}/in/versions/"],
-            {**cut, "versions": True, "overwrite": True, "output": f"{out}/output/asked-versions/"},
+            [],
+            {**cut, "lists": [VERSIONS], "overwrite": True, "output": f"{out}/output/asked-versions/"},
         ),
         ("asked-theirs", f"{own}/scripts/job.py", [f"s3://{THEIRS}/data/"], {"role": ROLE}),
         ("asked-table", f"{own}/scripts/job.py", ["glue:sales.visits"], {"where": "day = 'a'"}),

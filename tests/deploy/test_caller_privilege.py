@@ -80,7 +80,7 @@ def test_the_tables_rights_suffice_for_commands(stack: RecordedStack, tmp_path: 
         ["status", "planned"],
         ["runs"],
         ["logs", "planned"],
-        ["plan", str(script), "-i", INPUT, "-o", f"{OUTPUT}old/", "--run-id", "old", "--versions"],
+        ["plan", str(script), "-i", INPUT, "-o", f"{OUTPUT}old/", "--run-id", "old"],
         ["plan", str(script), "-i", f"s3://{THEIRS}/", "-o", f"{OUTPUT}as/", "--run-id", "as-they", "--role", ROLE],
         ["cancel", "planned"],
         ["watch", "planned"],

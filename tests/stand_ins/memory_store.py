@@ -21,6 +21,7 @@ PAGE_KEYS = 1000
 class _Object:
     body: bytes
     info: ObjectInfo
+    deleted: bool = False  # a delete marker
 
 
 class MemoryObjectStore:
@@ -66,23 +67,9 @@ class MemoryObjectStore:
             uris = self._uris[start : start + PAGE_KEYS]
             return [self.objects[uri].info for uri in uris if uri.startswith(prefix)]
 
-    def list_versions(self, prefix_uri: str, after_key: str = "", after_version: str = "") -> Iterator[ObjectInfo]:
-        """All versions below a prefix, as they are when the first is read."""
-        bucket, _ = self._checked(prefix_uri)
-        after = f"s3://{bucket}/{after_key}" if after_key else ""
-        with self._lock:
-            names = {uri for uri in (*self._versions, *self._uris) if uri.startswith(_whole(prefix_uri))}
-            found = [info for uri in sorted(names) if uri >= after for info in self._of_key(uri)]
-        if after:
-            same = [info.version_id for info in found if info.uri == after]
-            found = found[same.index(after_version) + 1 if after_version in same else len(same) :]
-        yield from found
-
-    def _of_key(self, uri: str) -> Sequence[ObjectInfo]:
-        """All versions of a key, newest first; where none are kept, S3 calls the only one null."""
-        if uri in self._versions:
-            return [each.info for each in reversed(self._versions[uri])]
-        return [replace(self.objects[uri].info, version_id="null")]
+    def versions(self, uri: str) -> Sequence[str]:
+        """The ids of a key's versions and delete markers, newest first."""
+        return [each.info.version_id for each in reversed(self._versions[uri])]
 
     def head(self, uri: str, version_id: str = "") -> ObjectInfo:
         """Size and ETag of an object."""
@@ -134,9 +121,9 @@ class MemoryObjectStore:
                 self._keep(uri, body, info)
         return etag
 
-    def _keep(self, uri: str, body: bytes, info: ObjectInfo) -> None:
+    def _keep(self, uri: str, body: bytes, info: ObjectInfo, *, deleted: bool = False) -> None:
         kept = self._versions.setdefault(uri, [])
-        kept.append(_Object(body, replace(info, version_id=uuid.uuid4().hex)))
+        kept.append(_Object(body, replace(info, version_id=uuid.uuid4().hex), deleted))
 
     def download(self, uri: str, path: Path, etag: str = "", version_id: str = "") -> None:
         """Write an object to a file; the file appears whole or not at all."""
@@ -164,7 +151,7 @@ class MemoryObjectStore:
             if self.objects.pop(uri, None):
                 del self._uris[bisect_left(self._uris, uri)]
             if bucket in self._versioned:
-                self._keep(uri, b"", ObjectInfo(uri, 0, "", self._clock.now_s(), deleted=True))
+                self._keep(uri, b"", ObjectInfo(uri, 0, "", self._clock.now_s()), deleted=True)
 
     def copy_all(self, pairs: Iterable[tuple[ObjectInfo, str]]) -> None:
         """Copy objects, one after the other."""
@@ -180,15 +167,12 @@ class MemoryObjectStore:
         self._checked(uri)
         with self._lock:
             found = self._version(uri, version_id) if version_id else self.objects.get(uri)
-        if found is None or found.info.deleted:
+        if found is None or found.deleted:
             version = f"has no version {version_id} that can be read" if version_id else "is not there"
             raise ObjectNotFoundError(f"{uri} {version}")
         return found
 
     def _version(self, uri: str, version_id: str) -> _Object | None:
-        if version_id == "null" and uri not in self._versions and uri in self.objects:
-            only = self.objects[uri]
-            return replace(only, info=replace(only.info, version_id="null"))
         return next((each for each in self._versions.get(uri, ()) if each.info.version_id == version_id), None)
 
     def _checked(self, uri: str) -> tuple[str, str]:

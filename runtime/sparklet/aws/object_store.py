@@ -6,7 +6,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from functools import cache
-from itertools import chain, islice
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -46,18 +46,6 @@ class S3ObjectStore:
             for page in pages:
                 for found in page.get("Contents", ()):
                     yield _listed(bucket, found)
-
-    def list_versions(self, prefix_uri: str, after_key: str = "", after_version: str = "") -> Iterator[ObjectInfo]:
-        """All versions below a prefix, 1,000 a request."""
-        bucket, prefix = split_uri(prefix_uri)
-        markers = {"KeyMarker": after_key, "VersionIdMarker": after_version}
-        after: Any = {name: marker for name, marker in markers.items() if after_key and marker}
-        with _faults(prefix_uri):
-            pages = self._clients.s3.get_paginator("list_object_versions").paginate(
-                Bucket=bucket, Prefix=prefix, OptionalObjectAttributes=RESTORED, **after, **self._payer
-            )
-            for page in pages:
-                yield from _versions(bucket, page)
 
     def head(self, uri: str, version_id: str = "") -> ObjectInfo:
         with _faults(uri, version_id):
@@ -212,7 +200,7 @@ def input_stores(clients: AwsClients) -> Callable[[Access], S3ObjectStore]:
     return store
 
 
-def _listed(bucket: str, found: Mapping[str, Any], version_id: str = "") -> ObjectInfo:
+def _listed(bucket: str, found: Mapping[str, Any]) -> ObjectInfo:
     """An entry of a listing, which does not show whether Intelligent-Tiering has moved the object to an archive."""
     restore = found.get("RestoreStatus", {})
     restored = "RestoreExpiryDate" in restore and not restore.get("IsRestoreInProgress")
@@ -222,24 +210,9 @@ def _listed(bucket: str, found: Mapping[str, Any], version_id: str = "") -> Obje
         found["Size"],
         found["ETag"].strip('"'),
         found["LastModified"].timestamp(),
-        version_id,
         archived=kind in ARCHIVES and not restored,
         storage_class=kind if kind != "STANDARD" else "",
     )
-
-
-def _versions(bucket: str, page: Mapping[str, Any]) -> Iterator[ObjectInfo]:
-    """Versions and delete markers of a page, which S3 gives apart, in the bucket's order."""
-    markers = ((True, found) for found in page.get("DeleteMarkers", ()))
-    every = chain(((False, found) for found in page.get("Versions", ())), markers)
-    for deleted, found in sorted(
-        every, key=lambda each: (each[1]["Key"].encode(), not each[1]["IsLatest"], -each[1]["LastModified"].timestamp())
-    ):
-        if deleted:
-            uri, modified_s = f"s3://{bucket}/{found['Key']}", found["LastModified"].timestamp()
-            yield ObjectInfo(uri, 0, "", modified_s, found["VersionId"], deleted=True)
-        else:
-            yield _listed(bucket, found, found["VersionId"])
 
 
 def _headed(uri: str, version_id: str, found: Mapping[str, Any]) -> ObjectInfo:

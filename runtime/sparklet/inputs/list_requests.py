@@ -60,10 +60,8 @@ def read_items(given: Sequence[Any]) -> tuple[ListRequest, ...]:
 def refuse_mixed(lists: Sequence[ListRequest], inputs: Sequence[str], options: RunOptions) -> None:
     """PlanError if a run of items or of a table has other inputs too, or options that do not fit its input."""
     tables = [given.source for given in lists if given.source.startswith(TABLE)]
-    if tables and (inputs or len(lists) > 1 or options.all_versions):
-        raise PlanError(
-            f"{tables[0]} must be a run's only input, without versions: start a run for each table or folder"
-        )
+    if tables and (inputs or len(lists) > 1):
+        raise PlanError(f"{tables[0]} must be a run's only input: start a run for each table or folder")
     if options.where and not tables:
         raise PlanError(f"where chooses partitions of a table: name one as the input, {TABLE}DATABASE.TABLE")
     if not any(given.items for given in lists):
@@ -75,7 +73,6 @@ def refuse_mixed(lists: Sequence[ListRequest], inputs: Sequence[str], options: R
         "include": options.include,
         "exclude": options.exclude,
         "since": options.modified_since_s,
-        "versions": options.all_versions,
         "group by": options.group_by,
         "split": options.split,
     }

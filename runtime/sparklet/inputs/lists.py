@@ -282,7 +282,7 @@ class Listed:
         """Why an entry is left out by its columns in the list."""
         if entry.deleted:
             return Reason.DELETE_MARKER
-        return Reason.NOT_LATEST if entry.latest is False and not self._options.all_versions else ""
+        return Reason.NOT_LATEST if entry.latest is False else ""
 
     def _needs_head(self, entry: Entry) -> bool:
         """Whether the list omits something of the object that planning needs."""
@@ -297,7 +297,7 @@ class Listed:
 
     def _version(self, entry: Entry) -> str:
         """The version to read; "", the current one, for an inventory's latest version."""
-        return "" if entry.latest and not self._options.all_versions else entry.version_id
+        return "" if entry.latest else entry.version_id
 
     def _listed(self, entry: Entry) -> ObjectInfo:
         version_id, modified_s = self._version(entry), entry.modified_s or 0.0

@@ -77,13 +77,12 @@ class RunOptions:
     incremental: Annotated[
         bool, Key("incremental", INPUT, "Leave out what a succeeded shard of an earlier run of the same name has done.")
     ] = False
-    all_versions: Annotated[bool, Key("versions", INPUT, "All versions of objects, not only the current one.")] = False
     hidden: Annotated[
         bool, Key("hidden", INPUT, "Plan what Spark skips too: names, also of folders, that begin with _ or a dot.")
     ] = False
     keep_empty: Annotated[bool, Key("keep_empty", INPUT, "Plan objects of 0 bytes too.")] = False
     limit: Annotated[
-        int, Key("limit", INPUT, "More objects, items or versions are refused as a mistake; 0: no limit.", minimum=0)
+        int, Key("limit", INPUT, "More objects or items are refused as a mistake; 0: no limit.", minimum=0)
     ] = 1_000_000
     archived: Annotated[
         str,
@@ -95,9 +94,6 @@ class RunOptions:
         str,
         Key("missing", INPUT, "What to do about objects that a list names and S3 lacks.", choices=("refuse", "skip")),
     ] = "refuse"
-    other_region: Annotated[
-        bool, Key("other_region", INPUT, "Allow buckets of another region: slower, and transfer costs.")
-    ] = False
     group_by: Annotated[
         str,
         Key(

@@ -1,6 +1,5 @@
 """A run's input: its folders, objects and lists, read as one sequence; what is left out is counted by reason."""
 
-import json
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, suppress
 from dataclasses import dataclass
@@ -67,16 +66,15 @@ def _resolve(store: ObjectStore, given: str) -> str:
 
 
 def refuse_other_regions(store: ObjectStore, buckets: Collection[str]) -> None:
-    """PlanError if a bucket is in another region: reading it from here is slow and costs money."""
+    """PlanError if a bucket is in another region, where S3A does not follow."""
     for bucket in sorted(buckets):
         if region := store.foreign_region(f"{SCHEME}{bucket}/"):
             raise PlanError(
-                f"the bucket {bucket} lies in {region}, not in this region: run Sparklet there, copy the objects, "
-                f"or allow it (--other-region) and pay for the traffic between regions"
+                f"the bucket {bucket} lies in {region}, not in this region: run Sparklet there, or copy the objects"
             )
 
 
-# --- folders and single objects as candidates, the current version of each or every one ---
+# --- folders and single objects as candidates ---
 
 
 @dataclass(frozen=True)
@@ -93,36 +91,19 @@ class CurrentObjects:
     def candidates(self, at: Position) -> Iterator[Candidate]:
         """The objects after ``at.after``, a whole key; if slices of one remain to be planned, that one first."""
         if at.slices:
-            yield self._headed(at.after, at.after, resumed=True)
+            yield self._headed(at.after, resumed=True)
         if self.given.endswith("/"):
             for info in self.store.list(self.given, at.after):
                 yield Candidate(split_uri(info.uri)[1], info.uri, info)
         elif not at.after:
-            key = split_uri(self.given)[1]
-            yield self._headed(key, key)
+            yield self._headed(split_uri(self.given)[1])
 
-    def _headed(self, after: str, key: str, version_id: str = "", *, resumed: bool = False) -> Candidate:
+    def _headed(self, key: str, *, resumed: bool = False) -> Candidate:
         uri = f"{SCHEME}{split_uri(self.given)[0]}/{key}"
         try:
-            return Candidate(after, uri, self.store.head(uri, version_id), resumed=resumed)
+            return Candidate(key, uri, self.store.head(uri), resumed=resumed)
         except ObjectNotFoundError:
-            return Candidate(after, uri, None, Reason.MISSING)
-
-
-class AllVersions(CurrentObjects):
-    """Every version of the objects of a folder, or of one object; the newest first."""
-
-    def candidates(self, at: Position) -> Iterator[Candidate]:
-        """The versions after ``at.after``, a key and one of its versions."""
-        key, version_id = json.loads(at.after) if at.after else ("", "")
-        if at.slices:
-            yield self._headed(at.after, key, version_id, resumed=True)
-        for info in self.store.list_versions(self.given, key, version_id):
-            if self.given.endswith("/") or info.uri == self.given:
-                after = json.dumps([split_uri(info.uri)[1], info.version_id])
-                yield Candidate(after, info.uri, info, Reason.DELETE_MARKER if info.deleted else "")
-            elif info.uri > self.given:
-                return
+            return Candidate(key, uri, None, Reason.MISSING)
 
 
 @dataclass(frozen=True)
@@ -168,10 +149,9 @@ class Inventory:
         done: Callable[[], Digests] | None = None,
         on_left_out: LeftOutCallback | None = None,
     ) -> None:
-        folders = AllVersions if options.all_versions else CurrentObjects
         self._filter = Filter(options.include, options.exclude)
         self._sources: list[_Source] = [
-            folders(store, given) if "://" in given else LocalFiles(given, self._filter) for given in inputs
+            CurrentObjects(store, given) if "://" in given else LocalFiles(given, self._filter) for given in inputs
         ]
         self._sources += [Listed(reader, store, options) for reader in lists]
         self._finds_duplicates = any(not reader.source.items for reader in lists)

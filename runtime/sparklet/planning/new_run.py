@@ -184,8 +184,7 @@ def _checked_run(
     refuse_own_output(inputs, {"the output": request.output_uri, **own})
     if request.next:
         refuse_own_output((*inputs, request.output_uri), {"the output": request.next_output, **own})
-    if not options.other_region:
-        refuse_other_regions(store, {split_uri(uri)[0] for uri in inputs})
+    refuse_other_regions(store, {split_uri(uri)[0] for uri in inputs})
     run = Run(
         run_id=request.run_id,
         inputs=inputs,
@@ -215,7 +214,7 @@ def _checked_run(
         return run
     if refuses_large and found.too_large:
         raise too_large(packed, options)
-    if packed.lists and not options.other_region:
+    if packed.lists:
         refuse_other_regions(store, {bucket for reader in packed.lists for bucket in reader.buckets})
     return replace(run, partitions=packed.partitions.examples)
 

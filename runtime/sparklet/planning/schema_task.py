@@ -32,7 +32,6 @@ def schema_run(at: Deployment, run: Run, lines: Sequence[Line]) -> Run:
         ALL_IN_ONE,
         max_attempts=run.options.max_attempts,
         time_limit_s=run.options.time_limit_s,
-        other_region=run.options.other_region,
     )
     folder, sample = f"s3://{at.bucket}/output/{made_id}/", sample_of(lines)
     follower = Run(made_id, sample, folder, (run.scripts[-1],), run.args, run.params, options, f"{run.name}-schema")

@@ -34,9 +34,8 @@ class ObjectInfo:
     size_bytes: int
     etag: str
     modified_s: float
-    version_id: str = ""  # of a listing of versions, or the requested one; "": the current one
+    version_id: str = ""  # the requested one; "": the current one
     archived: bool = False  # must be restored before it can be read
-    deleted: bool = False  # a delete marker: only a listing of versions has them
     storage_class: str = ""  # by a listing, where it is not S3's standard
 
 
@@ -49,12 +48,6 @@ class ObjectStore(Protocol):
 
     def list(self, prefix_uri: str, start_after: str = "") -> Iterator[ObjectInfo]:
         """All objects below a prefix in key order, page by page; only keys after ``start_after`` (a whole key)."""
-
-    def list_versions(self, prefix_uri: str, after_key: str = "", after_version: str = "") -> Iterator[ObjectInfo]:
-        """All versions of all objects below a prefix, delete markers too: in key order, the newest of a key first.
-
-        With ``after_key`` only what follows that key; with ``after_version`` too, what follows that version of it.
-        """
 
     def head(self, uri: str, version_id: str = "") -> ObjectInfo:
         """Size and ETag of an object."""

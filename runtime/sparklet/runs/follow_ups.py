@@ -37,7 +37,7 @@ TOO_MANY_FAILED = "too many shards have FAILED while their output was published"
 MAX_LEFT_OUT = 500  # such shards, which a next run leaves out, each by a pattern
 NO_ANSWERS = "no shard has given an answer (job.answer), or they are too many or too large for items"
 INHERITED = (  # options of a next run
-    *("target_bytes", "other_region", "max_attempts", "time_limit_s", "engine", "too_large", "max_shard_bytes"),
+    *("target_bytes", "max_attempts", "time_limit_s", "engine", "too_large", "max_shard_bytes"),
     *("isolate", "tolerated_failure_count", "tolerated_failure_percentage"),
 )
 

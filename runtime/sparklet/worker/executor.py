@@ -176,7 +176,7 @@ class Executor:
         if in_place and not (seen / "copy").exists():
             raise PlanError(
                 f"the script did not read {in_place[0]} by Spark, and other readers see all of the object, not its "
-                "planned part or version: read it by Spark, or plan without --split and --versions"
+                "planned part or version: read it by Spark, or plan without --split"
             )
         is_seen = any((seen / name).exists() for name in ("input", "copy"))
         if reads_folder and not is_seen and not any(uri.startswith(LOCAL) for uri in uris):

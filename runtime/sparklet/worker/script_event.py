@@ -4,7 +4,7 @@ An event of a source (S3, SQS, Kinesis, …) without a shard or a task request r
 """
 
 import json
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,7 @@ from sparklet.errors import EventError
 from sparklet.job.event_objects import misread
 from sparklet.job.fields import SCHEMA
 from sparklet.job.outcome import EVENT, EVENT_FILE
-from sparklet.model import INPUT, OUTPUT, PACKED, Access, InputObject, Run, Shard, ShardRecord, ShardState, split_uri
+from sparklet.model import INPUT, OUTPUT, PACKED, Access, InputObject, Run, Shard, ShardRecord, ShardState
 
 LOST = "LeaseExpired"
 STOPPED = (LOST, "DeadlineExceededError", "GatewayLostError", "OutOfMemoryError")
@@ -80,14 +80,12 @@ def event_variables(event: Any, names: Iterable[str]) -> dict[str, str]:
     return {name: value if isinstance(value, str) else json.dumps(value) for name, value in found.items()}
 
 
-def needs_staging(item: InputObject, access: Access, cross_region: Collection[str] = ()) -> bool:
-    """Whether Spark cannot read just this input by its object's name; ``cross_region``: buckets of other regions."""
+def needs_staging(item: InputObject, access: Access) -> bool:
+    """Whether Spark cannot read just this input by its object's name."""
     if item.item:
         return False
     differs = item.slice or item.version_id or access.requester_pays or access.role_arn
-    if differs or misread(item.uri) or PACKED.search(item.uri):
-        return True
-    return bool(cross_region) and split_uri(item.uri)[0] in cross_region
+    return bool(differs or misread(item.uri) or PACKED.search(item.uri))
 
 
 def handed_over(event: Any, folder: Path, *, is_shard: bool) -> dict[str, str]:

@@ -44,13 +44,11 @@ from sparklet.model import (
     InputObject,
     Isolation,
     Run,
-    Shard,
     ShardRecord,
     ShardRef,
     ShardResult,
     ShardState,
     s3_address,
-    split_uri,
 )
 from sparklet.ports import ObjectInfo, ObjectStore, TaskQueue
 from sparklet.ports.deployment import Deployment
@@ -77,7 +75,6 @@ class ShardClaims:
     engine: str = ""  # whose worker this is; "": a function
     peak_mb: Callable[[], float] | None = None  # the memory of its processes
     _runs: dict[str, Run] = field(default_factory=dict)
-    _regions: dict[str, str] = field(default_factory=dict)  # of buckets: "" where it is the worker's own
 
     def __post_init__(self) -> None:
         self.clock = self.at.clock
@@ -134,13 +131,6 @@ class ShardClaims:
         if record.state is ShardState.FAILED:
             answer["error"] = f"{record.error_class}: {record.error_message}"
         return Outcome(task, answer=answer)
-
-    def cross_region(self, shard: Shard, run: Run) -> frozenset[str]:
-        """Buckets of other regions, the shard's among them."""
-        store = self.at.inputs(run.access)
-        for bucket in {split_uri(uri)[0] for uri in shard.inputs} - self._regions.keys():
-            self._regions[bucket] = store.foreign_region(f"{SCHEME}{bucket}/")
-        return frozenset(bucket for bucket, foreign in self._regions.items() if foreign)
 
 
 @dataclass
@@ -237,10 +227,9 @@ class ClaimedShard:
         places = handled(record) if record.bad or record.trial else range(record.object_count)
         self._objects = {place: shard.objects[place] for place in places}
         shard = replace(shard, objects=tuple(self._objects.values()))
-        cross_region = self.claims.cross_region(shard, run) if run.options.other_region else frozenset()
         staging = None  # Spark reads all inputs itself
-        if shard.inputs and any(needs_staging(item, run.access, cross_region) for item in shard.objects):
-            staging = Staging(shard.objects, run.access, self.claims.at.inputs(run.access), cross_region)
+        if shard.inputs and any(needs_staging(item, run.access) for item in shard.objects):
+            staging = Staging(shard.objects, run.access, self.claims.at.inputs(run.access))
         inputs = shard.objects
         if record.generation and not run.options.incremental:  # a redrive takes what was repaired since the plan;
             inputs = tuple(replace(item, etag="") for item in inputs)  # the next incremental run would take it again

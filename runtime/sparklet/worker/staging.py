@@ -72,7 +72,6 @@ class Staging:
     items: tuple[InputObject, ...]
     access: Access
     store: ObjectStore  # reads with the run's access
-    cross_region: frozenset[str] = frozenset()  # buckets of other regions, which S3A does not follow
     origins: Mapping[str, InputObject] = field(default_factory=dict)  # of each member of a packed input, by its address
 
     def fetch(
@@ -157,7 +156,7 @@ class Staging:
         return {
             number: folder / FOLDER / staged_name(number, item.uri)
             for number, item in enumerate(self.items)
-            if needs_staging(item, self.access, self.cross_region)
+            if needs_staging(item, self.access)
         }
 
 

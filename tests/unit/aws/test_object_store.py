@@ -171,46 +171,15 @@ def test_reads_send_requester_pays_and_writes_do_not(clients: AwsClients, tmp_pa
     head = {"ContentLength": 1, "ETag": '"e"', "LastModified": WHEN}
     with Stubber(clients.s3) as s3:
         s3.add_response("list_objects_v2", {}, {**prefix, "StartAfter": ""})
-        s3.add_response("list_object_versions", {}, prefix)
         s3.add_response("head_object", head, {**place, **payer})
         s3.add_response("get_object", {"Body": body()}, {**place, **payer, "VersionId": "v"})
         s3.add_response("get_object", {"Body": body()}, {**place, **payer, "IfMatch": '"e"'})
         s3.add_response("put_object", {"ETag": '"e"'}, {**place, "Body": b"x"})
-        assert list(store.list("s3://bucket/")) == list(store.list_versions("s3://bucket/")) == []
+        assert list(store.list("s3://bucket/")) == []
         store.head(URI)
         store.get(URI, version_id="v")
         store.download(URI, tmp_path / "x", etag="e")
         store.put(URI, b"x")
-
-
-def test_versions_come_in_the_order_of_the_bucket_over_all_pages(clients: AwsClients) -> None:
-    """S3 gives versions and delete markers apart; the next page goes on behind a key and a version."""
-
-    def version(key: str, version_id: str, age_s: int, latest: bool = False) -> dict[str, object]:
-        modified = datetime.fromtimestamp(1_000_000 - age_s, UTC)
-        return {"Key": key, "VersionId": version_id, "LastModified": modified, "IsLatest": latest}
-
-    sized = {"Size": 1, "ETag": '"e"'}
-    first = {
-        "Versions": [{**version("a", "a3", 0, True), **sized}, {**version("a", "a1", 20), **sized}],
-        "DeleteMarkers": [version("a", "a2", 10), version("b", "b2", 5, True)],
-        "IsTruncated": True,
-        "NextKeyMarker": "b",
-        "NextVersionIdMarker": "b2",
-    }
-    second = {"Versions": [{**version("b", "b1", 6), **sized}], "IsTruncated": False}
-    asked = {"Bucket": "bucket", "Prefix": "", "OptionalObjectAttributes": ["RestoreStatus"]}
-    with Stubber(clients.s3) as s3:
-        s3.add_response("list_object_versions", first, asked)
-        s3.add_response("list_object_versions", second, {**asked, "KeyMarker": "b", "VersionIdMarker": "b2"})
-        found = list(S3ObjectStore(clients).list_versions("s3://bucket/"))
-    assert [(info.version_id, info.deleted) for info in found] == [
-        ("a3", False),
-        ("a2", True),
-        ("a1", False),
-        ("b2", True),
-        ("b1", False),
-    ]
 
 
 @pytest.mark.parametrize("refused", [False, True])

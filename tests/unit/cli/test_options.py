@@ -94,7 +94,7 @@ def test_missing_options_take_the_models_defaults() -> None:
 
 
 def test_every_option_reaches_the_run() -> None:
-    flags = ["--incremental", "--versions", "--keep-empty", "--other-region", "--requester-pays", "--next-items"]
+    flags = ["--incremental", "--keep-empty", "--requester-pays", "--next-items"]
     shards = {"shard-size": "1MiB", "max-objects": "7", "group-by": "dt=*"}
     limits = {"split": "csv", "too-large": "engine", "engine": "glue", "max-attempts": "5", "tolerate": "2.5%"}
     limits |= {"limit": "9", "max-concurrency": "4"}
@@ -140,10 +140,8 @@ def test_every_option_reaches_the_run() -> None:
             exclude=("_*",),
             modified_since_s=datetime(2026, 11, 20, 8, 30, tzinfo=UTC).timestamp(),
             incremental=True,
-            all_versions=True,
             keep_empty=True,
             archived="skip",
-            other_region=True,
             group_by="dt=*",
             split="csv",
             too_large="engine",

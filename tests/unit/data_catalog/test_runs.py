@@ -159,7 +159,6 @@ def test_a_redriven_shard_keeps_its_values() -> None:
         ({"inputs": ["glue:sales.orders", "glue:sales.others"]}, "only input"),
         ({"lists": ["s3://lake/list.csv"]}, "only input"),
         ({"items": ["Ulm"]}, "only input"),
-        ({"versions": True}, "versions"),
         ({"inputs": ["s3://lake/"], "where": "day = '2026-01-01'"}, "glue:DATABASE.TABLE"),
     ],
 )

@@ -139,44 +139,7 @@ def test_an_invalid_input_is_named(given_inputs: list[str], message: str) -> Non
         resolve_inputs(store_of("s3://b/a/1", "s3://b/a/1xy"), given_inputs)
 
 
-# --- versions, archives, time ---
-
-
-def versions_of(store: MemoryObjectStore) -> list[tuple[str, str]]:
-    return [(info.uri, info.version_id) for info in store.list_versions("s3://b/a/") if not info.deleted]
-
-
-def versioned() -> MemoryObjectStore:
-    store = MemoryObjectStore(versioned=["b"])
-    for body in (b"1", b"22", b""):
-        for key in ("a/1", "a/1x", "a/2 ü"):
-            store.put(f"s3://b/{key}", body + b"x" * (key != "a/1x"))
-    store.delete("s3://b/a/2 ü")
-    return store
-
-
-def test_every_version_is_planned_and_delete_markers_counted() -> None:
-    store = versioned()
-    inventory = Inventory(store, ("s3://b/a/",), RunOptions(all_versions=True))
-
-    found = [(each.item.uri, each.item.version_id) for each in inventory.objects()]
-
-    assert found == [each for each in versions_of(store) if store.head(*each).size_bytes]
-    assert len(found) == 8
-    assert inventory.skipped == {Reason.DELETE_MARKER: 1, Reason.EMPTY: 1}
-    one = Inventory(store, ("s3://b/a/1",), RunOptions(all_versions=True))
-    assert [each.item.uri for each in one.objects()] == ["s3://b/a/1"] * 3
-
-
-@pytest.mark.parametrize("given_input", ["s3://b/a/", "s3://b/a/1"])
-def test_a_listing_of_versions_goes_on_behind_any_of_them(given_input: str) -> None:
-    inventory = Inventory(versioned(), (given_input,), RunOptions(all_versions=True))
-    whole = list(inventory.objects())
-    for index, each in enumerate(whole):
-        rest = [(other.item, other.position) for other in inventory.objects(each.position)]
-        assert rest == [(other.item, other.position) for other in whole[index + 1 :]]
-        again = next(inventory.objects(Position(0, each.position.after, slices=1)))
-        assert (again.item, again.position) == (each.item, each.position)
+# --- archives, time ---
 
 
 def test_an_object_with_open_slices_is_planned_again_whole() -> None:

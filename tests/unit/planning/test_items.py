@@ -164,7 +164,6 @@ def test_bytes_of_parquet_are_refused() -> None:
         RunOptions(include=("*.csv",)),
         RunOptions(exclude=("*.csv",)),
         RunOptions(modified_since_s=1.0),
-        RunOptions(all_versions=True),
         RunOptions(group_by="prefix"),
         RunOptions(split="csv"),
     ],

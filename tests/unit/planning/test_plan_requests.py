@@ -175,7 +175,13 @@ def test_the_schema_takes_what_is_read_and_nothing_else() -> None:
 
     assert validator.is_valid(full)
     assert run_request(full, "x").lists[0] == ListRequest("s3://b/l", None, "csv", "key")
-    odd: list[dict[str, Any]] = [{"imput": "x"}, {"max_objects": 0}, {"split": "xml"}, {"versions": "yes"}, {"env": {}}]
+    odd: list[dict[str, Any]] = [
+        {"imput": "x"},
+        {"max_objects": 0},
+        {"split": "xml"},
+        {"keep_empty": "yes"},
+        {"env": {}},
+    ]
     for wrong in odd:
         assert not validator.is_valid(request(**wrong))
         with pytest.raises((EventError, SettingsError)):

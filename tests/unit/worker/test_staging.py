@@ -246,8 +246,7 @@ def test_an_old_version_is_fetched() -> None:
     store = MemoryObjectStore(versioned=["data"])
     store.put(URI, b"old")
     store.put(URI, b"new")
-    versions = list(store.list_versions("s3://data/"))
-    items = [InputObject(URI, 3, each.etag, each.version_id) for each in versions]
+    items = [InputObject(URI, 3, version_id=each) for each in store.versions(URI)]
 
     assert fetched(store, items) == [b"new", b"old"]
 
