@@ -51,7 +51,6 @@ COMMITS = """CREATE TABLE IF NOT EXISTS sparklet_commits (commit_id text PRIMARY
 RECORDS = """CREATE TABLE IF NOT EXISTS sparklet_records (chain text, first numeric, last numeric,
     numbers numeric[] NOT NULL, written_to text NOT NULL, committed_at timestamptz NOT NULL DEFAULT now(),
     PRIMARY KEY (chain, last))"""
-MADE = (("sparklet_commits", COMMITS), ("sparklet_records", RECORDS))
 FOUND = """SELECT string_agg(number::text, ',') FROM sparklet_records, unnest(numbers) AS number
     WHERE chain = ? AND last >= ?::numeric AND first <= ?::numeric AND number = ANY (?::numeric[])"""
 ADD = "INSERT INTO sparklet_records VALUES (?, ?::numeric, ?::numeric, ?::numeric[], ?)"
@@ -192,13 +191,15 @@ def write(
 
 def _begun(connection: Any, identity: str, batch: Batch) -> Any:
     """Begin a write's transaction once others have ended theirs; its number of rows if the database has its id."""
-    for name, definition in MADE if batch.chains else MADE[:1]:
-        if _ask(connection, "SELECT to_regclass(?)::text", name) is None:
-            _ask(connection, LOCK, name)
-            _ask(connection, definition)
-            connection.commit()
-    for each in sorted({identity, *batch.chains}):
+    name, definition = ("sparklet_records", RECORDS) if batch.chains else ("sparklet_commits", COMMITS)
+    if _ask(connection, "SELECT to_regclass(?)::text", name) is None:
+        _ask(connection, LOCK, name)
+        _ask(connection, definition)
+        connection.commit()
+    for each in sorted(batch.chains or [identity]):
         _ask(connection, LOCK, each)
+    if batch.chains:
+        return None
     return _ask(connection, "SELECT row_count FROM sparklet_commits WHERE commit_id = ?", identity)
 
 

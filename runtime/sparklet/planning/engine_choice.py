@@ -5,7 +5,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping
 from sparklet.errors import PlanError, ScriptError, SettingsError
 from sparklet.job.spark_lines import is_of, major_of
 from sparklet.model.options import AUTO, LARGE
-from sparklet.ports.deployment import WITHDRAWN, Deployment
+from sparklet.ports.deployment import Deployment
 from sparklet.spark.script_options import commented_spark
 
 SPARK_LINE = "SPARKLET_SPARK_LINE"
@@ -23,9 +23,8 @@ def chosen_engine(at: Deployment, name: str, table: str, asked: Collection[str] 
     if unfit:
         raise PlanError("; ".join(unfit))
     there = f"it has {', '.join(at.engines)}" if at.engines else "name one in its parameters, such as Fargate's"
-    why = f": {WITHDRAWN[name]}" if name in WITHDRAWN else ""
     raise PlanError(
-        f"the stack has no engine {name.removeprefix(AUTO)}".rstrip() + f"{why}; {there} (docs/guide/elsewhere.md)"
+        f"the stack has no engine {name.removeprefix(AUTO)}".rstrip() + f"; {there} (docs/guide/elsewhere.md)"
     )
 
 

@@ -14,8 +14,6 @@ from sparklet.ports import Clock, Engine, Ledger, Notifier, ObjectStore, TaskQue
 T = TypeVar("T")
 Catalog = Callable[[str, RunOptions, ObjectStore], tuple[Mapping[str, Any], bytes]]
 A_WHILE_S = 120.0
-WITHDRAWN = {"microvm": "Lambda MicroVMs are withdrawn"}
-"""Engines that there were: open runs and schedules may still name them."""
 
 
 @contextmanager

@@ -12,7 +12,7 @@ from itertools import islice
 from sparklet.errors import LedgerError, RemoteTaskError, SettingsError
 from sparklet.model import Failure, Run, ShardRecord, ShardState
 from sparklet.ports import Engine
-from sparklet.ports.deployment import WITHDRAWN, Deployment
+from sparklet.ports.deployment import Deployment
 from sparklet.runs.concurrency_cap import within_cap
 from sparklet.runs.redelivery import ENGINE_FAILED, WORKER, give_up
 
@@ -24,8 +24,8 @@ CLAIMS_WITHIN_S = 900.0  # fetching the image takes minutes; then the worker is 
 def start_workers(at: Deployment, run: Run) -> tuple[int, str]:
     """Start workers for shards that wait for engines, as far as those have capacity; how many, and why not others.
 
-    A shard is FAILED if a worker cannot be started, if too many of them end before they claim it (``redelivery``), or
-    if its engine is withdrawn. Any other error of an engine holds up its own shards alone.
+    A shard is FAILED if a worker cannot be started, or if too many of them end before they claim it
+    (``redelivery``). Any other error of an engine holds up its own shards alone.
     """
     if not at.starts_workers:
         return 0, ""
@@ -46,9 +46,7 @@ def start_workers(at: Deployment, run: Run) -> tuple[int, str]:
 
 def _each(at: Deployment, run: Run, name: str, waiting: Sequence[ShardRecord]) -> Iterator[bool]:
     """Do what each shard that waits for an engine needs; whether a worker was started for it."""
-    if name in WITHDRAWN:
-        yield from (_give_up(at, record, f"{WITHDRAWN[name]}; {ELSEWHERE}") for record in waiting)
-    elif name in at.engines:
+    if name in at.engines:
         if most := at.engines[name].at_once:
             working = sum(record.engine == name for record in _running(at, run))
             waiting = sorted(waiting, key=lambda record: not record.unclaimed)[: max(0, most - working)]

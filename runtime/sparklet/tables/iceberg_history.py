@@ -27,7 +27,7 @@ PICKED = "source-snapshot-id"  # whose files a cherry-pick has added
 KEPT_S, MAX_KEPT = 15 * 86400, 2000  # ids of commits in COMMITS; a queue of SQS keeps its messages for 14 days
 MAX_UNCERTAIN_S = 4 * 86400  # without COMMITS: by default snapshots, and the ids in them, expire after 5 days
 EXPIRED = -1  # the parent of a snapshot whose parent pyiceberg has expired
-UNKNOWN = 0  # the number of a stream's commit by an earlier version, or of one that has expired
+UNKNOWN = 0  # the number of a commit whose snapshot has expired
 
 
 class History:
@@ -84,8 +84,7 @@ class History:
     def properties(self, commit: Commit, maker: int, snapshot_id: int) -> dict[str, str]:
         """Those that a commit sets with its snapshot."""
         now_s = round(time.time())
-        ids = {_short(_summary(each, COMMIT_ID)): (_number(each), each.timestamp_ms // 1000) for each in self._own}
-        ids = {**(ids if COMMITS not in self._properties else {}), **self._ids}
+        ids = dict(self._ids)
         if not commit.records:
             ids[_short(commit.commit_id)] = maker, now_s
         ended_s = max([now_s - KEPT_S, *sorted(at_s for _, at_s in ids.values())[:-MAX_KEPT]])
@@ -101,11 +100,8 @@ class History:
     @cached_property
     def _lost(self) -> set[int]:
         """The numbers of commits that are no longer in the table, and UNKNOWN if there may be more."""
-        if AT not in self._properties:  # a table of an earlier version: as far as its snapshots tell
-            others = {each.snapshot_id: each for each in self._table.metadata.snapshots}
-            for each in self._own:
-                del others[each.snapshot_id]
-            return {_number(each) for each in others.values() if _summary(each, COMMIT_ID)}
+        if AT not in self._properties:  # no commit yet, or somebody has unset it
+            return {UNKNOWN} if any(_summary(each, COMMIT_ID) for each in self._table.metadata.snapshots) else set()
         lost = {int(number) for number in self._properties.get(LOST, "").split(",") if number}
         for snapshots in self._snapshots():
             lineage, before = _line(snapshots, self._current)

@@ -15,7 +15,6 @@ from pyspark.sql import DataFrame, SparkSession, functions
 
 from sparklet.databases import jdbc
 from sparklet.job import Job
-from sparklet.job.commit_ids import commit_id
 from sparklet.job.errors import DatabaseError, TableError
 from tests.stand_ins.postgresql import PASSWORD, PostgreSQL
 from tests.unit.events import samples
@@ -251,19 +250,6 @@ def test_two_deliveries_at_once(orders: Orders) -> None:
         list(workers.map(orders.deliver, batches))
 
     assert orders.ids() == list(range(10))
-
-
-def test_a_batch_that_an_earlier_version_wrote(orders: Orders) -> None:
-    """It knew batches by their first and last record, and had no table of records."""
-    orders.server.ask(jdbc.COMMITS)
-    written = commit_id(Job(event=kafka(0, 1, 2)), "1")
-    orders.server.ask(f"INSERT INTO sparklet_commits VALUES ('{written}', '{orders.name}', 3)")
-
-    assert orders.deliver(kafka(0, 1, 2)) == 3
-    assert orders.ids() == []
-    assert orders.deliver(kafka(3, 4)) == 2
-    assert orders.deliver(kafka(4, 5)) == 1
-    assert orders.ids() == [3, 4, 5]
 
 
 def test_sums_of_records_that_are_there_in_part(orders: Orders) -> None:

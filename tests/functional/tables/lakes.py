@@ -50,12 +50,11 @@ class Lake:
         by: Sequence[str] = (),
         files: int = 1,
         mode: str = "append",
-        has_ids: bool = True,
     ) -> StagedWrite:
         """What an attempt at a shard leaves: ``files`` files for each partition; Iceberg's have the table's ids."""
         inside, ids_of = mode == "append" and self.format == "delta", ("", 0)
-        if self.format == "iceberg" and has_ids:
-            with suppress(ValueError):  # only a commit's parameter names the catalog: as an earlier version staged
+        if self.format == "iceberg":
+            with suppress(ValueError):  # only a commit's parameter names the catalog
                 rows, ids_of = self._identified(rows)
         folder = f"{self.place}/{'t/sparklet' if inside else 'staged'}/run/{shard:06d}-{next(_numbers)}/1"
         named = []

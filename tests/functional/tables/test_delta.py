@@ -148,22 +148,22 @@ def test_a_feature_that_cannot_be_written_is_named(delta: Lake, feature: str, mo
         make(planned)
 
 
-@pytest.mark.parametrize("by_an_earlier_version", [True, False])
+@pytest.mark.parametrize("the_log_has_it", [True, False])
 def test_what_the_table_may_have_forgotten_is_refused(
-    delta: Lake, by_an_earlier_version: bool, monkeypatch: pytest.MonkeyPatch
+    delta: Lake, the_log_has_it: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Names that an earlier version has set have no date: Spark's next checkpoint drops them."""
+    """The head of a chain may be older than the retention, and its name in the log alone."""
     write_deltalake(delta.delta, rows_of(id=[0]), configuration={RETENTION: "interval 1 days"})
     old, new = (delta.stage(0, rows_of(id=[number])) for number in (1, 2))
     made = delta.commit("run/commit-0", new, fixed_at_s=time.time() - 3600)
     make(made)
     assert make(made).already
     stale = delta.commit("run/commit-1", old, fixed_at_s=time.time() - 2 * 86_400)
-    if by_an_earlier_version:
+    if the_log_has_it:
         monkeypatch.setattr(DeltaLakeTable, "made", lambda *_: None)
 
     with pytest.raises(CommitStateUnknownError, match=f"{RETENTION} = interval 1 days"):
-        make(made if by_an_earlier_version else stale)
+        make(made if the_log_has_it else stale)
 
     assert delta.rows() == [(0,), (2,)]
 

@@ -160,16 +160,6 @@ def test_new_columns_of_two_runs(ice: Lake) -> None:
     assert ice.rows("id", "a", "b") == [(0, None, None), (1, None, "a"), (2, "b", None)]
 
 
-def test_files_of_an_earlier_version_get_ids(ice: Lake) -> None:
-    """They were staged without ids, by 14795df; so was a table's name mapping made."""
-    write = ice.stage(0, rows_of(id=[1], a=["old"]), has_ids=False)
-    make(ice.commit("run/commit-0", write))
-
-    evolve(ice, drop("a"), add("a"))
-
-    assert ice.rows("id", "a") == [(1, None)]
-
-
 def test_what_readers_skip(ice: Lake) -> None:
     """The bounds of columns are those of the file's own."""
     ice.create(rows_of(id=[0], a=["zz"], b=["y"]).slice(0, 0))

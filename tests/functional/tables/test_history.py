@@ -2,7 +2,6 @@
 
 import random
 import time
-from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -10,7 +9,7 @@ import pytest
 from pyiceberg.table import Table
 
 from sparklet.job.errors import CommitStateUnknownError
-from sparklet.tables import chains, iceberg
+from sparklet.tables import chains
 from sparklet.tables import iceberg_history as history
 from sparklet.tables.declaration import Commit
 from tests.functional.tables.lakes import Lake, rows_of
@@ -181,42 +180,14 @@ def test_what_nobody_can_tell_is_refused(ice: Lake, is_confirmed: bool) -> None:
     assert ids_of(ice) == [1, 2, 5]
 
 
-def earlier_version(patch: pytest.MonkeyPatch) -> None:
-    """Commits as 14795df made them: nothing beside heads, and no number in a stream's snapshot."""
-    patch.setattr(history.History, "properties", lambda *_: {})
-    change = iceberg.add_snapshot
-
-    def as_then(transaction: Any, commit: Commit, staged: Sequence[Any], summary: dict[str, str]) -> int:
-        maker = "" if commit.records else summary[history.MAKER]
-        return change(transaction, commit, staged, {**summary, history.MAKER: maker})
-
-    patch.setattr(iceberg, "add_snapshot", as_then)
-
-
-def test_chains_and_ids_of_an_earlier_version_count(ice: Lake) -> None:
-    with pytest.MonkeyPatch.context() as patch:
-        earlier_version(patch)
-        deliver(ice, 1, 2)
-        planned = one(ice, 5, fixed_at_s=time.time())
-        make(planned)
-
-    assert make(planned).already
-    assert deliver(ice, 2, 3).rows == 1
-    expire(ice)
-    assert make(planned).already
-    assert deliver(ice, 1, 3).rows == 0
-    assert ids_of(ice) == [1, 2, 3, 5]
-
-
-def test_an_earlier_version_s_chain_that_was_rolled_back(ice: Lake) -> None:
-    with pytest.MonkeyPatch.context() as patch:
-        earlier_version(patch)
-        deliver(ice, 1)
-        before = current(ice)
-        deliver(ice, 2)
+def test_a_roll_back_where_the_state_was_unset_is_refused(ice: Lake) -> None:
+    deliver(ice, 1)
+    before = current(ice)
+    deliver(ice, 2)
     go_to(ice, before)
+    with table_of(ice).transaction() as change:
+        change.remove_properties(history.AT, history.LOST)
 
-    for records in ((1,), (2,)):
-        with pytest.raises(CommitStateUnknownError, match="SET TBLPROPERTIES"):
-            deliver(ice, *records)
+    with pytest.raises(CommitStateUnknownError, match="SET TBLPROPERTIES"):
+        deliver(ice, 2)
     assert ids_of(ice) == [1]

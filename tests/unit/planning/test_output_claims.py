@@ -175,36 +175,3 @@ def test_claims_of_ended_runs_do_not_pile_up(world: World) -> None:
         work(world, plan(world.at, enter(world, f"run-{number}", "append").run_id))
 
     assert len(world.keys("s3://sparklet/runs/_outputs/")) <= 2
-
-
-# --- runs that 14795df entered, which claimed nothing ---
-
-
-def entered_before(world: World, existing: str) -> Run:
-    template = enter(world, "template", existing, "s3://data/elsewhere/")
-    run = replace(template, run_id="before", output_uri=OUT)
-    world.ledger.runs.create(run)
-    return run
-
-
-def test_a_run_begun_before_the_upgrade_replaces_and_ends(world: World) -> None:
-    world.store.put(OLD, b"yesterday")
-    before = entered_before(world, "overwrite")
-
-    for existing in ("append", "overwrite"):
-        with pytest.raises(PlanError, match="before writes to"):
-            enter(world, "later", existing)
-    plan(world.at, "before")
-
-    assert work(world, before) is RunState.SUCCEEDED and writers(world) == ["before", "before"]
-
-
-def test_a_run_begun_before_the_upgrade_yields_to_a_claim(world: World) -> None:
-    before = entered_before(world, "append")
-    world.ledger.runs.unfinalized = lambda: iter(())  # type: ignore[method-assign] # the index lags
-    later = enter(world, "later", "overwrite")
-
-    with pytest.raises(PlanError, match=r"later writes to .*; before has ended with nothing planned"):
-        plan(world.at, before.run_id)
-
-    assert work(world, plan(world.at, later.run_id)) is RunState.SUCCEEDED

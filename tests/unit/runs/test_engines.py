@@ -10,7 +10,7 @@ from sparklet.errors import PlanError, RemoteTaskError, SettingsError
 from sparklet.model import ClaimStatus, Dispatch, Failure, RunOptions, RunState, ShardRecord, ShardResult, ShardState
 from sparklet.planning.new_run import new_run
 from sparklet.planning.planner import plan
-from sparklet.ports import Engine, Message
+from sparklet.ports import Message
 from sparklet.ports.deployment import A_WHILE_S
 from sparklet.runs import handlers
 from sparklet.runs.cancel import cancel
@@ -327,42 +327,6 @@ def test_a_capped_run_sends_no_message_for_an_engines_shard(world: World, engine
     world.check()
     world.work()
     assert world.check().run.state is RunState.SUCCEEDED
-
-
-@pytest.mark.parametrize("there", [{}, {ENGINE: MemoryEngine()}])
-def test_shards_of_a_withdrawn_engine_fail_with_a_remedy(there: dict[str, Engine]) -> None:
-    """A run that was begun while there were MicroVMs."""
-    world = World(engines=there)
-    escalated(world, "microvm")
-
-    world.check()
-
-    [record] = world.shards()
-    assert (record.state, record.error_class) == (ShardState.FAILED, ENGINE_FAILED)
-    for told in ("withdrawn", "--engine", TOO_MUCH.message):
-        assert told in record.error_message
-    assert world.check().run.state is RunState.FAILED
-
-
-def test_a_withdrawn_engines_shard_in_work_ends_too(world: World, engine: MemoryEngine) -> None:
-    """Its machine is lost; then a redrive takes the shard elsewhere, as the cause says."""
-    escalated(world, "microvm")
-    world.ledger.attempts.claim(world.shards()[0].ref, "there", LEASE_S, 3, engine="microvm")
-    assert world.check().run.state is RunState.RUNNING
-    world.clock.advance(2 * LEASE_S)
-    world.check()
-    assert world.check().run.state is RunState.FAILED
-
-    redrive(world.at, "run-1", engine=ENGINE)
-
-    assert world.check().started == len(engine.commands) == 1
-
-
-def test_a_request_for_a_withdrawn_engine_is_refused(world: World) -> None:
-    world.put(1)
-
-    with pytest.raises(PlanError, match="withdrawn; it has fargate"):
-        new_run(world.at, world.request(options=RunOptions(engine="microvm")))
 
 
 @pytest.mark.parametrize("error", [SettingsError("no AWS client can be made"), KeyError("jobRunId")])

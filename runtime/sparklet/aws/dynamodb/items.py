@@ -3,7 +3,8 @@
 Numbers are stored as Python writes them, so that a float comes back as the same float; empty values are left out.
 
 Items of runs and shards carry the version of this format (``fmt``). It is raised when an older Sparklet could
-misread or spoil what a newer one wrote; a reader that meets a higher one than its own refuses the item.
+misread or spoil what a newer one wrote, there or in the plan; a reader that meets a higher one than its own refuses
+the item.
 """
 
 import json
