@@ -1,9 +1,7 @@
-"""Published figures: every cost of a run counts, wrong output is no result, page and README show the results."""
+"""Published figures: wrong output is no result, page and README show the results."""
 
 import json
 import re
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -12,19 +10,16 @@ import pyarrow.parquet as parquet
 import pytest
 from deltalake import write_deltalake
 
-from benchmarks import process_tree
 from benchmarks.chaos.plans import KINDS
 from benchmarks.comparison import ROUNDS, SPARKLET, Case, Run, as_text, document
 from benchmarks.facts import ROOT
 from benchmarks.map import overheads_ms
-from benchmarks.process_tree import MemoryPeak
 from benchmarks.readme import with_speed
 from benchmarks.reliability import GROUPS, with_tables
 from benchmarks.report import CAMPAIGNS, ORDER, PAGE, README, committed, page
 from benchmarks.rivals import SparkSubmit, parameters
 from benchmarks.workload import NAMES, ROWS, WrongOutputError, check_groups, jobs, sales, visits
 from sparklet.worker.priming import SCRIPT
-from tests.waiting import deadline_s, eventually
 
 # --- the document ---
 
@@ -71,23 +66,7 @@ def test_the_priming_script_has_no_column_of_the_jobs() -> None:
     assert set(primed).isdisjoint([*sales().splitlines()[0].split(","), *json.loads(visits().splitlines()[0])])
 
 
-# --- what a run cost, and whether it counts ---
-
-
-@pytest.mark.nightly
-def test_time_and_memory_of_what_a_process_starts_count() -> None:
-    """CPU time of a child that has ended, memory of one that lives; what hangs is ended."""
-    burns = "import time\nwhile time.process_time() < 0.4: pass"
-    holds = "held = b'x' * 100_000_000; print(flush=True); input()"
-    code = f"import subprocess, sys\nfor code in {[burns, holds]!r}: subprocess.run([sys.executable, '-c', code])"
-    with subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
-        assert process.stdout
-        process.stdout.readline()
-        assert process_tree.cpu_s(process.pid) >= 0.35  # of 0.4: counted in hundredths, each rounded down
-        with MemoryPeak(every_s=0.02).sampled(process.pid, limit_s=deadline_s()) as peak:
-            eventually(lambda: peak.mb > 100)
-        with MemoryPeak().sampled(process.pid, limit_s=1.0):
-            assert process.wait(deadline_s()) < 0
+# --- whether a run counts ---
 
 
 @pytest.mark.parametrize(

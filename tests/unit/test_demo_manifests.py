@@ -11,8 +11,6 @@ from spark_scripts.demo.manifests_check import differences, keep_manifests, shar
 from sparklet.model import Dispatch, Failure, ShardResult
 from tests.world import World
 
-OUTPUT = "s3://data/out/"
-
 
 def kept(folder: Path, dispatch: Dispatch, later_s: float = 0.0, shards: int = 5) -> Path:
     """The manifests of a run whose shard 3 fails for good, kept in a folder."""
@@ -63,31 +61,6 @@ def test_a_relevant_difference_of_a_shard_is_reported(pair: tuple[Path, Path], f
     assert told.startswith(f"shard 1: {field} is ") and told.endswith(f"and {value!r}")
 
 
-def test_another_state_or_output_of_a_shard_is_reported(pair: tuple[Path, Path]) -> None:
-    moved: list[Any] = []
-    change(pair[1] / "SUCCEEDED_0.json", lambda shards: moved.append(shards.pop(0)))
-    assert list(differences(*pair)) == ["shard 0 is in one of them only"]
-
-    change(pair[1] / "FAILED_0.json", lambda shards: shards.append({**moved[0], "Status": "FAILED", "Error": "E"}))
-    assert [each.partition(" is ")[0] for each in differences(*pair)] == ["shard 0: Status", "shard 0: Error"]
-
-    output = json.dumps({"outputs": [f"{OUTPUT}shard=000009/"]})
-    change(pair[0] / "SUCCEEDED_0.json", lambda shards: shards[1].update(Output=output))
-    assert any(each.startswith("shard 1: outputs is ['shard=000009/']") for each in differences(*pair))
-
-
 def test_differences_of_whole_runs_are_reported(pair: tuple[Path, Path]) -> None:
     change(pair[0] / "manifest.json", lambda run: run.update(Status="FAILED", Rows=1))
     assert [each.partition(" is ")[0] for each in differences(*pair)] == ["the run: Status", "the run: Rows"]
-
-
-def test_a_shard_in_two_files_is_no_manifest(pair: tuple[Path, Path]) -> None:
-    change(pair[0] / "FAILED_0.json", lambda shards: shards.append({"Shard": 1}))
-    with pytest.raises(ValueError, match="shard 1 is in two result files"):
-        list(differences(*pair))
-
-
-def test_an_earlier_demos_manifests_are_removed(tmp_path: Path, pair: tuple[Path, Path]) -> None:
-    (pair[0] / "PENDING_7.json").write_text('[{"Shard": 99}]')
-    kept(pair[0], Dispatch.QUEUE)
-    assert shard_count(pair[0]) == 5

@@ -1,4 +1,4 @@
-"""``make scale`` finds what is lost and what is doubled, and meets the same shards with the same faults again."""
+"""``make scale`` finds what is lost and what is doubled."""
 
 from dataclasses import replace
 from typing import Any
@@ -6,7 +6,6 @@ from typing import Any
 import pytest
 
 from benchmarks.scale.account import Account, Executions, account, unexplained
-from benchmarks.scale.faults import Faults
 from benchmarks.scale.notes import BACK, DIED, EXECUTED, TOLD, Note
 from sparklet.model import ShardRecord, ShardState
 
@@ -89,14 +88,3 @@ def test_exactly_those_fail_that_are_meant_to() -> None:
     assert of(ledger=failed, listed=listed, notes=NOTES[:6], to_fail=frozenset({3})).good
     assert of(ledger=failed, listed=listed, notes=NOTES[:6]).wrong
     assert of(to_fail=frozenset({3})).wrong
-
-
-def test_faults_have_their_share_and_repeat_with_their_seed() -> None:
-    faults, again, other = Faults(1, 0.01), Faults(1, 0.01), Faults(2, 0.01)
-    crashed = [shard for shard in range(5_000) if faults.crash(shard)]
-
-    assert 25 < len(crashed) < 100
-    assert crashed == [shard for shard in range(5_000) if again.crash(shard)]
-    assert crashed != [shard for shard in range(5_000) if other.crash(shard)]
-    assert {faults.crash(shard) for shard in crashed} == {"claimed", "executed", "recorded"}
-    assert crashed != [shard for shard in range(5_000) if faults.twice(shard)]

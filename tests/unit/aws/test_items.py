@@ -24,7 +24,6 @@ from sparklet.errors import LedgerError
 from sparklet.ledger.isolation import BAD_MESSAGE_BYTES, MAX_BAD
 from sparklet.ledger.rules import ERROR_CLASS_BYTES, ERROR_MESSAGE_BYTES, LOG_STREAM_BYTES, OUTPUTS_BYTES
 from sparklet.model import (
-    NextRun,
     PartRecord,
     Position,
     Run,
@@ -166,14 +165,3 @@ def test_items_of_a_newer_format_are_refused_not_misread() -> None:
         run_value({**run_item(A_RUN, "w"), **newer})
     with pytest.raises(LedgerError, match=NEWER):
         shard_record({**new_shard_item(A_SHARD, 0.0, "w"), **newer})
-
-
-STORED = {"route": "", "engine": "", "escalate": "", "max_shard_bytes": 400}
-
-
-def test_an_older_sparklet_refuses_a_run_with_a_reduce() -> None:
-    following = NextRun(A_RUN.scripts[0], "s3://b/next/", shards=1, items=True)
-    reduced = replace(A_RUN, next=following)
-
-    assert run_item(reduced, "w")["fmt"] == attribute(FORMAT)
-    assert run_value(run_item(reduced, "w")).next == following
