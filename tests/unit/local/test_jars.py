@@ -49,10 +49,6 @@ def test_the_stack_of_this_project_is_well_formed() -> None:
     assert all(jar.size_bytes > 10_000 for jar in stack.jars)
 
 
-def test_scala_versions_of_the_stack_agree() -> None:
-    assert all("2.12" in jar.file_name for jar in load_stack(STACK).jars if "_2." in jar.file_name)
-
-
 def test_when_all_are_there_neither_network_nor_java_is_needed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     _fill(tmp_path / "cache", "one", "two", "three")
     monkeypatch.setenv("PATH", "")

@@ -68,7 +68,7 @@ def test_a_folder_of_nightly_increments_holds_all_nights(world: World) -> None:
     assert rows(world) == ["0a", "0b", "1a", "1b", "2a", "2b"]
 
 
-def test_run_folders_are_as_deep_as_in_earlier_versions(world: World) -> None:
+def test_run_folders_are_one_level_deep(world: World) -> None:
     """Spark refuses folders of mixed depths, and partition columns of different names."""
     world.put(1)
     run = enter(world, "run-1")
@@ -79,14 +79,14 @@ def test_run_folders_are_as_deep_as_in_earlier_versions(world: World) -> None:
 
 def test_a_plain_run_into_a_used_folder_is_refused(world: World) -> None:
     world.put(1)
-    world.store.put(f"{OUT}shard=000000/part-0.parquet", b"of an earlier version")
+    world.store.put(f"{OUT}shard=000000/part-0.parquet", b"of another tool")
 
     with pytest.raises(PlanError, match=r"--append.*--overwrite"):
         enter(world, "run-1")
 
     assert world.at.known_run("run-1") is None and world.keys("s3://sparklet/") == []
     work(world, enter(world, "run-2", existing="append"))
-    assert rows(world) == ["00000.csv", "of an earlier version"]
+    assert rows(world) == ["00000.csv", "of another tool"]
 
 
 def test_a_folder_that_a_console_made_is_empty(world: World) -> None:

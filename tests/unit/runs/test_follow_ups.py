@@ -158,7 +158,7 @@ def test_a_next_run_reads_the_output_of_its_run(world: World) -> None:
     for number in range(3):
         world.store.put(f"{run.shard_output(number)}/part-0.parquet", b"rows")
         world.store.put(f"{run.shard_output(number)}/_SUCCESS", b"")
-    world.store.put("s3://data/out/shard=000000/part-0.parquet", b"another run's, of an earlier version")
+    world.store.put("s3://data/out/shard=000000/part-0.parquet", b"another tool's")
     world.store.put("s3://data/out/shard=run-1b_0_000000/part-0.parquet", b"another run's")
     world.work()
 
