@@ -56,7 +56,7 @@ def test_an_attempt_id_is_used_for_one_attempt(one: Ledger, run_id: str) -> None
 def test_a_shard_that_succeeded_is_done(one: Ledger, run_id: str, clock: FakeClock) -> None:
     claim(one, run_id, "a")
     clock.advance(7)
-    result = ShardResult(12, 3 * 1024**3, ("s3://out/x/shard=000000",), memory_mb=812)
+    result = ShardResult(12, 3 * 1024**3, ("s3://out/x/shard=000000",), memory_mb=812, schemas={"0a-1b": "part-0"})
     one.attempts.succeed(run_id, 0, "a", result)
 
     answer = claim(one, run_id, "b")
@@ -65,6 +65,7 @@ def test_a_shard_that_succeeded_is_done(one: Ledger, run_id: str, clock: FakeClo
     assert answer.record == one.shards.get(run_id, 0)
     assert answer.record.state is ShardState.SUCCEEDED
     assert answer.record.attempt_id == "a"
+    assert answer.record.schemas == {"0a-1b": "part-0"}
     assert (answer.record.rows, answer.record.output_bytes, answer.record.memory_mb) == (12, 3 * 1024**3, 812)
     assert answer.record.outputs == ("s3://out/x/shard=000000",)
     assert answer.record.changed_s == clock.now_s()

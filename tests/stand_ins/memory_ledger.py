@@ -483,5 +483,5 @@ def _isolating(record: ShardRecord, isolation: Isolation) -> ShardRecord:
 
 def _with_result(record: ShardRecord, result: ShardResult) -> ShardRecord:
     kept = rules.bounded_result(result)
-    found = {name: getattr(kept, name) for name in ("rows", "output_bytes", "outputs", "memory_mb")}
+    found = {name: getattr(kept, name) for name in ("rows", "output_bytes", "outputs", "memory_mb", "schemas")}
     return replace(record, **found)

@@ -15,6 +15,7 @@ from sparklet.app.state_machines import driver_of, recorded_failures
 from sparklet.errors import OrchestrationError
 from sparklet.model import ExecutionStatus, Run, ShardRecord
 from sparklet.planning.follow_up_ids import check_id, next_id
+from sparklet.runs.drift import drift_of
 from sparklet.runs.follow_ups import FollowUp, as_follow_up, check_run, last_commit_run, next_run, schema_run
 
 MAX_FAILED_EXECUTIONS = 5
@@ -61,6 +62,7 @@ def view_run(
 ) -> RunView:
     """Read a run's view: one pass over its shards, of which ``each`` is told, and a few more reads."""
     found = observe(run, stack.at.ledger.shards.list(run.run_id), stack.at.clock.now_s(), each)
+    found.summary.drift = drift_of(stack.at, run) if run.state.ended else ""
     try:
         driver = driver_of(stack, run)
     except OrchestrationError:  # show the rest

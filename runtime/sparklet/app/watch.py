@@ -123,7 +123,7 @@ def watch(stack: OpenStack, run_id: str, shown: AbstractContextManager[Lines], r
             if report.run.state.ended:
                 break
             stack.at.clock.sleep(poll_s(report.counts))
-    summary = report.summary or summarize(report.run, stack.at.ledger.shards)
+    summary = report.summary or summarize(stack.at, report.run)
     fill_output(stack, report.run, reporter)
     return summary
 

@@ -142,6 +142,8 @@ def summary_table(stack: OpenStack, run: Run, summary: Summary, view: RunView | 
     facts.add_row("time", f"{duration_text(summary.duration_s)}, of which {waited}; {worked}")
     if counts.succeeded or not summary.state.ended:
         facts.add_row("output", Text(output, overflow="fold"))
+    if summary.drift:
+        facts.add_row("drift", Text(summary.drift, style="yellow" if run.options.allow_drift else "red"))
     if run.table:
         facts.add_row("table", Text(table_text(run)))
     if opened := how_to_open(stack.at, run, on_disk(stack, output)):

@@ -39,7 +39,7 @@ def bounded_result(result: ShardResult) -> ShardResult:
     """The result with as many of its first outputs, each whole, as fit into a shard's item."""
     ends = accumulate(len(uri.encode("utf-8", "replace")) for uri in result.outputs)
     outputs = result.outputs[: sum(end <= OUTPUTS_BYTES for end in ends)]
-    return ShardResult(result.rows, result.output_bytes, outputs, memory_mb=result.memory_mb)
+    return ShardResult(result.rows, result.output_bytes, outputs, memory_mb=result.memory_mb, schemas=result.schemas)
 
 
 def lease_s(workers: int) -> float:

@@ -30,6 +30,7 @@ from sparklet.model.shards import (
     EVENTS,
     PACKED,
     RUN_ID,
+    SCHEMAS,
     SCHEME,
     SHARDS_PER_BUCKET,
     WRITES,

@@ -156,6 +156,15 @@ class RunOptions:
         ),
     ] = 0
     tolerated_failure_percentage: float = 0.0  # read with the count
+    allow_drift: Annotated[
+        bool,
+        Key(
+            "allow_drift",
+            FAILURES,
+            "Only warn if shards write other columns or types than other shards, or if inputs have columns that the "
+            "schema lacks.",
+        ),
+    ] = False
     time_limit_s: float = 3 * 24 * 3600  # below the queue's retention of 4 days
     max_concurrency: Annotated[
         int,

@@ -8,7 +8,7 @@ from typing import Any
 
 from sparklet.errors import ScriptNotAllowedError
 from sparklet.model.options import Access, RunOptions
-from sparklet.model.shards import ANSWERS, EVENTS, RUN_ID, WRITES
+from sparklet.model.shards import ANSWERS, EVENTS, RUN_ID, SCHEMAS, WRITES
 
 PUBLISHED = re.compile(rf"shard=(?P<run_id>{RUN_ID.pattern})_(?P<created_ms>[0-9a-f]+)_\d{{6,}}")
 """The name of a folder that a run published, and nobody else's; see ``Run.shard_output``."""
@@ -57,7 +57,7 @@ class ScriptRef:
     py_files: tuple[str, ...] = ()  # copies of what comes with it, in the order given; see ``PY_FILE_SUFFIXES``
 
 
-BY_WORKERS = re.compile(rf"s3://[^/]+/runs/.*/({ANSWERS}|{WRITES}|{EVENTS})")
+BY_WORKERS = re.compile(rf"s3://[^/]+/runs/.*/({ANSWERS}|{WRITES}|{EVENTS}|{SCHEMAS})")
 """What workers may write below ``runs/``: a script could plant another one there."""
 
 

@@ -12,7 +12,7 @@ from sparklet.errors import EventError, ObjectNotFoundError, PlanError
 SCHEME = "s3://"
 RUN_ID = re.compile(r"[a-z0-9][a-z0-9-]{0,62}")
 SHARDS_PER_BUCKET, MAX_BUCKETS = 10_000, 256
-ANSWERS, WRITES, EVENTS = "answers/", "writes/", "events/"
+ANSWERS, WRITES, EVENTS, SCHEMAS = "answers/", "writes/", "events/", "schemas/"  # in a run's folder
 SHOWN_ITEM = 100  # characters
 COMPRESSION_FACTOR = 4  # decompressed bytes for a stored byte, estimated
 COMPRESSED = (".gz", ".bz2", ".zst", ".snappy", ".lz4", ".xz", ".deflate")
@@ -270,6 +270,8 @@ class ShardResult:
     state: Mapping[str, Any] | None = None  # of a stream's window, for the call after this one
     writes: tuple[Mapping[str, Any], ...] = ()  # declared ones, to tables; not for the ledger, see ``writes_file``
     uncommitted: tuple[str, ...] = ()  # ids of Spark's write jobs whose files do not count; not for the ledger
+    written: Mapping[str, str] = field(default_factory=dict)  # by their ids what they wrote; not for the ledger
+    schemas: Mapping[str, str] = field(default_factory=dict)  # see ShardRecord
     memory_mb: int | None = None  # the worker's peak until then
 
 
@@ -301,6 +303,7 @@ class ShardRecord:
     output_bytes: int | None = None
     outputs: tuple[str, ...] = ()
     memory_mb: int | None = None  # its worker's peak until it had succeeded, since the worker's start
+    schemas: Mapping[str, str] = field(default_factory=dict)  # of its outputs, each with a file: see model.schemas
     log_stream: str = ""
     engine: str = ""  # whose workers do it: "" the functions', else that of the engine of this name alone
     task_id: str = ""  # the worker started there last, as the engine names it; it has claimed if attempts = requeues

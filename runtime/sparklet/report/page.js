@@ -122,7 +122,7 @@ function ran() {
     ["input", `${counted(status.objects, "object")}, ${size(status.input_bytes)}: ${[...status.inputs, ...status.lists].join(", ")}`],
     ["left out", Object.entries(status.skipped).map(([why, n]) => (n ? `${count(n)} ${why}` : why)).join(", ")],
     ["output", `${status.rows == null ? "" : `${counted(status.rows, "row")}, `}${size(status.output_bytes)}: ${status.output}`],
-    ["table", status.table || ""], ["open it", status.open || ""], ["afterwards", after.join("; ")],
+    ["drift", status.drift || ""], ["table", status.table || ""], ["open it", status.open || ""], ["afterwards", after.join("; ")],
     ["attempts", `${count(status.attempts)}; ${duration(status.task_s)} of work`],
     ["driven by", `${status.dispatch}${report.worker.local ? ", on this machine" : ""}; ${count(report.worker.memory_mb)} MB a function`],
     ["versions", Object.entries(report.versions).map(([name, value]) => `${name} ${value}`).join(", ")],

@@ -30,6 +30,7 @@ from sparklet.ports.deployment import Deployment
 from sparklet.runs.cancel import cancel_follow_ups, give_up, seal_as_it_is
 from sparklet.runs.commit_runs import commit_at_end, commit_early, end_commit
 from sparklet.runs.concurrency_cap import send_up_to_cap
+from sparklet.runs.drift import drift_of
 from sparklet.runs.engine_workers import start_workers, stop_workers
 from sparklet.runs.follow_ups import check_run, enter_check, enter_next
 from sparklet.runs.manifest import RESULTS, has_manifest, write_manifests, write_results
@@ -227,7 +228,7 @@ def _finish(at: Deployment, report: CheckReport) -> CheckReport:
     counts = at.ledger.shards.count(run.run_id)
     if counts.open or counts.total != at.ledger.runs.get(run.run_id).shard_count:  # read after the count: see ``split``
         return report
-    state = final_state(run, counts)
+    state = _judged(at, run, final_state(run, counts))
     if run.cancelled_s is not None or not counts.total:  # no check, commit or next run without a shard
         return _end(at, report, state, counts)
     if state is not RunState.FAILED and run.check:
@@ -243,6 +244,14 @@ def _finish(at: Deployment, report: CheckReport) -> CheckReport:
         written = write_results(at, run.run_id, MAX_ITEM_BYTES) if run.next.items else None
         enter_next(at, run, counts, at.run_uri(run.run_id, RESULTS) if written and "Key" in written else "")
     return _end(at, report, state, counts)
+
+
+def _judged(at: Deployment, run: Run, state: RunState) -> RunState:
+    """FAILED for a run whose shards wrote different columns to one output, unless it allows that."""
+    if state not in (RunState.SUCCEEDED, RunState.SUCCEEDED_WITH_FAILURES) or not (drift := drift_of(at, run)):
+        return state
+    Log().warning("shards wrote different columns", subject=run.run_id, drift=drift)
+    return state if run.options.allow_drift else RunState.FAILED
 
 
 def _driven(at: Deployment, follower: Run) -> Run:

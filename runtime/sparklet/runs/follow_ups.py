@@ -38,7 +38,7 @@ MAX_LEFT_OUT = 500  # such shards, which a next run leaves out, each by a patter
 NO_ANSWERS = "no shard has given an answer (job.answer), or they are too many or too large for items"
 INHERITED = (  # options of a next run
     *("target_bytes", "max_attempts", "time_limit_s", "engine", "too_large", "max_shard_bytes"),
-    *("isolate", "tolerated_failure_count", "tolerated_failure_percentage"),
+    *("isolate", "tolerated_failure_count", "tolerated_failure_percentage", "allow_drift"),
 )
 
 
@@ -152,7 +152,7 @@ def time_left_s(at: Deployment, run: Run) -> float:
 
 
 def _summary(at: Deployment, run: Run, state: RunState) -> bytes:
-    document = statistics(run, summarize(run, at.ledger.shards, state))
+    document = statistics(run, summarize(at, run, state))
     more = {"inputs": list(run.inputs), "args": redacted(run.args), "params": redacted(run.params)}
     return json.dumps({**document, **more}, indent=2).encode() + b"\n"
 

@@ -18,6 +18,7 @@ from sparklet.log import Log
 from sparklet.model import ANSWERS, Counts, Run, RunState, ShardRecord, ShardState, split_uri
 from sparklet.planning.commit_files import kept_files
 from sparklet.ports.deployment import Deployment, scratch
+from sparklet.runs.drift import drift_of
 from sparklet.runs.follow_ups import (
     NO_ANSWERS,
     TOO_MANY_FAILED,
@@ -92,6 +93,7 @@ def write_manifests(at: Deployment, run: Run, state: RunState, *, shards_per_fil
         summary.add(record)
         table.add(record)
         files[_FILE_OF_STATE[record.state]].add(record)
+    summary.drift = drift_of(at, run)
     written = {name: result.close() for name, result in sorted(files.items())}
     document = {**_manifest(at, run, summary, written), **_follow_ups(at, run, state)}
     if found := write_results(at, run.run_id):
@@ -210,6 +212,7 @@ def _manifest(at: Deployment, run: Run, summary: Summary, files: Mapping[str, li
             dict(zip(("Error", "Count", "ExampleShard", "ExampleCause"), astuple(cause), strict=True))
             for cause in summary.causes
         ],
+        **({"Drift": summary.drift} if summary.drift else {}),
     }
 
 

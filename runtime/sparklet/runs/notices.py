@@ -38,7 +38,7 @@ def notify(at: Deployment, run: Run, summary: Summary | None = None) -> str:
     """Send the notice of a run's end and record that; why it could not be sent, "" if it was."""
     if at.notifier is None:
         return ""
-    summary = summary or summarize(run, at.ledger.shards)
+    summary = summary or summarize(at, run)
     entered = {"schema": schema_run(at, run), "check": check_run(at, run), "commit": last_commit_run(at, run)}
     tasks = {what: as_follow_up(at, each) for what, each in entered.items()}
     follower = next_run(at, run)

@@ -7,7 +7,8 @@ from typing import Any
 
 from sparklet.model import Counts, Run, RunOptions, RunState, ShardRecord, ShardState
 from sparklet.planning.packing import is_nothing_new
-from sparklet.ports import Shards
+from sparklet.ports.deployment import Deployment
+from sparklet.runs.drift import drift_of
 
 TOP_CAUSES = 10
 MAX_CAUSES = 1000  # classes counted one by one; the others are counted together
@@ -45,6 +46,7 @@ class Summary:
     unrun: int = 0  # dead-letter messages without an attempt, which were sent again
     task_s: float = 0.0  # time of the last attempts of ended shards, added up
     all_causes: dict[str, Cause] = field(default_factory=dict)
+    drift: str = ""  # how shards that succeeded wrote different columns to one output; see runs.drift
     in_engines: Counter[str] = field(default_factory=Counter)  # classes of failures there, in this generation
 
     @classmethod
@@ -96,11 +98,12 @@ class Summary:
         return max(0.0, min(self.first_s, self.changed_s) - self.created_s)
 
 
-def summarize(run: Run, shards: Shards, state: RunState | None = None) -> Summary:
+def summarize(at: Deployment, run: Run, state: RunState | None = None) -> Summary:
     """Add up a run's shards as they are now (strongly consistent, a whole pass)."""
     summary = Summary.of(run, state)
-    for record in shards.list(run.run_id):
+    for record in at.ledger.shards.list(run.run_id):
         summary.add(record)
+    summary.drift = drift_of(at, run)
     return summary
 
 
@@ -128,6 +131,7 @@ def statistics(run: Run, summary: Summary) -> dict[str, Any]:
         "changed_s": summary.changed_s,
         "duration_s": round(summary.duration_s, 3),
         "task_s": round(summary.task_s, 3),
+        "drift": summary.drift or None,
         "causes": [
             {"class": c.error_class, "count": c.count, "example_shard": c.example_shard, "message": c.example_message}
             for c in summary.causes

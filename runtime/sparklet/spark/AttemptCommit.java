@@ -1,6 +1,7 @@
 import java.io.File;
 import java.io.FileNotFoundException;
 import java.io.IOException;
+import java.nio.file.Files;
 import java.util.ArrayList;
 import java.util.List;
 import java.util.Set;
@@ -14,20 +15,30 @@ import org.apache.hadoop.mapreduce.JobContext;
 import org.apache.hadoop.mapreduce.JobStatus;
 import org.apache.hadoop.mapreduce.OutputCommitter;
 import org.apache.hadoop.mapreduce.TaskAttemptContext;
+import org.apache.spark.SparkContext;
 import org.apache.spark.SparkEnv;
+import org.apache.spark.TaskContext;
 import org.apache.spark.internal.io.FileNameSpec;
+import org.apache.spark.sql.catalyst.expressions.Attribute;
+import org.apache.spark.sql.execution.SQLExecution;
+import org.apache.spark.sql.execution.datasources.InsertIntoHadoopFsRelationCommand;
 import org.apache.spark.sql.execution.datasources.SQLHadoopMapReduceCommitProtocol;
+import org.apache.spark.sql.sources.DataSourceRegister;
+import org.apache.spark.sql.types.StructType;
+import org.apache.spark.util.TaskCompletionListener;
 
 /**
  * Writes files of an attempt's own folder under their final names, which hold the id of Spark's write job.
  *
  * Nobody reads there before the attempt has won, so files need not be hidden first and then renamed, which S3 does by
  * listing, copying and deleting. A job that is not committed has a file of its id in the task's folder: the worker
- * deletes what such a job has written. Anywhere else, and where more is asked for, this is Spark's own protocol.
+ * deletes what such a job has written. A job that has written rows leaves their schema there, by which shards of a run
+ * are compared. Anywhere else, and where more is asked for, this is Spark's own protocol.
  */
 public class AttemptCommit extends SQLHadoopMapReduceCommitProtocol {
     private static final String USUAL = "org.apache.parquet.hadoop.ParquetOutputCommitter";
     private static final Set WITH_FILES = ConcurrentHashMap.newKeySet(); // jobs of this JVM
+    private static final Set WITH_ROWS = ConcurrentHashMap.newKeySet();
     private static final Set ELSEWHERE = ConcurrentHashMap.newKeySet(); // jobs that write to a partition's own location
     private final String job, folder;
     private final boolean dynamic;
@@ -57,6 +68,9 @@ public class AttemptCommit extends SQLHadoopMapReduceCommitProtocol {
         String file = super.newTaskTempFile(context, dir, spec);
         if (direct) {
             WITH_FILES.add(job);
+            if (files.isEmpty()) {
+                TaskContext.get().addTaskCompletionListener((TaskCompletionListener) new Rows(job));
+            }
             files.add(new Path(file));
         }
         return file;
@@ -72,6 +86,54 @@ public class AttemptCommit extends SQLHadoopMapReduceCommitProtocol {
         return direct && !ELSEWHERE.contains(job) ? new Path("file:///proc/none") : super.stagingDir();
     }
 
+    /** Sees, after a task and before the end of its job, whether the task has written rows: not all files have some. */
+    private static class Rows implements TaskCompletionListener {
+        private final String job;
+
+        Rows(String job) {
+            this.job = job;
+        }
+
+        public void onTaskCompletion(TaskContext context) {
+            if (context.taskMetrics().outputMetrics().recordsWritten() > 0) {
+                WITH_ROWS.add(job);
+            }
+        }
+    }
+
+    /** Write format, columns, columns of partitions and folder, a line each: this thread executes the command. */
+    private void tellSchema(JobContext context) {
+        try {
+            String id = SparkContext.getOrCreate().getLocalProperty(SQLExecution.EXECUTION_ID_KEY());
+            Object plan = id == null ? null : SQLExecution.getQueryExecution(Long.parseLong(id)).analyzed();
+            if (plan instanceof InsertIntoHadoopFsRelationCommand) {
+                InsertIntoHadoopFsRelationCommand write = (InsertIntoHadoopFsRelationCommand) plan;
+                Object format = write.fileFormat();
+                String name = format instanceof DataSourceRegister ? ((DataSourceRegister) format).shortName() : "";
+                String columns = json(write.outputColumns().iterator());
+                String parts = json(write.partitionColumns().iterator());
+                File file = inTask(context, "schemas/" + job);
+                file.getParentFile().mkdirs();
+                Files.writeString(file.toPath(), name + "\n" + columns + "\n" + parts + "\n" + folder);
+            }
+        } catch (Exception untold) { // it is not compared; no write fails for that
+            System.err.println("sparklet: the schema of " + folder + " is not known: " + untold);
+        }
+    }
+
+    private static String json(scala.collection.Iterator columns) {
+        StructType type = new StructType();
+        while (columns.hasNext()) {
+            Attribute column = (Attribute) columns.next();
+            type = type.add(column.name(), column.dataType());
+        }
+        return type.json();
+    }
+
+    private static File inTask(JobContext context, String name) {
+        return new File(context.getConfiguration().get("sparklet.task"), name);
+    }
+
     private class Direct extends OutputCommitter {
         public void setupJob(JobContext context) throws IOException {
             uncommitted(context).getParentFile().mkdirs();
@@ -81,6 +143,9 @@ public class AttemptCommit extends SQLHadoopMapReduceCommitProtocol {
         public void commitJob(JobContext context) throws IOException {
             if (!WITH_FILES.remove(job)) { // a script still finds the folder
                 system(context).mkdirs(new Path(folder));
+            }
+            if (WITH_ROWS.remove(job)) {
+                tellSchema(context);
             }
             uncommitted(context).delete();
         }
@@ -118,7 +183,7 @@ public class AttemptCommit extends SQLHadoopMapReduceCommitProtocol {
         }
 
         private File uncommitted(JobContext context) {
-            return new File(context.getConfiguration().get("sparklet.task"), "uncommitted/" + job);
+            return inTask(context, "uncommitted/" + job);
         }
     }
 }

@@ -42,7 +42,7 @@ from sparklet.settings import WorkerSettings, script_environment, strings
 from sparklet.shown import hidden, redacted
 from sparklet.spark.runner import Runner, ScriptCall, ScriptResult
 from sparklet.spark.script_options import takes_event, unpacks
-from sparklet.spark.spark_options import INPUTS, SEEN, UNCOMMITTED
+from sparklet.spark.spark_options import INPUTS, SCHEMAS, SEEN, UNCOMMITTED
 from sparklet.spark.task_limits import task_folder
 from sparklet.worker.attempt import Attempt
 from sparklet.worker.left_behind import left_behind, same_in_each_shard, told
@@ -147,15 +147,18 @@ class Executor:
             log.info("script ended", exit_code=result.exit_code, duration_s=round(time.monotonic() - started_s, 3))
             if result.exit_code == 0:
                 self._refuse_unseen(own / SEEN, uris, copies, reads_folder=reads_folder)
-                begun = own / UNCOMMITTED
-                uncommitted = tuple(path.name for path in begun.iterdir()) if begun.exists() else ()
+                begun, ended = (
+                    [*each.iterdir()] if each.exists() else [] for each in (own / UNCOMMITTED, own / SCHEMAS)
+                )
+                uncommitted = tuple(path.name for path in begun)
+                written = {path.name: path.read_text(encoding="utf-8") for path in ended}
                 outcome = read_outcome(outcome_file)
                 names = left_behind(folder)
                 if self._has_view and outcome == ShardResult() and not py_files:  # which may do anything
                     _refuse_lost_work(names, own / SEEN, execution, script)
                 if names:
                     log.warning(told(names, "")[0])
-                return replace(outcome, uncommitted=uncommitted)
+                return replace(outcome, uncommitted=uncommitted, written=written)
             if not result.suspect:
                 raise _failed(execution, result, uris, is_local=self.inputs_to is None)
         cause = f"Spark failed in a JVM that other scripts had used: {result.cause_class}: {result.cause}"

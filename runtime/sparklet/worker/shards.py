@@ -50,6 +50,7 @@ from sparklet.model import (
     ShardState,
     s3_address,
 )
+from sparklet.model.schemas import output_schemas
 from sparklet.ports import ObjectInfo, ObjectStore, TaskQueue
 from sparklet.ports.deployment import Deployment
 from sparklet.worker.attempt import Attempt, Lease, persist
@@ -75,6 +76,7 @@ class ShardClaims:
     engine: str = ""  # whose worker this is; "": a function
     peak_mb: Callable[[], float] | None = None  # the memory of its processes
     _runs: dict[str, Run] = field(default_factory=dict)
+    stored: set[str] = field(default_factory=set)  # files of schemas
 
     def __post_init__(self) -> None:
         self.clock = self.at.clock
@@ -165,6 +167,7 @@ class ClaimedShard:
                     self._store(result)
                 result = replace(result, outputs=tuple(map(self.output.published_uri, result.outputs)))
                 staged = self.output.files(result.uncommitted)
+                result = replace(result, schemas=self._keep_schemas(result, staged))
             except SparkletError:
                 self.output.discard()
                 raise
@@ -204,6 +207,15 @@ class ClaimedShard:
             document = {"shard": record.number, "attempt": record.attempt_id, "writes": result.writes}
             self.claims.at.store.put(self._run_file(record.writes_file), _json(document))
 
+    def _keep_schemas(self, result: ShardResult, staged: Sequence[ObjectInfo]) -> Mapping[str, str]:
+        """Store the schemas of what is to be published, each once a worker; their names, each with a file."""
+        found = output_schemas(result.written, [info.uri for info in staged], self.output.staged)
+        for schema, _ in found:
+            if (uri := self._run_file(schema.file)) not in self.claims.stored:
+                self.claims.at.store.put(uri, schema.to_json())
+                self.claims.stored.add(uri)
+        return {schema.name: file for schema, file in found}
+
     def _run_file(self, name: str) -> str:
         return self.claims.at.run_uri(self.record.run_id, name)
 
@@ -212,7 +224,8 @@ class ClaimedShard:
         self.attempt.log.info("an earlier attempt has won; its output is published", winner=record.winner)
         if not (files := self.output.files()) and not self._has_declared():
             raise PlanError(f"the winner's output is gone from {self.output.staged}; start another run for it")
-        return ShardResult(record.rows, record.output_bytes, record.outputs, memory_mb=record.memory_mb), files
+        known = ShardResult(record.rows, record.output_bytes, record.outputs, schemas=record.schemas)
+        return replace(known, memory_mb=record.memory_mb), files
 
     def _has_declared(self) -> bool:
         """Whether the winner declared writes to tables: then it may have staged nothing to publish."""

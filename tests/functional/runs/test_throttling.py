@@ -219,7 +219,7 @@ def test_throttled_dead_letters_are_neither_lost_nor_doubled(account: Account, t
     assert list(verify(account.at, "run-1")) == []
 
     run = account.at.ledger.runs.get("run-1")
-    summary = summarize(run, account.at.ledger.shards)
+    summary = summarize(account.at, run)
     assert summary.unrun == 2 * SHARDS
     env: Any = SimpleNamespace(at=account.at, state=None)
     assert result_document(env, run, summary)["came_back_unrun"] == summary.unrun

@@ -157,7 +157,7 @@ def test_thousands_of_dead_letters_are_each_resent_once(world: World) -> None:
     assert {consume(world.at, letter(ref)) for ref in refs} == {Disposition.SENT_AGAIN}
 
     assert sorted(ref.shard for ref in world.bodies()) == list(range(2_000))
-    summary = summarize(world.ledger.runs.get("run-1"), world.ledger.shards)
+    summary = summarize(world.at, world.ledger.runs.get("run-1"))
     assert (summary.unrun, summary.attempts, summary.counts.pending) == (2_000, 0, 2_000)
     assert world.work() == 2_000
     assert world.check().run.state is RunState.SUCCEEDED

@@ -139,7 +139,7 @@ def test_a_summary_adds_up_the_shards_results(world: World) -> None:
     world.clock.advance(60)
     world.work(lambda n: ShardResult(rows=5) if n < 2 else ShardResult())
 
-    summary = summarize(run, world.ledger.shards)
+    summary = summarize(world.at, run)
 
     assert (summary.rows, summary.silent_shards, summary.output_bytes) == (10, 2, None)
     assert (summary.objects, summary.input_bytes, summary.attempts) == (4, 40, 4)
@@ -149,7 +149,7 @@ def test_a_summary_adds_up_the_shards_results(world: World) -> None:
 
 def test_a_run_without_reports_has_unknown_rows_not_zero(world: World) -> None:
     run = world.run(1)
-    assert summarize(run, world.ledger.shards).rows is None
+    assert summarize(world.at, run).rows is None
 
 
 def test_causes_are_counted_with_an_example_and_bounded() -> None:

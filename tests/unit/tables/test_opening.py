@@ -79,6 +79,6 @@ def test_the_result_tells_waiting_from_work(world: World) -> None:
     world.clock.advance(4)
     world.ledger.attempts.fail("run-1", 0, attempt_id, Failure("ValueError", "bad", retryable=False))
 
-    summary = summarize(world.ledger.runs.get("run-1"), world.ledger.shards)
+    summary = summarize(world.at, world.ledger.runs.get("run-1"))
 
     assert (summary.waited_s, summary.task_s, summary.duration_s) == (9.0, 4.0, 13.0)

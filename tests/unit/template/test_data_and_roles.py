@@ -169,6 +169,7 @@ def test_a_worker_writes_nothing_but_outputs_and_answers(template: dict[str, Any
     assert [each["Fn::Sub"][0] if "Fn::Sub" in each else each for each in written] == [
         "${Arn}/runs/*/answers/*",
         "${Arn}/runs/*/events/*",
+        "${Arn}/runs/*/schemas/*",
         "${Arn}/runs/*/writes/*",
         "${Arn}/output/*",
         "${Arn}/staged/*",

@@ -7,9 +7,10 @@ import pytest
 from sparklet.errors import GatewayLostError, ObjectForbiddenError, ObjectStoreError
 from sparklet.ledger.rules import LEASE_GRACE_S, LEASE_S
 from sparklet.model import Claim, ClaimStatus, ShardRef, ShardResult, ShardState
+from sparklet.model.schemas import OutputSchema
 from sparklet.ports import ObjectInfo
 from sparklet.spark.runner import Output, ScriptCall, ScriptResult
-from sparklet.spark.spark_options import UNCOMMITTED
+from sparklet.spark.spark_options import SCHEMAS, UNCOMMITTED
 from tests.stand_ins.memory import MemoryObjectStore
 from tests.unit.worker.conftest import Bench
 
@@ -299,3 +300,28 @@ def test_no_input_is_blamed_for_a_suspect_jvm_without_time(bench: Bench) -> None
     record = bench.ledger.shards.get("run-1", 0)
     assert (record.state, record.error_class, record.bad) == (ShardState.FAILED, "SparkRuntimeError", ())
     assert "too little time was left" in record.error_message
+
+
+def test_schemas_of_published_files_are_kept_with_the_shard(bench: Bench) -> None:
+    """Each schema is stored once a worker; the shard's item names it, with a file."""
+    bench.plan(shards=2)
+    put = bench.store.put
+    stored = list[str]()
+    bench.store.put = lambda uri, *body, **how: stored.append(uri) or put(uri, *body, **how)  # type: ignore[func-returns-value,method-assign,redundant-expr]
+    columns = '{"type":"struct","fields":[{"name":"id","type":"long","nullable":true,"metadata":{}}]}'
+
+    def work(call: ScriptCall, output: Output) -> ScriptResult:
+        (call.work_dir.parent / SCHEMAS).mkdir()
+        told = f"parquet\n{columns}\n{columns.replace('id', 'day')}\n{bench.runner.event()['output_path']}"
+        (call.work_dir.parent / SCHEMAS / "5ba1").write_text(told)
+        return writes(bench, "day=1/part-0-5ba1.parquet")(call, output)
+
+    bench.runner.behaviour = work
+    for _ in range(2):
+        assert bench.deliver().error is None
+
+    schema = OutputSchema("", "parquet", (("id", "bigint"),), ("day",))
+    kept = {schema.name: "day=1/part-0-5ba1.parquet"}
+    assert [record.schemas for record in bench.ledger.shards.list("run-1")] == [kept, kept]
+    file = f"s3://bucket/runs/run-1/{schema.file}"
+    assert stored.count(file) == 1 and OutputSchema.from_json(bench.store.get(file)) == schema

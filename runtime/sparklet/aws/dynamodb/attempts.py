@@ -307,6 +307,8 @@ def _result(result: ShardResult) -> tuple[str, Values]:
         update, values[":bytes"] = f"{update}, output_bytes = :bytes", kept.output_bytes
     if kept.memory_mb is not None:
         update, values[":memory"] = f"{update}, memory_mb = :memory", kept.memory_mb
+    if kept.schemas:
+        update, values[":schemas"] = f"{update}, schemas = :schemas", kept.schemas
     return update, values
 
 

@@ -23,6 +23,7 @@ from sparklet.cli import options as opt
 from sparklet.cli.console import ALL_WELL, USAGE, Screen, confirm, exit_code, finish
 from sparklet.cli.render import group_table, lost_text, object_table, runs_table, shards_table, summary_table
 from sparklet.errors import PlanError
+from sparklet.runs.drift import drift_of
 from sparklet.runs.manifest import results as results_of
 from sparklet.runs.verification import verify
 from sparklet.shown import printable
@@ -148,6 +149,8 @@ def explain(run_id: opt.RunId, selection: opt.StackOptions) -> None:
             screen.out.print(group_table(stack, group))
         for number, since in found.lost:
             screen.say(lost_text(number, since))
+        if drift := drift_of(stack.at, run) if run.state.ended else "":
+            screen.say(drift)
     if not groups:
         screen.say(f"no shard of {run_id} has failed" + ("" if run.state.ended else " so far"))
 

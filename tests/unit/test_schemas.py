@@ -1,0 +1,116 @@
+"""Schemas of outputs: what one job would make different for readers has another name, and nothing else has."""
+
+import json
+from typing import Any
+
+import pytest
+
+from sparklet.model.schemas import MAX_OUTPUTS, OutputSchema, output_schemas
+
+FOLDER = "s3://bucket/staged/run-1/000000-a"
+
+
+def struct(**types: Any) -> dict[str, Any]:
+    fields = [{"name": name, "type": type_, "nullable": True, "metadata": {}} for name, type_ in types.items()]
+    return {"type": "struct", "fields": fields}
+
+
+def told(columns: dict[str, Any], format_: str = "parquet", folder: str = FOLDER, *parts: str) -> str:
+    """A write's schema as ``AttemptCommit`` tells it."""
+    texts = (json.dumps(each, separators=(",", ":")) for each in (columns, struct(**dict.fromkeys(parts, "string"))))
+    return "\n".join([format_, *texts, folder])
+
+
+def schema_of(text: str, file: str = f"{FOLDER}/part-0-j1.parquet") -> OutputSchema | None:
+    found = output_schemas({"j1": text}, [file], FOLDER)
+    return found[0][0] if found else None
+
+
+ARRAY = {"type": "array", "elementType": struct(k="integer", l="long"), "containsNull": True}
+ARRAY_ANOTHER_WAY = {"type": "array", "elementType": struct(l="long", K="integer"), "containsNull": False}
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        (told(struct(id="integer", v="string")), told(struct(V="string", id="integer"))),
+        (told(struct(a=ARRAY)), told(struct(a=ARRAY_ANOTHER_WAY))),
+        (
+            told(struct(id="integer", day="integer"), "orc", FOLDER, "day"),
+            told(struct(id="integer", day="string"), "orc", FOLDER, "day"),
+        ),
+        (told(struct(id="integer"), "csv"), told(struct(id="string"), "csv")),
+        (told(struct(id="long"), folder=f"{FOLDER}/"), told(struct(id="long"), folder=FOLDER.replace("s3:", "s3a:"))),
+    ],
+)
+def test_what_readers_do_not_see_is_no_difference(one: str, other: str) -> None:
+    """Order and nullability by name, types of folders, types of text, the address's scheme."""
+    assert schema_of(one) == schema_of(other) and schema_of(one) is not None
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "difference"),
+    [
+        (told(struct(id="long", v="long")), told(struct(id="long", v="string")), "v is bigint and string"),
+        (
+            told(struct(id="long")),
+            told(struct(id="integer", w=struct(k="long"))),
+            "id is bigint and int; only the second has w struct<k:bigint>",
+        ),
+        (
+            told(struct(a="long", b="long"), "csv"),
+            told(struct(b="long", a="long"), "csv"),
+            "columns in the order a, b and b, a",
+        ),
+        (
+            told(struct(a="long", b="long")),
+            told(struct(a="long", b="long"), "parquet", FOLDER, "b"),
+            "only the first has b bigint; partitions by nothing and b",
+        ),
+        (told(struct(d="decimal(10,2)")), told(struct(d="decimal(12,2)")), "d is decimal(10,2) and decimal(12,2)"),
+    ],
+)
+def test_a_difference_is_named(one: str, other: str, difference: str) -> None:
+    first, second = schema_of(one), schema_of(other)
+
+    assert first and second and first.difference(second) == difference
+    assert first.name != second.name and first.name.partition("-")[0] == second.name.partition("-")[0]
+    assert OutputSchema.from_json(first.to_json()) == first
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        told(struct(id="long"), "json"),  # a key that is missing, or null, is what one job writes, too
+        told(struct(value="string"), "text"),
+        told(struct(id="void")),
+        told(struct(id="long"), folder="s3://elsewhere/table"),
+        told(struct(id="long"), folder=f"{FOLDER}b"),
+    ],
+)
+def test_what_one_job_may_write_is_not_compared(text: str) -> None:
+    assert schema_of(text) is None
+
+
+def test_only_writes_whose_files_are_published_count() -> None:
+    columns = struct(id="long")
+    written = {
+        "j1": told(struct(id="string")),  # overwritten
+        "j2": told(columns),
+        "j3": told(columns, folder=f"{FOLDER}/rejected"),
+    }
+    files = [f"{FOLDER}/part-0-j2.parquet", f"{FOLDER}/rejected/part-0-j3.parquet", f"{FOLDER}/j1/x"]
+
+    found = output_schemas(written, files, FOLDER)
+
+    assert [(schema.folder, file) for schema, file in found] == [
+        ("", "part-0-j2.parquet"),
+        ("rejected", "rejected/part-0-j3.parquet"),
+    ]
+
+
+def test_a_shard_with_many_outputs_has_a_short_item() -> None:
+    written = {f"j{n:02}": told(struct(id="long"), folder=f"{FOLDER}/{n:02}") for n in range(20)}
+    files = [f"{FOLDER}/{n:02}/part-0-j{n:02}.parquet" for n in range(20)]
+
+    assert len(output_schemas(written, files, FOLDER)) == MAX_OUTPUTS
