@@ -13,7 +13,7 @@
     ├─ DeadlineExceededError*, LeaseLostError*, ShardNotDoneError*, ShardFailedError, RunFailedError
     ├─ IsolationError
     ├─ PayloadError, RemoteTaskError ── RemoteFailureError, LocalStackError
-    └─ TableError, DatabaseError, ExpectationError, CommitConflictError*, CommitStateUnknownError
+    └─ DriftError, TableError, DatabaseError, ExpectationError, CommitConflictError*, CommitStateUnknownError
 
 ``*``: ``retryable``; ``°``: by its cause. A retryable error sends the record back to its source and releases the shard.
 Any other ends the shard as FAILED, with the message as its cause. A class inherits this unless it sets it.
@@ -25,6 +25,7 @@ from typing import Any
 from sparklet.job.errors import CommitConflictError as CommitConflictError
 from sparklet.job.errors import CommitStateUnknownError as CommitStateUnknownError
 from sparklet.job.errors import DatabaseError as DatabaseError
+from sparklet.job.errors import DriftError as DriftError
 from sparklet.job.errors import EventError as EventError
 from sparklet.job.errors import ExpectationError as ExpectationError
 from sparklet.job.errors import SparkletError as SparkletError

@@ -87,6 +87,7 @@ _RULES = (
         "is too large to an engine (--too-large engine)",
         classes="ShardTooLargeError",
     ),
+    _Rule("an input has other columns than the schema", "another run, --schema or --allow-drift", DATA, "DriftError"),
     _Rule("bad inputs cannot be told apart", "repair inputs or script; sparklet redrive RUN", EITHER, "IsolationError"),
     _Rule(
         "the worker was lost: most often killed for lack of memory, or at the function's timeout",

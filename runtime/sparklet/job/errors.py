@@ -28,6 +28,10 @@ class EventError(SparkletError):
     """An event, a message or a ``--event`` argument is malformed."""
 
 
+class DriftError(SparkletError):
+    """A file of the input does not have the columns of the schema."""
+
+
 class ExpectationError(SparkletError):
     """A run does not meet an expectation of its check script."""
 

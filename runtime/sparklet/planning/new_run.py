@@ -103,7 +103,7 @@ def new_run(at: Deployment, request: RunRequest, packed: PackedInput | None = No
 
 
 def _refuse_no_reader(request: RunRequest, script: bytes) -> None:
-    if b".read_csv(" not in script and not request.py_files:
+    if not any(b".read_%s(" % each in script for each in (b"csv", b"json", b"parquet")) and not request.py_files:
         raise PlanError(
             f"the script {request.script} does not call job.read_csv(spark), which infers a schema; let it do so, "
             "or leave out --schema infer"

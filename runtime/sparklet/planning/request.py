@@ -103,7 +103,7 @@ class RunRequest:
         Key(
             "schema",
             RUN,
-            "The columns for job.read_csv: DDL, a file of it, or infer (from a sample, by a first task).",
+            "The columns for job.read_csv, read_json, read_parquet: DDL, a file, or infer (from a sample, at first).",
             metavar="DDL|FILE|infer",
         ),
     ] = ""

@@ -63,7 +63,7 @@ PERMANENT_CAUSES = frozenset(
         *("GlueArgumentError", "SyntaxError", "TabError"),
         *("AccessDeniedException", "AnalysisException", "ParseException", "UnknownStoreException"),  # Spark, S3A
         "RemoteFileChangedException",  # an input was replaced since the plan
-        *("CommitStateUnknownError", "ExpectationError", "TableError"),
+        *("CommitStateUnknownError", "DriftError", "ExpectationError", "TableError"),
         *("PySparkAttributeError", "PySparkNotImplementedError"),  # what Spark Connect does not have
     }
 )

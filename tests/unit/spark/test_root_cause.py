@@ -255,6 +255,14 @@ def test_the_file_that_the_lost_task_was_reading_is_at_fault() -> None:
     )
 
 
+def test_a_file_with_other_columns_is_at_fault() -> None:
+    """As ``sparklet.job.reading`` says it, so that ``--isolate`` needs no trials."""
+    error = "DriftError: columns other than the schema's were found while reading file s3://b/a%20bad.json. It has w, which …"
+    text = f'Traceback (most recent call last):\n  File "job.py", line 3, in <module>\n{error}\n'
+
+    assert bad_file(text, {}) == "s3://b/a bad.json"
+
+
 @pytest.mark.parametrize("frames", ["", "\tat org.apache.spark.sql.execution.SortExec.x(SortExec.scala:1)\n"])
 def test_a_file_is_not_blamed_for_what_its_reader_did_not_raise(frames: str) -> None:
     assert bad_file(LOST.format(frames=frames, driver=READER), READS) == ""

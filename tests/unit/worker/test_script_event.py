@@ -9,7 +9,7 @@ import pytest
 
 from sparklet.errors import EventError
 from sparklet.job.outcome import EVENT, EVENT_FILE
-from sparklet.model import InputObject, Run, ScriptRef, Shard, ShardRecord
+from sparklet.model import InputObject, Run, RunOptions, ScriptRef, Shard, ShardRecord
 from sparklet.worker.script_event import (
     MAX_ARGUMENT_BYTES,
     event_variables,
@@ -31,6 +31,15 @@ OUTPUT = "s3://b/staged/run-1/000007-a1"
 def event_of(*uris: str) -> dict[str, Any]:
     shard = Shard(7, tuple(InputObject(uri, 1) for uri in uris))
     return shard_event(RUN, RECORD, shard, OUTPUT)
+
+
+def test_a_shard_knows_whether_its_run_allows_drift() -> None:
+    run = replace(RUN, options=RunOptions(allow_drift=True))
+
+    event = shard_event(run, RECORD, Shard(7, (InputObject("s3://in/a", 1),)), OUTPUT)
+
+    check_event(event)
+    assert event["sparklet"]["allow_drift"] is True and "allow_drift" not in event_of("s3://in/a")["sparklet"]
 
 
 @pytest.mark.parametrize("uris", [(), ("s3://in/a",), ("s3://in/a", "s3://in/b")])

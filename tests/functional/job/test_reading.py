@@ -1,0 +1,112 @@
+"""``read_json`` and ``read_parquet``: one schema a run, and nothing that a file has is left out in silence."""
+
+import json
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from tests.functional.job.warm_jvm import WarmJvm
+
+pytestmark = pytest.mark.spark
+
+READS = """
+import sys
+from sparklet.errors import DriftError
+from sparklet.job import Job
+
+job = Job.from_args()
+for place, format_ in enumerate(job.params["formats"]):
+    one = Job(event=job.event, inputs=(job.inputs[place],), params=job.params, shard=job.shard, exact_names=True)
+    try:
+        frame = getattr(one, f"read_{format_}")(job.spark())
+        print("READ", frame.schema.simpleString(), [tuple(row) for row in frame.collect()])
+    except Exception as error:
+        print("READ", type(error).__name__, str(error).replace(one.inputs[0], "FILE").splitlines()[0])
+"""
+
+
+def read(jvm: WarmJvm, folder: Path, schema: str, *files: Path, allow_drift: bool = False) -> list[str]:
+    """What becomes of each file in a shard of a run with this schema."""
+    (folder / "reads.py").write_text(READS)
+    names = {"run": "run-1", "shard": 0, "attempt": "a1", "generation": 0}
+    event = {
+        "sparklet": {**names, **({"allow_drift": True} if allow_drift else {})},
+        "inputs": [f"file://{file}" for file in files],
+        "output_path": str(folder / "out"),
+        "params": {"formats": [file.suffix[1:] for file in files], **({"schema": schema} if schema else {})},
+    }
+    done = jvm.run(str(folder / "reads.py"), "--event", json.dumps(event))
+    assert done.returncode == 0, done.stderr
+    return [line.removeprefix("READ ") for line in done.stdout.splitlines() if line.startswith("READ ")]
+
+
+def written(folder: Path, *lines: str) -> list[Path]:
+    files = [folder / f"{number}.json" for number in range(len(lines))]
+    for file, line in zip(files, lines, strict=True):
+        file.write_text(line + "\n")
+    return files
+
+
+def test_json_is_read_by_the_schema_or_refused(jvm: WarmJvm, tmp_path: Path) -> None:
+    files = written(
+        tmp_path,
+        '{"id": 1, "in": {"k": "x"}, "tags": {"a": 1, "b": 2}}',
+        '{"id": 2}',
+        '{"id": 3, "extra": true}',
+        '{"ID": 4}',
+        '{"id": 5, "in": {"k": "x", "l": "y"}}',
+        '{"id": "six"}',
+        '{"id": 7, "in": ',
+    )
+
+    found = read(jvm, tmp_path, "id INT, in STRUCT<k: STRING>, tags MAP<STRING, INT>", *files)
+
+    type_ = "struct<id:int,in:struct<k:string>,tags:map<string,int>>"
+    assert found[:2] == [
+        f"{type_} [(1, Row(k='x'), {{'a': 1, 'b': 2}})]",
+        f"{type_} [(2, None, None)]",
+    ]
+    for named, result in zip(("extra", "ID", "in.l"), found[2:5], strict=True):
+        assert result.startswith("DriftError") and f"while reading file FILE. It has {named}, which" in result
+    assert not any("[(" in result for result in found[5:])
+
+
+def test_json_without_a_schema_is_refused_in_a_run(jvm: WarmJvm, tmp_path: Path) -> None:
+    (found,) = read(jvm, tmp_path, "", *written(tmp_path, '{"id": 1}'))
+    assert found.startswith("EventError") and "--schema" in found
+
+
+def test_allowed_drift_is_left_out_with_a_warning(jvm: WarmJvm, tmp_path: Path) -> None:
+    found = read(jvm, tmp_path, "id INT", *written(tmp_path, '{"id": 1, "extra": 2}'), allow_drift=True)
+    assert found == ["struct<id:int> [(1,)]"]
+
+
+def test_parquet_is_read_by_name_or_refused(jvm: WarmJvm, tmp_path: Path) -> None:
+    tables = [
+        pa.table({"v": ["x"], "ID": pa.array([1], pa.int32())}),
+        pa.table({"id": pa.array([2], pa.int32())}),
+        pa.table({"id": pa.array([3], pa.int32()), "extra": [1]}),
+        pa.table({"id": pa.array([4], pa.int64())}),
+    ]
+    files = [tmp_path / f"{number}.parquet" for number in range(len(tables))]
+    for file, table in zip(files, tables, strict=True):
+        pq.write_table(table, file)
+
+    found = read(jvm, tmp_path, "id INT, v STRING", *files)
+
+    assert found[:2] == ["struct<id:int,v:string> [(1, 'x')]", "struct<id:int,v:string> [(2, None)]"]
+    assert "It has extra, which the schema lacks" in found[2]
+    assert "It has id as bigint, and the schema as int" in found[3]
+
+
+def test_parquet_without_a_schema_has_all_columns(jvm: WarmJvm, tmp_path: Path) -> None:
+    folder = tmp_path / "all.parquet"
+    folder.mkdir()
+    pq.write_table(pa.table({"id": [1]}), folder / "0.parquet")
+    pq.write_table(pa.table({"id": [2], "w": ["x"]}), folder / "1.parquet")
+
+    (found,) = read(jvm, tmp_path, "", folder)
+
+    assert found.startswith("struct<id:bigint,w:string>")
