@@ -164,20 +164,14 @@ class Job(StreamRecords, TableWrites, DatabaseAccess):
         return spark.read.csv(self.input_list(), schema, **options)
 
     def read_json(self, spark: SparkSession, schema: str | None = None, **options: Any) -> DataFrame:
-        """Read the inputs as JSON Lines, with the same columns and types in every shard; as ``read_csv``.
+        """Read the inputs as JSON Lines, by the same schema as ``read_csv``; a missing key is null.
 
-        A key that the schema lacks, also in an inner object, or a value that does not fit fails the job; a missing key
-        is null. To see the keys takes another pass over the inputs. Without a schema Spark infers one, outside a run.
-
-        Parameters
-        ----------
-        schema, options
-            As in ``read_csv``; ``multiLine=True`` for documents.
+        To see the keys takes another pass over the inputs. Without a schema Spark infers one, but not in a run.
 
         Raises
         ------
         DriftError
-            If a file has other names. With ``--allow-drift`` they are left out, with a warning.
+            If a file has a key that the schema lacks, also in an inner object; with ``--allow-drift`` only a warning.
         EventError
             As ``input_list``; if a run has no schema.
         """
@@ -186,19 +180,14 @@ class Job(StreamRecords, TableWrites, DatabaseAccess):
         return read(self, self.input_list(), spark, "json", schema, {**STRICT, **options})
 
     def read_parquet(self, spark: SparkSession, schema: str | None = None, **options: Any) -> DataFrame:
-        """Read the inputs as Parquet, columns by name; those that a file lacks are null.
+        """Read the inputs as Parquet, columns by name, by the same schema as ``read_csv``; a missing column is null.
 
-        Parameters
-        ----------
-        schema
-            As in ``read_csv``. Default without one: all columns of this shard's files (``mergeSchema``).
-        options
-            Those of Spark's reader, which win.
+        Without a schema it has all columns of this shard's files (``mergeSchema``).
 
         Raises
         ------
         DriftError
-            If a file has a column that the schema lacks, or of another type. With ``--allow-drift`` only a warning.
+            If a file has a column that the schema lacks, or of another type; with ``--allow-drift`` only a warning.
         EventError
             As ``input_list``.
         """

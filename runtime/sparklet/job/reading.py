@@ -22,9 +22,9 @@ def read(
     """See ``Job.read_json`` and ``Job.read_parquet``."""
     schema = schema or job.params.get(SCHEMA)
     reader = spark.read.format(format_).options(**options)
+    if not schema and format_ == "json" and job.shard is not None:
+        raise EventError("job.read_json has no schema, and a guess sees one shard alone: give the run's (--schema)")
     if not schema or schema == INFER:
-        if not schema and format_ == "json" and job.shard is not None:
-            raise EventError("job.read_json has no schema, and a guess sees one shard alone: give the run's (--schema)")
         frame = reader.load(uris)
         if schema == INFER:
             types = [(each.name.replace("`", "``"), each.dataType.simpleString()) for each in frame.schema]
@@ -41,16 +41,13 @@ def read(
     if differences(uris):  # all at once first: each look is a job of Spark
         for place, name in enumerate(job.inputs):
             if found := differences([uris[place]]):
-                why = f"columns other than the schema's were found while reading file {quote(name, safe='/:#')}. It has "
-                _refuse(job, why + "; ".join(found))
+                named = f"while reading file {quote(name, safe='/:#')}. It has {'; '.join(found)}"
+                why = f"columns other than the schema's were found {named}: extend it, or start with --allow-drift"
+                of_run = job.event.get("sparklet") if isinstance(job.event, Mapping) else None
+                if not (of_run or {}).get("allow_drift"):
+                    raise DriftError(why)
+                print(f"sparklet: {why}", file=sys.stderr, flush=True)
     return frame
-
-
-def _refuse(job: JobFields, why: str) -> None:
-    of_run = job.event.get("sparklet") if isinstance(job.event, Mapping) else None
-    if not (of_run or {}).get("allow_drift"):
-        raise DriftError(f"{why}: extend the schema, or start the run with --allow-drift")
-    print(f"sparklet: {why}", file=sys.stderr, flush=True)
 
 
 def _differences(found: Any, wanted: Any, format_: str, name: str = "") -> Iterator[str]:

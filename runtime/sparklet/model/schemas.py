@@ -8,8 +8,8 @@ job over all input may have written both (docs/decisions/0075).
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
-from typing import Any, Self
+from typing import Any, NamedTuple
+from urllib.parse import unquote
 
 from sparklet.model.shards import SCHEMAS, s3_address
 
@@ -19,48 +19,37 @@ BY_NAME, BY_PLACE = ("parquet", "orc", "avro"), ("csv",)
 SQL = {"byte": "tinyint", "short": "smallint", "integer": "int", "long": "bigint"}
 
 
-@dataclass(frozen=True, slots=True)
-class OutputSchema:
+class OutputSchema(NamedTuple):
     """The columns of one output."""
 
     folder: str  # below the shard's; "": that itself
     format: str
-    columns: tuple[tuple[str, str], ...]  # names and types; by name, or in their order and without types
-    partitions: tuple[str, ...] = ()  # columns that are folders
+    columns: Mapping[str, str]  # types by name; in their order and without types where readers go by place
+    partitions: Sequence[str] = ()  # columns that are folders
 
     @property
     def name(self) -> str:
         """A digest of the output, then one of all."""
-        return f"{_digest(self.folder, self.format)[:8]}-{_digest(asdict(self))[:12]}"
+        return f"{_digest(self[:2])[:8]}-{_digest([*self[:2], [*self.columns.items()], self.partitions])[:12]}"
 
     @property
     def file(self) -> str:
-        """The file in the run's folder that holds it."""
+        """The file in the run's folder that holds it, as a list in JSON."""
         return f"{SCHEMAS}{self.name}.json"
 
-    def to_json(self) -> bytes:
-        """This schema as that file."""
-        return json.dumps(asdict(self)).encode()
-
-    @classmethod
-    def from_json(cls, text: bytes) -> Self:
-        """Read such a file."""
-        found = json.loads(text)
-        columns = tuple((name, type_) for name, type_ in found["columns"])
-        return cls(found["folder"], found["format"], columns, tuple(found["partitions"]))
-
-    def difference(self, other: Self) -> str:
+    def difference(self, other: "OutputSchema") -> str:
         """What the other schema of the same output has instead, in words."""
-        mine, theirs = dict(self.columns), dict(other.columns)
-        other_types = [name for name in mine if theirs.get(name, mine[name]) != mine[name]]
-        found = [f"{name} is {mine[name]} and {theirs[name]}" for name in other_types]
+        mine, theirs = self.columns, other.columns
+        found = [
+            f"{name} is {mine[name]} and {theirs[name]}" for name in mine if theirs.get(name, mine[name]) != mine[name]
+        ]
         for which, these, others in (("first", mine, theirs), ("second", theirs, mine)):
             if only := [f"{name} {type_}".rstrip() for name, type_ in these.items() if name not in others]:
                 found.append(f"only the {which} has {', '.join(only)}")
         if self.partitions != other.partitions:
-            found.append(f"partitions by {', '.join(self.partitions) or 'nothing'} and {', '.join(other.partitions)}")
-        orders = (", ".join(name for name, _ in each.columns) for each in (self, other))
-        return "; ".join(found) or f"columns in the order {' and '.join(orders)}"
+            each = (", ".join(schema.partitions) or "nothing" for schema in (self, other))
+            found.append(f"partitions by {' and '.join(each)}")
+        return "; ".join(found) or f"columns in the order {', '.join(mine)} and {', '.join(theirs)}"
 
 
 def output_schemas(written: Mapping[str, str], uris: Sequence[str], folder: str) -> list[tuple[OutputSchema, str]]:
@@ -68,20 +57,20 @@ def output_schemas(written: Mapping[str, str], uris: Sequence[str], folder: str)
 
     ``written``: by the ids of Spark's write jobs, which are in the files' names, what these have told.
     """
-    found = dict[OutputSchema, str]()
+    found = dict[str, tuple[OutputSchema, str]]()
     for job, told in sorted(written.items()):
-        format_, columns, partitions, output = told.split("\n", 3)
+        format_, columns, output = told.split("\n", 2)
         output = s3_address(output).rstrip("/")
         file = next((uri for uri in uris if job in uri.rpartition("/")[2]), "")
         is_compared = format_ in (*BY_NAME, *BY_PLACE) and ':"void"' not in columns  # a void column has no type yet
-        if file and is_compared and f"{output}/".startswith(f"{folder}/"):
-            apart = tuple(name for name, _ in _fields(json.loads(partitions)))
+        if is_compared and file.startswith(f"{output}/") and output.startswith(folder):
+            apart = [unquote(each.partition("=")[0]).lower() for each in file[len(output) + 1 :].split("/")[:-1]]
             own = [(name, type_) for name, type_ in _fields(json.loads(columns)) if name not in apart]
-            typed = tuple(sorted(own)) if format_ in BY_NAME else tuple((name, "") for name, _ in own)
+            typed = dict(sorted(own)) if format_ in BY_NAME else dict.fromkeys((name for name, _ in own), "")
             schema = OutputSchema(output[len(folder) + 1 :], format_, typed, apart)
-            found.setdefault(schema, file[len(folder) + 1 :])
-    outputs = sorted({(schema.folder, schema.format) for schema in found})[:MAX_OUTPUTS]
-    return [(schema, file) for schema, file in found.items() if (schema.folder, schema.format) in outputs]
+            found.setdefault(schema.name, (schema, file[len(folder) + 1 :]))
+    outputs = sorted({schema[:2] for schema, _ in found.values()})[:MAX_OUTPUTS]
+    return [(schema, file) for schema, file in found.values() if schema[:2] in outputs]
 
 
 def _fields(struct: Mapping[str, Any]) -> list[tuple[str, str]]:
@@ -103,5 +92,5 @@ def _type(type_: Any) -> str:
     return _type(type_["sqlType"])  # a user's own
 
 
-def _digest(*values: Any) -> str:
+def _digest(values: Sequence[Any]) -> str:
     return hashlib.sha256(json.dumps(values).encode()).hexdigest()

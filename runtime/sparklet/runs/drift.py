@@ -4,6 +4,7 @@ Workers keep the schemas of a run in files named by output and schema (``model.s
 any output has two. Only then shards are read: a file may be that of an attempt that has not won.
 """
 
+import json
 from collections import defaultdict
 
 from sparklet.ledger.rules import cut
@@ -37,7 +38,9 @@ def drift_of(at: Deployment, run: Run) -> str:
     for each in files.values():
         if len(each) > 1:
             (one, first), (other, second), *_ = each.items()
-            one_is, other_is = (OutputSchema.from_json(at.store.get(f"{prefix}{name}.json")) for name in (one, other))
+            one_is, other_is = (
+                OutputSchema(*json.loads(at.store.get(f"{prefix}{name}.json"))) for name in (one, other)
+            )
             difference = cut(one_is.difference(other_is), MAX_SHOWN_BYTES)
             return (
                 f"shards wrote different columns to one output: {first} and {second} ({difference}). "

@@ -19,12 +19,10 @@ import org.apache.spark.SparkContext;
 import org.apache.spark.SparkEnv;
 import org.apache.spark.TaskContext;
 import org.apache.spark.internal.io.FileNameSpec;
-import org.apache.spark.sql.catalyst.expressions.Attribute;
 import org.apache.spark.sql.execution.SQLExecution;
 import org.apache.spark.sql.execution.datasources.InsertIntoHadoopFsRelationCommand;
 import org.apache.spark.sql.execution.datasources.SQLHadoopMapReduceCommitProtocol;
 import org.apache.spark.sql.sources.DataSourceRegister;
-import org.apache.spark.sql.types.StructType;
 import org.apache.spark.util.TaskCompletionListener;
 
 /**
@@ -68,8 +66,14 @@ public class AttemptCommit extends SQLHadoopMapReduceCommitProtocol {
         String file = super.newTaskTempFile(context, dir, spec);
         if (direct) {
             WITH_FILES.add(job);
-            if (files.isEmpty()) {
-                TaskContext.get().addTaskCompletionListener((TaskCompletionListener) new Rows(job));
+            if (files.isEmpty()) { // at the task's end, before that of the job; not all files have rows
+                TaskContext.get().addTaskCompletionListener((TaskCompletionListener) new TaskCompletionListener() {
+                    public void onTaskCompletion(TaskContext context) {
+                        if (context.taskMetrics().outputMetrics().recordsWritten() > 0) {
+                            WITH_ROWS.add(job);
+                        }
+                    }
+                });
             }
             files.add(new Path(file));
         }
@@ -86,23 +90,8 @@ public class AttemptCommit extends SQLHadoopMapReduceCommitProtocol {
         return direct && !ELSEWHERE.contains(job) ? new Path("file:///proc/none") : super.stagingDir();
     }
 
-    /** Sees, after a task and before the end of its job, whether the task has written rows: not all files have some. */
-    private static class Rows implements TaskCompletionListener {
-        private final String job;
-
-        Rows(String job) {
-            this.job = job;
-        }
-
-        public void onTaskCompletion(TaskContext context) {
-            if (context.taskMetrics().outputMetrics().recordsWritten() > 0) {
-                WITH_ROWS.add(job);
-            }
-        }
-    }
-
-    /** Write format, columns, columns of partitions and folder, a line each: this thread executes the command. */
-    private void tellSchema(JobContext context) {
+    /** Write format, columns and folder, a line each: this thread executes the write's command. */
+    private void tellSchema(File file) {
         try {
             String id = SparkContext.getOrCreate().getLocalProperty(SQLExecution.EXECUTION_ID_KEY());
             Object plan = id == null ? null : SQLExecution.getQueryExecution(Long.parseLong(id)).analyzed();
@@ -110,28 +99,12 @@ public class AttemptCommit extends SQLHadoopMapReduceCommitProtocol {
                 InsertIntoHadoopFsRelationCommand write = (InsertIntoHadoopFsRelationCommand) plan;
                 Object format = write.fileFormat();
                 String name = format instanceof DataSourceRegister ? ((DataSourceRegister) format).shortName() : "";
-                String columns = json(write.outputColumns().iterator());
-                String parts = json(write.partitionColumns().iterator());
-                File file = inTask(context, "schemas/" + job);
                 file.getParentFile().mkdirs();
-                Files.writeString(file.toPath(), name + "\n" + columns + "\n" + parts + "\n" + folder);
+                Files.writeString(file.toPath(), name + "\n" + write.query().schema().json() + "\n" + folder);
             }
         } catch (Exception untold) { // it is not compared; no write fails for that
             System.err.println("sparklet: the schema of " + folder + " is not known: " + untold);
         }
-    }
-
-    private static String json(scala.collection.Iterator columns) {
-        StructType type = new StructType();
-        while (columns.hasNext()) {
-            Attribute column = (Attribute) columns.next();
-            type = type.add(column.name(), column.dataType());
-        }
-        return type.json();
-    }
-
-    private static File inTask(JobContext context, String name) {
-        return new File(context.getConfiguration().get("sparklet.task"), name);
     }
 
     private class Direct extends OutputCommitter {
@@ -145,7 +118,7 @@ public class AttemptCommit extends SQLHadoopMapReduceCommitProtocol {
                 system(context).mkdirs(new Path(folder));
             }
             if (WITH_ROWS.remove(job)) {
-                tellSchema(context);
+                tellSchema(inTask(context, "schemas"));
             }
             uncommitted(context).delete();
         }
@@ -183,7 +156,11 @@ public class AttemptCommit extends SQLHadoopMapReduceCommitProtocol {
         }
 
         private File uncommitted(JobContext context) {
-            return inTask(context, "uncommitted/" + job);
+            return inTask(context, "uncommitted");
+        }
+
+        private File inTask(JobContext context, String folder) {
+            return new File(context.getConfiguration().get("sparklet.task"), folder + "/" + job);
         }
     }
 }

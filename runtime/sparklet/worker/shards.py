@@ -212,7 +212,7 @@ class ClaimedShard:
         found = output_schemas(result.written, [info.uri for info in staged], self.output.staged)
         for schema, _ in found:
             if (uri := self._run_file(schema.file)) not in self.claims.stored:
-                self.claims.at.store.put(uri, schema.to_json())
+                self.claims.at.store.put(uri, json.dumps(schema).encode())
                 self.claims.stored.add(uri)
         return {schema.name: file for schema, file in found}
 

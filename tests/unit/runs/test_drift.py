@@ -1,5 +1,6 @@
 """Shards that wrote different columns to one output fail their run; what one job would write, too, does not."""
 
+import json
 from collections.abc import Callable, Mapping
 
 from sparklet.model import Failure, RunState, ShardResult
@@ -7,14 +8,14 @@ from sparklet.model.schemas import OutputSchema
 from sparklet.runs.manifest import write_manifests
 from tests.world import World
 
-INT, TEXT = OutputSchema("", "parquet", (("v", "int"),)), OutputSchema("", "parquet", (("v", "string"),))
-REJECTED = OutputSchema("rejected", "parquet", (("why", "string"),))
+INT, TEXT = OutputSchema("", "parquet", {"v": "int"}), OutputSchema("", "parquet", {"v": "string"})
+REJECTED = OutputSchema("rejected", "parquet", {"why": "string"})
 
 
 def wrote(world: World, *shards: tuple[OutputSchema, ...]) -> Callable[[int], ShardResult]:
     """Shards that wrote these schemas, which lie in the bucket."""
-    for schema in {each for own in shards for each in own}:
-        world.store.put(world.at.run_uri("run-1", schema.file), schema.to_json())
+    for schema in (each for own in shards for each in own):
+        world.store.put(world.at.run_uri("run-1", schema.file), json.dumps(schema).encode())
     results = [{schema.name: f"{schema.folder}/part-0.parquet".lstrip("/") for schema in own} for own in shards]
     return lambda number: ShardResult(rows=1, schemas=results[number])
 

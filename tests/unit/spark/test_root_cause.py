@@ -257,7 +257,7 @@ def test_the_file_that_the_lost_task_was_reading_is_at_fault() -> None:
 
 def test_a_file_with_other_columns_is_at_fault() -> None:
     """As ``sparklet.job.reading`` says it, so that ``--isolate`` needs no trials."""
-    error = "DriftError: columns other than the schema's were found while reading file s3://b/a%20bad.json. It has w, which …"
+    error = "DriftError: columns other than the schema's were found while reading file s3://b/a%20bad.json. It has w"
     text = f'Traceback (most recent call last):\n  File "job.py", line 3, in <module>\n{error}\n'
 
     assert bad_file(text, {}) == "s3://b/a bad.json"
