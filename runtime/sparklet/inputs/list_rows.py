@@ -39,11 +39,14 @@ def text_rows(file: Path, form: str, path: str, zipped: bool) -> Iterator[Row]:
 
 
 def csv_rows(file: Path, columns: Sequence[str] | None, zipped: bool) -> Iterator[tuple[int, dict[str, str]]]:
-    """The rows of a CSV file with these columns; None: its first row names them."""
+    """The rows of a CSV file with these columns; None: its first row names them.
+
+    A column without a name, such as the index that pandas writes, is ``_c0``, ``_c1`` … by its place, as in Spark.
+    """
     for row, cells in text_rows(file, "csv", "*", zipped):
         if columns is None:
-            columns = cells
-            if len({*columns, ""}) <= len(columns):
+            columns = [name or f"_c{place}" for place, name in enumerate(cells)]
+            if len({*columns}) < len(columns):
                 raise RowError(f"each column needs a name of its own: {', '.join(columns)[:400]}", row)
         elif len(cells) != len(columns):
             raise RowError(f"it has {len(cells)} columns, not {len(columns)} ({', '.join(columns)})", row)

@@ -63,6 +63,7 @@ def planned(world: World, *lists: ListRequest, **changes: Any) -> list[list[Any]
         ("lines", "Ulm\n\nKöln\r\nUlm".encode(), "", ["Ulm", "Köln", "Ulm"]),
         ("csv", CSV, "", CITIES),
         ("csv", b"\xef\xbb\xbf" + CSV, "city", ["Ulm", "Köln, am Rhein", "Ulm"]),
+        ("csv", b",city\n7,Ulm\n", "", [{"_c0": "7", "city": "Ulm"}]),  # with the index of pandas
         ("csv", b"uri,bucket,key\na,b,c\n", "", [{"uri": "a", "bucket": "b", "key": "c"}]),
         ("json", json.dumps([1, "a", None, {"b": [True]}]).encode(), "", [1, "a", None, {"b": [True]}]),
         ("json", json.dumps({"days": [{"day": 1}, {"day": 2}]}).encode(), "days[*].day", [1, 2]),
@@ -125,7 +126,7 @@ def test_any_item_comes_back_from_its_plan_part(values: list[Any]) -> None:
         ("csv", b"city\nUlm\n\xff\n", "not UTF-8"),
         ("csv", b"a,b\n1,2\n1,2,3\n", "row 3: it has 3 columns"),
         ("csv", b"a,a\n1,2\n", "row 1: each column needs a name"),
-        ("csv", b"a,\n1,2\n", "row 1: each column needs a name"),
+        ("csv", b",_c0\n1,2\n", "row 1: each column needs a name"),
         ("lines", b"ok\n\xff\n", "not UTF-8"),
         ("jsonl", b"1\n{\n", "row 2: it is no JSON"),
         ("jsonl", b"1\nNaN\n", "row 2: the item cannot be written as JSON"),
