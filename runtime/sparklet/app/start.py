@@ -37,6 +37,7 @@ from sparklet.planning.new_run import files_beside, new_run, run_id_of, script_b
 from sparklet.planning.packing import PackedInput
 from sparklet.planning.planner import PlanProgress, plan
 from sparklet.planning.request import RunRequest, places, read_request
+from sparklet.planning.schema_task import left_out
 from sparklet.runs.checker import check
 from sparklet.settings import script_environment
 from sparklet.shown import redacted
@@ -206,7 +207,7 @@ def go_on(
             try:
                 run = plan(stack.at, run.run_id, show, packed, wait=wait)
                 if infers:
-                    reporter.say(f"  schema {run.schema}")
+                    _say_schema(stack, run, reporter)
             except PlanError:
                 check(stack.at, run.run_id, planner_silent_s=0.0)  # a run without a schema ends
                 raise
@@ -218,6 +219,12 @@ def go_on(
         if by_machine:
             drive(stack, run, reporter)
         return run
+
+
+def _say_schema(stack: OpenStack, run: Run, reporter: Reporter) -> None:
+    reporter.say(f"  schema {run.schema}")
+    for uri, why in left_out(stack.at, run).items():
+        reporter.warn(f"{uri} is left out of the schema's sample: {why}")
 
 
 def _again(words: Sequence[str], run_id: str) -> list[str]:

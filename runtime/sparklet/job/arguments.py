@@ -155,13 +155,13 @@ class Job(StreamRecords, TableWrites, DatabaseAccess):
         EventError
             As ``input_list``.
         """
+        from sparklet.job.csv_schema import inferred, read
+
         schema, options = schema or self.params.get(SCHEMA), {**STRICT, **options}
         if schema == INFER:
-            from sparklet.job.csv_schema import inferred
-
-            self.answer({SCHEMA: inferred(spark, self.input_list(), options)})
+            self.answer(inferred(spark, self.input_list(), options))
             sys.exit()
-        return spark.read.csv(self.input_list(), schema, **options)
+        return read(spark, self.input_list(), schema, options)
 
     def read_json(self, spark: SparkSession, schema: str | None = None, **options: Any) -> DataFrame:
         """Read the inputs as JSON Lines, by the same schema as ``read_csv``; a missing key is null.

@@ -14,6 +14,7 @@ FORMATS = ("iceberg", "delta", "hudi", "parquet")
 # Folders of staged files: DATA in a table, whose own they become; CHANGES in an output, where only a commit reads them.
 DATA, CHANGES = "sparklet", "_changes"
 SCHEMA, INFER = "schema", "infer"  # the parameter of a run's schema, and its value for one that is to be inferred
+LEFT_OUT = "left_out"  # in the answer with an inferred schema: files of the sample, and why
 
 
 @dataclass(frozen=True)

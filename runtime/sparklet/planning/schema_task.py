@@ -8,10 +8,11 @@ is fixed in the ledger as that run's inputs; the answer is kept with the run bef
 import json
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
+from typing import Any
 
 from sparklet.errors import CheckpointConflictError, ObjectNotFoundError, PlanError
-from sparklet.job.fields import INFER, SCHEMA
-from sparklet.model import Run, RunOptions, Shard, ShardState
+from sparklet.job.fields import INFER, LEFT_OUT, SCHEMA
+from sparklet.model import Run, RunOptions, Shard, ShardRecord, ShardState
 from sparklet.model.options import MIB, NO_LIMIT_BYTES
 from sparklet.planning.follow_up_ids import schema_id
 from sparklet.planning.new_run import entered
@@ -41,12 +42,16 @@ def schema_run(at: Deployment, run: Run, lines: Sequence[Line]) -> Run:
 def sample_of(lines: Iterable[Line]) -> tuple[str, ...]:
     """Objects of these shards, spread evenly; PlanError if none of them is small enough.
 
-    At most ``MAX_OBJECTS``, which together have at most ``MAX_BYTES`` when they are decompressed.
+    At most ``MAX_OBJECTS``, which together have at most ``MAX_BYTES`` when they are decompressed. They are read whole,
+    so slices of one count together, and one whose slices go on after these shards is left out.
     """
-    sizes = {
-        item.uri: item.estimated_bytes for line in lines for item in Shard.from_line(line.body).objects if item.uri
-    }
-    small = [uri for uri, size_bytes in sizes.items() if size_bytes <= MAX_BYTES]
+    sizes, last, has_more = dict[str, int](), "", 0
+    for line in lines:
+        for item in Shard.from_line(line.body).objects:
+            last, known = item.uri, sizes.get(item.uri, 0) if item.slice else 0
+            sizes[last] = known + item.estimated_bytes
+        has_more = line.position.slices
+    small = [uri for uri, size_bytes in sizes.items() if size_bytes <= MAX_BYTES and not (has_more and uri == last)]
     if not small:
         raise PlanError(f"no input is an object of at most {MAX_BYTES // MIB} MiB, so no schema is inferred; {REMEDY}")
     chosen, total_bytes = [], 0
@@ -66,11 +71,7 @@ def inferred_schema(at: Deployment, run: Run, follower: Run) -> str | None:
     """
     record = next(at.ledger.shards.list(follower.run_id), None)
     if record is not None and record.state is ShardState.SUCCEEDED:
-        try:
-            answer = json.loads(at.store.get(at.run_uri(follower.run_id, record.answer_file)))["answer"]
-        except ObjectNotFoundError:
-            answer = None
-        if isinstance(answer, dict) and isinstance(schema := answer.get(SCHEMA), str):
+        if isinstance(schema := _answer(at, record).get(SCHEMA), str):
             return schema
         source = run.scripts[-1].source_uri
         raise PlanError(f"{source} did not read its input by job.read_csv(spark), so no schema is inferred; {REMEDY}")
@@ -80,3 +81,17 @@ def inferred_schema(at: Deployment, run: Run, follower: Run) -> str | None:
         why = f"{record.error_class}: {record.error_message}"
         raise PlanError(f"no schema could be inferred from {', '.join(follower.inputs)}: {why}; {REMEDY}")
     return None
+
+
+def left_out(at: Deployment, run: Run) -> dict[str, str]:
+    """Files that were left out of a run's sample, each with the reason; their own shards say more."""
+    record = next(at.ledger.shards.list(schema_id(run.run_id)), None)
+    return dict(_answer(at, record).get(LEFT_OUT, {})) if record else {}
+
+
+def _answer(at: Deployment, record: ShardRecord) -> dict[str, Any]:
+    try:
+        answer = json.loads(at.store.get(at.run_uri(record.run_id, record.answer_file)))["answer"]
+    except ObjectNotFoundError:
+        return {}
+    return answer if isinstance(answer, dict) else {}

@@ -124,7 +124,7 @@ def test_a_schema_is_inferred_and_nothing_is_written(jvm: WarmJvm, tmp_path: Pat
     done = jvm.run("csv_to_parquet.py", *arguments, "--param", "schema=infer")
     assert done.returncode == 0, done.stderr
     schema = "`id` bigint, `a ``b` double, `none` string, `large` bigint"
-    assert json.dumps({"schema": schema}) in done.stderr and not (tmp_path / "out").exists()
+    assert reported(done.stderr)["answer"] == {"schema": schema, "left_out": {}} and not (tmp_path / "out").exists()
 
     done = jvm.run("csv_to_parquet.py", *arguments, "--param", f"schema={schema}")
     assert done.returncode == 0, done.stderr
@@ -185,6 +185,52 @@ def test_a_date_or_time_that_does_not_fit_is_loud(jvm: WarmJvm, tmp_path: Path) 
     assert json.loads(done.stdout.partition("TIMES ")[2]) == read
 
 
+MADE = {  # headers, and the columns that Spark makes of them
+    ",city,n": "`_c0` bigint, `city` string, `n` bigint",
+    "id,v,v": "`id` bigint, `v1` string, `v2` bigint",
+    "ID,x,iD": "`ID0` bigint, `x` string, `iD2` bigint",
+}
+
+
+@pytest.mark.parametrize("header", MADE)
+def test_columns_without_own_names_are_inferred_and_read(jvm: WarmJvm, tmp_path: Path, header: str) -> None:
+    """With the inferred schema, and without one; another header is refused, and a blank file has none."""
+    for name, content in {"a": f"{header}\n1,Ulm,2\n", "b": "\n", "c": f"{header.lower()}\n3,Bonn,4\n"}.items():
+        (tmp_path / f"{name}.csv").write_text(content)
+    inputs = [word for name in "abc" for word in ("--input", str(tmp_path / f"{name}.csv"))]
+    output = ["--output", str(tmp_path / "out")]
+
+    done = jvm.run("csv_to_parquet.py", *inputs, *output, "--param", "schema=infer")
+    assert done.returncode == 0 and reported(done.stderr)["answer"]["schema"] == MADE[header], done.stderr
+
+    texts = [("1", "Ulm", "2"), ("3", "Bonn", "4")]
+    given = ["--param", f"schema={MADE[header]}"]
+    for schema, rows in (([], texts), (given, [(int(a), b, int(c)) for a, b, c in texts])):
+        done = jvm.run("csv_to_parquet.py", *inputs, *output, *schema)
+        assert done.returncode == 0, done.stderr
+        assert rows_of(tmp_path / "out") == rows
+
+    (tmp_path / "c.csv").write_text("city,n,other\nUlm,1,2\n")
+    done = jvm.run("csv_to_parquet.py", *inputs, *output, *given)
+    assert done.returncode == 1 and f"reading file file://{tmp_path}/c.csv. " in done.stderr, done.stderr
+
+
+def test_a_sample_leaves_out_what_does_not_fit(jvm: WarmJvm, tmp_path: Path) -> None:
+    for name, content in {"a": "id,n\n1,2\n", "b": "ID,n\n1,2.5\n", "c": "n,id\n1,2\n", "d": "\n"}.items():
+        (tmp_path / f"{name}.csv").write_text(content)
+    (tmp_path / "e.csv.gz").write_bytes(b"no gzip")
+    inputs = [word for name in tmp_path.iterdir() for word in ("--input", str(name))]
+
+    done = jvm.run("csv_to_parquet.py", *inputs, "--output", str(tmp_path / "out"), "--param", "schema=infer")
+
+    assert done.returncode == 0, done.stderr
+    answer = reported(done.stderr)["answer"]
+    assert answer["schema"].lower() == "`id` bigint, `n` double"
+    left_out = {Path(uri).name: why for uri, why in answer["left_out"].items()}
+    assert left_out.keys() == {"c.csv", "e.csv.gz"}
+    assert "['n', 'id']" in left_out["c.csv"] and "EOFException" in left_out["e.csv.gz"]
+
+
 def test_headers_that_differ_make_no_schema(jvm: WarmJvm, tmp_path: Path) -> None:
     for name, content in {"a": "id,amount\n1,2.5\n", "b": "amount,id\n7,2\n"}.items():
         (tmp_path / f"{name}.csv").write_text(content)
@@ -192,7 +238,7 @@ def test_headers_that_differ_make_no_schema(jvm: WarmJvm, tmp_path: Path) -> Non
 
     done = jvm.run("csv_to_parquet.py", *inputs, "--output", str(tmp_path / "out"), "--param", "schema=infer")
 
-    assert done.returncode == 1 and "b.csv has the columns ['amount', 'id']" in done.stderr
+    assert done.returncode == 1 and "b.csv, it has the columns ['amount', 'id']" in done.stderr
 
 
 def test_another_attempt_replaces_the_output(jvm: WarmJvm, tmp_path: Path, people: Path) -> None:

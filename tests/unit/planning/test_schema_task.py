@@ -6,11 +6,11 @@ from typing import Any
 import pytest
 
 from sparklet.errors import CheckpointConflictError, PlanError
-from sparklet.model import Failure, Run, RunState, ShardResult
+from sparklet.model import Failure, Run, RunOptions, RunState, ShardResult
 from sparklet.planning.new_run import new_run
 from sparklet.planning.planner import plan
 from sparklet.planning.request import read_request
-from sparklet.planning.schema_task import MAX_BYTES, MAX_OBJECTS
+from sparklet.planning.schema_task import MAX_BYTES, MAX_OBJECTS, left_out
 from sparklet.runs.checker import check
 from sparklet.worker.script_event import shard_event
 from tests.world import SCRIPT, SOURCE, World
@@ -88,6 +88,24 @@ def test_a_sample_leaves_out_what_is_too_large(world: World) -> None:
     world.store.put(f"{SOURCE}00000-large.csv", b"x" * (MAX_BYTES + 1))
     asked(world)
     assert list(world.ledger.runs.get(TASK).inputs) == [f"{SOURCE}{n:05d}.csv" for n in range(3)]
+
+
+@pytest.mark.parametrize("part_shards", [1000, 3])
+def test_slices_count_as_the_whole_that_is_read(world: World, part_shards: int) -> None:
+    """Also if the part of the plan from which the sample is taken ends within them."""
+    world.store.put(f"{SOURCE}00001-large.csv", b"id\n" + b"1\n" * (MAX_BYTES // 2 + 1))
+    world.put(1)
+    options = RunOptions(max_objects=1, split="csv", target_bytes=MAX_BYTES // 4)
+    new_run(world.at, world.request(params={"schema": "infer"}, options=options))
+    plan(world.at, "run-1", part_shards=part_shards)
+    assert list(world.ledger.runs.get(TASK).inputs) == [f"{SOURCE}00000.csv"]
+
+
+def test_files_that_the_sample_leaves_out_are_told(world: World) -> None:
+    run = asked(world)
+    assert left_out(world.at, run) == {}
+    answer(world, {"schema": SCHEMA, "left_out": {f"{SOURCE}00001.csv": "it is no text"}})
+    assert left_out(world.at, run) == {f"{SOURCE}00001.csv": "it is no text"}
 
 
 def test_an_input_of_large_objects_alone_is_refused(world: World) -> None:
