@@ -31,8 +31,8 @@ def read(spark: SparkSession, uris: Sequence[str], schema: str | None, options: 
     frame = spark.read.csv(list(uris), schema, **options)
     if not _true(options["header"]) or _true(options["enforceSchema"]) or not _has_made_names(frame.columns):
         return frame
-    first, *_ = files = [escaped(unquote(uri)) for uri in frame.inputFiles()]
-    row = spark.read.csv(first, **{**options, **ALONE, "header": False}).first()
+    files = [escaped(unquote(uri)) for uri in frame.inputFiles()]
+    row = spark.read.csv(files[:1], **{**options, **ALONE, "header": False}).first() if files else ()
     if row and list(row) == frame.columns[: len(row)]:
         return frame  # the names are in the files, so Spark's check holds
     for uri in files:
