@@ -117,7 +117,8 @@ def chosen_files(folders: Sequence[Path], count: int, max_bytes: int) -> Iterato
     paths = [path for folder in folders for path in sorted(folder.rglob("*")) if _suffix(path) and path.is_file()]
     small = [file for path in paths if (file := _file(path, max_bytes))]
     spread = small if len(small) <= count else [small[place * len(small) // count] for place in range(count)]
-    yield from sorted(spread, key=lambda file: (file.alike, file.path))
+    random.Random(count).shuffle(spread)  # a folder gets small and large ones of several sources
+    yield from sorted(spread, key=lambda file: file.alike)
 
 
 def _suffix(path: Path) -> str:
@@ -165,7 +166,8 @@ def as_folder(group: Sequence[File], chance: random.Random) -> Folder:
         how = chance.choice(["", "", *PACKERS]) if kind != "parquet" else ""
         bodies[name], stored[name + how] = file.body, PACKERS[how](name, file.body) if how else file.body
     split, by_folder = chance.choice(["", "auto", "auto"]), chance.choice([False, True])
-    cut_bytes = max(len(file.body) for file in group) // 2 + 1
+    sizes = [len(file.body) for file in group]
+    cut_bytes = max(max(sizes) // 2 + 1, sum(sizes) // 5)  # few shards
     return Folder(bodies, stored, kind, options, schema, max(1, len(group) // 3), split, by_folder, cut_bytes)
 
 
