@@ -9,7 +9,8 @@
     │                                               CheckpointConflictError
     ├─ QueueError*, NoticeError*, LogsError         OrchestrationError* ── ExecutionExistsError
     ├─ ScriptError                                  ScriptNotAllowedError, ScriptFetchError°, ScriptFailedError°
-    ├─ SparkRuntimeError*                           GatewayLostError*, OutOfMemoryError*, ScratchFullError*
+    ├─ SparkRuntimeError*                           GatewayLostError*, OutOfMemoryError*,
+    │                                               ScratchFullError* ── TooLargeError
     ├─ DeadlineExceededError*, LeaseLostError*, ShardNotDoneError*, ShardFailedError, RunFailedError
     ├─ IsolationError
     ├─ PayloadError, RemoteTaskError ── RemoteFailureError, LocalStackError
@@ -172,6 +173,10 @@ class OutOfMemoryError(SparkRuntimeError):
 
 class ScratchFullError(SparkRuntimeError):
     """There is too little space under the scratch folder to start or to continue."""
+
+
+class TooLargeError(ScratchFullError, retryable=False):
+    """A shard's inputs have, unpacked, more than fits here, or than a function takes: perhaps an engine does."""
 
 
 class DeadlineExceededError(SparkletError, retryable=True):

@@ -147,7 +147,7 @@ _RULES = (
         "the scratch space (/tmp) was full",
         "give the function more ephemeral storage (up to 10 GiB), or start a new run with smaller shards "
         "(--shard-size)",
-        classes="ScratchFullError",
+        classes="ScratchFullError TooLargeError",
         message=r"No space left on device|Disk quota exceeded|Errno 28\b",
     ),
     _Rule(

@@ -11,7 +11,7 @@ LEASE_S = 16.0  # an attempt owns a shard so long without a renewal, or longer; 
 RENEWALS_PER_S = 500  # of one run: half of what a partition of DynamoDB takes
 LEASE_GRACE_S = 5.0  # clocks differ: a claim takes a lease over only so long after its end
 LEASE_EXPIRED = "LeaseExpired"  # the cause of an attempt whose worker was lost
-OUTGROWN = frozenset({"OutOfMemoryError", "MemoryError", "DeadlineExceededError", LEASE_EXPIRED})
+OUTGROWN = frozenset({"OutOfMemoryError", "MemoryError", "TooLargeError", "DeadlineExceededError", LEASE_EXPIRED})
 """Causes that a worker with more memory and time does not have."""
 
 ERROR_CLASS_BYTES = 64

@@ -6,7 +6,13 @@ from typing import Any
 import pytest
 
 from sparklet.engines.one_shard import DONE, FAILED, LATER, ShardCommand, run_one
-from sparklet.errors import DeadlineExceededError, GatewayLostError, OutOfMemoryError, SparkletError
+from sparklet.errors import (
+    DeadlineExceededError,
+    GatewayLostError,
+    OutOfMemoryError,
+    SparkletError,
+    TooLargeError,
+)
 from sparklet.events import Source, Task, answer
 from sparklet.model import ShardState
 from sparklet.spark.runner import Output, ScriptCall, ScriptResult
@@ -35,7 +41,9 @@ def in_the_engine(bench: Bench, command: ShardCommand = COMMAND) -> int:
         shards.engine = ""
 
 
-@pytest.mark.parametrize("error", [OutOfMemoryError("heap space"), DeadlineExceededError("it was ended")])
+@pytest.mark.parametrize(
+    "error", [OutOfMemoryError("heap space"), DeadlineExceededError("it was ended"), TooLargeError("unpacked")]
+)
 def test_what_a_function_outgrows_its_engine_does(bench: Bench, error: SparkletError) -> None:
     bench.plan(**LARGER)
     bench.runner.behaviour = raises(error)
