@@ -10,7 +10,7 @@ from pathlib import Path
 from sparklet.errors import ObjectChangedError, ObjectForbiddenError, ObjectNotFoundError, PlanError
 from sparklet.inputs.parquet_footer import FooterError, Read, load_footer
 from sparklet.inputs.selection import Found
-from sparklet.model import InputObject, Position, RunOptions, Slice, SliceKind
+from sparklet.model import InputObject, Position, RunOptions, Slice, SliceKind, is_misnamed
 from sparklet.ports import ObjectStore
 
 HEAD_BYTES = 64 * 1024
@@ -24,17 +24,6 @@ COMMENTS = b"#;%/!"  # characters with which a comment may begin; the reader's o
 UTF8_MARK = b"\xef\xbb\xbf"
 SUFFIXES = {".csv": "csv", ".tsv": "csv", ".jsonl": "lines", ".ndjson": "lines", ".parquet": "parquet"}
 TRIES = 3  # for an object that changes while it is read
-COMPRESSED = "compressed as a whole"
-OTHERS = {  # first bytes of files without lines, or whose line breaks are not one byte
-    b"\xff\xfe": "UTF-16 or UTF-32",
-    b"\xfe\xff": "UTF-16",
-    b"\x00\x00\xfe\xff": "UTF-32",
-    **dict.fromkeys((b"\x1f\x8b", b"BZh", b"\x28\xb5\x2f\xfd", b"\xfd7zXZ\x00"), COMPRESSED),
-    **dict.fromkeys((b"\x04\x22\x4d\x18", b"PK\x03\x04"), COMPRESSED),
-    b"PAR1": "Parquet, not lines",
-    b"ORC": "ORC, not lines",
-    b"Obj\x01": "Avro, not lines",
-}
 
 Whole = Callable[[InputObject, str], None]
 """Called with a large object that is planned whole, and the reason: the same text for all objects of a kind."""
@@ -51,11 +40,8 @@ def cut_lines(read: Read, size_bytes: int, target_bytes: int, *, with_header: bo
     8 MiB, a part may be several times as long; it still begins and ends with a line.
     """
     head = read(0, min(HEAD_BYTES, size_bytes))
-    for mark, what in OTHERS.items():
-        if head.startswith(mark):
-            raise CannotCutError(what)
-    if b"\0" in head:
-        raise CannotCutError("holds zero bytes, as UTF-16 does")
+    if b"\0" in head or is_misnamed("", head):
+        raise CannotCutError("no text in UTF-8, or compressed, by its first bytes")
     header_bytes = _header_bytes(read, head, size_bytes) if with_header else 0
     cuts: list[int] = []
     start, wanted = header_bytes, max(_even(0, size_bytes, target_bytes), header_bytes + 1)
@@ -166,7 +152,7 @@ def _slices(store: ObjectStore, item: InputObject, options: RunOptions, whole: W
         return [item]
     try:
         if item.is_compressed:
-            raise CannotCutError(COMPRESSED)
+            raise CannotCutError("compressed as a whole")
         item, slices = _cut(store, item, kind, options.target_bytes)
         if len(slices) > 1:
             return slices

@@ -27,7 +27,10 @@ from sparklet.model.runs import (
 from sparklet.model.services import MAX_INLINE, MAX_NAME, ExecutionState, ExecutionStatus, execution_name, successor
 from sparklet.model.shards import (
     ANSWERS,
+    COMPRESSED,
     EVENTS,
+    FIRST_BYTES,
+    MISNAMED,
     PACKED,
     RUN_ID,
     SCHEMAS,
@@ -49,6 +52,7 @@ from sparklet.model.shards import (
     ShardState,
     Slice,
     SliceKind,
+    is_misnamed,
     ledger_bucket,
     ledger_bucket_count,
     s3_address,

@@ -2,6 +2,7 @@
 
 import json
 import re
+import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from enum import StrEnum
@@ -14,14 +15,22 @@ RUN_ID = re.compile(r"[a-z0-9][a-z0-9-]{0,62}")
 SHARDS_PER_BUCKET, MAX_BUCKETS = 10_000, 256
 ANSWERS, WRITES, EVENTS, SCHEMAS = "answers/", "writes/", "events/", "schemas/"  # in a run's folder
 SHOWN_ITEM = 100  # characters
+FIRST_BYTES = 512  # of a file, which tell what it is
 COMPRESSION_FACTOR = 4  # decompressed bytes for a stored byte, estimated
 COMPRESSED = (".gz", ".bz2", ".zst", ".snappy", ".lz4", ".xz", ".deflate")
+"""Names of objects that are compressed as a whole. Parquet, ORC and Avro compress inside: their stored size counts."""
 PACKED = re.compile(
     r"(?i)\.(gzip|bz|xz|lzma|zstd?|lz4|zip|tar|tar\.[a-z0-9]+|tgz|tbz2?|txz|tzst|7z|rar|z|br|lzo)$"
     r"|\.(?!(?-i:gz|bz2)$)(gz|bz2)$"
 )
 """Names of files that Spark does not read, takes for text, or finds empty; .gz and .bz2 it reads in small letters."""
-"""Names of objects that are compressed as a whole. Parquet, ORC and Avro compress inside: their stored size counts."""
+MISNAMED = (
+    r"[^\x00]*(?:\.gz\x00(?!\x1f\x8b).|\.bz2\x00(?!BZh).|\.(?:snappy|lz4)\x00(?![\x00-\x07])."
+    r"|(?<!\.gz)(?<!\.bz2)(?<!\.snappy)(?<!\.lz4)\x00(?:\x1f[\x8b\x9d]|BZh[1-9](?:1AY&SY|\x17rE8P\x90)"
+    r"|\xfd7zXZ\x00|\x5d\x00\x00|\x28\xb5\x2f\xfd|\x04\x22\x4d\x18|PK(?:\x03\x04|\x05\x06)|7z\xbc\xaf|Rar!\x1a"
+    r"|\xff\xfe|\xfe\xff|\x00\x00\xfe\xff|PAR1\x15|Obj\x01|.{257}ustar(?:\x00|  \x00)))"
+)
+"""Matches, in Python and Java, the name, a zero and the first bytes of a file that is nonsense, or empty, to Spark."""
 
 
 class ShardState(StrEnum):
@@ -396,6 +405,17 @@ def ledger_bucket_count(shard_count: int) -> int:
     """How many buckets the shards 0 to ``shard_count - 1`` lie in, at most; a power of two."""
     full = max(0, shard_count - 1) // SHARDS_PER_BUCKET
     return min(MAX_BUCKETS, 1 << full.bit_length())
+
+
+def is_misnamed(name: str, head: bytes) -> bool:
+    """Whether Spark would read no text in a file with these first bytes, or find it empty; so does ``TaskS3A``."""
+    if re.match(MISNAMED, f"{name}\0{head.decode('latin-1')}", re.DOTALL):
+        return True
+    try:
+        inner = zlib.decompressobj(zlib.MAX_WBITS | 16).decompress(head, FIRST_BYTES) if name.endswith(".gz") else b""
+    except zlib.error:
+        return False
+    return bool(inner) and is_misnamed(name.removesuffix(".gz"), inner)
 
 
 def s3_address(given: str) -> str:

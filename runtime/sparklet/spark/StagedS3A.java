@@ -48,14 +48,22 @@ public class StagedS3A extends FileSystem {
 
     /** A fetched input; of a slice of CSV with the bytes of the object's header before its own. */
     private class Copy {
-        final java.io.File file;
+        private final java.io.File file;
+        private final java.io.File raw; // UTF-16 or UTF-32, as it is, beside the same in UTF-8
         final int headerBytes;
         final boolean isFirst;
 
         Copy(String file, int headerBytes, boolean isFirst) {
             this.file = new java.io.File(file);
+            this.raw = new java.io.File(file + ".raw");
             this.headerBytes = headerBytes;
             this.isFirst = isFirst;
+        }
+
+        /** In UTF-8, unless the reader says how it is encoded. */
+        java.io.File file() {
+            String encoding = option("encoding") + option("charset");
+            return encoding.isEmpty() || encoding.equalsIgnoreCase("UTF-8") || !raw.exists() ? file : raw;
         }
 
         /** Where it begins for this reader: a header is a row for who reads none, and then it is the first slice's. */
@@ -66,7 +74,8 @@ public class StagedS3A extends FileSystem {
         FileStatus status(Path path) throws IOException {
             TaskS3A.mark(getConf(), "copy");
             Path own = StagedS3A.this.makeQualified(path);
-            return new FileStatus(file.length() - start(), false, 1, getDefaultBlockSize(path), file.lastModified(), own);
+            long length = file().length() - start();
+            return new FileStatus(length, false, 1, getDefaultBlockSize(path), file.lastModified(), own);
         }
     }
 
@@ -104,7 +113,12 @@ public class StagedS3A extends FileSystem {
 
     public FSDataInputStream open(Path path, int bufferBytes) throws IOException {
         Copy copy = copy(path);
-        return copy == null ? s3a.open(path, bufferBytes) : new FSDataInputStream(new Reading(copy));
+        if (copy == null) {
+            return s3a.open(path, bufferBytes);
+        }
+        FSDataInputStream opened = new FSDataInputStream(new Reading(copy));
+        boolean isChecked = copy.file() != copy.raw && ((TaskS3A) s3a).isReadAsText();
+        return isChecked ? ((TaskS3A) s3a).checked(path, opened) : opened;
     }
 
     public FutureDataInputStreamBuilder openFile(Path path) throws IOException {
@@ -121,7 +135,7 @@ public class StagedS3A extends FileSystem {
         private final long start;
 
         Reading(Copy copy) throws IOException {
-            file = new RandomAccessFile(copy.file, "r");
+            file = new RandomAccessFile(copy.file(), "r");
             if (copy.headerBytes >= 0) {
                 String comment = option("comment");
                 refuse(option("multiLine").equalsIgnoreCase("true"), "multiLine");

@@ -1,8 +1,10 @@
+import java.io.ByteArrayInputStream;
 import java.io.FileNotFoundException;
 import java.io.IOException;
 import java.net.URI;
 import java.nio.file.Files;
 import java.util.ArrayList;
+import java.util.Arrays;
 import java.util.HashMap;
 import java.util.Iterator;
 import java.util.List;
@@ -10,11 +12,15 @@ import java.util.Map;
 import java.util.TreeMap;
 import java.util.concurrent.CompletableFuture;
 import java.util.concurrent.ConcurrentHashMap;
+import java.util.regex.Pattern;
+import java.util.zip.GZIPInputStream;
 import org.apache.hadoop.conf.Configuration;
+import org.apache.hadoop.fs.BufferedFSInputStream;
 import org.apache.hadoop.fs.ContentSummary;
 import org.apache.hadoop.fs.EtagSource;
 import org.apache.hadoop.fs.FSDataInputStream;
 import org.apache.hadoop.fs.FSDataOutputStream;
+import org.apache.hadoop.fs.FSInputStream;
 import org.apache.hadoop.fs.FileStatus;
 import org.apache.hadoop.fs.FileSystem;
 import org.apache.hadoop.fs.LocatedFileStatus;
@@ -26,6 +32,7 @@ import org.apache.hadoop.fs.impl.OpenFileParameters;
 import org.apache.hadoop.fs.permission.FsPermission;
 import org.apache.hadoop.fs.s3a.RemoteFileChangedException;
 import org.apache.hadoop.fs.s3a.S3AFileSystem;
+import org.apache.hadoop.mapred.InvalidFileTypeException;
 import org.apache.hadoop.util.Progressable;
 import org.apache.hadoop.util.functional.RemoteIterators;
 import org.apache.parquet.hadoop.ParquetFileReader;
@@ -41,7 +48,7 @@ import org.apache.parquet.hadoop.util.HadoopOutputFile;
  * mixture of two objects.
  *
  * In the run's input folders it lists the shard's inputs and nothing else, so a script that reads such a folder reads
- * its part of it. By name all files can be read.
+ * its part of it. By name all files can be read. What is read as text must begin as its name says (decision 0074).
  *
  * Inputs below folders like day=1 have the columns, and these the types, that they have in a job over the whole folder
  * (docs/decisions/0070-a-shard-of-a-folder.md).
@@ -56,9 +63,15 @@ public class TaskS3A extends S3AFileSystem {
     private final Map folders = new HashMap(); // bucket/key -> the run's input in which it lies, if that has partitions
     private final List others = new ArrayList(); // empty files of other partitions, whose values decide on types
     private Path empty; // what is in them
+    private Pattern misnamed; // of a file's name and first bytes; null: nobody asks
+
+    private static final Pattern TEXT_READERS = Pattern.compile("(Line|TextFile|Xml)RecordReader|CodecStreams");
+    private static final int HEAD_BYTES = 512;
 
     public void initialize(URI uri, Configuration conf) throws IOException {
         super.initialize(uri, conf);
+        java.io.File rule = new java.io.File(conf.get("sparklet.task", "/proc/none"), "misnamed");
+        misnamed = rule.exists() ? Pattern.compile(Files.readString(rule.toPath()), Pattern.DOTALL) : null;
         java.io.File list = new java.io.File(conf.get("sparklet.task", "/proc/none"), "inputs");
         if (list.exists()) {
             String[] words = new String(Files.readAllBytes(list.toPath()), "UTF-8").split("\0", -1);
@@ -361,8 +374,7 @@ public class TaskS3A extends S3AFileSystem {
     }
 
     public FSDataInputStream open(Path path, int bufferBytes) throws IOException {
-        return input(path) == null ? super.open(path, bufferBytes)
-                : (FSDataInputStream) FutureIOSupport.awaitFuture(openFile(path).build());
+        return (FSDataInputStream) FutureIOSupport.awaitFuture(openFile(path).build());
     }
 
     public CompletableFuture openFileWithOptions(Path path, OpenFileParameters parameters) throws IOException {
@@ -370,7 +382,69 @@ public class TaskS3A extends S3AFileSystem {
             return CompletableFuture.completedFuture(getLocal(getConf()).getRaw().open(empty, 4096));
         }
         FileStatus found = parameters.getStatus() == null ? input(path) : null;
-        return super.openFileWithOptions(path, found == null ? parameters : parameters.withStatus(found));
+        CompletableFuture opened =
+                super.openFileWithOptions(path, found == null ? parameters : parameters.withStatus(found));
+        return !isReadAsText() ? opened : CompletableFuture.completedFuture(
+                checked(path, (FSDataInputStream) FutureIOSupport.awaitFuture(opened)));
+    }
+
+    /** Whether one who takes any bytes for lines or characters opens a file, and the script has not asked for that. */
+    public boolean isReadAsText() {
+        return misnamed != null && TEXT_READERS.matcher(Arrays.toString(new Throwable().getStackTrace())).find();
+    }
+
+    /** A stream that fails at the file's first bytes if they are not what its name says. */
+    public FSDataInputStream checked(Path path, FSDataInputStream opened) {
+        return new FSDataInputStream(new Checked((FSInputStream) opened.getWrappedStream(), path));
+    }
+
+    private class Checked extends BufferedFSInputStream {
+        private final Path path;
+        private boolean isChecked;
+
+        Checked(FSInputStream stream, Path path) {
+            super(stream, 8192);
+            this.path = path;
+        }
+
+        public int read() throws IOException {
+            check();
+            return super.read();
+        }
+
+        public int read(byte[] into, int at, int length) throws IOException {
+            check();
+            return super.read(into, at, length);
+        }
+
+        private void check() throws IOException {
+            if (isChecked || getPos() > 0) {
+                return;
+            }
+            isChecked = true;
+            mark(HEAD_BYTES);
+            if (isMisnamed(path.getName(), readNBytes(HEAD_BYTES))) {
+                if (inputs.containsKey(key(TaskS3A.this.makeQualified(path)))) {
+                    TaskS3A.mark(getConf(), "misnamed"); // the worker looks at all inputs and runs the script again
+                }
+                throw new InvalidFileTypeException(path + " is not what its name says, by its first bytes, but packed, "
+                        + "compressed or in UTF-16: unpack or convert it, or give it the name of what it is");
+            }
+            reset();
+        }
+    }
+
+    private boolean isMisnamed(String name, byte[] head) throws IOException {
+        if (misnamed.matcher(name + "\0" + new String(head, "ISO-8859-1")).lookingAt()) {
+            return true;
+        }
+        byte[] inner = new byte[HEAD_BYTES];
+        try { // in one read there is what the bytes suffice for
+            int length = name.endsWith(".gz") ? new GZIPInputStream(new ByteArrayInputStream(head)).read(inner) : 0;
+            return length > 0 && isMisnamed(name.substring(0, name.length() - 3), Arrays.copyOf(inner, length));
+        } catch (IOException empty) {
+            return false;
+        }
     }
 
     private String key(Path qualified) {

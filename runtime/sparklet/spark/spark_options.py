@@ -41,7 +41,8 @@ SUBMIT = "org.apache.spark.deploy.SparkSubmit"
 SHELL = "pyspark-shell"
 TASK_S3A, STAGED_S3A, ATTEMPT_COMMIT = "TaskS3A", "StagedS3A", "AttemptCommit"  # our Java classes
 S3_SCHEMES = ("s3", "s3n", "s3a")
-INPUTS, SEEN, UNCOMMITTED, SCHEMAS = "inputs", "seen", "uncommitted", "schemas"  # in a task's folder: see our Java
+INPUTS, SEEN, UNCOMMITTED, SCHEMAS, MISNAMED_RULE = "inputs", "seen", "uncommitted", "schemas", "misnamed"
+"""In a task's folder, known to our Java."""
 AWSGLUE = str(Path(sparklet.__file__).with_name("glue"))  # the annex, whose folder has a package ``awsglue``
 
 OPENED_PACKAGES = (  # as org.apache.spark.launcher.JavaModuleOptions has them

@@ -27,6 +27,7 @@ from sparklet.model import (
     CONF_FILE,
     INPUT,
     MIB,
+    MISNAMED,
     OUTPUT,
     PY_FILE_SUFFIXES,
     SCHEME,
@@ -42,7 +43,7 @@ from sparklet.settings import WorkerSettings, script_environment, strings
 from sparklet.shown import hidden, redacted
 from sparklet.spark.runner import Runner, ScriptCall, ScriptResult
 from sparklet.spark.script_options import takes_event, unpacks
-from sparklet.spark.spark_options import INPUTS, SCHEMAS, SEEN, UNCOMMITTED
+from sparklet.spark.spark_options import INPUTS, MISNAMED_RULE, SCHEMAS, SEEN, UNCOMMITTED
 from sparklet.spark.task_limits import task_folder
 from sparklet.worker.attempt import Attempt
 from sparklet.worker.left_behind import left_behind, same_in_each_shard, told
@@ -62,7 +63,7 @@ PERMANENT_CAUSES = frozenset(
         *("AttributeError", "ImportError", "IndentationError", "ModuleNotFoundError", "NameError"),  # Python
         *("GlueArgumentError", "SyntaxError", "TabError"),
         *("AccessDeniedException", "AnalysisException", "ParseException", "UnknownStoreException"),  # Spark, S3A
-        "RemoteFileChangedException",  # an input was replaced since the plan
+        *("InvalidFileTypeException", "RemoteFileChangedException"),  # an input is misnamed, or was replaced
         *("CommitStateUnknownError", "DriftError", "ExpectationError", "TableError"),
         *("PySparkAttributeError", "PySparkNotImplementedError"),  # what Spark Connect does not have
     }
@@ -97,7 +98,7 @@ class Executor:
     inputs_to: ObjectStore | None = None  # for executors that do not see this machine's files; None: there are none
 
     def execute(self, execution: Execution, attempt: Attempt) -> ShardResult:
-        """Run a script to its end in its own folder and read its result; once more if its JVM is suspect.
+        """Run a script to its end in its own folder and read its result; once more if its JVM or an input is suspect.
 
         Raises the errors of fetching and of the runner; ScratchFullError before any work, if less than
         ``min_free_bytes`` would stay free; ScriptFailedError if the script exits with another code than 0.
@@ -123,6 +124,7 @@ class Executor:
             claimed = {CLAIMED: "1"} if execution.is_shard else {}
             (own / INPUTS).write_text("\0".join(_planned(execution, copies)), encoding="utf-8")
             (own / SEEN).mkdir()
+            (own / MISNAMED_RULE).write_text(MISNAMED if unpacks(script) else "(?!)")
             events = None
             if execution.keep_events:
                 (events := own / "events").mkdir()
@@ -145,7 +147,8 @@ class Executor:
             log.info("script started", script=execution.script.source_uri)
             result = self.runner.run(call, log.output)
             log.info("script ended", exit_code=result.exit_code, duration_s=round(time.monotonic() - started_s, 3))
-            if result.exit_code == 0:
+            looks = planned.staging is not None and not planned.staging.looks and (own / SEEN / MISNAMED_RULE).exists()
+            if result.exit_code == 0 and not looks:
                 self._refuse_unseen(own / SEEN, uris, copies, reads_folder=reads_folder)
                 begun, ended = (
                     [*each.iterdir()] if each.exists() else [] for each in (own / UNCOMMITTED, own / SCHEMAS)
@@ -159,12 +162,15 @@ class Executor:
                 if names:
                     log.warning(told(names, "")[0])
                 return replace(outcome, uncommitted=uncommitted, written=written)
-            if not result.suspect:
+            if not (result.suspect or looks):
                 raise _failed(execution, result, uris, is_local=self.inputs_to is None)
         cause = f"Spark failed in a JVM that other scripts had used: {result.cause_class}: {result.cause}"
-        if deadline.remaining_s() < time.monotonic() - started_s:
+        if looks and planned.staging:
+            cause = "an input's first bytes are not what its name says"
+            planned = replace(planned, staging=replace(planned.staging, looks=True))
+        elif deadline.remaining_s() < time.monotonic() - started_s:
             raise SparkRuntimeError(f"{cause}; too little time was left to run the script again, in a new one")
-        log.warning("the script is run again, in a new JVM", cause=cause)
+        log.warning("the script is run again", cause=cause)
         execution.discard()
         return self.execute(planned, attempt)
 
@@ -193,7 +199,7 @@ class Executor:
     ) -> tuple[Execution, list[str], Mapping[int, Path]]:
         """Fetch what Spark cannot read; what the script then reads, the addresses of it all, and the local copies."""
         uris = [item.uri for item in execution.inputs]
-        if execution.staging is None:
+        if execution.staging is None or not execution.staging.is_needed:
             return execution, uris, {}
         started_s, min_free_bytes = time.monotonic(), self.settings.min_free_bytes
         staging, copies = execution.staging.fetch(

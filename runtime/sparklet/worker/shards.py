@@ -50,12 +50,13 @@ from sparklet.model import (
     ShardState,
     s3_address,
 )
+from sparklet.model.options import FAIL
 from sparklet.model.schemas import output_schemas
 from sparklet.ports import ObjectInfo, ObjectStore, TaskQueue
 from sparklet.ports.deployment import Deployment
 from sparklet.worker.attempt import Attempt, Lease, persist
 from sparklet.worker.executor import Execution, Executor
-from sparklet.worker.script_event import needs_staging, shard_event
+from sparklet.worker.script_event import shard_event
 from sparklet.worker.staging import Staging, described
 
 MAX_ANSWER_BYTES = 256 * 1024  # of one shard, in a run
@@ -240,9 +241,11 @@ class ClaimedShard:
         places = handled(record) if record.bad or record.trial else range(record.object_count)
         self._objects = {place: shard.objects[place] for place in places}
         shard = replace(shard, objects=tuple(self._objects.values()))
-        staging = None  # Spark reads all inputs itself
-        if shard.inputs and any(needs_staging(item, run.access) for item in shard.objects):
-            staging = Staging(shard.objects, run.access, self.claims.at.inputs(run.access))
+        staging = None
+        if shard.inputs:
+            most = 0 if run.options.too_large == FAIL or self.claims.engine else run.options.max_shard_bytes
+            store = self.claims.at.inputs(run.access)
+            staging = Staging(shard.objects, run.access, store, max_bytes=most)
         inputs = shard.objects
         if record.generation and not run.options.incremental:  # a redrive takes what was repaired since the plan;
             inputs = tuple(replace(item, etag="") for item in inputs)  # the next incremental run would take it again

@@ -11,6 +11,7 @@ import shutil
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from itertools import compress
 from pathlib import Path
 from typing import BinaryIO
 from urllib.parse import quote
@@ -23,10 +24,11 @@ from sparklet.errors import (
     PlanError,
     ScratchFullError,
     SparkletError,
+    TooLargeError,
 )
 from sparklet.inputs.parquet_footer import MAGIC, FooterError, load_footer
 from sparklet.job.event_objects import misread
-from sparklet.model import MIB, SCHEME, Access, InputObject, Slice, SliceKind
+from sparklet.model import FIRST_BYTES, MIB, SCHEME, Access, InputObject, Slice, SliceKind, is_misnamed
 from sparklet.ports import ObjectStore
 from sparklet.spark.task_limits import Deadline
 from sparklet.worker.script_event import needs_staging
@@ -73,6 +75,13 @@ class Staging:
     access: Access
     store: ObjectStore  # reads with the run's access
     origins: Mapping[str, InputObject] = field(default_factory=dict)  # of each member of a packed input, by its address
+    max_bytes: int = 0  # that packed inputs and those beside them may have, unpacked; 0: any
+    looks: bool = False  # at first bytes, too: Spark has met some that are not what a name says
+
+    @property
+    def is_needed(self) -> bool:
+        """Whether Spark does not read all inputs itself."""
+        return self.looks or any(map(self._is_fetched, self.items))
 
     def fetch(
         self, folder: Path, deadline: Deadline, min_free_bytes: int, *, in_view: bool = False, unpack: bool = True
@@ -85,7 +94,9 @@ class Staging:
         """
         from concurrent.futures import ThreadPoolExecutor  # here, to keep cold starts fast
 
-        paths = self._paths(folder)
+        with ThreadPoolExecutor(AT_A_TIME) as pool:
+            needed = compress(enumerate(self.items), pool.map(self._is_fetched, self.items))
+            paths = {number: folder / FOLDER / staged_name(number, item.uri) for number, item in needed}
         items = [self.items[number] for number in paths]
         needed_bytes = sum(item.size_bytes + (item.slice.header_bytes if item.slice else 0) for item in items)
         _check_space(folder, needed_bytes, min_free_bytes)
@@ -102,21 +113,30 @@ class Staging:
                         raise
             finally:
                 pool.shutdown(cancel_futures=True)
-        if unpack and any(item.is_packed for item in items):
-            return self._unpacked(paths, min_free_bytes)
+        local = {item.uri for item in items if misread(item.uri)} if in_view else ()  # Spark reads them by file://
+        if self.looks or (unpack and (local or any(item.is_packed for item in items))):
+            return self._unpacked(paths, min_free_bytes, local)
         return self, paths
 
-    def _unpacked(self, paths: Mapping[int, Path], min_free_bytes: int) -> tuple["Staging", dict[int, Path]]:
+    def _is_fetched(self, item: InputObject) -> bool:
+        is_fetched = needs_staging(item, self.access)
+        return is_fetched or (self.looks and is_misnamed(item.uri, self.store.get(item.uri, 0, FIRST_BYTES)))
+
+    def _unpacked(
+        self, paths: Mapping[int, Path], min_free_bytes: int, local: Collection[str]
+    ) -> tuple["Staging", dict[int, Path]]:
         from sparklet.worker.unpacking import unpacked  # imported by who has packed inputs
 
         items, copies, origins = list[InputObject](), dict[int, Path](), dict[str, InputObject]()
         for number, item in enumerate(self.items):
             path, members = paths.get(number), list[tuple[str, Path]]()
-            if path and item.is_packed:
+            looks = not item.slice and (self.looks or item.uri in local)
+            if path and (item.is_packed or looks):
                 try:
-                    members = unpacked(path, item.uri.rpartition("/")[2], min_free_bytes)
+                    members = unpacked(path, item.uri.rpartition("/")[2], min_free_bytes, looks=looks)
                 except SparkletError as error:
-                    raise type(error)(f"{described(item)}: {error}") from error
+                    error.args, error.files = (f"{described(item)}: {error}",), (described(item),)
+                    raise
             for name, file in members:
                 uri = f"{item.uri}#{name}"
                 copies[len(items)], origins[uri] = file, item
@@ -124,6 +144,12 @@ class Staging:
             if not members:
                 copies |= {len(items): path} if path else {}
                 items.append(item)
+        needed_bytes = sum(item.estimated_bytes for item in items)
+        if origins and 0 < self.max_bytes < needed_bytes:
+            raise TooLargeError(
+                f"the shard's inputs have {needed_bytes / MIB:,.0f} MiB unpacked, and a function takes "
+                f"{self.max_bytes / MIB:,.0f} MiB: make shards smaller, or choose --too-large engine, or fail to try it"
+            )
         return replace(self, items=tuple(items), origins=origins), copies
 
     def shown(self, copies: Mapping[int, Path], in_folders: Collection[str]) -> list[str]:
@@ -135,7 +161,8 @@ class Staging:
         uris: list[str] = []
         for number, item in enumerate(self.items):
             is_own = number not in copies or not (misread(item.uri) or item.uri in uris)
-            if not is_own and not item.slice and item.uri not in in_folders:
+            by_view = item.slice or item.uri in in_folders or Path(f"{copies.get(number)}.raw").exists()
+            if not is_own and not by_view:
                 uris.append(f"{LOCAL}{copies[number]}")
                 continue
             folders = [_plain(each) for each in item.uri.removeprefix(SCHEME).split("/")[:-1]]
@@ -151,13 +178,6 @@ class Staging:
                 item = self.origins.get(item.uri, item)
                 text = described(item).join(re.split(rf"(?:file:(?://)?|s3[an]?://)(?:{path})", text))
         return text
-
-    def _paths(self, folder: Path) -> dict[int, Path]:
-        return {
-            number: folder / FOLDER / staged_name(number, item.uri)
-            for number, item in enumerate(self.items)
-            if needs_staging(item, self.access)
-        }
 
 
 def _plain(folder: str) -> str:

@@ -4,6 +4,7 @@ What a file is, its first bytes tell. Spark reads each member at the address ``s
 """
 
 import bz2
+import codecs
 import gzip
 import lzma
 import re
@@ -15,11 +16,10 @@ from functools import partial
 from pathlib import Path
 from typing import IO, Any
 
-from sparklet.errors import EventError, ScratchFullError, SparkletError
-from sparklet.model import MIB, PACKED
+from sparklet.errors import EventError, SparkletError, TooLargeError
+from sparklet.model import COMPRESSED, FIRST_BYTES, MIB, PACKED, is_misnamed
 
 CHUNK_BYTES = 4 * MIB
-HEAD_BYTES = 512
 MAX_MEMBERS = 10_000
 TAR_AT, TAR = 257, b"ustar"
 UNKNOWN = re.compile(r"(?i)\.(7z|rar|z|br|lzo)$")
@@ -43,22 +43,28 @@ OPENERS: dict[bytes, Opener] = {
     b"\x04\x22\x4d\x18": partial(_by_arrow, "lz4"),
 }
 """By a file's first bytes."""
+UTF_16, UTF_32 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE), (codecs.BOM_UTF32_LE, codecs.BOM_UTF32_BE)
 
 
-def unpacked(path: Path, name: str, min_free_bytes: int) -> list[tuple[str, Path]]:
+def unpacked(path: Path, name: str, min_free_bytes: int, *, looks: bool = False) -> list[tuple[str, Path]]:
     """Name and file of each member of a file ``name``; none if it is not packed in a way that is known here.
 
     Spark reads such a file by itself, or fails loudly: lz4 as Hadoop writes it is one. Any other ``path`` is deleted.
+    If it ``looks``, the first bytes decide, too: what is not packed stays, and UTF-16 and UTF-32 become UTF-8, with the
+    file as it was beside it (``.raw``).
 
     Raises
     ------
     EventError
         If it cannot be unpacked, or holds what one job over the unpacked files would not read as it is meant.
-    ScratchFullError
+    TooLargeError
         If less than ``min_free_bytes`` would stay free.
     """
     try:
-        members = list(_members(path, name, min_free_bytes))
+        is_packed = PACKED.search(name) or is_misnamed(name, _head(path))
+        members = list(_members(path, name, min_free_bytes)) if is_packed else []
+        for member, file in (members or [(name, path)]) if looks else []:
+            _make_readable(member, file, min_free_bytes)
     except ImportError as error:
         raise EventError(
             f"it needs the Python package {error.name}: put it into the image, or pack it otherwise"
@@ -74,17 +80,14 @@ def unpacked(path: Path, name: str, min_free_bytes: int) -> list[tuple[str, Path
 
 
 def _members(path: Path, name: str, min_free_bytes: int) -> Iterator[tuple[str, Path]]:
-    with path.open("rb") as file:
-        head = file.read(HEAD_BYTES)
+    head = _head(path)
     opener = next((opener for magic, opener in OPENERS.items() if head.startswith(magic)), None)
     if opener:
         inner, place = _without_suffix(name), path.with_name(f"{path.name}.0{_suffix(_without_suffix(name))}")
         with opener(path) as packed:
-            _copy(packed, place, min_free_bytes)
+            _copy(packed.read, place, min_free_bytes)
         path.unlink()
-        with place.open("rb") as file:
-            head = file.read(HEAD_BYTES)
-        if head[TAR_AT:].startswith(TAR):
+        if _head(place)[TAR_AT:].startswith(TAR):
             yield from _of_archive(_tar_files(place), place, min_free_bytes)
         else:
             yield inner, place
@@ -96,6 +99,22 @@ def _members(path: Path, name: str, min_free_bytes: int) -> Iterator[tuple[str, 
         raise EventError(
             "Spark reads no such files, and they cannot be unpacked here: unpack it, or leave it out (--exclude)"
         )
+
+
+def _make_readable(name: str, path: Path, min_free_bytes: int) -> None:
+    """Write a text as UTF-8, with the file as it was beside it; EventError if Spark reads neither."""
+    if not is_misnamed(name, head := _head(path)):
+        return
+    if not head.startswith(UTF_16 + UTF_32):
+        raise EventError(f"{name} is not what its name says, by its first bytes, and nothing known here: unpack it")
+    raw = path.rename(path.with_name(f"{path.name}.raw"))
+    with raw.open(encoding="utf-32" if head.startswith(UTF_32) else "utf-16", newline="") as text:
+        _copy(lambda size: text.read(size).encode(), path, min_free_bytes)
+
+
+def _head(path: Path) -> bytes:
+    with path.open("rb") as file:
+        return file.read(FIRST_BYTES)
 
 
 def _of_archive(files: Iterator[tuple[str, IO[bytes]]], path: Path, min_free_bytes: int) -> Iterator[tuple[str, Path]]:
@@ -110,7 +129,7 @@ def _of_archive(files: Iterator[tuple[str, IO[bytes]]], path: Path, min_free_byt
         if count > MAX_MEMBERS:
             raise EventError(f"it holds more than {MAX_MEMBERS:,} files: unpack it")
         place = path.with_name(f"{path.name}.{count}{_suffix(name)}")
-        _copy(content, place, min_free_bytes)
+        _copy(content.read, place, min_free_bytes)
         yield "+".join(parts), place
     if not count:
         raise EventError("it holds no file that Spark would read")
@@ -140,6 +159,8 @@ def _tar_files(path: Path) -> Iterator[tuple[str, IO[bytes]]]:
 
 def _zip_files(path: Path) -> Iterator[tuple[str, IO[bytes]]]:
     with zipfile.ZipFile(path) as archive:
+        if "[Content_Types].xml" in archive.namelist():
+            raise EventError("it is an Office document: save it as CSV")
         for member in archive.infolist():
             if member.is_dir():
                 continue
@@ -149,20 +170,21 @@ def _zip_files(path: Path) -> Iterator[tuple[str, IO[bytes]]]:
                 yield member.filename, content
 
 
-def _copy(content: IO[bytes], place: Path, min_free_bytes: int) -> None:
+def _copy(read: Callable[[int], bytes], place: Path, min_free_bytes: int) -> None:
     """Write a file, while there is space; a few bytes may become any number."""
     with place.open("xb") as file:
-        while chunk := content.read(CHUNK_BYTES):
+        while chunk := read(CHUNK_BYTES):
             if shutil.disk_usage(place.parent).free < min_free_bytes + len(chunk):
-                raise ScratchFullError(
+                raise TooLargeError(
                     "there is no space left for what it holds: give the function more ephemeral storage, make shards "
-                    "smaller or leave it out (--exclude)"
+                    "smaller, have an engine do it (--too-large engine) or leave it out (--exclude)"
                 )
             file.write(chunk)
 
 
 def _without_suffix(name: str) -> str:
-    return TAR_SUFFIX.sub(".tar", name) if TAR_SUFFIX.search(name) else name.rpartition(".")[0] or name
+    stem = name.rpartition(".")[0] if PACKED.search(name) or name.endswith(COMPRESSED) else ""
+    return TAR_SUFFIX.sub(".tar", name) if TAR_SUFFIX.search(name) else stem or name
 
 
 def _suffix(name: str) -> str:

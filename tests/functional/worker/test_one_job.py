@@ -1,9 +1,9 @@
 """What shards give is what one Spark job over the folder gives: an oracle over generated folders and readers.
 
-One job reads the whole folder; Sparklet reads it in shards, packed and cut at random, some files compressed or in
-archives, with the same reader over ``job.input_list()`` or over the folder's address. Rows, columns and types are
-equal, or the run is refused or fails and names a file. Nothing else passes. ``make test-all`` tries some twenty
-folders; with ``SPARKLET_FOLDERS=3000`` ``make pytest`` tries more.
+One job reads the whole folder; Sparklet reads it in shards, packed and cut at random, some files compressed, in
+archives or in UTF-16, which not all names say, with the same reader over ``job.input_list()`` or over the folder's
+address. Rows, columns and types are equal, or the run is refused or fails and names a file. Nothing else passes.
+``make test-all`` tries some twenty folders; with ``SPARKLET_FOLDERS=3000`` ``make pytest`` tries more.
 """
 
 import gzip
@@ -156,7 +156,11 @@ def folders(draw: st.DrawFn) -> Folder:
         name = f"{draw(NAMES)}{number}.{kind}{'.gz' if packed else ''}"
         body = gzip.compress(body) if packed else body
         how = draw(st.sampled_from(["", "", *PACKERS]))
-        files[place + name], stored[place + name + how] = body, PACKERS[how](name, body) if how else body
+        tells = packed or kind == "parquet" or draw(st.booleans())  # whether the name says how
+        files[place + name] = body
+        stored[place + name + (how if tells else "")] = PACKERS[how](name, body) if how else body
+        if not (tells or how):
+            stored[place + name] = body.removeprefix(b"\xef\xbb\xbf").decode().encode("utf-16")
         if draw(st.integers(0, 3)) == 0:
             hidden = draw(st.sampled_from(["_SUCCESS", ".a.crc", "._x.csv", "_temporary/0/a.csv", ".hidden/a.csv"]))
             files[place + hidden] = stored[place + hidden] = body or b"x"

@@ -1,9 +1,14 @@
 """The folder of a run's input, as a script of a shard sees it: what Spark lists in it is the shard's, by any way."""
 
+import bz2
+import codecs
+import gzip
 import io
 import json
 import lzma
+import tarfile
 import tempfile
+import zipfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -111,6 +116,19 @@ def run(
     for ref in refs:
         assert function.deliver(ref) == [], function.said().decode()[-3000:]
     return list(function.ledger.shards.list(run_id))
+
+
+def _zipped(name: str, body: bytes) -> bytes:
+    with zipfile.ZipFile(file := io.BytesIO(), "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr(name, body)
+    return file.getvalue()
+
+
+def _tarred(name: str, body: bytes) -> bytes:
+    with tarfile.open(fileobj=(file := io.BytesIO()), mode="w") as archive:
+        (info := tarfile.TarInfo(name)).size = len(body)
+        archive.addfile(info, io.BytesIO(body))
+    return file.getvalue()
 
 
 def told(function: Function, word: str) -> list[Any]:
@@ -252,6 +270,102 @@ for row in job.spark().read.csv(job.input_list(), header=True).selectExpr("input
     [failed] = [record for record in records if record.state is ShardState.FAILED]
     assert (len(records), failed.error_class, failed.attempts) == (2, "EventError", 1)
     assert failed.error_message.startswith(f"{DATA}/packed/b.csv.xz: it cannot be unpacked: ")
+
+
+ROWS = b"id,v\n" + b"".join(b"%d,\xc3\xa9\n" % number for number in range(500))
+MISNAMED = {
+    "a.csv": gzip.compress(ROWS),
+    "b": _zipped("x.csv", ROWS),
+    "c.txt": _tarred("y.csv", ROWS),
+    "d.csv.gz": gzip.compress(_tarred("z.csv", ROWS)),
+    "e.csv.bz2": gzip.compress(ROWS),
+    "f.csv": ROWS.decode().encode("utf-16"),
+    "g.zip": _zipped("g.csv", codecs.BOM_UTF32_BE + ROWS.decode().encode("utf-32-be")),
+}
+"""By the file's name; ``NAMES`` has what Spark calls what is in it."""
+NAMES = {
+    "a.csv#a.csv",
+    "b#x.csv",
+    "c.txt#y.csv",
+    "d.csv.gz#z.csv",
+    "e.csv.bz2#e.csv",
+    "f.csv",
+    "g.zip#g.csv",
+    "right.csv",
+    "right.csv.gz",
+    "right.csv.bz2",
+}
+
+
+def test_first_bytes_tell_what_names_do_not(function: Function) -> None:
+    """All in one shard, beside files that are what their names say."""
+    right = {"right.csv": ROWS, "right.csv.gz": gzip.compress(ROWS), "right.csv.bz2": bz2.compress(ROWS)}
+    for name, body in (MISNAMED | right).items():
+        function.store.put(f"{DATA}/misnamed/{name}", body)
+    script = b"""
+import json, sys
+from pyspark.sql import SparkSession, functions as F
+spark = SparkSession.builder.getOrCreate()
+frame = spark.read.option("header", True).schema("id STRING, v STRING").csv(sys.argv[1])
+files = frame.groupBy(F.input_file_name(), "v").count().collect()
+print("ROWS " + json.dumps([[name.rpartition("/")[2].replace("%23", "#"), v, count] for name, v, count in files]))
+lines = spark.sparkContext.textFile(sys.argv[1]).filter(lambda line: line == "499,\xc3\xa9").count()
+whole = sum(text.count("\xc3\xa9") for _, text in spark.sparkContext.wholeTextFiles(sys.argv[1]).collect())
+print("LINES " + json.dumps([lines, whole]))
+"""
+
+    [record] = run(function, "misnamed", script, f"{DATA}/misnamed/")
+
+    assert record.state is ShardState.SUCCEEDED, record.error_message
+    told_of = function.said().decode().splitlines()
+    [rows] = [json.loads(line[5:]) for line in told_of if line.startswith("ROWS ")]
+    assert {name: (v, count) for name, v, count in rows} == dict.fromkeys(NAMES, ("\u00e9", 500))
+    assert [line for line in told_of if line.startswith("LINES ")] == ["LINES [10, 5000]"]
+
+
+def test_who_reads_bytes_is_given_them_as_they_are(function: Function) -> None:
+    """So is who says how a text is encoded, after Spark has met its first bytes."""
+    for name in ("a.csv", "f.csv"):
+        function.store.put(f"{DATA}/bytes/{name}", MISNAMED[name])
+    script = b"""
+import json, sys
+from pyspark.sql import SparkSession
+spark = SparkSession.builder.getOrCreate()
+files = spark.read.format("binaryFile").load(sys.argv[1]).select("path", "length").collect()
+print("BYTES " + json.dumps(sorted([path.rpartition("/")[2], length] for path, length in files)))
+"""
+    encoded = b"""
+import json, sys
+from pyspark.sql import SparkSession
+read = SparkSession.builder.getOrCreate().read.options(header=True, encoding="UTF-16", multiLine=True)
+print("ENCODED " + json.dumps([read.csv(sys.argv[1]).where("v = '\xc3\xa9'").count()]))
+"""
+
+    [of_bytes] = run(function, "bytes", script, f"{DATA}/bytes/")
+    assert of_bytes.state is ShardState.SUCCEEDED, of_bytes.error_message
+    assert told(function, "BYTES") == [[[name, len(MISNAMED[name])] for name in ("a.csv", "f.csv")]]
+
+    [of_text] = run(function, "encoded", encoded, f"{DATA}/bytes/f.csv", args=(f"{DATA}/bytes/f.csv",))
+    assert of_text.state is ShardState.SUCCEEDED, of_text.error_message
+    assert told(function, "ENCODED") == [[500]]
+
+
+def test_what_is_no_text_and_no_input_fails_loudly(function: Function) -> None:
+    for name in ("in/a.txt", "beside/b.json", "other/c.csv"):
+        function.store.put(f"{DATA}/loud/{name}", b"x\n" if name.endswith("txt") else gzip.compress(b"{}\n"))
+    function.store.put(f"{DATA}/loud/other/c.csv", b"PAR1\x15\x04\x15")
+    script = b"""
+from pyspark.sql import SparkSession
+SparkSession.builder.getOrCreate().read.text("s3://other-data/loud/%s").write.format("noop").mode("append").save()
+"""
+
+    [beside] = run(function, "beside", script % b"beside/b.json", f"{DATA}/loud/in/", args=())
+    [other] = run(function, "other", script % b"other/", f"{DATA}/loud/other/", args=())
+
+    assert (beside.state, beside.error_class, beside.attempts) == (ShardState.FAILED, "InvalidFileTypeException", 1)
+    assert "loud/beside/b.json is not what its name says" in beside.error_message
+    assert (other.state, other.error_class, other.attempts) == (ShardState.FAILED, "EventError", 1)
+    assert other.error_message.startswith(f"{DATA}/loud/other/c.csv: ")
 
 
 def test_a_script_may_read_archives_itself(function: Function) -> None:

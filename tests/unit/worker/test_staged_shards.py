@@ -1,14 +1,18 @@
 """A shard whose inputs must be fetched, on its way through a worker."""
 
+import gzip
 import hashlib
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from sparklet.inputs.selection import Found
 from sparklet.inputs.slicing import slice_objects
 from sparklet.model import (
+    MIB,
     Access,
     InputObject,
     PartRecord,
@@ -21,6 +25,7 @@ from sparklet.model import (
     ShardState,
 )
 from sparklet.spark.runner import Output, ScriptCall, ScriptResult
+from sparklet.spark.spark_options import MISNAMED_RULE, SEEN
 from tests.stand_ins.memory import MemoryObjectStore
 from tests.unit.worker.conftest import BUCKET, SCRIPT, Bench
 
@@ -92,6 +97,42 @@ def test_the_script_gets_local_files_and_where_they_came_from(bench: Bench) -> N
     assert "origins" not in none
     assert [list(read.values()) for read in script.read] == [[b"xy"], [b"xy"], []]
     assert not any(Path(uri[7:]).exists() for uri in script.read[0])
+
+
+def test_a_shard_with_a_misnamed_input_is_done_again_looking(bench: Bench) -> None:
+    """Spark has met one, and the script may have taken no notice; all inputs are looked at, once."""
+    script, bodies = Script(bench), {"a.csv": b"x\n", "b.csv": gzip.compress(b"y\n"), "c.json.gz": gzip.compress(b"{}")}
+    items = [InputObject(f"s3://in/{name}", 9, bench.store.put(f"s3://in/{name}", bodies[name])) for name in bodies]
+
+    def meets(call: ScriptCall, output: Output) -> ScriptResult:
+        (call.work_dir.parent / SEEN / MISNAMED_RULE).touch()
+        return script(call, output)
+
+    bench.runner.behaviour = meets
+    plan(bench, [items])
+
+    assert bench.deliver().acknowledged
+
+    assert bench.ledger.shards.get("run-1", 0).state is ShardState.SUCCEEDED
+    first, second = script.events
+    assert first["inputs"] == [item.uri for item in items]
+    assert second["origins"] == first["inputs"]
+    assert list(script.read[1].values()) == [b"y\n"]
+
+
+@pytest.mark.parametrize(("too_large", "fails"), [("refuse", True), ("fail", False)])
+def test_limits_count_what_archives_hold(bench: Bench, too_large: str, fails: bool) -> None:
+    script, body = Script(bench), gzip.compress(bytes(3 * MIB))
+    plan(bench, [[InputObject("s3://in/a.GZ", len(body), bench.store.put("s3://in/a.GZ", body))]])
+    run = bench.ledger.runs.get("run-1")
+    options = replace(run.options, too_large=too_large, max_shard_bytes=2 * MIB)
+    bench.worker.shards._runs["run-1"] = replace(run, options=options)  # type: ignore[union-attr]
+
+    bench.deliver()
+
+    assert len(script.events) == (not fails)
+    assert not fails or failed(bench)[0] == "TooLargeError"
+    assert not fails or "have 3 MiB unpacked, and a function takes 2 MiB" in failed(bench)[1]
 
 
 def test_a_shard_whose_object_was_replaced_ends_with_that_cause(bench: Bench) -> None:

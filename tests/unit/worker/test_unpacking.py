@@ -12,8 +12,8 @@ from pathlib import Path
 import pyarrow
 import pytest
 
-from sparklet.errors import EventError, ScratchFullError
-from sparklet.model import InputObject
+from sparklet.errors import EventError, TooLargeError
+from sparklet.model import FIRST_BYTES, InputObject, is_misnamed
 from sparklet.worker.unpacking import unpacked
 
 ROWS = b"id,amount\n" + b"".join(b"%d,%d\n" % (n, n * 7) for n in range(5000))
@@ -70,6 +70,71 @@ def test_names_tell_what_spark_does_not_read(name: str, is_packed: bool) -> None
     assert InputObject(f"s3://b/{name}", 1, "e").is_packed == is_packed
 
 
+TEXT = "id,v\n1,é\n" * 300
+ARE_MISNAMED = {
+    "a.csv": [gzip.compress(ROWS), bz2.compress(ROWS), zipped({"x": ROWS}), tarred({"x": ROWS}), lzma.compress(ROWS)],
+    "b": [by_arrow("zstd", ROWS), by_arrow("lz4", ROWS), TEXT.encode("utf-16"), TEXT.encode("utf-32")],
+    "c.csv.gz": [ROWS, bz2.compress(ROWS), gzip.compress(gzip.compress(ROWS)), gzip.compress(tarred({"x": ROWS}))],
+    "d.json.gz": [gzip.compress(TEXT.encode("utf-16")), b"\xfe\xff" + TEXT.encode("utf-16-be")],
+    "e.bz2": [ROWS, gzip.compress(ROWS)],
+    "f.snappy": [ROWS, b"\xff\x06\x00\x00sNaPpY"],
+    "g.lz4": [ROWS],
+    "h.txt": [b"PAR1\x15\x04", b"Obj\x01", b"7z\xbc\xaf\x27\x1c", b"Rar!\x1a\x07", b"\x1f\x9d\x90"],
+}
+ARE_NOT = {
+    "a.csv": [
+        ROWS,
+        b"",
+        b"BZhang,1\n",
+        b"PKT,1\n",
+        b"ORCID\n",
+        b"\xef\xbb\xbfid\n",
+        b"PAR1,x\n",
+        "ÿ,þ\n".encode("latin-1"),
+    ],
+    "a.csv.gz": [gzip.compress(ROWS), gzip.compress(b""), b"", gzip.compress(ROWS[:3])],
+    "a.bz2": [bz2.compress(ROWS), b""],
+    "a.lz4": [b"\x00\x00\x00\x10\x00\x00\x00\x08abc", b"\x00\x00\xfe\xff\x00\x00\x00\x08abc"],
+}
+
+
+@pytest.mark.parametrize("name", [*ARE_MISNAMED, *ARE_NOT])
+def test_first_bytes_tell_whether_a_name_is_right(name: str) -> None:
+    assert [is_misnamed(name, body[:FIRST_BYTES]) for body in ARE_MISNAMED.get(name, ())].count(False) == 0
+    assert [is_misnamed(name, body[:FIRST_BYTES]) for body in ARE_NOT.get(name, ())].count(True) == 0
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-32"])
+def test_a_text_becomes_utf_8_with_its_own_beside_it(encoding: str, tmp_path: Path) -> None:
+    path, own = tmp_path / "a.csv", "\ufeff".encode(f"{encoding}-be") + TEXT.encode(f"{encoding}-be")
+
+    assert unpacked(packed(path, own), "a.csv", 0, looks=True) == []
+    [(member, file)] = unpacked(packed(tmp_path / "z", zipped({"b.csv": own})), "z", 0, looks=True)
+
+    assert (path.read_bytes(), (tmp_path / "a.csv.raw").read_bytes()) == (TEXT.encode(), own)
+    assert (member, file.read_bytes()) == ("b.csv", TEXT.encode())
+
+
+def test_a_name_that_tells_nothing_stays(tmp_path: Path) -> None:
+    assert [name for name, _ in unpacked(packed(tmp_path / "a", gzip.compress(ROWS)), "a.csv", 0)] == ["a.csv"]
+    assert unpacked(packed(tmp_path / "b", gzip.compress(ROWS)), "b.csv.gz", 0, looks=True) == []
+
+
+@pytest.mark.parametrize(
+    ("name", "body"),
+    [
+        ("a.csv.gz", ROWS),
+        ("a.csv", b"Rar!\x1a\x07"),
+        ("a.csv.gz", gzip.compress(gzip.compress(ROWS))),
+        ("a.csv", zipped({"b.csv": gzip.compress(ROWS)})),
+        ("a.csv", TEXT.encode("utf-16")[:-1]),
+    ],
+)
+def test_what_nothing_here_unpacks_is_refused(name: str, body: bytes, tmp_path: Path) -> None:
+    with pytest.raises(EventError, match=r"nothing known here|cannot be unpacked"):
+        unpacked(packed(tmp_path / name, body), name, 0, looks=True)
+
+
 @pytest.mark.parametrize("kind", PACKERS)
 @pytest.mark.parametrize("name", ["f.csv.xz", "F.CSV.GZ"])
 def test_first_bytes_tell_how_a_file_is_compressed(kind: str, name: str, tmp_path: Path) -> None:
@@ -108,6 +173,7 @@ def test_an_archives_files_are_read_but_for_hidden_ones(pack: Callable[..., byte
         ("a.csv.zst", by_arrow("zstd", ROWS)[:-4], "cannot be unpacked"),
         ("a.csv.lz4", by_arrow("lz4", ROWS)[:-40], "cannot be unpacked"),
         ("a.7z", b"7z\xbc\xaf\x27\x1c", "Spark reads no such files"),
+        ("a.xlsx.zip", zipped({"[Content_Types].xml": b""}), "an Office document"),
     ],
 )
 def test_what_cannot_be_read_as_it_is_meant_is_refused(name: str, body: bytes, cause: str, tmp_path: Path) -> None:
@@ -137,7 +203,7 @@ def test_a_password_is_refused(tmp_path: Path) -> None:
 def test_a_bomb_ends_where_space_does(tmp_path: Path) -> None:
     path = packed(tmp_path / "a.gz", gzip.compress(bytes(64 * 1024 * 1024)))
 
-    with pytest.raises(ScratchFullError, match="no space left for what it holds"):
+    with pytest.raises(TooLargeError, match="no space left for what it holds"):
         unpacked(path, "a.GZ", 1 << 60)
 
 
