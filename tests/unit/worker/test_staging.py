@@ -1,6 +1,7 @@
 """Staging: what is fetched is exactly what was planned, and everything else is left to Spark."""
 
 import csv
+import gzip
 import io
 import tempfile
 import unicodedata
@@ -11,7 +12,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sparklet.errors import DeadlineExceededError, ObjectChangedError, ObjectStoreError, PlanError, ScratchFullError
+from sparklet.errors import (
+    DeadlineExceededError,
+    EventError,
+    ObjectChangedError,
+    ObjectStoreError,
+    PlanError,
+    ScratchFullError,
+)
 from sparklet.inputs.selection import Found
 from sparklet.inputs.slicing import slice_objects
 from sparklet.job.event_objects import misread
@@ -272,6 +280,27 @@ def test_an_object_that_is_cut_short_is_noticed() -> None:
     item = InputObject(URI, 8, "etag", slice=Slice(SliceKind.LINES, 8, 16))
     with pytest.raises(ObjectStoreError, match="asked for 8 bytes at 8, got 4"):
         fetched(store, [item])
+
+
+def test_names_that_spark_misreads_are_looked_at_at_once(tmp_path: Path) -> None:
+    """It reads them by file://, where nothing compares their first bytes; UTF-16 is shown where something does."""
+    store, bodies = MemoryObjectStore(), {"a[1].csv": gzip.compress(b"x"), "b*.csv": "x".encode("utf-16"), "c?": b"x"}
+    items = tuple(InputObject(f"s3://b/{name}", 9, store.put(f"s3://b/{name}", bodies[name])) for name in bodies)
+
+    work, copies = Staging(items, Access(), store).fetch(tmp_path, LATER, 0, in_view=True)
+
+    assert [copies[number].read_bytes() for number in range(3)] == [b"x"] * 3
+    assert [uri.partition("//")[0] for uri in work.shown(copies, ())] == ["file:", "s3:", "file:"]
+
+
+def test_a_broken_archive_is_named_for_isolation(tmp_path: Path) -> None:
+    store = MemoryObjectStore()
+    item = InputObject("s3://b/a.zip", 3, store.put("s3://b/a.zip", b"PK\x03\x04"))
+
+    with pytest.raises(EventError) as error:
+        Staging((item,), Access(), store).fetch(tmp_path, LATER, 0)
+
+    assert error.value.files == ("s3://b/a.zip",)
 
 
 def test_nothing_is_fetched_without_the_space_for_it(tmp_path: Path) -> None:
