@@ -16,7 +16,7 @@ import pytest
 from sparklet.local.jars import ensure_jars
 from sparklet.local.spark_installation import jar_cache
 from sparklet.spark.warm_runner import WarmRunner
-from sparklet.worker.priming import prime
+from sparklet.worker.priming import LIMIT_S, prime
 from tests.functional.worker.conftest import MARK, SMALL, SPARK, STACK, Bench, make, marked, wait_until_none
 from tests.functional.worker.test_runners_freeze import Worker, freeze
 from tests.stand_ins.lambda_environment import LambdaEnvironment, lambda_environment
@@ -74,7 +74,7 @@ def warm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bench]:
     runner = make("warm", scratch)
     assert isinstance(runner, WarmRunner)
     runner.start()
-    assert prime(runner, scratch, ("files",))
+    assert prime(runner, scratch, ("files",), deadline_s(LIMIT_S))
     yield Bench(runner, scratch)
     runner.close()
 
