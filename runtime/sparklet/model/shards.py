@@ -409,6 +409,8 @@ def ledger_bucket_count(shard_count: int) -> int:
 
 def is_misnamed(name: str, head: bytes) -> bool:
     """Whether Spark would read no text in a file with these first bytes, or find it empty; so does ``TaskS3A``."""
+    if head.startswith((b"PAR1", b"Obj\x01")):  # right for who reads tables; Java tells who reads them as text
+        return False
     if re.match(MISNAMED, f"{name}\0{head.decode('latin-1')}", re.DOTALL):
         return True
     try:

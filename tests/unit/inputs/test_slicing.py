@@ -125,7 +125,7 @@ WHOLE = {
     "UTF-32 with the other order": b"\x00\x00\xfe\xff" + ("a\n" * 40).encode("utf-32-be"),
     "UTF-16 without its mark": ("a,b\n1,2\n" * 20).encode("utf-16-le"),
     "gzip by another name": b"\x1f\x8b\x08" + b"x\n" * 40,
-    "Parquet by another name": b"PAR1\x15" + b"x\n" * 40,
+    "Parquet by another name": b"PAR1\x15\0" + b"x\n" * 40,
     "one line": b"x" * 100,
     "one line, ended": b"x" * 100 + b"\n",
     "old line breaks": b"a,b\r" * 40,

@@ -79,7 +79,7 @@ ARE_MISNAMED = {
     "e.bz2": [ROWS, gzip.compress(ROWS)],
     "f.snappy": [ROWS, b"\xff\x06\x00\x00sNaPpY"],
     "g.lz4": [ROWS],
-    "h.txt": [b"PAR1\x15\x04", b"Obj\x01", b"7z\xbc\xaf\x27\x1c", b"Rar!\x1a\x07", b"\x1f\x9d\x90"],
+    "h.txt": [b"7z\xbc\xaf\x27\x1c", b"Rar!\x1a\x07", b"\x1f\x9d\x90"],
 }
 ARE_NOT = {
     "a.csv": [
@@ -93,6 +93,8 @@ ARE_NOT = {
         "ÿ,þ\n".encode("latin-1"),
     ],
     "a.csv.gz": [gzip.compress(ROWS), gzip.compress(b""), b"", gzip.compress(ROWS[:3])],
+    "a.parquet": [b"PAR1\x15\x04"],
+    "a.avro": [b"Obj\x01"],
     "a.bz2": [bz2.compress(ROWS), b""],
     "a.lz4": [b"\x00\x00\x00\x10\x00\x00\x00\x08abc", b"\x00\x00\xfe\xff\x00\x00\x00\x08abc"],
 }
