@@ -359,8 +359,8 @@ from pyspark.sql import SparkSession
 SparkSession.builder.getOrCreate().read.text("s3://other-data/loud/%s").write.format("noop").mode("append").save()
 """
 
-    [beside] = run(function, "beside", script % b"beside/b.json", f"{DATA}/loud/in/", args=())
-    [other] = run(function, "other", script % b"other/", f"{DATA}/loud/other/", args=())
+    [beside] = run(function, "loud-beside", script % b"beside/b.json", f"{DATA}/loud/in/", args=())
+    [other] = run(function, "loud-other", script % b"other/", f"{DATA}/loud/other/", args=())
 
     assert (beside.state, beside.error_class, beside.attempts) == (ShardState.FAILED, "InvalidFileTypeException", 1)
     assert "loud/beside/b.json is not what its name says" in beside.error_message
