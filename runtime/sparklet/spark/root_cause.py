@@ -16,7 +16,8 @@ _GROUP_EDGE = re.compile(r"^  (?:\| |\+ Exception Group (?=Traceback))", re.MULT
 _CAUSED_BY = re.compile(f"^Caused by: {_NAME}", re.MULTILINE)
 _JAVA_TOP = re.compile(rf"^(?:: |Exception in thread \"[^\"]*\" ){_NAME}", re.MULTILINE)
 _OF_S3A = re.compile(
-    r"`?(?P<uri>s3[an]?://[^\s']+)'?: (?:[^:]*:)*?(?P<text>[^:]*) \(Service: [^;,]*[;,] Status Code: (?P<status>\d+)"
+    r"(?:`?(?P<uri>s3[an]?://[^\s']+)'?|(?P<key>\S+)(?=: [^:]* on (?P=key): )): "  # a write's names the key alone
+    r"(?:.*?Exception: )?(?P<text>.*?) \(Service: [^;,]*[;,] Status Code: (?P<status>\d+)"
     r"(?:; Error Code: (?P<code>[^;)]*)|, [^)]*\)(?: \(SDK Attempt Count: \d+\))?:(?:null|(?P<code_of_sdk_2>\w+)))"
 )
 _CREDENTIALS = ("ExpiredToken", "InvalidAccessKeyId", "InvalidToken", "SignatureDoesNotMatch")
@@ -204,7 +205,7 @@ def _outer_cause(chain: Iterable[re.Match[str]]) -> Cause | None:
             denied = "permission denied: " if status == "403" else ""
             what = "wrong credentials: " if code in _CREDENTIALS else denied
             answer = f"{status} {code}".strip()
-            return match["name"], f"{what}{of_s3a['uri']}: {of_s3a['text'].strip()} ({answer})"
+            return match["name"], f"{what}{of_s3a['uri'] or of_s3a['key']}: {of_s3a['text'].strip()} ({answer})"
     return None
 
 

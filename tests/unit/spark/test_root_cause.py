@@ -49,6 +49,11 @@ EXPECTED = {
         "wrong credentials: s3://input/: The AWS Access Key Id you provided does not exist in our records. "
         "(403 InvalidAccessKeyId)",
     ),
+    "s3a_denied_write": (
+        "AccessDeniedException",
+        "permission denied: staged/run-1/000000-fae4d9de1c37/rows/day=0/part-00000-5edecc70-cf8f-4cfa-89f8-34b3c0db3da8"
+        ".c000.snappy.parquet: User: arn:aws:iam::123456789012:user/test is not authorized to perform: s3:PutObject",
+    ),
     "s3a_forbidden": (
         "AccessDeniedException",
         "permission denied: s3://others/in/1.csv: Forbidden (403 Forbidden)",
