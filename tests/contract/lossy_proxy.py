@@ -3,7 +3,9 @@
 import http.client
 import threading
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import closing, contextmanager
+from contextlib import AbstractContextManager, closing, contextmanager
+from pathlib import Path
+from typing import TypeVar
 from urllib.parse import urlsplit
 
 from tests.stand_ins.http_server import QuietHandler, serving
@@ -57,10 +59,17 @@ class LossyProxy:
         return True
 
 
-@contextmanager
-def lossy_proxy(backend: str) -> Iterator[tuple[LossyProxy, str]]:
+Proxy = TypeVar("Proxy", bound=LossyProxy)
+
+
+def lossy_proxy(backend: str) -> AbstractContextManager[tuple[LossyProxy, str]]:
     """A proxy before ``backend``, and its own endpoint."""
-    proxy = LossyProxy(backend)
+    return proxied(LossyProxy(backend))
+
+
+@contextmanager
+def proxied(proxy: Proxy, own: tuple[Path, Path] | None = None) -> Iterator[tuple[Proxy, str]]:
+    """A proxy as it serves, and its endpoint; behind TLS with a key and certificate of its ``own``."""
 
     class Handler(QuietHandler):
         protocol_version = "HTTP/1.1"
@@ -84,5 +93,5 @@ def lossy_proxy(backend: str) -> Iterator[tuple[LossyProxy, str]]:
 
         do_POST = do_PUT = do_GET = do_HEAD = do_DELETE = handle_any  # noqa: N815 - the names that the base class looks for
 
-    with serving(Handler) as address:
+    with serving(Handler, own) as address:
         yield proxy, address

@@ -1,9 +1,12 @@
 """A small server of HTTP for stand-ins: requests go to a handler of theirs."""
 
+import ssl
+import subprocess
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 
 
 class QuietHandler(BaseHTTPRequestHandler):
@@ -14,10 +17,23 @@ class QuietHandler(BaseHTTPRequestHandler):
 
 
 @contextmanager
-def serving(handler: type[BaseHTTPRequestHandler]) -> Iterator[str]:
-    """Serve until the end of the block; the address."""
+def serving(handler: type[BaseHTTPRequestHandler], own: tuple[Path, Path] | None = None) -> Iterator[str]:
+    """Serve until the end of the block, behind TLS with a key and certificate of its ``own``; the address."""
     with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
         server.daemon_threads, server.block_on_close = True, False
+        if own:
+            context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+            context.load_cert_chain(own[1], own[0])
+            server.socket = context.wrap_socket(server.socket, server_side=True, do_handshake_on_connect=False)
         threading.Thread(target=server.serve_forever, args=[0.01], daemon=True).start()
-        yield f"http://127.0.0.1:{server.server_port}"
+        yield f"https://localhost:{server.server_port}" if own else f"http://127.0.0.1:{server.server_port}"
         server.shutdown()
+
+
+def self_signed(folder: Path) -> tuple[Path, Path]:
+    """A new key, and its certificate for localhost."""
+    key, certificate = folder / "key.pem", folder / "certificate.pem"
+    request = ["req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=localhost"]
+    names = ["-addext", "subjectAltName=DNS:localhost", "-keyout", str(key), "-out", str(certificate)]
+    subprocess.run(["openssl", *request, *names], check=True, capture_output=True)
+    return key, certificate

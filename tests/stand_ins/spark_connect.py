@@ -16,6 +16,7 @@ from sparklet.local.java import find_java
 from sparklet.local.spark_installation import fetched_jars
 from sparklet.settings import spark_settings
 from sparklet.spark.spark_options import OPENED_PACKAGES, class_path, s3a_conf
+from tests.stand_ins.http_server import self_signed
 from tests.waiting import eventually
 
 STACK = Path(__file__).with_name("spark-connect.toml")
@@ -85,10 +86,7 @@ def guarded(folder: Path, remote: str, token: str) -> Iterator[tuple[str, Path]]
     """The server behind TLS and a token, as Databricks has one: its address, and the certificate to be trusted."""
     import grpc
 
-    key, certificate, port = folder / "key.pem", folder / "certificate.pem", _free_port()
-    request = ["req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=localhost"]
-    names = ["-addext", "subjectAltName=DNS:localhost", "-keyout", str(key), "-out", str(certificate)]
-    subprocess.run(["openssl", *request, *names], check=True, capture_output=True)
+    (key, certificate), port = self_signed(folder), _free_port()
 
     class Gate(grpc.GenericRpcHandler):  # type: ignore[misc]
         def service(self, call: grpc.HandlerCallDetails) -> grpc.RpcMethodHandler:

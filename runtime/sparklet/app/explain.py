@@ -160,7 +160,7 @@ _RULES = (
     _Rule(
         "permission was denied",
         "allow the function's role to read the inputs (s3:GetObject, s3:ListBucket, kms:Decrypt) and to write the "
-        "output; then sparklet redrive RUN",
+        "output, which WriteEncryption encrypts as its bucket's policy demands; then sparklet redrive RUN",
         classes="ObjectForbiddenError AccessDeniedException AccessControlException",
         message=r"Access ?Denied|Status Code: 403|\b403 Forbidden\b|may not be accessed",
     ),

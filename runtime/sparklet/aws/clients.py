@@ -46,6 +46,7 @@ OPTIONS: Mapping[str, Mapping[str, Any]] = {
     # never tried twice, since a call whose answer was lost may have run; a function runs for at most 900 s
     "lambda": {"read_timeout": 910.0, "max_attempts": 1, "tcp_keepalive": True},
 }
+FORBIDDEN = ("403", "AccessDenied", "AllAccessDisabled")  # S3's codes
 WRITES = ("CopyObject", "CreateMultipartUpload", "PutObject")
 WRONG_KEYS = frozenset(
     {

@@ -10,7 +10,7 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from sparklet.aws.clients import WRONG_KEYS, AwsClients, error_code, explained
+from sparklet.aws.clients import FORBIDDEN, WRITES, WRONG_KEYS, AwsClients, error_code, explained
 from sparklet.aws.parallel import in_parallel
 from sparklet.errors import ObjectChangedError, ObjectForbiddenError, ObjectNotFoundError, ObjectStoreError
 from sparklet.model import Access, split_uri
@@ -259,7 +259,12 @@ def _named(uri: str, error: "ClientError", version_id: str = "") -> ObjectStoreE
         return ObjectNotFoundError(f"{uri} is not there")
     if code == "NoSuchBucket":
         return ObjectNotFoundError(f"{uri}: there is no bucket {split_uri(uri)[0]}")
-    if code in ("403", "AccessDenied", "AllAccessDisabled"):
+    if code in FORBIDDEN and error.operation_name in WRITES:
+        return ObjectForbiddenError(
+            f"{uri} may not be accessed with these credentials; if the bucket's policy demands an encryption, deploy "
+            "with the parameter WriteEncryption"
+        )
+    if code in FORBIDDEN:
         return ObjectForbiddenError(
             f"{uri} may not be accessed with these credentials, or is not there: "
             "S3 shows which only to those who may list the bucket"
