@@ -1,16 +1,19 @@
 """Our writes to a bucket whose policy denies each one that does not ask for its encryption."""
 
+import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
+from sparklet.app.doctor import encryption
 from sparklet.aws import object_store
 from sparklet.aws.clients import AwsClients
 from sparklet.aws.object_store import S3ObjectStore
 from sparklet.errors import ObjectForbiddenError
+from sparklet.job.session import write_encryption
 from tests.contract.conftest import ON_STACK
-from tests.contract.demanding_s3 import DEMANDS, KEY, DemandingS3
+from tests.contract.demanding_s3 import DEMANDS, KEY, NAME, DemandingS3
 from tests.contract.lossy_proxy import proxied
 
 pytestmark = ON_STACK
@@ -78,3 +81,29 @@ def test_a_denied_write_names_the_parameter(
             write()
 
     assert list(store.list(f"s3://{bucket}/to/")) == []
+
+
+def test_doctor_names_a_policy_that_denies_the_writes(
+    demanding: tuple[str, str], ministack_clients: AwsClients, bucket: str
+) -> None:
+    given, endpoint = demanding
+    clients = AwsClients(endpoint_url=endpoint, attempts=1)
+    assert list(encryption(clients, bucket)) == []  # they are denied, by no policy that is seen
+    deny = {"Effect": "Deny", "Principal": "*", "Action": "s3:PutObject", "Resource": f"arn:aws:s3:::{bucket}/*"}
+    policy = {"Statement": [{**deny, "Condition": {"Null": {f"s3:{NAME}": "true"}}}]}
+    ministack_clients.s3.put_bucket_policy(Bucket=bucket, Policy=json.dumps(policy))
+
+    [finding] = encryption(clients, bucket)
+
+    assert (finding.good, "WriteEncryption=AES256" in finding.remedy) == (False, True)
+    assert list(encryption(ministack_clients, bucket)) == []  # which no policy denies
+    clients.write_encryption = write_encryption({"SPARKLET_WRITE_ENCRYPTION": given})
+    assert list(encryption(clients, bucket)) == []
+
+
+def test_doctor_writes_nothing(ministack_clients: AwsClients, bucket: str) -> None:
+    ministack_clients.s3.create_bucket(Bucket=bucket)
+
+    assert list(encryption(ministack_clients, bucket)) == []
+
+    assert list(S3ObjectStore(ministack_clients).list(f"s3://{bucket}/")) == []

@@ -13,7 +13,7 @@ import sys
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from sparklet.app.costs import load_prices
 from sparklet.app.reporter import size_text, usd_text
@@ -23,6 +23,9 @@ from sparklet.local.spark_installation import fetched_jars, install_command, sta
 from sparklet.model import RunOptions
 from sparklet.model.services import StackSettings
 from sparklet.spark.spark_options import SUBMIT
+
+if TYPE_CHECKING:
+    from sparklet.aws.clients import AwsClients
 
 MIN_FREE_BYTES = 2 * 2**30
 MIN_MEMORY_BYTES = 4 * 2**30
@@ -77,7 +80,21 @@ def examine_stack(name: str) -> list[Finding]:
         return [missing, room(unreserved_concurrency(clients))]
     settings = stack_settings(clients, outputs)
     agree = Finding(f"stack {name}", True, f"its settings agree: {_settings_text(settings)}")
-    return (list(contradictions(settings)) or [agree]) + list(_snapshots(unused_snapshots(clients, outputs)))
+    bad = [*contradictions(settings), *encryption(clients, outputs["BucketName"])]
+    return (bad or [agree]) + list(_snapshots(unused_snapshots(clients, outputs)))
+
+
+def encryption(clients: "AwsClients", bucket: str) -> Iterator[Finding]:
+    """Whether the bucket's policy denies what the stack writes, since that asks for no encryption."""
+    from sparklet.aws.stacks import demands_encryption
+
+    if not clients.write_encryption[0] and demands_encryption(clients, bucket):
+        yield _wrong(
+            "policy of the bucket, WriteEncryption",
+            f"{bucket} denies writes that do not ask for the encryption that its policy demands, and WriteEncryption "
+            "is empty: no run can be planned",
+            "deploy with WriteEncryption=AES256, or the ARN of the key, as the policy says",
+        )
 
 
 def examine_image(uri: str) -> Finding:

@@ -6,12 +6,12 @@ The settings are read from the services themselves, since they may have been cha
 import json
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from functools import lru_cache
 from itertools import chain
 from typing import Any
 
-from sparklet.aws.clients import AwsClients, explained, failing_as, remedy
+from sparklet.aws.clients import FORBIDDEN, AwsClients, error_code, explained, failing_as, remedy
 from sparklet.errors import NotDeployedError, SettingsError
 from sparklet.job.session import write_encryption
 from sparklet.model.services import MappingSettings, QueueSettings, StackSettings
@@ -45,6 +45,22 @@ def stack_outputs(
             f"the stack {name} lacks the outputs {', '.join(missing)}: was it made from sam/{template}?"
         )
     return outputs
+
+
+def demands_encryption(clients: AwsClients, bucket: str) -> bool:
+    """Whether a bucket denies a write as the stack's are, and its policy speaks of encryption.
+
+    That write changes nothing: S3 decides about policies first, and no object has the ETag that it names.
+    """
+    from botocore.exceptions import ClientError
+
+    try:
+        clients.s3.put_object(Bucket=bucket, Key="runs/doctor", IfMatch='"none"')
+    except ClientError as error:
+        with suppress(ClientError):  # the caller may not read the policy
+            policy = error_code(error) in FORBIDDEN and clients.s3.get_bucket_policy(Bucket=bucket)["Policy"]
+            return "s3:x-amz-server-side-encryption" in (policy or "").lower()
+    return False
 
 
 def _described(clients: AwsClients, name: str) -> Any:
