@@ -126,6 +126,7 @@ NEEDS = (
         "the stack's functions, queues and rules",
         ("lambda:GetFunctionConfiguration",),
     ),
+    Need("`doctor --stack`, where `WriteEncryption` is empty (it goes without)", ("s3.get_bucket_policy",), BUCKET),
     Need("`doctor --delete-snapshots`", ("functions.delete_function",), "`WorkerFunctionName`"),
     Need("`doctor --image`", ("ecr.describe_images",), "the image's repository"),
 )
