@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import boto3
+from botocore.config import Config
 
 from sparklet.aws.clients import AwsClients
 from sparklet.aws.dynamodb import DynamoLedger
@@ -25,6 +26,7 @@ from tests.deploy.policies import Call
 from tests.stand_ins.enforcing import enforcing_ministack
 from tests.stand_ins.formation import deploy
 from tests.stand_ins.read_queues import ReadSqsQueue
+from tests.waiting import deadline_s
 
 ROOT = Path(__file__).resolve().parents[2]
 STACK = "sparklet"
@@ -95,7 +97,8 @@ class RecordedStack:
         return str(answer["errorMessage"])
 
     def _answer(self, function: str, event: Any) -> tuple[Any, bool]:
-        client = boto3.Session().client("lambda")
+        once = Config(read_timeout=deadline_s(120), retries={"total_max_attempts": 1})  # a second would be in its way
+        client = boto3.Session().client("lambda", config=once)
         answer: Any = client.invoke(FunctionName=self.names[function], Payload=json.dumps(event))
         return json.loads(answer["Payload"].read()), "FunctionError" in answer
 

@@ -52,7 +52,7 @@ CASES = {  # by kind: the format, a good file, a bad file, and how the shard is 
     "csv": ("csv", CSV, b"a,b\n1,x\nfoo,bar,baz\n", FAILED),
     "json": ("json", b'{"a": 1, "b": "x"}\n', b'{"a": 1, "b": "x"}\n{"a": oops\n', FAILED),
     "csv.gz": ("csv", gzip.compress(CSV), GZIP[: len(GZIP) // 2], RETRIED),
-    "no gzip, csv.gz": ("csv", gzip.compress(CSV), CSV, RETRIED),
+    "no gzip, csv.gz": ("csv", gzip.compress(CSV), CSV, FAILED),
     "parquet": ("parquet", parquet([1, 2]), b"this is no such file" * 9, RETRIED),
     "damaged parquet": ("parquet", parquet([1, 2]), damaged(parquet([1, 2]), 60), RETRIED),
     "other type, parquet": ("parquet", parquet([1, 2]), parquet(["x", "y"]), RETRIED),
