@@ -251,7 +251,7 @@ def do_large_shard(stack: RecordedStack) -> None:
     report = stack.invoke("CheckerFunction", {})
 
     assert report["runs"]["work"]["started"] == 1, report
-    eventually(lambda: at.ledger.shards.get(ref.run_id, ref.shard).state.ended)
+    eventually(lambda: at.ledger.shards.get(ref.run_id, ref.shard).state.ended, idle_s=60)  # in a JVM of its own
     record = at.ledger.shards.get(ref.run_id, ref.shard)
     assert (record.state, record.engine) == (ShardState.SUCCEEDED, "lambda-large"), record
 
