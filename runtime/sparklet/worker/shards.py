@@ -168,7 +168,8 @@ class ClaimedShard:
                     self._store(result)
                 result = replace(result, outputs=tuple(map(self.output.published_uri, result.outputs)))
                 staged = self.output.files(result.uncommitted)
-                result = replace(result, schemas=self._keep_schemas(result, staged))
+                if result.written:
+                    result = replace(result, schemas=self._keep_schemas(result, staged))
             except SparkletError:
                 self.output.discard()
                 raise
