@@ -19,7 +19,7 @@ from sparklet.errors import (
     ObjectNotFoundError,
     PlanError,
 )
-from sparklet.model import PUBLISHED, Run, RunState, ShardState
+from sparklet.model import PUBLISHED, Run, RunState, ShardRecord, ShardState
 from sparklet.planning.follow_up_ids import FOLLOW_UP_ID, next_id
 from sparklet.ports.deployment import Deployment
 
@@ -188,10 +188,14 @@ def delete_half_published(at: Deployment, run: Run) -> None:
 
     Only for a run that can be redriven no more: a redrive publishes the rest.
     """
-    for record in at.ledger.shards.list(run.run_id, ShardState.FAILED):
-        if record.winner:
-            folder = f"{run.shard_output(record.number)}/"
-            at.store.delete_all((info.uri for info in at.store.list(folder)), folder)
+    for record in half_published(at, run):
+        folder = f"{run.shard_output(record.number)}/"
+        at.store.delete_all((info.uri for info in at.store.list(folder)), folder)
+
+
+def half_published(at: Deployment, run: Run) -> Iterator[ShardRecord]:
+    """The shards that FAILED after an attempt had won: some of their output may be where readers look."""
+    return (record for record in at.ledger.shards.list(run.run_id, ShardState.FAILED) if record.winner)
 
 
 def refuse_overtaken(at: Deployment, run: Run) -> None:

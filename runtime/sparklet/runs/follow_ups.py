@@ -27,7 +27,7 @@ from sparklet.planning.commit_files import commit_files
 from sparklet.planning.engine_choice import fit_engines
 from sparklet.planning.follow_up_ids import check_id, commit_id, next_id, schema_id
 from sparklet.planning.new_run import entered
-from sparklet.planning.output_claims import take_outputs
+from sparklet.planning.output_claims import half_published, take_outputs
 from sparklet.ports.deployment import Deployment
 from sparklet.runs.summary import statistics, summarize
 from sparklet.shown import redacted
@@ -103,9 +103,8 @@ def enter_next(at: Deployment, run: Run, counts: Counts, items_uri: str = "") ->
     assert run.next is not None
     if run.next.items and not items_uri:
         return None
-    failed = at.ledger.shards.list(run.run_id, ShardState.FAILED) if counts.failed else ()
-    half_published = (f"{run.shard_prefix}{record.number:06d}/**" for record in failed if record.winner)
-    left_out = tuple(islice(half_published, MAX_LEFT_OUT + 1))
+    records = half_published(at, run) if counts.failed else iter(())
+    left_out = tuple(f"{run.shard_prefix}{each.number:06d}/**" for each in islice(records, MAX_LEFT_OUT + 1))
     if len(left_out) > MAX_LEFT_OUT:
         return None
     earlier = [at.known_run(next_id(run.run_id, generation)) for generation in range(run.generation)]
