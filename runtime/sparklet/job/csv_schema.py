@@ -6,6 +6,7 @@ import re
 import sys
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, unquote
 
@@ -98,8 +99,13 @@ def inferred(spark: SparkSession, uris: Sequence[str], options: Mapping[str, Any
     if len({tuple(each.dataType for each in schemas[uri]) for uri in good}) > 1:
         # By lines Spark drops the headers that are written as the first file's, and takes "id" or ID for a value.
         schema = spark.read.csv(good, **{**options, "inferSchema": True, "multiLine": True}).schema
+    return {SCHEMA: ddl(schema, WIDER), LEFT_OUT: left_out}
+
+
+def ddl(schema: StructType, wider: Mapping[str, str] = MappingProxyType({})) -> str:
+    """The columns in SQL's words, some types as wider ones."""
     types = [(each.name.replace("`", "``"), each.dataType.simpleString()) for each in schema]
-    return {SCHEMA: ", ".join(f"`{name}` {WIDER.get(type_, type_)}" for name, type_ in types), LEFT_OUT: left_out}
+    return ", ".join(f"`{name}` {wider.get(type_, type_)}" for name, type_ in types)
 
 
 def _cause(error: Any) -> str:

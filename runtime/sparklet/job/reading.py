@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
+from sparklet.job.csv_schema import ddl
 from sparklet.job.errors import DriftError, EventError
 from sparklet.job.fields import INFER, SCHEMA, JobFields
 
@@ -27,8 +28,7 @@ def read(
     if not schema or schema == INFER:
         frame = reader.load(uris)
         if schema == INFER:
-            types = [(each.name.replace("`", "``"), each.dataType.simpleString()) for each in frame.schema]
-            job.outcome.answer({SCHEMA: ", ".join(f"`{name}` {type_}" for name, type_ in types)})
+            job.outcome.answer({SCHEMA: ddl(frame.schema)})
             sys.exit()
         return frame
     frame = spark.read.format(format_).options(**options).schema(schema).load(uris)
