@@ -10,6 +10,7 @@ from tests.deploy.templates import PATHS, ROOT, source
 GUIDE = ROOT / "docs" / "guide" / "deploy.md"
 # Words of AWS that are no names of ours.
 FOREIGN = {
+    "AccessDeniedException",
     "BatchGetItem",
     "ConditionCheckItem",
     "DeleteItem",

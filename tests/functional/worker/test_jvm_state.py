@@ -1,5 +1,6 @@
 """What a script changes for the whole JVM is not there for the next one: it is put back, or the JVM is replaced."""
 
+import json
 from typing import Any
 
 import pytest
@@ -123,15 +124,21 @@ def look(bench: Bench, change: str = "") -> Any:
 
 
 def test_a_script_finds_the_jvms_settings_as_they_were(warm: Bench) -> None:
-    for _ in range(10):  # on a busy machine Java itself may change its providers meanwhile, which ends a JVM
-        look(warm)
-        jvm, first = look(warm)
-        _, changed = look(warm, "\n".join((*PUT_BACK.values(), f"security.addProvider({PROVIDER})")))
-        assert [name for name in PUT_BACK if changed[name] == first[name]] == []
-        if (found := look(warm))[0] == jvm:
-            break
+    """Put back within one script: Java itself may change its providers after it, and its JVM is replaced then."""
+    restore = """
+entry = py4j.java_gateway.JavaObject("t", spark.sparkContext._gateway._gateway_client)
+kept = entry.getClass().getDeclaredField("first")
+kept.setAccessible(True)
+kept.get(entry).restore()
+"""
+    change = "\n".join((*PUT_BACK.values(), f"security.addProvider({PROVIDER})"))
 
-    assert found == [jvm, first]  # what is only added to a list's end stays, as a library's provider must
+    ran = warm.run(f"{TOOLS}\nimport py4j.java_gateway\n{LOOK}\n{change}\n{LOOK}\n{restore}\n{LOOK}")
+
+    assert ran.code == 0, ran.text("stderr")
+    first, changed, later = [json.loads(line)[1] for line in ran.text("stdout").splitlines()]
+    assert [name for name in PUT_BACK if changed[name] == first[name]] == []
+    assert later == first  # what is only added to a list's end stays, as a library's provider must
 
 
 @pytest.mark.parametrize("what", REPLACED)

@@ -333,8 +333,9 @@ def test_everything_dies_with_a_worker_that_is_killed(kind: str, tmp_path: Path)
         while not (line := worker.stderr.readline()).startswith(b"busy"):
             assert line, "the worker has ended"
         ours = {os.fstat(pipe.fileno()).st_ino for pipe in (worker.stdin, worker.stdout)}
+        # Worker, host, JVM, script, sleep; a process that has just begun a new program has no environment yet.
+        eventually(lambda: len(marked(mark)) >= 5, "every process is there")
         family = marked(mark)
-        assert len(family) >= 5  # worker, host, JVM, script, sleep
         for pid in family:
             if pid != worker.pid:
                 held = {entry.stat().st_ino for entry in Path(f"/proc/{pid}/fd").iterdir() if entry.exists()}
