@@ -1,7 +1,6 @@
 """The template with everything it can be given, deployed where policies are enforced and every decision is recorded."""
 
 import json
-import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -16,13 +15,12 @@ from sparklet.aws.dynamodb import DynamoLedger
 from sparklet.aws.object_store import S3ObjectStore, input_stores
 from sparklet.clock import SystemClock
 from sparklet.local.environment import REGION
-from sparklet.local.jars import ensure_jars
 from sparklet.local.java import find_java
 from sparklet.local.local_template import Template, load_template, localise, to_json
-from sparklet.local.spark_installation import jar_cache
 from sparklet.local.state import ACCOUNT
 from sparklet.ports.deployment import Deployment
 from tests.deploy.policies import Call
+from tests.functional.worker.conftest import local_jars
 from tests.stand_ins.enforcing import enforcing_ministack
 from tests.stand_ins.formation import deploy
 from tests.stand_ins.read_queues import ReadSqsQueue
@@ -130,13 +128,12 @@ def recorded_stack(folder: Path) -> Iterator[RecordedStack]:
 
 
 def worker_environment(folder: Path) -> dict[str, str]:
-    """A small real worker: Spark with S3A, and files of its own."""
+    """A small real worker, with files of its own."""
     for name in ("scratch", "logs"):
         (folder / name).mkdir()
-    jars = ensure_jars(ROOT / "docker" / "stacks" / "spark-3.5.toml", jar_cache(), ["s3a"], progress=print)
     return {
         "JAVA_HOME": str(find_java().parents[1]),
-        "SPARKLET_JARS": os.pathsep.join(map(str, jars)),
+        **local_jars(),
         "SPARKLET_SCRATCH": str(folder / "scratch"),
         "SPARKLET_LOG_DIR": str(folder / "logs"),
         "SPARKLET_HEAP_MB": "512",

@@ -40,7 +40,6 @@ UNSEEN = (
     (r"kms:.*", r"UseTheKey", "S3, SQS and DynamoDB use a key in the caller's name; the stand-in's do not"),
     (r"lambda:.*", r"ReadTheWorkersSettings", "the planner asks where a run names a table of Iceberg, or an engine"),
     (r"glue:.*", r"(Use|Read)Tables", "Glue authorizes on the table, too; the stand-in does not see which"),
-    (r"s3:PutObject", r".*/runs/\*/schemas/\*", "Sparklet's Java tells what Spark writes; this worker has S3A alone"),
 )
 
 
