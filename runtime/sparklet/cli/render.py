@@ -17,7 +17,7 @@ from sparklet.app.reporter import count_text, duration_text, size_text, time_tex
 from sparklet.app.stack import OpenStack
 from sparklet.app.state_machines import driver_text
 from sparklet.app.status import RunView
-from sparklet.model import Dispatch, InputObject, Run, RunState, ShardRecord, ShardState, SliceKind
+from sparklet.model import Dispatch, InputObject, Run, RunState, ShardRecord, ShardState
 from sparklet.planning.packing import PlanPreview
 from sparklet.runs.summary import Summary
 from sparklet.tables.opening import how_to_open, table_text
@@ -103,9 +103,7 @@ def _part_text(item: InputObject) -> str:
     version = f" of version {item.version_id}" if item.version_id else ""
     if item.slice is None:
         return f"all{version}"
-    kind, start, end = item.slice.kind, item.slice.start, item.slice.end
-    what = f"bytes {start} to {end}" if kind is SliceKind.LINES else f"row groups {start} to {end - 1}"
-    return f"{what}{version}"
+    return f"bytes {item.slice.start} to {item.slice.end}{version}"
 
 
 def _shard_facts(record: ShardRecord) -> RenderableType:

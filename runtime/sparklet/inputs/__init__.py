@@ -2,5 +2,5 @@
 
 ``list_requests`` are the lists of a request. ``lists`` reads each of them row by row (``list_rows``: the formats,
 ``list_entries``: the object that a row names). ``selection`` says which objects are left out, and why. ``slicing`` cuts
-large objects at lines, or between row groups of Parquet (``parquet_footer``). ``planning.inventory`` puts it together.
+large objects at lines, and Parquet by bytes. ``planning.inventory`` puts it together.
 """

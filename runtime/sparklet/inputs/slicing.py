@@ -1,4 +1,4 @@
-"""Large objects cut into slices at line breaks or between row groups of Parquet."""
+"""Large objects cut into slices: text at line breaks, Parquet by bytes, as Spark cuts it for its tasks."""
 
 import re
 from collections.abc import Callable, Iterable, Iterator
@@ -8,9 +8,9 @@ from itertools import pairwise
 from pathlib import Path
 
 from sparklet.errors import ObjectChangedError, ObjectForbiddenError, ObjectNotFoundError, PlanError
-from sparklet.inputs.parquet_footer import FooterError, Read, load_footer
 from sparklet.inputs.selection import Found
-from sparklet.model import InputObject, Position, RunOptions, Slice, SliceKind, is_misnamed
+from sparklet.job.event_objects import misread
+from sparklet.model import Access, InputObject, Position, RunOptions, Slice, SliceKind, is_misnamed
 from sparklet.ports import ObjectStore
 
 HEAD_BYTES = 64 * 1024
@@ -24,6 +24,9 @@ COMMENTS = b"#;%/!"  # characters with which a comment may begin; the reader's o
 UTF8_MARK = b"\xef\xbb\xbf"
 SUFFIXES = {".csv": "csv", ".tsv": "csv", ".jsonl": "lines", ".ndjson": "lines", ".parquet": "parquet"}
 TRIES = 3  # for an object that changes while it is read
+
+Read = Callable[[int, int], bytes]
+"""Bytes of an object: offset, length."""
 
 Whole = Callable[[InputObject, str], None]
 """Called with a large object that is planned whole, and the reason: the same text for all objects of a kind."""
@@ -118,16 +121,17 @@ def slice_objects(
     options: RunOptions,
     position: Position = Position(),  # noqa: B008 - frozen
     whole: Whole = lambda item, why: None,
+    access: Access = Access(),  # noqa: B008 - frozen
 ) -> Iterator[Found]:
     """The objects, those above ``target_bytes`` cut into slices as ``options.split`` demands.
 
-    ``store`` reads them with the run's own access. ``found`` begins at ``position``: the planned slices of its first
+    ``store`` reads them with the run's ``access``. ``found`` begins at ``position``: the planned slices of its first
     object are left out; PlanError if that object was replaced since.
     """
     for each in found:
         here = each.position
         done = position.slices if (here.source, here.after) == (position.source, position.after) else 0
-        slices = _slices(store, each.item, options, whole)
+        slices = _slices(store, each.item, options, whole, access)
         if done and position.etag != slices[0].etag:
             raise PlanError(
                 f"{each.item.uri} was replaced while its slices were planned: those of its former content are in "
@@ -145,7 +149,9 @@ def split_kind(uri: str, split: str) -> str:
     return next((kind for suffix, kind in SUFFIXES.items() if uri.lower().endswith(suffix)), "")
 
 
-def _slices(store: ObjectStore, item: InputObject, options: RunOptions, whole: Whole) -> list[InputObject]:
+def _slices(
+    store: ObjectStore, item: InputObject, options: RunOptions, whole: Whole, access: Access
+) -> list[InputObject]:
     """The object's slices in order, or the object alone."""
     kind = split_kind(item.uri, options.split)
     if not kind or item.size_bytes <= options.target_bytes:
@@ -153,10 +159,12 @@ def _slices(store: ObjectStore, item: InputObject, options: RunOptions, whole: W
     try:
         if item.is_compressed:
             raise CannotCutError("compressed as a whole")
+        if kind == "parquet" and (item.version_id or misread(item.uri) or access != Access()):
+            raise CannotCutError("Parquet that workers fetch whole, for its name, version, payer or role")
         item, slices = _cut(store, item, kind, options.target_bytes)
         if len(slices) > 1:
             return slices
-        reason = "has one row group" if kind == "parquet" else "has one line, or no line break where it could be cut"
+        reason = "has one line, or no line break where it could be cut"
     except CannotCutError as error:
         reason = str(error)
     except ObjectNotFoundError:
@@ -207,15 +215,11 @@ def _line_slices(store: ObjectStore, item: InputObject, target_bytes: int, *, wi
 
 
 def _parquet_slices(store: ObjectStore, item: InputObject, target_bytes: int) -> list[InputObject]:
-    try:
-        sizes = [group.size_bytes for group in load_footer(_reader(store, item), item.size_bytes).row_groups]
-    except FooterError as error:
-        raise CannotCutError(str(error)) from error
-    slices, first, held = [], 0, 0
-    for number, size in enumerate([*sizes, target_bytes + 1]):
-        if number > first and held + size > target_bytes:
-            part = Slice(SliceKind.ROW_GROUPS, first, number)
-            slices.append(replace(item, size_bytes=held, slice=part))
-            first, held = number, 0
-        held += size
-    return slices
+    """Of even size; ``ParquetPart`` gives a row group to the slice in which its middle lies."""
+    ending = _reader(store, item)(max(0, item.size_bytes - 4), 4)
+    if ending != b"PAR1":
+        raise CannotCutError(f"{'encrypted' if ending == b'PARE' else 'no'} Parquet, by its last bytes")
+    count = -(-item.size_bytes // target_bytes)
+    cuts = [item.size_bytes * number // count for number in range(count + 1)]
+    parts = (Slice(SliceKind.ROW_GROUPS, start, end) for start, end in pairwise(cuts))
+    return [replace(item, size_bytes=part.end - part.start, slice=part) for part in parts]

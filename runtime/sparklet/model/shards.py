@@ -61,7 +61,7 @@ class SliceKind(StrEnum):
     """What an object is cut into."""
 
     LINES = "lines"  # CSV, JSON Lines, text: ``start`` and ``end`` are bytes, at the beginnings of lines
-    ROW_GROUPS = "row-groups"  # Parquet: ``start`` and ``end`` count row groups
+    ROW_GROUPS = "row-groups"  # Parquet: those row groups whose middles lie between ``start`` and ``end``
 
 
 @dataclass(frozen=True, slots=True)

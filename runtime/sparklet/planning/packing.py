@@ -18,7 +18,7 @@ from sparklet.inputs.lists import ListReader
 from sparklet.inputs.partitions import Partitions, partition_root
 from sparklet.inputs.selection import Found, Reason
 from sparklet.inputs.slicing import slice_objects
-from sparklet.model import ListSource, Position, Run, RunOptions, Shard
+from sparklet.model import Access, ListSource, Position, Run, RunOptions, Shard
 from sparklet.model.options import MIB, NO_LIMIT_BYTES
 from sparklet.model.quantities import count_text
 from sparklet.planning.incremental import RunStatus, done_before, earlier_runs
@@ -186,7 +186,7 @@ class PackedInput:
             self._earlier = earlier_runs(at, request.run_name, request.run_id)
         name = ", ".join([*self.inputs, *(each.source.uri for each in self.lists)])
         inventory = self._inventory(at, store, options, request.run_name, request.run_id)
-        lines = self._pack(within_limit(inventory.objects(), limit, name), inventory, store, options)
+        lines = self._pack(within_limit(inventory.objects(), limit, name), inventory, store, options, request.access)
         with gzip.GzipFile(fileobj=self._file, mode="wb", compresslevel=1) as kept:
             for line in lines:
                 if self._file.tell() <= MAX_KEPT_BYTES:
@@ -211,7 +211,8 @@ class PackedInput:
         stores = [at.store if source.uri.startswith(at.runs_uri) else store for source in run.lists]
         self.lists = list(map(ListReader, run.lists, stores))
         inventory = self._inventory(at, store, run.options, run.name, run.run_id)
-        return self._pack(inventory.objects(position), inventory, store, run.options, position, first_number)
+        found = inventory.objects(position)
+        return self._pack(found, inventory, store, run.options, run.access, position, first_number)
 
     def _inventory(self, at: Deployment | None, store: ObjectStore, options: RunOptions, *run: str) -> Inventory:
         """The input of a run, by its name and id."""
@@ -230,11 +231,12 @@ class PackedInput:
         inventory: Inventory,
         store: ObjectStore,
         options: RunOptions,
+        access: Access,
         position: Position = Position(),  # noqa: B008 - frozen
         first_number: int = 0,
     ) -> Iterator[Line]:
         if options.split:
-            found = slice_objects(store, found, options, position, lambda _, why: self.whole.update([why]))
+            found = slice_objects(store, found, options, position, lambda _, why: self.whole.update([why]), access)
         for each in pack_shards(found, options, first_number, self.inputs):
             self.found.add(each, options)
             if options.is_above_limit(each.estimated_bytes) and len(self.too_large) < MAX_NAMED:

@@ -64,6 +64,7 @@ public class TaskS3A extends S3AFileSystem {
     private final List others = new ArrayList(); // empty files of other partitions, whose values decide on types
     private Path empty; // what is in them
     private Pattern misnamed; // of a file's name and first bytes; null: nobody asks
+    private final Map parts = new HashMap(); // bucket/key -> ParquetPart
 
     private static final Pattern TEXT_READERS = Pattern.compile("(Line|TextFile|Xml)RecordReader|CodecStreams");
     private static final int HEAD_BYTES = 512;
@@ -78,6 +79,12 @@ public class TaskS3A extends S3AFileSystem {
             for (int at = 0; at + 5 < words.length; at += 6) {
                 if (words[at].startsWith(uri.getHost() + "/")) {
                     add(words[at], words[at + 1], words[at + 2]);
+                    if (words[at + 3].isEmpty() && !words[at + 5].isEmpty()) {
+                        ParquetPart part = new ParquetPart(words[at + 4], words[at + 5]);
+                        if (parts.put(words[at], part) != null) { // no plan packs them together
+                            throw new IOException("a shard has two parts of " + words[at]);
+                        }
+                    }
                 }
             }
         }
@@ -378,14 +385,22 @@ public class TaskS3A extends S3AFileSystem {
     }
 
     public CompletableFuture openFileWithOptions(Path path, OpenFileParameters parameters) throws IOException {
-        if (others.contains(known.get(key(super.makeQualified(path))))) { // of multiLine, which opens empty files too
+        String key = key(super.makeQualified(path));
+        if (others.contains(known.get(key))) { // of multiLine, which opens empty files too
             return CompletableFuture.completedFuture(getLocal(getConf()).getRaw().open(empty, 4096));
         }
-        FileStatus found = parameters.getStatus() == null ? input(path) : null;
-        CompletableFuture opened =
-                super.openFileWithOptions(path, found == null ? parameters : parameters.withStatus(found));
-        return !isReadAsText() ? opened : CompletableFuture.completedFuture(
-                checked(path, (FSDataInputStream) FutureIOSupport.awaitFuture(opened)));
+        FileStatus given = parameters.getStatus(); // S3A's own where the whole of a part is opened, see ``input``
+        ParquetPart part = given instanceof EtagSource ? null : (ParquetPart) parts.get(key);
+        FileStatus found = given == null || part != null ? input(path) : null;
+        if (found != null) {
+            parameters.withStatus(part == null ? found : part.whole());
+        }
+        CompletableFuture opened = super.openFileWithOptions(path, parameters);
+        if (part == null && !isReadAsText()) {
+            return opened;
+        }
+        FSDataInputStream stream = (FSDataInputStream) FutureIOSupport.awaitFuture(opened);
+        return CompletableFuture.completedFuture(part == null ? checked(path, stream) : part.open(stream));
     }
 
     /** Whether one who takes any bytes for lines or characters opens a file, and the script has not asked for that. */
@@ -464,7 +479,13 @@ public class TaskS3A extends S3AFileSystem {
                         throw new RemoteFileChangedException(key, "read", "replaced since the plan: ETag " + etag
                                 + ", planned " + planned);
                     }
-                    known.put(key, found);
+                    ParquetPart part = (ParquetPart) parts.get(key);
+                    if (part != null) {
+                        mark(getConf(), "copy");
+                        part.read(found, (FSDataInputStream) FutureIOSupport.awaitFuture(
+                                openFile(path).withFileStatus(found).build()));
+                    }
+                    known.put(key, part == null ? found : part.status());
                 }
             } catch (FileNotFoundException missing) {
                 return null;

@@ -12,9 +12,9 @@ from typing import Any
 
 from sparklet.job.spark_lines import is_known
 
-SOURCES = ("JvmState", "WarmJvm", "AttemptCommit", "TaskS3A", "StagedS3A", "SparkInsides", "KeptContext")
+SOURCES = ("JvmState", "WarmJvm", "AttemptCommit", "ParquetPart", "TaskS3A", "StagedS3A", "SparkInsides", "KeptContext")
 """Each may use those before it."""
-FOR_ALL = SOURCES[:5]
+FOR_ALL = SOURCES[:6]
 _SPECIAL = re.compile(r"[\\ \t\n\r\f=:#!]")
 _NAMES = {"\n": r"\n", "\r": r"\r", "\t": r"\t", "\f": r"\f"}
 

@@ -5,20 +5,18 @@ a partition that a statement adds.
 """
 
 import re
-import struct
-from functools import partial
 from io import BytesIO
 from typing import Any
 from urllib.parse import unquote
 
 from sparklet.errors import PlanError
-from sparklet.inputs.parquet_footer import MAGIC, FooterError, fetch_footer
 from sparklet.model import Run
 from sparklet.planning.commit_files import commit_files, tables_in
 from sparklet.ports import ObjectInfo, ObjectStore
 from sparklet.ports.deployment import Deployment
 
 MAX_FOOTERS = 500  # files whose columns are read, spread over all
+TAIL_BYTES = 64 * 1024  # most footers lie within
 PARTITIONS_PER_STATEMENT = 100  # Athena takes 256 KiB a statement
 NOTES = {
     "iceberg": "Its commits keep its catalog up to date; Athena reads it there, if that is Glue's or S3 Tables'.",
@@ -88,7 +86,7 @@ def _columns(store: ObjectStore, files: list[ObjectInfo]) -> dict[str, str]:
 
     try:
         schema = pa.unify_schemas([_schema(store, info) for info in files])
-    except (pa.ArrowException, FooterError) as error:
+    except (pa.ArrowException, OSError) as error:
         raise PlanError(f"the columns of {files[0].uri} and {len(files) - 1} more do not agree: {error}") from error
     return {each.name.lower(): hive_type(each.type) for each in schema}
 
@@ -97,8 +95,11 @@ def _schema(store: ObjectStore, info: ObjectInfo) -> Any:
     """A file's columns by its footer, which is all that pyarrow asks for."""
     from pyarrow import parquet
 
-    footer, _ = fetch_footer(partial(store.get, info.uri), info.size_bytes)
-    return parquet.read_schema(BytesIO(footer + struct.pack("<I", len(footer)) + MAGIC)).remove_metadata()
+    tail = store.get(info.uri, max(0, info.size_bytes - TAIL_BYTES))
+    length = int.from_bytes(tail[-8:-4], "little") + 8  # with itself and PAR1
+    if len(tail) < length <= info.size_bytes:
+        tail = store.get(info.uri, info.size_bytes - length)
+    return parquet.read_schema(BytesIO(tail)).remove_metadata()
 
 
 def _named(name: str) -> str:

@@ -149,7 +149,8 @@ class Executor:
             log.info("script ended", exit_code=result.exit_code, duration_s=round(time.monotonic() - started_s, 3))
             looks = planned.staging is not None and not planned.staging.looks and (own / SEEN / MISNAMED_RULE).exists()
             if result.exit_code == 0 and not looks:
-                self._refuse_unseen(own / SEEN, uris, copies, reads_folder=reads_folder)
+                parts = [number for number, item in enumerate(execution.inputs) if number in copies or item.slice]
+                self._refuse_unseen(own / SEEN, uris, parts, reads_folder=reads_folder)
                 begun, ended = (
                     [*each.iterdir()] if each.exists() else [] for each in (own / UNCOMMITTED, own / SCHEMAS)
                 )
@@ -179,9 +180,9 @@ class Executor:
         """Whether Spark lists a shard's inputs alone; asked once, since the answer takes a look at each jar."""
         return self.runner.has_view and self.inputs_to is None
 
-    def _refuse_unseen(self, seen: Path, uris: Sequence[str], copies: Iterable[int], *, reads_folder: bool) -> None:
+    def _refuse_unseen(self, seen: Path, uris: Sequence[str], parts: Iterable[int], *, reads_folder: bool) -> None:
         """PlanError if a script that has ended well did not read by Spark what only Spark sees as it is planned."""
-        in_place = [uris[n] for n in copies if self._has_view and uris[n].startswith(SCHEME)]
+        in_place = [uris[n] for n in parts if self._has_view and uris[n].startswith(SCHEME)]
         if in_place and not (seen / "copy").exists():
             raise PlanError(
                 f"the script did not read {in_place[0]} by Spark, and other readers see all of the object, not its "
@@ -295,11 +296,16 @@ def _reads_folder(execution: Execution, script: Path) -> bool:
 
 
 def _refuse_without_view(execution: Execution, script: Path, *, reads_folder: bool) -> None:
-    """PlanError where Spark would list all of the run's input, or find no columns in the names of folders."""
+    """PlanError where Spark would list all of the run's input, read all of a file, or find no columns in folders."""
     if reads_folder:
         raise PlanError(
             "the script is given the folder of its inputs, and Spark here does not list a shard's inputs alone: let it "
             "read job.inputs, or run it in functions"
+        )
+    if any(item.slice and item.slice.kind is SliceKind.ROW_GROUPS for item in execution.inputs):
+        raise PlanError(
+            "only Sparklet's S3A shows a part of a Parquet file, and Spark here has another: plan without --split, or "
+            "run the script in functions"
         )
     if execution.partitions and b"basePath" not in script.read_bytes():
         [root, *_] = execution.partitions.values()
@@ -328,20 +334,23 @@ def _planned(execution: Execution, copies: Mapping[int, Path]) -> Iterator[str]:
     """For ``TaskS3A`` and ``StagedS3A``, six words each: of inputs, and of folders.
 
     The address; of an input the ETag; the folder below which its partitions begin; of a fetched one the file, how many
-    bytes of it are a slice's header (-1: it is no slice of lines), and whether it is the first slice. Folders are those
-    with other values of partitions, and, by the address alone, the run's inputs.
+    bytes of it are a slice's header (-1: it is no slice), and whether it is the first slice; of a slice of Parquet no
+    file, and its first byte and the one behind its last. Folders are those with other values of partitions, and, by the
+    address alone, the run's inputs.
     """
     roots = {uri: f"/{split_uri(root)[1]}" for uri, root in execution.partitions.items()}
     uris = [item.uri for item in execution.inputs]
     if execution.staging and copies:
         uris = execution.staging.shown(copies, set(uris))
     for place, item in enumerate(execution.inputs):
-        is_lines = item.slice is not None and item.slice.kind is SliceKind.LINES
-        header_bytes = item.slice.header_bytes if item.slice and is_lines else -1
-        is_first = "1" if item.slice and item.slice.start == header_bytes else ""
-        file = str(copies.get(place, ""))
         yield from (uris[place].partition("://")[2], item.etag.strip('"'), roots.get(item.uri, ""))
-        yield from (file, str(header_bytes), is_first)
+        part, file = item.slice, str(copies.get(place, ""))
+        if part is None:
+            yield from (file, "-1", "")
+        elif part.kind is SliceKind.LINES:
+            yield from (file, str(part.header_bytes), "1" if part.start == part.header_bytes else "")
+        else:
+            yield from ("", str(part.start), str(part.end))
     for folder in roots.keys() - {item.uri for item in execution.inputs}:
         yield from (folder.partition("://")[2], "", roots[folder], "", "", "")
     for folder in execution.event.get("input_folders", ()) if execution.is_shard else ():

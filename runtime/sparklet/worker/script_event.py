@@ -12,7 +12,7 @@ from sparklet.errors import EventError
 from sparklet.job.event_objects import misread
 from sparklet.job.fields import SCHEMA
 from sparklet.job.outcome import EVENT, EVENT_FILE
-from sparklet.model import INPUT, OUTPUT, PACKED, Access, InputObject, Run, Shard, ShardRecord, ShardState
+from sparklet.model import INPUT, OUTPUT, PACKED, Access, InputObject, Run, Shard, ShardRecord, ShardState, SliceKind
 
 LOST = "LeaseExpired"
 STOPPED = (LOST, "DeadlineExceededError", "GatewayLostError", "OutOfMemoryError")
@@ -85,7 +85,8 @@ def needs_staging(item: InputObject, access: Access) -> bool:
     """Whether Spark cannot read just this input by its object's name."""
     if item.item:
         return False
-    differs = item.slice or item.version_id or access.requester_pays or access.role_arn
+    is_cut = item.slice and item.slice.kind is SliceKind.LINES  # our S3A shows a part of Parquet
+    differs = is_cut or item.version_id or access.requester_pays or access.role_arn
     return bool(differs or misread(item.uri) or PACKED.search(item.uri))
 
 

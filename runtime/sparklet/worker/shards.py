@@ -249,7 +249,8 @@ class ClaimedShard:
             staging = Staging(shard.objects, run.access, store, max_bytes=most)
         inputs = shard.objects
         if record.generation and not run.options.incremental:  # a redrive takes what was repaired since the plan;
-            inputs = tuple(replace(item, etag="") for item in inputs)  # the next incremental run would take it again
+            # the next incremental run would take it again, and a part is one of the object that was cut
+            inputs = tuple(item if item.slice else replace(item, etag="") for item in inputs)
         return Execution(
             script=run.scripts[record.generation],
             event=shard_event(run, record, shard, self.output.staged),

@@ -1,7 +1,7 @@
 """Fetches inputs that Spark cannot read by their names into the task's folder.
 
-Such inputs are slices, old versions, objects that need another role or payer, packed ones, and names that Hadoop or
-Spark misread.
+Such inputs are slices of lines, old versions, objects that need another role or payer, packed ones, and names that
+Hadoop or Spark misread.
 Spark reads the copies at the objects' addresses, or by ``file://``, so a script needs no change and no Sparklet.
 It reads all other inputs itself.
 """
@@ -18,7 +18,6 @@ from urllib.parse import quote
 
 from sparklet.errors import (
     DeadlineExceededError,
-    EventError,
     ObjectChangedError,
     ObjectStoreError,
     PlanError,
@@ -26,9 +25,8 @@ from sparklet.errors import (
     SparkletError,
     TooLargeError,
 )
-from sparklet.inputs.parquet_footer import MAGIC, FooterError, load_footer
 from sparklet.job.event_objects import misread
-from sparklet.model import FIRST_BYTES, MIB, SCHEME, Access, InputObject, Slice, SliceKind, is_misnamed
+from sparklet.model import FIRST_BYTES, MIB, SCHEME, Access, InputObject, Slice, is_misnamed
 from sparklet.ports import ObjectStore
 from sparklet.spark.task_limits import Deadline
 from sparklet.worker.script_event import needs_staging
@@ -36,7 +34,6 @@ from sparklet.worker.script_event import needs_staging
 FOLDER, LOCAL = "copies", "file://"
 CHUNK_BYTES = 8 * MIB
 BLOCK_BYTES = MIB // 2
-MIN_GAP_BYTES = 256 * 1024  # between ranges of a Parquet file: reading a smaller gap is cheaper than a request
 AT_A_TIME = 4
 MAX_STEM = 80
 
@@ -200,8 +197,7 @@ def described(item: InputObject) -> str:
     version = f" version {item.version_id}" if item.version_id else ""
     if item.slice is None:
         return f"{item.uri}{version}"
-    what = "bytes" if item.slice.kind is SliceKind.LINES else "row groups"
-    return f"{item.uri}{version} ({what} {item.slice.start} to {item.slice.end - 1})"
+    return f"{item.uri}{version} (bytes {item.slice.start} to {item.slice.end - 1})"
 
 
 def _fetch(reader: "_Reader", path: Path) -> None:
@@ -212,8 +208,7 @@ def _fetch(reader: "_Reader", path: Path) -> None:
             reader.store.download(item.uri, path, version_id=item.version_id)
             return
         with path.open("xb") as file:
-            write = _write_lines if item.slice.kind is SliceKind.LINES else _write_row_groups
-            write(reader, item.slice, file)
+            _write_lines(reader, item.slice, file)
     except ObjectChangedError as error:
         raise ObjectChangedError(
             f"{described(item)} was replaced after it was planned; start a new run for its new content"
@@ -292,20 +287,3 @@ class _Quotes:
             self.open = False
         self.open ^= bool(last.count(b'"') % 2)
         return True
-
-
-def _write_row_groups(reader: _Reader, part: Slice, file: BinaryIO) -> None:
-    """Write a sparse file: the row groups at their places, and a footer with only those."""
-    try:
-        size_bytes = reader.store.head(reader.item.uri, reader.item.version_id).size_bytes
-        footer = load_footer(reader.read, size_bytes)
-    except FooterError as error:
-        raise EventError(f"{reader.item.uri} cannot be split: {error}") from error
-    if part.end > len(footer.row_groups):
-        raise EventError(f"{reader.item.uri} has {len(footer.row_groups)} row groups, the plan names {part.end}")
-    file.write(MAGIC)
-    for start, end in footer.ranges(part.start, part.end, MIN_GAP_BYTES):
-        file.seek(start)
-        file.writelines(reader.chunks(start, end))
-    file.seek(footer.start)
-    file.write(footer.shortened(part.start, part.end))

@@ -146,6 +146,8 @@ def folders(draw: st.DrawFn) -> Folder:
     options = {"header": "true"} if header and kind == "csv" else {}
     if kind == "csv":
         options |= draw(st.sampled_from([{}, {}, {}, {"multiLine": "true"}, {"comment": "#"}]))
+    if kind == "parquet":
+        options |= draw(st.sampled_from([{}, {"mergeSchema": "true"}]))
     files: dict[str, bytes] = {}
     stored: dict[str, bytes] = {}
     for number in range(draw(st.integers(1, 5))):
@@ -167,13 +169,16 @@ def folders(draw: st.DrawFn) -> Folder:
     schemas = {"json": ["id INT, v STRING"], "csv": ["id INT, v STRING", *([""] if header else [])]}
     schema = draw(st.sampled_from(schemas.get(kind, [""])))
     split = draw(st.sampled_from(["", "auto"]))
-    return Folder(files, stored, kind, options, schema, draw(st.integers(1, 3)), split, draw(st.booleans()))
+    by_folder, cut_bytes = draw(st.booleans()), 500 if kind == "parquet" else 40
+    return Folder(files, stored, kind, options, schema, draw(st.integers(1, 3)), split, by_folder, cut_bytes)
 
 
 def _written(kind: str, options: Mapping[str, str], line: str, rows: list[tuple[int, str]], mark: bytes) -> bytes:
     if kind == "parquet":
-        table = pa.table({"id": pa.array([n for n, _ in rows], pa.int32()), "v": [text for _, text in rows]})
-        pq.write_table(table, buffer := io.BytesIO(), row_group_size=2)
+        ids, texts = pa.array([n for n, _ in rows], pa.int32()), [text for _, text in rows]
+        table = pa.table({"id": ids, "v": texts, "long": [f"{n:0200d}" for n, _ in rows]})  # so that several are cut
+        size, index = 1 + len(rows) % 3, len(rows) % 2 == 0  # of a row group; with a page index
+        pq.write_table(table, buffer := io.BytesIO(), size, compression="none", write_page_index=index)
         return buffer.getvalue()
     if kind == "json":
         return "".join(json.dumps({"id": n, "v": text}) + "\n" for n, text in rows).encode()

@@ -1,15 +1,19 @@
 """Slices and odd names through the real handler: a script that knows nothing of Sparklet, real Spark, real S3A."""
 
+import base64
 import csv
 import io
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import duckdb
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from pyarrow.parquet import encryption
 
 from sparklet.clock import SystemClock
 from sparklet.job.event_objects import misread
@@ -184,18 +188,34 @@ def test_json_lines_in_slices_are_the_json_lines(function: Function) -> None:
     assert sorted(found, key=lambda row: row[2]) == [["true", row["list"], row["n"], row["text"]] for row in rows]
 
 
-def test_sliced_parquet_equals_the_whole_with_any_filter(function: Function, tmp_path: Path) -> None:
-    """Written by Spark with column indexes and bloom filters; filters that use either, and dictionaries."""
+def written_by_spark(function: Function, whole: Path) -> str:
     function.store.put(f"{DATA}/scripts/write.py", WRITE)
     to = f"{DATA}/written"
     event = {"sparklet": {"script": f"{DATA}/scripts/write.py"}, "to": to}
     assert function.invoke(event)["answer"]["state"] == "SUCCEEDED"
     (written,) = [each.uri for each in function.store.list(f"{to}/") if each.uri.endswith(".parquet")]
-    whole = tmp_path / "whole.parquet"
     function.store.download(written, whole)
-    meta = pq.read_metadata(whole)
-    assert meta.num_row_groups > 5
-    assert meta.row_group(0).column(0).has_column_index
+    assert pq.read_metadata(whole).row_group(0).column(0).has_column_index
+    return written.removeprefix(f"{DATA}/")
+
+
+def written_by_duckdb(function: Function, whole: Path) -> str:
+    with duckdb.connect() as db:
+        rows = "range AS id, 'key-' || range % 900 AS key, 'd' || range % 7 AS day"
+        third = "CASE WHEN range % 5 > 0 THEN range / 3 END AS third"
+        db.execute(f"COPY (SELECT {rows}, {third} FROM range(16000)) TO '{whole}' (ROW_GROUP_SIZE 2048)")
+    function.store.put(f"{DATA}/by_duckdb.parquet", whole.read_bytes())
+    return "by_duckdb.parquet"
+
+
+@pytest.mark.parametrize(("writer", "parts"), [(written_by_spark, 3), (written_by_duckdb, 9)])
+def test_sliced_parquet_equals_the_whole_with_any_filter(
+    function: Function, tmp_path: Path, writer: Callable[[Function, Path], str], parts: int
+) -> None:
+    """With column indexes, Bloom filters and dictionaries, filters that use each, and slices without a row group."""
+    whole = tmp_path / "whole.parquet"
+    name = writer(function, whole)
+    assert pq.read_metadata(whole).num_row_groups > 5
     filters = ["true", "id BETWEEN 4990 AND 5010", "day = 'd3' AND id < 200", "third IS NULL AND id > 11900"]
     with duckdb.connect() as db:
         keys = db.execute(f"SELECT key FROM '{whole}' WHERE id IN (7, 6000)").fetchall()
@@ -208,10 +228,37 @@ def test_sliced_parquet_equals_the_whole_with_any_filter(function: Function, tmp
         blooms = db.execute(f"SELECT count(bloom_filter_offset) FROM parquet_metadata('{whole}')").fetchall()
     assert blooms[0][0] > 5
 
-    name = written.removeprefix(f"{DATA}/")
-    found = run(function, "parquet", name, {"format": "parquet", "filters": filters}, whole.stat().st_size // 3)
+    params = {"format": "parquet", "filters": filters}
+    found = run(function, writer.__name__.replace("_", "-"), name, params, whole.stat().st_size // parts)
 
     assert sorted(found, key=repr) == sorted(expected, key=repr)
+
+
+class _Keys(encryption.KmsClient):  # type: ignore[misc]
+    """Keeps no secret."""
+
+    def __init__(self, config: object) -> None:
+        super().__init__()
+
+    def wrap_key(self, key: bytes, name: str) -> bytes:
+        return base64.b64encode(key)
+
+
+def test_a_part_of_parquet_with_a_signed_footer_fails(function: Function) -> None:
+    """Nobody could sign a shorter one."""
+    columns = encryption.EncryptionConfiguration(footer_key="f", column_keys={"k": ["id"]}, plaintext_footer=True)
+    factory = encryption.CryptoFactory(_Keys)
+    keys = factory.file_encryption_properties(encryption.KmsConnectionConfig(), columns)
+    pq.write_table(pa.table({"id": [1, 2], "v": [3, 4]}), file := io.BytesIO(), 1, encryption_properties=keys)
+    size = len(file.getvalue())
+    etag = function.store.put(f"{DATA}/signed.parquet", file.getvalue())
+    item = InputObject(f"{DATA}/signed.parquet", 10, etag, slice=Slice(SliceKind.ROW_GROUPS, 0, size // 2))
+
+    ref = function.plan(PLAIN.replace(b'"text"', b'"parquet"'), [item])
+    function.deliver(ref)
+
+    record = function.shard(ref)
+    assert record.error_class and "its footer signed: plan without --split" in record.error_message
 
 
 def test_objects_with_odd_names_are_read_each_once(function: Function) -> None:
@@ -232,21 +279,38 @@ def test_objects_with_odd_names_are_read_each_once(function: Function) -> None:
     assert len([uri for uri in uris if misread(uri)]) == len(MISREAD) - 1
 
 
-def test_a_slice_of_a_replaced_object_never_reaches_the_script(function: Function) -> None:
-    queue = MemoryTaskQueue(SystemClock())
+@pytest.mark.parametrize(
+    ("name", "error"), [("c.jsonl", "ObjectChangedError"), ("c.parquet", "RemoteFileChangedException")]
+)
+def test_a_slice_of_a_replaced_object_never_reaches_the_script(function: Function, name: str, error: str) -> None:
+    """Nor in a redrive, which takes whole objects as they are then."""
+    queue, runs = MemoryTaskQueue(SystemClock()), function.ledger.runs
     at = Deployment(BUCKET, function.store, function.ledger, queue, SystemClock())
-    function.store.put(f"{DATA}/changing.jsonl", b'{"n": 1}\n' * 100)
-    options = RunOptions(split="lines", target_bytes=500)
-    script, inputs = f"{DATA}/scripts/plain.py", (f"{DATA}/changing.jsonl",)
-    new_run(at, RunRequest(script, inputs, f"s3://{BUCKET}/out/changing/", run_id="changing", options=options))
-    plan(at, "changing")
-    function.store.put(f"{DATA}/changing.jsonl", b'{"n": 2}\n' * 100)
+    uri, run_id = f"{DATA}/changing/{name}", f"changing-{name[2:]}"
+    function.store.put(uri, _content(name, 1))
+    script, options = f"{DATA}/scripts/plain.py", RunOptions(split="auto", target_bytes=500)
+    request = RunRequest(script, (uri,), f"s3://{BUCKET}/out/{run_id}/", run_id=run_id, options=options)
+    new_run(at, replace(request, params={"format": name[2:].removesuffix("l")}))
+    plan(at, run_id)
+    function.store.put(uri, _content(name, 2))
     refs = [ref for m in _all(queue) if (ref := ShardRef.from_document(json.loads(m.body)))]
 
     function.said()
     function.deliver(*refs)
 
-    records = list(function.ledger.shards.list("changing"))
-    assert {(r.state, r.error_class) for r in records} == {(ShardState.FAILED, "ObjectChangedError")}
-    assert all(r.error_message.startswith(f"{DATA}/changing.jsonl (bytes ") for r in records)
+    records = list(function.ledger.shards.list(run_id))
+    assert len(records) > 1
+    assert {(r.state, r.error_class) for r in records} == {(ShardState.FAILED, error)}
+    assert all(uri[5:] in r.error_message for r in records)
+    runs.start_generation(run_id, 1, runs.get(run_id).scripts[0])
+    function.ledger.attempts.redrive(run_id, 0, 1)
+    function.deliver(replace(refs[0], generation=1))
+    assert function.shard(refs[0]).state is ShardState.FAILED
     assert seen(function) == []
+
+
+def _content(name: str, number: int) -> bytes:
+    if name.endswith("l"):
+        return b'{"n": %d}\n' % number * 100
+    pq.write_table(pa.table({"n": [number * 1000 + n for n in range(100)]}), file := io.BytesIO(), 10)
+    return file.getvalue()

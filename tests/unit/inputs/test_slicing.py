@@ -11,7 +11,7 @@ from sparklet.errors import ObjectForbiddenError, ObjectNotFoundError, ObjectSto
 from sparklet.inputs import slicing as line_cuts
 from sparklet.inputs.selection import Found
 from sparklet.inputs.slicing import slice_objects, split_kind
-from sparklet.model import InputObject, Position, RunOptions, SliceKind
+from sparklet.model import Access, InputObject, Position, RunOptions, SliceKind
 from sparklet.planning.packing import pack_shards
 from sparklet.ports import ObjectInfo
 from tests.stand_ins.memory import MemoryObjectStore
@@ -174,6 +174,45 @@ def test_small_objects_are_passed_on_unread() -> None:
 def test_auto_goes_by_the_name(name: str, kind: str) -> None:
     assert split_kind(f"s3://b/{name}", "auto") == kind
     assert split_kind(f"s3://b/{name}", "lines") == "lines"
+
+
+# --- Parquet ---
+
+
+@pytest.mark.parametrize(("size", "target"), [(12, 11), (1000, 300), (1001, 1)])
+def test_parquet_is_cut_into_even_ranges_of_all_its_bytes(size: int, target: int) -> None:
+    items, told = cut(b"x" * (size - 4) + b"PAR1", "parquet", target)
+
+    found = [item.slice for item in items if item.slice]
+    assert [0, *(each.end for each in found)] == [*(each.start for each in found), size]
+    assert [each.end - each.start for each in found] == [item.size_bytes for item in items]
+    assert {each.kind for each in found} == {SliceKind.ROW_GROUPS} and told == []
+    assert size / len(items) <= target and max(i.size_bytes for i in items) - min(i.size_bytes for i in items) <= 1
+
+
+@pytest.mark.parametrize(
+    ("name", "ending", "version", "access", "why"),
+    [
+        ("a", b"PAR1", "", Access(role_arn="arn:aws:iam::1:role/x"), "workers fetch whole"),
+        ("a", b"PAR1", "", Access(requester_pays=True), "workers fetch whole"),
+        ("a", b"PAR1", "v", Access(), "workers fetch whole"),
+        ("_a", b"PAR1", "", Access(), "workers fetch whole"),
+        ("a", b"PARE", "", Access(), "encrypted Parquet"),
+        ("a", b"1,2\n", "", Access(), "no Parquet"),
+    ],
+)
+def test_parquet_that_has_no_parts_for_spark_is_whole(
+    name: str, ending: bytes, version: str, access: Access, why: str
+) -> None:
+    store, told = MemoryObjectStore(), list[str]()
+    found = put(store, b"x" * 96 + ending, f"s3://data/in/{name}.parquet")
+    found = replace(found, item=replace(found.item, version_id=version))
+    options = RunOptions(split="auto", target_bytes=16)
+
+    passed = list(slice_objects(store, [found], options, whole=lambda _, why: told.append(why), access=access))
+
+    assert passed == [found]
+    assert len(told) == 1 and why in told[0]
 
 
 # --- the store says otherwise ---

@@ -192,6 +192,7 @@ def test_slices_versions_and_foreign_access_are_fetched() -> None:
     assert not needs_staging(plain, none)
     assert needs_staging(InputObject("s3://b/a.csv", 1, version_id="v1"), none)
     assert needs_staging(InputObject("s3://b/a.csv", 1, slice=Slice(SliceKind.LINES, 0, 1)), none)
+    assert not needs_staging(InputObject("s3://b/a.parquet", 1, slice=Slice(SliceKind.ROW_GROUPS, 0, 1)), none)
     assert needs_staging(plain, Access(requester_pays=True))
     assert needs_staging(plain, Access(role_arn="arn:aws:iam::1:role/x"))
 
