@@ -29,7 +29,7 @@ case "${1-}" in
         exec python3 "$@"
         ;;
     pyspark | spark-submit | spark-sql)
-        exec python3 -P -m sparklet.spark.spark_command "$@"
+        exec "$SPARK_HOME/bin/$@"
         ;;
     shard)
         shift

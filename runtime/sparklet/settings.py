@@ -55,7 +55,7 @@ NAMES = OF_FUNCTIONS | frozenset(
             "SPARKLET_HOST",
             "SPARKLET_LOG_DIR",
         ),
-        *("SPARKLET_OUTCOME_FILE", "SPARKLET_SHELL"),
+        "SPARKLET_OUTCOME_FILE",
     }
 )
 """Every variable that begins with ``SPARKLET_``; any other is refused, since it must be a misspelt one."""

@@ -103,7 +103,7 @@ def test_an_unknown_command_lists_the_known_ones(start: Start) -> None:
 def test_a_pyspark_shell_has_the_table_formats(start: Start) -> None:
     typed = 'print("rows", spark.range(7).count(), spark.conf.get("spark.sql.extensions").count("Extension"))\n'
 
-    done = start("pyspark", options=("--interactive",), typed=typed)
+    done = start("pyspark", env={"PYSPARK_DRIVER_PYTHON_OPTS": "-i"}, options=("--interactive",), typed=typed)
 
     assert done.returncode == 0 and f"rows 7 {len(FORMATS)}" in done.stdout, done.stdout[-2000:] + done.stderr[-2000:]
 

@@ -1,22 +1,21 @@
-"""``pyspark``, ``spark-submit`` and ``spark-sql`` in the image, with Sparklet's jars, S3A and class-data archive.
+"""``spark-submit`` in the image, with Sparklet's jars, S3A and class-data archive.
 
-Java starts directly, with the command line of the worker's runners, without bash and ``/dev/fd``; Spark's own launcher
-parses the options. The image has this under Spark's names in ``/opt/spark/bin``, so that a plain ``python`` in which
-PySpark starts its JVM gets the same.
+Java starts directly, with the command line of the worker's runners: the archive is bound to their class path, and
+Spark's ``spark-class`` needs ``/dev/fd``, which Lambda lacks. Spark's own launcher parses the options. Spark's own
+``pyspark`` and ``spark-sql`` call this, and so does a plain ``python`` in which PySpark starts its JVM.
 """
 
 import os
-import shlex
 import subprocess
 import sys
 import zipfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NoReturn
 
 from sparklet.errors import SettingsError, SparkletError
 from sparklet.job.session import table_conf
-from sparklet.settings import SparkSettings, check_names, spark_settings
+from sparklet.settings import SparkSettings, spark_settings
 from sparklet.spark.script_host import conf_apart
 from sparklet.spark.spark_options import (
     SHELL,
@@ -31,36 +30,26 @@ from sparklet.spark.spark_options import (
 
 LAUNCHER = "org.apache.spark.launcher.Main"
 SQL_CLASS = "org.apache.spark.sql.hive.thriftserver.SparkSQLCLIDriver"
-SHELL_VARIABLE = "SPARKLET_SHELL"  # set if PySpark's shell starts spark-submit
 SWITCHES = ("--help", "--supervise", "--usage-error", "--verbose", "--version")  # options without a value
 
 
-def main(arguments: Sequence[str] | None = None) -> NoReturn:
-    """Replace this process by the command that the first argument names."""
-    command, *rest = sys.argv[1:] if arguments is None else arguments
+def main() -> NoReturn:
+    """Replace this process by what these arguments of ``spark-submit`` ask for."""
     try:
-        if command == "pyspark" and not {"--help", "-h", "--version"}.intersection(rest):
-            _become(*shell(rest, os.environ))
         settings = spark_settings()
         scratch = Path(os.environ.get("SPARKLET_SCRATCH") or "/tmp")  # noqa: S108 - the image's only writable place
-        words = ["--class", SQL_CLASS, *rest] if command == "spark-sql" else rest
-        interactive = command == "spark-sql" or SHELL_VARIABLE in os.environ
-        _become(submit(settings, scratch, normalised(settings, words), interactive), process_env(settings, os.environ))
+        command = launched(settings, sys.argv[1:])
+        if SUBMIT not in command:  # the Python of PySpark's shell, which comes here again
+            os.execvp(command[0], command)  # noqa: S606 - no shell is what we want
+        command, conf = conf_apart(submit(settings, scratch, command[command.index(SUBMIT) + 1 :]))
     except SparkletError as error:
-        sys.exit(f"{command}: {error}")
+        sys.exit(f"spark-submit: {error}")
+    os.set_inheritable(conf, True)
+    os.execve(command[0], command, process_env(settings, os.environ))  # noqa: S606
 
 
-def shell(arguments: Sequence[str], env: Mapping[str, str]) -> tuple[list[str], dict[str, str]]:
-    """The command and environment of PySpark's shell, whatever its standard input is."""
-    check_names(env)
-    home = spark_home(spark_settings(env))
-    startup = next(path for path in (home / "python/pyspark/shell.py", home / "shell.py") if path.is_file())
-    ours = {"PYTHONSTARTUP": str(startup), "PYSPARK_SUBMIT_ARGS": shlex.join([*arguments, SHELL])}
-    return [sys.executable, "-i"], {**env, **ours, SHELL_VARIABLE: "1", "SPARK_HOME": str(home)}
-
-
-def normalised(settings: SparkSettings, arguments: Sequence[str]) -> list[str]:
-    """The arguments from Spark's launcher: options first, each setting as ``--conf``; its errors are SettingsErrors."""
+def launched(settings: SparkSettings, arguments: Sequence[str]) -> list[str]:
+    """The command of Spark's launcher: options first, each setting as ``--conf``; its errors are SettingsErrors."""
     home = spark_home(settings)
     java = [java_path(settings), "-Xmx128m", "-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC", "-XX:-UsePerfData"]
     answer = subprocess.run(
@@ -73,19 +62,19 @@ def normalised(settings: SparkSettings, arguments: Sequence[str]) -> list[str]:
     if answer.returncode:
         lines = answer.stderr.strip().splitlines() or ["Spark's launcher failed without a message"]
         raise SettingsError(lines[-1])
-    words = answer.stdout.split("\0\n", 1)[-1].split("\0")
-    return words[words.index(SUBMIT) + 1 : -1]
+    return answer.stdout.split("\0\n", 1)[-1].split("\0")[:-1]
 
 
-def submit(settings: SparkSettings, scratch: Path, arguments: Sequence[str], interactive: bool) -> list[str]:
+def submit(settings: SparkSettings, scratch: Path, arguments: Sequence[str]) -> list[str]:
     """Java's command line for arguments from the launcher; a script runs as in the worker.
 
-    ``interactive``: with the extensions and catalogs of the table formats, and no Hive metastore unless SQL needs it.
+    PySpark without a script, and SQL, have the extensions and catalogs of the table formats, and no Hive metastore
+    unless SQL needs it.
     """
     given = _conf(arguments)
     jars = class_path(settings)
     conf = spark_defaults(settings, scratch, jars)
-    if interactive:
+    if SHELL in arguments or SQL_CLASS in arguments:
         there = _class_names(settings)
         formats = table_conf(lambda name: f"{name.replace('.', '/')}.class" in there, str(scratch / "warehouse"))
         conf = {"spark.sql.catalogImplementation": "in-memory", **formats, **conf}
@@ -120,13 +109,6 @@ def _class_names(settings: SparkSettings) -> frozenset[str]:
         with zipfile.ZipFile(jar) as content:
             names.update(content.namelist())
     return frozenset(names)
-
-
-def _become(command: Sequence[str], env: Mapping[str, str]) -> NoReturn:
-    if SUBMIT in command:
-        command, conf = conf_apart(command)
-        os.set_inheritable(conf, True)
-    os.execve(command[0], list(command), dict(env))  # noqa: S606 - no shell is what we want
 
 
 if __name__ == "__main__":

@@ -513,7 +513,7 @@ def test_the_images_spark_submit_shows_no_settings_either(tmp_path: Path) -> Non
     (tmp_path / "job.py").write_text(LISTED)
     conf = {"spark.hadoop.fs.s3a.secret.key": "hunter2", **{f"spark.odd.{n}": value for n, value in enumerate(ODD)}}
     env = {**os.environ, **small_env(SPARKLET_SPARK_CONF=json.dumps(conf)), "PYTHONPATH": os.pathsep.join(sys.path)}
-    command = [sys.executable, "-m", "sparklet.spark.spark_command", "spark-submit", str(tmp_path / "job.py")]
+    command = [sys.executable, "-m", "sparklet.spark.spark_command", str(tmp_path / "job.py")]
 
     done = subprocess.run(command, env=env, cwd=tmp_path, capture_output=True, text=True, check=False)
 

@@ -1,8 +1,7 @@
-"""spark-submit, pyspark and spark-sql of the image: Spark's options are heeded, ours are below them."""
+"""spark-submit of the image, which pyspark and spark-sql call: Spark's options are heeded, ours are below them."""
 
 import itertools
 import os
-import sys
 import zipfile
 from dataclasses import replace
 from pathlib import Path
@@ -12,7 +11,8 @@ import pytest
 from sparklet.errors import SettingsError
 from sparklet.job.session import DELTA
 from sparklet.settings import SparkSettings, spark_settings
-from sparklet.spark.spark_command import SQL_CLASS, normalised, shell, submit
+from sparklet.spark.spark_command import SQL_CLASS, launched, submit
+from sparklet.spark.spark_options import SUBMIT
 
 
 @pytest.fixture
@@ -35,7 +35,7 @@ def _conf(command: list[str]) -> dict[str, str]:
 
 
 def test_a_script_gets_the_workers_defaults_unless_overridden(settings: SparkSettings, tmp_path: Path) -> None:
-    command = submit(settings, tmp_path, ["--conf", "spark.sql.shuffle.partitions=9", "job.py", "--x"], False)
+    command = submit(settings, tmp_path, ["--conf", "spark.sql.shuffle.partitions=9", "job.py", "--x"])
 
     assert command[-2:] == ["job.py", "--x"]
     conf = _conf(command)
@@ -49,39 +49,36 @@ def test_javas_start_options_are_taken_from_sparks(settings: SparkSettings, tmp_
     options = [part for key, value in asked.items() for part in ("--conf", f"{key}={value}")]
     options += ["--conf", "spark.driver.extraClassPath=/mine.jar", "--verbose", "--name", "n"]
 
-    command = submit(settings, tmp_path, [*options, "job.py", "--conf", "spark.driver.memory=9g"], False)
+    command = submit(settings, tmp_path, [*options, "job.py", "--conf", "spark.driver.memory=9g"])
 
     assert "-Xmx3g" in command
     assert {"-Da=b", "-Dc=d"} <= set(command)
     assert command[command.index("-cp") + 1].split(os.pathsep)[-1] == "/mine.jar"  # the archive's part comes first
 
 
-def test_a_shell_has_the_table_formats_of_its_jars(settings: SparkSettings, tmp_path: Path) -> None:
-    conf = _conf(submit(settings, tmp_path, ["pyspark-shell"], True))
+@pytest.mark.parametrize("arguments", [["pyspark-shell"], ["--class", SQL_CLASS, "spark-internal"]])
+def test_a_shell_has_the_table_formats_of_its_jars(
+    settings: SparkSettings, tmp_path: Path, arguments: list[str]
+) -> None:
+    conf = _conf(submit(settings, tmp_path, arguments))
 
     assert conf["spark.sql.extensions"] == DELTA
     assert conf["spark.sql.catalogImplementation"] == "in-memory"
 
 
-def test_pyspark_is_python_with_a_startup_file(settings: SparkSettings) -> None:
-    command, env = shell(["--conf", "spark.app.name=a b"], {"SPARK_HOME": str(settings.spark_home)})
-
-    assert command == [sys.executable, "-i"]
-    assert env["PYTHONSTARTUP"] == str(settings.spark_home / "shell.py") if settings.spark_home else False
-    assert env["PYSPARK_SUBMIT_ARGS"] == "--conf 'spark.app.name=a b' pyspark-shell"
-
-
 def test_spark_itself_reads_the_options() -> None:
     settings = spark_settings({})
 
-    words = normalised(settings, ["job.py", "--own", "x"])
-    sql = normalised(settings, ["--driver-memory", "3g", "--class", SQL_CLASS, "-e", "select 1"])
+    words = launched(settings, ["job.py", "--own", "x"])
+    sql = launched(settings, ["--driver-memory", "3g", "--class", SQL_CLASS, "-e", "select 1"])
+    shell = launched(settings, ["pyspark-shell-main", "--name", "PySparkShell", "--conf", "spark.a=b c"])  # bin/pyspark
 
-    assert words == ["job.py", "--own", "x"]
-    assert sql[:2] == ["--conf", "spark.driver.memory=3g"]
+    assert words[words.index(SUBMIT) + 1 :] == ["job.py", "--own", "x"]
+    assert sql[sql.index(SUBMIT) + 1 :][:2] == ["--conf", "spark.driver.memory=3g"]
     assert sql[-3:] == ["spark-internal", "-e", "select 1"]
+    assert SUBMIT not in shell and shell[0] == "env" and any("pyspark-shell" in word for word in shell)
 
 
 def test_a_missing_spark_is_reported(tmp_path: Path) -> None:
     with pytest.raises(SettingsError, match="holds no folder jars"):
-        normalised(replace(spark_settings({}), spark_home=tmp_path), ["job.py"])
+        launched(replace(spark_settings({}), spark_home=tmp_path), ["job.py"])
