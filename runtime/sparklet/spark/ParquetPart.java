@@ -125,10 +125,6 @@ public class ParquetPart {
             return false;
         }
 
-        public int available() {
-            return (int) Math.min(Integer.MAX_VALUE, footerAt + footer.length - at);
-        }
-
         public int read() throws IOException {
             byte[] one = new byte[1];
             return read(one, 0, 1) < 0 ? -1 : one[0] & 0xff;

@@ -175,8 +175,9 @@ def folders(draw: st.DrawFn) -> Folder:
 
 def _written(kind: str, options: Mapping[str, str], line: str, rows: list[tuple[int, str]], mark: bytes) -> bytes:
     if kind == "parquet":
-        ids, texts = pa.array([n for n, _ in rows], pa.int32()), [text for _, text in rows]
-        table = pa.table({"id": ids, "v": texts, "long": [f"{n:0200d}" for n, _ in rows]})  # so that several are cut
+        schema = pa.schema({"id": pa.int32(), "v": pa.string(), "long": pa.string()})
+        wide = [{"id": n, "v": text, "long": f"{n:0200d}"} for n, text in rows]  # so that there is much to cut
+        table = pa.Table.from_pylist(wide, schema)
         size, index = 1 + len(rows) % 3, len(rows) % 2 == 0  # of a row group; with a page index
         pq.write_table(table, buffer := io.BytesIO(), size, compression="none", write_page_index=index)
         return buffer.getvalue()
