@@ -11,6 +11,7 @@ from sparklet.errors import EventError, PlanError, ScriptError, ScriptFailedErro
 from sparklet.events import Source, Task, answer
 from sparklet.job.outcome import EVENT
 from sparklet.log import Log
+from sparklet.model import InputObject, Slice, SliceKind
 from sparklet.spark.runner import ScriptResult
 from sparklet.spark.task_limits import Deadline
 from sparklet.worker.attempt import Attempt
@@ -196,25 +197,27 @@ def test_several_inputs_hide_the_functions_own_input_path(bench: Bench) -> None:
 
 
 IN_PARTITIONS = {"s3://in/day=1/a.csv": "s3://in/"}
+PART = InputObject("s3://in/day=1/a.csv", 5, "e", slice=Slice(SliceKind.ROW_GROUPS, 0, 5))
 
 
 @pytest.mark.parametrize(
-    ("script", "args", "partitions", "message"),
+    ("script", "args", "seen", "message"),
     [
         (b"read(sys.argv[1])", ("{input}",), {}, "the folder of its inputs, and Spark here does not list"),
         (b"read(event['input_folders'])", (), {}, "the folder of its inputs, and Spark here does not list"),
+        (b"read(event['inputs'])", (), {"inputs": (PART,)}, "a part of a Parquet file, and Spark here has another"),
         (
             b"read(event['inputs'])",
             (),
-            IN_PARTITIONS,
+            {"partitions": IN_PARTITIONS},
             "below s3://in/, and Spark here reads files without",
         ),
-        (b"read(event['inputs'], basePath='s3://in/')", (), IN_PARTITIONS, ""),
+        (b"read(event['inputs'], basePath='s3://in/')", (), {"partitions": IN_PARTITIONS}, ""),
         (b"read(event['inputs'])", (), {}, ""),
     ],
 )
 def test_what_needs_our_java_is_refused_where_it_is_not(
-    bench: Bench, script: bytes, args: tuple[str, ...], partitions: dict[str, str], message: str
+    bench: Bench, script: bytes, args: tuple[str, ...], seen: dict[str, Any], message: str
 ) -> None:
     """In engines, whose Spark lists the whole folder, and knows nothing of its partitions."""
     bench.store.put(GIVEN, script)
@@ -224,7 +227,7 @@ def test_what_needs_our_java_is_refused_where_it_is_not(
         "output_path": "s3://out",
         "input_folders": ["s3://in/"],
     }
-    execution = Execution(unpinned(GIVEN), event, args, is_shard=True, partitions=partitions)
+    execution = Execution(unpinned(GIVEN), event, args, is_shard=True, **seen)
     attempt = Attempt("attempt-1", Task(Source.DIRECT, {}), Deadline.within(60), Log())
 
     with pytest.raises(PlanError, match=message) if message else nullcontext():
