@@ -26,7 +26,8 @@ from sparklet.model import (
 
 NUMBERS = st.integers(0, 10**9 - 1)
 WORDS = st.text(st.characters(exclude_categories=["Cs"]), max_size=40)
-OBJECTS = st.builds(InputObject, uri=WORDS, size_bytes=NUMBERS, etag=WORDS)
+TIMES = st.floats(0, 1e10)
+OBJECTS = st.builds(InputObject, uri=WORDS, size_bytes=NUMBERS, etag=WORDS, version_id=WORDS, modified_s=TIMES)
 REF = ShardRef("run-1", 7, 2, "part-000000.jsonl", 100, 50)
 
 

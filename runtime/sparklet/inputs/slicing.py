@@ -188,7 +188,7 @@ def _cut(store: ObjectStore, item: InputObject, kind: str, target_bytes: int) ->
             except ObjectChangedError:
                 pass
         info = store.head(item.uri, item.version_id)
-        item = replace(item, size_bytes=info.size_bytes, etag=info.etag)
+        item = replace(item, size_bytes=info.size_bytes, etag=info.etag, modified_s=info.modified_s)
     raise CannotCutError("changes all the time")
 
 

@@ -85,6 +85,7 @@ class InputObject:
     slice: Slice | None = None
     item: str = ""  # an item's value as JSON: it names no object, it is the input itself
     partition: tuple[str, ...] = ()  # values of the partition in which it lies, of a table of the catalog
+    modified_s: float = 0.0  # when it was written; 0: nobody knows
 
     @classmethod
     def of_item(cls, value: Any) -> Self:
@@ -160,21 +161,27 @@ class Shard:
 
 
 def _object_document(item: InputObject) -> list[Any] | dict[str, Any]:
-    """``[uri, size, etag]``, and only where there is one: version, slice, partition; of an item ``{"item": value}``."""
+    """``[uri, size, etag]``, and, where they are, time, version, slice, partition; of an item ``{"item": value}``."""
     if item.item:
         return {"item": json.loads(item.item)}
     part = item.slice and [item.slice.kind, item.slice.start, item.slice.end, item.slice.header_bytes]
-    document = [item.uri, item.size_bytes, item.etag, item.version_id, part, item.partition]
+    document = [item.uri, item.size_bytes, item.etag, item.modified_s, item.version_id, part, item.partition]
     while len(document) > 3 and not document[-1]:
         document.pop()
     return document
 
 
 def _stored_object(
-    uri: str, size: int, etag: str, version_id: str = "", part: list[Any] | None = None, values: Sequence[str] = ()
+    uri: str,
+    size: int,
+    etag: str,
+    modified_s: float = 0.0,
+    version_id: str = "",
+    part: list[Any] | None = None,
+    values: Sequence[str] = (),
 ) -> InputObject:
     cut = Slice(SliceKind(part[0]), int(part[1]), int(part[2]), int(part[3])) if part else None
-    return InputObject(str(uri), int(size), str(etag), str(version_id), cut, partition=tuple(values))
+    return InputObject(str(uri), int(size), str(etag), str(version_id), cut, "", tuple(values), float(modified_s))
 
 
 @dataclass(frozen=True, slots=True)

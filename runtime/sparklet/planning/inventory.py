@@ -179,7 +179,9 @@ class Inventory:
                         yield Found(each.item, Position(number, each.after), self._filter.skipped)
                     elif (info := each.info) and self._takes(source, each, info, named, done):
                         item = InputObject(
-                            info.uri, info.size_bytes, info.etag, info.version_id, partition=each.partition
+                            *(info.uri, info.size_bytes, info.etag, info.version_id),
+                            partition=each.partition,
+                            modified_s=0.0 if isinstance(source, Listed) else info.modified_s,  # a list may err
                         )
                         yield Found(item, Position(number, each.after), self._filter.skipped)
                     elif not each.info:

@@ -39,7 +39,7 @@ public class StagedS3A extends FileSystem {
         s3a = FileSystem.get(given, cached);
         String list = new String(Files.readAllBytes(new java.io.File(conf.get("sparklet.task"), "inputs").toPath()), "UTF-8");
         String[] words = list.split("\0", -1);
-        for (int at = 0; at + 5 < words.length; at += 6) {
+        for (int at = 0; at + 7 < words.length; at += 8) {
             if (!words[at + 3].isEmpty()) {
                 copies.put(words[at], new Copy(words[at + 3], Integer.parseInt(words[at + 4]), !words[at + 5].isEmpty()));
             }

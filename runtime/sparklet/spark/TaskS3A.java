@@ -31,6 +31,7 @@ import org.apache.hadoop.fs.impl.FutureIOSupport;
 import org.apache.hadoop.fs.impl.OpenFileParameters;
 import org.apache.hadoop.fs.permission.FsPermission;
 import org.apache.hadoop.fs.s3a.RemoteFileChangedException;
+import org.apache.hadoop.fs.s3a.S3AFileStatus;
 import org.apache.hadoop.fs.s3a.S3AFileSystem;
 import org.apache.hadoop.mapred.InvalidFileTypeException;
 import org.apache.hadoop.util.Progressable;
@@ -42,7 +43,7 @@ import org.apache.parquet.hadoop.util.HadoopInputFile;
 import org.apache.parquet.hadoop.util.HadoopOutputFile;
 
 /**
- * S3A that asks once for size and ETag of each of a task's inputs, which Spark does up to eight times.
+ * S3A that knows size and ETag of each of a task's inputs by the plan, or asks once, which Spark does up to eight times.
  *
  * S3A then reads by this ETag, which must be the planned one: an input that was replaced since is an error, never a
  * mixture of two objects.
@@ -76,7 +77,7 @@ public class TaskS3A extends S3AFileSystem {
         java.io.File list = new java.io.File(conf.get("sparklet.task", "/proc/none"), "inputs");
         if (list.exists()) {
             String[] words = new String(Files.readAllBytes(list.toPath()), "UTF-8").split("\0", -1);
-            for (int at = 0; at + 5 < words.length; at += 6) {
+            for (int at = 0; at + 7 < words.length; at += 8) {
                 if (words[at].startsWith(uri.getHost() + "/")) {
                     add(words[at], words[at + 1], words[at + 2]);
                     if (words[at + 3].isEmpty() && !words[at + 5].isEmpty()) {
@@ -84,6 +85,9 @@ public class TaskS3A extends S3AFileSystem {
                         if (parts.put(words[at], part) != null) { // no plan packs them together
                             throw new IOException("a shard has two parts of " + words[at]);
                         }
+                    }
+                    if (!words[at + 6].isEmpty()) {
+                        know(words[at], words[at + 1], Long.parseLong(words[at + 6]), Long.parseLong(words[at + 7]));
                     }
                 }
             }
@@ -106,6 +110,13 @@ public class TaskS3A extends S3AFileSystem {
         if (!folder.isEmpty()) {
             folders.put(key, new Path(getUri().getScheme(), getUri().getHost(), folder));
         }
+    }
+
+    /** What the plan knows of an input need not be asked: S3A reads by its ETag, or not at all. */
+    private void know(String key, String etag, long bytes, long modifiedMs) {
+        Path path = new Path(getUri().getScheme(), getUri().getHost(), key.substring(key.indexOf('/')));
+        known.put(key, new S3AFileStatus(
+                bytes, modifiedMs, path, getDefaultBlockSize(path), getUsername(), etag, null));
     }
 
     /** Spark's index of files asks this of each path that it reads: below which folder do partitions begin? */

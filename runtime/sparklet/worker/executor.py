@@ -331,12 +331,13 @@ def _refuse_lost_work(names: list[str], seen: Path, execution: Execution, script
 
 
 def _planned(execution: Execution, copies: Mapping[int, Path]) -> Iterator[str]:
-    """For ``TaskS3A`` and ``StagedS3A``, six words each: of inputs, and of folders.
+    """For ``TaskS3A`` and ``StagedS3A``, eight words each: of inputs, and of folders.
 
     The address; of an input the ETag; the folder below which its partitions begin; of a fetched one the file, how many
     bytes of it are a slice's header (-1: it is no slice), and whether it is the first slice; of a slice of Parquet no
-    file, and its first byte and the one behind its last. Folders are those with other values of partitions, and, by the
-    address alone, the run's inputs.
+    file, and its first byte and the one behind its last; of an object that is read in place, and whole, size and time
+    in milliseconds, if both are planned. Folders are those with other values of partitions, and, by the address alone,
+    the run's inputs.
     """
     roots = {uri: f"/{split_uri(root)[1]}" for uri, root in execution.partitions.items()}
     uris = [item.uri for item in execution.inputs]
@@ -351,10 +352,12 @@ def _planned(execution: Execution, copies: Mapping[int, Path]) -> Iterator[str]:
             yield from (file, str(part.header_bytes), "1" if part.start == part.header_bytes else "")
         else:
             yield from ("", str(part.start), str(part.end))
+        is_known = item.etag and item.modified_s and not part and place not in copies
+        yield from (str(item.size_bytes), str(int(item.modified_s * 1000))) if is_known else ("", "")
     for folder in roots.keys() - {item.uri for item in execution.inputs}:
-        yield from (folder.partition("://")[2], "", roots[folder], "", "", "")
+        yield from (folder.partition("://")[2], "", roots[folder], *[""] * 5)
     for folder in execution.event.get("input_folders", ()) if execution.is_shard else ():
-        yield from (folder.partition("://")[2], "", "", "", "", "")
+        yield from (folder.partition("://")[2], *[""] * 7)
 
 
 def read_outcome(path: Path) -> ShardResult:

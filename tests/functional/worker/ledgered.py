@@ -13,6 +13,7 @@ import pytest
 from sparklet.aws.clients import AwsClients
 from sparklet.aws.dynamodb import DynamoLedger
 from sparklet.aws.object_store import S3ObjectStore
+from sparklet.errors import ObjectStoreError
 from sparklet.model import InputObject, PartRecord, Position, Run, RunOptions, ScriptRef, Shard, ShardRecord, ShardRef
 from tests.functional.worker.conftest import MARK, marked
 from tests.functional.worker.worker_process import WorkerProcess, stand_in, worker_process
@@ -54,7 +55,7 @@ class Function:
         ref = ScriptRef(uri, digest, "s3://mine/job.py")
         run = Run(run_id, ("s3://in/",), f"s3://{BUCKET}/out/{run_id}/", (ref,), options=RunOptions(**options))
         self.ledger.runs.create(run)
-        items = tuple(each if isinstance(each, InputObject) else InputObject(each, 4) for each in inputs)
+        items = tuple(each if isinstance(each, InputObject) else self.planned(each) for each in inputs)
         size_bytes = sum(item.size_bytes for item in items)
         line = Shard(0, items).to_line()
         part = "part-00000-test.jsonl"
@@ -64,6 +65,14 @@ class Function:
         self.ledger.shards.add([record])
         self.ledger.runs.seal_plan(run_id, 1, len(inputs), size_bytes)
         return record.ref
+
+    def planned(self, uri: str) -> InputObject:
+        """An object as a listing has it; one that is not there as it was."""
+        try:
+            info = self.store.head(uri)
+        except ObjectStoreError:
+            return InputObject(uri, 4)
+        return InputObject(uri, info.size_bytes, info.etag, modified_s=info.modified_s)
 
     def deliver(self, *refs: ShardRef) -> list[str]:
         """Invoke with a message for each; the messages that come back."""
