@@ -22,7 +22,7 @@ from sparklet.engines.one_shard import (
 from sparklet.errors import DeadlineExceededError, EventError, GatewayLostError, LedgerError
 from sparklet.model import Failure, ShardState
 from sparklet.spark.runner import Output, ScriptCall, ScriptResult
-from tests.unit.worker.conftest import Bench
+from tests.unit.worker.conftest import Bench, exits, raises
 
 COMMAND = ShardCommand("run-1", 0, generation=None, timeout_s=7200, redrive=False)
 REDRIVE = ShardCommand("run-1", 0, generation=None, timeout_s=7200, redrive=True)
@@ -65,7 +65,7 @@ def test_a_shard_that_is_done_already_is_not_done_again(bench: Bench) -> None:
 
 def test_a_script_at_fault_fails_the_shard(bench: Bench) -> None:
     bench.plan()
-    bench.runner.behaviour = lambda call, output: ScriptResult(1, "", "AnalysisException", "no such column")
+    bench.runner.behaviour = exits(1, "AnalysisException", "no such column")
 
     assert run(bench) == FAILED
     assert state(bench) is ShardState.FAILED
@@ -74,11 +74,8 @@ def test_a_script_at_fault_fails_the_shard(bench: Bench) -> None:
 
 
 def test_a_retryable_failure_releases_the_shard(bench: Bench) -> None:
-    def lose(call: ScriptCall, output: Output) -> ScriptResult:
-        raise GatewayLostError("the JVM exited with -9")
-
     bench.plan()
-    bench.runner.behaviour = lose
+    bench.runner.behaviour = raises(GatewayLostError("the JVM exited with -9"))
 
     assert run(bench) == LATER
     assert state(bench) is ShardState.PENDING
@@ -220,23 +217,36 @@ def test_sigterm_after_the_script_does_not_take_its_success_away(bench: Bench, m
 
 
 def test_a_shard_is_named_by_options() -> None:
-    command = parse(["--run", "r", "--shard", "3", "--generation", "1", "--timeout", "60", "--redrive"])
+    named = ["--run", "r", "--shard", "3", "--generation", "1", "--timeout", "60", "--redrive"]
 
-    assert command == ShardCommand("r", 3, 1, 60, redrive=True)
+    assert parse(named) == ShardCommand("r", 3, 1, 60, redrive=True)
+    assert parse([*named, "--conf", "a=1", "--conf", "b=c=d"]).conf == {"a": "1", "b": "c=d"}
 
 
 @pytest.mark.parametrize("by_argument", [True, False])
 def test_a_shard_is_named_by_a_message_of_the_queue(by_argument: bool) -> None:
     message = json.dumps({"run_id": "r", "shard": 3, "generation": 2, "part": "p", "offset": 0, "length": 9})
+    conf = ["--conf", "spark.master=spark://10.0.0.7:7077"]
 
-    command = parse(["--message", message]) if by_argument else parse([], message)
+    command = parse([*conf, "--message", message]) if by_argument else parse(conf, message)
 
     assert (command.run_id, command.shard, command.generation) == ("r", 3, 2)
+    assert command.conf == {"spark.master": "spark://10.0.0.7:7077"}
 
 
-@pytest.mark.parametrize("arguments", [[], ["--run", "r"], ["--message", "{"], ["--message", "{}"], ["--timeout", "0"]])
-def test_a_command_that_names_no_shard_is_refused(arguments: list[str]) -> None:
-    with pytest.raises(EventError):
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        ([], "no shard"),
+        (["--run", "r"], "no shard"),
+        (["--message", "{"], "not JSON"),
+        (["--message", "{}"], "no shard"),
+        (["--timeout", "0"], "more than 0"),
+        (["--run", "r", "--shard", "7", "--conf", "spark.master"], "KEY=VALUE"),
+    ],
+)
+def test_a_command_that_names_no_shard_is_refused(arguments: list[str], says: str) -> None:
+    with pytest.raises(EventError, match=says):
         parse(arguments)
 
 
@@ -247,28 +257,6 @@ def test_the_memory_is_the_containers_where_it_has_a_limit(tmp_path: Path) -> No
 
     assert container_memory_mb([limit, none]) == 256
     assert container_memory_mb([none, tmp_path / "not there"]) > 256
-
-
-def test_settings_of_a_cluster_come_with_the_command() -> None:
-    named = ("--run", "run-1", "--shard", "7", "--generation", "2")
-    command = parse([*named, "--conf", "spark.master=spark://10.0.0.7:7077", "--conf", "spark.a=b=c"])
-
-    assert (command.run_id, command.shard, command.generation) == ("run-1", 7, 2)
-    assert command.conf == {"spark.master": "spark://10.0.0.7:7077", "spark.a": "b=c"}
-    assert parse(named).conf == {}
-
-
-def test_no_conf_without_a_value() -> None:
-    with pytest.raises(EventError, match="KEY=VALUE"):
-        parse(["--run", "run-1", "--shard", "7", "--conf", "spark.master"])
-
-
-def test_settings_of_a_cluster_come_beside_a_message() -> None:
-    message = '{"run_id": "run-1", "shard": 7, "generation": 0, "part": "part-0.jsonl", "offset": 0, "length": 9}'
-
-    command = parse(["--conf", "spark.master=spark://10.0.0.7:7077"], message)
-
-    assert command.conf == {"spark.master": "spark://10.0.0.7:7077"}
 
 
 def test_a_container_without_java_cannot_do_any_shard(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

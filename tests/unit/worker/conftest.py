@@ -12,7 +12,7 @@ import pytest
 
 from sparklet.errors import DeadlineExceededError, LedgerError
 from sparklet.events import Outcome, Task, answer, parse_event
-from sparklet.job.outcome import EVENT
+from sparklet.job.outcome import EVENT, OUTCOME_FILE
 from sparklet.log import Log
 from sparklet.model import InputObject, PartRecord, Position, Run, RunOptions, ScriptRef, Shard, ShardRecord, ShardRef
 from sparklet.ports.deployment import Deployment
@@ -34,6 +34,30 @@ Behaviour = Callable[[ScriptCall, Output], ScriptResult]
 
 def succeed(call: ScriptCall, output: Output) -> ScriptResult:
     return ScriptResult(0)
+
+
+def exits(code: int, cause_class: str = "", cause: str = "", tail: str = "") -> Behaviour:
+    """A script that ends so."""
+    return lambda call, output: ScriptResult(code, tail, cause_class, cause)
+
+
+def raises(error: BaseException) -> Behaviour:
+    """A runner that meets this error."""
+
+    def behave(call: ScriptCall, output: Output) -> ScriptResult:
+        raise error
+
+    return behave
+
+
+def reports(outcome: Any, code: int = 0) -> Behaviour:
+    """A script that leaves this outcome: text as it is, anything else as JSON."""
+
+    def behave(call: ScriptCall, output: Output) -> ScriptResult:
+        Path(call.env[OUTCOME_FILE]).write_text(outcome if isinstance(outcome, str) else json.dumps(outcome))
+        return ScriptResult(code)
+
+    return behave
 
 
 @dataclass

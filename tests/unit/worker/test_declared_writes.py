@@ -8,7 +8,7 @@ import pytest
 from sparklet.ledger.rules import LEASE_GRACE_S, LEASE_S
 from sparklet.model import ShardState
 from sparklet.spark.runner import Output, ScriptCall, ScriptResult
-from tests.unit.worker.conftest import BUCKET, Behaviour, Bench
+from tests.unit.worker.conftest import BUCKET, Behaviour, Bench, reports
 
 STAGED = f"s3://{BUCKET}/staged/run-1/"
 WRITES = f"s3://{BUCKET}/runs/run-1/writes/"
@@ -104,12 +104,7 @@ def test_an_attempt_after_the_win_succeeds_without_script(
 
 def test_an_outcome_whose_writes_are_no_objects_is_refused(bench: Bench) -> None:
     bench.plan()
-
-    def behave(call: ScriptCall, output: Output) -> ScriptResult:
-        (call.work_dir / "outcome.json").write_text('{"writes": [7]}')
-        return ScriptResult(0)
-
-    bench.runner.behaviour = behave
+    bench.runner.behaviour = reports({"writes": [7]})
     bench.deliver()
 
     assert bench.ledger.shards.get("run-1", 0).error_class == "EventError"

@@ -17,13 +17,9 @@ from sparklet.errors import (
     ShardNotDoneError,
 )
 from sparklet.events import answer
-from sparklet.model import Failure, ShardRef, ShardState
+from sparklet.model import ShardRef, ShardState
 from sparklet.spark.runner import Output, ScriptCall, ScriptResult
-from tests.unit.worker.conftest import Behaviour, Bench
-
-
-def ends(code: int, cause_class: str = "") -> Behaviour:
-    return lambda call, output: ScriptResult(code, "", cause_class, "because")
+from tests.unit.worker.conftest import Bench, exits
 
 
 def ask(bench: Bench, ref: ShardRef, remaining_s: float = 600) -> Any:
@@ -46,7 +42,7 @@ def test_a_succeeded_shard_answers_every_request_alike(bench: Bench) -> None:
 
 def test_a_failed_shard_fails_every_request_alike(bench: Bench) -> None:
     (ref,) = bench.plan()
-    bench.runner.behaviour = ends(1, "SyntaxError")
+    bench.runner.behaviour = exits(1, "SyntaxError", "because")
 
     with pytest.raises(ShardFailedError, match=r"shard 0 of run run-1 has FAILED: ScriptFailedError: .*SyntaxError"):
         ask(bench, ref)
@@ -57,7 +53,7 @@ def test_a_failed_shard_fails_every_request_alike(bench: Bench) -> None:
 
 def test_a_failed_attempt_is_not_done_until_no_attempt_is_left(bench: Bench) -> None:
     (ref,) = bench.plan(max_attempts=2)
-    bench.runner.behaviour = ends(1, "OSError")
+    bench.runner.behaviour = exits(1, "OSError", "because")
 
     with pytest.raises(ShardNotDoneError, match=r"has not ended: ScriptFailedError: .*OSError: because"):
         ask(bench, ref)
@@ -99,7 +95,7 @@ def test_a_lease_lost_during_the_script_is_a_lost_lease(bench: Bench) -> None:
 
 def test_a_reference_of_an_older_generation_is_no_failure(bench: Bench) -> None:
     (ref,) = bench.plan(max_attempts=1)
-    bench.runner.behaviour = ends(1)
+    bench.runner.behaviour = exits(1, cause="because")
     with pytest.raises(ShardFailedError):
         ask(bench, ref)
     run = bench.ledger.runs.get("run-1")
@@ -147,15 +143,7 @@ def test_a_worker_that_cannot_do_shards_names_the_reason(
 
 def test_a_plain_direct_event_raises_the_scripts_own_error(bench: Bench) -> None:
     bench.store.put("s3://bucket/scripts/job.py", b"print(1)\n")
-    bench.runner.behaviour = ends(3)
+    bench.runner.behaviour = exits(3, cause="because")
     event = {"sparklet": {"script": "s3://bucket/scripts/job.py"}}
     with pytest.raises(ScriptFailedError):
         answer(event, bench.invoke(event))
-
-
-def test_a_recorded_failures_cause_is_returned(bench: Bench) -> None:
-    (ref,) = bench.plan()
-    record = bench.ledger.shards.get("run-1", 0)
-    bench.ledger.attempts.abandon(record, Failure("RunCancelled", "the run was cancelled", False))
-    with pytest.raises(ShardFailedError, match="RunCancelled: the run was cancelled"):
-        ask(bench, ref)

@@ -17,18 +17,11 @@ from sparklet.events import Source, Task, answer
 from sparklet.model import ShardState
 from sparklet.spark.runner import Output, ScriptCall, ScriptResult
 from sparklet.spark.task_limits import Deadline
-from tests.unit.worker.conftest import Behaviour, Bench
+from tests.unit.worker.conftest import Bench, raises
 
 ENGINE = "fargate"
 LARGER: dict[str, Any] = {"too_large": "engine", "engine": ENGINE}
 COMMAND = ShardCommand("run-1", 0, generation=0, timeout_s=7200, redrive=False)
-
-
-def raises(error: SparkletError) -> Behaviour:
-    def behaviour(call: ScriptCall, output: Output) -> ScriptResult:
-        raise error
-
-    return behaviour
 
 
 def in_the_engine(bench: Bench, command: ShardCommand = COMMAND) -> int:

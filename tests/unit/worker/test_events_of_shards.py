@@ -1,13 +1,11 @@
 """A shard's event that comes as a task: nobody has claimed the shard, so nobody commits what its script stages."""
 
-import json
-from pathlib import Path
 from typing import Any
 
 from sparklet.errors import EventError
 from sparklet.job import Job
 from sparklet.spark.runner import Output, ScriptCall, ScriptResult
-from tests.unit.worker.conftest import Bench
+from tests.unit.worker.conftest import Bench, reports
 
 EVENT = {  # as docs/schemas/event.json has it, and as a log or job.event shows it
     "sparklet": {"run": "flights-1", "identity": "flights-1_18b", "shard": 7, "attempt": "a", "generation": 0},
@@ -38,12 +36,8 @@ def test_a_script_that_stages_for_nobody_is_told_so(bench: Bench) -> None:
 
 
 def test_a_task_that_has_staged_a_write_has_failed(bench: Bench) -> None:
-    def stage(call: ScriptCall, output: Output) -> ScriptResult:
-        written = {"rows": 1000, "writes": [{"table": "delta:s3://lake/t", "folder": "s3://lake/t/x", "files": []}]}
-        Path(call.env["SPARKLET_OUTCOME_FILE"]).write_text(json.dumps(written))
-        return ScriptResult(0)
-
-    bench.runner.behaviour = stage
+    write = {"table": "delta:s3://lake/t", "folder": "s3://lake/t/x", "files": []}
+    bench.runner.behaviour = reports({"rows": 1000, "writes": [write]})
     (outcome,) = bench.invoke(EVENT)
 
     assert isinstance(outcome.error, EventError) and "only a run commits" in str(outcome.error)

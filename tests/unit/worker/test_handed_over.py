@@ -166,16 +166,6 @@ def test_a_forbidden_environment_is_refused(bench: Bench, wish: Any, error: type
 # --- shards ---
 
 
-def test_a_shard_finds_its_own_paths_in_its_environment(bench: Bench) -> None:
-    bench.plan(shards=2)
-
-    for number in range(2):
-        bench.deliver()
-        found = bench.runner.calls[number].env
-        assert found["input_path"] == f"s3://in/{number}.csv"
-        assert found["output_path"] == bench.runner.event()["output_path"]
-
-
 def test_the_operators_settings_of_the_run_win(bench: Bench) -> None:
     bench.plan()
     run = bench.ledger.runs.get("run-1")
@@ -185,15 +175,6 @@ def test_the_operators_settings_of_the_run_win(bench: Bench) -> None:
 
     found = bench.runner.calls[0].env
     assert (found["level"], found["output_path"], found["input_path"]) == ("9", "s3://o", "s3://in/0.csv")
-
-
-def test_several_inputs_hide_the_functions_own_input_path(bench: Bench) -> None:
-    event = {"inputs": ["s3://in/0.csv", "s3://in/1.csv"], "input_path": None, "output_path": "s3://out/x/shard=000000"}
-    attempt = Attempt("attempt-1", Task(Source.DIRECT, {}), Deadline.within(60), Log())
-
-    bench.worker.executor.execute(Execution(unpinned(GIVEN), event, is_shard=True), attempt)
-
-    assert bench.runner.calls[0].env["input_path"] == ""
 
 
 IN_PARTITIONS = {"s3://in/day=1/a.csv": "s3://in/"}

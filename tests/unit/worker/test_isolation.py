@@ -200,33 +200,6 @@ def test_a_maps_child_says_that_it_is_not_done(bench: Bench) -> None:
         answer(event, bench.invoke(event))
 
 
-def test_a_script_that_always_fails_is_not_isolated(bench: Bench) -> None:
-    bench.plan(objects=OBJECTS, isolate=True, max_attempts=1)
-    bench.runner.behaviour = lambda call, output: ScriptResult(1, "", "KeyError", "'day'")
-
-    outcome = bench.deliver()
-
-    record = the_shard(bench)
-    assert outcome.acknowledged
-    assert (record.state, record.error_class) == (ShardState.FAILED, "IsolationError")
-    assert "KeyError: 'day'" in record.error_message
-
-
-def test_what_fails_together_and_succeeds_apart_is_told(bench: Bench) -> None:
-    bench.plan(objects=OBJECTS, isolate=True, max_attempts=1)
-
-    def behaviour(call: ScriptCall, output: Output) -> ScriptResult:
-        return ScriptResult(0) if len(bench.runner.event()["inputs"]) < OBJECTS else ScriptResult(1, "", "X", "many")
-
-    bench.runner.behaviour = behaviour
-    bench.deliver()
-
-    record = the_shard(bench)
-    assert (record.state, record.error_class) == (ShardState.FAILED, "IsolationError")
-    assert "succeed apart" in record.error_message and "X: many" in record.error_message
-    assert left(bench, "staged/") == []
-
-
 def test_an_input_that_cannot_be_fetched_is_named(bench: Bench, tmp_path: Path) -> None:
     cut = [InputObject("s3://in/gone.csv", 10, "e", slice=Slice(SliceKind.LINES, n, n + 5)) for n in (0, 5)]
     staging = Staging(tuple(cut), Access(), bench.store)

@@ -1,24 +1,14 @@
 """Items reach the script as they are, and what it answers is kept under the attempt that counts."""
 
 import json
-from pathlib import Path
 from typing import Any
 
 from sparklet.model import InputObject, Shard, ShardRecord, ShardResult, ShardState
-from sparklet.spark.runner import Output, ScriptCall, ScriptResult
 from sparklet.worker.shards import MAX_ANSWER_BYTES
-from tests.unit.worker.conftest import BUCKET, Behaviour, Bench
+from tests.unit.worker.conftest import BUCKET, Bench, reports
 
 ITEMS = [{"city": "Köln"}, "a?*.csv", None, 3]
 ANSWERS = f"s3://{BUCKET}/runs/run-1/answers/"
-
-
-def answers(value: Any, code: int = 0) -> Behaviour:
-    def behave(call: ScriptCall, output: Output) -> ScriptResult:
-        Path(call.env["SPARKLET_OUTCOME_FILE"]).write_text(json.dumps({"answer": value}))
-        return ScriptResult(code)
-
-    return behave
 
 
 def kept(bench: Bench) -> dict[str, Any]:
@@ -58,7 +48,7 @@ def test_a_shard_of_objects_has_no_items(bench: Bench) -> None:
 
 def test_an_answer_is_kept_under_its_attempt(bench: Bench) -> None:
     bench.plan()
-    bench.runner.behaviour = answers({"total": 7})
+    bench.runner.behaviour = reports({"answer": {"total": 7}})
 
     bench.deliver()
 
@@ -69,7 +59,7 @@ def test_an_answer_is_kept_under_its_attempt(bench: Bench) -> None:
 
 def test_null_is_an_answer_too(bench: Bench) -> None:
     bench.plan()
-    bench.runner.behaviour = answers(None)
+    bench.runner.behaviour = reports({"answer": None})
 
     bench.deliver()
 
@@ -78,12 +68,12 @@ def test_null_is_an_answer_too(bench: Bench) -> None:
 
 def test_a_failed_attempt_keeps_no_answer(bench: Bench) -> None:
     bench.plan()
-    bench.runner.behaviour = answers("wrong", code=1)
+    bench.runner.behaviour = reports({"answer": "wrong"}, code=1)
     bench.deliver()
     assert kept(bench) == {}
 
     bench.clock.advance(3600)
-    bench.runner.behaviour = answers("right")
+    bench.runner.behaviour = reports({"answer": "right"})
     bench.deliver()
 
     assert [each["answer"] for each in kept(bench).values()] == ["right"]
@@ -91,7 +81,7 @@ def test_a_failed_attempt_keeps_no_answer(bench: Bench) -> None:
 
 def test_an_answer_that_is_too_large_ends_the_shard(bench: Bench) -> None:
     bench.plan()
-    bench.runner.behaviour = answers("x" * MAX_ANSWER_BYTES)
+    bench.runner.behaviour = reports({"answer": "x" * MAX_ANSWER_BYTES})
 
     bench.deliver()
 

@@ -33,10 +33,6 @@ def short(bench: Bench) -> Bench:
     return bench
 
 
-def test_lease_and_grace_together_are_at_most_25_s() -> None:
-    assert LEASE_S + LEASE_GRACE_S <= 25
-
-
 @pytest.mark.parametrize(
     ("shards", "dispatch", "most", "expected_s"),
     [

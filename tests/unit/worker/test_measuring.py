@@ -1,18 +1,16 @@
 """What a worker says of itself in CloudWatch's format: one line an invocation, and right."""
 
-import json
-from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
 import pytest
 
-from sparklet.errors import GatewayLostError, ScriptFailedError
+from sparklet.errors import ScriptFailedError
 from sparklet.metrics import Emitter, Meter
 from sparklet.spark.runner import Output, ScriptCall, ScriptResult
 from sparklet.worker.measuring import Measuring, memory_peak_mb
 from tests.unit.test_metrics import METRICS, check_emf
-from tests.unit.worker.conftest import Bench
+from tests.unit.worker.conftest import Bench, reports
 
 
 class Said:
@@ -39,21 +37,12 @@ def said(bench: Bench) -> Said:
     return Said(bench)
 
 
-def reporting(rows: int, size_bytes: int) -> Callable[[ScriptCall, Output], ScriptResult]:
-    def run(call: ScriptCall, output: Output) -> ScriptResult:
-        with open(call.env["SPARKLET_OUTCOME_FILE"], "w") as file:
-            json.dump({"rows": rows, "output_bytes": size_bytes}, file)
-        return ScriptResult(0)
-
-    return run
-
-
 def test_a_succeeded_shard_reports_rows_bytes_and_seconds(bench: Bench, said: Said) -> None:
     bench.plan()
 
     def slow(call: ScriptCall, output: Output) -> ScriptResult:
         bench.clock.advance(42)
-        return reporting(7, 1234)(call, output)
+        return reports({"rows": 7, "output_bytes": 1234})(call, output)
 
     bench.runner.behaviour = slow
     told = said.of(bench.deliver())
@@ -124,13 +113,3 @@ def test_memory_counts_processes_below_this_one() -> None:
         child.communicate()
     assert during >= 200 and during >= before
     assert memory_peak_mb() >= 200  # it has ended, its peak is known still
-
-
-def test_a_gateway_that_is_lost_counts_as_a_retry(bench: Bench, said: Said) -> None:
-    bench.plan()
-
-    def lost(call: ScriptCall, output: Output) -> ScriptResult:
-        raise GatewayLostError("the JVM is gone")
-
-    bench.runner.behaviour = lost
-    assert said.of(bench.deliver())["ShardsRetried"] == 1

@@ -17,7 +17,6 @@ from sparklet.worker.script_event import (
     request_event,
     script_arguments,
     shard_event,
-    with_shown_inputs,
 )
 from tests.unit.worker.script_events import check_event
 
@@ -103,14 +102,6 @@ def test_an_attempt_is_told_how_the_one_before_it_ended(record: ShardRecord, pre
     names = ("number", "error_class", "message", "commit_state")
     expected = None if previous is None else dict(zip(names, previous, strict=True))
     assert event["sparklet"].get("previous_attempt") == expected
-
-
-def test_local_copies_keep_the_names_they_come_from() -> None:
-    names = ("s3://in/a", "s3://in/_b")
-    event = with_shown_inputs(event_of(*names), ["s3://in/a", "file:///t/1-b"], names)
-
-    check_event(event)
-    assert (event["inputs"], event["origins"]) == (["s3://in/a", "file:///t/1-b"], ["s3://in/a", "s3://in/_b"])
 
 
 def test_a_task_requests_event_is_the_clients_with_its_id() -> None:

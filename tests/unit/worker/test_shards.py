@@ -1,6 +1,5 @@
 """A shard's way through a worker: every attempt ends in the ledger, or the message comes back."""
 
-import json
 import os
 from dataclasses import replace
 
@@ -8,20 +7,9 @@ import pytest
 
 from sparklet.errors import GatewayLostError, LedgerError
 from sparklet.events import Outcome
-from sparklet.model import Failure, ShardState
+from sparklet.model import ShardState
 from sparklet.spark.runner import Output, ScriptCall, ScriptResult
-from tests.unit.worker.conftest import Behaviour, Bench, refusal
-
-
-def exits(code: int, cause_class: str = "", cause: str = "", tail: str = "") -> Behaviour:
-    return lambda call, output: ScriptResult(code, tail, cause_class, cause)
-
-
-def raises(error: Exception) -> Behaviour:
-    def behave(call: ScriptCall, output: Output) -> ScriptResult:
-        raise error
-
-    return behave
+from tests.unit.worker.conftest import Bench, exits, raises, refusal, reports
 
 
 def state(bench: Bench) -> ShardState:
@@ -30,15 +18,7 @@ def state(bench: Bench) -> ShardState:
 
 def test_a_success_is_recorded_with_the_scripts_report(bench: Bench) -> None:
     bench.plan()
-
-    def report(call: ScriptCall, output: Output) -> ScriptResult:
-        outcome = {"rows": 842, "output_bytes": 9, "outputs": ["s3://out/x/shard=000000"]}
-        from pathlib import Path
-
-        Path(call.env["SPARKLET_OUTCOME_FILE"]).write_text(json.dumps(outcome))
-        return ScriptResult(0)
-
-    bench.runner.behaviour = report
+    bench.runner.behaviour = reports({"rows": 842, "output_bytes": 9, "outputs": ["s3://out/x/shard=000000"]})
     assert bench.worker.shards
     bench.worker.shards.peak_mb = lambda: 812.4
     outcome = bench.deliver()
@@ -163,17 +143,23 @@ def test_a_lasting_refusal_is_raised_at_once(bench: Bench, refused: tuple[str, .
     assert ((record.state, record.error_class, record.error_message) == told) == outcome.acknowledged
 
 
-def test_a_ledger_that_stays_down_keeps_the_message_queued(bench: Bench) -> None:
+@pytest.mark.parametrize(
+    ("method", "then"),
+    [("claim", ShardState.PENDING), ("succeed", ShardState.RUNNING)],  # whose lease will expire
+)
+def test_a_ledger_that_stays_down_keeps_the_message_queued(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, method: str, then: ShardState
+) -> None:
     bench.plan()
 
-    def down(*args: object) -> None:
+    def down(*args: object, **named: object) -> None:
         raise LedgerError("connection refused")
 
-    bench.ledger.attempts.succeed = down  # type: ignore[method-assign, assignment]
+    monkeypatch.setattr(bench.ledger.attempts, method, down)
     outcome = bench.deliver()
 
-    assert not outcome.acknowledged
-    assert state(bench) is ShardState.RUNNING  # its lease will expire
+    assert not outcome.acknowledged and "connection refused" in str(outcome.error)
+    assert state(bench) is then
 
 
 def test_a_message_of_an_unknown_run_is_not_lost(bench: Bench) -> None:
@@ -258,17 +244,16 @@ def test_a_plan_part_that_is_gone_ends_the_shard_at_once(bench: Bench) -> None:
     assert ref.part in record.error_message
 
 
-def test_a_py_file_that_changed_after_planning_ends_the_shard(bench: Bench) -> None:
+@pytest.mark.parametrize("what", ["script", "py-file"])
+def test_what_changed_after_planning_ends_the_shard(bench: Bench, monkeypatch: pytest.MonkeyPatch, what: str) -> None:
     (ref,) = bench.plan()
-    uri = f"s3://bucket/runs/run-1/script/{'0' * 64}/deps.zip"
-    bench.store.put(uri, b"not what the digest says")
     run = bench.ledger.runs.get(ref.run_id)
-    bench.ledger.runs.start_generation(ref.run_id, 1, replace(run.scripts[0], py_files=(uri,)))
-    bench.queue.receive()
-    bench.ledger.attempts.abandon(bench.ledger.shards.get("run-1", 0), Failure("X", "x"))
-    again = bench.ledger.attempts.redrive("run-1", 0, 1)
-    assert again is not None
-    bench.queue.send([again.ref.to_body()])
+    uri = run.scripts[0].uri
+    if what == "py-file":
+        uri = f"s3://bucket/runs/run-1/script/{'0' * 64}/deps.zip"
+        with_it = replace(run, scripts=(replace(run.scripts[0], py_files=(uri,)),))
+        monkeypatch.setattr(bench.ledger.runs, "get", lambda run_id: with_it)
+    bench.store.put(uri, b"not what the digest says")
 
     assert bench.deliver().acknowledged
 

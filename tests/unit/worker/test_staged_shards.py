@@ -2,7 +2,7 @@
 
 import gzip
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -135,44 +135,42 @@ def test_limits_count_what_archives_hold(bench: Bench, too_large: str, fails: bo
     assert not fails or "have 3 MiB unpacked, and a function takes 2 MiB" in failed(bench)[1]
 
 
-def test_a_shard_whose_object_was_replaced_ends_with_that_cause(bench: Bench) -> None:
+def replaced(bench: Bench) -> InputObject:
     item = slices(bench.store, "s3://in/big.csv", b"a\n" * 40, 20)[1]
-    plan(bench, [[item]])
     bench.store.put("s3://in/big.csv", b"b\n" * 40)
+    return item
+
+
+def forbidden(bench: Bench) -> InputObject:
+    item = InputObject("s3://in/_secret.csv", 1, bench.store.put("s3://in/_secret.csv", b"x"))
+    bench.store.archive(item.uri)
+    return item
+
+
+def over_lines(bench: Bench) -> InputObject:
+    return slices(bench.store, "s3://in/big.csv", b'a,b\n1,"two\nlines"\n' + b"3,4\n" * 20, 30)[0]
+
+
+@pytest.mark.parametrize(
+    ("input_of", "error_class", "told"),
+    [
+        (replaced, "ObjectChangedError", "s3://in/big.csv"),
+        (lambda _: InputObject("s3://in/_gone.csv", 5, "e"), "ObjectNotFoundError", "s3://in/_gone.csv"),
+        (forbidden, "ObjectForbiddenError", "s3://in/_secret.csv"),
+        (over_lines, "PlanError", "plan without --split csv"),
+    ],
+    ids=["replaced", "vanished", "forbidden", "over several lines"],
+)
+def test_what_cannot_be_fetched_ends_the_shard_with_its_cause(
+    bench: Bench, input_of: Callable[[Bench], InputObject], error_class: str, told: str
+) -> None:
+    plan(bench, [[input_of(bench)]])
 
     assert bench.deliver().acknowledged
 
     cause, message = failed(bench)
-    assert cause == "ObjectChangedError"
-    assert "s3://in/big.csv" in message
+    assert cause == error_class and told in message
     assert bench.runner.calls == []
-
-
-def test_a_shard_whose_object_vanished_ends_with_that_cause(bench: Bench) -> None:
-    plan(bench, [[InputObject("s3://in/_gone.csv", 5, "e")]])
-    bench.deliver()
-    cause, message = failed(bench)
-    assert cause == "ObjectNotFoundError"
-    assert "s3://in/_gone.csv" in message
-
-
-def test_a_shard_with_a_forbidden_object_ends_with_that_cause(bench: Bench) -> None:
-    uri = "s3://in/_secret.csv"
-    plan(bench, [[InputObject(uri, 1, bench.store.put(uri, b"x"))]])
-    bench.store.archive(uri)
-    bench.deliver()
-    cause, message = failed(bench)
-    assert cause == "ObjectForbiddenError"
-    assert uri in message
-
-
-def test_rows_over_several_lines_end_the_shard_with_the_remedy(bench: Bench) -> None:
-    body = b'a,b\n1,"two\nlines"\n' + b"3,4\n" * 20
-    plan(bench, [[slices(bench.store, "s3://in/big.csv", body, 30)[0]]])
-    bench.deliver()
-    cause, message = failed(bench)
-    assert cause == "PlanError"
-    assert "plan without --split csv" in message
 
 
 def test_a_failed_scripts_cause_names_the_object(bench: Bench) -> None:

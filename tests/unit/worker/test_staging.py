@@ -26,7 +26,7 @@ from sparklet.job.event_objects import misread
 from sparklet.model import Access, InputObject, Position, RunOptions, Slice, SliceKind
 from sparklet.spark.task_limits import Deadline
 from sparklet.worker import staging
-from sparklet.worker.script_event import needs_staging, with_shown_inputs
+from sparklet.worker.script_event import needs_staging
 from sparklet.worker.staging import Staging, staged_name
 from tests.stand_ins.memory import MemoryObjectStore
 
@@ -331,15 +331,3 @@ def test_a_failure_names_the_object_and_not_the_fetched_file() -> None:
 
     cut = f"{URI} (bytes 8 to 15)"
     assert told == f"bad line in {cut}, s3://b/_x.csv and {cut}: 'x'"
-
-
-def test_the_event_names_the_fetched_inputs_and_their_origins() -> None:
-    event = {"inputs": ["s3://b/_a"], "input_path": "s3://b/_a", "output_path": "o"}
-    told = with_shown_inputs(event, ["file:///tmp/a"], event["inputs"])
-    assert told == {
-        "inputs": ["file:///tmp/a"],
-        "input_path": "file:///tmp/a",
-        "output_path": "o",
-        "origins": ["s3://b/_a"],
-    }
-    assert with_shown_inputs({**event, "inputs": ["x", "y"]}, ["x", "z"], ["x", "y"])["input_path"] is None

@@ -21,7 +21,7 @@ from sparklet.errors import (
 from sparklet.spark.runner import Output, ScriptCall, ScriptResult
 from sparklet.worker.executor import ScriptCache
 from tests.unit.events.samples import http_request, s3, s3_test_event, sqs
-from tests.unit.worker.conftest import BUCKET, Bench
+from tests.unit.worker.conftest import BUCKET, Bench, reports
 
 ALLOWED = f"s3://{BUCKET}/scripts/mine.py"
 OWN = {"SPARKLET_EVENT", "SPARKLET_EVENT_FILE", "SPARKLET_OUTCOME_FILE"}
@@ -193,13 +193,11 @@ def test_a_task_leaves_no_folder_behind(bench: Bench) -> None:
     assert list(bench.worker.executor.settings.scratch.glob("task-*")) == []
 
 
-@pytest.mark.parametrize("content", ["no json", "[1]", '{"rows": "many"}', '{"outputs": 3}'])
+@pytest.mark.parametrize(
+    "content", ["no json", "[1]", '{"rows": "many"}', '{"outputs": 3}', '{"state": 7}', "[" * 10_000]
+)
 def test_a_broken_outcome_file_is_an_error_not_a_guess(bench: Bench, content: str) -> None:
-    def write(call: ScriptCall, output: Output) -> ScriptResult:
-        Path(call.env["SPARKLET_OUTCOME_FILE"]).write_text(content)
-        return ScriptResult(0)
-
-    bench.runner.behaviour = write
+    bench.runner.behaviour = reports(content)
 
     assert isinstance(one(bench, {}).error, EventError)
 
@@ -217,16 +215,8 @@ def test_one_bad_record_does_not_stop_the_others(bench: Bench) -> None:
 # --- what the event's source asks for ---
 
 
-def report(document: Any) -> Any:
-    def write(call: ScriptCall, output: Output) -> ScriptResult:
-        Path(call.env["SPARKLET_OUTCOME_FILE"]).write_text(json.dumps(document))
-        return ScriptResult(0)
-
-    return write
-
-
 def test_the_scripts_answer_and_state_are_passed_on(bench: Bench) -> None:
-    bench.runner.behaviour = report({"rows": 1, "answer": {"total": 7}, "state": {"n": 1}})
+    bench.runner.behaviour = reports({"rows": 1, "answer": {"total": 7}, "state": {"n": 1}})
 
     outcome = one(bench, {})
 
@@ -235,22 +225,11 @@ def test_the_scripts_answer_and_state_are_passed_on(bench: Bench) -> None:
 
 
 def test_a_null_answer_differs_from_no_answer(bench: Bench) -> None:
-    bench.runner.behaviour = report({"answer": None})
+    bench.runner.behaviour = reports({"answer": None})
     assert one(bench, {}).answer["answer"] is None
 
-    bench.runner.behaviour = report({})
+    bench.runner.behaviour = reports({})
     assert "answer" not in one(bench, {}).answer
-
-
-@pytest.mark.parametrize("content", ['{"state": 7}', "[" * 10_000])
-def test_an_invalid_state_is_an_error_not_a_guess(bench: Bench, content: str) -> None:
-    def write(call: ScriptCall, output: Output) -> ScriptResult:
-        Path(call.env["SPARKLET_OUTCOME_FILE"]).write_text(content)
-        return ScriptResult(0)
-
-    bench.runner.behaviour = write
-
-    assert isinstance(one(bench, {}).error, EventError)
 
 
 def test_an_outcome_file_without_end_is_not_read(bench: Bench) -> None:
