@@ -18,6 +18,7 @@ from sparklet.runs.redrive import redrive
 from tests.stand_ins.read_queues import Received
 from tests.world import LEASE_S, SOURCE, Fault, KilledError, World
 
+URIS = [f"{SOURCE}{number:05d}.csv" for number in range(11)]
 BROKEN = Failure("ValueError", "bad", retryable=False)
 AFTER = pytest.mark.parametrize("after_effect", [False, True], ids=["before the effect", "after the effect"])
 
@@ -39,11 +40,28 @@ def kill_everywhere(
                 return  # otherwise it would have died at an item behind which it asked for no other
 
 
-def assert_whole(world: World, uris: list[str]) -> None:
+def with_inputs() -> World:
+    world = World()
+    assert world.put(11) == URIS
+    return world
+
+
+def entered() -> World:
+    """A run of these objects, of which nothing is planned."""
+    world = with_inputs()
+    new_run(world.at, world.request())
+    return world
+
+
+def continue_plan(at: Deployment) -> object:
+    return plan(at, "run-1", part_shards=2)
+
+
+def assert_whole(world: World) -> None:
     """Every object in exactly one shard, every shard entered and asked for by at least one message."""
     run = world.ledger.runs.get("run-1")
-    assert [item.uri for shard in world.planned() for item in shard.objects] == uris
-    assert (run.state, run.object_count, run.size_bytes) == (RunState.RUNNING, len(uris), 10 * len(uris))
+    assert [item.uri for shard in world.planned() for item in shard.objects] == URIS
+    assert (run.state, run.object_count, run.size_bytes) == (RunState.RUNNING, 11, 110)
     assert run.shard_count == len(world.shards()) == sum(p.shard_count for p in world.ledger.runs.parts("run-1"))
     assert all(part.dispatched for part in world.ledger.runs.parts("run-1"))
     assert {ref.shard for ref in world.bodies()} == {record.number for record in world.shards()}
@@ -56,18 +74,11 @@ def plan_it(at: Deployment) -> object:
 
 @AFTER
 def test_a_killed_planner_resumes_and_plans_everything_once(after_effect: bool) -> None:
-    uris: list[str] = []
-
-    def fresh() -> World:
-        world = World()
-        uris[:] = world.put(11)
-        return world
-
     killed = 0
-    for world in kill_everywhere(fresh, plan_it, after_effect):
+    for world in kill_everywhere(with_inputs, plan_it, after_effect):
         killed += 1
         plan_it(world.at)
-        assert_whole(world, uris)
+        assert_whole(world)
         assert world.work() == 6
         assert world.check().run.state is RunState.SUCCEEDED
     assert killed > 45
@@ -75,12 +86,7 @@ def test_a_killed_planner_resumes_and_plans_everything_once(after_effect: bool) 
 
 @AFTER
 def test_a_planner_killed_during_input_changes_keeps_its_parts(after_effect: bool) -> None:
-    def fresh() -> World:
-        world = World()
-        world.put(11)
-        return world
-
-    for world in kill_everywhere(fresh, plan_it, after_effect):
+    for world in kill_everywhere(with_inputs, plan_it, after_effect):
         entered = any(run.run_id == "run-1" for run in world.ledger.runs.list())
         sealed = list(world.ledger.runs.parts("run-1")) if entered else []
         before = {p.part: world.store.get(world.at.part_uri("run-1", p.part)) for p in sealed}
@@ -99,27 +105,16 @@ def test_a_planner_killed_during_input_changes_keeps_its_parts(after_effect: boo
 
 @AFTER
 def test_the_checker_takes_over_from_a_killed_planner(after_effect: bool) -> None:
-    uris: list[str] = []
-
-    def fresh() -> World:
-        world = World()
-        uris[:] = world.put(11)
-        new_run(world.at, world.request())
-        return world
-
-    for world in kill_everywhere(fresh, lambda at: plan(at, "run-1", part_shards=2), after_effect):
+    for world in kill_everywhere(entered, continue_plan, after_effect):
         world.clock.advance(3600)
         world.check()
-        assert_whole(world, uris)
+        assert_whole(world)
 
 
 @pytest.mark.parametrize("second_at", range(1, 30, 2))
 def test_two_planners_at_once_double_nothing(second_at: int) -> None:
     """The second planner comes, and finishes, at the first one's n-th port call."""
-    world = World()
-    uris = world.put(11)
-    new_run(world.at, world.request())
-    fault = Fault(second_at)
+    world, fault = entered(), Fault(second_at)
     step = fault.step
 
     def come(*_: object) -> bool:
@@ -130,11 +125,11 @@ def test_two_planners_at_once_double_nothing(second_at: int) -> None:
     fault.step = come  # type: ignore[method-assign]
     stopped = False
     try:
-        plan(fault.deployment(world.at), "run-1", part_shards=2)
+        continue_plan(fault.deployment(world.at))
     except CheckpointConflictError:
         stopped = True
     assert stopped or world.ledger.runs.get("run-1").sealed
-    assert_whole(world, uris)
+    assert_whole(world)
 
 
 # --- cancelling ---
@@ -158,13 +153,7 @@ def cancel_and_check(at: Deployment) -> None:
 
 @AFTER
 def test_a_planner_killed_anywhere_can_be_cancelled(after_effect: bool) -> None:
-    def fresh() -> World:
-        world = World()
-        world.put(11)
-        new_run(world.at, world.request())
-        return world
-
-    for world in kill_everywhere(fresh, lambda at: plan(at, "run-1", part_shards=2), after_effect):
+    for world in kill_everywhere(entered, continue_plan, after_effect):
         if not world.ledger.runs.get("run-1").state.ended:
             cancel_and_check(world.at)
             assert_cancelled(world)
@@ -174,9 +163,7 @@ def test_a_planner_killed_anywhere_can_be_cancelled(after_effect: bool) -> None:
 def test_a_killed_cancel_is_finished_by_the_checker_or_a_repeat(after_effect: bool) -> None:
     def half_planned() -> World:
         """The planner died when its second part was sealed, and no shard of it entered."""
-        world = World()
-        world.put(11)
-        new_run(world.at, world.request())
+        world = entered()
 
         def die(shards: object) -> int:
             raise KilledError
@@ -292,6 +279,8 @@ def test_a_redrive_killed_anywhere_is_made_good(after_effect: bool, again: str) 
 @AFTER
 @pytest.mark.parametrize("claimed", [False, True])
 def test_a_killed_consumer_is_made_good_by_the_next_delivery(after_effect: bool, claimed: bool) -> None:
+    letters: list[Received] = []
+
     def lettered() -> World:
         world = World()
         world.run(1)
@@ -302,20 +291,14 @@ def test_a_killed_consumer_is_made_good_by_the_next_delivery(after_effect: bool,
             world.clock.advance(LEASE_S + 1)
         world.queue.entries.clear()
         world.dead_letters.send([message.body])
+        letters[:] = [replace(m, receipt="r") for m in world.dead_letters.receive()]
         return world
 
     def read(at: Deployment) -> object:
         (letter,) = letters
         return consume(at, letter)
 
-    letters: list[Received] = []
-
-    def fresh() -> World:
-        world = lettered()
-        letters[:] = [replace(m, receipt="r") for m in world.dead_letters.receive()]
-        return world
-
-    for world in kill_everywhere(fresh, read, after_effect):
+    for world in kill_everywhere(lettered, read, after_effect):
         consume(world.at, letters[0])
         world.check()  # it ends the lease
         world.clock.advance(LEASE_GRACE_S)

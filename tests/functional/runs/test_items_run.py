@@ -64,15 +64,6 @@ RESULTS = [
 ]
 
 
-def test_each_item_is_done_and_its_answer_is_in_the_results(tmp_path: Path) -> None:
-    scene = Scene(tmp_path)
-
-    assert scene.end() is RunState.SUCCEEDED
-
-    assert scene.seen == [["Ulm", "Köln"], ["Ulm", "Bonn"], ["Jena"]]
-    assert scene.results() == RESULTS
-
-
 def test_a_redrive_does_failed_items_only_and_adds_answers(tmp_path: Path) -> None:
     scene = Scene(tmp_path)
     scene.fails = {"Bonn"}

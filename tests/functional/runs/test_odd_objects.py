@@ -9,7 +9,6 @@ import json
 import unicodedata
 import uuid
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -19,7 +18,7 @@ from sparklet.aws.clients import AwsClients
 from sparklet.aws.dynamodb import DynamoLedger
 from sparklet.aws.object_store import S3ObjectStore, input_stores
 from sparklet.aws.task_queue import SqsTaskQueue
-from sparklet.errors import ObjectForbiddenError, PlanError
+from sparklet.errors import ObjectForbiddenError
 from sparklet.inputs.list_requests import ListRequest
 from sparklet.inputs.selection import Reason
 from sparklet.model import Access, InputObject, Run, RunOptions, Shard
@@ -179,49 +178,6 @@ def test_odd_names_from_an_s3_inventory_are_read_back(at: Deployment, form: str)
 
     assert_read_back(at, run, objects)
     assert run.skipped == {}
-
-
-def test_an_object_being_restored_is_not_readable_yet(at: Deployment, clients: AwsClients) -> None:
-    clients.s3.put_object(Bucket=at.bucket, Key=f"{PREFIX}cold", Body=b"x", StorageClass="GLACIER")
-    clients.s3.restore_object(Bucket=at.bucket, Key=f"{PREFIX}cold", RestoreRequest={"Days": 1})
-    listed = ListRequest("-", f"{at.bucket}/{PREFIX}cold".encode())
-    for lists in ((), (listed,)):
-        with pytest.raises(PlanError, match="1 archived object that cannot be read"):
-            entered(at, *lists)
-
-
-def test_versions_that_a_list_names_are_read_back(at: Deployment, clients: AwsClients) -> None:
-    clients.s3.put_bucket_versioning(Bucket=at.bucket, VersioningConfiguration={"Status": "Enabled"})
-    uri, key = f"s3://{at.bucket}/{PREFIX}a b+", f"{PREFIX}a b+"
-    for body in (b"1", b"22", b"333"):
-        at.store.put(uri, body)
-    at.store.delete_all([uri], uri)
-    versions = clients.s3.list_object_versions(Bucket=at.bucket, Prefix=key)["Versions"]
-    rows = [{"uri": uri, "version_id": each["VersionId"]} for each in versions]
-
-    items = planned(at, entered(at, ListRequest("some.jsonl", "\n".join(map(json.dumps, rows)).encode())))
-
-    read = [at.store.get(item.uri, etag=item.etag, version_id=item.version_id) for item in items]
-    assert sorted(read) == [b"1", b"22", b"333"]
-
-
-def test_a_bucket_of_another_region_is_refused(at: Deployment, clients: AwsClients) -> None:
-    far = f"far-{uuid.uuid4().hex[:8]}"
-    clients.s3.create_bucket(Bucket=far, CreateBucketConfiguration={"LocationConstraint": "eu-west-1"})
-    at.store.put(f"s3://{far}/in/1", b"x")
-    with pytest.raises(PlanError, match=f"the bucket {far} lies in eu-west-1"):
-        entered(at, inputs=(f"s3://{far}/in/",))
-    with pytest.raises(PlanError, match=f"the bucket {far} lies in eu-west-1"):
-        entered(at, ListRequest("-", f"{far}/in/1".encode()))
-
-
-def test_inputs_are_read_with_another_access(at: Deployment) -> None:
-    at.store.put(f"s3://{at.bucket}/{PREFIX}1", b"x")
-    access = Access(requester_pays=True, role_arn="arn:aws:iam::000000000000:role/reader")
-    source, output = (f"s3://{at.bucket}/{PREFIX}",), f"s3://{at.bucket}/out/{{run_id}}/"
-    run = plan(at, new_run(at, RunRequest(f"s3://{at.bucket}/job.py", source, output, access=access)).run_id)
-    assert (run.object_count, run.access) == (1, access)
-    assert replace(at, open_inputs=None).store.get(planned(at, run)[0].uri) == b"x"
 
 
 def test_an_unreadable_object_refuses_the_run_by_name(at: Deployment) -> None:

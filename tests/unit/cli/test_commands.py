@@ -153,6 +153,8 @@ def test_incremental_is_refused_for_local_folders_at_once(terminal: Terminal, tm
         (("status", RUN, "--objct", "x"), "Did you mean --object?"),
         (("run", "x.py", "--inptu", "x"), "Did you mean --input?"),
         (("run", "x.py", "-i", "a", "-o", "b", "--archived", "no"), "'refuse', 'skip'"),
+        (("run", "x.py", "-i", "a", "-o", "b", "--dispatch-mode", "bus"), "'queue', 'loop', 'map', 'inline', 'auto'"),
+        (("run", SCRIPT, "-i", SOURCE, "-o", "b", "--prices", "/no/such"), "the prices /no/such cannot be read"),
         (("run", "x.py", "-i", "a"), "--output is missing"),
         (("clean",), "--older-than"),
         (("clean", "--older-than", "month"), "no duration"),

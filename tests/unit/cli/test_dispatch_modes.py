@@ -134,22 +134,6 @@ def test_one_key_is_one_run_whatever_drives_it(driven: Terminal) -> None:
     assert both.code == 1 and "give one of them" in both.err
 
 
-@pytest.mark.parametrize(
-    ("words", "said"),
-    [
-        (("--next-output", "s3://data/2/"), "needs the script of the next run"),
-        (("--next", SCRIPT, "--next-output", "./here"), "must be an s3:// folder"),
-        (("--dispatch-mode", "bus"), "'queue', 'loop', 'map', 'inline', 'auto'"),
-        (("--prices", "/no/such/file"), "the prices /no/such/file cannot be read"),
-    ],
-)
-def test_impossible_options_are_refused_before_anything_starts(
-    terminal: Terminal, words: tuple[str, ...], said: str
-) -> None:
-    told = run(terminal, *words)
-    assert told.code == 1 and said in told.err and not terminal.selections
-
-
 def test_check_and_next_scripts_reach_the_run_and_are_shown(driven: Terminal) -> None:
     driven.world.put(1)
 

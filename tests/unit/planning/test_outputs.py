@@ -1,7 +1,6 @@
 """Runs that share an output: none damages what another wrote, and what becomes of what is there is said beforehand."""
 
 from collections.abc import Iterator
-from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -11,7 +10,6 @@ from sparklet.errors import CheckpointConflictError, PlanError, RunExistsError
 from sparklet.model import Failure, Run, RunOptions, RunState, ShardResult
 from sparklet.planning.new_run import new_run
 from sparklet.planning.planner import plan
-from sparklet.planning.request import RunRequest
 from sparklet.runs.checker import check
 from sparklet.runs.redrive import redrive
 from tests.unit.runs.test_follow_ups import NEXT, NEXT_OUTPUT, all_but, start
@@ -66,15 +64,6 @@ def test_a_folder_of_nightly_increments_holds_all_nights(world: World) -> None:
         assert work(world, run) is RunState.SUCCEEDED
 
     assert rows(world) == ["0a", "0b", "1a", "1b", "2a", "2b"]
-
-
-def test_run_folders_are_one_level_deep(world: World) -> None:
-    """Spark refuses folders of mixed depths, and partition columns of different names."""
-    world.put(1)
-    run = enter(world, "run-1")
-
-    assert run.shard_output(0).removeprefix(OUT).startswith("shard=")
-    assert "/" not in run.shard_output(0).removeprefix(OUT)
 
 
 def test_a_plain_run_into_a_used_folder_is_refused(world: World) -> None:
@@ -175,15 +164,6 @@ def test_no_run_is_let_in_beside_one_that_replaces_what_is_there(world: World) -
         enter(world, "run-2", existing="append")
 
 
-def test_a_run_is_let_in_beside_an_open_one_only_if_it_appends(world: World) -> None:
-    world.put(1)
-    first = enter(world, "run-1")
-
-    with pytest.raises(PlanError, match=r"run-1.*--append"):
-        enter(world, "run-2")
-    assert enter(world, "run-2", existing="append").shard_output(0) != first.shard_output(0)
-
-
 def test_a_run_that_was_replaced_is_not_redriven(world: World) -> None:
     world.put(2)
     work(world, enter(world, "run-1"), 1)
@@ -214,27 +194,6 @@ def test_a_run_is_not_redriven_before_a_later_one_is_planned(world: World) -> No
 
 
 # --- what follows a run ---
-
-
-def test_a_next_run_reads_what_its_own_parent_wrote(world: World) -> None:
-    world.store.put(NEXT, b"print()\n")
-    for day, count in ((1, 3), (2, 2)):
-        folder = f"s3://data/day{day}/"
-        world.put(count, folder=folder)
-        options = RunOptions(max_objects=1, existing="append")
-        request = world.request(run_id=f"day-{day}", inputs=(folder,), output_uri=OUT, options=options)
-        run = new_run(world.at, _with_next(request))
-        plan(world.at, run.run_id)
-        assert work(world, run) is RunState.SUCCEEDED
-
-    follower = plan(world.at, "day-2-next-0")
-
-    read = [item.uri for shard in world.planned(follower.run_id) for item in shard.objects]
-    assert read == [f"{run.shard_output(number)}/part-0.parquet" for number in range(2)]
-
-
-def _with_next(request: RunRequest) -> RunRequest:
-    return replace(request, next=NEXT, next_output=NEXT_OUTPUT)
 
 
 def test_a_redrives_next_run_replaces_the_earlier_one(world: World) -> None:

@@ -21,7 +21,6 @@ from sparklet.model import Dispatch, RunState
 from sparklet.planning import plan_requests
 from sparklet.planning.new_run import new_run
 from sparklet.planning.plan_requests import handle_request, run_request
-from sparklet.planning.planner import plan
 from sparklet.planning.request import places
 from sparklet.runs.checker import check
 from sparklet.settings import PlannerSettings
@@ -86,13 +85,14 @@ def test_an_incremental_run_without_anything_new_succeeds(world: World, dispatch
     assert {run.run_id for run in world.ledger.runs.list()} == {"run-1", "run-2"}
 
 
-def test_a_run_whose_input_is_gone_has_failed(world: World) -> None:
-    (uri,) = world.put(1)
-    run = new_run(world.at, run_request(request(), "request-1"))
-    world.store.delete(uri)
-    plan(world.at, run.run_id)
+def test_a_request_may_name_lists_of_its_objects(world: World) -> None:
+    world.put(3)
+    world.store.put("s3://lists/l.csv", f"n,uri\n1,{SOURCE}00002.csv\n1,{SOURCE}00000.csv\n".encode())
 
-    assert world.check().run.state is RunState.FAILED
+    answer = ask(world, request(inputs=[], lists=["s3://lists/l.csv"], max_objects=1, dispatch="map"))
+
+    assert (answer["sealed"], answer["dispatch"]) == (True, "map")
+    assert [uri for shard in world.planned() for uri in shard.inputs] == [f"{SOURCE}00002.csv", f"{SOURCE}00000.csv"]
 
 
 def test_the_same_request_again_changes_nothing(world: World) -> None:
@@ -345,11 +345,6 @@ def test_a_repeatedly_requested_run_has_outputs_of_its_own(world: World) -> None
 
     assert run.output_uri.rstrip("/") == f"s3://data/out/{run.run_id}"
     assert new_run(world.at, run_request(asked, "y")) == run
-
-
-def test_no_event_sets_a_scripts_environment(world: World) -> None:
-    with pytest.raises(EventError, match="env"):
-        ask(world, request(env={"output_path": "s3://elsewhere/"}))
 
 
 # --- a table ---

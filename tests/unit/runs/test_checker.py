@@ -90,14 +90,6 @@ def test_a_run_with_work_or_recent_change_is_not_stalled(world: World) -> None:
     assert world.check().requeued == 2
 
 
-def test_a_run_has_stalled_after_a_minute(world: World) -> None:
-    world.run(1)
-    world.clock.advance(30)
-    assert world.check().requeued == 0
-    world.clock.advance(31)
-    assert world.check().requeued == 1
-
-
 # --- planning ---
 
 

@@ -9,7 +9,6 @@ import pytest
 from sparklet.errors import PlanError, RemoteTaskError, SettingsError
 from sparklet.model import ClaimStatus, Dispatch, Failure, RunOptions, RunState, ShardRecord, ShardResult, ShardState
 from sparklet.planning.new_run import new_run
-from sparklet.planning.planner import plan
 from sparklet.ports import Message
 from sparklet.ports.deployment import A_WHILE_S
 from sparklet.runs import handlers
@@ -281,26 +280,6 @@ def test_a_worker_without_room_is_waited_for(world: World, engine: MemoryEngine)
     world.clock.advance(2)
     world.check()
     assert list(engine.ended) == [task_id]
-
-
-def test_what_is_too_large_needs_an_engine() -> None:
-    world = World()
-    world.put(1)
-    request = world.request()
-
-    with pytest.raises(PlanError, match="Fargate"):
-        new_run(world.at, world.request(options=_escalating(world)))
-
-    assert world.at.known_run("run-1") is None
-    assert plan(world.at, new_run(world.at, request).run_id).options.engine == ""
-
-
-def test_a_run_names_its_engine_and_is_found_again(world: World) -> None:
-    world.put(1)
-    request = world.request(options=_escalating(world))
-
-    assert new_run(world.at, request).options.engine == ENGINE
-    assert new_run(world.at, request) == world.ledger.runs.get("run-1")
 
 
 def _escalating(world: World) -> RunOptions:

@@ -20,6 +20,7 @@ from sparklet.runs.notices import due
 from sparklet.runs.redrive import redrive
 from sparklet.shown import HIDDEN
 from tests.stand_ins.memory import MemoryEngine
+from tests.unit.runs.test_cancel import cancel_at_the_end
 from tests.world import BUCKET, LEASE_S, World
 
 CHECK, NEXT, NEXT_OUTPUT = "s3://data/jobs/check.py", "s3://data/jobs/next.py", "s3://data/next/"
@@ -83,15 +84,6 @@ def test_a_checks_figures_show_no_secret_but_its_params_have_it(world: World) ->
     told = json.loads(world.store.get(judge.inputs[0]))
     assert (told["params"], told["args"]) == ({"db_token": HIDDEN}, [f"--password={HIDDEN}"])
     assert judge.params == run.params == given["params"]
-
-
-def test_tolerated_failures_stay_in_a_passed_runs_result(world: World) -> None:
-    start(world, options={"tolerated_failure_count": 1})
-    world.work(all_but(1))
-    world.check()
-    world.work()
-
-    assert world.check().run.state is RunState.SUCCEEDED_WITH_FAILURES
 
 
 def test_a_runs_shards_are_not_recounted_during_its_check(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -240,14 +232,7 @@ def test_a_next_run_has_its_runs_mode_and_a_check_the_queue(world: World) -> Non
 def test_a_cancelled_run_has_no_next_run(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     start(world, check="")
     world.work()
-    finish = world.ledger.runs.finish
-
-    def cancelled_just_before(run_id: str, generation: int, state: RunState, counted: int) -> Run:
-        monkeypatch.undo()
-        world.ledger.runs.cancel(run_id)
-        return finish(run_id, generation, state, counted)
-
-    monkeypatch.setattr(world.ledger.runs, "finish", cancelled_just_before)
+    cancel_at_the_end(world, monkeypatch)
     world.check()
 
     assert world.check().run.state is RunState.CANCELLED

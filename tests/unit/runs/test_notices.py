@@ -9,7 +9,6 @@ import pytest
 from sparklet.model import Failure, RunState
 from sparklet.ports.deployment import Deployment
 from sparklet.runs import handlers
-from sparklet.runs.cancel import cancel
 from sparklet.runs.checker import check, log_unnotified
 from sparklet.runs.notices import NOTIFY_WITHIN_S, due
 from sparklet.runs.redrive import redrive
@@ -127,14 +126,6 @@ def test_every_generation_is_announced(world: World, at: Deployment, ear: Memory
     check(at, "run-1")
 
     assert [(n.state, n.document["generation"]) for n in ear.notices] == [("FAILED", 0), ("SUCCEEDED", 1)]
-
-
-def test_a_cancelled_run_is_announced(world: World, at: Deployment, ear: MemoryNotifier) -> None:
-    world.run(1)
-    cancel(at, "run-1")
-    check(at, "run-1")
-
-    assert heard(ear) == [("run", "run-1", "CANCELLED")]
 
 
 def test_a_failed_check_is_announced_with_its_run(world: World, at: Deployment, ear: MemoryNotifier) -> None:

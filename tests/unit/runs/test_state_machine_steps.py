@@ -82,14 +82,6 @@ def test_a_check_reports_a_runs_status_until_it_has_ended(world: World) -> None:
     assert world.step("check") == answer
 
 
-def test_a_run_by_the_queue_is_checked_as_well(world: World) -> None:
-    world.dispatch = Dispatch.QUEUE
-    world.run(2)
-    assert world.step("check")["counts"]["pending"] == 2
-    world.work()
-    assert world.step("check")["state"] == "SUCCEEDED"
-
-
 def test_the_wait_is_bounded_by_the_executions_own_age(world: World) -> None:
     world.run(100)
     world.clock.advance(86_400)
