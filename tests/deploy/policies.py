@@ -5,6 +5,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from tests.unit.template.reading import as_list
+
 OPERATORS = ("StringEquals", "StringLike", "Bool", "ArnLike", "ArnEquals")  # all of them match patterns, or plain text
 
 
@@ -71,8 +73,3 @@ def grants(role: str, statement: Mapping[str, Any]) -> Iterator[Grant]:
         for resource in as_list(statement["Resource"]):
             for chosen in choices:
                 yield Grant(role, statement.get("Sid", ""), action, resource, chosen)
-
-
-def as_list(value: Any) -> list[Any]:
-    """A policy's element, which may be one or a list of them."""
-    return value if isinstance(value, list) else [value]

@@ -82,9 +82,3 @@ def test_every_target_of_make_exists(text: str) -> None:
     targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.M))
 
     assert {code.split()[1] for code in commands(text) if code.startswith("make ")} <= targets
-
-
-def test_every_page_that_it_points_to_is_there(text: str) -> None:
-    pages = re.findall(r"\]\(([a-z-]+\.md)\)", text)
-
-    assert pages and all((GUIDE.parent / page).is_file() for page in pages)

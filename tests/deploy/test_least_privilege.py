@@ -7,13 +7,10 @@ function that comes into the template without a scenario fails: nothing that its
 
 import re
 from collections.abc import Iterator
-from typing import Any
 
 import boto3
 import pytest
-from botocore.exceptions import ClientError
 
-from sparklet.aws.dynamodb.items import run_key, shard_key
 from sparklet.local.local_template import load_template
 from tests.deploy.policies import Call, Grant, grants
 from tests.deploy.recorded_stack import RecordedStack, recorded_stack
@@ -79,13 +76,6 @@ def meets(grant: Grant, action: str, where: str) -> bool:
     )
 
 
-def test_every_function_has_a_role_of_its_own() -> None:
-    others = {name: role for name, role in ROLES.items() if name != "LargeWorkerFunction"}  # it is the worker
-
-    assert len(set(others.values())) == len(others)
-    assert ROLES["LargeWorkerFunction"] == ROLES["WorkerFunction"]
-
-
 @pytest.mark.parametrize("function", ROLES)
 def test_each_function_is_allowed_every_call_it_makes(stack: RecordedStack, function: str) -> None:
     calls, allows = asked(stack, function), granted(stack, function)
@@ -114,21 +104,6 @@ def test_every_exception_is_granted_and_never_seen(stack: RecordedStack) -> None
         meant = [grant for grant in every if meets(grant, action, where)]
         assert meant, f"nothing is granted that would need the exception {action} of {where}"
         assert not [g for g in meant if any(g.covers(call) for call in calls)], f"seen after all: {action} ({why})"
-
-
-def test_a_script_may_change_shards_but_no_run(stack: RecordedStack) -> None:
-    """It runs with the worker's role: it could make other runs execute a script of its choice."""
-    role = boto3.Session().client("iam").get_role(RoleName=role_of(stack, "WorkerFunction"))["Role"]["Arn"]
-    given = boto3.Session().client("sts").assume_role(RoleArn=role, RoleSessionName="script")["Credentials"]
-    ledger = boto3.Session(given["AccessKeyId"], given["SecretAccessKey"], given["SessionToken"]).client("dynamodb")
-
-    def update(key: Any) -> None:
-        ledger.update_item(TableName=stack.outputs["LedgerTable"], Key=key, UpdateExpression="REMOVE mine")
-
-    update(shard_key("work", 0))
-    for key in (run_key("work"), {"pk": {"S": "runs"}, "sk": {"S": "1#work"}}):
-        with pytest.raises(ClientError, match="AccessDenied"):
-            update(key)
 
 
 def test_a_role_is_refused_what_another_one_may(stack: RecordedStack) -> None:

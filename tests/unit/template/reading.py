@@ -1,10 +1,13 @@
-"""How the tests of sam/template.yaml read it."""
+"""How tests read the templates of sam/."""
 
+import re
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 
-def of_type(template: dict[str, Any], kind: str) -> dict[str, Any]:
-    return {name: body["Properties"] for name, body in template["Resources"].items() if body["Type"] == kind}
+def of_type(template: Mapping[str, Any], kind: str) -> dict[str, Any]:
+    """Properties of the resources of a type, by logical id."""
+    return {name: body.get("Properties", {}) for name, body in template["Resources"].items() if body["Type"] == kind}
 
 
 def functions(template: dict[str, Any]) -> dict[str, Any]:
@@ -25,6 +28,43 @@ def statements(template: dict[str, Any], role: str) -> list[dict[str, Any]]:
     return [each["Fn::If"][1] if "Fn::If" in each else each for each in every]
 
 
+Of = Callable[[Any], Any]
+FUNCTIONS: dict[str, Callable[[Any, Of], Any]] = {
+    "Fn::If": lambda parts, of: of(parts[1] if of({"Condition": parts[0]}) else parts[2]),
+    "Fn::Equals": lambda parts, of: str(of(parts[0])) == str(of(parts[1])),
+    "Fn::Not": lambda parts, of: not of(parts[0]),
+    "Fn::And": lambda parts, of: all(map(of, parts)),
+    "Fn::Or": lambda parts, of: any(map(of, parts)),
+    "Fn::Split": lambda parts, of: of(parts[1]).split(parts[0]),
+    "Fn::Join": lambda parts, of: parts[0].join(map(str, as_list(of(parts[1])))),
+    "Fn::ImportValue": lambda name, of: {"Fn::ImportValue": of(name)},
+}
+
+
+def resolved(node: Any, template: Mapping[str, Any], given: Mapping[str, Any]) -> Any:
+    """A text, a list or a condition with these parameters, the others as by default; what else there is stays."""
+    if not isinstance(node, dict) or len(node) != 1:
+        return node
+    ((kind, body),) = node.items()
+    known = {name: given.get(name, each.get("Default")) for name, each in template["Parameters"].items()} | {**given}
+
+    def of(part: Any) -> Any:
+        return resolved(part, template, given)
+
+    if kind == "Ref":
+        return known.get(body, node)
+    if kind == "Condition":
+        return of(template["Conditions"][body])
+    if kind == "Fn::FindInMap":
+        name, first, second = map(of, body)
+        return template["Mappings"][name][str(first)][second]
+    if kind == "Fn::Sub":
+        text, more = body if isinstance(body, list) else (body, {})
+        own = known | {name: of(part) for name, part in more.items()}
+        return re.sub(r"\$\{([A-Za-z:]+)\}", lambda found: str(own.get(found[1], found[0])), text)
+    return FUNCTIONS[kind](body, of) if kind in FUNCTIONS else node
+
+
 def evaluate_rules(template: dict[str, Any], chosen: dict[str, str]) -> None:
     """Evaluate a template's rules for these parameters, the others as by default; ValueError if one does not hold."""
     from ministack.services.cloudformation.engine import _evaluate_rules
@@ -33,7 +73,20 @@ def evaluate_rules(template: dict[str, Any], chosen: dict[str, str]) -> None:
     _evaluate_rules(template, {name: {"Value": value} for name, value in {**values, **chosen}.items()}, {})
 
 
+def every_statement(node: Any) -> Iterator[dict[str, Any]]:
+    """The statements of policies anywhere below, conditional ones included."""
+    if isinstance(node, list):
+        for each in node:
+            yield from every_statement(each)
+    elif isinstance(node, dict):
+        if "Effect" in node:
+            yield node
+        for each in node.values():
+            yield from every_statement(each)
+
+
 def as_list(value: Any) -> list[Any]:
+    """A policy's element, which may be one or a list of them."""
     return value if isinstance(value, list) else [value]
 
 

@@ -18,6 +18,7 @@ import pytest
 from sparklet.aws.dynamodb.tasks import task_key
 from sparklet.events.sqs import OWN_ID, TASK_ATTRIBUTE
 from sparklet.local.local_template import load_template, parse_template
+from tests.unit.template.reading import of_type
 
 ROOT = Path(__file__).resolve().parents[3]
 METHODS = ("PostTask", "PutTask", "GetTask", "PostInvocation", "PostRun", "GetRun")
@@ -32,10 +33,6 @@ def template() -> dict[str, Any]:
 
 def properties(template: dict[str, Any], name: str) -> Any:
     return template["Resources"][name]["Properties"]
-
-
-def of_type(template: dict[str, Any], kind: str) -> dict[str, Any]:
-    return {name: body["Properties"] for name, body in template["Resources"].items() if body["Type"] == kind}
 
 
 def request_template(template: dict[str, Any], method: str, **replaced: str) -> str:

@@ -104,14 +104,6 @@ def test_a_custom_bucket_replaces_the_stacks_everywhere(template: dict[str, Any]
     assert [name for name, body in sections.items() if unguarded(body)] == ["BucketPolicy"]
 
 
-@pytest.mark.parametrize("policy", ["BucketPolicy", "QueuePolicy", "DeadLetterQueuePolicy"])
-def test_requests_without_tls_are_refused(template: dict[str, Any], policy: str) -> None:
-    (statement,) = template["Resources"][policy]["Properties"]["PolicyDocument"]["Statement"]
-
-    assert (statement["Effect"], statement["Principal"]) == ("Deny", "*")
-    assert statement["Condition"] == {"Bool": {"aws:SecureTransport": "false"}}
-
-
 # --- who may do what ---
 
 
@@ -192,32 +184,6 @@ def test_workers_change_shards_and_tasks_but_no_run(template: dict[str, Any], ro
     assert may(shard_key(run, 7)) and may(shard_key(run, 3_000_000)) and may(task_key("t1"))
     assert not any(may(key) for key in (run_key(run), part_key(run, 0), tombstone_key(run)))
     assert not may({"pk": {"S": RUNS_PARTITION}})
-
-
-def test_few_roles_may_enter_shards_or_send_messages(
-    template: dict[str, Any],
-) -> None:
-    def allowed(role: str) -> set[str]:
-        return {action for statement in statements(template, role) for action in as_list(statement["Action"])}
-
-    assert [role for role in ROLES if "dynamodb:PutItem" in allowed(role)] == ["PlannerRole", "CheckerRole", "StepRole"]
-    assert not any("dynamodb:DeleteItem" in allowed(role) or "dynamodb:Scan" in allowed(role) for role in ROLES)
-    assert "sqs:SendMessage" not in allowed("WorkerRole")
-
-
-def test_only_readers_of_inputs_may_use_the_named_roles(template: dict[str, Any]) -> None:
-    allowed = {
-        role: [s["Resource"] for s in statements(template, role) if "sts:AssumeRole" in as_list(s["Action"])]
-        for role in ROLES
-    }
-
-    assert allowed == {
-        "WorkerRole": [{"Ref": "InputRoleArns"}],
-        "PlannerRole": [{"Ref": "InputRoleArns"}],
-        "DlqConsumerRole": [],
-        "CheckerRole": [{"Ref": "InputRoleArns"}],
-        "StepRole": [],
-    }
 
 
 def test_the_guide_names_each_endpoint_that_workers_need(template: dict[str, Any]) -> None:

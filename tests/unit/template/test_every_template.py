@@ -9,22 +9,10 @@ from typing import Any
 import pytest
 
 from sparklet.local.local_template import parse_template
-from tests.unit.template.reading import as_list
+from tests.unit.template.reading import as_list, every_statement
 
 SAM = Path(__file__).resolve().parents[3] / "sam"
 TEMPLATES = {path.name: parse_template(path.read_text(encoding="utf-8")) for path in sorted(SAM.glob("*.yaml"))}
-
-
-def every_statement(node: Any) -> Iterator[dict[str, Any]]:
-    """The statements of policies anywhere below, conditional ones included."""
-    if isinstance(node, list):
-        for each in node:
-            yield from every_statement(each)
-    elif isinstance(node, dict):
-        if "Effect" in node:
-            yield node
-        for each in node.values():
-            yield from every_statement(each)
 
 
 @pytest.mark.parametrize("name", TEMPLATES)
@@ -120,6 +108,21 @@ def test_every_role_takes_the_organizations_boundary(name: str) -> None:
         boundary = ["HasBoundary", {"Ref": "PermissionsBoundaryArn"}, {"Ref": "AWS::NoValue"}]
         assert role["Properties"]["PermissionsBoundary"] == {"Fn::If": boundary}, key
     assert bool(roles) == ("PermissionsBoundaryArn" in template["Parameters"]) == (name != "streams.yaml")
+
+
+@pytest.mark.parametrize("name", TEMPLATES)
+def test_buckets_and_queues_refuse_requests_without_tls(name: str) -> None:
+    denied = {"Effect": "Deny", "Principal": "*", "Condition": {"Bool": {"aws:SecureTransport": "false"}}}
+    places, closed = set[str](), set[str]()
+    for key, body in TEMPLATES[name]["Resources"].items():
+        if body["Type"] in ("AWS::S3::Bucket", "AWS::SQS::Queue"):
+            places.add(key)
+        elif body["Type"] in ("AWS::S3::BucketPolicy", "AWS::SQS::QueuePolicy"):
+            policy = body["Properties"]
+            assert any(denied.items() <= each.items() for each in policy["PolicyDocument"]["Statement"]), key
+            closed |= {place["Ref"] for place in policy.get("Queues", [policy.get("Bucket")])}
+
+    assert places == closed
 
 
 PARTS = re.compile(  # of something that has tags

@@ -1,18 +1,17 @@
 """What sam/template.yaml promises of queues, functions, versions and parameters, read as CloudFormation reads it."""
 
 import ast
-import copy
 import json
 import re
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from sparklet.local.environment import resource
-from sparklet.local.local_template import handler_of, parse_template
+from sparklet.local.local_template import Template, handler_of, parse_template
 from sparklet.settings import NAMES, OF_FUNCTIONS, spark_settings, worker_settings
+from tests.deploy.templates import expanded
 from tests.unit.template.reading import LARGE, ZIPS, evaluate_rules, functions, of_type
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -73,25 +72,14 @@ def test_the_planner_knows_the_workers_size(template: dict[str, Any]) -> None:
 # --- versions and aliases ---
 
 
+def with_image(tag: int) -> Template:
+    image_uri = f"123456789012.dkr.ecr.eu-west-1.amazonaws.com/sparklet:{tag}"
+    return expanded(ROOT / "sam" / "template.yaml", ImageUri=image_uri)
+
+
 @pytest.fixture(scope="module")
-def transformed(template: dict[str, Any]) -> dict[str, Any]:
-    return transform(template, "123456789012.dkr.ecr.eu-west-1.amazonaws.com/sparklet:1")
-
-
-def transform(template: dict[str, Any], image_uri: str) -> dict[str, Any]:
-    """What SAM makes of it; packages lie in S3 by then."""
-    from samtranslator.translator.transform import transform as sam_transform
-
-    packaged = copy.deepcopy(template)
-    for name in ZIPS:
-        packaged["Resources"][name]["Properties"]["CodeUri"] = f"s3://packages/{name}"
-    for name in of_type(packaged, "AWS::Serverless::StateMachine"):
-        packaged["Resources"][name]["Properties"].pop("Definition")
-        packaged["Resources"][name]["Properties"]["DefinitionUri"] = f"s3://packages/{name}"
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("AWS_DEFAULT_REGION", "eu-west-1")
-        document: dict[str, Any] = sam_transform(packaged, {"ImageUri": image_uri}, SimpleNamespace(load=dict))
-    return document
+def transformed() -> Template:
+    return with_image(1)
 
 
 def test_outputs_for_callers_name_published_functions(transformed: dict[str, Any]) -> None:
@@ -101,8 +89,8 @@ def test_outputs_for_callers_name_published_functions(transformed: dict[str, Any
     assert transformed["Outputs"]["WorkerAliasName"]["Value"] == "live"
 
 
-def test_another_image_is_another_version(template: dict[str, Any], transformed: dict[str, Any]) -> None:
-    other = transform(template, "123456789012.dkr.ecr.eu-west-1.amazonaws.com/sparklet:2")
+def test_another_image_is_another_version(transformed: dict[str, Any]) -> None:
+    other = with_image(2)
 
     changed = set(of_type(other, "AWS::Lambda::Version")) - set(of_type(transformed, "AWS::Lambda::Version"))
     assert {name.partition("Version")[0] for name in changed} == {"WorkerFunction", LARGE}

@@ -11,7 +11,7 @@ from sparklet.model.options import LARGE_MB
 from sparklet.settings import engines
 from tests.unit.template.reading import LARGE, ROLES, functions, of_type, statements
 from tests.unit.template.test_fargate import filled_in
-from tests.unit.template.test_functions import transform
+from tests.unit.template.test_functions import with_image
 
 ALIAS = {"Ref": f"{LARGE}.Alias"}
 OWN = {"SPARKLET_ENGINE", "SPARKLET_METRICS_NAMESPACE", "SPARKLET_HEAP_MB", "SPARKLET_CORES"}
@@ -42,9 +42,9 @@ def test_a_stack_has_it_only_if_the_parameter_says_so(template: dict[str, Any]) 
         assert template["Resources"][name]["Condition"] == "HasLargeFunction"
 
 
-def test_lambda_repeats_no_call_of_its(template: dict[str, Any]) -> None:
+def test_lambda_repeats_no_call_of_its() -> None:
     """The checker gives a shard out again; a call that comes late finds its shard done."""
-    document = transform(template, "123456789012.dkr.ecr.eu-west-1.amazonaws.com/sparklet:1")
+    document = with_image(1)
     configs = of_type(document, "AWS::Lambda::EventInvokeConfig").values()
     (config,) = (each for each in configs if each["FunctionName"] == {"Ref": LARGE})
 

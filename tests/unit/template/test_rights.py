@@ -9,7 +9,7 @@ import pytest
 
 from docs import rights
 from sparklet.local.local_template import parse_template
-from tests.unit.template.reading import as_list
+from tests.unit.template.reading import as_list, every_statement
 
 ROOT = Path(__file__).resolve().parents[3]
 GUIDE = ROOT / "docs" / "guide" / "deploy.md"
@@ -54,21 +54,13 @@ def test_the_page_names_what_is_taken_out_of_a_statement(name: str) -> None:
     whole = rows(TEMPLATES[name])
     assert "\n".join(whole) in page
     fewer = copy.deepcopy(TEMPLATES[name])
-    for statement in _statements(fewer["Resources"]):
+    for statement in every_statement(fewer["Resources"]):
+        if statement["Effect"] != "Allow" or "Principal" in statement:
+            continue
         for action in (given := as_list(statement["Action"])):
             statement["Action"] = [each for each in given if each != action]
             assert "\n".join(rows(fewer)) not in page, (statement.get("Sid"), action)
             statement["Action"] = given
-
-
-def _statements(node: Any) -> list[dict[str, Any]]:
-    if isinstance(node, list):
-        return [found for each in node for found in _statements(each)]
-    if not isinstance(node, dict):
-        return []
-    if "Effect" in node:
-        return [node] if node["Effect"] == "Allow" and "Principal" not in node else []
-    return [found for each in node.values() for found in _statements(each)]
 
 
 @pytest.mark.parametrize("place", range(len(rights.NEEDS)))

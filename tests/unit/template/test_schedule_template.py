@@ -2,7 +2,6 @@
 
 import json
 import re
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +9,7 @@ import pytest
 
 from sparklet.local.local_template import parse_template
 from sparklet.planning.plan_requests import run_request
+from tests.unit.template.reading import resolved
 
 TEMPLATE = parse_template((Path(__file__).parents[3] / "sam" / "schedule.yaml").read_text(encoding="utf-8"))
 SCHEDULED, EVENT = "<aws.scheduler.scheduled-time>", "<aws.events.event.json>"
@@ -23,47 +23,18 @@ def given(parameters: dict[str, Any]) -> dict[str, str]:
     return {name: str(value) for name, value in {**defaults, "AWS::StackName": "daily", **parameters}.items()}
 
 
-Known = dict[str, str]
-FUNCTIONS: dict[str, Callable[[Any, Known], Any]] = {
-    "Ref": lambda name, known: known[name],
-    "Condition": lambda name, known: value(TEMPLATE["Conditions"][name], known),
-    "Fn::If": lambda parts, known: value(parts[1] if value({"Condition": parts[0]}, known) else parts[2], known),
-    "Fn::Equals": lambda parts, known: str(value(parts[0], known)) == str(value(parts[1], known)),
-    "Fn::Not": lambda parts, known: not value(parts[0], known),
-    "Fn::And": lambda parts, known: all(value(part, known) for part in parts),
-    "Fn::Split": lambda parts, known: value(parts[1], known).split(parts[0]),
-    "Fn::Join": lambda parts, known: parts[0].join(value(parts[1], known)),
-    "Fn::Sub": lambda body, known: _filled_in(body if isinstance(body, list) else [body, {}], known),
-    "Fn::ImportValue": lambda name, known: f"import {value(name, known)}",
-}
-
-
-def value(node: Any, known: Known) -> Any:
-    """What CloudFormation makes of a text, a list of texts or a condition."""
-    if not isinstance(node, dict):
-        return node
-    ((kind, body),) = node.items()
-    return FUNCTIONS[kind](body, known)
-
-
-def _filled_in(body: list[Any], known: Known) -> str:
-    text, more = body
-    own = {**known, **{name: value(part, known) for name, part in more.items()}}
-    return re.sub(r"\$\{([A-Za-z:]+)\}", lambda found: own[found[1]], text)
-
-
 def properties(name: str) -> Any:
     return TEMPLATE["Resources"][name]["Properties"]
 
 
 def scheduled(time: str = "2026-11-20T02:00:00Z", **parameters: Any) -> Any:
-    text = value(properties("Schedule")["Target"]["Input"], given({**CLOCK, **parameters}))
+    text = resolved(properties("Schedule")["Target"]["Input"], TEMPLATE, given({**CLOCK, **parameters}))
     return json.loads(text.replace(SCHEDULED, time))
 
 
 def created(event: Any, **parameters: Any) -> Any:
     (target,) = properties("ObjectRule")["Targets"]
-    text = value(target["InputTransformer"]["InputTemplate"], given({**OBJECT, **parameters}))
+    text = resolved(target["InputTransformer"]["InputTemplate"], TEMPLATE, given({**OBJECT, **parameters}))
     return json.loads(text.replace(EVENT, json.dumps(event)))
 
 
@@ -77,8 +48,8 @@ def refused(parameters: dict[str, Any]) -> list[str]:
     """Why CloudFormation would not begin with these: rules and patterns."""
     known, why = given(parameters), []
     for rule in TEMPLATE["Rules"].values():
-        if value(rule.get("RuleCondition", True), known):
-            why += [a["AssertDescription"] for a in rule["Assertions"] if not value(a["Assert"], known)]
+        if resolved(rule.get("RuleCondition", True), TEMPLATE, known):
+            why += [a["AssertDescription"] for a in rule["Assertions"] if not resolved(a["Assert"], TEMPLATE, known)]
     for name, text in parameters.items():
         pattern = TEMPLATE["Parameters"][name].get("AllowedPattern", ".*")
         why += [] if re.fullmatch(pattern, str(text)) else [name]
@@ -128,14 +99,14 @@ def test_either_machine_is_started_and_no_role_starts_another(machine: str, want
         (policy,) = properties(role)["Policies"]
         arns += [s["Resource"] for s in policy["PolicyDocument"]["Statement"] if s["Action"] == "states:StartExecution"]
 
-    assert [value(arn, known) for arn in arns] == [f"import sparklet-{wanted}"] * 4
+    assert [resolved(arn, TEMPLATE, known) for arn in arns] == [{"Fn::ImportValue": f"sparklet-{wanted}"}] * 4
 
 
 def test_a_rule_watches_its_own_prefix_and_suffix() -> None:
     (key,) = properties("ObjectRule")["EventPattern"]["detail"]["object"]["key"]
 
-    assert value(key["wildcard"], given(OBJECT)) == "incoming/*.csv"
-    assert value(key["wildcard"], given({**OBJECT, "SourceSuffix": ""})) == "incoming/*"
+    assert resolved(key["wildcard"], TEMPLATE, given(OBJECT)) == "incoming/*.csv"
+    assert resolved(key["wildcard"], TEMPLATE, given({**OBJECT, "SourceSuffix": ""})) == "incoming/*"
 
 
 def test_a_failed_start_is_retried_and_then_kept() -> None:
