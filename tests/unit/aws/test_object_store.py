@@ -28,30 +28,23 @@ def clients() -> AwsClients:
 
 
 @pytest.mark.parametrize("code", ["AccessDenied", "403"])
-def test_forbidden_objects_are_named(clients: AwsClients, code: str) -> None:
+def test_forbidden_objects_are_named(clients: AwsClients, tmp_path: Path, code: str) -> None:
     store = S3ObjectStore(clients)
+    (tmp_path / "file").write_bytes(b"x")
     with Stubber(clients.s3) as s3:
-        for method in ("get_object", "head_object", "put_object", "delete_objects", "list_objects_v2"):
+        for method in ("get_object", "head_object", "put_object", "put_object", "delete_objects", "list_objects_v2"):
             s3.add_client_error(method, code, http_status_code=403)
 
         for call in (
             lambda: store.get(URI),
             lambda: store.head(URI),
             lambda: store.put(URI, b""),
+            lambda: store.upload(tmp_path / "file", URI),
             lambda: store.delete_all([URI], URI),
             lambda: list(store.list(URI)),
         ):
             with pytest.raises(ObjectForbiddenError, match="some key"):
                 call()
-
-
-def test_a_forbidden_upload_is_named(clients: AwsClients, tmp_path: Path) -> None:
-    (tmp_path / "file").write_bytes(b"x")
-    with Stubber(clients.s3) as s3:
-        s3.add_client_error("put_object", "AccessDenied", http_status_code=403)
-
-        with pytest.raises(ObjectForbiddenError, match="some key"):
-            S3ObjectStore(clients).upload(tmp_path / "file", URI)
 
 
 def test_any_other_fault_may_pass(clients: AwsClients) -> None:

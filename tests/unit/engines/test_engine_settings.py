@@ -51,13 +51,11 @@ LISTED: Mapping[str, tuple[str, Any]] = {
 
 
 @pytest.fixture
-def clients(monkeypatch: pytest.MonkeyPatch) -> AwsClients:
-    for name, value in (("ACCESS_KEY_ID", "test"), ("SECRET_ACCESS_KEY", "test"), ("REGION", "us-east-1")):
-        monkeypatch.setenv(f"AWS_{name}", value)
+def clients(clients: AwsClients, monkeypatch: pytest.MonkeyPatch) -> AwsClients:
     monkeypatch.setattr(
         "sparklet.engines.spark_platform.store_worker", lambda store, bucket: ("s3://runs/p.py", "s3://runs/w.zip")
     )
-    return AwsClients(attempts=1)
+    return clients
 
 
 def engine(clients: AwsClients, name: str, functions: Mapping[str, str], **own: Any) -> Engine:

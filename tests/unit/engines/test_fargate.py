@@ -12,13 +12,6 @@ from sparklet.errors import RemoteTaskError
 
 
 @pytest.fixture
-def clients(monkeypatch: pytest.MonkeyPatch) -> AwsClients:
-    for name, value in (("ACCESS_KEY_ID", "test"), ("SECRET_ACCESS_KEY", "test"), ("REGION", "us-east-1")):
-        monkeypatch.setenv(f"AWS_{name}", value)
-    return AwsClients()
-
-
-@pytest.fixture
 def tasks(clients: AwsClients) -> FargateTasks:
     network = {"subnets": ["subnet-1"]}
     return FargateTasks(clients=clients, cluster="cluster", task_definition="definition:1", network=network)

@@ -62,13 +62,6 @@ class Recorded:
 
 
 @pytest.fixture
-def clients(monkeypatch: pytest.MonkeyPatch) -> AwsClients:
-    for name, value in (("ACCESS_KEY_ID", "test"), ("SECRET_ACCESS_KEY", "test"), ("REGION", "us-east-1")):
-        monkeypatch.setenv(f"AWS_{name}", value)
-    return AwsClients(attempts=1)
-
-
-@pytest.fixture
 def aws(clients: AwsClients) -> Iterator[Recorded]:
     with ExitStack() as stack:
         yield Recorded(clients, stack)

@@ -65,17 +65,18 @@ def test_s3_is_s3a_on_lambda_and_on_a_laptop(env: dict) -> None:
     assert conf["spark.hadoop.fs.s3a.aws.credentials.provider"].endswith("DefaultAWSCredentialsProviderChain")
 
 
-@pytest.mark.parametrize(
-    "here",
-    [
-        Surroundings({}, {"spark.master": "yarn"}, class_path=EMR_CLASS_PATH, has_class=ALL),
-        Surroundings({"GLUE_VERSION": "5.0"}, has_class=ALL),
-        Surroundings({}, {"spark.master": "yarn"}, has_class=ALL),
-        Surroundings({}, s3_impl="com.example.TheirFileSystem", has_class=ALL),
-        Surroundings({}, has_class=having(DELTA)),
-    ],
-    ids=["emr", "glue", "cluster", "core-site.xml", "no S3A"],
+ELSEWHERE = {
+    "emr": Surroundings({}, {"spark.master": "yarn"}, class_path=EMR_CLASS_PATH, has_class=ALL),
+    "glue": Surroundings({"GLUE_VERSION": "5.0"}, has_class=ALL),
+    "cluster": Surroundings({}, {"spark.master": "yarn"}, has_class=ALL),
+}
+OWN_S3, NO_S3A = (
+    Surroundings({}, s3_impl="com.example.TheirFileSystem", has_class=ALL),
+    Surroundings({}, has_class=having(DELTA)),
 )
+
+
+@pytest.mark.parametrize("here", [*ELSEWHERE.values(), OWN_S3, NO_S3A], ids=[*ELSEWHERE, "core-site.xml", "no S3A"])
 def test_s3_is_left_alone_elsewhere(here: Surroundings) -> None:
     assert not [key for key in session_conf(here) if key.startswith("spark.hadoop.fs.")]
 
@@ -113,14 +114,7 @@ def test_on_one_machine_tables_are_taken_for_small_ones(here: Surroundings) -> N
 
 
 @pytest.mark.parametrize(
-    "here",
-    [
-        Surroundings({}, {"spark.master": "yarn"}, class_path=EMR_CLASS_PATH, has_class=ALL),
-        Surroundings({"GLUE_VERSION": "5.0"}, has_class=ALL),
-        Surroundings({}, {"spark.master": "yarn"}, has_class=ALL),
-        Surroundings({}, has_class=having(HUDI)),
-    ],
-    ids=["emr", "glue", "cluster", "no Delta"],
+    "here", [*ELSEWHERE.values(), Surroundings({}, has_class=having(HUDI))], ids=[*ELSEWHERE, "no Delta"]
 )
 def test_elsewhere_tables_are_left_alone(here: Surroundings) -> None:
     assert not session_conf(here).keys() & SMALL_TABLES.keys()
