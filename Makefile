@@ -119,7 +119,7 @@ chaos: reader-venv ## Tables under kills, double deliveries, zombies and network
 chaos-quick: reader-venv ## The same with at least a dozen trials, in four minutes
 	@$(RUN) -m benchmarks.chaos --quick $(ARGS)
 
-fuzz: venv ## Try over 100,000 events and environments; figures in build/fuzz.json
+fuzz: venv ## Try over 100,000 events and environments
 	@$(RUN) -m pytest -q -m campaign tests/fuzz $(ARGS)
 
 LOCK := $(RUN) -m uv pip compile --quiet --system-certs --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
