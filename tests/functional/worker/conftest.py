@@ -5,10 +5,10 @@ import json
 import os
 import time
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -21,6 +21,9 @@ from sparklet.spark.spark_submit import SubmitRunner
 from sparklet.spark.task_limits import Deadline, task_folder
 from sparklet.spark.warm_runner import WarmRunner
 from tests.waiting import deadline_s, eventually
+
+if TYPE_CHECKING:
+    from tests.functional.worker.ledgered import Function
 
 STACK = stack_file()
 MARK = "TEST_MARK"
@@ -223,3 +226,12 @@ def bench(request: pytest.FixtureRequest, warm: Bench, tmp_path_factory: pytest.
     runner = make("submit", scratch, **local_jars())
     runner.start()
     return Bench(runner, scratch)
+
+
+@pytest.fixture(scope="module")
+def function(tmp_path_factory: pytest.TempPathFactory) -> Iterator["Function"]:
+    from tests.functional.worker.ledgered import deployed
+
+    folder, scratch = tmp_path_factory.mktemp("function"), tmp_path_factory.mktemp("scratch")
+    with deployed(folder, scratch, **local_jars()) as function:
+        yield function

@@ -1,6 +1,7 @@
 """A deployed worker function with a ledger: the real handler in a process of its own, shards entered by hand."""
 
 import hashlib
+import json
 import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -13,14 +14,32 @@ import pytest
 from sparklet.aws.clients import AwsClients
 from sparklet.aws.dynamodb import DynamoLedger
 from sparklet.aws.object_store import S3ObjectStore
+from sparklet.clock import SystemClock
 from sparklet.errors import ObjectStoreError
-from sparklet.model import InputObject, PartRecord, Position, Run, RunOptions, ScriptRef, Shard, ShardRecord, ShardRef
+from sparklet.model import (
+    InputObject,
+    PartRecord,
+    Position,
+    Run,
+    RunOptions,
+    ScriptRef,
+    Shard,
+    ShardRecord,
+    ShardRef,
+    split_uri,
+)
+from sparklet.planning.new_run import new_run
+from sparklet.planning.planner import plan
+from sparklet.planning.request import RunRequest
+from sparklet.ports.deployment import Deployment
 from tests.functional.worker.conftest import MARK, marked
 from tests.functional.worker.worker_process import WorkerProcess, stand_in, worker_process
 from tests.stand_ins.ledger_table import table_definition
+from tests.stand_ins.memory import MemoryTaskQueue
 from tests.waiting import eventually
 
 BUCKET, TABLE, OTHERS = "sparklet-runs", "ledger", "somebody-elses"
+DATA = "s3://other-data"  # which a run reads
 GRACE_S = 2.0
 
 
@@ -55,7 +74,7 @@ class Function:
         ref = ScriptRef(uri, digest, "s3://mine/job.py")
         run = Run(run_id, ("s3://in/",), f"s3://{BUCKET}/out/{run_id}/", (ref,), options=RunOptions(**options))
         self.ledger.runs.create(run)
-        items = tuple(each if isinstance(each, InputObject) else self.planned(each) for each in inputs)
+        items = tuple(each if isinstance(each, InputObject) else self.listed(each) for each in inputs)
         size_bytes = sum(item.size_bytes for item in items)
         line = Shard(0, items).to_line()
         part = "part-00000-test.jsonl"
@@ -66,13 +85,24 @@ class Function:
         self.ledger.runs.seal_plan(run_id, 1, len(inputs), size_bytes)
         return record.ref
 
-    def planned(self, uri: str) -> InputObject:
+    def listed(self, uri: str) -> InputObject:
         """An object as a listing has it; one that is not there as it was."""
         try:
             info = self.store.head(uri)
         except ObjectStoreError:
             return InputObject(uri, 4)
         return InputObject(uri, info.size_bytes, info.etag, modified_s=info.modified_s)
+
+    def planned(self, request: RunRequest) -> list[ShardRef]:
+        """Plan a run as a user requests it; what its messages name."""
+        queue = MemoryTaskQueue(SystemClock())
+        at = Deployment(BUCKET, self.store, self.ledger, queue, SystemClock())
+        new_run(at, request)
+        plan(at, request.run_id)
+        refs: list[ShardRef] = []
+        while batch := queue.receive():
+            refs += [ref for message in batch if (ref := ShardRef.from_document(json.loads(message.body)))]
+        return refs
 
     def deliver(self, *refs: ShardRef) -> list[str]:
         """Invoke with a message for each; the messages that come back."""
@@ -124,7 +154,8 @@ def deployed(folder: Path, scratch: Path, **env: str) -> Iterator[Function]:
         MARK: mark,
     }
     with stand_in(folder) as (endpoint, clients):
-        clients.s3.create_bucket(Bucket=BUCKET)
+        for bucket in (BUCKET, split_uri(DATA)[0]):
+            clients.s3.create_bucket(Bucket=bucket)
         clients.dynamodb.create_table(**table_definition(TABLE))
         with worker_process(folder, endpoint, scratch, **{**own, **env}) as worker:
             yield Function(worker, clients, _another_account(endpoint), scratch, mark)

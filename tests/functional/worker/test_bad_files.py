@@ -2,7 +2,6 @@
 
 import gzip
 import io
-from collections.abc import Iterator
 from typing import Any
 
 import pyarrow as pa
@@ -11,8 +10,7 @@ from pyarrow import orc
 from pyarrow import parquet as pq
 
 from sparklet.model import InputObject, ShardState
-from tests.functional.worker.conftest import local_jars
-from tests.functional.worker.ledgered import BUCKET, Function, deployed
+from tests.functional.worker.ledgered import BUCKET, Function
 
 pytestmark = [pytest.mark.spark, pytest.mark.stack, pytest.mark.slow]
 
@@ -60,13 +58,6 @@ CASES = {  # by kind: the format, a good file, a bad file, and how the shard is 
     "damaged orc": ("orc", orc_file(), damaged(orc_file(), 10), RETRIED),
     "avro": ("avro", b"", b"this is no such file" * 9, RETRIED),
 }
-
-
-@pytest.fixture(scope="module")
-def function(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Function]:
-    folder, scratch = tmp_path_factory.mktemp("function"), tmp_path_factory.mktemp("scratch")
-    with deployed(folder, scratch, **local_jars()) as function:
-        yield function
 
 
 def attempted(function: Function, script: str, bodies: dict[str, bytes], *, planned: bool = True) -> Any:

@@ -1,7 +1,6 @@
 """Shards that write different columns to one output: one Spark job over all inputs writes one schema."""
 
 import json
-from collections.abc import Iterator
 
 import pytest
 
@@ -9,9 +8,8 @@ from sparklet.clock import SystemClock
 from sparklet.model import RunState, ShardState
 from sparklet.ports.deployment import Deployment
 from sparklet.runs.checker import check
-from tests.functional.worker.conftest import local_jars
-from tests.functional.worker.ledgered import BUCKET, Function, deployed
-from tests.functional.worker.test_view import DATA, run
+from tests.functional.worker.ledgered import BUCKET, DATA, Function
+from tests.functional.worker.test_view import run
 from tests.stand_ins.memory import MemoryTaskQueue
 
 pytestmark = [pytest.mark.spark, pytest.mark.stack, pytest.mark.slow]
@@ -34,14 +32,6 @@ if guessed.count():
     guessed.select(F.col("id").cast("int"), "v").write.mode("overwrite").partitionBy("id").parquet(job.output + "/days")
     guessed.groupBy().count().write.csv(job.output + "/counts")
 """
-
-
-@pytest.fixture(scope="module")
-def function(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Function]:
-    folder, scratch = tmp_path_factory.mktemp("function"), tmp_path_factory.mktemp("scratch")
-    with deployed(folder, scratch, **local_jars()) as function:
-        function.clients.s3.create_bucket(Bucket=DATA.removeprefix("s3://"))
-        yield function
 
 
 def ended(function: Function, run_id: str) -> tuple[RunState, str]:

@@ -12,9 +12,7 @@ import json
 import lzma
 import os
 import re
-import tarfile
 import uuid
-import zipfile
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
@@ -26,16 +24,12 @@ import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
-from sparklet.clock import SystemClock
 from sparklet.errors import PlanError
-from sparklet.model import RunOptions, ShardRef, ShardState
-from sparklet.planning.new_run import new_run
-from sparklet.planning.planner import plan
+from sparklet.model import RunOptions, ShardState
 from sparklet.planning.request import RunRequest
-from sparklet.ports.deployment import Deployment
+from tests.archives import by_arrow, tarred, zipped
 from tests.functional.worker.conftest import local_jars
 from tests.functional.worker.ledgered import BUCKET, Function, deployed
-from tests.stand_ins.memory import MemoryTaskQueue
 
 pytestmark = [pytest.mark.spark, pytest.mark.stack, pytest.mark.slow]
 
@@ -105,33 +99,13 @@ NAMES = st.sampled_from(["a", "b b", "part-00000-x", "c[1]", "é", "d{1,2}", "e*
 FIELDS = st.text(st.sampled_from("ab,\"'# é\\\n"), max_size=5)
 
 
-def _zip(name: str, body: bytes) -> bytes:
-    with zipfile.ZipFile(file := io.BytesIO(), "w", zipfile.ZIP_DEFLATED) as archive:
-        archive.writestr("__MACOSX/._x", b"hidden")
-        archive.writestr(name, body)
-    return file.getvalue()
-
-
-def _tar(name: str, body: bytes) -> bytes:
-    with tarfile.open(fileobj=(file := io.BytesIO()), mode="w:xz") as archive:
-        (info := tarfile.TarInfo(name)).size = len(body)
-        archive.addfile(info, io.BytesIO(body))
-    return file.getvalue()
-
-
-def _by_arrow(kind: str, body: bytes) -> bytes:
-    with pa.CompressedOutputStream(file := pa.BufferOutputStream(), kind) as packed:
-        packed.write(body)
-    return bytes(file.getvalue().to_pybytes())
-
-
 PACKERS: dict[str, Callable[[str, bytes], bytes]] = {
     ".GZ": lambda _, body: gzip.compress(body),
     ".xz": lambda _, body: lzma.compress(body),
-    ".zst": lambda _, body: _by_arrow("zstd", body),
-    ".lz4": lambda _, body: _by_arrow("lz4", body),
-    ".zip": _zip,
-    ".tar.xz": _tar,
+    ".zst": lambda _, body: by_arrow("zstd", body),
+    ".lz4": lambda _, body: by_arrow("lz4", body),
+    ".zip": lambda name, body: zipped({"__MACOSX/._x": b"hidden", name: body}),
+    ".tar.xz": lambda name, body: lzma.compress(tarred({name: body})),
 }
 
 
@@ -222,8 +196,7 @@ def one_job(function: Function, place: str, folder: Folder) -> Saw:
 
 def in_shards(function: Function, place: str, folder: Folder) -> Saw | str:
     """What the shards saw together, or the words in which they were refused or failed."""
-    run_id, queue = place.rpartition("/")[2], MemoryTaskQueue(SystemClock())
-    at = Deployment(BUCKET, function.store, function.ledger, queue, SystemClock())
+    run_id = place.rpartition("/")[2]
     options = RunOptions(
         max_objects=folder.max_objects, split=folder.split, target_bytes=folder.cut_bytes if folder.split else 10**9
     )
@@ -236,12 +209,10 @@ def in_shards(function: Function, place: str, folder: Folder) -> Saw | str:
         options=options,
     )
     try:
-        new_run(at, request)
-        plan(at, run_id)
+        refs = function.planned(request)
     except PlanError as error:
         return f"refused: {error}"
     function.said()
-    refs = [ref for body in _bodies(queue) if (ref := ShardRef.from_document(json.loads(body)))]
     for ref in refs:
         while function.deliver(ref):
             continue
@@ -251,11 +222,6 @@ def in_shards(function: Function, place: str, folder: Folder) -> Saw | str:
     seen = [each for each in saw(function) if each.rows] or [Saw([])]  # one without a row needs no columns
     columns = seen[0].columns if all(each.columns == seen[0].columns for each in seen) else [s.columns for s in seen]
     return Saw(columns, sum((each.rows for each in seen), Counter[str]()))
-
-
-def _bodies(queue: MemoryTaskQueue) -> Iterator[str]:
-    while batch := queue.receive():
-        yield from (message.body for message in batch)
 
 
 def verdict(function: Function, folder: Folder) -> str:

@@ -219,7 +219,7 @@ print("FAILED WITH", fails(frame.collect))
 def test_only_a_redrive_takes_an_input_that_was_repaired(counted: Counted, incremental: bool, listed: bool) -> None:
     """Whether the plan knows its time, by S3's listing, or not, by a list."""
     function, uri = counted.function, counted.put("replaced.csv", 10)
-    item = function.planned(uri) if listed else replace(function.planned(uri), modified_s=0.0)
+    item = function.listed(uri) if listed else replace(function.listed(uri), modified_s=0.0)
     options: dict[str, Any] = {"incremental": True, "existing": "append"} if incremental else {}
     ref = function.plan(CSV_TO_PARQUET, [item], **options)
     counted.put("replaced.csv", 11)

@@ -6,10 +6,8 @@ import gzip
 import io
 import json
 import lzma
-import tarfile
 import tempfile
-import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,19 +16,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from sparklet.clock import SystemClock
-from sparklet.model import RunOptions, ShardRecord, ShardRef, ShardState, split_uri
-from sparklet.planning.new_run import new_run
-from sparklet.planning.planner import plan
+from sparklet.model import RunOptions, ShardRecord, ShardState, split_uri
 from sparklet.planning.request import RunRequest
-from sparklet.ports.deployment import Deployment
-from tests.functional.worker.conftest import local_jars
-from tests.functional.worker.ledgered import BUCKET, Function, deployed
-from tests.stand_ins.memory import MemoryTaskQueue
+from tests.archives import tarred, zipped
+from tests.functional.worker.ledgered import BUCKET, DATA, Function
 
 pytestmark = [pytest.mark.spark, pytest.mark.stack, pytest.mark.slow]
 
-DATA = "s3://other-data"
 SCRIPT = f"s3://{BUCKET}/jobs/job.py"
 WAYS = b"""
 import json, sys
@@ -75,14 +67,6 @@ assert counted == len(ways["tree"]), counted
 """
 
 
-@pytest.fixture(scope="module")
-def function(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Function]:
-    folder, scratch = tmp_path_factory.mktemp("function"), tmp_path_factory.mktemp("scratch")
-    with deployed(folder, scratch, **local_jars()) as function:
-        function.clients.s3.create_bucket(Bucket=DATA.removeprefix("s3://"))
-        yield function
-
-
 def run(
     function: Function,
     run_id: str,
@@ -94,41 +78,13 @@ def run(
 ) -> list[ShardRecord]:
     """Do all shards of a run, one after the other in one warm JVM; their records."""
     function.store.put(SCRIPT, script)
-    queue = MemoryTaskQueue(SystemClock())
-    at = Deployment(BUCKET, function.store, function.ledger, queue, SystemClock())
-    new_run(
-        at,
-        RunRequest(
-            SCRIPT,
-            inputs,
-            f"s3://{BUCKET}/out/{run_id}/",
-            run_id=run_id,
-            args=args,
-            params=params,
-            options=RunOptions(**options),
-        ),
-    )
-    plan(at, run_id)
+    output, limits = f"s3://{BUCKET}/out/{run_id}/", RunOptions(**options)
+    request = RunRequest(SCRIPT, inputs, output, run_id=run_id, args=args, params=params, options=limits)
+    refs = function.planned(request)
     function.said()
-    refs = []
-    while batch := queue.receive():
-        refs += [ref for message in batch if (ref := ShardRef.from_document(json.loads(message.body)))]
     for ref in refs:
         assert function.deliver(ref) == [], function.said().decode()[-3000:]
     return list(function.ledger.shards.list(run_id))
-
-
-def _zipped(name: str, body: bytes) -> bytes:
-    with zipfile.ZipFile(file := io.BytesIO(), "w", zipfile.ZIP_DEFLATED) as archive:
-        archive.writestr(name, body)
-    return file.getvalue()
-
-
-def _tarred(name: str, body: bytes) -> bytes:
-    with tarfile.open(fileobj=(file := io.BytesIO()), mode="w") as archive:
-        (info := tarfile.TarInfo(name)).size = len(body)
-        archive.addfile(info, io.BytesIO(body))
-    return file.getvalue()
 
 
 def told(function: Function, word: str) -> list[Any]:
@@ -275,12 +231,12 @@ for row in job.spark().read.csv(job.input_list(), header=True).selectExpr("input
 ROWS = b"id,v\n" + b"".join(b"%d,\xc3\xa9\n" % number for number in range(500))
 MISNAMED = {
     "a.csv": gzip.compress(ROWS),
-    "b": _zipped("x.csv", ROWS),
-    "c.txt": _tarred("y.csv", ROWS),
-    "d.csv.gz": gzip.compress(_tarred("z.csv", ROWS)),
+    "b": zipped({"x.csv": ROWS}),
+    "c.txt": tarred({"y.csv": ROWS}),
+    "d.csv.gz": gzip.compress(tarred({"z.csv": ROWS})),
     "e.csv.bz2": gzip.compress(ROWS),
     "f.csv": ROWS.decode().encode("utf-16"),
-    "g.zip": _zipped("g.csv", codecs.BOM_UTF32_BE + ROWS.decode().encode("utf-32-be")),
+    "g.zip": zipped({"g.csv": codecs.BOM_UTF32_BE + ROWS.decode().encode("utf-32-be")}),
 }
 """By the file's name; ``NAMES`` has what Spark calls what is in it."""
 NAMES = {

@@ -2,28 +2,19 @@
 
 import bz2
 import gzip
-import io
 import lzma
 import tarfile
-import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
-import pyarrow
 import pytest
 
 from sparklet.errors import EventError, TooLargeError
 from sparklet.model import FIRST_BYTES, InputObject, is_misnamed
 from sparklet.worker.unpacking import unpacked
+from tests.archives import by_arrow, tarred, zipped
 
 ROWS = b"id,amount\n" + b"".join(b"%d,%d\n" % (n, n * 7) for n in range(5000))
-
-
-def by_arrow(kind: str, body: bytes) -> bytes:
-    file = pyarrow.BufferOutputStream()
-    with pyarrow.CompressedOutputStream(file, kind) as packed:
-        packed.write(body)
-    return bytes(file.getvalue().to_pybytes())
 
 
 PACKERS: dict[str, Callable[[bytes], bytes]] = {
@@ -39,23 +30,6 @@ PACKERS: dict[str, Callable[[bytes], bytes]] = {
 def packed(path: Path, body: bytes) -> Path:
     path.write_bytes(body)
     return path
-
-
-def zipped(members: dict[str, bytes]) -> bytes:
-    file = io.BytesIO()
-    with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
-        for name, body in members.items():
-            archive.writestr(name, body)
-    return file.getvalue()
-
-
-def tarred(members: dict[str, bytes]) -> bytes:
-    file = io.BytesIO()
-    with tarfile.open(fileobj=file, mode="w") as archive:
-        for name, body in members.items():
-            (info := tarfile.TarInfo(name)).size = len(body)
-            archive.addfile(info, io.BytesIO(body))
-    return file.getvalue()
 
 
 READ_BY_US = "f.csv.GZ f.gzip f.Bz2 f.xz f.zst f.zstd f.lz4 f.lzma f.zip f.tar.gz f.TAR f.tgz f.tar.bz2 f.Z f.7z f.rar"
