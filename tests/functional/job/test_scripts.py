@@ -249,18 +249,6 @@ def test_another_attempt_replaces_the_output(jvm: WarmJvm, tmp_path: Path, peopl
     assert len(rows_of(tmp_path / "out")) == 3
 
 
-def test_a_shards_input_is_exactly_the_object_of_that_name(jvm: WarmJvm, tmp_path: Path) -> None:
-    names = ["part[1] {a,b}*?.csv", "part1 a.csv", "a b%20c.csv", "späte,r.csv"]
-    for number, name in enumerate(names):
-        (tmp_path / name).write_text(f"n\n{number}\n")
-
-    inputs = [tmp_path / name for name in names if name != "part1 a.csv"]
-    done = jvm.run("csv_to_parquet.py", "--event", event(*inputs, output=str(tmp_path / "out")))
-
-    assert done.returncode == 0, done.stderr
-    assert rows_of(tmp_path / "out") == [("0",), ("2",), ("3",)]
-
-
 def test_a_header_without_rows_is_an_empty_table(jvm: WarmJvm, tmp_path: Path) -> None:
     (tmp_path / "in.csv").write_text("id,name\n")
     done = jvm.run("csv_to_parquet.py", "--input", tmp_path / "in.csv", "--output", tmp_path / "out")
@@ -268,13 +256,6 @@ def test_a_header_without_rows_is_an_empty_table(jvm: WarmJvm, tmp_path: Path) -
     assert done.returncode == 0, done.stderr
     assert reported(done.stderr)["rows"] == 0
     assert rows_of(tmp_path / "out") == []
-
-
-def test_missing_inputs_are_requested_by_name(jvm: WarmJvm, tmp_path: Path) -> None:
-    done = jvm.run("csv_to_parquet.py", "--output", tmp_path / "out")
-
-    assert done.returncode == 1
-    assert "EventError: no inputs: pass --input" in done.stderr
 
 
 # A check script, and a next one
@@ -334,9 +315,6 @@ def test_hudi_finds_the_workers_defaults_wherever_they_are(
         done = jvm.run(str(script))
 
     assert done.stdout == "false DIRECT\n", done.stderr
-
-
-# S3, by s3:// and nothing else said
 
 
 # Deequ's checks
