@@ -139,13 +139,3 @@ def test_a_missing_table_fails_a_shard_at_once(stack: Stack, tmp_path: Path) -> 
     assert (failed["error_class"], failed["count"]) == ("TableError", 1)
     assert "sales.none" in failed["message"] and "there is none of that name" in failed["message"]
     assert [record.attempts for record in stack.opened.at.ledger.shards.list(run.run_id)] == [1]
-
-
-@pytest.mark.usefixtures("stack")
-def test_the_stand_in_filters_partitions_and_answers_in_pages() -> None:
-    pages = boto3.Session().client("glue").get_paginator("get_partitions")
-    asked = {"DatabaseName": "sales", "TableName": "orders", "Expression": "day >= '2026-01-02'"}
-
-    found = [page["Partitions"] for page in pages.paginate(**asked, PaginationConfig={"PageSize": 1})]
-
-    assert [[each["Values"] for each in page] for page in found] == [[["2026-01-02"]], [["2026-01-03"]]]

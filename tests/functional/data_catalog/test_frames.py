@@ -19,7 +19,6 @@ from sparklet.data_catalog.conditions import NULL
 from sparklet.data_catalog.entries import entry_of
 from sparklet.data_catalog.glue import GlueCatalog
 from sparklet.job import Job
-from sparklet.job.errors import TableError
 from tests.functional.job.conftest import session_here
 from tests.functional.job.warm_jvm import WarmJvm
 from tests.stand_ins.glue import MemoryGlue, partition_input, table_input
@@ -90,16 +89,6 @@ def test_values_of_partitions_are_columns_of_their_types(glue: MemoryGlue, tmp_p
     assert found.columns == ["id", "text", "day", "hour"]
     assert rows(found) == [(1, None, date(2026, 1, 2), 8)]
     assert len(rows(read(glue, table))) == 3
-
-
-def test_a_partition_without_a_value_is_null(glue: MemoryGlue, tmp_path: Path) -> None:
-    table = table_input("t", uri(tmp_path), "id int", "day string")
-    null = "__HIVE_DEFAULT_PARTITION__"
-    for folder, n in ((tmp_path / f"day={null}", 1), (tmp_path / "none", 2)):
-        put_parquet(folder, "a.parquet", id=pa.array([n], pa.int32()))
-        glue.partitions.append(partition_input(table, [null], uri(folder)))
-
-    assert rows(read(glue, table)) == [(1, None), (2, None)]
 
 
 ODD = {"a/b:%c": "a%2Fb%3A%25c", "é %": "%C3%A9 %25", "ü": "ü", "1=2": "1%3D2", "x y+z": "x y+z"}
@@ -298,9 +287,3 @@ def test_what_python_writes_as_csv_is_read_again(glue: MemoryGlue, tmp_path: Pat
     csv.writer(buffer, lineterminator="\n", quoting=csv.QUOTE_ALL).writerows(written)
 
     assert text_rows(glue, tmp_path, "a string;b string", buffer.getvalue(), "csv") == written
-
-
-@pytest.mark.usefixtures("glue")
-def test_a_name_without_a_database_is_refused() -> None:
-    with pytest.raises(TableError, match=r"DATABASE\.TABLE"):
-        Job().table("orders")
