@@ -26,12 +26,8 @@ API = {"MainStack": "sparklet", "FunctionTimeoutS": "60", "Access": "API_KEY", "
 JOB = """\
 import json, os, sys
 event = json.loads(sys.argv[sys.argv.index("--event") + 1])
-with open(os.path.join(os.environ["SHOWN"], event["sparklet"]["task"]), "a+") as f:
+with open(os.path.join(os.environ["SHOWN"], event["sparklet"]["task"]), "a") as f:
     f.write("ran\\n")
-    f.seek(0)
-    runs = len(f.readlines())
-if runs < event.get("good_at_run", 1):
-    raise ValueError("not yet")
 if event.get("fail"):
     raise SyntaxError(event["fail"])
 with open(os.environ["SPARKLET_OUTCOME_FILE"], "w") as f:

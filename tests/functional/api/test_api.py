@@ -96,26 +96,6 @@ def test_a_trained_model_predicts_behind_the_api(gateway: Any, deployed: Deploye
     assert (task["error"], task.get("answer")) == (None, {"kinds": [0, 2]})
 
 
-def test_a_task_put_again_and_again_under_its_id_runs_once(gateway: Any, deployed: Deployed) -> None:
-    event = asking(deployed)
-
-    answers = [deployed.request("PUT", "/tasks/order-7", event, key=deployed.key) for _ in range(3)]
-
-    assert [(a.status, a.body) for a in answers] == [(202, {"id": "order-7", "state": "PENDING"})] * 3
-    assert ended(gateway, deployed, "order-7")["state"] == "SUCCEEDED"
-    eventually(lambda: waiting(deployed.api["TaskQueueUrl"]) == 0)
-    assert deployed.ran("order-7") == 1
-
-
-def test_a_transient_failure_is_retried_before_the_visibility(gateway: Any, deployed: Deployed) -> None:
-    deployed.request("PUT", "/tasks/flaky", asking(deployed, good_at_run=2), key=deployed.key)
-
-    task = ended(gateway, deployed, "flaky")
-
-    assert (task["state"], task["attempts"], task["error"]) == ("SUCCEEDED", 2, None)
-    assert deployed.ran("flaky") == 2
-
-
 @pytest.mark.parametrize(
     ("task_id", "event", "cause"),
     [
@@ -231,9 +211,3 @@ def test_with_iam_only_signed_requests_pass(gateway: Any, deployed: Deployed) ->
 
 def attributes(url: str) -> Any:
     return client("sqs").get_queue_attributes(QueueUrl=url, AttributeNames=["All"])["Attributes"]
-
-
-def waiting(url: str) -> int:
-    """Messages in a queue, in work or not."""
-    found = attributes(url)
-    return int(found["ApproximateNumberOfMessages"]) + int(found["ApproximateNumberOfMessagesNotVisible"])

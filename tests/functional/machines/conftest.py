@@ -2,7 +2,6 @@
 
 import json
 import os
-import re
 import uuid
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -30,7 +29,6 @@ WORKERS = 2
 ENV = {"SFN_WAIT_SCALE": "0.02", "SPARKLET_GRACE_S": "2"}
 OPTIONS: dict[str, Any] = {"workers": WORKERS, "timeout_s": 6, "handlers": HANDLERS, "worker_env": ENV}
 ABOVE_INLINE = 42
-DIFFER = ("StartDate", "StopDate", "DurationSeconds", "TaskSeconds", "AttemptId", "LogStream", "Size")
 WAYS = ("loop", "map", "inline")
 
 
@@ -73,19 +71,6 @@ class Stage:
         )
         return new_run(self.at, request).run_id
 
-    def enter_as(self, mode: str, request: Mapping[str, Any]) -> str:
-        """A run of one shard an object over what a request names, for this mode; its id."""
-        dispatch = Dispatch.QUEUE if mode == "loop" else Dispatch.MAP
-        entered = RunRequest(
-            request["script"],
-            tuple(request["inputs"]),
-            request["output"],
-            f"run-{uuid.uuid4().hex[:8]}",
-            options=RunOptions(max_objects=1),
-            dispatch=dispatch,
-        )
-        return new_run(self.at, entered).run_id
-
     @property
     def orchestrator(self) -> StepFunctionsOrchestrator:
         return StepFunctionsOrchestrator(self.stack.clients)
@@ -126,21 +111,8 @@ class Stage:
             json.loads(self.at.store.get(info.uri)) for info in self.at.store.list(f"s3://{self.at.bucket}/{prefix}")
         ]
 
-    def left_by(self, run_id: str, key: str) -> Any:
-        """What a run has left at a key, without its id, times and whatever else differs from run to run."""
-        text = self.at.store.get(f"s3://{self.at.bucket}/{key}").decode().replace(run_id, "RUN")
-        return _plain(json.loads(re.sub(r"part-(\d+)-\w+", r"part-\1", text)))  # a planner's own name for its part
-
     def below(self, run_id: str, folder: str) -> list[str]:
         return [split_uri(info.uri)[1] for info in self.at.store.list(self.at.run_uri(run_id, folder))]
-
-
-def _plain(document: Any) -> Any:
-    if isinstance(document, list):
-        return [_plain(each) for each in document]
-    if isinstance(document, dict):
-        return {key: _plain(value) for key, value in document.items() if key not in DIFFER}
-    return document
 
 
 @pytest.fixture(scope="module")

@@ -2,8 +2,7 @@
 
 import pytest
 
-from sparklet.model import ExecutionState, RunState, ShardState
-from sparklet.runs.manifest import REPORT
+from sparklet.model import ExecutionState, RunState
 from sparklet.runs.redrive import redrive
 from tests.functional.machines.conftest import ABOVE_INLINE, WAYS, WORKERS, Stage
 from tests.waiting import eventually
@@ -27,26 +26,6 @@ def test_a_run_that_a_machine_plans_and_drives_succeeds(stage: Stage, mode: str)
     assert len(stage.below(run_id, "batches/")) == (0 if mode == "loop" else 1)
     assert max(map(int, (stage.shown / "at-once").read_text().split())) <= WORKERS
     assert stage.records(run_id) == []
-
-
-def test_loop_and_map_leave_the_same_manifest_and_result_files(stage: Stage) -> None:
-    request = stage.request("map", "bad-1")
-    left = {}
-    for mode in ("loop", "map"):
-        run_id = stage.enter_as(mode, request)
-        stage.run_through(mode, {"run_id": run_id})
-        files = {
-            key.rpartition("/")[2]: stage.left_by(run_id, key) for key in stage.below(run_id, "") if _is_result(key)
-        }
-        left[mode] = files
-
-    assert left["loop"].keys() >= {"manifest.json", "SUCCEEDED_0.json", "FAILED_0.json"}
-    assert left["loop"] == left["map"]
-
-
-def _is_result(key: str) -> bool:
-    name = key.rpartition("/")[2]  # a report has times, memory and workers of each run
-    return key.count("/") == 2 and name.endswith(".json") and name != REPORT and not name.startswith("summary-")
 
 
 @pytest.mark.parametrize("mode", WAYS)
@@ -74,18 +53,6 @@ def test_a_map_over_its_tolerance_stops_and_counts_every_shard(stage: Stage) -> 
     assert (status.state, status.error) == (FAILED, "RunFailed")
     assert stage.run(request["run_id"]).state is RunState.FAILED
     assert stage.by_state(request["run_id"]) == {"SUCCEEDED": ABOVE_INLINE - 3, "FAILED": 3}
-
-
-@pytest.mark.parametrize("mode", ["loop", "inline"])  # its batches come before any Map
-def test_a_run_past_its_time_limit_ends_with_that_reason(stage: Stage, mode: str) -> None:
-    run_id = stage.enter(mode, "a", "b", "c", time_limit_s=0.001)
-
-    status = stage.run_through(mode, {"run_id": run_id})
-
-    assert (status.state, status.error) == (FAILED, "RunFailed")
-    assert stage.run(run_id).state is RunState.FAILED
-    classes = {shard.error_class for shard in stage.at.ledger.shards.list(run_id, ShardState.FAILED)}
-    assert classes == {"RunTimeLimit"}
 
 
 @pytest.mark.parametrize("mode", WAYS)
@@ -127,31 +94,15 @@ def test_a_redriven_run_does_its_failed_shards_and_no_other(stage: Stage, mode: 
     assert all(shard.attempts == 1 for shard in stage.at.ledger.shards.list(request["run_id"]))
 
 
-@pytest.mark.parametrize("mode", ["loop", "map"])
-def test_a_worker_that_is_killed_loses_no_shard(stage: Stage, mode: str) -> None:
-    request = stage.request(mode, "killed", "b")
+def test_a_maps_worker_that_is_killed_loses_no_shard(stage: Stage) -> None:
+    request = stage.request("map", "killed", "b")
 
-    status = stage.run_through(mode, request)
+    status = stage.run_through("map", request)
 
     assert status.state is SUCCEEDED
     assert stage.run(request["run_id"]).state is RunState.SUCCEEDED
     attempts = sorted(shard.attempts for shard in stage.at.ledger.shards.list(request["run_id"]))
     assert attempts == [*([1] * (len(attempts) - 1)), 2]
-
-
-@pytest.mark.parametrize("mode", ["loop", "inline"])
-def test_a_request_that_is_made_twice_is_one_run(stage: Stage, mode: str) -> None:
-    request = stage.request(mode, "a", "b")
-    del request["run_id"]
-    keyed = {**request, "name": "nightly", "idempotency_key": f"{mode}-key"}
-
-    executions = [stage.start(mode, keyed) for _ in range(2)]
-
-    assert [stage.ended(execution).state for execution in executions] == [SUCCEEDED] * 2
-    runs = {stage.ended(execution).output["run_id"] for execution in executions}
-    (run_id,) = runs
-    assert run_id.startswith("nightly-")
-    assert all(shard.attempts == 1 for shard in stage.at.ledger.shards.list(run_id))
 
 
 def test_a_request_without_key_is_the_run_of_its_executions_name(stage: Stage) -> None:
