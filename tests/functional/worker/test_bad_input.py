@@ -18,7 +18,6 @@ from sparklet.spark.task_limits import IN_LAMBDA
 from tests.functional.worker.conftest import local_jars
 from tests.functional.worker.ledgered import BUCKET, OTHERS, Function, deployed
 from tests.functional.worker.misbehaving import CASES, DONE, GONE, GOOD, GOOD_ROWS, JOB, RETRIED, Case
-from tests.stand_ins.ministack import free_port
 
 pytestmark = [pytest.mark.spark, pytest.mark.stack, pytest.mark.slow]
 
@@ -139,26 +138,6 @@ def test_work_that_ends_with_its_task_is_an_error(function: Function, script: by
     assert (b"the script wrote" in function.said()) == (b"write" in script)
 
 
-def test_a_hundred_megabytes_of_output_take_bounded_memory(function: Function) -> None:
-    function.said()
-    ref = function.plan(
-        b"import sys\nfor _ in range(50_000):\n    print('x' * 1999)\nsys.stdout.write('y' * 1_000_000)"
-    )
-    before_kb = peak_kb(function)
-
-    function.deliver(ref)
-
-    expect(function, ref, DONE, "")
-    assert len(function.said()) > 101_000_000
-    assert peak_kb(function) - before_kb < 50_000
-    then_the_next_works(function)
-
-
-def peak_kb(function: Function) -> int:
-    status = Path(f"/proc/{function.worker.process.pid}/status").read_text()
-    return int(status.partition("VmHWM:")[2].split()[0])
-
-
 @pytest.mark.parametrize(
     "script",
     [
@@ -187,22 +166,6 @@ def free(folder: Path) -> int:
     return stat.f_bavail * stat.f_frsize
 
 
-def test_an_unfetchable_input_is_named_before_the_script_starts(function: Function) -> None:
-    """A name that Spark passes over is fetched by the worker itself."""
-    for uri, error_class, says in (
-        (f"s3://{OTHERS}/in/_1.csv", "ObjectForbiddenError", "may not be accessed with these credentials"),
-        ("s3://inputs/_gone.csv", "ObjectNotFoundError", "is not there"),
-        ("s3://no-such-bucket/_x.csv", "ObjectNotFoundError", "there is no bucket no-such-bucket"),
-    ):
-        ref = function.plan(b"print('never run')", inputs=[uri], max_attempts=2)
-        function.said()
-
-        assert function.deliver(ref) == []
-        expect(function, ref, GONE, error_class, uri, says)
-        assert b"never run" not in function.said()
-    then_the_next_works(function)
-
-
 # --- the script itself ---
 
 
@@ -219,33 +182,4 @@ def test_an_unreadable_or_foreign_script_ends_the_shard(function: Function) -> N
     then_the_next_works(function)
 
 
-def test_a_script_that_changed_after_planning_is_not_run(function: Function) -> None:
-    ref = function.plan(b"print('as planned')", max_attempts=2)
-    (script,) = function.ledger.runs.get(ref.run_id).scripts
-    function.store.put(script.uri, b"print('evil')")
-    function.said()
-
-    assert function.deliver(ref) == []
-
-    expect(function, ref, GONE, "ScriptFetchError", "changed after planning", f"not {script.sha256[:12]}")
-    assert b"\nevil" not in function.said()
-    then_the_next_works(function)
-
-
 # --- plan, message, ledger ---
-
-
-def test_an_unreachable_ledger_is_named_and_loses_no_message(tmp_path: Path) -> None:
-    nowhere = f"http://127.0.0.1:{free_port()}"
-    (tmp_path / "scratch").mkdir()
-    own = {"AWS_ENDPOINT_URL_DYNAMODB": nowhere, "SPARKLET_RUNNER": "submit"}
-    with deployed(tmp_path, tmp_path / "scratch", **own) as function:
-        ref = function.plan(GOOD)
-
-        assert function.deliver(ref) == ["0"]
-
-        said = function.said()
-        assert b"the ledger could not be asked" in said
-        assert f'Could not connect to the endpoint URL: \\"{nowhere}'.encode() in said
-        assert b"check the network, the region, HTTPS_PROXY and AWS_ENDPOINT_URL" in said
-        assert (function.shard(ref).state, function.shard(ref).attempts) == (ShardState.PENDING, 0)
