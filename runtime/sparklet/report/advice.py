@@ -11,10 +11,11 @@ from statistics import StatisticsError, correlation, linear_regression, median
 from typing import Any
 
 from sparklet.app.costs import Prices, WorkerSize, estimate_engine, work_costs
-from sparklet.app.reporter import duration_text, size_text, usd_text
+from sparklet.app.estimates import FILE_S, PACKED
+from sparklet.app.reporter import count_text, duration_text, size_text, usd_text
 from sparklet.app.stack import OpenStack
 from sparklet.app.status import RunView
-from sparklet.model import Run
+from sparklet.model import Run, ShardState
 from sparklet.runs.shard_table import fair_values
 
 MIN_SHARDS = 20  # with fewer no rule about distributions can tell
@@ -25,7 +26,8 @@ CPU_MB = 1769  # a function's memory for one CPU; less has a share of it (AWS La
 LATE = 0.7  # of the function's timeout
 REPEATED = 0.05  # attempts beyond the first
 CHEAPER = 0.8  # an engine's cost of the functions'
-LEAST_USD = 0.01  # less than a cent is nothing to act on
+LEAST_USD, LEAST_S = 0.01, 10.0  # less than a cent, and than this, is nothing to act on
+SHORT = 5  # times what a task takes whatever it reads: in a shorter shard without data that is most of it
 
 
 @dataclass(frozen=True)
@@ -52,8 +54,9 @@ class Measured:
     engines: Sequence[str]
 
     def values(self, *names: str) -> list[tuple[Any, ...]]:
-        """The fair sample's values in columns; only shards that have all of them."""
-        return fair_values(self.table, *names)
+        """The fair sample's values in columns; only succeeded shards that have all of them."""
+        found = fair_values(self.table, "state", *names)
+        return [tuple(values) for state, *values in found if state == ShardState.SUCCEEDED]
 
     @property
     def ended(self) -> int:
@@ -68,7 +71,8 @@ class Measured:
 def advise(run: Run, view: RunView, table: Mapping[str, Any], stack: OpenStack, prices: Prices) -> list[dict[str, Any]]:
     """What each rule says; what to act on first, what is fine last."""
     measured = Measured(run, view, table, stack.size, prices, tuple(stack.at.engines))
-    said = [rule(measured) for rule in RULES]
+    nothing = Advised("All rules", "unknown", "no shard has succeeded")
+    said = [rule(measured) for rule in RULES] if view.found.summary.counts.succeeded else [nothing]
     return [asdict(each) for each in sorted(said, key=lambda each: ("act", "unknown", "fine").index(each.verdict))]
 
 
@@ -78,23 +82,40 @@ def small_shards(of: Measured) -> Advised:
     if len(found) < MIN_SHARDS:
         return _too_few("SmallShards", found)
     sizes, times = zip(*found, strict=True)
-    typical_s, mean_s = median(times), sum(times) / len(times)
+    typical_s, mean_s, mean_bytes = median(times), sum(times) / len(times), sum(sizes) / len(sizes)
     costs, count = of.cost(of.ended, mean_s), max(1, of.ended)
     requests = (sum(costs.values()) - costs["lambda"]) / sum(costs.values())
-    fixed_s = _fixed_s(sizes, times)
+    fixed_s, most, larger = _fixed_s(sizes, times), "", _larger_by_default(of)
     text = f"the median shard of {size_text(median(sizes))} took {duration_text(typical_s)}"
     text += f", {duration_text(fixed_s)} of it whatever it holds" if fixed_s else ""
     text += f"; requests are {requests:.0%} of its cost"
+    has_little = mean_bytes / of.prices["assumptions.task_bytes_a_s"] < OVERHEAD * typical_s
+    if larger >= 2 and not fixed_s and has_little and typical_s < SHORT * of.prices["assumptions.task_fixed_s"]:
+        fixed_s, most = mean_s, ", if most of a shard's time is Spark's own and not its rows'"
     share = max(requests, fixed_s / typical_s if typical_s else 0.0)
-    factor = min(math.ceil(share / (OVERHEAD / 2)), count // (SHARDS_A_WORKER * of.size.concurrency))
+    factor: float = min(math.ceil(share / (OVERHEAD / 2)), count // (SHARDS_A_WORKER * of.size.concurrency))
+    remedy = f"shards {factor} times as large: --shard-size {max(1, round(factor * mean_bytes / 2**20))}MiB"
+    if larger >= 2:
+        factor, remedy = larger, f"what is the default: --shard-size {PACKED.target_bytes >> 20}MiB"
     if share < OVERHEAD or factor < 2:
         return Advised("SmallShards", "fine", text)
-    larger = of.cost(math.ceil(count / factor), factor * mean_s - (factor - 1) * fixed_s)
-    saved = sum(costs.values()) - sum(larger.values())
-    remedy = (
-        f"shards {factor} times as large: --shard-size {max(1, round(factor * sum(sizes) / len(sizes) / 2**20))}MiB"
-    )
-    return _worth("SmallShards", text, f"{remedy}, and --max-objects to match", saved)
+    fewer, files = math.ceil(count / factor), of.view.found.summary.objects
+    larger_s = factor * mean_s - (factor - 1) * fixed_s + FILE_S * files * (1 / fewer - 1 / count)
+    text += f"; {count_text(fewer, 'shard')} of all would take {duration_text(larger_s)} each{most}"
+    remedy += f" --max-objects {PACKED.max_objects}" if larger >= 2 else ", and --max-objects to match"
+    saved_usd = sum(costs.values()) - sum(of.cost(fewer, larger_s).values())
+    of_all_s, of_fewer_s = (math.ceil(n / of.size.concurrency) * s for n, s in ((count, mean_s), (fewer, larger_s)))
+    return _worth("SmallShards", text, remedy, saved_usd, of_all_s - of_fewer_s)
+
+
+def _larger_by_default(of: Measured) -> float:
+    """How many times as large shards packed by default would be; 1: they are, or it is not files that they hold."""
+    options, found = of.run.options, of.view.found.summary
+    is_packed = options.max_objects >= PACKED.max_objects and options.target_bytes >= PACKED.target_bytes
+    if is_packed or options.group_by or any(each.items for each in of.run.lists):
+        return 1.0
+    fewest = max(found.input_bytes / PACKED.target_bytes, found.objects / PACKED.max_objects)
+    return found.counts.total / max(1, math.ceil(fewest))
 
 
 def _fixed_s(sizes: Sequence[float], times: Sequence[float]) -> float:
@@ -205,11 +226,12 @@ def _too_few(rule: str, found: Sequence[Any]) -> Advised:
     return Advised(rule, "unknown", f"{len(found)} shards were measured; it takes {MIN_SHARDS} to tell")
 
 
-def _worth(rule: str, finding: str, remedy: str, saved_usd: float) -> Advised:
-    """Advice that saves money; fine if that is next to nothing."""
-    if saved_usd < LEAST_USD:
-        return Advised(rule, "fine", f"{finding}; another choice would save less than a cent")
-    return Advised(rule, "act", finding, remedy, round(saved_usd, 6))
+def _worth(rule: str, finding: str, remedy: str, saved_usd: float, saved_s: float = 0.0) -> Advised:
+    """Advice that saves money or time; fine if both are next to nothing."""
+    usd, seconds = round(saved_usd, 6), round(saved_s, 1)
+    if usd < LEAST_USD and seconds < LEAST_S:
+        return Advised(rule, "fine", f"{finding}; another choice would save next to nothing")
+    return Advised(rule, "act", finding, remedy, max(0.0, usd) or None, max(0.0, seconds) or None)
 
 
 def _rounded_mb(memory_mb: float) -> int:

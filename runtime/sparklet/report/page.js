@@ -148,7 +148,8 @@ function costs() {
 function advised() {
   const act = report.advice.filter((each) => each.verdict === "act"), said = { unknown: "cannot tell: ", fine: "fine: " };
   return [
-    act.length ? null : el("p", {}, "Nothing to change, as far as the rules can tell."),
+    act.length || !report.advice.some((each) => each.verdict === "fine") ? null
+      : el("p", {}, "Nothing to change, as far as the rules can tell."),
     act.map((each) => el("div", { class: "panel act" }, el("h3", {}, each.rule), el("p", {}, each.finding),
       el("p", {}, el("strong", {}, "Try: "), each.remedy, each.saves_usd ? `, saves up to ${usd(each.saves_usd)}` : "",
         each.saves_s ? `, ends up to ${duration(each.saves_s)} earlier` : ""))),

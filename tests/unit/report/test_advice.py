@@ -68,6 +68,23 @@ def test_small_shards_are_to_be_larger(terminal: Terminal) -> None:
     assert 0.01 < found["saves_usd"] < 2000 * 2.1 * 3008 / 1024 * 0.0000166667 + 0.05  # no more than there is
 
 
+def test_one_file_shards_are_compared_with_the_default(terminal: Terminal) -> None:
+    """30 files of 3 KB took two workers 49 s, one a shard; packed by default they take 2.2 s."""
+    change = lasting(3.2, size_bytes=3000)
+
+    found = said(terminal, 30, change, concurrency=2, is_local=True)["SmallShards"]
+
+    assert found["verdict"] == "act" and "1 shard of all" in found["finding"]
+    assert "--max-objects 1000" in found["remedy"] and "--shard-size 128MiB" in found["remedy"]
+    assert 40 < found["saves_s"] < 49 and found["saves_usd"] < 0.01  # it is time, and not a cent
+
+
+def test_a_run_without_a_success_gets_no_advice(terminal: Terminal) -> None:
+    found = said(terminal, 30, lasting(3.2, state=ShardState.FAILED, error_class="NameError"))
+
+    assert [each["verdict"] for each in found.values()] == ["unknown"]
+
+
 def test_a_slow_shard_is_named_with_the_time_it_costs(terminal: Terminal) -> None:
     def change(record: ShardRecord) -> ShardRecord:
         took_s = 900.0 if record.number == 39 else 30.0
