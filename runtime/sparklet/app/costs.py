@@ -23,11 +23,11 @@ FREE_SCRATCH_BYTES = 512 * MIB
 MAX_RUNS_SEARCHED = 300  # for one of the same name, newest first
 MAX_SHARDS_AVERAGED = 200
 COST_INCLUDES = (
-    "the seconds of this generation's attempts in Lambda and in engines, requests, messages or states, ledger and S3"
+    "the seconds of each shard's last attempt in Lambda and in engines, requests, messages or states, ledger and S3"
 )
 COST_EXCLUDES = (
-    "cold starts, planner, checker and state machine, starts of engines' workers, clusters, earlier generations, "
-    "storage, transfer, logs"
+    "cold starts, planner, checker and state machine, starts of engines' workers, clusters, attempts before a move to "
+    "an engine, earlier generations, storage, transfer, logs"
 )
 _SHIPPED = Path(__file__).with_name("prices.toml")
 _DIVISORS = ("assumptions.planned_a_s", "assumptions.task_bytes_a_s")
@@ -179,9 +179,15 @@ def added(costs: Iterable[Mapping[str, float]]) -> dict[str, float]:
     return total
 
 
-def costs_so_far(found: Observation, dispatch: Dispatch, size: WorkerSize, prices: Prices) -> dict[str, float]:
-    """US dollars that a run's attempts have cost so far, by item."""
-    return added(work_costs(dispatch, w.seconds, w.attempts, size, prices, engine) for engine, w in found.work.items())
+def costs_so_far(
+    found: Observation, dispatch: Dispatch, size: WorkerSize, prices: Prices, *, at_most: bool = False
+) -> dict[str, float]:
+    """US dollars that a run's attempts have cost so far, by item; ``at_most`` with those of which no time is known."""
+    costs = []
+    for engine, w in found.work.items():
+        more_s = min(w.untimed_most_s, math.inf if engine else w.untimed * size.timeout_s) if at_most else 0.0
+        costs.append(work_costs(dispatch, w.known_s + more_s, w.attempts, size, prices, engine))
+    return added(costs)
 
 
 def work_costs(

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from sparklet.app.explain import FailureGroup, count_failure
 from sparklet.ledger.rules import lost_worker
 from sparklet.model import Run, ShardRecord, ShardState
-from sparklet.runs.summary import Summary
+from sparklet.runs.summary import Summary, untimed_of
 
 SLOWEST = 5
 PACE_S = 60.0  # the current pace is that of the last minute, or of the time of three shards
@@ -34,13 +34,9 @@ class Work:
     """What one kind of worker has done in this generation."""
 
     known_s: float = 0.0  # of the last attempts, also those that run
-    timed: int = 0  # these
     attempts: int = 0
-
-    @property
-    def seconds(self) -> float:
-        """Of all attempts; those before a shard's last one count as average ones."""
-        return self.known_s * self.attempts / self.timed if self.timed else 0.0
+    untimed: int = 0  # attempts before those, see ``untimed_of``
+    untimed_most_s: float = 0.0
 
 
 @dataclass(slots=True)
@@ -66,10 +62,12 @@ class Observation:
             self.lost.append((record.number, since))
         work = self.work.setdefault(record.engine, Work())
         work.attempts += record.attempts
+        untimed, most_s = untimed_of(record, self.summary.created_s)
+        work.untimed, work.untimed_most_s = work.untimed + untimed, work.untimed_most_s + most_s
         if record.state is ShardState.PENDING or not record.attempts:
             return
         took_s = seconds_of(record, self.now_s)
-        work.known_s, work.timed = work.known_s + took_s, work.timed + 1
+        work.known_s += took_s
         if record.state is ShardState.RUNNING:
             _keep(self._longest, took_s, record)
             return

@@ -134,9 +134,12 @@ def summary_table(stack: OpenStack, run: Run, summary: Summary, view: RunView | 
     if summary.unrun:
         messages = count_text(summary.unrun, "message")
         facts.add_row("redelivered", f"{messages} without an attempt, from the dead-letter queue; each was sent again")
-    began, who = ("last attempts", "they") if summary.attempts > counts.total else ("first shard", "the shards")
+    began, who = ("last attempts", "they") if summary.untimed else ("first shard", "the shards")
     waited = f"{duration_text(summary.waited_s)} until the {began} began"
     worked = f"{who} worked {duration_text(summary.task_s)} in all"
+    if summary.untimed:
+        at_most = f"at most {duration_text(summary.untimed_most_s)} in all"
+        worked += f", and {count_text(summary.untimed, 'earlier one')} {at_most}, which nobody measured"
     facts.add_row("time", f"{duration_text(summary.duration_s)}, of which {waited}; {worked}")
     if counts.succeeded or not summary.state.ended:
         facts.add_row("output", Text(output, overflow="fold"))
@@ -179,7 +182,9 @@ def _add_pace(facts: Table, view: RunView) -> None:
 
 def _add_cost(facts: Table, view: RunView) -> None:
     where = " (on AWS)" if view.local else ""
-    facts.add_row("cost so far", f"about {usd_text(sum(view.costs.values()))}{where}: {_costs_text(view.costs)}")
+    known, most = usd_text(sum(view.costs.values())), usd_text(view.most_usd)
+    about = f"about {known}" if known == most else f"{known} to {most}"
+    facts.add_row("cost so far", f"{about}{where}: {_costs_text(view.costs)}")
 
 
 def _add_what_drives(facts: Table, view: RunView) -> None:
@@ -217,7 +222,7 @@ def _slow_shards(view: RunView) -> Iterator[RenderableType]:
     shown = [*view.found.longest, *view.found.slowest]
     if not shown:
         return
-    table = Table("shard", "took", "state", "attempts", "log stream", show_edge=False, title_justify="left")
+    table = Table("shard", "last attempt", "state", "attempts", "log stream", show_edge=False, title_justify="left")
     table.title = "slowest shards"
     for record in shown:
         stream = Text(record.log_stream or "–", overflow="fold")

@@ -210,13 +210,13 @@ def retries(of: Measured) -> Advised:
     attempts, ended = sum(each.attempts for each in of.view.found.work.values()), of.ended
     if not ended:
         return Advised("Retries", "unknown", "no shard has ended")
-    again = max(0, attempts - ended)
+    again = of.view.found.summary.untimed
     text = f"{again} of {attempts} attempts were repeated ones"
     if again <= REPEATED * ended:
         return Advised("Retries", "fine", text)
-    saved = sum(of.view.costs.values()) * again / attempts
+    text += f", and took up to {duration_text(of.view.found.summary.untimed_most_s)}, which nobody measured"
     remedy = f"see why: sparklet explain {of.run.run_id}, and the causes of retried shards in the table below"
-    return Advised("Retries", "act", text, remedy, round(saved, 6))
+    return Advised("Retries", "act", text, remedy)
 
 
 RULES: Sequence[Callable[[Measured], Advised]] = (small_shards, skew, memory, near_timeout, engine, retries)

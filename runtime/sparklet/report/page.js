@@ -21,6 +21,7 @@ function el(tag, attributes, ...children) {
 const count = (n) => (n == null ? "" : n.toLocaleString("en"));
 const counted = (n, what) => `${count(n)} ${what}${n === 1 ? "" : "s"}`;
 const usd = (n) => (n == null ? "" : n >= 1 ? `$${n.toFixed(2)}` : n === 0 ? "$0" : n < 1e-4 ? "< $0.0001" : `$${n.toFixed(4)}`);
+const fromTo = (least, most) => (least === most ? least : `${least} to ${most}`);
 const percent = (n) => `${Math.round(100 * n)} %`;
 function duration(s) {
   if (s == null) return "";
@@ -84,7 +85,7 @@ function head() {
     el("p", { role: live ? "status" : null },
       el("span", { class: `state ${status.state === "SUCCEEDED" ? "SUCCEEDED" : status.state === "FAILED" ? "FAILED" : "RUNNING"}` },
         status.state.replaceAll("_", " ")),
-      ` · ${counted(total, "shard")}: ${states}${left} · ${duration(status.duration_s)} · ${usd(status.cost_usd)}`,
+      ` · ${counted(total, "shard")}: ${states}${left} · ${duration(status.duration_s)} · ${fromTo(usd(status.cost_usd), usd(status.cost_usd_at_most))}`,
       report.worker.local ? " (what Lambda would charge)" : ""),
   ];
 }
@@ -123,7 +124,8 @@ function ran() {
     ["left out", Object.entries(status.skipped).map(([why, n]) => (n ? `${count(n)} ${why}` : why)).join(", ")],
     ["output", `${status.rows == null ? "" : `${counted(status.rows, "row")}, `}${size(status.output_bytes)}: ${status.output}`],
     ["drift", status.drift || ""], ["table", status.table || ""], ["open it", status.open || ""], ["afterwards", after.join("; ")],
-    ["attempts", `${count(status.attempts)}; ${duration(status.task_s)} of work`],
+    ["attempts", `${count(status.attempts)}; the last ones worked ${duration(status.task_s)}` + (status.untimed_attempts
+      ? `, ${counted(status.untimed_attempts, "earlier one")} at most ${duration(status.untimed_s_at_most)}, which nobody measured` : "")],
     ["driven by", `${status.dispatch}${report.worker.local ? ", on this machine" : ""}; ${count(report.worker.memory_mb)} MB a function`],
     ["versions", Object.entries(report.versions).map(([name, value]) => `${name} ${value}`).join(", ")],
   ]);
@@ -257,7 +259,7 @@ function timeline() {
 }
 
 // --- the table of shards ---
-const COLUMNS = [["shard", "shard", count], ["state", "state", String], ["attempts", "attempts", count], ["took_s", "time", duration],
+const COLUMNS = [["shard", "shard", count], ["state", "state", String], ["attempts", "attempts", count], ["took_s", "last attempt", duration],
   ["memory_mb", "memory, MB", count], ["objects", "objects", count], ["input_bytes", "input", size], ["output_bytes", "output", size],
   ["rows", "rows", count], ["engine", "engine", String], ["worker", "worker", (text) => text || ""], ["cause", "last failure", String]];
 const isNumber = (name) => !["state", "engine", "worker", "cause"].includes(name);

@@ -66,24 +66,32 @@ def test_the_slowest_of_all_and_those_longest_at_work_are_named() -> None:
     assert found.longest[0].log_stream == "log-200"
 
 
-def test_unknown_attempt_times_count_as_average_ones() -> None:
-    # two ended in 10 and 30 s, the second at its third attempt; one has run for 20 s: 60 s known of 5 attempts' worth
+def test_attempts_without_a_time_are_told_with_their_bound() -> None:
+    # three attempts took 29 s, of which the ledger has the last one's; another shard waits for its second attempt
     found = seen(
-        shard(0, ShardState.SUCCEEDED, 9_000, 10),
-        shard(1, ShardState.FAILED, 9_000, 30, attempts=3),
+        shard(0, ShardState.SUCCEEDED, 9_028.1, 0.9, attempts=3),
+        shard(1, ShardState.PENDING, 9_001, 5),
         shard(2, ShardState.RUNNING, 9_980),
         shard(3, ShardState.FAILED, attempts=0),
     )
-    assert found.work[""].seconds == pytest.approx(60 * 5 / 3)
+    work, summary = found.work[""], found.summary
+
+    assert (work.known_s, work.untimed_most_s) == pytest.approx((20.9, 28.1 + 6))
+    assert (work.attempts, work.untimed) == (5, 3)
+    assert (summary.untimed, summary.untimed_most_s) == (work.untimed, work.untimed_most_s)
+    least, most = (costs_so_far(found, Dispatch.QUEUE, WorkerSize(), PRICES, at_most=each) for each in (False, True))
+    assert most["lambda"] - least["lambda"] == pytest.approx(34.1 * (least["lambda"] - 5 * 2e-7) / 20.9)
+    short = costs_so_far(found, Dispatch.QUEUE, WorkerSize(timeout_s=2), PRICES, at_most=True)
+    assert short["lambda"] - least["lambda"] == pytest.approx(6 * (least["lambda"] - 5 * 2e-7) / 20.9)
 
 
 def test_what_functions_and_engines_did_is_counted_apart() -> None:
     there = replace(shard(1, ShardState.SUCCEEDED, 9_000, 1800, attempts=2), engine="fargate")
     found = seen(shard(0, ShardState.SUCCEEDED, 9_000, 10), there)
 
-    assert {engine: work.seconds for engine, work in found.work.items()} == {"": 10, "fargate": 3600}
+    assert {engine: work.known_s for engine, work in found.work.items()} == {"": 10, "fargate": 1800}
     costs = costs_so_far(found, Dispatch.QUEUE, WorkerSize(), PRICES)
-    assert costs["fargate"] == pytest.approx(4 * 0.04048 + 16 * 0.004445)
+    assert costs["fargate"] == pytest.approx((4 * 0.04048 + 16 * 0.004445) / 2)
     only_here = costs_so_far(seen(shard(0, ShardState.SUCCEEDED, 9_000, 10)), Dispatch.QUEUE, WorkerSize(), PRICES)
     assert {name: costs[name] for name in ("lambda", "dispatch")} == pytest.approx(
         {name: only_here[name] for name in ("lambda", "dispatch")}
@@ -93,7 +101,7 @@ def test_what_functions_and_engines_did_is_counted_apart() -> None:
 
 def test_an_empty_run_has_nothing_to_show() -> None:
     found = seen()
-    assert (found.work[""].seconds, found.slowest, found.pace.remaining_s) == (0.0, [], None)
+    assert (found.work[""].known_s, found.slowest, found.pace.remaining_s) == (0.0, [], None)
 
 
 # --- what a shard takes ---

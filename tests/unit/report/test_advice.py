@@ -144,4 +144,4 @@ def test_repeated_attempts_are_counted_with_their_cost(terminal: Terminal) -> No
     found = said(terminal, 40, change)["Retries"]
 
     assert found["verdict"] == "act" and "10 of 50" in found["finding"]
-    assert 0 < found["saves_usd"] < 0.2
+    assert "nobody measured" in found["finding"] and found["saves_usd"] is None
