@@ -196,7 +196,8 @@ function progress() {
       else n[row.state] += weight;
     }
     for (const state of STATES) states.push({ at, state, shards: Math.round(n[state]) });
-    const lately = fair.filter((row) => row.took_s != null && row.ended > at - step && row.ended <= at).length;
+    const lately = fair.filter((row) => row.took_s).reduce((sum, row) => // the part of a shard that a bar has of its time
+      sum + Math.max(0, Math.min(at, row.ended) - Math.max(at - step, row.began)) / row.took_s, 0);
     if (bin) pace.push({ at: at - step, to: at, pace: 60 * weight * lately / step });
   }
   const x = { field: "at", type: "quantitative", title: "seconds since the run began", scale: { nice: false } };
