@@ -30,7 +30,9 @@ _SCRIPT_LINE = re.compile(r"\bline (\d+) of [\w.-]+\.py\b|\b[\w.-]+\.py, line (\
 _PLACEHOLDER = re.compile(r"<(?:address|path|file|id|n)>")
 _PLACE = re.compile(r"\bline \d+ of [^\s;,:)]+|\b[^\s(;,]+\.py, line \d+")
 DATA, SCRIPT, EITHER = "data", "script", "data or script"
-_FIX_AND_REDRIVE = "repair it, then sparklet redrive RUN --script REPAIRED.py; finished shards are not repeated"
+_SEE_LOGS = "see what it wrote: sparklet logs RUN SHARD"
+_FIX_DATA = "repair that input, then sparklet redrive RUN; or start a new run without it (--exclude)"
+_FIX_AND_REDRIVE = "repair it, then sparklet redrive RUN --script REPAIRED.py; no succeeded shard is repeated"
 
 
 @dataclass(frozen=True, slots=True)
@@ -206,10 +208,11 @@ _RULES = (
         SCRIPT,
         classes="SyntaxError IndentationError TabError",
     ),
+    _Rule("the script uses an undefined name", _FIX_AND_REDRIVE, SCRIPT, classes="NameError UnboundLocalError"),
     _Rule(
         "the script uses a table, column or type that is not there",
         "compare it with the input's schema and repair one of them, then sparklet redrive RUN (--script REPAIRED.py); "
-        "finished shards are not repeated",
+        "no succeeded shard is repeated",
         EITHER,
         classes="AnalysisException ParseException",
     ),
@@ -266,7 +269,7 @@ def _script_error(name: str) -> Advice:
     what = f"raised {name}" if name and name != "ScriptFailedError" else "ended with an exit code other than 0"
     return Advice(
         f"the script {what}",
-        "see what it wrote: sparklet logs RUN SHARD; if the script is at fault " + _FIX_AND_REDRIVE,
+        f"{_SEE_LOGS}; if the script is at fault " + _FIX_AND_REDRIVE,
         EITHER,
     )
 
@@ -276,12 +279,15 @@ def _judged(advised: Advice, alike: int, succeeded: int) -> Advice:
     if advised.at_fault != EITHER:
         return advised
     if succeeded:
-        fault, why = DATA, f"the data is at fault, since {count_text(succeeded, 'shard')} succeeded with this script"
+        fault, remedy = DATA, f"{_SEE_LOGS}; {_FIX_DATA}"
+        why = f"the data is at fault, since {count_text(succeeded, 'shard')} succeeded with this script"
     elif alike > 1:
-        fault, why = SCRIPT, f"the script is at fault, since no shard succeeded and {alike} failed alike"
+        fault, remedy = SCRIPT, f"{_SEE_LOGS}; {_FIX_AND_REDRIVE}"
+        why = f"the script is at fault, since no shard succeeded and {alike} failed alike"
     else:
-        fault, why = EITHER, "one shard alone does not tell whether its data or the script is at fault"
-    return replace(advised, reason=f"{advised.reason}; {why}", at_fault=fault)
+        fault, remedy = EITHER, advised.remedy
+        why = "one shard alone does not tell whether its data or the script is at fault"
+    return Advice(f"{advised.reason}; {why}", remedy, fault)
 
 
 # --- failures in groups ---

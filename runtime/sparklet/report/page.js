@@ -99,12 +99,11 @@ function cause(each) {
       return number === each.script_line ? el("mark", {}, text) : text;
     })) : null;
   return el("article", { class: "panel FAILED" },
-    el("h3", {}, named[0] || each.error_class),
-    el("p", {}, el("strong", {}, `${each.error_class}: `), each.example_message),
+    el("h3", {}, `${each.error_class}: ${each.example_message}`),
     code,
     facts([
       ["failed", `${counted(each.count, "shard")}: ${each.shards}${each.shards_complete ? "" : " …"}`],
-      ["further inputs", named.slice(1).join(", ")],
+      [each.count > named.length ? "inputs, some" : "inputs", named.join(", ")],
       ["most likely", each.reason], ["at fault", each.at_fault], ["remedy", each.remedy],
     ]),
     command(each.redrive));

@@ -73,6 +73,7 @@ def test_groups_come_by_count_and_advice_names_run_and_shard(world: World) -> No
         ([("IOException", "s3://in/0.csv.gz: not a gzip file")], True, DATA),
         ([("KeyError", "'day'")] * 2, False, SCRIPT),
         ([("SyntaxError", "invalid syntax")], True, SCRIPT),
+        ([("NameError", "name 'spork' is not defined")] * 27, True, SCRIPT),
         ([("FileNotFoundException", "it is gone")] * 2, False, DATA),
         ([("OutOfMemoryError", "Java heap space")] * 2, False, ""),
         ([("ThrottlingException", "slow down")], True, ""),
@@ -85,6 +86,8 @@ def test_data_is_told_from_script(world: World, failures: list[tuple[str, str]],
     (group,) = explained(world, run)
 
     assert group.advice.at_fault == at_fault
+    names_script, names_data = "--script" in group.advice.remedy, "that input" in group.advice.remedy
+    assert not ((names_script and at_fault == DATA) or (names_data and at_fault == SCRIPT))  # one, the reason's
 
 
 def test_the_options_redrive_exactly_the_groups_shards(world: World) -> None:
