@@ -20,7 +20,7 @@ from sparklet.app.status import RunView
 from sparklet.model import Dispatch, InputObject, Run, RunState, ShardRecord, ShardState
 from sparklet.planning.packing import PlanPreview
 from sparklet.runs.summary import Summary
-from sparklet.tables.opening import how_to_open, table_text
+from sparklet.tables.opening import how_to_open, table_text, uncommitted
 
 EXCLUDED = "Not included: failed attempts, planner, checker, state machine, storage, transfer, logs, idle resources."
 OPEN_STATES = tuple(state for state in RunState if not state.ended)
@@ -129,8 +129,9 @@ def summary_table(stack: OpenStack, run: Run, summary: Summary, view: RunView | 
     facts.add_row("shards", f"{counts.total}: {states}")
     facts.add_row("input", f"{count_text(summary.objects, 'object')}, {size_text(summary.input_bytes)}")
     add_skipped(facts, run.skipped)
+    missing = uncommitted(stack.at, run)
     if summary.rows is not None:
-        facts.add_row("rows", f"{summary.rows:,}")
+        facts.add_row("rows", f"{summary.rows:,}" + (f" of succeeded shards; {missing}" if missing else ""))
     if summary.unrun:
         messages = count_text(summary.unrun, "message")
         facts.add_row("redelivered", f"{messages} without an attempt, from the dead-letter queue; each was sent again")
@@ -146,7 +147,7 @@ def summary_table(stack: OpenStack, run: Run, summary: Summary, view: RunView | 
     if summary.drift:
         facts.add_row("drift", Text(summary.drift, style="yellow" if run.options.allow_drift else "red"))
     if run.table:
-        facts.add_row("table", Text(table_text(run)))
+        facts.add_row("table", Text(f"{table_text(run)}: {missing}" if missing else table_text(run)))
     if opened := how_to_open(stack.at, run, on_disk(stack, output)):
         facts.add_row("to see it", Text(opened, style="cyan", overflow="fold"))
     if summary.state.ended:

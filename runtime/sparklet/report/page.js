@@ -122,7 +122,7 @@ function ran() {
     ["input", `${counted(status.objects, "object")}, ${size(status.input_bytes)}: ${[...status.inputs, ...status.lists].join(", ")}`],
     ["left out", Object.entries(status.skipped).map(([why, n]) => (n ? `${count(n)} ${why}` : why)).join(", ")],
     ["output", `${status.rows == null ? "" : `${counted(status.rows, "row")}, `}${size(status.output_bytes)}: ${status.output}`],
-    ["drift", status.drift || ""], ["table", status.table || ""], ["open it", status.open || ""], ["afterwards", after.join("; ")],
+    ["drift", status.drift || ""], ["table", status.uncommitted ? `${status.table}: ${status.uncommitted}` : status.table], ["open it", status.open || ""], ["afterwards", after.join("; ")],
     ["attempts", `${count(status.attempts)}; the last ones worked ${duration(status.task_s)}` + (status.untimed_attempts
       ? `, ${counted(status.untimed_attempts, "earlier one")} at most ${duration(status.untimed_s_at_most)}, which nobody measured` : "")],
     ["driven by", `${status.dispatch}${report.worker.local ? ", on this machine" : ""}; ${count(report.worker.memory_mb)} MB a function`],

@@ -4,6 +4,7 @@ from sparklet.job.catalogs import ICEBERG_CATALOG, catalog_properties
 from sparklet.job.fields import Table
 from sparklet.model import Run, RunState
 from sparklet.ports.deployment import Deployment
+from sparklet.runs.follow_ups import last_commit_run
 
 IN_DUCKDB = ("parquet", "csv", "json")  # formats, as Spark and the names of its files have them
 FORMATS = (*IN_DUCKDB, "orc", "avro")
@@ -14,6 +15,15 @@ def table_text(run: Run) -> str:
     named = _catalog(run) if run.table.startswith("iceberg:") else {}
     place = named.get("uri") or named.get("warehouse")
     return f"{run.table} in the catalog {place}" if place else run.table
+
+
+def uncommitted(at: Deployment, run: Run) -> str:
+    """What a run that ended without success has committed: nothing, or not all; "" if it succeeded, or has no table."""
+    if run.state not in (RunState.FAILED, RunState.CANCELLED) or not run.table or run.table.startswith("parquet:"):
+        return ""
+    if (commit := last_commit_run(at, run)) is None:
+        return "nothing was committed"
+    return f"not all was committed: {commit.run_id} was the last commit, it is {commit.state}"
 
 
 def how_to_open(at: Deployment, run: Run, folder: str) -> str:

@@ -74,6 +74,21 @@ def test_a_run_that_failed_wholly_names_no_output(terminal: Terminal) -> None:
     assert told.code == 2 and "s3://data/out" not in told.out
 
 
+def test_a_failed_run_says_that_its_table_has_nothing(terminal: Terminal) -> None:
+    """Two shards of three wrote 10 rows, and the run failed before any commit: the table does not even exist."""
+    terminal.world.put(3)
+    terminal.do = lambda n: BROKEN if n == 2 else ShardResult(rows=5)
+
+    table = ("--table", "delta:s3://data/lake/t", "--max-objects", "1", "--run-id", RUN)
+    told = terminal.types("run", SCRIPT, "-i", SOURCE, *table)
+
+    assert told.code == 2, told.err
+    words = " ".join(told.out.split())
+    assert "rows 10 of succeeded shards; nothing was committed" in words
+    assert "table delta:s3://data/lake/t: nothing was committed" in words
+    assert terminal.types("status", RUN, "--json").document["uncommitted"] == "nothing was committed"
+
+
 def test_a_failing_attempt_is_told_once_with_its_cause(terminal: Terminal, monkeypatch: pytest.MonkeyPatch) -> None:
     """GIVEN two shards whose first attempts fail alike, WHEN the run is watched, THEN the cause is told once."""
     world, failing = terminal.world, [0, 1]
