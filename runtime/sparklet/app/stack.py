@@ -79,13 +79,14 @@ def open_stack(
         return
     from sparklet.aws.compute import LambdaCompute
     from sparklet.local.saved import SavedStack
-    from sparklet.local.spark_installation import worker_environment
+    from sparklet.local.spark_installation import PASSED, worker_environment
     from sparklet.local.stack import LocalStack, StackOptions
     from sparklet.local.state import FileLogs
 
     state = StateDir(selection.state)  # refused before anything is done if it is somebody else's folder
     workers, reading = selection.workers or os.cpu_count() or 1, reading or looking
     saved = SavedStack.find(state, reporter.say) if looking else None
+    chosen = (name for name in ("workers", "timeout_s", "memory_mb", "runner") if getattr(selection, name))
     options = StackOptions(
         state_dir=selection.state,
         workers=workers,
@@ -96,6 +97,7 @@ def open_stack(
         keep=selection.keep,
         replace_kept=selection.replace_kept,
         handlers=selection.handlers,
+        asked=(*chosen, *(name for name in PASSED if name in os.environ)),
         worker_env={} if reading else worker_environment(workers, reporter.say),
     )
     with saved or LocalStack.attach(options, reporter.say) as local:

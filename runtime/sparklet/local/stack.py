@@ -12,7 +12,7 @@ However a client ends, the kernel releases its lock; when no client holds it, th
 import hashlib
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property, partial
@@ -65,6 +65,7 @@ class StackOptions:
     replace_kept: bool = False  # deploy even a kept stack anew, if it has no clients
     max_receive_count: int = 20
     worker_env: Mapping[str, str] = field(default_factory=dict)
+    asked: Collection[str] = ()  # which of these, or of the workers' variables, the user chose
     handlers: Mapping[str, str] = field(default_factory=dict)  # dotted, by logical id, instead of the template's
 
     def __post_init__(self) -> None:
@@ -74,12 +75,16 @@ class StackOptions:
         if self.runner not in ("warm", "submit"):
             raise SettingsError(f"runner is {self.runner!r}; it must be warm or submit")
 
+    def asked_for(self, request: Mapping[str, Any]) -> dict[str, Any]:
+        """What of a request the user chose, and the version: each variable of the workers by its own name."""
+        return {name: each for name, each in {**request, **self.worker_env}.items() if name in {"version", *self.asked}}
+
     def request(self) -> dict[str, Any]:
         """The host's request, which clients that share a stack have in common."""
         from sparklet.local.local_template import load_template, to_json
 
         template = hashlib.sha256(to_json(load_template()).encode()).hexdigest()[:12]
-        own = ("state_dir", "keep", "replace_kept")
+        own = ("state_dir", "keep", "replace_kept", "asked")
         wanted = {name: value for name, value in asdict(self).items() if name not in own}
         return {**wanted, "version": f"{__version__}, template {template}"}
 
@@ -121,7 +126,7 @@ class LocalStack(AbstractContextManager["LocalStack"]):
         """Attach to the stack of a state folder; start it first if it does not run, else LocalStackError.
 
         Clients share one stack. If the settings differ, a single client has it deployed anew; beside others it uses the
-        stack as it is, and ``progress`` gets the differences.
+        stack as it is, and ``progress`` gets the differences from what its user asked for.
         """
         state, request = _state(options.state_dir), options.request()
         _make(state)
@@ -133,7 +138,8 @@ class LocalStack(AbstractContextManager["LocalStack"]):
                 )
             info = stack_info(state, document)
             if options.processing:
-                if listed := "; ".join(differences_between(request, document["request"])):
+                runs = {**document["request"], **document["request"]["worker_env"]}
+                if listed := "; ".join(differences_between(options.asked_for(request), runs)):
                     progress(f"the local stack runs already and is used as it is ({listed}); `sparklet stop` ends it")
                 ask(document["endpoint_url"], document["token"], PROCESSING_PATH)
             holding.enter_context(environment.applied(info.env))

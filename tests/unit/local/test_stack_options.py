@@ -36,6 +36,16 @@ def test_differing_options_are_named_with_both_values() -> None:
     assert found == ("workers: 2 instead of 4", "worker_env differs")
 
 
+def test_only_what_was_asked_for_is_compared() -> None:
+    """A stack of one worker: a command without options has nothing to say of it."""
+    runs = options(workers=1, worker_env={"SPARKLET_CORES": "2"}).request()
+    here = {**runs, **runs["worker_env"]}
+
+    for asked, told in (((), ()), (("workers",), ("workers: 1 instead of 2",))):
+        wanted = options(workers=2, worker_env={"SPARKLET_CORES": "1"}, asked=asked)
+        assert differences_between(wanted.asked_for(wanted.request()), here) == told
+
+
 @pytest.mark.parametrize(("workers", "mapped"), [(1, "2"), (2, "2"), (9, "9")])
 def test_a_mapping_gets_at_least_its_minimum_concurrency(workers: int, mapped: str) -> None:
     assert parameters_of(options(workers=workers).request())["MaximumConcurrency"] == mapped
