@@ -20,9 +20,9 @@ from sparklet.app.costs import (
 from sparklet.app.reporter import duration_text, usd_text
 from sparklet.app.stack import OpenStack
 from sparklet.local.process_engine import PROCESS
-from sparklet.model import Run, RunOptions
+from sparklet.model import Dispatch, Run, RunOptions
 from sparklet.model.options import AUTO, MIB
-from sparklet.model.services import DispatchMode, automatic_mode
+from sparklet.model.services import automatic_mode
 from sparklet.planning.engine_choice import chosen_engine
 from sparklet.planning.packing import PlanPreview, preview
 from sparklet.planning.request import RunRequest
@@ -47,9 +47,8 @@ class Route(NamedTuple):
 
 @dataclass(frozen=True)
 class PlanEstimate:
-    """A plan's dispatch mode, cost and end, and the basis of the estimate."""
+    """A plan's cost and end if the queue dispatches it, and the basis of the estimate."""
 
-    mode: DispatchMode
     reason: str
     estimate: Estimate
     time: ShardTime
@@ -61,7 +60,7 @@ class PlanEstimate:
     def document(self) -> dict[str, Any]:
         """For --json."""
         return {
-            "dispatch_mode": str(self.mode),
+            "dispatch_mode": str(Dispatch.QUEUE),
             "reason": self.reason,
             "warning": self.too_slow or self.dear or None,
             "end_s": round(self.estimate.end_s, 1),
@@ -104,7 +103,7 @@ def estimate_run(stack: OpenStack, run: Run, prices: Prices, ledger: Ledger | No
     for each in stack.at.ledger.shards.list(run.run_id) if run.options.engine else ():
         sizes.setdefault(each.engine, []).append(each.size_bytes)
     routed = [Route(engine, len(of), sum(of)) for engine, of in sizes.items() if engine]
-    return estimate_plan(stack.size, run.name, run.options, *counts, prices, ledger, DispatchMode.QUEUE, routed)
+    return estimate_plan(stack.size, run.name, run.options, *counts, prices, ledger, routed)
 
 
 def estimate_plan(
@@ -116,19 +115,16 @@ def estimate_plan(
     size_bytes: int,
     prices: Prices,
     ledger: Ledger | None = None,
-    mode: DispatchMode | None = None,
     routed: Sequence[Route] = (),
 ) -> PlanEstimate:
-    """Estimate a plan, in the dispatch mode that ``auto`` takes unless one is given; ``routed`` are engines' parts."""
+    """Estimate a plan whose shards the queue dispatches, as it does by default; ``routed`` are engines' parts."""
     shards, size_bytes = shards - sum(each.shards for each in routed), size_bytes - sum(each[2] for each in routed)
     if cap := options.max_concurrency:
         size = replace(size, concurrency=min(size.concurrency, cap), map_concurrency=min(size.map_concurrency, cap))
-    reason = "a plan that is sent goes to the queue"
-    if mode is None:
-        mode, reason = automatic_mode(shards)
+    auto, why = automatic_mode(shards)
 
     def estimated(shards: int, shard_s: float) -> Estimate:
-        return estimate(mode.dispatch, shards, shard_s, size, prices)
+        return estimate(Dispatch.QUEUE, shards, shard_s, size, prices)
 
     time = shard_time(ledger, name, size_bytes / shards if shards else 0.0, prices)
     found = estimated(shards, time.seconds)
@@ -151,7 +147,8 @@ def estimate_plan(
         routes += (part._replace(cost_usd=there.cost, end_s=there.end_s),)
         costs, workers = added((found.costs, there.costs)), found.workers + there.workers
         found = Estimate(max(each.end_s for each in routes), costs, workers)
-    return PlanEstimate(mode, reason, found, time, prices, too_slow, dear, routes)
+    reason = f"by default; sparklet run --dispatch-mode auto would take {auto}, since {why}"
+    return PlanEstimate(reason, found, time, prices, too_slow, dear, routes)
 
 
 def _dear(objects: int, shards: tuple[int, int], costs_usd: tuple[float, float], saved_s: float) -> str:

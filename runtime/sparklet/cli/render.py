@@ -267,7 +267,7 @@ def group_table(stack: OpenStack, group: FailureGroup) -> RenderableType:
 def estimate_table(found: PlanEstimate) -> RenderableType:
     """A plan's dispatch mode, cost and end."""
     facts = Table.grid(padding=(0, 2))
-    facts.add_row("dispatch mode", Text(f"{found.mode}: {found.reason}", style="bold"))
+    facts.add_row("dispatch mode", Text(f"queue: {found.reason}", style="bold"))
     workers = count_text(found.estimate.workers, "worker")
     facts.add_row("ends after", f"{duration_text(found.estimate.end_s)}, with {workers}")
     facts.add_row("cost on AWS", f"{usd_text(found.estimate.cost)}: {_costs_text(found.estimate.costs)}")

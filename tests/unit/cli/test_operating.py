@@ -3,6 +3,7 @@
 import io
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -60,7 +61,7 @@ def test_a_dry_run_explains_mode_end_and_cost_for_people(terminal: Terminal) -> 
 
     assert told.code == 0, told.err
     words = " ".join(told.out.split())
-    assert "dispatch mode loop: the plan has more than 40 shards" in words
+    assert "dispatch mode queue: by default; sparklet run --dispatch-mode auto would take loop" in words
     assert "ends after 12 s, with 41 workers" in words
     assert "cost on AWS" in words and "dispatch < 0.0001 USD, lambda" in words
     assert "a shard 2.0 s; assumed: 2 s, and 0.0 MiB at 5 MB/s" in words
@@ -74,7 +75,8 @@ def test_its_document_has_the_same_and_what_was_measured(terminal: Terminal) -> 
 
     found = terminal.types("plan", SCRIPT, *PLAN, "--dry-run", "--explain", "--json").document["estimate"]
 
-    assert found["dispatch_mode"] == "inline" and found["measured_in"] == RUN and "measured:" in found["shard_s_origin"]
+    assert found["dispatch_mode"] == "queue" and "auto would take inline" in found["reason"]
+    assert found["measured_in"] == RUN and "measured:" in found["shard_s_origin"]
     assert found["cost_usd"] == pytest.approx(sum(found["costs_usd"].values()), abs=1e-5)
     assert found["end_s"] > 0 and found["workers"] == 3
     assert found["prices"]["corrected"] == []
@@ -251,6 +253,22 @@ def test_dollars_are_shown_as_people_need_them() -> None:
         "0.0123 USD",
         "1,234.57 USD",
     ]
+
+
+def test_attempts_that_nobody_timed_are_told(terminal: Terminal) -> None:
+    """Three attempts took 29 s, and only the last one's 0.9 s are in the ledger."""
+    run = terminal.world.run(1)
+    (record,) = terminal.world.ledger.shards.list(RUN)
+    began_s = run.created_s + 28.1
+    ended = replace(record, state=ShardState.SUCCEEDED, attempts=3, started_s=began_s, changed_s=began_s + 0.9)
+    terminal.world.ledger.attempts.put(ended)
+
+    words = " ".join(terminal.types("status", RUN).out.split())
+    document = terminal.types("status", RUN, "--json").document
+
+    assert "they worked 0.9 s in all, and 2 earlier ones at most 28 s in all, which nobody measured" in words
+    assert "cost so far 0.0001 USD to 0.0015 USD" in words
+    assert (document["untimed_attempts"], document["untimed_s_at_most"]) == (2, 28.1)
 
 
 def test_a_lost_worker_is_named_with_the_time_of_its_loss(terminal: Terminal) -> None:
