@@ -1,5 +1,8 @@
 """Where a run's result is, and a line that shows it: of DuckDB for local files, else of Spark or pyiceberg."""
 
+from importlib.util import find_spec
+from shutil import which
+
 from sparklet.job.catalogs import ICEBERG_CATALOG, catalog_properties
 from sparklet.job.fields import Table
 from sparklet.model import Run, RunState
@@ -35,10 +38,10 @@ def how_to_open(at: Deployment, run: Run, folder: str) -> str:
     listed = at.store.list(f"{run.output_uri.rstrip('/')}/{run.shard_prefix}")
     names = (info.uri.rpartition("/")[2] for info in listed if info.size_bytes)
     name = next((name for name in names if not name.startswith(("_", "."))), "")
-    kind = next((kind for kind in FORMATS if f".{kind}" in name), "")
+    opened, kind = "", next((kind for kind in FORMATS if f".{kind}" in name), "")
     if kind in IN_DUCKDB and "://" not in folder:
-        return _duckdb(f"'{folder}/**/*{name[name.rindex(f'.{kind}') :]}'")
-    return f'spark.read.format("{kind}").load("{folder}")' if kind else ""
+        opened = _duckdb(f"'{folder}/**/*{name[name.rindex(f'.{kind}') :]}'")
+    return opened or f'spark.read.format("{kind}").load("{folder}")' if kind else ""
 
 
 def _table(run: Run) -> str:
@@ -49,13 +52,17 @@ def _table(run: Run) -> str:
             return f'spark.table("{ICEBERG_CATALOG}.{table.place}")'
         scan = f"load_catalog('it', uri='{uri}').load_table('{table.place}').scan(limit=10).to_arrow()"
         return f'python -c "from pyiceberg.catalog import load_catalog; print({scan})"'
+    opened = ""
     if table.format == "delta" and table.place.startswith("file://"):
-        return _duckdb(f"delta_scan('{table.place.removeprefix('file://')}')")
-    return f'spark.read.format("{table.format}").load("{table.place}")'
+        opened = _duckdb(f"delta_scan('{table.place.removeprefix('file://')}')")
+    return opened or f'spark.read.format("{table.format}").load("{table.place}")'
 
 
 def _duckdb(source: str) -> str:
-    return f'duckdb -c "FROM {source} LIMIT 10"'
+    """A line for the DuckDB that is installed here: its command, or its Python package; "" without either."""
+    if which("duckdb"):
+        return f'duckdb -c "FROM {source} LIMIT 10"'
+    return f'python -c "import duckdb; duckdb.sql(\\"FROM {source} LIMIT 10\\").show()"' if find_spec("duckdb") else ""
 
 
 def _catalog(run: Run) -> dict[str, str]:

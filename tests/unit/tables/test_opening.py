@@ -6,6 +6,7 @@ import pytest
 
 from sparklet.model import Failure, Run, RunState
 from sparklet.runs.summary import summarize
+from sparklet.tables import opening
 from sparklet.tables.opening import how_to_open, table_text
 from tests.world import World
 
@@ -25,6 +26,11 @@ def ended(world: World, *names: str, state: RunState = RunState.SUCCEEDED) -> Ru
     return run
 
 
+@pytest.fixture(autouse=True)
+def _duckdb(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(opening, "which", lambda command: f"/usr/bin/{command}")
+
+
 @pytest.mark.parametrize(
     ("name", "folder", "line"),
     [
@@ -37,6 +43,22 @@ def ended(world: World, *names: str, state: RunState = RunState.SUCCEEDED) -> Ru
 )
 def test_an_output_is_opened_by_the_names_of_its_files(world: World, name: str, folder: str, line: str) -> None:
     assert how_to_open(world.at, ended(world, "_SUCCESS", name), folder) == line
+
+
+@pytest.mark.parametrize(
+    ("has_package", "line"),
+    [
+        (True, f"""python -c "import duckdb; duckdb.sql(\\"FROM '{OUT}/**/*.csv' LIMIT 10\\").show()\""""),
+        (False, f'spark.read.format("csv").load("{OUT}")'),
+    ],
+)
+def test_a_command_that_is_not_installed_is_not_named(
+    world: World, monkeypatch: pytest.MonkeyPatch, has_package: bool, line: str
+) -> None:
+    monkeypatch.setattr(opening, "which", lambda command: None)
+    monkeypatch.setattr(opening, "find_spec", lambda name: has_package or None)
+
+    assert how_to_open(world.at, ended(world, "part-0.csv"), OUT) == line
 
 
 def test_an_open_run_and_one_that_wrote_nothing_show_no_line(world: World) -> None:
