@@ -29,7 +29,8 @@ from sparklet.runs.cancel import cancel
 from sparklet.shown import printable
 
 StrPath = str | PathLike[str]
-OF_STACK = {"state_dir", "quiet", "workers", "timeout_s", "memory_mb", "runner", "keep"}
+OF_STACK = {name: name for name in ("state_dir", "quiet", "workers", "timeout_s", "memory_mb", "runner", "keep")}
+OF_STACK |= {"timeout": "timeout_s", "memory": "memory_mb"}  # as the command line has them
 
 
 @dataclass(frozen=True)
@@ -202,7 +203,7 @@ def run(
 
     The stack is held as long as the run's object is there.
     """
-    held = Stack(stack, **{name: options.pop(name) for name in OF_STACK & options.keys()})
+    held = Stack(stack, **{OF_STACK[name]: options.pop(name) for name in OF_STACK.keys() & options.keys()})
     try:
         return held.run(script, input, output, **options)
     except BaseException:

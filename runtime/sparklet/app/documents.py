@@ -139,14 +139,14 @@ def group_document(stack: OpenStack, group: FailureGroup) -> dict[str, Any]:
     """Failed shards with one cause."""
     return {
         "error_class": group.error_class,
-        "message": group.pattern,
+        "message": group.example.error_message,
+        "pattern": group.pattern,
         "count": group.count,
         "shards": group.shards.text(),
         "shards_complete": group.shards.whole,
         "example_shard": group.example.number,
         "example_object": group.example_object or None,
         "example_file": local_file(stack, group) or None,
-        "example_message": group.example.error_message,
         "example_engine": group.example.engine or None,
         "script_line": group.line,
         "came_back_unrun": group.unrun,

@@ -99,7 +99,7 @@ function cause(each) {
       return number === each.script_line ? el("mark", {}, text) : text;
     })) : null;
   return el("article", { class: "panel FAILED" },
-    el("h3", {}, `${each.error_class}: ${each.example_message}`),
+    el("h3", {}, `${each.error_class}: ${each.message}`),
     code,
     facts([
       ["failed", `${counted(each.count, "shard")}: ${each.shards}${each.shards_complete ? "" : " …"}`],
@@ -121,7 +121,7 @@ function ran() {
     ["created", time(run.created_s)], ["ended", run.ended_s ? time(run.ended_s) : ""],
     ["input", `${counted(status.objects, "object")}, ${size(status.input_bytes)}: ${[...status.inputs, ...status.lists].join(", ")}`],
     ["left out", Object.entries(status.skipped).map(([why, n]) => (n ? `${count(n)} ${why}` : why)).join(", ")],
-    ["output", `${status.rows == null ? "" : `${counted(status.rows, "row")}, `}${size(status.output_bytes)}: ${status.output}`],
+    ["output", `${status.rows == null ? "" : `${counted(status.rows, "row")}${status.uncommitted ? " of succeeded shards" : ""}, `}${size(status.output_bytes)}: ${status.output}`],
     ["drift", status.drift || ""], ["table", status.uncommitted ? `${status.table}: ${status.uncommitted}` : status.table], ["open it", status.open || ""], ["afterwards", after.join("; ")],
     ["attempts", `${count(status.attempts)}; the last ones worked ${duration(status.task_s)}` + (status.untimed_attempts
       ? `, ${counted(status.untimed_attempts, "earlier one")} at most ${duration(status.untimed_s_at_most)}, which nobody measured` : "")],

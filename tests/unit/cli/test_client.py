@@ -32,7 +32,9 @@ def person(terminal: Terminal, tmp_path: Path) -> Terminal:
 
 
 def fails_on(*numbers: int) -> Any:
-    return lambda number: Failure("KeyError", "'day'") if number in numbers else ShardResult(rows=7)
+    return lambda number: (
+        Failure("KeyError", "'day' of 17.csv (exit code 1)") if number in numbers else ShardResult(rows=7)
+    )
 
 
 def test_a_run_is_started_looked_at_and_waited_for(person: Terminal, tmp_path: Path) -> None:
@@ -80,6 +82,7 @@ def test_a_failed_run_is_raised_explained_and_redriven(person: Terminal) -> None
 
     assert failed.value.document["state"] == "FAILED"
     assert (cause["error_class"], cause["count"], cause["example_shard"]) == ("KeyError", 1, 1)
+    assert cause["message"] == "'day' of 17.csv (exit code 1)"  # not its pattern, with placeholders
     assert (again["state"], again["generation"], again["shards"]["succeeded"]) == ("SUCCEEDED", 1, 3)
 
 
@@ -112,6 +115,12 @@ def test_a_wrong_request_is_refused(person: Terminal) -> None:
         stack.run(SCRIPT, SOURCE, "s3://out/", name="daily", incremental=True).result()
         with pytest.raises(NothingNewError):
             stack.run(SCRIPT, SOURCE, "s3://out/2/", name="daily", incremental=True)
+
+
+def test_options_of_the_stack_have_the_command_lines_names(person: Terminal) -> None:
+    sparklet.run(SCRIPT, SOURCE, "s3://out/", run_id=RUN, timeout=60, memory=2048, workers=1)
+
+    assert (person.selections[-1].timeout_s, person.selections[-1].memory_mb) == (60, 2048)
 
 
 def test_a_refused_run_lets_its_stack_go(person: Terminal, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -90,7 +90,7 @@ def test_a_document_of_hostile_data_is_json_in_ascii(terminal: Terminal, words: 
     assert not OBEYED.search(told.out)
     documents = [json.loads(each) for each in (told.out.splitlines() if words[0] == "logs" else [told.out])]
     if words[0] == "explain":
-        assert documents[0][0]["example_message"] == f"cannot read {HOSTILE}\nand so on", "the document has it all"
+        assert documents[0][0]["message"] == f"cannot read {HOSTILE}\nand so on", "the document has it all"
 
 
 def test_answers_of_scripts_stay_json(terminal: Terminal) -> None:
