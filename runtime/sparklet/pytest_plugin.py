@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import runpy
 import sys
 from collections.abc import Iterable, Iterator, Mapping
@@ -114,6 +115,10 @@ class SparkletJob:
             except SystemExit as end:
                 if end.code:
                     raise
+            except Exception as error:
+                if re.search("DATA_SOURCE_NOT_FOUND|ClassNotFound|NoClassDefFound|No FileSystem", str(error)):
+                    error.add_note('Jars of S3A and of tables are missing here: engine="worker" has them.')
+                raise
         found = read_outcome(outcome)
         return Finished(self, home / "output", found.rows, *found.answer)
 

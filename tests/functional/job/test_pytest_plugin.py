@@ -101,6 +101,15 @@ def test_a_script_gets_items_or_an_event(sparklet_job: SparkletJob, script: Path
         sparklet_job(script, items=["bad"], args=["x"])
 
 
+def test_what_only_a_worker_has_is_named(sparklet_job: SparkletJob, script: Path) -> None:
+    script.write_text("from sparklet.job import Job\nJob().spark().read.format('delta').load('/nowhere').count()\n")
+
+    with pytest.raises(Exception, match="delta") as failed:
+        sparklet_job(script)
+
+    assert 'engine="worker"' in "".join(failed.value.__notes__)
+
+
 def test_the_tests_own_session_is_kept(
     request: pytest.FixtureRequest, sparklet_job: SparkletJob, script: Path, tmp_path: Path
 ) -> None:
