@@ -14,13 +14,14 @@ what they call, nor settings, which are read before an event comes.
 """
 
 import argparse
+import io
 import json
 import os
 import sys
 import tempfile
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, redirect_stderr, redirect_stdout, suppress
 from pathlib import Path
 from types import CodeType, FrameType, SimpleNamespace
 from typing import Any
@@ -185,7 +186,8 @@ def walk_run(walk: Walk, folder: Path) -> None:
         if name.startswith("sparklet.cli") and getattr(module, "open_stack", None) is open_stack:
             module.__dict__["open_stack"] = open_memory
     _after(world.queue, "send", _stop(walk))
-    with walk.recorded():
+    silent = io.StringIO()  # that the run is cut short here is no news
+    with walk.recorded(), redirect_stdout(silent), redirect_stderr(silent):
         sparklet_command(["run", SCRIPT, "--input", SOURCE, "--output", "s3://data/out/"])
 
 

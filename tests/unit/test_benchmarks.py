@@ -16,7 +16,7 @@ from benchmarks.facts import ROOT
 from benchmarks.map import overheads_ms
 from benchmarks.readme import with_speed
 from benchmarks.reliability import GROUPS, with_tables
-from benchmarks.report import CAMPAIGNS, ORDER, PAGE, README, committed, page
+from benchmarks.report import CAMPAIGNS, ORDER, PAGE, README, committed, drawing, page
 from benchmarks.rivals import SparkSubmit, parameters
 from benchmarks.workload import NAMES, ROWS, WrongOutputError, check_groups, jobs, sales, visits
 from sparklet.worker.priming import SCRIPT
@@ -108,6 +108,16 @@ def test_a_lost_or_doubled_append_is_refused(tmp_path: Path, rows: int) -> None:
 
 
 # --- what is published ---
+
+
+def test_without_matplotlib_plots_stay(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    monkeypatch.delitem(sys.modules, "benchmarks.plots", raising=False)
+    (tmp_path / "kept.svg").touch()
+
+    draw = drawing()
+
+    assert (draw({}, tmp_path / "kept.svg"), draw({}, tmp_path / "none.svg")) == (True, False)
 
 
 def test_the_page_is_generated_from_the_results() -> None:

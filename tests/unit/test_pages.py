@@ -1,6 +1,7 @@
 """Pages and workflows: links lead somewhere, what users may name is described, and what is named exists."""
 
 import re
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -51,6 +52,16 @@ def test_every_page_that_code_and_templates_name_is_there() -> None:
 
     assert named
     assert not [each for each in sorted(named) if not (ROOT / each).is_file()]
+
+
+@pytest.mark.parametrize("page", ["README.md", "CONTRIBUTING.md", "docs/tutorial.md"])
+def test_a_page_names_the_size_of_the_jars_that_are_fetched(page: str) -> None:
+    stack = tomllib.loads((ROOT / "docker/stacks/spark-3.5.toml").read_text())
+    fetched_mb = sum(jar["size_bytes"] for jar in stack["jar"] if jar["group"] in stack["local"]) / 1e6
+
+    [told_mb] = re.findall(r"(\d+) MB\)? (?:of jars|come into|into your cache)", (ROOT / page).read_text())
+
+    assert int(told_mb) == round(fetched_mb, -1)
 
 
 def test_every_public_name_is_in_the_reference() -> None:
