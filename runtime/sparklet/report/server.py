@@ -8,7 +8,8 @@ use once the command has ended.
 Each look at an open run is a pass over its shards. Between two, whichever page asks, lie ``PAUSE_S`` at least and a
 ``1/OPEN_SHARE`` of the time since the first: a page that is open for a day makes some 150 passes. Over 10,000 shards of
 0.6 KB a pass reads 1,500 units of DynamoDB at 0.125 USD a million (0.00019 USD), and for causes at most 200 examples,
-100 further shards and their lines of the plan (0.00013 USD): 150 passes cost less than 5 cents.
+100 further shards and their lines of the plan (0.00013 USD): 150 passes cost less than 5 cents. Their list is read
+every two seconds: 1,000 runs of 1 KB are at most 250 units, 6 cents for an hour in which a page is open.
 """
 
 import hmac
@@ -59,7 +60,8 @@ class Looks:
             found = self.look(run_id)
             self.passes += bool(run_id)
             ended_s = self.clock.now_s()
-            pause_s = max(PAUSE_S, (ended_s - self._begun_s.setdefault(run_id, now_s)) / OPEN_SHARE)
+            open_s = ended_s - self._begun_s.setdefault(run_id, now_s)
+            pause_s = max(PAUSE_S, open_s / OPEN_SHARE) if run_id else PAUSE_S  # a list costs no pass over shards
             if run_id and found["report"]["run"]["ended_s"]:
                 found, pause_s = found | {"next_s": 0}, inf
             else:

@@ -113,6 +113,16 @@ def test_a_page_that_is_open_for_a_day_reads_little(takes_s: float) -> None:
     assert looks.passes == ledger.looks
 
 
+def test_a_list_stays_fresh_however_long_it_is_open() -> None:
+    """After an hour it was looked at every four minutes."""
+    clock = FakeClock()
+    looks = Looks(Ledger(clock).look, clock)
+    looks.answer("")
+    clock.advance(3600)
+
+    assert looks.answer("")["next_s"] < 3
+
+
 def test_an_ended_run_is_read_once() -> None:
     clock = FakeClock()
     ledger = Ledger(clock)

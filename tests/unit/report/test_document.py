@@ -1,12 +1,18 @@
 """What a report knows of a run, its file, and where a command leaves it."""
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
+from sparklet.app.stack import OpenStack, StackSelection
+from sparklet.cli.commands import reporting
+from sparklet.cli.console import Screen
 from sparklet.model import Failure, ShardResult
 from sparklet.report.page import page
+from sparklet.report.server import Server
 from sparklet.shown import HIDDEN
 from tests.unit.cli.conftest import RUN, Terminal
 from tests.world import SCRIPT, SOURCE
@@ -150,3 +156,21 @@ def test_secrets_of_parameters_and_arguments_are_in_no_report(terminal: Terminal
     assert run["args"] == ["--password", HIDDEN]
     assert f"password='{HIDDEN}', user='me'" in json.loads(told[0])["causes"][0]["script"]["lines"][1]
     assert terminal.world.ledger.runs.get(RUN).args == ("--password", "of-an-arg"), "workers need it"
+
+
+def test_ui_says_once_that_it_is_attached(terminal: Terminal, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Looked(Server):
+        def serve_forever(self, poll_interval: float = 0.5) -> None:
+            self.looks.look("")
+            self.looks.look("")
+
+    @contextmanager
+    def attached(selection: StackSelection, screen: Screen, **how: bool) -> Iterator[OpenStack]:
+        screen.say("attached")
+        with terminal.environment(selection, screen, **how) as stack:
+            yield stack
+
+    monkeypatch.setattr(reporting, "open_stack", attached)
+    monkeypatch.setattr(reporting, "Server", Looked)
+
+    assert terminal.types("ui").out.count("attached") == 1

@@ -6,6 +6,7 @@ import typer
 
 from sparklet.app.clean import RunFiles, delete_run, runs_to_clean
 from sparklet.app.costs import load_prices
+from sparklet.app.explain import ShardRanges
 from sparklet.app.redrive import engine_of_size, redrive_run, resized, selected
 from sparklet.app.reporter import count_text, size_text
 from sparklet.app.stack import open_stack
@@ -51,8 +52,11 @@ def redrive(
             redrivable(stack.at, run_id)
             would = [record.number for record in stack.at.ledger.shards.list(run_id, ShardState.FAILED)]
             shown = list(numbers) or would
-            document = {"dry_run": True, "run_id": run_id, "redriven": shown}
-            screen.result(document, f"run id: {run_id}, redriven: {shown} (shards would be redriven)")
+            document, ranges = {"dry_run": True, "run_id": run_id, "redriven": shown}, ShardRanges()
+            for number in sorted(shown):
+                ranges.add(number)
+            named = ranges.text() + ("" if ranges.whole else ", …")
+            screen.result(document, f"{count_text(len(shown), 'shard')} of {run_id} would be redriven: {named}")
             return
         redrive_run(stack, run_id, numbers, script, screen, engine, isolate=isolate)
         finish(stack, run_id, screen, figures)

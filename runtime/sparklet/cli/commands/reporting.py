@@ -1,6 +1,8 @@
 """Commands that show a run as a page: report, ui, and Spark's own history."""
 
 from contextlib import suppress
+from dataclasses import replace
+from itertools import chain, repeat
 from pathlib import Path
 from typing import Annotated
 
@@ -10,7 +12,7 @@ from sparklet.app.costs import load_prices
 from sparklet.app.documents import run_document
 from sparklet.app.stack import open_stack
 from sparklet.cli import options as opt
-from sparklet.cli.console import Screen
+from sparklet.cli.console import Screen, Terminal
 from sparklet.clock import SystemClock
 from sparklet.errors import PlanError
 from sparklet.report.document import report_document
@@ -60,9 +62,11 @@ def ui(
     """
     screen, figures = Screen(selection.as_json), load_prices(prices)
 
+    reporters = chain([screen], repeat(replace(screen, out=Terminal(quiet=True))))  # attached, it says so once
+
     def look(run_id: str) -> dict[str, object]:
         """Open the stack anew: a local one may begin or end at any time, and must not live for its page alone."""
-        with open_stack(selection, screen, looking=True) as stack:
+        with open_stack(selection, next(reporters), looking=True) as stack:
             if not run_id:
                 return {"runs": [run_document(each) for each in stack.at.ledger.runs.list()]}
             return {"report": report_document(stack, stack.at.ledger.runs.get(run_id), figures)}
