@@ -288,6 +288,14 @@ def local_part(uri: str, inputs: Mapping[str, str]) -> Path | None:
     return None
 
 
+def localized(stack: OpenStack, run_id: str, text: str) -> str:
+    """A text in which addresses of inputs' copies are the local files that were copied."""
+    for uri, path in local_inputs(stack, run_id).items():
+        local = f"{path}/" if uri.endswith("/") else path
+        text = text.replace(uri.replace("s3://", "s3a://"), local).replace(uri, local)
+    return text
+
+
 def stored_uri(path: Path, inputs: Mapping[str, str]) -> str:
     """Where a local file was put; "" if it is no input of the run."""
     for folder, local in inputs.items():

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from itertools import islice
 
 from sparklet.app.explain import pattern_of
-from sparklet.app.local_files import fill_output
+from sparklet.app.local_files import fill_output, localized
 from sparklet.app.reporter import Reporter, count_text, duration_text
 from sparklet.app.stack import OpenStack
 from sparklet.app.state_machines import MachineWatch
@@ -95,7 +95,7 @@ class FailureWatch:
                 if failed > 0 and record.error_class and cause not in self._reported:
                     self._reported.add(cause)
                     ends = "no attempt follows" if state is ShardState.FAILED else "another attempt follows"
-                    why = f"{record.error_class}: {record.error_message}"
+                    why = localized(self.stack, run.run_id, f"{record.error_class}: {record.error_message}")
                     yield f"attempt {failed} of shard {record.number} has failed, {ends}: {why}"
 
 

@@ -4,6 +4,7 @@ import json
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Self
 
 import typer
@@ -21,7 +22,7 @@ from sparklet.app.stack import OpenStack
 from sparklet.app.start import resumable
 from sparklet.app.status import follow_ups, view_run
 from sparklet.app.watch import Lines, watch
-from sparklet.cli.render import follow_up_text, run_details, summary_table
+from sparklet.cli.render import Facts, follow_up_text, run_details, summary_table
 from sparklet.errors import PlanError, SparkletError
 from sparklet.model import Counts, Run, RunState
 from sparklet.ports import Clock
@@ -34,6 +35,7 @@ USAGE = 1
 FAILURES = 2
 INCOMPLETE = 3
 INTERRUPTED = 130
+PIPE_WIDTH = 100_000  # it has none: nothing is wrapped or cut for it
 DETAILS_EVERY_S = 20.0  # at least; they need a whole pass over the ledger, which may take a twentieth of the time
 
 EXIT_MEANINGS = {
@@ -60,8 +62,9 @@ class Terminal(Console):
     """Prints no character that controls a terminal but those of its own styles: all else may be anybody's data."""
 
     def __init__(self, *, stderr: bool = False, **options: Any) -> None:
-        soft_wrap = not (sys.stderr if stderr else sys.stdout).isatty()
-        super().__init__(**{"stderr": stderr, "highlight": False, "emoji": False, "soft_wrap": soft_wrap, **options})
+        width = None if (sys.stderr if stderr else sys.stdout).isatty() else PIPE_WIDTH
+        usual = {"stderr": stderr, "highlight": False, "emoji": False, "soft_wrap": True, "width": width}
+        super().__init__(**{**usual, **options})
 
     def render_str(self, text: str, **options: Any) -> Text:
         """The text of a string."""
@@ -94,11 +97,11 @@ class Screen:
 
     def warn(self, text: str) -> None:
         """A warning; the command continues."""
-        self.err.print(f"[yellow]warning:[/yellow] {escape(text)}")
+        self.err.print(Facts(Text.assemble(("warning:", "yellow"), f" {text}")))
 
     def fail(self, text: str) -> None:
         """Why a command failed."""
-        self.err.print(f"[red]error:[/red] {escape(text)}")
+        self.err.print(Facts(Text.assemble(("error:", "red"), f" {text}")))
 
     def document(self, document: Mapping[str, Any] | Sequence[Any]) -> None:
         """The command's result as JSON."""
@@ -139,7 +142,7 @@ def finish(stack: OpenStack, run_id: str, screen: Screen, prices: Prices, *, rep
     for follower in follow_ups(stack, run):
         screen.say(f"{follower['what']}: {follow_up_text(follower)}")
     if place:
-        screen.say(f"report: {place}")
+        screen.say(f"report: {Path(place).as_uri()}")  # terminals make it a link
     raise typer.Exit(exit_code(summary.state))
 
 
@@ -192,7 +195,7 @@ class RunDisplay(Lines):
     def warn(self, text: str) -> None:
         """A warning, on a terminal above the display."""
         if self._live:
-            self._live.console.print(f"[yellow]warning:[/yellow] {escape(text)}")
+            self._live.console.print(Facts(Text.assemble(("warning:", "yellow"), f" {text}")))
         else:
             super().warn(text)
 
@@ -201,5 +204,6 @@ class RunDisplay(Lines):
         bar = Table.grid(padding=(0, 1))
         bar.add_row(ProgressBar(total, ended, width=40), f"{ended}/{total}")
         details = [Text(""), self._details] if self._details and counts.open else []
-        line, pace = Text(self.line(run, counts), style="bold"), Text(self.pace(counts), style="dim")
+        line = Text(self.line(run, counts), style="bold", no_wrap=False, overflow="fold")  # the display counts lines
+        pace = Text(self.pace(counts), style="dim", no_wrap=False, overflow="fold")
         return Group(line, bar, pace, *details)

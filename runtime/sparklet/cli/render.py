@@ -2,8 +2,7 @@
 
 from collections.abc import Iterable, Iterator, Mapping
 
-from rich.console import Group, RenderableType
-from rich.markup import escape
+from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderResult
 from rich.table import Table
 from rich.text import Text
 
@@ -11,6 +10,7 @@ from sparklet.app.costs import COST_EXCLUDES, COST_INCLUDES
 from sparklet.app.documents import local_file, object_state, on_disk, places_of, redrive_command, shard_document
 from sparklet.app.estimates import PlanEstimate
 from sparklet.app.explain import FailureGroup
+from sparklet.app.local_files import localized
 from sparklet.app.object_status import ObjectStatus
 from sparklet.app.progress import seconds_of
 from sparklet.app.reporter import count_text, duration_text, size_text, time_text, usd_text
@@ -23,6 +23,7 @@ from sparklet.runs.summary import Summary
 from sparklet.tables.opening import how_to_open, table_text, uncommitted
 
 EXCLUDED = "Not included: failed attempts, planner, checker, state machine, storage, transfer, logs, idle resources."
+MIN_WIDTH = 20  # of prose
 OPEN_STATES = tuple(state for state in RunState if not state.ended)
 STYLES: Mapping[str, str] = {
     RunState.SUCCEEDED: "green",
@@ -33,7 +34,30 @@ STYLES: Mapping[str, str] = {
 }
 
 
-def add_skipped(facts: Table, skipped: Mapping[str, int]) -> None:
+class Facts:
+    """Names and values in lines: prose is wrapped between words, what is copied (an id, a path, a command) never is."""
+
+    def __init__(self, text: Text | None = None) -> None:
+        self._rows = [("", text)] if text else []
+
+    def add_row(self, name: str, value: str | Text) -> None:
+        """Add one; a text that is not to be wrapped stays in one piece, and so does a line of it that is indented."""
+        self._rows.append((name, Text(value) if isinstance(value, str) else value))
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        """The lines."""
+        widest = max((len(name) for name, _ in self._rows), default=0)
+        indent = widest + 2 if widest else 0
+        for name, value in self._rows:
+            head, value.overflow = name, "ignore"  # a word that is longer than a line is left to the terminal
+            for line in value.split("\n", allow_blank=True):
+                whole = value.no_wrap or line.plain.startswith(" ")
+                for part in [line] if whole else line.wrap(console, max(MIN_WIDTH, options.max_width - indent)):
+                    yield Text.assemble(head.ljust(indent), part, no_wrap=True, overflow="ignore")
+                    head = ""
+
+
+def add_skipped(facts: Facts, skipped: Mapping[str, int]) -> None:
     """Add the objects left out, by reason; 0: the number is not known."""
     for reason, count in sorted(skipped.items()):
         facts.add_row("left out", Text(f"{count} {reason}" if count else reason))
@@ -41,7 +65,7 @@ def add_skipped(facts: Table, skipped: Mapping[str, int]) -> None:
 
 def preview_table(preview: PlanPreview) -> RenderableType:
     """A plan's preview, for people."""
-    facts = Table.grid(padding=(0, 2))
+    facts = Facts()
     facts.add_row("shards", str(preview.shards))
     sliced = f", {preview.slices} of them slices of larger ones" if preview.slices else ""
     facts.add_row("objects", f"{preview.objects}{sliced}, {size_text(preview.size_bytes)}")
@@ -57,7 +81,7 @@ def preview_table(preview: PlanPreview) -> RenderableType:
 def runs_table(runs: list[Run]) -> RenderableType:
     """Runs, newest first, for people."""
     table = Table(show_edge=False)
-    table.add_column("run", overflow="fold", min_width=20, ratio=1)  # never truncated, so that it can be copied
+    table.add_column("run", no_wrap=True, min_width=max(len(run.run_id) for run in runs))  # whole, to be copied
     for column in ("state", "shards", "script", "created (UTC)"):
         table.add_column(column, overflow="fold")
     for run in runs:
@@ -107,7 +131,7 @@ def _part_text(item: InputObject) -> str:
 
 
 def _shard_facts(record: ShardRecord) -> RenderableType:
-    facts = Table.grid(padding=(0, 2))
+    facts = Facts()
     for name, value in shard_document(record).items():
         if value not in (None, []):
             style = STYLES.get(record.state, "") if name == "state" else ""
@@ -119,19 +143,14 @@ def _shard_facts(record: ShardRecord) -> RenderableType:
 
 def summary_table(stack: OpenStack, run: Run, summary: Summary, view: RunView | None = None) -> RenderableType:
     """A run's result; with ``view`` also pace, cost, slow shards, driver and follow-ups."""
-    counts, (output, manifest) = summary.counts, places_of(stack, run)
-    facts = Table.grid(padding=(0, 2))
+    counts, (_, manifest) = summary.counts, places_of(stack, run)
+    facts = Facts()
     facts.add_row("run", Text(run.run_id, style="bold"))
-    state = f"{summary.state} (being cancelled)" if run.cancelled_s and not summary.state.ended else str(summary.state)
-    facts.add_row("state", Text(state, style=STYLES.get(summary.state, "cyan")))
     states = f"{counts.succeeded} succeeded, {counts.failed} failed"
     states += f", {counts.running} running, {counts.pending} pending" if counts.open else ""
     facts.add_row("shards", f"{counts.total}: {states}")
     facts.add_row("input", f"{count_text(summary.objects, 'object')}, {size_text(summary.input_bytes)}")
     add_skipped(facts, run.skipped)
-    missing = uncommitted(stack.at, run)
-    if summary.rows is not None:
-        facts.add_row("rows", f"{summary.rows:,}" + (f" of succeeded shards; {missing}" if missing else ""))
     if summary.unrun:
         messages = count_text(summary.unrun, "message")
         facts.add_row("redelivered", f"{messages} without an attempt, from the dead-letter queue; each was sent again")
@@ -142,16 +161,8 @@ def summary_table(stack: OpenStack, run: Run, summary: Summary, view: RunView | 
         at_most = f"at most {duration_text(summary.untimed_most_s)} in all"
         worked += f", and {count_text(summary.untimed, 'earlier one')} {at_most}, which nobody measured"
     facts.add_row("time", f"{duration_text(summary.duration_s)}, of which {waited}; {worked}")
-    if counts.succeeded or not summary.state.ended:
-        facts.add_row("output", Text(output, overflow="fold"))
-    if summary.drift:
-        facts.add_row("drift", Text(summary.drift, style="yellow" if run.options.allow_drift else "red"))
-    if run.table:
-        facts.add_row("table", Text(f"{table_text(run)}: {missing}" if missing else table_text(run)))
-    if opened := how_to_open(stack.at, run, on_disk(stack, output)):
-        facts.add_row("to see it", Text(opened, style="cyan", overflow="fold"))
     if summary.state.ended:
-        facts.add_row("manifest", Text(on_disk(stack, manifest), overflow="fold"))
+        facts.add_row("manifest", Text(on_disk(stack, manifest), no_wrap=True))
     if view:
         _add_pace(facts, view)
         _add_cost(facts, view)
@@ -159,18 +170,37 @@ def summary_table(stack: OpenStack, run: Run, summary: Summary, view: RunView | 
         _add_what_drives(facts, view)
     if stack.state and summary.causes:
         facts.add_row("logs", Text(f"{stack.state / 'log'} (status {run.run_id} --shards --json names each shard's)"))
-    return Group(facts, *(_slow_shards(view) if view else ()), *_causes(run, summary))
+    _add_result(facts, stack, run, summary)
+    return Group(facts, *(_slow_shards(view) if view else ()), *_causes(stack, run, summary))
+
+
+def _add_result(facts: Facts, stack: OpenStack, run: Run, summary: Summary) -> None:
+    """Add what a run is looked at for, as the last lines."""
+    output, _ = places_of(stack, run)
+    state = f"{summary.state} (being cancelled)" if run.cancelled_s and not summary.state.ended else str(summary.state)
+    facts.add_row("state", Text(state, style=STYLES.get(summary.state, "cyan")))
+    missing = uncommitted(stack.at, run)
+    if summary.rows is not None:
+        facts.add_row("rows", f"{summary.rows:,}" + (f" of succeeded shards; {missing}" if missing else ""))
+    if summary.drift:
+        facts.add_row("drift", Text(summary.drift, style="yellow" if run.options.allow_drift else "red"))
+    if run.table:
+        facts.add_row("table", Text(f"{table_text(run)}: {missing}" if missing else table_text(run)))
+    if summary.counts.succeeded or not summary.state.ended:
+        facts.add_row("output", Text(output, no_wrap=True))
+    if opened := how_to_open(stack.at, run, on_disk(stack, output)):
+        facts.add_row("to see it", Text(opened, style="cyan", no_wrap=True))
 
 
 def run_details(view: RunView) -> RenderableType:
     """The details below the counts while a run is watched."""
-    facts = Table.grid(padding=(0, 2))
+    facts = Facts()
     _add_cost(facts, view)
     _add_what_drives(facts, view)
     return Group(facts, *_slow_shards(view))
 
 
-def _add_pace(facts: Table, view: RunView) -> None:
+def _add_pace(facts: Facts, view: RunView) -> None:
     pace, counts = view.found.pace, view.found.summary.counts
     if not pace.average:
         return
@@ -181,14 +211,14 @@ def _add_pace(facts: Table, view: RunView) -> None:
     facts.add_row("pace", f"{now}{_rate(pace.average)} shards/min on average{end}")
 
 
-def _add_cost(facts: Table, view: RunView) -> None:
+def _add_cost(facts: Facts, view: RunView) -> None:
     where = " (on AWS)" if view.local else ""
     known, most = usd_text(sum(view.costs.values())), usd_text(view.most_usd)
     about = f"about {known}" if known == most else f"{known} to {most}"
     facts.add_row("cost so far", f"{about}{where}: {_costs_text(view.costs)}")
 
 
-def _add_what_drives(facts: Table, view: RunView) -> None:
+def _add_what_drives(facts: Facts, view: RunView) -> None:
     """Lost workers, and the runs and executions around the run."""
     for number, since in view.found.lost:
         facts.add_row("lost worker", Text(lost_text(number, since), style="yellow"))
@@ -223,50 +253,52 @@ def _slow_shards(view: RunView) -> Iterator[RenderableType]:
     shown = [*view.found.longest, *view.found.slowest]
     if not shown:
         return
-    table = Table("shard", "last attempt", "state", "attempts", "log stream", show_edge=False, title_justify="left")
-    table.title = "slowest shards"
+    table = Table("shard", "last attempt", "state", "attempts", show_edge=False, title_justify="left")
+    table.title, longest = "slowest shards", max(len(record.log_stream) for record in shown)
+    table.add_column("log stream", no_wrap=True, min_width=longest)
     for record in shown:
-        stream = Text(record.log_stream or "–", overflow="fold")
+        stream = Text(record.log_stream or "–")
         took = duration_text(seconds_of(record, view.found.now_s))
         state = f"{record.state} in {record.engine}" if record.engine else str(record.state)
         table.add_row(str(record.number), took, state, str(record.attempts), stream)
     yield from (Text(""), table)
 
 
-def _causes(run: Run, summary: Summary) -> Iterator[RenderableType]:
+def _causes(stack: OpenStack, run: Run, summary: Summary) -> Iterator[RenderableType]:
     """Why shards failed, and the next command; nothing if none has."""
     if not summary.causes:
         return
-    causes = Table("shards", "cause", "example", title="failures", title_justify="left", show_edge=False)
+    causes = Facts()
     for cause in summary.causes:
-        example = f"shard {cause.example_shard}: {cause.example_message}"
-        causes.add_row(str(cause.count), escape(cause.error_class), escape(example))
+        says = localized(stack, run.run_id, cause.example_message)
+        example = Text.assemble((cause.error_class, "bold"), f": {says} (shard {cause.example_shard})")
+        causes.add_row(count_text(cause.count, "shard"), example)
     next_step = f"what is at fault, and what to do: sparklet explain {run.run_id}"
-    yield from (Text(""), causes, Text(next_step, style="dim"))
+    yield from (Text("\nfailures", style="italic"), causes, Text(next_step, style="dim"))
 
 
 def group_table(stack: OpenStack, group: FailureGroup) -> RenderableType:
     """Failed shards with one cause."""
     title = Text(f"{count_text(group.count, 'shard')}: {group.error_class or '(no cause given)'}", style="bold red")
-    facts = Table.grid(padding=(0, 2))
+    facts = Facts()
     shown = local_file(stack, group) or group.example_object
     example = f"shard {group.example.number}" + (f", {shown}" if shown else "")
     example += f", in {group.example.engine}" if group.example.engine else ""
     more = group.example.object_count - 1
     facts.add_row("  example", Text(example + (f" and {more} more" if more > 0 else "")))
-    facts.add_row("  says", Text(group.example.error_message))
+    facts.add_row("  says", Text(localized(stack, group.example.run_id, group.example.error_message)))
     if group.unrun:
         facts.add_row("  redelivered", f"{count_text(group.unrun, 'message')} without an attempt")
     facts.add_row("  reason", Text(group.advice.reason))
     facts.add_row("  remedy", Text(group.advice.remedy))
     then = "once repaired" if group.advice.at_fault else "then"
-    facts.add_row(f"  {then}", Text(redrive_command(stack, group), style="cyan"))
+    facts.add_row(f"  {then}", Text(redrive_command(stack, group), style="cyan", no_wrap=True))
     return Group(title, facts, Text(""))
 
 
 def estimate_table(found: PlanEstimate) -> RenderableType:
     """A plan's dispatch mode, cost and end."""
-    facts = Table.grid(padding=(0, 2))
+    facts = Facts()
     facts.add_row("dispatch mode", Text(f"queue: {found.reason}", style="bold"))
     workers = count_text(found.estimate.workers, "worker")
     facts.add_row("ends after", f"{duration_text(found.estimate.end_s)}, with {workers}")

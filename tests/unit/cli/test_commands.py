@@ -89,6 +89,21 @@ def test_a_failed_run_says_that_its_table_has_nothing(terminal: Terminal) -> Non
     assert terminal.types("status", RUN, "--json").document["uncommitted"] == "nothing was committed"
 
 
+def test_a_local_runs_failures_name_local_files(terminal: Terminal, tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "a.csv").write_text("1\n")
+
+    def fails(_: int) -> Failure:
+        [uri] = (info.uri for info in terminal.world.store.list("s3://sparklet/") if info.uri.endswith("/a.csv"))
+        return Failure("IOException", f"{uri.replace('s3', 's3a', 1)}: not a gzip file", retryable=False)
+
+    terminal.do = fails
+    told = terminal.types("run", SCRIPT, "-i", str(tmp_path / "in"), "-o", "s3://data/out/", "--run-id", RUN)
+
+    assert f"IOException: {tmp_path}/in/a.csv: not a gzip file" in told.out
+    assert f"{tmp_path}/in/a.csv: not a gzip file" in terminal.types("explain", RUN).out
+
+
 def test_a_failing_attempt_is_told_once_with_its_cause(terminal: Terminal, monkeypatch: pytest.MonkeyPatch) -> None:
     """GIVEN two shards whose first attempts fail alike, WHEN the run is watched, THEN the cause is told once."""
     world, failing = terminal.world, [0, 1]
@@ -258,6 +273,7 @@ def test_redrive_of_shards_with_one_cause_and_only_saying_so(terminal: Terminal)
     told = terminal.types("redrive", RUN, "--cause", "COLUMN 3", "--shards", "1,2", "--dry-run", "--json")
 
     assert told.document == {"dry_run": True, "run_id": RUN, "redriven": [2]}
+    assert "3 shards of run-1 would be redriven: 0-2\n" in terminal.types("redrive", RUN, "--dry-run").out
     assert terminal.world.ledger.runs.get(RUN).generation == 0
     assert "there are: OutOfMemoryError, ValueError" in terminal.types("redrive", RUN, "--cause", "Nothing").err
 

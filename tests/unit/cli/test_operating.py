@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from rich.console import Console
+from rich.text import Text
 
 from sparklet.app import status
 from sparklet.app.costs import Prices
@@ -18,6 +19,7 @@ from sparklet.app.status import RunView
 from sparklet.app.watch import poll_s
 from sparklet.cli import console
 from sparklet.cli.console import RunDisplay, Screen
+from sparklet.cli.render import Facts
 from sparklet.model import Counts, Failure, Run, ShardRecord, ShardResult, ShardState
 from tests.stand_ins.memory import FakeClock
 from tests.unit.cli.conftest import RUN, Terminal
@@ -163,7 +165,7 @@ def test_status_for_people_has_all_of_it(terminal: Terminal) -> None:
         "slowest shards",
         "5 │ 15 s │ RUNNING │ 1",
         "3 │ 40 s │ SUCCEEDED │ 1",
-        "1 │ ValueError │ shard 4: column 3 is bad",
+        "1 shard ValueError: column 3 is bad (shard 4)",
     ):
         assert part in words, part
 
@@ -226,6 +228,29 @@ def test_a_terminal_is_shown_details_every_so_often(terminal: Terminal, monkeypa
 
     assert terminal.types("watch", RUN).code == 0
     assert [round(look_s) for look_s in looks] == [10, 30]
+
+
+def test_what_is_copied_is_never_broken() -> None:
+    path, uri, out = "/home/ana/" + "shop/" * 20, "s3://bucket/" + "raw/" * 20, io.StringIO()
+    facts = Facts()
+    facts.add_row("output", Text(path, no_wrap=True))
+    facts.add_row("says", f"{'a word ' * 20} {uri} {'another word ' * 20}")
+
+    console.Terminal(file=out, width=40, force_terminal=True).print(facts)
+
+    lines = out.getvalue().splitlines()
+    assert f"output  {path}" in lines and any(line.endswith(uri) for line in lines)
+    assert len([line for line in lines if len(line) > 40]) == 2
+
+
+def test_a_pipe_has_no_width(terminal: Terminal, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "20")
+    slow_run(terminal)
+
+    lines = terminal.types("status", RUN).out.splitlines()
+
+    assert any("cost so far" in line and line.endswith("USD") for line in lines)
+    assert any(line.startswith("1 shard") and "(shard 4)" in line for line in lines)
 
 
 def test_a_large_run_is_looked_at_more_seldom() -> None:
