@@ -172,7 +172,10 @@ def encode(codec: Codec, value: Any) -> bytes:
     except MemoryError:
         raise  # a larger worker may help
     except Exception as error:
-        raise PayloadError(f"a {type(value).__name__} cannot be encoded as {codec}: {error}") from error
+        what, remedy = f"a {type(value).__name__}", '; put it into a module, or choose codec="cloudpickle"'
+        if is_call := isinstance(value, list) and value and callable(value[0]):  # see ``encode_arguments``
+            what = f"{getattr(value[0], '__qualname__', value[0])}, or an argument of it,"
+        raise PayloadError(f"{what} cannot be encoded as {codec}: {error}{remedy if is_call else ''}") from error
 
 
 def decode(codec: Codec, encoded: bytes) -> Any:

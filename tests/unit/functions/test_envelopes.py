@@ -307,3 +307,8 @@ def test_base64_is_not_what_is_signed() -> None:
 
     with pytest.raises(PayloadError):
         Call.opened({**envelope, "sparklet_call": spaced}, KEY)
+
+
+def test_a_lambda_is_named_with_its_remedy() -> None:
+    with pytest.raises(PayloadError, match=r"<lambda>.* pickle: .*codec=\"cloudpickle\""):  # not "a list"
+        encode_arguments("pickle", lambda: 1, ((), {}), None)
