@@ -168,19 +168,17 @@ ROLES = {  # template, role (or managed policy): the calls of the code that runs
     ),
     ("template.yaml", "EngineWorkerPolicy"): (*SHARDS, "sts.assume_role"),
     ("fargate.yaml", "TaskRole"): (*SHARDS, "sts.assume_role"),
-    ("functions.yaml", "SmallWorkerRole"): CALLS,
-    ("functions.yaml", "MediumWorkerRole"): CALLS,
-    ("functions.yaml", "LargeWorkerRole"): CALLS,
+    ("functions.yaml", "WorkerRole"): CALLS,
     ("functions.yaml", "FailuresRole"): ("dynamodb.get_item", "dynamodb.update_item"),
     ("functions.yaml", "CallerPolicy"): (
         *("cloudformation.describe_stacks", "dynamodb.batch_get_item", "functions.invoke", "s3.get_object"),
-        *("s3.put_object", "secrets.get_secret_value", "sqs.get_queue_url", "sqs.send_message_batch"),
+        *("s3.put_object", "secrets.get_secret_value"),
     ),
 }
 NOT_OF_CALLERS = {  # calls of functions and jobs alone
     *set(JOBS) - {"functions.invoke", "logs.get_log_events"},
     *(*NOTICES, "glue.create_table", "glue.update_table", "s3.copy", "s3.copy_object", "secrets.get_secret_value"),
-    *("sqs.change_message_visibility", "sqs.get_queue_url"),  # the latter of callers of Python functions, too
+    *("sqs.change_message_visibility", "sqs.get_queue_url"),
 }
 BY_AWS = re.compile(  # what AWS does with these roles, or authorizes beside a call
     "(ec2|kms):.*|logs:(CreateLogStream|PutLogEvents)|sqs:(DeleteMessage|GetQueueAttributes|ReceiveMessage)"

@@ -79,16 +79,17 @@ def _lithops(workers: int) -> Iterator[Map]:
 
 @contextmanager
 def _stand_in(workers: int) -> Iterator[Map]:
-    """Functions deployed in the local stack, invoked synchronously: the stand-in's share is in the figures."""
+    """Functions deployed in the local stack: the stand-in's share is in the figures."""
     from benchmarks.jobs import map_calls  # functions are known by this name there
-    from sparklet.functions.deployed import LambdaFunctions
     from sparklet.functions.executor import LambdaExecutor
     from tests.functional.functions.conftest import STACK, deployed_functions
 
-    with tempfile.TemporaryDirectory() as folder, deployed_functions(Path(folder), "benchmarks.*"):
-        backend = LambdaFunctions(STACK, transport="invoke")
-        with LambdaExecutor(backend, max_workers=workers) as executor:
-            yield lambda function, values: list(executor.map(getattr(map_calls, function.__name__), values))
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        deployed_functions(Path(folder), "benchmarks.*"),
+        LambdaExecutor("lambda", stack=STACK, max_workers=workers) as executor,
+    ):
+        yield lambda function, values: list(executor.map(getattr(map_calls, function.__name__), values))
 
 
 SIDES = {"sparklet": _sparklet, "stand_in": _stand_in, "process_pool": _process_pool, "lithops": _lithops}

@@ -29,8 +29,7 @@ from tests.stand_ins.memory import FakeClock, MemoryLedger, MemoryObjectStore, M
 from tests.stand_ins.ministack import ministack
 from tests.stand_ins.read_queues import ReadQueue, ReadSqsQueue
 
-WAYS = ("invoke", "event")  # of calls to Lambda
-ON_LAMBDA = [pytest.param(way, marks=pytest.mark.stack) for way in WAYS]
+ON_LAMBDA = pytest.param("lambda", marks=pytest.mark.stack)
 
 THREADS = 8
 TABLE = "contract-ledger"
@@ -198,22 +197,22 @@ def functions(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Functions]:
 
 def made(way: str, request: pytest.FixtureRequest) -> Iterator[Backend]:
     backend: Backend
-    if way in WAYS:
+    if way == "lambda":
         request.getfixturevalue("functions")
-        backend = LambdaFunctions(STACK, 2, way)  # type: ignore[arg-type]
+        backend = LambdaFunctions(STACK, 2)
     else:
         backend = {"threads": Threads, "processes": Processes}[way](2)
     yield backend
     backend.close()
 
 
-@pytest.fixture(params=["threads", "processes", *ON_LAMBDA])
+@pytest.fixture(params=["threads", "processes", ON_LAMBDA])
 def backend(request: pytest.FixtureRequest) -> Iterator[Backend]:
     """What performs calls, two at a time."""
     yield from made(request.param, request)
 
 
-@pytest.fixture(params=["processes", *ON_LAMBDA])
+@pytest.fixture(params=["processes", ON_LAMBDA])
 def isolated(request: pytest.FixtureRequest) -> Iterator[Backend]:
     """Those whose workers are processes of their own."""
     yield from made(request.param, request)

@@ -8,7 +8,6 @@ import boto3
 import pytest
 from botocore.exceptions import ClientError
 
-from sparklet.functions.deployed import LambdaFunctions
 from sparklet.functions.executor import LambdaExecutor
 from sparklet.local.local_template import localise, parse_template, to_json
 from tests.deploy.policies import grants
@@ -21,18 +20,18 @@ from tests.waiting import deadline_s
 pytestmark = [pytest.mark.stack, pytest.mark.slow]
 
 STACK = "sparklet-functions"
-PARAMETERS = {"ImageUri": "local", "FunctionTimeoutS": "60", "MaximumConcurrency": "2", "ModulePatterns": "tests.*"}
-ROLES = ("SmallWorkerRole", "MediumWorkerRole", "LargeWorkerRole", "FailuresRole")
+PARAMETERS = {"ImageUri": "local", "FunctionTimeoutS": "60", "ModulePatterns": "tests.*"}
+ROLES = ("WorkerRole", "FailuresRole")
 UNSEEN = (  # action and statement, as in test_least_privilege
     (r"logs:.*", "Log"),
-    (r"sqs:(ReceiveMessage|DeleteMessage|GetQueueAttributes)", "Take(Calls|DeadLetters)"),
+    (r"sqs:(ReceiveMessage|DeleteMessage|GetQueueAttributes)", "TakeDeadLetters"),
     (r"sqs:SendMessage", "ReportLostCalls"),  # Lambda sends them, with the function's role
 )
 
 
 @pytest.fixture(scope="module")
 def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RecordedStack]:
-    """The stack after calls by all transports to all sizes, one of which is killed."""
+    """The stack after calls to all sizes, one of which is killed."""
     folder = tmp_path_factory.mktemp("functions")
     template = parse_template((ROOT / "sam" / "functions.yaml").read_text())
     with enforcing_ministack(folder, {"PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'runtime'}"}) as (_, records):
@@ -43,12 +42,10 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RecordedStack]:
 
 
 def _call() -> None:
-    for transport in ("invoke", "event", "queue"):
-        with LambdaExecutor(LambdaFunctions(STACK, transport=transport)) as pool:
-            for size in pool.backend.sizes:
-                pool.options = type(pool.options)(sizes=(size,))
-                assert pool.submit(called.echo, b"x" * 500_000).result(deadline_s()) == b"x" * 500_000
-    with LambdaExecutor(LambdaFunctions(STACK, transport="event"), sizes=(10240,)) as pool:
+    with LambdaExecutor("lambda", stack=STACK) as pool:
+        for size in pool.backend.sizes:
+            pool.options = type(pool.options)(sizes=(size,))
+            assert pool.submit(called.echo, b"x" * 500_000).result(deadline_s()) == b"x" * 500_000
         assert pool.submit(called.die).exception(deadline_s()) is not None
 
 

@@ -75,7 +75,8 @@ def localise(
     local["Conditions"] = _without_joins(local.get("Conditions", {}), template["Parameters"], parameters)
     timeout_s = int(parameters["FunctionTimeoutS"])
     local["Parameters"]["FunctionTimeoutS"].pop("AllowedValues", None)
-    local["Mappings"]["VisibilityS"].setdefault(str(timeout_s), {"Queue": 6 * timeout_s})
+    if mappings := local.get("Mappings"):
+        mappings["VisibilityS"].setdefault(str(timeout_s), {"Queue": 6 * timeout_s})
     return local
 
 

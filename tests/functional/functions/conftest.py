@@ -45,7 +45,6 @@ def deployed_functions(folder: Path, modules: str = "tests.*") -> Iterator[Funct
         parameters = {
             "ImageUri": "local",
             "FunctionTimeoutS": str(TIMEOUT_S),
-            "MaximumConcurrency": "4",
             "Codec": "pickle",
             "ModulePatterns": modules,
             "ExistingBucketName": stack.info.bucket,

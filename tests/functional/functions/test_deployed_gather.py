@@ -38,6 +38,13 @@ def test_different_calls_end_each_for_itself(functions: Functions) -> None:
     assert isinstance(missing, RemoteTaskError) and missing.reason == "refused"
 
 
+def test_what_the_operator_does_not_allow_is_refused(functions: Functions) -> None:
+    with LambdaExecutor("lambda"):
+        errors = gather([Invocation(lambda: 1, options={"codec": "cloudpickle"}), Invocation(os.getpid)])
+
+    assert [getattr(error, "reason", error) for error in errors] == ["refused", "refused"]
+
+
 def test_a_remote_function_runs_in_deployed_workers(functions: Functions) -> None:
     echo = remote(timeout_s=deadline_s())(called.echo)
     with LambdaExecutor("lambda", max_workers=2) as executor:

@@ -15,7 +15,6 @@ import pytest
 
 from sparklet.aws.clients import AwsClients
 from sparklet.errors import RemoteTaskError
-from sparklet.functions.deployed import LambdaFunctions
 from sparklet.functions.executor import LambdaExecutor
 from tests.functional.functions import called
 from tests.functional.functions.conftest import STACK, Functions
@@ -134,9 +133,8 @@ def test_forks_wait_for_no_lock_of_their_parent(monkeypatch: pytest.MonkeyPatch)
 
 
 @pytest.mark.stack
-@pytest.mark.parametrize("transport", ["invoke", "event"])
-def test_forked_callers_get_their_own_answers(functions: Functions, transport: Any) -> None:
-    with LambdaExecutor(LambdaFunctions(STACK, transport=transport)) as executor:
+def test_forked_callers_get_their_own_answers(functions: Functions) -> None:
+    with LambdaExecutor("lambda", stack=STACK) as executor:
         assert executor.submit(called.echo, "parent").result(WITHIN_S) == "parent"
         names = ["alice", "bob", "carol"]
 

@@ -1,24 +1,17 @@
 """Calls that the ledger records: performed once, answered once, whoever does not answer in between."""
 
-import ctypes
 import json
-import os
-import signal
-import struct
 import threading
 import time
-import uuid
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from sparklet.errors import LeaseLostError, LedgerError, PayloadError, SettingsError
 from sparklet.events import Outcome, Source, Task, TaskRequest
-from sparklet.functions import handler, recorded_calls
 from sparklet.functions.backend import FolderContents
 from sparklet.functions.calls import Answer, Call, Content, encode
 from sparklet.functions.handler import CallClaims, FunctionWorker
@@ -113,20 +106,9 @@ def world(tmp_path: Path) -> World:
     return World(tmp_path)
 
 
-def wait_for(descriptor: int, library: type[ctypes.CDLL] = ctypes.CDLL) -> Any:
-    """Wait until a pipe can be read."""
-    polled = ctypes.create_string_buffer(struct.pack("ihh", descriptor, 1, 0))
-    return library(None).poll(polled, 1, round(1000 * deadline_s()))
-
-
-def hold_the_interpreter(descriptor: int) -> Any:
-    """Wait as ``sum`` of a range does, and many a function of numpy: no other thread runs meanwhile."""
-    return wait_for(descriptor, ctypes.PyDLL)
-
-
-def call(*args: Any, key: bytes = KEY, function: str = "perform") -> dict[str, str]:
+def call(*args: Any, key: bytes = KEY) -> dict[str, str]:
     content = Content.of("json", encode("json", [list(args), {}]), 10**6, None)
-    return Call("task", f"{__name__}:{function}", content, 600.0, time.time() + 600, 10**6).sealed(key)
+    return Call("task", f"{__name__}:perform", content, 600.0, time.time() + 600, 10**6).sealed(key)
 
 
 def test_a_call_delivered_twice_is_performed_once(world: World) -> None:
@@ -165,49 +147,6 @@ def test_lost_answers_of_the_ledger_do_not_repeat_a_call(world: World, lost: int
     assert world.deliver(call(3)).acknowledged
     assert world.value() == 3
     assert performed == [3]
-
-
-class SharedTasks:
-    """A ``TaskStore`` that processes share: a file for each revision of a record; ``renewed`` can be read after two."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        folder.mkdir()
-        self.renewed, self._tell = os.pipe()
-
-    def get_task(self, task_id: str) -> TaskRecord | None:
-        revisions = sorted(self.folder.glob(f"{task_id}-*"))
-        return TaskRecord.from_document(json.loads(revisions[-1].read_text())) if revisions else None
-
-    def replace_task(self, record: TaskRecord, was: TaskRecord | None) -> bool:
-        draft = self.folder / f"draft-{uuid.uuid4()}"
-        draft.write_text(json.dumps(record.to_document()))
-        try:
-            os.link(draft, self.folder / f"{record.task_id}-{record.revision:06}")
-        except FileExistsError:
-            return False
-        if record.revision == 3:  # claimed, renewed twice
-            os.write(self._tell, b".")
-        return True
-
-
-@pytest.mark.parametrize("function", ["wait_for", "hold_the_interpreter"])
-@pytest.mark.parametrize("killed", [False, True])
-def test_a_lease_is_renewed_whatever_its_function_does(
-    world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, function: str, killed: bool
-) -> None:
-    monkeypatch.setattr(handler, "LEASE_S", 0.2)
-    tasks = SharedTasks(tmp_path / "tasks")
-    world.claims = replace(world.claims, tasks=tasks)
-    if killed:  # the process that renews, by what the call before this one did
-        os.kill(world.claims.renewer.pid, signal.SIGKILL)
-        os.waitpid(world.claims.renewer.pid, 0)
-
-    world.deliver(call(tasks.renewed, function=function))
-
-    ended = tasks.get_task("task.1")
-    assert ended and ended.state is ShardState.SUCCEEDED
-    assert ended.revision > 3
 
 
 def test_an_answer_too_large_for_a_record_is_stored(world: World) -> None:
@@ -261,10 +200,11 @@ def test_a_call_that_lambda_never_began_fails(world: World) -> None:
     assert failure and failure.error_class == "EventAgeExceeded"
 
 
-def test_a_dead_letter_of_the_queue_ends_its_call_once(world: World) -> None:
-    fail(world.ledger, call(1), lambda: NOW_S)
+def test_a_report_ends_its_call_once(world: World) -> None:
+    report = {"requestContext": {"requestId": "request"}, "requestPayload": call(1)}
+    fail(world.ledger, report, lambda: NOW_S)
     ended = world.record()
-    fail(world.ledger, call(1), lambda: NOW_S + 9)
+    fail(world.ledger, report, lambda: NOW_S + 9)
 
     assert ended.state is ShardState.FAILED
     assert world.record() == ended
@@ -274,23 +214,17 @@ def test_a_dead_letter_of_the_queue_ends_its_call_once(world: World) -> None:
 
 
 class Table:
-    """What a poller reads."""
+    """What a poller reads; at first it may be down."""
 
-    def __init__(self) -> None:
+    def __init__(self, down: bool = False) -> None:
         self.records: dict[str, TaskRecord] = {}
-        self.down, self.read = False, threading.Event()
+        self.down, self.read = down, threading.Event()
 
     def __call__(self, names: Sequence[str]) -> Iterable[TaskRecord]:
         self.read.set()
         if self.down:
             raise LedgerError("nobody is there")
         return [self.records[name] for name in names if name in self.records]
-
-    def await_looks(self) -> None:
-        """Until it was read, and what was read then was looked at."""
-        for _ in range(3):  # one that had begun, one with the entries that were due meanwhile, one after it
-            self.read.clear()
-            assert self.read.wait(deadline_s())
 
 
 RUNNING = TaskRecord("a").claimed("x", NOW_S, 60, "")
@@ -326,14 +260,6 @@ def test_one_thread_polls_until_the_poller_is_closed() -> None:
     assert not threads[0].is_alive()
 
 
-def test_a_record_that_nobody_renews_is_handed_over() -> None:
-    table, ended = Table(), list[Any]()
-    table.records["a"] = RUNNING
-    Poller(table, lost_s=0.3).watch("a", ended.append)
-
-    assert eventually(lambda: ended) == [RUNNING]
-
-
 @pytest.mark.parametrize("refusal", [DENIED, SettingsError("no credentials"), RuntimeError("?")])
 def test_a_ledger_that_may_not_be_read_ends_the_waiting(refusal: Exception) -> None:
     ended = list[Any]()
@@ -346,23 +272,11 @@ def test_a_ledger_that_may_not_be_read_ends_the_waiting(refusal: Exception) -> N
     assert eventually(lambda: ended) == [refusal]
 
 
-def test_a_ledger_that_is_down_makes_nobody_lost(monkeypatch: pytest.MonkeyPatch) -> None:
-    table, ended, clock = Table(), list[Any](), FakeClock(time.monotonic())
-    monkeypatch.setattr(recorded_calls, "time", SimpleNamespace(monotonic=clock.now_s, sleep=time.sleep))
-    table.records["a"] = RUNNING
-    Poller(table, lost_s=60).watch("a", ended.append)
-    table.await_looks()
-    table.down = True
-    for _ in range(3):
-        table.await_looks()
-        clock.advance(50)
-    table.await_looks()
+def test_a_ledger_that_is_down_ends_no_waiting() -> None:
+    table, ended = Table(down=True), list[Any]()
+    Poller(table).watch("a", ended.append)
+    assert table.read.wait(deadline_s())
     table.down = False
-    clock.advance(recorded_calls.MAX_POLL_S)
-    table.await_looks()
-    assert ended == []
-
-    table.records["a"] = done = replace(RUNNING, revision=9).failed(Failure("x", "y", retryable=False), NOW_S)
-    clock.advance(recorded_calls.MAX_POLL_S)
+    table.records["a"] = done = RUNNING.failed(Failure("x", "y", retryable=False), NOW_S)
 
     assert eventually(lambda: ended) == [done]

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from sparklet.functions.deployed import WAITING_S
 from sparklet.local.environment import resource
 from sparklet.local.local_template import Template, handler_of, parse_template
 from sparklet.settings import NAMES, OF_FUNCTIONS, spark_settings, worker_settings
@@ -178,15 +179,15 @@ def test_a_versions_description_fits_with_the_longest_values(template: dict[str,
 # --- what a deployment refuses, and what cannot be asked for ---
 
 
-def test_workers_of_functions_reserve_what_their_queues_may_take() -> None:
+def test_lambda_repeats_no_call_of_a_function_and_reports_it() -> None:
     template = parse_template(resource("sam/functions.yaml").read_text())
     workers = [each for name, each in functions(template).items() if "Worker" in name]
 
     assert len(workers) == 3
     for worker in workers:
-        maximum = worker["Events"]["Calls"]["Properties"]["ScalingConfig"]["MaximumConcurrency"]
-        reserved = ["HasReservedConcurrency", maximum, {"Ref": "AWS::NoValue"}]
-        assert worker["ReservedConcurrentExecutions"]["Fn::If"] == reserved
+        config = worker["EventInvokeConfig"]
+        assert (config["MaximumRetryAttempts"], config["MaximumEventAgeInSeconds"]) == (0, WAITING_S)
+        assert config["DestinationConfig"]["OnFailure"]["Destination"] == {"Fn::GetAtt": ["DeadLetters", "Arn"]}
 
 
 def test_snap_start_and_provisioned_exclude_each_other(template: dict[str, Any]) -> None:

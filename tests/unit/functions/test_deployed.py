@@ -1,0 +1,48 @@
+"""The backend of deployed functions: how many calls it takes, and what becomes of those that Lambda does not take."""
+
+import json
+import queue
+from typing import Any
+
+import pytest
+
+from sparklet.errors import RemoteTaskError
+from sparklet.functions import deployed
+from sparklet.functions.calls import Call, Content, End
+from sparklet.functions.deployed import LambdaFunctions
+from tests.waiting import deadline_s
+
+
+def backend(monkeypatch: pytest.MonkeyPatch, reserved: int = 0, free: int = 100, **options: Any) -> LambdaFunctions:
+    workers = [{"memory_mb": size, "function": "f", "reserved": reserved} for size in (1769, 10240)]
+    outputs: dict[str, Any] = dict.fromkeys(deployed.OUTPUTS, "x")
+    outputs |= {"Workers": json.dumps(workers), "FunctionTimeoutS": "300"}
+    monkeypatch.setattr(deployed, "stack_outputs", lambda *_: outputs)
+    monkeypatch.setattr(deployed, "read_secret", lambda *_: b"key")
+    monkeypatch.setattr(deployed, "unreserved_concurrency", lambda _: free)
+    return LambdaFunctions(**options)
+
+
+@pytest.mark.parametrize(("reserved", "free", "slots"), [(50, 900, 50), (0, 900, 450), (0, 1, 1)])
+def test_a_caller_leaves_others_their_share(
+    monkeypatch: pytest.MonkeyPatch, reserved: int, free: int, slots: int
+) -> None:
+    assert backend(monkeypatch, reserved, free).slots == slots
+    assert backend(monkeypatch, reserved, free, slots=2000).slots == 2000
+
+
+@pytest.mark.parametrize(("refused", "told"), [("throttled", "throttled"), ("killed", "throttled"), ("", "")])
+def test_what_lambda_did_not_take_may_be_sent_again(monkeypatch: pytest.MonkeyPatch, refused: str, told: str) -> None:
+    """``killed``: whether it did is not known, and the ledger lets a call be performed once."""
+
+    def invoke(*_: Any, **__: Any) -> None:
+        raise RemoteTaskError("no", refused)
+
+    functions, ends = backend(monkeypatch), queue.Queue[End]()
+    monkeypatch.setattr(functions._compute, "invoke", invoke)
+    monkeypatch.setattr(functions._poller, "read", lambda names: [])
+    functions.start(Call("task", "a:b", Content("json", 0), 1, 1, 1), 0, ends.put)
+
+    end = ends.get(timeout=deadline_s())
+    assert isinstance(end, RemoteTaskError) and end.reason == told
+    functions.close()
