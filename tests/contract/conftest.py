@@ -216,17 +216,3 @@ def backend(request: pytest.FixtureRequest) -> Iterator[Backend]:
 def isolated(request: pytest.FixtureRequest) -> Iterator[Backend]:
     """Those whose workers are processes of their own."""
     yield from made(request.param, request)
-
-
-@pytest.fixture(params=["processes"])
-def ended(request: pytest.FixtureRequest) -> Iterator[Backend]:
-    """Those that can end what they have begun."""
-    yield from made(request.param, request)
-
-
-@pytest.fixture
-def sized() -> Iterator[Backend]:
-    """Those that bound memory here: workers of 256 and of 2,048 MB."""
-    backend = Processes(2, sizes=(256, 2048))
-    yield backend
-    backend.close()

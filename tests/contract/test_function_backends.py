@@ -33,7 +33,6 @@ class Try:
 
     backend: Backend
     call: Call
-    size: int = 0
     ends: "queue.Queue[End]" = field(default_factory=queue.Queue)
 
     def end(self) -> End:
@@ -51,16 +50,14 @@ class Try:
         return self.read()[1]
 
 
-def begin(
-    backend: Backend, called_: Callable[..., Any], *args: Any, size: int = 0, timeout_s: float = END_S, **changes: Any
-) -> Try:
+def begin(backend: Backend, called_: Callable[..., Any], *args: Any, timeout_s: float = END_S, **changes: Any) -> Try:
     encoded = encode_arguments("pickle", None, (args, {}), backend.contents)
     content = Content.of("pickle", encoded, backend.inline_bytes, backend.contents)
     task_id = f"contract-{os.getpid()}-{next(_numbers)}"
     timeout_s = min(timeout_s, backend.max_timeout_s)
     call = Call(task_id, reference(called_), content, timeout_s, time.time() + END_S, backend.inline_bytes)
-    begun = Try(backend, replace(call, **changes), size)
-    backend.start(begun.call, size, begun.ends.put)
+    begun = Try(backend, replace(call, **changes))
+    backend.start(begun.call, 0, begun.ends.put)
     return begun
 
 
@@ -148,39 +145,11 @@ def test_a_killed_worker_is_an_error(isolated: Backend) -> None:
     assert begin(isolated, called.double, 4).value() == 8
 
 
-def test_a_killed_workers_last_words_are_told(ended: Backend) -> None:
-    assert "my last words" in begin(ended, called.vanish, "my last words").error().log_tail
-
-
 def test_a_call_that_takes_too_long_is_ended(isolated: Backend, tmp_path: Path) -> None:
     error = begin(isolated, called.meet, str(tmp_path / "begun"), "never", END_S, timeout_s=0.5).error()
 
     assert isinstance(error, RemoteTaskError) and error.reason == "timeout"
     assert begin(isolated, called.double, 4).value() == 8
-
-
-def test_too_little_memory_is_told_as_such(sized: Backend) -> None:
-    error = begin(sized, called.hold, 400, size=0).error()
-
-    assert isinstance(error, MemoryError) or error.reason == "memory"
-    assert begin(sized, called.hold, 400, size=1).value() == 400 * MB
-
-
-def test_a_given_up_call_frees_its_worker(ended: Backend, tmp_path: Path) -> None:
-    for number in range(ended.slots):
-        ended.give_up(_hanging(ended, tmp_path / f"{number}").call)
-
-    assert begin(ended, called.double, 4).value() == 8
-
-
-def test_a_next_try_does_not_wait_for_the_last_ones_end(ended: Backend, tmp_path: Path) -> None:
-    last = _hanging(ended, tmp_path / "begun")
-    ended.give_up(last.call)
-
-    tries = [begin(ended, called.double, n, task_id=last.call.task_id, attempt=2 + n) for n in range(ended.slots)]
-
-    assert [each.value() for each in tries] == [2 * n for n in range(ended.slots)]
-    assert begin(ended, called.double, 4).value() == 8
 
 
 def test_giving_up_an_answered_call_does_nothing(backend: Backend) -> None:
@@ -193,13 +162,16 @@ def test_giving_up_an_answered_call_does_nothing(backend: Backend) -> None:
     assert answered.ends.empty()
 
 
-def test_a_close_ends_what_is_under_way(ended: Backend, tmp_path: Path) -> None:
-    hanging = _hanging(ended, tmp_path / "begun")
+def test_a_close_ends_what_is_under_way(tmp_path: Path) -> None:
+    backend = Processes(2)
+    hanging = begin(backend, called.meet, str(tmp_path / "begun"), "never", END_S)
+    eventually((tmp_path / "begun").exists)
 
-    ended.close()
+    backend.close()
 
     end = hanging.end()
     assert isinstance(end, RemoteTaskError) and end.reason == "killed"
+    assert "SIGKILL" in str(end)
 
 
 def test_nothing_starts_after_a_close(backend: Backend) -> None:
@@ -210,13 +182,6 @@ def test_nothing_starts_after_a_close(backend: Backend) -> None:
 
     with pytest.raises(RemoteTaskError):
         begin(backend, called.double, 1)
-
-
-def _hanging(backend: Backend, mark: Path) -> Try:
-    """A call that is being performed, and does not end."""
-    begun = begin(backend, called.meet, str(mark), "never", END_S)
-    eventually(mark.exists)
-    return begun
 
 
 # --- many, and large ones ---
@@ -283,28 +248,6 @@ def test_ten_thousand_tasks_are_answered(backend: Backend) -> None:
 
 
 # --- below an executor ---
-
-
-def test_out_of_memory_goes_to_a_larger_worker(sized: Backend) -> None:
-    with LambdaExecutor(sized) as executor:
-        assert executor.submit(called.hold, 400).result(END_S) == 400 * MB
-        stats = executor.stats()
-    assert stats["escalated"] == 1
-    least_gb, most_gb = min(sized.sizes) / 1024, max(sized.sizes) / 1024
-    assert stats["working_s"] * least_gb < stats["gb_s"] + 0.001 < stats["working_s"] * most_gb + 0.002
-
-
-def test_a_result_too_large_for_a_worker_does_too(sized: Backend) -> None:
-    with LambdaExecutor(sized) as executor:
-        assert len(executor.submit(called.large, 150 * MB).result(END_S)) == 150 * MB
-        assert executor.stats()["escalated"] >= 1
-
-
-def test_out_of_memory_everywhere_is_the_tasks_error(sized: Backend) -> None:
-    with LambdaExecutor(sized) as executor:
-        error = executor.submit(called.hold, 100_000).exception(END_S)
-
-    assert isinstance(error, MemoryError | RemoteTaskError)
 
 
 def test_one_failure_hides_no_other_result(isolated: Backend) -> None:

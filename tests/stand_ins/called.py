@@ -49,8 +49,8 @@ def sleep(duration_s: float, then: object = None) -> object:
     return then
 
 
-def hold(memory_mb: int) -> int:
-    return len(bytearray(memory_mb * 1024 * 1024))
+def run_out() -> None:
+    raise MemoryError
 
 
 def large(size_bytes: int) -> bytes:

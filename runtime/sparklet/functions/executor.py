@@ -4,7 +4,6 @@ A task is submitted, waits for a slot, is tried, perhaps again, and ends as valu
 deadline, whatever the backend does.
 """
 
-import atexit
 import contextlib
 import functools
 import itertools
@@ -29,7 +28,7 @@ from sparklet.functions.backend import Options as Options
 from sparklet.functions.calls import Call, Content, End, encode_arguments, read
 from sparklet.functions.local import Processes, Threads
 from sparklet.functions.performer import reference, unwrapped
-from sparklet.functions.threads import Timer
+from sparklet.functions.timer import Timer
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -49,7 +48,7 @@ class _Task:
     failures: int = 0
     throttled: int = 0
     started_s: float = 0.0
-    deadline: list[Any] | None = None  # the timer's entry for this try
+    deadline: Any = None  # the timer's entry for this try
 
 
 class LambdaExecutor(Executor):
@@ -385,9 +384,11 @@ entered: "ContextVar[LambdaExecutor | None]" = ContextVar("sparklet_executor", d
 _executors: "weakref.WeakSet[LambdaExecutor]" = weakref.WeakSet()
 
 
-@atexit.register
 def _end_all() -> None:
     """Wait for all tasks at the interpreter's end, as the standard library does; after Ctrl-C end them."""
     interrupted = getattr(sys, "last_type", None) is KeyboardInterrupt
     for executor in list(_executors):
         executor.abort() if interrupted else executor.shutdown()
+
+
+threading._register_atexit(_end_all)  # type: ignore[attr-defined]  # before pools do so, which came first, and wait

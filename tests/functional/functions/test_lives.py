@@ -1,7 +1,6 @@
 """Real workers on this machine: how executors, their processes and their interpreters begin and end."""
 
 import gc
-import multiprocessing
 import os
 import signal
 import subprocess
@@ -9,16 +8,15 @@ import sys
 import threading
 import weakref
 from collections.abc import Callable, Iterator
-from concurrent.futures import as_completed, wait
+from concurrent.futures import as_completed
 from pathlib import Path
 from textwrap import dedent
 
 import psutil
 import pytest
 
-from sparklet.errors import PayloadError, RemoteTaskError
+from sparklet.errors import PayloadError
 from sparklet.functions.executor import LambdaExecutor
-from sparklet.functions.local import Processes
 from tests.end_to_end.conftest import heed_ctrl_c
 from tests.stand_ins import called
 from tests.waiting import deadline_s, eventually
@@ -74,25 +72,6 @@ def gone(pid: int) -> bool:
 
 
 # --- what runs there ---
-
-
-@pytest.mark.parametrize("method", ["spawn", "fork", "forkserver"])
-def test_any_way_of_starting_processes_works(method: str) -> None:
-    with LambdaExecutor(Processes(2, context=multiprocessing.get_context(method))) as executor:
-        killed = executor.submit(called.vanish)
-        pids = set(executor.map(called.pid, range(10)))
-
-        assert isinstance(killed.exception(END_S), RemoteTaskError)
-        assert pids and os.getpid() not in pids
-
-
-def test_forks_at_the_same_time_do_not_hide_each_others_end() -> None:
-    for _ in range(3):  # a sibling that held the other end of a pipe would keep its caller waiting
-        with LambdaExecutor(Processes(8, context=multiprocessing.get_context("fork"))) as executor:
-            executor.submit(called.sleep, 1.0)
-            done, not_done = wait([executor.submit(called.vanish) for _ in range(7)], END_S)
-            assert not not_done
-            assert {getattr(future.exception(), "reason", "") for future in done} == {"killed"}
 
 
 @pytest.mark.parametrize("as_module", [False, True])

@@ -174,6 +174,16 @@ def test_a_killed_worker_is_tried_again_only_if_asked(timer: HandTimer, backend:
         assert other.result(0) == 2
 
 
+def test_a_memory_error_is_tried_in_a_larger_size(timer: HandTimer, backend: MemoryBackend) -> None:
+    with LambdaExecutor(backend) as executor:
+        future = executor.submit(called.run_out)
+        assert backend.answer().size == 0
+        timer.go()
+        assert backend.answer().size == 1
+
+    assert isinstance(future.exception(0), MemoryError)
+
+
 @pytest.mark.parametrize("reason", ["memory", "timeout"])
 def test_the_next_larger_size_is_tried(timer: HandTimer, backend: MemoryBackend, reason: str) -> None:
     backend.sizes = (128, 512, 1024)
