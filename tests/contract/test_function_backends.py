@@ -117,19 +117,6 @@ def test_any_exception_is_told_as_text(backend: Backend, function: Callable[[], 
     assert function.__name__ in error.log_tail
 
 
-def test_what_cannot_be_found_is_an_error(backend: Backend) -> None:
-    error = begin(backend, called.double, 1, function="tests.stand_ins.called:nothing").error()
-
-    assert isinstance(error, RemoteTaskError) and error.reason == "refused"
-
-
-def test_a_late_call_is_not_performed(backend: Backend, tmp_path: Path) -> None:
-    error = begin(backend, called.write, str(tmp_path / "late"), expires_s=time.time() - 1).error()
-
-    assert isinstance(error, RemoteTaskError) and error.reason == "refused"
-    assert not (tmp_path / "late").exists()
-
-
 def test_a_talkative_call_is_answered(backend: Backend, capfd: pytest.CaptureFixture[str]) -> None:
     assert begin(backend, called.chatter, 20_000).value() == 20_000
 
@@ -259,19 +246,3 @@ def test_one_failure_hides_no_other_result(isolated: Backend) -> None:
         assert [each.result(END_S) for each in good] == [2 * number for number in range(10)]
         errors = [each.exception(END_S) for each in bad]
     assert all(map(isinstance, errors, [RemoteTaskError, KeyError, PayloadError]))
-
-
-def test_an_argument_that_does_not_pickle_is_an_error(backend: Backend) -> None:
-    with LambdaExecutor(backend) as executor:
-        failed = executor.submit(called.keep, called.lock())
-
-        assert isinstance(failed.exception(END_S), PayloadError)
-        assert executor.submit(called.double, 4).result(END_S) == 8
-
-
-def test_an_argument_that_does_not_unpickle_is_an_error(backend: Backend) -> None:
-    with LambdaExecutor(backend) as executor:
-        error = executor.submit(called.keep, called.ReadWrong()).exception(END_S)
-
-        assert isinstance(error, RemoteTaskError) and error.reason == "refused"
-        assert "ZeroDivisionError" in str(error)
