@@ -18,7 +18,8 @@ from collections.abc import Iterable, Iterator
 
 from benchmarks.comparison import SPARKLET, Case, Run, document, options, publish
 from benchmarks.facts import ROOT
-from sparklet.aws.dynamodb.items import new_shard_item
+from sparklet.aws.dynamodb import attributes
+from sparklet.ledger.items import shard_item
 from sparklet.model import RunOptions, ShardRecord
 from sparklet.planning.new_run import new_run
 from sparklet.planning.planner import plan
@@ -132,7 +133,7 @@ def _make_raw(objects: int) -> None:
     made = 0
     for number, info in enumerate(ListingStore(objects).list(SOURCE)):
         record = ShardRecord("raw", number, "part-00000-0123abcd.jsonl", 60 * number, 60, 1, info.size_bytes)
-        made += bool(new_shard_item(record, 0.0, "0123456789ab")) and bool(record.ref.to_body())
+        made += bool(attributes(shard_item(record))) and bool(record.ref.to_body())
     if made != objects:
         raise SystemExit(f"{made} items were made, not {objects}")
 

@@ -24,11 +24,11 @@ from typing import Any
 from benchmarks.comparison import SPARKLET, Case, Run, document, options, publish, say
 from benchmarks.facts import ROOT
 from sparklet.aws.clients import AwsClients
-from sparklet.aws.dynamodb import DynamoLedger
-from sparklet.aws.dynamodb.items import new_shard_item
+from sparklet.aws.dynamodb import DynamoLedger, attributes
 from sparklet.aws.object_store import S3ObjectStore
 from sparklet.aws.task_queue import SqsTaskQueue
 from sparklet.clock import SystemClock
+from sparklet.ledger.items import shard_item
 from sparklet.model import RunOptions, ShardRecord, ShardRef
 from sparklet.planning.new_run import new_run
 from sparklet.planning.planner import plan
@@ -118,7 +118,7 @@ def _write_raw(clients: AwsClients, number: int, count: int) -> None:
         record = ShardRecord(f"raw-{number}", shard, "part-00000-0123abcd.jsonl", 60 * shard, 60, 1, 1)
         clients.dynamodb.put_item(
             TableName=RAW_TABLE,
-            Item=new_shard_item(record, 0.0, "0123456789ab"),
+            Item=attributes(shard_item(record)),
             ConditionExpression="attribute_not_exists(pk)",
         )
 

@@ -9,8 +9,8 @@ call.
 - ``run``: ``sparklet run`` of three objects, until the first message is in the queue.
 - ``commit``: the script of a commit run, from its ``main`` until a Delta table has the rows of one shard.
 
-A function counts once; comprehensions, lambdas and what dataclasses generate do not count, nor do adapters of AWS and
-what they call, nor settings, which are read before an event comes.
+A function counts once; comprehensions, lambdas and what dataclasses generate do not count, nor do the ledger, adapters
+of AWS and what they call, nor settings, which are read before an event comes.
 """
 
 import argparse
@@ -56,7 +56,10 @@ from tests.unit.worker.conftest import BUCKET, make_bench
 from tests.world import SCRIPT, World
 
 ROOT = Path(sparklet.__file__).parent
-ADAPTERS = ("stand_ins/memory_store.py", "stand_ins/memory_ledger.py", "stand_ins/memory.py", "sparklet/settings.py")
+ADAPTERS = (
+    *("stand_ins/memory_store.py", "stand_ins/memory.py", "sparklet/settings.py"),
+    *(f"sparklet/ledger/{name}.py" for name in ("attempts", "runs", "shards")),
+)
 SOURCE = "s3://data/in/"
 
 

@@ -29,10 +29,10 @@ from benchmarks.scale.faults import throttled
 from benchmarks.scale.partition import Partition
 from benchmarks.scale.world import BUCKET, SCRIPT, World, set_environment
 from sparklet.aws.clients import AwsClients
-from sparklet.aws.dynamodb.items import new_shard_item
 from sparklet.clock import SystemClock
 from sparklet.errors import LeaseLostError
 from sparklet.events import Source, Task
+from sparklet.ledger.items import shard_item
 from sparklet.ledger.rules import LEASE_S, lease_s
 from sparklet.log import Log
 from sparklet.model import ShardRecord, ShardResult
@@ -130,8 +130,7 @@ def _in_one_partition(workers: int, hold_s: float, writes_per_s: int, length_s: 
     threading.stack_size(256 * 1024)  # there are as many threads as workers
     partition, clock, began_s = Partition(writes_per_s), SystemClock(), time.monotonic()
     records = [ShardRecord("run", number, "part", 0, 0, 1, 1) for number in range(workers)]
-    items = [new_shard_item(record, clock.now_s(), "") for record in records]
-    partition.items = {str(item["sk"]["S"]): {**item} for item in items}
+    partition.add(map(shard_item, records))
     attempts, leases, lost = partition.attempts(clock), dict[int, Lease](), Counter[str]()
 
     def wait(number: int, more_s: float = 0.0) -> None:
@@ -161,7 +160,7 @@ def _in_one_partition(workers: int, hold_s: float, writes_per_s: int, length_s: 
         for each in ended:
             each.result()
     took_s = time.monotonic() - began_s
-    states = Counter(item["state"]["S"] for item in partition.items.values())
+    states = Counter(str(item["state"]) for item in partition.shards())
     counts, succeeded = partition.counts, states["SUCCEEDED"]
     told = f"workers={workers} lease_s={length_s:g} writes_per_s={counts['taken'] / took_s:.0f} of {writes_per_s}"
     print(f"{told} throttled={counts['throttled']} succeeded={succeeded} lost={lost['lapsed']}", flush=True)

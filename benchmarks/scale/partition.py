@@ -1,82 +1,61 @@
 """One partition of DynamoDB in memory, which admits so many writes a second: as strict as AWS's at its worst.
 
-It knows what attempts at shards ask of it: ``SET`` of attributes under a condition. It has no burst capacity.
+It has no burst capacity. A throttled write is repeated as ``aws.dynamodb`` does.
 """
 
-import re
+import random
 import threading
 import time
 from collections import Counter
-from collections.abc import Mapping
-from types import SimpleNamespace
-from typing import Any
+from collections.abc import Iterable
 
-from botocore.exceptions import ClientError
-
-from sparklet.aws.dynamodb.attempts import DynamoAttempts
-from sparklet.aws.dynamodb.items import Item
-from sparklet.aws.dynamodb.table import LedgerTable
-from sparklet.ports import Clock
-
-ASSIGNED = re.compile(r"([#\w]+) = (?:\w+ \+ )?([#:\w]+)")
+from sparklet.clock import Clock
+from sparklet.ledger.attempts import Attempts
+from sparklet.ledger.memory import MemoryStore
+from sparklet.ledger.store import Change, Item, New, Update, Written
 
 
-class Partition:
-    """A DynamoDB client's part over one partition; ``items`` are its shards, by their keys."""
+class Partition(MemoryStore):
+    """The ledger's store in one partition."""
 
     def __init__(self, writes_per_s: int) -> None:
+        super().__init__()
         self._most, self._second, self._left = writes_per_s, 0, 0
-        self._lock = threading.Lock()
-        self.items: dict[str, dict[str, Any]] = {}
+        self._admitting = threading.Lock()
         self.counts: Counter[str] = Counter()
 
-    def attempts(self, clock: Clock) -> DynamoAttempts:
+    def attempts(self, clock: Clock) -> Attempts:
         """The real ledger's attempts in it."""
-        clients: Any = SimpleNamespace(threads=1, dynamodb=self)
-        return DynamoAttempts(LedgerTable(clients, "ledger", clock), clock)
+        return Attempts(self, clock)
 
-    def get_item(self, Key: Any, **_: Any) -> Mapping[str, Any]:  # noqa: N803 - boto3's
-        """An item."""
-        with self._lock:
-            return {"Item": dict(self.items[_name(Key)])}
+    def add(self, items: Iterable[Item]) -> int:
+        """Put each item, before the trial."""
+        return sum(MemoryStore.write(self, New(item)).applied for item in items)
 
-    def update_item(self, Key: Any, UpdateExpression: str, **request: Any) -> Mapping[str, Any]:  # noqa: N803
-        """Throttled, refused or written."""
-        names, values = request.get("ExpressionAttributeNames", {}), request["ExpressionAttributeValues"]
-        with self._lock:
-            self._admit()
-            item = self.items[_name(Key)]
-            mine = item.get("attempt_id") == values[":me"] and item["state"] == values.get(":running")
-            if "attempts = " not in UpdateExpression and not mine:
-                raise _error("ConditionalCheckFailedException", Item=dict(item))
-            for name, value in ASSIGNED.findall(UpdateExpression):
-                found = values[value] if value.startswith(":") else item[names[value]]
-                item[names.get(name, name)] = found
-            return {"Attributes": dict(item)}
+    def write(self, *changes: Change) -> Written:
+        """Make all changes, once the partition admits it."""
+        tries = 0
+        while not self._admits():
+            tries += 1
+            time.sleep(random.uniform(0, min(2.0, 0.02 * 2 ** min(tries, 10))))
+        return super().write(*changes)
+
+    def shards(self) -> list[Item]:
+        """All items."""
+        return self._all(list(self.partitions))
 
     def expired(self, now_s: float) -> int:
         """How many attempts a check ends now, since their leases are over."""
-        with self._lock:
-            running = [each for each in self.items.values() if each["state"]["S"] == "RUNNING"]
-            over = [each for each in running if float(each["lease_end_s"]["N"]) < now_s]
-            for each in over:
-                each["attempt_id"] = {"S": ""}
-                each["state"] = {"S": "PENDING"}
+        over = [each for each in self.shards() if each["state"] == "RUNNING" and each["lease_end_s"] < now_s]
+        for each in over:
+            key, given = (each["pk"], each["sk"]), {"revision": each["revision"]}
+            super().write(Update(key, given, {"attempt_id": None, "state": "PENDING"}))
         return len(over)
 
-    def _admit(self) -> None:
-        if self._second != int(time.monotonic()):
-            self._second, self._left = int(time.monotonic()), self._most
-        self._left -= 1
-        self.counts["taken" if self._left >= 0 else "throttled"] += 1
-        if self._left < 0:
-            raise _error("ThrottlingException")
-
-
-def _name(key: Item) -> str:
-    return str(key["sk"]["S"])
-
-
-def _error(code: str, **more: Any) -> ClientError:
-    response: Any = {"Error": {"Code": code, "Message": code}, "ResponseMetadata": {"HTTPStatusCode": 400}, **more}
-    return ClientError(response, "UpdateItem")
+    def _admits(self) -> bool:
+        with self._admitting:
+            if self._second != int(time.monotonic()):
+                self._second, self._left = int(time.monotonic()), self._most
+            self._left -= 1
+            self.counts["taken" if self._left >= 0 else "throttled"] += 1
+            return self._left >= 0

@@ -3,6 +3,17 @@
 import random
 import time
 from collections.abc import Callable
+from typing import Protocol
+
+
+class Clock(Protocol):
+    """Time, so that a test can move it."""
+
+    def now_s(self) -> float:
+        """Seconds since the epoch."""
+
+    def sleep(self, duration_s: float) -> None:
+        """Wait."""
 
 
 class SystemClock:

@@ -1,4 +1,4 @@
-"""The ledger's promises about unsettled runs, and what a poll of the checker costs: see decision 0025."""
+"""The ledger's promises about unsettled runs, and what a poll of the checker costs: see decision 0079."""
 
 import uuid
 from collections.abc import Callable

@@ -20,9 +20,12 @@ from sparklet.errors import (
     RemoteFailureError,
     RemoteTaskError,
 )
-from sparklet.model import ExecutionState, ExecutionStatus, Failure, Notice, TaskRecord
+from sparklet.ledger import Ledger, items
+from sparklet.ledger.memory import MemoryStore
+from sparklet.ledger.store import Delete, New, Update
+from sparklet.ledger.task_leases import Tasks
+from sparklet.model import ExecutionState, ExecutionStatus, Failure, Notice, Run, ShardRecord
 from sparklet.ports import Clock
-from tests.stand_ins.memory_ledger import MemoryLedger
 from tests.stand_ins.memory_store import MemoryObjectStore
 from tests.stand_ins.read_queues import Received
 
@@ -184,30 +187,32 @@ class MemoryTaskQueue:
         return entry if entry and entry.receipt == receipt else None
 
 
-class MemoryTaskStore:
-    """A ``TaskStore`` in memory; records pass through JSON, as they do in a table."""
+class MemoryLedger(Ledger):
+    """The product's ``Ledger`` in memory; with ``put`` and ``forget`` it becomes what nobody would make of it."""
+
+    def __init__(self, clock: Clock | None = None) -> None:
+        self.store = MemoryStore()
+        super().__init__(self.store, clock or SystemClock())
+
+    def put(self, value: Run | ShardRecord) -> None:
+        """Let a run or a shard be as it is here, whatever it was."""
+        if isinstance(value, Run):
+            self.store.write(Delete(items.pointer_key(self.runs.get(value.run_id))), New(items.pointer_item(value)))
+        new = items.run_item(value) if isinstance(value, Run) else items.shard_item(value)
+        key = new["pk"], new["sk"]
+        self.store.write(Update(key, {}, {**dict.fromkeys(self.store.get(key) or {}), **new}))
+
+    def forget(self, run_id: str, number: int) -> None:
+        """Let there be no such shard."""
+        self.store.write(Delete(items.shard_key(run_id, number)))
+
+
+class MemoryTaskStore(Tasks):
+    """The product's ``TaskStore`` in memory."""
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self.documents: dict[str, str] = {}
-
-    def get_task(self, task_id: str) -> TaskRecord | None:
-        """A task; None if there is none of that id."""
-        with self._lock:
-            return self._record(task_id)
-
-    def replace_task(self, record: TaskRecord, was: TaskRecord | None) -> bool:
-        """Put ``record`` in the place of ``was``; False if that has changed since."""
-        with self._lock:
-            stands = self._record(record.task_id)
-            if (stands and stands.revision) != (was and was.revision):
-                return False
-            self.documents[record.task_id] = json.dumps(record.to_document())
-            return True
-
-    def _record(self, task_id: str) -> TaskRecord | None:
-        document = self.documents.get(task_id)
-        return TaskRecord.from_document(json.loads(document)) if document else None
+        self.store = MemoryStore()
+        super().__init__(self.store)
 
 
 class MemoryNotifier:

@@ -1,1 +1,20 @@
-"""Every state of every shard: the rules, and the ledger in memory. DynamoDB's is ``sparklet.aws.dynamodb``."""
+"""The ledger: every state of every shard, run and task, and what may happen to it.
+
+``transitions`` first: pure functions. A ``store`` swaps what they make of a record, in memory or in a table.
+"""
+
+from sparklet.clock import Clock
+from sparklet.ledger.attempts import Attempts
+from sparklet.ledger.runs import Runs
+from sparklet.ledger.shards import Shards
+from sparklet.ledger.store import Store
+
+
+class Ledger:
+    """The only truth about runs and shards; ``clock`` decides when leases end. Every write is conditional."""
+
+    def __init__(self, store: Store, clock: Clock) -> None:
+        self.clock = clock  # for whoever judges a lease beside the ledger
+        self.runs = Runs(store, clock)
+        self.attempts = Attempts(store, clock)
+        self.shards = Shards(store, clock, self.runs)

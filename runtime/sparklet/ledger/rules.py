@@ -3,11 +3,11 @@
 from datetime import UTC, datetime
 from itertools import accumulate
 
-from sparklet.errors import LeaseLostError, LedgerError, RunExistsError, RunNotFoundError
+from sparklet.errors import LeaseLostError, LedgerError
 from sparklet.model import Claim, ClaimStatus, Failure, Run, ShardRecord, ShardRef, ShardResult, ShardState, TaskRecord
 from sparklet.shown import redacted
 
-LEASE_S = 16.0  # an attempt owns a shard so long without a renewal, or longer; see docs/decisions/0030
+LEASE_S = 16.0  # an attempt owns a shard so long without a renewal, or longer; see docs/decisions/0079
 RENEWALS_PER_S = 500  # of one run: half of what a partition of DynamoDB takes
 LEASE_GRACE_S = 5.0  # clocks differ: a claim takes a lease over only so long after its end
 LEASE_EXPIRED = "LeaseExpired"  # the cause of an attempt whose worker was lost
@@ -15,7 +15,7 @@ OUTGROWN = frozenset({"OutOfMemoryError", "MemoryError", "TooLargeError", "Deadl
 """Causes that a worker with more memory and time does not have."""
 
 ERROR_CLASS_BYTES = 64
-ERROR_MESSAGE_BYTES = 240
+ERROR_MESSAGE_BYTES = 230
 OUTPUTS_BYTES = 170
 LOG_STREAM_BYTES = 64
 
@@ -136,37 +136,6 @@ def not_owned(record: ShardRecord, attempt_id: str) -> LeaseLostError:
     )
 
 
-def no_run(run_id: str) -> RunNotFoundError:
-    """The error for a run that the ledger does not have."""
-    return RunNotFoundError(f"there is no run {run_id}; `sparklet runs` lists those there are")
-
-
-def id_taken(run_id: str, deleted: bool) -> RunExistsError:
-    """Why a run cannot be entered under an id."""
-    why = "was in the ledger and is deleted; an id is used once" if deleted else "is in the ledger already"
-    return RunExistsError(f"a run {run_id} {why}; choose another id")
-
-
 def status_of(run: Run) -> str:
     """A run's status, in words."""
     return "being cancelled" if run.cancelled_s is not None and not run.state.ended else str(run.state)
-
-
-def no_generation(run: Run, generation: int, retired: bool) -> LedgerError:
-    """Why a further generation cannot start."""
-    plan = "sealed" if run.sealed else "not sealed"
-    state = "being deleted" if retired else status_of(run)
-    return LedgerError(
-        f"generation {generation} of run {run.run_id} cannot start: "
-        f"it is at {run.generation}, its plan {plan}, and it is {state}"
-    )
-
-
-def not_ended(run: Run) -> LedgerError:
-    """Why a run cannot be retired."""
-    return LedgerError(f"the run {run.run_id} has not ended, it is {status_of(run)}; cancel it first: sparklet cancel")
-
-
-def not_retired(run: Run) -> LedgerError:
-    """Why a run cannot be deleted."""
-    return LedgerError(f"the run {run.run_id} is {status_of(run)} and was not retired; nothing is deleted")

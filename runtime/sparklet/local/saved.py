@@ -6,18 +6,19 @@ start, so the answers are those of a running stack. Only commands that change no
 
 import json
 from ast import literal_eval
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from functools import cached_property
 from typing import Any, Self
 
-from sparklet.aws.dynamodb import DynamoLedger
-from sparklet.aws.dynamodb.items import Attributes, Item
-from sparklet.aws.dynamodb.table import LedgerTable
+from sparklet.aws.dynamodb import item_of
 from sparklet.aws.object_store import S3ObjectStore
 from sparklet.aws.orchestrator import StepFunctionsOrchestrator, execution_arn
 from sparklet.errors import ObjectNotFoundError
+from sparklet.ledger import Ledger
+from sparklet.ledger.memory import MemoryStore
+from sparklet.ledger.store import Item, Key
 from sparklet.local.attach import Progress, share, start_lock
 from sparklet.local.deploy import CUT_OFF
 from sparklet.local.lock import Lock, is_locked
@@ -53,8 +54,8 @@ class SavedStack(LocalStack):
     def deployment(self) -> Deployment:
         """The stack's ports, of which ledger and objects can be read."""
         at = super().deployment()
-        table = SavedTable(self._state, self.clients, self.info.ledger_table, at.clock)
-        ledger = DynamoLedger(self.clients, table, at.clock)
+        items = _saved(self._state, "dynamodb", "tables")[self.info.ledger_table]["items"]
+        ledger = Ledger(SavedStore(items), at.clock)
         return replace(at, store=SavedObjects(self._state, self.clients), ledger=ledger)
 
 
@@ -66,31 +67,16 @@ class _Saved:
         self._state = state
 
 
-class SavedTable(_Saved, LedgerTable):
-    """The ledger's table, as far as a reader needs it: not the index."""
+class SavedStore(MemoryStore):
+    """The ledger's table: its items are decoded when they are read."""
 
-    @cached_property
-    def _partitions(self) -> Any:
-        return _saved(self._state, "dynamodb", "tables")[self.name]["items"]
-
-    def get(self, key: Attributes) -> Item | None:
+    def get(self, key: Key) -> Item | None:
         """An item."""
-        item: Item | None = self._partitions.get(key["pk"]["S"], {}).get(key["sk"]["S"])
-        return item
+        found = super().get(key)
+        return item_of(found) if found else None
 
-    def get_many(self, keys: Sequence[Attributes]) -> Iterator[Item]:
-        """The items of these keys that are there."""
-        return filter(None, map(self.get, keys))
-
-    def pages(self, condition: str, values: Mapping[str, Any], **query: Any) -> Iterator[Mapping[str, Any]]:
-        """All that a query finds, by the placeholders of the ledger's queries, as one page."""
-        assert "IndexName" not in query, condition
-        assert values.keys() <= {":pk", ":state", ":part"}, condition
-        state, part = values.get(":state"), values.get(":part", "")
-        found = sorted(self._partitions.get(values[":pk"], {}).items(), reverse=not query.get("ScanIndexForward", True))
-        yield {
-            "Items": [each for sk, each in found if sk.startswith(part) and (not state or each["state"]["S"] == state)]
-        }
+    def _all(self, partitions: Sequence[str]) -> list[Item]:
+        return [item_of(found) for found in super()._all(partitions)]
 
 
 class SavedObjects(_Saved, S3ObjectStore):

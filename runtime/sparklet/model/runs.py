@@ -127,6 +127,8 @@ class Run:
         None  # DDL, once it was inferred for a run that asks for that; of the run that infers it: infer
     )
     partitions: tuple[str, ...] = ()  # folders of its input, with values that decide on types: see inputs.partitions
+    retired_s: float | None = field(default=None, compare=False)  # when it was closed for good, to be deleted
+    revision: int = field(default=0, compare=False)  # how often it has changed; by it a swap knows what was read
     local_output: str = ""  # file:///…/: the folder of the local stack's user, who gets a copy of the output there
 
     @property

@@ -328,6 +328,7 @@ class ShardRecord:
     suspects: tuple[int, ...] = ()
     trial: tuple[int, ...] = ()
     settled: bool = False  # RUNNING, but all except the bad objects is done: the next check splits it
+    revision: int = field(default=0, compare=False)  # how often it has changed; by it a swap knows what was read
 
     @property
     def took_s(self) -> float:

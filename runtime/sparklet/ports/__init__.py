@@ -8,22 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
+from sparklet.clock import Clock as Clock
+from sparklet.ledger import Ledger as Ledger
+from sparklet.ledger.task_leases import TaskStore as TaskStore
 from sparklet.model import ExecutionStatus, Failure, Notice
-from sparklet.ports.ledger import Attempts as Attempts
-from sparklet.ports.ledger import Ledger as Ledger
-from sparklet.ports.ledger import Runs as Runs
-from sparklet.ports.ledger import Shards as Shards
-from sparklet.ports.ledger import TaskStore as TaskStore
-
-
-class Clock(Protocol):
-    """Time, so that a test can move it."""
-
-    def now_s(self) -> float:
-        """Seconds since the epoch."""
-
-    def sleep(self, duration_s: float) -> None:
-        """Wait."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,7 +2,7 @@
 
 The ledger records which notices were sent, so after a crash the next check continues. A run is unfinalized from its
 creation until it has ended and its notice was sent: so the cost of a check depends on the open runs, not on the number
-of all runs (docs/decisions/0025).
+of all runs (docs/decisions/0079).
 """
 
 from collections.abc import Iterable, Sequence

@@ -28,7 +28,7 @@ BY_CHECKS = {ENGINE_FAILED, LEASE_EXPIRED, RUN_CANCELLED, RUN_TIME_LIMIT, TOLERA
 
 @dataclass(frozen=True, slots=True)
 class Way:
-    """The values of the rule for one way of giving shards out (docs/decisions/0050)."""
+    """The values of the rule for one way of giving shards out (docs/decisions/0079)."""
 
     times: Callable[[ShardRecord], int]  # how often the ledger has counted that the shard was given out again
     again_after_s: float  # without a claim; doubled with each time

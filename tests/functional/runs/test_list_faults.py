@@ -108,7 +108,7 @@ def test_the_checker_ends_a_run_whose_name_another_claims(at_call: int) -> None:
     options = RunOptions(max_objects=2)
     for run_id in ("run-2", "run-3"):
         run = new_run(world.at, world.request(run_id=run_id, options=options))
-        world.ledger.runs.entered[run_id] = replace(run, options=RunOptions(max_objects=2, incremental=True))
+        world.ledger.put(replace(run, options=RunOptions(max_objects=2, incremental=True)))
         for uri in world.keys(f"s3://{BUCKET}/runs/_outputs/"):
             world.store.delete(uri)
     plan(world.at, "run-2")

@@ -55,6 +55,6 @@ def test_a_sealed_shard_that_is_not_entered_yet_is_found(world: World) -> None:
     uris = world.put(1)
     new_run(world.at, world.request())
     plan(world.at, "run-1")
-    world.ledger.shards.records["run-1"].clear()
+    world.ledger.forget("run-1", 0)
     (found,) = object_status(world.at, "run-1", uris[0]).shards
     assert found.record is None

@@ -9,10 +9,9 @@ import pytest
 from botocore.stub import ANY, Stubber
 
 from sparklet.aws.clients import AwsClients
-from sparklet.aws.dynamodb import OPEN_INDEX, DynamoLedger
-from sparklet.aws.dynamodb.items import new_shard_item, part_item, run_item, shard_key
-from sparklet.aws.dynamodb.table import THROTTLED_S
+from sparklet.aws.dynamodb import OPEN_INDEX, THROTTLED_S, DynamoLedger, attributes, key_attributes
 from sparklet.errors import CheckpointConflictError, LedgerError
+from sparklet.ledger import items
 from sparklet.model import Counts, PartRecord, Position, Run, ScriptRef, ShardRecord, ShardResult, ShardState
 from tests.stand_ins.memory import FakeClock
 
@@ -24,6 +23,14 @@ CONFLICT = {"Code": "TransactionConflict"}
 
 def shard(number: int) -> ShardRecord:
     return ShardRecord("run-1", number, "part-000000.jsonl", 0, 1, 1, 1)
+
+
+def new_item(number: int) -> dict[str, Any]:
+    return attributes(items.shard_item(replace(shard(number), changed_s=10.0)))
+
+
+def shard_key(run_id: str, number: int) -> dict[str, Any]:
+    return key_attributes(items.shard_key(run_id, number))
 
 
 @pytest.fixture
@@ -38,7 +45,7 @@ def ledger(clients: AwsClients) -> DynamoLedger:
 
 def answers_with_run(stub: Stubber) -> None:
     expected = {"TableName": "t", "Key": ANY, "ConsistentRead": True}
-    stub.add_response("get_item", {"Item": run_item(RUN, "w")}, expected)
+    stub.add_response("get_item", {"Item": attributes(items.run_item(RUN))}, expected)
 
 
 def cancelled(stub: Stubber, *codes: str) -> None:
@@ -57,7 +64,7 @@ def always(clients: AwsClients, operation: str, code: str, **more: Any) -> None:
 
 
 def test_reads_that_end_a_run_are_consistent(clients: AwsClients, ledger: DynamoLedger) -> None:
-    items = [{"state": {"S": "SUCCEEDED"}}, {"state": {"S": "PENDING"}}]
+    found = [{"state": {"S": "SUCCEEDED"}}, {"state": {"S": "PENDING"}}]
     with Stubber(clients.dynamodb) as stub:
         answers_with_run(stub)
         expected = {
@@ -68,17 +75,17 @@ def test_reads_that_end_a_run_are_consistent(clients: AwsClients, ledger: Dynamo
             "ProjectionExpression": "#state",
             "ExpressionAttributeNames": {"#state": "state"},
         }
-        stub.add_response("query", {"Items": items, "LastEvaluatedKey": shard_key("run-1", 1)}, expected)
+        stub.add_response("query", {"Items": found, "LastEvaluatedKey": shard_key("run-1", 1)}, expected)
         again = {**expected, "ExclusiveStartKey": shard_key("run-1", 1)}
-        stub.add_response("query", {"Items": items}, again)
+        stub.add_response("query", {"Items": found}, again)
 
         assert ledger.shards.count("run-1") == Counts(pending=2, succeeded=2)
 
 
 def test_an_index_that_lags_decides_nothing(clients: AwsClients, ledger: DynamoLedger) -> None:
     """GIVEN an index that still lists a shard which has succeeded since, THEN the base table's word counts."""
-    done = {**new_shard_item(shard(0), 10.0, "w"), "state": {"S": "SUCCEEDED"}}
-    still = new_shard_item(shard(1), 10.0, "w")
+    done = {**new_item(0), "state": {"S": "SUCCEEDED"}}
+    still = new_item(1)
     with Stubber(clients.dynamodb) as stub:
         answers_with_run(stub)
         listed = [{**shard_key("run-1", number), "open": {"S": "PENDING#0000000010.000000"}} for number in (0, 1)]
@@ -112,7 +119,7 @@ def test_a_glance_never_shows_less_than_nothing(clients: AwsClients, ledger: Dyn
 
 
 def test_unprocessed_keys_are_requested_again(clients: AwsClients, ledger: DynamoLedger) -> None:
-    first, second = (new_shard_item(shard(number), 10.0, "w") for number in (0, 1))
+    first, second = (new_item(number) for number in (0, 1))
     left = {"t": {"Keys": [shard_key("run-1", 1)], "ConsistentRead": True}}
     with Stubber(clients.dynamodb) as stub:
         answers_with_run(stub)
@@ -146,7 +153,7 @@ def test_a_refused_part_is_another_planners(clients: AwsClients, ledger: DynamoL
     """Also where the transaction met another one as well: the condition says enough."""
     with Stubber(clients.dynamodb) as stub:
         cancelled(stub, "TransactionConflict", "ConditionalCheckFailed")
-        stub.add_response("get_item", {"Item": part_item("run-1", PART, "another")})
+        stub.add_response("get_item", {"Item": attributes({**items.part_item("run-1", PART), "writer": "another"})})
 
         with pytest.raises(CheckpointConflictError, match="part 0"):
             ledger.runs.add_part("run-1", PART)
@@ -194,7 +201,7 @@ def test_a_write_into_a_service_in_trouble_is_looked_up(
     """After a 500 nobody knows: the item is read, and it shows that the write was not done."""
     with Stubber(clients.dynamodb) as stub:
         stub.add_client_error("update_item", "InternalServerError", http_status_code=500)
-        running = {**new_shard_item(shard(0), 10.0, "w"), "state": {"S": "RUNNING"}, "attempt_id": {"S": "a"}}
+        running = {**new_item(0), "state": {"S": "RUNNING"}, "attempt_id": {"S": "a"}}
         stub.add_response("get_item", {"Item": running})
 
         with pytest.raises(LedgerError, match="InternalServerError"):

@@ -231,9 +231,7 @@ def test_an_open_run_of_the_name_is_named_and_nothing_written(world: World) -> N
 def entered(world: World, run_id: str, created_s: float = 0.0) -> None:
     """A run in the ledger that has claimed nothing yet."""
     run = new_run(world.at, world.request(run_id=run_id, name="nightly", options=RunOptions(max_objects=2)))
-    world.ledger.runs.entered[run_id] = replace(
-        world.ledger.runs.entered[run_id], options=OPTIONS, created_s=created_s or run.created_s
-    )
+    world.ledger.put(replace(run, options=OPTIONS, created_s=created_s or run.created_s))
     for uri in world.keys(CLAIMS):
         world.store.delete(uri)
 

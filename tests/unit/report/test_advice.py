@@ -28,7 +28,7 @@ def said(terminal: Terminal, shards: int, change: Change, **size: Any) -> dict[s
         began_s = run.created_s + 10.0 * record.number
         done = replace(record, state=ShardState.SUCCEEDED, attempts=1, size_bytes=20 * MIB, started_s=began_s)
         done = change(replace(done, changed_s=began_s + 60, memory_mb=2000))
-        world.ledger.attempts.put(done)
+        world.ledger.put(done)
     stack = OpenStack(world.at, MemoryCompute({}), "worker", terminal.logs, WorkerSize(**size), terminal.orchestrator)
     table, prices = ShardTable(run.created_s), load_prices()
     view = view_run(stack, run, prices, table.add)

@@ -216,7 +216,7 @@ def test_an_index_that_lags_does_not_end_a_run(world: World, monkeypatch: pytest
 def test_shards_that_are_not_in_the_ledger_yet_hold_the_run_open(world: World) -> None:
     world.run(2)
     world.work()
-    del world.ledger.shards.records["run-1"][1]
+    world.ledger.forget("run-1", 1)
     assert world.check().run.state is RunState.RUNNING
 
 

@@ -141,7 +141,7 @@ def test_a_map_runs_dead_letters_are_not_resent(world: World) -> None:
     (record,) = world.shards()
     world.queue.entries.clear()
     run = world.ledger.runs.get("run-1")
-    world.ledger.runs.entered["run-1"] = replace(run, dispatch=Dispatch.MAP)
+    world.ledger.put(replace(run, dispatch=Dispatch.MAP))
 
     assert consume(world.at, letter(record.ref)) is Disposition.DROPPED
     assert world.bodies() == []

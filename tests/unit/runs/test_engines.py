@@ -103,7 +103,7 @@ def test_a_crash_before_the_note_starts_no_second_worker(world: World, engine: M
     escalated(world)
     [before] = world.shards()
     world.check()
-    world.ledger.attempts.put(before)  # the ledger as it was
+    world.ledger.put(before)  # the ledger as it was
 
     world.check()
 

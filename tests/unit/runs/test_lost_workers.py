@@ -18,8 +18,7 @@ def test_the_next_attempt_begins_within_90_s(killed_after_s: float, phase_s: int
     world.run(1)
     message = world.receive()
     assert message is not None  # and stays invisible for long: nobody is there to give it back
-    attempt, claim = world.claim(message)
-    world.ledger.attempts.renew("run-1", 0, attempt, LEASE_S)
+    attempt, claim = "killed", world.ledger.attempts.claim(world.shards()[0].ref, "killed", LEASE_S, 3)
     for _ in range(int(killed_after_s // (LEASE_S / 2))):
         world.clock.advance(LEASE_S / 2)
         world.ledger.attempts.renew("run-1", 0, attempt, LEASE_S)

@@ -75,7 +75,7 @@ def test_missing_output_of_shards_with_rows_is_found_on_demand(world: World) -> 
 
 def test_a_ledger_that_does_not_hold_what_was_planned_is_found(world: World) -> None:
     world.run(3)
-    world.ledger.runs.entered["run-1"] = replace(world.ledger.runs.get("run-1"), shard_count=5)
+    world.ledger.put(replace(world.ledger.runs.get("run-1"), shard_count=5))
 
     (found,) = verify(world.at, "run-1")
 

@@ -15,8 +15,9 @@ from urllib.parse import parse_qs
 import jsonschema
 import pytest
 
-from sparklet.aws.dynamodb.tasks import task_key
+from sparklet.aws.dynamodb import key_attributes
 from sparklet.events.sqs import OWN_ID, TASK_ATTRIBUTE
+from sparklet.ledger.items import task_key
 from sparklet.local.local_template import load_template, parse_template
 from tests.unit.template.reading import of_type
 
@@ -81,7 +82,7 @@ def test_a_task_put_under_an_id_carries_it(template: dict[str, Any]) -> None:
 def test_a_tasks_state_is_read_where_the_worker_writes_it(template: dict[str, Any]) -> None:
     request = json.loads(request_template(template, "GetTask", ledger="table", encoded_id="order-7"))
 
-    assert request["Key"] == task_key("order-7")
+    assert request["Key"] == key_attributes(task_key("order-7"))
     assert (request["TableName"], request["ConsistentRead"]) == ("table", True)
     assert request["ProjectionExpression"] == "document"  # which is all that the answer is made of
     answer = properties(template, "GetTask")["Integration"]["IntegrationResponses"][0]["ResponseTemplates"]

@@ -214,7 +214,7 @@ def test_an_invalid_id_returns_and_is_recorded_nowhere(api: Api, task_id: Any) -
     outcome = api.deliver(api.post({}, task_id))
 
     assert not outcome.acknowledged
-    assert api.tasks.documents == {}
+    assert api.tasks.store.partitions == {}
     assert api.bench.runner.calls == []
 
 
@@ -321,5 +321,5 @@ def test_a_message_without_the_attribute_is_a_plain_one(api: Api) -> None:
 
     assert api.deliver(record).error is None
 
-    assert api.tasks.documents == {}
+    assert api.tasks.store.partitions == {}
     assert api.bench.runner.event() == {"Records": [record]}

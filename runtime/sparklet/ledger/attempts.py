@@ -1,0 +1,193 @@
+"""Changes of one shard's state: transitions, swapped in the store.
+
+A swap depends on the revision that was read. A first claim and whatever an attempt says of its own shard read nothing:
+the transition is applied to a *presumed* shard, of which only what it looks at is known, and the swap depends on
+exactly that. A refusal comes with the shard as it is, to which the transition is applied then.
+"""
+
+from collections.abc import Callable, Sequence
+
+from sparklet.clock import Clock
+from sparklet.errors import LedgerError
+from sparklet.ledger import items, transitions
+from sparklet.ledger.store import New, Store, Update
+from sparklet.model import (
+    Claim,
+    ClaimStatus,
+    Failure,
+    Isolation,
+    PartRecord,
+    RunState,
+    ShardRecord,
+    ShardRef,
+    ShardResult,
+    ShardState,
+)
+
+TRIES = 10
+
+
+class Attempts:
+    """Changes of a shard's state. Every method raises LedgerError, and ShardNotFoundError.
+
+    Attempts end with LeaseLostError if the shard is not theirs; what they say twice does no harm.
+    """
+
+    def __init__(self, store: Store, clock: Clock) -> None:
+        self._store, self._clock = store, clock
+
+    def claim(
+        self,
+        ref: ShardRef,
+        attempt_id: str,
+        lease_s: float,
+        max_attempts: int,
+        log_stream: str = "",
+        *,
+        engine: str = "",
+        escalate: str = "",
+    ) -> Claim:
+        """Take the shard for ``lease_s`` seconds and count the attempt; HELD if it is another ``engine``'s.
+
+        A lease that ended more than 5 s ago (clocks differ) is taken over. The same attempt id is GRANTED again without
+        counting; LedgerError if its attempt has ended. Without an attempt left the shard becomes FAILED, its last cause
+        kept, and the answer is EXHAUSTED; HELD if it moves to ``escalate``, see ``expire``.
+        """
+        status = ClaimStatus.GRANTED
+
+        def answer(record: ShardRecord) -> ShardRecord:
+            nonlocal status
+            terms = attempt_id, self._clock.now_s(), lease_s, max_attempts, log_stream, engine, escalate
+            claim = transitions.claim(record, ref, *terms)
+            status = claim.status
+            return claim.record
+
+        record = self._change(answer, *self._first(ref, engine))
+        return Claim(status, record)
+
+    def _first(self, ref: ShardRef, engine: str) -> tuple[ShardRecord, *tuple[str, ...]]:
+        """What a claim begins with: a function's first one, by far the most frequent, with a shard as it was planned.
+
+        Its revision is the first, so it was never claimed. Of redriven and engines' shards no revision is known.
+        """
+        if engine or ref.generation:
+            return (self._read(ref.run_id, ref.shard),)
+        planned = {"state": ShardState.PENDING, "generation": 0, "engine": ""}
+        fresh = {"revision": 1, "attempts": 0, "attempt_id": "", "settled": False}
+        return items.presumed_shard(ref.run_id, ref.shard, **planned, **fresh), *planned
+
+    def renew(
+        self, run_id: str, number: int, attempt_id: str, lease_s: float, staged: ShardResult | None = None
+    ) -> None:
+        """Let the lease end ``lease_s`` from now.
+
+        With ``staged``, its script's result, this attempt also becomes the shard's ``winner``: any later attempt only
+        publishes the staged files. LeaseLostError if another attempt has won.
+        """
+        known = {} if staged is None else {"winner": ""}
+        self._own(run_id, number, attempt_id, transitions.renew, lease_s, staged, **known)
+
+    def succeed(self, run_id: str, number: int, attempt_id: str, result: ShardResult) -> None:
+        """RUNNING → SUCCEEDED."""
+        self._own(run_id, number, attempt_id, transitions.succeed, result)
+
+    def settle(self, record: ShardRecord, result: ShardResult) -> None:
+        """The attempt that claimed ``record`` has left out bad objects: RUNNING, its lease over, until ``split``."""
+        self._own(record.run_id, record.number, record.attempt_id, transitions.settle, result)
+
+    def fail(self, run_id: str, number: int, attempt_id: str, failure: Failure) -> None:
+        """RUNNING → FAILED."""
+        self._own(run_id, number, attempt_id, transitions.fail, failure)
+
+    def release(self, run_id: str, number: int, attempt_id: str, failure: Failure, engine: str = "") -> None:
+        """RUNNING → PENDING; the cause is kept. ``engine`` is the shard's own."""
+        self._own(run_id, number, attempt_id, transitions.release, failure, engine=engine)
+
+    def isolate(self, record: ShardRecord, failure: Failure, found: Isolation) -> None:
+        """RUNNING → PENDING by the attempt that claimed ``record``; nothing counted yet, the next goes by ``found``."""
+        attempt = record.run_id, record.number, record.attempt_id
+        self._own(*attempt, transitions.release, failure, found, engine=record.engine)
+
+    def escalate(self, run_id: str, number: int, attempt_id: str, failure: Failure, engine: str) -> None:
+        """RUNNING → PENDING for ``engine``; nothing counted yet, and no function claims it again."""
+        self._own(run_id, number, attempt_id, transitions.escalate, failure, engine)
+
+    def _own(
+        self, run_id: str, number: int, attempt_id: str, said: Callable[..., ShardRecord], *what: object, **known: str
+    ) -> None:
+        """Do what an attempt says of its own shard: one write, which depends on that and on what else is ``known``."""
+        known = {"state": ShardState.RUNNING, "attempt_id": attempt_id, **known}
+        mine = items.presumed_shard(run_id, number, **known)
+        self._change(lambda record: said(record, attempt_id, self._clock.now_s(), *what), mine, *known)
+
+    def _change(self, step: Callable[[ShardRecord], ShardRecord], was: ShardRecord, *presumed: str) -> ShardRecord:
+        """Swap what ``step`` makes of a shard, unless it stays as it is; the shard then."""
+        for _ in range(TRIES):
+            change = items.shard_change(was, step(was), *presumed)
+            if not change.sets:
+                return was
+            written = self._store.write(change)
+            was, presumed = items.shard_record(written.item, was.run_id, was.number), ()
+            if written.applied:
+                return was
+        raise LedgerError(f"shard {was.number} of run {was.run_id} changed under {TRIES} tries; try again")
+
+    # --- what others say of a record that they have read ---
+
+    def expire(self, record: ShardRecord, max_attempts: int, escalate: str = "") -> ShardRecord | None:
+        """End a lease that is over: PENDING, or FAILED if no attempt is left; the shard as it is then.
+
+        A function's shard without an attempt left is PENDING for the engine ``escalate``, if one is named, and any is
+        if its bad objects are looked for (``ledger.isolation``).
+        None if the shard has moved on or its lease was renewed since ``record`` was read, or the lease still runs.
+        """
+        return self._swap(record, transitions.expire, max_attempts, escalate)
+
+    def count_requeue(self, record: ShardRecord, *, unrun: bool = False, task_id: str = "") -> ShardRecord | None:
+        """Count a message sent again for a PENDING shard, whose waiting (``changed_s``) begins anew.
+
+        ``unrun``: the last one became a dead-letter message without an attempt. ``task_id``: instead of a message the
+        shard's engine has started this worker. None if the shard has moved on since ``record`` was read.
+        """
+        return self._swap(record, transitions.count_requeue, unrun, task_id)
+
+    def abandon(self, record: ShardRecord, failure: Failure) -> bool:
+        """PENDING → FAILED for a shard that will not be claimed; False if it has moved on since ``record`` was read."""
+        return self._swap(record, transitions.abandon, failure) is not None
+
+    def redrive(
+        self, run_id: str, number: int, generation: int, engine: str = "", isolate: int = 0
+    ) -> ShardRecord | None:
+        """FAILED → PENDING in ``generation``, for ``engine`` ("": the same); None if not FAILED in an older one.
+
+        Which objects are bad is forgotten, unless an attempt without them has won.
+        """
+        return self._swap(self._read(run_id, number), transitions.redrive, generation, engine, isolate)
+
+    def _swap(self, was: ShardRecord, said: Callable[..., ShardRecord | None], *what: object) -> ShardRecord | None:
+        """The shard after a transition; None if there is none from where it stands, or it was refused."""
+        if (after := said(was, self._clock.now_s(), *what)) is None:
+            return None
+        written = self._store.write(items.shard_change(was, after))
+        record = items.shard_record(written.item, was.run_id, was.number)
+        return record if written.applied else None
+
+    def split(self, rest: ShardRecord, part: PartRecord, bad: Sequence[ShardRecord]) -> bool:
+        """A settled shard → SUCCEEDED, and its ``bad`` objects FAILED, in one transaction.
+
+        ``rest`` is the shard with its new line, and ``part`` the plan's next part, of the bad objects' shards. False if
+        the shard or the plan has moved on.
+        """
+        run_id = rest.run_id
+        known = {"state": ShardState.RUNNING, "attempt_id": rest.attempt_id, "settled": True}
+        was = items.presumed_shard(run_id, rest.number, **known)
+        counted = {"state": RunState.RUNNING, "shard_count": part.first_shard}
+        return self._store.write(
+            New(items.part_item(run_id, part)),
+            items.shard_change(was, transitions.split(was, rest), *known),
+            Update(items.run_key(run_id), counted, {"shard_count": part.next_shard}),
+            *(New(items.shard_item(each)) for each in bad),
+        ).applied
+
+    def _read(self, run_id: str, number: int) -> ShardRecord:
+        return items.shard_record(self._store.get(items.shard_key(run_id, number)), run_id, number)

@@ -1,0 +1,199 @@
+"""Runs, their plans, and which of them are finalized."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from types import MappingProxyType
+
+from sparklet.clock import Clock
+from sparklet.errors import CheckpointConflictError, LedgerError, RunExistsError, RunNotFoundError
+from sparklet.ledger import items, rules, transitions
+from sparklet.ledger.store import Change, Delete, New, Store, Update
+from sparklet.model import PartRecord, Run, RunState, ScriptRef, ledger_bucket_count
+
+TRIES = 10
+ABSENT = {"pk": None}
+
+
+class Runs:
+    """Runs and their plans. Every method raises LedgerError, and RunNotFoundError where it names a run."""
+
+    def __init__(self, store: Store, clock: Clock) -> None:
+        self._store, self._clock = store, clock
+
+    def create(self, run: Run) -> None:
+        """Enter a run; RunExistsError if there is one of that id, or was one that is deleted."""
+        entered = New(items.run_item(run)), New(items.pointer_item(run))
+        written = self._store.write(*entered, Update(items.tombstone_key(run.run_id), ABSENT))
+        if not written.applied:
+            why = "was in the ledger and is deleted; an id is used once" if written.item is None else "is in the ledger"
+            raise RunExistsError(f"a run {run.run_id} {why}; choose another id")
+
+    def get(self, run_id: str) -> Run:
+        """The run (strongly consistent)."""
+        item = self._store.get(items.run_key(run_id))
+        if item is None:
+            raise RunNotFoundError(f"there is no run {run_id}; `sparklet runs` lists those there are")
+        return items.run_value(item)
+
+    def list(self) -> Iterator[Run]:
+        """All runs, newest first."""
+        return self._newest_first()
+
+    def unfinalized(self) -> Iterator[Run]:
+        """Runs that may still need work, newest first: new ones, open ones, those with a new generation.
+
+        Found by an index (it may lag), then read from the base table: the cost follows their number, not all runs'.
+        """
+        return self._newest_first(index=True)
+
+    def _newest_first(self, *, index: bool = False) -> Iterator[Run]:
+        for keys in self._store.keys(items.RUNS_PARTITION, index=index, backwards=True):
+            ids = [items.run_id_of(key) for key in keys]
+            found = map(items.run_value, self._store.get_many(items.run_key(run_id) for run_id in ids))
+            runs = {run.run_id: run for run in found}
+            yield from (runs[run_id] for run_id in ids if run_id in runs)
+
+    def _change(self, run_id: str, step: Callable[[Run], tuple[Run, *tuple[Change, ...]]]) -> Run:
+        """Swap what ``step`` makes of a run, unless it stays as it is, with other changes; the run then."""
+        for _ in range(TRIES):
+            run = self.get(run_id)
+            after, *also = step(run)
+            change = items.run_change(run, after)
+            if not change.sets or self._store.write(change, *also).applied:
+                return after
+        raise LedgerError(f"run {run_id} changed under {TRIES} tries; try again")
+
+    # --- the plan ---
+
+    def add_part(self, run_id: str, part: PartRecord) -> None:
+        """Seal a plan part: the planner's checkpoint.
+
+        CheckpointConflictError if the part or the sealed plan is there (another planner), or the run was cancelled.
+        """
+        planning = Update(items.run_key(run_id), {"state": RunState.PLANNING, "cancelled_s": None})
+        written = self._store.write(New(items.part_item(run_id, part)), planning)
+        if written.applied:
+            return
+        if written.item is not None:
+            raise CheckpointConflictError(f"part {part.index} of run {run_id} was sealed by another planner")
+        raise CheckpointConflictError(
+            f"the plan of run {run_id} takes no more parts: it is {rules.status_of(self.get(run_id))}"
+        )
+
+    def parts(self, run_id: str) -> Iterator[PartRecord]:
+        """Sealed parts in order (strongly consistent)."""
+        self.get(run_id)
+        return map(items.part_value, self._store.items([items.run_partition(run_id)], items.PART_PREFIX))
+
+    def _last_part(self, run_id: str) -> PartRecord | None:
+        last = self._store.last(items.run_partition(run_id), items.PART_PREFIX)
+        return items.part_value(last) if last else None
+
+    def partitions(self, run: Run) -> Sequence[str]:
+        """The partitions that a run's shards can be in, as far as it is planned."""
+        planned = run.shard_count
+        if planned is None:
+            last = self._last_part(run.run_id)
+            planned = last.next_shard if last else 0
+        return [items.bucket_partition(run.run_id, bucket) for bucket in range(ledger_bucket_count(planned))]
+
+    def mark_dispatched(self, run_id: str, index: int) -> None:
+        """Note that all shards of a part are in the ledger and their messages sent."""
+        key = items.part_key(run_id, index)
+        part = self._store.get(key)
+        if part is None or not self._store.write(Update(key, {"part": part["part"]}, {"dispatched": True})).applied:
+            self.get(run_id)
+            raise LedgerError(f"run {run_id} has no sealed part {index}")
+
+    def seal_plan(
+        self,
+        run_id: str,
+        shard_count: int,
+        object_count: int,
+        size_bytes: int,
+        skipped: Mapping[str, int] = MappingProxyType({}),  # objects left out, by reason
+    ) -> None:
+        """No shard will be added any more: PLANNING → RUNNING. Sealing again with the same count does nothing."""
+
+        def seal(run: Run) -> tuple[Run, Change]:
+            last = self._last_part(run_id)
+            none_since = Update(items.part_key(run_id, last.index + 1 if last else 0), ABSENT)
+            return transitions.seal(run, last, shard_count, object_count, size_bytes, skipped), none_since
+
+        self._change(run_id, seal)
+
+    def set_schema(self, run_id: str, schema: str) -> Run:
+        """Keep a schema, unless the run has one or its plan is sealed; the run as it is then."""
+        return self._change(run_id, lambda run: (transitions.set_schema(run, schema),))
+
+    # --- its ends ---
+
+    def start_generation(
+        self, run_id: str, generation: int, script: ScriptRef, *, stays_cancelled: bool = False
+    ) -> Run:
+        """Open generation ``generation`` (the next one) with its script: the run is RUNNING again.
+
+        If it was cancelled, it is so no more, unless it ``stays_cancelled``: then the next check ends it again.
+        LedgerError if the run is not at ``generation - 1``, not sealed, or is being cancelled or deleted.
+        """
+
+        def start(run: Run) -> tuple[Run, Change]:
+            mark = Update(items.pointer_key(run), {"run_id": run_id}, {"open": items.unfinalized_value(run)})
+            return transitions.start_generation(run, generation, script, stays_cancelled=stays_cancelled), mark
+
+        return self._change(run_id, start)
+
+    def finish(self, run_id: str, generation: int, state: RunState, counted: int | None = None) -> Run:
+        """Record how a run ended; the run as it is then.
+
+        Nothing happens if it has ended or a later generation is open, or unless ``state`` is CANCELLED exactly if the
+        run was cancelled; nor if its plan is sealed with another number of shards than was ``counted``.
+        """
+        if not state.ended:
+            raise ValueError(f"a run does not end as {state}")
+        now_s = self._clock.now_s()
+        return self._change(run_id, lambda run: (transitions.finish(run, generation, state, now_s, counted),))
+
+    def mark_notified(self, run_id: str, generation: int) -> None:
+        """Note that the notice of this end was sent; nothing happens if the run is open, or at a later generation."""
+        self._change(run_id, lambda run: (transitions.notify(run, generation, self._clock.now_s()),))
+
+    def cancel(self, run_id: str) -> Run:
+        """Note that the run is to end (``cancelled_s``), and so takes no part and no generation; the run as it is then.
+
+        Nothing happens if it was cancelled before or has ended.
+        """
+        return self._change(run_id, lambda run: (transitions.cancel(run, self._clock.now_s()),))
+
+    def finalize(self, run: Run) -> bool:
+        """Note that an ended run needs no more work; False if a later generation was opened since.
+
+        Its pointer leaves the index if the run is still ended as it was read; only a new generation opens it again.
+        """
+        if not run.state.ended:
+            return False
+        unmark = Update(items.pointer_key(run), {"open": items.unfinalized_value(run)}, {"open": None})
+        still = Update(items.run_key(run.run_id), {"state": run.state, "generation": run.generation})
+        written = self._store.write(unmark, still)
+        return written.applied or written.item is None or "open" not in written.item
+
+    # --- deletion: a run is retired first, so that it is not opened again; its own item is deleted last ---
+
+    def retire(self, run_id: str) -> Run:
+        """Close an ended run for good, before what belongs to it is deleted; LedgerError if it has not ended."""
+        return self._change(run_id, lambda run: (transitions.retire(run, self._clock.now_s()),))
+
+    def delete(self, run_id: str) -> int:
+        """Delete a retired run's shards, parts, and last the run; how many items. Another call deletes what is left.
+
+        ``create`` refuses its id for ever. LedgerError if it is not retired.
+        """
+        run, key = self.get(run_id), items.run_key(run_id)
+        if run.retired_s is None:
+            status = rules.status_of(run)
+            raise LedgerError(f"the run {run_id} is {status} and was not retired; nothing is deleted")
+        deleted = self._store.empty(self.partitions(run))  # which the parts tell
+        deleted += self._store.empty([items.run_partition(run_id)], spared=key)
+        pk, sk = items.tombstone_key(run_id)
+        tombstone = New({"pk": pk, "sk": sk, "deleted_s": int(self._clock.now_s())})
+        self._store.write(tombstone, Delete(key), Delete(items.pointer_key(run)))
+        return deleted + 1

@@ -1,0 +1,263 @@
+"""What may happen to a shard and to a run: pure functions, record and event → record. Read this page first.
+
+A shard from left to right, one lease below the other::
+
+    planned ─▶ PENDING ─ claim ─▶ RUNNING ─ renew, every 8 s ┬ win, publish, succeed ─▶ SUCCEEDED
+                ▲ │                 │                        ├ settle, then a check: split ─▶ SUCCEEDED and FAILED
+                │ └ abandon: FAILED │                        └ fail ─▶ FAILED ─┐
+                ├─ release, escalate: its attempt gives it back                │
+                ├─ expire: its lease is over; FAILED without an attempt left   │
+                ├─ count_requeue: it was given out again                       │
+                └─ redrive: the next generation ◀──────────────────────────────┘
+
+- **An attempt owns a shard by its id**, never by the clock: until another attempt has taken it, its late word counts.
+- **A lease is over by the ledger's clock.** A claim takes it ``LEASE_GRACE_S`` later only; a check, which decides
+  on the record that it has read and is refused if that has changed since, needs no such margin.
+- **Nothing happens twice**: what an attempt says again, because an answer was lost, changes nothing.
+
+A function returns the record itself if nothing is to change, and raises what the caller is told. It depends on nothing
+but its arguments, so a store may apply it to a record of which only the fields it looks at are known.
+"""
+
+from collections.abc import Mapping
+from dataclasses import asdict, replace
+
+from sparklet.errors import CheckpointConflictError, LedgerError
+from sparklet.ledger import rules
+from sparklet.ledger.isolation import after_failure, isolates
+from sparklet.model import (
+    Claim,
+    ClaimStatus,
+    Failure,
+    Isolation,
+    PartRecord,
+    Run,
+    RunState,
+    ScriptRef,
+    ShardRecord,
+    ShardRef,
+    ShardResult,
+    ShardState,
+)
+
+PENDING, RUNNING = ShardState.PENDING, ShardState.RUNNING
+SUCCEEDED, FAILED = ShardState.SUCCEEDED, ShardState.FAILED
+
+
+# --- what an attempt says ---
+
+
+def claim(
+    record: ShardRecord,
+    ref: ShardRef,
+    attempt_id: str,
+    now_s: float,
+    lease_s: float,
+    max_attempts: int,
+    log_stream: str = "",
+    engine: str = "",
+    escalate: str = "",
+) -> Claim:
+    """The answer to a claim, with the shard as it is after it."""
+    if refused := rules.refusal(record, ref, attempt_id, now_s, engine):
+        return refused
+    if record.attempts >= max_attempts:
+        after = _exhausted(record, rules.exhausted_failure(record), escalate, now_s)
+        if after.state.ended:
+            return Claim(ClaimStatus.EXHAUSTED, after)
+        if after.engine != record.engine:
+            return Claim(ClaimStatus.HELD, after)
+        record = after  # its bad objects are looked for, by this attempt
+    taken = replace(record, attempts=record.attempts + 1, attempt_id=attempt_id, taken_from=record.state)
+    taken = replace(taken, state=RUNNING, settled=False, lease_end_s=now_s + lease_s, changed_s=now_s, started_s=now_s)
+    return Claim(ClaimStatus.GRANTED, replace(taken, log_stream=rules.cut(log_stream, rules.LOG_STREAM_BYTES)))
+
+
+def renew(
+    record: ShardRecord, attempt_id: str, now_s: float, lease_s: float, staged: ShardResult | None = None
+) -> ShardRecord:
+    """The lease ends later, and nothing else changes, so that a renewal is the cheapest write there is.
+
+    With ``staged`` this attempt wins: its staged output is the one to publish, for good.
+    """
+    _owned(record, attempt_id)
+    if staged is not None:
+        if record.winner not in ("", attempt_id):
+            raise rules.not_owned(record, attempt_id)
+        record = replace(_with_result(record, staged), winner=attempt_id)
+    return replace(record, lease_end_s=now_s + lease_s)
+
+
+def succeed(record: ShardRecord, attempt_id: str, now_s: float, result: ShardResult) -> ShardRecord:
+    """RUNNING → SUCCEEDED."""
+    if _owned(record, attempt_id, SUCCEEDED):
+        return record
+    return replace(_with_result(record, result), state=SUCCEEDED, changed_s=now_s)
+
+
+def settle(record: ShardRecord, attempt_id: str, now_s: float, result: ShardResult) -> ShardRecord:
+    """RUNNING, its lease over, until it is split; nobody claims it: all except its bad objects is done."""
+    _owned(record, attempt_id)
+    return replace(_with_result(record, result), settled=True, lease_end_s=now_s, changed_s=now_s)
+
+
+def fail(record: ShardRecord, attempt_id: str, now_s: float, failure: Failure) -> ShardRecord:
+    """RUNNING → FAILED."""
+    return record if _owned(record, attempt_id, FAILED) else _ended(record, FAILED, failure, now_s)
+
+
+def release(
+    record: ShardRecord, attempt_id: str, now_s: float, failure: Failure, found: Isolation | None = None
+) -> ShardRecord:
+    """RUNNING → PENDING; with what was ``found`` of its bad objects, by which the next attempt goes."""
+    if _owned(record, attempt_id, PENDING):
+        return record
+    return _ended(_isolating(record, found) if found else record, PENDING, failure, now_s)
+
+
+def escalate(record: ShardRecord, attempt_id: str, now_s: float, failure: Failure, engine: str) -> ShardRecord:
+    """RUNNING → PENDING for an engine."""
+    return record if _owned(record, attempt_id, PENDING) else _ended(_anew(record, engine), PENDING, failure, now_s)
+
+
+def _owned(record: ShardRecord, attempt_id: str, wanted: ShardState | None = None) -> bool:
+    """Whether a shard is as its attempt wants it already; LeaseLostError if it is not its shard."""
+    if record.state is RUNNING and record.attempt_id == attempt_id:
+        return False
+    if record.state is wanted and record.attempt_id == attempt_id:
+        return True
+    raise rules.not_owned(record, attempt_id)
+
+
+# --- what others say; None: the shard does not stand as they think ---
+
+
+def expire(record: ShardRecord, now_s: float, max_attempts: int, escalate_to: str) -> ShardRecord | None:
+    """RUNNING → PENDING, or FAILED without an attempt left."""
+    if record.state is not RUNNING or record.lease_end_s > now_s:
+        return None
+    failure = rules.expired_failure(record)
+    if record.attempts < max_attempts:
+        return _ended(record, PENDING, failure, now_s)
+    return _exhausted(record, failure, escalate_to, now_s)
+
+
+def count_requeue(record: ShardRecord, now_s: float, unrun: bool, task_id: str) -> ShardRecord | None:
+    """PENDING, and given out again."""
+    if record.state is not PENDING:
+        return None
+    counted = replace(record, requeues=record.requeues + 1, unrun=record.unrun + unrun, changed_s=now_s)
+    return replace(counted, task_id=task_id or record.task_id)
+
+
+def abandon(record: ShardRecord, now_s: float, failure: Failure) -> ShardRecord | None:
+    """PENDING → FAILED."""
+    return _ended(record, FAILED, failure, now_s) if record.state is PENDING else None
+
+
+def redrive(record: ShardRecord, now_s: float, generation: int, engine: str, isolate: int) -> ShardRecord | None:
+    """FAILED → PENDING in a later generation."""
+    if record.state is not FAILED or record.generation >= generation:
+        return None
+    fresh = record if record.winner else replace(record, **asdict(Isolation()))  # the winner's files lack the bad ones
+    fresh = _anew(fresh, engine or record.engine)
+    return replace(fresh, state=PENDING, generation=generation, isolate=isolate, changed_s=now_s)
+
+
+def split(record: ShardRecord, rest: ShardRecord) -> ShardRecord:
+    """A settled shard → SUCCEEDED, with the line of ``rest``."""
+    line = {name: getattr(rest, name) for name in ("part", "offset", "length", "object_count", "size_bytes")}
+    return replace(record, state=SUCCEEDED, settled=False, **line, **asdict(Isolation()))
+
+
+def _exhausted(record: ShardRecord, failure: Failure, engine: str, now_s: float) -> ShardRecord:
+    """A shard without an attempt left: an engine goes on, or bad objects are looked for, or it has FAILED."""
+    if larger := rules.next_engine(record, failure, engine):
+        return _ended(_anew(record, larger), PENDING, failure, now_s)
+    found = after_failure(record, failure) if isolates(record, failure) else failure
+    if isinstance(found, Isolation):
+        return _ended(_isolating(record, found), PENDING, failure, now_s)
+    return _ended(record, FAILED, found, now_s)
+
+
+def _ended(record: ShardRecord, state: ShardState, failure: Failure, now_s: float) -> ShardRecord:
+    kept = rules.bounded_failure(failure)
+    return replace(record, state=state, error_class=kept.error_class, error_message=kept.message, changed_s=now_s)
+
+
+def _anew(record: ShardRecord, engine: str) -> ShardRecord:
+    return replace(record, engine=engine, attempts=0, requeues=0, unrun=0)
+
+
+def _isolating(record: ShardRecord, found: Isolation) -> ShardRecord:
+    return replace(_anew(record, record.engine), **asdict(found))
+
+
+def _with_result(record: ShardRecord, result: ShardResult) -> ShardRecord:
+    kept = rules.bounded_result(result)
+    names = ("rows", "output_bytes", "outputs", "memory_mb", "schemas")
+    return replace(record, **{name: getattr(kept, name) for name in names})
+
+
+# --- a run ---
+
+
+def seal(
+    run: Run, last: PartRecord | None, shards: int, objects: int, size_bytes: int, skipped: Mapping[str, int]
+) -> Run:
+    """PLANNING → RUNNING, with the shards of all parts; ``last`` is the last part."""
+    if run.shard_count == shards:
+        return run
+    planned = last.next_shard if last else shards
+    if run.state is not RunState.PLANNING or planned != shards:
+        raise CheckpointConflictError(
+            f"the plan of run {run.run_id} cannot be sealed with {shards} shards: "
+            f"it is {run.state} with {run.shard_count}, its parts hold {planned}"
+        )
+    sealed = replace(run, state=RunState.RUNNING, shard_count=shards, skipped=dict(skipped))
+    return replace(sealed, object_count=objects, size_bytes=size_bytes)
+
+
+def set_schema(run: Run, schema: str) -> Run:
+    """The first schema is kept, while the run is planned."""
+    return replace(run, schema=schema) if run.schema is None and run.state is RunState.PLANNING else run
+
+
+def start_generation(run: Run, generation: int, script: ScriptRef, *, stays_cancelled: bool) -> Run:
+    """RUNNING again, in the next generation."""
+    cancelling = run.cancelled_s is not None and not run.state.ended  # it would end what was redriven
+    if run.generation != generation - 1 or not run.sealed or cancelling or run.retired_s is not None:
+        status = "being deleted" if run.retired_s is not None else rules.status_of(run)
+        raise LedgerError(
+            f"generation {generation} of run {run.run_id} cannot start: it is at {run.generation}, "
+            f"its plan {'sealed' if run.sealed else 'not sealed'}, and it is {status}"
+        )
+    opened = replace(run, scripts=(*run.scripts, script), state=RunState.RUNNING, ended_s=None, notified_s=None)
+    return opened if stays_cancelled else replace(opened, cancelled_s=None)
+
+
+def finish(run: Run, generation: int, state: RunState, now_s: float, counted: int | None) -> Run:
+    """A run ends once in a generation: CANCELLED exactly if it was cancelled, and with all shards it has."""
+    fits = (run.cancelled_s is not None) is (state is RunState.CANCELLED)
+    fits &= counted is None or run.shard_count in (None, counted)  # a split has added shards since
+    if run.generation != generation or run.state.ended or not fits:
+        return run
+    return replace(run, state=state, ended_s=now_s)
+
+
+def notify(run: Run, generation: int, now_s: float) -> Run:
+    """The notice of a generation's end was sent."""
+    return replace(run, notified_s=now_s) if run.generation == generation and run.state.ended else run
+
+
+def cancel(run: Run, now_s: float) -> Run:
+    """The run is to end."""
+    return run if run.cancelled_s is not None or run.state.ended else replace(run, cancelled_s=now_s)
+
+
+def retire(run: Run, now_s: float) -> Run:
+    """An ended run is closed for good."""
+    if not run.state.ended:
+        status = rules.status_of(run)
+        raise LedgerError(f"the run {run.run_id} has not ended, it is {status}; cancel it first: sparklet cancel")
+    return run if run.retired_s is not None else replace(run, retired_s=now_s)

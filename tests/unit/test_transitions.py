@@ -1,0 +1,196 @@
+"""Transitions over the ledger's store: what a swap presumes is enough, and what a shard's life costs."""
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from sparklet.errors import LedgerError
+from sparklet.ledger import items, transitions
+from sparklet.ledger.store import Change, New, Update, Written
+from sparklet.model import ClaimStatus, Failure, Isolation, ShardRecord, ShardRef, ShardResult, ShardState
+from tests.stand_ins.memory import FakeClock, MemoryLedger
+
+REF = ShardRef("run-1", 3, 0, "part", 0, 9)
+FAILURE = Failure("Broken", "by the test")
+FOUND = Isolation(((1, "Broken", "the second"),), (0, 2), (0, 1))
+RESULT = ShardResult(7, 8, ("s3://out/x",), memory_mb=9, schemas={"a": "b"})
+Say = Callable[[MemoryLedger, ShardRecord], object]
+Pure = Callable[[ShardRecord, float], ShardRecord]
+SAYINGS: dict[str, tuple[Say, Pure]] = {
+    "renew": (
+        lambda ledger, r: ledger.attempts.renew("run-1", 3, "mine", 16.0),
+        lambda r, now_s: transitions.renew(r, "mine", now_s, 16.0),
+    ),
+    "win": (
+        lambda ledger, r: ledger.attempts.renew("run-1", 3, "mine", 16.0, RESULT),
+        lambda r, now_s: transitions.renew(r, "mine", now_s, 16.0, RESULT),
+    ),
+    "succeed": (
+        lambda ledger, r: ledger.attempts.succeed("run-1", 3, "mine", ShardResult()),
+        lambda r, now_s: transitions.succeed(r, "mine", now_s, ShardResult()),
+    ),
+    "settle": (
+        lambda ledger, r: ledger.attempts.settle(r, RESULT),
+        lambda r, now_s: transitions.settle(r, "mine", now_s, RESULT),
+    ),
+    "fail": (
+        lambda ledger, r: ledger.attempts.fail("run-1", 3, "mine", FAILURE),
+        lambda r, now_s: transitions.fail(r, "mine", now_s, FAILURE),
+    ),
+    "release": (
+        lambda ledger, r: ledger.attempts.release("run-1", 3, "mine", FAILURE, r.engine),
+        lambda r, now_s: transitions.release(r, "mine", now_s, FAILURE),
+    ),
+    "isolate": (
+        lambda ledger, r: ledger.attempts.isolate(r, FAILURE, FOUND),
+        lambda r, now_s: transitions.release(r, "mine", now_s, FAILURE, FOUND),
+    ),
+    "escalate": (
+        lambda ledger, r: ledger.attempts.escalate("run-1", 3, "mine", FAILURE, "fargate"),
+        lambda r, now_s: transitions.escalate(r, "mine", now_s, FAILURE, "fargate"),
+    ),
+}
+MINE = st.builds(
+    ShardRecord,
+    run_id=st.just("run-1"),
+    number=st.just(3),
+    part=st.just("part"),
+    offset=st.integers(0, 9),
+    length=st.integers(1, 9),
+    object_count=st.integers(1, 9),
+    size_bytes=st.integers(0, 9),
+    generation=st.integers(0, 3),
+    state=st.just(ShardState.RUNNING),
+    attempts=st.integers(1, 3),
+    requeues=st.integers(0, 3),
+    unrun=st.integers(0, 3),
+    attempt_id=st.just("mine"),
+    winner=st.sampled_from(["", "mine"]),
+    lease_end_s=st.floats(1, 9),
+    changed_s=st.floats(1, 9),
+    error_class=st.sampled_from(["", "Older"]),
+    rows=st.none() | st.integers(0, 9),
+    outputs=st.sampled_from([(), ("s3://older",)]),
+    engine=st.sampled_from(["", "fargate", "emr"]),
+    isolate=st.integers(0, 2),
+    bad=st.sampled_from([(), FOUND.bad]),
+    trial=st.sampled_from([(), (0, 1)]),
+    settled=st.booleans(),
+)
+
+
+class Counted(MemoryLedger):
+    """Counts what DynamoDB bills: a write unit on the table, and one or two on the index if ``open`` changes."""
+
+    def __init__(self) -> None:
+        super().__init__(FakeClock())
+        self.units = 0
+        self._write = self.store.write
+        self.store.write = self._counted  # type: ignore[method-assign]
+
+    def _counted(self, *changes: Change) -> Written:
+        places = []
+        for change in changes:
+            before = (self.store.get(change.key) or {}).get("open")
+            after = change.item.get("open") if isinstance(change, New) else before
+            if isinstance(change, Update) and "open" in change.sets:
+                after = change.sets["open"]
+            places.append((before, after))
+        written = self._write(*changes)
+        self.units += len(changes)
+        if written.applied:
+            self.units += sum((b is not None) + (a is not None) for b, a in places if a != b)
+        return written
+
+
+@pytest.mark.parametrize("saying", SAYINGS)
+@given(record=MINE)
+def test_what_an_attempt_presumes_is_enough(saying: str, record: ShardRecord) -> None:
+    """One write that reads nothing makes of any shard what the transition makes of it, and so does its place."""
+    say, pure = SAYINGS[saying]
+    ledger = Counted()
+    ledger.put(record)
+    writes: list[tuple[Change, ...]] = []
+    write = ledger.store.write
+
+    def noted(*changes: Change) -> Written:
+        writes.append(changes)
+        return write(*changes)
+
+    ledger.store.write = noted  # type: ignore[method-assign]
+
+    say(ledger, record)
+
+    stands, expected = ledger.shards.get("run-1", 3), pure(record, ledger.clock.now_s())
+    assert stands == expected
+    refused = saying == "win" and record.winner  # it was presumed that nobody has won
+    assert len(writes) == (2 if refused else 1)
+    place = (ledger.store.get(items.shard_key("run-1", 3)) or {}).get("open")
+    before, after = items.shard_item(record).get("open"), items.shard_item(expected).get("open")
+    assert place == (before if saying in ("renew", "win") else after)
+
+
+def test_a_look_at_what_was_not_presumed_fails() -> None:
+    record = items.presumed_shard("run-1", 3, state=ShardState.RUNNING)
+
+    with pytest.raises(AssertionError, match="presumed"):
+        transitions.succeed(record, "mine", 1.0, RESULT)
+    with pytest.raises(AssertionError, match="presumed"):
+        str(record.attempts + 1)
+
+
+def test_what_a_shards_life_costs_in_write_units() -> None:
+    """As before transitions were pure: put 2, claim 3, renewal 1, win 1, success 2."""
+    ledger = Counted()
+    costs = []
+
+    def cost(step: Callable[[], object]) -> None:
+        before = ledger.units
+        step()
+        costs.append(ledger.units - before)
+        ledger.clock.sleep(3.0)
+
+    cost(lambda: ledger.shards.add([ShardRecord("run-1", 3, "part", 0, 9, 1, 1)]))
+    cost(lambda: ledger.attempts.claim(REF, "mine", 16.0, 3))
+    cost(lambda: ledger.attempts.renew("run-1", 3, "mine", 16.0))
+    cost(lambda: ledger.attempts.renew("run-1", 3, "mine", 16.0, RESULT))
+    cost(lambda: ledger.attempts.succeed("run-1", 3, "mine", RESULT))
+
+    assert costs == [2, 3, 1, 1, 2]
+
+
+def test_a_repeated_claim_costs_one_refused_write_more() -> None:
+    ledger = Counted()
+    ledger.shards.add([ShardRecord("run-1", 3, "part", 0, 9, 1, 1)])
+    ledger.attempts.claim(REF, "a", 16.0, 3)
+    ledger.attempts.release("run-1", 3, "a", FAILURE)
+    before = ledger.units
+
+    assert ledger.attempts.claim(REF, "b", 16.0, 3).status is ClaimStatus.GRANTED
+
+    assert ledger.units - before == 4
+
+
+def test_a_shard_that_changes_all_the_time_is_a_retryable_error() -> None:
+    ledger = MemoryLedger(FakeClock())
+    ledger.shards.add([ShardRecord("run-1", 3, "part", 0, 9, 1, 1)])
+    ledger.store.write = lambda *changes: Written(False, ledger.store.get(changes[0].key))  # type: ignore[method-assign]
+
+    with pytest.raises(LedgerError, match="changed under") as caught:
+        ledger.attempts.claim(REF, "mine", 16.0, 3)
+
+    assert caught.value.retryable
+
+
+def test_a_revision_counts_every_change() -> None:
+    ledger = MemoryLedger(FakeClock())
+    ledger.shards.add([ShardRecord("run-1", 3, "part", 0, 9, 1, 1)])
+    claimed = ledger.attempts.claim(REF, "mine", 16.0, 3).record
+    ledger.attempts.renew("run-1", 3, "mine", 16.0)  # at the same moment: it only shows in the revision
+    ledger.clock.sleep(17.0)
+
+    assert ledger.attempts.expire(claimed, 3) is None
+    assert ledger.attempts.expire(replace(ledger.shards.get("run-1", 3)), 3) is not None
