@@ -5,8 +5,8 @@ import sys
 import time
 
 from sparklet.aws.clients import AwsClients
+from sparklet.aws.deployment import deployment
 from sparklet.errors import SparkletError
-from sparklet.local.stack import deployment
 from sparklet.runs.checker import check
 
 CHECK_S = 0.5

@@ -126,21 +126,28 @@ def _deployed(name: str) -> OpenStack:
     """The stack that CloudFormation knows under ``name``, by its outputs."""
     from sparklet.aws.clients import AwsClients
     from sparklet.aws.compute import LambdaCompute
+    from sparklet.aws.deployment import deployment
     from sparklet.aws.orchestrator import StepFunctionsOrchestrator
     from sparklet.aws.stacks import settings_of, stack_outputs, stack_parameters
     from sparklet.aws.worker_logs import CloudWatchWorkerLogs
+    from sparklet.data_catalog.glue import GlueCatalog
     from sparklet.engines.create import engines_of
-    from sparklet.local.stack import deployment
 
     clients = AwsClients()
     outputs, given = stack_outputs(clients, name), stack_parameters(clients, name)
-    at = deployment(clients, outputs["BucketName"], outputs["LedgerTable"], outputs["QueueUrl"])
     env = {"SPARKLET_BUCKET": outputs["BucketName"], "SPARKLET_LEDGER_TABLE": outputs["LedgerTable"]}
     named = engines({"SPARKLET_ENGINES": outputs.get("Engines", "")})
     functions = partial(settings_of, clients, outputs["WorkerAliasArn"])
     machines = {"loop": outputs.get("LoopMachineArn", ""), "map": outputs.get("MapMachineArn", "")}
+    at = deployment(
+        *(clients, outputs["BucketName"], outputs["LedgerTable"], outputs["QueueUrl"]),
+        engines=engines_of(clients, named, env, functions),
+        starts_workers=False,
+        functions=functions,
+        catalog=GlueCatalog(clients).objects,
+    )
     return OpenStack(
-        replace(at, engines=engines_of(clients, named, env, functions), starts_workers=False, functions=functions),
+        at,
         LambdaCompute(clients),
         outputs["WorkerAliasArn"],
         CloudWatchWorkerLogs(clients, outputs["WorkerLogGroup"]),

@@ -14,17 +14,15 @@ import os
 import time
 from collections.abc import Collection, Mapping
 from contextlib import AbstractContextManager, ExitStack
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, Self
 
 from sparklet import __version__
 from sparklet.aws.clients import AwsClients
-from sparklet.aws.dynamodb import DynamoLedger
-from sparklet.aws.object_store import S3ObjectStore, input_stores
+from sparklet.aws.deployment import deployment
 from sparklet.aws.orchestrator import StepFunctionsOrchestrator
-from sparklet.aws.task_queue import SqsTaskQueue
 from sparklet.data_catalog.glue import GlueCatalog
 from sparklet.engines.create import clusters_of, engines_of
 from sparklet.errors import LocalStackError, SettingsError
@@ -159,13 +157,18 @@ class LocalStack(AbstractContextManager["LocalStack"]):
 
     def deployment(self) -> Deployment:
         """The stack's ports for planning, checking and recovery."""
-        at = deployment(self.clients, self.info.bucket, self.info.ledger_table, self.info.queue_url)
+        names = self.info.bucket, self.info.ledger_table, self.info.queue_url
         tasks, named = LocalProcesses(self._state.tasks), engines()
         functions = partial(of_workers, {**os.environ, SPARK_LINE: stack_file().stem})
         of_template = engines_of(self.clients, engines({"SPARKLET_ENGINES": self.info.engines}), {}, functions)
         here = {**clusters_of(named, tasks, functions), PROCESS: tasks, **of_template}
         engines_here = {name: here[name] for name in (*named, PROCESS, *of_template) if name in here}
-        return replace(at, engines=engines_here, functions=functions)
+        more: dict[str, Any] = {
+            "engines": engines_here,
+            "functions": functions,
+            "catalog": GlueCatalog(self.clients).objects,
+        }
+        return deployment(self.clients, *names, **more)
 
     def close(self) -> None:
         """Give the hold back; the host ends the stack if it was the last."""
@@ -173,13 +176,6 @@ class LocalStack(AbstractContextManager["LocalStack"]):
 
     def __exit__(self, *_: object) -> None:
         self.close()
-
-
-def deployment(clients: AwsClients, bucket: str, ledger_table: str, queue_url: str) -> Deployment:
-    """The ports for a command line's work on a stack, a local or a deployed one."""
-    ledger, queue = DynamoLedger(clients, ledger_table), SqsTaskQueue(clients, queue_url)
-    ports = S3ObjectStore(clients), ledger, queue, ledger.clock, input_stores(clients)
-    return Deployment(bucket, *ports, catalog=GlueCatalog(clients).objects)
 
 
 def running(state_dir: Path) -> StackInfo | None:

@@ -9,12 +9,10 @@ from typing import Any
 
 from sparklet import metrics
 from sparklet.aws.clients import AwsClients
-from sparklet.aws.dynamodb import DynamoLedger, DynamoTaskStore
+from sparklet.aws.deployment import deployment as compose
 from sparklet.aws.notifiers import notifier_for
-from sparklet.aws.object_store import S3ObjectStore, input_stores
 from sparklet.aws.orchestrator import StepFunctionsOrchestrator
 from sparklet.aws.stacks import settings_of
-from sparklet.aws.task_queue import SqsTaskQueue
 from sparklet.data_catalog.glue import GlueCatalog
 from sparklet.engines.create import engines_of
 from sparklet.errors import EventError, NoticeError, SparkletError
@@ -181,15 +179,8 @@ def deployment() -> Deployment:
     clients = AwsClients()
     functions = partial(settings_of, clients, settings.worker_function)
     env = {"SPARKLET_BUCKET": settings.bucket, "SPARKLET_LEDGER_TABLE": settings.ledger_table}
-    ledger = DynamoLedger(clients, settings.ledger_table)
-    return Deployment(
-        bucket=settings.bucket,
-        store=S3ObjectStore(clients),
-        ledger=ledger,
-        queue=SqsTaskQueue(clients, settings.queue_url),
-        clock=ledger.clock,
-        open_inputs=input_stores(clients),
-        tasks=DynamoTaskStore(clients, settings.ledger_table, ledger.clock),
+    return compose(
+        *(clients, settings.bucket, settings.ledger_table, settings.queue_url),
         notifier=notifier_for(clients, settings.notice_topic_arn, settings.notice_bus),
         engines=engines_of(clients, settings.engines, env, functions),
         functions=functions if settings.worker_function else None,

@@ -21,7 +21,6 @@ from sparklet.clock import SystemClock
 from sparklet.events import Event, answer, parse_event
 from sparklet.log import Log
 from sparklet.metrics import Emitter, Meter
-from sparklet.ports.deployment import Deployment
 from sparklet.settings import WorkerSettings, map_concurrency, metrics_namespace, worker_settings
 from sparklet.spark.runner import Runner
 from sparklet.spark.task_limits import Deadline
@@ -67,10 +66,11 @@ def _worker() -> tuple[Worker, Measuring]:
 def worker_over_aws(settings: WorkerSettings, runner: Runner, meter: Meter | None = None) -> Worker:
     """A worker whose ports are AWS's, of this environment's account and region."""
     from sparklet.aws.clients import AwsClients
-    from sparklet.aws.dynamodb import DynamoLedger, DynamoTaskStore
+    from sparklet.aws.deployment import deployment
+    from sparklet.aws.dynamodb import DynamoTaskStore
     from sparklet.aws.notifiers import notifier_for
-    from sparklet.aws.object_store import S3ObjectStore, input_stores
-    from sparklet.aws.task_queue import SqsTaskQueue, queue_opener
+    from sparklet.aws.object_store import S3ObjectStore
+    from sparklet.aws.task_queue import queue_opener
 
     clients = AwsClients()
     store = S3ObjectStore(clients)
@@ -88,9 +88,8 @@ def worker_over_aws(settings: WorkerSettings, runner: Runner, meter: Meter | Non
             log_stream=log_stream,
         )
     if settings.ledger_table and settings.bucket:
-        ledger, queue = DynamoLedger(clients, settings.ledger_table), SqsTaskQueue(clients, settings.queue_url)
-        ports = settings.bucket, store, ledger, queue, SystemClock(), input_stores(clients)
-        at = Deployment(*ports, meter=meter)
+        names = settings.bucket, settings.ledger_table, settings.queue_url
+        at = deployment(clients, *names, clock=SystemClock(), meter=meter)
         engine = os.environ.get("SPARKLET_ENGINE", "")  # lambda-large is this code in a function of its own
         worker.shards = ShardClaims(
             at, worker.executor, log_stream, map_concurrency=map_concurrency(), engine=engine, peak_mb=memory_peak_mb

@@ -10,9 +10,9 @@ import pytest
 
 from sparklet.app.explain import advice
 from sparklet.aws.clients import WRITES, AwsClients
+from sparklet.aws.deployment import deployment
 from sparklet.errors import ObjectForbiddenError
 from sparklet.local.java import jks, trust_options
-from sparklet.local.stack import deployment
 from sparklet.model import Run, RunState, ShardState
 from sparklet.planning.new_run import new_run
 from sparklet.planning.planner import plan
