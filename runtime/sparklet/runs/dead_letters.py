@@ -15,6 +15,7 @@ from sparklet.events import TaskRequest
 from sparklet.job.event_objects import read_json
 from sparklet.ledger.task_leases import give_up
 from sparklet.model import Dispatch, Failure, Notice, Run, ShardRecord, ShardRef, ShardState, TaskRecord
+from sparklet.planning.planner import send_messages
 from sparklet.ports import Message
 from sparklet.ports.deployment import Deployment
 from sparklet.runs.redelivery import DEAD_LETTER
@@ -51,7 +52,7 @@ def consume(at: Deployment, message: Message) -> Disposition:
             if at.ledger.attempts.abandon(record, _last_cause(record)):
                 return Disposition.FAILED
         elif counted := at.ledger.attempts.count_requeue(record, unrun=True):
-            at.queue.send([counted.ref.to_body()])
+            send_messages(at, run, [counted], by_check=True)
             return Disposition.SENT_AGAIN
     raise LedgerError(f"shard {ref.shard} of run {ref.run_id} changed {MAX_TRIES} times under its dead-letter message")
 
