@@ -286,7 +286,7 @@ def test_attempts_that_nobody_timed_are_told(terminal: Terminal) -> None:
     (record,) = terminal.world.ledger.shards.list(RUN)
     began_s = run.created_s + 28.1
     ended = replace(record, state=ShardState.SUCCEEDED, attempts=3, started_s=began_s, changed_s=began_s + 0.9)
-    terminal.world.ledger.attempts.put(ended)
+    terminal.world.ledger.put(ended)
 
     words = " ".join(terminal.types("status", RUN).out.split())
     document = terminal.types("status", RUN, "--json").document

@@ -37,7 +37,7 @@ def test_parts_are_cut_by_shards_and_by_bytes(world: World) -> None:
     assert [p.shard_count for p in world.ledger.runs.parts("run-1")] == [4, 4, 2]
 
     new_run(world.at, world.request(run_id="run-2", options=RunOptions(max_objects=1)))
-    plan(world.at, "run-2", part_shards=100, part_bytes=200)
+    plan(world.at, "run-2", part_shards=100, part_bytes=260)
     assert [p.shard_count for p in world.ledger.runs.parts("run-2")] == [3, 3, 3, 1]
 
 
