@@ -11,7 +11,7 @@ from sparklet.aws.clients import AwsClients
 from sparklet.aws.dynamodb import DynamoTaskStore
 from sparklet.errors import LeaseLostError, LedgerError
 from sparklet.ledger.rules import LEASE_EXPIRED, LEASE_GRACE_S
-from sparklet.ledger.task_leases import give_up, write_over
+from sparklet.ledger.task_leases import give_up
 from sparklet.model import Failure, ShardResult, ShardState, TaskRecord
 from sparklet.ports import TaskStore
 from tests.contract.conftest import ON_STACK, TABLE
@@ -76,26 +76,6 @@ def test_a_task_that_has_moved_on_is_not_overwritten(tasks: TaskStore, first: Ta
 
     stands = tasks.get_task(first.task_id)
     assert stands and stands.state is ShardState.SUCCEEDED
-
-
-def test_an_attempt_ends_its_task_over_its_own_renewals(tasks: TaskStore, first: TaskRecord) -> None:
-    assert tasks.replace_task(first, None)
-    renewed = write_over(tasks, first.renewed(NOW_S + 8, 60.0), first)
-
-    done = write_over(tasks, first.succeeded(ShardResult(), NOW_S + 9), first)
-
-    assert (done.state, done.revision) == (ShardState.SUCCEEDED, renewed.revision + 1)
-
-
-def test_an_attempt_whose_task_was_taken_over_changes_nothing(tasks: TaskStore, first: TaskRecord) -> None:
-    assert tasks.replace_task(first, None)
-    assert tasks.replace_task(second := first.claimed("a2", NOW_S + 70, 60.0, ""), first)
-
-    for late in (first.renewed(NOW_S, 60.0), first.failed(Failure("E", "late"), NOW_S)):
-        with pytest.raises(LeaseLostError, match="a1 does not own"):
-            write_over(tasks, late, first)
-
-    assert tasks.get_task(first.task_id) == second
 
 
 def test_a_task_is_given_up_once_and_not_while_it_is_held(tasks: TaskStore, first: TaskRecord) -> None:

@@ -1,14 +1,13 @@
 """Tasks of the asynchronous API, and who may change one: who holds its lease, or anybody once the lease is over."""
 
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import replace
 from typing import Protocol
 
 from sparklet.errors import LeaseLostError, LedgerError
 from sparklet.ledger import items
 from sparklet.ledger.rules import bounded_failure, is_held, task_failure
 from sparklet.ledger.store import Store
-from sparklet.model import Failure, ShardState, TaskRecord
+from sparklet.model import Failure, TaskRecord
 
 
 class TaskStore(Protocol):
@@ -39,16 +38,6 @@ class Tasks:
     def replace_task(self, record: TaskRecord, was: TaskRecord | None) -> bool:
         """Swap a task."""
         return self._store.write(items.task_change(record, was)).applied
-
-
-def write_over(tasks: TaskStore, after: TaskRecord, was: TaskRecord) -> TaskRecord:
-    """Replace ``was``, or a renewal of it by the same attempt; LeaseLostError if another attempt owns the task."""
-    while not tasks.replace_task(after, was):
-        stands = tasks.get_task(was.task_id)
-        if not stands or (stands.attempt_id, stands.state) != (was.attempt_id, ShardState.RUNNING):
-            raise LeaseLostError(f"attempt {was.attempt_id} does not own task {was.task_id} any more")
-        was, after = stands, replace(after, revision=stands.revision + 1)
-    return after
 
 
 def give_up(

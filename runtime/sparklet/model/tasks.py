@@ -49,10 +49,6 @@ class TaskRecord:
         attempt = {"attempts": self.attempts + 1, "attempt_id": attempt_id, "log_stream": log_stream}
         return self._changed(ShardState.RUNNING, now_s, started_s=now_s, lease_end_s=now_s + lease_s, **attempt)
 
-    def renewed(self, now_s: float, lease_s: float) -> Self:
-        """RUNNING still, its lease ``lease_s`` from now."""
-        return self._changed(ShardState.RUNNING, now_s, lease_end_s=now_s + lease_s)
-
     def succeeded(self, result: ShardResult, now_s: float) -> Self:
         """SUCCEEDED, with what fits of the result."""
         encoded = (uri.encode(errors="replace") for uri in result.outputs[:MAX_OUTPUTS])

@@ -13,7 +13,6 @@ from typing import Protocol
 from sparklet.errors import LeaseLostError, LedgerError, NoticeError
 from sparklet.events import Outcome, Task
 from sparklet.ledger.rules import LEASE_GRACE_S, LOG_STREAM_BYTES, bounded_failure, cut, is_held, task_failure
-from sparklet.ledger.task_leases import write_over
 from sparklet.model import ClaimStatus, Failure, Notice, ShardResult, TaskRecord
 from sparklet.ports import Clock, Notifier, TaskQueue, TaskStore
 from sparklet.worker.attempt import Attempt, return_message
@@ -146,4 +145,7 @@ class ClaimedRequest:
             self.claims.notify(self.record, self.attempt)
 
     def _replace(self, after: TaskRecord) -> None:
-        self.record = write_over(self.claims.tasks, after, self.record)
+        was = self.record
+        if not self.claims.tasks.replace_task(after, was):
+            raise LeaseLostError(f"attempt {was.attempt_id} does not own task {was.task_id} any more")
+        self.record = after
