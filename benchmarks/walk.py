@@ -58,7 +58,7 @@ from tests.world import SCRIPT, World
 ROOT = Path(sparklet.__file__).parent
 ADAPTERS = (
     *("stand_ins/memory_store.py", "stand_ins/memory.py", "sparklet/settings.py"),
-    *(f"sparklet/ledger/{name}.py" for name in ("attempts", "runs", "shards")),
+    *(f"sparklet/ledger/{name}.py" for name in ("attempts", "memory", "runs", "shards")),
 )
 SOURCE = "s3://data/in/"
 
