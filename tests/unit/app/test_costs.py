@@ -54,8 +54,8 @@ def test_a_queue_by_hand() -> None:
     assert found.costs["dispatch"] == pytest.approx(210 * 0.0000004)
     # a lease is renewed every 8 s of 2,500:
     assert found.costs["ledger"] == pytest.approx((100 * 8 + 2500 / 8) * 0.000000625 + 100 * 4 * 0.000000125)
-    assert found.costs["s3"] == pytest.approx(100 * (5 * 0.000005 + 7 * 0.0000004))
-    assert found.cost == pytest.approx(0.0833535 + 0.000084 + 0.0007453125 + 0.00278)
+    assert found.costs["s3"] == pytest.approx(100 * (5 * 0.000005 + 6 * 0.0000004))
+    assert found.cost == pytest.approx(0.0833535 + 0.000084 + 0.0007453125 + 0.00274)
 
 
 def test_a_map_by_hand() -> None:
