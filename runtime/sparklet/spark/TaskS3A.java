@@ -35,6 +35,7 @@ import org.apache.hadoop.fs.s3a.S3AFileStatus;
 import org.apache.hadoop.fs.s3a.S3AFileSystem;
 import org.apache.hadoop.mapred.InvalidFileTypeException;
 import org.apache.hadoop.util.Progressable;
+import org.apache.hadoop.util.VersionInfo;
 import org.apache.hadoop.util.functional.RemoteIterators;
 import org.apache.parquet.hadoop.ParquetFileReader;
 import org.apache.parquet.hadoop.ParquetFileWriter;
@@ -69,6 +70,8 @@ public class TaskS3A extends S3AFileSystem {
 
     private static final Pattern TEXT_READERS = Pattern.compile("(Line|TextFile|Xml)RecordReader|CodecStreams");
     private static final int HEAD_BYTES = 512;
+    private static final boolean HAS_QUOTES = // in ETags: AWS's second client, since Hadoop 3.4, leaves them there
+            !VersionInfo.getVersion().matches("(2|3\\.[0-3])\\..*");
 
     public void initialize(URI uri, Configuration conf) throws IOException {
         super.initialize(uri, conf);
@@ -115,8 +118,9 @@ public class TaskS3A extends S3AFileSystem {
     /** What the plan knows of an input need not be asked: S3A reads by its ETag, or not at all. */
     private void know(String key, String etag, long bytes, long modifiedMs) {
         Path path = new Path(getUri().getScheme(), getUri().getHost(), key.substring(key.indexOf('/')));
+        String answered = HAS_QUOTES ? '"' + etag + '"' : etag; // S3A compares it with each answer's
         known.put(key, new S3AFileStatus(
-                bytes, modifiedMs, path, getDefaultBlockSize(path), getUsername(), etag, null));
+                bytes, modifiedMs, path, getDefaultBlockSize(path), getUsername(), answered, null));
     }
 
     /** Spark's index of files asks this of each path that it reads: below which folder do partitions begin? */
