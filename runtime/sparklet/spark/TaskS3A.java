@@ -70,7 +70,7 @@ public class TaskS3A extends S3AFileSystem {
 
     private static final Pattern TEXT_READERS = Pattern.compile("(Line|TextFile|Xml)RecordReader|CodecStreams");
     private static final int HEAD_BYTES = 512;
-    private static final boolean HAS_QUOTES = // in ETags: AWS's second client, since Hadoop 3.4, leaves them there
+    private static final boolean MUST_ASK = // since Hadoop 3.4 S3A asks again and again, for a minute, for another ETag
             !VersionInfo.getVersion().matches("(2|3\\.[0-3])\\..*");
 
     public void initialize(URI uri, Configuration conf) throws IOException {
@@ -89,7 +89,7 @@ public class TaskS3A extends S3AFileSystem {
                             throw new IOException("a shard has two parts of " + words[at]);
                         }
                     }
-                    if (!words[at + 6].isEmpty()) {
+                    if (!words[at + 6].isEmpty() && !MUST_ASK) {
                         know(words[at], words[at + 1], Long.parseLong(words[at + 6]), Long.parseLong(words[at + 7]));
                     }
                 }
@@ -118,9 +118,8 @@ public class TaskS3A extends S3AFileSystem {
     /** What the plan knows of an input need not be asked: S3A reads by its ETag, or not at all. */
     private void know(String key, String etag, long bytes, long modifiedMs) {
         Path path = new Path(getUri().getScheme(), getUri().getHost(), key.substring(key.indexOf('/')));
-        String answered = HAS_QUOTES ? '"' + etag + '"' : etag; // S3A compares it with each answer's
         known.put(key, new S3AFileStatus(
-                bytes, modifiedMs, path, getDefaultBlockSize(path), getUsername(), answered, null));
+                bytes, modifiedMs, path, getDefaultBlockSize(path), getUsername(), etag, null));
     }
 
     /** Spark's index of files asks this of each path that it reads: below which folder do partitions begin? */

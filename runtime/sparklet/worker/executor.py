@@ -275,6 +275,7 @@ def _failed(execution: Execution, result: ScriptResult, uris: Sequence[str], *, 
     cause, stderr_tail, staging, files = result.cause, result.stderr_tail, execution.staging, [*result.files]
     if staging is not None:  # the user does not know the fetched files
         cause, stderr_tail, *files = (staging.with_origins(text, uris) for text in (cause, stderr_tail, *files))
+    gone = "NoSuchKey" in cause and not {item.uri for item in execution.inputs}.isdisjoint(files)  # since the plan
     event, secrets = execution.event, set[str]()
     redacted([event["params"] if execution.is_shard else event, execution.args, execution.env], secrets)
     cause, stderr_tail = hidden(cause, secrets), hidden(stderr_tail, secrets)
@@ -285,7 +286,8 @@ def _failed(execution: Execution, result: ScriptResult, uris: Sequence[str], *, 
         cause=cause,
         place=result.place,
         stderr_tail=stderr_tail,
-        permanent=result.cause_class.rsplit(".", 1)[-1] in PERMANENT_CAUSES or bool(result.comes_again and as_planned),
+        permanent=result.cause_class.rsplit(".", 1)[-1] in PERMANENT_CAUSES
+        or bool((result.comes_again or gone) and as_planned),
         files=tuple(files),
     )
 
