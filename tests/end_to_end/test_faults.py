@@ -15,7 +15,7 @@ from tests.waiting import PATIENCE, eventually
 pytestmark = [pytest.mark.spark, pytest.mark.stack, pytest.mark.slow]
 
 OUTAGE_S = 10.0
-SHORT_S = int(45 * PATIENCE)  # so that the lease of a killed worker is over soon
+SHORT_S = int(75 * PATIENCE)  # so that the lease of a killed worker is over soon
 
 
 @pytest.fixture(scope="module")

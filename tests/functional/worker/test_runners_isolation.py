@@ -221,7 +221,7 @@ def test_objects_that_scripts_held_in_the_jvm_are_released(warm: Bench) -> None:
     before = warm.run(count).told()
     warm.run(SPARK + "kept = [spark.range(n) for n in range(300)]\nimport os\nos._exit(0)")
 
-    assert warm.run(count).told() == before
+    assert warm.run(count).told() <= before  # fewer if the collector came late before
 
 
 PROXY = (
