@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import re
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
@@ -69,6 +70,8 @@ PERMANENT_CAUSES = frozenset(
     }
 )
 """Root causes that every attempt on the same input has. All others are retried, such as a 503 of S3 in a script."""
+
+_GONE = re.compile("NoSuchKey|No such file or directory: s3")
 
 
 @dataclass(frozen=True, slots=True)
@@ -275,7 +278,7 @@ def _failed(execution: Execution, result: ScriptResult, uris: Sequence[str], *, 
     cause, stderr_tail, staging, files = result.cause, result.stderr_tail, execution.staging, [*result.files]
     if staging is not None:  # the user does not know the fetched files
         cause, stderr_tail, *files = (staging.with_origins(text, uris) for text in (cause, stderr_tail, *files))
-    gone = "NoSuchKey" in cause and not {item.uri for item in execution.inputs}.isdisjoint(files)  # since the plan
+    gone = _GONE.search(cause) and not {item.uri for item in execution.inputs}.isdisjoint(files)  # since the plan
     event, secrets = execution.event, set[str]()
     redacted([event["params"] if execution.is_shard else event, execution.args, execution.env], secrets)
     cause, stderr_tail = hidden(cause, secrets), hidden(stderr_tail, secrets)
