@@ -98,7 +98,10 @@ def test_stop_reports_that_nothing_is_running(tmp_path: Path) -> None:
 
 def test_a_kept_stack_outlives_clients_and_is_replaced_unused(lab: Lab) -> None:
     said: list[str] = []
-    with lab.attach(keep=True, timeout_s=20) as one, lab.attach(said, timeout_s=30, replace_kept=True) as stack:
+    with (
+        lab.attach(keep=True, timeout_s=20) as one,
+        lab.attach(said, timeout_s=30, replace_kept=True, asked=("timeout_s",)) as stack,
+    ):
         assert stack.info.timeout_s == 20  # it has another client
         assert stack.info.host_pid == one.info.host_pid
     assert any("timeout_s: 20 instead of 30" in line and "sparklet stop" in line for line in said)
