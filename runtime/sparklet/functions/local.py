@@ -146,7 +146,7 @@ class _Process:
         self.end()
         facts = {}
         if self._process:
-            self._pool.shutdown()  # then the exit code is known
+            self._pool.shutdown()  # waits for its thread, which waits for the process: then the exit code is known
             facts, code = {"pid": self._process.pid}, self._process.exitcode
             if reason == "killed" and code:
                 cause = (
@@ -168,8 +168,9 @@ class _Process:
         """Kill it, at once."""
         self.ended = True
         if self._process:
-            self._process.kill()
-        self._pool.shutdown(wait=False)
+            self._process.kill()  # which its pool notices
+        else:
+            self._pool.shutdown(wait=False)
 
 
 _performer: Performer  # of a worker process
