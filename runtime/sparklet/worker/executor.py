@@ -9,7 +9,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from sparklet.errors import (
     EventError,
@@ -24,6 +24,7 @@ from sparklet.errors import (
 )
 from sparklet.events import Event, Source, Task
 from sparklet.job.outcome import CLAIMED, EVENT, OUTCOME_FILE
+from sparklet.log import Log
 from sparklet.model import (
     CONF_FILE,
     INPUT,
@@ -57,6 +58,7 @@ from sparklet.worker.script_event import (
 )
 from sparklet.worker.staging import LOCAL, Staging, uploaded
 
+WORK, OUTCOME = "work", "outcome.json"  # the script's folder in the task's, and its report in that
 MAX_OUTCOME_BYTES = 64 * MIB  # escaping may make an answer of 6 MB six times as long
 
 PERMANENT_CAUSES = frozenset(
@@ -72,6 +74,15 @@ PERMANENT_CAUSES = frozenset(
 """Root causes that every attempt on the same input has. All others are retried, such as a 503 of S3 in a script."""
 
 _GONE = re.compile("NoSuchKey|No such file or directory: s3")
+
+
+class Fetched(NamedTuple):
+    """A script, and what a run has beside it."""
+
+    script: Path
+    py_files: tuple[Path, ...]
+    files: tuple[Path, ...]
+    conf: Path | None  # the run's options of Spark
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,22 +118,16 @@ class Executor:
         ``min_free_bytes`` would stay free; ScriptFailedError if the script exits with another code than 0.
         """
         deadline, log, min_free_bytes = attempt.deadline, attempt.log, self.settings.min_free_bytes
-        planned, (script, beside) = execution, self.scripts.fetch(execution.script)
-        py_files = tuple(path for path in beside if path.suffix in PY_FILE_SUFFIXES)
-        files = tuple(path for path in beside if path not in py_files and path.name != CONF_FILE)
-        conf: dict[str, str] = next((json.loads(path.read_bytes()) for path in beside if path.name == CONF_FILE), {})
+        planned, (script, py_files, files, conf) = execution, self.scripts.fetch(execution.script)
         with task_folder(self.settings.scratch, attempt.attempt_id, min_free_bytes) as own, ExitStack() as ending:
-            folder = own / "work"  # the script finds nothing there
-            folder.mkdir()
+            (folder := own / WORK).mkdir()  # the script finds nothing there
             for path in files:
                 (folder / path.name).symlink_to(path)
-            outcome_file = folder / "outcome.json"
             reads_folder = execution.is_shard and _reads_folder(execution, script)
             if not self._has_view:
                 _refuse_without_view(execution, script, reads_folder=reads_folder)
             execution, uris, copies = self._inputs(execution, own, attempt, ending, script)
-            event = execution.event
-            of_event = handed_over(event, own, is_shard=execution.is_shard)
+            of_event = handed_over(execution.event, own, is_shard=execution.is_shard)
             argument = of_event[EVENT] if takes_event(script, py_files) else ""
             claimed = {CLAIMED: "1"} if execution.is_shard else {}
             (own / INPUTS).write_text("\0".join(_planned(execution, copies)), encoding="utf-8")
@@ -134,16 +139,16 @@ class Executor:
                 ending.callback(execution.keep_events, events)  # that of a failed attempt, too
             call = ScriptCall(
                 script=script,
-                args=script_arguments(execution.args, event if execution.is_shard else {}, argument),
+                args=script_arguments(execution.args, execution.event if execution.is_shard else {}, argument),
                 work_dir=folder,
                 deadline=deadline,
-                env={**of_event, **execution.env, OUTCOME_FILE: str(outcome_file), **claimed},
+                env={**of_event, **execution.env, OUTCOME_FILE: str(folder / OUTCOME), **claimed},
                 py_files=py_files,
                 files=files,
-                conf=conf,
+                conf=json.loads(conf.read_bytes()) if conf else {},
                 inputs=execution.inputs,
                 has_copies=bool(copies) and self._has_view,
-                output=event["output_path"] if execution.is_shard else "",
+                output=execution.event["output_path"] if execution.is_shard else "",
                 events=events,
             )
             started_s = time.monotonic()
@@ -154,18 +159,7 @@ class Executor:
             if result.exit_code == 0 and not looks:
                 parts = [number for number, item in enumerate(execution.inputs) if number in copies or item.slice]
                 self._refuse_unseen(own / SEEN, uris, parts, reads_folder=reads_folder)
-                begun, ended = (
-                    [*each.iterdir()] if each.exists() else [] for each in (own / UNCOMMITTED, own / SCHEMAS)
-                )
-                uncommitted = tuple(path.name for path in begun)
-                written = {path.name: path.read_text(encoding="utf-8") for path in ended}
-                outcome = read_outcome(outcome_file)
-                names = left_behind(folder)
-                if self._has_view and outcome == ShardResult() and not py_files:  # which may do anything
-                    _refuse_lost_work(names, own / SEEN, execution, script)
-                if names:
-                    log.warning(told(names, "")[0])
-                return replace(outcome, uncommitted=uncommitted, written=written)
+                return self._report(execution, script, own, log, is_alone=not py_files)
             if not (result.suspect or looks):
                 raise _failed(execution, result, uris, is_local=self.inputs_to is None)
         cause = f"Spark failed in a JVM that other scripts had used: {result.cause_class}: {result.cause}"
@@ -177,6 +171,20 @@ class Executor:
         log.warning("the script is run again", cause=cause)
         execution.discard()
         return self.execute(planned, attempt)
+
+    def _report(self, execution: Execution, script: Path, own: Path, log: Log, *, is_alone: bool) -> ShardResult:
+        """What a script that has ended well reports, and what else it left; PlanError if its work is lost.
+
+        ``is_alone``: whether it has no py-files, which may do anything.
+        """
+        begun, ended = ([*each.iterdir()] if each.exists() else [] for each in (own / UNCOMMITTED, own / SCHEMAS))
+        written = {path.name: path.read_text(encoding="utf-8") for path in ended}
+        outcome, names = read_outcome(own / WORK / OUTCOME), left_behind(own / WORK)
+        if self._has_view and outcome == ShardResult() and is_alone:
+            _refuse_lost_work(names, own / SEEN, execution, script)
+        if names:
+            log.warning(told(names, "")[0])
+        return replace(outcome, uncommitted=tuple(path.name for path in begun), written=written)
 
     @cached_property
     def _has_view(self) -> bool:
@@ -203,10 +211,11 @@ class Executor:
     ) -> tuple[Execution, list[str], Mapping[int, Path]]:
         """Fetch what Spark cannot read; what the script then reads, the addresses of it all, and the local copies."""
         uris = [item.uri for item in execution.inputs]
-        if execution.staging is None or not execution.staging.is_needed:
+        staging = execution.staging
+        if staging is None or not (staging.looks or any(map(staging.is_fetched, staging.items))):
             return execution, uris, {}
         started_s, min_free_bytes = time.monotonic(), self.settings.min_free_bytes
-        staging, copies = execution.staging.fetch(
+        staging, copies = staging.fetch(
             own, attempt.deadline, min_free_bytes, in_view=self._has_view, unpack=unpacks(script)
         )
         if staging.origins:
@@ -258,8 +267,7 @@ class Executor:
         if "env" not in choice:
             return {}
         uri = str(choice["env"])
-        path, _ = self.scripts.fetch(unpinned(uri))
-        text = path.read_text(encoding="utf-8", errors="replace")
+        text = self.scripts.fetch(unpinned(uri)).script.read_text(encoding="utf-8", errors="replace")
         return script_environment(strings({uri: text}, uri), uri)
 
 
@@ -401,19 +409,23 @@ class ScriptCache:
     _allowed: tuple[str, ...]  # prefixes (``s3://bucket/folder/``) of scripts
     _digests: dict[Path, str] = field(default_factory=dict)
 
-    def fetch(self, script: ScriptRef) -> tuple[Path, tuple[Path, ...]]:
-        """A script and its py-files; raises ScriptNotAllowedError or ScriptFetchError.
+    def fetch(self, script: ScriptRef) -> Fetched:
+        """A script and what lies beside it; raises ScriptNotAllowedError or ScriptFetchError.
 
         A run's are verified by the digests in the run and in the URIs; a script without a digest is the current one.
         """
         check_script(script.uri, self._allowed)
-        if not script.sha256:
+        if script.sha256:
+            path = self._file(script.uri, script.sha256, sha256=script.sha256)
+            copies = ((uri, uri.split("/")[-2]) for uri in script.py_files)  # …/<sha256>/<name>, made by planning
+            beside = [self._file(uri, _sha256(uri.encode()), sha256=digest) for uri, digest in copies]
+        else:
             for uri in script.py_files:
                 check_script(uri, self._allowed)
-            return self._current(script.uri), tuple(map(self._current, script.py_files))
-        path = self._file(script.uri, script.sha256, sha256=script.sha256)
-        copies = ((uri, uri.split("/")[-2]) for uri in script.py_files)  # …/<sha256>/<name>, made by planning
-        return path, tuple(self._file(uri, _sha256(uri.encode()), sha256=digest) for uri, digest in copies)
+            path, *beside = map(self._current, (script.uri, *script.py_files))
+        py_files = tuple(each for each in beside if each.suffix in PY_FILE_SUFFIXES)
+        files = tuple(each for each in beside if each not in py_files and each.name != CONF_FILE)
+        return Fetched(path, py_files, files, next((each for each in beside if each.name == CONF_FILE), None))
 
     def _current(self, uri: str) -> Path:
         try:

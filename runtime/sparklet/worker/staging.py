@@ -75,11 +75,6 @@ class Staging:
     max_bytes: int = 0  # that packed inputs and those beside them may have, unpacked; 0: any
     looks: bool = False  # at first bytes, too: Spark has met some that are not what a name says
 
-    @property
-    def is_needed(self) -> bool:
-        """Whether Spark does not read all inputs itself."""
-        return self.looks or any(map(self._is_fetched, self.items))
-
     def fetch(
         self, folder: Path, deadline: Deadline, min_free_bytes: int, *, in_view: bool = False, unpack: bool = True
     ) -> tuple["Staging", dict[int, Path]]:
@@ -92,7 +87,7 @@ class Staging:
         from concurrent.futures import ThreadPoolExecutor  # here, to keep cold starts fast
 
         with ThreadPoolExecutor(AT_A_TIME) as pool:
-            needed = compress(enumerate(self.items), pool.map(self._is_fetched, self.items))
+            needed = compress(enumerate(self.items), pool.map(self.is_fetched, self.items))
             paths = {number: folder / FOLDER / staged_name(number, item.uri) for number, item in needed}
         items = [self.items[number] for number in paths]
         needed_bytes = sum(item.size_bytes + (item.slice.header_bytes if item.slice else 0) for item in items)
@@ -115,7 +110,8 @@ class Staging:
             return self._unpacked(paths, min_free_bytes, local)
         return self, paths
 
-    def _is_fetched(self, item: InputObject) -> bool:
+    def is_fetched(self, item: InputObject) -> bool:
+        """Whether Spark does not read an input itself."""
         is_fetched = needs_staging(item, self.access)
         return is_fetched or (self.looks and is_misnamed(item.uri, self.store.get(item.uri, 0, FIRST_BYTES)))
 

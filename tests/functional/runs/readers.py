@@ -116,7 +116,7 @@ class Worker:
 
     def execute(self, execution: Execution, attempt: WorkerAttempt) -> ShardResult:
         """What the claims' executor does."""
-        path, _ = self.scripts.fetch(execution.script)
+        path = self.scripts.fetch(execution.script).script
         self.pause()
         return self.script(execution, path)
 
