@@ -14,7 +14,7 @@ from sparklet.model import SCHEME, Run, ShardRecord, ShardState, split_uri
 from sparklet.model.options import LARGE
 from sparklet.planning.packing import PlanPreview
 from sparklet.runs.summary import Summary
-from sparklet.tables.opening import how_to_open, uncommitted
+from sparklet.tables.opening import how_to_open, uncommitted_text
 
 OUT_OF_MEMORY = ("OutOfMemoryError", "MemoryError")
 OUT_OF_TIME = ("DeadlineExceededError",)
@@ -67,7 +67,7 @@ def result_document(stack: OpenStack, run: Run, summary: Summary) -> dict[str, A
         "waited_s": round(summary.waited_s, 3),
         "output": output,
         "table": run.table or None,
-        "uncommitted": uncommitted(stack.at, run) or None,
+        "uncommitted": uncommitted_text(stack.at, run) or None,
         "open": how_to_open(stack.at, run, on_disk(stack, output)) or None,
         "manifest": manifest,
         "manifest_file": on_disk(stack, manifest) if stack.state else None,

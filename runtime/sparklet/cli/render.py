@@ -20,7 +20,7 @@ from sparklet.app.status import RunView
 from sparklet.model import Dispatch, InputObject, Run, RunState, ShardRecord, ShardState
 from sparklet.planning.packing import PlanPreview
 from sparklet.runs.summary import Summary
-from sparklet.tables.opening import how_to_open, table_text, uncommitted
+from sparklet.tables.opening import how_to_open, table_text, uncommitted_text
 
 EXCLUDED = "Not included: failed attempts, planner, checker, state machine, storage, transfer, logs, idle resources."
 MIN_WIDTH = 20  # of prose
@@ -179,7 +179,7 @@ def _add_result(facts: Facts, stack: OpenStack, run: Run, summary: Summary) -> N
     output, _ = places_of(stack, run)
     state = f"{summary.state} (being cancelled)" if run.cancelled_s and not summary.state.ended else str(summary.state)
     facts.add_row("state", Text(state, style=STYLES.get(summary.state, "cyan")))
-    missing = uncommitted(stack.at, run)
+    missing = uncommitted_text(stack.at, run)
     if summary.rows is not None:
         facts.add_row("rows", f"{summary.rows:,}" + (f" of succeeded shards; {missing}" if missing else ""))
     if summary.drift:

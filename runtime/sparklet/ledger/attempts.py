@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from sparklet.clock import Clock
 from sparklet.errors import LedgerError
 from sparklet.ledger import items, transitions
-from sparklet.ledger.store import New, Store, Update
+from sparklet.ledger.store import TRIES, New, Store, Update
 from sparklet.model import (
     Claim,
     ClaimStatus,
@@ -23,8 +23,6 @@ from sparklet.model import (
     ShardResult,
     ShardState,
 )
-
-TRIES = 10
 
 
 class Attempts:

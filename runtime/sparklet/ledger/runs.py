@@ -6,11 +6,8 @@ from types import MappingProxyType
 from sparklet.clock import Clock
 from sparklet.errors import CheckpointConflictError, LedgerError, RunExistsError, RunNotFoundError
 from sparklet.ledger import items, rules, transitions
-from sparklet.ledger.store import Change, Delete, New, Store, Update
+from sparklet.ledger.store import ABSENT, TRIES, Change, Delete, New, Store, Update
 from sparklet.model import PartRecord, Run, RunState, ScriptRef, ledger_bucket_count
-
-TRIES = 10
-ABSENT = {"pk": None}
 
 
 class Runs:

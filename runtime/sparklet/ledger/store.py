@@ -13,6 +13,9 @@ from sparklet.model import ShardState
 
 Key = tuple[str, str]
 Item = Mapping[str, Any]
+ABSENT: Item = {"pk": None}
+"""What holds where there is no item."""
+TRIES = 10  # of a swap that others come before
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +32,7 @@ class New:
     @property
     def given(self) -> Item:
         """What must hold: there is no item."""
-        return {"pk": None}
+        return ABSENT
 
 
 @dataclass(frozen=True, slots=True)

@@ -163,12 +163,8 @@ class LocalStack(AbstractContextManager["LocalStack"]):
         of_template = engines_of(self.clients, engines({"SPARKLET_ENGINES": self.info.engines}), {}, functions)
         here = {**clusters_of(named, tasks, functions), PROCESS: tasks, **of_template}
         engines_here = {name: here[name] for name in (*named, PROCESS, *of_template) if name in here}
-        more: dict[str, Any] = {
-            "engines": engines_here,
-            "functions": functions,
-            "catalog": GlueCatalog(self.clients).objects,
-        }
-        return deployment(self.clients, *names, **more)
+        catalog = GlueCatalog(self.clients).objects
+        return deployment(self.clients, *names, engines=engines_here, functions=functions, catalog=catalog)
 
     def close(self) -> None:
         """Give the hold back; the host ends the stack if it was the last."""

@@ -20,7 +20,7 @@ def table_text(run: Run) -> str:
     return f"{run.table} in the catalog {place}" if place else run.table
 
 
-def uncommitted(at: Deployment, run: Run) -> str:
+def uncommitted_text(at: Deployment, run: Run) -> str:
     """What a run that ended without success has committed: nothing, or not all; "" if it succeeded, or has no table."""
     if run.state not in (RunState.FAILED, RunState.CANCELLED) or not run.table or run.table.startswith("parquet:"):
         return ""
