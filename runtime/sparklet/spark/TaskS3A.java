@@ -44,7 +44,7 @@ import org.apache.parquet.hadoop.util.HadoopInputFile;
 import org.apache.parquet.hadoop.util.HadoopOutputFile;
 
 /**
- * S3A that knows size and ETag of each of a task's inputs by the plan, or asks once, which Spark does up to eight times.
+ * S3A that has size and ETag of a task's inputs from the plan, or asks once, where Spark asks up to eight times.
  *
  * S3A then reads by this ETag, which must be the planned one: an input that was replaced since is an error, never a
  * mixture of two objects.
