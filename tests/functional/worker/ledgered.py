@@ -94,15 +94,17 @@ class Function:
         return InputObject(uri, info.size_bytes, info.etag, modified_s=info.modified_s)
 
     def planned(self, request: RunRequest) -> list[ShardRef]:
-        """Plan a run as a user requests it; what its messages name."""
+        """Plan a run as a user requests it, its schema inferred; what its messages name."""
         queue = MemoryTaskQueue(SystemClock())
         at = Deployment(BUCKET, self.store, self.ledger, queue, SystemClock())
+
+        def sent() -> Iterator[ShardRef]:
+            while batch := queue.receive():
+                yield from filter(None, (ShardRef.from_document(json.loads(message.body)) for message in batch))
+
         new_run(at, request)
-        plan(at, request.run_id)
-        refs: list[ShardRef] = []
-        while batch := queue.receive():
-            refs += [ref for message in batch if (ref := ShardRef.from_document(json.loads(message.body)))]
-        return refs
+        plan(at, request.run_id, wait=lambda _: not self.deliver(*sent()))
+        return list(sent())
 
     def deliver(self, *refs: ShardRef) -> list[str]:
         """Invoke with a message for each; the messages that come back."""

@@ -3,7 +3,8 @@
 One job reads the whole folder; Sparklet reads it in shards, packed and cut at random, some files compressed, in
 archives or in UTF-16, which not all names say, with the same reader over ``job.input_list()`` or over the folder's
 address. Rows, columns and types are equal, or the run is refused or fails and names a file. Nothing else passes.
-``make test-all`` tries some twenty folders; with ``SPARKLET_FOLDERS=3000`` ``make pytest`` tries more.
+``make test-all`` tries some twenty folders, always the same; with ``SPARKLET_FOLDERS=3000`` ``make pytest`` tries
+more, and others with each ``SPARKLET_SEED``.
 """
 
 import gzip
@@ -21,7 +22,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import HealthCheck, Phase, given, seed, settings
 from hypothesis import strategies as st
 
 from sparklet.errors import PlanError
@@ -33,7 +34,14 @@ from tests.functional.worker.ledgered import BUCKET, Function, deployed
 
 pytestmark = [pytest.mark.spark, pytest.mark.stack, pytest.mark.slow]
 
-FOLDERS = int(os.environ.get("SPARKLET_FOLDERS") or "20")
+FOLDERS, SEED = int(os.environ.get("SPARKLET_FOLDERS") or "20"), int(os.environ.get("SPARKLET_SEED") or "0")
+TRIALS = settings(
+    max_examples=FOLDERS,
+    deadline=None,
+    database=None,
+    suppress_health_check=list(HealthCheck),
+    phases=[Phase.explicit, Phase.generate] + ([Phase.shrink] if os.environ.get("SPARKLET_SHRINK") else []),
+)
 ROOT = f"s3://{BUCKET}/folders"
 READ = b"""
 import json
@@ -253,13 +261,8 @@ COUNTS: Counter[str] = Counter()
 
 
 @pytest.mark.timeout(3600 + 60 * FOLDERS)
-@settings(
-    max_examples=FOLDERS,
-    deadline=None,
-    derandomize=True,
-    suppress_health_check=list(HealthCheck),
-    phases=[Phase.explicit, Phase.generate] + ([Phase.shrink] if os.environ.get("SPARKLET_SHRINK") else []),
-)
+@seed(SEED)
+@TRIALS
 @given(folder=folders())
 def test_shards_give_what_one_job_gives(function: Function, folder: Folder) -> None:
     found = verdict(function, folder)
