@@ -13,11 +13,13 @@ from rich.live import Live
 from rich.markup import escape
 from rich.progress_bar import ProgressBar
 from rich.segment import Segment
+from rich.style import Style
 from rich.table import Table
 from rich.text import Text
 
 from sparklet.app.costs import Prices
-from sparklet.app.documents import on_disk, result_document
+from sparklet.app.documents import result_document
+from sparklet.app.local_files import local_folder
 from sparklet.app.stack import OpenStack
 from sparklet.app.start import resumable
 from sparklet.app.status import follow_ups, view_run
@@ -95,6 +97,11 @@ class Screen:
         """A line of progress."""
         (self.err if self.as_json else self.out).print(escape(text))
 
+    def link(self, what: str, path: Path) -> None:
+        """A file of this machine, which a terminal opens."""
+        uri = path.absolute().as_uri()
+        (self.err if self.as_json else self.out).print(Text.assemble(f"{what}: ", (uri, Style(link=uri))))
+
     def warn(self, text: str) -> None:
         """A warning; the command continues."""
         self.err.print(Facts(Text.assemble(("warning:", "yellow"), f" {text}")))
@@ -142,19 +149,29 @@ def finish(stack: OpenStack, run_id: str, screen: Screen, prices: Prices, *, rep
     for follower in follow_ups(stack, run):
         screen.say(f"{follower['what']}: {follow_up_text(follower)}")
     if place:
-        screen.say(f"report: {Path(place).as_uri()}")  # terminals make it a link
+        screen.link("report", Path(place))
     raise typer.Exit(exit_code(summary.state))
 
 
 def keep_report(stack: OpenStack, run: Run, screen: Screen, prices: Prices) -> str | None:
-    """Write a local run's report beside its manifest; its file, or None with a warning if that cannot be done."""
-    uri = stack.at.run_uri(run.run_id, f"report-{run.generation}.html")  # a redrive has its own
+    """Write a run's report where its user looks; its file, or None with a warning if that cannot be done."""
+    path = report_path(run)
     try:
-        stack.at.store.put(uri, page(report_document(stack, run, prices), run.run_id).encode())
-    except SparkletError as error:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(page(report_document(stack, run, prices), run.run_id), encoding="utf-8")
+    except (SparkletError, OSError) as error:
         screen.warn(f"there is no report: {error}")
         return None
-    return on_disk(stack, uri)
+    return str(path)
+
+
+def report_path(run: Run) -> Path:
+    """The file of a run's report: beside its local output, else in the working folder; a redrive has its own.
+
+    Spark, and Sparklet as Spark, skip a folder of this name where it is in somebody's input.
+    """
+    folder = local_folder(run).parent if run.local_output else Path.cwd()
+    return folder / "_reports" / f"{run.run_id}-{run.generation}.html"
 
 
 class RunDisplay(Lines):

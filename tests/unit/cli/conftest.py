@@ -123,6 +123,7 @@ def terminal(capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: py
     monkeypatch.setenv("COLUMNS", "200")
     monkeypatch.setenv("SPARKLET_STATE_DIR", str(tmp_path / "state"))
     monkeypatch.delenv("SPARKLET_STACK", raising=False)
+    monkeypatch.chdir(tmp_path)  # where reports are left
     terminal = Terminal(capsys, tmp_path / "state")
     StateDir(terminal.state).create()
     for module in (starting, looking, reporting, changing, client):

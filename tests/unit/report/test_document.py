@@ -1,16 +1,24 @@
 """What a report knows of a run, its file, and where a command leaves it."""
 
+import io
 import json
+import re
+import shlex
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from sparklet.app.stack import OpenStack, StackSelection
 from sparklet.cli.commands import reporting
-from sparklet.cli.console import Screen
+from sparklet.cli.console import Screen, report_path
+from sparklet.cli.console import Terminal as Terminal_
+from sparklet.inputs.selection import is_hidden
 from sparklet.model import Failure, ShardResult
+from sparklet.report import document
 from sparklet.report.page import page
 from sparklet.report.server import Server
 from sparklet.shown import HIDDEN
@@ -72,14 +80,44 @@ def test_the_estimate_is_that_of_earlier_runs_alone(failed: Terminal) -> None:
 
 
 def test_a_watched_run_leaves_its_report(failed: Terminal) -> None:
-    (info,) = (each for each in failed.world.store.list(f"s3://sparklet/runs/{RUN}/") if each.uri.endswith(".html"))
+    path = Path.cwd() / "_reports" / f"{RUN}-0.html"
 
-    html = failed.world.store.get(info.uri).decode()
+    html = path.read_text()
 
     assert "00003.csv" in html and html.startswith("<!DOCTYPE html>")
     again = failed.types("watch", RUN)
-    assert info.uri.removeprefix("s3://") in again.out
-    assert failed.types("watch", RUN, "--json").document["report_file"].endswith(".html")
+    assert again.out.endswith(f"report: {path.as_uri()}\n")
+    assert failed.types("watch", RUN, "--json").document["report_file"] == str(path)
+    assert failed.types("report", RUN).out == f"report: {path.as_uri()}\n"
+
+
+def test_a_report_lies_beside_a_local_output_and_is_no_input(failed: Terminal, tmp_path: Path) -> None:
+    run = replace(failed.world.ledger.runs.get(RUN), local_output=f"file://{tmp_path}/clean/out/")
+
+    path = report_path(run)
+
+    assert path == tmp_path / "clean" / "_reports" / f"{RUN}-0.html"
+    assert is_hidden(f"{path.parent.name}/{path.name}")  # of -i . -o elsewhere
+
+
+def test_a_report_that_cannot_be_written_fails_no_run(failed: Terminal) -> None:
+    shutil.rmtree("_reports")
+    Path("_reports").touch()
+
+    told = failed.types("watch", RUN)
+
+    assert told.code == 0 and "there is no report" in told.err
+
+
+def test_a_terminal_makes_the_report_a_link(tmp_path: Path) -> None:
+    """OSC 8: the address is whole even where the line is not."""
+    shown = io.StringIO()
+    screen = Screen(out=Terminal_(file=shown, force_terminal=True, width=20))
+
+    screen.link("report", tmp_path / "a b.html")
+
+    uri = (tmp_path / "a b.html").as_uri()
+    assert re.search(rf"\x1b\]8;[^;]*;{uri}\x1b\\.*{uri}.*\x1b\]8;;\x1b\\", shown.getvalue())
 
 
 def test_no_report_is_left_if_none_is_wanted(terminal: Terminal) -> None:
@@ -88,8 +126,7 @@ def test_no_report_is_left_if_none_is_wanted(terminal: Terminal) -> None:
     told = terminal.types("run", SCRIPT, *PLAN, "--no-report")
 
     assert told.code == 0, told.err
-    assert ".html" not in told.out
-    assert not [each for each in terminal.world.store.list(f"s3://sparklet/runs/{RUN}/") if each.uri.endswith(".html")]
+    assert ".html" not in told.out and not Path("_reports").exists()
 
 
 def test_a_report_is_written_where_the_user_says(failed: Terminal, tmp_path: Path) -> None:
@@ -98,7 +135,7 @@ def test_a_report_is_written_where_the_user_says(failed: Terminal, tmp_path: Pat
     told = failed.types("report", RUN, "--output", str(path))
 
     assert told.code == 0, told.err
-    assert str(path) in told.out
+    assert path.as_uri() in told.out
     assert RUN in path.read_text()
     refused = failed.types("report", RUN, "--output", str(tmp_path / "nowhere" / "r.html"))
     assert refused.code == 1 and "--output" in refused.err

@@ -10,11 +10,12 @@ import typer
 
 from sparklet.app.costs import load_prices
 from sparklet.app.documents import run_document
-from sparklet.app.stack import open_stack
+from sparklet.app.stack import OpenStack, open_stack
 from sparklet.cli import options as opt
-from sparklet.cli.console import Screen, Terminal
+from sparklet.cli.console import Screen, Terminal, report_path
 from sparklet.clock import SystemClock
 from sparklet.errors import PlanError
+from sparklet.model import Run
 from sparklet.report.document import report_document
 from sparklet.report.events import history_server
 from sparklet.report.page import page
@@ -25,7 +26,8 @@ def report(
     run_id: opt.RunId,
     selection: opt.StackOptions,
     output: Annotated[
-        Path | None, typer.Option("--output", "-o", metavar="FILE", help="The file to write; RUN.html by default.")
+        Path | None,
+        typer.Option("--output", "-o", metavar="FILE", help="The file to write; one in _reports/ by default."),
     ] = None,
     prices: opt.Prices = None,
 ) -> None:
@@ -36,18 +38,21 @@ def report(
     """
     screen, figures = Screen(selection.as_json), load_prices(prices)
     with open_stack(selection, screen, looking=True) as stack:
-        found = report_document(stack, stack.at.ledger.runs.get(run_id), figures)
+        run = stack.at.ledger.runs.get(run_id)
+        found = report_document(stack, run, figures)
     if selection.as_json:
         screen.document(found)
         return
-    path = output or Path(f"{run_id}.html")
+    path = output or report_path(run)
     try:
+        if not output:
+            path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(page(found, run_id), encoding="utf-8")
     except OSError as error:
         raise PlanError(
             f"the report {path} cannot be written: {error.strerror}; --output names another file"
         ) from error
-    screen.say(f"report: {path}")
+    screen.link("report", path)
 
 
 def ui(
