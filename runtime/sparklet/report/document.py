@@ -4,10 +4,13 @@ One pass over the run's shards, the plan's lines of a few failed ones, and the s
 """
 
 import platform
+import shlex
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict
+from contextlib import suppress
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from itertools import islice
+from os.path import commonprefix
 from typing import Any
 
 from sparklet import __version__
@@ -15,11 +18,13 @@ from sparklet.app.costs import Prices, estimate, shard_time
 from sparklet.app.documents import group_document
 from sparklet.app.explain import DATA, FailureGroup, explain
 from sparklet.app.local_files import local_inputs, local_part
+from sparklet.app.reporter import size_text, time_text
 from sparklet.app.stack import OpenStack
 from sparklet.app.status import RunView, view_run
 from sparklet.errors import ObjectStoreError, PlanError, ShardNotFoundError
-from sparklet.model import Run, RunOptions, ScriptRef
+from sparklet.model import Run, ScriptRef, ShardRecord
 from sparklet.planning.plan_files import planned_shard
+from sparklet.planning.request import places
 from sparklet.report.advice import advise
 from sparklet.report.events import figures, logs_of
 from sparklet.runs.shard_table import VERSION, ShardTable
@@ -28,14 +33,21 @@ from sparklet.shown import redacted
 MAX_GROUPS, MAX_FILES = 50, 20  # causes; files of each of the first five, for each is a read of the plan
 GROUPS_WITH_FILES = 5
 LINES_AROUND = 2  # of the script, before and after the line that failed
-_DEFAULTS = asdict(RunOptions())
+MAX_NAMED = 50_000  # objects of a run whose shards are found by their names; of more, `status RUN --object` finds one
 PACKAGES = ("pyspark", "delta-spark", "deltalake", "pyiceberg", "boto3")
 
 
 def report_document(stack: OpenStack, run: Run, prices: Prices) -> dict[str, Any]:
     """A run as it is now; nothing is written."""
-    table = ShardTable(run.created_s)
-    view = view_run(stack, run, prices, table.add)
+    table, records = ShardTable(run.created_s), dict[int, ShardRecord]()
+    is_named = max(run.object_count, run.shard_count or 0) <= MAX_NAMED
+
+    def add(record: ShardRecord) -> None:
+        table.add(record)
+        if is_named:
+            records[record.number] = record
+
+    view = view_run(stack, run, prices, add)
     shards = table.document()
     groups = explain(stack.at, run, view.found.failures.values(), view.found.summary.counts.succeeded)
     groups = tuple(sorted(groups, key=lambda group: group.advice.at_fault != DATA))  # what the user can repair first
@@ -51,6 +63,7 @@ def report_document(stack: OpenStack, run: Run, prices: Prices) -> dict[str, Any
         "estimate": _estimate(stack, run, view, prices),
         "advice": advise(run, view, shards, stack, prices),
         "shard_table": shards,
+        "inputs": _inputs(stack, run, [records[number] for number in shards["columns"]["shard"] if is_named]),
         "spark": _spark_figures(stack, run, view, groups) if run.options.event_log else [],
     }
 
@@ -82,10 +95,51 @@ def _run_document(run: Run) -> dict[str, Any]:
         "args": redacted(run.args),
         "params": redacted(run.params),
         "variables": sorted(run.env),  # their names alone: nobody reads values in a file that is passed on
-        "options": {name: value for name, value in asdict(run.options).items() if value != _DEFAULTS[name]},
+        "options": list(_options(run)),
+        "shards": run.shard_count,
         "created_s": run.created_s,
         "ended_s": run.ended_s,
     }
+
+
+def _options(run: Run) -> Iterator[str]:
+    """What differs from the defaults of a user's options, as it is typed."""
+    texts = {"size": lambda value: size_text(value).replace(".0 ", "").replace(" ", ""), "time": time_text}
+    for key, option, kind, default, group, name in places().values():
+        value = getattr(run.options, name) if group == "options" else default
+        if kind == "tolerance" and run.options.tolerated_failure_percentage:
+            value = f"{run.options.tolerated_failure_percentage:g}%"
+        if value == default or (key.value and (value != key.value or run.options.incremental)):  # which appends
+            continue
+        if key.value or value is True:
+            yield option
+        else:
+            given = value if isinstance(value, tuple) else [texts.get(kind, str)(value)]
+            yield from (f"{option} {shlex.quote(each)}" for each in given)
+
+
+def _inputs(stack: OpenStack, run: Run, records: Sequence[ShardRecord]) -> dict[str, Any]:
+    """The folder of all, and below it each shard's inputs, a line each; "" where the plan cannot be read."""
+
+    @cache
+    def part(uri: str) -> bytes:
+        with suppress(ObjectStoreError):
+            return stack.at.store.get(uri)
+        return b""
+
+    copied, found = local_inputs(stack, run.run_id), list[list[str]]()
+    for record in records:
+        uri = stack.at.part_uri(run.run_id, record.part)
+        try:
+            line = part(uri)[record.offset : record.offset + record.length]
+            planned = record.planned(line, uri).objects
+            found.append([str(local_part(each.name, copied) or each.name) for each in planned])
+        except PlanError:  # it shows the others
+            found.append([])
+    folder = commonprefix([each for names in found for each in names]).rpartition("/")[0]  # noqa: RUF071 - URIs, too
+    cut = len(folder) + bool(folder)
+    names = ["\n".join(name[cut:] for name in names) for names in found]
+    return {"folder": folder and f"{folder}/", "names": names}
 
 
 def _causes(stack: OpenStack, run: Run, groups: Sequence[FailureGroup]) -> Iterator[dict[str, Any]]:

@@ -1,11 +1,11 @@
 "use strict";
 // Draws the report in #report, or in live mode what the server answers. All text enters as text nodes, never as markup.
 const STATES = ["FAILED", "RUNNING", "PENDING", "SUCCEEDED"];
-const PAGE = 50, MOST_WORKERS = 50, BINS = 60, MOST_AS_SVG = 1500;
+const PAGE = 50, MOST_PRINTED = 2000, MOST_WORKERS = 50, MOST_SPANS = 5000, BINS = 60, FITS = 48;
 const byId = (id) => document.getElementById(id);
 const live = document.documentElement.dataset.live === "1";
-let report = null, rows = [], end = 1;
-const view = { text: "", state: "", sort: "took_s", down: true, page: 0 };
+let report = null, rows = [], columns = [], end = 1;
+const view = { text: "", state: "", sort: "took_s", down: true, page: 0, all: false };
 
 function el(tag, attributes, ...children) {
   const made = document.createElement(tag);
@@ -37,6 +37,7 @@ function size(bytes) {
   }
   return `${bytes.toFixed(1)} TiB`;
 }
+const ago = (s) => `${s < 60 ? `${Math.max(0, Math.round(s))} s` : duration(s)} ago`;
 const time = (s) => new Date(1000 * s).toISOString().slice(0, 19).replace("T", " ") + " UTC";
 function quantile(sorted, share) { return sorted[Math.min(sorted.length - 1, Math.floor(share * sorted.length))]; }
 const sortedOf = (name, of = rows.filter((row) => row.sampled)) =>
@@ -51,9 +52,11 @@ function readRows() {
     row.worker = row.worker == null ? null : table.workers[row.worker];
     row.engine = row.engine == null ? "" : table.engines[row.engine];
     row.cause = row.cause == null ? "" : table.causes[row.cause].filter(Boolean).join(": ");
+    row.files = (report.inputs.names[place] || "").split("\n");
+    row.input = row.files[0];
     row.began = row.started_s;
     row.ended = row.took_s != null ? row.began + row.took_s : row.state === "RUNNING" ? now : null;
-    row.searched = `${row.shard} ${row.worker || ""} ${row.engine} ${row.cause}`.toLowerCase();
+    row.searched = `${row.shard} ${row.worker || ""} ${row.engine} ${row.cause} ${report.inputs.names[place] || ""}`.toLowerCase();
     return row;
   });
   for (const row of [...rows].sort((a, b) => a.began - b.began)) {
@@ -61,6 +64,7 @@ function readRows() {
     row.first = !firsts.has(row.worker);
     firsts.add(row.worker);
   }
+  columns = COLUMNS.filter(([name]) => rows.some((row) => row[name] != null && row[name] !== ""));
   end = Math.max(1, ...rows.map((row) => row.ended || 0).filter(Number.isFinite));
 }
 
@@ -76,18 +80,33 @@ function section(id, title, ...children) {
   return el("section", { id, "aria-labelledby": `${id}-title` }, el("h2", { id: `${id}-title` }, title), ...children);
 }
 
+const isOpen = () => !report.run.ended_s;
+
 function head() {
-  const { status, run } = report, { total, ...shards } = status.shards;
+  const { status, run } = report, { total, ...shards } = status.shards, [cause] = report.causes;
   const states = Object.entries(shards).filter(([, n]) => n).map(([state, n]) => `${count(n)} ${state}`).join(", ");
-  const left = status.remaining_s == null || run.ended_s ? "" : `, about ${duration(status.remaining_s)} left`;
+  const left = status.remaining_s == null || !isOpen() ? "" : `, about ${duration(status.remaining_s)} left`;
+  const took = isOpen() ? `${duration(report.made_s - run.created_s)} so far` : duration(status.duration_s);
+  const color = { SUCCEEDED: "SUCCEEDED", FAILED: "FAILED" }[status.state] || "RUNNING";
   return [
-    el("h1", {}, report.run.id),
-    el("p", { role: live ? "status" : null },
-      el("span", { class: `state ${status.state === "SUCCEEDED" ? "SUCCEEDED" : status.state === "FAILED" ? "FAILED" : "RUNNING"}` },
-        status.state.replaceAll("_", " ")),
-      ` · ${counted(total, "shard")}: ${states}${left} · ${duration(status.duration_s)} · ${fromTo(usd(status.cost_usd), usd(status.cost_usd_at_most))}`,
+    live ? el("a", { href: "?" }, "All runs") : null,
+    el("h1", {}, run.id),
+    el("p", { role: live ? "status" : null }, el("span", { class: `state ${color}` }, status.state.replaceAll("_", " ")),
+      ` · ${counted(total, "shard")}: ${states}${left} · ${took} · ${fromTo(usd(status.cost_usd), usd(status.cost_usd_at_most))}`,
       report.worker.local ? " (what Lambda would charge)" : ""),
+    isOpen() ? el("progress", { "aria-label": "shards that have ended", max: run.shards || 1,
+      value: run.shards == null ? null : String(shards.succeeded + shards.failed) }) : null,
+    isOpen() ? el("p", { id: "age", class: "dim" }) : null,
+    facts([
+      ["rows", status.rows == null ? "" : `${count(status.rows)}${status.uncommitted ? ` of succeeded shards; ${status.uncommitted}` : ""}`],
+      ["table", status.uncommitted ? `${status.table}: ${status.uncommitted}` : status.table], ["drift", status.drift],
+      ["output", shards.succeeded || isOpen() ? command(status.output) : ""], ["to see it", status.open ? command(status.open) : ""],
+      ["to do first", cause ? [el("p", {}, cause.remedy), command(cause.redrive)] : ""],
+    ]),
   ];
+}
+function tellAge() {
+  if (report && byId("age")) byId("age").textContent = `${live ? "Updated" : `As of ${time(report.made_s)},`} ${ago(Date.now() / 1000 - report.made_s)}`;
 }
 
 function cause(each) {
@@ -111,18 +130,16 @@ function cause(each) {
 
 function ran() {
   const { run, status } = report, script = run.scripts[run.scripts.length - 1];
-  const options = Object.entries(run.options).map(([name, value]) => `${name} = ${JSON.stringify(value)}`);
   const after = status.follow_ups.map((each) => `${each.what} ${each.script.split("/").pop()}: ${each.state} ${each.message || ""}`);
   return facts([
     ["script", `${script.source} (sha256 ${script.sha256.slice(0, 12)}…)`],
     ["earlier scripts", run.scripts.length > 1 ? run.scripts.slice(0, -1).map((each) => each.source).join(", ") : ""],
     ["parameters", Object.entries(run.params).map(([name, value]) => `${name} = ${JSON.stringify(value)}`).join(", ")],
-    ["arguments", run.args.join(" ")], ["variables set", run.variables.join(", ")], ["options", options.join(", ")],
+    ["arguments", run.args.join(" ")], ["variables set", run.variables.join(", ")], ["options", run.options.join(" ")],
     ["created", time(run.created_s)], ["ended", run.ended_s ? time(run.ended_s) : ""],
     ["input", `${counted(status.objects, "object")}, ${size(status.input_bytes)}: ${[...status.inputs, ...status.lists].join(", ")}`],
     ["left out", Object.entries(status.skipped).map(([why, n]) => (n ? `${count(n)} ${why}` : why)).join(", ")],
-    ["output", `${status.rows == null ? "" : `${counted(status.rows, "row")}${status.uncommitted ? " of succeeded shards" : ""}, `}${size(status.output_bytes)}: ${status.output}`],
-    ["drift", status.drift || ""], ["table", status.uncommitted ? `${status.table}: ${status.uncommitted}` : status.table], ["open it", status.open || ""], ["afterwards", after.join("; ")],
+    ["written", size(status.output_bytes)], ["afterwards", after.join("; ")],
     ["attempts", `${count(status.attempts)}; the last ones worked ${duration(status.task_s)}` + (status.untimed_attempts
       ? `, ${counted(status.untimed_attempts, "earlier one")} at most ${duration(status.untimed_s_at_most)}, which nobody measured` : "")],
     ["driven by", `${status.dispatch}${report.worker.local ? ", on this machine" : ""}; ${count(report.worker.memory_mb)} MB a function`],
@@ -137,7 +154,7 @@ function costs() {
     el("td", { class: "number" }, cost), estimate ? el("td", { class: "number" }, guess) : null);
   return [
     el("div", { class: "scroll", tabindex: 0, role: "region", "aria-label": "Cost by part" }, el("table", {},
-      el("thead", {}, el("tr", {}, el("th", { scope: "col" }, "part"), el("th", { scope: "col", class: "number" }, "so far"),
+      el("thead", {}, el("tr", {}, el("th", { scope: "col" }, "part"), el("th", { scope: "col", class: "number" }, isOpen() ? "so far" : "cost"),
         estimate ? el("th", { scope: "col", class: "number" }, "estimated") : null)),
       el("tbody", {}, parts.map((part) => line(part, usd(status.costs_usd[part] || 0), estimate && usd(estimate.costs_usd[part] || 0))),
         line("all", total(status.costs_usd), estimate && total(estimate.costs_usd))))),
@@ -170,14 +187,12 @@ function sparkFigures() {
 // --- plots ---
 function plot(label, spec, wide) {
   const box = el("div", { class: "plot", role: "img", "aria-label": label });
-  const style = getComputedStyle(document.documentElement), color = (name) => style.getPropertyValue(`--${name}`).trim();
-  const axis = { labelColor: color("text"), titleColor: color("text"), gridColor: color("line"), domainColor: color("dim"), tickColor: color("dim") };
+  const axis = { labelColor: "--text", titleColor: "--text", gridColor: "--line", domainColor: "--dim", tickColor: "--dim" };
   const full = { $schema: "https://vega.github.io/schema/vega-lite/v6.json", width: "container", height: 180, background: null,
     autosize: { type: "fit-x", contains: "padding" }, ...spec,
-    config: { axis, legend: { labelColor: color("text"), titleColor: color("text"), orient: "top" }, view: { stroke: null } } };
-  const text = JSON.stringify(full).replace(/"--(\w+)"/g, (_, name) => JSON.stringify(color(name)));
-  const options = { mode: "vega-lite", actions: false, ast: true, renderer: rows.length > MOST_AS_SVG ? "canvas" : "svg",
-    defaultStyle: false, tooltip: { disableDefaultStyle: true } };
+    config: { axis, legend: { labelColor: "--text", titleColor: "--text", orient: "top" }, view: { stroke: null } } };
+  const text = JSON.stringify(full).replace(/"(--\w+)"/g, '"var($1)"'); // SVG follows the page, also on paper
+  const options = { mode: "vega-lite", actions: false, ast: true, renderer: "svg", defaultStyle: false, tooltip: { disableDefaultStyle: true } };
   box.draw = () => vegaEmbed(box, JSON.parse(text), options).then((made) => { box.made = made; box.dataset.drawn = "1"; });
   return el("figure", { class: wide ? "wide" : "" }, box, el("figcaption", {}, label));
 }
@@ -202,7 +217,7 @@ function progress() {
   const x = { field: "at", type: "quantitative", title: "seconds since the run began", scale: { nice: false } };
   const peak = Math.round(Math.max(0, ...pace.map((each) => each.pace)));
   return el("div", { class: "figures" },
-    plot(`States of shards over time; the run took ${duration(end)} until its last shard.`, { data: { values: states },
+    plot(`States of shards over time; ${isOpen() ? `the run has taken ${duration(end)} so far` : `the run took ${duration(end)} until its last shard`}.`, { data: { values: states },
       mark: "area", encoding: { x, y: { field: "shards", type: "quantitative", stack: true, title: "shards" }, color: stateColor,
         order: { field: "state" } } }),
     plot(`Pace: up to ${count(peak)} shards a minute, ${count(Math.round(report.status.average_shards_per_min))} on average.`, { data: { values: pace },
@@ -230,7 +245,7 @@ function distributions() {
       `${count(peaks[peaks.length - 1])} MB of ${count(report.worker.memory_mb)} MB.`, { data: { values: fair }, mark: { type: "bar", color: "--RUNNING" },
       encoding: { x: { field: "memory_mb", bin: { maxbins: 40 }, title: "MB" }, y: { aggregate: "count", title: "shards" } } }));
   }
-  return figures.length ? el("div", { class: "figures" }, figures) : el("p", {}, "No shard has ended yet.");
+  return figures.length ? el("div", { class: "figures" }, figures) : el("p", {}, isOpen() ? "No shard has ended yet." : "No shard was timed.");
 }
 
 function timeline() {
@@ -239,14 +254,16 @@ function timeline() {
     const of = workers.get(row.worker) || { began: row.began, busy: 0, ended: 0, shards: 0 };
     workers.set(row.worker, { ...of, busy: of.busy + row.ended - row.began, ended: Math.max(of.ended, row.ended), shards: of.shards + 1 });
   }
-  const shown = [...workers.keys()].slice(0, MOST_WORKERS), all = [...workers.values()], place = new Map(shown.map((name, n) => [name, n + 1]));
-  if (!all.length) return el("p", {}, "No worker has begun yet.");
+  let spans = 0; // drawn in all
+  const shown = [...workers.keys()].slice(0, MOST_WORKERS).filter((name, n) => (spans += workers.get(name).shards) <= MOST_SPANS || !n);
+  const all = [...workers.values()], place = new Map(shown.map((name, n) => [name, n + 1]));
+  if (!all.length) return el("p", {}, isOpen() ? "No worker has begun yet." : "No worker began.");
   const what = (row) => `${row.first ? "first of its worker, " : ""}${row.attempts > 1 ? `attempt ${row.attempts}` : "one attempt"}${row.lost ? ", a worker was lost" : ""}`;
   const values = rows.filter((row) => place.has(row.worker) && row.ended != null)
     .map((row) => ({ ...row, number: place.get(row.worker), what: what(row), searched: "" }));
   const sum = (of) => all.reduce((total, each) => total + of(each), 0), span = sum((each) => each.ended - each.began);
   const retried = rows.filter((row) => row.attempts > 1).length, lost = rows.filter((row) => row.lost).length;
-  const busy = report.shard_table.complete ? ` They were idle for ${percent(Math.max(0, 1 - sum((each) => each.busy) / Math.max(span, 1e-9)))} of the time between their first and last shard.` : "";
+  const busy = report.shard_table.complete ? ` They ${isOpen() ? "have been" : "were"} idle for ${percent(Math.max(0, 1 - sum((each) => each.busy) / Math.max(span, 1e-9)))} of the time between their first and last shard.` : "";
   return el("div", { class: "figures" }, plot(
     `${counted(all.length, "worker")}${all.length > shown.length ? `, the first ${shown.length} shown` : ""}; an outline marks the first shard of a worker, ` +
     `which may include a cold start, a thick one a repeated shard.${busy} ${counted(retried, "shard")} repeated, ${count(lost)} after a lost worker. The last attempt of each shard is shown.`,
@@ -259,10 +276,10 @@ function timeline() {
 }
 
 // --- the table of shards ---
-const COLUMNS = [["shard", "shard", count], ["state", "state", String], ["attempts", "attempts", count], ["took_s", "last attempt", duration],
-  ["memory_mb", "memory, MB", count], ["objects", "objects", count], ["input_bytes", "input", size], ["output_bytes", "output", size],
-  ["rows", "rows", count], ["engine", "engine", String], ["worker", "worker", (text) => text || ""], ["cause", "last failure", String]];
-const isNumber = (name) => !["state", "engine", "worker", "cause"].includes(name);
+const COLUMNS = [["shard", "shard", count], ["cause", "last failure", String], ["input", "input", String], ["state", "state", String], ["attempts", "attempts", count], ["took_s", "last attempt", duration],
+  ["memory_mb", "memory, MB", count], ["objects", "objects", count], ["input_bytes", "size", size], ["output_bytes", "output", size],
+  ["rows", "rows", count], ["engine", "engine", String], ["worker", "worker", String]];
+const isNumber = (name) => !["cause", "input", "state", "engine", "worker"].includes(name);
 
 function chosenRows() {
   const words = view.text.toLowerCase().split(/\s+/).filter(Boolean), sign = view.down ? -1 : 1;
@@ -274,14 +291,20 @@ function chosenRows() {
     return sign * (one < other ? -1 : one > other ? 1 : 0) || a.shard - b.shard;
   });
 }
+function cell(row, [name, , form], place) {
+  const text = row[name] == null ? "" : form(row[name]), more = name === "input" ? row.files.slice(1) : [];
+  const whole = more.length || (["cause", "input"].includes(name) && text.length > FITS) // a line, and the rest on demand
+    ? el("details", { open: view.all }, el("summary", {}, text), more.length ? el("div", {}, more.join("\n")) : null) : text;
+  return el(place ? "td" : "th", { scope: place ? null : "row", class: `${isNumber(name) ? "number" : ""} ${name === "state" ? row.state : ""}` },
+    whole, more.length && !view.all ? el("span", { class: "dim" }, `and ${count(more.length)} more`) : null);
+}
 function fillTable() {
-  const found = chosenRows(), pages = Math.max(1, Math.ceil(found.length / PAGE));
-  view.page = Math.min(Math.max(0, view.page), pages - 1);
-  const shown = found.slice(view.page * PAGE, (view.page + 1) * PAGE);
-  byId("rows").replaceChildren(...shown.map((row) => el("tr", {}, COLUMNS.map(([name, , form], place) => el(place ? "td" : "th", {
-    scope: place ? null : "row", class: `${isNumber(name) ? "number" : ""}${name === "cause" ? "long" : ""} ${name === "state" ? row.state : ""}` },
-  row[name] == null ? "" : form(row[name]))))));
-  byId("found").textContent = `${counted(found.length, "shard")}, page ${view.page + 1} of ${pages}`;
+  const found = chosenRows(), most = view.all ? MOST_PRINTED : PAGE, pages = Math.max(1, Math.ceil(found.length / most));
+  view.page = view.all ? 0 : Math.min(Math.max(0, view.page), pages - 1);
+  const shown = found.slice(view.page * most, (view.page + 1) * most);
+  byId("rows").replaceChildren(...shown.map((row) => el("tr", {}, columns.map((column, place) => cell(row, column, place)))));
+  byId("found").textContent = counted(found.length, "shard") + (pages === 1 ? "" : view.all ? `, the first ${count(most)}` : `, page ${view.page + 1} of ${pages}`);
+  for (const [id, none] of [["previous", view.page === 0], ["next", view.page === pages - 1]]) Object.assign(byId(id), { hidden: pages === 1, disabled: none });
   for (const header of document.querySelectorAll("#shards thead th")) {
     header.setAttribute("aria-sort", header.dataset.name === view.sort ? (view.down ? "descending" : "ascending") : "none");
   }
@@ -293,15 +316,18 @@ function shards() {
   return [
     complete ? null : el("p", { id: "sampled" }, `Of ${counted(all, "shard")}, ${count(rows.length)} are listed: failed ones, the slowest, and a random sample, ` +
       "from which the plots are drawn. sparklet status RUN --shards lists all."),
+    report.inputs.names.length ? el("p", { class: "dim" }, report.inputs.folder ? `Inputs are below ${report.inputs.folder}` : "")
+      : el("p", { class: "dim" }, `Of so many inputs none is listed; one is found by sparklet status ${report.run.id} --object URI`),
     el("div", { class: "controls" },
       el("label", {}, "search", el("input", { id: "search", type: "search", value: view.text, oninput: (event) => change({ text: event.target.value }) })),
       el("label", {}, "state", el("select", { id: "state", onchange: (event) => change({ state: event.target.value }) },
         ["", ...STATES].map((state) => el("option", { value: state, selected: state === view.state }, state || "all")))),
       el("button", { type: "button", id: "previous", onclick: () => change({ page: view.page - 1 }) }, "Previous"),
       el("button", { type: "button", id: "next", onclick: () => change({ page: view.page + 1 }) }, "Next"),
-      el("span", { id: "found", role: "status" })),
+    ),
+    el("p", { id: "found", role: "status" }),
     el("div", { class: "scroll", tabindex: 0, role: "region", "aria-label": "Table of shards" }, el("table", { id: "shards" },
-      el("thead", {}, el("tr", {}, COLUMNS.map(([name, title]) => el("th", { scope: "col", "data-name": name, class: isNumber(name) ? "number" : "" },
+      el("thead", {}, el("tr", {}, columns.map(([name, title]) => el("th", { scope: "col", "data-name": name, class: isNumber(name) ? "number" : "" },
         el("button", { type: "button", onclick: sort(name) }, title))))), el("tbody", { id: "rows" }))),
   ];
 }
@@ -310,11 +336,11 @@ function shards() {
 function draw() {
   readRows();
   document.title = `${report.run.id}: ${report.status.state}`;
-  byId("head").replaceChildren(...head());
+  byId("head").replaceChildren(...head().filter(Boolean));
   const parts = [
-    report.causes.length ? section("why", `Why ${counted(report.status.shards.failed, "shard")} failed`, report.causes.map(cause),
+    report.causes.length ? section("why", `Why ${counted(report.status.shards.failed, "shard")} failed${isOpen() ? " so far" : ""}`, report.causes.map(cause),
       report.causes_left_out ? el("p", {}, `${report.causes_left_out} further causes: sparklet explain ${report.run.id}`) : null) : null,
-    section("what", "What ran", ran()), section("pace", "Progress", progress()), section("sizes", "Time and memory", distributions()),
+    section("what", isOpen() ? "What runs" : "What ran", ran()), section("pace", "Progress", progress()), section("sizes", "Time and memory", distributions()),
     section("workers", "Workers", timeline()),
     report.spark.length ? section("spark", "Spark's own figures", sparkFigures()) : null,
     section("cost", "Cost", costs()), section("advice", "Advice", advised()),
@@ -323,17 +349,27 @@ function draw() {
   const focused = document.activeElement && document.activeElement.id, at = focused && byId(focused).selectionStart;
   byId("main").replaceChildren(...parts);
   byId("sections").replaceChildren(...parts.map((part) => el("a", { href: `#${part.id}` }, part.querySelector("h2").textContent)));
-  byId("foot").replaceChildren(`Made ${time(report.made_s)} by Sparklet ${report.versions.sparklet}; this page needs no network.`);
+  byId("foot").replaceChildren(`Made ${time(report.made_s)} by Sparklet ${report.versions.sparklet}${live ? "" : "; this page needs no network"}.`);
   fillTable();
+  tellAge();
   if (focused && byId(focused)) { byId(focused).focus(); if (at != null) byId(focused).setSelectionRange(at, at); }
   return drawPlots();
 }
 function drawPlots() { return Promise.all([...document.querySelectorAll(".plot")].map((box) => box.draw())); }
 
+const LIST = ["run", "state", "shards", "succeeded", "failed", "open", "files", "size", "took", "created"];
 function listRuns(runs) {
+  const numbers = (run) => [run.shards == null ? "being planned" : count(run.shards), count(run.counts.succeeded), count(run.counts.failed),
+    run.counts.total ? count(run.counts.pending + run.counts.running) : "", count(run.objects), size(run.input_bytes),
+    run.ended ? duration(run.took_s) : `${duration(run.took_s)} so far`];
+  const color = (state) => (["SUCCEEDED", "FAILED"].includes(state) ? state : "RUNNING");
+  document.title = "Runs";
   byId("head").replaceChildren(el("h1", {}, "Runs"));
-  byId("main").replaceChildren(el("ul", {}, runs.map((run) => el("li", {}, el("a", { href: `?run=${encodeURIComponent(run.run_id)}` }, run.run_id),
-    ` ${run.state} · ${run.shards == null ? "being planned" : counted(run.shards, "shard")} · ${run.created}`))));
+  byId("main").replaceChildren(runs.length ? el("div", { class: "scroll", tabindex: 0, role: "region", "aria-label": "Runs" }, el("table", {},
+    el("thead", {}, el("tr", {}, LIST.map((name, n) => el("th", { scope: "col", class: n > 1 && n < 9 ? "number" : "" }, name)))),
+    el("tbody", {}, runs.map((run) => el("tr", {}, el("th", { scope: "row" }, el("a", { href: `?run=${encodeURIComponent(run.run_id)}` }, run.run_id)),
+      el("td", { class: color(run.state) }, run.state.replaceAll("_", " ")), numbers(run).map((text) => el("td", { class: "number" }, text)),
+      el("td", {}, run.created)))))) : el("p", {}, "No runs yet."));
 }
 async function follow() {
   let next_s = 10;
@@ -345,7 +381,7 @@ async function follow() {
     else if (!report || JSON.stringify(found.report.shard_table) !== JSON.stringify(report.shard_table) || found.report.status.state !== report.status.state) {
       report = found.report;
       await draw();
-    }
+    } else report.made_s = found.report.made_s;
   } catch (error) {
     byId("foot").replaceChildren(`No answer, this page is of an earlier moment: ${error.message}`);
   }
@@ -354,4 +390,7 @@ async function follow() {
 
 if (live) follow();
 else { report = JSON.parse(byId("report").textContent); draw(); }
-matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => report && draw());
+setInterval(tellAge, 1000);
+for (const [event, all] of [["beforeprint", true], ["afterprint", false]]) {
+  addEventListener(event, () => { if (report) { view.all = all; fillTable(); } });
+}

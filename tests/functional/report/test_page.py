@@ -190,6 +190,7 @@ def test_a_large_run_is_filtered_and_says_what_it_leaves_out(
         )
         table.add(record)
     document["shard_table"] = table.document()
+    document["inputs"]["names"] = [f"day-{n}.csv" for n in document["shard_table"]["columns"]["shard"]]
 
     page, seen = shown(browser, tmp_path / "report.html", document)
 
@@ -201,6 +202,10 @@ def test_a_large_run_is_filtered_and_says_what_it_leaves_out(
     assert page.inner_text("#found").startswith("300 shards")  # each of them
     page.click("#next")
     assert "page 2 of 6" in page.inner_text("#found")
+    page.select_option("#state", "")
+    page.fill("#search", "DAY-29899.csv")  # an input, which no page in view has
+    assert page.inner_text("#rows tr th") == "29,899"
+    page.fill("#search", "")
     assert seen.complaints == []
     assert (tmp_path / "report.html").stat().st_size < 5_000_000 + 900_000  # beside the plotting library
 
@@ -212,20 +217,113 @@ def test_the_pace_is_what_a_worker_does(browser: Browser, document: dict[str, An
         began_s = 1.0 + 2 * number
         shard = ShardRecord("run", number, "part", 0, 1, 1, 1000, state=ShardState.SUCCEEDED, attempts=1)
         table.add(replace(shard, started_s=began_s, changed_s=began_s + 2))
-    document["shard_table"] = table.document()
+    document["shard_table"], document["inputs"]["names"] = table.document(), []
 
     page, _ = shown(browser, tmp_path / "report.html", document)
 
     assert "Pace: up to 30 shards a minute" in page.inner_text("#pace")
 
 
-def test_on_paper_there_are_no_controls(browser: Browser, document: dict[str, Any], tmp_path: Path) -> None:
-    page, _ = shown(browser, tmp_path / "report.html", document)
+def test_paper_loses_nothing(browser: Browser, document: dict[str, Any], tmp_path: Path) -> None:
+    """Neither what is in the dark, nor what a screen scrolls, folds or shows on a further page."""
+    document["causes"][0]["script"]["lines"][0] = "long " * 100
+    columns = document["shard_table"]["columns"]
+    for name, values in columns.items():
+        columns[name] = values * 3
+    document["inputs"]["names"] *= 3
+    page, _ = shown(browser, tmp_path / "report.html", document, scheme="dark", width=800)
+    assert page.locator("#rows tr").count() == 50
 
     page.emulate_media(media="print")
+    page.evaluate("dispatchEvent(new Event('beforeprint'))")
 
-    assert not page.is_visible("#search") and not page.is_visible("nav")
-    assert page.is_visible("#why code") and page.is_visible(".plot svg >> nth=0")
+    assert not page.is_visible("#search") and not page.is_visible("nav") and not page.is_visible("text=Copy >> nth=0")
+    assert (
+        page.is_visible("#why code")
+        and page.is_visible(".plot svg >> nth=0")
+        and page.is_visible("#shards th button >> nth=0")
+    )
+    assert page.locator("#rows tr").count() == 90
+    assert page.locator("#rows details:not([open])").count() == 0 < page.locator("#rows details[open]").count()
+    assert page.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(255, 255, 255)"
+    dark_ink = "getComputedStyle(document.querySelector('.plot svg text')).fill"
+    assert page.evaluate(dark_ink) == "rgb(28, 33, 39)"
+    wider = "[...document.querySelectorAll('pre, .plot svg')].filter((e) => e.scrollWidth > e.clientWidth + 1).length"
+    assert page.evaluate(wider) == 0
+    page.evaluate("dispatchEvent(new Event('afterprint'))")
+    assert page.locator("#rows tr").count() == 50
+
+
+def test_what_matters_is_below_the_title(browser: Browser, document: dict[str, Any], tmp_path: Path) -> None:
+    page, _ = shown(browser, tmp_path / "report.html", document)
+
+    said = page.inner_text("#head")
+    assert said.split("\n")[0] == RUN
+    assert "29" in said and "s3://data/out/" in said and "to do first" in said
+    assert page.locator("#head .command button").count() >= 2  # to copy the output, and what comes first
+    assert f"sparklet redrive {RUN}" in page.locator("#head .command").last.inner_text()
+
+
+def test_a_row_is_one_line_and_has_the_rest_on_demand(
+    browser: Browser, document: dict[str, Any], tmp_path: Path
+) -> None:
+    document["shard_table"]["causes"] = [["AnalysisException", "a column cannot be resolved " * 9 + "(line 2)"]]
+    page, _ = shown(browser, tmp_path / "report.html", document)
+
+    titles = page.locator("#shards thead th").all_inner_texts()
+    heights = "[...new Set([...document.querySelectorAll('#rows tr')].map((row) => row.offsetHeight))].length"
+
+    assert titles[:4] == ["shard", "last failure", "input", "state"] and "engine" not in titles  # it is empty
+    assert page.evaluate(heights) == 1
+    page.click("#rows summary >> nth=0")
+    assert page.evaluate(heights) == 2
+
+
+def test_the_sorted_column_is_marked_one_page_has_no_paging(
+    browser: Browser, document: dict[str, Any], tmp_path: Path
+) -> None:
+    page, _ = shown(browser, tmp_path / "report.html", document)
+    mark = (
+        "(name) => getComputedStyle(document.querySelector(`#shards th[data-name=${name}] button`), '::after').content"
+    )
+
+    assert page.evaluate(mark, "took_s") == '" ▼"' and page.evaluate(mark, "shard") == "none"
+    page.click("#shards th[data-name=took_s] button")
+    assert page.evaluate(mark, "took_s") == '" ▲"'
+    assert not page.is_visible("#next") and page.inner_text("#found") == "30 shards"
+
+
+def test_a_running_run_speaks_in_the_present(browser: Browser, document: dict[str, Any], tmp_path: Path) -> None:
+    document["run"]["ended_s"], document["status"]["state"] = None, "RUNNING"
+
+    page, _ = shown(browser, tmp_path / "report.html", document)
+
+    assert page.get_attribute("#head progress", "value") == "30" and page.get_attribute("#head progress", "max") == "30"
+    assert page.inner_text("#age").startswith("As of ") and page.inner_text("#age").endswith(" ago")
+    assert page.inner_text("#what h2") == "What runs" and "the run has taken" in page.inner_text("#pace")
+    assert page.inner_text("#why h2") == "Why 1 shard failed so far"
+
+
+def test_the_list_of_runs_has_counts_and_durations(browser: Browser, document: dict[str, Any]) -> None:
+    counts = {"total": 9, "pending": 3, "running": 1, "succeeded": 4, "failed": 1}
+    ended = {"run_id": "old", "state": "SUCCEEDED", "shards": 73, "objects": 365, "input_bytes": 2**20, "ended": "then"}
+    going = {**ended, "run_id": RUN, "state": "RUNNING", "shards": 9, "ended": None, "counts": counts, "took_s": 65.0}
+    runs = [going | {"created": "now"}, ended | {"counts": {}, "took_s": 9.0, "created": "before"}]
+    looks = Looks(lambda run_id: {"report": document} if run_id else {"runs": runs}, FakeClock())
+    with Server(page_of(None, "Sparklet"), looks) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        page = browser.new_page()
+        page.goto(server.address())
+        cells = page.locator("main tbody tr").first.locator("th, td").all_inner_texts()
+        assert cells == [RUN, "RUNNING", "9", "4", "1", "4", "365", "1.0 MiB", "1 min 5 s so far", "now"]
+        assert Axe().run(page).response["violations"] == []
+
+        page.click(f"text={RUN}")
+        wait(page)
+        page.click("text=All runs")
+
+        page.wait_for_selector("main tbody tr")
+        server.shutdown()
 
 
 def test_a_page_follows_its_run_without_reloading(browser: Browser, document: dict[str, Any]) -> None:

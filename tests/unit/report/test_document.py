@@ -52,9 +52,39 @@ def test_a_report_has_what_status_says_and_each_shard(failed: Terminal) -> None:
     assert columns["shard"] == [0, 1, 2, 3, 4]
     assert columns["state"] == ["SUCCEEDED"] * 3 + ["FAILED", "SUCCEEDED"]
     assert columns["memory_mb"] == [500, 501, 502, None, 504]
-    assert found["run"]["params"] == {"day": "1"} and found["run"]["options"]["max_objects"] == 1
+    assert found["run"]["params"] == {"day": "1"}
     assert found["worker"]["memory_mb"] == 3008
     assert found["estimate"]["costs_usd"].keys() == status["costs_usd"].keys()
+
+
+def test_options_are_those_that_the_user_gave(terminal: Terminal) -> None:
+    """``max_shard_bytes = 1051372202`` is none; the planner sets it."""
+    terminal.world.put(1)
+    given = ("--max-objects", "1", "--shard-size", "64MiB", "--include", "*.csv", "--include", "a b", "--incremental")
+
+    terminal.types("run", SCRIPT, *PLAN, *given, "--tolerate", "2.5%")
+
+    options = terminal.types("report", RUN, "--json").document["run"]["options"]
+    told = "--shard-size 64MiB --max-objects 1 --include '*.csv' --include 'a b' --incremental --tolerate 2.5%"
+    assert sorted(shlex.split(" ".join(options))) == sorted(shlex.split(told))
+
+
+def test_each_shard_names_its_inputs(terminal: Terminal) -> None:
+    terminal.world.put(5)
+
+    terminal.types("run", SCRIPT, *PLAN, "--max-objects", "2")
+
+    found = terminal.types("report", RUN, "--json").document["inputs"]
+    assert found == {"folder": SOURCE, "names": ["00000.csv\n00001.csv", "00002.csv\n00003.csv", "00004.csv"]}
+
+
+def test_of_too_many_inputs_none_is_named(terminal: Terminal, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(document, "MAX_NAMED", 4)
+    terminal.world.put(5)
+
+    terminal.types("run", SCRIPT, *PLAN)
+
+    assert terminal.types("report", RUN, "--json").document["inputs"]["names"] == []
 
 
 def test_values_of_variables_are_not_in_a_report(failed: Terminal) -> None:
@@ -211,3 +241,19 @@ def test_ui_says_once_that_it_is_attached(terminal: Terminal, monkeypatch: pytes
     monkeypatch.setattr(reporting, "Server", Looked)
 
     assert terminal.types("ui").out.count("attached") == 1
+
+
+def test_the_list_reads_counts_of_an_ended_run_once(failed: Terminal, monkeypatch: pytest.MonkeyPatch) -> None:
+    runs = []
+
+    class Looked(Server):
+        def serve_forever(self, poll_interval: float = 0.5) -> None:
+            runs.extend(self.looks.look("")["runs"])
+            monkeypatch.setattr(failed.world.ledger.shards, "glance", None)
+            runs.extend(self.looks.look("")["runs"])
+
+    monkeypatch.setattr(reporting, "Server", Looked)
+    failed.types("ui")
+
+    assert runs[0] == runs[1] and runs[0]["took_s"] > 0
+    assert runs[0]["counts"] == {"total": 5, "pending": 0, "running": 0, "succeeded": 4, "failed": 1}

@@ -21,6 +21,8 @@ from sparklet.report.events import history_server
 from sparklet.report.page import page
 from sparklet.report.server import Looks, Server
 
+COUNTED = 100  # runs of a list
+
 
 def report(
     run_id: opt.RunId,
@@ -68,12 +70,22 @@ def ui(
     screen, figures = Screen(selection.as_json), load_prices(prices)
 
     reporters = chain([screen], repeat(replace(screen, out=Terminal(quiet=True))))  # attached, it says so once
+    ended: dict[tuple[str, int], dict[str, int]] = {}  # counts of shards, which stay
+
+    def listed(stack: OpenStack, run: Run, place: int) -> dict[str, object]:
+        """A run in the list; one of the newest has its shards' states."""
+        counts = ended.get(key := (run.run_id, run.generation), {})
+        if not counts and place < COUNTED:
+            counts = stack.at.ledger.shards.glance(run.run_id).to_document()
+            ended.update({key: counts} if run.state.ended else {})
+        took_s = (run.ended_s or stack.at.clock.now_s()) - run.created_s
+        return run_document(run) | {"counts": counts, "took_s": took_s}
 
     def look(run_id: str) -> dict[str, object]:
         """Open the stack anew: a local one may begin or end at any time, and must not live for its page alone."""
         with open_stack(selection, next(reporters), looking=True) as stack:
             if not run_id:
-                return {"runs": [run_document(each) for each in stack.at.ledger.runs.list()]}
+                return {"runs": [listed(stack, run, place) for place, run in enumerate(stack.at.ledger.runs.list())]}
             return {"report": report_document(stack, stack.at.ledger.runs.get(run_id), figures)}
 
     looks = Looks(look, SystemClock())
