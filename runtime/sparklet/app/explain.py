@@ -354,7 +354,7 @@ def explain(at: Deployment, run: Run, failures: Iterable[FailureGroup], succeede
         advised = _judged(advised, group.count, succeeded)
         names = {"RUN": run.run_id, "SHARD": str(group.example.number)}
         group.advice = replace(advised, reason=_named(advised.reason, names), remedy=_named(advised.remedy, names))
-        group.example_object = _first_object(at, group.example)
+        group.example_object = first_object(at, group.example)
         group.redrive = _options(group, found)
     return tuple(found)
 
@@ -373,7 +373,7 @@ def _named(text: str, names: Mapping[str, str]) -> str:
     return re.sub(r"\b(?:RUN|SHARD)\b", lambda match: names[match[0]], text)
 
 
-def _first_object(at: Deployment, record: ShardRecord) -> str:
+def first_object(at: Deployment, record: ShardRecord) -> str:
     try:
         return planned_shard(at, record).objects[0].name
     except (ObjectStoreError, PlanError, IndexError):

@@ -1,6 +1,7 @@
 """What every command prints: results, progress, and its exit code."""
 
 import json
+import os
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -170,7 +171,8 @@ def report_path(run: Run) -> Path:
 
     Spark, and Sparklet as Spark, skip a folder of this name where it is in somebody's input.
     """
-    folder = local_folder(run).parent if run.local_output else Path.cwd()
+    beside = local_folder(run).parent
+    folder = beside if run.local_output and os.access(beside, os.W_OK) else Path.cwd()
     return folder / "_reports" / f"{run.run_id}-{run.generation}.html"
 
 

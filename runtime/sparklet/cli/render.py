@@ -3,13 +3,13 @@
 from collections.abc import Iterable, Iterator, Mapping
 
 from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderResult
-from rich.table import Table
+from rich.table import Column, Table
 from rich.text import Text
 
 from sparklet.app.costs import COST_EXCLUDES, COST_INCLUDES
 from sparklet.app.documents import local_file, object_state, on_disk, places_of, redrive_command, shard_document
 from sparklet.app.estimates import PlanEstimate
-from sparklet.app.explain import FailureGroup
+from sparklet.app.explain import FailureGroup, first_object
 from sparklet.app.local_files import localized
 from sparklet.app.object_status import ObjectStatus
 from sparklet.app.progress import seconds_of
@@ -94,7 +94,7 @@ def runs_table(runs: list[Run]) -> RenderableType:
 
 def shards_table(records: Iterable[ShardRecord]) -> RenderableType:
     """Shards in a list, for people."""
-    table = Table("shard", "state", "engine", "attempts", "rows", "cause", show_edge=False)
+    table = Table("shard", "state", "engine", "attempts", "rows", Column("cause", overflow="fold"), show_edge=False)
     for record in records:
         rows, state = "" if record.rows is None else str(record.rows), _state_text(record)
         table.add_row(str(record.number), state, record.engine, str(record.attempts), rows, _cause_text(record))
@@ -105,7 +105,7 @@ def object_table(found: ObjectStatus) -> RenderableType:
     """An object's state for people: in full if one shard holds it, else a line for each shard."""
     if len(found.shards) == 1 and found.shards[0].record:
         return _shard_facts(found.shards[0].record)
-    table = Table("shard", "holds", "state", "attempts", "cause", show_edge=False)
+    table = Table("shard", "holds", "state", "attempts", Column("cause", overflow="fold"), show_edge=False)
     for each in found.shards:
         state, attempts, cause = Text("not in the ledger yet"), 0, Text()
         if each.record:
@@ -271,7 +271,9 @@ def _causes(stack: OpenStack, run: Run, summary: Summary) -> Iterator[Renderable
     causes = Facts()
     for cause in summary.causes:
         says = localized(stack, run.run_id, cause.example_message)
-        example = Text.assemble((cause.error_class, "bold"), f": {says} (shard {cause.example_shard})")
+        file = first_object(stack.at, stack.at.ledger.shards.get(run.run_id, cause.example_shard))
+        where = ", ".join(filter(None, (f"shard {cause.example_shard}", localized(stack, run.run_id, file))))
+        example = Text.assemble((cause.error_class, "bold"), f": {says} ({where})")
         causes.add_row(count_text(cause.count, "shard"), example)
     next_step = f"what is at fault, and what to do: sparklet explain {run.run_id}"
     yield from (Text("\nfailures", style="italic"), causes, Text(next_step, style="dim"))

@@ -26,7 +26,9 @@ OSC = "\x1b]0;title\x07"
 ALL = [chr(n) for n in (*range(0x20), *range(0x7F, 0xA0), *range(0x202A, 0x202F), *range(0x2066, 0x206A))]
 HOSTILE = f"{OSC}\x1b[2J\x1b[35;8mhidden\x9b2J\x7f\r\N{RIGHT-TO-LEFT OVERRIDE}evil\x08:bomb: [red]"
 OBEYED = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
-STYLES = re.compile(r"\x1b\[(?:[\d;]*m|\?25[lh]|2K|1A)|\r(?=\x1b\[2K)")  # of Rich: colours, and the live display
+STYLES = re.compile(  # of Rich: colours, the live display, a report's link
+    r"\x1b\[(?:[\d;]*m|\?25[lh]|2K|1A)|\r(?=\x1b\[2K)|\x1b\]8;(?:id=\d+;file://[!-~]+|;)\x1b\\"
+)
 
 
 def failed_run(terminal: Terminal) -> None:

@@ -140,7 +140,8 @@ def test_files_in_a_local_output_stay(terminal: Terminal, home: Path, output: st
     terminal.world.put(1)
     before = picture(home)
 
-    told = terminal.types("run", SCRIPT, "-i", SOURCE, "-o", output, "--run-id", RUN, *filter(None, [existing]))
+    more = ["--no-report", *filter(None, [existing])]
+    told = terminal.types("run", SCRIPT, "-i", SOURCE, "-o", output, "--run-id", RUN, *more)
 
     assert told.code == (0 if existing == "--append" else 1), told.err
     assert picture(home) == before

@@ -124,6 +124,7 @@ def test_a_watched_run_leaves_its_report(failed: Terminal) -> None:
 def test_a_report_lies_beside_a_local_output_and_is_no_input(failed: Terminal, tmp_path: Path) -> None:
     run = replace(failed.world.ledger.runs.get(RUN), local_output=f"file://{tmp_path}/clean/out/")
 
+    (tmp_path / "clean").mkdir()
     path = report_path(run)
 
     assert path == tmp_path / "clean" / "_reports" / f"{RUN}-0.html"
