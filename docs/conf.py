@@ -22,7 +22,8 @@ version = __version__
 root_doc = "docs/index"
 include_patterns = ["*.md", "docs/**.md", "examples/cdk/README.md"]
 exclude_patterns = [".*", "build", "dist"]  # not to be looked through
-extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
+extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx_copybutton"]
+copybutton_exclude = ".linenos, .gp, .go"  # a prompt, and what a command prints, is nobody's to type
 myst_heading_anchors = 4  # named as on GitHub
 highlight_language = "none"  # of a block that names none
 
@@ -43,6 +44,9 @@ napoleon_google_docstring = False
 html_theme = "furo"
 html_title = f"Sparklet {version}"
 html_copy_source = False
+by_keys = "document.querySelectorAll('pre, .table-wrapper').forEach((each) => { each.tabIndex = 0; })"  # to scroll
+html_js_files = [(None, {"body": f"addEventListener('DOMContentLoaded', () => {by_keys})"})]
+html_search_scorer = str(ROOT / "docs/search.js")
 html_show_copyright = False
 
 SCHEMAS = ["docs/schemas", "docs/reference", "runtime/sparklet/model"]

@@ -72,6 +72,18 @@ def test_every_public_name_is_in_the_reference() -> None:
     assert {*sparklet.__all__, *job.__all__} - described == {"__version__", "OUTCOME_FILE"}
 
 
+def test_each_class_of_the_reference_has_an_example_first() -> None:
+    page = (ROOT / "docs" / "reference" / "python.md").read_text()
+    sections = [each for each in re.split(r"^##+ .*$", page, flags=re.M)[1:] if ".. auto" in each]
+
+    for section in sections:
+        before = section.partition("```{eval-rst}")[0]
+        [example] = re.findall(r"^```python\n(.*?)^```", before, re.M | re.S)
+        compile(example, "example", "exec")
+        assert section.count("```{eval-rst}") == 1
+    assert len(sections) > 12
+
+
 def test_every_cause_that_a_script_can_meet_is_explained() -> None:
     """What is not retried, and what Sparklet raises within a script."""
     raised = {name for name, value in vars(errors).items() if isinstance(value, type)} - {"SparkletError"}

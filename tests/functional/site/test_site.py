@@ -1,0 +1,98 @@
+"""The site as a reader has it, from a folder without a server: the first screen, the search, what is copied."""
+
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from axe_playwright_python.sync_playwright import Axe
+from playwright.sync_api import Browser, Page
+
+from tests.functional.report.test_page import browser
+
+__all__ = ["browser"]
+
+ROOT = Path(__file__).parents[3]
+PYTHON = ROOT / ".venv-docs/bin/python"
+LATER = ("docs/decisions/", "docs/benchmarks", "CHANGELOG", "CONTRIBUTING", "SECURITY")
+
+pytestmark = [pytest.mark.slow, pytest.mark.skipif(not PYTHON.exists(), reason="make docs-venv builds .venv-docs")]
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("site")
+    words: list[str | Path] = ["-m", "sphinx", "-q", "-E", "-c", "docs", "-d", folder / "doctrees", ".", folder / "html"]
+    subprocess.run([PYTHON, *words], cwd=ROOT, check=True, capture_output=True)
+    return folder / "html"
+
+
+@pytest.fixture
+def page(browser: Browser, site: Path) -> Iterator[Page]:
+    page = browser.new_page(viewport={"width": 1200, "height": 900})
+    page.goto((site / "docs/index.html").as_uri())
+    yield page
+    page.close()
+
+
+def test_the_first_screen_says_what_it_is_and_how_to_begin(page: Page) -> None:
+    first = page.locator("article")
+
+    assert first.locator("h1").inner_text().startswith("Sparklet")
+    for part in ("text=ordinary PySpark scripts", "text=make venv", "text=sparklet run", "img"):
+        box = first.locator(part).first.bounding_box()
+        assert box and box["y"] < 900, part
+    assert page.evaluate("document.querySelector('article img').naturalWidth") > 0
+
+
+@pytest.mark.parametrize(
+    ("question", "answer"),
+    [
+        ("my Glue job", "sparklet run sales.py"),
+        ("one output for each file", "--max-objects 1"),
+        ("What failed", "sparklet explain"),
+        ("What does it cost", "--explain"),
+    ],
+)
+def test_a_question_is_answered_after_one_click(page: Page, question: str, answer: str) -> None:
+    page.locator("article tr", has_text=question).locator("a").first.click()
+
+    box = page.locator("article", has_text=answer).locator(f"text={answer}").first.bounding_box()
+    assert box and box["y"] < 900
+
+
+@pytest.mark.parametrize("words", ["redrive", "isolate", "report", "cost", "glue", "schema"])
+def test_guides_are_found_before_decisions(page: Page, site: Path, words: str) -> None:
+    page.goto(f"{(site / 'search.html').as_uri()}?q={words}")
+    page.wait_for_selector("#search-results p.search-summary:has-text('found')")
+
+    found = [
+        link.partition(".html")[0]
+        for link in page.locator("#search-results li > a").evaluate_all(
+            "(links) => links.map((link) => link.getAttribute('href'))"
+        )
+    ]
+    later = [each.startswith(LATER) for each in found]
+
+    assert found[0].startswith(("docs/guide/", "docs/reference/", "docs/tutorial", "README")), found[:5]
+    assert later == sorted(later) and any(later)
+
+
+def test_what_is_copied_has_no_prompt_and_no_answer(page: Page, site: Path) -> None:
+    page.goto((site / "docs/tutorial.html").as_uri())
+    block = page.locator("div.highlight-console", has_text="python sales.py").first
+    block.hover()
+    block.locator("button.copybtn").click()
+    page.evaluate("document.body.prepend(document.createElement('textarea'))")
+    page.focus("body > textarea")
+    page.keyboard.press("Control+V")
+
+    assert page.input_value("body > textarea").strip() == "python sales.py --input in/mon.csv --output one-file"
+
+
+@pytest.mark.parametrize("width", [1200, 400])
+def test_nobody_is_shut_out_of_the_home_page(page: Page, width: int) -> None:
+    page.set_viewport_size({"width": width, "height": 900})
+
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+    assert Axe().run(page, context="article").response["violations"] == []
