@@ -9,7 +9,7 @@ from benchmarks.simulate.constants import fact
 from benchmarks.simulate.result import Result
 from benchmarks.simulate.setup import NEVER, Scaling, Setup, by_engine, by_map, by_queue
 from benchmarks.simulate.simulation import simulate
-from sparklet.app.costs import Prices, WorkerSize, work_costs
+from sparklet.app.costs import Load, Prices, WorkerSize, work_costs
 from sparklet.ledger.rules import RENEWALS_PER_S
 from sparklet.model import Dispatch
 from sparklet.model.shards import ledger_bucket_count
@@ -109,7 +109,7 @@ def _limits(question: Question, setup: Setup, prices: Prices) -> dict[str, float
         "functions": setup.capacity / mean_s,
         "ledger's partitions": writes,
         "ledger's table": fact("dynamodb.table_writes") / prices["assumptions.ledger_writes_a_shard"],
-        "S3's prefix": fact("s3.puts") / prices["assumptions.s3_puts_a_shard"],
+        "S3's prefix": fact("s3.puts") / sum(prices[f"assumptions.s3_puts_a{n}"] for n in ("_shard", "n_output")),
         "checker": setup.sent_a_s,
     }
     unlike = "checker" if question.engine in (LAMBDA, MAP) else "functions"
@@ -123,9 +123,9 @@ def _costs(question: Question, setup: Setup, result: Result, prices: Prices) -> 
     dispatch = Dispatch.MAP if question.engine == MAP else Dispatch.QUEUE
     engine = "" if question.engine in (LAMBDA, MAP) else question.engine
     cold_s = result.cold_starts * setup.cold_start_s
-    costs = work_costs(dispatch, result.billed_s - cold_s, result.attempts, size, prices, engine)
+    costs = work_costs(dispatch, result.billed_s - cold_s, Load(result.attempts), size, prices, engine)
     if not engine:
-        costs["cold starts"] = work_costs(dispatch, cold_s, 0, size, prices)["lambda"]
+        costs["cold starts"] = work_costs(dispatch, cold_s, Load(0), size, prices)["lambda"]
     extra = max(0, result.receives - result.attempts)
     if dispatch is Dispatch.QUEUE and extra:
         costs["dispatch"] = costs.get("dispatch", 0.0) + extra * prices["prices.sqs_request"]

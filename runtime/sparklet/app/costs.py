@@ -144,11 +144,34 @@ class Estimate:
         return sum(self.costs.values())
 
 
-def estimate(dispatch: Dispatch, shards: int, shard_s: float, size: WorkerSize, prices: Prices) -> Estimate:
-    """Estimate a run of ``shards`` that take ``shard_s`` each, on workers of this size.
+@dataclass(frozen=True, slots=True)
+class Load:
+    """What shards have to do together: their price and their time follow from it, see ``shard_s``."""
+
+    shards: int
+    files: int = 0  # that they read; 0: one each
+    size_bytes: int = 0  # in these
+    outputs: int = 0  # files that they publish; 0: one each
+
+    def shard_s(self, prices: Prices) -> float:
+        """The time of one of them, as it is assumed where nothing was measured."""
+        if not self.shards:
+            return prices["assumptions.task_fixed_s"]
+        read_s = self.size_bytes / self.shards / prices["assumptions.task_bytes_a_s"]
+        return prices["assumptions.task_fixed_s"] + self.files_s(prices) + read_s
+
+    def files_s(self, prices: Prices) -> float:
+        """The part of it that is for further files, read and published."""
+        more, more_outputs = (max(0.0, count / max(1, self.shards) - 1) for count in (self.files, self.outputs))
+        return more * prices["assumptions.task_file_s"] + more_outputs * prices["assumptions.task_output_s"]
+
+
+def estimate(dispatch: Dispatch, load: Load, shard_s: float, size: WorkerSize, prices: Prices) -> Estimate:
+    """Estimate a run whose shards take ``shard_s`` each, on workers of this size.
 
     A queue's workers begin with the first part of the plan, those of a Map after the last.
     """
+    shards = load.shards
     workers = min(shards, size.map_concurrency if dispatch is Dispatch.MAP else size.concurrency)
     cold_start_s, planned_a_s = prices["assumptions.cold_start_s"], prices["assumptions.planned_a_s"]
     work_s = shard_s * math.ceil(shards / workers) if workers else 0.0
@@ -156,18 +179,19 @@ def estimate(dispatch: Dispatch, shards: int, shard_s: float, size: WorkerSize, 
         end_s = shards / planned_a_s + work_s
     else:
         end_s = max(work_s, max(0, shards - 1) / planned_a_s + shard_s)
-    costs = work_costs(dispatch, shards * shard_s + workers * cold_start_s, shards, size, prices)
+    costs = work_costs(dispatch, shards * shard_s + workers * cold_start_s, load, size, prices)
     return Estimate(cold_start_s + end_s, costs, workers)
 
 
-def estimate_engine(engine: str, shards: int, shard_s: float, size: WorkerSize, prices: Prices) -> Estimate:
+def estimate_engine(engine: str, load: Load, shard_s: float, size: WorkerSize, prices: Prices) -> Estimate:
     """Estimate shards that an engine does, each in a worker of its own: locally one after the other, else all at once.
 
     A shard takes as long as in a function; before it, the worker has to start.
     """
+    shards = load.shards
     workers = min(shards, 1 if size.is_local else shards)
     one_s = prices["assumptions.cold_start_s" if engine == LARGE else "assumptions.engine_start_s"] + shard_s
-    costs = work_costs(Dispatch.QUEUE, shards * one_s, shards, size, prices, engine)
+    costs = work_costs(Dispatch.QUEUE, shards * one_s, load, size, prices, engine)
     return Estimate(one_s * math.ceil(shards / max(1, workers)), costs, workers)
 
 
@@ -186,14 +210,15 @@ def costs_so_far(
     costs = []
     for engine, w in found.work.items():
         more_s = min(w.untimed_most_s, math.inf if engine else w.untimed * size.timeout_s) if at_most else 0.0
-        costs.append(work_costs(dispatch, w.known_s + more_s, w.attempts, size, prices, engine))
+        costs.append(work_costs(dispatch, w.known_s + more_s, Load(w.attempts, w.files), size, prices, engine))
     return added(costs)
 
 
 def work_costs(
-    dispatch: Dispatch, task_s: float, tasks: int, size: WorkerSize, prices: Prices, engine: str = ""
+    dispatch: Dispatch, task_s: float, load: Load, size: WorkerSize, prices: Prices, engine: str = ""
 ) -> dict[str, float]:
-    """US dollars for so many seconds in so many tasks of functions, or of an engine, by item."""
+    """US dollars for so many seconds of functions, or of an engine, by item; each shard is one task."""
+    tasks = load.shards
     scratch_gb = 0.0 if size.is_local else max(0, size.scratch_bytes - FREE_SCRATCH_BYTES) / 2**30
     gb_s = size.memory_mb / 1024 * prices[f"prices.lambda_gb_s_{size.architecture}"]
     second = gb_s + scratch_gb * prices["prices.scratch_gb_s"]
@@ -203,8 +228,10 @@ def work_costs(
         handed_out = prices["assumptions.sqs_requests_a_shard"] * prices["prices.sqs_request"]
     ledger_writes = tasks * prices["assumptions.ledger_writes_a_shard"] + task_s / (LEASE_S / 2)
     ledger_reads = tasks * prices["assumptions.ledger_reads_a_shard"]
-    s3_puts = tasks * prices["assumptions.s3_puts_a_shard"]
-    s3_gets = tasks * prices["assumptions.s3_gets_a_shard"]
+    files, outputs = max(tasks, load.files), max(tasks, load.outputs)
+    s3_puts = tasks * prices["assumptions.s3_puts_a_shard"] + outputs * prices["assumptions.s3_puts_an_output"]
+    s3_gets = tasks * prices["assumptions.s3_gets_a_shard"] + outputs * prices["assumptions.s3_gets_an_output"]
+    s3_gets += files * prices["assumptions.s3_gets_a_file"]
     lambda_costs = {"dispatch": tasks * handed_out, "lambda": task_s * second + tasks * prices["prices.lambda_request"]}
     return {
         **({engine: task_s * prices.hour_of(engine, size.architecture) / 3600} if engine else lambda_costs),
@@ -213,9 +240,7 @@ def work_costs(
     }
 
 
-def shard_time(
-    ledger: Ledger | None, name: str, bytes_a_shard: float, prices: Prices, before_s: float = math.inf
-) -> ShardTime:
+def shard_time(ledger: Ledger | None, name: str, load: Load, prices: Prices, before_s: float = math.inf) -> ShardTime:
     """A shard's time in the newest run of the name that has succeeded shards; else, or without a ledger, assumed.
 
     Runs created at ``before_s`` or later are left out.
@@ -226,29 +251,34 @@ def shard_time(
             and run.name == name
             and run.sealed
             and run.created_s < before_s
-            and (found := _measured(ledger, run, bytes_a_shard, prices))
+            and (found := _measured(ledger, run, load, prices))
         ):
             return found
     fixed_s, bytes_a_s = prices["assumptions.task_fixed_s"], prices["assumptions.task_bytes_a_s"]
-    origin = f"assumed: {fixed_s:g} s, and {bytes_a_shard / MIB:,.1f} MiB at {bytes_a_s / 1e6:g} MB/s"
-    return ShardTime(fixed_s + bytes_a_shard / bytes_a_s, origin)
+    files_s = load.files_s(prices)
+    files = f", {files_s:,.1f} s for {load.files / max(1, load.shards):,.0f} files" if files_s else ""
+    read = f"{load.size_bytes / max(1, load.shards) / MIB:,.1f} MiB at {bytes_a_s / 1e6:g} MB/s"
+    return ShardTime(load.shard_s(prices), f"assumed: {fixed_s:g} s{files}, and {read}")
 
 
-def scaled_shard_s(measured_s: float, measured_bytes: float, bytes_a_shard: float, prices: Prices) -> float:
-    """The time of a shard of another size than measured; a task's fixed part stays the same."""
-    if measured_bytes <= 0:
-        return measured_s
+def scaled_shard_s(measured_s: float, measured: Load, load: Load, prices: Prices) -> float:
+    """The time of a shard of another load than was measured; the part that every task has stays the same."""
     fixed_s = min(measured_s, prices["assumptions.task_fixed_s"])
-    return fixed_s + (measured_s - fixed_s) * bytes_a_shard / measured_bytes
+    read_s = max(0.0, measured_s - fixed_s - measured.files_s(prices))
+    if measured.size_bytes and load.shards:
+        read_s *= load.size_bytes / load.shards * measured.shards / measured.size_bytes
+    return fixed_s + load.files_s(prices) + read_s
 
 
-def _measured(ledger: Ledger, run: Run, bytes_a_shard: float, prices: Prices) -> ShardTime | None:
+def _measured(ledger: Ledger, run: Run, load: Load, prices: Prices) -> ShardTime | None:
     records = list(islice(ledger.shards.list(run.run_id, ShardState.SUCCEEDED), MAX_SHARDS_AVERAGED))
     if not records:
         return None
     mean_s = sum(record.took_s for record in records) / len(records)
-    mean_bytes = sum(record.size_bytes for record in records) / len(records)
-    seconds = scaled_shard_s(mean_s, mean_bytes, bytes_a_shard, prices)
-    scaled = f", from {mean_bytes / MIB:,.1f} to {bytes_a_shard / MIB:,.1f} MiB a shard" if seconds != mean_s else ""
+    sums = (sum(getattr(record, name) for record in records) for name in ("object_count", "size_bytes"))
+    measured = Load(len(records), *sums)
+    seconds = scaled_shard_s(mean_s, measured, load, prices)
+    of, to = (each.size_bytes / max(1, each.shards) / MIB for each in (measured, load))
+    scaled = f", from {of:,.1f} to {to:,.1f} MiB a shard" if round(seconds, 6) != round(mean_s, 6) else ""
     origin = f"measured: {mean_s:,.1f} s a shard, mean of {len(records)} of {run.run_id}{scaled}"
     return ShardTime(seconds, origin, run.run_id)

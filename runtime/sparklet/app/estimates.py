@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 from sparklet.app.costs import (
     Estimate,
+    Load,
     Prices,
     ShardTime,
     WorkerSize,
@@ -31,8 +32,17 @@ from sparklet.settings import engines
 
 MIN_TIMES_DEARER, MIN_SAVED_USD, MIN_SAVED_S = 3.0, 1.0, 300.0  # than packed shards: worth a warning
 UNLIMITED_BYTES = 1 << 62  # of scratch space, where no worker is known
-FILE_S = 0.04  # one more file in a shard: 365 of them in one spark-submit took 15 s
+ONE_VCPU_MB, MIN_SAVED_BY_LESS = 1769, 0.1  # of the cost: worth a line
 PACKED = RunOptions()  # shards as they are packed by default
+
+
+class Smaller(NamedTuple):
+    """The same plan with functions of one vCPU."""
+
+    memory_mb: int
+    shard_s: float
+    cost_usd: float
+    end_s: float
 
 
 class Route(NamedTuple):
@@ -56,6 +66,7 @@ class PlanEstimate:
     too_slow: str  # a warning if shards would exceed the timeout
     dear: str  # a warning if packing the files would save much
     routes: tuple[Route, ...] = ()  # if an engine does shards
+    smaller: Smaller | None = None  # if that is cheaper
 
     def document(self) -> dict[str, Any]:
         """For --json."""
@@ -71,6 +82,7 @@ class PlanEstimate:
             "shard_s_origin": self.time.origin,
             "measured_in": self.time.run_id or None,
             "routes": [each._asdict() for each in self.routes],
+            "smaller": self.smaller and self.smaller._asdict(),
             "prices": {"from": self.prices.dates[0], "to": self.prices.dates[1], "corrected": self.prices.corrected},
         }
 
@@ -118,37 +130,37 @@ def estimate_plan(
     routed: Sequence[Route] = (),
 ) -> PlanEstimate:
     """Estimate a plan whose shards the queue dispatches, as it does by default; ``routed`` are engines' parts."""
-    shards, size_bytes = shards - sum(each.shards for each in routed), size_bytes - sum(each[2] for each in routed)
     if cap := options.max_concurrency:
         size = replace(size, concurrency=min(size.concurrency, cap), map_concurrency=min(size.map_concurrency, cap))
-    auto, why = automatic_mode(shards)
-
-    def estimated(shards: int, shard_s: float) -> Estimate:
-        return estimate(Dispatch.QUEUE, shards, shard_s, size, prices)
-
-    time = shard_time(ledger, name, size_bytes / shards if shards else 0.0, prices)
-    found = estimated(shards, time.seconds)
+    apart, apart_bytes = sum(each.shards for each in routed), sum(each.size_bytes for each in routed)
+    load = Load(shards - apart, max(0, objects - apart), size_bytes - apart_bytes)
+    auto, why = automatic_mode(load.shards)
+    time = shard_time(ledger, name, load, prices)
+    found = estimate(Dispatch.QUEUE, load, time.seconds, size, prices)
     too_slow = ""
     if time.seconds >= size.timeout_s:
         too_slow = (
             f"a shard would take {duration_text(time.seconds)}, but the workers have "
             f"{duration_text(size.timeout_s)}: make shards smaller (--shard-size), or workers larger"
         )
-    fewest, packed_s = _packed(shards, time.seconds, objects, size_bytes, prices)
-    saved_s = shards * time.seconds - fewest * packed_s
-    costs_usd = found.cost, estimated(fewest, packed_s).cost
-    dear = "" if options.group_by else _dear(objects, (shards, fewest), costs_usd, saved_s)
+    packed = replace(load, shards=_fewest(load))
+    packed_s = scaled_shard_s(time.seconds, load, packed, prices)
+    saved_s = load.shards * time.seconds - packed.shards * packed_s
+    costs_usd = found.cost, estimate(Dispatch.QUEUE, packed, packed_s, size, prices).cost
+    dear = "" if options.group_by else _dear(objects, (load.shards, packed.shards), costs_usd, saved_s)
+    smaller = _smaller(load, time.seconds, found.cost, size, prices)
     routes: tuple[Route, ...] = ()
     if routed:
-        routes = (Route("", shards, size_bytes, found.cost, found.end_s if shards else 0.0),)
+        routes = (Route("", load.shards, load.size_bytes, found.cost, found.end_s if load.shards else 0.0),)
     for part in routed:
-        there_s = shard_time(ledger, name, part.size_bytes / part.shards, prices).seconds
-        there = estimate_engine(part.engine, part.shards, there_s, size, prices)
+        of_part = Load(part.shards, size_bytes=part.size_bytes)
+        there_s = shard_time(ledger, name, of_part, prices).seconds
+        there = estimate_engine(part.engine, of_part, there_s, size, prices)
         routes += (part._replace(cost_usd=there.cost, end_s=there.end_s),)
         costs, workers = added((found.costs, there.costs)), found.workers + there.workers
         found = Estimate(max(each.end_s for each in routes), costs, workers)
     reason = f"by default; sparklet run --dispatch-mode auto would take {auto}, since {why}"
-    return PlanEstimate(reason, found, time, prices, too_slow, dear, routes)
+    return PlanEstimate(reason, found, time, prices, too_slow, dear, routes, smaller)
 
 
 def _dear(objects: int, shards: tuple[int, int], costs_usd: tuple[float, float], saved_s: float) -> str:
@@ -163,8 +175,18 @@ def _dear(objects: int, shards: tuple[int, int], costs_usd: tuple[float, float],
     )
 
 
-def _packed(shards: int, shard_s: float, objects: int, size_bytes: int, prices: Prices) -> tuple[int, float]:
-    """The number of shards of the same files with the default options, and the time of one of them."""
-    fewest = max(1, math.ceil(size_bytes / PACKED.target_bytes), math.ceil(objects / PACKED.max_objects))
-    packed_s = scaled_shard_s(shard_s, size_bytes / max(1, shards), size_bytes / fewest, prices)
-    return fewest, packed_s + FILE_S * objects / fewest
+def _fewest(load: Load) -> int:
+    """The number of shards of the same files with the default options."""
+    return max(1, math.ceil(load.size_bytes / PACKED.target_bytes), math.ceil(load.files / PACKED.max_objects))
+
+
+def _smaller(load: Load, shard_s: float, cost_usd: float, size: WorkerSize, prices: Prices) -> Smaller | None:
+    """The plan with one vCPU, if that is cheaper: what a shard takes whatever it holds hardly needs a second one."""
+    if not load.shards or size.memory_mb <= ONE_VCPU_MB:
+        return None
+    fixed_s = min(shard_s, prices["assumptions.task_fixed_s"])
+    slow_s = fixed_s * prices["assumptions.one_vcpu_times"] + (shard_s - fixed_s) * size.memory_mb / ONE_VCPU_MB
+    found = estimate(Dispatch.QUEUE, load, slow_s, replace(size, memory_mb=ONE_VCPU_MB), prices)
+    if found.cost > (1 - MIN_SAVED_BY_LESS) * cost_usd:
+        return None
+    return Smaller(ONE_VCPU_MB, round(slow_s, 3), round(found.cost, 6), round(found.end_s, 1))

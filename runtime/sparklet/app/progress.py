@@ -35,6 +35,7 @@ class Work:
 
     known_s: float = 0.0  # of the last attempts, also those that run
     attempts: int = 0
+    files: int = 0  # that these were given
     untimed: int = 0  # attempts before those, see ``untimed_of``
     untimed_most_s: float = 0.0
 
@@ -62,6 +63,7 @@ class Observation:
             self.lost.append((record.number, since))
         work = self.work.setdefault(record.engine, Work())
         work.attempts += record.attempts
+        work.files += record.attempts * record.object_count
         untimed, most_s = untimed_of(record, self.summary.created_s)
         work.untimed, work.untimed_most_s = work.untimed + untimed, work.untimed_most_s + most_s
         if record.state is ShardState.PENDING or not record.attempts:

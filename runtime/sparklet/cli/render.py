@@ -309,6 +309,9 @@ def estimate_table(found: PlanEstimate) -> RenderableType:
         does = f"{count_text(each.shards, 'shard')}, {size_text(each.size_bytes)}"
         about = f"{usd_text(each.cost_usd)}, ends after {duration_text(each.end_s)}"
         facts.add_row(f"in {each.engine or 'functions'}", f"{does}: {about}")
+    if less := found.smaller:
+        ends = f"ends after {duration_text(less.end_s)}"
+        facts.add_row(f"with {less.memory_mb:,} MB", f"{usd_text(less.cost_usd)}, {ends}: small shards use one vCPU")
     facts.add_row("a shard", Text(f"{duration_text(found.time.seconds)}; {found.time.origin}"))
     corrected = f"; your own: {', '.join(found.prices.corrected)}" if found.prices.corrected else ""
     dates = " to ".join(dict.fromkeys(found.prices.dates))

@@ -10,8 +10,8 @@ from dataclasses import asdict, dataclass
 from statistics import StatisticsError, correlation, linear_regression, median
 from typing import Any
 
-from sparklet.app.costs import Prices, WorkerSize, estimate_engine, work_costs
-from sparklet.app.estimates import FILE_S, PACKED
+from sparklet.app.costs import Load, Prices, WorkerSize, estimate_engine, work_costs
+from sparklet.app.estimates import PACKED
 from sparklet.app.reporter import count_text, duration_text, size_text, usd_text
 from sparklet.app.stack import OpenStack
 from sparklet.app.status import RunView
@@ -65,7 +65,8 @@ class Measured:
 
     def cost(self, shards: int, shard_s: float) -> Mapping[str, float]:
         """US dollars of so many shards as this run dispatches them, by item, without cold starts."""
-        return work_costs(self.run.dispatch, shards * shard_s, shards, self.size, self.prices)
+        load = Load(shards, self.view.found.summary.objects)
+        return work_costs(self.run.dispatch, shards * shard_s, load, self.size, self.prices)
 
 
 def advise(run: Run, view: RunView, table: Mapping[str, Any], stack: OpenStack, prices: Prices) -> list[dict[str, Any]]:
@@ -100,7 +101,8 @@ def small_shards(of: Measured) -> Advised:
     if share < OVERHEAD or factor < 2:
         return Advised("SmallShards", "fine", text)
     fewer, files = math.ceil(count / factor), of.view.found.summary.objects
-    larger_s = factor * mean_s - (factor - 1) * fixed_s + FILE_S * files * (1 / fewer - 1 / count)
+    more_s = of.prices["assumptions.task_file_s"] * files * (1 / fewer - 1 / count)
+    larger_s = factor * mean_s - (factor - 1) * fixed_s + more_s
     text += f"; {count_text(fewer, 'shard')} of all would take {duration_text(larger_s)} each{most}"
     remedy += f" --max-objects {PACKED.max_objects}" if larger >= 2 else ", and --max-objects to match"
     saved_usd = sum(costs.values()) - sum(of.cost(fewer, larger_s).values())
@@ -195,7 +197,7 @@ def engine(of: Measured) -> Advised:
     if len(times) < MIN_SHARDS:
         return _too_few("Engine", times)
     mean_s, here = sum(times) / len(times), sum(of.view.costs.values())
-    costs = {each: estimate_engine(each, of.ended, mean_s, of.size, of.prices).cost for each in of.engines}
+    costs = {each: estimate_engine(each, Load(of.ended), mean_s, of.size, of.prices).cost for each in of.engines}
     name = min(costs, key=costs.__getitem__)
     text = (
         f"{of.ended} shards of {duration_text(mean_s)} cost {usd_text(here)}; with {name} about {usd_text(costs[name])}"

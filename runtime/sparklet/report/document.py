@@ -14,7 +14,7 @@ from os.path import commonprefix
 from typing import Any
 
 from sparklet import __version__
-from sparklet.app.costs import Prices, estimate, shard_time
+from sparklet.app.costs import Load, Prices, estimate, shard_time
 from sparklet.app.documents import group_document
 from sparklet.app.explain import DATA, FailureGroup, explain
 from sparklet.app.local_files import local_inputs, local_part
@@ -184,8 +184,9 @@ def _estimate(stack: OpenStack, run: Run, view: RunView, prices: Prices) -> dict
     """What the run was estimated to cost before it began, by earlier runs of its name; None until it is planned."""
     if not run.shard_count:
         return None
-    time = shard_time(stack.at.ledger, run.name, run.size_bytes / run.shard_count, prices, before_s=run.created_s)
-    found = estimate(run.dispatch, run.shard_count, time.seconds, stack.size, prices)
+    load = Load(run.shard_count, run.object_count, run.size_bytes)
+    time = shard_time(stack.at.ledger, run.name, load, prices, before_s=run.created_s)
+    found = estimate(run.dispatch, load, time.seconds, stack.size, prices)
     return {
         "end_s": round(found.end_s, 1),
         "shard_s": round(time.seconds, 3),

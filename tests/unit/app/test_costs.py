@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from sparklet.app.costs import (
     Estimate,
+    Load,
     WorkerSize,
     estimate,
     estimate_engine,
@@ -37,7 +38,7 @@ SIZES = st.builds(
 
 def of_100(dispatch: Dispatch, size: WorkerSize = TWO_GB, **more: float) -> Estimate:
     """100 shards of 20 s each, 50 at once."""
-    return estimate(dispatch, 100, 20.0, size, PRICES, **more)
+    return estimate(dispatch, Load(100), 20.0, size, PRICES, **more)
 
 
 # --- by hand ---
@@ -85,13 +86,13 @@ def test_scratch_and_arm_by_hand() -> None:
     ],
 )
 def test_an_engines_shards_by_hand(engine: str, an_hour: float) -> None:
-    found = estimate_engine(engine, 4, 60.0, TWO_GB, PRICES)
+    found = estimate_engine(engine, Load(4), 60.0, TWO_GB, PRICES)
 
     # four workers at once, 90 s until each has its shard
     assert (found.workers, found.end_s) == (4, 150.0)
     assert found.costs[engine] == pytest.approx(4 * 150 * an_hour / 3600)
     assert not {"lambda", "dispatch"} & found.costs.keys()
-    assert estimate_engine(engine, 4, 60.0, replace(TWO_GB, is_local=True), PRICES).end_s == 600.0
+    assert estimate_engine(engine, Load(4), 60.0, replace(TWO_GB, is_local=True), PRICES).end_s == 600.0
 
 
 @pytest.mark.parametrize(
@@ -104,16 +105,29 @@ def test_an_engines_shards_by_hand(engine: str, an_hour: float) -> None:
 )
 def test_an_engines_hour_on_arm_by_hand(engine: str, an_hour: float) -> None:
     size = replace(TWO_GB, architecture=deployed_size({"Architecture": "arm64"}).architecture)  # of the stack
-    found = estimate_engine(engine, 1, 3510.0, size, PRICES)
+    found = estimate_engine(engine, Load(1), 3510.0, size, PRICES)
 
     assert found.costs[engine] == pytest.approx(an_hour)
 
 
 def test_a_shards_time_by_hand() -> None:
-    assert shard_time(None, "daily", 100_000_000, PRICES).seconds == pytest.approx(2 + 20)
-    assert scaled_shard_s(12.0, 1000, 3000, PRICES) == pytest.approx(2 + 10 * 3)
-    assert scaled_shard_s(1.5, 1000, 3000, PRICES) == 1.5  # all of it is the part that every task has
-    assert scaled_shard_s(12.0, 0, 3000, PRICES) == 12.0
+    one, three = Load(1, 1, 1000), Load(1, 1, 3000)
+    assert shard_time(None, "daily", Load(2, 2, 200_000_000), PRICES).seconds == pytest.approx(2 + 20)
+    assert scaled_shard_s(12.0, one, three, PRICES) == pytest.approx(2 + 10 * 3)
+    assert scaled_shard_s(1.5, one, three, PRICES) == 1.5  # all of it is the part that every task has
+    assert scaled_shard_s(12.0, Load(1), three, PRICES) == 12.0
+
+
+def test_a_shards_files_take_time_and_requests() -> None:
+    """100 shards, 1,000 files in each, and as many outputs."""
+    load = Load(100, 100_000, 10**9, 100_000)
+
+    assert shard_time(None, "daily", load, PRICES).seconds == pytest.approx(2 + 999 * (0.04 + 0.04) + 2)
+    assert scaled_shard_s(3.0, Load(1, 1, 0), load, PRICES) == pytest.approx(3 + 999 * 0.08)
+    assert scaled_shard_s(3 + 9 * 0.04, Load(1, 10, 0), Load(1, 1, 0), PRICES) == pytest.approx(3)
+    puts, gets = 100 * 2 + 100_000 * 3, 100 * 3 + 100_000 * (1 + 2)
+    found = estimate(Dispatch.QUEUE, load, 20.0, TWO_GB, PRICES)
+    assert found.costs["s3"] == pytest.approx(puts * 0.000005 + gets * 0.0000004)
 
 
 # --- the rule for auto ---
@@ -151,7 +165,7 @@ def test_a_child_of_the_map_enters_the_priced_states() -> None:
 def test_more_shards_never_end_sooner_nor_cost_less(
     dispatch: Dispatch, shards: int, more: int, shard_s: float, size: WorkerSize
 ) -> None:
-    fewer, larger = (estimate(dispatch, count, shard_s, size, PRICES) for count in (shards, shards + more))
+    fewer, larger = (estimate(dispatch, Load(count), shard_s, size, PRICES) for count in (shards, shards + more))
     assert fewer.end_s >= 0 and min(fewer.costs.values()) >= 0 and fewer.workers <= shards
     assert larger.end_s >= fewer.end_s * (1 - 1e-12)
     assert larger.cost >= fewer.cost * (1 - 1e-12)

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from sparklet.app.costs import WorkerSize, costs_so_far, load_prices, shard_time
+from sparklet.app.costs import Load, WorkerSize, costs_so_far, load_prices, shard_time
 from sparklet.app.progress import Observation, observe
 from sparklet.model import Dispatch, Failure, Run, ScriptRef, ShardRecord, ShardResult, ShardState
 from tests.world import World
@@ -118,8 +118,8 @@ def test_a_shards_time_is_that_of_the_newest_run_of_the_name() -> None:
         else:
             world.ledger.attempts.succeed("run-1", claim.record.number, attempt_id, ShardResult())
 
-    found = shard_time(world.ledger, "daily", 10, PRICES)
-    larger = shard_time(world.ledger, "daily", 20, PRICES)
+    found = shard_time(world.ledger, "daily", Load(1, 1, 10), PRICES)
+    larger = shard_time(world.ledger, "daily", Load(1, 1, 20), PRICES)
 
     assert found.seconds == pytest.approx(12) and found.run_id == "run-1"
     assert found.origin == "measured: 12.0 s a shard, mean of 3 of run-1"
@@ -131,6 +131,6 @@ def test_without_such_a_run_the_time_is_marked_as_assumed() -> None:
     world.run(1)  # of the name, but nothing has succeeded
 
     for name in ("daily", "hourly"):
-        found = shard_time(world.ledger, name, 5_000_000, PRICES)
-        assert found == shard_time(None, name, 5_000_000, PRICES) and found.run_id == ""
+        found = shard_time(world.ledger, name, Load(1, 1, 5_000_000), PRICES)
+        assert found == shard_time(None, name, Load(1, 1, 5_000_000), PRICES) and found.run_id == ""
         assert found.seconds == pytest.approx(3) and found.origin == "assumed: 2 s, and 4.8 MiB at 5 MB/s"

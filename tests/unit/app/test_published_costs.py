@@ -5,10 +5,12 @@ from pathlib import Path
 
 import pytest
 
-from sparklet.app.costs import WorkerSize, estimate, load_prices
-from sparklet.model import Dispatch
+from sparklet.app.costs import Load, WorkerSize, estimate, load_prices
+from sparklet.app.estimates import PlanEstimate, estimate_plan
+from sparklet.model import Dispatch, RunOptions
 
-README = Path(__file__).parents[3] / "README.md"
+ROOT = Path(__file__).parents[3]
+README = ROOT / "README.md"
 VCPU_MB = 1769  # of memory, with which Lambda gives one
 
 
@@ -22,7 +24,7 @@ def costs() -> dict[str, tuple[str, str]]:
 
 def test_a_thousand_shards_cost_what_an_estimate_says(costs: dict[str, tuple[str, str]]) -> None:
     [(arithmetic, said)] = [row for name, row in costs.items() if name.startswith("as shards here")]
-    found = estimate(Dispatch.QUEUE, 1000, 2.0, WorkerSize(), load_prices())
+    found = estimate(Dispatch.QUEUE, Load(1000), 2.0, WorkerSize(), load_prices())
     a_second, requests = map(float, re.findall(r"0\.\d+", arithmetic))
 
     assert f"{found.cost:.2f}" == said
@@ -53,3 +55,27 @@ def test_a_vcpu_costs_what_the_prices_say() -> None:
 
     said = map(float, re.findall(r"0\.\d+", text))
     assert list(said) == pytest.approx(list(by_name.values()), rel=0.01)
+
+
+@pytest.fixture(scope="module")
+def small_files() -> dict[int, PlanEstimate]:
+    """100,000 files of 10 KB, by their shards."""
+    plans = {shards: RunOptions(max_objects=100_000 // shards) for shards in (100_000, 100)}
+    plan = "daily", load_prices()
+    return {n: estimate_plan(WorkerSize(), plan[0], each, n, 100_000, 10**9, plan[1]) for n, each in plans.items()}
+
+
+def test_the_guide_says_what_small_files_cost(small_files: dict[int, PlanEstimate]) -> None:
+    page = " ".join((ROOT / "docs/guide/costs.md").read_text().split())
+    text = page.partition("100,000 files of 10 KB cost")[2].partition("**A shard's seconds**")[0]
+    alone, packed, *_, one_vcpu = map(float, re.findall(r"\d+\.\d+", text))
+    smaller = small_files[100_000].smaller
+
+    assert small_files[100_000].estimate.cost == pytest.approx(alone, abs=0.005)
+    assert small_files[100].estimate.cost == pytest.approx(packed, abs=0.005)
+    assert smaller and smaller.cost_usd == pytest.approx(one_vcpu, abs=0.005)
+
+
+def test_a_warning_has_the_price_of_the_plan_it_names(small_files: dict[int, PlanEstimate]) -> None:
+    assert f"packed into 100 about {small_files[100].estimate.cost:.4f} USD" in small_files[100_000].dear
+    assert small_files[100].smaller is None  # its files keep two vCPUs busy
