@@ -30,7 +30,7 @@ KINDS = {
     "kill an engine's worker": 3,  # at a step; every shard is an engine's
     "zombie in an engine": 2,
     "escalation": 3,  # functions run out of memory; the shards move to an engine, whose workers are killed at a step
-    "isolate": 3,  # shards of many files with bad ones; workers and checkers are killed at steps of the isolation
+    "isolate": 3,  # shards of many files with bad ones; workers and checkers are killed while shards are split
     "reset": 1,
     "drop": 1,
     "delay": 1,

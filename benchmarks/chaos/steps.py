@@ -16,22 +16,23 @@ from urllib.parse import parse_qs
 from benchmarks.chaos.proxy import Request
 
 FILE = Path(__file__).with_name("steps.json")
-LEDGER = (  # what an update of a shard contains, and which it is
-    ("attempts = attempts + :one", "claim"),
-    ("winner = :me", "win"),
-    ("requeues = :more", "requeue"),
-    ("SET lease_end_s = :end", "renew"),
-    ("suspects = :suspects", "isolate"),
-    ("settled = :yes", "settle"),
+LEDGER = (  # what an update of a shard sets, and which it is
+    (":winner", "win"),
+    (":attempts", "claim"),
+    (":requeues", "requeue"),
+    (":split", "ask"),
+    (":state", ""),
+    (":lease_end_s", "renew"),
 )
-ISOLATION = {  # where workers and checkers of such trials are struck, and how often they come there at least
-    "shard": {"claim": 6, "isolate": 5, "GET plan part": 6, "PUT data file": 2, "PUT declaration": 1, "settle": 1},
-    "checker": {"PUT bad part": 4, "TransactWriteItems": 2},
+STATES = {"SUCCEEDED": "succeed", "FAILED": "fail", "PENDING": "release"}
+SPLITTING = {  # where workers and checkers of such trials are struck, and how often they come there at least
+    "shard": {"claim": 1, "ask": 1, "GET plan part": 1, "PUT data file": 1, "PUT declaration": 1, "win": 1, "fail": 1},
+    "checker": {"PUT pieces": 3, "TransactWriteItems": 3, "SendMessageBatch": 3},
 }
 OBJECTS = (
     (r"/runs/[^/]+/writes/", "declaration"),
     (r"/runs/[^/]+/_commit-", "commit file"),
-    (r"/runs/[^/]+/plan/isolated-", "bad part"),
+    (r"/runs/[^/]+/plan/split-", "pieces"),
     (r"/runs/[^/]+/plan/", "plan part"),
     (r"/runs/[^/]+/script/", "script"),
     (r"/runs/", "run's file"),
@@ -65,12 +66,9 @@ def label(request: Request) -> str:
 def _ledger(operation: str, body: bytes) -> str:
     if operation != "UpdateItem":
         return operation
-    text = body.decode("utf-8", "replace")
-    for part, name in LEDGER:
-        if part in text:
-            return name
-    wanted = re.search(r'":wanted":\s*\{"S":\s*"(\w+)"', text)
-    return {"SUCCEEDED": "succeed", "FAILED": "fail", "PENDING": "release"}.get(wanted[1] if wanted else "", operation)
+    values = json.loads(body).get("ExpressionAttributeValues", {})
+    name = next((name for part, name in LEDGER if part in values), operation)
+    return name or STATES.get(values[":state"].get("S", ""), operation)
 
 
 def changes(name: str) -> bool:
@@ -99,10 +97,10 @@ def to_strike(key: str, nth: float, *, writes: bool) -> tuple[str, int]:
     return steps[place], Counter(steps[: place + 1])[steps[place]]
 
 
-def to_strike_isolation(who: str, dice: random.Random) -> tuple[str, int]:
-    """A step of an isolation, and which of its occurrences."""
-    name = dice.choice(list(ISOLATION[who]))
-    return name, dice.randint(1, ISOLATION[who][name])
+def to_strike_splitting(who: str, dice: random.Random) -> tuple[str, int]:
+    """A step by which shards are split, and which of its occurrences."""
+    name = dice.choice(list(SPLITTING[who]))
+    return name, dice.randint(1, SPLITTING[who][name])
 
 
 def record(taken: Mapping[str, Sequence[str]]) -> None:

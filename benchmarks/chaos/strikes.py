@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 from benchmarks.chaos.plans import ISOLATED, NETWORK, STOPPED, STRUCK, Plan
 from benchmarks.chaos.proxy import FINE, Fault, Mishap, Request, Strike
-from benchmarks.chaos.steps import WRITES, label, to_strike, to_strike_isolation
+from benchmarks.chaos.steps import WRITES, label, to_strike, to_strike_splitting
 from benchmarks.chaos.workers import Worker
 
 SHARE = 0.12  # of requests that the network's faults meet
@@ -73,7 +73,7 @@ class Strikes:
             if self.plan.kind in NETWORK:
                 return self._mishap(role, step)
             aim = invocation.aim if invocation.meets(step) else None
-            if aim is None or aim.number < self._met[_victim(role)]:
+            if aim is None or aim.number < self._met[self._victim(role)]:
                 return FINE
             invocation.aim = None
             self._note(role, step, aim.after_effect)
@@ -85,18 +85,18 @@ class Strikes:
     def _left(self, role: str) -> bool:
         """Whether this role's worker is to be struck still."""
         struck = role.partition(" ")[0] in STRUCK.get(self.plan.kind, ())
-        return struck and self._met[_victim(role)] < self.plan.strikes
+        return struck and self._met[self._victim(role)] < self.plan.strikes
 
     def _aim(self, role: str) -> _Aim | None:
         """Where the role's next victim is struck."""
-        kind, victim, number = self.plan.kind, _victim(role), self._met[_victim(role)]
+        kind, victim, number = self.plan.kind, self._victim(role), self._met[self._victim(role)]
         if kind == "kill at a time" or not self._left(role):
             return None
         dice = self.plan.dice(f"{victim}/{number}")
         key = f"{self.plan.format}/{self.plan.way}/{role.partition(' ')[0]}"
         drawn = to_strike(key, dice.random(), writes=kind != "kill at a request")
         if kind == ISOLATED:
-            drawn = to_strike_isolation(role.partition(" ")[0], dice)
+            drawn = to_strike_splitting(role.partition(" ")[0], dice)
         after_effect, wake = dice.random() < 0.5, dice.choice(WAKES)
         wake = {"late committer": "ended", "two committers": "claimed"}.get(kind, wake)
         step, occurrence = self.plan.at or drawn
@@ -105,7 +105,7 @@ class Strikes:
         return _Aim(number, step, occurrence, after_effect, wake)
 
     def _mishap(self, role: str, step: str) -> Fault:
-        victim, kind = _victim(role), self.plan.kind
+        victim, kind = self._victim(role), self.plan.kind
         dice = self._dice.setdefault(victim, self.plan.dice(victim))
         if self._met[victim] >= MAX_MET or dice.random() > SHARE:
             return FINE
@@ -114,7 +114,7 @@ class Strikes:
         return Mishap(after, kind, dice.uniform(*MET_S[kind]))
 
     def _note(self, role: str, step: str, after: bool) -> None:
-        self._met[_victim(role)] += 1
+        self._met[self._victim(role)] += 1
         self.struck.append(f"{role}: {'after' if after else 'before'} {step}")
 
     def kill_at_a_time(self, role: str, worker: Worker) -> Callable[[], None]:
@@ -122,8 +122,10 @@ class Strikes:
         with self._lock:
             if self.plan.kind != "kill at a time" or not self._left(role):
                 return lambda: None
-            number = self._met[_victim(role)]
-        time_s = self.plan.dice(f"{_victim(role)}/{number}" if number else _victim(role)).uniform(0, MAX_TIME_S)
+            number = self._met[self._victim(role)]
+        time_s = self.plan.dice(f"{self._victim(role)}/{number}" if number else self._victim(role)).uniform(
+            0, MAX_TIME_S
+        )
         timer = threading.Timer(time_s, self._kill, [role, worker, time_s])
         timer.daemon = True
         timer.start()
@@ -133,11 +135,10 @@ class Strikes:
         with self._lock:
             if not self._left(role):
                 return
-            self._met[_victim(role)] += 1
+            self._met[self._victim(role)] += 1
             self.struck.append(f"{role}: after {time_s:.2f} s")
         worker.kill()
 
-
-def _victim(role: str) -> str:
-    """Who counts as one: a shard; all shards of commit runs, which come one after the other; the checker."""
-    return role if role.startswith("shard") else role.partition(" ")[0]
+    def _victim(self, role: str) -> str:
+        """Who counts as one: a shard; all shards that are split; all shards of commit runs; the checker."""
+        return role if role.startswith("shard") and self.plan.kind != ISOLATED else role.partition(" ")[0]

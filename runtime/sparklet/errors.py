@@ -12,7 +12,6 @@
     ├─ SparkRuntimeError*                           GatewayLostError*, OutOfMemoryError*,
     │                                               ScratchFullError* ── TooLargeError
     ├─ DeadlineExceededError*, LeaseLostError*, ShardNotDoneError*, ShardFailedError, RunFailedError
-    ├─ IsolationError
     ├─ PayloadError, RemoteTaskError ── RemoteFailureError, LocalStackError
     └─ DriftError, TableError, DatabaseError, ExpectationError, CommitConflictError*, CommitStateUnknownError
 
@@ -153,10 +152,6 @@ class ScriptFailedError(ScriptError):
         self.stderr_tail = stderr_tail
         self.retryable = not permanent
         self.files = files
-
-
-class IsolationError(SparkletError):
-    """Which inputs make a shard fail could not be found out."""
 
 
 class SparkRuntimeError(SparkletError, retryable=True):

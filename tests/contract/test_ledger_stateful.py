@@ -26,7 +26,7 @@ from sparklet.aws.clients import AwsClients
 from sparklet.aws.dynamodb import DynamoLedger
 from sparklet.errors import LeaseLostError, LedgerError
 from sparklet.ledger.rules import LEASE_EXPIRED, LEASE_GRACE_S
-from sparklet.model import ClaimStatus, Counts, Failure, Isolation, ShardRecord, ShardResult, ShardState
+from sparklet.model import HALVES, ClaimStatus, Counts, Failure, ShardRecord, ShardResult, ShardState
 from sparklet.ports import Ledger
 from tests.contract.conftest import TABLE
 from tests.contract.samples import part, planned, ref, script
@@ -37,11 +37,10 @@ MAX_ATTEMPTS = 2
 LEASE_S = 50.0
 NUMBERS = st.integers(0, SHARDS - 1)
 FAILURE = Failure("Broken", "by the test")
-BAD = ((1, "Broken", "the second of two objects"),)
-FOUND = st.sampled_from([Isolation(BAD), Isolation((), (0, 2), (0, 1)), Isolation(BAD, (), (0, 1))])
 ENGINES = st.sampled_from(["", "fargate", "another"])  # of workers; and where exhausted shards go on
 
 P, R, S, F = ShardState.PENDING, ShardState.RUNNING, ShardState.SUCCEEDED, ShardState.FAILED
+SPLIT = ShardState.SPLIT
 
 
 @dataclass
@@ -58,9 +57,9 @@ class Expected:
     lease_end_s: float = 0.0
     claimed_until_s: float = 0.0  # the lease end that the claim gave it
     used: list[str] = field(default_factory=list)  # every attempt id there was, in order
-    found: Isolation = field(default_factory=Isolation)
-    settled: bool = False
+    split: str = ""
     objects: int = 2
+    into: tuple[int, ...] = ()  # the shards that were split off it last
 
 
 class LedgerMachine(RuleBasedStateMachine):
@@ -74,6 +73,7 @@ class LedgerMachine(RuleBasedStateMachine):
         self.expected = [Expected() for _ in range(SHARDS)]
         self.generation = 0
         self.ids = 0
+        self.splits = 0
         self.seen: list[ShardRecord] = []  # records that checkers hold, however old
         self.winners: dict[int, str] = {}
 
@@ -109,11 +109,12 @@ class LedgerMachine(RuleBasedStateMachine):
 
         if generation < want.generation:
             assert answer.status is ClaimStatus.STALE
-        elif want.state in (S, F):
+        elif want.state in (S, F, SPLIT):
             assert answer.status is ClaimStatus.DONE
-        elif (want.state is R and (want.lease_end_s + LEASE_GRACE_S >= now_s or want.settled)) or want.engine not in (
-            "",
-            engine,
+        elif (
+            want.split
+            or (want.state is R and want.lease_end_s + LEASE_GRACE_S >= now_s)
+            or want.engine not in ("", engine)
         ):
             assert answer.status is ClaimStatus.HELD
         elif want.attempts >= MAX_ATTEMPTS:
@@ -124,7 +125,7 @@ class LedgerMachine(RuleBasedStateMachine):
             assert answer.status is ClaimStatus.GRANTED
             want.state, want.owner, want.lease_end_s = R, attempt_id, now_s + LEASE_S
             want.claimed_until_s = want.lease_end_s
-            want.attempts, want.settled = want.attempts + 1, False
+            want.attempts += 1
             want.used.append(attempt_id)
         self._agrees(answer.record)
 
@@ -169,56 +170,49 @@ class LedgerMachine(RuleBasedStateMachine):
             with pytest.raises(LeaseLostError):
                 self.ledger.attempts.escalate(self.run_id, number, "never", FAILURE, "fargate")
 
-    @rule(number=NUMBERS, which=st.integers(0, 5), found=FOUND)
-    def an_attempt_looks_for_bad_objects(self, number: int, which: int, found: Isolation) -> None:
-        """Any attempt that there ever was."""
-        want = self.expected[number]
-        if not want.used:
-            return
-        attempt_id = want.used[-1 - which % len(want.used)]
-        before = self.ledger.shards.get(self.run_id, number)
-        record = replace(before, attempt_id=attempt_id)
-        if want.state is R and want.owner == attempt_id:
-            self.ledger.attempts.isolate(record, FAILURE, found)
-            want.state, want.found, want.attempts, want.requeues = P, found, 0, 0
-            return
-        if want.state is P and want.owner == attempt_id:
-            self.ledger.attempts.isolate(record, FAILURE, found)
-        else:
-            with pytest.raises(LeaseLostError):
-                self.ledger.attempts.isolate(record, FAILURE, found)
-        assert self.ledger.shards.get(self.run_id, number) == before
-
     @rule(number=NUMBERS)
-    def an_attempt_settles(self, number: int) -> None:
-        self.clock.advance(0.001)  # or it might settle at the very moment at which its lease ends
-        want, record = self.expected[number], self.ledger.shards.get(self.run_id, number)
-        if want.state is R and want.found.bad:
-            self.ledger.attempts.settle(record, ShardResult(number))
-            want.settled, want.lease_end_s = True, self.clock.now_s()
-            want.claimed_until_s = want.lease_end_s
-        elif want.state is not R:
-            with pytest.raises(LeaseLostError):
-                self.ledger.attempts.settle(record, ShardResult(number))
+    def an_attempt_asks_for_a_split(self, number: int) -> None:
+        want = self.expected[number]
+        if want.state is R:
+            self.ledger.attempts.release(self.run_id, number, want.owner, FAILURE, want.engine, HALVES)
+            want.state, want.split = P, HALVES
 
     @precondition(lambda self: self.seen)
     @rule(data=st.data(), late=st.booleans())
     def a_checker_splits(self, data: st.DataObject, late: bool) -> None:
         """With what it read, however long ago, and perhaps beside another checker."""
-        record = data.draw(st.sampled_from(self.seen))
-        want, count = self.expected[record.number], len(self.expected)
-        fits = not late or record.number == count - 1  # a split takes no number of a shard that the checker knows
-        first = count if fits else count - 1
-        rest = replace(record, part="rest", offset=0, length=9, object_count=1)
-        bad = ShardRecord(self.run_id, first, "isolated-1", 0, 9, 1, 1, state=F, attempts=1, attempt_id="bad")
+        record, run = data.draw(st.sampled_from(self.seen)), self.ledger.runs.get(self.run_id)
+        want, first = self.expected[record.number], len(self.expected)
+        still = self._still(record) and record.state is P and bool(record.split)
+        if not record.split:
+            return
+        if late and self.splits:
+            run = replace(run, shard_count=first - 1, split_count=0)
+        piece = ShardRecord(self.run_id, first, f"split-{first}", 0, 9, 1, 1, generation=record.generation)
+        into = [piece, replace(piece, number=first + 1)]
 
-        done = self.ledger.attempts.split(rest, replace(part(count, first, 1), part="isolated-1"), [bad])
+        done = self.ledger.attempts.split(record, run, replace(part(first, first, 2), part=piece.part), into)
 
-        assert done is (fits and want.state is R and want.settled and want.owner == record.attempt_id)
+        assert done is (still and not (late and self.splits))
         if done:
-            want.state, want.found, want.settled, want.objects = S, Isolation(), False, 1
-            self.winners[record.number] = want.owner
-            self.expected.append(Expected(F, attempts=1, owner="bad", objects=1))
+            self.splits += 1
+            want.state, want.split, want.into = SPLIT, "", (first, first + 1)
+            self.expected += [Expected(generation=record.generation, objects=1) for _ in into]
+
+    @rule(number=NUMBERS)
+    def a_checker_joins(self, number: int) -> None:
+        want = self.expected[number]
+        if want.state is not SPLIT:
+            return
+        pieces = [self.ledger.shards.get(self.run_id, each) for each in want.into]
+        how = self.ledger.shards.get(self.run_id, number), self.ledger.runs.get(self.run_id), pieces, FAILURE
+
+        assert self.ledger.attempts.join(*how)
+        assert not self.ledger.attempts.join(*how)
+
+        want.state = F
+        for each in want.into:
+            self.expected[each].state = SPLIT
 
     def _exhausted(self, want: Expected, escalate: str) -> bool:
         """Where a shard goes without an attempt left, whose last one was lost; whether an engine goes on."""
@@ -281,7 +275,7 @@ class LedgerMachine(RuleBasedStateMachine):
     @rule(data=st.data())
     def a_checker_sends_a_message_again(self, data: st.DataObject) -> None:
         record = data.draw(st.sampled_from(self.seen))
-        still = record.state is P and self._still(record)
+        still = record.state is P and not record.split and self._still(record)
 
         after = self.ledger.attempts.count_requeue(record)
 
@@ -299,7 +293,7 @@ class LedgerMachine(RuleBasedStateMachine):
         assert self.ledger.attempts.abandon(record, FAILURE) is still
 
         if still:
-            self.expected[record.number].state = F
+            self.expected[record.number].state, self.expected[record.number].split = F, ""
 
     @rule(numbers=st.sets(NUMBERS))
     def an_operator_redrives(self, numbers: set[int]) -> None:
@@ -321,7 +315,6 @@ class LedgerMachine(RuleBasedStateMachine):
         assert (after is not None) is wanted
         if after is not None:
             want.state, want.generation, want.attempts, want.requeues = P, generation, 0, 0
-            want.found = want.found if want.winner else Isolation()
             self._agrees(after)
 
     def _still(self, record: ShardRecord) -> bool:
@@ -329,7 +322,7 @@ class LedgerMachine(RuleBasedStateMachine):
         want = self.expected[record.number]
         if record.state is R and (record.lease_end_s, record.winner) != (want.lease_end_s, want.winner):
             return False
-        if (Isolation(record.bad, record.suspects, record.trial), record.settled) != (want.found, want.settled):
+        if record.split != want.split:
             return False
         return (record.state, record.generation, record.attempts, record.requeues, record.attempt_id) == (
             want.state,
@@ -350,14 +343,15 @@ class LedgerMachine(RuleBasedStateMachine):
             want.requeues,
         )
         assert (record.attempt_id, record.winner, record.engine) == (want.owner, want.winner, want.engine)
-        assert (Isolation(record.bad, record.suspects, record.trial), record.settled) == (want.found, want.settled)
+        assert record.split == want.split
         assert record == self.ledger.shards.get(self.run_id, record.number)
 
     @invariant()
     def every_shard_is_as_expected(self) -> None:
         records = list(self.ledger.shards.list(self.run_id))
         assert [record.number for record in records] == list(range(len(self.expected)))
-        assert sum(record.object_count for record in records) == 2 * SHARDS, "an object is in no shard, or in two"
+        counted = sum(record.object_count for record in records if record.state is not SPLIT)
+        assert counted == 2 * SHARDS, "an object is in no shard, or in two"
         for record in records:
             self._agrees(record)
             assert record.object_count == self.expected[record.number].objects
@@ -369,7 +363,8 @@ class LedgerMachine(RuleBasedStateMachine):
         states = [want.state for want in self.expected]
         counts = self.ledger.shards.count(self.run_id)
         assert counts == Counts(states.count(P), states.count(R), states.count(S), states.count(F))
-        assert counts.total == len(self.expected) == self.ledger.runs.get(self.run_id).shard_count
+        run = self.ledger.runs.get(self.run_id)
+        assert (counts.total, run.numbers) == (run.shard_count, len(self.expected))
         assert self.ledger.shards.glance(self.run_id) == counts
 
     @invariant()
@@ -381,7 +376,14 @@ class LedgerMachine(RuleBasedStateMachine):
     @invariant()
     def engines_find_what_waits_for_them(self) -> None:
         found = {record.number for record in self.ledger.shards.for_engines(self.run_id)}
-        assert found == {n for n, want in enumerate(self.expected) if want.state is P and want.engine}
+        assert found == {
+            n for n, want in enumerate(self.expected) if want.state is P and want.engine and not want.split
+        }
+
+    @invariant()
+    def what_waits_for_its_split_is_found(self) -> None:
+        found = {record.number for record in self.ledger.shards.to_split(self.run_id)}
+        assert found == {n for n, want in enumerate(self.expected) if want.split}
 
     @invariant()
     def what_is_over_is_found(self) -> None:

@@ -17,7 +17,7 @@ from sparklet.aws.object_store import S3ObjectStore
 from sparklet.aws.task_queue import SqsTaskQueue
 from sparklet.errors import LeaseLostError, LedgerError, ObjectChangedError, QueueError
 from sparklet.ledger.rules import LEASE_GRACE_S
-from sparklet.model import ClaimStatus, Counts, Failure, Isolation, RunState, ShardResult, ShardState
+from sparklet.model import ClaimStatus, Counts, Failure, RunState, ShardResult, ShardState
 from tests.contract.conftest import ON_STACK, TABLE
 from tests.contract.lossy_proxy import LossyProxy, lossy_proxy
 from tests.contract.samples import LEASE_S, MAX_ATTEMPTS, part, planned, ref, run, script, shard
@@ -184,27 +184,20 @@ def test_the_checkers_writes(
     assert proxy.lost == answers
 
 
-def test_an_isolation(ledger: DynamoLedger, proxy: LossyProxy, run_id: str, answers: int, clock: FakeClock) -> None:
+def test_a_split(ledger: DynamoLedger, proxy: LossyProxy, run_id: str, answers: int, clock: FakeClock) -> None:
     planned(ledger, run_id)
     clock.advance(0.5)  # ministack takes a repeated transaction for another one if it has written 1000.0 as 1000
-    found = Isolation(((1, "GatewayLostError", "the second of two"),))
-
-    claimed = ledger.attempts.claim(ref(run_id), "a", LEASE_S, MAX_ATTEMPTS).record
+    ledger.attempts.claim(ref(run_id), "a", LEASE_S, MAX_ATTEMPTS)
     proxy.lose(UPDATE, answers)
-    ledger.attempts.isolate(claimed, FLAKY, found)
-    assert ledger.shards.get(run_id, 0).bad == found.bad
+    ledger.attempts.release(run_id, 0, "a", FLAKY, split="1")
+    whole = ledger.shards.get(run_id, 0)
+    assert whole.split == "1"
 
-    claimed = ledger.attempts.claim(ref(run_id), "b", LEASE_S, MAX_ATTEMPTS).record
-    proxy.lose(UPDATE, answers)
-    ledger.attempts.settle(claimed, ShardResult(rows=1))
-    settled = ledger.shards.get(run_id, 0)
-    assert settled.settled
-
-    bad = replace(settled, number=1, state=ShardState.FAILED, object_count=1)
+    pieces = [replace(whole, number=number, split="", object_count=1) for number in (1, 2)]
     proxy.lose(TRANSACT, answers)
-    assert ledger.attempts.split(replace(settled, object_count=1), part(1, 1, 1), [bad])
+    assert ledger.attempts.split(whole, ledger.runs.get(run_id), part(1, 1, 2), pieces)
     assert proxy.lost == answers
-    assert ledger.shards.count(run_id) == Counts(succeeded=1, failed=1)
+    assert ledger.shards.count(run_id) == Counts(pending=2)
 
 
 def test_another_checkers_expiry_is_not_taken_for_ones_own(

@@ -9,11 +9,14 @@ from hypothesis import strategies as st
 from sparklet.ledger.rules import (
     ERROR_CLASS_BYTES,
     ERROR_MESSAGE_BYTES,
+    LEASE_EXPIRED,
     OUTPUTS_BYTES,
     bounded_failure,
     bounded_result,
     cut,
     expired_failure,
+    is_conclusive,
+    splits,
 )
 from sparklet.model import Failure, ShardRecord, ShardResult
 
@@ -70,3 +73,48 @@ def test_a_lost_lease_keeps_an_earlier_cause(error_class: str, kept: bool) -> No
     failure = expired_failure(replace(RECORD, error_class=error_class, error_message="of the attempt before"))
 
     assert ("of the attempt before" in failure.message) is kept
+
+
+# --- which shards are split ---
+
+BAD = Failure("BadRecordException", "malformed", by_input=True)
+
+
+def a_shard(objects: int, isolate: int = 1, part: str = "part-0", **more: object) -> ShardRecord:
+    return replace(ShardRecord("run-1", 0, part, 0, 1, objects, 10, isolate=isolate), **more)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("failure", "isolate", "expected"),
+    [
+        (BAD, 0, False),
+        (BAD, 1, True),
+        (BAD, 2, True),
+        (replace(BAD, direct=True), 2, False),
+        (Failure("PlanError", "the part is gone"), 1, False),
+        (Failure("NameError", "'x'", by_input=True), 1, False),
+        (Failure("AccessDeniedException", "s3://b/k", files=("s3://b/k",), by_input=True), 1, True),
+        (Failure("CommitStateUnknownError", "?", by_input=True), 2, False),
+        (Failure("OutOfMemoryError", "heap"), 1, False),
+        (Failure("OutOfMemoryError", "heap"), 2, True),
+        (Failure(LEASE_EXPIRED, "lost"), 1, False),
+        (Failure(LEASE_EXPIRED, "lost"), 2, True),
+    ],
+)
+def test_what_an_input_may_be_to_blame_for(failure: Failure, isolate: int, expected: bool) -> None:
+    assert splits(a_shard(10, isolate), failure) is expected
+
+
+@pytest.mark.parametrize("shard", [a_shard(1), a_shard(10, winner="a")])
+def test_single_objects_and_winners_are_left_alone(shard: ShardRecord) -> None:
+    assert not splits(shard, BAD)
+
+
+def test_only_a_failure_of_the_same_class_needs_no_repetition() -> None:
+    piece = a_shard(1, part="split-000000-000000-1.jsonl", error_class="BadRecordException")
+
+    assert is_conclusive(piece, BAD)
+    assert not is_conclusive(piece, Failure("OSError", "503", by_input=True))
+    assert not is_conclusive(piece, Failure("BadRecordException", "not of an input"))
+    assert not is_conclusive(a_shard(10, error_class="BadRecordException"), BAD)
+    assert is_conclusive(a_shard(10, 2), Failure("DeadlineExceededError", "it was ended"))

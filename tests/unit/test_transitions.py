@@ -10,12 +10,11 @@ from hypothesis import strategies as st
 from sparklet.errors import LedgerError
 from sparklet.ledger import items, transitions
 from sparklet.ledger.store import Change, New, Update, Written
-from sparklet.model import ClaimStatus, Failure, Isolation, ShardRecord, ShardRef, ShardResult, ShardState
+from sparklet.model import HALVES, ClaimStatus, Failure, ShardRecord, ShardRef, ShardResult, ShardState
 from tests.stand_ins.memory import FakeClock, MemoryLedger
 
 REF = ShardRef("run-1", 3, 0, "part", 0, 9)
 FAILURE = Failure("Broken", "by the test")
-FOUND = Isolation(((1, "Broken", "the second"),), (0, 2), (0, 1))
 RESULT = ShardResult(7, 8, ("s3://out/x",), memory_mb=9, schemas={"a": "b"})
 Say = Callable[[MemoryLedger, ShardRecord], object]
 Pure = Callable[[ShardRecord, float], ShardRecord]
@@ -32,10 +31,6 @@ SAYINGS: dict[str, tuple[Say, Pure]] = {
         lambda ledger, r: ledger.attempts.succeed("run-1", 3, "mine", ShardResult()),
         lambda r, now_s: transitions.succeed(r, "mine", now_s, ShardResult()),
     ),
-    "settle": (
-        lambda ledger, r: ledger.attempts.settle(r, RESULT),
-        lambda r, now_s: transitions.settle(r, "mine", now_s, RESULT),
-    ),
     "fail": (
         lambda ledger, r: ledger.attempts.fail("run-1", 3, "mine", FAILURE),
         lambda r, now_s: transitions.fail(r, "mine", now_s, FAILURE),
@@ -44,9 +39,9 @@ SAYINGS: dict[str, tuple[Say, Pure]] = {
         lambda ledger, r: ledger.attempts.release("run-1", 3, "mine", FAILURE, r.engine),
         lambda r, now_s: transitions.release(r, "mine", now_s, FAILURE),
     ),
-    "isolate": (
-        lambda ledger, r: ledger.attempts.isolate(r, FAILURE, FOUND),
-        lambda r, now_s: transitions.release(r, "mine", now_s, FAILURE, FOUND),
+    "be split": (
+        lambda ledger, r: ledger.attempts.release("run-1", 3, "mine", FAILURE, r.engine, HALVES),
+        lambda r, now_s: transitions.release(r, "mine", now_s, FAILURE, HALVES),
     ),
     "escalate": (
         lambda ledger, r: ledger.attempts.escalate("run-1", 3, "mine", FAILURE, "fargate"),
@@ -76,9 +71,6 @@ MINE = st.builds(
     outputs=st.sampled_from([(), ("s3://older",)]),
     engine=st.sampled_from(["", "fargate", "emr"]),
     isolate=st.integers(0, 2),
-    bad=st.sampled_from([(), FOUND.bad]),
-    trial=st.sampled_from([(), (0, 1)]),
-    settled=st.booleans(),
 )
 
 

@@ -67,6 +67,7 @@ class PlanEstimate:
     dear: str  # a warning if packing the files would save much
     routes: tuple[Route, ...] = ()  # if an engine does shards
     smaller: Smaller | None = None  # if that is cheaper
+    bad_input: str = ""  # what one costs at most, with --isolate
 
     def document(self) -> dict[str, Any]:
         """For --json."""
@@ -81,6 +82,7 @@ class PlanEstimate:
             "shard_s": round(self.time.seconds, 3),
             "shard_s_origin": self.time.origin,
             "measured_in": self.time.run_id or None,
+            "bad_input": self.bad_input or None,
             "routes": [each._asdict() for each in self.routes],
             "smaller": self.smaller and self.smaller._asdict(),
             "prices": {"from": self.prices.dates[0], "to": self.prices.dates[1], "corrected": self.prices.corrected},
@@ -149,6 +151,7 @@ def estimate_plan(
     costs_usd = found.cost, estimate(Dispatch.QUEUE, packed, packed_s, size, prices).cost
     dear = "" if options.group_by else _dear(objects, (load.shards, packed.shards), costs_usd, saved_s)
     smaller = _smaller(load, time.seconds, found.cost, size, prices)
+    bad_input = _bad_input(load, time.seconds, size, prices) if options.isolation() else ""
     routes: tuple[Route, ...] = ()
     if routed:
         routes = (Route("", load.shards, load.size_bytes, found.cost, found.end_s if load.shards else 0.0),)
@@ -160,7 +163,7 @@ def estimate_plan(
         costs, workers = added((found.costs, there.costs)), found.workers + there.workers
         found = Estimate(max(each.end_s for each in routes), costs, workers)
     reason = f"by default; sparklet run --dispatch-mode auto would take {auto}, since {why}"
-    return PlanEstimate(reason, found, time, prices, too_slow, dear, routes, smaller)
+    return PlanEstimate(reason, found, time, prices, too_slow, dear, routes, smaller, bad_input)
 
 
 def _dear(objects: int, shards: tuple[int, int], costs_usd: tuple[float, float], saved_s: float) -> str:
@@ -178,6 +181,17 @@ def _dear(objects: int, shards: tuple[int, int], costs_usd: tuple[float, float],
 def _fewest(load: Load) -> int:
     """The number of shards of the same files with the default options."""
     return max(1, math.ceil(load.size_bytes / PACKED.target_bytes), math.ceil(load.files / PACKED.max_objects))
+
+
+def _bad_input(load: Load, shard_s: float, size: WorkerSize, prices: Prices) -> str:
+    """The price of one bad input of a shard, which is split until it is alone; "" if it is (docs/decisions/0055)."""
+    files = load.files / max(1, load.shards)
+    if files <= 1:
+        return ""
+    attempts = 2 * math.ceil(math.log2(files)) + 2
+    tries = Load(attempts, round(2 * files), 2 * load.size_bytes // load.shards)
+    cost_usd = estimate(Dispatch.QUEUE, tries, scaled_shard_s(shard_s, load, tries, prices), size, prices).cost
+    return f"{attempts} attempts more at most, {usd_text(cost_usd)}"
 
 
 def _smaller(load: Load, shard_s: float, cost_usd: float, size: WorkerSize, prices: Prices) -> Smaller | None:

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from itertools import chain
 
 from sparklet.errors import PlanError, ShardNotFoundError
-from sparklet.model import InputObject, PartRecord, Run, Shard, ShardRecord
-from sparklet.planning.plan_files import planned_shard, reasons_for, shards_of
+from sparklet.model import InputObject, PartRecord, Run, Shard, ShardRecord, ShardState
+from sparklet.planning.plan_files import reasons_for, shards_of
 from sparklet.ports.deployment import Deployment
 
 
@@ -48,8 +48,8 @@ def _holding(at: Deployment, run: Run, parts: list[PartRecord], uri: str) -> Ite
     for part in chain(parts, later):
         for shard in shards_of(at, run.run_id, part, wanted):
             record = _record(at, run.run_id, shard.number)
-            if record and record.part != part.part:
-                shard = planned_shard(at, record)  # its bad objects are shards of their own
+            if record and record.state is ShardState.SPLIT:
+                continue  # a later part has its inputs
             if items := tuple(item for item in shard.objects if item.uri == uri):
                 yield HoldingShard(shard, items, record)
 

@@ -73,6 +73,8 @@ class Observation:
         if record.state is ShardState.RUNNING:
             _keep(self._longest, took_s, record)
             return
+        if record.state is ShardState.SPLIT:
+            return
         self.finished += 1
         _keep(self._slowest, took_s, record)
         ago_s = self.now_s - record.changed_s

@@ -313,6 +313,8 @@ def estimate_table(found: PlanEstimate) -> RenderableType:
         ends = f"ends after {duration_text(less.end_s)}"
         facts.add_row(f"with {less.memory_mb:,} MB", f"{usd_text(less.cost_usd)}, {ends}: small shards use one vCPU")
     facts.add_row("a shard", Text(f"{duration_text(found.time.seconds)}; {found.time.origin}"))
+    if found.bad_input:
+        facts.add_row("a bad input", found.bad_input)
     corrected = f"; your own: {', '.join(found.prices.corrected)}" if found.prices.corrected else ""
     dates = " to ".join(dict.fromkeys(found.prices.dates))
     facts.add_row("prices", Text(f"us-east-1, of {dates}{corrected}. {EXCLUDED}", style="dim"))

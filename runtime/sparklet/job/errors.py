@@ -10,11 +10,12 @@ class SparkletError(Exception):
     """Base of all errors that Sparklet raises on purpose.
 
     ``retryable``: another attempt may succeed, so the ledger releases the shard instead of failing it. ``files``:
-    addresses of the inputs that are at fault, as far as it is known.
+    addresses of the inputs that are at fault, as far as it is known. ``direct``: the script may have committed at once.
     """
 
     retryable = False
     files: tuple[str, ...] = ()
+    direct = False
 
     def __init_subclass__(cls, *, retryable: bool | None = None) -> None:
         if retryable is not None:

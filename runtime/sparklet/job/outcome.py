@@ -6,8 +6,8 @@ It holds one JSON object::
     {"rows": 842, "output_bytes": 51200, "outputs": ["s3://bucket/out/shard=000007"]}
 
 ``rows`` and ``output_bytes`` are null until the script reports them. ``answer`` (any value), ``state`` (an object) and
-``writes`` (declared writes to tables, see ``sparklet.tables.declaration``) may be there. A script that never reports
-leaves no file.
+``writes`` (declared writes to tables, see ``sparklet.tables.declaration``) may be there, and ``direct`` once a write
+has begun that
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from typing import Any
 
 OUTCOME_FILE = "SPARKLET_OUTCOME_FILE"
 EVENT, EVENT_FILE = "SPARKLET_EVENT", "SPARKLET_EVENT_FILE"  # the event as --event has it, and where it lies
+DIRECT = b'"direct": true'
 CLAIMED = "SPARKLET_CLAIMED"  # set by a worker that has claimed the event's shard in the ledger
 MAX_ANSWER_BYTES = 6 * 1024 * 1024 - 64 * 1024  # Lambda returns 6 MB, this and the rest of the response
 MAX_STATE_BYTES = 1_000_000  # above that Lambda ends a window early
@@ -92,13 +93,14 @@ class Outcome:
 
     def answer(self, document: Any) -> None:
         """Set the answer and write it; see ``Job.answer``."""
-        self._give("answer", _json_value("an answer", document, MAX_ANSWER_BYTES))
+        self.give("answer", _json_value("an answer", document, MAX_ANSWER_BYTES))
 
     def keep_state(self, state: Mapping[str, Any]) -> None:
         """Set the window's state and write it; see ``Job.keep_state``."""
-        self._give("state", _json_value("a window's state", dict(state), MAX_STATE_BYTES))
+        self.give("state", _json_value("a window's state", dict(state), MAX_STATE_BYTES))
 
-    def _give(self, name: str, value: Any) -> None:
+    def give(self, name: str, value: Any) -> None:
+        """Set a value of the file and write it."""
         with self._lock:
             self._totals[name] = value
             self._write()

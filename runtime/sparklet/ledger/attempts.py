@@ -15,8 +15,8 @@ from sparklet.model import (
     Claim,
     ClaimStatus,
     Failure,
-    Isolation,
     PartRecord,
+    Run,
     RunState,
     ShardRecord,
     ShardRef,
@@ -49,7 +49,7 @@ class Attempts:
 
         A lease that ended more than 5 s ago (clocks differ) is taken over. The same attempt id is GRANTED again without
         counting; LedgerError if its attempt has ended. Without an attempt left the shard becomes FAILED, its last cause
-        kept, and the answer is EXHAUSTED; HELD if it moves to ``escalate``, see ``expire``.
+        kept, and the answer is EXHAUSTED; HELD if it moves to ``escalate`` or is to be split, see ``expire``.
         """
         status = ClaimStatus.GRANTED
 
@@ -71,7 +71,7 @@ class Attempts:
         if engine or ref.generation:
             return (self._read(ref.run_id, ref.shard),)
         planned = {"state": ShardState.PENDING, "generation": 0, "engine": ""}
-        fresh = {"revision": 1, "attempts": 0, "attempt_id": "", "settled": False}
+        fresh = {"revision": 1, "attempts": 0, "attempt_id": "", "split": ""}
         return items.presumed_shard(ref.run_id, ref.shard, **planned, **fresh), *planned
 
     def renew(
@@ -89,22 +89,15 @@ class Attempts:
         """RUNNING → SUCCEEDED."""
         self._own(run_id, number, attempt_id, transitions.succeed, result)
 
-    def settle(self, record: ShardRecord, result: ShardResult) -> None:
-        """The attempt that claimed ``record`` has left out bad objects: RUNNING, its lease over, until ``split``."""
-        self._own(record.run_id, record.number, record.attempt_id, transitions.settle, result)
-
     def fail(self, run_id: str, number: int, attempt_id: str, failure: Failure) -> None:
         """RUNNING → FAILED."""
         self._own(run_id, number, attempt_id, transitions.fail, failure)
 
-    def release(self, run_id: str, number: int, attempt_id: str, failure: Failure, engine: str = "") -> None:
-        """RUNNING → PENDING; the cause is kept. ``engine`` is the shard's own."""
-        self._own(run_id, number, attempt_id, transitions.release, failure, engine=engine)
-
-    def isolate(self, record: ShardRecord, failure: Failure, found: Isolation) -> None:
-        """RUNNING → PENDING by the attempt that claimed ``record``; nothing counted yet, the next goes by ``found``."""
-        attempt = record.run_id, record.number, record.attempt_id
-        self._own(*attempt, transitions.release, failure, found, engine=record.engine)
+    def release(
+        self, run_id: str, number: int, attempt_id: str, failure: Failure, engine: str = "", split: str = ""
+    ) -> None:
+        """RUNNING → PENDING; the cause is kept. ``engine`` is the shard's own; ``split``: how a check splits it."""
+        self._own(run_id, number, attempt_id, transitions.release, failure, split, engine=engine)
 
     def escalate(self, run_id: str, number: int, attempt_id: str, failure: Failure, engine: str) -> None:
         """RUNNING → PENDING for ``engine``; nothing counted yet, and no function claims it again."""
@@ -136,7 +129,7 @@ class Attempts:
         """End a lease that is over: PENDING, or FAILED if no attempt is left; the shard as it is then.
 
         A function's shard without an attempt left is PENDING for the engine ``escalate``, if one is named, and any is
-        if its bad objects are looked for (``ledger.isolation``).
+        if it is to be split.
         None if the shard has moved on or its lease was renewed since ``record`` was read, or the lease still runs.
         """
         return self._swap(record, transitions.expire, max_attempts, escalate)
@@ -156,10 +149,7 @@ class Attempts:
     def redrive(
         self, run_id: str, number: int, generation: int, engine: str = "", isolate: int = 0
     ) -> ShardRecord | None:
-        """FAILED → PENDING in ``generation``, for ``engine`` ("": the same); None if not FAILED in an older one.
-
-        Which objects are bad is forgotten, unless an attempt without them has won.
-        """
+        """FAILED → PENDING in ``generation``, for ``engine`` ("": the same); None if not FAILED in an older one."""
         return self._swap(self._read(run_id, number), transitions.redrive, generation, engine, isolate)
 
     def _swap(self, was: ShardRecord, said: Callable[..., ShardRecord | None], *what: object) -> ShardRecord | None:
@@ -170,22 +160,33 @@ class Attempts:
         record = items.shard_record(written.item, was.run_id, was.number)
         return record if written.applied else None
 
-    def split(self, rest: ShardRecord, part: PartRecord, bad: Sequence[ShardRecord]) -> bool:
-        """A settled shard → SUCCEEDED, and its ``bad`` objects FAILED, in one transaction.
+    def split(self, record: ShardRecord, run: Run, part: PartRecord, into: Sequence[ShardRecord]) -> bool:
+        """A PENDING shard → SPLIT, and those of the plan's next ``part`` in its place, in one transaction.
 
-        ``rest`` is the shard with its new line, and ``part`` the plan's next part, of the bad objects' shards. False if
-        the shard or the plan has moved on.
+        False if the shard, the plan, or the ``run``'s number of shards has moved on since they were read.
         """
-        run_id = rest.run_id
-        known = {"state": ShardState.RUNNING, "attempt_id": rest.attempt_id, "settled": True}
-        was = items.presumed_shard(run_id, rest.number, **known)
-        counted = {"state": RunState.RUNNING, "shard_count": part.first_shard}
         return self._store.write(
-            New(items.part_item(run_id, part)),
-            items.shard_change(was, transitions.split(was, rest), *known),
-            Update(items.run_key(run_id), counted, {"shard_count": part.next_shard}),
-            *(New(items.shard_item(each)) for each in bad),
+            New(items.part_item(run.run_id, part)),
+            items.shard_change(record, transitions.split(record)),
+            _counting(run, len(into) - 1, 1),
+            *(New(items.shard_item(each)) for each in into),
+        ).applied
+
+    def join(self, record: ShardRecord, run: Run, parts: Sequence[ShardRecord], failure: Failure) -> bool:
+        """A SPLIT shard → FAILED, and those in its place → SPLIT, in one transaction; False likewise."""
+        return self._store.write(
+            items.shard_change(record, transitions.join(record, failure)),
+            _counting(run, 1 - len(parts), len(parts) - 1),
+            *(items.shard_change(each, transitions.split(each)) for each in parts),
         ).applied
 
     def _read(self, run_id: str, number: int) -> ShardRecord:
         return items.shard_record(self._store.get(items.shard_key(run_id, number)), run_id, number)
+
+
+def _counting(run: Run, shards: int, split: int) -> Update:
+    """So many shards more of an open run, and so many more that count no longer."""
+    assert run.shard_count is not None
+    given = {"state": RunState.RUNNING, "shard_count": run.shard_count, "split_count": run.split_count or None}
+    counts = {"shard_count": run.shard_count + shards, "split_count": run.split_count + split}
+    return Update(items.run_key(run.run_id), given, counts)

@@ -45,9 +45,10 @@ from sparklet.model import (
 RUNS_PARTITION = "runs"
 SHARD_PREFIX, PART_PREFIX = "shard#", "part#"
 FORMAT = 1
+TO_SPLIT, FOR_ENGINE = "!", "#"  # come before all times in the index
 MAX_TIME_S = 9_999_999_999.0  # the last one that sorts as text
 RUN_ATTRIBUTES = (
-    *("shard_count", "object_count", "size_bytes", "skipped", "schema"),
+    *("shard_count", "split_count", "object_count", "size_bytes", "skipped", "schema"),
     *("created_s", "ended_s", "cancelled_s", "notified_s", "retired_s"),
 )
 RUN_CONSTANTS = tuple(  # one JSON document
@@ -141,21 +142,20 @@ def padded(time_s: float) -> str:
     return f"{time_s:017.6f}"
 
 
-def open_value(state: ShardState, since_s: float, engine: str = "") -> str:
-    """Place of a shard in the index of shards that have not succeeded; those that wait for an engine come first."""
-    first = "#" if engine and state is ShardState.PENDING else ""
+def open_value(state: ShardState, since_s: float, first: str = "") -> str:
+    """Place of a shard in the index of shards that have not succeeded; those ``first`` come before the others."""
     return f"{state}#{first}{padded(since_s)}"
 
 
 def _place(record: ShardRecord) -> str | None:
-    if record.state is ShardState.SUCCEEDED:
+    if record.state in (ShardState.SUCCEEDED, ShardState.SPLIT):
         return None
-    running = record.state is ShardState.RUNNING
-    return open_value(
-        record.state,
-        record.lease_end_s if running else record.changed_s,
-        record.engine if record.state is ShardState.PENDING else "",
-    )
+    if record.state is ShardState.RUNNING:
+        return open_value(record.state, record.lease_end_s)
+    first = ""
+    if record.state is ShardState.PENDING:
+        first = TO_SPLIT if record.split else FOR_ENGINE if record.engine else ""
+    return open_value(record.state, record.changed_s, first)
 
 
 def _of(key: Key, **values: Any) -> dict[str, Any]:

@@ -13,6 +13,11 @@ LEASE_GRACE_S = 5.0  # clocks differ: a claim takes a lease over only so long af
 LEASE_EXPIRED = "LeaseExpired"  # the cause of an attempt whose worker was lost
 OUTGROWN = frozenset({"OutOfMemoryError", "MemoryError", "TooLargeError", "DeadlineExceededError", LEASE_EXPIRED})
 """Causes that a worker with more memory and time does not have."""
+NEVER_BY_INPUT = (
+    "AccessDeniedException CommitConflictError CommitStateUnknownError DatabaseError EventError ImportError "
+    "IndentationError ModuleNotFoundError NameError SyntaxError TabError TableError UnknownStoreException"
+)
+"""Root causes for which no input is to blame, unless the cause names one."""
 
 ERROR_CLASS_BYTES = 64
 ERROR_MESSAGE_BYTES = 230
@@ -62,6 +67,19 @@ def outgrown(cause: Failure) -> bool:
     return cause.error_class.rpartition(".")[2] in OUTGROWN or "ended by SIGKILL" in cause.message
 
 
+def splits(record: ShardRecord, failure: Failure, least: int = 2) -> bool:
+    """Whether a shard of at ``least`` so many inputs is split, instead of it being FAILED by this cause."""
+    by_input = failure.by_input and bool(failure.files or failure.error_class not in NEVER_BY_INPUT.split())
+    wanted = record.isolate > 1 if outgrown(failure) else record.isolate > 0 and by_input
+    return wanted and record.object_count >= least and not (record.winner or failure.direct)
+
+
+def is_conclusive(record: ShardRecord, failure: Failure) -> bool:
+    """Whether a failure needs no repetition: it has the class of the one for which the shard was split off."""
+    again = record.is_split_off and bounded_failure(failure).error_class == record.error_class
+    return splits(record, failure, 1 if again else 2) and (again or outgrown(failure))
+
+
 def refusal(record: ShardRecord, ref: ShardRef, attempt_id: str, now_s: float, engine: str) -> Claim | None:
     """The answer to a claim that changes nothing; None if it can be granted, or no attempt is left.
 
@@ -81,8 +99,7 @@ def refusal(record: ShardRecord, ref: ShardRef, attempt_id: str, now_s: float, e
             return Claim(ClaimStatus.GRANTED, record)  # also after a lost answer: the claim was mine
         raise LedgerError(f"attempt {attempt_id} of shard {ref.shard} has ended; claim with an id of its own")
     elsewhere = record.engine not in ("", engine)
-    settled = record.settled and record.state is ShardState.RUNNING
-    return Claim(ClaimStatus.HELD, record) if elsewhere or settled or is_held(record, now_s) else None
+    return Claim(ClaimStatus.HELD, record) if elsewhere or record.split or is_held(record, now_s) else None
 
 
 def exhausted_failure(record: ShardRecord) -> Failure:
@@ -102,7 +119,7 @@ def expired_failure(record: ShardRecord) -> Failure:
 
 def lost_worker(record: ShardRecord, now_s: float) -> str:
     """The lost attempt at an open shard, and its time; "" if none was lost."""
-    if record.state is ShardState.RUNNING and record.lease_end_s < now_s and not record.settled:
+    if record.state is ShardState.RUNNING and record.lease_end_s < now_s:
         return _lost(record)
     return record.error_message if record.error_class == LEASE_EXPIRED and not record.state.ended else ""
 

@@ -87,8 +87,8 @@ class Runs:
 
     def partitions(self, run: Run) -> Sequence[str]:
         """The partitions that a run's shards can be in, as far as it is planned."""
-        planned = run.shard_count
-        if planned is None:
+        planned = run.numbers
+        if not run.sealed:
             last = self._last_part(run.run_id)
             planned = last.next_shard if last else 0
         return [items.bucket_partition(run.run_id, bucket) for bucket in range(ledger_bucket_count(planned))]

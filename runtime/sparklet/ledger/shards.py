@@ -4,7 +4,7 @@ from collections.abc import Iterable, Iterator, Sequence
 
 from sparklet.clock import Clock
 from sparklet.ledger import items
-from sparklet.ledger.items import MAX_TIME_S, open_value
+from sparklet.ledger.items import FOR_ENGINE, MAX_TIME_S, TO_SPLIT, open_value
 from sparklet.ledger.runs import Runs
 from sparklet.ledger.store import Item, Store
 from sparklet.model import Counts, ShardRecord, ShardState
@@ -41,7 +41,7 @@ class Shards:
     def count(self, run_id: str) -> Counts:
         """Shards by state, from the base table (strongly consistent): what ends a run."""
         found = self._store.count(self._partitions(run_id))
-        return Counts(*(found.get(state, 0) for state in ShardState))
+        return Counts.of(found)
 
     def glance(self, run_id: str) -> Counts:
         """Shards by state, from the index: cheap, a moment old, for progress; no SUCCEEDED until the plan is sealed."""
@@ -75,9 +75,15 @@ class Shards:
 
     def for_engines(self, run_id: str) -> Iterator[ShardRecord]:
         """PENDING shards of engines, those that have waited longest first in each bucket; found likewise."""
-        first, last = (open_value(ShardState.PENDING, since_s, "any") for since_s in (0.0, MAX_TIME_S))
-        found = self._between(run_id, first, last)
-        return (record for record in found if record.state is ShardState.PENDING and record.engine)
+        return (record for record in self._first(run_id, FOR_ENGINE) if record.engine and not record.split)
+
+    def to_split(self, run_id: str) -> Iterator[ShardRecord]:
+        """PENDING shards that a check is to split; found likewise."""
+        return (record for record in self._first(run_id, TO_SPLIT) if record.split)
+
+    def _first(self, run_id: str, first: str) -> Iterator[ShardRecord]:
+        places = (open_value(ShardState.PENDING, since_s, first) for since_s in (0.0, MAX_TIME_S))
+        return (record for record in self._between(run_id, *places) if record.state is ShardState.PENDING)
 
     def _between(self, run_id: str, first: str, last: str) -> Iterator[ShardRecord]:
         """Shards that the index has between two places, as the base table has them: page by page, the oldest first."""

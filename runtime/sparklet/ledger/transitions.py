@@ -3,9 +3,10 @@
 A shard from left to right, one lease below the other::
 
     planned ─▶ PENDING ─ claim ─▶ RUNNING ─ renew, every 8 s ┬ win, publish, succeed ─▶ SUCCEEDED
-                ▲ │                 │                        ├ settle, then a check: split ─▶ SUCCEEDED and FAILED
-                │ └ abandon: FAILED │                        └ fail ─▶ FAILED ─┐
-                ├─ release, escalate: its attempt gives it back                │
+                ▲ │                 │                        └ fail ─▶ FAILED ─┐
+                │ ├ abandon: FAILED │                                          │
+                │ └ by a check: split ─▶ SPLIT, and others PENDING in its place ─ join ─▶ SPLIT, and it is FAILED
+                ├─ release, escalate: its attempt gives it back, perhaps to be split
                 ├─ expire: its lease is over; FAILED without an attempt left   │
                 ├─ count_requeue: it was given out again                       │
                 └─ redrive: the next generation ◀──────────────────────────────┘
@@ -20,16 +21,15 @@ but its arguments, so a store may apply it to a record of which only the fields 
 """
 
 from collections.abc import Mapping
-from dataclasses import asdict, replace
+from dataclasses import replace
 
 from sparklet.errors import CheckpointConflictError, LedgerError
 from sparklet.ledger import rules
-from sparklet.ledger.isolation import after_failure, isolates
 from sparklet.model import (
+    HALVES,
     Claim,
     ClaimStatus,
     Failure,
-    Isolation,
     PartRecord,
     Run,
     RunState,
@@ -63,13 +63,9 @@ def claim(
         return refused
     if record.attempts >= max_attempts:
         after = _exhausted(record, rules.exhausted_failure(record), escalate, now_s)
-        if after.state.ended:
-            return Claim(ClaimStatus.EXHAUSTED, after)
-        if after.engine != record.engine:
-            return Claim(ClaimStatus.HELD, after)
-        record = after  # its bad objects are looked for, by this attempt
+        return Claim(ClaimStatus.EXHAUSTED if after.state.ended else ClaimStatus.HELD, after)
     taken = replace(record, attempts=record.attempts + 1, attempt_id=attempt_id, taken_from=record.state)
-    taken = replace(taken, state=RUNNING, settled=False, lease_end_s=now_s + lease_s, changed_s=now_s, started_s=now_s)
+    taken = replace(taken, state=RUNNING, lease_end_s=now_s + lease_s, changed_s=now_s, started_s=now_s)
     return Claim(ClaimStatus.GRANTED, replace(taken, log_stream=rules.cut(log_stream, rules.LOG_STREAM_BYTES)))
 
 
@@ -95,24 +91,14 @@ def succeed(record: ShardRecord, attempt_id: str, now_s: float, result: ShardRes
     return replace(_with_result(record, result), state=SUCCEEDED, changed_s=now_s)
 
 
-def settle(record: ShardRecord, attempt_id: str, now_s: float, result: ShardResult) -> ShardRecord:
-    """RUNNING, its lease over, until it is split; nobody claims it: all except its bad objects is done."""
-    _owned(record, attempt_id)
-    return replace(_with_result(record, result), settled=True, lease_end_s=now_s, changed_s=now_s)
-
-
 def fail(record: ShardRecord, attempt_id: str, now_s: float, failure: Failure) -> ShardRecord:
     """RUNNING → FAILED."""
     return record if _owned(record, attempt_id, FAILED) else _ended(record, FAILED, failure, now_s)
 
 
-def release(
-    record: ShardRecord, attempt_id: str, now_s: float, failure: Failure, found: Isolation | None = None
-) -> ShardRecord:
-    """RUNNING → PENDING; with what was ``found`` of its bad objects, by which the next attempt goes."""
-    if _owned(record, attempt_id, PENDING):
-        return record
-    return _ended(_isolating(record, found) if found else record, PENDING, failure, now_s)
+def release(record: ShardRecord, attempt_id: str, now_s: float, failure: Failure, split: str = "") -> ShardRecord:
+    """RUNNING → PENDING; with ``split`` nobody claims it, until a check splits it."""
+    return record if _owned(record, attempt_id, PENDING) else _ended(record, PENDING, failure, now_s, split)
 
 
 def escalate(record: ShardRecord, attempt_id: str, now_s: float, failure: Failure, engine: str) -> ShardRecord:
@@ -144,7 +130,7 @@ def expire(record: ShardRecord, now_s: float, max_attempts: int, escalate_to: st
 
 def count_requeue(record: ShardRecord, now_s: float, unrun: bool, task_id: str) -> ShardRecord | None:
     """PENDING, and given out again."""
-    if record.state is not PENDING:
+    if record.state is not PENDING or record.split:
         return None
     counted = replace(record, requeues=record.requeues + 1, unrun=record.unrun + unrun, changed_s=now_s)
     return replace(counted, task_id=task_id or record.task_id)
@@ -159,38 +145,37 @@ def redrive(record: ShardRecord, now_s: float, generation: int, engine: str, iso
     """FAILED → PENDING in a later generation."""
     if record.state is not FAILED or record.generation >= generation:
         return None
-    fresh = record if record.winner else replace(record, **asdict(Isolation()))  # the winner's files lack the bad ones
-    fresh = _anew(fresh, engine or record.engine)
+    fresh = _anew(record, engine or record.engine)
     return replace(fresh, state=PENDING, generation=generation, isolate=isolate, changed_s=now_s)
 
 
-def split(record: ShardRecord, rest: ShardRecord) -> ShardRecord:
-    """A settled shard → SUCCEEDED, with the line of ``rest``."""
-    line = {name: getattr(rest, name) for name in ("part", "offset", "length", "object_count", "size_bytes")}
-    return replace(record, state=SUCCEEDED, settled=False, **line, **asdict(Isolation()))
+def split(record: ShardRecord) -> ShardRecord:
+    """PENDING, or FAILED of those that are joined, → SPLIT: others have its inputs; how long it took stays known."""
+    return replace(record, state=ShardState.SPLIT, split="")
+
+
+def join(record: ShardRecord, failure: Failure) -> ShardRecord:
+    """SPLIT → FAILED with all its inputs, as it was."""
+    return _ended(record, FAILED, failure, record.changed_s)
 
 
 def _exhausted(record: ShardRecord, failure: Failure, engine: str, now_s: float) -> ShardRecord:
-    """A shard without an attempt left: an engine goes on, or bad objects are looked for, or it has FAILED."""
+    """A shard without an attempt left: an engine goes on, or it is split, or it has FAILED."""
     if larger := rules.next_engine(record, failure, engine):
         return _ended(_anew(record, larger), PENDING, failure, now_s)
-    found = after_failure(record, failure) if isolates(record, failure) else failure
-    if isinstance(found, Isolation):
-        return _ended(_isolating(record, found), PENDING, failure, now_s)
-    return _ended(record, FAILED, found, now_s)
+    if rules.splits(record, failure):
+        return _ended(record, PENDING, failure, now_s, HALVES)
+    return _ended(record, FAILED, failure, now_s)
 
 
-def _ended(record: ShardRecord, state: ShardState, failure: Failure, now_s: float) -> ShardRecord:
+def _ended(record: ShardRecord, state: ShardState, failure: Failure, now_s: float, split: str = "") -> ShardRecord:
     kept = rules.bounded_failure(failure)
-    return replace(record, state=state, error_class=kept.error_class, error_message=kept.message, changed_s=now_s)
+    record = replace(record, state=state, split=split, changed_s=now_s)
+    return replace(record, error_class=kept.error_class, error_message=kept.message)
 
 
 def _anew(record: ShardRecord, engine: str) -> ShardRecord:
     return replace(record, engine=engine, attempts=0, requeues=0, unrun=0)
-
-
-def _isolating(record: ShardRecord, found: Isolation) -> ShardRecord:
-    return replace(_anew(record, record.engine), **asdict(found))
 
 
 def _with_result(record: ShardRecord, result: ShardResult) -> ShardRecord:

@@ -141,8 +141,8 @@ class RunOptions:
         Key(
             "isolate",
             FAILURES,
-            "If bad inputs make a shard fail, they alone are FAILED, each as a shard of its own, and the rest is done. "
-            "At most a tenth of a shard's inputs.",
+            "A shard that fails because of its inputs is split, until each bad one, of at most a tenth, is a FAILED "
+            "shard of its own and the rest is done. Groups (--group-by) stay whole.",
         ),
     ] = False
     tolerated_failure_count: Annotated[
@@ -207,6 +207,10 @@ class RunOptions:
     def is_above_limit(self, estimated_bytes: int) -> bool:
         """Whether a shard of this size is too large for a function."""
         return 0 < self.max_shard_bytes < estimated_bytes
+
+    def isolation(self, *, redriven: bool = False) -> int:
+        """Whether a shard may be split, see ``ShardRecord.isolate``; ``redriven``: by ``redrive --isolate``."""
+        return 0 if self.group_by else 2 if redriven else int(self.isolate)
 
     def planned_engine(self, estimated_bytes: int) -> str:
         """The engine that a shard of this size is planned for; "": a function does it."""

@@ -95,7 +95,8 @@ class Run:
     """One script over one set of input objects.
 
     ``scripts`` holds the script of each generation, by its number: every shard of a
-    generation runs that one. ``shard_count`` is None until the plan is sealed.
+    generation runs that one. ``shard_count`` is None until the plan is sealed. A split adds to it the shards that
+    are split off less the one that is split.
     """
 
     run_id: str
@@ -114,6 +115,7 @@ class Run:
     parent: str = ""  # the run whose check or next one this is
     state: RunState = RunState.PLANNING
     shard_count: int | None = None
+    split_count: int = 0  # shards that count no more, since others have their inputs
     object_count: int = 0
     size_bytes: int = 0
     skipped: Mapping[str, int] = field(default_factory=dict)  # objects left out, by reason; known once sealed
@@ -140,6 +142,11 @@ class Run:
     def sealed(self) -> bool:
         """Whether no shard will be added any more."""
         return self.shard_count is not None
+
+    @property
+    def numbers(self) -> int:
+        """How many numbers its shards have had, once it is sealed."""
+        return (self.shard_count or 0) + self.split_count
 
     @property
     def identity(self) -> str:

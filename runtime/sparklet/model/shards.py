@@ -13,6 +13,8 @@ from sparklet.errors import EventError, ObjectNotFoundError, PlanError
 SCHEME = "s3://"
 RUN_ID = re.compile(r"[a-z0-9][a-z0-9-]{0,62}")
 SHARDS_PER_BUCKET, MAX_BUCKETS = 10_000, 256
+OF_SPLIT = "split-"  # begins the names of plan parts whose shards were split off, ``split-<planned shard>-…``
+HALVES = "halves"
 ANSWERS, WRITES, EVENTS, SCHEMAS = "answers/", "writes/", "events/", "schemas/"  # in a run's folder
 SHOWN_ITEM = 100  # characters
 FIRST_BYTES = 512  # of a file, which tell what it is
@@ -34,17 +36,18 @@ MISNAMED = (
 
 
 class ShardState(StrEnum):
-    """A shard's status; the sum over all states is the number of shards at every moment."""
+    """A shard's status; the sum over all states but SPLIT is the number of shards at every moment."""
 
     PENDING = "PENDING"
     RUNNING = "RUNNING"
     SUCCEEDED = "SUCCEEDED"
     FAILED = "FAILED"
+    SPLIT = "SPLIT"  # other shards have its inputs: it counts no more
 
     @property
     def ended(self) -> bool:
-        """Whether nothing but a redrive changes this state."""
-        return self in (ShardState.SUCCEEDED, ShardState.FAILED)
+        """Whether no attempt changes this state."""
+        return self not in (ShardState.PENDING, ShardState.RUNNING)
 
 
 class ClaimStatus(StrEnum):
@@ -264,15 +267,7 @@ class Failure:
     retryable: bool = True
     files: tuple[str, ...] = ()  # addresses of inputs that the cause names as bad
     by_input: bool = False  # an input may be at fault
-
-
-@dataclass(frozen=True, slots=True)
-class Isolation:
-    """How far the bad objects of a failing shard are known; see ``ledger.isolation``."""
-
-    bad: tuple[tuple[int, str, str], ...] = ()  # places in the plan's line, each with class and message of its cause
-    suspects: tuple[int, ...] = ()  # first and end, among the objects that are not bad; they fail together
-    trial: tuple[int, ...] = ()  # first and end of what the next attempt tries; (): all that are not bad
+    direct: bool = False  # the script may have committed under the shard's own id
 
 
 @dataclass(frozen=True, slots=True)
@@ -293,7 +288,7 @@ class ShardResult:
 
 @dataclass(frozen=True, slots=True)
 class ShardRecord:
-    """A shard as the ledger holds it; under 1 KB, and 250 bytes more for each bad object that is being isolated."""
+    """A shard as the ledger holds it; under 1 KB."""
 
     run_id: str
     number: int
@@ -323,11 +318,8 @@ class ShardRecord:
     log_stream: str = ""
     engine: str = ""  # whose workers do it: "" the functions', else that of the engine of this name alone
     task_id: str = ""  # the worker started there last, as the engine names it; it has claimed if attempts = requeues
-    isolate: int = 0  # bad objects are isolated, 1: where the script fails; 2: also for lack of memory or time
-    bad: tuple[tuple[int, str, str], ...] = ()  # this and the next two: see Isolation
-    suspects: tuple[int, ...] = ()
-    trial: tuple[int, ...] = ()
-    settled: bool = False  # RUNNING, but all except the bad objects is done: the next check splits it
+    isolate: int = 0  # it is split, 1: where an input may make the script fail; 2: also for lack of memory or time
+    split: str = ""  # PENDING until a check splits it: HALVES, or the places of inputs that its failure names: "3 17"
     revision: int = field(default=0, compare=False)  # how often it has changed; by it a swap knows what was read
 
     @property
@@ -339,6 +331,11 @@ class ShardRecord:
     def unclaimed(self) -> int:
         """How many workers its engine has started since the last one that claimed it."""
         return max(0, self.requeues - self.attempts)
+
+    @property
+    def is_split_off(self) -> bool:
+        """Whether it has inputs of a shard that was split."""
+        return self.part.startswith(OF_SPLIT)
 
     @property
     def answer_file(self) -> str:
@@ -377,12 +374,17 @@ class Claim:
 
 @dataclass(frozen=True, slots=True)
 class Counts:
-    """Shards by state."""
+    """Shards by state; those that were split do not count."""
 
     pending: int = 0
     running: int = 0
     succeeded: int = 0
     failed: int = 0
+
+    @classmethod
+    def of(cls, states: Mapping[Any, int]) -> Self:
+        """Of numbers by state."""
+        return cls(**{name: states.get(name.upper(), 0) for name in ("pending", "running", "succeeded", "failed")})
 
     def to_document(self) -> dict[str, int]:
         """The total, and the four counts, which add up to it."""

@@ -9,9 +9,9 @@ from itertools import groupby
 from operator import itemgetter
 
 from sparklet.inputs.digests import Digests
-from sparklet.model import Run, RunState, ShardState
+from sparklet.model import OF_SPLIT, Run, RunState, ShardState
 from sparklet.planning.commit_files import uncommitted
-from sparklet.planning.plan_files import OF_BAD, shards_of
+from sparklet.planning.plan_files import shards_of
 from sparklet.ports.deployment import Deployment
 
 RunStatus = tuple[str, int, RunState]  # identity, generation, state
@@ -51,17 +51,17 @@ def _outcomes(at: Deployment, run: Run) -> Iterator[tuple[tuple[str, str, str], 
     records = at.ledger.shards.list(run.run_id, ShardState.SUCCEEDED)
     succeeded = (record.number for record in records if record.number not in left_out)
     number, parts = next(succeeded, None), list(at.ledger.runs.parts(run.run_id))
-    bad = {  # they are also in the old lines of the shards from which they were split
-        shard.objects[0]: at.ledger.shards.get(run.run_id, shard.number).state is ShardState.SUCCEEDED
-        and shard.number not in left_out
+    apart = {  # split off from shards whose lines follow each other as the slices of an object do
+        item
         for part in parts
-        if part.part.startswith(OF_BAD)
+        if part.part.startswith(OF_SPLIT)
         for shard in shards_of(at, run.run_id, part)
+        if shard.number not in left_out and at.ledger.shards.get(run.run_id, shard.number).state is ShardState.SUCCEEDED
+        for item in shard.objects
     }
     for part in parts:
-        for shard in () if part.part.startswith(OF_BAD) else shards_of(at, run.run_id, part):
+        for shard in () if part.part.startswith(OF_SPLIT) else shards_of(at, run.run_id, part):
             while number is not None and number < shard.number:
                 number = next(succeeded, None)
             for item in shard.objects:
-                done = number == shard.number and bad.get(item, True)
-                yield (item.uri, item.version_id, item.etag), done
+                yield (item.uri, item.version_id, item.etag), number == shard.number or item in apart

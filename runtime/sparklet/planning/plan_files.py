@@ -14,7 +14,6 @@ from sparklet.ports.deployment import Deployment, scratch
 
 ANOTHER_RUN = "start the run again under another id"
 END = "skipped-end.jsonl"
-OF_BAD = "isolated-"  # begins the names of parts whose shards are bad objects of earlier ones, see ``runs.isolation``
 IN_MEMORY_BYTES = 1024 * 1024
 MAX_LINES = 100_000  # objects named in one file; the counts are always complete
 

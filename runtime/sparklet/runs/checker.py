@@ -1,8 +1,9 @@
 """Checks a run: the only place where a run moves on without a worker. Begin to read ``sparklet.runs`` here.
 
 A check does, in this order, what the run needs: it ends expired leases and sends those shards' messages again, fails
-shards at the time limit, replaces lost messages, starts engines' workers, continues a dead planner's plan, and ends the
-run: check run, commit runs, manifests, notice (``follow_ups``, ``commit_runs``, ``manifest``, ``notices``).
+shards at the time limit, splits those that fail because of some inputs (``splitting``), replaces lost messages, starts
+engines' workers, continues a dead planner's plan, and ends the run: check run, commit runs, manifests, notice
+(``follow_ups``, ``commit_runs``, ``manifest``, ``notices``).
 
 The checker function checks every open run each minute; commands that wait for a run and state machines do it more
 often. A check never reads the queue: the ledger shows which shard needs a message, and the claim rejects a
@@ -37,6 +38,7 @@ from sparklet.runs.manifest import RESULTS, has_manifest, write_manifests, write
 from sparklet.runs.notices import needs_notice, notify
 from sparklet.runs.redelivery import BY_CHECKS, MESSAGE, RUN_TIME_LIMIT, end_leases, give_up_all, has_stalled
 from sparklet.runs.redrive import reopened
+from sparklet.runs.splitting import split_failing
 from sparklet.runs.summary import Summary, final_state
 
 WAITING_LOOKED_AT = 100  # PENDING shards, the longest waiting ones, before all shards are read
@@ -76,6 +78,7 @@ def _checked(at: Deployment, run: Run, planner_silent_s: float) -> CheckReport:
     parts = () if run.sealed else tuple(at.ledger.runs.parts(run.run_id))
     expired = _expire(at, run)
     abandoned = _abandon_overdue(at, run)
+    split_failing(at, run)
     counts = at.ledger.shards.glance(run.run_id)
     planner_from = next((part.first_shard for part in parts if not part.dispatched), inf)  # it sends from there on
     requeued = _requeue(at, run, counts, planner_from)
@@ -136,7 +139,7 @@ def _expire(at: Deployment, run: Run) -> int:
     def to_resend() -> Iterator[ShardRecord]:
         for record in end_leases(at, run, escalate=True):
             ended[record.state] += 1
-            if record.state is ShardState.PENDING:
+            if record.state is ShardState.PENDING and not record.split:
                 yield record
 
     send_messages(at, run, to_resend(), by_check=True)
@@ -161,7 +164,7 @@ def _requeue(at: Deployment, run: Run, counts: Counts, planner_from: float) -> i
 
     def waiting() -> Iterator[ShardRecord]:
         found = at.for_a_while(at.ledger.shards.expired(run.run_id, ShardState.PENDING, since_s))
-        return (record for record in found if not record.engine and record.number < planner_from)
+        return (record for record in found if not (record.engine or record.split) and record.number < planner_from)
 
     is_due = any(MESSAGE.is_due(record, now_s) for record in islice(waiting(), WAITING_LOOKED_AT))
     if not is_due or not has_stalled(at, run, since_s):
@@ -226,7 +229,7 @@ def _finish(at: Deployment, report: CheckReport) -> CheckReport:
     if committing and not _driven(at, committing).state.ended:
         return report
     counts = at.ledger.shards.count(run.run_id)
-    if counts.open or counts.total != at.ledger.runs.get(run.run_id).shard_count:  # read after the count: see ``split``
+    if counts.open or counts.total != at.ledger.runs.get(run.run_id).shard_count:  # read after the count
         return report
     state = _judged(at, run, final_state(run, counts))
     if run.cancelled_s is not None or not counts.total:  # no check, commit or next run without a shard

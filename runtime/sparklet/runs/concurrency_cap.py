@@ -39,7 +39,7 @@ def send_up_to_cap(at: Deployment, run: Run) -> int:
     to_send: list[ShardRecord] = []
     for number, when_s in was["sent"].items():
         record = at.ledger.shards.get(run.run_id, int(number))
-        if record.state.ended:
+        if record.state.ended or record.split:
             continue
         sent[record.number] = when_s
         if not goes_on:
@@ -54,7 +54,7 @@ def send_up_to_cap(at: Deployment, run: Run) -> int:
         except ShardNotFoundError:
             break  # not planned yet, or there are no more
         place += 1
-        if not record.state.ended and number not in sent:
+        if not (record.state.ended or record.split or number in sent):
             sent[number] = now_s
             to_send.append(record)
     send_messages(at, run, (each for each in to_send if each.state is ShardState.PENDING), by_check=True)

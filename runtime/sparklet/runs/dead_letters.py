@@ -59,8 +59,8 @@ def consume(at: Deployment, message: Message) -> Disposition:
 
 def _waits_for(message: Message, ref: ShardRef, run: Run, record: ShardRecord) -> bool:
     """Whether a shard has this message alone, and nobody else who gives it out or ends it."""
-    if record.state is not ShardState.PENDING or ref.generation < record.generation:
-        return False  # if its worker is lost, the checker sends another message
+    if record.state is not ShardState.PENDING or record.split or ref.generation < record.generation:
+        return False  # if its worker is lost, the checker sends another message; or it splits it
     if run.dispatch is Dispatch.MAP or record.engine or run.cancelled_s is not None:
         return False  # it is in the next map batch, an engine's worker does it, or the checker fails it
     has_newer = record.requeues > 0 and record.attempts == 0  # it was sent at changed_s, and no attempt has ended since

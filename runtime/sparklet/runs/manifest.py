@@ -92,7 +92,8 @@ def write_manifests(at: Deployment, run: Run, state: RunState, *, shards_per_fil
     for record in at.ledger.shards.list(run.run_id):
         summary.add(record)
         table.add(record)
-        files[_FILE_OF_STATE[record.state]].add(record)
+        if record.state is not ShardState.SPLIT:
+            files[_FILE_OF_STATE[record.state]].add(record)
     summary.drift = drift_of(at, run)
     written = {name: result.close() for name, result in sorted(files.items())}
     document = {**_manifest(at, run, summary, written), **_follow_ups(at, run, state)}

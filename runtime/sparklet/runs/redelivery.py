@@ -18,7 +18,6 @@ from sparklet.ledger.rules import LEASE_EXPIRED, LEASE_GRACE_S, last_cause
 from sparklet.metrics import SHARDS_FAILED
 from sparklet.model import Failure, Run, ShardRecord, ShardState
 from sparklet.ports.deployment import Deployment
-from sparklet.runs.isolation import split
 
 RUN_CANCELLED, RUN_TIME_LIMIT, TOLERANCE_EXCEEDED = "RunCancelled", "RunTimeLimit", "ToleranceExceeded"
 ENGINE_FAILED = "EngineFailed"
@@ -73,10 +72,8 @@ def give_up_all(
 
 
 def end_leases(at: Deployment, run: Run, *, escalate: bool = False) -> Iterator[ShardRecord]:
-    """End a run's expired leases; those shards as they are then, PENDING or FAILED. Settled shards are split."""
+    """End a run's expired leases; those shards as they are then, PENDING or FAILED."""
     for record in at.for_a_while(at.ledger.shards.expired(run.run_id, ShardState.RUNNING, at.clock.now_s())):
-        if record.settled and split(at, record):
-            continue
         larger = run.engine_after(record.engine) if escalate else ""
         if now := at.ledger.attempts.expire(record, run.options.max_attempts, larger):
             yield now

@@ -42,8 +42,8 @@ def redrive(
     """Repeat FAILED shards (None: all) in a new generation; if only the check or commit run has FAILED, repeat the end.
 
     ``script`` is the new generation's (see ``new_run.repaired_script``); None: the last one's. ``engine`` does the
-    shards; "": each stays where it was done. ``isolate``: their bad objects are isolated, also those that use up memory
-    or time. PlanError if the stack has no such engine, the run is being planned or cancelled, one of ``shards`` has not
+    shards; "": each stays where it was done. ``isolate``: they are split where they fail, also for lack of memory or
+    time. PlanError if the stack has no such engine, the run is being planned or cancelled, one of ``shards`` has not
     FAILED, or there is nothing to repeat.
     """
     run = redrivable(at, run_id)
@@ -54,7 +54,7 @@ def redrive(
     ends_again = not again and shards is None and _only_its_end_failed(at, run)
     if again or ends_again:
         run = _opened(at, run, script or run.scripts[-1])
-        level = 2 if isolate else int(run.options.isolate)
+        level = run.options.isolation(redriven=isolate)
         moved = sum(
             at.ledger.attempts.redrive(run_id, n, run.generation, engine, isolate=level) is not None
             for n in _failed(at, run_id, shards)

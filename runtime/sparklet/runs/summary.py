@@ -59,8 +59,9 @@ class Summary:
     def add(self, record: ShardRecord) -> None:
         """Count one shard."""
         self.states[record.state] += 1
-        self.objects += record.object_count
-        self.input_bytes += record.size_bytes
+        if record.state is not ShardState.SPLIT:  # of such only its attempts count
+            self.objects += record.object_count
+            self.input_bytes += record.size_bytes
         self.attempts += record.attempts
         self.unrun += record.unrun
         self.changed_s = max(self.changed_s, record.changed_s)
@@ -84,7 +85,7 @@ class Summary:
     @property
     def counts(self) -> Counts:
         """Shards by state."""
-        return Counts(*(self.states[state] for state in ShardState))
+        return Counts.of(self.states)
 
     @property
     def causes(self) -> tuple[Cause, ...]:

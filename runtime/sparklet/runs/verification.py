@@ -55,10 +55,10 @@ def _in_output(at: Deployment, run: Run) -> Iterator[Difference]:
     """One listing of the output, then one pass over the shards; one byte of memory for each shard."""
     if not run.output_uri.startswith(SCHEME) or run.shard_count is None:
         return
-    has_data, folder = bytearray(run.shard_count), f"{run.output_uri.rstrip('/')}/{run.shard_prefix}"
+    has_data, folder = bytearray(run.numbers), f"{run.output_uri.rstrip('/')}/{run.shard_prefix}"
     for info in at.store.list(folder):
         number, _, name = info.uri[len(folder) :].partition("/")
-        if name and not name.rpartition("/")[2].startswith(("_", ".")) and int(number) < run.shard_count:
+        if name and not name.rpartition("/")[2].startswith(("_", ".")) and int(number) < run.numbers:
             has_data[int(number)] = 1
     lacking, examples = 0, list[str]()
     for record in at.ledger.shards.list(run.run_id, ShardState.SUCCEEDED):

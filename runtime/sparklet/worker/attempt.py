@@ -5,10 +5,9 @@ conditional: an attempt that lost its claim changes nothing.
 """
 
 import threading
-import uuid
 from collections.abc import Callable
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import partial
 from types import TracebackType
 from typing import Any, Protocol, Self, TypeVar
@@ -45,7 +44,6 @@ class Claimed(Protocol):
 
     kind: str  # "shard" or "task", for the log
     attempts: int  # including this one
-    goes_on: float  # another attempt follows, at once and here if this share of the time is left; 0: none does
 
     @property
     def lease(self) -> AbstractContextManager[Any]:
@@ -61,10 +59,10 @@ class Claimed(Protocol):
         """Whether no attempt repeats this one."""
 
     def fail(self, failure: Failure, *, final: bool) -> str:
-        """Record FAILED, or, if another attempt may help, PENDING; the engine that takes over, if any."""
+        """Record FAILED, or, if another attempt may help, PENDING; what goes on with it instead of its message."""
 
     def succeeded(self, result: ShardResult) -> Outcome:
-        """Follow up a recorded success, or what another attempt goes on with; returns the outcome."""
+        """Follow up a recorded success; returns the outcome."""
 
     def failed(self, *, final: bool) -> None:
         """Follow up a recorded failure."""
@@ -83,36 +81,23 @@ class Claims(Protocol):
 
 
 def make_attempt(claims: Claims, attempt: Attempt) -> Outcome:
-    """Claim, execute and record the task's shard or request; return its message if another attempt may help.
-
-    While the bad inputs of a shard are looked for, one attempt follows the other here.
-    """
-    whole_s = attempt.deadline.remaining_s()
-    while True:
-        try:
-            claimed = claims.claim(attempt)
-        except LedgerError as error:
-            attempt.log.error("the ledger could not be asked", error=str(error))
-            return_message(claims, attempt, back_off_s(attempt.task.receive_count, BACK_OFF_S, MAX_BACK_OFF_S))
-            return Outcome(attempt.task, error, acknowledged=False)
-        if isinstance(claimed, Outcome):
-            return claimed
-        try:
-            with claimed.lease:
-                result = claimed.execute()
-                persist(partial(claimed.succeed, result), claims.clock, attempt)
-        except SparkletError as error:
-            outcome = _conclude_failure(claims, claimed, attempt, error)
-        else:
-            attempt.log.info(f"{'trial' if claimed.goes_on else claimed.kind} succeeded", rows=result.rows)
-            outcome = claimed.succeeded(result)
-        if not claimed.goes_on:
-            return outcome
-        if attempt.deadline.remaining_s() < claimed.goes_on * whole_s:
-            return_message(claims, attempt, 0)
-            return outcome
-        attempt_id = uuid.uuid4().hex[:12]
-        attempt = replace(attempt, attempt_id=attempt_id, log=attempt.log.bind(attempt=attempt_id))
+    """Claim, execute and record the task's shard or request; return its message if another attempt may help."""
+    try:
+        claimed = claims.claim(attempt)
+    except LedgerError as error:
+        attempt.log.error("the ledger could not be asked", error=str(error))
+        return_message(claims, attempt, back_off_s(attempt.task.receive_count, BACK_OFF_S, MAX_BACK_OFF_S))
+        return Outcome(attempt.task, error, acknowledged=False)
+    if isinstance(claimed, Outcome):
+        return claimed
+    try:
+        with claimed.lease:
+            result = claimed.execute()
+            persist(partial(claimed.succeed, result), claims.clock, attempt)
+    except SparkletError as error:
+        return _conclude_failure(claims, claimed, attempt, error)
+    attempt.log.info(f"{claimed.kind} succeeded", rows=result.rows)
+    return claimed.succeeded(result)
 
 
 def _conclude_failure(claims: Claims, claimed: Claimed, attempt: Attempt, error: SparkletError) -> Outcome:
@@ -127,18 +112,15 @@ def _conclude_failure(claims: Claims, claimed: Claimed, attempt: Attempt, error:
     failure = failure_of(error)
     final = claimed.is_final(failure)
     try:
-        engine = persist(lambda: claimed.fail(failure, final=final), claims.clock, attempt)
+        elsewhere = persist(lambda: claimed.fail(failure, final=final), claims.clock, attempt)
     except (LedgerError, LeaseLostError) as refusal:
         log.error("the failure could not be recorded", error=str(refusal), cause=failure.message)
         return Outcome(task, error, acknowledged=False)
-    claimed.failed(final=final and not engine and not claimed.goes_on)
+    claimed.failed(final=final and not elsewhere)
     cause = {"error_class": failure.error_class, "cause": failure.message}
-    if claimed.goes_on:
-        log.warning(f"attempt failed, the bad inputs of the {claimed.kind} are looked for", **cause)
-        return claimed.succeeded(ShardResult())
-    if engine:
-        log.warning(f"attempt failed, {claimed.kind} goes on elsewhere", engine=engine, **cause)
-        return Outcome(task, answer={"state": str(ShardState.PENDING), "engine": engine})
+    if elsewhere:
+        log.warning(f"attempt failed, {claimed.kind} goes on elsewhere", by=elsewhere, **cause)
+        return Outcome(task, answer={"state": str(ShardState.PENDING), "by": elsewhere})
     if final:
         log.error(f"{claimed.kind} failed", **cause)
     else:
@@ -175,9 +157,9 @@ def failure_of(error: SparkletError) -> Failure:
     if isinstance(error, ScriptFailedError) and error.cause_class:
         where = f" ({error.place}; exit code {error.exit_code})" if error.place else f" (exit code {error.exit_code})"
         cause = cut(error.cause, ERROR_MESSAGE_BYTES - len(where.encode()))
-        return Failure(error.cause_class, f"{cause}{where}", error.retryable, error.files, by_input=True)
+        return Failure(error.cause_class, f"{cause}{where}", error.retryable, error.files, True, error.direct)
     by_input = isinstance(error, ScriptFailedError) or bool(error.files)
-    return Failure(type(error).__name__, str(error), error.retryable, error.files, by_input)
+    return Failure(type(error).__name__, str(error), error.retryable, error.files, by_input, error.direct)
 
 
 @dataclass
@@ -218,10 +200,6 @@ class Lease:
         if self.lost:
             raise self.lost
 
-    def end(self) -> None:
-        """Renew it no more: the attempt is about to give the shard to another one."""
-        self._done.set()
-
     def win(self, staged: ShardResult) -> None:
         """Make this attempt the shard's winner, for good; raises LeaseLostError if another attempt owns the shard."""
         begun_s = self.clock.now_s()
@@ -238,8 +216,6 @@ class Lease:
             self.renew(None)
             self.end_s = begun_s + self.lease_s
         except LeaseLostError as error:
-            if self._done.is_set():  # the next attempt in this invocation has the same deadline
-                return
             self.lost = error
             self.deadline.expire(str(error), at_once=True)
             self.log.error("the lease is lost; the script is stopped", error=str(error))

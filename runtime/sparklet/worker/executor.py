@@ -23,7 +23,7 @@ from sparklet.errors import (
     SparkRuntimeError,
 )
 from sparklet.events import Event, Source, Task
-from sparklet.job.outcome import CLAIMED, EVENT, OUTCOME_FILE
+from sparklet.job.outcome import CLAIMED, DIRECT, EVENT, OUTCOME_FILE
 from sparklet.log import Log
 from sparklet.model import (
     CONF_FILE,
@@ -161,7 +161,9 @@ class Executor:
                 self._refuse_unseen(own / SEEN, uris, parts, reads_folder=reads_folder)
                 return self._report(execution, script, own, log, is_alone=not py_files)
             if not (result.suspect or looks):
-                raise _failed(execution, result, uris, is_local=self.inputs_to is None)
+                failed = _failed(execution, result, uris, is_local=self.inputs_to is None)
+                failed.direct = DIRECT in (folder / OUTCOME).read_bytes() if (folder / OUTCOME).exists() else False
+                raise failed
         cause = f"Spark failed in a JVM that other scripts had used: {result.cause_class}: {result.cause}"
         if looks and planned.staging:
             cause = "an input's first bytes are not what its name says"

@@ -33,7 +33,7 @@ def shard_event(run: Run, record: ShardRecord, shard: Shard, output_uri: str) ->
             "shard": record.number,
             "attempt": record.attempt_id,
             "generation": record.generation,
-            **({"isolating": True} if record.bad or record.trial else {}),
+            **({"split_off": True} if record.is_split_off else {}),
             **({"allow_drift": True} if run.options.allow_drift else {}),
             **(_previous_attempt(record) if record.attempts > 1 or record.error_class else {}),
         },

@@ -19,30 +19,26 @@ from typing import Any
 from sparklet import metrics
 from sparklet.errors import (
     EventError,
-    IsolationError,
     LeaseLostError,
     LedgerError,
     ObjectForbiddenError,
     ObjectNotFoundError,
     ObjectStoreError,
     PlanError,
-    ShardNotDoneError,
     SparkletError,
 )
 from sparklet.events import Outcome, Task
 from sparklet.inputs.partitions import seen_partitions
-from sparklet.job.fields import CHANGES, SCHEMA
-from sparklet.ledger.isolation import after_failure, after_success, handled, is_conclusive, isolates
-from sparklet.ledger.rules import LEASE_S, lease_s, next_engine
+from sparklet.job.fields import CHANGES
+from sparklet.ledger.rules import LEASE_S, is_conclusive, lease_s, next_engine, splits
 from sparklet.model import (
     EVENTS,
-    SCHEME,
+    HALVES,
     Claim,
     ClaimStatus,
     Dispatch,
     Failure,
     InputObject,
-    Isolation,
     Run,
     ShardRecord,
     ShardRef,
@@ -62,6 +58,7 @@ from sparklet.worker.staging import Staging, described
 MAX_ANSWER_BYTES = 256 * 1024  # of one shard, in a run
 MARKER = "_SUCCESS"  # of a job of an RDD's or MLlib's; the ledger decides which files count
 FOLDER_MARKERS = ("/", "_$folder$")  # the last are EMRFS's
+WHOLE = "not split, since its script commits at once and not by a staged write: "
 UNFINISHED = "_temporary"  # Hadoop's committers leave files of killed tasks here
 
 
@@ -149,9 +146,8 @@ class ClaimedShard:
     attempts: int
     larger: str  # the engine for a shard that is too large here; "": none
     kind: str = "shard"
-    goes_on: float = 0.0
     _files: Sequence[ObjectInfo] = ()  # of the winner, as they are staged
-    _objects: Mapping[int, InputObject] = field(default_factory=dict)  # that the attempt does, by place in the plan
+    _objects: Sequence[InputObject] = ()  # in the order of the plan's line
 
     def execute(self) -> ShardResult:
         """Run the script, unless an earlier attempt has won, and publish the winner's output."""
@@ -162,8 +158,6 @@ class ClaimedShard:
                 result = self.claims.executor.execute(self._execution(), self.attempt)
                 if self.claims.peak_mb:
                     result = replace(result, memory_mb=round(self.claims.peak_mb()))
-                if self.record.trial:
-                    return self._end_trial(result)
                 if result.answer or result.writes:
                     self._store(result)
                 result = replace(result, outputs=tuple(map(self.output.published_uri, result.outputs)))
@@ -182,17 +176,6 @@ class ClaimedShard:
         self.lease.check()
         self.output.publish(self._files, self.lease.check)
         return result
-
-    def _end_trial(self, result: ShardResult) -> ShardResult:
-        """Delete what a trial has written; IsolationError if it has shown that no few objects are bad."""
-        self.output.discard()
-        for write in result.writes:  # some stage within a table's folder
-            files = (f"{write['folder']}/{path}" for path, _ in write["files"])
-            with suppress(ObjectStoreError):
-                self.claims.at.store.delete_all((uri for uri in files if uri.startswith(SCHEME)), write["folder"])
-        if isinstance(found := after_success(self.record), Failure):
-            raise IsolationError(found.message)
-        return ShardResult()
 
     def _store(self, result: ShardResult) -> None:
         """Store answer and declared writes under this attempt's name; they count if the attempt wins."""
@@ -239,10 +222,7 @@ class ClaimedShard:
         run, record = self.run, self.record
         part_uri = f"s3://{self.claims.at.bucket}/runs/{run.run_id}/plan/{record.part}"
         shard = record.planned(self.claims.at.store.get(part_uri, record.offset, record.length), part_uri)
-        places = handled(record) if record.bad or record.trial else range(record.object_count)
-        self._objects = {place: shard.objects[place] for place in places}
-        shard = replace(shard, objects=tuple(self._objects.values()))
-        staging = None
+        staging, self._objects = None, shard.objects
         if shard.inputs:
             most = 0 if run.options.too_large == FAIL or self.claims.engine else run.options.max_shard_bytes
             store = self.claims.at.inputs(run.access)
@@ -275,14 +255,9 @@ class ClaimedShard:
                 self.attempt.log.warning("Spark's event log could not be stored", cause=str(error))
 
     def succeed(self, result: ShardResult) -> None:
-        """Record SUCCEEDED; after a trial what comes next, and settle what was done without bad objects."""
-        attempts, record = self.claims.at.ledger.attempts, self.record
-        if isinstance(found := after_success(record) if record.trial else None, Isolation):
-            self._go_on(found, Failure(record.error_class, record.error_message))
-        elif record.bad:
-            attempts.settle(record, result)
-        else:
-            attempts.succeed(record.run_id, record.number, self.attempt.attempt_id, result)
+        """Record SUCCEEDED."""
+        record = self.record
+        self.claims.at.ledger.attempts.succeed(record.run_id, record.number, self.attempt.attempt_id, result)
 
     def is_final(self, failure: Failure) -> bool:
         """Whether no attempt can help or none is left."""
@@ -290,40 +265,32 @@ class ClaimedShard:
         return not failure.retryable or spent or is_conclusive(self.record, failure)
 
     def fail(self, failure: Failure, *, final: bool) -> str:
-        """Record FAILED, or PENDING for another attempt, here or in the engine that is returned."""
+        """Record FAILED, or PENDING: for another attempt, for the engine that is returned, or to be split."""
         attempts, record = self.claims.at.ledger.attempts, self.record
-        mine, found = (record.run_id, record.number, self.attempt.attempt_id), None
-        engine = next_engine(record, failure, self.larger)
-        if final and not engine and isolates(record, failure):
-            has_schema = self.run.schema is not None or SCHEMA in self.run.params
-            found = after_failure(record, failure, self._named(failure), has_schema=has_schema)
-        if engine:
+        mine = (record.run_id, record.number, self.attempt.attempt_id)
+        if engine := next_engine(record, failure, self.larger):
             attempts.escalate(*mine, failure, engine)
-        elif isinstance(found, Isolation):
-            self._go_on(found, failure)
+        elif final and splits(record, failure):
+            attempts.release(*mine, failure, record.engine, self._named(failure) or HALVES)
+            return "a check that splits it"
         elif final:
-            attempts.fail(*mine, found or failure)
+            if failure.direct and splits(record, replace(failure, direct=False)):
+                failure = replace(failure, message=f"{WHOLE}{failure.message}")
+            attempts.fail(*mine, failure)
         else:
             attempts.release(*mine, failure, record.engine)
         return engine
 
-    def _go_on(self, isolation: Isolation, failure: Failure) -> None:
-        self.lease.end()
-        self.claims.at.ledger.attempts.isolate(self.record, failure, isolation)
-        self.goes_on = 1.0 if self.record.isolate > 1 else 0.5  # of what is for lack of time all is needed
-
-    def _named(self, failure: Failure) -> Sequence[int]:
-        """The places of the inputs that a failure names; none unless each name is that of one input."""
-        named, found = {s3_address(file) or file for file in failure.files}, list[int]()
-        for place, item in self._objects.items():
+    def _named(self, failure: Failure) -> str:
+        """The places of the inputs that a failure names; "" unless each name is that of one input."""
+        named, found = {s3_address(file) or file for file in failure.files}, list[str]()
+        for place, item in enumerate(self._objects):
             if named & {item.uri, described(item)}:
-                found.append(place)
-        return found if len(found) == len(named) else ()
+                found.append(str(place))
+        return " ".join(found) if len(found) == len(named) else ""
 
     def succeeded(self, result: ShardResult) -> Outcome:
         """Delete the staged files and measure."""
-        if self.goes_on:
-            return Outcome(self.attempt.task, ShardNotDoneError("its bad inputs are looked for"), acknowledged=False)
         self.output.discard(self._files)
         measure = self.claims.at.measure
         measure(metrics.SHARDS_SUCCEEDED)

@@ -108,7 +108,6 @@ class ClaimedRequest:
     record: TaskRecord
     kind: str = "task"
     lease: AbstractContextManager[None] = field(default_factory=nullcontext)
-    goes_on: float = 0.0
 
     def __post_init__(self) -> None:
         self.attempts = self.record.attempts

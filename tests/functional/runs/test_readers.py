@@ -31,6 +31,7 @@ from sparklet.errors import (
 )
 from sparklet.model import Run, RunOptions, RunState, ShardResult, ShardState
 from sparklet.planning.new_run import new_run, repaired_script
+from sparklet.planning.plan_files import planned_shard
 from sparklet.planning.planner import plan
 from sparklet.planning.request import RunRequest
 from sparklet.ports.deployment import Deployment
@@ -81,7 +82,7 @@ class Readers(RuleBasedStateMachine):
         self.wrote: dict[tuple[str, int, str], list[str]] = {}  # by run, shard and attempt
         self.seen: list[Run] = []  # what slow commands have read, however long ago
         self.objects = 0
-        self.fails = False
+        self.fails = ""
         self.workers = [Worker(self.world, self._script, Path(self.folder.name, str(n))) for n in range(2)]
         self.forgot = self.replaced = False
 
@@ -94,7 +95,8 @@ class Readers(RuleBasedStateMachine):
         run = self.world.ledger.runs.get(run_id)
         source = run.scripts[event["sparklet"]["generation"]].source_uri
         assert path.read_bytes() == f"print({source!r})\n".encode(), "another run's script"
-        if self.fails:
+        odd = any(ord(Path(uri).stem[-1]) % 2 for uri in event["inputs"])
+        if self.fails == "all" or (self.fails == "odd" and odd):
             raise ScriptFailedError(source, 1, cause_class="ValueError", cause="bad input", permanent=True)
         if source == CHECK:
             return ShardResult()
@@ -107,8 +109,8 @@ class Readers(RuleBasedStateMachine):
         self.wrote[run_id, number, event["sparklet"]["attempt"]] = rows
         return write_rows(self.world, execution, rows)
 
-    @rule(fails=st.booleans())
-    def inputs_are_good_or_bad(self, fails: bool) -> None:
+    @rule(fails=st.sampled_from(["", "odd", "all"]))
+    def inputs_are_good_or_bad(self, fails: str) -> None:
         self.fails = fails
 
     # --- commands ---
@@ -128,16 +130,20 @@ class Readers(RuleBasedStateMachine):
         existing=st.sampled_from(["incremental", "incremental", "refuse", "append", "overwrite"]),
         follow_ups=st.booleans(),
         max_attempts=st.integers(1, 3),
+        isolate=st.booleans(),
         dies_at=DIES,
     )
-    def somebody_starts_a_run(self, existing: str, follow_ups: bool, max_attempts: int, dies_at: int | None) -> None:
+    def somebody_starts_a_run(
+        self, existing: str, follow_ups: bool, max_attempts: int, isolate: bool, dies_at: int | None
+    ) -> None:
         number, incremental = len(self.known), existing == "incremental"
         options: dict[str, Any] = {"incremental": True} if incremental else {"existing": existing}
+        options |= {"max_objects": 4 if isolate else 2, "isolate": isolate}
         request = self.world.request(
             run_id=f"run-{number}",
             name=NIGHTLY if incremental else f"name-{number}",
             output_uri=OUT,
-            options=RunOptions(max_objects=2, max_attempts=max_attempts, tolerated_failure_count=1, **options),
+            options=RunOptions(max_attempts=max_attempts, tolerated_failure_count=1, **options),
             **({"check": CHECK, "next": NEXT, "next_output": NEXT_OUT} if follow_ups else {}),
         )
         held = bool(rows_below(self.world, OUT) or (follow_ups and rows_below(self.world, NEXT_OUT)))
@@ -301,12 +307,21 @@ class Readers(RuleBasedStateMachine):
             assert not expected.must - seen, f"lost: {expected.must - seen}"
             assert not seen - expected.must - expected.may, f"too much: {seen - expected.must - expected.may}"
 
+    @invariant()
+    def every_object_is_in_one_shard(self) -> None:
+        """Whatever was split, once it is planned."""
+        for run in filter(lambda run: run.sealed, self.world.ledger.runs.list()):
+            counted = [each for each in self.world.shards(run.run_id) if each.state is not ShardState.SPLIT]
+            objects = Counter(item for each in counted for item in planned_shard(self.world.at, each).objects)
+            assert len(counted) == run.shard_count
+            assert run.retired_s or (objects.total(), max(objects.values(), default=1)) == (run.object_count, 1)
+
     # --- the end ---
 
     def teardown(self) -> None:
         """Nothing bad happens any more; one more night, and all is there."""
         try:
-            self.fails = False
+            self.fails = ""
             self._work_to_the_end()
             self.world.clock.advance(86_400)
             self.new_objects_arrive(1)

@@ -22,7 +22,18 @@ pytestmark = [pytest.mark.slow, pytest.mark.skipif(not PYTHON.exists(), reason="
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("site")
-    words: list[str | Path] = ["-m", "sphinx", "-q", "-E", "-c", "docs", "-d", folder / "doctrees", ".", folder / "html"]
+    words: list[str | Path] = [
+        "-m",
+        "sphinx",
+        "-q",
+        "-E",
+        "-c",
+        "docs",
+        "-d",
+        folder / "doctrees",
+        ".",
+        folder / "html",
+    ]
     subprocess.run([PYTHON, *words], cwd=ROOT, check=True, capture_output=True)
     return folder / "html"
 

@@ -12,7 +12,7 @@ from sparklet.aws.clients import AwsClients
 from sparklet.aws.dynamodb import OPEN_INDEX, THROTTLED_S, DynamoLedger, attributes, key_attributes
 from sparklet.errors import CheckpointConflictError, LedgerError
 from sparklet.ledger import items
-from sparklet.model import Counts, PartRecord, Position, Run, ScriptRef, ShardRecord, ShardResult, ShardState
+from sparklet.model import Counts, Failure, PartRecord, Position, Run, ScriptRef, ShardRecord, ShardState
 from tests.stand_ins.memory import FakeClock
 
 RUN = Run("run-1", ("s3://in/",), "s3://out/", (ScriptRef("s3://b/s", "0", "s3://m/s"),), shard_count=2)
@@ -191,9 +191,9 @@ def test_an_impossible_transaction_is_raised_at_once(clients: AwsClients, ledger
     "write",
     [
         lambda ledger: ledger.attempts.renew("run-1", 0, "a", 16.0),
-        lambda ledger: ledger.attempts.settle(replace(shard(0), attempt_id="a"), ShardResult()),
+        lambda ledger: ledger.attempts.release("run-1", 0, "a", Failure("Broken", "in two"), split="halves"),
     ],
-    ids=["renew", "settle"],
+    ids=["renew", "to be split"],
 )
 def test_a_write_into_a_service_in_trouble_is_looked_up(
     clients: AwsClients, ledger: DynamoLedger, write: Callable[[DynamoLedger], None]

@@ -11,7 +11,6 @@ from hypothesis import strategies as st
 
 from sparklet.aws.dynamodb import attributes, item_of
 from sparklet.errors import LedgerError
-from sparklet.ledger.isolation import BAD_MESSAGE_BYTES, MAX_BAD
 from sparklet.ledger.items import (
     FORMAT,
     padded,
@@ -83,8 +82,6 @@ def test_the_largest_item_of_a_shard_is_below_1_kb() -> None:
     item = attributes({**shard_item(record), "state": ShardState.SUCCEEDED, "writer": "0" * 12, "revision": 100_000})
 
     assert item_bytes(item) <= 1024
-    bad = attributes({"bad": [(999, "e" * ERROR_CLASS_BYTES, "m" * BAD_MESSAGE_BYTES)] * MAX_BAD})
-    assert item_bytes(bad) <= 250 * MAX_BAD
 
 
 @given(

@@ -36,9 +36,9 @@ def test_neither_attempt_nor_generation_change_it() -> None:
     assert in_run(shard=8) != in_run() != in_run(identity="r_18bcfe56801")
 
 
-def test_a_shard_that_is_isolated_makes_no_direct_commit() -> None:
+def test_a_shard_that_was_split_off_makes_no_direct_commit() -> None:
     with pytest.raises(TableError, match="stage it"):
-        in_run(isolating=True)
+        in_run(split_off=True)
 
 
 def message(number: int, body: str = "{}") -> dict[str, Any]:

@@ -299,7 +299,7 @@ def test_no_input_is_blamed_for_a_suspect_jvm_without_time(bench: Bench) -> None
     bench.deliver()
 
     record = bench.ledger.shards.get("run-1", 0)
-    assert (record.state, record.error_class, record.bad) == (ShardState.FAILED, "SparkRuntimeError", ())
+    assert (record.state, record.error_class, record.split) == (ShardState.FAILED, "SparkRuntimeError", "")
     assert "too little time was left" in record.error_message
 
 

@@ -32,7 +32,7 @@ def redrive(
     ] = "",
     isolate: Annotated[
         bool,
-        typer.Option("--isolate", help="As of run; inputs that use up memory or time are isolated, too."),
+        typer.Option("--isolate", help="As of run, and also for lack of memory or time."),
     ] = False,
     dry_run: opt.DryRun = False,
     prices: opt.Prices = None,

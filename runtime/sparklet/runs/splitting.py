@@ -1,0 +1,108 @@
+"""Splits shards that fail because of some of their inputs, until the bad ones are alone (docs/decisions/0055).
+
+A worker records the failure and the inputs that it names. The next check splits the shard: it writes a plan part with
+a shard for each piece, then one transaction of the ledger enters these and ends the shard as SPLIT, so each input is in
+exactly one shard that counts at every moment. All is decided by records: a check that was killed is made up for by the
+next one, and of two at once one wins.
+"""
+
+import re
+import secrets
+from collections.abc import Sequence
+from itertools import accumulate
+
+from sparklet.errors import PlanError
+from sparklet.ledger.rules import ERROR_MESSAGE_BYTES, cut
+from sparklet.metrics import SHARDS_FAILED
+from sparklet.model import HALVES, OF_SPLIT, Failure, PartRecord, Run, Shard, ShardRecord, ShardState
+from sparklet.planning.plan_files import planned_shard
+from sparklet.planning.planner import send_messages
+from sparklet.ports.deployment import Deployment
+from sparklet.runs.redelivery import give_up
+
+MAX_NAMED = 90  # a transaction of DynamoDB has up to 100 writes
+BY_SCRIPT = "the script is at fault, not an input: "
+_LINE = re.compile(r"\bline \d+ of [^\s;)]+|[\w.-]+\.py, line \d+")
+_PLACE = re.compile(r"(.*?)((?: \([^()]*\))?)", re.DOTALL)  # of the script, at the end of a message
+
+
+def split_failing(at: Deployment, run: Run) -> None:
+    """Split a run's shards that wait for it; until its plan is sealed none is, since it takes the next numbers."""
+    for found in at.for_a_while(at.ledger.shards.to_split(run.run_id)) if run.sealed else ():
+        record, parts = at.ledger.shards.get(run.run_id, found.number), list(at.ledger.runs.parts(run.run_id))
+        root = int(record.part.split("-")[1]) if record.is_split_off else record.number
+        of_root = (part for part in parts if part.part.startswith(f"{OF_SPLIT}{root:06d}-"))
+        numbers = (number for part in of_root for number in range(part.first_shard, part.next_shard))
+        family = [at.ledger.shards.get(run.run_id, number) for number in numbers]
+        siblings = [each for each in family if each.part == record.part]
+        has_worked = any(each.state is ShardState.SUCCEEDED for each in family)
+        bad = sum(each.state is ShardState.FAILED and each.object_count == 1 for each in family)
+        most = max(1, at.ledger.shards.get(run.run_id, root).object_count // 10)
+        if not record.split or any(not (each.split or each.state.ended) for each in siblings):
+            continue  # what those show decides
+        if not has_worked and _have_failed_alike(siblings):
+            _join(at, record, siblings)
+        elif bad > most:
+            give_up(at, record, record.error_class, f"more than {most} of the shard's inputs are bad")
+        else:
+            is_believed = not siblings or siblings[0].state is ShardState.FAILED
+            named = [int(each) for each in record.split.split()] if is_believed and record.split != HALVES else []
+            named = named if len(named) <= MAX_NAMED else []
+            probes = not has_worked and bool(siblings or not named)
+            try:
+                _split(at, record, parts[-1], root, _pieces(record.object_count, named, probes=probes))
+            except PlanError as error:
+                give_up(at, record, record.error_class, str(error))
+
+
+def _have_failed_alike(siblings: Sequence[ShardRecord]) -> bool:
+    """Whether three pieces or more of a shard have failed, all with one class at one line."""
+    places = [_LINE.search(each.error_message) for each in siblings]
+    causes = {(each.error_class, place and place[0]) for each, place in zip(siblings, places, strict=True)}
+    failed = all(each.split or each.state is ShardState.FAILED for each in siblings)
+    return failed and len(siblings) > 2 and len(causes) == 1
+
+
+def _pieces(count: int, named: Sequence[int], *, probes: bool) -> Sequence[Sequence[int]]:
+    """The places of a shard's inputs in each piece: the ``named`` ones, each alone, and the rest, or else halves.
+
+    With ``probes`` another one is alone, too: if it fails as all others do, it is not for its content.
+    """
+    rest = sorted(set(range(count)).difference(named))
+    first = 1 if probes and len(rest) > 2 else 0
+    middle = first if named else first + (len(rest) - first + 1) // 2
+    alone = [[place] for place in (*named, *rest[:first])]
+    return [*alone, *filter(None, (rest[first:middle], rest[middle:]))]
+
+
+def _split(at: Deployment, record: ShardRecord, last: PartRecord, root: int, pieces: Sequence[Sequence[int]]) -> None:
+    """Enter the pieces as shards, and send their messages."""
+    run, objects = at.ledger.runs.get(record.run_id), planned_shard(at, record).objects
+    shards = [Shard(n, tuple(map(objects.__getitem__, piece))) for n, piece in enumerate(pieces, last.next_shard)]
+    file = f"{OF_SPLIT}{root:06d}-{record.number:06d}-{secrets.token_hex(4)}.jsonl"
+    lines = [each.to_line() for each in shards]
+    at.store.put(at.part_uri(run.run_id, file), b"".join(lines), create_only=True)
+    counts = last.next_shard, len(shards), record.object_count, record.size_bytes
+    part = PartRecord(last.index + 1, file, *counts, last.position, dispatched=True)
+    alike = {
+        each: getattr(record, each) for each in ("generation", "error_class", "error_message", "engine", "isolate")
+    }
+    into = [
+        ShardRecord(
+            *(run.run_id, shard.number, file, offset, len(line), len(shard.objects), shard.size_bytes),
+            **{"changed_s": at.clock.now_s(), **alike},
+        )
+        for shard, line, offset in zip(shards, lines, accumulate(map(len, lines), initial=0), strict=False)
+    ]
+    if at.ledger.attempts.split(record, run, part, into):
+        send_messages(at, run, into)
+
+
+def _join(at: Deployment, record: ShardRecord, siblings: Sequence[ShardRecord]) -> None:
+    """End the shard that was split as FAILED: no piece of it has done well, and all have failed alike."""
+    run = at.ledger.runs.get(record.run_id)
+    parent = at.ledger.shards.get(record.run_id, int(record.part.split("-")[2]))
+    text, where = _PLACE.fullmatch(record.error_message).groups()  # type: ignore[union-attr]
+    message = BY_SCRIPT + cut(text, ERROR_MESSAGE_BYTES - len((BY_SCRIPT + where).encode())) + where
+    done = at.ledger.attempts.join(parent, run, siblings, Failure(record.error_class, message))
+    at.measure(SHARDS_FAILED, done)

@@ -1,0 +1,95 @@
+"""What a worker leaves of an attempt at a shard that is to be split, for the check that splits it."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sparklet.errors import ObjectNotFoundError
+from sparklet.events import answer
+from sparklet.job.outcome import EVENT, OUTCOME_FILE
+from sparklet.model import HALVES, Access, InputObject, ShardRecord, ShardState, Slice, SliceKind
+from sparklet.spark.runner import Output, ScriptCall, ScriptResult
+from sparklet.spark.task_limits import Deadline
+from sparklet.worker.staging import Staging, described
+from tests.unit.worker.conftest import BUCKET, Behaviour, Bench
+
+OBJECTS = 10
+
+
+def fails(bench: Bench, *files: str, **outcome: Any) -> Behaviour:
+    """A script that writes, and fails with the names of these files."""
+
+    def behaviour(call: ScriptCall, output: Output) -> ScriptResult:
+        bench.store.put(f"{bench.runner.event()['output_path']}/part-0", b"rows")
+        Path(call.env[OUTCOME_FILE]).write_text(json.dumps(outcome))
+        return ScriptResult(1, "", "BadRecordException", "malformed", files=files)
+
+    return behaviour
+
+
+def the_shard(bench: Bench) -> ShardRecord:
+    return bench.ledger.shards.get("run-1", 0)
+
+
+@pytest.mark.parametrize(
+    ("files", "split"),
+    [
+        (["s3://in/0-3.csv"], "3"),
+        (["s3a://in/0-3.csv", "s3://in/0.csv"], "0 3"),
+        (["s3://elsewhere/x.csv"], HALVES),
+        (["s3://in/0-3.csv", "s3://elsewhere/x.csv"], HALVES),
+        ([], HALVES),
+    ],
+)
+def test_the_inputs_that_are_named_are_recorded(bench: Bench, files: list[str], split: str) -> None:
+    (ref,) = bench.plan(objects=OBJECTS, isolate=True, max_attempts=1)
+    bench.runner.behaviour = fails(bench, *files)
+    event = json.loads(ref.to_body())
+
+    response = answer(event, bench.invoke(event))
+
+    record = the_shard(bench)
+    assert (record.state, record.split, record.attempts) == (ShardState.PENDING, split, 1)
+    assert (record.error_class, record.error_message) == ("BadRecordException", "malformed (exit code 1)")
+    assert response == {"state": "PENDING", "by": "a check that splits it"}  # of a Map's child, which is done
+    assert list(bench.store.list(f"s3://{BUCKET}/staged/")) == []
+
+
+def test_a_script_that_commits_at_once_keeps_its_shard_whole(bench: Bench) -> None:
+    bench.plan(objects=OBJECTS, isolate=True, max_attempts=1)
+    bench.runner.behaviour = fails(bench, "s3://in/0-3.csv", direct=True)
+
+    bench.deliver()
+
+    record = the_shard(bench)
+    assert (record.state, record.error_class) == (ShardState.FAILED, "BadRecordException")
+    assert record.error_message.startswith("not split, since its script commits at once and not by a staged write")
+
+
+def test_a_script_knows_that_its_shard_was_split_off(bench: Bench) -> None:
+    """Its failure needs no repetition if it is the one for which the shard was split off."""
+    bench.plan(objects=OBJECTS, isolate=True)
+    name, record = "split-000000-000000-1.jsonl", the_shard(bench)
+    line = bench.store.get(f"s3://{BUCKET}/runs/run-1/plan/{record.part}")
+    bench.store.put(f"s3://{BUCKET}/runs/run-1/plan/{name}", line)
+    bench.ledger.put(replace(record, part=name, error_class="BadRecordException"))
+    bench.runner.behaviour = fails(bench)
+
+    assert bench.deliver().acknowledged
+
+    assert the_shard(bench).split == HALVES
+    event = json.loads(bench.runner.calls[0].env[EVENT])
+    assert event["sparklet"]["split_off"] is True
+
+
+def test_an_input_that_cannot_be_fetched_is_named(bench: Bench, tmp_path: Path) -> None:
+    cut = [InputObject("s3://in/gone.csv", 10, "e", slice=Slice(SliceKind.LINES, n, n + 5)) for n in (0, 5)]
+    staging = Staging(tuple(cut), Access(), bench.store)
+
+    with pytest.raises(ObjectNotFoundError) as raised:
+        staging.fetch(tmp_path, Deadline.within(60), 0)
+
+    assert raised.value.files == (described(cut[0]),)
