@@ -28,8 +28,8 @@ SAYINGS: dict[str, tuple[Say, Pure]] = {
         lambda r, now_s: transitions.renew(r, "mine", now_s, 16.0, RESULT),
     ),
     "succeed": (
-        lambda ledger, r: ledger.attempts.succeed("run-1", 3, "mine", ShardResult()),
-        lambda r, now_s: transitions.succeed(r, "mine", now_s, ShardResult()),
+        lambda ledger, r: ledger.attempts.succeed("run-1", 3, "mine", ShardResult(), inherited=True),
+        lambda r, now_s: transitions.succeed(r, "mine", now_s, ShardResult(), inherited=True),
     ),
     "fail": (
         lambda ledger, r: ledger.attempts.fail("run-1", 3, "mine", FAILURE),

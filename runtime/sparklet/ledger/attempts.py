@@ -85,9 +85,11 @@ class Attempts:
         known = {} if staged is None else {"winner": ""}
         self._own(run_id, number, attempt_id, transitions.renew, lease_s, staged, **known)
 
-    def succeed(self, run_id: str, number: int, attempt_id: str, result: ShardResult) -> None:
-        """RUNNING → SUCCEEDED."""
-        self._own(run_id, number, attempt_id, transitions.succeed, result)
+    def succeed(
+        self, run_id: str, number: int, attempt_id: str, result: ShardResult, *, inherited: bool = False
+    ) -> None:
+        """RUNNING → SUCCEEDED; its cause is ``inherited`` from the shard off which it was split, and forgotten."""
+        self._own(run_id, number, attempt_id, transitions.succeed, result, inherited)
 
     def fail(self, run_id: str, number: int, attempt_id: str, failure: Failure) -> None:
         """RUNNING → FAILED."""

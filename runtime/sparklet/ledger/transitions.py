@@ -84,10 +84,14 @@ def renew(
     return replace(record, lease_end_s=now_s + lease_s)
 
 
-def succeed(record: ShardRecord, attempt_id: str, now_s: float, result: ShardResult) -> ShardRecord:
-    """RUNNING → SUCCEEDED."""
+def succeed(
+    record: ShardRecord, attempt_id: str, now_s: float, result: ShardResult, inherited: bool = False
+) -> ShardRecord:
+    """RUNNING → SUCCEEDED; a cause that is ``inherited`` from a shard that was split is forgotten."""
     if _owned(record, attempt_id, SUCCEEDED):
         return record
+    if inherited:
+        record = replace(record, error_class="", error_message="")
     return replace(_with_result(record, result), state=SUCCEEDED, changed_s=now_s)
 
 

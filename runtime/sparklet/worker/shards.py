@@ -256,8 +256,9 @@ class ClaimedShard:
 
     def succeed(self, result: ShardResult) -> None:
         """Record SUCCEEDED."""
-        record = self.record
-        self.claims.at.ledger.attempts.succeed(record.run_id, record.number, self.attempt.attempt_id, result)
+        mine = self.record.run_id, self.record.number, self.attempt.attempt_id
+        inherited = self.record.is_split_off and self.attempts == 1
+        self.claims.at.ledger.attempts.succeed(*mine, result, inherited=inherited)
 
     def is_final(self, failure: Failure) -> bool:
         """Whether no attempt can help or none is left."""

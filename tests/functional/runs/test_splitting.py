@@ -146,6 +146,7 @@ def test_bad_objects_fail_alone(named: bool, cap: int, bad: list[int]) -> None:
     it.assert_in_the_end()
     failed = failed_in(it)
     assert failed.keys() == it.bad
+    assert {each.error_class for uri, each in it.shards_of().items() if uri not in failed} == {""}
     assert {(each.error_class, each.error_message) for each in failed.values()} == {
         ("BadRecord", f"malformed ({LINE}; exit code 1)")
     }
