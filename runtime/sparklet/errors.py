@@ -152,6 +152,7 @@ class ScriptFailedError(ScriptError):
         self.stderr_tail = stderr_tail
         self.retryable = not permanent
         self.files = files
+        self.committed: tuple[str, ...] = ()  # messages of a batch that a table has: the others must come alone
 
 
 class SparkRuntimeError(SparkletError, retryable=True):

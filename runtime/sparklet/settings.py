@@ -22,6 +22,7 @@ T = TypeVar("T")
 Engines = Mapping[str, Mapping[str, Any]]
 RunnerName = Literal["warm", "submit"]
 KafkaFailures = Literal["raise", "report"]
+BatchHandling = Literal["message", "batch"]
 Codec = Literal["json", "pickle", "cloudpickle"]
 
 PREFIX = "SPARKLET_"
@@ -34,7 +35,7 @@ OF_FUNCTIONS = frozenset(
         *("SPARKLET_ENGINE", "SPARKLET_QUEUE_URL", "SPARKLET_RUNNER", "SPARKLET_SCRATCH", "SPARKLET_SCRIPT_ENV"),
         *("SPARKLET_SCRIPT_PREFIXES", "SPARKLET_SPARK_CONF", "SPARKLET_SPARK_LINE", "SPARKLET_TASKS_PER_JVM"),
         *("SPARKLET_WORKER_FUNCTION", "SPARKLET_WORKER_MEMORY_MB", "SPARKLET_WORKER_SCRATCH_MB"),
-        *("SPARKLET_WORKER_SETTINGS", "SPARKLET_WRITE_ENCRYPTION"),
+        *("SPARKLET_BATCH_HANDLING", "SPARKLET_WORKER_SETTINGS", "SPARKLET_WRITE_ENCRYPTION"),
     }
 )
 """The variables that the template sets on functions, some within SPARKLET_WORKER_SETTINGS."""
@@ -89,6 +90,7 @@ class WorkerSettings:
     grace_s: float  # SPARKLET_GRACE_S: the guard acts so long before the function's deadline
     tasks_per_jvm: int  # SPARKLET_TASKS_PER_JVM: a warm JVM is replaced after so many
     kafka_failures: KafkaFailures = "raise"  # SPARKLET_KAFKA_FAILURES: report, if the mapping reads responses
+    batch_handling: BatchHandling = "message"  # SPARKLET_BATCH_HANDLING: a task is a message of SQS, or a batch of them
     output_prefixes: tuple[str, ...] = ()  # SPARKLET_OUTPUT_PREFIXES, and the known ones: this function writes there
     notice_topic_arn: str = ""  # SPARKLET_NOTICE_TOPIC_ARN: an SNS topic for notices of ended tasks and runs
     notice_bus: str = ""  # SPARKLET_NOTICE_BUS: an EventBridge bus for them, by name or ARN
@@ -165,6 +167,7 @@ def worker_settings(env: Mapping[str, str] = os.environ) -> WorkerSettings:
         grace_s=_number(env, "SPARKLET_GRACE_S", 10.0, float, most=MAX_GRACE_S),
         tasks_per_jvm=_number(env, "SPARKLET_TASKS_PER_JVM", 200, int, least=1),
         kafka_failures=cast(KafkaFailures, _one_of(env, "SPARKLET_KAFKA_FAILURES", *get_args(KafkaFailures))),
+        batch_handling=cast(BatchHandling, _one_of(env, "SPARKLET_BATCH_HANDLING", *get_args(BatchHandling))),
         output_prefixes=_output_prefixes({**env, **script_env}, bucket),
         notice_topic_arn=env.get("SPARKLET_NOTICE_TOPIC_ARN", ""),
         notice_bus=env.get("SPARKLET_NOTICE_BUS", ""),

@@ -281,6 +281,7 @@ def invoke_script(
     py_files: Sequence[str] = (),
     files: Sequence[str] = (),
     conf: Mapping[str, str] = {},
+    batch_handling: str = "",
     invocation: str = "",
     waiting: Callable[[], None] = lambda: None,
 ) -> Mapping[str, Any]:
@@ -298,6 +299,7 @@ def invoke_script(
     """
     uri = script if "://" in script else _stored(stack, script, script_body(script))
     task: dict[str, Any] = {"script": uri, "args": list(arguments), "event": event, "invocation": invocation}
+    task["batch_handling"] = batch_handling
     copies = {given: _stored(stack, given, body) for given, body in files_beside(py_files, files, conf)}
     task["py_files"] = [*(each for each in (*py_files, *files) if "://" in each), *copies.values()]
     if variables:

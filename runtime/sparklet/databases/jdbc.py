@@ -29,7 +29,7 @@ from pyspark.sql import Column, DataFrame, SparkSession
 from pyspark.sql import functions as F  # noqa: N812 - its usual name
 from pyspark.sql.types import ArrayType, BinaryType, MapType, StringType, StructField, StructType, TimestampType
 
-from sparklet.job.commit_ids import commit_id, records_by_chain
+from sparklet.job.commit_ids import MESSAGES, commit_id, failed_numbers, labels, records_by_chain
 from sparklet.job.errors import DatabaseError, TableError
 from sparklet.job.fields import CHANGES, JobFields
 from sparklet.job.session import hadoop_path, has_class
@@ -54,6 +54,7 @@ RECORDS = """CREATE TABLE IF NOT EXISTS sparklet_records (chain text, first nume
 FOUND = """SELECT string_agg(number::text, ',') FROM sparklet_records, unnest(numbers) AS number
     WHERE chain = ? AND last >= ?::numeric AND first <= ?::numeric AND number = ANY (?::numeric[])"""
 ADD = "INSERT INTO sparklet_records VALUES (?, ?::numeric, ?::numeric, ?::numeric[], ?)"
+FORGET = "DELETE FROM sparklet_records WHERE chain = ? AND committed_at < now() - interval '15 days'"  # as in chains
 LOCK = "SELECT pg_advisory_xact_lock(hashtextextended(?, 0))"
 _quiet = threading.Lock()
 
@@ -207,7 +208,8 @@ class Batch:
     """The records of a stream of which a write's rows are made, as the database counts them; none for other writes."""
 
     def __init__(self, job: JobFields, label: str | None) -> None:
-        self._job, self.chains = job, {} if label is None else records_by_chain(job, label)
+        counted, self._failed = {} if label is None else records_by_chain(job, label), failed_numbers(job)
+        self._job, self.chains = job, {chain: (name, each - self._failed) for chain, (name, each) in counted.items()}
         self._old: dict[str, set[int]] = {chain: set() for chain in self.chains}
 
     def new_rows(self, frame: DataFrame) -> DataFrame:
@@ -216,10 +218,13 @@ class Batch:
             raise TableError("job.records(…, table=…) has left out what that table has: read without a table")
         if self.chains and all(self._old[chain] == numbers for chain, (_, numbers) in self.chains.items()):
             return frame.limit(0)
-        old = [f"{name}:{number}" for chain, (name, _) in self.chains.items() for number in sorted(self._old[chain])]
+        old = [each for c, (name, _) in self.chains.items() for each in labels(self._job.event, name, self._old[c])]
         try:
-            return without_records(frame, self._job.event, old)
+            return without_records(frame, self._job.event, [*old, *labels(self._job.event, "", self._failed)])
         except AnalysisException as error:
+            if not old:  # the script has left out what it has failed
+                return frame
+            self._job.outcome.give("committed", old)
             raise TableError(
                 f"the database has {len(old)} records of this batch, and rows of aggregates or joins do not show "
                 "their records: write a row for each record, or name the write by commit_id"
@@ -229,7 +234,8 @@ class Batch:
         """Look which records the database has; whether they are those of the last look."""
         before, self._old = self._old, {}
         for chain, (_, numbers) in self.chains.items():
-            found = _ask(connection, FOUND, chain, str(min(numbers)), str(max(numbers)), _array(numbers))
+            bounds = (str(find(numbers, default=0)) for find in (min, max))
+            found = _ask(connection, FOUND, chain, *bounds, _array(numbers))
             self._old[chain] = set(map(int, found.split(","))) if found else set()
         return before == self._old
 
@@ -238,6 +244,8 @@ class Batch:
         for chain, (_, numbers) in self.chains.items():
             if new := numbers - self._old[chain]:
                 _ask(connection, ADD, chain, str(min(new)), str(max(new)), _array(new), target)
+            if chain.startswith(MESSAGES):
+                _ask(connection, FORGET, chain)
 
 
 def _array(numbers: set[int]) -> str:

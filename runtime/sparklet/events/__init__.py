@@ -5,7 +5,7 @@ A *task* is one execution of a script: for one SQS message, one batch of a strea
 two functions, ``split`` and ``respond``, which a ``Format`` joins; ``_FORMATS`` names them all:
 
 =========== =========================================== ==========================================================
-``sqs``     a task a message                            the messages that come back; shards and task requests
+``sqs``     a task a message, or ``joined`` a batch     the messages that come back; shards and task requests
 ``streams`` a task a batch of Kinesis, DynamoDB, Kafka  the first record that was not done, or partitions
 ``notices`` a task an event of S3, SNS, EventBridge     an error is raised, so that Lambda tries again
 ``api``     a task a request of API Gateway or a URL    an HTTP response, whatever happened

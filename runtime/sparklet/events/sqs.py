@@ -1,4 +1,4 @@
-"""SQS, standard and FIFO: one task a message; the response has the ids of the messages that come back.
+"""SQS, standard and FIFO: one task a message, or a batch; the response has the ids of the messages that come back.
 
 The mapping must have ``FunctionResponseTypes: [ReportBatchItemFailures]``: without it Lambda ignores the response and
 deletes every message of the batch. Sparklet's own messages and S3's test messages are recognized; the script reads all
@@ -7,12 +7,14 @@ body is an event as in a direct invocation, the attribute its id, or ``*`` for t
 """
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from itertools import groupby
 from typing import Any
 
 from sparklet.errors import EventError
 from sparklet.events.notices import found_test_event
 from sparklet.events.task import Event, Outcome, Source, Task, TaskRequest, shape_of
-from sparklet.job.event_objects import read_json, text_at
+from sparklet.job.event_objects import group_of, read_json, text_at, with_those_behind
 from sparklet.model import TASK_ID, ShardRef
 
 MAX_SHARD_BODY = 4096  # characters; a shard message has a few hundred, so nothing longer is decoded
@@ -30,8 +32,42 @@ def split(event: Mapping[str, Any]) -> tuple[Task, ...]:
 
 def respond(event: Event, outcomes: Sequence[Outcome]) -> Any:
     """Exactly the messages that were not done, in the order of the batch."""
-    failed = [outcome.task.record_ids[0] for outcome in outcomes if not outcome.acknowledged]
+    returned = {message_id for each in outcomes if not each.acknowledged for message_id in each.task.record_ids}
+    failed = [record["messageId"] for record in event["Records"] if record["messageId"] in returned]
     return {"batchItemFailures": [{"itemIdentifier": message_id} for message_id in failed]}
+
+
+def joined(tasks: Sequence[Task]) -> list[Task]:
+    """The tasks of messages; those that only the script reads are one, in a FIFO queue each row of them."""
+    if not any(task.group for task in tasks):
+        tasks = sorted(tasks, key=_has_own_way)
+    return [task for own_way, row in groupby(tasks, _has_own_way) for task in (row if own_way else [as_one([*row])])]
+
+
+def _has_own_way(task: Task) -> bool:
+    return bool(task.shard or task.request or task.problem or task.skip)
+
+
+def as_one(messages: Sequence[Task], **said: Any) -> Task:
+    """A batch of messages as one task; ``said``: what its event says besides."""
+    first, records = messages[0], [record for each in messages for record in each.event["Records"]]
+    return replace(
+        first,
+        event={**first.event, "Records": records, **said},
+        record_ids=tuple(each.record_ids[0] for each in messages),
+        receive_count=max(each.receive_count for each in messages),
+        messages=tuple(messages),
+    )
+
+
+def failed_messages(task: Task, failed: Mapping[str, str], answer: Any = None) -> dict[str, str]:
+    """The messages that a script fails, by ``Job.fail_message`` or its answer; EventError if one is not the task's."""
+    items = (answer.get("batchItemFailures") if isinstance(answer, dict) else None) or []
+    names = [item.get("itemIdentifier") if isinstance(item, dict) else None for item in items]
+    if unknown := [str(name) for name in (*names, *failed) if name not in task.record_ids]:  # Lambda would return all
+        raise EventError(f"the script fails what is no message of its event, so all come back: {unknown[0][:100]!r}")
+    causes = {str(name): "the script's batchItemFailures name it" for name in names}
+    return with_those_behind(task.event["Records"], {**causes, **failed})
 
 
 def _task(event: Event, record: Mapping[str, Any]) -> Task:
@@ -52,14 +88,13 @@ def _task(event: Event, record: Mapping[str, Any]) -> Task:
             skip = "" if shard else found_test_event(body)
     except EventError as error:
         problem = error
-    is_fifo = text_at(record, "eventSourceARN").endswith(".fifo")
     return Task(
         Source.SQS,
         event,
         record_ids=(message_id,),
         receipt=text_at(record, "receiptHandle"),
         receive_count=_count(record, "ApproximateReceiveCount"),
-        group=text_at(record, "attributes", "MessageGroupId") if is_fifo else "",  # elsewhere it promises no order
+        group="" if shard else group_of(record),  # shards' queue is a standard one
         shard=shard,
         request=request,
         problem=problem,

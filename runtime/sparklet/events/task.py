@@ -57,6 +57,7 @@ class Task:
     problem: EventError | None = None  # set if the record cannot be read
     chosen: Mapping[str, Any] | None = None  # script, args and env of a direct invocation that hands over this event
     skip: str = ""  # why no script runs for it: logged and acknowledged
+    messages: tuple["Task", ...] = ()  # SQS: of a batch that is one task, those of its messages
 
     @property
     def invocation(self) -> str:
@@ -69,11 +70,12 @@ class Task:
 class Outcome:
     """The outcome of a task."""
 
-    task: Task
+    task: Task  # of a batch of which some messages come back: the task of these
     error: SparkletError | None = None
     acknowledged: bool = True  # the source may delete the record; if not, there is an error
     answer: Mapping[str, Any] = field(default_factory=dict)  # for a synchronous caller; "answer" in it is the script's
     state: Mapping[str, Any] | None = None  # of a stream's window, for its next call
+    parts: tuple[Task, ...] = ()  # of a batch of messages: what is to be done instead of it
 
     def raise_failure(self) -> None:
         """Raise the task's error, if there is one: for sources whose responses cannot report failures."""

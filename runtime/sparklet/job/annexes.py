@@ -58,7 +58,7 @@ class StreamRecords(JobFields):
         options: Mapping[str, str] | None = None,
         table: str | None = None,
     ) -> DataFrame:
-        """The records of the event: a batch of Kinesis, of Kafka (MSK) or of DynamoDB Streams.
+        """The records of the event: a batch of Kinesis, Kafka (MSK) or DynamoDB Streams, or bodies of messages of SQS.
 
         Spark decodes them when the frame is used. Aggregates of the Kinesis Producer Library are opened.
 
@@ -86,7 +86,7 @@ class StreamRecords(JobFields):
         Raises
         ------
         EventError
-            If the event is no batch of a stream, or spark-avro is needed and missing.
+            If the event is no such batch, or spark-avro is needed and missing.
         ValueError
             If format, schema and mode do not fit each other.
         """
@@ -206,7 +206,7 @@ class DatabaseAccess(JobFields):
     ) -> int:
         """Add the rows and the write's id in one transaction, or nothing if the id is there; the number of rows.
 
-        Of a batch of a stream, rows of records that the database has are left out.
+        Of a batch of a stream or of messages, rows of records that the database has are left out.
 
         Parameters
         ----------

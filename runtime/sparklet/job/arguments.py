@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 
 from sparklet.job.annexes import CatalogTables, DatabaseAccess, StreamRecords, TableWrites
 from sparklet.job.errors import EventError
-from sparklet.job.event_objects import escaped, event_objects, misread
+from sparklet.job.event_objects import escaped, event_objects, misread, text_at, with_those_behind
 from sparklet.job.fields import INFER, SCHEMA
 from sparklet.job.outcome import EVENT, Outcome
 
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 
 MAX_QUOTED = 120  # characters of a wrong document, in an error
+MAX_CAUSE = 1000  # characters of a failed message's
 FILE_SCHEME = "file://"
 _TIME = "HH:mm[:ss][.SSSSSSSSS][XXX]"
 STRICT = {  # see ``read_csv``; by Spark's own formats a time of day is lost in a date, and 12:30 is today
@@ -274,6 +275,27 @@ class Job(StreamRecords, TableWrites, DatabaseAccess):
         """
         self.outcome.answer(document)
 
+    def fail_message(self, message_id: str, cause: str) -> list[str]:
+        """Let a message of SQS come back; the event's other messages are done. The ids of all that come back.
+
+        Call it before writes to tables: they leave out the rows that ``records`` has made of these messages. Of a FIFO
+        queue the messages behind it in its group come back too.
+
+        Raises
+        ------
+        EventError
+            If the event holds no such message.
+        """
+        records = self.event.get("Records") if isinstance(self.event, Mapping) else None
+        messages = [record for record in records or () if text_at(record, "eventSource") == "aws:sqs"]
+        if message_id not in [message["messageId"] for message in messages]:
+            raise EventError(f"the event holds no message {_shown(message_id)} of SQS that could be failed")
+        failed = with_those_behind(
+            messages, {message_id: str(cause)[:MAX_CAUSE], **self.outcome.totals.get("failed", {})}
+        )
+        self.outcome.give("failed", failed)
+        return list(failed)
+
     def keep_state(self, state: Mapping[str, Any]) -> None:
         """Keep a state for the next call of the same tumbling window, which finds it in ``state``.
 
@@ -386,7 +408,7 @@ def _table(event: Mapping[str, Any], key: str) -> Mapping[str, Any]:
 
 def _shard_of(names: Mapping[str, Any]) -> dict[str, Any]:
     """The fields of a job that name the shard; none outside a run."""
-    if names.keys() <= {"script", "args", "task"}:  # empty, a direct event that chose its script, or a task request
+    if names.keys() <= {"script", "args", "task", "committed"}:  # a direct event, a task request, a batch's part
         return {}
     run_id, shard, generation = names.get("run"), names.get("shard"), names.get("generation")
     if not (isinstance(run_id, str) and run_id) or type(shard) is not int or type(generation) not in (int, type(None)):

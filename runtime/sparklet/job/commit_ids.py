@@ -14,7 +14,7 @@ import os
 import re
 import sys
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -54,7 +54,7 @@ def records_by_chain(job: JobFields, label: str) -> dict[str, tuple[str, set[int
     Empty if the event is no batch, in a run, and in a window, whose rows may be made of earlier batches.
     """
     counted = records_of(job.event)
-    if job.shard is not None or counted is None or {"window", "sparklet"} & job.event.keys():
+    if job.shard is not None or counted is None or "window" in job.event or text_at(job.event, "sparklet", "task"):
         return {}
     kind, stream, numbers = counted
     return {written_by(job, (kind, stream, name), label): (name, each) for name, each in numbers.items()}
@@ -69,7 +69,7 @@ def named_work(event: Any) -> tuple[str, Any] | None:
     if versions := object_versions(event):
         return "s3", versions
     named: tuple[str, Any] | None = None
-    if counted := records_of(event):
+    if (counted := records_of(event)) and counted[0] != MESSAGES:
         kind, stream, numbers = counted
         named = kind, [stream, {name: [min(each), max(each)] for name, each in numbers.items()}]
     elif isinstance(event.get("Records"), list) and event["Records"]:
@@ -122,6 +122,7 @@ def oldest_s(event: Any) -> float:
     records = [record for batch in batches for record in batch]
     dates = [
         record.get("kinesis", {}).get("approximateArrivalTimestamp")
+        or int(text_at(record, "attributes", "SentTimestamp") or 0) / 1000  # SQS
         or record.get("dynamodb", {}).get("ApproximateCreationDateTime")
         or (record.get("timestamp") or 0) / 1000  # Kafka
         for record in records
@@ -129,6 +130,7 @@ def oldest_s(event: Any) -> float:
     return float(min(dates))
 
 
+MESSAGES = "sqs"  # the kind of their batches
 _PATHS = {"aws:sqs": (("eventSourceARN",), ("messageId",)), "aws:sns": (("Sns", "TopicArn"), ("Sns", "MessageId"))}
 
 
@@ -138,8 +140,36 @@ def _messages(records: list[Any]) -> tuple[str, Any] | None:
     return (source[4:], names) if source in _PATHS and all(map(all, names)) else None
 
 
+def messages_of(event: Any) -> dict[int, list[str]]:
+    """The ids of messages of SQS, by numbers that are the same in each delivery; {} of another batch.
+
+    A number begins with the time. Two messages of one notification, as S3 sends them at times, have one number.
+    """
+    found: dict[int, list[str]] = {}
+    for record in event.get("Records", ()):
+        if record["eventSource"] == "aws:sqs":
+            named = object_versions({"Records": [record]}) or [("", "", "", record["messageId"])]
+            time_s = _seconds(named[0][2]) or int(record["attributes"]["SentTimestamp"]) / 1000
+            digest = hashlib.sha256(json.dumps(named).encode()).digest()[:16]
+            number = (int(time_s * 1000) << 128) + int.from_bytes(digest, "big")
+            found.setdefault(number, []).append(record["messageId"])
+    return found
+
+
+def labels(event: Any, shard: str, numbers: Collection[int]) -> list[str]:
+    """What records are called: messages of SQS by their ids, others by shard and number, as in ``streams.records``."""
+    messages = messages_of(event) if numbers else {}
+    return [label for n in sorted(numbers) for label in messages.get(n) or [f"{shard}:{n}"]]
+
+
+def failed_numbers(job: JobFields) -> set[int]:
+    """The messages that the script has failed so far: they come back, so no commit may have them."""
+    failed = job.outcome.totals.get("failed", {}).keys()
+    return {number for number, ids in messages_of(job.event).items() if failed >= {*ids}} if failed else set()
+
+
 def records_of(event: Any) -> tuple[str, str, dict[str, set[int]]] | None:
-    """Kind and name of the stream of a batch, and its records' numbers by shard or partition (DynamoDB's: "").
+    """Kind and name of a batch's stream, and its records' numbers by shard, partition or queue (DynamoDB's: "").
 
     None if it is no batch of a stream, or some record has no number.
     """
@@ -152,6 +182,8 @@ def records_of(event: Any) -> tuple[str, str, dict[str, set[int]]] | None:
                 found.setdefault(f"{record['topic']}-{record['partition']}", set()).add(int(record["offset"]))
         else:
             kind, stream = text_at(records[0], "eventSource")[4:], text_at(records[0], "eventSourceARN")
+            if kind == MESSAGES:
+                return (kind, stream, {stream.rpartition(":")[2]: {*messages_of(event)}}) if stream else None
             number = {"kinesis": "sequenceNumber", "dynamodb": "SequenceNumber"}[kind]
             for record in records:
                 shard = record["eventID"].partition(":")[0] if kind == "kinesis" else ""

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 from urllib.parse import unquote_plus
 
@@ -42,20 +42,20 @@ def event_objects(event: Any) -> tuple[str, ...]:
 
 
 def object_versions(event: Any) -> list[tuple[str, ...]]:
-    """Of each object that an event names: its uri, what happened, and the version; the same in each delivery.
+    """Of each object that an event names: its uri, what happened, when, and the version; the same in each delivery.
 
     Empty if the event lacks the version of one of them.
     """
     versions = []
-    for uri, (happened, item) in _found(event, 0):
+    for uri, (happened, time, item) in _found(event, 0):
         content = [text_at(item, name) for name in ("versionId", "version-id", "sequencer", "eTag", "etag")]
         if not any(content):
             return []
-        versions.append((uri, happened, *content))
+        versions.append((uri, happened, time, *content))
     return versions
 
 
-_Found = tuple[str, tuple[str, dict[str, Any]]]  # a uri; the event's name, and what it says of the object
+_Found = tuple[str, tuple[str, str, dict[str, Any]]]  # a uri; the event's name, its time, what it says of the object
 
 
 def _found(event: Any, depth: int) -> Iterator[_Found]:
@@ -79,7 +79,7 @@ def _of_record(record: dict[str, Any], depth: int) -> Iterator[_Found]:
         name = name[3:] if name.startswith("s3:") else name
         if not name.startswith(UNREADABLE):
             bucket, key, item = _address(record.get("s3"), "a notification of S3")
-            yield f"s3://{bucket}/{unquote_plus(key)}", (name, item)
+            yield f"s3://{bucket}/{unquote_plus(key)}", (name, text_at(record, "eventTime"), item)
     elif source == "aws:sqs":
         yield from _found(_document(record.get("body")), depth + 1)
     elif source == "aws:sns":
@@ -91,7 +91,7 @@ def _of_eventbridge(event: dict[str, Any]) -> Iterator[_Found]:
     kind = text_at(event, "detail-type")
     if kind.startswith("Object ") and kind not in UNREADABLE_DETAILS:  # not, for example, CloudTrail's of S3
         bucket, key, item = _address(event.get("detail"), "an event of S3 through EventBridge")
-        yield f"s3://{bucket}/{key}", (kind, item)
+        yield f"s3://{bucket}/{key}", (kind, text_at(event, "time"), item)
 
 
 def _address(part: Any, what: str) -> tuple[str, str, dict[str, Any]]:
@@ -106,6 +106,22 @@ def text_at(value: Any, *path: str) -> str:
     for name in path:
         value = value.get(name) if isinstance(value, dict) else None
     return value if isinstance(value, str) else ""
+
+
+def group_of(message: Any) -> str:
+    """The group of a FIFO queue's message; "" of a standard queue's, where it promises no order."""
+    is_fifo = text_at(message, "eventSourceARN").endswith(".fifo")
+    return text_at(message, "attributes", "MessageGroupId") if is_fifo else ""
+
+
+def with_those_behind(messages: Iterable[Any], failed: Mapping[str, str]) -> dict[str, str]:
+    """Failed messages of SQS with their causes, and those behind one in its FIFO group, in order."""
+    found, groups = dict[str, str](), set[str]()
+    for message in messages:
+        if message["messageId"] in failed or group_of(message) in groups:
+            found[message["messageId"]] = failed.get(message["messageId"], "an earlier message of its group comes back")
+            groups |= {group_of(message)} - {""}
+    return found
 
 
 def _document(text: Any) -> Any:

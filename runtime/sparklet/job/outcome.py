@@ -7,7 +7,8 @@ It holds one JSON object::
 
 ``rows`` and ``output_bytes`` are null until the script reports them. ``answer`` (any value), ``state`` (an object) and
 ``writes`` (declared writes to tables, see ``sparklet.tables.declaration``) may be there, and ``direct`` once a write
-has begun that
+that commits at once has begun. A script that never reports leaves no file. Of messages of SQS ``failed`` has those that
+come back, ``committed`` those because of which it failed.
 """
 
 from __future__ import annotations
@@ -38,7 +39,7 @@ class Outcome:
         self._path = path
         self.claimed = claimed  # whether the worker owns the event's shard
         self._lock = threading.Lock()
-        self._totals: dict[str, Any] = {"rows": None, "output_bytes": None, "outputs": []}
+        self.totals: dict[str, Any] = {"rows": None, "output_bytes": None, "outputs": []}
         self._labels: set[str] = set()  # of writes to tables, made or under way
         self.batches: dict[tuple[str, str], Any] = {}  # of a stream, by table and label; see ``tables.stream_batch``
         self.has_read_all = False  # whether the script has read a batch without leaving out what a table has
@@ -75,7 +76,7 @@ class Outcome:
     def declare(self, write: Mapping[str, Any]) -> None:
         """Add a staged write and write the file; see ``sparklet.tables.declaration``."""
         with self._lock:
-            self._totals.setdefault("writes", []).append(write)
+            self.totals.setdefault("writes", []).append(write)
             self._write()
 
     def add(self, rows: int | None = None, output_bytes: int | None = None, outputs: Iterable[str] = ()) -> None:
@@ -87,8 +88,8 @@ class Outcome:
         with self._lock:
             for name, count in counts.items():
                 if count is not None:
-                    self._totals[name] = (self._totals[name] or 0) + count
-            self._totals["outputs"] = list(dict.fromkeys(self._totals["outputs"] + new))
+                    self.totals[name] = (self.totals[name] or 0) + count
+            self.totals["outputs"] = list(dict.fromkeys(self.totals["outputs"] + new))
             self._write()
 
     def answer(self, document: Any) -> None:
@@ -102,11 +103,11 @@ class Outcome:
     def give(self, name: str, value: Any) -> None:
         """Set a value of the file and write it."""
         with self._lock:
-            self._totals[name] = value
+            self.totals[name] = value
             self._write()
 
     def _write(self) -> None:
-        text = json.dumps(self._totals)
+        text = json.dumps(self.totals)
         if self._path is None:
             print(f"sparklet.job report: {text}", file=sys.stderr, flush=True)
             return

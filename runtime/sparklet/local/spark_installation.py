@@ -24,7 +24,7 @@ from sparklet.spark.spark_options import class_path, spark_home
 
 PASSED = (  # from the user's shell
     *("SPARKLET_JAVA_OPTIONS", "SPARKLET_SPARK_CONF", "SPARKLET_HEAP_MB", "SPARKLET_CORES", "SPARKLET_CDS_ARCHIVE"),
-    *("SPARKLET_EVENT_VARIABLES", "SPARKLET_METRICS_NAMESPACE"),
+    *("SPARKLET_BATCH_HANDLING", "SPARKLET_EVENT_VARIABLES", "SPARKLET_METRICS_NAMESPACE"),
 )
 
 Say = Callable[[str], None]

@@ -279,6 +279,8 @@ class ShardResult:
     outputs: tuple[str, ...] = ()
     answer: tuple[Any, ...] = ()  # one value, if the script gave one; not for the ledger, see ``answer_file``
     state: Mapping[str, Any] | None = None  # of a stream's window, for the call after this one
+    failed: Mapping[str, str] = field(default_factory=dict)  # messages of a batch and causes; not for the ledger
+    committed: tuple[str, ...] = ()  # messages of a batch that a table has, see ``ScriptFailedError``
     writes: tuple[Mapping[str, Any], ...] = ()  # declared ones, to tables; not for the ledger, see ``writes_file``
     uncommitted: tuple[str, ...] = ()  # ids of Spark's write jobs whose files do not count; not for the ledger
     written: Mapping[str, str] = field(default_factory=dict)  # by their ids what they wrote; not for the ledger

@@ -30,7 +30,7 @@ class StreamSource:
     data: str  # a record's bytes
     record: str  # a struct of a record's metadata
     label: str  # names a record in an error; ``_record`` is the struct
-    number: str  # what counts the record, ``:``, and its number there
+    number: str  # what ``commit_ids.labels`` calls the record
     aggregated: bool = False  # a record may hold several, see ``aggregates``
 
 
@@ -88,7 +88,21 @@ DYNAMODB = StreamSource(  # images stay JSON as DynamoDB writes it, {"id": {"N":
     number="concat(':', trim(LEADING '0' FROM _record.sequence_number))",
 )
 
+SQS = StreamSource(
+    schema="""Records ARRAY<STRUCT<messageId: STRING, body: STRING, eventSourceARN: STRING, attributes: STRUCT<
+        SentTimestamp: STRING, MessageGroupId: STRING, ApproximateReceiveCount: STRING>>>""",
+    rows="explode(event.Records) AS r",
+    data="CAST(r.body AS BINARY)",
+    record="""named_struct(
+        'queue', r.eventSourceARN, 'message_id', r.messageId, 'group', r.attributes.MessageGroupId,
+        'receive_count', CAST(r.attributes.ApproximateReceiveCount AS INT),
+        'sent_time', timestamp_millis(CAST(r.attributes.SentTimestamp AS BIGINT)))""",
+    label="concat('SQS message ', _record.message_id)",
+    number="_record.message_id",
+)
+
 SOURCES: dict[str, StreamSource] = {
+    "aws:sqs": SQS,
     "aws:kinesis": KINESIS,
     "aws:dynamodb": DYNAMODB,
     "aws:kafka": KAFKA,

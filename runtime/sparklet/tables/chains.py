@@ -6,7 +6,8 @@ MAX_RANGES commits before it. A commit of the table sets the number of the last 
 set it since. So a table gets rows and their records in one step.
 
 The ranges say which links to read, usually the last one alone. They do not replace the numbers: with a parallelization
-factor the batches of one shard interleave, and a repeated batch may begin and end elsewhere.
+factor the batches of one shard interleave, and a repeated batch may begin and end elsewhere. Messages of a queue are a
+chain, too, by numbers that begin with their time; every MAX_RANGES commits its oldest links are deleted.
 """
 
 from __future__ import annotations
@@ -14,12 +15,14 @@ from __future__ import annotations
 import json
 import random
 from collections.abc import Collection, Mapping
+from datetime import datetime, timedelta, timezone
 from functools import lru_cache
 from itertools import accumulate
 from typing import Any
 
 from pyarrow import fs
 
+from sparklet.job.commit_ids import MESSAGES
 from sparklet.job.errors import CommitStateUnknownError, TableError
 from sparklet.job.session import write_encryption
 from sparklet.tables.staged_files import file_system, read_text
@@ -27,6 +30,7 @@ from sparklet.tables.staged_files import file_system, read_text
 CHAIN = "records/"  # how the names of chains begin
 CHANGES = f"{CHAIN}changes"  # set by all commits that replace rows, so that each has seen those before it
 MAX_RANGES = 100
+KEPT_DAYS = 15  # links of messages; a queue keeps messages for 14 days at most
 
 
 def found(folder: str, name: str, records: Collection[int], table: Any) -> dict[int, int]:
@@ -55,7 +59,19 @@ def extend(folder: str, records: Mapping[str, Collection[int]], table: Any) -> d
         raise TableError(f"{path}: pyarrow, which stores what a table has of a stream, cannot ask for WriteEncryption")
     with system.open_output_stream(path) as stream:  # which compresses, as the name says
         stream.write(json.dumps(links).encode())
+    for name, link in links.items():
+        if name.startswith(f"{CHAIN}{MESSAGES}/") and len(link["ranges"]) == 1 and link["before"]:
+            _forget(folder, f"{link['before']:015x}")
     return dict.fromkeys(records, number)
+
+
+def _forget(folder: str, head: str) -> None:
+    """Delete a chain's links, but for its head, of messages that no queue can deliver any more."""
+    system, path = file_system(folder)
+    end = datetime.now(timezone.utc) - timedelta(days=KEPT_DAYS)  # noqa: UP017 - Python 3.9
+    for file in system.get_file_info(fs.FileSelector(path)):
+        if file.mtime and file.mtime < end and not file.base_name.startswith(head):
+            system.delete_file(file.path)
 
 
 def _link(folder: str, name: str, records: list[int], head: tuple[str, int] | None, number: int) -> dict[str, Any]:

@@ -24,7 +24,7 @@ from sparklet.job.errors import EventError, TableError
 from sparklet.job.fields import CHANGES, DATA, JobFields, Table
 from sparklet.job.session import hadoop_path, is_remote
 from sparklet.tables.columns import aligned, identified, identify, is_nested, widened, with_new
-from sparklet.tables.declaration import CHAINS, ColumnPath, Commit, Declaration
+from sparklet.tables.declaration import ColumnPath, Commit, Declaration
 from sparklet.tables.layout import Layout, layout_of, separated
 
 if TYPE_CHECKING:
@@ -81,7 +81,7 @@ def write(
         return _write_parquet(job, frame, draft, label)
     batch = batch_for(job, draft.table, label, frame.sparkSession) if direct else None
     if batch:
-        frame = batch.new_rows(frame, job.event, draft.table)
+        frame = batch.new_rows(frame, job, draft.table)
     layout = layout_of(frame, draft.table, mode, draft.partition_by)
     if layout.schema is not None:
         frame = aligned(frame, layout.schema, merge_schema)
@@ -97,7 +97,7 @@ def write(
         draft = replace(draft, label=named, folder=folder, files=files, partition_types=types)
         draft = replace(draft, rows=rows, ids_of=layout.ids_of)
         if direct:
-            commit_now(job, draft, frame.sparkSession, batch, f"{layout.root}/{CHAINS}")
+            commit_now(job, draft, frame.sparkSession, batch, layout.root)
         else:
             job.outcome.declare(draft.to_document())
     return rows
@@ -221,7 +221,7 @@ def _options(spark: SparkSession, options: Mapping[str, str]) -> Iterator[None]:
             spark.conf.unset(key) if old is None else spark.conf.set(key, old)
 
 
-def commit_now(job: JobFields, draft: Declaration, spark: SparkSession, batch: Batch | None, chains: str) -> None:
+def commit_now(job: JobFields, draft: Declaration, spark: SparkSession, batch: Batch | None, root: str) -> None:
     """Commit one write under its own id, or by its batch's records; delete its files unless the table needs them."""
     from sparklet.tables.commit import commit
 
@@ -233,7 +233,7 @@ def commit_now(job: JobFields, draft: Declaration, spark: SparkSession, batch: B
     planned = Commit(identity, draft.table, draft.mode, (staged,), *how, warehouse=job.params.get("warehouse"))
     if batch:
         since_s = oldest_s(job.event) if draft.table.format == "delta" else None  # Delta may forget chains
-        planned = replace(planned, records=batch.new, chains_folder=chains, fixed_at_s=since_s)
+        planned = replace(planned, records=batch.new, chains_folder=f"{root}/{batch.folder}", fixed_at_s=since_s)
         replaces = batch.is_read and draft.mode != "append"
         done = commit(planned, lambda: spark, batch.opened, only_on_opened=replaces)
         batch.is_written = True

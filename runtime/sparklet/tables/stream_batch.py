@@ -1,15 +1,14 @@
-"""A batch of a stream for a table: which of its records are new to the table, and which rows are made of these."""
+"""A batch of a stream or a queue for a table: which of its records are new to it, and which rows are made of these."""
 
 from __future__ import annotations
 
 import os
-from typing import Any
 
 from pyspark.errors import AnalysisException
 from pyspark.sql import DataFrame, SparkSession
 
 from sparklet.job.catalogs import catalog_properties, in_table_bucket
-from sparklet.job.commit_ids import records_by_chain, records_of
+from sparklet.job.commit_ids import MESSAGES, failed_numbers, labels, records_by_chain, records_of
 from sparklet.job.errors import TableError
 from sparklet.job.fields import JobFields, Table
 from sparklet.streams.records import without_records
@@ -27,35 +26,33 @@ class Batch:
 
     def __init__(self, job: JobFields, table: Table, label: str, spark: SparkSession) -> None:
         (kind, *_), counted = records_of(job.event) or ("",), records_by_chain(job, label)
-        warehouse = job.params.get("warehouse")
-        place = catalog_properties(os.environ, warehouse).get("warehouse", "")
-        if table.format == "iceberg" and in_table_bucket(place):
-            raise TableError(
-                f"{table} is in S3 Tables, where Sparklet cannot store which records of a stream it has: name another "
-                "catalog, such as glue:s3://BUCKET/FOLDER"
-            )
-        self.opened: OpenTable = open_table(table, lambda: spark, warehouse)
+        self.opened: OpenTable = open_table(table, lambda: spark, job.params.get("warehouse"))
         self.new: dict[str, tuple[int, ...]] = {}
         self.old, ranges = list[str](), list[str]()
         for chain, (name, numbers) in counted.items():
+            self.folder = f"{CHAINS}/{chain}" if kind == MESSAGES else CHAINS  # of its own: old links are deleted
             chain = f"{CHAIN}{chain}"
-            links = found(f"{self.opened.root}/{CHAINS}", chain, numbers, self.opened)
-            self.old += [f"{name}:{number}" for number in sorted(links)]
+            links = found(f"{self.opened.root}/{self.folder}", chain, numbers, self.opened)
+            self.old += labels(job.event, name, links)
             if new := tuple(sorted(numbers.difference(links))):
                 self.new[chain] = new
-                ranges.append(f"{name}:{new[0]}-{new[-1]}")
+                ends = (labels(job.event, name, [number])[0].removeprefix(f"{name}:") for number in (new[0], new[-1]))
+                ranges.append(f"{name}:{'-'.join(ends)}")
         self.name = f"{kind}/{','.join(ranges)}"  # for people, in the table's history
         self.is_read = self.is_written = False
 
-    def new_rows(self, frame: DataFrame, event: Any, table: Table) -> DataFrame:
-        """The rows whose records the table lacks; TableError if rows do not show their records."""
+    def new_rows(self, frame: DataFrame, job: JobFields, table: Table) -> DataFrame:
+        """The rows whose records the table lacks and the script has not failed; TableError if rows do not show them."""
+        failed = failed_numbers(job)
+        self.new = {name: new for name, each in self.new.items() if (new := tuple(n for n in each if n not in failed))}
         if not self.new:
             return frame.limit(0)
         try:
-            return without_records(frame, event, self.old)
+            return without_records(frame, job.event, [*self.old, *labels(job.event, "", failed)])
         except AnalysisException as error:
-            if self.is_read:
+            if self.is_read or not self.old:  # a script itself leaves out what it has failed
                 return frame
+            job.outcome.give("committed", self.old)  # of messages: the worker does the others alone
             raise TableError(
                 f"{table} has {len(self.old)} records of this batch, and rows of aggregates or joins do not show their "
                 f"records: read them with job.records(…, table={str(table)!r})"
@@ -67,8 +64,16 @@ def batch_of(job: JobFields, table: Table, label: str | None, spark: SparkSessio
 
     TableError if this script has written it to the table already, or has read only what is new to another table.
     """
-    if not records_by_chain(job, label or ""):
+    if not (counted := records_by_chain(job, label or "")):
         return None
+    place = catalog_properties(os.environ, job.params.get("warehouse")).get("warehouse", "")
+    if table.format == "iceberg" and in_table_bucket(place):
+        if len(job.event.get("Records", ())) == 1 and next(iter(counted)).startswith(MESSAGES):
+            return None  # one message is known by its commit's id
+        raise TableError(
+            f"{table} is in S3 Tables, where Sparklet cannot store which records of a batch it has: name another "
+            "catalog, such as glue:s3://BUCKET/FOLDER"
+        )
     batches, key = job.outcome.batches, (str(table), label or "")
     batch: Batch | None = batches.get(key)
     if batch and batch.is_written:

@@ -5,7 +5,7 @@ import json
 import re
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -163,6 +163,8 @@ class Executor:
             if not (result.suspect or looks):
                 failed = _failed(execution, result, uris, is_local=self.inputs_to is None)
                 failed.direct = DIRECT in (folder / OUTCOME).read_bytes() if (folder / OUTCOME).exists() else False
+                with suppress(EventError):
+                    failed.committed = read_outcome(folder / OUTCOME).committed
                 raise failed
         cause = f"Spark failed in a JVM that other scripts had used: {result.cause_class}: {result.cause}"
         if looks and planned.staging:
@@ -391,6 +393,8 @@ def read_outcome(path: Path) -> ShardResult:
             outputs=tuple(str(uri) for uri in document.get("outputs") or ()),
             answer=(document["answer"],) if "answer" in document else (),
             state=None if state is None else dict(state),
+            failed=dict(document.get("failed") or {}),
+            committed=tuple(map(str, document.get("committed") or ())),
             writes=tuple(dict(each) for each in document.get("writes") or ()),
         )
     except (ValueError, TypeError, AttributeError, RecursionError) as error:

@@ -8,12 +8,14 @@ starts.
 
 import time
 import uuid
+from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
-from sparklet.errors import DeadlineExceededError, EventError, SettingsError, SparkletError
+from sparklet.errors import DeadlineExceededError, EventError, ScriptError, SettingsError, SparkletError
 from sparklet.events import Outcome, Source, Task
+from sparklet.events.sqs import as_one, failed_messages, joined
 from sparklet.job.event_objects import event_objects
 from sparklet.log import Log
 from sparklet.spark.task_limits import Deadline
@@ -27,6 +29,7 @@ MIN_TIME_S = 1.0  # no task starts with less time than this before its deadline
 MIN_SHARE_S = 60.0  # enough for a cold JVM and a small record
 GROWTH = 4.0  # of the minimum share, each time that a message comes back
 MAX_GROWTHS = 10
+MAX_CAUSES = 5  # of failed messages, in an error
 
 
 def share_s(task: Task, place: int, count: int, left_s: float, whole_s: float) -> float:
@@ -38,6 +41,12 @@ def share_s(task: Task, place: int, count: int, left_s: float, whole_s: float) -
     if place > 0 and left_s < min_s:
         return 0.0
     return max(left_s / (count - place), min_s)
+
+
+def _parts(task: Task, committed: Sequence[str]) -> tuple[Task, ...]:
+    """A batch as two: what a table has (a lost script may have had more to do with it) and the rest; else ()."""
+    halves = [[each for each in task.messages if (each.record_ids[0] in committed) is old] for old in (True, False)]
+    return tuple(as_one(half, sparklet={"committed": [*committed]}) for half in halves) if all(halves) else ()
 
 
 @dataclass
@@ -53,20 +62,29 @@ class Worker:
         self, tasks: Sequence[Task], deadline: Deadline, request_id: str, now_s: Callable[[], float] = time.time
     ) -> list[Outcome]:
         """Do the tasks of one event; if a message comes back, the rest of its FIFO group comes back without a try."""
+        said = (tasks[0].chosen or {}).get("batch_handling") if tasks else None
+        if tasks and tasks[0].source is Source.SQS and (said or self.executor.settings.batch_handling) == "batch":
+            tasks = joined([replace(task, skip=task.skip or self._own_output(task)) for task in tasks])
         outcomes: list[Outcome] = []
-        held: dict[str, Outcome] = {}  # by group: the first message that comes back
-        whole_s = deadline.remaining_s(now_s())
-        for place, task in enumerate(tasks):
-            if task.group and task.group in held:
-                outcomes.append(Outcome(task, held[task.group].error, acknowledged=False))
+        held: dict[str, Outcome] = {}  # by group: of the first message that comes back
+        todo, place, whole_s = deque(tasks), -1, deadline.remaining_s(now_s())
+        while todo:
+            task, place = todo.popleft(), place + 1
+            messages = task.messages or (task,)
+            for each in (each for each in messages if each.group in held):
+                outcomes.append(Outcome(each, held[each.group].error, acknowledged=False))
                 reason = "not run: an earlier message of its group comes back"
-                self.log.warning(reason, record=task.record_ids[0], group=task.group)
+                self.log.warning(reason, record=each.record_ids[0], group=each.group)
+            if not (free := [each for each in messages if each.group not in held]):
                 continue
-            task_s = share_s(task, place, len(tasks), deadline.remaining_s(now_s()), whole_s)
+            task = as_one(free) if len(free) < len(messages) else task
+            task_s = share_s(task, place, place + len(todo) + 1, deadline.remaining_s(now_s()), whole_s)
             outcome = self.run(task, deadline.share(task_s, now_s()), request_id)
-            if task.group and not outcome.acknowledged:
-                held[task.group] = outcome
-            outcomes.append(outcome)
+            todo.extendleft(reversed(outcome.parts))
+            if not outcome.parts:
+                outcomes.append(outcome)
+                returned = () if outcome.acknowledged else outcome.task.record_ids
+                held |= {each.group: outcome for each in free if each.group and each.record_ids[0] in returned}
         return outcomes
 
     def run(self, task: Task, deadline: Deadline, request_id: str) -> Outcome:
@@ -116,19 +134,28 @@ class Worker:
             return Outcome(task, task.problem, acknowledged=False)
         try:
             result = self.executor.execute_task(attempt)
+            of_sqs = task.source is Source.SQS and (result.failed or result.answer)
+            failed = failed_messages(task, result.failed, *result.answer) if of_sqs else {}
         except SparkletError as error:
             log.error("task failed", error_class=type(error).__name__, error=str(error))
-            return Outcome(task, error, acknowledged=False)
+            return Outcome(task, error, acknowledged=False, parts=_parts(task, getattr(error, "committed", ())))
         log.info("task succeeded", rows=result.rows)
         answer: dict[str, Any] = {"state": "SUCCEEDED", "attempt": attempt.attempt_id, "rows": result.rows}
         answer |= {"output_bytes": result.output_bytes, "outputs": list(result.outputs)}
         if result.answer:
             answer["answer"] = result.answer[0]
-        return Outcome(task, answer=answer, state=result.state)
+        if not failed:
+            return Outcome(task, answer=answer, state=result.state)
+        for message_id, cause in failed.items():
+            log.error("message failed", record=message_id, cause=cause)
+        causes = "; ".join(f"{message_id}: {cause}" for message_id, cause in [*failed.items()][:MAX_CAUSES])
+        partial = ScriptError(f"{len(failed)} of {len(task.record_ids)} messages failed; {causes}")
+        returned = as_one([each for each in task.messages or [task] if each.record_ids[0] in failed])
+        return Outcome(returned, partial, acknowledged=False, answer=answer)
 
     def _own_output(self, task: Task) -> str:
         """Why an event of S3 runs no script: all its objects are this function's output, and it would call itself."""
-        if task.source not in OF_OBJECTS or task.chosen:
+        if task.source not in OF_OBJECTS or task.chosen or task.shard or task.request:
             return ""
         try:
             uris = event_objects(task.event)

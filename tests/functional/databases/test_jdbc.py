@@ -5,6 +5,7 @@ import logging
 import traceback
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from decimal import Decimal
 from pathlib import Path
 from types import SimpleNamespace
@@ -259,6 +260,40 @@ def test_sums_of_records_that_are_there_in_part(orders: Orders) -> None:
     with pytest.raises(TableError, match=r"2 records of this batch.*commit_id"):
         orders.deliver_sum(kafka(2, 3, 4))
     assert orders.ids() == [6]
+
+
+def test_messages_that_come_again_in_another_batch(orders: Orders) -> None:
+    def deliver(*ids: int, failing: int = 0) -> Job:
+        job = Job(event={"Records": [samples.sqs(str(id_), str(id_)) for id_ in ids]})
+        rows = job.records(orders.spark, "csv", "id INT")
+        if failing:
+            job.fail_message(str(failing), "bad")
+        job.jdbc_write(rows, orders.name, **orders.database)
+        return job
+
+    deliver(1, 2, 3, failing=2)
+    assert orders.ids() == [1, 3]
+    deliver(3, 2, 4)
+    deliver(4, failing=4)
+    orders.server.ask("UPDATE sparklet_records SET committed_at = now() - interval '16 days'")
+    deliver(5)
+
+    assert orders.ids() == [1, 2, 3, 4, 5]
+    assert orders.server.ask("SELECT sum(array_length(numbers, 1)) FROM sparklet_records") == [(1,)], "old ids are gone"
+
+
+def test_sums_of_messages_ask_for_the_others_alone(orders: Orders) -> None:
+    def deliver(*ids: int) -> Job:
+        job = Job(event={"Records": [samples.sqs(str(id_), str(id_)) for id_ in ids]})
+        with suppress(TableError):
+            rows = job.records(orders.spark, "csv", "id INT").agg(functions.sum("id").alias("id"))
+            job.jdbc_write(rows, orders.name, **orders.database)
+        return job
+
+    deliver(1, 2)
+
+    assert deliver(2, 3).outcome.totals["committed"] == ["2"]
+    assert orders.ids() == [3]
 
 
 def test_records_that_were_read_for_a_table(orders: Orders) -> None:

@@ -12,12 +12,14 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 from sparklet.errors import PlanError
 from sparklet.job import Job
+from sparklet.job.commit_ids import messages_of
 from sparklet.job.errors import CommitConflictError, CommitStateUnknownError, SparkletError
 from sparklet.job.outcome import EVENT
 from sparklet.model import Run, RunOptions, RunState, ShardState
@@ -28,7 +30,7 @@ from sparklet.runs.redrive import redrive
 from sparklet.spark.runner import Output, ScriptCall, ScriptResult
 from sparklet.tables import chains, staging, stream_batch
 from sparklet.tables import commit as committer
-from sparklet.tables.declaration import CHAINS, Commit, Committed, Declaration
+from sparklet.tables.declaration import Commit, Committed, Declaration
 from tests.functional.tables.expected import ID, VERSION, Row, Write
 from tests.functional.tables.making import no_spark
 from tests.unit.events import samples
@@ -37,6 +39,7 @@ from tests.world import KilledError
 
 WROTE = (RunState.SUCCEEDED, RunState.SUCCEEDED_WITH_FAILURES)
 FIRST = 10**20  # record's number
+STARTED_MS = int(time.time() * 1000)
 NO_SESSION: Any = None  # a commit to Iceberg or Delta needs none
 
 
@@ -197,30 +200,37 @@ class Runs(Trial):
     # --- direct commits ---
 
     def message(self, number: int) -> None:
-        """A message of SQS, which may have come before."""
+        """A message of SNS, which may have come before."""
         row = self.table.row(number, "mon")
         write = Write(f"message-{number}", "append", [row], self.table.state.columns)
-        record = samples.sqs(f"id-{number}", "{}")
-        record["attributes"]["SentTimestamp"] = f"{time.time() * 1000:.0f}"
-        self._deliver(Job(event={"Records": [record]}), None, [write])
+        event = samples.sns("{}")
+        now = datetime.now(UTC).isoformat()
+        event["Records"][0]["Sns"] |= {"MessageId": f"id-{number}", "Timestamp": now}
+        self._deliver(Job(event=event), None, [write])
 
-    def batch(self, first: int, last: int) -> None:
-        """A batch of a stream, of which some may have come before."""
+    def batch(self, first: int, last: int, *, of_messages: bool) -> None:
+        """A batch of a stream, or of messages of SQS, of which some may have come before."""
         chains.links_of.cache_clear()
         records = [samples.kinesis(str(FIRST + number)) for number in range(first, last + 1)]
         for record in records:
             record["kinesis"]["approximateArrivalTimestamp"] = time.time()
+        numbers, source = {FIRST + number: number for number in range(first, last + 1)}, "record"
+        if of_messages:
+            records = [samples.sqs(str(number), "{}") for number in range(first, last + 1)]
+            for record in records:
+                record["attributes"]["SentTimestamp"] = str(STARTED_MS + int(record["messageId"]))
+            numbers, source = {n: int(ids[0]) for n, ids in messages_of({"Records": records}).items()}, "queued"
         job = Job(event={"Records": records})
         try:
             batch: Any = staging.batch_for(job, self.table.lake.table, "1", NO_SESSION)
         except CommitStateUnknownError:
             assert self.table.rolled_back
             return
-        new = {number - FIRST for each in batch.new.values() for number in each}
+        new = {numbers[number] for each in batch.new.values() for number in each}
         for number in set(range(first, last + 1)) - new:
-            assert f"record-{number}" in self._made_then, f"record {number} is skipped, and not in the table"
+            assert f"{source}-{number}" in self._made_then, f"{source} {number} is skipped, and not in the table"
         rows, columns = {number: self.table.row(number, "tue") for number in sorted(new)}, self.table.state.columns
-        self._deliver(job, batch, [Write(f"record-{n}", "append", [row], columns) for n, row in rows.items()])
+        self._deliver(job, batch, [Write(f"{source}-{n}", "append", [row], columns) for n, row in rows.items()])
 
     def _deliver(self, job: Job, batch: Any, writes: Sequence[Write]) -> None:
         """A delivery that fails comes again, or goes to the operator."""
@@ -228,7 +238,7 @@ class Runs(Trial):
         staging.made_here.clear()  # a process of its own
         self._direct = writes
         with suppress(SparkletError, KilledError):
-            staging.commit_now(job, declared, NO_SESSION, batch, f"{batch.opened.root if batch else ''}/{CHAINS}")
+            staging.commit_now(job, declared, NO_SESSION, batch, f"{batch.opened.root if batch else ''}")
 
     # --- committers ---
 

@@ -1,8 +1,12 @@
 """Batches of a stream into a table without Spark: each record once, however batches are cut, repeated and mixed."""
 
+import os
 import random
+import time
 from collections.abc import Sequence
 from contextlib import suppress
+from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -10,7 +14,7 @@ from deltalake import DeltaTable
 
 from sparklet.job import Job
 from sparklet.job.errors import CommitConflictError, CommitStateUnknownError, TableError
-from sparklet.tables import chains
+from sparklet.tables import chains, stream_batch
 from sparklet.tables import commit as committer
 from sparklet.tables.declaration import CHAINS, Committed
 from sparklet.tables.staged_files import file_system
@@ -19,6 +23,7 @@ from tests.functional.tables.lakes import Lake, rows_of
 from tests.functional.tables.making import no_spark
 from tests.unit.events import samples
 
+SENT_MS = 1_700_000_000_000
 SHARD, OTHER = "shardId-000000000006", "shardId-000000000007"
 FIRST = 49590338271490256608559692538361571095921575989136588898  # more than any integer type of a table holds
 
@@ -37,19 +42,29 @@ def event(*ids: int, shard: str = SHARD) -> dict[str, Any]:
     return {"Records": [{**record, "eventID": record["eventID"].replace(SHARD, shard)} for record in records]}
 
 
-def opened(lake: Lake, *ids: int, shard: str = SHARD, is_read: bool = False) -> Batch:
+def queued(*ids: int, shard: str = "") -> dict[str, Any]:
+    """A batch with these messages of SQS."""
+    records = [samples.sqs(f"m{id_}", "{}") for id_ in ids]
+    for id_, record in zip(ids, records, strict=True):
+        record["attributes"]["SentTimestamp"] = str(SENT_MS + id_)
+    return {"Records": records}
+
+
+def opened(lake: Lake, *ids: int, shard: str = SHARD, is_read: bool = False, of: Any = event) -> Batch:
     """The batch as a script has it before its rows are staged."""
     spark: Any = None
-    batch = batch_of(Job(event=event(*ids, shard=shard)), lake.table, None, spark, is_read)
+    batch = batch_of(Job(event=of(*ids, shard=shard)), lake.table, None, spark, is_read)
     assert batch
     return batch
 
 
 def committed(lake: Lake, batch: Batch, mode: str = "append", **how: Any) -> Committed:
     """The rest of the script's write: one row for each new record."""
-    ids = [(number - FIRST) // 2**80 for numbers in batch.new.values() for number in numbers]
+    numbers = [number for each in batch.new.values() for number in each]
+    of_queue = "sqs" in batch.folder
+    ids = [(number >> 128) - SENT_MS if of_queue else (number - FIRST) // 2**80 for number in numbers]
     staged = lake.stage(-1, rows_of(id=ids), mode=mode) if ids else lake.stage(-1, rows_of(id=[0]).slice(0, 0))
-    folder = f"{batch.opened.root}/{CHAINS}"
+    folder = f"{batch.opened.root}/{batch.folder}"
     keys = ("id",) if mode == "upsert" else ()
     planned = lake.commit(batch.name, staged, mode=mode, keys=keys, records=batch.new, chains_folder=folder)
     return committer.commit(planned, no_spark, batch.opened, **how)
@@ -68,8 +83,10 @@ def lanes_of(records: Sequence[int], lanes: int) -> list[list[int]]:
     return [[record for record in records if random.Random(record).randrange(lanes) == lane] for lane in range(lanes)]
 
 
-@pytest.mark.parametrize("seed", range(6))
-def test_each_record_once_however_the_stream_is_cut(lake: Lake, seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("of", "seed"), [*((event, seed) for seed in range(4)), *((queued, seed) for seed in (4, 5))])
+def test_each_record_once_however_the_stream_is_cut(
+    lake: Lake, of: Any, seed: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Lanes overlap; batches come again whole, in parts and with more; a state that was read is old by its commit."""
     dice = random.Random(seed)
     monkeypatch.setattr(chains, "MAX_RANGES", 3)
@@ -82,7 +99,7 @@ def test_each_record_once_however_the_stream_is_cut(lake: Lake, seed: int, monke
         end = min(len(lanes[turn]), begin + dice.randint(1, 15))
         if begin == end:
             continue
-        batch = opened(lake, *lanes[turn][begin:end])
+        batch = opened(lake, *lanes[turn][begin:end], of=of)
         if dice.random() < 0.3:
             waiting.append(batch)  # a worker that wakes when others have gone on
         else:
@@ -165,6 +182,50 @@ def test_maintenance_forgets_no_record(lake: Lake) -> None:
 
     assert not opened(lake, 0, 1, 2).new
     assert deliver(lake, 2, 3).rows == 1
+
+
+def test_links_of_messages_end_with_the_queues_retention(lake: Lake, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(chains, "MAX_RANGES", 3)
+    folder = Path(file_system(f"{opened(lake, 0, of=queued).opened.root}/{CHAINS}")[1])
+    for number in range(5):
+        committed(lake, opened(lake, 10 * number, 10 * number + 1, of=queued))
+    committed(lake, opened(lake, 1))  # a stream's, which never end
+    links = {path: path.stat().st_mtime for path in folder.rglob("*.gz")}
+    for path in links:
+        os.utime(path, (0, time.time() - chains.KEPT_DAYS * 24 * 3600 - 1))
+    committed(lake, opened(lake, 60, of=queued))
+    assert links.keys() <= {*folder.rglob("*.gz")}  # it was no third
+
+    committed(lake, opened(lake, 70, of=queued))
+
+    left = links.keys() & {*folder.rglob("*.gz")}
+    assert [path.parent for path in left] == [folder]
+    assert opened(lake, 60, 70, 71, of=queued).old == ["m60", "m70"]
+    committed(lake, opened(lake, 60, 70, 71, of=queued))
+    assert ids_of(lake) == [0, 1, 1, 10, 11, 20, 21, 30, 31, 40, 41, 60, 70, 71]
+    chains.links_of.cache_clear()
+    with pytest.raises(CommitStateUnknownError):
+        opened(lake, 0, of=queued)  # an old event, by hand: it is an error, not a guess
+
+
+def test_a_failed_message_is_in_no_commit(lake: Lake) -> None:
+    spark: Any = None
+    rows: Any = SimpleNamespace(limit=lambda n: "no rows")
+    job = Job(event=queued(1, 2, 3))
+    batch = batch_of(job, lake.table, None, spark, True)
+    assert batch
+    job.fail_message("m2", "bad")
+    monkey = pytest.MonkeyPatch()
+    with monkey.context() as patch:
+        patch.setattr(stream_batch, "without_records", lambda frame, event, names: names)
+        assert batch.new_rows(rows, job, lake.table) == ["m2"]
+    committed(lake, batch)
+
+    assert ids_of(lake) == [1, 3]
+    assert opened(lake, 1, 2, 3, of=queued).old == ["m1", "m3"]
+    for each in ("m1", "m3"):
+        job.fail_message(each, "bad")
+    assert batch.new_rows(rows, job, lake.table) == "no rows"
 
 
 def test_a_list_that_is_gone_is_an_error_not_a_guess(lake: Lake) -> None:

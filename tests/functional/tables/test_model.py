@@ -108,12 +108,12 @@ class Tables(RuleBasedStateMachine):
             self.runs.everybody_works()
 
     @precondition(lambda self: self.kind == "log" and self.table.exists)
-    @rule(first=st.integers(0, 3), count=st.integers(0, 4), disturbed=DISTURBED)
-    def a_batch_comes(self, first: int, count: int, disturbed: Any) -> None:
-        """Of records of a stream; without records it is a message."""
+    @rule(first=st.integers(0, 3), count=st.integers(0, 4), of_messages=st.booleans(), disturbed=DISTURBED)
+    def a_batch_comes(self, first: int, count: int, of_messages: bool, disturbed: Any) -> None:
+        """Of records of a stream or of messages of a queue; without any it is a message of SNS."""
         self._disturb(*disturbed)
         if count:
-            self.runs.batch(first, first + count - 1)
+            self.runs.batch(first, first + count - 1, of_messages=of_messages)
         else:
             self.runs.message(first % 2)
         self._disturb("")

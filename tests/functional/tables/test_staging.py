@@ -386,14 +386,14 @@ def commits(monkeypatch: pytest.MonkeyPatch) -> list[Commit]:
 def test_a_second_delivery_deletes_what_it_staged(
     place: Place, rows: DataFrame, commits: list[Commit], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    event = {"Records": [samples.sqs("m1", "{}")]}
+    event = samples.sns("{}")
     for _ in range(2):
         monkeypatch.setattr(staging, "made_here", set())  # each delivery is a process
         assert Job(event=event).append(rows, f"delta:{place.root}/t") == 10
 
     first, second = commits
     assert first.commit_id == second.commit_id
-    assert first.commit_id.startswith("sqs/") and first.commit_id.endswith("/1")
+    assert first.commit_id.startswith("sns/") and first.commit_id.endswith("/1")
     assert first.writes[0].folder.startswith(f"{place.root}/t/sparklet/direct/")
     assert place.stored(first.writes[0].folder)
     assert place.stored(second.writes[0].folder) == []
@@ -417,7 +417,7 @@ def test_changes_are_deleted_once_they_are_committed(local: Place, rows: DataFra
 
 
 def test_two_jobs_of_one_process_cannot_make_one_commit(local: Place, rows: DataFrame, commits: list[Commit]) -> None:
-    event = {"Records": [samples.sqs("m1", "{}")]}
+    event = samples.sns("{}")
     Job(event=event).append(rows, f"delta:{local.root}/t")
 
     with pytest.raises(TableError, match="give the second write a label"):

@@ -167,7 +167,7 @@ def test_records_are_counted_by_shard_or_partition() -> None:
 @pytest.mark.parametrize("event", [{}, None, [1], {"Records": ["x"]}, {"Records": []}, {"records": {"t-0": [{}]}}])
 def test_what_is_no_batch_of_a_stream_has_no_records(event: Any) -> None:
     assert records_of(event) is None
-    assert records_of(message(1)) is None
+    assert records_of(sns(1)) is None
 
 
 def _without(event: Any) -> list[Any]:

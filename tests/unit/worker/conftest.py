@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -194,7 +195,8 @@ def do_batch(
     now_s: Callable[[], float] = time.time,
 ) -> list[Outcome]:
     """What a worker does with the tasks of one event, where ``run`` does each."""
-    worker = Worker(None, None, None, log)  # type: ignore[arg-type]
+    as_they_are = SimpleNamespace(settings=SimpleNamespace(batch_handling="message"))
+    worker = Worker(as_they_are, None, None, log)  # type: ignore[arg-type]
     worker.run = lambda task, share, request_id: run(task, share)  # type: ignore[assignment,method-assign]
     return worker.do(tasks, deadline, "request-1", now_s)
 

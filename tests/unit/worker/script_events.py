@@ -14,5 +14,5 @@ _VALIDATOR = jsonschema.Draft202012Validator(SCHEMA)
 def check_event(event: Any) -> None:
     """Raise ValidationError unless an event that Sparklet built is what the schema says; others come as they are."""
     built = event.get("sparklet") if isinstance(event, dict) else None
-    if isinstance(built, dict) and not {"run", "task"}.isdisjoint(built):
+    if isinstance(built, dict) and not {"run", "task", "committed"}.isdisjoint(built):
         _VALIDATOR.validate(event)

@@ -25,7 +25,7 @@ from sparklet.errors import NothingNewError, PlanError, RemoteFailureError
 from sparklet.model.options import ORCHESTRATION
 from sparklet.planning.new_run import script_body
 from sparklet.planning.request import RunRequest, places
-from sparklet.settings import script_environment
+from sparklet.settings import BatchHandling, script_environment
 from sparklet.shown import printable
 
 
@@ -119,6 +119,10 @@ def invoke(
     conf_pairs: Annotated[
         list[str] | None, typer.Option("--conf", metavar="KEY=VALUE", help=places()["conf"].key.help)
     ] = None,
+    batch_handling: Annotated[
+        BatchHandling | None,
+        typer.Option(help="Whether the script runs for each message of SQS or once for all; default: as the function."),
+    ] = None,
 ) -> None:
     """Run a script on one event of any source, in a worker: show what it prints, and its answer as JSON.
 
@@ -149,6 +153,7 @@ def invoke(
                 py_files=py_files or (),
                 files=files or (),
                 conf=parse_pairs("--conf", conf_pairs),
+                batch_handling=batch_handling or "",
                 invocation=invocation,
                 waiting=lambda: screen.say("all workers are busy; waiting"),
             )

@@ -1,0 +1,141 @@
+"""Batches of messages of SQS by real Spark: their bodies as a DataFrame, and each message in a table once."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pyspark.sql import SparkSession
+
+from sparklet.job import Job
+from sparklet.job.errors import TableError
+from tests.functional.job.conftest import session_here
+from tests.functional.job.warm_jvm import WarmJvm
+from tests.functional.streams.test_records import JOB_FAILED
+from tests.unit.events import samples
+
+# pyspark leaves its sockets to the garbage collector.
+pytestmark = [pytest.mark.spark, pytest.mark.slow, pytest.mark.filterwarnings("ignore::ResourceWarning")]
+SALE = "n INT, shop STRING"
+
+
+@pytest.fixture(scope="module")
+def spark(jvm_here: WarmJvm) -> Iterator[SparkSession]:
+    conf = {"spark.master": "local[1]", "spark.sql.shuffle.partitions": "1"}
+    with session_here("messages", conf, {}, jvm_here) as session:
+        yield session
+
+
+def job(*bodies: tuple[str, str]) -> Job:
+    """A delivery of these messages, by id and body."""
+    return Job(event={"Records": [samples.sqs(*each) for each in bodies]})
+
+
+def sales(*numbers: int) -> Job:
+    return job(*((f"m{n}", json.dumps({"n": n, "shop": str(n % 2)})) for n in numbers))
+
+
+def found(spark: SparkSession, table: str, *columns: str) -> list[tuple[Any, ...]]:
+    read = spark.read.format("delta").load(table.partition(":")[2])
+    return sorted(tuple(row) for row in read.selectExpr(*columns).collect())
+
+
+@pytest.mark.parametrize(
+    ("format_", "bodies"), [("json", ['{"n": 1, "shop": "ä"}', '{"n": 2}']), ("csv", ["1,ä", "2,"])]
+)
+def test_bodies_are_records(spark: SparkSession, format_: str, bodies: list[str]) -> None:
+    batch = job(("a", bodies[0]), ("b", bodies[1]))
+
+    rows = batch.records(spark, format_, SALE, metadata=True).collect()
+
+    assert [(row.n, row.shop, row._record.message_id) for row in rows] == [(1, "ä", "a"), (2, None, "b")]
+    record = rows[0]._record
+    assert (record.queue, record.receive_count) == ("arn:aws:sqs:us-east-2:123456789012:my-queue", 3)
+    assert record.sent_time.isoformat() == "2018-12-17T21:37:29.183000"
+
+
+def test_any_text_is_a_raw_record(spark: SparkSession) -> None:
+    bodies = ["", "no JSON", '{"a": 1}\n{"b": 2}', "'\\ ä"]
+
+    rows = job(*((str(n), body) for n, body in enumerate(bodies))).records(spark, "raw").collect()
+
+    assert [bytes(row.value).decode() for row in rows] == bodies
+
+
+def test_a_bad_message_is_named_or_kept(spark: SparkSession) -> None:
+    batch = job(("good", '{"n": 1}'), ("bad", "{"))
+
+    with pytest.raises(JOB_FAILED, match="SQS message bad is corrupt: it is not one JSON document"):
+        batch.records(spark, "json", SALE).collect()
+    kept = batch.records(spark, "json", SALE, mode="PERMISSIVE", cause=True, metadata=True)
+
+    assert [row._record.message_id for row in kept.where("_cause IS NOT NULL").collect()] == ["bad"]
+
+
+def test_each_message_once_however_batches_are_cut(spark: SparkSession, tmp_path: Path) -> None:
+    table = f"delta:{tmp_path}/t"
+
+    for numbers in ((1, 2), (2, 3, 4), (4,), (1, 5), (5, 4, 3, 2, 1)):
+        batch = sales(*numbers)
+        batch.append(batch.records(spark, "json", SALE).selectExpr("explode(array(n, -n)) AS n"), table)
+
+    assert found(spark, table, "n") == sorted((sign * n,) for n in range(1, 6) for sign in (1, -1))
+
+
+def test_a_failed_message_is_in_the_table_once_it_is_good(spark: SparkSession, tmp_path: Path) -> None:
+    table = f"delta:{tmp_path}/t"
+
+    def deliver(batch: Job) -> None:
+        rows = batch.records(spark, "json", SALE, mode="PERMISSIVE", metadata=True, cause=True)
+        for bad in rows.where("_cause IS NOT NULL").collect():
+            batch.fail_message(bad._record.message_id, bad._cause)
+        batch.append(rows.select("n", "shop"), table)
+
+    first = job(("a", '{"n": 1}'), ("b", "{"), ("c", '{"n": 3}'))
+    deliver(first)
+    assert first.outcome.totals["failed"] == {"b": "it is not one JSON document"}
+    assert found(spark, table, "n") == [(1,), (3,)]
+
+    deliver(job(("b", '{"n": 2}'), ("c", '{"n": 3}')))
+
+    assert found(spark, table, "n") == [(1,), (2,), (3,)]
+
+
+def test_rows_that_show_no_messages_ask_for_the_others_alone(spark: SparkSession, tmp_path: Path) -> None:
+    """A frame of a loop over the event, or of job.inputs; the worker then delivers the two parts."""
+    table = f"delta:{tmp_path}/t"
+
+    def deliver(batch: Job) -> None:
+        rows = [(json.loads(record["body"])["n"],) for record in batch.event["Records"]]
+        batch.append(spark.createDataFrame(rows, "n INT"), table)
+
+    deliver(sales(1, 2))
+    mixed = sales(2, 3)
+    with pytest.raises(TableError, match="has 1 records of this batch"):
+        deliver(mixed)
+    assert mixed.outcome.totals["committed"] == ["m2"]
+    for part in (2, 3):
+        deliver(sales(part))
+
+    assert found(spark, table, "n") == [(1,), (2,), (3,)]
+
+
+def test_aggregates_of_new_messages(spark: SparkSession, tmp_path: Path) -> None:
+    table = f"delta:{tmp_path}/t"
+
+    for numbers in ((1, 2), (2, 3)):
+        batch = sales(*numbers)
+        batch.append(batch.records(spark, "json", SALE, table=table).groupBy().sum("n"), table)
+
+    assert found(spark, table, "`sum(n)`") == [(3,), (3,)]
+
+
+def test_an_upsert_of_messages(spark: SparkSession, tmp_path: Path) -> None:
+    table = f"delta:{tmp_path}/t"
+
+    for numbers in ((1, 2), (2, 3), (1, 2, 3)):
+        batch = sales(*numbers)
+        batch.upsert(batch.records(spark, "json", SALE), table, keys="n")
+
+    assert found(spark, table, "n") == [(1,), (2,), (3,)]

@@ -1,0 +1,162 @@
+"""A worker whose script gets a batch of messages: partial answers, groups, own outputs, and batches done as two."""
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sparklet.errors import ScriptError
+from sparklet.events import answer
+from sparklet.job.outcome import OUTCOME_FILE
+from sparklet.spark.runner import Output, ScriptCall, ScriptResult
+from tests.unit.events.samples import s3, sqs
+from tests.unit.worker.conftest import BUCKET, Bench, exits, reports
+
+
+@pytest.fixture
+def bench(bench: Bench) -> Bench:
+    bench.store.put(f"s3://{BUCKET}/scripts/default.py", b"print(1)\n")
+    bench.worker.executor.settings = replace(bench.worker.executor.settings, batch_handling="batch")
+    return bench
+
+
+def batch(*ids: str, group: Callable[[str], str] = lambda _: "") -> dict[str, Any]:
+    return {"Records": [sqs(each, f"body of {each}", group(each)) for each in ids]}
+
+
+def returned(bench: Bench, event: dict[str, Any]) -> list[str]:
+    return [each["itemIdentifier"] for each in answer(event, bench.invoke(event))["batchItemFailures"]]
+
+
+def test_one_script_gets_all_messages(bench: Bench) -> None:
+    event = batch(*map(str, range(10)))
+
+    assert returned(bench, event) == []
+    assert len(bench.runner.calls) == 1
+    assert bench.runner.event() == event
+
+
+def test_an_invocation_says_how_its_event_is_handled(bench: Bench) -> None:
+    task = {"script": f"s3://{BUCKET}/scripts/default.py", "event": batch("a", "b", "c")}
+
+    bench.invoke({"sparklet": {**task, "batch_handling": "message"}})
+    bench.invoke({"sparklet": task})
+
+    assert len(bench.runner.calls) == 3 + 1
+
+
+def test_failed_messages_come_back_with_their_causes_logged(bench: Bench) -> None:
+    bench.runner.behaviour = reports({"failed": {"b": "no shop 7"}})
+    event = batch("a", "b", "c")
+
+    (outcome,) = bench.invoke(event)
+
+    assert answer(event, [outcome]) == {"batchItemFailures": [{"itemIdentifier": "b"}]}
+    assert isinstance(outcome.error, ScriptError)
+    assert "1 of 3 messages failed; b: no shop 7" in str(outcome.error)
+    (line,) = [line for line in bench.log_lines() if line["message"] == "message failed"]
+    assert (line["record"], line["cause"]) == ("b", "no shop 7")
+
+
+def test_an_answer_as_powertools_makes_it_means_the_same(bench: Bench) -> None:
+    bench.runner.behaviour = reports({"answer": {"batchItemFailures": [{"itemIdentifier": "c"}]}})
+
+    assert returned(bench, batch("a", "b", "c")) == ["c"]
+
+
+@pytest.mark.parametrize(
+    "ends",
+    [
+        exits(1, "ValueError", "bad"),
+        reports({"failed": {"a": "bad"}}, code=1),
+        reports({"answer": {"batchItemFailures": [{"itemIdentifier": "x"}]}}),
+        reports({"failed": ["a"]}),
+    ],
+)
+def test_a_script_that_raises_or_names_strangers_returns_all(bench: Bench, ends: Any) -> None:
+    bench.runner.behaviour = ends
+
+    assert returned(bench, batch("a", "b", "c")) == ["a", "b", "c"]
+    assert len(bench.runner.calls) == 1
+
+
+def test_too_little_time_returns_all(bench: Bench) -> None:
+    event = batch("a", "b")
+
+    outcomes = bench.invoke(event, remaining_s=0.5)
+
+    assert [each["itemIdentifier"] for each in answer(event, outcomes)["batchItemFailures"]] == ["a", "b"]
+    assert not bench.runner.calls
+
+
+def test_behind_a_failure_the_rest_of_its_group_comes_back(bench: Bench) -> None:
+    """Also in the tasks behind: b is a message of a shard, so that c and d are another batch."""
+    bench.runner.behaviour = reports({"failed": {"x1": "bad"}})
+    event = batch("x1", "y1", "x2", "s", "x3", "y2", group=lambda each: each[0])
+    event["Records"][3]["body"] = None
+
+    def script(call: ScriptCall, output: Output) -> ScriptResult:
+        here = [record["messageId"] for record in bench.runner.event()["Records"]]
+        return reports({"failed": {"x1": "bad"}} if "x1" in here else {})(call, output)
+
+    bench.runner.behaviour = script
+
+    assert returned(bench, event) == ["x1", "x2", "s", "x3"]
+    assert [record["messageId"] for record in bench.runner.event()["Records"]] == ["y2"]
+
+
+def test_messages_about_own_outputs_do_not_reach_the_script(bench: Bench) -> None:
+    event = batch("a", "own", "b")
+    event["Records"][0]["body"] = json.dumps(s3("in/a.csv"))
+    event["Records"][1]["body"] = json.dumps(s3("output/part-0.csv", bucket=BUCKET))
+
+    assert returned(bench, event) == []
+    assert [record["messageId"] for record in bench.runner.event()["Records"]] == ["a", "b"]
+    assert b"is an output of this function" in bench.lines.getvalue()
+
+
+def has(bench: Bench, table: set[str], seen: list[Any], failing: str = "") -> Callable[..., ScriptResult]:
+    """A script whose table has some messages, and whose rows do not show of which they are."""
+
+    def script(call: ScriptCall, output: Output) -> ScriptResult:
+        event = bench.runner.event()
+        here = [record["messageId"] for record in event["Records"]]
+        seen.append((here, event.get("sparklet")))
+        if old := [each for each in here if each in table and set(here) - table]:
+            return reports({"committed": old}, code=1)(call, output)
+        Path(call.env[OUTCOME_FILE]).write_text("{}")
+        return ScriptResult(int(failing in here))
+
+    return script
+
+
+def test_a_batch_of_which_a_table_has_a_part_is_done_as_two(bench: Bench) -> None:
+    seen: list[Any] = []
+    bench.runner.behaviour = has(bench, {"b", "d"}, seen)
+
+    assert returned(bench, batch("a", "b", "c", "d")) == []
+    said = {"committed": ["b", "d"]}
+    assert seen == [(["a", "b", "c", "d"], None), (["b", "d"], said), (["a", "c"], said)]
+
+
+def test_each_of_the_two_has_an_end_of_its_own(bench: Bench) -> None:
+    bench.runner.behaviour = has(bench, {"b", "d"}, [], failing="c")
+
+    assert returned(bench, batch("a", "b", "c", "d")) == ["a", "c"]
+
+
+def test_what_says_that_a_table_has_all_fails_as_it_is(bench: Bench) -> None:
+    bench.runner.behaviour = reports({"committed": ["a", "b"]}, code=1)
+
+    assert returned(bench, batch("a", "b")) == ["a", "b"]
+    assert len(bench.runner.calls) == 1
+
+
+def test_messages_alone_are_the_default(bench: Bench) -> None:
+    bench.worker.executor.settings = replace(bench.worker.executor.settings, batch_handling="message")
+
+    assert returned(bench, batch("a", "b", "c")) == []
+    assert len(bench.runner.calls) == 3
