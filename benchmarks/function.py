@@ -93,7 +93,7 @@ class Environment:
             answer = self._answer(body)
             wall_s = time.monotonic() - began_s
         cpu_s = self.cpu_s() - before_s
-        if answer.get("state") != "SUCCEEDED":
+        if any(each.get("state") != "SUCCEEDED" for each in answer.get("tasks", [answer])):
             raise SystemExit(
                 f"{job.name} failed in the worker: {answer}\n{self.log.read_text(errors='replace')[-3000:]}"
             )

@@ -8,6 +8,9 @@ a reader that is not Spark (Hudi: by Spark).
 
     python -m benchmarks.stream_soak [--formats delta,iceberg,hudi] [--batches 10000] [--hudi-batches 500] [--spark]
 
+``--source sqs`` delivers messages of queues instead, in any order; in a tenth of the batches the script fails one, and
+it comes again with those behind it, which the table has. Above 60 workers are killed by ``--batches 400 --killed 0.1``.
+
 Workers of Hudi, and with ``--spark`` all, call ``job.append`` in a session of Spark; the others write the staged files
 with pyarrow, which is ten times as fast: all that follows, what is committed and how, is the same. The tables and the
 state are in ``--folder``: a campaign that was cut off goes on there.
@@ -30,6 +33,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 from benchmarks.chaos.__main__ import names
@@ -37,9 +41,11 @@ from benchmarks.facts import ROOT, facts
 from sparklet.job import Job
 
 FORMATS = ("delta", "iceberg", "hudi")
+KINESIS, SQS = "kinesis", "sqs"
 SHARDS, LANES = 3, 2
 FIRST, STEP = 49590338271490256608559692538361571095921575989136588898, 2**80  # numbers of Kinesis
 KILLED, STOPPED, REPEATED = 0.03, 0.01, 0.15
+FAILED = 0.1  # of batches of messages, one of them
 EXPIRED = 0.02  # after so many batches into Iceberg, its old snapshots
 MAX_RECORDS, MAX_REPEATED = 20, 30
 STOP_S = {"delta": 3.0, "iceberg": 3.0, "hudi": 45.0}  # at most; a lease of Hudi's writers is 30 s
@@ -54,10 +60,12 @@ class Lane:
     position: int = 0
     is_busy: bool = False
 
-    def event(self, begin: int, end: int) -> dict[str, Any]:
+    def event(self, begin: int, end: int, source: str) -> dict[str, Any]:
         """The batch of some of its records."""
         ids = [(self.shard, LANES * place + self.number) for place in range(begin, end)]
-        return {"Records": [_record(*each) for each in ids]}
+        if source == SQS:
+            random.shuffle(ids)
+        return {"Records": [(_message if source == SQS else _record)(*each) for each in ids]}
 
 
 @dataclass
@@ -89,10 +97,25 @@ def _record(shard: int, number: int) -> dict[str, Any]:
     }
 
 
+def _message(queue: int, number: int) -> dict[str, Any]:
+    return {
+        "eventSource": "aws:sqs",
+        "eventSourceARN": f"arn:aws:sqs:us-east-1:123456789012:soak-{queue}",
+        "messageId": f"message-{number}",
+        "body": json.dumps({"shard": queue, "id": number}),
+        "attributes": {"SentTimestamp": str(1_500_000_000_000 + 50 * number)},
+    }
+
+
+def _name(record: dict[str, Any]) -> str:
+    return str(record.get("messageId") or record["eventID"])
+
+
 def main() -> None:
     """Deliver, compare, print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--formats", type=names(FORMATS), default=FORMATS, metavar="NAME,…")
+    parser.add_argument("--source", choices=(KINESIS, SQS), default=KINESIS)
     parser.add_argument("--batches", type=int, default=10_000, help="of Delta and Iceberg")
     parser.add_argument("--hudi-batches", type=int, default=500)
     parser.add_argument("--workers", type=int, default=2)
@@ -128,7 +151,7 @@ def _soaked(format_: str, options: argparse.Namespace, until_s: float) -> dict[s
         campaign = Campaign(**{**document, "lanes": [Lane(**{**lane, "is_busy": False}) for lane in document["lanes"]]})
     batches = options.hudi_batches if format_ == "hudi" else options.batches
     dice = random.Random(f"{options.seed}/{campaign.batches}")
-    deliveries = Deliveries(campaign, batches, until_s, dice, options.killed, state)
+    deliveries = Deliveries(campaign, batches, until_s, dice, options.killed, state, options.source)
     command = [sys.executable, "-m", "benchmarks.stream_soak", "--worker", format_, "--folder", str(options.folder)]
     command += ["--spark"] if options.spark else []
     os.environ.update(_catalog(folder.absolute()))  # in time for pyiceberg, which reads them when it is imported
@@ -160,8 +183,16 @@ class Deliveries:
     """Delivers batches until enough have succeeded."""
 
     def __init__(
-        self, campaign: Campaign, batches: int, until_s: float, dice: random.Random, killed: float, state: Path
+        self,
+        campaign: Campaign,
+        batches: int,
+        until_s: float,
+        dice: random.Random,
+        killed: float,
+        state: Path,
+        source: str,
     ) -> None:
+        self._source = source
         self._campaign, self._batches, self._until_s, self._dice, self._state = campaign, batches, until_s, dice, state
         self._strikes = {"kill": killed, "stop": STOPPED, "": 1 - killed - STOPPED}
         self._lock = threading.Lock()
@@ -192,16 +223,18 @@ class Deliveries:
         if strike:
             timer = threading.Timer(delay_s, worker.kill if strike == "kill" else worker.stop)
             timer.start()
-        answer = worker.ask({"event": lane.event(begin, end)}, patience_s=delay_s + 1 if strike == "stop" else None)
+        event = lane.event(begin, end, self._source)
+        answer = worker.ask({"event": event}, patience_s=delay_s + 1 if strike == "stop" else None)
         took_s = time.monotonic() - started_s
         if strike:
             timer.cancel()
-        if strike == "kill" and answer:  # too late for the commit: then before its answer
+        if strike == "kill" and answer is not None:  # too late for the commit: then before its answer
             worker.kill()
             answer = None
         with self._lock:
             lane.is_busy = False
-            if answer == "done":
+            if isinstance(answer, list):  # the numbers of failed messages
+                end = min(((number - lane.number) // LANES for number in answer), default=end)
                 lane.position = max(lane.position, end)
                 self._campaign.batches += 1
                 self._usual_s += (took_s - self._usual_s) / 10 if not strike else 0
@@ -306,12 +339,9 @@ def _work(format_: str, folder: Path, with_spark: bool) -> None:
     print(json.dumps("ready"), file=answers, flush=True)
     for line in sys.stdin:
         question = json.loads(line)
-        answer: Any = "done"
+        answer: Any = None
         try:
-            if "read" in question:
-                answer = write(None)
-            else:
-                write(question["event"])
+            answer = write(question.get("event"))
         except Exception as error:  # noqa: BLE001 - as Lambda: the batch comes again
             answer = f"{type(error).__name__}: {error}"
             print(answer[:300], file=sys.stderr)
@@ -321,7 +351,6 @@ def _work(format_: str, folder: Path, with_spark: bool) -> None:
 def _with_pyarrow(format_: str, place: Path) -> Any:
     """What ``job.append`` does, but for the staged files."""
     from sparklet.tables.commit import commit
-    from sparklet.tables.declaration import CHAINS
     from sparklet.tables.stream_batch import batch_of
     from tests.functional.tables.lakes import Lake, rows_of
 
@@ -331,23 +360,29 @@ def _with_pyarrow(format_: str, place: Path) -> Any:
     def write(event: Any) -> Any:
         if event is None:
             return lake.rows("shard", "id")
-        batch = batch_of(Job(event=event), lake.table, None, spark, False)
+        job, failed = Job(event=event), list[str]()
+        batch = batch_of(job, lake.table, None, spark, False)
         assert batch
+        if "messageId" in event["Records"][0] and random.random() < FAILED:
+            failed = job.fail_message(_name(random.choice(event["Records"])), "bad")
+        frame: Any = SimpleNamespace(limit=lambda _: None, where=lambda _: None)
+        batch.new_rows(frame, job, lake.table)
+        answer = [int(name.partition("-")[2]) for name in failed]
         if not batch.new:
-            return None
+            return answer
         rows = [
-            json.loads(base64.b64decode(record["kinesis"]["data"]))
+            json.loads(record.get("body") or base64.b64decode(record["kinesis"]["data"]))
             for record in event["Records"]
-            if record["eventID"] not in batch.old
+            if _name(record) not in (*batch.old, *failed)
         ]
         folder = random.SystemRandom().getrandbits(60)  # of its own among all workers
         staged = lake.stage(folder, rows_of(shard=[row["shard"] for row in rows], id=[row["id"] for row in rows]))
         root = batch.opened.root or f"{lake.place}/warehouse/db/t/data"
-        planned = lake.commit(batch.name, staged, records=batch.new, chains_folder=f"{root}/{CHAINS}")
+        planned = lake.commit(batch.name, staged, records=batch.new, chains_folder=f"{root}/{batch.folder}")
         commit(planned, lambda: spark, batch.opened)
         if format_ == "iceberg" and random.random() < EXPIRED:
             _expire(f"{lake.table}".partition(":")[2])
-        return None
+        return answer
 
     return write
 
@@ -382,7 +417,8 @@ def _with_spark(format_: str, place: Path) -> Any:
             )
             return [list(row) for row in rows.select("shard", "id").collect()]
         job = Job(event=event)
-        return job.append(job.records(spark, "json", "shard LONG, id LONG"), table)
+        job.append(job.records(spark, "json", "shard LONG, id LONG"), table)
+        return []
 
     return write
 

@@ -1,15 +1,20 @@
 """The scripts of docs/guide/migrate.md and of the README run, and pairs of lines do the same."""
 
+import base64
 import re
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import duckdb
 import pytest
 
+from sparklet.events import parse_event
+from sparklet.events.sqs import joined
 from sparklet.pytest_plugin import SparkletJob
 from tests.functional.job.conftest import end_jvm
 from tests.functional.job.warm_jvm import WarmJvm
+from tests.unit.events import samples
 
 pytestmark = [pytest.mark.spark, pytest.mark.slow]
 
@@ -55,6 +60,20 @@ def test_a_script_of_spark_on_aws_lambda_runs_unchanged(sparklet_job: SparkletJo
     assert rows_in(tmp_path / "out") == [("north", "11"), ("south", "0")]
 
 
+def test_a_script_that_loops_over_records_gets_them_all(sparklet_job: SparkletJob, tmp_path: Path) -> None:
+    """As spark-on-aws-lambda's script for Kinesis does."""
+    place, bodies = {"OUTPUT_PATH": str(tmp_path / "out")}, [f'{{"shop": "{shop}", "amount": 1}}' for shop in "abc"]
+    records = [samples.kinesis(str(n), base64.b64encode(body.encode()).decode()) for n, body in enumerate(bodies)]
+    messages = [samples.sqs(str(n), body) for n, body in enumerate(bodies)]
+    script = written(tmp_path, of('event["Records"]'))
+
+    sparklet_job(script, event={"Records": records}, env=place)
+    (task,) = joined(parse_event({"Records": messages}))
+    sparklet_job(script, event=task.event, env=place)
+
+    assert rows_in(tmp_path / "out") == [(1, shop) for shop in "aabbcc"]
+
+
 def test_a_script_of_glue_runs_unchanged(sparklet_job: SparkletJob, tmp_path: Path) -> None:
     job = sparklet_job(written(tmp_path, of("awsglue")), {"a.csv": SALES})
 
@@ -76,5 +95,5 @@ def test_each_line_of_a_script_of_emr_does_what_its_pair_does(jvm: WarmJvm, tmp_
         assert rows_in(output) == [("north", "11")]
 
 
-def rows_in(folder: Path) -> list[tuple[str, ...]]:
+def rows_in(folder: Path) -> list[tuple[Any, ...]]:
     return duckdb.execute("FROM read_parquet(?) ORDER BY ALL", [f"{folder}/*.parquet"]).fetchall()

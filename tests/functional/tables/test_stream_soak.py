@@ -13,10 +13,11 @@ from tests.waiting import deadline_s
 BATCHES = 20
 
 
-@pytest.mark.nightly
 @pytest.mark.slow
-def test_killed_workers_lose_and_double_nothing(tmp_path: Path) -> None:
+@pytest.mark.parametrize("source", [pytest.param("kinesis", marks=pytest.mark.nightly), "sqs"])
+def test_killed_workers_lose_and_double_nothing(tmp_path: Path, source: str) -> None:
     command = [sys.executable, "-m", "benchmarks.stream_soak", "--formats", "delta,iceberg", "--seed", "18"]
+    command += ["--source", source]
     command += ["--batches", str(BATCHES), "--folder", str(tmp_path), "--killed", "0.15"]
 
     env = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
