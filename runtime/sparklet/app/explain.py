@@ -375,6 +375,7 @@ def _named(text: str, names: Mapping[str, str]) -> str:
 
 
 def first_object(at: Deployment, record: ShardRecord) -> str:
+    """A shard's first object; "" if its plan cannot be read."""
     try:
         return planned_shard(at, record).objects[0].name
     except (ObjectStoreError, PlanError, IndexError):

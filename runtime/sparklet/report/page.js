@@ -147,17 +147,20 @@ function ran() {
   ]);
 }
 
+// A table of texts: the first column heads its rows; numbers stand to the right.
+function grid(label, titles, lines, isText = (n) => n === 0) {
+  const cells = (tag, line) => line.map((each, n) => el(n ? tag : "th",
+    { scope: tag === "th" ? "col" : n ? null : "row", class: isText(n) ? "" : "number" }, each));
+  return el("div", { class: "scroll", tabindex: 0, role: "region", "aria-label": label }, el("table", {},
+    el("thead", {}, el("tr", {}, cells("th", titles))), el("tbody", {}, lines.map((line) => el("tr", {}, cells("td", line))))));
+}
+
 function costs() {
   const { status, estimate } = report, parts = Object.keys({ ...status.costs_usd, ...(estimate ? estimate.costs_usd : {}) });
-  const total = (of) => usd(Object.values(of).reduce((a, b) => a + b, 0));
-  const line = (name, cost, guess) => el("tr", {}, el("th", { scope: "row" }, name),
-    el("td", { class: "number" }, cost), estimate ? el("td", { class: "number" }, guess) : null);
+  const sides = [status, estimate].filter(Boolean).map((side) => side.costs_usd), sum = (of) => Object.values(of).reduce((a, b) => a + b, 0);
   return [
-    el("div", { class: "scroll", tabindex: 0, role: "region", "aria-label": "Cost by part" }, el("table", {},
-      el("thead", {}, el("tr", {}, el("th", { scope: "col" }, "part"), el("th", { scope: "col", class: "number" }, isOpen() ? "so far" : "cost"),
-        estimate ? el("th", { scope: "col", class: "number" }, "estimated") : null)),
-      el("tbody", {}, parts.map((part) => line(part, usd(status.costs_usd[part] || 0), estimate && usd(estimate.costs_usd[part] || 0))),
-        line("all", total(status.costs_usd), estimate && total(estimate.costs_usd))))),
+    grid("Cost by part", ["part", isOpen() ? "so far" : "cost", "estimated"].slice(0, 1 + sides.length), [
+      ...parts.map((part) => [part, ...sides.map((of) => usd(of[part] || 0))]), ["all", ...sides.map((of) => usd(sum(of)))]]),
     el("p", { class: "dim" }, `Included: ${status.cost_includes}. Not included: ${status.cost_excludes}.`,
       estimate ? ` Estimate: ${duration(estimate.shard_s)} a shard (${estimate.origin}), an end after ${duration(estimate.end_s)}.` : ""),
   ];
@@ -179,9 +182,8 @@ const SPARK = [["shard", count], ["stages", count], ["tasks", count], ["cpu_s", 
   ["memory_spilled_bytes", size], ["disk_spilled_bytes", size], ["records_read", count], ["records_written", count]];
 function sparkFigures() {
   const name = (text) => text.replace(/_(s|bytes)$/, "").replaceAll("_", " ");
-  return el("div", { class: "scroll", tabindex: 0, role: "region", "aria-label": "Spark's figures of the slowest and of failed shards" }, el("table", {},
-    el("thead", {}, el("tr", {}, SPARK.map(([key]) => el("th", { scope: "col", class: "number" }, name(key))))),
-    el("tbody", {}, report.spark.map((each) => el("tr", {}, SPARK.map(([key, form]) => el("td", { class: "number" }, form(each[key]))))))));
+  return grid("Spark's figures of the slowest and of failed shards", SPARK.map(([key]) => name(key)),
+    report.spark.map((each) => SPARK.map(([key, form]) => form(each[key]))), () => false);
 }
 
 // --- plots ---
@@ -357,19 +359,16 @@ function draw() {
 }
 function drawPlots() { return Promise.all([...document.querySelectorAll(".plot")].map((box) => box.draw())); }
 
-const LIST = ["run", "state", "shards", "succeeded", "failed", "open", "files", "size", "took", "created"];
 function listRuns(runs) {
-  const numbers = (run) => [run.shards == null ? "being planned" : count(run.shards), count(run.counts.succeeded), count(run.counts.failed),
-    run.counts.total ? count(run.counts.pending + run.counts.running) : "", count(run.objects), size(run.input_bytes),
-    run.ended ? duration(run.took_s) : `${duration(run.took_s)} so far`];
   const color = (state) => (["SUCCEEDED", "FAILED"].includes(state) ? state : "RUNNING");
+  const line = ({ counts, ...run }) => [el("a", { href: `?run=${encodeURIComponent(run.run_id)}` }, run.run_id),
+    el("span", { class: color(run.state) }, run.state.replaceAll("_", " ")), run.shards == null ? "being planned" : count(run.shards),
+    count(counts.succeeded), count(counts.failed), counts.total ? count(counts.pending + counts.running) : "", count(run.objects),
+    size(run.input_bytes), run.ended ? duration(run.took_s) : `${duration(run.took_s)} so far`, run.created];
+  const titles = ["run", "state", "shards", "succeeded", "failed", "open", "files", "size", "took", "created"];
   document.title = "Runs";
   byId("head").replaceChildren(el("h1", {}, "Runs"));
-  byId("main").replaceChildren(runs.length ? el("div", { class: "scroll", tabindex: 0, role: "region", "aria-label": "Runs" }, el("table", {},
-    el("thead", {}, el("tr", {}, LIST.map((name, n) => el("th", { scope: "col", class: n > 1 && n < 9 ? "number" : "" }, name)))),
-    el("tbody", {}, runs.map((run) => el("tr", {}, el("th", { scope: "row" }, el("a", { href: `?run=${encodeURIComponent(run.run_id)}` }, run.run_id)),
-      el("td", { class: color(run.state) }, run.state.replaceAll("_", " ")), numbers(run).map((text) => el("td", { class: "number" }, text)),
-      el("td", {}, run.created)))))) : el("p", {}, "No runs yet."));
+  byId("main").replaceChildren(runs.length ? grid("Runs", titles, runs.map(line), (n) => n < 2 || n > 8) : el("p", {}, "No runs yet."));
 }
 async function follow() {
   let next_s = 10;
