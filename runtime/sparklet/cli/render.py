@@ -101,10 +101,10 @@ def shards_table(records: Iterable[ShardRecord]) -> RenderableType:
     return table
 
 
-def object_table(found: ObjectStatus) -> RenderableType:
+def object_table(stack: OpenStack, run: Run, found: ObjectStatus) -> RenderableType:
     """An object's state for people: in full if one shard holds it, else a line for each shard."""
     if len(found.shards) == 1 and found.shards[0].record:
-        return _shard_facts(found.shards[0].record)
+        return _shard_facts(found.shards[0].record, run.output_uri.rstrip("/"), places_of(stack, run)[0].rstrip("/"))
     table = Table("shard", "holds", "state", "attempts", Column("cause", overflow="fold"), show_edge=False)
     for each in found.shards:
         state, attempts, cause = Text("not in the ledger yet"), 0, Text()
@@ -130,13 +130,13 @@ def _part_text(item: InputObject) -> str:
     return f"bytes {item.slice.start} to {item.slice.end}{version}"
 
 
-def _shard_facts(record: ShardRecord) -> RenderableType:
+def _shard_facts(record: ShardRecord, output: str, shown_output: str) -> RenderableType:
     facts = Facts()
     for name, value in shard_document(record).items():
         if value not in (None, []):
             style = STYLES.get(record.state, "") if name == "state" else ""
             earlier = "earlier " if name.startswith("error") and record.state is ShardState.SUCCEEDED else ""
-            shown = ", ".join(value) if isinstance(value, list) else str(value)
+            shown = ", ".join(value).replace(output, shown_output) if isinstance(value, list) else str(value)
             facts.add_row(earlier + name.replace("_", " "), Text(shown, style=style))
     return facts
 

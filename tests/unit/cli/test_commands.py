@@ -523,6 +523,21 @@ def test_the_status_of_a_sliced_object_is_shown_slice_by_slice(terminal: Termina
     assert f"lies in {len(document['shards'])} shards" in told.out and "bytes 0 to" in told.out
 
 
+def test_an_objects_output_is_where_its_user_has_it(terminal: Terminal) -> None:
+    terminal.world.put(1)
+
+    def work(number: int) -> ShardResult:
+        run = terminal.world.ledger.runs.get(RUN)
+        return ShardResult(rows=1, outputs=(f"{run.output_uri}{run.shard_prefix}{number:06d}",))
+
+    terminal.do = work
+    terminal.types("run", SCRIPT, "-i", SOURCE, "-o", "out", "--run-id", RUN)
+
+    told = terminal.types("status", RUN, "--object", f"{SOURCE}00000.csv")
+
+    assert f" {Path.cwd()}/out/shard={RUN}_" in told.out and "s3://" not in told.out
+
+
 def test_a_skipped_object_is_shown_with_its_reason(terminal: Terminal) -> None:
     terminal.world.put(1)
     terminal.world.store.put(f"{SOURCE}nothing.csv", b"")

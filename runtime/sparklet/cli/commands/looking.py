@@ -56,7 +56,7 @@ def status(
     screen, figures = Screen(selection.as_json), load_prices(prices)
     with open_stack(selection, screen, reading=compare, looking=not compare) as stack:
         if object_uri:
-            _show_object(screen, run_id, object_status(stack.at, run_id, _stored(stack, run_id, object_uri)))
+            _show_object(screen, stack, run_id, object_status(stack.at, run_id, _stored(stack, run_id, object_uri)))
             return
         view = view_run(stack, stack.at.ledger.runs.get(run_id), figures)
         records = list(stack.at.ledger.shards.list(run_id)) if shards else None
@@ -214,12 +214,13 @@ def _stored(stack: OpenStack, run_id: str, given: str) -> str:
     return stored_uri(Path(given).resolve(), local_inputs(stack, run_id)) or given
 
 
-def _show_object(screen: Screen, run_id: str, found: ObjectStatus) -> None:
+def _show_object(screen: Screen, stack: OpenStack, run_id: str, found: ObjectStatus) -> None:
     if not found.shards and not found.left_out:
         why = "it did not exist when the run was planned, or a pattern left it out"
         raise PlanError(f"{found.uri} is in no shard of {run_id}; {why}")
     left_out = f"{found.uri} was left out of {run_id}: {'; '.join(dict.fromkeys(found.left_out))}"
-    screen.result(object_document(found), object_table(found) if found.shards else left_out)
+    table = object_table(stack, stack.at.ledger.runs.get(run_id), found) if found.shards else left_out
+    screen.result(object_document(found), table)
 
 
 def _show_lines(stack: OpenStack, reader: LogReader, as_json: bool, follow: bool) -> int:
