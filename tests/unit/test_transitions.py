@@ -134,6 +134,33 @@ def test_a_look_at_what_was_not_presumed_fails() -> None:
         str(record.attempts + 1)
 
 
+def test_the_time_of_each_attempt_is_kept_once() -> None:
+    """Neither what a shard waits nor what moves its times changes what its attempts took."""
+
+    def at(step: Callable[..., ShardRecord | None], *what: object) -> None:
+        nonlocal record
+        found = step(record, *what)
+        assert found
+        record = found
+
+    def claims(attempt_id: str, now_s: float, generation: int = 0) -> None:
+        at(lambda *it: transitions.claim(*it).record, replace(REF, generation=generation), attempt_id, now_s, 16.0, 3)
+
+    record = ShardRecord("run-1", 3, "part", 0, 9, 1, 1)
+    claims("a", 10.0)
+    at(transitions.release, "a", 15.0, FAILURE)
+    at(transitions.count_requeue, 115.0, False, "")
+    claims("b", 165.0)
+    at(transitions.expire, 190.0, 3, "")  # its worker was lost, which is noticed after 25 s
+    claims("c", 200.0)
+    at(transitions.fail, "c", 203.0, FAILURE)
+    at(transitions.redrive, 300.0, 1, "", 0)
+    claims("d", 400.0, generation=1)
+    at(transitions.succeed, "d", 402.0, RESULT)
+
+    assert (record.worked_s, record.took_s) == (5 + 25 + 3, 2)
+
+
 def test_what_a_shards_life_costs_in_write_units() -> None:
     """As before transitions were pure: put 2, claim 3, renewal 1, win 1, success 2."""
     ledger = Counted()

@@ -22,12 +22,10 @@ from sparklet.ports import Ledger
 FREE_SCRATCH_BYTES = 512 * MIB
 MAX_RUNS_SEARCHED = 300  # for one of the same name, newest first
 MAX_SHARDS_AVERAGED = 200
-COST_INCLUDES = (
-    "the seconds of each shard's last attempt in Lambda and in engines, requests, messages or states, ledger and S3"
-)
+COST_INCLUDES = "the seconds of all attempts in Lambda and in engines, requests, messages or states, ledger and S3"
 COST_EXCLUDES = (
-    "cold starts, planner, checker and state machine, starts of engines' workers, clusters, attempts before a move to "
-    "an engine, earlier generations, storage, transfer, logs"
+    "cold starts, planner, checker and state machine, starts of engines' workers, clusters, requests of attempts "
+    "before a move to an engine and in earlier generations, storage, transfer, logs"
 )
 _SHIPPED = Path(__file__).with_name("prices.toml")
 _DIVISORS = ("assumptions.planned_a_s", "assumptions.task_bytes_a_s")
@@ -203,15 +201,10 @@ def added(costs: Iterable[Mapping[str, float]]) -> dict[str, float]:
     return total
 
 
-def costs_so_far(
-    found: Observation, dispatch: Dispatch, size: WorkerSize, prices: Prices, *, at_most: bool = False
-) -> dict[str, float]:
-    """US dollars that a run's attempts have cost so far, by item; ``at_most`` with those of which no time is known."""
-    costs = []
-    for engine, w in found.work.items():
-        more_s = min(w.untimed_most_s, math.inf if engine else w.untimed * size.timeout_s) if at_most else 0.0
-        costs.append(work_costs(dispatch, w.known_s + more_s, Load(w.attempts, w.files), size, prices, engine))
-    return added(costs)
+def costs_so_far(found: Observation, dispatch: Dispatch, size: WorkerSize, prices: Prices) -> dict[str, float]:
+    """US dollars that a run's attempts have cost so far, by item."""
+    work = found.work.items()
+    return added(work_costs(dispatch, w.known_s, Load(w.attempts, w.files), size, prices, e) for e, w in work)
 
 
 def work_costs(

@@ -61,8 +61,6 @@ def result_document(stack: OpenStack, run: Run, summary: Summary) -> dict[str, A
         "attempts": summary.attempts,
         "came_back_unrun": summary.unrun,
         "task_s": round(summary.task_s, 3),
-        "untimed_attempts": summary.untimed,
-        "untimed_s_at_most": round(summary.untimed_most_s, 3),
         "duration_s": round(summary.duration_s, 3),
         "waited_s": round(summary.waited_s, 3),
         "output": output,

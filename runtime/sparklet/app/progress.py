@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from sparklet.app.explain import FailureGroup, count_failure
 from sparklet.ledger.rules import lost_worker
 from sparklet.model import Run, ShardRecord, ShardState
-from sparklet.runs.summary import Summary, untimed_of
+from sparklet.runs.summary import Summary
 
 SLOWEST = 5
 PACE_S = 60.0  # the current pace is that of the last minute, or of the time of three shards
@@ -33,11 +33,9 @@ class Pace:
 class Work:
     """What one kind of worker has done in this generation."""
 
-    known_s: float = 0.0  # of the last attempts, also those that run
+    known_s: float = 0.0  # of all attempts, also those that run
     attempts: int = 0
     files: int = 0  # that these were given
-    untimed: int = 0  # attempts before those, see ``untimed_of``
-    untimed_most_s: float = 0.0
 
 
 @dataclass(slots=True)
@@ -64,12 +62,12 @@ class Observation:
         work = self.work.setdefault(record.engine, Work())
         work.attempts += record.attempts
         work.files += record.attempts * record.object_count
-        untimed, most_s = untimed_of(record, self.summary.created_s)
-        work.untimed, work.untimed_most_s = work.untimed + untimed, work.untimed_most_s + most_s
+        earlier = work if record.attempts > 1 else self.work[""]  # it came from a function
+        earlier.known_s += record.worked_s
+        work.known_s += seconds_of(record, self.now_s)
         if record.state is ShardState.PENDING or not record.attempts:
             return
         took_s = seconds_of(record, self.now_s)
-        work.known_s += took_s
         if record.state is ShardState.RUNNING:
             _keep(self._longest, took_s, record)
             return
@@ -121,7 +119,7 @@ def observe(
 
 def seconds_of(record: ShardRecord, now_s: float) -> float:
     """What a shard's last attempt took, or has taken so far."""
-    return record.took_s if record.state.ended else max(0.0, now_s - record.started_s)
+    return max(0.0, now_s - record.started_s) if record.state is ShardState.RUNNING else record.took_s
 
 
 def _keep(heap: list[tuple[float, int, ShardRecord]], took_s: float, record: ShardRecord) -> None:

@@ -28,7 +28,6 @@ class RunView:
     run: Run
     found: Observation
     costs: Mapping[str, float]  # so far, US dollars
-    most_usd: float  # all of them, with what attempts whose times are not known may have cost
     local: bool  # whether these are what AWS would charge
     driver: ExecutionStatus | None  # its newest execution from a command line, if known
     failed_executions: tuple[Mapping[str, Any], ...]  # as the state machines recorded them
@@ -47,7 +46,6 @@ class RunView:
             "longest_running": [_slow_document(record, now_s) for record in self.found.longest],
             "lost_workers": [{"shard": number, "since": since} for number, since in self.found.lost],
             "cost_usd": round(sum(self.costs.values()), 6),
-            "cost_usd_at_most": round(self.most_usd, 6),
             "costs_usd": {what: round(cost, 6) for what, cost in self.costs.items()},
             "cost_includes": COST_INCLUDES,
             "cost_excludes": COST_EXCLUDES,
@@ -73,7 +71,6 @@ def view_run(
         run=run,
         found=found,
         costs=costs_so_far(found, run.dispatch, stack.size, prices),
-        most_usd=sum(costs_so_far(found, run.dispatch, stack.size, prices, at_most=True).values()),
         local=stack.state is not None,
         driver=driver,
         failed_executions=tuple(islice(recorded_failures(stack, run), MAX_FAILED_EXECUTIONS)),

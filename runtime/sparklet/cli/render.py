@@ -154,12 +154,9 @@ def summary_table(stack: OpenStack, run: Run, summary: Summary, view: RunView | 
     if summary.unrun:
         messages = count_text(summary.unrun, "message")
         facts.add_row("redelivered", f"{messages} without an attempt, from the dead-letter queue; each was sent again")
-    began, who = ("last attempts", "they") if summary.untimed else ("first shard", "the shards")
-    waited = f"{duration_text(summary.waited_s)} until the {began} began"
-    worked = f"{who} worked {duration_text(summary.task_s)} in all"
-    if summary.untimed:
-        at_most = f"at most {duration_text(summary.untimed_most_s)} in all"
-        worked += f", and {count_text(summary.untimed, 'earlier one')} {at_most}, which nobody measured"
+    waited = f"{duration_text(summary.waited_s)} until the first shard began"
+    worked = f"the shards worked {duration_text(summary.task_s)} in all"
+    worked += f", {duration_text(summary.repeated_s)} of it in vain" if summary.repeated_s else ""
     facts.add_row("time", f"{duration_text(summary.duration_s)}, of which {waited}; {worked}")
     if summary.state.ended:
         facts.add_row("manifest", Text(on_disk(stack, manifest), no_wrap=True))
@@ -213,9 +210,8 @@ def _add_pace(facts: Facts, view: RunView) -> None:
 
 def _add_cost(facts: Facts, view: RunView) -> None:
     where = " (on AWS)" if view.local else ""
-    known, most = usd_text(sum(view.costs.values())), usd_text(view.most_usd)
-    about = f"about {known}" if known == most else f"{known} to {most}"
-    facts.add_row("cost so far", f"{about}{where}: {_costs_text(view.costs)}")
+    about = usd_text(sum(view.costs.values()))
+    facts.add_row("cost so far", f"about {about}{where}: {_costs_text(view.costs)}")
 
 
 def _add_what_drives(facts: Facts, view: RunView) -> None:

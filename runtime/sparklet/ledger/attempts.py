@@ -71,7 +71,7 @@ class Attempts:
         if engine or ref.generation:
             return (self._read(ref.run_id, ref.shard),)
         planned = {"state": ShardState.PENDING, "generation": 0, "engine": ""}
-        fresh = {"revision": 1, "attempts": 0, "attempt_id": "", "split": ""}
+        fresh = {"revision": 1, "attempts": 0, "attempt_id": "", "split": "", "started_s": 0.0}
         return items.presumed_shard(ref.run_id, ref.shard, **planned, **fresh), *planned
 
     def renew(

@@ -62,9 +62,9 @@ def claim(
     if refused := rules.refusal(record, ref, attempt_id, now_s, engine):
         return refused
     if record.attempts >= max_attempts:
-        after = _exhausted(record, rules.exhausted_failure(record), escalate, now_s)
+        after = _exhausted(_timed(record), rules.exhausted_failure(record), escalate, now_s)
         return Claim(ClaimStatus.EXHAUSTED if after.state.ended else ClaimStatus.HELD, after)
-    taken = replace(record, attempts=record.attempts + 1, attempt_id=attempt_id, taken_from=record.state)
+    taken = replace(_timed(record), attempts=record.attempts + 1, attempt_id=attempt_id, taken_from=record.state)
     taken = replace(taken, state=RUNNING, lease_end_s=now_s + lease_s, changed_s=now_s, started_s=now_s)
     return Claim(ClaimStatus.GRANTED, replace(taken, log_stream=rules.cut(log_stream, rules.LOG_STREAM_BYTES)))
 
@@ -136,20 +136,20 @@ def count_requeue(record: ShardRecord, now_s: float, unrun: bool, task_id: str) 
     """PENDING, and given out again."""
     if record.state is not PENDING or record.split:
         return None
-    counted = replace(record, requeues=record.requeues + 1, unrun=record.unrun + unrun, changed_s=now_s)
+    counted = replace(_timed(record), requeues=record.requeues + 1, unrun=record.unrun + unrun, changed_s=now_s)
     return replace(counted, task_id=task_id or record.task_id)
 
 
 def abandon(record: ShardRecord, now_s: float, failure: Failure) -> ShardRecord | None:
     """PENDING → FAILED."""
-    return _ended(record, FAILED, failure, now_s) if record.state is PENDING else None
+    return _ended(_timed(record), FAILED, failure, now_s) if record.state is PENDING else None
 
 
 def redrive(record: ShardRecord, now_s: float, generation: int, engine: str, isolate: int) -> ShardRecord | None:
     """FAILED → PENDING in a later generation."""
     if record.state is not FAILED or record.generation >= generation:
         return None
-    fresh = _anew(record, engine or record.engine)
+    fresh = _timed(_anew(record, engine or record.engine))
     return replace(fresh, state=PENDING, generation=generation, isolate=isolate, changed_s=now_s)
 
 
@@ -176,6 +176,14 @@ def _ended(record: ShardRecord, state: ShardState, failure: Failure, now_s: floa
     kept = rules.bounded_failure(failure)
     record = replace(record, state=state, split=split, changed_s=now_s)
     return replace(record, error_class=kept.error_class, error_message=kept.message)
+
+
+def _timed(record: ShardRecord) -> ShardRecord:
+    """With its last attempt's time kept, before the times by which it is known change."""
+    if not record.started_s:
+        return record
+    ended_s = record.lease_end_s if record.state is RUNNING else record.changed_s
+    return replace(record, worked_s=record.worked_s + max(0.0, ended_s - record.started_s), started_s=0.0)
 
 
 def _anew(record: ShardRecord, engine: str) -> ShardRecord:

@@ -309,7 +309,8 @@ class ShardRecord:
     winner: str = ""  # the attempt whose staged output is published; named once, for good
     lease_end_s: float = 0.0
     changed_s: float = 0.0  # when the state last changed, or a message was last sent again
-    started_s: float = 0.0  # when the last attempt was claimed
+    started_s: float = 0.0  # when the last attempt was claimed; 0: there is none, or ``worked_s`` has its time
+    worked_s: float = 0.0  # what attempts before the last one took, also those of earlier generations and engines
     error_class: str = ""  # of the last attempt that did not succeed
     error_message: str = ""
     rows: int | None = None
@@ -326,8 +327,8 @@ class ShardRecord:
 
     @property
     def took_s(self) -> float:
-        """What the last attempt took, once the shard has ended."""
-        return max(0.0, self.changed_s - self.started_s)
+        """What the last attempt took, once it has ended."""
+        return max(0.0, self.changed_s - self.started_s) if self.started_s else 0.0
 
     @property
     def unclaimed(self) -> int:

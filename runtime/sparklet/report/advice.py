@@ -212,11 +212,11 @@ def retries(of: Measured) -> Advised:
     attempts, ended = sum(each.attempts for each in of.view.found.work.values()), of.ended
     if not ended:
         return Advised("Retries", "unknown", "no shard has ended")
-    again = of.view.found.summary.untimed
+    again = attempts - ended - of.view.found.summary.counts.running
     text = f"{again} of {attempts} attempts were repeated ones"
     if again <= REPEATED * ended:
         return Advised("Retries", "fine", text)
-    text += f", and took up to {duration_text(of.view.found.summary.untimed_most_s)}, which nobody measured"
+    text += f", and {duration_text(of.view.found.summary.repeated_s)} were in vain"
     remedy = f"see why: sparklet explain {of.run.run_id}, and the causes of retried shards in the table below"
     return Advised("Retries", "act", text, remedy)
 

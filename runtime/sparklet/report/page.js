@@ -21,7 +21,6 @@ function el(tag, attributes, ...children) {
 const count = (n) => (n == null ? "" : n.toLocaleString("en"));
 const counted = (n, what) => `${count(n)} ${what}${n === 1 ? "" : "s"}`;
 const usd = (n) => (n == null ? "" : n >= 1 ? `$${n.toFixed(2)}` : n === 0 ? "$0" : n < 1e-4 ? "< $0.0001" : `$${n.toFixed(4)}`);
-const fromTo = (least, most) => (least === most ? least : `${least} to ${most}`);
 const percent = (n) => `${Math.round(100 * n)} %`;
 function duration(s) {
   if (s == null) return "";
@@ -64,6 +63,7 @@ function readRows() {
     row.first = !firsts.has(row.worker);
     firsts.add(row.worker);
   }
+  if (rows.some((row) => row.state === "SPLIT") && !STATES.includes("SPLIT")) { STATES.push("SPLIT"); stateScale.range.push("--SPLIT"); }
   columns = COLUMNS.filter(([name]) => rows.some((row) => row[name] != null && row[name] !== ""));
   end = Math.max(1, ...rows.map((row) => row.ended || 0).filter(Number.isFinite));
 }
@@ -92,7 +92,7 @@ function head() {
     live ? el("a", { href: "?" }, "All runs") : null,
     el("h1", {}, run.id),
     el("p", { role: live ? "status" : null }, el("span", { class: `state ${color}` }, status.state.replaceAll("_", " ")),
-      ` · ${counted(total, "shard")}: ${states}${left} · ${took} · ${fromTo(usd(status.cost_usd), usd(status.cost_usd_at_most))}`,
+      ` · ${counted(total, "shard")}: ${states}${left} · ${took} · ${usd(status.cost_usd)}`,
       report.worker.local ? " (what Lambda would charge)" : ""),
     isOpen() ? el("progress", { "aria-label": "shards that have ended", max: run.shards || 1,
       value: run.shards == null ? null : String(shards.succeeded + shards.failed) }) : null,
@@ -140,8 +140,7 @@ function ran() {
     ["input", `${counted(status.objects, "object")}, ${size(status.input_bytes)}: ${[...status.inputs, ...status.lists].join(", ")}`],
     ["left out", Object.entries(status.skipped).map(([why, n]) => (n ? `${count(n)} ${why}` : why)).join(", ")],
     ["written", size(status.output_bytes)], ["afterwards", after.join("; ")],
-    ["attempts", `${count(status.attempts)}; the last ones worked ${duration(status.task_s)}` + (status.untimed_attempts
-      ? `, ${counted(status.untimed_attempts, "earlier one")} at most ${duration(status.untimed_s_at_most)}, which nobody measured` : "")],
+    ["attempts", `${count(status.attempts)}; they worked ${duration(status.task_s)}`],
     ["driven by", `${status.dispatch}${report.worker.local ? ", on this machine" : ""}; ${count(report.worker.memory_mb)} MB a function`],
     ["versions", Object.entries(report.versions).map(([name, value]) => `${name} ${value}`).join(", ")],
   ]);
@@ -203,7 +202,7 @@ const stateColor = { field: "state", type: "nominal", title: null, scale: stateS
 
 function progress() {
   const weight = report.shard_table.count / Math.max(1, rows.filter((row) => row.sampled).length);
-  const fair = rows.filter((row) => row.sampled), step = end / BINS, states = [], pace = [];
+  const fair = rows.filter((row) => row.sampled && row.state !== "SPLIT"), step = end / BINS, states = [], pace = [];
   for (let bin = 0; bin <= BINS; bin++) {
     const at = bin * step, n = Object.fromEntries(STATES.map((state) => [state, 0]));
     for (const row of fair) {

@@ -169,7 +169,7 @@ def _entry(record: ShardRecord) -> dict[str, Any]:
         entry |= {"Output": json.dumps(output, separators=(",", ":")), "OutputDetails": {"Included": True}}
     if record.state is ShardState.FAILED:
         entry |= {"Error": record.error_class, "Cause": record.error_message}
-    if record.attempts:
+    if record.started_s:
         entry |= {"StartDate": _date(record.started_s)}
     if record.state.ended:
         entry |= {"StopDate": _date(record.changed_s)}

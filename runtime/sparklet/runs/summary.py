@@ -44,9 +44,8 @@ class Summary:
     silent_shards: int = 0  # succeeded shards that reported no rows
     attempts: int = 0  # in the last generation of each shard
     unrun: int = 0  # dead-letter messages without an attempt, which were sent again
-    task_s: float = 0.0  # time of the last attempts of ended shards, added up
-    untimed: int = 0  # attempts before those, of which the ledger keeps no times
-    untimed_most_s: float = 0.0  # what they took at most
+    task_s: float = 0.0  # time of all attempts that have ended, added up
+    repeated_s: float = 0.0  # of these, the ones after which another one came
     all_causes: dict[str, Cause] = field(default_factory=dict)
     drift: str = ""  # how shards that succeeded wrote different columns to one output; see runs.drift
     in_engines: Counter[str] = field(default_factory=Counter)  # classes of failures there, in this generation
@@ -59,17 +58,17 @@ class Summary:
     def add(self, record: ShardRecord) -> None:
         """Count one shard."""
         self.states[record.state] += 1
-        if record.state is not ShardState.SPLIT:  # of such only its attempts count
+        if record.state is ShardState.SPLIT:  # of such only its attempts count
+            self.repeated_s += record.took_s
+        else:
             self.objects += record.object_count
             self.input_bytes += record.size_bytes
         self.attempts += record.attempts
         self.unrun += record.unrun
         self.changed_s = max(self.changed_s, record.changed_s)
-        self.first_s = min(self.first_s, record.started_s or inf)
-        untimed, most_s = untimed_of(record, self.created_s)
-        self.untimed, self.untimed_most_s = self.untimed + untimed, self.untimed_most_s + most_s
-        if record.state.ended and record.attempts:
-            self.task_s += record.took_s
+        self.first_s = min(self.first_s, record.started_s - record.worked_s if record.started_s else inf)
+        self.repeated_s += record.worked_s
+        self.task_s += record.worked_s + (record.took_s if record.state is not ShardState.RUNNING else 0.0)
         if record.state is ShardState.SUCCEEDED:
             self.rows = plus(self.rows, record.rows)
             self.output_bytes = plus(self.output_bytes, record.output_bytes)
@@ -101,13 +100,6 @@ class Summary:
     def waited_s(self) -> float:
         """The part of it until the first attempt known began."""
         return max(0.0, min(self.first_s, self.changed_s) - self.created_s)
-
-
-def untimed_of(record: ShardRecord, created_s: float) -> tuple[int, float]:
-    """A shard's attempts of which the ledger keeps no times, and the seconds that they took at most."""
-    waits = record.state is ShardState.PENDING
-    count, end_s = record.attempts - (not waits), record.changed_s if waits else record.started_s
-    return (count, max(0.0, end_s - created_s)) if count > 0 else (0, 0.0)
 
 
 def summarize(at: Deployment, run: Run, state: RunState | None = None) -> Summary:

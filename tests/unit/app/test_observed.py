@@ -66,23 +66,20 @@ def test_the_slowest_of_all_and_those_longest_at_work_are_named() -> None:
     assert found.longest[0].log_stream == "log-200"
 
 
-def test_attempts_without_a_time_are_told_with_their_bound() -> None:
-    # three attempts took 29 s, of which the ledger has the last one's; another shard waits for its second attempt
+def test_all_attempts_count() -> None:
+    # three attempts took 29 s; another shard waits for its second attempt, one for what an engine does after a function
     found = seen(
-        shard(0, ShardState.SUCCEEDED, 9_028.1, 0.9, attempts=3),
+        replace(shard(0, ShardState.SUCCEEDED, 9_028.1, 0.9, attempts=3), worked_s=28.1),
         shard(1, ShardState.PENDING, 9_001, 5),
         shard(2, ShardState.RUNNING, 9_980),
         shard(3, ShardState.FAILED, attempts=0),
+        replace(shard(4, ShardState.SUCCEEDED, 9_000, 100), engine="fargate", worked_s=900.0),
     )
-    work, summary = found.work[""], found.summary
 
-    assert (work.known_s, work.untimed_most_s) == pytest.approx((20.9, 28.1 + 6))
-    assert (work.attempts, work.untimed) == (5, 3)
-    assert (summary.untimed, summary.untimed_most_s) == (work.untimed, work.untimed_most_s)
-    least, most = (costs_so_far(found, Dispatch.QUEUE, WorkerSize(), PRICES, at_most=each) for each in (False, True))
-    assert most["lambda"] - least["lambda"] == pytest.approx(34.1 * (least["lambda"] - 5 * 2e-7) / 20.9)
-    short = costs_so_far(found, Dispatch.QUEUE, WorkerSize(timeout_s=2), PRICES, at_most=True)
-    assert short["lambda"] - least["lambda"] == pytest.approx(6 * (least["lambda"] - 5 * 2e-7) / 20.9)
+    assert {engine: work.known_s for engine, work in found.work.items()} == pytest.approx(
+        {"": 29 + 5 + 20 + 900, "fargate": 100}
+    )
+    assert (found.summary.task_s, found.summary.repeated_s) == pytest.approx((29 + 5 + 1000, 928.1))
 
 
 def test_what_functions_and_engines_did_is_counted_apart() -> None:

@@ -137,11 +137,12 @@ def test_a_shard_near_its_timeout_is_named(terminal: Terminal) -> None:
     assert said(terminal, 30, lasting(600.0), timeout_s=900)["NearTimeout"]["verdict"] == "fine"
 
 
-def test_repeated_attempts_are_counted_with_their_cost(terminal: Terminal) -> None:
+def test_repeated_attempts_are_counted_with_their_time(terminal: Terminal) -> None:
     def change(record: ShardRecord) -> ShardRecord:
-        return replace(record, attempts=2 if record.number < 10 else 1, error_class=LEASE_EXPIRED)
+        again = record.number < 10
+        return replace(record, attempts=1 + again, worked_s=9.0 * again, error_class=LEASE_EXPIRED)
 
     found = said(terminal, 40, change)["Retries"]
 
     assert found["verdict"] == "act" and "10 of 50" in found["finding"]
-    assert "nobody measured" in found["finding"] and found["saves_usd"] is None
+    assert "and 1 min 30 s were in vain" in found["finding"] and found["saves_usd"] is None
