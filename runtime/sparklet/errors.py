@@ -122,6 +122,10 @@ class ScriptFetchError(ScriptError):
         self.retryable = retryable
 
 
+class MixedInputsError(ScriptError):
+    """A script wrote rows of several inputs, or of none, to one file, and each is to have an output of its own."""
+
+
 class ScriptFailedError(ScriptError):
     """The script ran and exited with a code other than 0, or minus the signal's number if a signal ended it.
 

@@ -144,22 +144,15 @@ class Estimate:
 
 @dataclass(frozen=True, slots=True)
 class Load:
-    """What shards have to do together: their price and their time follow from it, see ``shard_s``."""
+    """What shards have to do together: their price and their time follow from it."""
 
     shards: int
     files: int = 0  # that they read; 0: one each
     size_bytes: int = 0  # in these
     outputs: int = 0  # files that they publish; 0: one each
 
-    def shard_s(self, prices: Prices) -> float:
-        """The time of one of them, as it is assumed where nothing was measured."""
-        if not self.shards:
-            return prices["assumptions.task_fixed_s"]
-        read_s = self.size_bytes / self.shards / prices["assumptions.task_bytes_a_s"]
-        return prices["assumptions.task_fixed_s"] + self.files_s(prices) + read_s
-
     def files_s(self, prices: Prices) -> float:
-        """The part of it that is for further files, read and published."""
+        """The time in one of them for further files, read and published."""
         more, more_outputs = (max(0.0, count / max(1, self.shards) - 1) for count in (self.files, self.outputs))
         return more * prices["assumptions.task_file_s"] + more_outputs * prices["assumptions.task_output_s"]
 
@@ -201,10 +194,13 @@ def added(costs: Iterable[Mapping[str, float]]) -> dict[str, float]:
     return total
 
 
-def costs_so_far(found: Observation, dispatch: Dispatch, size: WorkerSize, prices: Prices) -> dict[str, float]:
+def costs_so_far(found: Observation, run: Run, size: WorkerSize, prices: Prices) -> dict[str, float]:
     """US dollars that a run's attempts have cost so far, by item."""
-    work = found.work.items()
-    return added(work_costs(dispatch, w.known_s, Load(w.attempts, w.files), size, prices, e) for e, w in work)
+    costs = []
+    for engine, w in found.work.items():
+        load = Load(w.attempts, w.files, outputs=w.files if run.options.output_per else 0)
+        costs.append(work_costs(run.dispatch, w.known_s, load, size, prices, engine))
+    return added(costs)
 
 
 def work_costs(
@@ -223,8 +219,7 @@ def work_costs(
     ledger_reads = tasks * prices["assumptions.ledger_reads_a_shard"]
     files, outputs = max(tasks, load.files), max(tasks, load.outputs)
     s3_puts = tasks * prices["assumptions.s3_puts_a_shard"] + outputs * prices["assumptions.s3_puts_an_output"]
-    s3_gets = tasks * prices["assumptions.s3_gets_a_shard"] + outputs * prices["assumptions.s3_gets_an_output"]
-    s3_gets += files * prices["assumptions.s3_gets_a_file"]
+    s3_gets = tasks * prices["assumptions.s3_gets_a_shard"] + files * prices["assumptions.s3_gets_a_file"]
     lambda_costs = {"dispatch": tasks * handed_out, "lambda": task_s * second + tasks * prices["prices.lambda_request"]}
     return {
         **({engine: task_s * prices.hour_of(engine, size.architecture) / 3600} if engine else lambda_costs),
@@ -248,10 +243,10 @@ def shard_time(ledger: Ledger | None, name: str, load: Load, prices: Prices, bef
         ):
             return found
     fixed_s, bytes_a_s = prices["assumptions.task_fixed_s"], prices["assumptions.task_bytes_a_s"]
-    files_s = load.files_s(prices)
-    files = f", {files_s:,.1f} s for {load.files / max(1, load.shards):,.0f} files" if files_s else ""
-    read = f"{load.size_bytes / max(1, load.shards) / MIB:,.1f} MiB at {bytes_a_s / 1e6:g} MB/s"
-    return ShardTime(load.shard_s(prices), f"assumed: {fixed_s:g} s{files}, and {read}")
+    files_s, files, size_bytes = load.files_s(prices), *(n / max(1, load.shards) for n in (load.files, load.size_bytes))
+    of_files = f", {files_s:,.1f} s for {files:,.0f} files" if files_s else ""
+    origin = f"assumed: {fixed_s:g} s{of_files}, and {size_bytes / MIB:,.1f} MiB at {bytes_a_s / 1e6:g} MB/s"
+    return ShardTime(fixed_s + files_s + size_bytes / bytes_a_s, origin)
 
 
 def scaled_shard_s(measured_s: float, measured: Load, load: Load, prices: Prices) -> float:
@@ -268,8 +263,8 @@ def _measured(ledger: Ledger, run: Run, load: Load, prices: Prices) -> ShardTime
     if not records:
         return None
     mean_s = sum(record.took_s for record in records) / len(records)
-    sums = (sum(getattr(record, name) for record in records) for name in ("object_count", "size_bytes"))
-    measured = Load(len(records), *sums)
+    files, size_bytes = (sum(getattr(each, name) for each in records) for name in ("object_count", "size_bytes"))
+    measured = Load(len(records), files, size_bytes, files if run.options.output_per else 0)
     seconds = scaled_shard_s(mean_s, measured, load, prices)
     of, to = (each.size_bytes / max(1, each.shards) / MIB for each in (measured, load))
     scaled = f", from {of:,.1f} to {to:,.1f} MiB a shard" if round(seconds, 6) != round(mean_s, 6) else ""

@@ -36,15 +36,6 @@ ONE_VCPU_MB, MIN_SAVED_BY_LESS = 1769, 0.1  # of the cost: worth a line
 PACKED = RunOptions()  # shards as they are packed by default
 
 
-class Smaller(NamedTuple):
-    """The same plan with functions of one vCPU."""
-
-    memory_mb: int
-    shard_s: float
-    cost_usd: float
-    end_s: float
-
-
 class Route(NamedTuple):
     """What functions, or an engine's workers, do of a plan."""
 
@@ -66,7 +57,7 @@ class PlanEstimate:
     too_slow: str  # a warning if shards would exceed the timeout
     dear: str  # a warning if packing the files would save much
     routes: tuple[Route, ...] = ()  # if an engine does shards
-    smaller: Smaller | None = None  # if that is cheaper
+    smaller: Estimate | None = None  # with one vCPU, if that is cheaper
     bad_input: str = ""  # what one costs at most, with --isolate
 
     def document(self) -> dict[str, Any]:
@@ -84,7 +75,12 @@ class PlanEstimate:
             "measured_in": self.time.run_id or None,
             "bad_input": self.bad_input or None,
             "routes": [each._asdict() for each in self.routes],
-            "smaller": self.smaller and self.smaller._asdict(),
+            "with_one_vcpu": self.smaller
+            and {
+                "memory_mb": ONE_VCPU_MB,
+                "cost_usd": round(self.smaller.cost, 6),
+                "end_s": round(self.smaller.end_s, 1),
+            },
             "prices": {"from": self.prices.dates[0], "to": self.prices.dates[1], "corrected": self.prices.corrected},
         }
 
@@ -135,7 +131,8 @@ def estimate_plan(
     if cap := options.max_concurrency:
         size = replace(size, concurrency=min(size.concurrency, cap), map_concurrency=min(size.map_concurrency, cap))
     apart, apart_bytes = sum(each.shards for each in routed), sum(each.size_bytes for each in routed)
-    load = Load(shards - apart, max(0, objects - apart), size_bytes - apart_bytes)
+    files = max(0, objects - apart)
+    load = Load(shards - apart, files, size_bytes - apart_bytes, files if options.output_per else 0)
     auto, why = automatic_mode(load.shards)
     time = shard_time(ledger, name, load, prices)
     found = estimate(Dispatch.QUEUE, load, time.seconds, size, prices)
@@ -194,13 +191,11 @@ def _bad_input(load: Load, shard_s: float, size: WorkerSize, prices: Prices) -> 
     return f"{attempts} attempts more at most, {usd_text(cost_usd)}"
 
 
-def _smaller(load: Load, shard_s: float, cost_usd: float, size: WorkerSize, prices: Prices) -> Smaller | None:
+def _smaller(load: Load, shard_s: float, cost_usd: float, size: WorkerSize, prices: Prices) -> Estimate | None:
     """The plan with one vCPU, if that is cheaper: what a shard takes whatever it holds hardly needs a second one."""
     if not load.shards or size.memory_mb <= ONE_VCPU_MB:
         return None
     fixed_s = min(shard_s, prices["assumptions.task_fixed_s"])
     slow_s = fixed_s * prices["assumptions.one_vcpu_times"] + (shard_s - fixed_s) * size.memory_mb / ONE_VCPU_MB
     found = estimate(Dispatch.QUEUE, load, slow_s, replace(size, memory_mb=ONE_VCPU_MB), prices)
-    if found.cost > (1 - MIN_SAVED_BY_LESS) * cost_usd:
-        return None
-    return Smaller(ONE_VCPU_MB, round(slow_s, 3), round(found.cost, 6), round(found.end_s, 1))
+    return found if found.cost < (1 - MIN_SAVED_BY_LESS) * cost_usd else None

@@ -92,6 +92,7 @@ _RULES = (
     _Rule("an input has other columns than the schema", "another run, --schema or --allow-drift", DATA, "DriftError"),
     _Rule("it fails whatever its input is", _FIX_AND_REDRIVE, SCRIPT, message=r"^the script is at fault, not an input"),
     _Rule("too many inputs are bad", _FIX_DATA, EITHER, message=r"^more than \d+ of the shard's inputs are bad"),
+    _Rule("rows of inputs are brought together", "--max-objects 1, or another script", SCRIPT, "MixedInputsError"),
     _Rule(
         "the worker was lost: most often killed for lack of memory, or at the function's timeout",
         "sparklet redrive RUN --memory MB with more, or a new run with smaller shards (--shard-size); the end of the "

@@ -11,6 +11,7 @@ from functools import cache
 from itertools import chain, islice
 from math import inf
 from pathlib import Path
+from re import Match
 from typing import TypeVar
 
 from sparklet.app.reporter import Reporter, count_text, size_text
@@ -21,10 +22,10 @@ from sparklet.inputs.selection import Filter
 from sparklet.job.catalogs import VARIABLES, catalog_properties
 from sparklet.local.lock import Lock
 from sparklet.local.state import LOCAL_PATHS, StateDir, read_json, write_json
-from sparklet.model import PUBLISHED, Run, RunOptions, ShardState
-from sparklet.owned import delete_own
+from sparklet.model import Run, RunOptions, ShardState, published_by
 from sparklet.planning.new_run import refuse_own_output, run_id_of
 from sparklet.planning.output_claims import replaced_by
+from sparklet.planning.outputs import published_files
 from sparklet.planning.packing import within_limit
 from sparklet.planning.request import RunRequest
 from sparklet.ports import ObjectInfo, ObjectStore
@@ -153,14 +154,16 @@ def check_output(folder: Path, existing: str) -> None:
     """SettingsError if a local output is a file, or if ``existing`` (see ``RunOptions``) forbids what it holds."""
     if folder.exists() and not folder.is_dir():
         raise SettingsError(f"--output {folder} is a file; name a folder")
-    held = sorted(entry.name for entry in folder.iterdir()) if folder.is_dir() else []
+    held = folder.is_dir() and any(folder.iterdir())
     if held and existing == "refuse":
         raise SettingsError(
             f"--output {folder} is not empty: append to it (--append), replace what is there (--overwrite), "
             "or name another folder"
         )
-    if existing == "overwrite" and (foreign := [name for name in held if not PUBLISHED.fullmatch(name)]):
-        raise SettingsError(f"--output {folder} holds {foreign[0]}, which no Sparklet run wrote; name another folder")
+    found = (path for path in sorted(folder.rglob("*")) if not path.is_dir() or not any(path.iterdir()))
+    names = (path.relative_to(folder).as_posix() for path in found)
+    if existing == "overwrite" and (name := next((name for name in names if not published_by(name)), "")):
+        raise SettingsError(f"--output {folder} holds {name}, which no Sparklet run wrote; name another folder")
 
 
 def fill_output(stack: OpenStack, run: Run, reporter: Reporter) -> None:
@@ -203,11 +206,17 @@ def _refuse_others(at: Deployment, run: Run) -> None:
 
 
 def _others(run: Run) -> list[tuple[Path, str, bool]]:
-    """What other runs have published in the local output: folder, run id, and whether they were entered later."""
-    found = ((path, PUBLISHED.fullmatch(path.name)) for path in sorted(local_folder(run).glob("shard=*")))
-    named = ((path, match["run_id"], int(match["created_ms"], 16)) for path, match in found if match)
+    """The files in the local output that other runs published: their run ids, and whether they were entered later."""
     mine = int(run.created_s * 1000)
-    return [(path, run_id, then > mine) for path, run_id, then in named if (run_id, then) != (run.run_id, mine)]
+    found = ((path, by["run_id"], int(by["created_ms"], 16)) for path, by in _published(local_folder(run)))
+    return [(path, run_id, then > mine) for path, run_id, then in found if (run_id, then) != (run.run_id, mine)]
+
+
+def _published(folder: Path) -> Iterator[tuple[Path, Match[str]]]:
+    """The files in a folder that runs published, and which ones did."""
+    for path in sorted(folder.rglob("*")):
+        if not path.is_dir() and (found := published_by(path.relative_to(folder).as_posix())):
+            yield path, found
 
 
 def is_complete(stack: OpenStack, run: Run, folder: Path) -> bool:
@@ -231,25 +240,24 @@ def fill(store: ObjectStore, run: Run, shards: Collection[int], say: Say) -> Non
     keep = {folder / name: info for name, info in output_files(store, run, shards).items()}
     if shards:
         folder.mkdir(parents=True, exist_ok=True)
-    for path in [p for p in folder.glob(f"{run.shard_prefix}*/**/*") if p.is_file() and p not in keep]:
-        path.unlink()
+    gone = [path for path, by in _published(folder) if by["identity"] == run.identity and path not in keep]
     _transfer(lambda item: _download(store, *item), keep.items(), say, f"in {folder}")
     if run.options.existing == "overwrite" and run.sealed:
-        for path in (path for path, _, is_later in _others(run) if not is_later):
-            delete_own(path)
-    for path in sorted((p for p in folder.glob(f"{run.shard_prefix}*/**/") if p.is_dir()), reverse=True):
-        if not any(path.iterdir()):
-            path.rmdir()
+        gone += [path for path, _, is_later in _others(run) if not is_later]
+    for path in gone:
+        path.unlink()
+        with suppress(OSError):  # other files are there
+            for up in list(path.parents)[: len(path.relative_to(folder).parents) - 1]:
+                up.rmdir()
     if run.table and not shards:
         with suppress(OSError):  # it was made for a catalog, and is empty unless there is one
             folder.rmdir()
 
 
-def output_files(store: ObjectStore, run: Run, shards: Iterable[int]) -> dict[str, ObjectInfo]:
+def output_files(store: ObjectStore, run: Run, shards: Collection[int]) -> dict[str, ObjectInfo]:
     """The files that ``shards`` have written, by their names below the run's output."""
-    prefix, wanted = run.output_uri.rstrip("/") + "/", {f"{run.shard_prefix}{number:06d}" for number in shards}
-    named = ((info.uri.removeprefix(prefix), info) for info in store.list(prefix))
-    return {name: info for name, info in named if name.split("/", 1)[0] in wanted and not name.endswith("/")}
+    prefix, wanted = run.output_uri.rstrip("/") + "/", set(shards)
+    return {info.uri.removeprefix(prefix): info for number, info in published_files(store, run) if number in wanted}
 
 
 def _download(store: ObjectStore, path: Path, info: ObjectInfo) -> int:

@@ -70,7 +70,7 @@ def view_run(
     return RunView(
         run=run,
         found=found,
-        costs=costs_so_far(found, run.dispatch, stack.size, prices),
+        costs=costs_so_far(found, run, stack.size, prices),
         local=stack.state is not None,
         driver=driver,
         failed_executions=tuple(islice(recorded_failures(stack, run), MAX_FAILED_EXECUTIONS)),

@@ -8,7 +8,7 @@ from rich.text import Text
 
 from sparklet.app.costs import COST_EXCLUDES, COST_INCLUDES
 from sparklet.app.documents import local_file, object_state, on_disk, places_of, redrive_command, shard_document
-from sparklet.app.estimates import PlanEstimate
+from sparklet.app.estimates import ONE_VCPU_MB, PlanEstimate
 from sparklet.app.explain import FailureGroup, first_object
 from sparklet.app.local_files import localized
 from sparklet.app.object_status import ObjectStatus
@@ -306,8 +306,8 @@ def estimate_table(found: PlanEstimate) -> RenderableType:
         about = f"{usd_text(each.cost_usd)}, ends after {duration_text(each.end_s)}"
         facts.add_row(f"in {each.engine or 'functions'}", f"{does}: {about}")
     if less := found.smaller:
-        ends = f"ends after {duration_text(less.end_s)}"
-        facts.add_row(f"with {less.memory_mb:,} MB", f"{usd_text(less.cost_usd)}, {ends}: small shards use one vCPU")
+        about = f"{usd_text(less.cost)}, ends after {duration_text(less.end_s)}: small shards use one vCPU"
+        facts.add_row(f"with {ONE_VCPU_MB:,} MB", about)
     facts.add_row("a shard", Text(f"{duration_text(found.time.seconds)}; {found.time.origin}"))
     if found.bad_input:
         facts.add_row("a bad input", found.bad_input)

@@ -75,6 +75,7 @@ def refuse_mixed(lists: Sequence[ListRequest], inputs: Sequence[str], options: R
         "since": options.modified_since_s,
         "group by": options.group_by,
         "split": options.split,
+        "output per": options.output_per,
     }
     if given := [name for name, value in options_of_objects.items() if value]:
         raise PlanError(f"items are no objects, so a run of items has no option {', '.join(given)}: leave that out")

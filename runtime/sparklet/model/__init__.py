@@ -23,6 +23,7 @@ from sparklet.model.runs import (
     RunState,
     ScriptRef,
     check_script,
+    published_by,
 )
 from sparklet.model.services import MAX_INLINE, MAX_NAME, ExecutionState, ExecutionStatus, execution_name, successor
 from sparklet.model.shards import (

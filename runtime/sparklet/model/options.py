@@ -103,6 +103,15 @@ class RunOptions:
             metavar="prefix|PATTERN",
         ),
     ] = ""
+    output_per: Annotated[
+        str,
+        Key(
+            "output_per",
+            SHARDS,
+            "input: an output for each input, in a folder of its name, though a shard is one job of many inputs.",
+            choices=("input",),
+        ),
+    ] = ""
     split: Annotated[
         str,
         Key(
@@ -201,6 +210,8 @@ class RunOptions:
             )
         if self.incremental and self.existing == "refuse":
             object.__setattr__(self, "existing", "append")
+        if self.output_per and self.group_by:
+            raise SettingsError("an output for each input and groups (--group-by) exclude each other; give one of them")
         if self.too_large == ENGINE and not self.engine:
             object.__setattr__(self, "engine", AUTO)
 

@@ -10,8 +10,16 @@ from sparklet.errors import ScriptNotAllowedError
 from sparklet.model.options import Access, RunOptions
 from sparklet.model.shards import ANSWERS, EVENTS, RUN_ID, SCHEMAS, WRITES
 
-PUBLISHED = re.compile(rf"shard=(?P<run_id>{RUN_ID.pattern})_(?P<created_ms>[0-9a-f]+)_\d{{6,}}")
+_SHARD = rf"(?P<identity>(?P<run_id>{RUN_ID.pattern})_(?P<created_ms>[0-9a-f]+))_(?P<shard>\d{{6,}})"
+PUBLISHED = re.compile(f"shard={_SHARD}")
 """The name of a folder that a run published, and nobody else's; see ``Run.shard_output``."""
+PUBLISHED_FILE = re.compile(f"(?:part|_empty)-{_SHARD}(?:-.*)?", re.DOTALL)
+"""The name of a file of an input's output, likewise; see ``worker.origins``."""
+
+
+def published_by(path: str) -> re.Match[str] | None:
+    """By its path below an output, which run and shard published a file: run_id, created_ms, identity, shard."""
+    return PUBLISHED.fullmatch(path.partition("/")[0]) or PUBLISHED_FILE.fullmatch(path.rpartition("/")[2])
 
 
 INPUT, OUTPUT = "{input}", "{output}"
@@ -167,5 +175,11 @@ class Run:
         return names[names.index(engine) + 1] if engine in names else ""
 
     def shard_output(self, number: int) -> str:
-        """Where readers find what shard ``number`` has written: published there once an attempt has won."""
-        return f"{self.output_uri.rstrip('/')}/shard={self.identity}_{number:06d}"
+        """Where readers find what shard ``number`` has written, once it has a winner; by inputs: the run's output."""
+        output = self.output_uri.rstrip("/")
+        return output if self.options.output_per else f"{output}/shard={self.identity}_{number:06d}"
+
+    def patterns(self, number: int | None = None) -> str:
+        """A pattern of the files that this run, or one shard of it, published: see ``inputs.selection.Filter``."""
+        shard = "*" if number is None else f"{number:06d}"
+        return f"**/part-{self.identity}_{shard}-*" if self.options.output_per else f"{self.shard_prefix}{shard}/**"

@@ -285,6 +285,7 @@ class ShardResult:
     uncommitted: tuple[str, ...] = ()  # ids of Spark's write jobs whose files do not count; not for the ledger
     written: Mapping[str, str] = field(default_factory=dict)  # by their ids what they wrote; not for the ledger
     schemas: Mapping[str, str] = field(default_factory=dict)  # see ShardRecord
+    origins: Mapping[str, tuple[str, int]] = field(default_factory=dict)  # see worker.origins; not for the ledger
     memory_mb: int | None = None  # the worker's peak until then
 
 
@@ -344,6 +345,11 @@ class ShardRecord:
     def answer_file(self) -> str:
         """The file in the run's folder with the script's answer, if there is one: the winner's, or the last one's."""
         return f"{ANSWERS}{self.number:09d}-{self.winner or self.attempt_id}.json"
+
+    @property
+    def inputs_file(self) -> str:
+        """The file beside it with what became of each input, if each has an output; see ``worker.origins``."""
+        return f"{self.answer_file.removesuffix('.json')}.inputs"
 
     @property
     def writes_file(self) -> str:

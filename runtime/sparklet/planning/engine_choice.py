@@ -4,10 +4,12 @@ from collections.abc import Collection, Iterable, Iterator, Mapping
 
 from sparklet.errors import PlanError, ScriptError, SettingsError
 from sparklet.job.spark_lines import is_of, major_of
-from sparklet.model.options import AUTO, LARGE
+from sparklet.model.options import AUTO, LARGE, RunOptions
 from sparklet.ports.deployment import Deployment
 from sparklet.spark.script_options import commented_spark
 
+WITH_VIEW = frozenset({LARGE, "fargate", "process"})
+"""Engines whose workers run scripts as functions do."""
 SPARK_LINE = "SPARKLET_SPARK_LINE"
 """Among the functions' settings: the stack of their image (docker/stacks)."""
 
@@ -50,6 +52,12 @@ def _another_spark(spark: str, asked: Iterable[str]) -> str:
     """Why scripts that ask for a line of Spark cannot run on another; "" if they can, or the line is not known."""
     wrong = [line for line in asked if line and spark and not is_of(spark, line)]
     return f"it has Spark {spark}, and the script asks for {wrong[0]}" if wrong else ""
+
+
+def refuse_no_view(engines: str, options: RunOptions) -> None:
+    """PlanError if an engine's Spark does not tell whose rows a file holds, and shards have rows of several inputs."""
+    if options.output_per and options.max_objects > 1 and not WITH_VIEW.issuperset(engines.split(",")):
+        raise PlanError(f"{engines} cannot tell inputs apart for an output of each: plan one a shard (--max-objects 1)")
 
 
 def asked_spark(source: str, body: bytes) -> str:

@@ -36,7 +36,7 @@ from sparklet.model import (
     split_uri,
 )
 from sparklet.model.options import AUTO, REFUSE
-from sparklet.planning.engine_choice import asked_spark, chosen_engine, refuse_another_spark
+from sparklet.planning.engine_choice import asked_spark, chosen_engine, refuse_another_spark, refuse_no_view
 from sparklet.planning.follow_up_ids import FOLLOW_UP_ID
 from sparklet.planning.inventory import refuse_other_regions
 from sparklet.planning.output_claims import refuse_another_open, refuse_outputs, take_outputs
@@ -71,6 +71,7 @@ def new_run(at: Deployment, request: RunRequest, packed: PackedInput | None = No
     if engine := request.options.engine:
         stored = known.options.engine if known and engine == AUTO else ""
         engine = stored or chosen_engine(at, engine, request.table, asked.values())
+        refuse_no_view(engine, request.options)
     output = request.output_uri or (f"s3://{at.bucket}/output/{RUN_ID_IN_OUTPUT}/" if request.table else "")
     next_output = request.next_output or f"s3://{at.bucket}/output/{RUN_ID_IN_OUTPUT}-next/"
     request = replace(
@@ -207,6 +208,7 @@ def _checked_run(
     refuses_large = options.too_large == REFUSE and not options.engine and options.max_shard_bytes > 0
     try:
         to_end = "refuse" in (options.archived, options.missing) or options.limit > 0 or refuses_large
+        to_end = to_end or bool(options.output_per)
         found = packed.read(at, request, limit=options.limit, to_end=to_end)
     except NothingNewError:
         if not even_empty:

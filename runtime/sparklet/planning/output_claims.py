@@ -19,8 +19,10 @@ from sparklet.errors import (
     ObjectNotFoundError,
     PlanError,
 )
-from sparklet.model import PUBLISHED, Run, RunState, ShardRecord, ShardState
+from sparklet.model import Run, RunState, ShardRecord, ShardState, published_by
 from sparklet.planning.follow_up_ids import FOLLOW_UP_ID, next_id
+from sparklet.planning.outputs import published_files
+from sparklet.ports import ObjectInfo
 from sparklet.ports.deployment import Deployment
 
 CLAIMS = "_outputs/"  # no run id begins with an underscore
@@ -43,7 +45,7 @@ def refuse_outputs(at: Deployment, run: Run) -> None:
     _refuse_held(at, run)
     for folder in _folders(run) if run.options.existing == "overwrite" else ():
         for uri in (info.uri for info in at.store.list(folder)):
-            if uri != folder and not PUBLISHED.fullmatch(uri[len(folder) :].partition("/")[0]):
+            if uri != folder and not published_by(uri[len(folder) :]):
                 raise PlanError(f"the output {folder} holds {uri}, which no Sparklet run wrote; name another folder")
 
 
@@ -169,18 +171,18 @@ def delete_replaced(at: Deployment, run: Run, since_s: float) -> None:
     earlier = list(filter(None, (at.known_run(next_id(run.parent, number)) for number in range(generation))))
     if still_open := next((other.run_id for other in earlier if not other.state.ended), ""):
         raise CheckpointConflictError(f"{run.run_id} is planned once {still_open}, which it replaces, has ended")
-    folders = [run.output_uri + other.shard_prefix for other in earlier]
-    if run.options.existing == "overwrite":
-        folders.append(f"{run.output_uri}shard=")
-    if not folders:
+    replaces_all, replaced = run.options.existing == "overwrite", {other.identity for other in earlier}
+    if not (replaces_all or replaced):
         return
     if at.ledger.runs.get(run.run_id).state is not RunState.PLANNING:  # then the claim may be later than its output
         raise CheckpointConflictError(f"the run {run.run_id} was planned by another planner")
-    mine, start = run.output_uri + run.shard_prefix, len(run.output_uri)
-    for folder in folders:
-        found = (info.uri for info in at.store.list(folder) if info.modified_s <= since_s)
-        published = (uri for uri in found if PUBLISHED.fullmatch(uri[start:].partition("/")[0]))
-        at.store.delete_all((uri for uri in published if not uri.startswith(mine)), folder)
+
+    def is_replaced(info: ObjectInfo) -> bool:
+        found = published_by(info.uri[len(run.output_uri) :])
+        whose = found["identity"] if found and info.modified_s <= since_s else run.identity
+        return whose in replaced or (replaces_all and whose != run.identity)
+
+    at.store.delete_all((info.uri for info in at.store.list(run.output_uri) if is_replaced(info)), run.output_uri)
 
 
 def delete_half_published(at: Deployment, run: Run) -> None:
@@ -188,9 +190,9 @@ def delete_half_published(at: Deployment, run: Run) -> None:
 
     Only for a run that can be redriven no more: a redrive publishes the rest.
     """
-    for record in half_published(at, run):
-        folder = f"{run.shard_output(record.number)}/"
-        at.store.delete_all((info.uri for info in at.store.list(folder)), folder)
+    if half := {record.number for record in half_published(at, run)}:
+        found = published_files(at.store, run)
+        at.store.delete_all((info.uri for number, info in found if number in half), run.output_uri)
 
 
 def half_published(at: Deployment, run: Run) -> Iterator[ShardRecord]:

@@ -23,6 +23,7 @@ from sparklet.model.options import MIB, NO_LIMIT_BYTES
 from sparklet.model.quantities import count_text
 from sparklet.planning.incremental import RunStatus, done_before, earlier_runs
 from sparklet.planning.inventory import Inventory, resolve_inputs
+from sparklet.planning.outputs import InputPlaces
 from sparklet.planning.plan_files import LeftOut, Line, planned_objects
 from sparklet.planning.request import RunRequest
 from sparklet.ports import ObjectStore
@@ -152,6 +153,7 @@ class PackedInput:
         self.left_out = LeftOut()
         self.partitions = Partitions(())
         self._is_open = self._is_read = False
+        self._places: InputPlaces | None = None
         self._earlier: list[RunStatus] = []  # whose work an incremental run leaves out
         self._file = SpooledTemporaryFile(IN_MEMORY_BYTES)  # noqa: SIM115 - see close
 
@@ -159,6 +161,8 @@ class PackedInput:
         """Delete the files."""
         self._file.close()
         self.left_out.close()
+        if self._places:
+            self._places.close()
 
     def open(self, at: Deployment | None, request: RunRequest, *, local: bool = False) -> ObjectStore:
         """Find the inputs and lists of a request; PlanError if one is not there, or is local and must not be."""
@@ -237,12 +241,15 @@ class PackedInput:
     ) -> Iterator[Line]:
         if options.split:
             found = slice_objects(store, found, options, position, lambda _, why: self.whole.update([why]), access)
+        self._places = InputPlaces(self.inputs) if options.output_per else None
         for each in pack_shards(found, options, first_number, self.inputs):
             self.found.add(each, options)
             if options.is_above_limit(each.estimated_bytes) and len(self.too_large) < MAX_NAMED:
                 self.too_large.append(_shown(each))
             for item in each.shard.objects:
                 self.partitions.add(item.uri)
+                if self._places:
+                    self._places.add(item.uri)
             shard, sizes = each.shard, (each.shard.size_bytes, each.estimated_bytes)
             yield Line(shard.to_line(), shard.number, len(shard.objects), *sizes, each.position, each.skipped)
         self.found.skipped = inventory.skipped

@@ -50,8 +50,8 @@ class RunRequest:
         Key(
             "output",
             RUN,
-            "s3:// folder or local folder; each shard has a folder of its own in it. Needed unless --dry-run or "
-            "--table.",
+            "s3:// folder or local folder; each shard has a folder of its own in it, or each input (--output-per). "
+            "Needed unless --dry-run or --table.",
             options=("--output", "-o"),
             metavar="FOLDER",
         ),
@@ -337,6 +337,8 @@ def read_request(given: Mapping[str, Any], *, command: bool = False, dry_run: bo
 
 def _resolved(request: RunRequest, named: Mapping[str, str]) -> RunRequest:
     """The request with what a value says of another: a table of Parquet is the output, a schema a parameter."""
+    if request.table and request.options.output_per:
+        raise PlanError(f"{named['table']} and {named['output_per']} exclude each other; give one of them")
     if request.table.startswith(PARQUET):
         if request.output_uri:
             raise PlanError(f"{named['table']} {request.table} is the output: leave out {named['output']}")

@@ -65,7 +65,8 @@ class Measured:
 
     def cost(self, shards: int, shard_s: float) -> Mapping[str, float]:
         """US dollars of so many shards as this run dispatches them, by item, without cold starts."""
-        load = Load(shards, self.view.found.summary.objects)
+        files = self.view.found.summary.objects
+        load = Load(shards, files, outputs=files if self.run.options.output_per else 0)
         return work_costs(self.run.dispatch, shards * shard_s, load, self.size, self.prices)
 
 

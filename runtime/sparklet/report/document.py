@@ -184,7 +184,7 @@ def _estimate(stack: OpenStack, run: Run, view: RunView, prices: Prices) -> dict
     """What the run was estimated to cost before it began, by earlier runs of its name; None until it is planned."""
     if not run.shard_count:
         return None
-    load = Load(run.shard_count, run.object_count, run.size_bytes)
+    load = Load(run.shard_count, run.object_count, run.size_bytes, run.object_count if run.options.output_per else 0)
     time = shard_time(stack.at.ledger, run.name, load, prices, before_s=run.created_s)
     found = estimate(run.dispatch, load, time.seconds, stack.size, prices)
     return {

@@ -244,7 +244,7 @@ def _finish(at: Deployment, report: CheckReport) -> CheckReport:
             return report
         state = state if committing.state is RunState.SUCCEEDED else RunState.FAILED
     if state is not RunState.FAILED and run.next:
-        written = write_results(at, run.run_id, MAX_ITEM_BYTES) if run.next.items else None
+        written = write_results(at, run, MAX_ITEM_BYTES) if run.next.items else None
         enter_next(at, run, counts, at.run_uri(run.run_id, RESULTS) if written and "Key" in written else "")
     return _end(at, report, state, counts)
 

@@ -104,14 +104,14 @@ def enter_next(at: Deployment, run: Run, counts: Counts, items_uri: str = "") ->
     if run.next.items and not items_uri:
         return None
     records = half_published(at, run) if counts.failed else iter(())
-    left_out = tuple(f"{run.shard_prefix}{each.number:06d}/**" for each in islice(records, MAX_LEFT_OUT + 1))
+    left_out = tuple(run.patterns(each.number) for each in islice(records, MAX_LEFT_OUT + 1))
     if len(left_out) > MAX_LEFT_OUT:
         return None
     earlier = [at.known_run(next_id(run.run_id, generation)) for generation in range(run.generation)]
     for each in filter(None, earlier):
         at.ledger.runs.cancel(each.run_id)
     options = RunOptions(
-        include=() if items_uri else (f"{run.shard_prefix}*/**",),
+        include=() if items_uri else (run.patterns(),),
         exclude=() if items_uri else left_out,
         existing="append" if any(earlier) else run.options.existing,
         **{name: getattr(run.options, name) for name in INHERITED},

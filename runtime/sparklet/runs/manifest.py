@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import astuple, dataclass, field
 from datetime import UTC, datetime
 from math import inf
+from operator import attrgetter
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -46,32 +47,35 @@ MAX_COLLECTING_S = 120.0  # then the run ends without the file
 
 
 def results(at: Deployment, run: Run) -> Iterator[bytes]:
-    """The answers of SUCCEEDED shards in order, each ``{"shard": 7, "answer": …}`` as JSON."""
+    """The answers of SUCCEEDED shards in order, each ``{"shard": 7, "answer": …}`` as JSON.
+
+    Then, of a run with an output for each input, what became of each: ``{"shard": 7, "input": …, "rows": …, …}``.
+    """
     if run.state.ended:
         try:
             yield from at.store.get(at.run_uri(run.run_id, RESULTS)).splitlines()
             return
         except ObjectNotFoundError:
             pass  # there are no answers, or too many for one file
-    yield from _answers(at, run.run_id)
+    yield from _answers(at, run)
 
 
-def write_results(at: Deployment, run_id: str, max_bytes: float = inf) -> dict[str, Any] | None:
+def write_results(at: Deployment, run: Run, max_bytes: float = inf) -> dict[str, Any] | None:
     """Write ``results.jsonl`` with all answers; its entry in the manifest, the answers' folder if they are too many.
 
     So are they if one has more than ``max_bytes``.
     """
-    uri, until_s, count = at.run_uri(run_id, RESULTS), at.clock.now_s() + MAX_COLLECTING_S, 0
+    uri, until_s, count = at.run_uri(run.run_id, RESULTS), at.clock.now_s() + MAX_COLLECTING_S, 0
     with TemporaryDirectory(prefix="sparklet-results-") as folder:
         path = Path(folder, RESULTS)
         with scratch("the answers of shards"), path.open("wb") as file:
-            for answer in _answers(at, run_id):
+            for answer in _answers(at, run):
                 count += 1
                 file.write(answer + b"\n")
                 if len(answer) > max_bytes or file.tell() > MAX_RESULTS_BYTES or at.clock.now_s() > until_s:
-                    Log().warning("answers are too many or too large; sparklet results reads them", subject=run_id)
+                    Log().warning("answers are too many or too large; sparklet results reads them", subject=run.run_id)
                     at.store.delete_all([uri], uri)
-                    return {"Folder": split_uri(at.run_uri(run_id, ANSWERS))[1]}
+                    return {"Folder": split_uri(at.run_uri(run.run_id, ANSWERS))[1]}
         if not count:
             at.store.delete_all([uri], uri)  # a run of this id in another ledger may have had answers
             return None
@@ -80,8 +84,13 @@ def write_results(at: Deployment, run_id: str, max_bytes: float = inf) -> dict[s
     return {"Key": split_uri(uri)[1], "Size": size_bytes, "Answers": count}
 
 
-def _answers(at: Deployment, run_id: str) -> Iterator[bytes]:
-    return at.store.get_all(uri for _, uri in kept_files(at, run_id, ANSWERS, lambda record: record.answer_file))
+def _answers(at: Deployment, run: Run) -> Iterator[bytes]:
+    def bodies(name: str) -> Iterator[bytes]:
+        return at.store.get_all(uri for _, uri in kept_files(at, run.run_id, ANSWERS, attrgetter(name)))
+
+    yield from bodies("answer_file")
+    for body in bodies("inputs_file") if run.options.output_per else ():
+        yield from body.splitlines()[1:]  # the first says where files are, see ``worker.origins``
 
 
 def write_manifests(at: Deployment, run: Run, state: RunState, *, shards_per_file: int = SHARDS_PER_FILE) -> Summary:
@@ -97,7 +106,7 @@ def write_manifests(at: Deployment, run: Run, state: RunState, *, shards_per_fil
     summary.drift = drift_of(at, run)
     written = {name: result.close() for name, result in sorted(files.items())}
     document = {**_manifest(at, run, summary, written), **_follow_ups(at, run, state)}
-    if found := write_results(at, run.run_id):
+    if found := write_results(at, run):
         document["Results"] = found
     report = {"version": VERSION, **statistics(run, summary), "shard_table": table.document()}
     at.store.put(at.run_uri(run.run_id, REPORT), json.dumps(report, separators=(",", ":")).encode())

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from sparklet.errors import ObjectNotFoundError
 from sparklet.model import SCHEME, Counts, Run, ShardRecord, ShardState
+from sparklet.planning.outputs import published_files
 from sparklet.ports.deployment import Deployment
 from sparklet.runs.manifest import MANIFEST, item_counts
 
@@ -55,11 +56,10 @@ def _in_output(at: Deployment, run: Run) -> Iterator[Difference]:
     """One listing of the output, then one pass over the shards; one byte of memory for each shard."""
     if not run.output_uri.startswith(SCHEME) or run.shard_count is None:
         return
-    has_data, folder = bytearray(run.numbers), f"{run.output_uri.rstrip('/')}/{run.shard_prefix}"
-    for info in at.store.list(folder):
-        number, _, name = info.uri[len(folder) :].partition("/")
-        if name and not name.rpartition("/")[2].startswith(("_", ".")) and int(number) < run.numbers:
-            has_data[int(number)] = 1
+    has_data = bytearray(run.numbers)
+    for number, info in published_files(at.store, run):
+        if not info.uri.rpartition("/")[2].startswith(("_", ".")) and number < run.numbers:
+            has_data[number] = 1
     lacking, examples = 0, list[str]()
     for record in at.ledger.shards.list(run.run_id, ShardState.SUCCEEDED):
         if record.rows and not has_data[record.number] and not _elsewhere(at, run, record):
@@ -69,7 +69,7 @@ def _in_output(at: Deployment, run: Run) -> Iterator[Difference]:
     if lacking:
         named = ", ".join([*examples, "…"] if lacking > MAX_EXAMPLES else examples)
         found = (
-            f"{lacking} SUCCEEDED shards reported rows and nothing lies in {folder}… "
+            f"{lacking} SUCCEEDED shards reported rows and nothing lies in {run.output_uri} "
             f"(shards {named}): deleted since, or written elsewhere and not reported (job.report outputs=…)"
         )
         yield Difference("NO_OUTPUT", run.run_id, found, lacking)

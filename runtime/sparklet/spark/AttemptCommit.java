@@ -4,6 +4,7 @@ import java.io.IOException;
 import java.nio.file.Files;
 import java.util.ArrayList;
 import java.util.List;
+import java.util.Map;
 import java.util.Set;
 import java.util.concurrent.ConcurrentHashMap;
 import org.apache.hadoop.conf.Configuration;
@@ -11,6 +12,7 @@ import org.apache.hadoop.fs.FileStatus;
 import org.apache.hadoop.fs.FileSystem;
 import org.apache.hadoop.fs.Path;
 import org.apache.hadoop.fs.RemoteIterator;
+import org.apache.hadoop.fs.s3a.TaskS3A;
 import org.apache.hadoop.mapreduce.JobContext;
 import org.apache.hadoop.mapreduce.JobStatus;
 import org.apache.hadoop.mapreduce.OutputCommitter;
@@ -37,6 +39,7 @@ public class AttemptCommit extends SQLHadoopMapReduceCommitProtocol {
     private static final String USUAL = "org.apache.parquet.hadoop.ParquetOutputCommitter";
     private static final Set WITH_FILES = ConcurrentHashMap.newKeySet(); // jobs of this JVM
     private static final Set WITH_ROWS = ConcurrentHashMap.newKeySet();
+    private static final Map ORIGINS = new ConcurrentHashMap(); // by job, where each input has an output
     private static final Set ELSEWHERE = ConcurrentHashMap.newKeySet(); // jobs that write to a partition's own location
     private final String job, folder;
     private final boolean dynamic;
@@ -69,15 +72,26 @@ public class AttemptCommit extends SQLHadoopMapReduceCommitProtocol {
             if (files.isEmpty()) { // at the task's end, before that of the job; not all files have rows
                 TaskContext.get().addTaskCompletionListener((TaskCompletionListener) new TaskCompletionListener() {
                     public void onTaskCompletion(TaskContext context) {
-                        if (context.taskMetrics().outputMetrics().recordsWritten() > 0) {
+                        long rows = context.taskMetrics().outputMetrics().recordsWritten();
+                        if (rows > 0) {
                             WITH_ROWS.add(job);
                         }
+                        keepOrigin(context, rows);
                     }
                 });
             }
             files.add(new Path(file));
         }
         return file;
+    }
+
+    /** Of which input a task's rows are: that which it has opened. With none, several or a shuffle nobody can tell. */
+    private void keepOrigin(TaskContext task, long rows) {
+        Set opened = TaskS3A.opened(task);
+        boolean isOne = opened.size() == 1 && task.taskMetrics().shuffleReadMetrics().recordsRead() == 0;
+        String origin = isOne ? (String) opened.iterator().next() : "";
+        ORIGINS.putIfAbsent(job, ConcurrentHashMap.newKeySet());
+        ((Set) ORIGINS.get(job)).add(task.partitionId() + "\0" + origin + "\0" + rows);
     }
 
     public String newTaskTempFileAbsPath(TaskAttemptContext context, String dir, FileNameSpec spec) {
@@ -119,6 +133,11 @@ public class AttemptCommit extends SQLHadoopMapReduceCommitProtocol {
             }
             if (WITH_ROWS.remove(job)) {
                 tellSchema(inTask(context, "schemas"));
+            }
+            Set origins = (Set) ORIGINS.remove(job);
+            File told = inTask(context, "origins"); // where it is asked for
+            if (origins != null && told.getParentFile().isDirectory()) {
+                Files.writeString(told.toPath(), String.join("\0", origins));
             }
             uncommitted(context).delete();
         }

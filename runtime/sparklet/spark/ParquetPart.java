@@ -1,3 +1,5 @@
+package org.apache.hadoop.fs.s3a;
+
 import java.io.ByteArrayInputStream;
 import java.io.ByteArrayOutputStream;
 import java.io.IOException;

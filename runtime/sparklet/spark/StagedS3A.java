@@ -16,6 +16,7 @@ import org.apache.hadoop.fs.FutureDataInputStreamBuilder;
 import org.apache.hadoop.fs.Path;
 import org.apache.hadoop.fs.RemoteIterator;
 import org.apache.hadoop.fs.permission.FsPermission;
+import org.apache.hadoop.fs.s3a.TaskS3A;
 import org.apache.hadoop.util.Progressable;
 
 /**
@@ -34,7 +35,7 @@ public class StagedS3A extends FileSystem {
         setConf(conf);
         uri = URI.create(given.getScheme() + "://" + given.getAuthority());
         Configuration cached = new Configuration(conf);
-        cached.set("fs." + given.getScheme() + ".impl", "TaskS3A");
+        cached.set("fs." + given.getScheme() + ".impl", TaskS3A.class.getName());
         cached.setBoolean("fs." + given.getScheme() + ".impl.disable.cache", false);
         s3a = FileSystem.get(given, cached);
         String list = new String(Files.readAllBytes(new java.io.File(conf.get("sparklet.task"), "inputs").toPath()), "UTF-8");
@@ -90,8 +91,12 @@ public class StagedS3A extends FileSystem {
         return "";
     }
 
+    private String key(Path path) {
+        return uri.getHost() + s3a.makeQualified(path).toUri().getPath();
+    }
+
     private Copy copy(Path path) {
-        return (Copy) copies.get(uri.getHost() + s3a.makeQualified(path).toUri().getPath());
+        return (Copy) copies.get(key(path));
     }
 
     public FileStatus getFileStatus(Path path) throws IOException {
@@ -116,6 +121,7 @@ public class StagedS3A extends FileSystem {
         if (copy == null) {
             return s3a.open(path, bufferBytes);
         }
+        TaskS3A.opens(key(path));
         FSDataInputStream opened = new FSDataInputStream(new Reading(copy));
         boolean isChecked = copy.file() != copy.raw && ((TaskS3A) s3a).isReadAsText();
         return isChecked ? ((TaskS3A) s3a).checked(path, opened) : opened;

@@ -1,3 +1,5 @@
+package org.apache.hadoop.fs.s3a;
+
 import java.io.ByteArrayInputStream;
 import java.io.FileNotFoundException;
 import java.io.IOException;
@@ -5,11 +7,14 @@ import java.net.URI;
 import java.nio.file.Files;
 import java.util.ArrayList;
 import java.util.Arrays;
+import java.util.Collections;
 import java.util.HashMap;
 import java.util.Iterator;
 import java.util.List;
 import java.util.Map;
+import java.util.Set;
 import java.util.TreeMap;
+import java.util.WeakHashMap;
 import java.util.concurrent.CompletableFuture;
 import java.util.concurrent.ConcurrentHashMap;
 import java.util.regex.Pattern;
@@ -30,9 +35,6 @@ import org.apache.hadoop.fs.RemoteIterator;
 import org.apache.hadoop.fs.impl.FutureIOSupport;
 import org.apache.hadoop.fs.impl.OpenFileParameters;
 import org.apache.hadoop.fs.permission.FsPermission;
-import org.apache.hadoop.fs.s3a.RemoteFileChangedException;
-import org.apache.hadoop.fs.s3a.S3AFileStatus;
-import org.apache.hadoop.fs.s3a.S3AFileSystem;
 import org.apache.hadoop.mapred.InvalidFileTypeException;
 import org.apache.hadoop.util.Progressable;
 import org.apache.hadoop.util.VersionInfo;
@@ -42,6 +44,7 @@ import org.apache.parquet.hadoop.ParquetFileWriter;
 import org.apache.parquet.hadoop.metadata.FileMetaData;
 import org.apache.parquet.hadoop.util.HadoopInputFile;
 import org.apache.parquet.hadoop.util.HadoopOutputFile;
+import org.apache.spark.TaskContext;
 
 /**
  * S3A that has size and ETag of a task's inputs from the plan, or asks once, where Spark asks up to eight times.
@@ -62,13 +65,17 @@ public class TaskS3A extends S3AFileSystem {
     private boolean hasSeen;
     private String told = "";
     private final Map written = new ConcurrentHashMap(); // what the task has written, by bucket/key
+    private final Map sizes = new ConcurrentHashMap(); // of these, in bytes, those with names that no other gives
     private final Map folders = new HashMap(); // bucket/key -> the run's input in which it lies, if that has partitions
     private final List others = new ArrayList(); // empty files of other partitions, whose values decide on types
     private Path empty; // what is in them
     private Pattern misnamed; // of a file's name and first bytes; null: nobody asks
     private final Map parts = new HashMap(); // bucket/key -> ParquetPart
+    private static final Map OPENED = Collections.synchronizedMap(new WeakHashMap()); // by task of Spark, its inputs
 
     private static final Pattern TEXT_READERS = Pattern.compile("(Line|TextFile|Xml)RecordReader|CodecStreams");
+    private static final Pattern OWN_NAME = Pattern.compile("part-\\d{5,}-[0-9a-f-]{36}.*"); // AttemptCommit's
+    private static final Long OPEN = Long.valueOf(-1);
     private static final int HEAD_BYTES = 512;
     private static final boolean MUST_ASK = // since Hadoop 3.4 S3A asks again and again, for a minute, for another ETag
             !VersionInfo.getVersion().matches("(2|3\\.[0-3])\\..*");
@@ -306,8 +313,8 @@ public class TaskS3A extends S3AFileSystem {
         }
     }
 
-    /** Tell the worker once of what the task does to files elsewhere than in its output, and in that. */
-    private void tell(String what, Path path) throws IOException {
+    /** Tell the worker once of what the task does to files elsewhere than in its output, and in that: true. */
+    private boolean tell(String what, Path path) throws IOException {
         String output = getConf().get("fs.s3a.authoritative.path", "").replaceFirst("^[^/]*//", "");
         boolean isOutput = !output.isEmpty() && key(super.makeQualified(path)).startsWith(output);
         String mark = isOutput ? "output" : what;
@@ -315,6 +322,7 @@ public class TaskS3A extends S3AFileSystem {
             told = told + mark;
             mark(getConf(), mark);
         }
+        return isOutput;
     }
 
     /** Tell the worker, if it asks, what Spark has seen or done. */
@@ -327,9 +335,51 @@ public class TaskS3A extends S3AFileSystem {
 
     public FSDataOutputStream create(Path path, FsPermission permission, boolean overwrite, int bufferBytes,
             short replication, long blockBytes, Progressable progress) throws IOException {
-        tell("written", path);
-        written.put(key(super.makeQualified(path)), "");
-        return super.create(path, permission, overwrite, bufferBytes, replication, blockBytes, progress);
+        String key = key(super.makeQualified(path));
+        boolean isNew = tell("written", path) && OWN_NAME.matcher(path.getName()).matches()
+                && sizes.putIfAbsent(key, OPEN) == null;
+        if (!isNew) {
+            forget(key);
+        }
+        written.put(key, "");
+        FSDataOutputStream file =
+                super.create(path, permission, overwrite, bufferBytes, replication, blockBytes, progress);
+        return isNew ? new Sized(file, key) : file;
+    }
+
+    /** Tells what a new file has once it is closed: Spark looks before and after, which are three requests. */
+    private class Sized extends FSDataOutputStream {
+        private final String key;
+
+        Sized(FSDataOutputStream file, String key) throws IOException {
+            super(file, null);
+            this.key = key;
+        }
+
+        public void close() throws IOException {
+            super.close();
+            sizes.replace(key, OPEN, Long.valueOf(getPos()));
+        }
+    }
+
+    /** S3A's own question, which its package alone may answer. */
+    S3AFileStatus innerGetFileStatus(Path path, boolean needsToBeEmpty, Set probes) throws IOException {
+        Long bytes = sizes == null ? null : (Long) sizes.get(key(super.makeQualified(path)));
+        if (OPEN.equals(bytes)) {
+            throw new FileNotFoundException(path + " is being written");
+        }
+        return bytes == null ? super.innerGetFileStatus(path, needsToBeEmpty, probes)
+                : new S3AFileStatus(bytes.longValue(), System.currentTimeMillis(), super.makeQualified(path),
+                        getDefaultBlockSize(path), getUsername(), null, null);
+    }
+
+    private void forget(String key) {
+        for (Iterator keys = sizes.keySet().iterator(); keys.hasNext();) {
+            String each = (String) keys.next();
+            if (each.equals(key) || each.startsWith(key + "/")) {
+                keys.remove();
+            }
+        }
     }
 
     public boolean mkdirs(Path path, FsPermission permission) throws IOException {
@@ -339,6 +389,7 @@ public class TaskS3A extends S3AFileSystem {
 
     public boolean delete(Path path, boolean recursive) throws IOException {
         boolean deleted = super.delete(path, recursive);
+        forget(key(super.makeQualified(path)));
         if (deleted && !path.toString().contains("/_")) {
             tell("deleted", path);
         }
@@ -347,6 +398,7 @@ public class TaskS3A extends S3AFileSystem {
 
     public boolean rename(Path from, Path to) throws IOException {
         written.put(key(super.makeQualified(to)), "");
+        forget(key(super.makeQualified(from)));
         return super.rename(from, to);
     }
 
@@ -403,6 +455,9 @@ public class TaskS3A extends S3AFileSystem {
         if (others.contains(known.get(key))) { // of multiLine, which opens empty files too
             return CompletableFuture.completedFuture(getLocal(getConf()).getRaw().open(empty, 4096));
         }
+        if (inputs.containsKey(key)) {
+            opens(key);
+        }
         FileStatus given = parameters.getStatus(); // S3A's own where the whole of a part is opened, see ``input``
         ParquetPart part = given instanceof EtagSource ? null : (ParquetPart) parts.get(key);
         FileStatus found = given == null || part != null ? input(path) : null;
@@ -415,6 +470,20 @@ public class TaskS3A extends S3AFileSystem {
         }
         FSDataInputStream stream = (FSDataInputStream) FutureIOSupport.awaitFuture(opened);
         return CompletableFuture.completedFuture(part == null ? checked(path, stream) : part.open(stream));
+    }
+
+    /** Note that the task of this thread reads an input. */
+    public static void opens(String key) {
+        TaskContext task = TaskContext.get();
+        if (task != null) {
+            OPENED.putIfAbsent(task, ConcurrentHashMap.newKeySet());
+            ((Set) OPENED.get(task)).add(key);
+        }
+    }
+
+    /** The inputs that a task has opened. */
+    public static Set opened(TaskContext task) {
+        return (Set) OPENED.getOrDefault(task, Collections.EMPTY_SET);
     }
 
     /** Whether one who takes any bytes for lines or characters opens a file, and the script has not asked for that. */

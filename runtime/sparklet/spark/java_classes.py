@@ -12,7 +12,7 @@ from typing import Any
 
 from sparklet.job.spark_lines import is_known
 
-SOURCES = ("JvmState", "WarmJvm", "AttemptCommit", "ParquetPart", "TaskS3A", "StagedS3A", "SparkInsides", "KeptContext")
+SOURCES = ("JvmState", "WarmJvm", "ParquetPart", "TaskS3A", "StagedS3A", "AttemptCommit", "SparkInsides", "KeptContext")
 """Each may use those before it."""
 FOR_ALL = SOURCES[:6]
 _SPECIAL = re.compile(r"[\\ \t\n\r\f=:#!]")
@@ -56,7 +56,7 @@ def files(jvm: Any) -> Iterator[tuple[str, bytes]]:
         bytecodes = compiler.getBytecodes()
         # An array, because iterating a Java map ends in an exception that pyspark translates only with a context.
         for class_name in sorted(bytecodes.keySet().toArray()):
-            yield f"{class_name}.class", bytes(bytecodes.get(class_name))
+            yield f"{class_name.replace('.', '/')}.class", bytes(bytecodes.get(class_name))
 
 
 def encoded(properties: Mapping[str, str]) -> str:

@@ -19,10 +19,13 @@ MIN_SHUFFLE_PARTITIONS = 2
 MAX_SHUFFLE_PARTITIONS = 200  # Spark's own; above it a map task sorts its output instead of writing it directly
 
 
-def partitioning_conf(inputs: Sequence[InputObject], heap_mb: int, cores: int) -> dict[str, str]:
+def partitioning_conf(
+    inputs: Sequence[InputObject], heap_mb: int, cores: int, *, apart: bool = False
+) -> dict[str, str]:
     """The settings with which a task slot's share of the heap can hold every partition; ``cores`` are the slots.
 
-    Objects compressed as a whole are not split and count unpacked: fewer of them go into one partition.
+    Objects compressed as a whole are not split and count unpacked: fewer of them go into one partition. ``apart``: no
+    two files do, since one alone counts as much as a partition holds.
     """
     stored_bytes = sum(item.size_bytes for item in inputs)
     estimated_bytes = sum(item.estimated_bytes for item in inputs)
@@ -30,6 +33,8 @@ def partitioning_conf(inputs: Sequence[InputObject], heap_mb: int, cores: int) -
     share_bytes = task_memory_bytes(heap_mb, cores)
     max_bytes = max(MIN_OPEN_COST_BYTES, int(min(MAX_PARTITION_BYTES, share_bytes // EXPANSION) / packed))
     partition_bytes, open_cost_bytes = _reading(len(inputs), stored_bytes, max_bytes, cores)
+    if apart:
+        partition_bytes = open_cost_bytes = max_bytes
     return {
         "spark.sql.files.maxPartitionBytes": f"{partition_bytes}b",
         "spark.sql.files.openCostInBytes": f"{open_cost_bytes}b",

@@ -33,6 +33,7 @@ class ScriptCall:
     inputs: tuple[InputObject, ...] = ()  # if known: their sizes decide how Spark reads
     has_copies: bool = False  # of some of them the worker has a local copy, to be read at the object's address
     output: str = ""  # a folder of this attempt alone, without readers until the attempt has won
+    per_input: bool = False  # whether each input has an output, so no task may read two
     events: Path | None = None  # where Spark writes its event log
 
     def refuse_if_over(self) -> None:

@@ -39,9 +39,11 @@ HUDI_OF_THE_MACHINE = Path("/etc/hudi/conf/hudi-defaults.conf")  # Hudi reads it
 
 SUBMIT = "org.apache.spark.deploy.SparkSubmit"
 SHELL = "pyspark-shell"
-TASK_S3A, STAGED_S3A, ATTEMPT_COMMIT = "TaskS3A", "StagedS3A", "AttemptCommit"  # our Java classes
+TASK_S3A, STAGED_S3A, ATTEMPT_COMMIT = "org.apache.hadoop.fs.s3a.TaskS3A", "StagedS3A", "AttemptCommit"
+"""Our Java classes; the first is in the package of what it overrides."""
 S3_SCHEMES = ("s3", "s3n", "s3a")
 INPUTS, SEEN, UNCOMMITTED, SCHEMAS, MISNAMED_RULE = "inputs", "seen", "uncommitted", "schemas", "misnamed"
+ORIGINS = "origins"
 """In a task's folder, known to our Java."""
 AWSGLUE = str(Path(sparklet.__file__).with_name("glue"))  # the annex, whose folder has a package ``awsglue``
 
@@ -288,7 +290,7 @@ def task_conf(call: ScriptCall, env: Mapping[str, str], settings: SparkSettings)
     if not is_local(settings):  # executors have folders of their own, and Spark's settings for their size
         files = ",".join(map(str, call.py_files))
         return {**common, **({"spark.submit.pyFiles": files} if files else {})}
-    splitting = partitioning_conf(call.inputs, heap_mb(settings), core_count(settings))
+    splitting = partitioning_conf(call.inputs, heap_mb(settings), core_count(settings), apart=call.per_input)
     own = {  # Spark writes directly below the attempt's own folders: all that end like ``output``, RUN/SHARD-ATTEMPT
         "spark.hadoop.sparklet.attempt": "/" + "/".join(call.output.split("/")[-2:]),
         "spark.hadoop.fs.s3a.authoritative.path": call.output,  # there S3A keeps its markers of folders

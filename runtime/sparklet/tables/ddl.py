@@ -12,6 +12,7 @@ from urllib.parse import unquote
 from sparklet.errors import PlanError
 from sparklet.model import Run
 from sparklet.planning.commit_files import commit_files, tables_in
+from sparklet.planning.outputs import published_files
 from sparklet.ports import ObjectInfo, ObjectStore
 from sparklet.ports.deployment import Deployment
 
@@ -41,11 +42,11 @@ def ddl(at: Deployment, run: Run, name: str = "") -> list[dict[str, Any]]:
         made = [f"CREATE EXTERNAL TABLE IF NOT EXISTS {_named(wanted)}\n{location}"] if own else []
         found.append({"of": str(table), "note": NOTES.get(table.format, ""), "statements": made})
     base = f"{run.output_uri.rstrip('/')}/"
-    listed = at.store.list(base + run.shard_prefix)
-    if files := [info for info in listed if not _HIDDEN.fullmatch(info.uri[len(base) :])]:
+    if files := [info for _, info in published_files(at.store, run) if not _HIDDEN.fullmatch(info.uri[len(base) :])]:
         if other := next((info.uri for info in files if not info.uri.endswith(".parquet")), ""):
             raise PlanError(f"the output holds {other}; there are statements for Parquet alone")
-        made = _of_output(at.store, base, files, _named(name or run.name or run.run_id))
+        of_inputs = bool(run.options.output_per)  # their own folders are no partitions
+        made = _of_output(at.store, base, files, _named(name or run.name or run.run_id), of_inputs=of_inputs)
         note = "The partitions are this run's: print them for each run, and after a redrive." if made[1:] else ""
         found.append({"of": base, "note": note, "statements": made})
     if not found or (name and len(found) > 1):
@@ -54,9 +55,11 @@ def ddl(at: Deployment, run: Run, name: str = "") -> list[dict[str, Any]]:
     return found
 
 
-def _of_output(store: ObjectStore, base: str, files: list[ObjectInfo], table: str) -> list[str]:
+def _of_output(store: ObjectStore, base: str, files: list[ObjectInfo], table: str, *, of_inputs: bool) -> list[str]:
     folders = {info.uri[len(base) :].rpartition("/")[0]: info.uri for info in files}  # with an example each
     kinds = {re.sub("=[^/]*", "=", folder): uri for folder, uri in folders.items()}
+    if of_inputs:
+        kinds = {"/".join(re.findall("[^/]+=", kind)): uri for kind, uri in kinds.items()}
     if len(kinds) > 1:
         two = ", ".join([*kinds.values()][:2])
         raise PlanError(f"files in folders of different kinds make no table together: {two}")
@@ -64,7 +67,7 @@ def _of_output(store: ObjectStore, base: str, files: list[ObjectInfo], table: st
     columns = _columns(store, files[:: -(-len(files) // MAX_FOOTERS)])
     create = f"CREATE EXTERNAL TABLE IF NOT EXISTS {table} (\n  "
     create += ",\n  ".join(f"`{key}` {type_}" for key, type_ in columns.items() if key not in by) + "\n)\n"
-    if is_partitioned := len(by) > 1:  # else each folder is a shard's
+    if is_partitioned := len(by) > (not of_inputs):  # else each folder is a shard's
         create += f"PARTITIONED BY ({', '.join(f'`{key}` string' for key in by)})\n"
     added = []
     for folder in folders if is_partitioned else ():

@@ -6,6 +6,7 @@ from shutil import which
 from sparklet.job.catalogs import ICEBERG_CATALOG, catalog_properties
 from sparklet.job.fields import Table
 from sparklet.model import Run, RunState
+from sparklet.planning.outputs import published_files
 from sparklet.ports.deployment import Deployment
 from sparklet.runs.follow_ups import last_commit_run
 
@@ -35,8 +36,7 @@ def how_to_open(at: Deployment, run: Run, folder: str) -> str:
         return ""
     if run.table and not run.table.startswith("parquet:"):
         return _table(run) if run.state is not RunState.FAILED else ""
-    listed = at.store.list(f"{run.output_uri.rstrip('/')}/{run.shard_prefix}")
-    names = (info.uri.rpartition("/")[2] for info in listed if info.size_bytes)
+    names = (info.uri.rpartition("/")[2] for _, info in published_files(at.store, run) if info.size_bytes)
     name = next((name for name in names if not name.startswith(("_", "."))), "")
     opened, kind = "", next((kind for kind in FORMATS if f".{kind}" in name), "")
     if kind in IN_DUCKDB and "://" not in folder:

@@ -45,10 +45,11 @@ from sparklet.settings import WorkerSettings, script_environment, strings
 from sparklet.shown import hidden, redacted
 from sparklet.spark.runner import Runner, ScriptCall, ScriptResult
 from sparklet.spark.script_options import takes_event, unpacks
-from sparklet.spark.spark_options import INPUTS, MISNAMED_RULE, SCHEMAS, SEEN, UNCOMMITTED
+from sparklet.spark.spark_options import INPUTS, MISNAMED_RULE, ORIGINS, SCHEMAS, SEEN, UNCOMMITTED
 from sparklet.spark.task_limits import task_folder
 from sparklet.worker.attempt import Attempt
 from sparklet.worker.left_behind import left_behind, same_in_each_shard, told
+from sparklet.worker.origins import told_origins
 from sparklet.worker.script_event import (
     event_variables,
     handed_over,
@@ -99,6 +100,7 @@ class Execution:
     staging: Staging | None = None  # fetches some of the event's inputs first
     is_alone: Callable[[], bool] = lambda: True  # whether the run has no other shard
     discard: Callable[[], None] = lambda: None  # deletes what a try has left, before another one
+    per_input: bool = False  # whether what is written must be told apart by inputs
     keep_events: Callable[[Path], None] | None = None  # stores what is in the folder of Spark's event log
 
 
@@ -132,6 +134,8 @@ class Executor:
             claimed = {CLAIMED: "1"} if execution.is_shard else {}
             (own / INPUTS).write_text("\0".join(_planned(execution, copies)), encoding="utf-8")
             (own / SEEN).mkdir()
+            if execution.per_input:
+                (own / ORIGINS).mkdir()
             (own / MISNAMED_RULE).write_text(MISNAMED if unpacks(script) else "(?!)")
             events = None
             if execution.keep_events:
@@ -149,6 +153,7 @@ class Executor:
                 inputs=execution.inputs,
                 has_copies=bool(copies) and self._has_view,
                 output=execution.event["output_path"] if execution.is_shard else "",
+                per_input=execution.per_input,
                 events=events,
             )
             started_s = time.monotonic()
@@ -188,6 +193,13 @@ class Executor:
             _refuse_lost_work(names, own / SEEN, execution, script)
         if names:
             log.warning(told(names, "")[0])
+        if execution.per_input:
+            packed = execution.staging.origins if execution.staging else {}
+            uris = (packed.get(item.uri, item).uri for item in execution.inputs)
+            keys = (own / INPUTS).read_text(encoding="utf-8").split("\0")[::8]  # those of inputs come first
+            objects = dict(zip(keys, uris, strict=False))
+            source = script.read_text(encoding="utf-8", errors="replace")
+            outcome = replace(outcome, origins=told_origins(own / ORIGINS, objects, source))
         return replace(outcome, uncommitted=tuple(path.name for path in begun), written=written)
 
     @cached_property
@@ -226,7 +238,8 @@ class Executor:
             execution = _with_members(execution, staging)
             uris = [item.uri for item in execution.inputs]
         if self._has_view:
-            uris = staging.shown(copies, execution.partitions)
+            by_view = set(uris) if execution.per_input else execution.partitions  # of file:// nobody tells who opens it
+            uris = staging.shown(copies, by_view)
         else:
             uris = [f"{LOCAL}{copies[place]}" if place in copies else uri for place, uri in enumerate(uris)]
         if self.inputs_to is not None:

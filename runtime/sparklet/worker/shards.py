@@ -9,10 +9,11 @@ copied to the run's output; any attempt may repeat that. The staged files are de
 
 import gzip
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +45,7 @@ from sparklet.model import (
     ShardRef,
     ShardResult,
     ShardState,
+    published_by,
     s3_address,
 )
 from sparklet.model.options import FAIL
@@ -52,6 +54,7 @@ from sparklet.ports import ObjectInfo, ObjectStore, TaskQueue
 from sparklet.ports.deployment import Deployment
 from sparklet.worker.attempt import Attempt, Lease, persist
 from sparklet.worker.executor import Execution, Executor
+from sparklet.worker.origins import EMPTY, by_input
 from sparklet.worker.script_event import shard_event
 from sparklet.worker.staging import Staging, described
 
@@ -162,6 +165,7 @@ class ClaimedShard:
                     self._store(result)
                 result = replace(result, outputs=tuple(map(self.output.published_uri, result.outputs)))
                 staged = self.output.files(result.uncommitted)
+                staged = self._tell_apart(result, staged) if self.run.options.output_per else staged
                 if result.written:
                     result = replace(result, schemas=self._keep_schemas(result, staged))
             except SparkletError:
@@ -175,7 +179,36 @@ class ClaimedShard:
                 self.record = replace(self.record, winner=self.attempt.attempt_id)  # what fails now is no input's fault
         self.lease.check()
         self.output.publish(self._files, self.lease.check)
+        if self.run.options.output_per and self.run.options.incremental:
+            self._replace_earlier()
         return result
+
+    def _tell_apart(self, result: ShardResult, staged: Sequence[ObjectInfo]) -> Sequence[ObjectInfo]:
+        """Keep under this attempt's name which file is of which input, and what each became; what to publish."""
+        files = {info.uri[len(self.output.staged) :]: info for info in staged}
+        uris = (item.uri for item in self._objects)
+        places, inputs = by_input(self.run, self.record.number, files, uris, result.origins)
+        store = self.claims.at.store
+        if EMPTY in places:
+            store.put(empty := self.output.staged + EMPTY, b"")
+            staged = [*staged, store.head(empty)]
+        store.put(self._run_file(self.record.inputs_file), b"\n".join(map(_json, (places, *inputs))))
+        self.output = replace(self.output, places=places)
+        return staged
+
+    def _replace_earlier(self) -> None:
+        """Delete what earlier runs of the name have published for the inputs of this shard."""
+        at = self.claims.at
+        for folder in {f"{each['output']}/" for each in self._kept_inputs()[1:]}:
+            found = {info.uri: published_by(info.uri[len(folder) :]) for info in at.store.list(folder)}
+            runs = filter(None, map(at.known_run, {by["run_id"] for by in found.values() if by}))
+            mine = [
+                each.identity for each in runs if each.name == self.run.name and each.created_s < self.run.created_s
+            ]
+            at.store.delete_all((uri for uri, by in found.items() if by and by["identity"] in mine), folder)
+
+    def _kept_inputs(self) -> list[Any]:
+        return list(map(json.loads, self.claims.at.store.get(self._run_file(self.record.inputs_file)).splitlines()))
 
     def _store(self, result: ShardResult) -> None:
         """Store answer and declared writes under this attempt's name; they count if the attempt wins."""
@@ -199,7 +232,7 @@ class ClaimedShard:
             if (uri := self._run_file(schema.file)) not in self.claims.stored:
                 self.claims.at.store.put(uri, json.dumps(schema).encode())
                 self.claims.stored.add(uri)
-        return {schema.name: file for schema, file in found}
+        return {schema.name: self.output.places.get(f"/{file}", (f"/{file}",))[0][1:] for schema, file in found}
 
     def _run_file(self, name: str) -> str:
         return self.claims.at.run_uri(self.record.run_id, name)
@@ -209,6 +242,8 @@ class ClaimedShard:
         self.attempt.log.info("an earlier attempt has won; its output is published", winner=record.winner)
         if not (files := self.output.files()) and not self._has_declared():
             raise PlanError(f"the winner's output is gone from {self.output.staged}; start another run for it")
+        if self.run.options.output_per:
+            self.output = replace(self.output, places=self._kept_inputs()[0])
         known = ShardResult(record.rows, record.output_bytes, record.outputs, schemas=record.schemas)
         return replace(known, memory_mb=record.memory_mb), files
 
@@ -240,6 +275,7 @@ class ClaimedShard:
             inputs=inputs,
             partitions=seen_partitions(shard.inputs, run.inputs, run.partitions) if run.partitions else {},
             staging=staging,
+            per_input=bool(run.options.output_per),
             is_alone=lambda: self.claims.at.ledger.runs.get(run.run_id).shard_count == 1,
             discard=self.output.discard,
             keep_events=self._keep_events if run.options.event_log else None,
@@ -317,6 +353,7 @@ class StagedOutput:
     store: ObjectStore
     staged: str
     published: str
+    places: Mapping[str, Sequence[str]] = field(default_factory=dict)  # see ``by_input``
 
     def files(self, uncommitted: Sequence[str] = (), *, changes: bool = False) -> Sequence[ObjectInfo]:
         """The staged files, without folder markers and unfinished files; declared changes only with ``changes``.
@@ -339,12 +376,14 @@ class StagedOutput:
     def publish(self, files: Sequence[ObjectInfo], check: Callable[[], None]) -> None:
         """Copy staged files, after ``check`` for each; raises PlanError if one is gone: no attempt can restore it."""
 
-        def checked(file: ObjectInfo) -> tuple[ObjectInfo, str]:
-            check()
-            return file, self.published_uri(file.uri)
+        def checked(file: ObjectInfo) -> Iterator[tuple[ObjectInfo, str]]:
+            path = file.uri[len(self.staged) :]
+            for place in self.places.get(path, (path,)):
+                check()
+                yield file, self.published + place
 
         try:
-            self.store.copy_all(map(checked, files))
+            self.store.copy_all(chain.from_iterable(map(checked, files)))
         except ObjectNotFoundError as error:
             raise PlanError(f"the winner's output is gone, start another run for it: {error}") from error
 

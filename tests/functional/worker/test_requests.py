@@ -21,7 +21,7 @@ pytestmark = [pytest.mark.spark, pytest.mark.stack, pytest.mark.slow]
 CSV_TO_PARQUET = (Path(__file__).parents[3] / "spark_scripts" / "csv_to_parquet.py").read_bytes()
 OWN_JVM = b"# sparklet: runner=submit\n"
 ASKS = not pyspark.__version__.startswith("3.")  # Hadoop's S3A since 3.4 must not be told another ETag
-MAX_REQUESTS = 12 + ASKS  # docs/decisions/0035-requests-to-s3.md says for what
+MAX_REQUESTS = 9 + ASKS  # docs/decisions/0035-requests-to-s3.md says for what
 HEAD = b"""
 import threading, time
 from pyspark.sql import functions as F

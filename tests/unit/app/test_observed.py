@@ -6,7 +6,7 @@ import pytest
 
 from sparklet.app.costs import Load, WorkerSize, costs_so_far, load_prices, shard_time
 from sparklet.app.progress import Observation, observe
-from sparklet.model import Dispatch, Failure, Run, ScriptRef, ShardRecord, ShardResult, ShardState
+from sparklet.model import Failure, Run, ScriptRef, ShardRecord, ShardResult, ShardState
 from tests.world import World
 
 PRICES = load_prices()
@@ -87,9 +87,9 @@ def test_what_functions_and_engines_did_is_counted_apart() -> None:
     found = seen(shard(0, ShardState.SUCCEEDED, 9_000, 10), there)
 
     assert {engine: work.known_s for engine, work in found.work.items()} == {"": 10, "fargate": 1800}
-    costs = costs_so_far(found, Dispatch.QUEUE, WorkerSize(), PRICES)
+    costs = costs_so_far(found, RUN, WorkerSize(), PRICES)
     assert costs["fargate"] == pytest.approx((4 * 0.04048 + 16 * 0.004445) / 2)
-    only_here = costs_so_far(seen(shard(0, ShardState.SUCCEEDED, 9_000, 10)), Dispatch.QUEUE, WorkerSize(), PRICES)
+    only_here = costs_so_far(seen(shard(0, ShardState.SUCCEEDED, 9_000, 10)), RUN, WorkerSize(), PRICES)
     assert {name: costs[name] for name in ("lambda", "dispatch")} == pytest.approx(
         {name: only_here[name] for name in ("lambda", "dispatch")}
     )

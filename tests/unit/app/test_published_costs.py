@@ -73,7 +73,14 @@ def test_the_guide_says_what_small_files_cost(small_files: dict[int, PlanEstimat
 
     assert small_files[100_000].estimate.cost == pytest.approx(alone, abs=0.005)
     assert small_files[100].estimate.cost == pytest.approx(packed, abs=0.005)
-    assert smaller and smaller.cost_usd == pytest.approx(one_vcpu, abs=0.005)
+    assert smaller and smaller.cost == pytest.approx(one_vcpu, abs=0.005)
+
+
+def test_an_output_for_each_of_many_small_files_is_cheap() -> None:
+    options = RunOptions(output_per="input")
+    found = estimate_plan(WorkerSize(), "daily", options, 100, 100_000, 10**9, load_prices())
+
+    assert 1.04 < found.estimate.cost < 1.5  # a put, a copy and a get for each are 1.04
 
 
 def test_a_warning_has_the_price_of_the_plan_it_names(small_files: dict[int, PlanEstimate]) -> None:

@@ -16,6 +16,7 @@ from sparklet.spark.java_classes import mark
 from sparklet.spark.runner import ScriptCall
 from sparklet.spark.spark_options import (
     AWSGLUE,
+    TASK_S3A,
     class_path,
     core_count,
     encryption_conf,
@@ -45,7 +46,7 @@ def test_fewer_requests_need_our_java_on_the_class_path() -> None:
 
     assert "spark.sql.sources.commitProtocolClass" not in without
     assert ours["spark.sql.sources.commitProtocolClass"] == "AttemptCommit"
-    assert {ours[f"spark.hadoop.fs.{scheme}.impl"] for scheme in ("s3", "s3a", "s3n")} == {"TaskS3A"}
+    assert {ours[f"spark.hadoop.fs.{scheme}.impl"] for scheme in ("s3", "s3a", "s3n")} == {TASK_S3A}
 
 
 def test_only_an_attempts_own_folders_are_written_directly() -> None:

@@ -103,7 +103,9 @@ class Bench:
     params: Mapping[str, Any] = field(default_factory=lambda: {"k": 1})
     env: Mapping[str, str] = field(default_factory=dict)
 
-    def plan(self, run_id: str = "run-1", shards: int = 1, objects: int = 1, **changed: Any) -> list[ShardRef]:
+    def plan(
+        self, run_id: str = "run-1", shards: int = 1, objects: int = 1, name: str = "", **changed: Any
+    ) -> list[ShardRef]:
         """Enter a sealed run and send its messages; more objects of a shard are named ``0-1.csv`` and so on."""
         import hashlib
 
@@ -119,7 +121,9 @@ class Bench:
             self.args,
             self.params,
             options,
+            name,
             env=self.env,
+            created_s=self.clock.now_s() if name else 0.0,
         )
         self.ledger.runs.create(run)
         names = [[f"{n}-{place}" if place else f"{n}" for place in range(objects)] for n in range(shards)]

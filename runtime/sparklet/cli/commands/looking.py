@@ -99,7 +99,10 @@ def runs(selection: opt.StackOptions) -> None:
 
 
 def results(run_id: opt.RunId, selection: opt.StackOptions) -> None:
-    """Show the script's answer for each shard (job.answer), in order; --json: one line for each."""
+    """Show the script's answer for each shard (job.answer), in order; --json: one line for each.
+
+    Of a run with --output-per input also rows, bytes and files of each input's output.
+    """
     screen = Screen(selection.as_json)
     with open_stack(selection, screen, looking=True) as stack:
         table, count = Table("shard", "answer"), 0
@@ -108,8 +111,8 @@ def results(run_id: opt.RunId, selection: opt.StackOptions) -> None:
             if selection.as_json:
                 sys.stdout.write(json.dumps(json.loads(line)) + "\n")
             else:
-                answer = json.loads(line)
-                table.add_row(str(answer["shard"]), escape(json.dumps(answer["answer"], ensure_ascii=False)))
+                shard, answer = (answer := json.loads(line)).pop("shard"), answer.get("answer", answer)
+                table.add_row(str(shard), escape(json.dumps(answer, ensure_ascii=False)))
     if not count:
         screen.say(f"no shard of {run_id} has given an answer; a script gives one with job.answer(value)")
     elif not selection.as_json:

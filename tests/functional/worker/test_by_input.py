@@ -1,0 +1,116 @@
+"""Which input each file is of, by Spark's own tasks: every shape of a job is mapped rightly, or refused."""
+
+import io
+import json
+import uuid
+from collections import Counter
+
+import pyarrow.parquet as pq
+import pytest
+
+from sparklet.model import RunOptions, ShardState
+from sparklet.planning.request import RunRequest
+from tests.functional.worker.ledgered import BUCKET, Function
+
+pytestmark = [pytest.mark.spark, pytest.mark.stack, pytest.mark.slow]
+
+FILES = 7
+HEAD = """
+from pyspark.sql import functions as F
+from sparklet.job import Job
+job = Job.from_args()
+spark = job.spark()
+rows = spark.read.csv(job.input_list(), header=True, schema="src string, k int, v int")
+SMALL = spark.range(3).selectExpr("int(id) AS k", "id * 10 AS ten")
+out = lambda frame, *by: frame.write.mode("append").partitionBy(*by).parquet(job.output)
+"""
+NATIVE = {  # to the number of rows of input n
+    "out(rows)": lambda n: 40 + n,
+    "out(rows, 'k')": lambda n: 40 + n,
+    "out(rows.sortWithinPartitions('v'))": lambda n: 40 + n,
+    "out(rows.where('int(src) % 2 = 0'))": lambda n: 0 if n % 2 else 40 + n,
+    "out(rows.join(F.broadcast(SMALL), 'k'))": lambda n: 40 + n,
+    "out(rows.withColumn('u', F.udf(lambda x: x + '!')('src')))": lambda n: 40 + n,
+    "out(rows.where('v < 5').union(rows.where('v < 3')))": lambda n: 8,
+    "rows.write.option('maxRecordsPerFile', 9).json(job.output)": lambda n: 40 + n,
+    "out(rows)\nrows.write.csv(job.output + '/more')": lambda n: 2 * (40 + n),
+    "print(rows.count())\nout(rows.select('src', 'v'))": lambda n: 40 + n,
+}
+MIXED = {
+    "out(rows.coalesce(2))": "coalesce",
+    "out(rows.groupBy('src').count())": "groupBy",
+    "out(rows.dropDuplicates())": "dropDuplicates",
+    "out(rows.orderBy('v'))": "orderBy",
+    "out(rows.cache())": "cache",
+    "out(rows.repartition(3))": "repartition",
+    "out(spark.createDataFrame([('0', 1)], 'src string, k int'))": "createDataFrame",
+    "out(rows)\nout(rows.where('v < 2').repartition(1))": "repartition",
+}
+
+
+@pytest.fixture(scope="module")
+def folder(function: Function) -> str:
+    folder = f"s3://{BUCKET}/in/{uuid.uuid4().hex[:8]}/"
+    for n in range(FILES):
+        lines = [f"{n},{row % 3},{row}" for row in range(40 + n)]
+        function.store.put(f"{folder}day={n % 2}/f{n}.csv", "\n".join(["src,k,v", *lines, ""]).encode())
+    return folder
+
+
+def run(function: Function, folder: str, body: str, **options: object) -> tuple[str, str]:
+    """One shard of all files; the run's id and output."""
+    run_id = f"run-{uuid.uuid4().hex[:8]}"
+    function.store.put(script := f"s3://{BUCKET}/jobs/{run_id}.py", (HEAD + body).encode())
+    output = f"s3://{BUCKET}/out/{run_id}/"
+    chosen = RunOptions(output_per="input", max_attempts=1, **options)  # type: ignore[arg-type]
+    [ref] = function.planned(RunRequest(script, (folder,), output, run_id, options=chosen))
+    function.said()
+    function.deliver(ref)
+    return run_id, output
+
+
+def sources(name: str, body: bytes) -> Counter[str]:
+    """The inputs whose rows a file has."""
+    if name.endswith(".parquet"):
+        return Counter(pq.read_table(io.BytesIO(body)).column("src").to_pylist())
+    lines = body.decode().splitlines()
+    return Counter(json.loads(line)["src"] if name.endswith(".json") else line.split(",")[0] for line in lines)
+
+
+@pytest.mark.parametrize("body", NATIVE)
+def test_rows_are_published_under_their_own_input(function: Function, folder: str, body: str) -> None:
+    run_id, output = run(function, folder, body)
+    record = function.ledger.shards.get(run_id, 0)
+    assert record.state is ShardState.SUCCEEDED, record.error_message
+
+    found = {f"day={n % 2}/f{n}": Counter[str]() for n in range(FILES)}
+    for info in function.store.list(output):
+        day, name, *_, file = info.uri.removeprefix(output).split("/")
+        if file.startswith("_empty-"):
+            assert info.size_bytes == 0 and not found[f"{day}/{name}"]
+        else:
+            found[f"{day}/{name}"] += sources(file, function.store.get(info.uri))
+    wanted = {f"day={n % 2}/f{n}": Counter({str(n): NATIVE[body](n)} if NATIVE[body](n) else {}) for n in range(FILES)}
+    assert found == wanted
+    lines = function.store.get(f"s3://{BUCKET}/runs/{run_id}/{record.inputs_file}").splitlines()[1:]
+    told = {each["input"].removeprefix(folder).removesuffix(".csv"): each["rows"] for each in map(json.loads, lines)}
+    assert told == {place: counts.total() for place, counts in wanted.items()}
+
+
+@pytest.mark.parametrize("body", MIXED)
+def test_a_job_that_mixes_inputs_is_refused_with_its_line(function: Function, folder: str, body: str) -> None:
+    run_id, output = run(function, folder, body)
+    record = function.ledger.shards.get(run_id, 0)
+
+    assert (record.state, record.error_class) == (ShardState.FAILED, "MixedInputsError")
+    assert f"has {MIXED[body]}()" in record.error_message
+    assert list(function.store.list(output)) == []
+
+
+def test_one_input_a_shard_may_be_mixed(function: Function, folder: str) -> None:
+    run_id, output = run(function, f"{folder}day=1/f3.csv", "out(rows.orderBy('v').coalesce(1))")
+
+    record = function.ledger.shards.get(run_id, 0)
+    assert record.state is ShardState.SUCCEEDED, record.error_message
+    [info] = function.store.list(output)
+    assert info.uri.startswith(f"{output}f3/part-{run_id}_")
