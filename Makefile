@@ -20,7 +20,7 @@ help: ## Show this help
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  %-12s %s\n", $$1, $$2}' Makefile
 	@echo "  Another Python: make PYTHON=python3.12 …; pytest's arguments: make test ARGS='-k planner'"
 	@echo "  make demo POISON=1: with faults; ONE_FILE=1: one large CSV, cut; INPUT=inventory: through an S3 Inventory;"
-	@echo "  EACH=1: one day file a shard, not five; DAYS=90: about 90 days of the year instead of all;"
+	@echo "  EACH=1: one day file a shard, not 46 or five; DAYS=90: about 90 days of the year instead of all;"
 	@echo "  DISPATCH_MODE=loop|map|inline: driven by a state machine, manifests compared; TABLE=iceberg|delta|hudi: one table;"
 	@echo "  ROUTE=standalone: large files go to a Spark cluster, whose first driver is killed"
 

@@ -2,8 +2,8 @@
 
 A year of flights, a file a day: once as a run of the local stack, a shard a file, by workers that have done a shard
 before; once as one spark-submit over all files with as many cores, its start included. The script is
-``spark_scripts/flights_daily.py``; of a shard it also notes when it began and ended. The one job's copy may write
-several files, or all but one core would wait for the last step.
+``spark_scripts/flights_daily.py``; of a shard it also notes when it began and ended. And packed, with an output for
+each file (``--output-per input``).
 
 Overhead of a shard: from its claim to the ledger's answer that it succeeded, less the time in the script; also step
 by step: ``claim`` (a write to the ledger), ``prepare`` (its line of the plan, the script, a folder), ``begin`` (until
@@ -65,6 +65,7 @@ def main() -> None:
     parser.add_argument("--workers", type=int, default=os.cpu_count() or 1)
     given = parser.parse_args()
     case, shares = Case(f"{given.days} files", [ONE_JOB]), list[Shares]()
+    by_input = Case(f"{given.days} files, an output each", [ONE_JOB])
     with tempfile.TemporaryDirectory(prefix="sparklet-bench-") as name:
         year = Year(Path(name), make_flights(ROOT / "build" / "demo" / "data"), given.days)
         rival = plain({**of_host(), **worker_environment(1, say)}, year.folder)
@@ -72,14 +73,17 @@ def main() -> None:
             for turn in range(given.rounds):
                 for side in (SPARKLET, ONE_JOB) if turn % 2 else (ONE_JOB, SPARKLET):
                     if side == ONE_JOB:
-                        case.add(side, rival.run(year.one_job()))
+                        one = rival.run(year.one_job())
+                        case.add(side, one)
+                        by_input.add(side, one)
                     else:
                         run, found = year.fan_out(given.workers)
                         case.add(side, run)
                         shares.append(found)
                         say(str(found))
+                        by_input.add(side, year.by_input(given.workers))
     known = {"workers": given.workers, "rounds": given.rounds, "rivals": {ONE_JOB: parameters([rival])["plain"]}}
-    told = document("fan_out", QUESTION, known, [case])
+    told = document("fan_out", QUESTION, known, [case, by_input])
     told["cases"][0]["shards"] = [share.document() for share in shares]
     publish(told)
 
@@ -126,7 +130,7 @@ class Year:
                 shutil.copy(day, self.folder / "few")
         source = (ROOT / "spark_scripts" / "flights_daily.py").read_text()
         (self.folder / "shard.py").write_text(BEGIN + source + END.format(folder=str(self.folder / "notes")))
-        (self.folder / "all.py").write_text(source.replace(".coalesce(1)", ""))
+        (self.folder / "all.py").write_text(source)
 
     # --- one job ---
 
@@ -146,28 +150,40 @@ class Year:
     def stack(self, workers: int) -> Iterator[None]:
         """A local stack whose workers have done some shards."""
         try:
-            self._cli_run("few", workers)
+            self._cli_run("few", workers, "--max-objects", "1")
             yield
         except BaseException:
             subprocess.run(self._command("stop"), cwd=ROOT, check=False)
             raise
         self._cli("stop")
 
+    def by_input(self, workers: int) -> Run:
+        """Run it packed, an output for each file."""
+        run, _ = self._run(workers, "--output-per", "input", "--max-objects", str(-(-self.days // (2 * workers))))
+        outputs = [path for path in (self.folder / f"out-{self.turns}").iterdir() if any(path.glob("*.parquet"))]
+        if len(outputs) != self.days:
+            raise SystemExit(f"{self.days} files have {len(outputs)} outputs")
+        return run
+
     def fan_out(self, workers: int) -> tuple[Run, Shares]:
         """Run it, and say what the ledger and the script have noted."""
+        run, told = self._run(workers, "--max-objects", "1")
+        stack = running(self.folder / "state")
+        assert stack
+        os.environ.update(stack.env)
+        ledger = DynamoLedger(AwsClients(endpoint_url=stack.endpoint_url), stack.ledger_table)
+        records = list(ledger.shards.list(told["run_id"]))
+        return run, self._shares(records, stack.log_dir, told["duration_s"] * workers)
+
+    def _run(self, workers: int, *options: str) -> tuple[Run, Any]:
         stack = running(self.folder / "state")
         assert stack
         before_s = process_tree.cpu_s(stack.host_pid)
         with MemoryPeak().sampled(stack.host_pid, LIMIT_S) as peak:
-            told = self._cli_run("flights", workers)
+            told = self._cli_run("flights", workers, *options)
         cpu_s = process_tree.cpu_s(stack.host_pid) - before_s
         self._verify(self.folder / f"out-{self.turns}")
-        os.environ.update(stack.env)
-        ledger = DynamoLedger(AwsClients(endpoint_url=stack.endpoint_url), stack.ledger_table)
-        records = list(ledger.shards.list(told["run_id"]))
-        return Run(told["duration_s"], cpu_s, peak.mb), self._shares(
-            records, stack.log_dir, told["duration_s"] * workers
-        )
+        return Run(told["duration_s"], cpu_s, peak.mb), told
 
     def _shares(self, records: Sequence[ShardRecord], log_dir: Path, worker_s: float) -> Shares:
         run_id = records[0].run_id
@@ -189,11 +205,11 @@ class Year:
             found["gap"] += [later.started_s - logged[r.number]["shard succeeded"] for r, later in pairwise(own)]
         return Shares(sum(found["script"]) / worker_s, found)
 
-    def _cli_run(self, inputs: str, workers: int) -> Any:
+    def _cli_run(self, inputs: str, workers: int, *options: str) -> Any:
         self.turns += 1
         tables = ["--file", f"airlines={self.data.airlines}", "--file", f"planes={self.data.planes}"]
         where = ["--input", str(self.folder / inputs), "--output", str(self.folder / f"out-{self.turns}")]
-        how = ["--max-objects", "1", "--workers", str(workers), "--memory", str(MEMORY_MB), "--keep", "--json"]
+        how = [*options, "--workers", str(workers), "--memory", str(MEMORY_MB), "--keep", "--json"]
         return json.loads(self._cli("run", str(self.folder / "shard.py"), *where, *tables, *how))
 
     def _cli(self, *words: str) -> bytes:
@@ -225,7 +241,7 @@ class OneJob(Job):
 
     @property
     def script(self) -> Path:
-        """A copy that may write several files."""
+        """The script itself."""
         return self.folder / "all.py"
 
     def event(self, side: str) -> dict[str, Any]:

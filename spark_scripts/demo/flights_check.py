@@ -79,10 +79,23 @@ class Comparison:
         return all(check.ok for check in self.checks)
 
 
-def compare(output: Path, data: FlightsData, console: Console | None = None) -> Comparison:
-    """Compare the Parquet files below ``output`` with the original, and print what came of it."""
+def compare(output: Path, data: FlightsData, console: Console | None = None, *, by_day: bool = False) -> Comparison:
+    """Compare the Parquet files below ``output`` with the original, and print what came of it.
+
+    ``by_day``: each day's rows must lie in the folder of its name, and each folder have rows.
+    """
     files = [str(path) for path in sorted(output.rglob("*.parquet")) if not _is_hidden(path.relative_to(output))]
-    return compare_files(files, data, console)
+    return compare_files(files, data, console, [_days(files, data)] if by_day and files else ())
+
+
+def _days(files: Sequence[str], data: FlightsData) -> Check:
+    """How many folders are there, and how many rows of other days in them?"""
+    folder = "regexp_extract(filename, '([^/]*)/[^/]*$', 1)"
+    counts = f"count(DISTINCT {folder}), count(*) FILTER ({folder} <> make_date(year, month, day)::VARCHAR)"
+    with duckdb.connect() as db:
+        read = f"SELECT {counts} FROM read_parquet(?, filename = true, hive_partitioning = false)"
+        outputs, misplaced = db.execute(read, [files]).fetchall()[0]
+    return Check("outputs, misplaced rows", f"{len(data.days)}, 0", f"{outputs}, {misplaced}")
 
 
 def compare_files(

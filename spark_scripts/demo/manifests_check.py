@@ -65,7 +65,7 @@ def _shards(folder: Path, manifest: Mapping[str, Any]) -> dict[int, Mapping[str,
             if entry["Shard"] in found:
                 raise ValueError(f"shard {entry['Shard']} is in two result files of {folder}")
             outputs = json.loads(entry.get("Output", "{}")).get("outputs", [])
-            relative = sorted(OWN_FOLDER.sub("shard=", uri.removeprefix(manifest["Output"])) for uri in outputs)
+            relative = sorted(OWN_FOLDER.sub("shard=", f"{uri}/".removeprefix(manifest["Output"])) for uri in outputs)
             found[entry["Shard"]] = {**entry, "outputs": relative}
     return found
 

@@ -1,9 +1,10 @@
 """The demo: a year of real flights through the whole path, then an independent check of what came out.
 
-``make demo`` fans 365 day files out, five a shard (``EACH=1``: one a shard; ``DAYS=90``: about 90 of them). ``make
-demo POISON=1`` spoils three of them first, and shows that bad files fail alone (``--isolate``), each with its true
-cause, but a script that hangs with its whole shard. A repaired script leaves one FAILED file, which is mended at
-last. ``make demo INPUT=inventory`` finds the files through an S3 Inventory, several to a shard; ``make demo
+``make demo`` fans 365 day files out, 46 a shard, each with an output of its own (``EACH=1``: one a shard; ``DAYS=90``:
+about 90 of them). ``make demo POISON=1`` spoils three of them first, five a shard, and shows that bad files fail alone
+(``--isolate``), each with its true cause, but a script that hangs with its whole shard. A repaired script leaves one
+FAILED file, which is mended at last. ``make demo INPUT=inventory`` finds the files through an S3 Inventory, several to
+a shard; ``make demo
 ONE_FILE=1`` has the whole year in one CSV, cut into ranges of lines. ``DISPATCH_MODE=loop``, ``map`` or ``inline``
 has a state machine drive the run; where the same demo was dispatched in another mode before, the manifests of both
 must be equal up to ids and times. ``TABLE=iceberg``, ``delta`` or ``hudi`` appends all day files to one table, in one
@@ -54,7 +55,8 @@ EXPECTED_CAUSES = {CORRUPT: "malformed line", HANGS: "deadline", VANISHES: "no s
 POISON_TIMEOUT_S = 40  # so that the hanging shard is ended soon
 ONE_FILE_SHARD, ONE_FILE_SHARDS = "2MB", range(12, 21)
 LEFT_OUT = 2  # what the inventory lists beside the day files: an empty object, and one file a second time
-EACH = 5  # day files a shard: a shard's own second and a half is more than a day's work
+EACH = 5  # day files a shard, where some fail or all go to one table
+MANY = 46  # where each has an output of its own: a shard's own second and a half is the work of so many
 INVENTORY_SHARD = "1MB"  # of about twelve day files
 SCRATCH_MB, LARGE, LARGE_DAYS = 1, 2, 16  # so many files of so many days each are above that, five days are not
 ROUTE_DAYS = 45  # by default
@@ -78,6 +80,7 @@ class Demo:
     kind: str = "days"  # which demonstration, of how many days, how many a shard: only equal ones are compared
     each: int = EACH  # day files a shard
     table: FlightsTable | None = None  # where the rows go; None: Parquet files
+    by_day: bool = False  # whether each day's file has an output of its own
 
     def sparklet(self, *arguments: str, expect: int = ALL_WELL) -> Any:
         """Call the command line with --json; its progress is shown as it comes, its document is the answer."""
@@ -102,6 +105,7 @@ class Demo:
     def run(self, script: Path, *options: str, expect: int = ALL_WELL) -> Any:
         """Fan the flights out."""
         where = ["--output", str(OUTPUT), "--overwrite", "--run-id", self.run_id]
+        where += ["--output-per", "input"] if self.by_day else []
         if self.table:
             where += ["--table", self.table.name]
             for name, value in self.table.catalog.items() if self.table.format == "iceberg" else ():
@@ -116,7 +120,7 @@ class Demo:
             snapshots = Check("snapshots", "1", str(found.count))
             comparison = compare_files(found.files, self.data, first=[snapshots])
         else:
-            comparison = compare(OUTPUT, self.data)
+            comparison = compare(OUTPUT, self.data, by_day=self.by_day)
         if not comparison.ok:
             raise DemoError("the output differs from the independent computation, see above")
         shards = result["shards"]
@@ -274,7 +278,7 @@ def check_all_but(demo: Demo, result: Any, name: str) -> None:
     if [shard["objects"] for shard in failed] != [1] or result["shards"]["failed"] != 1:
         raise DemoError(f"{name} alone should have failed, but: {failed}")
     others = [day.name for day in demo.data.days if day.name != name]
-    comparison = compare(OUTPUT, some_days(demo.data, BUILD / "all-but-one", others))
+    comparison = compare(OUTPUT, some_days(demo.data, BUILD / "all-but-one", others), by_day=demo.by_day)
     if not comparison.ok:
         raise DemoError("the output differs from the independent computation, see above")
     say(f"  one FAILED file of {len(demo.data.days)}, {name}; the {comparison.rows} rows of all others are there")
@@ -393,7 +397,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--dispatch-mode", choices=DISPATCH_MODES, default="queue", help="as of sparklet run")
     parser.add_argument("--days", type=int, metavar="N", help="about N days of the year instead of all")
     parser.add_argument("--table", choices=["iceberg", "delta", "hudi"], help="append to one table, in one commit")
-    parser.add_argument("--each", type=int, default=EACH, metavar="N", help="day files a shard")
+    parser.add_argument("--each", type=int, metavar="N", help="day files a shard")
     asked = parser.parse_args(argv)
     named = {"poison": asked.poison, "one-file": asked.one_file, "route": asked.route}
     kind = asked.input or next((kind for kind, wanted in named.items() if wanted), "days")
@@ -407,8 +411,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     table = FlightsTable(asked.table, BUILD / "tables" / asked.table) if asked.table else None
     if table:
         table.clear()
-    comparable = "-".join(filter(None, [kind, asked.table, str(len(data.days)), str(asked.each)]))
-    demo = Demo(data, run_id, started_s, asked.dispatch_mode, comparable, asked.each, table)
+    by_day = kind in ("days", "poison") and not table
+    each = asked.each or (MANY if by_day and kind == "days" else EACH)
+    comparable = "-".join(filter(None, [kind, asked.table, str(len(data.days)), str(each)]))
+    demo = Demo(data, run_id, started_s, asked.dispatch_mode, comparable, each, table, by_day)
     try:
         DEMONSTRATIONS[kind](demo)
     except DemoError as error:

@@ -2,7 +2,8 @@
 
 One job reads the whole folder; Sparklet reads it in shards, packed and cut at random, some files compressed, in
 archives or in UTF-16, which not all names say, with the same reader over ``job.input_list()`` or over the folder's
-address. Rows, columns and types are equal, or the run is refused or fails and names a file. Nothing else passes.
+address. Rows, columns and types are equal, or the run is refused or fails and names a file. Nothing else passes. Every
+other run writes its rows, an output for each input: there they are once, each with its own file's.
 ``make test-all`` tries some twenty folders, always the same; with ``SPARKLET_FOLDERS=3000`` ``make pytest`` tries
 more, and others with each ``SPARKLET_SEED``.
 """
@@ -18,6 +19,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
+from urllib.parse import unquote
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -27,6 +29,7 @@ from hypothesis import strategies as st
 
 from sparklet.errors import PlanError
 from sparklet.model import RunOptions, ShardState
+from sparklet.planning.outputs import input_place
 from sparklet.planning.request import RunRequest
 from tests.archives import by_arrow, tarred, zipped
 from tests.functional.worker.conftest import local_jars
@@ -56,7 +59,10 @@ for place, (folder, reader) in enumerate(job.params.get("folders") or [("", job.
         mine = job.event["input_folders"][0] if reader["by_folder"] else job.input_list() if not folder else ""
         frame = (read.schema(reader["schema"]) if reader["schema"] else read).load(folder or mine)
         names = sorted(frame.columns)
-        rows = frame.select(F.to_json(F.struct(*[F.col(f"`{name}`") for name in names]))).collect()
+        row = F.to_json(F.struct(*[F.col(f"`{name}`") for name in names]))
+        rows = frame.select(row).collect()
+        if reader.get("by_input") and not folder:
+            frame.select(F.concat_ws("\\t", F.input_file_name(), row)).write.text(job.output)
         told = json.dumps([place, sorted(frame.dtypes), [row[0] for row in rows], frame._jdf.schema().toDDL()])
         while len(told) > 50_000:  # of a longer line the worker's log has the beginning
             print("PART " + told[:50_000])
@@ -82,6 +88,7 @@ class Folder:
     split: str
     by_folder: bool
     cut_bytes: int = 40
+    by_input: bool = False  # whether rows are written, an output for each input
 
     @property
     def reader(self) -> dict[str, Any]:
@@ -90,6 +97,7 @@ class Folder:
             "options": dict(self.options),
             "schema": self.schema,
             "by_folder": self.by_folder,
+            "by_input": self.by_input,
         }
 
 
@@ -152,7 +160,8 @@ def folders(draw: st.DrawFn) -> Folder:
     schema = draw(st.sampled_from(schemas.get(kind, [""])))
     split = draw(st.sampled_from(["", "auto"]))
     by_folder, cut_bytes = draw(st.booleans()), 500 if kind == "parquet" else 40
-    return Folder(files, stored, kind, options, schema, draw(st.integers(1, 3)), split, by_folder, cut_bytes)
+    packing = draw(st.integers(1, 3)), split, by_folder, cut_bytes, draw(st.booleans())
+    return Folder(files, stored, kind, options, schema, *packing)
 
 
 def _written(kind: str, options: Mapping[str, str], line: str, rows: list[tuple[int, str]], mark: bytes) -> bytes:
@@ -206,7 +215,10 @@ def in_shards(function: Function, place: str, folder: Folder) -> Saw | str:
     """What the shards saw together, or the words in which they were refused or failed."""
     run_id = place.rpartition("/")[2]
     options = RunOptions(
-        max_objects=folder.max_objects, split=folder.split, target_bytes=folder.cut_bytes if folder.split else 10**9
+        max_objects=folder.max_objects,
+        split=folder.split,
+        target_bytes=folder.cut_bytes if folder.split else 10**9,
+        output_per="input" if folder.by_input else "",
     )
     request = RunRequest(
         f"{ROOT}/scripts/read.py",
@@ -228,8 +240,25 @@ def in_shards(function: Function, place: str, folder: Folder) -> Saw | str:
     if failed := [record for record in records if record.state is not ShardState.SUCCEEDED]:
         return f"failed: {failed[0].error_class}: {failed[0].error_message}"
     seen = [each for each in saw(function) if each.rows] or [Saw([])]  # one without a row needs no columns
+    rows = sum((each.rows for each in seen), Counter[str]())
+    if folder.by_input:
+        assert written(function, place, f"s3://{BUCKET}/out/{run_id}/", folder) == rows
     columns = seen[0].columns if all(each.columns == seen[0].columns for each in seen) else [s.columns for s in seen]
-    return Saw(columns, sum((each.rows for each in seen), Counter[str]()))
+    return Saw(columns, rows)
+
+
+def written(function: Function, place: str, output: str, folder: Folder) -> Counter[str]:
+    """The rows in the outputs of inputs; each must lie in that of the file from which Spark has read it."""
+    found = Counter[str]()
+    own = {f"{place}/{name}": output + input_place(f"{place}/{name}", [f"{place}/"]) for name in folder.packed}
+    for info in function.store.list(output):
+        assert info.uri.rpartition("/")[0] in own.values()
+        for line in function.store.get(info.uri).decode().split("\n")[:-1]:
+            file, _, row = line.partition("\t")
+            read = "s3" + unquote(file.partition("%23")[0]).removeprefix("s3").removeprefix("a")
+            assert own.get(read) in (None, info.uri.rpartition("/")[0])  # None: a slice that has another name
+            found[row] += 1
+    return found
 
 
 def verdict(function: Function, folder: Folder) -> str:
