@@ -136,6 +136,7 @@ def test_a_look_at_what_was_not_presumed_fails() -> None:
 
 def test_the_time_of_each_attempt_is_kept_once() -> None:
     """Neither what a shard waits nor what moves its times changes what its attempts took."""
+    record = ShardRecord("run-1", 3, "part", 0, 9, 1, 1)
 
     def at(step: Callable[..., ShardRecord | None], *what: object) -> None:
         nonlocal record
@@ -146,7 +147,6 @@ def test_the_time_of_each_attempt_is_kept_once() -> None:
     def claims(attempt_id: str, now_s: float, generation: int = 0) -> None:
         at(lambda *it: transitions.claim(*it).record, replace(REF, generation=generation), attempt_id, now_s, 16.0, 3)
 
-    record = ShardRecord("run-1", 3, "part", 0, 9, 1, 1)
     claims("a", 10.0)
     at(transitions.release, "a", 15.0, FAILURE)
     at(transitions.count_requeue, 115.0, False, "")
