@@ -167,7 +167,11 @@ def test_counts_add_up() -> None:
 
 
 def test_which_states_have_ended() -> None:
-    assert [state for state in ShardState if state.ended] == [ShardState.SUCCEEDED, ShardState.FAILED]
+    assert [state for state in ShardState if state.ended] == [
+        ShardState.SUCCEEDED,
+        ShardState.FAILED,
+        ShardState.SPLIT,
+    ]
     assert [state for state in RunState if not state.ended] == [RunState.PLANNING, RunState.RUNNING]
 
 

@@ -4,7 +4,8 @@ from datetime import UTC, datetime
 from itertools import accumulate
 
 from sparklet.errors import LeaseLostError, LedgerError
-from sparklet.model import Claim, ClaimStatus, Failure, Run, ShardRecord, ShardRef, ShardResult, ShardState, TaskRecord
+from sparklet.model import OF_SPLIT, Claim, ClaimStatus, Failure, Run, ShardRecord, ShardRef, ShardResult, ShardState
+from sparklet.model.tasks import TaskRecord
 from sparklet.shown import redacted
 
 LEASE_S = 16.0  # an attempt owns a shard so long without a renewal, or longer; see docs/decisions/0079
@@ -76,7 +77,7 @@ def splits(record: ShardRecord, failure: Failure, least: int = 2) -> bool:
 
 def is_conclusive(record: ShardRecord, failure: Failure) -> bool:
     """Whether a failure needs no repetition: it has the class of the one for which the shard was split off."""
-    again = record.is_split_off and bounded_failure(failure).error_class == record.error_class
+    again = record.part.startswith(OF_SPLIT) and bounded_failure(failure).error_class == record.error_class
     return splits(record, failure, 1 if again else 2) and (again or outgrown(failure))
 
 

@@ -7,7 +7,7 @@ from sparklet.ledger import items
 from sparklet.ledger.items import FOR_ENGINE, MAX_TIME_S, TO_SPLIT, open_value
 from sparklet.ledger.runs import Runs
 from sparklet.ledger.store import Item, Store
-from sparklet.model import Counts, ShardRecord, ShardState
+from sparklet.model import COUNTED, Counts, ShardRecord, ShardState
 
 
 class Shards:
@@ -41,7 +41,7 @@ class Shards:
     def count(self, run_id: str) -> Counts:
         """Shards by state, from the base table (strongly consistent): what ends a run."""
         found = self._store.count(self._partitions(run_id))
-        return Counts.of(found)
+        return Counts(*(found.get(state, 0) for state in COUNTED))
 
     def glance(self, run_id: str) -> Counts:
         """Shards by state, from the index: cheap, a moment old, for progress; no SUCCEEDED until the plan is sealed."""

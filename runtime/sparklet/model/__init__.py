@@ -29,6 +29,7 @@ from sparklet.model.services import MAX_INLINE, MAX_NAME, ExecutionState, Execut
 from sparklet.model.shards import (
     ANSWERS,
     COMPRESSED,
+    COUNTED,
     EVENTS,
     FIRST_BYTES,
     HALVES,

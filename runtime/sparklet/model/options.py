@@ -219,10 +219,6 @@ class RunOptions:
         """Whether a shard of this size is too large for a function."""
         return 0 < self.max_shard_bytes < estimated_bytes
 
-    def isolation(self, *, redriven: bool = False) -> int:
-        """Whether a shard may be split, see ``ShardRecord.isolate``; ``redriven``: by ``redrive --isolate``."""
-        return 0 if self.group_by else 2 if redriven else int(self.isolate)
-
     def planned_engine(self, estimated_bytes: int) -> str:
         """The engine that a shard of this size is planned for; "": a function does it."""
         if self.too_large == ENGINE and not self.is_above_limit(estimated_bytes):

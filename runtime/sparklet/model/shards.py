@@ -50,6 +50,10 @@ class ShardState(StrEnum):
         return self not in (ShardState.PENDING, ShardState.RUNNING)
 
 
+COUNTED = (ShardState.PENDING, ShardState.RUNNING, ShardState.SUCCEEDED, ShardState.FAILED)
+"""In the order of ``Counts``."""
+
+
 class ClaimStatus(StrEnum):
     """The ledger's answer to a worker that claims a shard."""
 
@@ -337,11 +341,6 @@ class ShardRecord:
         return max(0, self.requeues - self.attempts)
 
     @property
-    def is_split_off(self) -> bool:
-        """Whether it has inputs of a shard that was split."""
-        return self.part.startswith(OF_SPLIT)
-
-    @property
     def answer_file(self) -> str:
         """The file in the run's folder with the script's answer, if there is one: the winner's, or the last one's."""
         return f"{ANSWERS}{self.number:09d}-{self.winner or self.attempt_id}.json"
@@ -389,11 +388,6 @@ class Counts:
     running: int = 0
     succeeded: int = 0
     failed: int = 0
-
-    @classmethod
-    def of(cls, states: Mapping[Any, int]) -> Self:
-        """Of numbers by state."""
-        return cls(**{name: states.get(name.upper(), 0) for name in ("pending", "running", "succeeded", "failed")})
 
     def to_document(self) -> dict[str, int]:
         """The total, and the four counts, which add up to it."""

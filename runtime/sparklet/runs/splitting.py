@@ -30,7 +30,7 @@ def split_failing(at: Deployment, run: Run) -> None:
     """Split a run's shards that wait for it; until its plan is sealed none is, since it takes the next numbers."""
     for found in at.for_a_while(at.ledger.shards.to_split(run.run_id)) if run.sealed else ():
         record, parts = at.ledger.shards.get(run.run_id, found.number), list(at.ledger.runs.parts(run.run_id))
-        root = int(record.part.split("-")[1]) if record.is_split_off else record.number
+        root = int(record.part.split("-")[1]) if record.part.startswith(OF_SPLIT) else record.number
         of_root = (part for part in parts if part.part.startswith(f"{OF_SPLIT}{root:06d}-"))
         numbers = (number for part in of_root for number in range(part.first_shard, part.next_shard))
         family = [at.ledger.shards.get(run.run_id, number) for number in numbers]

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from math import inf
 from typing import Any
 
-from sparklet.model import Counts, Run, RunOptions, RunState, ShardRecord, ShardState
+from sparklet.model import COUNTED, Counts, Run, RunOptions, RunState, ShardRecord, ShardState
 from sparklet.planning.packing import is_nothing_new
 from sparklet.ports.deployment import Deployment
 from sparklet.runs.drift import drift_of
@@ -84,7 +84,7 @@ class Summary:
     @property
     def counts(self) -> Counts:
         """Shards by state."""
-        return Counts.of(self.states)
+        return Counts(*(self.states[state] for state in COUNTED))
 
     @property
     def causes(self) -> tuple[Cause, ...]:

@@ -13,6 +13,7 @@ from sparklet.job.event_objects import misread
 from sparklet.job.fields import SCHEMA
 from sparklet.job.outcome import EVENT, EVENT_FILE
 from sparklet.model import INPUT, OUTPUT, PACKED, Access, InputObject, Run, Shard, ShardRecord, ShardState, SliceKind
+from sparklet.model.shards import OF_SPLIT
 
 LOST = "LeaseExpired"
 STOPPED = (LOST, "DeadlineExceededError", "GatewayLostError", "OutOfMemoryError")
@@ -33,7 +34,7 @@ def shard_event(run: Run, record: ShardRecord, shard: Shard, output_uri: str) ->
             "shard": record.number,
             "attempt": record.attempt_id,
             "generation": record.generation,
-            **({"split_off": True} if record.is_split_off else {}),
+            **({"split_off": True} if record.part.startswith(OF_SPLIT) else {}),
             **({"allow_drift": True} if run.options.allow_drift else {}),
             **(_previous_attempt(record) if record.attempts > 1 or record.error_class else {}),
         },

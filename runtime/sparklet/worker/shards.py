@@ -35,6 +35,7 @@ from sparklet.ledger.rules import LEASE_S, is_conclusive, lease_s, next_engine, 
 from sparklet.model import (
     EVENTS,
     HALVES,
+    OF_SPLIT,
     Claim,
     ClaimStatus,
     Dispatch,
@@ -293,7 +294,7 @@ class ClaimedShard:
     def succeed(self, result: ShardResult) -> None:
         """Record SUCCEEDED."""
         mine = self.record.run_id, self.record.number, self.attempt.attempt_id
-        inherited = self.record.is_split_off and self.attempts == 1
+        inherited = self.attempts == 1 and self.record.part.startswith(OF_SPLIT)
         self.claims.at.ledger.attempts.succeed(*mine, result, inherited=inherited)
 
     def is_final(self, failure: Failure) -> bool:

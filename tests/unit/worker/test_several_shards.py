@@ -103,7 +103,7 @@ def test_a_lost_first_success_harms_no_other_shard(bench: Bench) -> None:
     planned(bench, 3)
     succeed = bench.ledger.attempts.succeed
 
-    def refuse(run_id: str, number: int, attempt_id: str, result: Any) -> None:
+    def refuse(run_id: str, number: int, attempt_id: str, result: Any, *, inherited: bool = False) -> None:
         if number == 0:
             raise LedgerError("gone")
         succeed(run_id, number, attempt_id, result)
