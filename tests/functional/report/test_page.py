@@ -224,6 +224,16 @@ def test_the_pace_is_what_a_worker_does(browser: Browser, document: dict[str, An
     assert "Pace: up to 30 shards a minute" in page.inner_text("#pace")
 
 
+def test_what_was_split_is_shown_with_its_work(browser: Browser, document: dict[str, Any], tmp_path: Path) -> None:
+    document["shard_table"]["columns"]["state"][0] = "SPLIT"
+
+    page, seen = shown(browser, tmp_path / "report.html", document)
+
+    assert "SPLIT" in (page.text_content("#workers svg") or "") and seen.complaints == []
+    page.select_option("#state", "SPLIT")
+    assert page.inner_text("#found") == "1 shard"
+
+
 def test_paper_loses_nothing(browser: Browser, document: dict[str, Any], tmp_path: Path) -> None:
     """Neither what is in the dark, nor what a screen scrolls, folds or shows on a further page."""
     document["causes"][0]["script"]["lines"][0] = "long " * 100
