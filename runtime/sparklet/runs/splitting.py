@@ -59,7 +59,7 @@ def _have_failed_alike(siblings: Sequence[ShardRecord]) -> bool:
     """Whether three pieces or more of a shard have failed, all with one class at one line."""
     places = [_LINE.search(each.error_message) for each in siblings]
     causes = {(each.error_class, place and place[0]) for each, place in zip(siblings, places, strict=True)}
-    failed = all(each.split or each.state is ShardState.FAILED for each in siblings)
+    failed = all((each.split or each.state is ShardState.FAILED) and not each.winner for each in siblings)
     return failed and len(siblings) > 2 and len(causes) == 1
 
 

@@ -205,6 +205,27 @@ def test_a_broken_script_is_found_out_soon(named: bool) -> None:
     assert len(it.attempts[1 + 3 + 2 * int(named) :]) == 1 + int(named)
 
 
+def test_pieces_of_which_one_has_won_are_not_joined() -> None:
+    """What has won may be where readers look already."""
+    it = Splitting(6, 6, max_attempts=1)
+    it.spoil(*range(6))
+    plan(it.world.at, "run-1")
+    it.honest_work()
+    check(it.world.at, "run-1")
+    attempts, (_, *pieces) = it.world.ledger.attempts, it.world.shards()
+    for piece in pieces:
+        attempts.claim(piece.ref, "a", 60, 1)
+        if piece.number == 1:
+            attempts.renew("run-1", 1, "a", 60, ShardResult())
+            attempts.fail("run-1", 1, "a", Failure(piece.error_class, piece.error_message))
+        else:
+            attempts.release("run-1", piece.number, "a", Failure(piece.error_class, piece.error_message), split=HALVES)
+
+    check(it.world.at, "run-1")
+
+    assert it.world.ledger.shards.get("run-1", 0).state is ShardState.SPLIT
+
+
 def test_failures_at_two_lines_are_not_the_scripts() -> None:
     it = Splitting(max_attempts=1)
     it.spoil(0, 19)
