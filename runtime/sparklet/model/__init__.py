@@ -28,6 +28,7 @@ from sparklet.model.runs import (
 from sparklet.model.services import MAX_INLINE, MAX_NAME, ExecutionState, ExecutionStatus, execution_name, successor
 from sparklet.model.shards import (
     ANSWERS,
+    APART,
     COMPRESSED,
     COUNTED,
     EVENTS,

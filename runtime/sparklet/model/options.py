@@ -112,6 +112,12 @@ class RunOptions:
             choices=("input",),
         ),
     ] = ""
+    strict: Annotated[
+        bool,
+        Key(
+            "strict", SHARDS, "With --output-per input: a shard whose job mixes inputs is FAILED, not done one by one."
+        ),
+    ] = False
     split: Annotated[
         str,
         Key(

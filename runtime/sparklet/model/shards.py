@@ -14,7 +14,7 @@ SCHEME = "s3://"
 RUN_ID = re.compile(r"[a-z0-9][a-z0-9-]{0,62}")
 SHARDS_PER_BUCKET, MAX_BUCKETS = 10_000, 256
 OF_SPLIT = "split-"  # begins the names of plan parts whose shards were split off, ``split-<planned shard>-…``
-HALVES = "halves"
+HALVES, APART = "halves", "apart"  # how a shard is split; apart: each input alone
 ANSWERS, WRITES, EVENTS, SCHEMAS = "answers/", "writes/", "events/", "schemas/"  # in a run's folder
 SHOWN_ITEM = 100  # characters
 FIRST_BYTES = 512  # of a file, which tell what it is
@@ -327,7 +327,9 @@ class ShardRecord:
     engine: str = ""  # whose workers do it: "" the functions', else that of the engine of this name alone
     task_id: str = ""  # the worker started there last, as the engine names it; it has claimed if attempts = requeues
     isolate: int = 0  # it is split, 1: where an input may make the script fail; 2: also for lack of memory or time
-    split: str = ""  # PENDING until a check splits it: HALVES, or the places of inputs that its failure names: "3 17"
+    split: str = (
+        ""  # PENDING until a check splits it: HALVES, APART, or the places of inputs that its failure names: "3 17"
+    )
     revision: int = field(default=0, compare=False)  # how often it has changed; by it a swap knows what was read
 
     @property

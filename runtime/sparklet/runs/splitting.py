@@ -14,7 +14,7 @@ from itertools import accumulate
 from sparklet.errors import PlanError
 from sparklet.ledger.rules import ERROR_MESSAGE_BYTES, cut
 from sparklet.metrics import SHARDS_FAILED
-from sparklet.model import HALVES, OF_SPLIT, Failure, PartRecord, Run, Shard, ShardRecord, ShardState
+from sparklet.model import APART, HALVES, OF_SPLIT, Failure, PartRecord, Run, Shard, ShardRecord, ShardState
 from sparklet.planning.plan_files import planned_shard
 from sparklet.planning.planner import send_messages
 from sparklet.ports.deployment import Deployment
@@ -38,17 +38,23 @@ def split_failing(at: Deployment, run: Run) -> None:
         has_worked = any(each.state is ShardState.SUCCEEDED for each in family)
         bad = sum(each.state is ShardState.FAILED and each.object_count == 1 for each in family)
         most = max(1, at.ledger.shards.get(run.run_id, root).object_count // 10)
-        if not record.split or any(not (each.split or each.state.ended) for each in siblings):
+        is_mixing = record.split == APART  # no input is bad (docs/decisions/0083)
+        if not record.split or (not is_mixing and any(not (each.split or each.state.ended) for each in siblings)):
             continue  # what those show decides
-        if not has_worked and _have_failed_alike(siblings):
+        if not is_mixing and not has_worked and _have_failed_alike(siblings):
             _join(at, record, siblings)
-        elif bad > most:
+        elif not is_mixing and bad > most:
             give_up(at, record, record.error_class, f"more than {most} of the shard's inputs are bad")
         else:
             is_believed = not siblings or siblings[0].state is ShardState.FAILED
-            named = [int(each) for each in record.split.split()] if is_believed and record.split != HALVES else []
+            named = (
+                [int(each) for each in record.split.split()]
+                if is_believed and record.split not in (HALVES, APART)
+                else []
+            )
+            named = list(range(record.object_count))[:MAX_NAMED] if is_mixing else named
             named = named if len(named) <= MAX_NAMED else []
-            probes = not has_worked and bool(siblings or not named)
+            probes = not (has_worked or is_mixing) and bool(siblings or not named)
             try:
                 _split(at, record, parts[-1], root, _pieces(record.object_count, named, probes=probes))
             except PlanError as error:
@@ -91,11 +97,12 @@ def _split(at: Deployment, record: ShardRecord, last: PartRecord, root: int, pie
         ShardRecord(
             *(run.run_id, shard.number, file, offset, len(line), len(shard.objects), shard.size_bytes),
             **{"changed_s": at.clock.now_s(), **alike},
+            split=APART if record.split == APART and len(shard.objects) > 1 else "",  # what is left, to be split again
         )
         for shard, line, offset in zip(shards, lines, accumulate(map(len, lines), initial=0), strict=False)
     ]
     if at.ledger.attempts.split(record, run, part, into):
-        send_messages(at, run, into)
+        send_messages(at, run, (each for each in into if not each.split))
 
 
 def _join(at: Deployment, record: ShardRecord, siblings: Sequence[ShardRecord]) -> None:

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 from sparklet.errors import (
     EventError,
+    MixedInputsError,
     ObjectForbiddenError,
     ObjectNotFoundError,
     ObjectStoreError,
@@ -167,7 +168,7 @@ class Executor:
                 return self._report(execution, script, own, log, is_alone=not py_files)
             if not (result.suspect or looks):
                 failed = _failed(execution, result, uris, is_local=self.inputs_to is None)
-                failed.direct = DIRECT in (folder / OUTCOME).read_bytes() if (folder / OUTCOME).exists() else False
+                failed.direct = _is_direct(folder)
                 with suppress(EventError):
                     failed.committed = read_outcome(folder / OUTCOME).committed
                 raise failed
@@ -199,7 +200,11 @@ class Executor:
             keys = (own / INPUTS).read_text(encoding="utf-8").split("\0")[::8]  # those of inputs come first
             objects = dict(zip(keys, uris, strict=False))
             source = script.read_text(encoding="utf-8", errors="replace")
-            outcome = replace(outcome, origins=told_origins(own / ORIGINS, objects, source))
+            try:
+                outcome = replace(outcome, origins=told_origins(own / ORIGINS, objects, source))
+            except MixedInputsError as error:
+                error.direct = _is_direct(own / WORK)
+                raise
         return replace(outcome, uncommitted=tuple(path.name for path in begun), written=written)
 
     @cached_property
@@ -388,6 +393,11 @@ def _planned(execution: Execution, copies: Mapping[int, Path]) -> Iterator[str]:
         yield from (folder.partition("://")[2], "", roots[folder], *[""] * 5)
     for folder in execution.event.get("input_folders", ()) if execution.is_shard else ():
         yield from (folder.partition("://")[2], *[""] * 7)
+
+
+def _is_direct(folder: Path) -> bool:
+    """Whether a script has begun a write that it commits at once."""
+    return (folder / OUTCOME).exists() and DIRECT in (folder / OUTCOME).read_bytes()
 
 
 def read_outcome(path: Path) -> ShardResult:

@@ -22,6 +22,7 @@ from sparklet.errors import (
     EventError,
     LeaseLostError,
     LedgerError,
+    MixedInputsError,
     ObjectForbiddenError,
     ObjectNotFoundError,
     ObjectStoreError,
@@ -33,6 +34,7 @@ from sparklet.inputs.partitions import seen_partitions
 from sparklet.job.fields import CHANGES
 from sparklet.ledger.rules import LEASE_S, is_conclusive, lease_s, next_engine, splits
 from sparklet.model import (
+    APART,
     EVENTS,
     HALVES,
     OF_SPLIT,
@@ -60,6 +62,7 @@ from sparklet.worker.script_event import shard_event
 from sparklet.worker.staging import Staging, described
 
 MAX_ANSWER_BYTES = 256 * 1024  # of one shard, in a run
+MIXED = MixedInputsError.__name__
 MARKER = "_SUCCESS"  # of a job of an RDD's or MLlib's; the ledger decides which files count
 FOLDER_MARKERS = ("/", "_$folder$")  # the last are EMRFS's
 WHOLE = "not split, since its script commits at once and not by a staged write: "
@@ -308,6 +311,13 @@ class ClaimedShard:
         mine = (record.run_id, record.number, self.attempt.attempt_id)
         if engine := next_engine(record, failure, self.larger):
             attempts.escalate(*mine, failure, engine)
+        elif failure.error_class == MIXED and not (self.run.options.strict or failure.direct):
+            text = (
+                f"{failure.message.partition(': ')[0]}; its {record.object_count} inputs are done one by one, each by"
+            )
+            failure = replace(failure, message=f"{text} a job of its own (--strict refuses that)")
+            attempts.release(*mine, failure, record.engine, APART)
+            return "a check that splits it"
         elif final and splits(record, failure):
             attempts.release(*mine, failure, record.engine, self._named(failure) or HALVES)
             return "a check that splits it"

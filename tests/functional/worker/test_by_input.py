@@ -41,7 +41,7 @@ MIXED = {
     "out(rows.groupBy('src').count())": "groupBy",
     "out(rows.dropDuplicates())": "dropDuplicates",
     "out(rows.orderBy('v'))": "orderBy",
-    "out(rows.cache())": "cache",
+    "held = rows.cache()\nheld.count()\nout(held)": "cache",
     "out(rows.repartition(3))": "repartition",
     "out(spark.createDataFrame([('0', 1)], 'src string, k int'))": "createDataFrame",
     "out(rows)\nout(rows.where('v < 2').repartition(1))": "repartition",
@@ -99,7 +99,7 @@ def test_rows_are_published_under_their_own_input(function: Function, folder: st
 
 @pytest.mark.parametrize("body", MIXED)
 def test_a_job_that_mixes_inputs_is_refused_with_its_line(function: Function, folder: str, body: str) -> None:
-    run_id, output = run(function, folder, body)
+    run_id, output = run(function, folder, body, strict=True)
     record = function.ledger.shards.get(run_id, 0)
 
     assert (record.state, record.error_class) == (ShardState.FAILED, "MixedInputsError")

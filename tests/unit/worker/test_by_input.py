@@ -11,8 +11,10 @@ from typing import Any
 
 import pytest
 
+from sparklet.job.outcome import OUTCOME_FILE
 from sparklet.ledger.rules import LEASE_GRACE_S, LEASE_S
-from sparklet.model import ShardState
+from sparklet.model import APART, RunState, ShardState
+from sparklet.runs.checker import check
 from sparklet.runs.manifest import RESULTS, results, write_manifests
 from sparklet.settings import WorkerSettings
 from sparklet.spark.runner import Output, ScriptCall, ScriptResult
@@ -98,25 +100,72 @@ def test_results_and_manifest_tell_what_became_of_each_input(bench: Bench) -> No
     assert manifest["Results"]["Answers"] == 3
 
 
-@pytest.mark.parametrize(
-    ("tasks", "more", "why"),
-    [
-        ({0: ("in/0.csv", 5), 1: ("", 7)}, (), "line 3 has groupBy()"),
-        ({0: ("in/0.csv", 5)}, ("report.html",), "nobody can tell of which input report.html is"),
-        ({}, ("part-00000-9d1c.parquet",), "nobody can tell of which input part-00000-9d1c.parquet is"),
-    ],
-)
-def test_what_nobody_can_tell_apart_is_refused(
-    bench: Bench, tasks: dict[int, tuple[str, int]], more: tuple[str, ...], why: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+MIXED = [
+    ({0: ("in/0.csv", 5), 1: ("", 7)}, (), "in one task; line 3 has groupBy()"),
+    ({0: ("in/0.csv", 5)}, ("report.html",), "nobody can tell of which input report.html is"),
+    ({}, ("part-00000-9d1c.parquet",), "nobody can tell of which input part-00000-9d1c.parquet is"),
+]
+
+
+@pytest.fixture
+def mixing(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("tests.unit.worker.conftest.SCRIPT", b"import x\n\nx.rows.groupBy('k')\n")
-    plan(bench)
+
+
+@pytest.mark.usefixtures("mixing")
+@pytest.mark.parametrize(("tasks", "more", "why"), MIXED)
+def test_what_nobody_can_tell_apart_is_refused_if_asked(
+    bench: Bench, tasks: dict[int, tuple[str, int]], more: tuple[str, ...], why: str
+) -> None:
+    plan(bench, strict=True)
     bench.runner.behaviour = spark_writes(bench, tasks, *more)
 
     bench.deliver()
 
     told = failure(bench)
     assert told.startswith("MixedInputsError: ") and why in told and len(bench.runner.calls) == 1
+
+
+@pytest.mark.usefixtures("mixing")
+@pytest.mark.parametrize("objects", [3, 95])  # at once, and in steps, since a transaction is limited
+@pytest.mark.parametrize(("tasks", "more", "why"), MIXED[:2])
+def test_what_nobody_can_tell_apart_is_done_one_by_one(
+    bench: Bench, tasks: dict[int, tuple[str, int]], more: tuple[str, ...], why: str, objects: int
+) -> None:
+    plan(bench, objects, name="daily")  # of now, not of 1970
+    bench.runner.behaviour = spark_writes(bench, tasks, *more)
+    assert bench.worker.shards
+    at = bench.worker.shards.at
+
+    bench.deliver()
+    waits = bench.ledger.shards.get("run-1", 0)
+    assert (waits.state, waits.split, waits.error_class) == (ShardState.PENDING, APART, "MixedInputsError")
+    assert why in waits.error_message and f"its {objects} inputs are done one by one" in waits.error_message
+    for _ in range(3):
+        check(at, "run-1")
+    while messages := bench.queue.receive(1):
+        assert bench.deliver(messages[0]).error is None
+
+    assert check(at, "run-1").run.state is RunState.SUCCEEDED
+    assert len(bench.runner.calls) == 1 + objects  # what is left after a step is not tried
+    assert {name.partition("/")[0] for name, _ in published(bench)} == {
+        f"0-{place}" if place else "0" for place in range(objects)
+    }
+
+
+@pytest.mark.usefixtures("mixing")
+def test_what_has_committed_at_once_is_not_done_again(bench: Bench) -> None:
+    plan(bench)
+    write = spark_writes(bench, MIXED[0][0])
+
+    def work(call: ScriptCall, output: Output) -> ScriptResult:
+        Path(call.env[OUTCOME_FILE]).write_text('{"rows": 1, "direct": true}')
+        return write(call, output)
+
+    bench.runner.behaviour = work
+    bench.deliver()
+
+    assert "MixedInputsError" in failure(bench)
 
 
 def test_all_that_a_shard_of_one_input_writes_is_of_that(bench: Bench) -> None:
