@@ -47,12 +47,8 @@ def split_failing(at: Deployment, run: Run) -> None:
             give_up(at, record, record.error_class, f"more than {most} of the shard's inputs are bad")
         else:
             is_believed = not siblings or siblings[0].state is ShardState.FAILED
-            named = (
-                [int(each) for each in record.split.split()]
-                if is_believed and record.split not in (HALVES, APART)
-                else []
-            )
-            named = list(range(record.object_count))[:MAX_NAMED] if is_mixing else named
+            named = [int(each) for each in record.split.split() if is_believed and each not in (HALVES, APART)]
+            named = [*range(min(record.object_count, MAX_NAMED))] if is_mixing else named
             named = named if len(named) <= MAX_NAMED else []
             probes = not (has_worked or is_mixing) and bool(siblings or not named)
             try:

@@ -312,10 +312,9 @@ class ClaimedShard:
         if engine := next_engine(record, failure, self.larger):
             attempts.escalate(*mine, failure, engine)
         elif failure.error_class == MIXED and not (self.run.options.strict or failure.direct):
-            text = (
-                f"{failure.message.partition(': ')[0]}; its {record.object_count} inputs are done one by one, each by"
-            )
-            failure = replace(failure, message=f"{text} a job of its own (--strict refuses that)")
+            why = failure.message.partition(": ")[0]
+            one_by_one = f"its {record.object_count} inputs are done one by one, each by a job of its own"
+            failure = replace(failure, message=f"{why}; {one_by_one} (--strict refuses that)")
             attempts.release(*mine, failure, record.engine, APART)
             return "a check that splits it"
         elif final and splits(record, failure):
