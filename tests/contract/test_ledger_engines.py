@@ -77,7 +77,8 @@ def test_a_started_worker_is_noted_once(moved: Ledger, run_id: str, clock: FakeC
 
     counted = moved.attempts.count_requeue(record, task_id="task-1")
 
-    assert counted == replace(record, requeues=1, task_id="task-1", changed_s=clock.now_s())
+    noted = replace(record, requeues=1, task_id="task-1", changed_s=clock.now_s())
+    assert counted == replace(noted, started_s=0.0, worked_s=record.took_s)  # what its attempt took is kept
     assert moved.attempts.count_requeue(record, task_id="task-2") is None
     assert engine_claim(moved, run_id, "b").record.task_id == "task-1"
 

@@ -85,7 +85,7 @@ class ShardTable:
             record.number,
             str(record.state),
             record.attempts,
-            round(record.started_s - self._created_s, 3) if record.started_s else None,
+            round(record.started_s - self._created_s, 3) if record.attempts and record.started_s else None,
             round(record.took_s, 3) if ended else None,
             record.object_count,
             record.size_bytes,
