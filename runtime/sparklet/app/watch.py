@@ -12,7 +12,7 @@ from sparklet.app.reporter import Reporter, count_text, duration_text
 from sparklet.app.stack import OpenStack
 from sparklet.app.state_machines import MachineWatch
 from sparklet.errors import SparkletError
-from sparklet.model import Counts, Run, ShardState
+from sparklet.model import OF_SPLIT, Counts, Run, ShardState
 from sparklet.ports import Clock
 from sparklet.runs.checker import check
 from sparklet.runs.summary import Summary, summarize
@@ -92,11 +92,13 @@ class FailureWatch:
             for record in islice(self.stack.at.ledger.shards.recent(run.run_id, state, since_s), MAX_LOOKED_AT):
                 failed = record.attempts - (state is ShardState.RUNNING) if record.generation == run.generation else 0
                 cause = record.error_class, pattern_of(record.error_message)
-                if failed > 0 and record.error_class and cause not in self._reported:
+                if (failed > 0 or record.part.startswith(OF_SPLIT)) and record.error_class and cause not in self._reported:
                     self._reported.add(cause)
                     ends = "no attempt follows" if state is ShardState.FAILED else "another attempt follows"
+                    what = f"attempt {failed} of shard {record.number} has failed, {ends}"
+                    what = what if failed > 0 else f"shard {record.number} has inputs of one that was split"
                     why = localized(self.stack, run.run_id, f"{record.error_class}: {record.error_message}")
-                    yield f"attempt {failed} of shard {record.number} has failed, {ends}: {why}"
+                    yield f"{what}: {why}"
 
 
 def watch(stack: OpenStack, run_id: str, shown: AbstractContextManager[Lines], reporter: Reporter) -> Summary:

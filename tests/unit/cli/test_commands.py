@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from sparklet.errors import RunNotFoundError
-from sparklet.model import Access, ClaimStatus, Counts, Failure, RunState, ShardResult
+from sparklet.model import APART, Access, ClaimStatus, Counts, Failure, RunState, ShardResult
 from sparklet.runs.redrive import redrive
 from tests.stand_ins.memory import MemoryEngine
 from tests.unit.cli.conftest import RUN, Terminal
@@ -129,6 +129,28 @@ def test_a_failing_attempt_is_told_once_with_its_cause(terminal: Terminal, monke
     assert told.err.count("ConnectTimeoutException") == 1
     assert "attempt 1 of shard 0 has failed, another attempt follows" in " ".join(told.err.split())
     assert "until the last attempts began" in " ".join(told.out.split())  # when the first ones did is not known
+
+
+def test_why_a_shard_was_split_is_told_once(terminal: Terminal, monkeypatch: pytest.MonkeyPatch) -> None:
+    world = terminal.world
+    world.put(3)
+
+    def work_on_one() -> None:
+        for message in world.queue.receive(1):
+            attempt_id, claim = world.claim(message)
+            world.queue.delete(message.receipt)
+            if claim.record.object_count > 1:
+                mixes = Failure("MixedInputsError", "line 3 has groupBy()", retryable=False)
+                world.ledger.attempts.release(RUN, claim.record.number, attempt_id, mixes, split=APART)
+            else:
+                world.ledger.attempts.succeed(RUN, claim.record.number, attempt_id, ShardResult())
+
+    monkeypatch.setattr(terminal, "meanwhile", work_on_one)
+
+    told = terminal.types("run", SCRIPT, "-i", SOURCE, "-o", "s3://data/out/", "--output-per", "input", "--run-id", RUN)
+
+    assert told.code == 0, told.err
+    assert told.err.count("MixedInputsError: line 3 has groupBy()") == 1
 
 
 def test_a_local_list_of_addresses_is_planned(terminal: Terminal, tmp_path: Path) -> None:
