@@ -92,7 +92,8 @@ class FailureWatch:
             for record in islice(self.stack.at.ledger.shards.recent(run.run_id, state, since_s), MAX_LOOKED_AT):
                 failed = record.attempts - (state is ShardState.RUNNING) if record.generation == run.generation else 0
                 cause = record.error_class, pattern_of(record.error_message)
-                if (failed > 0 or record.part.startswith(OF_SPLIT)) and record.error_class and cause not in self._reported:
+                is_told = failed > 0 or record.part.startswith(OF_SPLIT)
+                if is_told and record.error_class and cause not in self._reported:
                     self._reported.add(cause)
                     ends = "no attempt follows" if state is ShardState.FAILED else "another attempt follows"
                     what = f"attempt {failed} of shard {record.number} has failed, {ends}"

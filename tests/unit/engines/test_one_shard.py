@@ -5,6 +5,7 @@ import os
 import signal
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -203,9 +204,9 @@ def test_sigterm_after_the_script_does_not_take_its_success_away(bench: Bench, m
     bench.plan()
     succeed = bench.ledger.attempts.succeed
 
-    def interrupted(*arguments: object) -> None:
+    def interrupted(*arguments: Any, **named: Any) -> None:
         stop()
-        succeed(*arguments)  # type: ignore[arg-type]
+        succeed(*arguments, **named)
 
     monkeypatch.setattr(bench.ledger.attempts, "succeed", interrupted)
 

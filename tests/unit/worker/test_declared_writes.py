@@ -84,7 +84,7 @@ def test_an_attempt_after_the_win_succeeds_without_script(
     (ref,) = bench.plan()
     bench.runner.behaviour = declares(bench, *names)
 
-    def dies(*_: Any) -> None:
+    def dies(*_: Any, **__: Any) -> None:
         raise KilledError
 
     with monkeypatch.context() as patch:

@@ -191,7 +191,7 @@ def test_a_publisher_that_wakes_late_writes_no_further_file(bench: Bench) -> Non
     assert published(bench) == {"part-0": b"rows"}
 
 
-def _dies(*_: object) -> None:
+def _dies(*_: object, **__: object) -> None:
     raise KilledError
 
 

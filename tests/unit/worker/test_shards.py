@@ -2,6 +2,7 @@
 
 import os
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -110,10 +111,10 @@ def test_a_result_is_written_once_the_ledger_is_back(bench: Bench) -> None:
     bench.plan()
     real, down = bench.ledger.attempts.succeed, iter(range(10))
 
-    def flaky(*args: object) -> None:
+    def flaky(*args: Any, **named: Any) -> None:
         if next(down, None) is not None:
             raise LedgerError("connection refused")
-        real(*args)  # type: ignore[arg-type]
+        real(*args, **named)
 
     bench.ledger.attempts.succeed = flaky  # type: ignore[method-assign, assignment]
 
@@ -128,7 +129,7 @@ def test_a_lasting_refusal_is_raised_at_once(bench: Bench, refused: tuple[str, .
     bench.plan()
     began_s = bench.clock.now_s()
 
-    def refuse(*arguments: object) -> None:
+    def refuse(*_: object, **__: object) -> None:
         raise refusal("a write in table t failed: ValidationException")
 
     for name in refused:
