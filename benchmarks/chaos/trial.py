@@ -368,7 +368,8 @@ class Trial:
         """Shards of which the ledger does not say what became of them, or says what is not so."""
         ledger, rows = self.world.at.ledger, sum(self.rows[run_id].values(), Counter()).total()
         records = list(ledger.shards.list(run_id))
-        committed = ledger.shards.list(f"{run_id}-commit-0") if self.plan.way == "staged" else ()
+        commit = self.world.at.known_run(f"{run_id}-commit-0")  # none if the run has not come so far
+        committed = ledger.shards.list(commit.run_id) if commit else ()
         causes = {f"{each.error_class}: {each.error_message}"[:500] for each in (*records, *committed)}
         self.causes += sorted(causes - {": "})
         if self.files and (wrong := self._wrong_files(records)):
