@@ -56,7 +56,8 @@ class GivenOut:
         early = record.attempts == attempts and now_s - given_s < self.way.again_after_s * 2**times
         if early or record.state is not ShardState.PENDING:
             self.wrong.append(record)
-        self.last[ref.shard] = record.attempts, now_s
+        # Of a line in a batch that counts nothing the ledger knows only since when the shard waits.
+        self.last[ref.shard] = record.attempts, record.changed_s if self.how == "map" else now_s
         self.out.append(ref)
         return True
 
