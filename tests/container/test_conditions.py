@@ -28,10 +28,11 @@ from sparklet.job import Job
 from sparklet.spark.java_classes import are_ahead, mark
 job = Job.from_args()
 spark = job.spark()
-for name in {FOR_ALL}:
-    spark._jvm.java.lang.Class.forName(name)
 [jar] = Path("/opt/sparklet/jars").glob("sparklet-java-*.jar")
-held = {{name.removesuffix(".class") for name in zipfile.ZipFile(jar).namelist()}} - {{mark()}}
+held = {{name.removesuffix(".class").replace("/", ".") for name in zipfile.ZipFile(jar).namelist()}} - {{mark()}}
+for name in held:
+    if name.rpartition(".")[2] in {FOR_ALL}:
+        spark._jvm.java.lang.Class.forName(name)
 lines = [line.split(" source: ") for line in Path("{LOADED}").read_text().splitlines()]
 sources = {{name: source for name, source in filter(lambda pair: len(pair) == 2, lines) if name in held}}
 job.answer({{"ahead": are_ahead(spark._jvm), "jar": jar.stem == mark(), "sources": sources}})
@@ -98,7 +99,7 @@ def test_the_workers_java_is_compiled_and_in_the_class_archive(
     found = answer.document["answer"]
 
     assert (found["ahead"], found["jar"]) == (True, True)
-    assert set(SOURCES) <= found["sources"].keys()
+    assert set(SOURCES) <= {name.rpartition(".")[2] for name in found["sources"]}
     assert set(found["sources"].values()) == {"shared objects file"}, found["sources"]
 
 
