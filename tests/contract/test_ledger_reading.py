@@ -91,6 +91,7 @@ def test_shards_in_one_state_are_found(mixed: Ledger, run_id: str) -> None:
         ShardState.FAILED: [3, 4],
         ShardState.RUNNING: [5],
         ShardState.PENDING: [6, 7, 8, 9, 10, 11],
+        ShardState.SPLIT: [],
     }
 
 
