@@ -12,7 +12,7 @@ import pytest
 
 from sparklet.aws.orchestrator import StepFunctionsOrchestrator
 from sparklet.local.stack import LocalStack
-from sparklet.model import Dispatch, ExecutionStatus, Run, RunOptions, ShardState, split_uri
+from sparklet.model import COUNTED, Dispatch, ExecutionStatus, Run, RunOptions, split_uri
 from sparklet.planning.new_run import new_run
 from sparklet.planning.request import RunRequest
 from sparklet.ports.deployment import Deployment
@@ -101,7 +101,7 @@ class Stage:
 
     def by_state(self, run_id: str) -> dict[str, int]:
         counts = self.at.ledger.shards.count(run_id)
-        every = {state.value: getattr(counts, state.value.lower()) for state in ShardState}
+        every = {state.value: getattr(counts, state.value.lower()) for state in COUNTED}
         return {state: count for state, count in every.items() if count}
 
     def records(self, run_id: str = "") -> list[dict[str, Any]]:
