@@ -309,7 +309,7 @@ def test_a_batch_of_six_megabytes(spark: SparkSession) -> None:
         ({"a": 1}, "it has the keys a"),
         ([], "no object"),
         ({"Records": []}, "it has the keys Records"),
-        ({"Records": [{"eventSource": "aws:sqs"}]}, "its source is aws:sqs"),
+        ({"Records": [{"eventSource": "aws:s3"}]}, "its source is aws:s3"),
         ({"Records": ["x"]}, "it has the keys Records"),
     ],
 )
