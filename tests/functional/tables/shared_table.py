@@ -95,7 +95,9 @@ class SharedTable:
 
     def may_refuse(self, writes: Sequence[Write], error: SparkletError, interfered: bool) -> bool:
         """Whether an error is a right answer. Nothing of the commit may be in the table then."""
-        if any(write.id.startswith(("record-", "queued-")) for write in writes):  # it comes again, to the state as it is then
+        if any(
+            write.id.startswith(("record-", "queued-")) for write in writes
+        ):  # it comes again, to the state as it is then
             there_in_part = len({write.id in self.state.made for write in writes}) == 2
             if isinstance(error, CommitConflictError) or (interfered and isinstance(error, TableError)):
                 return interfered or there_in_part

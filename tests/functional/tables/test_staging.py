@@ -65,7 +65,7 @@ class Place:
     def declared(self) -> list[Declaration]:
         if not self.outcome.exists():
             return []
-        return [Declaration.from_document(each) for each in json.loads(self.outcome.read_text())["writes"]]
+        return [Declaration.from_document(each) for each in json.loads(self.outcome.read_text()).get("writes", [])]
 
     def open(self, declared: Declaration) -> list[pq.ParquetFile]:
         return [pq.ParquetFile(self.system.open_input_file(path)) for path, _ in self.stored(declared.folder)]
