@@ -14,9 +14,12 @@ LEASE_GRACE_S = 5.0  # clocks differ: a claim takes a lease over only so long af
 LEASE_EXPIRED = "LeaseExpired"  # the cause of an attempt whose worker was lost
 OUTGROWN = frozenset({"OutOfMemoryError", "MemoryError", "TooLargeError", "DeadlineExceededError", LEASE_EXPIRED})
 """Causes that a worker with more memory and time does not have."""
-NEVER_BY_INPUT = (
-    "AccessDeniedException CommitConflictError CommitStateUnknownError DatabaseError EventError ImportError "
-    "IndentationError ModuleNotFoundError NameError SyntaxError TabError TableError UnknownStoreException"
+NEVER_BY_INPUT = frozenset(
+    {
+        *("ImportError", "IndentationError", "ModuleNotFoundError", "NameError", "SyntaxError", "TabError"),
+        *("AccessDeniedException", "UnknownStoreException"),
+        *("CommitConflictError", "CommitStateUnknownError", "DatabaseError", "EventError", "TableError"),
+    }
 )
 """Root causes for which no input is to blame, unless the cause names one."""
 
@@ -70,7 +73,7 @@ def outgrown(cause: Failure) -> bool:
 
 def splits(record: ShardRecord, failure: Failure, least: int = 2) -> bool:
     """Whether a shard of at ``least`` so many inputs is split, instead of it being FAILED by this cause."""
-    by_input = failure.by_input and bool(failure.files or failure.error_class not in NEVER_BY_INPUT.split())
+    by_input = failure.by_input and bool(failure.files or failure.error_class not in NEVER_BY_INPUT)
     wanted = record.isolate > 1 if outgrown(failure) else record.isolate > 0 and by_input
     return wanted and record.object_count >= least and not (record.winner or failure.direct)
 

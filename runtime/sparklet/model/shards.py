@@ -327,9 +327,7 @@ class ShardRecord:
     engine: str = ""  # whose workers do it: "" the functions', else that of the engine of this name alone
     task_id: str = ""  # the worker started there last, as the engine names it; it has claimed if attempts = requeues
     isolate: int = 0  # it is split, 1: where an input may make the script fail; 2: also for lack of memory or time
-    split: str = (
-        ""  # PENDING until a check splits it: HALVES, APART, or places of inputs that its failure names: "3 17"
-    )
+    split: str = ""  # PENDING until a check splits it: HALVES, APART, or the places of named inputs: "3 17"
     revision: int = field(default=0, compare=False)  # how often it has changed; by it a swap knows what was read
 
     @property

@@ -29,32 +29,40 @@ _PLACE = re.compile(r"(.*?)((?: \([^()]*\))?)", re.DOTALL)  # of the script, at 
 def split_failing(at: Deployment, run: Run) -> None:
     """Split a run's shards that wait for it; until its plan is sealed none is, since it takes the next numbers."""
     for found in at.for_a_while(at.ledger.shards.to_split(run.run_id)) if run.sealed else ():
-        record, parts = at.ledger.shards.get(run.run_id, found.number), list(at.ledger.runs.parts(run.run_id))
-        root = int(record.part.split("-")[1]) if record.part.startswith(OF_SPLIT) else record.number
-        of_root = (part for part in parts if part.part.startswith(f"{OF_SPLIT}{root:06d}-"))
-        numbers = (number for part in of_root for number in range(part.first_shard, part.next_shard))
-        family = [at.ledger.shards.get(run.run_id, number) for number in numbers]
-        siblings = [each for each in family if each.part == record.part]
-        has_worked = any(each.state is ShardState.SUCCEEDED for each in family)
-        bad = sum(each.state is ShardState.FAILED and each.object_count == 1 for each in family)
-        most = max(1, at.ledger.shards.get(run.run_id, root).object_count // 10)
-        is_mixing = record.split == APART  # no input is bad (docs/decisions/0083)
-        if not record.split or (not is_mixing and any(not (each.split or each.state.ended) for each in siblings)):
-            continue  # what those show decides
-        if not is_mixing and not has_worked and _have_failed_alike(siblings):
-            _join(at, record, siblings)
-        elif not is_mixing and bad > most:
-            give_up(at, record, record.error_class, f"more than {most} of the shard's inputs are bad")
-        else:
-            is_believed = not siblings or siblings[0].state is ShardState.FAILED
-            named = [int(each) for each in record.split.split() if is_believed and each not in (HALVES, APART)]
-            named = [*range(min(record.object_count, MAX_NAMED))] if is_mixing else named
-            named = named if len(named) <= MAX_NAMED else []
-            probes = not (has_worked or is_mixing) and bool(siblings or not named)
-            try:
-                _split(at, record, parts[-1], root, _pieces(record.object_count, named, probes=probes))
-            except PlanError as error:
-                give_up(at, record, record.error_class, str(error))
+        record = at.ledger.shards.get(run.run_id, found.number)
+        try:
+            if record.split:
+                _move_on(at, record)
+        except PlanError as error:
+            give_up(at, record, record.error_class, str(error))
+
+
+def _move_on(at: Deployment, record: ShardRecord) -> None:
+    """Split a shard, or end it, by what the pieces of its planned shard show; nothing, as long as they show nothing."""
+    parts = list(at.ledger.runs.parts(record.run_id))
+    root = int(record.part.split("-")[1]) if record.part.startswith(OF_SPLIT) else record.number
+    if record.split == APART:  # no input is bad (docs/decisions/0083)
+        apart = range(min(record.object_count, MAX_NAMED))
+        return _split(at, record, parts[-1], root, _pieces(record.object_count, apart, probes=False))
+    of_root = (part for part in parts if part.part.startswith(f"{OF_SPLIT}{root:06d}-"))
+    numbers = (number for part in of_root for number in range(part.first_shard, part.next_shard))
+    family = [at.ledger.shards.get(record.run_id, number) for number in numbers]
+    siblings = [each for each in family if each.part == record.part]
+    if any(not (each.split or each.state.ended) for each in siblings):
+        return None
+    has_worked = any(each.state is ShardState.SUCCEEDED for each in family)
+    bad = sum(each.state is ShardState.FAILED and each.object_count == 1 for each in family)
+    most = max(1, at.ledger.shards.get(record.run_id, root).object_count // 10)
+    if not has_worked and _have_failed_alike(siblings):
+        return _join(at, record, siblings)
+    if bad > most:
+        give_up(at, record, record.error_class, f"more than {most} of the shard's inputs are bad")
+        return None
+    is_believed = record.split != HALVES and (not siblings or siblings[0].state is ShardState.FAILED)
+    named = [*map(int, record.split.split())] if is_believed else []
+    named = named if len(named) <= MAX_NAMED else []
+    probes = not has_worked and bool(siblings or not named)
+    return _split(at, record, parts[-1], root, _pieces(record.object_count, named, probes=probes))
 
 
 def _have_failed_alike(siblings: Sequence[ShardRecord]) -> bool:
