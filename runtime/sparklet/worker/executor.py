@@ -4,7 +4,7 @@ import hashlib
 import json
 import re
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -133,11 +133,7 @@ class Executor:
             of_event = handed_over(execution.event, own, is_shard=execution.is_shard)
             argument = of_event[EVENT] if takes_event(script, py_files) else ""
             claimed = {CLAIMED: "1"} if execution.is_shard else {}
-            (own / INPUTS).write_text("\0".join(_planned(execution, copies)), encoding="utf-8")
-            (own / SEEN).mkdir()
-            if execution.per_input:
-                (own / ORIGINS).mkdir()
-            (own / MISNAMED_RULE).write_text(MISNAMED if unpacks(script) else "(?!)")
+            _tell_java(own, execution, copies, script)
             events = None
             if execution.keep_events:
                 (events := own / "events").mkdir()
@@ -167,11 +163,7 @@ class Executor:
                 self._refuse_unseen(own / SEEN, uris, parts, reads_folder=reads_folder)
                 return self._report(execution, script, own, log, is_alone=not py_files)
             if not (result.suspect or looks):
-                failed = _failed(execution, result, uris, is_local=self.inputs_to is None)
-                failed.direct = _is_direct(folder)
-                with suppress(EventError):
-                    failed.committed = read_outcome(folder / OUTCOME).committed
-                raise failed
+                raise _failed(execution, result, uris, folder, is_local=self.inputs_to is None)
         cause = f"Spark failed in a JVM that other scripts had used: {result.cause_class}: {result.cause}"
         if looks and planned.staging:
             cause = "an input's first bytes are not what its name says"
@@ -303,7 +295,10 @@ def _with_members(execution: Execution, staging: Staging) -> Execution:
     return replace(execution, inputs=inputs, partitions=partitions, staging=staging)
 
 
-def _failed(execution: Execution, result: ScriptResult, uris: Sequence[str], *, is_local: bool) -> ScriptFailedError:
+def _failed(
+    execution: Execution, result: ScriptResult, uris: Sequence[str], folder: Path, *, is_local: bool
+) -> ScriptFailedError:
+    """Why a script has failed, in its users' words, and what it had told in its folder before."""
     as_planned = is_local and execution.inputs and all(item.etag for item in execution.inputs)  # are read by their ETag
     cause, stderr_tail, staging, files = result.cause, result.stderr_tail, execution.staging, [*result.files]
     if staging is not None:  # the user does not know the fetched files
@@ -312,7 +307,7 @@ def _failed(execution: Execution, result: ScriptResult, uris: Sequence[str], *, 
     event, secrets = execution.event, set[str]()
     redacted([event["params"] if execution.is_shard else event, execution.args, execution.env], secrets)
     cause, stderr_tail = hidden(cause, secrets), hidden(stderr_tail, secrets)
-    return ScriptFailedError(
+    failed = ScriptFailedError(
         execution.script.source_uri,
         result.exit_code,
         cause_class=result.cause_class,
@@ -323,6 +318,10 @@ def _failed(execution: Execution, result: ScriptResult, uris: Sequence[str], *, 
         or bool((result.comes_again or gone) and as_planned),
         files=tuple(files),
     )
+    failed.direct = _is_direct(folder)
+    with suppress(EventError):
+        failed.committed = read_outcome(folder / OUTCOME).committed
+    return failed
 
 
 def _reads_folder(execution: Execution, script: Path) -> bool:
@@ -365,8 +364,8 @@ def _refuse_lost_work(names: list[str], seen: Path, execution: Execution, script
         raise PlanError(why)
 
 
-def _planned(execution: Execution, copies: Mapping[int, Path]) -> Iterator[str]:
-    """For ``TaskS3A`` and ``StagedS3A``, eight words each: of inputs, and of folders.
+def _tell_java(own: Path, execution: Execution, copies: Mapping[int, Path], script: Path) -> None:
+    """For ``TaskS3A`` and ``StagedS3A`` what is planned, eight words each: of inputs, and of folders; and what to tell.
 
     The address; of an input the ETag; the folder below which its partitions begin; of a fetched one the file, how many
     bytes of it are a slice's header (-1: it is no slice), and whether it is the first slice; of a slice of Parquet no
@@ -378,21 +377,27 @@ def _planned(execution: Execution, copies: Mapping[int, Path]) -> Iterator[str]:
     uris = [item.uri for item in execution.inputs]
     if execution.staging and copies:
         uris = execution.staging.shown(copies, set(uris))
+    words = list[str]()
     for place, item in enumerate(execution.inputs):
-        yield from (uris[place].partition("://")[2], item.etag.strip('"'), roots.get(item.uri, ""))
+        words += (uris[place].partition("://")[2], item.etag.strip('"'), roots.get(item.uri, ""))
         part, file = item.slice, str(copies.get(place, ""))
         if part is None:
-            yield from (file, "-1", "")
+            words += (file, "-1", "")
         elif part.kind is SliceKind.LINES:
-            yield from (file, str(part.header_bytes), "1" if part.start == part.header_bytes else "")
+            words += (file, str(part.header_bytes), "1" if part.start == part.header_bytes else "")
         else:
-            yield from ("", str(part.start), str(part.end))
+            words += ("", str(part.start), str(part.end))
         is_known = item.etag and item.modified_s and not part and place not in copies
-        yield from (str(item.size_bytes), str(int(item.modified_s * 1000))) if is_known else ("", "")
+        words += (str(item.size_bytes), str(int(item.modified_s * 1000))) if is_known else ("", "")
     for folder in roots.keys() - {item.uri for item in execution.inputs}:
-        yield from (folder.partition("://")[2], "", roots[folder], *[""] * 5)
+        words += (folder.partition("://")[2], "", roots[folder], *[""] * 5)
     for folder in execution.event.get("input_folders", ()) if execution.is_shard else ():
-        yield from (folder.partition("://")[2], *[""] * 7)
+        words += (folder.partition("://")[2], *[""] * 7)
+    (own / INPUTS).write_text("\0".join(words), encoding="utf-8")
+    (own / MISNAMED_RULE).write_text(MISNAMED if unpacks(script) else "(?!)")
+    (own / SEEN).mkdir()
+    if execution.per_input:
+        (own / ORIGINS).mkdir()
 
 
 def _is_direct(folder: Path) -> bool:
