@@ -29,7 +29,7 @@ from pyspark.sql import Column, DataFrame, SparkSession
 from pyspark.sql import functions as F  # noqa: N812 - its usual name
 from pyspark.sql.types import ArrayType, BinaryType, MapType, StringType, StructField, StructType, TimestampType
 
-from sparklet.job.commit_ids import MESSAGES, commit_id, failed_numbers, labels, records_by_chain
+from sparklet.job.commit_ids import KEPT_DAYS, MESSAGES, commit_id, failed_numbers, labels, records_by_chain
 from sparklet.job.errors import DatabaseError, TableError
 from sparklet.job.fields import CHANGES, JobFields
 from sparklet.job.session import hadoop_path, has_class
@@ -54,7 +54,7 @@ RECORDS = """CREATE TABLE IF NOT EXISTS sparklet_records (chain text, first nume
 FOUND = """SELECT string_agg(number::text, ',') FROM sparklet_records, unnest(numbers) AS number
     WHERE chain = ? AND last >= ?::numeric AND first <= ?::numeric AND number = ANY (?::numeric[])"""
 ADD = "INSERT INTO sparklet_records VALUES (?, ?::numeric, ?::numeric, ?::numeric[], ?)"
-FORGET = "DELETE FROM sparklet_records WHERE chain = ? AND committed_at < now() - interval '15 days'"  # as in chains
+FORGET = f"DELETE FROM sparklet_records WHERE chain = ? AND committed_at < now() - interval '{KEPT_DAYS} days'"
 LOCK = "SELECT pg_advisory_xact_lock(hashtextextended(?, 0))"
 _quiet = threading.Lock()
 

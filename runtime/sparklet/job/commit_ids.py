@@ -131,6 +131,7 @@ def oldest_s(event: Any) -> float:
 
 
 MESSAGES = "sqs"  # the kind of their batches
+KEPT_DAYS = 15  # their ids are; a queue keeps messages for 14 days at most
 _PATHS = {"aws:sqs": (("eventSourceARN",), ("messageId",)), "aws:sns": (("Sns", "TopicArn"), ("Sns", "MessageId"))}
 
 

@@ -22,7 +22,7 @@ from typing import Any
 
 from pyarrow import fs
 
-from sparklet.job.commit_ids import MESSAGES
+from sparklet.job.commit_ids import KEPT_DAYS, MESSAGES
 from sparklet.job.errors import CommitStateUnknownError, TableError
 from sparklet.job.session import write_encryption
 from sparklet.tables.staged_files import file_system, read_text
@@ -30,7 +30,6 @@ from sparklet.tables.staged_files import file_system, read_text
 CHAIN = "records/"  # how the names of chains begin
 CHANGES = f"{CHAIN}changes"  # set by all commits that replace rows, so that each has seen those before it
 MAX_RANGES = 100
-KEPT_DAYS = 15  # links of messages; a queue keeps messages for 14 days at most
 
 
 def found(folder: str, name: str, records: Collection[int], table: Any) -> dict[int, int]:

@@ -13,6 +13,7 @@ import pytest
 from deltalake import DeltaTable
 
 from sparklet.job import Job
+from sparklet.job.commit_ids import KEPT_DAYS
 from sparklet.job.errors import CommitConflictError, CommitStateUnknownError, TableError
 from sparklet.tables import chains, stream_batch
 from sparklet.tables import commit as committer
@@ -192,7 +193,7 @@ def test_links_of_messages_end_with_the_queues_retention(lake: Lake, monkeypatch
     committed(lake, opened(lake, 1))  # a stream's, which never end
     links = {path: path.stat().st_mtime for path in folder.rglob("*.gz")}
     for path in links:
-        os.utime(path, (0, time.time() - chains.KEPT_DAYS * 24 * 3600 - 1))
+        os.utime(path, (0, time.time() - KEPT_DAYS * 24 * 3600 - 1))
     committed(lake, opened(lake, 60, of=queued))
     assert links.keys() <= {*folder.rglob("*.gz")}  # it was no third
 
