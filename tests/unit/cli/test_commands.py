@@ -3,13 +3,13 @@
 import io
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
 
 from sparklet.errors import RunNotFoundError
-from sparklet.model import APART, Access, ClaimStatus, Counts, Failure, RunState, ShardResult
+from sparklet.model import APART, Access, ClaimStatus, Counts, Failure, RunState, ShardRecord, ShardResult
 from sparklet.runs.redrive import redrive
 from tests.stand_ins.memory import MemoryEngine
 from tests.unit.cli.conftest import RUN, Terminal
@@ -24,6 +24,31 @@ def failed(terminal: Terminal, *failures: Failure, succeeded: int = 1) -> None:
     terminal.world.run(len(failures) + succeeded)
     terminal.world.work(lambda n: failures[n] if n < len(failures) else ShardResult(rows=1))
     terminal.world.check()
+
+
+def meanwhile(
+    terminal: Terminal,
+    monkeypatch: pytest.MonkeyPatch,
+    failure_of: Callable[[ShardRecord], Failure | None],
+    split: str = "",
+) -> None:
+    """Each time that a command waits, one shard is done, or given back."""
+    world = terminal.world
+
+    def work_on_one() -> None:
+        if not (message := world.receive()):
+            return
+        attempt_id, claim = world.claim(message)
+        world.queue.delete(message.receipt)
+        number = claim.record.number
+        if not (failure := failure_of(claim.record)):
+            world.ledger.attempts.succeed(RUN, number, attempt_id, ShardResult())
+            return
+        world.ledger.attempts.release(RUN, number, attempt_id, failure, split=split)
+        if not split:
+            world.queue.send([claim.record.ref.to_body()])
+
+    monkeypatch.setattr(terminal, "meanwhile", work_on_one)
 
 
 # --- run and plan ---
@@ -106,22 +131,16 @@ def test_a_local_runs_failures_name_local_files(terminal: Terminal, tmp_path: Pa
 
 def test_a_failing_attempt_is_told_once_with_its_cause(terminal: Terminal, monkeypatch: pytest.MonkeyPatch) -> None:
     """GIVEN two shards whose first attempts fail alike, WHEN the run is watched, THEN the cause is told once."""
-    world, failing = terminal.world, [0, 1]
-    world.put(2)
+    terminal.world.put(2)
+    failing = [0, 1]
 
-    def work_on_one() -> None:
-        if message := world.receive():
-            attempt_id, claim = world.claim(message)
-            world.queue.delete(message.receipt)
-            if claim.record.number in failing:
-                failing.remove(claim.record.number)
-                no_answer = Failure("ConnectTimeoutException", f"no answer from host {claim.record.number}")
-                world.ledger.attempts.release(RUN, claim.record.number, attempt_id, no_answer)
-                world.queue.send([claim.record.ref.to_body()])
-            else:
-                world.ledger.attempts.succeed(RUN, claim.record.number, attempt_id, ShardResult())
+    def no_answer(record: ShardRecord) -> Failure | None:
+        if record.number not in failing:
+            return None
+        failing.remove(record.number)
+        return Failure("ConnectTimeoutException", f"no answer from host {record.number}")
 
-    monkeypatch.setattr(terminal, "meanwhile", work_on_one)
+    meanwhile(terminal, monkeypatch, no_answer)
 
     told = terminal.types("run", SCRIPT, "-i", SOURCE, "-o", "s3://data/out/", "--max-objects", "1", "--run-id", RUN)
 
@@ -131,20 +150,9 @@ def test_a_failing_attempt_is_told_once_with_its_cause(terminal: Terminal, monke
 
 
 def test_why_a_shard_was_split_is_told_once(terminal: Terminal, monkeypatch: pytest.MonkeyPatch) -> None:
-    world = terminal.world
-    world.put(3)
-
-    def work_on_one() -> None:
-        for message in world.queue.receive(1):
-            attempt_id, claim = world.claim(message)
-            world.queue.delete(message.receipt)
-            if claim.record.object_count > 1:
-                mixes = Failure("MixedInputsError", "line 3 has groupBy()", retryable=False)
-                world.ledger.attempts.release(RUN, claim.record.number, attempt_id, mixes, split=APART)
-            else:
-                world.ledger.attempts.succeed(RUN, claim.record.number, attempt_id, ShardResult())
-
-    monkeypatch.setattr(terminal, "meanwhile", work_on_one)
+    terminal.world.put(3)
+    mixes = Failure("MixedInputsError", "line 3 has groupBy()", retryable=False)
+    meanwhile(terminal, monkeypatch, lambda record: mixes if record.object_count > 1 else None, split=APART)
 
     told = terminal.types("run", SCRIPT, "-i", SOURCE, "-o", "s3://data/out/", "--output-per", "input", "--run-id", RUN)
 
