@@ -63,6 +63,9 @@ def test_slices_of_one_object_share_its_output() -> None:
     for name in ("a.csv", "a.csv", "b.csv", "x/a.csv", "x/b.csv", "y/a.csv"):
         places.add(f"s3://in/{name}")
 
+    with pytest.raises(PlanError, match=r"the output of s3://in/a\.json would be a"):  # of another object it is not
+        places.add("s3://in/a.json")
+
 
 def test_a_run_with_two_inputs_of_one_output_is_refused() -> None:
     world = World()
