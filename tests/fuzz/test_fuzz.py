@@ -115,7 +115,7 @@ def answered(event: Any, tasks: Sequence[Task], bits: int) -> None:
         return
     if not tasks or tasks[0].source in LISTENS_TO_IDS:
         named = [failure["itemIdentifier"] for failure in told["batchItemFailures"]]
-        owed = [outcome.task.record_ids[0] for outcome in back]
+        owed = list(dict.fromkeys(outcome.task.record_ids[0] for outcome in back))
         assert named == (owed if tasks and tasks[0].source is Source.SQS else owed[:1])
     elif "batchItemFailures" in told:
         named = [failure["itemIdentifier"] for failure in told["batchItemFailures"]]

@@ -31,9 +31,9 @@ def split(event: Mapping[str, Any]) -> tuple[Task, ...]:
 
 
 def respond(event: Event, outcomes: Sequence[Outcome]) -> Any:
-    """Exactly the messages that were not done, in the order of the batch."""
+    """Exactly the messages that were not done, each id once, in the order of the batch."""
     returned = {message_id for each in outcomes if not each.acknowledged for message_id in each.task.record_ids}
-    failed = [record["messageId"] for record in event["Records"] if record["messageId"] in returned]
+    failed = dict.fromkeys(record["messageId"] for record in event["Records"] if record["messageId"] in returned)
     return {"batchItemFailures": [{"itemIdentifier": message_id} for message_id in failed]}
 
 
