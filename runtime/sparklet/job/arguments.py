@@ -167,7 +167,8 @@ class Job(StreamRecords, TableWrites, DatabaseAccess):
     def read_json(self, spark: SparkSession, schema: str | None = None, **options: Any) -> DataFrame:
         """Read the inputs as JSON Lines, by the same schema as ``read_csv``; a missing key is null.
 
-        To see the keys takes another pass over the inputs. Without a schema Spark infers one, but not in a run.
+        To see the keys takes another pass over the inputs. Without a schema Spark infers one, but not in a run. Keys
+        that differ in capitals alone are several: a run's inferred schema has the spelling of most files.
 
         Raises
         ------

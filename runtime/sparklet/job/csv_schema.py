@@ -82,7 +82,7 @@ def inferred(spark: SparkSession, uris: Sequence[str], options: Mapping[str, Any
         try:
             schemas[uri] = spark.read.csv(uri, **{**options, "inferSchema": True}).schema
         except Exception as error:  # noqa: BLE001 - Spark's, Java's, Hadoop's: the others may be good
-            left_out[uri] = _cause(error)
+            left_out[uri] = cause(error)
             unread.append(error)
     headers = {uri: _same(spark, schema.names) for uri, schema in schemas.items() if schema.names}
     if not headers:
@@ -93,8 +93,7 @@ def inferred(spark: SparkSession, uris: Sequence[str], options: Mapping[str, Any
         left_out[uri] = f"it has the columns {schemas[uri].names}, {good[0]} has {schemas[good[0]].names}"
         if 2 * count <= len(headers):
             raise EventError(f"no header is that of most files: of {uri}, {left_out[uri]}")
-    for uri, why in left_out.items():
-        print(f"{uri} is left out of the sample: {why}", file=sys.stderr)
+    tell_left_out(left_out)
     schema = schemas[good[0]]
     if len({tuple(each.dataType for each in schemas[uri]) for uri in good}) > 1:
         # By lines Spark drops the headers that are written as the first file's, and takes "id" or ID for a value.
@@ -102,13 +101,34 @@ def inferred(spark: SparkSession, uris: Sequence[str], options: Mapping[str, Any
     return {SCHEMA: ddl(schema, WIDER), LEFT_OUT: left_out}
 
 
+def tell_left_out(left_out: Mapping[str, str]) -> None:
+    """Name the files that are left out of a sample, and why."""
+    for uri, why in left_out.items():
+        print(f"{uri} is left out of the sample: {why}", file=sys.stderr)
+
+
 def ddl(schema: StructType, wider: Mapping[str, str] = MappingProxyType({})) -> str:
     """The columns in SQL's words, some types as wider ones."""
-    types = [(each.name.replace("`", "``"), each.dataType.simpleString()) for each in schema]
-    return ", ".join(f"`{name}` {wider.get(type_, type_)}" for name, type_ in types)
+    types = [(_quoted(each.name), _sql(each.dataType)) for each in schema]
+    return ", ".join(f"{name} {wider.get(type_, type_)}" for name, type_ in types)
 
 
-def _cause(error: Any) -> str:
+def _quoted(name: str) -> str:
+    return "`" + name.replace("`", "``") + "`"
+
+
+def _sql(type_: Any) -> str:
+    """A type in SQL's words, which ``simpleString`` has not for an inner name with a space."""
+    if hasattr(type_, "fields"):
+        return f"struct<{', '.join(f'{_quoted(each.name)}: {_sql(each.dataType)}' for each in type_.fields)}>"
+    if hasattr(type_, "elementType"):
+        return f"array<{_sql(type_.elementType)}>"
+    if hasattr(type_, "keyType"):
+        return f"map<{_sql(type_.keyType)}, {_sql(type_.valueType)}>"
+    return str(type_.simpleString())
+
+
+def cause(error: Any) -> str:
     """The first line of the innermost cause, Java's if there is one."""
     cause = getattr(error, "java_exception", None) or getattr(error, "_origin", None)
     while cause is not None and cause.getCause() is not None:

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import sys
+from collections import Counter
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
-from sparklet.job.csv_schema import ddl
+from sparklet.job.csv_schema import cause, ddl, tell_left_out
 from sparklet.job.errors import DriftError, EventError
-from sparklet.job.fields import INFER, SCHEMA, JobFields
+from sparklet.job.fields import INFER, LEFT_OUT, SCHEMA, JobFields
 
 if TYPE_CHECKING:
-    from pyspark.sql import DataFrame, SparkSession
+    from pyspark.sql import DataFrame, DataFrameReader, SparkSession
 
+CASE_SENSITIVE = "spark.sql.caseSensitive"
 MAX_NAMED = 10  # columns of a file
 
 
@@ -25,18 +28,19 @@ def read(
     reader = spark.read.format(format_).options(**options)
     if not schema and format_ == "json" and job.shard is not None:
         raise EventError("job.read_json has no schema, and a guess sees one shard alone: give the run's (--schema)")
-    if not schema or schema == INFER:
-        frame = reader.load(uris)
-        if schema == INFER:
-            job.outcome.answer({SCHEMA: ddl(frame.schema)})
-            sys.exit()
-        return frame
+    if schema == INFER:
+        job.outcome.answer(_inferred(spark, reader, uris, format_))
+        sys.exit()
+    if not schema:
+        return reader.load(uris)
     frame = spark.read.format(format_).options(**options).schema(schema).load(uris)
     if format_ == "json":  # names alone: the reader itself refuses values that do not fit
         reader = reader.options(primitivesAsString=True, samplingRatio=1.0, mode="DROPMALFORMED")
 
     def differences(given: list[str]) -> list[str]:
-        return list(_differences(reader.load(given).schema, frame.schema, format_))[:MAX_NAMED]
+        with _exact_names(spark):
+            found = reader.load(given).schema
+        return list(_differences(found, frame.schema, format_))[:MAX_NAMED]
 
     if differences(uris):  # all at once first: each look is a job of Spark
         for place, name in enumerate(job.inputs):
@@ -48,6 +52,53 @@ def read(
                     raise DriftError(why)
                 print(f"sparklet: {why}", file=sys.stderr, flush=True)
     return frame
+
+
+def _inferred(spark: SparkSession, reader: DataFrameReader, uris: list[str], format_: str) -> dict[str, Any]:
+    """The answer of a task that infers, as ``csv_schema.inferred``: all columns of the files that are not left out.
+
+    Spark's parser of JSON finds a key under one spelling alone. So files that spell a name as fewer do are left out.
+    """
+    schemas: dict[str, Any] = {}
+    left_out: dict[str, str] = {}
+    unread: list[Exception] = []
+    with _exact_names(spark):
+        for uri in uris:
+            try:
+                schemas[uri] = reader.load(uri).schema
+            except Exception as error:  # noqa: BLE001 - Spark's, Java's, Hadoop's: the others may be good
+                left_out[uri] = cause(error)
+                unread.append(error)
+    if format_ == "json":
+        counts = Counter(name for schema in schemas.values() for name in _names(schema))
+        usual = {name.lower(): name for name, _ in reversed(counts.most_common())}
+        for uri, schema in schemas.items():
+            if odd := [name for name in _names(schema) if usual[name.lower()] != name]:
+                left_out[uri] = f"it has {odd[0]}, and more have {usual[odd[0].lower()]}"
+    if not (good := [uri for uri in uris if uri not in left_out]):
+        raise unread[0] if unread else DriftError("; ".join(f"{uri}: {why}" for uri, why in left_out.items()))
+    tell_left_out(left_out)
+    return {SCHEMA: ddl(reader.load(good).schema), LEFT_OUT: left_out}
+
+
+@contextmanager
+def _exact_names(spark: SparkSession) -> Iterator[None]:
+    """Spark's guess tells ID from id in here; else it takes them for one, and its parser of JSON finds just one."""
+    before = spark.conf.get(CASE_SENSITIVE, "false")
+    spark.conf.set(CASE_SENSITIVE, "true")
+    try:
+        yield
+    finally:
+        spark.conf.set(CASE_SENSITIVE, before)
+
+
+def _names(type_: Any, name: str = "") -> Iterator[str]:
+    """The names of all columns, inner ones after their outer ones' and a dot."""
+    for each in getattr(type_, "fields", ()):
+        yield name + each.name
+        yield from _names(each.dataType, f"{name}{each.name}.")
+    if hasattr(type_, "elementType"):
+        yield from _names(type_.elementType, name)
 
 
 def _differences(found: Any, wanted: Any, format_: str, name: str = "") -> Iterator[str]:

@@ -2,12 +2,13 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from tests.functional.job.warm_jvm import WarmJvm
+from tests.functional.job.warm_jvm import WarmJvm, reported
 
 pytestmark = pytest.mark.spark
 
@@ -26,10 +27,23 @@ for place, format_ in enumerate(job.params["formats"]):
         print("READ", type(error).__name__, str(error).replace(one.inputs[0], "FILE").splitlines()[0])
 """
 
+INFERS = """
+from sparklet.job import Job
+
+job = Job.from_args()
+job.read_json(job.spark())
+"""
+
 
 def read(jvm: WarmJvm, folder: Path, schema: str, *files: Path, allow_drift: bool = False) -> list[str]:
     """What becomes of each file in a shard of a run with this schema."""
-    (folder / "reads.py").write_text(READS)
+    done = run(jvm, folder, schema, *files, script=READS, allow_drift=allow_drift)
+    assert done.returncode == 0, done.stderr
+    return [line.removeprefix("READ ") for line in done.stdout.splitlines() if line.startswith("READ ")]
+
+
+def run(jvm: WarmJvm, folder: Path, schema: str, *files: Path, script: str, allow_drift: bool = False) -> Any:
+    (folder / "reads.py").write_text(script)
     names = {"run": "run-1", "shard": 0, "attempt": "a1", "generation": 0}
     event = {
         "sparklet": {**names, **({"allow_drift": True} if allow_drift else {})},
@@ -37,9 +51,7 @@ def read(jvm: WarmJvm, folder: Path, schema: str, *files: Path, allow_drift: boo
         "output_path": str(folder / "out"),
         "params": {"formats": [file.suffix[1:] for file in files], **({"schema": schema} if schema else {})},
     }
-    done = jvm.run(str(folder / "reads.py"), "--event", json.dumps(event))
-    assert done.returncode == 0, done.stderr
-    return [line.removeprefix("READ ") for line in done.stdout.splitlines() if line.startswith("READ ")]
+    return jvm.run(str(folder / "reads.py"), "--event", json.dumps(event))
 
 
 def written(folder: Path, *lines: str) -> list[Path]:
@@ -71,6 +83,33 @@ def test_json_is_read_by_the_schema_or_refused(jvm: WarmJvm, tmp_path: Path) -> 
     for named, result in zip(("extra", "ID", "in.l"), found[2:5], strict=True):
         assert result.startswith("DriftError") and f"while reading file FILE. It has {named}, which" in result
     assert not any("[(" in result for result in found[5:])
+
+
+def test_files_that_spell_a_name_as_few_do_are_left_out(jvm: WarmJvm, tmp_path: Path) -> None:
+    """Spark's own guess takes ID for id, and its parser then finds one of them: the others' rows would be null."""
+    files = written(
+        tmp_path,
+        '{"id": 1, "in": {"k": [{"x y": 1}]}}',
+        '{"ID": 2}',
+        '{"id": 3, "in": {"k": [{"X Y": 1}]}}',
+        '{"id": 4, "in": {"k": [{"x y": 1, "z": "a"}]}}',
+        '{"id": 5, ',
+    )
+
+    done = run(jvm, tmp_path, "infer", *files, script=INFERS)
+
+    schema = "`id` bigint, `in` struct<`k`: array<struct<`x y`: bigint, `z`: string>>>"
+    assert reported(done.stderr)["answer"]["schema"] == schema
+    assert read(jvm, tmp_path, schema, files[0])[0].endswith(" [(1, Row(k=[Row(x y=1, z=None)]))]")
+    assert "1.json is left out of the sample: it has ID, and more have id" in done.stderr
+    assert "2.json is left out of the sample: it has in.k.X Y, and more have in.k.x y" in done.stderr
+    assert "4.json is left out of the sample: " in done.stderr
+
+
+def test_no_schema_is_inferred_from_names_that_spark_confuses(jvm: WarmJvm, tmp_path: Path) -> None:
+    done = run(jvm, tmp_path, "infer", *written(tmp_path, '{"id": 1, "ID": 2}'), script=INFERS)
+    assert done.returncode != 0
+    assert "DriftError" in done.stderr and "0.json: it has id, and more have ID" in done.stderr
 
 
 def test_json_without_a_schema_is_refused_in_a_run(jvm: WarmJvm, tmp_path: Path) -> None:

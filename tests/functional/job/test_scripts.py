@@ -2,7 +2,6 @@
 
 import json
 import os
-import re
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,7 +17,7 @@ from sparklet.spark import spark_options
 from sparklet.spark.spark_options import process_env
 from tests.functional.job.conftest import STACK
 from tests.functional.job.judged import figures_of, shards_of
-from tests.functional.job.warm_jvm import SCRIPTS, WarmJvm, run_script, warm_jvm
+from tests.functional.job.warm_jvm import SCRIPTS, WarmJvm, reported, run_script, warm_jvm
 
 pytestmark = pytest.mark.spark
 DEEQU = SCRIPTS.parent / "examples" / "check_with_deequ.py"
@@ -44,13 +43,6 @@ def event(*inputs: Path, output: str, shard: int = 0, **params: str) -> str:
 
 def rows_of(folder: Path) -> list[tuple[Any, ...]]:
     return duckdb.execute("FROM read_parquet(?) ORDER BY ALL", [f"{folder}/*.parquet"]).fetchall()
-
-
-def reported(stderr: str) -> dict[str, Any]:
-    match = re.search(r"sparklet.job report: (.*)", stderr)
-    assert match, stderr
-    document: dict[str, Any] = json.loads(match[1])
-    return document
 
 
 # As on a laptop: python, the script, its arguments, and nothing prepared

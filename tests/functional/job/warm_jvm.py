@@ -1,11 +1,14 @@
 """One JVM for many scripts, so that a test of a script costs a second or two and not ten."""
 
+import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 from pyspark import SparkConf
@@ -76,3 +79,10 @@ def warm_jvm(**conf: str) -> Iterator[WarmJvm]:
         yield jvm
     finally:
         jvm.close()
+
+
+def reported(stderr: str) -> dict[str, Any]:
+    match = re.search(r"sparklet.job report: (.*)", stderr)
+    assert match, stderr
+    document: dict[str, Any] = json.loads(match[1])
+    return document
