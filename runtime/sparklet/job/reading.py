@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
@@ -42,16 +42,25 @@ def read(
             found = reader.load(given).schema
         return list(_differences(found, frame.schema, format_))[:MAX_NAMED]
 
-    if differences(uris):  # all at once first: each look is a job of Spark
-        for place, name in enumerate(job.inputs):
-            if found := differences([uris[place]]):
-                named = f"while reading file {quote(name, safe='/:#')}. It has {'; '.join(found)}"
-                why = f"columns other than the schema's were found {named}: extend it, or start with --allow-drift"
-                of_run = job.event.get("sparklet") if isinstance(job.event, Mapping) else None
-                if not (of_run or {}).get("allow_drift"):
-                    raise DriftError(why)
-                print(f"sparklet: {why}", file=sys.stderr, flush=True)
+    _refuse_drift(job, uris, differences)
     return frame
+
+
+def _refuse_drift(job: JobFields, uris: list[str], differences: Callable[[list[str]], list[str]]) -> None:
+    """DriftError if a file has other columns than the schema; where drift is allowed, a warning for each."""
+    try:  # all at once first: each look is a job of Spark
+        if not differences(uris):
+            return
+    except Exception:  # noqa: BLE001, S110 - that they do not merge is said without a name; the look at each has one
+        pass
+    of_run = job.event.get("sparklet") if isinstance(job.event, Mapping) else None
+    for uri, name in zip(uris, job.inputs, strict=True):
+        if found := differences([uri]):
+            named = f"while reading file {quote(name, safe='/:#')}. It has {'; '.join(found)}"
+            why = f"columns other than the schema's were found {named}: extend it, or start with --allow-drift"
+            if not (of_run or {}).get("allow_drift"):
+                raise DriftError(why)
+            print(f"sparklet: {why}", file=sys.stderr, flush=True)
 
 
 def _inferred(spark: SparkSession, reader: DataFrameReader, uris: list[str], format_: str) -> dict[str, Any]:

@@ -140,6 +140,17 @@ def test_parquet_is_read_by_name_or_refused(jvm: WarmJvm, tmp_path: Path) -> Non
     assert "It has id as bigint, and the schema as int" in found[3]
 
 
+def test_parquet_files_that_do_not_merge_are_told_apart(jvm: WarmJvm, tmp_path: Path) -> None:
+    for name, type_ in (("0", pa.int32()), ("1", pa.int64())):
+        pq.write_table(pa.table({"id": pa.array([1], type_)}), tmp_path / f"{name}.parquet")
+    reads = "from sparklet.job import Job\njob = Job.from_args()\njob.read_parquet(job.spark())\n"
+
+    done = run(jvm, tmp_path, "id INT", tmp_path / "0.parquet", tmp_path / "1.parquet", script=reads)
+
+    assert done.returncode != 0
+    assert "1.parquet. It has id as bigint, and the schema as int" in done.stderr
+
+
 def test_parquet_without_a_schema_has_all_columns(jvm: WarmJvm, tmp_path: Path) -> None:
     folder = tmp_path / "all.parquet"
     folder.mkdir()
