@@ -3,7 +3,8 @@
 A year of flights, a file a day: once as a run of the local stack, a shard a file, by workers that have done a shard
 before; once as one spark-submit over all files with as many cores, its start included. The script is
 ``spark_scripts/flights_daily.py``; of a shard it also notes when it began and ended. And packed, with an output for
-each file (``--output-per input``).
+each file (``--output-per input``): which shapes of jobs are then one Spark job for all inputs of a shard (``native=``),
+and which are done input by input (``fallback=``), is on standard error.
 
 Overhead of a shard: from its claim to the ledger's answer that it succeeded, less the time in the script; also step
 by step: ``claim`` (a write to the ledger), ``prepare`` (its line of the plan, the script, a folder), ``begin`` (until
@@ -44,10 +45,12 @@ from sparklet.local.environment import of_host
 from sparklet.local.spark_installation import worker_environment
 from sparklet.local.stack import running
 from sparklet.model import ShardRecord
+from tests.functional.worker.test_by_input import HEAD, MIXED, NATIVE
 
 ONE_JOB = "one_job"
 QUESTION = "What does a fan-out cost beyond the script's own work, compared with one Spark job over all files?"
 MEMORY_MB = 3008
+SHAPED = 4  # inputs of the one shard of each shape
 STEPS = ("claim", "prepare", "begin", "end", "report")
 BEGIN = "import time\n_BEGAN_S = time.time()\n"
 END = """
@@ -82,7 +85,10 @@ def main() -> None:
                         shares.append(found)
                         say(str(found))
                         by_input.add(side, year.by_input(given.workers))
-    known = {"workers": given.workers, "rounds": given.rounds, "rivals": {ONE_JOB: parameters([rival])["plain"]}}
+            shapes = year.shapes(given.workers)
+    say(" ".join(f"{way}={len(bodies)}" for way, bodies in shapes.items()))
+    known = {"workers": given.workers, "rounds": given.rounds, **shapes}
+    known["rivals"] = {ONE_JOB: parameters([rival])["plain"]}
     told = document("fan_out", QUESTION, known, [case, by_input])
     told["cases"][0]["shards"] = [share.document() for share in shares]
     publish(told)
@@ -121,7 +127,7 @@ class Year:
 
     def __post_init__(self) -> None:
         self.rows = 0
-        for place in ("flights", "few", "notes"):
+        for place in ("flights", "few", "notes", "shaped"):
             (self.folder / place).mkdir()
         for number, day in enumerate(self.data.days[: self.days]):
             shutil.copy(day, self.folder / "flights")
@@ -165,6 +171,18 @@ class Year:
             raise SystemExit(f"{self.days} files have {len(outputs)} outputs")
         return run
 
+    def shapes(self, workers: int) -> dict[str, list[str]]:
+        """Last lines of scripts that are one job for a shard's inputs, and of those that are done input by input."""
+        found: dict[str, list[str]] = {"native": [], "fallback": []}
+        for number in range(SHAPED):
+            lines = [f"{number},{row % 3},{row}" for row in range(40)]
+            (self.folder / "shaped" / f"{number}.csv").write_text("\n".join(["src,k,v", *lines, ""]))
+        for body in (*NATIVE, *MIXED):
+            (self.folder / "shape.py").write_text(HEAD + body)
+            told = self._cli_run("shaped", workers, "--output-per", "input", script="shape.py")
+            found["native" if told["shards"]["total"] == 1 else "fallback"].append(body)
+        return found
+
     def fan_out(self, workers: int) -> tuple[Run, Shares]:
         """Run it, and say what the ledger and the script have noted."""
         run, told = self._run(workers, "--max-objects", "1")
@@ -205,12 +223,12 @@ class Year:
             found["gap"] += [later.started_s - logged[r.number]["shard succeeded"] for r, later in pairwise(own)]
         return Shares(sum(found["script"]) / worker_s, found)
 
-    def _cli_run(self, inputs: str, workers: int, *options: str) -> Any:
+    def _cli_run(self, inputs: str, workers: int, *options: str, script: str = "shard.py") -> Any:
         self.turns += 1
         tables = ["--file", f"airlines={self.data.airlines}", "--file", f"planes={self.data.planes}"]
         where = ["--input", str(self.folder / inputs), "--output", str(self.folder / f"out-{self.turns}")]
         how = [*options, "--workers", str(workers), "--memory", str(MEMORY_MB), "--keep", "--json"]
-        return json.loads(self._cli("run", str(self.folder / "shard.py"), *where, *tables, *how))
+        return json.loads(self._cli("run", str(self.folder / script), *where, *tables, *how))
 
     def _cli(self, *words: str) -> bytes:
         return subprocess.run(self._command(*words), cwd=ROOT, stdout=subprocess.PIPE, check=True).stdout

@@ -35,7 +35,7 @@ Draw = Callable[[Mapping[str, Any], Path], bool]
 """Draws a benchmark's cases into a file; whether there was anything to draw."""
 ORDER = (
     *("starts", "restored", "image", "size", "fan_out", "planning_rate", "planning_memory"),
-    *("map", "warm_share", "lost_worker"),
+    *("batch", "map", "warm_share", "lost_worker"),
 )
 
 AIMED = ("starts", "restored")
