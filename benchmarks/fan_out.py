@@ -2,9 +2,7 @@
 
 A year of flights, a file a day: once as a run of the local stack, a shard a file, by workers that have done a shard
 before; once as one spark-submit over all files with as many cores, its start included. The script is
-``spark_scripts/flights_daily.py``; of a shard it also notes when it began and ended. And packed, with an output for
-each file (``--output-per input``): which shapes of jobs are then one Spark job for all inputs of a shard (``native=``),
-and which are done input by input (``fallback=``), is on standard error.
+``spark_scripts/flights_daily.py``; of a shard it also notes when it began and ended.
 
 Overhead of a shard: from its claim to the ledger's answer that it succeeded, less the time in the script; also step
 by step: ``claim`` (a write to the ledger), ``prepare`` (its line of the plan, the script, a folder), ``begin`` (until
@@ -45,12 +43,10 @@ from sparklet.local.environment import of_host
 from sparklet.local.spark_installation import worker_environment
 from sparklet.local.stack import running
 from sparklet.model import ShardRecord
-from tests.functional.worker.test_by_input import HEAD, MIXED, NATIVE
 
 ONE_JOB = "one_job"
 QUESTION = "What does a fan-out cost beyond the script's own work, compared with one Spark job over all files?"
 MEMORY_MB = 3008
-SHAPED = 4  # inputs of the one shard of each shape
 STEPS = ("claim", "prepare", "begin", "end", "report")
 BEGIN = "import time\n_BEGAN_S = time.time()\n"
 END = """
@@ -68,7 +64,6 @@ def main() -> None:
     parser.add_argument("--workers", type=int, default=os.cpu_count() or 1)
     given = parser.parse_args()
     case, shares = Case(f"{given.days} files", [ONE_JOB]), list[Shares]()
-    by_input = Case(f"{given.days} files, an output each", [ONE_JOB])
     with tempfile.TemporaryDirectory(prefix="sparklet-bench-") as name:
         year = Year(Path(name), make_flights(ROOT / "build" / "demo" / "data"), given.days)
         rival = plain({**of_host(), **worker_environment(1, say)}, year.folder)
@@ -76,20 +71,14 @@ def main() -> None:
             for turn in range(given.rounds):
                 for side in (SPARKLET, ONE_JOB) if turn % 2 else (ONE_JOB, SPARKLET):
                     if side == ONE_JOB:
-                        one = rival.run(year.one_job())
-                        case.add(side, one)
-                        by_input.add(side, one)
+                        case.add(side, rival.run(year.one_job()))
                     else:
                         run, found = year.fan_out(given.workers)
                         case.add(side, run)
                         shares.append(found)
                         say(str(found))
-                        by_input.add(side, year.by_input(given.workers))
-            shapes = year.shapes(given.workers)
-    say(" ".join(f"{way}={len(bodies)}" for way, bodies in shapes.items()))
-    known = {"workers": given.workers, "rounds": given.rounds, **shapes}
-    known["rivals"] = {ONE_JOB: parameters([rival])["plain"]}
-    told = document("fan_out", QUESTION, known, [case, by_input])
+    known = {"workers": given.workers, "rounds": given.rounds, "rivals": {ONE_JOB: parameters([rival])["plain"]}}
+    told = document("fan_out", QUESTION, known, [case])
     told["cases"][0]["shards"] = [share.document() for share in shares]
     publish(told)
 
@@ -127,7 +116,7 @@ class Year:
 
     def __post_init__(self) -> None:
         self.rows = 0
-        for place in ("flights", "few", "notes", "shaped"):
+        for place in ("flights", "few", "notes"):
             (self.folder / place).mkdir()
         for number, day in enumerate(self.data.days[: self.days]):
             shutil.copy(day, self.folder / "flights")
@@ -144,6 +133,11 @@ class Year:
         """All files in one Spark job."""
         return OneJob("all", self.folder, lambda job, path: self._verify(path), shares_output=False, data=self.data)
 
+    @property
+    def output(self) -> Path:
+        """Of the last run."""
+        return self.folder / f"out-{self.turns}"
+
     def _verify(self, output: Path) -> None:
         files = list(output.rglob("*.parquet"))
         rows = sum(parquet.read_metadata(file).num_rows for file in files)
@@ -156,36 +150,16 @@ class Year:
     def stack(self, workers: int) -> Iterator[None]:
         """A local stack whose workers have done some shards."""
         try:
-            self._cli_run("few", workers, "--max-objects", "1")
+            self.cli_run("few", workers, "--max-objects", "1")
             yield
         except BaseException:
             subprocess.run(self._command("stop"), cwd=ROOT, check=False)
             raise
         self._cli("stop")
 
-    def by_input(self, workers: int) -> Run:
-        """Run it packed, an output for each file."""
-        run, _ = self._run(workers, "--output-per", "input", "--max-objects", str(-(-self.days // (2 * workers))))
-        outputs = [path for path in (self.folder / f"out-{self.turns}").iterdir() if any(path.glob("*.parquet"))]
-        if len(outputs) != self.days:
-            raise SystemExit(f"{self.days} files have {len(outputs)} outputs")
-        return run
-
-    def shapes(self, workers: int) -> dict[str, list[str]]:
-        """Last lines of scripts that are one job for a shard's inputs, and of those that are done input by input."""
-        found: dict[str, list[str]] = {"native": [], "fallback": []}
-        for number in range(SHAPED):
-            lines = [f"{number},{row % 3},{row}" for row in range(40)]
-            (self.folder / "shaped" / f"{number}.csv").write_text("\n".join(["src,k,v", *lines, ""]))
-        for body in (*NATIVE, *MIXED):
-            (self.folder / "shape.py").write_text(HEAD + body)
-            told = self._cli_run("shaped", workers, "--output-per", "input", script="shape.py")
-            found["native" if told["shards"]["total"] == 1 else "fallback"].append(body)
-        return found
-
     def fan_out(self, workers: int) -> tuple[Run, Shares]:
         """Run it, and say what the ledger and the script have noted."""
-        run, told = self._run(workers, "--max-objects", "1")
+        run, told = self.run(workers, "--max-objects", "1")
         stack = running(self.folder / "state")
         assert stack
         os.environ.update(stack.env)
@@ -193,14 +167,15 @@ class Year:
         records = list(ledger.shards.list(told["run_id"]))
         return run, self._shares(records, stack.log_dir, told["duration_s"] * workers)
 
-    def _run(self, workers: int, *options: str) -> tuple[Run, Any]:
+    def run(self, workers: int, *options: str) -> tuple[Run, Any]:
+        """What a run of the files took, and its result."""
         stack = running(self.folder / "state")
         assert stack
         before_s = process_tree.cpu_s(stack.host_pid)
         with MemoryPeak().sampled(stack.host_pid, LIMIT_S) as peak:
-            told = self._cli_run("flights", workers, *options)
+            told = self.cli_run("flights", workers, *options)
         cpu_s = process_tree.cpu_s(stack.host_pid) - before_s
-        self._verify(self.folder / f"out-{self.turns}")
+        self._verify(self.output)
         return Run(told["duration_s"], cpu_s, peak.mb), told
 
     def _shares(self, records: Sequence[ShardRecord], log_dir: Path, worker_s: float) -> Shares:
@@ -223,10 +198,11 @@ class Year:
             found["gap"] += [later.started_s - logged[r.number]["shard succeeded"] for r, later in pairwise(own)]
         return Shares(sum(found["script"]) / worker_s, found)
 
-    def _cli_run(self, inputs: str, workers: int, *options: str, script: str = "shard.py") -> Any:
+    def cli_run(self, inputs: str, workers: int, *options: str, script: str = "shard.py") -> Any:
+        """The result of a run of a folder's files."""
         self.turns += 1
         tables = ["--file", f"airlines={self.data.airlines}", "--file", f"planes={self.data.planes}"]
-        where = ["--input", str(self.folder / inputs), "--output", str(self.folder / f"out-{self.turns}")]
+        where = ["--input", str(self.folder / inputs), "--output", str(self.output)]
         how = [*options, "--workers", str(workers), "--memory", str(MEMORY_MB), "--keep", "--json"]
         return json.loads(self._cli("run", str(self.folder / script), *where, *tables, *how))
 

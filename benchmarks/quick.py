@@ -1,6 +1,6 @@
 """How much less than a spark-submit does the CSV job need, cold, warm and restored? ``make bench-quick``.
 
-Then the demo's days, each with an output of its own (``benchmarks.fan_out``), beside one spark-submit over all:
+Then the demo's days, each with an output of its own (``benchmarks.per_input``), beside one spark-submit over all:
 ``per_input_ratio=…`` is how many times as long they take, and above 2.5 it is a failure.
 
 First a worker is primed and stopped. Then turns of one cold start, some warm invocations, also of the job with its
@@ -14,24 +14,18 @@ is what to look at on a busy machine; how much of a warm event a given schema sa
 
 import os
 import statistics
-import tempfile
-from pathlib import Path
 
-from benchmarks.comparison import SPARKLET, Case, document, options, publish, say
-from benchmarks.facts import ROOT
-from benchmarks.fan_out import ONE_JOB, Year
+from benchmarks.comparison import SPARKLET, Case, document, options, publish
+from benchmarks.fan_out import ONE_JOB
+from benchmarks.per_input import DAYS, compared, staged
 from benchmarks.restored import described, snapshot
-from benchmarks.rivals import plain
 from benchmarks.stage import stage
 from benchmarks.starts import warm_runs
-from spark_scripts.demo.flights_data import make_flights
-from sparklet.local.environment import of_host
-from sparklet.local.spark_installation import worker_environment
 
 JOB, GIVEN, RIVAL = "csv_to_parquet", "csv_to_parquet-schema", "plain"
 INVOCATIONS = 10  # a turn
 WARM_S = 10.0  # of a turn
-DAYS, MOST_PER_INPUT = 365, 2.5
+MOST_PER_INPUT = 2.5
 
 
 def main() -> None:
@@ -59,7 +53,8 @@ def main() -> None:
     ratios = [(case.name, case.ratios(RIVAL)) for case in cases]
     words = [f"{name}_ratio={ratio['wall']}" for name, ratio in ratios]
     words += [f"{name}_cpu_ratio={ratio['cpu']}" for name, ratio in ratios]
-    per_input = statistics.median(per_input_ratios(asked.rounds))
+    with staged(DAYS, workers := os.cpu_count() or 1) as (year, one_job):
+        per_input = 1 / compared(year, one_job, workers, asked.rounds).ratios(ONE_JOB)["wall"]
     words.append(f"per_input_ratio={per_input:.2f}")
     inferred_s, given_s = (statistics.median(run.wall_s for run in case.runs[SPARKLET]) for case in (warm, schema))
     words.append(f"schema_saves_percent={100 * (1 - given_s / inferred_s):.0f}")
@@ -68,22 +63,6 @@ def main() -> None:
         raise SystemExit(
             f"an output for each input takes {per_input:.2f} times as long as one job, above {MOST_PER_INPUT}"
         )
-
-
-def per_input_ratios(rounds: int) -> list[float]:
-    """How many times as long as one spark-submit over all files their run takes with an output for each."""
-    ratios, workers = list[float](), os.cpu_count() or 1
-    with tempfile.TemporaryDirectory(prefix="sparklet-bench-") as name:
-        year = Year(Path(name), make_flights(ROOT / "build" / "demo" / "data"), DAYS)
-        rival = plain({**of_host(), **worker_environment(1, say)}, year.folder)
-        case = Case(f"{DAYS} files, an output each", [ONE_JOB])
-        with year.stack(workers):
-            for _ in range(rounds):
-                one, found = rival.run(year.one_job()), year.by_input(workers)
-                case.add(ONE_JOB, one)
-                case.add(SPARKLET, found)
-                ratios.append(found.wall_s / one.wall_s)
-    return ratios
 
 
 if __name__ == "__main__":

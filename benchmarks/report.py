@@ -34,7 +34,7 @@ CAMPAIGNS = tuple(
 Draw = Callable[[Mapping[str, Any], Path], bool]
 """Draws a benchmark's cases into a file; whether there was anything to draw."""
 ORDER = (
-    *("starts", "restored", "image", "size", "fan_out", "planning_rate", "planning_memory"),
+    *("starts", "restored", "image", "size", "fan_out", "per_input", "planning_rate", "planning_memory"),
     *("batch", "map", "warm_share", "lost_worker"),
 )
 
@@ -237,6 +237,8 @@ def _prose(text: str, indent: str = "") -> str:
 def _shown(value: object) -> str:
     if isinstance(value, dict):
         return "; ".join(f"{key}: `{inner}`" for key, inner in value.items())
+    if isinstance(value, list):
+        return ", ".join(f"`{inner}`" for inner in value)
     return {True: "yes", False: "no"}[value] if isinstance(value, bool) else str(value)
 
 
