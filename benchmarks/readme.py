@@ -41,7 +41,7 @@ def speed(results: Iterable[Mapping[str, Any]]) -> str:
     """The table, where and when it was measured, and what else README says of speed."""
     found = list(results)
     cases = {(each["name"], case["case"]): case for each in found for case in each["cases"]}
-    facts = [each["facts"] for each in found]
+    facts = [each["facts"] for each in found if each["name"] in dict(EVENTS.values())]
     days = sorted({fact["measured"][:10] for fact in facts})
     named = [*dict.fromkeys(fact["commit"] for fact in sorted(facts, key=lambda fact: fact["measured"]))]
     commits = f"commit {named[0]}" if len(named) == 1 else f"the commits {' and '.join(named)}"

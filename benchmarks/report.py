@@ -237,7 +237,7 @@ def _prose(text: str, indent: str = "") -> str:
 def _shown(value: object) -> str:
     if isinstance(value, dict):
         return "; ".join(f"{key}: `{inner}`" for key, inner in value.items())
-    if isinstance(value, list):
+    if isinstance(value, list) and all(isinstance(inner, str) for inner in value):
         return ", ".join(f"`{inner}`" for inner in value)
     return {True: "yes", False: "no"}[value] if isinstance(value, bool) else str(value)
 

@@ -145,11 +145,10 @@ def test_the_tables_of_campaigns_are_those_of_their_results(path: Path) -> None:
     assert with_tables(text) == text
 
 
-def test_all_figures_are_of_one_machine_and_clean_commits() -> None:
+def test_all_figures_are_of_clean_commits() -> None:
     facts = [found["facts"] for found in committed()]
 
     assert sorted(found["name"] for found in committed()) == sorted(ORDER)
-    assert len({(each["machine"]["cpu"], each["machine"]["cores"]) for each in facts}) == 1
     assert not [each["commit"] for each in facts if each["commit"].endswith("+") or not each["commit"]]
 
 
