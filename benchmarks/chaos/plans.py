@@ -31,6 +31,7 @@ KINDS = {
     "zombie in an engine": 2,
     "escalation": 3,  # functions run out of memory; the shards move to an engine, whose workers are killed at a step
     "isolate": 3,  # shards of many files with bad ones; workers and checkers are killed while shards are split
+    "an output each": 3,  # for each of many files; half of the scripts mix them, so that their shards are split
     "reset": 1,
     "drop": 1,
     "delay": 1,
@@ -39,11 +40,12 @@ KINDS = {
 NETWORK = ("reset", "drop", "delay", "error")
 RIVALLED = ("late committer", "recovered committer", "two committers")
 STOPPED = ("zombie", "zombie committer", "late committer", "two committers", "zombie in an engine")
-ESCALATED, ISOLATED = "escalation", "isolate"
-KILLS = (*(kind for kind in KINDS if kind.startswith("kill")), "recovered committer", ESCALATED, ISOLATED)
+ESCALATED, ISOLATED, PER_INPUT = "escalation", "isolate", "an output each"
+OF_FILES = (ISOLATED, PER_INPUT)  # shards of many files, each with a fate of its own
+KILLS = (*(kind for kind in KINDS if kind.startswith("kill")), "recovered committer", ESCALATED, *OF_FILES)
 ENGINES = ("kill an engine's worker", "zombie in an engine", ESCALATED)
 COMMITTERS = ("kill the committer", "kill the checker", "zombie committer", *RIVALLED)  # none without a commit run
-STAGED = (*COMMITTERS, *ENGINES, ISOLATED)
+STAGED = (*COMMITTERS, *ENGINES, *OF_FILES)
 
 # Of whom workers are struck, in each trial so many as its plan says, one after the other.
 STRUCK: Mapping[str, tuple[str, ...]] = {
@@ -56,7 +58,7 @@ STRUCK: Mapping[str, tuple[str, ...]] = {
     "zombie committer": ("commit",),
     **dict.fromkeys(RIVALLED, ("commit",)),
     **dict.fromkeys(ENGINES, ("shard",)),
-    ISOLATED: ("shard", "checker"),
+    **dict.fromkeys(OF_FILES, ("shard", "checker")),
 }
 STRIKES = 3
 

@@ -13,6 +13,7 @@ from functools import cache
 from pathlib import Path
 from urllib.parse import parse_qs
 
+from benchmarks.chaos.plans import ISOLATED, PER_INPUT
 from benchmarks.chaos.proxy import Request
 
 FILE = Path(__file__).with_name("steps.json")
@@ -25,9 +26,18 @@ LEDGER = (  # what an update of a shard sets, and which it is
     (":lease_end_s", "renew"),
 )
 STATES = {"SUCCEEDED": "succeed", "FAILED": "fail", "PENDING": "release"}
-SPLITTING = {  # where workers and checkers of such trials are struck, and how often they come there at least
-    "shard": {"claim": 1, "ask": 1, "GET plan part": 1, "PUT data file": 1, "PUT declaration": 1, "win": 1, "fail": 1},
-    "checker": {"PUT pieces": 3, "TransactWriteItems": 3, "SendMessageBatch": 3},
+SPLITTING = {"PUT pieces": 3, "TransactWriteItems": 3, "SendMessageBatch": 3}
+OF_FILES = {  # where workers and checkers of such trials are struck, and how often they come there at least
+    (ISOLATED, "shard"): dict.fromkeys(
+        ("claim", "ask", "GET plan part", "PUT data file", "PUT declaration", "win", "fail"), 1
+    ),
+    (PER_INPUT, "shard"): {
+        **dict.fromkeys(("claim", "ask", "GET plan part", "win", "succeed"), 1),
+        "PUT staged file": 9,
+        "COPY data file": 9,
+    },
+    (ISOLATED, "checker"): SPLITTING,
+    (PER_INPUT, "checker"): SPLITTING,
 }
 OBJECTS = (
     (r"/runs/[^/]+/writes/", "declaration"),
@@ -97,10 +107,11 @@ def to_strike(key: str, nth: float, *, writes: bool) -> tuple[str, int]:
     return steps[place], Counter(steps[: place + 1])[steps[place]]
 
 
-def to_strike_splitting(who: str, dice: random.Random) -> tuple[str, int]:
-    """A step by which shards are split, and which of its occurrences."""
-    name = dice.choice(list(SPLITTING[who]))
-    return name, dice.randint(1, SPLITTING[who][name])
+def to_strike_files(kind: str, who: str, dice: random.Random) -> tuple[str, int]:
+    """A step by which shards of many files are split or published, and which of its occurrences."""
+    steps = OF_FILES[kind, who]
+    name = dice.choice(list(steps))
+    return name, dice.randint(1, steps[name])
 
 
 def record(taken: Mapping[str, Sequence[str]]) -> None:

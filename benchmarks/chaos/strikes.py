@@ -7,9 +7,9 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from benchmarks.chaos.plans import ISOLATED, NETWORK, STOPPED, STRUCK, Plan
+from benchmarks.chaos.plans import NETWORK, OF_FILES, STOPPED, STRUCK, Plan
 from benchmarks.chaos.proxy import FINE, Fault, Mishap, Request, Strike
-from benchmarks.chaos.steps import WRITES, label, to_strike, to_strike_splitting
+from benchmarks.chaos.steps import WRITES, label, to_strike, to_strike_files
 from benchmarks.chaos.workers import Worker
 
 SHARE = 0.12  # of requests that the network's faults meet
@@ -95,8 +95,8 @@ class Strikes:
         dice = self.plan.dice(f"{victim}/{number}")
         key = f"{self.plan.format}/{self.plan.way}/{role.partition(' ')[0]}"
         drawn = to_strike(key, dice.random(), writes=kind != "kill at a request")
-        if kind == ISOLATED:
-            drawn = to_strike_splitting(role.partition(" ")[0], dice)
+        if kind in OF_FILES:
+            drawn = to_strike_files(kind, role.partition(" ")[0], dice)
         after_effect, wake = dice.random() < 0.5, dice.choice(WAKES)
         wake = {"late committer": "ended", "two committers": "claimed"}.get(kind, wake)
         step, occurrence = self.plan.at or drawn
@@ -141,4 +141,4 @@ class Strikes:
 
     def _victim(self, role: str) -> str:
         """Who counts as one: a shard; all shards that are split; all shards of commit runs; the checker."""
-        return role if role.startswith("shard") and self.plan.kind != ISOLATED else role.partition(" ")[0]
+        return role if role.startswith("shard") and self.plan.kind not in OF_FILES else role.partition(" ")[0]

@@ -1,5 +1,6 @@
 """One trial: enter a run, deliver its messages, let go wrong what its plan says, wait for its end, and judge."""
 
+import io
 import random
 import threading
 import time
@@ -10,11 +11,12 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import pyarrow.parquet as parquet
 from pyiceberg.catalog import load_catalog
 
 from benchmarks.chaos.engine import NAME as ENGINE
 from benchmarks.chaos.plans import ENGINES as IN_ENGINES
-from benchmarks.chaos.plans import ESCALATED, ISOLATED, RIVALLED, STRUCK, Plan
+from benchmarks.chaos.plans import ESCALATED, ISOLATED, OF_FILES, PER_INPUT, RIVALLED, STRUCK, Plan
 from benchmarks.chaos.reader import S3
 from benchmarks.chaos.readers import ENGINES, CannotReadError, Readers, Row
 from benchmarks.chaos.strikes import Strikes
@@ -32,7 +34,7 @@ from tests.stand_ins.read_queues import Received, readable
 
 SCRIPT = Path(__file__).with_name("jobs") / "into_one_table.py"
 ROWS = (3, 25)  # of a shard, at least and at most
-FILES = 20  # of a shard with bad ones, of which it has up to MOST_BAD
+FILES = 20  # of a shard, where each has its own fate; with --isolate up to MOST_BAD of them are bad
 MOST_BAD, MALFORMED = 2, "x,not a number\n"
 CHECK_S, POLL_S = 2.0, 1.0
 QUIET_S = 2.5  # after the last write
@@ -40,6 +42,7 @@ PATIENCE_S, PLAIN_S, SHARD_S = 1200.0, 300.0, 5.0  # for a run's end, the baseli
 MAX_ATTEMPTS, MAX_REDRIVES = 12, 4
 MAX_LATER_S = 6.0  # until a message is delivered again
 ZOMBIE_S = 60.0  # for the answer of a worker that is awake again
+EMPTY = (-1, "has an output without rows")
 GOOD = (RunState.SUCCEEDED, RunState.SUCCEEDED_WITH_FAILURES)
 
 
@@ -63,7 +66,8 @@ class Trial:
     readers: Readers
     again: Callable[["Trial", Received], None]  # delivers a message once more
     rows: dict[str, dict[int, Counter[Row]]] = field(default_factory=dict)  # the truth, by run and shard
-    files: dict[str, bool] = field(default_factory=dict)  # of shards with bad ones: whether each is good
+    files: dict[str, bool] = field(default_factory=dict)  # of shards with many: whether each is good
+    outputs: Counter[tuple[str, Row]] = field(default_factory=Counter)  # the truth, where each file has one
     problems: list[str] = field(default_factory=list)
     causes: list[str] = field(default_factory=list)  # why attempts failed, as the ledger has it
     partial: int = 0
@@ -107,7 +111,7 @@ class Trial:
             count = dice.randint(*ROWS)
             found = [(first + 1000 * shard + number, f"row {number} of {shard}") for number in range(count)]
             rows[shard] = Counter(found)
-            if self.plan.kind == ISOLATED:
+            if self.plan.kind in OF_FILES:
                 self._put_files(f"s3://{DATA}/{run_id}/in/{shard:03d}", found, dice)
                 continue
             lines = "".join(f"{id_},{name}\n" for id_, name in found)
@@ -120,9 +124,10 @@ class Trial:
             run_id=run_id,
             params={
                 "way": self.plan.way,
-                "table": f"{self.plan.format}:{self.place}",
+                **({} if self.plan.kind == PER_INPUT else {"table": f"{self.plan.format}:{self.place}"}),
                 "kind": self.plan.kind,
                 "named": self.plan.dice("named").random() < 0.5,
+                "mixed": self.plan.dice("mixed").random() < 0.5,
             },
             env=self._catalog_env(),
             options=self._options(),
@@ -131,7 +136,7 @@ class Trial:
 
     def _put_files(self, prefix: str, rows: list[Row], dice: random.Random) -> None:
         """A shard's rows in its good files, and bad files between them, each with a good row, too."""
-        bad = set(dice.sample(range(FILES), dice.randint(0, MOST_BAD)))
+        bad = set(dice.sample(range(FILES), dice.randint(0, MOST_BAD))) if self.plan.kind == ISOLATED else set()
         good = [number for number in range(FILES) if number not in bad]
         for number in range(FILES):
             mine = [row for place, row in enumerate(rows) if good[place % len(good)] == number]
@@ -139,12 +144,15 @@ class Trial:
             uri = f"{prefix}-{number:02d}.csv"
             self.world.at.store.put(uri, "".join(["id,name\n", *lines]).encode())
             self.files[uri] = number in good
+            self.outputs.update((uri.rpartition("/")[2], row) for row in mine or [EMPTY])
 
     def _options(self) -> RunOptions:
         if self.plan.kind == ISOLATED:
             bad = list(self.files.values()).count(False)
             more = {"isolate": True, "tolerated_failure_count": bad}
             return RunOptions(max_objects=FILES, max_attempts=self.plan.strikes + 1, **more)  # type: ignore[arg-type]
+        if self.plan.kind == PER_INPUT:
+            return RunOptions(max_objects=FILES, max_attempts=MAX_ATTEMPTS, output_per="input")
         if self.plan.kind not in IN_ENGINES:
             return RunOptions(max_objects=1, max_attempts=MAX_ATTEMPTS)
         too_large = "engine" if self.plan.kind == ESCALATED else "refuse"
@@ -299,7 +307,7 @@ class Trial:
     def _poll(self) -> None:
         """Read the table whenever something was written: half a commit must never be seen."""
         engine = ENGINES[self.plan.format][0]
-        while not self._ended.wait(POLL_S):
+        while self.plan.kind != PER_INPUT and not self._ended.wait(POLL_S):
             if time.monotonic() > self.strikes.written_s + QUIET_S:
                 continue
             try:
@@ -323,19 +331,11 @@ class Trial:
         return all(rows <= found or not rows & found for rows in commits)
 
     def _judged(self, state: str) -> dict[str, Any]:
-        """Compare table and ledger with the truth."""
-        truth = self._truth()
-        lost = duplicated = 0
-        for engine in ENGINES[self.plan.format]:
-            try:
-                found = self.readers.read(engine, self.plan.format, self.place, self.catalog) or Counter()
-            except CannotReadError as error:
-                self.problems.append(f"at the end: {error}"[:500])
-                found = Counter()
-            missing, extra = (truth - found).total(), (found - truth).total()
-            if missing or extra:
-                self.problems.append(f"{engine}: {missing} rows are missing, {extra} are there too often")
-            lost, duplicated = max(lost, missing), max(duplicated, extra)
+        """Compare table or outputs and ledger with the truth."""
+        if self.plan.kind == PER_INPUT:
+            lost, duplicated = self._judge_outputs()
+        else:
+            lost, duplicated = self._judge_table()
         return {
             **{name: getattr(self.plan, name) for name in ("seed", "format", "way", "kind")},
             "struck": self.strikes.struck,
@@ -350,6 +350,40 @@ class Trial:
             "problems": self.problems,
             "causes": self.causes,
         }
+
+    def _judge_table(self) -> tuple[int, int]:
+        """How many rows are missing, and how many too often, for the reader that sees most of them."""
+        truth, lost, duplicated = self._truth(), 0, 0
+        for engine in ENGINES[self.plan.format]:
+            try:
+                found = self.readers.read(engine, self.plan.format, self.place, self.catalog) or Counter()
+            except CannotReadError as error:
+                self.problems.append(f"at the end: {error}"[:500])
+                found = Counter()
+            missing, extra = (truth - found).total(), (found - truth).total()
+            if missing or extra:
+                self.problems.append(f"{engine}: {missing} rows are missing, {extra} are there too often")
+            lost, duplicated = max(lost, missing), max(duplicated, extra)
+        return lost, duplicated
+
+    def _judge_outputs(self) -> tuple[int, int]:
+        """The same of rows in the outputs of their files; a row below another name is missing and too often."""
+        found = self._outputs()
+        missing, extra = self.outputs - found, found - self.outputs
+        if missing or extra:
+            self.problems.append(f"outputs lack {dict(missing)}, and have {dict(extra)} besides"[:500])
+        return missing.total(), extra.total()
+
+    def _outputs(self) -> Counter[tuple[str, Row]]:
+        """Each row that is published, with the file below whose name it stands."""
+        rows, folder = dict[str, list[Row]](), f"s3://{DATA}/{self.plan.name}/out/"
+        for info in self.world.at.store.list(folder):
+            name, _, file = info.uri.removeprefix(folder).partition("/")
+            mine = rows.setdefault(f"{name}.csv", [])
+            if file.endswith(".parquet"):
+                table = parquet.read_table(io.BytesIO(self.world.at.store.get(info.uri)))
+                mine += [(row["id"], row["name"]) for row in table.to_pylist()]
+        return Counter((name, row) for name, mine in rows.items() for row in mine or [EMPTY])
 
     def _wrong_files(self, records: list[ShardRecord]) -> list[str]:
         """Files that are not in exactly one shard, good ones not SUCCEEDED, and bad ones not FAILED alone."""

@@ -1,4 +1,4 @@
-"""What a shard of a trial does: append its rows to the one table; the parameter ``way`` says how."""
+"""What a shard of a trial does: append its rows to the one table, or write them; the parameter ``way`` says how."""
 
 import os
 
@@ -24,8 +24,10 @@ def main() -> None:
     spark = job.spark()
     mode = "FAILFAST" if job.params["kind"] == "isolate" else "PERMISSIVE"
     rows = spark.read.csv(job.input_list(), header=True, schema="id INT, name STRING", mode=mode)
-    way, table = job.params["way"], job.params["table"]
-    if job.params["kind"] == "isolate":
+    way, table = job.params["way"], job.params.get("table", "")
+    if not table:
+        (rows.coalesce(1) if job.params["mixed"] else rows).write.mode("overwrite").parquet(job.output)
+    elif job.params["kind"] == "isolate":
         append_good(job, rows, table)
     elif way == "plain":
         append(spark, rows, table)
