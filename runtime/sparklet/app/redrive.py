@@ -139,6 +139,6 @@ def _upload_repaired(stack: OpenStack, run: Run, reporter: Reporter) -> None:
 def _failed_inputs(stack: OpenStack, run: Run, inputs: Mapping[str, str]) -> Iterator[tuple[Path, str]]:
     for record in stack.at.ledger.shards.list(run.run_id, ShardState.FAILED):
         for each in planned_shard(stack.at, record).objects:
-            path = local_part(each.uri, inputs)
+            path = local_part(each.object_uri, inputs)
             if path is not None and path.is_file() and os.access(path, os.R_OK):
-                yield path, each.uri
+                yield path, each.object_uri

@@ -41,6 +41,7 @@ from sparklet.model.shards import (
     SCHEMAS,
     SCHEME,
     SHARDS_PER_BUCKET,
+    WITH_MEMBERS,
     WRITES,
     Claim,
     ClaimStatus,

@@ -15,6 +15,7 @@ RUN_ID = re.compile(r"[a-z0-9][a-z0-9-]{0,62}")
 SHARDS_PER_BUCKET, MAX_BUCKETS = 10_000, 256
 OF_SPLIT = "split-"  # begins the names of plan parts whose shards were split off, ``split-<planned shard>-…``
 HALVES, APART = "halves", "apart"  # how a shard is split; apart: each input alone
+WITH_MEMBERS = "members "  # before it where archives are split, too: see ``ShardRecord.members_file``
 ANSWERS, WRITES, EVENTS, SCHEMAS = "answers/", "writes/", "events/", "schemas/"  # in a run's folder
 SHOWN_ITEM = 100  # characters
 FIRST_BYTES = 512  # of a file, which tell what it is
@@ -93,6 +94,7 @@ class InputObject:
     item: str = ""  # an item's value as JSON: it names no object, it is the input itself
     partition: tuple[str, ...] = ()  # values of the partition in which it lies, of a table of the catalog
     modified_s: float = 0.0  # when it was written; 0: nobody knows
+    member: str = ""  # a file of an archive, by its name there, which ends ``uri`` behind a #; the size is the file's
 
     @classmethod
     def of_item(cls, value: Any) -> Self:
@@ -106,6 +108,11 @@ class InputObject:
         return self.uri or f"item {self.item if len(self.item) <= SHOWN_ITEM else self.item[:SHOWN_ITEM] + '…'}"
 
     @property
+    def object_uri(self) -> str:
+        """The address of the object: its own, but for a file of an archive."""
+        return self.uri.removesuffix(f"#{self.member}") if self.member else self.uri
+
+    @property
     def is_compressed(self) -> bool:
         """Whether it is compressed as a whole, by its name."""
         return self.uri.lower().endswith(COMPRESSED) or PACKED.search(self.uri) is not None
@@ -113,7 +120,7 @@ class InputObject:
     @property
     def is_packed(self) -> bool:
         """Whether a worker unpacks it for Spark, by its name."""
-        return not (self.item or self.slice) and PACKED.search(self.uri) is not None
+        return bool(self.member) or (not (self.item or self.slice) and PACKED.search(self.uri) is not None)
 
     @property
     def estimated_bytes(self) -> int:
@@ -168,11 +175,12 @@ class Shard:
 
 
 def _object_document(item: InputObject) -> list[Any] | dict[str, Any]:
-    """``[uri, size, etag]``, and, where they are, time, version, slice, partition; of an item ``{"item": value}``."""
+    """``[uri, size, etag]``, where they are time, version, slice, partition, member; of an item ``{"item": value}``."""
     if item.item:
         return {"item": json.loads(item.item)}
     part = item.slice and [item.slice.kind, item.slice.start, item.slice.end, item.slice.header_bytes]
-    document = [item.uri, item.size_bytes, item.etag, item.modified_s, item.version_id, part, item.partition]
+    seen = item.uri, item.size_bytes, item.etag, item.modified_s, item.version_id
+    document = [*seen, part, item.partition, item.member]
     while len(document) > 3 and not document[-1]:
         document.pop()
     return document
@@ -186,9 +194,11 @@ def _stored_object(
     version_id: str = "",
     part: list[Any] | None = None,
     values: Sequence[str] = (),
+    member: str = "",
 ) -> InputObject:
     cut = Slice(SliceKind(part[0]), int(part[1]), int(part[2]), int(part[3])) if part else None
-    return InputObject(str(uri), int(size), str(etag), str(version_id), cut, "", tuple(values), float(modified_s))
+    seen = str(uri), int(size), str(etag), str(version_id)
+    return InputObject(*seen, cut, "", tuple(values), float(modified_s), str(member))
 
 
 @dataclass(frozen=True, slots=True)
@@ -327,7 +337,7 @@ class ShardRecord:
     engine: str = ""  # whose workers do it: "" the functions', else that of the engine of this name alone
     task_id: str = ""  # the worker started there last, as the engine names it; it has claimed if attempts = requeues
     isolate: int = 0  # it is split, 1: where an input may make the script fail; 2: also for lack of memory or time
-    split: str = ""  # PENDING until a check splits it: HALVES, APART, or the places of named inputs: "3 17"
+    split: str = ""  # PENDING until a check splits it: HALVES, APART, or places of named inputs: "3 17"; WITH_MEMBERS
     revision: int = field(default=0, compare=False)  # how often it has changed; by it a swap knows what was read
 
     @property
@@ -349,6 +359,11 @@ class ShardRecord:
     def inputs_file(self) -> str:
         """The file beside it with what became of each input, if each has an output; see ``worker.origins``."""
         return f"{self.answer_file.removesuffix('.json')}.inputs"
+
+    @property
+    def members_file(self) -> str:
+        """The file with the shard's line, in which the files of archives stand for these: see WITH_MEMBERS."""
+        return f"{self.answer_file.removesuffix('.json')}.members"
 
     @property
     def writes_file(self) -> str:

@@ -11,10 +11,22 @@ import secrets
 from collections.abc import Sequence
 from itertools import accumulate
 
-from sparklet.errors import PlanError
+from sparklet.errors import EventError, ObjectNotFoundError, PlanError
 from sparklet.ledger.rules import ERROR_MESSAGE_BYTES, cut
 from sparklet.metrics import SHARDS_FAILED
-from sparklet.model import APART, HALVES, OF_SPLIT, Failure, PartRecord, Run, Shard, ShardRecord, ShardState
+from sparklet.model import (
+    APART,
+    HALVES,
+    OF_SPLIT,
+    WITH_MEMBERS,
+    Failure,
+    InputObject,
+    PartRecord,
+    Run,
+    Shard,
+    ShardRecord,
+    ShardState,
+)
 from sparklet.planning.plan_files import planned_shard
 from sparklet.planning.planner import send_messages
 from sparklet.ports.deployment import Deployment
@@ -41,10 +53,12 @@ def _move_on(at: Deployment, record: ShardRecord) -> None:
     """Split a shard, or end it, by what the pieces of its planned shard show; nothing, as long as they show nothing."""
     parts = list(at.ledger.runs.parts(record.run_id))
     root = int(record.part.split("-")[1]) if record.part.startswith(OF_SPLIT) else record.number
-    if record.split == APART:  # no input is bad (docs/decisions/0083)
-        apart = range(min(record.object_count, MAX_NAMED))
-        return _split(at, record, parts[-1], root, _pieces(record.object_count, apart, probes=False))
-    of_root = (part for part in parts if part.part.startswith(f"{OF_SPLIT}{root:06d}-"))
+    how = record.split.removeprefix(WITH_MEMBERS)
+    if how == APART:  # no input is bad (docs/decisions/0083)
+        inputs = _inputs(at, record)
+        apart = range(min(len(inputs), MAX_NAMED))
+        return _split(at, record, parts[-1], root, _pieces(inputs, apart, probes=False))
+    of_root = [part for part in parts if part.part.startswith(f"{OF_SPLIT}{root:06d}-")]
     numbers = (number for part in of_root for number in range(part.first_shard, part.next_shard))
     family = [at.ledger.shards.get(record.run_id, number) for number in numbers]
     siblings = [each for each in family if each.part == record.part]
@@ -52,17 +66,29 @@ def _move_on(at: Deployment, record: ShardRecord) -> None:
         return None
     has_worked = any(each.state is ShardState.SUCCEEDED for each in family)
     bad = sum(each.state is ShardState.FAILED and each.object_count == 1 for each in family)
-    most = max(1, at.ledger.shards.get(record.run_id, root).object_count // 10)
+    inputs = _inputs(at, record)
+    planned = at.ledger.shards.get(record.run_id, root).object_count
+    most = max(1, max(planned, len(inputs), *(part.object_count for part in of_root)) // 10)
     if not has_worked and _have_failed_alike(siblings):
         return _join(at, record, siblings)
     if bad > most:
         give_up(at, record, record.error_class, f"more than {most} of the shard's inputs are bad")
         return None
-    is_believed = record.split != HALVES and (not siblings or siblings[0].state is ShardState.FAILED)
-    named = [*map(int, record.split.split())] if is_believed else []
+    is_believed = how != HALVES and (not siblings or siblings[0].state is ShardState.FAILED)
+    named = [*map(int, how.split())] if is_believed else []
     named = named if len(named) <= MAX_NAMED else []
     probes = not has_worked and bool(siblings or not named)
-    return _split(at, record, parts[-1], root, _pieces(record.object_count, named, probes=probes))
+    return _split(at, record, parts[-1], root, _pieces(inputs, named, probes=probes))
+
+
+def _inputs(at: Deployment, record: ShardRecord) -> Sequence[InputObject]:
+    """A shard's inputs, as they were planned or, where it has archives, as its worker has found them."""
+    if not record.split.startswith(WITH_MEMBERS):
+        return planned_shard(at, record).objects
+    try:
+        return Shard.from_line(at.store.get(at.run_uri(record.run_id, record.members_file))).objects
+    except (ObjectNotFoundError, EventError) as error:
+        raise PlanError(f"what the archives of shard {record.number} hold is not known: {error}") from error
 
 
 def _have_failed_alike(siblings: Sequence[ShardRecord]) -> bool:
@@ -73,35 +99,39 @@ def _have_failed_alike(siblings: Sequence[ShardRecord]) -> bool:
     return failed and len(siblings) > 2 and len(causes) == 1
 
 
-def _pieces(count: int, named: Sequence[int], *, probes: bool) -> Sequence[Sequence[int]]:
-    """The places of a shard's inputs in each piece: the ``named`` ones, each alone, and the rest, or else halves.
+def _pieces(inputs: Sequence[InputObject], named: Sequence[int], *, probes: bool) -> list[tuple[InputObject, ...]]:
+    """A shard's inputs in pieces: those at the ``named`` places, each alone, and the rest, or else halves.
 
     With ``probes`` another one is alone, too: if it fails as all others do, it is not for its content.
     """
-    rest = sorted(set(range(count)).difference(named))
+    rest = sorted(set(range(len(inputs))).difference(named))
     first = 1 if probes and len(rest) > 2 else 0
     middle = first if named else first + (len(rest) - first + 1) // 2
     alone = [[place] for place in (*named, *rest[:first])]
-    return [*alone, *filter(None, (rest[first:middle], rest[middle:]))]
+    pieces = [*alone, *filter(None, (rest[first:middle], rest[middle:]))]
+    return [tuple(map(inputs.__getitem__, piece)) for piece in pieces]
 
 
-def _split(at: Deployment, record: ShardRecord, last: PartRecord, root: int, pieces: Sequence[Sequence[int]]) -> None:
+def _split(
+    at: Deployment, record: ShardRecord, last: PartRecord, root: int, pieces: Sequence[tuple[InputObject, ...]]
+) -> None:
     """Enter the pieces as shards, and send their messages."""
-    run, objects = at.ledger.runs.get(record.run_id), planned_shard(at, record).objects
-    shards = [Shard(n, tuple(map(objects.__getitem__, piece))) for n, piece in enumerate(pieces, last.next_shard)]
+    run = at.ledger.runs.get(record.run_id)
+    shards = [Shard(n, piece) for n, piece in enumerate(pieces, last.next_shard)]
     file = f"{OF_SPLIT}{root:06d}-{record.number:06d}-{secrets.token_hex(4)}.jsonl"
     lines = [each.to_line() for each in shards]
     at.store.put(at.part_uri(run.run_id, file), b"".join(lines), create_only=True)
-    counts = last.next_shard, len(shards), record.object_count, record.size_bytes
+    counts = last.next_shard, len(shards), sum(map(len, pieces)), sum(each.size_bytes for each in shards)
     part = PartRecord(last.index + 1, file, *counts, last.position, dispatched=True)
     alike = {
         each: getattr(record, each) for each in ("generation", "error_class", "error_message", "engine", "isolate")
     }
+    again = APART if record.split.endswith(APART) else ""
     into = [
         ShardRecord(
             *(run.run_id, shard.number, file, offset, len(line), len(shard.objects), shard.size_bytes),
             **{"changed_s": at.clock.now_s(), **alike},
-            split=APART if record.split == APART and len(shard.objects) > 1 else "",  # what is left, to be split again
+            split=again if len(shard.objects) > 1 else "",  # what is left
         )
         for shard, line, offset in zip(shards, lines, accumulate(map(len, lines), initial=0), strict=False)
     ]

@@ -243,7 +243,7 @@ class Executor:
             uris = ending.enter_context(uploaded(uris, self.inputs_to, f"{execution.event['output_path']}-inputs"))
         attempt.log.info("inputs fetched", inputs=len(copies), duration_s=round(time.monotonic() - started_s, 3))
         if copies:
-            origins = [staging.origins.get(item.uri, item).uri for item in execution.inputs]
+            origins = [staging.origins.get(item.uri, item).object_uri for item in execution.inputs]
             execution = replace(execution, event=with_shown_inputs(execution.event, uris, origins))
         return execution, uris, copies
 
@@ -287,11 +287,12 @@ class Executor:
 
 def _with_members(execution: Execution, staging: Staging) -> Execution:
     """An execution over the members of packed inputs, which lie where these lie."""
-    packed, roots = {item.uri for item in staging.origins.values()}, execution.partitions
-    others = iter(item for item in execution.inputs if item.uri not in packed)
+    packed, roots = {item.object_uri for item in staging.origins.values()}, execution.partitions
+    others = iter(item for item in execution.inputs if item.object_uri not in packed)
     inputs = tuple(item if item.uri in staging.origins else next(others) for item in staging.items)
     partitions = {uri: root for uri, root in roots.items() if uri not in packed}
-    partitions |= {uri: roots[item.uri] for uri, item in staging.origins.items() if item.uri in roots}
+    objects = {uri: item.object_uri for uri, item in staging.origins.items()}
+    partitions |= {uri: roots[packed_as] for uri, packed_as in objects.items() if packed_as in roots}
     return replace(execution, inputs=inputs, partitions=partitions, staging=staging)
 
 

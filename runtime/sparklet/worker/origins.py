@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from sparklet.errors import MixedInputsError
-from sparklet.model import Run
+from sparklet.model import InputObject, Run
 from sparklet.planning.outputs import input_place
 from sparklet.ports import ObjectInfo
 
@@ -39,13 +39,13 @@ def told_origins(folder: Path, objects: Mapping[str, str], source: str) -> dict[
 
 
 def by_input(
-    run: Run, shard: int, files: Mapping[str, ObjectInfo], uris: Iterable[str], told: Mapping[str, Origin]
+    run: Run, shard: int, files: Mapping[str, ObjectInfo], inputs: Iterable[InputObject], told: Mapping[str, Origin]
 ) -> tuple[dict[str, list[str]], list[dict[str, Any]]]:
     """Where staged ``files`` are published below the run's output, by their paths from ``/`` on; what inputs became.
 
     MixedInputsError if nobody can tell of which input a file is.
     """
-    outputs = {uri: input_place(uri, run.inputs) for uri in uris}
+    outputs = {item.uri: input_place(item.object_uri, run.inputs) for item in inputs}
     only, base = next(iter(outputs)) if len(outputs) == 1 else "", f"{run.output_uri.rstrip('/')}/"
     become: dict[str, dict[str, Any]] = {
         uri: {"shard": shard, "input": uri, "output": base + place, "rows": 0, "bytes": 0, "files": 0}
@@ -63,6 +63,7 @@ def by_input(
         for what, more in (("bytes", info.size_bytes), ("files", 1), ("rows", 0 if task in counted else rows)):
             become[uri][what] += more
         counted.add(task)
-    if without := [outputs[uri] for uri, counts in become.items() if not counts["files"]]:
+    filled = {outputs[uri] for uri, counts in become.items() if counts["files"]}
+    if without := [place for place in dict.fromkeys(outputs.values()) if place not in filled]:
         places[EMPTY] = [f"/{place}{EMPTY}-{own}" for place in without]
     return places, list(become.values())

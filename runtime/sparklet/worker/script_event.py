@@ -62,7 +62,7 @@ def _previous_attempt(record: ShardRecord) -> dict[str, Any]:
 
 def with_shown_inputs(event: Mapping[str, Any], uris: Sequence[str], origins: Sequence[str]) -> Mapping[str, Any]:
     """A shard's event with the names under which Spark reads its inputs, and their addresses, if others."""
-    if list(uris) == event["inputs"]:
+    if list(uris) == list(origins) == event["inputs"]:
         return event
     one = uris[0] if len(uris) == 1 else None
     return {**event, "inputs": list(uris), "input_path": one, "origins": list(origins)}
@@ -87,7 +87,7 @@ def needs_staging(item: InputObject, access: Access) -> bool:
     if item.item:
         return False
     is_cut = item.slice and item.slice.kind is SliceKind.LINES  # our S3A shows a part of Parquet
-    differs = is_cut or item.version_id or access.requester_pays or access.role_arn
+    differs = is_cut or item.member or item.version_id or access.requester_pays or access.role_arn
     return bool(differs or misread(item.uri) or PACKED.search(item.uri))
 
 

@@ -38,12 +38,14 @@ from sparklet.model import (
     EVENTS,
     HALVES,
     OF_SPLIT,
+    WITH_MEMBERS,
     Claim,
     ClaimStatus,
     Dispatch,
     Failure,
     InputObject,
     Run,
+    Shard,
     ShardRecord,
     ShardRef,
     ShardResult,
@@ -62,6 +64,7 @@ from sparklet.worker.script_event import shard_event
 from sparklet.worker.staging import Staging, described
 
 MAX_ANSWER_BYTES = 256 * 1024  # of one shard, in a run
+MAX_MEMBERS = 20_000  # of archives in one shard, which are inputs of their own: a shard's line has 100 bytes for each
 MIXED = MixedInputsError.__name__
 MARKER = "_SUCCESS"  # of a job of an RDD's or MLlib's; the ledger decides which files count
 FOLDER_MARKERS = ("/", "_$folder$")  # the last are EMRFS's
@@ -154,7 +157,8 @@ class ClaimedShard:
     larger: str  # the engine for a shard that is too large here; "": none
     kind: str = "shard"
     _files: Sequence[ObjectInfo] = ()  # of the winner, as they are staged
-    _objects: Sequence[InputObject] = ()  # in the order of the plan's line
+    _objects: Sequence[InputObject] = ()  # in the order of the plan's line, or of the file beside it
+    _has_members: bool = False  # which no plan names
 
     def execute(self) -> ShardResult:
         """Run the script, unless an earlier attempt has won, and publish the winner's output."""
@@ -190,8 +194,7 @@ class ClaimedShard:
     def _tell_apart(self, result: ShardResult, staged: Sequence[ObjectInfo]) -> Sequence[ObjectInfo]:
         """Keep under this attempt's name which file is of which input, and what each became; what to publish."""
         files = {info.uri[len(self.output.staged) :]: info for info in staged}
-        uris = (item.uri for item in self._objects)
-        places, inputs = by_input(self.run, self.record.number, files, uris, result.origins)
+        places, inputs = by_input(self.run, self.record.number, files, self._objects, result.origins)
         store = self.claims.at.store
         if EMPTY in places:
             store.put(empty := self.output.staged + EMPTY, b"")
@@ -261,15 +264,14 @@ class ClaimedShard:
         run, record = self.run, self.record
         part_uri = f"s3://{self.claims.at.bucket}/runs/{run.run_id}/plan/{record.part}"
         shard = record.planned(self.claims.at.store.get(part_uri, record.offset, record.length), part_uri)
-        staging, self._objects = None, shard.objects
-        if shard.inputs:
-            most = 0 if run.options.too_large == FAIL or self.claims.engine else run.options.max_shard_bytes
-            store = self.claims.at.inputs(run.access)
-            staging = Staging(shard.objects, run.access, store, max_bytes=most)
-        inputs = shard.objects
+        staging, self._objects, inputs = None, shard.objects, shard.objects
         if record.generation and not run.options.incremental:  # a redrive takes what was repaired since the plan;
             # the next incremental run would take it again, and a part is one of the object that was cut
             inputs = tuple(item if item.slice else replace(item, etag="") for item in inputs)
+        if shard.inputs:
+            most = 0 if run.options.too_large == FAIL or self.claims.engine else run.options.max_shard_bytes
+            store = self.claims.at.inputs(run.access)
+            staging = Staging(inputs, run.access, store, max_bytes=most, tell=self._take_members)
         return Execution(
             script=run.scripts[record.generation],
             event=shard_event(run, record, shard, self.output.staged),
@@ -284,6 +286,14 @@ class ClaimedShard:
             discard=self.output.discard,
             keep_events=self._keep_events if run.options.event_log else None,
         )
+
+    def _take_members(self, inputs: Sequence[InputObject]) -> None:
+        """Take the files of archives for inputs, from when they are known: each has what a planned one has."""
+        if len(self._objects) < len(inputs) <= MAX_MEMBERS:
+            etags = {(item.object_uri, item.version_id): item.etag for item in self._objects}
+            self._objects = [replace(each, etag=etags[each.object_uri, each.version_id]) for each in inputs]
+            self._has_members = True
+            self.record = replace(self.record, object_count=len(inputs))
 
     def _keep_events(self, folder: Path) -> None:
         """Store Spark's event log under this attempt's name; that it cannot be stored is no reason to fail."""
@@ -315,10 +325,10 @@ class ClaimedShard:
             why = failure.message.partition(": ")[0]
             one_by_one = f"its {record.object_count} inputs are done one by one, each by a job of its own"
             failure = replace(failure, message=f"{why}; {one_by_one} (--strict refuses that)")
-            attempts.release(*mine, failure, record.engine, APART)
+            attempts.release(*mine, failure, record.engine, self._to_split(APART))
             return "a check that splits it"
         elif final and splits(record, failure):
-            attempts.release(*mine, failure, record.engine, self._named(failure) or HALVES)
+            attempts.release(*mine, failure, record.engine, self._to_split(self._named(failure) or HALVES))
             return "a check that splits it"
         elif final:
             if failure.direct and splits(record, replace(failure, direct=False)):
@@ -327,6 +337,17 @@ class ClaimedShard:
         else:
             attempts.release(*mine, failure, record.engine)
         return engine
+
+    def _to_split(self, split: str) -> str:
+        """How to split; the check finds the files of archives where this stores them. LedgerError if it cannot."""
+        if not self._has_members:
+            return split
+        line = Shard(self.record.number, tuple(self._objects)).to_line()
+        try:
+            self.claims.at.store.put(self._run_file(self.record.members_file), line)
+        except ObjectStoreError as error:  # the caller tries again, as it does while the ledger does not answer
+            raise LedgerError(f"how to split the shard could not be stored: {error}") from error
+        return WITH_MEMBERS + split
 
     def _named(self, failure: Failure) -> str:
         """The places of the inputs that a failure names; "" unless each name is that of one input."""

@@ -8,7 +8,7 @@ It reads all other inputs itself.
 
 import re
 import shutil
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from itertools import compress
@@ -71,9 +71,11 @@ class Staging:
     items: tuple[InputObject, ...]
     access: Access
     store: ObjectStore  # reads with the run's access
-    origins: Mapping[str, InputObject] = field(default_factory=dict)  # of each member of a packed input, by its address
+    origins: Mapping[str, InputObject] = field(default_factory=dict)  # by the address of a file of a packed input: what
+    # is an input, the packed one, or this file, if it lies in an archive of several
     max_bytes: int = 0  # that packed inputs and those beside them may have, unpacked; 0: any
     looks: bool = False  # at first bytes, too: Spark has met some that are not what a name says
+    tell: Callable[[Sequence[InputObject]], None] = lambda _: None  # of the inputs, once archives are unpacked
 
     def fetch(
         self, folder: Path, deadline: Deadline, min_free_bytes: int, *, in_view: bool = False, unpack: bool = True
@@ -88,7 +90,12 @@ class Staging:
 
         with ThreadPoolExecutor(AT_A_TIME) as pool:
             needed = compress(enumerate(self.items), pool.map(self.is_fetched, self.items))
-            paths = {number: folder / FOLDER / staged_name(number, item.uri) for number, item in needed}
+            together = self._together()
+            paths = {
+                number: folder / FOLDER / staged_name(number, item.object_uri)
+                for number, item in needed
+                if together[number][0] is item
+            }
         items = [self.items[number] for number in paths]
         needed_bytes = sum(item.size_bytes + (item.slice.header_bytes if item.slice else 0) for item in items)
         _check_space(folder, needed_bytes, min_free_bytes)
@@ -101,14 +108,23 @@ class Staging:
                     try:
                         future.result()
                     except SparkletError as error:
-                        error.files = (described(self.items[number]),)
+                        error.files = tuple(map(described, together[number]))
                         raise
             finally:
                 pool.shutdown(cancel_futures=True)
-        local = {item.uri for item in items if misread(item.uri)} if in_view else ()  # Spark reads them by file://
-        if self.looks or (unpack and (local or any(item.is_packed for item in items))):
+        local = {item.uri for item in items if misread(item.object_uri)} if in_view else ()  # read by file://
+        is_planned = any(item.member for item in items)
+        if self.looks or is_planned or (unpack and (local or any(item.is_packed for item in items))):
             return self._unpacked(paths, min_free_bytes, local)
         return self, paths
+
+    def _together(self) -> list[list[InputObject]]:
+        """Of each input those that are fetched as one: the planned files of its archive."""
+        archives, found = dict[tuple[str, str], list[InputObject]](), list[list[InputObject]]()
+        for item in self.items:
+            found.append(archives.setdefault((item.object_uri, item.version_id), []) if item.member else [])
+            found[-1].append(item)
+        return found
 
     def is_fetched(self, item: InputObject) -> bool:
         """Whether Spark does not read an input itself."""
@@ -118,25 +134,38 @@ class Staging:
     def _unpacked(
         self, paths: Mapping[int, Path], min_free_bytes: int, local: Collection[str]
     ) -> tuple["Staging", dict[int, Path]]:
-        from sparklet.worker.unpacking import unpacked  # imported by who has packed inputs
+        from sparklet.worker.unpacking import Member, unpacked  # imported by who has packed inputs
 
         items, copies, origins = list[InputObject](), dict[int, Path](), dict[str, InputObject]()
-        for number, item in enumerate(self.items):
-            path, members = paths.get(number), list[tuple[str, Path]]()
+        inputs, bad = list[InputObject](), dict[str, SparkletError]()
+        for number, (item, together) in enumerate(zip(self.items, self._together(), strict=True)):
+            path, members = paths.get(number), list[Member]()
             looks = not item.slice and (self.looks or item.uri in local)
             if path and (item.is_packed or looks):
+                name, only = item.object_uri.rpartition("/")[2], {each.member for each in together if each.member}
                 try:
-                    members = unpacked(path, item.uri.rpartition("/")[2], min_free_bytes, looks=looks)
+                    members = unpacked(path, name, min_free_bytes, looks=looks, only=only)
                 except SparkletError as error:
-                    error.args, error.files = (f"{described(item)}: {error}",), (described(item),)
+                    named = item if len(together) == 1 else replace(item, uri=item.object_uri)
+                    error.args, error.files = (f"{described(named)}: {error}",), tuple(map(described, together))
                     raise
             for name, file in members:
-                uri = f"{item.uri}#{name}"
-                copies[len(items)], origins[uri] = file, item
-                items.append(replace(item, uri=uri, size_bytes=file.stat().st_size))
-            if not members:
+                size_bytes = file.stat().st_size if isinstance(file, Path) else 0
+                read = replace(item, uri=f"{item.object_uri}#{name}", size_bytes=size_bytes, member="")
+                inputs.append(replace(read, member=name) if item.member or len(members) > 1 else item)
+                if isinstance(file, Path):
+                    copies[len(items)], origins[read.uri] = file, inputs[-1]
+                    items.append(read)
+                else:
+                    bad[described(inputs[-1])] = file
+            if not members and together[0] is item:
                 copies |= {len(items): path} if path else {}
                 items.append(item)
+                inputs.append(item)
+        self.tell(inputs)
+        for told, cause in bad.items():
+            cause.args, cause.files = (f"{told}: {cause}",), tuple(bad)
+            raise cause
         needed_bytes = sum(item.estimated_bytes for item in items)
         if origins and 0 < self.max_bytes < needed_bytes:
             raise TooLargeError(
@@ -168,8 +197,9 @@ class Staging:
         for item, uri in zip(self.items, uris, strict=True):
             if uri != item.uri or item.slice or item.uri in self.origins:
                 path = "|".join(map(re.escape, {found := uri.partition("://")[2], quote(found)}))
-                item = self.origins.get(item.uri, item)
-                text = described(item).join(re.split(rf"(?:file:(?://)?|s3[an]?://)(?:{path})", text))
+                text = described(self.origins.get(item.uri, item)).join(
+                    re.split(rf"(?:file:(?://)?|s3[an]?://)(?:{path})", text)
+                )
         return text
 
 
@@ -201,7 +231,8 @@ def _fetch(reader: "_Reader", path: Path) -> None:
     try:
         if item.slice is None:  # the current object, as Spark would read it, or an old version, which does not change
             _check_time(item, reader.deadline)
-            reader.store.download(item.uri, path, version_id=item.version_id)
+            planned = item.etag if item.member else ""  # of others of its archive, perhaps in other shards
+            reader.store.download(item.object_uri, path, planned, item.version_id)
             return
         with path.open("xb") as file:
             _write_lines(reader, item.slice, file)

@@ -11,7 +11,10 @@ import re
 import shutil
 import tarfile
 import zipfile
-from collections.abc import Callable, Iterator
+import zlib
+from collections import Counter
+from collections.abc import Callable, Collection, Iterator
+from contextlib import AbstractContextManager
 from functools import partial
 from pathlib import Path
 from typing import IO, Any
@@ -26,6 +29,8 @@ UNKNOWN = re.compile(r"(?i)\.(7z|rar|z|br|lzo)$")
 TAR_SUFFIX = re.compile(r"(?i)\.(tgz|tbz2?|txz|tzst)$")
 
 Opener = Callable[[Path], Any]
+Member = tuple[str, Path | EventError]  # the name of a file in an archive; the file, or why it cannot be read
+Opened = Callable[[], AbstractContextManager[IO[bytes]]]
 
 
 def _by_arrow(kind: str, path: Path) -> Any:
@@ -43,43 +48,69 @@ OPENERS: dict[bytes, Opener] = {
     b"\x04\x22\x4d\x18": partial(_by_arrow, "lz4"),
 }
 """By a file's first bytes."""
+BROKEN = (
+    *(EventError, ImportError, EOFError, OSError, RuntimeError, ValueError),
+    *(lzma.LZMAError, tarfile.TarError, zipfile.BadZipFile, zlib.error),
+)
+"""What reading one file of an archive may raise."""
 UTF_16, UTF_32 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE), (codecs.BOM_UTF32_LE, codecs.BOM_UTF32_BE)
 
 
-def unpacked(path: Path, name: str, min_free_bytes: int, *, looks: bool = False) -> list[tuple[str, Path]]:
+def unpacked(
+    path: Path, name: str, min_free_bytes: int, *, looks: bool = False, only: Collection[str] = ()
+) -> list[Member]:
     """Name and file of each member of a file ``name``; none if it is not packed in a way that is known here.
 
     Spark reads such a file by itself, or fails loudly: lz4 as Hadoop writes it is one. Any other ``path`` is deleted.
     If it ``looks``, the first bytes decide, too: what is not packed stays, and UTF-16 and UTF-32 become UTF-8, with the
-    file as it was beside it (``.raw``).
+    file as it was beside it (``.raw``). With ``only`` other files of an archive are passed over. A file of an archive
+    that cannot be read, or not as it is meant in one job over the unpacked files, has its cause here instead.
 
     Raises
     ------
     EventError
-        If it cannot be unpacked, or holds what one job over the unpacked files would not read as it is meant.
+        If it cannot be unpacked, or its one file cannot be read.
     TooLargeError
         If less than ``min_free_bytes`` would stay free.
     """
     try:
         is_packed = PACKED.search(name) or is_misnamed(name, _head(path))
-        members = list(_members(path, name, min_free_bytes)) if is_packed else []
-        for member, file in (members or [(name, path)]) if looks else []:
-            _make_readable(member, file, min_free_bytes)
-    except ImportError as error:
-        raise EventError(
-            f"it needs the Python package {error.name}: put it into the image, or pack it otherwise"
-        ) from error
+        members = list(_members(path, name, min_free_bytes, only)) if is_packed else []
+        if looks and not members:
+            _make_readable(name, path, min_free_bytes)
+        for place, (each, file) in enumerate(members if looks else ()):
+            if isinstance(file, Path):
+                members[place] = each, _tried(partial(_make_readable, each, file, min_free_bytes))
     except (SparkletError, MemoryError):
         raise
-    except Exception as error:  # the libraries have many classes of errors for a broken file
-        raise EventError(f"it cannot be unpacked: {type(error).__name__}: {error}") from error
-    names = [member for member, _ in members]
-    if twice := next((member for member in names if names.count(member) > 1), ""):
+    except Exception as error:
+        raise _told(error) from error
+    counts = Counter(member for member, _ in members)
+    if twice := next((member for member, count in counts.items() if count > 1), ""):
         raise EventError(f"two of its files would be {twice}: unpack it, and give them names of their own")
+    members += [(each, EventError("its archive has it no longer")) for each in only if each not in counts]
+    if len(members) == 1 and isinstance(members[0][1], EventError):
+        raise members[0][1]
     return members
 
 
-def _members(path: Path, name: str, min_free_bytes: int) -> Iterator[tuple[str, Path]]:
+def _tried(work: Callable[[], Path]) -> Path | EventError:
+    try:
+        return work()
+    except BROKEN as error:
+        return _told(error)
+
+
+def _told(error: Exception) -> EventError:
+    """Why a file cannot be unpacked; the libraries have many classes of errors for a broken one."""
+    if isinstance(error, EventError):
+        return error
+    if isinstance(error, ImportError):
+        return EventError(f"it needs the Python package {error.name}: put it into the image, or pack it otherwise")
+    return EventError(f"it cannot be unpacked: {type(error).__name__}: {error}")
+
+
+def _members(path: Path, name: str, min_free_bytes: int, only: Collection[str]) -> Iterator[Member]:
     head = _head(path)
     opener = next((opener for magic, opener in OPENERS.items() if head.startswith(magic)), None)
     if opener:
@@ -88,28 +119,29 @@ def _members(path: Path, name: str, min_free_bytes: int) -> Iterator[tuple[str, 
             _copy(packed.read, place, min_free_bytes)
         path.unlink()
         if _head(place)[TAR_AT:].startswith(TAR):
-            yield from _of_archive(_tar_files(place), place, min_free_bytes)
+            yield from _of_archive(_tar_files(place), place, min_free_bytes, only)
         else:
             yield inner, place
     elif head[TAR_AT:].startswith(TAR):
-        yield from _of_archive(_tar_files(path), path, min_free_bytes)
+        yield from _of_archive(_tar_files(path), path, min_free_bytes, only)
     elif head.startswith((b"PK\x03\x04", b"PK\x05\x06")):
-        yield from _of_archive(_zip_files(path), path, min_free_bytes)
+        yield from _of_archive(_zip_files(path), path, min_free_bytes, only)
     elif UNKNOWN.search(name):
         raise EventError(
             "Spark reads no such files, and they cannot be unpacked here: unpack it, or leave it out (--exclude)"
         )
 
 
-def _make_readable(name: str, path: Path, min_free_bytes: int) -> None:
+def _make_readable(name: str, path: Path, min_free_bytes: int) -> Path:
     """Write a text as UTF-8, with the file as it was beside it; EventError if Spark reads neither."""
     if not is_misnamed(name, head := _head(path)):
-        return
+        return path
     if not head.startswith(UTF_16 + UTF_32):
         raise EventError(f"{name} is not what its name says, by its first bytes, and nothing known here: unpack it")
     raw = path.rename(path.with_name(f"{path.name}.raw"))
     with raw.open(encoding="utf-32" if head.startswith(UTF_32) else "utf-16", newline="") as text:
         _copy(lambda size: text.read(size).encode(), path, min_free_bytes)
+    return path
 
 
 def _head(path: Path) -> bytes:
@@ -117,23 +149,31 @@ def _head(path: Path) -> bytes:
         return file.read(FIRST_BYTES)
 
 
-def _of_archive(files: Iterator[tuple[str, IO[bytes]]], path: Path, min_free_bytes: int) -> Iterator[tuple[str, Path]]:
+def _of_archive(
+    files: Iterator[tuple[str, Opened]], path: Path, min_free_bytes: int, only: Collection[str]
+) -> Iterator[Member]:
     """The files of an archive that Spark would read in a folder: not those in hidden folders, or hidden themselves."""
     count = 0
-    for name, content in files:
-        _refuse(name)
+    for name, opened in files:
         parts = [part for part in name.split("/") if part]
-        if any(part.startswith(("_", ".")) for part in parts):
+        if ".." not in parts and any(part.startswith(("_", ".")) for part in parts):
             continue
         count += 1
         if count > MAX_MEMBERS:
             raise EventError(f"it holds more than {MAX_MEMBERS:,} files: unpack it")
-        place = path.with_name(f"{path.name}.{count}{_suffix(name)}")
-        _copy(content.read, place, min_free_bytes)
-        yield "+".join(parts), place
+        if not only or "+".join(parts) in only:
+            place = path.with_name(f"{path.name}.{count}{_suffix(name)}")
+            yield "+".join(parts), _tried(partial(_write, name, opened, place, min_free_bytes))
     if not count:
         raise EventError("it holds no file that Spark would read")
     path.unlink()
+
+
+def _write(name: str, opened: Opened, place: Path, min_free_bytes: int) -> Path:
+    _refuse(name)
+    with opened() as content:
+        _copy(content.read, place, min_free_bytes)
+    return place
 
 
 def _refuse(name: str) -> None:
@@ -146,28 +186,33 @@ def _refuse(name: str) -> None:
         raise EventError(f"{name} in it lies in a folder of partitions, whose columns would be lost: unpack it")
 
 
-def _tar_files(path: Path) -> Iterator[tuple[str, IO[bytes]]]:
+def _tar_files(path: Path) -> Iterator[tuple[str, Opened]]:
     with tarfile.open(path, "r:") as archive:
         for member in archive:
-            if member.isdir():
-                continue
-            content = archive.extractfile(member) if member.isreg() else None
-            if content is None:
-                raise EventError(f"{member.name} in it is a link or a device: unpack it")
-            yield member.name.removeprefix("./"), content
+            if not member.isdir():
+                yield member.name.removeprefix("./"), partial(_in_tar, archive, member)
 
 
-def _zip_files(path: Path) -> Iterator[tuple[str, IO[bytes]]]:
+def _in_tar(archive: tarfile.TarFile, member: tarfile.TarInfo) -> IO[bytes]:
+    content = archive.extractfile(member) if member.isreg() else None
+    if content is None:
+        raise EventError(f"{member.name} in it is a link or a device: unpack it")
+    return content
+
+
+def _zip_files(path: Path) -> Iterator[tuple[str, Opened]]:
     with zipfile.ZipFile(path) as archive:
         if "[Content_Types].xml" in archive.namelist():
             raise EventError("it is an Office document: save it as CSV")
         for member in archive.infolist():
-            if member.is_dir():
-                continue
-            if member.flag_bits & 1:
-                raise EventError(f"{member.filename} in it has a password: unpack it")
-            with archive.open(member) as content:
-                yield member.filename, content
+            if not member.is_dir():
+                yield member.filename, partial(_in_zip, archive, member)
+
+
+def _in_zip(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> IO[bytes]:
+    if member.flag_bits & 1:
+        raise EventError(f"{member.filename} in it has a password: unpack it")
+    return archive.open(member)
 
 
 def _copy(read: Callable[[int], bytes], place: Path, min_free_bytes: int) -> None:

@@ -16,10 +16,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from sparklet.clock import SystemClock
 from sparklet.model import RunOptions, ShardRecord, ShardState, split_uri
 from sparklet.planning.request import RunRequest
+from sparklet.ports.deployment import Deployment
+from sparklet.runs.checker import check
 from tests.archives import tarred, zipped
 from tests.functional.worker.ledgered import BUCKET, DATA, Function
+from tests.stand_ins.memory import MemoryTaskQueue
 
 pytestmark = [pytest.mark.spark, pytest.mark.stack, pytest.mark.slow]
 
@@ -226,6 +230,31 @@ for row in job.spark().read.csv(job.input_list(), header=True).selectExpr("input
     [failed] = [record for record in records if record.state is ShardState.FAILED]
     assert (len(records), failed.error_class, failed.attempts) == (2, "EventError", 1)
     assert failed.error_message.startswith(f"{DATA}/packed/b.csv.xz: it cannot be unpacked: ")
+
+
+def test_a_bad_file_of_an_archive_is_split_off(function: Function) -> None:
+    """Spark names it, as it names a bad object; its archive is read without it."""
+    members = {"a.json": b'{"id": 1}\n', "b.json": b'{"id": \n', "c.json": b'{"id": 3}\n'}
+    function.store.put(f"{DATA}/files/a.zip", zipped(members))
+    script = b"""
+from sparklet.job import Job
+job = Job.from_args()
+rows = job.spark().read.schema("id INT").option("mode", "FAILFAST").json(job.input_list())
+print("READ " + __import__("json").dumps([job.inputs, job.event["origins"], sorted(row.id for row in rows.collect())]))
+"""
+    run(function, "files", script, f"{DATA}/files/", args=(), isolate=True, max_attempts=1)
+    at = Deployment(BUCKET, function.store, function.ledger, MemoryTaskQueue(SystemClock()), SystemClock())
+
+    assert function.ledger.shards.get("files", 0).split == "members 1"
+    check(at, "files")
+    for record in [*function.ledger.shards.list("files", ShardState.PENDING)]:
+        function.deliver(record.ref)
+
+    archive = f"{DATA}/files/a.zip"
+    assert told(function, "READ") == [[[f"{archive}#a.json", f"{archive}#c.json"], [archive] * 2, [1, 3]]]
+    _, bad, rest = function.ledger.shards.list("files")
+    assert (bad.state, rest.state) == (ShardState.FAILED, ShardState.SUCCEEDED)
+    assert f"{archive}#b.json" in bad.error_message
 
 
 ROWS = b"id,v\n" + b"".join(b"%d,\xc3\xa9\n" % number for number in range(500))

@@ -30,20 +30,28 @@ from tests.stand_ins.memory import MemoryObjectStore
 from tests.unit.worker.conftest import BUCKET, SCRIPT, Bench
 
 
-def plan(bench: Bench, shards: Sequence[Sequence[InputObject]], access: Access = Access()) -> None:  # noqa: B008
+def plan(
+    bench: Bench,
+    shards: Sequence[Sequence[InputObject]],
+    access: Access = Access(),  # noqa: B008
+    **options: Any,
+) -> None:
     """Enter a sealed run with these shards and send its messages."""
     digest = hashlib.sha256(SCRIPT).hexdigest()
     script = f"s3://{BUCKET}/runs/run-1/script/{digest}/job.py"
     bench.store.put(script, SCRIPT)
     ref = ScriptRef(script, digest, "s3://mine/job.py")
-    bench.ledger.runs.create(Run("run-1", ("s3://in/",), "s3://out/x", (ref,), access=access))
+    chosen = RunOptions(**options)
+    run = Run("run-1", ("s3://in/",), "s3://out/x", (ref,), options=chosen, access=access)
+    bench.ledger.runs.create(replace(run, created_s=bench.clock.now_s()))
     lines = [Shard(n, tuple(items)).to_line() for n, items in enumerate(shards)]
     bench.store.put(f"s3://{BUCKET}/runs/run-1/plan/part", b"".join(lines))
     records, offset = [], 0
     for line in lines:
         shard = Shard.from_line(line)
         size = (len(shard.objects), shard.size_bytes)
-        records.append(ShardRecord("run-1", shard.number, "part", offset, len(line), *size))
+        place = "run-1", shard.number, "part", offset, len(line)
+        records.append(ShardRecord(*place, *size, isolate=int(chosen.isolate)))
         offset += len(line)
     count = (len(shards), sum(r.object_count for r in records), sum(r.size_bytes for r in records))
     bench.ledger.runs.add_part("run-1", PartRecord(0, "part", 0, *count, Position()))

@@ -11,7 +11,7 @@ import pytest
 
 from sparklet.errors import EventError, TooLargeError
 from sparklet.model import FIRST_BYTES, InputObject, is_misnamed
-from sparklet.worker.unpacking import unpacked
+from sparklet.worker.unpacking import Member, unpacked
 from tests.archives import by_arrow, tarred, zipped
 
 ROWS = b"id,amount\n" + b"".join(b"%d,%d\n" % (n, n * 7) for n in range(5000))
@@ -30,6 +30,11 @@ PACKERS: dict[str, Callable[[bytes], bytes]] = {
 def packed(path: Path, body: bytes) -> Path:
     path.write_bytes(body)
     return path
+
+
+def files(members: list[Member]) -> dict[str, Path]:
+    """Those that could be unpacked."""
+    return {name: file for name, file in members if isinstance(file, Path)}
 
 
 READ_BY_US = "f.csv.GZ f.gzip f.Bz2 f.xz f.zst f.zstd f.lz4 f.lzma f.zip f.tar.gz f.TAR f.tgz f.tar.bz2 f.Z f.7z f.rar"
@@ -85,7 +90,7 @@ def test_a_text_becomes_utf_8_with_its_own_beside_it(encoding: str, tmp_path: Pa
     path, own = tmp_path / "a.csv", "\ufeff".encode(f"{encoding}-be") + TEXT.encode(f"{encoding}-be")
 
     assert unpacked(packed(path, own), "a.csv", 0, looks=True) == []
-    [(member, file)] = unpacked(packed(tmp_path / "z", zipped({"b.csv": own})), "z", 0, looks=True)
+    [(member, file)] = files(unpacked(packed(tmp_path / "z", zipped({"b.csv": own})), "z", 0, looks=True)).items()
 
     assert (path.read_bytes(), (tmp_path / "a.csv.raw").read_bytes()) == (TEXT.encode(), own)
     assert (member, file.read_bytes()) == ("b.csv", TEXT.encode())
@@ -116,7 +121,7 @@ def test_what_nothing_here_unpacks_is_refused(name: str, body: bytes, tmp_path: 
 def test_first_bytes_tell_how_a_file_is_compressed(kind: str, name: str, tmp_path: Path) -> None:
     twice = PACKERS[kind](ROWS[:20_000]) + (PACKERS[kind](ROWS[20_000:]) if kind != "lzma" else b"")
 
-    [(member, path)] = unpacked(packed(tmp_path / name, twice), name, 0)
+    [(member, path)] = files(unpacked(packed(tmp_path / name, twice), name, 0)).items()
 
     assert member == name.rpartition(".")[0]
     assert path.read_bytes() == (ROWS if kind != "lzma" else ROWS[:20_000])
@@ -128,10 +133,10 @@ def test_first_bytes_tell_how_a_file_is_compressed(kind: str, name: str, tmp_pat
 def test_an_archives_files_are_read_but_for_hidden_ones(pack: Callable[..., bytes], tmp_path: Path) -> None:
     members = {"a.csv": ROWS, "in/b.csv": b"id\n1\n", "__MACOSX/a.csv": b"x", ".hidden": b"x", "in/_tmp/c.csv": b"x"}
 
-    found = unpacked(packed(tmp_path / "h.tar.gz", pack(members)), "h.tar.gz", 0)
+    found = files(unpacked(packed(tmp_path / "h.tar.gz", pack(members)), "h.tar.gz", 0))
 
-    assert [(name, path.read_bytes()) for name, path in found] == [("a.csv", ROWS), ("in+b.csv", b"id\n1\n")]
-    assert sorted(tmp_path.iterdir()) == sorted(path for _, path in found)
+    assert [(name, path.read_bytes()) for name, path in found.items()] == [("a.csv", ROWS), ("in+b.csv", b"id\n1\n")]
+    assert sorted(tmp_path.iterdir()) == sorted(found.values())
 
 
 @pytest.mark.parametrize(
@@ -155,6 +160,43 @@ def test_an_archives_files_are_read_but_for_hidden_ones(pack: Callable[..., byte
 def test_what_cannot_be_read_as_it_is_meant_is_refused(name: str, body: bytes, cause: str, tmp_path: Path) -> None:
     with pytest.raises(EventError, match=cause.replace("+", r"\+")):
         unpacked(packed(tmp_path / name, body), name, 0)
+
+
+def broken_zip() -> bytes:
+    body = zipped({"a.csv": ROWS, "b.csv": b"id\n1\n"})
+    at = body.index(b"a.csv") + 400  # within what is compressed
+    return body[:at] + bytes([body[at] ^ 0xFF]) + body[at + 1 :]
+
+
+@pytest.mark.parametrize(
+    ("name", "body", "bad", "cause"),
+    [
+        ("a.zip", broken_zip(), "a.csv", "cannot be unpacked"),
+        ("a.zip", zipped({"b.csv": b"", "in/c.zip": b""}), "in+c.zip", "packed, too"),
+        ("a.tar", tarred({"../a.csv": b"", "b.csv": b""}), "..+a.csv", "lies outside of it"),
+        ("a.zip", zipped({"b.csv": b"", "c.csv": TEXT.encode("utf-16")[:-1]}), "c.csv", "cannot be unpacked"),
+    ],
+)
+def test_a_bad_file_of_an_archive_leaves_the_others(
+    name: str, body: bytes, bad: str, cause: str, tmp_path: Path
+) -> None:
+    found = dict(unpacked(packed(tmp_path / name, body), name, 0, looks=True))
+
+    error = found.pop(bad)
+    assert isinstance(error, EventError) and cause in str(error)
+    assert files([*found.items()]).keys() == {"b.csv"}
+
+
+def test_only_what_is_asked_for_is_unpacked(tmp_path: Path) -> None:
+    body = zipped({"a.csv": ROWS, "in/b.csv": b"id\n1\n", "c.zip": b"", "d.csv": b""})
+
+    found = dict(unpacked(packed(tmp_path / "a.zip", body), "a.zip", 0, only={"in+b.csv", "d.csv", "e.csv"}))
+
+    assert "no longer" in str(found.pop("e.csv"))
+    assert {name: file.read_bytes() for name, file in files([*found.items()]).items()} == {
+        "in+b.csv": b"id\n1\n",
+        "d.csv": b"",
+    }
 
 
 def test_a_link_in_an_archive_is_refused(tmp_path: Path) -> None:

@@ -1,0 +1,198 @@
+"""The files of archives are inputs: a bad one fails alone, by the name ``ARCHIVE#FILE``, and so does what reads it."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sparklet.errors import ObjectStoreError
+from sparklet.job.outcome import OUTCOME_FILE
+from sparklet.model import InputObject, RunState, Shard, ShardRecord, ShardState
+from sparklet.planning.plan_files import planned_shard
+from sparklet.ports.deployment import Deployment
+from sparklet.runs.checker import check
+from sparklet.runs.manifest import results
+from sparklet.runs.redrive import redrive
+from sparklet.spark.runner import Output, ScriptCall, ScriptResult
+from tests.archives import tarred, zipped
+from tests.unit.worker.conftest import Bench
+from tests.unit.worker.test_by_input import published, spark_writes
+from tests.unit.worker.test_staged_shards import plan
+from tests.unit.worker.test_unpacking import broken_zip
+
+A, MANY = "s3://in/a.zip", {f"{n}.csv": b"good" for n in range(12)}
+
+
+class Reader:
+    """Fails by a file with the word bad, which it names or not, and writes each other one to a file."""
+
+    def __init__(self, bench: Bench, *, names: bool = True) -> None:
+        self.bench, self.names = bench, names
+        self.read: list[list[bytes]] = []
+        bench.runner.behaviour = self
+
+    def __call__(self, call: ScriptCall, output: Output) -> ScriptResult:
+        event = self.bench.runner.event()
+        bodies = {uri: self._body(uri) for uri in event["inputs"]}
+        self.read.append([*bodies.values()])
+        if bad := [uri for uri, body in bodies.items() if b"bad" in body]:
+            return ScriptResult(1, "", "BadRecord", f"malformed: {bad[0]}", files=(*bad[: int(self.names)],))
+        self.bench.store.put(f"{event['output_path']}/part-0", b"".join(bodies.values()))
+        Path(call.env[OUTCOME_FILE]).write_text(json.dumps({"rows": len(bodies)}))
+        return ScriptResult(0)
+
+    def _body(self, uri: str) -> bytes:
+        return Path(uri[7:]).read_bytes() if uri.startswith("file://") else self.bench.store.get(uri)
+
+
+def put(bench: Bench, uri: str, body: bytes) -> InputObject:
+    return InputObject(uri, len(body), bench.store.put(uri, body))
+
+
+def to_the_end(bench: Bench) -> tuple[Deployment, RunState]:
+    assert bench.worker.shards
+    at = bench.worker.shards.at
+    for _ in range(30):
+        if (state := check(at, "run-1").run.state).ended:
+            return at, state
+        while messages := bench.queue.receive(1):
+            bench.deliver(messages[0])
+        bench.clock.advance(600)
+    raise AssertionError("the run does not end")
+
+
+def shards(at: Deployment) -> dict[str, ShardRecord]:
+    """By the names of their inputs, those that count."""
+    records = [record for record in at.ledger.shards.list("run-1") if record.state is not ShardState.SPLIT]
+    return {" ".join(item.uri for item in planned_shard(at, record).objects): record for record in records}
+
+
+def failed(at: Deployment) -> dict[str, str]:
+    return {name: each.error_message for name, each in shards(at).items() if each.state is ShardState.FAILED}
+
+
+def test_a_planned_file_of_an_archive_is_read_again() -> None:
+    """It is in a plan's line as it is in memory."""
+    shard = Shard(
+        7, (InputObject(f"{A}#x.csv", 3, "e", "v", partition=("1",), member="x.csv"), InputObject("s3://b", 1))
+    )
+
+    assert Shard.from_line(shard.to_line()) == shard
+    assert [item.object_uri for item in shard.objects] == [A, "s3://b"]
+
+
+@pytest.mark.parametrize("names", [True, False])
+@pytest.mark.parametrize("pack", [zipped, tarred])
+def test_a_bad_file_of_an_archive_fails_alone(bench: Bench, names: bool, pack: Any) -> None:
+    Reader(bench, names=names)
+    packed = pack({**MANY, "7.csv": b"bad"})
+    plan(bench, [[put(bench, A, packed), put(bench, "s3://in/b.csv", b"good")]], isolate=True)
+
+    at, _ = to_the_end(bench)
+
+    assert failed(at) == {f"{A}#7.csv": f"malformed: {A}#7.csv (exit code 1)"}
+    done = [name for name, each in shards(at).items() if each.state is ShardState.SUCCEEDED]
+    read = sorted(f"{A}#{name}" for name in MANY if name != "7.csv")
+    assert sorted(" ".join(done).split()) == [*read, "s3://in/b.csv"]
+    assert sum(each.rows or 0 for each in shards(at).values()) == 12
+
+
+def test_a_script_that_fails_by_each_file_is_at_fault(bench: Bench) -> None:
+    Reader(bench, names=False)
+    plan(bench, [[put(bench, A, zipped(dict.fromkeys(MANY, b"bad")))]], isolate=True)
+
+    at, _ = to_the_end(bench)
+
+    assert failed(at).keys() == {A}
+    assert failed(at)[A].startswith("the script is at fault, not an input: ")
+    assert len(bench.runner.calls) == 3 + 3
+
+
+def test_what_an_archive_holds_is_stored_again_if_it_fails(bench: Bench) -> None:
+    Reader(bench)
+    plan(bench, [[put(bench, A, zipped({**MANY, "7.csv": b"bad"}))]], isolate=True, max_attempts=1)
+    put_well, refused = bench.store.put, list[str]()
+
+    def put_badly(uri: str, *given: Any, **more: Any) -> str:
+        if uri.endswith(".members") and not refused:
+            refused.append(uri)
+            raise ObjectStoreError("slow down")
+        return put_well(uri, *given, **more)
+
+    bench.store.put = put_badly  # type: ignore[method-assign]
+
+    at, _ = to_the_end(bench)
+
+    assert refused and failed(at).keys() == {f"{A}#7.csv"}
+
+
+@pytest.mark.parametrize("isolate", [True, False])
+def test_a_file_that_cannot_be_unpacked_is_named(bench: Bench, isolate: bool) -> None:
+    Reader(bench)
+    plan(bench, [[put(bench, A, broken_zip())]], isolate=isolate)
+
+    at, _ = to_the_end(bench)
+
+    [(name, told)] = failed(at).items()
+    assert name == (f"{A}#a.csv" if isolate else A)
+    assert told.startswith(f"{A}#a.csv: it cannot be unpacked: ")
+
+
+def test_a_file_is_of_the_archive_that_was_planned(bench: Bench) -> None:
+    """GIVEN an archive that is replaced after it was split, THEN a file of another content is not put beside."""
+    reader = Reader(bench)
+    plan(bench, [[put(bench, A, zipped({**MANY, "7.csv": b"bad"}))]], isolate=True, max_attempts=1)
+    bench.deliver()
+    bench.store.put(A, zipped(dict.fromkeys(MANY, b"new")))
+
+    at, _ = to_the_end(bench)
+
+    assert len(reader.read) == 1
+    assert all("was replaced after it was planned" in told for told in failed(at).values())
+
+
+def repaired(bench: Bench, at: Deployment) -> None:
+    bench.store.put(A, zipped({**MANY, "7.csv": b"right"}))
+    redrive(at, "run-1")
+
+
+def test_a_repaired_file_is_redriven_alone(bench: Bench) -> None:
+    reader = Reader(bench)
+    plan(bench, [[put(bench, A, zipped({**MANY, "7.csv": b"bad"}))]], isolate=True)
+    at, _ = to_the_end(bench)
+    reader.read.clear()
+
+    repaired(bench, at)
+
+    assert to_the_end(bench)[1] is RunState.SUCCEEDED
+    assert reader.read == [[b"right"]]
+
+
+def test_each_file_has_its_result_in_its_archives_output(bench: Bench) -> None:
+    """Where the output is, does not depend on whether the archive was split."""
+    plan(bench, [[put(bench, A, zipped({"1.csv": b"x", "2.csv": b"y", "3.csv": b"z"}))]], output_per="input")
+    bench.runner.behaviour = spark_writes(bench, {0: ("in/a.zip#1.csv", 5), 1: ("in/a.zip#2.csv", 7)})
+
+    assert bench.deliver().error is None
+
+    assert {name.partition("-JOB")[0] for name, _ in published(bench)} == {
+        "a/k=1/part-RUN_000000-00000",
+        "a/k=1/part-RUN_000000-00001",
+    }
+    assert bench.worker.shards
+    told = [json.loads(line) for line in results(bench.worker.shards.at, bench.ledger.runs.get("run-1"))]
+    assert [(each["input"], each["output"], each["rows"]) for each in told] == [
+        (f"{A}#{number}.csv", "s3://out/x/a", rows) for number, rows in enumerate((5, 7, 0), 1)
+    ]
+
+
+def test_a_job_that_mixes_an_archives_files_is_done_one_by_one(bench: Bench) -> None:
+    plan(bench, [[put(bench, A, zipped({"1.csv": b"x", "2.csv": b"y"}))]], output_per="input")
+    bench.runner.behaviour = spark_writes(bench, {0: ("", 5)})
+
+    at, state = to_the_end(bench)
+
+    assert state is RunState.SUCCEEDED
+    assert shards(at).keys() == {f"{A}#1.csv", f"{A}#2.csv"}
+    assert len(bench.runner.calls) == 3
