@@ -120,6 +120,7 @@ def object_document(found: ObjectStatus) -> dict[str, Any]:
                 **({"shard": each.shard.number, "state": None} if each.record is None else shard_document(each.record)),
                 "slices": [[str(of.kind), of.start, of.end] for item in each.items if (of := item.slice)],
                 "versions": [item.version_id for item in each.items if item.version_id],
+                "members": [item.member for item in each.items if item.member],
             }
             for each in found.shards
         ],

@@ -13,10 +13,10 @@ from sparklet.ports.deployment import Deployment
 
 @dataclass(frozen=True, slots=True)
 class HoldingShard:
-    """A shard that holds the object, or slices or versions of it."""
+    """A shard that holds the object, or slices, versions or files of it."""
 
     shard: Shard
-    items: tuple[InputObject, ...]  # the object, its slices or versions in this shard
+    items: tuple[InputObject, ...]  # the object, or what of it is in this shard
     record: ShardRecord | None  # None: the shard is not in the ledger yet
 
 
@@ -30,27 +30,33 @@ class ObjectStatus:
 
 
 def object_status(at: Deployment, run_id: str, uri: str) -> ObjectStatus:
-    """Find the shards of an object in the parts of the plan, one part in memory at a time.
+    """Find the shards of an object, or of ``ARCHIVE#FILE``, in the parts of the plan, one part in memory at a time.
+
+    A file of an archive that is no input of its own is where that is.
 
     PlanError if the object is below no input of the run, and no list could have named it.
     """
     run = at.ledger.runs.get(run_id)
-    below = any(uri.startswith(given) if given.endswith("/") else uri == given for given in run.inputs)
+    archive = uri.partition("#")[0]
+    below = any(uri.startswith(given) if given.endswith("/") else given in (uri, archive) for given in run.inputs)
     if not run.lists and not below:
         raise PlanError(f"{uri} lies under no input of {run_id}; its inputs are {', '.join(run.inputs)}")
     parts = list(at.ledger.runs.parts(run_id))
-    return ObjectStatus(uri, tuple(_holding(at, run, parts, uri)), tuple(reasons_for(at, run, parts, uri)))
+    shards = tuple(_holding(at, run, parts, uri))
+    if not shards and archive != uri:
+        shards = tuple(each for each in _holding(at, run, parts, archive) if not each.items[0].member)
+    return ObjectStatus(uri, shards, tuple(reasons_for(at, run, parts, uri)))
 
 
 def _holding(at: Deployment, run: Run, parts: list[PartRecord], uri: str) -> Iterator[HoldingShard]:
-    wanted = json.dumps(uri).encode()
+    wanted = json.dumps(uri).encode()[:-1]  # an archive is named by its files, too
     later = (part for part in at.ledger.runs.parts(run.run_id) if part.index >= len(parts))  # shards split meanwhile
     for part in chain(parts, later):
         for shard in shards_of(at, run.run_id, part, wanted):
             record = _record(at, run.run_id, shard.number)
             if record and record.state is ShardState.SPLIT:
                 continue  # a later part has its inputs
-            if items := tuple(item for item in shard.objects if item.uri == uri):
+            if items := tuple(item for item in shard.objects if uri in (item.uri, item.object_uri)):
                 yield HoldingShard(shard, items, record)
 
 

@@ -126,7 +126,7 @@ def _cause_text(record: ShardRecord) -> Text:
 def _part_text(item: InputObject) -> str:
     version = f" of version {item.version_id}" if item.version_id else ""
     if item.slice is None:
-        return f"all{version}"
+        return f"{item.member or 'all'}{version}"
     return f"bytes {item.slice.start} to {item.slice.end}{version}"
 
 

@@ -6,6 +6,8 @@ from typing import Any
 
 import pytest
 
+from sparklet.app.documents import object_document, object_state
+from sparklet.app.object_status import object_status
 from sparklet.errors import ObjectStoreError
 from sparklet.job.outcome import OUTCOME_FILE
 from sparklet.model import InputObject, RunState, Shard, ShardRecord, ShardState
@@ -125,6 +127,32 @@ def test_what_an_archive_holds_is_stored_again_if_it_fails(bench: Bench) -> None
     at, _ = to_the_end(bench)
 
     assert refused and failed(at).keys() == {f"{A}#7.csv"}
+
+
+def test_the_status_of_each_file_is_told(bench: Bench) -> None:
+    Reader(bench)
+    plan(bench, [[put(bench, A, zipped({**MANY, "7.csv": b"bad"}))]], isolate=True)
+
+    at, _ = to_the_end(bench)
+
+    states = {name: object_state(object_status(at, "run-1", f"{A}#{name}")) for name in MANY}
+    assert states == {name: "FAILED" if name == "7.csv" else "SUCCEEDED" for name in MANY}
+    assert object_status(at, "run-1", f"{A}#x.csv").shards == ()
+    told = object_document(object_status(at, "run-1", A))
+    assert told["state"] == "FAILED"
+    assert sorted(name for each in told["shards"] for name in each["members"]) == sorted(MANY)
+
+
+def test_an_archive_that_is_read_whole_tells_of_its_files(bench: Bench) -> None:
+    Reader(bench)
+    plan(bench, [[put(bench, A, zipped(MANY))]], isolate=True)
+
+    at, _ = to_the_end(bench)
+
+    assert shards(at).keys() == {A}
+    [found] = object_status(at, "run-1", f"{A}#3.csv").shards
+    assert found.record and found.record.state is ShardState.SUCCEEDED
+    assert object_status(at, "run-1", "s3://in/b.zip#3.csv").shards == ()
 
 
 @pytest.mark.parametrize("isolate", [True, False])
