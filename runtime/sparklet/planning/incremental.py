@@ -9,7 +9,7 @@ from itertools import groupby
 from operator import itemgetter
 
 from sparklet.inputs.digests import Digests
-from sparklet.model import OF_SPLIT, Run, RunState, ShardState
+from sparklet.model import OF_SPLIT, InputObject, Run, RunState, ShardState, Slice
 from sparklet.planning.commit_files import uncommitted
 from sparklet.planning.plan_files import shards_of
 from sparklet.ports.deployment import Deployment
@@ -51,17 +51,22 @@ def _outcomes(at: Deployment, run: Run) -> Iterator[tuple[tuple[str, str, str], 
     records = at.ledger.shards.list(run.run_id, ShardState.SUCCEEDED)
     succeeded = (record.number for record in records if record.number not in left_out)
     number, parts = next(succeeded, None), list(at.ledger.runs.parts(run.run_id))
-    apart = {  # split off from shards whose lines follow each other as the slices of an object do
-        item
-        for part in parts
-        if part.part.startswith(OF_SPLIT)
-        for shard in shards_of(at, run.run_id, part)
-        if shard.number not in left_out and at.ledger.shards.get(run.run_id, shard.number).state is ShardState.SUCCEEDED
-        for item in shard.objects
-    }
+    apart = dict[tuple[str, str, str, Slice | None], bool]()
+    for part in parts:  # split off from shards whose lines follow each other as the slices of an object do
+        for shard in shards_of(at, run.run_id, part) if part.part.startswith(OF_SPLIT) else ():
+            state = at.ledger.shards.get(run.run_id, shard.number).state
+            if state is not ShardState.SPLIT:
+                is_done = shard.number not in left_out and state is ShardState.SUCCEEDED
+                for item in shard.objects:  # an archive is done if all files of it are
+                    apart[_of_object(item)] = apart.get(_of_object(item), True) and is_done
     for part in parts:
         for shard in () if part.part.startswith(OF_SPLIT) else shards_of(at, run.run_id, part):
             while number is not None and number < shard.number:
                 number = next(succeeded, None)
             for item in shard.objects:
-                yield (item.uri, item.version_id, item.etag), number == shard.number or item in apart
+                is_done = number == shard.number or apart.get(_of_object(item), False)
+                yield (item.uri, item.version_id, item.etag), is_done
+
+
+def _of_object(item: InputObject) -> tuple[str, str, str, Slice | None]:
+    return item.object_uri, item.version_id, item.etag, item.slice

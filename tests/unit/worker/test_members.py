@@ -11,6 +11,7 @@ from sparklet.app.object_status import object_status
 from sparklet.errors import ObjectStoreError
 from sparklet.job.outcome import OUTCOME_FILE
 from sparklet.model import InputObject, RunState, Shard, ShardRecord, ShardState
+from sparklet.planning.incremental import done_before
 from sparklet.planning.plan_files import planned_shard
 from sparklet.ports.deployment import Deployment
 from sparklet.runs.checker import check
@@ -195,6 +196,22 @@ def test_a_repaired_file_is_redriven_alone(bench: Bench) -> None:
 
     assert to_the_end(bench)[1] is RunState.SUCCEEDED
     assert reader.read == [[b"right"]]
+
+
+def test_an_archive_is_done_once_all_its_files_are(bench: Bench) -> None:
+    Reader(bench)
+    item, other = put(bench, A, zipped({**MANY, "7.csv": b"bad"})), put(bench, "s3://in/b.zip", zipped(MANY))
+    plan(bench, [[item, other]], isolate=True)
+    at, _ = to_the_end(bench)
+    name = bench.ledger.runs.get("run-1").name
+
+    def done() -> list[bool]:
+        return [done_before(at, name).has(each.uri, "", each.etag) for each in (item, other)]
+
+    assert done() == [False, True]
+    repaired(bench, at)
+    to_the_end(bench)
+    assert done() == [True, True]
 
 
 def test_each_file_has_its_result_in_its_archives_output(bench: Bench) -> None:
