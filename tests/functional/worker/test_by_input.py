@@ -10,6 +10,7 @@ import pytest
 
 from sparklet.model import RunOptions, ShardState
 from sparklet.planning.request import RunRequest
+from tests.archives import zipped
 from tests.functional.worker.ledgered import BUCKET, Function
 
 pytestmark = [pytest.mark.spark, pytest.mark.stack, pytest.mark.slow]
@@ -95,6 +96,24 @@ def test_rows_are_published_under_their_own_input(function: Function, folder: st
     lines = function.store.get(f"s3://{BUCKET}/runs/{run_id}/{record.inputs_file}").splitlines()[1:]
     told = {each["input"].removeprefix(folder).removesuffix(".csv"): each["rows"] for each in map(json.loads, lines)}
     assert told == {place: counts.total() for place, counts in wanted.items()}
+
+
+def test_each_file_of_an_archive_has_a_result(function: Function) -> None:
+    place = f"s3://{BUCKET}/in/{uuid.uuid4().hex[:8]}/"
+    members = {f"{n}.csv": "\n".join(["src,k,v", *[f"{n},1,{row}" for row in range(n)], ""]).encode() for n in (2, 3)}
+    function.store.put(f"{place}a.zip", zipped(members))
+    function.store.put(f"{place}f.csv", members["2.csv"])
+
+    run_id, output = run(function, place, "out(rows)")
+
+    record = function.ledger.shards.get(run_id, 0)
+    assert record.state is ShardState.SUCCEEDED, record.error_message
+    lines = function.store.get(f"s3://{BUCKET}/runs/{run_id}/{record.inputs_file}").splitlines()[1:]
+    assert {each["input"].removeprefix(place): (each["output"], each["rows"]) for each in map(json.loads, lines)} == {
+        "a.zip#2.csv": (f"{output}a", 2),
+        "a.zip#3.csv": (f"{output}a", 3),
+        "f.csv": (f"{output}f", 2),
+    }
 
 
 @pytest.mark.parametrize("body", MIXED)
