@@ -45,16 +45,6 @@ def test_the_failure_tolerance_decides_a_runs_end(stage: Stage, mode: str) -> No
     assert stage.records(strict["run_id"]) == []  # it was the run that failed, not its execution
 
 
-def test_a_map_over_its_tolerance_stops_and_counts_every_shard(stage: Stage) -> None:
-    request = stage.request("map", "bad-1", "bad-2", "bad-3", tolerate=1)
-
-    status = stage.run_through("map", request)
-
-    assert (status.state, status.error) == (FAILED, "RunFailed")
-    assert stage.run(request["run_id"]).state is RunState.FAILED
-    assert stage.by_state(request["run_id"]) == {"SUCCEEDED": ABOVE_INLINE - 3, "FAILED": 3}
-
-
 @pytest.mark.parametrize("mode", WAYS)
 def test_a_cancelled_run_finishes_running_shards_only(stage: Stage, mode: str) -> None:
     (stage.shown / "held").touch()
