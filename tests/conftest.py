@@ -39,7 +39,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         raise pytest.UsageError(f"names of more than {MAX_NAME} characters: " + ", ".join(too_long))
     groups = load_stack(stack_file()).groups
     for item in items:
-        for group in ("hudi", "deequ", "kafka"):
+        for group in ("hudi", "deequ"):
             if group not in groups and _needs(item, group):
                 item.add_marker(pytest.mark.skip(f"the stack {stack_file().stem} has no {group}"))
 
