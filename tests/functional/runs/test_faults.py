@@ -7,7 +7,7 @@ import pytest
 
 from sparklet.errors import CheckpointConflictError
 from sparklet.ledger.rules import LEASE_GRACE_S
-from sparklet.model import Failure, RunOptions, RunState, ShardResult, ShardState
+from sparklet.model import Dispatch, Failure, RunOptions, RunState, ShardResult, ShardState
 from sparklet.planning.new_run import new_run
 from sparklet.planning.planner import plan
 from sparklet.ports.deployment import Deployment
@@ -305,3 +305,28 @@ def test_a_killed_consumer_is_made_good_by_the_next_delivery(after_effect: bool,
         assert len(world.queue) >= 1, "an attempt is left, so the shard has a message"
         assert world.work() == 1
         assert world.shards()[0].state is ShardState.SUCCEEDED
+
+
+@AFTER
+def test_a_machine_killed_within_a_batch_loses_no_shard(after_effect: bool) -> None:
+    """Another execution begins with the first batch, whatever of it was handed out."""
+
+    def mapped() -> World:
+        world = World(Dispatch.MAP)
+        world.run(5)
+        return world
+
+    killed = 0
+    for world in kill_everywhere(mapped, lambda at: World().step("batch", at, batch=0), after_effect):
+        killed += 1
+        batch, ended = 0, False
+        while not ended:
+            assert batch < 20
+            answer = world.step("batch", batch=batch)
+            batch, ended = answer["batch"], answer["ended"]
+            world.children(world.handed_out(answer))
+            world.clock.advance(170)
+        assert world.ledger.runs.get("run-1").state is RunState.SUCCEEDED
+        assert [record.attempts for record in world.shards()] == [1] * 5
+        assert len(world.queue) == 0
+    assert killed > 5

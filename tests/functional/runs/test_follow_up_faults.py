@@ -3,14 +3,10 @@
 from collections.abc import Callable
 from dataclasses import replace
 
-import pytest
-
 from sparklet.model import RunState
 from sparklet.planning.planner import plan
 from sparklet.ports.deployment import Deployment
-from sparklet.runs.cancel import cancel
 from sparklet.runs.checker import check
-from sparklet.runs.redrive import redrive
 from tests.functional.runs.test_faults import AFTER
 from tests.stand_ins.memory import MemoryNotifier
 from tests.unit.runs.test_follow_ups import WRONG, start
@@ -110,40 +106,3 @@ def test_a_failed_check_fails_the_run_wherever_the_checker_dies(after_effect: bo
         assert world.json("manifest.json")["Check"] == {"RunId": "run-1-check-0", **told}
         assert {run.run_id for run in world.ledger.runs.list()} == {"run-1", "run-1-check-0"}
         assert {notice.document["check"]["state"] for notice in world.ear.notices} <= {"FAILED"}
-
-
-@AFTER
-@pytest.mark.parametrize("steps", [0, 1, 2])
-def test_a_cancelled_run_leaves_nothing_open(after_effect: bool, steps: int) -> None:
-    def cancelled(world: World, at: Deployment) -> None:
-        for _ in range(steps):
-            check(world.at, "run-1")
-        cancel(at, "run-1")
-        check(at, "run-1")
-
-    for world in killed_everywhere(cancelled, after_effect):
-        if world.ledger.runs.get("run-1").cancelled_s is None:
-            continue  # killed before it began
-        for _ in range(3):
-            for run in list(world.ledger.runs.list()):
-                check(world.at, run.run_id)
-            world.clock.advance(60)
-        assert {run.state for run in world.ledger.runs.list()} == {RunState.CANCELLED}
-        assert world.work() == 0
-        assert [notice.state for notice in world.ear.notices if notice.document["id"] == "run-1"] != []
-
-
-@AFTER
-def test_a_killed_repeated_check_is_made_good_by_a_repeat(after_effect: bool) -> None:
-    def again(world: World, at: Deployment) -> None:
-        check(world.at, "run-1")
-        world.work(lambda _: WRONG)
-        check(world.at, "run-1")
-        redrive(at, "run-1")
-
-    for world in killed_everywhere(again, after_effect):
-        if world.ledger.runs.get("run-1").state is RunState.FAILED:
-            redrive(world.at, "run-1")
-        assert until_ended(world) is RunState.SUCCEEDED
-        run = world.ledger.runs.get("run-1")
-        assert run.generation == 1 and world.json("manifest.json")["Check"]["RunId"] == "run-1-check-1"
