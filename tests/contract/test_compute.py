@@ -69,10 +69,3 @@ def test_an_event_that_is_too_large_is_refused_before_it_is_sent() -> None:
 
     with pytest.raises(RemoteTaskError, match="Put the data into S3"):
         never_used.invoke("task", {"x": "y" * MAX_PAYLOAD_BYTES})
-
-
-def test_a_function_that_cannot_be_reached_is_an_error() -> None:
-    nowhere = LambdaCompute(AwsClients(endpoint_url="http://127.0.0.1:1", region="us-east-1"))
-
-    with pytest.raises(RemoteTaskError, match="could not be invoked"):
-        nowhere.invoke("task", {})

@@ -5,7 +5,6 @@ import queue
 import time
 import traceback
 from collections.abc import Callable
-from concurrent.futures import Future
 from dataclasses import dataclass, field, replace
 from itertools import count
 from pathlib import Path
@@ -139,16 +138,6 @@ def test_a_call_that_takes_too_long_is_ended(isolated: Backend, tmp_path: Path) 
     assert begin(isolated, called.double, 4).value() == 8
 
 
-def test_giving_up_an_answered_call_does_nothing(backend: Backend) -> None:
-    answered = begin(backend, called.double, 1)
-    assert answered.value() == 2
-
-    backend.give_up(answered.call)
-
-    assert begin(backend, called.double, 4).value() == 8
-    assert answered.ends.empty()
-
-
 def test_a_close_ends_what_is_under_way(tmp_path: Path) -> None:
     backend = Processes(2)
     hanging = begin(backend, called.meet, str(tmp_path / "begun"), "never", END_S)
@@ -235,14 +224,3 @@ def test_ten_thousand_tasks_are_answered(backend: Backend) -> None:
 
 
 # --- below an executor ---
-
-
-def test_one_failure_hides_no_other_result(isolated: Backend) -> None:
-    with LambdaExecutor(isolated) as executor:
-        bad: list[Future[Any]] = [executor.submit(called.vanish), executor.submit(called.refuse, "x")]
-        bad.append(executor.submit(called.lock))
-        good = [executor.submit(called.double, number) for number in range(10)]
-
-        assert [each.result(END_S) for each in good] == [2 * number for number in range(10)]
-        errors = [each.exception(END_S) for each in bad]
-    assert all(map(isinstance, errors, [RemoteTaskError, KeyError, PayloadError]))

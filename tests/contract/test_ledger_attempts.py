@@ -17,7 +17,6 @@ from tests.contract.samples import (
     ref,
     script,
     shard,
-    use_up,
 )
 from tests.stand_ins.memory import FakeClock
 
@@ -71,31 +70,12 @@ def test_a_shard_that_succeeded_is_done(one: Ledger, run_id: str, clock: FakeClo
     assert answer.record.changed_s == clock.now_s()
 
 
-def test_an_empty_result_is_kept_as_empty(one: Ledger, run_id: str) -> None:
-    claim(one, run_id, "a")
-    one.attempts.succeed(run_id, 0, "a", ShardResult())
-
-    record = one.shards.get(run_id, 0)
-    assert (record.rows, record.output_bytes, record.outputs) == (None, None, ())
-
-
 def test_no_rows_are_not_the_same_as_unknown_rows(one: Ledger, run_id: str) -> None:
     claim(one, run_id, "a")
     one.attempts.succeed(run_id, 0, "a", ShardResult(rows=0, output_bytes=0))
 
     record = one.shards.get(run_id, 0)
     assert (record.rows, record.output_bytes) == (0, 0)
-
-
-def test_a_permanent_failure_ends_the_shard(one: Ledger, run_id: str) -> None:
-    claim(one, run_id, "a")
-    one.attempts.fail(run_id, 0, "a", BROKEN)
-
-    answer = claim(one, run_id, "b")
-
-    assert answer.status is ClaimStatus.DONE
-    assert answer.record.state is ShardState.FAILED
-    assert (answer.record.error_class, answer.record.error_message) == (BROKEN.error_class, BROKEN.message)
 
 
 def test_a_released_shard_can_be_claimed_and_keeps_its_cause(one: Ledger, run_id: str) -> None:
@@ -109,20 +89,6 @@ def test_a_released_shard_can_be_claimed_and_keeps_its_cause(one: Ledger, run_id
     assert (released.error_class, released.error_message) == (FLAKY.error_class, FLAKY.message)
     assert (again.status, again.record.attempts, again.record.attempt_id) == (ClaimStatus.GRANTED, 2, "b")
     assert (again.record.taken_from, again.record.error_class) == (ShardState.PENDING, FLAKY.error_class)
-
-
-def test_a_lease_is_taken_over_only_when_clocks_cannot_disagree(one: Ledger, run_id: str, clock: FakeClock) -> None:
-    claim(one, run_id, "a")
-    clock.advance(LEASE_S + LEASE_GRACE_S)
-    assert claim(one, run_id, "b").status is ClaimStatus.HELD
-    clock.advance(0.001)
-
-    answer = claim(one, run_id, "b")
-
-    assert (answer.status, answer.record.attempts, answer.record.attempt_id) == (ClaimStatus.GRANTED, 2, "b")
-    assert answer.record.taken_from == ShardState.RUNNING
-    with pytest.raises(LeaseLostError):
-        one.attempts.succeed(run_id, 0, "a", ShardResult(1))
 
 
 def test_one_of_two_attempts_wins_for_good(one: Ledger, run_id: str, clock: FakeClock) -> None:
@@ -145,30 +111,6 @@ def test_one_of_two_attempts_wins_for_good(one: Ledger, run_id: str, clock: Fake
     one.attempts.renew(run_id, 0, "c", LEASE_S)
     one.attempts.succeed(run_id, 0, "c", ShardResult(5, 7))
     assert one.shards.get(run_id, 0).winner == "a"
-
-
-def test_no_more_attempts_are_granted_than_there_are(one: Ledger, run_id: str) -> None:
-    use_up(one, run_id)
-
-    answer = claim(one, run_id, "late")
-
-    assert answer.status is ClaimStatus.EXHAUSTED
-    assert answer.record == one.shards.get(run_id, 0)
-    assert (answer.record.state, answer.record.attempts) == (ShardState.FAILED, MAX_ATTEMPTS)
-    assert (answer.record.error_class, answer.record.error_message) == (FLAKY.error_class, FLAKY.message)
-    assert claim(one, run_id, "later").status is ClaimStatus.DONE
-
-
-def test_an_exhausted_shard_without_its_owner_fails(one: Ledger, run_id: str, clock: FakeClock) -> None:
-    assert one.attempts.claim(ref(run_id), "a", LEASE_S, 1).status is ClaimStatus.GRANTED
-    assert one.attempts.claim(ref(run_id), "b", LEASE_S, 1).status is ClaimStatus.HELD
-    clock.advance(LEASE_S + LEASE_GRACE_S + 1)
-
-    answer = one.attempts.claim(ref(run_id), "b", LEASE_S, 1)
-
-    assert (answer.status, answer.record.state) == (ClaimStatus.EXHAUSTED, ShardState.FAILED)
-    assert answer.record.error_class == "LeaseExpired"
-    assert "attempt a " in answer.record.error_message
 
 
 def test_a_message_of_a_later_generation_is_tried_again(one: Ledger, run_id: str) -> None:

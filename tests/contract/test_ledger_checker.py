@@ -4,7 +4,7 @@ from dataclasses import replace
 
 from sparklet.model import ClaimStatus, ShardState
 from sparklet.ports import Ledger
-from tests.contract.samples import BROKEN, FLAKY, LEASE_S, MAX_ATTEMPTS, claim, use_up
+from tests.contract.samples import FLAKY, LEASE_S, MAX_ATTEMPTS, claim, use_up
 from tests.stand_ins.memory import FakeClock
 
 
@@ -48,21 +48,6 @@ def test_a_message_sent_again_is_counted_once(one: Ledger, run_id: str, clock: F
     assert one.shards.get(run_id, 0).requeues == 1
     again = one.attempts.count_requeue(counted, unrun=True)
     assert again == one.shards.get(run_id, 0) == replace(counted, requeues=2, unrun=1, changed_s=clock.now_s())
-
-
-def test_a_shard_that_nobody_will_claim_is_abandoned_once(one: Ledger, run_id: str, clock: FakeClock) -> None:
-    seen = one.shards.get(run_id, 0)
-    clock.advance(3)
-
-    assert one.attempts.abandon(seen, BROKEN) is True
-    assert one.attempts.abandon(seen, BROKEN) is False
-
-    record = one.shards.get(run_id, 0)
-    assert (record.state, record.error_class, record.changed_s) == (
-        ShardState.FAILED,
-        "AnalysisException",
-        clock.now_s(),
-    )
 
 
 def test_redrive_opens_a_failed_shard_afresh(one: Ledger, run_id: str, clock: FakeClock) -> None:

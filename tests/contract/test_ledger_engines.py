@@ -4,7 +4,6 @@ from dataclasses import replace
 
 import pytest
 
-from sparklet.errors import LeaseLostError
 from sparklet.ledger.rules import LEASE_EXPIRED
 from sparklet.model import Claim, ClaimStatus, Failure, ShardRecord, ShardState
 from sparklet.ports import Ledger
@@ -38,18 +37,6 @@ def test_an_escalated_shard_begins_anew_and_waits(moved: Ledger, run_id: str) ->
     assert (record.error_class, record.attempt_id) == ("OutOfMemoryError", "a")
     assert waiting(moved, run_id) == [record]
     assert moved.shards.glance(run_id).pending == 1
-
-
-def test_only_the_owner_escalates_and_twice_does_no_harm(one: Ledger, run_id: str) -> None:
-    claim(one, run_id, "a")
-    with pytest.raises(LeaseLostError):
-        one.attempts.escalate(run_id, 0, "zombie", OUT_OF_MEMORY, ENGINE)
-
-    one.attempts.escalate(run_id, 0, "a", OUT_OF_MEMORY, ENGINE)
-    before = one.shards.get(run_id, 0)
-    one.attempts.escalate(run_id, 0, "a", OUT_OF_MEMORY, ENGINE)
-
-    assert one.shards.get(run_id, 0) == before
 
 
 @pytest.mark.parametrize("by", ["checker", "claim"])
@@ -96,16 +83,6 @@ def test_a_redrive_keeps_the_engine_unless_told(moved: Ledger, run_id: str, to: 
     assert (record.attempts, record.requeues) == (0, 0)
     assert waiting(moved, run_id) == [record]
     assert moved.attempts.redrive(run_id, 0, 1, to) is None
-
-
-def test_a_redrive_takes_a_functions_shard_elsewhere(one: Ledger, run_id: str) -> None:
-    claim(one, run_id, "a")
-    one.attempts.fail(run_id, 0, "a", BROKEN)
-
-    record = one.attempts.redrive(run_id, 0, 1, ENGINE)
-
-    assert waiting(one, run_id) == [record]
-    assert claim(one, run_id, "b", generation=1).status is ClaimStatus.HELD
 
 
 def test_a_shard_may_be_planned_for_an_engine(ledger: Ledger, run_id: str) -> None:

@@ -4,16 +4,14 @@ import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from functools import partial
 from typing import TypeVar
 
 import pytest
 
-from sparklet.errors import CheckpointConflictError, LeaseLostError, RunExistsError
-from sparklet.ledger.rules import LEASE_GRACE_S
-from sparklet.model import Claim, ClaimStatus, Failure, RunState, ShardRecord, ShardResult, ShardState
+from sparklet.errors import CheckpointConflictError, LeaseLostError
+from sparklet.model import ClaimStatus, Failure, RunState, ShardResult, ShardState
 from sparklet.ports import Ledger
-from tests.contract.samples import LEASE_S, MAX_ATTEMPTS, part, planned, ref, run, script, shard
+from tests.contract.samples import LEASE_S, MAX_ATTEMPTS, part, planned, ref, run
 from tests.stand_ins.memory import FakeClock
 
 T = TypeVar("T")
@@ -54,35 +52,6 @@ def test_one_of_eight_claims_is_granted(ledger: Ledger, run_id: str) -> None:
         assert record.attempts == 1
 
 
-def test_one_of_eight_takes_a_expired_lease_over(ledger: Ledger, run_id: str, clock: FakeClock) -> None:
-    planned(ledger, run_id, 1)
-
-    def claim_as(attempt_id: str) -> Claim:
-        return ledger.attempts.claim(ref(run_id), attempt_id, LEASE_S, ROUNDS + 1)
-
-    claim_as("0")
-    for number in range(1, ROUNDS):
-        clock.advance(LEASE_S + LEASE_GRACE_S + 1)
-        answers = at_once([partial(claim_as, f"{number}-{i}") for i in range(THREADS)])
-        statuses = [answer.status for answer in answers]  # type: ignore[union-attr]
-        assert statuses.count(ClaimStatus.GRANTED) == 1
-        assert ledger.shards.get(run_id, 0).attempts == number + 1
-
-
-def test_exhaustion_is_recorded_once_and_returned_to_all(ledger: Ledger, run_id: str) -> None:
-    planned(ledger, run_id, 10)
-    for number in range(10):
-        ledger.attempts.claim(ref(run_id, number), "a", LEASE_S, 1)
-        ledger.attempts.release(run_id, number, "a", FLAKY)
-        answers = at_once(
-            [lambda n=number, i=i: ledger.attempts.claim(ref(run_id, n), f"b{i}", LEASE_S, 1) for i in range(THREADS)]  # type: ignore[misc]
-        )
-        statuses = {answer.status for answer in answers}  # type: ignore[union-attr]
-        assert ClaimStatus.EXHAUSTED in statuses
-        assert statuses <= {ClaimStatus.EXHAUSTED, ClaimStatus.DONE}
-        assert ledger.shards.get(run_id, number).state is ShardState.FAILED
-
-
 def test_one_of_eight_planners_seals_a_part(ledger: Ledger, run_id: str) -> None:
     ledger.runs.create(run(run_id))
     for index in range(ROUNDS):
@@ -112,31 +81,6 @@ def test_a_plan_is_not_sealed_without_a_part_that_was_sealed(ledger: Ledger, run
         assert sum(p.shard_count for p in ledger.runs.parts(name)) == (3 if sealed.sealed else 5)
 
 
-def test_one_of_eight_creates_a_run(ledger: Ledger, run_id: str) -> None:
-    for number in range(10):
-        name = f"{run_id}-{number}"
-        answers = at_once(
-            [lambda n=name, i=i: ledger.runs.create(replace(run(n), output_uri=f"s3://o/{i}")) for i in range(THREADS)]  # type: ignore[misc]
-        )
-        assert answers.count(None) == 1
-        assert sum(isinstance(answer, RunExistsError) for answer in answers) == THREADS - 1
-        assert ledger.runs.get(name).output_uri == f"s3://o/{answers.index(None)}"
-        assert [r.run_id for r in ledger.runs.list()].count(name) == 1
-
-
-def test_one_of_eight_starts_a_generation(ledger: Ledger, run_id: str) -> None:
-    planned(ledger, run_id)
-    for generation in range(1, 10):
-        answers = at_once(
-            [
-                lambda g=generation, i=i: ledger.runs.start_generation(run_id, g, script(f"{g}-{i}"))  # type: ignore[misc]
-                for i in range(THREADS)
-            ]
-        )
-        assert sum(not isinstance(answer, Exception) for answer in answers) == 1
-    assert ledger.runs.get(run_id).generation == 9
-
-
 def test_a_lease_expires_or_its_owner_succeeds_but_not_both(ledger: Ledger, run_id: str, clock: FakeClock) -> None:
     planned(ledger, run_id, ROUNDS)
     held = [ledger.attempts.claim(ref(run_id, n), f"a{n}", LEASE_S, MAX_ATTEMPTS).record for n in range(ROUNDS)]
@@ -153,43 +97,6 @@ def test_a_lease_expires_or_its_owner_succeeds_but_not_both(ledger: Ledger, run_
         else:
             assert isinstance(said, LeaseLostError)
             assert (after.state, told) == (ShardState.PENDING, [after])
-
-
-def test_a_message_sent_again_is_counted_by_one(ledger: Ledger, run_id: str) -> None:
-    planned(ledger, run_id)
-    for number in range(10):
-        seen = ledger.shards.get(run_id, 0)
-        answers = at_once([lambda s=seen: ledger.attempts.count_requeue(s)] * THREADS)  # type: ignore[misc]
-        assert sum(isinstance(answer, ShardRecord) for answer in answers) == 1
-        assert ledger.shards.get(run_id, 0).requeues == number + 1
-
-
-def test_a_shard_is_redriven_once_and_claimed_once(ledger: Ledger, run_id: str) -> None:
-    planned(ledger, run_id, 20)
-    for number in range(20):
-        ledger.attempts.claim(ref(run_id, number), "a", LEASE_S, MAX_ATTEMPTS)
-        ledger.attempts.fail(run_id, number, "a", FLAKY)
-        redrives: list[Callable[[], object]] = [lambda n=number: ledger.attempts.redrive(run_id, n, 1)] * 4  # type: ignore[misc]
-        claims: list[Callable[[], object]] = [
-            lambda n=number, i=i: ledger.attempts.claim(ref(run_id, n, 0), f"old{i}", LEASE_S, MAX_ATTEMPTS)  # type: ignore[misc]
-            for i in range(4)
-        ]
-        answers = at_once([*redrives, *claims])
-        assert sum(isinstance(answer, ShardRecord) for answer in answers[:4]) == 1
-        # An old message finds the shard ended, or in a later generation: it never gets it.
-        assert {answer.status for answer in answers[4:]} <= {ClaimStatus.DONE, ClaimStatus.STALE}  # type: ignore[attr-defined]
-        record = ledger.shards.get(run_id, number)
-        assert (record.state, record.generation, record.attempts) == (ShardState.PENDING, 1, 0)
-
-
-def test_shards_entered_by_eight_planners_are_entered_once(ledger: Ledger, run_id: str) -> None:
-    ledger.runs.create(run(run_id))
-    ledger.runs.add_part(run_id, part(0, 0, 100))
-
-    answers = at_once([lambda: ledger.shards.add(shard(run_id, n) for n in range(100))] * THREADS)
-
-    assert sum(answer for answer in answers if isinstance(answer, int)) == 100
-    assert [r.number for r in ledger.shards.list(run_id)] == list(range(100))
 
 
 @pytest.mark.parametrize("tries", [25])

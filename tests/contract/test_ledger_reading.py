@@ -54,10 +54,6 @@ def test_a_shard_that_is_there_stays_as_it_is(mixed: Ledger, run_id: str) -> Non
     assert mixed.shards.add(shard(run_id, number) for number in range(15)) == 0
 
 
-def test_entering_nothing_is_fine(ledger: Ledger, run_id: str) -> None:
-    assert ledger.shards.add([]) == 0
-
-
 def test_a_fault_in_the_source_of_shards_is_not_swallowed(ledger: Ledger, run_id: str) -> None:
     def source() -> Iterator[ShardRecord]:
         yield from (shard(run_id, number) for number in range(40))
@@ -93,21 +89,6 @@ def test_shards_in_one_state_are_found(mixed: Ledger, run_id: str) -> None:
         ShardState.PENDING: [6, 7, 8, 9, 10, 11],
         ShardState.SPLIT: [],
     }
-
-
-def test_a_run_is_apart_from_others(ledger: Ledger, run_id: str) -> None:
-    planned(ledger, run_id, 3)
-    planned(ledger, f"{run_id}-2", 2)
-
-    assert ledger.shards.count(run_id).total == 3
-    assert [r.run_id for r in ledger.shards.list(f"{run_id}-2")] == [f"{run_id}-2"] * 2
-
-
-def test_a_run_without_shards_counts_none(ledger: Ledger, run_id: str) -> None:
-    planned(ledger, run_id, 0)
-
-    assert ledger.shards.count(run_id) == ledger.shards.glance(run_id) == Counts()
-    assert list(ledger.shards.list(run_id)) == []
 
 
 def test_a_glance_does_not_guess_how_many_succeeded(ledger: Ledger, run_id: str) -> None:

@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from sparklet.errors import CheckpointConflictError, LedgerError, RunNotFoundError
-from sparklet.model import Run, RunState
+from sparklet.model import RunState
 from sparklet.ports import Ledger
 from tests.contract.samples import part, planned, run, script
 from tests.stand_ins.memory import FakeClock
@@ -15,13 +15,6 @@ def test_a_run_comes_back_as_it_was_entered(ledger: Ledger, run_id: str) -> None
     ledger.runs.create(run(run_id))
 
     assert ledger.runs.get(run_id) == run(run_id)
-
-
-def test_a_run_with_defaults_comes_back_as_it_was_entered(ledger: Ledger, run_id: str) -> None:
-    plain = Run(run_id, ("s3://in/",), "s3://out/", (script(),))
-    ledger.runs.create(plain)
-
-    assert ledger.runs.get(run_id) == plain
 
 
 def test_runs_are_listed_newest_first(ledger: Ledger, run_id: str) -> None:
@@ -59,12 +52,6 @@ def test_parts_come_back_in_order(ledger: Ledger, run_id: str) -> None:
         ledger.runs.add_part(run_id, one)
 
     assert list(ledger.runs.parts(run_id)) == sealed
-
-
-def test_a_run_without_parts_has_none(ledger: Ledger, run_id: str) -> None:
-    ledger.runs.create(run(run_id))
-
-    assert list(ledger.runs.parts(run_id)) == []
 
 
 def test_a_sealed_plan_takes_no_more_parts(ledger: Ledger, run_id: str) -> None:

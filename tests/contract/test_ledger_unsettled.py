@@ -6,9 +6,6 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, settings
-from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_state_machine_as_test
 
 from sparklet.aws.clients import AwsClients
 from sparklet.aws.dynamodb import DynamoLedger
@@ -188,81 +185,3 @@ def test_a_poll_does_not_read_more_for_shards_that_are_done(ministack_clients: A
     assert len(polls[0]) >= len(polls[1]) >= len(polls[2]), polls
     read = [sum(items for _, items in poll) for poll in polls]
     assert read[0] >= read[1] >= read[2]
-
-
-# --- in any order ---
-
-
-class SettlingMachine(RuleBasedStateMachine):
-    """Planners, checkers that hold old values, operators."""
-
-    make: Callable[[], Place]
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.place = type(self).make()
-        self.seen: list[Run] = []
-        self.entered = 0
-
-    @rule()
-    def a_run_is_entered(self) -> None:
-        self.entered += 1
-        planned(self.place.ledger, f"r{self.entered}", 0)
-
-    @rule(data=st.data())
-    def a_run_ends(self, data: st.DataObject) -> None:
-        for each in self._one(data):
-            self.place.ledger.runs.finish(each.run_id, each.generation, RunState.FAILED)
-
-    @rule(data=st.data())
-    def a_checker_reads(self, data: st.DataObject) -> None:
-        self.seen += self._one(data)
-
-    @rule(data=st.data())
-    def a_checker_settles(self, data: st.DataObject) -> None:
-        if self.seen:
-            self.place.ledger.runs.finalize(data.draw(st.sampled_from(self.seen)))
-
-    @rule(data=st.data())
-    def an_operator_redrives(self, data: st.DataObject) -> None:
-        for each in self._one(data):
-            self.place.ledger.runs.start_generation(each.run_id, each.generation + 1, script())
-
-    @rule(data=st.data())
-    def an_operator_deletes(self, data: st.DataObject) -> None:
-        for each in self._one(data):
-            if each.state.ended:
-                self.place.ledger.runs.retire(each.run_id)
-                self.place.ledger.runs.delete(each.run_id)
-
-    def _one(self, data: st.DataObject) -> list[Run]:
-        runs = list(self.place.ledger.runs.list())
-        return [data.draw(st.sampled_from(runs))] if runs else []
-
-    @invariant()
-    def what_has_not_ended_is_unsettled(self) -> None:
-        unsettled = {each.run_id: each for each in self.place.ledger.runs.unfinalized()}
-        runs = {each.run_id: each for each in self.place.ledger.runs.list()}
-        still_open = {run_id for run_id, each in runs.items() if not each.state.ended}
-        assert still_open <= unsettled.keys() <= runs.keys()
-        assert all(runs[run_id] == each for run_id, each in unsettled.items())
-
-
-def _check(make: Callable[[], Place], examples: int, steps: int) -> None:
-    machine = type("Machine", (SettlingMachine,), {"make": staticmethod(make)})
-    run_state_machine_as_test(
-        machine,
-        settings=settings(
-            max_examples=examples, stateful_step_count=steps, deadline=None, suppress_health_check=list(HealthCheck)
-        ),
-    )
-
-
-def test_in_any_order_in_memory() -> None:
-    _check(lambda: Place(MemoryLedger(FakeClock()), FakeClock()), examples=50, steps=20)
-
-
-@pytest.mark.stack
-@pytest.mark.slow
-def test_in_any_order_in_dynamodb(ministack_clients: AwsClients) -> None:
-    _check(lambda: in_dynamodb(ministack_clients, FakeClock()), examples=8, steps=20)

@@ -7,15 +7,13 @@ one wrote. ``ALL``: botocore gives up, and nobody knows.
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, suppress
 from dataclasses import replace
-from typing import Any
 
 import pytest
 
 from sparklet.aws.clients import AwsClients
 from sparklet.aws.dynamodb import DynamoLedger
 from sparklet.aws.object_store import S3ObjectStore
-from sparklet.aws.task_queue import SqsTaskQueue
-from sparklet.errors import LeaseLostError, LedgerError, ObjectChangedError, QueueError
+from sparklet.errors import LeaseLostError, LedgerError, ObjectChangedError
 from sparklet.ledger.rules import LEASE_GRACE_S
 from sparklet.model import ClaimStatus, Counts, Failure, RunState, ShardResult, ShardState
 from tests.contract.conftest import ON_STACK, TABLE
@@ -77,18 +75,6 @@ def test_a_claim(ledger: DynamoLedger, proxy: LossyProxy, run_id: str, answers: 
     assert proxy.lost == answers
     assert (answer.status, answer.record.attempts) == (ClaimStatus.GRANTED, 1)
     assert ledger.shards.get(run_id, 0) == answer.record
-
-
-def test_a_claim_that_finds_the_shard_exhausted(
-    ledger: DynamoLedger, proxy: LossyProxy, run_id: str, answers: int
-) -> None:
-    planned(ledger, run_id)
-    ledger.attempts.claim(ref(run_id), "a", LEASE_S, 1)
-    ledger.attempts.release(run_id, 0, "a", FLAKY)
-    proxy.lose(UPDATE, answers)  # of the first claim's own write, which is refused; then of what makes it FAILED
-
-    assert ledger.attempts.claim(ref(run_id), "b", LEASE_S, 1).status is ClaimStatus.EXHAUSTED
-    assert ledger.shards.get(run_id, 0).state is ShardState.FAILED
 
 
 @pytest.mark.parametrize("staged", [None, ShardResult(5)], ids=["renewed", "won"])
@@ -200,18 +186,6 @@ def test_a_split(ledger: DynamoLedger, proxy: LossyProxy, run_id: str, answers: 
     assert ledger.shards.count(run_id) == Counts(pending=2)
 
 
-def test_another_checkers_expiry_is_not_taken_for_ones_own(
-    ledger: DynamoLedger, proxy: LossyProxy, run_id: str, answers: int, clock: FakeClock
-) -> None:
-    planned(ledger, run_id)
-    held = ledger.attempts.claim(ref(run_id), "a", LEASE_S, MAX_ATTEMPTS).record
-    clock.advance(LEASE_S + 1)
-    assert ledger.attempts.expire(held, MAX_ATTEMPTS)
-    proxy.lose(UPDATE, answers)
-
-    assert ledger.attempts.expire(held, MAX_ATTEMPTS) is None
-
-
 def test_a_claim_that_expired_meanwhile_is_not_granted(
     ledger: DynamoLedger, other: DynamoLedger, proxy: LossyProxy, run_id: str, clock: FakeClock
 ) -> None:
@@ -285,22 +259,6 @@ def test_shards(ledger: DynamoLedger, proxy: LossyProxy, run_id: str) -> None:
     assert [r.number for r in ledger.shards.list(run_id)] == list(range(60))
 
 
-def test_a_service_that_is_away_is_a_fault_that_may_pass(run_id: str, clock: FakeClock) -> None:
-    ledger = DynamoLedger(AwsClients(4, endpoint_url="http://127.0.0.1:1", attempts=1), TABLE, clock)
-    calls: list[Callable[[], Any]] = [
-        lambda: ledger.runs.get(run_id),
-        lambda: ledger.runs.create(run(run_id)),
-        lambda: ledger.attempts.claim(ref(run_id), "a", LEASE_S, MAX_ATTEMPTS),
-        lambda: ledger.attempts.succeed(run_id, 0, "a", ShardResult()),
-        lambda: ledger.shards.add([shard(run_id, 0)]),
-        lambda: ledger.shards.count(run_id),
-    ]
-    for call in calls:
-        with pytest.raises(LedgerError) as caught:
-            call()
-        assert caught.value.retryable
-
-
 def test_a_table_that_is_not_there_is_named(ledger: DynamoLedger, way: tuple[LossyProxy, AwsClients]) -> None:
     with pytest.raises(LedgerError, match=r"absent failed: there is no such table.*SPARKLET_LEDGER_TABLE"):
         DynamoLedger(way[1], "absent").runs.get("r")
@@ -348,15 +306,3 @@ def test_no_message_is_missing_after_a_lost_answer(through: tuple[LossyProxy, Aw
         for message in messages:
             queue.delete(message.receipt)
     assert received == {str(number) for number in range(40)}
-
-
-def test_a_queue_that_is_away_is_a_fault_that_may_pass() -> None:
-    queue = SqsTaskQueue(AwsClients(4, endpoint_url="http://127.0.0.1:1", attempts=1), "http://127.0.0.1:1/0/q")
-    calls: list[Callable[[], Any]] = [
-        lambda: queue.send(["x"]),
-        lambda: queue.set_visibility("r", 1),
-    ]
-    for call in calls:
-        with pytest.raises(QueueError) as caught:
-            call()
-        assert caught.value.retryable

@@ -143,12 +143,3 @@ def test_too_long_a_name_or_input_is_refused_before_it_is_sent() -> None:
         nowhere.start("arn", "name", {"x": "y" * MAX_INPUT_BYTES})
     with pytest.raises(OrchestrationError, match="1 to 80 characters"):
         nowhere.start("arn", "n" * 81, {})
-
-
-def test_step_functions_that_cannot_be_reached_are_an_error() -> None:
-    nowhere = StepFunctionsOrchestrator(AwsClients(endpoint_url="http://127.0.0.1:1", region="us-east-1", attempts=1))
-
-    with pytest.raises(OrchestrationError, match="cannot be started: Could not connect"):
-        nowhere.start("arn", "name", {})
-    with pytest.raises(OrchestrationError, match="cannot be looked up"):
-        nowhere.find("arn", "name")
