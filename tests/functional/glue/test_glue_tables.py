@@ -120,17 +120,3 @@ def test_glue_catalog_is_icebergs_without_a_setting(bench: Bench) -> None:
 
     by_name, counted = each_told(ran)
     assert (sorted(row["id"] for row in by_name), counted) == ([1, 2], [{"n": 2}])
-
-
-def test_sql_on_the_catalog_names_the_way(bench: Bench) -> None:
-    ran = bench.run(f"{BEGIN}spark.sql('SELECT count(*) FROM db.sales').show()")
-
-    assert ran.code == 1
-    assert 'job.table("db.sales").createOrReplaceTempView("sales")' in ran.result.cause
-
-
-def test_a_table_that_is_not_there_is_named(bench: Bench) -> None:
-    ran = bench.run(f"{BEGIN}glue.create_data_frame.from_catalog(database='db', table_name='none')")
-
-    assert ran.code == 1
-    assert "db.none" in ran.text("stderr")

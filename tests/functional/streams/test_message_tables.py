@@ -73,16 +73,6 @@ def test_a_bad_message_is_named_or_kept(spark: SparkSession) -> None:
     assert [row._record.message_id for row in kept.where("_cause IS NOT NULL").collect()] == ["bad"]
 
 
-def test_each_message_once_however_batches_are_cut(spark: SparkSession, tmp_path: Path) -> None:
-    table = f"delta:{tmp_path}/t"
-
-    for numbers in ((1, 2), (2, 3, 4), (4,), (1, 5), (5, 4, 3, 2, 1)):
-        batch = sales(*numbers)
-        batch.append(batch.records(spark, "json", SALE).selectExpr("explode(array(n, -n)) AS n"), table)
-
-    assert found(spark, table, "n") == sorted((sign * n,) for n in range(1, 6) for sign in (1, -1))
-
-
 def test_a_failed_message_is_in_the_table_once_it_is_good(spark: SparkSession, tmp_path: Path) -> None:
     table = f"delta:{tmp_path}/t"
 
@@ -119,16 +109,6 @@ def test_rows_that_show_no_messages_ask_for_the_others_alone(spark: SparkSession
         deliver(sales(part))
 
     assert found(spark, table, "n") == [(1,), (2,), (3,)]
-
-
-def test_aggregates_of_new_messages(spark: SparkSession, tmp_path: Path) -> None:
-    table = f"delta:{tmp_path}/t"
-
-    for numbers in ((1, 2), (2, 3)):
-        batch = sales(*numbers)
-        batch.append(batch.records(spark, "json", SALE, table=table).groupBy().sum("n"), table)
-
-    assert found(spark, table, "`sum(n)`") == [(3,), (3,)]
 
 
 def test_an_upsert_of_messages(spark: SparkSession, tmp_path: Path) -> None:

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from deltalake import DeltaTable
 from pyspark.sql import SparkSession
 
 from sparklet.job import Job
@@ -153,11 +152,3 @@ def test_windows_count_each_record_once(
     found = rows_of(spark, table, "sensor", "hour(hour)", "readings", "celsius", "newest")
     assert found == [("a", 13, 3, 9.0, 3.0), ("a", 14, 1, 7.0, 7.0), ("b", 13, 1, 2.0, 2.0)]
     assert [cause for (cause,) in rows_of(spark, dead, "cause")] == ["it is not one JSON document", "late"]
-
-
-def test_the_tables_history_says_which_records(spark: SparkSession, tmp_path: Path) -> None:
-    job = Job(event=numbers(1, 2))
-    job.append(job.records(spark, "json", NUMBERS), f"delta:{tmp_path}/t")
-
-    (commit, *_) = DeltaTable(f"{tmp_path}/t").history()
-    assert commit["sparklet.commit-id"] == f"kinesis/shardId-000000000006:{10**55 + 1}-{10**55 + 2}"

@@ -6,7 +6,6 @@ from typing import Any, cast
 
 import boto3
 import pytest
-import requests
 from pyiceberg.utils.config import Config
 
 from sparklet.job import Job
@@ -43,20 +42,6 @@ def table_bucket(in_s3: Lake) -> str:
     return str(s3tables.create_table_bucket(name=in_s3.place.removeprefix("s3://"))["arn"])
 
 
-@pytest.fixture
-def sent(monkeypatch: pytest.MonkeyPatch) -> list[requests.PreparedRequest]:
-    """The requests to the catalog."""
-    found: list[requests.PreparedRequest] = []
-    send = requests.Session.send
-
-    def recorded(self: requests.Session, request: requests.PreparedRequest, **kwargs: Any) -> requests.Response:
-        found.append(request)
-        return send(self, request, **kwargs)
-
-    monkeypatch.setattr(requests.Session, "send", recorded)
-    return found
-
-
 def staged_outside(lake: Lake, shard: int, rows: Any, by: tuple[str, ...] = ()) -> StagedWrite:
     """What an attempt leaves for a table in S3 Tables: nothing may be staged there."""
     return replace(lake, format="iceberg", place=f"{lake.place}/out/_changes").stage(shard, rows, by)
@@ -84,29 +69,6 @@ def test_rows_in_s3_tables_are_there_once(in_s3: Lake, table_bucket: str, by: tu
     assert sorted(table.scan().to_arrow()["id"].to_pylist()) == [1, 2, 3, 3]
     assert [field.name for field in table.spec().fields] == list(by)
     assert all("/_changes/" not in path for path in table.inspect.files()["file_path"].to_pylist())
-
-
-def test_each_request_to_s3_tables_is_signed(
-    in_s3: Lake, table_bucket: str, sent: list[requests.PreparedRequest]
-) -> None:
-    make(of_s3_tables(table_bucket, 0, staged_outside(in_s3, 0, ONE)))
-
-    assert sent
-    for request in sent:
-        assert f"/{REGION}/s3tables/aws4_request" in request.headers["Authorization"]
-        assert "arn%3Aaws%3As3tables" in (request.url or "")
-    bodies = [str(request.body) for request in sent if request.method == "POST"]
-    assert not any('"stage-create": true' in body or '"stage-create":true' in body for body in bodies)
-
-
-def test_an_upsert_into_s3_tables(in_s3: Lake, table_bucket: str) -> None:
-    make(of_s3_tables(table_bucket, 0, staged_outside(in_s3, 0, ONE)))
-    changes = staged_outside(in_s3, 0, rows_of(id=[2, 4], day=["z", "y"]))
-
-    make(replace(of_s3_tables(table_bucket, 1, changes), mode="upsert", keys=("id",)))
-
-    rows = read(table_bucket).scan().to_arrow().sort_by("id").to_pylist()
-    assert [(row["id"], row["day"]) for row in rows] == [(1, "a"), (2, "z"), (4, "y")]
 
 
 def test_streams_into_s3_tables_are_refused(table_bucket: str) -> None:

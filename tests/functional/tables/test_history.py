@@ -1,6 +1,5 @@
 """Iceberg's tables are rolled back, and their snapshots expire: what is repeated then is in the table once."""
 
-import random
 import time
 from dataclasses import replace
 from typing import Any
@@ -9,7 +8,6 @@ import pytest
 from pyiceberg.table import Table
 
 from sparklet.job.errors import CommitStateUnknownError
-from sparklet.tables import chains
 from sparklet.tables import iceberg_history as history
 from sparklet.tables.declaration import Commit
 from tests.functional.tables.lakes import Lake, rows_of
@@ -60,35 +58,6 @@ def forget_earlier_states(lake: Lake) -> None:
 
 def one(lake: Lake, id_: int, name: str = "run/commit-0", **options: Any) -> Commit:
     return lake.commit(name, lake.stage(0, rows_of(id=[id_])), **options)
-
-
-@pytest.mark.parametrize("seed", range(8))
-def test_each_record_once_whatever_is_rolled_back(ice: Lake, seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Batches of a stream and commits of runs, repeated in any order; another writer; roll-backs, forward too."""
-    dice = random.Random(seed)
-    monkeypatch.setattr(chains, "MAX_RANGES", 3)
-    states: dict[int, set[int]] = {current(ice): set()}
-    for _ in range(25):
-        there, event = states[current(ice)], dice.random()
-        if event < 0.15:
-            kept = {each.snapshot_id for each in table_of(ice).snapshots()}
-            go_to(ice, dice.choice([id_ for id_ in states if id_ in kept]))
-        elif event < 0.25:
-            expire(ice)
-        elif event < 0.35:
-            ice.append(rows_of(id=[-2]))
-            states[current(ice)] = there
-        elif event < 0.6:
-            number = dice.randrange(100, 104)
-            make(one(ice, number, f"run/commit-{number}", fixed_at_s=time.time()))
-            states[current(ice)] = there | {number}
-        else:
-            first = dice.randrange(20)
-            batch = range(first, first + dice.randint(1, 5))
-            deliver(ice, *batch)
-            states[current(ice)] = there | {*batch}
-
-        assert ids_of(ice) == sorted(states[current(ice)])
 
 
 def test_a_commit_that_was_rolled_back_is_made_again(ice: Lake) -> None:

@@ -234,16 +234,6 @@ def test_upserts_and_overwritten_partitions(spark: SparkSession, hudi: Lake) -> 
     assert sorted(told[12]) == [[8, "a", 8], [10, "b", 10]], "the redrive has left b alone"
 
 
-def test_the_same_in_s3(spark: SparkSession, in_s3: Lake) -> None:
-    in_s3.format = "hudi"
-    planned = in_s3.commit("run/commit-0", in_s3.stage(0, rows_of(id=[1])))
-
-    told = steps(spark, ("race", planned), ("read", "hudi", in_s3.table.place, "true", "id"))
-
-    assert told[0]["already"]
-    assert told[1] == [[1]]
-
-
 def test_two_workers_write_at_once(spark: SparkSession, jvm: WarmJvm, hudi: Lake) -> None:
     both = hudi.commit("run/commit-0", hudi.stage(0, rows_of(id=[1])))
     ones = [hudi.commit(f"direct/{number}", hudi.stage(number, rows_of(id=[number]))) for number in (2, 3)]

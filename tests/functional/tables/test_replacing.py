@@ -67,13 +67,6 @@ def test_a_key_of_two_shards_is_refused_without_an_order(lake: Lake) -> None:
     assert lake.rows() == [(1, "Ada", 1)]
 
 
-def test_a_key_twice_in_one_shard_is_refused_as_well(lake: Lake) -> None:
-    write = lake.stage(2, people((7, "x", 1), (7, "y", 1)), mode="upsert")
-
-    with pytest.raises(TableError, match="the key id=7 is twice in shard 2:"):
-        make(lake.commit("run/commit-0", write, **KEYED))
-
-
 def test_with_an_order_the_greatest_wins(lake: Lake) -> None:
     """Of the rows of all shards and the table's own, as ``jdbc_write`` does it: null is the least, the last wins."""
     lake.create(people((5, "later", 9), (6, "no less", 5), (7, "old", 3), (8, "known", 1)))
@@ -122,16 +115,6 @@ def test_keys_of_several_columns(lake: Lake) -> None:
     make(lake.commit("run/commit-0", write, mode="upsert", keys=("id", "name")))
 
     assert lake.rows() == [(1, "a", 1), (1, "b", 2), (2, "a", 1), (2, "b", 2)]
-
-
-def test_two_committers_of_an_upsert(lake: Lake, after_loading: Callable[..., None]) -> None:
-    lake.create(people((1, "Ada", 1)))
-    planned = lake.commit("run/commit-0", lake.stage(0, people((1, "ADA", 2), (2, "new", 2)), mode="upsert"), **KEYED)
-    after_loading(lambda: make(planned))
-
-    assert make(planned).already
-
-    assert lake.rows() == [(1, "ADA", 2), (2, "new", 2)]
 
 
 def test_an_upsert_sees_what_another_writer_added(lake: Lake, after_loading: Callable[..., None]) -> None:
@@ -206,20 +189,6 @@ def test_overwriting_makes_the_table(lake: Lake) -> None:
 
     assert [make(planned).already, make(planned).already] == [False, True]
     assert lake.rows("id", "day") == [(1, "mon"), (2, None)]
-
-
-def test_two_committers_of_an_overwrite(lake: Lake, after_loading: Callable[..., None]) -> None:
-    lake.create(days((1, "mon"), (2, "tue")), by=["day"])
-    planned = lake.commit("run/commit-0", lake.stage(0, days((11, "mon")), mode="overwrite_partitions"), **OVERWRITE)
-
-    def both() -> None:
-        make(planned)
-        lake.append(days((12, "mon")))
-
-    after_loading(both)
-
-    assert make(planned).already
-    assert lake.rows("id", "day") == [(2, "tue"), (11, "mon"), (12, "mon")], "what was added later stays"
 
 
 def test_a_table_without_partitions_is_not_overwritten(lake: Lake) -> None:

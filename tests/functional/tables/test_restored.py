@@ -1,7 +1,6 @@
 """Delta's RESTORE takes rows out and leaves transactions as they are: what is repeated then is in the table once."""
 
 import json
-import random
 import time
 from pathlib import Path
 
@@ -9,7 +8,6 @@ import pytest
 from deltalake import DeltaTable
 
 from sparklet.job.errors import CommitStateUnknownError
-from sparklet.tables import chains
 from tests.functional.tables.lakes import Lake, rows_of
 from tests.functional.tables.making import make
 from tests.functional.tables.test_chains import deliver, ids_of
@@ -29,26 +27,6 @@ def restore(lake: Lake, version: int) -> None:
 
 def log_of(lake: Lake, version: int) -> Path:
     return Path(lake.delta, "_delta_log", f"{version:020d}.json")
-
-
-@pytest.mark.parametrize("seed", range(4))
-def test_each_record_once_whatever_is_restored(delta: Lake, seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    dice = random.Random(seed)
-    monkeypatch.setattr(chains, "MAX_RANGES", 3)
-    states: list[set[int]] = [set()]
-    for _ in range(25):
-        if dice.random() < 0.25:
-            version = dice.randrange(len(states) - 1) if len(states) > 1 else 0
-            if version < len(states) - 1:
-                restore(delta, version)
-                states.append(states[version])
-            continue
-        first = dice.randrange(20)
-        batch = set(range(first, first + dice.randint(1, 5)))
-        if deliver(delta, *sorted(batch)).rows:
-            states.append(states[-1] | batch)
-
-        assert ids_of(delta) == sorted(states[-1])
 
 
 def test_a_run_s_commit_that_was_taken_out_is_made_again(delta: Lake) -> None:

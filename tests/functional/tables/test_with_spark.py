@@ -12,7 +12,7 @@ import boto3
 import duckdb
 import pyarrow as pa
 import pytest
-from deltalake import DeltaTable, write_deltalake
+from deltalake import write_deltalake
 
 from sparklet.job.outcome import CLAIMED, OUTCOME_FILE
 from sparklet.local.jars import ensure_jars
@@ -126,20 +126,6 @@ def test_staging_imports_no_committers_libraries(jvm: WarmJvm, tmp_path: Path) -
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines()[-2:] == ["6", "set()"]
     assert len(json.loads((tmp_path / "outcome.json").read_text())["writes"]) == 2
-
-
-@pytest.mark.parametrize("script", ["csv_to_iceberg.py", "deduplicate.py", "evolve_schema.py", "slowly_changing.py"])
-def test_a_tables_script_is_a_process_of_its_own(jvm: WarmJvm, tmp_path: Path, script: str) -> None:
-    (tmp_path / "a.csv").write_text("id,city,changed_at\n1,Oslo,2020-01-01 00:00:00\n2,Rome,2020-01-01 00:00:00\n")
-    duckdb.sql(f"COPY (FROM '{tmp_path}/a.csv') TO '{tmp_path}/a.parquet'")
-    source = tmp_path / ("a.parquet" if script == "deduplicate.py" else "a.csv")
-    schema = "schema=id INT, city STRING, changed_at TIMESTAMP"
-    param = "order_by=changed_at" if script == "deduplicate.py" else schema
-
-    done = jvm.run(script, "--table", f"delta:{tmp_path}/rows", "--input", source, "--param", param)
-
-    assert done.returncode == 0, done.stderr
-    assert sorted(DeltaTable(f"{tmp_path}/rows").to_pyarrow_table().column("id").to_pylist()) == [1, 2]
 
 
 def compactions(table: Path) -> int:
