@@ -1,6 +1,8 @@
 """Every example script in the image, on S3 through S3A; tables are read back by Spark and by others' libraries."""
 
+import json
 import zipfile
+from base64 import b64encode
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -9,16 +11,16 @@ import duckdb
 import pytest
 
 from spark_scripts.demo.flights_data import find_original
-from tests.aggregated import AWS_MADE
+from tests.aggregated import AWS_MADE, AWS_MADE_OF
 from tests.container.account import EXAMPLES, Account
 from tests.container.container import Container
 from tests.functional.job.conftest import FORMATS
-from tests.functional.job.kinesis import Stream
-from tests.functional.job.readers import delta, hudi, parquet
-from tests.functional.job.test_everywhere import PEOPLE, ROWS
+from tests.functional.job.readers import Rows, delta, hudi, parquet
+from tests.unit.events import samples
 
 APPEND_TO_ICEBERG = Path(__file__).with_name("append_to_iceberg")
 READ_TABLES = Path(__file__).with_name("read_tables.py")
+PEOPLE: Rows = [("1", "Ada", "1815"), ("2", "Émilie", "1706"), ("3", None, "1906")]
 CSV = "id,name,born\n1,Ada,1815\n2,Émilie,1706\n3,,1906\n"
 
 
@@ -152,29 +154,26 @@ def iceberg_on_s3(account: Account, table: str, columns: str = "*") -> list[tupl
 # Streams: the function's own script, as a batch chooses none; delivered twice, each record is there once
 
 
-@pytest.fixture(scope="module")
-def batch(stand_in: str) -> dict[str, Any]:
-    """A batch of Kinesis as Lambda delivers it; its one record was aggregated by AWS' own library."""
-    stream = Stream(stand_in)
-    stream.put([("q", AWS_MADE)])
-    return stream.event()
+# One record that was aggregated by AWS' own library.
+BATCH = {"Records": [samples.kinesis("1", b64encode(AWS_MADE).decode())]}
+ROWS: Rows = [(*json.loads(data).values(), None) for _, data in AWS_MADE_OF]
 
 
-def delivered_twice(account: Account, function: Container, batch: dict[str, Any], format_: str) -> str:
+def delivered_twice(account: Account, function: Container, format_: str) -> str:
     """Let the function's script be this one and deliver the batch; where its table is."""
     account.put("scripts/default.py", (EXAMPLES / "stream_to_table.py").read_bytes())
     output = account.uri(f"out/stream_to_{format_}")
     for _ in range(2):
-        answer = function.invoke({**batch, "params": {"table": f"{format_}:{output}"}})
+        answer = function.invoke({**BATCH, "params": {"table": f"{format_}:{output}"}})
         assert answer.document == {"batchItemFailures": []}, f"{answer}\n{function.said()[-5000:]}"
     return output
 
 
-def test_stream_to_table(account: Account, function: Container, batch: dict[str, Any], tmp_path: Path) -> None:
+def test_stream_to_table(account: Account, function: Container, tmp_path: Path) -> None:
     """Into Iceberg: with a catalog, which the stand-in has not, in tests/functional."""
     for format_ in set(FORMATS) - {"iceberg"}:
         read = {"delta": delta, "hudi": hudi}[format_]
-        output = delivered_twice(account, function, batch, format_)
+        output = delivered_twice(account, function, format_)
         assert read(account.download(output, tmp_path / format_), "sensor, celsius, taken") == sorted(ROWS)
 
 

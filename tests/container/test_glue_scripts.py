@@ -1,14 +1,9 @@
 """Scripts of Glue in the image, in either runner."""
 
-from dataclasses import replace
-from pathlib import Path
-
 import pytest
 
 from tests.container.account import Account
-from tests.container.built_image import BuiltImage
-from tests.container.cell import Cell
-from tests.container.container import Conditions, Container, running
+from tests.container.container import Container
 
 OWN_JVM = "# sparklet: runner=submit\n"
 SCRIPT = """
@@ -31,11 +26,6 @@ job.commit()
 prices = [row["price"] for row in glue.spark_session.read.parquet(event["to"]).collect()]
 sparklet.job.Job.from_args().answer([args["day"], *prices])
 """
-WHOSE = """
-import awsglue
-from sparklet.job import Job
-Job.from_args().answer(awsglue.REAL)
-"""
 
 
 @pytest.mark.parametrize("begin", ["", OWN_JVM], ids=["warm", "submit"])
@@ -46,16 +36,3 @@ def test_a_script_of_glue_runs(account: Account, function: Container, begin: str
     answer = function.invoke(account.asking(begin + SCRIPT, **places, params={"day": "2026-11-23"}))
 
     assert answer.document.get("answer") == ["2026-11-23", "80"], f"{answer}\n{function.said()}"
-
-
-def test_an_installed_library_of_glue_wins(
-    image: BuiltImage, cell: Cell, account: Account, conditions: Conditions, tmp_path: Path
-) -> None:
-    (tmp_path / "__init__.py").write_text("REAL = 'Glue'")
-    tmp_path.chmod(0o755)
-    mounts = {**conditions.mounts, tmp_path: "/opt/sparklet/python/awsglue"}
-
-    with running(image, cell, replace(conditions, env=account.env, mounts=mounts)) as function:
-        answers = [function.invoke(account.asking(begin + WHOSE)) for begin in ("", OWN_JVM)]
-
-    assert [answer.document.get("answer") for answer in answers] == ["Glue", "Glue"], answers

@@ -23,7 +23,6 @@ from tests.container.container import Conditions, running
 
 MB = 1_000_000
 MIB = 1024 * 1024
-TINY = Conditions(memory_mb=1024, cpus=1, timeout_s=900)
 SMALL = Conditions(memory_mb=1769, cpus=1, timeout_s=900)
 LARGE = Conditions(memory_mb=3008, cpus=2, timeout_s=900)
 CONDITIONS = SMALL  # of the account
@@ -86,12 +85,6 @@ WIDE = Work("wide, types inferred", "result = table", "csv(job.input_list(), hea
 WINDOW = Work("window", "result = table.withColumn('n', F.row_number().over(Window.partitionBy('grp').orderBy('key')))")
 PACKED = replace(SORT, name="sort of gzip", suffix="csv.gz")
 COLUMNAR = replace(SORT, name="sort of Parquet", read="parquet(*job.input_list())", suffix="parquet")
-GATHER = Work(
-    "gather all in one row",
-    "result = table.agg(F.collect_list(F.struct('*')).alias('all'))",
-    rows=1,
-)
-
 EACH = (SORT, AGGREGATE, DISTINCT, UDF, WIDE, WINDOW, PACKED, COLUMNAR)
 full = pytest.mark.campaign
 
@@ -111,14 +104,6 @@ def test_a_shard_of_the_promised_size_is_done(
     rows, record = function.does(work, size_mb, limits, observed)
 
     assert (record.state, record.rows) == (ShardState.SUCCEEDED, work.rows or rows), record.error_message
-
-
-@full  # in CI test_faults fills a heap, in less time
-def test_a_full_heap_fails_with_the_remedy(function: "Functions", observed: list[str]) -> None:
-    _, record = function.does(GATHER, 128, TINY, observed)
-
-    assert (record.state, record.error_class) == (ShardState.FAILED, "OutOfMemoryError"), record.error_message
-    assert "give the function more memory, or make shards smaller" in record.error_message
 
 
 @dataclass(frozen=True)

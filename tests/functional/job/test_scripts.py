@@ -79,36 +79,6 @@ def test_rows_that_violate_the_schema_fail(jvm: WarmJvm, tmp_path: Path, content
     assert cause in done.stderr
 
 
-GUESSING = """
-from sparklet.job import Job
-
-job = Job.from_args()
-guessed = job.spark().read.csv(job.input_list(), header=True, inferSchema=True)
-guessed.write.mode("overwrite").parquet(job.output)
-"""
-
-
-def test_shards_agree_on_types_where_guesses_differ(jvm: WarmJvm, tmp_path: Path) -> None:
-    (tmp_path / "guessing.py").write_text(GUESSING)
-    shards = {"a": "id,amount\n1,2.5\n", "b": "id,amount\n2,\n"}  # nothing has an amount in the second
-
-    types: dict[str, set[tuple[Any, ...]]] = {"guessing.py": set(), "csv_to_parquet.py": set()}
-    for script, found in types.items():
-        for name, content in shards.items():
-            source, output = tmp_path / f"{name}.csv", tmp_path / f"{name} by {script}"
-            source.write_text(content)
-            script_path = tmp_path / script if script == "guessing.py" else SCRIPTS / script
-            done = jvm.run(
-                str(script_path), "--event", event(source, output=str(output), schema="id INT, amount DOUBLE")
-            )
-            assert done.returncode == 0, done.stderr
-            found.update(
-                duckdb.execute("SELECT typeof(amount) FROM read_parquet(?)", [f"{output}/*.parquet"]).fetchall()
-            )
-
-    assert types == {"guessing.py": {("DOUBLE",), ("VARCHAR",)}, "csv_to_parquet.py": {("DOUBLE",)}}
-
-
 def test_a_schema_is_inferred_and_nothing_is_written(jvm: WarmJvm, tmp_path: Path) -> None:
     (tmp_path / "in.csv").write_text("id;a `b;none;large\n1;2.5;;3000000000\n")
     arguments = ["--input", str(tmp_path / "in.csv"), "--output", str(tmp_path / "out"), "--param", "separator=;"]
@@ -233,23 +203,6 @@ def test_headers_that_differ_make_no_schema(jvm: WarmJvm, tmp_path: Path) -> Non
     assert done.returncode == 1 and "b.csv, it has the columns ['amount', 'id']" in done.stderr
 
 
-def test_another_attempt_replaces_the_output(jvm: WarmJvm, tmp_path: Path, people: Path) -> None:
-    for _ in range(2):
-        done = jvm.run("csv_to_parquet.py", "--event", event(people, output=str(tmp_path / "out")))
-        assert done.returncode == 0, done.stderr
-
-    assert len(rows_of(tmp_path / "out")) == 3
-
-
-def test_a_header_without_rows_is_an_empty_table(jvm: WarmJvm, tmp_path: Path) -> None:
-    (tmp_path / "in.csv").write_text("id,name\n")
-    done = jvm.run("csv_to_parquet.py", "--input", tmp_path / "in.csv", "--output", tmp_path / "out")
-
-    assert done.returncode == 0, done.stderr
-    assert reported(done.stderr)["rows"] == 0
-    assert rows_of(tmp_path / "out") == []
-
-
 # A check script, and a next one
 
 
@@ -282,6 +235,19 @@ def test_words_are_counted_over_all_inputs(jvm: WarmJvm, tmp_path: Path) -> None
     once = ("brücke", "den", "fluss", "zahl", "42", "don", "t")
     assert counts == {"über": 2, "die": 2, **dict.fromkeys(once, 1)}
     assert reported(done.stderr)["rows"] == len(counts)
+
+
+# compact
+
+
+def test_small_files_become_one_with_the_same_rows(jvm: WarmJvm, tmp_path: Path) -> None:
+    shards_of(tmp_path / "in", "(1, 'Ada')", "(2, NULL)")
+
+    done = jvm.run("compact.py", "--input", tmp_path / "in" / "*" / "*.parquet", "--output", tmp_path / "out")
+
+    assert done.returncode == 0, done.stderr
+    assert rows_of(tmp_path / "out") == [(1, "Ada"), (2, None)]
+    assert len(list((tmp_path / "out").glob("*.parquet"))) == 1
 
 
 # Hudi's defaults

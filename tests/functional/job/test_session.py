@@ -12,9 +12,6 @@ import pytest
 
 import sparklet
 from sparklet.job.bundle import write_bundle
-from sparklet.job.session import DELTA, HUDI, ICEBERG
-from tests.functional.job.conftest import FORMATS
-from tests.functional.job.warm_jvm import run_script
 from tests.waiting import deadline_s
 
 pytestmark = [pytest.mark.spark, pytest.mark.slow]
@@ -49,22 +46,6 @@ def answer(done: subprocess.CompletedProcess[str]) -> dict[str, Any]:
     document: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
     assert document["rows"] == [[0], [2], [4]]
     return document
-
-
-def test_on_a_laptop_everything_that_is_there_is_ready(probe: Path, jars: list[Path]) -> None:
-    env = {"SPARKLET_JARS": os.pathsep.join(map(str, jars)), "AWS_ENDPOINT_URL": "http://127.0.0.1:1", "PATH": ""}
-    env["PATH"] = os.pathsep.join(part for part in os.environ["PATH"].split(os.pathsep) if "venv" not in part)
-
-    told = answer(run_script(probe, ["--output", "w"], env))
-
-    conf = told["conf"]
-    assert conf["spark.master"] == "local[*]"
-    assert conf["spark.app.name"] == "probe"
-    extensions = {"delta": DELTA, "iceberg": ICEBERG, "hudi": HUDI}
-    assert conf["spark.sql.extensions"] == ",".join(extensions[name] for name in FORMATS)
-    assert conf["spark.sql.catalog.iceberg.warehouse"] == "w"
-    assert conf["spark.hadoop.fs.s3a.endpoint"] == "http://127.0.0.1:1"
-    assert told["runtime"] == {"spark.sql.session.timeZone": "UTC", "spark.sql.shuffle.partitions": "3"}
 
 
 def test_a_bundle_and_spark_submit_are_enough(probe: Path, tmp_path: Path) -> None:

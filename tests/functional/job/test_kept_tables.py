@@ -1,0 +1,53 @@
+"""What a kept JVM remembers of tables: nothing that the next task could mistake for what is there."""
+
+import shutil
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+from deltalake import write_deltalake
+
+from tests.functional.job.conftest import FORMATS
+from tests.functional.job.readers import delta, hudi, iceberg
+from tests.functional.job.refusing_s3 import refusing_s3
+from tests.functional.worker.conftest import Bench
+
+pytestmark = [pytest.mark.nightly, pytest.mark.spark, pytest.mark.slow]
+
+APPEND, KNOCK = (Path(__file__).with_name(name).read_text() for name in ("append_and_read.py", "knock.py"))
+READERS = {"delta": (delta, "delta"), "iceberg": (iceberg, "lake/tags"), "hudi": (hudi, "hudi")}
+NAMED = ["--param", f"formats={','.join(FORMATS)}"]
+
+
+def test_a_task_sees_new_tables_despite_the_jvms_cache(warm: Bench, tmp_path: Path) -> None:
+    lake, one, two = tmp_path / "lake", tmp_path / "one", tmp_path / "two"
+
+    def seen_after(tag: str) -> dict[str, str]:
+        """What a task that appends one row to each table reads in them, and what others read."""
+        told = warm.run(APPEND, ["--output", str(lake), "--param", f"tag={tag}", *NAMED]).told()
+        readers = {name: READERS[name] for name in FORMATS}.items()
+        assert told == {name: "".join(tag for (tag,) in read(lake / place, "tag")) for name, (read, place) in readers}
+        return dict(told)
+
+    def put(state: Path) -> None:
+        shutil.rmtree(lake)
+        shutil.copytree(state, lake)
+
+    assert seen_after("a") == dict.fromkeys(FORMATS, "a")
+    shutil.copytree(lake, one)
+    assert seen_after("b") == dict.fromkeys(FORMATS, "ab")
+    shutil.copytree(lake, two)
+    put(one)  # fewer commits than the JVM has seen, as where a table was dropped and made anew
+    assert seen_after("c") == dict.fromkeys(FORMATS, "ac")
+    put(two)  # as many, and not those: another writer's
+    write_deltalake(str(lake / "delta"), pa.table({"tag": ["d"]}), mode="append")
+    assert seen_after("e") == {**dict.fromkeys(FORMATS, "abe"), "delta": "abde"}
+
+
+def test_table_requests_use_the_tasks_own_credentials(warm: Bench) -> None:
+    with refusing_s3() as (endpoint, signers):
+        for key in ("FIRST", "SECOND"):
+            signers.clear()
+            ran = warm.run(KNOCK, ["--output", "s3a://bucket", "--param", f"key={key}", *NAMED, endpoint])
+            assert ran.told() == FORMATS
+            assert set(signers) == {key}
