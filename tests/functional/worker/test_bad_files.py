@@ -22,7 +22,6 @@ frame = reader.format("{format}").load([*job.inputs])
 {action}
 """
 ACTIONS = {
-    "collected": "frame.collect()",
     "written": "frame.write.parquet(job.output)",
     "written by a JVM of its own": "frame.write.parquet(job.output)\n# sparklet: runner=submit",
     "shuffled": "frame.groupBy('a').count().write.parquet(job.output)",
@@ -72,14 +71,13 @@ def attempted(function: Function, script: str, bodies: dict[str, bytes], *, plan
     return function.shard(ref)
 
 
-@pytest.mark.parametrize("action", ["collected", "written"])
 @pytest.mark.parametrize("case", CASES)
-def test_a_cause_names_the_file(function: Function, case: str, action: str) -> None:
+def test_a_cause_names_the_file(function: Function, case: str) -> None:
     format_, good, body, state = CASES[case]
     suffix = case.rpartition(" ")[2]
     bodies = {f"1.{suffix}": good, f"a bad é%41 2.{suffix}": body, f"3.{suffix}": good}
 
-    script = JOB.format(format=format_, action=ACTIONS[action])
+    script = JOB.format(format=format_, action=ACTIONS["written"])
     record = attempted(function, script, {name: body for name, body in bodies.items() if body})
 
     assert f"s3://{BUCKET}/in/a bad é%41 2.{suffix}" in record.error_message
@@ -95,18 +93,6 @@ def test_the_file_of_a_name_that_spark_misreads_is_named(function: Function, cas
 
     assert f"s3://{BUCKET}/in/_bad[1].{format_}" in record.error_message
     assert (record.state, record.attempts) == (state, 1)
-
-
-def test_what_is_raised_after_a_sort_names_no_file(function: Function) -> None:
-    action = (
-        "from pyspark.sql import functions as F\n"
-        "rows = frame.repartition(1).sortWithinPartitions('b').select(F.expr(\"if(b = 'y', raise_error('no'), a)\"))\n"
-        "rows.collect()"
-    )
-
-    record = attempted(function, JOB.format(format="csv", action=action), {"1.csv": CSV, "2.csv": b"a,b\n1,z\n"})
-
-    assert "in/" not in record.error_message
 
 
 def test_an_object_that_the_plan_does_not_pin_is_tried_again(function: Function) -> None:

@@ -4,59 +4,33 @@ One warm worker does all of them, one after the other, each followed by a good s
 behind meets the next.
 """
 
-import os
-import subprocess
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
-from pathlib import Path
 
 import pytest
 
 from sparklet.model import ShardRecord, ShardRef, ShardState
 from sparklet.spark.task_limits import IN_LAMBDA
 from tests.functional.worker.conftest import local_jars
-from tests.functional.worker.ledgered import BUCKET, OTHERS, Function, deployed
-from tests.functional.worker.misbehaving import CASES, DONE, GONE, GOOD, GOOD_ROWS, JOB, RETRIED, Case
+from tests.functional.worker.ledgered import OTHERS, Function, deployed
+from tests.functional.worker.misbehaving import CASES, DONE, GOOD, GOOD_ROWS, JOB, RETRIED, Case
 
 pytestmark = [pytest.mark.spark, pytest.mark.stack, pytest.mark.slow]
-
-SCRATCH_MB = 250
-
-
-@contextmanager
-def small_disk(folder: Path) -> Iterator[bool]:
-    """A file system of its own at ``folder``, where that may be mounted; whether it was."""
-    folder.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", f"size={SCRATCH_MB}m", "none", str(folder)]
-    mounted = os.geteuid() == 0 and subprocess.run(mount, capture_output=True).returncode == 0
-    try:
-        yield mounted
-    finally:
-        if mounted:
-            subprocess.run(["umount", "--lazy", str(folder)], check=True)
 
 
 @pytest.fixture(scope="module")
 def function(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Function]:
     folder = tmp_path_factory.mktemp("function")
     scratch = folder / "scratch"
+    scratch.mkdir()
     with (
         pytest.MonkeyPatch.context() as patched,
-        small_disk(scratch),
         deployed(folder, scratch, **{**local_jars(), IN_LAMBDA: "-"}) as it,
     ):
         patched.setattr(tempfile, "tempdir", str(scratch))  # as Lambda's /tmp
         it.clients.s3.create_bucket(Bucket="inputs")
-        for key, body in {
-            "empty.parquet": b"",
-            "empty.csv": b"",
-            "going.csv": b"a\n",
-            "text.csv": b"a,b\nx,y\n",
-        }.items():
-            it.store.put(f"s3://inputs/{key}", body)
+        it.store.put("s3://inputs/going.csv", b"a\n")
         it.others.put(f"s3://{OTHERS}/in/1.csv", b"a\n1\n")
-        it.others.put(f"s3://{OTHERS}/scripts/job.py", b"print('not yours')")
         yield it
 
 
@@ -136,50 +110,3 @@ def test_work_that_ends_with_its_task_is_an_error(function: Function, script: by
     assert record.state is (ShardState.FAILED if message else ShardState.SUCCEEDED), record.error_message
     assert message in record.error_message
     assert (b"the script wrote" in function.said()) == (b"write" in script)
-
-
-@pytest.mark.parametrize(
-    "script",
-    [
-        JOB
-        + "rows = spark.range(300).selectExpr(\"repeat('x', 1000000)\")\n"
-        + "import os\nrows.write.text(f'file:{os.getcwd()}/out')",
-        "with open('../stray', 'wb') as file:\n    while True:\n        file.write(bytes(1 << 20))",
-    ],
-    ids=["its own folder, by Spark", "beside its folder"],
-)
-def test_full_scratch_space_is_the_cause_and_is_freed(function: Function, script: str) -> None:
-    if not os.path.ismount(function.scratch):
-        pytest.skip("only root can mount a small disk")
-    free_bytes = free(function.scratch)
-    ref = function.plan(script.encode(), max_attempts=2)
-
-    function.deliver(ref)
-
-    expect(function, ref, RETRIED, "ScratchFullError", "no space left at line ", "more ephemeral storage")
-    then_the_next_works(function)
-    assert free(function.scratch) > free_bytes - 20_000_000
-
-
-def free(folder: Path) -> int:
-    stat = os.statvfs(folder)
-    return stat.f_bavail * stat.f_frsize
-
-
-# --- the script itself ---
-
-
-def test_an_unreadable_or_foreign_script_ends_the_shard(function: Function) -> None:
-    for uri, error_class, says in (
-        (f"s3://{BUCKET}/runs/r/script/gone.py", "ScriptFetchError", "gone.py is not there"),
-        (f"s3://{OTHERS}/scripts/job.py", "ScriptFetchError", "may not be accessed with these credentials"),
-        (f"s3://{OTHERS}/elsewhere/job.py", "ScriptNotAllowedError", "is outside the prefixes"),
-    ):
-        ref = function.plan(b"print('never fetched')", script_uri=uri, max_attempts=2)
-
-        assert function.deliver(ref) == []
-        expect(function, ref, GONE, error_class, says)
-    then_the_next_works(function)
-
-
-# --- plan, message, ledger ---

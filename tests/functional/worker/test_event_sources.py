@@ -1,4 +1,4 @@
-"""The real handler with what sources really send: a notification of S3 through SQS, groups, requests, windows."""
+"""The real handler with what sources really send: a notification of S3 through SQS, requests, windows."""
 
 import json
 from collections.abc import Iterator
@@ -16,14 +16,12 @@ pytestmark = [pytest.mark.spark, pytest.mark.stack, pytest.mark.slow]
 
 KEY = "in/a b+c%.csv"
 SCRIPT = b"""
-import json, sys
+import json
 from sparklet.job import EventError, Job
 
 job = Job.from_args()
 records = job.event.get("Records", [])
 print("inputs", json.dumps(job.inputs), "bodies", [record.get("body") for record in records])
-if any(record.get("body") == "poison" for record in records):
-    sys.exit(3)
 if "window" in job.event:
     job.keep_state({"seen": job.state.get("seen", 0) + len(records)})
 if "requestContext" in job.event:
@@ -107,16 +105,6 @@ def test_an_s3_event_in_a_queue_gives_the_object_to_the_script(function: Functio
     assert store.get(inputs[0][0]) == b"1,2\n"
     assert "s3:TestEvent" in said
     assert "is an output of this function: s3://jobs/output/part-0.csv" in said
-
-
-def test_a_fifo_group_waits_behind_its_failure_and_others_go_on(function: Function) -> None:
-    batch = [("1", "poison", "red"), ("2", "red two", "red"), ("3", "blue three", "blue")]
-
-    told = function.answer({"Records": [sqs(*message) for message in batch]})
-
-    assert told == {"batchItemFailures": [{"itemIdentifier": "1"}, {"itemIdentifier": "2"}]}
-    assert "['blue three']" in function.said()
-    assert "['red two']" not in function.said()
 
 
 def test_a_request_returns_the_scripts_response_or_a_status(function: Function) -> None:

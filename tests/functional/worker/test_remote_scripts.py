@@ -5,7 +5,6 @@ from pathlib import Path
 
 import pytest
 
-from sparklet.errors import DeadlineExceededError
 from sparklet.settings import spark_settings
 from sparklet.spark.spark_submit import SubmitRunner
 from tests.functional.worker.conftest import Bench, wait_until_none
@@ -66,24 +65,3 @@ def test_a_token_joins_the_address(bench: Bench, remote: str, told: str) -> None
     )
 
     assert bench.run(SAYS).told()[1] == told
-
-
-def test_its_output_and_exit_code_are_its_own(bench: Bench) -> None:
-    ran = bench.run("import sys\nprint('out')\nprint('err', file=sys.stderr)\nsys.exit(7)\n")
-
-    assert (ran.code, ran.text("stdout"), ran.text("stderr")) == (7, "out\n", "err\n")
-
-
-def test_its_exception_is_the_cause(bench: Bench) -> None:
-    ran = bench.run("raise ValueError('bad value 7')\n")
-
-    assert (ran.code, ran.result.cause_class, ran.result.cause) == (1, "ValueError", "bad value 7")
-    assert ran.result.place == "line 1 of job.py"
-
-
-def test_nothing_of_it_outlives_its_deadline(bench: Bench) -> None:
-    code = "import subprocess, time\nsubprocess.Popen(['sleep', '600'])\nprint('asleep', flush=True)\n"
-    with pytest.raises(DeadlineExceededError):
-        bench.run(code + "time.sleep(600)\n", until=b"asleep\n")
-
-    wait_until_none(bench.mark)

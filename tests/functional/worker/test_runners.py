@@ -96,14 +96,6 @@ def test_the_interpreter_ends_as_it_always_does(bench: Bench, tmp_path: Path) ->
     assert (tmp_path / "file").read_text() == "kept"
 
 
-def test_files_that_a_module_left_open_are_flushed(bench: Bench, tmp_path: Path) -> None:
-    (tmp_path / "lib.py").write_text("import sys\ndef f(): ...\nkept = open(sys.argv[1], 'w')\nkept.write('kept')\n")
-
-    bench.run(f"import sys; sys.path.append({str(tmp_path)!r}); import lib", [str(tmp_path / "file")])
-
-    assert (tmp_path / "file").read_text() == "kept"
-
-
 def test_the_interpreter_ends_so_after_an_exception_too(bench: Bench, tmp_path: Path) -> None:
     hook = "sys.excepthook = lambda kind, error, trace: print('hook', error)\nraise RuntimeError('mine')\n"
     ran = bench.run(ENDING + hook, [str(tmp_path / "file")])

@@ -1,4 +1,7 @@
-"""Nothing of one task is to be seen in the next, though the JVM is the same."""
+"""Nothing of one task is to be seen in the next, though the JVM is the same.
+
+What its context and Java itself remember: ``test_kept_context``, ``test_jvm_state``.
+"""
 
 import json
 import os
@@ -32,23 +35,14 @@ def private(owner, name, field):
     return found.get(owner)
 
 report = {
-    "views": [table.name for table in spark.catalog.listTables()],
-    "databases": [base.name for base in spark.catalog.listDatabases()],
     "database": spark.catalog.currentDatabase(),
-    "functions": [name for name in (f.name for f in spark.catalog.listFunctions()) if "mine" in name],
-    "cached": spark._jsparkSession.sharedState().cacheManager().isEmpty(),
-    "persistent": dict(context._jsc.getPersistentRDDs()),
     "sql": sorted((row.key, row.value) for row in spark.sql("SET").collect() if row.key in conf or "mine" in row.key),
     "conf": conf,
     "properties": system,
-    "group": context.getLocalProperty("spark.jobGroup.id"),
     "log": jvm.org.apache.logging.log4j.LogManager.getRootLogger().getLevel().toString(),
     "logger": jvm.org.apache.logging.log4j.LogManager.getLogger("mine").getLevel().toString(),
-    "locale": jvm.java.util.Locale.getDefault().toString(),
-    "zone": jvm.java.util.TimeZone.getDefault().getID(),
     "user": jvm.org.apache.hadoop.security.UserGroupInformation.getCurrentUser().getUserName(),
     "file systems": private(private(None, "org.apache.hadoop.fs.FileSystem", "CACHE"), None, "map").size(),
-    "hadoop": context._jsc.hadoopConfiguration().get("mine.hadoop"),
     "imports": hasattr(jvm, "AtomicInteger") and not isinstance(jvm.AtomicInteger, type(jvm.java)),
     "env": {k: v for k, v in os.environ.items() if k not in ("PYSPARK_GATEWAY_SECRET", "PYSPARK_GATEWAY_PORT")},
     "modules": sorted(name for name in sys.modules if "mine" in name),
@@ -65,26 +59,15 @@ MESS = (
     + """
 import os, sys, threading, types
 jvm, context = spark._jvm, spark.sparkContext
-spark.range(5).createOrReplaceTempView("mine_view")
-spark.range(5).createOrReplaceGlobalTempView("mine_global")
 spark.sql("create database mine_base")
 spark.sql("use mine_base")
-spark.range(5).write.saveAsTable("mine_table")
-spark.udf.register("mine_function", lambda x: x)
-spark.table("mine_table").cache().count()
-kept = context.broadcast(list(range(1000)))
-context.parallelize([1, 2]).persist().count()
-context.setJobGroup("mine", "mine")
 spark.conf.set("spark.sql.shuffle.partitions", "77")
 spark.conf.set("mine.option", "1")
-context._jsc.hadoopConfiguration().set("mine.hadoop", "1")
 jvm.org.apache.hadoop.fs.Path("file:/").getFileSystem(context._jsc.hadoopConfiguration())
 jvm.java.lang.System.setProperty("spark.mine", "1")
 jvm.java.lang.System.setProperty("mine", "1")
 jvm.java.lang.System.clearProperty("spark.master")
 jvm.java.lang.System.setProperty("user.timezone", "Asia/Tokyo")
-jvm.java.util.TimeZone.setDefault(jvm.java.util.TimeZone.getTimeZone("Asia/Tokyo"))
-jvm.java.util.Locale.setDefault(jvm.java.util.Locale("de", "DE"))
 users = jvm.org.apache.hadoop.security.UserGroupInformation
 users.setLoginUser(users.createRemoteUser("mine"))
 context.setLogLevel("ERROR")

@@ -1,7 +1,6 @@
 """Slices and odd names through the real handler: a script that knows nothing of Sparklet, real Spark, real S3A."""
 
 import base64
-import csv
 import io
 import json
 from collections.abc import Callable, Iterator
@@ -106,19 +105,6 @@ def seen(function: Function) -> list[list[Any]]:
     return [json.loads(line[4:]) for line in lines if line.startswith(b"ROW ")]
 
 
-def test_a_csv_in_slices_is_the_csv(function: Function) -> None:
-    text = io.StringIO()
-    rows = [[str(n), f'a "quoted", {n}', "ü" * (n % 9)] for n in range(3000)]
-    csv.writer(text, lineterminator="\r\n", quoting=csv.QUOTE_ALL).writerows([["n", "text", "more"], *rows])
-    body = text.getvalue().encode("utf-8-sig")
-    function.store.put(f"{DATA}/big.csv", body)
-
-    params = {"format": "csv", "options": {"header": "true", "escape": '"', "schema": ""}}
-    found = run(function, "csv", "big.csv", params, len(body) // 3 + 1)
-
-    assert sorted(found, key=lambda row: int(row[1])) == [["true", *row[:2], row[2] or None] for row in rows]
-
-
 ADDRESSES = b"""
 import json, os
 from pyspark.sql import SparkSession, functions as F
@@ -176,16 +162,6 @@ def test_a_slice_read_by_anything_but_spark_fails(function: Function) -> None:
     record = function.shard(ref)
     assert (record.state, record.error_class) == (ShardState.FAILED, "PlanError")
     assert f"did not read {DATA}/whole.csv by Spark" in record.error_message
-
-
-def test_json_lines_in_slices_are_the_json_lines(function: Function) -> None:
-    rows = [{"n": n, "text": f"line\nbreak {n}", "list": [n] * (n % 4)} for n in range(3000)]
-    body = b"\n".join(json.dumps(row).encode() for row in rows)
-    function.store.put(f"{DATA}/big.jsonl", body)
-
-    found = run(function, "jsonl", "big.jsonl", {"format": "json"}, len(body) // 3 + 1)
-
-    assert sorted(found, key=lambda row: row[2]) == [["true", row["list"], row["n"], row["text"]] for row in rows]
 
 
 def written_by_spark(function: Function, whole: Path) -> str:

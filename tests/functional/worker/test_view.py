@@ -213,25 +213,6 @@ print("TYPES " + json.dumps([frame.dtypes, frame.where("key is not null").count(
     assert told(function, "TYPES") == [[types, 2, [[1, key], [2, key]]] for key in ("1", "b")]
 
 
-def test_a_broken_archive_fails_by_its_name(function: Function) -> None:
-    function.store.put(f"{DATA}/packed/a.csv.xz", lzma.compress(b"id\n1\n"))
-    function.store.put(f"{DATA}/packed/b.csv.xz", lzma.compress(b"id\n1\n")[:-8])
-    script = b"""
-from sparklet.job import Job
-job = Job.from_args()
-assert job.event["origins"] == [job.inputs[0].partition("#")[0]], job.event
-for row in job.spark().read.csv(job.input_list(), header=True).selectExpr("input_file_name()").collect():
-    print("NAME " + __import__("json").dumps(row[0]))
-"""
-
-    records = run(function, "broken", script, f"{DATA}/packed/", args=(), max_objects=1)
-
-    assert told(function, "NAME") == [f"{DATA}/packed/a.csv.xz%23a.csv"]
-    [failed] = [record for record in records if record.state is ShardState.FAILED]
-    assert (len(records), failed.error_class, failed.attempts) == (2, "EventError", 1)
-    assert failed.error_message.startswith(f"{DATA}/packed/b.csv.xz: it cannot be unpacked: ")
-
-
 def test_a_bad_file_of_an_archive_is_split_off(function: Function) -> None:
     """Spark names it, as it names a bad object; its archive is read without it."""
     members = {"a.json": b'{"id": 1}\n', "b.json": b'{"id": \n', "c.json": b'{"id": 3}\n'}
@@ -376,24 +357,6 @@ def test_a_folder_read_by_anything_but_spark_fails(function: Function) -> None:
 
     assert (record.state, record.error_class) == (ShardState.FAILED, "PlanError")
     assert "did not read it by Spark" in record.error_message
-
-
-def test_two_inputs_of_one_bucket_are_folders_of_their_own(function: Function) -> None:
-    for name in ("one/a.txt", "two/b.txt", "two/c.txt"):
-        function.store.put(f"{DATA}/inputs/{name}", b"%s\n" % name.encode())
-    script = b"""
-import json
-from sparklet.job import Job
-job = Job.from_args()
-spark = job.spark()
-found = {folder: [row[0] for row in spark.read.text(folder).collect()] for folder in job.event["input_folders"]}
-print("FOLDERS " + json.dumps(sorted(sum(found.values(), []))))
-"""
-
-    records = run(function, "inputs", script, f"{DATA}/inputs/one/", f"{DATA}/inputs/two/", args=())
-
-    assert {record.state for record in records} == {ShardState.SUCCEEDED}, records[0].error_message
-    assert told(function, "FOLDERS") == [["one/a.txt", "two/b.txt", "two/c.txt"]]
 
 
 STREAM = b"""
