@@ -76,17 +76,6 @@ def test_shards_share_the_schema_that_a_first_task_infers(user: User) -> None:
     assert duckdb.sql(f"SELECT id, amount FROM '{files}' ORDER BY id").fetchall() == [(1, 2.5), (2, None), (3, 4.0)]
 
 
-def test_a_schema_comes_from_a_file_and_a_misfit_is_loud(user: User) -> None:
-    folder = inputs(user, "id;amount\n1;2.5\n", "amount;id\n7;2\n")
-    (user.home / "columns.sql").write_text("id BIGINT,\n  amount DOUBLE\n")
-
-    done = user.types(*run(user, READS, folder, "typed", "--schema", "columns.sql", "--max-attempts", "1"))
-    explained = user.types("explain", "typed", "--json").document
-
-    assert done.code == 2 and done.document["shards"]["succeeded"] == 1, done.err
-    assert explained[0]["example_object"].endswith("1.csv"), explained
-
-
 # --- one script for each row of a CSV, and what it answered ---
 
 
