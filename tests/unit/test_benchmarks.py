@@ -2,7 +2,6 @@
 
 import json
 import re
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -11,30 +10,16 @@ import pyarrow.parquet as parquet
 import pytest
 from deltalake import write_deltalake
 
-from benchmarks.chaos.plans import KINDS
 from benchmarks.comparison import ROUNDS, SPARKLET, Case, Run, as_text, document
 from benchmarks.facts import ROOT
-from benchmarks.map import overheads_ms
 from benchmarks.readme import with_speed
-from benchmarks.reliability import GROUPS, with_tables
-from benchmarks.report import CAMPAIGNS, ORDER, PAGE, README, committed, drawing, page
+from benchmarks.reliability import with_tables
+from benchmarks.report import CAMPAIGNS, ORDER, PAGE, README, committed, page
 from benchmarks.rivals import SparkSubmit, parameters
 from benchmarks.workload import NAMES, ROWS, WrongOutputError, check_groups, jobs, sales, visits
 from sparklet.worker.priming import SCRIPT
 
 # --- the document ---
-
-
-def test_a_ratio_is_the_rivals_median_over_ours() -> None:
-    found = Case("hello", ["plain"])
-    found.add(SPARKLET, Run(1, 1, 1), Run(2, 2, 1), Run(30, 3, 1))  # one run that the machine held up
-    found.add("plain", Run(9, 20, 1), Run(11, 20, 1))
-
-    told = found.document()
-
-    assert told["ratios"] == {"wall": 5.0, "cpu": 10.0}
-    assert told[SPARKLET]["wall_s"] == 2
-    assert len(told[SPARKLET]["runs"]) == 3
 
 
 def test_a_document_names_no_folder_of_the_machine(tmp_path: Path) -> None:
@@ -49,14 +34,6 @@ def test_a_document_names_no_folder_of_the_machine(tmp_path: Path) -> None:
 
     assert "java -Xmx1g SparkSubmit" in text
     assert not [folder for folder in (str(tmp_path), str(ROOT), str(Path.home())) if folder in text]
-
-
-def test_the_overhead_of_a_call_is_without_its_own_work() -> None:
-    found = Case("nap", ["lithops"])
-    found.add(SPARKLET, Run(5.1, 1, 0), Run(5.2, 1, 0), Run(90.0, 1, 0))  # one map that the machine held up
-    found.add("lithops", Run(6.0, 1, 0))
-
-    assert overheads_ms(found, 20, 0.5) == {SPARKLET: 10.0, "lithops": 50.0}
 
 
 def test_the_priming_script_has_no_column_of_the_jobs() -> None:
@@ -111,16 +88,6 @@ def test_a_lost_or_doubled_append_is_refused(tmp_path: Path, rows: int) -> None:
 # --- what is published ---
 
 
-def test_without_matplotlib_plots_stay(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setitem(sys.modules, "matplotlib", None)
-    monkeypatch.delitem(sys.modules, "benchmarks.plots", raising=False)
-    (tmp_path / "kept.svg").touch()
-
-    draw = drawing()
-
-    assert (draw({}, tmp_path / "kept.svg"), draw({}, tmp_path / "none.svg")) == (True, False)
-
-
 def test_the_page_is_generated_from_the_results() -> None:
     def drawn(found: Any, path: Path) -> bool:
         return path.exists()
@@ -132,10 +99,6 @@ def test_the_readmes_figures_are_those_of_the_results() -> None:
     text = README.read_text()
 
     assert with_speed(text, committed()) == text
-
-
-def test_every_kind_of_fault_has_its_sums() -> None:
-    assert set(KINDS) <= {name for group in GROUPS for name in group}
 
 
 @pytest.mark.parametrize("path", CAMPAIGNS, ids=lambda path: path.stem)

@@ -1,7 +1,5 @@
 """An image that Lambda would refuse is known before a deployment, and nobody is told to build one."""
 
-import re
-from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -11,9 +9,7 @@ from sparklet.app.doctor import examine_image
 from sparklet.aws.clients import AwsClients
 from sparklet.errors import SettingsError
 
-ROOT = Path(__file__).resolve().parents[3]
 URI = "123456789012.dkr.ecr.eu-west-1.amazonaws.com/team/sparklet"
-TOLD = ("docs/**/*.md", "*.md", "docker/*", "sam/*", "runtime/**/*.py", "spark_scripts/**/*", "examples/**/*")
 
 
 @pytest.mark.parametrize(
@@ -44,18 +40,3 @@ def test_a_list_of_images_is_told_from_an_image(monkeypatch: pytest.MonkeyPatch,
 def test_an_image_elsewhere_cannot_be_examined() -> None:
     with pytest.raises(SettingsError, match="no image in ECR"):
         examine_image("docker.io/library/python:3")
-
-
-def test_whoever_is_told_to_build_is_told_without_provenance() -> None:
-    lines = {
-        f"{path.relative_to(ROOT)}: {line.strip()}": line
-        for pattern in TOLD
-        for path in ROOT.glob(pattern)
-        if path.is_file() and path.suffix not in (".jar", ".zip")
-        for line in path.read_text(encoding="utf-8", errors="ignore").splitlines()
-    }
-    building = {where for where, line in lines.items() if re.search(r"docker (buildx )?build (-|\.|\")", line)}
-    building -= {where for where in building if "FRAMEWORK=DELTA" in where or "${options[@]}" in where}  # theirs; given
-
-    assert len(building) >= 6
-    assert not {where for where in building if "--provenance=false" not in where}

@@ -1,10 +1,8 @@
 """Real notices of every kind are what the one schema says, and it would notice if they were not."""
 
 import json
-import re
 from dataclasses import replace
 from importlib.resources import files
-from pathlib import Path
 from typing import Any
 
 import jsonschema
@@ -19,7 +17,6 @@ from tests.unit.runs.test_follow_ups import WRONG, all_but, start
 from tests.world import World
 
 SCHEMA: dict[str, Any] = json.loads((files("sparklet.model") / "notice.schema.json").read_text())
-GUIDE = Path(__file__).resolve().parents[3] / "docs" / "guide" / "notifications.md"
 
 
 def valid(notice: Notice) -> dict[str, Any]:
@@ -118,22 +115,3 @@ def test_a_subject_is_one_that_sns_takes() -> None:
         subject = replace(Notice.of_execution(name, "m", "w", "E", "c"), state="SUCCEEDED_WITH_FAILURES").subject
         assert len(subject) <= 100 and subject.isascii() and subject.isprintable()
         assert subject.startswith("Sparklet: execution ") and subject.endswith(" ended as SUCCEEDED_WITH_FAILURES")
-
-
-def examples() -> list[Any]:
-    blocks = re.findall(r"```json\n(.*?)\n```", GUIDE.read_text(), re.DOTALL)
-    return [json.loads(block) for block in blocks]
-
-
-def test_the_guides_examples_and_patterns_match_notices() -> None:
-    notices = [each for each in examples() if "version" in each]
-    (by_attributes, pattern) = (each for each in examples() if "version" not in each)
-
-    assert {each["kind"] for each in notices} == {"run", "execution"}
-    for each in notices:
-        jsonschema.validate(each, SCHEMA, cls=jsonschema.Draft202012Validator)
-        assert each[each["kind"]].keys() == SCHEMA["$defs"][each["kind"]]["properties"].keys()
-    states = {state for way in SCHEMA["oneOf"] for state in way["properties"]["state"].get("enum", ["FAILED"])}
-    assert {*by_attributes["state"], *pattern["detail"]["state"]} <= states
-    assert pattern["detail"]["run"].keys() <= SCHEMA["$defs"]["run"]["properties"].keys()
-    assert pattern["detail-type"] == ["Sparklet Run Ended"]

@@ -3,7 +3,6 @@
 import json
 import re
 from fnmatch import fnmatchcase
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,8 +12,6 @@ from sparklet.engines.spark_platform import LOGS
 from sparklet.ledger.items import RUNS_PARTITION, part_key, run_key, shard_key, task_key, tombstone_key
 from sparklet.model import RunOptions
 from tests.unit.template.reading import ROLES, as_list, of_type, statements
-
-ROOT = Path(__file__).resolve().parents[3]
 
 # --- what lasts ---
 
@@ -183,18 +180,6 @@ def test_workers_change_shards_and_tasks_but_no_run(template: dict[str, Any], ro
     assert may(shard_key(run, 7)) and may(shard_key(run, 3_000_000)) and may(task_key("t1"))
     assert not any(may(key) for key in (run_key(run), part_key(run, 0), tombstone_key(run)))
     assert not may((RUNS_PARTITION, ""))
-
-
-def test_the_guide_names_each_endpoint_that_workers_need(template: dict[str, Any]) -> None:
-    guide = (ROOT / "docs" / "guide" / "deploy.md").read_text()
-    [row] = [line for line in guide.splitlines() if line.startswith("| VPC |")]
-    called = {action.partition(":")[0] for s in statements(template, "WorkerRole") for action in as_list(s["Action"])}
-    by_others = {"logs", "ec2", "kms"}  # Lambda, and the services that encrypt
-    gateways = {"s3", "dynamodb"}
-
-    assert {name for name in called - by_others - gateways if f"`{name}`" not in row.lower()} <= {"sqs"}
-    assert "endpoint for SQS" in row and "`s3tables`" in row and "`secretsmanager`" in row
-    assert gateways <= set(re.findall("s3|dynamodb", row.lower()))
 
 
 # --- alarms and outputs ---

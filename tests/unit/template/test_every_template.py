@@ -123,28 +123,3 @@ def test_buckets_and_queues_refuse_requests_without_tls(name: str) -> None:
             closed |= {place["Ref"] for place in policy.get("Queues", [policy.get("Bucket")])}
 
     assert places == closed
-
-
-PARTS = re.compile(  # of something that has tags
-    "AWS::(ApiGateway::(Deployment|Method|Model|RequestValidator|Resource|UsagePlanKey)|IAM::Policy"
-    "|Lambda::EventInvokeConfig|Logs::MetricFilter|S3::BucketPolicy|SQS::QueuePolicy|Serverless::.*)"
-)
-UNTAGGED = {"AWS::IAM::ManagedPolicy": "Managed policies", "AWS::Scheduler::Schedule": "schedules"}
-
-
-def test_what_takes_no_tags_is_said() -> None:
-    """CloudFormation gives a stack's tags to every resource whose type has them."""
-    from cfnlint.schema import PROVIDER_SCHEMA_MANAGER as SCHEMAS
-
-    kinds = {body["Type"] for template in TEMPLATES.values() for body in template["Resources"].values()}
-    without = {
-        kind
-        for kind in kinds
-        if not PARTS.fullmatch(kind)
-        and "Tags" not in SCHEMAS.get_resource_schema("us-east-1", kind).schema["properties"]
-    }
-    guide = (SAM.parent / "docs" / "guide" / "deploy.md").read_text()
-    [row] = [line for line in guide.splitlines() if line.startswith("| tags |")]
-
-    assert without == UNTAGGED.keys()
-    assert all(words in row for words in UNTAGGED.values())

@@ -156,21 +156,6 @@ def test_a_task_may_do_what_the_worker_may_with_data(template: dict[str, Any]) -
 # --- EMR Serverless, EMR, Glue ---
 
 
-def test_jobs_are_started_by_the_checker_of_what_is_named(template: dict[str, Any]) -> None:
-    policies = {name: template["Resources"][name] for name in ("EnginePolicy", "EmrServerlessRolePolicy")}
-    _, _, start, logs = policies["EnginePolicy"]["Properties"]["PolicyDocument"]["Statement"]
-
-    assert {policy["Condition"] for policy in policies.values()} == {"HasEngines", "HasEmrServerless"}
-    assert all(policy["Properties"]["Roles"] == [{"Ref": "CheckerRole"}] for policy in policies.values())
-    assert all(resource["Fn::If"][2] == {"Ref": "AWS::NoValue"} for resource in start["Resource"])
-    names = ("${EmrClusterId}", "${GlueJobName}", "${EmrServerlessApplicationId}")
-    assert all(any(name in str(resource) for name in names) for resource in start["Resource"])
-    assert "/aws-glue/jobs/" in str(logs["Resource"])
-    for role in ("WorkerRole", "PlannerRole", "StepRole", "DlqConsumerRole"):
-        actions = {action for each in statements(template, role) for action in as_list(each["Action"])}
-        assert not actions.intersection(start["Action"])
-
-
 def test_a_jobs_role_gets_what_the_worker_has_but_the_queue(template: dict[str, Any]) -> None:
     document = template["Resources"]["EngineWorkerPolicy"]["Properties"]["PolicyDocument"]
     of_worker = statements(template, "WorkerRole")

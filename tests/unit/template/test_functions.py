@@ -42,16 +42,6 @@ def test_the_worker_is_an_image_and_the_others_existing_zips(
         assert function in defined, command
 
 
-def test_the_guide_says_how_often_sam_pushes_the_image(template: dict[str, Any]) -> None:
-    """SAM makes a repository for each function that is an image, and each has all layers."""
-    images = [name for name, each in functions(template).items() if each.get("PackageType") == "Image"]
-    guide = (ROOT / "docs" / "guide" / "deploy.md").read_text()
-    costs = guide[guide.index("## What it costs") : guide.index("## Other wishes")]
-
-    assert len(images) == 2 and "two repositories" in costs
-    assert "--image-repository" in costs
-
-
 def test_sam_builds_the_image_that_the_dockerfile_describes(template: dict[str, Any]) -> None:
     metadata = template["Resources"]["WorkerFunction"]["Metadata"]
     dockerfile = ROOT / "sam" / metadata["DockerContext"] / metadata["Dockerfile"]
@@ -188,13 +178,6 @@ def test_lambda_repeats_no_call_of_a_function_and_reports_it() -> None:
         config = worker["EventInvokeConfig"]
         assert (config["MaximumRetryAttempts"], config["MaximumEventAgeInSeconds"]) == (0, WAITING_S)
         assert config["DestinationConfig"]["OnFailure"]["Destination"] == {"Fn::GetAtt": ["DeadLetters", "Arn"]}
-
-
-def test_snap_start_and_provisioned_exclude_each_other(template: dict[str, Any]) -> None:
-    conditions = template["Conditions"]
-
-    assert conditions["HasProvisioned"] == {"Fn::Equals": [{"Ref": "ColdStart"}, "provisioned"]}
-    assert conditions["HasSnapStart"] == {"Fn::Equals": [{"Ref": "ColdStart"}, "snapstart"]}
 
 
 @pytest.mark.parametrize(

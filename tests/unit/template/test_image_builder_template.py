@@ -199,15 +199,6 @@ def test_the_builder_may_push_to_its_own_repository_only(template: dict[str, Any
     assert pushes_to[2]["Fn::Sub"].endswith(":repository/${ExistingRepositoryName}")
 
 
-def test_the_builder_may_pull_a_base_image_of_this_account(template: dict[str, Any]) -> None:
-    (policy,) = template["Resources"]["BuildRole"]["Properties"]["Policies"]
-    [pulls] = [each["Fn::If"] for each in policy["PolicyDocument"]["Statement"] if "Fn::If" in each]
-
-    assert pulls[0] == "HasBaseImage"
-    assert set(pulls[1]["Action"]) >= {"ecr:BatchGetImage", "ecr:GetDownloadUrlForLayer"}
-    assert pulls[1]["Resource"]["Fn::Sub"].endswith(":${AWS::AccountId}:repository/*")
-
-
 def test_a_repository_that_is_there_can_be_used_again(template: dict[str, Any], project: Any) -> None:
     """An earlier stack leaves it, and its name is taken then."""
     variables = {each["Name"]: each["Value"] for each in project["Environment"]["EnvironmentVariables"]}
@@ -215,14 +206,6 @@ def test_a_repository_that_is_there_can_be_used_again(template: dict[str, Any], 
     assert template["Resources"]["Repository"]["Condition"] == "HasOwnRepository"
     assert variables["REPOSITORY_NAME"]["Fn::If"][2] == {"Ref": "ExistingRepositoryName"}
     assert variables["REPOSITORY"]["Fn::If"][2]["Fn::Sub"].endswith("/${ExistingRepositoryName}")
-
-
-def test_the_builder_may_decrypt_sources_under_a_key_of_yours(template: dict[str, Any]) -> None:
-    [*_, may_decrypt] = template["Resources"]["SourcePolicy"]["Properties"]["PolicyDocument"]["Statement"]
-    condition, statement, _ = may_decrypt["Fn::If"]
-
-    assert template["Conditions"][condition] == {"Fn::Not": [{"Fn::Equals": [{"Ref": "SourceKmsKeyArn"}, ""]}]}
-    assert (statement["Action"], statement["Resource"]) == ("kms:Decrypt", {"Ref": "SourceKmsKeyArn"})
 
 
 def test_a_build_starts_only_when_the_stack_is_complete(template: dict[str, Any]) -> None:

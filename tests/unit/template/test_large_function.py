@@ -9,7 +9,7 @@ from sparklet.engines.lambda_large import LargeFunction
 from sparklet.model.options import LARGE as ENGINE
 from sparklet.model.options import LARGE_MB
 from sparklet.settings import engines
-from tests.unit.template.reading import LARGE, ROLES, functions, of_type, statements
+from tests.unit.template.reading import LARGE, functions, of_type
 from tests.unit.template.test_fargate import filled_in
 from tests.unit.template.test_functions import with_image
 
@@ -50,17 +50,6 @@ def test_lambda_repeats_no_call_of_its() -> None:
 
     assert (config["MaximumRetryAttempts"], config["MaximumEventAgeInSeconds"]) == (0, 900)
     assert config["Qualifier"] == "live"
-
-
-def test_only_the_checker_calls_it_and_nothing_else(template: dict[str, Any]) -> None:
-    calls = [
-        (role, each["Resource"])
-        for role in ROLES
-        for each in statements(template, role)
-        if "lambda:InvokeFunction" in each["Action"]
-    ]
-
-    assert calls == [("CheckerRole", ALIAS)]
 
 
 def test_the_engine_is_first_and_calls_the_published_version(template: dict[str, Any]) -> None:

@@ -118,12 +118,3 @@ def test_every_metric_is_written_by_its_declared_functions() -> None:
 
     for name, metric in constants().items():
         assert written[name] == {folder for emitter in metric.emitters for folder in WHERE[emitter]}, name
-
-
-def test_the_guide_explains_every_metric_and_alarm(template: dict[str, Any]) -> None:
-    guide = (ROOT / "docs/guide/operating.md").read_text()
-
-    for metric in METRICS.values():
-        assert re.search(rf"^\| `{metric.name}` \| {metric.unit} \| [^|]{{15,}} \|$", guide, re.MULTILINE), metric.name
-    for alarm in of_type(template, "AWS::CloudWatch::Alarm"):
-        assert f"| `{alarm}` |" in guide

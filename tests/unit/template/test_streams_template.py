@@ -129,13 +129,3 @@ def test_each_topic_has_a_consumer_group_of_its_own(streams: dict[str, Any]) -> 
 
     assert kafka["AmazonManagedKafkaEventSourceConfig"] == {"ConsumerGroupId": {"Ref": "AWS::StackName"}}
     assert '["${Arn}/${AWS::StackName}", {"Arn": {"Fn::Join": [":group/"' in policy
-
-
-def test_a_worker_may_decrypt_the_clusters_secret(streams: dict[str, Any]) -> None:
-    """It lies under a key of the user's: MSK takes no other."""
-    given = streams["Resources"]["KafkaPolicy"]["Properties"]["PolicyDocument"]["Statement"]
-    with_secret = [each["Fn::If"][1] for each in given if each.get("Fn::If", [""])[0].startswith("HasKafkaSecret")]
-
-    assert {("kms:Decrypt", "KafkaSecretKeyArn"), ("secretsmanager:GetSecretValue", "KafkaSecretArn")} == {
-        (each["Action"], each["Resource"]["Ref"]) for each in with_secret if "Action" in each
-    }
