@@ -5,16 +5,16 @@ from collections.abc import Iterator
 import pytest
 
 from sparklet.errors import ObjectForbiddenError
-from sparklet.model import Counts, Failure, PartRecord, RunOptions, RunState, ShardResult, ShardState
+from sparklet.model import Counts, Failure, RunOptions, RunState, ShardResult
 from sparklet.planning.new_run import new_run
 from sparklet.planning.planner import plan
 from sparklet.ports import ObjectInfo
 from sparklet.runs.checker import PLANNER_SILENT_S
 from sparklet.runs.redelivery import MESSAGE
-from tests.world import LEASE_S, World
+from tests.unit.runs.test_cancel import half_planned
+from tests.world import World
 
 BROKEN = Failure("ValueError", "bad line 7", retryable=False)
-PASSING = Failure("OSError", "503 Slow Down", retryable=True)
 
 
 def fails(*numbers: int) -> object:
@@ -37,30 +37,6 @@ def test_a_running_run_is_left_alone(world: World) -> None:
     assert (report.expired, report.requeued, report.abandoned, report.planned) == (0, 0, 0, False)
     assert report.counts == Counts(pending=2, running=1)
     assert report.run.state is RunState.RUNNING and report.summary is None
-
-
-def test_a_killed_workers_shard_is_pending_with_a_new_message(world: World) -> None:
-    world.run(1)
-    claim_one(world)
-    world.clock.advance(LEASE_S + 1)
-
-    assert world.check().expired == 1
-
-    (record,) = world.shards()
-    assert (record.state, record.attempts, record.error_class) == (ShardState.PENDING, 1, "LeaseExpired")
-    assert len(world.queue) == 2  # the old message is invisible for long yet
-    assert world.work() == 1
-
-
-def test_a_lease_that_expires_for_the_last_time_fails_the_shard(world: World) -> None:
-    world.run(1, max_attempts=1)
-    claim_one(world)
-    world.clock.advance(LEASE_S + 1)
-
-    report = world.check()
-
-    assert report.expired == 1 and len(world.queue) == 1
-    assert report.run.state is RunState.FAILED
 
 
 def test_a_stalled_runs_messages_are_resent_ever_less_often(world: World) -> None:
@@ -93,23 +69,6 @@ def test_a_run_with_work_or_recent_change_is_not_stalled(world: World) -> None:
 # --- planning ---
 
 
-def half_planned(world: World, **options: float) -> None:
-    """A planner that died after its first part."""
-    world.put(4)
-    new_run(world.at, world.request(options=RunOptions(max_objects=1, **options)))  # type: ignore[arg-type]
-    seal = world.ledger.runs.add_part
-
-    def die(run_id: str, part: PartRecord) -> None:
-        if part.index:
-            raise KeyboardInterrupt
-        seal(run_id, part)
-
-    world.ledger.runs.add_part = die  # type: ignore[method-assign]
-    with pytest.raises(KeyboardInterrupt):
-        plan(world.at, "run-1", part_shards=2)
-    world.ledger.runs.add_part = seal  # type: ignore[method-assign]
-
-
 def test_shards_still_to_be_dispatched_are_not_requeued(world: World) -> None:
     world.put(2)
     new_run(world.at, world.request(options=RunOptions(max_objects=1)))
@@ -130,7 +89,7 @@ def test_shards_still_to_be_dispatched_are_not_requeued(world: World) -> None:
 
 
 def test_an_unfinishable_plan_fails_the_run_at_its_time_limit(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    half_planned(world, time_limit_s=3600.0)
+    half_planned(world, RunOptions(max_objects=1, time_limit_s=3600.0))
     world.work()
 
     listing = world.store.list
@@ -167,15 +126,6 @@ def test_at_the_time_limit_pending_fails_and_running_may_end(world: World) -> No
     assert report.run.state is RunState.FAILED
     assert report.counts == Counts(succeeded=1, failed=2)
     assert world.shards()[1].error_class == "RunTimeLimit"
-
-
-def test_the_last_cause_is_kept_at_the_time_limit(world: World) -> None:
-    world.run(1, time_limit_s=1000.0)
-    owner = claim_one(world)
-    world.ledger.attempts.release("run-1", 0, owner, PASSING)
-    world.clock.advance(1001)
-    world.check()
-    assert "OSError: 503 Slow Down" in world.shards()[0].error_message
 
 
 # --- the end ---

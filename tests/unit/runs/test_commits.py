@@ -1,6 +1,5 @@
 """Commits to tables: what shards declare is fixed once, committed once, and decides how the run ends."""
 
-import json
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -11,7 +10,6 @@ import pytest
 from sparklet.app.clean import clean, folders_of, named_run
 from sparklet.errors import CheckpointConflictError, NothingNewError, PlanError
 from sparklet.model import Dispatch, RunOptions, RunState, ShardResult, ShardState
-from sparklet.planning.commit_files import commit_uri
 from sparklet.planning.new_run import new_run
 from sparklet.planning.planner import plan
 from sparklet.ports import ObjectInfo
@@ -47,19 +45,6 @@ def test_a_run_waits_for_its_commit_and_ends_well(tmp_path: Path) -> None:
     assert trial.world.json("manifest.json")["Commit"] == {"RunId": run.run_id, "Status": "SUCCEEDED"}
 
 
-def test_a_commit_file_names_the_run_then_the_winners(tmp_path: Path) -> None:
-    trial = Trial(tmp_path)
-    run = trial.enter(2)
-    trial.go_on()
-
-    header, *lines = map(json.loads, trial.world.store.get(commit_uri(trial.at, run, 0)).splitlines())
-
-    assert (header["identity"], header["run_id"], header["commit"]) == (run.identity, RUN, 0)
-    assert [line["shard"] for line in lines] == [0, 1]
-    assert {(line["shard"], line["attempt"]) for line in lines} == trial.winners()
-    assert lines[0]["writes"][0]["files"] == [["a.parquet", 4]]
-
-
 def test_a_run_without_a_table_lists_once_at_its_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     trial = Trial(tmp_path)
     trial.world.put(2)
@@ -79,19 +64,6 @@ def test_a_run_without_a_table_lists_once_at_its_end(tmp_path: Path, monkeypatch
     assert {run.run_id for run in trial.world.ledger.runs.list()} == {RUN}
     mine = [uri for uri in listed if "writes" in uri or "_commit" in uri]
     assert mine == [trial.world.at.run_uri(RUN, "writes/")]
-
-
-def test_a_failed_run_commits_nothing_until_its_redrive(tmp_path: Path) -> None:
-    trial = Trial(tmp_path, fails=failing(1))
-    trial.enter(3)
-    assert trial.go_on().state is RunState.FAILED
-    assert trial.table.commits == {}
-
-    trial.fails = failing()
-    redrive(trial.at, RUN)
-
-    assert trial.go_on().state is RunState.SUCCEEDED
-    assert list(trial.table.commits.values()) == [trial.winners()] and len(trial.winners()) == 3
 
 
 def test_tolerated_failures_are_committed_by_a_redrive(tmp_path: Path) -> None:
@@ -135,22 +107,6 @@ def test_a_redrive_after_a_failed_commit_makes_it(tmp_path: Path) -> None:
     assert redriven.shards == 0 and trial.go_on().state is RunState.SUCCEEDED
     assert trial.table.commits == {f"{run.identity}/commit-0": trial.winners()}
     assert trial.scripts == scripts and trial.commit_sets() == [trial.winners(), frozenset()]
-
-
-def test_a_cancelled_run_commits_once_it_is_redriven(tmp_path: Path) -> None:
-    trial = Trial(tmp_path)
-    trial.enter(2)
-    trial.look()
-    trial.work()
-    trial.look()  # the commit run is open now
-    cancel(trial.at, RUN)
-    assert trial.go_on().state is RunState.CANCELLED
-    assert trial.world.ledger.runs.get(f"{RUN}-commit-0").state is RunState.CANCELLED and trial.table.commits == {}
-
-    redrive(trial.at, RUN)
-
-    assert trial.go_on().state is RunState.SUCCEEDED
-    assert trial.table.rows == trial.winners() and len(trial.table.commits) == 1
 
 
 @pytest.mark.parametrize(("every", "commits"), [("2", 2), ("1", 2), ("1s", 2), ("1h", 1), ("5", 1), ("", 1)])
@@ -296,16 +252,6 @@ def test_a_map_runs_commit_comes_by_the_queue(tmp_path: Path) -> None:
 
     assert ended and trial.run_now.state is RunState.SUCCEEDED
     assert trial.table.rows == trial.winners() and len(trial.table.commits) == 1
-
-
-def test_a_waiting_run_is_still_running_for_a_machine(tmp_path: Path) -> None:
-    trial = Trial(tmp_path)
-    trial.enter(1)
-    trial.work()
-
-    answer = trial.world.step("check", trial.at)
-
-    assert (answer["state"], answer["ended"], answer["counts"]["succeeded"]) == ("RUNNING", False, 1)
 
 
 def test_shards_are_not_recounted_while_a_run_commits(tmp_path: Path) -> None:

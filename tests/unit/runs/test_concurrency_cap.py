@@ -8,7 +8,6 @@ import pytest
 
 from sparklet.model import ClaimStatus, Dispatch, Failure, RunState, ShardResult, ShardState
 from sparklet.runs.checker import check
-from sparklet.runs.redelivery import CAPPED
 from sparklet.runs.redrive import redrive
 from tests.world import LEASE_S, Fault, KilledError, World
 
@@ -53,19 +52,6 @@ def test_checks_send_for_as_many_shards_as_the_cap_has_room(world: World) -> Non
     world.check()
     world.work()
     assert world.check().run.state is RunState.SUCCEEDED
-
-
-def test_a_lost_message_is_sent_again(world: World) -> None:
-    world.run(3, max_concurrency=2)
-    world.check()
-    world.queue.entries.clear()
-
-    world.clock.advance(CAPPED.again_after_s / 2)
-    assert (world.check().requeued, len(world.queue)) == (0, 0)
-    world.clock.advance(CAPPED.again_after_s / 2)
-    assert (world.check().requeued, len(world.queue)) == (2, 2)
-    world.clock.advance(CAPPED.again_after_s)
-    assert world.check().requeued == 0
 
 
 def test_a_redrive_begins_anew_under_the_cap(world: World) -> None:

@@ -9,7 +9,6 @@ from sparklet.errors import LedgerError, QueueError
 from sparklet.model import Dispatch, Failure, RunState, ShardRecord, ShardRef, ShardResult, ShardState
 from sparklet.ports import Message
 from sparklet.runs.dead_letters import Disposition, consume
-from sparklet.runs.summary import summarize
 from tests.world import BUCKET, LEASE_S, World
 
 
@@ -41,12 +40,6 @@ def test_a_dead_letter_of_an_older_generation_is_dropped(world: World) -> None:
     world.ledger.attempts.redrive("run-1", 0, 1)
     assert consume(world.at, letter(record.ref)) is Disposition.DROPPED
     assert world.shards()[0].state is ShardState.PENDING
-
-
-def test_a_dead_letter_of_a_leased_shard_is_dropped(world: World) -> None:
-    _, record = claimed(world)
-    assert consume(world.at, letter(record.ref)) is Disposition.DROPPED
-    assert world.shards()[0].state is ShardState.RUNNING
 
 
 def test_an_unclaimed_shard_gets_three_messages_then_fails(world: World) -> None:
@@ -146,21 +139,6 @@ def test_a_map_runs_dead_letters_are_not_resent(world: World) -> None:
     assert consume(world.at, letter(record.ref)) is Disposition.DROPPED
     assert world.bodies() == []
     assert world.shards()[0].state is ShardState.PENDING
-
-
-def test_thousands_of_dead_letters_are_each_resent_once(world: World) -> None:
-    """Visibility over, nobody ran: every message of a run dies at once."""
-    world.run(2_000)
-    refs = [record.ref for record in world.shards()]
-    world.queue.entries.clear()
-
-    assert {consume(world.at, letter(ref)) for ref in refs} == {Disposition.SENT_AGAIN}
-
-    assert sorted(ref.shard for ref in world.bodies()) == list(range(2_000))
-    summary = summarize(world.at, world.ledger.runs.get("run-1"))
-    assert (summary.unrun, summary.attempts, summary.counts.pending) == (2_000, 0, 2_000)
-    assert world.work() == 2_000
-    assert world.check().run.state is RunState.SUCCEEDED
 
 
 @pytest.mark.parametrize(

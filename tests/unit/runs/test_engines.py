@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from sparklet.errors import PlanError, RemoteTaskError, SettingsError
-from sparklet.model import ClaimStatus, Dispatch, Failure, RunOptions, RunState, ShardRecord, ShardResult, ShardState
+from sparklet.model import ClaimStatus, Failure, RunOptions, RunState, ShardRecord, ShardResult, ShardState
 from sparklet.planning.new_run import new_run
 from sparklet.ports import Message
 from sparklet.ports.deployment import A_WHILE_S
@@ -16,7 +16,6 @@ from sparklet.runs.cancel import cancel
 from sparklet.runs.checker import check
 from sparklet.runs.dead_letters import Disposition, consume
 from sparklet.runs.engine_workers import CLAIMS_WITHIN_S
-from sparklet.runs.map_batches import write_batch
 from sparklet.runs.redelivery import CAPPED, ENGINE_FAILED, WORKER
 from sparklet.runs.redrive import redrive
 from tests.stand_ins.memory import MemoryEngine
@@ -70,25 +69,6 @@ def test_a_worker_is_started_once_and_ends_the_run(world: World, engine: MemoryE
     assert world.check().run.state is RunState.SUCCEEDED
     [entry] = world.json("SUCCEEDED_0.json")
     assert entry["Engine"] == record.engine == ENGINE
-
-
-def test_an_escalated_shard_gets_no_message(world: World, engine: MemoryEngine) -> None:
-    escalated(world)
-    engine.trouble = RemoteTaskError("no room", "throttled")
-
-    for _ in range(10):
-        world.clock.advance(CLAIMS_WITHIN_S)
-        assert world.check().requeued == 0
-
-    assert world.bodies() == []
-
-
-def test_no_map_batch_hands_it_out(engine: MemoryEngine) -> None:
-    world = World(Dispatch.MAP, engines={ENGINE: engine})
-    escalated(world)
-    world.clock.advance(3600)
-
-    assert write_batch(world.at, world.ledger.runs.get("run-1"), 1).count == 0
 
 
 def test_a_dead_letter_message_leaves_it_alone(world: World) -> None:
@@ -195,29 +175,6 @@ def test_cancelling_stops_workers(world: World, engine: MemoryEngine) -> None:
     world.ledger.attempts.release("run-1", 0, "there", TOO_MUCH, ENGINE)  # what SIGTERM does
     world.check()
     assert world.check().run.state is RunState.CANCELLED
-
-
-def test_a_worker_that_comes_after_cancelling_is_refused(world: World) -> None:
-    escalated(world)
-    world.check()
-    [record] = world.shards()
-    cancel(world.at, "run-1")
-
-    assert world.ledger.attempts.claim(record.ref, "late", LEASE_S, 3, engine=ENGINE).status is ClaimStatus.DONE
-
-
-def test_a_redrive_starts_the_engine_again(world: World, engine: MemoryEngine) -> None:
-    escalated(world)
-    world.check()
-    claimed(world)
-    world.ledger.attempts.fail("run-1", 0, "there", Failure("ValueError", "", retryable=False))
-    world.check()
-
-    redriven = redrive(world.at, "run-1")
-
-    assert (redriven.shards, redriven.messages, world.bodies()) == (1, 0, [])
-    assert world.check().started == 1
-    assert len(engine.commands) == 2
 
 
 def test_a_redrive_may_take_any_shard_there(world: World, engine: MemoryEngine) -> None:

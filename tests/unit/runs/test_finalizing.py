@@ -24,19 +24,6 @@ def entered(world: World, run_id: str) -> None:
     plan(world.at, new_run(world.at, world.request(run_id=run_id)).run_id)
 
 
-def test_a_run_that_has_ended_is_left_alone(world: World) -> None:
-    world.run(2)
-    handle_check(world.at)
-    world.work()
-    handle_check(world.at)  # ends it
-    assert unsettled(world) == {"run-1"}
-
-    handle_check(world.at)
-
-    assert unsettled(world) == set()
-    assert handle_check(world.at) == {"runs": {}}
-
-
 def test_a_run_with_an_unsent_notice_is_checked_for_a_day(world: World) -> None:
     ear = MemoryNotifier()
     ear.down = True

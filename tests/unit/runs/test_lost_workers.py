@@ -3,7 +3,7 @@
 import pytest
 
 from sparklet.ledger.rules import LEASE_S
-from sparklet.model import ClaimStatus, ShardState
+from sparklet.model import ClaimStatus
 from tests.world import World
 
 CHECKED_EVERY_S = 60  # on AWS: the template's schedule
@@ -34,17 +34,3 @@ def test_the_next_attempt_begins_within_90_s(killed_after_s: float, phase_s: int
     assert world.clock.now_s() - killed_s + START_S <= TARGET_S
     assert world.claim(again)[1].status is ClaimStatus.GRANTED
     assert claim.record.attempts + 1 == world.shards()[0].attempts
-
-
-def test_a_worker_that_renews_is_left_alone() -> None:
-    world = World()
-    world.run(1)
-    message = world.receive()
-    assert message is not None
-    attempt, _ = world.claim(message)
-    for _ in range(20):
-        world.ledger.attempts.renew("run-1", 0, attempt, LEASE_S)
-        world.clock.advance(LEASE_S / 2)
-        assert world.check().expired == 0
-
-    assert world.shards()[0].state is ShardState.RUNNING

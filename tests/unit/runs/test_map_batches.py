@@ -3,7 +3,6 @@
 import itertools
 import tracemalloc
 from dataclasses import replace
-from typing import Any
 
 import pytest
 
@@ -24,7 +23,7 @@ from sparklet.runs.map_batches import write_batch
 from sparklet.runs.redelivery import MAP_BATCH
 from sparklet.runs.redrive import redrive
 from sparklet.runs.state_machine_steps import BATCHES_PER_AGE
-from tests.world import LEASE_S, World
+from tests.world import World
 
 BROKEN = Failure("ValueError", "bad line 7", retryable=False)
 PASSING = Failure("OSError", "503 Slow Down", retryable=True)
@@ -62,21 +61,6 @@ def test_few_shards_are_inlined_in_the_first_map_batches_only(world: World, shar
     assert len(world.handed_out(answer)) == shards
 
 
-def test_a_killed_workers_shard_is_in_a_later_map_batch(world: World) -> None:
-    world.run(2)
-    killed, done = world.handed_out(world.step("batch", batch=0))
-    world.claim_ref(killed)
-    world.children([done])
-
-    assert world.step("batch", batch=1)["how"] == "none"  # it is RUNNING for all that anybody knows
-    world.clock.advance(LEASE_S + 1)
-    refs = world.handed_out(world.step("batch", batch=2))
-
-    assert refs == [killed]
-    assert world.children(refs) == 1
-    assert world.step("check")["state"] == "SUCCEEDED" and len(world.queue) == 0
-
-
 def test_a_shard_that_was_released_is_in_the_next_batch_at_once(world: World) -> None:
     world.run(1)
     refs = world.handed_out(world.step("batch", batch=0))
@@ -84,25 +68,6 @@ def test_a_shard_that_was_released_is_in_the_next_batch_at_once(world: World) ->
     world.children(refs, lambda _: PASSING)
     assert world.handed_out(world.step("batch", batch=1)) == refs
     assert world.shards()[0].requeues == 0
-
-
-def test_unclaimed_shards_are_handed_out_less_and_less_and_fail(world: World) -> None:
-    world.run(2)
-    handed_out_s, batch = [], itertools.count()
-    answer: Any = {"ended": False}
-    while not answer["ended"]:
-        answer = world.step("batch", batch=next(batch))
-        if answer["count"]:
-            handed_out_s.append(world.clock.now_s())
-        world.clock.advance(20)
-
-    gaps = [later - earlier for earlier, later in itertools.pairwise([*handed_out_s, world.clock.now_s() - 20])]
-    assert len(handed_out_s) == 1 + MAP_BATCH.most
-    assert all(
-        MAP_BATCH.again_after_s * 2**n <= gap <= MAP_BATCH.again_after_s * 2**n + 40 for n, gap in enumerate(gaps)
-    )
-    assert {record.error_class for record in world.shards()} == {"NeverStarted"}
-    assert answer["state"] == "FAILED"
 
 
 def test_throttled_shards_are_handed_out_until_done(world: World) -> None:

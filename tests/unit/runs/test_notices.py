@@ -6,14 +6,13 @@ from typing import Any
 
 import pytest
 
-from sparklet.model import Failure, RunState
+from sparklet.model import RunState
 from sparklet.ports.deployment import Deployment
 from sparklet.runs import handlers
 from sparklet.runs.checker import check, log_unnotified
 from sparklet.runs.notices import NOTIFY_WITHIN_S, due
-from sparklet.runs.redrive import redrive
 from tests.stand_ins.memory import MemoryNotifier
-from tests.unit.runs.test_follow_ups import BROKEN, WRONG, all_but, start
+from tests.unit.runs.test_follow_ups import WRONG, all_but, start
 from tests.world import World
 
 
@@ -117,17 +116,6 @@ def test_an_unsent_notice_is_retried_ever_less_often(world: World, at: Deploymen
     assert world.clock.now_s() - (world.ledger.runs.get("run-1").ended_s or 0) < 600 * 60
 
 
-def test_every_generation_is_announced(world: World, at: Deployment, ear: MemoryNotifier) -> None:
-    world.run(1)
-    world.work(lambda _: BROKEN)
-    check(at, "run-1")
-    redrive(at, "run-1")
-    world.work()
-    check(at, "run-1")
-
-    assert [(n.state, n.document["generation"]) for n in ear.notices] == [("FAILED", 0), ("SUCCEEDED", 1)]
-
-
 def test_a_failed_check_is_announced_with_its_run(world: World, at: Deployment, ear: MemoryNotifier) -> None:
     start(world)
     world.work()
@@ -161,11 +149,3 @@ def test_only_unsent_notices_are_logged(capsys: pytest.CaptureFixture[str], worl
     world.run(1)
     log_unnotified(world.check())
     assert capsys.readouterr().out == ""
-
-
-def test_a_failure_keeps_its_words(world: World, at: Deployment, ear: MemoryNotifier) -> None:
-    world.run(1)
-    world.work(lambda _: Failure("E", "é\n" + "x" * 100, retryable=False))
-    check(at, "run-1")
-
-    assert json.loads(ear.notices[0].to_json())["run"]["causes"][0]["message"] == "é\n" + "x" * 100

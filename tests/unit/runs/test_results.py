@@ -134,16 +134,3 @@ def test_too_many_answers_do_not_hold_up_the_end(monkeypatch: pytest.MonkeyPatch
 
     assert world.json("manifest.json")["Results"] == {"Folder": "runs/run-1/answers/"}
     assert not world.keys("s3://sparklet/runs/run-1/results") and now(world) == expected(0, 1, 2)
-
-
-def test_results_are_the_same_each_time_they_are_written() -> None:
-    world = World()
-    world.run(2)
-    work(world)
-    world.check()
-    before = world.store.get("s3://sparklet/runs/run-1/results.jsonl")
-    world.store.delete("s3://sparklet/runs/run-1/manifest.json")
-
-    world.check()
-
-    assert world.store.get("s3://sparklet/runs/run-1/results.jsonl") == before

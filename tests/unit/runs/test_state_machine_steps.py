@@ -14,13 +14,12 @@ from sparklet.errors import (
     PlanError,
     RunNotFoundError,
 )
-from sparklet.model import MAX_INLINE, Counts, Dispatch, Failure, Notice, RunOptions, ShardResult, ShardState
+from sparklet.model import MAX_INLINE, Counts, Dispatch, Failure, Notice, RunOptions, ShardResult
 from sparklet.planning.new_run import new_run
 from sparklet.planning.planner import plan
 from sparklet.ports.deployment import Deployment
 from sparklet.runs import handlers
 from sparklet.runs.redelivery import TOLERANCE_EXCEEDED
-from sparklet.runs.state_machine_steps import STEPS
 from sparklet.shown import HIDDEN
 from tests.world import World
 
@@ -294,12 +293,3 @@ def test_a_store_that_does_not_answer_is_worth_a_retry(world: World, monkeypatch
     with pytest.raises(ObjectStoreError):
         world.step("batch", batch=0)
     assert world.ledger.shards.count("run-1") == Counts(pending=1)
-
-
-def test_every_step_is_one_that_the_handler_knows(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    world.run(1)
-    monkeypatch.setattr(handlers, "deployment", lambda: world.at)
-    for step in ("check", "batch", "give_up"):
-        assert handlers.step_handler({"step": step, "run_id": "run-1"}, None)["run_id"] == "run-1"
-    assert {"check", "batch", "record", "give_up"} <= STEPS.keys()
-    assert world.shards()[0].state is ShardState.PENDING
