@@ -20,10 +20,10 @@ from sparklet.engines.one_shard import (
     parse,
     run_one,
 )
-from sparklet.errors import DeadlineExceededError, EventError, GatewayLostError, LedgerError
+from sparklet.errors import DeadlineExceededError, EventError, LedgerError
 from sparklet.model import Failure, ShardState
 from sparklet.spark.runner import Output, ScriptCall, ScriptResult
-from tests.unit.worker.conftest import Bench, exits, raises
+from tests.unit.worker.conftest import Bench, exits
 
 COMMAND = ShardCommand("run-1", 0, generation=None, timeout_s=7200, redrive=False)
 REDRIVE = ShardCommand("run-1", 0, generation=None, timeout_s=7200, redrive=True)
@@ -72,22 +72,6 @@ def test_a_script_at_fault_fails_the_shard(bench: Bench) -> None:
     assert state(bench) is ShardState.FAILED
     assert run(bench) == FAILED
     assert len(bench.runner.calls) == 1
-
-
-def test_a_retryable_failure_releases_the_shard(bench: Bench) -> None:
-    bench.plan()
-    bench.runner.behaviour = raises(GatewayLostError("the JVM exited with -9"))
-
-    assert run(bench) == LATER
-    assert state(bench) is ShardState.PENDING
-
-
-def test_a_shard_that_another_attempt_holds_is_left_to_it(bench: Bench) -> None:
-    (ref,) = bench.plan()
-    bench.ledger.attempts.claim(ref, "other", 600, 3)
-
-    assert run(bench) == LATER
-    assert bench.runner.calls == []
 
 
 def test_a_message_of_an_older_generation_runs_nothing(bench: Bench) -> None:

@@ -9,14 +9,11 @@ from sparklet.ledger.rules import LEASE_GRACE_S, LEASE_S
 from sparklet.model import ShardState
 from sparklet.spark.runner import Output, ScriptCall, ScriptResult
 from tests.unit.worker.conftest import BUCKET, Behaviour, Bench, reports
+from tests.world import KilledError
 
 STAGED = f"s3://{BUCKET}/staged/run-1/"
 WRITES = f"s3://{BUCKET}/runs/run-1/writes/"
 DECLARED = [{"table": "delta:s3://t", "files": [["a.parquet", 3]]}]
-
-
-class KilledError(BaseException):
-    """The worker is gone: nothing may catch this."""
 
 
 def declares(bench: Bench, *names: str, code: int = 0) -> Behaviour:

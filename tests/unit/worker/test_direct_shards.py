@@ -11,14 +11,12 @@ from sparklet.errors import (
     LeaseLostError,
     LedgerError,
     RunNotFoundError,
-    ScriptFailedError,
     SettingsError,
     ShardFailedError,
     ShardNotDoneError,
 )
 from sparklet.events import answer
 from sparklet.model import ShardRef, ShardState
-from sparklet.spark.runner import Output, ScriptCall, ScriptResult
 from tests.unit.worker.conftest import Bench, exits
 
 
@@ -80,19 +78,6 @@ def test_a_shard_that_another_attempt_holds_is_a_lost_lease(bench: Bench) -> Non
         ask(bench, ref)
 
 
-def test_a_lease_lost_during_the_script_is_a_lost_lease(bench: Bench) -> None:
-    (ref,) = bench.plan()
-
-    def overtaken(call: ScriptCall, output: Output) -> ScriptResult:
-        bench.clock.advance(2000)
-        bench.ledger.attempts.claim(ref, "another", lease_s=60, max_attempts=3)
-        return ScriptResult(0)
-
-    bench.runner.behaviour = overtaken
-    with pytest.raises(LeaseLostError):
-        ask(bench, ref)
-
-
 def test_a_reference_of_an_older_generation_is_no_failure(bench: Bench) -> None:
     (ref,) = bench.plan(max_attempts=1)
     bench.runner.behaviour = exits(1, cause="because")
@@ -139,11 +124,3 @@ def test_a_worker_that_cannot_do_shards_names_the_reason(
     spoil(bench)
     with pytest.raises(error):
         ask(bench, ref)
-
-
-def test_a_plain_direct_event_raises_the_scripts_own_error(bench: Bench) -> None:
-    bench.store.put("s3://bucket/scripts/job.py", b"print(1)\n")
-    bench.runner.behaviour = exits(3, cause="because")
-    event = {"sparklet": {"script": "s3://bucket/scripts/job.py"}}
-    with pytest.raises(ScriptFailedError):
-        answer(event, bench.invoke(event))

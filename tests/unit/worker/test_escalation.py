@@ -89,18 +89,6 @@ def test_a_maps_child_has_no_more_to_do_with_it(bench: Bench) -> None:
     assert len(bench.runner.calls) == 1
 
 
-def test_a_second_message_is_acknowledged(bench: Bench) -> None:
-    (ref,) = bench.plan(**LARGER)
-    bench.runner.behaviour = raises(OutOfMemoryError("heap space"))
-    bench.deliver()
-    bench.queue.send([ref.to_body()])
-
-    assert bench.deliver().acknowledged
-
-    assert len(bench.runner.calls) == 1
-    assert len(bench.queue) == 0
-
-
 def test_what_is_too_much_there_stays_there_and_fails_at_last(bench: Bench) -> None:
     bench.plan(**LARGER, max_attempts=2)
     bench.runner.behaviour = raises(OutOfMemoryError("heap space"))

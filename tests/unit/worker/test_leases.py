@@ -139,17 +139,3 @@ def test_a_thawed_attempt_without_its_lease_does_not_count(bench: Bench) -> None
 
     assert list(bench.store.list("s3://out/")) == []
     bench.ledger.attempts.succeed("run-1", 0, "another", ShardResult(rows=1))
-
-
-def test_a_frozen_machine_loses_nothing_within_half_a_lease(bench: Bench) -> None:
-    (ref,) = bench.plan()
-
-    def work(call: ScriptCall, output: Output) -> ScriptResult:
-        bench.clock.advance(LEASE_S / 2)
-        assert bench.ledger.attempts.claim(ref, "another", LEASE_S, 3).status is ClaimStatus.HELD
-        assert list(bench.ledger.shards.expired("run-1", ShardState.RUNNING, bench.clock.now_s())) == []
-        return ScriptResult(0)
-
-    bench.runner.behaviour = work
-
-    assert bench.deliver().error is None

@@ -14,12 +14,9 @@ from sparklet.spark.runner import Output, ScriptCall, ScriptResult
 from sparklet.spark.spark_options import SCHEMAS, UNCOMMITTED
 from tests.stand_ins.memory import MemoryObjectStore
 from tests.unit.worker.conftest import Bench
+from tests.world import KilledError
 
 PUBLISHED = "s3://out/x/"
-
-
-class KilledError(BaseException):
-    """The worker is gone: nothing may catch this."""
 
 
 def writes(bench: Bench, *names: str, body: bytes = b"rows") -> Callable[[ScriptCall, Output], ScriptResult]:
@@ -51,22 +48,15 @@ def claim_after_the_lease(bench: Bench, ref: ShardRef) -> Claim:
 
 def test_an_attempts_output_is_published_and_unstaged(bench: Bench) -> None:
     bench.plan()
-    bench.runner.behaviour = writes(bench, "year=2026/part-0.parquet", "_SUCCESS", "_temporary/0/part-1.parquet", "a/")
+    markers = "year=2026_$folder$", "year=2026/"  # of EMRFS, and of S3A
+    bench.runner.behaviour = writes(
+        bench, "year=2026/part-0.parquet", "_SUCCESS", "_temporary/0/part-1.parquet", *markers
+    )
 
     assert bench.deliver().error is None
 
     assert published(bench) == {"year=2026/part-0.parquet": b"rows"}
-    assert [uri for uri in staged(bench) if "_temporary" not in uri and not uri.endswith("/")] == []
-
-
-def test_markers_of_folders_are_not_published(bench: Bench) -> None:
-    """EMRFS has files beside folders as markers, S3A objects whose names end in a slash."""
-    bench.plan()
-    bench.runner.behaviour = writes(bench, "year=2026/part-0.parquet", "year=2026_$folder$", "year=2026/")
-
-    assert bench.deliver().error is None
-
-    assert published(bench) == {"year=2026/part-0.parquet": b"rows"}
+    assert [uri for uri in staged(bench) if "_temporary" not in uri and not uri.endswith(("/", "$"))] == []
 
 
 def test_reported_outputs_are_where_readers_find_them(bench: Bench) -> None:

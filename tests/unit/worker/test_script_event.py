@@ -58,13 +58,6 @@ def test_a_shards_event_is_what_the_schema_says(uris: tuple[str, ...]) -> None:
     assert "table" not in event
 
 
-def test_the_identity_tells_runs_of_two_ledgers_apart() -> None:
-    other = replace(RUN, created_s=RUN.created_s + 0.001)
-
-    assert other.identity != RUN.identity
-    assert RUN.shard_output(7) == f"s3://out/x/shard={RUN.identity}_000007"
-
-
 def test_the_runs_table_is_in_the_event() -> None:
     event = shard_event(replace(RUN, table="iceberg:db.flights"), RECORD, Shard(7, ()), OUTPUT)
 

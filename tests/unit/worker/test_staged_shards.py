@@ -219,14 +219,3 @@ def test_a_worker_without_the_other_access_reports_it(bench: Bench) -> None:
     plan(bench, [[InputObject("s3://in/a.csv", 3, "e")]], FOREIGN)
     bench.deliver()
     assert failed(bench)[0] == "SettingsError"
-
-
-def test_a_shard_with_too_large_inputs_returns_and_then_ends(bench: Bench) -> None:
-    huge = 1 << 60
-    plan(bench, [[InputObject("s3://in/_big.csv", huge, bench.store.put("s3://in/_big.csv", b""))]])
-    for _ in range(3):
-        bench.deliver()
-        bench.clock.advance(400)
-    cause, message = failed(bench)
-    assert cause == "ScratchFullError"
-    assert "1099511627776 MiB" in message

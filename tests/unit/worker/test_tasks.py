@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from sparklet.errors import GatewayLostError, LedgerError, SettingsError
+from sparklet.errors import LedgerError, SettingsError
 from sparklet.events import Outcome
 from sparklet.events.sqs import OWN_ID, TASK_ATTRIBUTE
 from sparklet.model import ShardResult, ShardState, TaskRecord
@@ -15,7 +15,7 @@ from sparklet.spark.runner import Output, ScriptCall, ScriptResult
 from sparklet.worker.task_requests import MAX_ATTEMPTS, RequestClaims
 from tests.stand_ins.memory import MemoryNotifier, MemoryTaskQueue, MemoryTaskStore
 from tests.stand_ins.read_queues import Received
-from tests.unit.worker.conftest import BUCKET, Behaviour, Bench, refusal
+from tests.unit.worker.conftest import BUCKET, Behaviour, Bench
 
 QUEUE_ARN = "arn:aws:sqs:eu-west-1:123456789012:tasks"
 LEASE_OVER_S = 600 + 6
@@ -227,26 +227,6 @@ def test_an_invalid_output_address_costs_no_success(api: Api) -> None:
     assert api.state("t-1").result == ShardResult(outputs=("s3://b/?", "s3://b/k"))
 
 
-@pytest.mark.parametrize("refused", ["only the result", "everything"])
-def test_a_lasting_refusal_is_raised_at_once(api: Api, refused: str) -> None:
-    real, began_s = api.tasks.replace_task, api.bench.clock.now_s()
-
-    def refuse(record: TaskRecord, was: TaskRecord | None) -> bool:
-        if record.state is ShardState.SUCCEEDED or (was and refused == "everything"):
-            raise refusal("a write failed: ValidationException")
-        return real(record, was)
-
-    api.tasks.replace_task = refuse  # type: ignore[method-assign]
-    outcome = api.deliver(api.post({}, "t-1"))
-
-    assert api.bench.clock.now_s() == began_s
-    assert isinstance(outcome.error, LedgerError)
-    failure = api.state("t-1").failure
-    told = failure and (failure.error_class, failure.message)
-    expected = ("LedgerError", "a write failed: ValidationException") if refused == "only the result" else None
-    assert (outcome.acknowledged, told) == (bool(expected), expected)
-
-
 def test_an_unsent_notice_is_logged_and_fails_nothing(api: Api) -> None:
     api.notifier.down = True
 
@@ -268,22 +248,6 @@ def test_a_ledger_that_is_down_returns_the_message_unrun(api: Api) -> None:
     assert len(api.queue.receive()) == 1
 
 
-def test_a_result_survives_a_short_outage_of_the_ledger(api: Api) -> None:
-    replace = api.tasks.replace_task
-    refused: list[TaskRecord] = []
-
-    def at_first_down(record: TaskRecord, was: TaskRecord | None) -> bool:
-        if record.state is ShardState.SUCCEEDED and len(refused) < 3:
-            refused.append(record)
-            raise LedgerError("no answer")
-        return replace(record, was)
-
-    api.tasks.replace_task = at_first_down  # type: ignore[method-assign]
-
-    assert api.deliver(api.post({}, "t")).acknowledged
-    assert api.state("t").state is ShardState.SUCCEEDED
-
-
 def test_an_answer_too_large_for_an_item_is_left_out(api: Api) -> None:
     api.bench.runner.behaviour = reporting(answer="x" * 17_000, outputs=["s3://o/" + "y" * 2000, "s3://o/z"])
 
@@ -303,16 +267,6 @@ def test_without_a_ledger_the_message_comes_back(api: Api) -> None:
 
     assert not outcome.acknowledged
     assert isinstance(outcome.error, SettingsError)
-
-
-def test_a_lost_jvm_is_worth_another_attempt(api: Api) -> None:
-    def lost(call: ScriptCall, output: Output) -> ScriptResult:
-        raise GatewayLostError("the JVM went away")
-
-    api.bench.runner.behaviour = lost
-
-    assert not api.deliver(api.post({}, "t")).acknowledged
-    assert api.state("t").state is ShardState.PENDING
 
 
 def test_a_message_without_the_attribute_is_a_plain_one(api: Api) -> None:

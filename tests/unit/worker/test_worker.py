@@ -182,17 +182,6 @@ def test_too_little_scratch_space_is_reported_before_work(bench: Bench) -> None:
     assert bench.runner.calls == []
 
 
-def test_a_task_leaves_no_folder_behind(bench: Bench) -> None:
-    def litter(call: ScriptCall, output: Output) -> ScriptResult:
-        (call.work_dir / "litter").write_text("x")
-        return ScriptResult(1)
-
-    bench.runner.behaviour = litter
-    one(bench, {})
-
-    assert list(bench.worker.executor.settings.scratch.glob("task-*")) == []
-
-
 @pytest.mark.parametrize(
     "content", ["no json", "[1]", '{"rows": "many"}', '{"outputs": 3}', '{"state": 7}', "[" * 10_000]
 )
