@@ -10,7 +10,6 @@ from hypothesis import strategies as st
 from sparklet.errors import EventError, SettingsError
 from sparklet.model import (
     SHARDS_PER_BUCKET,
-    Counts,
     InputObject,
     Run,
     RunOptions,
@@ -38,11 +37,6 @@ def test_a_shard_is_one_line_and_comes_back(shard: Shard) -> None:
     assert line.endswith(b"\n")
     assert line.count(b"\n") == 1
     assert Shard.from_line(line) == shard
-
-
-def test_a_shards_size_is_that_of_its_objects() -> None:
-    assert Shard(0, (InputObject("a", 3), InputObject("b", 4))).size_bytes == 7
-    assert Shard(0, ()).size_bytes == 0
 
 
 @pytest.mark.parametrize(
@@ -158,12 +152,6 @@ def test_an_incremental_run_appends_and_cannot_overwrite() -> None:
     assert RunOptions(incremental=True).existing == "append"
     with pytest.raises(SettingsError, match="never be planned again"):
         RunOptions(incremental=True, existing="overwrite")
-
-
-def test_counts_add_up() -> None:
-    counts = Counts(pending=1, running=2, succeeded=3, failed=4)
-
-    assert (counts.total, counts.open) == (10, 3)
 
 
 def test_which_states_have_ended() -> None:

@@ -130,9 +130,6 @@ def test_a_shards_files_take_time_and_requests() -> None:
     assert found.costs["s3"] == pytest.approx(puts * 0.000005 + gets * 0.0000004)
 
 
-# --- the rule for auto ---
-
-
 # --- what is assumed of the state machines is so ---
 
 

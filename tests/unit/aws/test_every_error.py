@@ -25,7 +25,6 @@ from sparklet.aws.orchestrator import StepFunctionsOrchestrator
 from sparklet.aws.stacks import stack_outputs, unreserved_concurrency
 from sparklet.aws.task_queue import SqsTaskQueue
 from sparklet.aws.worker_logs import CloudWatchWorkerLogs
-from sparklet.cli import main
 from sparklet.engines.emr_serverless import EmrServerlessJobs
 from sparklet.engines.fargate import FargateTasks
 from sparklet.engines.glue import GlueJobRuns
@@ -204,25 +203,3 @@ def test_a_bug_of_ours_and_lack_of_memory_are_no_answers(clients: AwsClients) ->
     before(clients, "before-call", fail)
     with pytest.raises(MemoryError):
         S3ObjectStore(clients).get(URI)
-
-
-def test_a_proxys_empty_404_ends_a_command_in_a_line(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    def answer(request: Any, **_: Any) -> AWSResponse:
-        raw = HTTPResponse(BytesIO(b""), status=404, preload_content=False)
-        return proxied(request, 404, raw)
-
-    real = AwsClients._client
-
-    def client(self: AwsClients, service: str) -> Any:
-        found = real(self, service)
-        found.meta.events.register_first("before-send", answer)
-        return found
-
-    monkeypatch.setattr(AwsClients, "_client", client)
-    assert main(["status", "run", "--stack", "sparklet"]) == 1
-    shown = capsys.readouterr().err
-    assert "the stack sparklet cannot be described" in shown
-    assert "HTTPS_PROXY" in shown
-    assert len(shown.splitlines()) <= 6

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from sparklet.errors import RunNotFoundError
-from sparklet.model import APART, Access, ClaimStatus, Counts, Failure, RunState, ShardRecord, ShardResult
+from sparklet.model import APART, ClaimStatus, Counts, Failure, RunState, ShardRecord, ShardResult
 from sparklet.runs.redrive import redrive
 from tests.stand_ins.memory import MemoryEngine
 from tests.unit.cli.conftest import RUN, Terminal
@@ -171,13 +171,6 @@ def test_a_local_list_of_addresses_is_planned(terminal: Terminal, tmp_path: Path
 
     assert told.code == 0, told.err
     assert [item.uri for shard in terminal.world.planned() for item in shard.objects] == uris[1:3]
-
-
-def test_access_and_the_largest_shard_reach_the_run(terminal: Terminal) -> None:
-    terminal.world.put(1)
-    terminal.types("plan", SCRIPT, "-i", SOURCE, "-o", "s3://data/out/", "--run-id", RUN)
-    run = terminal.world.ledger.runs.get(RUN)
-    assert run.options.max_shard_bytes == 3008 * 2**20 // 3 and run.access == Access()
 
 
 def test_a_dry_run_lists_shards_slices_and_reasons_only(terminal: Terminal) -> None:

@@ -283,18 +283,3 @@ def test_cancel_ends_the_waiting_of_a_machine(terminal: Terminal, mode: str) -> 
     assert (stopped.state, stopped.cause) == (ExecutionState.ABORTED, f"the run {RUN} was cancelled")
     assert terminal.types("watch", RUN).code == 3
     assert "has ABORTED" not in terminal.types("watch", RUN).err
-
-
-def test_a_cancelled_map_run_is_resumed_by_its_machine(terminal: Terminal) -> None:
-    terminal.machines |= {"map": None}
-    terminal.world.dispatch = Dispatch.MAP
-    terminal.world.run(3)
-    terminal.orchestrator.start("map", f"{RUN}-g0", {"run_id": RUN})
-    terminal.types("cancel", RUN)
-    terminal.types("watch", RUN)
-    terminal.machines["map"] = terminal.hands_out
-
-    told = terminal.types("redrive", RUN)
-
-    assert told.code == 0, told.err
-    assert terminal.world.ledger.shards.count(RUN) == Counts(succeeded=3)

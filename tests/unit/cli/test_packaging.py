@@ -92,14 +92,6 @@ def test_what_lambda_would_refuse_is_refused(code: Path, tmp_path: Path, monkeyp
     assert main(["package", str(code), "-o", str(tmp_path / "out")]) == 0
 
 
-def test_a_folder_of_somebody_elses_is_not_replaced(code: Path, tmp_path: Path) -> None:
-    (tmp_path / "mine").mkdir()
-    (tmp_path / "mine" / "letter.txt").write_text("dear")
-
-    assert main(["package", str(code), "-o", str(tmp_path / "mine")]) == 1
-    assert (tmp_path / "mine" / "letter.txt").read_text() == "dear"
-
-
 def test_code_that_is_not_there_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["package", str(tmp_path / "none"), "-o", str(tmp_path / "out")]) == 1
     assert "none" in capsys.readouterr().err

@@ -25,9 +25,3 @@ def test_a_run_without_answers_says_how_a_script_gives_one(terminal: Terminal) -
 
     assert told.code == 0 and "job.answer(" in told.out
     assert raw.out == "" and "job.answer(" in raw.err
-
-
-def test_an_unknown_run_is_an_error(terminal: Terminal) -> None:
-    told = terminal.types("results", "nobody")
-
-    assert told.code == 1 and "nobody" in told.err

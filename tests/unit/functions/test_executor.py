@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from sparklet.errors import PayloadError, RemoteTaskError
-from sparklet.functions.executor import MAX_THROTTLED, LambdaExecutor
+from sparklet.functions.executor import LambdaExecutor
 from tests.stand_ins import called
 from tests.stand_ins.function_backend import HandTimer, MemoryBackend
 
@@ -29,20 +29,6 @@ def ends(executor: LambdaExecutor) -> dict[str, float]:
 
 
 # --- one answer, whatever comes ---
-
-
-def test_an_answer_to_an_earlier_try_is_ignored(
-    executor: LambdaExecutor, backend: MemoryBackend, timer: HandTimer
-) -> None:
-    future = executor.submit(called.double, 1)
-    first = backend.fail("timeout")
-    timer.go()
-
-    first.done(backend.performed(first))
-
-    assert not future.done() and len(backend.under_way) == 1
-    backend.answer()
-    assert future.result(0) == 2
 
 
 def test_an_answer_in_another_codec_is_not_read(backend: MemoryBackend, timer: HandTimer, tmp_path: Any) -> None:
@@ -105,29 +91,6 @@ def test_an_error_that_counts_as_false_is_raised(executor: LambdaExecutor, backe
 
 
 # --- tries ---
-
-
-def test_throttled_calls_begin_later(executor: LambdaExecutor, backend: MemoryBackend, timer: HandTimer) -> None:
-    future = executor.submit(called.double, 1)
-    for _ in range(MAX_THROTTLED):
-        backend.fail("throttled")
-        timer.go()
-    backend.answer()
-
-    assert future.result(0) == 2
-    assert ends(executor)["tries"] == MAX_THROTTLED + 1
-
-
-def test_a_start_that_is_throttled_begins_later(
-    executor: LambdaExecutor, backend: MemoryBackend, timer: HandTimer
-) -> None:
-    backend.refusals = [RemoteTaskError("no", "throttled") for _ in range(3)]
-    future = executor.submit(called.double, 1)
-    for _ in range(3):
-        timer.go()
-    backend.answer()
-
-    assert future.result(0) == 2
 
 
 def test_throttled_for_ever_ends(executor: LambdaExecutor, backend: MemoryBackend, timer: HandTimer) -> None:

@@ -44,15 +44,6 @@ def test_a_nearer_time_is_kept_while_a_later_one_is_awaited() -> None:
     assert not timer._thread.is_alive()
 
 
-def test_a_lost_answer_ends_by_the_clock() -> None:
-    backend = MemoryBackend(wait_s=0.05, sizes=(128,))
-    with LambdaExecutor(backend) as executor:
-        error = executor.submit(called.double, 1).exception(deadline_s())
-
-    assert isinstance(error, RemoteTaskError) and error.reason == "timeout"
-    assert len(backend.given_up) == 1
-
-
 def test_throttled_calls_are_answered_by_the_clock(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "BACK_OFF_S", 0.001)
     backend = MemoryBackend(at_once=True)

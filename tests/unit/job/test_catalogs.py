@@ -60,24 +60,6 @@ def test_properties_have_the_names_that_pyiceberg_gives_them(monkeypatch: pytest
     assert {key: value for key, value in ours.items() if key not in ("", "cache-enabled")} == theirs
 
 
-def test_s3_tables_are_a_rest_catalog_with_signed_requests() -> None:
-    address = {"URI": "https://s3tables.eu-west-1.amazonaws.com/iceberg", "WAREHOUSE": "arn:aws:s3tables:…:bucket/lake"}
-    signed = {"SIGV4_ENABLED": "true", "SIGNING_NAME": "s3tables", "SIGNING_REGION": "eu-west-1"}
-
-    options = catalog(rest(**address, **{f"REST__{name}": value for name, value in signed.items()}), None, AWS_BUNDLE)
-
-    assert options == {
-        "": "org.apache.iceberg.spark.SparkCatalog",
-        "type": "rest",
-        "uri": address["URI"],
-        "warehouse": address["WAREHOUSE"],
-        "rest.sigv4-enabled": "true",
-        "rest.signing-name": "s3tables",
-        "rest.signing-region": "eu-west-1",
-        "cache-enabled": "false",
-    }
-
-
 ARN = "arn:aws:s3tables:eu-west-1:111122223333:bucket/lake"
 
 
@@ -110,7 +92,7 @@ def test_a_warehouse_in_glue_is_setting_enough() -> None:
 
 def test_a_named_catalog_wins_over_one_in_the_warehouse() -> None:
     assert catalog(SQL, ARN) == catalog(SQL)
-    assert catalog(SQL, "glue:s3://b/w") == catalog(SQL)
+    assert catalog(SQL, "glue:s3://b/w") == catalog(SQL, "s3://other") == catalog(SQL)
 
 
 def test_glue_needs_its_type_and_a_warehouse() -> None:
@@ -146,10 +128,6 @@ def test_a_type_that_is_not_set_is_inferred(uri: str, kind: str | None) -> None:
 
     assert options.get("type") == kind
     assert ("catalog-impl" in options) == uri.startswith("sqlite")
-
-
-def test_the_named_catalog_wins_over_a_warehouse() -> None:
-    assert catalog(SQL, "s3://other")["warehouse"] == "s3://b/w"
 
 
 @pytest.mark.parametrize("env", [{}, {"PYICEBERG_CATALOG__ICEBERG__TYPE": "bigquery"}])

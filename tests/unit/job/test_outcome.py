@@ -68,11 +68,6 @@ def test_reports_of_several_threads_add_up(job: Job, file: Path) -> None:
     assert sorted(document["outputs"]) == ["part-0", "part-1", "part-2", "part-3"]
 
 
-def test_a_script_that_never_reports_leaves_no_file(job: Job, file: Path) -> None:
-    assert job.event == {}
-    assert not file.exists()
-
-
 def test_nothing_is_left_beside_the_file(job: Job, file: Path) -> None:
     job.report(rows=1)
     job.report(rows=1)

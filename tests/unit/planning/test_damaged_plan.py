@@ -61,19 +61,6 @@ def test_a_planner_that_continues_names_a_part_that_is_gone(half_planned: World)
         plan(half_planned.at, "run-1")
 
 
-def test_runs_of_one_name_are_independent_of_each_other(world: World) -> None:
-    world.put(3)
-    ids = []
-    for _ in range(2):
-        run = new_run(world.at, world.request(run_id="", name="daily", options=RunOptions(max_objects=1)))
-        ids.append(plan(world.at, run.run_id).run_id)
-
-    first, second = ids
-    assert first != second
-    assert world.ledger.shards.count(first).pending == world.ledger.shards.count(second).pending == 3
-    assert len(world.queue) == 6
-
-
 @pytest.mark.parametrize(
     ("damage", "told"),
     [

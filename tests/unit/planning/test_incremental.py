@@ -1,7 +1,6 @@
 """Incremental runs: only what no earlier run of the name has done, and one run of a name at a time."""
 
 import sqlite3
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
@@ -29,7 +28,6 @@ from sparklet.model import (
 from sparklet.planning.incremental import done_before
 from sparklet.planning.new_run import new_run
 from sparklet.planning.output_claims import take_outputs
-from sparklet.planning.packing import preview
 from sparklet.planning.planner import plan
 from sparklet.runs.checker import check
 from tests.world import SCRIPT, SOURCE, World
@@ -141,14 +139,6 @@ def test_objects_that_a_redrive_finished_count_as_done(world: World) -> None:
     assert nightly(world, "run-2") == [f"{SOURCE}00000.csv", f"{SOURCE}00001.csv"]
 
 
-def test_a_preview_can_know_what_was_done(world: World) -> None:
-    uris = world.put(4)
-    nightly(world, "run-1")
-    end(world, "run-1", 0)
-    seen = preview(world.at, world.request(run_id="", name="nightly", options=OPTIONS))
-    assert (seen.objects, seen.skipped) == (2, {Reason.DONE: len(uris) - 2})
-
-
 @pytest.mark.parametrize("how", ["gone", "cut", "overwritten"])
 def test_a_damaged_plan_is_not_guessed_around(world: World, how: str) -> None:
     world.put(4)
@@ -255,28 +245,6 @@ def test_the_second_of_two_concurrent_runs_plans_nothing(world: World, created: 
     end(world, "run-1")
     world.store.put(f"{SOURCE}9", b"x")
     assert nightly(world, "run-3") == [f"{SOURCE}9"]
-
-
-def test_exactly_one_of_eight_concurrent_runs_proceeds(world: World) -> None:
-    world.put(3)
-    ids = [f"run-{n}" for n in range(8)]
-    for run_id in ids:
-        entered(world, run_id)
-
-    def start(run_id: str) -> bool:
-        try:
-            take_outputs(world.at, world.ledger.runs.get(run_id))
-        except PlanError:
-            return False
-        return True
-
-    with ThreadPoolExecutor(8) as pool:
-        started = list(pool.map(start, ids))
-
-    assert sum(started) == 1
-    states = [world.ledger.runs.get(run_id).state for run_id in ids]
-    assert [state is RunState.PLANNING for state in states] == started
-    assert {state for state, went_on in zip(states, started, strict=True) if not went_on} == {RunState.FAILED}
 
 
 def test_a_resuming_planner_keeps_its_claim(world: World) -> None:

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from sparklet.errors import EventError, PlanError, RunExistsError, SettingsError
 from sparklet.inputs.list_requests import ListRequest
 from sparklet.inputs.lists import MAX_ITEM_BYTES, MAX_ITEM_DEPTH, ListReader
-from sparklet.model import Dispatch, InputObject, ListSource, RunOptions, Shard
+from sparklet.model import InputObject, ListSource, RunOptions, Shard
 from sparklet.planning.new_run import new_run
 from sparklet.planning.packing import MAX_ITEMS_BYTES, preview
 from sparklet.planning.plan_requests import handle_request
@@ -294,13 +294,3 @@ def test_a_request_carries_items_or_names_a_list_of_them() -> None:
 def test_a_request_with_odd_items_is_refused(keys: dict[str, Any]) -> None:
     with pytest.raises((EventError, SettingsError, PlanError)):
         ask(World(), **keys)
-
-
-def test_a_map_hands_items_out_as_it_does_objects() -> None:
-    world = World(dispatch=Dispatch.MAP)
-    ask(world, items=["Ulm", "Bonn"], dispatch="map")
-
-    refs = world.handed_out(world.step("batch", batch=0))
-
-    assert len(refs) == 2 and world.children(refs) == 2
-    assert world.step("check")["state"] == "SUCCEEDED"

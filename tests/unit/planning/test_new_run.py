@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from sparklet.errors import ObjectNotFoundError, PlanError, RunExistsError, RunNotFoundError, SettingsError
+from sparklet.errors import PlanError, RunExistsError, RunNotFoundError, SettingsError
 from sparklet.model import RUN_ID, Dispatch, RunOptions, RunState
 from sparklet.planning.new_run import new_run, repaired_script, run_id_of
 from sparklet.planning.planner import plan
@@ -250,13 +250,6 @@ def test_a_repaired_script_keeps_what_comes_with_it(world: World) -> None:
     assert world.store.get(repaired.uri) == b"print('repaired')\n"
     assert world.store.get(run.scripts[0].uri) == b"print('daily')\n"
     assert [world.store.get(uri) for uri in repaired.py_files] == [b"PK", b"{}", b'{"spark.a": "1", "spark.b": "true"}']
-
-
-def test_a_missing_bucket_is_named(world: World) -> None:
-    world.store.buckets = frozenset({"data"})
-    world.put(1)
-    with pytest.raises(ObjectNotFoundError, match="no bucket other"):
-        new_run(world.at, world.request(inputs=("s3://other/in/",)))
 
 
 # --- Iceberg's catalog ---

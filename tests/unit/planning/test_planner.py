@@ -4,7 +4,6 @@ from collections.abc import Iterable
 
 import pytest
 
-from sparklet.errors import RunNotFoundError
 from sparklet.model import Position, RunOptions, RunState, ShardState
 from sparklet.planning.new_run import new_run
 from sparklet.planning.planner import PlanProgress, plan
@@ -69,18 +68,6 @@ def test_progress_is_reported_after_each_part(world: World) -> None:
         (5, 5, 50, True),
     ]
     assert sum(told[-1].skipped.values()) == 1
-
-
-def test_planning_a_sealed_run_again_changes_nothing(world: World) -> None:
-    run = world.run(3)
-    messages = len(world.queue)
-    assert plan(world.at, "run-1") == run
-    assert len(world.queue) == messages
-
-
-def test_an_unknown_run_cannot_be_planned(world: World) -> None:
-    with pytest.raises(RunNotFoundError):
-        plan(world.at, "run-9")
 
 
 def test_messages_are_sent_only_for_sealed_and_entered_shards(world: World, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,7 +14,7 @@ from sparklet.planning.packing import preview
 from sparklet.planning.planner import plan
 from sparklet.runs.redrive import redrive
 from tests.stand_ins.memory import MemoryEngine
-from tests.world import LEASE_S, SOURCE, Fault, KilledError, World
+from tests.world import LEASE_S, SOURCE, World
 
 ENGINE, OTHER = "fargate", "glue"
 ROUTED = RunOptions(max_objects=1, target_bytes=100, max_shard_bytes=100, too_large="engine")
@@ -84,23 +84,6 @@ def test_every_dispatch_mode_leaves_large_shards_to_it(mode: str) -> None:
     assert world.check().run.state is RunState.SUCCEEDED
     entries = {entry["Shard"]: entry["Engine"] for entry in world.json("SUCCEEDED_0.json")}
     assert entries == {0: "", 1: ENGINE, 2: "", 3: ENGINE, 4: ""}
-
-
-@pytest.mark.parametrize("after_effect", [False, True])
-def test_a_killed_planner_routes_the_same(after_effect: bool) -> None:
-    for at_call in range(1, 100):
-        world = world_of(SIZES)
-        new_run(world.at, world.request(options=ROUTED))
-        fault = Fault(at_call, after_effect)
-        try:
-            plan(fault.deployment(world.at), "run-1", part_shards=2)
-        except KilledError:
-            plan(world.at, "run-1", part_shards=2)
-        assert routed(world) == LARGE
-        assert {ref.shard for ref in world.bodies()} == {0, 2, 4}
-        if fault.calls < at_call:
-            break
-    assert at_call > 15
 
 
 def test_an_engine_alone_does_every_shard() -> None:

@@ -14,7 +14,7 @@ import pytest
 
 from sparklet.errors import ScratchFullError
 from sparklet.owned import delete_own, delete_tree
-from sparklet.spark.processes import cpu_times_s, descendants
+from sparklet.spark.processes import cpu_times_s
 from sparklet.spark.task_limits import IN_LAMBDA, CollectorWatch, Deadline, delete_leftovers, task_folder
 from tests.waiting import deadline_s, eventually, has_ended
 
@@ -316,29 +316,6 @@ def test_files_from_before_the_worker_or_outside_lambda_stay(littered: Path, mon
     delete_leftovers(littered)
 
     assert names(littered) == before
-
-
-def test_descendants_are_found_across_sessions(tmp_path: Path) -> None:
-    child = subprocess.Popen(
-        [
-            sys.executable,
-            "-c",
-            "import subprocess as s; print(s.Popen(['setsid', 'sleep', '3600']).pid, flush=True); input()",
-        ],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-    )
-    assert child.stdout is not None
-    try:
-        grandchild = int(child.stdout.readline())
-
-        assert {child.pid, grandchild} <= descendants(os.getpid())
-        assert descendants(child.pid) >= {grandchild}
-    finally:
-        os.kill(grandchild, 9)
-        child.communicate("\n")
-    assert grandchild not in descendants(os.getpid())
 
 
 ORPHANS = """
