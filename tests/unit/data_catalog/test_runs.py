@@ -12,7 +12,6 @@ from sparklet.planning.new_run import new_run
 from sparklet.planning.packing import PackedInput, preview
 from sparklet.planning.planner import plan
 from sparklet.planning.request import RunRequest, read_request
-from sparklet.runs.redrive import redrive
 from sparklet.worker.script_event import shard_event
 from tests.stand_ins.glue import MemoryGlue, partition_input, table_input
 from tests.unit.worker.script_events import check_event
@@ -138,18 +137,6 @@ def test_patterns_choose_among_a_tables_objects() -> None:
     run = lake.planned_run(exclude=["b.parquet"])
 
     assert lake.days() == EACH[::2] and run.skipped == {"matched by --exclude": 3}
-
-
-def test_a_redriven_shard_keeps_its_values() -> None:
-    lake = Lake.new()
-    lake.planned_run()
-    before = list(lake.planned())
-    lake.work(lambda _: BAD)
-    lake.check()
-
-    redrive(lake.at, "run-1")
-
-    assert list(lake.planned()) == before and lake.ledger.runs.get("run-1").lists[0].table["name"] == "sales.orders"
 
 
 @pytest.mark.parametrize(

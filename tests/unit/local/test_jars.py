@@ -55,7 +55,7 @@ def test_when_all_are_there_neither_network_nor_java_is_needed(tmp_path: Path, m
     monkeypatch.delenv("JAVA_HOME", raising=False)
     monkeypatch.setattr(socket, "socket", None)
 
-    jars = ensure_jars(_stack_file(tmp_path), tmp_path / "cache", ["s3a", "delta"], _never)
+    jars = ensure_jars(_stack_file(tmp_path), tmp_path / "cache", {"delta", "s3a"}, _never)
 
     assert [jar.read_bytes() for jar in jars] == [CONTENT["two"], CONTENT["one"], CONTENT["three"]]
 
@@ -75,14 +75,6 @@ def test_who_waits_for_another_fetcher_says_so(tmp_path: Path) -> None:
 
     assert len(jars) == 3
     assert len(said) == 1 and "waiting" in said[0]
-
-
-def test_the_class_path_keeps_the_files_order_for_any_groups(tmp_path: Path) -> None:
-    _fill(tmp_path / "cache", "one", "two", "three")
-
-    jars = ensure_jars(_stack_file(tmp_path), tmp_path / "cache", {"delta", "s3a"}, _never)
-
-    assert [jar.name for jar in jars] == ["two-1.jar", "one-1.jar", "three-1.jar"]
 
 
 def test_an_unrequested_group_may_be_missing(tmp_path: Path) -> None:

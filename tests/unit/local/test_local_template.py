@@ -93,14 +93,6 @@ def test_any_timeout_may_be_chosen_and_visibility_follows(local: dict[str, Any])
     assert local["Mappings"]["VisibilityS"]["45"] == {"Queue": 270}
 
 
-def test_no_function_overrides_the_workers_environment(template: dict[str, Any]) -> None:
-    local = localise(template, PARAMETERS, {}, {"SPARKLET_SCRATCH": "/somewhere", "JAVA_HOME": "/java"})
-
-    variables = functions(local)["WorkerFunction"]["Environment"]["Variables"]
-    assert "SPARKLET_SCRATCH" not in variables
-    assert "SPARKLET_WORKER_SETTINGS" in variables
-
-
 def test_the_template_itself_stays_as_it_was(template: dict[str, Any]) -> None:
     before = to_json(template)
 
@@ -141,11 +133,12 @@ def test_a_functions_logs_are_found_by_its_name() -> None:
 def test_overridden_worker_settings_appear_in_no_function(
     template: dict[str, Any],
 ) -> None:
-    handed = {"SPARKLET_METRICS_NAMESPACE": "", "SPARKLET_SCRATCH": "/elsewhere"}
+    handed = {"SPARKLET_METRICS_NAMESPACE": "", "SPARKLET_SCRATCH": "/elsewhere", "JAVA_HOME": "/java"}
 
     local = localise(template, PARAMETERS, {}, handed)
 
     common = local["Globals"]["Function"]
     said = [settings.get("Environment", {}).get("Variables", {}) for settings in (common, *functions(local).values())]
     assert not any(handed.keys() & variables.keys() for variables in said)
+    assert "SPARKLET_WORKER_SETTINGS" in functions(local)["WorkerFunction"]["Environment"]["Variables"]
     assert "SPARKLET_METRICS_NAMESPACE" in template["Globals"]["Function"]["Environment"]["Variables"]
