@@ -93,6 +93,18 @@ def test_an_error_that_counts_as_false_is_raised(executor: LambdaExecutor, backe
 # --- tries ---
 
 
+def test_a_start_that_is_throttled_begins_later(
+    executor: LambdaExecutor, backend: MemoryBackend, timer: HandTimer
+) -> None:
+    backend.refusals = [RemoteTaskError("no", "throttled") for _ in range(3)]
+    future = executor.submit(called.double, 1)
+    for _ in range(3):
+        timer.go()
+    backend.answer()
+
+    assert future.result(0) == 2
+
+
 def test_throttled_for_ever_ends(executor: LambdaExecutor, backend: MemoryBackend, timer: HandTimer) -> None:
     future = executor.submit(called.double, 1)
     while not future.done():
