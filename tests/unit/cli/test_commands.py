@@ -160,6 +160,12 @@ def test_why_a_shard_was_split_is_told_once(terminal: Terminal, monkeypatch: pyt
     assert told.err.count("MixedInputsError: line 3 has groupBy()") == 1
 
 
+def test_the_largest_shard_is_that_of_the_stacks_memory(terminal: Terminal) -> None:
+    terminal.world.put(1)
+    terminal.types("plan", SCRIPT, "-i", SOURCE, "-o", "s3://data/out/", "--run-id", RUN)
+    assert terminal.world.ledger.runs.get(RUN).options.max_shard_bytes == 3008 * 2**20 // 3
+
+
 def test_a_local_list_of_addresses_is_planned(terminal: Terminal, tmp_path: Path) -> None:
     uris = terminal.world.put(5)
     listed = tmp_path / "wanted.txt"
