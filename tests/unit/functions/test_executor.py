@@ -31,6 +31,20 @@ def ends(executor: LambdaExecutor) -> dict[str, float]:
 # --- one answer, whatever comes ---
 
 
+def test_an_answer_to_an_earlier_try_is_ignored(
+    executor: LambdaExecutor, backend: MemoryBackend, timer: HandTimer
+) -> None:
+    future = executor.submit(called.double, 1)
+    first = backend.fail("timeout")
+    timer.go()
+
+    first.done(backend.performed(first))
+
+    assert not future.done() and len(backend.under_way) == 1
+    backend.answer()
+    assert future.result(0) == 2
+
+
 def test_an_answer_in_another_codec_is_not_read(backend: MemoryBackend, timer: HandTimer, tmp_path: Any) -> None:
     with LambdaExecutor(backend, codec="json") as executor:
         future = executor.submit(called.double, 1)
