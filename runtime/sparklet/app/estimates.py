@@ -148,7 +148,7 @@ def estimate_plan(
     costs_usd = found.cost, estimate(Dispatch.QUEUE, packed, packed_s, size, prices).cost
     dear = "" if options.group_by else _dear(objects, (load.shards, packed.shards), costs_usd, saved_s)
     smaller = _smaller(load, time.seconds, found.cost, size, prices)
-    bad_input = _bad_input(load, time.seconds, size, prices) if options.isolate and not options.group_by else ""
+    bad_input = _bad_input(load, time.seconds, size, prices) if options.isolate else ""
     routes: tuple[Route, ...] = ()
     if routed:
         routes = (Route("", load.shards, load.size_bytes, found.cost, found.end_s if load.shards else 0.0),)

@@ -216,7 +216,7 @@ def dispatch_part(at: Deployment, run: Run, part: PartRecord, lines: Iterable[Li
                 size_bytes=line.size_bytes,
                 changed_s=now_s,
                 engine=run.options.planned_engine(line.estimated_bytes) if run.options.engine else "",
-                isolate=int(run.options.isolate and not run.options.group_by),
+                isolate=int(run.options.isolate),
             )
         )
         offset += len(line.body)

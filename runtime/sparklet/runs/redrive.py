@@ -54,7 +54,7 @@ def redrive(
     ends_again = not again and shards is None and _only_its_end_failed(at, run)
     if again or ends_again:
         run = _opened(at, run, script or run.scripts[-1])
-        level = 0 if run.options.group_by else 2 if isolate else int(run.options.isolate)
+        level = 2 if isolate else int(run.options.isolate)
         moved = sum(
             at.ledger.attempts.redrive(run_id, n, run.generation, engine, isolate=level) is not None
             for n in _failed(at, run_id, shards)

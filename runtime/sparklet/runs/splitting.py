@@ -27,6 +27,8 @@ from sparklet.model import (
     ShardRecord,
     ShardState,
 )
+from sparklet.model.options import NO_LIMIT_BYTES
+from sparklet.planning.packing import grouping
 from sparklet.planning.plan_files import planned_shard
 from sparklet.planning.planner import send_messages
 from sparklet.ports.deployment import Deployment
@@ -44,12 +46,12 @@ def split_failing(at: Deployment, run: Run) -> None:
         record = at.ledger.shards.get(run.run_id, found.number)
         try:
             if record.split:
-                _move_on(at, record)
+                _move_on(at, run, record)
         except PlanError as error:
             give_up(at, record, record.error_class, str(error))
 
 
-def _move_on(at: Deployment, record: ShardRecord) -> None:
+def _move_on(at: Deployment, run: Run, record: ShardRecord) -> None:
     """Split a shard, or end it, by what the pieces of its planned shard show; nothing, as long as they show nothing."""
     parts = list(at.ledger.runs.parts(record.run_id))
     root = int(record.part.split("-")[1]) if record.part.startswith(OF_SPLIT) else record.number
@@ -58,6 +60,9 @@ def _move_on(at: Deployment, record: ShardRecord) -> None:
         inputs = _inputs(at, record)
         apart = range(min(len(inputs), MAX_NAMED))
         return _split(at, record, parts[-1], root, _pieces(inputs, apart, probes=False))
+    if _is_whole_group(at, run, parts, root):
+        give_up(at, record, record.error_class, "a group, or a reduce, stays whole")
+        return None
     of_root = [part for part in parts if part.part.startswith(f"{OF_SPLIT}{root:06d}-")]
     numbers = (number for part in of_root for number in range(part.first_shard, part.next_shard))
     family = [at.ledger.shards.get(record.run_id, number) for number in numbers]
@@ -89,6 +94,17 @@ def _inputs(at: Deployment, record: ShardRecord) -> Sequence[InputObject]:
         return Shard.from_line(at.store.get(at.run_uri(record.run_id, record.members_file))).objects
     except (ObjectNotFoundError, EventError) as error:
         raise PlanError(f"what the archives of shard {record.number} hold is not known: {error}") from error
+
+
+def _is_whole_group(at: Deployment, run: Run, parts: Sequence[PartRecord], root: int) -> bool:
+    """Whether a planned shard has all of the group that its inputs are of: the plan cuts those that are too large."""
+    if not run.options.group_by and run.options.max_objects < NO_LIMIT_BYTES:  # that is a reduce's
+        return False
+    group_of = grouping(run.options.group_by)
+    planned = sum(part.shard_count for part in parts if not part.part.startswith(OF_SPLIT))
+    beside = (at.ledger.shards.get(run.run_id, n) for n in range(max(0, root - 1), min(root + 2, planned)))
+    groups = {each.number: group_of(planned_shard(at, each).objects[0].uri) for each in beside}
+    return [*groups.values()].count(groups[root]) == 1
 
 
 def _have_failed_alike(siblings: Sequence[ShardRecord]) -> bool:

@@ -18,6 +18,7 @@ import pytest
 from sparklet.app.object_status import object_status
 from sparklet.errors import CheckpointConflictError, OutOfMemoryError, ScriptFailedError, SparkletError
 from sparklet.model import HALVES, Dispatch, Failure, RunOptions, RunState, ShardRecord, ShardResult, ShardState
+from sparklet.model.options import NO_LIMIT_BYTES
 from sparklet.planning.incremental import done_before
 from sparklet.planning.new_run import new_run
 from sparklet.planning.plan_files import planned_shard
@@ -42,12 +43,14 @@ atexit.register(SCRIPTS.cleanup)
 class Splitting:
     """A world with a run whose script fails on bad objects, and workers that do it."""
 
-    def __init__(self, per_shard: int = PER_SHARD, objects: int = OBJECTS, **options: Any) -> None:
+    def __init__(
+        self, per_shard: int = PER_SHARD, objects: int = OBJECTS, per_group: int = OBJECTS, **options: Any
+    ) -> None:
         self.world = World()
         self.world.queue = MemoryTaskQueue(
             self.world.clock, visibility_s=600.0, dead_letters=self.world.dead_letters, max_receive_count=4
         )
-        self.uris = [f"{SOURCE}{place:05d}.csv" for place in range(objects)]
+        self.uris = [f"{SOURCE}{place // per_group}/{place:05d}.csv" for place in range(objects)]
         for uri in self.uris:
             self.world.store.put(uri, f"{uri} 1\n{uri} 2\n".encode())
         self.bad = self.bad_once = frozenset[str]()
@@ -76,7 +79,7 @@ class Splitting:
     @property
     def most_bad(self) -> int:
         """Of one shard's objects; if it has more, good ones may be FAILED with them."""
-        return max(1, self.run.options.max_objects // 10)
+        return max(1, min(self.run.options.max_objects, len(self.uris)) // 10)
 
     def honest_work(self) -> None:
         """What is begun ends, and everything else that has a message is done."""
@@ -299,10 +302,10 @@ def test_lack_of_memory_splits_after_a_redrive_that_says_so(isolate: bool) -> No
     assert sorted(failed_in(it)) == ([it.uris[7]] if isolate else it.uris[:PER_SHARD])
 
 
-@pytest.mark.parametrize("why", ["not asked", "groups", "direct"])
+@pytest.mark.parametrize("why", ["not asked", "direct"])
 def test_a_shard_stays_whole(why: str) -> None:
     """A direct commit has the shard's id, and its rows may be in the table already."""
-    it = Splitting(isolate=why != "not asked", group_by="prefix" if why == "groups" else "")
+    it = Splitting(isolate=why != "not asked")
     it.named = True
     it.spoil(7)
 
@@ -318,6 +321,24 @@ def test_a_shard_stays_whole(why: str) -> None:
     whole = it.world.ledger.shards.get("run-1", 0)
     assert (whole.state, whole.object_count, len(it.attempts)) == (ShardState.FAILED, PER_SHARD, 1 + 3)
     assert ("staged write" in whole.error_message) is (why == "direct")
+
+
+@pytest.mark.parametrize(
+    ("per_shard", "group_by", "is_whole"),
+    [(PER_SHARD, "prefix", True), (8, "prefix", False), (NO_LIMIT_BYTES, "", True)],
+)
+def test_a_group_is_split_only_where_the_plan_has_cut_it(per_shard: int, group_by: str, is_whole: bool) -> None:
+    """Groups of 12 objects are a shard each, or shards of 8 and 4; a reduce is a shard of all."""
+    it = Splitting(per_shard, per_group=12, group_by=group_by)
+    it.spoil(7, 11, 23)
+
+    it.to_the_end()
+
+    it.assert_in_the_end()
+    failed = failed_in(it)
+    assert failed.keys() == ({*it.uris} if is_whole else it.bad)
+    told = {each.error_message.partition("BadRecord: ")[0] for each in failed.values()}
+    assert (told == {"a group, or a reduce, stays whole; its last attempt: "}) is is_whole
 
 
 def test_a_plan_that_is_not_sealed_is_waited_for() -> None:
