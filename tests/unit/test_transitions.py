@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from sparklet.errors import LedgerError
 from sparklet.ledger import items, transitions
+from sparklet.ledger.rules import LEASE_EXPIRED
 from sparklet.ledger.store import Change, New, Update, Written
 from sparklet.model import HALVES, ClaimStatus, Failure, ShardRecord, ShardRef, ShardResult, ShardState
 from tests.stand_ins.memory import FakeClock, MemoryLedger
@@ -159,6 +160,18 @@ def test_the_time_of_each_attempt_is_kept_once() -> None:
     at(transitions.succeed, "d", 402.0, RESULT)
 
     assert (record.worked_s, record.took_s) == (5 + 25 + 3, 2)
+
+
+@pytest.mark.parametrize("isolate", [1, 2])
+def test_a_shard_whose_workers_were_all_lost_is_split_if_asked(isolate: int) -> None:
+    lost = ShardRecord("run-1", 3, "part", 0, 9, 10, 1, state=ShardState.RUNNING, attempts=3, isolate=isolate)
+
+    expired = transitions.expire(lost, 100.0, 3, "")
+    claimed = transitions.claim(lost, REF, "late", 100.0, 16.0, 3)
+
+    assert expired == claimed.record
+    assert (claimed.record.error_class, claimed.record.split) == (LEASE_EXPIRED, HALVES if isolate == 2 else "")
+    assert claimed.status is (ClaimStatus.HELD if isolate == 2 else ClaimStatus.EXHAUSTED)
 
 
 def test_what_a_shards_life_costs_in_write_units() -> None:

@@ -133,6 +133,11 @@ def malformed(*files: str) -> ScriptFailedError:
     return ScriptFailedError("s3://job.py", 1, cause_class="BadRecord", cause="malformed", place=LINE, files=files)
 
 
+def not_done_before(it: Splitting) -> list[str]:
+    done = done_before(it.world.at, it.run.name)
+    return [info.uri for info in it.world.store.list(SOURCE) if not done.has(info.uri, "", info.etag)]
+
+
 def failed_in(it: Splitting) -> dict[str, ShardRecord]:
     return {uri: record for uri, record in it.shards_of().items() if record.state is ShardState.FAILED}
 
@@ -257,12 +262,14 @@ def test_no_more_than_a_tenth_is_looked_for() -> None:
     )
 
 
-def test_a_repaired_object_is_redriven_alone() -> None:
+def test_a_repaired_object_is_done_alone() -> None:
+    """By a redrive; and the next incremental run would take it alone, too."""
     it = Splitting()
     it.spoil(7)
     it.to_the_end()
     before, it.bad = it.shards_of(), frozenset()
     it.attempts.clear()
+    assert not_done_before(it) == [it.uris[7]]
 
     redrive(it.world.at, "run-1")
 
@@ -270,57 +277,21 @@ def test_a_repaired_object_is_redriven_alone() -> None:
     it.assert_in_the_end()
     assert it.attempts == [[it.uris[7]]]
     assert it.shards_of()[it.uris[8]] == before[it.uris[8]]
+    assert not_done_before(it) == []
 
 
-def test_the_next_incremental_run_takes_only_bad_objects() -> None:
-    it = Splitting()
-    it.spoil(7)
-    it.to_the_end()
-
-    done = done_before(it.world.at, it.run.name)
-
-    assert [info.uri for info in it.world.store.list(SOURCE) if not done.has(info.uri, "", info.etag)] == [it.uris[7]]
-    it.bad = frozenset()
-    redrive(it.world.at, "run-1")
-    it.to_the_end()
-    done = done_before(it.world.at, it.run.name)
-    assert all(done.has(info.uri, "", info.etag) for info in it.world.store.list(SOURCE))
-
-
-@pytest.mark.parametrize("isolate", [True, False])
-def test_lack_of_memory_splits_after_a_redrive_that_says_so(isolate: bool) -> None:
+def test_lack_of_memory_splits_after_a_redrive_that_says_so() -> None:
     it = Splitting(isolate=False)
     it.spoil(7)
     it.cause = lambda inputs: OutOfMemoryError("the JVM ran out of memory") if it.bad & {*inputs} else None
     it.to_the_end()
     assert it.world.ledger.shards.count("run-1").failed == 1
 
-    redrive(it.world.at, "run-1", isolate=isolate)
+    redrive(it.world.at, "run-1", isolate=True)
     it.to_the_end()
 
     it.assert_in_the_end()
-    assert sorted(failed_in(it)) == ([it.uris[7]] if isolate else it.uris[:PER_SHARD])
-
-
-@pytest.mark.parametrize("why", ["not asked", "direct"])
-def test_a_shard_stays_whole(why: str) -> None:
-    """A direct commit has the shard's id, and its rows may be in the table already."""
-    it = Splitting(isolate=why != "not asked")
-    it.named = True
-    it.spoil(7)
-
-    def cause(inputs: list[str]) -> SparkletError | None:
-        if error := it._of_bad_ones(inputs):
-            error.direct = why == "direct"
-        return error
-
-    it.cause = cause
-
-    it.to_the_end()
-
-    whole = it.world.ledger.shards.get("run-1", 0)
-    assert (whole.state, whole.object_count, len(it.attempts)) == (ShardState.FAILED, PER_SHARD, 1 + 3)
-    assert ("staged write" in whole.error_message) is (why == "direct")
+    assert failed_in(it).keys() == it.bad
 
 
 @pytest.mark.parametrize(
@@ -381,27 +352,6 @@ def test_a_shard_whose_line_is_gone_fails_at_last() -> None:
     it.to_the_end()
 
     assert it.world.shards()[0].state is ShardState.FAILED
-
-
-def test_a_late_message_of_a_split_shard_does_nothing() -> None:
-    it = Splitting(max_attempts=1)
-    it.spoil(7)
-    plan(it.world.at, "run-1")
-    old = it.world.ledger.shards.get("run-1", 0).ref.to_body()
-    it.honest_work()
-    for moment in ("waiting", "split"):
-        it.world.queue.send([old])
-        begun = len(it.attempts)
-        while message := it.world.receive():
-            if message.body == old:
-                it.workers[0].take(message)
-                it.workers[0].finish()
-                break
-        assert len(it.attempts) == begun, moment
-        check(it.world.at, "run-1")
-    assert it.world.ledger.shards.get("run-1", 0).state is ShardState.SPLIT
-    it.to_the_end()
-    it.assert_in_the_end()
 
 
 def test_a_map_dispatches_what_was_split_off() -> None:
