@@ -231,9 +231,10 @@ def _finish(at: Deployment, report: CheckReport) -> CheckReport:
     counts = at.ledger.shards.count(run.run_id)
     if counts.open or counts.total != at.ledger.runs.get(run.run_id).shard_count:  # read after the count
         return report
-    state = _judged(at, run, final_state(run, counts))
+    drift = drift_of(at, run)
+    state = final_state(run, counts, drift)
     if run.cancelled_s is not None or not counts.total:  # no check, commit or next run without a shard
-        return _end(at, report, state, counts)
+        return _end(at, report, state, counts, drift)
     if state is not RunState.FAILED and run.check:
         checking = checking or _driven(at, enter_check(at, run, state))
         if not checking.state.ended:
@@ -246,14 +247,7 @@ def _finish(at: Deployment, report: CheckReport) -> CheckReport:
     if state is not RunState.FAILED and run.next:
         written = write_results(at, run, MAX_ITEM_BYTES) if run.next.items else None
         enter_next(at, run, counts, at.run_uri(run.run_id, RESULTS) if written and "Key" in written else "")
-    return _end(at, report, state, counts)
-
-
-def _judged(at: Deployment, run: Run, state: RunState) -> RunState:
-    """FAILED for a run whose shards wrote different columns to one output, unless it allows that."""
-    if state not in (RunState.SUCCEEDED, RunState.SUCCEEDED_WITH_FAILURES) or run.options.allow_drift:
-        return state
-    return RunState.FAILED if drift_of(at, run) else state
+    return _end(at, report, state, counts, drift)
 
 
 def _driven(at: Deployment, follower: Run) -> Run:
@@ -261,13 +255,15 @@ def _driven(at: Deployment, follower: Run) -> Run:
     return follower if follower.state.ended else check(at, follower.run_id, planner_silent_s=0.0).run
 
 
-def _end(at: Deployment, report: CheckReport, state: RunState, counted: Counts | None = None) -> CheckReport:
+def _end(
+    at: Deployment, report: CheckReport, state: RunState, counted: Counts | None = None, drift: str | None = None
+) -> CheckReport:
     """Write the manifests, then end the run: after a crash in between, the next check writes them again.
 
     So it does if a shard has been split since they were counted: DynamoDB shows a transaction's items one by one.
     """
     run = report.run
-    summary = write_manifests(at, run, state)
+    summary = write_manifests(at, run, state, drift)
     ended = at.ledger.runs.finish(run.run_id, run.generation, state, counted.total if counted else None)
     if counted and _moved_since(at, ended, run.generation, counted):
         ended = reopened(at, ended, stays_cancelled=state is RunState.CANCELLED)

@@ -93,8 +93,13 @@ def _answers(at: Deployment, run: Run) -> Iterator[bytes]:
         yield from body.splitlines()[1:]  # the first says where files are, see ``worker.origins``
 
 
-def write_manifests(at: Deployment, run: Run, state: RunState, *, shards_per_file: int = SHARDS_PER_FILE) -> Summary:
-    """Write the files of a run that ends as ``state``: results, then the manifest; delete others of an earlier end."""
+def write_manifests(
+    at: Deployment, run: Run, state: RunState, drift: str | None = None, *, shards_per_file: int = SHARDS_PER_FILE
+) -> Summary:
+    """Write the files of a run that ends as ``state``: results, then the manifest; delete others of an earlier end.
+
+    ``drift``: see ``drift_of``; None if that was not asked yet.
+    """
     summary = Summary.of(run, state)
     files = {name: _ResultFiles(at, run.run_id, name, shards_per_file) for name in ("SUCCEEDED", "FAILED", "PENDING")}
     table = ShardTable(run.created_s)
@@ -103,7 +108,7 @@ def write_manifests(at: Deployment, run: Run, state: RunState, *, shards_per_fil
         table.add(record)
         if record.state is not ShardState.SPLIT:
             files[_FILE_OF_STATE[record.state]].add(record)
-    summary.drift = drift_of(at, run)
+    summary.drift = drift_of(at, run) if drift is None else drift
     written = {name: result.close() for name, result in sorted(files.items())}
     document = {**_manifest(at, run, summary, written), **_follow_ups(at, run, state)}
     if found := write_results(at, run):

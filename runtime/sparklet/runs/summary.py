@@ -143,16 +143,19 @@ def statistics(run: Run, summary: Summary) -> dict[str, Any]:
     }
 
 
-def final_state(run: Run, counts: Counts) -> RunState:
+def final_state(run: Run, counts: Counts, drift: str) -> RunState:
     """The final state of a run whose shards have all ended; CANCELLED if that was requested.
 
     As in Step Functions, every limit that is set must be kept; without a limit no failure is tolerated. A run without
-    a shard has FAILED, since its input was gone when it was planned, unless earlier runs have done all of it.
+    a shard has FAILED, since its input was gone when it was planned, unless earlier runs have done all of it. So has
+    one whose shards wrote different columns to one output, unless it allows that.
     """
     if run.cancelled_s is not None:
         return RunState.CANCELLED
     if not counts.total:
         return RunState.SUCCEEDED if is_nothing_new(run.skipped) else RunState.FAILED
+    if drift and not run.options.allow_drift:
+        return RunState.FAILED
     if not counts.failed:
         return RunState.SUCCEEDED
     tolerated = tolerated_failures(run.options, counts.total)
