@@ -265,7 +265,8 @@ def _end(
     run = report.run
     summary = write_manifests(at, run, state, drift)
     ended = at.ledger.runs.finish(run.run_id, run.generation, state, counted.total if counted else None)
-    if counted and _moved_since(at, ended, run.generation, counted):
+    is_its_end = ended.state.ended and ended.generation == run.generation > 0
+    if counted and is_its_end and at.ledger.shards.count(run.run_id) != counted:  # a redrive has moved shards since
         ended = reopened(at, ended, stays_cancelled=state is RunState.CANCELLED)
     if ended.generation != run.generation and ended.state.ended:
         summary = write_manifests(at, ended, ended.state)  # a redrive began and ended meanwhile
@@ -274,12 +275,6 @@ def _end(
     unnotified = notify(at, ended, summary) if needs_notice(at, ended) else ""
     report = replace(report, run=ended, counts=summary.counts, summary=summary)
     return replace(report, just_ended=ended.state.ended, unnotified=unnotified)
-
-
-def _moved_since(at: Deployment, run: Run, generation: int, counted: Counts) -> bool:
-    """Whether a redrive that had opened this generation has moved shards after they were counted for the run's end."""
-    is_this_end = run.state.ended and run.generation == generation
-    return is_this_end and generation > 0 and at.ledger.shards.count(run.run_id) != counted
 
 
 def log_unnotified(report: CheckReport) -> None:

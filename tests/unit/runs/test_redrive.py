@@ -187,8 +187,9 @@ def test_a_checker_killed_after_a_late_end_is_made_good(world: World, monkeypatc
     ended_with(world, 1, 2)
     late = EndsLate(world, monkeypatch)
     redrive(world.at, "run-1")
-    monkeypatch.setattr(checker, "_moved_since", lambda *_: False)
-    late.end()
+    with monkeypatch.context() as killed:
+        killed.setattr(checker, "reopened", lambda at, run, **_: run)
+        late.end()
     assert world.ledger.runs.get("run-1").state is RunState.FAILED
 
     world.check()
