@@ -93,15 +93,13 @@ def _answers(at: Deployment, run: Run) -> Iterator[bytes]:
         yield from body.splitlines()[1:]  # the first says where files are, see ``worker.origins``
 
 
-def write_manifests(
-    at: Deployment, run: Run, state: RunState, drift: str | None = None, *, shards_per_file: int = SHARDS_PER_FILE
-) -> Summary:
+def write_manifests(at: Deployment, run: Run, state: RunState, drift: str | None = None) -> Summary:
     """Write the files of a run that ends as ``state``: results, then the manifest; delete others of an earlier end.
 
     ``drift``: see ``drift_of``; None if that was not asked yet.
     """
     summary = Summary.of(run, state)
-    files = {name: _ResultFiles(at, run.run_id, name, shards_per_file) for name in ("SUCCEEDED", "FAILED", "PENDING")}
+    files = {name: _ResultFiles(at, run.run_id, name) for name in ("SUCCEEDED", "FAILED", "PENDING")}
     table = ShardTable(run.created_s)
     for record in at.ledger.shards.list(run.run_id):
         summary.add(record)
@@ -145,13 +143,12 @@ class _ResultFiles:
     at: Deployment
     run_id: str
     name: str
-    shards_per_file: int
     lines: list[str] = field(default_factory=list)
     written: list[dict[str, Any]] = field(default_factory=list)
 
     def add(self, record: ShardRecord) -> None:
         self.lines.append(json.dumps(_entry(record), separators=(",", ":")))
-        if len(self.lines) == self.shards_per_file:
+        if len(self.lines) == SHARDS_PER_FILE:
             self._write()
 
     def close(self) -> list[dict[str, Any]]:

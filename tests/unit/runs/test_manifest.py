@@ -2,6 +2,8 @@
 
 import json
 
+import pytest
+
 from sparklet.model import Counts, Failure, RunState, ShardRecord, ShardResult, ShardState
 from sparklet.runs.manifest import write_manifests
 from sparklet.runs.summary import MAX_CAUSES, OTHER_CAUSES, Summary, summarize
@@ -14,11 +16,12 @@ def outcome(number: int) -> ShardResult | Failure:
     return ShardResult(rows=10 * number, output_bytes=100, outputs=(f"s3://data/out/shard={number:06d}",))
 
 
-def test_the_manifest_names_every_result_file_with_its_size(world: World) -> None:
+def test_the_manifest_names_every_result_file_with_its_size(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sparklet.runs.manifest.SHARDS_PER_FILE", 2)
     run = world.run(8)
     world.work(outcome)
 
-    summary = write_manifests(world.at, run, RunState.FAILED, shards_per_file=2)
+    summary = write_manifests(world.at, run, RunState.FAILED)
 
     manifest = world.json("manifest.json")
     assert manifest["DestinationBucket"] == BUCKET
@@ -43,10 +46,11 @@ def test_the_manifest_names_every_result_file_with_its_size(world: World) -> Non
     assert summary.counts == Counts(succeeded=6, failed=2)
 
 
-def test_every_shard_is_in_one_file_in_order(world: World) -> None:
+def test_every_shard_is_in_one_file_in_order(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sparklet.runs.manifest.SHARDS_PER_FILE", 2)
     run = world.run(8)
     world.work(outcome)
-    write_manifests(world.at, run, RunState.FAILED, shards_per_file=2)
+    write_manifests(world.at, run, RunState.FAILED)
 
     succeeded = [entry for n in range(3) for entry in world.json(f"SUCCEEDED_{n}.json")]
     failed = world.json("FAILED_0.json")
@@ -119,10 +123,11 @@ def test_the_same_ledger_gives_the_same_bytes(world: World) -> None:
     assert files() == first
 
 
-def test_files_of_an_earlier_end_are_removed(world: World) -> None:
+def test_files_of_an_earlier_end_are_removed(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sparklet.runs.manifest.SHARDS_PER_FILE", 2)
     run = world.run(6)
     world.work(lambda _: Failure("ValueError", "bad", retryable=False))
-    write_manifests(world.at, run, RunState.FAILED, shards_per_file=2)
+    write_manifests(world.at, run, RunState.FAILED)
     assert len(world.keys(world.at.run_uri("run-1", "FAILED_"))) == 3
     for number in range(6):
         record = world.ledger.attempts.redrive("run-1", number, 1)
@@ -131,7 +136,7 @@ def test_files_of_an_earlier_end_are_removed(world: World) -> None:
     write_manifests(world.at, run, RunState.FAILED)
 
     assert world.keys(world.at.run_uri("run-1", "FAILED_")) == []
-    assert len(world.keys(world.at.run_uri("run-1", "PENDING_"))) == 1
+    assert len(world.keys(world.at.run_uri("run-1", "PENDING_"))) == 3
 
 
 def test_a_summary_adds_up_the_shards_results(world: World) -> None:
