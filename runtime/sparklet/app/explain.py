@@ -10,6 +10,7 @@ from sparklet.model import Run, ShardRecord
 from sparklet.planning.plan_files import planned_shard
 from sparklet.ports.deployment import Deployment
 from sparklet.runs.redrive import matches_cause
+from sparklet.spark.root_cause import GONE
 
 MAX_GROUPS = 200  # further causes are counted together
 MAX_RANGES = 12  # of shard numbers, as many as a person reads or types
@@ -174,8 +175,7 @@ _RULES = (
         DATA,
         classes="ObjectNotFoundError ObjectChangedError FileNotFoundException SparkFileNotFoundException "
         "RemoteFileChangedException UnknownStoreException",
-        message=r"\[PATH_NOT_FOUND\]|NoSuchKey|NoSuchBucket|bucket does not exist"
-        r"|No such file or directory: '?s3|Path does not exist",
+        message=rf"\[PATH_NOT_FOUND\]|NoSuchBucket|bucket does not exist|Path does not exist|{GONE}",
     ),
     _Rule(
         "an input is empty",

@@ -6,6 +6,7 @@ from pathlib import PurePath
 from urllib.parse import unquote
 
 MAX_MESSAGE = 1000  # characters
+GONE = "NoSuchKey|No such file or directory: '?s3"  # a cause's words: an object is not there
 
 _NAME = r"(?P<name>(?:(?:[A-Za-z_$][\w$]*|<locals>)\.)*[A-Za-z_$][\w$]*)(?:: ?(?P<message>.*))?$"
 _HEADER = re.compile(r"(?<!: )Traceback \(most recent call last\):$", re.MULTILINE)  # maybe after a progress bar

@@ -44,6 +44,7 @@ from sparklet.model import (
 from sparklet.ports import ObjectStore
 from sparklet.settings import WorkerSettings, script_environment, strings
 from sparklet.shown import hidden, redacted
+from sparklet.spark.root_cause import GONE
 from sparklet.spark.runner import Runner, ScriptCall, ScriptResult
 from sparklet.spark.script_options import takes_event, unpacks
 from sparklet.spark.spark_options import INPUTS, MISNAMED_RULE, ORIGINS, SCHEMAS, SEEN, UNCOMMITTED
@@ -74,8 +75,6 @@ PERMANENT_CAUSES = frozenset(
     }
 )
 """Root causes that every attempt on the same input has. All others are retried, such as a 503 of S3 in a script."""
-
-_GONE = re.compile("NoSuchKey|No such file or directory: s3")
 
 
 class Fetched(NamedTuple):
@@ -304,7 +303,7 @@ def _failed(
     cause, stderr_tail, staging, files = result.cause, result.stderr_tail, execution.staging, [*result.files]
     if staging is not None:  # the user does not know the fetched files
         cause, stderr_tail, *files = (staging.with_origins(text, uris) for text in (cause, stderr_tail, *files))
-    gone = _GONE.search(cause) and not {item.uri for item in execution.inputs}.isdisjoint(files)  # since the plan
+    gone = re.search(GONE, cause) and not {item.uri for item in execution.inputs}.isdisjoint(files)  # since the plan
     event, secrets = execution.event, set[str]()
     redacted([event["params"] if execution.is_shard else event, execution.args, execution.env], secrets)
     cause, stderr_tail = hidden(cause, secrets), hidden(stderr_tail, secrets)
