@@ -64,14 +64,12 @@ class Observation:
         work.files += record.attempts * record.object_count
         earlier = work if record.attempts > 1 else self.work[""]  # it came from a function
         earlier.known_s += record.worked_s
-        work.known_s += seconds_of(record, self.now_s)
-        if record.state is ShardState.PENDING or not record.attempts:
-            return
         took_s = seconds_of(record, self.now_s)
+        work.known_s += took_s
+        if record.state in (ShardState.PENDING, ShardState.SPLIT) or not record.attempts:
+            return
         if record.state is ShardState.RUNNING:
             _keep(self._longest, took_s, record)
-            return
-        if record.state is ShardState.SPLIT:
             return
         self.finished += 1
         _keep(self._slowest, took_s, record)
