@@ -16,6 +16,7 @@ SHARDS_PER_BUCKET, MAX_BUCKETS = 10_000, 256
 OF_SPLIT = "split-"  # begins the names of plan parts whose shards were split off, ``split-<planned shard>-…``
 HALVES, APART = "halves", "apart"  # how a shard is split; apart: each input alone
 WITH_MEMBERS = "members "  # before it where archives are split, too: see ``ShardRecord.members_file``
+MAX_NAMED = 90  # inputs that one split sets apart: a transaction of DynamoDB has up to 100 writes
 ANSWERS, WRITES, EVENTS, SCHEMAS = "answers/", "writes/", "events/", "schemas/"  # in a run's folder
 SHOWN_ITEM = 100  # characters
 FIRST_BYTES = 512  # of a file, which tell what it is

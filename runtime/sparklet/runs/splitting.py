@@ -17,6 +17,7 @@ from sparklet.metrics import SHARDS_FAILED
 from sparklet.model import (
     APART,
     HALVES,
+    MAX_NAMED,
     OF_SPLIT,
     WITH_MEMBERS,
     Failure,
@@ -34,7 +35,6 @@ from sparklet.planning.planner import send_messages
 from sparklet.ports.deployment import Deployment
 from sparklet.runs.redelivery import give_up
 
-MAX_NAMED = 90  # a transaction of DynamoDB has up to 100 writes
 BY_SCRIPT = "the script is at fault, not an input: "
 _LINE = re.compile(r"\bline \d+ of [^\s;)]+|[\w.-]+\.py, line \d+")
 _PLACE = re.compile(r"(.*?)((?: \([^()]*\))?)", re.DOTALL)  # of the script, at the end of a message
@@ -81,7 +81,6 @@ def _move_on(at: Deployment, run: Run, record: ShardRecord) -> None:
         return None
     is_believed = how != HALVES and (not siblings or siblings[0].state is ShardState.FAILED)
     named = [*map(int, how.split())] if is_believed else []
-    named = named if len(named) <= MAX_NAMED else []
     probes = not has_worked and bool(siblings or not named)
     return _split(at, record, parts[-1], root, _pieces(inputs, named, probes=probes))
 

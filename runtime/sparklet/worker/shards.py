@@ -37,6 +37,7 @@ from sparklet.model import (
     APART,
     EVENTS,
     HALVES,
+    MAX_NAMED,
     OF_SPLIT,
     WITH_MEMBERS,
     Claim,
@@ -350,12 +351,12 @@ class ClaimedShard:
         return WITH_MEMBERS + split
 
     def _named(self, failure: Failure) -> str:
-        """The places of the inputs that a failure names; "" unless each name is that of one input."""
+        """The places of the inputs that a failure names; "" unless each name is that of one input, and they are few."""
         named, found = {s3_address(file) or file for file in failure.files}, list[str]()
         for place, item in enumerate(self._objects):
             if named & {item.uri, described(item)}:
                 found.append(str(place))
-        return " ".join(found) if len(found) == len(named) else ""
+        return " ".join(found) if len(found) == len(named) <= MAX_NAMED else ""
 
     def succeeded(self, result: ShardResult) -> Outcome:
         """Delete the staged files and measure."""

@@ -10,13 +10,13 @@ import pytest
 from sparklet.errors import ObjectNotFoundError
 from sparklet.events import answer
 from sparklet.job.outcome import EVENT, OUTCOME_FILE
-from sparklet.model import HALVES, Access, InputObject, ShardRecord, ShardState, Slice, SliceKind
+from sparklet.model import HALVES, MAX_NAMED, Access, InputObject, ShardRecord, ShardState, Slice, SliceKind
 from sparklet.spark.runner import Output, ScriptCall, ScriptResult
 from sparklet.spark.task_limits import Deadline
 from sparklet.worker.staging import Staging, described
 from tests.unit.worker.conftest import BUCKET, Behaviour, Bench
 
-OBJECTS = 10
+OBJECTS = 100
 
 
 def fails(bench: Bench, *files: str, **outcome: Any) -> Behaviour:
@@ -41,6 +41,8 @@ def the_shard(bench: Bench) -> ShardRecord:
         (["s3a://in/0-3.csv", "s3://in/0.csv"], "0 3"),
         (["s3://elsewhere/x.csv"], HALVES),
         (["s3://in/0-3.csv", "s3://elsewhere/x.csv"], HALVES),
+        ([f"s3://in/0-{place}.csv" for place in range(1, 1 + MAX_NAMED)], " ".join(map(str, range(1, 1 + MAX_NAMED)))),
+        ([f"s3://in/0-{place}.csv" for place in range(1, 2 + MAX_NAMED)], HALVES),
         ([], HALVES),
     ],
 )
