@@ -16,7 +16,7 @@ import os
 import re
 import uuid
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 from urllib.parse import unquote
@@ -37,7 +37,7 @@ from tests.functional.worker.ledgered import BUCKET, Function, deployed
 
 pytestmark = [pytest.mark.spark, pytest.mark.stack, pytest.mark.slow]
 
-FOLDERS, SEED = int(os.environ.get("SPARKLET_FOLDERS") or "20"), int(os.environ.get("SPARKLET_SEED") or "0")
+FOLDERS, SEED = int(os.environ.get("SPARKLET_FOLDERS") or "20"), int(os.environ.get("SPARKLET_SEED") or "10")
 TRIALS = settings(
     max_examples=FOLDERS,
     deadline=None,
@@ -129,11 +129,12 @@ PACKERS: dict[str, Callable[[str, bytes], bytes]] = {
 def folders(draw: st.DrawFn) -> Folder:
     """A folder that one job might read."""
     kind = draw(st.sampled_from(["csv", "csv", "csv", "json", "text", "parquet"]))
+    split = draw(st.sampled_from(["", "auto", "auto"]))
     columns = draw(st.sampled_from([(), ("dt",), ("dt", "shop")]))
     pool = [draw(st.lists(VALUES | st.just("__HIVE_DEFAULT_PARTITION__"), min_size=1, max_size=3)) for _ in columns]
-    header = draw(st.booleans())
+    header, reads_header = draw(st.sampled_from([(True, True), (False, False), (True, False), (False, True)]))
     line = draw(st.sampled_from(["\n", "\r\n", "\n", "\r"]))
-    options = {"header": "true"} if header and kind == "csv" else {}
+    options = {"header": "true"} if reads_header and kind == "csv" else {}
     if kind == "csv":
         options |= draw(st.sampled_from([{}, {}, {}, {"multiLine": "true"}, {"comment": "#"}]))
     if kind == "parquet":
@@ -142,8 +143,10 @@ def folders(draw: st.DrawFn) -> Folder:
     stored: dict[str, bytes] = {}
     for number in range(draw(st.integers(1, 5))):
         place = "".join(f"{name}={draw(st.sampled_from(values))}/" for name, values in zip(columns, pool, strict=True))
-        rows = draw(st.lists(st.tuples(st.integers(0, 99), FIELDS), max_size=6))
-        body = _written(kind, options, line, rows, draw(st.sampled_from([b"", b"", b"", b"\xef\xbb\xbf"])))
+        fewest = draw(st.sampled_from([0, 0, 8]))  # enough to be cut
+        rows = draw(st.lists(st.tuples(st.integers(0, 99), FIELDS), min_size=fewest, max_size=fewest + 6))
+        before = [*(["# by hand"] if "comment" in options else []), *(["id,v"] if header else [])]
+        body = _written(kind, before, line, rows, draw(st.sampled_from([b"", b"", b"", b"\xef\xbb\xbf"])))
         packed = kind != "parquet" and draw(st.integers(0, 5)) == 0
         name = f"{draw(NAMES)}{number}.{kind}{'.gz' if packed else ''}"
         body = gzip.compress(body) if packed else body
@@ -156,15 +159,15 @@ def folders(draw: st.DrawFn) -> Folder:
         if draw(st.integers(0, 3)) == 0:
             hidden = draw(st.sampled_from(["_SUCCESS", ".a.crc", "._x.csv", "_temporary/0/a.csv", ".hidden/a.csv"]))
             files[place + hidden] = stored[place + hidden] = body or b"x"
-    schemas = {"json": ["id INT, v STRING"], "csv": ["id INT, v STRING", *([""] if header else [])]}
+    schemas = {"json": ["id INT, v STRING"], "csv": ["id INT, v STRING", *([""] if header and reads_header else [])]}
     schema = draw(st.sampled_from(schemas.get(kind, [""])))
-    split = draw(st.sampled_from(["", "auto"]))
     by_folder, cut_bytes = draw(st.booleans()), 500 if kind == "parquet" else 40
     packing = draw(st.integers(1, 3)), split, by_folder, cut_bytes, draw(st.booleans())
     return Folder(files, stored, kind, options, schema, *packing)
 
 
-def _written(kind: str, options: Mapping[str, str], line: str, rows: list[tuple[int, str]], mark: bytes) -> bytes:
+def _written(kind: str, before: Sequence[str], line: str, rows: list[tuple[int, str]], mark: bytes) -> bytes:
+    """A file's bytes; ``before``: of CSV, the lines before its rows."""
     if kind == "parquet":
         schema = pa.schema({"id": pa.int32(), "v": pa.string(), "long": pa.string()})
         wide = [{"id": n, "v": text, "long": f"{n:0200d}"} for n, text in rows]  # so that there is much to cut
@@ -175,7 +178,6 @@ def _written(kind: str, options: Mapping[str, str], line: str, rows: list[tuple[
     if kind == "json":
         return "".join(json.dumps({"id": n, "v": text}) + "\n" for n, text in rows).encode()
     quoted = ['{},"{}"'.format(n, text.replace("\\", "").replace('"', '""')) for n, text in rows]
-    before = [*(["# by hand"] if "comment" in options else []), *(["id,v"] if "header" in options else [])]
     return mark + "".join(each + line for each in (*before, *quoted)).encode() if before or quoted else b""
 
 
