@@ -80,7 +80,7 @@ def planned(ledger: Ledger, run_id: str, shard_count: int = 1) -> None:
     ledger.runs.seal_plan(run_id, shard_count, 2 * shard_count, 10 * shard_count)
 
 
-def claim(ledger: Ledger, run_id: str, attempt_id: str, generation: int = 0) -> Claim:
+def claim(ledger: Ledger, run_id: str, attempt_id: str, generation: int = 0) -> Claim[ShardRecord]:
     return ledger.attempts.claim(
         ref(run_id, 0, generation), attempt_id, LEASE_S, MAX_ATTEMPTS, "2026/11/20/[$LATEST]abc"
     )

@@ -22,7 +22,9 @@ def moved(one: Ledger, run_id: str) -> Ledger:
     return one
 
 
-def engine_claim(ledger: Ledger, run_id: str, attempt_id: str, generation: int = 0, engine: str = ENGINE) -> Claim:
+def engine_claim(
+    ledger: Ledger, run_id: str, attempt_id: str, generation: int = 0, engine: str = ENGINE
+) -> Claim[ShardRecord]:
     return ledger.attempts.claim(ref(run_id, 0, generation), attempt_id, LEASE_S, MAX_ATTEMPTS, engine=engine)
 
 

@@ -9,6 +9,7 @@ import pytest
 from sparklet.aws.clients import AwsClients
 from sparklet.aws.notifiers import AwsNotifier, notifier_for
 from sparklet.errors import NoticeError
+from sparklet.ledger import transitions
 from sparklet.model import Failure, Notice, Run, RunState, ScriptRef, ShardResult, TaskRecord
 from sparklet.ports import Notifier
 from tests.contract.conftest import ON_STACK
@@ -21,11 +22,9 @@ Ears = tuple[Notifier, Callable[[int], list[Any]]]
 
 
 def notice_of(task_id: str = "t-ü", failed: bool = False) -> Notice:
-    task = TaskRecord(task_id).claimed("a", 1.5, 60, "log")
-    task = (
-        task.failed(Failure("E", "why"), 2.5) if failed else task.succeeded(ShardResult(1, answer=({"k": "é"},)), 2.5)
-    )
-    return Notice.of_task(task)
+    task = transitions.claim_task(TaskRecord(task_id), "a", 1.5, 60, 1, "log").record
+    done = transitions.succeed(task, "a", 2.5, ShardResult(1, answer=({"k": "é"},)))
+    return Notice.of_task(transitions.fail(task, "a", 2.5, Failure("E", "why")) if failed else done)
 
 
 def notice_of_run(state: RunState = RunState.SUCCEEDED_WITH_FAILURES) -> Notice:

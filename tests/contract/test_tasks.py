@@ -1,4 +1,4 @@
-"""What every store of the asynchronous API's tasks promises."""
+"""What the ledger promises of tasks: of the asynchronous API, and calls of ``functions``."""
 
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -8,85 +8,88 @@ from typing import Any
 import pytest
 
 from sparklet.aws.clients import AwsClients
-from sparklet.aws.dynamodb import DynamoTaskStore
+from sparklet.aws.dynamodb import DynamoLedger
 from sparklet.errors import LeaseLostError, LedgerError
+from sparklet.ledger import transitions
 from sparklet.ledger.rules import LEASE_EXPIRED, LEASE_GRACE_S
-from sparklet.ledger.task_leases import give_up
-from sparklet.model import Failure, ShardResult, ShardState, TaskRecord
-from sparklet.ports import TaskStore
-from tests.contract.conftest import ON_STACK, TABLE
-from tests.stand_ins.memory import MemoryTaskStore
+from sparklet.model import Claim, ClaimStatus, Failure, ShardResult, ShardState, TaskRecord
+from sparklet.ports import Ledger
+from tests.contract.conftest import TABLE
+from tests.stand_ins.memory import FakeClock
 
-NOW_S = 1_700_000_000.25
-
-
-@pytest.fixture(
-    params=["memory", pytest.param("ministack", marks=ON_STACK), pytest.param("dynamodb-local", marks=ON_STACK)]
-)
-def tasks(request: pytest.FixtureRequest) -> TaskStore:
-    if request.param == "memory":
-        return MemoryTaskStore()
-    return DynamoTaskStore(request.getfixturevalue(f"{request.param.replace('-', '_')}_clients"), TABLE)
+FAILURE = Failure("E", "why: ü \ud800")
 
 
-@pytest.fixture
-def first(run_id: str) -> TaskRecord:
-    return TaskRecord(run_id, accepted_s=NOW_S).claimed("a1", NOW_S, 60.0, "stream")
+def claim(ledger: Ledger, task_id: str, attempt_id: str) -> Claim[TaskRecord]:
+    return ledger.tasks.claim(TaskRecord(task_id, accepted_s=5.0), attempt_id, ledger.clock.now_s() + 60, 3, "stream")
 
 
-def test_an_unrecorded_task_is_none(tasks: TaskStore, run_id: str) -> None:
-    assert tasks.get_task(run_id) is None
+def stands(ledger: Ledger, task_id: str) -> TaskRecord:
+    (found,) = ledger.tasks.get_many([task_id, f"{task_id}-never"])
+    return found
 
 
-def test_a_task_reads_back_as_it_was_written_in_every_state(tasks: TaskStore, first: TaskRecord) -> None:
-    released = first.released(Failure("E", "why: ü \ud800", retryable=True), NOW_S + 1)
-    again = released.claimed("a2", NOW_S + 2, 60.0, "")
+def test_a_task_reads_back_as_it_was_written_in_every_state(ledger: Ledger, run_id: str) -> None:
+    first = claim(ledger, run_id, "a1").record
+    assert stands(ledger, run_id) == first
+    released = ledger.tasks.tell(first, transitions.release, FAILURE)
+    assert stands(ledger, run_id) == released
+    again = claim(ledger, run_id, "a2").record
+    assert stands(ledger, run_id) == again
     result = ShardResult(7, 8, ("s3://o/ü",), ({"deep": [1, None, "é\x00"]},))
-    done = again.succeeded(result, NOW_S + 3)
+    done = ledger.tasks.tell(again, transitions.succeed, result)
 
-    was: TaskRecord | None = None
-    for record in (first, released, again, done):
-        assert tasks.replace_task(record, was)
-        stands = tasks.get_task(first.task_id)
-        assert stands and stands.to_document() == record.to_document()
-        was = record
-    assert done.result == result
-    assert (done.state, done.attempts, done.revision) == (ShardState.SUCCEEDED, 2, 4)
+    assert stands(ledger, run_id).to_document() == done.to_document()
+    assert (done.rows, done.output_bytes, done.outputs, done.answer) == (7, 8, result.outputs, result.answer)
+    assert (done.state, done.attempts, done.revision, done.error_class) == (ShardState.SUCCEEDED, 2, 4, "")
 
 
-def test_one_of_many_concurrent_claims_gets_the_task(tasks: TaskStore, run_id: str) -> None:
-    fresh = TaskRecord(run_id)
-    claims = [fresh.claimed(f"a{number}", NOW_S, 60.0, "") for number in range(8)]
+def test_one_of_many_concurrent_claims_gets_the_task(ledger: Ledger, run_id: str) -> None:
+    names = [f"a{number}" for number in range(8)]
 
     with ThreadPoolExecutor(8) as pool:
-        won = list(pool.map(lambda record: tasks.replace_task(record, None), claims))
+        claims = list(pool.map(lambda name: claim(ledger, run_id, name), names))
 
-    assert sum(won) == 1
-    stands = tasks.get_task(run_id)
-    assert stands and stands.attempt_id == claims[won.index(True)].attempt_id
-
-
-def test_a_task_that_has_moved_on_is_not_overwritten(tasks: TaskStore, first: TaskRecord) -> None:
-    assert tasks.replace_task(first, None)
-    done = first.succeeded(ShardResult(), NOW_S)
-    assert tasks.replace_task(done, first)
-
-    assert not tasks.replace_task(first.failed(Failure("E", "late"), NOW_S), first)
-    assert not tasks.replace_task(first.claimed("a9", NOW_S, 60.0, ""), None)
-
-    stands = tasks.get_task(first.task_id)
-    assert stands and stands.state is ShardState.SUCCEEDED
+    won = [name for name, each in zip(names, claims, strict=True) if each.status is ClaimStatus.GRANTED]
+    assert won == [stands(ledger, run_id).attempt_id]
+    assert {each.status for each in claims} == {ClaimStatus.GRANTED, ClaimStatus.HELD}
 
 
-def test_a_task_is_given_up_once_and_not_while_it_is_held(tasks: TaskStore, first: TaskRecord) -> None:
-    assert tasks.replace_task(first, None)
+def test_what_an_attempt_says_twice_changes_nothing(ledger: Ledger, run_id: str) -> None:
+    mine = claim(ledger, run_id, "a").record
+    assert claim(ledger, run_id, "a").status is ClaimStatus.GRANTED
+    done = ledger.tasks.tell(mine, transitions.succeed, ShardResult(1))
+
+    assert ledger.tasks.tell(mine, transitions.succeed, ShardResult(1)) == done
+    assert stands(ledger, run_id).revision == done.revision == 2
+
+
+def test_a_task_that_has_moved_on_is_not_overwritten(ledger: Ledger, clock: FakeClock, run_id: str) -> None:
+    late = claim(ledger, run_id, "late").record
+    clock.advance(60 + LEASE_GRACE_S + 1)
+    taken = claim(ledger, run_id, "a2").record
+
+    for said, what in ((transitions.fail, FAILURE), (transitions.succeed, ShardResult())):
+        with pytest.raises(LeaseLostError, match="RUNNING by attempt a2"):
+            ledger.tasks.tell(late, said, what)
+    ledger.tasks.tell(taken, transitions.succeed, ShardResult())
+
+    assert claim(ledger, run_id, "a3").status is ClaimStatus.DONE
+    assert stands(ledger, run_id).state is ShardState.SUCCEEDED
+
+
+def test_a_task_is_given_up_once_and_not_while_it_is_held(ledger: Ledger, clock: FakeClock, run_id: str) -> None:
+    claim(ledger, run_id, "a1")
+    clock.advance(60 + LEASE_GRACE_S - 1)
     with pytest.raises(LeaseLostError, match="a1 still holds"):
-        give_up(tasks, TaskRecord(first.task_id), lambda: first.lease_end_s + LEASE_GRACE_S - 1)
+        ledger.tasks.give_up(TaskRecord(run_id))
+    clock.advance(2)
 
-    given_up = give_up(tasks, TaskRecord(first.task_id), lambda: first.lease_end_s + LEASE_GRACE_S + 1)
+    given_up = ledger.tasks.give_up(TaskRecord(run_id))
 
-    assert given_up and given_up.failure and given_up.failure.error_class == LEASE_EXPIRED
-    assert give_up(tasks, TaskRecord(first.task_id), lambda: NOW_S + 999) is None
+    assert (given_up.status, given_up.record.error_class) == (ClaimStatus.EXHAUSTED, LEASE_EXPIRED)
+    assert stands(ledger, run_id) == given_up.record
+    assert ledger.tasks.give_up(TaskRecord(run_id)).status is ClaimStatus.DONE
 
 
 @contextmanager
@@ -107,29 +110,30 @@ def losing_the_answer(clients: AwsClients, applied: bool) -> Iterator[None]:
 
 
 @pytest.mark.stack
-def test_a_lost_response_is_resolved_by_reading_the_table(ministack_clients: AwsClients, first: TaskRecord) -> None:
-    tasks = DynamoTaskStore(ministack_clients, TABLE)
+def test_a_lost_response_is_resolved_by_reading_the_table(ministack_clients: AwsClients, run_id: str) -> None:
+    ledger = DynamoLedger(ministack_clients, TABLE, FakeClock())
 
     with losing_the_answer(ministack_clients, applied=False), pytest.raises(LedgerError):
-        tasks.replace_task(first, None)
+        claim(ledger, run_id, "a1")
     with losing_the_answer(ministack_clients, applied=True):
-        assert tasks.replace_task(first, None)
-    assert tasks.get_task(first.task_id) == first
+        mine = claim(ledger, run_id, "a1")
+    assert mine.status is ClaimStatus.GRANTED
+    assert stands(ledger, run_id) == mine.record
     with losing_the_answer(ministack_clients, applied=False):
-        assert not tasks.replace_task(first.claimed("a2", NOW_S, 60.0, ""), None)  # somebody else's stands there
+        assert claim(ledger, run_id, "a2").status is ClaimStatus.HELD  # somebody else's stands there
     with losing_the_answer(ministack_clients, applied=False), pytest.raises(LedgerError):
-        tasks.replace_task(first.succeeded(ShardResult(), NOW_S), first)
+        ledger.tasks.tell(mine.record, transitions.succeed, ShardResult())
 
 
 @pytest.mark.stack
-def test_a_tasks_item_matches_the_apis_template_and_expires(ministack_clients: AwsClients, first: TaskRecord) -> None:
+def test_a_tasks_item_matches_the_apis_template_and_expires(ministack_clients: AwsClients, run_id: str) -> None:
     import json
 
-    DynamoTaskStore(ministack_clients, TABLE).replace_task(first, None)
+    first = claim(DynamoLedger(ministack_clients, TABLE, FakeClock()), run_id, "a1").record
 
-    key = {"pk": {"S": f"task#{first.task_id}"}, "sk": {"S": "task"}}
+    key = {"pk": {"S": f"task#{run_id}"}, "sk": {"S": "task"}}
     item: Any = ministack_clients.dynamodb.get_item(TableName=TABLE, Key=key)["Item"]
 
     assert json.loads(item["document"]["S"]) == first.to_document()
     assert item["state"] == {"S": "RUNNING"}
-    assert int(item["expires_s"]["N"]) == int(NOW_S) + 30 * 86_400
+    assert int(item["expires_s"]["N"]) == int(first.changed_s) + 30 * 86_400

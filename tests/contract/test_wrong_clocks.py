@@ -9,7 +9,7 @@ from dataclasses import replace
 import pytest
 
 from sparklet.aws.clients import AwsClients
-from sparklet.aws.dynamodb import DynamoLedger, DynamoTaskStore
+from sparklet.aws.dynamodb import DynamoLedger
 from sparklet.clock import ServiceClock
 from sparklet.errors import LeaseLostError
 from sparklet.events import TaskRequest
@@ -31,7 +31,7 @@ LEASE_S = deadline_s()  # which a test does not reach, and wrong clocks are far 
 
 def machine(clients: AwsClients, world: World, wrong_by_s: float = 0.0) -> Deployment:
     ledger = DynamoLedger(clients, TABLE, ServiceClock(lambda: time.time() + wrong_by_s))
-    return replace(world.at, ledger=ledger, clock=ledger.clock, tasks=DynamoTaskStore(clients, TABLE, ledger.clock))
+    return replace(world.at, ledger=ledger, clock=ledger.clock)
 
 
 @pytest.fixture(params=["ministack", "dynamodb_local"])
@@ -94,8 +94,7 @@ def test_the_task_of_a_living_attempt_is_left_alone(
     clients: AwsClients, world: World, run_id: str, wrong_by_s: float
 ) -> None:
     right, wrong = machine(clients, world), machine(clients, world, wrong_by_s)
-    assert right.tasks is not None
-    right.tasks.replace_task(TaskRecord(run_id).claimed("alive", time.time(), LEASE_S, ""), None)
+    right.ledger.tasks.claim(TaskRecord(run_id), "alive", time.time() + LEASE_S, MAX_ATTEMPTS)
 
     with pytest.raises(LeaseLostError, match="alive"):
         consume_task(wrong, TaskRequest(run_id, queue_arn=""))

@@ -1,4 +1,4 @@
-"""Ports in memory: a clock, a queue, a task store, a notifier, functions and state machines.
+"""Ports in memory: a clock, a queue, a ledger, a notifier, functions and state machines.
 
 They keep the promises of ``sparklet.ports`` as the adapters in ``sparklet.aws`` do: one contract suite runs over both.
 Time comes from a ``Clock``, so a test moves leases and visibility by hand.
@@ -23,7 +23,6 @@ from sparklet.errors import (
 from sparklet.ledger import Ledger, items
 from sparklet.ledger.memory import MemoryStore
 from sparklet.ledger.store import Delete, New, Update
-from sparklet.ledger.task_leases import Tasks
 from sparklet.model import ExecutionState, ExecutionStatus, Failure, Notice, Run, ShardRecord
 from sparklet.ports import Clock
 from tests.stand_ins.memory_store import MemoryObjectStore
@@ -38,7 +37,6 @@ __all__ = [
     "MemoryObjectStore",
     "MemoryOrchestrator",
     "MemoryTaskQueue",
-    "MemoryTaskStore",
     "SystemClock",
 ]
 
@@ -205,14 +203,6 @@ class MemoryLedger(Ledger):
     def forget(self, run_id: str, number: int) -> None:
         """Let there be no such shard."""
         self.store.write(Delete(items.shard_key(run_id, number)))
-
-
-class MemoryTaskStore(Tasks):
-    """The product's ``TaskStore`` in memory."""
-
-    def __init__(self) -> None:
-        self.store = MemoryStore()
-        super().__init__(self.store)
 
 
 class MemoryNotifier:

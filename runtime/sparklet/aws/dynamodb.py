@@ -28,7 +28,6 @@ from sparklet.clock import Clock, ServiceClock
 from sparklet.errors import LedgerError
 from sparklet.ledger import Ledger
 from sparklet.ledger.store import Change, Delete, Item, Key, New, Written, holds
-from sparklet.ledger.task_leases import Tasks
 from sparklet.model import ShardState
 
 if TYPE_CHECKING:
@@ -74,14 +73,6 @@ class DynamoLedger(Ledger):
     def __init__(self, clients: AwsClients, table: str, clock: Clock | None = None) -> None:
         time_ = clock or ServiceClock()
         super().__init__(DynamoStore(clients, table, time_), time_)
-
-
-class DynamoTaskStore(Tasks):
-    """A ``TaskStore`` in the ledger's table."""
-
-    def __init__(self, clients: AwsClients, table: str, clock: Clock | None = None) -> None:
-        self.clock: Clock = clock or ServiceClock()  # as in ``DynamoLedger``
-        super().__init__(DynamoStore(clients, table, self.clock))
 
 
 class DynamoStore:

@@ -12,7 +12,7 @@ from typing import Any
 
 from sparklet.aws.clients import AwsClients, read_secret
 from sparklet.aws.compute import LambdaCompute, reason_of
-from sparklet.aws.dynamodb import DynamoTaskStore
+from sparklet.aws.dynamodb import DynamoLedger
 from sparklet.aws.object_store import S3ObjectStore
 from sparklet.aws.stacks import stack_outputs, unreserved_concurrency
 from sparklet.errors import RemoteTaskError, SettingsError, SparkletError
@@ -20,8 +20,7 @@ from sparklet.forks import renew_after_fork
 from sparklet.functions.backend import StoredContents
 from sparklet.functions.calls import Answer, Call, Contents, End
 from sparklet.functions.recorded_calls import Poller
-from sparklet.ledger.rules import LEASE_EXPIRED
-from sparklet.model import Failure, TaskRecord
+from sparklet.model import TaskRecord
 
 OUTPUTS = ("BucketName", "FunctionTimeoutS", "LedgerTable", "SecretArn", "Workers")
 INLINE_BYTES = 180 * 1024  # as base64 below 256 KiB, the limit of an asynchronous invocation
@@ -58,14 +57,14 @@ class LambdaFunctions:
         )
         self.max_timeout_s = float(outputs["FunctionTimeoutS"]) - 1
         self.slots = slots or self._workers[0]["reserved"] or _share(clients)
-        self._compute, self._tasks = LambdaCompute(clients), DynamoTaskStore(clients, outputs["LedgerTable"])
+        self._compute, self._tasks = LambdaCompute(clients), DynamoLedger(clients, outputs["LedgerTable"]).tasks
         self._closed = False
         self.after_fork()
         renew_after_fork(self)
 
     def after_fork(self) -> None:
         """Begin without calls, in threads of this process."""
-        self._poller, self._threads = Poller(self._tasks.get_tasks), ThreadPoolExecutor(THREADS, "sparklet-functions")
+        self._poller, self._threads = Poller(self._tasks.get_many), ThreadPoolExecutor(THREADS, "sparklet-functions")
 
     def start(self, call: Call, size: int, done: Callable[[End], None]) -> None:
         """Have a thread send the call."""
@@ -110,15 +109,14 @@ class LambdaFunctions:
         try:
             if isinstance(record, Exception):
                 raise record
-            if record.result:
-                envelope: Any = record.result.answer[0]
+            if record.answer:
+                envelope: Any = record.answer[0]
                 if self.contents and "stored" in envelope:
                     envelope = json.loads(self.contents.get(envelope["stored"]))
                 return Answer.opened(envelope, self.key)
         except Exception as error:  # noqa: BLE001 - whatever reading raises, the call must end
             return RemoteTaskError(f"{call.name}: its answer cannot be read: {type(error).__name__}: {error}")
-        failure = record.failure or Failure(LEASE_EXPIRED, "its worker was lost", retryable=False)
-        cause = f"{failure.error_class}: {failure.message}"
+        cause = f"{record.error_class}: {record.error_message}"
         reason, facts = reason_of(cause), {"log_stream": record.log_stream}
         if reason == "killed" and time.monotonic() - begun_s >= call.timeout_s:
             reason = "timeout"  # the worker ended itself, which Lambda does not always tell

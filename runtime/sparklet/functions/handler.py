@@ -16,7 +16,7 @@ from typing import Any
 
 from sparklet.aws.clients import AwsClients, read_secret
 from sparklet.aws.compute import TIMED_OUT
-from sparklet.aws.dynamodb import DynamoTaskStore
+from sparklet.aws.dynamodb import DynamoLedger
 from sparklet.aws.object_store import S3ObjectStore
 from sparklet.aws.task_queue import queue_opener
 from sparklet.errors import LeaseLostError
@@ -25,9 +25,9 @@ from sparklet.functions.backend import StoredContents
 from sparklet.functions.calls import Call, Contents
 from sparklet.functions.performer import Performer
 from sparklet.functions.recorded_calls import claimed_id
+from sparklet.ledger.rules import TASK_ANSWER_BYTES
 from sparklet.log import Log
 from sparklet.model import ShardResult
-from sparklet.model.tasks import ANSWER_BYTES
 from sparklet.settings import function_settings
 from sparklet.spark.task_limits import Deadline
 from sparklet.worker.attempt import Attempt, make_attempt, persist
@@ -66,7 +66,7 @@ class FunctionWorker:
             timer.cancel()
             sys.stdout.flush()
         encoded = json.dumps(answer).encode()
-        if len(encoded) > ANSWER_BYTES:
+        if len(encoded) > TASK_ANSWER_BYTES:
             answer = {"stored": self.contents.put(hashlib.sha256(encoded).hexdigest(), encoded)}
         return ShardResult(answer=(answer,))
 
@@ -93,8 +93,8 @@ def _claims() -> CallClaims:
     contents = StoredContents(S3ObjectStore(clients), f"s3://{settings.bucket}/functions/")
     key, facts = read_secret(clients, settings.secret), {"log_stream": stream}
     worker = FunctionWorker(Performer(key, settings.codec, settings.modules, contents, facts), contents)
-    tasks = DynamoTaskStore(clients, settings.ledger_table)
-    return CallClaims(tasks, None, queue_opener(clients), worker, tasks.clock, stream, max_attempts=1)
+    ledger = DynamoLedger(clients, settings.ledger_table)
+    return CallClaims(ledger, None, queue_opener(clients), worker, stream, max_attempts=1)
 
 
 if "AWS_LAMBDA_FUNCTION_NAME" in os.environ:  # in Lambda, not in a test that imports this module

@@ -13,13 +13,12 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from sparklet.errors import LeaseLostError, LedgerError, PayloadError
-from sparklet.ledger.task_leases import give_up
 from sparklet.model import TASK_ID, Failure, TaskRecord
-from sparklet.ports import TaskStore
+from sparklet.ports import Ledger
 from sparklet.settings import ledger_table
 
 if TYPE_CHECKING:
-    from sparklet.aws.dynamodb import DynamoTaskStore
+    from sparklet.aws.dynamodb import DynamoLedger
 
 MIN_POLL_S, MAX_POLL_S = 0.05, 2.0
 POLL_SHARE = 0.1  # of the time for which a call has been open
@@ -105,7 +104,7 @@ def failures_handler(event: Mapping[str, Any], context: object) -> dict[str, Any
     failed = []
     for message in event["Records"]:
         try:
-            fail(_tasks(), json.loads(message["body"]), _tasks().clock.now_s)
+            fail(_ledger(), json.loads(message["body"]))
         except (LeaseLostError, LedgerError) as error:
             print(json.dumps({"level": "WARNING", "message": str(error)}))
             failed.append({"itemIdentifier": message["messageId"]})
@@ -114,7 +113,7 @@ def failures_handler(event: Mapping[str, Any], context: object) -> dict[str, Any
     return {"batchItemFailures": failed}
 
 
-def fail(tasks: TaskStore, report: Mapping[str, Any], now_s: Callable[[], float]) -> None:
+def fail(ledger: Ledger, report: Mapping[str, Any]) -> None:
     """Record FAILED for a call that Lambda reports.
 
     LedgerError if the ledger does not answer, LeaseLostError if another invocation has the call.
@@ -123,12 +122,12 @@ def fail(tasks: TaskStore, report: Mapping[str, Any], now_s: Callable[[], float]
     found = report.get("responsePayload") or {"errorMessage": "Lambda gave the call up"}
     failure = Failure(found.get("errorType", context.get("condition", "")), found["errorMessage"], retryable=False)
     request_id = context.get("requestId", "")
-    give_up(tasks, task, now_s, failure, lambda record: record.attempt_id.startswith(request_id))
+    ledger.tasks.give_up(task, failure, lambda record: record.attempt_id.startswith(request_id))
 
 
 @functools.cache
-def _tasks() -> "DynamoTaskStore":
+def _ledger() -> "DynamoLedger":
     from sparklet.aws.clients import AwsClients
-    from sparklet.aws.dynamodb import DynamoTaskStore
+    from sparklet.aws.dynamodb import DynamoLedger
 
-    return DynamoTaskStore(AwsClients(), ledger_table())
+    return DynamoLedger(AwsClients(), ledger_table())

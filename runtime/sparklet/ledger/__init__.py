@@ -8,13 +8,15 @@ from sparklet.ledger.attempts import Attempts
 from sparklet.ledger.runs import Runs
 from sparklet.ledger.shards import Shards
 from sparklet.ledger.store import Store
+from sparklet.ledger.tasks import Tasks
 
 
 class Ledger:
-    """The only truth about runs and shards; ``clock`` decides when leases end. Every write is conditional."""
+    """The only truth about runs, shards and tasks; ``clock`` decides when leases end. Every write is conditional."""
 
     def __init__(self, store: Store, clock: Clock) -> None:
         self.clock = clock  # for whoever judges a lease beside the ledger
         self.runs = Runs(store, clock)
         self.attempts = Attempts(store, clock)
         self.shards = Shards(store, clock, self.runs)
+        self.tasks = Tasks(store, clock)

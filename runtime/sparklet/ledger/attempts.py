@@ -1,19 +1,16 @@
 """Changes of one shard's state: transitions, swapped in the store.
 
-A swap depends on the revision that was read. A first claim and whatever an attempt says of its own shard read nothing:
-the transition is applied to a *presumed* shard, of which only what it looks at is known, and the swap depends on
-exactly that. A refusal comes with the shard as it is, to which the transition is applied then.
+A first claim and whatever an attempt says of its own shard read nothing: the transition is applied to a *presumed*
+shard, of which only what it looks at is known, and the swap depends on exactly that.
 """
 
 from collections.abc import Callable, Sequence
 
 from sparklet.clock import Clock
-from sparklet.errors import LedgerError
 from sparklet.ledger import items, transitions
-from sparklet.ledger.store import TRIES, New, Store, Update
+from sparklet.ledger.store import New, Store, Swaps, Update
 from sparklet.model import (
     Claim,
-    ClaimStatus,
     Failure,
     PartRecord,
     Run,
@@ -25,14 +22,16 @@ from sparklet.model import (
 )
 
 
-class Attempts:
+class Attempts(Swaps[ShardRecord]):
     """Changes of a shard's state. Every method raises LedgerError, and ShardNotFoundError.
 
     Attempts end with LeaseLostError if the shard is not theirs; what they say twice does no harm.
     """
 
     def __init__(self, store: Store, clock: Clock) -> None:
-        self._store, self._clock = store, clock
+        super().__init__(
+            store, clock, items.shard_change, lambda item, was: items.shard_record(item, was.run_id, was.number)
+        )
 
     def claim(
         self,
@@ -44,24 +43,19 @@ class Attempts:
         *,
         engine: str = "",
         escalate: str = "",
-    ) -> Claim:
+    ) -> Claim[ShardRecord]:
         """Take the shard for ``lease_s`` seconds and count the attempt; HELD if it is another ``engine``'s.
 
         A lease that ended more than 5 s ago (clocks differ) is taken over. The same attempt id is GRANTED again without
         counting; LedgerError if its attempt has ended. Without an attempt left the shard becomes FAILED, its last cause
         kept, and the answer is EXHAUSTED; HELD if it moves to ``escalate`` or is to be split, see ``expire``.
         """
-        status = ClaimStatus.GRANTED
 
-        def answer(record: ShardRecord) -> ShardRecord:
-            nonlocal status
+        def answer(record: ShardRecord) -> Claim[ShardRecord]:
             terms = attempt_id, self._clock.now_s(), lease_s, max_attempts, log_stream, engine, escalate
-            claim = transitions.claim(record, ref, *terms)
-            status = claim.status
-            return claim.record
+            return transitions.claim(record, ref, *terms)
 
-        record = self._change(answer, *self._first(ref, engine))
-        return Claim(status, record)
+        return self._answer(answer, *self._first(ref, engine))
 
     def _first(self, ref: ShardRef, engine: str) -> tuple[ShardRecord, *tuple[str, ...]]:
         """What a claim begins with: a function's first one, by far the most frequent, with a shard as it was planned.
@@ -111,19 +105,7 @@ class Attempts:
         """Do what an attempt says of its own shard: one write, which depends on that and on what else is ``known``."""
         known = {"state": ShardState.RUNNING, "attempt_id": attempt_id, **known}
         mine = items.presumed_shard(run_id, number, **known)
-        self._change(lambda record: said(record, attempt_id, self._clock.now_s(), *what), mine, *known)
-
-    def _change(self, step: Callable[[ShardRecord], ShardRecord], was: ShardRecord, *presumed: str) -> ShardRecord:
-        """Swap what ``step`` makes of a shard, unless it stays as it is; the shard then."""
-        for _ in range(TRIES):
-            change = items.shard_change(was, step(was), *presumed)
-            if not change.sets:
-                return was
-            written = self._store.write(change)
-            was, presumed = items.shard_record(written.item, was.run_id, was.number), ()
-            if written.applied:
-                return was
-        raise LedgerError(f"shard {was.number} of run {was.run_id} changed under {TRIES} tries; try again")
+        self._change(lambda record: (said(record, attempt_id, self._clock.now_s(), *what),), mine, *known)
 
     # --- what others say of a record that they have read ---
 
@@ -159,7 +141,7 @@ class Attempts:
         if (after := said(was, self._clock.now_s(), *what)) is None:
             return None
         written = self._store.write(items.shard_change(was, after))
-        record = items.shard_record(written.item, was.run_id, was.number)
+        record = self._value(written.item, was)
         return record if written.applied else None
 
     def split(self, record: ShardRecord, run: Run, part: PartRecord, into: Sequence[ShardRecord]) -> bool:

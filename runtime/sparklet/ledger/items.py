@@ -20,10 +20,10 @@ the item.
 
 import json
 from collections.abc import Container, Mapping
-from dataclasses import MISSING, asdict, fields
+from dataclasses import MISSING, asdict, fields, replace
 from typing import Any
 
-from sparklet.errors import LedgerError, ShardNotFoundError
+from sparklet.errors import LedgerError, RunNotFoundError, ShardNotFoundError
 from sparklet.ledger.store import Item, Key, Update
 from sparklet.model import (
     Access,
@@ -248,8 +248,10 @@ def _document(value: Any) -> dict[str, Any]:
     return dict(value) if isinstance(value, Mapping) else asdict(value)
 
 
-def run_value(item: Item) -> Run:
-    """A run's item as a value."""
+def run_value(item: Item | None, run_id: str = "") -> Run:
+    """A run's item as a value; RunNotFoundError if there is none."""
+    if item is None:
+        raise RunNotFoundError(f"there is no run {run_id}; `sparklet runs` lists those there are")
     _refuse_newer(item)
     constant = json.loads(item["constant"])
     follower = constant["next"]
@@ -291,10 +293,14 @@ def part_value(item: Item) -> PartRecord:
     return PartRecord(index=index, position=position, **_read(item, PART))
 
 
-def task_change(record: TaskRecord, was: TaskRecord | None) -> Update:
-    """The swap of a task, which counts its own revisions."""
-    sets = {"state": record.state, "document": json.dumps(record.to_document()), "expires_s": record.expires_s}
-    return Update(task_key(record.task_id), {"revision": was.revision} if was else {"pk": None}, sets)
+def task_change(was: TaskRecord, after: TaskRecord) -> Update:
+    """The swap of a task that was read, or was never recorded; its document has the store's revision."""
+    given: dict[str, Any] = {"revision": was.revision} if was.revision else {"pk": None}
+    if after is was:
+        return Update(task_key(was.task_id), given)
+    document = replace(after, revision=was.revision + 1).to_document()
+    sets = {"state": after.state, "document": json.dumps(document), "expires_s": after.expires_s}
+    return Update(task_key(was.task_id), given, sets)
 
 
 def task_record(item: Item) -> TaskRecord:

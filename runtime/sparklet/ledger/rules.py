@@ -1,11 +1,12 @@
-"""Rules that all ledger adapters share: how long a lease binds, what fits into an item, the texts of refusals."""
+"""The transitions' rules: how long a lease binds, who may claim, what fits into an item, the texts of refusals."""
 
+import json
 from datetime import UTC, datetime
 from itertools import accumulate
+from typing import Any
 
 from sparklet.errors import LeaseLostError, LedgerError
-from sparklet.model import OF_SPLIT, Claim, ClaimStatus, Failure, Run, ShardRecord, ShardRef, ShardResult, ShardState
-from sparklet.model.tasks import TaskRecord
+from sparklet.model import OF_SPLIT, ClaimStatus, Failure, Record, Run, ShardRecord, ShardResult, ShardState, TaskRecord
 from sparklet.shown import redacted
 
 LEASE_S = 16.0  # an attempt owns a shard so long without a renewal, or longer; see docs/decisions/0079
@@ -27,6 +28,9 @@ ERROR_CLASS_BYTES = 64
 ERROR_MESSAGE_BYTES = 230
 OUTPUTS_BYTES = 170
 LOG_STREAM_BYTES = 64
+TASK_ANSWER_BYTES = 16 * 1024
+TASK_OUTPUTS = 20
+TASK_OUTPUT_BYTES = 1024  # of one URI, the longest that S3 has
 
 
 def cut(text: str, most_bytes: int) -> str:
@@ -44,11 +48,20 @@ def bounded_failure(failure: Failure) -> Failure:
     return Failure(cut(failure.error_class, ERROR_CLASS_BYTES), message, failure.retryable)
 
 
-def bounded_result(result: ShardResult) -> ShardResult:
-    """The result with as many of its first outputs, each whole, as fit into a shard's item."""
+def kept_of(record: Record, result: ShardResult) -> dict[str, Any]:
+    """What a record keeps of a result: as many of its first outputs, each whole, as fit into a shard's item.
+
+    A task keeps more, and its answer, and forgets the cause of an attempt before.
+    """
+    kept: dict[str, Any] = {"rows": result.rows, "output_bytes": result.output_bytes}
+    if isinstance(record, TaskRecord):
+        encoded = (uri.encode(errors="replace") for uri in result.outputs[:TASK_OUTPUTS])
+        kept["outputs"] = tuple(uri.decode() for uri in encoded if len(uri) <= TASK_OUTPUT_BYTES)
+        fits = len(json.dumps(result.answer)) <= TASK_ANSWER_BYTES + 2  # the brackets
+        return {**kept, "answer": result.answer if fits else (), "error_class": "", "error_message": ""}
     ends = accumulate(len(uri.encode("utf-8", "replace")) for uri in result.outputs)
-    outputs = result.outputs[: sum(end <= OUTPUTS_BYTES for end in ends)]
-    return ShardResult(result.rows, result.output_bytes, outputs, memory_mb=result.memory_mb, schemas=result.schemas)
+    kept["outputs"] = result.outputs[: sum(end <= OUTPUTS_BYTES for end in ends)]
+    return {**kept, "memory_mb": result.memory_mb, "schemas": result.schemas}
 
 
 def lease_s(workers: int) -> float:
@@ -56,8 +69,8 @@ def lease_s(workers: int) -> float:
     return max(LEASE_S, 2 * workers / RENEWALS_PER_S)
 
 
-def is_held(record: ShardRecord | TaskRecord, now_s: float) -> bool:
-    """Whether an attempt's lease still binds: no other attempt may take its shard over or end it."""
+def is_held(record: Record, now_s: float) -> bool:
+    """Whether an attempt's lease still binds: no other attempt may take its shard or task over or end it."""
     return record.state is ShardState.RUNNING and record.lease_end_s >= now_s - LEASE_GRACE_S
 
 
@@ -84,36 +97,31 @@ def is_conclusive(record: ShardRecord, failure: Failure) -> bool:
     return splits(record, failure, 1 if again else 2) and (again or outgrown(failure))
 
 
-def refusal(record: ShardRecord, ref: ShardRef, attempt_id: str, now_s: float, engine: str) -> Claim | None:
+def refusal(record: Record, attempt_id: str, now_s: float, elsewhere: bool = False) -> ClaimStatus | None:
     """The answer to a claim that changes nothing; None if it can be granted, or no attempt is left.
 
-    LedgerError if the message's generation is not open yet, or an attempt that has ended claims again.
+    LedgerError if an attempt that has ended claims again.
     """
-    if ref.generation > record.generation:
-        raise LedgerError(
-            f"shard {ref.shard} of run {ref.run_id} is at generation {record.generation}, "
-            f"the message at {ref.generation}: try again"
-        )
-    if ref.generation < record.generation:
-        return Claim(ClaimStatus.STALE, record)
     if record.state.ended:
-        return Claim(ClaimStatus.DONE, record)
+        return ClaimStatus.DONE
     if record.attempt_id == attempt_id:
         if record.state is ShardState.RUNNING:
-            return Claim(ClaimStatus.GRANTED, record)  # also after a lost answer: the claim was mine
-        raise LedgerError(f"attempt {attempt_id} of shard {ref.shard} has ended; claim with an id of its own")
-    elsewhere = record.engine not in ("", engine)
-    return Claim(ClaimStatus.HELD, record) if elsewhere or record.split or is_held(record, now_s) else None
+            return ClaimStatus.GRANTED  # also after a lost answer: the claim was mine
+        raise LedgerError(f"attempt {attempt_id} of {named(record)} has ended; claim with an id of its own")
+    return ClaimStatus.HELD if elsewhere or is_held(record, now_s) else None
 
 
-def exhausted_failure(record: ShardRecord) -> Failure:
-    """Why a shard that has no attempt left is FAILED."""
+def last_failure(record: Record, never: str = "its message became a dead-letter message before any attempt") -> Failure:
+    """Why a shard or a task ends if there is no further attempt, as far as its record shows; ``never``: none began."""
     if record.state is ShardState.RUNNING:
         return expired_failure(record)
-    return Failure(record.error_class, record.error_message)
+    if record.attempts == 0:
+        return Failure("NeverStarted", never, retryable=False)
+    why = record.error_message or "its message became a dead-letter message"
+    return Failure(record.error_class or "DeadLetter", why, retryable=False)
 
 
-def expired_failure(record: ShardRecord) -> Failure:
+def expired_failure(record: Record) -> Failure:
     """The cause of an attempt whose lease expired without a result, with the cause before it."""
     message = _lost(record)
     if record.error_class and record.error_class != LEASE_EXPIRED:
@@ -133,28 +141,25 @@ def last_cause(record: ShardRecord) -> str:
     return f"; its last attempt: {record.error_class}: {record.error_message}" if record.error_class else ""
 
 
-def task_failure(record: TaskRecord) -> Failure:
-    """Why a task ends if there is no further attempt, as far as its record shows."""
-    if record.attempts == 0:
-        return Failure("NeverStarted", "its message became a dead-letter message before any attempt", retryable=False)
-    if record.state is ShardState.RUNNING:
-        return Failure(LEASE_EXPIRED, _lost(record), retryable=False)
-    return record.failure or Failure("DeadLetter", "its message became a dead-letter message", retryable=False)
-
-
-def _lost(record: ShardRecord | TaskRecord) -> str:
+def _lost(record: Record) -> str:
     since = datetime.fromtimestamp(record.lease_end_s, UTC)
     why = "killed, out of memory or cut off"
     return f"attempt {record.attempt_id} was lost, its lease ended at {since:%H:%M:%S} UTC: {why}"
 
 
-def not_owned(record: ShardRecord, attempt_id: str) -> LeaseLostError:
-    """Why an attempt may not change a shard."""
+def not_owned(record: Record, attempt_id: str) -> LeaseLostError:
+    """Why an attempt may not change a shard or a task."""
     owner = f"{record.state} by attempt {record.attempt_id or '(none)'}"
-    won = f", and attempt {record.winner} has won" if record.winner not in ("", attempt_id) else ""
-    return LeaseLostError(
-        f"attempt {attempt_id} does not own shard {record.number} of run {record.run_id}: it is {owner}{won}"
-    )
+    winner = getattr(record, "winner", "")
+    won = f", and attempt {winner} has won" if winner not in ("", attempt_id) else ""
+    return LeaseLostError(f"attempt {attempt_id} does not own {named(record)}: it is {owner}{won}")
+
+
+def named(record: Record) -> str:
+    """A record in messages."""
+    if isinstance(record, ShardRecord):
+        return f"shard {record.number} of run {record.run_id}"
+    return f"task {record.task_id}" if isinstance(record, TaskRecord) else "a record"
 
 
 def status_of(run: Run) -> str:

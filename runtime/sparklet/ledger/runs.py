@@ -1,20 +1,20 @@
 """Runs, their plans, and which of them are finalized."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from types import MappingProxyType
 
 from sparklet.clock import Clock
-from sparklet.errors import CheckpointConflictError, LedgerError, RunExistsError, RunNotFoundError
+from sparklet.errors import CheckpointConflictError, LedgerError, RunExistsError
 from sparklet.ledger import items, rules, transitions
-from sparklet.ledger.store import ABSENT, TRIES, Change, Delete, New, Store, Update
+from sparklet.ledger.store import ABSENT, Change, Delete, New, Store, Swaps, Update
 from sparklet.model import PartRecord, Run, RunState, ScriptRef, ledger_bucket_count
 
 
-class Runs:
+class Runs(Swaps[Run]):
     """Runs and their plans. Every method raises LedgerError, and RunNotFoundError where it names a run."""
 
     def __init__(self, store: Store, clock: Clock) -> None:
-        self._store, self._clock = store, clock
+        super().__init__(store, clock, items.run_change, lambda item, was: items.run_value(item, was.run_id))
 
     def create(self, run: Run) -> None:
         """Enter a run; RunExistsError if there is one of that id, or was one that is deleted."""
@@ -26,10 +26,7 @@ class Runs:
 
     def get(self, run_id: str) -> Run:
         """The run (strongly consistent)."""
-        item = self._store.get(items.run_key(run_id))
-        if item is None:
-            raise RunNotFoundError(f"there is no run {run_id}; `sparklet runs` lists those there are")
-        return items.run_value(item)
+        return items.run_value(self._store.get(items.run_key(run_id)), run_id)
 
     def list(self) -> Iterator[Run]:
         """All runs, newest first."""
@@ -48,16 +45,6 @@ class Runs:
             found = map(items.run_value, self._store.get_many(items.run_key(run_id) for run_id in ids))
             runs = {run.run_id: run for run in found}
             yield from (runs[run_id] for run_id in ids if run_id in runs)
-
-    def _change(self, run_id: str, step: Callable[[Run], tuple[Run, *tuple[Change, ...]]]) -> Run:
-        """Swap what ``step`` makes of a run, unless it stays as it is, with other changes; the run then."""
-        for _ in range(TRIES):
-            run = self.get(run_id)
-            after, *also = step(run)
-            change = items.run_change(run, after)
-            if not change.sets or self._store.write(change, *also).applied:
-                return after
-        raise LedgerError(f"run {run_id} changed under {TRIES} tries; try again")
 
     # --- the plan ---
 
@@ -116,11 +103,11 @@ class Runs:
             none_since = Update(items.part_key(run_id, last.index + 1 if last else 0), ABSENT)
             return transitions.seal(run, last, shard_count, object_count, size_bytes, skipped), none_since
 
-        self._change(run_id, seal)
+        self._change(seal, self.get(run_id))
 
     def set_schema(self, run_id: str, schema: str) -> Run:
         """Keep a schema, unless the run has one or its plan is sealed; the run as it is then."""
-        return self._change(run_id, lambda run: (transitions.set_schema(run, schema),))
+        return self._change(lambda run: (transitions.set_schema(run, schema),), self.get(run_id))
 
     # --- its ends ---
 
@@ -137,7 +124,7 @@ class Runs:
             mark = Update(items.pointer_key(run), {"run_id": run_id}, {"open": items.unfinalized_value(run)})
             return transitions.start_generation(run, generation, script, stays_cancelled=stays_cancelled), mark
 
-        return self._change(run_id, start)
+        return self._change(start, self.get(run_id))
 
     def finish(self, run_id: str, generation: int, state: RunState, counted: int | None = None) -> Run:
         """Record how a run ended; the run as it is then.
@@ -148,18 +135,18 @@ class Runs:
         if not state.ended:
             raise ValueError(f"a run does not end as {state}")
         now_s = self._clock.now_s()
-        return self._change(run_id, lambda run: (transitions.finish(run, generation, state, now_s, counted),))
+        return self._change(lambda run: (transitions.finish(run, generation, state, now_s, counted),), self.get(run_id))
 
     def mark_notified(self, run_id: str, generation: int) -> None:
         """Note that the notice of this end was sent; nothing happens if the run is open, or at a later generation."""
-        self._change(run_id, lambda run: (transitions.notify(run, generation, self._clock.now_s()),))
+        self._change(lambda run: (transitions.notify(run, generation, self._clock.now_s()),), self.get(run_id))
 
     def cancel(self, run_id: str) -> Run:
         """Note that the run is to end (``cancelled_s``), and so takes no part and no generation; the run as it is then.
 
         Nothing happens if it was cancelled before or has ended.
         """
-        return self._change(run_id, lambda run: (transitions.cancel(run, self._clock.now_s()),))
+        return self._change(lambda run: (transitions.cancel(run, self._clock.now_s()),), self.get(run_id))
 
     def finalize(self, run: Run) -> bool:
         """Note that an ended run needs no more work; False if a later generation was opened since.
@@ -177,7 +164,7 @@ class Runs:
 
     def retire(self, run_id: str) -> Run:
         """Close an ended run for good, before what belongs to it is deleted; LedgerError if it has not ended."""
-        return self._change(run_id, lambda run: (transitions.retire(run, self._clock.now_s()),))
+        return self._change(lambda run: (transitions.retire(run, self._clock.now_s()),), self.get(run_id))
 
     def delete(self, run_id: str) -> int:
         """Delete a retired run's shards, parts, and last the run; how many items. Another call deletes what is left.

@@ -1,21 +1,24 @@
-"""What the ledger needs of a table: items by key, and writes of which all are made if all their conditions hold.
+"""What the ledger needs of a table: items by key, writes of which all are made if all their conditions hold, and swaps.
 
 An item is a mapping of plain values with its key in ``pk`` and ``sk``, and with ``open`` it is in the index, in order
 of that. The store counts an item's writes in ``revision`` and signs it with ``writer``: by the sign a write whose
 answer was lost is known again.
 """
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Generic, Protocol, TypeVar
 
-from sparklet.model import ShardState
+from sparklet.clock import Clock
+from sparklet.errors import LedgerError
+from sparklet.model import Claim, ShardState
 
 Key = tuple[str, str]
 Item = Mapping[str, Any]
 ABSENT: Item = {"pk": None}
 """What holds where there is no item."""
 TRIES = 10  # of a swap that others come before
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,3 +108,42 @@ class Store(Protocol):
 def holds(given: Item, item: Item | None) -> bool:
     """Whether an item has these values."""
     return all((item or {}).get(name) == value for name, value in given.items())
+
+
+class Swaps(Generic[T]):
+    """Changes records of one kind, which a transition makes of what was read, unless another change came before.
+
+    ``change`` is a swap: it depends on the revision that was read, or on what is presumed of a record that nobody has
+    read. A refusal comes with the item, of which ``value`` makes the record for the next try.
+    """
+
+    def __init__(
+        self, store: Store, clock: Clock, change: Callable[..., Update], value: Callable[[Item | None, T], T]
+    ) -> None:
+        self._store, self._clock, self._swap_of, self._value = store, clock, change, value
+
+    def _change(self, step: Callable[[T], tuple[T, *tuple[Change, ...]]], was: T, *presumed: str) -> T:
+        """Swap what ``step`` makes of a record, unless it stays as it is, with other changes; the record then."""
+        for _ in range(TRIES):
+            after, *also = step(was)
+            change = self._swap_of(was, after, *presumed)
+            if not change.sets:
+                return was
+            written = self._store.write(change, *also)
+            if written.applied and also:
+                return after  # a transaction tells no item
+            was, presumed = self._value(written.item, was), ()
+            if written.applied:
+                return was
+        raise LedgerError(f"the item {' '.join(change.key)} changed under {TRIES} tries; try again")
+
+    def _answer(self, answer: Callable[[T], Claim[T]], was: T, *presumed: str) -> Claim[T]:
+        """Swap what the answer to a claim makes of a record; the answer, with the record then."""
+        answers: list[Claim[T]] = []
+
+        def step(record: T) -> tuple[T]:
+            answers.append(answer(record))
+            return (answers[-1].record,)
+
+        record = self._change(step, was, *presumed)
+        return Claim(answers[-1].status, record)

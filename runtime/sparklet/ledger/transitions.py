@@ -1,4 +1,4 @@
-"""What may happen to a shard and to a run: pure functions, record and event → record. Read this page first.
+"""What may happen to a shard, a task and a run: pure functions, record and event → record. Read this page first.
 
 A shard from left to right, one lease below the other::
 
@@ -11,6 +11,9 @@ A shard from left to right, one lease below the other::
                 ├─ count_requeue: it was given out again                       │
                 └─ redrive: the next generation ◀──────────────────────────────┘
 
+A task of the API or a call of ``functions``: ``claim_task``, then the same ``succeed``, ``fail`` and ``release``; what
+nobody delivers any more is ended by ``give_up``. Its lease is not renewed.
+
 - **An attempt owns a shard by its id**, never by the clock: until another attempt has taken it, its late word counts.
 - **A lease is over by the ledger's clock.** A claim takes it ``LEASE_GRACE_S`` later only; a check, which decides
   on the record that it has read and is refused if that has changed since, needs no such margin.
@@ -22,8 +25,9 @@ but its arguments, so a store may apply it to a record of which only the fields 
 
 from collections.abc import Mapping
 from dataclasses import replace
+from typing import Any, TypeVar
 
-from sparklet.errors import CheckpointConflictError, LedgerError
+from sparklet.errors import CheckpointConflictError, LeaseLostError, LedgerError
 from sparklet.ledger import rules
 from sparklet.model import (
     HALVES,
@@ -31,6 +35,7 @@ from sparklet.model import (
     ClaimStatus,
     Failure,
     PartRecord,
+    Record,
     Run,
     RunState,
     ScriptRef,
@@ -38,8 +43,10 @@ from sparklet.model import (
     ShardRef,
     ShardResult,
     ShardState,
+    TaskRecord,
 )
 
+R = TypeVar("R", bound=Record)
 PENDING, RUNNING = ShardState.PENDING, ShardState.RUNNING
 SUCCEEDED, FAILED = ShardState.SUCCEEDED, ShardState.FAILED
 
@@ -57,16 +64,39 @@ def claim(
     log_stream: str = "",
     engine: str = "",
     escalate: str = "",
-) -> Claim:
-    """The answer to a claim, with the shard as it is after it."""
-    if refused := rules.refusal(record, ref, attempt_id, now_s, engine):
-        return refused
+) -> Claim[ShardRecord]:
+    """The answer to a claim, with the shard as it is after it; LedgerError if its generation is not open yet."""
+    if ref.generation > record.generation:
+        is_at = f"{rules.named(record)} is at generation {record.generation}"
+        raise LedgerError(f"{is_at}, the message at {ref.generation}: try again")
+    if ref.generation < record.generation:
+        return Claim(ClaimStatus.STALE, record)
+    elsewhere = record.engine not in ("", engine) or bool(record.split)
+    if refused := rules.refusal(record, attempt_id, now_s, elsewhere):
+        return Claim(refused, record)
     if record.attempts >= max_attempts:
-        after = _exhausted(_timed(record), rules.exhausted_failure(record), escalate, now_s)
+        after = _exhausted(_timed(record), rules.last_failure(record), escalate, now_s)
         return Claim(ClaimStatus.EXHAUSTED if after.state.ended else ClaimStatus.HELD, after)
-    taken = replace(_timed(record), attempts=record.attempts + 1, attempt_id=attempt_id, taken_from=record.state)
-    taken = replace(taken, state=RUNNING, lease_end_s=now_s + lease_s, changed_s=now_s, started_s=now_s)
-    return Claim(ClaimStatus.GRANTED, replace(taken, log_stream=rules.cut(log_stream, rules.LOG_STREAM_BYTES)))
+    taken = replace(_timed(record), taken_from=record.state)
+    return Claim(ClaimStatus.GRANTED, _taken(taken, attempt_id, now_s, lease_s, log_stream))
+
+
+def claim_task(
+    record: TaskRecord, attempt_id: str, now_s: float, lease_s: float, max_attempts: int, log_stream: str
+) -> Claim[TaskRecord]:
+    """The answer to a claim, with the task as it is after it."""
+    if refused := rules.refusal(record, attempt_id, now_s):
+        return Claim(refused, record)
+    if record.attempts >= max_attempts:
+        return give_up(record, now_s, None, is_lost=False)
+    return Claim(ClaimStatus.GRANTED, _taken(record, attempt_id, now_s, lease_s, log_stream))
+
+
+def _taken(record: R, attempt_id: str, now_s: float, lease_s: float, log_stream: str) -> R:
+    """→ RUNNING, by one more attempt."""
+    taken = replace(record, attempts=record.attempts + 1, attempt_id=attempt_id, state=RUNNING, started_s=now_s)
+    taken = replace(taken, lease_end_s=now_s + lease_s, changed_s=now_s)
+    return replace(taken, log_stream=rules.cut(log_stream, rules.LOG_STREAM_BYTES))
 
 
 def renew(
@@ -80,28 +110,26 @@ def renew(
     if staged is not None:
         if record.winner not in ("", attempt_id):
             raise rules.not_owned(record, attempt_id)
-        record = replace(_with_result(record, staged), winner=attempt_id)
+        record = replace(record, **rules.kept_of(record, staged), winner=attempt_id)
     return replace(record, lease_end_s=now_s + lease_s)
 
 
-def succeed(
-    record: ShardRecord, attempt_id: str, now_s: float, result: ShardResult, inherited: bool = False
-) -> ShardRecord:
+def succeed(record: R, attempt_id: str, now_s: float, result: ShardResult, inherited: bool = False) -> R:
     """RUNNING → SUCCEEDED; a cause that is ``inherited`` from a shard that was split is forgotten."""
     if _owned(record, attempt_id, SUCCEEDED):
         return record
     if inherited:
         record = replace(record, error_class="", error_message="")
-    return replace(_with_result(record, result), state=SUCCEEDED, changed_s=now_s)
+    return replace(record, **rules.kept_of(record, result), state=SUCCEEDED, changed_s=now_s)
 
 
-def fail(record: ShardRecord, attempt_id: str, now_s: float, failure: Failure) -> ShardRecord:
+def fail(record: R, attempt_id: str, now_s: float, failure: Failure) -> R:
     """RUNNING → FAILED."""
     return record if _owned(record, attempt_id, FAILED) else _ended(record, FAILED, failure, now_s)
 
 
-def release(record: ShardRecord, attempt_id: str, now_s: float, failure: Failure, split: str = "") -> ShardRecord:
-    """RUNNING → PENDING; with ``split`` nobody claims it, until a check splits it."""
+def release(record: R, attempt_id: str, now_s: float, failure: Failure, split: str = "") -> R:
+    """RUNNING → PENDING; a shard with ``split`` nobody claims, until a check splits it."""
     return record if _owned(record, attempt_id, PENDING) else _ended(record, PENDING, failure, now_s, split)
 
 
@@ -110,8 +138,8 @@ def escalate(record: ShardRecord, attempt_id: str, now_s: float, failure: Failur
     return record if _owned(record, attempt_id, PENDING) else _ended(_anew(record, engine), PENDING, failure, now_s)
 
 
-def _owned(record: ShardRecord, attempt_id: str, wanted: ShardState | None = None) -> bool:
-    """Whether a shard is as its attempt wants it already; LeaseLostError if it is not its shard."""
+def _owned(record: Record, attempt_id: str, wanted: ShardState | None = None) -> bool:
+    """Whether a record is as its attempt wants it already; LeaseLostError if it is not its own."""
     if record.state is RUNNING and record.attempt_id == attempt_id:
         return False
     if record.state is wanted and record.attempt_id == attempt_id:
@@ -145,6 +173,18 @@ def abandon(record: ShardRecord, now_s: float, failure: Failure) -> ShardRecord 
     return _ended(_timed(record), FAILED, failure, now_s) if record.state is PENDING else None
 
 
+def give_up(record: TaskRecord, now_s: float, failure: Failure | None, is_lost: bool) -> Claim[TaskRecord]:
+    """PENDING, or RUNNING by an attempt that ``is_lost`` or whose lease is over, → FAILED; by None: its last cause.
+
+    The answer is that to a claim without an attempt left; LeaseLostError if an attempt holds it.
+    """
+    if record.state.ended:
+        return Claim(ClaimStatus.DONE, record)
+    if rules.is_held(record, now_s) and not is_lost:
+        raise LeaseLostError(f"attempt {record.attempt_id} still holds {rules.named(record)}")
+    return Claim(ClaimStatus.EXHAUSTED, _ended(record, FAILED, failure or rules.last_failure(record), now_s))
+
+
 def redrive(record: ShardRecord, now_s: float, generation: int, engine: str, isolate: int) -> ShardRecord | None:
     """FAILED → PENDING in a later generation."""
     if record.state is not FAILED or record.generation >= generation:
@@ -172,9 +212,10 @@ def _exhausted(record: ShardRecord, failure: Failure, engine: str, now_s: float)
     return _ended(record, FAILED, failure, now_s)
 
 
-def _ended(record: ShardRecord, state: ShardState, failure: Failure, now_s: float, split: str = "") -> ShardRecord:
+def _ended(record: R, state: ShardState, failure: Failure, now_s: float, split: str = "") -> R:
     kept = rules.bounded_failure(failure)
-    record = replace(record, state=state, split=split, changed_s=now_s)
+    more: dict[str, Any] = {"split": split} if isinstance(record, ShardRecord) else {}
+    record = replace(record, state=state, changed_s=now_s, **more)
     return replace(record, error_class=kept.error_class, error_message=kept.message)
 
 
@@ -188,12 +229,6 @@ def _timed(record: ShardRecord) -> ShardRecord:
 
 def _anew(record: ShardRecord, engine: str) -> ShardRecord:
     return replace(record, engine=engine, attempts=0, requeues=0, unrun=0)
-
-
-def _with_result(record: ShardRecord, result: ShardResult) -> ShardRecord:
-    kept = rules.bounded_result(result)
-    names = ("rows", "output_bytes", "outputs", "memory_mb", "schemas")
-    return replace(record, **{name: getattr(kept, name) for name in names})
 
 
 # --- a run ---

@@ -51,6 +51,7 @@ from sparklet.model.shards import (
     InputObject,
     PartRecord,
     Position,
+    Record,
     Shard,
     ShardRecord,
     ShardRef,

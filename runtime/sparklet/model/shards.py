@@ -6,7 +6,7 @@ import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from enum import StrEnum
-from typing import Any, Self
+from typing import Any, Generic, Self, TypeVar
 
 from sparklet.errors import EventError, ObjectNotFoundError, PlanError
 
@@ -57,13 +57,13 @@ COUNTED = (ShardState.PENDING, ShardState.RUNNING, ShardState.SUCCEEDED, ShardSt
 
 
 class ClaimStatus(StrEnum):
-    """The ledger's answer to a worker that claims a shard."""
+    """The ledger's answer to a worker that claims a shard or a task."""
 
-    GRANTED = "GRANTED"  # the shard is mine for as long as I renew the lease
-    HELD = "HELD"  # another attempt has it: acknowledge; the checker sends another message if that is lost
+    GRANTED = "GRANTED"  # it is mine until the lease ends, which only a shard's attempt renews
+    HELD = "HELD"  # another attempt has it; a shard's message is acknowledged: the checker replaces it if that is lost
     DONE = "DONE"  # it has ended: acknowledge the message
     STALE = "STALE"  # the message is of an older generation: acknowledge it
-    EXHAUSTED = "EXHAUSTED"  # no attempt is left; the shard is FAILED now: acknowledge the message
+    EXHAUSTED = "EXHAUSTED"  # no attempt is left, it is FAILED now: acknowledge the message
 
 
 class SliceKind(StrEnum):
@@ -304,8 +304,30 @@ class ShardResult:
     memory_mb: int | None = None  # the worker's peak until then
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Record:
+    """What the ledger holds of all that attempts do: shards, tasks of the API, calls of ``functions``."""
+
+    state: ShardState = ShardState.PENDING
+    attempts: int = 0  # of a shard: in this generation
+    attempt_id: str = ""  # of the last attempt
+    lease_end_s: float = 0.0
+    changed_s: float = 0.0  # when the state last changed, or a message was last sent again
+    started_s: float = 0.0  # when the last attempt was claimed; 0: there is none, or ``worked_s`` has its time
+    error_class: str = ""  # of the last attempt that did not succeed
+    error_message: str = ""
+    rows: int | None = None
+    output_bytes: int | None = None
+    outputs: tuple[str, ...] = ()
+    log_stream: str = ""
+    revision: int = field(default=0, compare=False)  # how often it has changed; by it a swap knows what was read
+
+
+R = TypeVar("R")
+
+
 @dataclass(frozen=True, slots=True)
-class ShardRecord:
+class ShardRecord(Record):
     """A shard as the ledger holds it; under 1 KB."""
 
     run_id: str
@@ -316,30 +338,17 @@ class ShardRecord:
     object_count: int
     size_bytes: int
     generation: int = 0
-    state: ShardState = ShardState.PENDING
-    attempts: int = 0  # in this generation
     requeues: int = 0  # messages sent again in this generation because none was left; for an engine: workers started
     unrun: int = 0  # of these, the ones for dead-letter messages that were redelivered without an attempt
-    attempt_id: str = ""  # of the last attempt
-    taken_from: str = ""  # the state in which it found the shard: RUNNING if the attempt before it was lost
+    taken_from: str = ""  # the state in which the last attempt found it: RUNNING if the one before that was lost
     winner: str = ""  # the attempt whose staged output is published; named once, for good
-    lease_end_s: float = 0.0
-    changed_s: float = 0.0  # when the state last changed, or a message was last sent again
-    started_s: float = 0.0  # when the last attempt was claimed; 0: there is none, or ``worked_s`` has its time
     worked_s: float = 0.0  # what attempts before the last one took, also those of earlier generations and engines
-    error_class: str = ""  # of the last attempt that did not succeed
-    error_message: str = ""
-    rows: int | None = None
-    output_bytes: int | None = None
-    outputs: tuple[str, ...] = ()
     memory_mb: int | None = None  # its worker's peak until it had succeeded, since the worker's start
     schemas: Mapping[str, str] = field(default_factory=dict)  # of its outputs, each with a file: see model.schemas
-    log_stream: str = ""
     engine: str = ""  # whose workers do it: "" the functions', else that of the engine of this name alone
     task_id: str = ""  # the worker started there last, as the engine names it; it has claimed if attempts = requeues
     isolate: int = 0  # it is split, 1: where an input may make the script fail; 2: also for lack of memory or time
     split: str = ""  # PENDING until a check splits it: HALVES, APART, or places of named inputs: "3 17"; WITH_MEMBERS
-    revision: int = field(default=0, compare=False)  # how often it has changed; by it a swap knows what was read
 
     @property
     def took_s(self) -> float:
@@ -389,11 +398,11 @@ class ShardRecord:
 
 
 @dataclass(frozen=True, slots=True)
-class Claim:
-    """The ledger's answer to a worker, with the shard as it is after the answer."""
+class Claim(Generic[R]):
+    """The ledger's answer to a worker, with the shard or task as it is after the answer."""
 
     status: ClaimStatus
-    record: ShardRecord
+    record: R
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,6 @@ from typing import Any, Protocol
 
 from sparklet.clock import Clock as Clock
 from sparklet.ledger import Ledger as Ledger
-from sparklet.ledger.task_leases import TaskStore as TaskStore
 from sparklet.model import ExecutionStatus, Failure, Notice
 
 

@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 from sparklet.errors import RunNotFoundError, ScratchFullError, SettingsError
 from sparklet.metrics import Meter, Metric
 from sparklet.model import Access, Run, RunOptions
-from sparklet.ports import Clock, Engine, Ledger, Notifier, ObjectStore, TaskQueue, TaskStore
+from sparklet.ports import Clock, Engine, Ledger, Notifier, ObjectStore, TaskQueue
 
 T = TypeVar("T")
 Catalog = Callable[[str, RunOptions, ObjectStore], tuple[Mapping[str, Any], bytes]]
@@ -42,7 +42,6 @@ class Deployment:
     clock: Clock  # the ledger's, if the machine's may be wrong
     open_inputs: Callable[[Access], ObjectStore] | None = None  # stores for inputs that need another access
 
-    tasks: TaskStore | None = None  # of the asynchronous API; only its dead-letter messages need them
     notifier: Notifier | None = None  # of the ends of runs, and of tasks of the API
     meter: Meter | None = None  # None: nothing is measured
     engines: Mapping[str, Engine] = field(default_factory=dict)  # by name, the cheapest first

@@ -10,11 +10,11 @@ import re
 from datetime import UTC, datetime
 from enum import StrEnum
 
-from sparklet.errors import EventError, LedgerError, RunNotFoundError, SettingsError, ShardNotFoundError
+from sparklet.errors import EventError, LedgerError, RunNotFoundError, ShardNotFoundError
 from sparklet.events import TaskRequest
 from sparklet.job.event_objects import read_json
-from sparklet.ledger.task_leases import give_up
-from sparklet.model import Dispatch, Failure, Notice, Run, ShardRecord, ShardRef, ShardState, TaskRecord
+from sparklet.ledger.rules import last_failure
+from sparklet.model import ClaimStatus, Dispatch, Notice, Run, ShardRecord, ShardRef, ShardState, TaskRecord
 from sparklet.planning.planner import send_messages
 from sparklet.ports import Message
 from sparklet.ports.deployment import Deployment
@@ -49,7 +49,8 @@ def consume(at: Deployment, message: Message) -> Disposition:
         if not _waits_for(message, ref, run, record):
             return Disposition.DROPPED
         if record.attempts >= run.options.max_attempts or DEAD_LETTER.is_spent(record):
-            if at.ledger.attempts.abandon(record, _last_cause(record)):
+            never = f"never started: {record.unrun} messages sent again all came back as dead-letter messages"
+            if at.ledger.attempts.abandon(record, last_failure(record, never)):
                 return Disposition.FAILED
         elif counted := at.ledger.attempts.count_requeue(record, unrun=True):
             send_messages(at, run, [counted], by_check=True)
@@ -67,14 +68,6 @@ def _waits_for(message: Message, ref: ShardRef, run: Run, record: ShardRecord) -
     return not (has_newer and 0 < message.sent_s < record.changed_s - CLOCKS_DIFFER_S)
 
 
-def _last_cause(record: ShardRecord) -> Failure:
-    if record.attempts == 0:
-        why = f"never started: {record.unrun} messages sent again all came back as dead-letter messages"
-        return Failure("NeverStarted", why, retryable=False)
-    cause = record.error_class or "DeadLetter", record.error_message or "its message came back as a dead letter"
-    return Failure(*cause, retryable=False)
-
-
 def keep(at: Deployment, message: Message, reason: str) -> Disposition:
     """Store a message under ``dead-letters/`` for an operator; a second delivery replaces it."""
     now = datetime.fromtimestamp(at.clock.now_s(), UTC)
@@ -86,9 +79,9 @@ def keep(at: Deployment, message: Message, reason: str) -> Disposition:
 
 def consume_task(at: Deployment, request: TaskRequest) -> Disposition:
     """End the task of a dead-letter message, and send its notice; LeaseLostError if an attempt still holds the task."""
-    if at.tasks is None:
-        raise SettingsError("a dead-letter message of the asynchronous API came, but this deployment keeps no tasks")
-    failed = give_up(at.tasks, TaskRecord(request.task_id, accepted_s=request.accepted_s), at.clock.now_s)
-    if failed and at.notifier is not None:
-        at.notifier.notify(Notice.of_task(failed))
-    return Disposition.FAILED if failed else Disposition.DROPPED
+    claim = at.ledger.tasks.give_up(TaskRecord(request.task_id, accepted_s=request.accepted_s))
+    if claim.status is ClaimStatus.DONE:
+        return Disposition.DROPPED
+    if at.notifier is not None:
+        at.notifier.notify(Notice.of_task(claim.record))
+    return Disposition.FAILED

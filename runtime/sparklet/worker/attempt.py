@@ -17,7 +17,7 @@ from sparklet.errors import LeaseLostError, LedgerError, QueueError, ScriptFaile
 from sparklet.events import Outcome, Task
 from sparklet.ledger.rules import ERROR_MESSAGE_BYTES, cut
 from sparklet.log import Log
-from sparklet.model import Failure, ShardResult, ShardState
+from sparklet.model import Failure, Record, ShardResult, ShardState
 from sparklet.ports import Clock, TaskQueue
 from sparklet.spark.task_limits import Deadline
 
@@ -43,7 +43,10 @@ class Claimed(Protocol):
     """A shard or a task request that an attempt owns."""
 
     kind: str  # "shard" or "task", for the log
-    attempts: int  # including this one
+
+    @property
+    def record(self) -> Record:
+        """It, as this attempt has claimed it."""
 
     @property
     def lease(self) -> AbstractContextManager[Any]:
@@ -125,7 +128,7 @@ def _conclude_failure(claims: Claims, claimed: Claimed, attempt: Attempt, error:
         log.error(f"{claimed.kind} failed", **cause)
     else:
         log.warning(f"attempt failed, {claimed.kind} released", **cause)
-        return_message(claims, attempt, back_off_s(claimed.attempts, BACK_OFF_S, MAX_BACK_OFF_S))
+        return_message(claims, attempt, back_off_s(claimed.record.attempts, BACK_OFF_S, MAX_BACK_OFF_S))
     return Outcome(task, error, acknowledged=final)
 
 

@@ -67,7 +67,6 @@ def worker_over_aws(settings: WorkerSettings, runner: Runner, meter: Meter | Non
     """A worker whose ports are AWS's, of this environment's account and region."""
     from sparklet.aws.clients import AwsClients
     from sparklet.aws.deployment import deployment
-    from sparklet.aws.dynamodb import DynamoTaskStore
     from sparklet.aws.notifiers import notifier_for
     from sparklet.aws.object_store import S3ObjectStore
     from sparklet.aws.task_queue import queue_opener
@@ -76,20 +75,12 @@ def worker_over_aws(settings: WorkerSettings, runner: Runner, meter: Meter | Non
     store = S3ObjectStore(clients)
     scripts = ScriptCache(store, settings.scratch / "sparklet-scripts", settings.script_prefixes)
     worker = Worker(Executor(settings, runner, scripts), None, None, Log())
-    log_stream = os.environ.get("AWS_LAMBDA_LOG_STREAM_NAME", "")
-    if settings.ledger_table:
-        tasks = DynamoTaskStore(clients, settings.ledger_table)
-        worker.requests = RequestClaims(
-            tasks=tasks,
-            notifier=notifier_for(clients, settings.notice_topic_arn, settings.notice_bus),
-            open_queue=queue_opener(clients),
-            executor=worker.executor,
-            clock=tasks.clock,
-            log_stream=log_stream,
-        )
     if settings.ledger_table and settings.bucket:
+        log_stream = os.environ.get("AWS_LAMBDA_LOG_STREAM_NAME", "")
         names = settings.bucket, settings.ledger_table, settings.queue_url
         at = deployment(clients, *names, clock=SystemClock(), meter=meter)
+        notifier = notifier_for(clients, settings.notice_topic_arn, settings.notice_bus)
+        worker.requests = RequestClaims(at.ledger, notifier, queue_opener(clients), worker.executor, log_stream)
         engine = os.environ.get("SPARKLET_ENGINE", "")  # lambda-large is this code in a function of its own
         worker.shards = ShardClaims(
             at, worker.executor, log_stream, map_concurrency=map_concurrency(), engine=engine, peak_mb=memory_peak_mb

@@ -109,7 +109,7 @@ class ShardClaims:
         lease = Lease(renew, self.clock, attempt.deadline, attempt.log, length_s, begun_s + length_s)
         staged = f"s3://{self.at.bucket}/staged/{ref.run_id}/{ref.shard:06d}-{record.winner or attempt.attempt_id}"
         output = StagedOutput(self.at.store, staged, run.shard_output(ref.shard))
-        return ClaimedShard(self, attempt, run, record, lease, output, record.attempts, larger)
+        return ClaimedShard(self, attempt, run, record, lease, output, larger)
 
     def queue_of(self, task: Task) -> TaskQueue | None:
         """All shards' messages come by one queue."""
@@ -126,7 +126,7 @@ class ShardClaims:
             )
         return run
 
-    def _reject(self, task: Task, claim: Claim) -> Outcome:
+    def _reject(self, task: Task, claim: Claim[ShardRecord]) -> Outcome:
         """Acknowledge a message, even if another attempt has the shard: the checker replaces lost messages.
 
         Only a caller without a message, a Map's child, must try again.
@@ -154,7 +154,6 @@ class ClaimedShard:
     record: ShardRecord
     lease: Lease
     output: "StagedOutput"
-    attempts: int
     larger: str  # the engine for a shard that is too large here; "": none
     kind: str = "shard"
     _files: Sequence[ObjectInfo] = ()  # of the winner, as they are staged
@@ -308,12 +307,12 @@ class ClaimedShard:
     def succeed(self, result: ShardResult) -> None:
         """Record SUCCEEDED."""
         mine = self.record.run_id, self.record.number, self.attempt.attempt_id
-        inherited = self.attempts == 1 and self.record.part.startswith(OF_SPLIT)
+        inherited = self.record.attempts == 1 and self.record.part.startswith(OF_SPLIT)
         self.claims.at.ledger.attempts.succeed(*mine, result, inherited=inherited)
 
     def is_final(self, failure: Failure) -> bool:
         """Whether no attempt can help or none is left."""
-        spent = self.attempts >= self.run.options.max_attempts
+        spent = self.record.attempts >= self.run.options.max_attempts
         return not failure.retryable or spent or is_conclusive(self.record, failure)
 
     def fail(self, failure: Failure, *, final: bool) -> str:

@@ -17,11 +17,12 @@ from sparklet.functions.calls import Answer, Call, Content, encode
 from sparklet.functions.handler import CallClaims, FunctionWorker
 from sparklet.functions.performer import Performer
 from sparklet.functions.recorded_calls import Poller, claimed_id, fail
+from sparklet.ledger.store import Change, Written
 from sparklet.log import Log
-from sparklet.model import Failure, ShardResult, ShardState, TaskRecord
+from sparklet.model import ShardState, TaskRecord
 from sparklet.spark.task_limits import Deadline
 from sparklet.worker.attempt import Attempt, make_attempt
-from tests.stand_ins.memory import FakeClock, MemoryTaskStore
+from tests.stand_ins.memory import FakeClock, MemoryLedger
 from tests.waiting import deadline_s, eventually
 
 KEY = b"k" * 32
@@ -37,33 +38,23 @@ def perform(value: Any) -> Any:
     return value
 
 
-class Ledger(MemoryTaskStore):
-    """Does not answer until a moment; loses answers to writes. As the table's adapter, it knows its own write again."""
+class Ledger(MemoryLedger):
+    """Does not answer until a moment; loses answers to writes."""
 
     def __init__(self, clock: FakeClock) -> None:
-        super().__init__()
-        self.clock, self.down_until_s, self.lose = clock, 0.0, 0
+        super().__init__(clock)
+        self.down_until_s, self.lose = 0.0, 0
+        self._write = self.store.write
+        self.store.write = self._written  # type: ignore[method-assign]
 
-    def get_task(self, task_id: str) -> TaskRecord | None:
-        self._ask()
-        return super().get_task(task_id)
-
-    def replace_task(self, record: TaskRecord, was: TaskRecord | None) -> bool:
-        self._ask()
-        stands = super().get_task(record.task_id)
-        replaced = super().replace_task(record, was) or bool(stands and signs(stands) == signs(record))
+    def _written(self, *changes: Change) -> Written:
+        if self.clock.now_s() < self.down_until_s:
+            raise LedgerError("nobody is there")
+        written = self._write(*changes)
         if self.lose:
             self.lose -= 1
             raise LedgerError("the answer was lost")
-        return replaced
-
-    def _ask(self) -> None:
-        if self.clock.now_s() < self.down_until_s:
-            raise LedgerError("nobody is there")
-
-
-def signs(record: TaskRecord) -> tuple[object, ...]:
-    return record.revision, record.state, record.attempt_id
+        return written
 
 
 class World:
@@ -77,7 +68,7 @@ class World:
         performer = Performer(KEY, "pickle", contents=self.contents)
         worker = FunctionWorker(performer, self.contents)
         queues: dict[str, Any] = {}
-        self.claims = CallClaims(self.ledger, None, queues.__getitem__, worker, self.clock, max_attempts=1)
+        self.claims = CallClaims(self.ledger, None, queues.__getitem__, worker, max_attempts=1)
 
     def deliver(self, envelope: Any) -> Outcome:
         task = Task(Source.DIRECT, envelope, request=TaskRequest(claimed_id(envelope), ""))
@@ -87,14 +78,11 @@ class World:
         )
 
     def record(self) -> TaskRecord:
-        found = super(Ledger, self.ledger).get_task("task.1")
-        assert found is not None
+        (found,) = self.ledger.tasks.get_many(["task.1"])
         return found
 
     def value(self) -> Any:
-        record = self.record()
-        assert record.result
-        (envelope,) = record.result.answer
+        (envelope,) = self.record().answer
         envelope = json.loads(self.contents.get(envelope["stored"])) if "stored" in envelope else envelope
         content = Answer.opened(envelope, KEY).content
         assert content is not None
@@ -121,7 +109,7 @@ def test_a_call_delivered_twice_is_performed_once(world: World) -> None:
 
 def test_a_call_whose_worker_was_killed_is_not_performed_again(world: World) -> None:
     """It may have had effects; its caller decides."""
-    world.ledger.replace_task(TaskRecord("task.1").claimed("lost", NOW_S, 60, ""), None)
+    world.ledger.tasks.claim(TaskRecord("task.1"), "lost", NOW_S + 60, 1)
     held = world.deliver(call(1))
     world.clock.advance(3600)
 
@@ -158,8 +146,7 @@ def test_an_answer_too_large_for_a_record_is_stored(world: World) -> None:
 def test_a_call_with_another_key_fails_and_is_not_performed(world: World) -> None:
     assert world.deliver(call(5, key=b"another")).acknowledged
 
-    failure = world.record().failure
-    assert failure and failure.error_class == PayloadError.__name__
+    assert world.record().error_class == PayloadError.__name__
     assert performed == []
 
 
@@ -173,38 +160,37 @@ def test_an_envelope_without_an_id_is_refused(text: str) -> None:
 
 
 def test_lambdas_report_ends_a_call_that_its_worker_held(world: World) -> None:
-    world.ledger.replace_task(TaskRecord("task.1").claimed("request.x", NOW_S, 900, ""), None)
+    world.ledger.tasks.claim(TaskRecord("task.1"), "request.x", NOW_S + 900, 1)
     context = {"requestId": "request", "condition": "RetriesExhausted"}
     report = {"requestContext": context, "requestPayload": call(1), "responsePayload": TIMED_OUT}
 
-    fail(world.ledger, report, lambda: NOW_S + 3)
+    fail(world.ledger, report)
 
-    failure = world.record().failure
-    assert failure and [failure.error_class, failure.message] == list(TIMED_OUT.values())
+    record = world.record()
+    assert [record.error_class, record.error_message] == list(TIMED_OUT.values())
 
 
 def test_a_report_about_another_delivery_must_come_back(world: World) -> None:
-    world.ledger.replace_task(TaskRecord("task.1").claimed("request.x", NOW_S, 900, ""), None)
+    world.ledger.tasks.claim(TaskRecord("task.1"), "request.x", NOW_S + 900, 1)
     report = {"requestContext": {"requestId": "other"}, "requestPayload": call(1), "responsePayload": TIMED_OUT}
 
     with pytest.raises(LeaseLostError):
-        fail(world.ledger, report, lambda: NOW_S + 3)
+        fail(world.ledger, report)
 
 
 def test_a_call_that_lambda_never_began_fails(world: World) -> None:
     context = {"requestId": "request", "condition": "EventAgeExceeded"}
 
-    fail(world.ledger, {"requestContext": context, "requestPayload": call(1)}, lambda: NOW_S)
+    fail(world.ledger, {"requestContext": context, "requestPayload": call(1)})
 
-    failure = world.record().failure
-    assert failure and failure.error_class == "EventAgeExceeded"
+    assert world.record().error_class == "EventAgeExceeded"
 
 
 def test_a_report_ends_its_call_once(world: World) -> None:
     report = {"requestContext": {"requestId": "request"}, "requestPayload": call(1)}
-    fail(world.ledger, report, lambda: NOW_S)
+    fail(world.ledger, report)
     ended = world.record()
-    fail(world.ledger, report, lambda: NOW_S + 9)
+    fail(world.ledger, report)
 
     assert ended.state is ShardState.FAILED
     assert world.record() == ended
@@ -227,7 +213,8 @@ class Table:
         return [self.records[name] for name in names if name in self.records]
 
 
-RUNNING = TaskRecord("a").claimed("x", NOW_S, 60, "")
+RUNNING = TaskRecord("a", state=ShardState.RUNNING, attempts=1)
+DONE = replace(RUNNING, state=ShardState.SUCCEEDED, answer=(1,))
 
 
 def test_a_record_that_has_ended_is_handed_over_once() -> None:
@@ -237,7 +224,7 @@ def test_a_record_that_has_ended_is_handed_over_once() -> None:
     assert table.read.wait(deadline_s())
     assert ended == []
 
-    table.records["a"] = RUNNING.succeeded(ShardResult(answer=(1,)), NOW_S)
+    table.records["a"] = DONE
 
     eventually(lambda: ended)
     eventually(lambda: not waiting.open)
@@ -248,7 +235,7 @@ def test_one_thread_polls_until_the_poller_is_closed() -> None:
     table, threads = Table(), list[threading.Thread]()
     waiting = Poller(table)
     for name in ("a", "b"):
-        table.records[name] = replace(RUNNING, task_id=name).succeeded(ShardResult(answer=(1,)), NOW_S)
+        table.records[name] = replace(DONE, task_id=name)
         waiting.watch(name, lambda _: threads.append(threading.current_thread()))
         eventually(lambda: not waiting.open)
     eventually(lambda: len(threads) == 2)
@@ -277,6 +264,6 @@ def test_a_ledger_that_is_down_ends_no_waiting() -> None:
     Poller(table).watch("a", ended.append)
     assert table.read.wait(deadline_s())
     table.down = False
-    table.records["a"] = done = RUNNING.failed(Failure("x", "y", retryable=False), NOW_S)
+    table.records["a"] = done = replace(RUNNING, state=ShardState.FAILED)
 
     assert eventually(lambda: ended) == [done]

@@ -8,6 +8,7 @@ from typing import Any
 import jsonschema
 import pytest
 
+from sparklet.ledger import transitions
 from sparklet.model import Failure, Notice, ShardResult, TaskRecord
 from sparklet.runs.cancel import cancel
 from sparklet.runs.checker import check
@@ -59,12 +60,12 @@ def test_notices_of_runs_match_the_schema() -> None:
 
 
 def test_notices_of_tasks_match_the_schema() -> None:
-    running = TaskRecord("t-1").claimed("a", 1.5, 60.0, "log")
+    running = transitions.claim_task(TaskRecord("t-1"), "a", 1.5, 60.0, 3, "log").record
     for ended in (
-        running.succeeded(ShardResult(1, 2, ("s3://x/y",), answer=({"k": "é"},)), 2.5),
-        running.succeeded(ShardResult(), 2.5),
-        running.failed(Failure("E", "why"), 2.5),
-        TaskRecord("t-2").failed(Failure("NeverStarted", "why"), 2.5),
+        transitions.succeed(running, "a", 2.5, ShardResult(1, 2, ("s3://x/y",), answer=({"k": "é"},))),
+        transitions.succeed(running, "a", 2.5, ShardResult()),
+        transitions.fail(running, "a", 2.5, Failure("E", "why")),
+        transitions.give_up(TaskRecord("t-2"), 2.5, None, is_lost=False).record,
     ):
         valid(Notice.of_task(ended))
 
@@ -103,7 +104,7 @@ def test_anything_but_a_notice_is_refused(change: dict[str, Any]) -> None:
 
 def test_the_schema_and_the_notices_have_the_same_fields() -> None:
     run = valid(notices_of_runs()[0])["run"]
-    task = valid(Notice.of_task(TaskRecord("t").failed(Failure("E", "w"), 1.0)))["task"]
+    task = valid(Notice.of_task(transitions.give_up(TaskRecord("t"), 1.0, None, is_lost=False).record))["task"]
     execution = valid(Notice.of_execution("e", "m", "w", "E", "c"))["execution"]
 
     for kind, document in (("run", run), ("task", task), ("execution", execution)):

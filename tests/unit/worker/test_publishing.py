@@ -7,7 +7,7 @@ import pytest
 
 from sparklet.errors import GatewayLostError, ObjectForbiddenError, ObjectStoreError
 from sparklet.ledger.rules import LEASE_GRACE_S, LEASE_S
-from sparklet.model import Claim, ClaimStatus, ShardRef, ShardResult, ShardState
+from sparklet.model import Claim, ClaimStatus, ShardRecord, ShardRef, ShardResult, ShardState
 from sparklet.model.schemas import OutputSchema
 from sparklet.ports import ObjectInfo
 from sparklet.spark.runner import Output, ScriptCall, ScriptResult
@@ -39,7 +39,7 @@ def staged(bench: Bench) -> list[str]:
     return [info.uri for info in bench.store.list("s3://bucket/staged/")]
 
 
-def claim_after_the_lease(bench: Bench, ref: ShardRef) -> Claim:
+def claim_after_the_lease(bench: Bench, ref: ShardRef) -> Claim[ShardRecord]:
     bench.clock.advance(LEASE_S + LEASE_GRACE_S + 1)
     claim = bench.ledger.attempts.claim(ref, "another", LEASE_S, 3)
     assert claim.status is ClaimStatus.GRANTED
