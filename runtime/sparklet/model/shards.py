@@ -356,6 +356,11 @@ class ShardRecord(Record):
         return max(0.0, self.changed_s - self.started_s) if self.started_s else 0.0
 
     @property
+    def is_for_functions(self) -> bool:
+        """Whether it is PENDING for the functions: no engine does it, and no check is to split it."""
+        return self.state is ShardState.PENDING and not self.engine and not self.split
+
+    @property
     def unclaimed(self) -> int:
         """How many workers its engine has started since the last one that claimed it."""
         return max(0, self.requeues - self.attempts)

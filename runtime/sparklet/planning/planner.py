@@ -186,12 +186,12 @@ class _Planning:
 
 
 def send_messages(at: Deployment, run: Run, records: Iterable[ShardRecord], *, by_check: bool = False) -> int:
-    """Send the messages of shards; how many: none if a Map state dispatches them, or an engine's workers are started.
+    """Send the messages of those shards that are for functions; how many: none if a Map state dispatches them.
 
     Those of a run with a cap are sent by its checks alone (``by_check``), see ``runs.concurrency_cap``; those of a
     cancelled run not at all. All records are drawn in any case, since the iterator may do work.
     """
-    bodies = (record.ref.to_body() for record in records if not record.engine)
+    bodies = (record.ref.to_body() for record in records if record.is_for_functions)
     has_messages = run.dispatch is Dispatch.QUEUE and run.cancelled_s is None
     if has_messages and (by_check or not run.options.max_concurrency):
         return at.queue.send(bodies)

@@ -136,13 +136,12 @@ def _expire(at: Deployment, run: Run) -> int:
     """End expired leases and send messages for shards that are PENDING then; how many leases."""
     ended: Counter[ShardState] = Counter()
 
-    def to_resend() -> Iterator[ShardRecord]:
+    def counted() -> Iterator[ShardRecord]:
         for record in end_leases(at, run, escalate=True):
             ended[record.state] += 1
-            if record.state is ShardState.PENDING and not record.split:
-                yield record
+            yield record
 
-    send_messages(at, run, to_resend(), by_check=True)
+    send_messages(at, run, counted(), by_check=True)
     at.measure(metrics.SHARDS_FAILED, ended[ShardState.FAILED])
     return ended.total()
 
@@ -164,7 +163,7 @@ def _requeue(at: Deployment, run: Run, counts: Counts, planner_from: float) -> i
 
     def waiting() -> Iterator[ShardRecord]:
         found = at.for_a_while(at.ledger.shards.expired(run.run_id, ShardState.PENDING, since_s))
-        return (record for record in found if not (record.engine or record.split) and record.number < planner_from)
+        return (record for record in found if record.is_for_functions and record.number < planner_from)
 
     is_due = any(MESSAGE.is_due(record, now_s) for record in islice(waiting(), WAITING_LOOKED_AT))
     if not is_due or not has_stalled(at, run, since_s):

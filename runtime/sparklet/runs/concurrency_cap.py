@@ -14,7 +14,7 @@ from itertools import count, takewhile
 from typing import Any
 
 from sparklet.errors import ShardNotFoundError
-from sparklet.model import Dispatch, Run, ShardRecord, ShardState
+from sparklet.model import Dispatch, Run, ShardRecord
 from sparklet.planning.planner import send_messages
 from sparklet.ports.deployment import Deployment
 from sparklet.runs.redelivery import CAPPED
@@ -44,7 +44,7 @@ def send_up_to_cap(at: Deployment, run: Run) -> int:
         sent[record.number] = when_s
         if not goes_on:
             to_send.append(record)
-        elif record.state is ShardState.PENDING and not record.engine and CAPPED.is_due(record, now_s, when_s):
+        elif record.is_for_functions and CAPPED.is_due(record, now_s, when_s):
             to_send += filter(None, [at.ledger.attempts.count_requeue(record)])
     lost = len(to_send) if goes_on else 0
     place = was["next"] if goes_on else 0
@@ -57,7 +57,7 @@ def send_up_to_cap(at: Deployment, run: Run) -> int:
         if not (record.state.ended or record.split or number in sent):
             sent[number] = now_s
             to_send.append(record)
-    send_messages(at, run, (each for each in to_send if each.state is ShardState.PENDING), by_check=True)
+    send_messages(at, run, to_send, by_check=True)
     at.store.put(
         at.run_uri(run.run_id, f"{FOLDER}{run.identity}/{file}"), json.dumps({"next": place, "sent": sent}).encode()
     )

@@ -14,7 +14,7 @@ from sparklet.errors import EventError, LedgerError, RunNotFoundError, ShardNotF
 from sparklet.events import TaskRequest
 from sparklet.job.event_objects import read_json
 from sparklet.ledger.rules import last_failure
-from sparklet.model import ClaimStatus, Dispatch, Notice, Run, ShardRecord, ShardRef, ShardState, TaskRecord
+from sparklet.model import ClaimStatus, Dispatch, Notice, Run, ShardRecord, ShardRef, TaskRecord
 from sparklet.planning.planner import send_messages
 from sparklet.ports import Message
 from sparklet.ports.deployment import Deployment
@@ -60,10 +60,10 @@ def consume(at: Deployment, message: Message) -> Disposition:
 
 def _waits_for(message: Message, ref: ShardRef, run: Run, record: ShardRecord) -> bool:
     """Whether a shard has this message alone, and nobody else who gives it out or ends it."""
-    if record.state is not ShardState.PENDING or record.split or ref.generation < record.generation:
-        return False  # if its worker is lost, the checker sends another message; or it splits it
-    if run.dispatch is Dispatch.MAP or record.engine or run.cancelled_s is not None:
-        return False  # it is in the next map batch, an engine's worker does it, or the checker fails it
+    if not record.is_for_functions or ref.generation < record.generation:
+        return False  # if its worker is lost, the checker sends another message; or it splits it, or an engine does it
+    if run.dispatch is Dispatch.MAP or run.cancelled_s is not None:
+        return False  # it is in the next map batch, or the checker fails it
     has_newer = record.requeues > 0 and record.attempts == 0  # it was sent at changed_s, and no attempt has ended since
     return not (has_newer and 0 < message.sent_s < record.changed_s - CLOCKS_DIFFER_S)
 

@@ -72,7 +72,7 @@ def _to_dispatch(at: Deployment, run: Run, last_shard: int, last_batch_s: float)
     """PENDING shards in order of number, except those that were dispatched recently and those that are given up."""
     stalled = cache(partial(has_stalled, at, run, last_batch_s))  # it is read at most once a batch
     for record in at.ledger.shards.list(run.run_id, ShardState.PENDING):
-        if record.engine or record.split:
+        if not record.is_for_functions:
             continue
         if record.number > last_shard or record.changed_s > last_batch_s:
             yield record

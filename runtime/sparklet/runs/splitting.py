@@ -151,7 +151,7 @@ def _split(
         for shard, line, offset in zip(shards, lines, accumulate(map(len, lines), initial=0), strict=False)
     ]
     if at.ledger.attempts.split(record, run, part, into):
-        send_messages(at, run, (each for each in into if not each.split))
+        send_messages(at, run, into)
 
 
 def _join(at: Deployment, record: ShardRecord, siblings: Sequence[ShardRecord]) -> None:
