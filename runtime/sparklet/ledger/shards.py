@@ -1,12 +1,13 @@
 """Shards entered, read and counted, many at a time."""
 
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 
 from sparklet.clock import Clock
 from sparklet.ledger import items
 from sparklet.ledger.items import FOR_ENGINE, MAX_TIME_S, TO_SPLIT, open_value
 from sparklet.ledger.runs import Runs
-from sparklet.ledger.store import Item, Store
+from sparklet.ledger.store import Store
 from sparklet.model import COUNTED, Counts, ShardRecord, ShardState
 
 
@@ -17,18 +18,8 @@ class Shards:
         self._store, self._clock, self._runs = store, clock, runs
 
     def add(self, shards: Iterable[ShardRecord]) -> int:
-        """Enter shards as PENDING; one that is there already stays as it is. How many were new."""
-        return self._store.add(self._planned(record) for record in shards)
-
-    def _planned(self, record: ShardRecord) -> Item:
-        place = record.part, record.offset, record.length, record.object_count, record.size_bytes
-        planned = ShardRecord(
-            *(record.run_id, record.number, *place, record.generation),
-            changed_s=self._clock.now_s(),
-            engine=record.engine,
-            isolate=record.isolate,
-        )
-        return items.shard_item(planned)
+        """Enter planned shards, which wait from now on; one that is there already stays as it is. How many were new."""
+        return self._store.add(items.shard_item(replace(each, changed_s=self._clock.now_s())) for each in shards)
 
     def get(self, run_id: str, number: int) -> ShardRecord:
         """One shard (strongly consistent)."""

@@ -2,10 +2,10 @@
 
 import json
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import islice
-from typing import NamedTuple
+from typing import Any, NamedTuple, Self
 
 from sparklet.errors import EventError, ObjectNotFoundError, PlanError
 from sparklet.inputs.selection import Reason
@@ -29,6 +29,20 @@ class Line(NamedTuple):
     position: Position = Position()  # where planning continues after it
     skipped: Mapping[str, int] = {}  # objects left out until there, by reason
 
+    @classmethod
+    def of(cls, shard: Shard, body: bytes) -> Self:
+        """A shard that is planned already."""
+        return cls(body, shard.number, len(shard.objects), shard.size_bytes, shard.estimated_bytes)
+
+
+def records_of(run_id: str, part: str, lines: Iterable[Line], **alike: Any) -> Iterator[ShardRecord]:
+    """The shards of a plan part, as they are entered."""
+    offset = 0
+    for line in lines:
+        size = line.object_count, line.size_bytes
+        yield ShardRecord(run_id, line.number, part, offset, len(line.body), *size, **alike)
+        offset += len(line.body)
+
 
 def shards_of(at: Deployment, run_id: str, part: PartRecord, naming: bytes = b"") -> Iterator[Shard]:
     """The shards of a part whose lines hold ``naming``, in order; PlanError if there are not as many as were sealed."""
@@ -48,8 +62,7 @@ def part_lines(at: Deployment, run_id: str, part: PartRecord) -> list[Line]:
     """A sealed part, read again; PlanError if it is not what was sealed."""
     uri = at.part_uri(run_id, part.part)
     bodies = at.store.get(uri).splitlines(keepends=True)
-    shards = [(body, shard_of(at, run_id, part, body)) for body in bodies]
-    lines = [Line(body, each.number, len(each.objects), each.size_bytes, each.estimated_bytes) for body, each in shards]
+    lines = [Line.of(shard_of(at, run_id, part, body), body) for body in bodies]
     if [line.number for line in lines] != list(range(part.first_shard, part.next_shard)):
         planned = f"{part.shard_count} shards from {part.first_shard} on"
         raise PlanError(

@@ -14,7 +14,7 @@ shard's boundary. The plan is sealed with the number of shards that all its part
 
 import secrets
 from collections import Counter, deque
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field, replace
 from itertools import chain
@@ -26,7 +26,7 @@ from sparklet.model import Dispatch, PartRecord, Position, Run, RunState, ShardR
 from sparklet.planning.follow_up_ids import is_own_task
 from sparklet.planning.output_claims import delete_replaced, take_outputs
 from sparklet.planning.packing import PackedInput
-from sparklet.planning.plan_files import END, Line, beside, named, part_lines
+from sparklet.planning.plan_files import END, Line, beside, named, part_lines, records_of
 from sparklet.planning.schema_task import inferred_schema, schema_run
 from sparklet.ports.deployment import Deployment
 
@@ -199,27 +199,13 @@ def send_messages(at: Deployment, run: Run, records: Iterable[ShardRecord], *, b
     return 0
 
 
-def dispatch_part(at: Deployment, run: Run, part: PartRecord, lines: Iterable[Line]) -> None:
+def dispatch_part(at: Deployment, run: Run, part: PartRecord, lines: Sequence[Line]) -> None:
     """Enter a sealed part's shards, send their messages and note that; it may be repeated."""
-    now_s = at.clock.now_s()
-    records: list[ShardRecord] = []
-    offset = 0
-    for line in lines:
-        records.append(
-            ShardRecord(
-                run_id=run.run_id,
-                number=line.number,
-                part=part.part,
-                offset=offset,
-                length=len(line.body),
-                object_count=line.object_count,
-                size_bytes=line.size_bytes,
-                changed_s=now_s,
-                engine=run.options.planned_engine(line.estimated_bytes) if run.options.engine else "",
-                isolate=int(run.options.isolate),
-            )
-        )
-        offset += len(line.body)
+    options = run.options
+    records = list(records_of(run.run_id, part.part, lines, isolate=int(options.isolate)))
+    if options.engine:
+        engines = (options.planned_engine(line.estimated_bytes) for line in lines)
+        records = [replace(each, engine=engine) for each, engine in zip(records, engines, strict=True)]
     at.ledger.shards.add(records)
     send_messages(at, run, records)
     at.ledger.runs.mark_dispatched(run.run_id, part.index)

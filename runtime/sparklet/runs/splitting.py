@@ -9,7 +9,7 @@ next one, and of two at once one wins.
 import re
 import secrets
 from collections.abc import Sequence
-from itertools import accumulate
+from dataclasses import replace
 
 from sparklet.errors import EventError, ObjectNotFoundError, PlanError
 from sparklet.ledger.rules import ERROR_MESSAGE_BYTES, cut
@@ -30,7 +30,7 @@ from sparklet.model import (
 )
 from sparklet.model.options import NO_LIMIT_BYTES
 from sparklet.planning.packing import grouping
-from sparklet.planning.plan_files import planned_shard
+from sparklet.planning.plan_files import Line, planned_shard, records_of
 from sparklet.planning.planner import send_messages
 from sparklet.ports.deployment import Deployment
 from sparklet.runs.redelivery import give_up
@@ -133,23 +133,17 @@ def _split(
     """Enter the pieces as shards, and send their messages."""
     run = at.ledger.runs.get(record.run_id)
     shards = [Shard(n, piece) for n, piece in enumerate(pieces, last.next_shard)]
+    lines = [Line.of(each, each.to_line()) for each in shards]
     file = f"{OF_SPLIT}{root:06d}-{record.number:06d}-{secrets.token_hex(4)}.jsonl"
-    lines = [each.to_line() for each in shards]
-    at.store.put(at.part_uri(run.run_id, file), b"".join(lines), create_only=True)
-    counts = last.next_shard, len(shards), sum(map(len, pieces)), sum(each.size_bytes for each in shards)
+    at.store.put(at.part_uri(run.run_id, file), b"".join(line.body for line in lines), create_only=True)
+    counts = last.next_shard, len(lines), sum(map(len, pieces)), sum(each.size_bytes for each in shards)
     part = PartRecord(last.index + 1, file, *counts, last.position, dispatched=True)
     alike = {
         each: getattr(record, each) for each in ("generation", "error_class", "error_message", "engine", "isolate")
     }
-    again = APART if record.split.endswith(APART) else ""
-    into = [
-        ShardRecord(
-            *(run.run_id, shard.number, file, offset, len(line), len(shard.objects), shard.size_bytes),
-            **{"changed_s": at.clock.now_s(), **alike},
-            split=again if len(shard.objects) > 1 else "",  # what is left
-        )
-        for shard, line, offset in zip(shards, lines, accumulate(map(len, lines), initial=0), strict=False)
-    ]
+    into = list(records_of(run.run_id, file, lines, changed_s=at.clock.now_s(), **alike))
+    if record.split.endswith(APART):  # what is left is split again
+        into = [replace(each, split=APART if each.object_count > 1 else "") for each in into]
     if at.ledger.attempts.split(record, run, part, into):
         send_messages(at, run, into)
 
