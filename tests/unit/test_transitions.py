@@ -11,7 +11,7 @@ from sparklet.errors import LedgerError
 from sparklet.ledger import items, transitions
 from sparklet.ledger.rules import LEASE_EXPIRED
 from sparklet.ledger.store import Change, New, Update, Written
-from sparklet.model import HALVES, ClaimStatus, Failure, ShardRecord, ShardRef, ShardResult, ShardState
+from sparklet.model import HALVES, ClaimStatus, Failure, ShardRecord, ShardRef, ShardResult, ShardState, TaskRecord
 from tests.stand_ins.memory import FakeClock, MemoryLedger
 
 REF = ShardRef("run-1", 3, 0, "part", 0, 9)
@@ -204,6 +204,21 @@ def test_a_repeated_claim_costs_one_refused_write_more() -> None:
     assert ledger.attempts.claim(REF, "b", 16.0, 3).status is ClaimStatus.GRANTED
 
     assert ledger.units - before == 4
+
+
+def test_what_a_tasks_life_costs_in_write_units() -> None:
+    ledger, costs = Counted(), list[int]()
+    ledger.tasks.claim(TaskRecord("t"), "a", 1e10, 3)
+    costs.append(ledger.units)
+    mine = ledger.tasks.claim(TaskRecord("u"), "a", 1e10, 3).record
+    ledger.tasks.tell(mine, transitions.release, FAILURE)
+    costs.append(ledger.units)
+    mine = ledger.tasks.claim(TaskRecord("u"), "b", 1e10, 3).record
+    costs.append(ledger.units)
+    ledger.tasks.tell(mine, transitions.succeed, RESULT)
+    costs.append(ledger.units)
+
+    assert costs == [1, 3, 5, 6]
 
 
 def test_a_shard_that_changes_all_the_time_is_a_retryable_error() -> None:
