@@ -10,15 +10,12 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from sparklet.errors import LeaseLostError, LedgerError, PayloadError
 from sparklet.model import TASK_ID, Failure, TaskRecord
 from sparklet.ports import Ledger
 from sparklet.settings import ledger_table
-
-if TYPE_CHECKING:
-    from sparklet.aws.dynamodb import DynamoLedger
 
 MIN_POLL_S, MAX_POLL_S = 0.05, 2.0
 POLL_SHARE = 0.1  # of the time for which a call has been open
@@ -126,7 +123,7 @@ def fail(ledger: Ledger, report: Mapping[str, Any]) -> None:
 
 
 @functools.cache
-def _ledger() -> "DynamoLedger":
+def _ledger() -> Ledger:
     from sparklet.aws.clients import AwsClients
     from sparklet.aws.dynamodb import DynamoLedger
 
