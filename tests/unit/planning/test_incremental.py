@@ -247,6 +247,25 @@ def test_the_second_of_two_concurrent_runs_plans_nothing(world: World, created: 
     assert nightly(world, "run-3") == [f"{SOURCE}9"]
 
 
+def test_of_two_runs_that_claim_at_once_one_proceeds(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    world.put(3)
+    entered(world, "run-1")
+    entered(world, "run-2")
+    put = world.store.put
+
+    def put_after_the_other(uri: str, body: bytes, create_only: bool = False) -> str:
+        monkeypatch.undo()
+        take_outputs(world.at, world.ledger.runs.get("run-2"))
+        return put(uri, body, create_only)
+
+    monkeypatch.setattr(world.store, "put", put_after_the_other)
+    with pytest.raises(PlanError, match="run-2"):
+        take_outputs(world.at, world.ledger.runs.get("run-1"))
+
+    states = [world.ledger.runs.get(run_id).state for run_id in ("run-1", "run-2")]
+    assert states == [RunState.FAILED, RunState.PLANNING]
+
+
 def test_a_resuming_planner_keeps_its_claim(world: World) -> None:
     world.put(3)
     entered(world, "run-1")
