@@ -66,7 +66,7 @@ test-image: deploy-venv ## The built image under Lambda's conditions (make image
 
 # Two at a time, in the order of their names: one file builds with SAM, meanwhile the other leads every function through
 # its calls.
-validate: deploy-venv ## The templates: rules, sam validate, policies, sam build and invoke, cdk synth (REQUIRE_IMAGE=1: skip nothing)
+validate: deploy-venv ## The templates: rules, sam validate, policies, sam build, cdk synth (REQUIRE_IMAGE=1: skip nothing)
 	@$(RUN) -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m validate tests/deploy $(ARGS)
 
 check: venv ## Format, lint, types, import rules, templates, what tests wait for: the same as CI

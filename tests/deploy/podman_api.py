@@ -17,33 +17,7 @@ from pathlib import Path
 from tests.waiting import eventually
 
 CHUNK_BYTES = 1 << 16
-IP_FREEBIND = 15  # of Linux; Python 3.11 has no name for it
 INSIDE = "/mnt"  # where docker/build.py mounts the user's cache of downloads, with the certificates it trusts
-
-
-@contextmanager
-def on_gateway(gateway: str, port: int) -> Iterator[str]:
-    """Let containers reach a port of the loopback interface: its URL for them; nobody beyond this machine sees it.
-
-    The bridge with the gateway's address comes up with the first container only, so the address need not be there yet.
-    """
-    with socket.socket() as listener:
-        listener.setsockopt(socket.IPPROTO_IP, IP_FREEBIND, 1)
-        listener.bind((gateway, 0))
-        listener.listen()
-        threading.Thread(target=_forward, args=(listener, port), daemon=True).start()
-        yield f"http://{gateway}:{listener.getsockname()[1]}"
-
-
-def _forward(listener: socket.socket, port: int) -> None:
-    while True:
-        try:
-            client, _ = listener.accept()
-            server = socket.create_connection(("127.0.0.1", port))
-        except OSError:
-            return  # closed: it is over
-        for pair in ((client, server), (server, client)):
-            threading.Thread(target=_pump, args=pair, daemon=True).start()
 
 
 @contextmanager

@@ -204,6 +204,8 @@ def test_doctor_checks_the_account_before_there_is_a_stack(account: None, capsys
     stack, account_check = json.loads(capsys.readouterr().out)
     assert (stack["check"], stack["ok"]) == ("stack tomorrow", False)
     assert (account_check["check"], account_check["ok"]) == ("concurrency of the account", True)
+    assert main(["runs", "--stack", "tomorrow"]) == 1
+    assert "check --stack" in " ".join(capsys.readouterr().err.split())
 
 
 def test_every_output_that_the_command_line_reads_exists(chosen: Deployed) -> None:

@@ -1,4 +1,4 @@
-"""SAM's own tools on the templates: validate, build through podman, invoke what was built.
+"""SAM's own tools on the templates: validate, and build through podman.
 
 What cannot be had is skipped, and said loudly; with REQUIRE_IMAGE=1 (CI) that is a failure, as in tests/container.
 """
@@ -14,30 +14,19 @@ from fcntl import LOCK_EX, flock
 from pathlib import Path
 from typing import Any
 
-import boto3
 import pytest
 import yaml
 from platformdirs import user_cache_path
 
-from sparklet.local.environment import REGION, applied, of_client
+from sparklet.local.environment import REGION
 from sparklet.local.state import ACCOUNT
 from tests.container.built_image import BuiltImage, NotHereError, built_image
 from tests.container.conftest import REQUIRED
-from tests.deploy.podman_api import changed, on_gateway, podman_api
+from tests.deploy.podman_api import changed, podman_api
 from tests.deploy.templates import ROOT
-from tests.stand_ins.ministack import ministack
 from tests.waiting import deadline_s
 
 SAM = ROOT / ".venv-deploy" / "bin" / "sam"
-BUCKET = "scripts-of-sam"
-OF_ROOT = "localhost/sparklet-for-sam:root"
-SCRIPT = """\
-import json, os
-from pyspark.sql import SparkSession
-rows = SparkSession.builder.getOrCreate().range(10).count()
-with open(os.environ["SPARKLET_OUTCOME_FILE"], "w") as file:
-    json.dump({"rows": rows, "answer": {"uid": os.getuid()}}, file)
-"""
 PACK = """\
 import sys
 from samcli.lib.package.utils import make_zip_with_lambda_permissions
@@ -114,7 +103,7 @@ def built(sam: Sam, image: BuiltImage, folder: Path) -> Iterator[dict[str, Any]]
         sam.run("build", "--build-dir", str(folder / "built"), "--parameter-overrides", chosen, within_s=BUILD_S)
     template = yaml.safe_load((folder / "built" / "template.yaml").read_text())
     yield template
-    podman(image, "rmi", "--force", template["Resources"]["WorkerFunction"]["Properties"]["ImageUri"], OF_ROOT)
+    podman(image, "rmi", "--force", template["Resources"]["WorkerFunction"]["Properties"]["ImageUri"])
 
 
 def podman(image: BuiltImage, *arguments: str) -> str:
@@ -169,34 +158,3 @@ def test_sam_builds_the_worker_image_and_packs_the_functions(
         assert not list(code.rglob("__pycache__")), (
             f"{function}: what differs by machine would publish versions for nothing"
         )
-
-
-@pytest.mark.timeout(BUILD_S + INVOKE_S)
-def test_the_built_image_does_a_task_that_it_is_invoked_with(
-    built: dict[str, Any], image: BuiltImage, sam: Sam, folder: Path
-) -> None:
-    [network] = json.loads(podman(image, "network", "inspect", "podman"))
-    gateway = network["subnets"][0]["gateway"]
-    with ministack(folder) as endpoint_url, on_gateway(gateway, int(endpoint_url.rpartition(":")[2])) as seen_as:
-        with applied(of_client(endpoint_url, "")):
-            s3 = boto3.Session().client("s3")
-            s3.create_bucket(Bucket=BUCKET)
-            s3.put_object(Bucket=BUCKET, Key="scripts/job.py", Body=SCRIPT.encode())
-        # SAM adds the emulator to the image in a step that only root can do, so it is given one whose user is root. How
-        # the image does as Lambda's own user, locked down, is what tests/container is for.
-        worker = built["Resources"]["WorkerFunction"]["Properties"]
-        (folder / "Containerfile").write_text(f"FROM {worker['ImageUri']}\nUSER 0\n")
-        podman(image, "build", "--tag", OF_ROOT, "--file", str(folder / "Containerfile"), str(folder / "built"))
-        worker["ImageUri"] = OF_ROOT
-        worker["Environment"]["Variables"]["AWS_ENDPOINT_URL"] = seen_as  # on AWS there is none
-        (folder / "built" / "local.yaml").write_text(json.dumps(built))
-        (folder / "event.json").write_text(json.dumps({"sparklet": {"script": f"s3://{BUCKET}/scripts/job.py"}}))
-        said = sam.run(
-            *("local", "invoke", "WorkerFunction", "--skip-pull-image"),
-            *("--template", str(folder / "built" / "local.yaml"), "--event", str(folder / "event.json")),
-            *("--parameter-overrides", f"ExistingBucketName={BUCKET} FunctionMemoryMB=1769"),
-            within_s=INVOKE_S,
-        )
-
-    answer = json.loads(said.strip().splitlines()[-1])
-    assert (answer.get("state"), answer.get("rows")) == ("SUCCEEDED", 10), answer

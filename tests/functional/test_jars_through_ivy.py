@@ -92,19 +92,6 @@ def test_a_missing_artifact_is_named_after_several_tries(mirror: Mirror, monkeyp
     assert MIRROR_VARIABLE in str(caught.value)
 
 
-def test_a_jar_that_appears_later_is_had_by_a_later_try(mirror: Mirror) -> None:
-    published = mirror.publish("late", b"late")
-    hidden = published.rename(published.with_suffix(".hidden"))
-
-    def reveal(line: str) -> None:
-        if "try 1 of 3" in line:
-            hidden.rename(published)
-
-    jars = ensure_jars(mirror.stack_file, mirror.cache_dir, ["g"], reveal)
-
-    assert jars[0].read_bytes() == b"late"
-
-
 _FETCH = """
 import sys
 from pathlib import Path
@@ -117,18 +104,6 @@ for jar in ensure_jars(Path(sys.argv[1]), Path(sys.argv[2]), ["g"], lambda line:
 def _fetch(mirror: Mirror) -> subprocess.Popen[str]:
     command = [sys.executable, "-c", _FETCH, str(mirror.stack_file), str(mirror.cache_dir)]
     return subprocess.Popen(command, stdout=subprocess.PIPE, text=True, start_new_session=True)
-
-
-def test_two_processes_at_once_fetch_once(mirror: Mirror) -> None:
-    mirror.publish("big", os.urandom(BIG_BYTES))
-
-    both = [_fetch(mirror), _fetch(mirror)]
-    outputs = [process.communicate(timeout=deadline_s(40))[0] for process in both]
-
-    assert [process.returncode for process in both] == [0, 0]
-    assert all(f"have big-1.jar {BIG_BYTES}" in output for output in outputs)
-    assert sum("first use only" in output for output in outputs) == 1
-    assert _left_over(mirror.cache_dir) == []
 
 
 class Stalled(QuietHandler):

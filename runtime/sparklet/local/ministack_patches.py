@@ -16,7 +16,7 @@ A newer ministack may not need a patch. Remove it and run the test named here: i
     After each call ministack waits 50 ms for a first line of log, and again 50 ms if there was none.
 ``choose_partitions`` (test_catalog_tables)
     Glue filters partitions by a condition, and answers in pages; ministack does neither.
-``refuse_writes`` (test_full_disk)
+``refuse_writes`` (test_disk)
     ministack only logs that an object does not fit on the disk.
 ``write_state`` (test_stack_life)
     ministack writes its state only at an orderly end, and only logs a failure.

@@ -6,22 +6,18 @@ invocations it is asserted how they are set up.
 """
 
 import json
-from pathlib import Path
 from typing import Any
 
 import boto3
 import pytest
 from botocore.exceptions import ClientError
 
-from examples.train_and_predict import train
-from sparklet import LambdaExecutor
 from tests.functional.api.conftest import API, Deployed, api_body, client
 from tests.stand_ins.formation import deploy
 from tests.waiting import eventually
 
 pytestmark = pytest.mark.stack
 
-PREDICT = Path(__file__).parents[3] / "examples" / "predict_task.py"
 ENCODED_ID = "$util.urlEncode($input.params('id'))"
 
 
@@ -80,22 +76,6 @@ def test_a_posted_task_is_accepted_done_and_announced(gateway: Any, deployed: De
     assert notice == {"version": 1, "kind": "task", "state": "SUCCEEDED", "task": task}
 
 
-@pytest.mark.nightly
-def test_a_trained_model_predicts_behind_the_api(gateway: Any, deployed: Deployed) -> None:
-    bucket = deployed.main["BucketName"]
-    script, model = f"s3://{bucket}/scripts/predict_task.py", f"s3://{bucket}/output/models/iris.pickle"
-    client("s3").put_object(Bucket=bucket, Key="scripts/predict_task.py", Body=PREDICT.read_bytes())
-    with LambdaExecutor(max_workers=1):
-        sha256 = train.submit(model).result()
-    flowers = [[5.1, 3.5, 1.4, 0.2], [6.5, 3.0, 5.8, 2.2]]  # setosa, virginica
-    event = {"sparklet": {"script": script}, "model": model, "flowers": flowers}
-
-    deployed.request("PUT", "/tasks/flowers", {**event, "sha256": sha256}, key=deployed.key)
-
-    task = ended(gateway, deployed, "flowers")
-    assert (task["error"], task.get("answer")) == (None, {"kinds": [0, 2]})
-
-
 @pytest.mark.parametrize(
     ("task_id", "event", "cause"),
     [
@@ -129,37 +109,10 @@ def test_a_dead_letter_fails_its_task(gateway: Any, deployed: Deployed) -> None:
     assert eventually(lambda: notices(deployed).get("lost"))["state"] == "FAILED"
 
 
-REFUSED: tuple[Any, ...] = (
-    b"no json",
-    [],
-    {"Records": []},
-    {"sparklet": {"script": "/etc/x.py"}},
-    {"run_id": "r", "shard": 0},
-)
-
-
-@pytest.mark.parametrize(("method", "path"), [("POST", "/tasks"), ("PUT", "/tasks/t"), ("POST", "/invocations")])
-def test_a_request_outside_the_schema_reaches_no_queue(deployed: Deployed, method: str, path: str) -> None:
-    for body in REFUSED:
-        assert deployed.request(method, path, body, key=deployed.key).status == 400, body
-
-
-@pytest.mark.parametrize(
-    "body", [{}, {"run_id": "known"}, {"script": "s3://b/x.py", "output": "s3://b/o", "inputs": []}]
-)
-def test_an_invalid_run_request_is_refused_before_it_starts(deployed: Deployed, body: Any) -> None:
-    """The stand-in integrates API Gateway with no state machine: what is started is tested by the template."""
-    assert deployed.request("POST", "/runs", body, key=deployed.key).status == 400
-
-
 def test_without_the_key_nothing_is_accepted_or_shown(deployed: Deployed) -> None:
     for method, path in (("POST", "/tasks"), ("PUT", "/tasks/t"), ("GET", "/tasks/t"), ("POST", "/invocations")):
         assert deployed.request(method, path, {}).status == 403
         assert deployed.request(method, path, {}, key="wrong" * 8).status == 403
-
-
-def test_an_unrecorded_task_is_not_found(gateway: Any, deployed: Deployed) -> None:
-    assert state(gateway, deployed, "unknown") is None
 
 
 def test_api_gateways_role_changes_nothing_and_lists_nothing(gateway: Any, deployed: Deployed) -> None:

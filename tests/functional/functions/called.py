@@ -15,10 +15,6 @@ def pid() -> int:
     return os.getpid()
 
 
-def fail(message: str) -> None:
-    raise ValueError(message)
-
-
 def die() -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 

@@ -15,7 +15,6 @@ from textwrap import dedent
 import psutil
 import pytest
 
-from sparklet.errors import PayloadError
 from sparklet.functions.executor import LambdaExecutor
 from tests.end_to_end.conftest import heed_ctrl_c
 from tests.stand_ins import called
@@ -105,25 +104,6 @@ def test_a_script_without_a_main_guard_ends(start: Callable[..., "subprocess.Pop
 
     assert process.returncode == 1
     assert "importing of main module" in errors
-
-
-def test_code_travels_by_value_only_if_asked() -> None:
-    factor = 3
-    with LambdaExecutor(max_workers=1, codec="cloudpickle") as executor:
-        assert executor.submit(lambda number: number * factor, 4).result(END_S) == 12
-        assert list(executor.map(lambda number: number * factor, [1, 2])) == [3, 6]
-    with LambdaExecutor(max_workers=1) as executor:
-        assert isinstance(executor.submit(lambda: 1).exception(END_S), PayloadError)
-
-
-def map_inside(numbers: list[int]) -> int:
-    with LambdaExecutor(max_workers=2) as executor:
-        return sum(executor.map(called.double, numbers))
-
-
-def test_a_task_can_map_itself() -> None:
-    with LambdaExecutor(max_workers=2) as executor:
-        assert list(executor.map(map_inside, [[1, 2], [3, 4]])) == [6, 14]
 
 
 def test_threads_share_an_executor() -> None:

@@ -134,18 +134,6 @@ def test_a_killed_stand_in_loses_little_of_its_state(lab: Lab) -> None:
 
 
 @pytest.mark.nightly
-def test_the_deployment_survives_a_kill_right_after_the_start(lab: Lab) -> None:
-    with lab.attach(processing=False) as stack:
-        os.kill(server_of(stack.info.host_pid), signal.SIGKILL)
-        bucket = stack.info.bucket
-        lab.gone(port_of(stack.info))
-
-    with lab.attach(processing=False) as stack:
-        assert stack.info.bucket == bucket
-        leave_traces(stack)
-
-
-@pytest.mark.nightly
 def test_another_wish_is_deployed_anew_without_losing_anything(lab: Lab) -> None:
     with lab.attach(processing=False, workers=2) as stack:
         leave_traces(stack)

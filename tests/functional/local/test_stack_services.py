@@ -71,18 +71,6 @@ def test_a_failing_message_reaches_the_dead_letter_consumer(lab: Lab, stack: Loc
     eventually(lambda: is_empty(stack.info.dlq_url))
 
 
-def test_stray_output_of_a_worker_does_not_break_the_protocol(lab: Lab, stack: LocalStack) -> None:
-    send(stack, "noise", "noise")
-
-    log = stack.info.log_dir / lab.show("done", "noise")  # the log stream that the handler was told
-
-    eventually(lambda: is_empty(stack.info.queue_url))  # the answer arrived
-    text = log.read_text()
-    assert log.name.startswith("worker-")
-    for noise in ("noise on descriptor 1", "noise of a child", "noise of print"):
-        assert noise in text
-
-
 def test_nothing_of_the_users_aws_reaches_a_worker_or_the_client(lab: Lab, stack: LocalStack) -> None:
     send(stack, "environment", "environment")
 
@@ -97,18 +85,6 @@ def test_nothing_of_the_users_aws_reaches_a_worker_or_the_client(lab: Lab, stack
         assert "real" not in seen["AWS_SECRET_ACCESS_KEY"]
         assert Path(seen["AWS_SHARED_CREDENTIALS_FILE"]).read_bytes() == b""
         assert Path(seen["AWS_CONFIG_FILE"]).read_bytes() == b""
-
-
-def test_a_worker_finds_its_settings_and_its_own_scratch_space(lab: Lab, stack: LocalStack) -> None:
-    send(stack, "settings", "environment")
-
-    environment = json.loads(lab.show("environment", "settings"))
-
-    assert environment["SPARKLET_BUCKET"] == stack.info.bucket
-    assert environment["SPARKLET_LEDGER_TABLE"] == stack.info.ledger_table
-    assert environment["SPARKLET_QUEUE_URL"].endswith(stack.info.queue_url.rpartition("/")[2])
-    assert environment["SPARKLET_SCRATCH"] == str(lab.state.scratch)
-    assert environment["AWS_LAMBDA_FUNCTION_MEMORY_SIZE"] == "3008"
 
 
 def test_a_worker_beyond_its_time_ends_with_its_whole_tree(lab: Lab, stack: LocalStack) -> None:

@@ -264,16 +264,6 @@ def test_paper_loses_nothing(browser: Browser, document: dict[str, Any], tmp_pat
     assert page.locator("#rows tr").count() == 50
 
 
-def test_what_matters_is_below_the_title(browser: Browser, document: dict[str, Any], tmp_path: Path) -> None:
-    page, _ = shown(browser, tmp_path / "report.html", document)
-
-    said = page.inner_text("#head")
-    assert said.split("\n")[0] == RUN
-    assert "29" in said and "s3://data/out/" in said and "to do first" in said
-    assert page.locator("#head .command button").count() >= 2  # to copy the output, and what comes first
-    assert f"sparklet redrive {RUN}" in page.locator("#head .command").last.inner_text()
-
-
 def test_a_row_is_one_line_and_has_the_rest_on_demand(
     browser: Browser, document: dict[str, Any], tmp_path: Path
 ) -> None:
@@ -287,20 +277,6 @@ def test_a_row_is_one_line_and_has_the_rest_on_demand(
     assert page.evaluate(heights) == 1
     page.click("#rows summary >> nth=0")
     assert page.evaluate(heights) == 2
-
-
-def test_the_sorted_column_is_marked_one_page_has_no_paging(
-    browser: Browser, document: dict[str, Any], tmp_path: Path
-) -> None:
-    page, _ = shown(browser, tmp_path / "report.html", document)
-    mark = (
-        "(name) => getComputedStyle(document.querySelector(`#shards th[data-name=${name}] button`), '::after').content"
-    )
-
-    assert page.evaluate(mark, "took_s") == '" ▼"' and page.evaluate(mark, "shard") == "none"
-    page.click("#shards th[data-name=took_s] button")
-    assert page.evaluate(mark, "took_s") == '" ▲"'
-    assert not page.is_visible("#next") and page.inner_text("#found") == "30 shards"
 
 
 def test_a_running_run_speaks_in_the_present(browser: Browser, document: dict[str, Any], tmp_path: Path) -> None:

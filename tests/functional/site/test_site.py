@@ -89,18 +89,6 @@ def test_guides_are_found_before_decisions(page: Page, site: Path, words: str) -
     assert later == sorted(later) and any(later)
 
 
-def test_what_is_copied_has_no_prompt_and_no_answer(page: Page, site: Path) -> None:
-    page.goto((site / "docs/tutorial.html").as_uri())
-    block = page.locator("div.highlight-console", has_text="python sales.py").first
-    block.hover()
-    block.locator("button.copybtn").click()
-    page.evaluate("document.body.prepend(document.createElement('textarea'))")
-    page.focus("body > textarea")
-    page.keyboard.press("Control+V")
-
-    assert page.input_value("body > textarea").strip() == "python sales.py --input in/mon.csv --output one-file"
-
-
 @pytest.mark.parametrize("width", [1200, 400])
 def test_nobody_is_shut_out_of_the_home_page(page: Page, width: int) -> None:
     page.set_viewport_size({"width": width, "height": 900})

@@ -45,15 +45,6 @@ def do_fail(task: dict[str, Any], context: Any) -> bool:
     return False
 
 
-def do_noise(task: dict[str, Any], context: Any) -> bool:
-    """Write where the stand-in's conversation used to be, and read from where it came."""
-    os.write(1, b"noise on descriptor 1\n")
-    subprocess.run(["/bin/sh", "-c", "echo noise of a child; cat"], check=True)
-    print("noise of print")
-    show("done", task["name"], context.log_stream_name)
-    return True
-
-
 def do_environment(task: dict[str, Any], context: Any) -> bool:
     show("environment", task["name"], json.dumps(dict(os.environ)))
     return True
