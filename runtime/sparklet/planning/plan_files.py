@@ -2,10 +2,10 @@
 
 import json
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import islice
-from typing import Any, NamedTuple, Self
+from typing import NamedTuple, Self
 
 from sparklet.errors import EventError, ObjectNotFoundError, PlanError
 from sparklet.inputs.selection import Reason
@@ -33,15 +33,6 @@ class Line(NamedTuple):
     def of(cls, shard: Shard, body: bytes) -> Self:
         """A shard that is planned already."""
         return cls(body, shard.number, len(shard.objects), shard.size_bytes, shard.estimated_bytes)
-
-
-def records_of(run_id: str, part: str, lines: Iterable[Line], **alike: Any) -> Iterator[ShardRecord]:
-    """The shards of a plan part, as they are entered."""
-    offset = 0
-    for line in lines:
-        size = line.object_count, line.size_bytes
-        yield ShardRecord(run_id, line.number, part, offset, len(line.body), *size, **alike)
-        offset += len(line.body)
 
 
 def shards_of(at: Deployment, run_id: str, part: PartRecord, naming: bytes = b"") -> Iterator[Shard]:

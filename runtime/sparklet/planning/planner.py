@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field, replace
 from itertools import chain
-from typing import Self
+from typing import Any, Self
 
 from sparklet.errors import CheckpointConflictError
 from sparklet.job.fields import INFER, SCHEMA
@@ -26,7 +26,7 @@ from sparklet.model import Dispatch, PartRecord, Position, Run, RunState, ShardR
 from sparklet.planning.follow_up_ids import is_own_task
 from sparklet.planning.output_claims import delete_replaced, take_outputs
 from sparklet.planning.packing import PackedInput
-from sparklet.planning.plan_files import END, Line, beside, named, part_lines, records_of
+from sparklet.planning.plan_files import END, Line, beside, named, part_lines
 from sparklet.planning.schema_task import inferred_schema, schema_run
 from sparklet.ports.deployment import Deployment
 
@@ -197,6 +197,15 @@ def send_messages(at: Deployment, run: Run, records: Iterable[ShardRecord], *, b
         return at.queue.send(bodies)
     deque(bodies, maxlen=0)
     return 0
+
+
+def records_of(run_id: str, part: str, lines: Iterable[Line], **alike: Any) -> Iterator[ShardRecord]:
+    """The shards of a plan part, as they are entered."""
+    offset = 0
+    for line in lines:
+        size = line.object_count, line.size_bytes
+        yield ShardRecord(run_id, line.number, part, offset, len(line.body), *size, **alike)
+        offset += len(line.body)
 
 
 def dispatch_part(at: Deployment, run: Run, part: PartRecord, lines: Sequence[Line]) -> None:

@@ -30,8 +30,8 @@ from sparklet.model import (
 )
 from sparklet.model.options import NO_LIMIT_BYTES
 from sparklet.planning.packing import grouping
-from sparklet.planning.plan_files import Line, planned_shard, records_of
-from sparklet.planning.planner import send_messages
+from sparklet.planning.plan_files import Line, planned_shard
+from sparklet.planning.planner import records_of, send_messages
 from sparklet.ports.deployment import Deployment
 from sparklet.runs.redelivery import give_up
 
