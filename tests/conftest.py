@@ -1,7 +1,9 @@
 """For every test: its name is short enough to be read, the answers of AWS that it gives are asked for, and so on."""
 
 import os
+import socket
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -66,3 +68,11 @@ def every_answer_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
             stub.assert_no_pending_responses()
 
     monkeypatch.setattr(Stubber, "__exit__", leave)
+
+
+@pytest.fixture
+def refusing() -> Iterator[str]:
+    """Host and port of nobody: taken, so that no other process gets the port meanwhile, and listened on by none."""
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        yield f"127.0.0.1:{taken.getsockname()[1]}"

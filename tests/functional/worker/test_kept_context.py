@@ -17,7 +17,6 @@ from sparklet.settings import spark_settings
 from sparklet.spark.spark_options import spark_home
 from tests.functional.worker.conftest import SPARK, STACK, Bench, local_jars, make
 from tests.functional.worker.worker_process import stand_in
-from tests.stand_ins.ministack import free_port
 
 pytestmark = pytest.mark.spark
 
@@ -323,14 +322,13 @@ OWN = {
 }
 
 
-def test_a_scripts_own_s3_setup_does_not_reach_the_next_task(on_s3: Bench) -> None:
-    nobody = f"127.0.0.1:{free_port()}"
+def test_a_scripts_own_s3_setup_does_not_reach_the_next_task(on_s3: Bench, refusing: str) -> None:
     assert on_s3.run(READ.format("")).text("stdout") == "the worker's\n"
 
     for own, code in OWN.items():
-        refused = on_s3.run(READ.format(code), [f"http://{nobody}"])
+        refused = on_s3.run(READ.format(code), [f"http://{refusing}"])
         assert refused.code != 0, own
-        assert f"Connect to {nobody}" in refused.text("stderr"), own
+        assert f"Connect to {refusing}" in refused.text("stderr"), own
         assert on_s3.run(READ.format("")).text("stdout") == "the worker's\n", own
 
 
