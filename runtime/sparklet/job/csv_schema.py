@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import sys
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, unquote
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 WIDER = {"int": "bigint", "void": "string"}  # a sample has not seen the greatest number, nor all that may come
 ALONE = {"inferSchema": False, "recursiveFileLookup": True}  # without the columns of partitions
+CASE_SENSITIVE = "spark.sql.caseSensitive"
 MAX_CAUSE = 300  # characters
 
 
@@ -65,8 +66,12 @@ def _refuse_other_header(spark: SparkSession, uri: str, columns: Sequence[str], 
 
 def _same(spark: SparkSession, columns: Sequence[str]) -> tuple[str, ...]:
     """Names that are equal where Spark takes them for equal."""
-    case_sensitive = _true(spark.conf.get("spark.sql.caseSensitive", "false"))
-    return tuple(columns if case_sensitive else (name.lower() for name in columns))
+    return tuple(columns if is_case_sensitive(spark) else (name.lower() for name in columns))
+
+
+def is_case_sensitive(spark: SparkSession) -> bool:
+    """Whether ID is another column than id."""
+    return _true(spark.conf.get(CASE_SENSITIVE, "false"))
 
 
 def inferred(spark: SparkSession, uris: Sequence[str], options: Mapping[str, Any]) -> dict[str, Any]:
@@ -75,15 +80,9 @@ def inferred(spark: SparkSession, uris: Sequence[str], options: Mapping[str, Any
     Files that cannot be read, and those with another header than most, are left out: their own shards say why, and fail
     if these cannot read them, either. EventError if no header is that of more than half of the files.
     """
-    schemas: dict[str, StructType] = {}
-    left_out: dict[str, str] = {}
-    unread: list[Exception] = []
-    for uri in uris:
-        try:
-            schemas[uri] = spark.read.csv(uri, **{**options, "inferSchema": True}).schema
-        except Exception as error:  # noqa: BLE001 - Spark's, Java's, Hadoop's: the others may be good
-            left_out[uri] = cause(error)
-            unread.append(error)
+    schemas, left_out, unread = sampled(
+        uris, lambda uri: spark.read.csv(uri, **{**options, "inferSchema": True}).schema
+    )
     headers = {uri: _same(spark, schema.names) for uri, schema in schemas.items() if schema.names}
     if not headers:
         raise unread[0] if unread else EventError(f"{', '.join(uris)}: none of them has a line, so there is no header")
@@ -97,8 +96,24 @@ def inferred(spark: SparkSession, uris: Sequence[str], options: Mapping[str, Any
     schema = schemas[good[0]]
     if len({tuple(each.dataType for each in schemas[uri]) for uri in good}) > 1:
         # By lines Spark drops the headers that are written as the first file's, and takes "id" or ID for a value.
-        schema = spark.read.csv(good, **{**options, "inferSchema": True, "multiLine": True}).schema
+        schema = spark.read.csv(good, **{**options, "multiLine": True}).schema
     return {SCHEMA: ddl(schema, WIDER), LEFT_OUT: left_out}
+
+
+def sampled(
+    uris: Sequence[str], schema_of: Callable[[str], StructType]
+) -> tuple[dict[str, StructType], dict[str, str], list[Exception]]:
+    """The schemas of files, why others of them cannot be read, and the errors of these."""
+    schemas: dict[str, StructType] = {}
+    left_out: dict[str, str] = {}
+    unread: list[Exception] = []
+    for uri in uris:
+        try:
+            schemas[uri] = schema_of(uri)
+        except Exception as error:  # noqa: BLE001 - Spark's, Java's, Hadoop's: the others may be good
+            left_out[uri] = _cause(error)
+            unread.append(error)
+    return schemas, left_out, unread
 
 
 def tell_left_out(left_out: Mapping[str, str]) -> None:
@@ -128,7 +143,7 @@ def _sql(type_: Any) -> str:
     return str(type_.simpleString())
 
 
-def cause(error: Any) -> str:
+def _cause(error: Any) -> str:
     """The first line of the innermost cause, Java's if there is one."""
     cause = getattr(error, "java_exception", None) or getattr(error, "_origin", None)
     while cause is not None and cause.getCause() is not None:

@@ -9,14 +9,13 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
-from sparklet.job.csv_schema import cause, ddl, tell_left_out
+from sparklet.job.csv_schema import CASE_SENSITIVE, ddl, is_case_sensitive, sampled, tell_left_out
 from sparklet.job.errors import DriftError, EventError
 from sparklet.job.fields import INFER, LEFT_OUT, SCHEMA, JobFields
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame, DataFrameReader, SparkSession
 
-CASE_SENSITIVE = "spark.sql.caseSensitive"
 MAX_NAMED = 10  # columns of a file
 
 
@@ -49,10 +48,11 @@ def read(
 def _refuse_drift(job: JobFields, uris: list[str], differences: Callable[[list[str]], list[str]]) -> None:
     """DriftError if a file has other columns than the schema; where drift is allowed, a warning for each."""
     try:  # all at once first: each look is a job of Spark
-        if not differences(uris):
-            return
-    except Exception:  # noqa: BLE001, S110 - that they do not merge is said without a name; the look at each has one
-        pass
+        differ = bool(differences(uris))
+    except Exception:  # noqa: BLE001 - that they do not merge is said without a name; the look at each has one
+        differ = True
+    if not differ:
+        return
     of_run = job.event.get("sparklet") if isinstance(job.event, Mapping) else None
     for uri, name in zip(uris, job.inputs, strict=True):
         if found := differences([uri]):
@@ -68,17 +68,9 @@ def _inferred(spark: SparkSession, reader: DataFrameReader, uris: list[str], for
 
     Spark's parser of JSON finds a key under one spelling alone. So files that spell a name as fewer do are left out.
     """
-    schemas: dict[str, Any] = {}
-    left_out: dict[str, str] = {}
-    unread: list[Exception] = []
     with _exact_names(spark):
-        for uri in uris:
-            try:
-                schemas[uri] = reader.load(uri).schema
-            except Exception as error:  # noqa: BLE001 - Spark's, Java's, Hadoop's: the others may be good
-                left_out[uri] = cause(error)
-                unread.append(error)
-    if format_ == "json":
+        schemas, left_out, unread = sampled(uris, lambda uri: reader.load(uri).schema)
+    if format_ == "json" and not is_case_sensitive(spark):
         counts = Counter(name for schema in schemas.values() for name in _names(schema))
         usual = {name.lower(): name for name, _ in reversed(counts.most_common())}
         for uri, schema in schemas.items():
