@@ -115,7 +115,7 @@ class Staging:
         local = {item.uri for item in items if misread(item.object_uri)} if in_view else ()  # read by file://
         is_planned = any(item.member for item in items)
         if self.looks or is_planned or (unpack and (local or any(item.is_packed for item in items))):
-            return self._unpacked(paths, min_free_bytes, local)
+            return self._unpacked(paths, together, min_free_bytes, local)
         return self, paths
 
     def _together(self) -> list[list[InputObject]]:
@@ -132,13 +132,17 @@ class Staging:
         return is_fetched or (self.looks and is_misnamed(item.uri, self.store.get(item.uri, 0, FIRST_BYTES)))
 
     def _unpacked(
-        self, paths: Mapping[int, Path], min_free_bytes: int, local: Collection[str]
+        self,
+        paths: Mapping[int, Path],
+        planned_together: Sequence[Sequence[InputObject]],
+        min_free_bytes: int,
+        local: Collection[str],
     ) -> tuple["Staging", dict[int, Path]]:
         from sparklet.worker.unpacking import Member, unpacked  # imported by who has packed inputs
 
         items, copies, origins = list[InputObject](), dict[int, Path](), dict[str, InputObject]()
         inputs, bad = list[InputObject](), dict[str, SparkletError]()
-        for number, (item, together) in enumerate(zip(self.items, self._together(), strict=True)):
+        for number, (item, together) in enumerate(zip(self.items, planned_together, strict=True)):
             path, members = paths.get(number), list[Member]()
             looks = not item.slice and (self.looks or item.uri in local)
             if path and (item.is_packed or looks):
