@@ -156,6 +156,13 @@ def at_home(state: Path, tmp_path: Path) -> User:
     return User(state, home)
 
 
+@pytest.fixture(scope="module")
+def state(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """The state folder of a stack that the tests of a module share."""
+    with shared_stack(tmp_path_factory.mktemp("a home") / "state dir") as folder:
+        yield folder
+
+
 @pytest.fixture
 def user(tmp_path: Path) -> Iterator[User]:
     """A user whose folders have a space in their names, and who leaves nothing running."""

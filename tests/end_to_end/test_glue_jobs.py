@@ -1,23 +1,15 @@
 """A script of Glue, which knows nothing of Sparklet, runs over many shards without a change."""
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import duckdb
 import pytest
 
-from tests.end_to_end.conftest import SCRIPTS, User, at_home, shared_stack
+from tests.end_to_end.conftest import SCRIPTS, User, at_home
 
 GLUE_JOB = str(Path(__file__).parents[1] / "functional" / "glue" / "glue_job.py")
 
 pytestmark = [pytest.mark.nightly, pytest.mark.spark, pytest.mark.stack, pytest.mark.slow]
-
-
-@pytest.fixture(scope="module")
-def state(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """The state folder of these tests' stack."""
-    with shared_stack(tmp_path_factory.mktemp("a home") / "state dir") as folder:
-        yield folder
 
 
 @pytest.fixture

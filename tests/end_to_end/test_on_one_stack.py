@@ -5,13 +5,12 @@ import json
 import re
 import signal
 import urllib.request
-from collections.abc import Iterator
 from pathlib import Path
 
 import duckdb
 import pytest
 
-from tests.end_to_end.conftest import SCRIPTS, User, at_home, every_row, rows_of, shared_stack
+from tests.end_to_end.conftest import SCRIPTS, User, at_home, every_row, rows_of
 from tests.waiting import deadline_s
 
 pytestmark = [pytest.mark.spark, pytest.mark.stack, pytest.mark.slow]
@@ -24,13 +23,6 @@ rows = job.read_csv(job.spark(), sep=";")
 rows.write.parquet(job.output)
 job.report(rows=rows.count())
 """
-
-
-@pytest.fixture(scope="module")
-def state(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """The state folder of these tests' stack."""
-    with shared_stack(tmp_path_factory.mktemp("a home") / "state dir") as folder:
-        yield folder
 
 
 @pytest.fixture
