@@ -96,7 +96,7 @@ def inferred(spark: SparkSession, uris: Sequence[str], options: Mapping[str, Any
     schema = schemas[good[0]]
     if len({tuple(each.dataType for each in schemas[uri]) for uri in good}) > 1:
         # By lines Spark drops the headers that are written as the first file's, and takes "id" or ID for a value.
-        schema = spark.read.csv(good, **{**options, "multiLine": True}).schema
+        schema = spark.read.csv(good, **{**options, "inferSchema": True, "multiLine": True}).schema
     return {SCHEMA: ddl(schema, WIDER), LEFT_OUT: left_out}
 
 

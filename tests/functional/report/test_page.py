@@ -300,6 +300,7 @@ def test_the_list_of_runs_has_counts_and_durations(browser: Browser, document: d
         threading.Thread(target=server.serve_forever, daemon=True).start()
         page = browser.new_page()
         page.goto(server.address())
+        page.wait_for_selector("main tbody tr")
         cells = page.locator("main tbody tr").first.locator("th, td").all_inner_texts()
         assert cells == [RUN, "RUNNING", "9", "4", "1", "4", "365", "1.0 MiB", "1 min 5 s so far", "now"]
         assert Axe().run(page).response["violations"] == []

@@ -451,7 +451,7 @@ def refusal(port, is_java):
 spark.sparkContext.accumulator(0)
 first = listeners()
 told = [refusal(*each) for each in first.items()]
-spark.range(3).select(F.udf(lambda x: x)("id")).collect()
+spark.range(3).select(F.udf(lambda x: x)("id")).write.format("noop").mode("append").save()  # no server of results
 told += [refusal(port, is_java) for port, is_java in listeners().items() if port not in first]
 print(json.dumps(sorted(told)))
 """
