@@ -110,7 +110,7 @@ class Runs(Trial):
 
     def everybody_works(self) -> None:
         """Until all runs have ended."""
-        for _ in range(ROUNDS):
+        for _ in range(ROUNDS * max(1, len(self.asked))):  # a round may bring one message for all runs
             self.look()
             self.work()
             self.look()
