@@ -3,6 +3,7 @@ import java.io.IOException;
 import java.io.RandomAccessFile;
 import java.net.URI;
 import java.nio.file.Files;
+import java.util.Arrays;
 import java.util.HashMap;
 import java.util.Map;
 import org.apache.hadoop.conf.Configuration;
@@ -26,6 +27,7 @@ import org.apache.hadoop.util.Progressable;
  * header. All other paths are TaskS3A's, which is cached.
  */
 public class StagedS3A extends FileSystem {
+    private static final byte[] LINE_FEED = {'\n'};
     private FileSystem s3a;
     private URI uri;
     private final Map copies = new HashMap(); // bucket/key -> Copy
@@ -63,8 +65,7 @@ public class StagedS3A extends FileSystem {
 
         /** In UTF-8, unless the reader says how it is encoded. */
         java.io.File file() {
-            String encoding = option("encoding") + option("charset");
-            return encoding.isEmpty() || encoding.equalsIgnoreCase("UTF-8") || !raw.exists() ? file : raw;
+            return encoding().isEmpty() || encoding().equalsIgnoreCase("UTF-8") || !raw.exists() ? file : raw;
         }
 
         /** Where it begins for this reader: a header is a row for who reads none, and then it is the first slice's. */
@@ -78,6 +79,10 @@ public class StagedS3A extends FileSystem {
             long length = file().length() - start();
             return new FileStatus(length, false, 1, getDefaultBlockSize(path), file.lastModified(), own);
         }
+    }
+
+    private String encoding() {
+        return option("encoding") + option("charset");
     }
 
     /** A reader's option, as its name is usually written. */
@@ -146,6 +151,11 @@ public class StagedS3A extends FileSystem {
                 String comment = option("comment");
                 refuse(option("multiLine").equalsIgnoreCase("true"), "multiLine");
                 refuse(option("wholetext").equalsIgnoreCase("true"), "wholetext");
+                String[] separators = {"lineSep", "textinputformat.record.delimiter"};
+                for (int at = 0; at < separators.length; at++) { // the object is cut at line feeds
+                    refuse(!option(separators[at]).isEmpty() && !option(separators[at]).equals("\n"), separators[at]);
+                }
+                refuse(!Arrays.equals("\n".getBytes(encoding().isEmpty() ? "UTF-8" : encoding()), LINE_FEED), "encoding");
                 refuse(!comment.isEmpty() && copy.headerBytes > 0 && file.read() == comment.charAt(0), "comment");
             }
             start = copy.start();

@@ -22,6 +22,7 @@ from typing import Any
 from urllib.parse import unquote
 
 import pyarrow as pa
+import pyarrow.orc as orc
 import pyarrow.parquet as pq
 import pytest
 from hypothesis import HealthCheck, Phase, example, given, seed, settings
@@ -115,6 +116,22 @@ NAMES = st.sampled_from(["a", "b b", "part-00000-x", "c[1]", "é", "d{1,2}", "e*
 FIELDS = st.text(st.sampled_from("ab,\"'# é\\\n"), max_size=5)
 
 
+COLUMNAR = ("parquet", "orc")
+OPTIONS: dict[str, Sequence[Mapping[str, str]]] = {
+    "csv": [
+        {"multiLine": "true"},
+        {"comment": "#"},
+        {"mode": "DROPMALFORMED"},
+        {"lineSep": "b"},
+        {"sep": "é"},
+        {"escape": '"', "ignoreLeadingWhiteSpace": "true"},
+    ],
+    "json": [{"multiLine": "true"}, {"lineSep": ","}, {"primitivesAsString": "true"}],
+    "text": [{"wholetext": "true"}, {"lineSep": ","}],
+    "parquet": [{"mergeSchema": "true"}],
+    "orc": [{"mergeSchema": "true"}],
+    "": [{"recursiveFileLookup": "true"}, {"pathGlobFilter": "*[0-2].*"}, {"modifiedAfter": "2001-01-01T00:00:00"}],
+}
 PACKERS: dict[str, Callable[[str, bytes], bytes]] = {
     ".GZ": lambda _, body: gzip.compress(body),
     ".xz": lambda _, body: lzma.compress(body),
@@ -128,31 +145,34 @@ PACKERS: dict[str, Callable[[str, bytes], bytes]] = {
 @st.composite
 def folders(draw: st.DrawFn) -> Folder:
     """A folder that one job might read."""
-    kind = draw(st.sampled_from(["csv", "csv", "csv", "json", "text", "parquet"]))
-    split = draw(st.sampled_from(["", "auto", "auto"]))
+    kind = draw(st.sampled_from(["csv", "csv", "csv", "json", "text", "parquet", "orc"]))
+    split = draw(st.sampled_from(["", "lines"] if kind in ("json", "text") else ["", "auto", "auto"]))
     columns = draw(st.sampled_from([(), ("dt",), ("dt", "shop")]))
     pool = [draw(st.lists(VALUES | st.just("__HIVE_DEFAULT_PARTITION__"), min_size=1, max_size=3)) for _ in columns]
     header, reads_header = draw(st.sampled_from([(True, True), (False, False), (True, False), (False, True)]))
     line = draw(st.sampled_from(["\n", "\r\n", "\n", "\r"]))
     options = {"header": "true"} if reads_header and kind == "csv" else {}
-    if kind == "csv":
-        options |= draw(st.sampled_from([{}, {}, {}, {"multiLine": "true"}, {"comment": "#"}]))
-    if kind == "parquet":
-        options |= draw(st.sampled_from([{}, {"mergeSchema": "true"}]))
+    options |= draw(st.sampled_from([{}, {}, {}, *OPTIONS[kind]])) | draw(st.sampled_from([{}, {}, {}, *OPTIONS[""]]))
     files: dict[str, bytes] = {}
     stored: dict[str, bytes] = {}
+    by_folder = draw(st.booleans())
+    has_more = by_folder or columns or "recursiveFileLookup" in options  # else one job does not read what a shard does
+    below = ["", "", "", "more/", "a/b c/"] if has_more else [""]  # folders that are no partitions
     for number in range(draw(st.integers(1, 5))):
         place = "".join(f"{name}={draw(st.sampled_from(values))}/" for name, values in zip(columns, pool, strict=True))
+        place += draw(st.sampled_from(below))
         fewest = draw(st.sampled_from([0, 0, 8]))  # enough to be cut
         fields = draw(st.sampled_from([FIELDS, st.sampled_from(["a", "b b"])]))  # and odd ones, which may forbid it
         rows = draw(st.lists(st.tuples(st.integers(0, 99), fields), min_size=fewest, max_size=fewest + 6))
         before = [*(["# by hand"] if "comment" in options else []), *(["id,v"] if header else [])]
-        body = _written(kind, before, line, rows, draw(st.sampled_from([b"", b"", b"", b"\xef\xbb\xbf"])))
-        packed = kind != "parquet" and draw(st.integers(0, 5)) == 0
+        # With wholetext the mark of UTF-8 is a row's, and no other encoding has it.
+        mark = b"" if "wholetext" in options else draw(st.sampled_from([b"", b"", b"", b"\xef\xbb\xbf"]))
+        body = _written(kind, before, line, rows, mark)
+        packed = kind not in COLUMNAR and draw(st.integers(0, 5)) == 0
         name = f"{draw(NAMES)}{number}.{kind}{'.gz' if packed else ''}"
         body = gzip.compress(body) if packed else body
         how = draw(st.sampled_from(["", "", *PACKERS]))
-        tells = packed or kind == "parquet" or draw(st.booleans())  # whether the name says how
+        tells = packed or kind in COLUMNAR or draw(st.booleans())  # whether the name says how
         files[place + name] = body
         stored[place + name + (how if tells else "")] = PACKERS[how](name, body) if how else body
         if not (tells or how):
@@ -162,19 +182,22 @@ def folders(draw: st.DrawFn) -> Folder:
             files[place + hidden] = stored[place + hidden] = body or b"x"
     schemas = {"json": ["id INT, v STRING"], "csv": ["id INT, v STRING", *([""] if header and reads_header else [])]}
     schema = draw(st.sampled_from(schemas.get(kind, [""])))
-    by_folder, cut_bytes = draw(st.booleans()), 500 if kind == "parquet" else 40
+    cut_bytes = 500 if kind in COLUMNAR else 40
     packing = draw(st.integers(1, 3)), split, by_folder, cut_bytes, draw(st.booleans())
     return Folder(files, stored, kind, options, schema, *packing)
 
 
 def _written(kind: str, before: Sequence[str], line: str, rows: list[tuple[int, str]], mark: bytes) -> bytes:
     """A file's bytes; ``before``: of CSV, the lines before its rows."""
-    if kind == "parquet":
+    if kind in COLUMNAR:
         schema = pa.schema({"id": pa.int32(), "v": pa.string(), "long": pa.string()})
         wide = [{"id": n, "v": text, "long": f"{n:0200d}"} for n, text in rows]  # so that there is much to cut
-        table = pa.Table.from_pylist(wide, schema)
+        table, buffer = pa.Table.from_pylist(wide, schema), io.BytesIO()
+        if kind == "orc":
+            orc.write_table(table, buffer)
+            return buffer.getvalue()
         size, index = 1 + len(rows) % 3, len(rows) % 2 == 0  # of a row group; with a page index
-        pq.write_table(table, buffer := io.BytesIO(), size, compression="none", write_page_index=index)
+        pq.write_table(table, buffer, size, compression="none", write_page_index=index)
         return buffer.getvalue()
     if kind == "json":
         return "".join(json.dumps({"id": n, "v": text}) + "\n" for n, text in rows).encode()
