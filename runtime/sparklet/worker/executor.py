@@ -62,6 +62,7 @@ from sparklet.worker.script_event import (
 from sparklet.worker.staging import LOCAL, Staging, uploaded
 
 WORK, OUTCOME = "work", "outcome.json"  # the script's folder in the task's, and its report in that
+OTHER_ROWS = re.compile(rb"(?i)multiLine|wholetext|lineSep|record\.delimiter|utf[-_]?(16|32)")
 MAX_OUTCOME_BYTES = 64 * MIB  # escaping may make an answer of 6 MB six times as long
 
 PERMANENT_CAUSES = frozenset(
@@ -340,6 +341,12 @@ def _refuse_without_view(execution: Execution, script: Path, *, reads_folder: bo
         raise PlanError(
             "only Sparklet's S3A shows a part of a Parquet file, and Spark here has another: plan without --split, or "
             "run the script in functions"
+        )
+    is_cut = any(item.slice and item.slice.kind is SliceKind.LINES for item in execution.inputs)
+    if is_cut and (option := OTHER_ROWS.search(script.read_bytes())):
+        raise PlanError(
+            f"the script has {option[0].decode()}, with which rows may end elsewhere than slices, and only Sparklet's "
+            "S3A sees a reader's options: plan without --split, or run the script in functions"
         )
     if execution.partitions and b"basePath" not in script.read_bytes():
         [root, *_] = execution.partitions.values()

@@ -117,7 +117,7 @@ FIELDS = st.text(st.sampled_from("ab,\"'# é\\\n"), max_size=5)
 
 
 COLUMNAR = ("parquet", "orc")
-OPTIONS: dict[str, Sequence[Mapping[str, str]]] = {
+OPTIONS: dict[str, list[dict[str, str]]] = {
     "csv": [
         {"multiLine": "true"},
         {"comment": "#"},

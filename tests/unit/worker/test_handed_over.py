@@ -181,12 +181,21 @@ IN_PARTITIONS = {"s3://in/day=1/a.csv": "s3://in/"}
 PART = InputObject("s3://in/day=1/a.csv", 5, "e", slice=Slice(SliceKind.ROW_GROUPS, 0, 5))
 
 
+LINES = replace(PART, slice=Slice(SliceKind.LINES, 0, 5))
+
+
 @pytest.mark.parametrize(
     ("script", "args", "seen", "message"),
     [
         (b"read(sys.argv[1])", ("{input}",), {}, "the folder of its inputs, and Spark here does not list"),
         (b"read(event['input_folders'])", (), {}, "the folder of its inputs, and Spark here does not list"),
         (b"read(event['inputs'])", (), {"inputs": (PART,)}, "a part of a Parquet file, and Spark here has another"),
+        (
+            b"read(event['inputs'], lineSep=';')",
+            (),
+            {"inputs": (LINES,)},
+            "the script has lineSep, with which rows may",
+        ),
         (
             b"read(event['inputs'])",
             (),
