@@ -130,7 +130,7 @@ def by_record():
 others = {
     "multiLine": lambda: spark.read.csv(path, multiLine=True),
     "wholetext": lambda: spark.read.text(path, wholetext=True),
-    "lineSep": lambda: spark.read.csv(path, lineSep=","),
+    "lineSep": lambda: spark.read.option("ignoreCorruptFiles", True).csv(path, lineSep=","),
     "encoding": lambda: spark.read.csv(path, encoding="UTF-16LE"),
     "textinputformat.record.delimiter": by_record,
 }
