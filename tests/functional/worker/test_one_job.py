@@ -132,13 +132,17 @@ OPTIONS: dict[str, list[dict[str, str]]] = {
     "orc": [{"mergeSchema": "true"}],
     "": [{"recursiveFileLookup": "true"}, {"pathGlobFilter": "*[0-2].*"}, {"modifiedAfter": "2001-01-01T00:00:00"}],
 }
+ARCHIVES: dict[str, Callable[[Mapping[str, bytes]], bytes]] = {
+    ".zip": lambda files: zipped({"__MACOSX/._x": b"hidden", **files}),
+    ".tar.xz": lambda files: lzma.compress(tarred(files)),
+}
 PACKERS: dict[str, Callable[[str, bytes], bytes]] = {
     ".GZ": lambda _, body: gzip.compress(body),
     ".xz": lambda _, body: lzma.compress(body),
     ".zst": lambda _, body: by_arrow("zstd", body),
     ".lz4": lambda _, body: by_arrow("lz4", body),
-    ".zip": lambda name, body: zipped({"__MACOSX/._x": b"hidden", name: body}),
-    ".tar.xz": lambda name, body: lzma.compress(tarred({name: body})),
+    ".zip": lambda name, body: ARCHIVES[".zip"]({name: body}),
+    ".tar.xz": lambda name, body: ARCHIVES[".tar.xz"]({name: body}),
 }
 
 
@@ -170,11 +174,14 @@ def folders(draw: st.DrawFn) -> Folder:
         body = _written(kind, before, line, rows, mark)
         packed = kind not in COLUMNAR and draw(st.integers(0, 5)) == 0
         name = f"{draw(NAMES)}{number}.{kind}{'.gz' if packed else ''}"
-        body = gzip.compress(body) if packed else body
+        body = gzip.compress(body) if packed else body  # and in an archive it is refused
         how = draw(st.sampled_from(["", "", *PACKERS]))
         tells = packed or kind in COLUMNAR or draw(st.booleans())  # whether the name says how
         files[place + name] = body
         stored[place + name + (how if tells else "")] = PACKERS[how](name, body) if how else body
+        if how in ARCHIVES and draw(st.booleans()):
+            files[place + "x" + name] = body = _written(kind, before, line, rows[::2], mark)
+            stored[place + name + (how if tells else "")] = ARCHIVES[how]({name: files[place + name], "x" + name: body})
         if not (tells or how):
             stored[place + name] = body.removeprefix(b"\xef\xbb\xbf").decode().encode("utf-16")
         if draw(st.integers(0, 3)) == 0:
