@@ -178,8 +178,9 @@ _RULES = (
         message=rf"\[PATH_NOT_FOUND\]|NoSuchBucket|bucket does not exist|Path does not exist|{GONE}",
     ),
     _Rule(
-        "an input is empty",
-        "leave it out (objects of 0 bytes are not planned unless --keep-empty), or let the script give a schema",
+        "an input is empty, or lies in a folder that Spark does not read",
+        "leave it out (objects of 0 bytes are not planned unless --keep-empty), or let the script give a schema; a "
+        "script that reads the input's folder finds folders in it, but partitions, with recursiveFileLookup alone",
         DATA,
         message=r"UNABLE_TO_INFER_SCHEMA|length is too low: 0\b|\bis empty\b|No columns to parse|EmptyDataError",
     ),
