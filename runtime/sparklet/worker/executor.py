@@ -62,6 +62,7 @@ from sparklet.worker.script_event import (
 from sparklet.worker.staging import LOCAL, Staging, uploaded
 
 WORK, OUTCOME = "work", "outcome.json"  # the script's folder in the task's, and its report in that
+# Options of readers whose rows need not end at line feeds, where objects are cut.
 OTHER_ROWS = re.compile(rb"(?i)multiLine|wholetext|lineSep|record\.delimiter|utf[-_]?(16|32)")
 MAX_OUTCOME_BYTES = 64 * MIB  # escaping may make an answer of 6 MB six times as long
 

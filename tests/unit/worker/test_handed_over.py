@@ -179,8 +179,6 @@ def test_the_operators_settings_of_the_run_win(bench: Bench) -> None:
 
 IN_PARTITIONS = {"s3://in/day=1/a.csv": "s3://in/"}
 PART = InputObject("s3://in/day=1/a.csv", 5, "e", slice=Slice(SliceKind.ROW_GROUPS, 0, 5))
-
-
 LINES = replace(PART, slice=Slice(SliceKind.LINES, 0, 5))
 
 
