@@ -1,16 +1,23 @@
-"""The ledger's promises when eight threads mean the same thing at the same time."""
+"""The ledger's promises when eight threads, or processes, mean the same thing at the same time."""
 
+import random
 import threading
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from dataclasses import replace
+from functools import partial
+from itertools import chain
+from multiprocessing import get_context
 from typing import TypeVar
 
 import pytest
 
+from sparklet.aws.clients import AwsClients
+from sparklet.aws.dynamodb import DynamoLedger
 from sparklet.errors import CheckpointConflictError, LeaseLostError
 from sparklet.model import ClaimStatus, Failure, RunState, ShardResult, ShardState
 from sparklet.ports import Ledger
+from tests.contract.conftest import TABLE
 from tests.contract.samples import LEASE_S, MAX_ATTEMPTS, part, planned, ref, run
 from tests.stand_ins.memory import FakeClock
 
@@ -18,6 +25,7 @@ T = TypeVar("T")
 
 THREADS = 8
 ROUNDS = 40
+SHARDS = 200  # that processes contend for
 FLAKY = Failure("GatewayLostError", "the JVM went away")
 
 
@@ -50,6 +58,32 @@ def test_one_of_eight_claims_is_granted(ledger: Ledger, run_id: str) -> None:
         record = ledger.shards.get(run_id, number)
         assert record.attempt_id == f"{number}-{statuses.index(ClaimStatus.GRANTED)}"
         assert record.attempts == 1
+
+
+def won(endpoint_url: str, run_id: str, process: int) -> list[int]:
+    """The shards that a process was granted and has done; it asks for all, in an order of its own."""
+    ledger, granted = DynamoLedger(AwsClients(endpoint_url=endpoint_url), TABLE), []
+    for number in random.Random(process).sample(range(SHARDS), SHARDS):
+        attempt_id = f"{process}-{number}"
+        if ledger.attempts.claim(ref(run_id, number), attempt_id, LEASE_S, MAX_ATTEMPTS).status is ClaimStatus.GRANTED:
+            granted.append(number)
+            ledger.attempts.succeed(run_id, number, attempt_id, ShardResult(1))
+    return granted
+
+
+@pytest.mark.nightly  # 1,600 claims
+@pytest.mark.stack
+@pytest.mark.parametrize("stand_in", ["ministack", "dynamodb_local"])
+def test_eight_processes_do_each_shard_once(request: pytest.FixtureRequest, stand_in: str, run_id: str) -> None:
+    clients: AwsClients = request.getfixturevalue(f"{stand_in}_clients")
+    ledger, spawn = DynamoLedger(clients, TABLE), get_context("spawn")
+    planned(ledger, run_id, SHARDS)
+    ready = spawn.Barrier(THREADS)  # else the first would have done all before the last has begun
+    with ProcessPoolExecutor(THREADS, spawn, ready.wait) as pool:
+        granted = pool.map(partial(won, clients.dynamodb.meta.endpoint_url, run_id), range(THREADS))
+        assert sorted(chain.from_iterable(granted)) == list(range(SHARDS))
+    ends = {(record.state, record.attempts, record.rows) for record in ledger.shards.list(run_id)}
+    assert ends == {(ShardState.SUCCEEDED, 1, 1)}
 
 
 def test_one_of_eight_planners_seals_a_part(ledger: Ledger, run_id: str) -> None:
