@@ -54,14 +54,36 @@ from sparklet.job import Job
 
 job = Job.from_args()
 spark = job.spark()
+
+
+def read(reader, place):
+    kind, options, schema, way = (reader[word] for word in ("format", "options", "schema", "way"))
+    if way == "view":
+        words = ", ".join(f"'{name}' '{value}'" for name, value in {**options, "path": place}.items())
+        columns = f"({schema})" if schema else ""
+        spark.sql(f"CREATE OR REPLACE TEMPORARY VIEW place {columns} USING {kind} OPTIONS ({words})")
+        return spark.table("place")
+    if way == "sql":
+        return spark.sql(f"SELECT * FROM {kind}.`{place}`")
+    read = (spark.readStream if way == "stream" else spark.read).format(kind).options(**options)
+    frame = (read.schema(schema) if schema else read).load(place)
+    return frame.select("*", "_metadata.file_path", "_metadata.file_size") if way == "metadata" else frame
+
+
+def collected(frame):
+    if frame.isStreaming:
+        frame.writeStream.trigger(availableNow=True).format("memory").queryName("seen").start().awaitTermination()
+        frame = spark.table("seen")
+    return frame.collect()
+
+
 for place, (folder, reader) in enumerate(job.params.get("folders") or [("", job.params["reader"])]):
     try:
-        read = spark.read.format(reader["format"]).options(**reader["options"])
         mine = job.event["input_folders"][0] if reader["by_folder"] else job.input_list() if not folder else ""
-        frame = (read.schema(reader["schema"]) if reader["schema"] else read).load(folder or mine)
+        frame = read(reader, folder or mine)
         names = sorted(frame.columns)
         row = F.to_json(F.struct(*[F.col(f"`{name}`") for name in names]))
-        rows = frame.select(row).collect()
+        rows = collected(frame.select(row))
         if reader.get("by_input") and not folder:
             frame.select(F.concat_ws("\\t", F.input_file_name(), row)).write.text(job.output)
         told = json.dumps([place, sorted(frame.dtypes), [row[0] for row in rows], frame._jdf.schema().toDDL()])
@@ -90,6 +112,7 @@ class Folder:
     by_folder: bool
     cut_bytes: int = 40
     by_input: bool = False  # whether rows are written, an output for each input
+    way: str = "load"  # how: by ``load``, with Spark's ``metadata`` of files, by a ``view``, ``sql`` or a ``stream``
 
     @property
     def reader(self) -> dict[str, Any]:
@@ -99,6 +122,7 @@ class Folder:
             "schema": self.schema,
             "by_folder": self.by_folder,
             "by_input": self.by_input,
+            "way": self.way,
         }
 
 
@@ -194,8 +218,15 @@ def folders(draw: st.DrawFn) -> Folder:
     schemas = {"json": ["id INT, v STRING"], "csv": ["id INT, v STRING", *([""] if header and reads_header else [])]}
     schema = draw(st.sampled_from(schemas.get(kind, [""])))
     cut_bytes = 500 if kind in COLUMNAR else 40
-    packing = draw(st.integers(1, 3)), split, by_folder, cut_bytes, draw(st.booleans())
-    return Folder(files, stored, kind, options, schema, *packing)
+    ways = ["load"] * 4 + (["metadata"] if files == stored and not split else [])
+    if by_folder:
+        ways += ["view"] + (["sql"] if kind != "json" and not options and not schema else [])
+        is_streamed = (schema or kind == "text") and "modifiedAfter" not in options
+        # Of several files a stream of Spark's own reads one whose name is a pattern twice.
+        ways += ["stream"] if is_streamed and not any(re.search(r"[*?\[{]", name) for name in files) else []
+    way = draw(st.sampled_from(ways))
+    packing = draw(st.integers(1, 3)), split, by_folder, cut_bytes, way != "stream" and draw(st.booleans())
+    return Folder(files, stored, kind, options, schema, *packing, way)
 
 
 def _written(kind: str, before: Sequence[str], line: str, rows: list[tuple[int, str]], mark: bytes) -> bytes:
@@ -310,6 +341,7 @@ def verdict(function: Function, folder: Folder) -> str:
     one = one_job(function, f"{place}-one", folder)
     if isinstance(one.columns, str):  # one job refuses it itself
         return "one job fails"
+    one.rows = Counter(row.replace(f"{place}-one/", f"{place}/") for row in one.rows.elements())  # of metadata
     schema = folder.schema or (one.schema if folder.format == "json" else "")
     shards = in_shards(function, place, replace(folder, schema=schema))
     if isinstance(shards, str):
