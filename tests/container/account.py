@@ -21,7 +21,7 @@ from sparklet.planning.request import RunRequest
 from sparklet.ports.deployment import Deployment
 from sparklet.runs.checker import CheckReport, check
 from tests.container.container import Answer, Container
-from tests.stand_ins.ledger_table import table_definition
+from tests.stand_ins.ledger_table import create_table
 
 TOKEN = "session-token"  # Lambda's credentials have one
 EXAMPLES = Path(__file__).parents[2] / "spark_scripts"
@@ -144,7 +144,7 @@ def new_account(endpoint: str, visibility_s: int) -> Iterator[Account]:
     with environment.applied(environment.of_client(endpoint, TOKEN)):
         clients = AwsClients(8, endpoint_url=endpoint, region="us-east-1")
         clients.s3.create_bucket(Bucket=name)
-        clients.dynamodb.create_table(**table_definition(name))
+        create_table(clients.dynamodb, name)
         made = clients.sqs.create_queue(QueueName=name, Attributes={"VisibilityTimeout": str(visibility_s)})
         queue_url = "/".join([endpoint, *made["QueueUrl"].split("/")[-2:]])
         ledger, queue = DynamoLedger(clients, name), SqsTaskQueue(clients, queue_url)

@@ -16,7 +16,7 @@ from benchmarks.scale.faults import throttled
 from sparklet.aws.clients import AwsClients
 from sparklet.aws.dynamodb import DynamoLedger
 from sparklet.model import ClaimStatus, Counts, RunState, ShardResult, ledger_bucket_count
-from tests.stand_ins.ledger_table import table_definition
+from tests.stand_ins.ledger_table import create_table
 from tests.stand_ins.memory import FakeClock
 from tests.stand_ins.ministack import ministack
 from tests.world import LEASE_S, World
@@ -77,7 +77,7 @@ def test_a_hot_partition_slows_a_run_down_and_loses_nothing(tmp_path: Path, monk
 
     with ministack(tmp_path) as endpoint:
         clients = AwsClients(8, endpoint_url=endpoint, region="us-east-1", attempts=1)  # its own tries take real time
-        clients.dynamodb.create_table(**table_definition("ledger"))
+        create_table(clients.dynamodb, "ledger")
         hot = HotPartitions(world.clock, most_per_s=12)
         clients.dynamodb.meta.events.register("before-send.dynamodb", hot)
         world.ledger = DynamoLedger(clients, "ledger", world.clock)  # type: ignore[assignment]

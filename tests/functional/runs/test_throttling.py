@@ -46,7 +46,7 @@ from sparklet.worker.executor import Executor, ScriptCache
 from sparklet.worker.measuring import Measuring
 from sparklet.worker.shards import ShardClaims
 from sparklet.worker.worker import Worker
-from tests.stand_ins.ledger_table import table_definition
+from tests.stand_ins.ledger_table import create_table
 from tests.stand_ins.ministack import ministack
 from tests.stand_ins.read_queues import ReadSqsQueue, Received, readable
 from tests.unit.test_metrics import METRICS, check_emf
@@ -94,7 +94,7 @@ def account(tmp_path: Path) -> Iterator[Account]:
         patch.setenv("AWS_SECRET_ACCESS_KEY", "test")
         clients = AwsClients(8, endpoint_url=endpoint, region="us-east-1")
         clients.s3.create_bucket(Bucket=name)
-        clients.dynamodb.create_table(**table_definition(name))
+        create_table(clients.dynamodb, name)
         dead_url = clients.sqs.create_queue(QueueName=f"{name}-dead")["QueueUrl"]
         arn = clients.sqs.get_queue_attributes(QueueUrl=dead_url, AttributeNames=["QueueArn"])["Attributes"]["QueueArn"]
         policy = json.dumps({"deadLetterTargetArn": arn, "maxReceiveCount": RECEIVES})

@@ -34,7 +34,7 @@ from sparklet.planning.request import RunRequest
 from sparklet.ports.deployment import Deployment
 from tests.functional.worker.conftest import MARK, marked
 from tests.functional.worker.worker_process import WorkerProcess, stand_in, worker_process
-from tests.stand_ins.ledger_table import table_definition
+from tests.stand_ins.ledger_table import create_table
 from tests.stand_ins.memory import MemoryTaskQueue
 from tests.waiting import eventually
 
@@ -158,7 +158,7 @@ def deployed(folder: Path, scratch: Path, **env: str) -> Iterator[Function]:
     with stand_in(folder) as (endpoint, clients):
         for bucket in (BUCKET, split_uri(DATA)[0]):
             clients.s3.create_bucket(Bucket=bucket)
-        clients.dynamodb.create_table(**table_definition(TABLE))
+        create_table(clients.dynamodb, TABLE)
         with worker_process(folder, endpoint, scratch, **{**own, **env}) as worker:
             yield Function(worker, clients, _another_account(endpoint), scratch, mark)
 

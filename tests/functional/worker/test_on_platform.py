@@ -26,7 +26,7 @@ from sparklet.settings import spark_settings
 from sparklet.spark.spark_options import s3a_conf
 from tests.functional.worker.conftest import STACK
 from tests.functional.worker.worker_process import stand_in
-from tests.stand_ins.ledger_table import table_definition
+from tests.stand_ins.ledger_table import create_table
 from tests.waiting import deadline_s, eventually
 
 pytestmark = [pytest.mark.spark, pytest.mark.stack, pytest.mark.slow]
@@ -67,7 +67,7 @@ class Platform:
         self.clients, self.folder = clients, folder
         self.store, self.ledger = S3ObjectStore(clients), DynamoLedger(clients, TABLE)
         clients.s3.create_bucket(Bucket=BUCKET)
-        clients.dynamodb.create_table(**table_definition(TABLE))
+        create_table(clients.dynamodb, TABLE)
         endpoint = {"AWS_ENDPOINT_URL": clients.s3.meta.endpoint_url, "AWS_REGION": "us-east-1"}
         paths = os.pathsep.join(map(str, jars))
         conf = {
