@@ -1,5 +1,6 @@
 """What a script may count on, the same under both runners."""
 
+import textwrap
 import zipfile
 from pathlib import Path
 
@@ -89,19 +90,22 @@ print("main")
 """
 
 
-def test_the_interpreter_ends_as_it_always_does(bench: Bench, tmp_path: Path) -> None:
-    ran = bench.run(ENDING, [str(tmp_path / "file")])
-
-    assert ran.text("stdout").split() == ["main", "thread", "atexit", "collected"]
-    assert (tmp_path / "file").read_text() == "kept"
+HOOK = "sys.excepthook = lambda kind, error, trace: print('hook', error)\nraise RuntimeError('mine')\n"
 
 
-def test_the_interpreter_ends_so_after_an_exception_too(bench: Bench, tmp_path: Path) -> None:
-    hook = "sys.excepthook = lambda kind, error, trace: print('hook', error)\nraise RuntimeError('mine')\n"
-    ran = bench.run(ENDING + hook, [str(tmp_path / "file")])
+@pytest.mark.parametrize(
+    ("end", "code", "said"),
+    [
+        ("", 0, ["main", "thread", "atexit", "collected"]),
+        (HOOK, 1, ["main", "hook mine", "thread", "atexit"]),  # as under Python itself
+    ],
+)
+def test_the_interpreter_ends_as_it_always_does(
+    bench: Bench, tmp_path: Path, end: str, code: int, said: list[str]
+) -> None:
+    ran = bench.run(ENDING + end, [str(tmp_path / "file")])
 
-    assert ran.code == 1
-    assert ran.text("stdout").splitlines() == ["main", "hook mine", "thread", "atexit"]  # as under Python itself
+    assert (ran.code, ran.text("stdout").splitlines()) == (code, said)
     assert (tmp_path / "file").read_text() == "kept"
 
 
@@ -273,19 +277,21 @@ while not os.path.exists("up"):
 """
 
 
-@pytest.mark.parametrize("ending", ["", "os.kill(os.getpid(), 9)"])
-def test_a_daemon_left_by_a_script_is_killed_after_the_task(bench: Bench, ending: str) -> None:
-    ran = bench.run(DAEMON + ending)
+IN_A_WORKER = f"""{SPARK}
+def leave(_):
+{textwrap.indent(DAEMON, "    ")}
+    return 1
+print(spark.sparkContext.parallelize([0], 1).map(leave).first())
+"""
 
-    assert ran.code in (0, -9)
-    assert bench.survivors() == {}
 
-
-def test_a_daemon_left_by_a_spark_worker_is_killed_after_it(bench: Bench) -> None:
-    code = SPARK + f"def leave(_):\n{''.join(f'    {line}{chr(10)}' for line in DAEMON.splitlines())}    return 1\n"
-    ran = bench.run(code + "print(spark.sparkContext.parallelize([0], 1).map(leave).first())")
-
-    assert ran.text("stdout") == "1\n", ran.text("stderr")
+@pytest.mark.parametrize(
+    ("code", "exit_code"),
+    [(DAEMON, 0), (f"{DAEMON}os.kill(os.getpid(), 9)", -9), (IN_A_WORKER, 0)],
+    ids=["a script's", "a killed script's", "a Spark worker's"],
+)
+def test_a_daemon_left_behind_is_killed_after_the_task(bench: Bench, code: str, exit_code: int) -> None:
+    assert bench.run(code).code == exit_code
     assert bench.survivors() == {}
 
 

@@ -2,9 +2,6 @@
 
 import os
 import signal
-import subprocess
-import sys
-import uuid
 from pathlib import Path
 
 import pytest
@@ -23,10 +20,10 @@ from tests.functional.worker.conftest import (
     Bench,
     make,
     marked,
-    small_env,
     small_settings,
     wait_until_none,
 )
+from tests.functional.worker.test_runners_freeze import working
 from tests.waiting import deadline_s, eventually
 
 pytestmark = pytest.mark.spark
@@ -292,58 +289,24 @@ def test_settings_that_name_no_java_are_refused_at_once(tmp_path: Path) -> None:
         WarmRunner(small_settings(JAVA_HOME=str(tmp_path)), tmp_path).start()
 
 
-WORKER = """
-import sys, time
-from pathlib import Path
-from sparklet.settings import spark_settings
-from sparklet.spark.task_limits import Deadline
-from sparklet.spark.runner import ScriptCall
-from sparklet.spark.spark_submit import SubmitRunner
-from sparklet.spark.warm_runner import WarmRunner
-import threading
-
-scratch = Path(sys.argv[2])
-runner = {"warm": WarmRunner, "submit": SubmitRunner}[sys.argv[1]](spark_settings(), scratch)
-starting = threading.Thread(target=runner.start)  # as a host like Lambda's: from a thread that ends
-starting.start()
-starting.join()
-call = ScriptCall(scratch / "job.py", (), scratch, Deadline.within(300))
-running = threading.Thread(target=runner.run, args=(call, lambda stream, line: sys.stderr.write(line.decode())))
-running.start()
-running.join()
-"""
-
-
 @pytest.mark.parametrize("kind", ["warm", "submit"])
 def test_everything_dies_with_a_worker_that_is_killed(kind: str, tmp_path: Path) -> None:
-    mark = uuid.uuid4().hex
-    (tmp_path / "job.py").write_text(
-        SPARK + "import os, subprocess, sys, time\nsubprocess.Popen(['setsid', 'sleep', '600'])\n"
-        "print('busy', os.fstat(0).st_ino, os.fstat(1).st_ino, file=sys.stderr, flush=True)\ntime.sleep(600)"
-    )
-    worker = subprocess.Popen(
-        [sys.executable, "-c", WORKER, kind, str(tmp_path)],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        env={**os.environ, **small_env(), MARK: mark, "PYTHONPATH": os.pathsep.join(sys.path)},
-    )
-    assert worker.stdin is not None and worker.stdout is not None and worker.stderr is not None
-    try:
-        while not (line := worker.stderr.readline()).startswith(b"busy"):
-            assert line, "the worker has ended"
-        ours = {os.fstat(pipe.fileno()).st_ino for pipe in (worker.stdin, worker.stdout)}
+    with working(kind, tmp_path, {}) as worker:
+        worker.begin(
+            f"{SPARK}import subprocess, time\nsubprocess.Popen(['setsid', 'sleep', '600'])\n"
+            "print('busy', flush=True)\ntime.sleep(600)"
+        )
+        assert worker.hear("stdout") == {"stdout": "busy\n"}
+        process = worker.process
+        assert process.stdin is not None and process.stdout is not None
+        ours = {os.fstat(pipe.fileno()).st_ino for pipe in (process.stdin, process.stdout)}
         # Worker, host, JVM, script, sleep; a process that has just begun a new program has no environment yet.
-        eventually(lambda: len(marked(mark)) >= 5, "every process is there")
-        family = marked(mark)
+        eventually(lambda: len(marked(worker.mark)) >= 5, "every process is there")
+        family = marked(worker.mark)
         for pid in family:
-            if pid != worker.pid:
+            if pid != process.pid:
                 held = {entry.stat().st_ino for entry in Path(f"/proc/{pid}/fd").iterdir() if entry.exists()}
                 assert not held & ours, f"{family[pid]} holds the worker's standard input or output"
-        worker.kill()
+        process.kill()
 
-        wait_until_none(mark)
-        assert worker.stdout.read() == b""
-    finally:
-        worker.kill()
-        worker.communicate()
+        wait_until_none(worker.mark)

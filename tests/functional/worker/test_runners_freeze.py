@@ -21,7 +21,7 @@ from tests.waiting import eventually
 pytestmark = pytest.mark.spark
 
 WORKER = """
-import json, sys, time
+import json, sys, threading, time
 from pathlib import Path
 from sparklet.errors import SparkletError
 from sparklet.settings import spark_settings
@@ -35,7 +35,9 @@ def tell(**event):
 
 scratch = Path(sys.argv[2])
 runner = {"warm": WarmRunner, "submit": SubmitRunner}[sys.argv[1]](spark_settings(), scratch)
-runner.start()
+starting = threading.Thread(target=runner.start)  # as a host like Lambda's: from a thread that ends
+starting.start()
+starting.join()
 for number, line in enumerate(sys.stdin):
     job = json.loads(line)
     with task_folder(scratch, str(number)) as folder:

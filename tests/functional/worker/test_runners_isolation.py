@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from sparklet.spark.warm_runner import WarmRunner
-from tests.functional.worker.conftest import JVM, SPARK, Bench, make, marked, small_env
+from tests.functional.worker.conftest import JVM, MARK, SPARK, Bench, make, small_env, small_settings
 
 pytestmark = pytest.mark.spark
 
@@ -136,55 +136,52 @@ os._exit(4)
     assert "Executor task launch worker for task" not in threads.text("stdout")
 
 
-def test_scripts_are_forked_from_one_thread_without_numpy(warm: Bench) -> None:
-    told = warm.run(
-        """
+HEAVY = """
 import json, os, sys, threading
-heavy = [name for name in ("numpy", "pandas", "pyarrow") if name in sys.modules]
+def heavy():
+    return [name for name in ("numpy", "pandas", "pyarrow", "pyspark.testing") if name in sys.modules]
+"""
+
+
+def test_scripts_and_queries_begin_without_numpy_and_pandas(warm: Bench) -> None:
+    """Forked from one thread, with Spark's modules and no file that another has open."""
+    told = warm.run(
+        HEAVY
+        + """
 threads = len(os.listdir(f"/proc/{os.getppid()}/task"))
 fds = sorted(os.listdir("/proc/self/fd"))
-print(json.dumps([heavy, threads, "pyspark.sql" in sys.modules, threading.active_count(), len(fds)]))
+begun = [heavy(), threads, "pyspark.sql" in sys.modules, threading.active_count(), len(fds)]
 """
-    ).told()
-
-    assert told == [[], 1, True, 1, 4]  # the fourth is that of listdir itself
-
-
-HEAVY = """
-import json, sys
-def heavy():
-    return [name for name in ("numpy", "pandas", "pyspark.testing") if name in sys.modules]
-"""
-
-
-def test_queries_import_neither_numpy_nor_pandas(warm: Bench) -> None:
-    told = warm.run(
-        SPARK
-        + HEAVY
+        + SPARK
         + """
 rows = spark.range(3).where("id > 0").groupBy(F.lit("a")).agg(F.count(F.lit(1))).collect()
 made = spark.createDataFrame([(1, "a"), (2, "b")], ["id", "name"]).where("id > 1").collect()
-print(json.dumps([len(rows), made, heavy()]))
+print(json.dumps([begun, len(rows), made, heavy()]))
 """
     ).told()
 
-    assert told == [1, [[2, "b"]], []]
+    assert told == [[[], 1, True, 1, 4], 1, [[2, "b"]], []]  # the fourth file is that of listdir itself
 
 
-def test_frames_are_made_from_numpy_and_pandas(warm: Bench) -> None:
+def test_numpy_and_pandas_are_as_good_as_under_python_itself(warm: Bench) -> None:
     told = warm.run(
         SPARK
-        + HEAVY
         + """
-import numpy
-array = spark.createDataFrame(numpy.array([[1, 2], [3, 4]])).collect()
+import json
+import numpy as np
 import pandas
-frame = spark.createDataFrame(pandas.DataFrame({"id": [1, 2]})).toPandas()
-print(json.dumps([array, frame.id.tolist(), heavy()[:2]]))
+print(json.dumps([
+    spark.range(1).select(F.lit(np.int16(7)), F.lit(np.array([1.5, 2.5]))).first().asDict(True).popitem()[1],
+    spark.createDataFrame(np.array([[1, 2], [3, 4]])).collect(),
+    spark.createDataFrame(pandas.DataFrame({"id": [1, 2]})).toPandas().id.tolist(),
+    spark.sparkContext.parallelize([1.0, float("nan"), 3.0], 2).stats().count(),
+    str(spark.sparkContext.parallelize([1.0, 2.0, 3.0], 2).stats().stdev())[:6],
+    isinstance(getattr(F, "np", np).float64(1), np.generic),
+]))
 """
     ).told()
 
-    assert told == [[[1, 2], [3, 4]], [1, 2], ["numpy", "pandas"]]
+    assert told == [[1.5, 2.5], [[1, 2], [3, 4]], [1, 2], 3, "0.8164", True]
 
 
 def test_a_script_is_run_once_however_soon_it_ends(warm: Bench, tmp_path: Path) -> None:
@@ -239,34 +236,16 @@ def test_a_scripts_callbacks_outlive_those_of_scripts_before(warm: Bench) -> Non
         assert ran.text("stdout").split("\n")[0] == "[1, 2, 3]", ran.text("stderr")
 
 
-def test_a_jvm_is_replaced_after_so_many_tasks(tmp_path: Path) -> None:
-    settings = make("submit", tmp_path).spark  # type: ignore[attr-defined]
-    runner = WarmRunner(settings, tmp_path, tasks_per_jvm=2)
-    bench = Bench(runner, tmp_path)
-    try:
-        pids = [bench.jvm_pid() for _ in range(3)]
-    finally:
-        runner.close()
-
-    assert pids[0] == pids[1] != pids[2]
-
-
-def test_a_jvm_that_has_opened_hives_metastore_is_replaced(warm: Bench) -> None:
-    pid = warm.jvm_pid()
-    ran = warm.run(
-        "from pyspark.sql import SparkSession\nspark = SparkSession.builder.enableHiveSupport().getOrCreate()\n"
-        "spark.range(3).write.saveAsTable('mine')\nimport os\nprint(os.path.isdir('metastore_db'))"
-    )
-    assert ran.text("stdout") == "True\n", ran.text("stderr")
-
-    assert warm.jvm_pid() != pid
-    tables = warm.run(SPARK + "import json\nprint(json.dumps([t.name for t in spark.catalog.listTables()]))")
-    assert tables.told() == []
-
-
-def test_a_jvm_whose_heap_stays_full_is_replaced(warm: Bench) -> None:
-    pid = warm.jvm_pid()
-    leak = """
+HIVE = """
+from pyspark.sql import SparkSession
+spark = SparkSession.builder.enableHiveSupport().getOrCreate()
+spark.range(3).write.saveAsTable("mine")
+import os
+assert os.path.isdir("metastore_db")
+"""
+FULL_HEAP = (
+    SPARK
+    + """
 jvm = spark._jvm
 kept = jvm.java.util.Collections.synchronizedList(jvm.java.util.ArrayList())
 # Held by a class that nobody resets: what a library's static cache would do.
@@ -277,10 +256,18 @@ handlers.put("mine", kept)
 for _ in range(int(jvm.java.lang.Runtime.getRuntime().maxMemory() * 0.85) // 2**20):
     kept.add(jvm.java.nio.ByteBuffer.allocate(2**20))
 """
-    ran = warm.run(SPARK + leak)
+)
+
+
+@pytest.mark.parametrize("code", [HIVE, FULL_HEAP], ids=["has opened Hive's metastore", "has a full heap"])
+def test_a_jvm_that_cannot_serve_others_is_replaced(warm: Bench, code: str) -> None:
+    pid = warm.jvm_pid()
+    ran = warm.run(code)
     assert ran.code == 0, ran.text("stderr")
 
     assert warm.jvm_pid() != pid
+    tables = warm.run(SPARK + "import json\nprint(json.dumps([t.name for t in spark.catalog.listTables()]))")
+    assert tables.told() == []
 
 
 DELTA = """
@@ -315,39 +302,20 @@ def test_new_credentials_of_the_function_reach_the_jvm(warm: Bench, monkeypatch:
     assert warm.run(code).told() == "new"
 
 
-def test_close_leaves_no_process_and_no_file(tmp_path: Path) -> None:
-    runner = make("warm", tmp_path)
+def test_a_jvm_is_replaced_after_so_many_tasks_and_ends(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With its runner, of which neither a process nor a file is left."""
+    runner = WarmRunner(small_settings(), tmp_path, tasks_per_jvm=2)
     bench = Bench(runner, tmp_path)
-    mark = f"close-{os.getpid()}"
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("TEST_MARK", mark)
-        runner.start()
-        bench.settle()
-        assert len(marked(mark)) >= 1
+    monkeypatch.setenv(MARK, bench.mark)
+    try:
+        pids = [bench.jvm_pid() for _ in range(3)]
+        assert bench.survivors()
+    finally:
         runner.close()
 
-    assert marked(mark) == {}
+    assert pids[0] == pids[1] != pids[2]
+    assert bench.survivors() == {}
     assert [path.name for path in tmp_path.iterdir() if not path.name.startswith("script-")] == []
-
-
-def test_numpy_is_as_good_as_under_python_itself(warm: Bench) -> None:
-    pytest.importorskip("numpy")
-    told = warm.run(
-        SPARK
-        + """
-import json
-import numpy as np
-print(json.dumps([
-    spark.range(1).select(F.lit(np.int16(7)), F.lit(np.array([1.5, 2.5]))).first().asDict(True).popitem()[1],
-    spark.createDataFrame(np.array([[1, 2], [3, 4]])).agg(F.sum("_2")).first()[0],
-    spark.sparkContext.parallelize([1.0, float("nan"), 3.0], 2).stats().count(),
-    str(spark.sparkContext.parallelize([1.0, 2.0, 3.0], 2).stats().stdev())[:6],
-    isinstance(getattr(F, "np", np).float64(1), np.generic),
-]))
-"""
-    ).told()
-
-    assert told == [[1.5, 2.5], 6, 3, "0.8164", True]
 
 
 def test_options_that_need_a_jvm_of_their_own_take_effect(warm: Bench, tmp_path: Path) -> None:
@@ -391,15 +359,33 @@ print(json.dumps(told))
 ODD = ["a \"b\" 'c'", "back\\slash\\", "two\nlines\r\tü", "# no comment, 'quoted\""]
 
 
-@pytest.mark.parametrize("kind", ["warm", "submit"])
+SETTINGS = {
+    "spark.hadoop.fs.s3a.secret.key": "hunter2/+=x",
+    "spark.big": "x" * 100_000,
+    **{f"spark.odd.{n}": value for n, value in enumerate(ODD)},
+}
+
+
+def listed_by_the_image(folder: Path) -> Any:
+    """By the spark-submit of the image."""
+    (folder / "job.py").write_text(LISTED)
+    own = {**small_env(SPARKLET_SPARK_CONF=json.dumps(SETTINGS)), "PYTHONPATH": os.pathsep.join(sys.path)}
+    command = [sys.executable, "-m", "sparklet.spark.spark_command", str(folder / "job.py")]
+    done = subprocess.run(command, env=os.environ | own, cwd=folder, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+@pytest.mark.parametrize("kind", ["warm", "submit", "image"])
 def test_no_command_line_shows_a_value_of_the_operators_settings(kind: str, tmp_path: Path) -> None:
-    secret = {"spark.hadoop.fs.s3a.secret.key": "hunter2/+=x", "spark.big": "x" * 100_000}
-    conf = {**secret, **{f"spark.odd.{n}": value for n, value in enumerate(ODD)}}
-    runner = make(kind, tmp_path, SPARKLET_SPARK_CONF=json.dumps(conf))
-    try:
-        told = Bench(runner, tmp_path).run(LISTED).told()
-    finally:
-        runner.close()
+    if kind == "image":
+        told = listed_by_the_image(tmp_path)
+    else:
+        runner = make(kind, tmp_path, SPARKLET_SPARK_CONF=json.dumps(SETTINGS))
+        try:
+            told = Bench(runner, tmp_path).run(LISTED).told()
+        finally:
+            runner.close()
 
     assert told["secret"] == "hunter2/+=x"
     assert told["seen"] == []
@@ -490,16 +476,3 @@ print(json.dumps([found(names[0]), *in_a_worker]))
     assert bench.run(leave).code == 0
 
     assert bench.run(find).told() == [False, False, True]
-
-
-def test_the_images_spark_submit_shows_no_settings_either(tmp_path: Path) -> None:
-    (tmp_path / "job.py").write_text(LISTED)
-    conf = {"spark.hadoop.fs.s3a.secret.key": "hunter2", **{f"spark.odd.{n}": value for n, value in enumerate(ODD)}}
-    env = {**os.environ, **small_env(SPARKLET_SPARK_CONF=json.dumps(conf)), "PYTHONPATH": os.pathsep.join(sys.path)}
-    command = [sys.executable, "-m", "sparklet.spark.spark_command", str(tmp_path / "job.py")]
-
-    done = subprocess.run(command, env=env, cwd=tmp_path, capture_output=True, text=True, check=False)
-
-    assert done.returncode == 0, done.stderr
-    told = json.loads(done.stdout.splitlines()[-1])
-    assert (told["secret"], told["seen"], told["odd"]) == ("hunter2", [], ODD)
