@@ -5,7 +5,7 @@ import json
 import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -62,6 +62,11 @@ class Function:
     def ledger(self) -> DynamoLedger:
         return DynamoLedger(self.clients, TABLE)
 
+    @property
+    def at(self) -> Deployment:
+        """Where the function's runs are, with a queue of whoever asks."""
+        return Deployment(BUCKET, self.store, self.ledger, MemoryTaskQueue(SystemClock()), SystemClock())
+
     def plan(
         self, script: bytes, inputs: Sequence[str | InputObject] = (), script_uri: str = "", **options: Any
     ) -> ShardRef:
@@ -96,7 +101,7 @@ class Function:
     def planned(self, request: RunRequest) -> list[ShardRef]:
         """Plan a run as a user requests it, its schema inferred; what its messages name."""
         queue = MemoryTaskQueue(SystemClock())
-        at = Deployment(BUCKET, self.store, self.ledger, queue, SystemClock())
+        at = replace(self.at, queue=queue)
 
         def sent() -> Iterator[ShardRef]:
             while batch := queue.receive():
@@ -127,6 +132,11 @@ class Function:
             new = file.read()
         self.read_bytes += len(new)
         return new
+
+    def told(self, word: str) -> list[Any]:
+        """The JSON behind a word at the beginning of new lines of the log."""
+        lines = [line.partition(b" ") for line in self.said().split(b"\n")]
+        return [json.loads(text) for first, _, text in lines if first == word.encode()]
 
     def await_own_alone(self) -> None:
         """Wait until nothing runs beside the worker, its host and its JVM, of which there is one each.

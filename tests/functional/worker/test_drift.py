@@ -4,13 +4,10 @@ import json
 
 import pytest
 
-from sparklet.clock import SystemClock
 from sparklet.model import RunState, ShardState
-from sparklet.ports.deployment import Deployment
 from sparklet.runs.checker import check
-from tests.functional.worker.ledgered import BUCKET, DATA, Function
+from tests.functional.worker.ledgered import DATA, Function
 from tests.functional.worker.test_view import run
-from tests.stand_ins.memory import MemoryTaskQueue
 
 pytestmark = [pytest.mark.spark, pytest.mark.stack, pytest.mark.slow]
 
@@ -36,9 +33,10 @@ if guessed.count():
 
 def ended(function: Function, run_id: str) -> tuple[RunState, str]:
     """How a check ends the run, and the drift in its manifest."""
-    at = Deployment(BUCKET, function.store, function.ledger, MemoryTaskQueue(SystemClock()), SystemClock())
-    report = check(at, run_id)
-    return report.run.state, json.loads(function.store.get(at.run_uri(run_id, "manifest.json"))).get("Drift", "")
+    report = check(function.at, run_id)
+    return report.run.state, json.loads(function.store.get(function.at.run_uri(run_id, "manifest.json"))).get(
+        "Drift", ""
+    )
 
 
 def test_shards_with_other_types_fail_the_run(function: Function) -> None:

@@ -15,7 +15,8 @@ from sparklet.local.prepared_jars import compiled_jar
 from sparklet.local.spark_installation import jar_cache
 from sparklet.settings import spark_settings
 from sparklet.spark.spark_options import spark_home
-from tests.functional.worker.conftest import SPARK, STACK, Bench, local_jars, make
+from sparklet.spark.warm_runner import WarmRunner
+from tests.functional.worker.conftest import SPARK, STACK, Bench, local_jars, make, small_settings
 from tests.functional.worker.worker_process import stand_in
 
 pytestmark = pytest.mark.spark
@@ -264,32 +265,21 @@ def test_an_ahead_of_time_compiled_java_keeps_the_first_context(tmp_path: Path) 
         runner.close()
 
 
-def test_keeping_contexts_can_be_switched_off(tmp_path: Path) -> None:
-    from sparklet.spark.warm_runner import WarmRunner
-    from tests.functional.worker.conftest import small_settings
-
-    runner = WarmRunner(small_settings(), tmp_path, keep_context=False)
+@pytest.mark.parametrize("line", ["", "9.9"], ids=["switched off", "an unknown Spark"])
+def test_no_context_is_kept_where_it_must_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, line: str
+) -> None:
+    if line:
+        monkeypatch.setattr("sparklet.job.spark_lines.SCALA", {line: "4.0"})
+    runner = WarmRunner(small_settings(), tmp_path, keep_context=bool(line))
     bench = Bench(runner, tmp_path)
     try:
-        code = SPARK + "import json\nprint(json.dumps(spark.sparkContext._jsc.sc().hashCode()))"
         bench.run("pass")  # of a JVM's first task no context is kept
+        code = SPARK + "import json\nprint(json.dumps(spark.sparkContext._jsc.sc().hashCode()))"
         assert len({bench.run(code).told() for _ in range(2)}) == 2
+        assert (f"Spark {pyspark.__version__} is unknown" in caplog.text) is bool(line)
     finally:
         runner.close()
-
-
-def test_no_context_of_an_unknown_spark_is_kept(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    monkeypatch.setattr("sparklet.job.spark_lines.SCALA", {"9.9": "4.0"})
-    bench = Bench(make("warm", tmp_path), tmp_path)
-    try:
-        code = SPARK + "import json\nprint(json.dumps(spark.sparkContext._jsc.sc().hashCode()))"
-        bench.run("pass")  # as above
-        assert len({bench.run(code).told() for _ in range(2)}) == 2
-        assert f"Spark {pyspark.__version__} is unknown" in caplog.text
-    finally:
-        bench.runner.close()
 
 
 QUICK_TO_FAIL = {"spark.hadoop.fs.s3a.attempts.maximum": "1", "spark.hadoop.fs.s3a.retry.limit": "1"}

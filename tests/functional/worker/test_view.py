@@ -4,7 +4,6 @@ import bz2
 import codecs
 import gzip
 import io
-import json
 import lzma
 import tempfile
 from collections.abc import Mapping
@@ -16,14 +15,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from sparklet.clock import SystemClock
 from sparklet.model import RunOptions, ShardRecord, ShardState, split_uri
 from sparklet.planning.request import RunRequest
-from sparklet.ports.deployment import Deployment
 from sparklet.runs.checker import check
 from tests.archives import tarred, zipped
 from tests.functional.worker.ledgered import BUCKET, DATA, Function
-from tests.stand_ins.memory import MemoryTaskQueue
 
 pytestmark = [pytest.mark.spark, pytest.mark.stack, pytest.mark.slow]
 
@@ -64,8 +60,8 @@ ways = {
     "located": [name for day in fs.listStatus(path(folder)) for name in files(fs.listLocatedStatus(day.getPath()))],
     "iterated": [name for day in fs.listStatus(path(folder)) for name in files(fs.listStatusIterator(day.getPath()))],
 }
-print("WAYS " + json.dumps({name: sorted(each.rpartition("/")[2] for each in seen) for name, seen in ways.items()}))
-print("TYPES " + json.dumps(sorted(frame.dtypes)))
+found = {name: sorted(each.rpartition("/")[2] for each in seen) for name, seen in ways.items()}
+print("WAYS " + json.dumps([sorted(frame.dtypes), found]))
 counted = fs.getContentSummary(path(folder)).getFileCount()
 assert counted == len(ways["tree"]), counted
 """
@@ -78,9 +74,10 @@ def run(
     *inputs: str,
     args: tuple[str, ...] = ("{input}",),
     params: Mapping[str, Any] = {},
+    fails: bool = False,
     **options: Any,
 ) -> list[ShardRecord]:
-    """Do all shards of a run, one after the other in one warm JVM; their records."""
+    """Do all shards of a run, one after the other in one warm JVM; their records. Unless it ``fails`` all succeed."""
     function.store.put(SCRIPT, script)
     output, limits = f"s3://{BUCKET}/out/{run_id}/", RunOptions(**options)
     request = RunRequest(SCRIPT, inputs, output, run_id=run_id, args=args, params=params, options=limits)
@@ -88,12 +85,9 @@ def run(
     function.said()
     for ref in refs:
         assert function.deliver(ref) == [], function.said().decode()[-3000:]
-    return list(function.ledger.shards.list(run_id))
-
-
-def told(function: Function, word: str) -> list[Any]:
-    lines = function.said().decode().splitlines()
-    return [json.loads(line.partition(" ")[2]) for line in lines if line.startswith(f"{word} ")]
+    records = list(function.ledger.shards.list(run_id))
+    assert fails or {record.state for record in records} == {ShardState.SUCCEEDED}, records[0].error_message
+    return records
 
 
 @pytest.mark.parametrize("split", ["", "auto"])
@@ -109,12 +103,10 @@ def test_a_folder_holds_the_shards_files_by_any_way(function: Function, split: s
         function, f"ways{split}", WAYS, f"{place}/", max_objects=2, split=split, target_bytes=12 if split else 0
     )
 
-    assert {record.state for record in records} == {ShardState.SUCCEEDED}
-    lines = function.said().decode().splitlines()
-    shards = [json.loads(line[5:]) for line in lines if line.startswith("WAYS ")]
-    types = [json.loads(line[6:]) for line in lines if line.startswith("TYPES ")]
-    assert len(shards) == len(records) >= 3
-    assert types == [[["day", "string"], ["file", "string"], ["id", "string"]]] * len(shards)
+    told = function.told("WAYS")
+    assert len(told) == len(records) >= 3
+    assert [types for types, _ in told] == [[["day", "string"], ["file", "string"], ["id", "string"]]] * len(told)
+    shards = [ways for _, ways in told]
     for shard in shards:
         assert {name: set(seen) for name, seen in shard.items()} == {way: set(shard["tree"]) for way in shard}
     assert {name for shard in shards for name in shard["csv"]} == {name.rpartition("/")[2] for name in names}
@@ -155,9 +147,8 @@ def test_only_listing_shows_the_shard_alone(function: Function, place: str) -> N
         function.store.put(place + name, b"one\ntwo\n")
 
     name = "beside" if place.startswith(DATA) else "bucket"
-    records = run(function, name, BESIDE, place, max_objects=1, exclude=("dim/**",))
+    run(function, name, BESIDE, place, max_objects=1, exclude=("dim/**",))
 
-    assert {record.state for record in records} == {ShardState.SUCCEEDED}, records[0].error_message
     one = {
         "inputs": 2,
         "by name": 2,
@@ -167,7 +158,7 @@ def test_only_listing_shows_the_shard_alone(function: Function, place: str) -> N
         "written": 5,
         "inputs again": 2,
     }
-    assert told(function, "BESIDE") == [one, one]
+    assert function.told("BESIDE") == [one, one]
 
 
 def test_a_bucket_is_read_and_written_without_a_slash(function: Function) -> None:
@@ -184,10 +175,9 @@ spark.range(3).write.mode("append").parquet("s3://another-bucket")
 print("BUCKET " + json.dumps([read, spark.read.parquet("s3a://another-bucket").count()]))
 """
 
-    [record] = run(function, "whole", script, "s3://a-whole-bucket/")
+    run(function, "whole", script, "s3://a-whole-bucket/")
 
-    assert record.state is ShardState.SUCCEEDED, record.error_message
-    assert told(function, "BUCKET") == [[2, 3]]
+    assert function.told("BUCKET") == [[2, 3]]
 
 
 @pytest.mark.parametrize("by", ["{input}", "job.inputs"])
@@ -206,11 +196,10 @@ frame = job.spark().read.parquet(*names)
 print("TYPES " + json.dumps([frame.dtypes, frame.where("key is not null").count(), sorted(map(list, frame.collect()))]))
 """
 
-    records = run(function, f"typed-{len(by)}", script, f"{place}/", args=(), max_objects=1, params={"by": by})
+    run(function, f"typed-{len(by)}", script, f"{place}/", args=(), max_objects=1, params={"by": by})
 
-    assert {record.state for record in records} == {ShardState.SUCCEEDED}, records[0].error_message
     types = [["id", "bigint"], ["key", "string"]]
-    assert told(function, "TYPES") == [[types, 2, [[1, key], [2, key]]] for key in ("1", "b")]
+    assert function.told("TYPES") == [[types, 2, [[1, key], [2, key]]] for key in ("1", "b")]
 
 
 def test_a_bad_file_of_an_archive_is_split_off(function: Function) -> None:
@@ -223,16 +212,15 @@ job = Job.from_args()
 rows = job.spark().read.schema("id INT").option("mode", "FAILFAST").json(job.input_list())
 print("READ " + __import__("json").dumps([job.inputs, job.event["origins"], sorted(row.id for row in rows.collect())]))
 """
-    run(function, "files", script, f"{DATA}/files/", args=(), isolate=True, max_attempts=1)
-    at = Deployment(BUCKET, function.store, function.ledger, MemoryTaskQueue(SystemClock()), SystemClock())
+    run(function, "files", script, f"{DATA}/files/", args=(), fails=True, isolate=True, max_attempts=1)
 
     assert function.ledger.shards.get("files", 0).split == "members 1"
-    check(at, "files")
+    check(function.at, "files")
     for record in [*function.ledger.shards.list("files", ShardState.PENDING)]:
         function.deliver(record.ref)
 
     archive = f"{DATA}/files/a.zip"
-    assert told(function, "READ") == [[[f"{archive}#a.json", f"{archive}#c.json"], [archive] * 2, [1, 3]]]
+    assert function.told("READ") == [[[f"{archive}#a.json", f"{archive}#c.json"], [archive] * 2, [1, 3]]]
     _, bad, rest = function.ledger.shards.list("files")
     assert (bad.state, rest.state) == (ShardState.FAILED, ShardState.SUCCEEDED)
     assert f"{archive}#b.json" in bad.error_message
@@ -274,46 +262,40 @@ from pyspark.sql import SparkSession, functions as F
 spark = SparkSession.builder.getOrCreate()
 frame = spark.read.option("header", True).schema("id STRING, v STRING").csv(sys.argv[1])
 files = frame.groupBy(F.input_file_name(), "v").count().collect()
-print("ROWS " + json.dumps([[name.rpartition("/")[2].replace("%23", "#"), v, count] for name, v, count in files]))
 lines = spark.sparkContext.textFile(sys.argv[1]).filter(lambda line: line == "499,\xc3\xa9").count()
 whole = sum(text.count("\xc3\xa9") for _, text in spark.sparkContext.wholeTextFiles(sys.argv[1]).collect())
-print("LINES " + json.dumps([lines, whole]))
+found = [[name.rpartition("/")[2].replace("%23", "#"), v, count] for name, v, count in files]
+print("SAW " + json.dumps([sorted(found), lines, whole]))
 """
 
-    [record] = run(function, "misnamed", script, f"{DATA}/misnamed/")
+    run(function, "misnamed", script, f"{DATA}/misnamed/")
 
-    assert record.state is ShardState.SUCCEEDED, record.error_message
-    told_of = function.said().decode().splitlines()
-    [rows] = [json.loads(line[5:]) for line in told_of if line.startswith("ROWS ")]
-    assert {name: (v, count) for name, v, count in rows} == dict.fromkeys(NAMES, ("\u00e9", 500))
-    assert [line for line in told_of if line.startswith("LINES ")] == ["LINES [10, 5000]"]
+    assert function.told("SAW") == [[[[name, "\u00e9", 500] for name in sorted(NAMES)], 10, 5000]]
 
 
 def test_who_reads_bytes_is_given_them_as_they_are(function: Function) -> None:
     """So is who says how a text is encoded, after Spark has met its first bytes."""
+    place = f"{DATA}/bytes/"
     for name in ("a.csv", "f.csv"):
-        function.store.put(f"{DATA}/bytes/{name}", MISNAMED[name])
+        function.store.put(place + name, MISNAMED[name])
     script = b"""
 import json, sys
 from pyspark.sql import SparkSession
-spark = SparkSession.builder.getOrCreate()
-files = spark.read.format("binaryFile").load(sys.argv[1]).select("path", "length").collect()
-print("BYTES " + json.dumps(sorted([path.rpartition("/")[2], length] for path, length in files)))
-"""
-    encoded = b"""
-import json, sys
-from pyspark.sql import SparkSession
-read = SparkSession.builder.getOrCreate().read.options(header=True, encoding="UTF-16", multiLine=True)
-print("ENCODED " + json.dumps([read.csv(sys.argv[1]).where("v = '\xc3\xa9'").count()]))
+read = SparkSession.builder.getOrCreate().read
+if sys.argv[1].endswith(".csv"):
+    encoded = read.options(header=True, encoding="UTF-16", multiLine=True).csv(sys.argv[1])
+    print("SAW", encoded.where("v = '\xc3\xa9'").count())
+else:
+    files = read.format("binaryFile").load(sys.argv[1]).select("path", "length").collect()
+    print("SAW " + json.dumps({path.rpartition("/")[2]: length for path, length in files}))
 """
 
-    [of_bytes] = run(function, "bytes", script, f"{DATA}/bytes/")
-    assert of_bytes.state is ShardState.SUCCEEDED, of_bytes.error_message
-    assert told(function, "BYTES") == [[[name, len(MISNAMED[name])] for name in ("a.csv", "f.csv")]]
-
-    [of_text] = run(function, "encoded", encoded, f"{DATA}/bytes/f.csv", args=(f"{DATA}/bytes/f.csv",))
-    assert of_text.state is ShardState.SUCCEEDED, of_text.error_message
-    assert told(function, "ENCODED") == [[500]]
+    for run_id, given, seen in (
+        ("bytes", place, {name: len(MISNAMED[name]) for name in ("a.csv", "f.csv")}),
+        ("encoded", f"{place}f.csv", 500),
+    ):
+        run(function, run_id, script, given, args=(given,))
+        assert function.told("SAW") == [seen]
 
 
 def test_what_is_no_text_and_no_input_fails_loudly(function: Function) -> None:
@@ -325,13 +307,13 @@ from pyspark.sql import SparkSession
 SparkSession.builder.getOrCreate().read.text("s3://other-data/loud/%s").write.format("noop").mode("append").save()
 """
 
-    [beside] = run(function, "loud-beside", script % b"beside/b.json", f"{DATA}/loud/in/", args=())
-    [other] = run(function, "loud-other", script % b"other/", f"{DATA}/loud/other/", args=())
+    for name, folder in (("beside/b.json", "in/"), ("other/", "other/")):
+        [record] = run(
+            function, f"loud-{name[:5]}", script % name.encode(), f"{DATA}/loud/{folder}", args=(), fails=True
+        )
 
-    assert (beside.state, beside.error_class, beside.attempts) == (ShardState.FAILED, "InvalidFileTypeException", 1)
-    assert "loud/beside/b.json is not what its name says" in beside.error_message
-    assert (other.state, other.error_class, other.attempts) == (ShardState.FAILED, "InvalidFileTypeException", 1)
-    assert "loud/other/c.csv is not what its name says" in other.error_message
+        assert (record.state, record.error_class, record.attempts) == (ShardState.FAILED, "InvalidFileTypeException", 1)
+        assert f"loud/{name.replace('other/', 'other/c.csv')} is not what its name says" in record.error_message
 
 
 def test_a_script_may_read_archives_itself(function: Function) -> None:
@@ -344,16 +326,16 @@ rows = SparkSession.builder.getOrCreate().read.format("binaryFile").load(sys.arg
 print("OWN " + json.dumps([[row.path, row.length] for row in rows]))
 """
 
-    [record] = run(function, "own", script, f"{DATA}/own/")
+    run(function, "own", script, f"{DATA}/own/")
 
-    assert record.state is ShardState.SUCCEEDED, record.error_message
-    assert told(function, "OWN") == [[[f"{DATA}/own/a.csv.xz", len(packed)]]]
+    assert function.told("OWN") == [[[f"{DATA}/own/a.csv.xz", len(packed)]]]
 
 
 def test_a_folder_read_by_anything_but_spark_fails(function: Function) -> None:
     function.store.put(f"{DATA}/pandas/a.txt", b"one\n")
 
-    [record] = run(function, "pandas", b"import sys, urllib.request\nprint(sys.argv[1])\n", f"{DATA}/pandas/")
+    script = b"import sys, urllib.request\nprint(sys.argv[1])\n"
+    [record] = run(function, "pandas", script, f"{DATA}/pandas/", fails=True)
 
     assert (record.state, record.error_class) == (ShardState.FAILED, "PlanError")
     assert "did not read it by Spark" in record.error_message
@@ -376,10 +358,9 @@ def test_a_stream_reads_the_folder_with_its_checkpoint_in_s3(function: Function)
     for name in ("a.txt", "b.txt"):
         function.store.put(f"{DATA}/stream/{name}", b"one\ntwo\nthree\n")
 
-    records = run(function, "stream", STREAM, f"{DATA}/stream/", args=(), max_objects=1)
+    run(function, "stream", STREAM, f"{DATA}/stream/", args=(), max_objects=1)
 
-    assert {record.state for record in records} == {ShardState.SUCCEEDED}, records[0].error_message
-    assert told(function, "STREAM") == [[3], [3]]
+    assert function.told("STREAM") == [[3], [3]]
     assert any("/offsets/" in each.uri for each in function.store.list(f"{DATA}/checkpoints/"))
 
 
@@ -398,13 +379,7 @@ READ = b'spark.read.text("s3://other-data/fixed/")'
 @pytest.mark.parametrize(
     ("name", "rows", "mode", "shards", "cause"),
     [
-        (
-            "nothing",
-            b"spark.range(3)",
-            b"append",
-            2,
-            "none of the shard's inputs was read, so each shard does the same",
-        ),
+        ("nothing", b"spark.range(3)", b"append", 2, "none of the shard's inputs was read, so each shard does the"),
         ("overwrites", READ, b"overwrite", 2, "each shard overwrites what the others have written"),
         ("appends", READ, b"append", 2, ""),
         ("alone", b"spark.range(3)", b"overwrite", 1, ""),
@@ -418,13 +393,15 @@ def test_a_script_with_addresses_of_its_own_repeats_no_work(
         function.store.put(f"{DATA}/fixed/{file}", f"of {file}\n".encode())
     script = OWN_PLACES % (rows, name.encode(), mode)
 
-    records = run(function, f"fixed-{name}", script, f"{DATA}/fixed/", args=(), max_objects=3 - shards)
+    records = run(
+        function, f"fixed-{name}", script, f"{DATA}/fixed/", args=(), fails=bool(cause), max_objects=3 - shards
+    )
 
-    failed = [record for record in records if record.state is ShardState.FAILED]
     assert len(records) == shards
-    assert [record.error_class for record in failed] == ["PlanError"] * len(failed)
-    assert all(cause in record.error_message for record in failed)
-    assert bool(failed) == bool(cause)
+    assert {record.error_class for record in records if record.state is ShardState.FAILED} == (
+        {"PlanError"} if cause else set()
+    )
+    assert all(cause in record.error_message for record in records if record.error_class)
     if name == "appends":
         [(count, different)] = rows_in(function, f"{DATA}/{name}/")
         assert (count, different) == (2, 2)
