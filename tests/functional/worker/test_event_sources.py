@@ -2,14 +2,11 @@
 
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Any
 
 import pytest
 
-from sparklet.aws.clients import AwsClients
-from sparklet.aws.object_store import S3ObjectStore
-from tests.functional.worker.worker_process import WorkerProcess, stand_in, worker_process
+from tests.functional.worker.ledgered import BUCKET, Function, deployed
 from tests.unit.events.samples import http_request, kinesis, sqs, window
 
 pytestmark = [pytest.mark.spark, pytest.mark.stack, pytest.mark.slow]
@@ -32,45 +29,28 @@ if "requestContext" in job.event:
 """
 
 
-@dataclass(frozen=True)
-class Function:
-    """A warm worker function whose script starts no Spark, and the stand-in it runs at."""
-
-    worker: WorkerProcess
-    clients: AwsClients
-
-    def invoke(self, event: Any) -> Any:
-        return self.worker.invoke(event)
-
-    def answer(self, event: Any) -> Any:
-        told = self.invoke(event)
-        assert "answer" in told, told
-        return told["answer"]
-
-    def said(self) -> str:
-        return self.worker.log.read_text(errors="replace")
-
-
 @pytest.fixture(scope="module")
 def function(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Function]:
-    folder = tmp_path_factory.mktemp("function")
-    own = {"SPARKLET_BUCKET": "jobs", "SCRIPT_LOCATION": "s3://jobs/scripts/event.py"}
-    with stand_in(folder) as (endpoint, clients):
-        clients.s3.create_bucket(Bucket="jobs")
-        S3ObjectStore(clients).put("s3://jobs/scripts/event.py", SCRIPT)
-        scratch = folder / "scratch"
-        scratch.mkdir()
-        with worker_process(folder, endpoint, scratch, **own) as worker:
-            yield Function(worker, clients)
+    """One whose script starts no Spark."""
+    folder, scratch = tmp_path_factory.mktemp("function"), tmp_path_factory.mktemp("scratch")
+    with deployed(folder, scratch, SCRIPT_LOCATION=f"s3://{BUCKET}/scripts/event.py") as function:
+        function.store.put(f"s3://{BUCKET}/scripts/event.py", SCRIPT)
+        yield function
+
+
+def answer(function: Function, event: Any) -> Any:
+    told = function.invoke(event)
+    assert "answer" in told, told
+    return told["answer"]
 
 
 def notified_queue(function: Function) -> str:
-    """A queue that S3 tells of new objects in the bucket ``jobs``."""
+    """A queue that S3 tells of new objects in the function's bucket."""
     url: str = function.clients.sqs.create_queue(QueueName="notices")["QueueUrl"]
     attributes = function.clients.sqs.get_queue_attributes(QueueUrl=url, AttributeNames=["QueueArn"])
     target: Any = {"QueueArn": attributes["Attributes"]["QueueArn"], "Events": ["s3:ObjectCreated:*"]}
     function.clients.s3.put_bucket_notification_configuration(
-        Bucket="jobs", NotificationConfiguration={"QueueConfigurations": [target]}
+        Bucket=BUCKET, NotificationConfiguration={"QueueConfigurations": [target]}
     )
     return url
 
@@ -89,41 +69,41 @@ def received(function: Function, url: str, most: int) -> list[str]:
 
 
 def test_an_s3_event_in_a_queue_gives_the_object_to_the_script(function: Function) -> None:
-    store = S3ObjectStore(function.clients)
+    store, own = function.store, f"s3://{BUCKET}"
     url = notified_queue(function)
-    store.put(f"s3://jobs/{KEY}", b"1,2\n")
-    store.put("s3://jobs/output/part-0.csv", b"1,2\n")
+    store.put(f"{own}/{KEY}", b"1,2\n")
+    store.put(f"{own}/output/part-0.csv", b"1,2\n")
 
     bodies = sorted(received(function, url, 3), key=len)
-    told = function.answer({"Records": [sqs(str(n), body) for n, body in enumerate(bodies)]})
+    told = answer(function, {"Records": [sqs(str(n), body) for n, body in enumerate(bodies)]})
 
     assert len(bodies) == 3
     assert told == {"batchItemFailures": []}
-    said = function.said()
+    said = function.said().decode()
     inputs = [json.loads(line.split(" bodies ")[0][7:]) for line in said.splitlines() if line.startswith("inputs [")]
-    assert inputs == [[f"s3://jobs/{KEY}"]]  # neither S3's test message nor what the function wrote has run
+    assert inputs == [[f"{own}/{KEY}"]]  # neither S3's test message nor what the function wrote has run
     assert store.get(inputs[0][0]) == b"1,2\n"
     assert "s3:TestEvent" in said
-    assert "is an output of this function: s3://jobs/output/part-0.csv" in said
+    assert f"is an output of this function: {own}/output/part-0.csv" in said
 
 
 def test_a_request_returns_the_scripts_response_or_a_status(function: Function) -> None:
-    done = function.answer(http_request('{"n": 4}'))
-    refused = function.answer(http_request("{}"))
-    failed = function.answer(http_request('{"n": 0}'))
-    broken = function.answer(http_request("{"))
+    done = answer(function, http_request('{"n": 4}'))
+    refused = answer(function, http_request("{}"))
+    failed = answer(function, http_request('{"n": 0}'))
+    broken = answer(function, http_request("{"))
 
     assert (done["statusCode"], json.loads(done["body"])) == (200, {"tenth": 2.5})
     assert [response["statusCode"] for response in (refused, failed, broken)] == [400, 500, 400]
     assert "hunter2" not in refused["body"]
     assert "ZeroDivisionError" not in failed["body"]
-    assert "ZeroDivisionError" in function.said()
+    assert b"ZeroDivisionError" in function.said()
 
 
 def test_a_windows_state_goes_from_call_to_call(function: Function) -> None:
-    first = function.answer(window(kinesis("1"), kinesis("2"), state={}))
-    second = function.answer(window(kinesis("3"), state=first["state"]))
-    last = function.answer(window(state=second["state"], final=True))
+    first = answer(function, window(kinesis("1"), kinesis("2"), state={}))
+    second = answer(function, window(kinesis("3"), state=first["state"]))
+    last = answer(function, window(state=second["state"], final=True))
 
     assert [told["state"] for told in (first, second, last)] == [{"seen": 2}, {"seen": 3}, {"seen": 3}]
     assert all(told["batchItemFailures"] == [] for told in (first, second, last))

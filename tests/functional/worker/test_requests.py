@@ -93,7 +93,7 @@ def counted(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Counted]:
         yield Counted(function, proxy)
 
 
-def rows(files: dict[str, bytes], folder: str = "") -> int:
+def rows(files: dict[str, bytes], folder: str) -> int:
     return sum(pq.read_table(io.BytesIO(body)).num_rows for name, body in files.items() if name.startswith(folder))
 
 
@@ -113,18 +113,17 @@ def test_a_csv_shard_makes_few_requests(counted: Counted) -> None:
     check_count(counted)
 
 
-@pytest.mark.parametrize("writer", ["parquet", "orc", "json", "csv", "text"])
-def test_files_are_published_alone(counted: Counted, writer: str) -> None:
-    frame = "rows.selectExpr('string(id)')" if writer == "text" else "rows"
-    found = counted.published(f"{frame}.repartition(3).write.format('{writer}').save(job.output)".encode())
-
-    assert len(found) == 3
-    assert all(name.startswith("part-0000") for name in found)
-    assert writer != "parquet" or rows(found) == 100
-
-
-def test_save_modes_are_sparks_own(counted: Counted) -> None:
-    found = counted.published(b"""
+def test_sparks_own_writes_are_published_as_spark_means_them(counted: Counted) -> None:
+    """Alone, whatever the format; by each save mode; and nothing of a write that failed or had no rows."""
+    formats = ("parquet", "orc", "json", "csv", "text")
+    script = b"""
+rows.write.partitionBy("day").parquet(job.output)
+spark.conf.set("spark.sql.sources.partitionOverwriteMode", "dynamic")
+rows.where("day = 1").limit(5).write.partitionBy("day").mode("overwrite").parquet(job.output)
+spark.conf.set("spark.sql.sources.partitionOverwriteMode", "static")
+for writer in formats:
+    frame = rows.selectExpr("string(id)") if writer == "text" else rows
+    frame.repartition(3).write.format(writer).save(f"{job.output}/{writer}")
 rows.write.mode("overwrite").parquet(job.output + "/over")
 rows.limit(7).write.mode("overwrite").parquet(job.output + "/over")
 rows.write.mode("append").parquet(job.output + "/more")
@@ -132,27 +131,21 @@ rows.write.mode("append").parquet(job.output + "/more")
 rows.write.parquet(job.output + "/one")
 assert fails(lambda: rows.write.parquet(job.output + "/one")) == "AnalysisException"
 rows.write.mode("ignore").parquet(job.output + "/one")
-""")
-    assert (rows(found, "over/"), rows(found, "more/"), rows(found, "one/")) == (7, 200, 100)
-
-
-def test_partitions_are_replaced_as_spark_does(counted: Counted) -> None:
-    found = counted.published(b"""
-rows.write.partitionBy("day").parquet(job.output)
-spark.conf.set("spark.sql.sources.partitionOverwriteMode", "dynamic")
-rows.where("day = 1").limit(5).write.partitionBy("day").mode("overwrite").parquet(job.output)
-""")
-    parts = {name: rows(found, name) for name in ("day=0/", "day=1/", "day=2/")}
-    assert parts == {"day=0/": 34, "day=1/": 5, "day=2/": 33}
-
-
-def test_a_failed_write_leaves_nothing(counted: Counted) -> None:
-    found = counted.published(b"""
+rows.where("id < 0").write.partitionBy("day").parquet(job.output + "/none")
+assert stored_bytes(spark, job.output + "/none") == 0
 bad = rows.repartitionByRange(2, "id").select(FAILS("id").alias("x"), "day")
-fails(lambda: bad.write.parquet(job.output))
-rows.write.mode("append").parquet(job.output)  # the other task may end late, and then leave its file
-""")
-    assert rows(found) == 100
+fails(lambda: bad.write.parquet(job.output + "/bad"))
+rows.write.mode("append").parquet(job.output + "/bad")  # the other task may end late, and then leave its file
+"""
+
+    found = counted.published(b"formats = %r\n" % (formats,) + script)
+
+    for writer in formats:
+        names = [name.partition("/")[2] for name in found if name.startswith(f"{writer}/")]
+        assert len(names) == 3 and all(name.startswith("part-0000") for name in names), names
+    counts = {"day=0": 34, "day=1": 5, "day=2": 33, "parquet": 100, "over": 7, "more": 200, "one": 100, "bad": 100}
+    assert {name: rows(found, f"{name}/") for name in counts} == counts
+    assert {name.partition("/")[0] for name in found} == {*formats, *counts}
 
 
 UNAWAITED = b"""
@@ -169,14 +162,6 @@ def test_a_write_that_the_script_does_not_await_is_none(counted: Counted) -> Non
     found = counted.published(UNAWAITED)
 
     assert {name.partition("/")[0] for name in found} == {"done"}
-
-
-def test_a_write_without_rows_leaves_a_folder_to_the_script(counted: Counted) -> None:
-    found = counted.published(b"""
-rows.where("id < 0").write.partitionBy("day").parquet(job.output)
-assert stored_bytes(spark, job.output) == 0
-""")
-    assert found == {}
 
 
 def test_other_places_keep_sparks_own_protocol(counted: Counted) -> None:

@@ -14,16 +14,11 @@ import pyarrow.parquet as pq
 import pytest
 from pyarrow.parquet import encryption
 
-from sparklet.clock import SystemClock
 from sparklet.job.event_objects import misread
-from sparklet.model import InputObject, RunOptions, RunState, ShardRef, ShardState, Slice, SliceKind
-from sparklet.planning.new_run import new_run
-from sparklet.planning.planner import plan
+from sparklet.model import InputObject, RunOptions, ShardRef, ShardState, Slice, SliceKind
 from sparklet.planning.request import RunRequest
-from sparklet.ports.deployment import Deployment
 from tests.functional.worker.conftest import local_jars
 from tests.functional.worker.ledgered import BUCKET, Function, deployed
-from tests.stand_ins.memory import MemoryTaskQueue
 from tests.unit.worker.test_staging import MISREAD, RIGHT
 
 pytestmark = [pytest.mark.spark, pytest.mark.stack, pytest.mark.slow]
@@ -72,30 +67,21 @@ def function(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Function]:
         yield function
 
 
-def run(function: Function, run_id: str, name: str, params: dict[str, Any], target_bytes: int) -> list[list[Any]]:
-    """Plan one object, do every shard, and what the script saw: a filter and a row each."""
-    queue = MemoryTaskQueue(SystemClock())
-    at = Deployment(BUCKET, function.store, function.ledger, queue, SystemClock())
+def planned(function: Function, run_id: str, name: str, params: dict[str, Any], target_bytes: int) -> list[ShardRef]:
+    """Plan one object, or a folder, in several slices for the plain script."""
+    script, output = f"{DATA}/scripts/plain.py", f"s3://{BUCKET}/out/{run_id}/"
     options = RunOptions(split="auto", target_bytes=target_bytes)
-    script, inputs = f"{DATA}/scripts/plain.py", (f"{DATA}/{name}",)
-    new_run(
-        at, RunRequest(script, inputs, f"s3://{BUCKET}/out/{run_id}/", run_id=run_id, params=params, options=options)
-    )
-    planned = plan(at, run_id)
-    assert (planned.state, planned.shard_count) >= (RunState.RUNNING, 3)
+    return function.planned(RunRequest(script, (f"{DATA}/{name}",), output, run_id, params=params, options=options))
+
+
+def run(function: Function, run_id: str, name: str, params: dict[str, Any], target_bytes: int) -> list[list[Any]]:
+    """Do every shard, and what the script saw: a filter and a row each."""
+    refs = planned(function, run_id, name, params, target_bytes)
+    assert len(refs) >= 3
     function.said()
-    refs = [ShardRef.from_document(json.loads(m.body)) for m in _all(queue)]
-    assert len(refs) == planned.shard_count
-    assert function.deliver(*(ref for ref in refs if ref)) == []
+    assert function.deliver(*refs) == []
     assert {record.state for record in function.ledger.shards.list(run_id)} == {ShardState.SUCCEEDED}
     return seen(function)
-
-
-def _all(queue: MemoryTaskQueue) -> list[Any]:
-    messages: list[Any] = []
-    while batch := queue.receive():
-        messages += batch
-    return messages
 
 
 def seen(function: Function) -> list[list[Any]]:
@@ -273,16 +259,11 @@ def test_objects_with_odd_names_are_read_each_once(function: Function) -> None:
 )
 def test_a_slice_of_a_replaced_object_never_reaches_the_script(function: Function, name: str, error: str) -> None:
     """Nor in a redrive, which takes whole objects as they are then."""
-    queue, runs = MemoryTaskQueue(SystemClock()), function.ledger.runs
-    at = Deployment(BUCKET, function.store, function.ledger, queue, SystemClock())
-    uri, run_id = f"{DATA}/changing/{name}", f"changing-{name[2:]}"
+    runs, run_id, kind = function.ledger.runs, f"changing-{name[2:]}", name[2:].removesuffix("l")
+    uri = f"{DATA}/changing/{name}"
     function.store.put(uri, _content(name, 1))
-    script, options = f"{DATA}/scripts/plain.py", RunOptions(split="auto", target_bytes=500)
-    request = RunRequest(script, (uri,), f"s3://{BUCKET}/out/{run_id}/", run_id=run_id, options=options)
-    new_run(at, replace(request, params={"format": name[2:].removesuffix("l")}))
-    plan(at, run_id)
+    refs = planned(function, run_id, f"changing/{name}", {"format": kind}, 500)
     function.store.put(uri, _content(name, 2))
-    refs = [ref for m in _all(queue) if (ref := ShardRef.from_document(json.loads(m.body)))]
 
     function.said()
     function.deliver(*refs)
