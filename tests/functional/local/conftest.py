@@ -106,7 +106,7 @@ class Lab:
         """Wait until nothing is left: no process, no listening port, no host."""
         clients = {client.pid for client in self.clients}
         eventually(lambda: not set(self.processes()) - clients, "no process is left")
-        eventually(lambda: not listens(port), "nobody listens")  # its threads may end a moment after a process' first
+        eventually(lambda: not listeners(port), "nobody listens")  # its threads may end a moment after a process' first
         eventually(lambda: not is_locked(self.state.host_lock), "there is no host")
         assert running(self.root) is None
 
@@ -163,11 +163,6 @@ def names(pid: int, text: str) -> bool:
         return any(text.encode() in Path(f"/proc/{pid}/{file}").read_bytes() for file in ("cmdline", "environ"))
     except OSError:
         return False
-
-
-def listens(port: int) -> bool:
-    """Whether any address of this machine has a listener on the port."""
-    return bool(listeners(port))
 
 
 def listeners(port: int) -> list[str]:

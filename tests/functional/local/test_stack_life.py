@@ -5,7 +5,6 @@ import os
 import signal
 import time
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import boto3
@@ -19,6 +18,7 @@ from tests.functional.local.conftest import Lab, is_alive, port_of, server_of
 from tests.waiting import deadline_s, eventually
 
 pytestmark = pytest.mark.stack
+ITEM: Any = {"pk": {"S": "pk"}, "sk": {"S": "sk"}}
 
 
 def test_two_clients_at_once_share_one_stack(lab: Lab) -> None:
@@ -34,27 +34,21 @@ def test_two_clients_at_once_share_one_stack(lab: Lab) -> None:
     lab.gone(port_of(two.info))
 
 
-def test_nothing_is_left_when_a_client_is_killed_in_mid_shard(lab: Lab) -> None:
+@pytest.mark.parametrize("whose", ["client", "host", "host and stand-in"])
+def test_nothing_is_left_when_one_is_killed_in_mid_shard(lab: Lab, whose: str) -> None:
     client = lab.client()
-    pids = start_hanging(lab, client.info)
+    pids, host = start_hanging(lab, client.info), client.info["host_pid"]
+    killed = {"client": [client.process.pid], "host": [host], "host and stand-in": [host, server_of(host)]}
 
-    client.kill()
+    for pid in killed[whose]:
+        os.kill(pid, signal.SIGKILL)
 
+    eventually(lambda: not any(is_alive(pid) for pid in pids))  # of two by the worker's own watch
     lab.gone(port_of(client.info))
-    assert not any(is_alive(pid) for pid in pids)
-
-
-def test_nothing_is_left_when_the_host_is_killed_in_mid_shard(lab: Lab) -> None:
-    client = lab.client()
-    pids = start_hanging(lab, client.info)
-
-    os.kill(client.info["host_pid"], signal.SIGKILL)
-
-    lab.gone(port_of(client.info))
-    assert not any(is_alive(pid) for pid in pids)
-    with lab.attach() as stack:
-        assert stack.info.host_pid != client.info["host_pid"]
-        stack.check()
+    if whose == "host":
+        with lab.attach() as stack:
+            assert stack.info.host_pid != host
+            stack.check()
 
 
 def test_a_killed_stand_in_leaves_nothing_and_clients_fail(lab: Lab) -> None:
@@ -70,18 +64,8 @@ def test_a_killed_stand_in_leaves_nothing_and_clients_fail(lab: Lab) -> None:
         assert not any(is_alive(pid) for pid in pids)
 
 
-def test_killing_host_and_stand_in_leaves_nothing(lab: Lab) -> None:
-    client = lab.client()
-    pids = start_hanging(lab, client.info)
-    server = server_of(client.info["host_pid"])
-
-    for pid in (client.info["host_pid"], server):
-        os.kill(pid, signal.SIGKILL)
-
-    eventually(lambda: not any(is_alive(pid) for pid in pids))  # the worker's own watch
-
-
 def test_stop_ends_a_used_stack_and_its_clients_fail(lab: Lab) -> None:
+    assert stop(lab.root) is False
     with lab.attach() as stack:
         assert stop(lab.root) is True
 
@@ -89,11 +73,7 @@ def test_stop_ends_a_used_stack_and_its_clients_fail(lab: Lab) -> None:
         with pytest.raises(LocalStackError, match="ended from outside"):
             stack.check()
     assert stop(lab.root) is False
-
-
-def test_stop_reports_that_nothing_is_running(tmp_path: Path) -> None:
-    assert stop(tmp_path / "nowhere") is False
-    assert running(tmp_path / "nowhere") is None
+    assert running(lab.root) is None
 
 
 def test_a_kept_stack_outlives_clients_and_is_replaced_unused(lab: Lab) -> None:
@@ -142,9 +122,7 @@ def test_another_wish_is_deployed_anew_without_losing_anything(lab: Lab) -> None
         functions = boto3.Session().client("lambda")
         worker = functions.get_function_configuration(FunctionName=stack.info.worker_function)
         mappings = functions.list_event_source_mappings(FunctionName=stack.info.worker_function)["EventSourceMappings"]
-        queue = (
-            boto3.Session().client("sqs").get_queue_attributes(QueueUrl=stack.info.queue_url, AttributeNames=["All"])
-        )
+        queue = stack.clients.sqs.get_queue_attributes(QueueUrl=stack.info.queue_url, AttributeNames=["All"])
 
         assert (worker["Timeout"], worker["MemorySize"]) == (7, 1024)
         assert opened(worker["Environment"]["Variables"])["SPARKLET_RUNNER"] == "submit"
@@ -223,23 +201,18 @@ def send(queue_url: str, body: dict[str, Any], env: Mapping[str, str] | None = N
 
 
 def leave_traces(stack: LocalStack) -> None:
-    boto3.Session().client("s3").put_object(Bucket=stack.info.bucket, Key="runs/a run/plan", Body=b"an object")
-    boto3.Session().client("dynamodb").put_item(
-        TableName=stack.info.ledger_table, Item={"pk": {"S": "pk"}, "sk": {"S": "sk"}, "text": {"S": "an item"}}
-    )
+    stack.clients.s3.put_object(Bucket=stack.info.bucket, Key="runs/a run/plan", Body=b"an object")
+    item: Any = {**ITEM, "text": {"S": "an item"}}
+    stack.clients.dynamodb.put_item(TableName=stack.info.ledger_table, Item=item)
     send(stack.info.queue_url, {"name": "a message", "do": "well"})
 
 
 def traces(stack: LocalStack, *, message: bool = True) -> dict[str, Any]:
-    stored = boto3.Session().client("s3").get_object(Bucket=stack.info.bucket, Key="runs/a run/plan")["Body"].read()
-    item = (
-        boto3.Session()
-        .client("dynamodb")
-        .get_item(TableName=stack.info.ledger_table, Key={"pk": {"S": "pk"}, "sk": {"S": "sk"}})["Item"]
-    )
+    stored = stack.clients.s3.get_object(Bucket=stack.info.bucket, Key="runs/a run/plan")["Body"].read()
+    item = stack.clients.dynamodb.get_item(TableName=stack.info.ledger_table, Key=ITEM)["Item"]
     found = {"object": stored, "item": item["text"]["S"]}
     if message:
-        (received,) = boto3.Session().client("sqs").receive_message(QueueUrl=stack.info.queue_url)["Messages"]
+        (received,) = stack.clients.sqs.receive_message(QueueUrl=stack.info.queue_url)["Messages"]
         found["message"] = json.loads(received["Body"])["name"]
     return found
 

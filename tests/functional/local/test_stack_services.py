@@ -4,7 +4,6 @@ import json
 import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import boto3
 import pytest
@@ -36,29 +35,16 @@ def stack(lab: Lab) -> Iterator[LocalStack]:
 
 
 def send(stack: LocalStack, name: str, do: str) -> None:
-    boto3.Session().client("sqs").send_message(
-        QueueUrl=stack.info.queue_url, MessageBody=json.dumps({"name": name, "do": do})
-    )
+    stack.clients.sqs.send_message(QueueUrl=stack.info.queue_url, MessageBody=json.dumps({"name": name, "do": do}))
 
 
-def attributes(queue_url: str) -> Any:
-    return boto3.Session().client("sqs").get_queue_attributes(QueueUrl=queue_url, AttributeNames=["All"])["Attributes"]
-
-
-def is_empty(queue_url: str) -> bool:
-    found = attributes(queue_url)
+def is_empty(stack: LocalStack, queue_url: str) -> bool:
+    found = stack.clients.sqs.get_queue_attributes(QueueUrl=queue_url, AttributeNames=["All"])["Attributes"]
     return found["ApproximateNumberOfMessages"] == found["ApproximateNumberOfMessagesNotVisible"] == "0"
 
 
-def test_a_message_is_deleted_when_its_worker_succeeds(lab: Lab, stack: LocalStack) -> None:
-    send(stack, "plain", "well")
-
-    lab.show("done", "plain")
-    eventually(lambda: is_empty(stack.info.queue_url))
-
-
 def test_a_failing_message_reaches_the_dead_letter_consumer(lab: Lab, stack: LocalStack) -> None:
-    sqs = boto3.Session().client("sqs")
+    sqs = stack.clients.sqs
     sqs.set_queue_attributes(QueueUrl=stack.info.queue_url, Attributes={"VisibilityTimeout": "0"})
     try:
         send(stack, "hopeless", "fail")
@@ -68,7 +54,7 @@ def test_a_failing_message_reaches_the_dead_letter_consumer(lab: Lab, stack: Loc
 
     receives = lab.shown / "receives of hopeless"
     eventually(lambda: {path.name for path in receives.glob("[!.]*")} == {"1", "2", "3", "4", "5"})  # maxReceiveCount
-    eventually(lambda: is_empty(stack.info.dlq_url))
+    eventually(lambda: is_empty(stack, stack.info.dlq_url))
 
 
 def test_nothing_of_the_users_aws_reaches_a_worker_or_the_client(lab: Lab, stack: LocalStack) -> None:
@@ -85,26 +71,20 @@ def test_nothing_of_the_users_aws_reaches_a_worker_or_the_client(lab: Lab, stack
         assert "real" not in seen["AWS_SECRET_ACCESS_KEY"]
         assert Path(seen["AWS_SHARED_CREDENTIALS_FILE"]).read_bytes() == b""
         assert Path(seen["AWS_CONFIG_FILE"]).read_bytes() == b""
+    eventually(lambda: is_empty(stack, stack.info.queue_url))  # as its worker has succeeded
 
 
-def test_a_worker_beyond_its_time_ends_with_its_whole_tree(lab: Lab, stack: LocalStack) -> None:
-    send(stack, "overrun", "hang")  # the stand-in ends it after 3 s
+@pytest.mark.parametrize("end", ["beyond its time", "killed"])
+def test_a_worker_that_is_ended_ends_with_its_whole_tree(lab: Lab, stack: LocalStack, end: str) -> None:
+    send(stack, end, "hang")  # the stand-in ends it after 3 s
+    pids = json.loads(lab.show("pids", end))
 
-    pids = json.loads(lab.show("pids", "overrun"))
+    if end == "killed":
+        os.kill(pids[0], 9)
 
     eventually(lambda: not any(is_alive(pid) for pid in pids))
-    assert lab.show("stopped", "overrun") == "WorkerStoppedError"
-    boto3.Session().client("sqs").purge_queue(QueueUrl=stack.info.queue_url)
-
-
-def test_a_killed_workers_children_do_not_survive_it(lab: Lab, stack: LocalStack) -> None:
-    send(stack, "killed", "hang")
-    worker, *children = json.loads(lab.show("pids", "killed"))
-
-    os.kill(worker, 9)
-
-    eventually(lambda: not any(is_alive(pid) for pid in (worker, *children)))
-    boto3.Session().client("sqs").purge_queue(QueueUrl=stack.info.queue_url)
+    assert end == "killed" or lab.show("stopped", end) == "WorkerStoppedError"
+    stack.clients.sqs.purge_queue(QueueUrl=stack.info.queue_url)
 
 
 def test_the_stand_in_listens_on_loopback_only(lab: Lab, stack: LocalStack) -> None:

@@ -70,7 +70,7 @@ class Function:
     def plan(
         self, script: bytes, inputs: Sequence[str | InputObject] = (), script_uri: str = "", **options: Any
     ) -> ShardRef:
-        """Enter a run of one shard, as ``new_run`` and ``plan`` do."""
+        """Enter a run of one shard."""
         run_id = f"run-{uuid.uuid4().hex[:8]}"
         digest = hashlib.sha256(script).hexdigest()
         uri = script_uri or f"s3://{BUCKET}/runs/{run_id}/script/{digest}/job.py"
@@ -78,17 +78,8 @@ class Function:
             self.store.put(uri, script)
         ref = ScriptRef(uri, digest, "s3://mine/job.py")
         run = Run(run_id, ("s3://in/",), f"s3://{BUCKET}/out/{run_id}/", (ref,), options=RunOptions(**options))
-        self.ledger.runs.create(run)
         items = tuple(each if isinstance(each, InputObject) else self.listed(each) for each in inputs)
-        size_bytes = sum(item.size_bytes for item in items)
-        line = Shard(0, items).to_line()
-        part = "part-00000-test.jsonl"
-        self.store.put(f"s3://{BUCKET}/runs/{run_id}/plan/{part}", line)
-        self.ledger.runs.add_part(run_id, PartRecord(0, part, 0, 1, len(inputs), size_bytes, Position()))
-        record = ShardRecord(run_id, 0, part, 0, len(line), len(inputs), size_bytes)
-        self.ledger.shards.add([record])
-        self.ledger.runs.seal_plan(run_id, 1, len(inputs), size_bytes)
-        return record.ref
+        return enter(self.store, self.ledger, run, items).ref
 
     def listed(self, uri: str) -> InputObject:
         """An object as a listing has it; one that is not there as it was."""
@@ -152,6 +143,18 @@ class Function:
             first = next((pid for pid, line in found.items() if own in line), None)
             found.pop(first or 0, None)
         return found
+
+
+def enter(store: S3ObjectStore, ledger: DynamoLedger, run: Run, items: tuple[InputObject, ...]) -> ShardRecord:
+    """Enter a run of one shard, as ``new_run`` and ``plan`` do."""
+    ledger.runs.create(run)
+    size_bytes, line, part = sum(item.size_bytes for item in items), Shard(0, items).to_line(), "part-00000-test.jsonl"
+    store.put(f"s3://{BUCKET}/runs/{run.run_id}/plan/{part}", line)
+    ledger.runs.add_part(run.run_id, PartRecord(0, part, 0, 1, len(items), size_bytes, Position()))
+    record = ShardRecord(run.run_id, 0, part, 0, len(line), len(items), size_bytes)
+    ledger.shards.add([record])
+    ledger.runs.seal_plan(run.run_id, 1, len(items), size_bytes)
+    return record
 
 
 @contextmanager

@@ -21,17 +21,17 @@ from sparklet.engines.emr import EmrSteps
 from sparklet.local.jars import ensure_jars
 from sparklet.local.java import find_java
 from sparklet.local.spark_installation import jar_cache
-from sparklet.model import InputObject, PartRecord, Position, Run, RunOptions, ScriptRef, Shard, ShardRecord, ShardState
+from sparklet.model import InputObject, Run, ScriptRef, ShardRecord, ShardState
 from sparklet.settings import spark_settings
 from sparklet.spark.spark_options import s3a_conf
 from tests.functional.worker.conftest import STACK
+from tests.functional.worker.ledgered import BUCKET, TABLE, enter
 from tests.functional.worker.worker_process import stand_in
 from tests.stand_ins.ledger_table import create_table
 from tests.waiting import deadline_s, eventually
 
 pytestmark = [pytest.mark.spark, pytest.mark.stack, pytest.mark.slow]
 
-BUCKET, TABLE, RUN = "runs", "ledger", "flights-1"
 FUNCTIONS = {  # what scripts are set to there
     "SPARKLET_SCRIPT_ENV": '{"TONE": "loud {{day}}"}',
     "SPARKLET_SPARK_CONF": '{"spark.sql.session.timeZone": "Asia/Tokyo"}',
@@ -90,7 +90,7 @@ class Platform:
             clients=clients, env=worker, conf=conf, script_settings=lambda: FUNCTIONS, cluster=cluster["JobFlowId"]
         )
 
-    def plan(self, run_id: str, **params: str) -> ShardRecord:
+    def plan(self, run_id: str, **params: str) -> None:
         """Enter a run of one shard for this engine; one of its two inputs only a worker can fetch."""
 
         def kept(name: str, content: bytes) -> tuple[str, str]:
@@ -99,20 +99,11 @@ class Platform:
             return uri, digest
 
         inputs = {"people.csv": b"name\nAda\nGrace\n", "_hidden.csv": b"name\nMary\n"}
-        uris = {self.store.put(f"s3://{BUCKET}/input/{name}", body): name for name, body in inputs.items()}
-        objects = tuple(
-            InputObject(f"s3://{BUCKET}/input/{name}", len(inputs[name]), etag=etag) for etag, name in uris.items()
-        )
-        uri, digest = kept("job.py", SCRIPT)
-        script = ScriptRef(uri, digest, "s3://mine/job.py", (kept("shouting.py", MODULE)[0],))
+        uris = {f"s3://{BUCKET}/input/{name}": body for name, body in inputs.items()}
+        objects = tuple(InputObject(uri, len(body), etag=self.store.put(uri, body)) for uri, body in uris.items())
+        script = ScriptRef(*kept("job.py", SCRIPT), "s3://mine/job.py", (kept("shouting.py", MODULE)[0],))
         output = f"s3://{BUCKET}/output/{run_id}/"
-        self.ledger.runs.create(Run(run_id, ("s3://in/",), output, (script,), params=params, options=RunOptions()))
-        line, size_bytes = Shard(0, objects).to_line(), sum(map(len, inputs.values()))
-        self.store.put(f"s3://{BUCKET}/runs/{run_id}/plan/part.jsonl", line)
-        self.ledger.runs.add_part(run_id, PartRecord(0, "part.jsonl", 0, 1, 2, size_bytes, Position()))
-        self.ledger.shards.add([ShardRecord(run_id, 0, "part.jsonl", 0, len(line), 2, size_bytes)])
-        self.ledger.runs.seal_plan(run_id, 1, 2, size_bytes)
-        return self.shard(run_id)
+        enter(self.store, self.ledger, Run(run_id, ("s3://in/",), output, (script,), params=params), objects)
 
     def shard(self, run_id: str) -> ShardRecord:
         return self.ledger.shards.get(run_id, 0)
