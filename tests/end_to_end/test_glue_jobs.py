@@ -7,8 +7,6 @@ import pytest
 
 from tests.end_to_end.conftest import SCRIPTS, User, at_home
 
-GLUE_JOB = str(Path(__file__).parents[1] / "functional" / "glue" / "glue_job.py")
-
 pytestmark = [pytest.mark.nightly, pytest.mark.spark, pytest.mark.stack, pytest.mark.slow]
 
 
@@ -16,20 +14,6 @@ pytestmark = [pytest.mark.nightly, pytest.mark.spark, pytest.mark.stack, pytest.
 def user(state: Path, tmp_path: Path) -> User:
     """Somebody who shares the stack."""
     return at_home(state, tmp_path)
-
-
-def test_a_job_of_glue_runs_over_many_shards(user: User) -> None:
-    folder = user.home / "in"
-    folder.mkdir()
-    for number, price in enumerate((70, 80, 90)):
-        (folder / f"{number}.csv").write_text(f"id;price;city\n{number};{price};Ulm\n")
-    where = ["--input", str(folder), "--output", str(user.home / "out"), "--max-objects", "1"]
-
-    done = user.types("run", GLUE_JOB, *where, "-p", "least=75", "--env", "region=eu", "--json", "--", "--other", "x")
-
-    assert done.code == 0, done.err + done.out
-    found = duckdb.sql(f"SELECT id, price, region FROM read_parquet('{user.home}/out/*/*/*.parquet') ORDER BY id")
-    assert found.fetchall() == [(1, 80.0, "eu"), (2, 90.0, "eu")]
 
 
 def test_a_second_attempt_replaces_what_glues_writers_have_added(user: User) -> None:

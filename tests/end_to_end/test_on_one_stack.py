@@ -1,4 +1,4 @@
-"""What does well with a stack and a JVM of others: one schema a run, one script a row, Spark's own figures."""
+"""What does well with a stack and a JVM of others: one script for each row of a CSV, Spark's own figures."""
 
 import gzip
 import json
@@ -7,7 +7,6 @@ import signal
 import urllib.request
 from pathlib import Path
 
-import duckdb
 import pytest
 
 from tests.end_to_end.conftest import SCRIPTS, User, at_home, every_row, rows_of
@@ -16,56 +15,12 @@ from tests.waiting import deadline_s
 pytestmark = [pytest.mark.spark, pytest.mark.stack, pytest.mark.slow]
 
 WEIGH_CITIES = SCRIPTS / "weigh_cities.py"
-READS = """from sparklet.job import Job
-
-job = Job.from_args()
-rows = job.read_csv(job.spark(), sep=";")
-rows.write.parquet(job.output)
-job.report(rows=rows.count())
-"""
 
 
 @pytest.fixture
 def user(state: Path, tmp_path: Path) -> User:
     """Somebody who shares the stack."""
     return at_home(state, tmp_path)
-
-
-# --- one schema a run: inferred once, the same in every shard, and strict ---
-
-
-def script(user: User, text: str) -> str:
-    path = user.home / "reads.py"
-    path.write_text(text)
-    return str(path)
-
-
-def inputs(user: User, *texts: str) -> str:
-    """A folder of CSV files; the second has no amount, which a guess takes for a text."""
-    folder = user.home / "in"
-    folder.mkdir()
-    for number, text in enumerate(texts):
-        (folder / f"{number}.csv").write_text(text)
-    return str(folder)
-
-
-def run(user: User, text: str, folder: str, run_id: str, *more: str) -> list[str]:
-    where = ["--input", folder, "--output", str(user.home / "out"), "--run-id", run_id, "--max-objects", "1"]
-    return ["run", script(user, text), *where, "--workers", "1", "--json", *more]
-
-
-def test_shards_share_the_schema_that_a_first_task_infers(user: User) -> None:
-    folder = inputs(user, "id;amount\n1;2.5\n", "id;amount\n2;\n", "id;amount\n3;4\n")
-
-    done = user.types(*run(user, READS, folder, "inferred", "--schema", "infer"))
-
-    assert done.code == 0, done.err
-    files = f"{user.home}/out/shard=*/*.parquet"
-    types = duckdb.sql(
-        f"SELECT DISTINCT name, type FROM parquet_schema('{files}') WHERE type IS NOT NULL ORDER BY name"
-    )
-    assert types.fetchall() == [("amount", "DOUBLE"), ("id", "INT64")]
-    assert duckdb.sql(f"SELECT id, amount FROM '{files}' ORDER BY id").fetchall() == [(1, 2.5), (2, None), (3, 4.0)]
 
 
 # --- one script for each row of a CSV, and what it answered ---
