@@ -1,15 +1,19 @@
 """Whole runs through the command line: counts add up, every row comes home once, nothing is left running."""
 
 import json
+import os
 import signal
 import socket
+import time
 
 import pytest
 
-from tests.end_to_end.conftest import RUN_S, User, every_row, rows_of
+from tests.end_to_end.conftest import RUN_S, User, answer, every_row, rows_of
+from tests.functional.local.conftest import server_of
 from tests.waiting import PATIENCE, eventually
 
 pytestmark = [pytest.mark.spark, pytest.mark.stack, pytest.mark.slow]
+OUTAGE_S = 10.0
 
 
 @pytest.mark.smoke
@@ -45,6 +49,27 @@ def test_a_killed_command_leaves_nothing_and_its_run_resumes(user: User) -> None
     assert later.code == 0, later.err
     assert later.document["shards"]["succeeded"] == 5
     assert rows_of(user.home / "out") == every_row(5)
+
+
+@pytest.mark.nightly
+def test_ten_seconds_of_outage_lose_nothing(user: User) -> None:
+    """Ledger, queue and object store do not answer; the worker, the planner's client and the checker wait."""
+    held = user.holds()
+    slow = ("--param", "slow_on=001.csv", "--param", f"held={held.name}")
+    process = user.start(*user.run_arguments(user.inputs(6), *slow))
+    eventually(lambda: "doing 001.csv" in logs(user), "a shard is being done", RUN_S)
+    stand_in = server_of(json.loads((user.state / "stack.json").read_text())["host_pid"])
+
+    os.kill(stand_in, signal.SIGSTOP)
+    held.close()  # the shard ends in the outage
+    end_s = time.monotonic() + OUTAGE_S
+    eventually(lambda: time.monotonic() > end_s, "the outage is over")
+    os.kill(stand_in, signal.SIGCONT)
+    done = answer(process)
+
+    assert done.code == 0, done.err
+    assert done.document["shards"]["succeeded"] == 6
+    assert rows_of(user.home / "out") == every_row(6)
 
 
 def logs(user: User) -> str:

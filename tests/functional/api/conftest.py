@@ -47,7 +47,6 @@ class Answer:
 
     status: int
     body: Any
-    headers: Mapping[str, str]
 
 
 @dataclass
@@ -62,19 +61,10 @@ class Deployed:
     folder: Path
     key: str
 
-    def request(
-        self,
-        method: str,
-        path: str,
-        body: Any = None,
-        *,
-        key: str = "",
-        signed: bool = False,
-        content_type: str = "application/json",
-    ) -> Answer:
+    def request(self, method: str, path: str, body: Any = None, *, key: str = "", signed: bool = False) -> Answer:
         url = f"{self.endpoint}/_aws/execute-api/{self.api['RestApiId']}/v1{path}"
-        data = body if isinstance(body, bytes) or body is None else json.dumps(body).encode()
-        headers = {"Content-Type": content_type, **({"x-api-key": key} if key else {})}
+        data = None if body is None else json.dumps(body).encode()
+        headers = {"Content-Type": "application/json", **({"x-api-key": key} if key else {})}
         if signed:
             request = AWSRequest(method, url, headers, data)
             credentials = boto3.Session().get_credentials()
@@ -83,9 +73,9 @@ class Deployed:
             headers = dict(request.headers)
         try:
             with urllib.request.urlopen(urllib.request.Request(url, data, headers, method=method)) as answer:
-                return Answer(answer.status, json.loads(answer.read() or b"null"), dict(answer.headers))
+                return Answer(answer.status, json.loads(answer.read() or b"null"))
         except urllib.error.HTTPError as error:
-            return Answer(error.code, json.loads(error.read() or b"null"), dict(error.headers))
+            return Answer(error.code, json.loads(error.read() or b"null"))
 
     def ran(self, task_id: str) -> int:
         """How often a task's script ran."""

@@ -11,10 +11,6 @@ def echo(value: object) -> object:
     return value
 
 
-def pid() -> int:
-    return os.getpid()
-
-
 def die() -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 

@@ -57,7 +57,7 @@ def test_no_two_processes_make_calls_of_one_id() -> None:
     executor = LambdaExecutor(backend)
 
     def task_id() -> str:
-        executor.submit(called.pid)
+        executor.submit(called.echo, 1)
         return backend.under_way[-1].call.task_id
 
     ids = [child.result() for child in [Child(task_id), Child(task_id)]]

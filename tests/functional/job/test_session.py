@@ -5,7 +5,6 @@ import os
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
 import pyspark
 import pytest
@@ -34,43 +33,27 @@ print(json.dumps({
 """
 
 
-@pytest.fixture
-def probe(tmp_path: Path) -> Path:
-    file = tmp_path / "probe.py"
-    file.write_text(PROBE)
-    return file
-
-
-def answer(done: subprocess.CompletedProcess[str]) -> dict[str, Any]:
-    assert done.returncode == 0, done.stderr
-    document: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
-    assert document["rows"] == [[0], [2], [4]]
-    return document
-
-
-def test_a_bundle_and_spark_submit_are_enough(probe: Path, tmp_path: Path) -> None:
-    bundle = tmp_path / "sparklet-job.zip"
+def test_a_bundle_and_spark_submit_are_enough(tmp_path: Path) -> None:
+    bundle, probe = tmp_path / "sparklet-job.zip", tmp_path / "probe.py"
     write_bundle(bundle)
+    probe.write_text(PROBE)
     python = tmp_path / "python"  # sees no installed package: pyspark comes from Spark, Sparklet from the bundle
     python.write_text(f'#!/bin/sh\nexec "{sys.executable}" -S "$@"\n')
     python.chmod(0o755)
     given = ["--conf", "spark.sql.session.timeZone=Europe/Berlin", "--conf", "spark.sql.shuffle.partitions=7"]
-    command = ["--master", "local[1]", "--py-files", str(bundle), *given, str(probe), "--JOB_NAME", "nightly"]
+    submit = [Path(sys.executable).with_name("spark-submit"), "--master", "local[1]", "--py-files", bundle, *given]
+    own = {"PYSPARK_PYTHON": str(python), "SPARK_HOME": str(Path(pyspark.__file__).parent)}
+    env = {name: os.environ[name] for name in ("PATH", "JAVA_HOME") if name in os.environ} | own
 
-    told = answer(spark_submit(command, python))
+    done = subprocess.run(
+        [*submit, probe, "--JOB_NAME", "nightly"], env=env, capture_output=True, text=True, timeout=deadline_s(60)
+    )
 
+    assert done.returncode == 0, done.stderr
+    told = json.loads(done.stdout.splitlines()[-1])
+    assert told["rows"] == [[0], [2], [4]]
     assert not told["sparklet"].startswith(str(Path(sparklet.__file__).parent))
     assert "sparklet-job.zip" in told["sparklet"]
     assert told["conf"]["spark.master"] == "local[1]"
     assert told["runtime"] == {"spark.sql.session.timeZone": "Europe/Berlin", "spark.sql.shuffle.partitions": "3"}
     assert told["args"] == ["--JOB_NAME", "nightly"]
-
-
-def spark_submit(arguments: list[str], python: Path) -> subprocess.CompletedProcess[str]:
-    submit = Path(sys.executable).with_name("spark-submit")
-    env = {"PATH": os.environ["PATH"], "PYSPARK_PYTHON": str(python), "SPARK_HOME": str(Path(pyspark.__file__).parent)}
-    if "JAVA_HOME" in os.environ:
-        env["JAVA_HOME"] = os.environ["JAVA_HOME"]
-    return subprocess.run(
-        [submit, *arguments], env=env, capture_output=True, text=True, check=False, timeout=deadline_s(60)
-    )

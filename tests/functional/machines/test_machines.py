@@ -84,10 +84,11 @@ def test_a_redriven_run_does_its_failed_shards_and_no_other(stage: Stage, mode: 
     assert all(shard.attempts == 1 for shard in stage.at.ledger.shards.list(request["run_id"]))
 
 
-def test_a_maps_worker_that_is_killed_loses_no_shard(stage: Stage) -> None:
-    request = stage.request("map", "killed", "b")
+@pytest.mark.parametrize("mode", ["loop", "map"])
+def test_a_worker_that_is_killed_loses_no_shard(stage: Stage, mode: str) -> None:
+    request = stage.request(mode, "killed", "b")
 
-    status = stage.run_through("map", request)
+    status = stage.run_through(mode, request)
 
     assert status.state is SUCCEEDED
     assert stage.run(request["run_id"]).state is RunState.SUCCEEDED

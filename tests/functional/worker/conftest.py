@@ -79,8 +79,10 @@ class Bench:
         limit_s: float = deadline_s(60),
         until: bytes = b"",
         left_s: float = 0.0,
+        grace_s: float = 0.0,
+        at_once: bool = False,
     ) -> Ran:
-        """``until``: the line of its output with which its deadline comes, at once or in ``left_s``."""
+        """``until``: the line of its output with which its deadline comes, or in ``left_s``; ``at_once``: no grace."""
         folder = self.scratch / f"script-{uuid.uuid4().hex[:8]}"
         folder.mkdir()
         script = folder / name
@@ -91,7 +93,7 @@ class Bench:
                 script=script,
                 args=tuple(args),
                 work_dir=work_dir,
-                deadline=Deadline.within(limit_s),
+                deadline=Deadline.within(limit_s, grace_s),
                 env={MARK: self.mark, **(env or {})},
                 py_files=tuple(py_files),
                 files=tuple(files),
@@ -103,7 +105,7 @@ class Bench:
                 if line == until and left_s:
                     call.deadline.guard_s = time.time() + left_s
                 elif line == until:
-                    call.deadline.expire("its time is over")
+                    call.deadline.expire("its time is over", at_once=at_once)
 
             result = self.runner.run(call, hear)
         return Ran(result, list(self.lines))

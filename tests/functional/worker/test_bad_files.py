@@ -71,27 +71,23 @@ def attempted(function: Function, script: str, bodies: dict[str, bytes], *, plan
     return function.shard(ref)
 
 
-@pytest.mark.parametrize("case", CASES)
-def test_a_cause_names_the_file(function: Function, case: str) -> None:
+@pytest.mark.parametrize(
+    ("case", "action", "bad"),
+    [
+        *((case, "written", "a bad é%41 2") for case in CASES),
+        *((case, "written", "_bad[1]") for case in ("csv", "damaged parquet")),  # which Spark misreads
+        *(("csv", action, "2") for action in ("shuffled", "written by a JVM of its own")),
+    ],
+)
+def test_a_cause_names_the_file(function: Function, case: str, action: str, bad: str) -> None:
     format_, good, body, state = CASES[case]
     suffix = case.rpartition(" ")[2]
-    bodies = {f"1.{suffix}": good, f"a bad é%41 2.{suffix}": body, f"3.{suffix}": good}
+    bodies = {f"1.{suffix}": good, f"{bad}.{suffix}": body, f"3.{suffix}": good}
 
-    script = JOB.format(format=format_, action=ACTIONS["written"])
+    script = JOB.format(format=format_, action=ACTIONS[action])
     record = attempted(function, script, {name: body for name, body in bodies.items() if body})
 
-    assert f"s3://{BUCKET}/in/a bad é%41 2.{suffix}" in record.error_message
-    assert (record.state, record.attempts) == (state, 1)
-
-
-@pytest.mark.parametrize("case", ["csv", "damaged parquet"])
-def test_the_file_of_a_name_that_spark_misreads_is_named(function: Function, case: str) -> None:
-    format_, good, body, state = CASES[case]
-
-    script = JOB.format(format=format_, action=ACTIONS["written"])
-    record = attempted(function, script, {f"1.{format_}": good, f"_bad[1].{format_}": body})
-
-    assert f"s3://{BUCKET}/in/_bad[1].{format_}" in record.error_message
+    assert f"s3://{BUCKET}/in/{bad}.{suffix}" in record.error_message
     assert (record.state, record.attempts) == (state, 1)
 
 
@@ -101,12 +97,3 @@ def test_an_object_that_the_plan_does_not_pin_is_tried_again(function: Function)
     record = attempted(function, script, {"1.csv": CASES["csv"][2]}, planned=False)
 
     assert (record.state, record.attempts) == (RETRIED, 1)
-
-
-@pytest.mark.parametrize("action", ["shuffled", "written by a JVM of its own"])
-def test_however_it_is_run(function: Function, action: str) -> None:
-    bodies = {"1.csv": CSV, "2.csv": CASES["csv"][2], "3.csv": CSV}
-
-    record = attempted(function, JOB.format(format="csv", action=ACTIONS[action]), bodies)
-
-    assert f"s3://{BUCKET}/in/2.csv: " in record.error_message

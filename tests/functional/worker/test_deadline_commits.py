@@ -7,8 +7,6 @@ import pytest
 from deltalake import DeltaTable
 
 from sparklet.errors import DeadlineExceededError
-from sparklet.spark.runner import ScriptCall, Stream
-from sparklet.spark.task_limits import Deadline, task_folder
 from tests.functional.worker.conftest import Bench
 from tests.waiting import deadline_s
 
@@ -71,22 +69,9 @@ def _slow_machine(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def ended_at(bench: Bench, line: bytes, code: str, *args: str, at_once: bool = False) -> str:
     """The error of a script whose deadline comes with a line of its output."""
-    script, deadline = bench.scratch / "job.py", Deadline.within(deadline_s(80), grace_s=10)
-    script.write_text(DELTA + code)
-    bench.lines.clear()
-
-    def hear(stream: Stream, heard: bytes) -> None:
-        bench.lines.append((stream, heard))
-        if heard == line:
-            deadline.expire("its time is over", at_once=at_once)
-
-    with task_folder(bench.scratch, "attempt") as folder:
-        try:
-            result = bench.runner.run(ScriptCall(script, args, folder, deadline), hear)
-        except DeadlineExceededError as error:
-            assert "commit state unknown" in str(error)  # noqa: PT017
-            return str(error)
-    raise AssertionError(f"it ended before its deadline: {result}, {bench.lines}")
+    with pytest.raises(DeadlineExceededError, match="commit state unknown") as raised:
+        bench.run(DELTA + code, args, limit_s=deadline_s(80), grace_s=10, until=line, at_once=at_once)
+    return str(raised.value)
 
 
 def rows_of(table: Path) -> list[dict[str, Any]]:
