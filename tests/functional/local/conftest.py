@@ -42,10 +42,6 @@ class Client:
         self.process.stdin.close()
         assert self.process.wait(deadline_s()) == 0
 
-    def kill(self) -> None:
-        self.process.kill()
-        self.process.wait(deadline_s())
-
 
 @dataclass
 class Lab:

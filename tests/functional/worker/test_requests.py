@@ -97,7 +97,8 @@ def rows(files: dict[str, bytes], folder: str) -> int:
     return sum(pq.read_table(io.BytesIO(body)).num_rows for name, body in files.items() if name.startswith(folder))
 
 
-def check_count(counted: Counted, options: bytes = b"") -> None:
+@pytest.mark.parametrize("options", [b"", OWN_JVM])
+def test_a_csv_shard_makes_few_requests(counted: Counted, options: bytes) -> None:
     asked = counted.run(options + CSV_TO_PARQUET, counted.put("a.csv", 1000))
     once = ("/script/", "/schemas/")  # which a worker fetches, or stores, once a run
     asked = [each for each in asked if not any(part in each for part in once)]
@@ -107,10 +108,6 @@ def check_count(counted: Counted, options: bytes = b"") -> None:
     assert (
         sum("/in/a.csv" in each and each.startswith("HEAD") for each in asked) == ASKS
     )  # the plan knows size and time
-
-
-def test_a_csv_shard_makes_few_requests(counted: Counted) -> None:
-    check_count(counted)
 
 
 def test_sparks_own_writes_are_published_as_spark_means_them(counted: Counted) -> None:
@@ -158,20 +155,11 @@ while not stored_bytes(spark, job.output) > stored_bytes(spark, job.output + "/d
 """
 
 
-def test_a_write_that_the_script_does_not_await_is_none(counted: Counted) -> None:
-    found = counted.published(UNAWAITED)
+@pytest.mark.parametrize("options", [b"", OWN_JVM])
+def test_a_write_that_the_script_does_not_await_is_none(counted: Counted, options: bytes) -> None:
+    found = counted.published(UNAWAITED + options)
 
     assert {name.partition("/")[0] for name in found} == {"done"}
-
-
-def test_other_places_keep_sparks_own_protocol(counted: Counted) -> None:
-    counted.published(b"""
-rows.write.parquet("s3://sparklet-runs/elsewhere/" + job.event["sparklet"]["run"])
-rows.write.saveAsTable("here")
-assert spark.table("here").count() == 100
-""")
-    names = [info.uri.rpartition("/")[2] for info in counted.function.store.list(f"s3://{BUCKET}/elsewhere/")]
-    assert "_SUCCESS" in names
 
 
 def test_an_events_task_keeps_sparks_own_protocol(counted: Counted) -> None:
@@ -235,8 +223,3 @@ def test_an_input_that_is_gone_ends_its_shard_at_once(counted: Counted) -> None:
 
     assert counted.function.shard(ref).state is ShardState.FAILED
     assert uri.removeprefix("s3://") in counted.function.shard(ref).error_message
-
-
-def test_a_jvm_of_the_scripts_own_does_the_same(counted: Counted) -> None:
-    check_count(counted, OWN_JVM)
-    assert {name.partition("/")[0] for name in counted.published(UNAWAITED + OWN_JVM)} == {"done"}

@@ -3,16 +3,12 @@
 import bz2
 import codecs
 import gzip
-import io
 import lzma
 import tempfile
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import duckdb
-import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 
 from sparklet.model import RunOptions, ShardRecord, ShardState, split_uri
@@ -73,14 +69,13 @@ def run(
     script: bytes,
     *inputs: str,
     args: tuple[str, ...] = ("{input}",),
-    params: Mapping[str, Any] = {},
     fails: bool = False,
     **options: Any,
 ) -> list[ShardRecord]:
     """Do all shards of a run, one after the other in one warm JVM; their records. Unless it ``fails`` all succeed."""
     function.store.put(SCRIPT, script)
     output, limits = f"s3://{BUCKET}/out/{run_id}/", RunOptions(**options)
-    request = RunRequest(SCRIPT, inputs, output, run_id=run_id, args=args, params=params, options=limits)
+    request = RunRequest(SCRIPT, inputs, output, run_id=run_id, args=args, options=limits)
     refs = function.planned(request)
     function.said()
     for ref in refs:
@@ -178,28 +173,6 @@ print("BUCKET " + json.dumps([read, spark.read.parquet("s3a://another-bucket").c
     run(function, "whole", script, "s3://a-whole-bucket/")
 
     assert function.told("BUCKET") == [[2, 3]]
-
-
-@pytest.mark.parametrize("by", ["{input}", "job.inputs"])
-def test_a_shard_of_parquet_has_the_types_of_all_partitions(function: Function, by: str) -> None:
-    """Its own partition is behind the other one, whose value makes the column a text."""
-    table, place = pa.table({"id": [1, 2]}), f"{DATA}/typed-{len(by)}"
-    for name in ("key=1/a.parquet", "key=b/b.parquet"):
-        pq.write_table(table, buffer := io.BytesIO())
-        function.store.put(f"{place}/{name}", buffer.getvalue())
-    script = b"""
-import json
-from sparklet.job import Job
-job = Job.from_args()
-names = job.event["input_folders"] if "{input}" in job.params["by"] else job.input_list()
-frame = job.spark().read.parquet(*names)
-print("TYPES " + json.dumps([frame.dtypes, frame.where("key is not null").count(), sorted(map(list, frame.collect()))]))
-"""
-
-    run(function, f"typed-{len(by)}", script, f"{place}/", args=(), max_objects=1, params={"by": by})
-
-    types = [["id", "bigint"], ["key", "string"]]
-    assert function.told("TYPES") == [[types, 2, [[1, key], [2, key]]] for key in ("1", "b")]
 
 
 def test_a_bad_file_of_an_archive_is_split_off(function: Function) -> None:
