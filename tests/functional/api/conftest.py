@@ -2,7 +2,6 @@
 
 import json
 import re
-import urllib.error
 import urllib.request
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -12,8 +11,6 @@ from typing import Any
 
 import boto3
 import pytest
-from botocore.auth import SigV4Auth
-from botocore.awsrequest import AWSRequest
 
 from sparklet.local.local_template import load_template, localise, parse_template, to_json
 from tests.stand_ins.enforcing import enforcing_ministack
@@ -56,26 +53,16 @@ class Deployed:
     endpoint: str
     main: Mapping[str, str]  # outputs
     api: Mapping[str, str]
-    topic: str
     heard: str  # URL of a queue that hears the topic
     folder: Path
     key: str
 
-    def request(self, method: str, path: str, body: Any = None, *, key: str = "", signed: bool = False) -> Answer:
+    def request(self, method: str, path: str, body: Any) -> Answer:
         url = f"{self.endpoint}/_aws/execute-api/{self.api['RestApiId']}/v1{path}"
-        data = None if body is None else json.dumps(body).encode()
-        headers = {"Content-Type": "application/json", **({"x-api-key": key} if key else {})}
-        if signed:
-            request = AWSRequest(method, url, headers, data)
-            credentials = boto3.Session().get_credentials()
-            assert credentials is not None
-            SigV4Auth(credentials, "execute-api", "us-east-1").add_auth(request)
-            headers = dict(request.headers)
-        try:
-            with urllib.request.urlopen(urllib.request.Request(url, data, headers, method=method)) as answer:
-                return Answer(answer.status, json.loads(answer.read() or b"null"))
-        except urllib.error.HTTPError as error:
-            return Answer(error.code, json.loads(error.read() or b"null"))
+        headers = {"Content-Type": "application/json", "x-api-key": self.key}
+        data = json.dumps(body).encode()
+        with urllib.request.urlopen(urllib.request.Request(url, data, headers, method=method)) as answer:
+            return Answer(answer.status, json.loads(answer.read()))
 
     def ran(self, task_id: str) -> int:
         """How often a task's script ran."""
@@ -108,7 +95,7 @@ def _deploy(endpoint: str, folder: Path) -> Deployed:
     client("s3").put_object(Bucket=main["BucketName"], Key="scripts/job.py", Body=JOB.encode())
     api = deploy("sparklet-api", api_body(), API).outputs
     key = client("apigateway").get_api_key(apiKey=api["ApiKeyId"], includeValue=True)["value"]
-    return Deployed(endpoint, {**main, "job": job}, api, topic, heard, folder, key)
+    return Deployed(endpoint, {**main, "job": job}, api, heard, folder, key)
 
 
 def api_body() -> str:

@@ -111,6 +111,9 @@ def test_an_invocation_is_asynchronous_to_the_published_worker(template: dict[st
     assert config["MaximumRetryAttempts"] == {"Ref": "InvocationRetries"}
     assert config["MaximumEventAgeInSeconds"] == {"Ref": "InvocationMaximumAgeS"}
     assert template["Parameters"]["InvocationRetries"]["Default"] == 0
+    for when in ("OnSuccess", "OnFailure"):
+        arn = {"Destination": {"Ref": f"{when}Arn"}}
+        assert config["DestinationConfig"][when] == {"Fn::If": [f"Has{when}", arn, {"Ref": "AWS::NoValue"}]}
 
 
 def test_every_literal_answer_is_json(template: dict[str, Any]) -> None:
