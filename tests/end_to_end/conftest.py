@@ -146,6 +146,12 @@ def state(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 
 @pytest.fixture
+def sharing(state: Path, tmp_path: Path) -> User:
+    """Somebody who shares the stack."""
+    return at_home(state, tmp_path)
+
+
+@pytest.fixture
 def user(tmp_path: Path) -> Iterator[User]:
     """A user whose folders have a space in their names, and who leaves nothing running."""
     someone = at_home(tmp_path / "my home" / "state dir", tmp_path)

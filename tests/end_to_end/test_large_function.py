@@ -18,28 +18,22 @@ def state(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         yield folder
 
 
-@pytest.fixture
-def user(state: Path, tmp_path: Path) -> User:
-    """Somebody with a home of the test's."""
-    return User(state, tmp_path)
-
-
 @pytest.mark.parametrize("engine", ["process", "lambda-large"])
-def test_what_lacks_memory_ends_well_where_there_is_more(user: User, engine: str) -> None:
+def test_what_lacks_memory_ends_well_where_there_is_more(sharing: User, engine: str) -> None:
     """The second of two shards; a process is the local stack's default."""
     chosen = ("--engine", engine) if engine == "lambda-large" else ()
     more = ("--too-large", "engine", *chosen, "--memory", "1536", "--param", "large=001.csv")
-    arguments = user.run_arguments(user.inputs(2), *more, run_id=engine)
+    arguments = sharing.run_arguments(sharing.inputs(2), *more, run_id=engine)
     arguments[1] = str(SCRIPTS / "hold_much.py")
 
-    done = user.types(*arguments)
+    done = sharing.types(*arguments)
 
     assert done.code == 0, done.err
-    assert rows_of(user.home / "out") == every_row(2)
-    [other, large] = user.shards(engine)
+    assert rows_of(sharing.home / "out") == every_row(2)
+    [other, large] = sharing.shards(engine)
     assert (other["engine"], large["engine"]) == (None, engine)
     if engine == "lambda-large":
         assert large["attempts"] == 1
-        [log] = (user.state / "log").glob("large-worker-*.log")  # called once, asynchronously, by Lambda's stand-in
+        [log] = (sharing.state / "log").glob("large-worker-*.log")  # called once, asynchronously, by Lambda's stand-in
         lines = [json.loads(line) for line in log.read_text().splitlines() if line.startswith("{")]
         assert any(line.get("run") == engine and line.get("shard") == 1 for line in lines)

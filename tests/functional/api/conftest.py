@@ -38,14 +38,6 @@ def client(service: str) -> Any:
     return boto3.Session().client(service)  # type: ignore[call-overload]
 
 
-@dataclass(frozen=True)
-class Answer:
-    """What a request was answered with."""
-
-    status: int
-    body: Any
-
-
 @dataclass
 class Deployed:
     """Both stacks, and a client of the API."""
@@ -57,12 +49,13 @@ class Deployed:
     folder: Path
     key: str
 
-    def request(self, method: str, path: str, body: Any) -> Answer:
+    def request(self, method: str, path: str, body: Any) -> tuple[int, Any]:
+        """The status and the body of the answer."""
         url = f"{self.endpoint}/_aws/execute-api/{self.api['RestApiId']}/v1{path}"
         headers = {"Content-Type": "application/json", "x-api-key": self.key}
         data = json.dumps(body).encode()
         with urllib.request.urlopen(urllib.request.Request(url, data, headers, method=method)) as answer:
-            return Answer(answer.status, json.loads(answer.read()))
+            return answer.status, json.loads(answer.read())
 
     def ran(self, task_id: str) -> int:
         """How often a task's script ran."""

@@ -59,10 +59,6 @@ def ended(process: "subprocess.Popen[str]") -> tuple[str, str]:
     return process.communicate(timeout=END_S)
 
 
-def exists(path: Path) -> None:
-    eventually(path.exists, f"{path} is there")
-
-
 def gone(pid: int) -> bool:
     def ended() -> bool:
         return not psutil.pid_exists(pid) or psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
@@ -249,8 +245,8 @@ def test_ctrl_c_ends_a_caller_and_its_workers(
     start: Callable[..., "subprocess.Popen[str]"], tmp_path: Path, wait: str, whom: str
 ) -> None:
     process = start(HANGING.format(mark=str(tmp_path / "mark")) + wait)
-    exists(tmp_path / "mark0")
-    exists(tmp_path / "mark1")  # a worker that is not up yet would print its own traceback
+    eventually((tmp_path / "mark0").exists)
+    eventually((tmp_path / "mark1").exists)  # a worker that is not up yet would print its own traceback
     assert process.stdout and process.stdout.readline() == "it waits\n"
     workers = psutil.Process(process.pid).children(recursive=True)
     assert workers

@@ -66,14 +66,11 @@ def test_both_engines_leave_the_same(sparklet_job: SparkletJob, script: Path, en
     assert (job.rows, job.answer) == (2, [[], ["--day", "1"]])
 
     # AND what fails is raised
+    once = {"max_attempts": 1} if engine == "worker" else {}
     script.write_text(DOUBLED.replace("value * 2", "{}[value]"))
     with pytest.raises(Exception, match="KeyError: 1") as raised:
-        sparklet_job(script, {"a.csv": "id\n1\n"}, params={"schema": "id INT"}, engine=engine, **_once(engine))
+        sparklet_job(script, {"a.csv": "id\n1\n"}, params={"schema": "id INT"}, engine=engine, **once)
     assert isinstance(raised.value, RunFailedError) is (engine == "worker")
-
-
-def _once(engine: str) -> dict[str, int]:
-    return {"max_attempts": 1} if engine == "worker" else {}
 
 
 def test_a_plain_script_leaves_nothing_behind(sparklet_job: SparkletJob, script: Path) -> None:

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 from sparklet.local.lock import is_locked
@@ -102,7 +103,7 @@ class Lab:
         """Wait until nothing is left: no process, no listening port, no host."""
         clients = {client.pid for client in self.clients}
         eventually(lambda: not set(self.processes()) - clients, "no process is left")
-        eventually(lambda: not listeners(port), "nobody listens")  # its threads may end a moment after a process' first
+        eventually(lambda: not listens(port), "nobody listens")  # its threads may end a moment after a process' first
         eventually(lambda: not is_locked(self.state.host_lock), "there is no host")
         assert running(self.root) is None
 
@@ -161,16 +162,10 @@ def names(pid: int, text: str) -> bool:
         return False
 
 
-def listeners(port: int) -> list[str]:
-    """Hexadecimal addresses that listen on a port, IPv4 and IPv6."""
-    found = []
-    for table in ("/proc/net/tcp", "/proc/net/tcp6"):
-        for line in Path(table).read_text().splitlines()[1:]:
-            fields = line.split()
-            address, _, number = fields[1].rpartition(":")
-            if fields[3] == "0A" and int(number, 16) == port:
-                found.append(address)
-    return found
+def listens(port: int) -> bool:
+    """Whether any address of this machine has a listener on the port."""
+    found = psutil.net_connections("tcp")
+    return any(each.status == psutil.CONN_LISTEN and each.laddr.port == port for each in found)
 
 
 def port_of(info: StackInfo | dict[str, Any]) -> int:

@@ -6,10 +6,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import boto3
+import psutil
 import pytest
 
 from sparklet.local.stack import LocalStack
-from tests.functional.local.conftest import Lab, is_alive, listeners, make_lab, port_of
+from tests.functional.local.conftest import Lab, is_alive, make_lab, port_of
 from tests.waiting import eventually
 
 pytestmark = pytest.mark.stack
@@ -88,25 +89,10 @@ def test_a_worker_that_is_ended_ends_with_its_whole_tree(lab: Lab, stack: LocalS
 
 
 def test_the_stand_in_listens_on_loopback_only(lab: Lab, stack: LocalStack) -> None:
-    assert listeners(port_of(stack.info)) == ["0100007F"]
+    found = [each for pid in lab.processes() for each in psutil.Process(pid).net_connections("tcp")]
 
-    mine = {inode for pid in lab.processes() for inode in socket_inodes(pid)}
-    tables = (Path("/proc/net/tcp"), Path("/proc/net/tcp6"))
-    sockets = [line.split() for table in tables for line in table.read_text().splitlines()[1:]]
-    ports = {int(fields[1].rpartition(":")[2], 16) for fields in sockets if fields[3] == "0A" and fields[9] in mine}
-    assert ports == {port_of(stack.info)}
-
-
-def socket_inodes(pid: int) -> set[str]:
-    found = set()
-    for entry in Path(f"/proc/{pid}/fd").iterdir():
-        try:
-            target = str(entry.readlink())
-        except OSError:
-            continue
-        if target.startswith("socket:["):
-            found.add(target[8:-1])
-    return found
+    listening = {(each.laddr.ip, each.laddr.port) for each in found if each.status == psutil.CONN_LISTEN}
+    assert listening == {("127.0.0.1", port_of(stack.info))}
 
 
 def test_a_request_without_the_token_is_refused(stack: LocalStack) -> None:

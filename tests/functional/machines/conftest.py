@@ -12,7 +12,7 @@ import pytest
 
 from sparklet.aws.orchestrator import StepFunctionsOrchestrator
 from sparklet.local.stack import LocalStack
-from sparklet.model import COUNTED, Dispatch, ExecutionStatus, Run, RunOptions, split_uri
+from sparklet.model import COUNTED, Dispatch, ExecutionStatus, Run, RunOptions
 from sparklet.planning.new_run import new_run
 from sparklet.planning.request import RunRequest
 from sparklet.ports.deployment import Deployment
@@ -110,9 +110,6 @@ class Stage:
         return [
             json.loads(self.at.store.get(info.uri)) for info in self.at.store.list(f"s3://{self.at.bucket}/{prefix}")
         ]
-
-    def below(self, run_id: str, folder: str) -> list[str]:
-        return [split_uri(info.uri)[1] for info in self.at.store.list(self.at.run_uri(run_id, folder))]
 
 
 @pytest.fixture(scope="module")

@@ -8,6 +8,7 @@ import pytest
 
 from tests.functional.worker.ledgered import BUCKET, Function, deployed
 from tests.unit.events.samples import http_request, kinesis, sqs, window
+from tests.waiting import eventually
 
 pytestmark = [pytest.mark.spark, pytest.mark.stack, pytest.mark.slow]
 
@@ -55,29 +56,23 @@ def notified_queue(function: Function) -> str:
     return url
 
 
-def received(function: Function, url: str, most: int) -> list[str]:
-    """The bodies of the next messages."""
-    bodies: list[str] = []
-    for _ in range(20):
-        answer = function.clients.sqs.receive_message(QueueUrl=url, MaxNumberOfMessages=10, WaitTimeSeconds=1)
-        for message in answer.get("Messages", []):
-            bodies.append(message["Body"])
-            function.clients.sqs.delete_message(QueueUrl=url, ReceiptHandle=message["ReceiptHandle"])
-        if len(bodies) >= most:
-            break
-    return bodies
-
-
 def test_an_s3_event_in_a_queue_gives_the_object_to_the_script(function: Function) -> None:
     store, own = function.store, f"s3://{BUCKET}"
     url = notified_queue(function)
     store.put(f"{own}/{KEY}", b"1,2\n")
     store.put(f"{own}/output/part-0.csv", b"1,2\n")
 
-    bodies = sorted(received(function, url, 3), key=len)
+    bodies: list[str] = []
+
+    def all_received() -> bool:
+        messages = function.clients.sqs.receive_message(QueueUrl=url, MaxNumberOfMessages=10, WaitTimeSeconds=1)
+        bodies.extend(message["Body"] for message in messages.get("Messages", []))
+        return len(bodies) == 3
+
+    eventually(all_received, "S3 has told of the queue itself and of both objects")
+    bodies.sort(key=len)
     told = answer(function, {"Records": [sqs(str(n), body) for n, body in enumerate(bodies)]})
 
-    assert len(bodies) == 3
     assert told == {"batchItemFailures": []}
     said = function.said().decode()
     inputs = [json.loads(line.split(" bodies ")[0][7:]) for line in said.splitlines() if line.startswith("inputs [")]

@@ -324,16 +324,14 @@ def test_a_scripts_own_s3_setup_does_not_reach_the_next_task(on_s3: Bench, refus
 
 def held(pid: int, port: int) -> int:
     """Connections of a process to a port, dead ones that it has not closed among them."""
-    sockets = {str(fd.readlink()) for fd in Path(f"/proc/{pid}/fd").iterdir() if fd.is_symlink()}
-    tables = [Path(f"/proc/{pid}/net/{name}").read_text() for name in ("tcp", "tcp6")]
-    rows = [line.split() for table in tables for line in table.splitlines()]
-    return sum(row[2].endswith(f":{port:04X}") and f"socket:[{row[9]}]" in sockets for row in rows)
+    import psutil  # in the script, too
+
+    return sum(bool(each.raddr) and each.raddr.port == port for each in psutil.Process(pid).net_connections("tcp"))
 
 
 def test_no_s3_connection_stays_open_between_tasks(on_s3: Bench) -> None:
     tell = """
 import json
-from pathlib import Path
 pid = spark._jvm.java.lang.ProcessHandle.current().pid()
 port = int(spark._jsc.hadoopConfiguration().get("fs.s3a.endpoint").rpartition(":")[2])
 print(json.dumps([pid, port, held(pid, port)]))
