@@ -18,7 +18,7 @@ import pytest
 from sparklet.functions.executor import LambdaExecutor
 from tests.end_to_end.conftest import heed_ctrl_c
 from tests.stand_ins import called
-from tests.waiting import deadline_s, eventually
+from tests.waiting import deadline_s, eventually, has_ended
 
 END_S = deadline_s()
 IMPORTS = "import os, sys, threading, time", "from sparklet.functions.executor import LambdaExecutor"
@@ -60,10 +60,7 @@ def ended(process: "subprocess.Popen[str]") -> tuple[str, str]:
 
 
 def gone(pid: int) -> bool:
-    def ended() -> bool:
-        return not psutil.pid_exists(pid) or psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
-
-    return eventually(ended, f"{pid} has ended")
+    return eventually(lambda: has_ended(pid), f"{pid} has ended")
 
 
 # --- what runs there ---

@@ -18,7 +18,7 @@ import pytest
 from sparklet.local.lock import is_locked
 from sparklet.local.stack import LocalStack, StackInfo, StackOptions, running, stop
 from sparklet.local.state import StateDir
-from tests.waiting import deadline_s, eventually
+from tests.waiting import deadline_s, eventually, has_ended
 
 ROOT = Path(__file__).parents[3]
 PROBES = Path(__file__).with_name("probes")
@@ -144,15 +144,7 @@ def clear(lab: Lab) -> None:
 
 def pids() -> list[int]:
     """Everything alive."""
-    return [int(name.name) for name in Path("/proc").iterdir() if name.name.isdigit() and is_alive(int(name.name))]
-
-
-def is_alive(pid: int) -> bool:
-    try:
-        stat = Path(f"/proc/{pid}/stat").read_text()
-    except OSError:
-        return False
-    return stat.rpartition(")")[2].split()[0] not in "ZX"
+    return [pid for pid in psutil.pids() if not has_ended(pid)]
 
 
 def names(pid: int, text: str) -> bool:
@@ -175,10 +167,5 @@ def port_of(info: StackInfo | dict[str, Any]) -> int:
 
 def server_of(host: int) -> int:
     """The stand-in's process below a host."""
-    for pid in pids():
-        if (
-            names(pid, "sparklet.local.emulator")
-            and int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1]) == host
-        ):
-            return pid
-    raise AssertionError("no stand-in")
+    below = (each.pid for each in psutil.Process(host).children())
+    return next(pid for pid in below if names(pid, "sparklet.local.emulator"))

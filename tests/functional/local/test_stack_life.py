@@ -14,8 +14,8 @@ from sparklet.errors import LocalStackError
 from sparklet.local.emulator import EVERY_S
 from sparklet.local.stack import LocalStack, running, stop
 from sparklet.settings import opened
-from tests.functional.local.conftest import Lab, is_alive, port_of, server_of
-from tests.waiting import deadline_s, eventually
+from tests.functional.local.conftest import Lab, port_of, server_of
+from tests.waiting import deadline_s, eventually, has_ended
 
 pytestmark = pytest.mark.stack
 ITEM: Any = {"pk": {"S": "pk"}, "sk": {"S": "sk"}}
@@ -43,7 +43,7 @@ def test_nothing_is_left_when_one_is_killed_in_mid_shard(lab: Lab, whose: str) -
     for pid in killed[whose]:
         os.kill(pid, signal.SIGKILL)
 
-    eventually(lambda: not any(is_alive(pid) for pid in pids))  # of two by the worker's own watch
+    eventually(lambda: all(map(has_ended, pids)))  # of two by the worker's own watch
     lab.gone(port_of(client.info))
     if whose == "host":
         with lab.attach() as stack:
@@ -61,7 +61,7 @@ def test_a_killed_stand_in_leaves_nothing_and_clients_fail(lab: Lab) -> None:
         with pytest.raises(LocalStackError, match=r"killed by signal 9.*aws\.log.*next `sparklet run`"):
             stack.check(within_s=deadline_s())
         lab.gone(port_of(stack.info))
-        assert not any(is_alive(pid) for pid in pids)
+        assert all(map(has_ended, pids))
 
 
 def test_stop_ends_a_used_stack_and_its_clients_fail(lab: Lab) -> None:
@@ -183,7 +183,7 @@ def start_hanging(lab: Lab, info: dict[str, Any]) -> list[int]:
     """Have a worker hang over a message; its pid and those of its children."""
     send(info["queue_url"], {"name": "hanging", "do": "hang"}, info.get("env", info))
     pids: list[int] = json.loads(lab.show("pids", "hanging"))
-    assert all(is_alive(pid) for pid in pids)
+    assert not any(map(has_ended, pids))
     return pids
 
 

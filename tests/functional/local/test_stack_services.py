@@ -10,8 +10,8 @@ import psutil
 import pytest
 
 from sparklet.local.stack import LocalStack
-from tests.functional.local.conftest import Lab, is_alive, make_lab, port_of
-from tests.waiting import eventually
+from tests.functional.local.conftest import Lab, make_lab, port_of
+from tests.waiting import eventually, has_ended
 
 pytestmark = pytest.mark.stack
 
@@ -83,7 +83,7 @@ def test_a_worker_that_is_ended_ends_with_its_whole_tree(lab: Lab, stack: LocalS
     if end == "killed":
         os.kill(pids[0], 9)
 
-    eventually(lambda: not any(is_alive(pid) for pid in pids))
+    eventually(lambda: all(map(has_ended, pids)))
     assert end == "killed" or lab.show("stopped", end) == "WorkerStoppedError"
     stack.clients.sqs.purge_queue(QueueUrl=stack.info.queue_url)
 

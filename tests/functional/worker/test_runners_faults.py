@@ -10,7 +10,6 @@ from sparklet.errors import DeadlineExceededError, GatewayLostError, OutOfMemory
 from sparklet.spark.runner import ScriptCall
 from sparklet.spark.task_limits import Deadline
 from sparklet.spark.warm_runner import WarmRunner
-from tests.functional.local.conftest import is_alive
 from tests.functional.worker.conftest import (
     JVM,
     JVM_PID,
@@ -24,7 +23,7 @@ from tests.functional.worker.conftest import (
     wait_until_none,
 )
 from tests.functional.worker.test_runners_freeze import working
-from tests.waiting import deadline_s, eventually
+from tests.waiting import deadline_s, eventually, has_ended
 
 pytestmark = pytest.mark.spark
 
@@ -190,7 +189,7 @@ def test_a_script_that_kills_its_parent_process_harms_no_other(bench: Bench) -> 
 def test_what_dies_between_tasks_is_replaced(warm: Bench, asked: str) -> None:
     pid = int(warm.run(asked).told())
     os.kill(pid, signal.SIGKILL)
-    eventually(lambda: not is_alive(pid), "it has ended")
+    eventually(lambda: has_ended(pid), "it has ended")
 
     warm.settle()
 
