@@ -41,12 +41,13 @@ def test_a_bundle_and_spark_submit_are_enough(tmp_path: Path) -> None:
     python.write_text(f'#!/bin/sh\nexec "{sys.executable}" -S "$@"\n')
     python.chmod(0o755)
     given = ["--conf", "spark.sql.session.timeZone=Europe/Berlin", "--conf", "spark.sql.shuffle.partitions=7"]
-    submit = [Path(sys.executable).with_name("spark-submit"), "--master", "local[1]", "--py-files", bundle, *given]
+    program = str(Path(sys.executable).with_name("spark-submit"))
+    submit = [program, "--master", "local[1]", "--py-files", str(bundle), *given]
     own = {"PYSPARK_PYTHON": str(python), "SPARK_HOME": str(Path(pyspark.__file__).parent)}
     env = {name: os.environ[name] for name in ("PATH", "JAVA_HOME") if name in os.environ} | own
 
     done = subprocess.run(
-        [*submit, probe, "--JOB_NAME", "nightly"], env=env, capture_output=True, text=True, timeout=deadline_s(60)
+        [*submit, str(probe), "--JOB_NAME", "nightly"], env=env, capture_output=True, text=True, timeout=deadline_s(60)
     )
 
     assert done.returncode == 0, done.stderr
