@@ -215,7 +215,8 @@ def folders(draw: st.DrawFn) -> Folder:
         if draw(st.integers(0, 3)) == 0:
             hidden = draw(st.sampled_from(["_SUCCESS", ".a.crc", "._x.csv", "_temporary/0/a.csv", ".hidden/a.csv"]))
             files[place + hidden] = stored[place + hidden] = body or b"x"
-    schemas = {"json": ["id INT, v STRING"], "csv": ["id INT, v STRING", *([""] if header and reads_header else [])]}
+    alike = header and reads_header and "lineSep" not in options  # whether all files have one header for this reader
+    schemas = {"json": ["id INT, v STRING"], "csv": ["id INT, v STRING", *([""] if alike else [])]}
     schema = draw(st.sampled_from(schemas.get(kind, [""])))
     cut_bytes = 500 if kind in COLUMNAR else 40
     ways = ["load"] * 4 + (["metadata"] if files == stored and not split else [])
