@@ -15,6 +15,7 @@ import org.apache.hadoop.fs.FSInputStream;
 import org.apache.hadoop.fs.FileStatus;
 import org.apache.hadoop.fs.FileSystem;
 import org.apache.hadoop.fs.FutureDataInputStreamBuilder;
+import org.apache.hadoop.fs.GlobPattern;
 import org.apache.hadoop.fs.Path;
 import org.apache.hadoop.fs.RemoteIterator;
 import org.apache.hadoop.fs.permission.FsPermission;
@@ -45,7 +46,8 @@ public class StagedS3A extends FileSystem {
         String[] words = list.split("\0", -1);
         for (int at = 0; at + 7 < words.length; at += 8) {
             if (!words[at + 3].isEmpty()) {
-                copies.put(words[at], new Copy(words[at + 3], Integer.parseInt(words[at + 4]), !words[at + 5].isEmpty()));
+                int headerBytes = Integer.parseInt(words[at + 4]);
+                copies.put(words[at], new Copy(words[at + 3], headerBytes, !words[at + 5].isEmpty(), words[at + 7]));
             }
         }
     }
@@ -56,12 +58,14 @@ public class StagedS3A extends FileSystem {
         private final java.io.File raw; // UTF-16 or UTF-32, as it is, beside the same in UTF-8
         final int headerBytes;
         final boolean isFirst;
+        private final String ownName; // "": the same as here
 
-        Copy(String file, int headerBytes, boolean isFirst) {
+        Copy(String file, int headerBytes, boolean isFirst, String ownName) {
             this.file = new java.io.File(file);
             this.raw = new java.io.File(file + ".raw");
             this.headerBytes = headerBytes;
             this.isFirst = isFirst;
+            this.ownName = ownName;
         }
 
         /** In UTF-8, unless the reader says how it is encoded. */
@@ -74,12 +78,22 @@ public class StagedS3A extends FileSystem {
             return headerBytes <= 0 || isFirst || option("header").equalsIgnoreCase("true") ? 0 : headerBytes;
         }
 
+        /** Refused to a reader who chooses by names, and for whom this name is not as its own. */
         FileStatus status(Path path) throws IOException {
+            String filter = option("pathGlobFilter");
+            if (!ownName.isEmpty() && !filter.isEmpty() && matches(filter, ownName) != matches(filter, path.getName())) {
+                throw new IOException(ownName + " has another name here, " + path.getName() + ", which pathGlobFilter does "
+                        + "not take as its own: choose inputs by the run's --include instead, or plan without --split");
+            }
             TaskS3A.mark(getConf(), "copy");
             Path own = StagedS3A.this.makeQualified(path);
             long length = file().length() - start();
             return new FileStatus(length, false, 1, getDefaultBlockSize(path), file.lastModified(), own);
         }
+    }
+
+    private static boolean matches(String pattern, String name) {
+        return new GlobPattern(pattern).matches(name);
     }
 
     private String encoding() {

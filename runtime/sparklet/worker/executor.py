@@ -64,6 +64,7 @@ from sparklet.worker.staging import LOCAL, Staging, uploaded
 WORK, OUTCOME = "work", "outcome.json"  # the script's folder in the task's, and its report in that
 # Options of readers whose rows need not end at line feeds, where objects are cut.
 OTHER_ROWS = re.compile(rb"(?i)multiLine|wholetext|lineSep|record\.delimiter|utf[-_]?(16|32)")
+FILTER = b"pathGlobFilter"  # of readers, by files' names
 MAX_OUTCOME_BYTES = 64 * MIB  # escaping may make an answer of 6 MB six times as long
 
 PERMANENT_CAUSES = frozenset(
@@ -235,9 +236,14 @@ class Executor:
         if staging.origins:
             execution = _with_members(execution, staging)
             uris = [item.uri for item in execution.inputs]
-        if self._has_view:
-            by_view = set(uris) if execution.per_input else execution.partitions  # of file:// nobody tells who opens it
-            uris = staging.shown(copies, by_view)
+        filters = FILTER in script.read_bytes() or FILTER.decode() in json.dumps(execution.event.get("params"))
+        if self._has_view:  # of file:// nobody tells who opens it, nor by which options
+            uris = staging.shown(copies, set(uris) if execution.per_input or filters else execution.partitions)
+        elif filters and copies:
+            raise PlanError(
+                "the script has pathGlobFilter, and inputs that are fetched have other names here: choose them by the "
+                "run's --include instead, or run the script in functions"
+            )
         else:
             uris = [f"{LOCAL}{copies[place]}" if place in copies else uri for place, uri in enumerate(uris)]
         if self.inputs_to is not None:
@@ -378,8 +384,8 @@ def _tell_java(own: Path, execution: Execution, copies: Mapping[int, Path], scri
     The address; of an input the ETag; the folder below which its partitions begin; of a fetched one the file, how many
     bytes of it are a slice's header (-1: it is no slice), and whether it is the first slice; of a slice of Parquet no
     file, and its first byte and the one behind its last; of an object that is read in place, and whole, size and time
-    in milliseconds, if both are planned. Folders are those with other values of partitions, and, by the address alone,
-    the run's inputs.
+    in milliseconds, if both are planned; of one that is fetched and has another name here, its own, instead of the
+    time. Folders are those with other values of partitions, and, by the address alone, the run's inputs.
     """
     roots = {uri: f"/{split_uri(root)[1]}" for uri, root in execution.partitions.items()}
     uris = [item.uri for item in execution.inputs]
@@ -396,7 +402,8 @@ def _tell_java(own: Path, execution: Execution, copies: Mapping[int, Path], scri
         else:
             words += ("", str(part.start), str(part.end))
         is_known = item.etag and item.modified_s and not part and place not in copies
-        words += (str(item.size_bytes), str(int(item.modified_s * 1000))) if is_known else ("", "")
+        own_name = "" if uris[place] == item.uri else item.uri.rpartition("/")[2]
+        words += (str(item.size_bytes), str(int(item.modified_s * 1000))) if is_known else ("", own_name)
     for folder in roots.keys() - {item.uri for item in execution.inputs}:
         words += (folder.partition("://")[2], "", roots[folder], *[""] * 5)
     for folder in execution.event.get("input_folders", ()) if execution.is_shard else ():

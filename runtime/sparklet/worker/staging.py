@@ -6,6 +6,7 @@ Spark reads the copies at the objects' addresses, or by ``file://``, so a script
 It reads all other inputs itself.
 """
 
+import os
 import re
 import shutil
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
@@ -56,12 +57,12 @@ def uploaded(uris: Sequence[str], store: ObjectStore, folder: str) -> Iterator[l
 
 
 def staged_name(number: int, uri: str) -> str:
-    """A plain, unique file name with the object's own suffix."""
+    """A plain, unique file name that begins and ends as the object's own, since readers filter by these."""
     name = uri.rstrip("/").rpartition("/")[2]
     found = _SUFFIX.search(name)
     suffix = found[0] if found and found.start() else ""
-    stem = re.sub(r"[^A-Za-z0-9=-]+", "-", name.removesuffix(suffix))[:MAX_STEM].strip("-")
-    return f"{number:05d}-{stem}{suffix}" if stem else f"{number:05d}{suffix}"
+    stem = re.sub(r"[^A-Za-z0-9=._-]+", "-", name.removesuffix(suffix))[:MAX_STEM].lstrip("._-").rstrip("-")
+    return f"{stem}-{number:05d}{suffix}" if stem else f"{number:05d}{suffix}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,9 +115,13 @@ class Staging:
                 pool.shutdown(cancel_futures=True)
         local = {item.uri for item in items if misread(item.object_uri)} if in_view else ()  # read by file://
         is_planned = any(item.member for item in items)
+        work, copies = self, paths
         if self.looks or is_planned or (unpack and (local or any(item.is_packed for item in items))):
-            return self._unpacked(paths, together, min_free_bytes, local)
-        return self, paths
+            work, copies = self._unpacked(paths, together, min_free_bytes, local)
+        for number, path in copies.items():
+            if time_s := work.items[number].modified_s:  # by which readers filter, too
+                os.utime(path, (time_s, time_s))
+        return work, copies
 
     def _together(self) -> list[list[InputObject]]:
         """Of each input those that are fetched as one: the planned files of its archive."""

@@ -5,8 +5,10 @@ import codecs
 import gzip
 import io
 import lzma
+from collections.abc import Mapping
 from typing import Any
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
@@ -70,12 +72,13 @@ def run(
     *inputs: str,
     args: tuple[str, ...] = ("{input}",),
     fails: bool = False,
+    params: Mapping[str, Any] = {},
     **options: Any,
 ) -> list[ShardRecord]:
     """Do all shards of a run, one after the other in one warm JVM; their records. Unless it ``fails`` all succeed."""
     function.store.put(SCRIPT, script)
     output, limits = f"s3://{BUCKET}/out/{run_id}/", RunOptions(**options)
-    request = RunRequest(SCRIPT, inputs, output, run_id=run_id, args=args, options=limits)
+    request = RunRequest(SCRIPT, inputs, output, run_id=run_id, args=args, params=params, options=limits)
     refs = function.planned(request)
     function.said()
     for ref in refs:
@@ -169,6 +172,27 @@ print("BUCKET " + json.dumps([read, spark.read.parquet("s3a://another-bucket").c
     run(function, "whole", script, "s3://a-whole-bucket/")
 
     assert function.told("BUCKET") == [[2, 3]]
+
+
+@pytest.mark.parametrize("by", ["folder", "names"])
+def test_a_shard_of_parquet_has_the_types_of_all_partitions(function: Function, by: str) -> None:
+    """Its own partition is behind the other one, whose value makes the column a text."""
+    table, place = pa.table({"id": [1, 2]}), f"{DATA}/typed-{by}"
+    for name in ("key=1/a.parquet", "key=b/b.parquet"):
+        pq.write_table(table, buffer := io.BytesIO())
+        function.store.put(f"{place}/{name}", buffer.getvalue())
+    script = b"""
+import json
+from sparklet.job import Job
+job = Job.from_args()
+frame = job.spark().read.parquet(*(job.event["input_folders"] if job.params["by"] == "folder" else job.input_list()))
+print("TYPES " + json.dumps([frame.dtypes, frame.where("key is not null").count(), sorted(map(list, frame.collect()))]))
+"""
+
+    run(function, f"typed-{by}", script, f"{place}/", args=(), max_objects=1, params={"by": by})
+
+    types = [["id", "bigint"], ["key", "string"]]
+    assert function.told("TYPES") == [[types, 2, [[1, key], [2, key]]] for key in ("1", "b")]
 
 
 def test_a_bad_file_of_an_archive_is_split_off(function: Function) -> None:
@@ -300,6 +324,30 @@ def test_a_folder_read_by_anything_but_spark_fails(function: Function) -> None:
 
     assert (record.state, record.error_class) == (ShardState.FAILED, "PlanError")
     assert "did not read it by Spark" in record.error_message
+
+
+def test_files_are_filtered_by_their_own_names(function: Function) -> None:
+    """Also those that have another one here, since Spark would take their own for a pattern; or it fails."""
+    for name in ("sales_[1].csv", "sales_2.csv", "other.csv"):
+        function.store.put(f"{DATA}/filtered/{name}", b"1\n")
+    script = b"""
+import json
+from sparklet.job import Job
+job = Job.from_args()
+def count(glob, names):
+    try:
+        return job.spark().read.schema("id INT").csv(names, pathGlobFilter=glob).count()
+    except Exception as error:
+        return "sales_[1].csv has another name here" in str(error)
+found = {glob: [count(glob, job.event["input_folders"]), count(glob, job.input_list())] for glob in job.params["globs"]}
+print("SAW " + json.dumps(found))
+"""
+
+    globs = ("*", "*.csv", "sales_*.csv", "*_[12].csv", "o*", "*]*")
+    run(function, "filtered", script, f"{DATA}/filtered/", args=(), params={"globs": globs})
+
+    counts = {"*": 3, "*.csv": 3, "sales_*.csv": 2, "*_[12].csv": 1, "o*": 1, "*]*": True}
+    assert function.told("SAW") == [{glob: [count, count] for glob, count in counts.items()}]
 
 
 STREAM = b"""

@@ -101,7 +101,7 @@ def test_the_script_gets_local_files_and_where_they_came_from(bench: Bench) -> N
     assert both["origins"] == ["s3://in/_hidden.csv", "s3://in/plain.csv"]
     assert both["input_path"] is None
     assert alone["inputs"] == [alone["input_path"]]
-    assert alone["input_path"].endswith("/copies/00000-hidden.csv")
+    assert alone["input_path"].endswith("/copies/hidden-00000.csv")
     assert "origins" not in none
     assert [list(read.values()) for read in script.read] == [[b"xy"], [b"xy"], []]
     assert not any(Path(uri[7:]).exists() for uri in script.read[0])

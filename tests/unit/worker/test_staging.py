@@ -200,18 +200,18 @@ def test_slices_versions_and_foreign_access_are_fetched() -> None:
 @pytest.mark.parametrize(
     ("uri", "name"),
     [
-        ("s3://b/x/data.csv", "00007-data.csv"),
-        ("s3://b/x/data.csv.gz", "00007-data.csv.gz"),
-        ("s3://b/x/part-0.c000.snappy.parquet", "00007-part-0.c000.snappy.parquet"),
-        ("s3://b/x/_hidden.json", "00007-hidden.json"),
-        ("s3://b/x/.csv", "00007-csv"),
+        ("s3://b/x/data.csv", "data-00007.csv"),
+        ("s3://b/x/data_1 (2).csv.gz", "data_1-2-00007.csv.gz"),
+        ("s3://b/x/part-0.c000.snappy.parquet", "part-0-00007.c000.snappy.parquet"),
+        ("s3://b/x/_hidden.json", "hidden-00007.json"),
+        ("s3://b/x/.csv", "csv-00007"),
         ("s3://b/x/ü\n*.jsonl", "00007.jsonl"),
-        ("s3://b/x/folder.csv/", "00007-folder.csv"),
-        ("s3://b/x//", "00007-x"),
-        ("s3://b/" + "k" * 1000 + ".csv", "00007-" + "k" * 80 + ".csv"),
+        ("s3://b/x/folder.csv/", "folder-00007.csv"),
+        ("s3://b/x//", "x-00007"),
+        ("s3://b/" + "k" * 1000 + ".csv", "k" * 80 + "-00007.csv"),
     ],
 )
-def test_a_staged_name_is_plain_and_keeps_its_suffix(uri: str, name: str) -> None:
+def test_a_staged_name_is_plain_and_begins_and_ends_as_its_own(uri: str, name: str) -> None:
     assert staged_name(7, uri) == name
 
 
@@ -234,7 +234,7 @@ def test_only_necessary_objects_are_fetched_in_order(tmp_path: Path) -> None:
 
     assert {place: path.read_text() for place, path in copies.items()} == {n: keys[n] for n in (1, 3, 4)}
     assert len(list((tmp_path / "copies").iterdir())) == 3
-    shown = ["s3://b/z.csv", "s3://b/00001-y.csv", "s3://b/x.csv", "s3://b/00003-w-1.csv", "s3://b/v-/00004-y.csv"]
+    shown = ["s3://b/z.csv", "s3://b/y-00001.csv", "s3://b/x.csv", "s3://b/w-1-00003.csv", "s3://b/v-/y-00004.csv"]
     assert work.shown(copies, [item.uri for item in items]) == shown  # each in a partition
     local = [f"file://{copies[n]}" if n in copies else item.uri for n, item in enumerate(items)]
     assert work.shown(copies, ()) == local
@@ -246,9 +246,20 @@ def test_what_comes_again_has_a_name_of_its_own() -> None:
 
     assert work.shown(dict.fromkeys(range(3), Path("x")), ()) == [
         URI,
-        "s3://data/in/00001-a-b-1.csv",
-        "s3://data/in/00002-a-b-1.csv",
+        "s3://data/in/a-b-1-00001.csv",
+        "s3://data/in/a-b-1-00002.csv",
     ]
+
+
+@pytest.mark.parametrize("body", [b"id\n1\n", gzip.compress(b"id\n1\n")])
+def test_a_copy_is_as_old_as_its_object(tmp_path: Path, body: bytes) -> None:
+    """Readers choose by ``modifiedBefore``."""
+    (store := MemoryObjectStore()).put("s3://b/[1].csv", body)
+    work = Staging((InputObject("s3://b/[1].csv", len(body), modified_s=1000.5),), Access(), store, looks=True)
+
+    _, copies = work.fetch(tmp_path, LATER, 0)
+
+    assert [path.stat().st_mtime for path in copies.values()] == [1000.5]
 
 
 def test_an_old_version_is_fetched() -> None:
