@@ -2,6 +2,7 @@
 
 import json
 import re
+import urllib.error
 import urllib.request
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -11,6 +12,8 @@ from typing import Any
 
 import boto3
 import pytest
+from botocore.auth import SigV4Auth
+from botocore.awsrequest import AWSRequest
 
 from sparklet.local.local_template import load_template, localise, parse_template, to_json
 from tests.stand_ins.enforcing import enforcing_ministack
@@ -38,6 +41,15 @@ def client(service: str) -> Any:
     return boto3.Session().client(service)  # type: ignore[call-overload]
 
 
+@dataclass(frozen=True)
+class Answer:
+    """What a request was answered with."""
+
+    status: int
+    body: Any
+    headers: Mapping[str, str]
+
+
 @dataclass
 class Deployed:
     """Both stacks, and a client of the API."""
@@ -45,17 +57,35 @@ class Deployed:
     endpoint: str
     main: Mapping[str, str]  # outputs
     api: Mapping[str, str]
+    topic: str
     heard: str  # URL of a queue that hears the topic
     folder: Path
     key: str
 
-    def request(self, method: str, path: str, body: Any) -> tuple[int, Any]:
-        """The status and the body of the answer."""
+    def request(
+        self,
+        method: str,
+        path: str,
+        body: Any = None,
+        *,
+        key: str = "",
+        signed: bool = False,
+        content_type: str = "application/json",
+    ) -> Answer:
         url = f"{self.endpoint}/_aws/execute-api/{self.api['RestApiId']}/v1{path}"
-        headers = {"Content-Type": "application/json", "x-api-key": self.key}
-        data = json.dumps(body).encode()
-        with urllib.request.urlopen(urllib.request.Request(url, data, headers, method=method)) as answer:
-            return answer.status, json.loads(answer.read())
+        data = body if isinstance(body, bytes) or body is None else json.dumps(body).encode()
+        headers = {"Content-Type": content_type, **({"x-api-key": key} if key else {})}
+        if signed:
+            request = AWSRequest(method, url, headers, data)
+            credentials = boto3.Session().get_credentials()
+            assert credentials is not None
+            SigV4Auth(credentials, "execute-api", "us-east-1").add_auth(request)
+            headers = dict(request.headers)
+        try:
+            with urllib.request.urlopen(urllib.request.Request(url, data, headers, method=method)) as answer:
+                return Answer(answer.status, json.loads(answer.read() or b"null"), dict(answer.headers))
+        except urllib.error.HTTPError as error:
+            return Answer(error.code, json.loads(error.read() or b"null"), dict(error.headers))
 
     def ran(self, task_id: str) -> int:
         """How often a task's script ran."""
@@ -88,7 +118,7 @@ def _deploy(endpoint: str, folder: Path) -> Deployed:
     client("s3").put_object(Bucket=main["BucketName"], Key="scripts/job.py", Body=JOB.encode())
     api = deploy("sparklet-api", api_body(), API).outputs
     key = client("apigateway").get_api_key(apiKey=api["ApiKeyId"], includeValue=True)["value"]
-    return Deployed(endpoint, {**main, "job": job}, api, heard, folder, key)
+    return Deployed(endpoint, {**main, "job": job}, api, topic, heard, folder, key)
 
 
 def api_body() -> str:

@@ -2,7 +2,7 @@
 
 The stand-in integrates API Gateway with SQS, but not with DynamoDB, and calls Lambda synchronously whatever a header
 says. So a task's state is asked for with the request that the mapping template makes, with API Gateway's role, and of
-invocations it is only tested how they are written (tests/unit/template).
+invocations it is asserted how they are set up.
 """
 
 import json
@@ -10,8 +10,10 @@ from typing import Any
 
 import boto3
 import pytest
+from botocore.exceptions import ClientError
 
-from tests.functional.api.conftest import Deployed, client
+from tests.functional.api.conftest import API, Deployed, api_body, client
+from tests.stand_ins.formation import deploy
 from tests.waiting import eventually
 
 pytestmark = pytest.mark.stack
@@ -64,10 +66,10 @@ def notices(deployed: Deployed) -> dict[str, Any]:
 
 
 def test_a_posted_task_is_accepted_done_and_announced(gateway: Any, deployed: Deployed) -> None:
-    status, accepted = deployed.request("POST", "/tasks", asking(deployed, day="a&b=ü +%"))
+    answer = deployed.request("POST", "/tasks", asking(deployed, day="a&b=ü +%"), key=deployed.key)
 
-    assert (status, accepted["state"]) == (202, "PENDING")
-    task = ended(gateway, deployed, accepted["id"])
+    assert (answer.status, answer.body["state"]) == (202, "PENDING")
+    task = ended(gateway, deployed, answer.body["id"])
     assert (task["state"], task["rows"], task["answer"], task["attempts"]) == ("SUCCEEDED", 7, {"day": "a&b=ü +%"}, 1)
     assert deployed.ran(task["id"]) == 1
     notice = eventually(lambda: notices(deployed).get(task["id"]))
@@ -86,7 +88,7 @@ def test_an_impossible_task_ends_as_failed_with_its_cause(
 ) -> None:
     body = {**asking(deployed), **event}
 
-    assert deployed.request("PUT", f"/tasks/{task_id}", body)[0] == 202
+    assert deployed.request("PUT", f"/tasks/{task_id}", body, key=deployed.key).status == 202
 
     task = ended(gateway, deployed, task_id)
     assert task["state"] == "FAILED"
@@ -107,5 +109,58 @@ def test_a_dead_letter_fails_its_task(gateway: Any, deployed: Deployed) -> None:
     assert eventually(lambda: notices(deployed).get("lost"))["state"] == "FAILED"
 
 
+def test_without_the_key_nothing_is_accepted_or_shown(deployed: Deployed) -> None:
+    for method, path in (("POST", "/tasks"), ("PUT", "/tasks/t"), ("GET", "/tasks/t"), ("POST", "/invocations")):
+        assert deployed.request(method, path, {}).status == 403
+        assert deployed.request(method, path, {}, key="wrong" * 8).status == 403
+
+
+def test_api_gateways_role_changes_nothing_and_lists_nothing(gateway: Any, deployed: Deployed) -> None:
+    table, key = deployed.main["LedgerTable"], {"pk": {"S": "task#t"}, "sk": {"S": "task"}}
+
+    for attempt in (
+        lambda: gateway.put_item(TableName=table, Item=key),
+        lambda: gateway.delete_item(TableName=table, Key=key),
+        lambda: gateway.scan(TableName=table),
+    ):
+        with pytest.raises(ClientError, match="AccessDenied"):
+            attempt()
+
+
 def test_the_policies_of_both_stacks_are_sufficient(deployed: Deployed) -> None:
     assert deployed.refused() == []
+
+
+def test_invocations_get_limits_and_destinations_when_set(deployed: Deployed) -> None:
+    heard = attributes(deployed.heard)["QueueArn"]
+    wanted = {
+        "InvocationRetries": "1",
+        "InvocationMaximumAgeS": "60",
+        "OnSuccessArn": deployed.topic,
+        "OnFailureArn": heard,
+    }
+
+    deploy("sparklet-api", api_body(), {**API, **wanted}, update=True)
+
+    worker, alias = deployed.main["WorkerFunctionName"], deployed.main["WorkerAliasName"]
+    config = client("lambda").get_function_event_invoke_config(FunctionName=worker, Qualifier=alias)
+    assert (int(config["MaximumRetryAttempts"]), int(config["MaximumEventAgeInSeconds"])) == (1, 60)
+    assert config["DestinationConfig"] == {
+        "OnSuccess": {"Destination": deployed.topic},
+        "OnFailure": {"Destination": heard},
+    }
+
+
+def test_with_iam_only_signed_requests_pass(gateway: Any, deployed: Deployed) -> None:
+    deploy("sparklet-api", api_body(), {**API, "Access": "IAM"}, update=True)
+
+    assert deployed.request("PUT", "/tasks/signed", asking(deployed)).status == 403
+    assert deployed.request("PUT", "/tasks/signed", asking(deployed), key=deployed.key).status == 403
+    answer = deployed.request("PUT", "/tasks/signed", asking(deployed), signed=True)
+
+    assert answer.status == 202
+    assert ended(gateway, deployed, "signed")["state"] == "SUCCEEDED"
+
+
+def attributes(url: str) -> Any:
+    return client("sqs").get_queue_attributes(QueueUrl=url, AttributeNames=["All"])["Attributes"]
