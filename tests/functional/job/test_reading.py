@@ -122,6 +122,35 @@ def test_allowed_drift_is_left_out_with_a_warning(jvm: WarmJvm, tmp_path: Path) 
     assert found == ["struct<id:int> [(1,)]"]
 
 
+def test_parquet_is_read_by_name_or_refused(jvm: WarmJvm, tmp_path: Path) -> None:
+    tables = [
+        pa.table({"v": ["x"], "ID": pa.array([1], pa.int32())}),
+        pa.table({"id": pa.array([2], pa.int32())}),
+        pa.table({"id": pa.array([3], pa.int32()), "extra": [1]}),
+        pa.table({"id": pa.array([4], pa.int64())}),
+    ]
+    files = [tmp_path / f"{number}.parquet" for number in range(len(tables))]
+    for file, table in zip(files, tables, strict=True):
+        pq.write_table(table, file)
+
+    found = read(jvm, tmp_path, "id INT, v STRING", *files)
+
+    assert found[:2] == ["struct<id:int,v:string> [(1, 'x')]", "struct<id:int,v:string> [(2, None)]"]
+    assert "It has extra, which the schema lacks" in found[2]
+    assert "It has id as bigint, and the schema as int" in found[3]
+
+
+def test_parquet_files_that_do_not_merge_are_told_apart(jvm: WarmJvm, tmp_path: Path) -> None:
+    for name, type_ in (("0", pa.int32()), ("1", pa.int64())):
+        pq.write_table(pa.table({"id": pa.array([1], type_)}), tmp_path / f"{name}.parquet")
+    reads = "from sparklet.job import Job\njob = Job.from_args()\njob.read_parquet(job.spark())\n"
+
+    done = run(jvm, tmp_path, "id INT", tmp_path / "0.parquet", tmp_path / "1.parquet", script=reads)
+
+    assert done.returncode != 0
+    assert "1.parquet. It has id as bigint, and the schema as int" in done.stderr
+
+
 def test_parquet_without_a_schema_has_all_columns(jvm: WarmJvm, tmp_path: Path) -> None:
     folder = tmp_path / "all.parquet"
     folder.mkdir()

@@ -5,7 +5,6 @@ import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
-from subprocess import CompletedProcess
 from typing import Any
 
 import duckdb
@@ -40,17 +39,6 @@ def event(*inputs: Path, output: str, shard: int = 0, **params: str) -> str:
             "params": params,
         }
     )
-
-
-def infer(jvm: WarmJvm, folder: Path, **files: str) -> CompletedProcess[str]:
-    """What the task that infers a schema says of CSV files, some of which may be there."""
-    for name, content in files.items():
-        (folder / f"{name}.csv").write_text(content)
-    return jvm.run("csv_to_parquet.py", *inputs_of(folder), "--output", str(folder / "out"), "--param", "schema=infer")
-
-
-def inputs_of(folder: Path) -> list[str]:
-    return [word for path in sorted(folder.glob("*.csv*")) for word in ("--input", str(path))]
 
 
 def rows_of(folder: Path) -> list[tuple[Any, ...]]:
@@ -88,6 +76,58 @@ def test_a_schema_is_inferred_and_nothing_is_written(jvm: WarmJvm, tmp_path: Pat
     ]
 
 
+TIMES = """
+import json, sys
+from sparklet.job import Job
+
+job = Job.from_args()
+spark, told = job.spark(), {}
+for place, value in enumerate(job.params["values"]):
+    with open(f"{job.output}-{place}.csv", "w") as file:
+        file.write(f"id,at\\n1,{value}\\n")
+    one = Job.from_args(["--input", f"{job.output}-{place}.csv"])
+    told[value] = []
+    for type_ in ("DATE", "TIMESTAMP"):
+        try:
+            told[value].append(str(one.read_csv(spark, f"id INT, at {type_}").first().at))
+        except Exception as error:
+            told[value].append("loud" if any(each in str(error) for each in job.params["loud"]) else str(error))
+    guessed = spark.read.csv(one.input_list(), **{**sys.modules["sparklet.job.arguments"].STRICT, "inferSchema": True})
+    told[value].append(guessed.dtypes[1][1])
+print("TIMES " + json.dumps(told))
+"""
+
+
+def test_a_date_or_time_that_does_not_fit_is_loud(jvm: WarmJvm, tmp_path: Path) -> None:
+    (tmp_path / "times.py").write_text(TIMES)
+    midnight, later = "2026-01-02 00:00:00", "2026-01-02 13:45:59"
+    read = {  # as DATE, as TIMESTAMP, and the type that is inferred
+        "2026-01-02": ["2026-01-02", midnight, "date"],
+        "2026-1-2": ["2026-01-02", midnight, "date"],
+        "2026-01-02 13:45": ["loud", "2026-01-02 13:45:00", "timestamp"],
+        "2026-01-02T13:45:59": ["loud", later, "timestamp"],
+        "2026-01-02 13:45:59.25": ["loud", f"{later}.250000", "timestamp"],
+        "2026-01-02T13:45:59Z": ["loud", later, "timestamp"],
+        "2026-01-02T15:45:59.000001+02:00": ["loud", f"{later}.000001", "timestamp"],
+        "12345": ["loud", "loud", "int"],
+        "12:30": ["loud", "loud", "string"],
+        "02/01/2026": ["loud", "loud", "string"],
+        "20260102": ["loud", "loud", "int"],
+        "2026-13-02": ["loud", "loud", "string"],
+    }
+    given = json.dumps(
+        {
+            "output_path": str(tmp_path / "in"),
+            "params": {"values": list(read), "loud": ["MALFORMED_RECORD", "PARSE_DATETIME_BY_NEW_PARSER"]},
+        }
+    )
+
+    done = jvm.run(str(tmp_path / "times.py"), "--event", given)
+
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout.partition("TIMES ")[2]) == read
+
+
 MADE = {  # headers, and the columns that Spark makes of them
     ",city,n": "`_c0` bigint, `city` string, `n` bigint",
     "id,v,v": "`id` bigint, `v1` string, `v2` bigint",
@@ -98,26 +138,33 @@ MADE = {  # headers, and the columns that Spark makes of them
 @pytest.mark.parametrize("header", MADE)
 def test_columns_without_own_names_are_inferred_and_read(jvm: WarmJvm, tmp_path: Path, header: str) -> None:
     """With the inferred schema, and without one; another header is refused, and a blank file has none."""
-    done = infer(jvm, tmp_path, a=f"{header}\n1,Ulm,2\n", b="\n", c=f"{header.lower()}\n3,Bonn,4\n")
+    for name, content in {"a": f"{header}\n1,Ulm,2\n", "b": "\n", "c": f"{header.lower()}\n3,Bonn,4\n"}.items():
+        (tmp_path / f"{name}.csv").write_text(content)
+    inputs = [word for name in "abc" for word in ("--input", str(tmp_path / f"{name}.csv"))]
+    output = ["--output", str(tmp_path / "out")]
+
+    done = jvm.run("csv_to_parquet.py", *inputs, *output, "--param", "schema=infer")
     assert done.returncode == 0 and reported(done.stderr)["answer"]["schema"] == MADE[header], done.stderr
 
-    arguments = [*inputs_of(tmp_path), "--output", str(tmp_path / "out")]
     texts = [("1", "Ulm", "2"), ("3", "Bonn", "4")]
     given = ["--param", f"schema={MADE[header]}"]
     for schema, rows in (([], texts), (given, [(int(a), b, int(c)) for a, b, c in texts])):
-        done = jvm.run("csv_to_parquet.py", *arguments, *schema)
+        done = jvm.run("csv_to_parquet.py", *inputs, *output, *schema)
         assert done.returncode == 0, done.stderr
         assert rows_of(tmp_path / "out") == rows
 
     (tmp_path / "c.csv").write_text("city,n,other\nUlm,1,2\n")
-    done = jvm.run("csv_to_parquet.py", *arguments, *given)
+    done = jvm.run("csv_to_parquet.py", *inputs, *output, *given)
     assert done.returncode == 1 and f"reading file file://{tmp_path}/c.csv. " in done.stderr, done.stderr
 
 
 def test_a_sample_leaves_out_what_does_not_fit(jvm: WarmJvm, tmp_path: Path) -> None:
+    for name, content in {"a": "id,n\n1,2\n", "b": "ID,n\n1,2.5\n", "c": "n,id\n1,2\n", "d": "\n"}.items():
+        (tmp_path / f"{name}.csv").write_text(content)
     (tmp_path / "e.csv.gz").write_bytes(b"no gzip")
+    inputs = [word for name in tmp_path.iterdir() for word in ("--input", str(name))]
 
-    done = infer(jvm, tmp_path, a="id,n\n1,2\n", b="ID,n\n1,2.5\n", c="n,id\n1,2\n", d="\n")
+    done = jvm.run("csv_to_parquet.py", *inputs, "--output", str(tmp_path / "out"), "--param", "schema=infer")
 
     assert done.returncode == 0, done.stderr
     answer = reported(done.stderr)["answer"]
@@ -128,7 +175,11 @@ def test_a_sample_leaves_out_what_does_not_fit(jvm: WarmJvm, tmp_path: Path) -> 
 
 
 def test_headers_that_differ_make_no_schema(jvm: WarmJvm, tmp_path: Path) -> None:
-    done = infer(jvm, tmp_path, a="id,amount\n1,2.5\n", b="amount,id\n7,2\n")
+    for name, content in {"a": "id,amount\n1,2.5\n", "b": "amount,id\n7,2\n"}.items():
+        (tmp_path / f"{name}.csv").write_text(content)
+    inputs = [word for name in "ab" for word in ("--input", str(tmp_path / f"{name}.csv"))]
+
+    done = jvm.run("csv_to_parquet.py", *inputs, "--output", str(tmp_path / "out"), "--param", "schema=infer")
 
     assert done.returncode == 1 and "b.csv, it has the columns ['amount', 'id']" in done.stderr
 
