@@ -9,11 +9,12 @@ from deltalake import write_deltalake
 
 from tests.functional.job.conftest import FORMATS
 from tests.functional.job.readers import delta, hudi, iceberg
+from tests.functional.job.refusing_s3 import refusing_s3
 from tests.functional.worker.conftest import Bench
 
 pytestmark = [pytest.mark.nightly, pytest.mark.spark, pytest.mark.slow]
 
-APPEND = Path(__file__).with_name("append_and_read.py").read_text()
+APPEND, KNOCK = (Path(__file__).with_name(name).read_text() for name in ("append_and_read.py", "knock.py"))
 READERS = {"delta": (delta, "delta"), "iceberg": (iceberg, "lake/tags"), "hudi": (hudi, "hudi")}
 NAMED = ["--param", f"formats={','.join(FORMATS)}"]
 
@@ -41,3 +42,12 @@ def test_a_task_sees_new_tables_despite_the_jvms_cache(warm: Bench, tmp_path: Pa
     put(two)  # as many, and not those: another writer's
     write_deltalake(str(lake / "delta"), pa.table({"tag": ["d"]}), mode="append")
     assert seen_after("e") == {**dict.fromkeys(FORMATS, "abe"), "delta": "abde"}
+
+
+def test_table_requests_use_the_tasks_own_credentials(warm: Bench) -> None:
+    with refusing_s3() as (endpoint, signers):
+        for key in ("FIRST", "SECOND"):
+            signers.clear()
+            ran = warm.run(KNOCK, ["--output", "s3a://bucket", "--param", f"key={key}", *NAMED, endpoint])
+            assert ran.told() == FORMATS
+            assert set(signers) == {key}
