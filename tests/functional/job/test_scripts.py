@@ -60,6 +60,25 @@ def test_csv_to_parquet_runs_by_itself(tmp_path: Path, people: Path, monkeypatch
 # csv_to_parquet
 
 
+@pytest.mark.parametrize(
+    ("content", "cause"),
+    [
+        ("id,name,born\n1,Ada,1815\n2,x,y\n", "MALFORMED_RECORD"),
+        ("id,name,born\n1,Ada\n", "MALFORMED_RECORD"),
+        ("name,id,born\nAda,1,1815\n", "header does not conform"),
+    ],
+)
+def test_rows_that_violate_the_schema_fail(jvm: WarmJvm, tmp_path: Path, content: str, cause: str) -> None:
+    (tmp_path / "in.csv").write_text(content)
+    schema = "id INT, name STRING, born INT"
+    done = jvm.run(
+        "csv_to_parquet.py", "--event", event(tmp_path / "in.csv", output=str(tmp_path / "out"), schema=schema)
+    )
+
+    assert done.returncode == 1
+    assert cause in done.stderr
+
+
 def test_a_schema_is_inferred_and_nothing_is_written(jvm: WarmJvm, tmp_path: Path) -> None:
     (tmp_path / "in.csv").write_text("id;a `b;none;large\n1;2.5;;3000000000\n")
     arguments = ["--input", str(tmp_path / "in.csv"), "--output", str(tmp_path / "out"), "--param", "separator=;"]

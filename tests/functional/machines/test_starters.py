@@ -1,4 +1,4 @@
-"""What starts a run without a person: a rule of S3's events, another state machine."""
+"""What starts a run without a person: a rule of S3's events, a schedule, another state machine."""
 
 import json
 import re
@@ -18,6 +18,12 @@ from tests.waiting import eventually
 pytestmark = pytest.mark.stack
 
 ROOT = Path(__file__).resolve().parents[3]
+
+
+def deployed(stage: Stage, name: str, **parameters: str) -> None:
+    """A stack of sam/schedule.yaml beside the main one."""
+    where = {"Script": stage.script(), "Output": f"s3://{stage.at.bucket}/output/{name}/{{run_id}}/", "JobName": name}
+    deploy(name, to_json(parse_template((ROOT / "sam" / "schedule.yaml").read_text())), {**where, **parameters})
 
 
 def begun(stage: Stage, below: str) -> Any:
@@ -45,9 +51,7 @@ def run_of(stage: Stage, execution: str) -> Run:
 
 def test_a_new_object_starts_one_run_despite_duplicate_events(stage: Stage) -> None:
     bucket = stage.at.bucket
-    where = {"Script": stage.script(), "Output": f"s3://{bucket}/output/each/{{run_id}}/", "JobName": "each"}
-    watched = {"SourceBucket": bucket, "SourcePrefix": "incoming/", "SourceSuffix": ".csv"}
-    deploy("each", to_json(parse_template((ROOT / "sam" / "schedule.yaml").read_text())), where | watched)
+    deployed(stage, "each", SourceBucket=bucket, SourcePrefix="incoming/", SourceSuffix=".csv")
     boto3.Session().client("s3").put_bucket_notification_configuration(
         Bucket=bucket, NotificationConfiguration={"EventBridgeConfiguration": {}}
     )
@@ -61,6 +65,15 @@ def test_a_new_object_starts_one_run_despite_duplicate_events(stage: Stage) -> N
     assert run.inputs == (f's3://{bucket}/incoming/odd "name".csv',)
     assert run_of(stage, stage.start("loop", json.loads(first["input"]))).run_id == run.run_id
     assert len([each for each in stage.at.ledger.runs.list() if each.name == "each"]) == 1
+
+
+def test_a_schedule_starts_a_run(stage: Stage) -> None:
+    """The stand-in puts no time into a request, so that the key's last word stays as it is written."""
+    at = {"ScheduleExpression": "at(2020-01-01T00:00:00)", "Inputs": stage.inputs("loop", "a")}
+
+    deployed(stage, "nightly", **at, FurtherKeys='"max_objects": 7')
+
+    assert run_of(stage, begun(stage, "nightly <")["executionArn"]).options.max_objects == 7
 
 
 def test_another_state_machine_can_start_a_run_and_wait_for_it(stage: Stage) -> None:

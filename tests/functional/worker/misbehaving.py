@@ -50,6 +50,7 @@ class Case:
 
 CASES = [
     # --- how it ends ---
+    Case("syntax error", "x = 1\nprint(\n", GONE, "SyntaxError", ("'(' was never closed (job.py, line 2)",)),
     Case("exits with 0 before it has done a thing", JOB + "import sys\nsys.exit(0)\njob.report(rows=1)", DONE),
     Case(
         "raises, under a JVM of its own",
@@ -67,13 +68,23 @@ CASES = [
         "os.getcwd = lambda: '/'\nos.environ.clear()\nbuiltins.open = builtins.print = None",
         DONE,
     ),
-    # --- its workers ---
+    # --- memory, space, the JVM ---
+    Case(
+        "out of memory in Python",
+        "import resource\nresource.setrlimit(resource.RLIMIT_AS, (2 << 30, 2 << 30))\nx = bytearray(3 << 30)",
+        RETRIED,
+        "OutOfMemoryError",
+        ("the script's Python ran out of memory at line 3 of job.py", "give the function more memory"),
+    ),
     Case(
         "a Python worker is killed",
         UDF.format("import os; os.kill(os.getpid(), 9)"),
         RETRIED,
         "SparkException",
         ((f"{CRASHED[0]}. Consider setting", CRASHED[1]) if IS_SPARK_4 else (" ".join(CRASHED),)),
+    ),
+    Case(
+        "no space left", "with open('/dev/full', 'w') as f:\n    f.write('x')", RETRIED, "ScratchFullError", ("line 1",)
     ),
     # --- what Spark says of it ---
     Case(

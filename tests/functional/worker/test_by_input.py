@@ -10,6 +10,7 @@ import pytest
 
 from sparklet.model import RunOptions, ShardState
 from sparklet.planning.request import RunRequest
+from tests.archives import zipped
 from tests.functional.worker.ledgered import BUCKET, Function
 
 pytestmark = [pytest.mark.spark, pytest.mark.stack, pytest.mark.slow]
@@ -97,6 +98,24 @@ def test_rows_are_published_under_their_own_input(function: Function, folder: st
     assert told == {place: counts.total() for place, counts in wanted.items()}
 
 
+def test_each_file_of_an_archive_has_a_result(function: Function) -> None:
+    place = f"s3://{BUCKET}/in/{uuid.uuid4().hex[:8]}/"
+    members = {f"{n}.csv": "\n".join(["src,k,v", *[f"{n},1,{row}" for row in range(n)], ""]).encode() for n in (2, 3)}
+    function.store.put(f"{place}a.zip", zipped(members))
+    function.store.put(f"{place}f.csv", members["2.csv"])
+
+    run_id, output = run(function, place, "out(rows)")
+
+    record = function.ledger.shards.get(run_id, 0)
+    assert record.state is ShardState.SUCCEEDED, record.error_message
+    lines = function.store.get(f"s3://{BUCKET}/runs/{run_id}/{record.inputs_file}").splitlines()[1:]
+    assert {each["input"].removeprefix(place): (each["output"], each["rows"]) for each in map(json.loads, lines)} == {
+        "a.zip#2.csv": (f"{output}a", 2),
+        "a.zip#3.csv": (f"{output}a", 3),
+        "f.csv": (f"{output}f", 2),
+    }
+
+
 @pytest.mark.parametrize("body", MIXED)
 def test_a_job_that_mixes_inputs_is_refused_with_its_line(function: Function, folder: str, body: str) -> None:
     run_id, output = run(function, folder, body, strict=True)
@@ -105,3 +124,12 @@ def test_a_job_that_mixes_inputs_is_refused_with_its_line(function: Function, fo
     assert (record.state, record.error_class) == (ShardState.FAILED, "MixedInputsError")
     assert f"has {MIXED[body]}()" in record.error_message
     assert list(function.store.list(output)) == []
+
+
+def test_one_input_a_shard_may_be_mixed(function: Function, folder: str) -> None:
+    run_id, output = run(function, f"{folder}day=1/f3.csv", "out(rows.orderBy('v').coalesce(1))")
+
+    record = function.ledger.shards.get(run_id, 0)
+    assert record.state is ShardState.SUCCEEDED, record.error_message
+    [info] = function.store.list(output)
+    assert info.uri.startswith(f"{output}f3/part-{run_id}_")

@@ -4,12 +4,22 @@ import json
 
 import pytest
 
-from sparklet.model import RunState
+from sparklet.clock import SystemClock
+from sparklet.model import RunState, ShardState
+from sparklet.ports.deployment import Deployment
 from sparklet.runs.checker import check
-from tests.functional.worker.ledgered import DATA, Function
+from tests.functional.worker.ledgered import BUCKET, DATA, Function
 from tests.functional.worker.test_view import run
+from tests.stand_ins.memory import MemoryTaskQueue
 
 pytestmark = [pytest.mark.spark, pytest.mark.stack, pytest.mark.slow]
+
+GUESSES = b"""
+from sparklet.job import Job
+job = Job.from_args()
+rows = job.spark().read.json(job.input_list())
+rows.write.mode("overwrite").parquet(job.output)
+"""
 
 AGREES = b"""
 from sparklet.job import Job
@@ -26,10 +36,22 @@ if guessed.count():
 
 def ended(function: Function, run_id: str) -> tuple[RunState, str]:
     """How a check ends the run, and the drift in its manifest."""
-    report = check(function.at, run_id)
-    return report.run.state, json.loads(function.store.get(function.at.run_uri(run_id, "manifest.json"))).get(
-        "Drift", ""
-    )
+    at = Deployment(BUCKET, function.store, function.ledger, MemoryTaskQueue(SystemClock()), SystemClock())
+    report = check(at, run_id)
+    return report.run.state, json.loads(function.store.get(at.run_uri(run_id, "manifest.json"))).get("Drift", "")
+
+
+def test_shards_with_other_types_fail_the_run(function: Function) -> None:
+    for name, line in {"a": b'{"id": 1, "v": 1}', "b": b'{"id": 2, "v": "x"}'}.items():
+        function.store.put(f"{DATA}/types/{name}.json", line + b"\n")
+
+    records = run(function, "types", GUESSES, f"{DATA}/types/", args=(), max_objects=1)
+    state, drift = ended(function, "types")
+
+    assert {record.state for record in records} == {ShardState.SUCCEEDED}
+    assert state is RunState.FAILED and "v is bigint and string" in drift
+    named = [word for word in drift.replace("(", " ").split() if word.endswith(".parquet")]
+    assert len(named) == 2 and all(function.store.head(uri) for uri in named)
 
 
 def test_what_one_job_would_write_does_not_fail_a_run(function: Function) -> None:

@@ -162,6 +162,16 @@ def test_a_write_that_the_script_does_not_await_is_none(counted: Counted, option
     assert {name.partition("/")[0] for name in found} == {"done"}
 
 
+def test_other_places_keep_sparks_own_protocol(counted: Counted) -> None:
+    counted.published(b"""
+rows.write.parquet("s3://sparklet-runs/elsewhere/" + job.event["sparklet"]["run"])
+rows.write.saveAsTable("here")
+assert spark.table("here").count() == 100
+""")
+    names = [info.uri.rpartition("/")[2] for info in counted.function.store.list(f"s3://{BUCKET}/elsewhere/")]
+    assert "_SUCCESS" in names
+
+
 def test_an_events_task_keeps_sparks_own_protocol(counted: Counted) -> None:
     output, script = f"s3://{BUCKET}/of_event", f"s3://{BUCKET}/scripts/of_event.py"
     counted.function.store.put(script, HEAD + UNAWAITED.replace(b"job.output", b'job.event["to"]'))
