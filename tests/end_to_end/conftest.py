@@ -17,7 +17,6 @@ import pytest
 
 from sparklet.app.stack import StackSelection, open_stack
 from sparklet.cli.console import Screen
-from tests.functional.local.conftest import names, pids
 from tests.waiting import deadline_s, eventually
 
 SCRIPTS = Path(__file__).parent / "scripts"
@@ -89,9 +88,14 @@ class User:
         where = ["--input", str(inputs), "--output", str(self.home / "out"), "--run-id", run_id]
         return ["run", str(COPY_ROWS), *where, "--max-objects", "1", "--workers", "1", *more, "--json"]
 
-    def processes(self) -> list[int]:
-        """Living processes that belong to the state folder."""
-        return [pid for pid in pids() if pid != os.getpid() and names(pid, str(self.state))]
+    def processes(self, part: str = "") -> list[int]:
+        """Living processes that belong to the state folder, whose command line holds ``part``."""
+        mark = f"{self.state}".encode()
+        return [pid for pid, command, env in _all_processes() if mark in command + env and part.encode() in command]
+
+    def workers(self) -> list[int]:
+        """The worker function's processes."""
+        return [pid for pid in self.processes("_worker.py") if b"WorkerFunction" in _read(pid, "cmdline")]
 
 
 def heed_ctrl_c() -> None:
@@ -121,10 +125,24 @@ def every_row(files: int) -> list[tuple[int, int]]:
     return [(file, row) for file in range(files) for row in range(ROWS_PER_FILE)]
 
 
+def _all_processes() -> Iterator[tuple[int, bytes, bytes]]:
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit() and int(entry.name) != os.getpid():
+            pid = int(entry.name)
+            yield pid, _read(pid, "cmdline").replace(b"\0", b" "), _read(pid, "environ")
+
+
+def _read(pid: int, name: str) -> bytes:
+    try:
+        return Path(f"/proc/{pid}/{name}").read_bytes()
+    except OSError:
+        return b""
+
+
 @contextmanager
-def shared_stack(state: Path, *, memory_mb: int | None = None) -> Iterator[Path]:
+def shared_stack(state: Path, *, memory_mb: int | None = None, timeout_s: int | None = None) -> Iterator[Path]:
     """A stack of one worker that several tests use, for its start and its JVM's take longer than most runs."""
-    selection = StackSelection(state_dir=state, workers=1, memory_mb=memory_mb)
+    selection = StackSelection(state_dir=state, workers=1, memory_mb=memory_mb, timeout_s=timeout_s)
     with open_stack(selection, Screen(as_json=True)):
         yield state
     someone = User(state, state.parent)
@@ -143,12 +161,6 @@ def state(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """The state folder of a stack that the tests of a module share."""
     with shared_stack(tmp_path_factory.mktemp("a home") / "state dir") as folder:
         yield folder
-
-
-@pytest.fixture
-def sharing(state: Path, tmp_path: Path) -> User:
-    """Somebody who shares the stack."""
-    return at_home(state, tmp_path)
 
 
 @pytest.fixture

@@ -1,26 +1,50 @@
 """A script of Glue, which knows nothing of Sparklet, runs over many shards without a change."""
 
+from pathlib import Path
+
 import duckdb
 import pytest
 
-from tests.end_to_end.conftest import SCRIPTS, User
+from tests.end_to_end.conftest import SCRIPTS, User, at_home
+
+GLUE_JOB = str(Path(__file__).parents[1] / "functional" / "glue" / "glue_job.py")
 
 pytestmark = [pytest.mark.nightly, pytest.mark.spark, pytest.mark.stack, pytest.mark.slow]
 
 
-def test_a_second_attempt_replaces_what_glues_writers_have_added(sharing: User) -> None:
-    (sharing.home / "in").mkdir()
-    for number in range(2):
-        (sharing.home / "in" / f"{number}.csv").write_text(f"id,city\n{number},Ulm\n{number + 10},Bonn\n")
-    where = ["--input", str(sharing.home / "in"), "--output", str(sharing.home / "out"), "--max-objects", "1"]
+@pytest.fixture
+def user(state: Path, tmp_path: Path) -> User:
+    """Somebody who shares the stack."""
+    return at_home(state, tmp_path)
 
-    target = ["--", "--target", str(sharing.home / "own")]
+
+def test_a_job_of_glue_runs_over_many_shards(user: User) -> None:
+    folder = user.home / "in"
+    folder.mkdir()
+    for number, price in enumerate((70, 80, 90)):
+        (folder / f"{number}.csv").write_text(f"id;price;city\n{number};{price};Ulm\n")
+    where = ["--input", str(folder), "--output", str(user.home / "out"), "--max-objects", "1"]
+
+    done = user.types("run", GLUE_JOB, *where, "-p", "least=75", "--env", "region=eu", "--json", "--", "--other", "x")
+
+    assert done.code == 0, done.err + done.out
+    found = duckdb.sql(f"SELECT id, price, region FROM read_parquet('{user.home}/out/*/*/*.parquet') ORDER BY id")
+    assert found.fetchall() == [(1, 80.0, "eu"), (2, 90.0, "eu")]
+
+
+def test_a_second_attempt_replaces_what_glues_writers_have_added(user: User) -> None:
+    (user.home / "in").mkdir()
+    for number in range(2):
+        (user.home / "in" / f"{number}.csv").write_text(f"id,city\n{number},Ulm\n{number + 10},Bonn\n")
+    where = ["--input", str(user.home / "in"), "--output", str(user.home / "out"), "--max-objects", "1"]
+
+    target = ["--", "--target", str(user.home / "own")]
     rows = [("0", "Ulm"), ("1", "Ulm"), ("10", "Bonn"), ("11", "Bonn")]
 
-    done = sharing.types("run", str(SCRIPTS / "glue_fails_first.py"), *where, "--json", *target)
+    done = user.types("run", str(SCRIPTS / "glue_fails_first.py"), *where, "--json", *target)
 
     assert done.code == 0, done.err + done.out
     assert done.document["attempts"] == 4
     for files, times in (("out/*/*/*", 1), ("own/*/*/*", 1), ("own-twice/*/*", 2)):
-        place = f"read_parquet('{sharing.home}/{files}.parquet', hive_partitioning=true)"
+        place = f"read_parquet('{user.home}/{files}.parquet', hive_partitioning=true)"
         assert duckdb.sql(f"SELECT id, city FROM {place} ORDER BY id").fetchall() == sorted(rows * times), files

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.end_to_end.conftest import SCRIPTS, User, every_row, rows_of, shared_stack
+from tests.end_to_end.conftest import SCRIPTS, Answer, User, every_row, rows_of, shared_stack
 
 pytestmark = [pytest.mark.nightly, pytest.mark.spark, pytest.mark.stack, pytest.mark.slow]
 
@@ -18,22 +18,36 @@ def state(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         yield folder
 
 
-@pytest.mark.parametrize("engine", ["process", "lambda-large"])
-def test_what_lacks_memory_ends_well_where_there_is_more(sharing: User, engine: str) -> None:
-    """The second of two shards; a process is the local stack's default."""
-    chosen = ("--engine", engine) if engine == "lambda-large" else ()
-    more = ("--too-large", "engine", *chosen, "--memory", "1536", "--param", "large=001.csv")
-    arguments = sharing.run_arguments(sharing.inputs(2), *more, run_id=engine)
-    arguments[1] = str(SCRIPTS / "hold_much.py")
+@pytest.fixture
+def user(state: Path, tmp_path: Path) -> User:
+    """Somebody with a home of the test's."""
+    return User(state, tmp_path)
 
-    done = sharing.types(*arguments)
+
+def hold_much(user: User, run_id: str, *engine: str) -> Answer:
+    """Run two shards, the second of which lacks memory."""
+    more = ("--too-large", "engine", *engine, "--memory", "1536", "--param", "large=001.csv")
+    arguments = user.run_arguments(user.inputs(2), *more, run_id=run_id)
+    arguments[1] = str(SCRIPTS / "hold_much.py")
+    return user.types(*arguments)
+
+
+def test_out_of_memory_in_a_function_ends_well_in_a_process(user: User) -> None:
+    done = hold_much(user, "here")
 
     assert done.code == 0, done.err
-    assert rows_of(sharing.home / "out") == every_row(2)
-    [other, large] = sharing.shards(engine)
-    assert (other["engine"], large["engine"]) == (None, engine)
-    if engine == "lambda-large":
-        assert large["attempts"] == 1
-        [log] = (sharing.state / "log").glob("large-worker-*.log")  # called once, asynchronously, by Lambda's stand-in
-        lines = [json.loads(line) for line in log.read_text().splitlines() if line.startswith("{")]
-        assert any(line.get("run") == engine and line.get("shard") == 1 for line in lines)
+    assert done.document["shards"]["succeeded"] == 2
+    assert rows_of(user.home / "out") == every_row(2)
+    assert {shard["shard"]: shard["engine"] for shard in user.shards("here")} == {0: None, 1: "process"}
+
+
+def test_what_lacks_memory_ends_well_in_the_large_function(user: User) -> None:
+    done = hold_much(user, "test-run", "--engine", "lambda-large")
+
+    assert done.code == 0, done.err
+    assert rows_of(user.home / "out") == every_row(2)
+    [other, large] = user.shards()
+    assert (other["engine"], large["engine"], large["attempts"]) == (None, "lambda-large", 1)
+    [log] = (user.state / "log").glob("large-worker-*.log")  # called once, asynchronously, by Lambda's stand-in
+    lines = [json.loads(line) for line in log.read_text().splitlines() if line.startswith("{")]
+    assert any(line.get("run") == "test-run" and line.get("shard") == 1 for line in lines)
