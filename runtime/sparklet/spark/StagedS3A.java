@@ -78,12 +78,12 @@ public class StagedS3A extends FileSystem {
             return headerBytes <= 0 || isFirst || option("header").equalsIgnoreCase("true") ? 0 : headerBytes;
         }
 
-        /** Refused to a reader who chooses by names, and for whom this name is not as its own. */
+        /** Refused to a reader whose filter takes the name here, and not the file's own, or the other way round. */
         FileStatus status(Path path) throws IOException {
             String filter = option("pathGlobFilter");
             if (!ownName.isEmpty() && !filter.isEmpty() && matches(filter, ownName) != matches(filter, path.getName())) {
-                throw new IOException(ownName + " has another name here, " + path.getName() + ", which pathGlobFilter does "
-                        + "not take as its own: choose inputs by the run's --include instead, or plan without --split");
+                throw new IOException(ownName + " has another name here, " + path.getName() + ", and pathGlobFilter takes "
+                        + "one of them only: choose inputs by the run's --include instead, or plan without --split");
             }
             TaskS3A.mark(getConf(), "copy");
             Path own = StagedS3A.this.makeQualified(path);

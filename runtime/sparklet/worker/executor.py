@@ -64,7 +64,7 @@ from sparklet.worker.staging import LOCAL, Staging, uploaded
 WORK, OUTCOME = "work", "outcome.json"  # the script's folder in the task's, and its report in that
 # Options of readers whose rows need not end at line feeds, where objects are cut.
 OTHER_ROWS = re.compile(rb"(?i)multiLine|wholetext|lineSep|record\.delimiter|utf[-_]?(16|32)")
-FILTER = b"pathGlobFilter"  # of readers, by files' names
+FILTER = re.compile(rb"(?i)pathGlobFilter")  # of readers, by files' names
 MAX_OUTCOME_BYTES = 64 * MIB  # escaping may make an answer of 6 MB six times as long
 
 PERMANENT_CAUSES = frozenset(
@@ -236,7 +236,7 @@ class Executor:
         if staging.origins:
             execution = _with_members(execution, staging)
             uris = [item.uri for item in execution.inputs]
-        filters = FILTER in script.read_bytes() or FILTER.decode() in json.dumps(execution.event.get("params"))
+        filters = FILTER.search(script.read_bytes() + json.dumps(execution.event.get("params")).encode())
         if self._has_view:  # of file:// nobody tells who opens it, nor by which options
             uris = staging.shown(copies, set(uris) if execution.per_input or filters else execution.partitions)
         elif filters and copies:
