@@ -66,7 +66,9 @@ def test_an_s3_event_in_a_queue_gives_the_object_to_the_script(function: Functio
 
     def all_received() -> bool:
         messages = function.clients.sqs.receive_message(QueueUrl=url, MaxNumberOfMessages=10, WaitTimeSeconds=1)
-        bodies.extend(message["Body"] for message in messages.get("Messages", []))
+        for message in messages.get("Messages", []):
+            bodies.append(message["Body"])
+            function.clients.sqs.delete_message(QueueUrl=url, ReceiptHandle=message["ReceiptHandle"])
         return len(bodies) == 3
 
     eventually(all_received, "S3 has told of the queue itself and of both objects")

@@ -286,12 +286,14 @@ print(spark.sparkContext.parallelize([0], 1).map(leave).first())
 
 
 @pytest.mark.parametrize(
-    ("code", "exit_code"),
-    [(DAEMON, 0), (f"{DAEMON}os.kill(os.getpid(), 9)", -9), (IN_A_WORKER, 0)],
+    ("code", "exit_code", "said"),
+    [(DAEMON, 0, ""), (f"{DAEMON}os.kill(os.getpid(), 9)", -9, ""), (IN_A_WORKER, 0, "1\n")],
     ids=["a script's", "a killed script's", "a Spark worker's"],
 )
-def test_a_daemon_left_behind_is_killed_after_the_task(bench: Bench, code: str, exit_code: int) -> None:
-    assert bench.run(code).code == exit_code
+def test_a_daemon_left_behind_is_killed_after_the_task(bench: Bench, code: str, exit_code: int, said: str) -> None:
+    ran = bench.run(code)
+
+    assert (ran.code, ran.text("stdout")) == (exit_code, said), ran.text("stderr")
     assert bench.survivors() == {}
 
 

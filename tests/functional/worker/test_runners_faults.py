@@ -192,6 +192,7 @@ def test_what_dies_between_tasks_is_replaced(warm: Bench, asked: str) -> None:
     eventually(lambda: has_ended(pid), "it has ended")
 
     warm.settle()
+    assert warm.run(asked).told() != pid
 
 
 def test_a_jvm_that_cannot_be_cleaned_is_replaced(warm: Bench, monkeypatch: pytest.MonkeyPatch) -> None:

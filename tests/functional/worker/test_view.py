@@ -388,7 +388,13 @@ READ = b'spark.read.text("s3://other-data/fixed/")'
 @pytest.mark.parametrize(
     ("name", "rows", "mode", "shards", "cause"),
     [
-        ("nothing", b"spark.range(3)", b"append", 2, "none of the shard's inputs was read, so each shard does the"),
+        (
+            "nothing",
+            b"spark.range(3)",
+            b"append",
+            2,
+            "none of the shard's inputs was read, so each shard does the same",
+        ),
         ("overwrites", READ, b"overwrite", 2, "each shard overwrites what the others have written"),
         ("appends", READ, b"append", 2, ""),
         ("alone", b"spark.range(3)", b"overwrite", 1, ""),
