@@ -56,7 +56,7 @@ job = Job.from_args()
 spark = job.spark()
 
 
-def read(reader, place):
+def frame_of(reader, place):
     kind, options, schema, way = (reader[word] for word in ("format", "options", "schema", "way"))
     if way == "view":
         words = ", ".join(f"'{name}' '{value}'" for name, value in {**options, "path": place}.items())
@@ -80,7 +80,7 @@ def collected(frame):
 for place, (folder, reader) in enumerate(job.params.get("folders") or [("", job.params["reader"])]):
     try:
         mine = job.event["input_folders"][0] if reader["by_folder"] else job.input_list() if not folder else ""
-        frame = read(reader, folder or mine)
+        frame = frame_of(reader, folder or mine)
         names = sorted(frame.columns)
         row = F.to_json(F.struct(*[F.col(f"`{name}`") for name in names]))
         rows = collected(frame.select(row))
