@@ -35,7 +35,7 @@ from sparklet.planning.planner import plan
 from sparklet.planning.request import RunRequest
 from sparklet.ports.deployment import Deployment
 from sparklet.worker.measuring import memory_peak_mb
-from tests.stand_ins.ledger_table import table_definition
+from tests.stand_ins.ledger_table import create_table
 from tests.stand_ins.ministack import ministack
 
 RAW = "raw"
@@ -145,7 +145,7 @@ def _prepare(endpoint: str, objects: int) -> None:
     clients = AwsClients(THREADS, endpoint_url=endpoint, region="us-east-1")
     clients.s3.create_bucket(Bucket=BUCKET)
     for table in (TABLE, RAW_TABLE):
-        clients.dynamodb.create_table(**table_definition(table))
+        create_table(clients.dynamodb, table)
     for queue in (QUEUE, RAW_QUEUE):
         clients.sqs.create_queue(QueueName=queue)
     store = S3ObjectStore(clients)

@@ -17,7 +17,7 @@ from sparklet.clock import SystemClock
 from sparklet.model import Dispatch, RunOptions
 from sparklet.planning.request import RunRequest
 from sparklet.ports.deployment import Deployment
-from tests.stand_ins.ledger_table import table_definition
+from tests.stand_ins.ledger_table import create_table
 
 BUCKET, DATA, REGION = "scale", "scale-data", "us-east-1"
 OUTPUT, SCRIPT = f"s3://{DATA}/out/", f"s3://{DATA}/job.py"
@@ -107,7 +107,7 @@ class World:
         redrive = json.dumps({"deadLetterTargetArn": arn, "maxReceiveCount": MAX_RECEIVES})
         attributes: Any = {"VisibilityTimeout": str(self.visibility_s), "RedrivePolicy": redrive}
         clients.sqs.create_queue(QueueName=self.run_id, Attributes=attributes)
-        clients.dynamodb.create_table(**table_definition(self.run_id))
+        create_table(clients.dynamodb, self.run_id)
 
     def request(self) -> RunRequest:
         """One object a shard; failures are tolerated, so that their number alone decides nothing."""
