@@ -126,8 +126,9 @@ public class StagedS3A extends FileSystem {
 
     public FileStatus[] listStatus(Path path) throws FileNotFoundException, IOException {
         Copy copy = copy(path);
-        if (copy != null) {
-            return ((TaskS3A) s3a).withOthers(path, copy.status(path), this);
+        FileStatus found = copy == null ? ((TaskS3A) s3a).input(path) : copy.status(path);
+        if (found != null) {
+            return ((TaskS3A) s3a).withOthers(path, found, this, !option("basePath").isEmpty());
         }
         return isView(path) ? ((TaskS3A) s3a).listed(path, this) : s3a.listStatus(path);
     }
@@ -152,7 +153,12 @@ public class StagedS3A extends FileSystem {
     }
 
     public boolean exists(Path path) throws IOException {
+        ((TaskS3A) s3a).named(path);
         return copy(path) != null || s3a.exists(path);
+    }
+
+    public FileStatus[] globStatus(Path pattern) throws IOException {
+        return ((TaskS3A) s3a).matched(pattern, super.globStatus(pattern));
     }
 
     /** A copy from its start; a slice is refused to a reader for whom it is not what it is in the whole object. */

@@ -67,6 +67,7 @@ public class TaskS3A extends S3AFileSystem {
     private final Map written = new ConcurrentHashMap(); // what the task has written, by bucket/key
     private final Map sizes = new ConcurrentHashMap(); // of these, in bytes, those with names that no other gives
     private final Map folders = new HashMap(); // bucket/key -> the run's input in which it lies, if that has partitions
+    private final Set matched = ConcurrentHashMap.newKeySet(); // of these, what a pattern of the script's found last
     private final List others = new ArrayList(); // empty files of other partitions, whose values decide on types
     private Path empty; // what is in them
     private Pattern misnamed; // of a file's name and first bytes; null: nobody asks
@@ -133,7 +134,29 @@ public class TaskS3A extends S3AFileSystem {
     public Path makeQualified(Path path) {
         Path found = super.makeQualified(path.toUri().getPath().isEmpty() ? new Path(path, "/") : path); // s3://bucket
         Path folder = folders == null ? null : (Path) folders.get(key(found));
-        return folder != null && isAskedForBasePaths() ? folder : found;
+        return folder != null && !matched.contains(key(found)) && isAskedForBasePaths() ? folder : found;
+    }
+
+    public FileStatus[] globStatus(Path pattern, PathFilter filter) throws IOException {
+        return matched(pattern, super.globStatus(pattern, filter));
+    }
+
+    /** Note the files that a pattern has found: Spark sees no partitions in their folders, but in those of names. */
+    public FileStatus[] matched(Path pattern, FileStatus[] found) {
+        String name = pattern.toUri().getPath().replaceAll("\\\\(.)", "$1"); // which the worker has escaped
+        for (int at = 0; found != null && at < found.length; at++) {
+            Path path = found[at].getPath();
+            named(path);
+            if (!name.equals(path.toUri().getPath())) {
+                matched.add(key(super.makeQualified(path)));
+            }
+        }
+        return found;
+    }
+
+    /** Note that a path is read by its name. */
+    public void named(Path path) {
+        matched.remove(key(super.makeQualified(path)));
     }
 
     private static boolean isAskedForBasePaths() {
@@ -161,6 +184,7 @@ public class TaskS3A extends S3AFileSystem {
     }
 
     public boolean exists(Path path) throws IOException {
+        named(path);
         return input(path) != null || hasInputs(path) || super.exists(path);
     }
 
@@ -171,7 +195,7 @@ public class TaskS3A extends S3AFileSystem {
     public FileStatus[] listStatus(Path path) throws FileNotFoundException, IOException {
         FileStatus found = input(path);
         if (found != null) {
-            return withOthers(path, found, this);
+            return withOthers(path, found, this, false);
         }
         return isView(path) ? listed(path, this) : super.listStatus(path);
     }
@@ -435,10 +459,11 @@ public class TaskS3A extends S3AFileSystem {
         }
     }
 
-    /** An input and, if it lies in a partition, the empty files of others. */
-    public FileStatus[] withOthers(Path path, FileStatus found, FileSystem asked) throws IOException {
+    /** An input and, if it lies in a partition that this reader sees, the empty files of others. */
+    public FileStatus[] withOthers(Path path, FileStatus found, FileSystem asked, boolean hasBasePath) throws IOException {
         List all = new ArrayList();
-        if (folders.containsKey(key(super.makeQualified(path))) && isAskedBySql()) {
+        String key = key(super.makeQualified(path));
+        if (folders.containsKey(key) && (hasBasePath || !matched.contains(key)) && isAskedBySql()) {
             fillOthers(asked);
             all.addAll(others);
         }
@@ -550,7 +575,7 @@ public class TaskS3A extends S3AFileSystem {
     }
 
     /** What is known of an input; null for any other path. */
-    private FileStatus input(Path path) throws IOException {
+    public FileStatus input(Path path) throws IOException {
         String key = key(super.makeQualified(path));
         if (!known.containsKey(key) && inputs.containsKey(key)) {
             String planned = (String) inputs.get(key);

@@ -31,7 +31,7 @@ class ScriptCall:
     files: tuple[Path, ...] = ()  # others, for ``SparkFiles``
     conf: Mapping[str, str] = field(default_factory=dict)  # options of Spark, as of ``--conf``
     inputs: tuple[InputObject, ...] = ()  # if known: their sizes decide how Spark reads
-    has_copies: bool = False  # of some of them the worker has a local copy, to be read at the object's address
+    sees_options: bool = False  # whether readers' options decide what they see, as of a local copy of an input
     output: str = ""  # a folder of this attempt alone, without readers until the attempt has won
     per_input: bool = False  # whether each input has an output, so no task may read two
     events: Path | None = None  # where Spark writes its event log

@@ -295,7 +295,7 @@ def task_conf(call: ScriptCall, env: Mapping[str, str], settings: SparkSettings)
         "spark.hadoop.sparklet.attempt": "/" + "/".join(call.output.split("/")[-2:]),
         "spark.hadoop.fs.s3a.authoritative.path": call.output,  # there S3A keeps its markers of folders
     }
-    copies = {  # each reader gets one with its own options
+    by_reader = {  # each reader gets one with its own options
         f"spark.hadoop.fs.{scheme}.impl{key}": value
         for scheme in S3_SCHEMES
         for key, value in (("", STAGED_S3A), (".disable.cache", "true"))
@@ -317,7 +317,7 @@ def task_conf(call: ScriptCall, env: Mapping[str, str], settings: SparkSettings)
         "spark.hadoop.hive.exec.local.scratchdir": str(folder / "hive-local"),
         "spark.hadoop.sparklet.task": str(folder.parent),
         **(own if call.output else {}),
-        **(copies if call.has_copies and call.output else {}),
+        **(by_reader if call.sees_options and call.output else {}),
         **(event_log if call.events else {}),
     }
 

@@ -65,6 +65,7 @@ WORK, OUTCOME = "work", "outcome.json"  # the script's folder in the task's, and
 # Options of readers whose rows need not end at line feeds, where objects are cut.
 OTHER_ROWS = re.compile(rb"(?i)multiLine|wholetext|lineSep|record\.delimiter|utf[-_]?(16|32)")
 FILTER = re.compile(rb"(?i)pathGlobFilter")  # of readers, by files' names
+BASE_PATH = re.compile(rb"(?i)basePath")  # of readers, who then see partitions also of files that a pattern finds
 MAX_OUTCOME_BYTES = 64 * MIB  # escaping may make an answer of 6 MB six times as long
 
 PERMANENT_CAUSES = frozenset(
@@ -150,7 +151,7 @@ class Executor:
                 files=files,
                 conf=json.loads(conf.read_bytes()) if conf else {},
                 inputs=execution.inputs,
-                has_copies=bool(copies) and self._has_view,
+                sees_options=self._has_view and (bool(copies) or _has_base_path(execution, script, py_files)),
                 output=execution.event["output_path"] if execution.is_shard else "",
                 per_input=execution.per_input,
                 events=events,
@@ -236,7 +237,7 @@ class Executor:
         if staging.origins:
             execution = _with_members(execution, staging)
             uris = [item.uri for item in execution.inputs]
-        filters = FILTER.search(script.read_bytes() + json.dumps(execution.event.get("params")).encode())
+        filters = FILTER.search(_words(execution, script))
         if self._has_view:  # of file:// nobody tells who opens it, nor by which options
             uris = staging.shown(copies, set(uris) if execution.per_input or filters else execution.partitions)
         elif filters and copies:
@@ -413,6 +414,16 @@ def _tell_java(own: Path, execution: Execution, copies: Mapping[int, Path], scri
     (own / SEEN).mkdir()
     if execution.per_input:
         (own / ORIGINS).mkdir()
+
+
+def _words(execution: Execution, script: Path) -> bytes:
+    """In which a reader's options would be found: the script, and the run's parameters."""
+    return script.read_bytes() + json.dumps(execution.event.get("params")).encode()
+
+
+def _has_base_path(execution: Execution, script: Path, py_files: Sequence[Path]) -> bool:
+    """Whether a reader may set the folder in which partitions begin; nobody looks into py-files."""
+    return bool(execution.partitions and (py_files or BASE_PATH.search(_words(execution, script))))
 
 
 def _is_direct(folder: Path) -> bool:

@@ -195,6 +195,28 @@ print("TYPES " + json.dumps([frame.dtypes, frame.where("key is not null").count(
     assert function.told("TYPES") == [[types, 2, [[1, key], [2, key]]] for key in ("1", "b")]
 
 
+def test_files_that_a_pattern_finds_have_no_partitions(function: Function) -> None:
+    """As in one job, but with a base path; names, read after a pattern, have them as before."""
+    for name in ("key=1/a[1].csv", "key=b/b.csv"):
+        function.store.put(f"{DATA}/found/{name}", b"7\n")
+    script = b"""
+import json
+from sparklet.job import Job
+job = Job.from_args()
+[folder] = job.event["input_folders"]
+def columns(place, **options):
+    return dict(job.spark().read.schema("id INT").options(**options).csv(place).dtypes)
+found = [columns(folder + "*/*"), columns(folder + "*/*", basePath=folder), columns(folder + "*"),
+         columns(job.input_list()), columns(folder), columns(folder + "key=*/*.csv")]
+print("FOUND " + json.dumps(found))
+"""
+
+    run(function, "found", script, f"{DATA}/found/", args=(), max_objects=1)
+
+    plain, partitioned = {"id": "int"}, {"id": "int", "key": "string"}
+    assert function.told("FOUND") == [[plain, partitioned, plain, partitioned, partitioned, plain]] * 2
+
+
 def test_a_bad_file_of_an_archive_is_split_off(function: Function) -> None:
     """Spark names it, as it names a bad object; its archive is read without it."""
     members = {"a.json": b'{"id": 1}\n', "b.json": b'{"id": \n', "c.json": b'{"id": 3}\n'}
