@@ -52,12 +52,19 @@ import json
 from pyspark.sql import functions as F
 from sparklet.job import Job
 
+METADATA = {"metadata": ["file_path", "file_name", "file_size"], "row_index": ["row_index"]}
 job = Job.from_args()
 spark = job.spark()
 
 
 def frame_of(reader, place):
     kind, options, schema, way = (reader[word] for word in ("format", "options", "schema", "way"))
+    if way == "lines":
+        return spark.createDataFrame(spark.sparkContext.textFile(place).map(lambda line: [line]), "value STRING")
+    if way == "whole":
+        return spark.createDataFrame(spark.sparkContext.wholeTextFiles(place), "path STRING, value STRING")
+    if way == "binary":
+        return spark.read.format("binaryFile").options(**options).load(place).drop("modificationTime")
     if way == "view":
         words = ", ".join(f"'{name}' '{value}'" for name, value in {**options, "path": place}.items())
         columns = f"({schema})" if schema else ""
@@ -66,8 +73,10 @@ def frame_of(reader, place):
     if way == "sql":
         return spark.sql(f"SELECT * FROM {kind}.`{place}`")
     read = (spark.readStream if way == "stream" else spark.read).format(kind).options(**options)
-    frame = (read.schema(schema) if schema else read).load(place)
-    return frame.select("*", "_metadata.file_path", "_metadata.file_size") if way == "metadata" else frame
+    if "basePath" in options:
+        read = read.option("basePath", place)
+    frame = (read.schema(schema) if schema else read).load(place + reader["pattern"] if reader["pattern"] else place)
+    return frame.select("*", *[f"_metadata.{name}" for name in METADATA.get(way, ())])
 
 
 def collected(frame):
@@ -112,7 +121,10 @@ class Folder:
     by_folder: bool
     cut_bytes: int = 40
     by_input: bool = False  # whether rows are written, an output for each input
-    way: str = "load"  # how: by ``load``, with Spark's ``metadata`` of files, by a ``view``, ``sql`` or a ``stream``
+    way: str = (
+        "load"  # how: by ``load``, with ``metadata`` of files, a ``view``, ``sql``, a ``stream``, an RDD's ``lines``
+    )
+    pattern: str = ""  # what the reader puts behind the folder's address
 
     @property
     def reader(self) -> dict[str, Any]:
@@ -123,6 +135,7 @@ class Folder:
             "by_folder": self.by_folder,
             "by_input": self.by_input,
             "way": self.way,
+            "pattern": self.pattern,
         }
 
 
@@ -135,12 +148,15 @@ class Saw:
     schema: str = ""  # as DDL
 
 
-VALUES = st.sampled_from(["1", "2", "07", "a", "b c", "1.5", "2026-01-02", "2026-13-02", "x%2Fy", "9999999999"])
+VALUES = st.sampled_from(["1", "2", "07", "a", "b c", "1.5", "2026-01-02", "2026-13-02", "x%2Fy", "9999999999"]) | (
+    st.sampled_from(["2026-01-02 03%3A04%3A05", "12345678901234567890", "true", "1e3", "A", "a%20b", "-1", "1D", "é"])
+)
 NAMES = st.sampled_from(["a", "b b", "part-00000-x", "c[1]", "é", "d{1,2}", "e*", "f?"])
-FIELDS = st.text(st.sampled_from("ab,\"'# é\\\n"), max_size=5)
+FIELDS = st.text(st.sampled_from("ab,\"'# é\\\n\r"), max_size=5)
 
 
 COLUMNAR = ("parquet", "orc")
+BY_PATTERN = ("load", "metadata", "row_index")
 OPTIONS: dict[str, list[dict[str, str]]] = {
     "csv": [
         {"multiLine": "true"},
@@ -149,8 +165,12 @@ OPTIONS: dict[str, list[dict[str, str]]] = {
         {"lineSep": "b"},
         {"sep": "é"},
         {"escape": '"', "ignoreLeadingWhiteSpace": "true"},
+        {"encoding": "ISO-8859-1"},
+        {"quote": "'", "nullValue": "a"},
+        {"enforceSchema": "false", "ignoreTrailingWhiteSpace": "true"},
+        {"mode": "FAILFAST"},
     ],
-    "json": [{"multiLine": "true"}, {"lineSep": ","}, {"primitivesAsString": "true"}],
+    "json": [{"multiLine": "true"}, {"lineSep": ","}, {"primitivesAsString": "true"}, {"encoding": "UTF-8"}],
     "text": [{"wholetext": "true"}, {"lineSep": ","}],
     "parquet": [{"mergeSchema": "true"}],
     "orc": [{"mergeSchema": "true"}],
@@ -174,7 +194,7 @@ PACKERS: dict[str, Callable[[str, bytes], bytes]] = {
 def folders(draw: st.DrawFn) -> Folder:
     """A folder that one job might read."""
     kind = draw(st.sampled_from(["csv", "csv", "csv", "json", "text", "parquet", "orc"]))
-    columns = draw(st.sampled_from([(), ("dt",), ("dt", "shop")]))
+    columns = draw(st.sampled_from([(), (), ("dt",), ("dt",), ("dt", "shop"), ("DT", "v"), ("id",), ("a b",)]))
     pool = [draw(st.lists(VALUES | st.just("__HIVE_DEFAULT_PARTITION__"), min_size=1, max_size=3)) for _ in columns]
     header, reads_header = draw(st.sampled_from([(True, True), (False, False), (True, False), (False, True)]))
     line = draw(st.sampled_from(["\n", "\r\n", "\n", "\r"]))
@@ -196,18 +216,21 @@ def folders(draw: st.DrawFn) -> Folder:
         fewest = draw(st.sampled_from([0, 0, 8]))  # enough to be cut
         fields = draw(st.sampled_from([FIELDS, st.sampled_from(["a", "b b"])]))  # and odd ones, which may forbid it
         rows = draw(st.lists(st.tuples(st.integers(0, 99), fields), min_size=fewest, max_size=fewest + 6))
-        before = [*(["# by hand"] if "comment" in options else []), *(["id,v"] if header else [])]
+        blank = draw(st.sampled_from([*[[]] * 8, [""], ["  "]]))
+        before = [*blank, *(["# by hand"] if "comment" in options else []), *(["id,v"] if header else []), *blank]
         # With wholetext the mark of UTF-8 is a row's, and no other encoding has it.
         mark = b"" if "wholetext" in options else draw(st.sampled_from([b"", b"", b"", b"\xef\xbb\xbf"]))
         body = _written(kind, before, line, rows, mark)
+        if kind not in COLUMNAR and draw(st.booleans()):
+            body = body.removesuffix(b"\n" if kind == "json" else line.encode())  # the last line does not end
         packed = kind not in COLUMNAR and draw(st.integers(0, 5)) == 0
         name = f"{draw(NAMES)}{number}.{kind}{'.gz' if packed else ''}"
         body = gzip.compress(body) if packed else body  # and in an archive it is refused
         how = draw(st.sampled_from(["", "", *PACKERS]))
-        tells = packed or kind in COLUMNAR or draw(st.booleans())  # whether the name says how
+        tells = packed or kind in COLUMNAR or "encoding" in options or draw(st.booleans())  # whether the name says how
         files[place + name] = body
         stored[place + name + (how if tells else "")] = PACKERS[how](name, body) if how else body
-        if how in ARCHIVES and draw(st.booleans()):
+        if how in ARCHIVES and not packed and draw(st.booleans()):
             files[place + "x" + name] = body = _written(kind, before, line, rows[::2], mark)
             stored[place + name + (how if tells else "")] = ARCHIVES[how]({name: files[place + name], "x" + name: body})
         if not (tells or how):
@@ -218,16 +241,25 @@ def folders(draw: st.DrawFn) -> Folder:
     alike = header and reads_header and "lineSep" not in options  # whether all files have one header for this reader
     schemas = {"json": ["id INT, v STRING"], "csv": ["id INT, v STRING", *([""] if alike else [])]}
     schema = draw(st.sampled_from(schemas.get(kind, [""])))
-    cut_bytes = 500 if kind in COLUMNAR else 40
-    ways = ["load"] * 4 + (["metadata"] if files == stored and not split else [])
+    typed = [f", `{name}` {of}" for name in columns if name not in ("id", "v") for of in ("STRING", "DATE")]
+    schema += draw(st.sampled_from(["", *typed])) if schema else ""
+    cut_bytes, pattern = 500 if kind in COLUMNAR else 40, ""
+    ways = ["load"] * 4 + (["metadata"] * 2 if files == stored and not split else [])
+    ways += ["row_index"] * 3 if kind == "parquet" else []
     if by_folder:
+        pattern = draw(st.sampled_from(["", "", "", "*", f"*.{kind}*", *[f"{name}=*" for name in columns], "*/*"]))
         ways += ["view"] + (["sql"] if kind != "json" and not options and not schema else [])
         is_streamed = (schema or kind == "text") and "modifiedAfter" not in options
+        is_plain = kind == "text" and files == stored and not split and not any("/" in name for name in files)
+        ways += ["lines", "whole", "binary"] if is_plain else []
         # Of several files a stream of Spark's own reads one whose name is a pattern twice.
         ways += ["stream"] if is_streamed and not any(re.search(r"[*?\[{]", name) for name in files) else []
     way = draw(st.sampled_from(ways))
     packing = draw(st.integers(1, 3)), split, by_folder, cut_bytes, way != "stream" and draw(st.booleans())
-    return Folder(files, stored, kind, options, schema, *packing, way)
+    pattern = pattern if way in BY_PATTERN else ""
+    if pattern and draw(st.booleans()):
+        options["basePath"] = "the folder"
+    return Folder(files, stored, kind, options, schema, *packing, way, pattern)
 
 
 def _written(kind: str, before: Sequence[str], line: str, rows: list[tuple[int, str]], mark: bytes) -> bytes:
