@@ -185,6 +185,13 @@ _RULES = (
         message=r"UNABLE_TO_INFER_SCHEMA|length is too low: 0\b|\bis empty\b|No columns to parse|EmptyDataError",
     ),
     _Rule(
+        "quotes in a value are not doubled, as job.read_csv expects them",
+        'if they are written as \\", job.read_csv(spark, escape="\\\\"); else repair that input; then '
+        "sparklet redrive RUN --script REPAIRED.py",
+        EITHER,
+        message=r"Unescaped quote character",
+    ),
+    _Rule(
         "an input is not in the format the script reads",
         "repair that object, or let the script tolerate it, then sparklet redrive RUN; or start a new run without it "
         "(--exclude)",

@@ -29,6 +29,8 @@ STRICT = {  # see ``read_csv``; by Spark's own formats a time of day is lost in 
     "header": True,
     "enforceSchema": False,
     "mode": "FAILFAST",
+    "escape": '"',  # as RFC 4180, Excel and Python; by Spark's own \ they stay doubled, or a value is cut at a comma
+    "unescapedQuoteHandling": "RAISE_ERROR",
     "dateFormat": "yyyy-M-d",
     "timestampFormat": f"yyyy-M-d[ {_TIME}]['T'{_TIME}]",
 }
@@ -140,7 +142,8 @@ class Job(StreamRecords, TableWrites, DatabaseAccess):
 
         With a schema, a file with another header or a line that does not fit fails the job; Spark's defaults go by
         position and read null. Dates are ``2026-01-02``; timestamps are dates, with ``13:45``, seconds, fractions and
-        an offset after a space or a ``T``. Others need ``dateFormat`` or ``timestampFormat``.
+        an offset after a space or a ``T``. Others need ``dateFormat`` or ``timestampFormat``. Quotes in a quoted value
+        are doubled, as in RFC 4180; Spark's own backslash must be told (``escape``), or it fails the job.
 
         Parameters
         ----------

@@ -29,7 +29,7 @@ _LOST_TASK = re.compile(rf"executor [^ )]+\): {_NAME}", re.MULTILINE)
 _TASK, _READER = re.compile(r"\(TID (?P<task>\d+)\) \([^)]*executor"), re.compile(r"\n\tat \S*\.FileScanRDD\$")
 _OF_THE_INPUT = re.compile(
     r"\[(?:MALFORMED_(?:CSV_RECORD|RECORD_IN_PARSING)|CAST_(?:INVALID_INPUT|OVERFLOW))\b|PARSE_DATETIME_BY_NEW_PARSER"
-    r"|CSV header does not conform|Number of column in CSV header is not equal"
+    r"|CSV header does not conform|Number of column in CSV header is not equal|Unescaped quote character"
 )
 _OF_SPARK_ITSELF = re.compile(  # a broken class or compiler; a mistake that Java found in Spark's own code
     r"java\.lang\.(?!OutOfMemory|StackOverflow)\w+Error\b|org\.codehaus\.\S+Exception\b|java\.(?:lang|util)\.(?:NullPointer|"

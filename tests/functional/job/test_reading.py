@@ -61,6 +61,20 @@ def written(folder: Path, *lines: str) -> list[Path]:
     return files
 
 
+def test_quotes_in_csv_are_doubled_or_refused(jvm: WarmJvm, tmp_path: Path) -> None:
+    """Spark's own convention, a backslash, would keep both, or cut a value at a comma behind a quote."""
+    lines = ['1,"say ""a, b"""', '1,"a ""b"""', '1,"C:\\dir\\"', '1,5" pipe', '1,"say \\"hi\\""']
+    files = [tmp_path / f"{place}.csv" for place in range(len(lines))]
+    for file, line in zip(files, lines, strict=True):
+        file.write_text(f"id,v\n{line}\n")
+
+    *found, escaped = read(jvm, tmp_path, "id INT, v STRING", *files)
+
+    values = ['say "a, b"', 'a "b"', "C:\\dir\\", '5" pipe']
+    assert found == [f"struct<id:int,v:string> {[(1, value)]}" for value in values]
+    assert escaped.startswith("Py4JJavaError")
+
+
 def test_json_is_read_by_the_schema_or_refused(jvm: WarmJvm, tmp_path: Path) -> None:
     files = written(
         tmp_path,
