@@ -14,9 +14,9 @@ Origin = tuple[str, int]  # the input's address, "" if nobody can tell; the rows
 EMPTY = "/_empty"  # a staged file of no bytes, published for each input without rows
 REMEDY = "each output needs tasks of Spark that read one input and no shuffle, or one input a shard (--max-objects 1)"
 _TASK = re.compile(r"part-(\d+)-[0-9a-f-]{36}")
-_MIXING = re.compile(
-    r"(?<=\.)(agg|coalesce|cache|createDataFrame|distinct|drop_?[dD]uplicates|except\w*|group\w*|intersect\w*|join|limit|"
-    r"orderBy|persist|pivot|repartition\w*|sort|sortBy\w*|subtract|toDF)\("
+_MIXING = re.compile(  # not the join of a text or of paths
+    r"(?<=\.)(?<![\"']\.)(?<!path\.)(agg|coalesce|cache|createDataFrame|distinct|drop_?[dD]uplicates|except\w*|group\w*"
+    r"|intersect\w*|join|limit|orderBy|persist|pivot|repartition\w*|sort|sortBy\w*|subtract|toDF)\("
 )
 
 

@@ -109,7 +109,9 @@ MIXED = [
 
 @pytest.fixture
 def mixing(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("tests.unit.worker.conftest.SCRIPT", b"import x\n\nx.rows.groupBy('k')\n")
+    monkeypatch.setattr(
+        "tests.unit.worker.conftest.SCRIPT", b"import x\nx(','.join(os.path.join(x)))\nx.rows.groupBy('k')\n"
+    )
 
 
 @pytest.mark.usefixtures("mixing")
