@@ -170,6 +170,12 @@ _RULES = (
         message=r"Access ?Denied|Status Code: 403|\b403 Forbidden\b|may not be accessed",
     ),
     _Rule(
+        "the script reads by a pattern, and no input of this shard fits it",
+        "a new run over those that fit (--include), or let the script read the input's folder itself",
+        EITHER,
+        message=r"\[PATH_NOT_FOUND\][^:]*: s3a?://[^ ]*[*?{]",
+    ),
+    _Rule(
         "an input (or the bucket) is gone, or was replaced after the run was planned",
         "put it back and sparklet redrive RUN, or start a new run without it",
         DATA,

@@ -17,6 +17,8 @@ EXPECTED = [
     ("AmazonS3Exception", "Forbidden (Service: Amazon S3; Status Code: 403;", "permission was denied", "role"),
     ("SparkFileNotFoundException", "No such file or directory: s3a://in/1.csv", "an input (or the bucket) is gone", ""),
     ("AnalysisException", "[PATH_NOT_FOUND] Path does not exist: s3a://in/1", "an input (or the bucket) is gone", ""),
+    ("AnalysisException", "[PATH_NOT_FOUND] Path does not exist: s3://in/x/*.csv", "by a pattern", "--include"),
+    ("TextParsingException", "s3://in/1.csv: Unescaped quote character '\"' inside", "are not doubled", "escape="),
     ("AnalysisException", "[UNABLE_TO_INFER_SCHEMA] Unable to infer", "an input is empty", "recursiveFileLookup"),
     ("RuntimeException", "s3a://in/1 is not a Parquet file (expected", "an input is not in the format", "--exclude"),
     (
