@@ -133,7 +133,7 @@ class Job(StreamRecords, TableWrites, DatabaseAccess):
         if not self.exact_names:
             return list(self.inputs)
         for uri in self.inputs:
-            if why := misread(uri, escapes=True):
+            if why := misread(uri, patterns=""):
                 raise EventError(f"the input {uri!r} would not be read: {why}; rename it, or exclude it")
         return [escaped(uri) for uri in self.inputs]
 

@@ -142,8 +142,8 @@ def escaped(uri: str) -> str:
     return _GLOB.sub(r"\\\1", uri)
 
 
-def misread(uri: str, *, escapes: bool = False) -> str:
-    """Why ``spark.read`` would not read just this object, or ""; ``escapes``: whether its name is ``escaped``."""
+def misread(uri: str, patterns: str = "*?[]{}\\") -> str:
+    """Why ``spark.read`` would not read just this object, or ""; ``patterns``: what makes its name one, if not all."""
     key = _KEY.match(uri)
     if key and not {"", ".", ".."}.isdisjoint(key[1].split("/")):
         return "Hadoop's paths leave empty segments, . and .. out of a name"
@@ -151,4 +151,4 @@ def misread(uri: str, *, escapes: bool = False) -> str:
         return "Spark skips names that begin with _ or . or end in ._COPYING_"
     if _CONTROL.search(uri):
         return "Spark does not find names with control characters"
-    return "" if escapes or not _GLOB.search(uri) else "Spark takes * ? [ ] { } and \\ in a name for a pattern"
+    return "Spark takes * ? [ ] { } and \\ in a name for a pattern" if not {*uri}.isdisjoint(patterns) else ""

@@ -17,6 +17,7 @@ import org.apache.hadoop.fs.FileSystem;
 import org.apache.hadoop.fs.FutureDataInputStreamBuilder;
 import org.apache.hadoop.fs.GlobPattern;
 import org.apache.hadoop.fs.Path;
+import org.apache.hadoop.fs.PathFilter;
 import org.apache.hadoop.fs.RemoteIterator;
 import org.apache.hadoop.fs.permission.FsPermission;
 import org.apache.hadoop.fs.s3a.TaskS3A;
@@ -158,7 +159,13 @@ public class StagedS3A extends FileSystem {
     }
 
     public FileStatus[] globStatus(Path pattern) throws IOException {
-        return ((TaskS3A) s3a).matched(pattern, super.globStatus(pattern));
+        FileStatus[] own = ((TaskS3A) s3a).own(pattern, this);
+        return own == null ? ((TaskS3A) s3a).matched(super.globStatus(pattern)) : own;
+    }
+
+    public FileStatus[] globStatus(Path pattern, PathFilter filter) throws IOException {
+        FileStatus[] own = ((TaskS3A) s3a).own(pattern, this);
+        return own == null ? super.globStatus(pattern, filter) : own;
     }
 
     /** A copy from its start; a slice is refused to a reader for whom it is not what it is in the whole object. */

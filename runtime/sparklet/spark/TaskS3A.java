@@ -28,6 +28,7 @@ import org.apache.hadoop.fs.FSDataOutputStream;
 import org.apache.hadoop.fs.FSInputStream;
 import org.apache.hadoop.fs.FileStatus;
 import org.apache.hadoop.fs.FileSystem;
+import org.apache.hadoop.fs.GlobPattern;
 import org.apache.hadoop.fs.LocatedFileStatus;
 import org.apache.hadoop.fs.Path;
 import org.apache.hadoop.fs.PathFilter;
@@ -138,18 +139,49 @@ public class TaskS3A extends S3AFileSystem {
     }
 
     public FileStatus[] globStatus(Path pattern, PathFilter filter) throws IOException {
-        return matched(pattern, super.globStatus(pattern, filter));
+        FileStatus[] own = own(pattern, this);
+        return own == null ? matched(super.globStatus(pattern, filter)) : own;
+    }
+
+    /** The input that has a pattern for its name, or is it once escaped: to Spark *?[]{} and a backslash mean others. */
+    public FileStatus[] own(Path pattern, FileSystem asked) throws IOException {
+        String name = pattern.toUri().getPath();
+        String[] names = {name, name.replaceAll("\\\\(.)", "$1")};
+        for (int at = 0; at < names.length; at++) {
+            Path path = new Path(getUri().getScheme(), getUri().getHost(), names[at]);
+            if (inputs.containsKey(key(path))) {
+                if (at == 0) {
+                    refuseIfOthersFit(name);
+                }
+                named(path);
+                return new FileStatus[] {asked.getFileStatus(path)};
+            }
+        }
+        return null;
+    }
+
+    /** What a script means by a name that other inputs of the shard fit nobody can tell. */
+    private void refuseIfOthersFit(String name) throws IOException {
+        GlobPattern pattern;
+        try {
+            pattern = new GlobPattern(name);
+        } catch (RuntimeException none) { // it is no pattern; the class is Hadoop's own copy of a library's
+            return;
+        }
+        for (Iterator keys = inputs.keySet().iterator(); keys.hasNext();) {
+            String key = (String) keys.next();
+            String other = key.substring(key.indexOf('/'));
+            if (!other.equals(name) && pattern.matches(other)) {
+                throw new IOException(name + " is an input of this shard and a pattern that " + other + " fits: escape "
+                        + "it, as job.input_list() does, or rename it");
+            }
+        }
     }
 
     /** Note the files that a pattern has found: Spark sees no partitions in their folders, but in those of names. */
-    public FileStatus[] matched(Path pattern, FileStatus[] found) {
-        String name = pattern.toUri().getPath().replaceAll("\\\\(.)", "$1"); // which the worker has escaped
+    public FileStatus[] matched(FileStatus[] found) {
         for (int at = 0; found != null && at < found.length; at++) {
-            Path path = found[at].getPath();
-            named(path);
-            if (!name.equals(path.toUri().getPath())) {
-                matched.add(key(super.makeQualified(path)));
-            }
+            matched.add(key(super.makeQualified(found[at].getPath())));
         }
         return found;
     }

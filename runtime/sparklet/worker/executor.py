@@ -228,12 +228,14 @@ class Executor:
         """Fetch what Spark cannot read; what the script then reads, the addresses of it all, and the local copies."""
         uris = [item.uri for item in execution.inputs]
         staging = execution.staging
-        if staging is None or not (staging.looks or any(map(staging.is_fetched, staging.items))):
+        if staging is None:
             return execution, uris, {}
-        started_s, min_free_bytes = time.monotonic(), self.settings.min_free_bytes
-        staging, copies = staging.fetch(
-            own, attempt.deadline, min_free_bytes, in_view=self._has_view, unpack=unpacks(script)
-        )
+        staging = replace(staging, in_view=self._has_view)
+        execution = replace(execution, staging=staging)
+        if not (staging.looks or any(map(staging.is_fetched, staging.items))):
+            return execution, uris, {}
+        started_s = time.monotonic()
+        staging, copies = staging.fetch(own, attempt.deadline, self.settings.min_free_bytes, unpack=unpacks(script))
         if staging.origins:
             execution = _with_members(execution, staging)
             uris = [item.uri for item in execution.inputs]

@@ -82,13 +82,18 @@ def event_variables(event: Any, names: Iterable[str]) -> dict[str, str]:
     return {name: value if isinstance(value, str) else json.dumps(value) for name, value in found.items()}
 
 
-def needs_staging(item: InputObject, access: Access) -> bool:
-    """Whether Spark cannot read just this input by its object's name."""
+def misread_by(uri: str, *, in_view: bool) -> str:
+    """As ``misread``; our S3A takes a name with brackets, braces or a backslash for itself."""
+    return misread(uri, "*?") if in_view else misread(uri)
+
+
+def needs_staging(item: InputObject, access: Access, *, in_view: bool) -> bool:
+    """Whether Spark cannot read just this input by its object's name; ``in_view``: by our S3A, see ``misread_by``."""
     if item.item:
         return False
     is_cut = item.slice and item.slice.kind is SliceKind.LINES  # our S3A shows a part of Parquet
     differs = is_cut or item.member or item.version_id or access.requester_pays or access.role_arn
-    return bool(differs or misread(item.uri) or PACKED.search(item.uri))
+    return bool(differs or misread_by(item.uri, in_view=in_view) or PACKED.search(item.uri))
 
 
 def handed_over(event: Any, folder: Path, *, is_shard: bool) -> dict[str, str]:

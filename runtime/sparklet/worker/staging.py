@@ -26,11 +26,10 @@ from sparklet.errors import (
     SparkletError,
     TooLargeError,
 )
-from sparklet.job.event_objects import misread
 from sparklet.model import FIRST_BYTES, MIB, SCHEME, Access, InputObject, Slice, is_misnamed
 from sparklet.ports import ObjectStore
 from sparklet.spark.task_limits import Deadline
-from sparklet.worker.script_event import needs_staging
+from sparklet.worker.script_event import misread_by, needs_staging
 
 FOLDER, LOCAL = "copies", "file://"
 CHUNK_BYTES = 8 * MIB
@@ -75,17 +74,18 @@ class Staging:
     origins: Mapping[str, InputObject] = field(default_factory=dict)  # by the address of a file of a packed input: what
     # is an input, the packed one, or this file, if it lies in an archive of several
     max_bytes: int = 0  # that packed inputs and those beside them may have, unpacked; 0: any
+    in_view: bool = False  # whether Spark has our S3A, which shows copies at the objects' addresses
     looks: bool = False  # at first bytes, too: Spark has met some that are not what a name says
     tell: Callable[[Sequence[InputObject]], None] = lambda _: None  # of the inputs, once archives are unpacked
 
     def fetch(
-        self, folder: Path, deadline: Deadline, min_free_bytes: int, *, in_view: bool = False, unpack: bool = True
+        self, folder: Path, deadline: Deadline, min_free_bytes: int, *, unpack: bool = True
     ) -> tuple["Staging", dict[int, Path]]:
         """Fetch inputs, several at a time; returns the inputs with their members instead, and files by their places.
 
         Raises ScratchFullError, before anything is fetched, if less than ``min_free_bytes`` would stay free; the
         store's errors if an object is not the planned one; PlanError if a split CSV file has rows over several lines,
-        but not ``in_view``: there only who asks for such rows is refused.
+        but not in our S3A: there only who asks for such rows is refused.
         """
         from concurrent.futures import ThreadPoolExecutor  # here, to keep cold starts fast
 
@@ -102,7 +102,7 @@ class Staging:
         _check_space(folder, needed_bytes, min_free_bytes)
         (folder / FOLDER).mkdir()
         with ThreadPoolExecutor(AT_A_TIME) as pool:
-            readers = [_Reader(self.store, item, deadline, checks_rows=not in_view) for item in items]
+            readers = [_Reader(self.store, item, deadline, checks_rows=not self.in_view) for item in items]
             fetched = [pool.submit(_fetch, *each) for each in zip(readers, paths.values(), strict=True)]
             try:
                 for number, future in zip(paths, fetched, strict=True):
@@ -113,7 +113,7 @@ class Staging:
                         raise
             finally:
                 pool.shutdown(cancel_futures=True)
-        local = {item.uri for item in items if misread(item.object_uri)} if in_view else ()  # read by file://
+        local = {item.uri for item in items if misread_by(item.object_uri, in_view=True)} if self.in_view else ()
         is_planned = any(item.member for item in items)
         work, copies = self, paths
         if self.looks or is_planned or (unpack and (local or any(item.is_packed for item in items))):
@@ -133,7 +133,7 @@ class Staging:
 
     def is_fetched(self, item: InputObject) -> bool:
         """Whether Spark does not read an input itself."""
-        is_fetched = needs_staging(item, self.access)
+        is_fetched = needs_staging(item, self.access, in_view=self.in_view)
         return is_fetched or (self.looks and is_misnamed(item.uri, self.store.get(item.uri, 0, FIRST_BYTES)))
 
     def _unpacked(
@@ -191,7 +191,7 @@ class Staging:
         """
         uris: list[str] = []
         for number, item in enumerate(self.items):
-            is_own = number not in copies or not (misread(item.uri) or item.uri in uris)
+            is_own = number not in copies or not (misread_by(item.uri, in_view=self.in_view) or item.uri in uris)
             by_view = item.slice or item.uri in in_folders or Path(f"{copies.get(number)}.raw").exists()
             if not is_own and not by_view:
                 uris.append(f"{LOCAL}{copies[number]}")

@@ -244,13 +244,14 @@ def folders(draw: st.DrawFn) -> Folder:
     typed = [f", `{name}` {of}" for name in columns if name not in ("id", "v") for of in ("STRING", "DATE")]
     schema += draw(st.sampled_from(["", *typed])) if schema else ""
     cut_bytes, pattern = 500 if kind in COLUMNAR else 40, ""
-    ways = ["load"] * 4 + (["metadata"] * 2 if files == stored and not split else [])
+    as_named = files == stored and not split and not any(re.search(r"[*?]", name) for name in files)
+    ways = ["load"] * 4 + (["metadata"] * 2 if as_named else [])
     ways += ["row_index"] * 3 if kind == "parquet" else []
     if by_folder:
         pattern = draw(st.sampled_from(["", "", "", "*", f"*.{kind}*", *[f"{name}=*" for name in columns], "*/*"]))
         ways += ["view"] + (["sql"] if kind != "json" and not options and not schema else [])
         is_streamed = (schema or kind == "text") and "modifiedAfter" not in options
-        is_plain = kind == "text" and files == stored and not split and not any("/" in name for name in files)
+        is_plain = kind == "text" and as_named and not any("/" in name for name in files)
         ways += ["lines", "whole", "binary"] if is_plain else []
         # Of several files a stream of Spark's own reads one whose name is a pattern twice.
         ways += ["stream"] if is_streamed and not any(re.search(r"[*?\[{]", name) for name in files) else []

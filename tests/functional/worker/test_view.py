@@ -348,9 +348,36 @@ def test_a_folder_read_by_anything_but_spark_fails(function: Function) -> None:
     assert "did not read it by Spark" in record.error_message
 
 
+def test_a_name_with_brackets_means_itself(function: Function) -> None:
+    """Escaped or not, whole or cut; Spark alone would read a1.csv for a[1].csv. What fits other inputs is refused."""
+    names = ("a[1].csv", "{3f2504e0}.csv", "c[2.csv", "d\\e.csv")
+    for place in ("brackets/", "ambiguous/"):
+        for name in (*names, "a1.csv"):
+            function.store.put(f"{DATA}/{place}{name}", b"7\n8\n")
+    script = b"""
+import json
+from urllib.parse import unquote
+from sparklet.job import Job
+job, found = Job.from_args(), []
+for places in (job.event["inputs"], job.input_list()):
+    read = job.spark().read.schema("id INT").csv(places).select("id", "_metadata.file_path")
+    found.append(sorted([row.id, unquote(row.file_path).rpartition("/")[2]] for row in read.collect()))
+print("FOUND " + json.dumps(found))
+"""
+
+    wanted = sorted([number, name] for number in (7, 8) for name in names)
+    run(function, "brackets", script, f"{DATA}/brackets/", args=(), exclude=("a1.csv",))
+    assert function.told("FOUND") == [[wanted, wanted]]
+    run(function, "cut", script, f"{DATA}/brackets/", args=(), exclude=("a1.csv",), split="lines", target_bytes=2)
+    shards = function.told("FOUND")
+    assert [sorted(row for shard in shards for row in shard[way]) for way in (0, 1)] == [wanted, wanted]
+    [failed] = run(function, "ambiguous", script, f"{DATA}/ambiguous/", args=(), fails=True, max_attempts=1)
+    assert "a[1].csv is an input of this shard and a pattern that" in failed.error_message
+
+
 def test_files_are_filtered_by_their_own_names(function: Function) -> None:
     """Also those that have another one here, since Spark would take their own for a pattern; or it fails."""
-    for name in ("sales_[1].csv", "sales_2.csv", "other.csv"):
+    for name in ("sales_[1].csv", "sales_2.csv", "other.csv", "st*r.csv"):
         function.store.put(f"{DATA}/filtered/{name}", b"1\n")
     script = b"""
 import json
@@ -360,15 +387,14 @@ def count(glob, names):
     try:
         return job.spark().read.schema("id INT").csv(names, pathGlobFilter=glob).count()
     except Exception as error:
-        return "sales_[1].csv has another name here" in str(error)
+        return "st*r.csv has another name here" in str(error) and "refused"
 found = {glob: [count(glob, job.event["input_folders"]), count(glob, job.input_list())] for glob in job.params["globs"]}
 print("SAW " + json.dumps(found))
 """
 
-    globs = ("*", "*.csv", "sales_*.csv", "*_[12].csv", "o*", "*]*")
-    run(function, "filtered", script, f"{DATA}/filtered/", args=(), params={"globs": globs})
+    counts = {"*": 4, "*.csv": 4, "sales_*.csv": 2, "*_[12].csv": 1, "o*": 1, "*]*": 1, "st*": 1, r"*\**": "refused"}
+    run(function, "filtered", script, f"{DATA}/filtered/", args=(), params={"globs": [*counts]})
 
-    counts = {"*": 3, "*.csv": 3, "sales_*.csv": 2, "*_[12].csv": 1, "o*": 1, "*]*": True}
     assert function.told("SAW") == [{glob: [count, count] for glob, count in counts.items()}]
 
 

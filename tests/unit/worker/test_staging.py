@@ -6,6 +6,7 @@ import io
 import tempfile
 import unicodedata
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -25,8 +26,7 @@ from sparklet.inputs.slicing import slice_objects
 from sparklet.job.event_objects import misread
 from sparklet.model import Access, InputObject, Position, RunOptions, Slice, SliceKind
 from sparklet.spark.task_limits import Deadline
-from sparklet.worker import staging
-from sparklet.worker.script_event import needs_staging
+from sparklet.worker import script_event, staging
 from sparklet.worker.staging import Staging, staged_name
 from tests.stand_ins.memory import MemoryObjectStore
 
@@ -187,8 +187,14 @@ def test_a_name_that_spark_misreads_is_fetched(key: str) -> None:
     assert misread(f"s3://b/{key}")
 
 
+def test_names_with_brackets_are_left_to_our_s3a() -> None:
+    keys = [key for key in MISREAD if script_event.misread_by(f"s3://b/{key}", in_view=True)]
+    assert [key for key in MISREAD if key not in keys] == ["a[1].csv", "a{b,c}.csv", "a\\b.csv", "a/[x]/d.csv"]
+
+
 def test_slices_versions_and_foreign_access_are_fetched() -> None:
     plain, none = InputObject("s3://b/a.csv", 1), Access()
+    needs_staging = partial(script_event.needs_staging, in_view=True)
     assert not needs_staging(plain, none)
     assert needs_staging(InputObject("s3://b/a.csv", 1, version_id="v1"), none)
     assert needs_staging(InputObject("s3://b/a.csv", 1, slice=Slice(SliceKind.LINES, 0, 1)), none)
@@ -296,10 +302,10 @@ def test_an_object_that_is_cut_short_is_noticed() -> None:
 
 def test_names_that_spark_misreads_are_looked_at_at_once(tmp_path: Path) -> None:
     """It reads them by file://, where nothing compares their first bytes; UTF-16 is shown where something does."""
-    store, bodies = MemoryObjectStore(), {"a[1].csv": gzip.compress(b"x"), "b*.csv": "x".encode("utf-16"), "c?": b"x"}
+    store, bodies = MemoryObjectStore(), {"a*1.csv": gzip.compress(b"x"), "b*.csv": "x".encode("utf-16"), "c?": b"x"}
     items = tuple(InputObject(f"s3://b/{name}", 9, store.put(f"s3://b/{name}", bodies[name])) for name in bodies)
 
-    work, copies = Staging(items, Access(), store).fetch(tmp_path, LATER, 0, in_view=True)
+    work, copies = Staging(items, Access(), store, in_view=True).fetch(tmp_path, LATER, 0)
 
     assert [copies[number].read_bytes() for number in range(3)] == [b"x"] * 3
     assert [uri.partition("//")[0] for uri in work.shown(copies, ())] == ["file:", "s3:", "file:"]
