@@ -151,7 +151,8 @@ class Executor:
                 files=files,
                 conf=json.loads(conf.read_bytes()) if conf else {},
                 inputs=execution.inputs,
-                sees_options=self._has_view and (bool(copies) or _has_base_path(execution, script, py_files)),
+                sees_options=self._has_view
+                and bool(copies or (execution.partitions and _may_set_base_path(execution, script, py_files))),
                 output=execution.event["output_path"] if execution.is_shard else "",
                 per_input=execution.per_input,
                 events=events,
@@ -423,9 +424,9 @@ def _words(execution: Execution, script: Path) -> bytes:
     return script.read_bytes() + json.dumps(execution.event.get("params")).encode()
 
 
-def _has_base_path(execution: Execution, script: Path, py_files: Sequence[Path]) -> bool:
+def _may_set_base_path(execution: Execution, script: Path, py_files: Sequence[Path]) -> bool:
     """Whether a reader may set the folder in which partitions begin; nobody looks into py-files."""
-    return bool(execution.partitions and (py_files or BASE_PATH.search(_words(execution, script))))
+    return bool(py_files or BASE_PATH.search(_words(execution, script)))
 
 
 def _is_direct(folder: Path) -> bool:

@@ -18,6 +18,7 @@ from sparklet.model.shards import OF_SPLIT
 LOST = "LeaseExpired"
 STOPPED = (LOST, "DeadlineExceededError", "GatewayLostError", "OutOfMemoryError")
 """Causes of attempts whose scripts may have been stopped at any line."""
+PATTERNS = {False: "*?[]{}\\", True: "*?"}  # what makes a name one; True: for our S3A, which takes others as they are
 MAX_ARGUMENT_BYTES = 100 * 1024  # Linux holds 128 KiB in one argument (MAX_ARG_STRLEN)
 
 
@@ -82,18 +83,13 @@ def event_variables(event: Any, names: Iterable[str]) -> dict[str, str]:
     return {name: value if isinstance(value, str) else json.dumps(value) for name, value in found.items()}
 
 
-def misread_by(uri: str, *, in_view: bool) -> str:
-    """As ``misread``; our S3A takes a name with brackets, braces or a backslash for itself."""
-    return misread(uri, "*?") if in_view else misread(uri)
-
-
 def needs_staging(item: InputObject, access: Access, *, in_view: bool) -> bool:
-    """Whether Spark cannot read just this input by its object's name; ``in_view``: by our S3A, see ``misread_by``."""
+    """Whether Spark cannot read just this input by its object's name; ``in_view``: by our S3A."""
     if item.item:
         return False
     is_cut = item.slice and item.slice.kind is SliceKind.LINES  # our S3A shows a part of Parquet
     differs = is_cut or item.member or item.version_id or access.requester_pays or access.role_arn
-    return bool(differs or misread_by(item.uri, in_view=in_view) or PACKED.search(item.uri))
+    return bool(differs or misread(item.uri, PATTERNS[in_view]) or PACKED.search(item.uri))
 
 
 def handed_over(event: Any, folder: Path, *, is_shard: bool) -> dict[str, str]:

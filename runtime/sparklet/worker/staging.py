@@ -26,10 +26,11 @@ from sparklet.errors import (
     SparkletError,
     TooLargeError,
 )
+from sparklet.job.event_objects import misread
 from sparklet.model import FIRST_BYTES, MIB, SCHEME, Access, InputObject, Slice, is_misnamed
 from sparklet.ports import ObjectStore
 from sparklet.spark.task_limits import Deadline
-from sparklet.worker.script_event import misread_by, needs_staging
+from sparklet.worker.script_event import PATTERNS, needs_staging
 
 FOLDER, LOCAL = "copies", "file://"
 CHUNK_BYTES = 8 * MIB
@@ -113,7 +114,7 @@ class Staging:
                         raise
             finally:
                 pool.shutdown(cancel_futures=True)
-        local = {item.uri for item in items if misread_by(item.object_uri, in_view=True)} if self.in_view else ()
+        local = {item.uri for item in items if misread(item.object_uri, PATTERNS[True])} if self.in_view else ()
         is_planned = any(item.member for item in items)
         work, copies = self, paths
         if self.looks or is_planned or (unpack and (local or any(item.is_packed for item in items))):
@@ -191,7 +192,7 @@ class Staging:
         """
         uris: list[str] = []
         for number, item in enumerate(self.items):
-            is_own = number not in copies or not (misread_by(item.uri, in_view=self.in_view) or item.uri in uris)
+            is_own = number not in copies or not (misread(item.uri, PATTERNS[self.in_view]) or item.uri in uris)
             by_view = item.slice or item.uri in in_folders or Path(f"{copies.get(number)}.raw").exists()
             if not is_own and not by_view:
                 uris.append(f"{LOCAL}{copies[number]}")

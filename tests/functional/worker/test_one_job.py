@@ -257,7 +257,9 @@ def folders(draw: st.DrawFn) -> Folder:
         ways += ["stream"] if is_streamed and not any(re.search(r"[*?\[{]", name) for name in files) else []
     way = draw(st.sampled_from(ways))
     packing = draw(st.integers(1, 3)), split, by_folder, cut_bytes, way != "stream" and draw(st.booleans())
-    pattern = pattern if way in BY_PATTERN else ""
+    # A pattern finds hidden folders, too, and what is in them is not planned.
+    finds_hidden = any(re.search(r"(^|/)(\.hidden|_temporary)/", name) for name in files)
+    pattern = pattern if way in BY_PATTERN and not finds_hidden else ""
     if pattern and draw(st.booleans()):
         options["basePath"] = "the folder"
     return Folder(files, stored, kind, options, schema, *packing, way, pattern)

@@ -188,7 +188,7 @@ def test_a_name_that_spark_misreads_is_fetched(key: str) -> None:
 
 
 def test_names_with_brackets_are_left_to_our_s3a() -> None:
-    keys = [key for key in MISREAD if script_event.misread_by(f"s3://b/{key}", in_view=True)]
+    keys = [key for key in MISREAD if misread(f"s3://b/{key}", script_event.PATTERNS[True])]
     assert [key for key in MISREAD if key not in keys] == ["a[1].csv", "a{b,c}.csv", "a\\b.csv", "a/[x]/d.csv"]
 
 
