@@ -30,7 +30,6 @@ STRICT = {  # see ``read_csv``; by Spark's own formats a time of day is lost in 
     "enforceSchema": False,
     "mode": "FAILFAST",
     "escape": '"',  # as RFC 4180, Excel and Python; by Spark's own \ they stay doubled, or a value is cut at a comma
-    "unescapedQuoteHandling": "RAISE_ERROR",
     "dateFormat": "yyyy-M-d",
     "timestampFormat": f"yyyy-M-d[ {_TIME}]['T'{_TIME}]",
 }
@@ -161,7 +160,8 @@ class Job(StreamRecords, TableWrites, DatabaseAccess):
         """
         from sparklet.job.csv_schema import inferred, read
 
-        schema, options = schema or self.params.get(SCHEMA), {**STRICT, **options}
+        quotes = {} if "mode" in options else {"unescapedQuoteHandling": "RAISE_ERROR"}  # it raises in any mode
+        schema, options = schema or self.params.get(SCHEMA), {**STRICT, **quotes, **options}
         if schema == INFER:
             self.answer(inferred(spark, self.input_list(), options))
             sys.exit()

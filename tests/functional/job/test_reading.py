@@ -73,6 +73,10 @@ def test_quotes_in_csv_are_doubled_or_refused(jvm: WarmJvm, tmp_path: Path) -> N
     values = ['say "a, b"', 'a "b"', "C:\\dir\\", '5" pipe']
     assert found == [f"struct<id:int,v:string> {[(1, value)]}" for value in values]
     assert escaped.startswith("Py4JJavaError")
+    for option, value in (('escape="\\\\"', 'say "hi"'), ('mode="PERMISSIVE"', r'"say \"hi\""')):
+        script = READS.replace("(job.spark())", f"(job.spark(), {option})")
+        done = run(jvm, tmp_path, "id INT, v STRING", files[-1], script=script)
+        assert done.stdout.startswith(f"READ struct<id:int,v:string> {[(1, value)]}")
 
 
 def test_json_is_read_by_the_schema_or_refused(jvm: WarmJvm, tmp_path: Path) -> None:
