@@ -52,7 +52,6 @@ import json
 from pyspark.sql import functions as F
 from sparklet.job import Job
 
-METADATA = {"metadata": ["file_path", "file_name", "file_size"], "row_index": ["row_index"]}
 job = Job.from_args()
 spark = job.spark()
 
@@ -76,7 +75,7 @@ def frame_of(reader, place):
     if "basePath" in options:
         read = read.option("basePath", place)
     frame = (read.schema(schema) if schema else read).load(place + reader["pattern"] if reader["pattern"] else place)
-    return frame.select("*", *[f"_metadata.{name}" for name in METADATA.get(way, ())])
+    return frame.select("*", *[f"_metadata.{name}" for name in reader["metadata"]])
 
 
 def collected(frame):
@@ -135,6 +134,7 @@ class Folder:
             "by_folder": self.by_folder,
             "by_input": self.by_input,
             "way": self.way,
+            "metadata": METADATA.get(self.way, ()),
             "pattern": self.pattern,
         }
 
@@ -156,6 +156,7 @@ FIELDS = st.text(st.sampled_from("ab,\"'# é\\\n\r"), max_size=5)
 
 
 COLUMNAR = ("parquet", "orc")
+METADATA = {"metadata": ["file_path", "file_name", "file_size"], "row_index": ["row_index"]}
 BY_PATTERN = ("load", "metadata", "row_index")
 OPTIONS: dict[str, list[dict[str, str]]] = {
     "csv": [
@@ -246,7 +247,7 @@ def folders(draw: st.DrawFn) -> Folder:
     cut_bytes, pattern = 500 if kind in COLUMNAR else 40, ""
     as_named = files == stored and not split and not any(re.search(r"[*?]", name) for name in files)
     ways = ["load"] * 4 + (["metadata"] * 2 if as_named else [])
-    ways += ["row_index"] * 3 if kind == "parquet" else []
+    ways += ["row_index"] * (1 if split else 3) if kind == "parquet" else []  # slices are refused to its reader
     if by_folder:
         pattern = draw(st.sampled_from(["", "", "", "*", f"*.{kind}*", *[f"{name}=*" for name in columns], "*/*"]))
         ways += ["view"] + (["sql"] if kind != "json" and not options and not schema else [])

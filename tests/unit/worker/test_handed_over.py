@@ -182,6 +182,18 @@ PART = InputObject("s3://in/day=1/a.csv", 5, "e", slice=Slice(SliceKind.ROW_GROU
 LINES = replace(PART, slice=Slice(SliceKind.LINES, 0, 5))
 
 
+def test_no_rows_are_numbered_in_a_part_of_parquet(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    bench.store.put(GIVEN, b"frame.select('_metadata.row_index')")
+    monkeypatch.setattr(type(bench.runner), "has_view", True)
+    event = {"inputs": [PART.uri], "input_path": None, "output_path": "s3://out"}
+    execution = Execution(unpinned(GIVEN), event, is_shard=True, inputs=(PART,))
+
+    with pytest.raises(PlanError, match="the script has row_index"):
+        bench.worker.executor.execute(execution, Attempt("a", Task(Source.DIRECT, {}), Deadline.within(60), Log()))
+
+    assert not bench.runner.calls
+
+
 @pytest.mark.parametrize(
     ("script", "args", "seen", "message"),
     [
