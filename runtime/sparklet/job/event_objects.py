@@ -27,7 +27,8 @@ UNREADABLE = (
 UNREADABLE_DETAILS = ("Object Deleted", "Object Restore Initiated", "Object Restore Expired")
 """The same through EventBridge."""
 
-_GLOB = re.compile(r"([\\{}\[\]*?])")
+GLOB = "*?[]{}\\"  # what makes a name a pattern for Hadoop
+_GLOB = re.compile(f"([{re.escape(GLOB)}])")
 _SKIPPED = re.compile(r"\.|_(?!SUCCESS$|metadata$|common_metadata$)|.*\._COPYING_$", re.DOTALL)  # those three: no rows
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 _KEY = re.compile(r"(?!file:)[^:/]+://[^/]*/(.*)", re.DOTALL)  # in a file system ``a//b`` and ``a/b`` are one file
@@ -142,8 +143,8 @@ def escaped(uri: str) -> str:
     return _GLOB.sub(r"\\\1", uri)
 
 
-def misread(uri: str, patterns: str = "*?[]{}\\") -> str:
-    """Why ``spark.read`` would not read just this object, or ""; ``patterns``: what makes its name one, if not all."""
+def misread(uri: str, patterns: str = GLOB) -> str:
+    """Why ``spark.read`` would not read just this object, or ""; ``patterns``: what makes its name one."""
     key = _KEY.match(uri)
     if key and not {"", ".", ".."}.isdisjoint(key[1].split("/")):
         return "Hadoop's paths leave empty segments, . and .. out of a name"

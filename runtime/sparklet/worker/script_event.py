@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from sparklet.errors import EventError
-from sparklet.job.event_objects import misread
+from sparklet.job.event_objects import GLOB, misread
 from sparklet.job.fields import SCHEMA
 from sparklet.job.outcome import EVENT, EVENT_FILE
 from sparklet.model import INPUT, OUTPUT, PACKED, Access, InputObject, Run, Shard, ShardRecord, ShardState, SliceKind
@@ -18,7 +18,7 @@ from sparklet.model.shards import OF_SPLIT
 LOST = "LeaseExpired"
 STOPPED = (LOST, "DeadlineExceededError", "GatewayLostError", "OutOfMemoryError")
 """Causes of attempts whose scripts may have been stopped at any line."""
-PATTERNS = {False: "*?[]{}\\", True: "*?"}  # what makes a name one; True: for our S3A, which takes others as they are
+PATTERNS = {False: GLOB, True: "*?"}  # what makes a name one; True: for our S3A, which takes others as they are
 MAX_ARGUMENT_BYTES = 100 * 1024  # Linux holds 128 KiB in one argument (MAX_ARG_STRLEN)
 
 
