@@ -401,13 +401,13 @@ def _tell_java(own: Path, execution: Execution, copies: Mapping[int, Path], scri
         part, file = item.slice, str(copies.get(place, ""))
         if part is None:
             words += (file, "-1", "")
-        elif part.kind is not SliceKind.LINES and b"row_index" in _words(execution, script):
+        elif part.kind is SliceKind.LINES:
+            words += (file, str(part.header_bytes), "1" if part.start == part.header_bytes else "")
+        elif b"row_index" in _words(execution, script):
             raise PlanError(
                 "the script has row_index, the number of a row in its file, and a part of a Parquet file counts from"
                 " its own first one: plan without --split"
             )
-        elif part.kind is SliceKind.LINES:
-            words += (file, str(part.header_bytes), "1" if part.start == part.header_bytes else "")
         else:
             words += ("", str(part.start), str(part.end))
         is_known = item.etag and item.modified_s and not part and place not in copies
