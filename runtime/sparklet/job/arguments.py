@@ -160,7 +160,7 @@ class Job(StreamRecords, TableWrites, DatabaseAccess):
         """
         from sparklet.job.csv_schema import inferred, read
 
-        quotes = {} if "mode" in options else {"unescapedQuoteHandling": "RAISE_ERROR"}  # it raises in any mode
+        quotes = {} if "mode" in options else {"unescapedQuoteHandling": "RAISE_ERROR"}  # fails in PERMISSIVE, too
         schema, options = schema or self.params.get(SCHEMA), {**STRICT, **quotes, **options}
         if schema == INFER:
             self.answer(inferred(spark, self.input_list(), options))

@@ -143,7 +143,7 @@ public class TaskS3A extends S3AFileSystem {
         return own == null ? matched(super.globStatus(pattern, filter)) : own;
     }
 
-    /** The input that has a pattern for its name, or is it once escaped: to Spark *?[]{} and a backslash mean others. */
+    /** The input whose name Spark takes for a pattern, written as it is or escaped; null if it is a pattern. */
     public FileStatus[] own(Path pattern, FileSystem asked) throws IOException {
         String name = pattern.toUri().getPath();
         String[] names = {name, name.replaceAll("\\\\(.)", "$1")};
