@@ -230,8 +230,9 @@ def bench(request: pytest.FixtureRequest, warm: Bench, tmp_path_factory: pytest.
     return Bench(runner, scratch)
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def function(tmp_path_factory: pytest.TempPathFactory) -> Iterator["Function"]:
+    """For all tests whose function needs no settings of its own."""
     from tests.functional.worker.ledgered import deployed
 
     folder, scratch = tmp_path_factory.mktemp("function"), tmp_path_factory.mktemp("scratch")

@@ -16,7 +16,7 @@ import os
 import re
 import uuid
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 from urllib.parse import unquote
@@ -33,8 +33,7 @@ from sparklet.model import RunOptions, ShardState
 from sparklet.planning.outputs import input_place
 from sparklet.planning.request import RunRequest
 from tests.archives import by_arrow, tarred, zipped
-from tests.functional.worker.conftest import local_jars
-from tests.functional.worker.ledgered import BUCKET, Function, deployed
+from tests.functional.worker.ledgered import BUCKET, Function
 
 pytestmark = [pytest.mark.spark, pytest.mark.stack, pytest.mark.slow]
 
@@ -47,6 +46,7 @@ TRIALS = settings(
     phases=[Phase.explicit, Phase.generate] + ([Phase.shrink] if os.environ.get("SPARKLET_SHRINK") else []),
 )
 ROOT = f"s3://{BUCKET}/folders"
+READ_PY = f"s3://{BUCKET}/scripts/read.py"
 READ = b"""
 import json
 from pyspark.sql import functions as F
@@ -284,12 +284,10 @@ def _written(kind: str, before: Sequence[str], line: str, rows: list[tuple[int, 
     return mark + "".join(each + line for each in (*before, *quoted)).encode() if before or quoted else b""
 
 
-@pytest.fixture(scope="module")
-def function(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Function]:
-    folder, scratch = tmp_path_factory.mktemp("function"), tmp_path_factory.mktemp("scratch")
-    with deployed(folder, scratch, SPARKLET_SCRIPT_PREFIXES=f"{ROOT}/scripts/", **local_jars()) as function:
-        function.store.put(f"{ROOT}/scripts/read.py", READ)
-        yield function
+@pytest.fixture(scope="module", autouse=True)
+def _script(function: Function) -> None:
+    function.store.put(READ_PY, READ)
+    function.said()  # what others have printed
 
 
 def saw(function: Function) -> list[Saw]:
@@ -307,7 +305,7 @@ def saw(function: Function) -> list[Saw]:
 
 def one_job(function: Function, place: str, folder: Folder) -> Saw:
     event = {
-        "sparklet": {"script": f"{ROOT}/scripts/read.py"},
+        "sparklet": {"script": READ_PY},
         "params": {"folders": [[f"{place}/", {**folder.reader, "by_folder": False}]]},
     }
     function.said()
@@ -326,7 +324,7 @@ def in_shards(function: Function, place: str, folder: Folder) -> Saw | str:
         output_per="input" if folder.by_input else "",
     )
     request = RunRequest(
-        f"{ROOT}/scripts/read.py",
+        READ_PY,
         (f"{place}/",),
         f"s3://{BUCKET}/out/{run_id}/",
         run_id=run_id,

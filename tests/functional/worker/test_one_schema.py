@@ -29,14 +29,14 @@ from hypothesis import strategies as st
 from sparklet.errors import PlanError
 from sparklet.model import RunOptions, RunState, ShardState
 from sparklet.planning.request import RunRequest
-from tests.functional.worker.conftest import local_jars
-from tests.functional.worker.ledgered import BUCKET, Function, deployed
+from tests.functional.worker.ledgered import BUCKET, Function
 from tests.functional.worker.test_drift import ended
 from tests.functional.worker.test_one_job import FOLDERS, SEED, TRIALS
 
 pytestmark = [pytest.mark.spark, pytest.mark.stack, pytest.mark.slow]
 
 ROOT = f"s3://{BUCKET}/schemas"
+COPY_PY = f"s3://{BUCKET}/scripts/copy.py"
 COPY = b"""
 from sparklet.job import Job
 
@@ -172,12 +172,10 @@ def says(value: Any, text: Any) -> bool:
     return False
 
 
-@pytest.fixture(scope="module")
-def function(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Function]:
-    folder, scratch = tmp_path_factory.mktemp("function"), tmp_path_factory.mktemp("scratch")
-    with deployed(folder, scratch, SPARKLET_SCRIPT_PREFIXES=f"{ROOT}/scripts/", **local_jars()) as function:
-        function.store.put(f"{ROOT}/scripts/copy.py", COPY)
-        yield function
+@pytest.fixture(scope="module", autouse=True)
+def _script(function: Function) -> None:
+    function.store.put(COPY_PY, COPY)
+    function.said()  # what others have printed
 
 
 def verdict(function: Function, folder: Folder) -> str:
@@ -187,7 +185,7 @@ def verdict(function: Function, folder: Folder) -> str:
         function.store.put(f"{ROOT}/{run_id}/{number}.{folder.kind}", body)
     params = {"by": folder.by, "kind": folder.kind, **({"schema": folder.schema} if folder.schema else {})}
     request = RunRequest(
-        f"{ROOT}/scripts/copy.py",
+        COPY_PY,
         (f"{ROOT}/{run_id}/",),
         f"s3://{BUCKET}/out/{run_id}/",
         run_id=run_id,

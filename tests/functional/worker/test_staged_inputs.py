@@ -3,7 +3,7 @@
 import base64
 import io
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,13 +17,13 @@ from pyarrow.parquet import encryption
 from sparklet.job.event_objects import misread
 from sparklet.model import InputObject, RunOptions, ShardRef, ShardState, Slice, SliceKind
 from sparklet.planning.request import RunRequest
-from tests.functional.worker.conftest import local_jars
-from tests.functional.worker.ledgered import BUCKET, Function, deployed
+from tests.functional.worker.ledgered import BUCKET, Function
 from tests.unit.worker.test_staging import MISREAD, RIGHT
 
 pytestmark = [pytest.mark.spark, pytest.mark.stack, pytest.mark.slow]
 
 DATA = f"s3://{BUCKET}/data"
+PLAIN_PY = f"s3://{BUCKET}/scripts/plain.py"
 PLAIN = b"""
 import json, sys
 from pathlib import Path
@@ -59,17 +59,15 @@ writer.parquet(event["to"])
 """
 
 
-@pytest.fixture(scope="module")
-def function(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Function]:
-    folder, scratch = tmp_path_factory.mktemp("function"), tmp_path_factory.mktemp("scratch")
-    with deployed(folder, scratch, SPARKLET_SCRIPT_PREFIXES=f"{DATA}/scripts/", **local_jars()) as function:
-        function.store.put(f"{DATA}/scripts/plain.py", PLAIN)
-        yield function
+@pytest.fixture(scope="module", autouse=True)
+def _script(function: Function) -> None:
+    function.store.put(PLAIN_PY, PLAIN)
+    function.said()  # what others have printed
 
 
 def planned(function: Function, run_id: str, name: str, params: dict[str, Any], target_bytes: int) -> list[ShardRef]:
     """Plan one object, or a folder, in several slices for the plain script."""
-    script, output = f"{DATA}/scripts/plain.py", f"s3://{BUCKET}/out/{run_id}/"
+    script, output = PLAIN_PY, f"s3://{BUCKET}/out/{run_id}/"
     options = RunOptions(split="auto", target_bytes=target_bytes)
     return function.planned(RunRequest(script, (f"{DATA}/{name}",), output, run_id, params=params, options=options))
 
@@ -134,11 +132,11 @@ def test_a_slice_stands_at_its_address_in_its_partition(function: Function) -> N
     name = "hive/dt=2026-01-01/shop=7/big.csv"
     function.store.put(f"{DATA}/{name}", body)
     function.store.put(f"{DATA}/hive/dt=2026-01-02/shop=a/empty.csv", b"")
-    function.store.put(f"{DATA}/scripts/plain.py", ADDRESSES)
+    function.store.put(PLAIN_PY, ADDRESSES)
     try:
         found = run(function, "addresses", name.partition("/")[0] + "/", {}, len(body) // 3 + 1)
     finally:
-        function.store.put(f"{DATA}/scripts/plain.py", PLAIN)
+        function.store.put(PLAIN_PY, PLAIN)
 
     counts = {way: sum(row[2] for row in found if row[0] == way) for way in ("header", "base", "sql", "text", "rdd")}
     assert counts == {"header": 300, "base": 300, "sql": 301, "text": 301, "rdd": 301}
