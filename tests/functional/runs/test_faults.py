@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from typing import TypeVar
 
 import pytest
 
@@ -18,14 +19,13 @@ from sparklet.runs.redrive import redrive
 from tests.stand_ins.read_queues import Received
 from tests.world import LEASE_S, SOURCE, Fault, KilledError, World
 
+W = TypeVar("W", bound=World)
 URIS = [f"{SOURCE}{number:05d}.csv" for number in range(11)]
 BROKEN = Failure("ValueError", "bad", retryable=False)
 AFTER = pytest.mark.parametrize("after_effect", [False, True], ids=["before the effect", "after the effect"])
 
 
-def kill_everywhere(
-    world_of: Callable[[], World], act: Callable[[Deployment], object], after_effect: bool
-) -> Iterator[World]:
+def kill_everywhere(world_of: Callable[[], W], act: Callable[[Deployment], object], after_effect: bool) -> Iterator[W]:
     """A fresh world for every port call of ``act``, in which ``act`` was killed at just that call."""
     at_call = 0
     while True:

@@ -1,16 +1,16 @@
 """The end of a run with follow-ups, its checker killed at every port call, before and after its effect; then again."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 
 from sparklet.model import RunState
 from sparklet.planning.planner import plan
 from sparklet.ports.deployment import Deployment
 from sparklet.runs.checker import check
-from tests.functional.runs.test_faults import AFTER
+from tests.functional.runs.test_faults import AFTER, kill_everywhere
 from tests.stand_ins.memory import MemoryNotifier
 from tests.unit.runs.test_follow_ups import WRONG, start
-from tests.world import Fault, KilledError, World
+from tests.world import World
 
 FOLLOWING = {"run-1", "run-1-check-0", "run-1-next-0"}
 
@@ -49,19 +49,15 @@ def until_ended(world: World) -> RunState:
     raise AssertionError(f"run-1 is still {report.run.state}")
 
 
-def killed_everywhere(act: Callable[[World, Deployment], object], after_effect: bool) -> list[Followed]:
+def killed_everywhere(act: Callable[[World, Deployment], object], after_effect: bool) -> Iterator[Followed]:
     """A fresh world for every port call of ``act``, killed at just that call."""
     worlds: list[Followed] = []
-    while True:
-        world, fault = Followed(), Fault(len(worlds) + 1, after_effect)
-        try:
-            act(world, fault.deployment(world.at))
-        except KilledError:
-            worlds.append(world)
-        else:
-            if fault.calls <= len(worlds):
-                return worlds
-            worlds.append(world)  # it would have died at an item behind which it asked for no other
+
+    def fresh() -> Followed:
+        worlds.append(Followed())
+        return worlds[-1]
+
+    return kill_everywhere(fresh, lambda at: act(worlds[-1], at), after_effect)
 
 
 def assert_followed(world: Followed) -> None:
@@ -81,11 +77,12 @@ def assert_followed(world: Followed) -> None:
 
 @AFTER
 def test_the_end_of_a_run_is_made_good_by_the_next_check(after_effect: bool) -> None:
-    worlds = killed_everywhere(to_the_end, after_effect)
-    for world in worlds:
+    killed = 0
+    for world in killed_everywhere(to_the_end, after_effect):
+        killed += 1
         assert until_ended(world) is RunState.SUCCEEDED
         assert_followed(world)
-    assert len(worlds) > 50
+    assert killed > 50
 
 
 @AFTER
