@@ -155,13 +155,6 @@ def test_each_row_is_there_once_after_a_redrive_too(scratch: Path, name: str, ki
     assert try_all(scratch, name, (((call, kind),) for call in range(1, calls + 1, 7))) > 20
 
 
-@pytest.mark.slow
-def test_each_row_is_there_once_whatever_early_commit_sleeps(scratch: Path) -> None:
-    calls = calls_of(scratch, SCENARIOS["early"])
-
-    assert try_all(scratch, "early", (((call, "sleeps"),) for call in range(1, calls + 1))) > 100
-
-
 def test_each_row_is_there_once_whatever_fails_twice(scratch: Path) -> None:
     assert try_some(scratch, random.Random(16), 40) == 40
 
