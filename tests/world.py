@@ -20,7 +20,7 @@ from sparklet.model import (
     ShardResult,
 )
 from sparklet.planning.new_run import new_run
-from sparklet.planning.planner import plan
+from sparklet.planning.planner import PART_SHARDS, plan
 from sparklet.planning.request import RunRequest
 from sparklet.ports import Engine, Ledger
 from sparklet.ports.deployment import Catalog, Deployment
@@ -86,8 +86,12 @@ class World:
     def run(self, shards: int, **options: Any) -> Run:
         """A run with its plan sealed, one object a shard, messages sent."""
         self.put(shards)
-        run = new_run(self.at, self.request(options=RunOptions(max_objects=1, **options)))
-        return plan(self.at, run.run_id)
+        return self.plan(options=RunOptions(max_objects=1, **options))
+
+    def plan(self, *, part_shards: int = PART_SHARDS, **changes: Any) -> Run:
+        """Enter a run and plan it."""
+        run = new_run(self.at, self.request(**changes))
+        return plan(self.at, run.run_id, part_shards=part_shards)
 
     def check(self) -> CheckReport:
         return check(self.at, "run-1")
@@ -172,6 +176,15 @@ class World:
         for record in self.shards(run_id):
             line = self.store.get(self.at.part_uri(run_id, record.part), record.offset, record.length)
             yield Shard.from_line(line)
+
+    def taken(self, run_id: str = "run-1") -> list[str]:
+        """The addresses of all objects in these shards, in order."""
+        return [item.uri for shard in self.planned(run_id) for item in shard.objects]
+
+    def only_part(self, run_id: str = "run-1") -> str:
+        """The address of a plan's only part."""
+        (part,) = self.ledger.runs.parts(run_id)
+        return self.at.part_uri(run_id, part.part)
 
     def json(self, name: str, run_id: str = "run-1") -> Any:
         return json.loads(self.store.get(self.at.run_uri(run_id, name)))

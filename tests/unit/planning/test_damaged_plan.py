@@ -40,21 +40,18 @@ def half_planned(world: World, monkeypatch: pytest.MonkeyPatch) -> World:
 @pytest.mark.parametrize("how", DAMAGES)
 def test_a_resuming_planner_refuses_an_altered_part(half_planned: World, how: str) -> None:
     damage, told = DAMAGES[how]
-    (part,) = half_planned.ledger.runs.parts("run-1")
-    uri = half_planned.at.part_uri("run-1", part.part)
+    uri = half_planned.only_part()
     half_planned.store.put(uri, damage(half_planned.store.get(uri)))
 
     with pytest.raises(PlanError, match=rf"{uri} is damaged: .*{told}.*start the run again under another id"):
         plan(half_planned.at, "run-1")
 
-    run = half_planned.ledger.runs.get("run-1")
-    assert not run.sealed
+    assert not half_planned.ledger.runs.get("run-1").sealed
     assert half_planned.ledger.shards.count("run-1").total == 0
 
 
 def test_a_planner_that_continues_names_a_part_that_is_gone(half_planned: World) -> None:
-    (part,) = half_planned.ledger.runs.parts("run-1")
-    uri = half_planned.at.part_uri("run-1", part.part)
+    uri = half_planned.only_part()
     half_planned.store.delete(uri)
 
     with pytest.raises(ObjectNotFoundError, match=f"{uri} is not there"):
@@ -71,8 +68,7 @@ def test_a_planner_that_continues_names_a_part_that_is_gone(half_planned: World)
 )
 def test_an_objects_status_names_the_damaged_plan(world: World, damage: Callable[[bytes], bytes], told: str) -> None:
     world.run(2)
-    (part,) = world.ledger.runs.parts("run-1")
-    uri = world.at.part_uri("run-1", part.part)
+    uri = world.only_part()
     world.store.put(uri, damage(world.store.get(uri)))
 
     with pytest.raises(PlanError, match=f"{uri} is damaged: .*{told}"):

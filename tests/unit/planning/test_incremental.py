@@ -30,6 +30,7 @@ from sparklet.planning.new_run import new_run
 from sparklet.planning.output_claims import take_outputs
 from sparklet.planning.planner import plan
 from sparklet.runs.checker import check
+from sparklet.runs.redrive import redrive
 from tests.world import SCRIPT, SOURCE, World
 
 CLAIMS = "s3://sparklet/runs/_outputs/"
@@ -37,23 +38,15 @@ OPTIONS = RunOptions(max_objects=2, incremental=True)
 BAD = Failure("ValueError", "bad", retryable=False)
 
 
-def nightly(world: World, run_id: str, **changes: object) -> list[str]:
+def nightly(world: World, run_id: str, **changes: Any) -> list[str]:
     """Enter and plan the next run; what it took in."""
-    run = new_run(world.at, world.request(run_id=run_id, name="nightly", options=OPTIONS, **changes))
-    plan(world.at, run.run_id)
-    return [item.uri for shard in world.planned(run_id) for item in shard.objects]
+    world.plan(run_id=run_id, name="nightly", options=OPTIONS, **changes)
+    return world.taken(run_id)
 
 
 def end(world: World, run_id: str, *failing: int) -> None:
     """Do all shards of a run, some without success, and end it."""
-    while message := world.receive():
-        attempt_id, claim = world.claim(message)
-        number = claim.record.number
-        if number in failing:
-            world.ledger.attempts.fail(run_id, number, attempt_id, BAD)
-        else:
-            world.ledger.attempts.succeed(run_id, number, attempt_id, ShardResult())
-        world.queue.delete(message.receipt)
+    world.work(lambda number: BAD if number in failing else ShardResult())
     assert check(world.at, run_id).run.state.ended
 
 
@@ -78,34 +71,27 @@ def half_published(world: World) -> tuple[str, str]:
     world.put(4)
     nightly(world, "run-1")
     run = world.ledger.runs.get("run-1")
-    folders = run.shard_output(0) + "/", run.shard_output(1) + "/"
-    for message, folder in zip(filter(None, (world.receive(), world.receive())), folders, strict=True):
-        attempt_id, claim = world.claim(message)
-        number = claim.record.number
-        world.ledger.attempts.renew("run-1", number, attempt_id, 60, ShardResult())
-        world.store.put(f"{folder}part-0", b"a row")
-        if number:
-            world.ledger.attempts.fail("run-1", number, attempt_id, BAD)
-        else:
-            world.ledger.attempts.succeed("run-1", number, attempt_id, ShardResult())
+
+    def publish(number: int) -> ShardResult | Failure:
+        world.ledger.attempts.renew("run-1", number, f"attempt-{world.attempts}", 60, ShardResult())
+        world.store.put(f"{run.shard_output(number)}/part-0", b"a row")
+        return BAD if number else ShardResult()
+
+    world.work(publish)
     assert check(world.at, "run-1").run.state.ended
-    return folders
+    return run.shard_output(0) + "/", run.shard_output(1) + "/"
 
 
-def test_half_published_output_goes_before_it_is_planned_again(world: World) -> None:
+@pytest.mark.parametrize("by", ["the next plan", "clean"])
+def test_half_published_output_goes(world: World, by: str) -> None:
     published, begun = half_published(world)
 
-    assert len(nightly(world, "run-2")) == 2
+    if by == "clean":
+        clean(world.at, world.ledger.runs.get("run-1"), folders_of(world.at, "run-1"))
+    else:
+        assert len(nightly(world, "run-2")) == 2
 
-    assert [len(list(world.store.list(folder))) for folder in (published, begun)] == [1, 0]
-
-
-def test_half_published_output_goes_with_its_run(world: World) -> None:
-    published, begun = half_published(world)
-
-    clean(world.at, world.ledger.runs.get("run-1"), folders_of(world.at, "run-1"))
-
-    assert [len(list(world.store.list(folder))) for folder in (published, begun)] == [1, 0]
+    assert (len(world.keys(published)), world.keys(begun)) == (1, [])
 
 
 def test_only_incremental_runs_of_the_name_skip_objects(world: World) -> None:
@@ -113,24 +99,19 @@ def test_only_incremental_runs_of_the_name_skip_objects(world: World) -> None:
     nightly(world, "run-1")
     end(world, "run-1")
     for run_id, name, options in (("run-2", "other", OPTIONS), ("run-3", "nightly", RunOptions())):
-        new_run(world.at, world.request(run_id=run_id, name=name, options=options))
-        plan(world.at, run_id)
-        assert [item.uri for shard in world.planned(run_id) for item in shard.objects] == uris
+        world.plan(run_id=run_id, name=name, options=options)
+        assert world.taken(run_id) == uris
 
 
 def test_a_run_without_a_name_has_its_scripts(world: World) -> None:
     uris = world.put(2)
-    assert new_run(world.at, world.request(options=OPTIONS)).name == "daily"
-    plan(world.at, "run-1")
+    assert world.plan(options=OPTIONS).name == "daily"
     end(world, "run-1")
     world.store.put(f"{SOURCE}9", b"x")
-    new_run(world.at, world.request(run_id="run-2", script=SCRIPT, options=OPTIONS))
-    assert plan(world.at, "run-2").skipped == {Reason.DONE: len(uris)}
+    assert world.plan(run_id="run-2", script=SCRIPT, options=OPTIONS).skipped == {Reason.DONE: len(uris)}
 
 
 def test_objects_that_a_redrive_finished_count_as_done(world: World) -> None:
-    from sparklet.runs.redrive import redrive
-
     world.put(4)
     nightly(world, "run-1")
     end(world, "run-1", 0, 1)
@@ -144,13 +125,11 @@ def test_a_damaged_plan_is_not_guessed_around(world: World, how: str) -> None:
     world.put(4)
     nightly(world, "run-1")
     end(world, "run-1", 1)
-    (part,) = world.ledger.runs.parts("run-1")
-    uri = world.at.part_uri("run-1", part.part)
-    body = world.store.get(uri)
-    if how == "gone":
-        world.store.delete(uri)
-    else:
-        world.store.put(uri, body.splitlines(keepends=True)[0] if how == "cut" else b"x\n" * part.shard_count)
+    uri = world.only_part()
+    first, _ = world.store.get(uri).splitlines(keepends=True)
+    world.store.delete(uri)
+    if how != "gone":
+        world.store.put(uri, first if how == "cut" else b"x\n" * 2)
     with pytest.raises(PlanError, match=f"the plan part {uri} is (gone|damaged)"):
         nightly(world, "run-2")
 
@@ -158,8 +137,8 @@ def test_a_damaged_plan_is_not_guessed_around(world: World, how: str) -> None:
 # --- slices ---
 
 
-def sliced(world: World, *, cut_off: bool = False) -> list[InputObject]:
-    """A run whose plan holds a whole object and one in three slices, a shard each."""
+def sliced(world: World, *, cut_off: bool) -> list[InputObject]:
+    """A run whose plan holds a whole object and one in three slices, or three of more, a shard each."""
     uri = f"{SOURCE}00001.csv"
     world.put(2)
     etag = world.store.head(uri).etag
@@ -189,19 +168,16 @@ def is_done(world: World, item: InputObject) -> bool:
         return done.has(item.uri, "", item.etag)
 
 
-@pytest.mark.parametrize("failing", [None, 1, 2, 3])
-def test_an_object_is_done_once_all_its_slices_are(world: World, failing: int | None) -> None:
-    items = sliced(world)
+@pytest.mark.parametrize(
+    ("failing", "cut_off", "done"),
+    [(None, False, True), (1, False, False), (2, False, False), (3, False, False), (None, True, False)],
+)
+def test_an_object_is_done_once_all_its_slices_are(
+    world: World, failing: int | None, cut_off: bool, done: bool
+) -> None:
+    items = sliced(world, cut_off=cut_off)
     succeed(world, *(number for number in range(4) if number != failing))
-    assert is_done(world, items[0])
-    assert is_done(world, items[1]) == (failing is None)
-
-
-def test_an_object_with_unplanned_slices_is_not_done(world: World) -> None:
-    items = sliced(world, cut_off=True)
-    succeed(world, 0, 1, 2, 3)
-    assert is_done(world, items[0])
-    assert not is_done(world, items[1])
+    assert (is_done(world, items[0]), is_done(world, items[1])) == (True, done)
 
 
 # --- one at a time ---
@@ -238,7 +214,7 @@ def test_the_second_of_two_concurrent_runs_plans_nothing(world: World, created: 
     ):
         plan(world.at, "run-2")
 
-    assert [item.uri for shard in world.planned("run-1") for item in shard.objects] == uris
+    assert world.taken("run-1") == uris
     assert world.ledger.runs.get("run-2").state is RunState.FAILED
     assert list(world.ledger.runs.parts("run-2")) == []
     assert plan(world.at, "run-2").state is RunState.FAILED
@@ -269,8 +245,8 @@ def test_of_two_runs_that_claim_at_once_one_proceeds(world: World, monkeypatch: 
 def test_a_resuming_planner_keeps_its_claim(world: World) -> None:
     world.put(3)
     entered(world, "run-1")
-    take_outputs(world.at, world.ledger.runs.get("run-1"))
-    take_outputs(world.at, world.ledger.runs.get("run-1"))
+    for _ in range(2):
+        take_outputs(world.at, world.ledger.runs.get("run-1"))
     assert plan(world.at, "run-1").sealed
     assert len(world.keys(CLAIMS)) == 1
 

@@ -1,6 +1,7 @@
 """What a plan leaves out is named, with its reason, wherever its planner was when it died."""
 
 import json
+from collections import Counter
 from contextlib import closing
 
 import pytest
@@ -9,9 +10,7 @@ from sparklet.app.object_status import object_status
 from sparklet.inputs.list_requests import ListRequest
 from sparklet.inputs.selection import Reason
 from sparklet.model import RunOptions
-from sparklet.planning.new_run import new_run
 from sparklet.planning.plan_files import LeftOut
-from sparklet.planning.planner import plan
 from tests.world import SOURCE, World
 
 PLAN = "s3://sparklet/runs/run-1/plan/"
@@ -35,13 +34,12 @@ def test_skipped_objects_are_named_beside_their_part(world: World) -> None:
     for key in ("00000x", "00003x", "00003y/", "zz"):
         world.store.put(f"{SOURCE}{key}", b"")
     world.store.put(f"{SOURCE}no.tmp", b"1")
-    request = world.request(
+
+    run = world.plan(
         options=RunOptions(max_objects=1, exclude=("*.tmp",), missing="skip"),
         lists=(ListRequest("-", f"{SOURCE}00001.csv\n{SOURCE}gone".encode()),),
+        part_shards=2,
     )
-    new_run(world.at, request)
-
-    run = plan(world.at, "run-1", part_shards=2)
 
     assert named(world) == [
         ("00000x", Reason.EMPTY),
@@ -51,13 +49,7 @@ def test_skipped_objects_are_named_beside_their_part(world: World) -> None:
         ("00001.csv", Reason.DUPLICATE),
         ("gone", Reason.MISSING),
     ]
-    assert run.skipped == {
-        Reason.EMPTY: 3,
-        Reason.FOLDER_MARKER: 1,
-        Reason.DUPLICATE: 1,
-        Reason.MISSING: 1,
-        Reason.EXCLUDED: 1,
-    }
+    assert run.skipped == {**Counter(reason for _, reason in named(world)), Reason.EXCLUDED: 1}
     assert len(world.keys(f"{PLAN}skipped-")) == 3
     fate = object_status(world.at, "run-1", f"{SOURCE}00003x")
     assert (fate.shards, fate.left_out) == ((), (Reason.EMPTY,))

@@ -10,7 +10,6 @@ from sparklet.model import Failure, RunOptions, ShardResult, ShardState
 from sparklet.planning.new_run import new_run
 from sparklet.planning.output_claims import delete_half_published
 from sparklet.planning.outputs import InputPlaces, input_place
-from sparklet.planning.planner import plan
 from sparklet.planning.request import read_request
 from sparklet.runs.checker import check
 from tests.stand_ins.memory import MemoryEngine
@@ -67,8 +66,7 @@ def test_slices_of_one_object_share_its_output() -> None:
         places.add("s3://in/a.json")
 
 
-def test_a_run_with_two_inputs_of_one_output_is_refused() -> None:
-    world = World()
+def test_a_run_with_two_inputs_of_one_output_is_refused(world: World) -> None:
     world.store.put(f"{SOURCE}a.csv", b"x")
     world.store.put(f"{SOURCE}a.json", b"x")
     with pytest.raises(PlanError, match=r"the output of s3://data/in/a\.json would be a, and that of another input"):
@@ -83,28 +81,20 @@ def test_options_that_contradict_it_are_refused(more: dict[str, Any]) -> None:
         read_request(asked)
 
 
-@pytest.mark.parametrize(
-    ("engine", "max_objects", "refused"), [("glue", 2, True), ("glue", 1, False), ("fargate", 2, False)]
-)
-def test_engines_that_tell_nothing_are_refused(engine: str, max_objects: int, refused: bool) -> None:
-    world = World(engines={engine: MemoryEngine()})
+def test_engines_that_tell_nothing_are_refused() -> None:
+    world = World(engines={"glue": MemoryEngine(), "fargate": MemoryEngine()})
     world.put(2)
-    request = world.request(options=replace(BY_INPUT, engine=engine, max_objects=max_objects))
-    if not refused:
-        assert new_run(world.at, request).options.engine == engine
-        return
     with pytest.raises(PlanError, match="glue cannot tell inputs apart"):
-        new_run(world.at, request)
-
-
-def published(world: World) -> list[str]:
-    return [info.uri.removeprefix(OUTPUT) for info in world.store.list(OUTPUT)]
+        new_run(world.at, world.request(options=replace(BY_INPUT, engine="glue", max_objects=2)))
+    for engine, max_objects in (("glue", 1), ("fargate", 2)):
+        options = replace(BY_INPUT, engine=engine, max_objects=max_objects)
+        assert new_run(world.at, world.request(run_id=engine, options=options)).options.engine == engine
 
 
 def an_earlier_run(world: World) -> str:
     """A run with an output for each of two inputs; its identity."""
     world.put(2)
-    run = plan(world.at, new_run(world.at, world.request(run_id="earlier", output_uri=OUTPUT, options=BY_INPUT)).run_id)
+    run = world.plan(run_id="earlier", output_uri=OUTPUT, options=BY_INPUT)
     for name in ("00000", "00001"):
         world.store.put(f"{OUTPUT}{name}/part-{run.identity}_000000-00000-x.parquet", b"x")
     world.work()
@@ -115,29 +105,25 @@ def an_earlier_run(world: World) -> str:
 
 
 @pytest.mark.parametrize("output_per", ["", "input"])
-def test_an_overwriting_run_replaces_outputs_of_inputs(output_per: str) -> None:
-    world = World()
+def test_an_overwriting_run_replaces_outputs_of_inputs(world: World, output_per: str) -> None:
     an_earlier_run(world)
-    options = RunOptions(output_per=output_per, existing="overwrite")
 
-    plan(world.at, new_run(world.at, world.request(options=options)).run_id)
+    world.plan(options=RunOptions(output_per=output_per, existing="overwrite"))
 
-    assert published(world) == []
+    assert world.keys(OUTPUT) == []
 
 
-def test_a_file_of_nobodys_is_not_overwritten() -> None:
-    world = World()
+def test_a_file_of_nobodys_is_not_overwritten(world: World) -> None:
     an_earlier_run(world)
     world.store.put(f"{OUTPUT}00000/part-00000-mine.parquet", b"x")
     with pytest.raises(PlanError, match="which no Sparklet run wrote"):
         new_run(world.at, world.request(options=replace(BY_INPUT, existing="overwrite")))
-    assert len(published(world)) == 3
+    assert len(world.keys(OUTPUT)) == 3
 
 
-def test_half_published_outputs_are_deleted_alone() -> None:
-    world = World()
+def test_half_published_outputs_are_deleted_alone(world: World) -> None:
     identity = an_earlier_run(world)
-    run = plan(world.at, new_run(world.at, world.request(options=replace(BY_INPUT, existing="append"))).run_id)
+    run = world.plan(options=replace(BY_INPUT, existing="append"))
     message = world.receive()
     assert message
     attempt_id, _ = world.claim(message)
@@ -147,4 +133,5 @@ def test_half_published_outputs_are_deleted_alone() -> None:
 
     delete_half_published(world.at, run)
 
-    assert len(published(world)) == 2 and all(identity in name for name in published(world))
+    kept = world.keys(OUTPUT)
+    assert len(kept) == 2 and all(identity in uri for uri in kept)

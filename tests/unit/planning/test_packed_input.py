@@ -36,8 +36,7 @@ def test_a_preview_equals_the_plan_and_writes_nothing(world: World) -> None:
     seen = preview(world.at, world.request(options=options))
 
     assert world.keys("s3://sparklet/") == before == []
-    new_run(world.at, world.request(options=options))
-    plan(world.at, "run-1")
+    world.plan(options=options)
     sizes = [r.size_bytes for r in world.shards()]
     assert (seen.shards, seen.objects, seen.size_bytes) == (len(sizes), 7, sum(sizes))
     assert (seen.smallest_shard_bytes, seen.largest_shard_bytes) == (min(sizes), max(sizes))
@@ -102,9 +101,8 @@ def test_a_list_with_a_missing_object_is_refused_by_name(world: World) -> None:
     named = "\n".join(f"{SOURCE}{name}" for name in ("00000.csv", "typo.csv", "00001.csv", "gone.csv"))
     request = world.request(inputs=(), lists=(ListRequest("-", named.encode()),))
 
-    with pytest.raises(
-        PlanError, match=r"names 2 objects not there: s3://.*/typo\.csv, .*/gone\.csv; .* --missing skip"
-    ):
+    told = r"names 2 objects not there: s3://.*/typo\.csv, .*/gone\.csv; .* --missing skip"
+    with pytest.raises(PlanError, match=told):
         preview(world.at, request)
     skipping = replace(request, options=RunOptions(missing="skip"))
     assert preview(world.at, skipping).skipped == {Reason.MISSING: 2}
@@ -137,17 +135,11 @@ def packed() -> Iterator[PackedInput]:
         yield packed
 
 
-def planned(world: World, run_id: str = "run-1") -> list[str]:
-    return [item.uri for shard in world.planned(run_id) for item in shard.objects]
-
-
 def test_a_planner_request_lists_its_input_once(world: World, store: CountingStore) -> None:
     world.put(7)
     event = {"script": SCRIPT, "inputs": [SOURCE], "output": "s3://data/out/", "run_id": "run-1"}
 
-    answer = handle_request(
-        world.at, event, PlannerSettings(("s3://data/jobs/",), 3008, 2**32), "request-1", lambda: 900.0
-    )
+    answer = handle_request(world.at, event, PlannerSettings((SCRIPT,), 3008, 2**32), "request-1", lambda: 900.0)
 
     assert (answer["objects"], store.listed) == (7, 7 + FIRST)
 
@@ -162,7 +154,7 @@ def test_an_input_that_changes_is_planned_as_previewed(world: World, store: Coun
     new_run(world.at, world.request(), packed)
     run = plan(world.at, "run-1", packed=packed)
 
-    assert planned(world) == uris and (seen.shards, seen.objects, seen.size_bytes) == (2, 4, 40)
+    assert world.taken() == uris and (seen.shards, seen.objects, seen.size_bytes) == (2, 4, 40)
     assert (run.shard_count, run.object_count, run.size_bytes, run.skipped) == (2, 4, 40, seen.skipped)
     assert list(reasons_for(world.at, run, list(world.ledger.runs.parts("run-1")), f"{SOURCE}empty")) == [Reason.EMPTY]
     assert store.listed == 5 + FIRST
@@ -189,7 +181,7 @@ def test_a_plan_that_goes_on_lists_what_is_there_then(world: World, packed: Pack
 
     plan(world.at, "run-1", packed=packed)
 
-    assert planned(world) == uris
+    assert world.taken() == uris
 
 
 def test_an_input_too_large_to_be_kept_is_read_again(
@@ -201,30 +193,31 @@ def test_an_input_too_large_to_be_kept_is_read_again(
     new_run(world.at, world.request(), packed)
     plan(world.at, "run-1", packed=packed)
 
-    assert planned(world) == uris and store.listed == 18 + FIRST
+    assert world.taken() == uris and store.listed == 18 + FIRST
 
 
 def test_what_another_run_did_since_the_preview_is_left_out(world: World, packed: PackedInput) -> None:
     options, uris = RunOptions(max_objects=1, incremental=True), world.put(2)
     request = world.request(run_id="run-2", name="nightly", options=options)
     preview(world.at, request, packed)
-    plan(world.at, new_run(world.at, world.request(name="nightly", options=options)).run_id)
+    world.plan(name="nightly", options=options)
     world.work(lambda number: Failure("Bad", "x", retryable=False) if number else ShardResult())
     world.check()
 
     new_run(world.at, request, packed)
     run = plan(world.at, "run-2", packed=packed)
 
-    assert planned(world, "run-2") == uris[1:] and run.skipped == {Reason.DONE: 1}
+    assert world.taken("run-2") == uris[1:] and run.skipped == {Reason.DONE: 1}
 
 
-def test_a_plan_without_checks_begins_before_its_input_ends(world: World, store: CountingStore) -> None:
+def test_a_plan_without_checks_begins_before_its_input_ends(
+    world: World, store: CountingStore, packed: PackedInput
+) -> None:
     world.put(9)
     options = RunOptions(max_objects=1, archived="skip", missing="skip", limit=0)
-    with closing(PackedInput()) as packed:
-        new_run(world.at, world.request(options=options), packed)
-        assert store.listed < 9
+    new_run(world.at, world.request(options=options), packed)
+    assert store.listed < 9
 
-        plan(world.at, "run-1", packed=packed)
+    plan(world.at, "run-1", packed=packed)
 
-    assert len(planned(world)) == 9
+    assert len(world.taken()) == 9

@@ -10,40 +10,32 @@ from sparklet.planning.planner import PlanProgress, plan
 from tests.world import SOURCE, World, ref_of
 
 
-def test_a_plan_puts_every_object_into_one_shard_in_order(world: World) -> None:
+def test_every_object_is_in_one_pending_shard_in_order(world: World) -> None:
     uris = world.put(7)
-    new_run(world.at, world.request())
 
-    run = plan(world.at, "run-1", part_shards=3)
+    run = world.plan(part_shards=3)
 
-    assert [item.uri for shard in world.planned() for item in shard.objects] == uris
+    assert world.taken() == uris
     assert [shard.number for shard in world.planned()] == [0, 1, 2, 3]
     assert (run.state, run.shard_count, run.object_count, run.size_bytes) == (RunState.RUNNING, 4, 7, 70)
-
-
-def test_every_shard_is_pending_and_has_its_message(world: World) -> None:
-    world.run(5)
     assert {r.state for r in world.shards()} == {ShardState.PENDING}
     assert world.bodies() == [r.ref for r in world.shards()]
-    assert [r.object_count for r in world.shards()] == [1] * 5
-    assert [r.size_bytes for r in world.shards()] == [10] * 5
+    assert [(r.object_count, r.size_bytes) for r in world.shards()] == [(2, 20)] * 3 + [(1, 10)]
 
 
-def test_parts_are_cut_by_shards_and_by_bytes(world: World) -> None:
+@pytest.mark.parametrize(("part_shards", "part_bytes", "parts"), [(4, 10_000, [4, 4, 2]), (100, 260, [3, 3, 3, 1])])
+def test_parts_are_cut_by_shards_and_by_bytes(
+    world: World, part_shards: int, part_bytes: int, parts: list[int]
+) -> None:
     world.put(10)
     new_run(world.at, world.request(options=RunOptions(max_objects=1)))
-    plan(world.at, "run-1", part_shards=4, part_bytes=10_000)
-    assert [p.shard_count for p in world.ledger.runs.parts("run-1")] == [4, 4, 2]
-
-    new_run(world.at, world.request(run_id="run-2", options=RunOptions(max_objects=1)))
-    plan(world.at, "run-2", part_shards=100, part_bytes=260)
-    assert [p.shard_count for p in world.ledger.runs.parts("run-2")] == [3, 3, 3, 1]
+    plan(world.at, "run-1", part_shards=part_shards, part_bytes=part_bytes)
+    assert [p.shard_count for p in world.ledger.runs.parts("run-1")] == parts
 
 
 def test_a_part_is_a_checkpoint(world: World) -> None:
     world.put(5)
-    new_run(world.at, world.request())
-    plan(world.at, "run-1", part_shards=2)
+    world.plan(part_shards=2)
 
     first, second = world.ledger.runs.parts("run-1")
 
@@ -72,7 +64,6 @@ def test_progress_is_reported_after_each_part(world: World) -> None:
 
 def test_messages_are_sent_only_for_sealed_and_entered_shards(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     world.put(7)
-    new_run(world.at, world.request())
     send = world.queue.send
 
     def checked(bodies: Iterable[str], delay_s: int = 0) -> int:
@@ -83,7 +74,7 @@ def test_messages_are_sent_only_for_sealed_and_entered_shards(world: World, monk
         return send(bodies, delay_s)
 
     monkeypatch.setattr(world.queue, "send", checked)
-    plan(world.at, "run-1", part_shards=2)
+    world.plan(part_shards=2)
     assert len(world.queue) == 4
 
 

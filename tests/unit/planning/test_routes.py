@@ -11,7 +11,6 @@ from sparklet.model.options import LARGE_BYTES
 from sparklet.planning.engine_choice import chosen_engine
 from sparklet.planning.new_run import new_run
 from sparklet.planning.packing import preview
-from sparklet.planning.planner import plan
 from sparklet.runs.redrive import redrive
 from tests.stand_ins.memory import MemoryEngine
 from tests.world import LEASE_S, SOURCE, World
@@ -30,8 +29,7 @@ def world_of(sizes: dict[str, int], dispatch: Dispatch = Dispatch.QUEUE) -> Worl
 
 
 def planned(world: World, **changes: Any) -> None:
-    run = new_run(world.at, world.request(options=replace(ROUTED, **changes)))
-    plan(world.at, run.run_id, part_shards=2)
+    world.plan(options=replace(ROUTED, **changes), part_shards=2)
 
 
 def routed(world: World, engine: str = ENGINE) -> list[int]:
@@ -45,13 +43,17 @@ def started(world: World, engine: str = ENGINE) -> list[int]:
     return sorted({int(command[command.index("--shard") + 1]) for command in port.commands.values()})
 
 
-def work_there(world: World, engine: str = ENGINE) -> None:
-    """Each started worker does its shard."""
+def work_there(world: World, engine: str = ENGINE, fails: bool = False) -> None:
+    """Each started worker does its shard, or fails."""
+    attempts = world.ledger.attempts
     for number in started(world, engine):
-        record = world.ledger.shards.get("run-1", number)
-        claim = world.ledger.attempts.claim(record.ref, f"there-{number}", LEASE_S, 3, engine=engine)
-        if claim.status is ClaimStatus.GRANTED:
-            world.ledger.attempts.succeed("run-1", number, f"there-{number}", ShardResult(rows=1))
+        record, attempt_id = world.ledger.shards.get("run-1", number), f"there-{number}"
+        if attempts.claim(record.ref, attempt_id, LEASE_S, 3, engine=engine).status is not ClaimStatus.GRANTED:
+            continue
+        if fails:
+            attempts.fail("run-1", number, attempt_id, Failure("ValueError", "7", retryable=False))
+        else:
+            attempts.succeed("run-1", number, attempt_id, ShardResult(rows=1))
 
 
 def work_here(world: World, mode: str, number: int) -> list[int]:
@@ -131,10 +133,7 @@ def test_a_redrive_takes_routed_shards_back_there() -> None:
     world = world_of(SIZES)
     planned(world)
     world.check()
-    for number in LARGE:
-        record = world.ledger.shards.get("run-1", number)
-        world.ledger.attempts.claim(record.ref, f"there-{number}", LEASE_S, 3, engine=ENGINE)
-        world.ledger.attempts.fail("run-1", number, f"there-{number}", Failure("ValueError", "7", retryable=False))
+    work_there(world, fails=True)
     world.work()
     assert world.check().run.state is RunState.FAILED
 
@@ -209,13 +208,9 @@ def test_auto_names_the_engine_after_the_large_function() -> None:
     assert after == {"": "lambda-large", "lambda-large": ENGINE, ENGINE: "", OTHER: "", "by hand": ""}
     assert routed(world, "lambda-large") == LARGE
     world.check()
-    for number in LARGE:
-        record = world.ledger.shards.get("run-1", number)
-        world.ledger.attempts.claim(record.ref, f"there-{number}", LEASE_S, 3, engine="lambda-large")
-        failure = Failure("ValueError", "7", retryable=False)
-        world.ledger.attempts.fail("run-1", number, f"there-{number}", failure)
+    work_there(world, "lambda-large", fails=True)
     world.work()
-    world.check()
+    assert world.check().run.state is RunState.FAILED
     redrive(world.at, "run-1", engine="auto")  # a shard has one engine
     assert routed(world, "lambda-large") == LARGE
 

@@ -16,21 +16,19 @@ from sparklet.worker.script_event import shard_event
 from tests.world import SCRIPT, SOURCE, World
 
 TASK, SCHEMA = "run-1-schema-0", "`id` bigint, `amount` double"
-READS = b"job.read_csv(spark)\n"
+SAMPLE = [f"{SOURCE}{n:05d}.csv" for n in range(3)]
 
 
 @pytest.fixture
-def world() -> World:
-    world = World()
-    world.store.put(SCRIPT, READS)
+def world(world: World) -> World:
+    world.store.put(SCRIPT, b"job.read_csv(spark)\n")
     return world
 
 
 def asked(world: World, objects: int = 3, **more: Any) -> Run:
     """A run that asks for a schema, planned as far as it goes without one."""
     world.put(objects)
-    new_run(world.at, world.request(params={"schema": "infer"}, **more))
-    return plan(world.at, "run-1")
+    return world.plan(params={"schema": "infer"}, **more)
 
 
 def answer(world: World, document: Any) -> None:
@@ -43,6 +41,13 @@ def answer(world: World, document: Any) -> None:
         return ShardResult(rows=0)
 
     world.work(done)
+
+
+def inferred(world: World, objects: int = 3, **more: Any) -> Run:
+    """A run that is planned with the schema that its task inferred."""
+    asked(world, objects, **more)
+    answer(world, {"schema": SCHEMA})
+    return plan(world.at, "run-1")
 
 
 def test_no_shard_is_planned_before_the_schema_is_known(world: World) -> None:
@@ -60,14 +65,10 @@ def test_no_shard_is_planned_before_the_schema_is_known(world: World) -> None:
 
 
 def test_every_shard_gets_the_inferred_schema(world: World) -> None:
-    asked(world)
-    answer(world, {"schema": SCHEMA})
-    run = plan(world.at, "run-1")
+    run = inferred(world)
 
-    found = [
-        shard_event(run, record, shard, "s3://o/")
-        for record, shard in zip(world.shards(), world.planned(), strict=True)
-    ]
+    shards = zip(world.shards(), world.planned(), strict=True)
+    found = [shard_event(run, record, shard, "s3://o/") for record, shard in shards]
 
     assert [each["params"] for each in found] == [{"schema": SCHEMA}] * 2
 
@@ -76,7 +77,7 @@ def test_the_task_is_told_to_infer_and_reads_the_sample(world: World) -> None:
     asked(world)
     task = world.ledger.runs.get(TASK)
     assert (task.parent, task.params, task.schema) == ("run-1", {"schema": "infer"}, "infer")
-    assert list(task.inputs) == [f"{SOURCE}{n:05d}.csv" for n in range(3)]
+    assert list(task.inputs) == SAMPLE
 
 
 def test_a_sample_is_spread_over_the_input(world: World) -> None:
@@ -87,25 +88,23 @@ def test_a_sample_is_spread_over_the_input(world: World) -> None:
 def test_a_sample_leaves_out_what_is_too_large(world: World) -> None:
     world.store.put(f"{SOURCE}00000-large.csv", b"x" * (MAX_BYTES + 1))
     asked(world)
-    assert list(world.ledger.runs.get(TASK).inputs) == [f"{SOURCE}{n:05d}.csv" for n in range(3)]
+    assert list(world.ledger.runs.get(TASK).inputs) == SAMPLE
 
 
 @pytest.mark.parametrize("part_shards", [1000, 3])
 def test_slices_count_as_the_whole_that_is_read(world: World, part_shards: int) -> None:
     """Also if the part of the plan from which the sample is taken ends within them."""
     world.store.put(f"{SOURCE}00001-large.csv", b"id\n" + b"1\n" * (MAX_BYTES // 2 + 1))
-    world.put(1)
     options = RunOptions(max_objects=1, split="csv", target_bytes=MAX_BYTES // 4)
-    new_run(world.at, world.request(params={"schema": "infer"}, options=options))
-    plan(world.at, "run-1", part_shards=part_shards)
-    assert list(world.ledger.runs.get(TASK).inputs) == [f"{SOURCE}00000.csv"]
+    asked(world, 1, options=options, part_shards=part_shards)
+    assert list(world.ledger.runs.get(TASK).inputs) == SAMPLE[:1]
 
 
 def test_files_that_the_sample_leaves_out_are_told(world: World) -> None:
     run = asked(world)
     assert left_out(world.at, run) == {}
-    answer(world, {"schema": SCHEMA, "left_out": {f"{SOURCE}00001.csv": "it is no text"}})
-    assert left_out(world.at, run) == {f"{SOURCE}00001.csv": "it is no text"}
+    answer(world, {"schema": SCHEMA, "left_out": {SAMPLE[1]: "it is no text"}})
+    assert left_out(world.at, run) == {SAMPLE[1]: "it is no text"}
 
 
 def test_an_input_of_large_objects_alone_is_refused(world: World) -> None:
@@ -186,13 +185,9 @@ def test_a_cancelled_run_is_planned_no_further(world: World) -> None:
 
 
 def test_runs_that_follow_have_the_schema_and_infer_none(world: World) -> None:
-    world.put(1)
     check_script = "s3://data/jobs/check.py"
     world.store.put(check_script, b"print('checks')\n")
-    new_run(world.at, world.request(params={"schema": "infer"}, check=check_script, next=check_script))
-    plan(world.at, "run-1")
-    answer(world, {"schema": SCHEMA})
-    plan(world.at, "run-1")
+    inferred(world, objects=1, check=check_script, next=check_script)
     for _ in range(4):
         world.work()
         world.check()
@@ -203,24 +198,20 @@ def test_runs_that_follow_have_the_schema_and_infer_none(world: World) -> None:
 
 
 def test_the_same_request_again_is_the_same_run(world: World) -> None:
-    asked(world)
-    answer(world, {"schema": SCHEMA})
-    plan(world.at, "run-1")
+    inferred(world)
     assert new_run(world.at, world.request(params={"schema": "infer"})).schema == SCHEMA
 
 
 def test_a_script_without_read_csv_is_refused_at_once(world: World) -> None:
     world.store.put(SCRIPT, b"print('daily')\n")
-    world.put(1)
     with pytest.raises(PlanError, match="read_csv"):
-        new_run(world.at, world.request(params={"schema": "infer"}))
+        asked(world)
     assert not list(world.ledger.runs.list())
 
 
 def test_a_given_schema_needs_no_task(world: World) -> None:
     world.put(3)
-    new_run(world.at, world.request(params={"schema": SCHEMA}))
-    assert plan(world.at, "run-1").sealed
+    assert world.plan(params={"schema": SCHEMA}).sealed
     assert [run.run_id for run in world.ledger.runs.list()] == ["run-1"]
 
 
