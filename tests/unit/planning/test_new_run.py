@@ -14,11 +14,19 @@ from sparklet.planning.planner import plan
 from sparklet.planning.request import RunRequest
 from tests.world import BUCKET, SCRIPT, SOURCE, World
 
-CHECK, NEXT = "s3://data/jobs/check.py", "s3://data/jobs/next.py"
+CHECK, NEXT, OTHER = (f"s3://data/jobs/{name}.py" for name in ("check", "next", "other"))
+
+
+@pytest.fixture
+def world(world: World) -> World:
+    """Three objects to plan, and scripts beside the one of a request."""
+    world.put(3)
+    for script in (CHECK, NEXT, OTHER):
+        world.store.put(script, f"print({script!r})\n".encode())
+    return world
 
 
 def test_a_run_holds_what_was_requested(world: World) -> None:
-    world.put(3)
     options = RunOptions(max_objects=7)
 
     run = new_run(world.at, world.request(args=("--x",), params={"year": 2013}, options=options))
@@ -31,7 +39,6 @@ def test_a_run_holds_what_was_requested(world: World) -> None:
 
 
 def test_the_script_is_copied_by_digest_under_its_own_name(world: World, tmp_path: Path) -> None:
-    world.put(1)
     wheel = tmp_path / "lib-1.0.whl"
     wheel.write_bytes(b"PK")
 
@@ -47,7 +54,6 @@ def test_the_script_is_copied_by_digest_under_its_own_name(world: World, tmp_pat
 
 
 def test_a_local_script_is_copied_as_well(world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    world.put(1)
     (tmp_path / "my job.py").write_text("x = 1\n")
     monkeypatch.chdir(tmp_path)
 
@@ -84,7 +90,6 @@ def test_a_local_script_is_copied_as_well(world: World, tmp_path: Path, monkeypa
 def test_nothing_is_created_for_a_request_that_cannot_be_planned(
     world: World, changes: dict[str, object], message: str
 ) -> None:
-    world.put(3)
     with pytest.raises(PlanError, match=message):
         new_run(world.at, world.request(**changes))
     assert world.keys(f"s3://{BUCKET}/") == []
@@ -97,26 +102,30 @@ def test_sparklets_own_folder_is_no_input(world: World) -> None:
         new_run(world.at, world.request(inputs=(f"s3://{BUCKET}/",)))
 
 
-def test_a_syntax_error_is_found_before_anything_runs(world: World) -> None:
-    world.put(1)
-    world.store.put(SCRIPT, b"import os\n\ndef f(:\n    pass\n")
+@pytest.mark.parametrize(
+    ("body", "message"),
+    [
+        (b"import os\n\ndef f(:\n    pass\n", r", line 3: invalid syntax: def f\(:"),
+        (b"x = 1\0", ""),
+        (b"# coding: nonsense\nx = 1\n", ""),
+    ],
+)
+@pytest.mark.parametrize("kind", ["script", "check", "next"])
+def test_a_script_is_compiled_before_any_write(world: World, kind: str, body: bytes, message: str) -> None:
+    world.store.put(OTHER, body)
 
-    with pytest.raises(PlanError, match=r"daily.py cannot be compiled, line 3: invalid syntax: def f\(:"):
-        new_run(world.at, world.request())
+    with pytest.raises(PlanError, match=f"other.py cannot be compiled{message}"):
+        new_run(world.at, world.request(**{kind: OTHER}))
+
+    assert world.keys(world.at.runs_uri) == []
 
 
-def test_null_bytes_and_bad_encodings_are_refused(world: World) -> None:
-    world.put(1)
-    for body in (b"x = 1\0", b"# coding: nonsense\nx = 1\n"):
-        world.store.put(SCRIPT, body)
-        with pytest.raises(PlanError, match="cannot be compiled"):
-            new_run(world.at, world.request())
+def test_a_script_that_python_warns_of_is_taken(world: World) -> None:
     world.store.put(SCRIPT, b"x = '\\d'\n")
     assert new_run(world.at, world.request()).state is RunState.PLANNING
 
 
 def test_the_same_request_again_is_the_same_run(world: World) -> None:
-    world.put(3)
     first = new_run(world.at, world.request(inputs=("s3://data/in",)))
     world.clock.advance(100)
     world.store.put("s3://data/jobs/moved.py", world.store.get(SCRIPT))
@@ -135,48 +144,8 @@ def test_the_same_request_again_is_the_same_run(world: World) -> None:
         ({"args": ("x",)}, "arguments"),
         ({"params": {"x": 1}}, "parameters"),
         ({"options": RunOptions(max_objects=3)}, "options"),
-        ({"script": "s3://data/jobs/other.py"}, "script"),
+        ({"script": OTHER}, "script"),
         ({"args": ("x",), "params": {"x": 1}}, "arguments and parameters"),
-    ],
-)
-def test_another_request_under_a_used_id_is_refused(world: World, changes: dict[str, object], differing: str) -> None:
-    world.put(3)
-    world.put(1, folder="s3://data/other/")
-    world.store.put("s3://data/jobs/other.py", b"print('other')\n")
-    new_run(world.at, world.request())
-    with pytest.raises(RunExistsError, match=f"run-1 exists with other {differing}; choose another run id"):
-        new_run(world.at, world.request(**changes))
-    assert len(world.keys(world.at.run_uri("run-1", "script/"))) == 1
-
-
-def test_check_and_next_script_are_copied_as_the_main_one_is(world: World) -> None:
-    world.put(1)
-    world.store.put(CHECK, b"print('check')\n")
-    world.store.put(NEXT, b"print('next')\n")
-    asked = world.request(check=CHECK, next=NEXT, next_output="s3://data/next", dispatch=Dispatch.MAP)
-
-    run = new_run(world.at, asked)
-
-    assert run.check and run.next and run.dispatch is Dispatch.MAP
-    assert (run.check.source_uri, run.next.script.source_uri, run.next.output_uri) == (CHECK, NEXT, "s3://data/next/")
-    for ref, body in ((run.check, b"print('check')\n"), (run.next.script, b"print('next')\n")):
-        assert ref.uri.startswith(world.at.run_uri("run-1", f"script/{ref.sha256}/"))
-        assert world.store.get(ref.uri) == body
-    assert new_run(world.at, asked) == run
-
-
-def test_a_next_script_without_a_folder_writes_beside_its_run(world: World) -> None:
-    world.put(1)
-    world.store.put(NEXT, b"print('next')\n")
-
-    run = new_run(world.at, world.request(next=NEXT))
-
-    assert run.next and run.next.output_uri == f"s3://{world.at.bucket}/output/run-1-next/"
-
-
-@pytest.mark.parametrize(
-    ("changes", "differing"),
-    [
         ({"dispatch": Dispatch.MAP}, "dispatch"),
         ({"check": NEXT}, "check"),
         ({"check": ""}, "check"),
@@ -185,29 +154,37 @@ def test_a_next_script_without_a_folder_writes_beside_its_run(world: World) -> N
         ({"next": "", "next_output": ""}, "next"),
     ],
 )
-def test_other_follow_ups_make_another_request(world: World, changes: dict[str, Any], differing: str) -> None:
-    world.put(1)
-    world.store.put(CHECK, b"print('check')\n")
-    world.store.put(NEXT, b"print('next')\n")
+def test_another_request_under_a_used_id_is_refused(world: World, changes: dict[str, Any], differing: str) -> None:
     asked = world.request(check=CHECK, next=NEXT, next_output="s3://data/next/")
     new_run(world.at, asked)
+    stored = world.keys(world.at.run_uri("run-1", "script/"))
 
-    with pytest.raises(RunExistsError, match=f"exists with other {differing};"):
+    with pytest.raises(RunExistsError, match=f"run-1 exists with other {differing}; choose another run id"):
         new_run(world.at, replace(asked, **changes))
 
+    assert world.keys(world.at.run_uri("run-1", "script/")) == stored
 
-def test_a_follow_up_script_is_compiled_before_any_write(world: World) -> None:
-    world.put(1)
-    world.store.put(CHECK, b"def f(:\n")
 
-    with pytest.raises(PlanError, match=r"check.py cannot be compiled"):
-        new_run(world.at, world.request(check=CHECK))
+def test_check_and_next_script_are_copied_as_the_main_one_is(world: World) -> None:
+    asked = world.request(check=CHECK, next=NEXT, next_output="s3://data/next", dispatch=Dispatch.MAP)
 
-    assert world.keys(world.at.runs_uri) == []
+    run = new_run(world.at, asked)
+
+    assert run.check and run.next and run.dispatch is Dispatch.MAP
+    assert (run.check.source_uri, run.next.script.source_uri, run.next.output_uri) == (CHECK, NEXT, "s3://data/next/")
+    for ref in (run.check, run.next.script):
+        assert ref.uri.startswith(world.at.run_uri("run-1", f"script/{ref.sha256}/"))
+        assert world.store.get(ref.uri) == world.store.get(ref.source_uri)
+    assert new_run(world.at, asked) == run
+
+
+def test_a_next_script_without_a_folder_writes_beside_its_run(world: World) -> None:
+    run = new_run(world.at, world.request(next=NEXT))
+
+    assert run.next and run.next.output_uri == f"s3://{world.at.bucket}/output/run-1-next/"
 
 
 def test_concurrent_starts_of_one_run_both_get_it(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    world.put(1)
     first = new_run(world.at, world.request())
 
     def not_there_yet(run_id: str) -> object:
@@ -220,7 +197,6 @@ def test_concurrent_starts_of_one_run_both_get_it(world: World, monkeypatch: pyt
 
 
 def test_a_run_id_is_made_from_the_scripts_name(world: World) -> None:
-    world.put(1)
     world.store.put("s3://data/jobs/Flights Daily_2.py", b"")
     run = new_run(world.at, world.request(run_id="", script="s3://data/jobs/Flights Daily_2.py"))
     assert run.run_id.startswith("flights-daily-2-20231114t221320-")
@@ -235,7 +211,6 @@ def test_any_name_gives_a_valid_id_that_is_its_own(name: str) -> None:
 
 
 def test_a_repaired_script_keeps_what_comes_with_it(world: World) -> None:
-    world.put(1)
     world.store.put("s3://data/lib.zip", b"PK")
     world.store.put("s3://data/lookup.json", b"{}")
     conf = {"spark.a": "1", "spark.b": True}
@@ -255,11 +230,11 @@ def test_a_repaired_script_keeps_what_comes_with_it(world: World) -> None:
 # --- Iceberg's catalog ---
 
 GLUE, BY_TYPE = "glue:s3://b/lake", {"PYICEBERG_CATALOG__ICEBERG__TYPE": "rest"}
+ENCRYPTED = {**BY_TYPE, "SPARKLET_WRITE_ENCRYPTION": "AES256"}
 
 
 @pytest.mark.parametrize("params", [{}, {"warehouse": "s3://b/lake"}])
 def test_a_table_of_iceberg_without_a_catalog_is_refused(world: World, params: dict[str, str]) -> None:
-    world.put(1)
 
     with pytest.raises(PlanError, match=r"no catalog .* iceberg:db\.t .*--param warehouse=glue:.*--env PYICEBERG"):
         new_run(replace(world.at, functions=dict), world.request(table="iceberg:db.t", params=params))
@@ -269,14 +244,8 @@ def test_a_table_of_iceberg_without_a_catalog_is_refused(world: World, params: d
 
 def test_a_commit_without_the_demanded_encryption_is_refused(world: World) -> None:
     """pyiceberg's files would be denied one after the other, at the run's end."""
-    world.put(1)
-    of_functions = {"PYICEBERG_CATALOG__ICEBERG__TYPE": "glue", "SPARKLET_WRITE_ENCRYPTION": "AES256"}
-    at = replace(world.at, functions=lambda: of_functions)
-
     with pytest.raises(PlanError, match="WriteEncryption"):
-        new_run(at, world.request(table="iceberg:db.t"))
-
-    assert new_run(at, world.request(table="delta:s3://b/t")).table == "delta:s3://b/t"
+        new_run(replace(world.at, functions=lambda: ENCRYPTED), world.request(table="iceberg:db.t"))
 
 
 @pytest.mark.parametrize(
@@ -287,10 +256,10 @@ def test_a_commit_without_the_demanded_encryption_is_refused(world: World) -> No
         ({}, BY_TYPE),
         ({}, {"PYICEBERG_CATALOG__ICEBERG__WAREHOUSE": GLUE}),
         ({"table": "delta:s3://b/t"}, {}),
+        ({"table": "delta:s3://b/t"}, ENCRYPTED),
     ],
 )
 def test_a_catalog_may_be_named_anywhere(world: World, changes: dict[str, Any], functions: dict[str, str]) -> None:
-    world.put(1)
     request = world.request(**{"table": "iceberg:db.t", **changes})
 
     assert new_run(replace(world.at, functions=lambda: functions), request).table == request.table
@@ -300,5 +269,4 @@ def test_who_may_not_read_the_settings_is_not_refused(world: World) -> None:
     def forbidden() -> dict[str, str]:
         raise SettingsError("you may not")
 
-    world.put(1)
     assert new_run(replace(world.at, functions=forbidden), world.request(table="iceberg:db.t")).table
