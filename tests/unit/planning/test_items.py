@@ -6,7 +6,6 @@ from decimal import Decimal
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -26,6 +25,7 @@ from tests.world import SCRIPT, SOURCE, World
 
 LIST = "s3://lists/cities"
 CITIES = [{"city": "Ulm", "since": "854"}, {"city": "Köln, am Rhein", "since": ""}, {"city": "Ulm", "since": "854"}]
+AFTER_9999 = [{"day": pa.scalar(2_932_897, pa.date32())}]
 CSV = 'city,since\nUlm,854\n"Köln, am Rhein",\n\nUlm,854\n'.encode()
 
 
@@ -49,9 +49,8 @@ def of(values: list[Any]) -> ListRequest:
 
 
 def planned(world: World, *lists: ListRequest, **changes: Any) -> list[list[Any]]:
-    run = new_run(world.at, request(world, *lists, **changes))
-    plan(world.at, run.run_id)
-    return [shard.items for shard in world.planned(run.run_id)]
+    plan(world.at, new_run(world.at, request(world, *lists, **changes)).run_id)
+    return [shard.items for shard in world.planned()]
 
 
 # --- formats ---
@@ -77,27 +76,16 @@ def test_each_row_is_an_item(form: str, body: bytes, path: str, expected: list[A
 
 
 def test_all_columns_of_parquet_are_in_an_item() -> None:
-    rows = [
-        {
-            "uri": "no",
-            "day": date(2026, 11, n),
-            "price": Decimal("1.10"),
-            "at": datetime(2026, 1, 1, tzinfo=UTC),
-        }
-        for n in (1, 2, 3)
-    ]
+    more = {"uri": "no", "price": Decimal("1.10"), "at": datetime(2026, 1, 1, tzinfo=UTC)}
+    rows = [{"day": date(2026, 11, n), **more} for n in (1, 2, 3)]
 
-    found = items(parquet(rows), "parquet")
-
-    assert found[0] == {"uri": "no", "day": "2026-11-01", "price": "1.10", "at": "2026-01-01T00:00:00+00:00"}
+    assert items(parquet(rows), "parquet")[0] == {
+        "uri": "no",
+        "day": "2026-11-01",
+        "price": "1.10",
+        "at": "2026-01-01T00:00:00+00:00",
+    }
     assert items(parquet(rows), "parquet", "day") == ["2026-11-01", "2026-11-02", "2026-11-03"]
-
-
-def test_a_date_beyond_the_year_9999_is_named() -> None:
-    pq.write_table(pa.table({"day": pa.array([2_932_897], pa.date32())}), buffer := pa.BufferOutputStream())
-
-    with pytest.raises(PlanError, match="a date or time in it is beyond the year 9999"):
-        items(buffer.getvalue().to_pybytes(), "parquet")
 
 
 JSON_VALUES = st.recursive(
@@ -127,6 +115,7 @@ def test_any_item_comes_back_from_its_plan_part(values: list[Any]) -> None:
         ("csv", b"a,b\n1,2\n1,2,3\n", "row 3: it has 3 columns"),
         ("csv", b"a,a\n1,2\n", "row 1: each column needs a name"),
         ("csv", b",_c0\n1,2\n", "row 1: each column needs a name"),
+        ("csv:town", CSV, "no column 'town', only city, since"),
         ("lines", b"ok\n\xff\n", "not UTF-8"),
         ("jsonl", b"1\n{\n", "row 2: it is no JSON"),
         ("jsonl", b"1\nNaN\n", "row 2: the item cannot be written as JSON"),
@@ -135,27 +124,19 @@ def test_any_item_comes_back_from_its_plan_part(values: list[Any]) -> None:
         ("jsonl", b'{"a":' * 100_000, "row 1: it is no JSON"),
         ("lines", b"ok\n" + b"x" * MAX_ITEM_BYTES, "row 2: the item has 65,538 bytes"),
         ("json", b'{"a": 1}', "no array"),
+        ("parquet", parquet([{"b": b"\x00"}]), "row 1: the item holds a bytes"),
+        ("parquet", parquet(AFTER_9999), "a date or time in it is beyond the year 9999"),
     ],
 )
-def test_a_bad_list_is_refused_before_any_work(form: str, body: bytes, words: str) -> None:
-    world = World()
+def test_a_bad_list_is_refused_before_any_work(world: World, form: str, body: bytes, words: str) -> None:
     world.store.put(LIST, body)
+    form, _, path = form.partition(":")
 
     with pytest.raises(PlanError, match=f"the list {LIST}.*{words}") as refused:
-        new_run(world.at, request(world, ListRequest(LIST, format=form, items=True)))
+        new_run(world.at, request(world, ListRequest(LIST, None, form, path, items=True)))
 
     assert len(str(refused.value)) < 400
     assert not list(world.ledger.runs.list()) and not world.keys("s3://sparklet/")
-
-
-def test_a_column_that_is_not_there_is_refused_by_name() -> None:
-    with pytest.raises(PlanError, match="no column 'town', only city, since"):
-        items(CSV, "csv", "town")
-
-
-def test_bytes_of_parquet_are_refused() -> None:
-    with pytest.raises(PlanError, match="row 1: the item holds a bytes"):
-        items(parquet([{"b": b"\x00"}]), "parquet")
 
 
 @pytest.mark.parametrize(
@@ -169,37 +150,35 @@ def test_bytes_of_parquet_are_refused() -> None:
         RunOptions(split="csv"),
     ],
 )
-def test_options_that_choose_among_objects_are_refused(options: RunOptions) -> None:
-    world = World()
-    with pytest.raises(PlanError, match="items are no objects"):
-        new_run(world.at, request(world, of([1]), options=options))
-    with pytest.raises(PlanError, match="items are no objects"):
-        preview(world.at, request(world, of([1]), options=options))
+def test_options_that_choose_among_objects_are_refused(world: World, options: RunOptions) -> None:
+    for begin in (new_run, preview):
+        with pytest.raises(PlanError, match="items are no objects"):
+            begin(world.at, request(world, of([1]), options=options))
 
 
-def test_items_and_objects_are_not_mixed() -> None:
-    world = World()
+def test_items_and_objects_are_not_mixed(world: World) -> None:
     uri = world.put(1)[0]
     for changes in ({"inputs": (SOURCE,)}, {"lists": (of([1]), ListRequest("-", uri.encode()))}):
         with pytest.raises(PlanError, match="items or objects, not both"):
             new_run(world.at, request(world, of([1]), **changes))
 
 
-def test_an_inventory_holds_no_items() -> None:
-    with pytest.raises(PlanError, match="lists objects"):
-        new_run(World().at, request(World(), ListRequest("s3://inv/manifest.json", items=True)))
-
-
-def test_an_empty_list_has_nothing_to_plan() -> None:
-    with pytest.raises(PlanError, match="nothing to plan"):
-        new_run(World().at, request(World(), of([])))
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        (ListRequest("s3://inv/manifest.json", items=True), "lists objects"),
+        (ListRequest("-", b"[]", "json", items=True), "nothing to plan"),
+    ],
+)
+def test_a_list_without_items_is_refused(world: World, given: ListRequest, words: str) -> None:
+    with pytest.raises(PlanError, match=words):
+        new_run(world.at, request(world, given))
 
 
 # --- planning ---
 
 
-def test_items_are_packed_by_number_and_each_is_planned() -> None:
-    world = World()
+def test_items_are_packed_by_number_and_each_is_planned(world: World) -> None:
 
     assert planned(world, of([1, 2, 2, 1, 5]), options=RunOptions(max_objects=2)) == [[1, 2], [2, 1], [5]]
     assert [record.object_count for record in world.shards()] == [2, 2, 1]
@@ -215,15 +194,13 @@ def test_the_items_of_a_shard_are_bounded_in_bytes() -> None:
     assert [len(shard) for shard in shards] == [16, 4] and 16 * MAX_ITEM_BYTES == MAX_ITEMS_BYTES
 
 
-def test_several_lists_follow_each_other() -> None:
-    world = World()
+def test_several_lists_follow_each_other(world: World) -> None:
     world.store.put(f"{LIST}.csv", CSV)
 
     assert planned(world, of(["a"]), ListRequest(f"{LIST}.csv", items=True)) == [["a"], *[[city] for city in CITIES]]
 
 
-def test_a_plan_that_was_broken_off_goes_on_behind_its_last_item() -> None:
-    world = World()
+def test_a_plan_that_was_broken_off_goes_on_behind_its_last_item(world: World) -> None:
     run = new_run(world.at, request(world, of([1, 1, 2]), of([2, 3])))
     while not plan(world.at, run.run_id, part_shards=1, stop=lambda: True).sealed:
         pass
@@ -231,8 +208,7 @@ def test_a_plan_that_was_broken_off_goes_on_behind_its_last_item() -> None:
     assert [shard.items for shard in world.planned()] == [[1], [1], [2], [2], [3]]
 
 
-def test_a_list_that_changed_stops_a_plan() -> None:
-    world = World()
+def test_a_list_that_changed_stops_a_plan(world: World) -> None:
     world.store.put(f"{LIST}.csv", CSV)
     run = new_run(world.at, request(world, ListRequest(f"{LIST}.csv", items=True)))
     world.store.put(f"{LIST}.csv", b"city\nBonn\n")
@@ -241,8 +217,7 @@ def test_a_list_that_changed_stops_a_plan() -> None:
         plan(world.at, run.run_id)
 
 
-def test_the_same_items_are_the_same_run_unlike_objects() -> None:
-    world = World()
+def test_the_same_items_are_the_same_run_unlike_objects(world: World) -> None:
     uri = world.put(1)[0]
     run = new_run(world.at, request(world, of([uri])))
 
@@ -251,19 +226,16 @@ def test_the_same_items_are_the_same_run_unlike_objects() -> None:
         new_run(world.at, request(world, ListRequest("-", json.dumps([uri]).encode(), "json")))
 
 
-def test_a_damaged_item_is_never_handed_to_a_script() -> None:
-    world = World()
+def test_a_damaged_item_is_never_handed_to_a_script(world: World) -> None:
     planned(world, of(["Ulm"]))
-    record = world.shards()[0]
-    uri = world.at.part_uri("run-1", record.part)
+    uri = world.only_part()
     line = world.store.get(uri)
 
     with pytest.raises(PlanError, match="was planned"):
-        record.planned(line.replace(b"Ulm", b"Bonn"), uri)
+        world.shards()[0].planned(line.replace(b"Ulm", b"Bonn"), uri)
 
 
-def test_a_preview_counts_items_and_their_bytes() -> None:
-    world = World()
+def test_a_preview_counts_items_and_their_bytes(world: World) -> None:
     found = preview(world.at, request(world, of(["Ulm", "Ulm", "Bonn"]), options=RunOptions(max_objects=2)))
 
     assert (found.shards, found.objects, found.size_bytes) == (2, 3, 16)
@@ -278,8 +250,7 @@ def ask(world: World, **keys: Any) -> Any:
     return handle_request(world.at, event, PlannerSettings((SCRIPT,), 0, 0), "r-1", lambda: 900.0)
 
 
-def test_a_request_carries_items_or_names_a_list_of_them() -> None:
-    world = World()
+def test_a_request_carries_items_or_names_a_list_of_them(world: World) -> None:
     world.store.put(f"{LIST}.csv", CSV)
     lists = [{"source": f"{LIST}.csv", "path": "city", "items": True}]
 
