@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from sparklet.errors import ObjectForbiddenError, ObjectNotFoundError, ObjectStoreError, PlanError
@@ -17,6 +17,7 @@ from sparklet.ports import ObjectInfo
 from tests.stand_ins.memory import MemoryObjectStore
 
 URI = "s3://data/in/big.csv"
+OPTIONS = RunOptions(split="lines", target_bytes=16)
 BREAKS = st.sampled_from([b"\n", b"\r\n"])
 LINES = st.lists(
     st.binary(max_size=12).map(lambda text: bytes(b for b in text if b not in b"\n\0")) | st.just(b"long" * 40),
@@ -52,7 +53,6 @@ def parts(body: bytes, items: list[InputObject]) -> list[bytes]:
 # --- lines ---
 
 
-@settings(deadline=None)
 @given(body=TEXTS, target=st.integers(1, 120))
 def test_slices_are_whole_lines_and_add_up_to_the_whole(body: bytes, target: int) -> None:
     items, _ = cut(body, "lines", target)
@@ -61,18 +61,11 @@ def test_slices_are_whole_lines_and_add_up_to_the_whole(body: bytes, target: int
     assert b"".join(pieces) == body
     assert all(piece.endswith(b"\n") for piece in pieces[:-1])
     assert all(pieces) or items[0].slice is None
+    assert all(len(piece) <= target or piece.count(b"\n", 0, -1) == 0 for piece in pieces)  # over it with a long line
     assert sum(item.size_bytes for item in items) == len(body)
     assert all(item.etag for item in items)
 
 
-@settings(deadline=None)
-@given(body=TEXTS, target=st.integers(1, 120))
-def test_a_slice_is_over_the_target_only_if_a_line_is(body: bytes, target: int) -> None:
-    for piece in parts(body, cut(body, "lines", target)[0]):
-        assert len(piece) <= target or piece.count(b"\n", 0, -1) == 0
-
-
-@settings(deadline=None)
 @given(body=TEXTS, target=st.integers(1, 120), window=st.integers(1, 9), farthest=st.integers(1, 60))
 def test_it_holds_wherever_the_windows_end(body: bytes, target: int, window: int, farthest: int) -> None:
     with pytest.MonkeyPatch.context() as patch:
@@ -87,7 +80,6 @@ def test_it_holds_wherever_the_windows_end(body: bytes, target: int, window: int
     assert all(piece.endswith(b"\n") for piece in parts(body, items)[:-1])
 
 
-@settings(deadline=None)
 @given(header=st.sampled_from([b"a,b\n", b"\xef\xbb\xbfa,b\r\n", b'"a","b,""c"""\n', b"\n \r\na\n"]), body=TEXTS)
 def test_a_csv_header_is_in_no_slice_and_given_to_each(header: bytes, body: bytes) -> None:
     items, told = cut(header + body, "csv", 20)
@@ -111,7 +103,6 @@ def test_the_first_slice_with_its_header_fits_the_target() -> None:
     assert [item.size_bytes for item in items] == [17, 16, 16]
 
 
-@settings(deadline=None)
 @given(lines=st.integers(1, 200), target=st.integers(10, 300))
 def test_no_sliver_is_left_at_the_end(lines: int, target: int) -> None:
     pieces = parts(b"abc\n" * lines, cut(b"abc\n" * lines, "lines", target)[0])
@@ -140,22 +131,18 @@ def test_an_uncuttable_object_is_planned_whole_with_a_reason(what: str, split: s
     assert len(told) == 1
 
 
-def test_a_header_over_several_lines_keeps_its_file_whole() -> None:
-    items, told = cut(b'"a\nb",c\n' + b"1,2\n" * 20, "csv", 16)
-    assert len(items) == 1
-    assert told == ["its header goes over several lines"]
-
-
-def test_a_compressed_object_is_not_even_read() -> None:
-    items, told = cut(b"x\n" * 40, "lines", 16, "s3://data/in/a.jsonl.gz")
-    assert len(items) == 1
-    assert told == ["compressed as a whole"]
-
-
-def test_small_objects_are_passed_on_unread() -> None:
-    items, told = cut(b"x\n" * 8, "lines", 16)
+@pytest.mark.parametrize(
+    ("body", "split", "uri", "reasons"),
+    [
+        (b'"a\nb",c\n' + b"1,2\n" * 20, "csv", URI, ["its header goes over several lines"]),
+        (b"x\n" * 40, "lines", "s3://data/in/a.jsonl.gz", ["compressed as a whole"]),
+        (b"x\n" * 8, "lines", URI, []),  # it is small enough
+    ],
+)
+def test_the_reason_is_told_where_one_could_cut(body: bytes, split: str, uri: str, reasons: list[str]) -> None:
+    items, told = cut(body, split, 16, uri)
     assert [item.slice for item in items] == [None]
-    assert told == []
+    assert told == reasons
 
 
 @pytest.mark.parametrize(
@@ -231,8 +218,7 @@ def test_an_unreadable_object_is_planned_whole_for_its_shard(error: ObjectStoreE
     found = put(store, b"x\n" * 40)
     fails(store, error)
 
-    options = RunOptions(split="lines", target_bytes=16)
-    passed = list(slice_objects(store, [found], options, whole=lambda item, why: told.append(why)))
+    passed = list(slice_objects(store, [found], OPTIONS, whole=lambda item, why: told.append(why)))
 
     assert passed == [found]
     assert len(told) == 1
@@ -243,7 +229,7 @@ def test_a_store_that_is_down_stops_planning() -> None:
     found = put(store, b"x\n" * 40)
     fails(store, ObjectStoreError("503"))
     with pytest.raises(ObjectStoreError, match="503"):
-        list(slice_objects(store, [found], RunOptions(split="lines", target_bytes=16)))
+        list(slice_objects(store, [found], OPTIONS))
 
 
 @pytest.mark.parametrize("listed", ["stale", "none"])
@@ -263,7 +249,6 @@ def test_an_object_is_cut_as_it_is_now_not_as_it_was_listed(listed: str) -> None
 # --- positions ---
 
 
-@settings(deadline=None)
 @given(body=TEXTS, target=st.integers(1, 60), data=st.data())
 def test_a_resuming_planner_cuts_the_same_slices(body: bytes, target: int, data: st.DataObject) -> None:
     store, options = MemoryObjectStore(), RunOptions(split="lines", target_bytes=target)

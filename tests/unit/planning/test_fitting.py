@@ -40,13 +40,11 @@ def test_a_compressed_object_is_measured_decompressed() -> None:
         enter([3 * MIB], "{}.csv.gz", max_shard_bytes=10 * MIB)
 
 
-@pytest.mark.parametrize("changes", [{"max_shard_bytes": 0}, {"too_large": "fail"}])
-def test_a_shard_of_any_size_may_be_allowed(changes: dict[str, Any]) -> None:
-    enter([50], **changes)
-
-
-def test_an_exact_fit_is_no_excess() -> None:
-    enter([10, 10])
+@pytest.mark.parametrize(
+    ("sizes", "changes"), [([50], {"max_shard_bytes": 0}), ([50], {"too_large": "fail"}), ([10, 10], {})]
+)
+def test_an_exact_fit_and_what_is_allowed_are_taken(sizes: list[int], changes: dict[str, Any]) -> None:
+    enter(sizes, **changes)
 
 
 @pytest.mark.parametrize(

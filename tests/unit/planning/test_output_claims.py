@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 from itertools import islice
+from types import ModuleType
 from typing import Any
 
 import pytest
@@ -26,8 +27,7 @@ BAD = Failure("ValueError", "bad", retryable=False)
 
 
 @pytest.fixture
-def world() -> World:
-    world = World()
+def world(world: World) -> World:
     world.put(2)
     return world
 
@@ -51,6 +51,17 @@ def work(world: World, run: Run, *failing: int) -> RunState:
 def writers(world: World) -> list[str]:
     """Who wrote what the folder holds."""
     return [world.store.get(uri).decode() for uri in world.keys(OUT)]
+
+
+def behind(patch: pytest.MonkeyPatch, module: ModuleType, look: Callable[..., None], act: Callable[[], Any]) -> None:
+    """Let something else happen behind a look that a function of this module takes."""
+
+    def look_before_the_other(at: Deployment, run: Run) -> None:
+        look(at, run)
+        patch.setattr(module, look.__name__, look)
+        act()
+
+    patch.setattr(module, look.__name__, look_before_the_other)
 
 
 class Stopped:
@@ -105,14 +116,7 @@ def test_a_planner_that_wakes_late_deletes_nothing_new(
 def test_of_two_runs_that_begin_at_once_one_is_let_in(
     world: World, monkeypatch: pytest.MonkeyPatch, first: str, second: str, output: str
 ) -> None:
-    look = refuse_outputs
-
-    def look_before_the_other(at: Deployment, run: Run) -> None:
-        look(at, run)
-        monkeypatch.setattr(entering, "refuse_outputs", look)
-        enter(world, "hourly", first, output)
-
-    monkeypatch.setattr(entering, "refuse_outputs", look_before_the_other)
+    behind(monkeypatch, entering, refuse_outputs, lambda: enter(world, "hourly", first, output))
 
     with pytest.raises(PlanError, match=r"hourly writes to .*; nightly has ended with nothing planned"):
         enter(world, "nightly", second)
@@ -136,16 +140,13 @@ def test_a_redrive_yields_to_a_run_that_replaces_its_folder(
     run = plan(world.at, enter(world, "nightly", "refuse").run_id)
     assert work(world, run, 1) is RunState.FAILED
     world.clock.advance(60)
-    look = refuse_overtaken
 
-    def look_before_the_other(at: Deployment, run: Run) -> None:
-        look(at, run)
-        monkeypatch.setattr(redriving, "refuse_overtaken", look)
+    def replaces() -> None:
         enter(world, "later", "overwrite")
         if planned:
             plan(world.at, "later")
 
-    monkeypatch.setattr(redriving, "refuse_overtaken", look_before_the_other)
+    behind(monkeypatch, redriving, refuse_overtaken, replaces)
     with pytest.raises(PlanError, match="later"):
         redrive(world.at, "nightly")
 
@@ -157,13 +158,8 @@ def test_a_redrive_yields_to_a_run_that_replaces_its_folder(
 def test_a_replacing_run_waits_for_a_redriven_one(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     work(world, run := plan(world.at, enter(world, "nightly", "refuse").run_id), 1)
     world.clock.advance(60)
-    look = refuse_outputs
+    behind(monkeypatch, entering, refuse_outputs, lambda: redrive(world.at, "nightly"))
 
-    def look_before_the_redrive(at: Deployment, run: Run) -> None:
-        look(at, run)
-        redrive(world.at, "nightly")
-
-    monkeypatch.setattr(entering, "refuse_outputs", look_before_the_redrive)
     with pytest.raises(PlanError, match="nightly writes to"):
         enter(world, "later", "overwrite")
 

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Iterator
 from itertools import groupby, pairwise
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from sparklet.inputs.selection import Found
@@ -28,32 +28,20 @@ def shards_of(objects: Iterable[Found], options: RunOptions, first: int = 0) -> 
     return [packed.shard for packed in pack_shards(objects, options, first)]
 
 
-@settings(deadline=None)
 @given(sizes=SIZES, target=st.integers(1, 250), most=st.integers(1, 12), first=st.integers(0, 5))
-def test_every_object_is_in_one_shard_in_order(sizes: list[int], target: int, most: int, first: int) -> None:
+def test_every_object_is_in_one_full_shard_in_order(sizes: list[int], target: int, most: int, first: int) -> None:
     shards = shards_of(found(sizes), limits(target, most), first)
 
     assert [item for shard in shards for item in shard.objects] == [each.item for each in found(sizes)]
     assert [shard.number for shard in shards] == list(range(first, first + len(shards)))
-
-
-@settings(deadline=None)
-@given(sizes=SIZES, target=st.integers(1, 250), most=st.integers(1, 12))
-def test_a_shard_is_over_its_bytes_only_if_it_is_one_object(sizes: list[int], target: int, most: int) -> None:
-    for shard in shards_of(found(sizes), limits(target, most)):
+    for shard in shards:
         assert 1 <= len(shard.objects) <= most
         assert shard.size_bytes <= target or len(shard.objects) == 1
-
-
-@settings(deadline=None)
-@given(sizes=SIZES, target=st.integers(1, 250), most=st.integers(1, 12))
-def test_no_shard_ends_before_it_is_full(sizes: list[int], target: int, most: int) -> None:
-    for shard, following in pairwise(shards_of(found(sizes), limits(target, most))):
+    for shard, following in pairwise(shards):
         full = len(shard.objects) == most
         assert full or shard.size_bytes + following.objects[0].size_bytes > target
 
 
-@settings(deadline=None)
 @given(sizes=SIZES, target=st.integers(1, 250), most=st.integers(1, 12), data=st.data())
 def test_packing_again_from_a_shards_end_gives_the_same_shards(
     sizes: list[int], target: int, most: int, data: st.DataObject
@@ -88,15 +76,18 @@ def test_it_looks_at_no_more_objects_than_it_needs() -> None:
 # --- estimated size ---
 
 
-@pytest.mark.parametrize("suffix", ["gz", "bz2", "zst", "snappy", "lz4", "xz", "deflate", "GZ"])
-def test_a_compressed_object_counts_more_than_it_stores(suffix: str) -> None:
-    assert InputObject(f"s3://b/a.csv.{suffix}", 11).estimated_bytes == 44
+@pytest.mark.parametrize(
+    ("names", "estimated_bytes"),
+    [
+        ([f"a.csv.{suffix}" for suffix in ("gz", "bz2", "zst", "snappy", "lz4", "xz", "deflate", "GZ")], 44),
+        (["a.csv", "a.gz.parquet", "a.snappy.orc", "a.avro", "gz", "x.gz/a"], 11),
+    ],
+)
+def test_a_compressed_object_counts_more_than_it_stores(names: list[str], estimated_bytes: int) -> None:
+    objects = [InputObject(f"s3://b/{name}", 11) for name in names]
 
-
-@pytest.mark.parametrize("name", ["a.csv", "a.gz.parquet", "a.snappy.orc", "a.avro", "gz", "x.gz/a"])
-def test_other_objects_count_what_they_store(name: str) -> None:
-    assert not InputObject(f"s3://b/{name}", 11).is_compressed
-    assert InputObject(f"s3://b/{name}", 11).estimated_bytes == 11
+    assert [each.estimated_bytes for each in objects] == [estimated_bytes] * len(names)
+    assert {each.is_compressed for each in objects} == {estimated_bytes > 11}
 
 
 def test_packing_estimates_and_shards_hold_stored_bytes() -> None:
@@ -128,7 +119,6 @@ def test_the_group_of_an_object_is_in_its_path(group_by: str) -> None:
     assert tuple(map(grouping(group_by), uris)) == GROUPS[group_by]
 
 
-@settings(deadline=None)
 @given(
     days=st.lists(st.tuples(st.sampled_from("abc"), st.sampled_from("xy"), st.integers(0, 50)), max_size=40),
     target=st.integers(1, 150),

@@ -1,11 +1,12 @@
 """Plans with slices: the planner's checkpoint may lie within an object."""
 
+from collections.abc import Iterator
 from itertools import count, pairwise
 
 import pytest
 
 from sparklet.errors import PlanError
-from sparklet.model import InputObject, Position, RunOptions
+from sparklet.model import Position, RunOptions
 from sparklet.planning.new_run import new_run
 from sparklet.planning.planner import PlanProgress, plan
 from tests.world import SOURCE, Fault, KilledError, World
@@ -20,13 +21,9 @@ def put(world: World) -> None:
         world.store.put(f"{SOURCE}{name}", body)
 
 
-def planned(world: World) -> list[InputObject]:
-    return [item for shard in world.planned() for item in shard.objects]
-
-
 def check(world: World) -> None:
     """Every byte behind the headers is planned once, in order."""
-    items = planned(world)
+    items = [item for shard in world.planned() for item in shard.objects]
     assert list(dict.fromkeys(item.uri.removeprefix(SOURCE) for item in items)) == ["a.csv", "b.csv", "c.csv", "d.txt"]
     slices = [item.slice for item in items if item.slice]
     assert len(items) == 3 + len(slices)
@@ -58,41 +55,40 @@ def test_objects_that_could_not_be_cut_are_reported(world: World) -> None:
     assert told[-1].whole == {"compressed as a whole": 1, "no line feed ends its header within 1 MiB": 1}
 
 
+def killed_everywhere(part_shards: int, after_effect: bool = False) -> Iterator[World]:
+    """A world for each port call of a planner, which was killed there."""
+    for at_call in count(1):
+        world, fault = World(), Fault(at_call, after_effect)
+        put(world)
+        new_run(world.at, world.request(options=OPTIONS))
+        try:
+            plan(fault.deployment(world.at), "run-1", part_shards=part_shards)
+        except KilledError:
+            yield world
+        else:
+            check(world)
+            if fault.calls < at_call:
+                return
+
+
+def is_within_an_object(world: World) -> bool:
+    """Whether the last part ends between two slices."""
+    return any(part.position.slices for part in list(world.ledger.runs.parts("run-1"))[-1:])
+
+
 @pytest.mark.parametrize("part_shards", [1, 2])
 @pytest.mark.parametrize("after_effect", [False, True])
 def test_a_planner_killed_anywhere_goes_on_within_the_object(part_shards: int, after_effect: bool) -> None:
     within = 0
-    for at_call in count(1):
-        world = World()
-        put(world)
-        new_run(world.at, world.request(options=OPTIONS))
-        fault = Fault(at_call, after_effect)
-        try:
-            plan(fault.deployment(world.at), "run-1", part_shards=part_shards)
-        except KilledError:
-            within += any(part.position.slices for part in list(world.ledger.runs.parts("run-1"))[-1:])
-            plan(world.at, "run-1", part_shards=part_shards)
+    for world in killed_everywhere(part_shards, after_effect):
+        within += is_within_an_object(world)
+        plan(world.at, "run-1", part_shards=part_shards)
         check(world)
-        if fault.calls < at_call:
-            break
     assert within > 5
 
 
-def stopped_within_an_object() -> World:
-    """A plan whose planner died between two slices of an object."""
-    for at_call in count(1):
-        world = World()
-        put(world)
-        new_run(world.at, world.request(options=OPTIONS))
-        with pytest.raises(KilledError):
-            plan(Fault(at_call).deployment(world.at), "run-1", part_shards=1)
-        if any(part.position.slices for part in world.ledger.runs.parts("run-1")):
-            return world
-    raise AssertionError
-
-
 def test_an_object_replaced_while_nobody_plans_stops_the_plan() -> None:
-    world = stopped_within_an_object()
+    world = next(filter(is_within_an_object, killed_everywhere(part_shards=1)))
     *_, last = world.ledger.runs.parts("run-1")
     assert last.position == Position(0, "in/b.csv", 1, world.store.head(f"{SOURCE}b.csv").etag)
 
