@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from sparklet.errors import NothingNewError, PlanError, RunExistsError, TableError
-from sparklet.model import Failure, InputObject, Run, RunState, Shard, Slice, SliceKind
+from sparklet.model import InputObject, Run, RunState, Shard, Slice, SliceKind
 from sparklet.planning.new_run import new_run
 from sparklet.planning.packing import PackedInput, preview
 from sparklet.planning.planner import plan
@@ -18,23 +18,18 @@ from tests.unit.worker.script_events import check_event
 from tests.world import SCRIPT, Fault, KilledError, World
 
 TABLE = table_input("orders", "s3://lake/orders/", by="day date;region string")
-BAD = Failure("ValueError", "bad", retryable=False)
 DAYS = ["2026-01-01", "2026-01-02", "2026-01-03"]
 
 
 class Lake(World):
     """A world whose catalog has a table with three partitions of two objects."""
 
-    glue: MemoryGlue
-
-    @classmethod
-    def new(cls) -> "Lake":
-        lake = cls()
-        lake.glue = MemoryGlue(TABLE)
-        lake.catalog = lake.glue.catalog.objects
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.glue = MemoryGlue(TABLE)
+        self.catalog = self.glue.catalog.objects
         for day in DAYS:
-            lake.add(day)
-        return lake
+            self.add(day)
 
     def add(self, day: str, keys: tuple[str, ...] = ("a", "b")) -> None:
         folder = f"s3://lake/{day.replace('-', '/')}"  # its names say nothing of columns
@@ -55,20 +50,22 @@ class Lake(World):
         return [(item.uri[-12:], item.partition[0]) for item in items]
 
 
+@pytest.fixture
+def lake() -> Lake:
+    return Lake()
+
+
 EACH = [(f"{day[8:]}/{key}.parquet", day) for day in DAYS for key in "ab"]
 
 
-def test_each_object_is_planned_with_its_partition() -> None:
-    lake = Lake.new()
-
+def test_each_object_is_planned_with_its_partition(lake: Lake) -> None:
     run = lake.planned_run(where="day >= '2026-01-02'")
 
     assert lake.days() == EACH[2:] and run.object_count == 4
     assert run.lists[0].table["name"] == "sales.orders" and run.options.where == "day >= '2026-01-02'"
 
 
-def test_a_shards_event_has_the_entry_and_the_values() -> None:
-    lake = Lake.new()
+def test_a_shards_event_has_the_entry_and_the_values(lake: Lake) -> None:
     run = lake.planned_run()
 
     for record, shard in zip(lake.shards(), lake.planned(), strict=True):
@@ -78,14 +75,11 @@ def test_a_shards_event_has_the_entry_and_the_values() -> None:
         assert [key for key, _ in event["catalog_table"]["keys"]] == ["day", "region"]
 
 
-def test_a_dry_run_shows_the_plan() -> None:
-    lake = Lake.new()
-
+def test_a_dry_run_shows_the_plan(lake: Lake) -> None:
     assert preview(lake.at, lake.asked_for()).objects == 6
 
 
-def test_the_same_request_finds_its_run_beside_new_partitions() -> None:
-    lake = Lake.new()
+def test_the_same_request_finds_its_run_beside_new_partitions(lake: Lake) -> None:
     new_run(lake.at, lake.asked_for())
     lake.add("2026-01-04")
 
@@ -100,7 +94,7 @@ def test_the_same_request_finds_its_run_beside_new_partitions() -> None:
 
 def test_a_killed_planner_is_continued_as_it_was_read() -> None:
     for calls in range(1, 60):
-        lake = Lake.new()
+        lake = Lake()
         new_run(lake.at, lake.asked_for(shard_size="4"))
         fault = Fault(calls, after_effect=calls % 2 == 0)
         try:
@@ -115,8 +109,7 @@ def test_a_killed_planner_is_continued_as_it_was_read() -> None:
     raise AssertionError("the planner never ends")
 
 
-def test_an_incremental_run_takes_new_and_changed_objects() -> None:
-    lake = Lake.new()
+def test_an_incremental_run_takes_new_and_changed_objects(lake: Lake) -> None:
     given = {"name": "nightly", "incremental": True}
     lake.planned_run("run-1", **given)
     lake.work()
@@ -131,9 +124,7 @@ def test_an_incremental_run_takes_new_and_changed_objects() -> None:
     assert lake.days("run-3") == [EACH[0], ("04/a.parquet", "2026-01-04")]
 
 
-def test_patterns_choose_among_a_tables_objects() -> None:
-    lake = Lake.new()
-
+def test_patterns_choose_among_a_tables_objects(lake: Lake) -> None:
     run = lake.planned_run(exclude=["b.parquet"])
 
     assert lake.days() == EACH[::2] and run.skipped == {"matched by --exclude": 3}
@@ -149,18 +140,14 @@ def test_patterns_choose_among_a_tables_objects() -> None:
         ({"inputs": ["s3://lake/"], "where": "day = '2026-01-01'"}, "glue:DATABASE.TABLE"),
     ],
 )
-def test_what_does_not_go_with_a_table_is_refused(given: dict[str, Any], said: str) -> None:
-    lake = Lake.new()
-
+def test_what_does_not_go_with_a_table_is_refused(lake: Lake, given: dict[str, Any], said: str) -> None:
     with pytest.raises(PlanError, match=said):
         new_run(lake.at, lake.asked_for(**given))
 
     assert not lake.keys("s3://sparklet/runs/")
 
 
-def test_wrong_conditions_and_cuts_enter_no_run() -> None:
-    lake = Lake.new()
-
+def test_wrong_conditions_and_cuts_enter_no_run(lake: Lake) -> None:
     for given in ({"where": "amount > 3"}, {"split": "csv"}, {"inputs": ["glue:orders"]}):
         with pytest.raises(TableError):
             new_run(lake.at, lake.asked_for(**given))
@@ -168,15 +155,12 @@ def test_wrong_conditions_and_cuts_enter_no_run() -> None:
     assert not lake.keys("s3://sparklet/runs/")
 
 
-def test_partitions_without_objects_are_nothing_to_plan() -> None:
-    lake = Lake.new()
-
+def test_partitions_without_objects_are_nothing_to_plan(lake: Lake) -> None:
     with pytest.raises(PlanError, match=r"glue:sales\.orders"):
         new_run(lake.at, lake.asked_for(where="day = '2030-01-01'"))
 
 
-def test_a_deployment_without_a_catalog_says_so() -> None:
-    lake = Lake.new()
+def test_a_deployment_without_a_catalog_says_so(lake: Lake) -> None:
     lake.catalog = None
 
     with closing(PackedInput()) as packed, pytest.raises(PlanError, match="no catalog"):

@@ -73,13 +73,8 @@ def test_every_partition_is_added_by_its_name(terminal: Terminal) -> None:
     days = [f"day={number:03d}" for number in range(PARTITIONS_PER_STATEMENT)]
     odd = ["day=it's%2Fnot", "day=__HIVE_DEFAULT_PARTITION__"]
     body = stored(ROWS.select(["Id"]))
-    run = ended(
-        terminal,
-        {
-            n: {f"{day}/{file}": body for day in names for file in ("a.parquet", "b.parquet")}
-            for n, names in enumerate((days, odd))
-        },
-    )
+    twice = ({f"{day}/{file}.parquet": body for day in names for file in "ab"} for names in (days, odd))
+    run = ended(terminal, dict(enumerate(twice)))
 
     create, *adding = found(terminal)["statements"]
 
@@ -87,8 +82,7 @@ def test_every_partition_is_added_by_its_name(terminal: Terminal) -> None:
     assert [statement.count("PARTITION (") for statement in adding] == [PARTITIONS_PER_STATEMENT, 2]
     shard = run.shard_output(1)
     name = shard.rpartition("shard=")[2]
-    expected = rf"PARTITION (`shard`='{name}', `day`='it\'s/not') LOCATION '{shard}/day=it\'s%2Fnot/'"
-    assert expected in adding[1]
+    assert rf"PARTITION (`shard`='{name}', `day`='it\'s/not') LOCATION '{shard}/day=it\'s%2Fnot/'" in adding[1]
     assert "`day`='__HIVE_DEFAULT_PARTITION__'" in adding[1]
 
 
@@ -100,9 +94,8 @@ def test_a_footer_of_any_length_is_read(terminal: Terminal) -> None:
 
 
 def test_a_column_that_some_files_lack_is_there(terminal: Terminal) -> None:
-    ended(
-        terminal, {0: {"a.parquet": stored(ROWS.select(["Id"]))}, 1: {"a.parquet": stored(ROWS.select(["Id", "at"]))}}
-    )
+    some = {number: ROWS.select(columns) for number, columns in enumerate((["Id"], ["Id", "at"]))}
+    ended(terminal, {number: {"a.parquet": stored(rows)} for number, rows in some.items()})
 
     assert "`at` timestamp" in found(terminal)["statements"][0]
 
@@ -116,18 +109,13 @@ def test_a_column_that_some_files_lack_is_there(terminal: Terminal) -> None:
         ({"errors/a.parquet": stored(ROWS)}, "no table together"),
         ({"a.orc": b"ORC"}, "for Parquet alone"),
         ({"a.parquet": b"no Parquet"}, "do not agree"),
+        ({"a.parquet": stored(pa.table({"n": pa.array([1], pa.uint64())}))}, "cast the column"),  # Athena has no such
     ],
 )
 def test_files_that_are_no_table_together(terminal: Terminal, other: dict[str, bytes], why: str) -> None:
     ended(terminal, {0: {"a.parquet": stored(ROWS)}, 1: other})
 
     assert why in refused(terminal)
-
-
-def test_a_type_that_athena_has_not(terminal: Terminal) -> None:
-    ended(terminal, {0: {"a.parquet": stored(pa.table({"n": pa.array([1], pa.uint64())}))}})
-
-    assert "cast the column" in refused(terminal)
 
 
 def test_an_open_run_is_refused(terminal: Terminal) -> None:
@@ -162,22 +150,13 @@ def test_tables_of_a_run(terminal: Terminal) -> None:
     told = terminal.types("ddl", RUN, "--json")
 
     made = {each["of"]: (each["statements"], bool(each["note"])) for each in told.document}
+    create, delta = "CREATE EXTERNAL TABLE IF NOT EXISTS", "TBLPROPERTIES ('table_type'='DELTA')"
+    days = f"{create} `db`.`days`\nLOCATION 's3://lake/w/db.db/days/'\n{delta}"
+    other = f"{create} `other`\nLOCATION 's3://lake/other/'\n{delta}"
     assert made == {
         "iceberg:db.flights": ([], True),
         "hudi:s3://lake/h": ([], True),
-        "delta:s3://lake/w/db.db/days": (
-            [
-                "CREATE EXTERNAL TABLE IF NOT EXISTS `db`.`days`\nLOCATION 's3://lake/w/db.db/days/'\n"
-                "TBLPROPERTIES ('table_type'='DELTA')"
-            ],
-            False,
-        ),
-        "delta:s3://lake/other": (
-            [
-                "CREATE EXTERNAL TABLE IF NOT EXISTS `other`\nLOCATION 's3://lake/other/'\n"
-                "TBLPROPERTIES ('table_type'='DELTA')"
-            ],
-            False,
-        ),
+        "delta:s3://lake/w/db.db/days": ([days], False),
+        "delta:s3://lake/other": ([other], False),
     }
     assert "--name names one" in refused(terminal, "--name", "db.t")
