@@ -60,6 +60,7 @@ def test_tables_of_their_own_formats_have_a_place(
         ({"form": "json", "serde": {"mapping.ts": "timestamp"}}, "mapping.ts"),
         ({"form": "csv", "Parameters": {"skip.header.line.count": "2"}}, "skip.header.line.count=2"),
         ({"form": "delimited", "of": "id int;tags array<string>"}, "tags"),
+        ({"StorageDescriptor": {**table_input("t", PLACE)["StorageDescriptor"], "BucketColumns": ["id"]}}, "bucketed"),
     ],
 )
 def test_what_would_be_misread_is_refused_by_name(changes: dict[str, Any], said: str) -> None:
@@ -67,11 +68,3 @@ def test_what_would_be_misread_is_refused_by_name(changes: dict[str, Any], said:
         entry_of("db.t", table_input("t", PLACE, **changes))
 
     assert said in str(refused.value) and "db.t" in str(refused.value)
-
-
-def test_bucketed_tables_are_refused() -> None:
-    table = table_input("t", PLACE)
-    table["StorageDescriptor"]["BucketColumns"] = ["id"]
-
-    with pytest.raises(TableError, match="bucketed"):
-        entry_of("db.t", table)

@@ -5,6 +5,7 @@ import gzip
 import hashlib
 import io
 import json
+import re
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
@@ -14,18 +15,6 @@ from sparklet.ports import ObjectStore
 
 MANIFEST = "s3://lists/inv/data/daily/2026-11-20T01-00Z/manifest.json"
 SCHEMA = "Bucket, Key, VersionId, IsLatest, IsDeleteMarker, Size, LastModifiedDate, ETag, StorageClass"
-COLUMNS = {
-    "Bucket": "bucket",
-    "Key": "key",
-    "VersionId": "version_id",
-    "IsLatest": "is_latest",
-    "IsDeleteMarker": "is_delete_marker",
-    "Size": "size",
-    "LastModifiedDate": "last_modified_date",
-    "ETag": "e_tag",
-    "StorageClass": "storage_class",
-    "IntelligentTieringAccessTier": "intelligent_tiering_access_tier",
-}
 Row = Mapping[str, Any]
 
 
@@ -81,15 +70,21 @@ def data_file(form: str, rows: Sequence[Row], columns: Sequence[str]) -> bytes:
 
     types = {"size": pa.int64(), "is_latest": pa.bool_(), "is_delete_marker": pa.bool_()}
     types["last_modified_date"] = pa.timestamp("ms", tz="UTC")
-    names = [COLUMNS[name] for name in columns]
+    names = [_snake_case(name) for name in columns]
     schema = pa.schema([(name, types.get(name, pa.string())) for name in names])
-    table = pa.Table.from_pylist([{COLUMNS[name]: row[name] for name in columns} for row in rows], schema)
+    cells = [dict(zip(names, map(row.__getitem__, columns), strict=True)) for row in rows]
+    table = pa.Table.from_pylist(cells, schema)
     sink = pa.BufferOutputStream()
     if form == "ORC":
         pyarrow.orc.write_table(table, sink, stripe_size=1024, batch_size=8)
     else:
         pyarrow.parquet.write_table(table, sink, row_group_size=3)
     return sink.getvalue().to_pybytes()
+
+
+def _snake_case(name: str) -> str:
+    """A column's name as ORC and Parquet have it: ``e_tag`` for ``ETag``."""
+    return re.sub(r"\B(?=[A-Z])", "_", name).lower()
 
 
 def _csv_cell(name: str, value: Any) -> str:

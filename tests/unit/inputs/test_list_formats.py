@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from sparklet.errors import PlanError
@@ -92,11 +92,6 @@ def test_a_csv_list_may_carry_version_size_etag_and_time() -> None:
     ]
 
 
-def test_csv_keys_may_hold_line_breaks() -> None:
-    keys = ["new\nline", "cr\rlf\r\n"]
-    assert uris(csv_of(*(["data", key] for key in keys)), "csv") == [f"s3://data/{key}" for key in keys]
-
-
 @pytest.mark.parametrize(
     ("document", "path"),
     [
@@ -134,6 +129,7 @@ def test_a_list_may_be_zipped() -> None:
 
 
 @given(st.lists(st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=40), min_size=1, max_size=9))
+@example(["new\nline", "cr\rlf\r\n"])
 def test_any_key_goes_through_csv_and_json_as_it_is(keys: list[str]) -> None:
     wanted = [f"s3://data/{key}" for key in keys]
     assert uris(csv_of(["bucket", "key"], *(["data", key] for key in keys)), "csv") == wanted

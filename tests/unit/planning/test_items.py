@@ -194,27 +194,12 @@ def test_the_items_of_a_shard_are_bounded_in_bytes() -> None:
     assert [len(shard) for shard in shards] == [16, 4] and 16 * MAX_ITEM_BYTES == MAX_ITEMS_BYTES
 
 
-def test_several_lists_follow_each_other(world: World) -> None:
-    world.store.put(f"{LIST}.csv", CSV)
-
-    assert planned(world, of(["a"]), ListRequest(f"{LIST}.csv", items=True)) == [["a"], *[[city] for city in CITIES]]
-
-
 def test_a_plan_that_was_broken_off_goes_on_behind_its_last_item(world: World) -> None:
     run = new_run(world.at, request(world, of([1, 1, 2]), of([2, 3])))
     while not plan(world.at, run.run_id, part_shards=1, stop=lambda: True).sealed:
         pass
 
     assert [shard.items for shard in world.planned()] == [[1], [1], [2], [2], [3]]
-
-
-def test_a_list_that_changed_stops_a_plan(world: World) -> None:
-    world.store.put(f"{LIST}.csv", CSV)
-    run = new_run(world.at, request(world, ListRequest(f"{LIST}.csv", items=True)))
-    world.store.put(f"{LIST}.csv", b"city\nBonn\n")
-
-    with pytest.raises(PlanError, match="was changed"):
-        plan(world.at, run.run_id)
 
 
 def test_the_same_items_are_the_same_run_unlike_objects(world: World) -> None:

@@ -44,15 +44,6 @@ def test_a_preview_equals_the_plan_and_writes_nothing(world: World) -> None:
     assert sum(seen.skipped.values()) == 1
 
 
-def test_local_paths_are_previewed_where_they_are(world: World, tmp_path: Path) -> None:
-    (tmp_path / "a.csv").write_bytes(b"12345")
-    (tmp_path / "b.tmp").write_bytes(b"1")
-    world.put(2)
-    options = RunOptions(max_objects=1, exclude=("*.tmp",))
-    seen = preview(world.at, world.request(inputs=(str(tmp_path), SOURCE), options=options))
-    assert (seen.shards, seen.size_bytes, sum(seen.skipped.values())) == (3, 25, 1)
-
-
 def test_a_preview_cuts_local_files_as_a_run_does(world: World, tmp_path: Path) -> None:
     body = b"id,v\n" + b"1,x\n" * 100
     for name, content in (("a.csv", body), ("b.csv.gz", body)):
@@ -67,16 +58,17 @@ def test_a_preview_cuts_local_files_as_a_run_does(world: World, tmp_path: Path) 
     assert (here.shards, here.size_bytes, here.objects) == (there.shards, there.size_bytes, there.objects)
 
 
-def test_a_preview_leaves_out_local_files_as_a_run_does(tmp_path: Path) -> None:
-    for name, modified_s in (("new.csv", 2000), ("old.csv", 1000), ("empty.csv", 2000)):
-        (tmp_path / name).write_bytes(b"" if name == "empty.csv" else b"12345")
+def test_a_preview_leaves_out_local_files_as_a_run_does(world: World, tmp_path: Path) -> None:
+    for name, modified_s in (("new.csv", 2000), ("old.csv", 1000), ("empty.csv", 2000), ("new.tmp", 2000)):
+        (tmp_path / name).write_bytes(b"" if name == "empty.csv" else b"x" * 50)
         os.utime(tmp_path / name, (modified_s, modified_s))
-    request = World().request(inputs=(str(tmp_path),), options=RunOptions(modified_since_s=1500))
+    world.put(2)
+    options = RunOptions(max_objects=1, modified_since_s=1500, exclude=("*.tmp",))
 
-    seen = preview(None, request)
+    seen = preview(world.at, world.request(inputs=(str(tmp_path), SOURCE), options=options))
 
-    assert (seen.objects, seen.largest_object) == (1, str(tmp_path / "new.csv"))
-    assert seen.skipped == {Reason.EMPTY: 1, Reason.OLDER: 1}
+    assert (seen.shards, seen.objects, seen.size_bytes, seen.largest_object) == (3, 3, 70, str(tmp_path / "new.csv"))
+    assert seen.skipped == {Reason.EMPTY: 1, Reason.OLDER: 1, Reason.EXCLUDED: 1}
 
 
 def test_local_paths_that_overlap_are_refused(world: World, tmp_path: Path) -> None:

@@ -24,6 +24,7 @@ from sparklet.planning.plan_requests import handle_request, run_request
 from sparklet.planning.request import places
 from sparklet.runs.checker import check
 from sparklet.settings import PlannerSettings
+from tests.unit.events.samples import eventbridge
 from tests.world import BUCKET, SCRIPT, SOURCE, World
 
 SETTINGS = PlannerSettings(("s3://data/jobs/",), worker_memory_mb=3008, worker_scratch_bytes=2**32)
@@ -53,17 +54,9 @@ def test_a_request_becomes_a_sealed_run_with_messages(world: World) -> None:
 
     answer = ask(world, request(max_objects=1))
 
-    assert answer == {
-        "run_id": "run-1",
-        "state": "RUNNING",
-        "sealed": True,
-        "dispatch": "queue",
-        "generation": 0,
-        "shards": 3,
-        "objects": 3,
-        "bytes": 30,
-        "skipped": {},
-    }
+    counts = {"shards": 3, "objects": 3, "bytes": 30, "skipped": {}}
+    state = {"state": "RUNNING", "sealed": True, "dispatch": "queue", "generation": 0}
+    assert answer == {"run_id": "run-1", **state, **counts}
     assert len(world.queue.receive(10)) == 3
 
 
@@ -285,30 +278,20 @@ def test_shards_are_limited_to_the_workers_size_by_default(world: World) -> None
 
 
 def object_created(key: str = 'incoming/a "b".csv', **told: Any) -> dict[str, Any]:
-    """As EventBridge has it; https://docs.aws.amazon.com/AmazonS3/latest/userguide/ev-events.html."""
-    item = {"key": key, "size": 5, "etag": "b1946ac9", "version-id": "v1", "sequencer": "00617F08299329D189", **told}
-    return {
-        "version": "0",
-        "id": "17793124-05d4-b198-2fde-7ededc63b103",
-        "detail-type": "Object Created",
-        "source": "aws.s3",
-        "account": "111122223333",
-        "time": "2021-11-12T00:00:00Z",
-        "region": "us-east-1",
-        "resources": ["arn:aws:s3:::data"],
-        "detail": {"version": "0", "bucket": {"name": "data"}, "object": item, "reason": "PutObject"},
-    }
+    event = eventbridge(key)
+    event["detail"]["object"] |= {"version-id": "v1", **told}
+    return event
 
 
 def of_event(event: Any = None, **changes: Any) -> dict[str, Any]:
-    asked = {"event": event or object_created(), "below": "s3://data/incoming/"}
+    asked = {"event": event or object_created(), "below": "s3://my-bucket/incoming/"}
     return {"script": SCRIPT, "output": "s3://data/out/{run_id}/", "of_event": asked, **changes}
 
 
 def test_a_repeated_event_is_the_same_run_unlike_a_new_version() -> None:
     again, later = (run_request(of_event(object_created(**told)), "x") for told in ({}, {"sequencer": "1"}))
 
-    assert again.inputs == later.inputs == ('s3://data/incoming/a "b".csv',)
+    assert again.inputs == later.inputs == ('s3://my-bucket/incoming/a "b".csv',)
     assert run_request(of_event(), "y").idempotency_key == again.idempotency_key != later.idempotency_key
     by_a_machine = run_request(of_event(idempotency_key="name of its execution"), "z")
     assert by_a_machine.idempotency_key == again.idempotency_key
@@ -318,10 +301,13 @@ def test_a_repeated_event_is_the_same_run_unlike_a_new_version() -> None:
     ("change", "says"),
     [
         ({"inputs": ["s3://data/in/"]}, "other inputs"),
-        ({"output": "s3://data/incoming/out/"}, "start the next one"),
-        ({"next": SCRIPT, "next_output": "s3://data/incoming/"}, "start the next one"),
-        ({"of_event": {"event": object_created("incoming/folder/"), "below": "s3://data/"}}, "folder"),
-        ({"of_event": {"event": object_created("else/a.csv"), "below": "s3://data/incoming/"}}, "does not lie below"),
+        ({"output": "s3://my-bucket/incoming/out/"}, "start the next one"),
+        ({"next": SCRIPT, "next_output": "s3://my-bucket/incoming/"}, "start the next one"),
+        ({"of_event": {"event": object_created("incoming/folder/"), "below": "s3://my-bucket/"}}, "folder"),
+        (
+            {"of_event": {"event": object_created("else/a.csv"), "below": "s3://my-bucket/incoming/"}},
+            "does not lie below",
+        ),
         ({"of_event": {"event": {**object_created(), "detail-type": "Object Deleted"}}}, "no objects"),
         ({"of_event": {"event": "s3://data/x"}}, "no objects"),
         ({"of_event": {"what": 1}}, "event and below"),

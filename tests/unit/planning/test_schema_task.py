@@ -50,7 +50,7 @@ def inferred(world: World, objects: int = 3, **more: Any) -> Run:
     return plan(world.at, "run-1")
 
 
-def test_no_shard_is_planned_before_the_schema_is_known(world: World) -> None:
+def test_shards_are_planned_once_they_can_get_the_schema(world: World) -> None:
     run = asked(world)
 
     assert run.state is RunState.PLANNING
@@ -61,16 +61,10 @@ def test_no_shard_is_planned_before_the_schema_is_known(world: World) -> None:
     run = plan(world.at, "run-1")
 
     assert run.schema == SCHEMA and run.shard_count == 2
-    assert world.ledger.runs.get("run-1").params == {"schema": "infer"}  # as it was asked for
-
-
-def test_every_shard_gets_the_inferred_schema(world: World) -> None:
-    run = inferred(world)
-
     shards = zip(world.shards(), world.planned(), strict=True)
-    found = [shard_event(run, record, shard, "s3://o/") for record, shard in shards]
-
-    assert [each["params"] for each in found] == [{"schema": SCHEMA}] * 2
+    events = [shard_event(run, record, shard, "s3://o/") for record, shard in shards]
+    assert [event["params"] for event in events] == [{"schema": SCHEMA}] * 2
+    assert world.ledger.runs.get("run-1").params == {"schema": "infer"}  # as it was asked for
 
 
 def test_the_task_is_told_to_infer_and_reads_the_sample(world: World) -> None:
