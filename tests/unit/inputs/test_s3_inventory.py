@@ -35,14 +35,13 @@ def inventory(store: MemoryObjectStore, **options: Any) -> Inventory:
 @pytest.mark.parametrize("form", FORMS)
 def test_an_inventory_gives_all_that_planning_needs(form: str) -> None:
     store = NoHeads()
-    rows = [inventory_row(key, n + 1) for n, key in enumerate(KEYS)]
+    rows = [inventory_row(key, n) for n, key in enumerate(KEYS, 1)]
     write_inventory(store, form, [rows[:5], [], rows[5:]])
 
     found = list(inventory(store).objects())
 
-    assert [each.item for each in found] == [
-        InputObject(f"s3://data/{key}", n + 1, f"etag-{key}") for n, key in enumerate(KEYS)
-    ]
+    objects = [InputObject(f"s3://data/{key}", n, f"etag-{key}") for n, key in enumerate(KEYS, 1)]
+    assert [each.item for each in found] == objects
     for index, each in enumerate(found):
         assert list(inventory(store).objects(each.position)) == found[index + 1 :]
 

@@ -24,9 +24,7 @@ def enter(sizes: list[int], name: str = "{}.csv", **options: Any) -> Run:
 
 def test_an_oversized_shard_refuses_the_run_with_advice() -> None:
     with pytest.raises(PlanError) as refused:
-        enter(
-            [5 * MIB, 20 * MIB, 30 * MIB, 40 * MIB, 5 * MIB, 50 * MIB], target_bytes=10 * MIB, max_shard_bytes=10 * MIB
-        )
+        enter([size * MIB for size in (5, 20, 30, 40, 5, 50)], target_bytes=10 * MIB, max_shard_bytes=10 * MIB)
 
     told = str(refused.value)
     assert "4 shards above the 10 MiB" in told

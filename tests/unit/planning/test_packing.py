@@ -15,9 +15,8 @@ SIZES = st.lists(st.integers(0, 300), max_size=60)
 
 
 def found(sizes: Iterable[int], names: str = "s3://b/{}") -> list[Found]:
-    return [
-        Found(InputObject(names.format(n), size), Position(0, str(n)), {"left out": n}) for n, size in enumerate(sizes)
-    ]
+    items = (InputObject(names.format(n), size) for n, size in enumerate(sizes))
+    return [Found(item, Position(0, str(n)), {"left out": n}) for n, item in enumerate(items)]
 
 
 def limits(target: int, most: int) -> RunOptions:

@@ -89,16 +89,6 @@ def test_every_dispatch_mode_leaves_large_shards_to_it(mode: str) -> None:
     assert entries == {0: "", 1: ENGINE, 2: "", 3: ENGINE, 4: ""}
 
 
-def test_an_engine_alone_does_every_shard() -> None:
-    world = world_of(SIZES)
-    planned(world, too_large="refuse", engine=OTHER)
-
-    world.check()
-
-    assert started(world, OTHER) == [0, 1, 2, 3, 4]
-    assert world.bodies() == []
-
-
 def test_an_engine_that_is_not_there_is_refused() -> None:
     world = world_of(SIZES)
     with pytest.raises(PlanError, match=f"{ENGINE}, {OTHER}"):
