@@ -177,11 +177,6 @@ def test_a_malformed_row_is_refused_with_list_row_and_remedy(form: str, path: st
     assert "\n" not in str(caught.value) and len(str(caught.value)) < 400
 
 
-def test_text_that_is_not_utf_8_is_refused() -> None:
-    with pytest.raises(PlanError, match=r"the list s3://lists/l.*: it is not UTF-8"):
-        read(b"s3://data/a\ns3://data/\xff", "lines")
-
-
 def test_a_truncated_zipped_list_is_refused() -> None:
     body = gzip.compress(("\n".join(URIS) * 100).encode())
     with pytest.raises(PlanError, match="cannot be decompressed"):

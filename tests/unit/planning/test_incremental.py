@@ -160,9 +160,7 @@ def is_done(world: World, item: InputObject) -> bool:
     ("failing", "cut_off", "done"),
     [(None, False, True), (1, False, False), (2, False, False), (3, False, False), (None, True, False)],
 )
-def test_an_object_is_done_once_all_its_slices_are(
-    world: World, failing: int | None, cut_off: bool, done: bool
-) -> None:
+def test_an_object_is_done_once_its_slices_are(world: World, failing: int | None, cut_off: bool, done: bool) -> None:
     items = sliced(world, cut_off=cut_off)
     succeed(world, *(number for number in range(4) if number != failing))
     assert (is_done(world, items[0]), is_done(world, items[1])) == (True, done)

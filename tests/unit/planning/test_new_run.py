@@ -87,9 +87,7 @@ def test_a_local_script_is_copied_as_well(world: World, tmp_path: Path, monkeypa
         ({"run_id": "a" * 64}, "must be 1 to 63"),
     ],
 )
-def test_nothing_is_created_for_a_request_that_cannot_be_planned(
-    world: World, changes: dict[str, object], message: str
-) -> None:
+def test_a_request_that_cannot_be_planned_creates_nothing(world: World, changes: dict[str, Any], message: str) -> None:
     with pytest.raises(PlanError, match=message):
         new_run(world.at, world.request(**changes))
     assert world.keys(f"s3://{BUCKET}/") == []

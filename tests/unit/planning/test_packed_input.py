@@ -16,11 +16,10 @@ from sparklet.planning import packing
 from sparklet.planning.new_run import new_run
 from sparklet.planning.packing import PackedInput, preview
 from sparklet.planning.plan_files import reasons_for
-from sparklet.planning.plan_requests import handle_request
 from sparklet.planning.planner import plan
 from sparklet.ports import ObjectInfo
-from sparklet.settings import PlannerSettings
 from tests.stand_ins.memory import MemoryObjectStore
+from tests.unit.planning.test_plan_requests import ask, request
 from tests.world import SCRIPT, SOURCE, World
 
 FIRST = 1  # an object is listed by itself: it tells that the folder is not empty
@@ -129,11 +128,7 @@ def packed() -> Iterator[PackedInput]:
 
 def test_a_planner_request_lists_its_input_once(world: World, store: CountingStore) -> None:
     world.put(7)
-    event = {"script": SCRIPT, "inputs": [SOURCE], "output": "s3://data/out/", "run_id": "run-1"}
-
-    answer = handle_request(world.at, event, PlannerSettings((SCRIPT,), 3008, 2**32), "request-1", lambda: 900.0)
-
-    assert (answer["objects"], store.listed) == (7, 7 + FIRST)
+    assert (ask(world, request())["objects"], store.listed) == (7, 7 + FIRST)
 
 
 def test_an_input_that_changes_is_planned_as_previewed(world: World, store: CountingStore, packed: PackedInput) -> None:

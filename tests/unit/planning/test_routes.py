@@ -140,9 +140,7 @@ def test_a_redrive_takes_routed_shards_back_there() -> None:
         ({"too_large": "fail", "engine": OTHER}, {OTHER: (5, 731)}),
     ],
 )
-def test_a_preview_counts_what_a_plan_gives_an_engine(
-    changes: dict[str, Any], there: dict[str, tuple[int, int]]
-) -> None:
+def test_a_preview_counts_what_a_plan_gives_an_engine(changes: dict[str, Any], there: dict[str, Any]) -> None:
     world, options = world_of(SIZES), replace(ROUTED, **changes)
 
     found = preview(world.at, world.request(options=options)).of_engines
