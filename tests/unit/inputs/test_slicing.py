@@ -255,13 +255,10 @@ def test_a_resuming_planner_cuts_the_same_slices(body: bytes, target: int, data:
     whole = list(slice_objects(store, listing, options))
     kept = data.draw(st.integers(0, len(whole)))
     position = whole[kept - 1].position if kept else Position()
-    rest = [f for f in listing if f.position.after > position.after or (position.slices and _same(f, position))]
+    after = position.after
+    rest = [f for f in listing if f.position.after > after or (f.position.after == after and position.slices)]
 
     assert whole[:kept] + list(slice_objects(store, rest, options, position)) == whole
-
-
-def _same(found: Found, position: Position) -> bool:
-    return found.position.after == position.after
 
 
 def test_only_the_last_slice_ends_its_object() -> None:

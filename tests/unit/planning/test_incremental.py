@@ -12,19 +12,7 @@ from sparklet.app.clean import clean, folders_of
 from sparklet.errors import NothingNewError, PlanError, ScratchFullError
 from sparklet.inputs.digests import Digests
 from sparklet.inputs.selection import Reason
-from sparklet.model import (
-    Failure,
-    InputObject,
-    PartRecord,
-    Position,
-    RunOptions,
-    RunState,
-    Shard,
-    ShardRecord,
-    ShardResult,
-    Slice,
-    SliceKind,
-)
+from sparklet.model import Failure, RunOptions, RunState, ShardResult
 from sparklet.planning.incremental import done_before
 from sparklet.planning.new_run import new_run
 from sparklet.planning.output_claims import take_outputs
@@ -122,48 +110,23 @@ def test_a_damaged_plan_is_not_guessed_around(world: World, how: str) -> None:
         nightly(world, "run-2")
 
 
-# --- slices ---
-
-
-def sliced(world: World, *, cut_off: bool) -> list[InputObject]:
-    """A run whose plan holds a whole object and one in three slices, or three of more, a shard each."""
-    uri = f"{SOURCE}00001.csv"
-    world.put(2)
-    etag = world.store.head(uri).etag
-    new_run(world.at, world.request(name="nightly", options=OPTIONS))
-    whole = InputObject(f"{SOURCE}00000.csv", 10, world.store.head(f"{SOURCE}00000.csv").etag)
-    items = [whole, *(InputObject(uri, 3, etag, slice=Slice(SliceKind.LINES, 3 * n, 3 * n + 3)) for n in range(3))]
-    lines = [Shard(number, (item,)).to_line() for number, item in enumerate(items)]
-    world.store.put(world.at.part_uri("run-1", "p"), b"".join(lines))
-    position = Position(0, "in/00001.csv", slices=3 if cut_off else 0, etag=etag if cut_off else "")
-    world.ledger.runs.add_part("run-1", PartRecord(0, "p", 0, 4, 4, 19, position))
-    offsets = [sum(map(len, lines[:number])) for number in range(4)]
-    world.ledger.shards.add(
-        ShardRecord("run-1", number, "p", offsets[number], len(line), 1, 3) for number, line in enumerate(lines)
-    )
-    return items
-
-
-def succeed(world: World, *numbers: int) -> None:
-    for number in numbers:
-        ref = world.ledger.shards.get("run-1", number).ref
-        world.ledger.attempts.claim(ref, f"a{number}", 100, 3)
-        world.ledger.attempts.succeed("run-1", number, f"a{number}", ShardResult())
-
-
-def is_done(world: World, item: InputObject) -> bool:
-    with closing(done_before(world.at, "nightly")) as done:
-        return done.has(item.uri, "", item.etag)
-
-
 @pytest.mark.parametrize(
-    ("failing", "cut_off", "done"),
-    [(None, False, True), (1, False, False), (2, False, False), (3, False, False), (None, True, False)],
+    ("failing", "planned", "done"),
+    [(None, 4, True), (1, 4, False), (2, 4, False), (3, 4, False), (None, 3, False)],
 )
-def test_an_object_is_done_once_its_slices_are(world: World, failing: int | None, cut_off: bool, done: bool) -> None:
-    items = sliced(world, cut_off=cut_off)
-    succeed(world, *(number for number in range(4) if number != failing))
-    assert (is_done(world, items[0]), is_done(world, items[1])) == (True, done)
+def test_an_object_is_done_once_its_slices_are(world: World, failing: int | None, planned: int, done: bool) -> None:
+    """GIVEN a plan of a whole object and three slices of another, a shard each, or of all but the last of these."""
+    uris = [f"{SOURCE}{name}" for name in ("one.jsonl", "three.jsonl")]
+    for uri, rows in zip(uris, (1, 3), strict=True):
+        world.store.put(uri, b'"a long row"\n' * rows)
+    options = RunOptions(max_objects=1, incremental=True, split="lines", target_bytes=13)
+    new_run(world.at, world.request(name="nightly", options=options))
+    plan(world.at, "run-1", part_shards=planned, stop=lambda: True)
+
+    assert world.work(lambda number: BAD if number == failing else ShardResult()) == planned
+
+    with closing(done_before(world.at, "nightly")) as found:
+        assert [found.has(uri, "", world.store.head(uri).etag) for uri in uris] == [True, done]
 
 
 # --- one at a time ---

@@ -120,6 +120,7 @@ def test_any_item_comes_back_from_its_plan_part(values: list[Any]) -> None:
         ("jsonl", b"1\nNaN\n", "row 2: the item cannot be written as JSON"),
         ("jsonl", b'1\n"\\ud800"\n', "row 2: the item cannot be written as JSON"),
         ("jsonl", b"1\n" + b'{"a":' * (MAX_ITEM_DEPTH + 1) + b"1" + b"}" * (MAX_ITEM_DEPTH + 1), "row 2: .* deeper"),
+        ("jsonl", b'{"a":' * 100_000, "row 1: it is no JSON"),
         ("lines", b"ok\n" + b"x" * MAX_ITEM_BYTES, "row 2: the item has 65,538 bytes"),
         ("parquet", parquet([{"b": b"\x00"}]), "row 1: the item holds a bytes"),
         ("parquet", parquet(AFTER_9999), "a date or time in it is beyond the year 9999"),
@@ -176,7 +177,6 @@ def test_a_list_without_items_is_refused(world: World, given: ListRequest, words
 
 
 def test_items_are_packed_by_number_and_each_is_planned(world: World) -> None:
-
     assert planned(world, of([1, 2, 2, 1, 5]), options=RunOptions(max_objects=2)) == [[1, 2], [2, 1], [5]]
     assert [record.object_count for record in world.shards()] == [2, 2, 1]
     assert world.ledger.runs.get("run-1").object_count == 5

@@ -42,7 +42,7 @@ def test_every_object_is_in_one_full_shard_in_order(sizes: list[int], target: in
 
 
 @given(sizes=SIZES, target=st.integers(1, 250), most=st.integers(1, 12), data=st.data())
-def test_packing_again_from_a_shards_end_gives_the_same_shards(
+def test_packing_from_a_shards_end_gives_the_same(
     sizes: list[int], target: int, most: int, data: st.DataObject
 ) -> None:
     shards = shards_of(found(sizes), limits(target, most))

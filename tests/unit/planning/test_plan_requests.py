@@ -217,9 +217,7 @@ def test_the_schema_takes_what_is_read_and_nothing_else() -> None:
         (request(commit_every="0m"), SettingsError, "from 1"),
     ],
 )
-def test_a_bad_request_is_refused_by_the_key_that_is_wrong(
-    world: World, event: Any, error: type[Exception], told: str
-) -> None:
+def test_a_bad_request_is_refused_by_its_wrong_key(world: World, event: Any, error: type[Exception], told: str) -> None:
     world.put(1)
 
     with pytest.raises(error) as caught:

@@ -30,7 +30,7 @@ def check(world: World) -> None:
     assert (slices[0].start, slices[-1].end) == (len(HEADER), len(BIG))
     assert all(one.end == following.start for one, following in pairwise(slices))
     run = world.ledger.runs.get("run-1")
-    assert (run.shard_count, run.size_bytes) == (len(items), 2 * len(SMALL) + 2 * len(BIG))
+    assert (run.shard_count, len(items), run.size_bytes) == (7, 7, 2 * len(SMALL) + 2 * len(BIG))
 
 
 def test_objects_that_could_not_be_cut_are_reported(world: World) -> None:
