@@ -11,6 +11,10 @@ from datetime import UTC, datetime
 from typing import Any
 from urllib.parse import quote_plus
 
+import pyarrow as pa
+import pyarrow.orc
+import pyarrow.parquet
+
 from sparklet.ports import ObjectStore
 
 MANIFEST = "s3://lists/inv/data/daily/2026-11-20T01-00Z/manifest.json"
@@ -64,22 +68,18 @@ def data_file(form: str, rows: Sequence[Row], columns: Sequence[str]) -> bytes:
         for row in rows:
             writer.writerow([_csv_cell(name, row[name]) for name in columns])
         return gzip.compress(text.getvalue().encode())
-    import pyarrow as pa
-    import pyarrow.orc
-    import pyarrow.parquet
-
     types = {"size": pa.int64(), "is_latest": pa.bool_(), "is_delete_marker": pa.bool_()}
     types["last_modified_date"] = pa.timestamp("ms", tz="UTC")
     names = [_snake_case(name) for name in columns]
     schema = pa.schema([(name, types.get(name, pa.string())) for name in names])
     cells = [dict(zip(names, map(row.__getitem__, columns), strict=True)) for row in rows]
     table = pa.Table.from_pylist(cells, schema)
-    sink = pa.BufferOutputStream()
+    sink = io.BytesIO()
     if form == "ORC":
         pyarrow.orc.write_table(table, sink, stripe_size=1024, batch_size=8)
     else:
         pyarrow.parquet.write_table(table, sink, row_group_size=3)
-    return sink.getvalue().to_pybytes()
+    return sink.getvalue()
 
 
 def _snake_case(name: str) -> str:

@@ -1,5 +1,6 @@
 """Every format of a list names the same objects; what names none is told with list, row and remedy."""
 
+import csv
 import gzip
 import io
 import json
@@ -7,9 +8,11 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
+from pyarrow.parquet import write_table
 
 from sparklet.errors import PlanError
 from sparklet.inputs.list_entries import Entry
@@ -37,13 +40,9 @@ def uris(body: bytes, form: str, path: str = "") -> list[str]:
     return [entry.uri for entry in read(body, form, path)]
 
 
-def parquet(rows: list[dict[str, Any]], row_group_size: int = 2) -> bytes:
-    import pyarrow as pa
-    from pyarrow.parquet import write_table
-
-    sink = pa.BufferOutputStream()
-    write_table(pa.Table.from_pylist(rows), sink, row_group_size=row_group_size)
-    return bytes(sink.getvalue().to_pybytes())
+def parquet(rows: list[dict[str, Any]]) -> bytes:
+    write_table(pa.Table.from_pylist(rows), sink := io.BytesIO(), row_group_size=2)
+    return sink.getvalue()
 
 
 @pytest.mark.parametrize("end", ["\n", "\r\n"])
@@ -55,8 +54,6 @@ def test_lines_are_addresses_taken_literally(end: str, bom: bytes) -> None:
 
 
 def csv_of(*rows: list[str]) -> bytes:
-    import csv
-
     text = io.StringIO()
     csv.writer(text).writerows(rows)
     return text.getvalue().encode()
