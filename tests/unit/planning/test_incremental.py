@@ -19,7 +19,7 @@ from sparklet.planning.output_claims import take_outputs
 from sparklet.planning.planner import plan
 from sparklet.runs.checker import check
 from sparklet.runs.redrive import redrive
-from tests.world import SOURCE, World
+from tests.world import SCRIPT, SOURCE, World
 
 CLAIMS = "s3://sparklet/runs/_outputs/"
 OPTIONS = RunOptions(max_objects=2, incremental=True)
@@ -85,6 +85,14 @@ def test_only_incremental_runs_of_the_name_skip_objects(world: World) -> None:
     for run_id, name, options in (("run-2", "other", OPTIONS), ("run-3", "nightly", RunOptions())):
         world.plan(run_id=run_id, name=name, options=options)
         assert world.taken(run_id) == uris
+
+
+def test_a_run_without_a_name_has_its_scripts(world: World) -> None:
+    uris = world.put(2)
+    assert world.plan(options=OPTIONS).name == "daily"
+    end(world, "run-1")
+    world.store.put(f"{SOURCE}9", b"x")
+    assert world.plan(run_id="run-2", script=SCRIPT, options=OPTIONS).skipped == {Reason.DONE: len(uris)}
 
 
 def test_objects_that_a_redrive_finished_count_as_done(world: World) -> None:

@@ -57,17 +57,20 @@ def test_a_preview_cuts_local_files_as_a_run_does(world: World, tmp_path: Path) 
     assert (here.shards, here.size_bytes, here.objects) == (there.shards, there.size_bytes, there.objects)
 
 
-def test_a_preview_leaves_out_local_files_as_a_run_does(world: World, tmp_path: Path) -> None:
-    for name, modified_s in (("new.csv", 2000), ("old.csv", 1000), ("empty.csv", 2000), ("new.tmp", 2000)):
+def test_a_preview_leaves_out_old_and_empty_objects_and_files(world: World, tmp_path: Path) -> None:
+    world.store.put(f"{SOURCE}old.csv", b"x")
+    world.clock.advance(10)
+    since_s = world.clock.now_s()
+    world.put(2)
+    for name, modified_s in (("new.csv", since_s), ("old.csv", 1000), ("empty.csv", since_s), ("new.tmp", since_s)):
         (tmp_path / name).write_bytes(b"" if name == "empty.csv" else b"x" * 50)
         os.utime(tmp_path / name, (modified_s, modified_s))
-    world.put(2)
-    options = RunOptions(max_objects=1, modified_since_s=1500, exclude=("*.tmp",))
+    options = RunOptions(max_objects=1, modified_since_s=since_s, exclude=("*.tmp",))
 
     seen = preview(world.at, world.request(inputs=(str(tmp_path), SOURCE), options=options))
 
     assert (seen.shards, seen.objects, seen.size_bytes, seen.largest_object) == (3, 3, 70, str(tmp_path / "new.csv"))
-    assert seen.skipped == {Reason.EMPTY: 1, Reason.OLDER: 1, Reason.EXCLUDED: 1}
+    assert seen.skipped == {Reason.EMPTY: 1, Reason.OLDER: 2, Reason.EXCLUDED: 1}
 
 
 def test_local_paths_that_overlap_are_refused(world: World, tmp_path: Path) -> None:
