@@ -54,10 +54,7 @@ EXPECTED = {
         "permission denied: staged/run-1/000000-fae4d9de1c37/rows/day=0/part-00000-5edecc70-cf8f-4cfa-89f8-34b3c0db3da8"
         ".c000.snappy.parquet: User: arn:aws:iam::123456789012:user/test is not authorized to perform: s3:PutObject",
     ),
-    "s3a_forbidden": (
-        "AccessDeniedException",
-        "permission denied: s3://others/in/1.csv: Forbidden (403 Forbidden)",
-    ),
+    "s3a_forbidden": ("AccessDeniedException", "permission denied: s3://others/in/1.csv: Forbidden (403 Forbidden)"),
     "s3a_forbidden_write": ("AccessDeniedException", "permission denied: s3://others/out: Forbidden (403 Forbidden)"),
     "s3a_no_bucket": (
         "UnknownStoreException",
@@ -130,55 +127,42 @@ def test_an_endless_message_of_s3a_is_read_in_time() -> None:
     assert root_cause(text)[0] == "AccessDeniedException"
 
 
-def test_an_exception_at_exit_does_not_hide_the_one_before() -> None:
-    text = (
-        "Traceback (most recent call last):\n  File 'job.py', line 1, in <module>\nValueError: the cause\n"
-        "Error in atexit._run_exitfuncs:\nTraceback (most recent call last):\nConnectionRefusedError: [Errno 111]\n"
-    )
-
-    assert root_cause(text) == ("ValueError", "the cause")
-
-
-def test_an_exception_at_exit_is_named_if_it_is_the_only_one() -> None:
-    text = "Error in atexit._run_exitfuncs:\nTraceback (most recent call last):\nConnectionRefusedError: gone\n"
-
-    assert root_cause(text) == ("ConnectionRefusedError", "gone")
-
-
-def test_a_local_class_is_named_without_its_place() -> None:
-    text = "Traceback (most recent call last):\n  File 'job.py', line 1\nmain.<locals>.TooOld: 1999\n"
-
-    assert root_cause(text) == ("TooOld", "1999")
-
-
-def test_a_cause_only_the_lost_task_shows_is_found() -> None:
-    text = (
-        "Traceback (most recent call last):\npy4j.protocol.Py4JJavaError: An error occurred while calling o1.count.\n"
-        ": org.apache.spark.SparkException: Job aborted due to stage failure: Task 0 in stage 0.0 failed 1 times, most"
-        " recent failure: Lost task 0.0 in stage 0.0 (TID 0) (localhost executor driver): java.io.IOException: full\n"
-        "\tat x.y(Z.java:1)\n\nDriver stacktrace:\n\tat x.y(Z.java:1)\n"
-    )
-
-    assert root_cause(text) == ("IOException", "full")
-
-
-def test_spark_submits_own_failure_is_read_from_java() -> None:
-    text = (
+TRACE = "Traceback (most recent call last):\n"
+AT_EXIT = f"Error in atexit._run_exitfuncs:\n{TRACE}ConnectionRefusedError: gone\n"
+JAVAS = "py4j.protocol.Py4JJavaError: An error occurred while calling o1.count.\n: "
+SAID = {
+    "an exception at exit after another": (
+        f"{TRACE}  File 'job.py', line 1, in <module>\nValueError: the cause\n{AT_EXIT}",
+        ("ValueError", "the cause"),
+    ),
+    "an exception at exit alone": (AT_EXIT, ("ConnectionRefusedError", "gone")),
+    "a local class": (f"{TRACE}  File 'job.py', line 1\nmain.<locals>.TooOld: 1999\n", ("TooOld", "1999")),
+    "a cause that only the lost task shows": (
+        f"{TRACE}{JAVAS}org.apache.spark.SparkException: Job aborted due to stage failure: Task 0 in stage 0.0 failed 1"
+        " times, most recent failure: Lost task 0.0 in stage 0.0 (TID 0) (localhost executor driver):"
+        " java.io.IOException: full\n\tat x.y(Z.java:1)\n\nDriver stacktrace:\n\tat x.y(Z.java:1)\n",
+        ("IOException", "full"),
+    ),
+    "spark-submit's own": (
         ":: problems summary ::\n"
         'Exception in thread "main" java.lang.RuntimeException: [unresolved dependency: a#b;1: not found]\n'
-        "\tat org.apache.spark.deploy.SparkSubmitUtils$.resolveMavenCoordinates(SparkSubmit.scala:1538)\n"
-    )
-
-    assert root_cause(text) == ("RuntimeException", "[unresolved dependency: a#b;1: not found]")
-
-
-def test_javas_first_words_explain_its_failed_start() -> None:
-    text = (
+        "\tat org.apache.spark.deploy.SparkSubmitUtils$.resolveMavenCoordinates(SparkSubmit.scala:1538)\n",
+        ("RuntimeException", "[unresolved dependency: a#b;1: not found]"),
+    ),
+    "Java's first words when it does not start": (
         "Invalid maximum heap size: -Xmxmany\nError: Could not create the Java Virtual Machine.\n"
-        "Error: A fatal exception has occurred. Program will exit.\n"
-    )
+        "Error: A fatal exception has occurred. Program will exit.\n",
+        ("", "Invalid maximum heap size: -Xmxmany"),
+    ),
+    "a message that is bounded": (f"{TRACE}ValueError: {'x' * 10_000}\n", ("ValueError", "x" * MAX_MESSAGE)),
+}
 
-    assert root_cause(text) == ("", "Invalid maximum heap size: -Xmxmany")
+
+@pytest.mark.parametrize("case", SAID)
+def test_the_cause_is_read_whoever_tells_it(case: str) -> None:
+    text, cause = SAID[case]
+
+    assert root_cause(text) == cause
 
 
 @pytest.mark.parametrize(
@@ -194,24 +178,14 @@ def test_javas_first_words_explain_its_failed_start() -> None:
     ],
 )
 def test_a_database_that_spark_lacks_may_be_of_glues_catalog(message: str, way: str) -> None:
-    trace = 'Traceback (most recent call last):\n  File "job.py", line 1, in <module>\n'
-
-    _, told = root_cause(f"{trace}pyspark.errors.exceptions.captured.AnalysisException: {message}\nmore\n")
+    _, told = root_cause(f"{TRACE}pyspark.errors.exceptions.captured.AnalysisException: {message}\nmore\n")
 
     assert told.startswith(message.partition(" Verify")[0].rstrip("."))
     assert way in told
     assert ("job.table" in told) == bool(way)
 
 
-def test_a_message_is_bounded() -> None:
-    text = f"Traceback (most recent call last):\nValueError: {'x' * 10_000}\n"
-
-    assert len(root_cause(text)[1]) == MAX_MESSAGE
-
-
-@pytest.mark.parametrize(
-    "text", ["", "\n\n", "Traceback (most recent call last):\n", "Traceback (most recent call last):"]
-)
+@pytest.mark.parametrize("text", ["", "\n\n", TRACE, TRACE.strip()])
 def test_a_text_without_an_error_has_no_class(text: str) -> None:
     assert root_cause(text)[0] == ""
 
@@ -240,9 +214,8 @@ def test_a_script_waiting_for_its_thread_is_where_the_thread_is() -> None:
 
 
 LOST = (
-    "Traceback (most recent call last):\npy4j.protocol.Py4JJavaError: An error occurred while calling o1.parquet.\n"
-    ": org.apache.spark.SparkException: Job aborted due to stage failure: Task 1 in stage 0.0 failed 1 times,"
-    " most recent failure: Lost task 1.0 in stage 0.0 (TID 7) (localhost executor driver):"
+    f"{TRACE}{JAVAS}org.apache.spark.SparkException: Job aborted due to stage failure: Task 1 in stage 0.0 failed 1"
+    " times, most recent failure: Lost task 1.0 in stage 0.0 (TID 7) (localhost executor driver):"
     " org.apache.spark.SparkException: [TASK_WRITE_FAILED] Task failed while writing rows to file:/out.\n"
     "Caused by: java.io.EOFException: Unexpected end of input stream\n{frames}\nDriver stacktrace:\n{driver}"
 )
@@ -263,9 +236,8 @@ def test_the_file_that_the_lost_task_was_reading_is_at_fault() -> None:
 def test_a_file_with_other_columns_is_at_fault() -> None:
     """As ``sparklet.job.reading`` says it, so that ``--isolate`` needs no trials."""
     error = "DriftError: columns other than the schema's were found while reading file s3://b/a%20bad.json. It has w"
-    text = f'Traceback (most recent call last):\n  File "job.py", line 3, in <module>\n{error}\n'
 
-    assert bad_file(text, {}) == "s3://b/a bad.json"
+    assert bad_file(f"{TRACE}{error}\n", {}) == "s3://b/a bad.json"
 
 
 @pytest.mark.parametrize("frames", ["", "\tat org.apache.spark.sql.execution.SortExec.x(SortExec.scala:1)\n"])
@@ -283,23 +255,19 @@ def test_a_file_is_not_blamed_for_what_its_reader_did_not_raise(frames: str) -> 
     ],
 )
 def test_what_does_not_fit_the_schema_comes_again(message: str) -> None:
-    traceback = "Traceback (most recent call last):\n  File 'job.py', line 9, in <module>\n"
-
-    assert must_come_again(f"{traceback}py4j.protocol.Py4JJavaError: java.lang.IllegalArgumentException: {message}\n")
+    assert must_come_again(f"{TRACE}py4j.protocol.Py4JJavaError: java.lang.IllegalArgumentException: {message}\n")
 
 
 def test_a_file_is_not_blamed_for_a_failure_that_was_caught() -> None:
     caught = LOST.format(frames=READER, driver="") + "[CAST_INVALID_INPUT] 'x'\n"
-    text = caught + "Traceback (most recent call last):\n  File 'job.py', line 9, in <module>\nValueError: 7\n"
+    text = f"{caught}{TRACE}  File 'job.py', line 9, in <module>\nValueError: 7\n"
 
     assert bad_file(text, READS) == ""
     assert must_come_again(caught)
     assert not must_come_again(text)
 
 
-FAILED = (
-    "Traceback (most recent call last):\npy4j.protocol.Py4JJavaError: An error occurred while calling o1.count.\n: "
-)
+FAILED = f"{TRACE}{JAVAS}"
 ABORTED = FAILED + "org.apache.spark.SparkException: Job aborted.\n\tat org.apache.spark.a.B.c(B.scala:1)\nCaused by: "
 OF_SPARK = {
     "the compiler of queries": ABORTED

@@ -10,7 +10,7 @@ from sparklet.errors import GatewayLostError, OutOfMemoryError, ScratchFullError
 from sparklet.spark.runner import ScriptCall, Stream
 from sparklet.spark.script_output import MAX_PIECE_BYTES, TAIL_BYTES, LineFeed, ScriptOutput, Tail, signal_name
 from sparklet.spark.task_limits import Deadline
-from tests.unit.spark.test_root_cause import LOST, READER
+from tests.unit.spark.test_root_cause import JAVAS, LOST, READER, TRACE
 
 TASK = Path("/task")
 CALL = ScriptCall(TASK / "job.py", (), TASK, Deadline(0, 0), py_files=(TASK / "deps.zip",))
@@ -25,37 +25,34 @@ def task_output() -> ScriptOutput:
     return ScriptOutput(Lines(), CALL)
 
 
+def fed(*chunks: bytes) -> list[bytes]:
+    """The lines of a pipe that ends after these chunks."""
+    lines: list[bytes] = []
+    feed = LineFeed(lines.append)
+    for chunk in (*chunks, b""):
+        feed.feed(chunk)
+    return lines
+
+
 def test_lines_keep_their_newline_however_they_were_cut() -> None:
     text = b"one\ntwo\n\nthree \xff\x00\r\nfour"
     for seed in range(20):
         cuts = sorted(random.Random(seed).choices(range(len(text)), k=4))
-        lines: list[bytes] = []
-        feed = LineFeed(lines.append)
-        for start, end in zip([0, *cuts], [*cuts, len(text)], strict=True):
-            if start < end:
-                feed.feed(text[start:end])
-        feed.feed(b"")
+        chunks = [text[start:end] for start, end in zip([0, *cuts], [*cuts, len(text)], strict=True) if start < end]
 
-        assert lines == [b"one\n", b"two\n", b"\n", b"three \xff\x00\r\n", b"four"]
+        assert fed(*chunks) == [b"one\n", b"two\n", b"\n", b"three \xff\x00\r\n", b"four"]
+    assert fed(b"one\n") == [b"one\n"]  # an end after a complete line is no further line
 
 
-def test_an_endless_line_is_cut_into_pieces() -> None:
+@pytest.mark.parametrize("chunks", [[b"x" * 65536] * 80 + [b"y\n"], [b"x" * 200_000 + b"\n"]], ids=["endless", "one"])
+def test_a_very_long_line_is_cut_into_pieces(chunks: list[bytes]) -> None:
     pieces: list[bytes] = []
     feed = LineFeed(pieces.append)
-    for _ in range(80):
-        feed.feed(b"x" * 65536)
-        assert sum(map(len, pieces)) % 65536 == 0
-    feed.feed(b"y\n")
+    for number, chunk in enumerate(chunks, 1):
+        feed.feed(chunk)
+        assert sum(map(len, pieces)) == sum(map(len, chunks[:number]))  # nothing is kept back
 
-    assert b"".join(pieces) == b"x" * 80 * 65536 + b"y\n"
-    assert max(map(len, pieces)) <= MAX_PIECE_BYTES
-
-
-def test_one_chunk_with_a_very_long_line_is_cut_too() -> None:
-    pieces: list[bytes] = []
-    LineFeed(pieces.append).feed(b"x" * 200_000 + b"\n")
-
-    assert b"".join(pieces) == b"x" * 200_000 + b"\n"
+    assert b"".join(pieces) == b"".join(chunks)
     assert max(map(len, pieces)) <= MAX_PIECE_BYTES
 
 
@@ -82,15 +79,6 @@ def test_however_much_comes_memory_stays_bounded() -> None:
     assert peak < 4 * 1024 * 1024
 
 
-def test_an_end_after_a_complete_line_is_no_further_line() -> None:
-    lines: list[bytes] = []
-    feed = LineFeed(lines.append)
-    feed.feed(b"one\n")
-    feed.feed(b"")
-
-    assert lines == [b"one\n"]
-
-
 def test_the_tail_holds_whole_lines_and_at_most_its_size() -> None:
     tail = Tail(100)
     for number in range(1000):
@@ -102,18 +90,12 @@ def test_the_tail_holds_whole_lines_and_at_most_its_size() -> None:
     assert kept.endswith("line 999\n")
 
 
-def test_the_tail_of_one_endless_line_is_its_end() -> None:
+@pytest.mark.parametrize(("line", "kept"), [(b"0123456789abcdef", "6789abcdef"), (b"\xff\xfe\n", "\ufffd\ufffd\n")])
+def test_the_tail_survives_endless_lines_and_bytes(line: bytes, kept: str) -> None:
     tail = Tail(10)
-    tail.add(b"0123456789abcdef")
+    tail.add(line)
 
-    assert tail.text() == "6789abcdef"
-
-
-def test_the_tail_survives_bytes_that_are_no_text() -> None:
-    tail = Tail(10)
-    tail.add(b"\xff\xfe\n")
-
-    assert tail.text() == "\ufffd\ufffd\n"
+    assert tail.text() == kept
 
 
 def test_output_is_passed_on_and_stderrs_tail_is_kept() -> None:
@@ -128,49 +110,42 @@ def test_output_is_passed_on_and_stderrs_tail_is_kept() -> None:
     assert (task.result(0).cause_class, task.result(0).cause) == ("", "")
 
 
-def test_the_cause_is_from_the_script_before_the_jvms_log() -> None:
+def failed(code: int, *said: tuple[Literal["script", "jvm"], str], started: bool = True) -> tuple[str, str]:
+    """The cause of a script that ended so after these lines on standard error."""
     task = task_output()
-    task.add("script", "stderr", b"Traceback (most recent call last):\n  File ...\nValueError: mine\n")
-    task.add("jvm", "stderr", b"Caused by: java.io.IOException: the JVM's\n")
+    for source, text in said:
+        task.add(source, "stderr", text.encode())
+    result = task.result(code, started=started)
+    assert result.exit_code == code
+    return result.cause_class, result.cause
 
-    assert (task.result(1).cause_class, task.result(1).cause) == ("ValueError", "mine")
+
+KILLED = "ended by SIGKILL: killed from outside, as the kernel does when memory is used up"
+RAISED = f"{TRACE}  File ...\nValueError: mine\n"
+UNRESOLVED = 'Exception in thread "main" java.lang.RuntimeException: unresolved dependency\n\tat x\n'
+LOGGED = "26/11/20 11:38:58 WARN NativeCodeLoader: Unable to load native-hadoop library\n"
 
 
-def test_the_jvms_log_gives_the_cause_of_a_silent_script() -> None:
-    task = task_output()
-    task.add("jvm", "stderr", b'Exception in thread "main" java.lang.RuntimeException: unresolved dependency\n\tat x\n')
-
-    assert (task.result(1).cause_class, task.result(1).cause) == ("RuntimeException", "unresolved dependency")
+def test_the_cause_is_what_says_most() -> None:
+    assert failed(1, ("script", RAISED), ("jvm", "Caused by: java.io.IOException: x\n")) == ("ValueError", "mine")
+    assert failed(1, ("jvm", UNRESOLVED)) == ("RuntimeException", "unresolved dependency")  # of a silent script
+    assert failed(1, ("script", "no input today\n")) == ("", "no input today")
+    assert failed(3, ("jvm", LOGGED)) == ("", "")  # a JVM's log is no cause of a script that just ends
+    assert failed(1, ("jvm", LOGGED), started=False)[1].endswith("Unable to load native-hadoop library")
 
 
 def test_a_signal_is_a_cause_where_nothing_else_is_known() -> None:
-    result = task_output().result(-9)
-
-    assert (result.exit_code, result.cause_class, result.cause) == (
-        -9,
-        "",
-        "ended by SIGKILL: killed from outside, as the kernel does when memory is used up",
-    )
-    assert task_output().result(-15).cause == "ended by SIGTERM"
+    assert failed(-9) == ("", KILLED)
+    assert failed(-15) == ("", "ended by SIGTERM")
     assert signal_name(42) == "signal 42"
-
-
-def test_without_a_traceback_the_last_line_is_the_cause() -> None:
-    task = task_output()
-    task.add("script", "stderr", b"no input today\n")
-
-    assert (task.result(1).cause_class, task.result(1).cause) == ("", "no input today")
-
-
-JAVAS = "py4j.protocol.Py4JJavaError: calling o1.x.\n"
 
 
 @pytest.mark.parametrize(
     ("said", "told"),
     [
-        (JAVAS + ": java.lang.OutOfMemoryError: Cannot reserve 100 bytes\n", "Cannot reserve 100 bytes"),
+        (JAVAS + "java.lang.OutOfMemoryError: Cannot reserve 100 bytes\n", "Cannot reserve 100 bytes"),
         (
-            JAVAS + ": org.apache.spark.SparkException: Job aborted due to stage failure\nCaused by: "
+            JAVAS + "org.apache.spark.SparkException: Job aborted due to stage failure\nCaused by: "
             "org.apache.spark.memory.SparkOutOfMemoryError: [UNABLE_TO_ACQUIRE_MEMORY] got 0.\n",
             r"got 0\.",
         ),
@@ -182,27 +157,21 @@ JAVAS = "py4j.protocol.Py4JJavaError: calling o1.x.\n"
 )
 def test_memory_running_out_is_one_error_whoever_tells(said: str, told: str) -> None:
     """Also of a JVM that lives on."""
-    task = task_output()
-    task.add("script", "stderr", f"Traceback (most recent call last):\n{said}".encode())
-
     with pytest.raises(OutOfMemoryError, match=f"{told}; give the function more memory"):
-        task.result(1)
+        failed(1, ("script", f"{TRACE}{said}"))
 
 
 @pytest.mark.parametrize(
     "said",
     [
-        b"OSError: [Errno 28] No space left on device: '/scratch/x'\n",
-        b"OSError: [Errno 122] Disk quota exceeded\n",
-        b"py4j.protocol.Py4JJavaError: calling o1.x.\n: java.io.IOException: No space left on device\n",
+        "OSError: [Errno 28] No space left on device: '/scratch/x'\n",
+        "OSError: [Errno 122] Disk quota exceeded\n",
+        JAVAS + "java.io.IOException: No space left on device\n",
     ],
 )
-def test_a_full_disk_is_its_own_error_whoever_met_it(said: bytes) -> None:
-    task = task_output()
-    task.add("script", "stderr", b"Traceback (most recent call last):\n" + said)
-
+def test_a_full_disk_is_its_own_error_whoever_met_it(said: str) -> None:
     with pytest.raises(ScratchFullError, match=r"there was no space left: .*; give the function more eph"):
-        task.result(1)
+        failed(1, ("script", f"{TRACE}{said}"))
 
 
 def test_the_line_is_the_scripts_and_not_a_librarys() -> None:
@@ -212,14 +181,6 @@ def test_the_line_is_the_scripts_and_not_a_librarys() -> None:
     task.add("script", "stderr", b"Traceback (most recent call last):\n" + frames + library + b"ValueError: no\n")
 
     assert task.result(1).place == "line 3 of mine.py"
-
-
-def test_a_jvms_log_is_no_cause_of_a_script_that_just_ends() -> None:
-    task = task_output()
-    task.add("jvm", "stderr", b"26/11/20 11:38:58 WARN NativeCodeLoader: Unable to load native-hadoop library\n")
-
-    assert (task.result(3).cause_class, task.result(3).cause) == ("", "")
-    assert task.result(1, started=False).cause.endswith("Unable to load native-hadoop library")
 
 
 def test_a_jvm_that_ends_is_reported_with_its_reason() -> None:
