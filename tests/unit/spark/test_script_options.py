@@ -14,38 +14,44 @@ JARS = (
 )
 
 
-def test_a_script_without_options_runs_anywhere() -> None:
-    assert script_options("print('hello')\n") == ScriptOptions(submit=False, conf={})
+JVMS_OWN = {
+    "spark.driver.memory": "3g",
+    "spark.driver.extraJavaOptions": "-Da='b c' -Dd=e",
+    "spark.driver.extraLibraryPath": "/opt/lib",
+    "spark.driver.extraClassPath": "/opt/a.jar",
+}
+READ: dict[str, tuple[str, bool, dict[str, str]]] = {  # the source, whether it needs a JVM of its own, its options
+    "no options": ("print('hello')\n", False, {}),
+    "a runner": ("import sys\n# sparklet: runner=submit\n", True, {}),
+    "a runner with spaces": ("#sparklet:runner = submit", True, {}),
+    "the warm runner": ("# sparklet: runner=warm\n", False, {}),
+    "options of a JVM": ("".join(f"# sparklet: {name}={value}\n" for name, value in JVMS_OWN.items()), True, JVMS_OWN),
+    "another option": ("# sparklet: spark.sql.shuffle.partitions=8\n", False, {"spark.sql.shuffle.partitions": "8"}),
+    "a computed option": ("b.config('spark.jars.packages', f'a:b:{version}')", True, {}),
+    "a comment wins": (
+        "# sparklet: spark.jars=/a.jar\nb.config('spark.jars', '/b.jar')",
+        True,
+        {"spark.jars": "/a.jar"},
+    ),
+    "it does not compile": ("b.config('spark.jars', 'x'", False, {}),  # and fails by itself
+    "no effect under spark-submit either": ("b.config('spark.driver.memory', '64g')", False, {}),
+    "a printed name": ("print('spark.jars.packages')", False, {}),
+    "another comment": ("# spark.jars.packages is not needed\n", False, {}),
+    "an option that is only read": ("conf.get('spark.jars', '')", False, {}),
+    "an option of a session": ("b.config('spark.sql.shuffle.partitions', '8')", False, {}),
+    "a text": ("'''b.config('spark.jars', 'x')'''", False, {}),
+}
 
 
-def test_a_comment_chooses_the_runner() -> None:
-    assert script_options("import sys\n# sparklet: runner=submit\n").submit
-    assert script_options("#sparklet:runner = submit").submit
-    assert not script_options("# sparklet: runner=warm\n").submit
+@pytest.mark.parametrize("case", READ)
+def test_comments_and_code_choose_runner_and_options(case: str) -> None:
+    source, submit, conf = READ[case]
+
+    assert script_options(source) == ScriptOptions(submit=submit, conf=conf)
 
 
-def test_jvm_options_in_a_comment_need_a_jvm_of_their_own() -> None:
-    options = script_options(
-        "# sparklet: spark.driver.memory=3g\n"
-        "# sparklet: spark.driver.extraJavaOptions=-Da='b c' -Dd=e\n"
-        "# sparklet: spark.driver.extraLibraryPath=/opt/lib\n"
-        "# sparklet: spark.driver.extraClassPath=/opt/a.jar\n"
-    )
-
-    assert options.submit
-    assert options.conf == {
-        "spark.driver.memory": "3g",
-        "spark.driver.extraJavaOptions": "-Da='b c' -Dd=e",
-        "spark.driver.extraLibraryPath": "/opt/lib",
-        "spark.driver.extraClassPath": "/opt/a.jar",
-    }
-
-
-def test_other_options_in_a_comment_need_no_jvm_of_their_own() -> None:
-    options = script_options("# sparklet: spark.sql.shuffle.partitions=8\n")
-
-    assert not options.submit
-    assert options.conf == {"spark.sql.shuffle.partitions": "8"}
+def test_a_script_that_insists_on_the_warm_jvm_gets_it() -> None:
+    assert not script_options("# sparklet: runner=warm\nb.config('spark.jars.packages', 'a:b:1')").submit
 
 
 @pytest.mark.parametrize("option", sorted(JVM_OPTIONS))
@@ -65,12 +71,6 @@ def test_an_option_that_needs_a_new_jvm_is_seen_in_the_code(option: str, code: s
 
     assert options.submit
     assert options.conf == {option: "a:b:1"}
-
-
-def test_a_computed_option_still_needs_its_own_jvm() -> None:
-    options = script_options("b.config('spark.jars.packages', f'a:b:{version}')")
-
-    assert options == ScriptOptions(submit=True, conf={})
 
 
 @pytest.mark.parametrize(
@@ -105,6 +105,13 @@ def test_a_computed_option_still_needs_its_own_jvm() -> None:
 )
 def test_a_bundled_jar_is_known_by_any_of_its_names(name: str, jar: str) -> None:
     assert bundled(name, JARS) == jar
+
+
+@pytest.mark.parametrize("artifact", ["delta-core_2.12:2.2.0", "delta-spark_2.12:3.3.3", "delta-spark_4.0_2.13:4.3.1"])
+def test_a_jar_of_another_line_of_spark_is_known(artifact: str) -> None:
+    jars = ("/spark/jars/spark-sql_2.13-4.1.4.jar", "/jars/delta-spark_4.1_2.13-4.4.0.jar")
+
+    assert bundled(f"io.delta:{artifact}", jars) == "delta-spark_4.1_2.13-4.4.0.jar"
 
 
 @pytest.mark.parametrize("option", ["spark.jars", "spark.jars.packages"])
@@ -150,43 +157,11 @@ def test_warnings_are_written_to_the_tasks_output() -> None:
     assert lines == [("stderr", b"sparklet: a is b\n")]
 
 
-def test_a_comment_wins_over_the_code() -> None:
-    options = script_options("# sparklet: spark.jars=/a.jar\nb.config('spark.jars', '/b.jar')")
-
-    assert options.conf == {"spark.jars": "/a.jar"}
-
-
-def test_a_script_that_insists_on_the_warm_jvm_gets_it() -> None:
-    assert not script_options("# sparklet: runner=warm\nb.config('spark.jars.packages', 'a:b:1')").submit
-
-
-@pytest.mark.parametrize(
-    "code",
-    [
-        "b.config('spark.driver.memory', '64g')",  # has no effect under spark-submit either
-        "print('spark.jars.packages')",
-        "# spark.jars.packages is not needed\n",
-        "conf.get('spark.jars', '')",
-        "b.config('spark.sql.shuffle.partitions', '8')",
-        "'''b.config('spark.jars', 'x')'''",
-    ],
-)
-def test_look_alikes_of_options_change_nothing(code: str) -> None:
-    assert not script_options(code).submit
-
-
-def test_a_script_that_does_not_compile_fails_by_itself() -> None:
-    assert script_options("b.config('spark.jars', 'x'") == ScriptOptions()
-
-
 @pytest.mark.parametrize(
     ("text", "said"),
     [
         ("x = 1\n# sparklet: runer=submit\n", "line 2 of the script: '# sparklet: runer=submit'"),
-        (
-            "# sparklet: runner=fast\n",
-            "event=yes, event=no, unpack=yes, unpack=no, spark=4",
-        ),
+        ("# sparklet: runner=fast\n", "event=yes, event=no, unpack=yes, unpack=no, spark=4"),
         ("# sparklet: spark.jars\n", "line 1"),
         ("# sparklet: runner=warm\n# sparklet: spark.driver.memory=8g\n", "spark.driver.memory, which needs submit"),
     ],
@@ -196,25 +171,14 @@ def test_a_comment_that_cannot_be_followed_is_an_error(text: str, said: str) -> 
         script_options(text)
 
 
-@pytest.mark.parametrize(("line", "fits"), [("3", True), ("3.5", True), ("4", False), ("3.4", False)])
-def test_a_comment_refuses_another_spark(line: str, fits: bool) -> None:
-    def options() -> ScriptOptions:
+def test_a_comment_refuses_another_spark() -> None:
+    def options(line: str) -> ScriptOptions:
         return script_options(f"# sparklet: spark={line}", lambda: ["/spark/jars/spark-core_2.12-3.5.9.jar"])
 
-    if fits:
-        assert options() == ScriptOptions()
-    else:
+    assert options("3") == options("3.5") == ScriptOptions()
+    for line in ("4", "3.4"):
         with pytest.raises(ScriptError, match=r"3\.5\.9"):
-            options()
-
-
-@pytest.mark.parametrize(
-    "name", ["io.delta:delta-core_2.12:2.2.0", "io.delta:delta-spark_2.12:3.3.3", "io.delta:delta-spark_4.0_2.13:4.3.1"]
-)
-def test_a_jar_of_another_line_of_spark_is_known(name: str) -> None:
-    jars = ("/spark/jars/spark-sql_2.13-4.1.4.jar", "/jars/delta-spark_4.1_2.13-4.4.0.jar")
-
-    assert bundled(name, jars) == "delta-spark_4.1_2.13-4.4.0.jar"
+            options(line)
 
 
 TAKES = {
