@@ -21,11 +21,8 @@ def test_delta_defaults_reach_scripts_without_sparklet() -> None:
     assert conf.items() >= SMALL_TABLES.items()
 
 
-def test_hudi_finds_defaults_for_one_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "hudi").symlink_to(spark_options.HUDI_DEFAULTS)  # wherever this checkout is
-    monkeypatch.setattr(spark_options, "HUDI_DEFAULTS", tmp_path / "hudi")
-    folder = Path(process_env(spark_settings({}), {})["HUDI_CONF_DIR"])
-    lines = (folder / "hudi-defaults.conf").read_text().splitlines()
+def test_hudis_defaults_are_for_one_machine() -> None:
+    lines = (spark_options.HUDI_DEFAULTS / "hudi-defaults.conf").read_text().splitlines()
     options = dict(line.split("=") for line in lines if line and not line.startswith("#"))
 
     assert options["hoodie.embed.timeline.server"] == "false"
@@ -67,11 +64,8 @@ def test_child_and_successor_processes_find_hudis_defaults(tmp_path: Path) -> No
     assert re.sub("^/proc/.*\n", "", said, flags=re.MULTILINE) == expected * 2
 
 
-def test_the_operators_hudi_defaults_win() -> None:
-    assert process_env(spark_settings({}), {"HUDI_CONF_DIR": "/mine"})["HUDI_CONF_DIR"] == "/mine"
+def test_hudi_defaults_of_others_are_not_overruled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert process_env(spark_settings({}), {"HUDI_CONF_DIR": "/mine"})["HUDI_CONF_DIR"] == "/mine"  # the operator's
 
-
-def test_hudi_defaults_of_the_machine_are_not_overruled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(spark_options, "HUDI_OF_THE_MACHINE", tmp_path)
-
     assert "HUDI_CONF_DIR" not in process_env(spark_settings({}), {})

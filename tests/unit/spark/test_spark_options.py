@@ -1,3 +1,4 @@
+import json
 import os
 import sys
 import zipfile
@@ -58,11 +59,8 @@ def test_only_an_attempts_own_folders_are_written_directly() -> None:
 
 
 def test_a_clusters_driver_is_reached_and_tries_tasks_again(tmp_path: Path) -> None:
-    jar, own, call = (
-        tmp_path / "a.jar",
-        tmp_path / f"{mark()}.jar",
-        ScriptCall(Path("j.py"), (), tmp_path, Deadline.within(1)),
-    )
+    jar, own = tmp_path / "a.jar", tmp_path / f"{mark()}.jar"
+    call = ScriptCall(Path("j.py"), (), tmp_path, Deadline.within(1))
     for path in (jar, own):
         path.touch()
     spark = settings(SPARKLET_JARS=f"{jar}{os.pathsep}{own}")
@@ -102,12 +100,8 @@ def test_settings_are_read_from_the_environment() -> None:
     assert read.java_options == ("-Da=b c", "-Dd=e")
     assert read.conf == {"spark.sql.shuffle.partitions": "3"}
     assert (read.memory_mb, read.s3_endpoint, read.region) == (3008, "http://127.0.0.1:2", "eu-west-1")
-
-
-def test_configured_endpoints_can_be_ignored_as_in_awss_tools() -> None:
     ignored = {"AWS_ENDPOINT_URL": "http://127.0.0.1:1", "AWS_IGNORE_CONFIGURED_ENDPOINT_URLS": "true"}
-
-    assert settings(**ignored).s3_endpoint == ""
+    assert settings(**ignored).s3_endpoint == ""  # as in AWS's tools
 
 
 @pytest.mark.parametrize(
@@ -132,31 +126,31 @@ def test_cores_follow_the_memory_up_to_the_machines(memory_mb: int, cpus: int, c
     assert core_count(settings(AWS_LAMBDA_FUNCTION_MEMORY_SIZE=str(memory_mb)), cpus=cpus) == cores
 
 
-def test_pyspark_is_found_without_being_imported() -> None:
-    assert (spark_home(settings()) / "jars").is_dir()
-
-
 def test_a_spark_home_without_jars_is_refused(tmp_path: Path) -> None:
     with pytest.raises(SettingsError, match="SPARK_HOME must name a Spark"):
         spark_home(settings(SPARK_HOME=str(tmp_path)))
 
 
+def launcher(folder: Path) -> str:
+    """A file in this folder that looks like Java's launcher."""
+    folder.mkdir(exist_ok=True)
+    (java := folder / "java").touch(0o755)
+    return str(java)
+
+
 def test_java_is_that_of_java_home_and_it_must_be_there(tmp_path: Path) -> None:
     with pytest.raises(SettingsError, match=f"{tmp_path}/bin/java cannot be run; set JAVA_HOME"):
         java_path(settings(JAVA_HOME=str(tmp_path)))
-    (tmp_path / "bin").mkdir()
-    (tmp_path / "bin" / "java").write_text("")
-    (tmp_path / "bin" / "java").chmod(0o755)
 
-    assert java_path(settings(JAVA_HOME=str(tmp_path))) == str(tmp_path / "bin" / "java")
+    java = launcher(tmp_path / "bin")
+    assert java_path(settings(JAVA_HOME=str(tmp_path))) == java
 
 
 def test_java_is_the_paths_where_nobody_names_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "java").write_text("")
-    (tmp_path / "java").chmod(0o755)
+    java = launcher(tmp_path)
     monkeypatch.setenv("PATH", str(tmp_path))
 
-    assert java_path(settings()) == str(tmp_path / "java")
+    assert java_path(settings()) == java
 
 
 @pytest.fixture
@@ -175,37 +169,37 @@ def spark(tmp_path: Path) -> Path:
     return home
 
 
-def names(jars: list[str]) -> list[str]:
+def searched(spark: Path, *extra: Path) -> list[str]:
+    """The names of the class path's jars, with these jars and folders in SPARKLET_JARS."""
+    jars = class_path(settings(SPARK_HOME=str(spark), SPARKLET_JARS=os.pathsep.join(map(str, extra))))
     return [Path(jar).name for jar in jars]
 
 
+def jars_in(folder: Path, *names: str) -> list[Path]:
+    """Empty files of these names."""
+    for name in names:
+        (folder / name).touch()
+    return [folder / name for name in names]
+
+
 def test_extra_jars_follow_the_sorted_class_path_in_order(spark: Path, tmp_path: Path) -> None:
-    extra = tmp_path / "z.jar", tmp_path / "a.jar"
-    for jar in extra:
-        jar.touch()
+    own = sorted(path.name for path in (spark / "jars").iterdir())
 
-    jars = class_path(settings(SPARK_HOME=str(spark), SPARKLET_JARS=os.pathsep.join(map(str, extra))))
-
-    assert names(jars) == [*sorted(path.name for path in (spark / "jars").iterdir()), "z.jar", "a.jar"]
+    assert searched(spark, *jars_in(tmp_path, "z.jar", "a.jar")) == [*own, "z.jar", "a.jar"]
 
 
-def test_a_folder_means_its_jars(spark: Path, tmp_path: Path) -> None:
-    (tmp_path / "extra").mkdir()
-    for name in ("b.jar", "a.jar", "a.txt"):
-        (tmp_path / "extra" / name).touch()
+def test_a_folder_means_its_jars_or_those_of_its_order(spark: Path, tmp_path: Path) -> None:
+    own, extra = searched(spark), tmp_path / "extra"
+    extra.mkdir()
+    jars_in(extra, "b.jar", "c.jar", "a.jar", "a.txt")
+    assert searched(spark, extra) == [*own, "a.jar", "b.jar", "c.jar"]
 
-    assert names(class_path(settings(SPARK_HOME=str(spark), SPARKLET_JARS=str(tmp_path / "extra"))))[-2:] == [
-        "a.jar",
-        "b.jar",
-    ]
+    (extra / "ORDER").write_text("b.jar\na.jar\n")
+    assert searched(spark, extra) == [*own, "b.jar", "a.jar"]
 
 
 def test_an_extra_jar_takes_the_place_of_the_same_artifact(spark: Path, tmp_path: Path) -> None:
-    extra = [tmp_path / "jackson-core-2.17.0.jar", tmp_path / "netty-epoll-4.2.0.Final.jar"]
-    for jar in extra:
-        jar.touch()
-
-    jars = names(class_path(settings(SPARK_HOME=str(spark), SPARKLET_JARS=os.pathsep.join(map(str, extra)))))
+    jars = searched(spark, *jars_in(tmp_path, "jackson-core-2.17.0.jar", "netty-epoll-4.2.0.Final.jar"))
 
     assert "jackson-core-2.15.2.jar" not in jars
     assert "netty-epoll-4.1.96.Final.jar" not in jars
@@ -215,7 +209,7 @@ def test_an_extra_jar_takes_the_place_of_the_same_artifact(spark: Path, tmp_path
 
 def test_a_jar_that_is_not_there_is_named(spark: Path) -> None:
     with pytest.raises(SettingsError, match=r"SPARKLET_JARS names /nowhere\.jar"):
-        class_path(settings(SPARK_HOME=str(spark), SPARKLET_JARS="/nowhere.jar"))
+        searched(spark, Path("/nowhere.jar"))
 
 
 def test_no_two_jars_of_spark_are_taken_for_the_same() -> None:
@@ -223,6 +217,10 @@ def test_no_two_jars_of_spark_are_taken_for_the_same() -> None:
 
     for jar in (jar for jar in own if "/jline-" not in jar):  # 4.1 brings two itself, and no stack a third
         assert sorted(class_path(settings(SPARKLET_JARS=jar))) == own, jar
+
+
+def plain_command(tmp: Path, *options: str, **env: str) -> list[str]:
+    return java_command(settings(**env), ["a.jar"], tmp=tmp, properties={}, conf={}, options=options)
 
 
 def test_the_command_starts_java_directly_with_all_options(spark: Path, tmp_path: Path) -> None:
@@ -263,47 +261,27 @@ def test_java_takes_the_scripts_own_options_last(tmp_path: Path) -> None:
 def test_the_quick_compiler_is_alone_below_two_whole_vcpus(
     memory_mb: int, cores: int, quick_alone: bool, tmp_path: Path
 ) -> None:
-    here = settings(AWS_LAMBDA_FUNCTION_MEMORY_SIZE=str(memory_mb), SPARKLET_CORES=str(cores))
-
-    command = java_command(here, ["a.jar"], tmp=tmp_path, properties={}, conf={})
+    command = plain_command(tmp_path, AWS_LAMBDA_FUNCTION_MEMORY_SIZE=str(memory_mb), SPARKLET_CORES=str(cores))
 
     assert ("-XX:TieredStopAtLevel=1" in command) is quick_alone
 
 
 def test_the_class_archive_is_used_with_any_java_options(tmp_path: Path) -> None:
     archive = tmp_path / "a.jsa"
-    here = settings(SPARKLET_CDS_ARCHIVE=str(archive), SPARKLET_JAVA_OPTIONS="", SPARKLET_CORES="1")
+    here = {"SPARKLET_CDS_ARCHIVE": str(archive), "SPARKLET_JAVA_OPTIONS": "", "SPARKLET_CORES": "1"}
 
-    for each in (here, settings(SPARKLET_CORES="1")):
-        plain = java_command(each, ["a.jar"], tmp=tmp_path, properties={}, conf={})
+    for env in (here, {"SPARKLET_CORES": "1"}):
+        plain = plain_command(tmp_path, **env)
         assert not [part for part in plain if "Shared" in part or "-Xshare" in part]
 
     archive.touch()
-    command = java_command(here, ["a.jar"], tmp=tmp_path, properties={}, conf={})
+    command = plain_command(tmp_path, **here)
     assert {f"-XX:SharedArchiveFile={archive}", "-Xshare:auto"} < set(command[: command.index("-cp")])
     assert command.index("-XX:+UnlockDiagnosticVMOptions") < command.index("-XX:ArchiveRelocationMode=0")
-    recorded = java_command(here, ["a.jar"], tmp=tmp_path, properties={}, conf={}, options=["-XX:StartFlightRecording"])
+    recorded = plain_command(tmp_path, "-XX:StartFlightRecording", **here)
     assert not [part for part in recorded if "Shared" in part]  # Java 17 crashes with both
-
-
-def test_an_operator_may_have_the_archive_relocated_again(tmp_path: Path) -> None:
-    archive = tmp_path / "a.jsa"
-    archive.touch()
-    here = settings(SPARKLET_CDS_ARCHIVE=str(archive), SPARKLET_JAVA_OPTIONS="-XX:ArchiveRelocationMode=1")
-
-    command = java_command(here, ["a.jar"], tmp=tmp_path, properties={}, conf={})
-
-    assert command.index("-XX:ArchiveRelocationMode=0") < command.index("-XX:ArchiveRelocationMode=1")
-
-
-def test_a_folder_of_jars_may_give_its_search_order(spark: Path, tmp_path: Path) -> None:
-    for name in ("a.jar", "b.jar", "c.jar"):
-        (tmp_path / name).touch()
-    (tmp_path / "ORDER").write_text("b.jar\na.jar\n")
-
-    searched = [Path(jar) for jar in class_path(settings(SPARKLET_JARS=str(tmp_path), SPARK_HOME=str(spark)))]
-
-    assert [jar.name for jar in searched if jar.parent == tmp_path] == ["b.jar", "a.jar"]
+    own = plain_command(tmp_path, **{**here, "SPARKLET_JAVA_OPTIONS": "-XX:ArchiveRelocationMode=1"})
+    assert own.index("-XX:ArchiveRelocationMode=0") < own.index("-XX:ArchiveRelocationMode=1")  # the last one wins
 
 
 def test_spark_stays_on_this_machine_and_survives_a_freeze() -> None:
@@ -314,13 +292,8 @@ def test_spark_stays_on_this_machine_and_survives_a_freeze() -> None:
     assert conf["spark.ui.enabled"] == "false"
     assert conf["spark.network.timeout"] == "31536000s"
     assert conf["spark.sql.broadcastTimeout"] == "31536000"
-
-
-def test_the_operators_configuration_wins_over_the_defaults() -> None:
-    own = settings(SPARKLET_SPARK_CONF='{"spark.master": "local[7]", "spark.network.timeout": "5s"}')
-    conf = spark_defaults(own, Path("/scratch"))
-
-    assert (conf["spark.master"], conf["spark.network.timeout"]) == ("local[7]", "5s")
+    own = {"spark.master": "local[7]", "spark.network.timeout": "5s"}  # the operator's win
+    assert spark_defaults(settings(SPARKLET_SPARK_CONF=json.dumps(own)), Path("/scratch")).items() >= own.items()
 
 
 def test_every_s3_scheme_is_s3a_with_environment_credentials() -> None:
@@ -346,13 +319,8 @@ def test_a_tasks_files_lie_in_its_own_folder() -> None:
     conf = task_conf(call, env, settings())
 
     assert conf["spark.app.name"] == "job.py"
-    for key in (
-        "spark.local.dir",
-        "spark.sql.warehouse.dir",
-        "spark.hadoop.hadoop.tmp.dir",
-        "spark.hadoop.fs.s3a.buffer.dir",
-    ):
-        assert Path(conf[key]).is_relative_to("/tmp/task-1")
+    for key in ("local.dir", "sql.warehouse.dir", "hadoop.hadoop.tmp.dir", "hadoop.fs.s3a.buffer.dir"):
+        assert Path(conf[f"spark.{key}"]).is_relative_to("/tmp/task-1")
     assert env["TMPDIR"] == env["PWD"] == "/tmp/task-1"
     assert conf["spark.executorEnv.OUTCOME"] == "/tmp/task-1/o"
 
@@ -367,13 +335,8 @@ def test_processes_get_this_python_and_nothing_of_another_spark(monkeypatch: pyt
     assert not {"PYSPARK_GATEWAY_PORT", "SPARK_LOCAL_DIRS"} & set(env)
     assert env["PYTHONHASHSEED"] == "0"
     assert env["PYTHONPATH"].split(os.pathsep)[0] == "/mine"
+    assert str(Path(sparklet.__file__).parents[1]) in env["PYTHONPATH"].split(os.pathsep)
     assert env["SPARK_VERSION"] == pyspark.__version__  # PyDeequ asks for it
-
-
-def test_sparklet_itself_is_importable_by_every_process() -> None:
-    root = str(Path(sparklet.__file__).parents[1])
-
-    assert root in process_env(settings(), {})["PYTHONPATH"].split(os.pathsep)
 
 
 def test_glues_library_is_the_last_and_gives_way_to_a_real_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,7 +14,7 @@ import pytest
 
 from sparklet.errors import ScratchFullError
 from sparklet.owned import delete_own, delete_tree
-from sparklet.spark.processes import cpu_times_s
+from sparklet.spark.processes import cpu_times_s, has_name
 from sparklet.spark.task_limits import IN_LAMBDA, CollectorWatch, Deadline, delete_leftovers, task_folder
 from tests.waiting import deadline_s, eventually, has_ended
 
@@ -26,12 +26,9 @@ def test_the_deadline_leaves_the_grace_before_the_functions_own() -> None:
 
     assert (deadline.guard_s, deadline.end_s) == (1050.0, 1060.0)
     assert deadline.remaining_s(now_s=1020.0) == 30.0
-
-
-def test_a_deadline_is_a_time_of_day_so_a_freeze_uses_it_up() -> None:
-    deadline = Deadline.within(60, grace_s=10, now_s=1000.0)
-
-    assert deadline.remaining_s(now_s=1000.0 + 3600) == 0.0
+    assert deadline.remaining_s(now_s=1000.0 + 3600) == 0.0  # a time of day, so a freeze uses it up
+    assert deadline.share(20, now_s=1000.0) == Deadline(1020.0, 1060.0)
+    assert deadline.share(90, now_s=1000.0) == deadline
 
 
 def test_a_deadline_counts_from_now() -> None:
@@ -40,20 +37,22 @@ def test_a_deadline_counts_from_now() -> None:
     assert before_s + 50 <= Deadline.within(60, grace_s=10).guard_s <= time.time() + 50
 
 
-def test_a_share_has_the_same_end_and_an_earlier_guard() -> None:
-    whole = Deadline.within(60, grace_s=10, now_s=1000.0)
-
-    assert whole.share(20, now_s=1000.0) == Deadline(1020.0, 1060.0)
-    assert whole.share(90, now_s=1000.0) == whole
-
-
-def test_a_deadline_that_expires_is_over_at_once_with_its_reason() -> None:
+@pytest.mark.parametrize("at_once", [False, True])
+def test_a_deadline_that_expires_is_over_with_its_reason(at_once: bool) -> None:
     deadline = Deadline.within(60, grace_s=10)
-    deadline.expire("the lease was lost")
+    deadline.expire("the lease was lost", at_once=at_once)
+    now_s = time.time()
 
     assert deadline.remaining_s() == 0
     assert deadline.reason == "the lease was lost"
-    assert deadline.end_s > time.time()
+    assert (deadline.end_s > now_s) is not at_once
+    assert (deadline.grace_end_s(now_s) < now_s) is at_once  # who must end at once has no grace
+
+
+def test_an_interrupted_script_has_a_part_of_the_grace() -> None:
+    assert Deadline(1000.0, 1010.0).grace_end_s(1000.0) == 1003.0
+    assert Deadline(1000.0, 1002.0).grace_end_s(1000.0) == 1001.0
+    assert Deadline(1000.0, 1002.0).grace_end_s(1010.0) < 1010.0  # woken after a freeze
 
 
 HEALTHY, FULL, IDLE = (5.0, 0.5), (5.0, 4.9), (0.0, 0.0)  # CPU seconds of 5: the JVM's, its collector's
@@ -67,26 +66,23 @@ def first_stuck_s(*worked: tuple[float, float], frozen_s: int = 0) -> int | None
     return next((now_s for now_s in [*times_s, 5 * len(worked) + frozen_s] if watch.is_stuck(now_s, look)), None)
 
 
-def test_a_jvm_that_only_collects_garbage_is_stuck() -> None:
-    assert first_stuck_s(*[FULL] * 20) == 30
-    assert first_stuck_s(*[HEALTHY] * 20, *[FULL] * 20) == 130
-    assert first_stuck_s(*[(2.9, 2.9)] * 20) == 30  # with the part of a core that 1,024 MB buy
-
-
 @pytest.mark.parametrize(
-    "worked",
+    ("worked", "since_s"),
     [
-        pytest.param([HEALTHY] * 100, id="little"),
-        pytest.param([(9.0, 4.5)] * 100, id="half of two cores"),
-        pytest.param([(5.0, 4.5)] * 100, id="a tenth is left to the script"),
-        pytest.param([*[FULL] * 5, HEALTHY] * 20, id="with pauses"),
-        pytest.param([(1.0, 1.0)] * 100, id="a JVM that waits for Python or S3"),
-        pytest.param([*[IDLE] * 40, *[FULL] * 2] * 5, id="a peak after a wait"),
-        pytest.param([IDLE] * 100, id="a script without Spark"),
+        pytest.param([FULL] * 20, 30, id="it only collects garbage"),
+        pytest.param([HEALTHY] * 20 + [FULL] * 20, 130, id="it does after a while"),
+        pytest.param([(2.9, 2.9)] * 20, 30, id="with the part of a core that 1,024 MB buy"),
+        pytest.param([HEALTHY] * 100, None, id="little"),
+        pytest.param([(9.0, 4.5)] * 100, None, id="half of two cores"),
+        pytest.param([(5.0, 4.5)] * 100, None, id="a tenth is left to the script"),
+        pytest.param([*[FULL] * 5, HEALTHY] * 20, None, id="with pauses"),
+        pytest.param([(1.0, 1.0)] * 100, None, id="a JVM that waits for Python or S3"),
+        pytest.param([*[IDLE] * 40, *[FULL] * 2] * 5, None, id="a peak after a wait"),
+        pytest.param([IDLE] * 100, None, id="a script without Spark"),
     ],
 )
-def test_a_jvm_that_works_is_not_stuck(worked: list[tuple[float, float]]) -> None:
-    assert first_stuck_s(*worked) is None
+def test_a_jvm_is_stuck_once_it_only_collects_garbage(worked: list[tuple[float, float]], since_s: int | None) -> None:
+    assert first_stuck_s(*worked) == since_s
 
 
 def test_a_freeze_is_not_time_that_a_jvm_is_stuck() -> None:
@@ -109,21 +105,10 @@ def test_a_jvm_is_looked_at_only_now_and_then() -> None:
     assert look.call_count == 11
 
 
-def test_an_interrupted_script_has_a_part_of_the_grace() -> None:
-    assert Deadline(1000.0, 1010.0).grace_end_s(1000.0) == 1003.0
-    assert Deadline(1000.0, 1002.0).grace_end_s(1000.0) == 1001.0
-    assert Deadline(1000.0, 1002.0).grace_end_s(1010.0) < 1010.0  # woken after a freeze
-
-
-def test_who_must_end_at_once_has_no_grace() -> None:
-    deadline = Deadline.within(60, grace_s=10)
-    deadline.expire("the lease was lost", at_once=True)
-
-    assert deadline.remaining_s() == 0
-    assert deadline.grace_end_s(time.time()) < time.time()
-
-
 def test_a_task_has_an_empty_folder_of_its_own_that_goes_with_it(tmp_path: Path) -> None:
+    (tmp_path / "task-a1").mkdir()
+    (tmp_path / "task-a1" / "old").write_text("of an earlier attempt")
+
     with task_folder(tmp_path, "a1") as folder:
         assert folder == tmp_path / "task-a1"
         assert list(folder.iterdir()) == []
@@ -147,14 +132,6 @@ def test_a_failed_tasks_folder_is_deleted_and_nothing_else(tmp_path: Path) -> No
         fail()
 
     assert list(tmp_path.iterdir()) == [beside]
-
-
-def test_leftovers_of_an_earlier_attempt_are_not_seen(tmp_path: Path) -> None:
-    (tmp_path / "task-a1").mkdir()
-    (tmp_path / "task-a1" / "old").write_text("x")
-
-    with task_folder(tmp_path, "a1") as folder:
-        assert list(folder.iterdir()) == []
 
 
 @pytest.mark.parametrize("name", ["", ".", "a/b", "/etc"])
@@ -249,10 +226,6 @@ def test_a_folder_of_others_is_never_deleted(tmp_path: Path, monkeypatch: pytest
         delete_own(Path(name))
 
 
-def test_deleting_what_is_not_there_does_nothing(tmp_path: Path) -> None:
-    delete_tree(tmp_path / "nowhere")
-
-
 def test_too_little_space_is_refused_with_numbers_and_remedy(tmp_path: Path) -> None:
     free = shutil.disk_usage(tmp_path).free
 
@@ -318,6 +291,7 @@ def test_files_from_before_the_worker_or_outside_lambda_stay(littered: Path, mon
     assert names(littered) == before
 
 
+WITH_PATH = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
 ORPHANS = """
 import os, sys, time
 from sparklet.spark.processes import become_subreaper, descendants, end_descendants
@@ -356,7 +330,7 @@ os.kill(spared, 9)
 def test_every_descendant_is_ended_but_the_spared_ones() -> None:
     command = [sys.executable, "-c", ORPHANS, str(deadline_s())]
 
-    done = subprocess.run(command, capture_output=True, text=True, timeout=2 * deadline_s(), env=_with_path())
+    done = subprocess.run(command, capture_output=True, text=True, timeout=2 * deadline_s(), env=WITH_PATH)
 
     assert (done.stdout.split(), done.stderr) == (["0", "True"], "")
 
@@ -376,7 +350,7 @@ time.sleep(3600)
 
 
 def test_a_child_dies_with_a_parent_that_is_killed() -> None:
-    parent = subprocess.Popen([sys.executable, "-c", PARENT], stdout=subprocess.PIPE, text=True, env=_with_path())
+    parent = subprocess.Popen([sys.executable, "-c", PARENT], stdout=subprocess.PIPE, text=True, env=WITH_PATH)
     assert parent.stdout is not None
     child = int(parent.stdout.readline())
 
@@ -387,5 +361,9 @@ def test_a_child_dies_with_a_parent_that_is_killed() -> None:
     parent.stdout.close()
 
 
-def _with_path() -> dict[str, str]:
-    return {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+@pytest.mark.parametrize(("uid", "named"), [(0, True), (3_999_999_999, False)])
+def test_only_a_user_of_passwd_has_a_name(monkeypatch: pytest.MonkeyPatch, uid: int, named: bool) -> None:
+    """What Hadoop makes of one without is seen in the image (tests/container)."""
+    monkeypatch.setattr(os, "getuid", lambda: uid)
+
+    assert has_name() is named
