@@ -22,17 +22,16 @@ def id_of(event: Any, label: str = "1", **fields: Any) -> str:
     return commit_id(Job(event=event, **fields), label)
 
 
+def job_in_run(**names: Any) -> Job:
+    return Job.from_args(["--event", json.dumps({"sparklet": {**IN_A_RUN, **names}})], {})
+
+
 def in_run(**names: Any) -> str:
-    event = {"sparklet": {**IN_A_RUN, **names}}
-    return commit_id(Job.from_args(["--event", json.dumps(event)], {}), "1")
+    return commit_id(job_in_run(**names), "1")
 
 
-def test_in_a_run_it_is_run_shard_and_label() -> None:
-    assert in_run() == "r_18bcfe56800/7/1"
-
-
-def test_neither_attempt_nor_generation_change_it() -> None:
-    assert in_run(attempt="a2", generation=3) == in_run()
+def test_in_a_run_it_is_run_shard_and_label_alone() -> None:
+    assert in_run() == in_run(attempt="a2", generation=3) == "r_18bcfe56800/7/1"
     assert in_run(shard=8) != in_run() != in_run(identity="r_18bcfe56801")
 
 
@@ -41,43 +40,27 @@ def test_a_shard_that_was_split_off_makes_no_direct_commit() -> None:
         in_run(split_off=True)
 
 
+def with_(event: dict[str, Any], *place: str | int, **values: Any) -> dict[str, Any]:
+    """The event, with these values where ``place`` leads."""
+    inner: Any = event
+    for step in place:
+        inner = inner[step]
+    inner.update(values)
+    return event
+
+
 def message(number: int, body: str = "{}") -> dict[str, Any]:
     return {"Records": [samples.sqs(f"m{number}", body)]}
 
 
-def s3(number: int) -> dict[str, Any]:
-    event = samples.s3()
-    written = {"sequencer": f"{number:018X}", "versionId": f"v{number}", "eTag": f"{number:032x}"}
-    event["Records"][0]["s3"]["object"].update(written)
-    return event
+def s3(n: int) -> dict[str, Any]:
+    written = {"sequencer": f"{n:018X}", "versionId": f"v{n}", "eTag": f"{n:032x}"}
+    return with_(samples.s3(), "Records", 0, "s3", "object", **written)
 
 
-def eventbridge(number: int) -> dict[str, Any]:
-    return {**samples.scheduled(), "id": f"e{number}"}
-
-
-def window(number: int) -> dict[str, Any]:
-    last = samples.window(state={"sum": 1}, final=True)
-    return {**last, "window": {"start": f"{number}", "end": f"{number + 1}"}}
-
-
-def sns(number: int) -> dict[str, Any]:
-    event = samples.sns("hello")
-    event["Records"][0]["Sns"]["MessageId"] = f"m{number}"
-    return event
-
-
-def http(number: int) -> dict[str, Any]:
-    event = samples.http_request("{}")
-    event["requestContext"]["requestId"] = f"r{number}"
-    return event
-
-
-def from_object_store(number: int) -> dict[str, Any]:
-    event = samples.eventbridge()
-    event["detail"]["object"].update({"sequencer": f"{number:012X}", "etag": f"{number:032x}"})
-    event["id"] = f"e{number}"
-    return event
+def from_object_store(n: int) -> dict[str, Any]:
+    event = with_(samples.eventbridge(), "detail", "object", sequencer=f"{n:012X}", etag=f"{n:032x}")
+    return with_(event, id=f"e{n}")
 
 
 SOURCES: dict[str, Callable[[int], dict[str, Any]]] = {
@@ -85,13 +68,13 @@ SOURCES: dict[str, Callable[[int], dict[str, Any]]] = {
     "s3": s3,
     "s3 in sqs": lambda n: message(n, json.dumps(s3(n))),
     "s3 through eventbridge": from_object_store,
-    "sns": sns,
+    "sns": lambda n: with_(samples.sns("hello"), "Records", 0, "Sns", MessageId=f"m{n}"),
     "kinesis": lambda n: {"Records": [samples.kinesis(str(10 * n)), samples.kinesis(str(10 * n + 9))]},
     "dynamodb": lambda n: {"Records": [samples.dynamodb(str(10 * n)), samples.dynamodb(str(10 * n + 9))]},
-    "window": window,
+    "window": lambda n: with_(samples.window(state={"sum": 1}, final=True), "window", start=f"{n}", end=f"{n + 1}"),
     "msk": lambda n: samples.kafka({"t-0": [10 * n, 10 * n + 9], "t-1": [3]}),
-    "eventbridge": eventbridge,
-    "api": http,
+    "eventbridge": lambda n: with_(samples.scheduled(), id=f"e{n}"),
+    "api": lambda n: with_(samples.http_request("{}"), "requestContext", requestId=f"r{n}"),
     "task": lambda n: {"day": "2013-01-01", "sparklet": {"task": f"t{n}"}},
 }
 
@@ -122,8 +105,9 @@ def test_different_writes_never_share_an_id(writes: set[tuple[str, int, str]]) -
     assert len(ids) == len(writes) - len(same_object)
 
 
-def test_an_object_that_comes_in_two_messages_is_one_work() -> None:
+def test_an_object_is_one_work_and_a_task_with_its_body() -> None:
     assert id_of(message(1, json.dumps(s3(5)))) == id_of(message(2, json.dumps(s3(5)))) == id_of(s3(5))
+    assert id_of({"day": 1, "sparklet": {"task": "t"}}) != id_of({"day": 2, "sparklet": {"task": "t"}})
 
 
 def test_what_is_made_of_an_event_distinguishes_its_writers(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -137,10 +121,6 @@ def test_what_is_made_of_an_event_distinguishes_its_writers(monkeypatch: pytest.
     others.append(id_of(event))
 
     assert len({one, *others}) == 5
-
-
-def test_a_task_of_the_same_name_with_another_body_is_other_work() -> None:
-    assert id_of({"day": 1, "sparklet": {"task": "t"}}) != id_of({"day": 2, "sparklet": {"task": "t"}})
 
 
 @pytest.mark.parametrize(
@@ -167,7 +147,7 @@ def test_records_are_counted_by_shard_or_partition() -> None:
 @pytest.mark.parametrize("event", [{}, None, [1], {"Records": ["x"]}, {"Records": []}, {"records": {"t-0": [{}]}}])
 def test_what_is_no_batch_of_a_stream_has_no_records(event: Any) -> None:
     assert records_of(event) is None
-    assert records_of(sns(1)) is None
+    assert records_of(SOURCES["sns"](1)) is None
 
 
 def _without(event: Any) -> list[Any]:
@@ -188,23 +168,15 @@ def test_an_event_that_lacks_something_shares_no_id(source: str) -> None:
             assert one == other or id_of(copy.deepcopy(one)) != id_of(other), one
 
 
-def test_labels_count_the_writes_of_a_script() -> None:
+def test_labels_count_writes_and_those_that_failed_come_again() -> None:
     outcome = Job().outcome
+    for _ in range(2):
+        with pytest.raises(OSError, match=r"^1$"), outcome.labelled(None) as label:
+            raise OSError(label)
     with outcome.labelled(None) as first, outcome.labelled(None) as second, outcome.labelled("late") as own:
         assert (first, second, own) == ("1", "2", "late")
     with pytest.raises(ValueError, match="'late' already"), outcome.labelled("late"):
         pass
-
-
-def test_a_label_is_free_again_once_its_write_has_failed() -> None:
-    def fail() -> None:
-        with outcome.labelled(None) as label:
-            raise OSError(label)
-
-    outcome = Job().outcome
-    for _ in range(2):
-        with pytest.raises(OSError, match=r"^1$"):
-            fail()
 
 
 @pytest.mark.parametrize(
@@ -223,10 +195,7 @@ def test_when_an_event_says_that_it_happened(event: dict[str, Any], at_s: float 
 
 
 def test_work_of_a_run_is_as_old_as_the_run() -> None:
-    names = {"run": "r", "identity": f"r_{1356998400000:x}", "shard": 1, "attempt": "a", "generation": 0}
-    event = {"sparklet": names, "inputs": [], "params": {}, "output_path": "file:///o"}
-
-    assert named_at_s(Job.from_args(["--event", json.dumps(event)], {})) == 1356998400
+    assert named_at_s(job_in_run(identity=f"r_{1356998400000:x}")) == 1356998400
 
 
 def test_a_batch_is_as_old_as_its_oldest_record() -> None:

@@ -4,6 +4,7 @@ import json
 import os
 import threading
 from pathlib import Path
+from typing import Any
 
 import numpy
 import pytest
@@ -21,34 +22,38 @@ def job(file: Path) -> Job:
     return Job.from_args([], {OUTCOME_FILE: str(file)})
 
 
-def read(file: Path) -> object:
-    return json.loads(file.read_text(encoding="utf-8"))
+def read(file: Path) -> dict[str, Any]:
+    document: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+    return document
 
 
-def test_a_report_is_a_document_of_three_keys(job: Job, file: Path) -> None:
-    job.report(rows=842, output_bytes=51200, outputs=["s3://b/out/shard=000007", "s3://b/ä"])
-
-    assert read(file) == {"rows": 842, "output_bytes": 51200, "outputs": ["s3://b/out/shard=000007", "s3://b/ä"]}
+NOTHING: dict[str, Any] = {"rows": None, "output_bytes": None, "outputs": []}
 
 
-def test_an_unreported_value_is_null(job: Job, file: Path) -> None:
-    job.report(outputs=["x"])
+@pytest.mark.parametrize(
+    ("reports", "expected"),
+    [
+        pytest.param([{"outputs": ["x"]}], {**NOTHING, "outputs": ["x"]}, id="an unreported value is null"),
+        pytest.param([{"rows": 0, "output_bytes": 0}], {**NOTHING, "rows": 0, "output_bytes": 0}, id="zero is a value"),
+        pytest.param(
+            [{"rows": 842, "output_bytes": 51200, "outputs": ["s3://b/out/shard=000007", "s3://b/ä"]}],
+            {"rows": 842, "output_bytes": 51200, "outputs": ["s3://b/out/shard=000007", "s3://b/ä"]},
+            id="all",
+        ),
+        pytest.param(
+            [{"rows": 1, "outputs": ["a"]}, {"rows": 2, "output_bytes": 5, "outputs": ["b", "a"]}, {}],
+            {"rows": 3, "output_bytes": 5, "outputs": ["a", "b"]},
+            id="they add up",
+        ),
+        pytest.param([{"rows": numpy.int64(4)}], {**NOTHING, "rows": 4}, id="counts of other libraries"),
+    ],
+)
+def test_reports_are_one_document_of_three_keys(job: Job, file: Path, reports: Any, expected: Any) -> None:
+    for report in reports:
+        job.report(**report)
 
-    assert read(file) == {"rows": None, "output_bytes": None, "outputs": ["x"]}
-
-
-def test_zero_differs_from_unreported(job: Job, file: Path) -> None:
-    job.report(rows=0, output_bytes=0)
-
-    assert read(file) == {"rows": 0, "output_bytes": 0, "outputs": []}
-
-
-def test_reports_add_up(job: Job, file: Path) -> None:
-    job.report(rows=1, outputs=["a"])
-    job.report(rows=2, output_bytes=5, outputs=["b", "a"])
-    job.report()
-
-    assert read(file) == {"rows": 3, "output_bytes": 5, "outputs": ["a", "b"]}
+    assert read(file) == expected
+    assert list(file.parent.iterdir()) == [file]  # nothing is left beside it
 
 
 def test_reports_of_several_threads_add_up(job: Job, file: Path) -> None:
@@ -62,17 +67,8 @@ def test_reports_of_several_threads_add_up(job: Job, file: Path) -> None:
     for thread in threads:
         thread.join()
 
-    document = read(file)
-    assert isinstance(document, dict)
-    assert document["rows"] == 200
-    assert sorted(document["outputs"]) == ["part-0", "part-1", "part-2", "part-3"]
-
-
-def test_nothing_is_left_beside_the_file(job: Job, file: Path) -> None:
-    job.report(rows=1)
-    job.report(rows=1)
-
-    assert list(file.parent.iterdir()) == [file]
+    assert read(file)["rows"] == 200
+    assert sorted(read(file)["outputs"]) == ["part-0", "part-1", "part-2", "part-3"]
 
 
 def test_a_device_is_written_to_and_not_replaced(tmp_path: Path) -> None:
@@ -91,19 +87,13 @@ def test_without_a_worker_the_report_is_printed(capsys: pytest.CaptureFixture[st
     assert capsys.readouterr().err == 'sparklet.job report: {"rows": 3, "output_bytes": null, "outputs": []}\n'
 
 
-def test_counts_of_other_libraries_are_counts(job: Job, file: Path) -> None:
-    job.report(rows=numpy.int64(4))  # type: ignore[arg-type]
-
-    assert read(file) == {"rows": 4, "output_bytes": None, "outputs": []}
-
-
 @pytest.mark.parametrize("wrong", [{"rows": -1}, {"output_bytes": -5}])
 def test_a_negative_count_is_refused_and_changes_nothing(job: Job, file: Path, wrong: dict) -> None:
     job.report(rows=1)
     with pytest.raises(ValueError, match="must not be negative"):
         job.report(**wrong)
 
-    assert read(file) == {"rows": 1, "output_bytes": None, "outputs": []}
+    assert read(file) == {**NOTHING, "rows": 1}
 
 
 @pytest.mark.parametrize("wrong", [{"rows": 1.5}, {"rows": "7"}, {"outputs": "s3://b/one"}])
@@ -118,29 +108,20 @@ def test_an_invalid_count_or_list_is_refused(job: Job, file: Path, wrong: dict) 
 
 
 def test_answer_and_state_are_beside_the_totals(job: Job, file: Path) -> None:
+    answer = {"ä": [1, None]}
+    job.answer(answer)
+    answer["ä"] = [2]  # a later change does not reach it
     job.report(rows=1)
-    job.answer({"ä": [1, None]})
     job.keep_state({"n": 2})
 
-    assert read(file) == {"rows": 1, "output_bytes": None, "outputs": [], "answer": {"ä": [1, None]}, "state": {"n": 2}}
+    assert read(file) == {**NOTHING, "rows": 1, "answer": {"ä": [1, None]}, "state": {"n": 2}}
 
 
 def test_the_last_answer_counts_and_null_is_one(job: Job, file: Path) -> None:
     job.answer(1)
     job.answer(None)
 
-    assert read(file) == {"rows": None, "output_bytes": None, "outputs": [], "answer": None}
-
-
-def test_a_later_change_does_not_reach_the_answer(job: Job, file: Path) -> None:
-    document = {"n": 1}
-    job.answer(document)
-    document["n"] = 2
-    job.report(rows=1)
-
-    answered = read(file)
-    assert isinstance(answered, dict)
-    assert answered["answer"] == {"n": 1}
+    assert read(file) == {**NOTHING, "answer": None}
 
 
 @pytest.mark.parametrize("wrong", [float("nan"), "\ud800", "x" * 6 * 1024 * 1024])
@@ -183,18 +164,14 @@ def test_declared_writes_are_beside_the_totals_in_order(job: Job, file: Path) ->
     job.report(rows=1)
     job.outcome.declare({"label": "2"})
 
-    document = read(file)
-    assert isinstance(document, dict)
-    assert (document["rows"], document["writes"]) == (1, [{"label": "1"}, {"label": "2"}])
+    assert read(file) == {**NOTHING, "rows": 1, "writes": [{"label": "1"}, {"label": "2"}]}
 
 
 def test_a_second_job_of_a_script_loses_no_write(job: Job, file: Path) -> None:
     job.outcome.declare({"label": "1"})
     Job.from_args([], {OUTCOME_FILE: str(file)}).outcome.declare({"label": "2"})
 
-    document = read(file)
-    assert isinstance(document, dict)
-    assert len(document["writes"]) == 2
+    assert len(read(file)["writes"]) == 2
 
 
 @pytest.mark.parametrize("label", ["", "a/b", "..", "x" * 65, "ä"])

@@ -29,6 +29,7 @@ def having(*classes: str) -> Callable[[str], bool]:
 
 
 ALL = having(S3A, DELTA, ICEBERG, HUDI)
+BY_PATH = {"path.style.access": "true", "connection.ssl.enabled": "false"}
 
 
 @pytest.mark.parametrize(
@@ -58,11 +59,12 @@ def test_a_master_is_never_named(env: dict, given: dict) -> None:
 
 
 @pytest.mark.parametrize("env", [{}, FUNCTION])
-def test_s3_is_s3a_on_lambda_and_on_a_laptop(env: dict) -> None:
+def test_on_lambda_and_a_laptop_s3_is_s3a_and_tables_small(env: dict) -> None:
     conf = session_conf(Surroundings(env, has_class=ALL))
 
     assert conf["spark.hadoop.fs.s3.impl"] == S3A
     assert conf["spark.hadoop.fs.s3a.aws.credentials.provider"].endswith("DefaultAWSCredentialsProviderChain")
+    assert conf.items() >= SMALL_TABLES.items()
 
 
 ELSEWHERE = {
@@ -84,10 +86,9 @@ def test_s3_is_left_alone_elsewhere(here: Surroundings) -> None:
 def test_given_settings_are_never_changed() -> None:
     ours = session_conf(Surroundings(FUNCTION, has_class=ALL), warehouse="s3://b/w")
     given = {key: "theirs" for key in ours if key != "spark.sql.extensions"}
+    added = session_conf(Surroundings(FUNCTION, given, has_class=ALL), warehouse="s3://b/w")
 
-    assert set(session_conf(Surroundings(FUNCTION, given, has_class=ALL), warehouse="s3://b/w")) == {
-        "spark.sql.extensions"
-    }
+    assert set(added) == {"spark.sql.extensions"}
 
 
 def test_given_extensions_stay_and_come_first() -> None:
@@ -98,19 +99,11 @@ def test_given_extensions_stay_and_come_first() -> None:
     assert conf["spark.sql.extensions"] == f"com.example.Theirs,{ICEBERG},{DELTA}"
 
 
-@pytest.mark.parametrize("env", [{}, FUNCTION, {"GLUE_VERSION": "5.0"}])
-def test_the_time_zone_is_the_same_everywhere(env: dict) -> None:
-    assert session_conf(Surroundings(env))["spark.sql.session.timeZone"] == "UTC"
+def test_the_time_zone_is_the_same_and_only_lambda_has_more() -> None:
+    plain = {"spark.sql.session.timeZone": "UTC"}
 
-
-def test_only_lambda_gets_lambdas_defaults() -> None:
-    assert session_conf(Surroundings(FUNCTION))["spark.ui.enabled"] == "false"
-    assert session_conf(Surroundings({})) == {"spark.sql.session.timeZone": "UTC"}
-
-
-@pytest.mark.parametrize("here", [Surroundings({}, has_class=ALL), Surroundings(FUNCTION, has_class=ALL)])
-def test_on_one_machine_tables_are_taken_for_small_ones(here: Surroundings) -> None:
-    assert session_conf(here).items() >= SMALL_TABLES.items()
+    assert session_conf(Surroundings({})) == session_conf(Surroundings({"GLUE_VERSION": "5.0"})) == plain
+    assert session_conf(Surroundings(FUNCTION)).items() >= {**plain, "spark.ui.enabled": "false"}.items()
 
 
 @pytest.mark.parametrize(
@@ -120,44 +113,35 @@ def test_elsewhere_tables_are_left_alone(here: Surroundings) -> None:
     assert not session_conf(here).keys() & SMALL_TABLES.keys()
 
 
-def test_a_stand_in_for_s3_is_addressed_by_path() -> None:
-    conf = s3a_conf({"AWS_ENDPOINT_URL": "http://127.0.0.1:5102", "AWS_REGION": "eu-west-1"}, "3.3.4")
+@pytest.mark.parametrize(
+    ("env", "address"),
+    [
+        (
+            {"AWS_ENDPOINT_URL": "http://127.0.0.1:5102", "AWS_REGION": "eu-west-1"},
+            {"endpoint.region": "eu-west-1", "endpoint": "http://127.0.0.1:5102", **BY_PATH},
+        ),
+        (
+            {"AWS_ENDPOINT_URL": "http://all", "AWS_ENDPOINT_URL_S3": "https://s3"},
+            {"endpoint": "https://s3", **BY_PATH, "connection.ssl.enabled": "true"},
+        ),
+        ({"AWS_DEFAULT_REGION": "eu-west-1"}, {"endpoint.region": "eu-west-1"}),
+        ({"AWS_ENDPOINT_URL": "http://all", "AWS_IGNORE_CONFIGURED_ENDPOINT_URLS": "true"}, {}),
+    ],
+    ids=["a stand-in", "S3's own endpoint wins and keeps TLS", "real S3 has no endpoint", "switched off"],
+)
+def test_s3_has_the_address_that_awss_tools_would_use(env: dict, address: dict) -> None:
+    conf = {key.removeprefix("spark.hadoop.fs.s3a."): value for key, value in s3a_conf(env, "3.3.4").items()}
 
-    assert conf["spark.hadoop.fs.s3a.endpoint"] == "http://127.0.0.1:5102"
-    assert conf["spark.hadoop.fs.s3a.path.style.access"] == "true"
-    assert conf["spark.hadoop.fs.s3a.connection.ssl.enabled"] == "false"
-    assert conf["spark.hadoop.fs.s3a.endpoint.region"] == "eu-west-1"
-
-
-def test_s3s_own_endpoint_wins_and_keeps_tls() -> None:
-    conf = s3a_conf({"AWS_ENDPOINT_URL": "http://all", "AWS_ENDPOINT_URL_S3": "https://s3"}, "3.3.4")
-
-    assert conf["spark.hadoop.fs.s3a.endpoint"] == "https://s3"
-    assert conf["spark.hadoop.fs.s3a.connection.ssl.enabled"] == "true"
-
-
-def test_real_s3_gets_a_region_and_no_endpoint() -> None:
-    conf = s3a_conf({"AWS_DEFAULT_REGION": "eu-west-1"}, "3.3.4")
-
-    assert conf["spark.hadoop.fs.s3a.endpoint.region"] == "eu-west-1"
-    assert not {key for key in conf if "endpoint" in key} - {"spark.hadoop.fs.s3a.endpoint.region"}
-
-
-def test_endpoints_can_be_switched_off_as_in_the_aws_tools() -> None:
-    env = {"AWS_ENDPOINT_URL": "http://all", "AWS_IGNORE_CONFIGURED_ENDPOINT_URLS": "true"}
-
-    assert "spark.hadoop.fs.s3a.endpoint" not in s3a_conf(env, "3.3.4")
+    assert conf.pop("spark.hadoop.fs.s3.impl") == S3A
+    assert conf.pop("aws.credentials.provider")
+    assert conf == address
 
 
 def test_no_credential_gets_into_the_configuration() -> None:
-    env = {
-        "AWS_ACCESS_KEY_ID": "AKIDSECRET",
-        "AWS_SECRET_ACCESS_KEY": "KEYSECRET",
-        "AWS_SESSION_TOKEN": "TOKENSECRET",
-        "AWS_ENDPOINT_URL": "http://all",
-    }
+    keys = {f"AWS_{name}": "SECRET" for name in ("ACCESS_KEY_ID", "SECRET_ACCESS_KEY", "SESSION_TOKEN")}
+    env = {**keys, "AWS_ENDPOINT_URL": "http://all", **FUNCTION}
 
-    assert "SECRET" not in str(session_conf(Surroundings({**env, **FUNCTION}, has_class=ALL), "w"))
+    assert "SECRET" not in str(session_conf(Surroundings(env, has_class=ALL), "w"))
 
 
 @pytest.mark.parametrize(("version", "package"), [("3.3.4", "com.amazonaws"), ("3.4.2", "software.amazon.awssdk")])
@@ -171,16 +155,11 @@ def test_the_credentials_chain_is_that_of_hadoops_sdk(version: str, package: str
 
 @pytest.mark.parametrize("version", ["3.3.4", "3.4.2"])
 def test_keys_with_a_session_token_are_used_with_it_only(version: str) -> None:
-    first, *others = s3a_conf({"AWS_SESSION_TOKEN": "t"}, version)[
-        "spark.hadoop.fs.s3a.aws.credentials.provider"
-    ].split(",")
+    conf = s3a_conf({"AWS_SESSION_TOKEN": "t"}, version)
+    first, second, *_ = conf["spark.hadoop.fs.s3a.aws.credentials.provider"].split(",")
 
     assert first.endswith("TemporaryAWSCredentialsProvider")  # the script's own
-    assert others[0].endswith("EnvironmentVariableCredentialsProvider")  # before the one that takes keys alone
-
-
-def test_without_table_jars_there_is_no_table_configuration() -> None:
-    assert table_conf(having(), "w") == {}
+    assert second.endswith("EnvironmentVariableCredentialsProvider")  # before the one that takes keys alone
 
 
 def test_every_format_that_is_there_is_ready() -> None:
@@ -190,13 +169,11 @@ def test_every_format_that_is_there_is_ready() -> None:
     assert conf["spark.sql.catalog.spark_catalog"] == "org.apache.spark.sql.delta.catalog.DeltaCatalog"
     assert conf["spark.sql.catalog.iceberg.warehouse"] == "s3://b/w"
     assert conf["spark.kryo.registrator"] == "org.apache.spark.HoodieSparkKryoRegistrar"
+    assert table_conf(having(HUDI))["spark.sql.catalog.spark_catalog"].endswith("HoodieCatalog")  # Hudi's, if alone
 
 
-def test_hudi_alone_has_the_session_catalog() -> None:
-    assert table_conf(having(HUDI))["spark.sql.catalog.spark_catalog"].endswith("HoodieCatalog")
-
-
-def test_iceberg_without_a_warehouse_has_no_catalog() -> None:
+def test_without_jars_or_a_warehouse_there_is_no_catalog() -> None:
+    assert table_conf(having(), "w") == {}
     assert table_conf(having(ICEBERG)) == {"spark.sql.extensions": ICEBERG}
 
 
