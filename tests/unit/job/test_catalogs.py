@@ -6,12 +6,15 @@ from pyiceberg.utils.config import Config
 from sparklet.job.catalogs import AWS_BUNDLE, catalog_properties, glue_catalog, iceberg_catalog
 from sparklet.job.session import ICEBERG, Surroundings, session_conf, table_conf
 
-SQL = {
-    "PYICEBERG_CATALOG__ICEBERG__TYPE": "sql",
-    "PYICEBERG_CATALOG__ICEBERG__URI": "sqlite:////data/my catalog.db",
-    "PYICEBERG_CATALOG__ICEBERG__WAREHOUSE": "s3://b/w",
-}
-PREFIX = "spark.sql.catalog.iceberg"
+PREFIX, WAREHOUSE = "spark.sql.catalog.iceberg", "s3://b/w"
+
+
+def named(**properties: str) -> dict[str, str]:
+    """The variables by which pyiceberg names a catalog."""
+    return {f"PYICEBERG_CATALOG__ICEBERG__{name}": value for name, value in properties.items()}
+
+
+SQL = named(TYPE="sql", URI="sqlite:////data/my catalog.db", WAREHOUSE=WAREHOUSE)
 
 
 def catalog(env: dict[str, str], warehouse: str | None = None, *classes: str) -> dict[str, str]:
@@ -20,8 +23,7 @@ def catalog(env: dict[str, str], warehouse: str | None = None, *classes: str) ->
 
 
 def rest(**more: str) -> dict[str, str]:
-    named = {"TYPE": "rest", "URI": "http://h:8181", "WAREHOUSE": "s3://b/w", **more}
-    return {f"PYICEBERG_CATALOG__ICEBERG__{name}": value for name, value in named.items()}
+    return named(**{"TYPE": "rest", "URI": "http://h:8181", "WAREHOUSE": WAREHOUSE, **more})
 
 
 def test_a_catalog_in_sqlite_is_the_same_file() -> None:
@@ -37,15 +39,10 @@ def test_a_catalog_in_sqlite_is_the_same_file() -> None:
 
 
 def test_a_databases_user_is_not_part_of_its_address() -> None:
-    env = {**SQL, "PYICEBERG_CATALOG__ICEBERG__URI": "postgresql+psycopg2://ann:pw@db:5432/lake"}
+    options = catalog({**SQL, **named(URI="postgresql+psycopg2://ann:pw@db:5432/lake")})
 
-    options = catalog(env)
-
-    assert (options["uri"], options["jdbc.user"], options["jdbc.password"]) == (
-        "jdbc:postgresql://db:5432/lake",
-        "ann",
-        "pw",
-    )
+    assert options["uri"] == "jdbc:postgresql://db:5432/lake"
+    assert (options["jdbc.user"], options["jdbc.password"]) == ("ann", "pw")
 
 
 def test_properties_have_the_names_that_pyiceberg_gives_them(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -69,7 +66,7 @@ def test_the_arn_of_a_table_bucket_is_setting_enough() -> None:
     variables |= rest(**{f"REST__{name}": value for name, value in signed.items()}) | variables
 
     assert catalog({}, ARN, AWS_BUNDLE) == catalog(variables, None, AWS_BUNDLE)
-    assert catalog({"PYICEBERG_CATALOG__ICEBERG__WAREHOUSE": ARN}, None, AWS_BUNDLE) == catalog({}, ARN, AWS_BUNDLE)
+    assert catalog(named(WAREHOUSE=ARN), None, AWS_BUNDLE) == catalog({}, ARN, AWS_BUNDLE)
 
 
 @pytest.mark.parametrize(
@@ -85,9 +82,7 @@ def test_the_endpoint_of_s3_tables(env: dict[str, str], arn: str, uri: str) -> N
 
 
 def test_a_warehouse_in_glue_is_setting_enough() -> None:
-    named = {"PYICEBERG_CATALOG__ICEBERG__TYPE": "glue", "PYICEBERG_CATALOG__ICEBERG__WAREHOUSE": "s3://b/w"}
-
-    assert catalog({}, "glue:s3://b/w/") == catalog(named)
+    assert catalog({}, f"glue:{WAREHOUSE}/") == catalog(named(TYPE="glue", WAREHOUSE=WAREHOUSE))
 
 
 def test_a_named_catalog_wins_over_one_in_the_warehouse() -> None:
@@ -96,9 +91,9 @@ def test_a_named_catalog_wins_over_one_in_the_warehouse() -> None:
 
 
 def test_glue_needs_its_type_and_a_warehouse() -> None:
-    named = {"TYPE": "glue", "WAREHOUSE": "s3://b/w", "CLIENT__REGION": "eu-west-1", "GLUE__ID": "123456789012"}
+    env = named(TYPE="glue", WAREHOUSE=WAREHOUSE, CLIENT__REGION="eu-west-1", GLUE__ID="123456789012")
 
-    assert catalog({f"PYICEBERG_CATALOG__ICEBERG__{name}": value for name, value in named.items()}) == {
+    assert catalog(env) == {
         "": "org.apache.iceberg.spark.SparkCatalog",
         "type": "glue",
         "warehouse": "s3://b/w",
@@ -124,13 +119,13 @@ def test_without_its_s3_client_iceberg_reads_through_s3a() -> None:
     ("uri", "kind"), [("https://h", "rest"), ("thrift://h:9083", "hive"), ("sqlite:////x", None), ("gopher://h", None)]
 )
 def test_a_type_that_is_not_set_is_inferred(uri: str, kind: str | None) -> None:
-    options = catalog({"PYICEBERG_CATALOG__ICEBERG__URI": uri})
+    options = catalog(named(URI=uri))
 
     assert options.get("type") == kind
     assert ("catalog-impl" in options) == uri.startswith("sqlite")
 
 
-@pytest.mark.parametrize("env", [{}, {"PYICEBERG_CATALOG__ICEBERG__TYPE": "bigquery"}])
+@pytest.mark.parametrize("env", [{}, named(TYPE="bigquery")])
 def test_without_a_catalog_that_spark_knows_it_is_files(env: dict[str, str]) -> None:
     assert catalog(env, "s3://b/w") == {
         "": "org.apache.iceberg.spark.SparkCatalog",

@@ -16,8 +16,8 @@ def message(id_: str, body: str = "{}", group: str = "", sent_ms: int = 1_545_08
     return record
 
 
-def job(*records: dict[str, Any], env: dict[str, str] | None = None) -> Job:
-    return Job.from_args(["--event", json.dumps({"Records": records})], env or {})
+def job(*records: dict[str, Any], env: dict[str, str] | None = None, **more: Any) -> Job:
+    return Job.from_args(["--event", json.dumps({"Records": records, **more})], env or {})
 
 
 def test_a_failed_message_is_told_with_its_cause(tmp_path: Any) -> None:
@@ -66,10 +66,12 @@ def test_in_another_batch_a_message_has_its_number_and_chain() -> None:
     assert records_by_chain(job(message("a"), env={}), "x") != records_by_chain(alone, "")
 
 
-def test_other_queues_are_other_chains() -> None:
+def test_other_queues_are_other_chains_and_parts_are_not() -> None:
     other = {**message("a"), "eventSourceARN": "arn:aws:sqs:us-east-2:123456789012:other"}
+    known = records_by_chain(job(message("a")), "")
 
-    assert records_by_chain(job(other), "").keys() != records_by_chain(job(message("a")), "").keys()
+    assert records_by_chain(job(other), "").keys() != known.keys()
+    assert records_by_chain(job(message("a"), sparklet={"committed": ["b"]}), "") == known
 
 
 def test_two_notifications_of_one_version_have_one_number() -> None:
@@ -78,10 +80,11 @@ def test_two_notifications_of_one_version_have_one_number() -> None:
     same = [message(each, json.dumps(notified), sent_ms=n) for n, each in enumerate("ab", 10**12)]
     newer = samples.s3()
     newer["Records"][0]["s3"]["object"]["versionId"] = "v2"
-    event = {"Records": [*same, message("c", json.dumps(newer))]}
+    of_three = job(*same, message("c", json.dumps(newer)))
+    event = of_three.event
 
     assert list(messages_of(event).values()) == [["a", "b"], ["c"]]
-    assert Job.from_args(["--event", json.dumps(event)], {}).inputs == ("s3://my-bucket/HappyFace.jpg",)
+    assert of_three.inputs == ("s3://my-bucket/HappyFace.jpg",)
     assert sorted(labels(event, "", messages_of(event))) == ["a", "b", "c"]
 
 
@@ -101,11 +104,3 @@ def test_without_a_time_a_batch_is_known_as_a_whole() -> None:
     del record["attributes"]
 
     assert records_of({"Records": [record]}) is None
-
-
-def test_a_batch_that_is_a_part_is_known_by_its_messages() -> None:
-    part = {"Records": [message("a")], "sparklet": {"committed": ["b"]}}
-
-    assert records_by_chain(Job.from_args(["--event", json.dumps(part)], {}), "") == records_by_chain(
-        job(message("a")), ""
-    )

