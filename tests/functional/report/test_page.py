@@ -2,23 +2,23 @@
 
 import os
 import shutil
-import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 from axe_playwright_python.sync_playwright import Axe
-from playwright.sync_api import Browser, ConsoleMessage, Dialog, Error, Page, Request, sync_playwright
+from playwright.sync_api import Browser, ConsoleMessage, Dialog, Page, sync_playwright
 
 from sparklet.model import Failure, RunOptions, ShardRecord, ShardResult, ShardState
 from sparklet.planning.new_run import new_run
 from sparklet.planning.plan_files import planned_shard
 from sparklet.planning.planner import plan
 from sparklet.report.page import page as page_of
-from sparklet.report.server import Looks, Server
+from sparklet.report.server import Looks
 from sparklet.runs.shard_table import ShardTable
+from tests.functional.report.test_server import serving
 from tests.stand_ins.memory import FakeClock
 from tests.unit.cli.conftest import RUN, Terminal, terminal
 from tests.world import SCRIPT
@@ -75,35 +75,37 @@ class Seen:
     def __init__(self, page: Page) -> None:
         self.requests: list[str] = []
         self.complaints: list[str] = []
-        page.on("request", self._request)
+        page.on("request", lambda request: self.requests.append(request.url))
+        page.on("pageerror", lambda error: self.complaints.append(str(error)))
         page.on("console", self._message)
-        page.on("pageerror", self._error)
         page.on("dialog", self._dialog)
-
-    def _request(self, request: Request) -> None:
-        self.requests.append(request.url)
 
     def _message(self, message: ConsoleMessage) -> None:
         if message.type == "error":
             self.complaints.append(message.text)
-
-    def _error(self, error: Error) -> None:
-        self.complaints.append(str(error))
 
     def _dialog(self, dialog: Dialog) -> None:
         self.complaints.append(f"dialog {dialog.message}")
         dialog.dismiss()
 
 
-def shown(
-    browser: Browser, path: Path, document: Any, *, scheme: str = "light", width: int = 1200
-) -> tuple[Page, Seen]:
-    path.write_text(page_of(document, RUN), encoding="utf-8")
-    page = browser.new_page(viewport={"width": width, "height": 900}, color_scheme=scheme)  # type: ignore[arg-type]
-    seen = Seen(page)
-    page.goto(path.as_uri())
-    wait(page)
-    return page, seen
+Show = Callable[..., tuple[Page, Seen]]
+
+
+@pytest.fixture
+def show(browser: Browser, document: dict[str, Any], tmp_path: Path) -> Show:
+    """Open the report of the document as the test has it by then."""
+
+    def shown(scheme: Literal["light", "dark"] = "light", width: int = 1200) -> tuple[Page, Seen]:
+        path = tmp_path / "report.html"
+        path.write_text(page_of(document, RUN), encoding="utf-8")
+        page = browser.new_page(viewport={"width": width, "height": 900}, color_scheme=scheme)
+        seen = Seen(page)
+        page.goto(path.as_uri())
+        wait(page)
+        return page, seen
+
+    return shown
 
 
 def wait(page: Page) -> None:
@@ -112,8 +114,8 @@ def wait(page: Page) -> None:
     page.wait_for_selector(".plot:not([data-drawn])", state="detached")
 
 
-def test_all_is_drawn_and_no_request_leaves(browser: Browser, document: dict[str, Any], tmp_path: Path) -> None:
-    page, seen = shown(browser, tmp_path / "report.html", document)
+def test_all_is_drawn_and_no_request_leaves(show: Show) -> None:
+    page, seen = show()
 
     assert page.locator(".plot svg").count() == 6
     assert seen.complaints == []
@@ -123,10 +125,8 @@ def test_all_is_drawn_and_no_request_leaves(browser: Browser, document: dict[str
     assert "SUCCEEDED WITH FAILURES" in page.inner_text("#head")
 
 
-def test_the_cause_is_named_first_and_hostile_names_stay_text(
-    browser: Browser, document: dict[str, Any], tmp_path: Path
-) -> None:
-    page, seen = shown(browser, tmp_path / "report.html", document)
+def test_the_cause_is_named_first_and_hostile_names_stay_text(show: Show) -> None:
+    page, seen = show()
 
     assert page.locator("main h3").first.inner_text().startswith("ValueError: ")  # not the file that came first
     assert f"s3://data/in/{HOSTILE}.csv" in page.inner_text("#why dl")
@@ -139,10 +139,8 @@ def test_the_cause_is_named_first_and_hostile_names_stay_text(
 
 @pytest.mark.parametrize("width", [1200, 400])
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_nobody_is_shut_out(
-    browser: Browser, document: dict[str, Any], tmp_path: Path, scheme: str, width: int
-) -> None:
-    page, _ = shown(browser, tmp_path / "report.html", document, scheme=scheme, width=width)
+def test_nobody_is_shut_out(show: Show, scheme: str, width: int) -> None:
+    page, _ = show(scheme, width)
 
     found = Axe().run(page)
 
@@ -152,8 +150,8 @@ def test_nobody_is_shut_out(
     assert (background == "rgb(255, 255, 255)") == (scheme == "light")
 
 
-def test_shards_are_filtered_and_sorted_by_keys(browser: Browser, document: dict[str, Any], tmp_path: Path) -> None:
-    page, _ = shown(browser, tmp_path / "report.html", document)
+def test_shards_are_filtered_and_sorted_by_keys(show: Show) -> None:
+    page, _ = show()
 
     page.focus("#search")
     page.keyboard.type("valueerror")
@@ -172,7 +170,7 @@ def test_shards_are_filtered_and_sorted_by_keys(browser: Browser, document: dict
 
 
 def test_a_large_run_is_filtered_and_says_what_it_leaves_out(
-    browser: Browser, document: dict[str, Any], tmp_path: Path
+    show: Show, document: dict[str, Any], tmp_path: Path
 ) -> None:
     table = ShardTable(0.0)
     for number in range(30_000):
@@ -192,7 +190,7 @@ def test_a_large_run_is_filtered_and_says_what_it_leaves_out(
     document["shard_table"] = table.document()
     document["inputs"]["names"] = [f"day-{n}.csv" for n in document["shard_table"]["columns"]["shard"]]
 
-    page, seen = shown(browser, tmp_path / "report.html", document)
+    page, seen = show()
 
     assert "Of 30,000 shards" in page.inner_text("#sampled")
     page.fill("#search", "line 29899")
@@ -210,7 +208,7 @@ def test_a_large_run_is_filtered_and_says_what_it_leaves_out(
     assert (tmp_path / "report.html").stat().st_size < 5_000_000 + 900_000  # beside the plotting library
 
 
-def test_the_pace_is_what_a_worker_does(browser: Browser, document: dict[str, Any], tmp_path: Path) -> None:
+def test_the_pace_is_what_a_worker_does(show: Show, document: dict[str, Any]) -> None:
     """One worker did 24 shards of 2 s in 49 s: 30 a minute, of which a bar of 0.8 s may not make 73."""
     table = ShardTable(0.0)
     for number in range(24):
@@ -219,40 +217,38 @@ def test_the_pace_is_what_a_worker_does(browser: Browser, document: dict[str, An
         table.add(replace(shard, started_s=began_s, changed_s=began_s + 2))
     document["shard_table"], document["inputs"]["names"] = table.document(), []
 
-    page, _ = shown(browser, tmp_path / "report.html", document)
+    page, _ = show()
 
     assert "Pace: up to 30 shards a minute" in page.inner_text("#pace")
 
 
-def test_what_was_split_is_shown_with_its_work(browser: Browser, document: dict[str, Any], tmp_path: Path) -> None:
+def test_what_was_split_is_shown_with_its_work(show: Show, document: dict[str, Any]) -> None:
     document["shard_table"]["columns"]["state"][0] = "SPLIT"
 
-    page, seen = shown(browser, tmp_path / "report.html", document)
+    page, seen = show()
 
     assert "SPLIT" in (page.text_content("#workers svg") or "") and seen.complaints == []
     page.select_option("#state", "SPLIT")
     assert page.inner_text("#found") == "1 shard"
 
 
-def test_paper_loses_nothing(browser: Browser, document: dict[str, Any], tmp_path: Path) -> None:
+def test_paper_loses_nothing(show: Show, document: dict[str, Any]) -> None:
     """Neither what is in the dark, nor what a screen scrolls, folds or shows on a further page."""
     document["causes"][0]["script"]["lines"][0] = "long " * 100
     columns = document["shard_table"]["columns"]
     for name, values in columns.items():
         columns[name] = values * 3
     document["inputs"]["names"] *= 3
-    page, _ = shown(browser, tmp_path / "report.html", document, scheme="dark", width=800)
+    page, _ = show("dark", 800)
     assert page.locator("#rows tr").count() == 50
 
     page.emulate_media(media="print")
     page.evaluate("dispatchEvent(new Event('beforeprint'))")
 
-    assert not page.is_visible("#search") and not page.is_visible("nav") and not page.is_visible("text=Copy >> nth=0")
-    assert (
-        page.is_visible("#why code")
-        and page.is_visible(".plot svg >> nth=0")
-        and page.is_visible("#shards th button >> nth=0")
-    )
+    for hidden in ("#search", "nav", "text=Copy >> nth=0"):
+        assert not page.is_visible(hidden)
+    for shown in ("#why code", ".plot svg >> nth=0", "#shards th button >> nth=0"):
+        assert page.is_visible(shown)
     assert page.locator("#rows tr").count() == 90
     assert page.locator("#rows details:not([open])").count() == 0 < page.locator("#rows details[open]").count()
     assert page.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(255, 255, 255)"
@@ -264,11 +260,9 @@ def test_paper_loses_nothing(browser: Browser, document: dict[str, Any], tmp_pat
     assert page.locator("#rows tr").count() == 50
 
 
-def test_a_row_is_one_line_and_has_the_rest_on_demand(
-    browser: Browser, document: dict[str, Any], tmp_path: Path
-) -> None:
+def test_a_row_is_one_line_and_has_the_rest_on_demand(show: Show, document: dict[str, Any]) -> None:
     document["shard_table"]["causes"] = [["AnalysisException", "a column cannot be resolved " * 9 + "(line 2)"]]
-    page, _ = shown(browser, tmp_path / "report.html", document)
+    page, _ = show()
 
     titles = page.locator("#shards thead th").all_inner_texts()
     heights = "[...new Set([...document.querySelectorAll('#rows tr')].map((row) => row.offsetHeight))].length"
@@ -279,10 +273,10 @@ def test_a_row_is_one_line_and_has_the_rest_on_demand(
     assert page.evaluate(heights) == 2
 
 
-def test_a_running_run_speaks_in_the_present(browser: Browser, document: dict[str, Any], tmp_path: Path) -> None:
+def test_a_running_run_speaks_in_the_present(show: Show, document: dict[str, Any]) -> None:
     document["run"]["ended_s"], document["status"]["state"] = None, "RUNNING"
 
-    page, _ = shown(browser, tmp_path / "report.html", document)
+    page, _ = show()
 
     assert page.get_attribute("#head progress", "value") == "30" and page.get_attribute("#head progress", "max") == "30"
     assert page.inner_text("#age").startswith("As of ") and page.inner_text("#age").endswith(" ago")
@@ -296,8 +290,7 @@ def test_the_list_of_runs_has_counts_and_durations(browser: Browser, document: d
     going = {**ended, "run_id": RUN, "state": "RUNNING", "shards": 9, "ended": None, "counts": counts, "took_s": 65.0}
     runs = [going | {"created": "now"}, ended | {"counts": {}, "took_s": 9.0, "created": "before"}]
     looks = Looks(lambda run_id: {"report": document} if run_id else {"runs": runs}, FakeClock())
-    with Server(page_of(None, "Sparklet"), looks) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
+    with serving(page_of(None, "Sparklet"), looks) as server:
         page = browser.new_page()
         page.goto(server.address())
         page.wait_for_selector("main tbody tr")
@@ -310,7 +303,6 @@ def test_the_list_of_runs_has_counts_and_durations(browser: Browser, document: d
         page.click("text=All runs")
 
         page.wait_for_selector("main tbody tr")
-        server.shutdown()
 
 
 def test_a_page_follows_its_run_without_reloading(browser: Browser, document: dict[str, Any]) -> None:
@@ -318,8 +310,7 @@ def test_a_page_follows_its_run_without_reloading(browser: Browser, document: di
     ended = document["run"]["ended_s"]
     document["run"]["ended_s"], document["status"]["state"] = None, "RUNNING"
     looks = Looks(lambda run_id: {"report": answers[-1]} if run_id else {"runs": []}, clock)
-    with Server(page_of(None, RUN), looks) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
+    with serving(page_of(None, RUN), looks) as server:
         page = browser.new_page()
         seen = Seen(page)
         page.goto(server.address(RUN))
@@ -340,4 +331,3 @@ def test_a_page_follows_its_run_without_reloading(browser: Browser, document: di
             url.partition("/?")[0].partition("/data")[0] for url in seen.requests if not url.startswith("data:")
         } == {f"http://127.0.0.1:{server.server_port}/{server.token}"}
         assert seen.complaints == []
-        server.shutdown()

@@ -4,6 +4,7 @@ import http.client
 import json
 import threading
 from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import pytest
@@ -18,9 +19,9 @@ DAY_S = 86_400.0
 class Ledger:
     """Answers looks, and counts them."""
 
-    def __init__(self, clock: FakeClock, takes_s: float = 0.0) -> None:
-        self.clock, self.takes_s, self.looks = clock, takes_s, 0
-        self.ended_s: float | None = None
+    def __init__(self, takes_s: float = 0.0, ended_s: float | None = None) -> None:
+        self.clock, self.takes_s, self.ended_s, self.looks = FakeClock(), takes_s, ended_s, 0
+        self.served = Looks(self.look, self.clock)
 
     def look(self, run_id: str) -> dict[str, Any]:
         self.looks += 1
@@ -30,13 +31,18 @@ class Ledger:
         return {"report": {"run": {"id": run_id, "ended_s": self.ended_s}}} if run_id else {"runs": []}
 
 
-@pytest.fixture
-def server() -> Iterator[Server]:
-    clock = FakeClock()
-    with Server("<!DOCTYPE html>the page", Looks(Ledger(clock).look, clock)) as server:
+@contextmanager
+def serving(page: str, looks: Looks) -> Iterator[Server]:
+    with Server(page, looks) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         yield server
         server.shutdown()
+
+
+@pytest.fixture
+def server() -> Iterator[Server]:
+    with serving("<!DOCTYPE html>the page", Ledger().served) as server:
+        yield server
 
 
 def get(server: Server, path: str, method: str = "GET", **headers: str) -> tuple[int, dict[str, str], str]:
@@ -99,9 +105,8 @@ def test_an_error_is_said_and_the_server_goes_on(server: Server) -> None:
 @pytest.mark.parametrize("takes_s", [0.0, 3.0])
 def test_a_page_that_is_open_for_a_day_reads_little(takes_s: float) -> None:
     """What the arithmetic in ``server`` counts on, for three pages that ask when they are told to."""
-    clock = FakeClock()
-    ledger = Ledger(clock, takes_s)
-    looks = Looks(ledger.look, clock)
+    ledger = Ledger(takes_s)
+    looks, clock = ledger.served, ledger.clock
     began_s, asks_s = clock.now_s(), [clock.now_s()] * 3
 
     while clock.now_s() < began_s + DAY_S:
@@ -115,20 +120,16 @@ def test_a_page_that_is_open_for_a_day_reads_little(takes_s: float) -> None:
 
 def test_a_list_stays_fresh_however_long_it_is_open() -> None:
     """After an hour it was looked at every four minutes."""
-    clock = FakeClock()
-    looks = Looks(Ledger(clock).look, clock)
-    looks.answer("")
-    clock.advance(3600)
+    ledger = Ledger()
+    ledger.served.answer("")
+    ledger.clock.advance(3600)
 
-    assert looks.answer("")["next_s"] < 3
+    assert ledger.served.answer("")["next_s"] < 3
 
 
 def test_an_ended_run_is_read_once() -> None:
-    clock = FakeClock()
-    ledger = Ledger(clock)
-    ledger.ended_s = 1.0
-    looks = Looks(ledger.look, clock)
+    ledger = Ledger(ended_s=1.0)
 
-    answers = [looks.answer("run-1") for _ in range(3)]
+    answers = [ledger.served.answer("run-1") for _ in range(3)]
 
     assert ledger.looks == 1 and {each["next_s"] for each in answers} == {0}
