@@ -11,7 +11,7 @@ from pyspark.sql import SparkSession
 from sparklet.job import Job
 from sparklet.local.jars import load_stack
 from sparklet.local.spark_installation import stack_file
-from tests.functional.job.warm_jvm import WarmJvm
+from tests.functional.job.warm_jvm import QUICK_JAVA, WarmJvm
 from tests.stand_ins.ministack import ministack
 from tests.waiting import deadline_s
 
@@ -25,7 +25,7 @@ def session_here(
 ) -> Iterator[SparkSession]:
     """A session in this process, and in its environment; without ``jvm`` in a JVM of its own, which ends with it."""
     small = {"spark.ui.enabled": "false", "spark.ui.showConsoleProgress": "false"}
-    small["spark.driver.extraJavaOptions"] = "-XX:+UseSerialGC -XX:TieredStopAtLevel=1"
+    small["spark.driver.extraJavaOptions"] = QUICK_JAVA
     with pytest.MonkeyPatch.context() as patch:
         for variable, value in {"PYSPARK_PYTHON": sys.executable, **env}.items():
             patch.setenv(variable, value)

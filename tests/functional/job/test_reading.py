@@ -54,19 +54,20 @@ def run(jvm: WarmJvm, folder: Path, schema: str, *files: Path, script: str, allo
     return jvm.run(str(folder / "reads.py"), "--event", json.dumps(event))
 
 
-def written(folder: Path, *lines: str) -> list[Path]:
-    files = [folder / f"{number}.json" for number in range(len(lines))]
-    for file, line in zip(files, lines, strict=True):
-        file.write_text(line + "\n")
+def written(folder: Path, *contents: str | pa.Table, suffix: str = "json") -> list[Path]:
+    files = [folder / f"{number}.{suffix}" for number in range(len(contents))]
+    for file, content in zip(files, contents, strict=True):
+        if isinstance(content, str):
+            file.write_text(content + "\n")
+        else:
+            pq.write_table(content, file)
     return files
 
 
 def test_quotes_in_csv_are_doubled_or_refused(jvm: WarmJvm, tmp_path: Path) -> None:
     """Spark's own convention, a backslash, would keep both, or cut a value at a comma behind a quote."""
     lines = ['1,"say ""a, b"""', '1,"a ""b"""', '1,"C:\\dir\\"', '1,5" pipe', '1,"say \\"hi\\""']
-    files = [tmp_path / f"{place}.csv" for place in range(len(lines))]
-    for file, line in zip(files, lines, strict=True):
-        file.write_text(f"id,v\n{line}\n")
+    files = written(tmp_path, *(f"id,v\n{line}" for line in lines), suffix="csv")
 
     *found, escaped = read(jvm, tmp_path, "id INT, v STRING", *files)
 
@@ -94,10 +95,7 @@ def test_json_is_read_by_the_schema_or_refused(jvm: WarmJvm, tmp_path: Path) -> 
     found = read(jvm, tmp_path, "id INT, in STRUCT<k: STRING>, tags MAP<STRING, INT>", *files)
 
     type_ = "struct<id:int,in:struct<k:string>,tags:map<string,int>>"
-    assert found[:2] == [
-        f"{type_} [(1, Row(k='x'), {{'a': 1, 'b': 2}})]",
-        f"{type_} [(2, None, None)]",
-    ]
+    assert found[:2] == [f"{type_} [(1, Row(k='x'), {{'a': 1, 'b': 2}})]", f"{type_} [(2, None, None)]"]
     for named, result in zip(("extra", "ID", "in.l"), found[2:5], strict=True):
         assert result.startswith("DriftError") and f"while reading file FILE. It has {named}, which" in result
     assert not any("[(" in result for result in found[5:])
@@ -141,15 +139,14 @@ def test_allowed_drift_is_left_out_with_a_warning(jvm: WarmJvm, tmp_path: Path) 
 
 
 def test_parquet_is_read_by_name_or_refused(jvm: WarmJvm, tmp_path: Path) -> None:
-    tables = [
+    files = written(
+        tmp_path,
         pa.table({"v": ["x"], "ID": pa.array([1], pa.int32())}),
         pa.table({"id": pa.array([2], pa.int32())}),
         pa.table({"id": pa.array([3], pa.int32()), "extra": [1]}),
         pa.table({"id": pa.array([4], pa.int64())}),
-    ]
-    files = [tmp_path / f"{number}.parquet" for number in range(len(tables))]
-    for file, table in zip(files, tables, strict=True):
-        pq.write_table(table, file)
+        suffix="parquet",
+    )
 
     found = read(jvm, tmp_path, "id INT, v STRING", *files)
 
@@ -159,21 +156,18 @@ def test_parquet_is_read_by_name_or_refused(jvm: WarmJvm, tmp_path: Path) -> Non
 
 
 def test_parquet_files_that_do_not_merge_are_told_apart(jvm: WarmJvm, tmp_path: Path) -> None:
-    for name, type_ in (("0", pa.int32()), ("1", pa.int64())):
-        pq.write_table(pa.table({"id": pa.array([1], type_)}), tmp_path / f"{name}.parquet")
-    reads = "from sparklet.job import Job\njob = Job.from_args()\njob.read_parquet(job.spark())\n"
+    tables = [pa.table({"id": pa.array([1], type_)}) for type_ in (pa.int32(), pa.int64())]
+    reads = INFERS.replace("read_json", "read_parquet")
 
-    done = run(jvm, tmp_path, "id INT", tmp_path / "0.parquet", tmp_path / "1.parquet", script=reads)
+    done = run(jvm, tmp_path, "id INT", *written(tmp_path, *tables, suffix="parquet"), script=reads)
 
     assert done.returncode != 0
     assert "1.parquet. It has id as bigint, and the schema as int" in done.stderr
 
 
 def test_parquet_without_a_schema_has_all_columns(jvm: WarmJvm, tmp_path: Path) -> None:
-    folder = tmp_path / "all.parquet"
-    folder.mkdir()
-    pq.write_table(pa.table({"id": [1]}), folder / "0.parquet")
-    pq.write_table(pa.table({"id": [2], "w": ["x"]}), folder / "1.parquet")
+    (folder := tmp_path / "all.parquet").mkdir()
+    written(folder, pa.table({"id": [1]}), pa.table({"id": [2], "w": ["x"]}), suffix="parquet")
 
     (found,) = read(jvm, tmp_path, "", folder)
 

@@ -23,13 +23,6 @@ pytestmark = pytest.mark.spark
 DEEQU = SCRIPTS.parent / "examples" / "check_with_deequ.py"
 
 
-@pytest.fixture
-def people(tmp_path: Path) -> Path:
-    file = tmp_path / "people.csv"
-    file.write_text("id,name,born\n1,Ada,1815\n2,Émilie,1706\n3,,1906\n", encoding="utf-8")
-    return file
-
-
 def event(*inputs: Path, output: str, shard: int = 0, **params: str) -> str:
     return json.dumps(
         {
@@ -41,6 +34,17 @@ def event(*inputs: Path, output: str, shard: int = 0, **params: str) -> str:
     )
 
 
+def converts(folder: Path, contents: dict[str, str], *more: str) -> list[str]:
+    """Arguments of csv_to_parquet for files with this content."""
+    for name, content in contents.items():
+        (folder / name).write_text(content)
+    inputs = [word for name in contents for word in ("--input", str(folder / name))]
+    return ["csv_to_parquet.py", *inputs, "--output", str(folder / "out"), *more]
+
+
+INFER = ("--param", "schema=infer")
+
+
 def rows_of(folder: Path) -> list[tuple[Any, ...]]:
     return duckdb.execute("FROM read_parquet(?) ORDER BY ALL", [f"{folder}/*.parquet"]).fetchall()
 
@@ -48,8 +52,10 @@ def rows_of(folder: Path) -> list[tuple[Any, ...]]:
 # As on a laptop: python, the script, its arguments, and nothing prepared
 
 
-def test_csv_to_parquet_runs_by_itself(tmp_path: Path, people: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_csv_to_parquet_runs_by_itself(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
+    Path("people.csv").write_text("id,name,born\n1,Ada,1815\n2,Émilie,1706\n3,,1906\n", encoding="utf-8")
+
     done = run_script(SCRIPTS / "csv_to_parquet.py", ["--input", "people.csv", "--output", "out"], {})
 
     assert done.returncode == 0, done.stderr
@@ -69,30 +75,26 @@ def test_csv_to_parquet_runs_by_itself(tmp_path: Path, people: Path, monkeypatch
     ],
 )
 def test_rows_that_violate_the_schema_fail(jvm: WarmJvm, tmp_path: Path, content: str, cause: str) -> None:
-    (tmp_path / "in.csv").write_text(content)
-    schema = "id INT, name STRING, born INT"
-    done = jvm.run(
-        "csv_to_parquet.py", "--event", event(tmp_path / "in.csv", output=str(tmp_path / "out"), schema=schema)
-    )
+    (file := tmp_path / "in.csv").write_text(content)
+    told = event(file, output=str(tmp_path / "out"), schema="id INT, name STRING, born INT")
+
+    done = jvm.run("csv_to_parquet.py", "--event", told)
 
     assert done.returncode == 1
     assert cause in done.stderr
 
 
 def test_a_schema_is_inferred_and_nothing_is_written(jvm: WarmJvm, tmp_path: Path) -> None:
-    (tmp_path / "in.csv").write_text("id;a `b;none;large\n1;2.5;;3000000000\n")
-    arguments = ["--input", str(tmp_path / "in.csv"), "--output", str(tmp_path / "out"), "--param", "separator=;"]
+    arguments = converts(tmp_path, {"in.csv": "id;a `b;none;large\n1;2.5;;3000000000\n"}, "--param", "separator=;")
 
-    done = jvm.run("csv_to_parquet.py", *arguments, "--param", "schema=infer")
+    done = jvm.run(*arguments, *INFER)
     assert done.returncode == 0, done.stderr
     schema = "`id` bigint, `a ``b` double, `none` string, `large` bigint"
     assert reported(done.stderr)["answer"] == {"schema": schema, "left_out": {}} and not (tmp_path / "out").exists()
 
-    done = jvm.run("csv_to_parquet.py", *arguments, "--param", f"schema={schema}")
+    done = jvm.run(*arguments, "--param", f"schema={schema}")
     assert done.returncode == 0, done.stderr
-    assert duckdb.execute("SELECT * FROM read_parquet(?)", [f"{tmp_path}/out/*.parquet"]).fetchall() == [
-        (1, 2.5, None, 3_000_000_000)
-    ]
+    assert rows_of(tmp_path / "out") == [(1, 2.5, None, 3_000_000_000)]
 
 
 TIMES = """
@@ -134,12 +136,8 @@ def test_a_date_or_time_that_does_not_fit_is_loud(jvm: WarmJvm, tmp_path: Path) 
         "20260102": ["loud", "loud", "int"],
         "2026-13-02": ["loud", "loud", "string"],
     }
-    given = json.dumps(
-        {
-            "output_path": str(tmp_path / "in"),
-            "params": {"values": list(read), "loud": ["MALFORMED_RECORD", "PARSE_DATETIME_BY_NEW_PARSER"]},
-        }
-    )
+    params = {"values": list(read), "loud": ["MALFORMED_RECORD", "PARSE_DATETIME_BY_NEW_PARSER"]}
+    given = json.dumps({"output_path": str(tmp_path / "in"), "params": params})
 
     done = jvm.run(str(tmp_path / "times.py"), "--event", given)
 
@@ -157,33 +155,28 @@ MADE = {  # headers, and the columns that Spark makes of them
 @pytest.mark.parametrize("header", MADE)
 def test_columns_without_own_names_are_inferred_and_read(jvm: WarmJvm, tmp_path: Path, header: str) -> None:
     """With the inferred schema, and without one; another header is refused, and a blank file has none."""
-    for name, content in {"a": f"{header}\n1,Ulm,2\n", "b": "\n", "c": f"{header.lower()}\n3,Bonn,4\n"}.items():
-        (tmp_path / f"{name}.csv").write_text(content)
-    inputs = [word for name in "abc" for word in ("--input", str(tmp_path / f"{name}.csv"))]
-    output = ["--output", str(tmp_path / "out")]
+    files = {"a.csv": f"{header}\n1,Ulm,2\n", "b.csv": "\n", "c.csv": f"{header.lower()}\n3,Bonn,4\n"}
+    arguments = converts(tmp_path, files)
 
-    done = jvm.run("csv_to_parquet.py", *inputs, *output, "--param", "schema=infer")
+    done = jvm.run(*arguments, *INFER)
     assert done.returncode == 0 and reported(done.stderr)["answer"]["schema"] == MADE[header], done.stderr
 
     texts = [("1", "Ulm", "2"), ("3", "Bonn", "4")]
     given = ["--param", f"schema={MADE[header]}"]
     for schema, rows in (([], texts), (given, [(int(a), b, int(c)) for a, b, c in texts])):
-        done = jvm.run("csv_to_parquet.py", *inputs, *output, *schema)
+        done = jvm.run(*arguments, *schema)
         assert done.returncode == 0, done.stderr
         assert rows_of(tmp_path / "out") == rows
 
     (tmp_path / "c.csv").write_text("city,n,other\nUlm,1,2\n")
-    done = jvm.run("csv_to_parquet.py", *inputs, *output, *given)
+    done = jvm.run(*arguments, *given)
     assert done.returncode == 1 and f"reading file file://{tmp_path}/c.csv. " in done.stderr, done.stderr
 
 
 def test_a_sample_leaves_out_what_does_not_fit(jvm: WarmJvm, tmp_path: Path) -> None:
-    for name, content in {"a": "id,n\n1,2\n", "b": "ID,n\n1,2.5\n", "c": "n,id\n1,2\n", "d": "\n"}.items():
-        (tmp_path / f"{name}.csv").write_text(content)
-    (tmp_path / "e.csv.gz").write_bytes(b"no gzip")
-    inputs = [word for name in tmp_path.iterdir() for word in ("--input", str(name))]
+    files = {"a.csv": "id,n\n1,2\n", "b.csv": "ID,n\n1,2.5\n", "c.csv": "n,id\n1,2\n", "d.csv": "\n"}
 
-    done = jvm.run("csv_to_parquet.py", *inputs, "--output", str(tmp_path / "out"), "--param", "schema=infer")
+    done = jvm.run(*converts(tmp_path, {**files, "e.csv.gz": "no gzip"}, *INFER))
 
     assert done.returncode == 0, done.stderr
     answer = reported(done.stderr)["answer"]
@@ -194,11 +187,7 @@ def test_a_sample_leaves_out_what_does_not_fit(jvm: WarmJvm, tmp_path: Path) -> 
 
 
 def test_headers_that_differ_make_no_schema(jvm: WarmJvm, tmp_path: Path) -> None:
-    for name, content in {"a": "id,amount\n1,2.5\n", "b": "amount,id\n7,2\n"}.items():
-        (tmp_path / f"{name}.csv").write_text(content)
-    inputs = [word for name in "ab" for word in ("--input", str(tmp_path / f"{name}.csv"))]
-
-    done = jvm.run("csv_to_parquet.py", *inputs, "--output", str(tmp_path / "out"), "--param", "schema=infer")
+    done = jvm.run(*converts(tmp_path, {"a.csv": "id,amount\n1,2.5\n", "b.csv": "amount,id\n7,2\n"}, *INFER))
 
     assert done.returncode == 1 and "b.csv, it has the columns ['amount', 'id']" in done.stderr
 
@@ -213,9 +202,9 @@ def test_a_run_is_checked_by_its_output(jvm: WarmJvm, tmp_path: Path, required: 
     output = shards_of(tmp_path / "out", "(1, 'Ada'), (2, 'Grace')", "(2, NULL)")
     told = json.loads(event(figures_of(tmp_path, output, rows=3), output=str(tmp_path / "none")))
     params = {"least_rows": "3", "required": required, "unique": "id, name"}
-    done = jvm.run(
-        "check_output.py", "--event", json.dumps({**told, "input_path": told["inputs"][0], "params": params})
-    )
+    told |= {"input_path": told["inputs"][0], "params": params}
+
+    done = jvm.run("check_output.py", "--event", json.dumps(told))
 
     assert done.returncode == (1 if cause else 0), done.stderr
     assert cause in done.stderr

@@ -17,6 +17,7 @@ from pyspark.java_gateway import launch_gateway
 from tests.waiting import deadline_s
 
 SCRIPTS = Path(__file__).parents[3] / "spark_scripts"
+QUICK_JAVA = "-XX:+UseSerialGC -XX:TieredStopAtLevel=1"
 CREDENTIALS = {"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test", "AWS_DEFAULT_REGION": "us-east-1"}
 
 
@@ -32,10 +33,7 @@ class WarmJvm:
 
     def __init__(self, conf: Mapping[str, str]) -> None:
         options = SparkConf(loadDefaults=False)
-        quick = {
-            "spark.driver.extraJavaOptions": "-XX:+UseSerialGC -XX:TieredStopAtLevel=1",
-            "spark.ui.enabled": "false",
-        }
+        quick = {"spark.driver.extraJavaOptions": QUICK_JAVA, "spark.ui.enabled": "false"}
         for key, value in {**quick, "spark.master": "local[2]", **conf}.items():
             options.set(key, value)
         with pytest.MonkeyPatch.context() as patch:
@@ -49,11 +47,7 @@ class WarmJvm:
         parameters = self.gateway.gateway_parameters
         here = {"PYSPARK_GATEWAY_PORT": str(parameters.port), "PYSPARK_GATEWAY_SECRET": parameters.auth_token}
         try:
-            return run_script(
-                SCRIPTS / script,
-                args,
-                {**CREDENTIALS, **here, **env},
-            )
+            return run_script(SCRIPTS / script, args, {**CREDENTIALS, **here, **env})
         finally:
             contexts = getattr(getattr(self.gateway.jvm.org.apache.spark, "SparkContext$"), "MODULE$")
             active = contexts.getActive()
