@@ -22,19 +22,8 @@ pytestmark = [pytest.mark.slow, pytest.mark.skipif(not PYTHON.exists(), reason="
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("site")
-    words: list[str | Path] = [
-        "-m",
-        "sphinx",
-        "-q",
-        "-E",
-        "-c",
-        "docs",
-        "-d",
-        folder / "doctrees",
-        ".",
-        folder / "html",
-    ]
-    subprocess.run([PYTHON, *words], cwd=ROOT, check=True, capture_output=True)
+    options: list[str | Path] = ["-q", "-E", "-c", "docs", "-d", folder / "doctrees"]
+    subprocess.run([PYTHON, "-m", "sphinx", *options, ".", folder / "html"], cwd=ROOT, check=True, capture_output=True)
     return folder / "html"
 
 
@@ -77,12 +66,9 @@ def test_guides_are_found_before_decisions(page: Page, site: Path, words: str) -
     page.goto(f"{(site / 'search.html').as_uri()}?q={words}")
     page.wait_for_selector("#search-results p.search-summary:has-text('found')")
 
-    found = [
-        link.partition(".html")[0]
-        for link in page.locator("#search-results li > a").evaluate_all(
-            "(links) => links.map((link) => link.getAttribute('href'))"
-        )
-    ]
+    addresses = "(links) => links.map((link) => link.getAttribute('href'))"
+    links = page.locator("#search-results li > a").evaluate_all(addresses)
+    found = [link.partition(".html")[0] for link in links]
     later = [each.startswith(LATER) for each in found]
 
     assert found[0].startswith(("docs/guide/", "docs/reference/", "docs/tutorial", "README")), found[:5]

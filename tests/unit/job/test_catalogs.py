@@ -26,16 +26,35 @@ def rest(**more: str) -> dict[str, str]:
     return named(**{"TYPE": "rest", "URI": "http://h:8181", "WAREHOUSE": WAREHOUSE, **more})
 
 
-def test_a_catalog_in_sqlite_is_the_same_file() -> None:
-    assert catalog(SQL) == {
-        "": "org.apache.iceberg.spark.SparkCatalog",
-        "catalog-impl": "org.apache.iceberg.jdbc.JdbcCatalog",
-        "jdbc.schema-version": "V1",
-        "jdbc.busy_timeout": "30000",
-        "uri": "jdbc:sqlite:/data/my catalog.db",
-        "warehouse": "s3://b/w",
-        "cache-enabled": "false",
-    }
+OF_SPARK, UNCACHED = {"": "org.apache.iceberg.spark.SparkCatalog"}, {"cache-enabled": "false"}
+IN_SQLITE = {
+    **OF_SPARK,
+    "catalog-impl": "org.apache.iceberg.jdbc.JdbcCatalog",
+    "jdbc.schema-version": "V1",
+    "jdbc.busy_timeout": "30000",
+    "uri": "jdbc:sqlite:/data/my catalog.db",
+    "warehouse": WAREHOUSE,
+    **UNCACHED,
+}
+GLUE = named(TYPE="glue", WAREHOUSE=WAREHOUSE, CLIENT__REGION="eu-west-1", GLUE__ID="123456789012")
+IN_GLUE = {"type": "glue", "warehouse": WAREHOUSE, "client.region": "eu-west-1", "glue.id": "123456789012"}
+AS_FILES = {**OF_SPARK, "type": "hadoop", "warehouse": WAREHOUSE}
+UNKNOWN = named(TYPE="bigquery")
+
+
+@pytest.mark.parametrize(
+    ("env", "warehouse", "expected"),
+    [
+        pytest.param(SQL, None, IN_SQLITE, id="sqlite: the same file"),
+        pytest.param(GLUE, None, {**OF_SPARK, **IN_GLUE, **UNCACHED}, id="glue"),
+        pytest.param({}, WAREHOUSE, AS_FILES, id="files without a catalog"),
+        pytest.param(UNKNOWN, WAREHOUSE, AS_FILES, id="files where Spark knows none"),
+        pytest.param({}, None, {}, id="nothing"),
+        pytest.param(UNKNOWN, None, {}, id="nothing that Spark knows"),
+    ],
+)
+def test_a_catalog_is_the_one_of_the_variables(env: dict, warehouse: str | None, expected: dict) -> None:
+    assert catalog(env, warehouse) == expected
 
 
 def test_a_databases_user_is_not_part_of_its_address() -> None:
@@ -90,19 +109,6 @@ def test_a_named_catalog_wins_over_one_in_the_warehouse() -> None:
     assert catalog(SQL, "glue:s3://b/w") == catalog(SQL, "s3://other") == catalog(SQL)
 
 
-def test_glue_needs_its_type_and_a_warehouse() -> None:
-    env = named(TYPE="glue", WAREHOUSE=WAREHOUSE, CLIENT__REGION="eu-west-1", GLUE__ID="123456789012")
-
-    assert catalog(env) == {
-        "": "org.apache.iceberg.spark.SparkCatalog",
-        "type": "glue",
-        "warehouse": "s3://b/w",
-        "client.region": "eu-west-1",
-        "glue.id": "123456789012",
-        "cache-enabled": "false",
-    }
-
-
 @pytest.mark.parametrize("client", ["S3", "CLIENT", "GLUE"])
 def test_pyicebergs_own_files_and_keys_stay_its_own(client: str) -> None:
     keys = {f"{client}__{key}": "SECRET" for key in ("ACCESS_KEY_ID", "SECRET_ACCESS_KEY", "SESSION_TOKEN")}
@@ -123,16 +129,6 @@ def test_a_type_that_is_not_set_is_inferred(uri: str, kind: str | None) -> None:
 
     assert options.get("type") == kind
     assert ("catalog-impl" in options) == uri.startswith("sqlite")
-
-
-@pytest.mark.parametrize("env", [{}, named(TYPE="bigquery")])
-def test_without_a_catalog_that_spark_knows_it_is_files(env: dict[str, str]) -> None:
-    assert catalog(env, "s3://b/w") == {
-        "": "org.apache.iceberg.spark.SparkCatalog",
-        "type": "hadoop",
-        "warehouse": "s3://b/w",
-    }
-    assert catalog(env) == {}
 
 
 def test_without_icebergs_jar_there_is_no_catalog() -> None:

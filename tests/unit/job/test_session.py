@@ -146,18 +146,15 @@ def test_no_credential_gets_into_the_configuration() -> None:
 
 @pytest.mark.parametrize(("version", "package"), [("3.3.4", "com.amazonaws"), ("3.4.2", "software.amazon.awssdk")])
 def test_the_credentials_chain_is_that_of_hadoops_sdk(version: str, package: str) -> None:
-    *own, environment, chain = s3a_conf({}, version)["spark.hadoop.fs.s3a.aws.credentials.provider"].split(",")
+    def chain(env: dict[str, str]) -> list[str]:
+        return s3a_conf(env, version)["spark.hadoop.fs.s3a.aws.credentials.provider"].split(",")
 
+    *own, environment, default = chain({})
     assert environment.startswith(package)
-    assert chain.startswith(package)
+    assert default.startswith(package)
     assert all(provider.startswith("org.apache.hadoop.fs.s3a.") for provider in own)  # the same in either Hadoop
 
-
-@pytest.mark.parametrize("version", ["3.3.4", "3.4.2"])
-def test_keys_with_a_session_token_are_used_with_it_only(version: str) -> None:
-    conf = s3a_conf({"AWS_SESSION_TOKEN": "t"}, version)
-    first, second, *_ = conf["spark.hadoop.fs.s3a.aws.credentials.provider"].split(",")
-
+    first, second, *_ = chain({"AWS_SESSION_TOKEN": "t"})
     assert first.endswith("TemporaryAWSCredentialsProvider")  # the script's own
     assert second.endswith("EnvironmentVariableCredentialsProvider")  # before the one that takes keys alone
 

@@ -42,6 +42,13 @@ def settings(**env: str) -> SparkSettings:
     return spark_settings(env)
 
 
+def jars_in(folder: Path, *names: str) -> list[Path]:
+    """Empty files of these names."""
+    for name in names:
+        (folder / name).touch()
+    return [folder / name for name in names]
+
+
 def test_fewer_requests_need_our_java_on_the_class_path() -> None:
     without, ours = s3a_conf(settings(), ["/jars/hadoop-aws-3.3.4.jar"]), s3a_conf(settings(), [f"/x/{mark()}.jar"])
 
@@ -59,10 +66,8 @@ def test_only_an_attempts_own_folders_are_written_directly() -> None:
 
 
 def test_a_clusters_driver_is_reached_and_tries_tasks_again(tmp_path: Path) -> None:
-    jar, own = tmp_path / "a.jar", tmp_path / f"{mark()}.jar"
+    jar, own = jars_in(tmp_path, "a.jar", f"{mark()}.jar")
     call = ScriptCall(Path("j.py"), (), tmp_path, Deadline.within(1))
-    for path in (jar, own):
-        path.touch()
     spark = settings(SPARKLET_JARS=f"{jar}{os.pathsep}{own}")
     there = replace(spark, conf={"spark.master": "spark://127.0.0.1:7077"})
 
@@ -105,30 +110,22 @@ def test_settings_are_read_from_the_environment() -> None:
 
 
 @pytest.mark.parametrize(
-    ("memory_mb", "heap"), [(512, 512), (1024, 512), (1769, 1149), (2048, 1331), (3008, 1955), (10240, 6656)]
+    ("memory_mb", "cpus", "heap", "cores"),
+    [
+        *((512, 2, 512, 1), (1024, 2, 512, 1), (1769, 2, 1149, 1), (2048, 2, 1331, 1), (3008, 2, 1955, 2)),
+        *((3538, 2, 2299, 2), (10240, 6, 6656, 6), (10240, 4, 6656, 4)),  # never more cores than the machine has
+    ],
 )
-def test_the_heap_leaves_room_for_python_and_native_memory(memory_mb: int, heap: int) -> None:
-    assert heap_mb(settings(AWS_LAMBDA_FUNCTION_MEMORY_SIZE=str(memory_mb))) == heap
+def test_heap_and_cores_follow_the_memory(memory_mb: int, cpus: int, heap: int, cores: int) -> None:
+    here = settings(AWS_LAMBDA_FUNCTION_MEMORY_SIZE=str(memory_mb))
+
+    assert (heap_mb(here), core_count(here, cpus=cpus)) == (heap, cores)
 
 
 def test_the_operator_can_set_heap_and_cores() -> None:
     own = settings(SPARKLET_HEAP_MB="700", SPARKLET_CORES="5", AWS_LAMBDA_FUNCTION_MEMORY_SIZE="10240")
 
-    assert heap_mb(own) == 700
-    assert core_count(own, cpus=2) == 5
-
-
-@pytest.mark.parametrize(
-    ("memory_mb", "cpus", "cores"),
-    [(512, 2, 1), (1769, 2, 1), (2048, 2, 1), (3008, 2, 2), (3538, 2, 2), (10240, 6, 6), (10240, 4, 4)],
-)
-def test_cores_follow_the_memory_up_to_the_machines(memory_mb: int, cpus: int, cores: int) -> None:
-    assert core_count(settings(AWS_LAMBDA_FUNCTION_MEMORY_SIZE=str(memory_mb)), cpus=cpus) == cores
-
-
-def test_a_spark_home_without_jars_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(SettingsError, match="SPARK_HOME must name a Spark"):
-        spark_home(settings(SPARK_HOME=str(tmp_path)))
+    assert (heap_mb(own), core_count(own, cpus=2)) == (700, 5)
 
 
 def launcher(folder: Path) -> str:
@@ -158,14 +155,8 @@ def spark(tmp_path: Path) -> Path:
     """A Spark of a few empty jars."""
     home = tmp_path / "spark"
     (home / "jars").mkdir(parents=True)
-    for name in (
-        "spark-core_2.12-3.5.9.jar",
-        "jackson-core-2.15.2.jar",
-        "log4j-1.2-api-2.20.0.jar",
-        "netty-epoll-4.1.96.Final-linux-x86_64.jar",
-        "netty-epoll-4.1.96.Final.jar",
-    ):
-        (home / "jars" / name).touch()
+    jars_in(home / "jars", "spark-core_2.12-3.5.9.jar", "jackson-core-2.15.2.jar", "log4j-1.2-api-2.20.0.jar")
+    jars_in(home / "jars", "netty-epoll-4.1.96.Final-linux-x86_64.jar", "netty-epoll-4.1.96.Final.jar")
     return home
 
 
@@ -173,13 +164,6 @@ def searched(spark: Path, *extra: Path) -> list[str]:
     """The names of the class path's jars, with these jars and folders in SPARKLET_JARS."""
     jars = class_path(settings(SPARK_HOME=str(spark), SPARKLET_JARS=os.pathsep.join(map(str, extra))))
     return [Path(jar).name for jar in jars]
-
-
-def jars_in(folder: Path, *names: str) -> list[Path]:
-    """Empty files of these names."""
-    for name in names:
-        (folder / name).touch()
-    return [folder / name for name in names]
 
 
 def test_extra_jars_follow_the_sorted_class_path_in_order(spark: Path, tmp_path: Path) -> None:
@@ -207,9 +191,11 @@ def test_an_extra_jar_takes_the_place_of_the_same_artifact(spark: Path, tmp_path
     assert "log4j-1.2-api-2.20.0.jar" in jars
 
 
-def test_a_jar_that_is_not_there_is_named(spark: Path) -> None:
+def test_a_setting_that_names_no_jars_is_refused(spark: Path, tmp_path: Path) -> None:
     with pytest.raises(SettingsError, match=r"SPARKLET_JARS names /nowhere\.jar"):
         searched(spark, Path("/nowhere.jar"))
+    with pytest.raises(SettingsError, match="SPARK_HOME must name a Spark"):
+        spark_home(settings(SPARK_HOME=str(tmp_path)))
 
 
 def test_no_two_jars_of_spark_are_taken_for_the_same() -> None:
@@ -223,7 +209,7 @@ def plain_command(tmp: Path, *options: str, **env: str) -> list[str]:
     return java_command(settings(**env), ["a.jar"], tmp=tmp, properties={}, conf={}, options=options)
 
 
-def test_the_command_starts_java_directly_with_all_options(spark: Path, tmp_path: Path) -> None:
+def test_the_command_starts_java_directly_with_all_options(tmp_path: Path) -> None:
     here = settings(SPARKLET_JAVA_OPTIONS="-Dmine=1", SPARKLET_HEAP_MB="700", SPARKLET_CORES="1")
     command = java_command(
         here, ["a.jar", "b.jar"], tmp=tmp_path, properties={"x": "y"}, conf={"spark.a": "b c"}, options=["-Dlast"]
@@ -233,22 +219,15 @@ def test_the_command_starts_java_directly_with_all_options(spark: Path, tmp_path
     assert "-Xmx700m" in command
     assert f"-Djava.io.tmpdir={tmp_path}" in command
     assert {"-XX:+ExitOnOutOfMemoryError", "-XX:+UseSerialGC", "-Dx=y", "-Dmine=1", "-Dlast"} < set(command)
-    assert command[command.index("-cp") + 1 :] == [
-        f"a.jar{os.pathsep}b.jar",
-        "org.apache.spark.deploy.SparkSubmit",
-        "--conf",
-        "spark.a=b c",
-    ]
+    last = [f"a.jar{os.pathsep}b.jar", "org.apache.spark.deploy.SparkSubmit", "--conf", "spark.a=b c"]
+    assert command[command.index("-cp") + 1 :] == last
     logging = next(part for part in command if part.startswith("-Dlog4j2.configurationFile="))
     assert Path(logging.partition("=")[2]).is_file()
 
 
 def test_java_takes_the_scripts_own_options_last(tmp_path: Path) -> None:
-    given = {
-        "spark.driver.memory": "3g",
-        "spark.driver.extraJavaOptions": "-Da='b c' -Dd=e",
-        "spark.driver.extraLibraryPath": "/opt/lib",
-    }
+    own = {"memory": "3g", "extraJavaOptions": "-Da='b c' -Dd=e", "extraLibraryPath": "/opt/lib"}
+    given = {f"spark.driver.{name}": value for name, value in own.items()}
     command = java_command(settings(SPARKLET_HEAP_MB="700"), ["a.jar"], tmp_path, {}, {}, given=given)
 
     assert [part for part in command if part.startswith("-Xmx")] == ["-Xmx3g"]
@@ -299,11 +278,9 @@ def test_spark_stays_on_this_machine_and_survives_a_freeze() -> None:
 def test_every_s3_scheme_is_s3a_with_environment_credentials() -> None:
     conf = s3a_conf(settings(AWS_ACCESS_KEY_ID="AKIA", AWS_SECRET_ACCESS_KEY="secret", AWS_SESSION_TOKEN="token"))
 
-    assert {conf[f"spark.hadoop.fs.{scheme}.impl"] for scheme in ("s3", "s3n", "s3a")} == {
-        "org.apache.hadoop.fs.s3a.S3AFileSystem"
-    }
-    chain = conf["spark.hadoop.fs.s3a.aws.credentials.provider"].split(",")
-    assert chain == [
+    classes = {conf[f"spark.hadoop.fs.{scheme}.impl"] for scheme in ("s3", "s3n", "s3a")}
+    assert classes == {"org.apache.hadoop.fs.s3a.S3AFileSystem"}
+    assert conf["spark.hadoop.fs.s3a.aws.credentials.provider"].split(",") == [
         "org.apache.hadoop.fs.s3a.TemporaryAWSCredentialsProvider",
         "com.amazonaws.auth.EnvironmentVariableCredentialsProvider",
         "org.apache.hadoop.fs.s3a.SimpleAWSCredentialsProvider",  # it would sign without the token
@@ -357,13 +334,10 @@ def test_glues_library_is_the_last_and_gives_way_to_a_real_one(tmp_path: Path, m
 
 def test_a_spark_outside_site_packages_is_on_pythonpath(spark: Path) -> None:
     (spark / "python" / "lib").mkdir(parents=True)
-    (spark / "python" / "lib" / "py4j-0.10.9.7-src.zip").touch()
+    (py4j,) = jars_in(spark / "python" / "lib", "py4j-0.10.9.7-src.zip")
     env = process_env(settings(SPARK_HOME=str(spark)), {"SPARK_HOME": str(spark)})
 
-    assert env["PYTHONPATH"].split(os.pathsep)[:2] == [
-        str(spark / "python"),
-        str(spark / "python" / "lib" / "py4j-0.10.9.7-src.zip"),
-    ]
+    assert env["PYTHONPATH"].split(os.pathsep)[:2] == [str(spark / "python"), str(py4j)]
     assert env["SPARK_HOME"] == str(spark)
 
 
