@@ -1,4 +1,7 @@
-"""Ask for a table of each format with keys of one's own, at an endpoint that refuses."""
+"""Ask for a table of each format with keys of one's own, at an endpoint that refuses.
+
+The parameter ``key`` is the access key, ``formats`` names the formats, an argument the endpoint.
+"""
 
 import json
 
@@ -7,26 +10,19 @@ from pyspark.errors import PySparkException
 
 from sparklet.job import Job
 
-
-def main() -> None:
-    """Do the job; the parameter ``key`` is the access key, ``formats`` names the formats, an argument the endpoint."""
-    job = Job.from_args()
-    own = {"access.key": job.params["key"], "secret.key": "s", "endpoint": job.args[0], "path.style.access": "true"}
-    conf = {f"spark.hadoop.fs.s3a.{name}": value for name, value in own.items()}
-    spark = job.spark(conf={**conf, "spark.hadoop.fs.s3a.connection.ssl.enabled": "false"})
-    asks = {
-        "delta": lambda: spark.read.format("delta").load(f"{job.output}/delta"),
-        "iceberg": lambda: spark.table("iceberg.lake.tags"),
-        "hudi": lambda: spark.read.format("hudi").load(f"{job.output}/hudi"),
-    }
-    shut = []
-    for name in job.params["formats"].split(","):
-        try:
-            asks[name]()
-        except (Py4JJavaError, PySparkException):  # Hudi makes "no such table" of a refusal
-            shut.append(name)
-    print(json.dumps(shut))
-
-
-if __name__ == "__main__":
-    main()
+job = Job.from_args()
+own = {"access.key": job.params["key"], "secret.key": "s", "endpoint": job.args[0], "path.style.access": "true"}
+conf = {f"spark.hadoop.fs.s3a.{name}": value for name, value in own.items()}
+spark = job.spark(conf={**conf, "spark.hadoop.fs.s3a.connection.ssl.enabled": "false"})
+asks = {
+    "delta": lambda: spark.read.format("delta").load(f"{job.output}/delta"),
+    "iceberg": lambda: spark.table("iceberg.lake.tags"),
+    "hudi": lambda: spark.read.format("hudi").load(f"{job.output}/hudi"),
+}
+shut = []
+for name in job.params["formats"].split(","):
+    try:
+        asks[name]()
+    except (Py4JJavaError, PySparkException):  # Hudi makes "no such table" of a refusal
+        shut.append(name)
+print(json.dumps(shut))

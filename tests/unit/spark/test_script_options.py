@@ -20,6 +20,7 @@ JVMS_OWN = {
     "spark.driver.extraLibraryPath": "/opt/lib",
     "spark.driver.extraClassPath": "/opt/a.jar",
 }
+PACKAGES, OTHER_DELTA = "spark.jars.packages", "io.delta:delta-spark_2.12:3.3.1"
 READ: dict[str, tuple[str, bool, dict[str, str]]] = {  # the source, whether it needs a JVM of its own, its options
     "no options": ("print('hello')\n", False, {}),
     "a runner": ("import sys\n# sparklet: runner=submit\n", True, {}),
@@ -33,6 +34,12 @@ READ: dict[str, tuple[str, bool, dict[str, str]]] = {  # the source, whether it 
         True,
         {"spark.jars": "/a.jar"},
     ),
+    "a comment insists on the warm JVM": (
+        "# sparklet: runner=warm\nb.config('spark.jars.packages', 'a:b:1')",
+        False,
+        {},
+    ),
+    "a comment asks for another version": (f"# sparklet: {PACKAGES}={OTHER_DELTA}", True, {PACKAGES: OTHER_DELTA}),
     "it does not compile": ("b.config('spark.jars', 'x'", False, {}),  # and fails by itself
     "no effect under spark-submit either": ("b.config('spark.driver.memory', '64g')", False, {}),
     "a printed name": ("print('spark.jars.packages')", False, {}),
@@ -47,11 +54,7 @@ READ: dict[str, tuple[str, bool, dict[str, str]]] = {  # the source, whether it 
 def test_comments_and_code_choose_runner_and_options(case: str) -> None:
     source, submit, conf = READ[case]
 
-    assert script_options(source) == ScriptOptions(submit=submit, conf=conf)
-
-
-def test_a_script_that_insists_on_the_warm_jvm_gets_it() -> None:
-    assert not script_options("# sparklet: runner=warm\nb.config('spark.jars.packages', 'a:b:1')").submit
+    assert script_options(source, lambda: JARS) == ScriptOptions(submit=submit, conf=conf)
 
 
 @pytest.mark.parametrize("option", sorted(JVM_OPTIONS))
@@ -141,12 +144,6 @@ def test_only_what_is_not_there_is_fetched() -> None:
 def test_a_package_that_is_no_coordinate_is_refused(name: str) -> None:
     with pytest.raises(ScriptError, match=r"line 2 of the script: spark.jars.packages names .*group:artifact:version"):
         script_options(f"import os\nb.config('spark.jars.packages', 'a:b:1,{name}')", lambda: JARS)
-
-
-def test_a_comment_may_ask_for_another_version() -> None:
-    comment = "# sparklet: spark.jars.packages=io.delta:delta-spark_2.12:3.3.1"
-
-    assert script_options(comment, lambda: JARS).submit
 
 
 def test_warnings_are_written_to_the_tasks_output() -> None:
