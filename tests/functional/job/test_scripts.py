@@ -23,15 +23,10 @@ pytestmark = pytest.mark.spark
 DEEQU = SCRIPTS.parent / "examples" / "check_with_deequ.py"
 
 
-def event(*inputs: Path, output: str, shard: int = 0, **params: str) -> str:
-    return json.dumps(
-        {
-            "sparklet": {"run": "run-1", "shard": shard, "attempt": "a1", "generation": 0},
-            "inputs": [f"file://{path}" for path in inputs],
-            "output_path": output,
-            "params": params,
-        }
-    )
+def event(file: Path, output: Path, **params: str) -> dict[str, Any]:
+    """Of a shard with this input."""
+    names = {"run": "run-1", "shard": 0, "attempt": "a1", "generation": 0}
+    return {"sparklet": names, "inputs": [f"file://{file}"], "output_path": str(output), "params": params}
 
 
 def converts(folder: Path, contents: dict[str, str], *more: str) -> list[str]:
@@ -76,9 +71,9 @@ def test_csv_to_parquet_runs_by_itself(tmp_path: Path, monkeypatch: pytest.Monke
 )
 def test_rows_that_violate_the_schema_fail(jvm: WarmJvm, tmp_path: Path, content: str, cause: str) -> None:
     (file := tmp_path / "in.csv").write_text(content)
-    told = event(file, output=str(tmp_path / "out"), schema="id INT, name STRING, born INT")
+    told = event(file, tmp_path / "out", schema="id INT, name STRING, born INT")
 
-    done = jvm.run("csv_to_parquet.py", "--event", told)
+    done = jvm.run("csv_to_parquet.py", "--event", json.dumps(told))
 
     assert done.returncode == 1
     assert cause in done.stderr
@@ -200,9 +195,9 @@ def test_headers_that_differ_make_no_schema(jvm: WarmJvm, tmp_path: Path) -> Non
 )
 def test_a_run_is_checked_by_its_output(jvm: WarmJvm, tmp_path: Path, required: str, cause: str) -> None:
     output = shards_of(tmp_path / "out", "(1, 'Ada'), (2, 'Grace')", "(2, NULL)")
-    told = json.loads(event(figures_of(tmp_path, output, rows=3), output=str(tmp_path / "none")))
     params = {"least_rows": "3", "required": required, "unique": "id, name"}
-    told |= {"input_path": told["inputs"][0], "params": params}
+    told = event(figures_of(tmp_path, output, rows=3), tmp_path / "none", **params)
+    told["input_path"] = told["inputs"][0]
 
     done = jvm.run("check_output.py", "--event", json.dumps(told))
 

@@ -134,9 +134,8 @@ def test_compressed_objects_get_smaller_tasks() -> None:
 
 def test_the_operators_settings_win_except_over_the_scripts() -> None:
     own = spark_settings({"SPARKLET_SPARK_CONF": '{"spark.sql.shuffle.partitions": "7"}'})
-    call = ScriptCall(
-        Path("/s/job.py"), (), Path("/tmp/task-1"), Deadline(0, 0), inputs=(InputObject("s3://b/a", 5 * GIB),)
-    )
+    large = InputObject("s3://b/a", 5 * GIB)
+    call = ScriptCall(Path("/s/job.py"), (), Path("/tmp/task-1"), Deadline(0, 0), inputs=(large,))
 
     conf = {**spark_defaults(own, Path("/tmp")), **task_conf(call, {}, own)}
 
