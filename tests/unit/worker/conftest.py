@@ -1,10 +1,12 @@
 """A worker over in-memory ports, whose runner calls Python functions instead of starting Spark."""
 
+import hashlib
 import io
 import json
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from itertools import accumulate
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -14,8 +16,21 @@ import pytest
 from sparklet.errors import DeadlineExceededError, LedgerError
 from sparklet.events import Outcome, Task, answer, parse_event
 from sparklet.job.outcome import EVENT, OUTCOME_FILE
+from sparklet.ledger.rules import LEASE_GRACE_S, LEASE_S
 from sparklet.log import Log
-from sparklet.model import InputObject, PartRecord, Position, Run, RunOptions, ScriptRef, Shard, ShardRecord, ShardRef
+from sparklet.model import (
+    Access,
+    InputObject,
+    PartRecord,
+    Position,
+    Run,
+    RunOptions,
+    ScriptRef,
+    Shard,
+    ShardRecord,
+    ShardRef,
+    ShardState,
+)
 from sparklet.ports.deployment import Deployment
 from sparklet.settings import WorkerSettings, worker_settings
 from sparklet.spark.runner import Output, Runner, ScriptCall, ScriptResult
@@ -30,6 +45,7 @@ from tests.unit.worker.script_events import check_event
 BUCKET = "bucket"
 GRACE_S = 10
 SCRIPT = b"print('hello')\n"
+NO_ACCESS = Access()
 Behaviour = Callable[[ScriptCall, Output], ScriptResult]
 
 
@@ -37,26 +53,36 @@ def succeed(call: ScriptCall, output: Output) -> ScriptResult:
     return ScriptResult(0)
 
 
-def exits(code: int, cause_class: str = "", cause: str = "", tail: str = "") -> Behaviour:
+def exits(code: int, cause_class: str = "", cause: str = "", tail: str = "", **more: Any) -> Behaviour:
     """A script that ends so."""
-    return lambda call, output: ScriptResult(code, tail, cause_class, cause)
+    return lambda call, output: ScriptResult(code, tail, cause_class, cause, **more)
 
 
-def raises(error: BaseException) -> Behaviour:
-    """A runner that meets this error."""
+def raises(error: BaseException) -> Callable[..., Any]:
+    """A runner, or a method of a port, that meets this error."""
 
-    def behave(call: ScriptCall, output: Output) -> ScriptResult:
+    def behave(*_: object, **__: object) -> Any:
         raise error
 
     return behave
 
 
-def reports(outcome: Any, code: int = 0) -> Behaviour:
-    """A script that leaves this outcome: text as it is, anything else as JSON."""
+def meanwhile(act: Callable[[], object], then: Behaviour = succeed) -> Behaviour:
+    """A script during which this happens."""
+
+    def behave(call: ScriptCall, output: Output) -> ScriptResult:
+        act()
+        return then(call, output)
+
+    return behave
+
+
+def reports(outcome: Any, then: Behaviour = succeed) -> Behaviour:
+    """A script that leaves this outcome, text as it is, anything else as JSON, and goes on."""
 
     def behave(call: ScriptCall, output: Output) -> ScriptResult:
         Path(call.env[OUTCOME_FILE]).write_text(outcome if isinstance(outcome, str) else json.dumps(outcome))
-        return ScriptResult(code)
+        return then(call, output)
 
     return behave
 
@@ -103,12 +129,53 @@ class Bench:
     params: Mapping[str, Any] = field(default_factory=lambda: {"k": 1})
     env: Mapping[str, str] = field(default_factory=dict)
 
-    def plan(
-        self, run_id: str = "run-1", shards: int = 1, objects: int = 1, name: str = "", **changed: Any
-    ) -> list[ShardRef]:
-        """Enter a sealed run and send its messages; more objects of a shard are named ``0-1.csv`` and so on."""
-        import hashlib
+    @property
+    def claims(self) -> ShardClaims:
+        """What the worker claims shards by."""
+        assert isinstance(self.worker.shards, ShardClaims)
+        return self.worker.shards
 
+    @property
+    def record(self) -> ShardRecord:
+        """The first shard, as the ledger has it."""
+        return self.ledger.shards.get("run-1", 0)
+
+    @property
+    def failure(self) -> tuple[str, str]:
+        """The error with which the first shard has FAILED: its class and its message."""
+        record = self.record
+        assert record.state is ShardState.FAILED
+        return record.error_class, record.error_message
+
+    def put(self, uri: str, body: bytes) -> InputObject:
+        """Store an object that a shard reads."""
+        return InputObject(uri, len(body), self.store.put(uri, body))
+
+    def configure(self, **changed: Any) -> None:
+        """Change the worker's settings."""
+        self.worker.executor.settings = replace(self.worker.executor.settings, **changed)
+
+    def writes(self, *names: str, body: bytes = b"rows", then: Behaviour = succeed) -> Behaviour:
+        """A script that writes these files below its output, and goes on."""
+
+        def behave(call: ScriptCall, output: Output) -> ScriptResult:
+            for name in names:
+                self.store.put(f"{self.runner.event()['output_path']}/{name}", body)
+            return then(call, output)
+
+        return behave
+
+    def plan(
+        self,
+        run_id: str = "run-1",
+        shards: int = 1,
+        objects: int = 1,
+        name: str = "",
+        inputs: Sequence[Sequence[InputObject]] = (),
+        access: Access = NO_ACCESS,
+        **changed: Any,
+    ) -> list[ShardRef]:
+        """Enter a sealed run and send its messages; unless they are given, inputs are ``0.csv``, ``0-1.csv`` …"""
         digest = hashlib.sha256(SCRIPT).hexdigest()
         uri = f"s3://{BUCKET}/runs/{run_id}/script/{digest}/job.py"
         self.store.put(uri, SCRIPT)
@@ -122,26 +189,43 @@ class Bench:
             self.params,
             options,
             name,
+            access=access,
             env=self.env,
-            created_s=self.clock.now_s() if name else 0.0,
+            created_s=self.clock.now_s(),
         )
         self.ledger.runs.create(run)
-        names = [[f"{n}-{place}" if place else f"{n}" for place in range(objects)] for n in range(shards)]
-        inputs = [tuple(InputObject(f"s3://in/{name}.csv", 10, "e") for name in each) for each in names]
-        lines = [Shard(n, each).to_line() for n, each in enumerate(inputs)]
-        part = "part-00000-test.jsonl"
+        if not inputs:
+            names = [[f"{n}-{place}" if place else f"{n}" for place in range(objects)] for n in range(shards)]
+            inputs = [[InputObject(f"s3://in/{name}.csv", 10, "e") for name in each] for each in names]
+        planned = [Shard(n, tuple(each)) for n, each in enumerate(inputs)]
+        lines, part = [shard.to_line() for shard in planned], "part-00000-test.jsonl"
         self.store.put(f"s3://{BUCKET}/runs/{run_id}/plan/{part}", b"".join(lines))
-        counts = shards * objects, 10 * shards * objects
-        self.ledger.runs.add_part(run_id, PartRecord(0, part, 0, shards, *counts, Position()))
-        offsets = [sum(map(len, lines[:n])) for n in range(shards)]
-        sizes, level = (objects, 10 * objects), int(options.isolate)
+        offsets = accumulate(map(len, lines), initial=0)
         records = [
-            ShardRecord(run_id, n, part, offsets[n], len(lines[n]), *sizes, isolate=level) for n in range(shards)
+            ShardRecord(
+                *(run_id, shard.number, part, offset, len(line), len(shard.objects), shard.size_bytes),
+                isolate=int(options.isolate),
+            )
+            for shard, line, offset in zip(planned, lines, offsets, strict=False)
         ]
+        counts = len(records), sum(r.object_count for r in records), sum(r.size_bytes for r in records)
+        self.ledger.runs.add_part(run_id, PartRecord(0, part, 0, *counts, Position()))
         self.ledger.shards.add(records)
-        self.ledger.runs.seal_plan(run_id, shards, *counts)
+        self.ledger.runs.seal_plan(run_id, *counts)
         self.queue.send(r.ref.to_body() for r in records)
         return [r.ref for r in records]
+
+    def redrive(self) -> ShardRef:
+        """Reopen the first shard, which has failed, and send its message."""
+        self.ledger.runs.start_generation("run-1", 1, self.ledger.runs.get("run-1").scripts[0])
+        again = self.ledger.attempts.redrive("run-1", 0, 1)
+        assert again
+        self.queue.send([again.ref.to_body()])
+        return again.ref
+
+    def let_the_lease_end(self) -> None:
+        """Wait until whoever has the shard has it no longer."""
+        self.clock.advance(LEASE_S + LEASE_GRACE_S + 1)
 
     def deliver(self, message: Received | None = None, remaining_s: float = 600) -> Outcome:
         """Do what Lambda's mapping does with one message: invoke, and delete what is not reported."""
@@ -215,11 +299,8 @@ def refusal(message: str) -> LedgerError:
 def make_bench(settings: WorkerSettings) -> Bench:
     settings.scratch.mkdir()
     clock = FakeClock(time.time())
-    store, ledger, queue = (
-        MemoryObjectStore(clock),
-        MemoryLedger(clock),
-        MemoryTaskQueue(clock=clock, visibility_s=3600),
-    )
+    store, ledger = MemoryObjectStore(clock), MemoryLedger(clock)
+    queue = MemoryTaskQueue(clock=clock, visibility_s=3600)
     store.put(f"s3://{BUCKET}/scripts/default.py", SCRIPT)
     runner, lines = CallableRunner(), io.BytesIO()
     scripts = ScriptCache(store, settings.scratch / "scripts", settings.script_prefixes)

@@ -71,7 +71,7 @@ def test_an_answer_as_powertools_makes_it_means_the_same(bench: Bench) -> None:
     "ends",
     [
         exits(1, "ValueError", "bad"),
-        reports({"failed": {"a": "bad"}}, code=1),
+        reports({"failed": {"a": "bad"}}, exits(1)),
         reports({"answer": {"batchItemFailures": [{"itemIdentifier": "x"}]}}),
         reports({"failed": ["a"]}),
     ],
@@ -126,7 +126,7 @@ def has(bench: Bench, table: set[str], seen: list[Any], failing: str = "") -> Ca
         here = [record["messageId"] for record in event["Records"]]
         seen.append((here, event.get("sparklet")))
         if old := [each for each in here if each in table and set(here) - table]:
-            return reports({"committed": old}, code=1)(call, output)
+            return reports({"committed": old}, exits(1))(call, output)
         Path(call.env[OUTCOME_FILE]).write_text("{}")
         return ScriptResult(int(failing in here))
 
@@ -149,7 +149,7 @@ def test_each_of_the_two_has_an_end_of_its_own(bench: Bench) -> None:
 
 
 def test_what_says_that_a_table_has_all_fails_as_it_is(bench: Bench) -> None:
-    bench.runner.behaviour = reports({"committed": ["a", "b"]}, code=1)
+    bench.runner.behaviour = reports({"committed": ["a", "b"]}, exits(1))
 
     assert returned(bench, batch("a", "b")) == ["a", "b"]
     assert len(bench.runner.calls) == 1

@@ -11,7 +11,6 @@ from typing import Any
 
 import pytest
 
-from sparklet.job.outcome import OUTCOME_FILE
 from sparklet.ledger.rules import LEASE_GRACE_S, LEASE_S
 from sparklet.model import APART, RunState, ShardState
 from sparklet.runs.checker import check
@@ -19,7 +18,7 @@ from sparklet.runs.manifest import RESULTS, results, write_manifests
 from sparklet.settings import WorkerSettings
 from sparklet.spark.runner import Output, ScriptCall, ScriptResult
 from sparklet.spark.spark_options import ORIGINS
-from tests.unit.worker.conftest import Bench, make_bench
+from tests.unit.worker.conftest import Bench, make_bench, reports
 from tests.world import Fault, KilledError
 
 OUTPUT = "s3://out/x/"
@@ -57,9 +56,8 @@ def plan(bench: Bench, objects: int = 3, **options: Any) -> None:
 
 
 def failure(bench: Bench) -> str:
-    record = bench.ledger.shards.get("run-1", 0)
-    assert record.state is ShardState.FAILED and published(bench) == []
-    return f"{record.error_class}: {record.error_message}"
+    assert published(bench) == []
+    return ": ".join(bench.failure)
 
 
 THREE = {0: ("in/0.csv", 5), 1: ("in/0-1.csv", 7), 2: ("in/0.csv", 2)}
@@ -85,7 +83,7 @@ def test_results_and_manifest_tell_what_became_of_each_input(bench: Bench) -> No
     plan(bench)
     bench.runner.behaviour = spark_writes(bench, THREE)
     bench.deliver()
-    run, at = bench.ledger.runs.get("run-1"), bench.worker.shards.at  # type: ignore[union-attr]
+    run, at = bench.ledger.runs.get("run-1"), bench.claims.at
 
     write_manifests(at, run, run.state)
 
@@ -136,11 +134,10 @@ def test_what_nobody_can_tell_apart_is_done_one_by_one(
 ) -> None:
     plan(bench, objects, name="daily")  # of now, not of 1970
     bench.runner.behaviour = spark_writes(bench, tasks, *more)
-    assert bench.worker.shards
-    at = bench.worker.shards.at
+    at = bench.claims.at
 
     bench.deliver()
-    waits = bench.ledger.shards.get("run-1", 0)
+    waits = bench.record
     assert (waits.state, waits.split, waits.error_class) == (ShardState.PENDING, APART, "MixedInputsError")
     assert why in waits.error_message and f"its {objects} inputs are done one by one" in waits.error_message
     for _ in range(3):
@@ -158,13 +155,7 @@ def test_what_nobody_can_tell_apart_is_done_one_by_one(
 @pytest.mark.usefixtures("mixing")
 def test_what_has_committed_at_once_is_not_done_again(bench: Bench) -> None:
     plan(bench)
-    write = spark_writes(bench, MIXED[0][0])
-
-    def work(call: ScriptCall, output: Output) -> ScriptResult:
-        Path(call.env[OUTCOME_FILE]).write_text('{"rows": 1, "direct": true}')
-        return write(call, output)
-
-    bench.runner.behaviour = work
+    bench.runner.behaviour = reports({"rows": 1, "direct": True}, spark_writes(bench, MIXED[0][0]))
     bench.deliver()
 
     assert "MixedInputsError" in failure(bench)
@@ -203,8 +194,7 @@ def test_a_worker_killed_anywhere_leaves_each_output_whole(
         bench = make_bench(replace(settings, scratch=tmp_path / str(at_call)))
         plan(bench)
         bench.runner.behaviour = spark_writes(bench, THREE)
-        [message], fault, shards = bench.queue.receive(1), Fault(at_call, after_effect), bench.worker.shards
-        assert shards
+        [message], fault, shards = bench.queue.receive(1), Fault(at_call, after_effect), bench.claims
         whole, shards.at = shards.at, fault.deployment(shards.at)
         bench.store.copy_all = one_by_one(bench.store.copy_all, fault)  # type: ignore[method-assign,assignment]
         with suppress(KilledError):
@@ -212,7 +202,7 @@ def test_a_worker_killed_anywhere_leaves_each_output_whole(
         if fault.calls < at_call:
             break
         shards.at = whole
-        while not bench.ledger.shards.get("run-1", 0).state.ended:
+        while not bench.record.state.ended:
             bench.clock.advance(LEASE_S + LEASE_GRACE_S + 600)
             bench.deliver(message)
         assert published(bench) == PUBLISHED, (at_call, after_effect)

@@ -1,31 +1,17 @@
 """Writes to tables that a script declares: stored before the win, and kept out of what readers find."""
 
 import json
-from typing import Any
 
 import pytest
 
-from sparklet.ledger.rules import LEASE_GRACE_S, LEASE_S
 from sparklet.model import ShardState
-from sparklet.spark.runner import Output, ScriptCall, ScriptResult
-from tests.unit.worker.conftest import BUCKET, Behaviour, Bench, reports
+from tests.unit.worker.conftest import BUCKET, Bench, exits, raises, reports
 from tests.world import KilledError
 
 STAGED = f"s3://{BUCKET}/staged/run-1/"
 WRITES = f"s3://{BUCKET}/runs/run-1/writes/"
 DECLARED = [{"table": "delta:s3://t", "files": [["a.parquet", 3]]}]
-
-
-def declares(bench: Bench, *names: str, code: int = 0) -> Behaviour:
-    """A script that stages these files and declares a write."""
-
-    def behave(call: ScriptCall, output: Output) -> ScriptResult:
-        for name in names:
-            bench.store.put(f"{bench.runner.event()['output_path']}/{name}", b"rows")
-        (call.work_dir / "outcome.json").write_text(json.dumps({"rows": 3, "writes": DECLARED}))
-        return ScriptResult(code)
-
-    return behave
+DECLARES = {"rows": 3, "writes": DECLARED}
 
 
 def below(bench: Bench, folder: str) -> dict[str, bytes]:
@@ -34,11 +20,11 @@ def below(bench: Bench, folder: str) -> dict[str, bytes]:
 
 def test_declared_writes_are_stored_and_the_attempt_wins(bench: Bench) -> None:
     bench.plan()
-    bench.runner.behaviour = declares(bench)
+    bench.runner.behaviour = reports(DECLARES)
 
     assert bench.deliver().error is None
 
-    record = bench.ledger.shards.get("run-1", 0)
+    record = bench.record
     assert (record.state, record.winner, record.rows) == (ShardState.SUCCEEDED, record.attempt_id, 3)
     ((name, body),) = below(bench, WRITES).items()
     assert name == f"000000000-{record.winner}.json" and record.writes_file == f"writes/{name}"
@@ -50,23 +36,23 @@ def test_a_script_that_declares_nothing_names_no_winner(bench: Bench) -> None:
 
     assert bench.deliver().error is None
 
-    assert bench.ledger.shards.get("run-1", 0).winner == "" and below(bench, WRITES) == {}
+    assert bench.record.winner == "" and below(bench, WRITES) == {}
 
 
 def test_changes_are_neither_published_nor_deleted(bench: Bench) -> None:
     bench.plan()
-    bench.runner.behaviour = declares(bench, "part-0", "_changes/1/a.parquet", "deep/_changes/b")
+    bench.runner.behaviour = bench.writes("part-0", "_changes/1/a.parquet", "deep/_changes/b", then=reports(DECLARES))
 
     assert bench.deliver().error is None
 
-    run, winner = bench.ledger.runs.get("run-1"), bench.ledger.shards.get("run-1", 0).winner
+    run, winner = bench.ledger.runs.get("run-1"), bench.record.winner
     assert below(bench, f"{run.shard_output(0)}/") == {"part-0": b"rows", "deep/_changes/b": b"rows"}
     assert below(bench, STAGED) == {f"000000-{winner}/_changes/1/a.parquet": b"rows"}
 
 
 def test_a_failed_attempt_leaves_neither_changes_nor_writes(bench: Bench) -> None:
     bench.plan()
-    bench.runner.behaviour = declares(bench, "_changes/1/a.parquet", code=1)
+    bench.runner.behaviour = bench.writes("_changes/1/a.parquet", then=reports(DECLARES, exits(1)))
 
     bench.deliver()
 
@@ -79,22 +65,19 @@ def test_an_attempt_after_the_win_succeeds_without_script(
 ) -> None:
     """A winner that only declared has staged nothing to publish: that is not a loss."""
     (ref,) = bench.plan()
-    bench.runner.behaviour = declares(bench, *names)
-
-    def dies(*_: Any, **__: Any) -> None:
-        raise KilledError
+    bench.runner.behaviour = bench.writes(*names, then=reports(DECLARES))
 
     with monkeypatch.context() as patch:
-        patch.setattr(bench.ledger.attempts, "succeed", dies)
+        patch.setattr(bench.ledger.attempts, "succeed", raises(KilledError()))
         with pytest.raises(KilledError):
             bench.deliver()
-    winner = bench.ledger.shards.get("run-1", 0).winner
-    bench.clock.advance(LEASE_S + LEASE_GRACE_S + 1)
+    winner = bench.record.winner
+    bench.let_the_lease_end()
     bench.queue.send([ref.to_body()])
 
     assert bench.deliver().error is None
 
-    record = bench.ledger.shards.get("run-1", 0)
+    record = bench.record
     assert (record.state, record.winner) == (ShardState.SUCCEEDED, winner) and record.attempt_id != winner
     assert len(bench.runner.calls) == 1 and record.writes_file == f"writes/000000000-{winner}.json"
 
@@ -104,4 +87,4 @@ def test_an_outcome_whose_writes_are_no_objects_is_refused(bench: Bench) -> None
     bench.runner.behaviour = reports({"writes": [7]})
     bench.deliver()
 
-    assert bench.ledger.shards.get("run-1", 0).error_class == "EventError"
+    assert bench.record.error_class == "EventError"

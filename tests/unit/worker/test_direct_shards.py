@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -17,17 +16,13 @@ from sparklet.errors import (
 )
 from sparklet.events import answer
 from sparklet.model import ShardRef, ShardState
-from tests.unit.worker.conftest import Bench, exits
+from tests.unit.worker.conftest import Bench, exits, raises
 
 
 def ask(bench: Bench, ref: ShardRef, remaining_s: float = 600) -> Any:
     """What Lambda answers to a child that invokes the worker with this reference."""
     event = json.loads(ref.to_body())
     return answer(event, bench.invoke(event, remaining_s))
-
-
-def down(*args: object, **kwargs: object) -> Any:
-    raise LedgerError("the ledger does not answer")
 
 
 def test_a_succeeded_shard_answers_every_request_alike(bench: Bench) -> None:
@@ -55,7 +50,7 @@ def test_a_failed_attempt_is_not_done_until_no_attempt_is_left(bench: Bench) -> 
 
     with pytest.raises(ShardNotDoneError, match=r"has not ended: ScriptFailedError: .*OSError: because"):
         ask(bench, ref)
-    assert bench.ledger.shards.get("run-1", 0).state is ShardState.PENDING
+    assert bench.record.state is ShardState.PENDING
     with pytest.raises(ShardFailedError):
         ask(bench, ref)
 
@@ -67,7 +62,7 @@ def test_a_shard_whose_attempts_all_died_fails_on_request(bench: Bench) -> None:
 
     with pytest.raises(ShardFailedError, match="LeaseExpired"):
         ask(bench, ref)
-    assert bench.ledger.shards.get("run-1", 0).state is ShardState.FAILED
+    assert bench.record.state is ShardState.FAILED
 
 
 def test_a_shard_that_another_attempt_holds_is_a_lost_lease(bench: Bench) -> None:
@@ -83,13 +78,14 @@ def test_a_reference_of_an_older_generation_is_no_failure(bench: Bench) -> None:
     bench.runner.behaviour = exits(1, cause="because")
     with pytest.raises(ShardFailedError):
         ask(bench, ref)
-    run = bench.ledger.runs.get("run-1")
-    bench.ledger.runs.start_generation("run-1", 1, run.scripts[0])
-    bench.ledger.attempts.redrive("run-1", 0, 1)
-    with pytest.raises(ShardFailedError):
-        ask(bench, replace(ref, generation=1))
+    redriven = bench.redrive()
 
     assert ask(bench, ref)["claim"] == "STALE"
+    with pytest.raises(ShardFailedError):
+        ask(bench, redriven)
+    assert ask(bench, ref)["claim"] == "STALE"
+    assert bench.deliver().acknowledged  # the first message, which is as old
+    assert len(bench.runner.calls) == 2
 
 
 @pytest.mark.parametrize(("port", "method"), [("runs", "get"), ("attempts", "claim")])
@@ -97,7 +93,7 @@ def test_a_ledger_that_does_not_answer_leaves_the_shard_not_done(
     bench: Bench, monkeypatch: pytest.MonkeyPatch, port: str, method: str
 ) -> None:
     (ref,) = bench.plan()
-    monkeypatch.setattr(getattr(bench.ledger, port), method, down)
+    monkeypatch.setattr(getattr(bench.ledger, port), method, raises(LedgerError("the ledger does not answer")))
     with pytest.raises(ShardNotDoneError, match="LedgerError: the ledger does not answer"):
         ask(bench, ref)
 
@@ -113,7 +109,7 @@ def drop_ledger(bench: Bench) -> None:
 
 
 def forget_runs(bench: Bench) -> None:
-    bench.ledger.runs.get = lambda run_id: (_ for _ in ()).throw(RunNotFoundError("no run"))  # type: ignore[method-assign]
+    bench.ledger.runs.get = raises(RunNotFoundError("no run"))  # type: ignore[method-assign]
 
 
 @pytest.mark.parametrize(("spoil", "error"), [(drop_ledger, SettingsError), (forget_runs, RunNotFoundError)])

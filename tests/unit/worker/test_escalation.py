@@ -15,53 +15,45 @@ from sparklet.errors import (
 )
 from sparklet.events import Source, Task, answer
 from sparklet.model import ShardState
-from sparklet.spark.runner import Output, ScriptCall, ScriptResult
 from sparklet.spark.task_limits import Deadline
-from tests.unit.worker.conftest import Bench, raises
+from tests.unit.worker.conftest import Behaviour, Bench, exits, meanwhile, raises
 
 ENGINE = "fargate"
 LARGER: dict[str, Any] = {"too_large": "engine", "engine": ENGINE}
 COMMAND = ShardCommand("run-1", 0, generation=0, timeout_s=7200, redrive=False)
 
 
-def in_the_engine(bench: Bench, command: ShardCommand = COMMAND) -> int:
+def in_the_engine(bench: Bench) -> int:
     """What a worker that an engine started does; functions are as they were afterwards."""
-    shards = bench.worker.shards
-    assert shards is not None
     try:
-        return run_one(shards, bench.worker, command)
+        return run_one(bench.claims, bench.worker, COMMAND)
     finally:
-        shards.engine = ""
+        bench.claims.engine = ""
 
 
 @pytest.mark.parametrize(
-    "error", [OutOfMemoryError("heap space"), DeadlineExceededError("it was ended"), TooLargeError("unpacked")]
+    ("ends", "error_class"),
+    [
+        (raises(OutOfMemoryError("heap space")), "OutOfMemoryError"),
+        (raises(DeadlineExceededError("it was ended")), "DeadlineExceededError"),
+        (raises(TooLargeError("unpacked")), "TooLargeError"),
+        (exits(1, "MemoryError"), "MemoryError"),
+        (exits(-9, cause="ended by SIGKILL: out of memory?"), "ScriptFailedError"),
+    ],
 )
-def test_what_a_function_outgrows_its_engine_does(bench: Bench, error: SparkletError) -> None:
+def test_what_a_function_outgrows_its_engine_does(bench: Bench, ends: Behaviour, error_class: str) -> None:
     bench.plan(**LARGER)
-    bench.runner.behaviour = raises(error)
+    bench.runner.behaviour = ends
 
     outcome = bench.deliver()
 
-    record = bench.ledger.shards.get("run-1", 0)
+    record = bench.record
     assert (record.state, record.engine, record.attempts) == (ShardState.PENDING, ENGINE, 0)
-    assert record.error_class == type(error).__name__
+    assert record.error_class == error_class
     assert outcome.acknowledged and len(bench.queue) == 0
-    bench.runner.behaviour = lambda call, output: ScriptResult(0)
+    bench.runner.behaviour = exits(0)
     assert in_the_engine(bench) == DONE
-    assert bench.ledger.shards.get("run-1", 0).state is ShardState.SUCCEEDED
-
-
-@pytest.mark.parametrize(
-    "result", [ScriptResult(1, "", "MemoryError", ""), ScriptResult(-9, "", "", "ended by SIGKILL: out of memory?")]
-)
-def test_so_it_is_with_a_scripts_memory(bench: Bench, result: ScriptResult) -> None:
-    bench.plan(**LARGER)
-    bench.runner.behaviour = lambda call, output: result
-
-    bench.deliver()
-
-    assert bench.ledger.shards.get("run-1", 0).engine == ENGINE
+    assert bench.record.state is ShardState.SUCCEEDED
 
 
 @pytest.mark.parametrize(
@@ -73,7 +65,7 @@ def test_anything_else_stays_in_functions(bench: Bench, options: dict[str, Any],
 
     bench.deliver()
 
-    record = bench.ledger.shards.get("run-1", 0)
+    record = bench.record
     assert (record.state, record.engine, record.attempts) == (ShardState.PENDING, "", 1)
     assert len(bench.queue) == 1
 
@@ -96,7 +88,7 @@ def test_what_is_too_much_there_stays_there_and_fails_at_last(bench: Bench) -> N
 
     assert [in_the_engine(bench) for _ in range(2)] == [LATER, FAILED]
 
-    record = bench.ledger.shards.get("run-1", 0)
+    record = bench.record
     assert (record.state, record.engine, record.attempts) == (ShardState.FAILED, ENGINE, 2)
 
 
@@ -105,13 +97,7 @@ def test_a_double_start_does_the_shard_once(bench: Bench) -> None:
     bench.runner.behaviour = raises(OutOfMemoryError("heap space"))
     bench.deliver()
     second: list[int] = []
-
-    def meanwhile(call: ScriptCall, output: Output) -> ScriptResult:
-        assert bench.worker.shards is not None
-        second.append(run_one(bench.worker.shards, bench.worker, COMMAND))
-        return ScriptResult(0)
-
-    bench.runner.behaviour = meanwhile
+    bench.runner.behaviour = meanwhile(lambda: second.append(run_one(bench.claims, bench.worker, COMMAND)))
 
     assert in_the_engine(bench) == DONE
     assert second == [LATER]
@@ -123,40 +109,21 @@ def test_a_container_started_by_hand_does_not_escalate(bench: Bench) -> None:
 
     assert in_the_engine(bench) == LATER
 
-    record = bench.ledger.shards.get("run-1", 0)
+    record = bench.record
     assert (record.state, record.engine, record.attempts) == (ShardState.PENDING, "", 1)
 
 
-@pytest.mark.parametrize(
-    ("worker", "then", "state"),
-    [
-        ("lambda-large", "fargate", ShardState.PENDING),
-        ("fargate", "fargate", ShardState.PENDING),  # the last one: another attempt
-        ("by hand", "", ShardState.PENDING),  # a user's own container does not move it
-    ],
-)
-def test_a_shard_moves_on_from_engine_to_engine(bench: Bench, worker: str, then: str, state: ShardState) -> None:
+def test_a_shard_moves_on_from_engine_to_engine(bench: Bench) -> None:
     bench.plan(too_large="engine", engine="lambda-large,fargate")
     bench.runner.behaviour = raises(OutOfMemoryError("heap space"))
-    shards = bench.worker.shards
-    assert shards is not None
-    if worker != "by hand":
-        bench.deliver()
-        assert bench.ledger.shards.get("run-1", 0).engine == "lambda-large"
-    if worker == "fargate":
-        direct(bench, "lambda-large")
+    bench.deliver()
+    moves = [bench.record.engine]
 
-    direct(bench, worker)
+    for engine in ("lambda-large", "fargate"):
+        bench.claims.engine = engine
+        deadline = Deadline.within(900, 10, bench.clock.now_s())
+        bench.worker.run(Task(Source.DIRECT, {}, shard=bench.record.ref), deadline, request_id="")
+        assert bench.record.state is ShardState.PENDING
+        moves.append(bench.record.engine)
 
-    record = bench.ledger.shards.get("run-1", 0)
-    assert (record.state, record.engine) == (state, then)
-
-
-def direct(bench: Bench, engine: str) -> None:
-    """A worker of this engine does the shard, which a direct invocation names."""
-    assert bench.worker.shards is not None
-    bench.worker.shards.engine = engine
-    ref = bench.ledger.shards.get("run-1", 0).ref
-    deadline = Deadline.within(900, 10, bench.worker.shards.clock.now_s())
-    bench.worker.run(Task(Source.DIRECT, {}, shard=ref), deadline, request_id="")
-    bench.worker.shards.engine = ""
+    assert moves == ["lambda-large", "fargate", "fargate"]  # the last one makes another attempt

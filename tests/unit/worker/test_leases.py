@@ -11,14 +11,13 @@ import pytest
 
 from sparklet.errors import DeadlineExceededError, LeaseLostError, LedgerError
 from sparklet.events import Source, Task
-from sparklet.ledger.rules import LEASE_GRACE_S, LEASE_S, RENEWALS_PER_S
+from sparklet.ledger.rules import LEASE_S, RENEWALS_PER_S
 from sparklet.log import Log
-from sparklet.model import ClaimStatus, Dispatch, Failure, ShardRef, ShardResult, ShardState
+from sparklet.model import ClaimStatus, Dispatch, Failure, ShardResult, ShardState
 from sparklet.spark.runner import Output, ScriptCall, ScriptResult
 from sparklet.spark.task_limits import Deadline
 from sparklet.worker.attempt import Attempt
 from sparklet.worker.shards import ClaimedShard
-from tests.stand_ins.memory import MemoryLedger
 from tests.unit.worker.conftest import Bench
 from tests.waiting import eventually
 
@@ -28,8 +27,7 @@ SHORT_S = 0.2
 @pytest.fixture
 def short(bench: Bench) -> Bench:
     """A worker whose leases are renewed often."""
-    assert bench.worker.shards is not None
-    bench.worker.shards = replace(bench.worker.shards, lease_s=SHORT_S)
+    bench.worker.shards = replace(bench.claims, lease_s=SHORT_S)
     return bench
 
 
@@ -47,8 +45,7 @@ def test_renewals_of_a_large_run_stay_within_its_partition(
 ) -> None:
     ref = bench.plan(shards=1)[0]
     run = replace(bench.ledger.runs.get("run-1"), dispatch=Dispatch(dispatch), shard_count=shards)
-    assert bench.worker.shards is not None
-    claims = bench.worker.shards = replace(bench.worker.shards, map_concurrency=most, _runs={"run-1": run})
+    claims = bench.worker.shards = replace(bench.claims, map_concurrency=most, _runs={"run-1": run})
     task = Task(Source.DIRECT, {}, shard=ref)
 
     claimed = claims.claim(Attempt("a", task, Deadline.within(600), Log()))
@@ -65,7 +62,7 @@ def test_an_attempt_that_works_for_long_keeps_its_shard(short: Bench) -> None:
     def work(call: ScriptCall, output: Output) -> ScriptResult:
         for _ in range(3):
             short.clock.advance(0.9 * SHORT_S)
-            eventually(lambda: short.ledger.shards.get("run-1", 0).lease_end_s > short.clock.now_s() + 0.5 * SHORT_S)
+            eventually(lambda: short.record.lease_end_s > short.clock.now_s() + 0.5 * SHORT_S)
         answers.append(short.ledger.attempts.claim(ref, "another", SHORT_S, 3).status)
         return ScriptResult(0)
 
@@ -73,14 +70,7 @@ def test_an_attempt_that_works_for_long_keeps_its_shard(short: Bench) -> None:
 
     assert short.deliver().error is None
     assert answers == [ClaimStatus.HELD]
-    assert short.ledger.shards.get("run-1", 0).attempts == 1
-
-
-def taken_over(ledger: MemoryLedger, ref: ShardRef) -> None:
-    """What the checker and another worker do once the lease is over; here, though it is not."""
-    record = ledger.shards.get(ref.run_id, ref.shard)
-    ledger.attempts.release(ref.run_id, ref.shard, record.attempt_id, Failure("LeaseExpired", "not heard of"))
-    assert ledger.attempts.claim(ref, "another", 600.0, 3).status is ClaimStatus.GRANTED
+    assert short.record.attempts == 1
 
 
 def test_a_script_that_lost_its_shard_is_stopped_at_once(short: Bench) -> None:
@@ -88,7 +78,9 @@ def test_a_script_that_lost_its_shard_is_stopped_at_once(short: Bench) -> None:
     stopped: list[bool] = []
 
     def work(call: ScriptCall, output: Output) -> ScriptResult:
-        taken_over(short.ledger, ref)
+        record = short.record  # what the checker and another worker do once the lease is over; here, though it is not
+        short.ledger.attempts.release("run-1", 0, record.attempt_id, Failure("LeaseExpired", "not heard of"))
+        assert short.ledger.attempts.claim(ref, "another", 600.0, 3).status is ClaimStatus.GRANTED
         eventually(lambda: not call.deadline.remaining_s())  # what both runners look at, once a second at least
         stopped.append(call.deadline.grace_end_s(time.time()) < time.time())  # it must not commit any more
         raise DeadlineExceededError("ended at its deadline")
@@ -98,8 +90,7 @@ def test_a_script_that_lost_its_shard_is_stopped_at_once(short: Bench) -> None:
     outcome = short.deliver()
 
     assert stopped == [True] and isinstance(outcome.error, LeaseLostError) and not outcome.acknowledged
-    record = short.ledger.shards.get("run-1", 0)
-    assert (record.state, record.attempt_id) == (ShardState.RUNNING, "another")
+    assert (short.record.state, short.record.attempt_id) == (ShardState.RUNNING, "another")
 
 
 def test_a_ledger_that_does_not_answer_stops_no_script(short: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -120,7 +111,7 @@ def test_a_ledger_that_does_not_answer_stops_no_script(short: Bench, monkeypatch
     short.runner.behaviour = work
 
     assert short.deliver().error is None
-    assert short.ledger.shards.get("run-1", 0).state is ShardState.SUCCEEDED
+    assert short.record.state is ShardState.SUCCEEDED
 
 
 def test_a_thawed_attempt_without_its_lease_does_not_count(bench: Bench) -> None:
@@ -128,12 +119,11 @@ def test_a_thawed_attempt_without_its_lease_does_not_count(bench: Bench) -> None
     (ref,) = bench.plan()
 
     def work(call: ScriptCall, output: Output) -> ScriptResult:
-        bench.store.put(f"{bench.runner.event()['output_path']}/part-0", b"of the frozen one")
-        bench.clock.advance(LEASE_S + LEASE_GRACE_S + 1)
+        bench.let_the_lease_end()
         assert bench.ledger.attempts.claim(ref, "another", LEASE_S, 3).status is ClaimStatus.GRANTED
         return ScriptResult(0)
 
-    bench.runner.behaviour = work
+    bench.runner.behaviour = bench.writes("part-0", then=work)
 
     assert isinstance(bench.deliver().error, LeaseLostError)
 

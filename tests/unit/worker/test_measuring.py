@@ -7,10 +7,9 @@ import pytest
 
 from sparklet.errors import ScriptFailedError
 from sparklet.metrics import Emitter, Meter
-from sparklet.spark.runner import Output, ScriptCall, ScriptResult
 from sparklet.worker.measuring import Measuring, memory_peak_mb
 from tests.unit.test_metrics import METRICS, check_emf
-from tests.unit.worker.conftest import Bench, reports
+from tests.unit.worker.conftest import Bench, exits, meanwhile, reports
 
 
 class Said:
@@ -20,8 +19,7 @@ class Said:
         self.lines: list[str] = []
         self.measuring = Measuring(Meter("Sparklet/test", Emitter.WORKER, self.lines.append))
         self._bench = bench
-        assert bench.worker.shards
-        bench.worker.shards.at = replace(bench.worker.shards.at, meter=self.measuring.meter)
+        bench.claims.at = replace(bench.claims.at, meter=self.measuring.meter)
 
     def of(self, *outcomes: Any) -> dict[str, Any]:
         """The metrics of the one line that an invocation with these outcomes writes."""
@@ -39,12 +37,8 @@ def said(bench: Bench) -> Said:
 
 def test_a_succeeded_shard_reports_rows_bytes_and_seconds(bench: Bench, said: Said) -> None:
     bench.plan()
+    bench.runner.behaviour = meanwhile(lambda: bench.clock.advance(42), reports({"rows": 7, "output_bytes": 1234}))
 
-    def slow(call: ScriptCall, output: Output) -> ScriptResult:
-        bench.clock.advance(42)
-        return reports({"rows": 7, "output_bytes": 1234})(call, output)
-
-    bench.runner.behaviour = slow
     told = said.of(bench.deliver())
 
     peak = told.pop("MemoryPeak")
@@ -61,7 +55,7 @@ def test_a_succeeded_shard_reports_rows_bytes_and_seconds(bench: Bench, said: Sa
 
 def test_retries_failures_and_duplicates_are_counted_apart(bench: Bench, said: Said) -> None:
     (ref,) = bench.plan(max_attempts=2)
-    bench.runner.behaviour = lambda call, output: ScriptResult(1, cause_class="OSError", cause="503")
+    bench.runner.behaviour = exits(1, "OSError", "503")
     said.of()
 
     first = said.of(bench.deliver())
@@ -78,7 +72,7 @@ def test_retries_failures_and_duplicates_are_counted_apart(bench: Bench, said: S
 def test_events_of_no_run_are_counted_by_what_became_of_them(bench: Bench, said: Said) -> None:
     said.of()
     fine = bench.invoke({"any": "event"})
-    bench.runner.behaviour = lambda call, output: ScriptResult(1)
+    bench.runner.behaviour = exits(1)
     failed = bench.invoke({"any": "event"})
     assert isinstance(failed[0].error, ScriptFailedError)
 

@@ -21,7 +21,6 @@ from sparklet.spark.runner import Output, ScriptCall, ScriptResult
 from tests.archives import tarred, zipped
 from tests.unit.worker.conftest import Bench
 from tests.unit.worker.test_by_input import published, spark_writes
-from tests.unit.worker.test_staged_shards import plan
 from tests.unit.worker.test_unpacking import broken_zip
 
 A, MANY = "s3://in/a.zip", {f"{n}.csv": b"good" for n in range(12)}
@@ -49,13 +48,8 @@ class Reader:
         return Path(uri[7:]).read_bytes() if uri.startswith("file://") else self.bench.store.get(uri)
 
 
-def put(bench: Bench, uri: str, body: bytes) -> InputObject:
-    return InputObject(uri, len(body), bench.store.put(uri, body))
-
-
 def to_the_end(bench: Bench) -> tuple[Deployment, RunState]:
-    assert bench.worker.shards
-    at = bench.worker.shards.at
+    at = bench.claims.at
     for _ in range(30):
         if (state := check(at, "run-1").run.state).ended:
             return at, state
@@ -90,7 +84,7 @@ def test_a_planned_file_of_an_archive_is_read_again() -> None:
 def test_a_bad_file_of_an_archive_fails_alone(bench: Bench, names: bool, pack: Any) -> None:
     Reader(bench, names=names)
     packed = pack({**MANY, "7.csv": b"bad"})
-    plan(bench, [[put(bench, A, packed), put(bench, "s3://in/b.csv", b"good")]], isolate=True)
+    bench.plan(inputs=[[bench.put(A, packed), bench.put("s3://in/b.csv", b"good")]], isolate=True)
 
     at, _ = to_the_end(bench)
 
@@ -103,7 +97,7 @@ def test_a_bad_file_of_an_archive_fails_alone(bench: Bench, names: bool, pack: A
 
 def test_a_script_that_fails_by_each_file_is_at_fault(bench: Bench) -> None:
     Reader(bench, names=False)
-    plan(bench, [[put(bench, A, zipped(dict.fromkeys(MANY, b"bad")))]], isolate=True)
+    bench.plan(inputs=[[bench.put(A, zipped(dict.fromkeys(MANY, b"bad")))]], isolate=True)
 
     at, _ = to_the_end(bench)
 
@@ -114,7 +108,7 @@ def test_a_script_that_fails_by_each_file_is_at_fault(bench: Bench) -> None:
 
 def test_what_an_archive_holds_is_stored_again_if_it_fails(bench: Bench) -> None:
     Reader(bench)
-    plan(bench, [[put(bench, A, zipped({**MANY, "7.csv": b"bad"}))]], isolate=True, max_attempts=1)
+    bench.plan(inputs=[[bench.put(A, zipped({**MANY, "7.csv": b"bad"}))]], isolate=True, max_attempts=1)
     put_well, refused = bench.store.put, list[str]()
 
     def put_badly(uri: str, *given: Any, **more: Any) -> str:
@@ -132,7 +126,7 @@ def test_what_an_archive_holds_is_stored_again_if_it_fails(bench: Bench) -> None
 
 def test_the_status_of_each_file_is_told(bench: Bench) -> None:
     Reader(bench)
-    plan(bench, [[put(bench, A, zipped({**MANY, "7.csv": b"bad"}))]], isolate=True)
+    bench.plan(inputs=[[bench.put(A, zipped({**MANY, "7.csv": b"bad"}))]], isolate=True)
 
     at, _ = to_the_end(bench)
 
@@ -146,7 +140,7 @@ def test_the_status_of_each_file_is_told(bench: Bench) -> None:
 
 def test_an_archive_that_is_read_whole_tells_of_its_files(bench: Bench) -> None:
     Reader(bench)
-    plan(bench, [[put(bench, A, zipped(MANY))]], isolate=True)
+    bench.plan(inputs=[[bench.put(A, zipped(MANY))]], isolate=True)
 
     at, _ = to_the_end(bench)
 
@@ -159,7 +153,7 @@ def test_an_archive_that_is_read_whole_tells_of_its_files(bench: Bench) -> None:
 @pytest.mark.parametrize("isolate", [True, False])
 def test_a_file_that_cannot_be_unpacked_is_named(bench: Bench, isolate: bool) -> None:
     Reader(bench)
-    plan(bench, [[put(bench, A, broken_zip())]], isolate=isolate)
+    bench.plan(inputs=[[bench.put(A, broken_zip())]], isolate=isolate)
 
     at, _ = to_the_end(bench)
 
@@ -171,7 +165,7 @@ def test_a_file_that_cannot_be_unpacked_is_named(bench: Bench, isolate: bool) ->
 def test_a_file_is_of_the_archive_that_was_planned(bench: Bench) -> None:
     """GIVEN an archive that is replaced after it was split, THEN a file of another content is not put beside."""
     reader = Reader(bench)
-    plan(bench, [[put(bench, A, zipped({**MANY, "7.csv": b"bad"}))]], isolate=True, max_attempts=1)
+    bench.plan(inputs=[[bench.put(A, zipped({**MANY, "7.csv": b"bad"}))]], isolate=True, max_attempts=1)
     bench.deliver()
     bench.store.put(A, zipped(dict.fromkeys(MANY, b"new")))
 
@@ -188,7 +182,7 @@ def repaired(bench: Bench, at: Deployment) -> None:
 
 def test_a_repaired_file_is_redriven_alone(bench: Bench) -> None:
     reader = Reader(bench)
-    plan(bench, [[put(bench, A, zipped({**MANY, "7.csv": b"bad"}))]], isolate=True)
+    bench.plan(inputs=[[bench.put(A, zipped({**MANY, "7.csv": b"bad"}))]], isolate=True)
     at, _ = to_the_end(bench)
     reader.read.clear()
 
@@ -200,8 +194,8 @@ def test_a_repaired_file_is_redriven_alone(bench: Bench) -> None:
 
 def test_an_archive_is_done_once_all_its_files_are(bench: Bench) -> None:
     Reader(bench)
-    item, other = put(bench, A, zipped({**MANY, "7.csv": b"bad"})), put(bench, "s3://in/b.zip", zipped(MANY))
-    plan(bench, [[item, other]], isolate=True)
+    item, other = bench.put(A, zipped({**MANY, "7.csv": b"bad"})), bench.put("s3://in/b.zip", zipped(MANY))
+    bench.plan(inputs=[[item, other]], isolate=True)
     at, _ = to_the_end(bench)
     name = bench.ledger.runs.get("run-1").name
 
@@ -216,7 +210,7 @@ def test_an_archive_is_done_once_all_its_files_are(bench: Bench) -> None:
 
 def test_each_file_has_its_result_in_its_archives_output(bench: Bench) -> None:
     """Where the output is, does not depend on whether the archive was split."""
-    plan(bench, [[put(bench, A, zipped({"1.csv": b"x", "2.csv": b"y", "3.csv": b"z"}))]], output_per="input")
+    bench.plan(inputs=[[bench.put(A, zipped({"1.csv": b"x", "2.csv": b"y", "3.csv": b"z"}))]], output_per="input")
     bench.runner.behaviour = spark_writes(bench, {0: ("in/a.zip#1.csv", 5), 1: ("in/a.zip#2.csv", 7)})
 
     assert bench.deliver().error is None
@@ -225,15 +219,14 @@ def test_each_file_has_its_result_in_its_archives_output(bench: Bench) -> None:
         "a/k=1/part-RUN_000000-00000",
         "a/k=1/part-RUN_000000-00001",
     }
-    assert bench.worker.shards
-    told = [json.loads(line) for line in results(bench.worker.shards.at, bench.ledger.runs.get("run-1"))]
+    told = [json.loads(line) for line in results(bench.claims.at, bench.ledger.runs.get("run-1"))]
     assert [(each["input"], each["output"], each["rows"]) for each in told] == [
         (f"{A}#{number}.csv", "s3://out/x/a", rows) for number, rows in enumerate((5, 7, 0), 1)
     ]
 
 
 def test_a_job_that_mixes_an_archives_files_is_done_one_by_one(bench: Bench) -> None:
-    plan(bench, [[put(bench, A, zipped({"1.csv": b"x", "2.csv": b"y"}))]], output_per="input")
+    bench.plan(inputs=[[bench.put(A, zipped({"1.csv": b"x", "2.csv": b"y"}))]], output_per="input")
     bench.runner.behaviour = spark_writes(bench, {0: ("", 5)})
 
     at, state = to_the_end(bench)

@@ -1,33 +1,22 @@
 """What readers find below the output: exactly what the winning attempt wrote, whoever is killed, late or doubled."""
 
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 
 import pytest
 
 from sparklet.errors import GatewayLostError, ObjectForbiddenError, ObjectStoreError
-from sparklet.ledger.rules import LEASE_GRACE_S, LEASE_S
-from sparklet.model import Claim, ClaimStatus, ShardRecord, ShardRef, ShardResult, ShardState
+from sparklet.ledger.rules import LEASE_S
+from sparklet.model import ClaimStatus, ShardResult, ShardState
 from sparklet.model.schemas import OutputSchema
 from sparklet.ports import ObjectInfo
 from sparklet.spark.runner import Output, ScriptCall, ScriptResult
 from sparklet.spark.spark_options import SCHEMAS, UNCOMMITTED
 from tests.stand_ins.memory import MemoryObjectStore
-from tests.unit.worker.conftest import Bench
+from tests.unit.worker.conftest import Bench, exits, raises, reports
 from tests.world import KilledError
 
 PUBLISHED = "s3://out/x/"
-
-
-def writes(bench: Bench, *names: str, body: bytes = b"rows") -> Callable[[ScriptCall, Output], ScriptResult]:
-    """A script that writes these files below its output."""
-
-    def work(call: ScriptCall, output: Output) -> ScriptResult:
-        for name in names:
-            bench.store.put(f"{bench.runner.event()['output_path']}/{name}", body)
-        return ScriptResult(0)
-
-    return work
 
 
 def published(bench: Bench) -> dict[str, bytes]:
@@ -39,18 +28,11 @@ def staged(bench: Bench) -> list[str]:
     return [info.uri for info in bench.store.list("s3://bucket/staged/")]
 
 
-def claim_after_the_lease(bench: Bench, ref: ShardRef) -> Claim[ShardRecord]:
-    bench.clock.advance(LEASE_S + LEASE_GRACE_S + 1)
-    claim = bench.ledger.attempts.claim(ref, "another", LEASE_S, 3)
-    assert claim.status is ClaimStatus.GRANTED
-    return claim
-
-
 def test_an_attempts_output_is_published_and_unstaged(bench: Bench) -> None:
     bench.plan()
     markers = "year=2026_$folder$", "year=2026/"  # of EMRFS, and of S3A
-    bench.runner.behaviour = writes(
-        bench, "year=2026/part-0.parquet", "_SUCCESS", "_temporary/0/part-1.parquet", *markers
+    bench.runner.behaviour = bench.writes(
+        "year=2026/part-0.parquet", "_SUCCESS", "_temporary/0/part-1.parquet", *markers
     )
 
     assert bench.deliver().error is None
@@ -63,15 +45,14 @@ def test_reported_outputs_are_where_readers_find_them(bench: Bench) -> None:
     bench.plan()
 
     def work(call: ScriptCall, output: Output) -> ScriptResult:
-        where = bench.runner.event()["output_path"]
-        (call.work_dir / "outcome.json").write_text(f'{{"rows": 3, "outputs": ["{where}", "s3://else/table"]}}')
-        return writes(bench, "part-0")(call, output)
+        outcome = {"rows": 3, "outputs": [bench.runner.event()["output_path"], "s3://else/table"]}
+        return bench.writes("part-0", then=reports(outcome))(call, output)
 
     bench.runner.behaviour = work
     bench.deliver()
 
-    run, record = bench.ledger.runs.get("run-1"), bench.ledger.shards.get("run-1", 0)
-    assert (record.rows, record.outputs) == (3, (run.shard_output(0), "s3://else/table"))
+    folder = bench.ledger.runs.get("run-1").shard_output(0)
+    assert (bench.record.rows, bench.record.outputs) == (3, (folder, "s3://else/table"))
 
 
 def test_files_of_uncommitted_jobs_are_not_published(bench: Bench) -> None:
@@ -80,7 +61,7 @@ def test_files_of_uncommitted_jobs_are_not_published(bench: Bench) -> None:
     def work(call: ScriptCall, output: Output) -> ScriptResult:
         (call.work_dir.parent / UNCOMMITTED).mkdir()
         (call.work_dir.parent / UNCOMMITTED / "5ba1").touch()
-        return writes(bench, "part-0-5ba1.parquet", "day=1/part-1-5ba1.parquet", "part-0-77.parquet")(call, output)
+        return bench.writes("part-0-5ba1.parquet", "day=1/part-1-5ba1.parquet", "part-0-77.parquet")(call, output)
 
     bench.runner.behaviour = work
 
@@ -93,15 +74,11 @@ def test_files_of_uncommitted_jobs_are_not_published(bench: Bench) -> None:
 def test_nothing_of_an_attempt_that_failed_is_published(bench: Bench) -> None:
     bench.plan()
 
-    def fails(call: ScriptCall, output: Output) -> ScriptResult:
-        writes(bench, "part-0", body=b"half")(call, output)
-        raise GatewayLostError("the JVM went away")
-
-    bench.runner.behaviour = fails
+    bench.runner.behaviour = bench.writes("part-0", body=b"half", then=raises(GatewayLostError("the JVM went away")))
     bench.deliver()
     assert published(bench) == {} and staged(bench) == []
 
-    bench.runner.behaviour = writes(bench, "part-0", body=b"whole")
+    bench.runner.behaviour = bench.writes("part-0", body=b"whole")
     bench.clock.advance(600)
     assert bench.deliver().error is None
     assert published(bench) == {"part-0": b"whole"}
@@ -114,8 +91,8 @@ def test_an_attempt_that_wakes_late_changes_nothing_readers_see(bench: Bench) ->
 
     def frozen(call: ScriptCall, output: Output) -> ScriptResult:
         late = bench.runner.event()["output_path"]
-        bench.clock.advance(LEASE_S + LEASE_GRACE_S + 1)
-        bench.runner.behaviour = writes(bench, "part-0", body=b"of the second")
+        bench.let_the_lease_end()
+        bench.runner.behaviour = bench.writes("part-0", body=b"of the second")
         assert bench.deliver().error is None
         bench.store.put(f"{late}/part-0", b"of the first")
         bench.store.put(f"{late}/part-1", b"of the first")
@@ -134,7 +111,7 @@ def test_a_worker_killed_while_it_publishes_loses_nothing(
 ) -> None:
     """Whoever comes after it publishes what the killed one has staged, and runs no script."""
     (ref,) = bench.plan()
-    bench.runner.behaviour = writes(bench, "part-0", "part-1", "part-2")
+    bench.runner.behaviour = bench.writes("part-0", "part-1", "part-2")
 
     class Dies(MemoryObjectStore):
         done = 0
@@ -147,32 +124,33 @@ def test_a_worker_killed_while_it_publishes_loses_nothing(
             return super().put(uri, body, create_only)
 
     if copies == 3:  # all is published, and the ledger was not told
-        monkeypatch.setattr(bench.ledger.attempts, "succeed", _dies)
+        monkeypatch.setattr(bench.ledger.attempts, "succeed", raises(KilledError()))
     bench.store.__class__ = Dies
     with pytest.raises(KilledError):
         bench.deliver()
     monkeypatch.undo()
     bench.store.__class__ = MemoryObjectStore
-    assert bench.ledger.shards.get("run-1", 0).state is ShardState.RUNNING
+    assert str(bench.record.state) == "RUNNING"
 
-    bench.clock.advance(LEASE_S + LEASE_GRACE_S + 1)
+    bench.let_the_lease_end()
     bench.queue.send([ref.to_body()])
     assert bench.deliver().error is None
 
     assert published(bench) == {"part-0": b"rows", "part-1": b"rows", "part-2": b"rows"}
     assert len(bench.runner.calls) == 1 and staged(bench) == []
-    assert bench.ledger.shards.get("run-1", 0).state is ShardState.SUCCEEDED
+    assert bench.record.state is ShardState.SUCCEEDED
 
 
 def test_a_publisher_that_wakes_late_writes_no_further_file(bench: Bench) -> None:
     """Its shard is another's by then, and what that one published may have been replaced since."""
     (ref,) = bench.plan()
-    bench.runner.behaviour = writes(bench, "part-0", "part-1")
+    bench.runner.behaviour = bench.writes("part-0", "part-1")
 
     class Freezes(MemoryObjectStore):
         def put(self, uri: str, body: bytes, create_only: bool = False) -> str:
             if uri.startswith(PUBLISHED):
-                claim_after_the_lease(bench, ref)
+                bench.let_the_lease_end()
+                assert bench.ledger.attempts.claim(ref, "another", LEASE_S, 3).status is ClaimStatus.GRANTED
             return super().put(uri, body, create_only)
 
     bench.store.__class__ = Freezes
@@ -181,19 +159,12 @@ def test_a_publisher_that_wakes_late_writes_no_further_file(bench: Bench) -> Non
     assert published(bench) == {"part-0": b"rows"}
 
 
-def _dies(*_: object, **__: object) -> None:
-    raise KilledError
-
-
 def test_a_failed_publication_is_retried_without_the_script(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     bench.plan()
-    bench.runner.behaviour = writes(bench, "part-0")
-
-    def slow_down(*_: object) -> None:
-        raise ObjectStoreError("503 Slow Down")
+    bench.runner.behaviour = bench.writes("part-0")
 
     with monkeypatch.context() as patch:
-        patch.setattr(bench.store, "copy_all", slow_down)
+        patch.setattr(bench.store, "copy_all", raises(ObjectStoreError("503 Slow Down")))
         assert bench.deliver().error is not None
     bench.clock.advance(600)
     assert bench.deliver().error is None
@@ -203,21 +174,14 @@ def test_a_failed_publication_is_retried_without_the_script(bench: Bench, monkey
 
 def test_an_unwritable_output_fails_and_a_redrive_publishes_it(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     bench.plan()
-    bench.runner.behaviour = writes(bench, "part-0")
-
-    def forbidden(*_: object) -> None:
-        raise ObjectForbiddenError("s3://out/x may not be accessed")
+    bench.runner.behaviour = bench.writes("part-0")
 
     with monkeypatch.context() as patch:
-        patch.setattr(bench.store, "copy_all", forbidden)
+        patch.setattr(bench.store, "copy_all", raises(ObjectForbiddenError("s3://out/x may not be accessed")))
         bench.deliver()
-    record = bench.ledger.shards.get("run-1", 0)
-    assert (record.state, record.error_class) == (ShardState.FAILED, "ObjectForbiddenError")
+    assert bench.failure[0] == "ObjectForbiddenError"
 
-    bench.ledger.runs.start_generation("run-1", 1, bench.ledger.runs.get("run-1").scripts[0])
-    again = bench.ledger.attempts.redrive("run-1", 0, 1)
-    assert again
-    bench.queue.send([again.ref.to_body()])
+    bench.redrive()
     assert bench.deliver().error is None
 
     assert published(bench) == {"part-0": b"rows"} and len(bench.runner.calls) == 1
@@ -228,24 +192,23 @@ def test_lost_staged_output_fails_the_shard_with_that_reason(bench: Bench) -> No
     bench.queue.receive(1)
     bench.ledger.attempts.claim(ref, "lost", LEASE_S, 3)
     bench.ledger.attempts.renew("run-1", 0, "lost", LEASE_S, ShardResult(rows=1))
-    bench.clock.advance(LEASE_S + LEASE_GRACE_S + 1)
+    bench.let_the_lease_end()
     bench.queue.send([ref.to_body()])
 
     bench.deliver()
 
-    record = bench.ledger.shards.get("run-1", 0)
-    assert record.state is ShardState.FAILED and "is gone" in record.error_message
+    assert "is gone" in bench.failure[1]
     assert bench.runner.calls == []
 
 
 def test_staging_discarded_under_a_late_publisher_ends_nothing(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     """GIVEN a winner that is frozen while it copies, WHEN another has published and deleted, THEN it just stops."""
     (ref,) = bench.plan()
-    bench.runner.behaviour = writes(bench, "part-0", "part-1")
+    bench.runner.behaviour = bench.writes("part-0", "part-1")
 
     def freezes(pairs: Iterable[tuple[ObjectInfo, str]]) -> None:
         monkeypatch.undo()
-        bench.clock.advance(LEASE_S + LEASE_GRACE_S + 1)
+        bench.let_the_lease_end()
         bench.queue.send([ref.to_body()])
         assert bench.deliver().error is None
         bench.store.copy_all(pairs)
@@ -255,25 +218,20 @@ def test_staging_discarded_under_a_late_publisher_ends_nothing(bench: Bench, mon
     assert bench.deliver().error is not None
 
     assert published(bench) == {"part-0": b"rows", "part-1": b"rows"}
-    assert bench.ledger.shards.get("run-1", 0).state is ShardState.SUCCEEDED
+    assert bench.record.state is ShardState.SUCCEEDED
 
 
 def test_a_script_whose_jvm_is_suspect_is_run_again_at_once(bench: Bench) -> None:
     bench.plan()
-    tries = [ScriptResult(1, cause_class="NullPointerException", suspect=True), ScriptResult(0)]
-
-    def work(call: ScriptCall, output: Output) -> ScriptResult:
-        result = tries.pop(0)
-        writes(bench, f"try-{len(tries)}")(call, output)
-        return result
-
-    bench.runner.behaviour = work
+    suspect = exits(1, "NullPointerException", suspect=True)
+    tries = iter([bench.writes("try-1", then=suspect), bench.writes("try-2")])
+    bench.runner.behaviour = lambda call, output: next(tries)(call, output)
 
     assert bench.deliver().error is None
 
-    record = bench.ledger.shards.get("run-1", 0)
+    record = bench.record
     assert (record.state, record.attempts, record.error_message) == (ShardState.SUCCEEDED, 1, "")
-    assert published(bench) == {"try-0": b"rows"}
+    assert published(bench) == {"try-2": b"rows"}
 
 
 def test_no_input_is_blamed_for_a_suspect_jvm_without_time(bench: Bench) -> None:
@@ -281,16 +239,13 @@ def test_no_input_is_blamed_for_a_suspect_jvm_without_time(bench: Bench) -> None
 
     def work(call: ScriptCall, output: Output) -> ScriptResult:
         call.deadline.guard_s = 0
-        return ScriptResult(
-            1, cause_class="NullPointerException", cause="x is null", files=("s3://in/0.csv",), suspect=True
-        )
+        return exits(1, "NullPointerException", "x is null", files=("s3://in/0.csv",), suspect=True)(call, output)
 
     bench.runner.behaviour = work
     bench.deliver()
 
-    record = bench.ledger.shards.get("run-1", 0)
-    assert (record.state, record.error_class, record.split) == (ShardState.FAILED, "SparkRuntimeError", "")
-    assert "too little time was left" in record.error_message
+    cause, message = bench.failure
+    assert (cause, bench.record.split) == ("SparkRuntimeError", "") and "too little time was left" in message
 
 
 def test_schemas_of_published_files_are_kept_with_the_shard(bench: Bench) -> None:
@@ -305,7 +260,7 @@ def test_schemas_of_published_files_are_kept_with_the_shard(bench: Bench) -> Non
         (call.work_dir.parent / SCHEMAS).mkdir()
         told = f"parquet\n{columns}\n{bench.runner.event()['output_path']}"
         (call.work_dir.parent / SCHEMAS / "5ba1").write_text(told)
-        return writes(bench, "day=1/part-0-5ba1.parquet")(call, output)
+        return bench.writes("day=1/part-0-5ba1.parquet")(call, output)
 
     bench.runner.behaviour = work
     for _ in range(2):

@@ -7,12 +7,11 @@ import pytest
 
 from sparklet.errors import SparkletError
 from sparklet.model import Notice, RunState
-from sparklet.ports.deployment import Deployment
 from sparklet.runs.manifest import write_manifests
 from sparklet.runs.summary import statistics
 from sparklet.shown import HIDDEN
 from sparklet.spark.runner import Output, ScriptCall, ScriptResult
-from tests.unit.worker.conftest import BUCKET, Bench
+from tests.unit.worker.conftest import BUCKET, Bench, exits
 
 ARGS = ("--password", "hunter-two", "--api-key=K3Y/with+signs", "-p", "db_token=t0ken-value", "--level", "3")
 PARAMS = {
@@ -55,8 +54,7 @@ def test_a_shards_cause_log_and_documents_have_no_secret(failing: Bench) -> None
     failing.plan(shards=3, max_attempts=1)
     outcomes = [failing.deliver() for _ in range(3)]
 
-    shards: Any = failing.worker.shards
-    at: Deployment = shards.at
+    at = failing.claims.at
     run = failing.ledger.runs.get("run-1")
     summary = write_manifests(at, run, RunState.FAILED)
     names = ("manifest.json", "report.json", "FAILED_0.json")
@@ -94,8 +92,7 @@ def test_the_error_of_a_task_without_a_run_has_no_secret(failing: Bench) -> None
 
 def test_a_secret_that_is_too_short_hides_no_ordinary_words(bench: Bench) -> None:
     bench.args = ("--password", "at")
-    bench.runner.behaviour = lambda call, output: ScriptResult(1, "", "ValueError", "bad date at line 3")
+    bench.runner.behaviour = exits(1, "ValueError", "bad date at line 3")
     bench.plan(max_attempts=1)
     bench.deliver()
-    (record,) = bench.ledger.shards.list("run-1")
-    assert record.error_message.startswith("bad date at line 3")
+    assert bench.failure[1].startswith("bad date at line 3")

@@ -10,21 +10,16 @@ from sparklet.errors import GatewayLostError, LedgerError
 from sparklet.events import Outcome
 from sparklet.model import ShardState
 from sparklet.spark.runner import Output, ScriptCall, ScriptResult
-from tests.unit.worker.conftest import Bench, exits, raises, refusal, reports
-
-
-def state(bench: Bench) -> ShardState:
-    return bench.ledger.shards.get("run-1", 0).state
+from tests.unit.worker.conftest import Bench, exits, meanwhile, raises, refusal, reports
 
 
 def test_a_success_is_recorded_with_the_scripts_report(bench: Bench) -> None:
     bench.plan()
     bench.runner.behaviour = reports({"rows": 842, "output_bytes": 9, "outputs": ["s3://out/x/shard=000000"]})
-    assert bench.worker.shards
-    bench.worker.shards.peak_mb = lambda: 812.4
+    bench.claims.peak_mb = lambda: 812.4
     outcome = bench.deliver()
 
-    record = bench.ledger.shards.get("run-1", 0)
+    record = bench.record
     assert outcome.acknowledged
     assert record.memory_mb == 812
     assert (record.state, record.rows, record.outputs) == (ShardState.SUCCEEDED, 842, ("s3://out/x/shard=000000",))
@@ -41,6 +36,7 @@ def test_the_script_gets_the_runs_inputs_output_and_arguments(bench: Bench) -> N
     assert event["input_path"] == "s3://in/0.csv"
     assert event["output_path"] == f"s3://bucket/staged/run-1/000000-{event['sparklet']['attempt']}"
     assert event["params"] == {"k": 1}
+    assert "items" not in event
     assert event["sparklet"].keys() == {"run", "identity", "shard", "attempt", "generation"}
     assert bench.runner.calls[0].args[:-1] == ("--level", "3", "--event")
 
@@ -50,13 +46,9 @@ def test_a_message_of_a_held_shard_is_acknowledged(bench: Bench) -> None:
     (ref,) = bench.plan()
     bench.queue.send([ref.to_body()])
     held: list[Outcome] = []
+    bench.runner.behaviour = meanwhile(lambda: held.append(bench.deliver()))
 
-    def deliver_again(call: ScriptCall, output: Output) -> ScriptResult:
-        held.append(bench.deliver(remaining_s=600))
-        return ScriptResult(0)
-
-    bench.runner.behaviour = deliver_again
-    bench.deliver(remaining_s=600)
+    bench.deliver()
 
     assert len(bench.runner.calls) == 1
     assert held[0].acknowledged and held[0].error is None
@@ -70,7 +62,7 @@ def test_a_retryable_failure_is_released_and_returns_soon(bench: Bench) -> None:
 
     outcome = bench.deliver()
 
-    record = bench.ledger.shards.get("run-1", 0)
+    record = bench.record
     assert not outcome.acknowledged
     assert (record.state, record.attempts) == (ShardState.PENDING, 1)
     assert "503 Slow Down" in record.error_message
@@ -86,10 +78,8 @@ def test_a_shard_without_attempts_ends_with_its_last_cause(bench: Bench) -> None
     bench.clock.advance(400)
     outcome = bench.deliver()
 
-    record = bench.ledger.shards.get("run-1", 0)
     assert outcome.acknowledged
-    assert (record.state, record.attempts) == (ShardState.FAILED, 2)
-    assert (record.error_class, record.error_message) == ("GatewayLostError", "the JVM exited with -9")
+    assert (bench.failure, bench.record.attempts) == (("GatewayLostError", "the JVM exited with -9"), 2)
 
 
 @pytest.mark.parametrize(
@@ -101,10 +91,8 @@ def test_a_permanent_failure_ends_the_shard_at_once(bench: Bench, cause: str) ->
 
     outcome = bench.deliver()
 
-    record = bench.ledger.shards.get("run-1", 0)
     assert outcome.acknowledged
-    assert (record.state, record.error_class) == (ShardState.FAILED, cause)
-    assert "no such column" in record.error_message
+    assert bench.failure[0] == cause and "no such column" in bench.failure[1]
 
 
 def test_a_result_is_written_once_the_ledger_is_back(bench: Bench) -> None:
@@ -119,7 +107,7 @@ def test_a_result_is_written_once_the_ledger_is_back(bench: Bench) -> None:
     bench.ledger.attempts.succeed = flaky  # type: ignore[method-assign]
 
     assert bench.deliver().acknowledged
-    assert state(bench) is ShardState.SUCCEEDED
+    assert bench.record.state is ShardState.SUCCEEDED
     assert len(bench.runner.calls) == 1
 
 
@@ -128,15 +116,11 @@ def test_a_lasting_refusal_is_raised_at_once(bench: Bench, refused: tuple[str, .
     """What another write can still say, the ledger says; else the message comes back."""
     bench.plan()
     began_s = bench.clock.now_s()
-
-    def refuse(*_: object, **__: object) -> None:
-        raise refusal("a write in table t failed: ValidationException")
-
     for name in refused:
-        setattr(bench.ledger.attempts, name, refuse)
+        setattr(bench.ledger.attempts, name, raises(refusal("a write in table t failed: ValidationException")))
     outcome = bench.deliver()
 
-    record = bench.ledger.shards.get("run-1", 0)
+    record = bench.record
     told = (ShardState.FAILED, "LedgerError", "a write in table t failed: ValidationException")
     assert bench.clock.now_s() == began_s
     assert isinstance(outcome.error, LedgerError)
@@ -152,15 +136,12 @@ def test_a_ledger_that_stays_down_keeps_the_message_queued(
     bench: Bench, monkeypatch: pytest.MonkeyPatch, method: str, then: ShardState
 ) -> None:
     bench.plan()
+    monkeypatch.setattr(bench.ledger.attempts, method, raises(LedgerError("connection refused")))
 
-    def down(*args: object, **named: object) -> None:
-        raise LedgerError("connection refused")
-
-    monkeypatch.setattr(bench.ledger.attempts, method, down)
     outcome = bench.deliver()
 
     assert not outcome.acknowledged and "connection refused" in str(outcome.error)
-    assert state(bench) is then
+    assert bench.record.state is then
 
 
 def test_a_message_of_an_unknown_run_is_not_lost(bench: Bench) -> None:
@@ -175,21 +156,6 @@ def test_a_message_of_an_unknown_run_is_not_lost(bench: Bench) -> None:
     assert "run-9" in str(outcome.error)
 
 
-def test_a_message_of_an_older_generation_is_only_acknowledged(bench: Bench) -> None:
-    (ref,) = bench.plan(max_attempts=1)
-    bench.runner.behaviour = exits(1)
-    bench.deliver()
-    bench.ledger.runs.start_generation("run-1", 1, bench.ledger.runs.get("run-1").scripts[0])
-    bench.ledger.attempts.redrive("run-1", 0, 1)
-    bench.queue.send([ref.to_body()])
-
-    outcome = bench.deliver()
-
-    assert outcome.acknowledged
-    assert len(bench.runner.calls) == 1
-    assert state(bench) is ShardState.PENDING
-
-
 def test_log_lines_carry_run_shard_attempt_and_request(bench: Bench) -> None:
     bench.plan()
 
@@ -201,10 +167,8 @@ def test_log_lines_carry_run_shard_attempt_and_request(bench: Bench) -> None:
     bench.deliver()
 
     started = next(line for line in bench.log_lines() if line["message"] == "script started")
-    assert started["run"] == "run-1"
-    assert started["shard"] == 0
-    assert started["request_id"] == "request-1"
-    assert started["attempt"] == bench.ledger.shards.get("run-1", 0).attempt_id
+    expected = {"run": "run-1", "shard": 0, "request_id": "request-1", "attempt": bench.record.attempt_id}
+    assert started == started | expected
     assert b"\nas it comes\n" in bench.lines.getvalue()
 
 
@@ -227,10 +191,9 @@ def test_an_altered_plan_part_ends_the_shard_with_that_cause(bench: Bench, damag
 
     assert bench.deliver().acknowledged
 
-    record = bench.ledger.shards.get("run-1", 0)
-    assert (record.state, record.attempts, record.error_class) == (ShardState.FAILED, 1, "PlanError")
-    assert f"{part_uri} is damaged" in record.error_message
-    assert told in record.error_message
+    cause, message = bench.failure
+    assert (cause, bench.record.attempts) == ("PlanError", 1)
+    assert f"{part_uri} is damaged" in message and told in message
     assert bench.runner.calls == []
 
 
@@ -240,9 +203,7 @@ def test_a_plan_part_that_is_gone_ends_the_shard_at_once(bench: Bench) -> None:
 
     assert bench.deliver().acknowledged
 
-    record = bench.ledger.shards.get("run-1", 0)
-    assert (record.state, record.error_class) == (ShardState.FAILED, "ObjectNotFoundError")
-    assert ref.part in record.error_message
+    assert bench.failure[0] == "ObjectNotFoundError" and ref.part in bench.failure[1]
 
 
 @pytest.mark.parametrize("what", ["script", "py-file"])
@@ -258,9 +219,8 @@ def test_what_changed_after_planning_ends_the_shard(bench: Bench, monkeypatch: p
 
     assert bench.deliver().acknowledged
 
-    record = bench.ledger.shards.get("run-1", 0)
-    assert (record.state, record.error_class) == (ShardState.FAILED, "ScriptFetchError")
-    assert f"changed after planning: {uri} has the digest" in record.error_message
+    cause, message = bench.failure
+    assert cause == "ScriptFetchError" and f"changed after planning: {uri} has the digest" in message
     assert bench.runner.calls == []
 
 

@@ -9,29 +9,18 @@ import pytest
 
 from sparklet.errors import ObjectNotFoundError
 from sparklet.events import answer
-from sparklet.job.outcome import EVENT, OUTCOME_FILE
-from sparklet.model import HALVES, MAX_NAMED, Access, InputObject, ShardRecord, ShardState, Slice, SliceKind
-from sparklet.spark.runner import Output, ScriptCall, ScriptResult
+from sparklet.model import HALVES, MAX_NAMED, Access, InputObject, ShardState, Slice, SliceKind
 from sparklet.spark.task_limits import Deadline
 from sparklet.worker.staging import Staging, described
-from tests.unit.worker.conftest import BUCKET, Behaviour, Bench
+from tests.unit.worker.conftest import BUCKET, Behaviour, Bench, exits, reports
 
 OBJECTS = 100
 
 
 def fails(bench: Bench, *files: str, **outcome: Any) -> Behaviour:
     """A script that writes, and fails with the names of these files."""
-
-    def behaviour(call: ScriptCall, output: Output) -> ScriptResult:
-        bench.store.put(f"{bench.runner.event()['output_path']}/part-0", b"rows")
-        Path(call.env[OUTCOME_FILE]).write_text(json.dumps(outcome))
-        return ScriptResult(1, "", "BadRecordException", "malformed", files=files)
-
-    return behaviour
-
-
-def the_shard(bench: Bench) -> ShardRecord:
-    return bench.ledger.shards.get("run-1", 0)
+    failing = exits(1, "BadRecordException", "malformed", files=files)
+    return bench.writes("part-0", then=reports(outcome, failing))
 
 
 @pytest.mark.parametrize(
@@ -53,7 +42,7 @@ def test_the_inputs_that_are_named_are_recorded(bench: Bench, files: list[str], 
 
     response = answer(event, bench.invoke(event))
 
-    record = the_shard(bench)
+    record = bench.record
     assert (record.state, record.split, record.attempts) == (ShardState.PENDING, split, 1)
     assert (record.error_class, record.error_message) == ("BadRecordException", "malformed (exit code 1)")
     assert response == {"state": "PENDING", "by": "a check that splits it"}  # of a Map's child, which is done
@@ -66,15 +55,15 @@ def test_a_script_that_commits_at_once_keeps_its_shard_whole(bench: Bench) -> No
 
     bench.deliver()
 
-    record = the_shard(bench)
-    assert (record.state, record.error_class) == (ShardState.FAILED, "BadRecordException")
-    assert record.error_message.startswith("not split, since its script commits at once and not by a staged write")
+    cause, message = bench.failure
+    assert cause == "BadRecordException"
+    assert message.startswith("not split, since its script commits at once and not by a staged write")
 
 
 def test_a_script_knows_that_its_shard_was_split_off(bench: Bench) -> None:
     """Its failure needs no repetition if it is the one for which the shard was split off."""
     bench.plan(objects=OBJECTS, isolate=True)
-    name, record = "split-000000-000000-1.jsonl", the_shard(bench)
+    name, record = "split-000000-000000-1.jsonl", bench.record
     line = bench.store.get(f"s3://{BUCKET}/runs/run-1/plan/{record.part}")
     bench.store.put(f"s3://{BUCKET}/runs/run-1/plan/{name}", line)
     bench.ledger.put(replace(record, part=name, error_class="BadRecordException"))
@@ -82,9 +71,8 @@ def test_a_script_knows_that_its_shard_was_split_off(bench: Bench) -> None:
 
     assert bench.deliver().acknowledged
 
-    assert the_shard(bench).split == HALVES
-    event = json.loads(bench.runner.calls[0].env[EVENT])
-    assert event["sparklet"]["split_off"] is True
+    assert bench.record.split == HALVES
+    assert bench.runner.event()["sparklet"]["split_off"] is True
 
 
 def test_an_input_that_cannot_be_fetched_is_named(bench: Bench, tmp_path: Path) -> None:

@@ -1,8 +1,7 @@
 """A shard whose inputs must be fetched, on its way through a worker."""
 
 import gzip
-import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,53 +10,11 @@ import pytest
 
 from sparklet.inputs.selection import Found
 from sparklet.inputs.slicing import slice_objects
-from sparklet.model import (
-    MIB,
-    Access,
-    InputObject,
-    PartRecord,
-    Position,
-    Run,
-    RunOptions,
-    ScriptRef,
-    Shard,
-    ShardRecord,
-    ShardState,
-)
+from sparklet.model import MIB, Access, InputObject, Position, RunOptions, ShardState
 from sparklet.spark.runner import Output, ScriptCall, ScriptResult
 from sparklet.spark.spark_options import MISNAMED_RULE, SEEN
 from tests.stand_ins.memory import MemoryObjectStore
-from tests.unit.worker.conftest import BUCKET, SCRIPT, Bench
-
-
-def plan(
-    bench: Bench,
-    shards: Sequence[Sequence[InputObject]],
-    access: Access = Access(),  # noqa: B008
-    **options: Any,
-) -> None:
-    """Enter a sealed run with these shards and send its messages."""
-    digest = hashlib.sha256(SCRIPT).hexdigest()
-    script = f"s3://{BUCKET}/runs/run-1/script/{digest}/job.py"
-    bench.store.put(script, SCRIPT)
-    ref = ScriptRef(script, digest, "s3://mine/job.py")
-    chosen = RunOptions(**options)
-    run = Run("run-1", ("s3://in/",), "s3://out/x", (ref,), options=chosen, access=access)
-    bench.ledger.runs.create(replace(run, created_s=bench.clock.now_s()))
-    lines = [Shard(n, tuple(items)).to_line() for n, items in enumerate(shards)]
-    bench.store.put(f"s3://{BUCKET}/runs/run-1/plan/part", b"".join(lines))
-    records, offset = [], 0
-    for line in lines:
-        shard = Shard.from_line(line)
-        size = (len(shard.objects), shard.size_bytes)
-        place = "run-1", shard.number, "part", offset, len(line)
-        records.append(ShardRecord(*place, *size, isolate=int(chosen.isolate)))
-        offset += len(line)
-    count = (len(shards), sum(r.object_count for r in records), sum(r.size_bytes for r in records))
-    bench.ledger.runs.add_part("run-1", PartRecord(0, "part", 0, *count, Position()))
-    bench.ledger.shards.add(records)
-    bench.ledger.runs.seal_plan("run-1", *count)
-    bench.queue.send(r.ref.to_body() for r in records)
+from tests.unit.worker.conftest import Bench
 
 
 class Script:
@@ -81,17 +38,10 @@ def slices(store: MemoryObjectStore, uri: str, body: bytes, target: int) -> list
     return [each.item for each in slice_objects(store, [found], RunOptions(split="auto", target_bytes=target))]
 
 
-def failed(bench: Bench) -> tuple[str, str]:
-    record = bench.ledger.shards.get("run-1", 0)
-    assert record.state is ShardState.FAILED
-    return record.error_class, record.error_message
-
-
 def test_the_script_gets_local_files_and_where_they_came_from(bench: Bench) -> None:
     script = Script(bench)
-    plain = InputObject("s3://in/plain.csv", 3, bench.store.put("s3://in/plain.csv", b"abc"))
-    hidden = InputObject("s3://in/_hidden.csv", 2, bench.store.put("s3://in/_hidden.csv", b"xy"))
-    plan(bench, [[hidden, plain], [hidden], [plain]])
+    plain, hidden = bench.put("s3://in/plain.csv", b"abc"), bench.put("s3://in/_hidden.csv", b"xy")
+    bench.plan(inputs=[[hidden, plain], [hidden], [plain]])
 
     for _ in range(3):
         assert bench.deliver().acknowledged
@@ -110,18 +60,18 @@ def test_the_script_gets_local_files_and_where_they_came_from(bench: Bench) -> N
 def test_a_shard_with_a_misnamed_input_is_done_again_looking(bench: Bench) -> None:
     """Spark has met one, and the script may have taken no notice; all inputs are looked at, once."""
     script, bodies = Script(bench), {"a.csv": b"x\n", "b.csv": gzip.compress(b"y\n"), "c.json.gz": gzip.compress(b"{}")}
-    items = [InputObject(f"s3://in/{name}", 9, bench.store.put(f"s3://in/{name}", bodies[name])) for name in bodies]
+    items = [bench.put(f"s3://in/{name}", body) for name, body in bodies.items()]
 
     def meets(call: ScriptCall, output: Output) -> ScriptResult:
         (call.work_dir.parent / SEEN / MISNAMED_RULE).touch()
         return script(call, output)
 
     bench.runner.behaviour = meets
-    plan(bench, [items])
+    bench.plan(inputs=[items])
 
     assert bench.deliver().acknowledged
 
-    assert bench.ledger.shards.get("run-1", 0).state is ShardState.SUCCEEDED
+    assert bench.record.state is ShardState.SUCCEEDED
     first, second = script.events
     assert first["inputs"] == [item.uri for item in items]
     assert second["origins"] == first["inputs"]
@@ -130,17 +80,15 @@ def test_a_shard_with_a_misnamed_input_is_done_again_looking(bench: Bench) -> No
 
 @pytest.mark.parametrize(("too_large", "fails"), [("refuse", True), ("fail", False)])
 def test_limits_count_what_archives_hold(bench: Bench, too_large: str, fails: bool) -> None:
-    script, body = Script(bench), gzip.compress(bytes(3 * MIB))
-    plan(bench, [[InputObject("s3://in/a.GZ", len(body), bench.store.put("s3://in/a.GZ", body))]])
-    run = bench.ledger.runs.get("run-1")
-    options = replace(run.options, too_large=too_large, max_shard_bytes=2 * MIB)
-    bench.worker.shards._runs["run-1"] = replace(run, options=options)  # type: ignore[union-attr]
+    script, item = Script(bench), bench.put("s3://in/a.GZ", gzip.compress(bytes(3 * MIB)))
+    bench.plan(inputs=[[item]], too_large=too_large, max_shard_bytes=2 * MIB)
 
     bench.deliver()
 
     assert len(script.events) == (not fails)
-    assert not fails or failed(bench)[0] == "TooLargeError"
-    assert not fails or "have 3 MiB unpacked, and a function takes 2 MiB" in failed(bench)[1]
+    if fails:
+        cause, message = bench.failure
+        assert cause == "TooLargeError" and "have 3 MiB unpacked, and a function takes 2 MiB" in message
 
 
 def replaced(bench: Bench) -> InputObject:
@@ -150,7 +98,7 @@ def replaced(bench: Bench) -> InputObject:
 
 
 def forbidden(bench: Bench) -> InputObject:
-    item = InputObject("s3://in/_secret.csv", 1, bench.store.put("s3://in/_secret.csv", b"x"))
+    item = bench.put("s3://in/_secret.csv", b"x")
     bench.store.archive(item.uri)
     return item
 
@@ -172,17 +120,17 @@ def over_lines(bench: Bench) -> InputObject:
 def test_what_cannot_be_fetched_ends_the_shard_with_its_cause(
     bench: Bench, input_of: Callable[[Bench], InputObject], error_class: str, told: str
 ) -> None:
-    plan(bench, [[input_of(bench)]])
+    bench.plan(inputs=[[input_of(bench)]])
 
     assert bench.deliver().acknowledged
 
-    cause, message = failed(bench)
+    cause, message = bench.failure
     assert cause == error_class and told in message
     assert bench.runner.calls == []
 
 
 def test_a_failed_scripts_cause_names_the_object(bench: Bench) -> None:
-    plan(bench, [[InputObject("s3://in/_hidden.csv", 2, bench.store.put("s3://in/_hidden.csv", b"xy"))]])
+    bench.plan(inputs=[[bench.put("s3://in/_hidden.csv", b"xy")]])
 
     def fail(call: ScriptCall, output: Output) -> ScriptResult:
         (uri,) = bench.runner.event()["inputs"]
@@ -190,7 +138,7 @@ def test_a_failed_scripts_cause_names_the_object(bench: Bench) -> None:
 
     bench.runner.behaviour = fail
     bench.deliver()
-    assert "cannot parse s3://in/_hidden.csv at 'xy'" in failed(bench)[1]
+    assert "cannot parse s3://in/_hidden.csv at 'xy'" in bench.failure[1]
 
 
 # --- access ---
@@ -200,14 +148,13 @@ FOREIGN = Access(role_arn="arn:aws:iam::1:role/reader")
 
 def test_inputs_of_another_access_are_fetched_with_it(bench: Bench) -> None:
     script, theirs, asked = Script(bench), MemoryObjectStore(), list[Access]()
-    assert bench.worker.shards is not None
 
     def open_inputs(access: Access) -> MemoryObjectStore:
         asked.append(access)
         return theirs
 
-    bench.worker.shards.at = replace(bench.worker.shards.at, open_inputs=open_inputs)
-    plan(bench, [[InputObject("s3://in/a.csv", 3, theirs.put("s3://in/a.csv", b"abc"))]], FOREIGN)
+    bench.claims.at = replace(bench.claims.at, open_inputs=open_inputs)
+    bench.plan(inputs=[[InputObject("s3://in/a.csv", 3, theirs.put("s3://in/a.csv", b"abc"))]], access=FOREIGN)
 
     assert bench.deliver().acknowledged
 
@@ -216,6 +163,6 @@ def test_inputs_of_another_access_are_fetched_with_it(bench: Bench) -> None:
 
 
 def test_a_worker_without_the_other_access_reports_it(bench: Bench) -> None:
-    plan(bench, [[InputObject("s3://in/a.csv", 3, "e")]], FOREIGN)
+    bench.plan(access=FOREIGN)
     bench.deliver()
-    assert failed(bench)[0] == "SettingsError"
+    assert bench.failure[0] == "SettingsError"
