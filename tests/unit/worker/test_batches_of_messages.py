@@ -2,15 +2,12 @@
 
 import json
 from collections.abc import Callable
-from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 from sparklet.errors import ScriptError
 from sparklet.events import answer
-from sparklet.job.outcome import OUTCOME_FILE
 from sparklet.spark.runner import Output, ScriptCall, ScriptResult
 from tests.unit.events.samples import s3, sqs
 from tests.unit.worker.conftest import BUCKET, Bench, exits, reports
@@ -18,8 +15,7 @@ from tests.unit.worker.conftest import BUCKET, Bench, exits, reports
 
 @pytest.fixture
 def bench(bench: Bench) -> Bench:
-    bench.store.put(f"s3://{BUCKET}/scripts/default.py", b"print(1)\n")
-    bench.worker.executor.settings = replace(bench.worker.executor.settings, batch_handling="batch")
+    bench.configure(batch_handling="batch")
     return bench
 
 
@@ -27,8 +23,8 @@ def batch(*ids: str, group: Callable[[str], str] = lambda _: "") -> dict[str, An
     return {"Records": [sqs(each, f"body of {each}", group(each)) for each in ids]}
 
 
-def returned(bench: Bench, event: dict[str, Any]) -> list[str]:
-    return [each["itemIdentifier"] for each in answer(event, bench.invoke(event))["batchItemFailures"]]
+def returned(bench: Bench, event: dict[str, Any], remaining_s: float = 600) -> list[str]:
+    return [each["itemIdentifier"] for each in answer(event, bench.invoke(event, remaining_s))["batchItemFailures"]]
 
 
 def test_one_script_gets_all_messages(bench: Bench) -> None:
@@ -61,12 +57,6 @@ def test_failed_messages_come_back_with_their_causes_logged(bench: Bench) -> Non
     assert (line["record"], line["cause"]) == ("b", "no shop 7")
 
 
-def test_an_answer_as_powertools_makes_it_means_the_same(bench: Bench) -> None:
-    bench.runner.behaviour = reports({"answer": {"batchItemFailures": [{"itemIdentifier": "c"}]}})
-
-    assert returned(bench, batch("a", "b", "c")) == ["c"]
-
-
 @pytest.mark.parametrize(
     "ends",
     [
@@ -84,17 +74,12 @@ def test_a_script_that_raises_or_names_strangers_returns_all(bench: Bench, ends:
 
 
 def test_too_little_time_returns_all(bench: Bench) -> None:
-    event = batch("a", "b")
-
-    outcomes = bench.invoke(event, remaining_s=0.5)
-
-    assert [each["itemIdentifier"] for each in answer(event, outcomes)["batchItemFailures"]] == ["a", "b"]
+    assert returned(bench, batch("a", "b"), remaining_s=0.5) == ["a", "b"]
     assert not bench.runner.calls
 
 
 def test_behind_a_failure_the_rest_of_its_group_comes_back(bench: Bench) -> None:
     """Also in the tasks behind: b is a message of a shard, so that c and d are another batch."""
-    bench.runner.behaviour = reports({"failed": {"x1": "bad"}})
     event = batch("x1", "y1", "x2", "s", "x3", "y2", group=lambda each: each[0])
     event["Records"][3]["body"] = None
 
@@ -118,7 +103,7 @@ def test_messages_about_own_outputs_do_not_reach_the_script(bench: Bench) -> Non
     assert b"is an output of this function" in bench.lines.getvalue()
 
 
-def has(bench: Bench, table: set[str], seen: list[Any], failing: str = "") -> Callable[..., ScriptResult]:
+def has(bench: Bench, table: set[str], seen: list[Any], failing: str) -> Callable[..., ScriptResult]:
     """A script whose table has some messages, and whose rows do not show of which they are."""
 
     def script(call: ScriptCall, output: Output) -> ScriptResult:
@@ -127,25 +112,20 @@ def has(bench: Bench, table: set[str], seen: list[Any], failing: str = "") -> Ca
         seen.append((here, event.get("sparklet")))
         if old := [each for each in here if each in table and set(here) - table]:
             return reports({"committed": old}, exits(1))(call, output)
-        Path(call.env[OUTCOME_FILE]).write_text("{}")
-        return ScriptResult(int(failing in here))
+        return exits(int(failing in here))(call, output)
 
     return script
 
 
-def test_a_batch_of_which_a_table_has_a_part_is_done_as_two(bench: Bench) -> None:
+@pytest.mark.parametrize(("failing", "back"), [("", []), ("c", ["a", "c"])])
+def test_a_batch_of_which_a_table_has_a_part_is_done_as_two(bench: Bench, failing: str, back: list[str]) -> None:
+    """Each of the two has an end of its own."""
     seen: list[Any] = []
-    bench.runner.behaviour = has(bench, {"b", "d"}, seen)
+    bench.runner.behaviour = has(bench, {"b", "d"}, seen, failing)
 
-    assert returned(bench, batch("a", "b", "c", "d")) == []
+    assert returned(bench, batch("a", "b", "c", "d")) == back
     said = {"committed": ["b", "d"]}
     assert seen == [(["a", "b", "c", "d"], None), (["b", "d"], said), (["a", "c"], said)]
-
-
-def test_each_of_the_two_has_an_end_of_its_own(bench: Bench) -> None:
-    bench.runner.behaviour = has(bench, {"b", "d"}, [], failing="c")
-
-    assert returned(bench, batch("a", "b", "c", "d")) == ["a", "c"]
 
 
 def test_what_says_that_a_table_has_all_fails_as_it_is(bench: Bench) -> None:
@@ -153,10 +133,3 @@ def test_what_says_that_a_table_has_all_fails_as_it_is(bench: Bench) -> None:
 
     assert returned(bench, batch("a", "b")) == ["a", "b"]
     assert len(bench.runner.calls) == 1
-
-
-def test_messages_alone_are_the_default(bench: Bench) -> None:
-    bench.worker.executor.settings = replace(bench.worker.executor.settings, batch_handling="message")
-
-    assert returned(bench, batch("a", "b", "c")) == []
-    assert len(bench.runner.calls) == 3

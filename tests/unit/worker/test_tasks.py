@@ -1,9 +1,7 @@
 """A task of the asynchronous API: run once, its state always told, its end told to whoever wants to hear."""
 
 import json
-from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,13 +9,13 @@ import pytest
 from sparklet.errors import LedgerError, SettingsError
 from sparklet.events import Outcome
 from sparklet.events.sqs import OWN_ID, TASK_ATTRIBUTE
-from sparklet.ledger.store import Change, Update, Written
 from sparklet.model import ShardState, TaskRecord
 from sparklet.spark.runner import Output, ScriptCall, ScriptResult
 from sparklet.worker.task_requests import MAX_ATTEMPTS, RequestClaims
 from tests.stand_ins.memory import MemoryLedger, MemoryNotifier, MemoryTaskQueue
 from tests.stand_ins.read_queues import Received
-from tests.unit.worker.conftest import BUCKET, Behaviour, Bench
+from tests.unit.events.samples import sqs
+from tests.unit.worker.conftest import BUCKET, Bench, exits, meanwhile, raises, reports
 
 QUEUE_ARN = "arn:aws:sqs:eu-west-1:123456789012:tasks"
 LEASE_OVER_S = 600 + 6
@@ -40,12 +38,10 @@ class Api:
 
     def record(self, message: Received, task_id: str) -> dict[str, Any]:
         return {
-            "messageId": message.message_id,
+            **sqs(message.message_id, message.body),
             "receiptHandle": message.receipt,
-            "body": message.body,
             "attributes": {"ApproximateReceiveCount": str(message.receive_count), "SentTimestamp": "1700000000123"},
             "messageAttributes": {TASK_ATTRIBUTE: {"stringValue": task_id, "dataType": "String"}},
-            "eventSource": "aws:sqs",
             "eventSourceARN": QUEUE_ARN,
         }
 
@@ -57,18 +53,6 @@ class Api:
         (found,) = self.ledger.tasks.get_many([task_id])
         return found
 
-    def refuse(self, write: Callable[[str], LedgerError | None]) -> None:
-        """Let the ledger raise what ``write`` tells for a task that becomes a state."""
-        real = self.ledger.store.write
-
-        def refused(*changes: Change) -> Written:
-            assert isinstance(changes[0], Update)
-            if error := write(changes[0].sets["state"]):
-                raise error
-            return real(*changes)
-
-        self.ledger.store.write = refused  # type: ignore[method-assign]
-
 
 @pytest.fixture
 def api(bench: Bench) -> Api:
@@ -78,20 +62,8 @@ def api(bench: Bench) -> Api:
     return Api(bench, ledger, notifier, queue)
 
 
-def reporting(**outcome: Any) -> Behaviour:
-    def behave(call: ScriptCall, output: Output) -> ScriptResult:
-        Path(call.env["SPARKLET_OUTCOME_FILE"]).write_text(json.dumps(outcome))
-        return ScriptResult(0)
-
-    return behave
-
-
-def failing(cause_class: str = "ValueError") -> Behaviour:
-    return lambda call, output: ScriptResult(1, "", cause_class, "bad value")
-
-
 def test_a_succeeded_task_is_shown_with_its_scripts_report(api: Api) -> None:
-    api.bench.runner.behaviour = reporting(rows=7, outputs=["s3://out/x"], answer={"total": 3})
+    api.bench.runner.behaviour = reports({"rows": 7, "outputs": ["s3://out/x"], "answer": {"total": 3}})
     record = api.post({"day": "2013-01-01"})
 
     outcome = api.deliver(record)
@@ -101,6 +73,7 @@ def test_a_succeeded_task_is_shown_with_its_scripts_report(api: Api) -> None:
     assert api.bench.runner.event() == {"day": "2013-01-01", "sparklet": {"task": record["messageId"]}}
     document = task.to_document()
     assert (document["state"], document["rows"], document["answer"]) == ("SUCCEEDED", 7, {"total": 3})
+    assert document["error"] is None
     assert document["accepted_s"] == 1_700_000_000.123
 
 
@@ -128,12 +101,7 @@ def test_a_message_delivered_twice_runs_once(api: Api) -> None:
 def test_a_message_of_a_held_task_returns_after_the_lease(api: Api) -> None:
     inner: list[Outcome] = []
     record = api.post({}, "t")
-
-    def meanwhile(call: ScriptCall, output: Output) -> ScriptResult:
-        inner.append(api.deliver(record))
-        return ScriptResult(0)
-
-    api.bench.runner.behaviour = meanwhile
+    api.bench.runner.behaviour = meanwhile(lambda: inner.append(api.deliver(record)))
     assert api.deliver(record).acknowledged
 
     assert not inner[0].acknowledged
@@ -145,7 +113,7 @@ def test_a_message_of_a_held_task_returns_after_the_lease(api: Api) -> None:
 
 
 def test_a_transient_failure_is_retried_and_the_last_is_final(api: Api) -> None:
-    api.bench.runner.behaviour = failing()
+    api.bench.runner.behaviour = exits(1, "ValueError", "bad value")
     record = api.post({}, "t")
 
     for attempt in range(1, MAX_ATTEMPTS):
@@ -165,23 +133,8 @@ def test_a_transient_failure_is_retried_and_the_last_is_final(api: Api) -> None:
     assert json.loads(notice.to_json()) == {"version": 1, "kind": "task", "state": "FAILED", "task": document}
 
 
-def test_a_task_that_succeeds_at_last_keeps_no_cause(api: Api) -> None:
-    api.bench.runner.behaviour = failing()
-    record = api.post({}, "t")
-    api.deliver(record)
-    api.bench.runner.behaviour = reporting(rows=1)
-
-    api.deliver(record)
-
-    document = api.state("t").to_document()
-    assert (document["state"], document["error"], document["attempts"]) == ("SUCCEEDED", None, 2)
-
-
 def test_a_killed_workers_task_is_retried_and_finally_failed(api: Api) -> None:
-    def killed(call: ScriptCall, output: Output) -> ScriptResult:
-        raise KeyboardInterrupt  # what no worker survives
-
-    api.bench.runner.behaviour = killed
+    api.bench.runner.behaviour = raises(KeyboardInterrupt())  # what no worker survives
     record = api.post({}, "t")
     for _ in range(MAX_ATTEMPTS):
         with pytest.raises(KeyboardInterrupt):
@@ -199,9 +152,9 @@ def test_a_worker_that_lost_its_lease_does_not_count(api: Api) -> None:
 
     def late(call: ScriptCall, output: Output) -> ScriptResult:
         api.bench.clock.advance(LEASE_OVER_S)
-        api.bench.runner.behaviour = reporting(rows=2)
+        api.bench.runner.behaviour = reports({"rows": 2})
         assert api.deliver(record).acknowledged
-        return reporting(rows=1)(call, output)
+        return reports({"rows": 1})(call, output)
 
     api.bench.runner.behaviour = late
 
@@ -228,7 +181,7 @@ def test_an_invalid_id_returns_and_is_recorded_nowhere(api: Api, task_id: Any) -
 
 
 def test_an_invalid_output_address_costs_no_success(api: Api) -> None:
-    api.bench.runner.behaviour = reporting(outputs=["s3://b/\ud800", "s3://b/k"])
+    api.bench.runner.behaviour = reports({"outputs": ["s3://b/\ud800", "s3://b/k"]})
 
     outcome = api.deliver(api.post({}, "t-1"))
 
@@ -246,7 +199,7 @@ def test_an_unsent_notice_is_logged_and_fails_nothing(api: Api) -> None:
 
 
 def test_a_ledger_that_is_down_returns_the_message_unrun(api: Api) -> None:
-    api.refuse(lambda state: LedgerError("no answer"))
+    api.ledger.store.write = raises(LedgerError("no answer"))  # type: ignore[method-assign]
 
     assert not api.deliver(api.post({}, "t")).acknowledged
     assert api.bench.runner.calls == []
@@ -255,7 +208,7 @@ def test_a_ledger_that_is_down_returns_the_message_unrun(api: Api) -> None:
 
 
 def test_an_answer_too_large_for_an_item_is_left_out(api: Api) -> None:
-    api.bench.runner.behaviour = reporting(answer="x" * 17_000, outputs=["s3://o/" + "y" * 2000, "s3://o/z"])
+    api.bench.runner.behaviour = reports({"answer": "x" * 17_000, "outputs": ["s3://o/" + "y" * 2000, "s3://o/z"]})
 
     api.deliver(api.post({}, "t"))
 

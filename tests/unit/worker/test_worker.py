@@ -20,8 +20,8 @@ from sparklet.errors import (
 )
 from sparklet.spark.runner import Output, ScriptCall, ScriptResult
 from sparklet.worker.executor import ScriptCache
-from tests.unit.events.samples import http_request, s3, s3_test_event, sqs
-from tests.unit.worker.conftest import BUCKET, Bench, reports
+from tests.unit.events.samples import kinesis, s3, s3_test_event, sqs
+from tests.unit.worker.conftest import BUCKET, Bench, exits, raises, reports
 
 ALLOWED = f"s3://{BUCKET}/scripts/mine.py"
 OWN = {"SPARKLET_EVENT", "SPARKLET_EVENT_FILE", "SPARKLET_OUTCOME_FILE"}
@@ -33,13 +33,14 @@ def one(bench: Bench, event: Any) -> Any:
 
 
 def test_a_plain_event_reaches_the_script_unchanged(bench: Bench) -> None:
-    event = {"anything": ["at", "all"], "ä": None}
+    event = {"anything": ["at", "all"], "ä": None, "PATH": "/evil", "SPARKLET_RUNNER": "submit", "input_path": "x"}
 
     outcome = one(bench, event)
 
     assert outcome.error is None
     assert bench.runner.event() == event
     assert bench.runner.calls[0].script.name == "default.py"
+    assert bench.runner.calls[0].env.keys() == OWN, "no key of an event becomes an environment variable"
 
 
 def test_an_event_above_an_arguments_limit_goes_through_a_file(bench: Bench) -> None:
@@ -55,12 +56,6 @@ def test_an_event_above_an_arguments_limit_goes_through_a_file(bench: Bench) -> 
     bench.runner.behaviour = read
     assert one(bench, event).error is None
     assert seen == [event]
-
-
-def test_no_key_of_an_event_becomes_an_environment_variable(bench: Bench) -> None:
-    one(bench, {"PATH": "/evil", "SPARKLET_RUNNER": "submit", "input_path": "x"})
-
-    assert bench.runner.calls[0].env.keys() == OWN
 
 
 def test_a_direct_event_may_choose_an_allowed_script(bench: Bench) -> None:
@@ -81,8 +76,9 @@ def test_a_direct_event_may_choose_an_allowed_script(bench: Bench) -> None:
         *(f"s3://{BUCKET}/runs/r/answers/x.py", f"s3://{BUCKET}/runs/r/more/writes/script/x.py"),
     ],
 )
-def test_a_script_outside_the_allowed_prefixes_is_refused(bench: Bench, uri: str) -> None:
-    outcome = one(bench, {"sparklet": {"script": uri}})
+@pytest.mark.parametrize("more", [{}, {"event": {"Records": [kinesis("1")]}}])
+def test_a_script_outside_the_allowed_prefixes_is_refused(bench: Bench, uri: str, more: dict[str, Any]) -> None:
+    outcome = one(bench, {"sparklet": {"script": uri, **more}})
 
     assert isinstance(outcome.error, ScriptNotAllowedError)
     assert bench.runner.calls == []
@@ -101,15 +97,6 @@ def test_a_script_address_that_is_no_text_is_refused(bench: Bench, monkeypatch: 
     assert not error.retryable
 
 
-def test_an_sqs_message_cannot_choose_a_script(bench: Bench) -> None:
-    body = json.dumps({"sparklet": {"script": ALLOWED}})
-    record = {"messageId": "a", "body": body, "eventSource": "aws:sqs"}
-
-    one(bench, {"Records": [record]})
-
-    assert bench.runner.calls[0].script.name == "default.py"
-
-
 def test_a_failed_fetch_is_an_error_and_never_the_stale_script(bench: Bench) -> None:
     one(bench, {"first": 1})
     bench.store.delete(f"s3://{BUCKET}/scripts/default.py")
@@ -122,10 +109,7 @@ def test_a_failed_fetch_is_an_error_and_never_the_stale_script(bench: Bench) -> 
 
 
 def test_a_store_that_is_down_is_worth_another_try(bench: Bench) -> None:
-    def down(uri: str, version_id: str = "") -> Any:
-        raise ObjectStoreError("503")
-
-    bench.store.head = down  # type: ignore[method-assign]
+    bench.store.head = raises(ObjectStoreError("503"))  # type: ignore[method-assign]
 
     error = one(bench, {}).error
     assert isinstance(error, ScriptFetchError)
@@ -153,9 +137,9 @@ def test_a_cached_script_that_a_task_altered_is_fetched_again(bench: Bench) -> N
 
 
 def test_a_failure_without_a_ledger_goes_back_to_the_source(bench: Bench) -> None:
-    bench.runner.behaviour = lambda call, output: ScriptResult(3, "Traceback\nKeyError: 'x'\n", "KeyError", "'x'")
+    bench.runner.behaviour = exits(3, "KeyError", "'x'", "Traceback\nKeyError: 'x'\n")
 
-    outcome = one(bench, {"Records": [{"messageId": "a", "body": "{}", "eventSource": "aws:sqs"}]})
+    outcome = one(bench, {"Records": [sqs("a", "{}")]})
 
     assert not outcome.acknowledged
     assert isinstance(outcome.error, ScriptFailedError)
@@ -164,9 +148,7 @@ def test_a_failure_without_a_ledger_goes_back_to_the_source(bench: Bench) -> Non
 
 
 def test_without_a_script_the_error_names_how_to_set_one(bench: Bench) -> None:
-    import dataclasses
-
-    bench.worker.executor.settings = dataclasses.replace(bench.worker.executor.settings, default_script="")
+    bench.configure(default_script="")
 
     error = one(bench, {}).error
     assert isinstance(error, SettingsError)
@@ -174,9 +156,7 @@ def test_without_a_script_the_error_names_how_to_set_one(bench: Bench) -> None:
 
 
 def test_too_little_scratch_space_is_reported_before_work(bench: Bench) -> None:
-    import dataclasses
-
-    bench.worker.executor.settings = dataclasses.replace(bench.worker.executor.settings, min_free_bytes=10**18)
+    bench.configure(min_free_bytes=10**18)
 
     assert isinstance(one(bench, {}).error, ScratchFullError)
     assert bench.runner.calls == []
@@ -192,10 +172,7 @@ def test_a_broken_outcome_file_is_an_error_not_a_guess(bench: Bench, content: st
 
 
 def test_one_bad_record_does_not_stop_the_others(bench: Bench) -> None:
-    bad = {"messageId": "a", "body": '{"run_id": 1, "shard": 2}', "eventSource": "aws:sqs"}
-    good = {"messageId": "b", "body": "hello", "eventSource": "aws:sqs"}
-
-    first, second = bench.invoke({"Records": [bad, good]})
+    first, second = bench.invoke({"Records": [sqs("a", '{"run_id": 1, "shard": 2}'), sqs("b", "hello")]})
 
     assert not first.acknowledged
     assert second.acknowledged
@@ -204,21 +181,15 @@ def test_one_bad_record_does_not_stop_the_others(bench: Bench) -> None:
 # --- what the event's source asks for ---
 
 
-def test_the_scripts_answer_and_state_are_passed_on(bench: Bench) -> None:
-    bench.runner.behaviour = reports({"rows": 1, "answer": {"total": 7}, "state": {"n": 1}})
+@pytest.mark.parametrize("told", [{"answer": {"total": 7}, "state": {"n": 1}}, {"answer": None}, {}])
+def test_the_scripts_answer_and_state_are_passed_on(bench: Bench, told: dict[str, Any]) -> None:
+    """An answer that is null differs from none."""
+    bench.runner.behaviour = reports({"rows": 1, **told})
 
     outcome = one(bench, {})
 
-    assert outcome.answer["answer"] == {"total": 7}
-    assert outcome.state == {"n": 1}
-
-
-def test_a_null_answer_differs_from_no_answer(bench: Bench) -> None:
-    bench.runner.behaviour = reports({"answer": None})
-    assert one(bench, {}).answer["answer"] is None
-
-    bench.runner.behaviour = reports({})
-    assert "answer" not in one(bench, {}).answer
+    assert outcome.answer.get("answer", "none") == told.get("answer", "none")
+    assert outcome.state == told.get("state")
 
 
 def test_an_outcome_file_without_end_is_not_read(bench: Bench) -> None:
@@ -261,10 +232,8 @@ def test_the_test_event_of_s3_is_acknowledged_and_logged(bench: Bench) -> None:
 
 @pytest.mark.parametrize("key", ["output/part-0.parquet", "runs/x/manifest.json", "mine/part-0.parquet"])
 def test_an_event_about_the_workers_own_output_starts_nothing(bench: Bench, key: str) -> None:
-    import dataclasses
-
-    prefixes = (*bench.worker.executor.settings.output_prefixes, f"s3://{BUCKET}/mine/")
-    bench.worker.executor.settings = dataclasses.replace(bench.worker.executor.settings, output_prefixes=prefixes)
+    prefixes = bench.worker.executor.settings.output_prefixes
+    bench.configure(output_prefixes=(*prefixes, f"s3://{BUCKET}/mine/"))
 
     for event in (s3(key, BUCKET), {"Records": [sqs("a", json.dumps(s3(key, BUCKET)))]}):
         outcome = one(bench, event)
@@ -279,9 +248,3 @@ def test_an_event_that_is_also_about_another_object_is_run(bench: Bench) -> None
 
     assert one(bench, event).answer["state"] == "SUCCEEDED"
     assert len(bench.runner.calls) == 1
-
-
-def test_a_request_cannot_choose_a_script(bench: Bench) -> None:
-    one(bench, {**http_request("{}"), "sparklet": {"script": ALLOWED}})
-
-    assert bench.runner.calls[0].script.name == "default.py"
