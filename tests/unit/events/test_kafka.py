@@ -48,13 +48,6 @@ def test_a_reported_failure_names_each_partitions_first_offset() -> None:
     }
 
 
-def test_an_empty_batch_gives_no_task() -> None:
-    event = kafka({})
-
-    assert parse_event(event) == ()
-    assert answer(event, []) == {"batchItemFailures": []}
-
-
 @pytest.mark.parametrize(
     ("records", "seen"),
     [

@@ -12,16 +12,10 @@ from tests.unit.events.samples import eventbridge, s3, s3_test_event, sns_envelo
 DEEP = "[" * 10_000 + "]" * 10_000
 
 
-def test_a_fifo_queues_messages_belong_to_their_groups() -> None:
-    tasks = parse_event({"Records": [sqs("a", "{}", "g1"), sqs("b", "{}", "g2")]})
+def test_only_a_fifo_queues_messages_belong_to_groups() -> None:
+    fifo, standard = sqs("a", "{}", "g1"), sqs("b", "{}", "tenant-1", fifo=False)  # which promises no order
 
-    assert [task.group for task in tasks] == ["g1", "g2"]
-
-
-def test_a_standard_queues_groups_promise_no_order() -> None:
-    (task,) = parse_event({"Records": [sqs("a", "{}", "tenant-1", fifo=False)]})
-
-    assert task.group == ""
+    assert [task.group for task in parse_event({"Records": [fifo, standard]})] == ["g1", ""]
 
 
 @pytest.mark.parametrize("body", [json.dumps(s3_test_event()), sns_envelope(json.dumps(s3_test_event()))])
@@ -61,12 +55,12 @@ def test_any_text_is_a_message_and_reaches_the_script_as_it_came(body: str) -> N
     assert task.event["Records"][0]["body"] is body
 
 
-@pytest.mark.parametrize("body", [None, 7, ["x"], {"x": 1}])
-def test_a_body_that_is_no_text_fails_only_its_own_message(body: Any) -> None:
-    bad, good = parse_event({"Records": [{**sqs("a", ""), "body": body}, sqs("b", "fine")]})
+@pytest.mark.parametrize("body", [None, 7, ["x"], {"x": 1}, '{"run_id": "x", "shard": "seven"}'])
+def test_a_body_that_cannot_be_read_fails_only_its_message(body: Any) -> None:
+    bad, good = parse_event({"Records": [{**sqs("a", "", "g"), "body": body}, sqs("b", "fine", "g")]})
 
     assert isinstance(bad.problem, EventError)
-    assert bad.record_ids == ("a",)
+    assert (bad.record_ids, bad.group) == (("a",), "g")
     assert good.problem is None
 
 

@@ -45,17 +45,11 @@ def test_a_bad_record_comes_back_and_what_is_before_it_is_done(record: Record, s
     assert good.event["Records"] == event["Records"][:2]
     assert bad.record_ids == ("3", "4")
     assert "record 3 of 4" in str(bad.problem)
+    (first,) = parse_event({"Records": event["Records"][2:]})
+    assert first.problem is not None and first.record_ids == ("3", "4")
     back = Outcome(bad, bad.problem, acknowledged=False)
     assert identifiers(answer(event, [Outcome(good), back])) == ["3"]
     assert identifiers(answer(event, [Outcome(good, FAILED, acknowledged=False), back])) == ["1"]
-
-
-@both
-def test_a_bad_first_record_is_reported_alone(record: Record, source: Source) -> None:
-    (bad,) = parse_event({"Records": [broken(record("1")), record("2")]})
-
-    assert bad.problem is not None
-    assert bad.record_ids == ("1", "2")
 
 
 @both
@@ -84,28 +78,24 @@ def test_an_aggregated_record_is_reported_by_kinesis_number() -> None:
 # --- tumbling windows ---
 
 
-def test_the_scripts_state_is_returned_beside_the_failures() -> None:
-    event = window(kinesis("1"), state={"1": 282})
+@pytest.mark.parametrize(
+    ("before", "outcome", "failed", "after"),
+    [
+        ({"1": 282}, {"state": {"1": 300}}, [], {"1": 300}),
+        ({"1": 282}, {}, [], {"1": 282}),  # a script that keeps none leaves the state as it was
+        ({}, {}, [], {}),
+        (None, {}, [], {}),
+        ("odd", {}, [], {}),
+        ({"n": 1}, {"error": FAILED, "acknowledged": False, "state": {"n": 99}}, ["1"], {"n": 1}),
+    ],
+)
+def test_the_windows_state_is_returned_beside_the_failures(before: Any, outcome: Any, failed: Any, after: Any) -> None:
+    event = window(kinesis("1"), state=before)
     (task,) = parse_event(event)
 
-    assert answer(event, [Outcome(task, state={"1": 300})]) == {"batchItemFailures": [], "state": {"1": 300}}
+    told = answer(event, [Outcome(task, **outcome)])
 
-
-@pytest.mark.parametrize(("state", "told"), [({"1": 282}, {"1": 282}), ({}, {}), (None, {}), ("odd", {})])
-def test_a_script_that_keeps_none_leaves_the_state_as_it_was(state: Any, told: Any) -> None:
-    event = window(kinesis("1"), state=state)
-    (task,) = parse_event(event)
-
-    assert answer(event, [Outcome(task)])["state"] == told
-
-
-def test_a_failed_batch_leaves_the_state_as_it_was() -> None:
-    event = window(kinesis("1"), state={"n": 1})
-    (task,) = parse_event(event)
-
-    told = answer(event, [Outcome(task, FAILED, acknowledged=False, state={"n": 99})])
-
-    assert told == {"batchItemFailures": [{"itemIdentifier": "1"}], "state": {"n": 1}}
+    assert told == {"batchItemFailures": [{"itemIdentifier": each} for each in failed], "state": after}
 
 
 @pytest.mark.parametrize(("service", "source"), [("kinesis", Source.KINESIS), ("dynamodb", Source.DYNAMODB)])
@@ -132,7 +122,5 @@ def test_a_window_end_with_an_unreadable_record_is_not_done() -> None:
     (task,) = parse_event(event)
 
     assert task.problem is not None
-    assert answer(event, [Outcome(task, task.problem, acknowledged=False)]) == {
-        "batchItemFailures": [{"itemIdentifier": "1"}],
-        "state": {"n": 1},
-    }
+    told = answer(event, [Outcome(task, task.problem, acknowledged=False)])
+    assert told == {"batchItemFailures": [{"itemIdentifier": "1"}], "state": {"n": 1}}

@@ -49,20 +49,6 @@ def test_a_failure_that_is_acknowledged_holds_nobody_up() -> None:
     assert [outcome.acknowledged for outcome in outcomes] == [True, True]
 
 
-def test_a_message_that_cannot_be_read_holds_its_group_up_too() -> None:
-    bad = {**sqs("a", "", "g"), "body": None}
-    tasks = parse_event({"Records": [bad, sqs("b", "{}", "g")]})
-
-    outcomes = do_batch(
-        tasks,
-        lambda task, *_: Outcome(task, task.problem, acknowledged=task.problem is None),
-        LONG,
-        Log(io.BytesIO()),
-    )
-
-    assert [outcome.acknowledged for outcome in outcomes] == [False, False]
-
-
 @given(
     st.lists(st.tuples(st.sampled_from(["", "a", "b", "c"]), st.booleans()), max_size=12),
 )
