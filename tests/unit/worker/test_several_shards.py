@@ -4,10 +4,8 @@ import json
 import tempfile
 from collections import Counter
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
-from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -15,13 +13,13 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from sparklet.errors import DeadlineExceededError, GatewayLostError, LedgerError, ShardNotFoundError
+from sparklet.errors import DeadlineExceededError, GatewayLostError, LedgerError
 from sparklet.job.outcome import EVENT
 from sparklet.model import ShardRecord, ShardState
 from sparklet.settings import worker_settings
 from sparklet.spark import task_limits
 from sparklet.spark.runner import Output, ScriptCall, ScriptResult
-from tests.unit.worker.conftest import BUCKET, Bench, make_bench
+from tests.unit.worker.conftest import BUCKET, Bench, exits, make_bench, raises, reports
 
 RUN = "run-1"
 
@@ -39,33 +37,25 @@ class Script:
         self.begun.append(number)
         self.meanwhile(number)
         met = self.meets.get(number, [])
-        match met.pop(0) if met else "":
-            case "an error":
-                return ScriptResult(1, "", "ValueError", f"of shard {number}")
-            case "what no retry mends":
-                return ScriptResult(1, "", "AnalysisException", f"of shard {number}")
-            case "a lost JVM":
-                raise GatewayLostError(f"under shard {number}")
-            case "its deadline":
-                raise DeadlineExceededError(f"in shard {number}")
-        Path(call.env["SPARKLET_OUTCOME_FILE"]).write_text(json.dumps({"rows": number}))
-        return ScriptResult(0)
+        ends = {
+            "an error": exits(1, "ValueError", f"of shard {number}"),
+            "what no retry mends": exits(1, "AnalysisException", f"of shard {number}"),
+            "a lost JVM": raises(GatewayLostError(f"under shard {number}")),
+            "its deadline": raises(DeadlineExceededError(f"in shard {number}")),
+        }
+        return ends.get(met.pop(0) if met else "", reports({"rows": number}))(call, output)
 
 
-def states(bench: Bench) -> dict[int, str]:
-    return {record.number: str(record.state) for record in records(bench).values()}
+def records(bench: Bench) -> list[ShardRecord]:
+    return list(bench.ledger.shards.list(RUN))
 
 
-def records(bench: Bench) -> dict[int, ShardRecord]:
-    found: dict[int, ShardRecord] = {}
-    with suppress(ShardNotFoundError):
-        while True:
-            found[len(found)] = bench.ledger.shards.get(RUN, len(found))
-    return found
+def states(bench: Bench) -> list[str]:
+    return [str(record.state) for record in records(bench)]
 
 
-def planned(bench: Bench, shards: int, **meets: list[str]) -> Script:
-    script = Script({int(name[1:]): met for name, met in meets.items()})
+def planned(bench: Bench, shards: int) -> Script:
+    script = Script()
     bench.runner.behaviour = script.run
     bench.plan(RUN, shards)
     return script
@@ -74,7 +64,7 @@ def planned(bench: Bench, shards: int, **meets: list[str]) -> Script:
 def test_a_success_is_recorded_before_the_next_shard_is_claimed(bench: Bench) -> None:
     script = planned(bench, 3)
     seen: list[list[str]] = []
-    script.meanwhile = lambda number: seen.append(list(states(bench).values()))
+    script.meanwhile = lambda number: seen.append(states(bench))
 
     bench.deliver_together(bench.queue.receive(10))
 
@@ -95,7 +85,7 @@ def test_shards_not_begun_in_time_return_with_their_attempt(bench: Bench, monkey
     outcomes = bench.deliver_together(messages, remaining_s=13)  # 3 s beside the grace
 
     assert [outcome.acknowledged for outcome in outcomes] == [True, False, False]
-    assert [(r.state, r.attempts) for r in records(bench).values()][1:] == [(ShardState.PENDING, 0)] * 2
+    assert [(r.state, r.attempts) for r in records(bench)[1:]] == [(ShardState.PENDING, 0)] * 2
     assert len(bench.queue.receive(10)) == 2
 
 
@@ -113,7 +103,7 @@ def test_a_lost_first_success_harms_no_other_shard(bench: Bench) -> None:
     outcomes = bench.deliver_together(bench.queue.receive(10))
 
     assert [outcome.acknowledged for outcome in outcomes] == [False, True, True]
-    assert list(states(bench).values()) == ["RUNNING", "SUCCEEDED", "SUCCEEDED"]
+    assert states(bench) == ["RUNNING", "SUCCEEDED", "SUCCEEDED"]
 
 
 FATES = st.sampled_from(["an error", "what no retry mends", "a lost JVM", "its deadline", "another's lease", "", ""])
@@ -149,11 +139,11 @@ def test_every_shard_has_one_end_whatever_dies(fates: list[list[str]], doubled: 
             if messages:
                 bench.deliver_together(messages)
             bench.clock.advance(400)
-            if all(record.state.ended for record in records(bench).values()):
+            if all(record.state.ended for record in records(bench)):
                 break
 
         begun = Counter(script.begun)
-        for number, record in records(bench).items():
+        for number, record in enumerate(records(bench)):
             assert record.state.ended
             assert record.attempts == begun[number] + stolen[number] <= 3
             if record.state is ShardState.SUCCEEDED:
