@@ -46,6 +46,7 @@ BUCKET = "bucket"
 GRACE_S = 10
 SCRIPT = b"print('hello')\n"
 NO_ACCESS = Access()
+LONG, SILENT = Deadline.within(3600), Log(io.BytesIO())
 Behaviour = Callable[[ScriptCall, Output], ScriptResult]
 
 
@@ -278,8 +279,8 @@ def bench(settings: WorkerSettings) -> Bench:
 def do_batch(
     tasks: Sequence[Task],
     run: Callable[[Task, Deadline], Outcome],
-    deadline: Deadline,
-    log: Log,
+    deadline: Deadline = LONG,
+    log: Log = SILENT,
     now_s: Callable[[], float] = time.time,
 ) -> list[Outcome]:
     """What a worker does with the tasks of one event, where ``run`` does each."""

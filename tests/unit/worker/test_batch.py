@@ -16,7 +16,6 @@ from tests.unit.events.samples import sqs
 from tests.unit.worker.conftest import do_batch
 
 FAILED = ScriptFailedError("s3://b/x.py", 1)
-LONG = Deadline.within(3600)
 
 
 def runner(failing: set[str], done: list[str]) -> Callable[[Task, Deadline], Outcome]:
@@ -33,7 +32,7 @@ def test_a_failure_returns_the_rest_of_its_group_in_order() -> None:
     done: list[str] = []
     sink = io.BytesIO()
 
-    outcomes = do_batch(parse_event(event), runner({"x2"}, done), LONG, Log(sink))
+    outcomes = do_batch(parse_event(event), runner({"x2"}, done), log=Log(sink))
 
     assert done == ["x1", "y1", "x2", "y2", "z1"]
     assert answer(event, outcomes) == {"batchItemFailures": [{"itemIdentifier": "x2"}, {"itemIdentifier": "x3"}]}
@@ -44,20 +43,18 @@ def test_a_failure_returns_the_rest_of_its_group_in_order() -> None:
 def test_a_failure_that_is_acknowledged_holds_nobody_up() -> None:
     tasks = parse_event({"Records": [sqs("a", "{}", "g"), sqs("b", "{}", "g")]})
 
-    outcomes = do_batch(tasks, lambda task, *_: Outcome(task, FAILED), LONG, Log(io.BytesIO()))
+    outcomes = do_batch(tasks, lambda task, *_: Outcome(task, FAILED))
 
     assert [outcome.acknowledged for outcome in outcomes] == [True, True]
 
 
-@given(
-    st.lists(st.tuples(st.sampled_from(["", "a", "b", "c"]), st.booleans()), max_size=12),
-)
+@given(st.lists(st.tuples(st.sampled_from(["", "a", "b", "c"]), st.booleans()), max_size=12))
 def test_no_message_of_a_group_is_done_after_a_failed_one(batch: list[tuple[str, bool]]) -> None:
     tasks = [Task(Source.SQS, {}, (str(n),), group=group) for n, (group, _) in enumerate(batch)]
     failing = {str(n) for n, (_, fails) in enumerate(batch) if fails}
     done: list[str] = []
 
-    outcomes = do_batch(tasks, runner(failing, done), LONG, Log(io.BytesIO()))
+    outcomes = do_batch(tasks, runner(failing, done))
 
     assert [outcome.task for outcome in outcomes] == tasks
     for n, (group, _) in enumerate(batch):
@@ -80,7 +77,7 @@ def shared_out(needs_s: list[float], whole_s: float, receives: list[int]) -> tup
         return Outcome(task)
 
     tasks = [Task(Source.SQS, {}, (str(n),), receive_count=count) for n, count in enumerate(receives)]
-    do_batch(tasks, run, Deadline.within(whole_s, now_s=1000.0), Log(io.BytesIO()), now_s=lambda: clock[0])
+    do_batch(tasks, run, Deadline.within(whole_s, now_s=1000.0), now_s=lambda: clock[0])
     return had, begun
 
 
@@ -114,10 +111,7 @@ def test_a_redelivered_record_gets_more_time_until_it_suffices() -> None:
     assert max(attempts.values()) <= 3
 
 
-@given(
-    st.lists(st.tuples(st.floats(0, 2000), st.integers(1, 6)), min_size=1, max_size=10),
-    st.floats(1, 900),
-)
+@given(st.lists(st.tuples(st.floats(0, 2000), st.integers(1, 6)), min_size=1, max_size=10), st.floats(1, 900))
 def test_no_record_uses_up_the_time_of_those_behind_it(records: list[tuple[float, int]], whole_s: float) -> None:
     had, begun = shared_out([need for need, _ in records], whole_s, [count for _, count in records])
 

@@ -9,31 +9,22 @@ from sparklet.worker.left_behind import left_behind, told
 SAVED = "spark.range(3).write.parquet('out/days')\n"
 
 
-def written(folder: Path, *names: str) -> Path:
-    for name in names:
-        (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        (folder / name).touch()
-    return folder
+@pytest.mark.parametrize(
+    ("names", "found"),
+    [
+        ("spark-warehouse/shop.db/people/part-0.parquet spark-warehouse/days/part-0.parquet", ["days", "shop.people"]),
+        ("out/days/_SUCCESS lake/t/_delta_log/0.json plain/part-00000", ["lake/t", "out/days", "plain"]),
+        # what Spark itself needs there
+        ("outcome.json tmp1/x.csv spark-0f3a/part-0 blockmgr-1/00/part-0 hadoop/s3a/part-0", []),
+        ("ckpt/8d1c/rdd-3/part-00000 metastore_db/seg0/part-1 cache/_temporary/part-0 stream/offsets/0", []),
+    ],
+)
+def test_only_tables_and_folders_of_spark_are_found(tmp_path: Path, names: str, found: list[str]) -> None:
+    for name in names.split():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
 
-
-def test_tables_and_folders_of_spark_are_found(tmp_path: Path) -> None:
-    folder = written(
-        tmp_path,
-        *("spark-warehouse/shop.db/people/part-0.parquet", "spark-warehouse/days/part-0.parquet"),
-        *("out/days/_SUCCESS", "lake/t/_delta_log/0.json", "plain/part-00000"),
-    )
-
-    assert left_behind(folder) == ["days", "shop.people", "lake/t", "out/days", "plain"]
-
-
-def test_what_spark_itself_needs_there_is_not(tmp_path: Path) -> None:
-    folder = written(
-        tmp_path,
-        *("outcome.json", "tmp1/x.csv", "spark-0f3a/part-0", "blockmgr-1/00/part-0", "hadoop/s3a/part-0"),
-        *("ckpt/8d1c/rdd-3/part-00000", "metastore_db/seg0/part-1", "cache/_temporary/part-0", "stream/offsets/0"),
-    )
-
-    assert left_behind(folder) == []
+    assert left_behind(tmp_path) == found
 
 
 def test_a_folder_that_the_script_has_deleted_holds_nothing(tmp_path: Path) -> None:
@@ -61,17 +52,17 @@ def test_work_is_lost_that_is_neither_read_nor_written_elsewhere(more: str, lost
     assert "wrote out/days (line 2) into the task's own folder" in what and "{output}" in what
 
 
-def test_a_folder_with_a_suffix_is_not_taken_for_its_format() -> None:
-    source = "import os\nframe.write.format('parquet').save('out.parquet')\n"
+@pytest.mark.parametrize(
+    ("name", "source", "said"),
+    [
+        ("out.parquet", "import os\nframe.write.format('parquet').save('out.parquet')\n", "out.parquet (line 2) into"),
+        ("shop.people", "frame.write.saveAsTable('people')\n", "shop.people (line 1) into"),
+        ("shop.people", "save(name)\n", "shop.people into"),  # a name that the script makes has no line
+        ("shop.people", "def (\n", "shop.people into"),
+    ],
+)
+def test_a_name_has_its_line_where_the_script_says_it(name: str, source: str, said: str) -> None:
+    """A folder's suffix is not taken for its format."""
+    what, is_lost = told([name], source)
 
-    what, is_lost = told(["out.parquet"], source)
-
-    assert is_lost and "wrote out.parquet (line 2)" in what
-    assert told(["shop.people"], "frame.write.saveAsTable('people')\n")[0].startswith(
-        "the script wrote shop.people (line 1)"
-    )
-
-
-def test_a_name_that_the_script_makes_has_no_line() -> None:
-    assert told(["shop.people"], "save(name)\n")[0].startswith("the script wrote shop.people into")
-    assert told(["shop.people"], "def (\n")[1]
+    assert is_lost and what.startswith(f"the script wrote {said}")

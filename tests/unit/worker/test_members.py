@@ -24,6 +24,7 @@ from tests.unit.worker.test_by_input import published, spark_writes
 from tests.unit.worker.test_unpacking import broken_zip
 
 A, MANY = "s3://in/a.zip", {f"{n}.csv": b"good" for n in range(12)}
+ONE_BAD = zipped({**MANY, "7.csv": b"bad"})
 
 
 class Reader:
@@ -81,7 +82,7 @@ def test_a_planned_file_of_an_archive_is_read_again() -> None:
 
 @pytest.mark.parametrize("names", [True, False])
 @pytest.mark.parametrize("pack", [zipped, tarred])
-def test_a_bad_file_of_an_archive_fails_alone(bench: Bench, names: bool, pack: Any) -> None:
+def test_a_bad_file_of_an_archive_fails_alone_and_is_told(bench: Bench, names: bool, pack: Any) -> None:
     Reader(bench, names=names)
     packed = pack({**MANY, "7.csv": b"bad"})
     bench.plan(inputs=[[bench.put(A, packed), bench.put("s3://in/b.csv", b"good")]], isolate=True)
@@ -93,6 +94,12 @@ def test_a_bad_file_of_an_archive_fails_alone(bench: Bench, names: bool, pack: A
     read = sorted(f"{A}#{name}" for name in MANY if name != "7.csv")
     assert sorted(" ".join(done).split()) == [*read, "s3://in/b.csv"]
     assert sum(each.rows or 0 for each in shards(at).values()) == 12
+    states = {name: object_state(object_status(at, "run-1", f"{A}#{name}")) for name in MANY}
+    assert states == {name: "FAILED" if name == "7.csv" else "SUCCEEDED" for name in MANY}
+    assert object_status(at, "run-1", f"{A}#x.csv").shards == ()
+    told = object_document(object_status(at, "run-1", A))
+    assert told["state"] == "FAILED"
+    assert sorted(name for each in told["shards"] for name in each["members"]) == sorted(MANY)
 
 
 def test_a_script_that_fails_by_each_file_is_at_fault(bench: Bench) -> None:
@@ -108,7 +115,7 @@ def test_a_script_that_fails_by_each_file_is_at_fault(bench: Bench) -> None:
 
 def test_what_an_archive_holds_is_stored_again_if_it_fails(bench: Bench) -> None:
     Reader(bench)
-    bench.plan(inputs=[[bench.put(A, zipped({**MANY, "7.csv": b"bad"}))]], isolate=True, max_attempts=1)
+    bench.plan(inputs=[[bench.put(A, ONE_BAD)]], isolate=True, max_attempts=1)
     put_well, refused = bench.store.put, list[str]()
 
     def put_badly(uri: str, *given: Any, **more: Any) -> str:
@@ -122,20 +129,6 @@ def test_what_an_archive_holds_is_stored_again_if_it_fails(bench: Bench) -> None
     at, _ = to_the_end(bench)
 
     assert refused and failed(at).keys() == {f"{A}#7.csv"}
-
-
-def test_the_status_of_each_file_is_told(bench: Bench) -> None:
-    Reader(bench)
-    bench.plan(inputs=[[bench.put(A, zipped({**MANY, "7.csv": b"bad"}))]], isolate=True)
-
-    at, _ = to_the_end(bench)
-
-    states = {name: object_state(object_status(at, "run-1", f"{A}#{name}")) for name in MANY}
-    assert states == {name: "FAILED" if name == "7.csv" else "SUCCEEDED" for name in MANY}
-    assert object_status(at, "run-1", f"{A}#x.csv").shards == ()
-    told = object_document(object_status(at, "run-1", A))
-    assert told["state"] == "FAILED"
-    assert sorted(name for each in told["shards"] for name in each["members"]) == sorted(MANY)
 
 
 def test_an_archive_that_is_read_whole_tells_of_its_files(bench: Bench) -> None:
@@ -165,7 +158,7 @@ def test_a_file_that_cannot_be_unpacked_is_named(bench: Bench, isolate: bool) ->
 def test_a_file_is_of_the_archive_that_was_planned(bench: Bench) -> None:
     """GIVEN an archive that is replaced after it was split, THEN a file of another content is not put beside."""
     reader = Reader(bench)
-    bench.plan(inputs=[[bench.put(A, zipped({**MANY, "7.csv": b"bad"}))]], isolate=True, max_attempts=1)
+    bench.plan(inputs=[[bench.put(A, ONE_BAD)]], isolate=True, max_attempts=1)
     bench.deliver()
     bench.store.put(A, zipped(dict.fromkeys(MANY, b"new")))
 
@@ -175,26 +168,9 @@ def test_a_file_is_of_the_archive_that_was_planned(bench: Bench) -> None:
     assert all("was replaced after it was planned" in told for told in failed(at).values())
 
 
-def repaired(bench: Bench, at: Deployment) -> None:
-    bench.store.put(A, zipped({**MANY, "7.csv": b"right"}))
-    redrive(at, "run-1")
-
-
-def test_a_repaired_file_is_redriven_alone(bench: Bench) -> None:
+def test_a_repaired_file_is_redriven_alone_and_ends_its_archive(bench: Bench) -> None:
     reader = Reader(bench)
-    bench.plan(inputs=[[bench.put(A, zipped({**MANY, "7.csv": b"bad"}))]], isolate=True)
-    at, _ = to_the_end(bench)
-    reader.read.clear()
-
-    repaired(bench, at)
-
-    assert to_the_end(bench)[1] is RunState.SUCCEEDED
-    assert reader.read == [[b"right"]]
-
-
-def test_an_archive_is_done_once_all_its_files_are(bench: Bench) -> None:
-    Reader(bench)
-    item, other = bench.put(A, zipped({**MANY, "7.csv": b"bad"})), bench.put("s3://in/b.zip", zipped(MANY))
+    item, other = bench.put(A, ONE_BAD), bench.put("s3://in/b.zip", zipped(MANY))
     bench.plan(inputs=[[item, other]], isolate=True)
     at, _ = to_the_end(bench)
     name = bench.ledger.runs.get("run-1").name
@@ -203,8 +179,12 @@ def test_an_archive_is_done_once_all_its_files_are(bench: Bench) -> None:
         return [done_before(at, name).has(each.uri, "", each.etag) for each in (item, other)]
 
     assert done() == [False, True]
-    repaired(bench, at)
-    to_the_end(bench)
+    reader.read.clear()
+    bench.store.put(A, zipped({**MANY, "7.csv": b"right"}))
+    redrive(at, "run-1")
+
+    assert to_the_end(bench)[1] is RunState.SUCCEEDED
+    assert reader.read == [[b"right"]]
     assert done() == [True, True]
 
 

@@ -27,25 +27,17 @@ RECORD = ShardRecord("run-1", 7, "part", 0, 9, 1, 10, generation=2, attempt_id="
 OUTPUT = "s3://b/staged/run-1/000007-a1"
 
 
-def event_of(*uris: str) -> dict[str, Any]:
-    shard = Shard(7, tuple(InputObject(uri, 1) for uri in uris))
-    return shard_event(RUN, RECORD, shard, OUTPUT)
-
-
-def test_a_shard_knows_whether_its_run_allows_drift() -> None:
-    run = replace(RUN, options=RunOptions(allow_drift=True))
-
-    event = shard_event(run, RECORD, Shard(7, (InputObject("s3://in/a", 1),)), OUTPUT)
-
+def event_of(*uris: str, run: Run = RUN, record: ShardRecord = RECORD) -> dict[str, Any]:
+    """The event of a shard, which is what the schema says."""
+    event = shard_event(run, record, Shard(7, tuple(InputObject(uri, 1) for uri in uris)), OUTPUT)
     check_event(event)
-    assert event["sparklet"]["allow_drift"] is True and "allow_drift" not in event_of("s3://in/a")["sparklet"]
+    return event
 
 
 @pytest.mark.parametrize("uris", [(), ("s3://in/a",), ("s3://in/a", "s3://in/b")])
 def test_a_shards_event_is_what_the_schema_says(uris: tuple[str, ...]) -> None:
     event = event_of(*uris)
 
-    check_event(event)
     assert event["inputs"] == list(uris)
     assert event["input_path"] == (uris[0] if len(uris) == 1 else None)
     assert event["sparklet"] == {
@@ -58,11 +50,10 @@ def test_a_shards_event_is_what_the_schema_says(uris: tuple[str, ...]) -> None:
     assert "table" not in event
 
 
-def test_the_runs_table_is_in_the_event() -> None:
-    event = shard_event(replace(RUN, table="iceberg:db.flights"), RECORD, Shard(7, ()), OUTPUT)
+def test_a_runs_table_and_whether_it_allows_drift_are_told() -> None:
+    event = event_of("s3://in/a", run=replace(RUN, table="iceberg:db.flights", options=RunOptions(allow_drift=True)))
 
-    check_event(event)
-    assert event["table"] == "iceberg:db.flights"
+    assert (event["table"], event["sparklet"]["allow_drift"]) == ("iceberg:db.flights", True)
 
 
 @pytest.mark.parametrize(
@@ -89,9 +80,8 @@ def test_the_runs_table_is_in_the_event() -> None:
     ids=["first", "failed", "deadline", "lost after a failure", "earlier generation"],
 )
 def test_an_attempt_is_told_how_the_one_before_it_ended(record: ShardRecord, previous: tuple | None) -> None:
-    event = shard_event(RUN, record, Shard(7, ()), OUTPUT)
+    event = event_of(record=record)
 
-    check_event(event)
     names = ("number", "error_class", "message", "commit_state")
     expected = None if previous is None else dict(zip(names, previous, strict=True))
     assert event["sparklet"].get("previous_attempt") == expected
@@ -106,8 +96,9 @@ def test_a_task_requests_event_is_the_clients_with_its_id() -> None:
 
 @pytest.mark.parametrize("change", [{"inputs": None}, {"input_path": None}, {"more": 1}, {"output_path": "s3://o/"}])
 def test_the_schema_refuses_what_is_no_shards_event(change: dict[str, Any]) -> None:
+    event = {**event_of("s3://in/a"), **change}
     with pytest.raises(jsonschema.ValidationError):
-        check_event({**event_of("s3://in/a"), **change})
+        check_event(event)
 
 
 def test_the_event_is_a_variable_and_a_file(tmp_path: Path) -> None:
@@ -127,7 +118,6 @@ def test_a_runs_arguments_name_its_input_and_the_shards_output() -> None:
     folder, one = event_of("s3://in/a", "s3://in/b"), {**event_of("s3://in/a")}
     del one["input_folders"]
 
-    check_event(folder)
     assert folder["input_folders"] == ["s3://in/"]
     assert script_arguments(["{input}", "{output}/x"], folder, "") == ("s3://in/", f"{OUTPUT}/x")
     assert script_arguments(["--from={input}"], one, "") == ("--from=s3://in/a",)

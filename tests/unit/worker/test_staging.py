@@ -40,12 +40,13 @@ def slices_of(store: MemoryObjectStore, body: bytes, split: str, target: int) ->
     return [each.item for each in slice_objects(store, [found], options)]
 
 
-def fetched(store: MemoryObjectStore, items: Sequence[InputObject], access: Access = Access()) -> list[bytes]:  # noqa: B008
-    """What the script would find in each input, each fetched as a shard of its own."""
+def fetched(store: MemoryObjectStore, items: Sequence[InputObject], chunk: int = staging.CHUNK_BYTES) -> list[bytes]:
+    """What the script would find in each input, each fetched as a shard of its own, ``chunk`` bytes at a time."""
     contents = []
     for item in items:
-        with tempfile.TemporaryDirectory() as folder:
-            _, copies = Staging((item,), access, store).fetch(Path(folder), LATER, 0)
+        with tempfile.TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
+            patch.setattr(staging, "CHUNK_BYTES", chunk)
+            _, copies = Staging((item,), Access(), store).fetch(Path(folder), LATER, 0)
             contents.append(copies[0].read_bytes() if copies else b"")
     return contents
 
@@ -86,9 +87,7 @@ def test_csv_slices_hold_each_row_once_and_a_header_each(
     store = MemoryObjectStore()
     items = slices_of(store, body, "csv", target)
 
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(staging, "CHUNK_BYTES", chunk)
-        contents = fetched(store, items) if items[0].slice else [body]
+    contents = fetched(store, items, chunk) if items[0].slice else [body]
 
     tables = [list(csv.reader(io.StringIO(content.decode("utf-8-sig"), newline=""))) for content in contents]
     assert {tuple(header) for header, *_ in tables} == {("one", 'the "two"', "3")}
@@ -102,9 +101,9 @@ def test_slices_of_lines_are_the_whole(body: bytes, target: int, chunk: int) -> 
     body = b"#" + body.replace(b"\0", b"\n")
     store = MemoryObjectStore()
     items = slices_of(store, body, "lines", target)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(staging, "CHUNK_BYTES", chunk)
-        contents = fetched(store, items)
+
+    contents = fetched(store, items, chunk)
+
     assert b"".join(contents) == (body if items[0].slice else b"")  # whole: nothing is fetched
 
 
@@ -119,18 +118,13 @@ def test_slices_of_lines_are_the_whole(body: bytes, target: int, chunk: int) -> 
 def test_rows_over_several_lines_never_pass(
     rows: list[tuple[str, str, str]], at: int, target: int, chunk: int, line_break: str
 ) -> None:
-    several = ("a", f"over{line_break}two", "c")
-    body = written(
-        [*rows[: at % (len(rows) + 1)], several, *rows[at % (len(rows) + 1) :]], line_break, csv.QUOTE_MINIMAL
-    )
+    rows.insert(at % (len(rows) + 1), ("a", f"over{line_break}two", "c"))
     store = MemoryObjectStore()
-    items = slices_of(store, body.encode(), "csv", target)
+    items = slices_of(store, written(rows, line_break, csv.QUOTE_MINIMAL).encode(), "csv", target)
     if items[0].slice is None:
         return
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(staging, "CHUNK_BYTES", chunk)
-        with pytest.raises(PlanError, match="rows over several lines: plan without --split csv"):
-            fetched(store, items)
+    with pytest.raises(PlanError, match="rows over several lines: plan without --split csv"):
+        fetched(store, items, chunk)
 
 
 @pytest.mark.parametrize("chunk", [1, 2, 3, 4, 5, 100])
@@ -148,18 +142,15 @@ def test_rows_over_several_lines_never_pass(
         (b'"open', False),
     ],
 )
-def test_quotes_are_counted_line_by_line(
-    body: bytes, passes: bool, chunk: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(staging, "CHUNK_BYTES", chunk)
+def test_quotes_are_counted_line_by_line(body: bytes, passes: bool, chunk: int) -> None:
     store = MemoryObjectStore()
     etag = store.put(URI, b"h\n" + body)
     item = InputObject(URI, len(body), etag, slice=Slice(SliceKind.LINES, 2, 2 + len(body), 2))
     if passes:
-        assert fetched(store, [item]) == [b"h\n" + body]
+        assert fetched(store, [item], chunk) == [b"h\n" + body]
     else:
         with pytest.raises(PlanError, match=r"a b#1\.csv \(bytes 2 to "):
-            fetched(store, [item])
+            fetched(store, [item], chunk)
 
 
 # --- what must be fetched ---
@@ -177,14 +168,9 @@ MISREAD = (
 )
 
 
-@pytest.mark.parametrize("key", RIGHT)
-def test_a_name_that_spark_reads_right_is_left_to_it(key: str) -> None:
-    assert not misread(f"s3://b/{key}")
-
-
-@pytest.mark.parametrize("key", MISREAD)
-def test_a_name_that_spark_misreads_is_fetched(key: str) -> None:
-    assert misread(f"s3://b/{key}")
+@pytest.mark.parametrize("key", [*RIGHT, *MISREAD])
+def test_just_the_names_that_spark_misreads_are_fetched(key: str) -> None:
+    assert bool(misread(f"s3://b/{key}")) == (key in MISREAD)
 
 
 def test_names_with_brackets_are_left_to_our_s3a() -> None:
