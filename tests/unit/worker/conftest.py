@@ -228,6 +228,12 @@ class Bench:
         """Wait until whoever has the shard has it no longer."""
         self.clock.advance(LEASE_S + LEASE_GRACE_S + 1)
 
+    def attempt(self, script: Behaviour | None = None, **planned: Any) -> Outcome:
+        """Plan a run, and deliver its first message to a worker whose script does this, or what it did before."""
+        self.plan(**planned)
+        self.runner.behaviour = script or self.runner.behaviour
+        return self.deliver()
+
     def deliver(self, message: Received | None = None, remaining_s: float = 600) -> Outcome:
         """Do what Lambda's mapping does with one message: invoke, and delete what is not reported."""
         if message is None:

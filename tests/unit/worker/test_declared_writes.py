@@ -19,10 +19,7 @@ def below(bench: Bench, folder: str) -> dict[str, bytes]:
 
 
 def test_declared_writes_are_stored_and_the_attempt_wins(bench: Bench) -> None:
-    bench.plan()
-    bench.runner.behaviour = reports(DECLARES)
-
-    assert bench.deliver().error is None
+    assert bench.attempt(reports(DECLARES)).error is None
 
     record = bench.record
     assert (record.state, record.winner, record.rows) == (ShardState.SUCCEEDED, record.attempt_id, 3)
@@ -32,18 +29,14 @@ def test_declared_writes_are_stored_and_the_attempt_wins(bench: Bench) -> None:
 
 
 def test_a_script_that_declares_nothing_names_no_winner(bench: Bench) -> None:
-    bench.plan()
-
-    assert bench.deliver().error is None
+    assert bench.attempt().error is None
 
     assert bench.record.winner == "" and below(bench, WRITES) == {}
 
 
 def test_changes_are_neither_published_nor_deleted(bench: Bench) -> None:
-    bench.plan()
-    bench.runner.behaviour = bench.writes("part-0", "_changes/1/a.parquet", "deep/_changes/b", then=reports(DECLARES))
-
-    assert bench.deliver().error is None
+    script = bench.writes("part-0", "_changes/1/a.parquet", "deep/_changes/b", then=reports(DECLARES))
+    assert bench.attempt(script).error is None
 
     run, winner = bench.ledger.runs.get("run-1"), bench.record.winner
     assert below(bench, f"{run.shard_output(0)}/") == {"part-0": b"rows", "deep/_changes/b": b"rows"}
@@ -51,10 +44,7 @@ def test_changes_are_neither_published_nor_deleted(bench: Bench) -> None:
 
 
 def test_a_failed_attempt_leaves_neither_changes_nor_writes(bench: Bench) -> None:
-    bench.plan()
-    bench.runner.behaviour = bench.writes("_changes/1/a.parquet", then=reports(DECLARES, exits(1)))
-
-    bench.deliver()
+    bench.attempt(bench.writes("_changes/1/a.parquet", then=reports(DECLARES, exits(1))))
 
     assert below(bench, STAGED) == {} == below(bench, WRITES)
 
@@ -83,8 +73,6 @@ def test_an_attempt_after_the_win_succeeds_without_script(
 
 
 def test_an_outcome_whose_writes_are_no_objects_is_refused(bench: Bench) -> None:
-    bench.plan()
-    bench.runner.behaviour = reports({"writes": [7]})
-    bench.deliver()
+    bench.attempt(reports({"writes": [7]}))
 
     assert bench.record.error_class == "EventError"

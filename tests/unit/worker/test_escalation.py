@@ -42,10 +42,7 @@ def in_the_engine(bench: Bench) -> int:
     ],
 )
 def test_what_a_function_outgrows_its_engine_does(bench: Bench, ends: Behaviour, error_class: str) -> None:
-    bench.plan(**LARGER)
-    bench.runner.behaviour = ends
-
-    outcome = bench.deliver()
+    outcome = bench.attempt(ends, **LARGER)
 
     record = bench.record
     assert (record.state, record.engine, record.attempts) == (ShardState.PENDING, ENGINE, 0)
@@ -60,10 +57,7 @@ def test_what_a_function_outgrows_its_engine_does(bench: Bench, ends: Behaviour,
     ("options", "error"), [({}, OutOfMemoryError("heap space")), (LARGER, GatewayLostError("it went away"))]
 )
 def test_anything_else_stays_in_functions(bench: Bench, options: dict[str, Any], error: SparkletError) -> None:
-    bench.plan(**options)
-    bench.runner.behaviour = raises(error)
-
-    bench.deliver()
+    bench.attempt(raises(error), **options)
 
     record = bench.record
     assert (record.state, record.engine, record.attempts) == (ShardState.PENDING, "", 1)
@@ -82,9 +76,7 @@ def test_a_maps_child_has_no_more_to_do_with_it(bench: Bench) -> None:
 
 
 def test_what_is_too_much_there_stays_there_and_fails_at_last(bench: Bench) -> None:
-    bench.plan(**LARGER, max_attempts=2)
-    bench.runner.behaviour = raises(OutOfMemoryError("heap space"))
-    bench.deliver()
+    bench.attempt(raises(OutOfMemoryError("heap space")), **LARGER, max_attempts=2)
 
     assert [in_the_engine(bench) for _ in range(2)] == [LATER, FAILED]
 
@@ -93,9 +85,7 @@ def test_what_is_too_much_there_stays_there_and_fails_at_last(bench: Bench) -> N
 
 
 def test_a_double_start_does_the_shard_once(bench: Bench) -> None:
-    bench.plan(**LARGER)
-    bench.runner.behaviour = raises(OutOfMemoryError("heap space"))
-    bench.deliver()
+    bench.attempt(raises(OutOfMemoryError("heap space")), **LARGER)
     second: list[int] = []
     bench.runner.behaviour = meanwhile(lambda: second.append(run_one(bench.claims, bench.worker, COMMAND)))
 
@@ -114,9 +104,7 @@ def test_a_container_started_by_hand_does_not_escalate(bench: Bench) -> None:
 
 
 def test_a_shard_moves_on_from_engine_to_engine(bench: Bench) -> None:
-    bench.plan(too_large="engine", engine="lambda-large,fargate")
-    bench.runner.behaviour = raises(OutOfMemoryError("heap space"))
-    bench.deliver()
+    bench.attempt(raises(OutOfMemoryError("heap space")), too_large="engine", engine="lambda-large,fargate")
     moves = [bench.record.engine]
 
     for engine in ("lambda-large", "fargate"):

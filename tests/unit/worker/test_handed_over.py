@@ -164,9 +164,7 @@ def test_a_forbidden_environment_is_refused(bench: Bench, wish: Any, error: type
 
 def test_the_operators_settings_of_the_run_win(bench: Bench) -> None:
     bench.env = {"level": "9", "output_path": "s3://o"}
-    bench.plan()
-
-    bench.deliver()
+    bench.attempt()
 
     found = bench.runner.calls[0].env
     assert (found["level"], found["output_path"], found["input_path"]) == ("9", "s3://o", "s3://in/0.csv")

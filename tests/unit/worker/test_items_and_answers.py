@@ -18,9 +18,7 @@ def kept(bench: Bench) -> dict[str, Any]:
 
 
 def test_the_script_gets_the_items_and_no_inputs(bench: Bench) -> None:
-    bench.plan(inputs=[list(map(InputObject.of_item, ITEMS))])
-
-    outcome = bench.deliver()
+    outcome = bench.attempt(inputs=[list(map(InputObject.of_item, ITEMS))])
 
     assert outcome.error is None, outcome.error
     event = bench.runner.event()
@@ -31,10 +29,7 @@ def test_the_script_gets_the_items_and_no_inputs(bench: Bench) -> None:
 
 @pytest.mark.parametrize("answer", [{"total": 7}, None])  # null is an answer, too
 def test_an_answer_is_kept_under_its_attempt(bench: Bench, answer: Any) -> None:
-    bench.plan()
-    bench.runner.behaviour = reports({"answer": answer})
-
-    bench.deliver()
+    bench.attempt(reports({"answer": answer}))
 
     name = f"000000000-{bench.record.attempt_id}.json"
     assert bench.record.answer_file == f"answers/{name}"
@@ -42,9 +37,7 @@ def test_an_answer_is_kept_under_its_attempt(bench: Bench, answer: Any) -> None:
 
 
 def test_a_failed_attempt_keeps_no_answer(bench: Bench) -> None:
-    bench.plan()
-    bench.runner.behaviour = reports({"answer": "wrong"}, exits(1))
-    bench.deliver()
+    bench.attempt(reports({"answer": "wrong"}, exits(1)))
     assert kept(bench) == {}
 
     bench.clock.advance(3600)
@@ -55,10 +48,7 @@ def test_a_failed_attempt_keeps_no_answer(bench: Bench) -> None:
 
 
 def test_an_answer_that_is_too_large_ends_the_shard(bench: Bench) -> None:
-    bench.plan()
-    bench.runner.behaviour = reports({"answer": "x" * MAX_ANSWER_BYTES})
-
-    bench.deliver()
+    bench.attempt(reports({"answer": "x" * MAX_ANSWER_BYTES}))
 
     assert "write it to job.output" in bench.failure[1] and bench.record.attempts == 1
     assert kept(bench) == {}

@@ -49,6 +49,12 @@ class Reader:
         return Path(uri[7:]).read_bytes() if uri.startswith("file://") else self.bench.store.get(uri)
 
 
+def run_of(bench: Bench, *items: InputObject, isolate: bool = True, **options: Any) -> Deployment:
+    """A run of one shard of these inputs, to its end; where it is."""
+    bench.plan(inputs=[items], isolate=isolate, **options)
+    return to_the_end(bench)[0]
+
+
 def to_the_end(bench: Bench) -> tuple[Deployment, RunState]:
     at = bench.claims.at
     for _ in range(30):
@@ -85,9 +91,7 @@ def test_a_planned_file_of_an_archive_is_read_again() -> None:
 def test_a_bad_file_of_an_archive_fails_alone_and_is_told(bench: Bench, names: bool, pack: Any) -> None:
     Reader(bench, names=names)
     packed = pack({**MANY, "7.csv": b"bad"})
-    bench.plan(inputs=[[bench.put(A, packed), bench.put("s3://in/b.csv", b"good")]], isolate=True)
-
-    at, _ = to_the_end(bench)
+    at = run_of(bench, bench.put(A, packed), bench.put("s3://in/b.csv", b"good"))
 
     assert failed(at) == {f"{A}#7.csv": f"malformed: {A}#7.csv (exit code 1)"}
     done = [name for name, each in shards(at).items() if each.state is ShardState.SUCCEEDED]
@@ -104,9 +108,7 @@ def test_a_bad_file_of_an_archive_fails_alone_and_is_told(bench: Bench, names: b
 
 def test_a_script_that_fails_by_each_file_is_at_fault(bench: Bench) -> None:
     Reader(bench, names=False)
-    bench.plan(inputs=[[bench.put(A, zipped(dict.fromkeys(MANY, b"bad")))]], isolate=True)
-
-    at, _ = to_the_end(bench)
+    at = run_of(bench, bench.put(A, zipped(dict.fromkeys(MANY, b"bad"))))
 
     assert failed(at).keys() == {A}
     assert failed(at)[A].startswith("the script is at fault, not an input: ")
@@ -115,7 +117,6 @@ def test_a_script_that_fails_by_each_file_is_at_fault(bench: Bench) -> None:
 
 def test_what_an_archive_holds_is_stored_again_if_it_fails(bench: Bench) -> None:
     Reader(bench)
-    bench.plan(inputs=[[bench.put(A, ONE_BAD)]], isolate=True, max_attempts=1)
     put_well, refused = bench.store.put, list[str]()
 
     def put_badly(uri: str, *given: Any, **more: Any) -> str:
@@ -126,16 +127,14 @@ def test_what_an_archive_holds_is_stored_again_if_it_fails(bench: Bench) -> None
 
     bench.store.put = put_badly  # type: ignore[method-assign]
 
-    at, _ = to_the_end(bench)
+    at = run_of(bench, bench.put(A, ONE_BAD), max_attempts=1)
 
     assert refused and failed(at).keys() == {f"{A}#7.csv"}
 
 
 def test_an_archive_that_is_read_whole_tells_of_its_files(bench: Bench) -> None:
     Reader(bench)
-    bench.plan(inputs=[[bench.put(A, zipped(MANY))]], isolate=True)
-
-    at, _ = to_the_end(bench)
+    at = run_of(bench, bench.put(A, zipped(MANY)))
 
     assert shards(at).keys() == {A}
     [found] = object_status(at, "run-1", f"{A}#3.csv").shards
@@ -146,9 +145,7 @@ def test_an_archive_that_is_read_whole_tells_of_its_files(bench: Bench) -> None:
 @pytest.mark.parametrize("isolate", [True, False])
 def test_a_file_that_cannot_be_unpacked_is_named(bench: Bench, isolate: bool) -> None:
     Reader(bench)
-    bench.plan(inputs=[[bench.put(A, broken_zip())]], isolate=isolate)
-
-    at, _ = to_the_end(bench)
+    at = run_of(bench, bench.put(A, broken_zip()), isolate=isolate)
 
     [(name, told)] = failed(at).items()
     assert name == (f"{A}#a.csv" if isolate else A)
@@ -158,8 +155,7 @@ def test_a_file_that_cannot_be_unpacked_is_named(bench: Bench, isolate: bool) ->
 def test_a_file_is_of_the_archive_that_was_planned(bench: Bench) -> None:
     """GIVEN an archive that is replaced after it was split, THEN a file of another content is not put beside."""
     reader = Reader(bench)
-    bench.plan(inputs=[[bench.put(A, ONE_BAD)]], isolate=True, max_attempts=1)
-    bench.deliver()
+    bench.attempt(inputs=[[bench.put(A, ONE_BAD)]], isolate=True, max_attempts=1)
     bench.store.put(A, zipped(dict.fromkeys(MANY, b"new")))
 
     at, _ = to_the_end(bench)
@@ -171,29 +167,28 @@ def test_a_file_is_of_the_archive_that_was_planned(bench: Bench) -> None:
 def test_a_repaired_file_is_redriven_alone_and_ends_its_archive(bench: Bench) -> None:
     reader = Reader(bench)
     item, other = bench.put(A, ONE_BAD), bench.put("s3://in/b.zip", zipped(MANY))
-    bench.plan(inputs=[[item, other]], isolate=True)
-    at, _ = to_the_end(bench)
+    at = run_of(bench, item, other)
     name = bench.ledger.runs.get("run-1").name
 
-    def done() -> list[bool]:
+    def known() -> list[bool]:
         return [done_before(at, name).has(each.uri, "", each.etag) for each in (item, other)]
 
-    assert done() == [False, True]
+    assert known() == [False, True]
     reader.read.clear()
     bench.store.put(A, zipped({**MANY, "7.csv": b"right"}))
     redrive(at, "run-1")
 
     assert to_the_end(bench)[1] is RunState.SUCCEEDED
     assert reader.read == [[b"right"]]
-    assert done() == [True, True]
+    assert known() == [True, True]
 
 
 def test_each_file_has_its_result_in_its_archives_output(bench: Bench) -> None:
     """Where the output is, does not depend on whether the archive was split."""
-    bench.plan(inputs=[[bench.put(A, zipped({"1.csv": b"x", "2.csv": b"y", "3.csv": b"z"}))]], output_per="input")
-    bench.runner.behaviour = spark_writes(bench, {0: ("in/a.zip#1.csv", 5), 1: ("in/a.zip#2.csv", 7)})
+    item = bench.put(A, zipped({"1.csv": b"x", "2.csv": b"y", "3.csv": b"z"}))
+    script = spark_writes(bench, {0: ("in/a.zip#1.csv", 5), 1: ("in/a.zip#2.csv", 7)})
 
-    assert bench.deliver().error is None
+    assert bench.attempt(script, inputs=[[item]], output_per="input").error is None
 
     assert {name.partition("-JOB")[0] for name, _ in published(bench)} == {
         "a/k=1/part-RUN_000000-00000",

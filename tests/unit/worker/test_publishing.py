@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterable
+from itertools import islice
 
 import pytest
 
@@ -29,53 +30,40 @@ def staged(bench: Bench) -> list[str]:
 
 
 def test_an_attempts_output_is_published_and_unstaged(bench: Bench) -> None:
-    bench.plan()
     markers = "year=2026_$folder$", "year=2026/"  # of EMRFS, and of S3A
-    bench.runner.behaviour = bench.writes(
-        "year=2026/part-0.parquet", "_SUCCESS", "_temporary/0/part-1.parquet", *markers
-    )
+    script = bench.writes("year=2026/part-0.parquet", "_SUCCESS", "_temporary/0/part-1.parquet", *markers)
 
-    assert bench.deliver().error is None
+    assert bench.attempt(script).error is None
 
     assert published(bench) == {"year=2026/part-0.parquet": b"rows"}
     assert [uri for uri in staged(bench) if "_temporary" not in uri and not uri.endswith(("/", "$"))] == []
 
 
 def test_reported_outputs_are_where_readers_find_them(bench: Bench) -> None:
-    bench.plan()
-
     def work(call: ScriptCall, output: Output) -> ScriptResult:
         outcome = {"rows": 3, "outputs": [bench.runner.event()["output_path"], "s3://else/table"]}
         return bench.writes("part-0", then=reports(outcome))(call, output)
 
-    bench.runner.behaviour = work
-    bench.deliver()
+    bench.attempt(work)
 
     folder = bench.ledger.runs.get("run-1").shard_output(0)
     assert (bench.record.rows, bench.record.outputs) == (3, (folder, "s3://else/table"))
 
 
 def test_files_of_uncommitted_jobs_are_not_published(bench: Bench) -> None:
-    bench.plan()
-
     def work(call: ScriptCall, output: Output) -> ScriptResult:
         (call.work_dir.parent / UNCOMMITTED).mkdir()
         (call.work_dir.parent / UNCOMMITTED / "5ba1").touch()
         return bench.writes("part-0-5ba1.parquet", "day=1/part-1-5ba1.parquet", "part-0-77.parquet")(call, output)
 
-    bench.runner.behaviour = work
-
-    assert bench.deliver().error is None
+    assert bench.attempt(work).error is None
 
     assert published(bench) == {"part-0-77.parquet": b"rows"}
     assert staged(bench) == []
 
 
 def test_nothing_of_an_attempt_that_failed_is_published(bench: Bench) -> None:
-    bench.plan()
-
-    bench.runner.behaviour = bench.writes("part-0", body=b"half", then=raises(GatewayLostError("the JVM went away")))
-    bench.deliver()
+    bench.attempt(bench.writes("part-0", body=b"half", then=raises(GatewayLostError("the JVM went away"))))
     assert published(bench) == {} and staged(bench) == []
 
     bench.runner.behaviour = bench.writes("part-0", body=b"whole")
@@ -113,23 +101,17 @@ def test_a_worker_killed_while_it_publishes_loses_nothing(
     (ref,) = bench.plan()
     bench.runner.behaviour = bench.writes("part-0", "part-1", "part-2")
 
-    class Dies(MemoryObjectStore):
-        done = 0
+    def dies(pairs: Iterable[tuple[ObjectInfo, str]]) -> None:
+        MemoryObjectStore.copy_all(bench.store, islice(pairs, copies))
+        raise KilledError
 
-        def put(self, uri: str, body: bytes, create_only: bool = False) -> str:
-            if uri.startswith(PUBLISHED):
-                if Dies.done == copies:
-                    raise KilledError
-                Dies.done += 1
-            return super().put(uri, body, create_only)
-
-    if copies == 3:  # all is published, and the ledger was not told
+    if copies < 3:
+        monkeypatch.setattr(bench.store, "copy_all", dies)
+    else:  # all is published, and the ledger was not told
         monkeypatch.setattr(bench.ledger.attempts, "succeed", raises(KilledError()))
-    bench.store.__class__ = Dies
     with pytest.raises(KilledError):
         bench.deliver()
     monkeypatch.undo()
-    bench.store.__class__ = MemoryObjectStore
     assert str(bench.record.state) == "RUNNING"
 
     bench.let_the_lease_end()
@@ -141,19 +123,18 @@ def test_a_worker_killed_while_it_publishes_loses_nothing(
     assert bench.record.state is ShardState.SUCCEEDED
 
 
-def test_a_publisher_that_wakes_late_writes_no_further_file(bench: Bench) -> None:
+def test_a_publisher_that_wakes_late_writes_no_further_file(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     """Its shard is another's by then, and what that one published may have been replaced since."""
     (ref,) = bench.plan()
     bench.runner.behaviour = bench.writes("part-0", "part-1")
 
-    class Freezes(MemoryObjectStore):
-        def put(self, uri: str, body: bytes, create_only: bool = False) -> str:
-            if uri.startswith(PUBLISHED):
-                bench.let_the_lease_end()
-                assert bench.ledger.attempts.claim(ref, "another", LEASE_S, 3).status is ClaimStatus.GRANTED
-            return super().put(uri, body, create_only)
+    def freezes(pairs: Iterable[tuple[ObjectInfo, str]]) -> None:
+        for pair in pairs:
+            bench.let_the_lease_end()
+            assert bench.ledger.attempts.claim(ref, "another", LEASE_S, 3).status is ClaimStatus.GRANTED
+            MemoryObjectStore.copy_all(bench.store, [pair])
 
-    bench.store.__class__ = Freezes
+    monkeypatch.setattr(bench.store, "copy_all", freezes)
 
     assert bench.deliver().error is not None
     assert published(bench) == {"part-0": b"rows"}
@@ -222,12 +203,10 @@ def test_staging_discarded_under_a_late_publisher_ends_nothing(bench: Bench, mon
 
 
 def test_a_script_whose_jvm_is_suspect_is_run_again_at_once(bench: Bench) -> None:
-    bench.plan()
     suspect = exits(1, "NullPointerException", suspect=True)
     tries = iter([bench.writes("try-1", then=suspect), bench.writes("try-2")])
-    bench.runner.behaviour = lambda call, output: next(tries)(call, output)
 
-    assert bench.deliver().error is None
+    assert bench.attempt(lambda call, output: next(tries)(call, output)).error is None
 
     record = bench.record
     assert (record.state, record.attempts, record.error_message) == (ShardState.SUCCEEDED, 1, "")
@@ -235,14 +214,11 @@ def test_a_script_whose_jvm_is_suspect_is_run_again_at_once(bench: Bench) -> Non
 
 
 def test_no_input_is_blamed_for_a_suspect_jvm_without_time(bench: Bench) -> None:
-    bench.plan(max_attempts=1, isolate=True, objects=2)
-
     def work(call: ScriptCall, output: Output) -> ScriptResult:
         call.deadline.guard_s = 0
         return exits(1, "NullPointerException", "x is null", files=("s3://in/0.csv",), suspect=True)(call, output)
 
-    bench.runner.behaviour = work
-    bench.deliver()
+    bench.attempt(work, max_attempts=1, isolate=True, objects=2)
 
     cause, message = bench.failure
     assert (cause, bench.record.split) == ("SparkRuntimeError", "") and "too little time was left" in message

@@ -93,6 +93,5 @@ def test_the_error_of_a_task_without_a_run_has_no_secret(failing: Bench) -> None
 def test_a_secret_that_is_too_short_hides_no_ordinary_words(bench: Bench) -> None:
     bench.args = ("--password", "at")
     bench.runner.behaviour = exits(1, "ValueError", "bad date at line 3")
-    bench.plan(max_attempts=1)
-    bench.deliver()
+    bench.attempt(max_attempts=1)
     assert bench.failure[1].startswith("bad date at line 3")

@@ -27,9 +27,7 @@ def test_a_success_is_recorded_with_the_scripts_report(bench: Bench) -> None:
 
 
 def test_the_script_gets_the_runs_inputs_output_and_arguments(bench: Bench) -> None:
-    bench.plan()
-
-    bench.deliver()
+    bench.attempt()
 
     event = bench.runner.event()
     assert event["inputs"] == ["s3://in/0.csv"]
@@ -57,10 +55,7 @@ def test_a_message_of_a_held_shard_is_acknowledged(bench: Bench) -> None:
 
 
 def test_a_retryable_failure_is_released_and_returns_soon(bench: Bench) -> None:
-    bench.plan()
-    bench.runner.behaviour = exits(1, "SparkException", "503 Slow Down")
-
-    outcome = bench.deliver()
+    outcome = bench.attempt(exits(1, "SparkException", "503 Slow Down"))
 
     record = bench.record
     assert not outcome.acknowledged
@@ -71,10 +66,7 @@ def test_a_retryable_failure_is_released_and_returns_soon(bench: Bench) -> None:
 
 
 def test_a_shard_without_attempts_ends_with_its_last_cause(bench: Bench) -> None:
-    bench.plan(max_attempts=2)
-    bench.runner.behaviour = raises(GatewayLostError("the JVM exited with -9"))
-
-    bench.deliver()
+    bench.attempt(raises(GatewayLostError("the JVM exited with -9")), max_attempts=2)
     bench.clock.advance(400)
     outcome = bench.deliver()
 
@@ -86,10 +78,7 @@ def test_a_shard_without_attempts_ends_with_its_last_cause(bench: Bench) -> None
     "cause", ["AnalysisException", "SyntaxError", "ModuleNotFoundError", "org.apache.spark.sql.AnalysisException"]
 )
 def test_a_permanent_failure_ends_the_shard_at_once(bench: Bench, cause: str) -> None:
-    bench.plan()
-    bench.runner.behaviour = exits(1, cause, "no such column")
-
-    outcome = bench.deliver()
+    outcome = bench.attempt(exits(1, cause, "no such column"))
 
     assert outcome.acknowledged
     assert bench.failure[0] == cause and "no such column" in bench.failure[1]
@@ -157,14 +146,11 @@ def test_a_message_of_an_unknown_run_is_not_lost(bench: Bench) -> None:
 
 
 def test_log_lines_carry_run_shard_attempt_and_request(bench: Bench) -> None:
-    bench.plan()
-
     def chatty(call: ScriptCall, output: Output) -> ScriptResult:
         output("stdout", b"as it comes\n")
         return ScriptResult(0)
 
-    bench.runner.behaviour = chatty
-    bench.deliver()
+    bench.attempt(chatty)
 
     started = next(line for line in bench.log_lines() if line["message"] == "script started")
     expected = {"run": "run-1", "shard": 0, "request_id": "request-1", "attempt": bench.record.attempt_id}

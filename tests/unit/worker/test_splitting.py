@@ -2,16 +2,12 @@
 
 import json
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import pytest
 
-from sparklet.errors import ObjectNotFoundError
 from sparklet.events import answer
-from sparklet.model import HALVES, MAX_NAMED, Access, InputObject, ShardState, Slice, SliceKind
-from sparklet.spark.task_limits import Deadline
-from sparklet.worker.staging import Staging, described
+from sparklet.model import HALVES, MAX_NAMED, ShardState
 from tests.unit.worker.conftest import BUCKET, Behaviour, Bench, exits, reports
 
 OBJECTS = 100
@@ -50,10 +46,7 @@ def test_the_inputs_that_are_named_are_recorded(bench: Bench, files: list[str], 
 
 
 def test_a_script_that_commits_at_once_keeps_its_shard_whole(bench: Bench) -> None:
-    bench.plan(objects=OBJECTS, isolate=True, max_attempts=1)
-    bench.runner.behaviour = fails(bench, "s3://in/0-3.csv", direct=True)
-
-    bench.deliver()
+    bench.attempt(fails(bench, "s3://in/0-3.csv", direct=True), objects=OBJECTS, isolate=True, max_attempts=1)
 
     cause, message = bench.failure
     assert cause == "BadRecordException"
@@ -73,13 +66,3 @@ def test_a_script_knows_that_its_shard_was_split_off(bench: Bench) -> None:
 
     assert bench.record.split == HALVES
     assert bench.runner.event()["sparklet"]["split_off"] is True
-
-
-def test_an_input_that_cannot_be_fetched_is_named(bench: Bench, tmp_path: Path) -> None:
-    cut = [InputObject("s3://in/gone.csv", 10, "e", slice=Slice(SliceKind.LINES, n, n + 5)) for n in (0, 5)]
-    staging = Staging(tuple(cut), Access(), bench.store)
-
-    with pytest.raises(ObjectNotFoundError) as raised:
-        staging.fetch(tmp_path, Deadline.within(60), 0)
-
-    assert raised.value.files == (described(cut[0]),)

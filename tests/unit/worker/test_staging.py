@@ -16,10 +16,11 @@ from hypothesis import strategies as st
 from sparklet.errors import (
     DeadlineExceededError,
     EventError,
-    ObjectChangedError,
+    ObjectNotFoundError,
     ObjectStoreError,
     PlanError,
     ScratchFullError,
+    SparkletError,
 )
 from sparklet.inputs.selection import Found
 from sparklet.inputs.slicing import slice_objects
@@ -27,7 +28,7 @@ from sparklet.job.event_objects import misread
 from sparklet.model import Access, InputObject, Position, RunOptions, Slice, SliceKind
 from sparklet.spark.task_limits import Deadline
 from sparklet.worker import script_event, staging
-from sparklet.worker.staging import Staging, staged_name
+from sparklet.worker.staging import Staging, described, staged_name
 from tests.stand_ins.memory import MemoryObjectStore
 
 URI = "s3://data/in/a b#1.csv"
@@ -270,14 +271,6 @@ def sliced(store: MemoryObjectStore) -> InputObject:
     return slices_of(store, b"abc\n" * 10, "lines", 8)[1]
 
 
-def test_a_slice_of_an_object_that_was_replaced_is_refused() -> None:
-    store = MemoryObjectStore()
-    item = sliced(store)
-    store.put(URI, b"xyz\n" * 10)
-    with pytest.raises(ObjectChangedError, match=r"a b#1\.csv \(bytes 8 to 15\) was replaced .* start a new run"):
-        fetched(store, [item])
-
-
 def test_an_object_that_is_cut_short_is_noticed() -> None:
     store = MemoryObjectStore()
     store.get = lambda *args: b"abc\n"  # type: ignore[method-assign]
@@ -297,14 +290,23 @@ def test_names_that_spark_misreads_are_looked_at_at_once(tmp_path: Path) -> None
     assert [uri.partition("//")[0] for uri in work.shown(copies, ())] == ["file:", "s3:", "file:"]
 
 
-def test_a_broken_archive_is_named_for_isolation(tmp_path: Path) -> None:
-    store = MemoryObjectStore()
-    item = InputObject("s3://b/a.zip", 3, store.put("s3://b/a.zip", b"PK\x03\x04"))
+@pytest.mark.parametrize(
+    ("item", "error"),
+    [
+        (InputObject("s3://b/a.zip", 4), EventError),
+        (InputObject("s3://b/gone.csv", 10, "e", slice=Slice(SliceKind.LINES, 0, 5)), ObjectNotFoundError),
+    ],
+    ids=["broken archive", "gone"],
+)
+def test_what_cannot_be_fetched_is_named_for_isolation(
+    tmp_path: Path, item: InputObject, error: type[SparkletError]
+) -> None:
+    (store := MemoryObjectStore()).put("s3://b/a.zip", b"PK\x03\x04")
 
-    with pytest.raises(EventError) as error:
+    with pytest.raises(error) as raised:
         Staging((item,), Access(), store).fetch(tmp_path, LATER, 0)
 
-    assert error.value.files == ("s3://b/a.zip",)
+    assert raised.value.files == (described(item),)
 
 
 def test_nothing_is_fetched_without_the_space_for_it(tmp_path: Path) -> None:

@@ -180,13 +180,22 @@ def test_an_invalid_id_returns_and_is_recorded_nowhere(api: Api, task_id: Any) -
     assert api.bench.runner.calls == []
 
 
-def test_an_invalid_output_address_costs_no_success(api: Api) -> None:
-    api.bench.runner.behaviour = reports({"outputs": ["s3://b/\ud800", "s3://b/k"]})
+@pytest.mark.parametrize(
+    ("told", "kept"),
+    [
+        ({"outputs": ["s3://b/\ud800", "s3://b/k"]}, ["s3://b/?", "s3://b/k"]),
+        ({"answer": "x" * 17_000, "outputs": ["s3://o/" + "y" * 2000, "s3://o/z"]}, ["s3://o/z"]),
+    ],
+    ids=["invalid", "too large"],
+)
+def test_what_an_item_cannot_hold_costs_no_success(api: Api, told: dict[str, Any], kept: list[str]) -> None:
+    api.bench.runner.behaviour = reports(told)
 
-    outcome = api.deliver(api.post({}, "t-1"))
+    assert api.deliver(api.post({}, "t")).acknowledged
 
-    assert outcome.acknowledged
-    assert api.state("t-1").outputs == ("s3://b/?", "s3://b/k")
+    document = api.state("t").to_document()
+    assert (document["state"], document["outputs"]) == ("SUCCEEDED", kept)
+    assert "answer" not in document
 
 
 def test_an_unsent_notice_is_logged_and_fails_nothing(api: Api) -> None:
@@ -205,17 +214,6 @@ def test_a_ledger_that_is_down_returns_the_message_unrun(api: Api) -> None:
     assert api.bench.runner.calls == []
     api.bench.clock.advance(10)
     assert len(api.queue.receive()) == 1
-
-
-def test_an_answer_too_large_for_an_item_is_left_out(api: Api) -> None:
-    api.bench.runner.behaviour = reports({"answer": "x" * 17_000, "outputs": ["s3://o/" + "y" * 2000, "s3://o/z"]})
-
-    api.deliver(api.post({}, "t"))
-
-    document = api.state("t").to_document()
-    assert document["state"] == "SUCCEEDED"
-    assert "answer" not in document
-    assert document["outputs"] == ["s3://o/z"]
 
 
 def test_without_a_ledger_the_message_comes_back(api: Api) -> None:
