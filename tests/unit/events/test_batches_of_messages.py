@@ -89,12 +89,3 @@ def test_an_unknown_id_is_an_error(name: Any) -> None:
     for items in wrong:
         with pytest.raises(EventError, match="no message of its event, so all come back"):
             failed_messages(task, {}, {"batchItemFailures": items})
-
-
-def test_the_rest_of_a_failed_messages_group_comes_back() -> None:
-    records = [sqs(each, each, each[0]) for each in ("x1", "y1", "x2", "y2", "x3")]
-    (task,) = joined(parse_event({"Records": records}))
-
-    found = failed_messages(task, {"x2": "bad"})
-
-    assert found == {"x2": "bad", "x3": "an earlier message of its group comes back"}

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from sparklet.events import Outcome
 from sparklet.ledger.rules import LEASE_GRACE_S, LEASE_S
 from sparklet.model import APART, RunState, ShardState
 from sparklet.runs.checker import check
@@ -18,7 +19,7 @@ from sparklet.runs.manifest import RESULTS, results, write_manifests
 from sparklet.settings import WorkerSettings
 from sparklet.spark.runner import Output, ScriptCall, ScriptResult
 from sparklet.spark.spark_options import ORIGINS
-from tests.unit.worker.conftest import Bench, make_bench, reports
+from tests.unit.worker.conftest import Behaviour, Bench, make_bench, reports
 from tests.world import Fault, KilledError
 
 OUTPUT = "s3://out/x/"
@@ -51,8 +52,8 @@ def published(bench: Bench) -> list[tuple[str, bytes]]:
     return [(re.sub(job, "JOB", name.replace(identity, "RUN")), body) for name, body in sorted(found)]
 
 
-def plan(bench: Bench, objects: int = 3, **options: Any) -> None:
-    bench.plan(objects=objects, output_per="input", **options)
+def attempt(bench: Bench, script: Behaviour, objects: int = 3, **options: Any) -> Outcome:
+    return bench.attempt(script, objects=objects, output_per="input", **options)
 
 
 def failure(bench: Bench) -> str:
@@ -70,19 +71,14 @@ PUBLISHED = [
 
 
 def test_files_are_published_in_the_folder_of_their_input(bench: Bench) -> None:
-    plan(bench)
-    bench.runner.behaviour = spark_writes(bench, THREE)
-
-    assert bench.deliver().error is None
+    assert attempt(bench, spark_writes(bench, THREE)).error is None
 
     assert published(bench) == PUBLISHED
     assert list(bench.store.list("s3://bucket/staged/")) == []
 
 
 def test_results_and_manifest_tell_what_became_of_each_input(bench: Bench) -> None:
-    plan(bench)
-    bench.runner.behaviour = spark_writes(bench, THREE)
-    bench.deliver()
+    attempt(bench, spark_writes(bench, THREE))
     run, at = bench.ledger.runs.get("run-1"), bench.claims.at
 
     write_manifests(at, run, run.state)
@@ -117,10 +113,7 @@ def mixing(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_what_nobody_can_tell_apart_is_refused_if_asked(
     bench: Bench, tasks: dict[int, tuple[str, int]], more: tuple[str, ...], why: str
 ) -> None:
-    plan(bench, strict=True)
-    bench.runner.behaviour = spark_writes(bench, tasks, *more)
-
-    bench.deliver()
+    attempt(bench, spark_writes(bench, tasks, *more), strict=True)
 
     told = failure(bench)
     assert told.startswith("MixedInputsError: ") and why in told and len(bench.runner.calls) == 1
@@ -132,11 +125,9 @@ def test_what_nobody_can_tell_apart_is_refused_if_asked(
 def test_what_nobody_can_tell_apart_is_done_one_by_one(
     bench: Bench, tasks: dict[int, tuple[str, int]], more: tuple[str, ...], why: str, objects: int
 ) -> None:
-    plan(bench, objects, name="daily")  # of now, not of 1970
-    bench.runner.behaviour = spark_writes(bench, tasks, *more)
     at = bench.claims.at
 
-    bench.deliver()
+    attempt(bench, spark_writes(bench, tasks, *more), objects)
     waits = bench.record
     assert (waits.state, waits.split, waits.error_class) == (ShardState.PENDING, APART, "MixedInputsError")
     assert why in waits.error_message and f"its {objects} inputs are done one by one" in waits.error_message
@@ -154,18 +145,13 @@ def test_what_nobody_can_tell_apart_is_done_one_by_one(
 
 @pytest.mark.usefixtures("mixing")
 def test_what_has_committed_at_once_is_not_done_again(bench: Bench) -> None:
-    plan(bench)
-    bench.runner.behaviour = reports({"rows": 1, "direct": True}, spark_writes(bench, MIXED[0][0]))
-    bench.deliver()
+    attempt(bench, reports({"rows": 1, "direct": True}, spark_writes(bench, MIXED[0][0])))
 
     assert "MixedInputsError" in failure(bench)
 
 
 def test_all_that_a_shard_of_one_input_writes_is_of_that(bench: Bench) -> None:
-    plan(bench, objects=1)
-    bench.runner.behaviour = spark_writes(bench, {0: ("", 7)}, "report.html")
-
-    assert bench.deliver().error is None
+    assert attempt(bench, spark_writes(bench, {0: ("", 7)}, "report.html"), objects=1).error is None
 
     assert published(bench) == [
         ("0/k=1/part-RUN_000000-00000-JOB.c000.parquet", b"rows"),
@@ -192,7 +178,7 @@ def test_a_worker_killed_anywhere_leaves_each_output_whole(
     """Whoever comes next runs the script again, or knows from the winner which file is of which input."""
     for at_call in count(1):
         bench = make_bench(replace(settings, scratch=tmp_path / str(at_call)))
-        plan(bench)
+        bench.plan(objects=3, output_per="input")
         bench.runner.behaviour = spark_writes(bench, THREE)
         [message], fault, shards = bench.queue.receive(1), Fault(at_call, after_effect), bench.claims
         whole, shards.at = shards.at, fault.deployment(shards.at)
@@ -211,11 +197,9 @@ def test_a_worker_killed_anywhere_leaves_each_output_whole(
 
 def test_an_incremental_run_replaces_what_its_name_wrote(bench: Bench) -> None:
     for number, name in enumerate(("daily", "other", "daily")):
-        run_id = f"run-{number}"
         bench.clock.advance(60)
-        bench.plan(run_id, objects=2, output_per="input", incremental=True, name=name)
-        bench.runner.behaviour = spark_writes(bench, {0: ("in/0.csv", 5), 1: ("in/0-1.csv", 7)})
-        assert bench.deliver().error is None
+        script = spark_writes(bench, {0: ("in/0.csv", 5), 1: ("in/0-1.csv", 7)})
+        assert attempt(bench, script, 2, run_id=f"run-{number}", incremental=True, name=name).error is None
 
     owners = {info.uri.rpartition("/")[2].split("_")[0] for info in bench.store.list(OUTPUT)}
     assert owners == {"part-run-1", "part-run-2"}

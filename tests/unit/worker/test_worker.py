@@ -21,13 +21,15 @@ from sparklet.errors import (
 from sparklet.spark.runner import Output, ScriptCall, ScriptResult
 from sparklet.worker.executor import ScriptCache
 from tests.unit.events.samples import kinesis, s3, s3_test_event, sqs
-from tests.unit.worker.conftest import BUCKET, Bench, exits, raises, reports
+from tests.unit.worker.conftest import BUCKET, Behaviour, Bench, exits, raises, reports
 
 ALLOWED = f"s3://{BUCKET}/scripts/mine.py"
 OWN = {"SPARKLET_EVENT", "SPARKLET_EVENT_FILE", "SPARKLET_OUTCOME_FILE"}
 
 
-def one(bench: Bench, event: Any) -> Any:
+def one(bench: Bench, event: Any, script: Behaviour | None = None) -> Any:
+    """What becomes of an event with one task, whose script does this, or what it did before."""
+    bench.runner.behaviour = script or bench.runner.behaviour
     (outcome,) = bench.invoke(event)
     return outcome
 
@@ -53,8 +55,7 @@ def test_an_event_above_an_arguments_limit_goes_through_a_file(bench: Bench) -> 
         seen.append(bench.runner.event())
         return ScriptResult(0)
 
-    bench.runner.behaviour = read
-    assert one(bench, event).error is None
+    assert one(bench, event, read).error is None
     assert seen == [event]
 
 
@@ -129,17 +130,15 @@ def test_a_cached_script_that_a_task_altered_is_fetched_again(bench: Bench) -> N
         call.script.write_text("evil")
         return ScriptResult(0)
 
-    bench.runner.behaviour = vandal
-    one(bench, {})
-    bench.runner.behaviour = lambda call, output: ScriptResult(call.script.read_text().count("evil"))
+    one(bench, {}, vandal)
 
-    assert one(bench, {}).error is None
+    assert one(bench, {}, lambda call, output: ScriptResult(call.script.read_text().count("evil"))).error is None
 
 
 def test_a_failure_without_a_ledger_goes_back_to_the_source(bench: Bench) -> None:
-    bench.runner.behaviour = exits(3, "KeyError", "'x'", "Traceback\nKeyError: 'x'\n")
+    script = exits(3, "KeyError", "'x'", "Traceback\nKeyError: 'x'\n")
 
-    outcome = one(bench, {"Records": [sqs("a", "{}")]})
+    outcome = one(bench, {"Records": [sqs("a", "{}")]}, script)
 
     assert not outcome.acknowledged
     assert isinstance(outcome.error, ScriptFailedError)
@@ -166,9 +165,7 @@ def test_too_little_scratch_space_is_reported_before_work(bench: Bench) -> None:
     "content", ["no json", "[1]", '{"rows": "many"}', '{"outputs": 3}', '{"state": 7}', "[" * 10_000]
 )
 def test_a_broken_outcome_file_is_an_error_not_a_guess(bench: Bench, content: str) -> None:
-    bench.runner.behaviour = reports(content)
-
-    assert isinstance(one(bench, {}).error, EventError)
+    assert isinstance(one(bench, {}, reports(content)).error, EventError)
 
 
 def test_one_bad_record_does_not_stop_the_others(bench: Bench) -> None:
@@ -184,9 +181,7 @@ def test_one_bad_record_does_not_stop_the_others(bench: Bench) -> None:
 @pytest.mark.parametrize("told", [{"answer": {"total": 7}, "state": {"n": 1}}, {"answer": None}, {}])
 def test_the_scripts_answer_and_state_are_passed_on(bench: Bench, told: dict[str, Any]) -> None:
     """An answer that is null differs from none."""
-    bench.runner.behaviour = reports({"rows": 1, **told})
-
-    outcome = one(bench, {})
+    outcome = one(bench, {}, reports({"rows": 1, **told}))
 
     assert outcome.answer.get("answer", "none") == told.get("answer", "none")
     assert outcome.state == told.get("state")
@@ -198,9 +193,7 @@ def test_an_outcome_file_without_end_is_not_read(bench: Bench) -> None:
             file.truncate(10 * 1024**3)  # takes no space
         return ScriptResult(0)
 
-    bench.runner.behaviour = write
-
-    error = one(bench, {}).error
+    error = one(bench, {}, write).error
     assert isinstance(error, EventError)
     assert "10737418240 bytes" in str(error)
 
