@@ -19,7 +19,8 @@ from sparklet.events import Outcome, Source, answer, parse_event
 from tests.unit.events.samples import http_request, rest_request
 
 SECRET = "hunter2-s3cr3t"
-requests = pytest.mark.parametrize("event", [rest_request('{"a": 1}'), http_request('{"a": 1}'), http_request()])
+JSON = {"content-type": "application/json"}
+REDIRECT = {"statusCode": 302, "headers": {"location": "/x"}, "body": "text"}
 
 
 def told(event: Any, **outcome: Any) -> Any:
@@ -27,7 +28,7 @@ def told(event: Any, **outcome: Any) -> Any:
     return answer(event, [Outcome(task, **outcome)])
 
 
-@requests
+@pytest.mark.parametrize("event", [rest_request('{"a": 1}'), http_request('{"a": 1}'), http_request()])
 def test_the_script_gets_the_request_and_its_answer_is_the_body(event: Any) -> None:
     (task,) = parse_event(event)
     assert (task.source, task.event, task.problem) == (Source.API, event, None)
@@ -35,7 +36,7 @@ def test_the_script_gets_the_request_and_its_answer_is_the_body(event: Any) -> N
     response = answer(event, [Outcome(task, answer={"state": "SUCCEEDED", "answer": {"ä": [1, None]}})])
 
     assert response["statusCode"] == 200
-    assert response["headers"] == {"content-type": "application/json"}
+    assert response["headers"] == JSON
     assert json.loads(response["body"]) == {"ä": [1, None]}
 
 
@@ -49,18 +50,10 @@ def test_a_script_without_an_answer_returns_only_that_it_is_done() -> None:
     ("given", "response"),
     [
         ({"statusCode": 204}, {"statusCode": 204, "body": ""}),
-        (
-            {"statusCode": 302, "headers": {"location": "/x"}, "body": "text"},
-            {"statusCode": 302, "headers": {"location": "/x"}, "body": "text"},
-        ),
+        (REDIRECT, REDIRECT),
         (
             {"statusCode": 201, "headers": {"x": "y"}, "body": {"id": 7}},
-            {
-                "statusCode": 201,
-                "headers": {"content-type": "application/json", "x": "y"},
-                "body": '{"id": 7}',
-                "isBase64Encoded": False,
-            },
+            {"statusCode": 201, "headers": {**JSON, "x": "y"}, "body": '{"id": 7}', "isBase64Encoded": False},
         ),
     ],
 )

@@ -81,13 +81,6 @@ def test_an_unknown_shape_is_refused_with_what_was_seen(event: Any, seen: str) -
     assert len(str(error.value)) < 400
 
 
-def test_an_acknowledged_failure_is_not_reported() -> None:
-    event = {"Records": [sqs("a", "1")]}
-    (task,) = parse_event(event)
-
-    assert answer(event, [Outcome(task, ScriptFailedError("s", 1))]) == {"batchItemFailures": []}
-
-
 # --- S3, SNS, EventBridge and direct events: one task an event, a failure is raised ---
 
 

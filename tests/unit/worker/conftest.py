@@ -6,14 +6,13 @@ import json
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from itertools import accumulate
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from sparklet.errors import DeadlineExceededError, LedgerError
+from sparklet.errors import DeadlineExceededError
 from sparklet.events import Outcome, Task, answer, parse_event
 from sparklet.job.outcome import EVENT, OUTCOME_FILE
 from sparklet.ledger.rules import LEASE_GRACE_S, LEASE_S
@@ -40,10 +39,12 @@ from sparklet.worker.shards import ShardClaims
 from sparklet.worker.worker import Worker
 from tests.stand_ins.memory import FakeClock, MemoryLedger, MemoryObjectStore, MemoryTaskQueue
 from tests.stand_ins.read_queues import Received
+from tests.unit.events.samples import sqs
 from tests.unit.worker.script_events import check_event
 
 BUCKET = "bucket"
 GRACE_S = 10
+OWN = {"SPARKLET_EVENT", "SPARKLET_EVENT_FILE", "SPARKLET_OUTCOME_FILE"}  # variables that every task has
 SCRIPT = b"print('hello')\n"
 NO_ACCESS = Access()
 LONG, SILENT = Deadline.within(3600), Log(io.BytesIO())
@@ -114,6 +115,13 @@ class CallableRunner(Runner):
         return json.loads(Path(text[1:]).read_text() if text.startswith("@") else text)
 
 
+def delivered(message: Received) -> dict[str, Any]:
+    """The record of a message as Lambda hands it over."""
+    record = sqs(message.message_id, message.body)
+    record["attributes"]["ApproximateReceiveCount"] = str(message.receive_count)
+    return {**record, "receiptHandle": message.receipt}
+
+
 @dataclass
 class Bench:
     """One worker and everything around it."""
@@ -174,41 +182,28 @@ class Bench:
         name: str = "",
         inputs: Sequence[Sequence[InputObject]] = (),
         access: Access = NO_ACCESS,
+        source: bytes = SCRIPT,
         **changed: Any,
     ) -> list[ShardRef]:
         """Enter a sealed run and send its messages; unless they are given, inputs are ``0.csv``, ``0-1.csv`` …"""
-        digest = hashlib.sha256(SCRIPT).hexdigest()
+        digest = hashlib.sha256(source).hexdigest()
         uri = f"s3://{BUCKET}/runs/{run_id}/script/{digest}/job.py"
-        self.store.put(uri, SCRIPT)
-        options = RunOptions(**{"max_attempts": 3, **changed})
-        run = Run(
-            run_id,
-            ("s3://in/",),
-            "s3://out/x",
-            (ScriptRef(uri, digest, "s3://mine/job.py"),),
-            self.args,
-            self.params,
-            options,
-            name,
-            access=access,
-            env=self.env,
-            created_s=self.clock.now_s(),
-        )
-        self.ledger.runs.create(run)
+        self.store.put(uri, source)
+        script, options = ScriptRef(uri, digest, "s3://mine/job.py"), RunOptions(**{"max_attempts": 3, **changed})
+        given = self.args, self.params, options, name
+        run = Run(run_id, ("s3://in/",), "s3://out/x", (script,), *given, access=access, env=self.env)
+        self.ledger.runs.create(replace(run, created_s=self.clock.now_s()))
         if not inputs:
             names = [[f"{n}-{place}" if place else f"{n}" for place in range(objects)] for n in range(shards)]
             inputs = [[InputObject(f"s3://in/{name}.csv", 10, "e") for name in each] for each in names]
         planned = [Shard(n, tuple(each)) for n, each in enumerate(inputs)]
         lines, part = [shard.to_line() for shard in planned], "part-00000-test.jsonl"
         self.store.put(f"s3://{BUCKET}/runs/{run_id}/plan/{part}", b"".join(lines))
-        offsets = accumulate(map(len, lines), initial=0)
-        records = [
-            ShardRecord(
-                *(run_id, shard.number, part, offset, len(line), len(shard.objects), shard.size_bytes),
-                isolate=int(options.isolate),
-            )
-            for shard, line, offset in zip(planned, lines, offsets, strict=False)
-        ]
+        records, offset = list[ShardRecord](), 0
+        for shard, line in zip(planned, lines, strict=True):
+            size, level = (len(shard.objects), shard.size_bytes), int(options.isolate)
+            records.append(ShardRecord(run_id, shard.number, part, offset, len(line), *size, isolate=level))
+            offset += len(line)
         counts = len(records), sum(r.object_count for r in records), sum(r.size_bytes for r in records)
         self.ledger.runs.add_part(run_id, PartRecord(0, part, 0, *counts, Position()))
         self.ledger.shards.add(records)
@@ -243,23 +238,18 @@ class Bench:
 
     def deliver_together(self, messages: Sequence[Received], remaining_s: float = 600) -> list[Outcome]:
         """The same with several messages in one invocation."""
-        records = [
-            {
-                "messageId": message.message_id,
-                "receiptHandle": message.receipt,
-                "body": message.body,
-                "eventSource": "aws:sqs",
-                "attributes": {"ApproximateReceiveCount": str(message.receive_count)},
-            }
-            for message in messages
-        ]
-        event = {"Records": records}
+        event = {"Records": list(map(delivered, messages))}
         outcomes = self.invoke(event, remaining_s)
         failed = {failure["itemIdentifier"] for failure in answer(event, outcomes)["batchItemFailures"]}
         for message in messages:
             if message.message_id not in failed:
                 self.queue.delete(message.receipt)
         return outcomes
+
+    def ask(self, ref: ShardRef, remaining_s: float = 600) -> Any:
+        """What Lambda answers to a Map's child that invokes the worker with this reference."""
+        event = json.loads(ref.to_body())
+        return answer(event, self.invoke(event, remaining_s))
 
     def invoke(self, event: Any, remaining_s: float = 600) -> list[Outcome]:
         deadline = Deadline.within(remaining_s, GRACE_S, self.clock.now_s())
@@ -294,13 +284,6 @@ def do_batch(
     worker = Worker(as_they_are, None, None, log)  # type: ignore[arg-type]
     worker.run = lambda task, share, request_id: run(task, share)  # type: ignore[assignment,method-assign]
     return worker.do(tasks, deadline, "request-1", now_s)
-
-
-def refusal(message: str) -> LedgerError:
-    """What DynamoDB refuses and would refuse again."""
-    error = LedgerError(message)
-    error.retryable = False
-    return error
 
 
 def make_bench(settings: WorkerSettings) -> Bench:

@@ -103,10 +103,13 @@ def test_messages_about_own_outputs_do_not_reach_the_script(bench: Bench) -> Non
     assert b"is an output of this function" in bench.lines.getvalue()
 
 
-def has(bench: Bench, table: set[str], seen: list[Any], failing: str) -> Callable[..., ScriptResult]:
-    """A script whose table has some messages, and whose rows do not show of which they are."""
+@pytest.mark.parametrize(("failing", "back"), [("", []), ("c", ["a", "c"])])
+def test_a_batch_of_which_a_table_has_a_part_is_done_as_two(bench: Bench, failing: str, back: list[str]) -> None:
+    """Each of the two has an end of its own."""
+    table, seen = {"b", "d"}, list[Any]()
 
     def script(call: ScriptCall, output: Output) -> ScriptResult:
+        """Its table has some messages, and its rows do not show of which they are."""
         event = bench.runner.event()
         here = [record["messageId"] for record in event["Records"]]
         seen.append((here, event.get("sparklet")))
@@ -114,14 +117,7 @@ def has(bench: Bench, table: set[str], seen: list[Any], failing: str) -> Callabl
             return reports({"committed": old}, exits(1))(call, output)
         return exits(int(failing in here))(call, output)
 
-    return script
-
-
-@pytest.mark.parametrize(("failing", "back"), [("", []), ("c", ["a", "c"])])
-def test_a_batch_of_which_a_table_has_a_part_is_done_as_two(bench: Bench, failing: str, back: list[str]) -> None:
-    """Each of the two has an end of its own."""
-    seen: list[Any] = []
-    bench.runner.behaviour = has(bench, {"b", "d"}, seen, failing)
+    bench.runner.behaviour = script
 
     assert returned(bench, batch("a", "b", "c", "d")) == back
     said = {"committed": ["b", "d"]}

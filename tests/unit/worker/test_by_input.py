@@ -99,27 +99,19 @@ MIXED = [
     ({0: ("in/0.csv", 5)}, ("report.html",), "nobody can tell of which input report.html is"),
     ({}, ("part-00000-9d1c.parquet",), "nobody can tell of which input part-00000-9d1c.parquet is"),
 ]
+MIXING = b"import x\nx(','.join(os.path.join(x)))\nx.rows.groupBy('k')\n"
 
 
-@pytest.fixture
-def mixing(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(
-        "tests.unit.worker.conftest.SCRIPT", b"import x\nx(','.join(os.path.join(x)))\nx.rows.groupBy('k')\n"
-    )
-
-
-@pytest.mark.usefixtures("mixing")
 @pytest.mark.parametrize(("tasks", "more", "why"), MIXED)
 def test_what_nobody_can_tell_apart_is_refused_if_asked(
     bench: Bench, tasks: dict[int, tuple[str, int]], more: tuple[str, ...], why: str
 ) -> None:
-    attempt(bench, spark_writes(bench, tasks, *more), strict=True)
+    attempt(bench, spark_writes(bench, tasks, *more), source=MIXING, strict=True)
 
     told = failure(bench)
     assert told.startswith("MixedInputsError: ") and why in told and len(bench.runner.calls) == 1
 
 
-@pytest.mark.usefixtures("mixing")
 @pytest.mark.parametrize("objects", [3, 95])  # at once, and in steps, since a transaction is limited
 @pytest.mark.parametrize(("tasks", "more", "why"), MIXED[:2])
 def test_what_nobody_can_tell_apart_is_done_one_by_one(
@@ -127,7 +119,7 @@ def test_what_nobody_can_tell_apart_is_done_one_by_one(
 ) -> None:
     at = bench.claims.at
 
-    attempt(bench, spark_writes(bench, tasks, *more), objects)
+    attempt(bench, spark_writes(bench, tasks, *more), objects, source=MIXING)
     waits = bench.record
     assert (waits.state, waits.split, waits.error_class) == (ShardState.PENDING, APART, "MixedInputsError")
     assert why in waits.error_message and f"its {objects} inputs are done one by one" in waits.error_message
@@ -143,9 +135,8 @@ def test_what_nobody_can_tell_apart_is_done_one_by_one(
     }
 
 
-@pytest.mark.usefixtures("mixing")
 def test_what_has_committed_at_once_is_not_done_again(bench: Bench) -> None:
-    attempt(bench, reports({"rows": 1, "direct": True}, spark_writes(bench, MIXED[0][0])))
+    attempt(bench, reports({"rows": 1, "direct": True}, spark_writes(bench, MIXED[0][0])), source=MIXING)
 
     assert "MixedInputsError" in failure(bench)
 

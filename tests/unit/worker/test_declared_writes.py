@@ -95,21 +95,16 @@ EVENT = {  # as docs/schemas/event.json has it, and as a log or job.event shows 
 
 
 def test_a_script_that_stages_for_nobody_is_told_so(bench: Bench) -> None:
-    refused: list[str] = []
-
     def append(call: ScriptCall, output: Output) -> ScriptResult:
         frame: Any = None  # it is not looked at
-        try:
+        with pytest.raises(EventError, match="commit='direct'") as refused:
             Job.from_args(list(call.args), call.env).append(frame)
-        except EventError as error:
-            refused.append(str(error))
-            return ScriptResult(1, "", "EventError", str(error))
-        return ScriptResult(0)
+        return exits(1, "EventError", str(refused.value))(call, output)
 
     bench.runner.behaviour = append
     (outcome,) = bench.invoke(EVENT)
 
-    assert outcome.error is not None and "commit='direct'" in refused[0]
+    assert outcome.error is not None
 
 
 def test_a_task_that_has_staged_a_write_has_failed(bench: Bench) -> None:

@@ -1,9 +1,5 @@
 """A shard asked for directly, as a Map state's child does: three errors by name, and the same answer each time."""
 
-import json
-from collections.abc import Callable
-from typing import Any
-
 import pytest
 
 from sparklet.errors import (
@@ -14,22 +10,15 @@ from sparklet.errors import (
     ShardFailedError,
     ShardNotDoneError,
 )
-from sparklet.events import answer
-from sparklet.model import ShardRef, ShardState
+from sparklet.model import ShardState
 from tests.unit.worker.conftest import Bench, exits, raises
-
-
-def ask(bench: Bench, ref: ShardRef, remaining_s: float = 600) -> Any:
-    """What Lambda answers to a child that invokes the worker with this reference."""
-    event = json.loads(ref.to_body())
-    return answer(event, bench.invoke(event, remaining_s))
 
 
 def test_a_succeeded_shard_answers_every_request_alike(bench: Bench) -> None:
     (ref,) = bench.plan()
 
-    assert ask(bench, ref) == {"shard": 0, "state": "SUCCEEDED", "rows": None}
-    assert ask(bench, ref) == {"shard": 0, "claim": "DONE", "state": "SUCCEEDED"}
+    assert bench.ask(ref) == {"shard": 0, "state": "SUCCEEDED", "rows": None}
+    assert bench.ask(ref) == {"shard": 0, "claim": "DONE", "state": "SUCCEEDED"}
     assert len(bench.runner.calls) == 1
 
 
@@ -38,9 +27,9 @@ def test_a_failed_shard_fails_every_request_alike(bench: Bench) -> None:
     bench.runner.behaviour = exits(1, "SyntaxError", "because")
 
     with pytest.raises(ShardFailedError, match=r"shard 0 of run run-1 has FAILED: ScriptFailedError: .*SyntaxError"):
-        ask(bench, ref)
+        bench.ask(ref)
     with pytest.raises(ShardFailedError, match="has FAILED before: SyntaxError: because"):
-        ask(bench, ref)
+        bench.ask(ref)
     assert len(bench.runner.calls) == 1
 
 
@@ -49,10 +38,10 @@ def test_a_failed_attempt_is_not_done_until_no_attempt_is_left(bench: Bench) -> 
     bench.runner.behaviour = exits(1, "OSError", "because")
 
     with pytest.raises(ShardNotDoneError, match=r"has not ended: ScriptFailedError: .*OSError: because"):
-        ask(bench, ref)
+        bench.ask(ref)
     assert bench.record.state is ShardState.PENDING
     with pytest.raises(ShardFailedError):
-        ask(bench, ref)
+        bench.ask(ref)
 
 
 def test_a_shard_whose_attempts_all_died_fails_on_request(bench: Bench) -> None:
@@ -61,7 +50,7 @@ def test_a_shard_whose_attempts_all_died_fails_on_request(bench: Bench) -> None:
     bench.clock.advance(500)
 
     with pytest.raises(ShardFailedError, match="LeaseExpired"):
-        ask(bench, ref)
+        bench.ask(ref)
     assert bench.record.state is ShardState.FAILED
 
 
@@ -70,53 +59,49 @@ def test_a_shard_that_another_attempt_holds_is_a_lost_lease(bench: Bench) -> Non
     bench.ledger.attempts.claim(ref, "another", lease_s=60, max_attempts=3)
 
     with pytest.raises(LeaseLostError, match="held by attempt another"):
-        ask(bench, ref)
+        bench.ask(ref)
 
 
 def test_a_reference_of_an_older_generation_is_no_failure(bench: Bench) -> None:
     (ref,) = bench.plan(max_attempts=1)
     bench.runner.behaviour = exits(1, cause="because")
     with pytest.raises(ShardFailedError):
-        ask(bench, ref)
+        bench.ask(ref)
     redriven = bench.redrive()
 
-    assert ask(bench, ref)["claim"] == "STALE"
+    assert bench.ask(ref)["claim"] == "STALE"
     with pytest.raises(ShardFailedError):
-        ask(bench, redriven)
-    assert ask(bench, ref)["claim"] == "STALE"
+        bench.ask(redriven)
+    assert bench.ask(ref)["claim"] == "STALE"
     assert bench.deliver().acknowledged  # the first message, which is as old
     assert len(bench.runner.calls) == 2
 
 
-@pytest.mark.parametrize(("port", "method"), [("runs", "get"), ("attempts", "claim")])
-def test_a_ledger_that_does_not_answer_leaves_the_shard_not_done(
-    bench: Bench, monkeypatch: pytest.MonkeyPatch, port: str, method: str
+@pytest.mark.parametrize(
+    ("port", "method", "met", "error", "told"),
+    [
+        ("runs", "get", LedgerError("no answer"), ShardNotDoneError, "LedgerError: no answer"),
+        ("attempts", "claim", LedgerError("no answer"), ShardNotDoneError, "LedgerError: no answer"),
+        ("runs", "get", RunNotFoundError("no run"), RunNotFoundError, "no run"),
+    ],
+)
+def test_a_worker_that_cannot_ask_the_ledger_names_the_reason(
+    bench: Bench, port: str, method: str, met: Exception, error: type[Exception], told: str
 ) -> None:
     (ref,) = bench.plan()
-    monkeypatch.setattr(getattr(bench.ledger, port), method, raises(LedgerError("the ledger does not answer")))
-    with pytest.raises(ShardNotDoneError, match="LedgerError: the ledger does not answer"):
-        ask(bench, ref)
+    setattr(getattr(bench.ledger, port), method, raises(met))
+    with pytest.raises(error, match=told):
+        bench.ask(ref)
 
 
 def test_too_little_time_leaves_the_shard_not_done(bench: Bench) -> None:
     (ref,) = bench.plan()
     with pytest.raises(ShardNotDoneError, match="DeadlineExceededError"):
-        ask(bench, ref, remaining_s=10)
+        bench.ask(ref, remaining_s=10)
 
 
-def drop_ledger(bench: Bench) -> None:
-    bench.worker.shards = None
-
-
-def forget_runs(bench: Bench) -> None:
-    bench.ledger.runs.get = raises(RunNotFoundError("no run"))  # type: ignore[method-assign]
-
-
-@pytest.mark.parametrize(("spoil", "error"), [(drop_ledger, SettingsError), (forget_runs, RunNotFoundError)])
-def test_a_worker_that_cannot_do_shards_names_the_reason(
-    bench: Bench, spoil: Callable[[Bench], None], error: type[Exception]
-) -> None:
+def test_a_worker_without_a_ledger_does_no_shards(bench: Bench) -> None:
     (ref,) = bench.plan()
-    spoil(bench)
-    with pytest.raises(error):
-        ask(bench, ref)
+    bench.worker.shards = None
+    with pytest.raises(SettingsError):
+        bench.ask(ref)

@@ -17,11 +17,10 @@ from sparklet.spark.task_limits import Deadline
 from sparklet.worker.attempt import Attempt
 from sparklet.worker.executor import Execution, unpinned
 from tests.unit.events.samples import every_source, http_request, kinesis, s3, sqs, window
-from tests.unit.worker.conftest import BUCKET, Bench, exits
+from tests.unit.worker.conftest import BUCKET, OWN, Bench, exits
 
 GIVEN = f"s3://{BUCKET}/scripts/given.py"
 ENV = f"s3://{BUCKET}/scripts/env.json"
-OWN = {"SPARKLET_EVENT", "SPARKLET_EVENT_FILE", "SPARKLET_OUTCOME_FILE"}
 
 
 def handed_over(event: Any, **more: Any) -> dict[str, Any]:
@@ -177,32 +176,26 @@ READS = b"read(event['inputs'])"
 
 
 @pytest.mark.parametrize(
-    ("script", "args", "seen", "has_view", "message"),
+    ("script", "seen", "has_view", "message"),
     [
-        (b"read(sys.argv[1])", ("{input}",), {}, False, "the folder of its inputs, and Spark here does not list"),
-        (b"read(event['input_folders'])", (), {}, False, "the folder of its inputs, and Spark here does not list"),
-        (READS, (), {"inputs": (PART,)}, False, "a part of a Parquet file, and Spark here has another"),
-        (b"read(lineSep=';')", (), {"inputs": (LINES,)}, False, "the script has lineSep, with which rows may"),
-        (READS, (), {"partitions": IN_PARTITIONS}, False, "below s3://in/, and Spark here reads files without"),
-        (b"read(event['inputs'], basePath='s3://in/')", (), {"partitions": IN_PARTITIONS}, False, ""),
-        (READS, (), {}, False, ""),
-        (b"frame.select('_metadata.row_index')", (), {"inputs": (PART,)}, True, "the script has row_index"),
+        (b"read(sys.argv[1])", {"args": ("{input}",)}, False, "the folder of its inputs, and Spark here does not list"),
+        (b"read(event['input_folders'])", {}, False, "the folder of its inputs, and Spark here does not list"),
+        (READS, {"inputs": (PART,)}, False, "a part of a Parquet file, and Spark here has another"),
+        (b"read(lineSep=';')", {"inputs": (LINES,)}, False, "the script has lineSep, with which rows may"),
+        (READS, {"partitions": IN_PARTITIONS}, False, "below s3://in/, and Spark here reads files without"),
+        (b"read(event['inputs'], basePath='s3://in/')", {"partitions": IN_PARTITIONS}, False, ""),
+        (READS, {}, False, ""),
+        (b"frame.select('_metadata.row_index')", {"inputs": (PART,)}, True, "the script has row_index"),
     ],
 )
 def test_what_spark_cannot_see_here_as_planned_is_refused(
-    bench: Bench,
-    monkeypatch: pytest.MonkeyPatch,
-    script: bytes,
-    args: tuple[str, ...],
-    seen: dict[str, Any],
-    has_view: bool,
-    message: str,
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, script: bytes, seen: dict[str, Any], has_view: bool, message: str
 ) -> None:
-    """Without our view, in engines, Spark lists the whole folder; with it, it still numbers a part's rows from 0."""
+    """Without our view, as in engines, Spark lists the whole folder, and knows nothing of its partitions."""
     monkeypatch.setattr(type(bench.runner), "has_view", has_view)
     bench.store.put(GIVEN, script)
     event = {"inputs": [PART.uri], "input_path": None, "output_path": "s3://out", "input_folders": ["s3://in/"]}
-    execution = Execution(unpinned(GIVEN), event, args, is_shard=True, **seen)
+    execution = Execution(unpinned(GIVEN), event, is_shard=True, **seen)
     attempt = Attempt("attempt-1", Task(Source.DIRECT, {}), Deadline.within(60), Log())
 
     with pytest.raises(PlanError, match=message) if message else nullcontext():

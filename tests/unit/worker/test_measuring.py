@@ -1,5 +1,7 @@
 """What a worker says of itself in CloudWatch's format: one line an invocation, and right."""
 
+import subprocess
+import sys
 from dataclasses import replace
 from typing import Any
 
@@ -36,10 +38,9 @@ def said(bench: Bench) -> Said:
 
 
 def test_a_succeeded_shard_reports_rows_bytes_and_seconds(bench: Bench, said: Said) -> None:
-    bench.plan()
-    bench.runner.behaviour = meanwhile(lambda: bench.clock.advance(42), reports({"rows": 7, "output_bytes": 1234}))
+    script = meanwhile(lambda: bench.clock.advance(42), reports({"rows": 7, "output_bytes": 1234}))
 
-    told = said.of(bench.deliver())
+    told = said.of(bench.attempt(script))
 
     peak = told.pop("MemoryPeak")
     assert peak > 5
@@ -96,9 +97,6 @@ def test_without_a_namespace_nothing_is_measured(bench: Bench, monkeypatch: pyte
 
 
 def test_memory_counts_processes_below_this_one() -> None:
-    import subprocess
-    import sys
-
     hungry = "import sys; x = bytearray(200_000_000); print('up', flush=True); sys.stdin.read()"
     before = memory_peak_mb()
     with subprocess.Popen([sys.executable, "-c", hungry], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as child:

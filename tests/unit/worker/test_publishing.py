@@ -227,8 +227,7 @@ def test_no_input_is_blamed_for_a_suspect_jvm_without_time(bench: Bench) -> None
 def test_schemas_of_published_files_are_kept_with_the_shard(bench: Bench) -> None:
     """Each schema is stored once a worker; the shard's item names it, with a file."""
     bench.plan(shards=2)
-    put = bench.store.put
-    stored = list[str]()
+    put, stored = bench.store.put, list[str]()
     bench.store.put = lambda uri, *body, **how: stored.append(uri) or put(uri, *body, **how)  # type: ignore[func-returns-value,method-assign,redundant-expr]
     columns = '{"type":"struct","fields":[{"name":"id","type":"long","nullable":true,"metadata":{}}]}'
 

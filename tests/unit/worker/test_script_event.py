@@ -40,13 +40,8 @@ def test_a_shards_event_is_what_the_schema_says(uris: tuple[str, ...]) -> None:
 
     assert event["inputs"] == list(uris)
     assert event["input_path"] == (uris[0] if len(uris) == 1 else None)
-    assert event["sparklet"] == {
-        "run": "run-1",
-        "identity": "run-1_18bcfe56800",
-        "shard": 7,
-        "attempt": "a1",
-        "generation": 2,
-    }
+    about = {"run": "run-1", "identity": "run-1_18bcfe56800", "shard": 7, "attempt": "a1", "generation": 2}
+    assert event["sparklet"] == about
     assert "table" not in event
 
 
@@ -57,29 +52,21 @@ def test_a_runs_table_and_whether_it_allows_drift_are_told() -> None:
 
 
 @pytest.mark.parametrize(
-    ("record", "previous"),
+    ("attempts", "error_class", "message", "taken_from", "previous"),
     [
-        (RECORD, None),
-        (
-            replace(RECORD, attempts=2, error_class="ValueError", error_message="x", taken_from="PENDING"),
-            (1, "ValueError", "x", None),
-        ),
-        (
-            replace(RECORD, attempts=2, error_class="DeadlineExceededError", taken_from="PENDING"),
-            (1, "DeadlineExceededError", "", "unknown"),
-        ),
-        (
-            replace(RECORD, attempts=3, error_class="ValueError", error_message="x", taken_from="RUNNING"),
-            (2, "LeaseExpired", "its worker was lost", "unknown"),
-        ),
-        (
-            replace(RECORD, attempts=1, error_class="LeaseExpired", taken_from="PENDING"),
-            (0, "LeaseExpired", "", "unknown"),
-        ),
+        (0, "", "", "", None),
+        (2, "ValueError", "x", "PENDING", (1, "ValueError", "x", None)),
+        (2, "DeadlineExceededError", "", "PENDING", (1, "DeadlineExceededError", "", "unknown")),
+        (3, "ValueError", "x", "RUNNING", (2, "LeaseExpired", "its worker was lost", "unknown")),
+        (1, "LeaseExpired", "", "PENDING", (0, "LeaseExpired", "", "unknown")),
     ],
     ids=["first", "failed", "deadline", "lost after a failure", "earlier generation"],
 )
-def test_an_attempt_is_told_how_the_one_before_it_ended(record: ShardRecord, previous: tuple | None) -> None:
+def test_an_attempt_is_told_how_the_one_before_it_ended(
+    attempts: int, error_class: str, message: str, taken_from: str, previous: tuple | None
+) -> None:
+    record = replace(RECORD, attempts=attempts, error_class=error_class, error_message=message, taken_from=taken_from)
+
     event = event_of(record=record)
 
     names = ("number", "error_class", "message", "commit_state")

@@ -10,7 +10,6 @@ from sparklet.model import Notice, RunState
 from sparklet.runs.manifest import write_manifests
 from sparklet.runs.summary import statistics
 from sparklet.shown import HIDDEN
-from sparklet.spark.runner import Output, ScriptCall, ScriptResult
 from tests.unit.worker.conftest import BUCKET, Bench, exits
 
 ARGS = ("--password", "hunter-two", "--api-key=K3Y/with+signs", "-p", "db_token=t0ken-value", "--level", "3")
@@ -30,18 +29,11 @@ SAID = (
 )
 
 
-def fail(call: ScriptCall, output: Output) -> ScriptResult:
-    return ScriptResult(1, "\n".join(SAID), "LoginError", said.pop(0))
-
-
-said: list[str] = []
-
-
 @pytest.fixture
 def failing(bench: Bench) -> Bench:
     bench.args, bench.params, bench.env = ARGS, PARAMS, ENV
-    bench.runner.behaviour = fail
-    said[:] = SAID
+    ends = iter([exits(1, "LoginError", cause, "\n".join(SAID)) for cause in SAID])
+    bench.runner.behaviour = lambda call, output: next(ends)(call, output)
     return bench
 
 
@@ -68,8 +60,7 @@ def test_a_shards_cause_log_and_documents_have_no_secret(failing: Bench) -> None
 
 
 def test_the_script_and_the_ledger_keep_what_was_given(failing: Bench) -> None:
-    failing.plan(max_attempts=1)
-    failing.deliver()
+    failing.attempt(max_attempts=1)
 
     call = failing.runner.calls[-1]
     assert call.args[:-2] == ARGS
@@ -92,6 +83,5 @@ def test_the_error_of_a_task_without_a_run_has_no_secret(failing: Bench) -> None
 
 def test_a_secret_that_is_too_short_hides_no_ordinary_words(bench: Bench) -> None:
     bench.args = ("--password", "at")
-    bench.runner.behaviour = exits(1, "ValueError", "bad date at line 3")
-    bench.attempt(max_attempts=1)
+    bench.attempt(exits(1, "ValueError", "bad date at line 3"), max_attempts=1)
     assert bench.failure[1].startswith("bad date at line 3")

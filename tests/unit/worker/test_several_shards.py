@@ -10,7 +10,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sparklet.errors import DeadlineExceededError, GatewayLostError, LedgerError
@@ -109,7 +109,7 @@ def test_a_lost_first_success_harms_no_other_shard(bench: Bench) -> None:
 FATES = st.sampled_from(["an error", "what no retry mends", "a lost JVM", "its deadline", "another's lease", "", ""])
 
 
-@settings(deadline=None, max_examples=40, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=40)
 @given(
     st.lists(st.lists(FATES, max_size=4), min_size=1, max_size=12),
     st.lists(st.integers(0, 11), max_size=4),

@@ -10,14 +10,12 @@ from sparklet.errors import GatewayLostError, LedgerError
 from sparklet.events import Outcome
 from sparklet.model import ShardState
 from sparklet.spark.runner import Output, ScriptCall, ScriptResult
-from tests.unit.worker.conftest import Bench, exits, meanwhile, raises, refusal, reports
+from tests.unit.worker.conftest import Bench, exits, meanwhile, raises, reports
 
 
 def test_a_success_is_recorded_with_the_scripts_report(bench: Bench) -> None:
-    bench.plan()
-    bench.runner.behaviour = reports({"rows": 842, "output_bytes": 9, "outputs": ["s3://out/x/shard=000000"]})
     bench.claims.peak_mb = lambda: 812.4
-    outcome = bench.deliver()
+    outcome = bench.attempt(reports({"rows": 842, "output_bytes": 9, "outputs": ["s3://out/x/shard=000000"]}))
 
     record = bench.record
     assert outcome.acknowledged
@@ -105,8 +103,10 @@ def test_a_lasting_refusal_is_raised_at_once(bench: Bench, refused: tuple[str, .
     """What another write can still say, the ledger says; else the message comes back."""
     bench.plan()
     began_s = bench.clock.now_s()
+    refusal = LedgerError("a write in table t failed: ValidationException")
+    refusal.retryable = False  # DynamoDB would refuse it again
     for name in refused:
-        setattr(bench.ledger.attempts, name, raises(refusal("a write in table t failed: ValidationException")))
+        setattr(bench.ledger.attempts, name, raises(refusal))
     outcome = bench.deliver()
 
     record = bench.record

@@ -1,12 +1,10 @@
 """What a worker leaves of an attempt at a shard that is to be split, for the check that splits it."""
 
-import json
 from dataclasses import replace
 from typing import Any
 
 import pytest
 
-from sparklet.events import answer
 from sparklet.model import HALVES, MAX_NAMED, ShardState
 from tests.unit.worker.conftest import BUCKET, Behaviour, Bench, exits, reports
 
@@ -34,9 +32,8 @@ def fails(bench: Bench, *files: str, **outcome: Any) -> Behaviour:
 def test_the_inputs_that_are_named_are_recorded(bench: Bench, files: list[str], split: str) -> None:
     (ref,) = bench.plan(objects=OBJECTS, isolate=True, max_attempts=1)
     bench.runner.behaviour = fails(bench, *files)
-    event = json.loads(ref.to_body())
 
-    response = answer(event, bench.invoke(event))
+    response = bench.ask(ref)
 
     record = bench.record
     assert (record.state, record.split, record.attempts) == (ShardState.PENDING, split, 1)

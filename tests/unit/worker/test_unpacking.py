@@ -2,6 +2,7 @@
 
 import bz2
 import gzip
+import io
 import lzma
 import tarfile
 from collections.abc import Callable
@@ -61,16 +62,7 @@ ARE_MISNAMED = {
     "h.txt": [b"7z\xbc\xaf\x27\x1c", b"Rar!\x1a\x07", b"\x1f\x9d\x90"],
 }
 ARE_NOT = {
-    "a.csv": [
-        ROWS,
-        b"",
-        b"BZhang,1\n",
-        b"PKT,1\n",
-        b"ORCID\n",
-        b"\xef\xbb\xbfid\n",
-        b"PAR1,x\n",
-        "ÿ,þ\n".encode("latin-1"),
-    ],
+    "a.csv": [ROWS, b"", b"BZhang,1\n", b"PKT,1\n", b"ORCID\n", b"\xef\xbb\xbfid\n", b"PAR1,x\n", b"\xff,\xfe\n"],
     "a.csv.gz": [gzip.compress(ROWS), gzip.compress(b""), b"", gzip.compress(ROWS[:3])],
     "a.parquet": [b"PAR1\x15\x04"],
     "a.avro": [b"Obj\x01"],
@@ -139,9 +131,26 @@ def test_an_archives_files_are_read_but_for_hidden_ones(pack: Callable[..., byte
     assert sorted(tmp_path.iterdir()) == sorted(found.values())
 
 
+def linked() -> bytes:
+    with tarfile.open(fileobj=(file := io.BytesIO()), mode="w") as archive:
+        (link := tarfile.TarInfo("a.csv")).type = tarfile.SYMTYPE
+        link.linkname = "/etc/passwd"
+        archive.addfile(link)
+    return file.getvalue()
+
+
+def with_password() -> bytes:
+    body = bytearray(zipped({"a.csv": ROWS}))
+    for magic, at in ((b"PK\x03\x04", 6), (b"PK\x01\x02", 8)):
+        body[body.index(magic) + at] |= 1
+    return bytes(body)
+
+
 @pytest.mark.parametrize(
     ("name", "body", "cause"),
     [
+        ("a.tar", linked(), "is a link or a device"),
+        ("a.zip", with_password(), "a.csv in it has a password"),
         ("a.zip", zipped({"../a.csv": b""}), "lies outside of it"),
         ("a.zip", zipped({"/etc/a.csv": b""}), "lies outside of it"),
         ("a.tar", tarred({"in/../../a.csv": b""}), "lies outside of it"),
@@ -197,25 +206,6 @@ def test_only_what_is_asked_for_is_unpacked(tmp_path: Path) -> None:
         "in+b.csv": b"id\n1\n",
         "d.csv": b"",
     }
-
-
-def test_a_link_in_an_archive_is_refused(tmp_path: Path) -> None:
-    with tarfile.open(tmp_path / "a.tar", "w") as archive:
-        (link := tarfile.TarInfo("a.csv")).type = tarfile.SYMTYPE
-        link.linkname = "/etc/passwd"
-        archive.addfile(link)
-
-    with pytest.raises(EventError, match="is a link or a device"):
-        unpacked(tmp_path / "a.tar", "a.tar", 0)
-
-
-def test_a_password_is_refused(tmp_path: Path) -> None:
-    body = bytearray(zipped({"a.csv": ROWS}))
-    for magic, at in ((b"PK\x03\x04", 6), (b"PK\x01\x02", 8)):
-        body[body.index(magic) + at] |= 1
-
-    with pytest.raises(EventError, match=r"a\.csv in it has a password"):
-        unpacked(packed(tmp_path / "a.zip", bytes(body)), "a.zip", 0)
 
 
 def test_a_bomb_ends_where_space_does(tmp_path: Path) -> None:

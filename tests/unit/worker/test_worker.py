@@ -21,10 +21,9 @@ from sparklet.errors import (
 from sparklet.spark.runner import Output, ScriptCall, ScriptResult
 from sparklet.worker.executor import ScriptCache
 from tests.unit.events.samples import kinesis, s3, s3_test_event, sqs
-from tests.unit.worker.conftest import BUCKET, Behaviour, Bench, exits, raises, reports
+from tests.unit.worker.conftest import BUCKET, OWN, Behaviour, Bench, exits, raises, reports
 
 ALLOWED = f"s3://{BUCKET}/scripts/mine.py"
-OWN = {"SPARKLET_EVENT", "SPARKLET_EVENT_FILE", "SPARKLET_OUTCOME_FILE"}
 
 
 def one(bench: Bench, event: Any, script: Behaviour | None = None) -> Any:
@@ -146,18 +145,21 @@ def test_a_failure_without_a_ledger_goes_back_to_the_source(bench: Bench) -> Non
     assert "KeyError: 'x'" in str(outcome.error)
 
 
-def test_without_a_script_the_error_names_how_to_set_one(bench: Bench) -> None:
-    bench.configure(default_script="")
+@pytest.mark.parametrize(
+    ("setting", "error", "told"),
+    [
+        ({"default_script": ""}, SettingsError, "SCRIPT_LOCATION"),
+        ({"min_free_bytes": 10**18}, ScratchFullError, "SPARKLET_MIN_FREE_BYTES"),
+    ],
+)
+def test_what_is_missing_is_reported_before_work(
+    bench: Bench, setting: dict[str, Any], error: type[Exception], told: str
+) -> None:
+    bench.configure(**setting)
 
-    error = one(bench, {}).error
-    assert isinstance(error, SettingsError)
-    assert "SCRIPT_LOCATION" in str(error)
+    met = one(bench, {}).error
 
-
-def test_too_little_scratch_space_is_reported_before_work(bench: Bench) -> None:
-    bench.configure(min_free_bytes=10**18)
-
-    assert isinstance(one(bench, {}).error, ScratchFullError)
+    assert isinstance(met, error) and told in str(met)
     assert bench.runner.calls == []
 
 
