@@ -12,8 +12,11 @@ SAVED = "spark.range(3).write.parquet('out/days')\n"
 @pytest.mark.parametrize(
     ("names", "found"),
     [
-        ("spark-warehouse/shop.db/people/part-0.parquet spark-warehouse/days/part-0.parquet", ["days", "shop.people"]),
-        ("out/days/_SUCCESS lake/t/_delta_log/0.json plain/part-00000", ["lake/t", "out/days", "plain"]),
+        (
+            "spark-warehouse/shop.db/people/part-0.parquet spark-warehouse/days/part-0.parquet"
+            " out/days/_SUCCESS lake/t/_delta_log/0.json plain/part-00000",
+            ["days", "shop.people", "lake/t", "out/days", "plain"],
+        ),
         # what Spark itself needs there
         ("outcome.json tmp1/x.csv spark-0f3a/part-0 blockmgr-1/00/part-0 hadoop/s3a/part-0", []),
         ("ckpt/8d1c/rdd-3/part-00000 metastore_db/seg0/part-1 cache/_temporary/part-0 stream/offsets/0", []),

@@ -67,7 +67,6 @@ def test_a_succeeded_task_is_shown_with_its_scripts_report(api: Api) -> None:
     assert api.bench.runner.event() == {"day": "2013-01-01", "sparklet": {"task": record["messageId"]}}
     document = task.to_document()
     assert (document["state"], document["rows"], document["answer"]) == ("SUCCEEDED", 7, {"total": 3})
-    assert document["error"] is None
     assert document["accepted_s"] == 1_545_082_649.183
 
 
@@ -125,6 +124,16 @@ def test_a_transient_failure_is_retried_and_the_last_is_final(api: Api) -> None:
     assert document["error"] == {"class": "ValueError", "message": "bad value (exit code 1)"}
     (notice,) = api.notifier.notices
     assert json.loads(notice.to_json()) == {"version": 1, "kind": "task", "state": "FAILED", "task": document}
+
+
+def test_a_task_that_succeeds_at_last_keeps_no_cause(api: Api) -> None:
+    record = api.post({}, "t")
+    for script in (exits(1, "ValueError", "bad value"), reports({"rows": 1})):
+        api.bench.runner.behaviour = script
+        api.deliver(record)
+
+    document = api.state("t").to_document()
+    assert (document["state"], document["error"], document["attempts"]) == ("SUCCEEDED", None, 2)
 
 
 def test_a_killed_workers_task_is_retried_and_finally_failed(api: Api) -> None:
