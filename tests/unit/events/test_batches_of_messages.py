@@ -15,10 +15,6 @@ SHARD = ShardRef("run-1", 7, 0, "part-00000-a.jsonl", 0, 10).to_body()
 REQUEST = {**sqs("r", '{"day": 1}'), "messageAttributes": {TASK_ATTRIBUTE: {"stringValue": "*", "dataType": "String"}}}
 
 
-def ids(event: dict[str, Any]) -> list[tuple[str, ...]]:
-    return [task.record_ids for task in joined(parse_event(event))]
-
-
 def test_the_event_of_a_batch_is_what_lambda_received() -> None:
     late = sqs("b", "y")
     late["attributes"]["ApproximateReceiveCount"] = "5"
@@ -44,11 +40,9 @@ def test_shards_requests_and_what_cannot_be_read_keep_their_way() -> None:
 def test_no_message_of_a_fifo_queue_overtakes_another() -> None:
     bad = {**sqs("b", "", "g"), "body": None}
 
-    assert ids({"Records": [sqs("a", "1", "g"), bad, sqs("c", "2", "g"), sqs("d", "3", "h")]}) == [
-        ("a",),
-        ("b",),
-        ("c", "d"),
-    ]
+    tasks = joined(parse_event({"Records": [sqs("a", "1", "g"), bad, sqs("c", "2", "g"), sqs("d", "3", "h")]}))
+
+    assert [task.record_ids for task in tasks] == [("a",), ("b",), ("c", "d")]
 
 
 def test_single_messages_come_back_in_the_batchs_order() -> None:

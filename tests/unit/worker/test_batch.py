@@ -28,14 +28,17 @@ def runner(failing: set[str], done: list[str]) -> Callable[[Task, Deadline], Out
 
 
 def test_a_failure_returns_the_rest_of_its_group_in_order() -> None:
-    event = {"Records": [sqs(i, "{}", i[0]) for i in ("x1", "y1", "x2", "y2", "x3", "z1")]}
+    """Also that of a message that cannot be read."""
+    event = {"Records": [sqs(i, "{}", i[0]) for i in ("x1", "y1", "x2", "y2", "x3", "z1", "w1", "w2")]}
+    event["Records"][6]["body"] = None
     done: list[str] = []
     sink = io.BytesIO()
 
-    outcomes = do_batch(parse_event(event), runner({"x2"}, done), log=Log(sink))
+    outcomes = do_batch(parse_event(event), runner({"x2", "w1"}, done), log=Log(sink))
 
-    assert done == ["x1", "y1", "x2", "y2", "z1"]
-    assert answer(event, outcomes) == {"batchItemFailures": [{"itemIdentifier": "x2"}, {"itemIdentifier": "x3"}]}
+    assert done == ["x1", "y1", "x2", "y2", "z1", "w1"]
+    returned = [{"itemIdentifier": each} for each in ("x2", "x3", "w1", "w2")]
+    assert answer(event, outcomes) == {"batchItemFailures": returned}
     assert outcomes[4].error is FAILED
     assert b'"record": "x3"' in sink.getvalue()
 

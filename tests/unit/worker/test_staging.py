@@ -237,11 +237,8 @@ def test_what_comes_again_has_a_name_of_its_own() -> None:
     store = MemoryObjectStore()
     work = Staging(tuple(slices_of(store, b"abc\n" * 10, "lines", 8)[:3]), Access(), store)
 
-    assert work.shown(dict.fromkeys(range(3), Path("x")), ()) == [
-        URI,
-        "s3://data/in/a-b-1-00001.csv",
-        "s3://data/in/a-b-1-00002.csv",
-    ]
+    others = ["s3://data/in/a-b-1-00001.csv", "s3://data/in/a-b-1-00002.csv"]
+    assert work.shown(dict.fromkeys(range(3), Path("x")), ()) == [URI, *others]
 
 
 @pytest.mark.parametrize("body", [b"id\n1\n", gzip.compress(b"id\n1\n")])

@@ -202,10 +202,8 @@ def test_only_what_is_asked_for_is_unpacked(tmp_path: Path) -> None:
     found = dict(unpacked(packed(tmp_path / "a.zip", body), "a.zip", 0, only={"in+b.csv", "d.csv", "e.csv"}))
 
     assert "no longer" in str(found.pop("e.csv"))
-    assert {name: file.read_bytes() for name, file in files([*found.items()]).items()} == {
-        "in+b.csv": b"id\n1\n",
-        "d.csv": b"",
-    }
+    bodies = {name: file.read_bytes() for name, file in files([*found.items()]).items()}
+    assert bodies == {"in+b.csv": b"id\n1\n", "d.csv": b""}
 
 
 def test_a_bomb_ends_where_space_does(tmp_path: Path) -> None:
