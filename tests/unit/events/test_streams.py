@@ -138,7 +138,7 @@ def test_a_batch_of_several_partitions_is_one_task(name: str, source: Source) ->
 
 
 def test_a_failure_is_raised_unless_reports_are_configured() -> None:
-    """Of each partition the first offset; https://docs.aws.amazon.com/lambda/latest/dg/kafka-retry-configurations.html"""
+    # The shape: https://docs.aws.amazon.com/lambda/latest/dg/kafka-retry-configurations.html
     event = kafka({"mytopic-0": [16, 15], "mytopic-1": [3], "mytopic-2": []})
     (task,) = parse_event(event)
 
