@@ -36,26 +36,17 @@ def refuses(given: Any) -> None:
 # --- run ---
 
 
-def test_the_loop_is_started_for_the_run_and_plans_it(driven: Terminal) -> None:
-    driven.world.put(3)
-
-    told = run(driven, "--dispatch-mode", "loop", "--json")
-
-    assert told.code == 0, told.err
-    assert told.document["shards"]["succeeded"] == 3
-    (execution,) = driven.orchestrator.executions.values()
-    assert (execution.execution, execution.input) == (f"loop:{RUN}-g0", {"run_id": RUN})
-    assert driven.world.ledger.runs.get(RUN).dispatch is Dispatch.QUEUE
-
-
-def test_a_map_hands_the_shards_out_without_a_message(driven: Terminal) -> None:
+@pytest.mark.parametrize(("mode", "dispatch"), [("loop", Dispatch.QUEUE), ("map", Dispatch.MAP)])
+def test_a_machine_is_started_for_the_run_and_does_it(driven: Terminal, mode: str, dispatch: Dispatch) -> None:
     driven.world.put(50)
 
-    told = run(driven, "--dispatch-mode", "map", "--json")
+    told = run(driven, "--dispatch-mode", mode, "--json")
 
     assert told.code == 0, told.err
     assert told.document["shards"]["succeeded"] == 50 and driven.world.bodies() == []
-    assert list(driven.orchestrator.executions) == [f"map:{RUN}-g0"]
+    (execution,) = driven.orchestrator.executions.values()
+    assert (execution.execution, execution.input) == (f"{mode}:{RUN}-g0", {"run_id": RUN})
+    assert driven.world.ledger.runs.get(RUN).dispatch is dispatch
 
 
 def test_inline_takes_40_shards_and_refuses_more_before_any_work(driven: Terminal) -> None:
@@ -90,6 +81,7 @@ def test_a_run_lists_its_input_once(driven: Terminal, mode: str) -> None:
 
     told = run(driven, "--dispatch-mode", mode, "--json")
 
+    assert told.code == 0, told.err
     assert told.document["shards"]["succeeded"] == 60
     assert driven.world.store.listed == 60 + FIRST
 
@@ -163,10 +155,8 @@ def test_watch_reports_an_aborted_execution_and_the_remedy(terminal: Terminal, m
     terminal.world.dispatch = Dispatch.MAP if mode == "map" else Dispatch.QUEUE
     terminal.world.run(2)
     terminal.orchestrator.start(mode, f"{RUN}-g0", {"run_id": RUN})
-    terminal.work_from_s, terminal.children = (
-        terminal.world.clock.now_s() + 40,
-        True,
-    )  # looked at three times before the end
+    terminal.work_from_s = terminal.world.clock.now_s() + 40  # looked at three times before the end
+    terminal.children = True
 
     told = terminal.types("watch", RUN)
 
@@ -230,8 +220,8 @@ def test_an_aborted_machine_resumes_in_the_same_generation(terminal: Terminal) -
     assert terminal.world.ledger.runs.get(RUN).generation == 0
 
 
-@pytest.mark.parametrize("mode", ["loop", "map"])
-def test_redrive_starts_the_runs_own_machine(driven: Terminal, mode: str) -> None:
+@pytest.mark.parametrize(("mode", "has_machine"), [("loop", True), ("map", True), ("queue", False)])
+def test_redrive_starts_the_runs_own_machine(driven: Terminal, mode: str, has_machine: bool) -> None:
     driven.world.put(3)
     driven.do = lambda n: BROKEN if n == 1 else ShardResult()
     assert run(driven, "--dispatch-mode", mode).code == 2
@@ -241,19 +231,10 @@ def test_redrive_starts_the_runs_own_machine(driven: Terminal, mode: str) -> Non
 
     assert told.code == 0, told.err
     assert f"run {RUN}: 1 shard sent again, generation 1" in told.out
-    assert list(driven.orchestrator.executions) == [f"{mode}:{RUN}-g0", f"{mode}:{RUN}-g1"]
+    executions = [f"{mode}:{RUN}-g0", f"{mode}:{RUN}-g1"]
+    assert list(driven.orchestrator.executions) == (executions if has_machine else [])
     assert driven.world.ledger.shards.count(RUN) == Counts(succeeded=3)
     assert (len(driven.world.bodies()) == 0) and driven.world.ledger.runs.get(RUN).state is RunState.SUCCEEDED
-
-
-def test_redrive_of_a_run_that_no_machine_drove_starts_none(driven: Terminal) -> None:
-    driven.world.put(2)
-    driven.do = lambda n: BROKEN if n else ShardResult()
-    assert run(driven).code == 2
-    driven.do = lambda n: ShardResult()
-
-    assert driven.types("redrive", RUN).code == 0
-    assert driven.orchestrator.executions == {}
 
 
 def test_a_map_run_is_not_redriven_without_its_machine(terminal: Terminal) -> None:
