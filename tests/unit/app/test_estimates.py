@@ -7,10 +7,8 @@ import pytest
 from sparklet.app.costs import WorkerSize, load_prices
 from sparklet.app.estimates import Route, estimate_plan
 from sparklet.model import RunOptions
-from tests.unit.cli.conftest import RUN, Terminal
+from tests.unit.cli.conftest import RUN, Terminal, figure
 from tests.world import SCRIPT, SOURCE
-
-DEAR_PUTS = '[prices.s3_put]\nvalue = 0.01\ndate = "2026-11"\nsource = "a test"\n'
 
 
 def dear(shards: int, objects: int, object_bytes: int, **options: object) -> str:
@@ -75,20 +73,11 @@ def test_an_hour_of_the_large_function_is_lambdas_price() -> None:
 @pytest.mark.parametrize("words", [("run",), ("plan", "--explain"), ("plan", "--explain", "--dry-run")])
 def test_run_and_plan_warn_of_a_dear_plan(terminal: Terminal, tmp_path: Path, words: tuple[str, ...]) -> None:
     terminal.world.put(50)
-    (tmp_path / "prices.toml").write_text(DEAR_PUTS)
-    arguments = (
-        "-i",
-        SOURCE,
-        "-o",
-        "s3://data/out/{run_id}/",
-        "--run-id",
-        RUN,
-        "--prices",
-        str(tmp_path / "prices.toml"),
-    )
+    (tmp_path / "prices.toml").write_text(figure("prices.s3_put", 0.01))
+    where = ("-i", SOURCE, "-o", "s3://data/out/{run_id}/", "--prices", str(tmp_path / "prices.toml"))
 
-    packed = terminal.types(words[0], SCRIPT, *words[1:], *arguments[:-3], "packed", *arguments[-2:])
-    alone = terminal.types(words[0], SCRIPT, *words[1:], *arguments, "--max-objects", "1")
+    packed = terminal.types(*words, SCRIPT, *where, "--run-id", "packed")
+    alone = terminal.types(*words, SCRIPT, *where, "--run-id", RUN, "--max-objects", "1")
 
     assert (packed.code, alone.code) == (0, 0), packed.err + alone.err
     assert "--max-objects 1000" in alone.err + alone.out

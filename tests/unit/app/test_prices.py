@@ -10,13 +10,9 @@ from sparklet.app import costs as module
 from sparklet.app.costs import load_prices
 from sparklet.errors import SettingsError
 from sparklet.settings import IN_ORDER, engines
+from tests.unit.cli.conftest import figure
 
-OWN = """
-[prices.transition]
-value = 0.00003
-date = "2027-01"
-source = "our contract"
-"""
+OWN = figure("prices.transition", 0.00003)
 
 
 def own(tmp_path: Path, text: str) -> Path:
@@ -26,9 +22,9 @@ def own(tmp_path: Path, text: str) -> Path:
 
 
 def test_every_figure_has_a_date_and_a_source() -> None:
-    for name, figure in load_prices().figures.items():
-        assert re.fullmatch(r"20\d\d-\d\d(-\d\d)?", figure.date), name
-        assert len(figure.source) > 5, name
+    for name, each in load_prices().figures.items():
+        assert re.fullmatch(r"20\d\d-\d\d(-\d\d)?", each.date), name
+        assert len(each.source) > 5, name
 
 
 def test_the_large_function_is_listed_first_then_by_price() -> None:
@@ -68,15 +64,15 @@ def test_a_custom_price_file_changes_only_what_it_names(tmp_path: Path) -> None:
     ("text", "said"),
     [
         ("[prices", "are no TOML"),
-        (OWN.replace("transition", "transitions"), "figure prices.transitions; did you mean prices.transition"),
-        (OWN.replace("prices.", "price."), "figure price.transition; did you mean prices.transition"),
+        (figure("prices.transitions", 1), "figure prices.transitions; did you mean prices.transition"),
+        (figure("price.transition", 1), "figure price.transition; did you mean prices.transition"),
         (OWN.replace('date = "2027-01"\n', ""), "prices.transition .* must have exactly a value, a date and a source"),
-        (OWN.replace("0.00003", '"cheap"'), "has the value 'cheap'; it must be a number from 0 on"),
-        (OWN.replace("0.00003", "-1"), "the value -1"),
-        (OWN.replace("0.00003", "nan"), "the value nan"),
-        (OWN.replace("0.00003", "true"), "the value True"),
+        (figure("prices.transition", '"cheap"'), "has the value 'cheap'; it must be a number from 0 on"),
+        (figure("prices.transition", -1), "the value -1"),
+        (figure("prices.transition", "nan"), "the value nan"),
+        (figure("prices.transition", "true"), "the value True"),
         ("prices = 3", "must have exactly a value"),
-        (OWN.replace("prices.transition", "assumptions.planned_a_s").replace("0.00003", "0"), "is 0; it must be above"),
+        (figure("assumptions.planned_a_s", 0), "is 0; it must be above"),
     ],
 )
 def test_a_wrong_price_is_refused_by_name(tmp_path: Path, text: str, said: str) -> None:

@@ -118,6 +118,18 @@ class Terminal:
         return replace(env, name="prod", state=None, parameters=given)
 
 
+def ended(terminal: Terminal, *failures: Failure, succeeded: int = 1) -> None:
+    """An ended run whose first shards failed so."""
+    terminal.world.run(len(failures) + succeeded)
+    terminal.world.work(lambda n: failures[n] if n < len(failures) else ShardResult(rows=1))
+    terminal.world.check()
+
+
+def figure(name: str, value: object) -> str:
+    """A file of prices with one figure of the user's own."""
+    return f'[{name}]\nvalue = {value}\ndate = "2027-01"\nsource = "our contract"\n'
+
+
 @pytest.fixture
 def terminal(capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Terminal:
     monkeypatch.setenv("COLUMNS", "200")

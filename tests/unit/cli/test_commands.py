@@ -12,18 +12,11 @@ from sparklet.errors import RunNotFoundError
 from sparklet.model import APART, ClaimStatus, Counts, Failure, RunState, ShardRecord, ShardResult
 from sparklet.runs.redrive import redrive
 from tests.stand_ins.memory import MemoryEngine
-from tests.unit.cli.conftest import RUN, Terminal
+from tests.unit.cli.conftest import RUN, Terminal, ended
 from tests.world import BUCKET, LEASE_S, SCRIPT, SOURCE, World
 
 BROKEN = Failure("ValueError", "column 3 is bad", retryable=False)
 NO_MEMORY = Failure("OutOfMemoryError", "the JVM ran out of memory: Java heap space", retryable=False)
-
-
-def failed(terminal: Terminal, *failures: Failure, succeeded: int = 1) -> None:
-    """An ended run whose first shards failed so."""
-    terminal.world.run(len(failures) + succeeded)
-    terminal.world.work(lambda n: failures[n] if n < len(failures) else ShardResult(rows=1))
-    terminal.world.check()
 
 
 def meanwhile(
@@ -239,7 +232,7 @@ def test_mistakes_are_told_before_a_stack_is_opened(
 
 
 def test_explain_groups_causes_and_prints_a_command_that_runs(terminal: Terminal) -> None:
-    failed(terminal, BROKEN, BROKEN, NO_MEMORY)
+    ended(terminal, BROKEN, BROKEN, NO_MEMORY)
 
     told = terminal.types("explain", RUN)
     many, few = terminal.types("explain", RUN, "--json").document
@@ -255,12 +248,12 @@ def test_explain_groups_causes_and_prints_a_command_that_runs(terminal: Terminal
 
 
 def test_explain_reports_a_run_without_failures(terminal: Terminal) -> None:
-    failed(terminal)
+    ended(terminal)
     assert "no shard of run-1 has failed" in terminal.types("explain", RUN).out
 
 
 def test_redrive_of_shards_with_one_cause_and_only_saying_so(terminal: Terminal) -> None:
-    failed(terminal, BROKEN, NO_MEMORY, BROKEN)
+    ended(terminal, BROKEN, NO_MEMORY, BROKEN)
 
     told = terminal.types("redrive", RUN, "--cause", "COLUMN 3", "--shards", "1,2", "--dry-run", "--json")
 
@@ -271,7 +264,7 @@ def test_redrive_of_shards_with_one_cause_and_only_saying_so(terminal: Terminal)
 
 
 def test_memory_is_raised_on_the_local_stack_unless_in_use(terminal: Terminal) -> None:
-    failed(terminal, NO_MEMORY)
+    ended(terminal, NO_MEMORY)
 
     told = terminal.types("redrive", RUN, "--memory", "6016", "--timeout", "1800")
 
@@ -281,7 +274,7 @@ def test_memory_is_raised_on_the_local_stack_unless_in_use(terminal: Terminal) -
 
 
 def test_a_deployed_stack_is_unchanged_and_the_command_is_shown(terminal: Terminal) -> None:
-    failed(terminal, NO_MEMORY)
+    ended(terminal, NO_MEMORY)
     terminal.change = terminal.deployed
 
     told = terminal.types("redrive", RUN, "--memory", "6016", "--stack", "prod")
@@ -311,7 +304,7 @@ class LargeFunction(MemoryEngine):
 
 
 def test_memory_on_a_deployed_stack_is_the_large_functions(terminal: Terminal) -> None:
-    failed(terminal, NO_MEMORY)
+    ended(terminal, NO_MEMORY)
     terminal.world.engines = {"lambda-large": LargeFunction(terminal.world)}
     terminal.change = terminal.deployed
 
@@ -327,7 +320,7 @@ def test_memory_on_a_deployed_stack_is_the_large_functions(terminal: Terminal) -
 
 
 def test_explain_sends_what_the_large_function_lacks_elsewhere(terminal: Terminal) -> None:
-    failed(terminal, NO_MEMORY)
+    ended(terminal, NO_MEMORY)
     terminal.world.engines = {"lambda-large": MemoryEngine(), "fargate": MemoryEngine()}
     terminal.change = terminal.deployed
     redrive(terminal.world.at, RUN, engine="lambda-large")
@@ -361,7 +354,7 @@ def test_cancel_gives_up_what_waits_and_watch_ends_with_3(terminal: Terminal) ->
 
 
 def test_a_run_that_has_ended_is_not_cancelled(terminal: Terminal) -> None:
-    failed(terminal)
+    ended(terminal)
     for words in (("cancel", RUN), ("cancel", RUN, "--dry-run")):
         told = terminal.types(*words)
         assert told.code == 1 and "has ended already" in told.err
@@ -371,7 +364,7 @@ def test_a_run_that_has_ended_is_not_cancelled(terminal: Terminal) -> None:
 
 
 def test_clean_asks_deletes_and_reports(terminal: Terminal, monkeypatch: pytest.MonkeyPatch) -> None:
-    failed(terminal)
+    ended(terminal)
     assert f"{RUN}: SUCCEEDED" in terminal.types("clean", "--keep", "0", "--dry-run").out
     monkeypatch.setattr("typer.confirm", lambda *_, **__: False)
     refused = terminal.types("clean", "--run", RUN)
@@ -403,7 +396,7 @@ def test_objects_that_could_not_be_cut_are_listed(terminal: Terminal) -> None:
 
 
 def test_clean_without_a_terminal_names_the_option(terminal: Terminal, monkeypatch: pytest.MonkeyPatch) -> None:
-    failed(terminal)
+    ended(terminal)
     monkeypatch.setattr(sys, "stdin", io.StringIO())
     told = terminal.types("clean", "--run", RUN)
     assert told.code == 1 and "--yes" in told.err
@@ -544,7 +537,7 @@ def test_a_skipped_object_is_shown_with_its_reason(terminal: Terminal) -> None:
 
 
 def test_logs_show_one_shard_readable_or_raw(terminal: Terminal) -> None:
-    failed(terminal, BROKEN)
+    ended(terminal, BROKEN)
     attempt = terminal.world.shards()[0].attempt_id
 
     def own(message: str, shard: int = 0, attempt: str = attempt) -> str:

@@ -1,4 +1,4 @@
-"""What an operator sees: the estimate of a plan before it, and the status of a run while it goes on."""
+"""What an operator sees: the estimate of a plan before it, the status of a run while it goes on, what is left of it."""
 
 import io
 import json
@@ -7,32 +7,22 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
-from rich.console import Console
 from rich.text import Text
 
 from sparklet.app import status
 from sparklet.app.costs import Prices
-from sparklet.app.reporter import usd_text
 from sparklet.app.stack import OpenStack
 from sparklet.app.status import RunView
 from sparklet.app.watch import poll_s
 from sparklet.cli import console
-from sparklet.cli.console import RunDisplay, Screen
 from sparklet.cli.render import Facts
 from sparklet.model import Counts, Failure, Run, ShardRecord, ShardResult, ShardState
-from tests.stand_ins.memory import FakeClock
-from tests.unit.cli.conftest import RUN, Terminal
-from tests.unit.cli.test_progress import RUN as SHOWN
+from tests.unit.cli.conftest import RUN, Terminal, ended, figure
+from tests.unit.runs.test_results import work
 from tests.world import LEASE_S, SCRIPT, SOURCE
 
 BROKEN = Failure("ValueError", "column 3 is bad", retryable=False)
 PLAN = ("-i", SOURCE, "-o", "s3://data/out/", "--max-objects", "1")
-OWN = """
-[prices.lambda_gb_s_x86_64]
-value = 1
-date = "2027-01"
-source = "ours"
-"""
 
 
 def slow_run(terminal: Terminal) -> None:
@@ -98,8 +88,7 @@ def test_local_files_are_explained_without_a_stack(terminal: Terminal, tmp_path:
 
 def test_shards_that_no_worker_could_do_in_time_are_warned_of(terminal: Terminal) -> None:
     terminal.world.put(1)
-    slow = '[assumptions.task_fixed_s]\nvalue = 1000\ndate = "2027-01"\nsource = "ours"\n'
-    (terminal.state / "own.toml").write_text(slow)
+    (terminal.state / "own.toml").write_text(figure("assumptions.task_fixed_s", 1000))
 
     told = terminal.types("plan", SCRIPT, *PLAN, "--dry-run", "--explain", "--prices", str(terminal.state / "own.toml"))
 
@@ -109,14 +98,14 @@ def test_shards_that_no_worker_could_do_in_time_are_warned_of(terminal: Terminal
 def test_custom_prices_may_come_from_the_environment(terminal: Terminal, monkeypatch: pytest.MonkeyPatch) -> None:
     terminal.world.put(1)
     path = terminal.state / "own.toml"
-    path.write_text(OWN)
+    path.write_text(figure("prices.lambda_gb_s_x86_64", 1))
     monkeypatch.setenv("SPARKLET_PRICES", str(path))
 
     told = terminal.types("plan", SCRIPT, *PLAN, "--dry-run", "--explain", "--json").document["estimate"]
 
     assert told["prices"]["corrected"] == ["prices.lambda_gb_s_x86_64"]
     assert told["costs_usd"]["lambda"] > 30  # 12 s of 2.9 GB, a dollar each
-    path.write_text(OWN.replace("gb_s_x86_64", "gb_s_x86"))
+    path.write_text(figure("prices.lambda_gb_s_x86", 1))
     refused = terminal.types("plan", SCRIPT, *PLAN, "--dry-run", "--explain")
     assert refused.code == 1 and "did you mean prices.lambda_gb_s_x86_64?" in refused.err
 
@@ -129,19 +118,13 @@ def test_status_shows_pace_end_cost_slow_shards_and_causes(terminal: Terminal) -
 
     told = terminal.types("status", RUN, "--json")
     document = told.document
+    words = " ".join(terminal.types("status", RUN).out.split())
 
     assert told.code == 3 and document["shards"]["running"] == 2
-    assert [(each["shard"], each["seconds"]) for each in document["slowest"]] == [
-        (3, 40.0),
-        (2, 30.0),
-        (1, 20.0),
-        (0, 10.0),
-        (4, 5.0),
-    ]
-    assert [(each["shard"], each["seconds"], each["state"]) for each in document["longest_running"]] == [
-        (5, 15.0, "RUNNING"),
-        (6, 15.0, "RUNNING"),
-    ]
+    slowest = [(each["shard"], each["seconds"]) for each in document["slowest"]]
+    assert slowest == [(3, 40.0), (2, 30.0), (1, 20.0), (0, 10.0), (4, 5.0)]
+    longest = [(each["shard"], each["seconds"], each["state"]) for each in document["longest_running"]]
+    assert longest == [(5, 15.0, "RUNNING"), (6, 15.0, "RUNNING")]
     # 105 s of the ended and 30 of the running, 3,008 MB; 7 attempts
     assert document["costs_usd"]["lambda"] == pytest.approx(135 * 2.9375 * 0.0000166667 + 7 * 2e-7, abs=2e-6)
     # five have ended in 120 s, three of them within the last minute and a half... the pace is that of the last minute
@@ -149,13 +132,6 @@ def test_status_shows_pace_end_cost_slow_shards_and_causes(terminal: Terminal) -
     assert document["remaining_s"] == 150.0 and document["estimated_end"]
     assert document["failures"][0]["example_message"] == "column 3 is bad"
     assert document["execution"] is None and document["follow_ups"] == []
-
-
-def test_status_for_people_has_all_of_it(terminal: Terminal) -> None:
-    slow_run(terminal)
-
-    words = " ".join(terminal.types("status", RUN).out.split())
-
     for part in (
         "pace 2 now, 2.5 shards/min on average; about 2 min 30 s left, until",
         "cost so far about 0.0",
@@ -203,20 +179,14 @@ def test_a_status_reads_the_ledgers_shards_once(terminal: Terminal, monkeypatch:
     assert passes == [None]
 
 
-def test_watching_into_a_pipe_reads_no_shard_details(terminal: Terminal, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("is_terminal", "looks_s"), [(True, [10, 30]), (False, [])])
+def test_a_terminal_is_shown_details_every_so_often_a_pipe_none(
+    terminal: Terminal, monkeypatch: pytest.MonkeyPatch, is_terminal: bool, looks_s: list[int]
+) -> None:
     terminal.world.run(3)
     terminal.work_from_s = terminal.world.clock.now_s() + 50
-    passes: list[str] = []
-    monkeypatch.setattr(console, "view_run", lambda env, run, prices: passes.append(run.run_id))
-
-    assert terminal.types("watch", RUN).code == 0
-    assert passes == []
-
-
-def test_a_terminal_is_shown_details_every_so_often(terminal: Terminal, monkeypatch: pytest.MonkeyPatch) -> None:
-    terminal.world.run(3)
-    terminal.work_from_s = terminal.world.clock.now_s() + 50
-    monkeypatch.setenv("FORCE_COLOR", "1")  # what rich takes for a terminal
+    if is_terminal:
+        monkeypatch.setenv("FORCE_COLOR", "1")  # what rich takes for a terminal
     began_s, looks = terminal.world.clock.now_s(), list[float]()
 
     def look(env: OpenStack, run: Run, prices: Prices) -> RunView:
@@ -226,7 +196,7 @@ def test_a_terminal_is_shown_details_every_so_often(terminal: Terminal, monkeypa
     monkeypatch.setattr(console, "view_run", look)
 
     assert terminal.types("watch", RUN).code == 0
-    assert [round(look_s) for look_s in looks] == [10, 30]
+    assert [round(look_s) for look_s in looks] == looks_s
 
 
 def test_what_is_copied_is_never_broken() -> None:
@@ -257,26 +227,6 @@ def test_a_large_run_is_looked_at_more_seldom() -> None:
     assert poll_s(Counts(pending=100_000, succeeded=900_000)) == 11.0
     assert poll_s(Counts(pending=10_000_000)) == 15.0
     assert poll_s(Counts(succeeded=10_000_000)) == 1.0
-
-
-def test_details_are_below_the_counts_and_warnings_above() -> None:
-    text = io.StringIO()
-    screen = Screen(out=Console(file=text, width=100, force_terminal=True, highlight=False))
-    clock = FakeClock()
-    with RunDisplay(screen, "flights-1", clock, lambda run: "slow ones") as display:
-        clock.advance(60)
-        display.show(SHOWN, Counts(pending=4, running=1))
-        display.warn("it broke [off]")
-    assert "slow ones" in text.getvalue() and "it broke [off]" in text.getvalue()
-
-
-def test_dollars_are_shown_as_people_need_them() -> None:
-    assert [usd_text(cost) for cost in (0, 0.00001, 0.0123456, 1234.567)] == [
-        "0 USD",
-        "< 0.0001 USD",
-        "0.0123 USD",
-        "1,234.57 USD",
-    ]
 
 
 def test_time_and_cost_are_of_all_attempts(terminal: Terminal) -> None:
@@ -337,3 +287,68 @@ def test_a_runs_commit_is_shown_with_its_state(terminal: Terminal) -> None:
     world.work()
     world.check()
     assert terminal.types("status", RUN, "--json").document["follow_ups"][0]["state"] == "SUCCEEDED"
+
+
+# --- ledger, manifest and output compared ---
+
+
+def test_a_run_with_all_its_results_is_verified(terminal: Terminal) -> None:
+    ended(terminal, succeeded=2)
+    for number in range(2):
+        terminal.world.store.put(f"{terminal.world.ledger.runs.get(RUN).shard_output(number)}/part-0.parquet", b"x")
+
+    assert "verified: ledger, manifest and output agree" in terminal.types("status", RUN, "--verify").out
+    assert terminal.types("status", RUN, "--verify", "--json").document["differences"] == []
+    assert "differences" not in terminal.types("status", RUN, "--json").document
+
+
+def test_differences_are_shown_with_their_remedy(terminal: Terminal) -> None:
+    ended(terminal, succeeded=2)
+    terminal.world.store.put(f"{terminal.world.ledger.runs.get(RUN).shard_output(1)}/part-0.parquet", b"x")
+
+    told = terminal.types("status", RUN, "--verify")
+    (found,) = terminal.types("status", RUN, "--verify", "--json").document["differences"]
+
+    assert "1 SUCCEEDED shards reported rows and nothing lies in" in " ".join((told.out + told.err).split())
+    assert "verified" not in told.out
+    assert (found["kind"], found["subject"], found["count"]) == ("NO_OUTPUT", RUN, 1)
+
+
+def test_messages_that_returned_unrun_are_told_from_failures(terminal: Terminal) -> None:
+    terminal.world.run(3)
+    for number in (0, 0, 0, 2):
+        assert terminal.world.ledger.attempts.count_requeue(terminal.world.shards()[number], unrun=True)
+
+    assert "redelivered 4 messages" in " ".join(terminal.types("status", RUN).out.split())
+    assert terminal.types("status", RUN, "--json").document["came_back_unrun"] == 4
+
+    never, broken, _ = terminal.world.shards()
+    assert terminal.world.ledger.attempts.abandon(never, Failure("NeverStarted", "never started", retryable=False))
+    assert terminal.world.ledger.attempts.abandon(broken, BROKEN)
+    groups = terminal.types("explain", RUN, "--json").document
+    assert {each["error_class"]: each["came_back_unrun"] for each in groups} == {"NeverStarted": 3, "ValueError": 0}
+    assert "redelivered 3 messages" in " ".join(terminal.types("explain", RUN).out.split())
+
+
+# --- what scripts answered ---
+
+
+def test_results_are_a_table_or_a_line_each(terminal: Terminal) -> None:
+    terminal.world.run(3)
+    work(terminal.world)
+    terminal.world.check()
+
+    table, raw = terminal.types("results", RUN), terminal.types("results", RUN, "--json")
+
+    assert (table.code, raw.code) == (0, 0), table.err + raw.err
+    assert '{"n": 2}' in table.out
+    assert [json.loads(line)["shard"] for line in raw.out.splitlines()] == [0, 1, 2]
+
+
+def test_a_run_without_answers_says_how_a_script_gives_one(terminal: Terminal) -> None:
+    terminal.world.run(1)
+
+    told, raw = terminal.types("results", RUN), terminal.types("results", RUN, "--json")
+
+    assert told.code == 0 and "job.answer(" in told.out
+    assert raw.out == "" and "job.answer(" in raw.err

@@ -33,39 +33,46 @@ def test_no_end_is_estimated_while_nothing_has_ended() -> None:
     assert "left" not in line and "/min" not in line
 
 
-def test_a_pipe_gets_plain_lines_and_the_end_on_the_last() -> None:
+def shown(*looks: tuple[Run, Counts], is_terminal: bool = False) -> str:
+    """What a display prints of one look after another."""
     text = io.StringIO()
-    screen = Screen(out=Console(file=text, width=200))
-    with RunDisplay(screen, "flights-1", FakeClock()) as display:
-        display.show(RUN, Counts(pending=9, running=1))
-        display.show(RUN, Counts(succeeded=9, failed=1))
+    with RunDisplay(
+        Screen(out=Console(file=text, width=200, force_terminal=is_terminal)), "flights-1", FakeClock()
+    ) as display:
+        for run, counts in looks:
+            display.show(run, counts)
+    return text.getvalue()
 
-    first, last = text.getvalue().splitlines()
+
+def test_a_pipe_gets_plain_lines_and_the_end_on_the_last() -> None:
+    first, last = shown((RUN, Counts(pending=9, running=1)), (RUN, Counts(succeeded=9, failed=1))).splitlines()
+
     assert "0 succeeded, 1 running, 9 pending, 0 failed of 10 shards" in first
     assert "9 succeeded, 0 running, 0 pending, 1 failed of 10 shards" in last
 
 
 def test_a_terminal_shows_every_state() -> None:
-    text = io.StringIO()
-    screen = Screen(out=Console(file=text, width=100, force_terminal=True))
-    with RunDisplay(screen, "flights-1", FakeClock()) as display:
-        display.show(RUN, Counts(pending=4, running=1, succeeded=3, failed=2))
+    told = shown((RUN, Counts(pending=4, running=1, succeeded=3, failed=2)), is_terminal=True)
 
     for part in ("3 succeeded", "1 running", "4 pending", "2 failed", "5/10"):
-        assert part in text.getvalue()
+        assert part in told
 
 
 def test_planning_and_cancelling_are_shown() -> None:
-    text = io.StringIO()
-    screen = Screen(out=Console(file=text, width=200))
-    with RunDisplay(screen, "flights-1", FakeClock()) as display:
-        display.show(replace(RUN, shard_count=None), Counts(pending=4))
-    assert "of 4+ shards, planning …" in text.getvalue()
+    cancelled = replace(RUN, cancelled_s=1.0), Counts(running=1, failed=9)
 
-    screen = Screen(out=Console(file=text, width=100, force_terminal=True))
-    with RunDisplay(screen, "flights-1", FakeClock()) as display:
-        display.show(replace(RUN, cancelled_s=1.0), Counts(running=1, failed=9))
-    assert "being cancelled" in text.getvalue()
+    assert "of 4+ shards, planning …" in shown((replace(RUN, shard_count=None), Counts(pending=4)))
+    assert "being cancelled" in shown(cancelled, is_terminal=True)
+
+
+def test_details_are_below_the_counts_and_warnings_above() -> None:
+    text, clock = io.StringIO(), FakeClock()
+    screen = Screen(out=Console(file=text, width=100, force_terminal=True, highlight=False))
+    with RunDisplay(screen, "flights-1", clock, lambda run: "slow ones") as display:
+        clock.advance(60)
+        display.show(RUN, Counts(pending=4, running=1))
+        display.warn("it broke [off]")
+    assert "slow ones" in text.getvalue() and "it broke [off]" in text.getvalue()
 
 
 def test_exit_codes_are_as_documented() -> None:
