@@ -117,12 +117,6 @@ def test_a_wrong_request_is_refused(person: Terminal) -> None:
             stack.run(SCRIPT, SOURCE, "s3://out/2/", name="daily", incremental=True)
 
 
-def test_options_of_the_stack_have_the_command_lines_names(person: Terminal) -> None:
-    sparklet.run(SCRIPT, SOURCE, "s3://out/", run_id=RUN, timeout=60, memory=2048, workers=1)
-
-    assert (person.selections[-1].timeout_s, person.selections[-1].memory_mb) == (60, 2048)
-
-
 def test_a_refused_run_lets_its_stack_go(person: Terminal, monkeypatch: pytest.MonkeyPatch) -> None:
     closed: list[Stack] = []
     monkeypatch.setattr(Stack, "close", lambda stack: closed.append(stack))
@@ -158,9 +152,10 @@ def test_a_stack_is_held_as_long_as_its_run(person: Terminal, monkeypatch: pytes
 
 def test_a_stack_is_opened_with_its_options(person: Terminal, tmp_path: Path) -> None:
     sparklet.run(SCRIPT, SOURCE, "s3://out/", stack="prod")
-    sparklet.run(SCRIPT, SOURCE, "s3://other/", state_dir=tmp_path, workers=3)
+    sparklet.run(SCRIPT, SOURCE, "s3://other/", state_dir=tmp_path, workers=3, timeout=60, memory=2048)
 
-    assert person.selections == [StackSelection("prod"), StackSelection("", tmp_path, workers=3)]
+    here = StackSelection("", tmp_path, workers=3, timeout_s=60, memory_mb=2048)
+    assert person.selections == [StackSelection("prod"), here]
 
 
 def test_an_interrupted_start_prints_no_command(person: Terminal, capsys: pytest.CaptureFixture[str]) -> None:

@@ -164,10 +164,8 @@ def test_a_bugs_traceback_is_filtered_too(tmp_path: Path) -> None:
 
 def test_nothing_is_printed_past_the_filter() -> None:
     """Every place of the command line that writes by itself filters, or writes JSON in ASCII."""
-    root, writes = (
-        Path(sparklet.__file__).parent,
-        re.compile(r"\bprint\(|echo\(|std(?:out|err)\.write|(?<!\w)Console\("),
-    )
+    root = Path(sparklet.__file__).parent
+    writes = re.compile(r"\bprint\(|echo\(|std(?:out|err)\.write|(?<!\w)Console\(")
     files = [*root.joinpath("cli").rglob("*.py"), *root.joinpath("app").glob("*.py"), root / "client.py"]
     lines = [line.strip() for path in files for line in path.read_text().splitlines() if writes.search(line)]
     by_screen = re.compile(r"(?:screen|self|console)\.(?:out|err|as_json|console|_live)|class Terminal|REFUSAL = ")

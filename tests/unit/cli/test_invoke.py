@@ -14,26 +14,19 @@ from tests.unit.cli.conftest import Terminal
 from tests.world import BUCKET
 
 
-class Compute(MemoryCompute):
-    """A ``Compute`` that refuses some invocations first."""
+class Worker(MemoryCompute):
+    """A function that does one invocation, after some refusals, and writes to its log meanwhile."""
 
-    def __init__(self, worker: "Worker") -> None:
-        super().__init__({"worker": worker})
-        self.refusals = worker.refusals
+    def __init__(self, terminal: Terminal, *refusals: RemoteTaskError) -> None:
+        super().__init__({"worker": self.work})
+        self.terminal, self.refusals, self.task = terminal, list(refusals), dict[str, Any]()
 
     def invoke(self, function: str, event: Any) -> Any:
         if self.refusals:
             raise self.refusals.pop(0)
         return super().invoke(function, event)
 
-
-class Worker:
-    """A function that does one invocation, after some refusals, and writes to its log meanwhile."""
-
-    def __init__(self, terminal: Terminal, *refusals: RemoteTaskError) -> None:
-        self.terminal, self.refusals, self.task = terminal, list(refusals), dict[str, Any]()
-
-    def __call__(self, event: Any) -> Any:
+    def work(self, event: Any) -> Any:
         self.task = event["sparklet"]
         fields = {"time": "2026-11-26T12:00:00.000Z", "level": "INFO", "run": self.task["invocation"], "shard": 0}
         own = [json.dumps({**fields, "message": f"script {what}", "attempt": "a1"}) for what in ("started", "ended")]
@@ -51,7 +44,7 @@ def job(tmp_path: Path) -> tuple[str, ...]:
 
 def works(terminal: Terminal, *refusals: RemoteTaskError) -> Worker:
     worker = Worker(terminal, *refusals)
-    terminal.change = lambda env: replace(env, compute=Compute(worker))
+    terminal.change = lambda env: replace(env, compute=worker)
     return worker
 
 

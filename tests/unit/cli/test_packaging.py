@@ -27,12 +27,8 @@ def code(tmp_path: Path) -> Path:
 def imported(folder: Path, expression: str) -> str:
     """What a fresh Python says that has this folder only."""
     module = expression.partition(".")[0]
-    command = [
-        sys.executable,
-        "-I",
-        "-c",
-        f"import sys; sys.path = [{str(folder)!r}, *sys.path]; import {module}; print({expression})",
-    ]
+    program = f"import sys; sys.path = [{str(folder)!r}, *sys.path]; import {module}; print({expression})"
+    command = [sys.executable, "-I", "-c", program]
     return subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout.strip()
 
 
@@ -70,14 +66,8 @@ def test_requirements_are_those_of_the_workers_platform(tmp_path: Path) -> None:
         file.writestr("stones-1.0.dist-info/RECORD", "")
     (tmp_path / "requirements.txt").write_text(f"--no-index\n--find-links {tmp_path.as_uri()}\nstones==1.0\n")
     (tmp_path / "own.py").touch()
-    command = [
-        "package",
-        str(tmp_path / "own.py"),
-        "-r",
-        str(tmp_path / "requirements.txt"),
-        "-o",
-        str(tmp_path / "out"),
-    ]
+    own, needed, out = (str(tmp_path / name) for name in ("own.py", "requirements.txt", "out"))
+    command = ["package", own, "-r", needed, "-o", out]
 
     assert main([*command, "--architecture", "x86_64", "--python", "3.13"]) == 1
     assert main([*command, "--architecture", "arm64", "--python", "3.11"]) == 1
