@@ -1,7 +1,6 @@
 """Settings that contradict each other: none in the template, whatever is chosen; each is told where a hand made one."""
 
 import re
-from collections.abc import Callable
 from dataclasses import replace
 from itertools import product
 from typing import Any
@@ -13,6 +12,8 @@ from sparklet.local.local_template import load_template
 from sparklet.model.services import MappingSettings, QueueSettings, StackSettings
 from sparklet.settings import worker_settings
 from tests.unit.template.reading import resolved
+
+TASKS = QueueSettings(visibility_s=360, retention_s=345_600, max_receive_count=20, dead_letters_arn="DeadLetterQueue")
 
 
 def deployed(template: dict[str, Any], **parameters: str) -> StackSettings:
@@ -94,112 +95,57 @@ def test_no_choice_of_parameters_contradicts_itself(template: dict[str, Any]) ->
     assert tried > 300
 
 
-def mapped(stack: StackSettings, **changes: Any) -> StackSettings:
-    assert stack.worker_mapping
-    return replace(stack, worker_mapping=replace(stack.worker_mapping, **changes))
-
-
-BY_HAND: dict[
-    str, tuple[Callable[[StackSettings], StackSettings], str, str]
-] = {  # what somebody changed → how the contradiction is called, and part of its remedy
-    "the published experiment: one receive": (
-        lambda s: replace(s, queue=replace(s.queue, max_receive_count=1)),
-        "maxReceiveCount of Queue, throttling",
-        "maxReceiveCount to 20",
-    ),
-    "a timeout raised without the queue": (
-        lambda s: replace(s, queue=replace(s.queue, visibility_s=600)),
-        "visibility of Queue, timeout of the worker",
-        "VisibilityTimeout to 5400",
-    ),
-    "another queue of the worker's, such as the asynchronous API's": (
-        lambda s: replace(s, further_queues={"tasks": replace(s.queue, visibility_s=360)}),
-        "visibility of tasks, timeout of the worker",
-        "VisibilityTimeout to 5400",
-    ),
-    "the consumer's likewise": (
-        lambda s: replace(s, consumer_timeout_s=300),
-        "visibility of DeadLetterQueue, timeout of the dead-letter consumer",
-        "1800",
-    ),
-    "more receives than the retention has time for": (
-        lambda s: replace(s, queue=replace(s.queue, max_receive_count=100)),
+BY_HAND: list[tuple[dict[str, Any], str, str]] = [
+    # What somebody changed, how the contradiction is called, and part of its remedy.
+    ({"queue": {"max_receive_count": 1}}, "maxReceiveCount of Queue, throttling", "maxReceiveCount to 20"),
+    ({"queue": {"visibility_s": 600}}, "visibility of Queue, timeout of the worker", "VisibilityTimeout to 5400"),
+    # Another queue of the worker's, such as the asynchronous API's:
+    ({"further_queues": {"tasks": TASKS}}, "visibility of tasks, timeout of the worker", "VisibilityTimeout to 5400"),
+    ({"consumer_timeout_s": 300}, "visibility of DeadLetterQueue, timeout of the dead-letter consumer", "1800"),
+    # More receives than the retention has time for:
+    (
+        {"queue": {"max_receive_count": 100}},
         "maxReceiveCount × visibility of Queue, its retention",
         "maxReceiveCount to 63 or less",
     ),
-    "no dead-letter queue": (
-        lambda s: replace(s, queue=replace(s.queue, max_receive_count=None, dead_letters_arn="")),
-        "redrive policy of Queue, DeadLetterQueue",
-        "deadLetterTargetArn to DeadLetterQueue",
+    *(
+        ({"queue": changed}, "redrive policy of Queue, DeadLetterQueue", "deadLetterTargetArn to DeadLetterQueue")
+        for changed in ({"max_receive_count": None, "dead_letters_arn": ""}, {"dead_letters_arn": "mine"})
     ),
-    "another dead-letter queue": (
-        lambda s: replace(s, queue=replace(s.queue, dead_letters_arn="mine")),
-        "redrive policy of Queue, DeadLetterQueue",
-        "deadLetterTargetArn to DeadLetterQueue",
+    # A message that expires before its run, and dead letters that expire as they arrive:
+    ({"queue": {"retention_s": 3 * 86_400}}, "retention of Queue, time limit of a run", "345600"),
+    ({"dead_letters": {"retention_s": 345_600}}, "retention of DeadLetterQueue and of Queue", "1209600"),
+    *(
+        ({"reserved": number}, "reserved concurrency of the worker, MaximumConcurrency of its mapping", "reserve 50")
+        for number in (10, 0)
     ),
-    "a message that expires before its run": (
-        lambda s: replace(s, queue=replace(s.queue, retention_s=3 * 86_400)),
-        "retention of Queue, time limit of a run",
-        "345600",
-    ),
-    "dead letters that expire as they arrive": (
-        lambda s: replace(s, dead_letters=replace(s.dead_letters, retention_s=345_600)),
-        "retention of DeadLetterQueue and of Queue",
-        "1209600",
-    ),
-    "a reserve below what the mapping receives": (
-        lambda s: replace(s, reserved=10),
-        "reserved concurrency of the worker, MaximumConcurrency of its mapping",
-        "reserve 50",
-    ),
-    "a function that is stopped": (
-        lambda s: replace(s, reserved=0),
-        "reserved concurrency of the worker, MaximumConcurrency of its mapping",
-        "reserve 50",
-    ),
-    "a new account": (
-        lambda s: replace(s, unreserved=10),
-        "concurrency of the account, MaximumConcurrency of the worker's mapping",
-        "higher limit",
-    ),
-    "a mapping without a limit": (
-        lambda s: mapped(s, most_at_once=None),
-        "MaximumConcurrency of the worker's mapping",
-        "ScalingConfig",
-    ),
-    "a mapping that is disabled": (
-        lambda s: mapped(s, enabled=False),
-        "mapping of the worker",
-        "--enabled",
-    ),
-    "a mapping that is gone": (
-        lambda s: replace(s, consumer_mapping=None),
-        "mapping of the dead-letter consumer",
-        "deploy again",
-    ),
-    "a mapping that takes a report for success": (
-        lambda s: mapped(s, reports_failures=False),
+    ({"unreserved": 10}, "concurrency of the account, MaximumConcurrency of the worker's mapping", "higher limit"),
+    ({"worker_mapping": {"most_at_once": None}}, "MaximumConcurrency of the worker's mapping", "ScalingConfig"),
+    ({"worker_mapping": {"enabled": False}}, "mapping of the worker", "--enabled"),
+    ({"consumer_mapping": None}, "mapping of the dead-letter consumer", "deploy again"),
+    (
+        {"worker_mapping": {"reports_failures": False}},
         "mapping of the worker, ReportBatchItemFailures",
         "--function-response-types",
     ),
-    "a checker that nobody calls": (
-        lambda s: replace(s, checker_scheduled=False),
-        "schedule of the checker",
-        "enable-rule",
-    ),
-    "a script that has no time": (
-        lambda s: replace(s, worker_grace_s=600.0),
+    ({"checker_scheduled": False}, "schedule of the checker", "enable-rule"),
+    # A script that has no time:
+    (
+        {"worker_grace_s": 600.0},
         "SPARKLET_GRACE_S, timeout of the worker",
         "SPARKLET_GRACE_S in WorkerSettings to 10",
     ),
-}
+]
 
 
-@pytest.mark.parametrize("changed", BY_HAND)
-def test_a_manual_change_is_named_with_its_remedy(stack: StackSettings, changed: str) -> None:
-    change, between, remedy = BY_HAND[changed]
+@pytest.mark.parametrize(("changes", "between", "remedy"), BY_HAND, ids=repr)
+def test_a_manual_change_is_named_with_its_remedy(
+    stack: StackSettings, changes: dict[str, Any], between: str, remedy: str
+) -> None:
+    within = {name: getattr(stack, name) for name in ("queue", "dead_letters", "worker_mapping")}
+    whole = {name: replace(within[name], **value) if name in within else value for name, value in changes.items()}
 
-    (found,) = contradictions(change(stack))
+    (found,) = contradictions(replace(stack, **whole))
 
     assert found.what == between
     assert remedy in found.remedy

@@ -76,38 +76,27 @@ def test_scratch_and_arm_by_hand() -> None:
 
 
 @pytest.mark.parametrize(
-    ("engine", "an_hour"),
+    ("engine", "architecture", "an_hour"),
     [
-        ("fargate", 4 * 0.04048 + 16 * 0.004445),
-        ("process", 4 * 0.04048 + 16 * 0.004445),  # locally, as it would be on AWS
-        ("emr-serverless", 8 * 0.052624 + 32 * 0.0057785),
-        ("glue", 2 * 0.44),
-        ("emr", 0.0),
+        ("fargate", "x86_64", 4 * 0.04048 + 16 * 0.004445),
+        ("fargate", "arm64", 4 * 0.03238 + 16 * 0.00356),
+        ("process", "x86_64", 4 * 0.04048 + 16 * 0.004445),  # locally, as it would be on AWS
+        ("standalone", "arm64", 4 * 0.03238 + 16 * 0.00356),
+        ("emr-serverless", "x86_64", 8 * 0.052624 + 32 * 0.0057785),
+        ("glue", "x86_64", 2 * 0.44),
+        ("glue", "arm64", 2 * 0.44),  # no matter of the image's
+        ("emr", "x86_64", 0.0),
     ],
 )
-def test_an_engines_shards_by_hand(engine: str, an_hour: float) -> None:
-    found = estimate_engine(engine, Load(4), 60.0, TWO_GB, PRICES)
+def test_an_engines_shards_by_hand(engine: str, architecture: str, an_hour: float) -> None:
+    size = replace(TWO_GB, architecture=deployed_size({"Architecture": architecture}).architecture)  # of the stack
+    found = estimate_engine(engine, Load(4), 60.0, size, PRICES)
 
     # four workers at once, 90 s until each has its shard
     assert (found.workers, found.end_s) == (4, 150.0)
     assert found.costs[engine] == pytest.approx(4 * 150 * an_hour / 3600)
     assert not {"lambda", "dispatch"} & found.costs.keys()
-    assert estimate_engine(engine, Load(4), 60.0, replace(TWO_GB, is_local=True), PRICES).end_s == 600.0
-
-
-@pytest.mark.parametrize(
-    ("engine", "an_hour"),
-    [
-        ("fargate", 4 * 0.03238 + 16 * 0.00356),
-        ("standalone", 4 * 0.03238 + 16 * 0.00356),
-        ("glue", 2 * 0.44),  # no matter of the image's
-    ],
-)
-def test_an_engines_hour_on_arm_by_hand(engine: str, an_hour: float) -> None:
-    size = replace(TWO_GB, architecture=deployed_size({"Architecture": "arm64"}).architecture)  # of the stack
-    found = estimate_engine(engine, Load(1), 3510.0, size, PRICES)
-
-    assert found.costs[engine] == pytest.approx(an_hour)
+    assert estimate_engine(engine, Load(4), 60.0, replace(size, is_local=True), PRICES).end_s == 600.0
 
 
 def test_a_shards_time_by_hand() -> None:

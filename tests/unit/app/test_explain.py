@@ -129,10 +129,6 @@ def test_an_example_with_a_lost_plan_part_is_still_explained(world: World) -> No
     assert (group.example_object, group.count) == ("", 1)
 
 
-def test_a_run_without_failures_has_no_cause(world: World) -> None:
-    assert failed(world) == ()
-
-
 def test_shard_numbers_are_shown_as_ranges_and_shortened() -> None:
     numbers = ShardRanges()
     for number in [1, 2, 3, 7, 9, 10]:

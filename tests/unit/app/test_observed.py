@@ -107,13 +107,12 @@ def test_an_empty_run_has_nothing_to_show() -> None:
 def test_a_shards_time_is_that_of_the_newest_run_of_the_name() -> None:
     world = World()
     world.run(4)
-    while (message := world.receive()) is not None:
-        attempt_id, claim = world.claim(message)
+
+    def takes_12_s(number: int) -> ShardResult | Failure:
         world.clock.advance(12.0)
-        if claim.record.number == 3:  # a failure's time says nothing
-            world.ledger.attempts.fail("run-1", 3, attempt_id, Failure("ValueError", "bad"))
-        else:
-            world.ledger.attempts.succeed("run-1", claim.record.number, attempt_id, ShardResult())
+        return Failure("ValueError", "bad", retryable=False) if number == 3 else ShardResult()
+
+    world.work(takes_12_s)  # of which a failure's time says nothing
 
     found = shard_time(world.ledger, "daily", Load(1, 1, 10), PRICES)
     larger = shard_time(world.ledger, "daily", Load(1, 1, 20), PRICES)

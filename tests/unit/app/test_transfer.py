@@ -45,13 +45,6 @@ def files(folder: Path) -> list[str]:
     return sorted(str(p.relative_to(folder)) for p in folder.rglob("*") if p.is_file())
 
 
-def test_only_what_succeeded_shards_wrote_comes_home(store: MemoryObjectStore, tmp_path: Path) -> None:
-    filled(store, tmp_path / "out", 0, 1)
-
-    assert files(tmp_path / "out") == [f"{FIRST}/a.parquet", f"{SECOND}/b.parquet"]
-    assert (tmp_path / f"out/{FIRST}/a.parquet").read_text() == f"{FIRST}/a.parquet"
-
-
 def test_a_run_without_output_makes_no_folder(store: MemoryObjectStore, tmp_path: Path) -> None:
     told: list[str] = []
     (tmp_path / "lake").mkdir()  # for a catalog
@@ -61,20 +54,21 @@ def test_a_run_without_output_makes_no_folder(store: MemoryObjectStore, tmp_path
     assert list(tmp_path.iterdir()) == [] and told == []
 
 
-def test_filling_again_repairs_what_is_there(store: MemoryObjectStore, tmp_path: Path) -> None:
+def test_files_of_succeeded_shards_come_and_are_repaired(store: MemoryObjectStore, tmp_path: Path) -> None:
     for name in (f"{FIRST}/a.parquet", f"{THIRD}/old.parquet"):
         (tmp_path / name).parent.mkdir()
         (tmp_path / name).write_text("other bytes")
 
-    filled(store, tmp_path, 0)
+    filled(store, tmp_path, 0, 1)
 
-    assert files(tmp_path) == [f"{FIRST}/a.parquet"]
+    assert files(tmp_path) == [f"{FIRST}/a.parquet", f"{SECOND}/b.parquet"]
     assert not (tmp_path / THIRD).exists()
     assert (tmp_path / f"{FIRST}/a.parquet").read_text() == f"{FIRST}/a.parquet"
 
 
 def test_foreign_files_stay_unless_they_are_replaced(store: MemoryObjectStore, tmp_path: Path) -> None:
     foreign = ["shard=earlier_3e7_000000/x", "shard=later_3e9_000000/x", "shard=mine/x", "shard=run2_1_000000.csv"]
+    foreign.append("notes.txt")
     for name in foreign:
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_text("x")
@@ -84,16 +78,6 @@ def test_foreign_files_stay_unless_they_are_replaced(store: MemoryObjectStore, t
 
     filled(store, tmp_path, 0, existing="overwrite")
     assert files(tmp_path) == sorted([*foreign[1:], f"{FIRST}/a.parquet"])
-
-
-def test_files_of_the_users_own_are_never_deleted(store: MemoryObjectStore, tmp_path: Path) -> None:
-    (tmp_path / "notes.txt").write_text("mine")
-
-    with pytest.raises(SettingsError, match="no Sparklet run wrote"):
-        check_output(tmp_path, "overwrite")
-    filled(store, tmp_path, 0, existing="overwrite")
-
-    assert (tmp_path / "notes.txt").read_text() == "mine"
 
 
 def test_a_used_folder_is_refused_appended_to_or_replaced(tmp_path: Path) -> None:

@@ -27,11 +27,19 @@ from sparklet.planning.request import KINDS, RunRequest, places
 
 
 @pytest.mark.parametrize(
-    ("text", "size_bytes"),
-    [("128MiB", 128 * 2**20), ("128M", 128 * 2**20), ("1.5 GiB", 1610612736), ("7", 7), ("10b", 10), ("2kb", 2048)],
+    ("read", "values"),
+    [
+        (parse_size_bytes, {"128MiB": 2**27, "128M": 2**27, "1.5 GiB": 1610612736, "7": 7, "10b": 10, "2kb": 2048}),
+        (parse_tolerance, {"5": (5, 0.0), "2.5%": (0, 2.5)}),
+        (parse_shards, {"3, 17,20-22,21": (3, 17, 20, 21, 22), "": ()}),
+    ],
 )
-def test_sizes_are_read_as_people_write_them(text: str, size_bytes: int) -> None:
-    assert parse_size_bytes(text) == size_bytes
+def test_values_are_read_as_people_write_them(read: Callable[[str], object], values: dict[str, object]) -> None:
+    assert {text: read(text) for text in values} == values
+
+
+def test_pairs_keep_everything_behind_the_first_equals_sign() -> None:
+    assert parse_pairs("--param", ["a=1", "url=s3://b/?x=y", "empty="]) == {"a": "1", "url": "s3://b/?x=y", "empty": ""}
 
 
 @pytest.mark.parametrize(
@@ -55,10 +63,6 @@ def test_sizes_durations_and_dollars_are_written_for_people() -> None:
     assert dollars == ["0 USD", "< 0.0001 USD", "0.0123 USD", "1,234.57 USD"]
 
 
-def test_pairs_keep_everything_behind_the_first_equals_sign() -> None:
-    assert parse_pairs("--param", ["a=1", "url=s3://b/?x=y", "empty="]) == {"a": "1", "url": "s3://b/?x=y", "empty": ""}
-
-
 def test_a_schema_is_ddl_a_file_or_infer(tmp_path: Path) -> None:
     (tmp_path / "columns.sql").write_text("id INT,\n  name STRING\n")
     where = ("--input", str(tmp_path), "--dry-run")
@@ -71,11 +75,6 @@ def test_a_schema_is_ddl_a_file_or_infer(tmp_path: Path) -> None:
         assert request(*where[:2], "--schema", given).params == {"schema": schema}
     with pytest.raises(PlanError, match=r"colums\.sql"):
         request(*where[:2], "--schema", "colums.sql")
-
-
-def test_tolerance_is_a_count_or_a_percentage() -> None:
-    assert parse_tolerance("5") == (5, 0.0)
-    assert parse_tolerance("2.5%") == (0, 2.5)
 
 
 # --- the request of a run ---
@@ -267,8 +266,3 @@ def test_runs_that_were_started_from_here_complete_on_the_shell(
 
     assert known_runs("fl") == ["flights-1"]
     assert set(known_runs("")) == {"flights-1", "other-2"}
-
-
-def test_shards_are_numbers_and_ranges_each_once() -> None:
-    assert parse_shards("3, 17,20-22,21") == (3, 17, 20, 21, 22)
-    assert parse_shards("") == ()
