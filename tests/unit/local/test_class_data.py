@@ -174,15 +174,8 @@ def test_java_uses_the_archive_until_a_jar_changes(tmp_path: Path) -> None:
     archive.make()
     assert not archive.failure()
 
-    command = [
-        str(java),
-        f"-XX:SharedArchiveFile={archive.path}",
-        "-Xlog:class+load",
-        "-cp",
-        archive.jars[0],
-        main,
-        "-version",
-    ]
+    options = (f"-XX:SharedArchiveFile={archive.path}", "-Xlog:class+load", "-cp", archive.jars[0])
+    command = [str(java), *options, main, "-version"]
     loaded = subprocess.run(command, capture_output=True, text=True, timeout=deadline_s(), check=False)
     assert f"{main} source: shared objects file" in loaded.stdout
     assert archive.refusal(main) == ""

@@ -23,20 +23,14 @@ def _path(*folders: Path) -> str:
     return os.pathsep.join(str(folder) for folder in folders)
 
 
-def test_java_home_comes_first(tmp_path: Path) -> None:
-    wanted = _launcher(tmp_path / "home with space", "17.0.9")
+@pytest.mark.parametrize(("version", "wanted"), [("17.0.9", "home with space"), ("21.0.2", "other")])
+def test_java_home_comes_first_unless_it_is_another_version(tmp_path: Path, version: str, wanted: str) -> None:
+    home = _launcher(tmp_path / "home with space", version).parent.parent
     other = _launcher(tmp_path / "other", "17.0.15")
 
-    found = find_java({"JAVA_HOME": str(wanted.parent.parent), "PATH": _path(other.parent)})
+    found = find_java({"JAVA_HOME": str(home), "PATH": _path(other.parent)})
 
-    assert found == wanted
-
-
-def test_a_java_home_of_another_version_is_passed_over(tmp_path: Path) -> None:
-    newer = _launcher(tmp_path / "newer", "21.0.2")
-    wanted = _launcher(tmp_path / "wanted", "17.0.15")
-
-    assert find_java({"JAVA_HOME": str(newer.parent.parent), "PATH": _path(wanted.parent)}) == wanted
+    assert found == tmp_path / wanted / "bin" / "java"
 
 
 def test_a_link_or_version_switcher_is_seen_through(tmp_path: Path) -> None:

@@ -44,15 +44,8 @@ def test_a_shim_can_be_pointed_at_another_handler(template: dict[str, Any]) -> N
 
 
 def test_the_rest_of_the_template_is_deployed_unchanged(template: dict[str, Any], local: dict[str, Any]) -> None:
-    aliases = {
-        "EngineSettingsPolicy",
-        "LargeFunctionPolicy",
-        "PlannerRole",
-        "LoopMachine",
-        "LoopMachineRole",
-        "MapMachine",
-        "MapMachineRole",
-    }
+    aliases = {"EngineSettingsPolicy", "LargeFunctionPolicy", "PlannerRole"}
+    aliases |= {"LoopMachine", "LoopMachineRole", "MapMachine", "MapMachineRole"}
     for name, resource in template["Resources"].items():
         if resource["Type"] != "AWS::Serverless::Function" and name not in aliases:
             assert local["Resources"][name] == resource
@@ -130,9 +123,7 @@ def test_a_functions_logs_are_found_by_its_name() -> None:
     assert [log_name(n) for n in ("WorkerFunction", "DlqConsumerFunction")] == ["worker", "dlq-consumer"]
 
 
-def test_overridden_worker_settings_appear_in_no_function(
-    template: dict[str, Any],
-) -> None:
+def test_overridden_worker_settings_appear_in_no_function(template: dict[str, Any]) -> None:
     handed = {"SPARKLET_METRICS_NAMESPACE": "", "SPARKLET_SCRATCH": "/elsewhere", "JAVA_HOME": "/java"}
 
     local = localise(template, PARAMETERS, {}, handed)

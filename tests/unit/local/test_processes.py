@@ -10,6 +10,7 @@ import pytest
 from sparklet.spark.processes import descendants, kill_tree
 from tests.waiting import deadline_s, eventually, has_ended
 
+Start = Callable[[str], "subprocess.Popen[bytes]"]
 TREE = """
 import subprocess, sys, time
 child = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); time.sleep(3600)"
@@ -36,7 +37,7 @@ time.sleep(3600)
 
 
 @pytest.fixture
-def start() -> Iterator[Callable[[str], subprocess.Popen[bytes]]]:
+def start() -> Iterator[Start]:
     started: list[subprocess.Popen[bytes]] = []
 
     def run(program: str) -> subprocess.Popen[bytes]:
@@ -58,9 +59,7 @@ def await_end(pids: Collection[int]) -> None:
     eventually(lambda: all(map(has_ended, pids)))
 
 
-def test_a_tree_with_stubborn_members_is_killed(
-    start: Callable[[str], subprocess.Popen[bytes]],
-) -> None:
+def test_a_tree_with_stubborn_members_is_killed(start: Start) -> None:
     parent = start(TREE)
     tree = [parent.pid, *descendants(parent.pid)]
     assert len(tree) == 3
@@ -71,7 +70,7 @@ def test_a_tree_with_stubborn_members_is_killed(
     assert parent.wait() == -signal.SIGKILL
 
 
-def test_only_what_is_below_is_killed_if_the_root_is_spared(start: Callable[[str], subprocess.Popen[bytes]]) -> None:
+def test_only_what_is_below_is_killed_if_the_root_is_spared(start: Start) -> None:
     parent = start(TREE)
     below = descendants(parent.pid)
 
@@ -81,7 +80,7 @@ def test_only_what_is_below_is_killed_if_the_root_is_spared(start: Callable[[str
     assert parent.poll() is None
 
 
-def test_a_tree_that_grows_while_it_is_killed_is_killed_whole(start: Callable[[str], subprocess.Popen[bytes]]) -> None:
+def test_a_tree_that_grows_while_it_is_killed_is_killed_whole(start: Start) -> None:
     process = start(TREE.replace('print("ready", flush=True)\ntime.sleep(3600)\n', FORKS))
 
     kill_tree(process.pid)

@@ -63,9 +63,8 @@ def test_a_lock_does_not_pass_to_programs_that_its_holder_starts(tmp_path: Path)
         child = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE, close_fds=False)
     try:
         with Lock(tmp_path / "lock") as again:
-            assert again.exclusive(
-                within_s=deadline_s()
-            )  # exec closes descriptors a moment after it let the parent go on
+            # exec closes descriptors a moment after it let the parent go on
+            assert again.exclusive(within_s=deadline_s())
     finally:
         end(child)
 
@@ -93,18 +92,17 @@ def test_a_document_is_written_whole_and_private(tmp_path: Path) -> None:
     assert json.loads(path.read_text()) == {"a": 1}
 
 
-def test_a_start_empties_what_is_passing_and_keeps_what_lasts(tmp_path: Path) -> None:
+@pytest.fixture
+def state(tmp_path: Path) -> StateDir:
     state = StateDir(tmp_path / "a folder")
     state.create()
-    for path in (
-        state.scratch / "task-1" / "file",
-        state.tmp / "file",
-        state.objects / "object",
-        state.services / "sqs",
-    ):
+    return state
+
+
+def test_a_start_empties_what_is_passing_and_keeps_what_lasts(state: StateDir) -> None:
+    passing = state.scratch / "task-1" / "file", state.tmp / "file", state.info_file, state.failure_file, state.aws_log
+    for path in (*passing, state.objects / "object", state.services / "sqs"):
         path.parent.mkdir(exist_ok=True)
-        path.write_text("x")
-    for path in (state.info_file, state.failure_file, state.aws_log):
         path.write_text("x")
     for number in range(100):
         (state.log / f"worker-{number}.log").write_text("x")
@@ -134,9 +132,7 @@ def test_an_empty_folder_that_is_taken_keeps_its_mode(tmp_path: Path) -> None:
     StateDir(state.root)  # it is marked now
 
 
-def test_who_only_reads_leaves_the_workers_files(tmp_path: Path) -> None:
-    state = StateDir(tmp_path / "state")
-    state.create()
+def test_who_only_reads_leaves_the_workers_files(state: StateDir) -> None:
     (state.scratch / "left").touch()
 
     state.delete_leftovers(processing=False)
@@ -144,10 +140,7 @@ def test_who_only_reads_leaves_the_workers_files(tmp_path: Path) -> None:
     assert (state.scratch / "left").exists()
 
 
-def test_only_its_owner_looks_into_the_folder(tmp_path: Path) -> None:
-    state = StateDir(tmp_path / "state")
-    state.create()
-
+def test_only_its_owner_looks_into_the_folder(state: StateDir) -> None:
     assert state.root.stat().st_mode & 0o777 == 0o700
 
 

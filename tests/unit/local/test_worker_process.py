@@ -40,9 +40,8 @@ def adopt(folder: Path, handler: str) -> "subprocess.CompletedProcess[str]":
     (folder / "log").mkdir()
     command = [sys.executable, "-c", ADOPTS, str(folder), handler]
     env = {"SPARKLET_LOG_DIR": str(folder / "log"), "PYTHONPATH": str(Path(worker_process.__file__).parents[2])}
-    return subprocess.run(
-        command, env=env, input="not for a child\n", capture_output=True, text=True, timeout=deadline_s()
-    )
+    given = "not for a child\n"
+    return subprocess.run(command, env=env, input=given, capture_output=True, text=True, timeout=deadline_s())
 
 
 def test_stdout_has_only_the_protocol_and_the_log_the_rest(tmp_path: Path) -> None:
