@@ -3,7 +3,6 @@
 import json
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 from hypothesis import given
@@ -122,14 +121,9 @@ def test_a_shards_files_take_time_and_requests() -> None:
 # --- what is assumed of the state machines is so ---
 
 
-def states_of(machine: str) -> dict[str, Any]:
-    path = Path(__file__).parents[3] / "sam" / "statemachines" / f"{machine}.asl.json"
-    states: dict[str, Any] = json.loads(path.read_text())["States"]
-    return states
-
-
 def test_a_child_of_the_map_enters_the_priced_states() -> None:
-    maps = [state for state in states_of("map").values() if state["Type"] == "Map"]
+    path = Path(__file__).parents[3] / "sam" / "statemachines" / "map.asl.json"
+    maps = [state for state in json.loads(path.read_text())["States"].values() if state["Type"] == "Map"]
     assert len(maps) == 2
     for state in maps:
         states, name, entered = state["ItemProcessor"]["States"], state["ItemProcessor"]["StartAt"], 1

@@ -1,10 +1,16 @@
-"""What a machine lacks: a fresh installation lacks nothing that its first run does not bring."""
+"""What the doctor finds: a fresh installation lacks nothing that its first run does not bring; an unfit image."""
 
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
-from sparklet.app.doctor import Finding, examine
+from sparklet.app.doctor import Finding, examine, examine_image
+from sparklet.aws.clients import AwsClients
+from sparklet.errors import SettingsError
+
+URI = "123456789012.dkr.ecr.eu-west-1.amazonaws.com/team/sparklet"
 
 
 def of_jars(state: Path) -> Finding:
@@ -19,3 +25,36 @@ def test_a_fresh_installation_is_well(tmp_path: Path, monkeypatch: pytest.Monkey
     assert of_jars(tmp_path).good and "the first run fetches them" in of_jars(tmp_path).found
     monkeypatch.setenv("SPARKLET_OFFLINE", "1")
     assert not of_jars(tmp_path).good and "offline" in of_jars(tmp_path).found
+
+
+# --- an image that Lambda would refuse is known before a deployment, and nobody is told to build one ---
+
+
+@pytest.mark.parametrize(
+    ("kind", "good"),
+    [
+        ("application/vnd.docker.distribution.manifest.v2+json", True),
+        ("application/vnd.oci.image.manifest.v1+json", True),
+        ("application/vnd.oci.image.index.v1+json", False),
+        ("application/vnd.docker.distribution.manifest.list.v2+json", False),
+    ],
+)
+def test_a_list_of_images_is_told_from_an_image(monkeypatch: pytest.MonkeyPatch, kind: str, good: bool) -> None:
+    asked: list[Any] = []
+
+    def describe_images(**given: Any) -> Any:
+        asked.append(given)
+        return {"imageDetails": [{"imageManifestMediaType": kind}]}
+
+    monkeypatch.setattr(AwsClients, "ecr", SimpleNamespace(describe_images=describe_images), raising=False)
+
+    finding = examine_image(f"{URI}:7")
+
+    assert finding.good is good
+    assert good or "--provenance=false" in finding.remedy
+    assert asked == [{"registryId": "123456789012", "repositoryName": "team/sparklet", "imageIds": [{"imageTag": "7"}]}]
+
+
+def test_an_image_elsewhere_cannot_be_examined() -> None:
+    with pytest.raises(SettingsError, match="no image in ECR"):
+        examine_image("docker.io/library/python:3")

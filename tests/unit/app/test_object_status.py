@@ -39,12 +39,6 @@ def test_slices_of_an_object_are_found_in_all_their_shards(world: World) -> None
     ]
 
 
-def test_an_object_that_was_left_out_is_in_no_shard(world: World) -> None:
-    world.run(2)
-    for uri in (f"{SOURCE}00000b.csv", f"{SOURCE}zzz"):
-        assert object_status(world.at, "run-1", uri).shards == ()
-
-
 def test_an_object_under_no_input_is_refused(world: World) -> None:
     world.run(1)
     with pytest.raises(PlanError, match=r"s3://data/other lies under no input of run-1"):

@@ -54,9 +54,8 @@ def test_a_custom_price_file_changes_only_what_it_names(tmp_path: Path) -> None:
 
     assert corrected["prices.transition"] == 0.00003 and corrected.corrected == ("prices.transition",)
     assert corrected.figures["prices.transition"].source == "our contract"
-    assert {n: f for n, f in corrected.figures.items() if n != "prices.transition"} == {
-        n: f for n, f in usual.figures.items() if n != "prices.transition"
-    }
+    transition = {"prices.transition": corrected.figures["prices.transition"]}
+    assert corrected.figures == {**usual.figures, **transition}
     assert usual.corrected == () and corrected.dates == ("2026-11", "2027-01")
 
 
@@ -78,8 +77,3 @@ def test_a_custom_price_file_changes_only_what_it_names(tmp_path: Path) -> None:
 def test_a_wrong_price_is_refused_by_name(tmp_path: Path, text: str, said: str) -> None:
     with pytest.raises(SettingsError, match=said):
         load_prices(own(tmp_path, text))
-
-
-def test_a_missing_price_file_is_reported(tmp_path: Path) -> None:
-    with pytest.raises(SettingsError, match="No such file"):
-        load_prices(tmp_path / "none.toml")

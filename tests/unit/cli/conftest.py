@@ -19,9 +19,11 @@ from sparklet.local.state import StateDir
 from sparklet.model import Dispatch, Failure, ShardResult, ShardState
 from sparklet.planning.planner import plan
 from tests.stand_ins.memory import Machine, MemoryCompute, MemoryOrchestrator
-from tests.world import World
+from tests.world import SOURCE, World
 
 RUN = "run-1"
+ONE_A_SHARD = ("-i", SOURCE, "-o", "s3://data/out/", "--max-objects", "1")
+BROKEN = Failure("ValueError", "column 3 is bad", retryable=False)
 
 
 class Lines:

@@ -12,10 +12,9 @@ from sparklet.errors import RunNotFoundError
 from sparklet.model import APART, ClaimStatus, Counts, Failure, RunState, ShardRecord, ShardResult
 from sparklet.runs.redrive import redrive
 from tests.stand_ins.memory import MemoryEngine
-from tests.unit.cli.conftest import RUN, Terminal, ended
+from tests.unit.cli.conftest import BROKEN, ONE_A_SHARD, RUN, Terminal, ended
 from tests.world import BUCKET, LEASE_S, SCRIPT, SOURCE, World
 
-BROKEN = Failure("ValueError", "column 3 is bad", retryable=False)
 NO_MEMORY = Failure("OutOfMemoryError", "the JVM ran out of memory: Java heap space", retryable=False)
 
 
@@ -67,7 +66,7 @@ def test_a_failed_run_exits_with_2_the_remedy_and_its_output(terminal: Terminal,
     terminal.world.put(2)
     terminal.do = lambda n: BROKEN if n in failing else ShardResult()
 
-    told = terminal.types("run", SCRIPT, "-i", SOURCE, "-o", "s3://data/out/", "--max-objects", "1", "--run-id", RUN)
+    told = terminal.types("run", SCRIPT, *ONE_A_SHARD, "--run-id", RUN)
 
     assert told.code == 2
     assert f"sparklet explain {RUN}" in told.out and "redrive" not in told.out  # it might fail again
@@ -117,7 +116,7 @@ def test_a_failing_attempt_is_told_once_with_its_cause(terminal: Terminal, monke
 
     meanwhile(terminal, monkeypatch, no_answer)
 
-    told = terminal.types("run", SCRIPT, "-i", SOURCE, "-o", "s3://data/out/", "--max-objects", "1", "--run-id", RUN)
+    told = terminal.types("run", SCRIPT, *ONE_A_SHARD, "--run-id", RUN)
 
     assert told.code == 0, told.err
     assert told.err.count("ConnectTimeoutException") == 1
@@ -187,7 +186,7 @@ def test_incremental_is_refused_for_local_folders_at_once(terminal: Terminal, tm
         ("run x.py --inptu x", "Did you mean --input?"),
         ("run x.py -i a -o b --archived no", "'refuse', 'skip'"),
         ("run x.py -i a -o b --dispatch-mode bus", "'queue', 'loop', 'map', 'inline', 'auto'"),
-        ("run s3://b/x.py -i s3://b/in/ -o b --prices /no/such", "the prices /no/such cannot be read"),
+        ("run s3://b/x.py -i s3://b/in/ -o b --prices /no/such", "the prices /no/such cannot be read: No such file"),
         ("run x.py -i a", "--output is missing"),
         ("clean", "--older-than"),
         ("clean --older-than month", "no duration"),

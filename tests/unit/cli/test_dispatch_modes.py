@@ -9,13 +9,10 @@ import pytest
 from sparklet.app.stack import StackSelection
 from sparklet.app.state_machines import MachineWatch
 from sparklet.cli.console import Screen
-from sparklet.model import Counts, Dispatch, ExecutionState, Failure, RunState, ShardResult
-from tests.unit.cli.conftest import RUN, CommandResult, Terminal
+from sparklet.model import Counts, Dispatch, ExecutionState, RunState, ShardResult
+from tests.unit.cli.conftest import BROKEN, ONE_A_SHARD, RUN, CommandResult, Terminal
 from tests.unit.planning.test_packed_input import FIRST, CountingStore
-from tests.world import SCRIPT, SOURCE
-
-BROKEN = Failure("ValueError", "column 3 is bad", retryable=False)
-ONE_A_SHARD = ("-i", SOURCE, "-o", "s3://data/out/", "--max-objects", "1")
+from tests.world import SCRIPT
 
 
 @pytest.fixture
@@ -122,8 +119,6 @@ def test_one_key_is_one_run_whatever_drives_it(driven: Terminal) -> None:
 
     assert first.startswith("daily-") and f"run {first} exists already, SUCCEEDED; this is the same run" in second.out
     assert [each.run_id for each in driven.world.ledger.runs.list()] == [first]
-    both = driven.types(*words, "--run-id", "x")
-    assert both.code == 1 and "give one of them" in both.err
 
 
 def test_check_and_next_scripts_reach_the_run_and_are_shown(driven: Terminal) -> None:
@@ -189,9 +184,7 @@ def test_an_older_executions_failure_is_not_reported(terminal: Terminal) -> None
         assert MachineWatch(env).reports(terminal.world.ledger.runs.get(RUN)) == []
 
 
-def test_an_execution_that_fails_because_its_run_did_is_no_news(
-    terminal: Terminal, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_execution_that_fails_because_its_run_did_is_no_news(terminal: Terminal) -> None:
     """The machine sees the end between two looks of a watch, and ends as its run did."""
     terminal.machines |= {"loop": refuses}
     terminal.world.run(1)

@@ -17,12 +17,9 @@ from sparklet.app.watch import poll_s
 from sparklet.cli import console
 from sparklet.cli.render import Facts
 from sparklet.model import Counts, Failure, Run, ShardRecord, ShardResult, ShardState
-from tests.unit.cli.conftest import RUN, Terminal, ended, figure
+from tests.unit.cli.conftest import BROKEN, ONE_A_SHARD, RUN, Terminal, ended, figure
 from tests.unit.runs.test_results import work
 from tests.world import LEASE_S, SCRIPT, SOURCE
-
-BROKEN = Failure("ValueError", "column 3 is bad", retryable=False)
-PLAN = ("-i", SOURCE, "-o", "s3://data/out/", "--max-objects", "1")
 
 
 def slow_run(terminal: Terminal) -> None:
@@ -48,7 +45,7 @@ def slow_run(terminal: Terminal) -> None:
 def test_a_dry_run_explains_mode_end_and_cost_for_people(terminal: Terminal) -> None:
     terminal.world.put(41)
 
-    told = terminal.types("plan", SCRIPT, *PLAN, "--dry-run", "--explain")
+    told = terminal.types("plan", SCRIPT, *ONE_A_SHARD, "--dry-run", "--explain")
 
     assert told.code == 0, told.err
     words = " ".join(told.out.split())
@@ -62,9 +59,9 @@ def test_a_dry_run_explains_mode_end_and_cost_for_people(terminal: Terminal) -> 
 
 def test_its_document_has_the_same_and_what_was_measured(terminal: Terminal) -> None:
     terminal.world.put(3)
-    terminal.types("run", SCRIPT, *PLAN, "--run-id", RUN)
+    terminal.types("run", SCRIPT, *ONE_A_SHARD, "--run-id", RUN)
 
-    found = terminal.types("plan", SCRIPT, *PLAN, "--dry-run", "--explain", "--json").document["estimate"]
+    found = terminal.types("plan", SCRIPT, *ONE_A_SHARD, "--dry-run", "--explain", "--json").document["estimate"]
 
     assert found["dispatch_mode"] == "queue" and "auto would take inline" in found["reason"]
     assert found["measured_in"] == RUN and "measured:" in found["shard_s_origin"]
@@ -75,9 +72,12 @@ def test_its_document_has_the_same_and_what_was_measured(terminal: Terminal) -> 
 
 def test_a_plan_that_is_made_is_explained_too(terminal: Terminal) -> None:
     terminal.world.put(3)
-    document = terminal.types("plan", SCRIPT, *PLAN, "--explain", "--json", "--run-id", RUN).document
+    document = terminal.types("plan", SCRIPT, *ONE_A_SHARD, "--explain", "--json", "--run-id", RUN).document
     assert document["run_id"] == RUN and document["estimate"]["dispatch_mode"] == "queue"
-    assert "estimate" not in terminal.types("plan", SCRIPT, *PLAN, "--append", "--json", "--run-id", "run-2").document
+    assert (
+        "estimate"
+        not in terminal.types("plan", SCRIPT, *ONE_A_SHARD, "--append", "--json", "--run-id", "run-2").document
+    )
 
 
 def test_local_files_are_explained_without_a_stack(terminal: Terminal, tmp_path: Path) -> None:
@@ -90,7 +90,9 @@ def test_shards_that_no_worker_could_do_in_time_are_warned_of(terminal: Terminal
     terminal.world.put(1)
     (terminal.state / "own.toml").write_text(figure("assumptions.task_fixed_s", 1000))
 
-    told = terminal.types("plan", SCRIPT, *PLAN, "--dry-run", "--explain", "--prices", str(terminal.state / "own.toml"))
+    told = terminal.types(
+        "plan", SCRIPT, *ONE_A_SHARD, "--dry-run", "--explain", "--prices", str(terminal.state / "own.toml")
+    )
 
     assert "a shard would take 16 min 40 s, but the workers have 15 min 00 s" in " ".join(told.err.split())
 
@@ -101,13 +103,27 @@ def test_custom_prices_may_come_from_the_environment(terminal: Terminal, monkeyp
     path.write_text(figure("prices.lambda_gb_s_x86_64", 1))
     monkeypatch.setenv("SPARKLET_PRICES", str(path))
 
-    told = terminal.types("plan", SCRIPT, *PLAN, "--dry-run", "--explain", "--json").document["estimate"]
+    told = terminal.types("plan", SCRIPT, *ONE_A_SHARD, "--dry-run", "--explain", "--json").document["estimate"]
 
     assert told["prices"]["corrected"] == ["prices.lambda_gb_s_x86_64"]
     assert told["costs_usd"]["lambda"] > 30  # 12 s of 2.9 GB, a dollar each
     path.write_text(figure("prices.lambda_gb_s_x86", 1))
-    refused = terminal.types("plan", SCRIPT, *PLAN, "--dry-run", "--explain")
+    refused = terminal.types("plan", SCRIPT, *ONE_A_SHARD, "--dry-run", "--explain")
     assert refused.code == 1 and "did you mean prices.lambda_gb_s_x86_64?" in refused.err
+
+
+@pytest.mark.parametrize("words", [("run",), ("plan", "--explain"), ("plan", "--explain", "--dry-run")])
+def test_run_and_plan_warn_of_a_dear_plan(terminal: Terminal, tmp_path: Path, words: tuple[str, ...]) -> None:
+    terminal.world.put(50)
+    (tmp_path / "prices.toml").write_text(figure("prices.s3_put", 0.01))
+    where = ("-i", SOURCE, "-o", "s3://data/out/{run_id}/", "--prices", str(tmp_path / "prices.toml"))
+
+    packed = terminal.types(*words, SCRIPT, *where, "--run-id", "packed")
+    alone = terminal.types(*words, SCRIPT, *where, "--run-id", RUN, "--max-objects", "1")
+
+    assert (packed.code, alone.code) == (0, 0), packed.err + alone.err
+    assert "--max-objects 1000" in alone.err + alone.out
+    assert "--max-objects" not in packed.err + packed.out
 
 
 # --- where a run stands ---
@@ -158,9 +174,8 @@ def test_executions_are_shown_whoever_started_them(terminal: Terminal) -> None:
 
     assert document["execution"]["name"] == f"{RUN}-g0" and document["execution"]["state"] == "RUNNING"
     assert document["failed_executions"] == [{**recorded, "recorded": "2023-11-14 22:13:20"}]
-    assert (
-        f"driven by {RUN}-g0: RUNNING" in words and "failed execution nightly-7 in Plan: PlanError: no input" in words
-    )
+    assert f"driven by {RUN}-g0: RUNNING" in words
+    assert "failed execution nightly-7 in Plan: PlanError: no input" in words
 
 
 def test_a_status_reads_the_ledgers_shards_once(terminal: Terminal, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -85,25 +85,21 @@ def test_an_unrequested_group_may_be_missing(tmp_path: Path) -> None:
     assert [jar.name for jar in jars] == ["two-1.jar", "three-1.jar"]
 
 
-def test_offline_a_missing_jar_is_named_with_cause_and_remedy(tmp_path: Path) -> None:
-    _fill(tmp_path / "cache", "two")
-
-    with pytest.raises(LocalStackError, match=r"three-1\.jar cannot be had: .*offline mode\. Run once with network"):
-        ensure_jars(_stack_file(tmp_path), tmp_path / "cache", ["s3a"], _never, offline=True)
-
-
-@pytest.mark.parametrize("damage", ["shortened", "unverified", "of another stack"])
-def test_a_jar_that_is_not_known_to_be_right_counts_as_missing(tmp_path: Path, damage: str) -> None:
+@pytest.mark.parametrize("damage", ["missing", "shortened", "unverified", "of another stack"])
+def test_offline_a_jar_not_known_to_be_right_is_named_as_missing(tmp_path: Path, damage: str) -> None:
     _fill(tmp_path / "cache", "two", "three")
     jar, marker = tmp_path / "cache" / "two-1.jar", tmp_path / "cache" / "two-1.jar.sha256"
-    if damage == "shortened":
+    if damage == "missing":
+        jar.unlink()
+        marker.unlink()
+    elif damage == "shortened":
         jar.write_bytes(CONTENT["two"][:-1])
     elif damage == "unverified":
         marker.unlink()
     else:
         marker.write_text("0" * 64)
 
-    with pytest.raises(LocalStackError, match=r"two-1\.jar cannot be had"):
+    with pytest.raises(LocalStackError, match=r"two-1\.jar cannot be had: .*offline mode\. Run once with network"):
         ensure_jars(_stack_file(tmp_path), tmp_path / "cache", ["s3a"], _never, offline=True)
 
 

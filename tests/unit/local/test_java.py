@@ -1,7 +1,6 @@
 """Finding a Java 17, with launchers that answer as real ones do."""
 
 import importlib.util
-import os
 from pathlib import Path
 
 import pytest
@@ -19,16 +18,12 @@ def _launcher(home: Path, version: str) -> Path:
     return java
 
 
-def _path(*folders: Path) -> str:
-    return os.pathsep.join(str(folder) for folder in folders)
-
-
 @pytest.mark.parametrize(("version", "wanted"), [("17.0.9", "home with space"), ("21.0.2", "other")])
 def test_java_home_comes_first_unless_it_is_another_version(tmp_path: Path, version: str, wanted: str) -> None:
     home = _launcher(tmp_path / "home with space", version).parent.parent
     other = _launcher(tmp_path / "other", "17.0.15")
 
-    found = find_java({"JAVA_HOME": str(home), "PATH": _path(other.parent)})
+    found = find_java({"JAVA_HOME": str(home), "PATH": str(other.parent)})
 
     assert found == tmp_path / wanted / "bin" / "java"
 
@@ -40,7 +35,7 @@ def test_a_link_or_version_switcher_is_seen_through(tmp_path: Path) -> None:
     (shims / "java").write_text(f'#!/bin/sh\nexec "{wanted}" "$@"\n')
     (shims / "java").chmod(0o755)
 
-    assert find_java({"PATH": _path(shims, Path("/usr/bin"), Path("/bin"))}) == wanted
+    assert find_java({"PATH": f"{shims}:/usr/bin:/bin"}) == wanted
 
 
 def test_without_java_17_the_found_ones_and_the_remedy_are_named(
@@ -51,7 +46,7 @@ def test_without_java_17_the_found_ones_and_the_remedy_are_named(
     newer = _launcher(tmp_path / "newer", "21.0.2")
 
     with pytest.raises(LocalStackError) as caught:
-        find_java({"JAVA_HOME": str(old.parent.parent), "PATH": _path(newer.parent)})
+        find_java({"JAVA_HOME": str(old.parent.parent), "PATH": str(newer.parent)})
 
     assert "JAVA_HOME is Java 1.8.0_402" in str(caught.value)
     assert "the java on PATH is Java 21.0.2" in str(caught.value)
