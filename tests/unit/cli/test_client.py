@@ -32,9 +32,8 @@ def person(terminal: Terminal, tmp_path: Path) -> Terminal:
 
 
 def fails_on(*numbers: int) -> Any:
-    return lambda number: (
-        Failure("KeyError", "'day' of 17.csv (exit code 1)") if number in numbers else ShardResult(rows=7)
-    )
+    failure = Failure("KeyError", "'day' of 17.csv (exit code 1)")
+    return lambda number: failure if number in numbers else ShardResult(rows=7)
 
 
 def test_a_run_is_started_looked_at_and_waited_for(person: Terminal, tmp_path: Path) -> None:
@@ -63,9 +62,8 @@ def test_local_inputs_and_outputs_are_copied(person: Terminal, tmp_path: Path) -
 
 
 def test_items_are_the_list_itself(person: Terminal) -> None:
-    run = sparklet.run(
-        SCRIPT, output="s3://out/items/", items=[{"city": "Rome"}, {"city": "Oslo"}], max_objects=1, name=None
-    )
+    items = [{"city": "Rome"}, {"city": "Oslo"}]
+    run = sparklet.run(SCRIPT, output="s3://out/items/", items=items, max_objects=1, name=None)
 
     assert run.status()["shards"]["total"] == 2
 
@@ -181,9 +179,8 @@ def test_scripts_are_futures_of_their_workers_answers(person: Terminal, tmp_path
         bad = stack.submit_script(tmp_path / "job.py", "poison")
         missing = stack.submit_script(tmp_path / "no.py", 1)
 
-        assert [future.result(deadline_s()) for future in futures] == [
-            {"got": number, "args": ["--x"]} for number in range(20)
-        ]
+        answers = [future.result(deadline_s()) for future in futures]
+        assert answers == [{"got": number, "args": ["--x"]} for number in range(20)]
         assert isinstance(bad.exception(deadline_s()), RemoteFailureError)
         assert isinstance(missing.exception(deadline_s()), PlanError)
 

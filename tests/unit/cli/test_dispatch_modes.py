@@ -10,6 +10,7 @@ from sparklet.app.stack import StackSelection
 from sparklet.app.state_machines import MachineWatch
 from sparklet.cli.console import Screen
 from sparklet.model import Counts, Dispatch, ExecutionState, RunState, ShardResult
+from tests.stand_ins.memory import Machine
 from tests.unit.cli.conftest import BROKEN, ONE_A_SHARD, RUN, CommandResult, Terminal
 from tests.unit.planning.test_packed_input import FIRST, CountingStore
 from tests.world import SCRIPT
@@ -28,6 +29,14 @@ def run(terminal: Terminal, *words: str, run_id: str = RUN) -> CommandResult:
 
 def refuses(given: Any) -> None:
     raise RuntimeError("the planner is not there")
+
+
+def begun(terminal: Terminal, mode: str, machine: Machine | None, shards: int = 3) -> str:
+    """A run that such a machine drives; its execution."""
+    terminal.machines[mode] = machine
+    terminal.world.dispatch = Dispatch.MAP if mode == "map" else Dispatch.QUEUE
+    terminal.world.run(shards)
+    return terminal.orchestrator.start(mode, f"{RUN}-g0", {"run_id": RUN})
 
 
 # --- run ---
@@ -130,10 +139,8 @@ def test_check_and_next_scripts_reach_the_run_and_are_shown(driven: Terminal) ->
     assert told.code == 0, told.err
     found = driven.world.ledger.runs.get(RUN)
     assert found.check and found.next and found.next.output_uri == "s3://data/2/"
-    assert [(each["what"], each["run_id"]) for each in shown["follow_ups"]] == [
-        ("check", f"{RUN}-check-0"),
-        ("next", f"{RUN}-next-0"),
-    ]
+    started = [(each["what"], each["run_id"]) for each in shown["follow_ups"]]
+    assert started == [("check", f"{RUN}-check-0"), ("next", f"{RUN}-next-0")]
     assert shown["follow_ups"][0]["state"] == "SUCCEEDED"
 
 
@@ -145,11 +152,7 @@ def test_check_and_next_scripts_reach_the_run_and_are_shown(driven: Terminal) ->
     [("loop", "nothing need be done"), ("map", f"sparklet redrive {RUN} starts a machine for it")],
 )
 def test_watch_reports_an_aborted_execution_and_the_remedy(terminal: Terminal, mode: str, remedy: str) -> None:
-    terminal.machines |= {mode: refuses}
-    terminal.world.put(2)
-    terminal.world.dispatch = Dispatch.MAP if mode == "map" else Dispatch.QUEUE
-    terminal.world.run(2)
-    terminal.orchestrator.start(mode, f"{RUN}-g0", {"run_id": RUN})
+    begun(terminal, mode, refuses)
     terminal.work_from_s = terminal.world.clock.now_s() + 40  # looked at three times before the end
     terminal.children = True
 
@@ -198,11 +201,7 @@ def test_an_execution_that_fails_because_its_run_did_is_no_news(terminal: Termin
 
 
 def test_an_aborted_machine_resumes_in_the_same_generation(terminal: Terminal) -> None:
-    terminal.machines |= {"map": refuses}
-    terminal.world.put(3)
-    terminal.world.dispatch = Dispatch.MAP
-    terminal.world.run(3)
-    terminal.orchestrator.start("map", f"{RUN}-g0", {"run_id": RUN})
+    begun(terminal, "map", refuses)
     terminal.machines["map"] = terminal.hands_out
 
     told = terminal.types("redrive", RUN, "--json")
@@ -245,10 +244,7 @@ def test_a_map_run_is_not_redriven_without_its_machine(terminal: Terminal) -> No
 
 @pytest.mark.parametrize("mode", ["loop", "map"])
 def test_cancel_ends_the_waiting_of_a_machine(terminal: Terminal, mode: str) -> None:
-    terminal.machines |= {mode: None}
-    terminal.world.dispatch = Dispatch.MAP if mode == "map" else Dispatch.QUEUE
-    terminal.world.run(3)
-    execution = terminal.orchestrator.start(mode, f"{RUN}-g0", {"run_id": RUN})
+    execution = begun(terminal, mode, None)
 
     told = terminal.types("cancel", RUN)
 

@@ -74,10 +74,8 @@ def test_a_plan_that_is_made_is_explained_too(terminal: Terminal) -> None:
     terminal.world.put(3)
     document = terminal.types("plan", SCRIPT, *ONE_A_SHARD, "--explain", "--json", "--run-id", RUN).document
     assert document["run_id"] == RUN and document["estimate"]["dispatch_mode"] == "queue"
-    assert (
-        "estimate"
-        not in terminal.types("plan", SCRIPT, *ONE_A_SHARD, "--append", "--json", "--run-id", "run-2").document
-    )
+    other = terminal.types("plan", SCRIPT, *ONE_A_SHARD, "--append", "--json", "--run-id", "run-2").document
+    assert "estimate" not in other
 
 
 def test_local_files_are_explained_without_a_stack(terminal: Terminal, tmp_path: Path) -> None:
@@ -88,11 +86,10 @@ def test_local_files_are_explained_without_a_stack(terminal: Terminal, tmp_path:
 
 def test_shards_that_no_worker_could_do_in_time_are_warned_of(terminal: Terminal) -> None:
     terminal.world.put(1)
-    (terminal.state / "own.toml").write_text(figure("assumptions.task_fixed_s", 1000))
+    path = terminal.state / "own.toml"
+    path.write_text(figure("assumptions.task_fixed_s", 1000))
 
-    told = terminal.types(
-        "plan", SCRIPT, *ONE_A_SHARD, "--dry-run", "--explain", "--prices", str(terminal.state / "own.toml")
-    )
+    told = terminal.types("plan", SCRIPT, *ONE_A_SHARD, "--dry-run", "--explain", "--prices", str(path))
 
     assert "a shard would take 16 min 40 s, but the workers have 15 min 00 s" in " ".join(told.err.split())
 
