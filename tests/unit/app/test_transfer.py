@@ -57,7 +57,7 @@ def test_a_run_without_output_makes_no_folder(store: MemoryObjectStore, tmp_path
 def test_files_of_succeeded_shards_come_and_are_repaired(store: MemoryObjectStore, tmp_path: Path) -> None:
     for name in (f"{FIRST}/a.parquet", f"{THIRD}/old.parquet"):
         (tmp_path / name).parent.mkdir()
-        (tmp_path / name).write_text("other bytes")
+        (tmp_path / name).write_text(name.swapcase())  # other bytes, as many
 
     filled(store, tmp_path, 0, 1)
 

@@ -12,14 +12,21 @@ from tests.stand_ins.memory import FakeClock
 RUN = Run("flights-1", ("s3://in/",), "s3://out/", (ScriptRef("s3://b/s.py", "0" * 64, "s.py"),), shard_count=10)
 
 
-def lines_of(*ended: int, every_s: float = 10.0) -> list[str]:
-    """What a pipe gets of a run of 1,000 shards of which so many have ended, one look after another."""
+def shown(*looks: tuple[Run, Counts], is_terminal: bool = False) -> str:
+    """What a display prints of one look after another, 10 s apart."""
     text, clock = io.StringIO(), FakeClock()
-    with RunDisplay(Screen(out=Console(file=text, width=200)), "flights-1", clock) as display:
-        for number in ended:
-            display.show(replace(RUN, shard_count=1000), Counts(succeeded=number, pending=1000 - number))
-            clock.advance(every_s)
-    return text.getvalue().splitlines()
+    screen = Screen(out=Console(file=text, width=200, force_terminal=is_terminal))
+    with RunDisplay(screen, "flights-1", clock) as display:
+        for run, counts in looks:
+            display.show(run, counts)
+            clock.advance(10)
+    return text.getvalue()
+
+
+def lines_of(*ended: int) -> list[str]:
+    """What a pipe gets of a run of 1,000 shards of which so many have ended, one look after another."""
+    run = replace(RUN, shard_count=1000)
+    return shown(*((run, Counts(succeeded=number, pending=1000 - number)) for number in ended)).splitlines()
 
 
 def test_the_end_is_estimated_from_the_last_minute() -> None:
@@ -31,17 +38,6 @@ def test_the_end_is_estimated_from_the_last_minute() -> None:
 def test_no_end_is_estimated_while_nothing_has_ended() -> None:
     (line,) = lines_of(0, 0, 0)
     assert "left" not in line and "/min" not in line
-
-
-def shown(*looks: tuple[Run, Counts], is_terminal: bool = False) -> str:
-    """What a display prints of one look after another."""
-    text = io.StringIO()
-    with RunDisplay(
-        Screen(out=Console(file=text, width=200, force_terminal=is_terminal)), "flights-1", FakeClock()
-    ) as display:
-        for run, counts in looks:
-            display.show(run, counts)
-    return text.getvalue()
 
 
 def test_a_pipe_gets_plain_lines_and_the_end_on_the_last() -> None:

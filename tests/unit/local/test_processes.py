@@ -59,25 +59,16 @@ def await_end(pids: Collection[int]) -> None:
     eventually(lambda: all(map(has_ended, pids)))
 
 
-def test_a_tree_with_stubborn_members_is_killed(start: Start) -> None:
-    parent = start(TREE)
-    tree = [parent.pid, *descendants(parent.pid)]
-    assert len(tree) == 3
-
-    kill_tree(parent.pid)
-
-    await_end(tree)
-    assert parent.wait() == -signal.SIGKILL
-
-
-def test_only_what_is_below_is_killed_if_the_root_is_spared(start: Start) -> None:
+@pytest.mark.parametrize("itself", [True, False])
+def test_a_tree_is_killed_with_its_root_unless_that_is_spared(start: Start, itself: bool) -> None:
     parent = start(TREE)
     below = descendants(parent.pid)
+    assert len(below) == 2
 
-    kill_tree(parent.pid, itself=False)
+    kill_tree(parent.pid, itself=itself)
 
-    await_end(below)
-    assert parent.poll() is None
+    await_end(below)  # of which both are stubborn
+    assert (parent.wait() == -signal.SIGKILL) if itself else (parent.poll() is None)
 
 
 def test_a_tree_that_grows_while_it_is_killed_is_killed_whole(start: Start) -> None:
