@@ -11,12 +11,14 @@ from typing import Any
 
 INPUT_TYPES = {"CSV", "JSON", "JSONL", "MANIFEST", "PARQUET"}
 RETRIED = {"IntervalSeconds", "MaxAttempts", "BackoffRate", "MaxDelaySeconds", "JitterStrategy"}
+OF_DISTRIBUTED = ("ItemReader", "ItemBatcher", "ResultWriter", "ToleratedFailureCount", "ToleratedFailurePercentage")
 OWN_SERVICE = re.compile(r"arn:(aws|\$\{Partition\}):states:::")
 
 
 def findings(machine: Mapping[str, Any]) -> list[str]:
     """Everything that is wrong with a machine; nothing if it is as it should be."""
-    return [*_of_scope(machine), *_of_arns(machine)]
+    of_states = (finding for name, state in every_state(machine) for finding in _of_state(name, state))
+    return [*of_states, *_of_arns(machine)]
 
 
 def placeholders(machine: Mapping[str, Any]) -> set[str]:
@@ -28,19 +30,8 @@ def every_state(machine: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
     """All states by name, those within a Map and a Parallel too."""
     for name, state in machine["States"].items():
         yield name, state
-        for inner in _within(state):
+        for inner in (*([state["ItemProcessor"]] if "ItemProcessor" in state else []), *state.get("Branches", [])):
             yield from every_state(inner)
-
-
-def _within(state: Mapping[str, Any]) -> list[Mapping[str, Any]]:
-    return [*([state["ItemProcessor"]] if "ItemProcessor" in state else []), *state.get("Branches", [])]
-
-
-def _of_scope(scope: Mapping[str, Any]) -> Iterator[str]:
-    for name, state in scope["States"].items():
-        yield from _of_state(name, state)
-        for inner in _within(state):
-            yield from _of_scope(inner)
 
 
 def _of_state(name: str, state: Mapping[str, Any]) -> Iterator[str]:
@@ -73,13 +64,7 @@ def _of_errors(name: str, state: Mapping[str, Any]) -> Iterator[str]:
 def _of_map(name: str, state: Mapping[str, Any]) -> Iterator[str]:
     config = state["ItemProcessor"].get("ProcessorConfig", {})
     if config.get("Mode") != "DISTRIBUTED":
-        for field in (
-            "ItemReader",
-            "ItemBatcher",
-            "ResultWriter",
-            "ToleratedFailureCount",
-            "ToleratedFailurePercentage",
-        ):
+        for field in OF_DISTRIBUTED:
             if field in state or f"{field}Path" in state:
                 yield f"{name}: an inline Map has no {field}"
     elif "ExecutionType" not in config:

@@ -2,7 +2,15 @@
 
 import re
 from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
 from typing import Any
+
+from sparklet.local.local_template import parse_template
+from sparklet.settings import engines
+
+SAM = Path(__file__).resolve().parents[3] / "sam"
+TEMPLATES = {path.name: parse_template(path.read_text(encoding="utf-8")) for path in sorted(SAM.glob("*.yaml"))}
+MAIN = TEMPLATES["template.yaml"]
 
 
 def of_type(template: Mapping[str, Any], kind: str) -> dict[str, Any]:
@@ -10,8 +18,22 @@ def of_type(template: Mapping[str, Any], kind: str) -> dict[str, Any]:
     return {name: body.get("Properties", {}) for name, body in template["Resources"].items() if body["Type"] == kind}
 
 
+def properties(template: Mapping[str, Any], name: str) -> Any:
+    return template["Resources"][name]["Properties"]
+
+
 def functions(template: dict[str, Any]) -> dict[str, Any]:
     return of_type(template, "AWS::Serverless::Function")
+
+
+def variables(function: str) -> Any:
+    """A function's own variables, those of all functions left out."""
+    return properties(MAIN, function)["Environment"]["Variables"]
+
+
+def named_engines(**given: str) -> Mapping[str, Any]:
+    """The engines that the checker reads from its environment with these parameters."""
+    return engines({"SPARKLET_ENGINES": resolved(variables("CheckerFunction")["SPARKLET_ENGINES"], MAIN, given)})
 
 
 def statements(template: dict[str, Any], role: str) -> list[dict[str, Any]]:
@@ -65,12 +87,14 @@ def resolved(node: Any, template: Mapping[str, Any], given: Mapping[str, Any]) -
     return FUNCTIONS[kind](body, of) if kind in FUNCTIONS else node
 
 
-def evaluate_rules(template: dict[str, Any], chosen: dict[str, str]) -> None:
-    """Evaluate a template's rules for these parameters, the others as by default; ValueError if one does not hold."""
-    from ministack.services.cloudformation.engine import _evaluate_rules
-
-    values = {name: str(definition.get("Default", "")) for name, definition in template["Parameters"].items()}
-    _evaluate_rules(template, {name: {"Value": value} for name, value in {**values, **chosen}.items()}, {})
+def refused(template: Mapping[str, Any], chosen: Mapping[str, Any]) -> list[str]:
+    """Why CloudFormation would not begin with these parameters: by its rules, and which fit no pattern."""
+    why = []
+    for rule in template["Rules"].values():
+        if resolved(rule.get("RuleCondition", True), template, chosen):
+            why += [a["AssertDescription"] for a in rule["Assertions"] if not resolved(a["Assert"], template, chosen)]
+    patterns = {name: template["Parameters"][name].get("AllowedPattern", ".*") for name in chosen}
+    return why + [name for name, pattern in patterns.items() if not re.fullmatch(pattern, str(chosen[name]))]
 
 
 def every_statement(node: Any) -> Iterator[dict[str, Any]]:

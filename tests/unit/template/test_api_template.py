@@ -8,9 +8,8 @@ import copy
 import hashlib
 import json
 import re
-from pathlib import Path
 from typing import Any
-from urllib.parse import parse_qs
+from urllib.parse import parse_qs, quote_plus
 
 import jsonschema
 import pytest
@@ -18,107 +17,89 @@ import pytest
 from sparklet.aws.dynamodb import key_attributes
 from sparklet.events.sqs import OWN_ID, TASK_ATTRIBUTE
 from sparklet.ledger.items import task_key
-from sparklet.local.local_template import load_template, parse_template
-from tests.unit.template.reading import of_type
+from tests.unit.template.reading import SAM, TEMPLATES, of_type, properties
 
-ROOT = Path(__file__).resolve().parents[3]
+API, MAIN = TEMPLATES["api.yaml"], TEMPLATES["template.yaml"]
 METHODS = ("PostTask", "PutTask", "GetTask", "PostInvocation", "PostRun", "GetRun")
 COPIED = ("RestApi", "Resource", "Method", "Model", "RequestValidator")
-BODY = '{"day": "2013-01-01", "q": "a&b=c+d %"}'
-
-
-@pytest.fixture(scope="module")
-def template() -> dict[str, Any]:
-    return parse_template((ROOT / "sam" / "api.yaml").read_text())
-
-
-def properties(template: dict[str, Any], name: str) -> Any:
-    return template["Resources"][name]["Properties"]
-
-
-def request_template(template: dict[str, Any], method: str, **replaced: str) -> str:
-    """A mapping template with what it refers to put in: it has references, but no directives."""
-    text = properties(template, method)["Integration"]["RequestTemplates"]["application/json"]
-    text = text["Fn::Sub"][0] if isinstance(text, dict) else text
-    for reference, value in replaced.items():
-        assert reference in REFERENCES
-        text = text.replace(REFERENCES[reference], value)
-    assert "$" not in text
-    assert not re.search(r"#(set|if|foreach)", text)
-    return str(text)
-
-
 REFERENCES = {
     "body": "$util.urlEncode($input.body)",
     "encoded_id": "$util.urlEncode($input.params('id'))",
     "ledger": "${Ledger}",
 }
+BODY = '{"day": "2013-01-01", "q": "a&b=c+d %"}'
+
+
+def text_of(method: str) -> str:
+    """A method's mapping template."""
+    text = properties(API, method)["Integration"]["RequestTemplates"]["application/json"]
+    return str(text["Fn::Sub"][0] if isinstance(text, dict) else text)
+
+
+def request_template(method: str, **replaced: str) -> str:
+    """A mapping template with what it refers to put in: it has references, but no directives."""
+    text = text_of(method)
+    for reference, value in replaced.items():
+        text = text.replace(REFERENCES[reference], value)
+    assert "$" not in text
+    assert not re.search(r"#(set|if|foreach)", text)
+    return text
 
 
 # --- what reaches the services behind it ---
 
 
-def test_a_posted_task_is_one_marked_message(template: dict[str, Any]) -> None:
-    from urllib.parse import quote_plus
-
-    form = parse_qs(request_template(template, "PostTask", body=quote_plus(BODY)), strict_parsing=True)
+@pytest.mark.parametrize(("method", "task_id"), [("PostTask", OWN_ID), ("PutTask", "order-7")])
+def test_a_task_is_one_message_marked_with_its_id(method: str, task_id: str) -> None:
+    given = {"encoded_id": task_id} if method == "PutTask" else {}
+    form = parse_qs(request_template(method, body=quote_plus(BODY), **given), strict_parsing=True)
 
     assert form == {
         "Action": ["SendMessage"],
         "MessageBody": [BODY],
         "MessageAttribute.1.Name": [TASK_ATTRIBUTE],
         "MessageAttribute.1.Value.DataType": ["String"],
-        "MessageAttribute.1.Value.StringValue": [OWN_ID],
+        "MessageAttribute.1.Value.StringValue": [task_id],
     }
 
 
-def test_a_task_put_under_an_id_carries_it(template: dict[str, Any]) -> None:
-    posted = request_template(template, "PostTask", body="b")
-    put = request_template(template, "PutTask", body="b", encoded_id="order-7")
-
-    assert put == posted.replace("StringValue=*", "StringValue=order-7")
-
-
-def test_a_tasks_state_is_read_where_the_worker_writes_it(template: dict[str, Any]) -> None:
-    request = json.loads(request_template(template, "GetTask", ledger="table", encoded_id="order-7"))
+def test_a_tasks_state_is_read_where_the_worker_writes_it() -> None:
+    request = json.loads(request_template("GetTask", ledger="table", encoded_id="order-7"))
 
     assert request["Key"] == key_attributes(task_key("order-7"))
     assert (request["TableName"], request["ConsistentRead"]) == ("table", True)
     assert request["ProjectionExpression"] == "document"  # which is all that the answer is made of
-    answer = properties(template, "GetTask")["Integration"]["IntegrationResponses"][0]["ResponseTemplates"]
-    assert "$input.path('$.Item.document.S')" in answer["application/json"]
 
 
-def test_an_unrecorded_task_is_not_found(template: dict[str, Any]) -> None:
-    answer = properties(template, "GetTask")["Integration"]["IntegrationResponses"][0]["ResponseTemplates"]
-    found, missing = re.fullmatch(
-        r"#set.*?\n#if\(.*?\)\n(.*)\n#else\n(.*)\n#end", answer["application/json"], re.DOTALL
-    ).groups()  # type: ignore[union-attr]
+def test_an_unrecorded_task_is_not_found() -> None:
+    answer = properties(API, "GetTask")["Integration"]["IntegrationResponses"][0]["ResponseTemplates"]
+    pattern = r"#set\(\$document = (.*?)\)\n#if\(.*?\)\n(.*)\n#else\n(.*)\n#end"
+    [(document, found, missing)] = re.findall(pattern, answer["application/json"], re.DOTALL)
 
-    assert found == "$document"
+    assert (document, found) == ("$input.path('$.Item.document.S')", "$document")
     assert "#set($context.responseOverride.status = 404)" in missing
     assert json.loads(missing.splitlines()[-1])["message"]
 
 
-def test_an_invocation_is_asynchronous_to_the_published_worker(template: dict[str, Any]) -> None:
-    integration = properties(template, "PostInvocation")["Integration"]
+def test_an_invocation_is_asynchronous_to_the_published_worker() -> None:
+    integration = properties(API, "PostInvocation")["Integration"]
 
     assert integration["RequestParameters"] == {"integration.request.header.X-Amz-Invocation-Type": "'Event'"}
     uri, names = integration["Uri"]["Fn::Sub"]
     assert uri.endswith(":lambda:path/2015-03-31/functions/${Worker}/invocations")
     assert names["Worker"] == {"Fn::ImportValue": {"Fn::Sub": "${MainStack}-WorkerAliasArn"}}
-    config = properties(template, "InvocationConfig")
+    config = properties(API, "InvocationConfig")
     assert config["MaximumRetryAttempts"] == {"Ref": "InvocationRetries"}
     assert config["MaximumEventAgeInSeconds"] == {"Ref": "InvocationMaximumAgeS"}
-    assert template["Parameters"]["InvocationRetries"]["Default"] == 0
+    assert API["Parameters"]["InvocationRetries"]["Default"] == 0
     for when in ("OnSuccess", "OnFailure"):
         arn = {"Destination": {"Ref": f"{when}Arn"}}
         assert config["DestinationConfig"][when] == {"Fn::If": [f"Has{when}", arn, {"Ref": "AWS::NoValue"}]}
 
 
-def test_every_literal_answer_is_json(template: dict[str, Any]) -> None:
+def test_every_literal_answer_is_json() -> None:
     for name in METHODS:
-        for answer in properties(template, name)["Integration"]["IntegrationResponses"]:
+        for answer in properties(API, name)["Integration"]["IntegrationResponses"]:
             text = answer.get("ResponseTemplates", {}).get("application/json", "")
             if "$" not in text:
                 assert json.loads(text), name
@@ -127,26 +108,26 @@ def test_every_literal_answer_is_json(template: dict[str, Any]) -> None:
 # --- who may ask for what ---
 
 
-def test_every_method_needs_authorization(template: dict[str, Any]) -> None:
-    assert set(METHODS) == set(of_type(template, "AWS::ApiGateway::Method"))
+def test_every_method_needs_authorization() -> None:
+    assert set(METHODS) == set(of_type(API, "AWS::ApiGateway::Method"))
     for name in METHODS:
-        method = properties(template, name)
+        method = properties(API, name)
         assert method["AuthorizationType"] == {"Fn::If": ["ByKey", "NONE", "AWS_IAM"]}, name
         assert method["ApiKeyRequired"] == {"Fn::If": ["ByKey", True, False]}, name
-    assert template["Parameters"]["Access"]["Default"] == "IAM"
+    assert API["Parameters"]["Access"]["Default"] == "IAM"
 
 
 @pytest.mark.parametrize(
     ("method", "model"),
     [("PostTask", "TaskModel"), ("PutTask", "TaskModel"), ("PostInvocation", "TaskModel"), ("PostRun", "RunModel")],
 )
-def test_every_body_is_checked_and_nothing_but_json_passes(template: dict[str, Any], method: str, model: str) -> None:
-    written = properties(template, method)
+def test_every_body_is_checked_and_nothing_but_json_passes(method: str, model: str) -> None:
+    written = properties(API, method)
 
     assert written["RequestModels"] == {"application/json": {"Ref": model}}
     assert written["RequestValidatorId"] == {"Ref": "BodyValidator"}
     assert written["Integration"]["PassthroughBehavior"] == "NEVER"
-    assert properties(template, "BodyValidator")["ValidateRequestBody"] is True
+    assert properties(API, "BodyValidator")["ValidateRequestBody"] is True
 
 
 GOOD: list[Any] = [
@@ -172,12 +153,10 @@ BAD: list[Any] = [
 ]
 
 
-def test_the_model_accepts_direct_events_only(
-    template: dict[str, Any],
-) -> None:
+def test_the_model_accepts_direct_events_only() -> None:
     from sparklet.events import Source, parse_event
 
-    schema = properties(template, "TaskModel")["Schema"]
+    schema = properties(API, "TaskModel")["Schema"]
     jsonschema.Draft4Validator.check_schema(schema)
     validator = jsonschema.Draft4Validator(schema)
 
@@ -206,9 +185,9 @@ def velocity(text: str, chosen: bool, references: dict[str, str]) -> Any:
 
 
 @pytest.mark.parametrize("by_map", [True, False])
-def test_a_posted_run_starts_its_machine_with_the_request(template: dict[str, Any], by_map: bool) -> None:
+def test_a_posted_run_starts_its_machine_with_the_request(by_map: bool) -> None:
     body = json.dumps(RUN | {"params": {"quote": 'it\'s "so"'}})
-    text = properties(template, "PostRun")["Integration"]["RequestTemplates"]["application/json"]["Fn::Sub"][0]
+    text = text_of("PostRun")
     given = {
         """$util.escapeJavaScript($input.json('$')).replaceAll("\\\\'", "'")""": json.dumps(body)[1:-1],
         "${Map}": "arn-of-map",
@@ -224,11 +203,11 @@ def test_a_posted_run_starts_its_machine_with_the_request(template: dict[str, An
     assert json.loads(request["input"]) == json.loads(body)
 
 
-def test_the_model_accepts_the_planners_requests_and_all_keys(template: dict[str, Any]) -> None:
+def test_the_model_accepts_the_planners_requests_and_all_keys() -> None:
     from docs.cli_reference import request_schema
     from sparklet.planning.plan_requests import OF_EVENT, run_request
 
-    schema = properties(template, "RunModel")["Schema"]
+    schema = properties(API, "RunModel")["Schema"]
     jsonschema.Draft4Validator.check_schema(schema)
     validator = jsonschema.Draft4Validator(schema)
     good: list[Any] = [
@@ -258,8 +237,8 @@ def test_the_model_accepts_the_planners_requests_and_all_keys(template: dict[str
         assert run_request(body, "x").script == RUN["script"]
 
 
-def test_a_run_is_found_by_the_id_that_names_its_machine(template: dict[str, Any]) -> None:
-    text = properties(template, "GetRun")["Integration"]["RequestTemplates"]["application/json"]["Fn::Sub"][0]
+def test_a_run_is_found_by_the_id_that_names_its_machine() -> None:
+    text = text_of("GetRun")
     given = {"$util.urlEncode($input.params('id'))": "map-1", "${Map}": "m", "${Loop}": "l"}
 
     assert 'startsWith("map-")' in text
@@ -270,30 +249,30 @@ def test_a_run_is_found_by_the_id_that_names_its_machine(template: dict[str, Any
 # --- queues, mappings, roles ---
 
 
-def test_tasks_wait_as_long_as_the_worker_may_take_six_times(template: dict[str, Any]) -> None:
-    queue, main = properties(template, "TaskQueue"), load_template()
+def test_tasks_wait_as_long_as_the_worker_may_take_six_times() -> None:
+    queue = properties(API, "TaskQueue")
 
     assert queue["VisibilityTimeout"] == {"Fn::FindInMap": ["VisibilityS", {"Ref": "FunctionTimeoutS"}, "Queue"]}
-    assert template["Mappings"]["VisibilityS"] == main["Mappings"]["VisibilityS"]
+    assert API["Mappings"]["VisibilityS"] == MAIN["Mappings"]["VisibilityS"]
     for key in ("AllowedValues", "Default"):
-        assert template["Parameters"]["FunctionTimeoutS"][key] == main["Parameters"]["FunctionTimeoutS"][key]
+        assert API["Parameters"]["FunctionTimeoutS"][key] == MAIN["Parameters"]["FunctionTimeoutS"][key]
     assert queue["RedrivePolicy"] == {
         "deadLetterTargetArn": {"Fn::GetAtt": ["TaskDeadLetters", "Arn"]},
         "maxReceiveCount": {"Ref": "MaxReceiveCount"},
     }
-    assert properties(template, "TaskDeadLetters")["MessageRetentionPeriod"] == 14 * 86_400
+    assert properties(API, "TaskDeadLetters")["MessageRetentionPeriod"] == 14 * 86_400
 
 
-def test_both_mappings_report_failures_singly_and_are_bounded(template: dict[str, Any]) -> None:
-    tasks, letters = (properties(template, name) for name in ("TaskMapping", "DeadLetterMapping"))
+def test_both_mappings_report_failures_singly_and_are_bounded() -> None:
+    tasks, letters = (properties(API, name) for name in ("TaskMapping", "DeadLetterMapping"))
 
     assert all(m["FunctionResponseTypes"] == ["ReportBatchItemFailures"] for m in (tasks, letters))
     assert tasks["BatchSize"] == 1
     assert tasks["ScalingConfig"] == {"MaximumConcurrency": {"Ref": "MaximumConcurrency"}}
 
 
-def test_api_gateway_reads_tasks_and_no_runs(template: dict[str, Any]) -> None:
-    (policy,) = properties(template, "ApiRole")["Policies"]
+def test_api_gateway_reads_tasks_and_no_runs() -> None:
+    (policy,) = properties(API, "ApiRole")["Policies"]
     by_action = {statement["Action"]: statement for statement in policy["PolicyDocument"]["Statement"]}
 
     assert by_action.keys() == {
@@ -308,36 +287,22 @@ def test_api_gateway_reads_tasks_and_no_runs(template: dict[str, Any]) -> None:
     assert not any("*" in json.dumps(statement["Resource"]) for statement in by_action.values())
 
 
-def test_everything_imported_is_exported_by_the_main_stack(template: dict[str, Any]) -> None:
-    imported = set(re.findall(r'"Fn::ImportValue": \{"Fn::Sub": "\$\{MainStack\}-(\w+)"\}', json.dumps(template)))
-    exported = {
-        output["Export"]["Name"]["Fn::Sub"].removeprefix("${AWS::StackName}-")
-        for output in load_template()["Outputs"].values()
-        if "Export" in output
-    }
-
-    assert imported
-    assert imported <= exported
-
-
 def test_nothing_imported_follows_a_number_of_the_main_stack() -> None:
     """CloudFormation refuses to change what another stack imports; names, addresses and the bucket stay as they are."""
-    exported = [output["Value"] for output in load_template()["Outputs"].values() if "Export" in output]
-    main = load_template()["Parameters"]
+    exported = [output["Value"] for output in MAIN["Outputs"].values() if "Export" in output]
 
-    followed = {name for value in exported for name in re.findall(r'"Ref": "(\w+)"', json.dumps(value)) if name in main}
-    followed |= {str(part["Ref"]) for v in exported if "Fn::FindInMap" in v for part in v["Fn::FindInMap"][1:2]}
+    followed = {*re.findall(r'"Ref": "(\w+)"', json.dumps(exported))} & MAIN["Parameters"].keys()
     assert followed <= {"ExistingBucketName"}
 
 
-def test_methods_are_not_measured_one_by_one_for_money(template: dict[str, Any]) -> None:
-    assert [each["MetricsEnabled"] for each in properties(template, "Stage")["MethodSettings"]] == [False]
+def test_methods_are_not_measured_one_by_one_for_money() -> None:
+    assert [each["MetricsEnabled"] for each in properties(API, "Stage")["MethodSettings"]] == [False]
 
 
-def test_unsent_notices_raise_an_alarm_by_the_workers_words(template: dict[str, Any]) -> None:
-    said = re.search(r'\$\.message = "([^"]+)"', properties(template, "UnsentNotices")["FilterPattern"])
+def test_unsent_notices_raise_an_alarm_by_the_workers_words() -> None:
+    said = re.search(r'\$\.message = "([^"]+)"', properties(API, "UnsentNotices")["FilterPattern"])
 
-    assert said and f'"{said[1]}"' in (ROOT / "runtime/sparklet/worker/task_requests.py").read_text()
+    assert said and f'"{said[1]}"' in (SAM.parent / "runtime/sparklet/worker/task_requests.py").read_text()
 
 
 # --- deployments ---
@@ -353,18 +318,18 @@ def digest(template: dict[str, Any]) -> str:
     return hashlib.sha256(json.dumps(copied, sort_keys=True).encode()).hexdigest()[:8]
 
 
-def test_changed_methods_are_redeployed_for_each_access(template: dict[str, Any]) -> None:
-    wanted = digest(template)
-    deployments = of_type(template, "AWS::ApiGateway::Deployment")
+def test_changed_methods_are_redeployed_for_each_access() -> None:
+    wanted = digest(API)
+    deployments = of_type(API, "AWS::ApiGateway::Deployment")
 
     assert set(deployments) == {f"DeploymentByKey{wanted}", f"DeploymentByIam{wanted}"}, "rename them in sam/api.yaml"
     for name in deployments:
-        body = template["Resources"][name]
+        body = API["Resources"][name]
         assert body["Condition"] == name[len("Deployment") : -len(wanted)]
         assert set(body["DependsOn"]) == set(METHODS)
-    assert properties(template, "Stage")["DeploymentId"] == {
+    assert properties(API, "Stage")["DeploymentId"] == {
         "Fn::If": ["ByKey", {"Ref": f"DeploymentByKey{wanted}"}, {"Ref": f"DeploymentByIam{wanted}"}]
     }
-    changed = copy.deepcopy(template)
+    changed = copy.deepcopy(API)
     changed["Resources"]["PostTask"]["Properties"]["ApiKeyRequired"] = False
     assert digest(changed) != wanted

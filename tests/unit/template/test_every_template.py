@@ -3,16 +3,52 @@
 import json
 import re
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
 
-from sparklet.local.local_template import parse_template
-from tests.unit.template.reading import as_list, every_statement
+from tests.unit.template.reading import TEMPLATES, as_list, every_statement, refused
 
-SAM = Path(__file__).resolve().parents[3] / "sam"
-TEMPLATES = {path.name: parse_template(path.read_text(encoding="utf-8")) for path in sorted(SAM.glob("*.yaml"))}
+MAIN = TEMPLATES["template.yaml"]
+CLUSTER = {"KafkaClusterArn": "arn:aws:kafka:eu-west-1:1:cluster/a/b"}
+STREAM = {"StreamArn": "arn:aws:kinesis:eu-west-1:1:stream/events"}
+SECRET = {"KafkaSecretArn": "arn:aws:secretsmanager:eu-west-1:1:secret:AmazonMSK_a"}
+TASKS = {"FargateTaskDefinition": "arn:aws:ecs:eu-west-1:1:task-definition/sparklet-shard:1"}
+
+
+@pytest.mark.parametrize(
+    ("name", "chosen", "why"),
+    [
+        ("template.yaml", {}, ""),
+        ("template.yaml", {"ColdStart": "snapstart"}, "EphemeralStorageMB to 512"),
+        ("template.yaml", {"ColdStart": "snapstart", "EphemeralStorageMB": "512"}, ""),
+        ("template.yaml", {"ColdStart": "provisioned"}, ""),
+        ("template.yaml", TASKS, "as FargateCluster"),
+        ("template.yaml", {"EmrServerlessApplicationId": "00f1abc"}, "as EmrServerlessRoleArn"),
+        ("streams.yaml", STREAM, ""),
+        ("streams.yaml", {**CLUSTER, "FunctionTimeoutS": "840"}, ""),
+        ("streams.yaml", CLUSTER, "at most 14 minutes"),
+        ("streams.yaml", {}, "StreamArn or as KafkaClusterArn"),
+        ("streams.yaml", {**STREAM, **SECRET}, "as KafkaSecretKeyArn"),
+        (
+            *("streams.yaml", {**STREAM, "KafkaPollers": "1", "StreamMaximumAgeS": "60", "StreamRetryAttempts": "-1"}),
+            "dropped unseen",
+        ),
+    ],
+)
+def test_contradictory_parameters_stop_a_deployment(name: str, chosen: dict[str, str], why: str) -> None:
+    found = refused(TEMPLATES[name], chosen)
+
+    assert any(why in each for each in found) if why else not found, found
+
+
+@pytest.mark.parametrize("name", TEMPLATES)
+def test_what_it_imports_the_main_stack_exports(name: str) -> None:
+    imported = re.findall(r'{"Fn::ImportValue": {"Fn::Sub": "([^"]+)"}}', json.dumps(TEMPLATES[name]))
+    exported = {each["Export"]["Name"]["Fn::Sub"] for each in MAIN["Outputs"].values() if "Export" in each}
+
+    assert bool(imported) == ("MainStack" in TEMPLATES[name]["Parameters"])
+    assert {each.replace("MainStack", "AWS::StackName") for each in imported} <= exported
 
 
 @pytest.mark.parametrize("name", TEMPLATES)

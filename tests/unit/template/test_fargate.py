@@ -1,8 +1,6 @@
 """Shards beyond functions: what the checker may start, and that the two templates fit together."""
 
 import json
-import re
-from collections.abc import Mapping
 from typing import Any
 
 import pytest
@@ -10,12 +8,25 @@ import pytest
 from sparklet.aws.clients import AwsClients
 from sparklet.engines.create import engines_of
 from sparklet.engines.fargate import CONTAINER, FargateTasks
-from sparklet.local.environment import resource
-from sparklet.local.local_template import load_template, parse_template
-from sparklet.settings import NAMES, engines, fanout_settings
-from tests.unit.template.reading import as_list, functions, of_type, statements
+from sparklet.settings import NAMES, engines
+from tests.unit.template.reading import (
+    LARGE,
+    MAIN,
+    TEMPLATES,
+    as_list,
+    functions,
+    named_engines,
+    of_type,
+    properties,
+    refused,
+    resolved,
+    statements,
+    variables,
+)
 
 CLIENTS = AwsClients()
+FARGATE = TEMPLATES["fargate.yaml"]
+TASK = properties(FARGATE, "Task")
 GIVEN = {
     "FargateCluster": "jobs",
     "FargateTaskDefinition": "arn:aws:ecs:eu-west-1:123456789012:task-definition/sparklet-shard:3",
@@ -25,64 +36,36 @@ GIVEN = {
 }
 
 
-def fargate() -> dict[str, Any]:
-    return parse_template(resource("sam/fargate.yaml").read_text())
+def test_without_parameters_there_is_no_engine() -> None:
+    assert named_engines() == {}
 
 
-def started(template: dict[str, Any], function: str) -> FargateTasks:
-    """The tasks that a function starts, by the setting that the template gives it."""
-    variables = functions(template)[function]["Environment"]["Variables"]
-    filled = filled_in(variables["SPARKLET_ENGINES"], GIVEN)
-    others = dict.fromkeys(("LEDGER_TABLE", "BUCKET", "QUEUE_URL"), "there")
-    env = {f"SPARKLET_{name}": value for name, value in others.items()}
-    [(name, tasks)] = engines_of(CLIENTS, fanout_settings({**env, "SPARKLET_ENGINES": filled}).engines, {}).items()
+def test_the_checker_starts_what_the_parameters_name() -> None:
+    [(name, tasks)] = engines_of(CLIENTS, named_engines(**GIVEN), {}).items()
+
     assert name == "fargate" and isinstance(tasks, FargateTasks)
-    return tasks
-
-
-def filled_in(text: dict[str, Any], given: Mapping[str, str]) -> str:
-    """A text of the template with these parameters, the others as by default."""
-    usual = {name: each.get("Default", "") for name, each in load_template()["Parameters"].items()}
-    pattern, _ = text["Fn::Sub"]
-    return re.sub(r"\$\{(\w+)\}", lambda match: str({**usual, "Large": "", **given}[match[1]]), pattern)
-
-
-def test_without_parameters_there_is_no_engine(template: dict[str, Any]) -> None:
-    variables = functions(template)["CheckerFunction"]["Environment"]["Variables"]
-
-    assert engines({"SPARKLET_ENGINES": filled_in(variables["SPARKLET_ENGINES"], {})}) == {}
-    assert template["Outputs"]["Engines"]["Value"] == variables["SPARKLET_ENGINES"]  # the command line reads it
-
-
-def test_the_checker_starts_what_the_parameters_name(template: dict[str, Any]) -> None:
-    tasks = started(template, "CheckerFunction")
-
     assert (tasks.cluster, tasks.task_definition) == ("jobs", GIVEN["FargateTaskDefinition"])
     assert tasks.network == {
         "subnets": ["subnet-1", "subnet-2"],
         "securityGroups": ["sg-1"],
         "assignPublicIp": "DISABLED",
     }
-    assert started(template, "PlannerFunction") == tasks  # which refuses --too-large engine where there is none
-    assert started(template, "StepFunction") == tasks  # which enters the next run, and chooses for it
-    names = [each["Name"] for each in fargate()["Resources"]["Task"]["Properties"]["ContainerDefinitions"]]
-    assert names == [CONTAINER]
+    assert [each["Name"] for each in TASK["ContainerDefinitions"]] == [CONTAINER]
 
 
-def test_spark_clusters_come_after_fargate(template: dict[str, Any]) -> None:
-    variables = functions(template)["CheckerFunction"]["Environment"]["Variables"]
+def test_spark_clusters_come_after_fargate_and_need_it() -> None:
     clusters = {"SparkMaster": "spark://10.0.0.7:7077", "SparkRemote": "sc://10.0.0.7:15002"}
-    named = engines({"SPARKLET_ENGINES": filled_in(variables["SPARKLET_ENGINES"], {**GIVEN, **clusters})})
+    made = engines_of(CLIENTS, named_engines(**GIVEN, **clusters), {})
 
-    assert list(engines_of(CLIENTS, named, {})) == ["fargate", "standalone", "connect"]
-    [rule] = template["Rules"]["ClustersHaveFargate"]["Assertions"]
-    assert "FargateTaskDefinition" in json.dumps(rule["Assert"])
+    assert list(made) == ["fargate", "standalone", "connect"]
+    for name, address in clusters.items():
+        [why] = refused(MAIN, {name: address})
+        assert "Name the Fargate parameters" in why
 
 
 def test_a_servers_token_is_ecs_own_to_hand_over() -> None:
-    template = fargate()
-    policy, task = template["Resources"]["TokenPolicy"], template["Resources"]["Task"]["Properties"]
-    [container] = task["ContainerDefinitions"]
+    policy = FARGATE["Resources"]["TokenPolicy"]
+    [container] = TASK["ContainerDefinitions"]
     condition, [secret], _ = container["Secrets"]["Fn::If"]
     [statement] = policy["Properties"]["PolicyDocument"]["Statement"]
 
@@ -90,11 +73,11 @@ def test_a_servers_token_is_ecs_own_to_hand_over() -> None:
     assert secret["Name"] in NAMES
     assert secret["ValueFrom"] == statement["Resource"] == {"Ref": "RemoteTokenArn"}
     assert policy["Properties"]["Roles"] == [{"Ref": "StartRole"}]  # the script's role cannot read it
-    assert task["ExecutionRoleArn"] == {"Fn::GetAtt": ["StartRole", "Arn"]}
+    assert TASK["ExecutionRoleArn"] == {"Fn::GetAtt": ["StartRole", "Arn"]}
 
 
-def test_only_the_checker_and_only_that_definition(template: dict[str, Any]) -> None:
-    policy = template["Resources"]["FargatePolicy"]
+def test_only_the_checker_and_only_that_definition() -> None:
+    policy = MAIN["Resources"]["FargatePolicy"]
     start, tag, watch, hand = policy["Properties"]["PolicyDocument"]["Statement"]
 
     assert policy["Condition"] == "HasFargate"
@@ -108,33 +91,30 @@ def test_only_the_checker_and_only_that_definition(template: dict[str, Any]) -> 
     assert hand["Condition"] == {"StringEquals": {"iam:PassedToService": "ecs-tasks.amazonaws.com"}}
     assert hand["Resource"] == {"Fn::Split": [",", {"Ref": "FargateRoleArns"}]}
     for role in ("WorkerRole", "PlannerRole", "StepRole", "DlqConsumerRole"):
-        assert not any(str(each["Action"]).startswith("ecs:") for each in statements(template, role))
+        assert not any(str(each["Action"]).startswith("ecs:") for each in statements(MAIN, role))
 
 
 def test_tasks_of_two_stacks_have_two_names() -> None:
     """A family without a revision means its newest definition, which was another stack's."""
-    assert fargate()["Resources"]["Task"]["Properties"]["Family"] == {"Fn::Sub": "${AWS::StackName}-shard"}
+    assert TASK["Family"] == {"Fn::Sub": "${AWS::StackName}-shard"}
 
 
 def test_a_definition_outlives_what_takes_its_place() -> None:
     """ECS starts no task from one that is deregistered; the checker names it until the main stack is updated."""
-    definition = fargate()["Resources"]["Task"]
+    definition = FARGATE["Resources"]["Task"]
 
     assert (definition["UpdateReplacePolicy"], definition["DeletionPolicy"]) == ("Retain", "Delete")
 
 
 def test_the_other_template_names_its_roles() -> None:
     """Those that the definition of shards has, and no other."""
-    template = fargate()
-    task = template["Resources"]["Task"]["Properties"]
+    roles = [TASK["ExecutionRoleArn"], TASK["TaskRoleArn"]]
 
-    assert template["Outputs"]["RoleArns"]["Value"] == {
-        "Fn::Join": [",", [task["ExecutionRoleArn"], task["TaskRoleArn"]]]
-    }
-    assert template["Outputs"]["TaskDefinition"]["Value"] == {"Ref": "Task"}
+    assert FARGATE["Outputs"]["RoleArns"]["Value"] == {"Fn::Join": [",", roles]}
+    assert FARGATE["Outputs"]["TaskDefinition"]["Value"] == {"Ref": "Task"}
 
 
-def test_a_task_may_do_what_the_worker_may_with_data(template: dict[str, Any]) -> None:
+def test_a_task_may_do_what_the_worker_may_with_data() -> None:
     """On each parameter's ARNs, and in the stack's bucket."""
 
     def allowed(role: str, of: dict[str, Any]) -> set[tuple[str, str]]:
@@ -146,7 +126,7 @@ def test_a_task_may_do_what_the_worker_may_with_data(template: dict[str, Any]) -
             if action.startswith(("s3:", "sts:", "kms:")) and action != "s3:ListBucket"
         }
 
-    of_worker, of_task = allowed("WorkerRole", template), allowed("TaskRole", fargate())
+    of_worker, of_task = allowed("WorkerRole", MAIN), allowed("TaskRole", FARGATE)
 
     assert {each for each in of_worker if each[1] != "NoticeTopicKeyArn"} <= of_task  # the check that ends a run tells
     assert ("sts:AssumeRole", "InputRoleArns") in of_task
@@ -156,9 +136,9 @@ def test_a_task_may_do_what_the_worker_may_with_data(template: dict[str, Any]) -
 # --- EMR Serverless, EMR, Glue ---
 
 
-def test_a_jobs_role_gets_what_the_worker_has_but_the_queue(template: dict[str, Any]) -> None:
-    document = template["Resources"]["EngineWorkerPolicy"]["Properties"]["PolicyDocument"]
-    of_worker = statements(template, "WorkerRole")
+def test_a_jobs_role_gets_what_the_worker_has_but_the_queue() -> None:
+    document = properties(MAIN, "EngineWorkerPolicy")["PolicyDocument"]
+    of_worker = statements(MAIN, "WorkerRole")
     own = [each["Sid"] for each in document["Statement"] if "Sid" in each and each not in of_worker]
 
     assert own == ["MarkFolders", "FetchTheWorker", "WriteLogs"]
@@ -175,17 +155,14 @@ def test_a_jobs_role_gets_what_the_worker_has_but_the_queue(template: dict[str, 
         ({"GlueJobName": "shards"}, "glue"),
     ],
 )
-def test_parameters_name_an_engine(template: dict[str, Any], given: dict[str, str], name: str) -> None:
-    variables = functions(template)["CheckerFunction"]["Environment"]["Variables"]
-
-    named = engines({"SPARKLET_ENGINES": filled_in(variables["SPARKLET_ENGINES"], given)})
-
-    assert list(engines_of(CLIENTS, named, {"SPARKLET_BUCKET": "runs"})) == [name]
+def test_parameters_name_an_engine(given: dict[str, str], name: str) -> None:
+    assert list(engines_of(CLIENTS, named_engines(**given), {"SPARKLET_BUCKET": "runs"})) == [name]
 
 
 EVERY_ENGINE = {
     **GIVEN,
-    "Large": "arn:aws:lambda:eu-central-1:123456789012:function:sparklet-LargeWorkerFunction-0123456789ab:live",
+    "LargeFunction": "yes",
+    f"{LARGE}.Alias": f"arn:aws:lambda:eu-central-1:123456789012:function:sparklet-{LARGE}-0123456789ab:live",
     "EmrServerlessApplicationId": "00f1k2m3n4p5q6r7",
     "EmrServerlessRoleArn": "arn:aws:iam::123456789012:role/engines/sparklet-emr-serverless-jobs",
     "EmrClusterId": "j-1ABCDEFGHIJKL",
@@ -196,65 +173,56 @@ EVERY_ENGINE = {
 A_KILOBYTE_OF_CONF = json.dumps({f"spark.setting.{n:02}": "v" * 20 for n in range(23)})  # its quotes are escaped
 
 
-def test_all_engines_share_one_conf(template: dict[str, Any]) -> None:
+def test_all_engines_share_one_conf() -> None:
     conf = {"spark.executor.instances": "4"}
-    variables = functions(template)["CheckerFunction"]["Environment"]["Variables"]
-    filled = filled_in(variables["SPARKLET_ENGINES"], {**EVERY_ENGINE, "EngineSparkConf": json.dumps(conf)})
     old = json.dumps({"emr": {"cluster": "j-1", "conf": conf}, "glue": {"job": "shards", "conf": conf}})
 
-    for text in (filled, old):  # functions of an older template have it in each engine
-        named = engines({"SPARKLET_ENGINES": text})
+    for named in (
+        named_engines(**EVERY_ENGINE, EngineSparkConf=json.dumps(conf)),
+        engines({"SPARKLET_ENGINES": old}),  # functions of an older template have it in each engine
+    ):
         assert all(of["conf"] == conf for of in named.values())
         made = engines_of(CLIENTS, named, {"SPARKLET_BUCKET": "runs"})
         assert all(conf.items() <= made[name].conf.items() for name in made if name not in ("lambda-large", "fargate"))  # type: ignore[attr-defined]
 
 
-def test_whoever_knows_engines_may_ask_what_they_lack(template: dict[str, Any]) -> None:
-    knowing = [
-        name
-        for name, properties in functions(template).items()
-        if "SPARKLET_ENGINES" in properties.get("Environment", {}).get("Variables", {})
-    ]
+KNOWING = ("PlannerFunction", "CheckerFunction", "StepFunction")  # functions that know the engines
 
-    assert knowing == ["PlannerFunction", "CheckerFunction", "StepFunction"]
-    for name in knowing:
-        properties = functions(template)[name]
-        allowed = statements(template, properties["Role"]["Fn::GetAtt"][0])
-        assert properties["Environment"]["Variables"]["SPARKLET_WORKER_FUNCTION"] == {"Ref": "WorkerFunction.Alias"}
+
+def test_whoever_knows_engines_may_ask_what_they_lack() -> None:
+    """The planner refuses --too-large engine where there is none; a step enters the next run, and chooses for it."""
+    given = {name: each.get("Environment", {}).get("Variables", {}) for name, each in functions(MAIN).items()}
+
+    assert {name for name, each in given.items() if "SPARKLET_ENGINES" in each} == {*KNOWING}
+    for name in KNOWING:
+        allowed = statements(MAIN, functions(MAIN)[name]["Role"]["Fn::GetAtt"][0])
+        assert given[name]["SPARKLET_ENGINES"] == MAIN["Outputs"]["Engines"]["Value"]  # the command line reads it
+        assert given[name]["SPARKLET_WORKER_FUNCTION"] == {"Ref": "WorkerFunction.Alias"}
         assert any(each["Action"] == "lambda:GetFunctionConfiguration" for each in allowed), name
         assert any("glue:GetJob" in each["Action"] for each in allowed), name
 
 
-@pytest.mark.parametrize("function", ["PlannerFunction", "CheckerFunction", "StepFunction"])
-def test_the_longest_conf_fits_into_4_kb(template: dict[str, Any], function: str) -> None:
-    declared = template["Parameters"]
-    given = {**EVERY_ENGINE, "EngineSparkConf": A_KILOBYTE_OF_CONF}
+@pytest.mark.parametrize("function", KNOWING)
+def test_the_longest_conf_fits_into_4_kb(function: str) -> None:
+    given = {**EVERY_ENGINE, "EngineSparkConf": A_KILOBYTE_OF_CONF, "AWS::StackName": "n" * 128}
     given["ScriptPrefixes"] = "s3://scripts-of-production/jobs/" if function == "PlannerFunction" else ""
-    own = functions(template)[function]["Environment"]["Variables"]
+    written = {**MAIN["Globals"]["Function"]["Environment"]["Variables"], **variables(function)}
+    found = {name: resolved(each, MAIN, given) for name, each in written.items()}
+    # What is not known here is a queue's address, a name, …
+    whole = {name: str(each) if each and not isinstance(each, dict) else "x" * 110 for name, each in found.items()}
 
-    def value(written: dict[str, Any]) -> str:
-        if isinstance(written.get("Fn::Sub"), list):
-            return filled_in(written, given)
-        parameter = declared.get(written.get("Ref", ""), {"Default": "x" * 110})  # else a queue's address, a name, …
-        return str(given.get(written.get("Ref", ""), parameter["Default"] or "x" * 110))
-
-    whole = {
-        name: value(each)
-        for name, each in {**template["Globals"]["Function"]["Environment"]["Variables"], **own}.items()
-    }
-
-    assert len(A_KILOBYTE_OF_CONF) <= declared["EngineSparkConf"]["MaxLength"] <= len(A_KILOBYTE_OF_CONF) + 50
+    longest = MAIN["Parameters"]["EngineSparkConf"]["MaxLength"]
+    assert len(A_KILOBYTE_OF_CONF) <= longest <= len(A_KILOBYTE_OF_CONF) + 50
     assert len(json.dumps(whole)) < 4096  # Lambda measures the JSON
 
 
-def test_functions_and_tasks_have_the_images_architecture(template: dict[str, Any]) -> None:
-    of_functions = parse_template(resource("sam/functions.yaml").read_text())
-    for each in (template, of_functions):
+def test_functions_and_tasks_have_the_images_architecture() -> None:
+    of_functions = TEMPLATES["functions.yaml"]
+    for each in (MAIN, of_functions):
         assert each["Globals"]["Function"]["Architectures"] == [{"Ref": "Architecture"}]
         assert not any("Architectures" in properties for properties in functions(each).values())  # of its own
-    tasks = fargate()
-    for each in (template, of_functions, tasks):
+    for each in (MAIN, of_functions, FARGATE):
         assert each["Parameters"]["Architecture"]["AllowedValues"] == ["x86_64", "arm64"]
-    for task in of_type(tasks, "AWS::ECS::TaskDefinition").values():
+    for task in of_type(FARGATE, "AWS::ECS::TaskDefinition").values():
         assert task["RuntimePlatform"]["CpuArchitecture"] == {"Fn::If": ["IsArm", "ARM64", "X86_64"]}
-    assert tasks["Conditions"]["IsArm"] == {"Fn::Equals": [{"Ref": "Architecture"}, "arm64"]}
+    assert FARGATE["Conditions"]["IsArm"] == {"Fn::Equals": [{"Ref": "Architecture"}, "arm64"]}

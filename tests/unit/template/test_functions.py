@@ -3,19 +3,17 @@
 import ast
 import json
 import re
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 from sparklet.functions.deployed import WAITING_S
-from sparklet.local.environment import resource
-from sparklet.local.local_template import Template, handler_of, parse_template
+from sparklet.local.local_template import Template, handler_of
 from sparklet.settings import NAMES, OF_FUNCTIONS, spark_settings, worker_settings
 from tests.deploy.templates import expanded
-from tests.unit.template.reading import LARGE, ZIPS, evaluate_rules, functions, of_type
+from tests.unit.template.reading import LARGE, MAIN, SAM, TEMPLATES, ZIPS, functions, of_type, variables
 
-ROOT = Path(__file__).resolve().parents[3]
+ROOT = SAM.parent
 FOR_THE_IMAGE = {"SPARKLET_JARS"}  # set where the jars are: by the image, or by the local stack
 FOR_OWN_FUNCTIONS = {"SPARKLET_KAFKA_FAILURES"}  # the template's worker raises, which every mapping takes
 OTHER_SPELLINGS = {"SCRIPT_BUCKET", "SPARK_SCRIPT"}  # of the one script that SCRIPT_LOCATION names
@@ -24,16 +22,14 @@ OTHER_SPELLINGS = {"SCRIPT_BUCKET", "SPARK_SCRIPT"}  # of the one script that SC
 # --- functions ---
 
 
-def test_the_worker_is_an_image_and_the_others_existing_zips(
-    template: dict[str, Any],
-) -> None:
-    found = functions(template)
+def test_the_worker_is_an_image_and_the_others_existing_zips() -> None:
+    found = functions(MAIN)
 
     assert set(found) == {"WorkerFunction", LARGE, *ZIPS}
     for worker in ("WorkerFunction", LARGE):
         assert (found[worker]["PackageType"], found[worker]["ImageUri"]) == ("Image", {"Ref": "ImageUri"})
     for name in ZIPS:
-        assert (ROOT / "sam" / found[name]["CodeUri"]).resolve() == ROOT / "runtime"
+        assert (SAM / found[name]["CodeUri"]).resolve() == ROOT / "runtime"
         assert found[name]["Runtime"] == "python3.13"
     for command in map(handler_of, found.values()):
         module, _, function = command.rpartition(".")
@@ -42,22 +38,21 @@ def test_the_worker_is_an_image_and_the_others_existing_zips(
         assert function in defined, command
 
 
-def test_sam_builds_the_image_that_the_dockerfile_describes(template: dict[str, Any]) -> None:
-    metadata = template["Resources"]["WorkerFunction"]["Metadata"]
-    dockerfile = ROOT / "sam" / metadata["DockerContext"] / metadata["Dockerfile"]
+def test_sam_builds_the_image_that_the_dockerfile_describes() -> None:
+    metadata = MAIN["Resources"]["WorkerFunction"]["Metadata"]
+    dockerfile = SAM / metadata["DockerContext"] / metadata["Dockerfile"]
     declared = dict(re.findall(r"^ARG (\w+)=(.*)$", dockerfile.read_text(), re.MULTILINE))
 
     for argument, value in metadata["DockerBuildArgs"].items():
-        assert declared[argument] == template["Parameters"][value["Ref"]]["Default"], argument
+        assert declared[argument] == MAIN["Parameters"][value["Ref"]]["Default"], argument
 
 
-def test_the_planner_knows_the_workers_size(template: dict[str, Any]) -> None:
-    worker = functions(template)["WorkerFunction"]
-    variables = functions(template)["PlannerFunction"]["Environment"]["Variables"]
+def test_the_planner_knows_the_workers_size() -> None:
+    worker, known = functions(MAIN)["WorkerFunction"], variables("PlannerFunction")
 
-    assert variables["SPARKLET_WORKER_MEMORY_MB"] == worker["MemorySize"]
-    assert variables["SPARKLET_WORKER_SCRATCH_MB"] == worker["EphemeralStorage"]["Size"]
-    assert variables["SPARKLET_SCRIPT_PREFIXES"] == worker["Environment"]["Variables"]["SPARKLET_SCRIPT_PREFIXES"]
+    assert known["SPARKLET_WORKER_MEMORY_MB"] == worker["MemorySize"]
+    assert known["SPARKLET_WORKER_SCRATCH_MB"] == worker["EphemeralStorage"]["Size"]
+    assert known["SPARKLET_SCRIPT_PREFIXES"] == variables("WorkerFunction")["SPARKLET_SCRIPT_PREFIXES"]
 
 
 # --- versions and aliases ---
@@ -65,7 +60,7 @@ def test_the_planner_knows_the_workers_size(template: dict[str, Any]) -> None:
 
 def with_image(tag: int) -> Template:
     image_uri = f"123456789012.dkr.ecr.eu-west-1.amazonaws.com/sparklet:{tag}"
-    return expanded(ROOT / "sam" / "template.yaml", ImageUri=image_uri)
+    return expanded(SAM / "template.yaml", ImageUri=image_uri)
 
 
 @pytest.fixture(scope="module")
@@ -89,21 +84,22 @@ def test_another_image_is_another_version(transformed: dict[str, Any]) -> None:
 
 def test_a_version_outlives_whatever_takes_its_place(transformed: dict[str, Any]) -> None:
     """Another description replaces it, other code removes it from the template; shards are under way in it."""
-    kinds = {name: body["Type"] for name, body in transformed["Resources"].items()}
-    versions = [transformed["Resources"][name] for name, kind in kinds.items() if kind == "AWS::Lambda::Version"]
+    versions, functions_left = (
+        [body for body in transformed["Resources"].values() if body["Type"] == f"AWS::Lambda::{kind}"]
+        for kind in ("Version", "Function")
+    )
 
     assert len(versions) == 2 + len(ZIPS)
     assert all(v["UpdateReplacePolicy"] == v["DeletionPolicy"] == "Retain" for v in versions)
-    functions_left = [transformed["Resources"][name] for name, kind in kinds.items() if kind == "AWS::Lambda::Function"]
     assert all(function.get("DeletionPolicy", "Delete") == "Delete" for function in functions_left)
 
 
-def test_a_deployment_refuses_variables_that_workers_live_by(template: dict[str, Any]) -> None:
-    allowed = re.compile(template["Parameters"]["EventVariables"]["AllowedPattern"])
+def test_a_deployment_refuses_variables_that_workers_live_by() -> None:
+    allowed = re.compile(MAIN["Parameters"]["EventVariables"]["AllowedPattern"])
 
     for names in ("", "INPUT_PATH", "INPUT_PATH,OUTPUT_PATH", "day,PATHS,HOMES"):
         assert allowed.fullmatch(names), names
-    for name in (
+    of_workers = (
         "AWS_REGION",
         "SPARK_HOME",
         "SPARKLET_RUNNER",
@@ -112,7 +108,8 @@ def test_a_deployment_refuses_variables_that_workers_live_by(template: dict[str,
         "JAVA_HOME",
         "PATH",
         "HOME",
-    ):
+    )
+    for name in of_workers:
         for names in (name, f"day,{name}", f"{name},day"):
             assert not allowed.fullmatch(names), names
     for wrong in ("day,", ",day", "a b", "a,,b", "a=b"):
@@ -121,7 +118,7 @@ def test_a_deployment_refuses_variables_that_workers_live_by(template: dict[str,
 
 @pytest.mark.parametrize("file", ["template.yaml", "functions.yaml"])
 def test_a_parameter_that_changes_settings_publishes_a_version(file: str) -> None:
-    template = parse_template(resource(f"sam/{file}").read_text())
+    template = TEMPLATES[file]
     advice = template["Parameters"]["Revision"]["Description"]
     groups = template["Metadata"]["AWS::CloudFormation::Interface"]["ParameterGroups"]
     by_kind = {
@@ -144,7 +141,7 @@ def test_a_parameter_that_changes_settings_publishes_a_version(file: str) -> Non
         assert "${Revision}" in json.dumps(properties["Description"])  # else nothing would be new: Lambda refuses that
 
 
-def _parameters(template: dict[str, Any], node: Any) -> set[str]:
+def _parameters(template: Template, node: Any) -> set[str]:
     """Those that a node names, or whose condition it has."""
     written = json.dumps(node)
     found = set(re.findall(r'"Ref": "(\w+)"', written) + re.findall(r"\$\{(\w+)\}", written))
@@ -153,13 +150,13 @@ def _parameters(template: dict[str, Any], node: Any) -> set[str]:
     return found & template["Parameters"].keys()
 
 
-def test_a_versions_description_fits_with_the_longest_values(template: dict[str, Any]) -> None:
-    text, snapshot = functions(template)["WorkerFunction"]["VersionDescription"]["Fn::Sub"]
+def test_a_versions_description_fits_with_the_longest_values() -> None:
+    text, snapshot = functions(MAIN)["WorkerFunction"]["VersionDescription"]["Fn::Sub"]
     longest = {
         name: max([*map(str, definition.get("AllowedValues", [])), "9" * 12], key=len)
-        for name, definition in template["Parameters"].items()
+        for name, definition in MAIN["Parameters"].items()
     }
-    longest["Revision"] = "r" * template["Parameters"]["Revision"]["MaxLength"]
+    longest["Revision"] = "r" * MAIN["Parameters"]["Revision"]["MaxLength"]
     longest["ExistingBucketName"] = "b" * 63
     longest["Snapshot"] = snapshot["Snapshot"]["Fn::If"][2]
 
@@ -170,35 +167,13 @@ def test_a_versions_description_fits_with_the_longest_values(template: dict[str,
 
 
 def test_lambda_repeats_no_call_of_a_function_and_reports_it() -> None:
-    template = parse_template(resource("sam/functions.yaml").read_text())
-    workers = [each for name, each in functions(template).items() if "Worker" in name]
+    workers = [each for name, each in functions(TEMPLATES["functions.yaml"]).items() if "Worker" in name]
 
     assert len(workers) == 3
     for worker in workers:
         config = worker["EventInvokeConfig"]
         assert (config["MaximumRetryAttempts"], config["MaximumEventAgeInSeconds"]) == (0, WAITING_S)
         assert config["DestinationConfig"]["OnFailure"]["Destination"] == {"Fn::GetAtt": ["DeadLetters", "Arn"]}
-
-
-@pytest.mark.parametrize(
-    ("chosen", "refused"),
-    [
-        ({}, ""),
-        ({"ColdStart": "snapstart"}, "EphemeralStorageMB to 512"),
-        ({"ColdStart": "snapstart", "EphemeralStorageMB": "512"}, ""),
-        ({"ColdStart": "provisioned"}, ""),
-        ({"FargateTaskDefinition": "arn:aws:ecs:eu-west-1:1:task-definition/sparklet-shard:1"}, "as FargateCluster"),
-        ({"EmrServerlessApplicationId": "00f1abc"}, "as EmrServerlessRoleArn"),
-    ],
-)
-def test_contradictory_parameters_stop_a_deployment(
-    template: dict[str, Any], chosen: dict[str, str], refused: str
-) -> None:
-    if not refused:
-        evaluate_rules(template, chosen)
-        return
-    with pytest.raises(ValueError, match=refused):
-        evaluate_rules(template, chosen)
 
 
 VALUES = {  # of variables within WorkerSettings: taken, refused
@@ -213,9 +188,9 @@ VALUES = {  # of variables within WorkerSettings: taken, refused
 }
 
 
-def test_a_deployment_takes_what_a_worker_takes_and_no_more(template: dict[str, Any]) -> None:
+def test_a_deployment_takes_what_a_worker_takes_and_no_more() -> None:
     """A misspelt setting stops the deployment, not the first worker."""
-    takes = re.compile(template["Parameters"]["WorkerSettings"]["AllowedPattern"])
+    takes = re.compile(MAIN["Parameters"]["WorkerSettings"]["AllowedPattern"])
     whole = json.dumps({name: taken for name, (taken, _) in VALUES.items()}, ensure_ascii=False)
 
     names = set(re.findall(r"[A-Z_]{4,}", takes.pattern)) - {"SPARKLET_"}
@@ -232,30 +207,34 @@ def test_a_deployment_takes_what_a_worker_takes_and_no_more(template: dict[str, 
     assert not takes.fullmatch('{"SPARKLET_KAFKA_FAILURES": "report"}')
 
 
-def test_a_worker_gets_one_shard_at_a_time_by_default(
-    template: dict[str, Any],
-) -> None:
-    shards = functions(template)["WorkerFunction"]["Events"]["Shards"]["Properties"]
+def test_a_worker_gets_one_shard_at_a_time_by_default() -> None:
+    shards = functions(MAIN)["WorkerFunction"]["Events"]["Shards"]["Properties"]
 
-    asked = template["Parameters"]["ShardsPerInvocation"]
+    asked = MAIN["Parameters"]["ShardsPerInvocation"]
     assert shards["BatchSize"] == {"Ref": "ShardsPerInvocation"}
     assert (asked["Default"], asked["MinValue"], asked["MaxValue"]) == (1, 1, 10)
     assert "MaximumBatchingWindowInSeconds" not in shards  # six times the timeout leaves no room for one
     assert shards["ScalingConfig"] == {"MaximumConcurrency": {"Ref": "MaximumConcurrency"}}
 
 
-def test_the_checker_is_called_once_a_minute_without_retries(transformed: dict[str, Any]) -> None:
-    configs = of_type(transformed, "AWS::Lambda::EventInvokeConfig").values()
-    (config,) = (each for each in configs if each["FunctionName"] == {"Ref": "CheckerFunction"})
+def test_the_checker_is_called_once_a_minute(transformed: dict[str, Any]) -> None:
     (rule,) = of_type(transformed, "AWS::Events::Rule").values()
 
-    assert config["Qualifier"] == "live"  # which the rule calls
-    assert (config["MaximumRetryAttempts"], config["MaximumEventAgeInSeconds"]) == (0, 60)
     assert rule["ScheduleExpression"] == "rate(1 minute)"
     assert rule["Targets"][0]["RetryPolicy"]["MaximumRetryAttempts"] == 0
 
 
-def test_the_environment_has_every_setting_and_no_other(template: dict[str, Any]) -> None:
+@pytest.mark.parametrize(("function", "age_s"), [("CheckerFunction", 60), (LARGE, 900)])
+def test_lambda_repeats_no_call(transformed: dict[str, Any], function: str, age_s: int) -> None:
+    """The checker is called each minute; it gives a shard out again, and a call that comes late finds it done."""
+    configs = of_type(transformed, "AWS::Lambda::EventInvokeConfig").values()
+    (config,) = (each for each in configs if each["FunctionName"] == {"Ref": function})
+
+    assert config["Qualifier"] == "live"  # which is called
+    assert (config["MaximumRetryAttempts"], config["MaximumEventAgeInSeconds"]) == (0, age_s)
+
+
+def test_the_environment_has_every_setting_and_no_other() -> None:
     source = (ROOT / "runtime" / "sparklet" / "settings.py").read_text()
     strings = {node.value for node in ast.walk(ast.parse(source)) if isinstance(node, ast.Constant)}
     read = {
@@ -263,9 +242,9 @@ def test_the_environment_has_every_setting_and_no_other(template: dict[str, Any]
     }
     read -= {"SPARK_HOME"}  # the image's own
     read -= NAMES - OF_FUNCTIONS  # of the command line, and between processes
-    common = template["Globals"]["Function"]["Environment"]["Variables"]
+    common = MAIN["Globals"]["Function"]["Environment"]["Variables"]
     given = set(common)
-    for properties in functions(template).values():
+    for properties in functions(MAIN).values():
         given |= set(properties.get("Environment", {}).get("Variables", {}))
 
     given -= {name for name in given if name.startswith("PYICEBERG_CATALOG__ICEBERG__")}  # which pyiceberg reads

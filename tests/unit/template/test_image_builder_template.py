@@ -6,15 +6,17 @@ import subprocess
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
 
 import pytest
 import yaml
 
-from sparklet.local.local_template import parse_template
+from tests.unit.template.reading import SAM, TEMPLATES, properties
 from tests.waiting import deadline_s
 
-ROOT = Path(__file__).resolve().parents[3]
+TEMPLATE = TEMPLATES["image-builder.yaml"]
+PROJECT = properties(TEMPLATE, "Build")
+VARIABLES = {each["Name"]: each["Value"] for each in PROJECT["Environment"]["EnvironmentVariables"]}
+PHASES = yaml.safe_load(PROJECT["Source"]["BuildSpec"])["phases"]
 URI = "123456789012.dkr.ecr.eu-west-1.amazonaws.com/sparklet"
 ENVIRONMENT = {
     "REPOSITORY": URI,
@@ -41,31 +43,15 @@ esac
 """
 
 
-@pytest.fixture(scope="module")
-def template() -> dict[str, Any]:
-    return parse_template((ROOT / "sam" / "image-builder.yaml").read_text())
-
-
-@pytest.fixture(scope="module")
-def project(template: dict[str, Any]) -> Any:
-    return template["Resources"]["Build"]["Properties"]
-
-
-@pytest.fixture(scope="module")
-def spec(project: Any) -> Any:
-    return yaml.safe_load(project["Source"]["BuildSpec"])
-
-
 @dataclass
 class Bench:
     """A place where the build's phases run."""
 
-    spec: Any
     folder: Path
 
     def run(self, *phases: str, **environment: str) -> tuple[int, list[list[str]], str]:
         """Run phases as CodeBuild does, in one shell; how it ended, what was called, what was said."""
-        commands = [command for phase in phases for command in self.spec["phases"][phase]["commands"]]
+        commands = [command for phase in phases for command in PHASES[phase]["commands"]]
         script = "\n".join(f"{command.rstrip()}\n[ $? = 0 ] || exit 1" for command in commands)
         script += '\necho "exported: $IMAGE_URI $IMAGE_DIGEST"'
         notes = self.folder / "notes"
@@ -78,11 +64,11 @@ class Bench:
 
 
 @pytest.fixture
-def bench(spec: Any, tmp_path: Path) -> Bench:
+def bench(tmp_path: Path) -> Bench:
     for name in ("docker", "aws"):
         (tmp_path / name).write_text(NOTING)
         (tmp_path / name).chmod(0o755)
-    return Bench(spec, tmp_path)
+    return Bench(tmp_path)
 
 
 def built(calls: list[list[str]]) -> list[str]:
@@ -90,9 +76,9 @@ def built(calls: list[list[str]]) -> list[str]:
     return arguments
 
 
-def build_args(calls: list[list[str]]) -> list[str]:
-    arguments = built(calls)
-    return [value for option, value in pairwise(arguments) if option == "--build-arg"]
+def build_args(calls: list[list[str]]) -> dict[str, str]:
+    given = [value for option, value in pairwise(built(calls)) if option == "--build-arg"]
+    return dict(argument.split("=", 1) for argument in given)
 
 
 def test_one_image_without_attestations_is_pushed_and_announced(bench: Bench) -> None:
@@ -109,22 +95,20 @@ def test_one_image_without_attestations_is_pushed_and_announced(bench: Bench) ->
 
 
 def test_every_parameter_reaches_the_dockerfile(bench: Bench) -> None:
-    code, calls, said = bench.run(
-        "build", EXTRAS="avro,kafka", BASE_IMAGE="mine/base:1", EXTRA_COORDINATES="a:b:1,c:d:2"
-    )
+    chosen = {"EXTRAS": "avro,kafka", "BASE_IMAGE": "mine/base:1", "EXTRA_COORDINATES": "a:b:1,c:d:2"}
+
+    code, calls, said = bench.run("build", **chosen)
 
     assert code == 0, said
-    given = dict(argument.split("=", 1) for argument in build_args(calls))
-    wanted = {"STACK": "spark-3.5", "FRAMEWORKS": "delta,iceberg", "EXTRAS": "avro,kafka", "BASE_IMAGE": "mine/base:1"}
-    assert given == {**wanted, "EXTRA_COORDINATES": "a:b:1,c:d:2"}
-    dockerfile = (ROOT / "docker" / "Dockerfile").read_text()
-    assert [name for name in given if f"ARG {name}=" not in dockerfile] == []
+    assert build_args(calls) == {"STACK": "spark-3.5", "FRAMEWORKS": "delta,iceberg", **chosen}
+    dockerfile = (SAM.parent / "docker" / "Dockerfile").read_text()
+    assert [name for name in build_args(calls) if f"ARG {name}=" not in dockerfile] == []
 
 
 def test_without_a_base_parameter_the_default_is_used(bench: Bench) -> None:
     _, calls, _ = bench.run("build")
 
-    assert not any(argument.startswith("BASE_IMAGE") for argument in build_args(calls))
+    assert "BASE_IMAGE" not in build_args(calls)
 
 
 def test_an_old_builder_is_not_passed_attestation_options(bench: Bench) -> None:
@@ -173,14 +157,12 @@ def test_a_failed_build_announces_nothing(bench: Bench) -> None:
     assert calls == []
 
 
-def test_every_variable_of_the_commands_is_defined(project: Any) -> None:
-    names = {variable["Name"] for variable in project["Environment"]["EnvironmentVariables"]}
-
-    assert names == {name for name in ENVIRONMENT if not name.startswith("CODEBUILD")}
+def test_every_variable_of_the_commands_is_defined() -> None:
+    assert VARIABLES.keys() == {name for name in ENVIRONMENT if not name.startswith("CODEBUILD")}
 
 
-def test_images_are_scanned_expire_and_outlive_the_stack(template: dict[str, Any]) -> None:
-    repository = template["Resources"]["Repository"]
+def test_images_are_scanned_expire_and_outlive_the_stack() -> None:
+    repository = TEMPLATE["Resources"]["Repository"]
     text = repository["Properties"]["LifecyclePolicy"]["LifecyclePolicyText"]["Fn::Sub"]
 
     assert repository["DeletionPolicy"] == "RetainExceptOnCreate"
@@ -188,28 +170,25 @@ def test_images_are_scanned_expire_and_outlive_the_stack(template: dict[str, Any
     assert [rule["rulePriority"] for rule in json.loads(text.replace("${KeptImages}", "10"))["rules"]] == [1, 2]
 
 
-def test_the_builder_may_push_to_its_own_repository_only(template: dict[str, Any]) -> None:
-    (policy,) = template["Resources"]["BuildRole"]["Properties"]["Policies"]
-    everywhere = [s["Action"] for s in policy["PolicyDocument"]["Statement"] if s.get("Resource") == "*"]
-    pushes = [s["Resource"] for s in policy["PolicyDocument"]["Statement"] if "ecr:PutImage" in s.get("Action", ())]
+def test_the_builder_may_push_to_its_own_repository_only() -> None:
+    (policy,) = properties(TEMPLATE, "BuildRole")["Policies"]
+    statements = policy["PolicyDocument"]["Statement"]
+    [pushes_to] = [s["Resource"]["Fn::If"] for s in statements if "ecr:PutImage" in s.get("Action", ())]
 
-    assert everywhere == ["ecr:GetAuthorizationToken"]
-    [pushes_to] = [resource["Fn::If"] for resource in pushes]
+    assert [s["Action"] for s in statements if s.get("Resource") == "*"] == ["ecr:GetAuthorizationToken"]
     assert pushes_to[:2] == ["HasOwnRepository", {"Fn::GetAtt": ["Repository", "Arn"]}]
     assert pushes_to[2]["Fn::Sub"].endswith(":repository/${ExistingRepositoryName}")
 
 
-def test_a_repository_that_is_there_can_be_used_again(template: dict[str, Any], project: Any) -> None:
+def test_a_repository_that_is_there_can_be_used_again() -> None:
     """An earlier stack leaves it, and its name is taken then."""
-    variables = {each["Name"]: each["Value"] for each in project["Environment"]["EnvironmentVariables"]}
-
-    assert template["Resources"]["Repository"]["Condition"] == "HasOwnRepository"
-    assert variables["REPOSITORY_NAME"]["Fn::If"][2] == {"Ref": "ExistingRepositoryName"}
-    assert variables["REPOSITORY"]["Fn::If"][2]["Fn::Sub"].endswith("/${ExistingRepositoryName}")
+    assert TEMPLATE["Resources"]["Repository"]["Condition"] == "HasOwnRepository"
+    assert VARIABLES["REPOSITORY_NAME"]["Fn::If"][2] == {"Ref": "ExistingRepositoryName"}
+    assert VARIABLES["REPOSITORY"]["Fn::If"][2]["Fn::Sub"].endswith("/${ExistingRepositoryName}")
 
 
-def test_a_build_starts_only_when_the_stack_is_complete(template: dict[str, Any]) -> None:
-    rule = template["Resources"]["StartRule"]
+def test_a_build_starts_only_when_the_stack_is_complete() -> None:
+    rule = TEMPLATE["Resources"]["StartRule"]
 
     assert rule["Condition"] == "StartsAtOnce"
     assert rule["Properties"]["EventPattern"]["detail"] == {
@@ -218,8 +197,8 @@ def test_a_build_starts_only_when_the_stack_is_complete(template: dict[str, Any]
     }
 
 
-def test_privileges_are_the_builders_alone(project: Any) -> None:
-    others = [path for path in (ROOT / "sam").glob("*.yaml") if "PrivilegedMode" in path.read_text()]
+def test_privileges_are_the_builders_alone() -> None:
+    others = [path for path in SAM.glob("*.yaml") if "PrivilegedMode" in path.read_text()]
 
-    assert project["Environment"]["PrivilegedMode"] is True
+    assert PROJECT["Environment"]["PrivilegedMode"] is True
     assert [path.name for path in others] == ["image-builder.yaml"]

@@ -4,18 +4,13 @@ import ast
 import json
 import re
 from collections import defaultdict
-from pathlib import Path
-from typing import Any
-
-import pytest
 
 from sparklet import metrics
 from sparklet.metrics import Emitter, Metric
-from tests.unit.template.reading import of_type
+from tests.unit.template.reading import MAIN, SAM, of_type, properties
 from tests.unit.test_metrics import METRICS
 
-ROOT = Path(__file__).resolve().parents[3]
-RUNTIME = ROOT / "runtime/sparklet"
+RUNTIME = SAM.parent / "runtime/sparklet"
 NAMESPACE = {"Fn::Sub": "Sparklet/${AWS::StackName}"}
 OF_AWS = {  # what the dashboard and the alarms show of AWS's own
     *("Errors", "Throttles", "Invocations", "ConcurrentExecutions", "Duration"),
@@ -23,51 +18,40 @@ OF_AWS = {  # what the dashboard and the alarms show of AWS's own
     *("NumberOfMessagesSent", "NumberOfMessagesReceived", "IncomingBytes"),
     *("ConsumedReadCapacityUnits", "ConsumedWriteCapacityUnits"),
 }
+ALARMS = of_type(MAIN, "AWS::CloudWatch::Alarm")
+OWN_ALARMS = {name: alarm for name, alarm in ALARMS.items() if alarm["Namespace"] == NAMESPACE}
 WHERE = {Emitter.WORKER: ("worker",), Emitter.CHECKER: ("runs",), Emitter.DLQ_CONSUMER: ("runs",)}
 
 
-@pytest.fixture(scope="module")
-def shown(template: dict[str, Any]) -> dict[str, dict[str, set[str]]]:
+def shown() -> dict[str, dict[str, set[str]]]:
     """The statistics that the dashboard shows, by namespace and metric."""
-    text = template["Resources"]["Dashboard"]["Properties"]["DashboardBody"]["Fn::Sub"]
-    known = {"AWS::StackName", "AWS::Region", *template["Parameters"]}
+    text = properties(MAIN, "Dashboard")["DashboardBody"]["Fn::Sub"]
+    known = {"AWS::StackName", "AWS::Region", *MAIN["Parameters"]}
     for name in re.findall(r"\$\{([^}]+)\}", text):
-        assert name in known or name.partition(".")[0] in template["Resources"], name
+        assert name in known or name.partition(".")[0] in MAIN["Resources"], name
     body = json.loads(re.sub(r"\$\{([^}]+)\}", "1", text))
     found: dict[str, dict[str, set[str]]] = defaultdict(lambda: defaultdict(set))
     for widget in body["widgets"]:
-        properties = widget["properties"]
-        for entry in properties["metrics"]:
+        usual = widget["properties"]["stat"]
+        for entry in widget["properties"]["metrics"]:
             options = entry[-1] if isinstance(entry[-1], dict) else {}
             if isinstance(entry[0], str):
-                found[entry[0]][entry[1]].add(options.get("stat", properties["stat"]))
+                found[entry[0]][entry[1]].add(options.get("stat", usual))
     return found
 
 
-@pytest.fixture(scope="module")
-def alarms(template: dict[str, Any]) -> dict[str, dict[str, Any]]:
-    """The alarms on metrics of our own."""
-    every = of_type(template, "AWS::CloudWatch::Alarm")
-    return {name: alarm for name, alarm in every.items() if alarm["Namespace"] == NAMESPACE}
-
-
-def constants() -> dict[str, Metric]:
-    return {name: value for name, value in vars(metrics).items() if isinstance(value, Metric)}
-
-
-def test_the_dashboard_shows_exactly_the_codes_metrics(
-    shown: dict[str, dict[str, set[str]]],
-) -> None:
-    own = shown["Sparklet/1"]
+def test_the_dashboard_shows_exactly_the_codes_metrics() -> None:
+    found = shown()
+    own = found["Sparklet/1"]
 
     assert own.keys() == METRICS.keys()
     assert {name: metric.statistic for name, metric in METRICS.items() if metric.statistic not in own[name]} == {}
-    of_aws = {name for namespace, names in shown.items() if namespace.startswith("AWS/") for name in names}
-    assert of_aws <= OF_AWS and set(shown) - {"Sparklet/1"} == {"AWS/SQS", "AWS/Lambda", "AWS/DynamoDB", "AWS/Logs"}
+    of_aws = {name for namespace, names in found.items() if namespace.startswith("AWS/") for name in names}
+    assert of_aws <= OF_AWS and set(found) - {"Sparklet/1"} == {"AWS/SQS", "AWS/Lambda", "AWS/DynamoDB", "AWS/Logs"}
 
 
-def test_alarms_watch_written_metrics_by_their_own_statistic(alarms: dict[str, dict[str, Any]]) -> None:
-    watched = {name: (alarm["MetricName"], alarm["Statistic"]) for name, alarm in alarms.items()}
+def test_alarms_watch_written_metrics_by_their_own_statistic() -> None:
+    watched = {name: (alarm["MetricName"], alarm["Statistic"]) for name, alarm in OWN_ALARMS.items()}
 
     assert watched == {
         "ShardsFailAlarm": ("ShardsFailed", "Sum"),
@@ -79,28 +63,25 @@ def test_alarms_watch_written_metrics_by_their_own_statistic(alarms: dict[str, d
     }
     for name, (metric, statistic) in watched.items():
         assert statistic in (METRICS[metric].statistic, "SampleCount"), name
-        assert "Dimensions" not in alarms[name]  # metrics have none
+        assert "Dimensions" not in OWN_ALARMS[name]  # metrics have none
 
 
-def test_a_silent_checker_raises_an_alarm(alarms: dict[str, dict[str, Any]]) -> None:
-    silent = alarms["CheckerSilentAlarm"]
+def test_a_silent_checker_raises_an_alarm() -> None:
+    silent = ALARMS["CheckerSilentAlarm"]
 
-    assert (silent["TreatMissingData"], silent["ComparisonOperator"], silent["Threshold"]) == (
-        "breaching",
-        "LessThanThreshold",
-        1,
-    )
+    assert silent["TreatMissingData"] == "breaching"
+    assert (silent["ComparisonOperator"], silent["Threshold"]) == ("LessThanThreshold", 1)
 
 
-def test_all_alarms_on_what_aws_measures_name_what_it_has(template: dict[str, Any]) -> None:
-    for name, alarm in of_type(template, "AWS::CloudWatch::Alarm").items():
+def test_all_alarms_on_what_aws_measures_name_what_it_has() -> None:
+    for name, alarm in ALARMS.items():
         if isinstance(alarm["Namespace"], str) and alarm["Namespace"] in ("AWS/SQS", "AWS/Lambda"):
             assert alarm["MetricName"] in OF_AWS, name
             assert alarm["Dimensions"], name
 
 
-def test_functions_write_to_the_namespace_of_the_alarms(template: dict[str, Any]) -> None:
-    assert template["Globals"]["Function"]["Environment"]["Variables"]["SPARKLET_METRICS_NAMESPACE"] == NAMESPACE
+def test_functions_write_to_the_namespace_of_the_alarms() -> None:
+    assert MAIN["Globals"]["Function"]["Environment"]["Variables"]["SPARKLET_METRICS_NAMESPACE"] == NAMESPACE
 
 
 def test_every_metric_is_written_by_its_declared_functions() -> None:
@@ -116,5 +97,6 @@ def test_every_metric_is_written_by_its_declared_functions() -> None:
                 for name in names:
                     written[name].add(path.relative_to(RUNTIME).parts[0])
 
-    for name, metric in constants().items():
-        assert written[name] == {folder for emitter in metric.emitters for folder in WHERE[emitter]}, name
+    for name, metric in vars(metrics).items():
+        if isinstance(metric, Metric):
+            assert written[name] == {folder for emitter in metric.emitters for folder in WHERE[emitter]}, name

@@ -2,23 +2,14 @@
 
 import copy
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 from docs import rights
-from sparklet.local.local_template import parse_template
-from tests.unit.template.reading import as_list, every_statement
+from tests.unit.template.reading import SAM, TEMPLATES, as_list, every_statement
 
-ROOT = Path(__file__).resolve().parents[3]
-GUIDE = ROOT / "docs" / "guide" / "deploy.md"
-TEMPLATES = {path.name: parse_template(path.read_text(encoding="utf-8")) for path in sorted(rights.SAM.glob("*.yaml"))}
-
-
-def allowed(place: tuple[str, str], template: dict[str, Any] | None = None) -> list[str]:
-    every = rights.rights_of(template or TEMPLATES[place[0]])
-    return [action for right in every if right.role == place[1] for action in right.actions]
+GUIDE = SAM.parent / "docs" / "guide" / "deploy.md"
 
 
 def test_every_call_of_aws_is_a_callers_or_a_roles() -> None:
@@ -35,11 +26,13 @@ def test_every_role_is_known() -> None:
 
 @pytest.mark.parametrize("place", rights.ROLES)
 def test_a_role_may_do_what_its_code_calls_and_no_more(place: tuple[str, str]) -> None:
-    actions = allowed(place)
+    template, role = place
+    every = rights.rights_of(TEMPLATES[template])
+    actions = [action for right in every if right.role == role for action in right.actions]
 
     assert rights.missing(place, actions) == rights.idle(place, actions) == set()
     for action in {*actions}:  # whichever is taken out of the role's policies is named
-        if not rights.BY_AWS.fullmatch(action) and not (action == "sqs:SendMessage" and "Worker" in place[1]):
+        if not rights.BY_AWS.fullmatch(action) and not (action == "sqs:SendMessage" and "Worker" in role):
             assert rights.missing(place, [each for each in actions if each != action]) == {action}
 
 
@@ -48,18 +41,17 @@ def test_the_page_names_what_is_taken_out_of_a_statement(name: str) -> None:
     """Else: python -m docs.rights docs/guide/deploy.md."""
     page = rights.PAGE.read_text(encoding="utf-8")
 
-    def rows(template: dict[str, Any]) -> list[str]:
-        return [rights.row(right) for right in rights.rights_of(template)]
+    def rows(template: dict[str, Any]) -> str:
+        return "\n".join(map(rights.row, rights.rights_of(template)))
 
-    whole = rows(TEMPLATES[name])
-    assert "\n".join(whole) in page
+    assert rows(TEMPLATES[name]) in page
     fewer = copy.deepcopy(TEMPLATES[name])
     for statement in every_statement(fewer["Resources"]):
         if statement["Effect"] != "Allow" or "Principal" in statement:
             continue
         for action in (given := as_list(statement["Action"])):
             statement["Action"] = [each for each in given if each != action]
-            assert "\n".join(rows(fewer)) not in page, (statement.get("Sid"), action)
+            assert rows(fewer) not in page, (statement.get("Sid"), action)
             statement["Action"] = given
 
 
