@@ -10,17 +10,18 @@ import pytest
 from docker.requirements_of import main, requirements
 
 PROJECT = Path(__file__).parents[3]
-STACKS = sorted((PROJECT / "docker" / "stacks").glob("*.toml"))
-GOOD = {"name": "a.whl", "sha256": "0" * 64, "size_bytes": 1}
+FILES = sorted((PROJECT / "docker" / "stacks").glob("*.toml"))
+STACKS: dict[str, dict[str, Any]] = {path.stem: tomllib.loads(path.read_text()) for path in FILES}
 
 
-def _stack(path: Path) -> dict[str, Any]:
-    return tomllib.loads(path.read_text())
-
-
-@pytest.fixture(params=STACKS, ids=lambda path: path.stem)
+@pytest.fixture(params=STACKS)
 def stack(request: pytest.FixtureRequest) -> dict[str, Any]:
-    return _stack(request.param)
+    return STACKS[request.param]
+
+
+def _names(stack: dict[str, Any], *groups: str) -> set[str]:
+    """The distributions that pip gets."""
+    return {line.partition("==")[0] for line in requirements(stack, groups)}
 
 
 def test_every_distribution_has_a_file_for_each_machine(stack: dict[str, Any]) -> None:
@@ -51,7 +52,7 @@ def test_scala_versions_of_a_stack_agree(stack: dict[str, Any]) -> None:
 
 
 def test_pip_gets_the_hashes_of_all_required_packages_only() -> None:
-    stack = _stack(STACKS[0])
+    stack = STACKS["spark-3.5"]
 
     lines = list(requirements(stack, []))
 
@@ -61,25 +62,24 @@ def test_pip_gets_the_hashes_of_all_required_packages_only() -> None:
     assert {"numpy", "pandas", "pyarrow"} <= set(names)  # pyspark.ml and pandas UDFs work in each image
     (client,) = [line for line in lines if line.startswith("awslambdaric==")]
     assert client.count("--hash=sha256:") == len(stack["machines"])
+    assert lines == list(requirements(stack, ["avro"]))  # a group of jars alone
 
 
-def test_groups_add_their_packages_and_jar_groups_none() -> None:
-    stack = _stack(STACKS[0])
-
-    plain, delta = list(requirements(stack, ["avro"])), list(requirements(stack, ["delta"]))
-
-    assert plain == list(requirements(stack, []))
-    assert "delta-spark" in {line.partition("==")[0] for line in delta}
+@pytest.mark.parametrize(
+    ("framework", "library"), [("delta", "deltalake"), ("delta", "delta-spark"), ("iceberg", "pyiceberg")]
+)
+def test_a_framework_brings_what_commits_to_its_tables(stack: dict[str, Any], framework: str, library: str) -> None:
+    assert library in _names(stack, framework) - _names(stack)
 
 
-def test_a_group_that_is_not_there_is_named_with_those_that_are(tmp_path: Path) -> None:
+def test_a_group_that_is_not_there_is_named_with_those_that_are() -> None:
     with pytest.raises(ValueError, match=r"stack spark-3\.5 has no group paimon; it has avro, deequ, delta"):
-        main([str(STACKS[0]), "delta,paimon"])
+        main([str(FILES[0]), "delta,paimon"])
 
 
 def test_a_distribution_without_hash_is_refused() -> None:
-    stack = {"name": "s", "always": ["a"], "jar": [], "distribution": []}
-    stack["distribution"] = [{"groups": ["a"], "name": "x", "version": "1", "files": []}]  # type: ignore[list-item]
+    entry = {"groups": ["a"], "name": "x", "version": "1", "files": []}
+    stack = {"name": "s", "always": ["a"], "jar": [], "distribution": [entry]}
 
     with pytest.raises(ValueError, match="x has no hash in stack s: make lock-stacks"):
         list(requirements(stack, []))
@@ -90,18 +90,13 @@ def test_the_image_has_the_versions_that_the_tests_run_with(name: str, lock: str
     lines = (PROJECT / "requirements" / lock).read_text().splitlines()
     ours = [line for line in lines if ">= '3.12'" not in line]
     locked = dict(re.findall(r"^([a-z0-9-]+)==(\S+)", "\n".join(ours), re.MULTILINE))
-    stack = _stack(PROJECT / "docker" / "stacks" / f"{name}.toml")
+    stack = STACKS[name]
     wanted = {"spark", "runtime", *stack["frameworks"]}
     installed = {e["name"]: e["version"] for e in stack["distribution"] if wanted.intersection(e["groups"])}
 
     differing = {name: version for name, version in installed.items() if locked.get(name, version) != version}
 
     assert differing == {}
-
-
-@pytest.mark.parametrize(("framework", "library"), [("delta", "deltalake"), ("iceberg", "pyiceberg")])
-def test_a_framework_brings_what_commits_to_its_tables(stack: dict[str, Any], framework: str, library: str) -> None:
-    assert library in {line.partition("==")[0] for line in requirements(stack, [framework])}
 
 
 def test_the_newer_of_two_sdks_of_aws_comes_first(stack: dict[str, Any]) -> None:
