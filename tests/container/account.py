@@ -80,34 +80,17 @@ class Account:
         """What the ledger says."""
         return self.at.ledger.shards.get(run.run_id, number)
 
-    def download(self, uri: str, folder: Path) -> Path:
-        """What lies below ``uri``, in a local folder."""
-        for info in self.at.store.list(f"{uri.rstrip('/')}/"):
-            path = folder / info.uri.removeprefix(uri).lstrip("/")
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_bytes(self.at.store.get(info.uri))
-        return folder
+    def deliver(self, function: Container) -> Answer:
+        """Let a function have the next message, which must be there, as an event source mapping does.
 
-
-@dataclass(frozen=True)
-class QueueMapping:
-    """Stands in for Lambda's event source mapping (batch size 1, ReportBatchItemFailures) over a real container.
-
-    What the function reports as failed, and what it did not answer, stays in the queue and comes back when its
-    visibility ends; all else is deleted.
-    """
-
-    account: Account
-    function: Container
-
-    def deliver(self) -> Answer | None:
-        """Invoke the function with the next message; None if none is visible."""
-        sqs, queue_url = self.account.clients.sqs, self.account.queue_url
+        As Lambda's with batch size 1 and ReportBatchItemFailures: what the function reports as failed, and what it did
+        not answer, stays in the queue and comes back when its visibility ends; all else is deleted.
+        """
+        sqs, queue_url = self.clients.sqs, self.queue_url
         received = sqs.receive_message(
             QueueUrl=queue_url, MaxNumberOfMessages=1, WaitTimeSeconds=0, MessageSystemAttributeNames=["All"]
         ).get("Messages", [])
-        if not received:
-            return None
+        assert received, "there is no message in the queue"
         (message,) = received
         record = {
             "messageId": message["MessageId"],
@@ -120,10 +103,18 @@ class QueueMapping:
             "eventSourceARN": "arn:aws:sqs:us-east-1:000000000000:queue",
             "awsRegion": "us-east-1",
         }
-        answer = self.function.invoke({"Records": [record]})
+        answer = function.invoke({"Records": [record]})
         if _took(answer, message["MessageId"]):
             sqs.delete_message(QueueUrl=queue_url, ReceiptHandle=message["ReceiptHandle"])
         return answer
+
+    def download(self, uri: str, folder: Path) -> Path:
+        """What lies below ``uri``, in a local folder."""
+        for info in self.at.store.list(f"{uri.rstrip('/')}/"):
+            path = folder / info.uri.removeprefix(uri).lstrip("/")
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(self.at.store.get(info.uri))
+        return folder
 
 
 def _took(answer: Answer, message_id: str) -> bool:

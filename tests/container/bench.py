@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from sparklet.model import Run, ShardRecord, ShardState
-from tests.container.account import Account, QueueMapping
+from tests.container.account import Account
 from tests.container.container import Answer, Container
 from tests.functional.worker.misbehaving import GOOD, GOOD_ROWS
 
@@ -26,9 +26,7 @@ class ShardBench:
 
     def deliver(self) -> Answer:
         """Let the function have the next message, which must be there."""
-        answer = QueueMapping(self.account, self.function).deliver()
-        assert answer is not None, "there is no message in the queue"
-        return answer
+        return self.account.deliver(self.function)
 
     def shard(self, run: Run) -> ShardRecord:
         """What the ledger says of the one shard."""

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from tests.container.account import Account, QueueMapping, new_account
+from tests.container.account import Account, new_account
 from tests.container.bench import ShardBench
 from tests.container.built_image import BuiltImage, NotHereError, built_image
 from tests.container.cell import Cell, new_cell
@@ -49,19 +49,20 @@ def observed() -> list[str]:
 
 
 @contextmanager
-def _or_skipped() -> Iterator[None]:
+def or_skipped(what: str = "the image is NOT tested") -> Iterator[None]:
+    """Say loudly what is skipped since something is not here; with REQUIRE_IMAGE that is a failure."""
     try:
         yield
     except NotHereError as reason:
         if os.environ.get(REQUIRED):
             pytest.fail(f"{REQUIRED} is set, but {reason}", pytrace=False)
-        pytest.skip(f"the image is NOT tested: {reason}")
+        pytest.skip(f"{what}: {reason}")
 
 
 @pytest.fixture(scope="session")
 def image() -> BuiltImage:
     """The image that was built last."""
-    with _or_skipped():
+    with or_skipped():
         found = built_image()
     remove_orphans(found)
     return found
@@ -71,7 +72,7 @@ def image() -> BuiltImage:
 def cell(image: BuiltImage) -> Iterator[Cell]:
     """The network; made after the image was found."""
     with ExitStack() as stack:
-        with _or_skipped():
+        with or_skipped():
             found = stack.enter_context(new_cell())
         yield found
 
@@ -105,12 +106,6 @@ def function(image: BuiltImage, cell: Cell, account: Account, conditions: Condit
     """The worker function in one container, shared by the module."""
     with running(image, cell, replace(conditions, env={**account.env, **conditions.env})) as container:
         yield container
-
-
-@pytest.fixture(scope="module")
-def mapping(account: Account, function: Container) -> QueueMapping:
-    """What brings messages from the queue to the function."""
-    return QueueMapping(account, function)
 
 
 @pytest.fixture

@@ -83,17 +83,14 @@ def connected(host: str, port: int) -> str:
 
 
 def of_jvm(jvm: Any) -> dict[str, Any]:
-    """How the JVM was started and which files it has mapped."""
+    """How the JVM was started."""
     java = jvm.java.lang
     pid = java.ProcessHandle.current().pid()
-    maps = Path(f"/proc/{pid}/maps").read_text().splitlines()
     user = jvm.org.apache.hadoop.security.UserGroupInformation.getCurrentUser()
     return {
         "jvm": pid,
         "started_ms": java.management.ManagementFactory.getRuntimeMXBean().getStartTime(),
         "arguments": [str(each) for each in java.management.ManagementFactory.getRuntimeMXBean().getInputArguments()],
-        "maps": sorted({line.split()[-1] for line in maps if ".jsa" in line}),
-        "sharing": java.System.getProperty("java.vm.info"),
         "hadoop_user": str(user.getUserName()),
     }
 

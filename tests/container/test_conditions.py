@@ -16,7 +16,6 @@ from tests.container.cell import Cell
 from tests.container.container import SCRATCH_MB, Conditions, Container, running
 
 PROBE = Path(__file__).with_name("probe.py")
-OWN_ARCHIVE = "/opt/sparklet/cds/sparklet.jsa"
 NOBODYS = "4242:4242"  # no line in any passwd
 LOADED = "/tmp/loaded.log"
 
@@ -50,9 +49,7 @@ def neighbour(cell: Cell) -> Iterator[int]:
 
 
 def probed(account: Account, function: Container, neighbour: int) -> Any:
-    answer = function.invoke(account.asking(PROBE, params={"neighbour": str(neighbour)}))
-    assert answer.document.get("state") == "SUCCEEDED", f"{answer}\n{function.said()}"
-    return answer.document["answer"]
+    return function.succeeds(account.asking(PROBE, params={"neighbour": str(neighbour)}))["answer"]
 
 
 @pytest.fixture(scope="module")
@@ -84,19 +81,12 @@ def test_only_the_stand_in_can_be_reached(facts: Any, cell: Cell, neighbour: int
         socket.create_connection(("127.0.0.1", neighbour), timeout=5).close()
 
 
-def test_the_worker_s_jvm_uses_the_images_archive_of_classes(facts: Any) -> None:
-    assert OWN_ARCHIVE in facts["maps"]
-    assert "sharing" in facts["sharing"]
-
-
 def test_the_workers_java_is_compiled_and_in_the_class_archive(
     image: BuiltImage, cell: Cell, account: Account, conditions: Conditions
 ) -> None:
     env = {**account.env, **conditions.env, "SPARKLET_JAVA_OPTIONS": f"-Xlog:class+load:file={LOADED}:none:filesize=0"}
     with running(image, cell, replace(conditions, env=env)) as function:
-        answer = function.invoke(account.asking(OWN_JAVA))
-        assert answer.document.get("state") == "SUCCEEDED", f"{answer}\n{function.said()}"
-    found = answer.document["answer"]
+        found = function.succeeds(account.asking(OWN_JAVA))["answer"]
 
     assert (found["ahead"], found["jar"]) == (True, True)
     assert set(SOURCES) <= {name.rpartition(".")[2] for name in found["sources"]}
@@ -125,9 +115,7 @@ def test_a_user_missing_from_passwd_can_run_the_image(
     env = {**account.env, **conditions.env}
     with running(image, cell, replace(conditions, user=NOBODYS, env=env)) as function:
         told = probed(account, function, neighbour)
-        submitted = function.invoke(account.asking("# sparklet: runner=submit\n" + (EXAMPLES / "hello.py").read_text()))
-        said = function.said()
+        function.succeeds(account.asking("# sparklet: runner=submit\n" + (EXAMPLES / "hello.py").read_text()))
 
     assert told["ids"] == [4242, 4242]
     assert told["user"].startswith("KeyError")
-    assert submitted.document["state"] == "SUCCEEDED", said

@@ -47,9 +47,7 @@ def ran(account: Account, function: Container, name: str, args: Sequence[str] = 
     """Run an example as a task of its own; its answer."""
     asking = account.asking(EXAMPLES / f"{name}.py", **event)
     asking["sparklet"]["args"] = list(args)
-    answer = function.invoke(asking)
-    assert answer.document.get("state") == "SUCCEEDED", f"{answer}\n{function.said()[-5000:]}"
-    return answer.document
+    return function.succeeds(asking)
 
 
 def written(account: Account, folder: Path, output: str) -> Path:
@@ -67,25 +65,16 @@ def test_hello(account: Account, function: Container) -> None:
 
 
 def test_csv_to_parquet(account: Account, function: Container, inputs: dict[str, str], tmp_path: Path) -> None:
-    params = {"schema": "id INT, name STRING, born INT"}
-    ran(
-        account,
-        function,
-        "csv_to_parquet",
-        inputs=[inputs["people"]],
-        output_path=account.uri("out/people"),
-        params=params,
-    )
+    event: dict[str, Any] = {"inputs": [inputs["people"]], "params": {"schema": "id INT, name STRING, born INT"}}
+    ran(account, function, "csv_to_parquet", output_path=account.uri("out/people"), **event)
 
     rows = parquet(written(account, tmp_path, "out/people"))
     assert rows == [(1, "Ada", 1815), (2, "Émilie", 1706), (3, None, 1906)]
 
 
 def test_flights_daily(account: Account, function: Container, inputs: dict[str, str], tmp_path: Path) -> None:
-    params = {name: inputs[name] for name in AIRCRAFT}
-    told = ran(
-        account, function, "flights_daily", inputs=[inputs["day"]], output_path=account.uri("out/day"), params=params
-    )
+    event: dict[str, Any] = {"inputs": [inputs["day"]], "params": {name: inputs[name] for name in AIRCRAFT}}
+    told = ran(account, function, "flights_daily", output_path=account.uri("out/day"), **event)
 
     day = tmp_path / "day.csv"
     day.write_bytes(account.at.store.get(inputs["day"]))
@@ -116,10 +105,9 @@ def test_tables_of_each_format_are_read_back_through_s3a(
     account: Account, function: Container, tables: dict[str, str]
 ) -> None:
     params = {**tables, "iceberg": "lake.rows", "warehouse": tables["iceberg"]}
-    answer = function.invoke(account.asking(READ_TABLES, params=params))
 
-    assert answer.document.get("state") == "SUCCEEDED", f"{answer}\n{function.said()[-5000:]}"
-    found = answer.document["answer"]
+    found = function.succeeds(account.asking(READ_TABLES, params=params))["answer"]
+
     assert set(found) == set(FORMATS)
     for kind, rows in found.items():
         assert [tuple(row) for row in rows] == PEOPLE, kind

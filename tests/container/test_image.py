@@ -6,6 +6,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -21,6 +22,7 @@ MIN_SHARED = 0.95  # of a Delta job's classes that have names of their own; jani
 DELTA_JOB = """
 import os, subprocess, sys
 from pathlib import Path
+from typing import Any
 from sparklet.settings import spark_settings
 from sparklet.spark import spark_options as options
 
@@ -108,16 +110,14 @@ def python(image: BuiltImage, name: str, code: str, *options: str) -> str:
 
 
 @pytest.fixture(scope="module")
-def survey(image: BuiltImage) -> dict[str, list[str]]:
-    document: dict[str, list[str]] = json.loads(python(image, image.name, SURVEY, "--user", "0", "--cap-drop=ALL"))
-    return document
+def survey(image: BuiltImage) -> Any:
+    return json.loads(python(image, image.name, SURVEY, "--user", "0", "--cap-drop=ALL"))
 
 
 @pytest.fixture(scope="module")
-def described(image: BuiltImage) -> dict[str, object]:
+def described(image: BuiltImage) -> Any:
     [document] = json.loads(podman(image, "image", "inspect", image.name))
-    config: dict[str, object] = document["Config"]
-    return config
+    return document["Config"]
 
 
 @pytest.fixture(scope="module", params=["built", pytest.param("imported", marks=pytest.mark.campaign)])
@@ -157,37 +157,13 @@ def test_another_processors_image_writes_three_formats(image: BuiltImage, tmp_pa
     """Hudi's second append replaces the rows of the first; the other formats' add to them."""
     (tmp_path / "formats.py").write_text(THREE_FORMATS)
     tmp_path.chmod(0o755)
-    options = [
-        "--network",
-        "none",
-        "--read-only",
-        "--tmpfs",
-        "/tmp:rw,size=1g,mode=1777",
-        "--entrypoint",
-        "spark-submit",
-    ]
+    options = ["--network", "none", "--read-only", "--tmpfs", "/tmp:rw,size=1g,mode=1777"]
+    options += ["--entrypoint", "spark-submit"]
     command = ["--driver-class-path", "/opt/sparklet/jars/*", "/mnt/formats.py"]
 
     said = podman(image, "run", "--rm", *options, image.name, *command)
 
     assert "counted [200, 200, 100]" in said
-
-
-def test_java_accepts_the_archive_and_does_not_pass_over_it(image: BuiltImage, delivered: str) -> None:
-    code = (
-        "import subprocess\n"
-        "from pathlib import Path\n"
-        "from sparklet.settings import spark_settings\n"
-        "from sparklet.spark import spark_options as options\n"
-        "settings = spark_settings()\n"
-        "jars = options.class_path(settings)\n"
-        "command = options.java_command(settings, jars, Path('/tmp'), {}, {}, options=['-Xshare:on'])\n"
-        "command = [*command[: command.index(options.SUBMIT)], '-version']\n"
-        "assert settings.cds_archive and settings.cds_archive.is_file()\n"
-        "print(subprocess.run(command, check=True, capture_output=True, text=True).stderr)\n"
-    )
-
-    assert "sharing" in python(image, delivered, code)  # with -Xshare:on Java ends where it cannot map the archive
 
 
 def built_anew(image: BuiltImage, report: Path, observed: list[str]) -> list[str]:
@@ -214,38 +190,27 @@ def test_two_builds_give_the_same_digest(image: BuiltImage, tmp_path: Path, obse
     assert first == second, f"layers that differ, counted from 1: {layers}"
 
 
-def test_the_image_has_its_own_user_in_passwd(described: dict[str, object], survey: dict[str, list[str]]) -> None:
+def test_the_image_has_its_own_user_in_passwd(described: Any, survey: Any) -> None:
     assert described["User"] == "993:990"
     assert survey["passwd"] == ["sparklet:x:993:990:Sparklet:/tmp:/bin/sh"]
-    assert "HOME=/tmp" in described["Env"]  # type: ignore[operator]
+    assert "HOME=/tmp" in described["Env"]
 
 
-def test_the_image_has_no_setuid_no_compiler_and_no_cache(survey: dict[str, list[str]]) -> None:
+def test_the_images_files_are_usable_and_harmless(survey: Any) -> None:
     assert (survey["setuid"], survey["tools"], survey["caches"], survey["writable"]) == ([], [], [], [])
-
-
-def test_every_program_is_for_the_images_processor(survey: dict[str, list[int]]) -> None:
+    assert survey["closed"] == []  # to Lambda's user, whom no image knows; the builder's checkout may be closed
     assert survey["machines"] == [ELF_MACHINES[ARCH]]
+    assert 100 < survey["authorities"] < 200  # the public ones alone
 
 
-def test_whatever_sparklet_brings_is_open_to_every_user(survey: dict[str, list[str]]) -> None:
-    """Lambda runs it as one that no image knows; the builder's checkout may be closed to others."""
-    assert survey["closed"] == []
-
-
-def test_the_image_trusts_public_authorities_only(survey: dict[str, int]) -> None:
-    assert 100 < survey["authorities"] < 200
-
-
-def test_no_secret_and_no_proxy_of_the_build_is_kept(image: BuiltImage, described: dict[str, object]) -> None:
+def test_no_secret_and_no_proxy_of_the_build_is_kept(image: BuiltImage, described: Any) -> None:
     kept = json.dumps(described) + podman(image, "history", "--no-trunc", image.name)
 
     assert not re.search(r"(?i)secret|token|passw|akia|proxy|mirror=.|://", kept), kept
 
 
-def test_the_labels_describe_the_image(image: BuiltImage, described: dict[str, object]) -> None:
+def test_the_labels_describe_the_image(image: BuiltImage, described: Any) -> None:
     labels = described["Labels"]
-    assert isinstance(labels, dict)
 
     assert labels["org.opencontainers.image.title"] == "Sparklet"
     assert labels["org.opencontainers.image.licenses"] == "Apache-2.0"

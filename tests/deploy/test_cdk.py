@@ -16,8 +16,9 @@ from samtranslator.translator.transform import transform
 from sparklet.local.environment import REGION, applied, of_client
 from sparklet.local.local_template import Template
 from tests.container.built_image import NotHereError
+from tests.container.conftest import or_skipped
 from tests.deploy.templates import ROOT
-from tests.deploy.test_sam import Sam, or_skipped
+from tests.deploy.test_sam import NOT_TRIED, Sam
 from tests.stand_ins.ministack import ministack
 from tests.waiting import deadline_s
 
@@ -34,7 +35,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The example, with what `sam package` makes of the template, and synthesized."""
     folder = tmp_path_factory.mktemp("cdk")
     shutil.copytree(ROOT / "examples" / "cdk", folder, dirs_exist_ok=True)
-    with or_skipped():
+    with or_skipped(NOT_TRIED):
         if not MODULES.is_dir():
             raise NotHereError("there is no CDK: run `make deploy-venv` with npm first")
         with ministack(folder) as endpoint_url, applied(of_client(endpoint_url, "")):

@@ -8,7 +8,6 @@ import os
 import subprocess
 import zipfile
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import dataclass
 from fcntl import LOCK_EX, flock
 from pathlib import Path
@@ -21,7 +20,8 @@ from platformdirs import user_cache_path
 from sparklet.local.environment import REGION
 from sparklet.local.state import ACCOUNT
 from tests.container.built_image import BuiltImage, NotHereError, built_image
-from tests.container.conftest import REQUIRED
+from tests.container.conftest import or_skipped
+from tests.container.test_image import podman
 from tests.deploy.podman_api import changed, podman_api
 from tests.deploy.templates import ROOT
 from tests.waiting import deadline_s
@@ -32,17 +32,8 @@ import sys
 from samcli.lib.package.utils import make_zip_with_lambda_permissions
 make_zip_with_lambda_permissions(*sys.argv[1:])
 """
+NOT_TRIED = "SAM is NOT tried"
 BUILD_S, INVOKE_S = deadline_s(200), deadline_s(40)
-
-
-@contextmanager
-def or_skipped() -> Iterator[None]:
-    try:
-        yield
-    except NotHereError as reason:
-        if os.environ.get(REQUIRED):
-            pytest.fail(f"{REQUIRED} is set, but {reason}", pytrace=False)
-        pytest.skip(f"SAM is NOT tried: {reason}")
 
 
 @dataclass(frozen=True)
@@ -80,7 +71,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def image() -> BuiltImage:
     """What `make image` built: its base and its layers are SAM's build's, too."""
-    with or_skipped():
+    with or_skipped(NOT_TRIED):
         return built_image()
     raise AssertionError("unreachable")
 
@@ -106,11 +97,6 @@ def built(sam: Sam, image: BuiltImage, folder: Path) -> Iterator[dict[str, Any]]
     podman(image, "rmi", "--force", template["Resources"]["WorkerFunction"]["Properties"]["ImageUri"])
 
 
-def podman(image: BuiltImage, *arguments: str) -> str:
-    done = subprocess.run(["podman", *arguments], env=image.environ, capture_output=True, text=True, check=True)
-    return done.stdout
-
-
 def test_sam_packs_files_that_every_user_may_read(tmp_path: Path) -> None:
     """Lambda's user is another one than the builder; the image has a stage for this."""
     closed = tmp_path / "code" / "package"
@@ -118,7 +104,7 @@ def test_sam_packs_files_that_every_user_may_read(tmp_path: Path) -> None:
     (closed / "module.py").write_text("")
     (closed / "module.py").chmod(0o600)
     closed.chmod(0o700)
-    with or_skipped():
+    with or_skipped(NOT_TRIED):
         if not SAM.is_file():
             raise NotHereError("there is no SAM: run `make deploy-venv` first")
         subprocess.run([SAM.with_name("python"), "-c", PACK, tmp_path / "packed", closed.parent], check=True)
