@@ -42,6 +42,7 @@ PARAMETERS = {
     "WriteObjectArns": f"arn:aws:s3:::{OUTSIDE}/out*",
     "ListBucketArns": f"arn:aws:s3:::{OUTSIDE}",
     "InputRoleArns": ROLE,
+    "AlarmTopicArn": f"arn:aws:sns:{REGION}:{ACCOUNT}:alarms",
     "NoticeTopicArn": f"arn:aws:sns:{REGION}:{ACCOUNT}:notices",
     "NoticeBusArn": f"arn:aws:events:{REGION}:{ACCOUNT}:event-bus/notices",
     "KmsKeyArn": f"arn:aws:kms:{REGION}:{ACCOUNT}:key/11111111-2222-3333-4444-555555555555",
@@ -182,6 +183,7 @@ def _document(statement: dict[str, Any]) -> str:
 def _deploy(records: Path) -> RecordedStack:
     template, functions = load_template(), boto3.Session().client("lambda")
     stack = deploy(STACK, to_json(localise(template, PARAMETERS, {}, dict.fromkeys(OF_WORKERS, ""))), PARAMETERS)
+    assert all(stack.outputs.values()), stack.outputs
     for mapping in functions.list_event_source_mappings()["EventSourceMappings"]:
         functions.update_event_source_mapping(UUID=mapping["UUID"], Enabled=False)  # functions are called by name
     events = boto3.Session().client("events")

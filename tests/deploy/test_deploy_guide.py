@@ -5,24 +5,15 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.deploy.templates import PATHS, ROOT, source
+from tests.deploy.templates import ROOT
+from tests.unit.template.reading import MAIN, TEMPLATES
 
 GUIDE = ROOT / "docs" / "guide" / "deploy.md"
 # Words of AWS that are no names of ours.
 FOREIGN = {
-    "AccessDeniedException",
-    "BatchGetItem",
-    "ConditionCheckItem",
-    "DeleteItem",
-    "GetItem",
-    "PutItem",
-    "UpdateItem",
-    "DeletionPolicy",
-    "UpdateReplacePolicy",
-    "StackResources",
-    "ResourceType",
-    "PhysicalResourceId",
-    "RetainExceptOnCreate",
+    *("AccessDeniedException", "BatchGetItem", "ConditionCheckItem", "DeleteItem", "GetItem", "PutItem", "UpdateItem"),
+    *("DeletionPolicy", "UpdateReplacePolicy", "RetainExceptOnCreate"),
+    *("StackResources", "ResourceType", "PhysicalResourceId"),
 }
 
 
@@ -34,8 +25,8 @@ def text() -> str:
 @pytest.fixture(scope="module")
 def names() -> set[str]:
     """Whatever the templates name."""
-    templates = [source(path) for path in PATHS]
-    return {name for t in templates for part in ("Parameters", "Resources", "Outputs") for name in t.get(part, {})}
+    parts = ("Parameters", "Resources", "Outputs")
+    return {name for template in TEMPLATES.values() for part in parts for name in template.get(part, {})}
 
 
 def commands(text: str) -> Iterator[str]:
@@ -53,7 +44,7 @@ def test_every_named_parameter_output_and_resource_exists(text: str, names: set[
 
 
 def test_every_value_in_an_example_is_allowed(text: str) -> None:
-    parameters = source(ROOT / "sam" / "template.yaml")["Parameters"]
+    parameters = MAIN["Parameters"]
     given = [pair for code in commands(text) for pair in re.findall(r"\b([A-Z]\w+)=([^\s`…]+)", code)]
 
     assert given

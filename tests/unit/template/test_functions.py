@@ -60,7 +60,7 @@ def test_the_planner_knows_the_workers_size() -> None:
 
 def with_image(tag: int) -> Template:
     image_uri = f"123456789012.dkr.ecr.eu-west-1.amazonaws.com/sparklet:{tag}"
-    return expanded(SAM / "template.yaml", ImageUri=image_uri)
+    return expanded("template.yaml", ImageUri=image_uri)
 
 
 @pytest.fixture(scope="module")
