@@ -22,6 +22,7 @@ from sparklet.ports.deployment import Deployment
 from sparklet.runs.checker import CheckReport, check
 from tests.container.container import Answer, Container
 from tests.stand_ins.ledger_table import create_table
+from tests.unit.events import samples
 
 TOKEN = "session-token"  # Lambda's credentials have one
 EXAMPLES = Path(__file__).parents[2] / "spark_scripts"
@@ -92,16 +93,10 @@ class Account:
         ).get("Messages", [])
         assert received, "there is no message in the queue"
         (message,) = received
-        record = {
-            "messageId": message["MessageId"],
+        record = samples.sqs(message["MessageId"], message["Body"]) | {
             "receiptHandle": message["ReceiptHandle"],
-            "body": message["Body"],
             "attributes": message.get("Attributes", {}),
-            "messageAttributes": {},
-            "md5OfBody": message["MD5OfBody"],
-            "eventSource": "aws:sqs",
             "eventSourceARN": "arn:aws:sqs:us-east-1:000000000000:queue",
-            "awsRegion": "us-east-1",
         }
         answer = function.invoke({"Records": [record]})
         if _took(answer, message["MessageId"]):

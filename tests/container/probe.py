@@ -1,4 +1,4 @@
-"""A script that tells what it meets: who it is, what it may write, whom it can reach, how its JVM was started."""
+"""A script that tells what it meets: who it is, what it may write, whom it can reach."""
 
 import os
 import pwd
@@ -21,7 +21,9 @@ def main() -> None:
     """Do the job."""
     job = Job.from_args()
     spark: Any = job.spark()
-    job.answer({**of_process(), **of_network(job.params["neighbour"]), **of_jvm(spark._jvm)})
+    hadoop = spark._jvm.org.apache.hadoop.security.UserGroupInformation.getCurrentUser()
+    of_network = reached(job.params["neighbour"])
+    job.answer({**of_process(), **of_network, "hadoop_user": str(hadoop.getUserName())})
     job.report(rows=spark.range(10).count())
 
 
@@ -64,7 +66,7 @@ def lock() -> object:
     return multiprocessing.Lock()
 
 
-def of_network(neighbour: str) -> dict[str, Any]:
+def reached(neighbour: str) -> dict[str, Any]:
     """Whom it can reach; ``neighbour`` is a port that somebody listens on outside."""
     health = os.environ["AWS_ENDPOINT_URL"] + "/_ministack/health"
     return {
@@ -80,19 +82,6 @@ def connected(host: str, port: int) -> str:
     """Open a connection."""
     socket.create_connection((host, port), timeout=5).close()
     return "connected"
-
-
-def of_jvm(jvm: Any) -> dict[str, Any]:
-    """How the JVM was started."""
-    java = jvm.java.lang
-    pid = java.ProcessHandle.current().pid()
-    user = jvm.org.apache.hadoop.security.UserGroupInformation.getCurrentUser()
-    return {
-        "jvm": pid,
-        "started_ms": java.management.ManagementFactory.getRuntimeMXBean().getStartTime(),
-        "arguments": [str(each) for each in java.management.ManagementFactory.getRuntimeMXBean().getInputArguments()],
-        "hadoop_user": str(user.getUserName()),
-    }
 
 
 if __name__ == "__main__":

@@ -1,6 +1,5 @@
 """What a script meets inside the image under Lambda's conditions, told by a script."""
 
-import re
 import socket
 from collections.abc import Iterator
 from dataclasses import replace
@@ -91,22 +90,6 @@ def test_the_workers_java_is_compiled_and_in_the_class_archive(
     assert (found["ahead"], found["jar"]) == (True, True)
     assert set(SOURCES) <= {name.rpartition(".")[2] for name in found["sources"]}
     assert set(found["sources"].values()) == {"shared objects file"}, found["sources"]
-
-
-def test_the_heap_leaves_room_for_python(facts: Any, conditions: Conditions) -> None:
-    (heap,) = [each for each in facts["arguments"] if each.startswith("-Xmx")]
-    assert re.fullmatch(r"-Xmx\d+m", heap)
-    assert int(heap[4:-1]) <= conditions.memory_mb - 512
-
-
-def test_the_second_event_meets_the_same_jvm_and_a_new_python(
-    account: Account, function: Container, neighbour: int, facts: Any, observed: list[str]
-) -> None:
-    again = probed(account, function, neighbour)
-
-    assert (again["jvm"], again["started_ms"]) == (facts["jvm"], facts["started_ms"])
-    reports = re.findall(r"REPORT RequestId: .*?\tDuration: ([\d.]+) ms", function.said())
-    observed.append(f"warm reuse: invocations of one JVM took {', '.join(reports)} ms")
 
 
 def test_a_user_missing_from_passwd_can_run_the_image(

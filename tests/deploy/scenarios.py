@@ -40,14 +40,8 @@ RUNS = {
     "cut-off": "SUCCEEDED",  # once it was redriven
 }  # whose planners died, and how they end
 FOLLOWING = {"ends-check-1": "SUCCEEDED", "ends-next-1": "CANCELLED"}
-ASKED = (
-    "asked",
-    "asked-versions",
-    "asked-theirs",
-    "asked-table",
-    "asked-again",
-    "half-planned",
-)  # of the planner function
+# Runs that the planner function enters or goes on with.
+ASKED = ("asked", "asked-versions", "asked-theirs", "asked-table", "asked-again", "half-planned")
 VERSIONS = f"s3://{OUTSIDE}/in/versions.jsonl"  # a list that names them
 CUT = RunOptions(max_objects=1, split="csv", target_bytes=64)
 
@@ -108,11 +102,16 @@ def do_tasks(stack: RecordedStack) -> None:
     assert stack.invoke("WorkerFunction", {"Records": [stream]}) == {"batchItemFailures": []}
 
 
+def message_record(message_id: str, body: str, receipt: str = "r") -> dict[str, Any]:
+    """What a message of a queue comes by."""
+    record = {"messageId": message_id, "receiptHandle": receipt, "body": body}
+    return {**record, "attributes": {"ApproximateReceiveCount": "1"}, "eventSource": "aws:sqs"}
+
+
 def task_record(task_id: str, body: str) -> dict[str, Any]:
     """What a task of the asynchronous API comes by."""
     attributes = {"sparklet-task": {"stringValue": task_id, "dataType": "String"}}
-    record = {"messageId": task_id, "receiptHandle": "r", "body": body, "messageAttributes": attributes}
-    return {**record, "attributes": {"ApproximateReceiveCount": "1"}, "eventSource": "aws:sqs"}
+    return {**message_record(task_id, body), "messageAttributes": attributes}
 
 
 def enter_runs(stack: RecordedStack) -> None:
@@ -162,15 +161,11 @@ def ask_for_runs(stack: RecordedStack) -> None:
     """Runs that the planner function enters; one that it only continues."""
     own, out = f"s3://{stack.bucket}", f"s3://{OUTSIDE}"
     every = [f"{own}/input/work.csv", f"{own}/output/earlier/", f"{out}/in/data/"]
-    cut: dict[str, Any] = {"max_objects": 1, "split": "csv", "shard_size": 64}
+    cut: dict[str, Any] = {"max_objects": 1, "split": "csv", "shard_size": 64, "overwrite": True}
+    versions = {"lists": [VERSIONS], "output": f"{out}/output/asked-versions/"}
     for run_id, script, inputs, more in (
-        ("asked", f"{own}/scripts/job.py", every, {**cut, "overwrite": True}),
-        (
-            "asked-versions",
-            f"{out}/in/jobs/job.py",
-            [],
-            {**cut, "lists": [VERSIONS], "overwrite": True, "output": f"{out}/output/asked-versions/"},
-        ),
+        ("asked", f"{own}/scripts/job.py", every, cut),
+        ("asked-versions", f"{out}/in/jobs/job.py", [], {**cut, **versions}),
         ("asked-theirs", f"{own}/scripts/job.py", [f"s3://{THEIRS}/data/"], {"role": ROLE}),
         ("asked-table", f"{own}/scripts/job.py", ["glue:sales.visits"], {"where": "day = 'a'"}),
         ("asked-again", f"{own}/scripts/job.py", [f"{own}/input/"], {"incremental": True, "name": "daily"}),
@@ -194,13 +189,8 @@ def received(stack: RecordedStack) -> dict[tuple[str, int], dict[str, Any]]:
         for message in messages:
             ref = ShardRef.from_document(json.loads(message.body))
             assert ref is not None
-            records[ref.run_id, ref.shard] = {
-                "messageId": f"{ref.run_id}-{ref.shard}",
-                "receiptHandle": message.receipt,
-                "body": message.body,
-                "attributes": {"ApproximateReceiveCount": "1"},
-                "eventSource": "aws:sqs",
-            }
+            record = message_record(f"{ref.run_id}-{ref.shard}", message.body, message.receipt)
+            records[ref.run_id, ref.shard] = record
     return records
 
 
@@ -227,10 +217,7 @@ def settle_letters(stack: RecordedStack) -> None:
     assert ledger.attempts.claim(lost.ref, "killed", 1, 1).status is ClaimStatus.GRANTED
     wait_for_expiry(stack, lost.ref)
     bodies = ["?", ledger.shards.get("work", 0).ref.to_body(), never.ref.to_body(), lost.ref.to_body()]
-    letters: list[dict[str, Any]] = [
-        {"messageId": f"m{n}", "body": body, "receiptHandle": "r"} for n, body in enumerate(bodies)
-    ]
-
+    letters = [{"messageId": f"m{n}", "body": body, "receiptHandle": "r"} for n, body in enumerate(bodies)]
     letters.append(task_record("t2", "{}"))
 
     assert stack.invoke("DlqConsumerFunction", {"Records": letters}) == {"batchItemFailures": []}
@@ -282,13 +269,8 @@ def end_runs(stack: RecordedStack) -> None:
     for run_id in ("work", "versions", "ends-next-1", *ASKED):
         at.ledger.runs.cancel(run_id)
     stack.invoke("StepFunction", {"step": "check", "run_id": "work"})
-    failed = {
-        "execution": execution_arn(stack.outputs["LoopMachineArn"], "e-1"),
-        "machine": "loop",
-        "where": "Plan",
-        "error": "PlanError",
-        "cause": "no input",
-    }
+    failed = {"machine": "loop", "where": "Plan", "error": "PlanError", "cause": "no input"}
+    failed["execution"] = execution_arn(stack.outputs["LoopMachineArn"], "e-1")
     assert stack.invoke("StepFunction", {"step": "record", **failed})["recorded"]
     stack.invoke("CheckerFunction", {})
     ended = {run.run_id: str(run.state) for run in at.ledger.runs.list()}

@@ -81,10 +81,8 @@ def enter(
 
 def succeed(stack: RecordedStack, run_id: str, number: int) -> None:
     ledger = stack.at().ledger
-    assert (
-        ledger.attempts.claim(ledger.shards.get(run_id, number).ref, f"done-{number}", 60, 3).status
-        is ClaimStatus.GRANTED
-    )
+    claim = ledger.attempts.claim(ledger.shards.get(run_id, number).ref, f"done-{number}", 60, 3)
+    assert claim.status is ClaimStatus.GRANTED
     ledger.attempts.succeed(run_id, number, f"done-{number}", ShardResult(rows=1))
 
 

@@ -13,8 +13,6 @@ SCHEDULED = "<aws.scheduler.scheduled-time>"
 BASE = {"Script": "s3://jobs/scripts/daily.py", "Output": "s3://lake/clean/{run_id}/"}
 CLOCK = {**BASE, "ScheduleExpression": "cron(0 2 * * ? *)", "Inputs": "s3://lake/raw/,s3://lake/more/"}
 OBJECT = {**BASE, "SourceBucket": "lake", "SourcePrefix": "incoming/", "SourceSuffix": ".csv"}
-
-
 TARGETS = [properties(TEMPLATE, "Schedule")["Target"], *properties(TEMPLATE, "ObjectRule")["Targets"]]
 
 
@@ -56,9 +54,8 @@ def test_either_machine_is_started_and_no_role_starts_another(machine: str, want
         (policy,) = properties(TEMPLATE, role)["Policies"]
         arns += [s["Resource"] for s in policy["PolicyDocument"]["Statement"] if s["Action"] == "states:StartExecution"]
 
-    assert [resolved(arn, TEMPLATE, {"Machine": machine}) for arn in arns] == [
-        {"Fn::ImportValue": f"sparklet-{wanted}"}
-    ] * 4
+    started = [resolved(arn, TEMPLATE, {"Machine": machine}) for arn in arns]
+    assert started == [{"Fn::ImportValue": f"sparklet-{wanted}"}] * 4
 
 
 def test_a_rule_watches_its_own_prefix_and_suffix() -> None:
@@ -77,13 +74,10 @@ def test_a_failed_start_is_retried_and_then_kept() -> None:
 # --- contradictions ---
 
 
-def test_consistent_parameters_are_accepted() -> None:
-    assert all(refused(TEMPLATE, given) == [] for given in (CLOCK, OBJECT, {**CLOCK, **OBJECT}))
-
-
 @pytest.mark.parametrize(
     ("parameters", "says"),
     [
+        *((consistent, "") for consistent in (CLOCK, OBJECT, {**CLOCK, **OBJECT})),
         (BASE, "Nothing would start"),
         ({**CLOCK, "Inputs": ""}, "reads nothing"),
         ({**OBJECT, "Inputs": "s3://lake/raw/"}, "Inputs are for"),
@@ -102,4 +96,4 @@ def test_consistent_parameters_are_accepted() -> None:
 def test_contradictory_parameters_are_refused_at_deployment(parameters: dict[str, Any], says: str) -> None:
     why = refused(TEMPLATE, parameters)
 
-    assert any(says in each for each in why), why
+    assert any(says in each for each in why) if says else not why, why
