@@ -15,7 +15,7 @@ import pyarrow.csv
 import pyarrow.parquet
 import pytest
 
-from sparklet.model import ShardRecord, ShardState
+from sparklet.model import ShardState
 from tests.container.account import Account
 from tests.container.built_image import BuiltImage
 from tests.container.cell import Cell
@@ -99,48 +99,34 @@ full = pytest.mark.campaign
     ids=lambda value: f"{value.memory_mb} MB" if isinstance(value, Conditions) else str(value),
 )
 def test_a_shard_of_the_promised_size_is_done(
-    function: "Functions", observed: list[str], work: Work, size_mb: int, limits: Conditions
+    image: BuiltImage,
+    cell: Cell,
+    account: Account,
+    tmp_path: Path,
+    observed: list[str],
+    work: Work,
+    size_mb: int,
+    limits: Conditions,
 ) -> None:
-    rows, record = function.does(work, size_mb, limits, observed)
+    """Each work in a function of its own."""
+    rows, content = work.input(size_mb * MB)
+    script, scratch = tmp_path / "job.py", tmp_path / "tmp"
+    script.write_text(work.script)
+    scratch.mkdir()
+    scratch.chmod(0o1777)
+    run = account.start(script, [account.put(f"input/one.{work.suffix}", content)], {}, max_attempts=1)
 
+    with running(image, cell, replace(limits, env=account.env, scratch=scratch)) as container:
+        began_s = time.monotonic()
+        account.deliver(container)
+        took_s = time.monotonic() - began_s
+        peak_mib, cpu_s = container.peak_memory_bytes() // MIB, container.cpu_s()
+
+    record = account.shard(run)
+    case = f"{work}, {size_mb} MB (stored {len(content) / MB:.0f} MB), {limits.memory_mb} MB"
+    memory = f"at most {peak_mib} MiB with page cache"
+    observed.append(f"{case}: {record.state}, {took_s:.0f} s, CPU {cpu_s:.0f} s, {memory}")
     assert (record.state, record.rows) == (ShardState.SUCCEEDED, work.rows or rows), record.error_message
-
-
-@dataclass(frozen=True)
-class Functions:
-    """Functions of any size, each for one shard."""
-
-    image: BuiltImage
-    cell: Cell
-    account: Account
-    folder: Path
-
-    def does(self, work: Work, size_mb: int, conditions: Conditions, observed: list[str]) -> tuple[int, ShardRecord]:
-        """Rows of the input, and what the ledger says of the shard."""
-        rows, content = work.input(size_mb * MB)
-        script = self.folder / "job.py"
-        script.write_text(work.script)
-        run = self.account.start(script, [self.account.put(f"input/one.{work.suffix}", content)], {}, max_attempts=1)
-        scratch = self.folder / "tmp"
-        scratch.mkdir()
-        scratch.chmod(0o1777)
-        limits = replace(conditions, env=self.account.env, scratch=scratch)
-        with running(self.image, self.cell, limits) as container:
-            began_s = time.monotonic()
-            self.account.deliver(container)
-            took_s = time.monotonic() - began_s
-            peak_mib, cpu_s = container.peak_memory_bytes() // MIB, container.cpu_s()
-        record = self.account.shard(run)
-        case = f"{work}, {size_mb} MB (stored {len(content) / MB:.0f} MB), {conditions.memory_mb} MB"
-        memory = f"at most {peak_mib} MiB with page cache"
-        observed.append(f"{case}: {record.state}, {took_s:.0f} s, CPU {cpu_s:.0f} s, {memory}")
-        return rows, record
-
-
-@pytest.fixture
-def function(image: BuiltImage, cell: Cell, account: Account, tmp_path: Path) -> Functions:
-    """What runs each work in a function of its own."""
-    return Functions(image, cell, account, tmp_path)
 
 
 def csv(size_bytes: int, *, wide: bool) -> tuple[int, bytes]:

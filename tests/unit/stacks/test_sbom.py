@@ -96,17 +96,19 @@ def test_the_bill_depends_on_the_image_alone(root: Path, stack_file: Path) -> No
     assert json.loads(bill(stack_file, root))["serialNumber"] != json.loads(first)["serialNumber"]
 
 
-def test_a_jar_matches_its_entry_in_the_stack_file(tmp_path: Path) -> None:
-    jar = tmp_path / "a-1.jar"
-    _jar(jar, ("org.shaded", "a", "1"))
+@pytest.mark.parametrize(
+    ("file", "coordinate", "expected"),
+    [
+        ("a-1.jar", "org.real:a:1", ("org.real", "a", "1")),  # as the stack file has it
+        ("a-1.jar", "", ("org.shaded", "a", "1")),
+        ("sparklet-java-0123456789abcdef.jar", "", ("", "sparklet-java", "0123456789abcdef")),
+        ("sparklet-java-fedcba9876543210.jar", "", ("", "sparklet-java", "fedcba9876543210")),
+    ],
+)
+def test_a_jar_is_known_by_stack_file_pom_or_name(
+    tmp_path: Path, file: str, coordinate: str, expected: tuple[str, str, str]
+) -> None:
+    jar = tmp_path / file
+    _jar(jar, *([("org.shaded", "a", "1")] if file == "a-1.jar" else []))
 
-    assert identity(jar, "org.real:a:1") == ("org.real", "a", "1")
-    assert identity(jar) == ("org.shaded", "a", "1")
-
-
-@pytest.mark.parametrize("digest", ["0123456789abcdef", "fedcba9876543210"])
-def test_the_version_of_the_worker_s_own_java_is_its_digest(tmp_path: Path, digest: str) -> None:
-    jar = tmp_path / f"sparklet-java-{digest}.jar"
-    _jar(jar)
-
-    assert identity(jar) == ("", "sparklet-java", digest)
+    assert identity(jar, coordinate) == expected

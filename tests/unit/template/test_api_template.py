@@ -130,6 +130,12 @@ def test_every_body_is_checked_and_nothing_but_json_passes(method: str, model: s
     assert properties(API, "BodyValidator")["ValidateRequestBody"] is True
 
 
+def validator_of(model: str) -> Any:
+    schema = properties(API, model)["Schema"]
+    jsonschema.Draft4Validator.check_schema(schema)
+    return jsonschema.Draft4Validator(schema)
+
+
 GOOD: list[Any] = [
     {},
     {"day": "2013-01-01", "deep": {"Records": []}},
@@ -156,9 +162,7 @@ BAD: list[Any] = [
 def test_the_model_accepts_direct_events_only() -> None:
     from sparklet.events import Source, parse_event
 
-    schema = properties(API, "TaskModel")["Schema"]
-    jsonschema.Draft4Validator.check_schema(schema)
-    validator = jsonschema.Draft4Validator(schema)
+    validator = validator_of("TaskModel")
 
     assert [body for body in GOOD if not validator.is_valid(body)] == []
     assert [body for body in BAD if validator.is_valid(body)] == []
@@ -207,9 +211,7 @@ def test_the_model_accepts_the_planners_requests_and_all_keys() -> None:
     from docs.cli_reference import request_schema
     from sparklet.planning.plan_requests import OF_EVENT, run_request
 
-    schema = properties(API, "RunModel")["Schema"]
-    jsonschema.Draft4Validator.check_schema(schema)
-    validator = jsonschema.Draft4Validator(schema)
+    validator = validator_of("RunModel")
     good: list[Any] = [
         RUN,
         RUN | {"dispatch": "map", "tolerate": "2%", "max_attempts": 2, "params": {"a": 1}, "idempotency_key": "k"},
@@ -230,7 +232,7 @@ def test_the_model_accepts_the_planners_requests_and_all_keys() -> None:
         {key: value for key, value in RUN.items() if key != "inputs"},
     ]
 
-    assert set(schema["properties"]) == set(request_schema()["properties"]) - {OF_EVENT}
+    assert set(validator.schema["properties"]) == set(request_schema()["properties"]) - {OF_EVENT}
     assert [body for body in good if not validator.is_valid(body)] == []
     assert [body for body in bad if validator.is_valid(body)] == []
     for body in good:

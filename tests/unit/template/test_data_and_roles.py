@@ -112,7 +112,7 @@ WIDER = {  # statements whose patterns are no folder's: what those look like, an
 }
 # A pattern may end a folder of a bucket of ours, or the same folder of each run, and nothing else.
 FOLDER = r'\["\$\{Arn\}/(runs/\*/)?[a-z-]+/\*", '
-OF_JOBS = r"Id\}/jobruns/\*|log-group:/aws-glue/jobs/"  # of one application, of Glue's logs
+OF_JOBS = r"Id\}/jobruns/\*|log-group:/aws-glue/jobs/.*log-stream:"  # of one application, of Glue's logs
 
 
 @pytest.mark.parametrize("role", ROLES)

@@ -36,14 +36,35 @@ GIVEN = {
 }
 
 
-def test_without_parameters_there_is_no_engine() -> None:
-    assert named_engines() == {}
+CLUSTERS = {"SparkMaster": "spark://10.0.0.7:7077", "SparkRemote": "sc://10.0.0.7:15002"}
+
+
+@pytest.mark.parametrize(
+    ("given", "names"),
+    [
+        ({}, []),
+        (GIVEN, ["fargate"]),
+        ({**GIVEN, **CLUSTERS}, ["fargate", "standalone", "connect"]),
+        ({"EmrServerlessApplicationId": "00f1", "EmrServerlessRoleArn": "arn:aws:iam::1:role/r"}, ["emr-serverless"]),
+        ({"EmrClusterId": "j-1", "EngineSparkConf": '{"spark.executor.instances": "4"}'}, ["emr"]),
+        ({"GlueJobName": "shards"}, ["glue"]),
+    ],
+)
+def test_parameters_name_the_engines_in_their_order(given: dict[str, str], names: list[str]) -> None:
+    assert list(engines_of(CLIENTS, named_engines(**given), {"SPARKLET_BUCKET": "runs"})) == names
+
+
+@pytest.mark.parametrize("name", CLUSTERS)
+def test_a_cluster_needs_fargate_for_its_drivers(name: str) -> None:
+    [why] = refused(MAIN, {name: CLUSTERS[name]})
+
+    assert "Name the Fargate parameters" in why
 
 
 def test_the_checker_starts_what_the_parameters_name() -> None:
-    [(name, tasks)] = engines_of(CLIENTS, named_engines(**GIVEN), {}).items()
+    tasks = engines_of(CLIENTS, named_engines(**GIVEN), {})["fargate"]
 
-    assert name == "fargate" and isinstance(tasks, FargateTasks)
+    assert isinstance(tasks, FargateTasks)
     assert (tasks.cluster, tasks.task_definition) == ("jobs", GIVEN["FargateTaskDefinition"])
     assert tasks.network == {
         "subnets": ["subnet-1", "subnet-2"],
@@ -51,16 +72,6 @@ def test_the_checker_starts_what_the_parameters_name() -> None:
         "assignPublicIp": "DISABLED",
     }
     assert [each["Name"] for each in TASK["ContainerDefinitions"]] == [CONTAINER]
-
-
-def test_spark_clusters_come_after_fargate_and_need_it() -> None:
-    clusters = {"SparkMaster": "spark://10.0.0.7:7077", "SparkRemote": "sc://10.0.0.7:15002"}
-    made = engines_of(CLIENTS, named_engines(**GIVEN, **clusters), {})
-
-    assert list(made) == ["fargate", "standalone", "connect"]
-    for name, address in clusters.items():
-        [why] = refused(MAIN, {name: address})
-        assert "Name the Fargate parameters" in why
 
 
 def test_a_servers_token_is_ecs_own_to_hand_over() -> None:
@@ -145,18 +156,6 @@ def test_a_jobs_role_gets_what_the_worker_has_but_the_queue() -> None:
     assert "sqs:" not in str(document)
     conditional = [each["Fn::If"][1]["Sid"] for each in document["Statement"] if "Fn::If" in each]
     assert conditional == ["AssumeRolesForInputs", "UseKey"]
-
-
-@pytest.mark.parametrize(
-    ("given", "name"),
-    [
-        ({"EmrServerlessApplicationId": "00f1", "EmrServerlessRoleArn": "arn:aws:iam::1:role/r"}, "emr-serverless"),
-        ({"EmrClusterId": "j-1", "EngineSparkConf": '{"spark.executor.instances": "4"}'}, "emr"),
-        ({"GlueJobName": "shards"}, "glue"),
-    ],
-)
-def test_parameters_name_an_engine(given: dict[str, str], name: str) -> None:
-    assert list(engines_of(CLIENTS, named_engines(**given), {"SPARKLET_BUCKET": "runs"})) == [name]
 
 
 EVERY_ENGINE = {
