@@ -75,14 +75,14 @@ def _pass_on(client: socket.socket, behind: Path) -> None:
                 return
             head += chunk
         server.connect(str(behind))
-        server.sendall(changed(head))
+        server.sendall(_changed(head))
         back = threading.Thread(target=_pump, args=(server, client), daemon=True)
         back.start()
         _pump(client, server)
         back.join()
 
 
-def changed(head: bytes) -> bytes:
+def _changed(head: bytes) -> bytes:
     """A request's head as podman gets it: a build has the image's timestamp, and no request follows another one."""
     head = re.sub(rb"^(POST \S*/build\?)", rb"\1timestamp=0&", head, count=1)
     first, _, rest = head.partition(b"\r\n")

@@ -26,7 +26,6 @@ from tests.stand_ins.formation import deploy
 from tests.stand_ins.read_queues import ReadSqsQueue
 from tests.waiting import deadline_s
 
-ROOT = Path(__file__).resolve().parents[2]
 STACK = "sparklet"
 OF_WORKERS = ("SPARKLET_SCRATCH",)  # which worker_environment sets
 OUTSIDE, THEIRS = "outside", "theirs"  # buckets that are not the stack's own
@@ -53,6 +52,11 @@ PARAMETERS = {
     "GlueDatabaseArns": f"arn:aws:glue:{REGION}:{ACCOUNT}:database/lake",
     "ReadGlueDatabaseArns": f"arn:aws:glue:{REGION}:{ACCOUNT}:database/sales",
 }
+
+
+def client(service: str) -> Any:
+    """A client with the credentials that this process has now."""
+    return boto3.Session().client(service)  # type: ignore[call-overload]
 
 
 class Earlier(SystemClock):
@@ -97,8 +101,8 @@ class RecordedStack:
 
     def _answer(self, function: str, event: Any) -> tuple[Any, bool]:
         once = Config(read_timeout=deadline_s(120), retries={"total_max_attempts": 1})  # a second would be in its way
-        client = boto3.Session().client("lambda", config=once)
-        answer: Any = client.invoke(FunctionName=self.names[function], Payload=json.dumps(event))
+        functions = boto3.Session().client("lambda", config=once)
+        answer: Any = functions.invoke(FunctionName=self.names[function], Payload=json.dumps(event))
         return json.loads(answer["Payload"].read()), "FunctionError" in answer
 
     def calls(self) -> Iterator[Call]:
@@ -112,7 +116,7 @@ class RecordedStack:
 
     def statements(self, role: str) -> list[dict[str, Any]]:
         """Everything that a deployed role is allowed, as IAM has it."""
-        iam = boto3.Session().client("iam")
+        iam = client("iam")
         names = iam.list_role_policies(RoleName=role)["PolicyNames"]
         attached = iam.list_attached_role_policies(RoleName=role)["AttachedPolicies"]
         assert not attached, f"{role} has managed policies, which nobody here reads: {attached}"
@@ -145,14 +149,14 @@ def worker_environment(folder: Path) -> dict[str, str]:
 
 def _prepare() -> None:
     """What lies outside the stack: buckets, a database, and a role of somebody else's."""
-    s3, iam = boto3.Session().client("s3"), boto3.Session().client("iam")
+    s3, iam = client("s3"), client("iam")
     for bucket in (OUTSIDE, THEIRS):
         s3.create_bucket(Bucket=bucket)
     s3.put_bucket_versioning(Bucket=OUTSIDE, VersioningConfiguration={"Status": "Enabled"})
-    boto3.Session().client("glue").create_database(DatabaseInput={"Name": "lake"})
+    client("glue").create_database(DatabaseInput={"Name": "lake"})
     _make_table_of_glue()
-    boto3.Session().client("sns").create_topic(Name="notices")
-    boto3.Session().client("events").create_event_bus(Name="notices")
+    client("sns").create_topic(Name="notices")
+    client("events").create_event_bus(Name="notices")
     trust = {"Effect": "Allow", "Action": "sts:AssumeRole", "Principal": {"AWS": f"arn:aws:iam::{ACCOUNT}:root"}}
     reads = {"Effect": "Allow", "Action": ["s3:GetObject", "s3:ListBucket"], "Resource": "arn:aws:s3:::theirs*"}
     iam.create_role(RoleName="theirs", AssumeRolePolicyDocument=_document(trust))
@@ -161,7 +165,7 @@ def _prepare() -> None:
 
 def _make_table_of_glue() -> None:
     """``sales.visits``: CSV with one partition, whose file the scenarios place."""
-    glue, hive = boto3.Session().client("glue"), "org.apache.hadoop.hive"
+    glue, hive = client("glue"), "org.apache.hadoop.hive"
     stored: Any = {
         "Columns": [{"Name": "id", "Type": "string"}],
         "Location": f"s3://{OUTSIDE}/in/visits/",
@@ -181,12 +185,12 @@ def _document(statement: dict[str, Any]) -> str:
 
 
 def _deploy(records: Path) -> RecordedStack:
-    template, functions = load_template(), boto3.Session().client("lambda")
+    template, functions = load_template(), client("lambda")
     stack = deploy(STACK, to_json(localise(template, PARAMETERS, {}, dict.fromkeys(OF_WORKERS, ""))), PARAMETERS)
     assert all(stack.outputs.values()), stack.outputs
     for mapping in functions.list_event_source_mappings()["EventSourceMappings"]:
         functions.update_event_source_mapping(UUID=mapping["UUID"], Enabled=False)  # functions are called by name
-    events = boto3.Session().client("events")
+    events = client("events")
     for rule in events.list_rules()["Rules"]:
         events.disable_rule(Name=rule["Name"])
     return RecordedStack(template, stack.outputs, stack.ids, records)

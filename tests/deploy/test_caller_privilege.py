@@ -7,14 +7,13 @@ import json
 from collections.abc import Iterator
 from typing import Any
 
-import boto3
 import pytest
 
 from docs import rights
 from sparklet.cli import main
 from sparklet.local.environment import REGION
 from sparklet.local.state import ACCOUNT
-from tests.deploy.recorded_stack import OUTSIDE, ROLE, THEIRS, RecordedStack, recorded_stack
+from tests.deploy.recorded_stack import OUTSIDE, ROLE, THEIRS, RecordedStack, client, recorded_stack
 
 pytestmark = [pytest.mark.stack, pytest.mark.slow]
 
@@ -24,8 +23,8 @@ INPUT, OUTPUT = f"s3://{OUTSIDE}/in/visits/", f"s3://{OUTSIDE}/out/"
 @pytest.fixture(scope="module")
 def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RecordedStack]:
     with recorded_stack(tmp_path_factory.mktemp("caller")) as stack:
-        boto3.Session().client("s3").put_object(Bucket=OUTSIDE, Key="in/visits/day=a/x.csv", Body=b"1\n")
-        boto3.Session().client("s3").put_object(Bucket=THEIRS, Key="x.csv", Body=b"1\n")
+        client("s3").put_object(Bucket=OUTSIDE, Key="in/visits/day=a/x.csv", Body=b"1\n")
+        client("s3").put_object(Bucket=THEIRS, Key="x.csv", Body=b"1\n")
         yield stack
 
 
@@ -53,7 +52,7 @@ def caller(stack: RecordedStack, monkeypatch: pytest.MonkeyPatch) -> None:
         for need in rights.NEEDS
     ]
     allow.append({"Effect": "Allow", "Action": ["kms:Decrypt", "kms:GenerateDataKey"], "Resource": ["*"]})
-    iam = boto3.Session().client("iam")
+    iam = client("iam")
     iam.create_user(UserName="caller")
     document = json.dumps({"Version": "2012-10-17", "Statement": allow})
     iam.put_user_policy(UserName="caller", PolicyName="table", PolicyDocument=document)

@@ -17,9 +17,9 @@ from sparklet.local.environment import REGION, applied, of_client
 from sparklet.local.local_template import Template
 from tests.container.built_image import NotHereError
 from tests.container.conftest import or_skipped
-from tests.deploy.templates import ROOT
 from tests.deploy.test_sam import NOT_TRIED, Sam
 from tests.stand_ins.ministack import ministack
+from tests.unit.template.reading import ROOT
 from tests.waiting import deadline_s
 
 MODULES = ROOT / ".venv-deploy" / "cdk" / "node_modules"

@@ -5,8 +5,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.deploy.templates import ROOT
-from tests.unit.template.reading import MAIN, TEMPLATES
+from tests.unit.template.reading import MAIN, ROOT, TEMPLATES
 
 GUIDE = ROOT / "docs" / "guide" / "deploy.md"
 # Words of AWS that are no names of ours.

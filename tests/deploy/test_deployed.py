@@ -11,7 +11,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import boto3
 import pytest
 
 from sparklet.app.doctor import contradictions, examine_stack
@@ -23,22 +22,19 @@ from sparklet.aws.task_queue import SqsTaskQueue
 from sparklet.cli import main
 from sparklet.clock import SystemClock
 from sparklet.local.environment import REGION, applied, of_client
-from sparklet.local.local_template import load_template, localise, parse_template, to_json
+from sparklet.local.local_template import load_template, localise, to_json
 from sparklet.local.state import ACCOUNT
 from sparklet.planning.new_run import new_run
 from sparklet.planning.request import RunRequest
 from sparklet.ports.deployment import Deployment
-from tests.deploy.recorded_stack import ROOT
+from tests.deploy.recorded_stack import client
 from tests.stand_ins.formation import Stack, deploy
 from tests.stand_ins.ministack import ministack
+from tests.unit.template.reading import TEMPLATES
 
 pytestmark = pytest.mark.stack
 
 DEFAULTS = {"ImageUri": "local", "FunctionTimeoutS": "900", "MaximumConcurrency": "50"}
-
-
-def client(service: str) -> Any:
-    return boto3.Session().client(service)  # type: ignore[call-overload]
 
 
 class Deployed(Stack):
@@ -76,7 +72,7 @@ def plain(account: None) -> Deployed:
 
 
 def test_a_stream_of_its_own_stack_reaches_the_worker(plain: Deployed) -> None:
-    body = to_json(parse_template((ROOT / "sam" / "streams.yaml").read_text()))
+    body = to_json(TEMPLATES["streams.yaml"])
     arn = f"arn:aws:kinesis:{REGION}:{ACCOUNT}:stream/events"
 
     stack = deploy("events", body, {"MainStack": "plain", "StreamArn": arn, "StreamBatchSize": "500"})

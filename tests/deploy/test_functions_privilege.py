@@ -3,16 +3,16 @@
 import os
 from collections.abc import Iterator
 
-import boto3
 import pytest
 from botocore.exceptions import ClientError
 
 from sparklet.functions.executor import LambdaExecutor
-from sparklet.local.local_template import localise, parse_template, to_json
-from tests.deploy.recorded_stack import ROOT, RecordedStack
+from sparklet.local.local_template import localise, to_json
+from tests.deploy.recorded_stack import RecordedStack, client
 from tests.functional.functions import called
 from tests.stand_ins.enforcing import enforcing_ministack
 from tests.stand_ins.formation import deploy
+from tests.unit.template.reading import ROOT, TEMPLATES
 from tests.waiting import deadline_s
 
 pytestmark = [pytest.mark.stack, pytest.mark.slow]
@@ -26,7 +26,7 @@ ROLES = ("WorkerRole", "FailuresRole")
 def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RecordedStack]:
     """The stack after calls to all sizes, one of which is killed."""
     folder = tmp_path_factory.mktemp("functions")
-    template = parse_template((ROOT / "sam" / "functions.yaml").read_text())
+    template = TEMPLATES["functions.yaml"]
     with enforcing_ministack(folder, {"PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'runtime'}"}) as (_, records):
         made = deploy(STACK, to_json(localise(template, PARAMETERS, {}, {})), PARAMETERS)
         stack = RecordedStack(template, made.outputs, made.ids, records)
@@ -51,7 +51,7 @@ def test_a_role_allows_what_is_asked_for(stack: RecordedStack, role: str) -> Non
 
 
 def test_a_caller_needs_nothing_but_its_policy(stack: RecordedStack, monkeypatch: pytest.MonkeyPatch) -> None:
-    iam = boto3.Session().client("iam")
+    iam = client("iam")
     iam.create_user(UserName="caller")
     iam.attach_user_policy(UserName="caller", PolicyArn=stack.outputs["CallerPolicyArn"])
     key = iam.create_access_key(UserName="caller")["AccessKey"]
@@ -61,4 +61,4 @@ def test_a_caller_needs_nothing_but_its_policy(stack: RecordedStack, monkeypatch
     _call()
 
     with pytest.raises(ClientError, match="AccessDenied"):
-        boto3.Session().client("s3").list_buckets()
+        client("s3").list_buckets()

@@ -22,8 +22,8 @@ from sparklet.local.state import ACCOUNT
 from tests.container.built_image import BuiltImage, NotHereError, built_image
 from tests.container.conftest import or_skipped
 from tests.container.test_image import podman
-from tests.deploy.podman_api import changed, podman_api
-from tests.deploy.templates import ROOT
+from tests.deploy.podman_api import podman_api
+from tests.unit.template.reading import ROOT
 from tests.waiting import deadline_s
 
 SAM = ROOT / ".venv-deploy" / "bin" / "sam"
@@ -113,16 +113,6 @@ def test_sam_packs_files_that_every_user_may_read(tmp_path: Path) -> None:
         assert {entry.filename: entry.external_attr >> 16 & 0o777 for entry in packed.infolist()} == {
             "package/module.py": 0o644
         }
-
-
-def test_a_build_request_gets_only_the_timestamp_added() -> None:
-    build = b"POST /v1.41/build?t=worker HTTP/1.1\r\nHost: docker\r\nConnection: keep-alive\r\n\r\nbody?build?"
-    attach = b"POST /containers/1/attach?stream=1 HTTP/1.1\r\nConnection: Upgrade\r\n\r\n"
-
-    assert changed(build) == (
-        b"POST /v1.41/build?timestamp=0&t=worker HTTP/1.1\r\nConnection: close\r\nHost: docker\r\n\r\nbody?build?"
-    )
-    assert changed(attach) == attach
 
 
 @pytest.mark.timeout(BUILD_S + INVOKE_S)

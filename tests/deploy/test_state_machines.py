@@ -13,7 +13,7 @@ import pytest
 
 from tests.container.built_image import NotHereError
 from tests.container.conftest import or_skipped
-from tests.deploy.templates import ROOT
+from tests.unit.template.reading import ROOT
 from tests.waiting import deadline_s
 
 VALIDATOR = ROOT / ".venv-deploy" / "asl" / "node_modules" / ".bin" / "asl-validator"

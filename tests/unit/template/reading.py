@@ -1,14 +1,20 @@
 """How tests read the templates of sam/."""
 
+import copy
 import re
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
-from sparklet.local.local_template import parse_template
+import pytest
+from samtranslator.translator.transform import transform
+
+from sparklet.local.local_template import Template, parse_template
 from sparklet.settings import engines
 
-SAM = Path(__file__).resolve().parents[3] / "sam"
+ROOT = Path(__file__).resolve().parents[3]
+SAM = ROOT / "sam"
 TEMPLATES = {path.name: parse_template(path.read_text(encoding="utf-8")) for path in sorted(SAM.glob("*.yaml"))}
 MAIN = TEMPLATES["template.yaml"]
 
@@ -36,18 +42,26 @@ def named_engines(**given: str) -> Mapping[str, Any]:
     return engines({"SPARKLET_ENGINES": resolved(variables("CheckerFunction")["SPARKLET_ENGINES"], MAIN, given)})
 
 
-def statements(template: dict[str, Any], role: str) -> list[dict[str, Any]]:
+def statements(template: Mapping[str, Any], role: str) -> list[dict[str, Any]]:
     """Everything a role is allowed, its conditional policies included."""
-    policies = template["Resources"][role]["Properties"]["Policies"]
-    inline = [policy["Fn::If"][1] if "Fn::If" in policy else policy for policy in policies]
-    inline = [policy["PolicyDocument"] for policy in inline]
-    attached = [
-        policy["PolicyDocument"]
-        for policy in of_type(template, "AWS::IAM::Policy").values()
-        if {"Ref": role} in policy["Roles"]
-    ]
-    every = [statement for document in inline + attached for statement in document["Statement"]]
-    return [each["Fn::If"][1] if "Fn::If" in each else each for each in every]
+    attached = [policy for policy in of_type(template, "AWS::IAM::Policy").values() if {"Ref": role} in policy["Roles"]]
+    return list(every_statement([properties(template, role)["Policies"], *attached]))
+
+
+def expanded(name: str, **parameters: str) -> Template:
+    """The template after SAM's transform, with these parameters and the others as by default."""
+    template = copy.deepcopy(TEMPLATES[name])
+    for function in of_type(template, "AWS::Serverless::Function").values():
+        if "CodeUri" in function:
+            function["CodeUri"] = "s3://packed/function.zip"  # as `sam deploy` leaves it
+    for machine in of_type(template, "AWS::Serverless::StateMachine").values():
+        machine["DefinitionUri"] = "s3://packed/machine.json"
+    defaults = {name: str(body.get("Default", name)) for name, body in template["Parameters"].items()}
+    no_managed_policies = SimpleNamespace(load=dict)  # where SAM looks them up by name; the templates name none
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+        done: Template = transform(template, {**defaults, **parameters}, no_managed_policies)
+    return done
 
 
 Of = Callable[[Any], Any]

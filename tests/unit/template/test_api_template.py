@@ -17,7 +17,7 @@ import pytest
 from sparklet.aws.dynamodb import key_attributes
 from sparklet.events.sqs import OWN_ID, TASK_ATTRIBUTE
 from sparklet.ledger.items import task_key
-from tests.unit.template.reading import SAM, TEMPLATES, of_type, properties
+from tests.unit.template.reading import ROOT, TEMPLATES, of_type, properties
 
 API, MAIN = TEMPLATES["api.yaml"], TEMPLATES["template.yaml"]
 METHODS = ("PostTask", "PutTask", "GetTask", "PostInvocation", "PostRun", "GetRun")
@@ -304,7 +304,7 @@ def test_methods_are_not_measured_one_by_one_for_money() -> None:
 def test_unsent_notices_raise_an_alarm_by_the_workers_words() -> None:
     said = re.search(r'\$\.message = "([^"]+)"', properties(API, "UnsentNotices")["FilterPattern"])
 
-    assert said and f'"{said[1]}"' in (SAM.parent / "runtime/sparklet/worker/task_requests.py").read_text()
+    assert said and f'"{said[1]}"' in (ROOT / "runtime/sparklet/worker/task_requests.py").read_text()
 
 
 # --- deployments ---

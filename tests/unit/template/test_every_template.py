@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from tests.unit.template.reading import TEMPLATES, as_list, every_statement, refused
+from tests.unit.template.reading import TEMPLATES, as_list, every_statement, of_type, refused
 
 MAIN = TEMPLATES["template.yaml"]
 CLUSTER = {"KafkaClusterArn": "arn:aws:kafka:eu-west-1:1:cluster/a/b"}
@@ -131,18 +131,14 @@ def test_no_arn_is_made_of_a_name_that_is_shortened(name: str) -> None:
 @pytest.mark.parametrize("name", TEMPLATES)
 def test_every_role_takes_the_organizations_boundary(name: str) -> None:
     template = TEMPLATES[name]
-    roles = {key: body for key, body in template["Resources"].items() if body["Type"] == "AWS::IAM::Role"}
-    made_by_sam = [
-        key
-        for key, body in template["Resources"].items()
-        if body["Type"] in ("AWS::Serverless::Function", "AWS::Serverless::StateMachine")
-        and "Role" not in body["Properties"]
-    ]
+    roles = of_type(template, "AWS::IAM::Role")
+    kinds = ("AWS::Serverless::Function", "AWS::Serverless::StateMachine")
+    made_by_sam = [key for kind in kinds for key, body in of_type(template, kind).items() if "Role" not in body]
 
     assert not made_by_sam
     for key, role in roles.items():
         boundary = ["HasBoundary", {"Ref": "PermissionsBoundaryArn"}, {"Ref": "AWS::NoValue"}]
-        assert role["Properties"]["PermissionsBoundary"] == {"Fn::If": boundary}, key
+        assert role["PermissionsBoundary"] == {"Fn::If": boundary}, key
     assert bool(roles) == ("PermissionsBoundaryArn" in template["Parameters"]) == (name != "streams.yaml")
 
 

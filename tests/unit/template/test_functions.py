@@ -10,10 +10,8 @@ import pytest
 from sparklet.functions.deployed import WAITING_S
 from sparklet.local.local_template import Template, handler_of
 from sparklet.settings import NAMES, OF_FUNCTIONS, spark_settings, worker_settings
-from tests.deploy.templates import expanded
-from tests.unit.template.reading import LARGE, MAIN, SAM, TEMPLATES, ZIPS, functions, of_type, variables
+from tests.unit.template.reading import LARGE, MAIN, ROOT, SAM, TEMPLATES, ZIPS, expanded, functions, of_type, variables
 
-ROOT = SAM.parent
 FOR_THE_IMAGE = {"SPARKLET_JARS"}  # set where the jars are: by the image, or by the local stack
 FOR_OWN_FUNCTIONS = {"SPARKLET_KAFKA_FAILURES"}  # the template's worker raises, which every mapping takes
 OTHER_SPELLINGS = {"SCRIPT_BUCKET", "SPARK_SCRIPT"}  # of the one script that SCRIPT_LOCATION names

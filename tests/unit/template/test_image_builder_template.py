@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from tests.unit.template.reading import SAM, TEMPLATES, properties
+from tests.unit.template.reading import ROOT, SAM, TEMPLATES, properties
 from tests.waiting import deadline_s
 
 TEMPLATE = TEMPLATES["image-builder.yaml"]
@@ -101,7 +101,7 @@ def test_every_parameter_reaches_the_dockerfile(bench: Bench) -> None:
 
     assert code == 0, said
     assert build_args(calls) == {"STACK": "spark-3.5", "FRAMEWORKS": "delta,iceberg", **chosen}
-    dockerfile = (SAM.parent / "docker" / "Dockerfile").read_text()
+    dockerfile = (ROOT / "docker" / "Dockerfile").read_text()
     assert [name for name in build_args(calls) if f"ARG {name}=" not in dockerfile] == []
 
 

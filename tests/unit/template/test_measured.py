@@ -7,10 +7,10 @@ from collections import defaultdict
 
 from sparklet import metrics
 from sparklet.metrics import Emitter, Metric
-from tests.unit.template.reading import MAIN, SAM, of_type, properties
+from tests.unit.template.reading import MAIN, ROOT, of_type, properties
 from tests.unit.test_metrics import METRICS
 
-RUNTIME = SAM.parent / "runtime/sparklet"
+RUNTIME = ROOT / "runtime/sparklet"
 NAMESPACE = {"Fn::Sub": "Sparklet/${AWS::StackName}"}
 OF_AWS = {  # what the dashboard and the alarms show of AWS's own
     *("Errors", "Throttles", "Invocations", "ConcurrentExecutions", "Duration"),

@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 
 from docs import rights
-from tests.unit.template.reading import SAM, TEMPLATES, as_list, every_statement
+from tests.unit.template.reading import ROOT, TEMPLATES, as_list, every_statement
 
-GUIDE = SAM.parent / "docs" / "guide" / "deploy.md"
+GUIDE = ROOT / "docs" / "guide" / "deploy.md"
 
 
 def test_every_call_of_aws_is_a_callers_or_a_roles() -> None:
