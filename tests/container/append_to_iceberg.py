@@ -7,7 +7,6 @@ from sparklet.job import Job
 
 
 def main() -> None:
-    """Do the job."""
     job = Job.from_args()
     spark = job.spark()
     rows = spark.read.csv(job.input_list(), header=True)

@@ -18,7 +18,6 @@ FOLDERS = ("/", "/etc", "/opt/sparklet", "/opt/spark", "/opt/java", "/usr/local"
 
 
 def main() -> None:
-    """Do the job."""
     job = Job.from_args()
     spark: Any = job.spark()
     hadoop = spark._jvm.org.apache.hadoop.security.UserGroupInformation.getCurrentUser()
@@ -53,7 +52,6 @@ def of_process() -> dict[str, Any]:
 
 
 def written(folder: str) -> str:
-    """Write a file."""
     with tempfile.TemporaryFile(dir=folder) as file:
         file.write(b"x")
     return "written"
@@ -79,7 +77,6 @@ def reached(neighbour: str) -> dict[str, Any]:
 
 
 def connected(host: str, port: int) -> str:
-    """Open a connection."""
     socket.create_connection((host, port), timeout=5).close()
     return "connected"
 

@@ -166,26 +166,21 @@ def test_another_processors_image_writes_three_formats(image: BuiltImage, tmp_pa
     assert "counted [200, 200, 100]" in said
 
 
-def built_anew(image: BuiltImage, report: Path, observed: list[str]) -> list[str]:
-    """The digest of a build that takes nothing from an earlier one but downloads and base, and its layers' digests."""
-    document = image.document
+@pytest.mark.campaign  # a build of four minutes, which takes nothing from an earlier one but downloads and base
+@pytest.mark.timeout(900)
+def test_two_builds_give_the_same_digest(image: BuiltImage, tmp_path: Path, observed: list[str]) -> None:
+    document, report = image.document, tmp_path / "second.json"
     command = [sys.executable, str(ROOT / "docker" / "build.py"), "--no-cache", "--output", str(report)]
     command += ["--stack", document["stack"], "--frameworks", ",".join(document["frameworks"])]
     command += ["--extras", ",".join(document["extras"]), "--tag", "localhost/sparklet-again:test"]
+
     answer = subprocess.run(command, capture_output=True, text=True, timeout=850, check=False)
+
     assert answer.returncode == 0, answer.stderr[-3000:]
     podman(image, "rmi", "--force", "localhost/sparklet-again:test")
     again = json.loads(report.read_text())
     observed.append(f"built without the layers of the first: {again['seconds']['build']:.0f} s, {again['digest']}")
-    return [again["digest"], *again["diff_ids"]]
-
-
-@pytest.mark.campaign  # a build of four minutes
-@pytest.mark.timeout(900)
-def test_two_builds_give_the_same_digest(image: BuiltImage, tmp_path: Path, observed: list[str]) -> None:
-    first = [image.document["digest"], *image.document["diff_ids"]]
-    second = built_anew(image, tmp_path / "second.json", observed)
-
+    first, second = ([each["digest"], *each["diff_ids"]] for each in (document, again))
     layers = [number for number, (one, other) in enumerate(zip(first, second, strict=True)) if one != other][1:]
     assert first == second, f"layers that differ, counted from 1: {layers}"
 

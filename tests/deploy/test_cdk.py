@@ -19,7 +19,7 @@ from tests.container.built_image import NotHereError
 from tests.container.conftest import or_skipped
 from tests.deploy.test_sam import NOT_TRIED, Sam
 from tests.stand_ins.ministack import ministack
-from tests.unit.template.reading import ROOT
+from tests.unit.template.reading import ROOT, of_type
 from tests.waiting import deadline_s
 
 MODULES = ROOT / ".venv-deploy" / "cdk" / "node_modules"
@@ -52,12 +52,6 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.fixture(scope="module")
-def packaged(folder: Path) -> Template:
-    return _read(folder / "packaged.json")
-
-
-@pytest.fixture(scope="module")
 def synthesized(folder: Path) -> Template:
     return _read(folder / "cdk.out" / "sparklet.template.json")
 
@@ -78,8 +72,8 @@ def translated(template: Template) -> dict[str, Any]:
 
 
 @pytest.mark.timeout(3 * WITHIN_S)
-def test_the_stack_has_every_resource_of_the_template(packaged: Template, synthesized: Template) -> None:
-    ours, theirs = translated(packaged), translated(synthesized)
+def test_the_stack_has_every_resource_of_the_template(folder: Path) -> None:
+    ours, theirs = translated(_read(folder / "packaged.json")), translated(synthesized(folder))
 
     for section in ("Conditions", "Mappings", "Outputs", "Resources", "Rules"):
         for name, wanted in ours[section].items():
@@ -98,14 +92,15 @@ def _plain(node: Any) -> Any:
 
 
 @pytest.mark.timeout(3 * WITHIN_S)
-def test_parameters_are_set_and_the_nightly_run_is_a_request(synthesized: Template) -> None:
+def test_parameters_are_set_and_the_nightly_run_is_a_request(folder: Path) -> None:
     from sparklet.planning.plan_requests import run_request
 
-    [rule] = [r["Properties"] for r in synthesized["Resources"].values() if r["Type"] == "AWS::Events::Rule"]
+    stack = synthesized(folder)
+    [rule] = of_type(stack, "AWS::Events::Rule").values()
     [target] = rule["Targets"]
     text = "".join(part if isinstance(part, str) else "bucket" for part in target["Input"]["Fn::Join"][1])
 
-    assert synthesized["Parameters"]["MaximumConcurrency"]["Default"] == 20
-    assert "acme-raw" in synthesized["Parameters"]["ReadObjectArns"]["Default"]
+    assert stack["Parameters"]["MaximumConcurrency"]["Default"] == 20
+    assert "acme-raw" in stack["Parameters"]["ReadObjectArns"]["Default"]
     assert target["Arn"] == {"Ref": "LoopMachine"}
     assert run_request(json.loads(text), "night").inputs == ("s3://acme-raw/sales/",)

@@ -30,7 +30,7 @@ from sparklet.ports.deployment import Deployment
 from tests.deploy.recorded_stack import client
 from tests.stand_ins.formation import Stack, deploy
 from tests.stand_ins.ministack import ministack
-from tests.unit.template.reading import TEMPLATES
+from tests.unit.template.reading import MAIN, TEMPLATES, of_type
 
 pytestmark = pytest.mark.stack
 
@@ -47,14 +47,6 @@ class Deployed(Stack):
     def mappings(self) -> list[dict[str, Any]]:
         found = client("lambda").list_event_source_mappings()["EventSourceMappings"]
         return [mapping for mapping in found if mapping["UUID"] in self.ids.values()]
-
-    def mapping(self, source_arn: str) -> dict[str, Any]:
-        (found,) = [mapping for mapping in self.mappings() if mapping["EventSourceArn"] == source_arn]
-        return found
-
-    def of_type(self, kind: str) -> list[str]:
-        template = load_template()
-        return [name for name in self.ids if template["Resources"].get(name, {}).get("Type") == kind]
 
 
 @pytest.fixture(scope="module")
@@ -93,7 +85,8 @@ def test_by_default_nothing_outside_is_allowed(plain: Deployed) -> None:
     }
     # What machines may do to themselves, and their steps to them, stands apart from the roles; all else would be about
     # what lies outside.
-    assert set(plain.of_type("AWS::IAM::Policy")) == {"LoopMachinePolicy", "MapMachinePolicy", "StepPolicy"}
+    policies = of_type(MAIN, "AWS::IAM::Policy").keys() & plain.ids.keys()
+    assert policies == {"LoopMachinePolicy", "MapMachinePolicy", "StepPolicy"}
     assert int(plain.queue("Queue")["VisibilityTimeout"]) == 5400
 
 
@@ -105,7 +98,8 @@ def test_doctor_passes_a_fresh_stack_and_names_manual_changes(plain: Deployed) -
     assert [finding.good for finding in examine_stack("plain")] == [True]
 
     functions, queues, events = client("lambda"), client("sqs"), client("events")
-    mapping = plain.mapping(plain.queue("Queue")["QueueArn"])["UUID"]
+    of_shards = plain.queue("Queue")["QueueArn"]
+    [mapping] = [each["UUID"] for each in plain.mappings() if each["EventSourceArn"] == of_shards]
     (rule,) = [each for each in events.list_rules()["Rules"] if each["Name"] in plain.ids.values()]
     receives = json.dumps({"deadLetterTargetArn": plain.queue("DeadLetterQueue")["QueueArn"], "maxReceiveCount": 1})
     changed = {"VisibilityTimeout": "600", "RedrivePolicy": receives, "MessageRetentionPeriod": "86400"}

@@ -77,21 +77,15 @@ def image() -> BuiltImage:
 
 
 @pytest.fixture(scope="module")
-def sam(image: BuiltImage, folder: Path) -> Iterator[Sam]:
-    """SAM with podman in Docker's place."""
+def built(image: BuiltImage, folder: Path) -> Iterator[dict[str, Any]]:
+    """The template that `sam build` makes of ours, with podman in Docker's place and the image as the parameter."""
     cache = Path(os.environ.get("SPARKLET_CACHE_DIR") or user_cache_path("sparklet"))
-    with podman_api(image.engine_env, cache, folder) as env:
-        yield Sam(folder, env)
-
-
-@pytest.fixture(scope="module")
-def built(sam: Sam, image: BuiltImage, folder: Path) -> Iterator[dict[str, Any]]:
-    """The template that `sam build` makes of ours, with the image in place of the parameter."""
     frameworks = ",".join(image.document["frameworks"])
     chosen = f"BaseImage={image.document['base']} Stack={image.document['stack']} Frameworks={frameworks}"
-    with (ROOT / "build" / "image" / "lock").open("w") as lock:
+    asked = ("--build-dir", str(folder / "built"), "--parameter-overrides", chosen)
+    with podman_api(image.engine_env, cache, folder) as env, (ROOT / "build" / "image" / "lock").open("w") as lock:
         flock(lock, LOCK_EX)
-        sam.run("build", "--build-dir", str(folder / "built"), "--parameter-overrides", chosen, within_s=BUILD_S)
+        Sam(folder, env).run("build", *asked, within_s=BUILD_S)
     template = yaml.safe_load((folder / "built" / "template.yaml").read_text())
     yield template
     podman(image, "rmi", "--force", template["Resources"]["WorkerFunction"]["Properties"]["ImageUri"])
