@@ -5,7 +5,6 @@ import json
 import shutil
 import zipfile
 from pathlib import Path
-from typing import Any
 
 import pytest
 from cyclonedx.schema import SchemaVersion
@@ -62,12 +61,8 @@ def stack_file(tmp_path: Path) -> Path:
     return file
 
 
-def _components(text: str) -> dict[str, Any]:
-    return {component["name"]: component for component in json.loads(text)["components"]}
-
-
 def test_everything_in_the_image_is_in_the_bill(root: Path, stack_file: Path) -> None:
-    found = _components(bill(stack_file, root))
+    found = {component["name"]: component for component in json.loads(bill(stack_file, root))["components"]}
 
     assert {name: component.get("purl") for name, component in found.items()} == {
         "outer": "pkg:maven/org.outer/outer@1.2",
