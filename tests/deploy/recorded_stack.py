@@ -20,7 +20,7 @@ from sparklet.local.local_template import Template, load_template, localise, to_
 from sparklet.local.state import ACCOUNT
 from sparklet.ports.deployment import Deployment
 from tests.deploy.policies import Call
-from tests.functional.worker.conftest import local_jars
+from tests.functional.worker.conftest import SMALL, local_jars
 from tests.stand_ins.enforcing import enforcing_ministack
 from tests.stand_ins.formation import deploy
 from tests.stand_ins.read_queues import ReadSqsQueue
@@ -141,9 +141,7 @@ def worker_environment(folder: Path) -> dict[str, str]:
         **local_jars(),
         "SPARKLET_SCRATCH": str(folder / "scratch"),
         "SPARKLET_LOG_DIR": str(folder / "logs"),
-        "SPARKLET_HEAP_MB": "512",
-        "SPARKLET_CORES": "2",
-        "SPARKLET_JAVA_OPTIONS": "-XX:TieredStopAtLevel=1 -Xshare:auto",
+        **SMALL,
     }
 
 
