@@ -8,8 +8,6 @@ import pytest
 
 from sparklet.ledger.rules import LEASE_GRACE_S, LEASE_S, lease_s
 from sparklet.model import MAX_INLINE
-from sparklet.planning.request import places
-from sparklet.runs.state_machine_steps import STEPS
 from sparklet.settings import MAX_MAP_CONCURRENCY
 from tests.unit.template.asl import every_state, findings, placeholders
 from tests.unit.template.reading import MAIN, SAM, as_list, of_type, properties, statements
@@ -36,21 +34,6 @@ def test_the_template_substitutes_exactly_the_placeholders(name: str) -> None:
 
 
 # --- what the machines do, as far as the files show it ---
-
-
-@pytest.mark.parametrize("name", OURS)
-def test_steps_and_requests_are_those_that_there_are(name: str) -> None:
-    steps = [
-        state["Parameters"]["Payload"]["step"]
-        for _, state in every_state(OURS[name])
-        if "step" in state.get("Parameters", {}).get("Payload", {})
-    ]
-    added = [
-        state["ResultPath"].removeprefix("$.") for key, state in every_state(OURS[name]) if key in ("Dispatch", "Name")
-    ]
-
-    assert set(steps) <= STEPS.keys()
-    assert len(added) == 2 and set(added) <= places().keys()
 
 
 @pytest.mark.parametrize("name", OURS)
