@@ -41,12 +41,23 @@ def local(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Lake:
 
 
 @pytest.fixture
-def rest(rest_jvm: JavaGateway, local: Lake, monkeypatch: pytest.MonkeyPatch) -> Iterator[Lake]:
-    """An Iceberg table that does not exist yet, in a folder, known to a REST catalog."""
+def ice(local: Lake) -> Lake:
     local.format = "iceberg"
-    with iceberg_rest(rest_jvm, f"{local.place}/warehouse") as uri:
-        configure_catalog(local.place, monkeypatch, TYPE="rest", URI=uri)
-        yield local
+    return local
+
+
+@pytest.fixture
+def delta(local: Lake) -> Lake:
+    local.format = "delta"
+    return local
+
+
+@pytest.fixture
+def rest(rest_jvm: JavaGateway, ice: Lake, monkeypatch: pytest.MonkeyPatch) -> Iterator[Lake]:
+    """An Iceberg table that does not exist yet, in a folder, known to a REST catalog."""
+    with iceberg_rest(rest_jvm, f"{ice.place}/warehouse") as uri:
+        configure_catalog(ice.place, monkeypatch, TYPE="rest", URI=uri)
+        yield ice
 
 
 @pytest.fixture
@@ -59,14 +70,11 @@ def in_s3(aws: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Lake:
     return Lake("", f"s3://{bucket}", options)
 
 
-@pytest.fixture(params=["iceberg", "iceberg-rest", "delta"])
-def lake(request: pytest.FixtureRequest, local: Lake) -> Lake:
+@pytest.fixture(params=["ice", "rest", "delta"], ids=["iceberg", "iceberg-rest", "delta"])
+def lake(request: pytest.FixtureRequest) -> Lake:
     """A table that does not exist yet, in a folder."""
-    if request.param == "iceberg-rest":
-        request.getfixturevalue("rest")
-    else:
-        local.format = request.param
-    return local
+    found: Lake = request.getfixturevalue(request.param)
+    return found
 
 
 @pytest.fixture(params=["iceberg", "iceberg-glue", "delta"])

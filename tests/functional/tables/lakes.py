@@ -26,6 +26,10 @@ def rows_of(**columns: Sequence[Any]) -> pa.Table:
     return pa.table({name: list(values) for name, values in columns.items()})
 
 
+def table_of(schema: pa.Schema, *rows: tuple[Any, ...]) -> pa.Table:
+    return pa.Table.from_pylist([dict(zip(schema.names, row, strict=True)) for row in rows], schema)
+
+
 @dataclass
 class Lake:
     """A table of a format, below a place; ``place`` and ``options`` are for its independent reader."""
@@ -44,12 +48,7 @@ class Lake:
         return delta_place(self.table.place)[0]
 
     def stage(
-        self,
-        shard: int,
-        rows: pa.Table,
-        by: Sequence[str] = (),
-        files: int = 1,
-        mode: str = "append",
+        self, shard: int, rows: pa.Table, by: Sequence[str] = (), files: int = 1, mode: str = "append"
     ) -> StagedWrite:
         """What an attempt at a shard leaves: ``files`` files for each partition; Iceberg's have the table's ids."""
         inside, ids_of = mode == "append" and self.format == "delta", ("", 0)
@@ -81,6 +80,12 @@ class Lake:
 
     def commit(self, commit_id: str, *writes: StagedWrite, **options: Any) -> Commit:
         return replace(Commit(commit_id, self.table, "append", writes), **options)
+
+    def planned(self, *shards: pa.Table, number: int = 0, **options: Any) -> Commit:
+        """The commit of this number of a run whose shards have staged these rows."""
+        mode = options.get("mode", "append")
+        writes = [self.stage(shard, rows, mode=mode) for shard, rows in enumerate(shards)]
+        return self.commit(f"run/commit-{number}", *writes, **options)
 
     def create(self, rows: pa.Table, by: Sequence[str] = ()) -> None:
         """Make the table, by its own library."""

@@ -1,6 +1,10 @@
 """A committer as the tests call it, and what happens while it works."""
 
-from collections.abc import Callable
+import os
+import signal
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from multiprocessing import get_context
 from typing import Any
 
 import pytest
@@ -8,6 +12,7 @@ import pytest
 from sparklet.tables import commit as committer
 from sparklet.tables.commit import commit
 from sparklet.tables.declaration import Commit, Committed
+from tests.waiting import deadline_s
 
 
 def no_spark() -> Any:
@@ -18,19 +23,34 @@ def make(planned: Commit) -> Committed:
     return commit(planned, no_spark)
 
 
-@pytest.fixture
-def after_loading(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[], object]], None]:
-    """Do something once, after a committer has loaded the table and before it commits."""
+@contextmanager
+def once_loaded(action: Callable[[], object]) -> Iterator[None]:
+    """The next committer of the block does something after it has loaded the table and before it commits."""
+    load = committer.open_table
 
-    def between(action: Callable[[], object]) -> None:
-        load, waiting = committer.open_table, [action]
+    def load_and_act(*args: Any) -> Any:
+        patch.undo()  # the action may be a commit, too
+        table = load(*args)
+        action()
+        return table
 
-        def load_and_act(*args: Any) -> Any:
-            table = load(*args)
-            if waiting:
-                waiting.pop()()
-            return table
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(committer, "open_table", load_and_act)
+        yield
 
-        monkeypatch.setattr(committer, "open_table", load_and_act)
 
-    return between
+def kill_committer(moment: str, planned: Commit) -> None:
+    """A committer, in a process of its own, is killed ``before`` its commit, or ``after`` it, before anybody hears."""
+    process = get_context("spawn").Process(target=_be_killed, args=(moment, planned))
+    process.start()
+    process.join(deadline_s())
+    assert process.exitcode == -signal.SIGKILL
+
+
+def _be_killed(moment: str, planned: Commit) -> None:
+    def die() -> None:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    with once_loaded(die if moment == "before" else lambda: None):
+        make(planned)
+    die()

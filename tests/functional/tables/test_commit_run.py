@@ -76,17 +76,16 @@ def test_two_writes_of_a_shard_are_one_commit(lake: Lake, commit_run: CommitRun)
     assert lake.rows() == [(0,), (1,)]
 
 
-def test_each_table_gets_a_commit(local: Lake, commit_run: CommitRun) -> None:
-    local.format = "delta"
-    other = Table("delta", f"{local.place}/other")
-    write = local.stage(0, rows_of(id=[1]))
+def test_each_table_gets_a_commit(delta: Lake, commit_run: CommitRun) -> None:
+    other = Table("delta", f"{delta.place}/other")
+    write = delta.stage(0, rows_of(id=[1]))
     copy = StagedWrite(0, f"{other.place}/staged", write.files)
     shutil.copytree(write.folder.removeprefix("file://"), copy.folder.removeprefix("file://"))
-    commit_run.fix((write, declaration(local.table, write)), (copy, declaration(other, copy)))
+    commit_run.fix((write, declaration(delta.table, write)), (copy, declaration(other, copy)))
 
     outcome = commit_run.run()
 
-    assert outcome["outputs"] == [str(local.table), str(other)]
+    assert outcome["outputs"] == [str(delta.table), str(other)]
     assert outcome["rows"] == 2
 
 
@@ -109,14 +108,12 @@ def test_shards_must_agree_on_what_they_do_to_a_table() -> None:
 def test_a_later_commit_knows_what_the_run_wrote_before() -> None:
     table, other = Table("iceberg", "db.t"), Table("iceberg", "db.o")
     writes = [StagedWrite(shard, f"file:///{shard}", ()) for shard in range(3)]
-    overwrites = [declaration(table, write, mode="overwrite_partitions") for write in writes]
-    appends = [declaration(other, write) for write in writes]
+    overwrites = [(write.shard, declaration(table, write, mode="overwrite_partitions")) for write in writes]
+    appends = [(write.shard, declaration(other, write)) for write in writes]
 
-    planned = plan(
-        {"identity": "i", "commit": 1}, [[(0, overwrites[0]), (1, appends[1])], [(2, overwrites[2]), (2, appends[2])]]
-    )
+    planned = plan({"identity": "i", "commit": 1}, [[overwrites[0], appends[1]], [overwrites[2], appends[2]]])
 
-    found = [
-        (one.table, [write.shard for write in one.writes], [write.shard for write in one.earlier]) for one in planned
+    assert [(one.table, one.writes, one.earlier) for one in planned] == [
+        (table, (writes[2],), (writes[0],)),
+        (other, (writes[2],), ()),
     ]
-    assert found == [(table, [2], [0]), (other, [2], [])]

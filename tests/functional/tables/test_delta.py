@@ -20,12 +20,6 @@ from tests.functional.tables.lakes import Lake, rows_of
 from tests.functional.tables.making import make
 
 
-@pytest.fixture
-def delta(local: Lake) -> Lake:
-    local.format = "delta"
-    return local
-
-
 def added(lake: Lake, version: int) -> list[dict[str, Any]]:
     log = Path(lake.table.place.removeprefix("file://"), "_delta_log", f"{version:020d}.json")
     actions = [json.loads(line) for line in log.read_text().splitlines()]
@@ -46,7 +40,7 @@ def test_a_new_table_is_partitioned(delta: Lake) -> None:
 
 
 def test_a_reader_needs_the_last_ten_versions_at_most(delta: Lake) -> None:
-    commits = [delta.commit(f"run/commit-{n}", delta.stage(n, rows_of(id=[n]))) for n in range(12)]
+    commits = [delta.planned(rows_of(id=[n]), number=n) for n in range(12)]
 
     versions = [make(each).version for each in commits]
 
@@ -62,7 +56,7 @@ def test_a_commit_needs_no_library_of_iceberg(delta: Lake, monkeypatch: pytest.M
     monkeypatch.delitem(sys.modules, "sparklet.tables.iceberg", raising=False)
     monkeypatch.setitem(sys.modules, "pyiceberg", None)
 
-    make(delta.commit("run/commit-0", delta.stage(0, rows_of(id=[1]))))
+    make(delta.planned(rows_of(id=[1])))
 
     assert delta.rows("id") == [(1,)]
 
@@ -89,7 +83,7 @@ def test_the_log_has_bounds_of_columns(delta: Lake) -> None:
         }
     )
 
-    make(delta.commit("run/commit-0", delta.stage(0, rows)))
+    make(delta.planned(rows))
 
     (file,) = added(delta, 0)
     known = json.loads(file["stats"])
@@ -104,7 +98,7 @@ def test_a_column_without_bounds_skips_no_file(delta: Lake, name: str) -> None:
     prices = pa.array([Decimal("12345678901234567.89"), Decimal("1.00"), None], pa.decimal128(20, 2))
     rows = {"share": pa.array([0.5, float("inf"), None]), "price": prices}
 
-    make(delta.commit("run/commit-0", delta.stage(0, pa.table({"id": [1, 2, 3], name: rows[name]}))))
+    make(delta.planned(pa.table({"id": [1, 2, 3], name: rows[name]})))
 
     found = DeltaTable(delta.delta).to_pyarrow_table(filters=[(name, ">=", rows[name][1].as_py())])
     assert found.num_rows >= 1
@@ -134,8 +128,7 @@ def test_a_feature_that_cannot_be_written_is_named(delta: Lake, feature: str, mo
     actions = {"commitInfo": {"timestamp": 1763840000000, "operation": "ALTER"}}, {"protocol": protocol}
     log = Path(delta.delta, "_delta_log", f"{1:020d}.json")
     log.write_text("\n".join(map(json.dumps, actions)))
-    write = delta.stage(0, rows_of(id=[1]), mode=mode)
-    planned = delta.commit("run/commit-0", write, mode=mode, keys=("id",) if mode == "upsert" else ())
+    planned = delta.planned(rows_of(id=[1]), mode=mode, keys=("id",) if mode == "upsert" else ())
 
     told = refusal(str(delta.table), "")
 
@@ -154,11 +147,10 @@ def test_what_the_table_may_have_forgotten_is_refused(
 ) -> None:
     """The head of a chain may be older than the retention, and its name in the log alone."""
     write_deltalake(delta.delta, rows_of(id=[0]), configuration={RETENTION: "interval 1 days"})
-    old, new = (delta.stage(0, rows_of(id=[number])) for number in (1, 2))
-    made = delta.commit("run/commit-0", new, fixed_at_s=time.time() - 3600)
+    made = delta.planned(rows_of(id=[2]), fixed_at_s=time.time() - 3600)
     make(made)
     assert make(made).already
-    stale = delta.commit("run/commit-1", old, fixed_at_s=time.time() - 2 * 86_400)
+    stale = delta.planned(rows_of(id=[1]), number=1, fixed_at_s=time.time() - 2 * 86_400)
     if the_log_has_it:
         monkeypatch.setattr(DeltaLakeTable, "made", lambda *_: None)
 
@@ -168,23 +160,21 @@ def test_what_the_table_may_have_forgotten_is_refused(
     assert delta.rows() == [(0,), (2,)]
 
 
-def test_rows_to_replace_in_an_append_only_table(delta: Lake) -> None:
-    write_deltalake(delta.delta, rows_of(id=[1]), configuration={"delta.appendOnly": "true"})
-    write = delta.stage(0, rows_of(id=[1]), mode="upsert")
-
-    with pytest.raises(TableError, match=r"unset delta\.appendOnly"):
-        make(delta.commit("run/commit-0", write, mode="upsert", keys=("id",)))
-
-
-@pytest.mark.parametrize("demand", ["constraint", "columnMapping"])
-def test_tables_with_demands_are_not_appended_to(delta: Lake, demand: str) -> None:
-    mapping = {"delta.columnMapping.mode": "name"} if demand == "columnMapping" else {}
-    write_deltalake(delta.delta, rows_of(id=[1]), configuration=mapping)
-    if demand == "constraint":
+@pytest.mark.parametrize(
+    ("setting", "mode", "why"),
+    [
+        ({"delta.appendOnly": "true"}, "upsert", r"unset delta\.appendOnly"),
+        ({}, "append", r"has delta\.constraints\.positive, which Sparklet's append"),
+        ({"delta.columnMapping.mode": "name"}, "append", r"has delta\.columnMapping\.mode, which Sparklet's append"),
+    ],
+)
+def test_a_write_that_a_table_forbids_is_refused(delta: Lake, setting: dict[str, str], mode: str, why: str) -> None:
+    write_deltalake(delta.delta, rows_of(id=[1]), configuration=setting)
+    if not setting:
         DeltaTable(delta.delta).alter.add_constraint({"positive": "id > 0"})
 
-    with pytest.raises(TableError, match=rf"has delta\..*{demand}.*, which Sparklet's append does not support"):
-        make(delta.commit("run/commit-0", delta.stage(0, rows_of(id=[2]))))
+    with pytest.raises(TableError, match=why):
+        make(delta.planned(rows_of(id=[1]), mode=mode, keys=("id",) if mode == "upsert" else ()))
 
 
 def test_files_lie_below_the_table(delta: Lake) -> None:

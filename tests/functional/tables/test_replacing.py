@@ -1,39 +1,26 @@
 """Upserts and overwritten partitions: what is replaced, once, and what stays."""
 
-from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import pyarrow as pa
 import pytest
 
 from sparklet.job.errors import TableError
-from tests.functional.tables.lakes import Lake
-from tests.functional.tables.making import after_loading, make
+from tests.functional.tables.lakes import Lake, table_of
+from tests.functional.tables.making import make
 
-__all__ = ["after_loading"]
 KEYED: dict[str, Any] = {"mode": "upsert", "keys": ("id",)}
-OVERWRITE = {"mode": "overwrite_partitions"}
-
-
-def people(*rows: tuple[Any, ...]) -> Any:
-    schema = pa.schema([("id", pa.int64()), ("name", pa.string()), ("version", pa.int64())])
-    return pa.Table.from_pylist([dict(zip(schema.names, row, strict=True)) for row in rows], schema)
-
-
-def days(*rows: tuple[int, str | None]) -> Any:
-    schema = pa.schema([("id", pa.int64()), ("day", pa.string())])
-    return pa.Table.from_pylist([dict(zip(schema.names, row, strict=True)) for row in rows], schema)
+OVERWRITE: dict[str, Any] = {"mode": "overwrite_partitions"}
+people = partial(table_of, pa.schema([("id", pa.int64()), ("name", pa.string()), ("version", pa.int64())]))
+days = partial(table_of, pa.schema([("id", pa.int64()), ("day", pa.string())]))
 
 
 def test_an_upsert_replaces_and_adds(lake: Lake) -> None:
     lake.create(people((1, "Ada", 1), (2, "Grace", 1), (3, None, 1)))
     lake.append(people((4, "Alan", 1)))
-    planned = lake.commit(
-        "run/commit-0",
-        lake.stage(0, people((2, "GRACE", 2), (9, "Edsger", 2)), mode="upsert"),
-        lake.stage(1, people((4, None, 2)), mode="upsert"),
-        **KEYED,
-    )
+    planned = lake.planned(people((2, "GRACE", 2), (9, "Edsger", 2)), people((4, None, 2)), **KEYED)
     before = lake.versions()
 
     assert [make(planned).already, make(planned).already] == [False, True]
@@ -44,16 +31,9 @@ def test_an_upsert_replaces_and_adds(lake: Lake) -> None:
 
 @pytest.mark.parametrize("by", [[], ["name"]])
 def test_an_upsert_makes_the_table(lake: Lake, by: list[str]) -> None:
-    planned = lake.commit(
-        "run/commit-0",
-        lake.stage(0, people((1, "Ada", 1), (2, None, 1)), mode="upsert"),
-        partition_by=tuple(by),
-        **KEYED,
-    )
+    planned = lake.planned(people((1, "Ada", 1), (2, None, 1)), partition_by=tuple(by), **KEYED)
 
-    make(planned)
-
-    assert make(planned).already
+    assert [make(planned).already, make(planned).already] == [False, True]
     assert lake.rows("id", "name") == [(1, "Ada"), (2, None)]
 
 
@@ -71,13 +51,13 @@ def test_with_an_order_the_greatest_wins(lake: Lake) -> None:
     """Of the rows of all shards and the table's own, as ``jdbc_write`` does it: null is the least, the last wins."""
     lake.create(people((5, "later", 9), (6, "no less", 5), (7, "old", 3), (8, "known", 1)))
     lake.append(people((9, "null", None)))
-    writes = [
-        lake.stage(0, people((7, "greatest", 5), (10, "a", None), (5, "late", 8)), mode="upsert"),
-        lake.stage(1, people((7, "less", 4), (7, "null", None), (10, "b", -1)), mode="upsert"),
-        lake.stage(2, people((6, "same", 5), (8, "null", None), (9, "NULL", None)), mode="upsert"),
+    shards = [
+        people((7, "greatest", 5), (10, "a", None), (5, "late", 8)),
+        people((7, "less", 4), (7, "null", None), (10, "b", -1)),
+        people((6, "same", 5), (8, "null", None), (9, "NULL", None)),
     ]
 
-    make(lake.commit("run/commit-0", *writes, order_by="version", **KEYED))
+    make(lake.planned(*shards, order_by="version", **KEYED))
 
     new = [(9, "NULL", None), (10, "b", -1)]
     assert lake.rows() == [(5, "later", 9), (6, "same", 5), (7, "greatest", 5), (8, "known", 1), *new]
@@ -85,9 +65,8 @@ def test_with_an_order_the_greatest_wins(lake: Lake) -> None:
 
 def test_an_order_that_is_new_to_the_table(lake: Lake) -> None:
     lake.create(people((7, "old", 9)).drop_columns(["version"]))
-    write = lake.stage(0, people((7, "new", 5)), mode="upsert")
 
-    make(lake.commit("run/commit-0", write, order_by="version", merge_schema=True, **KEYED))
+    make(lake.planned(people((7, "new", 5)), order_by="version", merge_schema=True, **KEYED))
 
     assert lake.rows() == [(7, "new", 5)]
 
@@ -96,51 +75,36 @@ def test_rows_that_are_all_older_change_nothing(lake: Lake) -> None:
     lake.create(people((2, "other", 9)))
     lake.append(people((1, "new", 9), (9, "new", 9)))
     lake.append(people((3, "other", 9)))
-    write = lake.stage(0, people((1, "old", 1), (9, "old", 1)), mode="upsert")
 
-    assert not make(lake.commit("run/commit-0", write, order_by="version", **KEYED)).already
+    assert not make(lake.planned(people((1, "old", 1), (9, "old", 1)), order_by="version", **KEYED)).already
 
     assert lake.rows("id", "name") == [(1, "new"), (2, "other"), (3, "other"), (9, "new")]
 
 
 def test_a_null_in_a_key_is_refused(lake: Lake) -> None:
     with pytest.raises(TableError, match="the key 'id' is null in 1 rows"):
-        make(lake.commit("run/commit-0", lake.stage(0, people((None, "x", 1), (1, "y", 1)), mode="upsert"), **KEYED))
+        make(lake.planned(people((None, "x", 1), (1, "y", 1)), **KEYED))
 
 
 def test_keys_of_several_columns(lake: Lake) -> None:
     lake.create(people((1, "a", 1), (1, "b", 1), (2, "a", 1)))
-    write = lake.stage(0, people((1, "b", 2), (2, "b", 2)), mode="upsert")
 
-    make(lake.commit("run/commit-0", write, mode="upsert", keys=("id", "name")))
+    make(lake.planned(people((1, "b", 2), (2, "b", 2)), mode="upsert", keys=("id", "name")))
 
     assert lake.rows() == [(1, "a", 1), (1, "b", 2), (2, "a", 1), (2, "b", 2)]
 
 
-def test_an_upsert_sees_what_another_writer_added(lake: Lake, after_loading: Callable[..., None]) -> None:
-    lake.create(people((1, "Ada", 1)))
-    after_loading(lambda: lake.append(people((2, "other", 1), (3, "other", 1))))
-
-    make(lake.commit("run/commit-0", lake.stage(0, people((2, "ours", 2)), mode="upsert"), **KEYED))
-
-    assert lake.rows() == [(1, "Ada", 1), (2, "ours", 2), (3, "other", 1)]
-
-
 def test_an_upsert_with_a_new_column(lake: Lake) -> None:
     lake.create(people((1, "Ada", 1), (2, "Grace", 1)))
-    write = lake.stage(0, people((2, "GRACE", 2)).append_column("late", [[1.5]]), mode="upsert")
 
-    make(lake.commit("run/commit-0", write, merge_schema=True, **KEYED))
+    make(lake.planned(people((2, "GRACE", 2)).append_column("late", [[1.5]]), merge_schema=True, **KEYED))
 
     assert lake.rows("id", "name", "late") == [(1, "Ada", None), (2, "GRACE", 1.5)]
 
 
 def test_only_touched_partitions_are_overwritten(lake: Lake) -> None:
     lake.create(days((1, "mon"), (2, "tue"), (3, None), (4, "it's")), by=["day"])
-    write = lake.stage(0, days((11, "mon"), (13, None)), mode="overwrite_partitions")
-    planned = lake.commit(
-        "run/commit-0", write, lake.stage(1, days((14, "it's")), mode="overwrite_partitions"), **OVERWRITE
-    )
+    planned = lake.planned(days((11, "mon"), (13, None)), days((14, "it's")), **OVERWRITE)
     before = lake.versions()
 
     assert [make(planned).already, make(planned).already] == [False, True]
@@ -151,11 +115,10 @@ def test_only_touched_partitions_are_overwritten(lake: Lake) -> None:
 
 def test_a_redrive_keeps_what_the_run_wrote_before(lake: Lake) -> None:
     lake.create(days((1, "mon")), by=["day"])
-    first = lake.stage(0, days((11, "mon")), mode="overwrite_partitions")
-    make(lake.commit("run/commit-0", first, **OVERWRITE))
+    first = lake.planned(days((11, "mon")), **OVERWRITE)
+    make(first)
 
-    second = lake.stage(1, days((12, "mon")), mode="overwrite_partitions")
-    make(lake.commit("run/commit-1", second, earlier=(first,), **OVERWRITE))
+    make(lake.planned(days((12, "mon")), number=1, earlier=first.writes, **OVERWRITE))
 
     assert lake.rows("id", "day") == [(11, "mon"), (12, "mon")]
 
@@ -163,12 +126,11 @@ def test_a_redrive_keeps_what_the_run_wrote_before(lake: Lake) -> None:
 def test_a_redrive_touches_its_own_partitions_alone(lake: Lake) -> None:
     """Another run has corrected what this run's first commit has written."""
     lake.create(days((0, "sun")), by=["day"])
-    rows = days((1, "mon"), (3, None)), days((2, "tue"), (4, None)), days((100, "mon"))
-    first, redriven, correction = (lake.stage(n, part, mode="overwrite_partitions") for n, part in enumerate(rows))
-    make(lake.commit("run/commit-0", first, **OVERWRITE))
-    make(lake.commit("other/commit-0", correction, **OVERWRITE))
+    first = lake.planned(days((1, "mon"), (3, None)), **OVERWRITE)
+    make(first)
+    make(replace(lake.planned(days((100, "mon")), **OVERWRITE), commit_id="other/commit-0"))
 
-    make(lake.commit("run/commit-1", redriven, earlier=(first,), **OVERWRITE))
+    make(lake.planned(days((2, "tue"), (4, None)), number=1, earlier=first.writes, **OVERWRITE))
 
     assert lake.rows("id", "day") == [(0, "sun"), (2, "tue"), (3, None), (4, None), (100, "mon")]
 
@@ -184,8 +146,7 @@ def test_a_key_of_two_commits_of_a_run_is_refused(lake: Lake) -> None:
 
 
 def test_overwriting_makes_the_table(lake: Lake) -> None:
-    write = lake.stage(0, days((1, "mon"), (2, None)), mode="overwrite_partitions")
-    planned = lake.commit("run/commit-0", write, partition_by=("day",), **OVERWRITE)
+    planned = lake.planned(days((1, "mon"), (2, None)), partition_by=("day",), **OVERWRITE)
 
     assert [make(planned).already, make(planned).already] == [False, True]
     assert lake.rows("id", "day") == [(1, "mon"), (2, None)]
@@ -195,6 +156,6 @@ def test_a_table_without_partitions_is_not_overwritten(lake: Lake) -> None:
     lake.create(days((1, "mon")))
 
     with pytest.raises(TableError, match="has no partitions that could be overwritten"):
-        make(lake.commit("run/commit-0", lake.stage(0, days((2, "mon")), mode="overwrite_partitions"), **OVERWRITE))
+        make(lake.planned(days((2, "mon")), **OVERWRITE))
 
     assert lake.rows() == [(1, "mon")]

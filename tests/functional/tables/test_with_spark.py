@@ -49,7 +49,7 @@ def at(microsecond: int) -> datetime:
     return datetime(2013, 1, 1, 5, 0, 0, microsecond, UTC)
 
 
-@pytest.mark.parametrize("lake", ["iceberg", "delta"], indirect=True)
+@pytest.mark.parametrize("lake", ["ice", "delta"], indirect=True)
 def test_spark_reads_the_same_rows(jvm: WarmJvm, lake: Lake) -> None:
     lake.create(flights((0, "mon", at(0), "a")), by=["day"])
     shards = flights((1, "mon", at(999_999), "b" * 70), (2, None, None, None)), flights((3, "a b/c:%", at(1), "c"))
