@@ -6,7 +6,6 @@ from typing import Any
 
 import pyarrow as pa
 import pytest
-from pyiceberg.table import Table
 from pyiceberg.table.update.schema import UpdateSchema
 from pyiceberg.types import DoubleType, IntegerType, StringType
 
@@ -16,12 +15,6 @@ from tests.functional.tables.lakes import Lake, rows_of
 from tests.functional.tables.making import make
 
 Evolution = Callable[[UpdateSchema], object]
-
-
-@pytest.fixture
-def ice(local: Lake) -> Lake:
-    local.format = "iceberg"
-    return local
 
 
 def evolve(lake: Lake, *steps: Evolution) -> None:
@@ -43,33 +36,34 @@ def rename(name: str, new: str) -> Evolution:
     return lambda update: update.rename_column(name, new)
 
 
-@pytest.fixture(params=["made by the run", "made before"])
-def filled(request: pytest.FixtureRequest, ice: Lake) -> Lake:
-    """A table to which a run has appended one row."""
+@pytest.mark.parametrize("moment", ["the run made the table", "the table was there", "before the commit"])
+@pytest.mark.parametrize(
+    ("steps", "found", "later"),
+    [
+        ([drop("a"), add("a")], {"a": None, "b": "other"}, ("new a", "new b")),
+        ([drop("a"), add("a", DoubleType())], {"a": None, "b": "other"}, (2.5, "new b")),
+        ([rename("a", "c"), rename("b", "a")], {"a": "other", "c": "old"}, ("new a", "new c")),
+        ([rename("a", "c"), add("a")], {"a": None, "b": "other", "c": "old"}, ("new a", "new b", "new c")),
+    ],
+)
+def test_values_stay_in_their_own_columns(
+    ice: Lake, moment: str, steps: list[Evolution], found: dict[str, Any], later: tuple[Any, ...]
+) -> None:
+    """Whatever names are used again: dropped values do not come back, and new rows have their columns."""
     rows = rows_of(id=[1], a=["old"], b=["other"])
-    if request.param == "made before":
+    if moment != "the run made the table":
         ice.create(rows.slice(0, 0))
-    make(ice.commit("run/commit-0", ice.stage(0, rows)))
-    return ice
+    planned = ice.planned(rows)
+    if moment != "before the commit":
+        make(planned)
 
+    evolve(ice, *steps)
+    make(planned)  # again, unless the columns have changed before
 
-def test_dropped_values_do_not_come_back(filled: Lake) -> None:
-    evolve(filled, drop("a"), add("a"))
-
-    assert filled.rows("id", "a", "b") == [(1, None, "other")]
-
-
-def test_a_name_that_is_used_again(filled: Lake) -> None:
-    evolve(filled, rename("a", "c"), add("a"))
-    make(filled.commit("run/commit-1", filled.stage(0, rows_of(id=[2], a=["new a"], c=["new c"]))))
-
-    assert filled.rows("id", "a", "c") == [(1, None, "old"), (2, "new a", "new c")]
-
-
-def test_a_name_that_is_used_again_with_another_type(filled: Lake) -> None:
-    evolve(filled, drop("a"), add("a", DoubleType()))
-
-    assert filled.rows("id", "a") == [(1, None)]
+    assert ice.rows("id", *found) == [(1, *found.values())]
+    new = {name: [value] for name, value in zip(found, later, strict=True)}
+    make(ice.planned(rows_of(id=[2], **new), number=1))
+    assert ice.rows("id", *found) == [(1, *found.values()), (2, *later)]
 
 
 NESTED = pa.schema(
@@ -88,7 +82,7 @@ def test_nested_columns_have_ids(ice: Lake, is_late: bool) -> None:
     one = {"a": "old", "b": "x"}
     rows = pa.Table.from_pylist([{"id": 1, "s": one, "l": [one], "m": [("k", one)]}], NESTED)
     ice.create(rows.slice(0, 0))
-    commit = ice.commit("run/commit-0", ice.stage(0, rows))
+    commit = ice.planned(rows)
     if not is_late:
         make(commit)
     for at in ("s", "l.element", "m.value"):
@@ -106,43 +100,24 @@ def test_nested_columns_have_ids(ice: Lake, is_late: bool) -> None:
     assert found == [{"id": 1, "s": {**now}, "l": [now], "m": [("k", now)]}]
 
 
-@pytest.mark.parametrize(
-    ("steps", "found"),
-    [
-        ([drop("a"), add("a")], {"a": None, "b": "other"}),
-        ([drop("a"), add("a", DoubleType())], {"a": None, "b": "other"}),
-        ([rename("a", "c"), rename("b", "a")], {"a": "other", "c": "old"}),
-        ([rename("a", "c"), add("a")], {"a": None, "b": "other", "c": "old"}),
-    ],
-)
-def test_columns_that_change_before_the_commit(ice: Lake, steps: list[Evolution], found: dict[str, Any]) -> None:
-    ice.create(rows_of(id=[0], a=["first"], b=["first"]).slice(0, 0))
-    write = ice.stage(0, rows_of(id=[1], a=["old"], b=["other"]))
-
-    evolve(ice, *steps)
-    make(ice.commit("run/commit-0", write))
-
-    assert ice.rows("id", *found) == [(1, *found.values())]
-
-
 @pytest.mark.parametrize("mode", ["upsert", "overwrite_partitions"])
 def test_rows_to_be_written_anew_are_refused_then(ice: Lake, mode: str) -> None:
     ice.create(rows_of(id=[1], a=["old"], b=["x"]), ["id"])
-    write = ice.stage(0, rows_of(id=[1], a=["new"], b=["y"]), mode=mode)
+    planned = ice.planned(rows_of(id=[1], a=["new"], b=["y"]), mode=mode, keys=("id",))
 
     evolve(ice, rename("a", "c"), add("a"))
     with pytest.raises(TableError, match=r"'a' was changed after shard 0 .* start a new run"):
-        make(ice.commit("run/commit-0", write, mode=mode, keys=("id",)))
+        make(planned)
 
     assert ice.rows("id", "a", "c") == [(1, None, "old")]
 
 
 def test_a_table_that_others_made_meanwhile(ice: Lake) -> None:
     """The ids with which the files were staged are those of other columns there."""
-    write = ice.stage(0, rows_of(a=["a"], b=["b"], id=[2]))
+    planned = ice.planned(rows_of(a=["a"], b=["b"], id=[2]))
     ice.create(rows_of(id=[1], b=["first b"], a=["first a"]))
 
-    make(ice.commit("run/commit-0", write))
+    make(planned)
 
     assert ice.rows("id", "a", "b") == [(1, "first a", "first b"), (2, "a", "b")]
 
@@ -163,31 +138,27 @@ def test_new_columns_of_two_runs(ice: Lake) -> None:
 def test_what_readers_skip(ice: Lake) -> None:
     """The bounds of columns are those of the file's own."""
     ice.create(rows_of(id=[0], a=["zz"], b=["y"]).slice(0, 0))
-    write = ice.stage(0, rows_of(id=[1], a=["old"], b=["other"]))
+    planned = ice.planned(rows_of(id=[1], a=["old"], b=["other"]))
     evolve(ice, drop("a"), rename("b", "a"))
-    make(ice.commit("run/commit-0", write))
+    make(planned)
 
     table = ice.catalog().load_table("db.t")
     assert table.scan(row_filter="a == 'other'").to_arrow()["id"].to_pylist() == [1]
     assert len(list(table.scan(row_filter="a > 'p'").plan_files())) == 0
 
 
-def mapping_of(table: Table) -> dict[str, Any]:
-    return {"mapping": table.properties.get(NAME_MAPPING), "ids": table.schema().field_ids}
-
-
 def test_an_incomplete_name_mapping_is_refused(ice: Lake) -> None:
     """Another tool has set it once, and added a column without it: what reads files without ids then fails."""
     ice.create(rows_of(id=[1]))
     evolve(ice, add("late", IntegerType()))
-    table = ice.catalog().load_table("db.t")
-    check_name_mapping("db.t", **mapping_of(table))
-    for mapping, is_whole in (([("id", 1)], False), ([("id", 1), ("late", 2)], True)):
-        text = json.dumps([{"names": [name], "field-id": id_} for name, id_ in mapping])
+
+    def check(mapping: list[tuple[str, int]]) -> None:
+        table = ice.catalog().load_table("db.t")
         with table.transaction() as change:
-            change.set_properties({NAME_MAPPING: text})
-        if is_whole:
-            check_name_mapping("db.t", **mapping_of(table))
-            continue
-        with pytest.raises(TableError, match=r"schema.name-mapping.default of db.t lacks .* \[2\]"):
-            check_name_mapping("db.t", **mapping_of(table))
+            fields = [{"names": [name], "field-id": id_} for name, id_ in mapping]
+            change.set_properties({NAME_MAPPING: json.dumps(fields)})
+        check_name_mapping("db.t", table.properties.get(NAME_MAPPING), table.schema().field_ids)
+
+    with pytest.raises(TableError, match=r"schema.name-mapping.default of db.t lacks .* \[2\]"):
+        check([("id", 1)])
+    check([("id", 1), ("late", 2)])
