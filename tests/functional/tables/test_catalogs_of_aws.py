@@ -11,7 +11,7 @@ from pyiceberg.utils.config import Config
 from sparklet.job import Job
 from sparklet.job.errors import TableError
 from sparklet.job.fields import Table
-from sparklet.tables.declaration import Commit, StagedWrite
+from sparklet.tables.declaration import Commit
 from sparklet.tables.stream_batch import batch_of
 from tests.functional.tables.conftest import REGION
 from tests.functional.tables.lakes import Lake, rows_of
@@ -42,15 +42,6 @@ def table_bucket(in_s3: Lake) -> str:
     return str(s3tables.create_table_bucket(name=in_s3.place.removeprefix("s3://"))["arn"])
 
 
-def staged_outside(lake: Lake, shard: int, rows: Any, by: tuple[str, ...] = ()) -> StagedWrite:
-    """What an attempt leaves for a table in S3 Tables: nothing may be staged there."""
-    return replace(lake, format="iceberg", place=f"{lake.place}/out/_changes").stage(shard, rows, by)
-
-
-def of_s3_tables(arn: str, number: int, *writes: StagedWrite, **more: Any) -> Commit:
-    return Commit(f"run/commit-{number}", Table("iceberg", "db.t"), "append", writes, warehouse=arn, **more)
-
-
 def read(arn: str) -> Any:
     from sparklet.tables.iceberg import load
 
@@ -59,9 +50,9 @@ def read(arn: str) -> Any:
 
 @pytest.mark.parametrize("by", [(), ("day",)])
 def test_rows_in_s3_tables_are_there_once(in_s3: Lake, table_bucket: str, by: tuple[str, ...]) -> None:
-    writes = staged_outside(in_s3, 0, ONE), staged_outside(in_s3, 1, TWO)
-    first = of_s3_tables(table_bucket, 0, *writes, partition_by=by)
-    more = of_s3_tables(table_bucket, 1, staged_outside(in_s3, 0, TWO))
+    lake = replace(in_s3, format="iceberg", place=f"{in_s3.place}/out/_changes")  # nothing may be staged in the table
+    first = lake.planned(ONE, TWO, partition_by=by, warehouse=table_bucket)
+    more = lake.planned(TWO, number=1, warehouse=table_bucket)
 
     assert [make(each).already for each in (first, first, more, first)] == [False, True, False, True]
 
@@ -73,11 +64,10 @@ def test_rows_in_s3_tables_are_there_once(in_s3: Lake, table_bucket: str, by: tu
 
 def test_streams_into_s3_tables_are_refused(table_bucket: str) -> None:
     """Nothing may be stored beside their data, and a chain on the worker's disk is lost with it."""
-    table, spark = Table("iceberg", "db.t"), cast("Any", None)
     job = Job(event={"Records": [samples.kinesis("7")]}, params={"warehouse": table_bucket})
 
     with pytest.raises(TableError, match=r"iceberg:db\.t is in S3 Tables.*glue:s3://"):
-        batch_of(job, table, None, spark, is_read=False)
+        batch_of(job, Table("iceberg", "db.t"), None, cast("Any", None), is_read=False)
 
 
 # --- Delta in Glue's catalog ---
@@ -92,15 +82,15 @@ def glue(in_s3: Lake) -> Iterator[Any]:
         client.delete_database(Name="db")
 
 
-def delta(lake: Lake, place: str = "lake/db.db/t") -> Lake:
-    """A table of Delta at a place in the bucket."""
-    folder, _, name = f"{lake.place}/{place}".rpartition("/")
-    assert name == "t"  # as Lake has it
-    return replace(lake, format="delta", place=folder)
+@pytest.fixture
+def lake(in_s3: Lake) -> Lake:
+    """A table of Delta, where the warehouse in Glue has its name."""
+    return replace(in_s3, format="delta", place=f"{in_s3.place}/lake/db.db")
 
 
-def in_glue(lake: Lake, commit: Commit) -> Commit:
-    return replace(commit, warehouse=f"glue:{lake.place}/lake")
+def in_glue(lake: Lake, rows: Any, **how: Any) -> Commit:
+    bucket = lake.place.split("/")[2]
+    return lake.planned(rows, warehouse=f"glue:s3://{bucket}/lake", **how)
 
 
 def entry(glue: Any) -> dict[str, Any]:
@@ -112,13 +102,10 @@ def columns(glue: Any) -> dict[str, str]:
     return {each["Name"]: each["Type"] for each in entry(glue)["StorageDescriptor"]["Columns"]}
 
 
-def test_delta_gets_its_entry_in_glue(in_s3: Lake, glue: Any) -> None:
-    lake = delta(in_s3)
-    planned = lake.commit(
-        "run/commit-0", lake.stage(0, ONE, ["day"]), partition_by=("day",), partition_types=("string",)
-    )
+def test_delta_gets_its_entry_in_glue(lake: Lake, glue: Any) -> None:
+    planned = in_glue(lake, ONE, partition_by=("day",), partition_types=("string",))
 
-    make(in_glue(in_s3, planned))
+    make(replace(planned, writes=(lake.stage(0, ONE, ["day"]),)))
 
     found = entry(glue)
     assert found["TableType"] == "EXTERNAL_TABLE"
@@ -128,11 +115,10 @@ def test_delta_gets_its_entry_in_glue(in_s3: Lake, glue: Any) -> None:
     assert found["PartitionKeys"] == [{"Name": "day", "Type": "string"}]
 
 
-def test_a_runs_parameter_names_the_catalog(in_s3: Lake, glue: Any, table_bucket: str, commit_run: CommitRun) -> None:
-    lake, outside = delta(in_s3), staged_outside(in_s3, 0, TWO)
-    write = lake.stage(0, ONE)
-    commit_run.fix((write, declaration(lake.table, write)))
-    commit_run.run(warehouse=f"glue:{in_s3.place}/lake")
+def test_a_runs_parameter_names_the_catalog(lake: Lake, glue: Any, table_bucket: str, commit_run: CommitRun) -> None:
+    planned, outside = in_glue(lake, ONE), replace(lake, format="iceberg").stage(0, TWO)
+    commit_run.fix((planned.writes[0], declaration(lake.table, planned.writes[0])))
+    commit_run.run(warehouse=str(planned.warehouse))
     commit_run.fix((outside, declaration(Table("iceberg", "db.t"), outside)))
 
     commit_run.run(made=[0], warehouse=table_bucket)
@@ -141,26 +127,22 @@ def test_a_runs_parameter_names_the_catalog(in_s3: Lake, glue: Any, table_bucket
     assert read(table_bucket).scan().to_arrow()["id"].to_pylist() == [3]
 
 
-def test_a_new_column_gets_into_the_entry(in_s3: Lake, glue: Any) -> None:
-    lake = delta(in_s3)
-    make(in_glue(in_s3, lake.commit("run/commit-0", lake.stage(0, ONE))))
-    glue.update_table(
-        DatabaseName="db", TableInput={"Name": "t", "Parameters": {**entry(glue)["Parameters"], "mine": "1"}}
-    )
-    wider = lake.stage(0, TWO.append_column("more", [[1.5]]))
+def test_a_new_column_gets_into_the_entry(lake: Lake, glue: Any) -> None:
+    make(in_glue(lake, ONE))
+    mine = {"Name": "t", "Parameters": {**entry(glue)["Parameters"], "mine": "1"}}
+    glue.update_table(DatabaseName="db", TableInput=mine)
 
-    make(in_glue(in_s3, lake.commit("run/commit-1", wider, merge_schema=True)))
+    make(in_glue(lake, TWO.append_column("more", [[1.5]]), number=1, merge_schema=True))
 
     assert columns(glue) == {"id": "bigint", "day": "string", "more": "double"}
     assert entry(glue)["Parameters"]["mine"] == "1"
     version = entry(glue)["VersionId"]
-    make(in_glue(in_s3, lake.commit("run/commit-2", lake.stage(0, TWO))))
+    make(in_glue(lake, TWO, number=2))
     assert entry(glue)["VersionId"] == version  # nothing has changed
 
 
-def test_a_commit_that_is_made_again_enters_the_table(in_s3: Lake, glue: Any) -> None:
-    lake = delta(in_s3)
-    planned = in_glue(in_s3, lake.commit("run/commit-0", lake.stage(0, ONE)))
+def test_a_commit_that_is_made_again_enters_the_table(lake: Lake, glue: Any) -> None:
+    planned = in_glue(lake, ONE)
     make(planned)
     glue.delete_table(DatabaseName="db", Name="t")  # as if the committer had been killed before
 
@@ -169,23 +151,20 @@ def test_a_commit_that_is_made_again_enters_the_table(in_s3: Lake, glue: Any) ->
     assert columns(glue) == {"id": "bigint", "day": "string"}
 
 
-def test_another_tables_entry_stays_as_it_is(in_s3: Lake, glue: Any) -> None:
-    lake = delta(in_s3)
+def test_another_tables_entry_stays_as_it_is(lake: Lake, glue: Any) -> None:
     glue.create_database(DatabaseInput={"Name": "db"})
     theirs = {"Name": "t", "StorageDescriptor": {"Location": "s3://theirs/t", "Columns": []}, "PartitionKeys": []}
     glue.create_table(DatabaseName="db", TableInput=theirs)
 
     with pytest.raises(TableError, match=r"db\.t at s3://theirs/t"):
-        make(in_glue(in_s3, lake.commit("run/commit-0", lake.stage(0, ONE))))
+        make(in_glue(lake, ONE))
 
     assert entry(glue)["StorageDescriptor"]["Location"] == "s3://theirs/t"
     glue.delete_table(DatabaseName="db", Name="t")
 
 
-@pytest.mark.parametrize("place", ["lake/t", "lake/a/db.db/t", "other/db.db/t"])
+@pytest.mark.parametrize("place", ["lake", "lake/a/db.db", "other/db.db"])
 def test_a_table_elsewhere_gets_no_entry(in_s3: Lake, glue: Any, place: str) -> None:
-    lake = delta(in_s3, place)
-
-    make(in_glue(in_s3, lake.commit("run/commit-0", lake.stage(0, ONE))))
+    make(in_glue(replace(in_s3, format="delta", place=f"{in_s3.place}/{place}"), ONE))
 
     assert glue.get_databases()["DatabaseList"] == []

@@ -53,8 +53,12 @@ def queued(*ids: int, shard: str = "") -> dict[str, Any]:
 
 def opened(lake: Lake, *ids: int, shard: str = SHARD, is_read: bool = False, of: Any = event) -> Batch:
     """The batch as a script has it before its rows are staged."""
-    spark: Any = None
-    batch = batch_of(Job(event=of(*ids, shard=shard)), lake.table, None, spark, is_read)
+    return opened_by(Job(event=of(*ids, shard=shard)), lake, is_read=is_read)
+
+
+def opened_by(job: Job, lake: Lake, label: str | None = None, *, is_read: bool = False) -> Batch:
+    no_session: Any = None
+    batch = batch_of(job, lake.table, label, no_session, is_read)
     assert batch
     return batch
 
@@ -209,17 +213,13 @@ def test_links_of_messages_end_with_the_queues_retention(lake: Lake, monkeypatch
         opened(lake, 0, of=queued)  # an old event, by hand: it is an error, not a guess
 
 
-def test_a_failed_message_is_in_no_commit(lake: Lake) -> None:
-    spark: Any = None
+def test_a_failed_message_is_in_no_commit(lake: Lake, monkeypatch: pytest.MonkeyPatch) -> None:
     rows: Any = SimpleNamespace(limit=lambda n: "no rows")
     job = Job(event=queued(1, 2, 3))
-    batch = batch_of(job, lake.table, None, spark, True)
-    assert batch
+    batch = opened_by(job, lake, is_read=True)
     job.fail_message("m2", "bad")
-    monkey = pytest.MonkeyPatch()
-    with monkey.context() as patch:
-        patch.setattr(stream_batch, "without_records", lambda frame, event, names: names)
-        assert batch.new_rows(rows, job, lake.table) == ["m2"]
+    monkeypatch.setattr(stream_batch, "without_records", lambda frame, event, names: names)
+    assert batch.new_rows(rows, job, lake.table) == ["m2"]
     committed(lake, batch)
 
     assert ids_of(lake) == [1, 3]
@@ -268,23 +268,19 @@ def test_new_columns_and_a_lane_in_between(lake: Lake) -> None:
 
 
 def test_a_second_write_of_a_batch_needs_a_label(lake: Lake) -> None:
-    spark: Any = None
     job = Job(event=event(1))
-    batch = batch_of(job, lake.table, None, spark, False)
-    assert batch
+    batch = opened_by(job, lake)
     batch.is_written = True
 
     with pytest.raises(TableError, match="label"):
-        batch_of(job, lake.table, None, spark, False)
-    labelled = batch_of(job, lake.table, "late", spark, False)
-    assert labelled and labelled.new.keys().isdisjoint(batch.new)
+        opened_by(job, lake)
+    assert opened_by(job, lake, "late").new.keys().isdisjoint(batch.new)
 
 
 def test_records_read_for_one_table_are_not_another_s(lake: Lake) -> None:
     deliver(lake, 1)
-    spark: Any = None
     job = Job(event=event(1, 2))
-    batch_of(job, lake.table, None, spark, True)
+    opened_by(job, lake, is_read=True)
 
     with pytest.raises(TableError, match="not for"):
-        batch_of(job, lake.table, "dead letters", spark, False)
+        opened_by(job, lake, "dead letters")

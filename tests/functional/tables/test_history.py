@@ -18,11 +18,10 @@ DAY_S = 86400
 
 
 @pytest.fixture
-def ice(local: Lake) -> Lake:
+def ice(ice: Lake) -> Lake:
     """A table with one row, -1, in its first snapshot."""
-    local.format = "iceberg"
-    local.create(rows_of(id=[-1]))
-    return local
+    ice.create(rows_of(id=[-1]))
+    return ice
 
 
 def table_of(lake: Lake) -> Table:
@@ -46,14 +45,16 @@ def expire(lake: Lake, *kept: int) -> None:
     table.maintenance.expire_snapshots().by_ids(list(old)).commit()
 
 
+def set_properties(lake: Lake, properties: dict[str, str]) -> None:
+    with table_of(lake).transaction() as change:
+        change.set_properties(properties)
+
+
 def forget_earlier_states(lake: Lake) -> None:
     """As after 100 commits, by default."""
-    table = table_of(lake)
-    with table.transaction() as change:
-        change.set_properties({"write.metadata.previous-versions-max": "1"})
+    set_properties(lake, {"write.metadata.previous-versions-max": "1"})
     for _ in range(2):
-        with table_of(lake).transaction() as change:
-            change.set_properties({"touched": str(time.time())})
+        set_properties(lake, {"touched": str(time.time())})
 
 
 def one(lake: Lake, id_: int, name: str = "run/commit-0", **options: Any) -> Commit:
@@ -143,8 +144,7 @@ def test_what_nobody_can_tell_is_refused(ice: Lake, is_confirmed: bool) -> None:
         deliver(ice, 1)
     if is_confirmed:
         assert f"'{history.AT}' = '" in str(refused.value)
-        with table_of(ice).transaction() as change:
-            change.set_properties({history.AT: str(current(ice)), history.LOST: ""})
+        set_properties(ice, {history.AT: str(current(ice)), history.LOST: ""})
         assert deliver(ice, 1).rows == 0 and make(planned).already
     assert ids_of(ice) == [1, 2, 5]
 

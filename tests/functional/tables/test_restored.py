@@ -14,11 +14,10 @@ from tests.functional.tables.test_chains import deliver, ids_of
 
 
 @pytest.fixture
-def delta(local: Lake) -> Lake:
+def delta(delta: Lake) -> Lake:
     """A table with one row, -1, in version 0."""
-    local.format = "delta"
-    local.create(rows_of(id=[-1]))
-    return local
+    delta.create(rows_of(id=[-1]))
+    return delta
 
 
 def restore(lake: Lake, version: int) -> None:
@@ -30,10 +29,7 @@ def log_of(lake: Lake, version: int) -> Path:
 
 
 def test_a_run_s_commit_that_was_taken_out_is_made_again(delta: Lake) -> None:
-    kept, planned = (
-        delta.commit(f"run/commit-{number}", delta.stage(0, rows_of(id=[number])), fixed_at_s=time.time())
-        for number in (0, 1)
-    )
+    kept, planned = (delta.planned(rows_of(id=[n]), number=n, fixed_at_s=time.time()) for n in (0, 1))
     make(kept)
     make(planned)
     restore(delta, 1)
@@ -44,7 +40,7 @@ def test_a_run_s_commit_that_was_taken_out_is_made_again(delta: Lake) -> None:
 
 def test_what_the_log_does_not_tell_is_refused(delta: Lake) -> None:
     """The version that set the name is no longer in the log, or the version restored is not named."""
-    planned = delta.commit("run/commit-0", delta.stage(0, rows_of(id=[1])), fixed_at_s=time.time())
+    planned = delta.planned(rows_of(id=[1]), fixed_at_s=time.time())
     make(planned)
     delta.append(rows_of(id=[2]))
     DeltaTable(delta.delta).create_checkpoint()

@@ -18,14 +18,13 @@ import pyarrow.parquet as pq
 import pytest
 from deltalake import DeltaTable, write_deltalake
 from pyiceberg.catalog import load_catalog
-from pyiceberg.table import Table
-from pyiceberg.utils.config import Config
+from pyspark.sql import SparkSession
 
-from sparklet.job.catalogs import VARIABLES
 from sparklet.job.outcome import CLAIMED, OUTCOME_FILE
 from tests.functional.job.conftest import session_here
 from tests.functional.job.readers import hudi
 from tests.functional.job.warm_jvm import SCRIPTS, WarmJvm
+from tests.functional.tables.conftest import configure_catalog, sqlite
 
 # pyspark leaves its sockets to the garbage collector.
 pytestmark = [pytest.mark.spark, pytest.mark.slow, pytest.mark.filterwarnings("ignore::ResourceWarning")]
@@ -36,10 +35,10 @@ Rows = list[tuple[Any, ...]]
 
 
 class Lake:
-    """A folder of tables, a catalog, and scripts that are run beside it."""
+    """A folder of tables, and scripts that are run beside it."""
 
-    def __init__(self, folder: Path, catalog: dict[str, str]) -> None:
-        self.folder, self.catalog, self._outcomes = folder, catalog, count()
+    def __init__(self, folder: Path) -> None:
+        self.folder, self._outcomes = folder, count()
 
     def run(
         self, script: str, table: str, *inputs: str | Path, event: dict[str, Any] | None = None, **params: object
@@ -78,57 +77,48 @@ class Lake:
         elif table == "delta":
             write_deltalake(str(self.folder / "rows"), rows, mode="append")
         else:
-            catalog = load_catalog("iceberg", **self.catalog)
+            catalog = load_catalog("iceberg")
             catalog.create_namespace_if_not_exists("db")
             catalog.create_table_if_not_exists("db.people", rows.schema).append(rows)
-
-    def iceberg(self, name: str) -> Table:
-        return load_catalog("iceberg", **self.catalog).load_table(name)
 
     def rows(self, table: str, columns: str = "*") -> Rows:
         if table == "hudi":
             return hudi(self.folder / "rows", columns)
         if table.startswith("iceberg:"):
-            found = self.iceberg(table.partition(":")[2]).scan().to_arrow()
+            found = load_catalog("iceberg").load_table(table.partition(":")[2]).scan().to_arrow()
         else:
             found = DeltaTable(str(self.folder / "rows")).to_pyarrow_table()  # noqa: F841 - duckdb finds it by its name
         return duckdb.sql(f"SELECT {columns} FROM found ORDER BY ALL").fetchall()
 
 
 @pytest.fixture(scope="module")
-def catalog(jvm_here: WarmJvm, tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
-    """A catalog of pyiceberg, known to a session of Spark in this process."""
+def spark(jvm_here: WarmJvm, tmp_path_factory: pytest.TempPathFactory) -> Iterator[SparkSession]:
+    """A session in this process, and a catalog, which pyiceberg knows, too."""
     folder = tmp_path_factory.mktemp("catalog")
-    properties = {"type": "sql", "uri": f"sqlite:///{folder}/catalog.db", "warehouse": f"file://{folder}/lake"}
-    env = {f"{VARIABLES}{name.upper()}": value for name, value in properties.items()}
     conf = {"spark.master": "local[2]", "spark.sql.shuffle.partitions": "1"}
-    with pytest.MonkeyPatch.context() as patch, session_here("tables", conf, env, jvm_here):
-        patch.setattr("pyiceberg.catalog._ENV_CONFIG", Config())  # pyiceberg reads the environment at import
-        yield properties
+    with pytest.MonkeyPatch.context() as patch:
+        configure_catalog(f"file://{folder}", patch, **sqlite(folder))
+        with session_here("tables", conf, {}, jvm_here) as session:
+            yield session
 
 
 @pytest.fixture
-def lake(tmp_path: Path, catalog: dict[str, str]) -> Iterator[Lake]:
+def lake(tmp_path: Path, spark: SparkSession) -> Iterator[Lake]:
     """A folder and a catalog without tables."""
-    yield Lake(tmp_path, catalog)
-    loaded = load_catalog("iceberg", **catalog)
-    for table in loaded.list_tables("db") if loaded.namespace_exists("db") else ():
-        loaded.drop_table(table)
+    yield Lake(tmp_path)
+    catalog = load_catalog("iceberg")
+    for table in catalog.list_tables("db") if catalog.namespace_exists("db") else ():
+        catalog.drop_table(table)
 
 
 def test_rows_are_appended_to_iceberg_in_partitions(lake: Lake) -> None:
+    table, schema = "iceberg:db.people", "id INT, name STRING, born INT"
     for content in (PEOPLE, LATER):
-        told = lake.run(
-            "csv_to_iceberg.py",
-            "iceberg:db.people",
-            content,
-            schema="id INT, name STRING, born INT",
-            partition_by="born",
-        )
+        told = lake.run("csv_to_iceberg.py", table, content, schema=schema, partition_by="born")
 
     assert told["rows"] == 2
-    assert [row[0] for row in lake.rows("iceberg:db.people")] == [1, 2, 3, 3, 4]
-    assert len(lake.iceberg("db.people").snapshots()) == 2
+    assert [row[0] for row in lake.rows(table)] == [1, 2, 3, 3, 4]
+    assert len(load_catalog("iceberg").load_table("db.people").snapshots()) == 2
 
 
 def test_rows_replace_those_of_their_key_in_delta(lake: Lake) -> None:
