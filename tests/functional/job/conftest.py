@@ -16,6 +16,8 @@ from tests.stand_ins.ministack import ministack
 from tests.waiting import deadline_s
 
 STACK = stack_file()
+# Of tests with a session in their process: pyspark leaves its sockets to the garbage collector.
+SESSION_HERE = [pytest.mark.spark, pytest.mark.slow, pytest.mark.filterwarnings("ignore::ResourceWarning")]
 FORMATS = [name for name in ("delta", "iceberg", "hudi") if name in load_stack(STACK).groups]
 
 

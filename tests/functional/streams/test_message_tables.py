@@ -1,7 +1,6 @@
 """Batches of messages of SQS by real Spark: their bodies as a DataFrame, and each message in a table once."""
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -10,21 +9,12 @@ from pyspark.sql import SparkSession
 
 from sparklet.job import Job
 from sparklet.job.errors import TableError
-from tests.functional.job.conftest import session_here
-from tests.functional.job.warm_jvm import WarmJvm
-from tests.functional.streams.test_records import JOB_FAILED
+from tests.functional.job.conftest import SESSION_HERE
+from tests.functional.streams.conftest import JOB_FAILED
 from tests.unit.events import samples
 
-# pyspark leaves its sockets to the garbage collector.
-pytestmark = [pytest.mark.spark, pytest.mark.slow, pytest.mark.filterwarnings("ignore::ResourceWarning")]
+pytestmark = SESSION_HERE
 SALE = "n INT, shop STRING"
-
-
-@pytest.fixture(scope="module")
-def spark(jvm_here: WarmJvm) -> Iterator[SparkSession]:
-    conf = {"spark.master": "local[1]", "spark.sql.shuffle.partitions": "1"}
-    with session_here("messages", conf, {}, jvm_here) as session:
-        yield session
 
 
 def job(*bodies: tuple[str, str]) -> Job:

@@ -1,26 +1,21 @@
 """Batches of streams as DataFrames, on real Spark; the events have the shapes of Lambda's documentation."""
 
-import base64
 import json
-from collections.abc import Iterator
 from datetime import date
 from typing import Any
 
 import pytest
-from py4j.protocol import Py4JJavaError
-from pyspark.errors import PySparkException
 from pyspark.sql import DataFrame, SparkSession
 
 from sparklet.job import EventError, Job
 from sparklet.streams import records
 from tests.aggregated import AWS_MADE, AWS_MADE_OF, MAGIC, aggregate
-from tests.functional.job.conftest import session_here
-from tests.functional.job.warm_jvm import WarmJvm
+from tests.functional.job.conftest import SESSION_HERE
+from tests.functional.streams.conftest import JOB_FAILED, encoded, kinesis
+from tests.unit.events import samples
 
-# pyspark leaves its sockets to the garbage collector.
-pytestmark = [pytest.mark.spark, pytest.mark.slow, pytest.mark.filterwarnings("ignore::ResourceWarning")]
+pytestmark = SESSION_HERE
 
-JOB_FAILED = Py4JJavaError, PySparkException  # of Spark 3.5; of 4
 READING = "sensor STRING, celsius DOUBLE"
 AVRO = json.dumps(
     {
@@ -32,62 +27,15 @@ AVRO = json.dumps(
 )
 
 
-@pytest.fixture(scope="module")
-def spark(jvm_here: WarmJvm) -> Iterator[SparkSession]:
-    """A session in this process."""
-    with session_here("records", {"spark.master": "local[1]"}, {}, jvm_here) as session:
-        yield session
-
-
-def encoded(data: bytes) -> str:
-    return base64.b64encode(data).decode()
-
-
-def kinesis(*data: bytes) -> Job:
-    """A batch; sequence numbers from 100 on."""
-    return Job(
-        event={
-            "Records": [
-                {
-                    "kinesis": {
-                        "kinesisSchemaVersion": "1.0",
-                        "partitionKey": "p",
-                        "sequenceNumber": f"{100 + number}",
-                        "data": encoded(each),
-                        "approximateArrivalTimestamp": 1545084650.987,
-                    },
-                    "eventSource": "aws:kinesis",
-                    "eventVersion": "1.0",
-                    "eventID": f"shardId-000000000006:{100 + number}",
-                    "eventName": "aws:kinesis:record",
-                    "invokeIdentityArn": "arn:aws:iam::123456789012:role/lambda-role",
-                    "awsRegion": "us-east-2",
-                    "eventSourceARN": "arn:aws:kinesis:us-east-2:123456789012:stream/lambda-stream",
-                }
-                for number, each in enumerate(data)
-            ]
-        }
-    )
-
-
 def kafka(*values: bytes | None, source: str = "aws:kafka") -> Job:
     """A batch over two partitions; every other record in the second."""
-
-    def record(number: int, value: bytes | None) -> dict[str, Any]:
-        return {
-            "topic": "mytopic",
-            "partition": number % 2,
-            "offset": 15 + number,
-            "timestamp": 1545084650987,
-            "timestampType": "CREATE_TIME",
-            "key": encoded(b"k"),
-            "value": None if value is None else encoded(value),
-            "headers": [{"headerKey": [104, -1, 0]}],
-        }
-
-    found = [record(number, value) for number, value in enumerate(values)]
-    batch = {"mytopic-0": found[::2], "mytopic-1": found[1::2]}
-    return Job(event={"eventSource": source, "bootstrapServers": "b-1:9092", "records": batch})
+    offsets = [*range(15, 15 + len(values))]
+    event = samples.kafka({"mytopic-0": offsets[::2], "mytopic-1": offsets[1::2]}, source)
+    for record in (*event["records"]["mytopic-0"], *event["records"]["mytopic-1"]):
+        value = values[record["offset"] - 15]
+        record |= {"key": encoded(b"k"), "value": None if value is None else encoded(value)}
+        record["headers"] = [{"headerKey": [104, -1, 0]}]
+    return Job(event=event)
 
 
 def tuples(frame: DataFrame) -> list[tuple[Any, ...]]:
@@ -130,15 +78,9 @@ def test_raw_records_are_their_bytes(spark: SparkSession) -> None:
 def test_kinesis_metadata(spark: SparkSession) -> None:
     found = kinesis(b"x").records(spark, "raw", metadata=True)
 
+    stream = "arn:aws:kinesis:us-east-2:123456789012:stream/lambda-stream"
     assert tuples(found.selectExpr("_record.*", "unix_millis(_record.arrival_time)").drop("arrival_time")) == [
-        (
-            "arn:aws:kinesis:us-east-2:123456789012:stream/lambda-stream",
-            "shardId-000000000006",
-            "100",
-            0,
-            "p",
-            1545084650987,
-        )
+        (stream, "shardId-000000000006", "100", 0, "1", 1545084650987)
     ]
 
 
@@ -159,19 +101,12 @@ def test_kafka_records_of_all_partitions_with_metadata(spark: SparkSession, sour
 
 
 def test_dynamodbs_images_stay_as_they_are(spark: SparkSession) -> None:
-    image, keys = {"Id": {"N": "101"}, "Message": {"S": "New item!"}}, {"Id": {"N": "101"}}
-    arn = "arn:aws:dynamodb:us-west-2:123456789012:table/T/stream/2015-06-27T00:48:05.899"
-    common = {"eventSource": "aws:dynamodb", "eventSourceARN": arn, "eventVersion": "1.1"}
-    told = [
-        {"Keys": keys, "NewImage": image, "SequenceNumber": "111", "StreamViewType": "NEW_AND_OLD_IMAGES"},
-        {"Keys": keys, "OldImage": image, "SequenceNumber": "222", "ApproximateCreationDateTime": 1428537600},
-    ]
-    events = [
-        {"eventID": str(number), "eventName": name, "dynamodb": each, **common}
-        for number, (name, each) in enumerate(zip(("INSERT", "REMOVE"), told, strict=True))
-    ]
+    put, removed = samples.dynamodb("111"), samples.dynamodb("222")
+    keys, image = put["dynamodb"]["Keys"], put["dynamodb"]["NewImage"]
+    removed["eventName"] = "REMOVE"
+    removed["dynamodb"] |= {"OldImage": removed["dynamodb"].pop("NewImage"), "ApproximateCreationDateTime": 1428537600}
 
-    found = Job(event={"Records": events}).records(spark, "raw", metadata=True)
+    found = Job(event={"Records": [put, removed]}).records(spark, "raw", metadata=True)
 
     rows = found.selectExpr("string(value) AS new", "_record.*").collect()
     assert [(row.event_name, row.sequence_number, json.loads(row.keys)) for row in rows] == [
@@ -183,10 +118,9 @@ def test_dynamodbs_images_stay_as_they_are(spark: SparkSession) -> None:
 
 
 def test_the_end_of_a_window_has_no_records(spark: SparkSession) -> None:
-    arn = "arn:aws:kinesis:us-east-1:123456789012:stream/s"
-    event = {"Records": [], "window": {}, "state": {"n": 2}, "isFinalInvokeForWindow": True, "eventSourceARN": arn}
+    job = Job(event=samples.window(state={"n": 2}, final=True))
 
-    assert Job(event=event).records(spark, "json", READING, metadata=True).count() == 0
+    assert job.records(spark, "json", READING, metadata=True).count() == 0
 
 
 # Aggregated records
@@ -201,7 +135,7 @@ def test_an_aggregated_record_is_the_records_it_holds(spark: SparkSession) -> No
     names = ("partition_key", "sequence_number", "sub_sequence_number")
     assert tuples(found.select("sensor", *(f"_record.{name}" for name in names))) == [
         *expected,
-        ("alone", "p", "101", 0),
+        ("alone", "1", "101", 0),
     ]
 
 
@@ -239,24 +173,25 @@ BAD_JSON = [
 BAD_CSV = [b"3", b"4,a,b", b"x,y", b"", b"\n", b"5,a\n6,b\n", b"7,\xff"]
 BAD_AVRO = [b"", b"\x02", b"\x04\x00\x00", b"\x02\x02\x04h", b"\x02\x02\xff\xff\xff\xff\xff\xff\xff\xff\x7fhi"]
 CASES = [
-    ("json", "n INT, s STRING", b'{"n": 1, "s": "t"}', (1, "t"), BAD_JSON),
-    ("csv", "n INT, s STRING", b"1,t", (1, "t"), BAD_CSV),
-    ("avro", AVRO, b"\x02\x02\x02t", (1, "t"), BAD_AVRO),
+    ("json", "n INT, s STRING", b'{"n": 1, "s": "t"}', BAD_JSON),
+    ("csv", "n INT, s STRING", b"1,t", BAD_CSV),
+    ("avro", AVRO, b"\x02\x02\x02t", BAD_AVRO),
 ]
+in_each_format = pytest.mark.parametrize(("format_", "schema", "good", "bad"), CASES, ids=["json", "csv", "avro"])
 
 
-@pytest.mark.parametrize(("format_", "schema", "good", "row", "bad"), CASES, ids=["json", "csv", "avro"])
+@in_each_format
 def test_permissive_keeps_the_bytes_of_every_corrupt_record(
-    spark: SparkSession, format_: str, schema: str, good: bytes, row: tuple[Any, ...], bad: list[bytes]
+    spark: SparkSession, format_: str, schema: str, good: bytes, bad: list[bytes]
 ) -> None:
     found = kinesis(good, *bad, good).records(spark, format_, schema, mode="PERMISSIVE")
 
-    assert tuples(found) == [(*row, None), *((None, None, each) for each in bad), (*row, None)]
+    assert tuples(found) == [(1, "t", None), *((None, None, each) for each in bad), (1, "t", None)]
 
 
-@pytest.mark.parametrize(("format_", "schema", "good", "row", "bad"), CASES, ids=["json", "csv", "avro"])
+@in_each_format
 def test_failfast_names_the_corrupt_record(
-    spark: SparkSession, format_: str, schema: str, good: bytes, row: tuple[Any, ...], bad: list[bytes]
+    spark: SparkSession, format_: str, schema: str, good: bytes, bad: list[bytes]
 ) -> None:
     found = kinesis(good, bad[0]).records(spark, format_, schema)
 

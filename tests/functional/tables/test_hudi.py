@@ -20,7 +20,7 @@ from sparklet.tables import hudi as committer
 from sparklet.tables.commit import commit
 from sparklet.tables.declaration import Commit, Committed
 from sparklet.tables.hudi import HudiTable
-from tests.functional.job.conftest import session_here
+from tests.functional.job.conftest import SESSION_HERE, session_here
 from tests.functional.job.warm_jvm import WarmJvm
 from tests.functional.tables import called_from_java
 from tests.functional.tables.lakes import Lake, rows_of, table_of
@@ -28,13 +28,7 @@ from tests.functional.tables.making import once_loaded
 from tests.functional.tables.with_spark import answers
 from tests.waiting import eventually
 
-# pyspark leaves its sockets to the garbage collector.
-pytestmark = [
-    pytest.mark.spark,
-    pytest.mark.hudi,
-    pytest.mark.slow,
-    pytest.mark.filterwarnings("ignore::ResourceWarning"),
-]
+pytestmark = [*SESSION_HERE, pytest.mark.hudi]
 Make = Callable[[Commit], Committed]
 Rows = Callable[..., list[tuple[Any, ...]]]
 dated = partial(table_of, pa.schema([("id", pa.int64()), ("day", pa.string()), ("version", pa.int64())]))

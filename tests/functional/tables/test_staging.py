@@ -27,13 +27,12 @@ from sparklet.job.errors import EventError, TableError
 from sparklet.job.outcome import CLAIMED, OUTCOME_FILE
 from sparklet.tables import layout, staging
 from sparklet.tables.declaration import Commit, Committed, Declaration
-from tests.functional.job.conftest import session_here
+from tests.functional.job.conftest import SESSION_HERE, session_here
 from tests.functional.job.warm_jvm import WarmJvm
 from tests.functional.tables.conftest import REGION, configure_catalog, sqlite
 from tests.unit.events import samples
 
-# pyspark leaves its sockets to the garbage collector.
-pytestmark = [pytest.mark.spark, pytest.mark.slow, pytest.mark.filterwarnings("ignore::ResourceWarning")]
+pytestmark = SESSION_HERE
 
 ROWS = [
     "id",

@@ -21,13 +21,12 @@ from pyiceberg.catalog import load_catalog
 from pyspark.sql import SparkSession
 
 from sparklet.job.outcome import CLAIMED, OUTCOME_FILE
-from tests.functional.job.conftest import session_here
+from tests.functional.job.conftest import SESSION_HERE, session_here
 from tests.functional.job.readers import hudi
 from tests.functional.job.warm_jvm import SCRIPTS, WarmJvm
 from tests.functional.tables.conftest import configure_catalog, sqlite
 
-# pyspark leaves its sockets to the garbage collector.
-pytestmark = [pytest.mark.spark, pytest.mark.slow, pytest.mark.filterwarnings("ignore::ResourceWarning")]
+pytestmark = SESSION_HERE
 
 PEOPLE = "id,name,born\n1,Ada,1815\n2,Émilie,1706\n3,,1906\n"
 LATER = "id,name,born\n3,Grace,1906\n4,Alan,1912\n"
