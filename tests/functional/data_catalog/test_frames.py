@@ -27,8 +27,16 @@ pytestmark = pytest.mark.spark
 
 
 @pytest.fixture(scope="module")
-def spark(jvm_here: WarmJvm) -> Iterator[SparkSession]:
-    with session_here("tables", {"spark.master": "local[2]"}, {}, jvm_here) as session:
+def spark(jvm_here: WarmJvm, tmp_path_factory: pytest.TempPathFactory) -> Iterator[SparkSession]:
+    conf = {
+        "spark.master": "local[2]",
+        "spark.sql.shuffle.partitions": "2",
+        "spark.databricks.delta.snapshotPartitions": "2",  # of 50, for a table of three rows
+        "spark.sql.catalog.made": "org.apache.iceberg.spark.SparkCatalog",
+        "spark.sql.catalog.made.type": "hadoop",
+        "spark.sql.catalog.made.warehouse": str(tmp_path_factory.mktemp("warehouse")),
+    }
+    with session_here("tables", conf, {}, jvm_here) as session:
         yield session
 
 
@@ -188,7 +196,33 @@ def test_malformed_json_fails_unless_the_table_ignores_it(glue: MemoryGlue, tmp_
     assert rows(read(glue, lenient)) == [(1,), (None,)]
 
 
+# --- Delta and Iceberg, through their own formats ---
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("format_", ["delta", "iceberg"])
+def test_rows_and_conditions_are_those_of_the_format(
+    spark: SparkSession, glue: MemoryGlue, tmp_path: Path, format_: str
+) -> None:
+    frame = spark.createDataFrame([(1, "a"), (2, "b"), (3, "b")], "id INT, day STRING")
+    parameters, place = {"table_type": format_.upper()}, uri(tmp_path)
+    if format_ == "delta":
+        frame.write.format("delta").partitionBy("day").save(str(tmp_path))
+    else:
+        frame.writeTo("made.db.t").partitionedBy(frame.day).create()
+        place = spark.conf.get("spark.sql.catalog.made.warehouse") or ""
+        (metadata,) = Path(place, "db/t/metadata").glob("*.metadata.json")
+        parameters["metadata_location"] = uri(metadata)
+    table = table_input("t", place, Parameters=parameters)
+
+    assert sorted(row.id for row in read(glue, table).collect()) == [1, 2, 3]
+    assert sorted(row.id for row in read(glue, table, "day = 'b' AND id > 2").collect()) == [3]
+
+
 # --- text ---
+
+
+HEADER = {"skip.header.line.count": "1"}
 
 
 def text_rows(glue: MemoryGlue, folder: Path, of: str, content: str, form: str, **how: Any) -> list[tuple[Any, ...]]:
@@ -198,15 +232,9 @@ def text_rows(glue: MemoryGlue, folder: Path, of: str, content: str, form: str, 
 
 def test_delimited_text_is_cut_as_by_lazy_simple_serde(glue: MemoryGlue, tmp_path: Path) -> None:
     content = 'a\\,b,,1,2.50\n\\N,"q",x,\\N\n\nshort\nlong,b,3,4,5\n\\\\,\\x,-7,1e2\n'
+    of, serde = "one string;two varchar(5);three int;four decimal(5,2)", {"field.delim": ",", "escape.delim": "\\"}
 
-    found = text_rows(
-        glue,
-        tmp_path,
-        "one string;two varchar(5);three int;four decimal(5,2)",
-        content,
-        "delimited",
-        serde={"field.delim": ",", "escape.delim": "\\"},
-    )
+    found = text_rows(glue, tmp_path, of, content, "delimited", serde=serde)
 
     assert found == [
         ("a,b", "", 1, Decimal("2.50")),  # an empty text is no null
@@ -225,17 +253,11 @@ def test_delimiters_and_nulls_are_those_of_the_entry(
     glue: MemoryGlue, tmp_path: Path, serde: dict[str, str], separator: str
 ) -> None:
     given = {"serialization.null.format": "NULL", **serde}
-    parameters = {"skip.header.line.count": "1"}
+    lines = ["n", "t"], ["1", "NULL", "2026-01-01 10:00:00.5", "2026-01-02", "TRUE"]
+    content = "".join(f"{separator.join(line)}\n" for line in lines)
+    of = "n int;t string;at timestamp;on date;yes boolean"
 
-    found = text_rows(
-        glue,
-        tmp_path,
-        "n int;t string;at timestamp;on date;yes boolean",
-        f"n{separator}t\n1{separator}NULL{separator}2026-01-01 10:00:00.5{separator}2026-01-02{separator}TRUE\n",
-        "delimited",
-        serde=given,
-        Parameters=parameters,
-    )
+    found = text_rows(glue, tmp_path, of, content, "delimited", serde=given, Parameters=HEADER)
 
     assert [row[:2] + row[3:] for row in found] == [(1, None, date(2026, 1, 2), True)]
     assert found[0][2].replace(tzinfo=None).microsecond == 500_000
@@ -256,9 +278,8 @@ CSV_ROWS = [
 
 def test_csv_is_cut_as_by_open_csv_serde(glue: MemoryGlue, tmp_path: Path) -> None:
     content = "\n".join(["One,Two", *(line for line, _ in CSV_ROWS)])
-    parameters = {"skip.header.line.count": "1"}
 
-    found = text_rows(glue, tmp_path, "one string;two string", content, "csv", Parameters=parameters)
+    found = text_rows(glue, tmp_path, "one string;two string", content, "csv", Parameters=HEADER)
 
     assert found == [row for _, row in CSV_ROWS]
 

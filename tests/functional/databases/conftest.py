@@ -9,11 +9,10 @@ import pytest
 from pyspark.sql import SparkSession
 
 from tests.functional.job.conftest import session_here
-from tests.stand_ins.ministack import ministack
+from tests.functional.tables.conftest import REGION, aws
 from tests.stand_ins.postgresql import OWNER, PASSWORD, PostgreSQL, driver, postgresql
 
-REGION = "us-east-1"
-ACCOUNT = {"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test", "AWS_REGION": REGION}
+__all__ = ["aws"]
 LOG4J = """
 rootLogger.level = info
 rootLogger.appenderRef.f.ref = f
@@ -26,11 +25,9 @@ appender.f.layout.pattern = %m%n%throwable
 
 
 @pytest.fixture(scope="module")
-def account(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+def account(aws: str) -> Iterator[None]:
     """An account, in the environment, with the owner's login in both stores."""
-    with ministack(tmp_path_factory.mktemp("aws")) as endpoint, pytest.MonkeyPatch.context() as patch:
-        for name, value in {**ACCOUNT, "AWS_ENDPOINT_URL": endpoint}.items():
-            patch.setenv(name, value)
+    with pytest.MonkeyPatch.context() as patch:
         patch.delenv("AWS_DEFAULT_REGION", raising=False)
         login = json.dumps({"username": OWNER, "password": PASSWORD})
         secrets = boto3.client("secretsmanager", region_name=REGION)

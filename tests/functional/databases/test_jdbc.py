@@ -47,9 +47,13 @@ def rows(spark: SparkSession) -> Rows:
 
 
 @pytest.fixture
-def stored(server: PostgreSQL, table: str) -> Callable[[], list[tuple[Any, ...]]]:
-    name = ".".join(f'"{part}"' for part in table.split("."))
-    return lambda: server.ask(f"SELECT id, text, changed FROM {name} ORDER BY id")
+def quoted(table: str) -> str:
+    return ".".join(f'"{part}"' for part in table.split("."))
+
+
+@pytest.fixture
+def stored(server: PostgreSQL, quoted: str) -> Callable[[], list[tuple[Any, ...]]]:
+    return lambda: server.ask(f"SELECT id, text, changed FROM {quoted} ORDER BY id")
 
 
 def of_run(shard: int = 3, attempt: int = 1) -> Job:
@@ -89,14 +93,6 @@ def test_a_write_is_made_once(rows: Rows, table: str, stored: Any, database: dic
     assert [row[0] for row in stored()] == [1, 4, 5, 6]
 
 
-def test_an_event_that_comes_twice_adds_nothing(rows: Rows, table: str, stored: Any, database: dict[str, Any]) -> None:
-    record = {"eventSource": "aws:sqs", "eventSourceARN": "arn:aws:sqs:::q", "messageId": "m-1", "body": "{}"}
-    for _ in range(2):
-        Job(event={"Records": [record]}).jdbc_write(rows((1, "a", 0)), table, **database)
-
-    assert stored() == [(1, "a", 0)]
-
-
 def test_an_upsert_keeps_what_is_newest(rows: Rows, table: str, stored: Any, database: dict[str, Any]) -> None:
     Job().jdbc_write(rows((1, "old", 1), (2, "newer", 9), (3, "no time", None)), table, **database)
 
@@ -123,20 +119,19 @@ def test_a_refused_write_changes_nothing(rows: Rows, table: str, stored: Any, da
 
 
 def test_a_read_shares_its_rows_over_connections(
-    spark: SparkSession, table: str, server: PostgreSQL, database: Any
+    spark: SparkSession, quoted: str, server: PostgreSQL, database: Any
 ) -> None:
-    name = ".".join(f'"{part}"' for part in table.split("."))
-    server.ask(f"INSERT INTO {name} SELECT n, 'row', 0 FROM generate_series(1, 1000) AS n")
+    server.ask(f"INSERT INTO {quoted} SELECT n, 'row', 0 FROM generate_series(1, 1000) AS n")
 
-    frame = Job().jdbc_read(spark, name, split_by="id", connections=4, **database)
+    frame = Job().jdbc_read(spark, quoted, split_by="id", connections=4, **database)
 
     assert frame.rdd.getNumPartitions() == 4
     assert sorted(row.id for row in frame.collect()) == list(range(1, 1001))
-    server.ask(f"DELETE FROM {name}")
+    server.ask(f"DELETE FROM {quoted}")
     assert frame.count() == 1000, "it was read at once"
-    assert Job().jdbc_read(spark, name, split_by="id", connections=4, **database).count() == 0
-    server.ask(f"INSERT INTO {name} VALUES (1, 'row', 0), (9, 'row', 0)")
-    assert Job().jdbc_read(spark, name, split_by="id", connections=4, **database).count() == 2
+    assert Job().jdbc_read(spark, quoted, split_by="id", connections=4, **database).count() == 0
+    server.ask(f"INSERT INTO {quoted} VALUES (1, 'row', 0), (9, 'row', 0)")
+    assert Job().jdbc_read(spark, quoted, split_by="id", connections=4, **database).count() == 2
 
 
 @pytest.mark.usefixtures("spark")
@@ -153,6 +148,7 @@ def test_nobody_sees_the_password(
     spark_log: Path,
     rows: Rows,
     table: str,
+    quoted: str,
     database: Any,
     caplog: pytest.LogCaptureFixture,
     monkeypatch: pytest.MonkeyPatch,
@@ -162,7 +158,7 @@ def test_nobody_sees_the_password(
         caplog.set_level(logging.DEBUG, name)
     spark.sparkContext.setLogLevel("DEBUG")
     Job().jdbc_write(rows((1, "a", 0)), table, **database)
-    frame = Job().jdbc_read(spark, '"a b"."' + table[4:] + '"', split_by="id", connections=2, **database)
+    frame = Job().jdbc_read(spark, quoted, split_by="id", connections=2, **database)
     plan = frame._jdf.queryExecution().toString() + frame.rdd.toDebugString().decode()
     errors = []
     monkeypatch.setattr(jdbc, "TRIES", 2)
