@@ -14,6 +14,7 @@ from pyiceberg.catalog import Catalog, load_catalog
 from pyiceberg.exceptions import NoSuchTableError
 from pyiceberg.io.pyarrow import schema_to_pyarrow
 from pyiceberg.schema import assign_fresh_schema_ids
+from pyiceberg.table import Table as IcebergTable
 
 from sparklet.job.fields import Table
 from sparklet.tables.declaration import Commit, StagedWrite
@@ -104,13 +105,13 @@ class Lake:
         if self.format == "delta":
             write_deltalake(self.delta, rows, mode="append", storage_options=self.options)
         else:
-            self.catalog().load_table("db.t").append(rows)
+            self.iceberg().append(rows)
 
     def read(self) -> pa.Table:
         """What a reader finds now."""
         if self.format == "delta":
             return DeltaTable(self.delta, storage_options=self.options).to_pyarrow_table()
-        return self.catalog().load_table("db.t").scan().to_arrow()
+        return self.iceberg().scan().to_arrow()
 
     def rows(self, *columns: str) -> list[tuple[Any, ...]]:
         """The rows, in order; nulls first."""
@@ -122,10 +123,25 @@ class Lake:
         """How often the table was changed."""
         if self.format == "delta":
             return int(DeltaTable(self.delta, storage_options=self.options).version()) + 1
-        return len(self.catalog().load_table("db.t").metadata.snapshots)
+        return len(self.iceberg().metadata.snapshots)
+
+    def expire(self, *, full: bool = False) -> None:
+        """Forget all states but the last; Delta deletes their files, ``full``: and all that it does not know."""
+        if self.format == "delta":
+            table = DeltaTable(self.delta)
+            table.vacuum(0, dry_run=False, enforce_retention_duration=False, full=full)
+            table.create_checkpoint()
+        else:
+            of_iceberg = self.iceberg()
+            old = [each.snapshot_id for each in of_iceberg.snapshots() if each != of_iceberg.current_snapshot()]
+            of_iceberg.maintenance.expire_snapshots().by_ids(old).commit()
 
     def catalog(self) -> Catalog:
         return load_catalog("iceberg", **self.options)
+
+    def iceberg(self) -> IcebergTable:
+        """The table, for pyiceberg."""
+        return self.catalog().load_table("db.t")
 
 
 def _parts(rows: pa.Table, by: Sequence[str], drop: bool) -> Iterator[tuple[str, pa.Table]]:

@@ -76,13 +76,10 @@ class SharedTable:
 
     def version(self) -> int:
         """What the table calls its state; an Iceberg table without rows is in none."""
-        return int(self._delta().version() if self.is_delta else self._iceberg().metadata.current_snapshot_id or 0)
+        return int(self._delta().version() if self.is_delta else self.lake.iceberg().metadata.current_snapshot_id or 0)
 
     def _delta(self) -> DeltaTable:
         return DeltaTable(self.lake.delta)
-
-    def _iceberg(self) -> Any:
-        return self.lake.catalog().load_table("db.t")
 
     # --- our commits ---
 
@@ -123,7 +120,7 @@ class SharedTable:
             if self.is_delta or (kind == "rename" and not free):
                 return
             column = columns.pop(name)
-            with self._iceberg().update_schema() as update:
+            with self.lake.iceberg().update_schema() as update:
                 update.rename_column(name, free[0]) if kind == "rename" else update.delete_column(name)
             columns |= {free[0]: column} if kind == "rename" else {}
         if name in free or kind == "replace":
@@ -131,7 +128,7 @@ class SharedTable:
             if self.is_delta:
                 self._delta().alter.add_columns([Field(name, PrimitiveType(type_))])
             else:
-                with self._iceberg().update_schema() as update:
+                with self.lake.iceberg().update_schema() as update:
                     update.add_column(name, ICEBERG[type_])
         self.state = replace(self.state, columns=columns)
 
@@ -140,7 +137,7 @@ class SharedTable:
         if self.is_delta:
             self._delta().optimize.compact()
         elif self.state.rows:
-            table = self._iceberg()
+            table = self.lake.iceberg()
             table.overwrite(table.scan().to_arrow())
 
     def roll_back(self, which: int) -> None:
@@ -152,21 +149,13 @@ class SharedTable:
             self._delta().restore(version)
             self.state = before
         else:
-            with self._iceberg().manage_snapshots() as manage:
+            with self.lake.iceberg().manage_snapshots() as manage:
                 manage.set_current_snapshot(version)
             self.state = replace(before, columns=self.state.columns)
         self.rolled_back |= not self.ever_made <= self.state.made
 
     def expire(self) -> None:
-        """Forget all states but the last; Delta deletes their files, and writes a checkpoint."""
-        if self.is_delta:
-            table = self._delta()
-            table.vacuum(0, dry_run=False, enforce_retention_duration=False)
-            table.create_checkpoint()
-        else:
-            table = self._iceberg()
-            old = [each.snapshot_id for each in table.snapshots() if each != table.current_snapshot()]
-            table.maintenance.expire_snapshots().by_ids(old).commit()
+        self.lake.expire()
         self.history.clear()
 
     def set_property(self, name: str, value: str) -> None:

@@ -16,7 +16,7 @@ from sparklet.tables.stream_batch import batch_of
 from tests.functional.tables.conftest import REGION
 from tests.functional.tables.lakes import Lake, rows_of
 from tests.functional.tables.making import make
-from tests.functional.tables.test_commit_run import CommitRun, commit_run, declaration
+from tests.functional.tables.test_commit_run import CommitRun, commit_run
 from tests.unit.events import samples
 
 __all__ = ["commit_run"]
@@ -116,10 +116,10 @@ def test_delta_gets_its_entry_in_glue(lake: Lake, glue: Any) -> None:
 
 
 def test_a_runs_parameter_names_the_catalog(lake: Lake, glue: Any, table_bucket: str, commit_run: CommitRun) -> None:
-    planned, outside = in_glue(lake, ONE), replace(lake, format="iceberg").stage(0, TWO)
-    commit_run.fix((planned.writes[0], declaration(lake.table, planned.writes[0])))
+    planned = in_glue(lake, ONE)
+    commit_run.fix(planned)
     commit_run.run(warehouse=str(planned.warehouse))
-    commit_run.fix((outside, declaration(Table("iceberg", "db.t"), outside)))
+    commit_run.fix(replace(lake, format="iceberg").planned(TWO))
 
     commit_run.run(made=[0], warehouse=table_bucket)
 

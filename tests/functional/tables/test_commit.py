@@ -12,6 +12,8 @@ import pytest
 from sparklet.job.errors import CommitConflictError, CommitStateUnknownError, TableError
 from sparklet.tables import commit as committer
 from sparklet.tables.declaration import Committed, StagedWrite
+from sparklet.tables.delta import DeltaLakeTable
+from sparklet.tables.iceberg import IcebergTable
 from tests.functional.tables.lakes import Lake, rows_of
 from tests.functional.tables.making import kill_committer, make, once_loaded
 from tests.waiting import deadline_s
@@ -177,18 +179,13 @@ def test_partitions_with_null_in_them(lake: Lake, by: list[str]) -> None:
 
 def test_conflicts_without_end_are_an_error(lake: Lake, monkeypatch: pytest.MonkeyPatch) -> None:
     lake.create(THREE)
-    load = committer.open_table
-
-    def always_late(*args: Any) -> Any:
-        table = load(*args)
-        monkeypatch.setattr(table, "write", refuse)
-        return table
 
     def refuse(*_: Any) -> str:
         raise CommitConflictError("not the last version")
 
     monkeypatch.setattr(committer, "MAX_CONFLICTS_S", 0.5)
-    monkeypatch.setattr(committer, "open_table", always_late)
+    for each in (DeltaLakeTable, IcebergTable):
+        monkeypatch.setattr(each, "write", refuse)
 
     with pytest.raises(CommitConflictError) as refused:
         make(lake.planned(THREE))
@@ -200,8 +197,7 @@ def test_conflicts_without_end_are_an_error(lake: Lake, monkeypatch: pytest.Monk
 def test_a_commit_too_old_to_be_known_is_refused(ice: Lake) -> None:
     ice.create(THREE.slice(0, 0))
     ice.append(THREE)
-    table = ice.catalog().load_table("db.t")
-    table.maintenance.expire_snapshots().by_id(table.snapshots()[0].snapshot_id).commit()
+    ice.expire()
 
     with pytest.raises(CommitStateUnknownError, match="does not hold the commit run/commit-0, but it was due 5 days"):
         make(ice.planned(THREE, fixed_at_s=time.time() - 5 * 86400))

@@ -1,9 +1,9 @@
 """The script of a commit run: it makes the commits that a run's commit files ask for."""
 
 import json
-import shutil
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,13 +12,12 @@ import pytest
 from sparklet.job.errors import TableError
 from sparklet.job.fields import Table
 from sparklet.tables.commit import main, plan
-from sparklet.tables.declaration import Declaration, StagedWrite
+from sparklet.tables.declaration import Commit, Declaration, StagedWrite
 from tests.functional.tables.lakes import Lake, rows_of
 
 
-def declaration(table: Table, write: StagedWrite, **options: Any) -> Declaration:
-    given = {"mode": "append", "label": "1", **options}
-    return Declaration(table, folder=write.folder, files=write.files, **given)
+def declaration(table: Table, write: StagedWrite, mode: str = "append", **options: Any) -> Declaration:
+    return Declaration(table, mode, write.folder, write.folder, write.files, **options)
 
 
 class CommitRun:
@@ -29,11 +28,13 @@ class CommitRun:
         self._monkeypatch = monkeypatch
         self._inputs: list[str] = []
 
-    def fix(self, *shards: tuple[StagedWrite, Declaration]) -> None:
-        header = {"identity": "flights_18c", "run_id": "flights", "commit": len(self._inputs)}
-        lines: list[Any] = [header]
-        for write, declared in shards:
-            lines.append({"shard": write.shard, "attempt": "a", "writes": [declared.to_document()]})
+    def fix(self, *commits: Commit) -> None:
+        """Write a file for what shards have declared that these commits are to make."""
+        lines: list[Any] = [{"identity": "flights_18c", "run_id": "flights", "commit": len(self._inputs)}]
+        for each in commits:
+            for write in each.writes:
+                declared = declaration(each.table, write, each.mode).to_document()
+                lines.append({"shard": write.shard, "attempt": "a", "writes": [declared]})
         file = self._folder / f"_commit-{len(self._inputs)}.jsonl"
         file.write_text("".join(json.dumps(line) + "\n" for line in lines))
         self._inputs.append(f"file://{file}")
@@ -55,8 +56,7 @@ def commit_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> CommitRun:
 
 def test_the_missing_commits_are_made_in_order(lake: Lake, commit_run: CommitRun) -> None:
     for number in range(3):
-        write = lake.stage(number, rows_of(id=[number]))
-        commit_run.fix((write, declaration(lake.table, write)))
+        commit_run.fix(lake.planned(rows_of(id=[number])))
 
     first = commit_run.run()
     second = commit_run.run(made=[0, 1])
@@ -69,29 +69,24 @@ def test_the_missing_commits_are_made_in_order(lake: Lake, commit_run: CommitRun
 
 
 def test_two_writes_of_a_shard_are_one_commit(lake: Lake, commit_run: CommitRun) -> None:
-    writes = [lake.stage(0, rows_of(id=[number])) for number in range(2)]
-    commit_run.fix(*((write, declaration(lake.table, write, label=write.folder)) for write in writes))
+    commit_run.fix(lake.planned(rows_of(id=[0])), lake.planned(rows_of(id=[1])))
 
     assert commit_run.run()["answer"][0]["files"] == 2
     assert lake.rows() == [(0,), (1,)]
 
 
 def test_each_table_gets_a_commit(delta: Lake, commit_run: CommitRun) -> None:
-    other = Table("delta", f"{delta.place}/other")
-    write = delta.stage(0, rows_of(id=[1]))
-    copy = StagedWrite(0, f"{other.place}/staged", write.files)
-    shutil.copytree(write.folder.removeprefix("file://"), copy.folder.removeprefix("file://"))
-    commit_run.fix((write, declaration(delta.table, write)), (copy, declaration(other, copy)))
+    other = replace(delta, place=f"{delta.place}/other")
+    commit_run.fix(delta.planned(rows_of(id=[1])), other.planned(rows_of(id=[1])))
 
     outcome = commit_run.run()
 
-    assert outcome["outputs"] == [str(delta.table), str(other)]
+    assert outcome["outputs"] == [str(delta.table), str(other.table)]
     assert outcome["rows"] == 2
 
 
 def test_nothing_to_do_reports_nothing(lake: Lake, commit_run: CommitRun) -> None:
-    write = lake.stage(0, rows_of(id=[1]))
-    commit_run.fix((write, declaration(lake.table, write)))
+    commit_run.fix(lake.planned(rows_of(id=[1])))
 
     assert commit_run.run(made=[0]) == {}
 

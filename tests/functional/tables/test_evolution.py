@@ -20,20 +20,20 @@ Evolution = Callable[[UpdateSchema], object]
 def evolve(lake: Lake, *steps: Evolution) -> None:
     """What another writer does to the columns, one change a version."""
     for step in steps:
-        with lake.catalog().load_table("db.t").update_schema(allow_incompatible_changes=True) as update:
+        with lake.iceberg().update_schema(allow_incompatible_changes=True) as update:
             step(update)
 
 
-def drop(name: str) -> Evolution:
-    return lambda update: update.delete_column(name)
+def drop(*path: str) -> Evolution:
+    return lambda update: update.delete_column(path)
 
 
-def add(name: str, type_: Any = StringType()) -> Evolution:  # noqa: B008 - it is frozen
-    return lambda update: update.add_column(name, type_)
+def add(*path: str, type_: Any = StringType()) -> Evolution:  # noqa: B008 - it is frozen
+    return lambda update: update.add_column(path, type_)
 
 
-def rename(name: str, new: str) -> Evolution:
-    return lambda update: update.rename_column(name, new)
+def rename(*path: str, to: str) -> Evolution:
+    return lambda update: update.rename_column(path, to)
 
 
 @pytest.mark.parametrize("moment", ["the run made the table", "the table was there", "before the commit"])
@@ -41,9 +41,9 @@ def rename(name: str, new: str) -> Evolution:
     ("steps", "found", "later"),
     [
         ([drop("a"), add("a")], {"a": None, "b": "other"}, ("new a", "new b")),
-        ([drop("a"), add("a", DoubleType())], {"a": None, "b": "other"}, (2.5, "new b")),
-        ([rename("a", "c"), rename("b", "a")], {"a": "other", "c": "old"}, ("new a", "new c")),
-        ([rename("a", "c"), add("a")], {"a": None, "b": "other", "c": "old"}, ("new a", "new b", "new c")),
+        ([drop("a"), add("a", type_=DoubleType())], {"a": None, "b": "other"}, (2.5, "new b")),
+        ([rename("a", to="c"), rename("b", to="a")], {"a": "other", "c": "old"}, ("new a", "new c")),
+        ([rename("a", to="c"), add("a")], {"a": None, "b": "other", "c": "old"}, ("new a", "new b", "new c")),
     ],
 )
 def test_values_stay_in_their_own_columns(
@@ -66,14 +66,8 @@ def test_values_stay_in_their_own_columns(
     assert ice.rows("id", *found) == [(1, *found.values()), (2, *later)]
 
 
-NESTED = pa.schema(
-    [
-        ("id", pa.int64()),
-        ("s", pa.struct([("a", pa.string()), ("b", pa.string())])),
-        ("l", pa.list_(pa.struct([("a", pa.string()), ("b", pa.string())]))),
-        ("m", pa.map_(pa.string(), pa.struct([("a", pa.string()), ("b", pa.string())]))),
-    ]
-)
+PAIR = pa.struct([("a", pa.string()), ("b", pa.string())])
+NESTED = pa.schema([("id", pa.int64()), ("s", PAIR), ("l", pa.list_(PAIR)), ("m", pa.map_(pa.string(), PAIR))])
 
 
 @pytest.mark.parametrize("is_late", [False, True])
@@ -85,18 +79,13 @@ def test_nested_columns_have_ids(ice: Lake, is_late: bool) -> None:
     commit = ice.planned(rows)
     if not is_late:
         make(commit)
-    for at in ("s", "l.element", "m.value"):
-        evolve(
-            ice,
-            lambda update, at=at: update.delete_column((*at.split("."), "a")),  # type: ignore[misc]
-            lambda update, at=at: update.rename_column((*at.split("."), "b"), "c"),  # type: ignore[misc]
-            lambda update, at=at: update.add_column((*at.split("."), "a"), StringType()),  # type: ignore[misc]
-        )
+    for at in (("s",), ("l", "element"), ("m", "value")):
+        evolve(ice, drop(*at, "a"), rename(*at, "b", to="c"), add(*at, "a"))
     if is_late:
         make(commit)
 
     now = {"a": None, "c": "x"}
-    found = ice.catalog().load_table("db.t").scan().to_arrow().to_pylist()
+    found = ice.iceberg().scan().to_arrow().to_pylist()
     assert found == [{"id": 1, "s": {**now}, "l": [now], "m": [("k", now)]}]
 
 
@@ -105,7 +94,7 @@ def test_rows_to_be_written_anew_are_refused_then(ice: Lake, mode: str) -> None:
     ice.create(rows_of(id=[1], a=["old"], b=["x"]), ["id"])
     planned = ice.planned(rows_of(id=[1], a=["new"], b=["y"]), mode=mode, keys=("id",))
 
-    evolve(ice, rename("a", "c"), add("a"))
+    evolve(ice, rename("a", to="c"), add("a"))
     with pytest.raises(TableError, match=r"'a' was changed after shard 0 .* start a new run"):
         make(planned)
 
@@ -131,7 +120,7 @@ def test_new_columns_of_two_runs(ice: Lake) -> None:
     make(ice.commit("other/commit-0", other, merge_schema=True))
 
     assert ice.rows("id", "a", "b") == [(0, None, None), (1, "a", None), (2, None, "b")]
-    evolve(ice, rename("a", "b2"), rename("b", "a"), rename("b2", "b"))
+    evolve(ice, rename("a", to="b2"), rename("b", to="a"), rename("b2", to="b"))
     assert ice.rows("id", "a", "b") == [(0, None, None), (1, None, "a"), (2, "b", None)]
 
 
@@ -139,10 +128,10 @@ def test_what_readers_skip(ice: Lake) -> None:
     """The bounds of columns are those of the file's own."""
     ice.create(rows_of(id=[0], a=["zz"], b=["y"]).slice(0, 0))
     planned = ice.planned(rows_of(id=[1], a=["old"], b=["other"]))
-    evolve(ice, drop("a"), rename("b", "a"))
+    evolve(ice, drop("a"), rename("b", to="a"))
     make(planned)
 
-    table = ice.catalog().load_table("db.t")
+    table = ice.iceberg()
     assert table.scan(row_filter="a == 'other'").to_arrow()["id"].to_pylist() == [1]
     assert len(list(table.scan(row_filter="a > 'p'").plan_files())) == 0
 
@@ -150,10 +139,10 @@ def test_what_readers_skip(ice: Lake) -> None:
 def test_an_incomplete_name_mapping_is_refused(ice: Lake) -> None:
     """Another tool has set it once, and added a column without it: what reads files without ids then fails."""
     ice.create(rows_of(id=[1]))
-    evolve(ice, add("late", IntegerType()))
+    evolve(ice, add("late", type_=IntegerType()))
 
     def check(mapping: list[tuple[str, int]]) -> None:
-        table = ice.catalog().load_table("db.t")
+        table = ice.iceberg()
         with table.transaction() as change:
             fields = [{"names": [name], "field-id": id_} for name, id_ in mapping]
             change.set_properties({NAME_MAPPING: json.dumps(fields)})

@@ -5,7 +5,6 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from pyiceberg.table import Table
 
 from sparklet.job.errors import CommitStateUnknownError
 from sparklet.tables import iceberg_history as history
@@ -24,29 +23,18 @@ def ice(ice: Lake) -> Lake:
     return ice
 
 
-def table_of(lake: Lake) -> Table:
-    return lake.catalog().load_table("db.t")
-
-
 def current(lake: Lake) -> int:
-    return int(table_of(lake).metadata.current_snapshot_id or 0)
+    return int(lake.iceberg().metadata.current_snapshot_id or 0)
 
 
 def go_to(lake: Lake, snapshot_id: int) -> None:
     """Roll back, or forward again."""
-    with table_of(lake).manage_snapshots() as manage:
+    with lake.iceberg().manage_snapshots() as manage:
         manage.set_current_snapshot(snapshot_id)
 
 
-def expire(lake: Lake, *kept: int) -> None:
-    """All snapshots but the current one and these."""
-    table = table_of(lake)
-    old = {each.snapshot_id for each in table.snapshots()} - {*kept, current(lake)}
-    table.maintenance.expire_snapshots().by_ids(list(old)).commit()
-
-
 def set_properties(lake: Lake, properties: dict[str, str]) -> None:
-    with table_of(lake).transaction() as change:
+    with lake.iceberg().transaction() as change:
         change.set_properties(properties)
 
 
@@ -76,7 +64,7 @@ def test_a_commit_is_known_after_its_snapshot_expired(ice: Lake, name: str) -> N
     make(planned)
     for id_ in (2, 3):
         ice.append(rows_of(id=[id_]))
-        expire(ice)
+        ice.expire()
 
     assert make(replace(planned, writes=(ice.stage(0, rows_of(id=[1])),))).already
     assert ids_of(ice) == [1, 2, 3]
@@ -89,7 +77,7 @@ def test_a_commit_of_which_nothing_is_left_is_refused(ice: Lake, monkeypatch: py
     monkeypatch.setattr(time, "time", lambda: now_s() + 16 * DAY_S)
     make(one(ice, 2, "sqs/2/1"))
     assert make(planned).already, "its snapshot is there"
-    expire(ice)
+    ice.expire()
 
     with pytest.raises(CommitStateUnknownError, match="does not hold the commit sqs/1/1, but it was due 16 days ago"):
         make(planned)
@@ -104,7 +92,7 @@ def test_only_so_many_ids_are_kept(ice: Lake, monkeypatch: pytest.MonkeyPatch) -
     for number, planned in enumerate(commits):
         monkeypatch.setattr(time, "time", lambda at_s=start_s + 60 * number + 1: at_s)
         make(planned)
-    expire(ice)
+    ice.expire()
 
     assert all(make(planned).already for planned in commits[2:])
     for planned in commits[:2]:
@@ -117,8 +105,8 @@ def test_a_plain_expiry_forgets_no_record(ice: Lake) -> None:
     deliver(ice, 1, 2)
     for id_ in (-2, -3):
         ice.append(rows_of(id=[id_]))
-    table_of(ice).overwrite(ice.read())
-    expire(ice)
+    ice.iceberg().overwrite(ice.read())
+    ice.expire()
 
     assert deliver(ice, 2, 3).rows == 1
     assert ids_of(ice) == [1, 2, 3]
@@ -132,7 +120,7 @@ def test_what_nobody_can_tell_is_refused(ice: Lake, is_confirmed: bool) -> None:
     make(planned)
     for id_ in (-2, -3):
         ice.append(rows_of(id=[id_]))
-    expire(ice)
+    ice.expire()
     forget_earlier_states(ice)
 
     with pytest.raises(CommitStateUnknownError, match="write them with another label") as refused:
@@ -154,7 +142,7 @@ def test_a_roll_back_where_the_state_was_unset_is_refused(ice: Lake) -> None:
     before = current(ice)
     deliver(ice, 2)
     go_to(ice, before)
-    with table_of(ice).transaction() as change:
+    with ice.iceberg().transaction() as change:
         change.remove_properties(history.AT, history.LOST)
 
     with pytest.raises(CommitStateUnknownError, match="SET TBLPROPERTIES"):

@@ -4,7 +4,7 @@ import fcntl
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from threading import Thread
@@ -29,8 +29,6 @@ from tests.functional.tables.with_spark import answers
 from tests.waiting import eventually
 
 pytestmark = [*SESSION_HERE, pytest.mark.hudi]
-Make = Callable[[Commit], Committed]
-Rows = Callable[..., list[tuple[Any, ...]]]
 dated = partial(table_of, pa.schema([("id", pa.int64()), ("day", pa.string()), ("version", pa.int64())]))
 
 
@@ -42,42 +40,43 @@ def spark(jvm_here: WarmJvm, aws: str) -> Iterator[SparkSession]:
         yield session
 
 
-@pytest.fixture
-def hudi(local: Lake) -> Lake:
-    local.format = "hudi"
-    return local
+@dataclass
+class HudiLake(Lake):
+    """A table of Hudi, which Spark alone reads and writes."""
+
+    spark: SparkSession
+
+    @property
+    def folder(self) -> Path:
+        return Path(self.table.place.removeprefix("file://"))
+
+    def make(self, planned: Commit) -> Committed:
+        return commit(planned, lambda: self.spark)
+
+    def read(self) -> pa.Table:
+        found = self.spark.read.format("hudi").load(self.table.place).collect()
+        return pa.Table.from_pylist([row.asDict() for row in found])
 
 
 @pytest.fixture
-def folder(hudi: Lake) -> Path:
-    return Path(hudi.table.place.removeprefix("file://"))
+def hudi(local: Lake, spark: SparkSession) -> HudiLake:
+    return HudiLake("hudi", local.place, {}, spark)
 
 
-@pytest.fixture
-def make(spark: SparkSession) -> Make:
-    return lambda planned: commit(planned, lambda: spark)
-
-
-@pytest.fixture
-def rows(spark: SparkSession, hudi: Lake) -> Rows:
-    """What a reader finds now, in order."""
-    return lambda *names: sorted(map(tuple, spark.read.format("hudi").load(hudi.table.place).select(*names).collect()))
-
-
-def test_appends_are_made_once(hudi: Lake, make: Make, rows: Rows) -> None:
+def test_appends_are_made_once(hudi: HudiLake) -> None:
     first = hudi.planned(rows_of(id=[1, 2], day=["a", None]), rows_of(id=[3], day=["c"]))
     second = hudi.planned(rows_of(id=[4], day=["d"]), number=1)
     other = hudi.commit("run/commit-2", hudi.stage(6, rows_of(id=["5"], day=["d"])))
 
-    done, again = make(first), make(first)
+    done, again = hudi.make(first), hudi.make(first)
 
     assert [(one.rows, one.already) for one in (done, again)] == [(3, False), (3, True)]
     assert done.version == again.version
-    with once_loaded(lambda: make(second)):
-        assert make(second).already
+    with once_loaded(lambda: hudi.make(second)):
+        assert hudi.make(second).already
     with pytest.raises(TableError, match="shard 6 has the column 'id' as string"):
-        make(other)
-    assert rows("id", "day") == [(1, "a"), (2, None), (3, "c"), (4, "d")]
+        hudi.make(other)
+    assert hudi.rows("id", "day") == [(1, "a"), (2, None), (3, "c"), (4, "d")]
 
 
 def test_java_calls_the_last_of_many_scripts(jvm: WarmJvm) -> None:
@@ -87,25 +86,25 @@ def test_java_calls_the_last_of_many_scripts(jvm: WarmJvm) -> None:
     assert [done.stdout for done in called] == ["called\n" * called_from_java.TIMES] * 3, called[-1].stderr
 
 
-def test_a_table_whose_first_writer_died_is_written(hudi: Lake, folder: Path, make: Make, rows: Rows) -> None:
-    make(hudi.planned(rows_of(id=[0])))
-    for file in (*(folder / ".hoodie" / "timeline").iterdir(), *folder.rglob("*.parquet")):
+def test_a_table_whose_first_writer_died_is_written(hudi: HudiLake) -> None:
+    hudi.make(hudi.planned(rows_of(id=[0])))
+    for file in (*(hudi.folder / ".hoodie" / "timeline").iterdir(), *hudi.folder.rglob("*.parquet")):
         if file.is_file():
             file.unlink()
 
-    make(hudi.planned(rows_of(id=[1]), number=1))
+    hudi.make(hudi.planned(rows_of(id=[1]), number=1))
 
-    assert rows("id") == [(1,)]
+    assert hudi.rows("id") == [(1,)]
 
 
 @pytest.mark.nightly
-def test_a_table_of_folders_alone_is_made(hudi: Lake, folder: Path, make: Make, rows: Rows) -> None:
+def test_a_table_of_folders_alone_is_made(hudi: HudiLake) -> None:
     """Its first writer was killed before it had written the table's properties."""
-    (folder / ".hoodie" / "timeline" / "history").mkdir(parents=True)
+    (hudi.folder / ".hoodie" / "timeline" / "history").mkdir(parents=True)
 
-    make(hudi.planned(rows_of(id=[1])))
+    hudi.make(hudi.planned(rows_of(id=[1])))
 
-    assert rows("id") == [(1,)]
+    assert hudi.rows("id") == [(1,)]
 
 
 def stop_at(method: str, patch: pytest.MonkeyPatch, action: Callable[[], object]) -> None:
@@ -160,49 +159,41 @@ def stop_in_spark(folder: Path, patch: pytest.MonkeyPatch, action: Callable[[], 
     ],
 )
 def test_a_stopped_committer_adds_nothing(
-    hudi: Lake,
-    folder: Path,
-    make: Make,
-    rows: Rows,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    method: str,
-    *,
-    exists: bool,
+    hudi: HudiLake, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, method: str, exists: bool
 ) -> None:
     """Stopped before its instant is on the timeline, before its files are there, before and after its look round.
 
     Meanwhile another one, since the lease has expired, makes the same commit.
     """
     if exists:
-        make(hudi.planned(rows_of(id=[1])))
+        hudi.make(hudi.planned(rows_of(id=[1])))
     ours = hudi.planned(rows_of(id=[2, 3]), number=1)
 
     def overtake() -> None:
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(committer, "lease", lambda _uri: nullcontext())
-            make(ours)
+            hudi.make(ours)
 
     if method == "files":
         stop_in_spark(tmp_path, monkeypatch, overtake)
     else:
         stop_at(method, monkeypatch, overtake)
 
-    done = make(ours)
+    done = hudi.make(ours)
 
     there = [(1,)] if exists else []
     assert (done.already, done.rows) == (True, 2)
-    assert rows("id") == [*there, (2,), (3,)]
-    make(hudi.planned(rows_of(id=[4]), number=2))
-    assert (found := rows("id")) == [*there, (2,), (3,), (4,)]
-    stored = sum(pq.read_metadata(file).num_rows for file in folder.glob("*.parquet"))
+    assert hudi.rows("id") == [*there, (2,), (3,)]
+    hudi.make(hudi.planned(rows_of(id=[4]), number=2))
+    assert (found := hudi.rows("id")) == [*there, (2,), (3,), (4,)]
+    stored = sum(pq.read_metadata(file).num_rows for file in hudi.folder.glob("*.parquet"))
     assert stored == len(found), "files of no instant were left"
 
 
 @pytest.mark.nightly
-def test_an_archived_commit_is_found(spark: SparkSession, hudi: Lake, folder: Path, make: Make, rows: Rows) -> None:
+def test_an_archived_commit_is_found(hudi: HudiLake) -> None:
     ours = hudi.planned(rows_of(id=[1], day=["a"]))
-    theirs = spark.read.parquet(hudi.stage(0, rows_of(id=[2], day=["b"])).folder)
+    theirs = hudi.spark.read.parquet(hudi.stage(0, rows_of(id=[2], day=["b"])).folder)
     archiving = {
         "hoodie.table.name": "t",
         "hoodie.datasource.write.operation": "bulk_insert",
@@ -211,65 +202,65 @@ def test_an_archived_commit_is_found(spark: SparkSession, hudi: Lake, folder: Pa
         "hoodie.keep.min.commits": "2",
         "hoodie.keep.max.commits": "3",
     }
-    made = make(ours)
+    made = hudi.make(ours)
     for _ in range(4):
         theirs.write.format("hudi").options(**archiving).mode("append").save(hudi.table.place)
-    assert not list((folder / ".hoodie" / "timeline").glob(f"{made.version}*.commit")), "not archived yet"
+    assert not list((hudi.folder / ".hoodie" / "timeline").glob(f"{made.version}*.commit")), "not archived yet"
 
-    again = make(ours)
+    again = hudi.make(ours)
 
     assert (again.already, again.version) == (True, made.version)
-    assert rows("id") == [(1,), (2,), (2,), (2,), (2,)]
+    assert hudi.rows("id") == [(1,), (2,), (2,), (2,), (2,)]
 
 
 @pytest.mark.nightly
-def test_what_a_savepoint_takes_out_is_committed_again(spark: SparkSession, hudi: Lake, make: Make, rows: Rows) -> None:
+def test_what_a_savepoint_takes_out_is_committed_again(hudi: HudiLake) -> None:
     kept, lost = (hudi.planned(rows_of(id=[number]), number=number) for number in (0, 1))
-    instant = make(kept).version
-    spark.sql(f"CALL create_savepoint(path => '{hudi.table.place}', commit_time => '{instant}')").collect()
-    make(lost)
-    spark.sql(f"CALL rollback_to_savepoint(path => '{hudi.table.place}', instant_time => '{instant}')").collect()
+    instant = hudi.make(kept).version
+    hudi.spark.sql(f"CALL create_savepoint(path => '{hudi.table.place}', commit_time => '{instant}')").collect()
+    hudi.make(lost)
+    hudi.spark.sql(f"CALL rollback_to_savepoint(path => '{hudi.table.place}', instant_time => '{instant}')").collect()
 
-    assert [make(each).already for each in (kept, lost, lost)] == [True, False, True]
-    assert rows("id") == [(0,), (1,)]
+    assert [hudi.make(each).already for each in (kept, lost, lost)] == [True, False, True]
+    assert hudi.rows("id") == [(0,), (1,)]
 
 
-def test_upserts_and_overwritten_partitions(hudi: Lake, make: Make, rows: Rows) -> None:
+def test_upserts_and_overwritten_partitions(hudi: HudiLake) -> None:
     keyed: dict[str, Any] = {"mode": "upsert", "keys": ("id",), "order_by": "version", "partition_by": ("day",)}
     by_day: dict[str, Any] = {"mode": "overwrite_partitions", "partition_by": ("day",)}
     columns = "id", "day", "version"
-    make(hudi.planned(dated((1, "a", 1), (2, "a", 1), (3, "b", 1)), **keyed))
+    hudi.make(hudi.planned(dated((1, "a", 1), (2, "a", 1), (3, "b", 1)), **keyed))
     merge = hudi.planned(dated((2, "a", 3), (4, "b", 1)), dated((2, "a", 2), (4, "b", 2)), number=1, **keyed)
 
-    with once_loaded(lambda: make(merge)):
-        make(merge)
-    assert rows(*columns) == [(1, "a", 1), (2, "a", 3), (3, "b", 1), (4, "b", 2)]
+    with once_loaded(lambda: hudi.make(merge)):
+        hudi.make(merge)
+    assert hudi.rows(*columns) == [(1, "a", 1), (2, "a", 3), (3, "b", 1), (4, "b", 2)]
     with pytest.raises(TableError, match="the key id=2 is twice in shard 0 and shard 1: pass order_by="):
-        make(replace(merge, commit_id="run/commit-2", order_by=None))
+        hudi.make(replace(merge, commit_id="run/commit-2", order_by=None))
 
     overwrite = hudi.planned(dated((9, "b", 9)), number=3, **by_day)
-    assert [make(overwrite).already for _ in range(2)] == [False, True]
-    assert rows(*columns) == [(1, "a", 1), (2, "a", 3), (9, "b", 9)]
+    assert [hudi.make(overwrite).already for _ in range(2)] == [False, True]
+    assert hudi.rows(*columns) == [(1, "a", 1), (2, "a", 3), (9, "b", 9)]
 
     late = hudi.commit("run/commit-4", hudi.stage(7, dated((2, "a", 2), (1, "a", 4)), mode="upsert"), **keyed)
-    make(late)
-    assert rows(*columns) == [(1, "a", 4), (2, "a", 3), (9, "b", 9)], "the table's is greater"
+    hudi.make(late)
+    assert hudi.rows(*columns) == [(1, "a", 4), (2, "a", 3), (9, "b", 9)], "the table's is greater"
     with pytest.raises(TableError, match="is twice in shard 7"):
-        make(replace(late, commit_id="run/commit-6", earlier=late.writes, order_by=None))
+        hudi.make(replace(late, commit_id="run/commit-6", earlier=late.writes, order_by=None))
 
-    make(replace(hudi.planned(dated((10, "b", 10)), **by_day), commit_id="another/commit-0"))
-    make(hudi.planned(dated((8, "a", 8)), number=5, earlier=overwrite.writes, **by_day))
-    assert rows(*columns) == [(8, "a", 8), (10, "b", 10)], "the redrive has left b alone"
+    hudi.make(replace(hudi.planned(dated((10, "b", 10)), **by_day), commit_id="another/commit-0"))
+    hudi.make(hudi.planned(dated((8, "a", 8)), number=5, earlier=overwrite.writes, **by_day))
+    assert hudi.rows(*columns) == [(8, "a", 8), (10, "b", 10)], "the redrive has left b alone"
 
 
-def test_two_workers_write_at_once(hudi: Lake, jvm: WarmJvm, make: Make, rows: Rows) -> None:
+def test_two_workers_write_at_once(hudi: HudiLake, jvm: WarmJvm) -> None:
     both = hudi.planned(rows_of(id=[1]))
     theirs, ours = (hudi.commit(f"direct/{number}", hudi.stage(number, rows_of(id=[number]))) for number in (2, 3))
 
     with ThreadPoolExecutor(1) as worker:
         other = worker.submit(answers, jvm, ("commit", both), ("commit", theirs))
-        already = [make(ours).already, make(both).already]
+        already = [hudi.make(ours).already, hudi.make(both).already]
         already += [one["already"] for one in other.result()]
 
     assert sorted(already) == [False, False, False, True]
-    assert rows("id") == [(1,), (2,), (3,)]
+    assert hudi.rows("id") == [(1,), (2,), (3,)]

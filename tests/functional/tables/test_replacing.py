@@ -29,9 +29,9 @@ def test_an_upsert_replaces_and_adds(lake: Lake) -> None:
     assert lake.versions() == before + 1
 
 
-@pytest.mark.parametrize("by", [[], ["name"]])
-def test_an_upsert_makes_the_table(lake: Lake, by: list[str]) -> None:
-    planned = lake.planned(people((1, "Ada", 1), (2, None, 1)), partition_by=tuple(by), **KEYED)
+@pytest.mark.parametrize(("how", "by"), [(KEYED, ()), (KEYED, ("name",)), (OVERWRITE, ("name",))])
+def test_a_change_makes_the_table(lake: Lake, how: dict[str, Any], by: tuple[str, ...]) -> None:
+    planned = lake.planned(people((1, "Ada", 1), (2, None, 1)), partition_by=by, **how)
 
     assert [make(planned).already, make(planned).already] == [False, True]
     assert lake.rows("id", "name") == [(1, "Ada"), (2, None)]
@@ -113,26 +113,17 @@ def test_only_touched_partitions_are_overwritten(lake: Lake) -> None:
     assert lake.versions() == before + 1
 
 
-def test_a_redrive_keeps_what_the_run_wrote_before(lake: Lake) -> None:
-    lake.create(days((1, "mon")), by=["day"])
-    first = lake.planned(days((11, "mon")), **OVERWRITE)
-    make(first)
-
-    make(lake.planned(days((12, "mon")), number=1, earlier=first.writes, **OVERWRITE))
-
-    assert lake.rows("id", "day") == [(11, "mon"), (12, "mon")]
-
-
 def test_a_redrive_touches_its_own_partitions_alone(lake: Lake) -> None:
-    """Another run has corrected what this run's first commit has written."""
-    lake.create(days((0, "sun")), by=["day"])
-    first = lake.planned(days((1, "mon"), (3, None)), **OVERWRITE)
+    """There it keeps what the run wrote before; elsewhere another run has corrected it."""
+    lake.create(days((0, "sun"), (-1, "wed")), by=["day"])
+    first = lake.planned(days((1, "mon"), (3, None), (5, "wed")), **OVERWRITE)
     make(first)
     make(replace(lake.planned(days((100, "mon")), **OVERWRITE), commit_id="other/commit-0"))
 
-    make(lake.planned(days((2, "tue"), (4, None)), number=1, earlier=first.writes, **OVERWRITE))
+    make(lake.planned(days((2, "tue"), (4, None), (6, "wed")), number=1, earlier=first.writes, **OVERWRITE))
 
-    assert lake.rows("id", "day") == [(0, "sun"), (2, "tue"), (3, None), (4, None), (100, "mon")]
+    of_run = [(2, "tue"), (3, None), (4, None), (5, "wed"), (6, "wed")]
+    assert lake.rows("id", "day") == [(0, "sun"), *of_run, (100, "mon")]
 
 
 def test_a_key_of_two_commits_of_a_run_is_refused(lake: Lake) -> None:
@@ -143,13 +134,6 @@ def test_a_key_of_two_commits_of_a_run_is_refused(lake: Lake) -> None:
         make(lake.commit("run/commit-1", second, earlier=(first,), **KEYED))
 
     assert lake.rows() == [(1, "y", 1), (7, "x", 1)]
-
-
-def test_overwriting_makes_the_table(lake: Lake) -> None:
-    planned = lake.planned(days((1, "mon"), (2, None)), partition_by=("day",), **OVERWRITE)
-
-    assert [make(planned).already, make(planned).already] == [False, True]
-    assert lake.rows("id", "day") == [(1, "mon"), (2, None)]
 
 
 def test_a_table_without_partitions_is_not_overwritten(lake: Lake) -> None:

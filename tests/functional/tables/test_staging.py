@@ -74,8 +74,18 @@ class Place:
         found = self.system.get_file_info(selector)
         return [(info.path, info.size) for info in found if info.is_file and not info.base_name.endswith(".crc")]
 
-    def rows(self, spark: SparkSession, declared: Declaration) -> DataFrame:
-        return spark.read.option("basePath", declared.folder).parquet(declared.folder)
+    def rows(self, declared: Declaration) -> DataFrame:
+        return SparkSession.active().read.option("basePath", declared.folder).parquet(declared.folder)
+
+    def make_table(self, format_: str, columns: str, partitioned_by: str = "") -> str:
+        """A table without rows; its name for ``job.append``."""
+        name, spark = f"t{uuid.uuid4().hex}", SparkSession.active()
+        by = f"PARTITIONED BY ({partitioned_by})" if partitioned_by else ""
+        if format_ == "delta":
+            spark.sql(f"CREATE TABLE delta.`{self.root}/{name}` ({columns}) USING delta {by}")
+            return f"delta:{self.root}/{name}"
+        spark.sql(f"CREATE TABLE iceberg.db.{name} ({columns}) {by} LOCATION '{self.root}/{name}'")
+        return f"iceberg:db.{name}"
 
 
 @pytest.fixture(scope="module")
@@ -111,23 +121,10 @@ def rows(spark: SparkSession) -> DataFrame:
     return spark.range(10).selectExpr(*ROWS)
 
 
-def make_table(spark: SparkSession, place: Place, format_: str, columns: str, partitioned_by: str = "") -> str:
-    """A table without rows; its name for ``job.append``."""
-    name = f"t{uuid.uuid4().hex}"
-    by = f"PARTITIONED BY ({partitioned_by})" if partitioned_by else ""
-    if format_ == "delta":
-        spark.sql(f"CREATE TABLE delta.`{place.root}/{name}` ({columns}) USING delta {by}")
-        return f"delta:{place.root}/{name}"
-    spark.sql(f"CREATE TABLE iceberg.db.{name} ({columns}) {by} LOCATION '{place.root}/{name}'")
-    return f"iceberg:db.{name}"
-
-
 @pytest.mark.parametrize("format_", ["iceberg", "delta"])
-def test_rows_get_the_tables_columns_below_its_root(
-    spark: SparkSession, place: Place, rows: DataFrame, format_: str
-) -> None:
+def test_rows_get_the_tables_columns_below_its_root(place: Place, rows: DataFrame, format_: str) -> None:
     """GIVEN a table, WHEN rows in another order and of smaller types are appended, THEN the files fit the table."""
-    table = make_table(spark, place, format_, "ID BIGINT, name STRING, ts TIMESTAMP, more DOUBLE")
+    table = place.make_table(format_, "ID BIGINT, name STRING, ts TIMESTAMP, more DOUBLE")
     given = rows.selectExpr("name", "ts", "cast(id AS SMALLINT) AS id")
 
     assert place.job.append(given, table) == 10
@@ -138,7 +135,7 @@ def test_rows_get_the_tables_columns_below_its_root(
     assert sorted(place.stored(declared.folder)) == sorted(
         (f"{path_of(declared.folder)}/{path}", size_bytes) for path, size_bytes in declared.files
     )
-    stored = place.rows(spark, declared)
+    stored = place.rows(declared)
     assert stored.dtypes == [("ID", "bigint"), ("name", "string"), ("ts", "timestamp"), ("more", "double")]
     assert sorted(stored.selectExpr("id", "ts", "name").collect(), key=str) == sorted(rows.collect(), key=str)
 
@@ -158,7 +155,7 @@ def test_each_file_lies_in_one_partition_of_iceberg(
     spark: SparkSession, local: Place, rows: DataFrame, partitioned_by: str, parts: list[str]
 ) -> None:
     """Null and "" are two partitions, and time is UTC's whatever the session's zone."""
-    table = make_table(spark, local, "iceberg", "id BIGINT, ts TIMESTAMP, name STRING", partitioned_by)
+    table = local.make_table("iceberg", "id BIGINT, ts TIMESTAMP, name STRING", partitioned_by)
     spark.conf.set("spark.sql.session.timeZone", "Asia/Kolkata")
     try:
         local.job.append(rows, table)
@@ -166,7 +163,7 @@ def test_each_file_lies_in_one_partition_of_iceberg(
         spark.conf.set("spark.sql.session.timeZone", "UTC")
 
     (declared,) = local.declared()
-    stored = local.rows(spark, declared).select("*", functions.input_file_name().alias("file"))
+    stored = local.rows(declared).select("*", functions.input_file_name().alias("file"))
     by_file = stored.selectExpr("file", f"to_json(struct({', '.join(f'{p} AS p{n}' for n, p in enumerate(parts))})) p")
     assert by_file.groupBy("file").agg(functions.countDistinct("p").alias("n")).where("n > 1").count() == 0
     assert stored.count() == 10
@@ -175,7 +172,7 @@ def test_each_file_lies_in_one_partition_of_iceberg(
 
 
 def test_a_delta_tables_partitions_are_folders(spark: SparkSession, place: Place, rows: DataFrame) -> None:
-    table = make_table(spark, place, "delta", "id BIGINT, ts TIMESTAMP, name STRING", "ts, name")
+    table = place.make_table("delta", "id BIGINT, ts TIMESTAMP, name STRING", "ts, name")
     spark.conf.set("spark.sql.session.timeZone", "Asia/Kolkata")
     try:
         place.job.append(rows, table)
@@ -206,8 +203,8 @@ def test_timestamps_are_microseconds_and_nothing_else_changes(spark: SparkSessio
 
 
 @pytest.mark.parametrize("format_", ["iceberg", "delta"])
-def test_no_rows_are_declared_without_files(spark: SparkSession, place: Place, rows: DataFrame, format_: str) -> None:
-    table = make_table(spark, place, format_, "id BIGINT, ts TIMESTAMP, name STRING")
+def test_no_rows_are_declared_without_files(place: Place, rows: DataFrame, format_: str) -> None:
+    table = place.make_table(format_, "id BIGINT, ts TIMESTAMP, name STRING")
 
     assert place.job.append(rows.where("id < 0"), table) == 0
     assert place.job.append(rows, table) == 10
@@ -218,8 +215,8 @@ def test_no_rows_are_declared_without_files(spark: SparkSession, place: Place, r
 
 
 @pytest.mark.parametrize("format_", ["iceberg", "delta"])
-def test_rows_that_do_not_fit_leave_nothing(spark: SparkSession, local: Place, rows: DataFrame, format_: str) -> None:
-    table = make_table(spark, local, format_, "id INT, name STRING NOT NULL")
+def test_rows_that_do_not_fit_leave_nothing(local: Place, rows: DataFrame, format_: str) -> None:
+    table = local.make_table(format_, "id INT, name STRING NOT NULL")
     with pytest.raises(TableError, match="'id' is bigint in the frame and int in the table: cast it"):
         local.job.append(rows, table)
     null = "field 'name' of input row cannot be null|EXPRESSION_ENCODING_FAILED"  # of Spark 3.5; of 4.1
@@ -239,7 +236,7 @@ def test_a_feature_that_no_commit_writes_is_refused(
     spark: SparkSession, local: Place, rows: DataFrame, format_: str
 ) -> None:
     """Before anything is staged, and not by the commit of all shards."""
-    table = make_table(spark, local, format_, "id BIGINT")
+    table = local.make_table(format_, "id BIGINT")
     name = f"delta.`{table.removeprefix('delta:')}`" if format_ == "delta" else table.replace(":", ".")
     setting = "'format-version' = '3'" if format_ == "iceberg" else "'delta.enableInCommitTimestamps' = 'true'"
     spark.sql(f"ALTER TABLE {name} SET TBLPROPERTIES ({setting})")
@@ -251,8 +248,8 @@ def test_a_feature_that_no_commit_writes_is_refused(
     assert local.declared() == []
 
 
-def test_a_new_column_comes_with_merge_schema(spark: SparkSession, local: Place, rows: DataFrame) -> None:
-    table = make_table(spark, local, "iceberg", "id BIGINT")
+def test_a_new_column_comes_with_merge_schema(local: Place, rows: DataFrame) -> None:
+    table = local.make_table("iceberg", "id BIGINT")
 
     local.job.append(rows, table, merge_schema=True)
 
@@ -261,7 +258,7 @@ def test_a_new_column_comes_with_merge_schema(spark: SparkSession, local: Place,
     assert local.open(declared)[0].schema_arrow.names == ["id", "ts", "name"]
 
 
-def test_a_table_that_is_not_there_yet_gets_its_place(spark: SparkSession, local: Place, rows: DataFrame) -> None:
+def test_a_table_that_is_not_there_yet_gets_its_place(local: Place, rows: DataFrame) -> None:
     short = rows.selectExpr("cast(id AS SMALLINT) AS id", "name")
     local.job.append(short, f"delta:{local.root}/new", partition_by="name")
     local.job.append(short, f"iceberg:db.new{local.root[-8:]}", partition_by=["name"])
@@ -275,9 +272,9 @@ def test_a_table_that_is_not_there_yet_gets_its_place(spark: SparkSession, local
     assert kinds == ["int16", "int32"]  # Iceberg has no smaller integers
 
 
-def test_partitions_that_cannot_be_served_are_refused(spark: SparkSession, local: Place, rows: DataFrame) -> None:
-    bucketed = make_table(spark, local, "iceberg", "id BIGINT, ts TIMESTAMP, name STRING", "bucket(4, id)")
-    by_day = make_table(spark, local, "iceberg", "id BIGINT, ts TIMESTAMP, name STRING", "days(ts)")
+def test_partitions_that_cannot_be_served_are_refused(local: Place, rows: DataFrame) -> None:
+    bucketed = local.make_table("iceberg", "id BIGINT, ts TIMESTAMP, name STRING", "bucket(4, id)")
+    by_day = local.make_table("iceberg", "id BIGINT, ts TIMESTAMP, name STRING", "days(ts)")
 
     with pytest.raises(TableError, match=r"partitioned by bucket\[4\]\(id\)"):
         local.job.append(rows, bucketed)
@@ -288,13 +285,11 @@ def test_partitions_that_cannot_be_served_are_refused(spark: SparkSession, local
 
 
 @pytest.mark.parametrize("format_", ["iceberg", "delta", "hudi"])
-def test_changes_go_into_the_attempts_own_output(
-    spark: SparkSession, local: Place, rows: DataFrame, format_: str
-) -> None:
+def test_changes_go_into_the_attempts_own_output(local: Place, rows: DataFrame, format_: str) -> None:
     """GIVEN rows that the commit must look at, THEN they are in the output, whatever partitions the table."""
     table = f"hudi:{local.root}/t"
     if format_ != "hudi":
-        table = make_table(spark, local, format_, "id BIGINT, ts TIMESTAMP, name STRING", "name")
+        table = local.make_table(format_, "id BIGINT, ts TIMESTAMP, name STRING", "name")
 
     local.job.upsert(rows, table, keys="id", order_by="ts")
     local.job.overwrite_partitions(rows, table, label="days")
@@ -366,12 +361,10 @@ def commits(monkeypatch: pytest.MonkeyPatch) -> list[Commit]:
     return made
 
 
-def test_a_second_delivery_deletes_what_it_staged(
-    place: Place, rows: DataFrame, commits: list[Commit], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_second_delivery_deletes_what_it_staged(place: Place, rows: DataFrame, commits: list[Commit]) -> None:
     event = samples.sns("{}")
     for _ in range(2):
-        monkeypatch.setattr(staging, "made_here", set())  # each delivery is a process
+        staging.made_here.clear()  # each delivery is a process
         assert Job(event=event).append(rows, f"delta:{place.root}/t") == 10
 
     first, second = commits
@@ -449,11 +442,9 @@ def test_parquet_is_the_runs_output(local: Place, rows: DataFrame) -> None:
         job.append(rows, f"parquet:{local.root}/other")
 
 
-def test_a_second_delivery_replaces_its_parquet(
-    spark: SparkSession, local: Place, rows: DataFrame, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_second_delivery_replaces_its_parquet(spark: SparkSession, local: Place, rows: DataFrame) -> None:
     for number in (1, 1, 2):
-        monkeypatch.setattr(staging, "made_here", set())  # each delivery is a process
+        staging.made_here.clear()  # each delivery is a process
         Job(event={"Records": [samples.sqs(f"m{number}", "{}")]}).append(rows, f"parquet:{local.root}/out")
 
     assert spark.read.parquet(f"{local.root}/out").count() == 20

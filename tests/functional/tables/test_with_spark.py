@@ -58,7 +58,7 @@ def test_spark_reads_the_same_rows(jvm: WarmJvm, lake: Lake) -> None:
     make(lake.planned(changes, number=1, mode="upsert", keys=("id",)))
     place = lake.table.place
     if lake.format == "iceberg":
-        place = lake.catalog().load_table("db.t").metadata_location
+        place = lake.iceberg().metadata_location
     conditions = {
         "true": [0, 1, 2, 3, 4],
         "day is null": [2, 4],
@@ -98,7 +98,7 @@ def test_spark_and_commits_use_one_rest_catalog(jvm: WarmJvm, rest: Lake) -> Non
         assert "TableError: the REST catalog" in told and "JAVA_HOME" in told
         return
     assert answers(jvm, appended, appended, READ) == [2, 2, [[1], [1]]]
-    table = rest.catalog().load_table("db.t")
+    table = rest.iceberg()
     assert rest.rows("id") == [(1,), (1,), (2,), (2,)]
     files = table.inspect.files()["file_path"].to_pylist()
     assert all(file.startswith(f"{table.location()}/data/sparklet/") for file in files)
