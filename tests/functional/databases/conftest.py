@@ -40,7 +40,6 @@ def account(aws: str) -> Iterator[None]:
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[PostgreSQL]:
-    """A server with nothing in it."""
     with postgresql() as running:
         yield running
 
@@ -53,7 +52,6 @@ def spark_log(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def spark(spark_log: Path) -> Iterator[SparkSession]:
-    """A session that knows PostgreSQL."""
     properties = spark_log.with_name("log4j2.properties")
     properties.write_text(LOG4J.format(file=spark_log))
     options = f"-XX:+UseSerialGC -XX:TieredStopAtLevel=1 -Dlog4j2.configurationFile={properties}"

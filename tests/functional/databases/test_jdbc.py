@@ -5,7 +5,6 @@ import logging
 import traceback
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 from decimal import Decimal
 from pathlib import Path
 from types import SimpleNamespace
@@ -57,7 +56,6 @@ def stored(server: PostgreSQL, quoted: str) -> Callable[[], list[tuple[Any, ...]
 
 
 def of_run(shard: int = 3, attempt: int = 1) -> Job:
-    """A shard's job in a run."""
     return Job(run_id="r", shard=shard, attempt=str(attempt), event={"sparklet": {"identity": "r@1"}})
 
 
@@ -90,7 +88,8 @@ def test_a_write_is_made_once(rows: Rows, table: str, stored: Any, database: dic
     of_run().jdbc_write(rows((5, "other label", 0)), table, label="b", **database)
     for _ in range(2):
         Job().jdbc_write(rows((6, "own id", 0)), table, commit_id="mine", **database)
-    assert [row[0] for row in stored()] == [1, 4, 5, 6]
+        Job(event=samples.sns("{}")).jdbc_write(rows((7, "event", 0)), table, **database)
+    assert [row[0] for row in stored()] == [1, 4, 5, 6, 7]
 
 
 def test_an_upsert_keeps_what_is_newest(rows: Rows, table: str, stored: Any, database: dict[str, Any]) -> None:
@@ -195,16 +194,13 @@ class Orders:
         server.ask(f"CREATE TABLE {name} (id numeric)")
         self.database = {"url": server.url, "credentials": "secretsmanager:owner"}
 
-    def deliver(self, event: dict[str, Any]) -> int:
-        job = Job(event=event)
-        number = "offset" if "records" in event else "sequence_number"
-        rows = job.records(self.spark, "raw", metadata=True).selectExpr(f"CAST(_record.{number} AS string) AS id")
-        return job.jdbc_write(rows, self.name, **self.database)
-
-    def deliver_sum(self, event: dict[str, Any]) -> int:
-        """A row of which nobody knows of which records it is made."""
-        job = Job(event=event)
-        rows = job.records(self.spark, "raw", metadata=True).agg(functions.sum("_record.offset").alias("id"))
+    def deliver(self, job: Job, *, in_sum: bool = False) -> int:
+        """A row for each record, or one of which nobody knows of which records it is made."""
+        found = job.records(self.spark, "raw", metadata=True)
+        (number,) = {"offset", "sequence_number", "message_id"}.intersection(found.select("_record.*").columns)
+        rows = found.selectExpr(f"CAST(_record.{number} AS string) AS id")
+        if in_sum:
+            rows = rows.agg(functions.expr("CAST(sum(id) AS bigint) AS id"))
         return job.jdbc_write(rows, self.name, **self.database)
 
     def ids(self) -> list[int]:
@@ -217,12 +213,16 @@ def orders(spark: SparkSession, server: PostgreSQL, request: pytest.FixtureReque
     return Orders(spark, server, f"t{abs(hash(request.node.name))}")
 
 
-def kafka(*offsets: int) -> dict[str, Any]:
-    return samples.kafka({"orders-0": list(offsets)})
+def kafka(*offsets: int) -> Job:
+    return Job(event=samples.kafka({"orders-0": list(offsets)}))
 
 
-def kinesis(*numbers: int) -> dict[str, Any]:
-    return {"Records": [samples.kinesis(str(FIRST + number)) for number in numbers]}
+def kinesis(*numbers: int) -> Job:
+    return Job(event={"Records": [samples.kinesis(str(FIRST + number)) for number in numbers]})
+
+
+def messages(*ids: int) -> Job:
+    return Job(event={"Records": [samples.sqs(str(id_), "{}") for id_ in ids]})
 
 
 def test_batches_of_kafka_that_are_cut_anew(orders: Orders) -> None:
@@ -250,51 +250,43 @@ def test_two_deliveries_at_once(orders: Orders) -> None:
 
 
 def test_sums_of_records_that_are_there_in_part(orders: Orders) -> None:
-    assert orders.deliver_sum(kafka(1, 2, 3)) == 1
-    assert orders.deliver_sum(kafka(2, 3)) == 0
+    assert orders.deliver(kafka(1, 2, 3), in_sum=True) == 1
+    assert orders.deliver(kafka(2, 3), in_sum=True) == 0
 
     with pytest.raises(TableError, match=r"2 records of this batch.*commit_id"):
-        orders.deliver_sum(kafka(2, 3, 4))
+        orders.deliver(kafka(2, 3, 4), in_sum=True)
     assert orders.ids() == [6]
 
 
 def test_messages_that_come_again_in_another_batch(orders: Orders) -> None:
-    def deliver(*ids: int, failing: int = 0) -> Job:
-        job = Job(event={"Records": [samples.sqs(str(id_), str(id_)) for id_ in ids]})
-        rows = job.records(orders.spark, "csv", "id INT")
-        if failing:
-            job.fail_message(str(failing), "bad")
-        job.jdbc_write(rows, orders.name, **orders.database)
-        return job
+    first, last = messages(1, 2, 3), messages(4)
+    first.fail_message("2", "bad")
+    last.fail_message("4", "bad")
 
-    deliver(1, 2, 3, failing=2)
+    orders.deliver(first)
     assert orders.ids() == [1, 3]
-    deliver(3, 2, 4)
-    deliver(4, failing=4)
+    orders.deliver(messages(3, 2, 4))
+    orders.deliver(last)
     orders.server.ask("UPDATE sparklet_records SET committed_at = now() - interval '16 days'")
-    deliver(5)
+    orders.deliver(messages(5))
 
     assert orders.ids() == [1, 2, 3, 4, 5]
     assert orders.server.ask("SELECT sum(array_length(numbers, 1)) FROM sparklet_records") == [(1,)], "old ids are gone"
 
 
 def test_sums_of_messages_ask_for_the_others_alone(orders: Orders) -> None:
-    def deliver(*ids: int) -> Job:
-        job = Job(event={"Records": [samples.sqs(str(id_), str(id_)) for id_ in ids]})
-        with suppress(TableError):
-            rows = job.records(orders.spark, "csv", "id INT").agg(functions.sum("id").alias("id"))
-            job.jdbc_write(rows, orders.name, **orders.database)
-        return job
+    orders.deliver(messages(1, 2), in_sum=True)
 
-    deliver(1, 2)
-
-    assert deliver(2, 3).outcome.totals["committed"] == ["2"]
+    mixed = messages(2, 3)
+    with pytest.raises(TableError):
+        orders.deliver(mixed, in_sum=True)
+    assert mixed.outcome.totals["committed"] == ["2"]
     assert orders.ids() == [3]
 
 
 def test_records_that_were_read_for_a_table(orders: Orders) -> None:
     """What that table has was left out, and would count as written here."""
-    job = Job(event=kafka(1, 2))
+    job = kafka(1, 2)
     job.outcome.batches["delta:/t", ""] = SimpleNamespace(is_read=True, old=["orders-0:1"])
 
     with pytest.raises(TableError, match="read without a table"):
