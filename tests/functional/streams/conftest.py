@@ -2,6 +2,8 @@
 
 import base64
 from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
 
 import pytest
 from py4j.protocol import Py4JJavaError
@@ -19,13 +21,23 @@ JOB_FAILED = Py4JJavaError, PySparkException  # of Spark 3.5; of 4
 
 @pytest.fixture(scope="module")
 def spark(jvm_here: WarmJvm, tmp_path_factory: pytest.TempPathFactory) -> Iterator[SparkSession]:
-    """A session in this process, and a catalog."""
     folder = tmp_path_factory.mktemp("lake")
     conf = {"spark.master": "local[2]", "spark.sql.shuffle.partitions": "1"}
     with pytest.MonkeyPatch.context() as patch:
         configure_catalog(f"file://{folder}", patch, **sqlite(folder))
         with session_here("streams", conf, {}, jvm_here) as session:
             yield session
+
+
+@pytest.fixture
+def table(tmp_path: Path) -> str:
+    return f"delta:{tmp_path}/t"
+
+
+def rows_of(spark: SparkSession, table: str, *columns: str) -> list[tuple[Any, ...]]:
+    format_, _, place = table.partition(":")
+    found = spark.table(f"iceberg.{place}") if format_ == "iceberg" else spark.read.format(format_).load(place)
+    return sorted(tuple(row) for row in found.selectExpr(*columns).collect())
 
 
 def encoded(data: bytes) -> str:

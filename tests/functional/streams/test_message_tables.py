@@ -1,8 +1,6 @@
 """Batches of messages of SQS by real Spark: their bodies as a DataFrame, and each message in a table once."""
 
 import json
-from pathlib import Path
-from typing import Any
 
 import pytest
 from pyspark.sql import SparkSession
@@ -10,7 +8,7 @@ from pyspark.sql import SparkSession
 from sparklet.job import Job
 from sparklet.job.errors import TableError
 from tests.functional.job.conftest import SESSION_HERE
-from tests.functional.streams.conftest import JOB_FAILED
+from tests.functional.streams.conftest import JOB_FAILED, rows_of
 from tests.unit.events import samples
 
 pytestmark = SESSION_HERE
@@ -24,11 +22,6 @@ def job(*bodies: tuple[str, str]) -> Job:
 
 def sales(*numbers: int) -> Job:
     return job(*((f"m{n}", json.dumps({"n": n, "shop": str(n % 2)})) for n in numbers))
-
-
-def found(spark: SparkSession, table: str, *columns: str) -> list[tuple[Any, ...]]:
-    read = spark.read.format("delta").load(table.partition(":")[2])
-    return sorted(tuple(row) for row in read.selectExpr(*columns).collect())
 
 
 @pytest.mark.parametrize(
@@ -63,9 +56,7 @@ def test_a_bad_message_is_named_or_kept(spark: SparkSession) -> None:
     assert [row._record.message_id for row in kept.where("_cause IS NOT NULL").collect()] == ["bad"]
 
 
-def test_a_failed_message_is_in_the_table_once_it_is_good(spark: SparkSession, tmp_path: Path) -> None:
-    table = f"delta:{tmp_path}/t"
-
+def test_a_failed_message_is_in_the_table_once_it_is_good(spark: SparkSession, table: str) -> None:
     def deliver(batch: Job) -> None:
         rows = batch.records(spark, "json", SALE, mode="PERMISSIVE", metadata=True, cause=True)
         for bad in rows.where("_cause IS NOT NULL").collect():
@@ -75,16 +66,15 @@ def test_a_failed_message_is_in_the_table_once_it_is_good(spark: SparkSession, t
     first = job(("a", '{"n": 1}'), ("b", "{"), ("c", '{"n": 3}'))
     deliver(first)
     assert first.outcome.totals["failed"] == {"b": "it is not one JSON document"}
-    assert found(spark, table, "n") == [(1,), (3,)]
+    assert rows_of(spark, table, "n") == [(1,), (3,)]
 
     deliver(job(("b", '{"n": 2}'), ("c", '{"n": 3}')))
 
-    assert found(spark, table, "n") == [(1,), (2,), (3,)]
+    assert rows_of(spark, table, "n") == [(1,), (2,), (3,)]
 
 
-def test_rows_that_show_no_messages_ask_for_the_others_alone(spark: SparkSession, tmp_path: Path) -> None:
+def test_rows_that_show_no_messages_ask_for_the_others_alone(spark: SparkSession, table: str) -> None:
     """A frame of a loop over the event, or of job.inputs; the worker then delivers the two parts."""
-    table = f"delta:{tmp_path}/t"
 
     def deliver(batch: Job) -> None:
         rows = [(json.loads(record["body"])["n"],) for record in batch.event["Records"]]
@@ -98,14 +88,12 @@ def test_rows_that_show_no_messages_ask_for_the_others_alone(spark: SparkSession
     for part in (2, 3):
         deliver(sales(part))
 
-    assert found(spark, table, "n") == [(1,), (2,), (3,)]
+    assert rows_of(spark, table, "n") == [(1,), (2,), (3,)]
 
 
-def test_an_upsert_of_messages(spark: SparkSession, tmp_path: Path) -> None:
-    table = f"delta:{tmp_path}/t"
-
+def test_an_upsert_of_messages(spark: SparkSession, table: str) -> None:
     for numbers in ((1, 2), (2, 3), (1, 2, 3)):
         batch = sales(*numbers)
         batch.upsert(batch.records(spark, "json", SALE), table, keys="n")
 
-    assert found(spark, table, "n") == [(1,), (2,), (3,)]
+    assert rows_of(spark, table, "n") == [(1,), (2,), (3,)]

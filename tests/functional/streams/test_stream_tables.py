@@ -13,7 +13,7 @@ from sparklet.job.errors import TableError
 from tests.aggregated import AWS_MADE, AWS_MADE_OF
 from tests.functional.job.conftest import SESSION_HERE
 from tests.functional.job.warm_jvm import SCRIPTS
-from tests.functional.streams.conftest import kinesis
+from tests.functional.streams.conftest import kinesis, rows_of
 
 pytestmark = SESSION_HERE
 NUMBERS = "n INT, key STRING"
@@ -32,14 +32,7 @@ def numbers(first: int, last: int) -> dict[str, Any]:
     return event(first, *(f'{{"n": {n}, "key": "{n % 2}"}}'.encode() for n in range(first, last + 1)))
 
 
-def rows_of(spark: SparkSession, table: str, *columns: str) -> list[tuple[Any, ...]]:
-    format_, _, place = table.partition(":")
-    found = spark.table(f"iceberg.{place}") if format_ == "iceberg" else spark.read.format(format_).load(place)
-    return sorted(tuple(row) for row in found.selectExpr(*columns).collect())
-
-
 def run(script: str, monkeypatch: pytest.MonkeyPatch, event_: dict[str, Any], table: str, **params: str) -> None:
-    """One delivery to an example script."""
     given = [word for name, value in params.items() for word in ("--param", f"{name}={value}")]
     monkeypatch.setattr("sys.argv", [script, "--event", json.dumps(event_), "--table", table, *given])
     runpy.run_path(str(SCRIPTS / script), run_name="__main__")
@@ -70,19 +63,17 @@ def test_each_record_once_in_each_format(
     assert json.loads(record)["sequence_number"] == str(10**55 + 2)
 
 
-def test_rows_of_exploded_and_chosen_records(spark: SparkSession, tmp_path: Path) -> None:
+def test_rows_of_exploded_and_chosen_records(spark: SparkSession, table: str) -> None:
     """The frame has no column of where its rows come from; Spark knows."""
     for ids in ((1, 2), (2, 3)):
         records = Job(event=numbers(*ids)).records(spark, "json", NUMBERS)
         twice = records.where("n > 0").selectExpr("explode(array(n, n * 10)) AS m").withColumnRenamed("m", "n")
-        Job(event=numbers(*ids)).append(twice, f"delta:{tmp_path}/t")
+        Job(event=numbers(*ids)).append(twice, table)
 
-    assert rows_of(spark, f"delta:{tmp_path}/t", "n") == [(1,), (2,), (3,), (10,), (20,), (30,)]
+    assert rows_of(spark, table, "n") == [(1,), (2,), (3,), (10,), (20,), (30,)]
 
 
-def test_aggregates_of_what_is_new(spark: SparkSession, tmp_path: Path) -> None:
-    table = f"delta:{tmp_path}/t"
-
+def test_aggregates_of_what_is_new(spark: SparkSession, table: str) -> None:
     def append(first: int, last: int, read_for: str | None) -> None:
         job = Job(event=numbers(first, last))
         job.append(job.records(spark, "json", NUMBERS, table=read_for).groupBy("key").count(), table)
