@@ -4,11 +4,10 @@ from sparklet.job import Job
 
 
 def main() -> None:
-    """Do the job."""
     job = Job.from_args()
     spark = job.spark()
     rows = spark.read.csv(job.input_list(), header=True)
-    options = {"hoodie.table.name": "rows", "hoodie.datasource.write.recordkey.field": "id"}
+    options = {"hoodie.table.name": "t", "hoodie.datasource.write.recordkey.field": "id"}
     options["hoodie.table.timeline.timezone"] = "UTC"  # as the examples have it: of a table once and for all
     options["hoodie.datasource.write.precombine.field"] = "id"
     rows.write.format("hudi").options(**options).mode("append").save(job.output)
