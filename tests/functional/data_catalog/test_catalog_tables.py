@@ -28,7 +28,6 @@ job.table("sales.orders").join(rates, "id").write.mode("overwrite").parquet(job.
 
 @pytest.fixture(scope="module")
 def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
-    """A local stack, whose catalog has two tables."""
     with Stack(state_dir=tmp_path_factory.mktemp("stack"), quiet=True, workers=1) as stack:
         lake = f"s3://{stack.opened.at.bucket}/lake"
         boto3.Session().client("glue").create_database(DatabaseInput={"Name": "sales"})

@@ -16,7 +16,6 @@ class Answer:
         self._java = java
 
     def accept(self, *_: Any) -> None:
-        """Say that it was called."""
         self._java.lang.System.gc()
         self._java.lang.System.runFinalization()
         print("called")
@@ -28,7 +27,6 @@ class Answer:
 
 
 def main() -> None:
-    """Have an object called for each entry of a map."""
     gateway = launch_gateway()
     let_java_call(gateway)
     entries = gateway.jvm.java.util.HashMap()

@@ -140,7 +140,6 @@ class Lake:
         return load_catalog("iceberg", **self.options)
 
     def iceberg(self) -> IcebergTable:
-        """The table, for pyiceberg."""
         return self.catalog().load_table("db.t")
 
 

@@ -133,7 +133,6 @@ class SharedTable:
         self.state = replace(self.state, columns=columns)
 
     def compact(self) -> None:
-        """The same rows in fewer files."""
         if self.is_delta:
             self._delta().optimize.compact()
         elif self.state.rows:

@@ -38,13 +38,11 @@ def lake(request: pytest.FixtureRequest, local: Lake) -> Lake:
 
 
 def event(*ids: int, shard: str = SHARD) -> dict[str, Any]:
-    """A batch with these records."""
     records = [samples.kinesis(str(FIRST + 2**80 * id_)) for id_ in ids]
     return {"Records": [{**record, "eventID": record["eventID"].replace(SHARD, shard)} for record in records]}
 
 
 def queued(*ids: int, shard: str = "") -> dict[str, Any]:
-    """A batch with these messages of SQS."""
     records = [samples.sqs(f"m{id_}", "{}") for id_ in ids]
     for id_, record in zip(ids, records, strict=True):
         record["attributes"]["SentTimestamp"] = str(SENT_MS + id_)

@@ -48,8 +48,9 @@ def test_without_rows_nothing_is_committed(lake: Lake) -> None:
 
 
 def test_the_same_in_s3(lake_in_s3: Lake) -> None:
-    planned, another = lake_in_s3.planned(THREE, THREE), lake_in_s3.planned(THREE, number=1)
+    planned = lake_in_s3.planned(THREE, THREE)
     make(planned)
+    another = lake_in_s3.planned(THREE, number=1)
 
     with once_loaded(lambda: make(another)):
         assert make(another).already

@@ -20,10 +20,11 @@ from tests.functional.tables.lakes import Lake, rows_of
 from tests.functional.tables.making import make
 
 
-def added(lake: Lake, version: int) -> list[dict[str, Any]]:
-    log = Path(lake.table.place.removeprefix("file://"), "_delta_log", f"{version:020d}.json")
-    actions = [json.loads(line) for line in log.read_text().splitlines()]
-    return [action["add"] for action in actions if "add" in action]
+def statistics(lake: Lake) -> dict[str, Any]:
+    """What the log says of the one file of the first version."""
+    log = Path(lake.delta, "_delta_log", f"{0:020d}.json").read_text()
+    (added,) = [action["add"] for action in map(json.loads, log.splitlines()) if "add" in action]
+    return dict(json.loads(added["stats"]))
 
 
 def test_a_new_table_is_partitioned(delta: Lake) -> None:
@@ -44,7 +45,7 @@ def test_a_reader_needs_the_last_ten_versions_at_most(delta: Lake) -> None:
 
     versions = [make(each).version for each in commits]
 
-    log = Path(delta.table.place.removeprefix("file://"), "_delta_log")
+    log = Path(delta.delta, "_delta_log")
     for older in range(10):  # as Spark's clean-up deletes what a checkpoint holds
         (log / f"{older:020d}.json").unlink()
     assert versions == [str(n) for n in range(12)]
@@ -85,8 +86,7 @@ def test_the_log_has_bounds_of_columns(delta: Lake) -> None:
 
     make(delta.planned(rows))
 
-    (file,) = added(delta, 0)
-    known = json.loads(file["stats"])
+    known = statistics(delta)
     stamp = "2013-01-01T05:00:00.123456Z"
     assert known["minValues"] == {"id": 1, "name": "a" * 64, "at": stamp, "price": -1.2, "late": False}
     assert known["maxValues"] == {"id": 3, "name": "z" * 64 + "\U0010ffff", "at": stamp, "price": 2.5, "late": True}
@@ -102,19 +102,13 @@ def test_a_column_without_bounds_skips_no_file(delta: Lake, name: str) -> None:
 
     found = DeltaTable(delta.delta).to_pyarrow_table(filters=[(name, ">=", rows[name][1].as_py())])
     assert found.num_rows >= 1
-    assert json.loads(added(delta, 0)[0]["stats"]) == {"numRecords": 3}
+    assert statistics(delta) == {"numRecords": 3}
 
 
 OF_READERS = {"catalogManaged", "columnMapping", "deletionVectors", "timestampNtz", "typeWidening", "v2Checkpoint"}
 FEATURES = [
-    "catalogManaged",
-    "clustering",
-    "domainMetadata",
-    "identityColumns",
-    "inCommitTimestamp",
-    "rowTracking",
-    "typeWidening",
-    "new",
+    *("catalogManaged", "clustering", "domainMetadata", "identityColumns"),
+    *("inCommitTimestamp", "rowTracking", "typeWidening", "new"),
 ]
 
 

@@ -66,7 +66,7 @@ def test_partitions_by_day(iceberg: Lake) -> None:
         ("id", BucketTransform(4), at(1, 0), r"db.t is partitioned by bucket\[4\]"),
     ],
 )
-def test_a_file_that_is_in_no_one_partition_is_refused(
+def test_a_file_of_no_single_partition_is_refused(
     iceberg: Lake, column: str, transform: Transform, second: datetime | None, why: str
 ) -> None:
     partitioned(iceberg, column, transform)

@@ -1,17 +1,14 @@
 """What a script stages for a table: real Spark, real tables, in a folder and in the stand-in for S3."""
 
 import functools
-import importlib
 import importlib.util
 import json
 import re
-import sys
 import uuid
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import boto3
@@ -25,6 +22,7 @@ from pyspark.sql import DataFrame, SparkSession, functions
 from sparklet.job import Job
 from sparklet.job.errors import EventError, TableError
 from sparklet.job.outcome import CLAIMED, OUTCOME_FILE
+from sparklet.tables import commit as committer
 from sparklet.tables import layout, staging
 from sparklet.tables.declaration import Commit, Committed, Declaration
 from tests.functional.job.conftest import SESSION_HERE, session_here
@@ -345,7 +343,7 @@ def test_a_name_mapping_without_a_column_is_refused(spark: SparkSession, rows: D
 
 @pytest.fixture
 def commits(monkeypatch: pytest.MonkeyPatch) -> list[Commit]:
-    """The commits that were asked for; the module that makes them is a recorder, which knows them by their ids."""
+    """The commits that were asked for; who makes them is a recorder, which knows them by their ids."""
     made: list[Commit] = []
 
     def commit(wanted: Commit, spark: Callable[[], SparkSession]) -> Committed:
@@ -353,10 +351,7 @@ def commits(monkeypatch: pytest.MonkeyPatch) -> list[Commit]:
         made.append(wanted)
         return Committed("1", 0, len(wanted.writes[0].files), already)
 
-    importlib.import_module("sparklet.tables.stream_batch")  # which needs more of the module than the recorder has
-    recorder: Any = ModuleType("sparklet.tables.commit")
-    recorder.commit = commit
-    monkeypatch.setitem(sys.modules, "sparklet.tables.commit", recorder)
+    monkeypatch.setattr(committer, "commit", commit)
     monkeypatch.setattr(staging, "made_here", set())
     return made
 

@@ -28,7 +28,6 @@ def answers(jvm: WarmJvm, *steps: tuple[Any, ...], **env: str) -> list[Any]:
 
 
 def main() -> None:
-    """Do the steps of the argument."""
     job = Job.from_args([])
     spark, told = job.spark(), list[Any]()
     for kind, *arguments in pickle.loads(bytes.fromhex(sys.argv[1])):
