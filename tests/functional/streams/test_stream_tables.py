@@ -32,10 +32,11 @@ def numbers(first: int, last: int) -> dict[str, Any]:
     return event(first, *(f'{{"n": {n}, "key": "{n % 2}"}}'.encode() for n in range(first, last + 1)))
 
 
-def run(script: str, monkeypatch: pytest.MonkeyPatch, event_: dict[str, Any], table: str, **params: str) -> None:
+def run(script: str, event_: dict[str, Any], table: str, **params: str) -> None:
     given = [word for name, value in params.items() for word in ("--param", f"{name}={value}")]
-    monkeypatch.setattr("sys.argv", [script, "--event", json.dumps(event_), "--table", table, *given])
-    runpy.run_path(str(SCRIPTS / script), run_name="__main__")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("sys.argv", [script, "--event", json.dumps(event_), "--table", table, *given])
+        runpy.run_path(str(SCRIPTS / script), run_name="__main__")
 
 
 READINGS = [
@@ -48,13 +49,11 @@ READINGS = [
 
 
 @pytest.mark.parametrize("format_", ["delta", "iceberg", HUDI])
-def test_each_record_once_in_each_format(
-    spark: SparkSession, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, format_: str
-) -> None:
+def test_each_record_once_in_each_format(spark: SparkSession, tmp_path: Path, format_: str) -> None:
     table = "iceberg:db.readings" if format_ == "iceberg" else f"{format_}:{tmp_path}/readings"
 
     for begin, end in ((0, 2), (1, 4), (0, 5)):  # again with others, cut, and the whole stream
-        run("stream_to_table.py", monkeypatch, event(begin, *READINGS[begin:end]), table)
+        run("stream_to_table.py", event(begin, *READINGS[begin:end]), table)
 
     opened = [tuple(json.loads(data).values()) for _, data in AWS_MADE_OF]
     assert rows_of(spark, table, "sensor", "celsius") == sorted([*opened, ("x", 1.5), ("y", 2.0), ("z", 7.0)])
@@ -92,9 +91,7 @@ def reading(sensor: str, taken: str, celsius: float) -> bytes:
 
 
 @pytest.mark.parametrize("format_", ["delta", HUDI])
-def test_windows_count_each_record_once(
-    spark: SparkSession, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, format_: str
-) -> None:
+def test_windows_count_each_record_once(spark: SparkSession, tmp_path: Path, format_: str) -> None:
     stream = [
         reading("a", "13:10:00", 1),
         reading("b", "13:20:00", 2),
@@ -107,7 +104,7 @@ def test_windows_count_each_record_once(
     table, dead = f"{format_}:{tmp_path}/hours", f"delta:{tmp_path}/dead"
 
     for begin, end in ((0, 3), (1, 5), (0, 7)):
-        run("stream_windows.py", monkeypatch, event(begin, *stream[begin:end]), table, dead_letters=dead)
+        run("stream_windows.py", event(begin, *stream[begin:end]), table, dead_letters=dead)
 
     found = rows_of(spark, table, "sensor", "hour(hour)", "readings", "celsius", "newest")
     assert found == [("a", 13, 3, 9.0, 3.0), ("a", 14, 1, 7.0, 7.0), ("b", 13, 1, 2.0, 2.0)]
