@@ -33,6 +33,17 @@ BUCKET = "sparklet"
 SOURCE = "s3://data/in/"
 SCRIPT = "s3://data/jobs/daily.py"
 LEASE_S = 100.0
+BROKEN = Failure("ValueError", "bad", retryable=False)
+PASSING = Failure("OSError", "503 Slow Down")
+Outcome = ShardResult | Failure
+Do = Callable[[int], Outcome]  # what a worker makes of a shard, by its number
+
+
+def all_but(*failing: int) -> Do:
+    return lambda number: BROKEN if number in failing else ShardResult(rows=1)
+
+
+WELL = all_but()
 
 
 @dataclass
@@ -96,6 +107,15 @@ class World:
     def check(self) -> CheckReport:
         return check(self.at, "run-1")
 
+    def work_and_check(self, do: Do = WELL) -> CheckReport:
+        self.work(do)
+        return self.check()
+
+    def ran(self, shards: int, do: Do = WELL, **options: Any) -> CheckReport:
+        """A run whose messages workers have done, and what the checker says of it then."""
+        self.run(shards, **options)
+        return self.work_and_check(do)
+
     # --- a state machine ---
 
     def step(self, step: str, at: Deployment | None = None, /, **event: Any) -> Any:
@@ -113,9 +133,7 @@ class World:
         assert answer["how"] == "map" or [json.dumps(item, separators=(",", ":")) for item in answer["items"]] == lines
         return refs
 
-    def children(
-        self, refs: list[ShardRef], do: Callable[[int], ShardResult | Failure] = lambda _: ShardResult(rows=1)
-    ) -> int:
+    def children(self, refs: list[ShardRef], do: Do = WELL) -> int:
         """Each reference done by a child of a Map, once; how many shards ended."""
         ended = 0
         for ref in refs:
@@ -132,13 +150,20 @@ class World:
     def claim(self, message: Received) -> tuple[str, Claim]:
         return self.claim_ref(ref_of(message.body))
 
-    def claim_ref(self, ref: ShardRef) -> tuple[str, Claim]:
+    def take(self) -> tuple[str, ShardRecord]:
+        """An attempt at the next message's shard, which goes on; the message stays invisible."""
+        message = self.receive()
+        assert message is not None
+        attempt_id, claim = self.claim(message)
+        return attempt_id, claim.record
+
+    def claim_ref(self, ref: ShardRef, engine: str = "") -> tuple[str, Claim]:
         self.attempts += 1
         attempt_id = f"attempt-{self.attempts}"
         max_attempts = self.ledger.runs.get(ref.run_id).options.max_attempts
-        return attempt_id, self.ledger.attempts.claim(ref, attempt_id, LEASE_S, max_attempts)
+        return attempt_id, self.ledger.attempts.claim(ref, attempt_id, LEASE_S, max_attempts, engine=engine)
 
-    def work(self, do: Callable[[int], ShardResult | Failure] = lambda _: ShardResult(rows=1)) -> int:
+    def work(self, do: Do = WELL) -> int:
         """Do every message that is visible now, as a worker would; how many shards ended."""
         ended = 0
         while message := self.receive():
@@ -150,7 +175,7 @@ class World:
             self.queue.delete(message.receipt)
         return ended
 
-    def _finish(self, record: ShardRecord, attempt_id: str, outcome: ShardResult | Failure) -> int:
+    def _finish(self, record: ShardRecord, attempt_id: str, outcome: Outcome) -> int:
         if isinstance(outcome, ShardResult):
             self.ledger.attempts.succeed(record.run_id, record.number, attempt_id, outcome)
         elif outcome.retryable:

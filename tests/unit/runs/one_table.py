@@ -14,8 +14,6 @@ from sparklet.events import parse_event
 from sparklet.ledger.rules import LEASE_GRACE_S, LEASE_S
 from sparklet.log import Log
 from sparklet.model import Run, RunOptions, ShardState
-from sparklet.planning.new_run import new_run
-from sparklet.planning.planner import plan
 from sparklet.ports.deployment import Deployment
 from sparklet.runs.checker import check
 from sparklet.settings import worker_settings
@@ -129,8 +127,7 @@ class Trial(Runner):
     def enter(self, shards: int, **options: Any) -> Run:
         """A run with its plan sealed, one object a shard."""
         self.world.put(shards)
-        asked = self.world.request(options=RunOptions(max_objects=1, max_attempts=2, **options))
-        return plan(self.world.at, new_run(self.world.at, asked).run_id)
+        return self.world.plan(options=RunOptions(max_objects=1, max_attempts=2, **options))
 
     # --- the scripts, as a Runner ---
 

@@ -9,11 +9,10 @@ import pytest
 from sparklet.errors import PlanError
 from sparklet.model import RunOptions, RunState, ShardResult
 from sparklet.planning.new_run import new_run
-from sparklet.planning.planner import plan
 from sparklet.runs.manifest import results
 from tests.stand_ins.memory import FakeClock
 from tests.unit.runs.one_table import RUN, Trial
-from tests.unit.runs.test_follow_ups import CHECK, start
+from tests.unit.runs.test_follow_ups import followed
 from tests.world import World
 
 INCREMENTAL = RunOptions(max_objects=1, incremental=True)
@@ -43,25 +42,16 @@ def test_its_table_gets_the_rows_of_its_own_shards(tmp_path: Path) -> None:
     assert second.table.rows == second.winners()
 
 
-def test_its_check_gets_its_own_figures() -> None:
-    world = World()
-    start(world)
-    world.work()
-    world.check()
+def test_its_check_gets_its_own_figures(world: World) -> None:
+    followed(world)
     later = another_ledger(world)
-    later.put(5)
-    later.store.put(CHECK, b"print()\n")
-    run = new_run(later.at, later.request(check=CHECK, options=RunOptions(max_objects=1)))
-    plan(later.at, run.run_id)
-    later.work()
-    later.check()
+    followed(later, 5)
 
     (shard,) = later.planned("run-1-check-0")
     assert json.loads(later.store.get(shard.objects[0].uri))["counts"]["succeeded"] == 5
 
 
-def test_its_cap_is_its_own() -> None:
-    world = World()
+def test_its_cap_is_its_own(world: World) -> None:
     world.run(6, max_concurrency=3)
     world.check()
     later = another_ledger(world)
@@ -73,8 +63,7 @@ def test_its_cap_is_its_own() -> None:
     assert report.run.state is RunState.SUCCEEDED
 
 
-def test_its_name_is_not_locked_by_the_other() -> None:
-    world = World()
+def test_its_name_is_not_locked_by_the_other(world: World) -> None:
     world.put(1)
     new_run(world.at, world.request(options=INCREMENTAL))
     later = another_ledger(world)
@@ -85,11 +74,8 @@ def test_its_name_is_not_locked_by_the_other() -> None:
         new_run(later.at, later.request(run_id="run-2", options=INCREMENTAL))
 
 
-def test_its_results_and_its_manifest_are_its_own() -> None:
-    world = World()
-    world.run(1)
-    world.work()
-    world.check()
+def test_its_results_and_its_manifest_are_its_own(world: World) -> None:
+    world.ran(1)
     world.store.put(world.at.run_uri(RUN, "results.jsonl"), b'{"shard": 0, "answer": 1}\n')
     later = another_ledger(world)
     run = later.run(1)

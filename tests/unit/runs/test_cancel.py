@@ -1,30 +1,23 @@
 """Cancelling: nothing new is begun, every shard has a known end, and the sums are right at every moment."""
 
+from typing import Any
+
 import pytest
 
 from sparklet.errors import CheckpointConflictError, PlanError
-from sparklet.model import Counts, Failure, Run, RunOptions, RunState, ScriptRef, ShardResult, ShardState
+from sparklet.model import Counts, RunOptions, RunState, ShardResult, ShardState
 from sparklet.planning.new_run import new_run
 from sparklet.planning.planner import plan
 from sparklet.runs.cancel import NOT_PLANNED, cancel
 from sparklet.runs.redelivery import MESSAGE, RUN_CANCELLED
 from sparklet.runs.redrive import redrive
-from tests.world import LEASE_S, World
-
-BROKEN = Failure("ValueError", "bad", retryable=False)
-
-
-def claim_one(world: World) -> str:
-    message = world.receive()
-    assert message is not None
-    owner, _ = world.claim(message)
-    world.queue.delete(message.receipt)
-    return owner
+from tests.unit.runs.conftest import once
+from tests.world import LEASE_S, PASSING, World, all_but
 
 
 def test_pending_shards_are_given_up_and_running_ones_may_end(world: World) -> None:
     world.run(4)
-    first, second = claim_one(world), claim_one(world)
+    (first, _), (second, _) = world.take(), world.take()
     world.ledger.attempts.succeed("run-1", 0, first, ShardResult(rows=7))
 
     done = cancel(world.at, "run-1")
@@ -40,7 +33,7 @@ def test_pending_shards_are_given_up_and_running_ones_may_end(world: World) -> N
 
 def test_cancelling_twice_is_fine_and_the_first_time_counts(world: World) -> None:
     world.run(2)
-    claim_one(world)
+    world.take()
     first = cancel(world.at, "run-1").run
     world.clock.advance(10)
 
@@ -50,33 +43,24 @@ def test_cancelling_twice_is_fine_and_the_first_time_counts(world: World) -> Non
     assert cancel(world.at, "run-1").run == ended
 
 
-def test_a_dead_workers_shard_is_given_up_without_a_message(world: World) -> None:
+@pytest.mark.parametrize(("dies", "cause"), [(True, "LeaseExpired"), (False, "OSError: 503 Slow Down")])
+def test_an_unended_attempts_shard_is_given_up_with_its_cause(world: World, dies: bool, cause: str) -> None:
     world.run(1)
-    claim_one(world)
+    owner, _ = world.take()
+    world.queue.entries.clear()
     cancel(world.at, "run-1")
-    world.clock.advance(LEASE_S + 1)
+    if dies:
+        world.clock.advance(LEASE_S + 1)
+    else:
+        world.ledger.attempts.release("run-1", 0, owner, PASSING)
 
-    report = world.check()
-
-    assert report.run.state is RunState.CANCELLED and len(world.queue) == 0
+    assert world.check().run.state is RunState.CANCELLED and len(world.queue) == 0
     (record,) = world.shards()
-    assert record.error_class == RUN_CANCELLED and "LeaseExpired" in record.error_message
-
-
-def test_a_released_shard_is_given_up_with_its_cause(world: World) -> None:
-    world.run(1)
-    owner = claim_one(world)
-    cancel(world.at, "run-1")
-    world.ledger.attempts.release("run-1", 0, owner, Failure("OSError", "503 Slow Down"))
-
-    assert world.check().run.state is RunState.CANCELLED
-    assert "OSError: 503 Slow Down" in world.shards()[0].error_message
+    assert record.error_class == RUN_CANCELLED and cause in record.error_message
 
 
 def test_a_cancelled_run_is_sent_no_message_again(world: World) -> None:
     world.run(2, max_attempts=1)
-    message = world.receive()
-    assert message is not None
     world.ledger.attempts.claim(world.bodies()[0], "busy", lease_s=10 * 3600, max_attempts=1)
     world.queue.entries.clear()
     world.ledger.runs.cancel("run-1")
@@ -89,10 +73,9 @@ def test_a_cancelled_run_is_sent_no_message_again(world: World) -> None:
 # --- while it is planned ---
 
 
-def half_planned(world: World, options: RunOptions = RunOptions(max_objects=1)) -> None:  # noqa: B008 - frozen
+def half_planned(world: World, **options: Any) -> None:
     """Two parts of two shards; the second is sealed, but neither entered nor dispatched."""
     world.put(6)
-    new_run(world.at, world.request(options=options))
     enter = world.ledger.shards.add
 
     def die(shards: object) -> int:
@@ -102,7 +85,7 @@ def half_planned(world: World, options: RunOptions = RunOptions(max_objects=1)) 
 
     world.ledger.shards.add = die  # type: ignore[method-assign]
     with pytest.raises(KeyboardInterrupt):
-        plan(world.at, "run-1", part_shards=2)
+        world.plan(options=RunOptions(max_objects=1, **options), part_shards=2)
     world.ledger.shards.add = enter  # type: ignore[method-assign]
 
 
@@ -146,22 +129,10 @@ def test_a_cancelled_run_with_a_lost_part_ends_at_its_limit(world: World) -> Non
     assert world.check().run.state is RunState.CANCELLED
 
 
-def cancel_at_the_end(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Somebody cancels just before the run is noted as ended."""
-    finish = world.ledger.runs.finish
-
-    def cancelled_just_before(run_id: str, generation: int, state: RunState, counted: int) -> Run:
-        monkeypatch.undo()
-        world.ledger.runs.cancel(run_id)
-        return finish(run_id, generation, state, counted)
-
-    monkeypatch.setattr(world.ledger.runs, "finish", cancelled_just_before)
-
-
 def test_cancelling_wins_over_a_checker_about_to_end_the_run(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     world.run(1)
     world.work()
-    cancel_at_the_end(world, monkeypatch)
+    once(monkeypatch, world.ledger.runs, "finish", before=lambda: world.ledger.runs.cancel("run-1"))
     assert not world.check().run.state.ended
     assert world.check().run.state is RunState.CANCELLED
     assert world.json("manifest.json")["Status"] == "CANCELLED"
@@ -185,7 +156,7 @@ def test_a_redrive_reopens_cancelled_shards_and_names_the_rest(world: World) -> 
 
 def test_a_run_that_is_being_cancelled_is_not_redriven(world: World) -> None:
     world.run(2)
-    claim_one(world)
+    world.take()
     cancel(world.at, "run-1")
     with pytest.raises(PlanError, match="being cancelled"):
         redrive(world.at, "run-1")
@@ -193,19 +164,8 @@ def test_a_run_that_is_being_cancelled_is_not_redriven(world: World) -> None:
 
 
 def test_a_cancel_that_comes_during_a_redrive_wins(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    world.run(3)
-    world.work(lambda _: BROKEN)
-    world.check()
-    start = world.ledger.runs.start_generation
-
-    def cancelled_and_ended_at_once(run_id: str, generation: int, script: ScriptRef, **_: bool) -> Run:
-        monkeypatch.undo()
-        run = start(run_id, generation, script)
-        cancel(world.at, run_id)
-        world.check()
-        return run
-
-    monkeypatch.setattr(world.ledger.runs, "start_generation", cancelled_and_ended_at_once)
+    world.ran(3, all_but(0, 1, 2))
+    once(monkeypatch, world.ledger.runs, "start_generation", after=lambda: (cancel(world.at, "run-1"), world.check()))
 
     done = redrive(world.at, "run-1")
 

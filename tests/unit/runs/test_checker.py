@@ -1,38 +1,23 @@
 """The checker: lost shards come back, every run ends, and only the strongly consistent count ends it."""
 
-from collections.abc import Iterator
+from unittest.mock import Mock
 
 import pytest
 
 from sparklet.errors import ObjectForbiddenError
-from sparklet.model import Counts, Failure, RunOptions, RunState, ShardResult
-from sparklet.planning.new_run import new_run
-from sparklet.planning.planner import plan
-from sparklet.ports import ObjectInfo
+from sparklet.model import Counts, RunState, ShardResult
 from sparklet.runs.checker import PLANNER_SILENT_S
 from sparklet.runs.redelivery import MESSAGE
+from tests.unit.runs.conftest import once, refuse
 from tests.unit.runs.test_cancel import half_planned
-from tests.world import World
-
-BROKEN = Failure("ValueError", "bad line 7", retryable=False)
-
-
-def fails(*numbers: int) -> object:
-    return lambda number: BROKEN if number in numbers else ShardResult(rows=number)
-
-
-def claim_one(world: World) -> str:
-    message = world.receive()
-    assert message is not None
-    return world.claim(message)[0]
-
+from tests.world import SOURCE, World, all_but
 
 # --- lost shards ---
 
 
 def test_a_running_run_is_left_alone(world: World) -> None:
     world.run(3)
-    claim_one(world)
+    world.take()
     report = world.check()
     assert (report.expired, report.requeued, report.abandoned, report.planned) == (0, 0, 0, False)
     assert report.counts == Counts(pending=2, running=1)
@@ -58,7 +43,7 @@ def test_a_stalled_runs_messages_are_resent_ever_less_often(world: World) -> Non
 def test_a_run_with_work_or_recent_change_is_not_stalled(world: World) -> None:
     world.run(3)
     world.clock.advance(MESSAGE.again_after_s + 1)
-    owner = claim_one(world)
+    owner, _ = world.take()
     assert world.check().requeued == 0
     world.ledger.attempts.succeed("run-1", 0, owner, ShardResult())
     assert world.check().requeued == 0  # that was just now
@@ -69,18 +54,11 @@ def test_a_run_with_work_or_recent_change_is_not_stalled(world: World) -> None:
 # --- planning ---
 
 
-def test_shards_still_to_be_dispatched_are_not_requeued(world: World) -> None:
-    world.put(2)
-    new_run(world.at, world.request(options=RunOptions(max_objects=1)))
-    send = world.queue.send
-
-    def die(bodies: object, delay_s: int = 0) -> int:
-        raise KeyboardInterrupt
-
-    world.queue.send = die  # type: ignore[method-assign]
-    with pytest.raises(KeyboardInterrupt):
-        plan(world.at, "run-1")
-    world.queue.send = send  # type: ignore[method-assign]
+def test_shards_still_to_be_dispatched_are_not_requeued(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as dying:
+        dying.setattr(world.queue, "send", Mock(side_effect=KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            world.run(2)
     world.clock.advance(MESSAGE.again_after_s + 1)
     assert (world.check().requeued, len(world.queue)) == (0, 0)
     world.clock.advance(PLANNER_SILENT_S)
@@ -89,17 +67,9 @@ def test_shards_still_to_be_dispatched_are_not_requeued(world: World) -> None:
 
 
 def test_an_unfinishable_plan_fails_the_run_at_its_time_limit(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    half_planned(world, RunOptions(max_objects=1, time_limit_s=3600.0))
+    half_planned(world, time_limit_s=3600.0)
     world.work()
-
-    listing = world.store.list
-
-    def forbidden(prefix_uri: str, start_after: str = "") -> Iterator[ObjectInfo]:
-        if prefix_uri.startswith("s3://data/"):
-            raise ObjectForbiddenError(f"{prefix_uri} may not be listed")
-        return listing(prefix_uri, start_after)
-
-    monkeypatch.setattr(world.store, "list", forbidden)
+    refuse(monkeypatch, world.store, "list", SOURCE, ObjectForbiddenError("it may not be listed"))
     world.clock.advance(PLANNER_SILENT_S + 1)
     with pytest.raises(ObjectForbiddenError):
         world.check()
@@ -115,7 +85,7 @@ def test_an_unfinishable_plan_fails_the_run_at_its_time_limit(world: World, monk
 def test_at_the_time_limit_pending_fails_and_running_may_end(world: World) -> None:
     world.run(3, time_limit_s=1000.0)
     world.clock.advance(990)
-    owner = claim_one(world)
+    owner, _ = world.take()
     world.clock.advance(20)
 
     report = world.check()
@@ -147,10 +117,7 @@ def test_at_the_time_limit_pending_fails_and_running_may_end(world: World) -> No
 def test_a_run_ends_by_its_failure_tolerance(
     world: World, options: dict[str, float], failed: tuple[int, ...], state: RunState
 ) -> None:
-    world.run(10, **options)
-    world.work(fails(*failed))  # type: ignore[arg-type]
-
-    report = world.check()
+    report = world.ran(10, all_but(*failed), **options)
 
     assert report.run.state is state and report.run.ended_s == world.clock.now_s()
     assert report.summary is not None
@@ -171,9 +138,7 @@ def test_shards_that_are_not_in_the_ledger_yet_hold_the_run_open(world: World) -
 
 
 def test_a_run_ends_once_and_a_lost_manifest_is_rewritten(world: World) -> None:
-    world.run(2)
-    world.work()
-    ended = world.check().run
+    ended = world.ran(2).run
     body = world.store.get(world.at.run_uri("run-1", "manifest.json"))
     world.clock.advance(100)
 
@@ -187,20 +152,16 @@ def test_a_run_ends_once_and_a_lost_manifest_is_rewritten(world: World) -> None:
 
 def test_a_redrive_that_comes_while_the_run_is_ended_wins(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     world.run(2)
-    world.work(fails(1))  # type: ignore[arg-type]
-    finish = world.ledger.runs.finish
+    world.work(all_but(1))
 
-    def redriven_and_done_meanwhile(run_id: str, generation: int, state: RunState, counted: int) -> object:
-        monkeypatch.undo()
-        world.ledger.runs.start_generation(run_id, 1, world.ledger.runs.get(run_id).scripts[0])
-        record = world.ledger.attempts.redrive(run_id, 1, 1)
+    def redriven_and_done() -> None:
+        world.ledger.runs.start_generation("run-1", 1, world.ledger.runs.get("run-1").scripts[0])
+        record = world.ledger.attempts.redrive("run-1", 1, 1)
         assert record is not None
         world.queue.send([record.ref.to_body()])
-        world.work()
-        world.check()
-        return finish(run_id, generation, state, counted)
+        world.work_and_check()
 
-    monkeypatch.setattr(world.ledger.runs, "finish", redriven_and_done_meanwhile)
+    once(monkeypatch, world.ledger.runs, "finish", before=redriven_and_done)
 
     report = world.check()
 

@@ -1,18 +1,15 @@
 """Commits to tables: what shards declare is fixed once, committed once, and decides how the run ends."""
 
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 
 from sparklet.app.clean import clean, folders_of, named_run
 from sparklet.errors import CheckpointConflictError, NothingNewError, PlanError
 from sparklet.model import Dispatch, RunOptions, RunState, ShardResult, ShardState
-from sparklet.planning.new_run import new_run
-from sparklet.planning.planner import plan
-from sparklet.ports import ObjectInfo
 from sparklet.runs.cancel import cancel
 from sparklet.runs.checker import check
 from sparklet.runs.follow_ups import as_follow_up, last_commit_run
@@ -28,8 +25,12 @@ def failing(*shards: int) -> Any:
     return lambda shard: BROKEN if shard in shards else None
 
 
-def test_a_run_waits_for_its_commit_and_ends_well(tmp_path: Path) -> None:
-    trial = Trial(tmp_path)
+@pytest.fixture
+def trial(tmp_path: Path) -> Trial:
+    return Trial(tmp_path)
+
+
+def test_a_run_waits_for_its_commit_and_ends_well(trial: Trial) -> None:
     trial.enter(3)
     trial.look()
     trial.work()
@@ -45,29 +46,20 @@ def test_a_run_waits_for_its_commit_and_ends_well(tmp_path: Path) -> None:
     assert trial.world.json("manifest.json")["Commit"] == {"RunId": run.run_id, "Status": "SUCCEEDED"}
 
 
-def test_a_run_without_a_table_lists_once_at_its_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    trial = Trial(tmp_path)
-    trial.world.put(2)
+def test_a_run_without_a_table_lists_once_at_its_end(trial: Trial, monkeypatch: pytest.MonkeyPatch) -> None:
     trial.world.run(2)
     trial.world.work()
-    listed: list[str] = []
-    store_list = trial.world.store.list
-
-    def listing(uri: str, start_after: str = "") -> Iterator[ObjectInfo]:
-        listed.append(uri)
-        return store_list(uri, start_after)
-
-    monkeypatch.setattr(trial.world.store, "list", listing)
+    monkeypatch.setattr(trial.world.store, "list", listing := Mock(side_effect=trial.world.store.list))
     trial.look()
 
     assert trial.run_now.state is RunState.SUCCEEDED
     assert {run.run_id for run in trial.world.ledger.runs.list()} == {RUN}
-    mine = [uri for uri in listed if "writes" in uri or "_commit" in uri]
-    assert mine == [trial.world.at.run_uri(RUN, "writes/")]
+    listed = (each.args[0] for each in listing.mock_calls)
+    assert [uri for uri in listed if "writes" in uri or "_commit" in uri] == [trial.world.at.run_uri(RUN, "writes/")]
 
 
-def test_tolerated_failures_are_committed_by_a_redrive(tmp_path: Path) -> None:
-    trial = Trial(tmp_path, fails=failing(1))
+def test_tolerated_failures_are_committed_by_a_redrive(trial: Trial) -> None:
+    trial.fails = failing(1)
     run = trial.enter(3, tolerated_failure_count=1)
     assert trial.go_on().state is RunState.SUCCEEDED_WITH_FAILURES
     first = trial.winners()
@@ -83,9 +75,9 @@ def test_tolerated_failures_are_committed_by_a_redrive(tmp_path: Path) -> None:
     assert trial.world.ledger.runs.get(f"{RUN}-commit-1").params == {"commits_made": [0]}
 
 
-def test_a_failed_commit_fails_the_run_with_its_cause(tmp_path: Path) -> None:
-    trial = Trial(tmp_path, fails=failing(-1))
-    trial.enter(2)
+def test_a_failed_commit_fails_the_run_until_a_redrive_makes_it(trial: Trial) -> None:
+    trial.fails = failing(-1)
+    run = trial.enter(2)
 
     assert trial.go_on().state is RunState.FAILED
 
@@ -94,13 +86,7 @@ def test_a_failed_commit_fails_the_run_with_its_cause(tmp_path: Path) -> None:
     assert trial.world.json("manifest.json")["Commit"]["Error"] == "ValueError"
     assert trial.table.commits == {} and len(trial.winners()) == 2
 
-
-def test_a_redrive_after_a_failed_commit_makes_it(tmp_path: Path) -> None:
-    trial = Trial(tmp_path, fails=failing(-1))
-    run = trial.enter(2)
-    trial.go_on()
     scripts = trial.scripts
-
     trial.fails = failing()
     redriven = redrive(trial.at, RUN)
 
@@ -110,9 +96,9 @@ def test_a_redrive_after_a_failed_commit_makes_it(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("every", "commits"), [("2", 2), ("1", 2), ("1s", 2), ("1h", 1), ("5", 1), ("", 1)])
-def test_commit_every_commits_earlier(tmp_path: Path, every: str, commits: int) -> None:
+def test_commit_every_commits_earlier(trial: Trial, every: str, commits: int) -> None:
     """Two, since the first commit run's message comes after those of all shards."""
-    trial = Trial(tmp_path, at_once=1)
+    trial.at_once = 1
     trial.enter(5, commit_every=every)
 
     assert trial.go_on().state is RunState.SUCCEEDED
@@ -120,15 +106,14 @@ def test_commit_every_commits_earlier(tmp_path: Path, every: str, commits: int) 
     assert len(trial.table.commits) == commits and trial.table.rows == trial.winners()
 
 
-def test_untolerated_failures_stop_early_commits(tmp_path: Path) -> None:
-    trial = Trial(tmp_path, fails=lambda shard: replace(BROKEN, cause_class="SyntaxError") if shard == 0 else None)
+def test_untolerated_failures_stop_early_commits(trial: Trial) -> None:
+    trial.fails = lambda shard: replace(BROKEN, cause_class="SyntaxError") if shard == 0 else None
     trial.enter(3, commit_every="1")
 
     assert trial.go_on().state is RunState.FAILED and trial.table.commits == {}
 
 
-def test_cleaning_a_run_removes_what_its_commits_needed(tmp_path: Path) -> None:
-    trial = Trial(tmp_path)
+def test_cleaning_a_run_removes_what_its_commits_needed(trial: Trial) -> None:
     trial.enter(2)
     trial.go_on()
 
@@ -138,20 +123,17 @@ def test_cleaning_a_run_removes_what_its_commits_needed(tmp_path: Path) -> None:
     assert trial.world.keys(trial.at.run_uri(RUN)) == [] and len(trial.table.rows) == 2
 
 
-def test_a_commit_runs_end_is_notified_with_its_parents(tmp_path: Path) -> None:
-    trial = Trial(tmp_path)
-    notifier = MemoryNotifier()
-    trial.at = replace(trial.at, notifier=notifier)
+def test_a_commit_runs_end_is_notified_with_its_parents(trial: Trial, ear: MemoryNotifier) -> None:
+    trial.at = replace(trial.at, notifier=ear)
     trial.enter(1)
     trial.go_on()
 
-    (notice,) = notifier.notices
+    (notice,) = ear.notices
     assert notice.document["id"] == RUN
     assert notice.document["commit"] == {"run_id": f"{RUN}-commit-0", "state": "SUCCEEDED", "error": None}
 
 
-def test_only_declared_shards_are_in_a_commit(tmp_path: Path) -> None:
-    trial = Trial(tmp_path)
+def test_only_declared_shards_are_in_a_commit(trial: Trial) -> None:
     trial.enter(2)
     trial.look()
     messages = list(trial.world.queue.receive(10))
@@ -170,14 +152,12 @@ def test_only_declared_shards_are_in_a_commit(tmp_path: Path) -> None:
 def nightly(trial: Trial, run_id: str) -> list[int]:
     """The inputs that another incremental run of the name takes, by their numbers."""
     options = RunOptions(max_objects=1, max_attempts=2, incremental=True)
-    asked = trial.world.request(run_id=run_id, name="nightly", options=options, output_uri=f"s3://data/{run_id}/")
-    plan(trial.world.at, new_run(trial.world.at, asked).run_id)
-    inputs = (shard.objects[0].uri for shard in trial.world.planned(run_id))
-    return [int(uri.removesuffix(".csv")[-5:]) for uri in inputs]
+    trial.world.plan(run_id=run_id, name="nightly", options=options, output_uri=f"s3://data/{run_id}/")
+    return [int(uri.removesuffix(".csv")[-5:]) for uri in trial.world.taken(run_id)]
 
 
-def test_what_was_not_committed_is_planned_again(tmp_path: Path) -> None:
-    trial = Trial(tmp_path, fails=failing(1))
+def test_what_was_not_committed_is_planned_again(trial: Trial) -> None:
+    trial.fails = failing(1)
     trial.world.put(3)
     assert nightly(trial, RUN) == [0, 1, 2]
     assert trial.go_on().state is RunState.FAILED  # two shards have SUCCEEDED, and are in no table
@@ -185,8 +165,7 @@ def test_what_was_not_committed_is_planned_again(tmp_path: Path) -> None:
     assert nightly(trial, "run-2") == [0, 1, 2]
 
 
-def test_what_was_committed_is_not_planned_again(tmp_path: Path) -> None:
-    trial = Trial(tmp_path)
+def test_what_was_committed_is_not_planned_again(trial: Trial) -> None:
     trial.world.put(3)
     nightly(trial, RUN)
     trial.go_on()
@@ -195,9 +174,9 @@ def test_what_was_committed_is_not_planned_again(tmp_path: Path) -> None:
     assert nightly(trial, "run-2") == [3]
 
 
-def test_an_unknown_commit_stops_the_next_run(tmp_path: Path) -> None:
+def test_an_unknown_commit_stops_the_next_run(trial: Trial) -> None:
     """The commit run may have committed before it failed: another run could double its rows, or lose them."""
-    trial = Trial(tmp_path, fails=failing(-1))
+    trial.fails = failing(-1)
     trial.world.put(3)
     nightly(trial, RUN)
     assert trial.go_on().state is RunState.FAILED
@@ -212,9 +191,8 @@ def test_an_unknown_commit_stops_the_next_run(tmp_path: Path) -> None:
         nightly(trial, "run-3")
 
 
-def test_no_commit_begins_for_a_run_cancelled_meanwhile(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_commit_begins_for_a_run_cancelled_meanwhile(trial: Trial, monkeypatch: pytest.MonkeyPatch) -> None:
     """GIVEN a checker that sleeps, WHEN the run is cancelled and the next one plans its rows, THEN it commits none."""
-    trial = Trial(tmp_path)
     trial.world.put(2)
     nightly(trial, RUN)
     trial.work()
@@ -238,8 +216,7 @@ def test_no_commit_begins_for_a_run_cancelled_meanwhile(tmp_path: Path, monkeypa
 # --- state machines ---
 
 
-def test_a_map_runs_commit_comes_by_the_queue(tmp_path: Path) -> None:
-    trial = Trial(tmp_path)
+def test_a_map_runs_commit_comes_by_the_queue(trial: Trial) -> None:
     trial.world.dispatch = Dispatch.MAP
     trial.enter(2)
     number, ended = 0, False
@@ -254,8 +231,7 @@ def test_a_map_runs_commit_comes_by_the_queue(tmp_path: Path) -> None:
     assert trial.table.rows == trial.winners() and len(trial.table.commits) == 1
 
 
-def test_shards_are_not_recounted_while_a_run_commits(tmp_path: Path) -> None:
-    trial = Trial(tmp_path)
+def test_shards_are_not_recounted_while_a_run_commits(trial: Trial) -> None:
     trial.enter(1)
     trial.work()
     trial.look()

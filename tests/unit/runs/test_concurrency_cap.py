@@ -6,13 +6,10 @@ from contextlib import suppress
 
 import pytest
 
-from sparklet.model import ClaimStatus, Dispatch, Failure, RunState, ShardResult, ShardState
+from sparklet.model import ClaimStatus, Dispatch, RunState, ShardResult, ShardState
 from sparklet.runs.checker import check
 from sparklet.runs.redrive import redrive
-from tests.world import LEASE_S, Fault, KilledError, World
-
-BROKEN = Failure("ValueError", "bad line 7", retryable=False)
-PASSING = Failure("OSError", "503 Slow Down", retryable=True)
+from tests.world import BROKEN, LEASE_S, PASSING, Fault, KilledError, World, all_but
 
 
 def running(world: World) -> int:
@@ -50,15 +47,14 @@ def test_checks_send_for_as_many_shards_as_the_cap_has_room(world: World) -> Non
     assert sorted(claimed) == [0, 1, 2, 3, 4] and running(world) == 3
     succeed(world, claimed, 0, 3, 4)
     world.check()
-    world.work()
-    assert world.check().run.state is RunState.SUCCEEDED
+    assert world.work_and_check().run.state is RunState.SUCCEEDED
 
 
 def test_a_redrive_begins_anew_under_the_cap(world: World) -> None:
     world.run(5, max_concurrency=2)
     for _ in range(5):
         world.check()
-        world.work(lambda number: BROKEN if number != 2 else ShardResult())
+        world.work(all_but(0, 1, 3, 4))
     assert world.check().run.state is RunState.FAILED
 
     assert redrive(world.at, "run-1").shards == 4

@@ -1,18 +1,21 @@
 """Shards that wrote different columns to one output fail their run; what one job would write, too, does not."""
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
+from unittest.mock import Mock, call
 
-from sparklet.model import Failure, RunState, ShardResult
+import pytest
+
+from sparklet.model import RunState, ShardResult, ShardState
 from sparklet.model.schemas import OutputSchema
 from sparklet.runs.manifest import write_manifests
-from tests.world import World
+from tests.world import BROKEN, Do, World
 
 INT, TEXT = OutputSchema("", "parquet", {"v": "int"}), OutputSchema("", "parquet", {"v": "string"})
 REJECTED = OutputSchema("rejected", "parquet", {"why": "string"})
 
 
-def wrote(world: World, *shards: tuple[OutputSchema, ...]) -> Callable[[int], ShardResult]:
+def wrote(world: World, *shards: tuple[OutputSchema, ...]) -> Do:
     """Shards that wrote these schemas, which lie in the bucket."""
     for schema in (each for own in shards for each in own):
         world.store.put(world.at.run_uri("run-1", schema.file), json.dumps(schema).encode())
@@ -22,8 +25,7 @@ def wrote(world: World, *shards: tuple[OutputSchema, ...]) -> Callable[[int], Sh
 
 def end(world: World, *shards: tuple[OutputSchema, ...], **options: bool) -> RunState:
     world.run(len(shards), **options)
-    world.work(wrote(world, *shards))
-    return world.check().run.state
+    return world.work_and_check(wrote(world, *shards)).run.state
 
 
 def drift(world: World) -> str:
@@ -44,14 +46,16 @@ def test_a_run_that_allows_drift_says_so_and_succeeds(world: World) -> None:
     assert "v is int and string" in drift(world)
 
 
-def test_outputs_in_subfolders_are_different_ones(world: World) -> None:
-    assert end(world, (INT, REJECTED), (INT,), (REJECTED,), ()) is RunState.SUCCEEDED
+@pytest.mark.parametrize(
+    "shards",
+    [
+        ((INT, REJECTED), (INT,), (REJECTED,), ()),  # outputs in subfolders are different ones
+        ((INT,), (INT, TEXT), (TEXT,)),  # one shard wrote both, so the script does; others had rows for one alone
+    ],
+)
+def test_what_one_job_would_write_is_no_drift(world: World, shards: tuple[tuple[OutputSchema, ...]]) -> None:
+    assert end(world, *shards) is RunState.SUCCEEDED
     assert not drift(world)
-
-
-def test_a_script_that_mixes_schemas_does_so_in_one_job(world: World) -> None:
-    """One shard wrote both; others had rows for one of them alone."""
-    assert end(world, (INT,), (INT, TEXT), (TEXT,)) is RunState.SUCCEEDED
 
 
 def test_schemas_of_attempts_that_lost_do_not_count(world: World) -> None:
@@ -64,20 +68,17 @@ def test_schemas_of_attempts_that_lost_do_not_count(world: World) -> None:
 def test_failed_shards_are_not_compared_until_redriven(world: World) -> None:
     world.run(2, tolerated_failure_count=1)
     results = wrote(world, (INT,), (TEXT,))
-    world.work(lambda number: results(number) if number else Failure("ValueError", "bad", retryable=False))
 
-    report = world.check()
+    report = world.work_and_check(lambda number: results(number) if number else BROKEN)
 
     assert report.run.state is RunState.SUCCEEDED_WITH_FAILURES
     assert not write_manifests(world.at, report.run, report.run.state).drift
 
 
-def test_runs_without_drift_read_no_shard_for_it(world: World) -> None:
-    world.run(2)
-    world.work(wrote(world, (INT,), (INT,)))
-    listed = list[str]()
-    shards, real = world.ledger.shards, world.ledger.shards.list
-    shards.list = lambda run_id, state=None: listed.append(str(state)) or real(run_id, state)  # type: ignore[func-returns-value,method-assign,redundant-expr]
+def test_runs_without_drift_read_no_shard_for_it(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    listed = Mock(side_effect=world.ledger.shards.list)
+    monkeypatch.setattr(world.ledger.shards, "list", listed)
 
-    assert world.check().run.state is RunState.SUCCEEDED
-    assert "SUCCEEDED" not in listed and listed.count("None") == 1  # that of the manifests
+    assert end(world, (INT,), (INT,)) is RunState.SUCCEEDED
+    assert call("run-1", ShardState.SUCCEEDED) not in listed.mock_calls
+    assert listed.mock_calls.count(call("run-1")) == 1  # that of the manifests

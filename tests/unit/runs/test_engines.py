@@ -41,19 +41,15 @@ def escalated(world: World, *engines: str) -> None:
     engines = engines or (ENGINE,)
     world.run(len(engines))
     for record, name in zip(world.shards(), engines, strict=True):
-        attempt_id, claim = world.claim_ref(record.ref)
-        assert claim.status is ClaimStatus.GRANTED
-        world.ledger.attempts.escalate("run-1", record.number, attempt_id, TOO_MUCH, name)
-    while message := world.receive():
-        world.queue.delete(message.receipt)
+        world.ledger.attempts.escalate("run-1", record.number, claimed(world, record.number, ""), TOO_MUCH, name)
+    world.queue.entries.clear()
 
 
-def claimed(world: World, attempt_id: str = "there") -> ShardRecord:
-    """The only shard, claimed by a worker of the engine."""
-    ref = world.shards()[0].ref
-    claim = world.ledger.attempts.claim(ref, attempt_id, LEASE_S, 3, engine=ENGINE)
+def claimed(world: World, number: int = 0, engine: str = ENGINE) -> str:
+    """An attempt at a shard by a worker of the engine."""
+    attempt_id, claim = world.claim_ref(world.shards()[number].ref, engine)
     assert claim.status is ClaimStatus.GRANTED
-    return claim.record
+    return attempt_id
 
 
 def test_a_worker_is_started_once_and_ends_the_run(world: World, engine: MemoryEngine) -> None:
@@ -64,11 +60,10 @@ def test_a_worker_is_started_once_and_ends_the_run(world: World, engine: MemoryE
 
     [command] = engine.commands.values()
     assert command == ("shard", "--run", "run-1", "--shard", "0", "--generation", "0")
-    record = claimed(world)
-    world.ledger.attempts.succeed("run-1", 0, "there", ShardResult(rows=1))
+    world.ledger.attempts.succeed("run-1", 0, claimed(world), ShardResult(rows=1))
     assert world.check().run.state is RunState.SUCCEEDED
     [entry] = world.json("SUCCEEDED_0.json")
-    assert entry["Engine"] == record.engine == ENGINE
+    assert entry["Engine"] == world.shards()[0].engine == ENGINE
 
 
 def test_a_dead_letter_message_leaves_it_alone(world: World) -> None:
@@ -90,9 +85,10 @@ def test_a_crash_before_the_note_starts_no_second_worker(world: World, engine: M
     assert len(engine.commands) == 1
 
 
-def test_without_room_the_next_check_tries_again(world: World, engine: MemoryEngine) -> None:
+@pytest.mark.parametrize("trouble", ["throttled", "killed"])  # no room; or the answer is lost, and the worker may run
+def test_a_start_that_may_yet_succeed_is_tried_again(world: World, engine: MemoryEngine, trouble: str) -> None:
     escalated(world)
-    engine.trouble = RemoteTaskError("Capacity is unavailable", "throttled")
+    engine.trouble = RemoteTaskError("Capacity is unavailable", trouble)
     for _ in range(20):
         assert "Capacity" in world.check().trouble
     engine.trouble = None
@@ -142,7 +138,7 @@ def test_a_lost_worker_is_followed_by_another(world: World, engine: MemoryEngine
     for number in range(1, 4):
         world.check()
         assert len(engine.commands) == number
-        claimed(world, f"there-{number}")
+        claimed(world)
         world.clock.advance(2 * LEASE_S)
 
     world.check()
@@ -160,27 +156,26 @@ def test_functions_that_are_always_lost_escalate(world: World, engine: MemoryEng
         report = world.check()
 
     assert (report.counts.failed, len(engine.commands)) == (0, 1)
-    assert claimed(world).engine == ENGINE
+    claimed(world)
+    assert world.shards()[0].engine == ENGINE
 
 
 def test_cancelling_stops_workers(world: World, engine: MemoryEngine) -> None:
     escalated(world)
     world.check()
-    claimed(world)
+    attempt_id = claimed(world)
     cancel(world.at, "run-1")
 
     world.check()
 
     assert list(engine.ended) == list(engine.commands)
-    world.ledger.attempts.release("run-1", 0, "there", TOO_MUCH, ENGINE)  # what SIGTERM does
+    world.ledger.attempts.release("run-1", 0, attempt_id, TOO_MUCH, ENGINE)  # what SIGTERM does
     world.check()
     assert world.check().run.state is RunState.CANCELLED
 
 
 def test_a_redrive_may_take_any_shard_there(world: World, engine: MemoryEngine) -> None:
-    world.run(1)
-    world.work(lambda _: Failure("ShardTooLargeError", "9 GB", retryable=False))
-    world.check()
+    world.ran(1, lambda _: Failure("ShardTooLargeError", "9 GB", retryable=False))
     with pytest.raises(PlanError, match="emr"):
         redrive(world.at, "run-1", engine="emr")
 
@@ -192,7 +187,7 @@ def test_a_redrive_may_take_any_shard_there(world: World, engine: MemoryEngine) 
 def test_what_an_engine_lacks_is_said_before_a_plan(world: World, engine: MemoryEngine) -> None:
     engine.lacks = "delta"
     world.put(1)
-    to_delta = replace(world.request(options=_escalating(world)), table="delta:s3://lake/flights")
+    to_delta = world.request(options=RunOptions(too_large="engine"), table="delta:s3://lake/flights")
 
     with pytest.raises(PlanError, match="it has no delta"):
         new_run(world.at, to_delta)
@@ -201,25 +196,16 @@ def test_what_an_engine_lacks_is_said_before_a_plan(world: World, engine: Memory
     assert new_run(world.at, replace(to_delta, table="")).options.engine == ENGINE
 
 
-def test_only_who_may_starts_workers(world: World, engine: MemoryEngine) -> None:
-    escalated(world)
-
-    check(replace(world.at, starts_workers=False), "run-1")
-
-    assert engine.commands == {}
-    assert world.check().started == 1
-
-
-def test_steps_of_state_machines_start_no_workers(
-    world: World, engine: MemoryEngine, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """They know the engines, for which they plan the next run, but have no rights there."""
+def test_only_who_may_starts_workers(world: World, engine: MemoryEngine, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Steps of state machines know the engines, for which they plan the next run, but have no rights there."""
     escalated(world)
     monkeypatch.setattr(handlers, "deployment", lambda: world.at)
 
+    check(replace(world.at, starts_workers=False), "run-1")
     handlers.step_handler({"step": "check", "run_id": "run-1"}, None)
 
     assert engine.commands == {}
+    assert world.check().started == 1
 
 
 def test_a_worker_without_room_is_waited_for(world: World, engine: MemoryEngine) -> None:
@@ -239,18 +225,12 @@ def test_a_worker_without_room_is_waited_for(world: World, engine: MemoryEngine)
     assert list(engine.ended) == [task_id]
 
 
-def _escalating(world: World) -> RunOptions:
-    return replace(world.request().options, too_large="engine")
-
-
 def test_a_capped_run_sends_no_message_for_an_engines_shard(world: World, engine: MemoryEngine) -> None:
     engine.trouble = RemoteTaskError("no room", "throttled")
     world.run(2, too_large="engine", max_concurrency=1)
     world.check()
-    attempt_id, claim = world.claim_ref(world.shards()[0].ref)
-    world.ledger.attempts.escalate("run-1", claim.record.number, attempt_id, TOO_MUCH, ENGINE)
-    while message := world.receive():
-        world.queue.delete(message.receipt)
+    world.ledger.attempts.escalate("run-1", 0, claimed(world, engine=""), TOO_MUCH, ENGINE)
+    world.queue.entries.clear()
 
     world.check()
     world.clock.sleep(CAPPED.again_after_s)
@@ -259,10 +239,9 @@ def test_a_capped_run_sends_no_message_for_an_engines_shard(world: World, engine
     assert len(world.queue) == 0  # it has the only place
     engine.trouble = None
     world.check()
-    world.ledger.attempts.succeed("run-1", 0, claimed(world).attempt_id, ShardResult())
+    world.ledger.attempts.succeed("run-1", 0, claimed(world), ShardResult())
     world.check()
-    world.work()
-    assert world.check().run.state is RunState.SUCCEEDED
+    assert world.work_and_check().run.state is RunState.SUCCEEDED
 
 
 @pytest.mark.parametrize("error", [SettingsError("no AWS client can be made"), KeyError("jobRunId")])
@@ -296,43 +275,26 @@ def test_a_slow_ledger_leaves_shards_to_the_next_check(world: World, monkeypatch
 
 def test_an_engine_without_a_queue_gets_so_many_at_once() -> None:
     """Those that were started count, and those that work; one that ended makes room."""
-    large = MemoryEngine(at_once=2)
-    world = World(engines={ENGINE: large})
+    world = World(engines={ENGINE: MemoryEngine(at_once=2)})
     escalated(world, *[ENGINE] * 4)
 
     assert [world.check().started for _ in range(3)] == [2, 0, 0]
     first, second = (record for record in world.shards() if record.unclaimed)
-    for record in (first, second):
-        claim = world.ledger.attempts.claim(record.ref, f"there-{record.number}", LEASE_S, 3, engine=ENGINE)
-        assert claim.status is ClaimStatus.GRANTED
+    attempt_id, _ = claimed(world, first.number), claimed(world, second.number)
     assert world.check().started == 0
-    world.ledger.attempts.succeed("run-1", first.number, f"there-{first.number}", ShardResult(rows=1))
-    assert world.check().started == 1
-
-
-def test_a_lost_answer_of_a_start_is_no_failure(world: World, engine: MemoryEngine) -> None:
-    """The worker may run: the next check starts another one, which finds the shard taken."""
-    escalated(world)
-    engine.trouble = RemoteTaskError("the connection was closed", "killed")
-    assert "the connection" in world.check().trouble
-
-    engine.trouble = None
-
+    world.ledger.attempts.succeed("run-1", first.number, attempt_id, ShardResult(rows=1))
     assert world.check().started == 1
 
 
 def test_what_is_lost_in_one_engine_goes_to_the_next() -> None:
     """All workers of lambda-large were killed: the checker moves the shard to Fargate, where it begins anew."""
     world = World(engines={"lambda-large": MemoryEngine(), ENGINE: MemoryEngine()})
-    world.run(1, too_large="engine")
-    run, [record] = world.ledger.runs.get("run-1"), world.shards()
-    attempt_id, _ = world.claim_ref(record.ref)
-    world.ledger.attempts.escalate("run-1", 0, attempt_id, TOO_MUCH, "lambda-large")
+    run = world.run(1, too_large="engine")
+    world.ledger.attempts.escalate("run-1", 0, claimed(world, engine=""), TOO_MUCH, "lambda-large")
 
-    for number in range(run.options.max_attempts):
+    for _ in range(run.options.max_attempts):
         world.check()
-        claim = world.ledger.attempts.claim(record.ref, f"large-{number}", LEASE_S, 3, engine="lambda-large")
-        assert claim.status is ClaimStatus.GRANTED
+        claimed(world, engine="lambda-large")
         world.clock.advance(3600)
     world.check()
 

@@ -2,14 +2,13 @@
 
 from contextlib import suppress
 from dataclasses import replace
+from unittest.mock import Mock, call
 
 import pytest
 
 from sparklet.model import RunState
-from sparklet.planning.new_run import new_run
-from sparklet.planning.planner import plan
 from sparklet.runs.handlers import handle_check
-from sparklet.runs.notices import MAX_FINALIZED, NOTIFY_WITHIN_S
+from sparklet.runs.notices import MAX_FINALIZED
 from sparklet.runs.redelivery import MESSAGE
 from tests.stand_ins.memory import MemoryNotifier
 from tests.world import Fault, KilledError, World
@@ -21,24 +20,7 @@ def unsettled(world: World) -> set[str]:
 
 def entered(world: World, run_id: str) -> None:
     world.put(2)
-    plan(world.at, new_run(world.at, world.request(run_id=run_id)).run_id)
-
-
-def test_a_run_with_an_unsent_notice_is_checked_for_a_day(world: World) -> None:
-    ear = MemoryNotifier()
-    ear.down = True
-    at = replace(world.at, notifier=ear)
-    world.run(1)
-    world.work()
-    for _ in range(3):
-        handle_check(at)
-        world.clock.advance(NOTIFY_WITHIN_S / 4)
-    assert unsettled(world) == {"run-1"}
-
-    world.clock.advance(NOTIFY_WITHIN_S)
-    handle_check(at)
-
-    assert unsettled(world) == set()
+    world.plan(run_id=run_id)
 
 
 def test_many_ended_runs_are_finalized_over_several_checks(world: World) -> None:
@@ -89,18 +71,11 @@ def test_every_run_is_ended_announced_and_finalized_after_kills(after_effect: bo
 
 def test_a_waiting_runs_shards_are_read_ever_less_often(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     """A run behind another has no shard RUNNING and many that wait: that is no reason to read it once a minute."""
-    passes, read = [], world.ledger.shards.list
-
-    def counted(*args: object) -> object:
-        if args == ("run-1",):
-            passes.append(world.clock.now_s())
-        return read(*args)  # type: ignore[arg-type]
-
     world.run(4)
-    monkeypatch.setattr(world.ledger.shards, "list", counted)
+    monkeypatch.setattr(world.ledger.shards, "list", read := Mock(side_effect=world.ledger.shards.list))
     for _ in range(6 * 60):
         world.check()
         world.clock.advance(60)
 
-    assert len(passes) < 12
+    assert read.mock_calls.count(call("run-1")) < 12
     assert len(world.bodies()) > 4  # messages were sent again for them, as before

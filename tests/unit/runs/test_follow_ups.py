@@ -3,13 +3,13 @@
 import json
 from dataclasses import replace
 from typing import Any
+from unittest.mock import Mock, call
 
 import pytest
 
 from sparklet.app.clean import clean, ended_runs, folders_of, named_run
 from sparklet.errors import PlanError, RunExistsError
-from sparklet.model import Counts, Dispatch, Failure, Run, RunOptions, RunState, ShardResult, split_uri
-from sparklet.planning.new_run import new_run
+from sparklet.model import Dispatch, Failure, Run, RunOptions, RunState, ShardResult, split_uri
 from sparklet.planning.planner import plan
 from sparklet.planning.request import read_request
 from sparklet.runs import follow_ups
@@ -20,12 +20,11 @@ from sparklet.runs.notices import due
 from sparklet.runs.redrive import redrive
 from sparklet.shown import HIDDEN
 from tests.stand_ins.memory import MemoryEngine
-from tests.unit.runs.test_cancel import cancel_at_the_end
-from tests.world import BUCKET, LEASE_S, World
+from tests.unit.runs.conftest import once
+from tests.world import BUCKET, LEASE_S, WELL, Do, World, all_but
 
 CHECK, NEXT, NEXT_OUTPUT = "s3://data/jobs/check.py", "s3://data/jobs/next.py", "s3://data/next/"
 WRONG = Failure("ExpectationError", "3 rows, at least 4 were expected", retryable=False)
-BROKEN = Failure("ValueError", "bad", retryable=False)
 FOLLOWED = {"check": CHECK, "next": NEXT, "next_output": NEXT_OUTPUT}
 
 
@@ -34,12 +33,22 @@ def start(world: World, shards: int = 3, options: dict[str, Any] | None = None, 
     for uri in (CHECK, NEXT):
         world.store.put(uri, b"print()\n")
     world.put(shards)
-    asked = world.request(options=RunOptions(max_objects=1, **(options or {})), **{**FOLLOWED, **changes})
-    return plan(world.at, new_run(world.at, asked).run_id)
+    return world.plan(options=RunOptions(max_objects=1, **(options or {})), **{**FOLLOWED, **changes})
 
 
-def all_but(*failing: int) -> Any:
-    return lambda number: BROKEN if number in failing else ShardResult(rows=1)
+def followed(world: World, shards: int = 3, do: Do = WELL, **changes: Any) -> Run:
+    """A run whose shards are done, so that what follows it has been entered."""
+    run = start(world, shards, **changes)
+    world.work_and_check(do)
+    return run
+
+
+def put_outputs(world: World, run: Run, size_bytes: int = 10) -> list[str]:
+    """A file that each shard has written; their addresses."""
+    uris = [f"{run.shard_output(record.number)}/part-0.parquet" for record in world.shards()]
+    for uri in uris:
+        world.store.put(uri, b"x" * size_bytes)
+    return uris
 
 
 def run_of(world: World, run_id: str) -> Run:
@@ -54,9 +63,7 @@ def ids(world: World) -> set[str]:
 
 
 def test_a_check_gets_the_runs_figures_as_its_only_input(world: World) -> None:
-    run = start(world, params={"least": 4}, options={"tolerated_failure_count": 1})
-    world.work(all_but(1))
-    world.check()
+    run = followed(world, do=all_but(1), params={"least": 4}, options={"tolerated_failure_count": 1})
 
     (shard,) = world.planned("run-1-check-0")
     (item,) = shard.objects
@@ -68,17 +75,13 @@ def test_a_check_gets_the_runs_figures_as_its_only_input(world: World) -> None:
     assert told["counts"] == {"pending": 0, "running": 0, "succeeded": 2, "failed": 1, "total": 3}
     assert (told["rows"], told["inputs"], told["params"]) == (2, ["s3://data/in/"], {"least": 4})
     assert told["causes"][0]["class"] == "ValueError"
-    assert split_uri(judge.output_uri) == (
-        BUCKET,
-        "output/run-1-check-0/",
-    )  # a worker may write there, and harms nothing
+    # a worker may write there, and harms nothing
+    assert split_uri(judge.output_uri) == (BUCKET, "output/run-1-check-0/")
 
 
 def test_a_checks_figures_show_no_secret_but_its_params_have_it(world: World) -> None:
     given: dict[str, Any] = {"params": {"db_token": "of-a-param"}, "args": ("--password=of-an-arg",)}
-    run = start(world, **given)
-    world.work()
-    world.check()
+    run = followed(world, **given)
 
     judge = run_of(world, "run-1-check-0")
     told = json.loads(world.store.get(judge.inputs[0]))
@@ -87,29 +90,20 @@ def test_a_checks_figures_show_no_secret_but_its_params_have_it(world: World) ->
 
 
 def test_a_runs_shards_are_not_recounted_during_its_check(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    start(world)
-    world.work()
-    world.check()
-    counted: list[str] = []
+    followed(world)
     count = world.ledger.shards.count
-
-    def counting(run_id: str) -> Counts:
-        counted.append(run_id)
-        return count(run_id)
-
     monkeypatch.setattr(world.ledger.shards, "glance", count)  # in memory it is the same
-    monkeypatch.setattr(world.ledger.shards, "count", counting)
+    monkeypatch.setattr(world.ledger.shards, "count", counting := Mock(side_effect=count))
 
     world.check()
 
-    assert "run-1" not in counted
+    assert call("run-1") not in counting.mock_calls
 
 
 def test_a_check_nobody_runs_fails_at_its_own_time_limit(world: World) -> None:
     start(world, options={"time_limit_s": 1000.0})
     world.clock.advance(990)
-    world.work()
-    world.check()
+    world.work_and_check()
     world.queue.entries.clear()
     world.clock.advance(MIN_CHECK_S - 1)
     assert world.check().run.state is RunState.RUNNING
@@ -120,9 +114,7 @@ def test_a_check_nobody_runs_fails_at_its_own_time_limit(world: World) -> None:
 
 
 def test_a_check_that_is_cancelled_fails_the_run(world: World) -> None:
-    start(world)
-    world.work()
-    world.check()
+    followed(world)
     cancel(world.at, "run-1-check-0")
 
     assert world.check().run.state is RunState.FAILED
@@ -130,9 +122,7 @@ def test_a_check_that_is_cancelled_fails_the_run(world: World) -> None:
 
 
 def test_a_runs_cancelling_cancels_its_check(world: World) -> None:
-    start(world)
-    world.work()
-    world.check()
+    followed(world)
 
     cancel(world.at, "run-1")
     check(world.at, "run-1-check-0")
@@ -147,21 +137,18 @@ def test_a_runs_cancelling_cancels_its_check(world: World) -> None:
 
 def test_a_next_run_reads_the_output_of_its_run(world: World) -> None:
     run = start(world, check="", params={"k": 1}, dispatch=Dispatch.QUEUE)
-    for number in range(3):
-        world.store.put(f"{run.shard_output(number)}/part-0.parquet", b"rows")
-        world.store.put(f"{run.shard_output(number)}/_SUCCESS", b"")
+    outputs = put_outputs(world, run)
+    world.store.put(f"{run.shard_output(0)}/_SUCCESS", b"")
     world.store.put("s3://data/out/shard=000000/part-0.parquet", b"another tool's")
     world.store.put("s3://data/out/shard=run-1b_0_000000/part-0.parquet", b"another run's")
-    world.work()
 
-    assert world.check().run.state is RunState.SUCCEEDED
+    assert world.work_and_check().run.state is RunState.SUCCEEDED
     follower = run_of(world, "run-1-next-0")
     assert (follower.parent, follower.inputs, follower.output_uri) == ("run-1", ("s3://data/out/",), NEXT_OUTPUT)
     assert run.next and follower.scripts == (run.next.script,) and follower.params == {"k": 1}
     assert world.json("manifest.json")["Next"] == {"RunId": "run-1-next-0", "Output": NEXT_OUTPUT}
     plan(world.at, "run-1-next-0")
-    inputs = [item.uri for shard in world.planned("run-1-next-0") for item in shard.objects]
-    assert inputs == [f"{run.shard_output(number)}/part-0.parquet" for number in range(3)]
+    assert world.taken("run-1-next-0") == outputs
     stands = as_follow_up(world.at, next_run(world.at, run_of(world, "run-1")))
     assert stands and stands.to_document() == {"run_id": "run-1-next-0", "state": "RUNNING", "error": None}
     world.work()
@@ -178,35 +165,27 @@ def fail_while_published(world: World, *numbers: int) -> None:
 
 
 def test_half_published_output_is_no_input_of_the_next_run(world: World) -> None:
-    run = start(world, check="", options={"tolerated_failure_count": 1})
-    for number in range(3):
-        world.store.put(f"{run.shard_output(number)}/part-0.parquet", b"rows")
+    first, _, last = put_outputs(world, start(world, check="", options={"tolerated_failure_count": 1}))
     fail_while_published(world, 1)
-    world.work()
-    world.check()
+    world.work_and_check()
 
     plan(world.at, "run-1-next-0")
 
-    inputs = [item.uri for shard in world.planned("run-1-next-0") for item in shard.objects]
-    assert inputs == [f"{run.shard_output(number)}/part-0.parquet" for number in (0, 2)]
+    assert world.taken("run-1-next-0") == [first, last]
 
 
 def test_too_many_half_published_shards_stop_the_next_run(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(follow_ups, "MAX_LEFT_OUT", 1)
     start(world, check="", options={"tolerated_failure_count": 2})
     fail_while_published(world, 0, 1)
-    world.work()
 
-    assert world.check().run.state is RunState.SUCCEEDED_WITH_FAILURES
+    assert world.work_and_check().run.state is RunState.SUCCEEDED_WITH_FAILURES
     assert ids(world) == {"run-1"}
     assert world.json("manifest.json")["Next"] == {"RunId": "", "Output": NEXT_OUTPUT, "Cause": TOO_MANY_FAILED}
 
 
 def test_the_checker_plans_an_undriven_next_run_in_minutes(world: World) -> None:
-    run = start(world, check="")
-    world.store.put(f"{run.shard_output(0)}/part-0.parquet", b"rows")
-    world.work()
-    world.check()
+    put_outputs(world, followed(world, check=""))
 
     assert not check(world.at, "run-1-next-0").planned
     world.clock.advance(UNPLANNED_S + 1)
@@ -216,14 +195,11 @@ def test_the_checker_plans_an_undriven_next_run_in_minutes(world: World) -> None
 
 def test_a_next_run_has_its_runs_mode_and_a_check_the_queue(world: World) -> None:
     start(world, dispatch=Dispatch.MAP)
-    for record in world.shards():
-        claim = world.ledger.attempts.claim(record.ref, f"a{record.number}", 60.0, 3)
-        world.ledger.attempts.succeed("run-1", claim.record.number, f"a{record.number}", ShardResult())
+    world.children([record.ref for record in world.shards()])
     world.queue.entries.clear()
     world.check()
     assert len(world.queue) == 1
-    world.work()
-    world.check()
+    world.work_and_check()
 
     assert run_of(world, "run-1-check-0").dispatch is Dispatch.QUEUE
     assert run_of(world, "run-1-next-0").dispatch is Dispatch.MAP
@@ -232,7 +208,7 @@ def test_a_next_run_has_its_runs_mode_and_a_check_the_queue(world: World) -> Non
 def test_a_cancelled_run_has_no_next_run(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     start(world, check="")
     world.work()
-    cancel_at_the_end(world, monkeypatch)
+    once(monkeypatch, world.ledger.runs, "finish", before=lambda: world.ledger.runs.cancel("run-1"))
     world.check()
 
     assert world.check().run.state is RunState.CANCELLED
@@ -245,10 +221,10 @@ def test_a_cancelled_run_has_no_next_run(world: World, monkeypatch: pytest.Monke
 def answered(world: World, *values: Any) -> None:
     """Each shard ends with its answer."""
     for record, value in zip(world.shards(), values, strict=True):
-        claim = world.ledger.attempts.claim(record.ref, f"a{record.number}", LEASE_S, 3)
+        attempt_id, claim = world.claim_ref(record.ref)
         body = json.dumps({"shard": record.number, "answer": value}).encode()
         world.store.put(world.at.run_uri("run-1", claim.record.answer_file), body)
-        world.ledger.attempts.succeed("run-1", record.number, f"a{record.number}", ShardResult())
+        world.ledger.attempts.succeed("run-1", record.number, attempt_id, ShardResult())
     world.queue.entries.clear()
     world.check()
 
@@ -259,11 +235,7 @@ def answered(world: World, *values: Any) -> None:
 )
 def test_a_reduce_is_one_shard_where_its_size_fits(engines: tuple[str, ...], size_bytes: int, engine: str) -> None:
     world = World(engines={name: MemoryEngine() for name in engines})
-    run = start(world, check="", options={"max_shard_bytes": 10**6}, next_shards=1)
-    for number in range(3):
-        world.store.put(f"{run.shard_output(number)}/part-0.parquet", b"x" * size_bytes)
-    world.work()
-    world.check()
+    put_outputs(world, followed(world, check="", options={"max_shard_bytes": 10**6}, next_shards=1), size_bytes)
 
     plan(world.at, "run-1-next-0")
 
@@ -273,11 +245,9 @@ def test_a_reduce_is_one_shard_where_its_size_fits(engines: tuple[str, ...], siz
 
 def test_a_next_run_inherits_the_engine() -> None:
     world = World(engines={"fargate": MemoryEngine()})
-    run = start(world, shards=1, check="", options={"engine": "fargate"})
-    world.store.put(f"{run.shard_output(0)}/part-0.parquet", b"rows")
-    (record,) = world.shards()
-    world.ledger.attempts.claim(record.ref, "a", LEASE_S, 3, engine="fargate")
-    world.ledger.attempts.succeed("run-1", 0, "a", ShardResult())
+    put_outputs(world, start(world, shards=1, check="", options={"engine": "fargate"}))
+    attempt_id, _ = world.claim_ref(world.shards()[0].ref, "fargate")
+    world.ledger.attempts.succeed("run-1", 0, attempt_id, ShardResult())
     world.check()
 
     plan(world.at, "run-1-next-0")
@@ -311,8 +281,7 @@ def test_without_usable_answers_there_is_no_next_run(world: World, answer: str |
     if answer:
         answered(world, answer, 1, 2)
     else:
-        world.work()
-        world.check()
+        world.work_and_check()
 
     assert ids(world) == {"run-1"} and run_of(world, "run-1").state is RunState.SUCCEEDED
     assert world.json("manifest.json")["Next"]["Cause"] == NO_ANSWERS
@@ -333,17 +302,12 @@ def test_a_request_of_another_next_run_is_another_run(world: World) -> None:
 
 
 def test_a_redrive_has_check_and_next_runs_of_its_own(world: World) -> None:
-    start(world, options={"tolerated_failure_count": 1})
-    world.work(all_but(1))
-    world.check()
-    world.work()
-    assert world.check().run.state is RunState.SUCCEEDED_WITH_FAILURES
+    followed(world, do=all_but(1), options={"tolerated_failure_count": 1})
+    assert world.work_and_check().run.state is RunState.SUCCEEDED_WITH_FAILURES
     redrive(world.at, "run-1")
-    world.work()
-    world.check()
-    world.work()
+    world.work_and_check()
 
-    report = world.check()
+    report = world.work_and_check()
 
     assert (report.run.state, report.run.generation) == (RunState.SUCCEEDED, 1)
     assert world.json("manifest.json")["Check"]["RunId"] == "run-1-check-1"
@@ -352,9 +316,7 @@ def test_a_redrive_has_check_and_next_runs_of_its_own(world: World) -> None:
 
 
 def test_a_run_with_an_open_follow_up_is_not_cleaned(world: World) -> None:
-    start(world, check="")
-    world.work()
-    world.check()
+    followed(world, check="")
 
     assert list(ended_runs(world.at)) == []
     with pytest.raises(PlanError, match="run-1-next-0 has not ended"):

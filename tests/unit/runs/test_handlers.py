@@ -13,9 +13,9 @@ from sparklet.aws.task_queue import SqsTaskQueue
 from sparklet.errors import LedgerError, RunNotFoundError, SettingsError
 from sparklet.model import RunState
 from sparklet.planning.new_run import new_run
-from sparklet.planning.planner import plan
 from sparklet.runs import handlers
 from sparklet.runs.checker import check
+from tests.unit.runs.conftest import refuse
 from tests.world import BUCKET, World
 
 RUNTIME = str(Path(__file__).resolve().parents[3] / "runtime")
@@ -33,19 +33,10 @@ def test_only_dead_letters_that_failed_return(
     world: World, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     world.run(3)
-    refs = [record.ref for record in world.shards()]
-    get_shard = world.ledger.shards.get
+    refuse(monkeypatch, world.ledger.shards, "get", 1, LedgerError("the ledger does not answer"))
 
-    def down_for_one(run_id: str, number: int) -> object:
-        if number == 1:
-            raise LedgerError("the ledger does not answer")
-        return get_shard(run_id, number)
-
-    monkeypatch.setattr(world.ledger.shards, "get", down_for_one)
-
-    answer = handlers.handle_dead_letters(
-        world.at, event_of(refs[0].to_body(), refs[1].to_body(), "garbage", refs[2].to_body())
-    )
+    first, second, third = (record.ref.to_body() for record in world.shards())
+    answer = handlers.handle_dead_letters(world.at, event_of(first, second, "garbage", third))
 
     assert answer == {"batchItemFailures": [{"itemIdentifier": "id-1"}]}
     assert len(world.keys(f"s3://{BUCKET}/dead-letters/")) == 1
@@ -57,10 +48,9 @@ def test_only_dead_letters_that_failed_return(
 
 def test_every_open_run_is_checked(world: World) -> None:
     world.run(1)
-    for run_id in ("run-2", "run-3", "run-4"):
-        new_run(world.at, world.request(run_id=run_id))
-    plan(world.at, "run-2")
-    plan(world.at, "run-3")
+    world.plan(run_id="run-2")
+    world.plan(run_id="run-3")
+    new_run(world.at, world.request(run_id="run-4"))
     world.work()
     check(world.at, "run-3")
 
@@ -75,17 +65,9 @@ def test_every_open_run_is_checked(world: World) -> None:
 
 def test_a_failing_check_of_one_run_stops_no_other_and_is_raised(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     world.run(1)
-    new_run(world.at, world.request(run_id="run-2"))
-    plan(world.at, "run-2")
+    world.plan(run_id="run-2")
     world.work()
-    glance = world.ledger.shards.glance
-
-    def gone(run_id: str) -> object:
-        if run_id == "run-2":
-            raise RunNotFoundError("there is no run run-2")
-        return glance(run_id)
-
-    monkeypatch.setattr(world.ledger.shards, "glance", gone)
+    refuse(monkeypatch, world.ledger.shards, "glance", "run-2", RunNotFoundError("there is no run run-2"))
 
     with pytest.raises(RunNotFoundError):
         handlers.handle_check(world.at)

@@ -1,13 +1,14 @@
 """Manifests: Step Functions' names, the ledger's truth, the same bytes for the same ledger."""
 
 import json
+from dataclasses import replace
 
 import pytest
 
 from sparklet.model import Counts, Failure, RunState, ShardRecord, ShardResult, ShardState
 from sparklet.runs.manifest import write_manifests
 from sparklet.runs.summary import MAX_CAUSES, OTHER_CAUSES, Summary, summarize
-from tests.world import BUCKET, World
+from tests.world import BUCKET, World, all_but
 
 
 def outcome(number: int) -> ShardResult | Failure:
@@ -16,7 +17,7 @@ def outcome(number: int) -> ShardResult | Failure:
     return ShardResult(rows=10 * number, output_bytes=100, outputs=(f"s3://data/out/shard={number:06d}",))
 
 
-def test_the_manifest_names_every_result_file_with_its_size(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_manifest_names_each_file_and_each_shard_is_in_one(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sparklet.runs.manifest.SHARDS_PER_FILE", 2)
     run = world.run(8)
     world.work(outcome)
@@ -25,49 +26,29 @@ def test_the_manifest_names_every_result_file_with_its_size(world: World, monkey
 
     manifest = world.json("manifest.json")
     assert manifest["DestinationBucket"] == BUCKET
-    assert {name: len(files) for name, files in manifest["ResultFiles"].items()} == {
-        "SUCCEEDED": 3,
-        "FAILED": 1,
-        "PENDING": 0,
-    }
-    for files in manifest["ResultFiles"].values():
+    shards: dict[str, list[int]] = {"SUCCEEDED": [], "FAILED": [], "PENDING": []}
+    for name, files in manifest["ResultFiles"].items():
+        assert len(files) == {"SUCCEEDED": 3, "FAILED": 1, "PENDING": 0}[name]
         for file in files:
-            assert len(world.store.get(f"s3://{BUCKET}/{file['Key']}")) == file["Size"]
+            body = world.store.get(f"s3://{BUCKET}/{file['Key']}")
+            assert len(body) == file["Size"]
+            shards[name] += [entry["Shard"] for entry in json.loads(body)]
+    assert shards == {"SUCCEEDED": [0, 1, 3, 4, 6, 7], "FAILED": [2, 5], "PENDING": []}
     assert manifest["Status"] == "FAILED"
     assert manifest["ItemCounts"] == {"Pending": 0, "Running": 0, "Succeeded": 6, "Failed": 2, "Total": 8}
-    assert (manifest["Rows"], manifest["OutputBytes"], manifest["InputBytes"]) == (
-        10 * (0 + 1 + 3 + 4 + 6 + 7),
-        600,
-        80,
-    )
+    assert (manifest["Rows"], manifest["OutputBytes"], manifest["InputBytes"]) == (210, 600, 80)
     assert manifest["FailureCauses"] == [
         {"Error": "ValueError", "Count": 2, "ExampleShard": 2, "ExampleCause": "bad line in 2"}
     ]
     assert summary.counts == Counts(succeeded=6, failed=2)
 
 
-def test_every_shard_is_in_one_file_in_order(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("sparklet.runs.manifest.SHARDS_PER_FILE", 2)
-    run = world.run(8)
-    world.work(outcome)
-    write_manifests(world.at, run, RunState.FAILED)
-
-    succeeded = [entry for n in range(3) for entry in world.json(f"SUCCEEDED_{n}.json")]
-    failed = world.json("FAILED_0.json")
-
-    assert [entry["Shard"] for entry in succeeded] == [0, 1, 3, 4, 6, 7]
-    assert [entry["Shard"] for entry in failed] == [2, 5]
-
-
 def test_an_entry_has_step_functions_names_and_ours(world: World) -> None:
     run = world.run(3)
-    first = world.receive()
-    assert first is not None
-    owner, claim = world.claim(first)
+    owner, _ = world.take()
     world.clock.advance(2.5)
     world.ledger.attempts.succeed("run-1", 0, owner, ShardResult(7, 70, ("s3://data/out/shard=000000",)))
-    world.queue.delete(first.receipt)
-    world.work(lambda number: Failure("ValueError", "bad", retryable=False) if number == 2 else ShardResult())
+    world.work(all_but(2))
     write_manifests(world.at, run, RunState.FAILED)
 
     entry = world.json("SUCCEEDED_0.json")[0]
@@ -96,14 +77,11 @@ def test_an_entry_has_step_functions_names_and_ours(world: World) -> None:
     failed = world.json("FAILED_0.json")[0]
     assert (failed["Error"], failed["Cause"], failed["RedriveStatus"]) == ("ValueError", "bad", "REDRIVABLE")
     assert "Output" not in failed
-    assert claim.record.number == 0
 
 
 def test_open_shards_are_pending_in_the_files(world: World) -> None:
     run = world.run(2)
-    message = world.receive()
-    assert message is not None
-    world.claim(message)
+    world.take()
     write_manifests(world.at, run, RunState.FAILED)
     pending = world.json("PENDING_0.json")
     assert [entry["Status"] for entry in pending] == ["PENDING", "PENDING"]
@@ -126,12 +104,11 @@ def test_the_same_ledger_gives_the_same_bytes(world: World) -> None:
 def test_files_of_an_earlier_end_are_removed(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sparklet.runs.manifest.SHARDS_PER_FILE", 2)
     run = world.run(6)
-    world.work(lambda _: Failure("ValueError", "bad", retryable=False))
+    world.work(all_but(*range(6)))
     write_manifests(world.at, run, RunState.FAILED)
     assert len(world.keys(world.at.run_uri("run-1", "FAILED_"))) == 3
     for number in range(6):
-        record = world.ledger.attempts.redrive("run-1", number, 1)
-        assert record is not None
+        assert world.ledger.attempts.redrive("run-1", number, 1)
 
     write_manifests(world.at, run, RunState.FAILED)
 
@@ -159,14 +136,10 @@ def test_a_run_without_reports_has_unknown_rows_not_zero(world: World) -> None:
 
 def test_causes_are_counted_with_an_example_and_bounded() -> None:
     tally = Summary("r", RunState.FAILED, 0, 0.0, 0.0)
-    for number in range(2 * MAX_CAUSES):
-        name = "Common" if number % 2 else f"Rare{number}"
-        tally.add(
-            ShardRecord(
-                "r", number, "p", 0, 1, 1, 1, state=ShardState.FAILED, error_class=name, error_message=f"m{number}"
-            )
-        )
-    tally.add(ShardRecord("r", 10**6, "p", 0, 1, 1, 1, state=ShardState.FAILED, error_class="OneMore"))
+    names = ["Common" if number % 2 else f"Rare{number}" for number in range(2 * MAX_CAUSES)]
+    for number, name in enumerate([*names, "OneMore"]):
+        failed = ShardRecord("r", number, "p", 0, 1, 1, 1, state=ShardState.FAILED)
+        tally.add(replace(failed, error_class=name, error_message=f"m{number}"))
 
     assert len(tally.all_causes) == MAX_CAUSES + 1
     assert tally.all_causes["Common"].count == MAX_CAUSES

@@ -3,30 +3,19 @@
 import itertools
 import tracemalloc
 from dataclasses import replace
+from unittest.mock import Mock
 
 import pytest
 
 from sparklet.errors import PlanError, ScratchFullError
-from sparklet.model import (
-    MAX_INLINE,
-    Counts,
-    Dispatch,
-    Failure,
-    RunOptions,
-    ShardRecord,
-    ShardResult,
-    ShardState,
-)
+from sparklet.model import MAX_INLINE, Counts, Dispatch, RunOptions, ShardState
 from sparklet.planning.new_run import new_run
 from sparklet.planning.planner import plan
 from sparklet.runs.map_batches import write_batch
 from sparklet.runs.redelivery import MAP_BATCH
 from sparklet.runs.redrive import redrive
 from sparklet.runs.state_machine_steps import BATCHES_PER_AGE
-from tests.world import World
-
-BROKEN = Failure("ValueError", "bad line 7", retryable=False)
-PASSING = Failure("OSError", "503 Slow Down", retryable=True)
+from tests.world import BROKEN, PASSING, World, all_but
 
 
 @pytest.fixture
@@ -147,7 +136,7 @@ def test_two_executions_do_not_overwrite_each_others_batches(world: World) -> No
 
 def test_a_redriven_generation_hands_out_failed_shards_only(world: World) -> None:
     world.run(3)
-    world.children(world.handed_out(world.step("batch", batch=0)), lambda n: BROKEN if n == 1 else ShardResult())
+    world.children(world.handed_out(world.step("batch", batch=0)), all_but(1))
     assert world.step("check")["state"] == "FAILED"
 
     done = redrive(world.at, "run-1")
@@ -221,10 +210,6 @@ def test_memory_does_not_grow_with_a_batch(world: World, monkeypatch: pytest.Mon
 
 def test_a_full_disk_is_reported_with_its_remedy(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     run = world.run(1)
-
-    def full(run_id: str, state: ShardState) -> list[ShardRecord]:
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(world.ledger.shards, "list", full)
+    monkeypatch.setattr(world.ledger.shards, "list", Mock(side_effect=OSError(28, "No space left on device")))
     with pytest.raises(ScratchFullError, match="TMPDIR"):
         write_batch(world.at, run, 0)

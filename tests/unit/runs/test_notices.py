@@ -1,7 +1,6 @@
 """Whoever wants to hear how a run ended hears it, at least once, and no run is held open by that."""
 
 import json
-from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -12,18 +11,8 @@ from sparklet.runs import handlers
 from sparklet.runs.checker import check, log_unnotified
 from sparklet.runs.notices import NOTIFY_WITHIN_S, due
 from tests.stand_ins.memory import MemoryNotifier
-from tests.unit.runs.test_follow_ups import WRONG, all_but, start
-from tests.world import World
-
-
-@pytest.fixture
-def ear() -> MemoryNotifier:
-    return MemoryNotifier()
-
-
-@pytest.fixture
-def at(world: World, ear: MemoryNotifier) -> Deployment:
-    return replace(world.at, notifier=ear)
+from tests.unit.runs.test_follow_ups import WRONG, followed, start
+from tests.world import World, all_but
 
 
 def heard(ear: MemoryNotifier) -> list[tuple[str, str, str]]:
@@ -67,9 +56,7 @@ def test_an_unsent_notice_is_sent_by_a_later_check(
 
 
 def test_a_checker_with_a_notifier_announces_anothers_end(world: World, at: Deployment, ear: MemoryNotifier) -> None:
-    world.run(1)
-    world.work()
-    assert world.check().run.state is RunState.SUCCEEDED  # from a command line, say
+    assert world.ran(1).run.state is RunState.SUCCEEDED  # from a command line, say
 
     assert list(due(world.at, world.ledger.runs.unfinalized())) == []
     handlers.handle_check(at)
@@ -78,9 +65,7 @@ def test_a_checker_with_a_notifier_announces_anothers_end(world: World, at: Depl
 
 
 def test_open_runs_come_before_unsent_notices(world: World, at: Deployment) -> None:
-    world.run(1)
-    world.work()
-    world.check()
+    world.ran(1)
     world.clock.advance(-10)
     start(world, run_id="run-2")
 
@@ -88,14 +73,21 @@ def test_open_runs_come_before_unsent_notices(world: World, at: Deployment) -> N
 
 
 def test_an_unsent_notice_is_dropped_after_a_day(world: World, at: Deployment, ear: MemoryNotifier) -> None:
-    world.run(1)
-    world.work()
-    world.check()
-    world.clock.advance(NOTIFY_WITHIN_S + 1)
+    world.ran(1)
+    ear.down = True
+    for _ in range(3):
+        handlers.handle_check(at)
+        world.clock.advance(NOTIFY_WITHIN_S / 4)
+    assert [run.run_id for run in world.ledger.runs.unfinalized()] == ["run-1"]
+
+    world.clock.advance(NOTIFY_WITHIN_S)
+    ear.down = False
 
     assert list(due(at, world.ledger.runs.unfinalized())) == []
     check(at, "run-1")
     assert ear.notices == []
+    handlers.handle_check(at)
+    assert list(world.ledger.runs.unfinalized()) == []
 
 
 def test_an_unsent_notice_is_retried_ever_less_often(world: World, at: Deployment, ear: MemoryNotifier) -> None:
@@ -117,9 +109,7 @@ def test_an_unsent_notice_is_retried_ever_less_often(world: World, at: Deploymen
 
 
 def test_a_failed_check_is_announced_with_its_run(world: World, at: Deployment, ear: MemoryNotifier) -> None:
-    start(world)
-    world.work()
-    check(at, "run-1")
+    followed(world)
     world.work(lambda _: WRONG)
     check(at, "run-1")
 
@@ -146,6 +136,5 @@ def test_a_next_run_is_named_and_announced_itself(world: World, at: Deployment, 
 
 
 def test_only_unsent_notices_are_logged(capsys: pytest.CaptureFixture[str], world: World) -> None:
-    world.run(1)
-    log_unnotified(world.check())
+    log_unnotified(world.ran(1))
     assert capsys.readouterr().out == ""

@@ -6,21 +6,18 @@ from typing import Any
 import pytest
 
 from sparklet.errors import PlanError
-from sparklet.model import Failure, Run, RunState, ShardResult, ShardState
+from sparklet.model import Run, RunState, ShardState
 from sparklet.planning.new_run import new_run, repaired_script
 from sparklet.runs import checker
 from sparklet.runs.manifest import write_manifests
 from sparklet.runs.redrive import redrive
+from tests.unit.runs.conftest import once
 from tests.waiting import deadline_s
-from tests.world import SCRIPT, World
-
-BROKEN = Failure("ValueError", "bad", retryable=False)
+from tests.world import SCRIPT, World, all_but
 
 
-def ended_with(world: World, *failed: int, shards: int = 4) -> None:
-    world.run(shards)
-    world.work(lambda n: BROKEN if n in failed else ShardResult(rows=1))
-    assert world.check().run.state is RunState.FAILED
+def ended_with(world: World, *failed: int) -> None:
+    assert world.ran(4, all_but(*failed)).run.state is RunState.FAILED
 
 
 def test_all_failed_shards_are_done_again_and_no_other(world: World) -> None:
@@ -30,20 +27,8 @@ def test_all_failed_shards_are_done_again_and_no_other(world: World) -> None:
     done = redrive(world.at, "run-1")
 
     assert (done.shards, done.messages, done.run.generation, done.run.state) == (2, 2, 1, RunState.RUNNING)
-    assert [(r.number, r.generation, r.attempts) for r in world.shards()] == [
-        (0, 0, 1),
-        (1, 1, 0),
-        (2, 0, 1),
-        (3, 1, 0),
-    ]
-    seen: list[int] = []
-
-    def remember(number: int) -> ShardResult:
-        seen.append(number)
-        return ShardResult(rows=1)
-
-    world.work(remember)
-    assert seen == [1, 3]
+    assert [(r.generation, r.attempts) for r in world.shards()] == [(0, 1), (1, 0), (0, 1), (1, 0)]
+    assert world.work() == 2
     report = world.check()
     assert report.run.state is RunState.SUCCEEDED and report.run.generation == 1
     assert [world.shards()[n] for n in (0, 2)] == [before[0], before[2]]
@@ -52,14 +37,8 @@ def test_all_failed_shards_are_done_again_and_no_other(world: World) -> None:
 def test_chosen_shards_only(world: World) -> None:
     ended_with(world, 0, 1, 3)
     assert redrive(world.at, "run-1", [3]).shards == 1
-    world.work()
-    assert [r.state for r in world.shards()] == [
-        ShardState.FAILED,
-        ShardState.FAILED,
-        ShardState.SUCCEEDED,
-        ShardState.SUCCEEDED,
-    ]
-    assert world.check().run.state is RunState.FAILED
+    assert world.work_and_check().run.state is RunState.FAILED
+    assert [r.number for r in world.shards() if r.state is ShardState.FAILED] == [0, 1]
 
 
 def test_a_repaired_script_is_that_of_the_new_generation(world: World) -> None:
@@ -71,13 +50,8 @@ def test_a_repaired_script_is_that_of_the_new_generation(world: World) -> None:
     redriven = redrive(world.at, "run-1", script=script).run
 
     assert redriven.scripts == (run.scripts[0], script)
-    assert redrive_again(world).scripts == (run.scripts[0], script, script)
-
-
-def redrive_again(world: World) -> Run:
-    world.work(lambda _: BROKEN)
-    world.check()
-    return redrive(world.at, "run-1").run
+    world.work_and_check(all_but(0))
+    assert redrive(world.at, "run-1").run.scripts == (run.scripts[0], script, script)
 
 
 @pytest.mark.parametrize(
@@ -99,8 +73,7 @@ def test_a_run_without_failures_or_a_plan_is_not_redriven(world: World) -> None:
     world.run(2)
     with pytest.raises(PlanError, match="has no FAILED shard"):
         redrive(world.at, "run-1")
-    world.work()
-    world.check()
+    world.work_and_check()
     with pytest.raises(PlanError, match="has no FAILED shard"):
         redrive(world.at, "run-1")
     assert world.ledger.runs.get("run-1").generation == 0
@@ -111,15 +84,7 @@ def test_a_run_without_failures_or_a_plan_is_not_redriven(world: World) -> None:
 
 def test_a_redriven_run_ended_by_a_stale_checker_is_reopened(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     ended_with(world, 1, 2)
-    start = world.ledger.runs.start_generation
-
-    def and_a_check(*args: Any, **options: Any) -> Run:
-        monkeypatch.undo()
-        run = start(*args, **options)
-        world.check()
-        return run
-
-    monkeypatch.setattr(world.ledger.runs, "start_generation", and_a_check)
+    once(monkeypatch, world.ledger.runs, "start_generation", after=world.check)
 
     done = redrive(world.at, "run-1")
 
@@ -199,9 +164,7 @@ def test_a_checker_killed_after_a_late_end_is_made_good(world: World, monkeypatc
 
 
 def test_time_limit_counts_anew_for_redriven_shards(world: World) -> None:
-    world.run(1, time_limit_s=1000.0)
-    world.work(lambda _: BROKEN)
-    world.check()
+    world.ran(1, all_but(0), time_limit_s=1000.0)
     world.clock.advance(5000)
     redrive(world.at, "run-1")
     assert world.check().abandoned == 0

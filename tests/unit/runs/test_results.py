@@ -5,13 +5,11 @@ from typing import Any
 
 import pytest
 
-from sparklet.model import ClaimStatus, Failure, RunState, ShardResult
+from sparklet.model import ClaimStatus, RunState, ShardResult
 from sparklet.runs import manifest as module
 from sparklet.runs.manifest import results
 from sparklet.runs.redrive import redrive
-from tests.world import World
-
-BAD = Failure("ValueError", "bad", retryable=False)
+from tests.world import BROKEN, World
 
 
 def answered(world: World, shard: int, attempt_id: str, value: Any) -> None:
@@ -26,7 +24,7 @@ def work(world: World, *fails: int) -> None:
         attempt_id, claim = world.claim(message)
         number = claim.record.number
         if number in fails:
-            world.ledger.attempts.fail("run-1", number, attempt_id, BAD)
+            world.ledger.attempts.fail("run-1", number, attempt_id, BROKEN)
         else:
             answered(world, number, attempt_id, {"n": number})
             world.ledger.attempts.succeed("run-1", number, attempt_id, ShardResult())
@@ -45,8 +43,7 @@ def expected(*shards: int) -> list[Any]:
     return [{"shard": n, "answer": {"n": n}} for n in shards]
 
 
-def test_the_end_of_a_run_writes_its_answers_in_order() -> None:
-    world = World()
+def test_the_end_of_a_run_writes_its_answers_in_order(world: World) -> None:
     world.run(12)
     work(world)
 
@@ -58,18 +55,14 @@ def test_the_end_of_a_run_writes_its_answers_in_order() -> None:
     assert found["Size"] == len(world.store.get("s3://sparklet/runs/run-1/results.jsonl"))
 
 
-def test_a_run_without_answers_has_no_results() -> None:
-    world = World()
-    world.run(2)
-    world.work()
-    world.check()
+def test_a_run_without_answers_has_no_results(world: World) -> None:
+    world.ran(2)
 
     assert "Results" not in world.json("manifest.json")
     assert not world.keys("s3://sparklet/runs/run-1/results") and now(world) == []
 
 
-def test_what_other_attempts_answered_does_not_count() -> None:
-    world = World()
+def test_what_other_attempts_answered_does_not_count(world: World) -> None:
     world.run(2)
     answered(world, 0, "zombie", "wrong")
     answered(world, 1, "aaa", "wrong")
@@ -80,8 +73,7 @@ def test_what_other_attempts_answered_does_not_count() -> None:
     assert lines(world) == expected(0, 1)
 
 
-def test_the_winners_answer_counts_whoever_publishes_it() -> None:
-    world = World()
+def test_the_winners_answer_counts_whoever_publishes_it(world: World) -> None:
     world.run(1)
     ref = world.shards()[0].ref
     first, _ = world.claim_ref(ref)
@@ -96,8 +88,7 @@ def test_the_winners_answer_counts_whoever_publishes_it() -> None:
     assert lines(world) == expected(0)
 
 
-def test_a_redrive_completes_the_results() -> None:
-    world = World()
+def test_a_redrive_completes_the_results(world: World) -> None:
     world.run(4)
     work(world, 1, 3)
     world.check()
@@ -111,8 +102,7 @@ def test_a_redrive_completes_the_results() -> None:
     assert lines(world) == now(world) == expected(0, 1, 2, 3)
 
 
-def test_an_open_run_shows_the_answers_so_far() -> None:
-    world = World()
+def test_an_open_run_shows_the_answers_so_far(world: World) -> None:
     world.run(2)
     attempt_id, _ = world.claim_ref(world.shards()[1].ref)
     answered(world, 1, attempt_id, {"n": 1})
@@ -124,8 +114,9 @@ def test_an_open_run_shows_the_answers_so_far() -> None:
 
 
 @pytest.mark.parametrize(("limit", "value"), [("MAX_RESULTS_BYTES", 40), ("MAX_COLLECTING_S", -1.0)])
-def test_too_many_answers_do_not_hold_up_the_end(monkeypatch: pytest.MonkeyPatch, limit: str, value: float) -> None:
-    world = World()
+def test_too_many_answers_do_not_hold_up_the_end(
+    world: World, monkeypatch: pytest.MonkeyPatch, limit: str, value: float
+) -> None:
     world.run(3)
     work(world)
     monkeypatch.setattr(module, limit, value)

@@ -3,27 +3,19 @@
 import json
 from dataclasses import replace
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 
-from sparklet.errors import (
-    EventError,
-    NoticeError,
-    ObjectStoreError,
-    OrchestrationError,
-    PlanError,
-    RunNotFoundError,
-)
-from sparklet.model import MAX_INLINE, Counts, Dispatch, Failure, Notice, RunOptions, ShardResult
-from sparklet.planning.new_run import new_run
-from sparklet.planning.planner import plan
+from sparklet.errors import EventError, ObjectStoreError, OrchestrationError, PlanError, RunNotFoundError
+from sparklet.model import MAX_INLINE, Counts, Dispatch, RunOptions, ShardResult
 from sparklet.ports.deployment import Deployment
 from sparklet.runs import handlers
 from sparklet.runs.redelivery import TOLERANCE_EXCEEDED
 from sparklet.shown import HIDDEN
-from tests.world import World
+from tests.stand_ins.memory import MemoryNotifier
+from tests.world import BROKEN, World
 
-BROKEN = Failure("ValueError", "bad line 7", retryable=False)
 MAX_STATE_BYTES = 256 * 1024
 RECORD = {
     "execution": "arn:aws:states:eu-west-1:123456789012:execution:Map:run-1-g0",
@@ -37,23 +29,6 @@ RECORD = {
 @pytest.fixture
 def world() -> World:
     return World(dispatch=Dispatch.MAP)
-
-
-class Listener:
-    """A notifier that remembers what it was told, or cannot be reached."""
-
-    def __init__(self, error: NoticeError | None = None) -> None:
-        self.told: list[Notice] = []
-        self.error = error
-
-    def notify(self, notice: Notice) -> None:
-        if self.error:
-            raise self.error
-        self.told.append(notice)
-
-
-def listened(world: World, listener: Listener) -> Deployment:
-    return replace(world.at, notifier=listener)
 
 
 # --- check ---
@@ -108,8 +83,7 @@ def test_every_batch_has_the_same_keys(world: World) -> None:
 def test_an_answer_fits_into_a_state_whatever_the_run_is_called(world: World) -> None:
     run_id = "r" * 63
     world.put(MAX_INLINE)
-    new_run(world.at, world.request(run_id=run_id, options=RunOptions(max_objects=1)))
-    plan(world.at, run_id)
+    world.plan(run_id=run_id, options=RunOptions(max_objects=1))
     answer = world.step("batch", batch=0, run_id=run_id)
     assert len(answer["items"]) == MAX_INLINE
     assert len(json.dumps(answer)) < MAX_STATE_BYTES / 10
@@ -170,22 +144,20 @@ def test_nothing_is_given_up_within_the_tolerance(world: World, options: dict[st
 # --- record ---
 
 
-def test_a_failed_execution_is_recorded_and_its_run_goes_on(world: World, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_failed_execution_is_recorded_and_its_run_goes_on(
+    world: World, at: Deployment, ear: MemoryNotifier, capsys: pytest.CaptureFixture[str]
+) -> None:
     world.run(1)
-    listener = Listener()
 
-    answer = world.step("record", listened(world, listener), **RECORD, request={"script": "s3://x.py"})
+    answer = world.step("record", at, **RECORD, request={"script": "s3://x.py"})
 
     assert answer == {"run_id": "run-1", "recorded": "s3://sparklet/runs/run-1/executions/run-1-g0.json"}
     written = world.json("executions/run-1-g0.json")
-    assert (written["where"], written["cause"], written["request"]) == (
-        "Plan",
-        RECORD["cause"],
-        {"script": "s3://x.py"},
-    )
+    assert (written["where"], written["cause"]) == ("Plan", RECORD["cause"])
+    assert written["request"] == {"script": "s3://x.py"}
     (line,) = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     assert (line["level"], line["error"], line["subject"]) == ("ERROR", "PlanError", "run-1")
-    (notice,) = listener.told
+    (notice,) = ear.notices
     assert (notice.kind, notice.state, notice.document["recorded"]) == ("execution", "FAILED", answer["recorded"])
     assert world.ledger.shards.count("run-1") == Counts(pending=1)
 
@@ -201,27 +173,26 @@ def test_a_record_has_the_executions_input(world: World) -> None:
 
 
 def test_an_execution_is_recorded_if_its_input_is_not_known(world: World) -> None:
-    def forgotten(execution: str) -> Any:
-        raise OrchestrationError("ExecutionDoesNotExist")
-
     world.run(1)
+    forgotten = Mock(side_effect=OrchestrationError("ExecutionDoesNotExist"))
 
     world.step("record", replace(world.at, input_of=forgotten), **RECORD)
 
     assert "ExecutionDoesNotExist" in world.json("executions/run-1-g0.json")["request"]
 
 
-def test_a_record_of_an_execution_shows_no_secret(world: World, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_record_of_an_execution_shows_no_secret(
+    world: World, at: Deployment, ear: MemoryNotifier, capsys: pytest.CaptureFixture[str]
+) -> None:
     world.run(1)
-    listener = Listener()
     cause = '{"errorMessage": "{\\"password\\": \\"of-the-cause\\"}", "errorType": "PlanError"}'
     request = {"script": "s3://x.py", "params": {"db_token": "of-a-param"}, "args": ["--password", "of-an-arg"]}
 
-    world.step("record", listened(world, listener), **{**RECORD, "cause": cause}, request=request)
+    world.step("record", at, **{**RECORD, "cause": cause}, request=request)
 
     written = world.json("executions/run-1-g0.json")
     assert written["request"]["params"] == {"db_token": HIDDEN}
-    (notice,) = listener.told
+    (notice,) = ear.notices
     assert "of-" not in json.dumps(written) + notice.to_json() + capsys.readouterr().out
 
 
@@ -230,12 +201,13 @@ def test_an_execution_that_failed_before_its_run_is_recorded(world: World) -> No
     assert answer == {"run_id": "", "recorded": "s3://sparklet/executions/run-1-g0.json"}
 
 
-def test_a_failing_notifier_does_not_prevent_the_record(world: World, capsys: pytest.CaptureFixture[str]) -> None:
-    at = listened(world, Listener(NoticeError("the topic took no notice")))
-    assert world.step("record", at, run_id="run-9", **RECORD)["recorded"].endswith(
-        "runs/run-9/executions/run-1-g0.json"
-    )
-    assert "the topic took no notice" in capsys.readouterr().out
+def test_a_failing_notifier_does_not_prevent_the_record(
+    world: World, at: Deployment, ear: MemoryNotifier, capsys: pytest.CaptureFixture[str]
+) -> None:
+    ear.down = True
+    recorded = world.step("record", at, run_id="run-9", **RECORD)["recorded"]
+    assert recorded.endswith("runs/run-9/executions/run-1-g0.json")
+    assert "the notifier is down" in capsys.readouterr().out
 
 
 def test_no_name_of_an_execution_leaves_its_folder(world: World) -> None:
@@ -245,11 +217,12 @@ def test_no_name_of_an_execution_leaves_its_folder(world: World) -> None:
         assert folder == "s3://sparklet/runs/run-1/executions" and 5 < len(file) < 130 and not file.startswith(".json")
 
 
-def test_the_whole_cause_is_kept_and_a_notice_has_its_beginning(world: World) -> None:
-    listener = Listener()
-    world.step("record", listened(world, listener), **RECORD | {"cause": "c" * 100_000})
+def test_the_whole_cause_is_kept_and_a_notice_has_its_beginning(
+    world: World, at: Deployment, ear: MemoryNotifier
+) -> None:
+    world.step("record", at, **RECORD | {"cause": "c" * 100_000})
     assert len(world.json("executions/run-1-g0.json")["cause"]) == 32_768
-    assert len(listener.told[0].to_json()) < 10_000
+    assert len(ear.notices[0].to_json()) < 10_000
 
 
 # --- what is asked wrongly ---
@@ -285,11 +258,7 @@ def test_an_unknown_run_has_a_name_of_its_own(world: World) -> None:
 
 def test_a_store_that_does_not_answer_is_worth_a_retry(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     world.run(1)
-
-    def down(*args: object) -> None:
-        raise ObjectStoreError("S3 does not answer")
-
-    monkeypatch.setattr(world.store, "upload", down)
+    monkeypatch.setattr(world.store, "upload", Mock(side_effect=ObjectStoreError("S3 does not answer")))
     with pytest.raises(ObjectStoreError):
         world.step("batch", batch=0)
     assert world.ledger.shards.count("run-1") == Counts(pending=1)

@@ -11,21 +11,10 @@ from sparklet.model import Failure, ShardResult, ShardState, TaskRecord
 from sparklet.ports.deployment import Deployment
 from sparklet.runs import handlers
 from sparklet.runs.dead_letters import Disposition, consume_task
-from tests.stand_ins.memory import FakeClock, MemoryLedger, MemoryNotifier, MemoryObjectStore, MemoryTaskQueue
+from tests.stand_ins.memory import MemoryNotifier
+from tests.world import BUCKET
 
 REQUEST = TaskRequest("t", "arn:aws:sqs:eu-west-1:123456789012:dead", accepted_s=5.0)
-
-
-@pytest.fixture
-def notifier() -> MemoryNotifier:
-    return MemoryNotifier()
-
-
-@pytest.fixture
-def at(notifier: MemoryNotifier) -> Deployment:
-    clock = FakeClock()
-    queue = MemoryTaskQueue(clock)
-    return Deployment("b", MemoryObjectStore(clock), MemoryLedger(clock), queue, clock, notifier=notifier)
 
 
 def running(at: Deployment) -> TaskRecord:
@@ -38,12 +27,12 @@ def ended(at: Deployment) -> dict[str, Any]:
     return record.to_document()
 
 
-def test_a_task_that_no_worker_began_ends_as_never_started(at: Deployment, notifier: MemoryNotifier) -> None:
+def test_a_task_that_no_worker_began_ends_as_never_started(at: Deployment, ear: MemoryNotifier) -> None:
     assert consume_task(at, REQUEST) is Disposition.FAILED
 
     document = ended(at)
     assert (document["error"]["class"], document["attempts"], document["accepted_s"]) == ("NeverStarted", 0, 5.0)
-    assert [notice.document for notice in notifier.notices] == [document]
+    assert [notice.document for notice in ear.notices] == [document]
 
 
 def test_a_released_task_ends_with_the_cause_of_its_last_attempt(at: Deployment) -> None:
@@ -64,12 +53,12 @@ def test_a_held_task_is_kept_and_its_dead_letter_returns(at: Deployment) -> None
     assert ended(at)["error"]["class"] == "LeaseExpired"
 
 
-def test_an_ended_task_is_kept_and_not_announced_again(at: Deployment, notifier: MemoryNotifier) -> None:
+def test_an_ended_task_is_kept_and_not_announced_again(at: Deployment, ear: MemoryNotifier) -> None:
     at.ledger.tasks.tell(running(at), transitions.succeed, ShardResult())
 
     assert consume_task(at, REQUEST) is Disposition.DROPPED
     assert consume_task(at, REQUEST) is Disposition.DROPPED
-    assert notifier.notices == []
+    assert ear.notices == []
 
 
 def letter(task_id: Any, message_id: str = "m-1") -> dict[str, Any]:
@@ -84,7 +73,7 @@ def test_the_consumer_tells_tasks_from_shards_and_keeps_others(at: Deployment) -
 
     assert ended(at)["error"]["class"] == "NeverStarted"
     assert list(at.ledger.tasks.get_many(["m-2"]))
-    (kept,) = at.store.list("s3://b/dead-letters/")
+    (kept,) = at.store.list(f"s3://{BUCKET}/dead-letters/")
     assert kept.uri.endswith("/m-3.json")
 
 
@@ -97,9 +86,9 @@ def test_a_dead_letter_of_a_held_task_is_reported(at: Deployment) -> None:
 
 
 def test_an_unsent_notice_does_not_return_the_dead_letter(
-    at: Deployment, notifier: MemoryNotifier, capsys: pytest.CaptureFixture[str]
+    at: Deployment, ear: MemoryNotifier, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    notifier.down = True
+    ear.down = True
 
     assert handlers.handle_dead_letters(at, {"Records": [letter("t")]}) == {"batchItemFailures": []}
 

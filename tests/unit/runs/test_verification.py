@@ -4,37 +4,32 @@ import json
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 
 from sparklet.errors import LedgerError, RemoteTaskError
 from sparklet.local.local_template import load_template
 from sparklet.metrics import Emitter, Meter
-from sparklet.model import Failure, Run, ShardResult
+from sparklet.model import Failure, ShardResult
 from sparklet.ports import Message
 from sparklet.runs.dead_letters import keep
 from sparklet.runs.handlers import handle_check
 from sparklet.runs.verification import verify
 from tests.stand_ins.memory import MemoryEngine
 from tests.unit.test_metrics import METRICS, check_emf
-from tests.world import BUCKET, LEASE_S, World
+from tests.world import BROKEN, BUCKET, PASSING, World
 
 # --- ledger and results ---
 
 
-def ended(world: World, do: Callable[[int], ShardResult | Failure] = lambda _: ShardResult(rows=1)) -> None:
-    world.run(4)
-    world.work(do)
-    assert world.check().run.state.ended
-
-
 def test_a_manifest_equal_to_the_ledger_is_no_difference(world: World) -> None:
-    ended(world, lambda n: Failure("X", "y", retryable=False) if n == 2 else ShardResult())
+    assert world.ran(4, lambda n: BROKEN if n == 2 else ShardResult()).run.state.ended
     assert list(verify(world.at, "run-1")) == []
 
 
 def test_a_manifest_with_other_counts_is_found(world: World) -> None:
-    ended(world, lambda _: ShardResult())
+    assert world.ran(4, lambda _: ShardResult()).run.state.ended
     uri = f"s3://{BUCKET}/runs/run-1/manifest.json"
     document = json.loads(world.store.get(uri))
     document["ItemCounts"] |= {"Succeeded": 3, "Failed": 1}
@@ -55,9 +50,7 @@ def test_missing_output_of_shards_with_rows_is_found_on_demand(world: World) -> 
         elsewhere = ("s3://data/elsewhere/7/",) if number == 3 else ()
         return ShardResult(rows=0 if number == 1 else 5, outputs=elsewhere)
 
-    run = world.run(5)
-    world.work(results)
-    world.check()
+    run = world.ran(5, results).run
     world.store.put(f"{run.shard_output(0)}/year=2026/part-0.parquet", b"x")
     world.store.put(f"{run.shard_output(2)}/_SUCCESS", b"")
     world.store.put("s3://data/out/shard=000004/part-0.parquet", b"of another run")
@@ -97,9 +90,7 @@ def measured(world: World) -> dict[str, Any]:
 
 def test_the_checker_measures_open_work_and_its_own_actions(world: World) -> None:
     world.run(4, max_attempts=1)
-    first = world.receive()
-    assert first
-    world.claim(first)
+    world.take()
     world.clock.advance(40)
 
     told = measured(world)
@@ -120,23 +111,21 @@ def test_the_checker_measures_open_work_and_its_own_actions(world: World) -> Non
 @pytest.mark.parametrize(
     "fail",
     [
-        lambda world: world.ledger.attempts.fail("run-1", 0, "there", Failure("ValueError", "", retryable=False)),
-        lambda world: world.clock.advance(1000),  # its lease is over
-        lambda world: world.ledger.attempts.release("run-1", 0, "there", Failure("GatewayLostError", ""), "fargate"),
+        lambda world, attempt_id: world.ledger.attempts.fail("run-1", 0, attempt_id, BROKEN),
+        lambda world, _: world.clock.advance(1000),  # its lease is over
+        lambda world, attempt_id: world.ledger.attempts.release("run-1", 0, attempt_id, PASSING, "fargate"),
     ],
 )
-def test_a_failure_in_an_engine_is_counted_once(fail: Callable[[World], object]) -> None:
+def test_a_failure_in_an_engine_is_counted_once(fail: Callable[[World, str], object]) -> None:
     """Its worker writes no metrics: the check does, whoever made the shard FAILED."""
     engine = MemoryEngine()
     engine.trouble = RemoteTaskError("the subnet does not exist")
     world = World(engines={"fargate": engine})
     world.run(2, engine="fargate", max_attempts=1)
-    first, second = world.shards()
-    for record, attempt_id in ((first, "there"), (second, "also")):
-        world.ledger.attempts.claim(record.ref, attempt_id, LEASE_S, 1, engine="fargate")
-    world.ledger.attempts.succeed("run-1", 1, "also", ShardResult())
+    (failing, _), (succeeding, _) = (world.claim_ref(record.ref, "fargate") for record in world.shards())
+    world.ledger.attempts.succeed("run-1", 1, succeeding, ShardResult())
 
-    fail(world)
+    fail(world, failing)
 
     told = [measured(world) for _ in range(3)]
     assert sum(each.get("ShardsFailed", 0) for each in told) == 1
@@ -165,13 +154,10 @@ def test_no_room_for_days_raises_an_alarm() -> None:
 def test_no_end_of_a_run_depends_on_what_is_looked_over(
     world: World, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    def down(run: Run) -> bool:
-        raise LedgerError("the ledger does not answer")
-
     world.run(1)
     world.work()
     handle_check(world.at)
-    monkeypatch.setattr(world.ledger.runs, "finalize", down)
+    monkeypatch.setattr(world.ledger.runs, "finalize", Mock(side_effect=LedgerError("the ledger does not answer")))
 
     assert measured(world)["RunsOpen"] == 0
 
