@@ -85,25 +85,18 @@ def test_a_run_without_a_success_gets_no_advice(terminal: Terminal) -> None:
     assert [each["verdict"] for each in found.values()] == ["unknown"]
 
 
-def test_a_slow_shard_is_named_with_the_time_it_costs(terminal: Terminal) -> None:
+@pytest.mark.parametrize(("mib", "remedy"), [(20, f"sparklet logs {RUN} 39"), (900, "--split")])
+def test_a_slow_shard_is_named_with_the_time_it_costs(terminal: Terminal, mib: int, remedy: str) -> None:
+    """It is to be looked at, or to be cut where it is large."""
+
     def change(record: ShardRecord) -> ShardRecord:
-        took_s = 900.0 if record.number == 39 else 30.0
-        return replace(record, changed_s=record.started_s + took_s)
+        return lasting(900.0, size_bytes=mib * MIB)(record) if record.number == 39 else lasting(30.0)(record)
 
     found = said(terminal, 40, change)["Skew"]
 
     assert found["verdict"] == "act" and "39" in found["finding"]
-    assert f"sparklet logs {RUN} 39" in found["remedy"]
+    assert remedy in found["remedy"]
     assert 800 < found["saves_s"] < 900
-
-
-def test_a_slow_shard_that_is_large_is_to_be_cut(terminal: Terminal) -> None:
-    def change(record: ShardRecord) -> ShardRecord:
-        large = record.number == 39
-        took_s, size_bytes = (900.0, 900 * MIB) if large else (30.0, 20 * MIB)
-        return replace(record, changed_s=record.started_s + took_s, size_bytes=size_bytes)
-
-    assert "--split" in said(terminal, 40, change)["Skew"]["remedy"]
 
 
 @pytest.mark.parametrize(

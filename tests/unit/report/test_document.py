@@ -9,6 +9,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
+from unittest.mock import Mock
 
 import pytest
 
@@ -23,13 +25,13 @@ from sparklet.report.page import page
 from sparklet.report.server import Server
 from sparklet.shown import HIDDEN
 from tests.unit.cli.conftest import RUN, Terminal
-from tests.world import SCRIPT, SOURCE
+from tests.world import SCRIPT, SOURCE, Outcome
 
 PLAN = ("-i", SOURCE, "-o", "s3://data/out/", "--max-objects", "1", "--run-id", RUN)
 BAD = Failure("ValueError", "malformed line 7 in 00003.csv at line 2 of daily.py", retryable=False)
 
 
-def outcome(number: int) -> ShardResult | Failure:
+def outcome(number: int) -> Outcome:
     return BAD if number == 3 else ShardResult(rows=10 * number, output_bytes=5, memory_mb=500 + number)
 
 
@@ -43,8 +45,25 @@ def failed(terminal: Terminal) -> Terminal:
     return terminal
 
 
+def report(terminal: Terminal) -> Any:
+    return terminal.types("report", RUN, "--json").document
+
+
+@pytest.fixture
+def looked(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
+    """What two looks at the list of runs find; nothing is served."""
+    found: list[dict[str, Any]] = []
+
+    class Looked(Server):
+        def serve_forever(self, poll_interval: float = 0.5) -> None:
+            found.extend(self.looks.look("") for _ in range(2))
+
+    monkeypatch.setattr(reporting, "Server", Looked)
+    return found
+
+
 def test_a_report_has_what_status_says_and_each_shard(failed: Terminal) -> None:
-    found = failed.types("report", RUN, "--json").document
+    found = report(failed)
     status = failed.types("status", RUN, "--json").document
 
     assert found["status"] == status
@@ -55,6 +74,7 @@ def test_a_report_has_what_status_says_and_each_shard(failed: Terminal) -> None:
     assert found["run"]["params"] == {"day": "1"}
     assert found["worker"]["memory_mb"] == 3008
     assert found["estimate"]["costs_usd"].keys() == status["costs_usd"].keys()
+    assert found["estimate"]["origin"].startswith("assumed")  # of earlier runs, and there is none
 
 
 def test_options_are_those_that_the_user_gave(terminal: Terminal) -> None:
@@ -64,7 +84,7 @@ def test_options_are_those_that_the_user_gave(terminal: Terminal) -> None:
 
     terminal.types("run", SCRIPT, *PLAN, *given, "--tolerate", "2.5%")
 
-    options = terminal.types("report", RUN, "--json").document["run"]["options"]
+    options = report(terminal)["run"]["options"]
     told = "--shard-size 64MiB --max-objects 1 --include '*.csv' --include 'a b' --incremental --tolerate 2.5%"
     assert sorted(shlex.split(" ".join(options))) == sorted(shlex.split(told))
 
@@ -74,8 +94,8 @@ def test_each_shard_names_its_inputs(terminal: Terminal) -> None:
 
     terminal.types("run", SCRIPT, *PLAN, "--max-objects", "2")
 
-    found = terminal.types("report", RUN, "--json").document["inputs"]
-    assert found == {"folder": SOURCE, "names": ["00000.csv\n00001.csv", "00002.csv\n00003.csv", "00004.csv"]}
+    names = ["00000.csv\n00001.csv", "00002.csv\n00003.csv", "00004.csv"]
+    assert report(terminal)["inputs"] == {"folder": SOURCE, "names": names}
 
 
 def test_of_too_many_inputs_none_is_named(terminal: Terminal, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -84,7 +104,7 @@ def test_of_too_many_inputs_none_is_named(terminal: Terminal, monkeypatch: pytes
 
     terminal.types("run", SCRIPT, *PLAN)
 
-    assert terminal.types("report", RUN, "--json").document["inputs"]["names"] == []
+    assert report(terminal)["inputs"]["names"] == []
 
 
 def test_values_of_variables_are_not_in_a_report(failed: Terminal) -> None:
@@ -95,18 +115,12 @@ def test_values_of_variables_are_not_in_a_report(failed: Terminal) -> None:
 
 
 def test_a_cause_has_its_file_the_scripts_lines_and_the_command(failed: Terminal) -> None:
-    (cause,) = failed.types("report", RUN, "--json").document["causes"]
+    (cause,) = report(failed)["causes"]
 
     assert cause["files"] == [f"{SOURCE}00003.csv"]
     assert cause["script_line"] == 2
     assert cause["script"] == {"first": 1, "lines": ["one", "two", "three", "four"]}
     assert cause["redrive"].startswith(f"sparklet redrive {RUN}")
-
-
-def test_the_estimate_is_that_of_earlier_runs_alone(failed: Terminal) -> None:
-    found = failed.types("report", RUN, "--json").document["estimate"]
-
-    assert found["origin"].startswith("assumed")
 
 
 def test_a_watched_run_leaves_its_report(failed: Terminal) -> None:
@@ -178,9 +192,8 @@ def test_a_page_reaches_no_other_host_and_runs_no_foreign_script() -> None:
     assert html.count("<script") == 3 and html.count("</script>") == 3
     policy = html.partition('http-equiv="Content-Security-Policy" content="')[2].partition('"')[0]
     assert "default-src 'none'" in policy and "connect-src 'none'" in policy and "unsafe-eval" not in policy
-    assert policy.partition("script-src ")[2].split() == [
-        each for each in policy.split() if each.startswith("'sha256-")
-    ]
+    hashes = [each for each in policy.split() if each.startswith("'sha256-")]
+    assert policy.partition("script-src ")[2].split() == hashes
     document = html.partition('id="report">')[2].partition("</script>")[0]
     assert json.loads(document) == {"name": "</script><script>alert(1)</script><!--"}
     assert "<title>&lt;b&gt;&amp;</title>" in html
@@ -201,16 +214,8 @@ def test_secrets_of_parameters_and_arguments_are_in_no_report(terminal: Terminal
     terminal.world.put(1)
     terminal.world.store.put(SCRIPT, b"one\nlogin(password='in-the-script', user='me')\n")
     terminal.do = lambda _: BAD
-    given = (
-        "--param",
-        "db_token=of-a-param",
-        "--param",
-        "url=jdbc:x://me:of-a-url@h/d",
-        "--",
-        "--password",
-        "of-an-arg",
-    )
-    terminal.types("run", SCRIPT, *PLAN, "--env", "API_KEY=of-the-env", *given)
+    params = ("--param", "db_token=of-a-param", "--param", "url=jdbc:x://me:of-a-url@h/d")
+    terminal.types("run", SCRIPT, *PLAN, "--env", "API_KEY=of-the-env", *params, "--", "--password", "of-an-arg")
 
     file = terminal.state / "run.html"
     told = [terminal.types(command, RUN, "--json").out for command in ("report", "status", "explain", "results")]
@@ -226,12 +231,9 @@ def test_secrets_of_parameters_and_arguments_are_in_no_report(terminal: Terminal
     assert terminal.world.ledger.runs.get(RUN).args == ("--password", "of-an-arg"), "workers need it"
 
 
-def test_ui_says_once_that_it_is_attached(terminal: Terminal, monkeypatch: pytest.MonkeyPatch) -> None:
-    class Looked(Server):
-        def serve_forever(self, poll_interval: float = 0.5) -> None:
-            self.looks.look("")
-            self.looks.look("")
-
+def test_ui_says_once_that_it_is_attached(
+    terminal: Terminal, monkeypatch: pytest.MonkeyPatch, looked: list[dict[str, Any]]
+) -> None:
     @contextmanager
     def attached(selection: StackSelection, screen: Screen, **how: bool) -> Iterator[OpenStack]:
         screen.say("attached")
@@ -239,22 +241,18 @@ def test_ui_says_once_that_it_is_attached(terminal: Terminal, monkeypatch: pytes
             yield stack
 
     monkeypatch.setattr(reporting, "open_stack", attached)
-    monkeypatch.setattr(reporting, "Server", Looked)
 
-    assert terminal.types("ui").out.count("attached") == 1
+    assert terminal.types("ui").out.count("attached") == 1 and len(looked) == 2
 
 
-def test_the_list_reads_counts_of_an_ended_run_once(failed: Terminal, monkeypatch: pytest.MonkeyPatch) -> None:
-    runs = []
+def test_the_list_reads_counts_of_an_ended_run_once(
+    failed: Terminal, monkeypatch: pytest.MonkeyPatch, looked: list[dict[str, Any]]
+) -> None:
+    glance = Mock(side_effect=failed.world.ledger.shards.glance)
+    monkeypatch.setattr(failed.world.ledger.shards, "glance", glance)
 
-    class Looked(Server):
-        def serve_forever(self, poll_interval: float = 0.5) -> None:
-            runs.extend(self.looks.look("")["runs"])
-            monkeypatch.setattr(failed.world.ledger.shards, "glance", None)
-            runs.extend(self.looks.look("")["runs"])
-
-    monkeypatch.setattr(reporting, "Server", Looked)
     failed.types("ui")
 
-    assert runs[0] == runs[1] and runs[0]["took_s"] > 0
-    assert runs[0]["counts"] == {"total": 5, "pending": 0, "running": 0, "succeeded": 4, "failed": 1}
+    (first,), (second,) = (each["runs"] for each in looked)
+    assert first == second and first["took_s"] > 0 and glance.call_count == 1
+    assert first["counts"] == {"total": 5, "pending": 0, "running": 0, "succeeded": 4, "failed": 1}
