@@ -63,15 +63,17 @@ def looked(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
 
 
 def test_a_report_has_what_status_says_and_each_shard(failed: Terminal) -> None:
-    found = report(failed)
+    told = failed.types("report", RUN, "--json")
     status = failed.types("status", RUN, "--json").document
 
+    found = told.document
     assert found["status"] == status
     columns = found["shard_table"]["columns"]
     assert columns["shard"] == [0, 1, 2, 3, 4]
     assert columns["state"] == ["SUCCEEDED"] * 3 + ["FAILED", "SUCCEEDED"]
     assert columns["memory_mb"] == [500, 501, 502, None, 504]
     assert found["run"]["params"] == {"day": "1"}
+    assert found["run"]["variables"] == ["MODE"] and "fast" not in told.out
     assert found["worker"]["memory_mb"] == 3008
     assert found["estimate"]["costs_usd"].keys() == status["costs_usd"].keys()
     assert found["estimate"]["origin"].startswith("assumed")  # of earlier runs, and there is none
@@ -105,13 +107,6 @@ def test_of_too_many_inputs_none_is_named(terminal: Terminal, monkeypatch: pytes
     terminal.types("run", SCRIPT, *PLAN)
 
     assert report(terminal)["inputs"]["names"] == []
-
-
-def test_values_of_variables_are_not_in_a_report(failed: Terminal) -> None:
-    found = failed.types("report", RUN, "--json")
-
-    assert found.document["run"]["variables"] == ["MODE"]
-    assert "fast" not in found.out
 
 
 def test_a_cause_has_its_file_the_scripts_lines_and_the_command(failed: Terminal) -> None:

@@ -4,6 +4,8 @@ import gzip
 import json
 from typing import Any
 
+import pytest
+
 from sparklet.app.stack import StackSelection
 from sparklet.cli.console import Screen
 from sparklet.model import EVENTS
@@ -57,15 +59,12 @@ def test_tasks_are_added_up_over_all_sessions_of_the_attempt(terminal: Terminal)
     ]
 
 
-def test_a_log_that_was_cut_off_counts_as_far_as_it_goes(terminal: Terminal) -> None:
-    put(terminal, 0, "a1", task_end(), end=b'{"Event": "SparkListenerTaskE')
+@pytest.mark.parametrize(
+    "end", [b'{"Event": "SparkListenerTaskE', b'{"Event": "SparkListenerTaskEnd", "Task Metrics": null}\n']
+)
+def test_a_log_that_was_cut_off_or_lacks_metrics_counts(terminal: Terminal, end: bytes) -> None:
+    put(terminal, 0, "a1", task_end(), end=end)
 
     (only,) = found(terminal, {0: "a1"})
 
     assert only["tasks"] == 1 and only["records_read"] == 7
-
-
-def test_a_task_that_has_failed_without_metrics_is_left_out(terminal: Terminal) -> None:
-    put(terminal, 0, "a1", task_end(), {"Event": "SparkListenerTaskEnd", "Task Metrics": None})
-
-    assert found(terminal, {0: "a1"})[0]["tasks"] == 1

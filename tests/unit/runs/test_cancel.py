@@ -6,7 +6,6 @@ import pytest
 
 from sparklet.errors import CheckpointConflictError, PlanError
 from sparklet.model import Counts, RunOptions, RunState, ShardResult, ShardState
-from sparklet.planning.new_run import new_run
 from sparklet.planning.planner import plan
 from sparklet.runs.cancel import NOT_PLANNED, cancel
 from sparklet.runs.redelivery import MESSAGE, RUN_CANCELLED
@@ -25,22 +24,13 @@ def test_pending_shards_are_given_up_and_running_ones_may_end(world: World) -> N
     assert (done.abandoned, done.counts) == (2, Counts(running=1, succeeded=1, failed=2))
     assert {r.error_class for r in world.shards() if r.state is ShardState.FAILED} == {RUN_CANCELLED}
     assert world.check().run.state is RunState.RUNNING
+    world.clock.advance(10)
+    assert cancel(world.at, "run-1").run.cancelled_s == done.run.cancelled_s
     world.ledger.attempts.succeed("run-1", 1, second, ShardResult(rows=1))
     report = world.check()
     assert (report.run.state, report.counts) == (RunState.CANCELLED, Counts(succeeded=2, failed=2))
+    assert cancel(world.at, "run-1").run == report.run
     assert world.json("manifest.json")["Status"] == "CANCELLED"
-
-
-def test_cancelling_twice_is_fine_and_the_first_time_counts(world: World) -> None:
-    world.run(2)
-    world.take()
-    first = cancel(world.at, "run-1").run
-    world.clock.advance(10)
-
-    assert cancel(world.at, "run-1").run.cancelled_s == first.cancelled_s
-    world.clock.advance(LEASE_S)
-    ended = world.check().run
-    assert cancel(world.at, "run-1").run == ended
 
 
 @pytest.mark.parametrize(("dies", "cause"), [(True, "LeaseExpired"), (False, "OSError: 503 Slow Down")])
@@ -110,13 +100,6 @@ def test_nobody_plans_a_cancelled_run_any_further(world: World) -> None:
     assert plan(world.at, "run-1") == ended
 
 
-def test_a_run_cancelled_before_its_first_part_has_no_shard(world: World) -> None:
-    world.put(2)
-    new_run(world.at, world.request())
-    assert cancel(world.at, "run-1").counts == Counts()
-    assert world.check().run.state is RunState.CANCELLED
-
-
 def test_a_cancelled_run_with_a_lost_part_ends_at_its_limit(world: World) -> None:
     half_planned(world)
     for part in world.ledger.runs.parts("run-1"):
@@ -127,15 +110,6 @@ def test_a_cancelled_run_with_a_lost_part_ends_at_its_limit(world: World) -> Non
         world.check()
     world.clock.advance(4 * 24 * 3600)
     assert world.check().run.state is RunState.CANCELLED
-
-
-def test_cancelling_wins_over_a_checker_about_to_end_the_run(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    world.run(1)
-    world.work()
-    once(monkeypatch, world.ledger.runs, "finish", before=lambda: world.ledger.runs.cancel("run-1"))
-    assert not world.check().run.state.ended
-    assert world.check().run.state is RunState.CANCELLED
-    assert world.json("manifest.json")["Status"] == "CANCELLED"
 
 
 # --- redrive ---

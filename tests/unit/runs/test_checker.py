@@ -5,7 +5,8 @@ from unittest.mock import Mock
 import pytest
 
 from sparklet.errors import ObjectForbiddenError
-from sparklet.model import Counts, RunState, ShardResult
+from sparklet.ledger.rules import LEASE_S
+from sparklet.model import ClaimStatus, Counts, RunState, ShardResult
 from sparklet.runs.checker import PLANNER_SILENT_S
 from sparklet.runs.redelivery import MESSAGE
 from tests.unit.runs.conftest import once, refuse
@@ -168,3 +169,35 @@ def test_a_redrive_that_comes_while_the_run_is_ended_wins(world: World, monkeypa
     assert (report.run.state, report.run.generation) == (RunState.SUCCEEDED, 1)
     assert world.json("manifest.json")["Status"] == "SUCCEEDED"
     assert world.keys(world.at.run_uri("run-1", "FAILED_")) == []
+
+
+# --- how soon a killed worker is noticed, whatever the queue's visibility timeout is ---
+
+CHECKED_EVERY_S = 60  # on AWS: the template's schedule
+TARGET_S = 90
+START_S = 10  # of the next invocation, cold
+
+
+@pytest.mark.parametrize("killed_after_s", [0.0, 1.5, 7.9, 8.1, 100.0])
+@pytest.mark.parametrize("phase_s", [0, 1, 15, 17, 30, 59])
+def test_the_next_attempt_begins_within_90_s(killed_after_s: float, phase_s: int) -> None:
+    world = World()
+    world.run(1)
+    message = world.receive()
+    assert message is not None  # and stays invisible for long: nobody is there to give it back
+    attempt, claim = "killed", world.ledger.attempts.claim(world.shards()[0].ref, "killed", LEASE_S, 3)
+    for _ in range(int(killed_after_s // (LEASE_S / 2))):
+        world.clock.advance(LEASE_S / 2)
+        world.ledger.attempts.renew("run-1", 0, attempt, LEASE_S)
+    world.clock.advance(killed_after_s % (LEASE_S / 2))
+    killed_s = world.clock.now_s()
+
+    world.clock.advance(phase_s)
+    while (again := world.receive()) is None:
+        world.check()
+        if not len(world.bodies()) > 1:
+            world.clock.advance(CHECKED_EVERY_S)
+
+    assert world.clock.now_s() - killed_s + START_S <= TARGET_S
+    assert world.claim(again)[1].status is ClaimStatus.GRANTED
+    assert claim.record.attempts + 1 == world.shards()[0].attempts

@@ -1,15 +1,21 @@
-"""Dead letters: each ends somewhere known, and none takes a shard away from who has it."""
+"""Dead letters: each ends somewhere known, and none takes a shard or a task away from who has it."""
 
 import json
 from dataclasses import replace
+from typing import Any
 from unittest.mock import Mock
 
 import pytest
 
-from sparklet.errors import LedgerError, QueueError
-from sparklet.model import Dispatch, RunState, ShardRecord, ShardRef, ShardState
+from sparklet.errors import LeaseLostError, LedgerError, QueueError
+from sparklet.events import TaskRequest
+from sparklet.ledger import transitions
+from sparklet.model import Dispatch, Failure, RunState, ShardRecord, ShardRef, ShardResult, ShardState, TaskRecord
 from sparklet.ports import Message
-from sparklet.runs.dead_letters import Disposition, consume
+from sparklet.ports.deployment import Deployment
+from sparklet.runs import handlers
+from sparklet.runs.dead_letters import Disposition, consume, consume_task
+from tests.stand_ins.memory import MemoryNotifier
 from tests.world import BROKEN, BUCKET, LEASE_S, PASSING, World
 
 
@@ -17,8 +23,8 @@ def letter(ref: ShardRef | str) -> Message:
     return Message("id-1", ref if isinstance(ref, str) else ref.to_body())
 
 
-def claimed(world: World, **options: int) -> tuple[str, ShardRecord]:
-    world.run(1, **options)
+def claimed(world: World) -> tuple[str, ShardRecord]:
+    world.run(1)
     return world.take()
 
 
@@ -37,8 +43,17 @@ def test_dead_letters_of_ended_and_redriven_shards_are_dropped(world: World) -> 
     assert world.shards()[0].state is ShardState.PENDING
 
 
-def test_an_unclaimed_shard_gets_three_messages_then_fails(world: World) -> None:
-    world.run(1)
+@pytest.mark.parametrize(
+    ("attempted", "error_class", "cause"),
+    [(False, "NeverStarted", "never started"), (True, "OSError", "503 Slow Down")],
+)
+def test_a_shard_with_an_attempt_left_gets_three_messages(
+    world: World, attempted: bool, error_class: str, cause: str
+) -> None:
+    """Then it fails, with its last cause if it has one."""
+    world.run(1, max_attempts=2)
+    if attempted:
+        world.ledger.attempts.release("run-1", 0, world.take()[0], PASSING)
     ref = world.shards()[0].ref
     world.queue.entries.clear()
 
@@ -47,19 +62,8 @@ def test_an_unclaimed_shard_gets_three_messages_then_fails(world: World) -> None
     assert fates == [Disposition.SENT_AGAIN] * 3 + [Disposition.FAILED]
     assert world.bodies() == [ref] * 3
     (record,) = world.shards()
-    assert (record.state, record.error_class) == (ShardState.FAILED, "NeverStarted")
-    assert "never started" in record.error_message
-
-
-def test_a_shard_with_an_attempt_left_gets_it_before_it_fails(world: World) -> None:
-    owner, record = claimed(world, max_attempts=2)
-    world.ledger.attempts.release("run-1", 0, owner, PASSING)
-
-    fates = [consume(world.at, letter(record.ref)) for _ in range(4)]
-
-    assert fates == [Disposition.SENT_AGAIN] * 3 + [Disposition.FAILED]
-    (record,) = world.shards()
-    assert (record.state, record.error_class, record.error_message) == (ShardState.FAILED, "OSError", "503 Slow Down")
+    assert (record.state, record.error_class) == (ShardState.FAILED, error_class)
+    assert record.error_message.startswith(cause)
 
 
 def test_a_dead_letter_of_an_expired_lease_is_the_checkers(world: World) -> None:
@@ -181,3 +185,87 @@ def test_a_dead_letter_returns_while_the_queue_is_down(world: World, monkeypatch
     monkeypatch.setattr(world.queue, "send", Mock(side_effect=QueueError("the queue is down")))
     with pytest.raises(QueueError):
         consume(world.at, letter(world.shards()[0].ref))
+
+
+# --- of the asynchronous API ---
+
+REQUEST = TaskRequest("t", "arn:aws:sqs:eu-west-1:123456789012:dead", accepted_s=5.0)
+
+
+def running(at: Deployment) -> TaskRecord:
+    return at.ledger.tasks.claim(TaskRecord("t"), "a1", at.clock.now_s() + 60.0, 3).record
+
+
+def ended(at: Deployment) -> dict[str, Any]:
+    (record,) = at.ledger.tasks.get_many(["t"])
+    assert record.state is ShardState.FAILED
+    return record.to_document()
+
+
+def test_a_task_that_no_worker_began_ends_as_never_started(at: Deployment, ear: MemoryNotifier) -> None:
+    assert consume_task(at, REQUEST) is Disposition.FAILED
+
+    document = ended(at)
+    assert (document["error"]["class"], document["attempts"], document["accepted_s"]) == ("NeverStarted", 0, 5.0)
+    assert [notice.document for notice in ear.notices] == [document]
+
+
+def test_a_released_task_ends_with_the_cause_of_its_last_attempt(at: Deployment) -> None:
+    at.ledger.tasks.tell(running(at), transitions.release, Failure("ValueError", "bad value"))
+
+    assert consume_task(at, REQUEST) is Disposition.FAILED
+    assert ended(at)["error"] == {"class": "ValueError", "message": "bad value"}
+
+
+def test_a_held_task_is_kept_and_its_dead_letter_returns(at: Deployment) -> None:
+    running(at)
+
+    with pytest.raises(LeaseLostError):
+        consume_task(at, REQUEST)
+
+    at.clock.sleep(121)
+    assert consume_task(at, REQUEST) is Disposition.FAILED
+    assert ended(at)["error"]["class"] == "LeaseExpired"
+
+
+def test_an_ended_task_is_kept_and_not_announced_again(at: Deployment, ear: MemoryNotifier) -> None:
+    at.ledger.tasks.tell(running(at), transitions.succeed, ShardResult())
+
+    assert consume_task(at, REQUEST) is Disposition.DROPPED
+    assert consume_task(at, REQUEST) is Disposition.DROPPED
+    assert ear.notices == []
+
+
+def task_letter(task_id: Any, message_id: str = "m-1") -> dict[str, Any]:
+    attributes = {"sparklet-task": {"stringValue": task_id, "dataType": "String"}}
+    return {"messageId": message_id, "body": "{}", "receiptHandle": "r", "messageAttributes": attributes}
+
+
+def test_the_consumer_tells_tasks_from_shards_and_keeps_others(at: Deployment) -> None:
+    event = {"Records": [task_letter("t"), task_letter("*", "m-2"), task_letter("no id at all", "m-3")]}
+
+    assert handlers.handle_dead_letters(at, event) == {"batchItemFailures": []}
+
+    assert ended(at)["error"]["class"] == "NeverStarted"
+    assert list(at.ledger.tasks.get_many(["m-2"]))
+    (kept,) = at.store.list(f"s3://{BUCKET}/dead-letters/")
+    assert kept.uri.endswith("/m-3.json")
+
+
+def test_a_dead_letter_of_a_held_task_is_reported(at: Deployment) -> None:
+    running(at)
+
+    answer = handlers.handle_dead_letters(at, {"Records": [task_letter("t"), task_letter("u", "m-2")]})
+
+    assert answer == {"batchItemFailures": [{"itemIdentifier": "m-1"}]}
+
+
+def test_an_unsent_notice_does_not_return_the_dead_letter(
+    at: Deployment, ear: MemoryNotifier, capsys: pytest.CaptureFixture[str]
+) -> None:
+    ear.down = True
+
+    assert handlers.handle_dead_letters(at, {"Records": [task_letter("t")]}) == {"batchItemFailures": []}
+
+    ended(at)
+    assert "a notice was not sent" in capsys.readouterr().out

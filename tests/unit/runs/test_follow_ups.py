@@ -63,30 +63,23 @@ def ids(world: World) -> set[str]:
 
 
 def test_a_check_gets_the_runs_figures_as_its_only_input(world: World) -> None:
-    run = followed(world, do=all_but(1), params={"least": 4}, options={"tolerated_failure_count": 1})
+    """They show no secret, which its own parameters have."""
+    given: dict[str, Any] = {"params": {"least": 4, "db_token": "of-a-param"}, "args": ("--password=of-an-arg",)}
+    run = followed(world, do=all_but(1), options={"tolerated_failure_count": 1}, **given)
 
     (shard,) = world.planned("run-1-check-0")
     (item,) = shard.objects
     judge = run_of(world, "run-1-check-0")
     assert item.uri == world.at.run_uri("run-1", f"_summary-{run.identity}-0.json") == judge.inputs[0]
-    assert judge.scripts == (run.check,) and judge.params == {"least": 4}
+    assert judge.scripts == (run.check,) and judge.params == run.params == given["params"]
     told = json.loads(world.store.get(item.uri))
     assert (told["id"], told["state"], told["output"]) == ("run-1", "SUCCEEDED_WITH_FAILURES", "s3://data/out/")
     assert told["counts"] == {"pending": 0, "running": 0, "succeeded": 2, "failed": 1, "total": 3}
-    assert (told["rows"], told["inputs"], told["params"]) == (2, ["s3://data/in/"], {"least": 4})
+    assert (told["rows"], told["inputs"]) == (2, ["s3://data/in/"])
+    assert (told["params"], told["args"]) == ({"least": 4, "db_token": HIDDEN}, [f"--password={HIDDEN}"])
     assert told["causes"][0]["class"] == "ValueError"
     # a worker may write there, and harms nothing
     assert split_uri(judge.output_uri) == (BUCKET, "output/run-1-check-0/")
-
-
-def test_a_checks_figures_show_no_secret_but_its_params_have_it(world: World) -> None:
-    given: dict[str, Any] = {"params": {"db_token": "of-a-param"}, "args": ("--password=of-an-arg",)}
-    run = followed(world, **given)
-
-    judge = run_of(world, "run-1-check-0")
-    told = json.loads(world.store.get(judge.inputs[0]))
-    assert (told["params"], told["args"]) == ({"db_token": HIDDEN}, [f"--password={HIDDEN}"])
-    assert judge.params == run.params == given["params"]
 
 
 def test_a_runs_shards_are_not_recounted_during_its_check(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -205,13 +198,15 @@ def test_a_next_run_has_its_runs_mode_and_a_check_the_queue(world: World) -> Non
     assert run_of(world, "run-1-next-0").dispatch is Dispatch.MAP
 
 
-def test_a_cancelled_run_has_no_next_run(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_cancelling_wins_over_a_checker_about_to_end_the_run(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     start(world, check="")
     world.work()
     once(monkeypatch, world.ledger.runs, "finish", before=lambda: world.ledger.runs.cancel("run-1"))
-    world.check()
+
+    assert not world.check().run.state.ended
 
     assert world.check().run.state is RunState.CANCELLED
+    assert world.json("manifest.json")["Status"] == "CANCELLED"
     assert run_of(world, "run-1-next-0").cancelled_s is not None
 
 

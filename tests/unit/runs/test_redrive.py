@@ -1,16 +1,14 @@
 """Redrive: what FAILED is done again, with the script that was asked for, and nothing else is."""
 
 from threading import Event, Thread
-from typing import Any
 
 import pytest
 
 from sparklet.errors import PlanError
-from sparklet.model import Run, RunState, ShardState
+from sparklet.model import RunState, ShardState
 from sparklet.planning.new_run import new_run, repaired_script
 from sparklet.runs import checker
-from sparklet.runs.manifest import write_manifests
-from sparklet.runs.redrive import redrive
+from sparklet.runs.redrive import Redriven, redrive
 from tests.unit.runs.conftest import once
 from tests.waiting import deadline_s
 from tests.world import SCRIPT, World, all_but
@@ -93,74 +91,53 @@ def test_a_redriven_run_ended_by_a_stale_checker_is_reopened(world: World, monke
     assert world.check().run.state is RunState.SUCCEEDED
 
 
-class EndsLate:
-    """A checker that counts between a redrive's new generation and its first shard, and ends the run after both."""
-
-    def __init__(self, world: World, monkeypatch: pytest.MonkeyPatch, *, cancels: bool = False) -> None:
-        self._start = world.ledger.runs.start_generation
-        self._has_counted, self._is_redriven = Event(), Event()
-        self._late = Thread(target=world.check)
-        self._world, self._patch, self._cancels = world, monkeypatch, cancels
-        monkeypatch.setattr(world.ledger.runs, "start_generation", self._started)
-        monkeypatch.setattr(checker, "write_manifests", self._written)
-
-    def _started(self, *args: Any, **options: Any) -> Run:
-        self._patch.setattr(self._world.ledger.runs, "start_generation", self._start)
-        run: Run = self._start(*args, **options)
-        if self._cancels:
-            self._world.ledger.runs.cancel(run.run_id)
-        self._late.start()
-        assert self._has_counted.wait(deadline_s())
-        return run
-
-    def _written(self, *args: Any) -> Any:
-        self._patch.setattr(checker, "write_manifests", write_manifests)
-        self._has_counted.set()
-        assert self._is_redriven.wait(deadline_s())
-        return write_manifests(*args)
-
-    def end(self) -> None:
-        self._is_redriven.set()
-        self._late.join()
-
-
-def test_a_checker_that_ends_a_redriven_run_late_reopens_it(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+def redriven_and_ended_late(world: World, monkeypatch: pytest.MonkeyPatch, *, is_cancelled: bool = False) -> Redriven:
+    """A checker counts between a redrive's new generation and its first shard, and ends the run after both."""
     ended_with(world, 1, 2)
-    late = EndsLate(world, monkeypatch)
+    has_counted, is_redriven = Event(), Event()
+    late = Thread(target=world.check)
 
+    def counted() -> None:
+        has_counted.set()
+        assert is_redriven.wait(deadline_s())
+
+    def started() -> None:
+        if is_cancelled:
+            world.ledger.runs.cancel("run-1")
+        once(monkeypatch, checker, "write_manifests", before=counted)
+        late.start()
+        assert has_counted.wait(deadline_s())
+
+    once(monkeypatch, world.ledger.runs, "start_generation", after=started)
     done = redrive(world.at, "run-1")
-    late.end()
+    is_redriven.set()
+    late.join()
+    return done
+
+
+@pytest.mark.parametrize("dies", [False, True])
+def test_a_checker_that_ends_a_redriven_run_late_reopens_it(
+    world: World, monkeypatch: pytest.MonkeyPatch, dies: bool
+) -> None:
+    """If it dies just before that, the next one does it."""
+    with monkeypatch.context() as dying:
+        if dies:
+            dying.setattr(checker, "reopened", lambda at, run, **_: run)
+        done = redriven_and_ended_late(world, monkeypatch)
 
     assert (done.run.generation, done.messages) == (1, 2)
-    assert world.ledger.runs.get("run-1").state is RunState.RUNNING
+    assert world.ledger.runs.get("run-1").state is (RunState.FAILED if dies else RunState.RUNNING)
+    if dies:
+        world.check()
     assert world.work() == 2
     assert world.check().run.state is RunState.SUCCEEDED
 
 
 def test_a_cancelled_run_ended_late_has_no_open_shard(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    ended_with(world, 1, 2)
-    late = EndsLate(world, monkeypatch, cancels=True)
-
-    redrive(world.at, "run-1")
-    late.end()
+    redriven_and_ended_late(world, monkeypatch, is_cancelled=True)
 
     assert world.check().run.state is RunState.CANCELLED
     assert world.ledger.shards.count("run-1").open == 0
-
-
-def test_a_checker_killed_after_a_late_end_is_made_good(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    ended_with(world, 1, 2)
-    late = EndsLate(world, monkeypatch)
-    redrive(world.at, "run-1")
-    with monkeypatch.context() as killed:
-        killed.setattr(checker, "reopened", lambda at, run, **_: run)
-        late.end()
-    assert world.ledger.runs.get("run-1").state is RunState.FAILED
-
-    world.check()
-
-    assert world.work() == 2
-    assert world.check().run.state is RunState.SUCCEEDED
 
 
 def test_time_limit_counts_anew_for_redriven_shards(world: World) -> None:

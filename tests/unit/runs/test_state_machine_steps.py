@@ -162,23 +162,18 @@ def test_a_failed_execution_is_recorded_and_its_run_goes_on(
     assert world.ledger.shards.count("run-1") == Counts(pending=1)
 
 
-def test_a_record_has_the_executions_input(world: World) -> None:
+@pytest.mark.parametrize(
+    ("found", "recorded"), [({"script": "s3://x.py"}, "s3://x.py"), (OrchestrationError("It is gone"), "It is gone")]
+)
+def test_a_record_has_the_executions_input_if_it_is_known(world: World, found: Any, recorded: str) -> None:
     """The step looks it up: an input of 256 KB and an error are more than a state may hold."""
     world.run(1)
-    asked = {RECORD["execution"]: {"script": "s3://x.py"}}
+    input_of = Mock(side_effect=[found])
 
-    world.step("record", replace(world.at, input_of=asked.get), **RECORD)
+    world.step("record", replace(world.at, input_of=input_of), **RECORD)
 
-    assert world.json("executions/run-1-g0.json")["request"] == {"script": "s3://x.py"}
-
-
-def test_an_execution_is_recorded_if_its_input_is_not_known(world: World) -> None:
-    world.run(1)
-    forgotten = Mock(side_effect=OrchestrationError("ExecutionDoesNotExist"))
-
-    world.step("record", replace(world.at, input_of=forgotten), **RECORD)
-
-    assert "ExecutionDoesNotExist" in world.json("executions/run-1-g0.json")["request"]
+    input_of.assert_called_once_with(RECORD["execution"])
+    assert recorded in str(world.json("executions/run-1-g0.json")["request"])
 
 
 def test_a_record_of_an_execution_shows_no_secret(

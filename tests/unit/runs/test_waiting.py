@@ -27,11 +27,8 @@ SCRIPT = ScriptRef("s3://b/x.py", "0" * 64, "s3://b/x.py")
 
 def events_of_an_inline_child() -> int:
     """Begun, entered, left, ended, two more if it is caught; three for each try that its ``Retry`` allows."""
-    (shard,) = (
-        state
-        for state in json.loads(MACHINE.read_text())["States"]["Inline"]["ItemProcessor"]["States"].values()
-        if state["Type"] == "Task"
-    )
+    states = json.loads(MACHINE.read_text())["States"]["Inline"]["ItemProcessor"]["States"]
+    (shard,) = (state for state in states.values() if state["Type"] == "Task")
     return 6 + 3 * (1 + sum(retry["MaxAttempts"] for retry in shard["Retry"]))
 
 
