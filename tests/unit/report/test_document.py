@@ -24,7 +24,7 @@ from sparklet.report import document
 from sparklet.report.page import page
 from sparklet.report.server import Server
 from sparklet.shown import HIDDEN
-from tests.unit.cli.conftest import RUN, Terminal
+from tests.unit.cli.conftest import RUN, CommandResult, Terminal
 from tests.world import SCRIPT, SOURCE, Outcome
 
 PLAN = ("-i", SOURCE, "-o", "s3://data/out/", "--max-objects", "1", "--run-id", RUN)
@@ -38,11 +38,15 @@ def outcome(number: int) -> Outcome:
 @pytest.fixture
 def failed(terminal: Terminal) -> Terminal:
     """A run of five shards, of which one has failed."""
-    terminal.world.put(5)
     terminal.world.store.put(SCRIPT, b"one\ntwo\nthree\nfour\nfive\n")
     terminal.do = outcome
-    terminal.types("run", SCRIPT, *PLAN, "--tolerate", "1", "--param", "day=1", "--env", "MODE=fast")
+    run(terminal, 5, "--tolerate", "1", "--param", "day=1", "--env", "MODE=fast")
     return terminal
+
+
+def run(terminal: Terminal, objects: int, *given: str) -> CommandResult:
+    terminal.world.put(objects)
+    return terminal.types("run", SCRIPT, *PLAN, *given)
 
 
 def report(terminal: Terminal) -> Any:
@@ -81,10 +85,9 @@ def test_a_report_has_what_status_says_and_each_shard(failed: Terminal) -> None:
 
 def test_options_are_those_that_the_user_gave(terminal: Terminal) -> None:
     """``max_shard_bytes = 1051372202`` is none; the planner sets it."""
-    terminal.world.put(1)
     given = ("--max-objects", "1", "--shard-size", "64MiB", "--include", "*.csv", "--include", "a b", "--incremental")
 
-    terminal.types("run", SCRIPT, *PLAN, *given, "--tolerate", "2.5%")
+    run(terminal, 1, *given, "--tolerate", "2.5%")
 
     options = report(terminal)["run"]["options"]
     told = "--shard-size 64MiB --max-objects 1 --include '*.csv' --include 'a b' --incremental --tolerate 2.5%"
@@ -92,9 +95,7 @@ def test_options_are_those_that_the_user_gave(terminal: Terminal) -> None:
 
 
 def test_each_shard_names_its_inputs(terminal: Terminal) -> None:
-    terminal.world.put(5)
-
-    terminal.types("run", SCRIPT, *PLAN, "--max-objects", "2")
+    run(terminal, 5, "--max-objects", "2")
 
     names = ["00000.csv\n00001.csv", "00002.csv\n00003.csv", "00004.csv"]
     assert report(terminal)["inputs"] == {"folder": SOURCE, "names": names}
@@ -102,9 +103,8 @@ def test_each_shard_names_its_inputs(terminal: Terminal) -> None:
 
 def test_of_too_many_inputs_none_is_named(terminal: Terminal, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(document, "MAX_NAMED", 4)
-    terminal.world.put(5)
 
-    terminal.types("run", SCRIPT, *PLAN)
+    run(terminal, 5)
 
     assert report(terminal)["inputs"]["names"] == []
 
@@ -131,10 +131,10 @@ def test_a_watched_run_leaves_its_report(failed: Terminal) -> None:
 
 
 def test_a_report_lies_beside_a_local_output_and_is_no_input(failed: Terminal, tmp_path: Path) -> None:
-    run = replace(failed.world.ledger.runs.get(RUN), local_output=f"file://{tmp_path}/clean/out/")
+    ended = replace(failed.world.ledger.runs.get(RUN), local_output=f"file://{tmp_path}/clean/out/")
 
     (tmp_path / "clean").mkdir()
-    path = report_path(run)
+    path = report_path(ended)
 
     assert path == tmp_path / "clean" / "_reports" / f"{RUN}-0.html"
     assert is_hidden(f"{path.parent.name}/{path.name}")  # of -i . -o elsewhere
@@ -161,9 +161,7 @@ def test_a_terminal_makes_the_report_a_link(tmp_path: Path) -> None:
 
 
 def test_no_report_is_left_if_none_is_wanted(terminal: Terminal) -> None:
-    terminal.world.put(2)
-
-    told = terminal.types("run", SCRIPT, *PLAN, "--no-report")
+    told = run(terminal, 2, "--no-report")
 
     assert told.code == 0, told.err
     assert ".html" not in told.out and not Path("_reports").exists()
@@ -206,11 +204,10 @@ def test_a_missing_library_is_named_with_its_remedy(failed: Terminal, monkeypatc
 
 
 def test_secrets_of_parameters_and_arguments_are_in_no_report(terminal: Terminal) -> None:
-    terminal.world.put(1)
     terminal.world.store.put(SCRIPT, b"one\nlogin(password='in-the-script', user='me')\n")
     terminal.do = lambda _: BAD
     params = ("--param", "db_token=of-a-param", "--param", "url=jdbc:x://me:of-a-url@h/d")
-    terminal.types("run", SCRIPT, *PLAN, "--env", "API_KEY=of-the-env", *params, "--", "--password", "of-an-arg")
+    run(terminal, 1, "--env", "API_KEY=of-the-env", *params, "--", "--password", "of-an-arg")
 
     file = terminal.state / "run.html"
     told = [terminal.types(command, RUN, "--json").out for command in ("report", "status", "explain", "results")]
@@ -219,9 +216,9 @@ def test_secrets_of_parameters_and_arguments_are_in_no_report(terminal: Terminal
     told += [terminal.world.store.get(uri).decode(errors="replace") for uri in kept]
 
     assert [text for text in told if "of-a" in text or "of-the" in text or "in-the-script" in text] == []
-    run = json.loads(told[0])["run"]
-    assert run["params"] == {"db_token": HIDDEN, "url": f"jdbc:x://me:{HIDDEN}@h/d"}
-    assert run["args"] == ["--password", HIDDEN]
+    shown = json.loads(told[0])["run"]
+    assert shown["params"] == {"db_token": HIDDEN, "url": f"jdbc:x://me:{HIDDEN}@h/d"}
+    assert shown["args"] == ["--password", HIDDEN]
     assert f"password='{HIDDEN}', user='me'" in json.loads(told[0])["causes"][0]["script"]["lines"][1]
     assert terminal.world.ledger.runs.get(RUN).args == ("--password", "of-an-arg"), "workers need it"
 

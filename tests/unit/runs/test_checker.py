@@ -52,7 +52,7 @@ def test_a_run_with_work_or_recent_change_is_not_stalled(world: World) -> None:
     assert world.check().requeued == 2
 
 
-# --- planning ---
+# --- planning, the time limit, the end ---
 
 
 def test_shards_still_to_be_dispatched_are_not_requeued(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -80,9 +80,6 @@ def test_an_unfinishable_plan_fails_the_run_at_its_time_limit(world: World, monk
     assert world.json("manifest.json")["ItemCounts"]["Succeeded"] == 2
 
 
-# --- the time limit ---
-
-
 def test_at_the_time_limit_pending_fails_and_running_may_end(world: World) -> None:
     world.run(3, time_limit_s=1000.0)
     world.clock.advance(990)
@@ -97,9 +94,6 @@ def test_at_the_time_limit_pending_fails_and_running_may_end(world: World) -> No
     assert report.run.state is RunState.FAILED
     assert report.counts == Counts(succeeded=1, failed=2)
     assert world.shards()[1].error_class == "RunTimeLimit"
-
-
-# --- the end ---
 
 
 @pytest.mark.parametrize(

@@ -213,9 +213,6 @@ def test_no_commit_begins_for_a_run_cancelled_meanwhile(trial: Trial, monkeypatc
     assert trial.at.known_run(f"{RUN}-commit-0") is None and trial.table.commits == {}
 
 
-# --- state machines ---
-
-
 def test_a_map_runs_commit_comes_by_the_queue(trial: Trial) -> None:
     trial.world.dispatch = Dispatch.MAP
     trial.enter(2)

@@ -1,7 +1,6 @@
 """Check and next runs: what judges a run decides how it ends, and what follows it works on what it wrote."""
 
 import json
-from dataclasses import replace
 from typing import Any
 from unittest.mock import Mock, call
 
@@ -15,7 +14,7 @@ from sparklet.planning.request import read_request
 from sparklet.runs import follow_ups
 from sparklet.runs.cancel import cancel
 from sparklet.runs.checker import UNPLANNED_S, check
-from sparklet.runs.follow_ups import MIN_CHECK_S, NO_ANSWERS, TOO_MANY_FAILED, as_follow_up, check_run, next_run
+from sparklet.runs.follow_ups import MIN_CHECK_S, NO_ANSWERS, TOO_MANY_FAILED, as_follow_up, next_run
 from sparklet.runs.notices import due
 from sparklet.runs.redrive import redrive
 from sparklet.shown import HIDDEN
@@ -323,10 +322,3 @@ def test_a_run_with_an_open_follow_up_is_not_cleaned(world: World) -> None:
         named_run(world.at, "run-1-next-0")
     clean(world.at, named_run(world.at, "run-1"), folders_of(world.at, "run-1"))
     assert [run.run_id for run in ended_runs(world.at)] == ["run-1-next-0"]
-
-
-def test_a_run_without_a_check_has_no_check_result(world: World) -> None:
-    run = start(world, check="")
-
-    assert check_run(world.at, run) is None
-    assert check_run(world.at, replace(run, check=run.scripts[0])) is None  # nor before it was entered
