@@ -21,16 +21,13 @@ def at(world: World, ear: MemoryNotifier) -> Deployment:
     return replace(world.at, notifier=ear)
 
 
-def nothing() -> None: ...
-
-
 def once(
     monkeypatch: pytest.MonkeyPatch,
     port: object,
     name: str,
     *,
-    before: Callable[[], object] = nothing,
-    after: Callable[[], object] = nothing,
+    before: Callable[[], object] = lambda: None,
+    after: Callable[[], object] = lambda: None,
 ) -> None:
     """Something happens just before or just after the next call, as if another process had done it."""
     method = getattr(port, name)
