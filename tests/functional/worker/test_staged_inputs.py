@@ -162,9 +162,9 @@ def test_a_slice_read_by_anything_but_spark_fails(function: Function) -> None:
 
 
 def written_by_spark(function: Function, whole: Path) -> str:
-    function.store.put(f"{DATA}/scripts/write.py", WRITE)
+    function.store.put(script := f"s3://{BUCKET}/scripts/write.py", WRITE)
     to = f"{DATA}/written"
-    event = {"sparklet": {"script": f"{DATA}/scripts/write.py"}, "to": to}
+    event = {"sparklet": {"script": script}, "to": to}
     assert function.invoke(event)["answer"]["state"] == "SUCCEEDED"
     (written,) = [each.uri for each in function.store.list(f"{to}/") if each.uri.endswith(".parquet")]
     function.store.download(written, whole)
