@@ -46,6 +46,14 @@ def test_a_small_saving_by_packing_is_not_shown(
     assert dear(shards, objects, object_bytes, **options) == ""
 
 
+def test_a_cap_on_the_runs_shards_delays_its_end() -> None:
+    def end_s(cap: int) -> float:
+        options = RunOptions(max_concurrency=cap)
+        return estimate_plan(WorkerSize(), "daily", options, 1000, 1000, 10**9, load_prices()).estimate.end_s
+
+    assert end_s(1) > 5 * end_s(10) > 5 * end_s(0)
+
+
 def test_a_routed_plan_is_the_sum_of_its_routes() -> None:
     prices, options = load_prices(), RunOptions(too_large="engine")
     routed = [Route("lambda-large", 3, 3 * 10**9), Route("fargate", 2, 2 * 10**10)]

@@ -103,6 +103,23 @@ def test_a_local_runs_failures_name_local_files(terminal: Terminal, tmp_path: Pa
     assert f"{tmp_path}/in/a.csv: not a gzip file" in terminal.types("explain", RUN).out
 
 
+def test_a_redrive_takes_local_files_that_were_repaired(terminal: Terminal, tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    for name in ("a.csv", "b.csv"):
+        (tmp_path / "in" / name).write_text("bad\n")
+    terminal.do = lambda _: BROKEN
+    where = ("-i", str(tmp_path / "in"), "-o", str(tmp_path / "out"))
+    assert terminal.types("run", SCRIPT, *where, "--max-objects", "1", "--run-id", RUN).code == 2
+    (tmp_path / "in" / "b.csv").write_text("good\n")
+
+    told = terminal.types("redrive", RUN, "--shards", "0,1")
+
+    store = terminal.world.store
+    copies = {uri.rpartition("/")[2]: store.get(uri) for uri in terminal.world.keys("s3://sparklet/") if ".csv" in uri}
+    assert copies == {"a.csv": b"bad\n", "b.csv": b"good\n"}
+    assert "copying 1 repaired file to the bucket" in told.out
+
+
 def test_a_failing_attempt_is_told_once_with_its_cause(terminal: Terminal, monkeypatch: pytest.MonkeyPatch) -> None:
     """GIVEN two shards whose first attempts fail alike, WHEN the run is watched, THEN the cause is told once."""
     terminal.world.put(2)

@@ -75,7 +75,7 @@ def test_files_and_options_come_with_the_script(terminal: Terminal, job: tuple[s
         (tmp_path / name).write_text(name)
     given = ("--py-files", str(tmp_path / names[0]), "--files", str(tmp_path / names[1]), "--py-files", "s3://b/x.zip")
 
-    done = terminal.types(*job, *given, "--conf", "spark.sql.shuffle.partitions=3")
+    done = terminal.types(*job, *given, "--conf", "spark.sql.shuffle.partitions=3", "--env", "DAY=1")
 
     assert done.code == 0, done.err
     beside, *copies = worker.task["py_files"]
@@ -84,6 +84,7 @@ def test_files_and_options_come_with_the_script(terminal: Terminal, job: tuple[s
     assert [uri.rpartition("/")[2] for uri in copies] == [*names, CONF_FILE]
     bodies = [b"helper.py", b"lookup.json", b'{"spark.sql.shuffle.partitions": "3"}']
     assert [terminal.world.store.get(uri) for uri in copies] == bodies
+    assert json.loads(terminal.world.store.get(worker.task["env"])) == {"DAY": "1"}
 
 
 def test_a_busy_worker_is_waited_for(terminal: Terminal, job: tuple[str, ...]) -> None:

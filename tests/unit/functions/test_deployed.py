@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from sparklet.errors import RemoteTaskError
+from sparklet.errors import LedgerError, RemoteTaskError
 from sparklet.functions import deployed
 from sparklet.functions.calls import Call, Content, End
 from sparklet.functions.deployed import LambdaFunctions
@@ -45,4 +45,15 @@ def test_what_lambda_did_not_take_may_be_sent_again(monkeypatch: pytest.MonkeyPa
 
     end = ends.get(timeout=deadline_s())
     assert isinstance(end, RemoteTaskError) and end.reason == told
+    functions.close()
+
+
+def test_a_call_whose_record_cannot_be_read_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+    functions, ends = backend(monkeypatch), queue.Queue[End]()
+    monkeypatch.setattr(functions._compute, "invoke", lambda *_, **__: None)
+    monkeypatch.setattr(functions._poller, "watch", lambda name, recorded: recorded(LedgerError("no rights")))
+    functions.start(Call("task", "a:b", Content("json", 0), 1, 1, 1), 0, ends.put)
+
+    end = ends.get(timeout=deadline_s())
+    assert isinstance(end, RemoteTaskError) and "a:b: its answer cannot be read: LedgerError: no rights" in str(end)
     functions.close()

@@ -385,3 +385,8 @@ def test_a_collected_executor_closes_its_backend(timer: HandTimer, backend: Memo
 def test_an_unknown_backend_is_refused() -> None:
     with pytest.raises(ValueError):
         LambdaExecutor("nowhere")
+
+
+def test_no_executor_has_less_than_one_worker() -> None:
+    with pytest.raises(ValueError, match="max_workers must be greater than 0"):
+        LambdaExecutor("threads", max_workers=0)

@@ -130,10 +130,14 @@ def test_an_uncuttable_object_is_planned_whole_with_a_reason(what: str, split: s
     assert len(told) == 1
 
 
+COMMENT = "its first line may be a comment, so that the header would be another one"
+
+
 @pytest.mark.parametrize(
     ("body", "split", "uri", "reasons"),
     [
         (b'"a\nb",c\n' + b"1,2\n" * 20, "csv", URI, ["its header goes over several lines"]),
+        (b"# made today\na,b\n" + b"1,2\n" * 20, "csv", URI, [COMMENT]),
         (b"x\n" * 40, "lines", "s3://data/in/a.jsonl.gz", ["compressed as a whole"]),
         (b"x\n" * 8, "lines", URI, []),  # it is small enough
     ],

@@ -12,7 +12,7 @@ from sparklet.errors import CheckpointConflictError, PlanError
 from sparklet.model import Failure, Run, RunOptions, RunState, ShardResult
 from sparklet.planning import new_run as entering
 from sparklet.planning.new_run import new_run
-from sparklet.planning.output_claims import refuse_outputs, refuse_overtaken
+from sparklet.planning.output_claims import delete_replaced, refuse_outputs, refuse_overtaken
 from sparklet.planning.planner import plan
 from sparklet.ports.deployment import Deployment
 from sparklet.runs import redrive as redriving
@@ -164,6 +164,31 @@ def test_a_replacing_run_waits_for_a_redriven_one(world: World, monkeypatch: pyt
         enter(world, "later", "overwrite")
 
     assert work(world, run) is RunState.SUCCEEDED and writers(world) == ["nightly"] * 2
+
+
+def test_a_redrive_yields_to_a_later_incremental_run_of_its_name(world: World) -> None:
+    """Which plans again what this one has not done."""
+
+    def enter(run_id: str) -> Run:
+        options = RunOptions(max_objects=1, incremental=True, existing="append")
+        world.clock.advance(60)
+        request = world.request(run_id=run_id, name="nightly", output_uri=OUT, options=options)
+        return plan(world.at, new_run(world.at, request).run_id)
+
+    assert work(world, enter("monday"), 1) is RunState.FAILED
+    assert work(world, enter("tuesday")) is RunState.SUCCEEDED
+
+    with pytest.raises(PlanError, match="tuesday plans again what it has not done; redrive that one"):
+        redrive(world.at, "monday")
+
+
+def test_a_next_run_waits_for_that_of_the_generation_before(world: World) -> None:
+    first = replace(enter(world, "run-1", "append"), run_id="run-1-next-0", parent="run-1")
+    world.ledger.runs.create(first)
+    second = replace(first, run_id="run-1-next-1")
+
+    with pytest.raises(CheckpointConflictError, match="is planned once run-1-next-0, which it replaces, has ended"):
+        delete_replaced(world.at, second, world.clock.now_s())
 
 
 def test_claims_of_ended_runs_do_not_pile_up(world: World) -> None:

@@ -97,6 +97,24 @@ def test_a_script_address_that_is_no_text_is_refused(bench: Bench, monkeypatch: 
     assert not error.retryable
 
 
+def test_what_comes_with_a_script_lies_under_the_prefixes_too(bench: Bench) -> None:
+    bench.store.put(ALLOWED, b"print(1)")
+
+    outcome = one(bench, {"sparklet": {"script": ALLOWED, "py_files": ["s3://elsewhere/x.zip"]}})
+
+    assert isinstance(outcome.error, ScriptNotAllowedError)
+    assert bench.runner.calls == []
+
+
+def test_an_invocation_marks_the_lines_of_its_log(bench: Bench) -> None:
+    """By which ``sparklet logs`` finds them."""
+    bench.store.put(ALLOWED, b"print(1)")
+
+    one(bench, {"sparklet": {"script": ALLOWED, "event": {}, "invocation": "i-1"}})
+
+    assert {(line["run"], line["shard"]) for line in bench.log_lines()} == {("i-1", 0)}
+
+
 def test_a_failed_fetch_is_an_error_and_never_the_stale_script(bench: Bench) -> None:
     one(bench, {"first": 1})
     bench.store.delete(f"s3://{BUCKET}/scripts/default.py")
