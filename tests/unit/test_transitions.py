@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from sparklet.errors import LedgerError
 from sparklet.ledger import items, transitions
-from sparklet.ledger.rules import LEASE_EXPIRED
+from sparklet.ledger.rules import LEASE_EXPIRED, not_owned
 from sparklet.ledger.store import Change, New, Update, Written
 from sparklet.model import HALVES, ClaimStatus, Failure, ShardRecord, ShardRef, ShardResult, ShardState, TaskRecord
 from tests.stand_ins.memory import FakeClock, MemoryLedger
@@ -124,6 +124,15 @@ def test_what_an_attempt_presumes_is_enough(saying: str, record: ShardRecord) ->
     place = (ledger.store.get(items.shard_key("run-1", 3)) or {}).get("open")
     before, after = items.shard_item(record).get("open"), items.shard_item(expected).get("open")
     assert place == (before if saying in ("renew", "win") else after)
+
+
+def test_an_attempt_that_owns_nothing_is_told_of_what() -> None:
+    shard = ShardRecord("run-1", 3, "part", 0, 9, 1, 1, state=ShardState.RUNNING, attempt_id="mine")
+
+    told = [str(not_owned(record, "other")) for record in (shard, TaskRecord("t", state=ShardState.PENDING))]
+
+    assert told[0] == "attempt other does not own shard 3 of run run-1: it is RUNNING by attempt mine"
+    assert told[1] == "attempt other does not own task t: it is PENDING by attempt (none)"
 
 
 def test_a_look_at_what_was_not_presumed_fails() -> None:
