@@ -551,6 +551,20 @@ def test_a_skipped_object_is_shown_with_its_reason(terminal: Terminal) -> None:
     assert never.code == 1 and "in no shard" in never.err
 
 
+def test_logs_are_followed_until_the_run_ends(terminal: Terminal, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = terminal.world.run(1)
+    claimed, _ = terminal.world.claim_ref(terminal.world.shards()[0].ref)
+
+    def end() -> None:
+        line = {"time": "2026-11-20T11:22:33.444Z", "level": "INFO", "message": "late", "run": RUN, "shard": 0}
+        terminal.logs.lines.append(json.dumps({**line, "attempt": claimed}))
+        terminal.world.ledger.runs.finish(RUN, run.generation, RunState.FAILED)
+
+    monkeypatch.setattr(terminal, "meanwhile", end)
+
+    assert "late" in terminal.types("logs", RUN, "--follow").out
+
+
 def test_logs_show_one_shard_readable_or_raw(terminal: Terminal) -> None:
     ended(terminal, BROKEN)
     attempt = terminal.world.shards()[0].attempt_id

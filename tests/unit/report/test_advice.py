@@ -68,6 +68,13 @@ def test_small_shards_are_to_be_larger(terminal: Terminal) -> None:
     assert 0.01 < found["saves_usd"] < 2000 * 2.1 * 3008 / 1024 * 0.0000166667 + 0.05  # no more than there is
 
 
+def test_time_that_does_not_follow_size_tells_no_fixed_part(terminal: Terminal) -> None:
+    def change(record: ShardRecord) -> ShardRecord:
+        return lasting(2.0 + record.number // 2 % 2, size_bytes=(1 + record.number % 2) * 20 * MIB)(record)
+
+    assert "whatever it holds" not in said(terminal, 40, change)["SmallShards"]["finding"]
+
+
 def test_one_file_shards_are_compared_with_the_default(terminal: Terminal) -> None:
     """30 files of 3 KB took two workers 49 s, one a shard; packed by default they take 2.2 s."""
     change = lasting(3.2, size_bytes=3000)
