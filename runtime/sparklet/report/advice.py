@@ -180,8 +180,6 @@ def memory(of: Measured) -> Advised:
 
 def near_timeout(of: Measured) -> Advised:
     """NearTimeout: the slowest shard is near the function's timeout, so that a larger one, or a slow day, fails."""
-    if not of.ended:
-        return Advised("NearTimeout", "unknown", "no shard has ended")
     slowest = of.view.found.slowest[0]
     limit = duration_text(of.size.timeout_s)
     text = f"the slowest shard, {slowest.number}, took {duration_text(slowest.took_s)} of the {limit} it may take"
@@ -211,8 +209,6 @@ def engine(of: Measured) -> Advised:
 def retries(of: Measured) -> Advised:
     """Retries: attempts that were made again."""
     attempts, ended = sum(each.attempts for each in of.view.found.work.values()), of.ended
-    if not ended:
-        return Advised("Retries", "unknown", "no shard has ended")
     again = attempts - ended - of.view.found.summary.counts.running
     text = f"{again} of {attempts} attempts were repeated ones"
     if again <= REPEATED * ended:
