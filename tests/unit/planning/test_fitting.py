@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from sparklet.errors import PlanError
-from sparklet.model import Run, RunOptions
+from sparklet.model import Run, RunOptions, RunState
 from sparklet.planning.new_run import new_run
 from sparklet.planning.request import RunRequest
 from tests.world import SOURCE, World
@@ -42,7 +42,7 @@ def test_a_compressed_object_is_measured_decompressed() -> None:
     ("sizes", "changes"), [([50], {"max_shard_bytes": 0}), ([50], {"too_large": "fail"}), ([10, 10], {})]
 )
 def test_an_exact_fit_and_what_is_allowed_are_taken(sizes: list[int], changes: dict[str, Any]) -> None:
-    enter(sizes, **changes)
+    assert enter(sizes, **changes).state is RunState.PLANNING
 
 
 @pytest.mark.parametrize(
