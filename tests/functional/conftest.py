@@ -3,14 +3,18 @@
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
 from sparklet.local.jars import ensure_jars
 from sparklet.local.spark_installation import jar_cache
-from tests.functional.job.conftest import FORMATS, STACK
+from tests.functional.job.conftest import FORMATS, STACK, session_here
 from tests.functional.job.warm_jvm import WarmJvm, warm_jvm
 from tests.functional.worker.conftest import Bench, local_jars, make
+
+if TYPE_CHECKING:
+    from pyspark.sql import SparkSession
 
 
 @pytest.fixture(scope="session")
@@ -31,6 +35,19 @@ def jvm_here(jars: list[Path]) -> Iterator[WarmJvm]:
     """The same for sessions in this process, by ``session_here``: a JVM has one context at a time."""
     with warm_jvm(spark_driver_extraClassPath=os.pathsep.join(map(str, jars))) as jvm:
         yield jvm
+
+
+@pytest.fixture(scope="module")
+def spark(jvm_here: WarmJvm, tmp_path_factory: pytest.TempPathFactory) -> Iterator["SparkSession"]:
+    """A session in this process that knows all tables, and a catalog, which pyiceberg knows, too."""
+    from tests.functional.tables.conftest import configure_catalog, sqlite  # which load what few tests need
+
+    folder = tmp_path_factory.mktemp("lake")
+    conf = {"spark.master": "local[2]", "spark.sql.shuffle.partitions": "1"}
+    with pytest.MonkeyPatch.context() as patch:
+        configure_catalog(f"file://{folder}", patch, **sqlite(folder))
+        with session_here("tables", conf, {}, jvm_here) as session:
+            yield session
 
 
 @pytest.fixture(scope="session")

@@ -1,7 +1,6 @@
-"""Spark that knows all tables, and deliveries of Kinesis to it."""
+"""Tables, and deliveries of Kinesis to them."""
 
 import base64
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,22 +10,9 @@ from pyspark.errors import PySparkException
 from pyspark.sql import SparkSession
 
 from sparklet.job import Job
-from tests.functional.job.conftest import session_here
-from tests.functional.job.warm_jvm import WarmJvm
-from tests.functional.tables.conftest import configure_catalog, sqlite
 from tests.unit.events import samples
 
 JOB_FAILED = Py4JJavaError, PySparkException  # of Spark 3.5; of 4
-
-
-@pytest.fixture(scope="module")
-def spark(jvm_here: WarmJvm, tmp_path_factory: pytest.TempPathFactory) -> Iterator[SparkSession]:
-    folder = tmp_path_factory.mktemp("lake")
-    conf = {"spark.master": "local[2]", "spark.sql.shuffle.partitions": "1"}
-    with pytest.MonkeyPatch.context() as patch:
-        configure_catalog(f"file://{folder}", patch, **sqlite(folder))
-        with session_here("streams", conf, {}, jvm_here) as session:
-            yield session
 
 
 @pytest.fixture

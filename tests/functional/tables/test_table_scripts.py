@@ -21,10 +21,9 @@ from pyiceberg.exceptions import NoSuchTableError
 from pyspark.sql import SparkSession
 
 from sparklet.job.outcome import CLAIMED, OUTCOME_FILE
-from tests.functional.job.conftest import SESSION_HERE, session_here
+from tests.functional.job.conftest import SESSION_HERE
 from tests.functional.job.readers import hudi
-from tests.functional.job.warm_jvm import SCRIPTS, WarmJvm
-from tests.functional.tables.conftest import configure_catalog, sqlite
+from tests.functional.job.warm_jvm import SCRIPTS
 from tests.functional.tables.lakes import Lake
 
 pytestmark = SESSION_HERE
@@ -69,17 +68,6 @@ class ScriptLake(Lake):
             return hudi(self.folder / "t", columns)
         found = self.read()  # noqa: F841 - duckdb finds it by its name
         return duckdb.sql(f"SELECT {columns} FROM found ORDER BY ALL").fetchall()
-
-
-@pytest.fixture(scope="module")
-def spark(jvm_here: WarmJvm, tmp_path_factory: pytest.TempPathFactory) -> Iterator[SparkSession]:
-    """A session in this process, and a catalog, which pyiceberg knows, too."""
-    folder = tmp_path_factory.mktemp("catalog")
-    conf = {"spark.master": "local[2]", "spark.sql.shuffle.partitions": "1"}
-    with pytest.MonkeyPatch.context() as patch:
-        configure_catalog(f"file://{folder}", patch, **sqlite(folder))
-        with session_here("tables", conf, {}, jvm_here) as session:
-            yield session
 
 
 @pytest.fixture
