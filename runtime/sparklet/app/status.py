@@ -14,9 +14,9 @@ from sparklet.app.stack import OpenStack
 from sparklet.app.state_machines import driver_of, recorded_failures
 from sparklet.errors import OrchestrationError
 from sparklet.model import ExecutionStatus, Run, ShardRecord
-from sparklet.planning.follow_up_ids import check_id, next_id
+from sparklet.planning.follow_up_ids import follow_up_id
 from sparklet.runs.drift import drift_of
-from sparklet.runs.follow_ups import FollowUp, as_follow_up, check_run, last_commit_run, next_run, schema_run
+from sparklet.runs.follow_ups import FollowUp, as_follow_up, follow_ups
 
 MAX_FAILED_EXECUTIONS = 5
 
@@ -74,7 +74,7 @@ def view_run(
         local=stack.state is not None,
         driver=driver,
         failed_executions=tuple(islice(recorded_failures(stack, run), MAX_FAILED_EXECUTIONS)),
-        follow_ups=tuple(follow_ups(stack, run)),
+        follow_ups=tuple(follow_up_documents(stack, run)),
     )
 
 
@@ -84,19 +84,13 @@ def explain_run(stack: OpenStack, run: Run) -> tuple[tuple[FailureGroup, ...], O
     return explain(stack.at, run, found.failures.values(), found.summary.counts.succeeded), found
 
 
-def follow_ups(stack: OpenStack, run: Run) -> Iterator[Mapping[str, str]]:
+def follow_up_documents(stack: OpenStack, run: Run) -> Iterator[Mapping[str, str]]:
     """The runs that do a task of this one, and its next run: their scripts and states, and why they failed."""
-    commit = last_commit_run(stack.at, run)
-    check_run_id, next_run_id = check_id(run.run_id, run.generation), next_id(run.run_id, run.generation)
-    inferring = schema_run(stack.at, run)
-    for what, script, run_id, entered in (
-        ("schema", inferring and inferring.scripts[-1], inferring.run_id if inferring else "", inferring),
-        ("check", run.check, check_run_id, check_run(stack.at, run)),
-        ("commit", commit and commit.scripts[-1], commit.run_id if commit else "", commit),
-        ("next", run.next and run.next.script, next_run_id, next_run(stack.at, run)),
-    ):
-        if script:
-            found = as_follow_up(stack.at, entered) or FollowUp(run_id, "not begun")
+    scripts = {"check": run.check, "next": run.next and run.next.script}
+    for what, entered in follow_ups(stack.at, run).items():
+        if script := scripts.get(what) or (entered.scripts[-1] if entered else None):
+            not_begun = FollowUp(follow_up_id(run.run_id, what, run.generation), "not begun")
+            found = as_follow_up(stack.at, entered) or not_begun
             yield {"what": what, "script": script.source_uri, **asdict(found)}
 
 

@@ -23,7 +23,7 @@ from sparklet.app.documents import result_document
 from sparklet.app.local_files import local_folder
 from sparklet.app.stack import OpenStack
 from sparklet.app.start import resumable
-from sparklet.app.status import follow_ups, view_run
+from sparklet.app.status import follow_up_documents, view_run
 from sparklet.app.watch import Lines, watch
 from sparklet.cli.render import Facts, follow_up_text, run_details, summary_table
 from sparklet.errors import PlanError, SparkletError
@@ -147,7 +147,7 @@ def finish(stack: OpenStack, run_id: str, screen: Screen, prices: Prices, *, rep
         screen.document(result_document(stack, run, summary) | {"report_file": place})
     else:
         screen.out.print(summary_table(stack, run, summary))
-    for follower in follow_ups(stack, run):
+    for follower in follow_up_documents(stack, run):
         screen.say(f"{follower['what']}: {follow_up_text(follower)}")
     if place:
         screen.link("report", Path(place))

@@ -14,7 +14,7 @@ from typing import Any
 from sparklet.errors import PlanError
 from sparklet.job.fields import Table
 from sparklet.model import WRITES, Run, RunState, ShardRecord, ShardState
-from sparklet.planning.follow_up_ids import commit_id
+from sparklet.planning.follow_up_ids import follow_up_id
 from sparklet.ports import ObjectStore
 from sparklet.ports.deployment import Deployment
 
@@ -84,7 +84,7 @@ def tables_in(store: ObjectStore, files: Sequence[CommitFile]) -> set[Table]:
 def commits_made(at: Deployment, run_id: str, count: int) -> int:
     """How many of the first ``count`` commits are made: each commit run makes all that are missing before it."""
     for number in reversed(range(count)):
-        known = at.known_run(commit_id(run_id, number))  # its file is written first
+        known = at.known_run(follow_up_id(run_id, "commit", number))  # its file is written first
         if known and next(at.ledger.shards.list(known.run_id, ShardState.SUCCEEDED), None):
             return number + 1
     return 0

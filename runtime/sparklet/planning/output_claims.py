@@ -20,7 +20,7 @@ from sparklet.errors import (
     PlanError,
 )
 from sparklet.model import Run, RunState, ShardRecord, ShardState, published_by
-from sparklet.planning.follow_up_ids import FOLLOW_UP_ID, next_id
+from sparklet.planning.follow_up_ids import FOLLOW_UP_ID, follow_up_id
 from sparklet.planning.outputs import published_files
 from sparklet.ports import ObjectInfo
 from sparklet.ports.deployment import Deployment
@@ -168,7 +168,9 @@ def delete_replaced(at: Deployment, run: Run, since_s: float) -> None:
             delete_half_published(at, other)
     named = FOLLOW_UP_ID.search(run.run_id) if run.parent else None
     generation = int(named[2]) if named and named[1] == "next" else 0
-    earlier = list(filter(None, (at.known_run(next_id(run.parent, number)) for number in range(generation))))
+    earlier = list(
+        filter(None, (at.known_run(follow_up_id(run.parent, "next", number)) for number in range(generation)))
+    )
     if still_open := next((other.run_id for other in earlier if not other.state.ended), ""):
         raise CheckpointConflictError(f"{run.run_id} is planned once {still_open}, which it replaces, has ended")
     replaces_all, replaced = run.options.existing == "overwrite", {other.identity for other in earlier}

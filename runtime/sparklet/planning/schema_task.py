@@ -14,7 +14,7 @@ from sparklet.errors import CheckpointConflictError, ObjectNotFoundError, PlanEr
 from sparklet.job.fields import INFER, LEFT_OUT, SCHEMA
 from sparklet.model import Run, RunOptions, Shard, ShardRecord, ShardState
 from sparklet.model.options import MIB, NO_LIMIT_BYTES
-from sparklet.planning.follow_up_ids import schema_id
+from sparklet.planning.follow_up_ids import follow_up_id
 from sparklet.planning.new_run import entered
 from sparklet.planning.plan_files import Line
 from sparklet.ports.deployment import Deployment
@@ -26,7 +26,7 @@ REMEDY = "give it: --schema 'id INT, name STRING, …'"
 
 def schema_run(at: Deployment, run: Run, lines: Sequence[Line]) -> Run:
     """The run that infers the schema, entered if it is not known; ``lines``: shards from which the sample is taken."""
-    made_id = schema_id(run.run_id)
+    made_id = follow_up_id(run.run_id, "schema")
     if known := at.known_run(made_id):
         return known
     options = replace(
@@ -85,7 +85,7 @@ def inferred_schema(at: Deployment, run: Run, follower: Run) -> str | None:
 
 def left_out(at: Deployment, run: Run) -> dict[str, str]:
     """Files that were left out of a run's sample, each with the reason; their own shards say more."""
-    record = next(at.ledger.shards.list(schema_id(run.run_id)), None)
+    record = next(at.ledger.shards.list(follow_up_id(run.run_id, "schema")), None)
     return dict(_answer(at, record).get(LEFT_OUT, {})) if record else {}
 
 

@@ -23,7 +23,7 @@ from sparklet.planning.commit_files import (
     kept_files,
     shards_in,
 )
-from sparklet.planning.follow_up_ids import commit_id
+from sparklet.planning.follow_up_ids import follow_up_id
 from sparklet.planning.new_run import entered
 from sparklet.planning.schema_task import ALL_IN_ONE
 from sparklet.ports.deployment import Deployment
@@ -113,7 +113,7 @@ def _entered(at: Deployment, run: Run, files: Sequence[CommitFile]) -> Run:
     The parent is read after its file was written: a run that plans again what a cancelled one has not committed either
     sees the file, or no commit run is entered for it.
     """
-    made_id = commit_id(run.run_id, files[-1].number)
+    made_id = follow_up_id(run.run_id, "commit", files[-1].number)
     if known := at.known_run(made_id):
         return known
     now = at.ledger.runs.get(run.run_id)

@@ -25,7 +25,7 @@ from sparklet.model import Counts, ListSource, Run, RunOptions, RunState, ShardS
 from sparklet.model.options import AUTO, ENGINE, FAIL, NO_LIMIT_BYTES
 from sparklet.planning.commit_files import commit_files
 from sparklet.planning.engine_choice import fit_engines
-from sparklet.planning.follow_up_ids import check_id, commit_id, next_id, schema_id
+from sparklet.planning.follow_up_ids import follow_up_id
 from sparklet.planning.new_run import entered
 from sparklet.planning.output_claims import half_published, take_outputs
 from sparklet.ports.deployment import Deployment
@@ -59,18 +59,18 @@ class FollowUp:
 
 def schema_run(at: Deployment, run: Run) -> Run | None:
     """The run that infers this one's schema, if it was entered."""
-    return at.known_run(schema_id(run.run_id)) if run.params.get(SCHEMA) == INFER else None
+    return at.known_run(follow_up_id(run.run_id, "schema")) if run.params.get(SCHEMA) == INFER else None
 
 
 def check_run(at: Deployment, run: Run) -> Run | None:
     """The run that checks this one's generation, if it was entered."""
-    return at.known_run(check_id(run.run_id, run.generation)) if run.check else None
+    return at.known_run(follow_up_id(run.run_id, "check", run.generation)) if run.check else None
 
 
 def enter_check(at: Deployment, run: Run, state: RunState) -> Run:
     """Enter the check run once all shards have ended; ``state`` is how this run ends if its check run succeeds."""
     assert run.check is not None
-    made_id = check_id(run.run_id, run.generation)
+    made_id = follow_up_id(run.run_id, "check", run.generation)
     uri = at.run_uri(run.run_id, f"_summary-{run.identity}-{run.generation}.json")
     with suppress(ObjectChangedError):  # another checker was faster; the shards have ended, so its summary is the same
         at.store.put(uri, _summary(at, run, state), create_only=True)
@@ -81,16 +81,19 @@ def enter_check(at: Deployment, run: Run, state: RunState) -> Run:
 
 def last_commit_run(at: Deployment, run: Run) -> Run | None:
     """The last commit run that was entered: it also makes the commits that those before it did not."""
-    first = at.known_run(commit_id(run.run_id, 0))
-    if first is None:
+
+    def commit(number: int) -> Run | None:
+        return at.known_run(follow_up_id(run.run_id, "commit", number))
+
+    if (first := commit(0)) is None:
         return None
     last = len(commit_files(at, run)) - 1  # written before its run is entered
-    return at.known_run(commit_id(run.run_id, last)) or at.known_run(commit_id(run.run_id, last - 1)) or first
+    return commit(last) or commit(last - 1) or first
 
 
 def next_run(at: Deployment, run: Run) -> Run | None:
     """The run that processes this generation's output, if it was entered."""
-    return at.known_run(next_id(run.run_id, run.generation)) if run.next else None
+    return at.known_run(follow_up_id(run.run_id, "next", run.generation)) if run.next else None
 
 
 def enter_next(at: Deployment, run: Run, counts: Counts, items_uri: str = "") -> Run | None:
@@ -107,7 +110,7 @@ def enter_next(at: Deployment, run: Run, counts: Counts, items_uri: str = "") ->
     left_out = tuple(run.patterns(each.number) for each in islice(records, MAX_LEFT_OUT + 1))
     if len(left_out) > MAX_LEFT_OUT:
         return None
-    earlier = [at.known_run(next_id(run.run_id, generation)) for generation in range(run.generation)]
+    earlier = [at.known_run(follow_up_id(run.run_id, "next", generation)) for generation in range(run.generation)]
     for each in filter(None, earlier):
         at.ledger.runs.cancel(each.run_id)
     options = RunOptions(
@@ -120,7 +123,7 @@ def enter_next(at: Deployment, run: Run, counts: Counts, items_uri: str = "") ->
         options = _in_one_shard(at, options)
     etag = at.store.head(items_uri).etag if items_uri else ""
     lists = (ListSource(items_uri, "jsonl", etag=etag, items=True),) if items_uri else ()
-    run_id, output_uri = next_id(run.run_id, run.generation), run.next.output_uri
+    run_id, output_uri = follow_up_id(run.run_id, "next", run.generation), run.next.output_uri
     inputs = () if lists else (run.output_uri,)
     follower = Run(run_id, inputs, output_uri, (run.next.script,), options=options, lists=lists)
     made = entered(at, run, replace(follower, name=f"{run.name}-next", params=run.params, dispatch=run.dispatch))
@@ -138,11 +141,15 @@ def _in_one_shard(at: Deployment, options: RunOptions) -> RunOptions:
     return replace(whole, engine=engine, too_large=too_large)
 
 
+def follow_ups(at: Deployment, run: Run) -> dict[str, Run | None]:
+    """The schema run, the check and next run of this generation and the last commit run; None: it was not entered."""
+    own_tasks = {"schema": schema_run(at, run), "check": check_run(at, run), "commit": last_commit_run(at, run)}
+    return {**own_tasks, "next": next_run(at, run)}
+
+
 def open_follow_ups(at: Deployment, run: Run) -> Iterator[Run]:
-    """The schema run, the check and next run of this generation and the last commit run, those that have not ended."""
-    for found in (schema_run(at, run), check_run(at, run), last_commit_run(at, run), next_run(at, run)):
-        if found and not found.state.ended:
-            yield found
+    """Those of them that have not ended."""
+    return (found for found in follow_ups(at, run).values() if found and not found.state.ended)
 
 
 def time_left_s(at: Deployment, run: Run) -> float:

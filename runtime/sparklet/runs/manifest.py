@@ -20,15 +20,7 @@ from sparklet.model import ANSWERS, Counts, Run, RunState, ShardRecord, ShardSta
 from sparklet.planning.commit_files import kept_files
 from sparklet.ports.deployment import Deployment, scratch
 from sparklet.runs.drift import drift_of
-from sparklet.runs.follow_ups import (
-    NO_ANSWERS,
-    TOO_MANY_FAILED,
-    as_follow_up,
-    check_run,
-    last_commit_run,
-    next_run,
-    schema_run,
-)
+from sparklet.runs.follow_ups import NO_ANSWERS, TOO_MANY_FAILED, as_follow_up, follow_ups
 from sparklet.runs.shard_table import VERSION, ShardTable
 from sparklet.runs.summary import Summary, statistics
 
@@ -231,12 +223,13 @@ def _manifest(at: Deployment, run: Run, summary: Summary, files: Mapping[str, li
 def _follow_ups(at: Deployment, run: Run, state: RunState) -> dict[str, Any]:
     """The run's check, its last commit to tables and its next run, where it has such."""
     found: dict[str, Any] = {}
-    tasks = {"Schema": schema_run(at, run), "Check": check_run(at, run), "Commit": last_commit_run(at, run)}
-    for name, entered in tasks.items():
-        if each := as_follow_up(at, entered):
+    entered = follow_ups(at, run)
+    follower = entered.pop("next")
+    for what, task in entered.items():
+        if each := as_follow_up(at, task):
             error = {"Error": each.error_class, "Cause": each.message} if each.error_class else {}
-            found[name] = {"RunId": each.run_id, "Status": each.state, **error}
-    if follower := next_run(at, run):
+            found[what.title()] = {"RunId": each.run_id, "Status": each.state, **error}
+    if follower:
         found["Next"] = {"RunId": follower.run_id, "Output": follower.output_uri}
     elif run.next and state in (RunState.SUCCEEDED, RunState.SUCCEEDED_WITH_FAILURES):
         cause = NO_ANSWERS if run.next.items else TOO_MANY_FAILED

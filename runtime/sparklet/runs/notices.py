@@ -11,7 +11,7 @@ from sparklet.errors import NoticeError
 from sparklet.model import Notice, Run
 from sparklet.planning.follow_up_ids import is_own_task
 from sparklet.ports.deployment import Deployment
-from sparklet.runs.follow_ups import as_follow_up, check_run, last_commit_run, next_run, schema_run
+from sparklet.runs.follow_ups import as_follow_up, follow_ups
 from sparklet.runs.manifest import MANIFEST
 from sparklet.runs.summary import Summary, statistics, summarize
 
@@ -39,16 +39,16 @@ def notify(at: Deployment, run: Run, summary: Summary | None = None) -> str:
     if at.notifier is None:
         return ""
     summary = summary or summarize(at, run)
-    entered = {"schema": schema_run(at, run), "check": check_run(at, run), "commit": last_commit_run(at, run)}
+    entered = follow_ups(at, run)
+    follower = entered.pop("next")
     tasks = {what: as_follow_up(at, each) for what, each in entered.items()}
-    follower = next_run(at, run)
-    follow_ups = {
+    more = {
         **{what: each.to_document() if each else None for what, each in tasks.items()},
         "next_run_id": follower.run_id if follower else "",
         "manifest": at.run_uri(run.run_id, MANIFEST),
     }
     try:
-        at.notifier.notify(Notice.of_run(run, {**statistics(run, summary), **follow_ups}))
+        at.notifier.notify(Notice.of_run(run, {**statistics(run, summary), **more}))
     except NoticeError as error:
         return str(error)
     at.ledger.runs.mark_notified(run.run_id, run.generation)

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sparklet.model import RUN_ID
-from sparklet.planning.follow_up_ids import FOLLOW_UP_ID, check_id, commit_id, is_own_task, next_id
+from sparklet.planning.follow_up_ids import FOLLOW_UP_ID, follow_up_id, is_own_task
 from sparklet.planning.new_run import run_id_of
 from sparklet.planning.request import RunRequest
 
@@ -14,18 +14,18 @@ RUN_IDS = st.from_regex(r"[a-z0-9][a-z0-9-]{0,62}", fullmatch=True)
 
 @given(RUN_IDS, st.integers(0, 999_999))
 def test_every_run_has_valid_follow_ups(run_id: str, generation: int) -> None:
-    ids = {make(run_id, generation) for make in (check_id, commit_id, next_id)}
+    ids = {follow_up_id(run_id, what, generation) for what in ("schema", "check", "commit", "next")}
     for made in ids:
         assert RUN_ID.fullmatch(made) and FOLLOW_UP_ID.search(made)
-    assert len(ids) == 3
-    assert {made for made in ids if is_own_task(made)} == ids - {next_id(run_id, generation)}
+    assert len(ids) == 4
+    assert {made for made in ids if is_own_task(made)} == ids - {follow_up_id(run_id, "next", generation)}
 
 
 def test_ids_contain_short_run_ids_and_tell_long_ones_apart() -> None:
-    assert check_id("daily-7", 2) == "daily-7-check-2"
-    assert next_id("daily-7", 0) == "daily-7-next-0"
-    assert check_id("a" * 62, 0) != check_id("a" * 63, 0)
-    assert check_id("a" * 63, 0) == check_id("a" * 63, 0)
+    assert follow_up_id("daily-7", "check", 2) == "daily-7-check-2"
+    assert follow_up_id("daily-7", "next", 0) == "daily-7-next-0"
+    assert follow_up_id("a" * 62, "check") != follow_up_id("a" * 63, "check")
+    assert follow_up_id("a" * 63, "check") == follow_up_id("a" * 63, "check")
 
 
 @pytest.mark.parametrize("name", ["daily", "daily-check", "next", "check-1"])
