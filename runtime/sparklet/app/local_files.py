@@ -174,9 +174,7 @@ def fill_output(stack: OpenStack, run: Run, reporter: Reporter) -> None:
     if not run.local_output:
         return
     with Lock(StateDir(stack.state or Path()).fill_lock) as lock:
-        if not lock.exclusive():
-            reporter.say("waiting for another run that fills its local output")
-            lock.exclusive(within_s=inf)
+        lock.exclusive(inf, lambda: reporter.say("waiting for another run that fills its local output"))
         if later := replaced_by(stack.at, run):
             reporter.warn(f"{local_folder(run)} is {later}'s by now; what {run.run_id} wrote stays in {run.output_uri}")
             return

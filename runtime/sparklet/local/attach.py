@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 from sparklet.errors import LocalStackError
@@ -30,10 +31,9 @@ _POLL_S = 0.05
 def start_lock(state: StateDir, progress: Progress) -> Iterator[None]:
     """Meanwhile no other client starts, attaches to or stops the stack."""
     with Lock(state.start_lock) as lock:
-        if not lock.exclusive():
-            progress("waiting for another sparklet that starts or stops the local stack")
-            if not lock.exclusive(STARTS_WITHIN_S + ENDS_WITHIN_S):
-                raise LocalStackError(f"another process holds {state.start_lock} for too long; end it, then try again")
+        waits = partial(progress, "waiting for another sparklet that starts or stops the local stack")
+        if not lock.exclusive(STARTS_WITHIN_S + ENDS_WITHIN_S, waits):
+            raise LocalStackError(f"another process holds {state.start_lock} for too long; end it, then try again")
         yield
 
 
@@ -64,10 +64,8 @@ def attach_or_start(
 
 def share(hold: Lock, progress: Progress) -> None:
     """Take the lock with others; an ending host holds it alone."""
-    if not hold.shared():
-        progress("waiting for the earlier local stack to end")
-        if not hold.shared(ENDS_WITHIN_S):
-            raise LocalStackError("the earlier local stack does not end; `sparklet stop` ends it")
+    if not hold.shared(ENDS_WITHIN_S, partial(progress, "waiting for the earlier local stack to end")):
+        raise LocalStackError("the earlier local stack does not end; `sparklet stop` ends it")
 
 
 def _start(state: StateDir, request: Mapping[str, Any], progress: Progress) -> Any:

@@ -98,9 +98,7 @@ def ensure_jars(
         if offline:
             raise _unavailable(missing, cache_dir, "this is offline mode. Run once with network")
         with _cache_lock(cache_dir) as lock:
-            if not lock.exclusive():
-                progress("another process is fetching jars; waiting for it")
-                lock.exclusive(within_s=math.inf)
+            lock.exclusive(math.inf, lambda: progress("another process is fetching jars; waiting for it"))
             if missing := _missing(chosen, cache_dir):  # else another process was faster
                 _fetch(missing, cache_dir, progress)
     return [cache_dir / jar.file_name for jar in chosen]

@@ -8,7 +8,7 @@ import os
 import shutil
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
@@ -24,13 +24,13 @@ class Lock(AbstractContextManager["Lock"]):
     def __init__(self, path: Path) -> None:
         self.descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
 
-    def exclusive(self, within_s: float = 0.0) -> bool:
-        """Take it alone; False if others still hold it by then."""
-        return self._take(fcntl.LOCK_EX, within_s)
+    def exclusive(self, within_s: float = 0.0, waits: Callable[[], None] = lambda: None) -> bool:
+        """Take it alone; False if others still hold it by then. ``waits`` is called once if it has to wait."""
+        return self._take(fcntl.LOCK_EX, within_s, waits)
 
-    def shared(self, within_s: float = 0.0) -> bool:
-        """Take it together with others; False if another process still holds it alone by then."""
-        return self._take(fcntl.LOCK_SH, within_s)
+    def shared(self, within_s: float = 0.0, waits: Callable[[], None] = lambda: None) -> bool:
+        """Take it together with others; False if another process still holds it alone by then; ``waits`` as above."""
+        return self._take(fcntl.LOCK_SH, within_s, waits)
 
     def release(self) -> None:
         """Release it; it can be taken again."""
@@ -50,8 +50,8 @@ class Lock(AbstractContextManager["Lock"]):
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def _take(self, how: int, within_s: float) -> bool:
-        end_s = time.monotonic() + within_s
+    def _take(self, how: int, within_s: float, waits: Callable[[], None]) -> bool:
+        end_s, waiting = time.monotonic() + within_s, False
         while True:
             try:
                 fcntl.flock(self.descriptor, how | fcntl.LOCK_NB)
@@ -59,6 +59,9 @@ class Lock(AbstractContextManager["Lock"]):
             except BlockingIOError:
                 if time.monotonic() >= end_s:
                     return False
+                if not waiting:
+                    waits()
+                waiting = True
                 time.sleep(_POLL_S)
 
 
