@@ -151,7 +151,7 @@ def main() -> None:
     lock = Lock(state.host_lock)
     if not lock.exclusive(within_s=5):  # a client may be testing the lock
         return
-    lock.write(str(os.getpid()))
+    state.host_lock.write_text(str(os.getpid()))
     os.chdir(state.root)
     become_subreaper()
     request = read_json(state.request_file)

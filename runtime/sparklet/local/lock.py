@@ -36,11 +36,6 @@ class Lock(AbstractContextManager["Lock"]):
         """Release it; it can be taken again."""
         fcntl.flock(self.descriptor, fcntl.LOCK_UN)
 
-    def write(self, text: str) -> None:
-        """Write a text into the file, for processes that find it locked."""
-        os.ftruncate(self.descriptor, 0)
-        os.pwrite(self.descriptor, text.encode(), 0)
-
     def close(self) -> None:
         """Release it for good."""
         if self.descriptor >= 0:
