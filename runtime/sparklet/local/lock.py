@@ -16,7 +16,7 @@ _POLL_S = 0.05
 
 
 class Lock(AbstractContextManager["Lock"]):
-    """An advisory lock on a file, exclusive or shared, released when it is closed or its process ends.
+    """An advisory lock on a file, exclusive or shared, released at the end of its block, or of its process.
 
     A program that gets ``descriptor`` holds it, too.
     """
@@ -36,14 +36,8 @@ class Lock(AbstractContextManager["Lock"]):
         """Release it; it can be taken again."""
         fcntl.flock(self.descriptor, fcntl.LOCK_UN)
 
-    def close(self) -> None:
-        """Release it for good."""
-        if self.descriptor >= 0:
-            os.close(self.descriptor)
-            self.descriptor = -1
-
     def __exit__(self, *_: object) -> None:
-        self.close()
+        os.close(self.descriptor)
 
     def _take(self, how: int, within_s: float, waits: Callable[[], None]) -> bool:
         end_s, waiting = time.monotonic() + within_s, False

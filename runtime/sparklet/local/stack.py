@@ -102,7 +102,7 @@ class StackInfo(Deployed):
 
 
 class LocalStack(AbstractContextManager["LocalStack"]):
-    """A client's hold on the running stack, which ``close`` gives back.
+    """A client's hold on the running stack, given back at the end of its block; the host ends the stack after the last.
 
     Meanwhile this process' AWS settings and proxies are the stack's: the user's credentials cannot be used by mistake.
     ``info`` describes the stack, ``clients`` are clients of its services.
@@ -166,12 +166,8 @@ class LocalStack(AbstractContextManager["LocalStack"]):
         catalog = GlueCatalog(self.clients).objects
         return deployment(self.clients, *names, engines=engines_here, functions=functions, catalog=catalog)
 
-    def close(self) -> None:
-        """Give the hold back; the host ends the stack if it was the last."""
-        self._holding.close()
-
     def __exit__(self, *_: object) -> None:
-        self.close()
+        self._holding.close()
 
 
 def running(state_dir: Path) -> StackInfo | None:
