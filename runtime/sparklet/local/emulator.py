@@ -63,21 +63,8 @@ class Saver:
         self._ended.set()
         self._thread.join()
 
-    def save_all(self) -> None:
-        """Save everything, the deployment included; OSError if that fails."""
-        self._save(())
-
-    def _run(self) -> None:
-        pause_s = EVERY_S
-        while not self._ended.wait(pause_s):
-            started_s = time.monotonic()
-            try:
-                self._save(CHANGING)
-            except OSError:
-                logging.getLogger(__name__).exception("the state could not be saved; the next attempt may succeed")
-            pause_s = max(EVERY_S, SHARE * (time.monotonic() - started_s))
-
-    def _save(self, services: Collection[str]) -> None:
+    def save(self, services: Collection[str] = ()) -> None:
+        """Save these services (none: everything, the deployment included); OSError if that fails."""
         with self._lock:
             parent, child = os.getpid(), os.fork()
             if child == 0:
@@ -86,6 +73,16 @@ class Saver:
                 time.sleep(_POLL_S)
             if ended[1] != 0:
                 raise OSError(f"the state cannot be saved in {self._folder} (status {ended[1]}): is the disk full?")
+
+    def _run(self) -> None:
+        pause_s = EVERY_S
+        while not self._ended.wait(pause_s):
+            started_s = time.monotonic()
+            try:
+                self.save(CHANGING)
+            except OSError:
+                logging.getLogger(__name__).exception("the state could not be saved; the next attempt may succeed")
+            pause_s = max(EVERY_S, SHARE * (time.monotonic() - started_s))
 
 
 def _write(services: Collection[str], parent: int) -> None:
@@ -148,7 +145,7 @@ def _saving_once_loaded(saver: Saver, send: Any) -> Any:
 
 async def _save(saver: Saver, scope: Message, send: Any) -> None:
     try:
-        await asyncio.to_thread(saver.save_all)
+        await asyncio.to_thread(saver.save)
     except OSError as error:
         await _answer(scope, send, 500, str(error).encode())
     else:
@@ -190,7 +187,7 @@ async def _serve(listening: int, token: str) -> None:
     await hypercorn.asyncio.serve(application, _config(listening), shutdown_trigger=end)
     code = 0
     try:
-        saver.save_all()
+        saver.save()
     except OSError:
         traceback.print_exc()
         code = 1
