@@ -42,6 +42,7 @@ from sparklet.aws.dynamodb import DynamoLedger
 from sparklet.local.environment import of_host
 from sparklet.local.spark_installation import worker_environment
 from sparklet.local.stack import running
+from sparklet.local.state import StateDir
 from sparklet.model import ShardRecord
 
 ONE_JOB = "one_job"
@@ -165,7 +166,7 @@ class Year:
         os.environ.update(stack.env)
         ledger = DynamoLedger(AwsClients(endpoint_url=stack.endpoint_url), stack.ledger_table)
         records = list(ledger.shards.list(told["run_id"]))
-        return run, self._shares(records, stack.log_dir, told["duration_s"] * workers)
+        return run, self._shares(records, StateDir(self.folder / "state").log, told["duration_s"] * workers)
 
     def run(self, workers: int, *options: str) -> tuple[Run, Any]:
         """What a run of the files took, and its result."""

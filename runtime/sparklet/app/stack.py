@@ -105,7 +105,7 @@ def open_stack(
             local.deployment(),
             LambdaCompute(local.clients),
             local.info.worker_function,
-            FileLogs(local.info.log_dir),
+            FileLogs(state.log),
             WorkerSize(
                 memory_mb=local.info.memory_mb,
                 timeout_s=local.info.timeout_s,

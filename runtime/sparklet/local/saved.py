@@ -39,7 +39,7 @@ class SavedStack(LocalStack):
     def find(cls, state: StateDir, progress: Progress) -> Self | None:
         """The stack that has ended; None if it runs, or none of this version was started. Waits for one that ends."""
         try:
-            info = stack_info(state, read_json(state.last_file))
+            info = stack_info(read_json(state.last_file))
         except (KeyError, TypeError):
             return None
         with start_lock(state, progress), Lock(state.clients_lock) as hold:

@@ -96,8 +96,6 @@ class StackInfo(Deployed):
     workers: int
     timeout_s: int
     memory_mb: int
-    runner: str
-    log_dir: Path  # a file for each worker process; the ledger's log_stream names it
     env: Mapping[str, str]  # makes any AWS library speak to this stack and nothing else
 
 
@@ -134,7 +132,7 @@ class LocalStack(AbstractContextManager["LocalStack"]):
                 document = attach_or_start(
                     state, request, hold, progress, keep=options.keep, replace_kept=options.replace_kept
                 )
-            info = stack_info(state, document)
+            info = stack_info(document)
             if options.processing:
                 runs = {**document["request"], **document["request"]["worker_env"]}
                 if listed := "; ".join(differences_between(options.asked_for(request), runs)):
@@ -174,7 +172,7 @@ def running(state_dir: Path) -> StackInfo | None:
     """The stack that runs in a state folder, if one does."""
     state = _state(state_dir)
     document = published(state)
-    return None if document is None else stack_info(state, document)
+    return None if document is None else stack_info(document)
 
 
 def stop(state_dir: Path, progress: Progress = lambda text: None) -> bool:
@@ -204,14 +202,13 @@ def _make(state: StateDir) -> None:
         ) from error
 
 
-def stack_info(state: StateDir, document: Any) -> StackInfo:
+def stack_info(document: Any) -> StackInfo:
     """A stack, by the document that its host published."""
     request = document["request"]
     return StackInfo(
         **document["deployed"],
-        **{name: request[name] for name in ("workers", "timeout_s", "memory_mb", "runner")},
+        **{name: request[name] for name in ("workers", "timeout_s", "memory_mb")},
         endpoint_url=document["endpoint_url"],
         host_pid=document["host_pid"],
-        log_dir=state.log,
         env=environment.of_client(document["endpoint_url"], document["token"]),
     )

@@ -48,7 +48,7 @@ class StateDir:
         self.tasks = root / "tasks"  # of ``process_engine``; emptied at every start
         self.fill_lock = root / "fill.lock"  # held by a client that fills a run's local output
         self.local_paths = root / LOCAL_PATHS  # a file for each run that was started from here
-        self.log = root / "log"  # host.log, aws.log and one file for each worker process
+        self.log = root / "log"  # host.log, aws.log and a file for each worker process, which log_stream names
         self.aws_log = self.log / "aws.log"  # the emulator's own output
 
     def object_file(self, bucket: str, key: str = "") -> Path:
