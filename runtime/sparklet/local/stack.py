@@ -124,7 +124,7 @@ class LocalStack(AbstractContextManager["LocalStack"]):
         Clients share one stack. If the settings differ, a single client has it deployed anew; beside others it uses the
         stack as it is, and ``progress`` gets the differences from what its user asked for.
         """
-        state, request = _state(options.state_dir), options.request()
+        state, request = StateDir(options.state_dir), options.request()
         _make(state)
         with ExitStack() as holding:
             with start_lock(state, progress):
@@ -170,23 +170,18 @@ class LocalStack(AbstractContextManager["LocalStack"]):
 
 def running(state_dir: Path) -> StackInfo | None:
     """The stack that runs in a state folder, if one does."""
-    state = _state(state_dir)
-    document = published(state)
+    document = published(StateDir(state_dir))
     return None if document is None else stack_info(document)
 
 
 def stop(state_dir: Path, progress: Progress = lambda text: None) -> bool:
     """End the stack of a state folder, even while clients use it; False if none ran. Its state is saved."""
-    state = _state(state_dir)
+    state = StateDir(state_dir)
     if not state.root.is_dir():
         return False
     with start_lock(state, progress):
         state.keep_file.unlink(missing_ok=True)
         return end_host(state)
-
-
-def _state(state_dir: Path) -> StateDir:
-    return StateDir(state_dir.expanduser().absolute())
 
 
 def _make(state: StateDir) -> None:

@@ -30,8 +30,8 @@ class StateDir:
     """Paths in a state folder; SettingsError if what is there is not one (``owned``), so nothing there is touched."""
 
     def __init__(self, root: Path) -> None:
+        self.root = root = root.expanduser().absolute()
         refuse_foreign(root, OPTION)
-        self.root = root
         self.host_lock = root / "host.lock"  # held by the host; its text is the host's pid
         self.clients_lock = root / "clients.lock"  # held, shared, by every client
         self.start_lock = root / "start.lock"  # held by a client that starts, attaches to or stops the stack
