@@ -86,13 +86,11 @@ def open_stack(
     state = StateDir(selection.state)  # refused before anything is done if it is somebody else's folder
     workers, reading = selection.workers or os.cpu_count() or 1, reading or looking
     saved = SavedStack.find(state, reporter.say) if looking else None
-    chosen = (name for name in ("workers", "timeout_s", "memory_mb", "runner") if getattr(selection, name))
+    wanted = {name: getattr(selection, name) for name in ("workers", "timeout_s", "memory_mb", "runner")}
+    chosen = {name: value for name, value in wanted.items() if value}
     options = StackOptions(
         state_dir=selection.state,
-        workers=workers,
-        timeout_s=selection.timeout_s or WorkerSize.timeout_s,
-        memory_mb=selection.memory_mb or WorkerSize.memory_mb,
-        runner=selection.runner or "warm",
+        **{"workers": workers, **chosen},
         processing=not reading,
         keep=selection.keep,
         replace_kept=selection.replace_kept,
