@@ -24,6 +24,8 @@ _CONNECT_TIMEOUT_MS, _READ_TIMEOUT_MS = 20_000, 60_000
 _MAX_TRIES = 3
 _PAUSE_S = 2.0
 
+Progress = Callable[[str], None]
+
 
 @dataclass(frozen=True)
 class Coordinate:
@@ -48,7 +50,7 @@ class Coordinate:
         return f"{self.artifact}-{self.version}{self.classifier and '-'}{self.classifier}.jar"
 
 
-def fetch(wanted: Collection[Coordinate], folder: Path, progress: Callable[[str], None]) -> str:
+def fetch(wanted: Collection[Coordinate], folder: Path, progress: Progress) -> str:
     """Fetch jars into ``folder/out``, in several tries; "", or why some could not be fetched.
 
     Ivy's cache is in the folder, too: a second try continues the first.
@@ -75,7 +77,7 @@ def mirror() -> str | None:
     return os.environ.get(MIRROR_VARIABLE) or None
 
 
-def _run(command: list[str], folder: Path, progress: Callable[[str], None]) -> str:
+def _run(command: list[str], folder: Path, progress: Progress) -> str:
     """Run Ivy; "", or why it failed."""
     log = []
     with subprocess.Popen(

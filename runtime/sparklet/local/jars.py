@@ -7,16 +7,15 @@ cache has each jar beside a marker with its verified sha256.
 import hashlib
 import math
 import tomllib
-from collections.abc import Callable, Collection
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from sparklet.errors import LocalStackError
 from sparklet.local import ivy
+from sparklet.local.ivy import Progress
 from sparklet.local.lock import Lock, incoming
-
-Progress = Callable[[str], None]
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ import json
 import os
 import shlex
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, distribution, version
 from importlib.util import find_spec
 from pathlib import Path
@@ -15,6 +15,7 @@ from sparklet.errors import LocalStackError
 from sparklet.job.spark_lines import SCALA, line_of
 from sparklet.local.class_data import ClassArchive
 from sparklet.local.environment import of_host, resource
+from sparklet.local.ivy import Progress
 from sparklet.local.jars import ensure_jars, load_stack
 from sparklet.local.java import find_java
 from sparklet.local.prepared_jars import compiled_jar, is_plain, linked_jars, unsigned_copies
@@ -26,8 +27,6 @@ PASSED = (  # from the user's shell
     *("SPARKLET_JAVA_OPTIONS", "SPARKLET_SPARK_CONF", "SPARKLET_HEAP_MB", "SPARKLET_CORES", "SPARKLET_CDS_ARCHIVE"),
     *("SPARKLET_BATCH_HANDLING", "SPARKLET_EVENT_VARIABLES", "SPARKLET_METRICS_NAMESPACE"),
 )
-
-Say = Callable[[str], None]
 
 
 def install_command() -> str:
@@ -46,7 +45,7 @@ def missing(package: str) -> str:
     return f"the package {package} is missing, which the local stack needs: {install_command()}"
 
 
-def worker_environment(workers: int, say: Say) -> dict[str, str]:
+def worker_environment(workers: int, say: Progress) -> dict[str, str]:
     """The variables by which local workers find Java, Spark and the jars; fetches what is missing."""
     spark = find_spec("pyspark")
     if spark is None or spark.origin is None:
@@ -80,12 +79,12 @@ def stack_file() -> Path:
     return resource(f"docker/stacks/spark-{line_of(found)}.toml")
 
 
-def fetched_jars(say: Say, offline: bool) -> list[Path]:
+def fetched_jars(say: Progress, offline: bool) -> list[Path]:
     """The jars that pyspark does not bring; fetches what is missing."""
     return ensure_jars(stack_file(), jar_cache(), load_stack(stack_file()).local, say, offline)
 
 
-def worker_jars(java: Path, say: Say, offline: bool) -> list[Path]:
+def worker_jars(java: Path, say: Progress, offline: bool) -> list[Path]:
     """The jars of local workers beside Spark's own; fetches or makes what is missing."""
     fetched = fetched_jars(say, offline)
     spark = spark_home(spark_settings({})) / "jars"
