@@ -6,7 +6,6 @@ import shlex
 import sys
 from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, distribution, version
-from importlib.util import find_spec
 from pathlib import Path
 
 from platformdirs import user_cache_path
@@ -47,9 +46,7 @@ def missing(package: str) -> str:
 
 def worker_environment(workers: int, say: Progress) -> dict[str, str]:
     """The variables by which local workers find Java, Spark and the jars; fetches what is missing."""
-    spark = find_spec("pyspark")
-    if spark is None or spark.origin is None:
-        raise LocalStackError(missing("pyspark"))
+    stack_file()  # report a missing pyspark before a missing Java
     spark_settings()  # report a mistake in the user's shell here, not by workers that do not start
     java = find_java()
     jars = worker_jars(java, say, offline=bool(os.environ.get("SPARKLET_OFFLINE")))
@@ -58,7 +55,7 @@ def worker_environment(workers: int, say: Progress) -> dict[str, str]:
         say("making an archive of Java's classes in the background, once: later runs start faster")
     return {
         "JAVA_HOME": str(java.parent.parent),
-        "SPARK_HOME": str(Path(spark.origin).parent),
+        "SPARK_HOME": str(spark_home(spark_settings({}))),
         "SPARKLET_JARS": os.pathsep.join(map(str, jars)),
         "SPARKLET_CDS_ARCHIVE": str(archive.path),
         "PYSPARK_PYTHON": sys.executable,
