@@ -142,9 +142,7 @@ def _accept(jar: PinnedJar, arrived: Path, cache_dir: Path) -> None:
             f"Something between here and the repository changed it: see your proxy or {ivy.MIRROR_VARIABLE}"
         )
     arrived.replace(cache_dir / jar.file_name)
-    draft = arrived.with_suffix(".sha256")
-    draft.write_text(jar.sha256)
-    draft.replace(jar.marker(cache_dir))
+    jar.marker(cache_dir).write_text(jar.sha256)  # not yet whole, it verifies nothing
 
 
 def _unavailable(missing: list[PinnedJar], cache_dir: Path, why: str) -> LocalStackError:
