@@ -15,7 +15,6 @@ import sys
 import time
 import traceback
 from collections.abc import Collection, Mapping
-from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 from types import FrameType
@@ -41,14 +40,18 @@ SERVER_ENDS_WITHIN_S = 320.0  # it saves its state, and gives up earlier by itse
 REMEDY = "see {log}; the next `sparklet run` starts from the state saved last"
 
 
-def end_children(spared: Collection[int]) -> None:
-    """Kill all children of this process but these, with all below them, and take the exit codes of those that ended."""
+def end_children(spared: Collection[int] = ()) -> bool:
+    """Kill the other children of this process, with all below them, and take their exit codes; False if there is none.
+
+    A child that takes time to end is there at the next call again.
+    """
     import psutil
 
-    for child in psutil.Process().children():
-        if child.pid not in spared:
-            kill_tree(child.pid)
-            os.waitpid(child.pid, os.WNOHANG)
+    found = [child.pid for child in psutil.Process().children() if child.pid not in spared]
+    for pid in found:
+        kill_tree(pid)
+        os.waitpid(pid, os.WNOHANG)
+    return bool(found)
 
 
 class Host:
@@ -137,12 +140,9 @@ class Host:
                 self._server.wait(SERVER_ENDS_WITHIN_S)
             except subprocess.TimeoutExpired:
                 self._server.kill()
-        kill_tree(os.getpid(), itself=False)
         end_s = time.monotonic() + KILLED_END_WITHIN_S
-        with suppress(ChildProcessError):
-            while time.monotonic() < end_s:
-                if os.waitpid(-1, os.WNOHANG) == (0, 0):
-                    time.sleep(POLL_S)
+        while end_children() and time.monotonic() < end_s:
+            time.sleep(POLL_S)
 
 
 def main() -> None:
