@@ -13,7 +13,6 @@ import socket
 import subprocess
 import sys
 import time
-import traceback
 from collections.abc import Collection, Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -166,7 +165,6 @@ def main() -> None:
     except BaseException as error:  # for the clients
         reason = f"the local stack's host failed: {error!r}; see {state.log / 'host.log'}"
         state.failure_file.write_text(reason, encoding="utf-8")
-        traceback.print_exc()
         raise
 
 
