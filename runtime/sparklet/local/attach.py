@@ -15,7 +15,7 @@ from typing import Any
 
 from sparklet.errors import LocalStackError
 from sparklet.local import environment
-from sparklet.local.lock import Lock, is_locked
+from sparklet.local.lock import POLL_S, Lock, is_locked
 from sparklet.local.state import StateDir, read_json, write_json
 from sparklet.model.quantities import count_text
 from sparklet.spark.processes import kill_tree, signal_process
@@ -24,7 +24,6 @@ Progress = Callable[[str], None]
 
 STARTS_WITHIN_S = 240.0
 ENDS_WITHIN_S = 360.0
-_POLL_S = 0.05
 
 
 @contextmanager
@@ -82,7 +81,7 @@ def _start(state: StateDir, request: Mapping[str, Any], progress: Progress) -> A
         if time.monotonic() > started_s + STARTS_WITHIN_S:
             kill_tree(host)
             raise LocalStackError(f"the local stack did not start within {STARTS_WITHIN_S:.0f} s; see {state.log}")
-        time.sleep(_POLL_S)
+        time.sleep(POLL_S)
     raise LocalStackError(why_it_ended(state))
 
 
@@ -124,7 +123,7 @@ def _await_info(state: StateDir) -> Any:
     while is_locked(state.host_lock) and time.monotonic() < end_s:
         if (document := published(state)) is not None:
             return document
-        time.sleep(_POLL_S)
+        time.sleep(POLL_S)
     return None
 
 
@@ -140,7 +139,7 @@ def end_host(state: StateDir) -> bool:
             signalled = pid
         if time.monotonic() > end_s:
             raise LocalStackError(f"the local stack's host (pid {pid}) does not end; see {state.log}, then kill it")
-        time.sleep(_POLL_S)
+        time.sleep(POLL_S)
     return True
 
 

@@ -25,7 +25,7 @@ from sparklet.local import environment
 from sparklet.local.deploy import Deployed, deploy, parameters_of, restart_executions
 from sparklet.local.environment import HEALTH_PATH, PROCESSING_PATH, REGION, SAVE_PATH, ask
 from sparklet.local.local_template import load_template, localise, to_json
-from sparklet.local.lock import Lock
+from sparklet.local.lock import POLL_S, Lock
 from sparklet.local.process_engine import ProcessRunner
 from sparklet.local.state import StateDir, read_json, write_json
 from sparklet.spark.processes import become_subreaper, kill_tree
@@ -33,7 +33,7 @@ from sparklet.spark.processes import become_subreaper, kill_tree
 WATCH_S = 0.5
 SERVER_STARTS_WITHIN_S = 130.0  # it gives up earlier by itself
 SAVED_WITHIN_S = 600.0
-KILLED_END_WITHIN_S, POLL_S = 10.0, 0.05
+KILLED_END_WITHIN_S = 10.0
 SERVER_ENDS_WITHIN_S = 320.0  # it saves its state, and gives up earlier by itself
 
 REMEDY = "see {log}; the next `sparklet run` starts from the state saved last"

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
-_POLL_S = 0.05
+POLL_S = 0.05
 
 
 class Lock(AbstractContextManager["Lock"]):
@@ -51,7 +51,7 @@ class Lock(AbstractContextManager["Lock"]):
                 if not waiting:
                     waits()
                 waiting = True
-                time.sleep(_POLL_S)
+                time.sleep(POLL_S)
 
 
 def is_locked(path: Path) -> bool:

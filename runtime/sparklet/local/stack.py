@@ -38,15 +38,13 @@ from sparklet.local.attach import (
 )
 from sparklet.local.deploy import Deployed
 from sparklet.local.environment import PROCESSING_PATH, REGION, ask
-from sparklet.local.lock import Lock
+from sparklet.local.lock import POLL_S, Lock
 from sparklet.local.process_engine import PROCESS, LocalProcesses
 from sparklet.local.spark_installation import stack_file
 from sparklet.local.state import StateDir
 from sparklet.planning.engine_choice import SPARK_LINE
 from sparklet.ports.deployment import Deployment
 from sparklet.settings import engines, of_workers
-
-_POLL_S = 0.05
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -150,7 +148,7 @@ class LocalStack(AbstractContextManager["LocalStack"]):
         while published(self._state) is not None:
             if time.monotonic() >= end_s:
                 return
-            time.sleep(_POLL_S)
+            time.sleep(POLL_S)
         raise LocalStackError(why_it_ended(self._state))
 
     def deployment(self) -> Deployment:
