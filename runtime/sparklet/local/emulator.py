@@ -39,7 +39,6 @@ CHANGING = ("sqs", "dynamodb", "s3", "stepfunctions")  # S3's buckets only: its 
 EVERY_S = 3.0
 SHARE = 4  # a pause is at least four times as long as saving
 RESERVE_BYTES = 64 * MIB  # kept free for the ledger and the queues
-_POLL_S = 0.01
 
 Message = MutableMapping[str, Any]
 Application = Callable[[Message, Any, Any], Awaitable[None]]
@@ -69,10 +68,9 @@ class Saver:
             parent, child = os.getpid(), os.fork()
             if child == 0:
                 _write(services, parent)
-            while (ended := os.waitpid(child, os.WNOHANG)) == (0, 0):
-                time.sleep(_POLL_S)
-            if ended[1] != 0:
-                raise OSError(f"the state cannot be saved in {self._folder} (status {ended[1]}): is the disk full?")
+            _, status = os.waitpid(child, 0)
+            if status != 0:
+                raise OSError(f"the state cannot be saved in {self._folder} (status {status}): is the disk full?")
 
     def _run(self) -> None:
         pause_s = EVERY_S
