@@ -112,20 +112,22 @@ def gather(
     awaited = [future for call, future in zip(calls, futures, strict=True) if call.wait]
     try:
         late = wait(awaited, timeout).not_done
-    except BaseException:
+    finally:  # after an interruption and after the timeout; one that is done stays as it is
         for future in awaited:
             future.cancel()
-        raise
-    for future in late:
-        future.cancel()
     missing = TimeoutError(f"{len(late)} of {len(awaited)} calls gave no answer within {timeout} s")
     if late and fail_on_timeout:
         raise missing
-    errors = {future: missing if future in late else _error(future) for future in awaited}
-    return [
-        None if not call.wait else future.result() if errors[future] is None else errors[future]
-        for call, future in zip(calls, futures, strict=True)
-    ]
+
+    def end(future: "Future[Any]") -> Any:
+        if future in late:
+            return missing
+        if future.cancelled():
+            return CancelledError()
+        error = future.exception()
+        return future.result() if error is None else error
+
+    return [end(future) if call.wait else None for call, future in zip(calls, futures, strict=True)]
 
 
 def progress(results: Iterable[Any], total: float | None = None, description: str = "") -> Iterable[Any]:
@@ -147,7 +149,3 @@ def _executor() -> LambdaExecutor:
     if (executor := entered.get()) is None:
         raise RuntimeError("there is no executor here: call this within `with LambdaExecutor(...):`")
     return executor
-
-
-def _error(future: "Future[Any]") -> BaseException | None:
-    return CancelledError() if future.cancelled() else future.exception()
