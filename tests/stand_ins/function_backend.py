@@ -50,7 +50,7 @@ class MemoryBackend:
     key: bytes = KEY
     inline_bytes: int = 100_000
     max_timeout_s: float = 900.0
-    wait_s: float = 60.0
+    waiting_s: float = 60.0
     contents: Contents | None = field(default_factory=MemoryContents)
     under_way: list[Try] = field(default_factory=list)
     given_up: list[Call] = field(default_factory=list)
@@ -68,9 +68,6 @@ class MemoryBackend:
         self.most = max(self.most, len(self.under_way))
         if self.at_once:
             self.answer(begun)
-
-    def patience_s(self, call: Call) -> float:
-        return self.wait_s
 
     def give_up(self, call: Call) -> None:
         self.given_up.append(call)

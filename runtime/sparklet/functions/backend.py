@@ -22,6 +22,7 @@ class Backend(Protocol):
     inline_bytes: int  # of a content in a call or in an answer
     slots: int  # calls that it takes at a time
     max_timeout_s: float  # of a call
+    waiting_s: float  # of a call for a worker; after that and its own time the caller gives it up
 
     @property
     def sizes(self) -> Sequence[int]:
@@ -33,9 +34,6 @@ class Backend(Protocol):
         An end that is a RemoteTaskError has a reason: ``killed``, ``memory``, ``timeout``, ``throttled``.
         RemoteTaskError after ``close``.
         """
-
-    def patience_s(self, call: Call) -> float:
-        """Seconds after ``start`` for which the caller waits for an answer; then it gives the call up."""
 
     def give_up(self, call: Call) -> None:
         """End the call if possible: its caller has stopped waiting, and ignores what ``done`` gets."""

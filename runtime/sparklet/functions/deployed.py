@@ -45,6 +45,7 @@ class LambdaFunctions:
     """
 
     inline_bytes = INLINE_BYTES
+    waiting_s = WAITING_S
 
     def __init__(self, stack: str = "sparklet-functions", slots: int | None = None) -> None:
         clients = AwsClients(THREADS + 1)  # and the poller's
@@ -71,10 +72,6 @@ class LambdaFunctions:
         if self._closed:
             raise RemoteTaskError("the backend was closed", "killed")
         self._threads.submit(self._send, call, self._workers[size]["function"], done)
-
-    def patience_s(self, call: Call) -> float:
-        """The call's own time, and its wait for a worker."""
-        return call.timeout_s + WAITING_S
 
     def give_up(self, call: Call) -> None:
         """Stop polling for the call. It expires, or its worker ends it when its time is over."""

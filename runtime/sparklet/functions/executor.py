@@ -271,7 +271,7 @@ class LambdaExecutor(Executor):
 
     def _start(self, task: _Task) -> None:
         try:
-            patience_s = self.backend.patience_s(task.call)
+            patience_s = task.call.timeout_s + self.backend.waiting_s
             task.call = call = replace(task.call, expires_s=time.time() + patience_s)
             task.deadline = self._timer.at(task.started_s + patience_s, functools.partial(self._give_up, task, call))
             self.backend.start(call, task.sizes[0], lambda end: self._done(task, call, end))

@@ -38,6 +38,7 @@ class Threads:
 
     inline_bytes = INLINE_BYTES
     max_timeout_s = MAX_TIMEOUT_S
+    waiting_s = START_S
     sizes: Sequence[int] = (0,)  # no limit of memory
 
     def __init__(self, slots: int | None = None) -> None:
@@ -59,10 +60,6 @@ class Threads:
         if self.closed:
             raise RemoteTaskError("the workers were ended", "refused")
         self._threads.submit(lambda: done(self._end(call)))
-
-    def patience_s(self, call: Call) -> float:
-        """The call's own time, and the start of a process."""
-        return call.timeout_s + START_S
 
     def give_up(self, call: Call) -> None:
         """Do nothing: a thread cannot be ended."""
