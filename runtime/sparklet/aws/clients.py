@@ -6,7 +6,7 @@ import json
 import os
 import threading
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from types import MappingProxyType, SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
@@ -252,16 +252,28 @@ def remedy(error: Exception) -> str:
 
 
 @contextmanager
-def failing_as(kind: type[SparkletError], what: str, own: Mapping[str, str] = MappingProxyType({})) -> Iterator[None]:
-    """Raise botocore's errors as ``kind``: ``what`` failed, why, and what helps: ``own``, by code, or in general."""
+def failing_with(ours: Callable[[Exception], SparkletError]) -> Iterator[None]:
+    """Raise errors of a call to AWS as what ``ours`` makes of them."""
+    from boto3.exceptions import Boto3Error
     from botocore.exceptions import BotoCoreError, ClientError
     from urllib3.exceptions import HTTPError
 
     try:
         yield
-    except (BotoCoreError, ClientError, HTTPError) as error:  # the last while an answer's body is read
+    except (Boto3Error, BotoCoreError, ClientError, HTTPError) as error:  # the last while an answer's body is read
+        raise ours(error) from error
+
+
+def failing_as(
+    kind: type[SparkletError], what: str, own: Mapping[str, str] = MappingProxyType({})
+) -> AbstractContextManager[None]:
+    """Raise them as ``kind``: ``what`` failed, why, and what helps: ``own``, by code, or in general."""
+
+    def ours(error: Exception) -> SparkletError:
         code = error_code(error)
-        raise kind(f"{what}: " + (f"{own[code]}: {error}" if code in own else explained(error))) from error
+        return kind(f"{what}: " + (f"{own[code]}: {error}" if code in own else explained(error)))
+
+    return failing_with(ours)
 
 
 def explained(error: Exception) -> str:

@@ -22,7 +22,7 @@ from itertools import islice
 from operator import itemgetter
 from typing import TYPE_CHECKING, Any
 
-from sparklet.aws.clients import AwsClients, error_code, explained
+from sparklet.aws.clients import AwsClients, error_code, explained, failing_with
 from sparklet.aws.parallel import in_parallel
 from sparklet.clock import Clock, ServiceClock
 from sparklet.errors import LedgerError
@@ -261,14 +261,10 @@ class DynamoStore:
         return deleted
 
     def _call(self, what: str, operation: Any, **request: Any) -> Any:
-        from botocore.exceptions import BotoCoreError, ClientError
-
         if "RequestItems" not in request:
             request["TableName"] = self.name
-        try:
+        with failing_with(partial(self._fault, what)):
             return self._patiently(partial(operation, **request))
-        except (BotoCoreError, ClientError) as error:
-            raise self._fault(what, error) from error
 
     def _patiently(self, call: Callable[[], Any]) -> Any:
         """Call, and repeat a request that is refused for its rate or for a transaction, for up to ``THROTTLED_S``."""
@@ -292,7 +288,7 @@ class DynamoStore:
         if date and isinstance(self._clock, ServiceClock):
             self._clock.heard(parsedate_to_datetime(date).timestamp(), time.monotonic() - sent_s)
 
-    def _fault(self, what: str, error: "BotoCoreError | ClientError") -> LedgerError:
+    def _fault(self, what: str, error: Exception) -> LedgerError:
         code = error_code(error)
         fault = LedgerError(f"{what} in table {self.name} failed{_NEVER.get(code, '')}: {explained(error)}")
         fault.retryable = code not in _NEVER or _is_refused_for_now(error)

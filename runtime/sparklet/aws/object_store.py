@@ -4,13 +4,13 @@ import os
 import uuid
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, suppress
 from functools import cache
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from sparklet.aws.clients import FORBIDDEN, WRITES, WRONG_KEYS, AwsClients, error_code, explained
+from sparklet.aws.clients import FORBIDDEN, WRITES, WRONG_KEYS, AwsClients, error_code, explained, failing_with
 from sparklet.aws.parallel import in_parallel
 from sparklet.errors import ObjectChangedError, ObjectForbiddenError, ObjectNotFoundError, ObjectStoreError
 from sparklet.model import Access, split_uri
@@ -140,18 +140,11 @@ class S3ObjectStore:
             partial.unlink(missing_ok=True)
 
     def upload(self, path: Path, uri: str) -> None:
-        from boto3.exceptions import S3UploadFailedError
-
-        bucket, key = split_uri(uri)
-        with _faults(uri):
-            try:
-                self._clients.s3.upload_file(os.fspath(path), bucket, key)
-            except S3UploadFailedError as error:
-                if isinstance(error.__context__, self._clients.s3.exceptions.ClientError):
-                    raise _named(uri, error.__context__) from error
-                raise
-            except OSError as error:
-                raise ObjectStoreError(f"{path} could not be read for {uri}: {error}") from error
+        try:
+            with _faults(uri):
+                self._clients.s3.upload_file(os.fspath(path), *split_uri(uri))
+        except OSError as error:
+            raise ObjectStoreError(f"{path} could not be read for {uri}: {error}") from error
 
     def copy_all(self, pairs: Iterable[tuple[ObjectInfo, str]]) -> None:
         """Copy objects within S3, as many at a time as the client has connections."""
@@ -232,22 +225,22 @@ def _place(uri: str) -> dict[str, Any]:
     return {"Bucket": bucket, "Key": key}
 
 
-@contextmanager
-def _faults(uri: str, version_id: str = "") -> Iterator[None]:
-    """Turn botocore's errors into ours, which name the object."""
-    from boto3.exceptions import Boto3Error
-    from botocore.exceptions import BotoCoreError, ClientError
-    from urllib3.exceptions import HTTPError
+def _faults(uri: str, version_id: str = "") -> AbstractContextManager[None]:
+    """Turn errors of boto3 into ours, which name the object."""
 
-    try:
-        yield
-    except ClientError as error:
-        raise _named(uri, error, version_id) from error
-    except (BotoCoreError, Boto3Error, HTTPError) as error:
-        raise ObjectStoreError(f"{uri}: S3 could not be used: {explained(error)}") from error
+    def ours(raised: Exception) -> ObjectStoreError:
+        from boto3.exceptions import S3UploadFailedError
+        from botocore.exceptions import ClientError
+
+        error = raised.__context__ if isinstance(raised, S3UploadFailedError) else raised
+        if isinstance(error, ClientError):
+            return _named(uri, error, version_id)
+        return ObjectStoreError(f"{uri}: S3 could not be used: {explained(raised)}")
+
+    return failing_with(ours)
 
 
-def _named(uri: str, error: "ClientError", version_id: str = "") -> ObjectStoreError:
+def _named(uri: str, error: "ClientError", version_id: str) -> ObjectStoreError:
     code = error_code(error)
     if error.operation_name == "AssumeRole":
         return ObjectForbiddenError(

@@ -11,7 +11,7 @@ from functools import lru_cache
 from itertools import chain
 from typing import Any
 
-from sparklet.aws.clients import FORBIDDEN, AwsClients, error_code, explained, failing_as, remedy
+from sparklet.aws.clients import FORBIDDEN, AwsClients, error_code, explained, failing_as, failing_with, remedy
 from sparklet.errors import NotDeployedError, SettingsError
 from sparklet.job.session import write_encryption
 from sparklet.model.services import MappingSettings, QueueSettings, StackSettings
@@ -64,14 +64,13 @@ def demands_encryption(clients: AwsClients, bucket: str) -> bool:
 
 
 def _described(clients: AwsClients, name: str) -> Any:
-    from botocore.exceptions import BotoCoreError, ClientError
-
-    try:
-        (stack,) = clients.cloudformation.describe_stacks(StackName=name)["Stacks"]
-    except (BotoCoreError, ClientError) as error:
+    def ours(error: Exception) -> SettingsError:
         what_to_do = "" if remedy(error) else "; check --stack, the region and the credentials"
         kind = NotDeployedError if "does not exist" in str(error) else SettingsError
-        raise kind(f"the stack {name} cannot be described: {explained(error)}{what_to_do}") from error
+        return kind(f"the stack {name} cannot be described: {explained(error)}{what_to_do}")
+
+    with failing_with(ours):
+        (stack,) = clients.cloudformation.describe_stacks(StackName=name)["Stacks"]
     return stack
 
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, ClassVar
 
-from sparklet.aws.clients import AwsClients, explained
+from sparklet.aws.clients import AwsClients, explained, failing_with
 from sparklet.aws.object_store import S3ObjectStore
 from sparklet.engines.worker_package import store_worker
 from sparklet.errors import ObjectStoreError, RemoteTaskError
@@ -92,13 +92,13 @@ class SparkPlatform(Engine):
 
     def _call(self, call: Callable[..., Any], **arguments: Any) -> Any:
         """A service's answer; RemoteTaskError, ``throttled`` if it only lacks capacity."""
-        from botocore.exceptions import BotoCoreError, ClientError
 
-        try:
-            return call(**arguments)
-        except (BotoCoreError, ClientError) as error:
+        def ours(error: Exception) -> RemoteTaskError:
             throttled = any(words in str(error) for words in NO_CAPACITY)
-            raise RemoteTaskError(explained(error), "throttled" if throttled else "") from error
+            return RemoteTaskError(explained(error), "throttled" if throttled else "")
+
+        with failing_with(ours):
+            return call(**arguments)
 
     def _stored_worker(self) -> tuple[str, str]:
         """The addresses of the worker's program and package; RemoteTaskError if a setting is missing here."""
