@@ -5,7 +5,7 @@ import hashlib
 import json
 import os
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Set
 from contextlib import AbstractContextManager, contextmanager
 from types import MappingProxyType, SimpleNamespace
 from typing import TYPE_CHECKING, Any
@@ -54,18 +54,23 @@ WRONG_KEYS = frozenset(
         *("IncompleteSignature", "InvalidSignatureException", "SignatureDoesNotMatch"),
     }
 )
-EXPIRED = frozenset({"ExpiredToken", "ExpiredTokenException", "RequestExpired", "TokenRefreshRequired"})
-_BAD_CLOCK = frozenset({"RequestTimeTooSkewed", "RequestInTheFuture"})
-_NO_CREDENTIALS = frozenset(
-    {"CredentialRetrievalError", "NoAuthTokenError", "NoCredentialsError", "PartialCredentialsError", "ProfileNotFound"}
-)
-_NO_LOGIN = frozenset({"SSOTokenLoadError", "TokenRetrievalError", "UnauthorizedSSOTokenError"})
-_NO_NETWORK = frozenset(
-    {
+REMEDIES: Mapping[str, Set[str]] = {
+    "the credentials are wrong: check AWS_PROFILE, or AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY": WRONG_KEYS,
+    "the credentials have expired: log in again, or set new ones": {
+        *("ExpiredToken", "ExpiredTokenException", "RequestExpired", "TokenRefreshRequired"),
+        *("SSOTokenLoadError", "TokenRetrievalError", "UnauthorizedSSOTokenError"),
+    },
+    "this machine's clock is wrong: set it": {"RequestTimeTooSkewed", "RequestInTheFuture"},
+    "there are no credentials: set AWS_PROFILE, or AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY": {
+        *("CredentialRetrievalError", "NoAuthTokenError", "NoCredentialsError"),
+        *("PartialCredentialsError", "ProfileNotFound"),
+    },
+    "check the network, the region, HTTPS_PROXY and AWS_ENDPOINT_URL": {
         *("ConnectTimeoutError", "ConnectionClosedError", "EndpointConnectionError", "ProxyConnectionError"),
         *("ReadTimeoutError", "SSLError", "UnreadableAnswerError"),
-    }
-)
+    },
+}
+"""What the user can do → services' codes and botocore's classes of errors."""
 
 
 class AwsClients:
@@ -237,18 +242,8 @@ def client_token(token: str, request: Mapping[str, Any]) -> str:
 
 def remedy(error: Exception) -> str:
     """What the user can do about an error, as the end of a sentence; "" if there is no general remedy."""
-    code, kind = error_code(error), type(error).__name__
-    if code in WRONG_KEYS:
-        return "the credentials are wrong: check AWS_PROFILE, or AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
-    if code in EXPIRED or kind in _NO_LOGIN:
-        return "the credentials have expired: log in again, or set new ones"
-    if code in _BAD_CLOCK:
-        return "this machine's clock is wrong: set it"
-    if kind in _NO_CREDENTIALS:
-        return "there are no credentials: set AWS_PROFILE, or AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
-    if kind in _NO_NETWORK:
-        return "check the network, the region, HTTPS_PROXY and AWS_ENDPOINT_URL"
-    return ""
+    names = {error_code(error), type(error).__name__}
+    return next((what_to_do for what_to_do, known in REMEDIES.items() if names & known), "")
 
 
 @contextmanager
