@@ -51,7 +51,7 @@ class MemoryBackend:
     inline_bytes: int = 100_000
     max_timeout_s: float = 900.0
     waiting_s: float = 60.0
-    contents: Contents | None = field(default_factory=MemoryContents)
+    contents: Contents = field(default_factory=MemoryContents)
     under_way: list[Try] = field(default_factory=list)
     given_up: list[Call] = field(default_factory=list)
     closed: int = 0

@@ -18,7 +18,7 @@ class Backend(Protocol):
     """Performs calls, several at a time. Its methods may be called from any thread."""
 
     key: bytes  # signs calls and answers
-    contents: Contents | None  # where large contents lie
+    contents: Contents  # where large contents lie
     inline_bytes: int  # of a content in a call or in an answer
     slots: int  # calls that it takes at a time
     max_timeout_s: float  # of a call

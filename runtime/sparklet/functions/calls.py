@@ -45,24 +45,21 @@ class Content:
     sha256: str = ""  # of what lies at the URI
 
     @classmethod
-    def of(cls, codec: Codec, encoded: bytes, inline_bytes: int, contents: Contents | None) -> Self:
+    def of(cls, codec: Codec, encoded: bytes, inline_bytes: int, contents: Contents) -> Self:
         """A content; one of more than ``inline_bytes`` is stored in ``contents``. PayloadError if it is too large."""
         size_bytes = len(encoded)
         if size_bytes <= inline_bytes:
             text = encoded.decode() if codec == "json" else base64.b64encode(encoded).decode("ascii")
             return cls(codec, size_bytes, text)
-        if contents is None or size_bytes > MAX_CONTENT_BYTES:
-            most_bytes = MAX_CONTENT_BYTES if contents else inline_bytes
-            raise PayloadError(f"{size_bytes} bytes are too many for a call or an answer: at most {most_bytes}")
+        if size_bytes > MAX_CONTENT_BYTES:
+            raise PayloadError(f"{size_bytes} bytes are too many for a call or an answer: at most {MAX_CONTENT_BYTES}")
         digest = hashlib.sha256(encoded).hexdigest()
         return cls(codec, size_bytes, uri=contents.put(digest, encoded), sha256=digest)
 
-    def read(self, contents: Contents | None) -> bytes:
+    def read(self, contents: Contents) -> bytes:
         """The encoded value; PayloadError if it is missing, or other than the signed digest."""
         if not self.uri:
             return self.text.encode() if self.codec == "json" else base64.b64decode(self.text)
-        if contents is None:
-            raise PayloadError(f"{self.uri} cannot be read: this worker has no folder for contents")
         encoded = contents.get(self.uri)
         if hashlib.sha256(encoded).hexdigest() != self.sha256:
             raise PayloadError(f"{self.uri} has other content than the signed digest")
@@ -183,7 +180,7 @@ def decode(codec: Codec, encoded: bytes) -> Any:
     return json.loads(encoded) if codec == "json" else pickle.loads(encoded)  # noqa: S301 - its signature was checked
 
 
-def encode_arguments(codec: Codec, function: Any, arguments: Any, contents: Contents | None) -> bytes:
+def encode_arguments(codec: Codec, function: Any, arguments: Any, contents: Contents) -> bytes:
     """``function`` (None: the call names it) and its arguments: ``(args, kwargs)``, or a list of args.
 
     Each large argument is stored once, in ``contents``.
@@ -191,7 +188,7 @@ def encode_arguments(codec: Codec, function: Any, arguments: Any, contents: Cont
     if codec == "json":  # it has no tuples
         arguments = [list(each) if isinstance(each, tuple) else each for each in arguments]
     encoded = encode(codec, [function, arguments] if function else arguments)
-    if len(encoded) <= REPEATED_BYTES or contents is None or codec == "json" or isinstance(arguments, list):
+    if len(encoded) <= REPEATED_BYTES or codec == "json" or isinstance(arguments, list):
         return encoded
     args, kwargs = arguments
     args = [_stored(codec, each, contents) for each in args]
@@ -204,7 +201,7 @@ def _stored(codec: Codec, argument: Any, contents: Contents) -> Any:
     return argument if len(encoded) <= REPEATED_BYTES else Stored(Content.of(codec, encoded, 0, contents))
 
 
-def restored(arguments: Any, contents: Contents | None) -> Any:
+def restored(arguments: Any, contents: Contents) -> Any:
     """The arguments, with stored ones read."""
 
     def one(argument: Any) -> Any:
@@ -226,7 +223,7 @@ class RemoteTraceback(Exception):  # noqa: N818 - it is a cause, never raised
         self.tb = tb  # as the standard library's has it
 
 
-def read(call: Call, end: End, contents: Contents | None) -> tuple[Any, BaseException | None]:
+def read(call: Call, end: End, contents: Contents) -> tuple[Any, BaseException | None]:
     """The value, or the error to raise. Unpickles only an answer to this call, in the call's own codec."""
     if isinstance(end, RemoteTaskError):
         return None, end

@@ -53,9 +53,7 @@ class LambdaFunctions:
         self._workers = sorted(json.loads(outputs["Workers"]), key=lambda worker: int(worker["memory_mb"]))
         self.sizes: Sequence[int] = [int(worker["memory_mb"]) for worker in self._workers]
         self.key = read_secret(clients, outputs["SecretArn"])
-        self.contents: Contents | None = StoredContents(
-            S3ObjectStore(clients), f"s3://{outputs['BucketName']}/functions/"
-        )
+        self.contents: Contents = StoredContents(S3ObjectStore(clients), f"s3://{outputs['BucketName']}/functions/")
         self.max_timeout_s = float(outputs["FunctionTimeoutS"]) - 1
         self.slots = slots or self._workers[0]["reserved"] or _share(clients)
         self._compute, self._tasks = LambdaCompute(clients), DynamoLedger(clients, outputs["LedgerTable"]).tasks
@@ -108,7 +106,7 @@ class LambdaFunctions:
                 raise record
             if record.answer:
                 envelope: Any = record.answer[0]
-                if self.contents and "stored" in envelope:
+                if "stored" in envelope:
                     envelope = json.loads(self.contents.get(envelope["stored"]))
                 return Answer.opened(envelope, self.key)
         except Exception as error:  # noqa: BLE001 - whatever reading raises, the call must end

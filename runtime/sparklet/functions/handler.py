@@ -22,7 +22,7 @@ from sparklet.aws.task_queue import queue_opener
 from sparklet.errors import LeaseLostError
 from sparklet.events import Event, Outcome, Source, Task, TaskRequest
 from sparklet.functions.backend import StoredContents
-from sparklet.functions.calls import Call, Contents
+from sparklet.functions.calls import Call
 from sparklet.functions.performer import Performer
 from sparklet.functions.recorded_calls import claimed_id
 from sparklet.ledger.rules import TASK_ANSWER_BYTES
@@ -52,7 +52,6 @@ class FunctionWorker:
     """Performs calls. When a call's time is over the process ends: nothing else stops any Python code."""
 
     performer: Performer
-    contents: Contents
 
     def execute_task(self, attempt: Attempt) -> ShardResult:
         """Perform a claimed call. The ledger keeps its signed answer, or where that is stored if it is large."""
@@ -67,7 +66,7 @@ class FunctionWorker:
             sys.stdout.flush()
         encoded = json.dumps(answer).encode()
         if len(encoded) > TASK_ANSWER_BYTES:
-            answer = {"stored": self.contents.put(hashlib.sha256(encoded).hexdigest(), encoded)}
+            answer = {"stored": self.performer.contents.put(hashlib.sha256(encoded).hexdigest(), encoded)}
         return ShardResult(answer=(answer,))
 
 
@@ -92,7 +91,7 @@ def _claims() -> CallClaims:
     settings, clients, stream = function_settings(), AwsClients(), os.environ.get("AWS_LAMBDA_LOG_STREAM_NAME", "")
     contents = StoredContents(S3ObjectStore(clients), f"s3://{settings.bucket}/functions/")
     key, facts = read_secret(clients, settings.secret), {"log_stream": stream}
-    worker = FunctionWorker(Performer(key, settings.codec, settings.modules, contents, facts), contents)
+    worker = FunctionWorker(Performer(key, settings.codec, contents, settings.modules, facts))
     ledger = DynamoLedger(clients, settings.ledger_table)
     return CallClaims(ledger, None, queue_opener(clients), worker, stream, max_attempts=1)
 

@@ -52,8 +52,8 @@ class Threads:
         """Begin with threads and a folder of this process, which deletes the folder at its end."""
         self._threads = ThreadPoolExecutor(self.slots, "sparklet-functions")
         self.folder = Path(tempfile.gettempdir(), f"sparklet-functions-{secrets.token_hex(8)}")
-        self.contents: Contents | None = FolderContents(self.folder)
-        self._performer = Performer(self.key, "cloudpickle", contents=self.contents)
+        self.contents: Contents = FolderContents(self.folder)
+        self._performer = Performer(self.key, "cloudpickle", self.contents)
 
     def start(self, call: Call, size: int, done: Callable[[End], None]) -> None:
         """Have a thread perform the call."""

@@ -24,8 +24,8 @@ class Performer:
 
     key: bytes  # shared with the callers that may use this worker
     codec: Codec  # the most powerful one that callers may use
+    contents: Contents  # of large arguments and answers
     modules: tuple[str, ...] = ("*",)  # patterns: whose functions may be called by name; a pickle can name any
-    contents: Contents | None = None  # of large arguments and answers; None: everything must fit into the call
     facts: Mapping[str, Any] = field(default_factory=dict)  # of the worker, in each answer: its log stream, its memory
     clock: Callable[[], float] = time.time
     done: int = 0

@@ -13,6 +13,7 @@ from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
 from sparklet.errors import PayloadError, RemoteTaskError
+from sparklet.functions import calls
 from sparklet.functions.calls import (
     Answer,
     Call,
@@ -62,13 +63,13 @@ def trace(tmp_path: Path) -> Path:
 
 
 def performer(codec: Codec = "cloudpickle", contents: MemoryContents | None = None, **more: Any) -> Performer:
-    return Performer(KEY, codec, contents=contents, clock=lambda: NOW_S, **more)
+    return Performer(KEY, codec, contents or MemoryContents(), clock=lambda: NOW_S, **more)
 
 
 def spying(trace: Path, contents: MemoryContents | None = None, codec: Codec = "pickle") -> Call:
     """A call whose unpickling leaves a trace, and whose performance would, too."""
     encoded = encode(codec, ((called.Spy(str(trace)),), {}))
-    content = Content.of(codec, encoded, 0 if contents else INLINE_BYTES, contents)
+    content = Content.of(codec, encoded, 0 if contents else INLINE_BYTES, contents or MemoryContents())
     return Call("task", "tests.stand_ins.called:keep", content, 10.0, NOW_S + 10, INLINE_BYTES)
 
 
@@ -205,33 +206,34 @@ def test_contents_that_were_changed_are_not_unpickled(
 
 
 @given(size_bytes=st.integers(0, 6_000), codec=st.sampled_from(["json", "pickle"]))
-def test_what_is_too_large_is_not_sent(size_bytes: int, codec: Codec) -> None:
-    encoded = encode(codec, "x" * size_bytes)
-    if len(encoded) <= INLINE_BYTES:
-        content = Content.of(codec, encoded, INLINE_BYTES, None)
-        assert content.read(None) == encoded and not content.uri
-    else:
-        with pytest.raises(PayloadError):
-            Content.of(codec, encoded, INLINE_BYTES, None)
-        contents = MemoryContents()
-        content = Content.of(codec, encoded, INLINE_BYTES, contents)
-        assert content.read(contents) == encoded and not content.text
-        with pytest.raises(PayloadError):
-            content.read(None)
+def test_what_is_large_is_stored(size_bytes: int, codec: Codec) -> None:
+    encoded, contents = encode(codec, "x" * size_bytes), MemoryContents()
+    content = Content.of(codec, encoded, INLINE_BYTES, contents)
+
+    assert content.read(contents) == encoded
+    assert bool(content.uri) == (not content.text) == bool(contents.stored) == (len(encoded) > INLINE_BYTES)
 
 
-def test_an_answer_too_large_is_an_error() -> None:
+def test_what_is_too_large_is_not_sent(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(calls, "MAX_CONTENT_BYTES", 5_000)
+    with pytest.raises(PayloadError, match="at most 5000"):
+        Content.of("pickle", b"x" * 5_001, INLINE_BYTES, MemoryContents())
+    assert Content.of("pickle", b"x" * 5_000, INLINE_BYTES, MemoryContents()).uri
+
+
+def test_an_answer_too_large_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(calls, "MAX_CONTENT_BYTES", 5_000)
     call = Call(
         "task",
         "tests.stand_ins.called:large",
-        Content.of("pickle", encode("pickle", ((9_000,), {})), 500, None),
+        Content.of("pickle", encode("pickle", ((9_000,), {})), 500, MemoryContents()),
         1,
         NOW_S + 1,
         500,
     )
     answer = Answer.opened(performer().perform(call.sealed(KEY)), KEY)
 
-    _, error = read(call, answer, None)
+    _, error = read(call, answer, MemoryContents())
     assert isinstance(error, PayloadError | RemoteTaskError)
 
 
@@ -242,7 +244,7 @@ def test_only_a_calls_own_answer_is_unpickled(trace: Path, task_id: str, codec: 
     assume((task_id, codec) != ("task", "pickle"))
     answer = Answer(task_id, spying(trace, codec=codec).content)
 
-    value, error = read(call, Answer.opened(answer.sealed(KEY), KEY), None)
+    value, error = read(call, Answer.opened(answer.sealed(KEY), KEY), MemoryContents())
 
     assert value is None and isinstance(error, RemoteTaskError)
     assert not trace.exists()
@@ -251,9 +253,11 @@ def test_only_a_calls_own_answer_is_unpickled(trace: Path, task_id: str, codec: 
 @given(found=picklable, raised=st.booleans())
 def test_an_answer_of_any_form_ends_the_task(found: Any, raised: bool) -> None:
     call = Call("task", "a:b", Content("pickle", 0), 1.0, 0.0, 0)
-    answer = Answer("task", Content.of("pickle", encode("pickle", found), INLINE_BYTES * 10, None), raised=raised)
+    answer = Answer(
+        "task", Content.of("pickle", encode("pickle", found), INLINE_BYTES * 10, MemoryContents()), raised=raised
+    )
 
-    value, error = read(call, answer, None)
+    value, error = read(call, answer, MemoryContents())
 
     assert isinstance(error, RemoteTaskError) if raised else (error is None and value == found)
 
@@ -301,4 +305,4 @@ def test_a_stored_argument_is_pinned_by_its_digest() -> None:
 
 def test_a_lambda_is_named_with_its_remedy() -> None:
     with pytest.raises(PayloadError, match=r"<lambda>.* pickle: .*codec=\"cloudpickle\""):  # not "a list"
-        encode_arguments("pickle", lambda: 1, ((), {}), None)
+        encode_arguments("pickle", lambda: 1, ((), {}), MemoryContents())

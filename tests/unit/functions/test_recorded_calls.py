@@ -65,8 +65,7 @@ class World:
         self.clock = FakeClock(NOW_S)
         self.ledger = Ledger(self.clock)
         self.contents = FolderContents(folder)
-        performer = Performer(KEY, "pickle", contents=self.contents)
-        worker = FunctionWorker(performer, self.contents)
+        worker = FunctionWorker(Performer(KEY, "pickle", self.contents))
         queues: dict[str, Any] = {}
         self.claims = CallClaims(self.ledger, None, queues.__getitem__, worker, max_attempts=1)
 
@@ -95,7 +94,7 @@ def world(tmp_path: Path) -> World:
 
 
 def call(*args: Any, key: bytes = KEY) -> dict[str, str]:
-    content = Content.of("json", encode("json", [list(args), {}]), 10**6, None)
+    content = Content.of("json", encode("json", [list(args), {}]), 10**6, FolderContents(Path()))
     return Call("task", f"{__name__}:perform", content, 600.0, time.time() + 600, 10**6).sealed(key)
 
 

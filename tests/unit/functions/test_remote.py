@@ -129,7 +129,7 @@ def test_gather_waits_no_longer_than_its_timeout(executor: LambdaExecutor, monke
 
 
 def test_what_is_offloaded_travels_through_the_folder(executor: LambdaExecutor) -> None:
-    folder: Path = executor.backend.contents.folder  # type: ignore[union-attr]
+    folder: Path = executor.backend.contents.folder  # type: ignore[attr-defined]
     offloaded = {"offload_arguments": True, "offload_result": True}
 
     assert gather([Invocation(there.double, (21,), options={"codec": "json"})]) == [42]
