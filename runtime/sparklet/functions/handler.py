@@ -37,8 +37,7 @@ from sparklet.worker.task_requests import ClaimedRequest, RequestClaims
 def lambda_handler(event: Event, context: Any) -> None:
     """Perform a call and record its answer; an error if neither is done, which Lambda reports."""
     claims, request_id = _claims(), context.aws_request_id
-    performer = claims.executor.performer
-    performer.facts = {**performer.facts, "request_id": request_id}
+    claims.executor.facts = {**claims.executor.facts, "request_id": request_id}
     task = Task(Source.DIRECT, event, request=TaskRequest(claimed_id(event), queue_arn=""))
     log = Log().bind(request_id=request_id, task=claimed_id(event))
     deadline = Deadline.within(context.get_remaining_time_in_millis() / 1000)
@@ -47,26 +46,23 @@ def lambda_handler(event: Event, context: Any) -> None:
         outcome.raise_failure()
 
 
-@dataclass
-class FunctionWorker:
-    """Performs calls. When a call's time is over the process ends: nothing else stops any Python code."""
-
-    performer: Performer
+class FunctionWorker(Performer):
+    """Performs claimed calls. When a call's time is over the process ends: nothing else stops any Python code."""
 
     def execute_task(self, attempt: Attempt) -> ShardResult:
-        """Perform a claimed call. The ledger keeps its signed answer, or where that is stored if it is large."""
-        call = Call.opened(attempt.task.event, self.performer.key)
+        """Perform a call. The ledger keeps its signed answer, or where that is stored if it is large."""
+        call = Call.opened(attempt.task.event, self.key)
         timer = threading.Timer(call.timeout_s, _end, [call])
         timer.daemon = True
         timer.start()
         try:
-            answer = self.performer.perform_opened(call)
+            answer = self.perform_opened(call)
         finally:
             timer.cancel()
             sys.stdout.flush()
         encoded = json.dumps(answer).encode()
         if len(encoded) > TASK_ANSWER_BYTES:
-            answer = {"stored": self.performer.contents.put(hashlib.sha256(encoded).hexdigest(), encoded)}
+            answer = {"stored": self.contents.put(hashlib.sha256(encoded).hexdigest(), encoded)}
         return ShardResult(answer=(answer,))
 
 
@@ -91,7 +87,7 @@ def _claims() -> CallClaims:
     settings, clients, stream = function_settings(), AwsClients(), os.environ.get("AWS_LAMBDA_LOG_STREAM_NAME", "")
     contents = StoredContents(S3ObjectStore(clients), f"s3://{settings.bucket}/functions/")
     key, facts = read_secret(clients, settings.secret), {"log_stream": stream}
-    worker = FunctionWorker(Performer(key, settings.codec, contents, settings.modules, facts))
+    worker = FunctionWorker(key, settings.codec, contents, settings.modules, facts)
     ledger = DynamoLedger(clients, settings.ledger_table)
     return CallClaims(ledger, None, queue_opener(clients), worker, stream, max_attempts=1)
 

@@ -15,7 +15,6 @@ from sparklet.events import Outcome, Source, Task, TaskRequest
 from sparklet.functions.backend import FolderContents
 from sparklet.functions.calls import Answer, Call, Content, encode
 from sparklet.functions.handler import CallClaims, FunctionWorker
-from sparklet.functions.performer import Performer
 from sparklet.functions.recorded_calls import Poller, claimed_id, fail
 from sparklet.ledger.store import Change, Written
 from sparklet.log import Log
@@ -65,7 +64,7 @@ class World:
         self.clock = FakeClock(NOW_S)
         self.ledger = Ledger(self.clock)
         self.contents = FolderContents(folder)
-        worker = FunctionWorker(Performer(KEY, "pickle", self.contents))
+        worker = FunctionWorker(KEY, "pickle", self.contents)
         queues: dict[str, Any] = {}
         self.claims = CallClaims(self.ledger, None, queues.__getitem__, worker, max_attempts=1)
 
