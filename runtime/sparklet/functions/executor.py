@@ -7,6 +7,8 @@ deadline, whatever the backend does.
 import contextlib
 import functools
 import itertools
+import math
+import sched
 import secrets
 import sys
 import threading
@@ -28,7 +30,6 @@ from sparklet.functions.backend import Options as Options
 from sparklet.functions.calls import Call, Content, End, encode_arguments, read
 from sparklet.functions.local import Processes, Threads
 from sparklet.functions.performer import reference, unwrapped
-from sparklet.functions.timer import Timer
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -345,6 +346,48 @@ class LambdaExecutor(Executor):
             self._stats["working_s"] += worked_s
             self._stats["gb_s"] += worked_s * self.backend.sizes[task.sizes[0]] / 1024
             self._stats["travelling_s"] += max(0.0, time.monotonic() - task.started_s - worked_s)
+
+
+class Timer:
+    """Ends tries at their deadlines and begins next ones: one daemon thread calls functions, which must not raise."""
+
+    def __init__(self) -> None:
+        self._due = sched.scheduler(time.monotonic)
+        self._changed = threading.Event()
+        self._looks_s = math.inf  # when the thread looks next, unless something changes
+        self._stopped = False
+        self._starting = threading.Lock()
+        self._thread: threading.Thread | None = None
+
+    def at(self, when_s: float, action: Callable[[], None]) -> sched.Event:
+        """Call ``action`` at a time of the monotonic clock; returns an entry for ``cancel``."""
+        entry = self._due.enterabs(when_s, 0, action)
+        with self._starting:
+            if self._thread is None:
+                self._thread = threading.Thread(target=self._run, name="sparklet-functions-timer", daemon=True)
+                self._thread.start()
+        if when_s < self._looks_s:
+            self._changed.set()
+        return entry
+
+    def cancel(self, entry: sched.Event) -> None:
+        """Do not call an entry's action any more."""
+        with contextlib.suppress(ValueError):  # it was called
+            self._due.cancel(entry)
+
+    def stop(self) -> None:
+        """Call nothing any more."""
+        self._stopped = True
+        self._changed.set()
+
+    def _run(self) -> None:
+        while not self._stopped:
+            self._looks_s = math.inf  # what is entered from now on sets the event
+            self._changed.clear()
+            in_s = self._due.run(blocking=False)
+            if in_s is not None:
+                self._looks_s = time.monotonic() + in_s
+            self._changed.wait(in_s)
 
 
 def _end(timer: Timer, backend: Backend) -> None:

@@ -7,8 +7,7 @@ import pytest
 
 from sparklet.errors import RemoteTaskError
 from sparklet.functions import executor as module
-from sparklet.functions.executor import LambdaExecutor
-from sparklet.functions.timer import Timer
+from sparklet.functions.executor import LambdaExecutor, Timer
 from tests.stand_ins import called
 from tests.stand_ins.function_backend import MemoryBackend
 from tests.waiting import deadline_s
