@@ -138,10 +138,7 @@ class DynamoStore:
 
     def count(self, partitions: Sequence[str]) -> Mapping[str, int]:
         """Items by state, strongly consistent, all partitions side by side."""
-        states: Counter[str] = Counter()
-        for found in in_parallel(self._count, partitions, self._clients.threads):
-            states.update(found)
-        return states
+        return sum(in_parallel(self._count, partitions, self._clients.threads), Counter[str]())
 
     def _count(self, partition: str) -> Counter[str]:
         pages = self._pages("pk = :pk", {":pk": partition}, ProjectionExpression="#state")
