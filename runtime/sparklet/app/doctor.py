@@ -70,11 +70,11 @@ def examine(state: Path) -> list[Finding]:
 def examine_stack(name: str) -> list[Finding]:
     """Check the settings of a deployed stack, or before it is deployed whether the account has room for it."""
     from sparklet.aws.clients import AwsClients
-    from sparklet.aws.stacks import stack_outputs, stack_settings, unreserved_concurrency, unused_snapshots
+    from sparklet.aws.stacks import described_stack, stack_settings, unreserved_concurrency, unused_snapshots
 
     clients = AwsClients()
     try:
-        outputs = stack_outputs(clients, name)
+        outputs, _ = described_stack(clients, name)
     except NotDeployedError:
         missing = Finding(f"stack {name}", False, "there is none yet", "docs/guide/deploy.md")
         return [missing, room(unreserved_concurrency(clients))]
@@ -130,12 +130,12 @@ def _snapshots(unused: Mapping[str, int]) -> Iterator[Finding]:
 def delete_snapshots(name: str, confirm: Callable[[str], None]) -> None:
     """Delete the worker's versions that nothing calls and whose snapshots cost something, once ``confirm`` returns."""
     from sparklet.aws.clients import AwsClients
-    from sparklet.aws.stacks import delete_versions, stack_outputs, unused_snapshots
+    from sparklet.aws.stacks import delete_versions, described_stack, unused_snapshots
 
     if not name:
         raise PlanError("--delete-snapshots needs --stack: snapshots are a deployed stack's")
     clients = AwsClients()
-    outputs = stack_outputs(clients, name)
+    outputs, _ = described_stack(clients, name)
     if unused := unused_snapshots(clients, outputs):
         question = f"Delete the versions {', '.join(unused)} of {outputs['WorkerFunctionName']} for good?"
         confirm(f"{question} A shard that still runs in one may be lost and done again.")

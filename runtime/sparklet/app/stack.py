@@ -126,13 +126,13 @@ def _deployed(name: str) -> OpenStack:
     from sparklet.aws.compute import LambdaCompute
     from sparklet.aws.deployment import deployment
     from sparklet.aws.orchestrator import StepFunctionsOrchestrator
-    from sparklet.aws.stacks import settings_of, stack_outputs, stack_parameters
+    from sparklet.aws.stacks import described_stack, settings_of
     from sparklet.aws.worker_logs import CloudWatchWorkerLogs
     from sparklet.data_catalog.glue import GlueCatalog
     from sparklet.engines.create import engines_of
 
     clients = AwsClients()
-    outputs, given = stack_outputs(clients, name), stack_parameters(clients, name)
+    outputs, given = described_stack(clients, name)
     env = {"SPARKLET_BUCKET": outputs["BucketName"], "SPARKLET_LEDGER_TABLE": outputs["LedgerTable"]}
     named = engines({"SPARKLET_ENGINES": outputs.get("Engines", "")})
     functions = partial(settings_of, clients, outputs["WorkerAliasArn"])

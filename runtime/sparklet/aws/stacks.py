@@ -22,29 +22,31 @@ FRESH_S = 60  # AWS allows 15 such requests a second
 OUTPUTS = ("BucketName", "LedgerTable", "QueueUrl", "WorkerAliasArn", "WorkerLogGroup")
 
 
-def stack_parameters(clients: AwsClients, name: str) -> Mapping[str, str]:
-    """The parameters that a stack was deployed with; SettingsError if it cannot be described."""
-    parameters = _described(clients, name).get("Parameters", [])
-    return {each["ParameterKey"]: each.get("ParameterValue", "") for each in parameters}
-
-
-def stack_outputs(
+def described_stack(
     clients: AwsClients, name: str, needed: Sequence[str] = OUTPUTS, template: str = "template.yaml"
-) -> Mapping[str, str]:
-    """The outputs of a stack; NotDeployedError if there is none, SettingsError if it lacks one or is forbidden.
+) -> tuple[Mapping[str, str], Mapping[str, str]]:
+    """The outputs and the parameters of a stack.
 
-    From now on the clients' writes ask for the encryption that the stack demands.
+    NotDeployedError if there is none, SettingsError if it lacks an output or may not be described. From now on the
+    clients' writes ask for the encryption that the stack demands.
     """
-    stack = _described(clients, name)
+
+    def ours(error: Exception) -> SettingsError:
+        what_to_do = "" if remedy(error) else "; check --stack, the region and the credentials"
+        kind = NotDeployedError if "does not exist" in str(error) else SettingsError
+        return kind(f"the stack {name} cannot be described: {explained(error)}{what_to_do}")
+
+    with failing_with(ours):
+        (stack,) = clients.cloudformation.describe_stacks(StackName=name)["Stacks"]
     outputs = {output["OutputKey"]: output["OutputValue"] for output in stack.get("Outputs", [])}
-    given = {each["ParameterKey"]: each.get("ParameterValue", "") for each in stack.get("Parameters", [])}
-    if demanded := given.get("WriteEncryption"):
+    parameters = {each["ParameterKey"]: each.get("ParameterValue", "") for each in stack.get("Parameters", [])}
+    if demanded := parameters.get("WriteEncryption"):
         clients.write_encryption = write_encryption({"SPARKLET_WRITE_ENCRYPTION": demanded})
     if missing := [key for key in needed if key not in outputs]:
         raise SettingsError(
             f"the stack {name} lacks the outputs {', '.join(missing)}: was it made from sam/{template}?"
         )
-    return outputs
+    return outputs, parameters
 
 
 def demands_encryption(clients: AwsClients, bucket: str) -> bool:
@@ -61,17 +63,6 @@ def demands_encryption(clients: AwsClients, bucket: str) -> bool:
             policy = error_code(error) in FORBIDDEN and clients.s3.get_bucket_policy(Bucket=bucket)["Policy"]
             return "s3:x-amz-server-side-encryption" in (policy or "").lower()
     return False
-
-
-def _described(clients: AwsClients, name: str) -> Any:
-    def ours(error: Exception) -> SettingsError:
-        what_to_do = "" if remedy(error) else "; check --stack, the region and the credentials"
-        kind = NotDeployedError if "does not exist" in str(error) else SettingsError
-        return kind(f"the stack {name} cannot be described: {explained(error)}{what_to_do}")
-
-    with failing_with(ours):
-        (stack,) = clients.cloudformation.describe_stacks(StackName=name)["Stacks"]
-    return stack
 
 
 def stack_settings(clients: AwsClients, outputs: Mapping[str, str]) -> StackSettings:

@@ -14,7 +14,7 @@ from sparklet.aws.clients import AwsClients, read_secret
 from sparklet.aws.compute import LambdaCompute, reason_of
 from sparklet.aws.dynamodb import DynamoLedger
 from sparklet.aws.object_store import S3ObjectStore
-from sparklet.aws.stacks import stack_outputs, unreserved_concurrency
+from sparklet.aws.stacks import described_stack, unreserved_concurrency
 from sparklet.errors import RemoteTaskError, SettingsError, SparkletError
 from sparklet.forks import renew_after_fork
 from sparklet.functions.backend import StoredContents
@@ -49,7 +49,7 @@ class LambdaFunctions:
 
     def __init__(self, stack: str = "sparklet-functions", slots: int | None = None) -> None:
         clients = AwsClients(THREADS + 1)  # and the poller's
-        outputs = stack_outputs(clients, stack, OUTPUTS, "functions.yaml")
+        outputs, _ = described_stack(clients, stack, OUTPUTS, "functions.yaml")
         self._workers = sorted(json.loads(outputs["Workers"]), key=lambda worker: int(worker["memory_mb"]))
         self.sizes: Sequence[int] = [int(worker["memory_mb"]) for worker in self._workers]
         self.key = read_secret(clients, outputs["SecretArn"])

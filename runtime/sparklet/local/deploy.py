@@ -8,7 +8,7 @@ from typing import Any
 
 from sparklet.aws.clients import AwsClients, failing_as
 from sparklet.aws.orchestrator import StepFunctionsOrchestrator
-from sparklet.aws.stacks import stack_outputs
+from sparklet.aws.stacks import described_stack
 from sparklet.errors import ExecutionExistsError, LocalStackError, NotDeployedError
 from sparklet.local.spark_installation import stack_file
 from sparklet.model import MAX_NAME, successor
@@ -54,7 +54,7 @@ def deploy(clients: AwsClients, template_body: str, parameters: Mapping[str, str
     """Create or update the stack and wait for it; LocalStackError with the emulator's reasons."""
     formation: Any = clients.cloudformation
     try:
-        stack_outputs(clients, STACK_NAME, ())
+        described_stack(clients, STACK_NAME, ())
         change = "update"
     except NotDeployedError:
         change = "create"
@@ -99,7 +99,7 @@ def _await_end(formation: Any, change: str) -> None:
 
 
 def _outputs(clients: AwsClients) -> Deployed:
-    values = stack_outputs(clients, STACK_NAME)
+    values, _ = described_stack(clients, STACK_NAME)
     # The emulator's addresses of queues have another port; only account and name count.
     endpoint_url = clients.sqs.meta.endpoint_url
     queues = {name: "/".join([endpoint_url, *values[name].split("/")[-2:]]) for name in ("QueueUrl", "DlqUrl")}

@@ -22,7 +22,7 @@ from sparklet.aws.dynamodb import DynamoLedger
 from sparklet.aws.notifiers import AwsNotifier
 from sparklet.aws.object_store import S3ObjectStore
 from sparklet.aws.orchestrator import StepFunctionsOrchestrator
-from sparklet.aws.stacks import stack_outputs, unreserved_concurrency
+from sparklet.aws.stacks import described_stack, unreserved_concurrency
 from sparklet.aws.task_queue import SqsTaskQueue
 from sparklet.aws.worker_logs import CloudWatchWorkerLogs
 from sparklet.engines.emr_serverless import EmrServerlessJobs
@@ -75,7 +75,7 @@ def calls(clients: AwsClients, folder: Path) -> dict[str, Callable[[], Any]]:
         "bus": lambda: AwsNotifier(clients, "", "bus").notify(NOTICE),
         "function": lambda: LambdaCompute(clients).invoke("function", {}),
         "machine": lambda: StepFunctionsOrchestrator(clients).start("arn:aws:states:::m", "name", {}),
-        "stack": lambda: stack_outputs(clients, "stack"),
+        "stack": lambda: described_stack(clients, "stack"),
         "account": lambda: unreserved_concurrency(clients),
         "logs": lambda: CloudWatchWorkerLogs(clients, "group").streams("run", None, 0.0),
         "secret": lambda: read_secret(clients, "name"),
@@ -178,7 +178,7 @@ def test_every_answer_of_a_proxy_becomes_our_error(
     for name, call in calls(clients, tmp_path).items():
         check(call, name)
     with pytest.raises(SparkletError, match="the stack stack cannot be described: "):
-        stack_outputs(clients, "stack")
+        described_stack(clients, "stack")
 
 
 def test_a_connection_that_breaks_within_a_body_is_ours(clients: AwsClients, tmp_path: Path) -> None:

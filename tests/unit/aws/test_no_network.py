@@ -9,7 +9,7 @@ from sparklet.aws import clients as client_module
 from sparklet.aws.clients import AwsClients
 from sparklet.aws.dynamodb import DynamoLedger
 from sparklet.aws.object_store import S3ObjectStore
-from sparklet.aws.stacks import stack_outputs
+from sparklet.aws.stacks import described_stack
 from sparklet.aws.task_queue import SqsTaskQueue
 from sparklet.cli import main
 from sparklet.errors import LedgerError, ObjectStoreError, QueueError, SettingsError, SparkletError
@@ -23,7 +23,7 @@ CALLS: dict[str, tuple[Callable[[AwsClients, str], object], type[SparkletError]]
     "S3 listing": (lambda clients, url: list(S3ObjectStore(clients).list("s3://bucket/")), ObjectStoreError),
     "ledger": (lambda clients, url: DynamoLedger(clients, "ledger").runs.get("run-1"), LedgerError),
     "queue": (lambda clients, url: SqsTaskQueue(clients, f"{url}/1/q").send(["body"]), QueueError),
-    "stack": (lambda clients, url: stack_outputs(clients, "sparklet"), SettingsError),
+    "stack": (lambda clients, url: described_stack(clients, "sparklet"), SettingsError),
 }
 
 
@@ -73,4 +73,4 @@ def test_missing_credentials_are_named_with_their_variables(refusing: str, monke
     monkeypatch.delenv("AWS_SECRET_ACCESS_KEY")
 
     with pytest.raises(SettingsError, match="there are no credentials: set AWS_PROFILE, or AWS_ACCESS_KEY_ID"):
-        stack_outputs(AwsClients(endpoint_url=refusing), "sparklet")
+        described_stack(AwsClients(endpoint_url=refusing), "sparklet")

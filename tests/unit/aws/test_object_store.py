@@ -14,7 +14,7 @@ from botocore.stub import Stubber
 from sparklet.aws import object_store
 from sparklet.aws.clients import WRITES, AwsClients
 from sparklet.aws.object_store import CREATE_TRIES, S3ObjectStore
-from sparklet.aws.stacks import stack_outputs
+from sparklet.aws.stacks import described_stack
 from sparklet.errors import ObjectChangedError, ObjectForbiddenError, ObjectNotFoundError, ObjectStoreError
 from sparklet.ports import ObjectInfo
 from tests.stand_ins.http_server import QuietHandler, serving
@@ -299,6 +299,6 @@ def test_a_callers_writes_are_those_of_its_stack(clients: AwsClients) -> None:
     with Stubber(clients.cloudformation) as cloudformation:
         cloudformation.add_response("describe_stacks", {"Stacks": [{**stack, "Parameters": [parameter]}]})
 
-        stack_outputs(clients, "s", ())
+        described_stack(clients, "s", ())
 
     assert clients.write_encryption == ("aws:kms", KEY)

@@ -17,7 +17,7 @@ def backend(monkeypatch: pytest.MonkeyPatch, reserved: int = 0, free: int = 100,
     workers = [{"memory_mb": size, "function": "f", "reserved": reserved} for size in (1769, 10240)]
     outputs: dict[str, Any] = dict.fromkeys(deployed.OUTPUTS, "x")
     outputs |= {"Workers": json.dumps(workers), "FunctionTimeoutS": "300"}
-    monkeypatch.setattr(deployed, "stack_outputs", lambda *_: outputs)
+    monkeypatch.setattr(deployed, "described_stack", lambda *_: (outputs, {}))
     monkeypatch.setattr(deployed, "read_secret", lambda *_: b"key")
     monkeypatch.setattr(deployed, "unreserved_concurrency", lambda _: free)
     return LambdaFunctions(**options)
