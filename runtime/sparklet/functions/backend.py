@@ -20,13 +20,10 @@ class Backend(Protocol):
     key: bytes  # signs calls and answers
     contents: Contents  # where large contents lie
     inline_bytes: int  # of a content in a call or in an answer
+    sizes: Sequence[int]  # memory of its workers in MB, from small to large; at least one
     slots: int  # calls that it takes at a time
     max_timeout_s: float  # of a call
     waiting_s: float  # of a call for a worker; after that and its own time the caller gives it up
-
-    @property
-    def sizes(self) -> Sequence[int]:
-        """Memory of its workers in MB, from small to large; at least one."""
 
     def start(self, call: Call, size: int, done: Callable[[End], None]) -> None:
         """Begin a call on a worker of ``sizes[size]``; ``done`` gets its end once, from any thread.
