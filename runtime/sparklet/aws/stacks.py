@@ -114,8 +114,7 @@ def _queue(clients: AwsClients, url: str) -> QueueSettings:
 
 def _function(clients: AwsClients, name: str) -> Mapping[str, Any]:
     with _reading(f"the settings of {name}"):
-        found: Mapping[str, Any] = clients.functions.get_function_configuration(FunctionName=name)
-    return found
+        return clients.functions.get_function_configuration(FunctionName=name)
 
 
 def _mapping(clients: AwsClients, queue_arn: str, function: str) -> MappingSettings | None:
@@ -155,9 +154,8 @@ def _further_queues(clients: AwsClients, outputs: Mapping[str, str]) -> dict[str
 def unreserved_concurrency(clients: AwsClients) -> int | None:
     """The concurrency that functions without a reserve share; None: not known."""
     with _reading("the account's concurrency"):
-        limit: Any = clients.functions.get_account_settings().get("AccountLimit", {})
-    unreserved: int | None = limit.get("UnreservedConcurrentExecutions")
-    return unreserved
+        limit = clients.functions.get_account_settings().get("AccountLimit", {})
+        return limit.get("UnreservedConcurrentExecutions")
 
 
 def unused_snapshots(clients: AwsClients, outputs: Mapping[str, str]) -> Mapping[str, int]:
