@@ -84,12 +84,10 @@ class DynamoStore:
         self._clock = clock
 
     def get(self, key: Key) -> Item | None:
-        """An item, strongly consistent."""
         answer = self._call("GetItem", self._clients.dynamodb.get_item, Key=key_attributes(key), ConsistentRead=True)
         return item_of(answer["Item"]) if "Item" in answer else None
 
     def get_many(self, keys: Iterable[Key]) -> Iterator[Item]:
-        """The items of these keys that are there, strongly consistent, in any order."""
         source = iter(keys)
         while wanted := [key_attributes(key) for key in islice(source, MAX_KEYS_A_BATCH)]:
             request, operation = {"Keys": wanted, "ConsistentRead": True}, self._clients.dynamodb.batch_get_item
@@ -109,7 +107,6 @@ class DynamoStore:
     def keys(
         self, partition: str, within: tuple[str, str] | None = None, *, index: bool = False, backwards: bool = False
     ) -> Iterator[Sequence[Key]]:
-        """A partition's keys, page by page."""
         condition, values = "pk = :pk", {":pk": partition}
         if within:
             condition, values = f"{condition} AND #open BETWEEN :first AND :last", {**values, ":first": within[0]}
@@ -131,7 +128,6 @@ class DynamoStore:
             yield from heapq.merge(*(_ahead(pool, each) for each in pages), key=itemgetter("sk"))
 
     def last(self, partition: str, prefix: str) -> Item | None:
-        """The last item whose sort key begins with ``prefix``."""
         values = {":pk": partition, ":prefix": prefix}
         page = next(self._pages("pk = :pk AND begins_with(sk, :prefix)", values, ScanIndexForward=False, Limit=1))
         return item_of(page["Items"][0]) if page["Items"] else None
@@ -145,7 +141,6 @@ class DynamoStore:
         return Counter(item["state"]["S"] for page in pages for item in page["Items"])
 
     def glance(self, partitions: Sequence[str], states: Sequence[ShardState]) -> Mapping[str, int]:
-        """Items of these states, by the index."""
         queries = [(partition, state) for partition in partitions for state in states]
         found: Counter[str] = Counter()
         counts = in_parallel(self._count_index, queries, self._clients.threads)

@@ -170,7 +170,6 @@ class S3ObjectStore:
             ) from error
 
     def delete_all(self, uris: Iterable[str], within: str) -> None:
-        """Delete objects below a prefix, 1,000 a request."""
         rest = only_within(uris, within)
         while batch := list(islice(rest, MAX_KEYS_A_DELETE)):
             bucket = split_uri(batch[0])[0]

@@ -21,7 +21,6 @@ class CloudWatchWorkerLogs:
     _group: str
 
     def streams(self, run_id: str, shard: int | None, since_s: float) -> Mapping[str, float]:
-        """Streams with a worker's line about a run (and a shard), each from the first such line on."""
         about = f'$.run = "{run_id}"' + ("" if shard is None else f" && $.shard = {shard}")
         found: dict[str, float] = {}
         with self._reading():
