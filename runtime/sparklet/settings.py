@@ -65,7 +65,7 @@ OF_SCRIPTS = re.compile("SPARKLET_(JAVA_OPTIONS|SCRIPT_ENV|SPARK_CONF|SPARK_LINE
 # of auto: lambda-large, then by the price of an hour (app/prices.toml)
 IN_ORDER = ("lambda-large", "emr", "fargate", "standalone", "connect", "emr-serverless", "glue")
 MAX_SHOWN = 60  # characters of a wrong value
-MAX_GRACE_S = 600.0
+GRACE_S, MAX_GRACE_S = 10.0, 600.0
 MAX_MAP_CONCURRENCY = 10_000  # children that a Distributed Map runs at once
 CREDENTIAL_VALUE = re.compile(r"A[KS]IA[A-Z0-9]{12,}|[A-Za-z0-9/+=_-]{32,}|secret|passw|token", re.IGNORECASE)
 NOT_A_SCRIPTS = (
@@ -164,7 +164,7 @@ def worker_settings(env: Mapping[str, str] = os.environ) -> WorkerSettings:
         script_prefixes=_script_prefixes(env),
         scratch=Path(env.get("SPARKLET_SCRATCH") or "/tmp"),  # noqa: S108 - Lambda's only writable place
         min_free_bytes=_number(env, "SPARKLET_MIN_FREE_BYTES", 64 * MIB, int),
-        grace_s=_number(env, "SPARKLET_GRACE_S", 10.0, float, most=MAX_GRACE_S),
+        grace_s=_number(env, "SPARKLET_GRACE_S", GRACE_S, float, most=MAX_GRACE_S),
         tasks_per_jvm=_number(env, "SPARKLET_TASKS_PER_JVM", 200, int, least=1),
         kafka_failures=cast(KafkaFailures, _one_of(env, "SPARKLET_KAFKA_FAILURES", *get_args(KafkaFailures))),
         batch_handling=cast(BatchHandling, _one_of(env, "SPARKLET_BATCH_HANDLING", *get_args(BatchHandling))),

@@ -15,9 +15,8 @@ from sparklet.aws.clients import FORBIDDEN, AwsClients, error_code, explained, f
 from sparklet.errors import NotDeployedError, SettingsError
 from sparklet.job.session import write_encryption
 from sparklet.model.services import MappingSettings, QueueSettings, StackSettings
-from sparklet.settings import of_workers, opened
+from sparklet.settings import GRACE_S, of_workers, opened
 
-DEFAULT_GRACE_S = 10.0
 FRESH_S = 60  # AWS allows 15 such requests a second
 OUTPUTS = ("BucketName", "LedgerTable", "QueueUrl", "WorkerAliasArn", "WorkerLogGroup")
 
@@ -75,7 +74,7 @@ def stack_settings(clients: AwsClients, outputs: Mapping[str, str]) -> StackSett
         dead_letters=dead_letters,
         dead_letters_arn=outputs["DlqArn"],
         worker_timeout_s=int(worker["Timeout"]),
-        worker_grace_s=float(environment.get("SPARKLET_GRACE_S") or DEFAULT_GRACE_S),
+        worker_grace_s=float(environment.get("SPARKLET_GRACE_S") or GRACE_S),
         consumer_timeout_s=int(_function(clients, outputs["DlqConsumerArn"])["Timeout"]),
         worker_mapping=_mapping(clients, outputs["QueueArn"], outputs["WorkerAliasArn"]),
         consumer_mapping=_mapping(clients, outputs["DlqArn"], outputs["DlqConsumerArn"]),
