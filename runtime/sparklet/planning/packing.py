@@ -42,28 +42,24 @@ MAX_KEPT_BYTES = 256 * MIB  # compressed: the shards of some four million object
 _place = attrgetter("source", "after", "slices", "etag")  # faster than pickling the position
 
 
-@dataclass(frozen=True, slots=True)
-class Packed:
-    """A shard, and where planning continues after it."""
-
-    shard: Shard
-    estimated_bytes: int
-    position: Position
-    skipped: Mapping[str, int]  # objects left out until there, by reason
-
-
 def pack_shards(
     found: Iterable[Found], options: RunOptions, first_number: int = 0, inputs: Sequence[str] = ()
-) -> Iterator[Packed]:
-    """Pack objects into shards in the order of the listing; a group that appears again later begins a new shard.
+) -> Iterator[tuple[Shard, Line]]:
+    """Pack objects into shards, each with its line, in the order of the listing.
 
     ``options.target_bytes`` limits the estimated size of a shard, unless one object has more; ``max_objects`` limits
-    its objects or items; ``group_by`` separates objects of different groups. Spark reads partitions of one of the
-    ``inputs`` at once.
+    its objects or items; ``group_by`` separates objects of different groups: one that appears again later begins a new
+    shard. Spark reads partitions of one of the ``inputs`` at once.
     """
     group_of = grouping(options.group_by) if options.group_by else None
     held: list[Found] = []
     held_bytes, held_group, number = 0, ("", ""), first_number
+
+    def packed() -> tuple[Shard, Line]:
+        shard, last = Shard(number, tuple(each.item for each in held)), held[-1]
+        sizes = len(held), shard.size_bytes, held_bytes
+        return shard, Line(shard.to_line(), number, *sizes, last.position, last.skipped)
+
     for each in found:
         uri, size_bytes = each.item.uri, each.item.estimated_bytes
         group = group_of(uri) if group_of else "", partition_root(uri, inputs)
@@ -71,14 +67,12 @@ def pack_shards(
         max_bytes = min(options.target_bytes, MAX_ITEMS_BYTES) if is_cut else options.target_bytes
         full = len(held) == options.max_objects or held_bytes + size_bytes > max_bytes
         if held and (full or group != held_group):
-            shard = Shard(number, tuple(one.item for one in held))
-            yield Packed(shard, held_bytes, held[-1].position, held[-1].skipped)
+            yield packed()
             number, held, held_bytes = number + 1, [], 0
         held.append(each)
         held_bytes, held_group = held_bytes + size_bytes, group
     if held:
-        shard = Shard(number, tuple(one.item for one in held))
-        yield Packed(shard, held_bytes, held[-1].position, held[-1].skipped)
+        yield packed()
 
 
 def grouping(group_by: str) -> Callable[[str], str]:
@@ -118,17 +112,17 @@ class PlanPreview:
     too_large: int = 0  # shards too large for one function
     of_engines: dict[str, tuple[int, int]] = field(default_factory=dict)  # shards that each does, and their bytes
 
-    def add(self, packed: Packed, options: RunOptions) -> None:
+    def add(self, shard: Shard, line: Line, options: RunOptions) -> None:
         """Count a shard."""
-        shard, size_bytes = packed.shard, packed.shard.size_bytes
+        size_bytes = line.size_bytes
         self.smallest_shard_bytes = min(self.smallest_shard_bytes, size_bytes) if self.shards else size_bytes
         if not self.shards or size_bytes > self.largest_shard_bytes:
             self.largest_shard_bytes, self.largest_shard = size_bytes, shard.number
             self.largest_object = shard.objects[0].name
         self.most_objects_in_a_shard = max(self.most_objects_in_a_shard, len(shard.objects))
         self.slices += sum(item.slice is not None for item in shard.objects)
-        self.too_large += options.is_above_limit(packed.estimated_bytes)
-        if engine := options.planned_engine(packed.estimated_bytes):
+        self.too_large += options.is_above_limit(line.estimated_bytes)
+        if engine := options.planned_engine(line.estimated_bytes):
             shards, engine_bytes = self.of_engines.get(engine, (0, 0))
             self.of_engines[engine] = shards + 1, engine_bytes + size_bytes
         self.shards, self.objects = self.shards + 1, self.objects + len(shard.objects)
@@ -242,16 +236,15 @@ class PackedInput:
         if options.split:
             found = slice_objects(store, found, options, position, lambda _, why: self.whole.update([why]), access)
         self._places = InputPlaces(self.inputs) if options.output_per else None
-        for each in pack_shards(found, options, first_number, self.inputs):
-            self.found.add(each, options)
-            if options.is_above_limit(each.estimated_bytes) and len(self.too_large) < MAX_NAMED:
-                self.too_large.append(_shown(each))
-            for item in each.shard.objects:
+        for shard, line in pack_shards(found, options, first_number, self.inputs):
+            self.found.add(shard, line, options)
+            if options.is_above_limit(line.estimated_bytes) and len(self.too_large) < MAX_NAMED:
+                self.too_large.append(_shown(shard, line.estimated_bytes))
+            for item in shard.objects:
                 self.partitions.add(item.uri)
                 if self._places:
                     self._places.add(item.uri)
-            shard, sizes = each.shard, (each.shard.size_bytes, each.estimated_bytes)
-            yield Line(shard.to_line(), shard.number, len(shard.objects), *sizes, each.position, each.skipped)
+            yield line
         self.found.skipped = inventory.skipped
 
     def lines(self, at: Deployment, run: Run) -> Iterator[Line] | None:
@@ -336,9 +329,8 @@ def is_nothing_new(skipped: Mapping[str, int]) -> bool:
     return (Reason.DONE in skipped or Reason.OLDER in skipped) and Reason.MISSING not in skipped
 
 
-def _shown(packed: Packed) -> str:
+def _shown(shard: Shard, estimated_bytes: int) -> str:
     """A shard in a refusal: its first object and its size."""
-    shard, estimated_bytes = packed.shard, packed.estimated_bytes
     estimated = f", decompressed about {estimated_bytes / MIB:,.0f} MiB" if estimated_bytes != shard.size_bytes else ""
     others = f" and {len(shard.objects) - 1} more" if len(shard.objects) > 1 else ""
     return f"{shard.objects[0].name}{others} ({shard.size_bytes / MIB:,.0f} MiB{estimated})"

@@ -318,7 +318,7 @@ def test_a_file_of_5_gb_is_planned_with_a_window_a_slice() -> None:
     store = Huge()
     options = RunOptions(split="csv", target_bytes=128 * 1024**2)
 
-    shards = [packed.shard for packed in pack_shards(slice_objects(store, [TABLE], options), options)]
+    shards = [shard for shard, _ in pack_shards(slice_objects(store, [TABLE], options), options)]
 
     assert len(shards) == 41
     assert [len(shard.objects) for shard in shards] == [1] * 41

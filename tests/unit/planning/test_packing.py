@@ -24,7 +24,7 @@ def limits(target: int, most: int) -> RunOptions:
 
 
 def shards_of(objects: Iterable[Found], options: RunOptions, first: int = 0) -> list[Shard]:
-    return [packed.shard for packed in pack_shards(objects, options, first)]
+    return [shard for shard, _ in pack_shards(objects, options, first)]
 
 
 @given(sizes=SIZES, target=st.integers(1, 250), most=st.integers(1, 12), first=st.integers(0, 5))
@@ -53,10 +53,10 @@ def test_packing_from_a_shards_end_gives_the_same(
 
 
 def test_a_shard_records_how_far_planning_has_come() -> None:
-    packed = list(pack_shards(found([5] * 5), limits(100, 2)))
+    lines = [line for _, line in pack_shards(found([5] * 5), limits(100, 2))]
 
-    assert [p.position.after for p in packed] == ["1", "3", "4"]
-    assert [p.skipped["left out"] for p in packed] == [1, 3, 4]
+    assert [line.position.after for line in lines] == ["1", "3", "4"]
+    assert [line.skipped["left out"] for line in lines] == [1, 3, 4]
 
 
 def test_it_looks_at_no_more_objects_than_it_needs() -> None:
