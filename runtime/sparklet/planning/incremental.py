@@ -20,17 +20,18 @@ RunStatus = tuple[str, int, RunState]  # identity, generation, state
 def done_before(at: Deployment, name: str, run_id: str = "") -> Digests:
     """What other runs of the name have done, by address, version and ETag; a cut object is done with its last slice."""
     done = Digests()
-    for earlier in _of_name(at, name, run_id):
+    for earlier in others_of_name(at, name, run_id):
         _add(at, earlier, done)
     return done
 
 
 def earlier_runs(at: Deployment, name: str, run_id: str = "") -> list[RunStatus]:
     """The other runs of the name: while they are the same, so is what they have done."""
-    return [(run.identity, run.generation, run.state) for run in _of_name(at, name, run_id)]
+    return [(run.identity, run.generation, run.state) for run in others_of_name(at, name, run_id)]
 
 
-def _of_name(at: Deployment, name: str, run_id: str) -> Iterator[Run]:
+def others_of_name(at: Deployment, name: str, run_id: str) -> Iterator[Run]:
+    """The other runs of a run's name."""
     return (run for run in at.ledger.runs.list() if run.name == name and run.run_id != run_id)
 
 

@@ -21,6 +21,7 @@ from sparklet.errors import (
 )
 from sparklet.model import Run, RunState, ShardRecord, ShardState, published_by
 from sparklet.planning.follow_up_ids import FOLLOW_UP_ID, follow_up_id
+from sparklet.planning.incremental import others_of_name
 from sparklet.planning.outputs import published_files
 from sparklet.ports import ObjectInfo
 from sparklet.ports.deployment import Deployment
@@ -32,8 +33,8 @@ CLEANED_UP = 10  # claims, the oldest ones, that the end of a run looks at
 
 def refuse_another_open(at: Deployment, name: str, run_id: str) -> None:
     """PlanError if an earlier run of an incremental run's name is open: what it will have done is not known yet."""
-    for run in at.ledger.runs.list():
-        if run.name == name and run.run_id != run_id and not run.state.ended:
+    for run in others_of_name(at, name, run_id):
+        if not run.state.ended:
             raise _busy(run)
 
 
@@ -163,8 +164,8 @@ def delete_replaced(at: Deployment, run: Run, since_s: float) -> None:
     replaces the output of next runs of earlier generations; CheckpointConflictError if one of them has not ended. An
     incremental run plans again what shards of its name's earlier runs have not done, so their published files go.
     """
-    for other in at.ledger.runs.list() if run.options.incremental else ():
-        if other.name == run.name and other.run_id != run.run_id and other.state is not RunState.SUCCEEDED:
+    for other in others_of_name(at, run.name, run.run_id) if run.options.incremental else ():
+        if other.state is not RunState.SUCCEEDED:
             delete_half_published(at, other)
     named = FOLLOW_UP_ID.search(run.run_id) if run.parent else None
     generation = int(named[2]) if named and named[1] == "next" else 0
