@@ -176,7 +176,10 @@ def _within(value: Any, steps: Sequence[str | int], walked: str, row: int) -> It
 def table_rows(
     file: Path, form: str, address: str | None = "", after_row: int = 0
 ) -> Iterator[tuple[int, dict[str, Any]]]:
-    """Rows of Parquet or ORC: the known columns and ``address`` (None: all). RowError if it is not in that format."""
+    """Rows of Parquet or ORC, less batches up to ``after_row``: the known columns and ``address`` (None: all).
+
+    RowError if it is not in that format.
+    """
     try:
         import pyarrow
         from pyarrow.dataset import dataset
@@ -193,9 +196,7 @@ def table_rows(
         columns = described or table.schema.names  # so that the error can name the columns
         for batch in table.to_batches(columns=columns, batch_size=BATCH_ROWS, batch_readahead=0, use_threads=False):
             if row + batch.num_rows > after_row:
-                for number, values in enumerate(batch.to_pylist(), start=row + 1):
-                    if number > after_row:
-                        yield number, values
+                yield from enumerate(batch.to_pylist(), start=row + 1)
             row += batch.num_rows
     except OverflowError as error:
         raise RowError(f"a date or time in it is beyond the year 9999: {error}; leave that column out", row) from error

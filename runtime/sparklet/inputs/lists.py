@@ -112,14 +112,13 @@ class DataFile:
             )
 
     def rows(self, path: Path, after_row: int = 0) -> Iterator[tuple[int, dict[str, Any]]]:
-        """Its rows after ``after_row``. Keys are URL-encoded in CSV, and only there."""
+        """Its rows; of Parquet and ORC, batches up to ``after_row`` are left out. Only in CSV keys are URL-encoded."""
         if self.form != "CSV":
             yield from table_rows(path, self.form.lower(), after_row=after_row)
             return
         key = next(name for name in self.columns if name.lower() == "key")
         for row, values in csv_rows(path, self.columns, zipped=self.uri.endswith(".gz")):
-            if row > after_row:
-                yield row, {**values, key: _decoded(values[key], row)}
+            yield row, {**values, key: _decoded(values[key], row)}
 
 
 def _decoded(key: str, row: int) -> str:
