@@ -28,8 +28,8 @@ TRIES = 3  # for an object that changes while it is read
 Read = Callable[[int, int], bytes]
 """Bytes of an object: offset, length."""
 
-Whole = Callable[[InputObject, str], None]
-"""Called with a large object that is planned whole, and the reason: the same text for all objects of a kind."""
+Whole = Callable[[str], None]
+"""Called with the reason why a large object is planned whole: the same text for all objects of a kind."""
 
 
 class CannotCutError(Exception):
@@ -120,7 +120,7 @@ def slice_objects(
     found: Iterable[Found],
     options: RunOptions,
     position: Position = Position(),  # noqa: B008 - frozen
-    whole: Whole = lambda item, why: None,
+    whole: Whole = lambda why: None,
     access: Access = Access(),  # noqa: B008 - frozen
 ) -> Iterator[Found]:
     """The objects, those above ``target_bytes`` cut into slices as ``options.split`` demands.
@@ -173,7 +173,7 @@ def _slices(
         reason = "may not be read by the planner"  # the workers may be allowed to
     except OSError as error:
         reason = f"cannot be read: {error.strerror}"
-    whole(item, reason)
+    whole(reason)
     return [item]
 
 

@@ -234,7 +234,7 @@ class PackedInput:
         first_number: int = 0,
     ) -> Iterator[Line]:
         if options.split:
-            found = slice_objects(store, found, options, position, lambda _, why: self.whole.update([why]), access)
+            found = slice_objects(store, found, options, position, lambda why: self.whole.update([why]), access)
         self._places = InputPlaces(self.inputs) if options.output_per else None
         for shard, line in pack_shards(found, options, first_number, self.inputs):
             self.found.add(shard, line, options)

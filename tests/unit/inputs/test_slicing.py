@@ -40,7 +40,7 @@ def cut(body: bytes, split: str, target: int, uri: str = URI) -> tuple[list[Inpu
     """The slices of an object, and why it was planned whole if it was."""
     store, told = MemoryObjectStore(), list[str]()
     options = RunOptions(split=split, target_bytes=target)
-    found = slice_objects(store, [put(store, body, uri)], options, whole=lambda item, why: told.append(why))
+    found = slice_objects(store, [put(store, body, uri)], options, whole=told.append)
     return [each.item for each in found], told
 
 
@@ -199,7 +199,7 @@ def test_parquet_that_has_no_parts_for_spark_is_whole(
     found = replace(found, item=replace(found.item, version_id=version))
     options = RunOptions(split="auto", target_bytes=16)
 
-    passed = list(slice_objects(store, [found], options, whole=lambda _, why: told.append(why), access=access))
+    passed = list(slice_objects(store, [found], options, whole=told.append, access=access))
 
     assert passed == [found]
     assert len(told) == 1 and why in told[0]
@@ -221,7 +221,7 @@ def test_an_unreadable_object_is_planned_whole_for_its_shard(error: ObjectStoreE
     found = put(store, b"x\n" * 40)
     fails(store, error)
 
-    passed = list(slice_objects(store, [found], OPTIONS, whole=lambda item, why: told.append(why)))
+    passed = list(slice_objects(store, [found], OPTIONS, whole=told.append))
 
     assert passed == [found]
     assert len(told) == 1
