@@ -8,14 +8,13 @@ import hashlib
 import io
 import zipfile
 from collections.abc import Iterator
-from contextlib import suppress
 from functools import cache
 from importlib import import_module
 from pathlib import Path
 
 from sparklet.engines.on_platform import DEPENDENCIES
-from sparklet.errors import ObjectChangedError
 from sparklet.ports import ObjectStore
+from sparklet.ports.deployment import put_once
 
 PACKAGES = ("sparklet", "boto3", "botocore", "dateutil", "jmespath", "s3transfer", "six", "urllib3")
 SERVICES = ("dynamodb", "glue", "s3", "secretsmanager", "sqs", "ssm", "sts")
@@ -29,8 +28,7 @@ def store_worker(store: ObjectStore, bucket: str) -> tuple[str, str]:
     digest = hashlib.sha256(program + package).hexdigest()[:16]
     uris = tuple(f"s3://{bucket}/{FOLDER}/{digest}/{name}" for name in (PROGRAM, PACKAGE))
     for uri, content in zip(uris, (program, package), strict=True):
-        with suppress(ObjectChangedError):
-            store.put(uri, content, create_only=True)
+        put_once(store, uri, content)
     return uris[0], uris[1]
 
 

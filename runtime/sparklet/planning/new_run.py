@@ -14,7 +14,6 @@ from typing import Any
 
 from sparklet.errors import (
     NothingNewError,
-    ObjectChangedError,
     ObjectNotFoundError,
     PlanError,
     RunExistsError,
@@ -43,7 +42,7 @@ from sparklet.planning.output_claims import refuse_another_open, refuse_outputs,
 from sparklet.planning.packing import PackedInput, too_large
 from sparklet.planning.request import RunRequest
 from sparklet.ports import ObjectStore
-from sparklet.ports.deployment import Deployment
+from sparklet.ports.deployment import Deployment, put_once
 
 RUN_ID_IN_OUTPUT = "{run_id}"  # for a request that is repeated for run after run
 MAX_SLUG = 40  # characters of a name, so that time and suffix fit into the 63 of a run id
@@ -365,8 +364,7 @@ def _refuse_bad_syntax(source: str, body: bytes) -> None:
 def _store(at: Deployment, files: Iterable[tuple[str, bytes]]) -> None:
     """Write files whose names contain their digests; one that exists has the same bytes."""
     for uri, body in files:
-        with suppress(ObjectChangedError):
-            at.store.put(uri, body, create_only=True)
+        put_once(at.store, uri, body)
 
 
 def repaired_script(at: Deployment, run: Run, source: str) -> ScriptRef:

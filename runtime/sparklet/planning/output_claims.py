@@ -8,13 +8,11 @@ decides (``docs/decisions/0048-who-owns-an-output-folder.md``).
 
 import json
 from collections.abc import Iterator, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from itertools import takewhile
 
 from sparklet.errors import (
     CheckpointConflictError,
-    ObjectChangedError,
     ObjectForbiddenError,
     ObjectNotFoundError,
     PlanError,
@@ -24,7 +22,7 @@ from sparklet.planning.follow_up_ids import FOLLOW_UP_ID, follow_up_id
 from sparklet.planning.incremental import others_of_name
 from sparklet.planning.outputs import published_files
 from sparklet.ports import ObjectInfo
-from sparklet.ports.deployment import Deployment
+from sparklet.ports.deployment import Deployment, put_once
 
 CLAIMS = "_outputs/"  # no run id begins with an underscore
 LISTED_AGAIN = 5  # times, if a claim was deleted since it was listed
@@ -117,8 +115,7 @@ def claim_outputs(at: Deployment, run: Run) -> float:
             _refuse_held(at, run)
         number = int(claims[-1].uri.rpartition("/")[2]) + 1 if claims else 0
         body = json.dumps([run.identity, run.generation, _claimed(run), run.name]).encode()
-        with suppress(ObjectChangedError):  # another run was faster
-            at.store.put(f"{at.runs_uri}{CLAIMS}{number:08d}", body, create_only=True)
+        put_once(at.store, f"{at.runs_uri}{CLAIMS}{number:08d}", body)  # another run may be faster
 
 
 def release_outputs(at: Deployment, run: Run) -> None:

@@ -2,11 +2,11 @@
 
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
-from sparklet.errors import RunNotFoundError, ScratchFullError, SettingsError
+from sparklet.errors import ObjectChangedError, RunNotFoundError, ScratchFullError, SettingsError
 from sparklet.metrics import Meter, Metric
 from sparklet.model import Access, Run, RunOptions
 from sparklet.ports import Clock, Engine, Ledger, Notifier, ObjectStore, TaskQueue
@@ -25,6 +25,12 @@ def scratch(what: str, kind: type[Exception] = OSError) -> Iterator[None]:
         raise ScratchFullError(
             f"{what} could not be kept in {tempfile.gettempdir()}: {error}; free space there, or set TMPDIR"
         ) from error
+
+
+def put_once(store: ObjectStore, uri: str, body: bytes) -> None:
+    """Write an object unless it is there: if another writer was faster, its object stays."""
+    with suppress(ObjectChangedError):
+        store.put(uri, body, create_only=True)
 
 
 @dataclass(frozen=True, slots=True)

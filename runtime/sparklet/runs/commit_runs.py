@@ -8,11 +8,10 @@ does its run. A redrive's end fixes one more commit, maybe an empty one, and its
 import hashlib
 import json
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from dataclasses import replace
 from operator import attrgetter
 
-from sparklet.errors import CheckpointConflictError, ObjectChangedError
+from sparklet.errors import CheckpointConflictError
 from sparklet.model import WRITES, Counts, Run, RunState, ScriptRef
 from sparklet.model.quantities import parse_every
 from sparklet.planning.commit_files import (
@@ -26,7 +25,7 @@ from sparklet.planning.commit_files import (
 from sparklet.planning.follow_up_ids import follow_up_id
 from sparklet.planning.new_run import entered
 from sparklet.planning.schema_task import ALL_IN_ONE
-from sparklet.ports.deployment import Deployment
+from sparklet.ports.deployment import Deployment, put_once
 from sparklet.runs.follow_ups import last_commit_run, time_left_s
 from sparklet.runs.summary import tolerated_failures
 
@@ -102,8 +101,7 @@ def _fix(
         "fixed_at_s": at.clock.now_s(),
     }
     lines = [json.dumps(header).encode(), *(body.strip() for body in at.store.get_all(fresh))]
-    with suppress(ObjectChangedError):
-        at.store.put(commit_uri(at, run, number), b"\n".join(lines) + b"\n", create_only=True)
+    put_once(at.store, commit_uri(at, run, number), b"\n".join(lines) + b"\n")
     return True
 
 
@@ -121,8 +119,7 @@ def _entered(at: Deployment, run: Run, files: Sequence[CommitFile]) -> Run:
         raise CheckpointConflictError(f"the run {run.run_id} was cancelled or has ended; no further commit begins")
     digest = hashlib.sha256(SCRIPT).hexdigest()
     script = ScriptRef(at.run_uri(made_id, f"script/{digest}/commit.py"), digest, SOURCE)
-    with suppress(ObjectChangedError):
-        at.store.put(script.uri, SCRIPT, create_only=True)
+    put_once(at.store, script.uri, SCRIPT)
     made = commits_made(at, run.run_id, len(files) - 1)
     follower = Run(
         made_id,

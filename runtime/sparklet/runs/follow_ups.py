@@ -19,7 +19,7 @@ from dataclasses import dataclass, replace
 from itertools import islice
 from typing import Any
 
-from sparklet.errors import ObjectChangedError, PlanError
+from sparklet.errors import PlanError
 from sparklet.job.fields import INFER, SCHEMA
 from sparklet.model import Counts, ListSource, Run, RunOptions, RunState, ShardState
 from sparklet.model.options import AUTO, ENGINE, FAIL, NO_LIMIT_BYTES
@@ -28,7 +28,7 @@ from sparklet.planning.engine_choice import fit_engines
 from sparklet.planning.follow_up_ids import follow_up_id
 from sparklet.planning.new_run import entered
 from sparklet.planning.output_claims import half_published, take_outputs
-from sparklet.ports.deployment import Deployment
+from sparklet.ports.deployment import Deployment, put_once
 from sparklet.runs.summary import statistics, summarize
 from sparklet.shown import redacted
 
@@ -72,8 +72,7 @@ def enter_check(at: Deployment, run: Run, state: RunState) -> Run:
     assert run.check is not None
     made_id = follow_up_id(run.run_id, "check", run.generation)
     uri = at.run_uri(run.run_id, f"_summary-{run.identity}-{run.generation}.json")
-    with suppress(ObjectChangedError):  # another checker was faster; the shards have ended, so its summary is the same
-        at.store.put(uri, _summary(at, run, state), create_only=True)
+    put_once(at.store, uri, _summary(at, run, state))  # the shards have ended, so a faster checker's is the same
     options = RunOptions(max_attempts=run.options.max_attempts, time_limit_s=time_left_s(at, run))
     follower = Run(made_id, (uri,), f"s3://{at.bucket}/output/{made_id}/", (run.check,), options=options)
     return entered(at, run, replace(follower, name=f"{run.name}-check", params=run.params))
