@@ -120,25 +120,21 @@ class Database:
 
 def _login(credentials: str) -> dict[str, str]:
     store, _, name = credentials.partition(":")
-    if store == "secretsmanager":
-        text = _aws_client(store).get_secret_value(SecretId=name)["SecretString"]
-    elif store == "ssm":
-        text = _aws_client(store).get_parameter(Name=name, WithDecryption=True)["Parameter"]["Value"]
-    else:
+    if store not in ("secretsmanager", "ssm"):
         raise ValueError("credentials must be secretsmanager:NAME or ssm:/PATH")
+    import boto3  # every engine on AWS has it
+
+    make: Any = boto3.client
+    client = make(store, region_name=os.environ.get("AWS_REGION"))  # boto3 itself reads AWS_DEFAULT_REGION
+    if store == "ssm":
+        text = client.get_parameter(Name=name, WithDecryption=True)["Parameter"]["Value"]
+    else:
+        text = client.get_secret_value(SecretId=name)["SecretString"]
     try:
         found = json.loads(text)
         return {"user": str(found["username"]), "password": str(found["password"])}
     except (ValueError, KeyError, TypeError):
         raise TableError(f"{credentials} holds no JSON with username and password") from None
-
-
-def _aws_client(service: str) -> Any:
-    """A client of AWS by boto3, which every engine on AWS has."""
-    import boto3
-
-    make: Any = boto3.client
-    return make(service, region_name=os.environ.get("AWS_REGION"))  # boto3 itself reads AWS_DEFAULT_REGION
 
 
 def _ask(connection: Any, statement: str, *values: Any) -> Any:
