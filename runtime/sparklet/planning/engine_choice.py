@@ -2,7 +2,7 @@
 
 from collections.abc import Collection, Iterable, Iterator, Mapping
 
-from sparklet.errors import PlanError, ScriptError, SettingsError
+from sparklet.errors import PlanError, ScriptError
 from sparklet.job.spark_lines import is_of, major_of
 from sparklet.model.options import AUTO, LARGE, RunOptions
 from sparklet.ports.deployment import Deployment
@@ -70,11 +70,7 @@ def asked_spark(source: str, body: bytes) -> str:
 
 def spark_of_functions(at: Deployment) -> str:
     """The line of the functions' Spark; "" if it is not known."""
-    try:
-        settings = at.functions() if at.functions else {}
-    except SettingsError:
-        return ""  # the caller may not read the functions' settings
-    return settings.get(SPARK_LINE, "").removeprefix("spark-")
+    return (at.function_settings() or {}).get(SPARK_LINE, "").removeprefix("spark-")
 
 
 def refuse_another_spark(at: Deployment, asked: Mapping[str, str]) -> None:

@@ -12,13 +12,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from sparklet.errors import (
-    NothingNewError,
-    ObjectNotFoundError,
-    PlanError,
-    RunExistsError,
-    SettingsError,
-)
+from sparklet.errors import NothingNewError, ObjectNotFoundError, PlanError, RunExistsError
 from sparklet.inputs.list_requests import TABLE, stored_source
 from sparklet.job.catalogs import catalog_properties
 from sparklet.job.fields import INFER, SCHEMA
@@ -127,11 +121,8 @@ def entered(at: Deployment, parent: Run, follower: Run) -> Run:
 
 def _refuse_no_catalog(at: Deployment, request: RunRequest) -> None:
     """PlanError if nothing names a catalog for the run's table of Iceberg: every shard would fail."""
-    try:
-        if (functions := at.functions and at.functions()) is None:
-            return
-    except SettingsError:
-        return  # the caller may not read the functions' settings
+    if (functions := at.function_settings()) is None:
+        return
     if functions.get("SPARKLET_WRITE_ENCRYPTION"):
         raise PlanError(
             f"{request.table} cannot be committed with the stack's WriteEncryption: pyiceberg writes by pyarrow, which "

@@ -71,6 +71,13 @@ class Deployment:
         except RunNotFoundError:
             return None
 
+    def function_settings(self) -> Mapping[str, str] | None:
+        """What the functions' scripts are set to; None if that is not known, or the caller may not read it."""
+        try:
+            return self.functions() if self.functions else None
+        except SettingsError:
+            return None
+
     def measure(self, metric: Metric, value: float = 1) -> None:
         """Add to a metric, if there is a meter."""
         if self.meter is not None:
