@@ -147,7 +147,7 @@ class Inventory:
         *,
         planned: Callable[[], Iterable[InputObject]] = tuple,
         done: Callable[[], Digests] | None = None,
-        on_left_out: LeftOutCallback | None = None,
+        on_left_out: LeftOutCallback = lambda uri, version_id, reason: None,
     ) -> None:
         self._filter = Filter(options.include, options.exclude)
         self._sources: list[_Source] = [
@@ -214,8 +214,7 @@ class Inventory:
         return True
 
     def _leaves_out(self, each: Candidate, reason: str) -> bool:
-        if self._on_left_out:
-            self._on_left_out(each.uri, each.info.version_id if each.info else "", reason)
+        self._on_left_out(each.uri, each.info.version_id if each.info else "", reason)
         if len(names := self.named.get(reason, [each.uri] * NAMES_KEPT)) < NAMES_KEPT:
             names.append(each.uri)
         return self._filter.skip(reason)
