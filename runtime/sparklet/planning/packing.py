@@ -307,13 +307,12 @@ def _refused(inventory: Inventory, reason: Reason) -> PlanError:
     count, names = inventory.skipped[reason], inventory.named[reason]
     more = f" and {count - len(names)} more" if count > len(names) else ""
     if reason is Reason.MISSING:
-        what, remedy = count_text(count, "object"), "correct the list, or leave out what is gone with --missing skip"
-        return PlanError(f"the input names {what} not there: {', '.join(names)}{more}; {remedy}")
-    what, remedy = (
-        count_text(count, "archived object"),
-        "restore what is archived first, or leave it out with --archived skip",
-    )
-    return PlanError(f"the input has {what} that cannot be read: {', '.join(names)}{more}; {remedy}")
+        what = f"names {count_text(count, 'object')} not there"
+        remedy = "correct the list, or leave out what is gone with --missing skip"
+    else:
+        what = f"has {count_text(count, 'archived object')} that cannot be read"
+        remedy = "restore what is archived first, or leave it out with --archived skip"
+    return PlanError(f"the input {what}: {', '.join(names)}{more}; {remedy}")
 
 
 def _nothing_to_plan(name: str, skipped: Mapping[str, int]) -> PlanError:
