@@ -11,12 +11,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import takewhile
 
-from sparklet.errors import (
-    CheckpointConflictError,
-    ObjectForbiddenError,
-    ObjectNotFoundError,
-    PlanError,
-)
+from sparklet.errors import CheckpointConflictError, ObjectForbiddenError, ObjectNotFoundError, PlanError
 from sparklet.model import Run, RunState, ShardRecord, ShardState, published_by
 from sparklet.planning.follow_up_ids import FOLLOW_UP_ID, follow_up_id
 from sparklet.planning.incremental import others_of_name

@@ -29,11 +29,7 @@ def schema_run(at: Deployment, run: Run, lines: Sequence[Line]) -> Run:
     made_id = follow_up_id(run.run_id, "schema")
     if known := at.known_run(made_id):
         return known
-    options = replace(
-        ALL_IN_ONE,
-        max_attempts=run.options.max_attempts,
-        time_limit_s=run.options.time_limit_s,
-    )
+    options = replace(ALL_IN_ONE, max_attempts=run.options.max_attempts, time_limit_s=run.options.time_limit_s)
     folder, sample = f"s3://{at.bucket}/output/{made_id}/", sample_of(lines)
     follower = Run(made_id, sample, folder, (run.scripts[-1],), run.args, run.params, options, f"{run.name}-schema")
     return entered(at, run, replace(follower, access=run.access, table=run.table, schema=INFER))
