@@ -11,7 +11,7 @@ from sparklet.app.reporter import time_text
 from sparklet.app.stack import OpenStack
 from sparklet.local.state import StateDir
 from sparklet.model import SCHEME, Run, ShardRecord, ShardState, split_uri
-from sparklet.model.options import LARGE
+from sparklet.model.options import LARGE, LARGE_MB
 from sparklet.planning.packing import PlanPreview
 from sparklet.runs.summary import Summary
 from sparklet.tables.opening import how_to_open, uncommitted_text
@@ -19,7 +19,7 @@ from sparklet.tables.opening import how_to_open, uncommitted_text
 OUT_OF_MEMORY = ("OutOfMemoryError", "MemoryError")
 OUT_OF_TIME = ("DeadlineExceededError",)
 NOT_HERE = ("ShardTooLargeError", "PySparkAttributeError", "PySparkNotImplementedError")
-MAX_MEMORY_MB, MAX_TIMEOUT_S = 10240, 900
+MAX_TIMEOUT_S = 900
 
 
 def preview_document(preview: PlanPreview) -> dict[str, Any]:
@@ -166,8 +166,8 @@ def redrive_command(stack: OpenStack, group: FailureGroup) -> str:
     words = ["sparklet", "redrive", group.example.run_id, *group.redrive]
     name = group.error_class.rpartition(".")[2]
     others = [engine for engine in stack.at.engines if engine not in (LARGE, group.example.engine)]
-    if name in OUT_OF_MEMORY and not group.example.engine and stack.size.memory_mb < MAX_MEMORY_MB:
-        words += ["--memory", str(min(MAX_MEMORY_MB, 2 * stack.size.memory_mb))]
+    if name in OUT_OF_MEMORY and not group.example.engine and stack.size.memory_mb < LARGE_MB:
+        words += ["--memory", str(min(LARGE_MB, 2 * stack.size.memory_mb))]
     elif name in OUT_OF_TIME and (stack.state or stack.size.timeout_s < MAX_TIMEOUT_S):
         longer_s = 2 * stack.size.timeout_s
         words += ["--timeout", str(longer_s if stack.state else min(MAX_TIMEOUT_S, longer_s))]

@@ -8,6 +8,7 @@ import copy
 import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields, is_dataclass
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, get_args, get_origin, get_type_hints
 
@@ -17,7 +18,7 @@ from sparklet.app.stack import StackSelection
 from sparklet.app.state_machines import WantedMode
 from sparklet.errors import SettingsError
 from sparklet.local.state import StateDir, default_state_dir
-from sparklet.model.options import FAILURES, INPUT, ORCHESTRATION, RUN, SHARDS
+from sparklet.model.options import FAILURES, INPUT, LARGE_MB, ORCHESTRATION, RUN, SHARDS
 from sparklet.planning.request import places
 
 
@@ -79,6 +80,8 @@ Env = Annotated[
     list[str] | None,
     typer.Option("--env", metavar="KEY=VALUE", help="A variable for the script, no secret; may be repeated."),
 ]
+_memory = partial(typer.Option, "--memory", min=512, max=LARGE_MB, metavar="MB")
+_timeout = partial(typer.Option, "--timeout", min=1, metavar="SECONDS")
 
 
 def parse_shards(text: str) -> tuple[int, ...]:
@@ -126,13 +129,8 @@ class WorkerOptions(StackOptions):
     workers: Annotated[
         int | None, typer.Option("--workers", min=1, metavar="N", help="Worker processes (default: one for each core).")
     ] = None
-    timeout_s: Annotated[
-        int | None, typer.Option("--timeout", min=1, metavar="SECONDS", help="Time limit of one shard (default: 900).")
-    ] = None
-    memory_mb: Annotated[
-        int | None,
-        typer.Option("--memory", min=512, max=10240, metavar="MB", help="Memory of one worker (default: 3008)."),
-    ] = None
+    timeout_s: Annotated[int | None, _timeout(help="Time limit of one shard (default: 900).")] = None
+    memory_mb: Annotated[int | None, _memory(help="Memory of one worker (default: 3008).")] = None
     runner: Annotated[
         Literal["warm", "submit"] | None,
         typer.Option("--runner", help="warm: one JVM that is kept (default); submit: one spark-submit for each shard."),
@@ -146,14 +144,8 @@ class RedriveOptions(StackOptions):
 
     PANEL: ClassVar[str] = "Options"
 
-    memory_mb: Annotated[
-        int | None,
-        typer.Option("--memory", min=512, max=10240, metavar="MB", help="More memory each; restarts the local stack."),
-    ] = None
-    timeout_s: Annotated[
-        int | None,
-        typer.Option("--timeout", min=1, metavar="SECONDS", help="More time for each shard; restarts the local stack."),
-    ] = None
+    memory_mb: Annotated[int | None, _memory(help="More memory each; restarts the local stack.")] = None
+    timeout_s: Annotated[int | None, _timeout(help="More time for each shard; restarts the local stack.")] = None
 
 
 class RequestOptions(dict[str, Any]):
