@@ -22,7 +22,7 @@ from sparklet.local.java import find_java
 from sparklet.local.spark_installation import fetched_jars, install_command, stack_file, worker_archive, worker_jars
 from sparklet.model import RunOptions
 from sparklet.model.services import StackSettings
-from sparklet.spark.spark_options import SUBMIT
+from sparklet.spark.spark_options import MB_PER_CORE, SUBMIT
 
 if TYPE_CHECKING:
     from sparklet.aws.clients import AwsClients
@@ -219,9 +219,8 @@ def _class_data() -> Finding:
 def _memory() -> Finding:
     total_bytes = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     found = f"{size_text(total_bytes)}, {os.cpu_count()} cores"
-    return Finding(
-        "memory", total_bytes >= MIN_MEMORY_BYTES, found, "use fewer or smaller workers: --workers 1 --memory 1769"
-    )
+    remedy = f"use fewer or smaller workers: --workers 1 --memory {MB_PER_CORE}"
+    return Finding("memory", total_bytes >= MIN_MEMORY_BYTES, found, remedy)
 
 
 def _disk(state: Path) -> Finding:

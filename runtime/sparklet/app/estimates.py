@@ -29,10 +29,11 @@ from sparklet.planning.packing import PlanPreview, preview
 from sparklet.planning.request import RunRequest
 from sparklet.ports import Ledger
 from sparklet.settings import engines
+from sparklet.spark.spark_options import MB_PER_CORE
 
 MIN_TIMES_DEARER, MIN_SAVED_USD, MIN_SAVED_S = 3.0, 1.0, 300.0  # than packed shards: worth a warning
 UNLIMITED_BYTES = 1 << 62  # of scratch space, where no worker is known
-ONE_VCPU_MB, MIN_SAVED_BY_LESS = 1769, 0.1  # of the cost: worth a line
+MIN_SAVED_BY_LESS = 0.1  # of the cost: one vCPU is worth a line
 PACKED = RunOptions()  # shards as they are packed by default
 
 
@@ -77,7 +78,7 @@ class PlanEstimate:
             "routes": [each._asdict() for each in self.routes],
             "with_one_vcpu": self.smaller
             and {
-                "memory_mb": ONE_VCPU_MB,
+                "memory_mb": MB_PER_CORE,
                 "cost_usd": round(self.smaller.cost, 6),
                 "end_s": round(self.smaller.end_s, 1),
             },
@@ -193,9 +194,9 @@ def _bad_input(load: Load, shard_s: float, size: WorkerSize, prices: Prices) -> 
 
 def _smaller(load: Load, shard_s: float, cost_usd: float, size: WorkerSize, prices: Prices) -> Estimate | None:
     """The plan with one vCPU, if that is cheaper: what a shard takes whatever it holds hardly needs a second one."""
-    if not load.shards or size.memory_mb <= ONE_VCPU_MB:
+    if not load.shards or size.memory_mb <= MB_PER_CORE:
         return None
     fixed_s = min(shard_s, prices["assumptions.task_fixed_s"])
-    slow_s = fixed_s * prices["assumptions.one_vcpu_times"] + (shard_s - fixed_s) * size.memory_mb / ONE_VCPU_MB
-    found = estimate(Dispatch.QUEUE, load, slow_s, replace(size, memory_mb=ONE_VCPU_MB), prices)
+    slow_s = fixed_s * prices["assumptions.one_vcpu_times"] + (shard_s - fixed_s) * size.memory_mb / MB_PER_CORE
+    found = estimate(Dispatch.QUEUE, load, slow_s, replace(size, memory_mb=MB_PER_CORE), prices)
     return found if found.cost < (1 - MIN_SAVED_BY_LESS) * cost_usd else None

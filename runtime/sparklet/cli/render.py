@@ -8,7 +8,7 @@ from rich.text import Text
 
 from sparklet.app.costs import COST_EXCLUDES, COST_INCLUDES
 from sparklet.app.documents import local_file, object_state, on_disk, places_of, redrive_command, shard_document
-from sparklet.app.estimates import ONE_VCPU_MB, PlanEstimate
+from sparklet.app.estimates import PlanEstimate
 from sparklet.app.explain import FailureGroup, first_object
 from sparklet.app.local_files import localized
 from sparklet.app.object_status import ObjectStatus
@@ -20,6 +20,7 @@ from sparklet.app.status import RunView
 from sparklet.model import Dispatch, InputObject, Run, RunState, ShardRecord, ShardState
 from sparklet.planning.packing import PlanPreview
 from sparklet.runs.summary import Summary
+from sparklet.spark.spark_options import MB_PER_CORE
 from sparklet.tables.opening import how_to_open, table_text, uncommitted_text
 
 EXCLUDED = "Not included: failed attempts, planner, checker, state machine, storage, transfer, logs, idle resources."
@@ -307,7 +308,7 @@ def estimate_table(found: PlanEstimate) -> RenderableType:
         facts.add_row(f"in {each.engine or 'functions'}", f"{does}: {about}")
     if less := found.smaller:
         about = f"{usd_text(less.cost)}, ends after {duration_text(less.end_s)}: small shards use one vCPU"
-        facts.add_row(f"with {ONE_VCPU_MB:,} MB", about)
+        facts.add_row(f"with {MB_PER_CORE:,} MB", about)
     facts.add_row("a shard", Text(f"{duration_text(found.time.seconds)}; {found.time.origin}"))
     if found.bad_input:
         facts.add_row("a bad input", found.bad_input)

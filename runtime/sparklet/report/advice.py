@@ -17,12 +17,12 @@ from sparklet.app.stack import OpenStack
 from sparklet.app.status import RunView
 from sparklet.model import Run, ShardState
 from sparklet.runs.shard_table import fair_values
+from sparklet.spark.spark_options import MB_PER_CORE
 
 MIN_SHARDS = 20  # with fewer no rule about distributions can tell
 OVERHEAD, SHARDS_A_WORKER = 0.25, 4  # share of cost or time for small shards; larger ones still occupy all workers
 TAIL, SLOW = 0.25, 3.0  # of the run's time for its last 5 % of shards; times the median
 ROOMY, TIGHT, HEADROOM = 0.5, 0.85, 1.3  # of the function's memory; over the measured peak
-CPU_MB = 1769  # a function's memory for one CPU; less has a share of it (AWS Lambda, configuration-memory)
 LATE = 0.7  # of the function's timeout
 REPEATED = 0.05  # attempts beyond the first
 CHEAPER = 0.8  # an engine's cost of the functions'
@@ -172,7 +172,7 @@ def memory(of: Measured) -> Advised:
     smaller_mb = _rounded_mb(peak_mb * HEADROOM)
     at_most = of.view.costs.get("lambda", 0.0) * (1 - smaller_mb / has_mb)
     remedy = (
-        f"--memory {smaller_mb} saves this if shards take no longer; memory brings CPU, one at {CPU_MB:,} MB, and "
+        f"--memory {smaller_mb} saves this if shards take no longer; memory brings CPU, one at {MB_PER_CORE:,} MB, and "
         "whether the script needs it was not measured: try it with few shards"
     )
     return _worth("WastedMemory", text, remedy, at_most)

@@ -28,7 +28,7 @@ from sparklet.spark.java_classes import mark
 from sparklet.spark.partitioning import partitioning_conf
 from sparklet.spark.runner import ScriptCall
 
-MB_PER_CORE = 1769  # AWS: one vCPU at 1,769 MB
+MB_PER_CORE = 1769  # of a function's memory; less has a share of one vCPU (AWS Lambda, configuration-memory)
 MIN_HEAP_MB = 512  # Spark refuses a heap below 450 MB, and the collector keeps a part back
 MIN_REST_MB = 512  # the JVM outside its heap (metaspace, code, threads, buffers), Python's worker and script
 REST_SHARE = 0.35  # what Python and native memory get of a large function
