@@ -143,7 +143,7 @@ def estimate_plan(
             f"a shard would take {duration_text(time.seconds)}, but the workers have "
             f"{duration_text(size.timeout_s)}: make shards smaller (--shard-size), or workers larger"
         )
-    packed = replace(load, shards=_fewest(load))
+    packed = replace(load, shards=fewest(load.size_bytes, load.files))
     packed_s = scaled_shard_s(time.seconds, load, packed, prices)
     saved_s = load.shards * time.seconds - packed.shards * packed_s
     costs_usd = found.cost, estimate(Dispatch.QUEUE, packed, packed_s, size, prices).cost
@@ -176,9 +176,9 @@ def _dear(objects: int, shards: tuple[int, int], costs_usd: tuple[float, float],
     )
 
 
-def _fewest(load: Load) -> int:
-    """The number of shards of the same files with the default options."""
-    return max(1, math.ceil(load.size_bytes / PACKED.target_bytes), math.ceil(load.files / PACKED.max_objects))
+def fewest(size_bytes: int, files: int) -> int:
+    """The number of shards of so many files with the default options."""
+    return max(1, math.ceil(size_bytes / PACKED.target_bytes), math.ceil(files / PACKED.max_objects))
 
 
 def _bad_input(load: Load, shard_s: float, size: WorkerSize, prices: Prices) -> str:

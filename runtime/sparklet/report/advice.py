@@ -11,7 +11,7 @@ from statistics import StatisticsError, correlation, linear_regression, median
 from typing import Any
 
 from sparklet.app.costs import Load, Prices, WorkerSize, estimate_engine, work_costs
-from sparklet.app.estimates import PACKED
+from sparklet.app.estimates import PACKED, fewest
 from sparklet.app.reporter import count_text, duration_text, size_text, usd_text
 from sparklet.app.stack import OpenStack
 from sparklet.app.status import RunView
@@ -117,8 +117,7 @@ def _larger_by_default(of: Measured) -> float:
     is_packed = options.max_objects >= PACKED.max_objects and options.target_bytes >= PACKED.target_bytes
     if is_packed or options.group_by or any(each.items for each in of.run.lists):
         return 1.0
-    fewest = max(found.input_bytes / PACKED.target_bytes, found.objects / PACKED.max_objects)
-    return found.counts.total / max(1, math.ceil(fewest))
+    return found.counts.total / fewest(found.input_bytes, found.objects)
 
 
 def _fixed_s(sizes: Sequence[float], times: Sequence[float]) -> float:
