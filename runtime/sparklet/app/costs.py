@@ -234,13 +234,8 @@ def shard_time(ledger: Ledger | None, name: str, load: Load, prices: Prices, bef
     Runs created at ``before_s`` or later are left out.
     """
     for run in islice(ledger.runs.list(), MAX_RUNS_SEARCHED) if ledger else ():
-        if (
-            ledger
-            and run.name == name
-            and run.sealed
-            and run.created_s < before_s
-            and (found := _measured(ledger, run, load, prices))
-        ):
+        is_alike = run.name == name and run.sealed and run.created_s < before_s
+        if ledger and is_alike and (found := _measured(ledger, run, load, prices)):
             return found
     fixed_s, bytes_a_s = prices["assumptions.task_fixed_s"], prices["assumptions.task_bytes_a_s"]
     files_s, files, size_bytes = load.files_s(prices), *(n / max(1, load.shards) for n in (load.files, load.size_bytes))
