@@ -12,7 +12,6 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from sparklet.app.progress import Observation
 from sparklet.errors import SettingsError
 from sparklet.ledger.rules import LEASE_S
 from sparklet.model import Dispatch, Run, ShardState
@@ -192,15 +191,6 @@ def added(costs: Iterable[Mapping[str, float]]) -> dict[str, float]:
     for each in costs:
         total.update({what: total.get(what, 0.0) + cost for what, cost in each.items()})
     return total
-
-
-def costs_so_far(found: Observation, run: Run, size: WorkerSize, prices: Prices) -> dict[str, float]:
-    """US dollars that a run's attempts have cost so far, by item."""
-    costs = []
-    for engine, w in found.work.items():
-        load = Load(w.attempts, w.files, outputs=w.files if run.options.output_per else 0)
-        costs.append(work_costs(run.dispatch, w.known_s, load, size, prices, engine))
-    return added(costs)
 
 
 def work_costs(

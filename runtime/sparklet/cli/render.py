@@ -12,11 +12,10 @@ from sparklet.app.estimates import PlanEstimate
 from sparklet.app.explain import FailureGroup, first_object
 from sparklet.app.local_files import localized
 from sparklet.app.object_status import ObjectStatus
-from sparklet.app.progress import seconds_of
 from sparklet.app.reporter import count_text, duration_text, size_text, time_text, usd_text
 from sparklet.app.stack import OpenStack
 from sparklet.app.state_machines import driver_text
-from sparklet.app.status import RunView
+from sparklet.app.status import RunView, seconds_of
 from sparklet.model import Dispatch, InputObject, Run, RunState, ShardRecord, ShardState
 from sparklet.planning.packing import PlanPreview
 from sparklet.runs.summary import Summary

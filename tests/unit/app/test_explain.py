@@ -3,7 +3,7 @@
 import pytest
 
 from sparklet.app.explain import DATA, EITHER, SCRIPT, FailureGroup, ShardRanges, explain, pattern_of
-from sparklet.app.progress import observe
+from sparklet.app.status import observe
 from sparklet.errors import PlanError
 from sparklet.model import Failure, Run, ShardResult
 from sparklet.runs.redrive import failed_with, matches_cause

@@ -4,8 +4,8 @@ from dataclasses import replace
 
 import pytest
 
-from sparklet.app.costs import Load, WorkerSize, costs_so_far, load_prices, shard_time
-from sparklet.app.progress import Observation, observe
+from sparklet.app.costs import Load, WorkerSize, load_prices, shard_time
+from sparklet.app.status import Observation, costs_so_far, observe
 from sparklet.model import Failure, Run, ScriptRef, ShardRecord, ShardResult, ShardState
 from tests.world import World
 
