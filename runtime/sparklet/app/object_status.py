@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import chain
 
-from sparklet.errors import PlanError, ShardNotFoundError
+from sparklet.errors import PlanError
 from sparklet.model import InputObject, PartRecord, Run, Shard, ShardRecord, ShardState
 from sparklet.planning.plan_files import reasons_for, shards_of
 from sparklet.ports.deployment import Deployment
@@ -53,15 +53,8 @@ def _holding(at: Deployment, run: Run, parts: list[PartRecord], uri: str) -> Ite
     later = (part for part in at.ledger.runs.parts(run.run_id) if part.index >= len(parts))  # shards split meanwhile
     for part in chain(parts, later):
         for shard in shards_of(at, run.run_id, part, wanted):
-            record = _record(at, run.run_id, shard.number)
+            record = at.known_shard(run.run_id, shard.number)
             if record and record.state is ShardState.SPLIT:
                 continue  # a later part has its inputs
             if items := tuple(item for item in shard.objects if uri in (item.uri, item.object_uri)):
                 yield HoldingShard(shard, items, record)
-
-
-def _record(at: Deployment, run_id: str, number: int) -> ShardRecord | None:
-    try:
-        return at.ledger.shards.get(run_id, number)
-    except ShardNotFoundError:
-        return None

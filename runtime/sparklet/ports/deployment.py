@@ -6,9 +6,15 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
-from sparklet.errors import ObjectChangedError, RunNotFoundError, ScratchFullError, SettingsError
+from sparklet.errors import (
+    ObjectChangedError,
+    RunNotFoundError,
+    ScratchFullError,
+    SettingsError,
+    ShardNotFoundError,
+)
 from sparklet.metrics import Meter, Metric
-from sparklet.model import Access, Run, RunOptions
+from sparklet.model import Access, Run, RunOptions, ShardRecord
 from sparklet.ports import Clock, Engine, Ledger, Notifier, ObjectStore, TaskQueue
 
 T = TypeVar("T")
@@ -76,6 +82,13 @@ class Deployment:
         try:
             return self.functions() if self.functions else None
         except SettingsError:
+            return None
+
+    def known_shard(self, run_id: str, number: int) -> ShardRecord | None:
+        """The shard of this number; None if it is not in the ledger, or not yet."""
+        try:
+            return self.ledger.shards.get(run_id, number)
+        except ShardNotFoundError:
             return None
 
     def measure(self, metric: Metric, value: float = 1) -> None:

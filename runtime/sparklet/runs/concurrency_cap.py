@@ -13,7 +13,6 @@ import json
 from itertools import count, takewhile
 from typing import Any
 
-from sparklet.errors import ShardNotFoundError
 from sparklet.model import Dispatch, Run, ShardRecord
 from sparklet.planning.planner import send_messages
 from sparklet.ports.deployment import Deployment
@@ -49,14 +48,12 @@ def send_up_to_cap(at: Deployment, run: Run) -> int:
     lost = len(to_send) if goes_on else 0
     place = was["next"] if goes_on else 0
     for number in at.for_a_while(takewhile(lambda _: len(sent) < run.options.max_concurrency, count(place))):
-        try:
-            record = at.ledger.shards.get(run.run_id, number)
-        except ShardNotFoundError:
+        if (later := at.known_shard(run.run_id, number)) is None:
             break  # not planned yet, or there are no more
         place += 1
-        if not (record.state.ended or record.split or number in sent):
+        if not (later.state.ended or later.split or number in sent):
             sent[number] = now_s
-            to_send.append(record)
+            to_send.append(later)
     send_messages(at, run, to_send, by_check=True)
     at.store.put(
         at.run_uri(run.run_id, f"{FOLDER}{run.identity}/{file}"), json.dumps({"next": place, "sent": sent}).encode()

@@ -7,7 +7,7 @@ shards that are still FAILED and sends missing messages, as the checker's stall 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from sparklet.errors import LedgerError, PlanError, ShardNotFoundError
+from sparklet.errors import LedgerError, PlanError
 from sparklet.model import Run, RunState, ScriptRef, ShardRecord, ShardState
 from sparklet.planning.engine_choice import chosen_engine
 from sparklet.planning.output_claims import claim_outputs, refuse_overtaken
@@ -113,10 +113,8 @@ def _refuse_unfit(at: Deployment, run_id: str, shards: Sequence[int] | None) -> 
     """PlanError that names the chosen shards that have not FAILED."""
     unfit = []
     for number in shards or ():
-        try:
-            state: str = at.ledger.shards.get(run_id, number).state
-        except ShardNotFoundError:
-            state = "unknown"
+        record = at.known_shard(run_id, number)
+        state = record.state if record else "unknown"
         if state != ShardState.FAILED:
             unfit.append(f"{number} ({state})")
     if unfit:
