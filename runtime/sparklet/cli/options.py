@@ -192,10 +192,8 @@ def grouped(command: Callable[..., None]) -> Callable[..., None]:
 
     def called(**given: Any) -> None:
         for name, (make, own) in groups.items():
-            values = {each.name: given.pop(each.name) for each in own}
-            given[name] = make(
-                **{each.name: values[each.name] for each in own if values[each.name] not in (each.default, [])}
-            )
+            chosen = {each.name: value for each in own if (value := given.pop(each.name)) not in (each.default, [])}
+            given[name] = make(**chosen)
         command(**given)
 
     called.__name__, called.__doc__ = command.__name__, command.__doc__
