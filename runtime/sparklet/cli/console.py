@@ -49,16 +49,12 @@ EXIT_MEANINGS = {
     INTERRUPTED: "interrupted",
 }
 
-_OF_STATE = {
-    RunState.SUCCEEDED: ALL_WELL,
-    RunState.SUCCEEDED_WITH_FAILURES: ALL_WELL,
-    RunState.FAILED: FAILURES,
-}
-
 
 def exit_code(state: RunState) -> int:
     """The exit code for a run's state; one that is open or cancelled is incomplete."""
-    return _OF_STATE.get(state, INCOMPLETE)
+    if state in (RunState.SUCCEEDED, RunState.SUCCEEDED_WITH_FAILURES):
+        return ALL_WELL
+    return FAILURES if state is RunState.FAILED else INCOMPLETE
 
 
 class Terminal(Console):
