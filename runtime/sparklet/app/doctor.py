@@ -240,11 +240,8 @@ def _stack(state: Path) -> str:
 
 def contradictions(stack: StackSettings) -> Iterator[Finding]:
     """All settings of a stack that contradict each other; none in a stack as the template deploys it."""
-    yield from _visibility(stack)
-    yield from _receives(stack)
-    yield from _retention(stack)
-    yield from _concurrency(stack)
-    yield from _running(stack)
+    for look in (_visibility, _receives, _retention, _concurrency, _running):
+        yield from look(stack)
 
 
 def _visibility(stack: StackSettings) -> Iterator[Finding]:
