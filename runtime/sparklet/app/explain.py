@@ -218,12 +218,7 @@ _RULES = (
         r"|Could not connect to the endpoint|timed? ?out",
     ),
     # the script
-    _Rule(
-        "the script does not compile",
-        _FIX_AND_REDRIVE,
-        SCRIPT,
-        classes="SyntaxError IndentationError TabError",
-    ),
+    _Rule("the script does not compile", _FIX_AND_REDRIVE, SCRIPT, "SyntaxError IndentationError TabError"),
     _Rule("the script uses an undefined name", _FIX_AND_REDRIVE, SCRIPT, classes="NameError UnboundLocalError"),
     _Rule(
         "the script uses a table, column or type that is not there",
@@ -283,11 +278,7 @@ def advice(error_class: str, message: str) -> Advice:
 
 def _script_error(name: str) -> Advice:
     what = f"raised {name}" if name and name != "ScriptFailedError" else "ended with an exit code other than 0"
-    return Advice(
-        f"the script {what}",
-        f"{_SEE_LOGS}; if the script is at fault " + _FIX_AND_REDRIVE,
-        EITHER,
-    )
+    return Advice(f"the script {what}", f"{_SEE_LOGS}; if the script is at fault {_FIX_AND_REDRIVE}", EITHER)
 
 
 def _judged(advised: Advice, alike: int, succeeded: int) -> Advice:
