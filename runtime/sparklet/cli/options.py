@@ -35,7 +35,6 @@ def known_runs(incomplete: str) -> list[str]:
 RunId = Annotated[
     str, typer.Argument(metavar="RUN", help="The run's id; `sparklet runs` lists them.", autocompletion=known_runs)
 ]
-Arguments = Annotated[list[str] | None, typer.Argument(metavar="-- ARGS", help="Arguments for the script, no secret.")]
 Shards = Annotated[str, typer.Option("--shards", metavar="NUMBERS", help="Only these shards, as in 3,17,20-25.")]
 Cause = Annotated[
     str,
@@ -75,10 +74,6 @@ Prices = Annotated[
 Port = Annotated[int, typer.Option("--port", min=0, max=65535, help="The port on localhost; 0: any free one.")]
 Report = Annotated[
     bool, typer.Option("--report/--no-report", help="Write the report beside a local run's manifest at its end.")
-]
-Env = Annotated[
-    list[str] | None,
-    typer.Option("--env", metavar="KEY=VALUE", help="A variable for the script, no secret; may be repeated."),
 ]
 _memory = partial(typer.Option, "--memory", min=512, max=LARGE_MB, metavar="MB")
 _timeout = partial(typer.Option, "--timeout", min=1, metavar="SECONDS")
@@ -222,26 +217,27 @@ def _parameter(name: str, hint: Any, default: Any, panel: str | None = None) -> 
     return inspect.Parameter(name, KEYWORD, default=default, annotation=hint)
 
 
+def key_option(name: str) -> Any:
+    """The option, or the argument, of a key of a run's request."""
+    key, option, kind, *_ = places()[name]
+    if key.argument:
+        return typer.Argument(metavar=key.metavar, help=key.help)
+    metavar, least = key.metavar or METAVARS.get(kind), key.minimum if kind in ("whole", "number") else None
+    return typer.Option(*(key.options or (option,)), metavar=metavar, min=least, help=key.help)
+
+
 def _request_parameters() -> list[inspect.Parameter]:
     """The option or argument of each key of a run's request, and those for its lists."""
     parameters = []
-    for key, name, kind, default, *_ in sorted(places().values(), key=lambda place: PANELS.index(place.key.panel)):
+    for key, _, kind, default, *_ in sorted(places().values(), key=lambda place: PANELS.index(place.key.panel)):
         if not key.command:
             continue
         of: Any = Literal[key.choices] | None if key.choices else TYPES.get(kind, str | None)
         shown = key.shown or (default if default and kind in ("text", "whole", "number") else None)
-        option: Any = typer.Option(
-            *(key.options or (name,)),
-            metavar=key.metavar or METAVARS.get(kind),
-            min=key.minimum if kind in ("whole", "number") else None,
-            help=key.help,
-            rich_help_panel=key.panel,
-        )
-        if key.argument:
-            option = typer.Argument(metavar=key.metavar, help=key.help)
         without: Any = False if kind == "flag" else shown
         if key.name == "script":
             of, without = str, inspect.Parameter.empty
-        parameters.append(_parameter(key.name, Annotated[of, option], without))
+        panel = None if key.argument else key.panel
+        parameters.append(_parameter(key.name, Annotated[of, key_option(key.name)], without, panel))
     lists: dict[str, Any] = {"list_format": ListFormat, "list_path": ListPath}
     return parameters + [_parameter(name, hint, None, INPUT) for name, hint in lists.items()]

@@ -24,7 +24,7 @@ from sparklet.cli.render import estimate_table, preview_table
 from sparklet.errors import NothingNewError, PlanError, RemoteFailureError
 from sparklet.model.options import ORCHESTRATION
 from sparklet.planning.new_run import script_body
-from sparklet.planning.request import RunRequest, places
+from sparklet.planning.request import RunRequest
 from sparklet.settings import BatchHandling, script_environment
 from sparklet.shown import printable
 
@@ -107,18 +107,11 @@ def invoke(
     script: Annotated[str, typer.Argument(metavar="SCRIPT", help="A .py file: local, or s3://.")],
     event: Annotated[Path, typer.Option("--event", help="File with the event as JSON.", exists=True, dir_okay=False)],
     selection: opt.WorkerOptions,
-    arguments: opt.Arguments = None,
-    env_pairs: opt.Env = None,
-    py_files: Annotated[
-        list[str] | None,
-        typer.Option("--py-files", metavar="FILE", help=places()["py_files"].key.help),
-    ] = None,
-    files: Annotated[
-        list[str] | None, typer.Option("--files", metavar="FILE", help=places()["spark_files"].key.help)
-    ] = None,
-    conf_pairs: Annotated[
-        list[str] | None, typer.Option("--conf", metavar="KEY=VALUE", help=places()["conf"].key.help)
-    ] = None,
+    arguments: Annotated[list[str] | None, opt.key_option("args")] = None,
+    env_pairs: Annotated[list[str] | None, opt.key_option("env")] = None,
+    py_files: Annotated[list[str] | None, opt.key_option("py_files")] = None,
+    files: Annotated[list[str] | None, opt.key_option("spark_files")] = None,
+    conf_pairs: Annotated[list[str] | None, opt.key_option("conf")] = None,
     batch_handling: Annotated[
         BatchHandling | None,
         typer.Option(help="Whether the script runs for each message of SQS or once for all; default: as the function."),
