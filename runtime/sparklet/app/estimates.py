@@ -22,7 +22,7 @@ from sparklet.app.reporter import duration_text, usd_text
 from sparklet.app.stack import OpenStack
 from sparklet.local.process_engine import PROCESS
 from sparklet.model import Dispatch, Run, RunOptions
-from sparklet.model.options import AUTO, MIB
+from sparklet.model.options import AUTO, MIB, NO_LIMIT_BYTES
 from sparklet.model.services import automatic_mode
 from sparklet.planning.engine_choice import chosen_engine
 from sparklet.planning.packing import PlanPreview, preview
@@ -32,7 +32,6 @@ from sparklet.settings import engines
 from sparklet.spark.spark_options import MB_PER_CORE
 
 MIN_TIMES_DEARER, MIN_SAVED_USD, MIN_SAVED_S = 3.0, 1.0, 300.0  # than packed shards: worth a warning
-UNLIMITED_BYTES = 1 << 62  # of scratch space, where no worker is known
 MIN_SAVED_BY_LESS = 0.1  # of the cost: one vCPU is worth a line
 PACKED = RunOptions()  # shards as they are packed by default
 
@@ -91,7 +90,7 @@ def preview_request(
 ) -> tuple[PlanPreview, PlanEstimate | None]:
     """Preview the plan of a request, and with ``prices`` estimate it; without a stack all inputs are local."""
     cores = os.cpu_count() or 1
-    here = WorkerSize(concurrency=cores, map_concurrency=cores, scratch_bytes=UNLIMITED_BYTES, is_local=True)
+    here = WorkerSize(concurrency=cores, map_concurrency=cores, scratch_bytes=NO_LIMIT_BYTES, is_local=True)
     size = stack.size if stack else here
     request = request.fitted(size.memory_mb, size.scratch_bytes)
     if engine := request.options.engine:
