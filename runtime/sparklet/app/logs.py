@@ -5,12 +5,11 @@ or its JVM's. So each log line belongs to the attempt that was named last.
 """
 
 import re
-import sys
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TextIO
 
 from sparklet.app.reporter import Reporter
 from sparklet.app.stack import OpenStack
@@ -108,17 +107,15 @@ class LogReader:
 
 
 @contextmanager
-def shown_logs(
-    stack: OpenStack, invocation: str, show: Callable[[LogLine], object], reporter: Reporter
-) -> Iterator[None]:
-    """Pass on what an invocation's scripts and JVM write, as it comes, and after the block what is still missing."""
+def shown_logs(stack: OpenStack, invocation: str, to: TextIO, reporter: Reporter) -> Iterator[None]:
+    """Write what an invocation's scripts and JVM write, as it comes, and after the block what is still missing."""
     reader, ended = LogReader(stack.logs, invocation, since_s=stack.at.clock.now_s()), threading.Event()
 
     def pass_on() -> None:
         for line in reader.lines():
             if line.own is None:
-                show(line)
-        sys.stdout.flush()
+                to.write(f"{line.readable()}\n")
+        to.flush()
 
     def follow() -> None:
         with suppress(LogsError):  # the last look tells it

@@ -26,7 +26,6 @@ from sparklet.model.options import ORCHESTRATION
 from sparklet.planning.new_run import script_body
 from sparklet.planning.request import RunRequest
 from sparklet.settings import BatchHandling, script_environment
-from sparklet.shown import printable
 
 
 def run(
@@ -130,13 +129,10 @@ def invoke(
     variables = script_environment(parse_pairs("--env", env_pairs), "--env")
     if "://" not in script:
         script_body(script)
-    invocation, sink = f"{INVOCATION}{uuid.uuid4().hex[:12]}", sys.stderr if selection.as_json else sys.stdout
+    invocation = f"{INVOCATION}{uuid.uuid4().hex[:12]}"
     with open_stack(replace(selection, workers=1), screen) as stack:
         screen.say(f"invocation {invocation}: its log is shown again by `sparklet logs {invocation}`")
-        with (
-            remedied(),
-            shown_logs(stack, invocation, lambda line: sink.write(printable(f"{line.readable()}\n")), screen),
-        ):
+        with remedied(), shown_logs(stack, invocation, sys.stderr if selection.as_json else sys.stdout, screen):
             answer = invoke_script(
                 stack,
                 script,
