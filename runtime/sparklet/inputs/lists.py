@@ -255,10 +255,6 @@ class Listed:
     def __init__(self, reader: ListReader, store: ObjectStore, options: RunOptions) -> None:
         self._reader, self._store, self._options = reader, store, options
 
-    def relative(self, uri: str) -> str:
-        """The name for patterns: the whole key."""
-        return split_uri(uri)[1]
-
     def candidates(self, at: Position) -> Iterator[Candidate]:
         """All objects, or items, after a position; if slices of an object remain to be planned, that object first."""
         file, row = map(int, (at.after or "0:0").split(":"))

@@ -23,19 +23,19 @@ LeftOutCallback = Callable[[str, str, str], None]
 def resolve_inputs(store: ObjectStore, inputs: Sequence[str], local: bool = False) -> tuple[str, ...]:
     """Resolve inputs: ``s3://bucket/name`` is that object if it exists, else the folder ``name/``.
 
-    PlanError if an input is no S3 address, or with ``local`` no path either, if there is nothing at it, or if two
+    With ``local`` an input may be a path, too. PlanError if one is neither, if there is nothing at it, or if two
     inputs overlap.
     """
     if not inputs:
         raise PlanError("no input was given; name at least one s3://bucket/folder/ or object")
-    resolved = tuple(given if local and "://" not in given else _resolve(store, given) for given in inputs)
+    resolved = tuple(_local(given) if local and "://" not in given else _resolve(store, given) for given in inputs)
     if len(resolved) > 1:
-        _refuse_overlap(given if "://" in given else _absolute(Path(given)) for given in resolved)
+        _refuse_overlap(given if "://" in given else _local(str(Path(given).resolve())) for given in resolved)
     return resolved
 
 
-def _absolute(path: Path) -> str:
-    return f"{path.resolve()}/" if path.is_dir() else str(path.resolve())
+def _local(path: str) -> str:
+    return f"{path.rstrip('/')}/" if Path(path).is_dir() else path
 
 
 def _refuse_overlap(inputs: Iterable[str]) -> None:
@@ -84,10 +84,6 @@ class CurrentObjects:
     store: ObjectStore
     given: str
 
-    def relative(self, uri: str) -> str:
-        """The name for patterns: the key below the folder; the file name of a single object."""
-        return uri.removeprefix(self.given if self.given.endswith("/") else f"{self.given.rpartition('/')[0]}/")
-
     def candidates(self, at: Position) -> Iterator[Candidate]:
         """The objects after ``at.after``, a whole key; if slices of one remain to be planned, that one first."""
         if at.slices:
@@ -113,20 +109,24 @@ class LocalFiles:
     given: str
     wanted: Filter
 
-    def relative(self, uri: str) -> str:
-        """The name for patterns."""
-        return Path(uri).relative_to(self.given).as_posix() if Path(uri) != Path(self.given) else Path(uri).name
-
     def candidates(self, _: Position) -> Iterator[Candidate]:
         """The files that the patterns choose; a preview has no position."""
         for path, key in local_files(Path(self.given), self.wanted):
-            found = path.stat()
-            yield Candidate(key, str(path), ObjectInfo(str(path), found.st_size, "", found.st_mtime))
+            found, address = path.stat(), f"{self.given}{key}" if self.given.endswith("/") else self.given
+            yield Candidate(key, address, ObjectInfo(address, found.st_size, "", found.st_mtime))
 
 
 # --- the whole input ---
 
 _Source = CurrentObjects | LocalFiles | Listed
+
+
+def _name(source: _Source, uri: str) -> str:
+    """An object's name for patterns: below its folder; of a single one that of the file; of a list's the whole key."""
+    if isinstance(source, Listed):
+        return split_uri(uri)[1]
+    folder, slash, _ = source.given.rpartition("/")
+    return uri.removeprefix(folder + slash)
 
 
 class Inventory:
@@ -197,9 +197,9 @@ class Inventory:
             return self._leaves_out(each, each.reason or Reason.FOLDER_MARKER)
         options = self._options
         in_folder = not isinstance(source, Listed) and source.given.endswith("/")
-        if in_folder and not options.hidden and is_hidden(source.relative(info.uri)):
+        if in_folder and not options.hidden and is_hidden(_name(source, info.uri)):
             return self._leaves_out(each, Reason.HIDDEN)
-        if (options.include or options.exclude) and not self._filter.keeps(source.relative(info.uri)):
+        if (options.include or options.exclude) and not self._filter.keeps(_name(source, info.uri)):
             return False
         if info.modified_s < options.modified_since_s:
             return self._leaves_out(each, Reason.OLDER)

@@ -73,6 +73,24 @@ def test_a_preview_leaves_out_old_and_empty_objects_and_files(world: World, tmp_
     assert seen.skipped == {Reason.EMPTY: 1, Reason.OLDER: 2, Reason.EXCLUDED: 1}
 
 
+@pytest.mark.parametrize("given", ["in", "in/", "./in", "."])
+def test_a_local_folder_is_seen_as_its_copy_in_the_bucket(
+    world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, given: str
+) -> None:
+    (folder := tmp_path / "in").mkdir()
+    monkeypatch.chdir(folder if given == "." else tmp_path)
+    for name in ("day=1/a.csv", "day=2/a.csv", "_hidden.csv"):
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).write_text("x")
+    with closing(PackedInput()) as packed:
+        options = RunOptions(output_per="input", exclude=("day=2/*",))
+
+        seen = packed.read(world.at, world.request(inputs=(given,), options=options), local=True)
+
+        assert (seen.objects, seen.skipped) == (1, {Reason.HIDDEN: 1, Reason.EXCLUDED: 1})
+        assert len(packed.partitions.examples) == 1
+
+
 def test_local_paths_that_overlap_are_refused(world: World, tmp_path: Path) -> None:
     (tmp_path / "x").mkdir()
     (tmp_path / "x" / "1").write_text("x")
