@@ -30,7 +30,7 @@ from sparklet.aws.object_store import S3ObjectStore
 from sparklet.job.errors import CommitConflictError
 from sparklet.job.fields import Table
 from sparklet.tables.commit import commit
-from sparklet.tables.declaration import Commit, StagedWrite
+from sparklet.tables.declaration import Commit, Declaration
 from tests.stand_ins.ministack import ministack
 
 TRIED = {"delta": "PUT Delta log", "iceberg": "PUT Iceberg metadata"}  # what each try of a commit writes
@@ -127,7 +127,8 @@ def _commit(table: str, number: int, commits: int) -> None:
     store, seconds = S3ObjectStore(AwsClients()), []
     for place in range(commits):
         folder, file = f"s3://{DATA}/{name}/files", f"{number}-{place}.parquet"
-        write = StagedWrite(number, folder, ((file, store.head(f"{folder}/{file}").size_bytes),))
+        files = ((file, store.head(f"{folder}/{file}").size_bytes),)
+        write = Declaration(parsed, "append", "1", folder, files, shard=number)
         started_s = time.perf_counter()
         with suppress(CommitConflictError):  # others were faster for two minutes
             commit(Commit(f"{number}/{place}", parsed, "append", (write,)), _no_spark)

@@ -21,13 +21,12 @@ from sparklet.job.catalogs import catalog_properties
 from sparklet.job.errors import CommitConflictError, TableError
 from sparklet.job.fields import Table
 from sparklet.tables.chains import CHANGES, extend, found
-from sparklet.tables.declaration import Commit, Committed, Declaration, StagedWrite
+from sparklet.tables.declaration import Commit, Committed, Declaration
 from sparklet.tables.staged_files import Staged, StagedFile, read_footers, read_text
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
-Declared = tuple[int, Declaration]  # a shard's write
 MAX_CONFLICTS_S = 120.0  # then another attempt may go on
 MIN_PAUSE_S, MAX_PAUSE_S = 0.05, 5.0
 SHARED = ("mode", "keys", "order_by", "merge_schema", "partition_by", "partition_types")  # in all writes to a table
@@ -135,39 +134,36 @@ def main() -> None:
             job.answer(answers)
 
 
-def _read_commit(uri: str) -> tuple[dict[str, Any], list[Declared]]:
+def _read_commit(uri: str) -> tuple[dict[str, Any], list[Declaration]]:
     """A commit file: its first line, and what each shard's winner declared."""
     header, *shards = map(json.loads, read_text(uri).splitlines())
     return header, [
-        (int(shard["shard"]), Declaration.from_document(write)) for shard in shards for write in shard["writes"]
+        Declaration.from_document(write, int(shard["shard"])) for shard in shards for write in shard["writes"]
     ]
 
 
-def plan(header: Mapping[str, Any], commits: Sequence[Sequence[Declared]]) -> list[Commit]:
+def plan(header: Mapping[str, Any], commits: Sequence[Sequence[Declaration]]) -> list[Commit]:
     """The commits, one a table, of the last of a run's commit files; ``commits``: the declarations in each file.
 
     TableError if the declarations of shards for a table differ.
     """
-    declared: dict[Table, list[Declared]] = {}
-    for shard, write in commits[-1]:
-        declared.setdefault(write.table, []).append((shard, write))
+    declared: dict[Table, list[Declaration]] = {}
+    for write in commits[-1]:
+        declared.setdefault(write.table, []).append(write)
     planned = []
     for table, writes in declared.items():
-        first, model = writes[0]
+        model = writes[0]
         looks_back = model.mode == "overwrite_partitions" or (model.mode == "upsert" and model.order_by is None)
-        before = [one for commit in commits[:-1] for one in commit if looks_back and one[1].table == table]
-        for shard, write in before + writes:
+        before = [write for commit in commits[:-1] for write in commit if looks_back and write.table == table]
+        for write in before + writes:
             for name in SHARED:
                 if (got := getattr(write, name)) != (want := getattr(model, name)):
-                    raise TableError(f"{table}: shard {shard} has {name}={got!r}, shard {first} {want!r}: pick one")
+                    differ = f"shard {write.shard} has {name}={got!r}, shard {model.shard} {want!r}"
+                    raise TableError(f"{table}: {differ}: pick one")
         how = {name: getattr(model, name) for name in SHARED}
-        how |= {"fixed_at_s": header.get("fixed_at_s"), "earlier": _staged(before)}
-        planned.append(Commit(f"{header['identity']}/commit-{header['commit']}", table, writes=_staged(writes), **how))
+        how |= {"fixed_at_s": header.get("fixed_at_s"), "earlier": tuple(before)}
+        planned.append(Commit(f"{header['identity']}/commit-{header['commit']}", table, writes=tuple(writes), **how))
     return planned
-
-
-def _staged(writes: Sequence[Declared]) -> tuple[StagedWrite, ...]:
-    return tuple(write.staged(shard) for shard, write in writes)
 
 
 def refusal(table: str, warehouse: str) -> str:

@@ -30,7 +30,9 @@ class Declaration:
 
     ``files``: their paths below ``folder``, and their sizes in bytes. ``label`` distinguishes the writes of one script.
     ``partition_types``: the types of ``partition_by`` in Spark's JSON, since Delta's files lack these columns.
-    ``rows``: as counted while they were written, or -1. ``ids_of``: see ``StagedWrite``.
+    ``rows``: as counted while they were written, or -1. ``ids_of``: the UUID and the last column id of the Iceberg
+    table whose field ids the files have; greater ids belong to new columns, as do all ids if there was no table.
+    ``shard``: whose write it is, as the run knows it; -1 outside of runs.
     """
 
     table: Table
@@ -45,17 +47,16 @@ class Declaration:
     partition_types: tuple[str, ...] = ()
     rows: int = -1
     ids_of: IdsOf = ("", 0)
-
-    def staged(self, shard: int) -> StagedWrite:
-        """This write as part of a commit."""
-        return StagedWrite(shard, self.folder, self.files, self.rows, self.ids_of)
+    shard: int = -1
 
     def to_document(self) -> dict[str, Any]:
-        """This declaration as JSON."""
-        return {**asdict(self), "table": str(self.table)}
+        """This declaration as JSON, without the shard."""
+        document = {**asdict(self), "table": str(self.table)}
+        del document["shard"]
+        return document
 
     @classmethod
-    def from_document(cls, document: Mapping[str, Any]) -> Declaration:
+    def from_document(cls, document: Mapping[str, Any], shard: int = -1) -> Declaration:
         """Read ``to_document``'s JSON; EventError if it is none."""
         try:
             table, mode = Table.parse(str(document["table"])), str(document["mode"])
@@ -69,24 +70,9 @@ class Declaration:
             types = tuple(map(str, document.get("partition_types") or ()))
             uuid, last = document.get("ids_of", ("", 0))
             ids_of = (str(uuid), int(last))
-            return cls(table, mode, label, folder, files, keys, order_by, merge_schema, by, types, rows, ids_of)
+            return cls(table, mode, label, folder, files, keys, order_by, merge_schema, by, types, rows, ids_of, shard)
         except (KeyError, TypeError, ValueError) as error:
             raise EventError(f"a declared write is not what sparklet.job writes: {error!r}") from error
-
-
-@dataclass(frozen=True)
-class StagedWrite:
-    """A shard's part of a commit; ``shard`` is -1 outside of runs.
-
-    ``ids_of``: the UUID and the last column id of the Iceberg table whose field ids the files have. Greater ids belong
-    to new columns, as do all ids if there was no table.
-    """
-
-    shard: int
-    folder: str
-    files: tuple[tuple[str, int], ...]
-    rows: int = -1
-    ids_of: IdsOf = ("", 0)
 
 
 @dataclass(frozen=True)
@@ -102,7 +88,7 @@ class Commit:
     commit_id: str
     table: Table
     mode: str
-    writes: tuple[StagedWrite, ...]
+    writes: tuple[Declaration, ...]
     keys: tuple[str, ...] = ()
     order_by: str | None = None
     merge_schema: bool = False
@@ -112,7 +98,7 @@ class Commit:
     warehouse: str | None = None
     records: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     chains_folder: str = ""
-    earlier: tuple[StagedWrite, ...] = ()
+    earlier: tuple[Declaration, ...] = ()
 
 
 @dataclass(frozen=True)

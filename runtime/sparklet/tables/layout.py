@@ -47,7 +47,7 @@ class Partition(NamedTuple):
 class Layout:
     """``root``: where the table's data files lie; "": no files may be staged there. ``schema``: None without a table.
 
-    ``ids``: those of Iceberg's columns; ``ids_of``: see ``StagedWrite``.
+    ``ids``: those of Iceberg's columns; ``ids_of``: see ``Declaration``.
     """
 
     root: str

@@ -15,7 +15,7 @@ from pyarrow import compute, fs, parquet, types
 
 from sparklet.job.errors import TableError
 from sparklet.job.session import s3_environment, write_encryption
-from sparklet.tables.declaration import Commit, IdsOf, StagedWrite
+from sparklet.tables.declaration import Commit, Declaration, IdsOf
 
 MAX_READERS = 16  # footers read at a time: each waits for the store, not for the processor
 MAX_BATCH_BYTES = 256 * 1024 * 1024  # of staged files that are in memory at a time, where not all need to be
@@ -35,7 +35,7 @@ class StagedFile:
     size_bytes: int
     footer: Any  # pyarrow.parquet.FileMetaData
     schema: Any  # pyarrow.Schema, without metadata but the columns' field ids
-    ids_of: IdsOf = ("", 0)  # see StagedWrite
+    ids_of: IdsOf = ("", 0)  # see Declaration
 
     @property
     def rows(self) -> int:
@@ -84,7 +84,7 @@ def read_text(uri: str) -> str:
         return str(stream.read().decode())
 
 
-def read_footers(writes: Iterable[StagedWrite]) -> list[StagedFile]:
+def read_footers(writes: Iterable[Declaration]) -> list[StagedFile]:
     """Read the footer of each staged file; TableError if one is missing, or is not the file that was staged."""
     writes = list(writes)
     named = [(write, path, size_bytes) for write in writes for path, size_bytes in write.files]
@@ -100,7 +100,7 @@ def read_footers(writes: Iterable[StagedWrite]) -> list[StagedFile]:
     return found
 
 
-def _read_footer(write: StagedWrite, path: str, size_bytes: int) -> StagedFile:
+def _read_footer(write: Declaration, path: str, size_bytes: int) -> StagedFile:
     uri = f"{write.folder.rstrip('/')}/{path}"
     system, place = file_system(uri)
     try:

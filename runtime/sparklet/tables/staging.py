@@ -71,7 +71,7 @@ def write(
     if not (name := table or job.table):
         raise EventError("no table: name one (iceberg:DATABASE.TABLE, delta:URI, hudi:URI), or pass --table")
     how = (_names(keys), order_by, merge_schema, _names(partition_by))
-    draft = Declaration(Table.parse(name), mode, "", "", (), *how)
+    draft = Declaration(Table.parse(name), mode, "", "", (), *how, shard=-1 if job.shard is None else job.shard)
     if label is not None and not LABEL.fullmatch(label):
         raise ValueError(f"the label {label!r} must be up to 64 letters, digits, '-' and '_'")
     direct = _is_direct(job, commit)
@@ -228,9 +228,8 @@ def commit_now(job: JobFields, draft: Declaration, spark: SparkSession, batch: B
     if not draft.files:
         return
     identity = batch.name if batch else _once(commit_id(job, draft.label))
-    staged = draft.staged(-1 if job.shard is None else job.shard)
     how = (draft.keys, draft.order_by, draft.merge_schema, draft.partition_by, draft.partition_types)
-    planned = Commit(identity, draft.table, draft.mode, (staged,), *how, warehouse=job.params.get("warehouse"))
+    planned = Commit(identity, draft.table, draft.mode, (draft,), *how, warehouse=job.params.get("warehouse"))
     if batch:
         since_s = oldest_s(job.event) if draft.table.format == "delta" else None  # Delta may forget chains
         planned = replace(planned, records=batch.new, chains_folder=f"{root}/{batch.folder}", fixed_at_s=since_s)

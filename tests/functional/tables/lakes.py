@@ -17,7 +17,7 @@ from pyiceberg.schema import assign_fresh_schema_ids
 from pyiceberg.table import Table as IcebergTable
 
 from sparklet.job.fields import Table
-from sparklet.tables.declaration import Commit, StagedWrite
+from sparklet.tables.declaration import Commit, Declaration
 from sparklet.tables.staged_files import delta_place, file_system
 
 _numbers = count()
@@ -50,7 +50,7 @@ class Lake:
 
     def stage(
         self, shard: int, rows: pa.Table, by: Sequence[str] = (), files: int = 1, mode: str = "append"
-    ) -> StagedWrite:
+    ) -> Declaration:
         """What an attempt at a shard leaves: ``files`` files for each partition; Iceberg's have the table's ids."""
         inside, ids_of = mode == "append" and self.format == "delta", ("", 0)
         if self.format == "iceberg":
@@ -62,7 +62,8 @@ class Lake:
             for number in range(files):
                 share = part.take(list(range(number, part.num_rows, files)))
                 named.append((f"{path}part-{number}.parquet", _write(share, f"{folder}/{path}part-{number}.parquet")))
-        return StagedWrite(shard, folder, tuple(named), rows.num_rows, ids_of)
+        counted = {"rows": rows.num_rows, "ids_of": ids_of}
+        return Declaration(self.table, mode, folder, folder, tuple(named), **counted, shard=shard)
 
     def _identified(self, rows: pa.Table) -> tuple[pa.Table, tuple[str, int]]:
         """The rows with ids, and whose these are; nested columns must have the table's own types."""
@@ -79,7 +80,7 @@ class Lake:
             fields.append(own if pa.types.is_nested(own.type) else field.with_metadata(own.metadata))
         return rows.cast(pa.schema(fields)), ids_of
 
-    def commit(self, commit_id: str, *writes: StagedWrite, **options: Any) -> Commit:
+    def commit(self, commit_id: str, *writes: Declaration, **options: Any) -> Commit:
         return replace(Commit(commit_id, self.table, "append", writes), **options)
 
     def planned(self, *shards: pa.Table, number: int = 0, **options: Any) -> Commit:

@@ -11,7 +11,7 @@ import pytest
 
 from sparklet.job.errors import CommitConflictError, CommitStateUnknownError, TableError
 from sparklet.tables import commit as committer
-from sparklet.tables.declaration import Committed, StagedWrite
+from sparklet.tables.declaration import Committed, Declaration
 from sparklet.tables.delta import DeltaLakeTable
 from sparklet.tables.iceberg import IcebergTable
 from tests.functional.tables.lakes import Lake, rows_of
@@ -120,7 +120,7 @@ def test_a_killed_committer_is_run_again(lake: Lake, moment: str) -> None:
     assert lake.rows() == [*THREE_ROWS, (4, "c")]
 
 
-STAGED_OTHERWISE: list[tuple[Callable[[StagedWrite], Any], str]] = [
+STAGED_OTHERWISE: list[tuple[Callable[[Declaration], Any], str]] = [
     (lambda write: {"files": (*write.files, ("part-9.parquet", 10))}, "shard 7 staged .*part-9.parquet, which is not"),
     (
         lambda write: {"files": [(name, size + 1) for name, size in write.files]},

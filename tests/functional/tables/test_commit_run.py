@@ -12,12 +12,12 @@ import pytest
 from sparklet.job.errors import TableError
 from sparklet.job.fields import Table
 from sparklet.tables.commit import main, plan
-from sparklet.tables.declaration import Commit, Declaration, StagedWrite
+from sparklet.tables.declaration import Commit, Declaration
 from tests.functional.tables.lakes import Lake, rows_of
 
 
-def declaration(table: Table, write: StagedWrite, mode: str = "append", **options: Any) -> Declaration:
-    return Declaration(table, mode, write.folder, write.folder, write.files, **options)
+def declaration(table: Table, shard: int, mode: str = "append", **options: Any) -> Declaration:
+    return Declaration(table, mode, "1", f"file:///{shard}", (), **options, shard=shard)
 
 
 class CommitRun:
@@ -33,7 +33,7 @@ class CommitRun:
         lines: list[Any] = [{"identity": "flights_18c", "run_id": "flights", "commit": len(self._inputs)}]
         for each in commits:
             for write in each.writes:
-                declared = declaration(each.table, write, each.mode).to_document()
+                declared = replace(write, table=each.table, mode=each.mode).to_document()
                 lines.append({"shard": write.shard, "attempt": "a", "writes": [declared]})
         file = self._folder / f"_commit-{len(self._inputs)}.jsonl"
         file.write_text("".join(json.dumps(line) + "\n" for line in lines))
@@ -92,23 +92,22 @@ def test_nothing_to_do_reports_nothing(lake: Lake, commit_run: CommitRun) -> Non
 
 
 def test_shards_must_agree_on_what_they_do_to_a_table() -> None:
-    table, write = Table("iceberg", "db.t"), StagedWrite(0, "file:///f", ())
-    upsert = declaration(table, write, mode="upsert", keys=("id",))
-    other = declaration(table, write, mode="upsert", keys=("day",))
+    table = Table("iceberg", "db.t")
+    upsert = declaration(table, 2, mode="upsert", keys=("id",))
+    other = declaration(table, 4, mode="upsert", keys=("day",))
 
     with pytest.raises(TableError, match=r"db.t: shard 4 has keys=\('day',\), shard 2 \('id',\)"):
-        plan({"identity": "i", "commit": 0}, [[(2, upsert), (4, other)]])
+        plan({"identity": "i", "commit": 0}, [[upsert, other]])
 
 
 def test_a_later_commit_knows_what_the_run_wrote_before() -> None:
     table, other = Table("iceberg", "db.t"), Table("iceberg", "db.o")
-    writes = [StagedWrite(shard, f"file:///{shard}", ()) for shard in range(3)]
-    overwrites = [(write.shard, declaration(table, write, mode="overwrite_partitions")) for write in writes]
-    appends = [(write.shard, declaration(other, write)) for write in writes]
+    overwrites = [declaration(table, shard, mode="overwrite_partitions") for shard in range(3)]
+    appends = [declaration(other, shard) for shard in range(3)]
 
     planned = plan({"identity": "i", "commit": 1}, [[overwrites[0], appends[1]], [overwrites[2], appends[2]]])
 
     assert [(one.table, one.writes, one.earlier) for one in planned] == [
-        (table, (writes[2],), (writes[0],)),
-        (other, (writes[2],), ()),
+        (table, (overwrites[2],), (overwrites[0],)),
+        (other, (appends[2],), ()),
     ]

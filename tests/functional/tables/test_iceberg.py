@@ -3,6 +3,7 @@
 import json
 import sqlite3
 import sys
+from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -18,7 +19,6 @@ from pyiceberg.transforms import BucketTransform, DayTransform, Transform
 
 from sparklet.job.errors import TableError
 from sparklet.tables.commit import refusal
-from sparklet.tables.declaration import StagedWrite
 from tests.functional.tables.lakes import Lake, rows_of, table_of
 from tests.functional.tables.making import make
 
@@ -124,7 +124,7 @@ def test_timestamps_as_int96_are_refused(iceberg: Lake) -> None:
     write = iceberg.stage(3, readings((1, at(1, 0))))
     file = Path(write.folder.removeprefix("file://"), "part-0.parquet")
     parquet.write_table(readings((1, at(1, 0))), file, use_deprecated_int96_timestamps=True)
-    staged = StagedWrite(3, write.folder, ((file.name, file.stat().st_size),))
+    staged = replace(write, files=((file.name, file.stat().st_size),))
 
     with pytest.raises(TableError, match="shard 3 has the column 'at' with nanoseconds, as Spark's INT96: set"):
         make(iceberg.commit("run/commit-0", staged))
