@@ -14,7 +14,7 @@ from sparklet.data_catalog.conditions import NULL, Columns, matching
 from sparklet.data_catalog.entries import CSV, DELIMITED, OF_THEIR_OWN, Entry
 from sparklet.data_catalog.glue import THREADS, GlueCatalog, Place
 from sparklet.job.event_objects import escaped
-from sparklet.job.session import hadoop_path
+from sparklet.job.session import backquoted, hadoop_path
 
 if TYPE_CHECKING:
     from pyspark.sql import Column, DataFrame, SparkSession
@@ -84,7 +84,7 @@ def _rows(spark: SparkSession, entry: Entry, paths: list[str], base: str, values
     frame = how(spark, entry, paths, options, keys)
     for (key, type_), value in zip(() if base else entry.keys, values):
         frame = frame.withColumn(key, lit(None if value == NULL else value).cast(_type(type_)))
-    return frame.select(*(col(_quoted(name)) for name, _ in [*entry.columns, *entry.keys]))
+    return frame.select(*(col(backquoted(name)) for name, _ in [*entry.columns, *entry.keys]))
 
 
 Options = Mapping[str, str]
@@ -110,7 +110,7 @@ def _json(spark: SparkSession, entry: Entry, paths: list[str], options: Options,
         spelled = _as_spelled(wanted, spark.read.options(**options).json(paths).schema)
     frame = spark.read.schema(spelled).options(**options).json(paths)
     renamed = zip(spelled, wanted)
-    return frame.select(*(col(_quoted(own.name)).cast(each.dataType).alias(each.name) for own, each in renamed))
+    return frame.select(*(col(backquoted(own.name)).cast(each.dataType).alias(each.name) for own, each in renamed))
 
 
 def _as_spelled(wanted: DataType, found: DataType) -> Any:
@@ -139,7 +139,7 @@ def _text(spark: SparkSession, entry: Entry, paths: list[str], options: Options,
     else:
         separator, quote = _character(given.get("field.delim") or given.get("serialization.format", "1")), ""
         escape = _character(given.get("escape.delim", ""))
-    kept = [col(_quoted(name)) for name, _ in keys]
+    kept = [col(backquoted(name)) for name, _ in keys]
     fields = regexp_extract_all(concat(lit(separator), col(LINE)), lit(_field(separator, quote, escape)), lit(1))
     lines = reader.csv(paths).select(fields.alias(LINE), *kept)
     null = None if is_csv else given.get("serialization.null.format", "\\N")
@@ -148,7 +148,7 @@ def _text(spark: SparkSession, entry: Entry, paths: list[str], options: Options,
     )
     own = OF_CSV if is_csv else {}
     casts = ((name, own.get(type_, f"try_cast({{}} AS {_type(type_)})")) for name, type_ in entry.columns)
-    typed = (expr(cast.format(_quoted(name))).alias(name) for name, cast in casts)
+    typed = (expr(cast.format(backquoted(name))).alias(name) for name, cast in casts)
     return lines.select(*texts, *kept).select(*typed, *kept)
 
 
@@ -177,13 +177,9 @@ def _character(given: str) -> str:
 
 
 def _ddl(columns: Columns) -> str:
-    return ", ".join(f"{_quoted(name)} {_type(type_)}" for name, type_ in columns)
+    return ", ".join(f"{backquoted(name)} {_type(type_)}" for name, type_ in columns)
 
 
 def _type(hive: str) -> str:
     """Hive's type as Spark's readers know it: without lengths of texts."""
     return re.sub(r"\b(var)?char\s*\(\d+\)", "string", hive)
-
-
-def _quoted(name: str) -> str:
-    return "`" + name.replace("`", "``") + "`"

@@ -32,7 +32,7 @@ from pyspark.sql.types import ArrayType, BinaryType, MapType, StringType, Struct
 from sparklet.job.commit_ids import KEPT_DAYS, MESSAGES, commit_id, failed_numbers, labels, records_by_chain
 from sparklet.job.errors import DatabaseError, TableError
 from sparklet.job.fields import CHANGES, JobFields
-from sparklet.job.session import hadoop_path, has_class
+from sparklet.job.session import backquoted, hadoop_path, has_class
 from sparklet.streams.records import without_records
 
 DRIVER, PREFIX = "org.postgresql.Driver", "jdbc:postgresql:"
@@ -279,7 +279,7 @@ def _staged(job: JobFields, frame: DataFrame) -> Iterator[tuple[Any, list[Any]]]
 
 def _text(field: StructField) -> Column:
     """A column's values in COPY's text format."""
-    value, kind = F.col("`" + field.name.replace("`", "``") + "`"), field.dataType
+    value, kind = F.col(backquoted(field.name)), field.dataType
     if isinstance(kind, (ArrayType, MapType, StructType)):
         value, kind = F.to_json(value), StringType()
     if isinstance(kind, StringType):

@@ -13,6 +13,7 @@ from urllib.parse import quote, unquote
 from sparklet.job.errors import EventError
 from sparklet.job.event_objects import escaped
 from sparklet.job.fields import LEFT_OUT, SCHEMA
+from sparklet.job.session import backquoted
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
@@ -124,18 +125,14 @@ def tell_left_out(left_out: Mapping[str, str]) -> None:
 
 def ddl(schema: StructType, wider: Mapping[str, str] = MappingProxyType({})) -> str:
     """The columns in SQL's words, some types as wider ones."""
-    types = [(_quoted(each.name), _sql(each.dataType)) for each in schema]
+    types = [(backquoted(each.name), _sql(each.dataType)) for each in schema]
     return ", ".join(f"{name} {wider.get(type_, type_)}" for name, type_ in types)
-
-
-def _quoted(name: str) -> str:
-    return "`" + name.replace("`", "``") + "`"
 
 
 def _sql(type_: Any) -> str:
     """A type in SQL's words, which ``simpleString`` has not for an inner name with a space."""
     if hasattr(type_, "fields"):
-        return f"struct<{', '.join(f'{_quoted(each.name)}: {_sql(each.dataType)}' for each in type_.fields)}>"
+        return f"struct<{', '.join(f'{backquoted(each.name)}: {_sql(each.dataType)}' for each in type_.fields)}>"
     if hasattr(type_, "elementType"):
         return f"array<{_sql(type_.elementType)}>"
     if hasattr(type_, "keyType"):

@@ -233,6 +233,11 @@ def stored_text(spark: SparkSession, uri: str) -> str:
         return str(spark._jvm.org.apache.commons.io.IOUtils.toString(stream, "UTF-8"))
 
 
+def backquoted(name: str) -> str:
+    """A column's name in an expression of SQL."""
+    return "`" + name.replace("`", "``") + "`"
+
+
 def hadoop_path(spark: SparkSession, uri: str) -> tuple[Any, Any]:
     """A path of Hadoop's, and its file system."""
     path = spark._jvm.org.apache.hadoop.fs.Path(uri)

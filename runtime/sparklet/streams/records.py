@@ -13,7 +13,7 @@ from pyspark.sql.avro.functions import from_avro
 from pyspark.sql.types import StringType, StructField, StructType
 
 from sparklet.job.errors import EventError
-from sparklet.job.session import has_class
+from sparklet.job.session import backquoted, has_class
 from sparklet.job.spark_lines import package, text_of
 from sparklet.streams.aggregates import MAGIC, MAGIC_IN_BASE64, opened
 
@@ -259,7 +259,7 @@ def _json(found: DataFrame, schema: Schema, options: Mapping[str, str]) -> tuple
 def _csv(found: DataFrame, schema: Schema, options: Mapping[str, str]) -> tuple[DataFrame, list[str]]:
     """One line of CSV a record: ``from_csv`` alone reads the first line and ignores the rest."""
     fields, names = _fields(found, schema)
-    columns = ", ".join(f"`{field.name.replace('`', '``')}` {field.dataType.simpleString()}" for field in fields)
+    columns = ", ".join(f"{backquoted(field.name)} {field.dataType.simpleString()}" for field in fields)
     quote, escape = ("\\" + (options.get(name) or usual) for name, usual in (("quote", '"'), ("escape", "\\")))
     quoted = f"(?s){quote}([^{quote}{escape}]|{escape}.|{quote}{quote})*{quote}"
     frame = _with_text(found).withColumn("_line", F.regexp_replace("_text", r"\r?\n$", ""))

@@ -14,6 +14,7 @@ from pyspark.sql import Column, DataFrame, SparkSession, functions
 from pyspark.sql.types import DataType, StructField, StructType
 
 from sparklet.job.errors import TableError
+from sparklet.job.session import backquoted
 from sparklet.tables.declaration import ColumnPath, IdsOf
 
 _DIGITS = {"tinyint": 3, "smallint": 5, "int": 10, "bigint": 19}  # of the greatest value
@@ -30,7 +31,7 @@ def aligned(frame: DataFrame, wanted: StructType, merge_schema: bool) -> DataFra
     pairs = matched(frame.schema, wanted, merge_schema, exact)
     columns: list[Column] = []
     for given, field in pairs:
-        column = functions.lit(None) if given is None else functions.col(quoted(given.name))
+        column = functions.lit(None) if given is None else functions.col(backquoted(given.name))
         if given is None or given.dataType.simpleString() != field.dataType.simpleString():
             column = column.cast(field.dataType)
         columns.append(column.alias(field.name, metadata={}))
@@ -41,7 +42,7 @@ def widened(frame: DataFrame) -> DataFrame:
     """The frame for a new Iceberg table, which has no integers below 32 bits."""
     short = [field.name for field in frame.schema.fields if field.dataType.simpleString() in ("tinyint", "smallint")]
     for name in short:
-        frame = frame.withColumn(name, frame[quoted(name)].cast("int"))
+        frame = frame.withColumn(name, frame[backquoted(name)].cast("int"))
     return frame
 
 
@@ -101,11 +102,6 @@ def required(frame: DataFrame, fields: list[StructField]) -> DataFrame:
     return DataFrame(spark._jsparkSession.createDataFrame(frame._jdf.toJavaRDD(), declared), spark)
 
 
-def quoted(name: str) -> str:
-    """A column's name in an expression."""
-    return "`" + name.replace("`", "``") + "`"
-
-
 def _key(name: str, exact: bool) -> str:
     return name if exact else name.lower()
 
@@ -137,7 +133,7 @@ def identified(frame: DataFrame, ids: Mapping[ColumnPath, int]) -> DataFrame:
         return frame
     columns = []
     for field in _with_ids(frame.schema, (), ids).fields:
-        column = functions.col(quoted(field.name))
+        column = functions.col(backquoted(field.name))
         inside = column.cast(field.dataType) if isinstance(field.dataType, StructType) else column
         columns.append(inside.alias(field.name, metadata=field.metadata))
     return frame.select(*columns)

@@ -22,6 +22,7 @@ from deltalake.transaction import AddAction, create_table_with_add_actions
 from sparklet.job.catalogs import catalog_properties
 from sparklet.job.errors import CommitConflictError, CommitStateUnknownError, TableError
 from sparklet.job.fields import Table
+from sparklet.job.session import backquoted
 from sparklet.tables.declaration import Commit, refuse_delta
 from sparklet.tables.staged_files import (
     MAX_READERS,
@@ -206,13 +207,12 @@ class DeltaLakeTable:
         if self._table is None:
             self._write(changes, "error", by, properties)
             return
-        keys = (name.replace("`", "``") for name in commit.keys)
-        same = " AND ".join(f"target.`{name}` = source.`{name}`" for name in keys)
+        same = " AND ".join(f"target.{key} = source.{key}" for key in map(backquoted, commit.keys))
         how = {"merge_schema": commit.merge_schema, "commit_properties": properties}
         merge = self._table.merge(changes, same, source_alias="source", target_alias="target", **how)
-        order, newer = (commit.order_by or "").replace("`", "``"), None
+        order, newer = backquoted(commit.order_by or ""), None
         if commit.order_by in [field.name for field in self._table.schema().fields]:  # else it is null in all rows
-            newer = f"target.`{order}` IS NULL OR source.`{order}` >= target.`{order}`"
+            newer = f"target.{order} IS NULL OR source.{order} >= target.{order}"
         merge.when_matched_update_all(newer).when_not_matched_insert_all().execute()
 
     def _overwrite(self, commit: Commit, staged: Staged, schema: Any, by: list[str], properties: Any) -> None:

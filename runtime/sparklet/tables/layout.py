@@ -17,8 +17,8 @@ from pyspark.sql.types import StructType
 from sparklet.job.catalogs import AWS_BUNDLE, ICEBERG_CATALOG, in_table_bucket
 from sparklet.job.errors import TableError
 from sparklet.job.fields import Table
-from sparklet.job.session import DELTA, ICEBERG, has_class
-from sparklet.tables.columns import column_ids, quoted
+from sparklet.job.session import DELTA, ICEBERG, backquoted, has_class
+from sparklet.tables.columns import column_ids
 from sparklet.tables.declaration import (
     NAME_MAPPING,
     ColumnPath,
@@ -165,7 +165,7 @@ def separated(frame: DataFrame, partitions: tuple[Partition, ...]) -> tuple[Data
     names = []
     for number, (column, transform) in enumerate(partitions):
         (kind,) = [field.dataType.simpleString() for field in frame.select(functions.col(column)).schema.fields]
-        value = ".".join(map(quoted, [column] if column in frame.columns else column.split(".")))
+        value = ".".join(map(backquoted, [column] if column in frame.columns else column.split(".")))
         name, _, width = transform.rstrip("]").partition("[")
         if name in _FUNCTIONS:
             value = f"{ICEBERG_CATALOG}.system.{_FUNCTIONS[name]}({value})"
