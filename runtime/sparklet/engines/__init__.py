@@ -5,7 +5,7 @@ The way of a shard to an engine and back::
     worker.shards        a function runs out of memory or time: the ledger has the shard PENDING for an engine
     runs.engine_workers  the checker starts a worker for it: Engine.start(token, ("shard", "--run", …))
     create               the engines by their names in SPARKLET_ENGINES, one module each:
-                         lambda_large, fargate, clusters, and emr_serverless, emr, glue over spark_platform
+                         lambda_large, fargate, and emr_serverless, emr, glue over spark_platform; clusters here
     one_shard            the worker: it claims the shard, runs the script, and writes the result to the ledger
     runs.engine_workers  later checks ask Engine.stopped why a worker ended without a claim, and start another
 
