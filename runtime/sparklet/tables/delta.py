@@ -184,7 +184,7 @@ class DeltaLakeTable:
 
     def _append(self, commit: Commit, staged: Staged, schema: Any, by: list[str], properties: Any) -> None:
         """Add the staged files themselves."""
-        place = f"{commit.table.place}/"
+        place, now_ms, actions = f"{commit.table.place}/", int(time.time() * 1000), list[AddAction]()
         for file in staged:
             if not file.uri.startswith(place):
                 raise TableError(f"{shard_name(file.shard)} staged {file.uri}, which is not below {commit.table}")
@@ -192,7 +192,10 @@ class DeltaLakeTable:
                 raise TableError(
                     f"{shard_name(file.shard)} staged {file.uri}, which has no {missing.pop()!r} in its path"
                 )
-        actions = [_add_action(file, file.uri[len(place) :], by) for file in staged if file.rows]
+            if file.rows:
+                path, values = file.uri[len(place) :], {name: file.partition_values[name] for name in by}
+                stats = json.dumps(_statistics(file, by))
+                actions.append(AddAction(path, file.size_bytes, values, now_ms, data_change=True, stats=stats))
         how = {"partition_by": by, "commit_properties": properties}
         if self._table is None:
             new = {"mode": "error", "configuration": NEW_TABLE, "storage_options": self._options}
@@ -251,12 +254,6 @@ def _properties(commit: Commit, names: Mapping[str, int]) -> Any:
     now_ms = int(time.time() * 1000)  # a checkpoint drops what is older than RETENTION, or has no date
     set_names = [Transaction(*each, now_ms) for each in names.items()]  # Spark's streams count with the number
     return CommitProperties(app_transactions=set_names, custom_metadata={"sparklet.commit-id": commit.commit_id})
-
-
-def _add_action(file: StagedFile, path: str, partition_by: Sequence[str]) -> Any:
-    values = {name: file.partition_values[name] for name in partition_by}
-    statistics = json.dumps(_statistics(file, partition_by))
-    return AddAction(path, file.size_bytes, values, int(time.time() * 1000), data_change=True, stats=statistics)
 
 
 def _equals(value: Any) -> str:
