@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cache
@@ -141,8 +141,10 @@ def agreed_schema(commit: Commit, staged: Staged, table: Any | None) -> Any:
             elif (have := type_name(field.type)) != (want := type_name(fields[field.name].type)):
                 differ = f"as {have}, {origin[field.name]} as {want}: cast it in the script ({file.uri})"
                 raise TableError(f"{shard_name(file.shard)} has the column {field.name!r} {differ}")
-        if missing := _missing(commit, file, fields, table):
-            raise TableError(f"{shard_name(file.shard)} lacks the column {missing!r} ({file.uri})")
+        held, is_exact = {*file.schema.names, *file.partition_values}, table is None and not commit.merge_schema
+        needed = (name for name, field in fields.items() if is_exact or not field.nullable)
+        if missing := [name for name in needed if name not in held]:
+            raise TableError(f"{shard_name(file.shard)} lacks the column {missing[0]!r} ({file.uri})")
     return pa.schema(list(fields.values()))
 
 
@@ -152,14 +154,6 @@ def _additional(commit: Commit, file: StagedFile, field: Any, first: StagedFile 
         f"{shard_name(file.shard)} has the column {field.name!r} ({type_name(field.type)}), which {other} has not: "
         f"select the table's columns, or write with merge_schema=True ({file.uri})"
     )
-
-
-def _missing(commit: Commit, file: StagedFile, fields: Mapping[str, Any], table: Any | None) -> str | None:
-    """A required column that the file lacks."""
-    held = {*file.schema.names, *file.partition_values}
-    if table is None and not commit.merge_schema:
-        return next((name for name in fields if name not in held), None)
-    return next((name for name, field in fields.items() if not field.nullable and name not in held), None)
 
 
 def type_name(type_: Any, plain: Callable[[Any], str] = str) -> str:
