@@ -6,7 +6,7 @@ Columns of Iceberg get its field ids in the files that Spark writes: readers fin
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -53,12 +53,13 @@ def matched(
 
     TableError if a column is unknown to the table, lacks required values, or has a type that does not fit.
     """
-    fields = {_key(field.name, exact): field for field in given.fields}
+    key: Callable[[str], str] = str if exact else str.lower
+    fields = {key(field.name): field for field in given.fields}
     if len(fields) < len(given.fields):
         raise TableError(f"the frame has two columns of one name among {', '.join(given.fieldNames())}")
     pairs: list[tuple[StructField | None, StructField]] = []
     for field in wanted.fields:
-        own = fields.pop(_key(field.name, exact), None)
+        own = fields.pop(key(field.name), None)
         if own is None and not field.nullable:
             raise TableError(f"the frame lacks the column {field.name!r}, which the table requires")
         if own is not None and not fits(own.dataType, field.dataType):
@@ -100,10 +101,6 @@ def required(frame: DataFrame, fields: list[StructField]) -> DataFrame:
     spark = frame.sparkSession
     declared = spark._jsparkSession.parseDataType(schema.json())
     return DataFrame(spark._jsparkSession.createDataFrame(frame._jdf.toJavaRDD(), declared), spark)
-
-
-def _key(name: str, exact: bool) -> str:
-    return name if exact else name.lower()
 
 
 # --- Iceberg's field ids ---
