@@ -8,7 +8,7 @@ import contextlib
 import os
 import re
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -74,17 +74,12 @@ def _jars(jvm: Jvm) -> list[str]:
     return re.split(f"[{os.pathsep},]", ",".join(filter(None, found)))
 
 
-def _for_executors(call: ScriptCall) -> Iterator[Path]:
-    """The py-files for ``SparkContext.addPyFile``, which refuses wheels: they are copied as zips."""
-    for path in call.py_files:
-        if path.suffix == ".whl":
-            path = Path(shutil.copy(path, call.work_dir / f"{path.name}.zip"))
-        yield path
-
-
 def _prepare(jvm: Jvm, properties: dict[str, str], conf: Mapping[str, str], call: ScriptCall) -> None:
     """Set the JVM's system properties; executors get the call's files, too, beside what spark-submit was given."""
-    py_files = [str(path) for path in _for_executors(call)]
+    py_files = [
+        str(shutil.copy(path, call.work_dir / f"{path.name}.zip") if path.suffix == ".whl" else path)
+        for path in call.py_files  # for ``SparkContext.addPyFile``, which refuses wheels
+    ]
     places = {"spark.files": [*py_files, *map(str, call.files)], "spark.submit.pyFiles": py_files}
     with connected(jvm.port, jvm.secret) as client:
         log_in(client)
