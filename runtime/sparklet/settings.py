@@ -48,15 +48,8 @@ NAMES = OF_FUNCTIONS | frozenset(
         "SPARKLET_CDS_ARCHIVE",  # of the image
         *("SPARKLET_REMOTE_TOKEN", "SPARKLET_SHARD_MESSAGE"),  # of a container (sparklet.engines.one_shard)
         # between Sparklet's own processes
-        *(
-            "SPARKLET_AS_IN_LAMBDA",
-            "SPARKLET_CLAIMED",
-            "SPARKLET_EVENT",
-            "SPARKLET_EVENT_FILE",
-            "SPARKLET_HOST",
-            "SPARKLET_LOG_DIR",
-        ),
-        "SPARKLET_OUTCOME_FILE",
+        *("SPARKLET_AS_IN_LAMBDA", "SPARKLET_CLAIMED", "SPARKLET_EVENT", "SPARKLET_EVENT_FILE", "SPARKLET_HOST"),
+        *("SPARKLET_LOG_DIR", "SPARKLET_OUTCOME_FILE"),
     }
 )
 """Every variable that begins with ``SPARKLET_``; any other is refused, since it must be a misspelt one."""
