@@ -110,9 +110,10 @@ def _names(given: str | Sequence[str]) -> tuple[str, ...]:
 def _is_direct(job: JobFields, commit: str | None) -> bool:
     if commit not in (None, "direct"):
         raise ValueError(f"commit is {commit!r}; it may be 'direct', or left away")
-    if job.shard is not None and commit == "direct":
+    if job.shard is None:
+        return True
+    if commit == "direct":
         commit_id(job, "")  # is refused, or the worker is told, before a row is read
-    if job.shard is None or commit == "direct":
         return True
     if not job.outcome.claimed:
         raise EventError(
