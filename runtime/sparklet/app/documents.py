@@ -18,7 +18,7 @@ from sparklet.tables.opening import how_to_open, uncommitted_text
 
 OUT_OF_MEMORY = ("OutOfMemoryError", "MemoryError")
 OUT_OF_TIME = ("DeadlineExceededError",)
-NOT_HERE = ("ShardTooLargeError", "PySparkAttributeError", "PySparkNotImplementedError")
+NOT_HERE = ("TooLargeError", "PySparkAttributeError", "PySparkNotImplementedError")
 MAX_TIMEOUT_S = 900
 
 

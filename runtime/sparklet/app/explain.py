@@ -86,9 +86,9 @@ _RULES = (
     ),
     _Rule(
         "the shard is larger than one function can take on",
-        "sparklet redrive RUN --engine NAME does it elsewhere; or a new run that cuts it (--split), or that sends what "
-        "is too large to an engine (--too-large engine)",
-        classes="ShardTooLargeError",
+        "sparklet redrive RUN --engine NAME does it elsewhere; or a new run with smaller shards (--shard-size), or one "
+        "that sends what is too large to an engine (--too-large engine)",
+        classes="TooLargeError",
     ),
     _Rule("an input has other columns than the schema", "another run, --schema or --allow-drift", DATA, "DriftError"),
     _Rule("it fails whatever its input is", _FIX_AND_REDRIVE, SCRIPT, message=r"^the script is at fault, not an input"),
@@ -152,7 +152,7 @@ _RULES = (
         "the scratch space (/tmp) was full",
         "give the function more ephemeral storage (up to 10 GiB), or start a new run with smaller shards "
         "(--shard-size)",
-        classes="ScratchFullError TooLargeError",
+        classes="ScratchFullError",
         message=r"No space left on device|Disk quota exceeded|Errno 28\b",
     ),
     _Rule(

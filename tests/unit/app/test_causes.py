@@ -1,8 +1,13 @@
 """What a person is told to do about a failure, by what the ledger keeps of it."""
 
+import builtins
+
 import pytest
 
+from sparklet import errors
+from sparklet.app import documents, explain
 from sparklet.app.explain import advice
+from sparklet.job import errors as of_jobs
 from sparklet.runs.redelivery import RUN_CANCELLED, TOLERANCE_EXCEEDED
 
 EXPECTED = [
@@ -41,7 +46,7 @@ EXPECTED = [
     ("NeverClaimed", "dispatched 6 times, but no worker claimed it", "no worker ever claimed", "concurrency"),
     (TOLERANCE_EXCEEDED, "not done: more shards failed", "stopped before this one was done", "redrive"),
     (RUN_CANCELLED, "the run was cancelled", "cancelled", "redrive"),
-    ("ShardTooLargeError", "weighs 12 GiB", "larger than one function", "--split"),
+    ("TooLargeError", "have 3 MiB unpacked, and a function takes 2", "larger than one function", "--engine"),
     ("LeaseExpired", "attempt a was not heard of before its lease ended", "the worker was lost", "memory"),
     ("SparkException", "Python worker exited unexpectedly (crashed) (line 9 of job.py", "memory was used up", "memory"),
     ("GatewayLostError", "the JVM ended with 5 under the script", "the JVM was lost", "logs"),
@@ -78,3 +83,12 @@ def test_a_failure_has_a_likely_reason_and_a_remedy(error_class: str, message: s
 
     assert reason in told.reason
     assert remedy in told.remedy
+
+
+def test_an_error_of_a_rule_is_one_that_is_raised() -> None:
+    known = {name for module in (builtins, errors, of_jobs) for name in vars(module)}
+    foreign = {"JSONDecodeError", "NoClassDefFoundError", "Py4JNetworkError"}
+    foreign |= {"PySparkAttributeError", "PySparkNotImplementedError"}
+    named = {name for rule in explain._RULES for name in rule.classes.split() if name.endswith("Error")}
+
+    assert {*named, *documents.OUT_OF_MEMORY, *documents.OUT_OF_TIME, *documents.NOT_HERE} <= known | foreign

@@ -40,7 +40,7 @@ def state(bench: Bench) -> ShardState:
 
 def fail_it(bench: Bench) -> None:
     """As a planner leaves a shard that is too large for a function."""
-    assert bench.ledger.attempts.abandon(bench.ledger.shards.get("run-1", 0), Failure("ShardTooLargeError", "9 GB"))
+    assert bench.ledger.attempts.abandon(bench.ledger.shards.get("run-1", 0), Failure("TooLargeError", "9 GB"))
 
 
 def test_the_script_may_run_for_hours(bench: Bench) -> None:

@@ -175,7 +175,7 @@ def test_cancelling_stops_workers(world: World, engine: MemoryEngine) -> None:
 
 
 def test_a_redrive_may_take_any_shard_there(world: World, engine: MemoryEngine) -> None:
-    world.ran(1, lambda _: Failure("ShardTooLargeError", "9 GB", retryable=False))
+    world.ran(1, lambda _: Failure("TooLargeError", "9 GB", retryable=False))
     with pytest.raises(PlanError, match="emr"):
         redrive(world.at, "run-1", engine="emr")
 
