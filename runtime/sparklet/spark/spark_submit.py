@@ -5,7 +5,7 @@ import sys
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from signal import SIGKILL
 from urllib.parse import quote
@@ -33,16 +33,16 @@ JVM, SCRIPT = "jvm", "script"  # a host of its own runs one of each
 SHUTDOWN_LIMIT_S = 5.0  # for the JVM to follow a script that has ended
 
 
-@dataclass(slots=True)
+@dataclass
 class SubmitRunner(Runner):
     """Runs each script under a spark-submit of its own; against a Spark Connect server as plain Python."""
 
     spark: SparkSettings
     scratch: Path
 
-    @property
+    @cached_property
     def has_view(self) -> bool:
-        """Whether our Java is on the class path."""
+        """Whether our Java is on the class path: a look at each jar."""
         return has_own_java(self.spark, class_path(self.spark))
 
     def run(self, call: ScriptCall, output: Output) -> ScriptResult:

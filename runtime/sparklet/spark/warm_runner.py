@@ -13,7 +13,7 @@ import socket
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 
 from sparklet.errors import DeadlineExceededError, GatewayLostError, SparkRuntimeError
@@ -167,9 +167,9 @@ class WarmRunner:
         if self._jvm is None:
             self._boot()
 
-    @property
+    @cached_property
     def has_view(self) -> bool:
-        """Whether our Java is on the class path."""
+        """Whether our Java is on the class path: a look at each jar."""
         return has_own_java(self._spark, class_path(self._spark))
 
     def run(self, call: ScriptCall, output: Output) -> ScriptResult:

@@ -7,7 +7,6 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field, replace
-from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -115,7 +114,7 @@ class Executor:
     settings: WorkerSettings
     runner: Runner
     scripts: "ScriptCache"
-    inputs_to: ObjectStore | None = None  # for executors that do not see this machine's files; None: there are none
+    inputs_to: ObjectStore | None = None  # for executors that do not see this machine's files, so have no view
 
     def execute(self, execution: Execution, attempt: Attempt) -> ShardResult:
         """Run a script to its end in its own folder and read its result; once more if its JVM or an input is suspect.
@@ -130,7 +129,7 @@ class Executor:
             for path in files:
                 (folder / path.name).symlink_to(path)
             reads_folder = execution.is_shard and _reads_folder(execution, script)
-            if not self._has_view:
+            if not self.runner.has_view:
                 _refuse_without_view(execution, script, reads_folder=reads_folder)
             execution, uris, copies = self._inputs(execution, own, attempt, ending, script)
             of_event = handed_over(execution.event, own, is_shard=execution.is_shard)
@@ -151,7 +150,7 @@ class Executor:
                 files=files,
                 conf=json.loads(conf.read_bytes()) if conf else {},
                 inputs=execution.inputs,
-                sees_options=self._has_view
+                sees_options=self.runner.has_view
                 and bool(copies or (execution.partitions and _may_set_base_path(execution, script, py_files))),
                 output=execution.event["output_path"] if execution.is_shard else "",
                 per_input=execution.per_input,
@@ -186,7 +185,7 @@ class Executor:
         begun, ended = ([*each.iterdir()] if each.exists() else [] for each in (own / UNCOMMITTED, own / SCHEMAS))
         written = {path.name: path.read_text(encoding="utf-8") for path in ended}
         outcome, names = read_outcome(own / WORK / OUTCOME), left_behind(own / WORK)
-        if self._has_view and outcome == ShardResult() and is_alone:
+        if self.runner.has_view and outcome == ShardResult() and is_alone:
             _refuse_lost_work(names, own / SEEN, execution, script)
         if names:
             log.warning(told(names, "")[0])
@@ -203,14 +202,9 @@ class Executor:
                 raise
         return replace(outcome, uncommitted=tuple(path.name for path in begun), written=written)
 
-    @cached_property
-    def _has_view(self) -> bool:
-        """Whether Spark lists a shard's inputs alone; asked once, since the answer takes a look at each jar."""
-        return self.runner.has_view and self.inputs_to is None
-
     def _refuse_unseen(self, seen: Path, uris: Sequence[str], parts: Iterable[int], *, reads_folder: bool) -> None:
         """PlanError if a script that has ended well did not read by Spark what only Spark sees as it is planned."""
-        in_place = [uris[n] for n in parts if self._has_view and uris[n].startswith(SCHEME)]
+        in_place = [uris[n] for n in parts if self.runner.has_view and uris[n].startswith(SCHEME)]
         if in_place and not (seen / "copy").exists():
             raise PlanError(
                 f"the script did not read {in_place[0]} by Spark, and other readers see all of the object, not its "
@@ -231,7 +225,7 @@ class Executor:
         staging = execution.staging
         if staging is None:
             return execution, uris, {}
-        staging = replace(staging, in_view=self._has_view)
+        staging = replace(staging, in_view=self.runner.has_view)
         execution = replace(execution, staging=staging)
         if not (staging.looks or any(map(staging.is_fetched, staging.items))):
             return execution, uris, {}
@@ -241,7 +235,7 @@ class Executor:
             execution = _with_members(execution, staging)
             uris = [item.uri for item in execution.inputs]
         filters = FILTER.search(_words(execution, script))
-        if self._has_view:  # of file:// nobody tells who opens it, nor by which options
+        if self.runner.has_view:  # of file:// nobody tells who opens it, nor by which options
             uris = staging.shown(copies, set(uris) if execution.per_input or filters else execution.partitions)
         elif filters and copies:
             raise PlanError(
