@@ -9,16 +9,14 @@ from pathlib import Path
 from typing import Any
 
 from sparklet.errors import EventError
-from sparklet.job.event_objects import GLOB, misread
 from sparklet.job.fields import SCHEMA
 from sparklet.job.outcome import EVENT, EVENT_FILE
-from sparklet.model import INPUT, OUTPUT, PACKED, Access, InputObject, Run, Shard, ShardRecord, ShardState, SliceKind
+from sparklet.model import INPUT, OUTPUT, Run, Shard, ShardRecord, ShardState
 from sparklet.model.shards import OF_SPLIT
 
 LOST = "LeaseExpired"
 STOPPED = (LOST, "DeadlineExceededError", "GatewayLostError", "OutOfMemoryError")
 """Causes of attempts whose scripts may have been stopped at any line."""
-PATTERNS = {False: GLOB, True: "*?"}  # what makes a name one; True: for our S3A, which takes others as they are
 MAX_ARGUMENT_BYTES = 100 * 1024  # Linux holds 128 KiB in one argument (MAX_ARG_STRLEN)
 
 
@@ -81,15 +79,6 @@ def event_variables(event: Any, names: Iterable[str]) -> dict[str, str]:
         if not isinstance(value, str | int | float) or "\0" in str(value) or len(str(value)) > MAX_ARGUMENT_BYTES:
             raise EventError(f"the event's {name} cannot become a variable: it must be a text or a number")
     return {name: value if isinstance(value, str) else json.dumps(value) for name, value in found.items()}
-
-
-def needs_staging(item: InputObject, access: Access, *, in_view: bool) -> bool:
-    """Whether Spark cannot read just this input by its object's name; ``in_view``: by our S3A."""
-    if item.item:
-        return False
-    is_cut = item.slice and item.slice.kind is SliceKind.LINES  # our S3A shows a part of Parquet
-    differs = is_cut or item.member or item.version_id or access.requester_pays or access.role_arn
-    return bool(differs or misread(item.uri, PATTERNS[in_view]) or PACKED.search(item.uri))
 
 
 def handed_over(event: Any, folder: Path, *, is_shard: bool) -> dict[str, str]:

@@ -26,13 +26,13 @@ from sparklet.errors import (
     SparkletError,
     TooLargeError,
 )
-from sparklet.job.event_objects import misread
-from sparklet.model import FIRST_BYTES, MIB, SCHEME, Access, InputObject, Slice, is_misnamed
+from sparklet.job.event_objects import GLOB, misread
+from sparklet.model import FIRST_BYTES, MIB, PACKED, SCHEME, Access, InputObject, Slice, SliceKind, is_misnamed
 from sparklet.ports import ObjectStore
 from sparklet.spark.task_limits import Deadline
-from sparklet.worker.script_event import PATTERNS, needs_staging
 
 FOLDER, LOCAL = "copies", "file://"
+PATTERNS = {False: GLOB, True: "*?"}  # what makes a name one; True: for our S3A, which takes others as they are
 CHUNK_BYTES = 8 * MIB
 BLOCK_BYTES = MIB // 2
 AT_A_TIME = 4
@@ -133,9 +133,14 @@ class Staging:
         return found
 
     def is_fetched(self, item: InputObject) -> bool:
-        """Whether Spark does not read an input itself."""
-        is_fetched = needs_staging(item, self.access, in_view=self.in_view)
-        return is_fetched or (self.looks and is_misnamed(item.uri, self.store.get(item.uri, 0, FIRST_BYTES)))
+        """Whether Spark cannot read just this input by its object's name."""
+        if item.item:
+            return False
+        is_cut = item.slice and item.slice.kind is SliceKind.LINES  # our S3A shows a part of Parquet
+        differs = is_cut or item.member or item.version_id or self.access.requester_pays or self.access.role_arn
+        if differs or misread(item.uri, PATTERNS[self.in_view]) or PACKED.search(item.uri):
+            return True
+        return self.looks and is_misnamed(item.uri, self.store.get(item.uri, 0, FIRST_BYTES))
 
     def _unpacked(
         self,

@@ -6,7 +6,6 @@ import io
 import tempfile
 import unicodedata
 from collections.abc import Sequence
-from functools import partial
 from pathlib import Path
 
 import pytest
@@ -27,7 +26,7 @@ from sparklet.inputs.slicing import slice_objects
 from sparklet.job.event_objects import misread
 from sparklet.model import Access, InputObject, Position, RunOptions, Slice, SliceKind
 from sparklet.spark.task_limits import Deadline
-from sparklet.worker import script_event, staging
+from sparklet.worker import staging
 from sparklet.worker.staging import Staging, described, staged_name
 from tests.stand_ins.memory import MemoryObjectStore
 
@@ -175,19 +174,22 @@ def test_just_the_names_that_spark_misreads_are_fetched(key: str) -> None:
 
 
 def test_names_with_brackets_are_left_to_our_s3a() -> None:
-    keys = [key for key in MISREAD if misread(f"s3://b/{key}", script_event.PATTERNS[True])]
+    keys = [key for key in MISREAD if misread(f"s3://b/{key}", staging.PATTERNS[True])]
     assert [key for key in MISREAD if key not in keys] == ["a[1].csv", "a{b,c}.csv", "a\\b.csv", "a/[x]/d.csv"]
 
 
 def test_slices_versions_and_foreign_access_are_fetched() -> None:
     plain, none = InputObject("s3://b/a.csv", 1), Access()
-    needs_staging = partial(script_event.needs_staging, in_view=True)
-    assert not needs_staging(plain, none)
-    assert needs_staging(InputObject("s3://b/a.csv", 1, version_id="v1"), none)
-    assert needs_staging(InputObject("s3://b/a.csv", 1, slice=Slice(SliceKind.LINES, 0, 1)), none)
-    assert not needs_staging(InputObject("s3://b/a.parquet", 1, slice=Slice(SliceKind.ROW_GROUPS, 0, 1)), none)
-    assert needs_staging(plain, Access(requester_pays=True))
-    assert needs_staging(plain, Access(role_arn="arn:aws:iam::1:role/x"))
+
+    def is_fetched(item: InputObject, access: Access) -> bool:
+        return Staging((item,), access, MemoryObjectStore(), in_view=True).is_fetched(item)
+
+    assert not is_fetched(plain, none)
+    assert is_fetched(InputObject("s3://b/a.csv", 1, version_id="v1"), none)
+    assert is_fetched(InputObject("s3://b/a.csv", 1, slice=Slice(SliceKind.LINES, 0, 1)), none)
+    assert not is_fetched(InputObject("s3://b/a.parquet", 1, slice=Slice(SliceKind.ROW_GROUPS, 0, 1)), none)
+    assert is_fetched(plain, Access(requester_pays=True))
+    assert is_fetched(plain, Access(role_arn="arn:aws:iam::1:role/x"))
 
 
 @pytest.mark.parametrize(
