@@ -96,7 +96,7 @@ class SparkletJob:
             record = ShardRecord("test", 0, "", 0, 0, len(shard.objects), shard.size_bytes, attempts=1, attempt_id="1")
             event = shard_event(Run("test", (), output, (), params=dict(params)), record, shard, output)
         of_event = handed_over(event, home, is_shard=is_shard)
-        argument = of_event[EVENT] if takes_event(script, ()) else ""
+        argument = of_event[EVENT] if takes_event(script.read_text(encoding="utf-8", errors="replace"), ()) else ""
         arguments = script_arguments(args, event if is_shard else {}, argument)
         own = {
             **dict.fromkeys(("output_path", "OUTPUT_PATH"), output),

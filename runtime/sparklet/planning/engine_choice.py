@@ -6,7 +6,7 @@ from sparklet.errors import PlanError, ScriptError
 from sparklet.job.spark_lines import is_of, major_of
 from sparklet.model.options import AUTO, LARGE, RunOptions
 from sparklet.ports.deployment import Deployment
-from sparklet.spark.script_options import commented_spark
+from sparklet.spark.script_options import commented
 
 WITH_VIEW = frozenset({LARGE, "fargate", "process"})
 """Engines whose workers run scripts as functions do."""
@@ -63,7 +63,7 @@ def refuse_no_view(engines: str, options: RunOptions) -> None:
 def asked_spark(source: str, body: bytes) -> str:
     """The line of Spark that a script's comment asks for; PlanError if one of its comments is wrong."""
     try:
-        return commented_spark(body.decode(errors="replace"))
+        return commented(body.decode(errors="replace")).get("spark", "")
     except ScriptError as error:
         raise PlanError(f"the script {source}: {error}") from error
 

@@ -84,40 +84,33 @@ def script_options(
 
     Raises ScriptError if a ``# sparklet:`` comment or a coordinate is wrong, or two comments contradict.
     """
-    commented = {**dict(_commented(source)), **conf}
-    asked = commented.pop("spark", "")
+    asked_for = {**commented(source), **conf}
+    asked = asked_for.pop("spark", "")
     if asked and (version := version_on(jars())) and not is_of(version, asked):
         raise ScriptError(f"the script asks for Spark {asked} ('# sparklet: spark={asked}'), this worker has {version}")
-    runner, *_ = (commented.pop(name, "") for name in ("runner", "event", "unpack"))
-    jvm_options = sorted(IN_A_COMMENT.intersection(commented))
+    runner, *_ = (asked_for.pop(name, "") for name in ("runner", "event", "unpack"))
+    jvm_options = sorted(IN_A_COMMENT.intersection(asked_for))
     if runner == "warm":
         if jvm_options:
             raise ScriptError(f"the script's comments ask for runner=warm and for {jvm_options[0]}, which needs submit")
-        return ScriptOptions(conf=commented)
+        return ScriptOptions(conf=asked_for)
     warnings: list[str] = []
     literals = dict(_literals(source, jars, warnings)) if any(option in source for option in JVM_OPTIONS) else {}
-    conf = {**{key: value for key, value in literals.items() if value is not None}, **commented}
+    conf = {**{key: value for key, value in literals.items() if value is not None}, **asked_for}
     return ScriptOptions(runner == "submit" or bool(jvm_options) or bool(literals), conf, tuple(warnings))
 
 
-def commented_spark(source: str) -> str:
-    """The line of Spark that a comment asks for; "" for any. ScriptError as ``script_options``."""
-    return dict(_commented(source)).get("spark", "")
-
-
-def unpacks(script: Path) -> bool:
+def unpacks(source: str) -> bool:
     """Whether a script is shown what packed inputs hold, not these themselves."""
-    source = script.read_text(encoding="utf-8", errors="replace")
-    return dict(_commented(source)).get("unpack") != YES_NO[1]
+    return commented(source).get("unpack") != YES_NO[1]
 
 
-def takes_event(script: Path, py_files: Sequence[Path]) -> bool:
+def takes_event(source: str, py_files: Sequence[Path]) -> bool:
     """Whether a script is given ``--event``: unless it reads arguments, here or in its py-files, and does not name it.
 
     A script that reads positions, or refuses what it does not know, would fail or write to a place of that name.
     """
-    source = script.read_text(encoding="utf-8", errors="replace")
-    if chosen := dict(_commented(source)).get("event"):
+    if chosen := commented(source).get("event"):
         return chosen == YES_NO[0]
     found = [_of_arguments(source), *map(_of_py_file, py_files)]
     return any(names for names, _ in found) or not any(reads for _, reads in found)
@@ -182,7 +175,9 @@ def _stem(name: str) -> str:
     return RENAMED.get(stem, stem)
 
 
-def _commented(source: str) -> Iterator[tuple[str, str]]:
+def commented(source: str) -> dict[str, str]:
+    """What a script's comments ask for, by their keys; ScriptError if one is wrong."""
+    found = dict[str, str]()
     for match in _COMMENT.finditer(source):
         key, equals, value = (part.strip() for part in match[1].partition("="))
         known = {"runner": value in ("warm", "submit"), "spark": bool(_LINE.fullmatch(value)), "event": value in YES_NO}
@@ -193,7 +188,8 @@ def _commented(source: str) -> Iterator[tuple[str, str]]:
                 f"line {line} of the script: '# sparklet: {match[1].strip()}' must be runner=submit, runner=warm, "
                 "event=yes, event=no, unpack=yes, unpack=no, spark=4, spark=4.1 (or another line) or spark.…=…"
             )
-        yield key, value
+        found[key] = value
+    return found
 
 
 def _literals(source: str, jars: Callable[[], Sequence[str]], warnings: list[str]) -> Iterator[tuple[str, str | None]]:

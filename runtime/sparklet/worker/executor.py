@@ -62,9 +62,10 @@ from sparklet.worker.staging import LOCAL, Staging, uploaded
 
 WORK, OUTCOME = "work", "outcome.json"  # the script's folder in the task's, and its report in that
 # Options of readers whose rows need not end at line feeds, where objects are cut.
-OTHER_ROWS = re.compile(rb"(?i)multiLine|wholetext|lineSep|record\.delimiter|utf[-_]?(16|32)")
-FILTER = re.compile(rb"(?i)pathGlobFilter")  # of readers, by files' names
-BASE_PATH = re.compile(rb"(?i)basePath")  # of readers, who then see partitions also of files that a pattern finds
+OTHER_ROWS = re.compile(r"(?ai)multiLine|wholetext|lineSep|record\.delimiter|utf[-_]?(16|32)")
+FILTER = re.compile(r"(?ai)pathGlobFilter")  # of readers, by files' names
+# Of readers, who then see partitions also of files that a pattern finds; py-files may set it: nobody looks into them.
+BASE_PATH = re.compile(r"(?ai)basePath")
 MAX_OUTCOME_BYTES = 64 * MIB  # escaping may make an answer of 6 MB six times as long
 
 PERMANENT_CAUSES = frozenset(
@@ -84,6 +85,7 @@ class Fetched(NamedTuple):
     """A script, and what a run has beside it."""
 
     script: Path
+    source: str
     py_files: tuple[Path, ...]
     files: tuple[Path, ...]
     conf: Path | None  # the run's options of Spark
@@ -123,19 +125,20 @@ class Executor:
         ``min_free_bytes`` would stay free; ScriptFailedError if the script exits with another code than 0.
         """
         deadline, log, min_free_bytes = attempt.deadline, attempt.log, self.settings.min_free_bytes
-        planned, (script, py_files, files, conf) = execution, self.scripts.fetch(execution.script)
+        planned, (script, source, py_files, files, conf) = execution, self.scripts.fetch(execution.script)
         with task_folder(self.settings.scratch, attempt.attempt_id, min_free_bytes) as own, ExitStack() as ending:
             (folder := own / WORK).mkdir()  # the script finds nothing there
             for path in files:
                 (folder / path.name).symlink_to(path)
-            reads_folder = execution.is_shard and _reads_folder(execution, script)
+            reads_folder = execution.is_shard and _reads_folder(execution, source)
             if not self.runner.has_view:
-                _refuse_without_view(execution, script, reads_folder=reads_folder)
-            execution, uris, copies = self._inputs(execution, own, attempt, ending, script)
+                _refuse_without_view(execution, source, reads_folder=reads_folder)
+            execution, uris, copies = self._inputs(execution, own, attempt, ending, source)
             of_event = handed_over(execution.event, own, is_shard=execution.is_shard)
-            argument = of_event[EVENT] if takes_event(script, py_files) else ""
+            argument = of_event[EVENT] if takes_event(source, py_files) else ""
             claimed = {CLAIMED: "1"} if execution.is_shard else {}
-            _tell_java(own, execution, copies, script)
+            sets_base_path = execution.partitions and (py_files or BASE_PATH.search(_words(execution, source)))
+            _tell_java(own, execution, copies, source)
             events = None
             if execution.keep_events:
                 (events := own / "events").mkdir()
@@ -150,8 +153,7 @@ class Executor:
                 files=files,
                 conf=json.loads(conf.read_bytes()) if conf else {},
                 inputs=execution.inputs,
-                sees_options=self.runner.has_view
-                and bool(copies or (execution.partitions and _may_set_base_path(execution, script, py_files))),
+                sees_options=self.runner.has_view and bool(copies or sets_base_path),
                 output=execution.event["output_path"] if execution.is_shard else "",
                 per_input=execution.per_input,
                 events=events,
@@ -164,7 +166,7 @@ class Executor:
             if result.exit_code == 0 and not looks:
                 parts = [number for number, item in enumerate(execution.inputs) if number in copies or item.slice]
                 self._refuse_unseen(own / SEEN, uris, parts, reads_folder=reads_folder)
-                return self._report(execution, script, own, log, is_alone=not py_files)
+                return self._report(execution, source, own, log, is_alone=not py_files)
             if not (result.suspect or looks):
                 raise _failed(execution, result, uris, folder, is_local=self.inputs_to is None)
         cause = f"Spark failed in a JVM that other scripts had used: {result.cause_class}: {result.cause}"
@@ -177,7 +179,7 @@ class Executor:
         execution.discard()
         return self.execute(planned, attempt)
 
-    def _report(self, execution: Execution, script: Path, own: Path, log: Log, *, is_alone: bool) -> ShardResult:
+    def _report(self, execution: Execution, source: str, own: Path, log: Log, *, is_alone: bool) -> ShardResult:
         """What a script that has ended well reports, and what else it left; PlanError if its work is lost.
 
         ``is_alone``: whether it has no py-files, which may do anything.
@@ -186,7 +188,7 @@ class Executor:
         written = {path.name: path.read_text(encoding="utf-8") for path in ended}
         outcome, names = read_outcome(own / WORK / OUTCOME), left_behind(own / WORK)
         if self.runner.has_view and outcome == ShardResult() and is_alone:
-            _refuse_lost_work(names, own / SEEN, execution, script)
+            _refuse_lost_work(names, own / SEEN, execution, source)
         if names:
             log.warning(told(names, "")[0])
         if execution.per_input:
@@ -194,7 +196,6 @@ class Executor:
             uris = (packed.get(item.uri, item).uri for item in execution.inputs)
             keys = (own / INPUTS).read_text(encoding="utf-8").split("\0")[::8]  # those of inputs come first
             objects = dict(zip(keys, uris, strict=False))
-            source = script.read_text(encoding="utf-8", errors="replace")
             try:
                 outcome = replace(outcome, origins=told_origins(own / ORIGINS, objects, source))
             except MixedInputsError as error:
@@ -218,7 +219,7 @@ class Executor:
             )
 
     def _inputs(
-        self, execution: Execution, own: Path, attempt: Attempt, ending: ExitStack, script: Path
+        self, execution: Execution, own: Path, attempt: Attempt, ending: ExitStack, source: str
     ) -> tuple[Execution, list[str], Mapping[int, Path]]:
         """Fetch what Spark cannot read; what the script then reads, the addresses of it all, and the local copies."""
         uris = [item.uri for item in execution.inputs]
@@ -230,11 +231,11 @@ class Executor:
         if not (staging.looks or any(map(staging.is_fetched, staging.items))):
             return execution, uris, {}
         started_s = time.monotonic()
-        staging, copies = staging.fetch(own, attempt.deadline, self.settings.min_free_bytes, unpack=unpacks(script))
+        staging, copies = staging.fetch(own, attempt.deadline, self.settings.min_free_bytes, unpack=unpacks(source))
         if staging.origins:
             execution = _with_members(execution, staging)
             uris = [item.uri for item in execution.inputs]
-        filters = FILTER.search(_words(execution, script))
+        filters = FILTER.search(_words(execution, source))
         if self.runner.has_view:  # of file:// nobody tells who opens it, nor by which options
             uris = staging.shown(copies, set(uris) if execution.per_input or filters else execution.partitions)
         elif filters and copies:
@@ -286,7 +287,7 @@ class Executor:
         if "env" not in choice:
             return {}
         uri = str(choice["env"])
-        text = self.scripts.fetch(unpinned(uri)).script.read_text(encoding="utf-8", errors="replace")
+        text = self.scripts.fetch(unpinned(uri)).source
         return script_environment(strings({uri: text}, uri), uri)
 
 
@@ -330,12 +331,12 @@ def _failed(
     return failed
 
 
-def _reads_folder(execution: Execution, script: Path) -> bool:
+def _reads_folder(execution: Execution, source: str) -> bool:
     """Whether a script is given the folder of its inputs, or asks for it."""
-    return any(INPUT in each for each in execution.args) or b"input_folders" in script.read_bytes()
+    return any(INPUT in each for each in execution.args) or "input_folders" in source
 
 
-def _refuse_without_view(execution: Execution, script: Path, *, reads_folder: bool) -> None:
+def _refuse_without_view(execution: Execution, source: str, *, reads_folder: bool) -> None:
     """PlanError where Spark would list all of the run's input, read all of a file, or find no columns in folders."""
     if reads_folder:
         raise PlanError(
@@ -348,12 +349,12 @@ def _refuse_without_view(execution: Execution, script: Path, *, reads_folder: bo
             "run the script in functions"
         )
     is_cut = any(item.slice and item.slice.kind is SliceKind.LINES for item in execution.inputs)
-    if is_cut and (option := OTHER_ROWS.search(script.read_bytes())):
+    if is_cut and (option := OTHER_ROWS.search(source)):
         raise PlanError(
-            f"the script has {option[0].decode()}, with which rows may end elsewhere than slices, and only Sparklet's "
+            f"the script has {option[0]}, with which rows may end elsewhere than slices, and only Sparklet's "
             "S3A sees a reader's options: plan without --split, or run the script in functions"
         )
-    if execution.partitions and b"basePath" not in script.read_bytes():
+    if execution.partitions and "basePath" not in source:
         [root, *_] = execution.partitions.values()
         raise PlanError(
             f"the inputs lie in folders like name=value below {root}, and Spark here reads files without these columns:"
@@ -361,12 +362,11 @@ def _refuse_without_view(execution: Execution, script: Path, *, reads_folder: bo
         )
 
 
-def _refuse_lost_work(names: list[str], seen: Path, execution: Execution, script: Path) -> None:
+def _refuse_lost_work(names: list[str], seen: Path, execution: Execution, source: str) -> None:
     """PlanError if a script that has reported nothing has nothing to show, or the same as other shards.
 
     ``names``: what it left behind; ``seen``: what Spark has done.
     """
-    source = script.read_text(encoding="utf-8", errors="replace")
     if names and not any((seen / name).exists() for name in ("output", "written")):
         what, is_lost = told(names, source)
         if is_lost:
@@ -376,7 +376,7 @@ def _refuse_lost_work(names: list[str], seen: Path, execution: Execution, script
         raise PlanError(why)
 
 
-def _tell_java(own: Path, execution: Execution, copies: Mapping[int, Path], script: Path) -> None:
+def _tell_java(own: Path, execution: Execution, copies: Mapping[int, Path], source: str) -> None:
     """For ``TaskS3A`` and ``StagedS3A`` what is planned, eight words each: of inputs, and of folders; and what to tell.
 
     The address; of an input the ETag; the folder below which its partitions begin; of a fetched one the file, how many
@@ -397,7 +397,7 @@ def _tell_java(own: Path, execution: Execution, copies: Mapping[int, Path], scri
             words += (file, "-1", "")
         elif part.kind is SliceKind.LINES:
             words += (file, str(part.header_bytes), "1" if part.start == part.header_bytes else "")
-        elif b"row_index" in _words(execution, script):
+        elif "row_index" in _words(execution, source):
             raise PlanError(
                 "the script has row_index, the number of a row in its file, and a part of a Parquet file counts from"
                 " its own first one: plan without --split"
@@ -412,20 +412,15 @@ def _tell_java(own: Path, execution: Execution, copies: Mapping[int, Path], scri
     for folder in execution.event.get("input_folders", ()) if execution.is_shard else ():
         words += (folder.partition("://")[2], *[""] * 7)
     (own / INPUTS).write_text("\0".join(words), encoding="utf-8")
-    (own / MISNAMED_RULE).write_text(MISNAMED if unpacks(script) else "(?!)")
+    (own / MISNAMED_RULE).write_text(MISNAMED if unpacks(source) else "(?!)")
     (own / SEEN).mkdir()
     if execution.per_input:
         (own / ORIGINS).mkdir()
 
 
-def _words(execution: Execution, script: Path) -> bytes:
+def _words(execution: Execution, source: str) -> str:
     """In which a reader's options would be found: the script, and the run's parameters."""
-    return script.read_bytes() + json.dumps(execution.event.get("params")).encode()
-
-
-def _may_set_base_path(execution: Execution, script: Path, py_files: Sequence[Path]) -> bool:
-    """Whether a reader may set the folder in which partitions begin; nobody looks into py-files."""
-    return bool(py_files or BASE_PATH.search(_words(execution, script)))
+    return source + json.dumps(execution.event.get("params"))
 
 
 def _is_direct(folder: Path) -> bool:
@@ -487,7 +482,8 @@ class ScriptCache:
             path, *beside = map(self._current, (script.uri, *script.py_files))
         py_files = tuple(each for each in beside if each.suffix in PY_FILE_SUFFIXES)
         files = tuple(each for each in beside if each not in py_files and each.name != CONF_FILE)
-        return Fetched(path, py_files, files, next((each for each in beside if each.name == CONF_FILE), None))
+        conf = next((each for each in beside if each.name == CONF_FILE), None)
+        return Fetched(path, path.read_text(encoding="utf-8", errors="replace"), py_files, files, conf)
 
     def _current(self, uri: str) -> Path:
         try:
