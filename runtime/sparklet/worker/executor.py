@@ -293,13 +293,11 @@ class Executor:
 
 def _with_members(execution: Execution, staging: Staging) -> Execution:
     """An execution over the members of packed inputs, which lie where these lie."""
-    packed, roots = {item.object_uri for item in staging.origins.values()}, execution.partitions
-    others = iter(item for item in execution.inputs if item.object_uri not in packed)
-    inputs = tuple(item if item.uri in staging.origins else next(others) for item in staging.items)
+    roots, objects = execution.partitions, {uri: item.object_uri for uri, item in staging.origins.items()}
+    packed = {*objects.values()}
     partitions = {uri: root for uri, root in roots.items() if uri not in packed}
-    objects = {uri: item.object_uri for uri, item in staging.origins.items()}
     partitions |= {uri: roots[packed_as] for uri, packed_as in objects.items() if packed_as in roots}
-    return replace(execution, inputs=inputs, partitions=partitions, staging=staging)
+    return replace(execution, inputs=staging.items, partitions=partitions, staging=staging)
 
 
 def _failed(
