@@ -273,16 +273,14 @@ class _Reader:
     deadline: Deadline
     checks_rows: bool
 
-    def read(self, offset: int, length: int) -> bytes:
-        _check_time(self.item, self.deadline)
-        found = self.store.get(self.item.uri, offset, length, self.item.etag, self.item.version_id)
-        if len(found) != length:
-            raise ObjectStoreError(f"{self.item.uri}: asked for {length} bytes at {offset}, got {len(found)}")
-        return found
-
     def chunks(self, start: int, end: int) -> Iterator[bytes]:
         for at in range(start, end, CHUNK_BYTES):
-            yield self.read(at, min(CHUNK_BYTES, end - at))
+            length = min(CHUNK_BYTES, end - at)
+            _check_time(self.item, self.deadline)
+            found = self.store.get(self.item.uri, at, length, self.item.etag, self.item.version_id)
+            if len(found) != length:
+                raise ObjectStoreError(f"{self.item.uri}: asked for {length} bytes at {at}, got {len(found)}")
+            yield found
 
 
 def _write_lines(reader: _Reader, part: Slice, file: BinaryIO) -> None:
