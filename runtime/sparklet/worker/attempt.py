@@ -203,10 +203,10 @@ class Lease:
         if self.lost:
             raise self.lost
 
-    def win(self, staged: ShardResult) -> None:
-        """Make this attempt the shard's winner, for good; raises LeaseLostError if another attempt owns the shard."""
+    def extend(self, winner: ShardResult | None = None) -> None:
+        """Renew the lease, and name the winner's result, for good; LeaseLostError if another attempt owns the shard."""
         begun_s = self.clock.now_s()
-        self.renew(staged)
+        self.renew(winner)
         self.end_s = begun_s + self.lease_s
 
     def _keep(self) -> None:
@@ -214,10 +214,8 @@ class Lease:
             self._renew()
 
     def _renew(self) -> None:
-        begun_s = self.clock.now_s()
         try:
-            self.renew(None)
-            self.end_s = begun_s + self.lease_s
+            self.extend()
         except LeaseLostError as error:
             self.lost = error
             self.deadline.expire(str(error), at_once=True)

@@ -183,7 +183,7 @@ class ClaimedShard:
             if staged and result.output_bytes is None:
                 result = replace(result, output_bytes=sum(info.size_bytes for info in staged))
             if staged or result.writes:
-                persist(lambda: self.lease.win(result), self.claims.clock, self.attempt)
+                persist(lambda: self.lease.extend(winner=result), self.claims.clock, self.attempt)
                 self.record = replace(self.record, winner=self.attempt.attempt_id)  # what fails now is no input's fault
         self.lease.check()
         self.output.publish(self._files, self.lease.check)
