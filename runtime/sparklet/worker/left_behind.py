@@ -24,17 +24,11 @@ _ELSEWHERE = re.compile(r"boto3|jdbc|kafka|awswrangler|psycopg|pymysql|snowflake
 def left_behind(folder: Path) -> list[str]:
     """The tables, as ``database.table``, and the folders that Spark wrote below a task's folder."""
     try:
-        return [*_tables(folder / WAREHOUSE), *(str(path.relative_to(folder)) for path in _folders(folder, MAX_DEPTH))]
+        tables = [path.name for path in sorted((folder / WAREHOUSE).glob("*")) if path.suffix != ".db"]
+        tables += [f"{path.parent.stem}.{path.name}" for path in sorted((folder / WAREHOUSE).glob("*.db/*"))]
+        return [*tables, *(str(path.relative_to(folder)) for path in _folders(folder, MAX_DEPTH))]
     except OSError:  # the script has deleted its folder, or closed it to us
         return []
-
-
-def _tables(warehouse: Path) -> Iterator[str]:
-    for path in sorted(warehouse.iterdir()) if warehouse.is_dir() else ():
-        if path.name.endswith(".db"):
-            yield from (f"{path.name.removesuffix('.db')}.{table.name}" for table in sorted(path.iterdir()))
-        else:
-            yield path.name
 
 
 def _folders(folder: Path, depth: int) -> Iterator[Path]:
