@@ -222,19 +222,12 @@ class Executor:
         self, execution: Execution, own: Path, attempt: Attempt, ending: ExitStack, source: str
     ) -> tuple[Execution, list[str], Mapping[int, Path]]:
         """Fetch what Spark cannot read; what the script then reads, the addresses of it all, and the local copies."""
-        uris = [item.uri for item in execution.inputs]
-        staging = execution.staging
-        if staging is None:
-            return execution, uris, {}
-        staging = replace(staging, in_view=self.runner.has_view)
-        execution = replace(execution, staging=staging)
-        if not (staging.looks or any(map(staging.is_fetched, staging.items))):
-            return execution, uris, {}
+        staging = execution.staging and replace(execution.staging, in_view=self.runner.has_view)
+        if staging is None or not (staging.looks or any(map(staging.is_fetched, staging.items))):
+            return execution, [item.uri for item in execution.inputs], {}
         started_s = time.monotonic()
         staging, copies = staging.fetch(own, attempt.deadline, self.settings.min_free_bytes, unpack=unpacks(source))
-        if staging.origins:
-            execution = _with_members(execution, staging)
-            uris = [item.uri for item in execution.inputs]
+        execution, uris = _with_members(execution, staging), [item.uri for item in staging.items]
         filters = FILTER.search(_words(execution, source))
         if self.runner.has_view:  # of file:// nobody tells who opens it, nor by which options
             uris = staging.shown(copies, set(uris) if execution.per_input or filters else execution.partitions)
