@@ -98,9 +98,8 @@ class ShardClaims:
         workers = min(self.map_concurrency, run.shard_count or self.map_concurrency)  # the queue's are 1,000 at most
         length_s = max(self.lease_s, lease_s(workers) if run.dispatch is Dispatch.MAP else 0.0)
         terms = attempt.attempt_id, length_s, run.options.max_attempts, self.log_stream
-        larger = run.engine_after(self.engine)
         begun_s = self.clock.now_s()
-        claim = self.at.ledger.attempts.claim(ref, *terms, engine=self.engine, escalate=larger)
+        claim = self.at.ledger.attempts.claim(ref, *terms, engine=self.engine, escalate=run.engine_after(self.engine))
         attempt.log.info("claim answered", status=claim.status, attempts=claim.record.attempts)
         if claim.status is not ClaimStatus.GRANTED:
             return self._reject(attempt.task, claim)
@@ -109,7 +108,7 @@ class ShardClaims:
         lease = Lease(renew, self.clock, attempt.deadline, attempt.log, length_s, begun_s + length_s)
         staged = f"s3://{self.at.bucket}/staged/{ref.run_id}/{ref.shard:06d}-{record.winner or attempt.attempt_id}"
         output = StagedOutput(self.at.store, staged, run.shard_output(ref.shard))
-        return ClaimedShard(self, attempt, run, record, lease, output, larger)
+        return ClaimedShard(self, attempt, run, record, lease, output)
 
     def queue_of(self, task: Task) -> TaskQueue | None:
         """All shards' messages come by one queue."""
@@ -154,7 +153,6 @@ class ClaimedShard:
     record: ShardRecord
     lease: Lease
     output: "StagedOutput"
-    larger: str  # the engine for a shard that is too large here; "": none
     kind: str = "shard"
     _files: Sequence[ObjectInfo] = ()  # of the winner, as they are staged
     _objects: Sequence[InputObject] = ()  # in the order of the plan's line, or of the file beside it
@@ -319,7 +317,7 @@ class ClaimedShard:
         """Record FAILED, or PENDING: for another attempt, for the engine that is returned, or to be split."""
         attempts, record = self.claims.at.ledger.attempts, self.record
         mine = (record.run_id, record.number, self.attempt.attempt_id)
-        if engine := next_engine(record, failure, self.larger):
+        if engine := next_engine(record, failure, self.run.engine_after(self.claims.engine)):
             attempts.escalate(*mine, failure, engine)
         elif failure.error_class == MIXED and not (self.run.options.strict or failure.direct):
             why = failure.message.partition(": ")[0]
