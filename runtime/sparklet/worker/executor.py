@@ -462,36 +462,30 @@ class ScriptCache:
 
         A run's are verified by the digests in the run and in the URIs; a script without a digest is the current one.
         """
-        check_script(script.uri, self._allowed)
-        if script.sha256:
-            path = self._file(script.uri, script.sha256, sha256=script.sha256)
-            copies = ((uri, uri.split("/")[-2]) for uri in script.py_files)  # …/<sha256>/<name>, made by planning
-            beside = [self._file(uri, _sha256(uri.encode()), sha256=digest) for uri, digest in copies]
-        else:
-            for uri in script.py_files:
-                check_script(uri, self._allowed)
-            path, *beside = map(self._current, (script.uri, *script.py_files))
+        uris = (script.uri, *script.py_files)
+        for uri in uris[:1] if script.sha256 else uris:
+            check_script(uri, self._allowed)
+        digests = (script.sha256 and uri.split("/")[-2] for uri in script.py_files)  # …/<sha256>/<name>, by planning
+        path, *beside = map(self._file, uris, (script.sha256, *digests))
         py_files = tuple(each for each in beside if each.suffix in PY_FILE_SUFFIXES)
         files = tuple(each for each in beside if each not in py_files and each.name != CONF_FILE)
         conf = next((each for each in beside if each.name == CONF_FILE), None)
         return Fetched(path, path.read_text(encoding="utf-8", errors="replace"), py_files, files, conf)
 
-    def _current(self, uri: str) -> Path:
+    def _file(self, uri: str, sha256: str) -> Path:
+        """The file of this digest; "": whatever is current."""
         try:
-            etag = self._store.head(uri).etag
-        except ObjectStoreError as error:
-            raise _fetch_error(uri, error) from error
-        return self._file(uri, _sha256(f"{uri}\n{etag}".encode()), etag=etag)
-
-    def _file(self, uri: str, key: str, *, etag: str = "", sha256: str = "") -> Path:
-        path = self._folder / key / uri.rsplit("/", 1)[-1]
-        if path in self._digests and path.exists() and _sha256(path.read_bytes()) == self._digests[path]:
-            return path
-        path.parent.mkdir(parents=True, exist_ok=True)
-        try:
+            etag = "" if sha256 else self._store.head(uri).etag
+            path = self._folder / (sha256 or _sha256(f"{uri}\n{etag}".encode())) / uri.rsplit("/", 1)[-1]
+            if path in self._digests and path.exists() and _sha256(path.read_bytes()) == self._digests[path]:
+                return path
+            path.parent.mkdir(parents=True, exist_ok=True)
             self._store.download(uri, path, etag=etag)
         except ObjectStoreError as error:
-            raise _fetch_error(uri, error) from error
+            permanent = isinstance(error, ObjectNotFoundError | ObjectForbiddenError)
+            raise ScriptFetchError(
+                f"the script {uri} could not be fetched: {error}", retryable=not permanent
+            ) from error
         digest = _sha256(path.read_bytes())
         if sha256 and digest != sha256:
             path.unlink()
@@ -503,8 +497,3 @@ class ScriptCache:
 
 def _sha256(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()
-
-
-def _fetch_error(uri: str, error: ObjectStoreError) -> ScriptFetchError:
-    permanent = isinstance(error, ObjectNotFoundError | ObjectForbiddenError)
-    return ScriptFetchError(f"the script {uri} could not be fetched: {error}", retryable=not permanent)
