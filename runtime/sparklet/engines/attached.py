@@ -23,7 +23,7 @@ from sparklet.spark.runner import Output, Runner, ScriptCall, ScriptResult
 from sparklet.spark.script_options import JVM_OPTIONS, read_options
 from sparklet.spark.script_output import ScriptOutput
 from sparklet.spark.spark_options import base_python_path, encryption_conf, task_env
-from sparklet.spark.warm_runner import PORT, SECRET, Jvm, ScriptRun
+from sparklet.spark.warm_runner import PORT, SECRET, Jvm
 
 
 class AttachedRunner(Runner):
@@ -38,8 +38,8 @@ class AttachedRunner(Runner):
     def run(self, call: ScriptCall, output: Output) -> ScriptResult:
         """Run one script to its end; see ``Runner``. Spark is stopped afterwards, and with it all the script's jobs."""
         call.refuse_if_over()
-        jvm = Jvm("platform", self._scratch, {}, port=int(os.environ[PORT]), secret=os.environ[SECRET])
-        options = read_options(call, lambda: _jars(jvm))
+        gateway = int(os.environ[PORT]), os.environ[SECRET]
+        options = read_options(call, lambda: _jars(gateway))
         conf = options.conf
         if fixed := JVM_OPTIONS.intersection(conf):
             raise ScriptError(
@@ -47,41 +47,42 @@ class AttachedRunner(Runner):
                 "engine, see EngineSparkConf"
             )
         options.warn(output)
-        jvm.tasks = 1  # prepared here, not by its first script
         properties = {  # without the driver's own folders and PATH
             **encryption_conf(self._spark),
             **self._spark.conf,
             "spark.app.name": call.script.name,
             **{f"spark.executorEnv.{key}": value for key, value in call.env.items()},
         }
-        _prepare(jvm, properties, conf, call)
+        _prepare(gateway, properties, conf, call)
         task = ScriptOutput(output, call)
         python_path = {"PYTHONPATH": os.pathsep.join(base_python_path(self._spark))}
         host = HostProcess(self._scratch, {**os.environ, **python_path})
         try:
             env = {**os.environ, **task_env(call, self._spark)}
-            return task.result(ScriptRun(call, host, jvm, task).code(env, "", keep=False))
+            port, secret = gateway
+            jvm = Jvm("platform", host, self._scratch, {}, port=port, secret=secret, tasks=1)  # not its first: prepared
+            return task.result(jvm.run(task, env, "", keep=False, restored=False))
         finally:
             host.close()
-            with contextlib.suppress(Py4JError), connected(jvm.port, jvm.secret) as client:  # unless it has ended
+            with contextlib.suppress(Py4JError), connected(*gateway) as client:  # unless it has ended
                 stop_context(client)
 
 
-def _jars(jvm: Jvm) -> list[str]:
+def _jars(gateway: tuple[int, str]) -> list[str]:
     """The jars on a JVM's class path, and those that its spark-submit was given."""
-    with connected(jvm.port, jvm.secret) as client:
+    with connected(*gateway) as client:
         found = [client.jvm.java.lang.System.getProperty(name) for name in ("java.class.path", "spark.jars")]
     return re.split(f"[{os.pathsep},]", ",".join(filter(None, found)))
 
 
-def _prepare(jvm: Jvm, properties: dict[str, str], conf: Mapping[str, str], call: ScriptCall) -> None:
+def _prepare(gateway: tuple[int, str], properties: dict[str, str], conf: Mapping[str, str], call: ScriptCall) -> None:
     """Set the JVM's system properties; executors get the call's files, too, beside what spark-submit was given."""
     py_files = [
         str(shutil.copy(path, call.work_dir / f"{path.name}.zip") if path.suffix == ".whl" else path)
         for path in call.py_files  # for ``SparkContext.addPyFile``, which refuses wheels
     ]
     places = {"spark.files": [*py_files, *map(str, call.files)], "spark.submit.pyFiles": py_files}
-    with connected(jvm.port, jvm.secret) as client:
+    with connected(*gateway) as client:
         log_in(client)
         java: Any = client.jvm.java
         for name, added in places.items():

@@ -109,7 +109,7 @@ class HostProcess:
                 return
             self._read(wait_s)
 
-    def wait_for_script(self, deadline: Deadline, jvm: str, task: ScriptOutput, done: Callable[[], object]) -> None:
+    def wait_for_script(self, task: ScriptOutput, jvm: str, done: Callable[[], object]) -> None:
         """Wait until ``done`` or the deadline; a JVM that only collects garbage is killed, as one without memory."""
         watch = CollectorWatch(time.monotonic() + WATCHED_S / LOOKS)
 
@@ -120,7 +120,7 @@ class HostProcess:
                 signal_process(pid, SIGKILL)
             return end
 
-        self.wait(lambda: deadline.guard_s, ended)
+        self.wait(lambda: task.call.deadline.guard_s, ended)
 
     def end(self, spare: str = "", dump: int = 0) -> tuple[int, ...]:
         """Kill all started processes but ``spare``; returns those still alive after a few seconds.

@@ -68,7 +68,7 @@ class ScriptOutput:
     """The output of one script and of its JVM meanwhile."""
 
     def __init__(self, output: Output, call: ScriptCall) -> None:
-        self._output = output
+        self._output, self.call = output, call
         self.files = tuple(str(path) for path in (call.script, *call.py_files))  # whose lines a cause may name
         self.out_of_memory = ""  # Java's message
         self._reads = dict[str, str]()  # by id of Spark's task, the file that it reads

@@ -53,13 +53,13 @@ class SubmitRunner(Runner):
         host = HostProcess(self.scratch, process_env(self.spark, os.environ))
         try:
             task = ScriptOutput(output, call)
-            self._submit(call, options, host, task)
-            return _result(call, host, task)
+            self._submit(task, options, host)
+            return _result(task, host)
         finally:
             host.close()
 
-    def _submit(self, call: ScriptCall, options: ScriptOptions, host: HostProcess, task: ScriptOutput) -> None:
-        env = task_env(call, self.spark)
+    def _submit(self, task: ScriptOutput, options: ScriptOptions, host: HostProcess) -> None:
+        call, env = task.call, task_env(task.call, self.spark)
         if remote := self.spark.conf.get("spark.remote"):  # Spark Connect: there is no JVM
             if token := self.spark.remote_token:
                 remote = f"{remote.rstrip('/')}{'' if ';' in remote else '/'};token={quote(token, safe='')}"
@@ -91,10 +91,10 @@ class SubmitRunner(Runner):
         )
 
 
-def _result(call: ScriptCall, host: HostProcess, task: ScriptOutput) -> ScriptResult:
+def _result(task: ScriptOutput, host: HostProcess) -> ScriptResult:
     """Wait until nothing is left; the result of the script, or of the JVM if the script never started."""
-    deadline, codes = call.deadline, host.codes
-    host.wait_for_script(deadline, JVM, task, lambda: codes)
+    call, deadline, codes = task.call, task.call.deadline, host.codes
+    host.wait_for_script(task, JVM, lambda: codes)
     if SCRIPT in codes:
         host.wait(min(deadline.guard_s, time.time() + SHUTDOWN_LIMIT_S), lambda: JVM in codes)
     if not host.alive:
@@ -107,7 +107,7 @@ def _result(call: ScriptCall, host: HostProcess, task: ScriptOutput) -> ScriptRe
         port, secret = map(environment(pid).get, ("PYSPARK_GATEWAY_PORT", "PYSPARK_GATEWAY_SECRET"))
         had_grace = host.end_script(pid, deadline, int(port or 0), secret or "")
         if had_grace or codes.get(SCRIPT) in (None, -SIGKILL):  # we killed it, even if its end was reported after that
-            raise deadline_exceeded(call, task)
+            raise deadline_exceeded(task)
     if SCRIPT in codes:  # even with 0: which of the two ends is reported first is chance
         if task.out_of_memory or jvm_code not in (None, script_main.jvm_code(codes[SCRIPT])):
             raise task.jvm_failure(jvm_code or 0)
@@ -118,9 +118,9 @@ def _result(call: ScriptCall, host: HostProcess, task: ScriptOutput) -> ScriptRe
     return task.result(code, started=False)
 
 
-def deadline_exceeded(call: ScriptCall, task: ScriptOutput) -> DeadlineExceededError:
+def deadline_exceeded(task: ScriptOutput) -> DeadlineExceededError:
     """The error for a script that was ended, with the line it had reached."""
-    place = where_it_was(task.script_stderr(), task.files)
+    call, place = task.call, where_it_was(task.script_stderr(), task.files)
     return DeadlineExceededError(
         f"{call.script.name} was ended {'early' if call.deadline.reason else 'at its deadline'}"
         + (f", at {place}: " if place else ": ")

@@ -68,9 +68,10 @@ class _NotStartedError(GatewayLostError):
 
 @dataclass(slots=True)
 class Jvm:
-    """A JVM that is booting, up, or has ended; ``HostProcess.codes`` says which."""
+    """A JVM that is booting, up, or has ended; its host's ``codes`` say which."""
 
     name: str
+    host: HostProcess
     folder: Path  # its java.io.tmpdir, deleted with it
     aws: Mapping[str, str]  # when the JVM started: Java does not see later changes
     archived: bool = False  # whether it has a class-data archive
@@ -93,11 +94,12 @@ class Jvm:
             self.secret = content[8:].decode()
         return bool(self.port)
 
-    def call(self, host: HostProcess, until_s: float, method: str, *arguments: str, of: str = "t") -> str:
+    def call(self, until_s: float, method: str, *arguments: str, of: str = "t") -> str:
         """Call ``WarmJvm``; the answer in Py4J's words, or "" if none came in time or the JVM has ended.
 
         Py4J's own client is not used: it would wait, and no pipe would be read meanwhile.
         """
+        host = self.host
         host.answers.pop(self.name, None)  # to a call that took too long
         with contextlib.suppress(OSError):  # it has ended: ``codes`` tells
             self.line = self.line or host.connect(self.name, self.port, self.secret)
@@ -108,27 +110,72 @@ class Jvm:
             raise GatewayLostError("the script host was killed from outside")
         return host.answers.get(self.name, "")
 
-    def prepare(self, host: HostProcess, properties: str, *, restored: bool) -> None:
+    def prepare(self, properties: str, *, restored: bool) -> None:
         """Renew random states after a restore, set the next task's system properties; raises _NotStartedError."""
         calls = [("prepare", f"s{properties}")]
         if restored:
             calls.insert(0, ("reseed", f"L{int.from_bytes(os.urandom(8), 'big', signed=True)}"))
         for call in calls:
-            answer = self.call(host, time.time() + PREPARE_LIMIT_S, *call)
+            answer = self.call(time.time() + PREPARE_LIMIT_S, *call)
             if not answer.startswith("!y"):
                 raise _NotStartedError(f"the JVM could not be made ready: {answer or 'it does not answer'}")
 
-    def clean(self, guard_s: float, host: HostProcess, *, may_keep: bool) -> str:
+    def run(self, task: ScriptOutput, env: Mapping[str, str], properties: str, *, keep: bool, restored: bool) -> int:
+        """Run a script from its fork until nothing of it is left; its exit code.
+
+        ``keep``: its SparkContext may be a kept one; ``restored``: see ``renew``. A JVM's first script prepares it with
+        ``properties``, ``encoded``; later the JVM has them already.
+        """
+        call, host = task.call, self.host
+        self.tasks += 1
+        fds = [host.pipe(partial(task.add, "script", stream)) for stream in ("stdout", "stderr")]
+        name = f"script {self.tasks} on {self.name}"
+        host.ask(
+            "script",
+            [*fds, host.status_pipe(name)],
+            name=name,
+            host=host.pid,
+            script=str(call.script),
+            args=call.args,
+            cwd=str(call.work_dir),
+            env={**env, PORT: str(self.port), SECRET: self.secret, **host.mark},
+            port=self.port,
+            secret=self.secret,
+            first=self.tasks == 1,
+            keep=keep,
+            restored=restored,
+            properties=properties,
+        )
+        host.wait_for_script(task, self.name, lambda: name in host.codes or self.name in host.codes)
+        if name in host.codes or self.name in host.codes:
+            host.end(spare="jvm tree")
+        elif host.alive:
+            host.end_script(host.pids.get(name, 0), call.deadline, self.port, self.secret)
+            raise deadline_exceeded(task)
+        has_begun, code = host.pids.pop(name, 0), host.codes.pop(name, None)
+        lost: SparkRuntimeError
+        if self.name in host.codes:  # even if the script succeeded
+            lost = task.jvm_failure(host.codes[self.name])
+        elif code is None:
+            lost = GatewayLostError(f"the process that ran {call.script.name} was killed from outside")
+        elif has_begun:
+            return code
+        else:
+            cause = ": ".join(filter(None, root_cause(task.script_stderr())))
+            lost = GatewayLostError(f"the JVM could not be made ready for {call.script.name}: {cause}")
+        raise lost if has_begun else _NotStartedError(str(lost))
+
+    def clean(self, guard_s: float, *, may_keep: bool) -> str:
         """Clean it after a task, whose context may be kept; the reason to replace it, or ""."""
-        if self.name in host.codes:
+        if self.name in self.host.codes:
             return "it has ended"
         now_s = time.time()
         until_s = max(now_s + MIN_CLEAN_S, min(now_s + CLEAN_LIMIT_S, guard_s))
-        answer = self.call(host, until_s, "clean", f"b{'true' if may_keep else 'false'}")
-        cause = self.call(host, until_s, "toString", of=answer[3:]) if answer.startswith("!xr") else ""
+        answer = self.call(until_s, "clean", f"b{'true' if may_keep else 'false'}")
+        cause = self.call(until_s, "toString", of=answer[3:]) if answer.startswith("!xr") else ""
         first = self.archived and self.tasks == 1
-        counted = _COUNTED.search(self.call(host, until_s, "loaded")) if first and answer == "!ys" else None
-        survivors = host.end(spare="jvm")
+        counted = _COUNTED.search(self.call(until_s, "loaded")) if first and answer == "!ys" else None
+        survivors = self.host.end(spare="jvm")
         if survivors:
             return f"processes {', '.join(map(str, survivors))} do not end"
         if not answer.startswith("!ys"):
@@ -186,17 +233,17 @@ class WarmRunner:
             return self._attempt(call, options.conf, output)
 
     def _attempt(self, call: ScriptCall, conf: Mapping[str, str], output: Output) -> ScriptResult:
-        host, jvm = self._ready(call)
+        jvm = self._ready(call)
         self._task = task = ScriptOutput(output, call)
         try:
-            _point(host.home / "cwd", call.work_dir)
+            _point(jvm.host.home / "cwd", call.work_dir)
             env, properties = self._task_options(call, conf, jvm)
             restored, self._restored = self._restored, False
             if jvm.tasks:
-                jvm.prepare(host, properties, restored=restored)
-            code = ScriptRun(call, host, jvm, task).code(env, properties, keep=self._keep_context, restored=restored)
-            problem = jvm.clean(call.deadline.guard_s, host, may_keep=code >= 0 and not call.events)
-            ended = host.codes.get(jvm.name)
+                jvm.prepare(properties, restored=restored)
+            code = jvm.run(task, env, properties, keep=self._keep_context, restored=restored)
+            problem = jvm.clean(call.deadline.guard_s, may_keep=code >= 0 and not call.events)
+            ended = jvm.host.codes.get(jvm.name)
             if problem and ended is not None and (code != 0 or ended != 0):  # its end may be reported late
                 raise task.jvm_failure(ended)
             result = task.result(code, used=jvm.tasks > 1)
@@ -220,8 +267,9 @@ class WarmRunner:
             self._host.close()
         self._host = self._jvm = None
 
-    def _ready(self, call: ScriptCall) -> tuple[HostProcess, Jvm]:
-        host, jvm = self._booting()
+    def _ready(self, call: ScriptCall) -> Jvm:
+        jvm = self._booting()
+        host = jvm.host
         while not jvm.is_up():
             host.wait(min(call.deadline.guard_s, time.time() + BOOT_POLL_S))
             if jvm.name in host.codes or not host.alive:
@@ -230,21 +278,21 @@ class WarmRunner:
             if not call.deadline.remaining_s():
                 self._replace()
                 raise DeadlineExceededError(f"{call.script.name} was not started: the JVM was not up by its deadline")
-        return host, jvm
+        return jvm
 
-    def _booting(self) -> tuple[HostProcess, Jvm]:
-        """The current host and JVM, or new ones if they have ended or the credentials have changed."""
+    def _booting(self) -> Jvm:
+        """The current JVM and its host, or new ones if they have ended or the credentials have changed."""
         if self._host is not None:
             self._host.drain()
             if not self._host.alive:
                 self.close()
-        if self._host is not None and self._jvm is not None:
-            if self._jvm.name not in self._host.codes and self._jvm.aws == _aws_environment():
-                return self._host, self._jvm
+        if self._jvm is not None:
+            if self._jvm.name not in self._jvm.host.codes and self._jvm.aws == _aws_environment():
+                return self._jvm
             self._drop_jvm()
         return self._boot()
 
-    def _boot(self) -> tuple[HostProcess, Jvm]:
+    def _boot(self) -> Jvm:
         """Start a JVM; the first thing that a new host does."""
         env, jars = process_env(self._spark, os.environ), class_path(self._spark)
         java_path(self._spark)  # raises SettingsError before any process starts
@@ -254,7 +302,7 @@ class WarmRunner:
         host = self._host
         self.jvm_starts += 1
         name = f"jvm-{self.jvm_starts}"
-        jvm = Jvm(name, host.home / name, _aws_environment())
+        jvm = Jvm(name, host, host.home / name, _aws_environment())
         jvm.folder.mkdir()
         _point(host.home / "cwd", jvm.folder)
         conf = {**spark_defaults(self._spark, self._scratch, jars), "spark.python.daemon.module": PYTHON_DAEMON}
@@ -275,7 +323,7 @@ class WarmRunner:
             host.ask("preload")
             self._refuse_unknown(version_on(jars))
         self._jvm = jvm
-        return host, jvm
+        return jvm
 
     def _refuse_unknown(self, spark: str) -> None:
         """Keep no context of a Spark whose insides nobody has looked at."""
@@ -317,60 +365,6 @@ class WarmRunner:
         self._jvm = None
         if survivors or not self._host.alive:
             self.close()
-
-
-@dataclass(frozen=True, slots=True)
-class ScriptRun:
-    """One script, from its fork until nothing of it is left."""
-
-    call: ScriptCall
-    host: HostProcess
-    jvm: Jvm
-    task: ScriptOutput
-
-    def code(self, env: Mapping[str, str], properties: str, *, keep: bool, restored: bool = False) -> int:
-        """Run it; its exit code. ``keep``: its SparkContext may be a kept one; ``restored``: see ``renew``.
-
-        A JVM's first script prepares it with ``properties``, ``encoded``; later the JVM has them already.
-        """
-        host, jvm, deadline = self.host, self.jvm, self.call.deadline
-        jvm.tasks += 1
-        fds = [host.pipe(partial(self.task.add, "script", stream)) for stream in ("stdout", "stderr")]
-        name = f"script {jvm.tasks} on {jvm.name}"
-        host.ask(
-            "script",
-            [*fds, host.status_pipe(name)],
-            name=name,
-            host=host.pid,
-            script=str(self.call.script),
-            args=self.call.args,
-            cwd=str(self.call.work_dir),
-            env={**env, PORT: str(jvm.port), SECRET: jvm.secret, **host.mark},
-            port=jvm.port,
-            secret=jvm.secret,
-            first=jvm.tasks == 1,
-            keep=keep,
-            restored=restored,
-            properties=properties,
-        )
-        host.wait_for_script(deadline, jvm.name, self.task, lambda: name in host.codes or jvm.name in host.codes)
-        if name in host.codes or jvm.name in host.codes:
-            host.end(spare="jvm tree")
-        elif host.alive:
-            host.end_script(host.pids.get(name, 0), deadline, jvm.port, jvm.secret)
-            raise deadline_exceeded(self.call, self.task)
-        has_begun, code = host.pids.pop(name, 0), host.codes.pop(name, None)
-        lost: SparkRuntimeError
-        if jvm.name in host.codes:  # even if the script succeeded
-            lost = self.task.jvm_failure(host.codes[jvm.name])
-        elif code is None:
-            lost = GatewayLostError(f"the process that ran {self.call.script.name} was killed from outside")
-        elif has_begun:
-            return code
-        else:
-            cause = ": ".join(filter(None, root_cause(self.task.script_stderr())))
-            lost = GatewayLostError(f"the JVM could not be made ready for {self.call.script.name}: {cause}")
-        raise lost if has_begun else _NotStartedError(str(lost))
 
 
 def _point(link: Path, folder: Path) -> None:
