@@ -321,15 +321,12 @@ class WarmRunner:
         )
         if is_new:
             host.ask("preload")
-            self._refuse_unknown(version_on(jars))
+            spark = version_on(jars)
+            if self._keep_context and not is_known(spark):  # nobody has looked at its insides
+                _log.warning(UNKNOWN, spark or "of a nameless version", " and ".join(SCALA))
+                self._keep_context = False
         self._jvm = jvm
         return jvm
-
-    def _refuse_unknown(self, spark: str) -> None:
-        """Keep no context of a Spark whose insides nobody has looked at."""
-        if self._keep_context and not is_known(spark):
-            _log.warning(UNKNOWN, spark or "of a nameless version", " and ".join(SCALA))
-            self._keep_context = False
 
     def _task_options(self, call: ScriptCall, conf: Mapping[str, str], jvm: Jvm) -> tuple[dict[str, str], str]:
         """The environment and the Java properties of a task."""
