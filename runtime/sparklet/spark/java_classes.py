@@ -5,7 +5,6 @@ them before its first task, which takes more than half a second of CPU.
 """
 
 import hashlib
-import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -15,8 +14,8 @@ from sparklet.job.spark_lines import is_known
 SOURCES = ("JvmState", "WarmJvm", "ParquetPart", "TaskS3A", "StagedS3A", "AttemptCommit", "SparkInsides", "KeptContext")
 """Each may use those before it."""
 FOR_ALL = SOURCES[:6]
-_SPECIAL = re.compile(r"[\\ \t\n\r\f=:#!]")
-_NAMES = {"\n": r"\n", "\r": r"\r", "\t": r"\t", "\f": r"\f"}
+_ESCAPED = str.maketrans({each: f"\\{each}" for each in "\\ =:#!"})
+_ESCAPED |= str.maketrans({"\n": r"\n", "\r": r"\r", "\t": r"\t", "\f": r"\f"})
 
 
 def mark() -> str:
@@ -61,12 +60,7 @@ def files(jvm: Any) -> Iterator[tuple[str, bytes]]:
 
 def encoded(properties: Mapping[str, str]) -> str:
     """Properties in the format of ``java.util.Properties``, for a single call."""
-    pairs = (f"{_escaped(key)}={_escaped(value)}" for key, value in properties.items())
-    return "\n".join(pairs)
-
-
-def _escaped(text: str) -> str:
-    return _SPECIAL.sub(lambda match: _NAMES.get(match[0], "\\" + match[0]), text)
+    return "\n".join(f"{key.translate(_ESCAPED)}={value.translate(_ESCAPED)}" for key, value in properties.items())
 
 
 def _source(name: str) -> str:
