@@ -165,8 +165,8 @@ public class AttemptCommit extends SQLHadoopMapReduceCommitProtocol {
 
         /** Its files have just appeared, when its writers were closed; the job may have ended before. */
         public void abortTask(TaskAttemptContext context) throws IOException {
-            for (int place = 0; place < files.size(); place++) {
-                system(context).delete((Path) files.get(place), false);
+            for (Object file : files) {
+                system(context).delete((Path) file, false);
             }
         }
 

@@ -37,15 +37,15 @@ public class JvmState {
     private final String[] lists = {"", ""}; // after the last task, without their ends
 
     public JvmState() throws Exception {
-        for (int i = 0; i < SETTINGS.length; i++) {
-            String[] words = SETTINGS[i].split(" ");
+        for (String each : SETTINGS) {
+            String[] words = each.split(" ");
             for (int j = 1; j < words.length; j++) {
                 Field setting = field(Class.forName(words[0]), words[j]);
                 settings.put(setting, setting.get(null));
             }
         }
         fixed = fixed();
-        threads = threads().size();
+        threads = threads().length;
         changed();
     }
 
@@ -80,8 +80,7 @@ public class JvmState {
             }
         }
         List names = new ArrayList(); // of threads that keep a JVM alive, as those of Java's pools, without numbers
-        for (Iterator each = threads().iterator(); each.hasNext();) {
-            Thread thread = (Thread) each.next();
+        for (Thread thread : threads()) {
             String name = thread.isDaemon() ? "" : thread.getName().replaceAll("\\d+", "#");
             names.add(name);
             if (!name.isEmpty() && Collections.frequency(names, name) > MOST_OF_A_NAME) {
@@ -140,10 +139,10 @@ public class JvmState {
     }
 
     /** All living threads; their stacks, which Thread.getAllStackTraces takes too, would cost a halt of them all. */
-    public static List threads() throws Exception {
+    public static Thread[] threads() throws Exception {
         Method all = Thread.class.getDeclaredMethod("getThreads", new Class[0]);
         all.setAccessible(true);
-        return Arrays.asList((Object[]) all.invoke(null, new Object[0]));
+        return (Thread[]) all.invoke(null, new Object[0]);
     }
 
     public static Field field(Class type, String name) throws Exception {

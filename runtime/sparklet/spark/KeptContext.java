@@ -282,8 +282,7 @@ public class KeptContext implements WarmJvm.Keeper {
             }
             factories.clear();
         }
-        for (Iterator each = JvmState.threads().iterator(); each.hasNext();) {
-            Thread thread = (Thread) each.next();
+        for (Thread thread : JvmState.threads()) {
             if (thread.getName().startsWith("Idle Worker Monitor for ")) { // it would wait for ever
                 thread.setUncaughtExceptionHandler(new Silence());
                 thread.interrupt();
@@ -370,8 +369,8 @@ public class KeptContext implements WarmJvm.Keeper {
     }
 
     private static boolean isExchanged(String key) {
-        for (int i = 0; i < EXCHANGED.length; i++) {
-            if (key.startsWith(EXCHANGED[i])) {
+        for (String prefix : EXCHANGED) {
+            if (key.startsWith(prefix)) {
                 return true;
             }
         }

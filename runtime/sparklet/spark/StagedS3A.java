@@ -104,9 +104,9 @@ public class StagedS3A extends FileSystem {
     /** A reader's option, as its name is usually written. */
     private String option(String name) {
         String[] names = {name, name.toLowerCase(), name.toUpperCase()};
-        for (int at = 0; at < names.length; at++) {
-            if (getConf().get(names[at]) != null) {
-                return getConf().get(names[at]);
+        for (String each : names) {
+            if (getConf().get(each) != null) {
+                return getConf().get(each);
             }
         }
         return "";
@@ -180,8 +180,8 @@ public class StagedS3A extends FileSystem {
                 refuse(option("multiLine").equalsIgnoreCase("true"), "multiLine");
                 refuse(option("wholetext").equalsIgnoreCase("true"), "wholetext");
                 String[] separators = {"lineSep", "textinputformat.record.delimiter"};
-                for (int at = 0; at < separators.length; at++) { // the object is cut at line feeds
-                    refuse(!option(separators[at]).isEmpty() && !option(separators[at]).equals("\n"), separators[at]);
+                for (String each : separators) { // the object is cut at line feeds
+                    refuse(!option(each).isEmpty() && !option(each).equals("\n"), each);
                 }
                 refuse(!Arrays.equals("\n".getBytes(encoding().isEmpty() ? "UTF-8" : encoding()), LINE_FEED), "encoding");
                 refuse(!comment.isEmpty() && copy.headerBytes > 0 && file.read() == comment.charAt(0), "comment");

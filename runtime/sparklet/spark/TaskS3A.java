@@ -168,8 +168,8 @@ public class TaskS3A extends S3AFileSystem {
         } catch (RuntimeException none) { // it is no pattern; the class is Hadoop's own copy of a library's
             return;
         }
-        for (Iterator keys = inputs.keySet().iterator(); keys.hasNext();) {
-            String key = (String) keys.next();
+        for (Object each : inputs.keySet()) {
+            String key = (String) each;
             String other = key.substring(key.indexOf('/'));
             if (!other.equals(name) && pattern.matches(other)) {
                 throw new IOException(name + " is an input of this shard and a pattern that " + other + " fits: escape "
@@ -241,10 +241,9 @@ public class TaskS3A extends S3AFileSystem {
             return super.listLocatedStatus(path, filter);
         }
         List all = new ArrayList();
-        FileStatus[] children = listed(path, this);
-        for (int at = 0; at < children.length; at++) {
-            if (filter.accept(children[at].getPath())) {
-                all.add(located(children[at]));
+        for (FileStatus child : listed(path, this)) {
+            if (filter.accept(child.getPath())) {
+                all.add(located(child));
             }
         }
         return RemoteIterators.remoteIteratorFromIterable(all);
@@ -261,20 +260,19 @@ public class TaskS3A extends S3AFileSystem {
         }
         List files = files(path, true);
         long bytes = 0;
-        for (int at = 0; at < files.size(); at++) {
-            bytes += ((FileStatus) files.get(at)).getLen();
+        for (Object file : files) {
+            bytes += ((FileStatus) file).getLen();
         }
         return new ContentSummary.Builder().length(bytes).fileCount(files.size()).directoryCount(1).build();
     }
 
     private List files(Path path, boolean recursive) throws IOException {
         List all = new ArrayList();
-        FileStatus[] children = listed(path, this);
-        for (int at = 0; at < children.length; at++) {
-            if (!children[at].isDirectory()) {
-                all.add(located(children[at]));
+        for (FileStatus child : listed(path, this)) {
+            if (!child.isDirectory()) {
+                all.add(located(child));
             } else if (recursive) {
-                all.addAll(files(children[at].getPath(), true));
+                all.addAll(files(child.getPath(), true));
             }
         }
         return all;
@@ -287,8 +285,8 @@ public class TaskS3A extends S3AFileSystem {
     /** Whether a folder lies in an input of the run; not where Spark skips it, or what the task itself has written. */
     public boolean isView(Path path) {
         String folder = folder(path);
-        for (int at = 0; at < roots.size(); at++) {
-            String root = (String) roots.get(at);
+        for (Object each : roots) {
+            String root = (String) each;
             if (folder.startsWith(root)) {
                 String below = "/" + folder.substring(root.length());
                 return hasInputs(path) || !(below.contains("/_") || below.contains("/.") || isWritten(folder));
@@ -298,8 +296,8 @@ public class TaskS3A extends S3AFileSystem {
     }
 
     private boolean isWritten(String folder) {
-        for (Iterator keys = written.keySet().iterator(); keys.hasNext();) {
-            String key = keys.next() + "/";
+        for (Object each : written.keySet()) {
+            String key = each + "/";
             if (key.startsWith(folder) || folder.startsWith(key)) {
                 return true;
             }

@@ -71,11 +71,11 @@ public class WarmJvm {
     /** Renew the random states, which all environments restored from one snapshot would share. */
     public void reseed(long seed) throws Exception {
         java.util.SplittableRandom seeds = new java.util.SplittableRandom(seed);
-        for (int i = 0; i < RANDOM_STATES.length; i++) {
-            Class type = Class.forName(RANDOM_STATES[i][0]);
+        for (String[] place : RANDOM_STATES) {
+            Class type = Class.forName(place[0]);
             Object state = null;
-            for (int j = 1; j < RANDOM_STATES[i].length; j++) {
-                state = JvmState.field(type, RANDOM_STATES[i][j]).get(state);
+            for (int i = 1; i < place.length; i++) {
+                state = JvmState.field(type, place[i]).get(state);
                 type = state == null ? null : state.getClass(); // null: made at its first use
             }
             if (state instanceof AtomicLong) {
@@ -87,8 +87,8 @@ public class WarmJvm {
             }
         }
         Field own = JvmState.field(Thread.class, "threadLocalRandomSeed");
-        for (Iterator each = JvmState.threads().iterator(); each.hasNext();) {
-            own.setLong(each.next(), seeds.nextLong());
+        for (Thread thread : JvmState.threads()) {
+            own.setLong(thread, seeds.nextLong());
         }
     }
 
@@ -218,8 +218,7 @@ public class WarmJvm {
             }
         }
         Field inherited = JvmState.field(Thread.class, "inheritableThreadLocals");
-        for (Iterator each = JvmState.threads().iterator(); each.hasNext();) {
-            Thread thread = (Thread) each.next();
+        for (Thread thread : JvmState.threads()) {
             if (thread != Thread.currentThread()) {
                 inherited.set(thread, null);
             }
@@ -253,8 +252,8 @@ public class WarmJvm {
     }
 
     private static boolean isRunning(String prefix) throws Exception {
-        for (Iterator each = JvmState.threads().iterator(); each.hasNext();) {
-            if (((Thread) each.next()).getName().startsWith(prefix)) {
+        for (Thread thread : JvmState.threads()) {
+            if (thread.getName().startsWith(prefix)) {
                 return true;
             }
         }
