@@ -3,10 +3,7 @@ import java.io.IOError;
 import java.io.IOException;
 import java.io.RandomAccessFile;
 import java.net.URI;
-import java.nio.file.Files;
 import java.util.Arrays;
-import java.util.HashMap;
-import java.util.Map;
 import org.apache.hadoop.conf.Configuration;
 import org.apache.hadoop.fs.ContentSummary;
 import org.apache.hadoop.fs.FSDataInputStream;
@@ -31,9 +28,8 @@ import org.apache.hadoop.util.Progressable;
  */
 public class StagedS3A extends FileSystem {
     private static final byte[] LINE_FEED = {'\n'};
-    private FileSystem s3a;
+    private TaskS3A s3a;
     private URI uri;
-    private final Map copies = new HashMap(); // bucket/key -> Copy
 
     public void initialize(URI given, Configuration conf) throws IOException {
         super.initialize(given, conf);
@@ -42,15 +38,7 @@ public class StagedS3A extends FileSystem {
         Configuration cached = new Configuration(conf);
         cached.set("fs." + given.getScheme() + ".impl", TaskS3A.class.getName());
         cached.setBoolean("fs." + given.getScheme() + ".impl.disable.cache", false);
-        s3a = FileSystem.get(given, cached);
-        String list = new String(Files.readAllBytes(new java.io.File(conf.get("sparklet.task"), "inputs").toPath()), "UTF-8");
-        String[] words = list.split("\0", -1);
-        for (int at = 0; at + 7 < words.length; at += 8) {
-            if (!words[at + 3].isEmpty()) {
-                int headerBytes = Integer.parseInt(words[at + 4]);
-                copies.put(words[at], new Copy(words[at + 3], headerBytes, !words[at + 5].isEmpty(), words[at + 7]));
-            }
-        }
+        s3a = (TaskS3A) FileSystem.get(given, cached);
     }
 
     /** A fetched input; of a slice of CSV with the bytes of the object's header before its own. */
@@ -61,12 +49,12 @@ public class StagedS3A extends FileSystem {
         final boolean isFirst;
         private final String ownName; // "": the same as here
 
-        Copy(String file, int headerBytes, boolean isFirst, String ownName) {
-            this.file = new java.io.File(file);
-            this.raw = new java.io.File(file + ".raw");
-            this.headerBytes = headerBytes;
-            this.isFirst = isFirst;
-            this.ownName = ownName;
+        Copy(String[] words) {
+            file = new java.io.File(words[0]);
+            raw = new java.io.File(words[0] + ".raw");
+            headerBytes = Integer.parseInt(words[1]);
+            isFirst = !words[2].isEmpty();
+            ownName = words[4];
         }
 
         /** In UTF-8, unless the reader says how it is encoded. */
@@ -117,7 +105,8 @@ public class StagedS3A extends FileSystem {
     }
 
     private Copy copy(Path path) {
-        return (Copy) copies.get(key(path));
+        String[] words = s3a.fetched(key(path));
+        return words == null ? null : new Copy(words);
     }
 
     public FileStatus getFileStatus(Path path) throws IOException {
@@ -127,15 +116,15 @@ public class StagedS3A extends FileSystem {
 
     public FileStatus[] listStatus(Path path) throws FileNotFoundException, IOException {
         Copy copy = copy(path);
-        FileStatus found = copy == null ? ((TaskS3A) s3a).input(path) : copy.status(path);
+        FileStatus found = copy == null ? s3a.input(path) : copy.status(path);
         if (found != null) {
-            return ((TaskS3A) s3a).withOthers(path, found, this, !option("basePath").isEmpty());
+            return s3a.withOthers(path, found, this, !option("basePath").isEmpty());
         }
-        return isView(path) ? ((TaskS3A) s3a).listed(path, this) : s3a.listStatus(path);
+        return isView(path) ? s3a.listed(path, this) : s3a.listStatus(path);
     }
 
     private boolean isView(Path path) {
-        return ((TaskS3A) s3a).isView(path);
+        return s3a.isView(path);
     }
 
     public FSDataInputStream open(Path path, int bufferBytes) throws IOException {
@@ -145,8 +134,8 @@ public class StagedS3A extends FileSystem {
         }
         TaskS3A.opens(key(path));
         FSDataInputStream opened = new FSDataInputStream(new Reading(copy));
-        boolean isChecked = copy.file() != copy.raw && ((TaskS3A) s3a).isReadAsText();
-        return isChecked ? ((TaskS3A) s3a).checked(path, opened) : opened;
+        boolean isChecked = copy.file() != copy.raw && s3a.isReadAsText();
+        return isChecked ? s3a.checked(path, opened) : opened;
     }
 
     public FutureDataInputStreamBuilder openFile(Path path) throws IOException {
@@ -154,17 +143,17 @@ public class StagedS3A extends FileSystem {
     }
 
     public boolean exists(Path path) throws IOException {
-        ((TaskS3A) s3a).named(path);
+        s3a.named(path);
         return copy(path) != null || s3a.exists(path);
     }
 
     public FileStatus[] globStatus(Path pattern) throws IOException {
-        FileStatus[] own = ((TaskS3A) s3a).own(pattern, this);
-        return own == null ? ((TaskS3A) s3a).matched(super.globStatus(pattern)) : own;
+        FileStatus[] own = s3a.own(pattern, this);
+        return own == null ? s3a.matched(super.globStatus(pattern)) : own;
     }
 
     public FileStatus[] globStatus(Path pattern, PathFilter filter) throws IOException {
-        FileStatus[] own = ((TaskS3A) s3a).own(pattern, this);
+        FileStatus[] own = s3a.own(pattern, this);
         return own == null ? super.globStatus(pattern, filter) : own;
     }
 

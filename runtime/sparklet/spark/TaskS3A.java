@@ -73,6 +73,7 @@ public class TaskS3A extends S3AFileSystem {
     private Path empty; // what is in them
     private Pattern misnamed; // of a file's name and first bytes; null: nobody asks
     private final Map parts = new HashMap(); // bucket/key -> ParquetPart
+    private final Map fetched = new HashMap(); // bucket/key -> what the list has of the worker's copy
     private static final Map OPENED = Collections.synchronizedMap(new WeakHashMap()); // by task of Spark, its inputs
 
     private static final Pattern TEXT_READERS = Pattern.compile("(Line|TextFile|Xml)RecordReader|CodecStreams");
@@ -92,7 +93,9 @@ public class TaskS3A extends S3AFileSystem {
             for (int at = 0; at + 7 < words.length; at += 8) {
                 if (words[at].startsWith(uri.getHost() + "/")) {
                     add(words[at], words[at + 1], words[at + 2]);
-                    if (words[at + 3].isEmpty() && !words[at + 5].isEmpty()) {
+                    if (!words[at + 3].isEmpty()) {
+                        fetched.put(words[at], Arrays.copyOfRange(words, at + 3, at + 8));
+                    } else if (!words[at + 5].isEmpty()) {
                         ParquetPart part = new ParquetPart(words[at + 4], words[at + 5]);
                         if (parts.put(words[at], part) != null) { // no plan packs them together
                             throw new IOException("a shard has two parts of " + words[at]);
@@ -602,6 +605,11 @@ public class TaskS3A extends S3AFileSystem {
 
     private String key(Path qualified) {
         return getUri().getHost() + qualified.toUri().getPath();
+    }
+
+    /** File, bytes of the header, whether it is a first slice, (nothing), own name; null for what is read from S3. */
+    public String[] fetched(String key) {
+        return (String[]) fetched.get(key);
     }
 
     /** What is known of an input; null for any other path. */
