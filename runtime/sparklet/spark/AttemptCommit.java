@@ -37,9 +37,8 @@ import org.apache.spark.util.TaskCompletionListener;
  */
 public class AttemptCommit extends SQLHadoopMapReduceCommitProtocol {
     private static final String USUAL = "org.apache.parquet.hadoop.ParquetOutputCommitter";
-    private static final Set WITH_FILES = ConcurrentHashMap.newKeySet(); // jobs of this JVM
-    private static final Set WITH_ROWS = ConcurrentHashMap.newKeySet();
-    private static final Map ORIGINS = new ConcurrentHashMap(); // by job, where each input has an output
+    private static final Set WITH_ROWS = ConcurrentHashMap.newKeySet(); // jobs of this JVM
+    private static final Map ORIGINS = new ConcurrentHashMap(); // by job that has files, of whose rows they are
     private static final Set ELSEWHERE = ConcurrentHashMap.newKeySet(); // jobs that write to a partition's own location
     private final String job, folder;
     private final boolean dynamic;
@@ -68,7 +67,6 @@ public class AttemptCommit extends SQLHadoopMapReduceCommitProtocol {
     public String newTaskTempFile(TaskAttemptContext context, scala.Option dir, FileNameSpec spec) {
         String file = super.newTaskTempFile(context, dir, spec);
         if (direct) {
-            WITH_FILES.add(job);
             if (files.isEmpty()) { // at the task's end, before that of the job; not all files have rows
                 TaskContext.get().addTaskCompletionListener((TaskCompletionListener) new TaskCompletionListener() {
                     public void onTaskCompletion(TaskContext context) {
@@ -128,13 +126,13 @@ public class AttemptCommit extends SQLHadoopMapReduceCommitProtocol {
         }
 
         public void commitJob(JobContext context) throws IOException {
-            if (!WITH_FILES.remove(job)) { // a script still finds the folder
+            Set origins = (Set) ORIGINS.remove(job);
+            if (origins == null) { // without files; a script still finds the folder
                 system(context).mkdirs(new Path(folder));
             }
             if (WITH_ROWS.remove(job)) {
                 tellSchema(inTask(context, "schemas"));
             }
-            Set origins = (Set) ORIGINS.remove(job);
             File told = inTask(context, "origins"); // where it is asked for
             if (origins != null && told.getParentFile().isDirectory()) {
                 Files.writeString(told.toPath(), String.join("\0", origins));
