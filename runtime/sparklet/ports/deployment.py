@@ -1,7 +1,7 @@
 """The ports that planning, checking, recovery and the worker's shards work on."""
 
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
@@ -33,10 +33,11 @@ def scratch(what: str, kind: type[Exception] = OSError) -> Iterator[None]:
         ) from error
 
 
-def put_once(store: ObjectStore, uri: str, body: bytes) -> None:
-    """Write an object unless it is there: if another writer was faster, its object stays."""
-    with suppress(ObjectChangedError):
-        store.put(uri, body, create_only=True)
+def put_once(store: ObjectStore, objects: Iterable[tuple[str, bytes]]) -> None:
+    """Write objects, each unless it is there: if another writer was faster, its object stays."""
+    for uri, body in objects:
+        with suppress(ObjectChangedError):
+            store.put(uri, body, create_only=True)
 
 
 @dataclass(frozen=True, slots=True)
