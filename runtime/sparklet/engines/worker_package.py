@@ -27,7 +27,7 @@ def store_worker(store: ObjectStore, bucket: str) -> tuple[str, str]:
     program, package = files()
     digest = hashlib.sha256(program + package).hexdigest()[:16]
     uris = tuple(f"s3://{bucket}/{FOLDER}/{digest}/{name}" for name in (PROGRAM, PACKAGE))
-    put_once(store, zip(uris, (program, package), strict=True))
+    put_once(store, *zip(uris, (program, package), strict=True))
     return uris[0], uris[1]
 
 

@@ -84,8 +84,8 @@ def new_run(at: Deployment, request: RunRequest, packed: PackedInput | None = No
         run = _checked_run(at, request, scripts, even_empty, found)
         lists = zip(run.lists, found.lists, strict=True)
     refuse_outputs(at, run)
-    put_once(at.store, (file for script in scripts.values() for file in script.files))
-    put_once(at.store, ((source.uri, given.body) for source, given in lists if given.body is not None))
+    put_once(at.store, *(file for script in scripts.values() for file in script.files))
+    put_once(at.store, *((source.uri, given.body) for source, given in lists if given.body is not None))
     try:
         at.ledger.runs.create(run)
     except RunExistsError:
@@ -355,5 +355,5 @@ def _refuse_bad_syntax(source: str, body: bytes) -> None:
 def repaired_script(at: Deployment, run: Run, source: str) -> ScriptRef:
     """Copy a repaired script for the next generation of a run; the files beside it are those of the last one."""
     script = read_script(at, run.run_id, source)
-    put_once(at.store, script.files)
+    put_once(at.store, *script.files)
     return replace(script.ref, py_files=run.scripts[-1].py_files)

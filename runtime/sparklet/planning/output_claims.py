@@ -110,7 +110,7 @@ def claim_outputs(at: Deployment, run: Run) -> float:
             _refuse_held(at, run)
         number = int(claims[-1].uri.rpartition("/")[2]) + 1 if claims else 0
         body = json.dumps([run.identity, run.generation, _claimed(run), run.name]).encode()
-        put_once(at.store, [(f"{at.runs_uri}{CLAIMS}{number:08d}", body)])  # another run may be faster
+        put_once(at.store, (f"{at.runs_uri}{CLAIMS}{number:08d}", body))  # another run may be faster
 
 
 def release_outputs(at: Deployment, run: Run) -> None:

@@ -1,18 +1,12 @@
 """The ports that planning, checking, recovery and the worker's shards work on."""
 
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
-from sparklet.errors import (
-    ObjectChangedError,
-    RunNotFoundError,
-    ScratchFullError,
-    SettingsError,
-    ShardNotFoundError,
-)
+from sparklet.errors import ObjectChangedError, RunNotFoundError, ScratchFullError, SettingsError, ShardNotFoundError
 from sparklet.metrics import Meter, Metric
 from sparklet.model import Access, Run, RunOptions, ShardRecord
 from sparklet.ports import Clock, Engine, Ledger, Notifier, ObjectStore, TaskQueue
@@ -33,7 +27,7 @@ def scratch(what: str, kind: type[Exception] = OSError) -> Iterator[None]:
         ) from error
 
 
-def put_once(store: ObjectStore, objects: Iterable[tuple[str, bytes]]) -> None:
+def put_once(store: ObjectStore, *objects: tuple[str, bytes]) -> None:
     """Write objects, each unless it is there: if another writer was faster, its object stays."""
     for uri, body in objects:
         with suppress(ObjectChangedError):
@@ -78,18 +72,18 @@ class Deployment:
         except RunNotFoundError:
             return None
 
-    def function_settings(self) -> Mapping[str, str] | None:
-        """What the functions' scripts are set to; None if that is not known, or the caller may not read it."""
-        try:
-            return self.functions() if self.functions else None
-        except SettingsError:
-            return None
-
     def known_shard(self, run_id: str, number: int) -> ShardRecord | None:
         """The shard of this number; None if it is not in the ledger, or not yet."""
         try:
             return self.ledger.shards.get(run_id, number)
         except ShardNotFoundError:
+            return None
+
+    def function_settings(self) -> Mapping[str, str] | None:
+        """What the functions' scripts are set to; None if that is not known, or the caller may not read it."""
+        try:
+            return self.functions() if self.functions else None
+        except SettingsError:
             return None
 
     def measure(self, metric: Metric, value: float = 1) -> None:

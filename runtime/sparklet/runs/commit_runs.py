@@ -101,7 +101,7 @@ def _fix(
         "fixed_at_s": at.clock.now_s(),
     }
     lines = [json.dumps(header).encode(), *(body.strip() for body in at.store.get_all(fresh))]
-    put_once(at.store, [(commit_uri(at, run, number), b"\n".join(lines) + b"\n")])
+    put_once(at.store, (commit_uri(at, run, number), b"\n".join(lines) + b"\n"))
     return True
 
 
@@ -119,7 +119,7 @@ def _entered(at: Deployment, run: Run, files: Sequence[CommitFile]) -> Run:
         raise CheckpointConflictError(f"the run {run.run_id} was cancelled or has ended; no further commit begins")
     digest = hashlib.sha256(SCRIPT).hexdigest()
     script = ScriptRef(at.run_uri(made_id, f"script/{digest}/commit.py"), digest, SOURCE)
-    put_once(at.store, [(script.uri, SCRIPT)])
+    put_once(at.store, (script.uri, SCRIPT))
     made = commits_made(at, run.run_id, len(files) - 1)
     follower = Run(
         made_id,

@@ -72,7 +72,7 @@ def enter_check(at: Deployment, run: Run, state: RunState) -> Run:
     assert run.check is not None
     made_id = follow_up_id(run.run_id, "check", run.generation)
     uri = at.run_uri(run.run_id, f"_summary-{run.identity}-{run.generation}.json")
-    put_once(at.store, [(uri, _summary(at, run, state))])  # a faster checker's is the same: the shards have ended
+    put_once(at.store, (uri, _summary(at, run, state)))  # a faster checker's is the same: the shards have ended
     options = RunOptions(max_attempts=run.options.max_attempts, time_limit_s=time_left_s(at, run))
     follower = Run(made_id, (uri,), f"s3://{at.bucket}/output/{made_id}/", (run.check,), options=options)
     return entered(at, run, replace(follower, name=f"{run.name}-check", params=run.params))
