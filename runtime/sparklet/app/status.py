@@ -209,8 +209,8 @@ def follow_up_documents(stack: OpenStack, run: Run) -> Iterator[Mapping[str, str
     scripts = {"check": run.check, "next": run.next and run.next.script}
     for what, entered in follow_ups(stack.at, run).items():
         if script := scripts.get(what) or (entered.scripts[-1] if entered else None):
-            not_begun = FollowUp(follow_up_id(run.run_id, what, run.generation), "not begun")
-            found = as_follow_up(stack.at, entered) or not_begun
+            run_id = follow_up_id(run.run_id, what, run.generation)
+            found = as_follow_up(stack.at, entered) or FollowUp(run_id, "not begun")
             yield {"what": what, "script": script.source_uri, **asdict(found)}
 
 

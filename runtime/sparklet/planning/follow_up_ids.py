@@ -2,17 +2,18 @@
 
 import hashlib
 import re
+from typing import Literal, get_args
 
-FOLLOW_UP_ID = re.compile(r"-(schema|check|commit|next)-(\d{1,6})$")
+Kind = Literal["schema", "check", "commit", "next"]
+FOLLOW_UP_ID = re.compile(rf"-({'|'.join(get_args(Kind))})-(\d{{1,6}})$")
 MAX_ID = 63  # see model.RUN_ID
 DIGEST_CHARACTERS = 8
 
 
-def follow_up_id(run_id: str, what: str, number: int = 0) -> str:
+def follow_up_id(run_id: str, what: Kind, number: int = 0) -> str:
     """The id of the run that infers a run's schema, checks a generation, commits up to a file, or processes its output.
 
-    ``what``: schema, check, commit or next; ``number``: of the generation, or of the commit. An id that would be too
-    long is cut and ends with its digest.
+    ``number``: of the generation, or of the commit. An id that would be too long is cut and ends with its digest.
     """
     ending = f"-{what}-{number}"
     room = MAX_ID - len(ending)

@@ -25,7 +25,7 @@ from sparklet.model import Counts, ListSource, Run, RunOptions, RunState, ShardS
 from sparklet.model.options import AUTO, ENGINE, FAIL, NO_LIMIT_BYTES
 from sparklet.planning.commit_files import commit_files
 from sparklet.planning.engine_choice import fit_engines
-from sparklet.planning.follow_up_ids import follow_up_id
+from sparklet.planning.follow_up_ids import Kind, follow_up_id
 from sparklet.planning.new_run import entered
 from sparklet.planning.output_claims import half_published, take_outputs
 from sparklet.ports.deployment import Deployment, put_once
@@ -140,10 +140,14 @@ def _in_one_shard(at: Deployment, options: RunOptions) -> RunOptions:
     return replace(whole, engine=engine, too_large=too_large)
 
 
-def follow_ups(at: Deployment, run: Run) -> dict[str, Run | None]:
+def follow_ups(at: Deployment, run: Run) -> dict[Kind, Run | None]:
     """The schema run, the check and next run of this generation and the last commit run; None: it was not entered."""
-    own_tasks = {"schema": schema_run(at, run), "check": check_run(at, run), "commit": last_commit_run(at, run)}
-    return {**own_tasks, "next": next_run(at, run)}
+    return {
+        "schema": schema_run(at, run),
+        "check": check_run(at, run),
+        "commit": last_commit_run(at, run),
+        "next": next_run(at, run),
+    }
 
 
 def open_follow_ups(at: Deployment, run: Run) -> Iterator[Run]:

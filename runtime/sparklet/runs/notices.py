@@ -41,14 +41,14 @@ def notify(at: Deployment, run: Run, summary: Summary | None = None) -> str:
     summary = summary or summarize(at, run)
     entered = follow_ups(at, run)
     follower = entered.pop("next")
-    tasks = {what: as_follow_up(at, each) for what, each in entered.items()}
-    more = {
-        **{what: each.to_document() if each else None for what, each in tasks.items()},
-        "next_run_id": follower.run_id if follower else "",
-        "manifest": at.run_uri(run.run_id, MANIFEST),
-    }
+    document = statistics(run, summary)
+    for what, each in entered.items():
+        found = as_follow_up(at, each)
+        document[what] = found.to_document() if found else None
+    document["next_run_id"] = follower.run_id if follower else ""
+    document["manifest"] = at.run_uri(run.run_id, MANIFEST)
     try:
-        at.notifier.notify(Notice.of_run(run, {**statistics(run, summary), **more}))
+        at.notifier.notify(Notice.of_run(run, document))
     except NoticeError as error:
         return str(error)
     at.ledger.runs.mark_notified(run.run_id, run.generation)

@@ -1,11 +1,13 @@
 """Ids of check, commit and next runs: valid, always the same ones, and nobody else's."""
 
+from typing import get_args
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from sparklet.model import RUN_ID
-from sparklet.planning.follow_up_ids import FOLLOW_UP_ID, follow_up_id, is_own_task
+from sparklet.planning.follow_up_ids import FOLLOW_UP_ID, Kind, follow_up_id, is_own_task
 from sparklet.planning.new_run import run_id_of
 from sparklet.planning.request import RunRequest
 
@@ -14,7 +16,7 @@ RUN_IDS = st.from_regex(r"[a-z0-9][a-z0-9-]{0,62}", fullmatch=True)
 
 @given(RUN_IDS, st.integers(0, 999_999))
 def test_every_run_has_valid_follow_ups(run_id: str, generation: int) -> None:
-    ids = {follow_up_id(run_id, what, generation) for what in ("schema", "check", "commit", "next")}
+    ids = {follow_up_id(run_id, what, generation) for what in get_args(Kind)}
     for made in ids:
         assert RUN_ID.fullmatch(made) and FOLLOW_UP_ID.search(made)
     assert len(ids) == 4
