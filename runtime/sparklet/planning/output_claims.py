@@ -149,6 +149,12 @@ def _claims(at: Deployment, tries: int = LISTED_AGAIN) -> Sequence[_Claim]:
     return [_Claim(info.uri, info.modified_s, body[0], body[1], tuple(body[2]), body[3]) for info, body in found]
 
 
+def earlier_next_runs(at: Deployment, parent: str, generation: int) -> list[Run]:
+    """The next runs that were entered for generations of ``parent`` before this one."""
+    ids = (follow_up_id(parent, "next", number) for number in range(generation))
+    return list(filter(None, map(at.known_run, ids)))
+
+
 def delete_replaced(at: Deployment, run: Run, since_s: float) -> None:
     """Delete what a run replaces, before its first shard is dispatched; a repeated or late call does no harm.
 
@@ -160,10 +166,7 @@ def delete_replaced(at: Deployment, run: Run, since_s: float) -> None:
         if other.state is not RunState.SUCCEEDED:
             delete_half_published(at, other)
     named = FOLLOW_UP_ID.search(run.run_id) if run.parent else None
-    generation = int(named[2]) if named and named[1] == "next" else 0
-    earlier = list(
-        filter(None, (at.known_run(follow_up_id(run.parent, "next", number)) for number in range(generation)))
-    )
+    earlier = earlier_next_runs(at, run.parent, int(named[2])) if named and named[1] == "next" else []
     if still_open := next((other.run_id for other in earlier if not other.state.ended), ""):
         raise CheckpointConflictError(f"{run.run_id} is planned once {still_open}, which it replaces, has ended")
     replaces_all, replaced = run.options.existing == "overwrite", {other.identity for other in earlier}

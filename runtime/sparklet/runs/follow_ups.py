@@ -27,7 +27,7 @@ from sparklet.planning.commit_files import commit_files
 from sparklet.planning.engine_choice import fit_engines
 from sparklet.planning.follow_up_ids import Kind, follow_up_id
 from sparklet.planning.new_run import entered
-from sparklet.planning.output_claims import half_published, take_outputs
+from sparklet.planning.output_claims import earlier_next_runs, half_published, take_outputs
 from sparklet.ports.deployment import Deployment, put_once
 from sparklet.runs.summary import statistics, summarize
 from sparklet.shown import redacted
@@ -109,13 +109,13 @@ def enter_next(at: Deployment, run: Run, counts: Counts, items_uri: str = "") ->
     left_out = tuple(run.patterns(each.number) for each in islice(records, MAX_LEFT_OUT + 1))
     if len(left_out) > MAX_LEFT_OUT:
         return None
-    earlier = [at.known_run(follow_up_id(run.run_id, "next", generation)) for generation in range(run.generation)]
-    for each in filter(None, earlier):
+    earlier = earlier_next_runs(at, run.run_id, run.generation)
+    for each in earlier:
         at.ledger.runs.cancel(each.run_id)
     options = RunOptions(
         include=() if items_uri else (run.patterns(),),
         exclude=() if items_uri else left_out,
-        existing="append" if any(earlier) else run.options.existing,
+        existing="append" if earlier else run.options.existing,
         **{name: getattr(run.options, name) for name in INHERITED},
     )
     if run.next.shards:
