@@ -121,14 +121,6 @@ class LocalFiles:
 _Source = CurrentObjects | LocalFiles | Listed
 
 
-def _name(source: _Source, uri: str) -> str:
-    """An object's name for patterns: below its folder; of a single one that of the file; of a list's the whole key."""
-    if isinstance(source, Listed):
-        return split_uri(uri)[1]
-    folder, slash, _ = source.given.rpartition("/")
-    return uri.removeprefix(folder + slash)
-
-
 class Inventory:
     """The objects of a run's input, in the order of the inputs and then of the lists.
 
@@ -196,10 +188,12 @@ class Inventory:
         if each.reason or (info.uri.endswith("/") and not info.size_bytes):
             return self._leaves_out(each, each.reason or Reason.FOLDER_MARKER)
         options = self._options
-        in_folder = not isinstance(source, Listed) and source.given.endswith("/")
-        if in_folder and not options.hidden and is_hidden(_name(source, info.uri)):
+        given = "" if isinstance(source, Listed) else source.given
+        # Its name below the folder, or of the file that is the input itself; of a list's object the whole key.
+        name = info.uri[given.rfind("/") + 1 :] if given else split_uri(info.uri)[1]
+        if given.endswith("/") and not options.hidden and is_hidden(name):
             return self._leaves_out(each, Reason.HIDDEN)
-        if (options.include or options.exclude) and not self._filter.keeps(_name(source, info.uri)):
+        if (options.include or options.exclude) and not self._filter.keeps(name):
             return False
         if info.modified_s < options.modified_since_s:
             return self._leaves_out(each, Reason.OLDER)
