@@ -176,7 +176,7 @@ def _within(value: Any, steps: Sequence[str | int], walked: str, row: int) -> It
 def table_rows(
     file: Path, form: str, address: str | None = "", after_row: int = 0
 ) -> Iterator[tuple[int, dict[str, Any]]]:
-    """Rows of Parquet or ORC, less batches up to ``after_row``: the known columns and ``address`` (None: all).
+    """Rows of Parquet or ORC, without batches up to ``after_row``: known columns and ``address`` (None: all).
 
     RowError if it is not in that format.
     """

@@ -142,7 +142,7 @@ def _accept(jar: PinnedJar, arrived: Path, cache_dir: Path) -> None:
             f"Something between here and the repository changed it: see your proxy or {ivy.MIRROR_VARIABLE}"
         )
     arrived.replace(cache_dir / jar.file_name)
-    jar.marker(cache_dir).write_text(jar.sha256)  # not yet whole, it verifies nothing
+    jar.marker(cache_dir).write_text(jar.sha256)  # half written, it verifies nothing
 
 
 def _unavailable(missing: list[PinnedJar], cache_dir: Path, why: str) -> LocalStackError:

@@ -116,7 +116,7 @@ class Executor:
     settings: WorkerSettings
     runner: Runner
     scripts: "ScriptCache"
-    inputs_to: ObjectStore | None = None  # for executors that do not see this machine's files, so have no view
+    inputs_to: ObjectStore | None = None  # for executors that see none of this machine's files, nor have a view
 
     def execute(self, execution: Execution, attempt: Attempt) -> ShardResult:
         """Run a script to its end in its own folder and read its result; once more if its JVM or an input is suspect.
