@@ -12,7 +12,7 @@ from sparklet.app.reporter import Reporter
 from sparklet.app.stack import OpenStack
 from sparklet.errors import PlanError
 from sparklet.model import Run
-from sparklet.planning.output_claims import delete_half_published
+from sparklet.planning.output_claims import delete_half_published, refuse_read
 from sparklet.ports.deployment import Deployment
 from sparklet.runs.follow_ups import open_follow_ups
 
@@ -102,10 +102,12 @@ def folders_of(at: Deployment, run_id: str) -> tuple[str, ...]:
 
 
 def clean(at: Deployment, run: Run, folders: Sequence[str]) -> None:
-    """Retire an ended run, then delete its files and its items; PlanError if its check or next run is open.
+    """Retire an ended run, then delete its files and its items; PlanError if an open run needs or reads them.
 
     Its output stays, but for files of shards that FAILED while they were published.
     """
+    for folder in folders:
+        refuse_read(at, folder, (info.uri for info in at.store.list(folder)))
     _refuse_open_follow_ups(at, at.ledger.runs.retire(run.run_id))
     delete_half_published(at, run)
     for folder in folders:

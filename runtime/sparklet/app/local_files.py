@@ -91,6 +91,17 @@ def refuse_own_input(given: Path, output: str, state: Path) -> None:
         refuse_own_output([_folder_uri(given)], {what: _folder_uri(place) for what, place in places.items()})
 
 
+def refuse_replaced_input(files: Iterable[Path], request: RunRequest) -> None:
+    """PlanError if one of the local files that a run reads lies in the local output that it replaces."""
+    output = Path(request.output_uri).resolve()
+    read = next((path for path in files if path.resolve().is_relative_to(output)), None)
+    if read and "://" not in request.output_uri:
+        raise PlanError(
+            f"the input {read} lies in the output {output}, and this run would delete it, since it replaces what is "
+            "there: name another output, or append to this one (--append)"
+        )
+
+
 def checked_output(request: RunRequest, state: Path | None) -> RunRequest:
     """The request with a catalog of Iceberg's below its local output; SettingsError if it cannot write there.
 

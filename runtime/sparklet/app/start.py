@@ -15,7 +15,13 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from sparklet.app.local_files import checked_output, refuse_own_input, wanted_files, with_local_files
+from sparklet.app.local_files import (
+    checked_output,
+    refuse_own_input,
+    refuse_replaced_input,
+    wanted_files,
+    with_local_files,
+)
 from sparklet.app.reporter import Reporter, count_text, size_text
 from sparklet.app.stack import OpenStack, StackSelection
 from sparklet.app.state_machines import WantedMode, chosen_mode, drive
@@ -101,13 +107,16 @@ def _checked(request: RunRequest, stack: StackSelection) -> RunRequest:
         if "://" not in source:
             script_body(source)
     files_beside(request.py_files, request.spark_files, request.conf)
+    replaces, read = request.options.existing == "overwrite", [*map(Path, request.files.values())]
     for given in request.inputs:
         if "://" not in given:
             refuse_own_input(Path(given), request.output_uri, stack.state)
-            wanted_files(Path(given), request.options)
+            read += (path for path, _ in wanted_files(Path(given), request.options) if replaces)
     for name, given in request.files.items():
         if not Path(given).is_file():
             raise PlanError(f"--file {name}={given}: there is no such file (you are in {Path.cwd()})")
+    if replaces:
+        refuse_replaced_input(read, request)
     if request.output_uri and "://" not in request.output_uri:
         request = checked_output(request, stack.state)
     if request.table:
@@ -159,12 +168,12 @@ def begin(
     that continues it.
     """
     request = request.fitted(stack.size.memory_mb, stack.size.scratch_bytes)
+    request = replace(request, run_id=run_id_of(request, stack.at.clock.now_s()), idempotency_key="")
     with closing(PackedInput()) as packed:
         by_machine = dispatch_mode != "queue"
         if by_machine:
             mode = chosen_mode(stack, request, dispatch_mode, packed, reporter)
             request = replace(request, dispatch=mode.dispatch)
-        request = replace(request, run_id=run_id_of(request, stack.at.clock.now_s()), idempotency_key="")
         with resumable(stack, reporter, lambda: _again(words, request.run_id)):
             request = with_local_files(stack, request, reporter)
             known = stack.at.known_run(request.run_id)

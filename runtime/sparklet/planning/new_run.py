@@ -25,7 +25,6 @@ from sparklet.model import (
     NextRun,
     Run,
     ScriptRef,
-    s3_address,
     split_uri,
 )
 from sparklet.model.options import AUTO, REFUSE
@@ -34,11 +33,10 @@ from sparklet.planning.follow_up_ids import FOLLOW_UP_ID
 from sparklet.planning.inventory import refuse_other_regions
 from sparklet.planning.output_claims import refuse_another_open, refuse_outputs, take_outputs
 from sparklet.planning.packing import PackedInput, too_large
-from sparklet.planning.request import RunRequest
+from sparklet.planning.request import RUN_ID_IN_OUTPUT, RunRequest, output_folder
 from sparklet.ports import ObjectStore
 from sparklet.ports.deployment import Deployment, put_once
 
-RUN_ID_IN_OUTPUT = "{run_id}"  # for a request that is repeated for run after run
 MAX_SLUG = 40  # characters of a name, so that time and suffix fit into the 63 of a run id
 
 
@@ -71,8 +69,8 @@ def new_run(at: Deployment, request: RunRequest, packed: PackedInput | None = No
         request,
         run_id=run_id,
         options=replace(request.options, engine=engine),
-        output_uri=_folder(output.replace(RUN_ID_IN_OUTPUT, run_id)),
-        next_output=_folder(next_output.replace(RUN_ID_IN_OUTPUT, run_id)) if request.next else "",
+        output_uri=output_folder(output, run_id),
+        next_output=output_folder(next_output, run_id) if request.next else "",
     )
     if known:
         return _same_run(known, request, scripts)
@@ -154,12 +152,6 @@ def run_id_of(request: RunRequest, now_s: float) -> str:
     return run_id
 
 
-def _folder(uri: str) -> str:
-    if address := s3_address(uri):
-        return f"{address.rstrip('/')}/"
-    raise PlanError(f"the output {uri!r} must look like s3://bucket/folder/")
-
-
 def _checked_run(
     at: Deployment, request: RunRequest, scripts: "dict[str, ScriptFiles]", even_empty: bool, packed: PackedInput
 ) -> Run:
@@ -175,6 +167,11 @@ def _checked_run(
     refuse_own_output(inputs, {"the output": request.output_uri, **own})
     if request.next:
         refuse_own_output((*inputs, request.output_uri), {"the output": request.next_output, **own})
+        if request.output_uri.startswith(request.replaced_folders[1:]):
+            raise PlanError(
+                f"the output {request.output_uri}, which the next run reads, lies inside {request.next_output}, which "
+                "it replaces: name another next output"
+            )
     refuse_other_regions(store, {split_uri(uri)[0] for uri in inputs})
     run = Run(
         run_id=request.run_id,

@@ -7,15 +7,16 @@ decides (``docs/decisions/0048-who-owns-an-output-folder.md``).
 """
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import takewhile
+from itertools import chain, takewhile
 
 from sparklet.errors import CheckpointConflictError, ObjectForbiddenError, ObjectNotFoundError, PlanError
 from sparklet.model import Run, RunState, ShardRecord, ShardState, published_by
 from sparklet.planning.follow_up_ids import FOLLOW_UP_ID, follow_up_id
 from sparklet.planning.incremental import others_of_name
 from sparklet.planning.outputs import published_files
+from sparklet.planning.plan_files import planned_objects
 from sparklet.ports import ObjectInfo
 from sparklet.ports.deployment import Deployment, put_once
 
@@ -89,10 +90,12 @@ class _Claim:
     name: str  # of the run
 
 
-def take_outputs(at: Deployment, run: Run) -> float:
-    """``claim_outputs`` for a run without a planned part; if another run forbids it, this one ends as FAILED."""
+def take_outputs(at: Deployment, run: Run, *, empty: bool = False) -> None:
+    """Claim, and ``empty``, the outputs of a run without a planned part; if another run forbids it, this one FAILED."""
     try:
-        return claim_outputs(at, run)
+        since_s = claim_outputs(at, run)
+        if empty:
+            delete_replaced(at, run, since_s)
     except PlanError as error:
         at.ledger.runs.finish(run.run_id, run.generation, RunState.FAILED)
         raise PlanError(f"{error}; {run.run_id} has ended with nothing planned") from None
@@ -161,10 +164,11 @@ def delete_replaced(at: Deployment, run: Run, since_s: float) -> None:
     It deletes only what Sparklet published before ``since_s``, when the run claimed the folder. A next run also
     replaces the output of next runs of earlier generations; CheckpointConflictError if one of them has not ended. An
     incremental run plans again what shards of its name's earlier runs have not done, so their published files go.
+    PlanError if this run, or another open one, reads what would be deleted.
     """
     for other in others_of_name(at, run.name, run.run_id) if run.options.incremental else ():
         if other.state is not RunState.SUCCEEDED:
-            delete_half_published(at, other)
+            delete_half_published(at, other, run)
     named = FOLLOW_UP_ID.search(run.run_id) if run.parent else None
     earlier = earlier_next_runs(at, run.parent, int(named[2])) if named and named[1] == "next" else []
     if still_open := next((other.run_id for other in earlier if not other.state.ended), ""):
@@ -180,17 +184,41 @@ def delete_replaced(at: Deployment, run: Run, since_s: float) -> None:
         whose = found["identity"] if found and info.modified_s <= since_s else run.identity
         return whose in replaced or (replaces_all and whose != run.identity)
 
-    at.store.delete_all((info.uri for info in at.store.list(run.output_uri) if is_replaced(info)), run.output_uri)
+    def replaced_uris() -> Iterator[str]:
+        return (info.uri for info in at.store.list(run.output_uri) if is_replaced(info))
+
+    refuse_read(at, run.output_uri, replaced_uris(), run)
+    at.store.delete_all(replaced_uris(), run.output_uri)
 
 
-def delete_half_published(at: Deployment, run: Run) -> None:
+def delete_half_published(at: Deployment, run: Run, reader: Run | None = None) -> None:
     """Delete what FAILED shards of an ended run have published before their worker was lost.
 
-    Only for a run that can be redriven no more: a redrive publishes the rest.
+    Only for a run that can be redriven no more: a redrive publishes the rest. PlanError if ``reader``, which is being
+    planned, or another open run reads it.
     """
     if half := {record.number for record in half_published(at, run)}:
-        found = published_files(at.store, run)
-        at.store.delete_all((info.uri for number, info in found if number in half), run.output_uri)
+        uris = [info.uri for number, info in published_files(at.store, run) if number in half]
+        refuse_read(at, run.output_uri, uris, reader)
+        at.store.delete_all(uris, run.output_uri)
+
+
+def refuse_read(at: Deployment, within: str, uris: Iterable[str], reader: Run | None = None) -> None:
+    """PlanError if an open run, or ``reader``, has one of ``uris``, which are to be deleted, among its inputs.
+
+    They lie in the folder ``within``, and are looked at only if a run reads there.
+    """
+    reads = list[tuple[str, tuple[str, ...], set[str]]]()
+    for run in (*filter(None, [reader]), *at.ledger.runs.unfinalized()):
+        listed = (item.object_uri for item in planned_objects(at, run.run_id)) if run.lists else ()
+        if not run.state.ended:
+            folders = tuple(given for given in run.inputs if given.endswith("/") and _overlap(given, (within,)))
+            objects = {uri for uri in chain(run.inputs, listed) if uri.startswith(within)}
+            reads += [(run.run_id, folders, objects)] if folders or objects else []
+    for uri in uris if reads else ():
+        run_id = next((run_id for run_id, folders, objects in reads if uri in objects or uri.startswith(folders)), "")
+        if run_id:
+            raise PlanError(f"{uri} would be deleted, and the run {run_id} reads it: wait for its end, or cancel it")
 
 
 def half_published(at: Deployment, run: Run) -> Iterator[ShardRecord]:

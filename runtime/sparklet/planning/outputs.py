@@ -1,8 +1,8 @@
 """Where a run publishes: in a folder for each shard, or for each input (docs/decisions/0083)."""
 
 import re
-from collections.abc import Iterator, Sequence
-from itertools import accumulate
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import accumulate, product
 
 from sparklet.errors import PlanError
 from sparklet.inputs.digests import Digests
@@ -13,6 +13,16 @@ MAX_NAME_BYTES, MAX_PLACE_BYTES = 200, 500  # 255 and, with the output's and the
 _FORMAT = re.compile(
     r"(?i)(\.[a-z][a-z0-9]{0,9})?(\.(gz|gzip|bz2?|xz|lzma|zstd?|lz4|snappy|deflate|zip|tar|tgz|tbz2?|txz|tzst))*$"
 )
+
+
+def refuse_replaced(uris: Iterable[str], folders: Iterable[str]) -> None:
+    """PlanError if an object of a run's input is one that the run would delete; so does Spark refuse it."""
+    for folder, uri in product(folders, uris):
+        if uri.startswith(folder) and published_by(uri[len(folder) :]):
+            raise PlanError(
+                f"the input {uri} lies in the output {folder}, and this run would delete it, since it replaces what "
+                "earlier runs wrote there: name another output, or append to this one (--append)"
+            )
 
 
 def published_files(store: ObjectStore, run: Run) -> Iterator[tuple[int, ObjectInfo]]:

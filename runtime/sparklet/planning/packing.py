@@ -23,7 +23,7 @@ from sparklet.model.options import MIB, NO_LIMIT_BYTES
 from sparklet.model.quantities import count_text
 from sparklet.planning.incremental import RunStatus, done_before, earlier_runs
 from sparklet.planning.inventory import Inventory, resolve_inputs
-from sparklet.planning.outputs import InputPlaces
+from sparklet.planning.outputs import InputPlaces, refuse_replaced
 from sparklet.planning.plan_files import LeftOut, Line, planned_objects
 from sparklet.planning.request import RunRequest
 from sparklet.ports import ObjectStore
@@ -147,6 +147,7 @@ class PackedInput:
         self.left_out = LeftOut()
         self.partitions = Partitions(())
         self._is_open = self._is_read = False
+        self._replaced: tuple[str, ...] = ()  # folders
         self._places: InputPlaces | None = None
         self._earlier: list[RunStatus] = []  # whose work an incremental run leaves out
         self._file = SpooledTemporaryFile(IN_MEMORY_BYTES)  # noqa: SIM115 - see close
@@ -180,6 +181,7 @@ class PackedInput:
         if self._is_read:
             return self.found
         store, options = self.open(at, request, local=local), request.options
+        self._replaced = request.replaced_folders if options.existing != "refuse" else ()
         if at and options.incremental:
             self._earlier = earlier_runs(at, request.run_name, request.run_id)
         name = ", ".join([*self.inputs, *(each.source.uri for each in self.lists)])
@@ -190,7 +192,8 @@ class PackedInput:
                 if self._file.tell() <= MAX_KEPT_BYTES:
                     with scratch("the shards of the plan"):
                         pickle.dump((*line[:5], *_place(line.position), line.skipped), kept)
-                to_end = to_end or bool(self.partitions.examples)  # the first shard must know the values of all
+                # The first shard must know the values of all, and nothing is deleted before all inputs are known.
+                to_end = to_end or bool(self.partitions.examples or self._replaced)
                 if not to_end:
                     break
         for reader in () if to_end else self.lists:
@@ -240,6 +243,8 @@ class PackedInput:
             self.found.add(shard, line, options)
             if options.is_above_limit(line.estimated_bytes) and len(self.too_large) < MAX_NAMED:
                 self.too_large.append(_shown(shard, line.estimated_bytes))
+            if self._replaced:
+                refuse_replaced((item.uri for item in shard.objects), self._replaced)
             for item in shard.objects:
                 self.partitions.add(item.uri)
                 if self._places:

@@ -15,12 +15,13 @@ from urllib.parse import unquote
 from sparklet.errors import EventError, PlanError, SettingsError
 from sparklet.inputs.list_requests import TABLE, ListRequest, read_items, read_lists
 from sparklet.job.fields import INFER, SCHEMA, Table
-from sparklet.model import Access, Dispatch, Key, RunOptions
+from sparklet.model import Access, Dispatch, Key, RunOptions, s3_address
 from sparklet.model.options import INPUT, MIB, ORCHESTRATION, RUN
 from sparklet.model.quantities import parse_every, parse_size_bytes, parse_time_s, parse_tolerance
 
 ROLE = re.compile(r"arn:[\w-]+:iam::\d{12}:role/.+")
 PARQUET = "parquet:"  # a table of this format is the run's output
+RUN_ID_IN_OUTPUT = "{run_id}"  # for a request that is repeated for run after run
 MEMORY_SHARE = 3
 SCRATCH_SHARE = 2
 
@@ -199,6 +200,15 @@ class RunRequest:
         """The run's name; that of the script, unless one was given."""
         return self.name or self.script.rpartition("/")[2].removesuffix(".py")
 
+    @property
+    def replaced_folders(self) -> tuple[str, ...]:
+        """The outputs in which the run, or its next one, deletes what earlier runs have published."""
+        options = self.options
+        if options.existing != "overwrite" and not (options.incremental and options.output_per):
+            return ()
+        outputs = self.output_uri, self.next_output
+        return tuple(output_folder(output, self.run_id) for output in outputs if "://" in output)
+
     def fitted(self, memory_mb: int, scratch_bytes: int) -> "RunRequest":
         """The request with the largest shard that workers of this size (0: not known) take.
 
@@ -216,6 +226,13 @@ class RunRequest:
                 f"{max_bytes // MIB:,} MiB or less, or give the function more ephemeral storage"
             )
         return replace(self, options=options)
+
+
+def output_folder(output: str, run_id: str) -> str:
+    """An output of a request as a folder of S3; PlanError if it has another address."""
+    if address := s3_address(output.replace(RUN_ID_IN_OUTPUT, run_id)):
+        return f"{address.rstrip('/')}/"
+    raise PlanError(f"the output {output!r} must look like s3://bucket/folder/")
 
 
 # --- the definition -----------------------------------------------------------------------

@@ -121,6 +121,25 @@ def test_an_output_within_a_local_input_is_refused(
     assert told.code == 1 and "lies inside the input" in told.err
 
 
+@pytest.mark.parametrize("given", ["out", "out/shard=old_0_000000", "link/part-0.csv", "linked/day.csv", "file"])
+def test_an_input_in_an_output_that_goes_is_refused(
+    terminal: Terminal, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, given: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (old := tmp_path / "out" / "shard=old_0_000000").mkdir(parents=True)
+    (old / "part-0.csv").write_text("a\n")
+    (tmp_path / "link").symlink_to(old)
+    for name in ("linked", "in"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "day.csv").symlink_to(old / "part-0.csv")
+    words = ("-i", SOURCE, "--file", "f=in/day.csv") if given == "file" else ("-i", given)
+
+    told = terminal.types("run", SCRIPT, *words, "-o", "out", "--run-id", "run-1", "--overwrite")
+
+    assert (told.code == 1 and "and this run would delete it" in told.err) or "lies inside the input" in told.err
+    assert (old / "part-0.csv").exists()
+
+
 def test_the_state_folder_is_no_input(terminal: Terminal, tmp_path: Path) -> None:
     words = ("run", SCRIPT, "-i", str(terminal.state.parent), "--run-id", "run-1")
     for output in ("s3://data/out/", str(tmp_path.parent / "out")):

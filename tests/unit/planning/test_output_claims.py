@@ -1,25 +1,30 @@
 """Who owns an output folder: runs that begin at one moment, planners that wake late, redrives, runs begun before."""
 
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from dataclasses import replace
 from itertools import islice
 from types import ModuleType
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from sparklet.errors import CheckpointConflictError, PlanError
+from sparklet.inputs.list_requests import ListRequest
 from sparklet.model import Failure, Run, RunOptions, RunState, ShardResult
 from sparklet.planning import new_run as entering
 from sparklet.planning.new_run import new_run
 from sparklet.planning.output_claims import delete_replaced, refuse_outputs, refuse_overtaken
+from sparklet.planning.plan_files import planned_objects
 from sparklet.planning.planner import plan
 from sparklet.ports.deployment import Deployment
 from sparklet.runs import redrive as redriving
 from sparklet.runs.checker import check
 from sparklet.runs.redrive import redrive
 from tests.stand_ins import memory_store
-from tests.world import World
+from tests.world import SCRIPT, SOURCE, World
 
 OUT = "s3://data/out/a/"
 OLD = f"{OUT}shard=daily_0_000000/part-0.parquet"
@@ -189,6 +194,89 @@ def test_a_next_run_waits_for_that_of_the_generation_before(world: World) -> Non
 
     with pytest.raises(CheckpointConflictError, match="is planned once run-1-next-0, which it replaces, has ended"):
         delete_replaced(world.at, second, world.clock.now_s())
+
+
+PUBLISHED = ["shard=old_0_000000/part-0.parquet", "shard=old_0_000001/a/b.parquet", "x/part-old_0_000000-q.parquet"]
+WAYS = [dict[str, Any](existing="append"), {"incremental": True}, {"existing": "overwrite"}]
+
+
+@settings(max_examples=200, deadline=None)
+@given(data=st.data())
+def test_no_run_deletes_what_it_or_an_open_run_reads(data: st.DataObject) -> None:
+    """Whatever the layout: a folder, an object or a list within an output, of the run itself or another one."""
+    world, earlier = World(), [f"{OUT}{name}" for name in PUBLISHED]
+    for uri in earlier:
+        world.store.put(uri, b"old")
+    world.put(2)
+    world.clock.advance(60)
+
+    def entered(run_id: str, *, replaces: bool) -> Run:
+        folders = [SOURCE, *(f"{uri.rpartition('/')[0]}/" for uri in earlier)]
+        kind = data.draw(st.sampled_from(["folder", "object", "list"]))
+        read = data.draw(st.sampled_from(folders if kind == "folder" else [f"{SOURCE}00000.csv", *earlier]))
+        listed = (ListRequest("-", f"{SOURCE}00001.csv\n{read}\n".encode(), "lines"),) if kind == "list" else ()
+        options = RunOptions(
+            **data.draw(st.sampled_from(WAYS[-1:] if replaces else WAYS)),
+            output_per=data.draw(st.sampled_from(["", "input"])),
+            limit=data.draw(st.sampled_from([0, 100])),
+            max_objects=1,
+        )
+        more = data.draw(st.sampled_from([{}, {}, {"next": SCRIPT, "next_output": OUT}]))
+        output = data.draw(st.sampled_from([OUT, "s3a://data/out/{run_id}", "s3://data/out/", "s3://data/{run_id}/"]))
+        asked: dict[str, Any] = {
+            "inputs": () if listed else (read,),
+            "lists": listed,
+            "output_uri": output,
+            "options": options,
+            **more,
+        }
+        return new_run(world.at, world.request(run_id=run_id, **asked))
+
+    held = set(world.store.objects)
+    for run_id, replaces in (("b", False), ("a", True)):
+        with suppress(PlanError):
+            plan(world.at, entered(run_id, replaces=replaces).run_id)
+    for run in world.ledger.runs.list():
+        gone = [item.uri for item in planned_objects(world.at, run.run_id) if item.uri not in world.store.objects]
+        assert not gone or run.state.ended
+    if not list(world.ledger.runs.list()):
+        assert held <= set(world.store.objects)
+
+
+@pytest.mark.parametrize("given", [{"inputs": (OLD,)}, {"lists": (ListRequest("-", OLD.encode(), "lines"),)}])
+def test_a_run_that_replaces_its_own_input_is_refused(world: World, given: dict[str, Any]) -> None:
+    world.store.put(OLD, b"yesterday")
+    world.clock.advance(60)
+    options = RunOptions(existing="overwrite")
+
+    with pytest.raises(PlanError, match=r"daily_0_000000/part-0.parquet lies in the output .* would delete it"):
+        new_run(world.at, world.request(**{"inputs": (), "output_uri": OUT, "options": options, **given}))
+
+    assert world.store.get(OLD) == b"yesterday" and not list(world.ledger.runs.list())
+
+
+@pytest.mark.parametrize("given", [{"inputs": (OUT,)}, {"lists": (ListRequest("-", OLD.encode(), "lines"),)}])
+def test_a_run_deletes_no_input_of_an_open_one(world: World, given: dict[str, Any]) -> None:
+    world.store.put(OLD, b"yesterday")
+    world.clock.advance(60)
+    reader = world.plan(**{"inputs": (), "run_id": "reader", **given})
+
+    with pytest.raises(PlanError, match=r"the run reader reads it.*; nightly has ended with nothing planned"):
+        plan(world.at, enter(world, "nightly", "overwrite").run_id)
+
+    assert world.store.get(OLD) == b"yesterday"
+    assert work(world, reader) is RunState.SUCCEEDED
+    world.clock.advance(60)
+    plan(world.at, enter(world, "again", "overwrite").run_id)
+    assert OLD not in world.store.objects
+
+
+def test_the_output_lies_in_no_next_output_that_goes(world: World) -> None:
+    request = world.request(
+        options=RunOptions(existing="overwrite"), output_uri=f"{OUT}deeper/", next=SCRIPT, next_output=OUT
+    )
+    with pytest.raises(PlanError, match="which the next run reads, lies inside s3://data/out/a/"):
+        new_run(world.at, request)
 
 
 def test_claims_of_ended_runs_do_not_pile_up(world: World) -> None:
