@@ -132,7 +132,7 @@ public class StagedS3A extends FileSystem {
         if (copy == null) {
             return s3a.open(path, bufferBytes);
         }
-        TaskS3A.opens(key(path));
+        s3a.opens(key(path));
         FSDataInputStream opened = new FSDataInputStream(new Reading(copy));
         boolean isChecked = copy.file() != copy.raw && s3a.isReadAsText();
         return isChecked ? s3a.checked(path, opened) : opened;

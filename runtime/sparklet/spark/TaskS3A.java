@@ -5,6 +5,7 @@ import java.io.FileNotFoundException;
 import java.io.IOException;
 import java.net.URI;
 import java.nio.file.Files;
+import java.nio.file.StandardOpenOption;
 import java.util.ArrayList;
 import java.util.Arrays;
 import java.util.Collections;
@@ -63,6 +64,7 @@ public class TaskS3A extends S3AFileSystem {
     private final Map known = new ConcurrentHashMap();
     private final TreeMap inputs = new TreeMap(); // bucket/key -> planned ETag, "" if nobody knows it
     private final List roots = new ArrayList(); // bucket/key/ of the run's input folders
+    private final Set opened = ConcurrentHashMap.newKeySet(); // of these
     private boolean hasSeen;
     private String told = "";
     private final Map written = new ConcurrentHashMap(); // what the task has written, by bucket/key
@@ -518,7 +520,7 @@ public class TaskS3A extends S3AFileSystem {
         }
         FileStatus given = parameters.getStatus(); // S3A's own where the whole of a part is opened, see ``input``
         ParquetPart part = given instanceof EtagSource ? null : (ParquetPart) parts.get(key);
-        FileStatus found = given == null || part != null ? input(path) : null;
+        FileStatus found = given instanceof EtagSource ? null : input(path);
         if (found != null) {
             parameters.withStatus(part == null ? found : part.whole());
         }
@@ -530,8 +532,12 @@ public class TaskS3A extends S3AFileSystem {
         return CompletableFuture.completedFuture(part == null ? checked(path, stream) : part.open(stream));
     }
 
-    /** Note that the task of this thread reads an input. */
-    public static void opens(String key) {
+    /** Note, also for a worker that asks, that the task of this thread reads an input: by its ETag, or from a copy. */
+    public void opens(String key) throws IOException {
+        java.io.File list = new java.io.File(getConf().get("sparklet.task", "/proc/none"), "opened");
+        if (opened.add(key) && list.exists()) {
+            Files.writeString(list.toPath(), key + "\0", StandardOpenOption.APPEND);
+        }
         TaskContext task = TaskContext.get();
         if (task != null) {
             OPENED.putIfAbsent(task, ConcurrentHashMap.newKeySet());

@@ -4,7 +4,7 @@ import hashlib
 import json
 import re
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -46,7 +46,7 @@ from sparklet.shown import hidden, redacted
 from sparklet.spark.root_cause import GONE
 from sparklet.spark.runner import Runner, ScriptCall, ScriptResult
 from sparklet.spark.script_options import takes_event, unpacks
-from sparklet.spark.spark_options import INPUTS, MISNAMED_RULE, ORIGINS, SCHEMAS, SEEN, UNCOMMITTED
+from sparklet.spark.spark_options import INPUTS, MISNAMED_RULE, OPENED, ORIGINS, SCHEMAS, SEEN, UNCOMMITTED
 from sparklet.spark.task_limits import task_folder
 from sparklet.worker.attempt import Attempt
 from sparklet.worker.left_behind import left_behind, same_in_each_shard, told
@@ -106,6 +106,7 @@ class Execution:
     is_alone: Callable[[], bool] = lambda: True  # whether the run has no other shard
     discard: Callable[[], None] = lambda: None  # deletes what a try has left, before another one
     per_input: bool = False  # whether what is written must be told apart by inputs
+    verify: Callable[[Collection[str]], None] | None = None  # inputs but those that Spark has read as they are planned
     keep_events: Callable[[Path], None] | None = None  # stores what is in the folder of Spark's event log
 
 
@@ -191,13 +192,17 @@ class Executor:
             _refuse_lost_work(names, own / SEEN, execution, source)
         if names:
             log.warning(told(names, "")[0])
+        packed = execution.staging.origins if execution.staging else {}
+        origins = (packed.get(item.uri, item) for item in execution.inputs)
+        keys = (own / INPUTS).read_text(encoding="utf-8").split("\0")[::8]  # those of inputs come first
+        objects = dict(zip(keys, origins, strict=False))
+        if execution.verify:
+            opened = (own / OPENED).read_text(encoding="utf-8").split("\0")
+            execution.verify({objects[key].object_uri for key in opened if key in objects})
         if execution.per_input:
-            packed = execution.staging.origins if execution.staging else {}
-            uris = (packed.get(item.uri, item).uri for item in execution.inputs)
-            keys = (own / INPUTS).read_text(encoding="utf-8").split("\0")[::8]  # those of inputs come first
-            objects = dict(zip(keys, uris, strict=False))
+            uris = {key: item.uri for key, item in objects.items()}
             try:
-                outcome = replace(outcome, origins=told_origins(own / ORIGINS, objects, source))
+                outcome = replace(outcome, origins=told_origins(own / ORIGINS, uris, source))
             except MixedInputsError as error:
                 error.direct = _is_direct(own / WORK)
                 raise
@@ -407,6 +412,8 @@ def _tell_java(own: Path, execution: Execution, copies: Mapping[int, Path], sour
     (own / SEEN).mkdir()
     if execution.per_input:
         (own / ORIGINS).mkdir()
+    if execution.verify:
+        (own / OPENED).touch()
 
 
 def _words(execution: Execution, source: str) -> str:

@@ -9,7 +9,7 @@ copied to the run's output; any attempt may repeat that. The staged files are de
 
 import gzip
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -23,6 +23,7 @@ from sparklet.errors import (
     LeaseLostError,
     LedgerError,
     MixedInputsError,
+    ObjectChangedError,
     ObjectForbiddenError,
     ObjectNotFoundError,
     ObjectStoreError,
@@ -280,10 +281,26 @@ class ClaimedShard:
             partitions=seen_partitions(shard.inputs, run.inputs, run.partitions) if run.partitions else {},
             staging=staging,
             per_input=bool(run.options.output_per),
+            verify=self._refuse_changed if run.options.incremental else None,
             is_alone=lambda: self.claims.at.ledger.runs.get(run.run_id).shard_count == 1,
             discard=self.output.discard,
             keep_events=self._keep_events if run.options.event_log else None,
         )
+
+    def _refuse_changed(self, read: Collection[str]) -> None:
+        """ObjectChangedError if an input, but for those that were ``read`` by their ETags, has another one by now.
+
+        The next run of the name would take it again. One that is deleted was read before, or has failed the script.
+        """
+        etags = {item.object_uri: item.etag for item in self._objects if item.etag and not item.version_id}
+        unread = [uri for uri in etags if uri not in read]
+        heads = self.claims.at.inputs(self.run.access).head_all([(uri, "") for uri in unread])
+        for uri, info in zip(unread, heads, strict=True):
+            if info and info.etag.strip('"') != etags[uri].strip('"'):
+                raise ObjectChangedError(
+                    f"{uri} was replaced after it was planned, and the script may have read its new content: the next "
+                    "incremental run takes it"
+                )
 
     def _take_members(self, inputs: Sequence[InputObject]) -> None:
         """Take the files of archives for inputs, from when they are known: each has what a planned one has."""

@@ -244,10 +244,9 @@ def described(item: InputObject) -> str:
 def _fetch(reader: "_Reader", path: Path) -> None:
     item = reader.item
     try:
-        if item.slice is None:  # the current object, as Spark would read it, or an old version, which does not change
+        if item.slice is None:
             _check_time(item, reader.deadline)
-            planned = item.etag if item.member else ""  # of others of its archive, perhaps in other shards
-            reader.store.download(item.object_uri, path, planned, item.version_id)
+            reader.store.download(item.object_uri, path, item.etag, item.version_id)
             return
         with path.open("xb") as file:
             _write_lines(reader, item.slice, file)

@@ -1,6 +1,7 @@
 """Slices and odd names through the real handler: a script that knows nothing of Sparklet, real Spark, real S3A."""
 
 import base64
+import gzip
 import io
 import json
 from collections.abc import Callable
@@ -275,6 +276,64 @@ def test_a_slice_of_a_replaced_object_never_reaches_the_script(function: Functio
     function.deliver(replace(refs[0], generation=1))
     assert function.shard(refs[0]).state is ShardState.FAILED
     assert seen(function) == []
+
+
+REPLACING = b"""
+import json, sys
+import boto3, pandas
+from pyspark.sql import SparkSession
+
+event = json.loads(sys.argv[sys.argv.index("--event") + 1])
+spark, params, uri = SparkSession.builder.getOrCreate(), event["params"], event["inputs"][0]
+bucket, key = params["uri"].removeprefix("s3://").split("/", 1)
+s3 = boto3.client("s3")
+
+
+def rows():
+    if params["reader"] == "spark":
+        return [row[0] for row in spark.read.text(uri).collect()]
+    if params["reader"] == "pandas":
+        source = uri[7:] if uri.startswith("file://") else s3.get_object(Bucket=bucket, Key=key)["Body"]
+        return list(pandas.read_csv(source, header=None, compression="infer" if uri.startswith("file") else None)[0])
+    return s3.get_object(Bucket=bucket, Key=key)["Body"].read().decode().split()
+
+
+before = rows() if params["when"] == "after" else None
+s3.put_object(Bucket=bucket, Key=key, Body=bytes.fromhex(params["new"]))
+spark.createDataFrame([(row,) for row in before or rows()], "v STRING").write.text(event["output_path"])
+"""
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+@pytest.mark.parametrize(
+    ("reader", "name"), [*((r, "a.txt") for r in ("spark", "boto3", "pandas")), ("spark", "a.TXT.GZ")]
+)
+def test_an_incremental_shard_succeeds_on_planned_rows(function: Function, reader: str, name: str, when: str) -> None:
+    """GIVEN an object that is replaced in mid-run, before or after it is read, and by whom Sparklet does not see."""
+    run_id = f"replaced-{reader}-{when}-{name[2:].replace('.', '').lower()}"
+    uri, script = f"{DATA}/{run_id}/{name}", f"s3://{BUCKET}/scripts/replacing.py"
+    pack: Callable[[bytes], bytes] = gzip.compress if name.endswith("GZ") else bytes
+    function.store.put(script, REPLACING)
+    function.store.put(uri, pack(b"old\n"))
+    (ref,) = function.planned(
+        RunRequest(
+            script,
+            (uri,),
+            output := f"s3://{BUCKET}/out/{run_id}/",
+            run_id=run_id,
+            name=run_id,
+            params={"uri": uri, "new": pack(b"new\n").hex(), "reader": reader, "when": when},
+            options=RunOptions(incremental=True, max_attempts=1),
+        )
+    )
+
+    function.deliver(ref)
+
+    rows = b"".join(function.store.get(info.uri) for info in function.store.list(output))
+    record, is_sure = function.shard(ref), reader == "spark" and (when == "after" or name.endswith("GZ"))
+    assert record.state is (ShardState.SUCCEEDED if is_sure else ShardState.FAILED)
+    assert rows == b"old\n" * is_sure
+    assert is_sure or record.error_class in ("ObjectChangedError", "RemoteFileChangedException")
 
 
 def _content(name: str, number: int) -> bytes:

@@ -13,7 +13,7 @@ from sparklet.inputs.selection import Found
 from sparklet.inputs.slicing import slice_objects
 from sparklet.model import MIB, Access, InputObject, Position, RunOptions, ShardState
 from sparklet.spark.runner import Output, ScriptCall, ScriptResult
-from sparklet.spark.spark_options import MISNAMED_RULE, SEEN
+from sparklet.spark.spark_options import MISNAMED_RULE, OPENED, SEEN
 from tests.stand_ins.memory import MemoryObjectStore
 from tests.unit.worker.conftest import Bench
 
@@ -121,6 +121,47 @@ def test_what_cannot_be_fetched_ends_the_shard_with_its_cause(
     cause, message = bench.failure
     assert cause == error_class and re.search(told, message)
     assert bench.runner.calls == []
+
+
+@pytest.mark.parametrize("name", ["_hidden.csv", "a.GZ", "a*b.csv"])
+def test_a_fetched_input_is_the_planned_one(bench: Bench, name: str) -> None:
+    """Until a redrive, which takes what was repaired since the plan."""
+    script, item = Script(bench), bench.put(f"s3://in/{name}", gzip.compress(b"old"))
+    bench.plan(inputs=[[item]])
+    bench.store.put(item.uri, gzip.compress(b"new"))
+
+    assert bench.deliver().acknowledged
+    assert bench.failure[0] == "ObjectChangedError" and not script.read
+
+    bench.redrive()
+    assert bench.deliver().acknowledged
+    assert bench.record.state is ShardState.SUCCEEDED
+
+
+@pytest.mark.parametrize("incremental", [True, False])
+@pytest.mark.parametrize("opened", [True, False])
+@pytest.mark.parametrize("what", ["replaced", "deleted", "written again", "untouched"])
+def test_an_incremental_shard_has_read_what_was_planned(
+    bench: Bench, incremental: bool, opened: bool, what: str
+) -> None:
+    """Its inputs are asked for their ETags at its end, but for those that Spark has opened, and reads by these."""
+    item, other = bench.put("s3://in/a.csv", b"old"), bench.put("s3://in/b.csv", b"b")
+
+    def reads(call: ScriptCall, output: Output) -> ScriptResult:
+        if what == "deleted":
+            bench.store.delete_all([item.uri], "s3://in/a")
+        elif what != "untouched":
+            bench.store.put(item.uri, b"new" if what == "replaced" else b"old")
+        if opened and incremental:
+            (call.work_dir.parent / OPENED).write_text("in/a.csv\0")
+        return ScriptResult(0)
+
+    assert bench.attempt(reads, inputs=[[item, other]], incremental=incremental).acknowledged
+
+    if incremental and not opened and what == "replaced":
+        assert bench.failure[0] == "ObjectChangedError" and item.uri in bench.failure[1]
+    else:
+        assert bench.record.state is ShardState.SUCCEEDED
 
 
 def test_a_failed_scripts_cause_names_the_object(bench: Bench) -> None:
