@@ -23,7 +23,7 @@ def follow_up_id(run_id: str, what: Kind, number: int = 0) -> str:
     return run_id + ending
 
 
-def is_own_task(run_id: str) -> bool:
-    """Whether this is the id of a run that does a task of another one, which waits for it: schema, check or commit."""
-    found = FOLLOW_UP_ID.search(run_id)
-    return found is not None and found[1] != "next"
+def own_task(run_id: str) -> str:
+    """The task of another run that a run of this id does while that waits: schema, check or commit; "": none."""
+    match = FOLLOW_UP_ID.search(run_id)
+    return match[1] if match and match[1] != "next" else ""

@@ -23,7 +23,7 @@ from typing import Any, Self
 from sparklet.errors import CheckpointConflictError
 from sparklet.job.fields import INFER, SCHEMA
 from sparklet.model import Dispatch, PartRecord, Position, Run, RunState, ShardRecord
-from sparklet.planning.follow_up_ids import is_own_task
+from sparklet.planning.follow_up_ids import own_task
 from sparklet.planning.output_claims import take_outputs
 from sparklet.planning.packing import PackedInput
 from sparklet.planning.plan_files import END, Line, beside, named, part_lines
@@ -90,7 +90,7 @@ def plan(
     done = sealed_until_now(at, run)
     if run.state is not RunState.PLANNING:
         return run
-    if not done.parts and not (run.parent and is_own_task(run_id)):  # those write to folders of their own
+    if not done.parts and not (run.parent and own_task(run_id)):  # those write to folders of their own
         take_outputs(at, run, empty=True)
     with closing(PackedInput()) as fresh:
         planning = _Planning(at, run, done, progress, packed if packed and not done.parts else fresh, fresh)

@@ -24,7 +24,7 @@ from sparklet.inputs.lists import MAX_ITEM_BYTES
 from sparklet.job.fields import INFER, SCHEMA
 from sparklet.log import Log
 from sparklet.model import Counts, Dispatch, PartRecord, Run, RunState, ShardRecord, ShardState
-from sparklet.planning.follow_up_ids import is_own_task
+from sparklet.planning.follow_up_ids import own_task
 from sparklet.planning.output_claims import release_outputs
 from sparklet.planning.planner import plan, send_messages
 from sparklet.ports.deployment import Deployment
@@ -269,7 +269,7 @@ def _end(
         ended = reopened(at, ended, stays_cancelled=state is RunState.CANCELLED)
     if ended.generation != run.generation and ended.state.ended:
         summary = write_manifests(at, ended, ended.state)  # a redrive began and ended meanwhile
-    if ended.state.ended and not is_own_task(run.run_id):
+    if ended.state.ended and not own_task(run.run_id):
         release_outputs(at, ended)
     unnotified = notify(at, ended, summary) if needs_notice(at, ended) else ""
     report = replace(report, run=ended, counts=summary.counts, summary=summary)

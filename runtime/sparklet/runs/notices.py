@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 
 from sparklet.errors import NoticeError
 from sparklet.model import Notice, Run
-from sparklet.planning.follow_up_ids import is_own_task
+from sparklet.planning.follow_up_ids import own_task
 from sparklet.ports.deployment import Deployment
 from sparklet.runs.follow_ups import as_follow_up, follow_ups
 from sparklet.runs.manifest import MANIFEST
@@ -21,7 +21,7 @@ MAX_FINALIZED = 20  # a check
 
 def needs_notice(at: Deployment, run: Run) -> bool:
     """Whether the notice of a run's end must still be sent; check and commit runs have none."""
-    if at.notifier is None or not run.state.ended or run.notified_s is not None or is_own_task(run.run_id):
+    if at.notifier is None or not run.state.ended or run.notified_s is not None or own_task(run.run_id):
         return False
     return at.clock.now_s() - (run.ended_s or run.created_s) <= NOTIFY_WITHIN_S
 

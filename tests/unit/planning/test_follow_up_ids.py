@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sparklet.model import RUN_ID
-from sparklet.planning.follow_up_ids import FOLLOW_UP_ID, Kind, follow_up_id, is_own_task
+from sparklet.planning.follow_up_ids import FOLLOW_UP_ID, Kind, follow_up_id, own_task
 from sparklet.planning.new_run import run_id_of
 from sparklet.planning.request import RunRequest
 
@@ -20,7 +20,7 @@ def test_every_run_has_valid_follow_ups(run_id: str, generation: int) -> None:
     for made in ids:
         assert RUN_ID.fullmatch(made) and FOLLOW_UP_ID.search(made)
     assert len(ids) == 4
-    assert {made for made in ids if is_own_task(made)} == ids - {follow_up_id(run_id, "next", generation)}
+    assert {made for made in ids if own_task(made)} == ids - {follow_up_id(run_id, "next", generation)}
 
 
 def test_ids_contain_short_run_ids_and_tell_long_ones_apart() -> None:
