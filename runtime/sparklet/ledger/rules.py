@@ -61,7 +61,7 @@ def kept_of(record: Record, result: ShardResult) -> dict[str, Any]:
         return {**kept, "answer": result.answer if fits else (), "error_class": "", "error_message": ""}
     ends = accumulate(len(uri.encode("utf-8", "replace")) for uri in result.outputs)
     kept["outputs"] = result.outputs[: sum(end <= OUTPUTS_BYTES for end in ends)]
-    return {**kept, "memory_mb": result.memory_mb, "schemas": result.schemas}
+    return {**kept, "memory_mb": result.memory_mb, "schemas": result.schemas, "wrote_nothing": result.wrote_nothing}
 
 
 def lease_s(workers: int) -> float:

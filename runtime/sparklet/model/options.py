@@ -115,7 +115,9 @@ class RunOptions:
     strict: Annotated[
         bool,
         Key(
-            "strict", SHARDS, "With --output-per input: a shard whose job mixes inputs is FAILED, not done one by one."
+            "strict",
+            SHARDS,
+            "A shard that writes nothing is FAILED; with --output-per input also one whose job mixes inputs.",
         ),
     ] = False
     split: Annotated[

@@ -302,6 +302,7 @@ class ShardResult:
     schemas: Mapping[str, str] = field(default_factory=dict)  # see ShardRecord
     origins: Mapping[str, tuple[str, int]] = field(default_factory=dict)  # see worker.origins; not for the ledger
     memory_mb: int | None = None  # the worker's peak until then
+    wrote_nothing: bool = False  # no file, row, table or answer, as far as Sparklet sees
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -345,6 +346,7 @@ class ShardRecord(Record):
     worked_s: float = 0.0  # what attempts before the last one took, also those of earlier generations and engines
     memory_mb: int | None = None  # its worker's peak until it had succeeded, since the worker's start
     schemas: Mapping[str, str] = field(default_factory=dict)  # of its outputs, each with a file: see model.schemas
+    wrote_nothing: bool = False  # see ShardResult
     engine: str = ""  # whose workers do it: "" the functions', else that of the engine of this name alone
     task_id: str = ""  # the worker started there last, as the engine names it; it has claimed if attempts = requeues
     isolate: int = 0  # it is split, 1: where an input may make the script fail; 2: also for lack of memory or time

@@ -42,6 +42,7 @@ class Summary:
     rows: int | None = None  # of the succeeded shards that reported any; None: none did
     output_bytes: int | None = None  # likewise
     silent_shards: int = 0  # succeeded shards that reported no rows
+    wrote_nothing: int = 0  # succeeded shards that wrote nothing, as far as Sparklet sees
     attempts: int = 0  # in the last generation of each shard
     unrun: int = 0  # dead-letter messages without an attempt, which were sent again
     task_s: float = 0.0  # time of all attempts that have ended, added up
@@ -73,6 +74,7 @@ class Summary:
             self.rows = plus(self.rows, record.rows)
             self.output_bytes = plus(self.output_bytes, record.output_bytes)
             self.silent_shards += record.rows is None
+            self.wrote_nothing += record.wrote_nothing
         if record.state is ShardState.FAILED:
             name = record.error_class or "(no cause given)"
             if name not in self.all_causes and len(self.all_causes) >= MAX_CAUSES:
@@ -130,6 +132,7 @@ def statistics(run: Run, summary: Summary) -> dict[str, Any]:
         "output_bytes": summary.output_bytes,
         "rows": summary.rows,
         "silent_shards": summary.silent_shards,
+        "wrote_nothing": summary.wrote_nothing,
         "attempts": summary.attempts,
         "created_s": summary.created_s,
         "changed_s": summary.changed_s,

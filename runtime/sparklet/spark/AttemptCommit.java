@@ -121,6 +121,7 @@ public class AttemptCommit extends SQLHadoopMapReduceCommitProtocol {
 
     private class Direct extends OutputCommitter {
         public void setupJob(JobContext context) throws IOException {
+            TaskS3A.mark(context.getConfiguration(), "output"); // also of a job without a file
             uncommitted(context).getParentFile().mkdirs();
             uncommitted(context).createNewFile();
         }

@@ -49,7 +49,7 @@ from sparklet.spark.script_options import takes_event, unpacks
 from sparklet.spark.spark_options import INPUTS, MISNAMED_RULE, OPENED, ORIGINS, SCHEMAS, SEEN, UNCOMMITTED
 from sparklet.spark.task_limits import task_folder
 from sparklet.worker.attempt import Attempt
-from sparklet.worker.left_behind import left_behind, same_in_each_shard, told
+from sparklet.worker.left_behind import NOTHING, left_behind, may_write_unseen, same_in_each_shard, told
 from sparklet.worker.origins import told_origins
 from sparklet.worker.script_event import (
     event_variables,
@@ -167,7 +167,9 @@ class Executor:
             if result.exit_code == 0 and not looks:
                 parts = [number for number, item in enumerate(execution.inputs) if number in copies or item.slice]
                 self._refuse_unseen(own / SEEN, uris, parts, reads_folder=reads_folder)
-                return self._report(execution, source, own, log, is_alone=not py_files)
+                reported = self._report(execution, source, own, log, is_alone=not py_files)
+                is_nothing = self.runner.has_view and _wrote_nothing(own, execution, source, py_files)
+                return replace(reported, wrote_nothing=is_nothing)
             if not (result.suspect or looks):
                 raise _failed(execution, result, uris, folder, is_local=self.inputs_to is None)
         cause = f"Spark failed in a JVM that other scripts had used: {result.cause_class}: {result.cause}"
@@ -258,6 +260,8 @@ class Executor:
         event = request_event(task.event, task.request.task_id) if task.request else task.event
         env = {**event_variables(event, self.settings.event_variables), **self._environment(task.chosen or {})}
         result = self.execute(Execution(script, event, args, env), attempt)
+        if result.wrote_nothing:
+            attempt.log.warning(NOTHING)
         if result.writes:
             raise EventError(
                 f"{script.source_uri} staged a write to a table, and only a run commits such: pass commit='direct', or "
@@ -370,6 +374,17 @@ def _refuse_lost_work(names: list[str], seen: Path, execution: Execution, source
     is_own = not any(name in each for name in (INPUT, OUTPUT) for each in execution.args)
     if execution.is_shard and is_own and (why := same_in_each_shard(seen, source)) and not execution.is_alone():
         raise PlanError(why)
+
+
+def _wrote_nothing(own: Path, execution: Execution, source: str, py_files: Sequence[Path]) -> bool:
+    """Whether a script that has ended well has nothing to show, unless another than Spark wrote to its output."""
+    done = (own / WORK / OUTCOME, *(own / SEEN / name for name in ("output", "written", "deleted")))
+    if any(path.exists() for path in done) or any(path.suffix != ".py" for path in py_files):  # which may do anything
+        return False
+    text = "\n".join([source, *(path.read_text(encoding="utf-8", errors="replace") for path in py_files)])
+    event = execution.event["params"] if execution.is_shard else execution.event
+    words = json.dumps([event, execution.args, dict(execution.env)])
+    return not may_write_unseen(text, words, [path.stem for path in py_files])
 
 
 def _tell_java(own: Path, execution: Execution, copies: Mapping[int, Path], source: str) -> None:

@@ -1,4 +1,4 @@
-"""Work that a script has done for nothing, or as often as there are shards.
+"""Work that a script has done for nothing, as often as there are shards, or nowhere.
 
 Tables and folders of relative paths lie in the task's own folder, and end with it. On EMR, Glue or a laptop both would
 stay, so a script that wrote there and nowhere else has lost its work. A script with addresses of its own does all of
@@ -7,11 +7,16 @@ them in each shard.
 
 import ast
 import re
-from collections.abc import Iterator
+import sys
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 WAREHOUSE = "spark-warehouse"
 MAX_DEPTH = 4
+NOTHING = (
+    "nothing was written, as far as Sparklet sees, no file in S3, no table, no report and no answer: write to "
+    "job.output, OUTPUT_PATH or {output}, to a table by job.append, or answer by job.answer"
+)
 
 _OF_SPARK = re.compile(r"(spark|blockmgr|artifacts)-.*|hadoop|hive.*|py-files|metastore_db|rdd-\d+|_.*|\..*")
 _WRITTEN = re.compile(r"_SUCCESS|_delta_log|part-.*")
@@ -19,6 +24,14 @@ _ASKS = re.compile(
     r"(?im)[\"'](input_path|output_path|--event|SPARKLET_EVENT)|getResolvedOptions|^\s*(from|import)\s+sparklet\b"
 )
 _ELSEWHERE = re.compile(r"boto3|jdbc|kafka|awswrangler|psycopg|pymysql|snowflake|mongo|elasticsearch|\.foreach")
+_UNSEEN = re.compile(  # other writers: the standard library, sources and catalogs of Spark, pandas where an address is
+    r"(?i)\b(subprocess|socket|asyncio|ctypes|importlib|smtplib|ftplib|xmlrpc|http\.client|urllib\.request|_jvm)\b"
+    r"|os\.(system|popen|exec|spawn|posix)|writeTo\(|insertInto|saveAsTable|write_dynamic_frame"
+    r"|\b(insert|merge|create|delete|replace|update)\s+(or\s+replace\s+)?(into|overwrite|table|from|\S+\s+set)\b"
+    r"|\.format\(\s*[\"'](?!(parquet|csv|json|orc|avro|text|delta|hudi|xml|binaryFile|console|memory|noop)[\"'])"
+    r"|\b(?!(s3[an]?|file|https?):)[a-z][\w+.-]*://|(pandas|pyarrow)[\s\S]*://"
+)
+_KNOWN = {*sys.stdlib_module_names, "pyspark", "py4j", "sparklet", "awsglue", "numpy", "pandas", "pyarrow"}
 
 
 def left_behind(folder: Path) -> list[str]:
@@ -74,6 +87,13 @@ def same_in_each_shard(seen: Path, source: str) -> str:
         f"the script has addresses of its own, and {what}: let the run's arguments name {{input}} and {{output}}, read "
         "INPUT_PATH and write to OUTPUT_PATH, or run it once by sparklet invoke"
     )
+
+
+def may_write_unseen(source: str, words: str, own_modules: Iterable[str]) -> bool:
+    """Whether a script may have written to what Sparklet does not see; ``words``: its arguments and the like."""
+    known = "|".join(map(re.escape, {*_KNOWN, *own_modules}))
+    foreign = rf"(?m)^\s*(import\s+([\w. ]+,\s*)*|from\s+(?=[\w.]+\s+import\b))(?!({known})\b)\w"
+    return any(re.search(each, f"{source}\n{words}") for each in (foreign, _ELSEWHERE, _UNSEEN))
 
 
 def _places(source: str, name: str) -> list[int]:

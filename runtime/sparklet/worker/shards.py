@@ -57,10 +57,12 @@ from sparklet.model import (
 )
 from sparklet.model.options import FAIL
 from sparklet.model.schemas import output_schemas
+from sparklet.planning.follow_up_ids import own_task
 from sparklet.ports import ObjectInfo, ObjectStore, TaskQueue
 from sparklet.ports.deployment import Deployment
 from sparklet.worker.attempt import Attempt, Lease, persist
 from sparklet.worker.executor import Execution, Executor
+from sparklet.worker.left_behind import NOTHING
 from sparklet.worker.origins import EMPTY, by_input
 from sparklet.worker.script_event import shard_event
 from sparklet.worker.staging import Staging, described
@@ -175,6 +177,7 @@ class ClaimedShard:
                 staged = self._tell_apart(result, staged) if self.run.options.output_per else staged
                 if result.written:
                     result = replace(result, schemas=self._keep_schemas(result, staged))
+                result = self._judged(result, staged)
             except SparkletError:
                 self.output.discard()
                 raise
@@ -189,6 +192,15 @@ class ClaimedShard:
         if self.run.options.output_per and self.run.options.incremental:
             self._replace_earlier()
         return result
+
+    def _judged(self, result: ShardResult, staged: Sequence[ObjectInfo]) -> ShardResult:
+        """The result with whether it is nowhere; PlanError if it is, and the run is strict."""
+        is_nothing = result.wrote_nothing and not staged and not own_task(self.run.run_id)  # checks write nothing
+        if is_nothing and self.run.options.strict:
+            raise PlanError(f"{NOTHING} (--strict refuses that)")
+        if is_nothing:
+            self.attempt.log.warning(NOTHING)
+        return replace(result, wrote_nothing=is_nothing)
 
     def _tell_apart(self, result: ShardResult, staged: Sequence[ObjectInfo]) -> Sequence[ObjectInfo]:
         """Keep under this attempt's name which file is of which input, and what each became; what to publish."""

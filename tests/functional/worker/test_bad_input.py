@@ -81,6 +81,7 @@ def test_a_script_in_a_jvm_that_another_broke_is_not_blamed(function: Function) 
 
 
 ROWS = b"from pyspark.sql import SparkSession\nspark = SparkSession.builder.getOrCreate()\nrows = spark.range(3)\n"
+NO_ROWS = b"import os\ndays = rows.filter('id > 7').selectExpr('id', 'id AS day')\n"
 TO_OUTPUT = b"import os\nrows.write.parquet(os.environ['OUTPUT_PATH'])\n"
 
 
@@ -105,3 +106,32 @@ def test_work_that_ends_with_its_task_is_an_error(function: Function, script: by
     assert record.state is (ShardState.FAILED if message else ShardState.SUCCEEDED), record.error_message
     assert message in record.error_message
     assert (b"the script wrote" in function.said()) == (b"write" in script)
+
+
+@pytest.mark.parametrize(
+    ("script", "is_nothing"),
+    [
+        (b"rows.show()\n", True),
+        (b"rows.write.mode('overwrite')\n", True),
+        (b"rows.write.format('noop').mode('append').save()\n", True),
+        (b"open('report.txt', 'w').write('3')\n", True),
+        (TO_OUTPUT, False),
+        (NO_ROWS + b"days.write.json(os.environ['OUTPUT_PATH'])\n", False),
+        (NO_ROWS + b"days.write.partitionBy('day').parquet(os.environ['OUTPUT_PATH'])\n", False),
+        (b"rows.write.mode('append').parquet('s3://inputs/elsewhere')\n", False),
+        (b"from sparklet.job import Job\nJob.from_args().report(rows=0)\n", False),
+        (b"import boto3\n", False),
+    ],
+)
+def test_a_shard_that_wrote_nothing_says_so(function: Function, script: bytes, is_nothing: bool) -> None:
+    """A write of no rows is one; of a script that may have written unseen nothing is said."""
+    function.said()
+    refs = [function.plan(ROWS + script, strict=strict) for strict in (False, True)]
+
+    for ref in refs:
+        function.deliver(ref)
+
+    lax, strict = map(function.shard, refs)
+    assert lax.state is ShardState.SUCCEEDED and lax.wrote_nothing is is_nothing, lax.error_message
+    assert strict.state is (ShardState.FAILED if is_nothing else ShardState.SUCCEEDED), strict.error_message
+    assert ("nothing was written" in strict.error_message) is is_nothing is (b"nothing was written" in function.said())

@@ -364,3 +364,25 @@ def test_a_run_without_answers_says_how_a_script_gives_one(terminal: Terminal) -
 
     assert told.code == 0 and "job.answer(" in told.out
     assert raw.out == "" and "job.answer(" in raw.err
+
+
+def test_shards_that_wrote_nothing_are_told_everywhere(terminal: Terminal) -> None:
+    terminal.world.put(3)
+    terminal.do = lambda n: ShardResult(wrote_nothing=n < 2)
+
+    told = terminal.types("run", SCRIPT, *ONE_A_SHARD, "--run-id", RUN)
+    shown = terminal.types("status", RUN)
+    document = terminal.types("status", RUN, "--shards", "--json").document
+
+    for out in (told.out, shown.out):
+        assert "2 shards wrote nothing, as far as Sparklet sees" in out and "s3://data/out/" in out
+    assert document["wrote_nothing"] == terminal.world.json("manifest.json")["WroteNothing"] == 2
+    assert [each["wrote_nothing"] for each in document["shard_list"]] == [True, True, None]
+    assert terminal.types("report", RUN, "--json").document["status"]["wrote_nothing"] == 2
+
+
+def test_no_output_is_shown_that_nobody_wrote(terminal: Terminal) -> None:
+    terminal.world.put(1)
+    terminal.do = lambda _: ShardResult(wrote_nothing=True)
+
+    assert "s3://data/out/" not in terminal.types("run", SCRIPT, *ONE_A_SHARD, "--run-id", RUN).out

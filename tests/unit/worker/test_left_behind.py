@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from sparklet.worker.left_behind import left_behind, told
+from sparklet.worker.left_behind import left_behind, may_write_unseen, told
 
 SAVED = "spark.range(3).write.parquet('out/days')\n"
 
@@ -69,3 +69,53 @@ def test_a_name_has_its_line_where_the_script_says_it(name: str, source: str, sa
     what, is_lost = told([name], source)
 
     assert is_lost and what.startswith(f"the script wrote {said}")
+
+
+READS = "from pyspark.sql import SparkSession\nframe = SparkSession.builder.getOrCreate().read.csv('x')\n"
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        "print(frame.count())",
+        "frame.write.mode('overwrite')",  # nothing is saved
+        "frame.write.format('noop').mode('overwrite').save()",
+        "frame.filter('price > 3').write.parquet(target) if frame.count() else None",
+        "import os, sys, json\nopen('report.json', 'w').write(json.dumps(frame.count()))",
+        "frame.toPandas().to_csv('report.csv')",
+        "spark.read.csv('s3://in/x.csv').count()",
+        "from helper import total\nprint(total(frame))",
+        '"""Import the days, and see https://spark.apache.org."""',
+        "print('created tables from {}'.format(frame))",
+    ],
+)
+def test_what_only_reads_and_computes_writes_nothing(more: str) -> None:
+    assert not may_write_unseen(f"{READS}{more}\n", '{"day": "1"}', ["helper"])
+
+
+@pytest.mark.parametrize(
+    ("more", "words"),
+    [
+        ("import requests", ""),
+        ("import os, httpx.auth as auth", ""),
+        ("def main():\n    from google.cloud import storage", ""),
+        ("import boto3", ""),
+        ("import subprocess", ""),
+        ("from urllib.request import urlopen", ""),
+        ("os.system('aws s3 cp x s3://b/')", ""),
+        ("frame.foreachPartition(send)", ""),
+        ("frame.write.format('redshift').save()", ""),
+        ('frame.write.format("bigquery").save()', ""),
+        ("frame.writeTo('glue_catalog.db.t').append()", ""),
+        ("spark.sql('INSERT  INTO glue_catalog.db.t SELECT 1')", ""),
+        ('spark.sql("""create or replace table db.t AS SELECT 1""")', ""),
+        ("spark.sql('UPDATE db.t SET x = 1')", ""),
+        ("frame.write.parquet('gs://b/out')", ""),
+        ("frame.write.parquet(target)", '["abfss://x@y/out"]'),
+        ("frame.toPandas().to_csv('s3://b/x.csv')", ""),
+        ("frame.toPandas().to_csv(target)", '["s3://b/x.csv"]'),
+        ("spark._jvm.com.me.Send.all()", ""),
+    ],
+)
+def test_who_may_have_written_unseen_is_not_accused(more: str, words: str) -> None:
+    assert may_write_unseen(f"{READS}{more}\n", words, ["helper"])

@@ -14,7 +14,7 @@ from sparklet.ports import ObjectInfo
 from sparklet.spark.runner import Output, ScriptCall, ScriptResult
 from sparklet.spark.spark_options import SCHEMAS, UNCOMMITTED
 from tests.stand_ins.memory import MemoryObjectStore
-from tests.unit.worker.conftest import Bench, exits, raises, reports
+from tests.unit.worker.conftest import Bench, CallableRunner, exits, raises, reports
 from tests.world import KilledError
 
 PUBLISHED = "s3://out/x/"
@@ -222,6 +222,26 @@ def test_no_input_is_blamed_for_a_suspect_jvm_without_time(bench: Bench) -> None
 
     cause, message = bench.failure
     assert (cause, bench.record.split) == ("SparkRuntimeError", "") and "too little time was left" in message
+
+
+@pytest.mark.parametrize(
+    ("run_id", "names", "is_nothing"),
+    [("run-1", (), True), ("run-1", ("x.csv",), False), ("run-1-check-0", (), False)],
+)
+def test_no_output_is_told_unless_a_run_is_a_check(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, run_id: str, names: tuple[str, ...], is_nothing: bool
+) -> None:
+    """What pandas or another library has written to the output counts as well as what Spark has."""
+    monkeypatch.setattr(CallableRunner, "has_view", True)
+    (ref,) = bench.plan(run_id)
+    bench.queue.send([ref.to_body()])
+    bench.runner.behaviour = bench.writes(*names)
+
+    bench.deliver()
+
+    record = bench.ledger.shards.get(run_id, 0)
+    assert (record.state, record.wrote_nothing) == (ShardState.SUCCEEDED, is_nothing)
+    assert (b"nothing was written" in bench.lines.getvalue()) is is_nothing
 
 
 def test_schemas_of_published_files_are_kept_with_the_shard(bench: Bench) -> None:
