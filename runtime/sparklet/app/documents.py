@@ -137,8 +137,10 @@ def object_state(found: ObjectStatus) -> str:
 
 
 def group_document(stack: OpenStack, group: FailureGroup) -> dict[str, Any]:
-    """Failed shards with one cause."""
+    """Failed shards with one cause, or why a task of the run's own failed."""
     return {
+        "run_id": group.example.run_id,
+        "task": group.task or None,
         "error_class": group.error_class,
         "message": group.example.error_message,
         "pattern": group.pattern,
@@ -164,8 +166,10 @@ def local_file(stack: OpenStack, group: FailureGroup) -> str:
 
 
 def redrive_command(stack: OpenStack, group: FailureGroup) -> str:
-    """The exact command that redrives this group's shards, larger or elsewhere or repaired if else it fails again."""
-    words = ["sparklet", "redrive", group.example.run_id, *group.redrive]
+    """The command that redrives this group's shards, larger, elsewhere or repaired if else it fails again; "": none."""
+    if group.task == "schema":  # without it the run is not planned
+        return ""
+    words = ["sparklet", "redrive", group.redriven, *group.redrive]
     name = group.error_class.rpartition(".")[2]
     others = [engine for engine in stack.at.engines if engine not in (LARGE, group.example.engine)]
     if name in OUT_OF_MEMORY and not group.example.engine and stack.size.memory_mb < LARGE_MB:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from sparklet.app.reporter import count_text
 from sparklet.errors import ObjectStoreError, PlanError
 from sparklet.model import Run, ShardRecord
+from sparklet.planning.follow_up_ids import own_task
 from sparklet.planning.plan_files import planned_shard
 from sparklet.ports.deployment import Deployment
 from sparklet.runs.redrive import matches_cause
@@ -268,10 +269,22 @@ _RULES = (
 )
 
 
-def advice(error_class: str, message: str) -> Advice:
-    """The likely reason of a shard's failure, and the remedy; the class may include its package."""
+_OF_TASKS = {
+    "schema": Advice("no schema could be inferred from a sample", "a new run with --schema 'id INT, name STRING, …'"),
+    "check": Advice("the check script failed", f"{_SEE_LOGS}; a redrive runs it again, only a new run a repaired one"),
+    "commit": Advice(
+        "the table does not take what the shards have declared",
+        "let the table take it (columns, features): sparklet redrive RUN repeats the commit alone; else a new run with "
+        "a repaired script, since a redrive repeats no succeeded shard",
+    ),
+}
+
+
+def advice(error_class: str, message: str, task: str = "") -> Advice:
+    """The likely reason of a failure of a shard or of a run's ``task``, and the remedy; a class may have a package."""
     name = error_class.rpartition(".")[2]
-    found = next((rule for rule in _RULES if rule.fits(name, message)), None) or _script_error(name)
+    fitting = (rule for rule in _RULES if rule.fits(name, message) and not (task and rule.at_fault))  # of shards
+    found = next(fitting, None) or _OF_TASKS.get(task) or _script_error(name)
     place = _PLACE.search(message)
     return Advice(f"{found.reason}, at {place[0]}" if place else found.reason, found.remedy, found.at_fault)
 
@@ -323,7 +336,7 @@ class ShardRanges:
 
 @dataclass(slots=True)
 class FailureGroup:
-    """Failed shards with one cause."""
+    """Failed shards with one cause; ``task``: the run's own one that has failed (schema, check, commit)."""
 
     error_class: str
     pattern: str  # the message with <n>, <file>, <address>, … for what differs from shard to shard
@@ -334,11 +347,13 @@ class FailureGroup:
     example_object: str = ""  # the first input of the example; "" if its plan part cannot be read
     advice: Advice = field(default_factory=lambda: Advice("", ""))
     redrive: tuple[str, ...] = ()  # options of `sparklet redrive RUN` that choose exactly these shards
+    redriven: str = ""  # that run; of a task the one whose task it is
+    task: str = ""
 
     @property
     def line(self) -> int | None:
         """The script's line, where the message names one."""
-        match = _SCRIPT_LINE.search(self.example.error_message)
+        match = None if self.task else _SCRIPT_LINE.search(self.example.error_message)
         return int(match[1] or match[2]) if match else None
 
 
@@ -356,13 +371,15 @@ def count_failure(groups: dict[tuple[str, str], FailureGroup], record: ShardReco
 def explain(at: Deployment, run: Run, failures: Iterable[FailureGroup], succeeded: int) -> tuple[FailureGroup, ...]:
     """The causes of a run's failures, the most frequent first, each with advice; ``succeeded``: so many shards."""
     found = sorted(failures, key=lambda group: (-group.count, group.error_class, group.pattern))
+    task = own_task(run.run_id) if run.parent else ""
     for group in found:
-        advised = advice(group.example.error_class, group.example.error_message)
+        group.task, group.redriven = task, run.parent if task else run.run_id
+        advised = advice(group.example.error_class, group.example.error_message, task)
         advised = _judged(advised, group.count, succeeded)
-        names = {"RUN": run.run_id, "SHARD": str(group.example.number)}
+        names = {"logs RUN": f"logs {run.run_id}", "RUN": group.redriven, "SHARD": str(group.example.number)}
         group.advice = replace(advised, reason=_named(advised.reason, names), remedy=_named(advised.remedy, names))
-        group.example_object = first_object(at, group.example)
-        group.redrive = _options(group, found)
+        group.example_object = "" if task in ("check", "commit") else first_object(at, group.example)
+        group.redrive = ("--cause", group.error_class) if task == "commit" else _options(group, found)
     return tuple(found)
 
 
@@ -377,7 +394,7 @@ def pattern_of(message: str) -> str:
 
 def _named(text: str, names: Mapping[str, str]) -> str:
     """A text with this run and shard filled in."""
-    return re.sub(r"\b(?:RUN|SHARD)\b", lambda match: names[match[0]], text)
+    return re.sub(r"\b(?:logs RUN|RUN|SHARD)\b", lambda match: names[match[0]], text)
 
 
 def first_object(at: Deployment, record: ShardRecord) -> str:

@@ -16,15 +16,20 @@ from sparklet.model.options import LARGE, LARGE_MB
 from sparklet.planning.new_run import repaired_script
 from sparklet.planning.plan_files import planned_shard
 from sparklet.ports.deployment import Deployment
-from sparklet.runs.redrive import failed_with
+from sparklet.runs.redrive import failed_end, failed_with, refuse_same_commit
 from sparklet.runs.redrive import redrive as redrive_shards
 
 TIMEOUTS_S = (60, 120, 180, 300, 600, 900)  # that the template's queue has a visibility for
 
 
 def selected(at: Deployment, run_id: str, numbers: tuple[int, ...], cause: str) -> tuple[int, ...]:
-    """The shards that --shards and --cause select; empty: all failed ones."""
-    return failed_with(at, run_id, cause, numbers or None) if cause else numbers
+    """The shards that --shards and --cause select; empty: all failed ones, or the check or commit that failed."""
+    run, failed = at.ledger.runs.get(run_id), next(at.ledger.shards.list(run_id, ShardState.FAILED), None)
+    end = None if numbers or failed else failed_end(at, run)
+    if end and not cause:
+        refuse_same_commit(at, run, end)
+    names_end = end is not None and cause.casefold() in f"{end.error_class}: {end.message}".casefold()
+    return failed_with(at, run_id, cause, numbers or None) if cause and not names_end else numbers
 
 
 def resized(selection: StackSelection) -> StackSelection:
@@ -105,8 +110,10 @@ def redrive_run(
     _upload_repaired(stack, run, reporter)
     ref = repaired_script(stack.at, run, script) if script else None
     redriven = redrive_shards(stack.at, run_id, shards or None, ref, engine, isolate=isolate)
-    sent = count_text(max(redriven.messages, redriven.shards), "shard")
-    reporter.say(f"run {run_id}: {sent} sent again, generation {redriven.run.generation}")
+    sent = f"{count_text(max(redriven.messages, redriven.shards), 'shard')} sent again"
+    if (end := failed_end(stack.at, run)) and not (redriven.messages or redriven.shards):
+        sent = f"what {end.run_id} could not do is done again, it failed with {end.error_class}: {end.message}"
+    reporter.say(f"run {run_id}: {sent}, generation {redriven.run.generation}")
     if driven:
         drive(stack, redriven.run, reporter)
     if redriven.unplanned:

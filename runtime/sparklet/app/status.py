@@ -20,7 +20,7 @@ from sparklet.app.state_machines import driver_of, recorded_failures
 from sparklet.errors import OrchestrationError
 from sparklet.ledger.rules import lost_worker
 from sparklet.model import ExecutionStatus, Run, ShardRecord, ShardState
-from sparklet.planning.follow_up_ids import follow_up_id
+from sparklet.planning.follow_up_ids import follow_up_id, own_task
 from sparklet.runs.drift import drift_of
 from sparklet.runs.follow_ups import FollowUp, as_follow_up, follow_ups
 from sparklet.runs.summary import Summary
@@ -199,9 +199,18 @@ def view_run(
 
 
 def explain_run(stack: OpenStack, run: Run) -> tuple[tuple[FailureGroup, ...], Observation]:
-    """The causes of a run's failures, and all that was found on the way."""
+    """The causes of a run's failures, those of its own tasks behind, and all that was found on the way."""
     found = observe(run, stack.at.ledger.shards.list(run.run_id), stack.at.clock.now_s())
-    return explain(stack.at, run, found.failures.values(), found.summary.counts.succeeded), found
+    groups = explain(stack.at, run, found.failures.values(), found.summary.counts.succeeded)
+    return (*groups, *task_failures(stack, run)), found
+
+
+def task_failures(stack: OpenStack, run: Run) -> Iterator[FailureGroup]:
+    """Why a run's schema, check and commit runs failed, those that were cancelled with it aside."""
+    for entered in follow_ups(stack.at, run).values():
+        if entered and own_task(entered.run_id) and not (run.cancelled_s and entered.cancelled_s):
+            failed = stack.at.ledger.shards.list(entered.run_id, ShardState.FAILED)
+            yield from explain(stack.at, entered, observe(entered, failed, 0.0).failures.values(), 0)
 
 
 def follow_up_documents(stack: OpenStack, run: Run) -> Iterator[Mapping[str, str]]:

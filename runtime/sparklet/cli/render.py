@@ -244,6 +244,7 @@ def follow_up_text(follower: Mapping[str, str]) -> str:
     """A follow-up run with its state."""
     cause = f": {follower['error_class']}: {follower['message']}" if follower["error_class"] else ""
     more = f"; to watch it: sparklet watch {follower['run_id']}" if follower["state"] in OPEN_STATES else ""
+    more = f"; what to do: sparklet explain {follower['run_id']}" if cause else more
     return f"{follower['run_id']} {follower['state']}{cause}{more}"
 
 
@@ -279,21 +280,23 @@ def _causes(stack: OpenStack, run: Run, summary: Summary) -> Iterator[Renderable
 
 
 def group_table(stack: OpenStack, group: FailureGroup) -> RenderableType:
-    """Failed shards with one cause."""
-    title = Text(f"{count_text(group.count, 'shard')}: {group.error_class or '(no cause given)'}", style="bold red")
+    """Failed shards with one cause, or a failed task of the run's own."""
+    what = f"{group.task} run {group.example.run_id}" if group.task else count_text(group.count, "shard")
+    title = Text(f"{what}: {group.error_class or '(no cause given)'}", style="bold red")
     facts = Facts()
     shown = local_file(stack, group) or group.example_object
     example = f"shard {group.example.number}" + (f", {shown}" if shown else "")
     example += f", in {group.example.engine}" if group.example.engine else ""
     more = group.example.object_count - 1
-    facts.add_row("  example", Text(example + (f" and {more} more" if more > 0 else "")))
+    facts.add_row("  example", Text(example + (f" and {more} more" if shown and more > 0 else "")))
     facts.add_row("  says", Text(localized(stack, group.example.run_id, group.example.error_message)))
     if group.unrun:
         facts.add_row("  redelivered", f"{count_text(group.unrun, 'message')} without an attempt")
     facts.add_row("  reason", Text(group.advice.reason))
     facts.add_row("  remedy", Text(group.advice.remedy))
-    then = "once repaired" if group.advice.at_fault else "then"
-    facts.add_row(f"  {then}", Text(redrive_command(stack, group), style="cyan", no_wrap=True))
+    if command := redrive_command(stack, group):
+        then = "once repaired" if group.advice.at_fault else "then"
+        facts.add_row(f"  {then}", Text(command, style="cyan", no_wrap=True))
     return Group(title, facts, Text(""))
 
 

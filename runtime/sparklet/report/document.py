@@ -20,7 +20,7 @@ from sparklet.app.explain import DATA, FailureGroup, explain
 from sparklet.app.local_files import local_inputs, local_part
 from sparklet.app.reporter import size_text, time_text
 from sparklet.app.stack import OpenStack
-from sparklet.app.status import RunView, view_run
+from sparklet.app.status import RunView, task_failures, view_run
 from sparklet.errors import ObjectStoreError, PlanError, ShardNotFoundError
 from sparklet.model import Run, ScriptRef, ShardRecord
 from sparklet.planning.plan_files import planned_shard
@@ -57,7 +57,10 @@ def report_document(stack: OpenStack, run: Run, prices: Prices) -> dict[str, Any
         "versions": _versions(stack),
         "run": _run_document(run),
         "status": view.document(stack),
-        "causes": list(_causes(stack, run, groups)),
+        "causes": [
+            *_causes(stack, run, groups),
+            *(group_document(stack, each) | {"files": [], "script": {}} for each in task_failures(stack, run)),
+        ],
         "causes_left_out": max(0, len(groups) - MAX_GROUPS),
         "worker": {"memory_mb": stack.size.memory_mb, "timeout_s": stack.size.timeout_s, "local": view.local},
         "estimate": _estimate(stack, run, view, prices),

@@ -102,7 +102,7 @@ function head() {
       ["table", status.uncommitted ? `${status.table}: ${status.uncommitted}` : status.table], ["drift", status.drift],
       ["warning", status.wrote_nothing ? `${counted(status.wrote_nothing, "shard")} wrote nothing, as far as Sparklet sees: no file, no table, no report and no answer` : ""],
       ["output", shards.succeeded > status.wrote_nothing || isOpen() ? command(status.output) : ""], ["to see it", status.open ? command(status.open) : ""],
-      ["to do first", cause ? [el("p", {}, cause.remedy), command(cause.redrive)] : ""],
+      ["to do first", cause ? [el("p", {}, cause.remedy), cause.redrive ? command(cause.redrive) : ""] : ""],
     ]),
   ];
 }
@@ -119,14 +119,14 @@ function cause(each) {
       return number === each.script_line ? el("mark", {}, text) : text;
     })) : null;
   return el("article", { class: "panel FAILED" },
-    el("h3", {}, `${each.error_class}: ${each.message}`),
+    el("h3", {}, `${each.task ? `${each.task} run, ` : ""}${each.error_class}: ${each.message}`),
     code,
     facts([
-      ["failed", `${counted(each.count, "shard")}: ${each.shards}${each.shards_complete ? "" : " …"}`],
+      ["failed", each.task ? each.run_id : `${counted(each.count, "shard")}: ${each.shards}${each.shards_complete ? "" : " …"}`],
       [each.count > named.length ? "inputs, some" : "inputs", named.join(", ")],
       ["most likely", each.reason], ["at fault", each.at_fault], ["remedy", each.remedy],
     ]),
-    command(each.redrive));
+    each.redrive ? command(each.redrive) : null);
 }
 
 function ran() {
@@ -340,7 +340,7 @@ function draw() {
   document.title = `${report.run.id}: ${report.status.state}`;
   byId("head").replaceChildren(...head().filter(Boolean));
   const parts = [
-    report.causes.length ? section("why", `Why ${counted(report.status.shards.failed, "shard")} failed${isOpen() ? " so far" : ""}`, report.causes.map(cause),
+    report.causes.length ? section("why", `Why ${report.status.shards.failed ? counted(report.status.shards.failed, "shard") : "the run"} failed${isOpen() ? " so far" : ""}`, report.causes.map(cause),
       report.causes_left_out ? el("p", {}, `${report.causes_left_out} further causes: sparklet explain ${report.run.id}`) : null) : null,
     section("what", isOpen() ? "What runs" : "What ran", ran()), section("pace", "Progress", progress()), section("sizes", "Time and memory", distributions()),
     section("workers", "Workers", timeline()),

@@ -10,12 +10,13 @@ from dataclasses import dataclass
 from sparklet.errors import LedgerError, PlanError
 from sparklet.model import Run, RunState, ScriptRef, ShardRecord, ShardState
 from sparklet.planning.engine_choice import chosen_engine
+from sparklet.planning.follow_up_ids import follow_up_id, own_task
 from sparklet.planning.output_claims import claim_outputs, refuse_overtaken
 from sparklet.planning.planner import send_messages
 from sparklet.ports.deployment import Deployment
 from sparklet.runs.cancel import NOT_PLANNED
 from sparklet.runs.commit_runs import has_declared
-from sparklet.runs.follow_ups import check_run, last_commit_run
+from sparklet.runs.follow_ups import FollowUp, as_follow_up, check_run, last_commit_run
 
 MAX_NAMED = 10
 
@@ -51,7 +52,8 @@ def redrive(
     _refuse_unfit(at, run_id, shards)
     moved = 0
     again = next(_failed(at, run_id, shards), None) is not None
-    ends_again = not again and shards is None and _only_its_end_failed(at, run)
+    unfinished = run.state is RunState.CANCELLED and has_declared(at, run)  # its tables may lack what it declared
+    ends_again = not again and shards is None and (unfinished or failed_end(at, run) is not None)
     if again or ends_again:
         run = _opened(at, run, script or run.scripts[-1])
         level = 2 if isolate else int(run.options.isolate)
@@ -101,6 +103,8 @@ def failed_with(at: Deployment, run_id: str, cause: str, among: Sequence[int] | 
 def redrivable(at: Deployment, run_id: str) -> Run:
     """The run; PlanError if it cannot be redriven now."""
     run = at.ledger.runs.get(run_id)
+    if run.parent and (task := own_task(run_id)):
+        raise PlanError(f"{run_id} is the {task} run of {run.parent}, which repeats it: sparklet redrive {run.parent}")
     if run.cancelled_s is not None and not run.state.ended:
         raise PlanError(f"the run {run_id} is being cancelled; redrive it once it has ended (sparklet watch {run_id})")
     if not run.sealed:
@@ -128,12 +132,22 @@ def _failed(at: Deployment, run_id: str, shards: Sequence[int] | None) -> Iterat
     return (record.number for record in at.ledger.shards.list(run_id, ShardState.FAILED))
 
 
-def _only_its_end_failed(at: Deployment, run: Run) -> bool:
-    """Whether a run without a FAILED shard was not checked well, or what it declared may not be in its tables."""
-    if run.state is RunState.CANCELLED:
-        return has_declared(at, run)
+def failed_end(at: Deployment, run: Run) -> FollowUp | None:
+    """The check run, or else the last commit run, because of which a run has FAILED; None if there is none."""
     followers = (check_run(at, run), last_commit_run(at, run)) if run.state is RunState.FAILED else ()
-    return any(each and each.state.ended and each.state is not RunState.SUCCEEDED for each in followers)
+    return next((found for each in followers if (found := as_follow_up(at, each)) and found.error_class), None)
+
+
+def refuse_same_commit(at: Deployment, run: Run, end: FollowUp) -> None:
+    """PlanError if the run's last two commits failed alike: whoever has repaired the table says so by ``--cause``."""
+    if own_task(end.run_id) != "commit":
+        return
+    before = as_follow_up(at, at.known_run(follow_up_id(run.run_id, "commit", int(end.run_id.rpartition("-")[2]) - 1)))
+    if before and before.error_class == end.error_class:
+        raise PlanError(
+            f"two commits have failed with {end.error_class}: {end.message}; another fails, too, unless the table was "
+            f"repaired. If so, sparklet redrive {run.run_id} --cause {end.error_class}; else start a new run"
+        )
 
 
 def _reopened(at: Deployment, run_id: str, opened: int | None) -> Run:

@@ -16,7 +16,8 @@ from sparklet.app.status import RunView
 from sparklet.app.watch import poll_s
 from sparklet.cli import console
 from sparklet.cli.render import Facts
-from sparklet.model import Counts, Failure, Run, ShardRecord, ShardResult, ShardState
+from sparklet.model import Counts, Failure, Run, RunState, ShardRecord, ShardResult, ShardState
+from sparklet.runs.checker import check
 from tests.unit.cli.conftest import BROKEN, ONE_A_SHARD, RUN, Terminal, ended, figure
 from tests.unit.runs.test_results import work
 from tests.world import LEASE_S, SCRIPT, SOURCE
@@ -278,7 +279,8 @@ def test_a_lost_worker_is_named_with_the_time_of_its_loss(terminal: Terminal) ->
         assert since in " ".join((told.out + told.err).split())
 
 
-def test_a_runs_commit_is_shown_with_its_state(terminal: Terminal) -> None:
+def commits(terminal: Terminal) -> None:
+    """A run of one shard, which has declared a write, and whose commit is under way."""
     world = terminal.world
     world.run(1)
     message = world.receive()
@@ -290,6 +292,11 @@ def test_a_runs_commit_is_shown_with_its_state(terminal: Terminal) -> None:
     world.ledger.attempts.succeed(RUN, 0, attempt, ShardResult(rows=1))
     world.queue.delete(message.receipt)
     world.check()
+
+
+def test_a_runs_commit_is_shown_with_its_state(terminal: Terminal) -> None:
+    commits(terminal)
+    world = terminal.world
 
     (follower,) = terminal.types("status", RUN, "--json").document["follow_ups"]
     told = terminal.types("status", RUN).out
@@ -364,6 +371,65 @@ def test_a_run_without_answers_says_how_a_script_gives_one(terminal: Terminal) -
 
     assert told.code == 0 and "job.answer(" in told.out
     assert raw.out == "" and "job.answer(" in raw.err
+
+
+REFUSED = Failure("TableError", "the table has no column x", retryable=False)
+
+
+def test_a_failed_commit_is_explained_with_its_remedy(terminal: Terminal) -> None:
+    commits(terminal)
+    terminal.world.work(lambda _: REFUSED)
+    terminal.world.check()
+
+    (group,) = terminal.types("explain", RUN, "--json").document
+    of_its_own = terminal.types("explain", f"{RUN}-commit-0", "--json").document
+    told = " ".join(terminal.types("explain", RUN).out.split())
+    (cause,) = terminal.types("report", RUN, "--json").document["causes"]
+
+    assert (group["task"], group["run_id"], group["message"]) == ("commit", f"{RUN}-commit-0", REFUSED.message)
+    assert f"sparklet redrive {RUN} repeats the commit alone" in group["remedy"]
+    assert group["redrive"] == f"sparklet redrive {RUN} --cause TableError" == of_its_own[0]["redrive"]
+    assert f"commit run {RUN}-commit-0: TableError" in told and "no shard" not in told
+    assert cause.items() >= group.items() and cause["files"] == []
+    assert f"what to do: sparklet explain {RUN}-commit-0" in terminal.types("status", RUN).out
+
+
+def test_a_commit_that_fails_alike_is_repeated_once(terminal: Terminal) -> None:
+    """Whoever has repaired the table says so."""
+    commits(terminal)
+    terminal.do = lambda _: REFUSED
+    terminal.world.work(terminal.do)
+    terminal.world.check()
+
+    of_its_own = terminal.types("redrive", f"{RUN}-commit-0")
+    first = terminal.types("redrive", RUN)
+    second = terminal.types("redrive", RUN)
+    terminal.do = lambda _: ShardResult()
+    repaired = terminal.types("redrive", RUN, "--cause", "TableError")
+
+    assert of_its_own.code == 1 and f"sparklet redrive {RUN}" in of_its_own.err
+    assert f"{RUN}-commit-0 could not do is done again, it failed with TableError" in first.out
+    assert second.code == 1 and f"sparklet redrive {RUN} --cause TableError" in " ".join(second.err.split())
+    assert repaired.code == 0 and terminal.world.ledger.runs.get(RUN).state is RunState.SUCCEEDED
+
+
+@pytest.mark.parametrize(("what", "fits"), [("check", "a redrive runs it again"), ("schema", "--schema 'id INT")])
+def test_other_tasks_of_a_run_are_explained_too(terminal: Terminal, what: str, fits: str) -> None:
+    """Of a run without its schema nothing was planned, so nothing is redriven."""
+    world = terminal.world
+    world.put(1)
+    world.store.put(SCRIPT, b"job.read_csv(spark)\n")
+    world.plan(**({"check": SCRIPT} if what == "check" else {"params": {"schema": "infer"}}))
+    if what == "check":
+        world.work_and_check()
+    world.work(lambda _: Failure("KeyError", "'day'", retryable=False))
+    check(world.at, RUN, planner_silent_s=0.0)
+
+    (group,) = terminal.types("explain", RUN, "--json").document
+    told = terminal.types("explain", RUN).out
+
+    assert (group["task"], group["error_class"]) == (what, "KeyError") and fits in group["remedy"]
+    assert ("sparklet redrive" in told) == (what == "check")
 
 
 def test_shards_that_wrote_nothing_are_told_everywhere(terminal: Terminal) -> None:
