@@ -1,6 +1,7 @@
 """Archives and compressed texts, made in memory."""
 
 import io
+import struct
 import tarfile
 import zipfile
 from collections.abc import Mapping
@@ -30,3 +31,19 @@ def tarred(members: Mapping[str, bytes]) -> bytes:
             (info := tarfile.TarInfo(name)).size = len(body)
             archive.addfile(info, io.BytesIO(body))
     return file.getvalue()
+
+
+def in_v7(members: Mapping[str, bytes]) -> bytes:
+    """A tar archive in the format of before 1988, whose headers have no mark, only a checksum."""
+    body = bytearray(tarred(members))
+    with tarfile.open(fileobj=io.BytesIO(body)) as archive:
+        headers = [info.offset for info in archive]
+    for header in headers:
+        body[header + 148 : header + 512] = b" " * 8 + body[header + 156 : header + 257] + bytes(255)
+        body[header + 148 : header + 156] = b"%06o\0 " % sum(body[header : header + 512])
+    return bytes(body)
+
+
+def skipped(body: bytes) -> bytes:
+    """A frame that readers of zstd and lz4 skip, as pzstd writes them."""
+    return b"\x50\x2a\x4d\x18" + struct.pack("<I", len(body)) + body

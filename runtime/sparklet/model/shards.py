@@ -24,15 +24,16 @@ COMPRESSION_FACTOR = 4  # decompressed bytes for a stored byte, estimated
 COMPRESSED = (".gz", ".bz2", ".zst", ".snappy", ".lz4", ".xz", ".deflate")
 """Names of objects that are compressed as a whole. Parquet, ORC and Avro compress inside: their stored size counts."""
 PACKED = re.compile(
-    r"(?i)\.(gzip|bz|xz|lzma|zstd?|lz4|zip|tar|tar\.[a-z0-9]+|tgz|tbz2?|txz|tzst|7z|rar|z|br|lzo)$"
+    r"(?i)\.(gzip|bz(ip2)?|xz|lzma|zstd?|lz4|zip|tar|tar\.[a-z0-9]+|tgz|tbz2?|txz|tzst|7z|rar|z|br|lzo|lz)$"
     r"|\.(?!(?-i:gz|bz2)$)(gz|bz2)$"
 )
 """Names of files that Spark does not read, takes for text, or finds empty; .gz and .bz2 it reads in small letters."""
 MISNAMED = (
     r"[^\x00]*(?:\.gz\x00(?!\x1f\x8b).|\.bz2\x00(?!BZh).|\.(?:snappy|lz4)\x00(?![\x00-\x07])."
     r"|(?<!\.gz)(?<!\.bz2)(?<!\.snappy)(?<!\.lz4)\x00(?:\x1f[\x8b\x9d]|BZh[1-9](?:1AY&SY|\x17rE8P\x90)"
-    r"|\xfd7zXZ\x00|\x5d\x00\x00|\x28\xb5\x2f\xfd|\x04\x22\x4d\x18|PK(?:\x03\x04|\x05\x06)|7z\xbc\xaf|Rar!\x1a"
-    r"|\xff\xfe|\xfe\xff|\x00\x00\xfe\xff|PAR1\x15|Obj\x01|.{257}ustar(?:\x00|  \x00)))"
+    r"|\xfd7zXZ\x00|\x5d\x00\x00|\x28\xb5\x2f\xfd|\x04\x22\x4d\x18|\x02\x21\x4c\x18|[\x50-\x5f]\x2a\x4d\x18"
+    r"|PK(?:\x03\x04|\x05\x06|\x07\x08|00PK)|7z\xbc\xaf|Rar!\x1a|LZIP\x01|\xff\xfe|\xfe\xff|\x00\x00\xfe\xff"
+    r"|PAR1\x15|Obj\x01|.{257}ustar(?:\x00|  \x00)|.{100}(?:[ 0-7]{7}\x00){3}))"
 )
 """Matches, in Python and Java, the name, a zero and the first bytes of a file that is nonsense, or empty, to Spark."""
 

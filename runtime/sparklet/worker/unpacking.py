@@ -9,12 +9,13 @@ import gzip
 import lzma
 import re
 import shutil
+import struct
 import tarfile
 import zipfile
 import zlib
 from collections import Counter
-from collections.abc import Callable, Collection, Iterator
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Collection, Iterable, Iterator
+from contextlib import AbstractContextManager, suppress
 from functools import partial
 from pathlib import Path
 from typing import IO, Any
@@ -22,28 +23,49 @@ from typing import IO, Any
 from sparklet.errors import EventError, SparkletError, TooLargeError
 from sparklet.model import COMPRESSED, FIRST_BYTES, MIB, PACKED, is_misnamed
 
-CHUNK_BYTES = 4 * MIB
+CHUNK_BYTES, BUFFER_BYTES = 4 * MIB, MIB // 16
 MAX_MEMBERS = 10_000
-TAR_AT, TAR = 257, b"ustar"
-UNKNOWN = re.compile(r"(?i)\.(7z|rar|z|br|lzo)$")
+ZIP_END, ZIP64 = struct.Struct("<4s6xH10x"), 0xFFFF  # the end record's mark and number of files; where that is not it
+DAMAGED = "it is damaged, cut off or several archives in one: pack it anew, unpack it or leave it out (--exclude)"
 TAR_SUFFIX = re.compile(r"(?i)\.(tgz|tbz2?|txz|tzst)$")
 
-Opener = Callable[[Path], Any]
+Opener = Callable[[Path], Iterator[bytes]]
 Member = tuple[str, Path | EventError]  # the name of a file in an archive; the file, or why it cannot be read
 Opened = Callable[[], AbstractContextManager[IO[bytes]]]
 
 
-def _by_arrow(kind: str, path: Path) -> Any:
+def _chunks(content: Any) -> Iterator[bytes]:
+    with content:
+        yield from iter(partial(content.read, CHUNK_BYTES), b"")
+
+
+def _by_arrow(kind: str, path: Path) -> Iterator[bytes]:
     import pyarrow  # zstandard takes a file that is cut off for a whole one
 
-    return pyarrow.CompressedInputStream(pyarrow.OSFile(str(path)), kind)
+    return _chunks(pyarrow.CompressedInputStream(pyarrow.OSFile(str(path)), kind))
 
 
+def _streams(new_decoder: Callable[[], Any], path: Path) -> Iterator[bytes]:
+    """The content of all streams of a file; to Python's own readers one that is damaged is the end, without a word."""
+    with path.open("rb") as file:
+        decoder = new_decoder()
+        for data in iter(partial(file.read, BUFFER_BYTES), b""):
+            while data or not (decoder.eof or decoder.needs_input):
+                if decoder.eof and not (data := data.lstrip(b"\0")):  # zeros behind a stream are padding
+                    break
+                decoder = new_decoder() if decoder.eof else decoder
+                yield decoder.decompress(data, CHUNK_BYTES)
+                data = decoder.unused_data
+        if not decoder.eof:
+            raise EOFError("its last stream does not end")
+
+
+LZMA = partial(_streams, partial(lzma.LZMADecompressor, lzma.FORMAT_ALONE))
 OPENERS: dict[bytes, Opener] = {
-    b"\x1f\x8b": gzip.GzipFile,
-    b"BZh": bz2.BZ2File,
-    b"\xfd7zXZ\x00": lzma.LZMAFile,
-    b"\x5d\x00\x00": partial(lzma.LZMAFile, format=lzma.FORMAT_ALONE),
+    b"\x1f\x8b": lambda path: _chunks(gzip.GzipFile(path)),
+    b"BZh": partial(_streams, bz2.BZ2Decompressor),
+    b"\xfd7zXZ\x00": partial(_streams, partial(lzma.LZMADecompressor, lzma.FORMAT_XZ)),
+    b"\x5d\x00\x00": LZMA,
     b"\x28\xb5\x2f\xfd": partial(_by_arrow, "zstd"),
     b"\x04\x22\x4d\x18": partial(_by_arrow, "lz4"),
 }
@@ -107,29 +129,28 @@ def _told(error: Exception) -> EventError:
         return error
     if isinstance(error, ImportError):
         return EventError(f"it needs the Python package {error.name}: put it into the image, or pack it otherwise")
-    return EventError(f"it cannot be unpacked: {type(error).__name__}: {error}")
+    return EventError(f"it cannot be unpacked: {type(error).__name__}: {error}; replace it or leave it out (--exclude)")
 
 
 def _members(path: Path, name: str, min_free_bytes: int, only: Collection[str]) -> Iterator[Member]:
-    head = _head(path)
+    head, suffix = _head(path), name.lower().rpartition(".")[2]
+    if head.startswith(b"\x02\x21\x4c\x18"):
+        raise EventError("it is in lz4's legacy format, which is not unpacked here: pack it without -l, or unpack it")
     opener = next((opener for magic, opener in OPENERS.items() if head.startswith(magic)), None)
+    if suffix == "lzma" or re.match(rb"[\x50-\x5f]\x2a\x4d\x18", head):  # a frame that zstd and lz4 skip
+        opener = opener or (LZMA if suffix == "lzma" else partial(_by_arrow, "lz4" if suffix == "lz4" else "zstd"))
     if opener:
         inner, place = _without_suffix(name), path.with_name(f"{path.name}.0{_suffix(_without_suffix(name))}")
-        with opener(path) as packed:
-            _copy(packed.read, place, min_free_bytes)
+        _copy(opener(path), place, min_free_bytes)
         path.unlink()
-        if _head(place)[TAR_AT:].startswith(TAR):
-            yield from _of_archive(_tar_files(place), place, min_free_bytes, only)
-        else:
-            yield inner, place
-    elif head[TAR_AT:].startswith(TAR):
-        yield from _of_archive(_tar_files(path), path, min_free_bytes, only)
-    elif head.startswith((b"PK\x03\x04", b"PK\x05\x06")):
-        yield from _of_archive(_zip_files(path), path, min_free_bytes, only)
-    elif UNKNOWN.search(name):
-        raise EventError(
-            "Spark reads no such files, and they cannot be unpacked here: unpack it, or leave it out (--exclude)"
-        )
+        path, name, head = place, inner, _head(place)
+    files = _tar_files if _is_tar(head) else _zip_files if head.startswith((b"PK\x03\x04", b"PK\x05\x06")) else None
+    if files:
+        yield from _of_archive(files(path), path, min_free_bytes, only)
+    elif PACKED.search(name) and (is_misnamed(name, head) or not name.endswith(".lz4")):
+        raise EventError("it is packed twice or in an unknown format: unpack it, rename it or leave it out (--exclude)")
+    elif opener:
+        yield name, path
 
 
 def _make_readable(name: str, path: Path, min_free_bytes: int) -> Path:
@@ -140,13 +161,20 @@ def _make_readable(name: str, path: Path, min_free_bytes: int) -> Path:
         raise EventError(f"{name} is not what its name says, by its first bytes, and nothing known here: unpack it")
     raw = path.rename(path.with_name(f"{path.name}.raw"))
     with raw.open(encoding="utf-32" if head.startswith(UTF_32) else "utf-16", newline="") as text:
-        _copy(lambda size: text.read(size).encode(), path, min_free_bytes)
+        _copy((part.encode() for part in iter(partial(text.read, CHUNK_BYTES), "")), path, min_free_bytes)
     return path
 
 
 def _head(path: Path) -> bytes:
     with path.open("rb") as file:
         return file.read(FIRST_BYTES)
+
+
+def _is_tar(head: bytes) -> bool:
+    """By its first header's checksum, which format v7 has, too; if that is damaged by its mark."""
+    with suppress(tarfile.HeaderError):
+        return bool(tarfile.TarInfo.frombuf(head, "utf-8", "surrogateescape"))
+    return head[257:].startswith(b"ustar")
 
 
 def _of_archive(
@@ -156,7 +184,7 @@ def _of_archive(
     count = 0
     for name, opened in files:
         parts = [part for part in name.split("/") if part]
-        if ".." not in parts and any(part.startswith(("_", ".")) for part in parts):
+        if _is_hidden(parts):
             continue
         count += 1
         if count > MAX_MEMBERS:
@@ -169,10 +197,13 @@ def _of_archive(
     path.unlink()
 
 
+def _is_hidden(parts: Collection[str]) -> bool:
+    return ".." not in parts and any(part.startswith(("_", ".")) for part in parts)
+
+
 def _write(name: str, opened: Opened, place: Path, min_free_bytes: int) -> Path:
     _refuse(name)
-    with opened() as content:
-        _copy(content.read, place, min_free_bytes)
+    _copy(_chunks(opened()), place, min_free_bytes)
     return place
 
 
@@ -191,6 +222,11 @@ def _tar_files(path: Path) -> Iterator[tuple[str, Opened]]:
         for member in archive:
             if not member.isdir():
                 yield member.name.removeprefix("./"), partial(_in_tar, archive, member)
+        with path.open("rb") as file:
+            file.seek(archive.offset)  # where tarfile has found no header, or one that is damaged or cut off
+            blocks = iter(partial(file.read, 2 * tarfile.BLOCKSIZE), b"")
+            if next(blocks, b"") != bytes(2 * tarfile.BLOCKSIZE) or any(block.strip(b"\0") for block in blocks):
+                raise EventError(DAMAGED)
 
 
 def _in_tar(archive: tarfile.TarFile, member: tarfile.TarInfo) -> IO[bytes]:
@@ -204,7 +240,16 @@ def _zip_files(path: Path) -> Iterator[tuple[str, Opened]]:
     with zipfile.ZipFile(path) as archive:
         if "[Content_Types].xml" in archive.namelist():
             raise EventError("it is an Office document: save it as CSV")
-        for member in archive.infolist():
+        members = archive.infolist()
+        with path.open("rb") as file:
+            file.seek(path.stat().st_size - ZIP_END.size - len(archive.comment))
+            end = ZIP_END.unpack(file.read(ZIP_END.size))
+        start = min((member.header_offset for member in members), default=archive.start_dir)
+        if start or end not in [(b"PK\x05\x06", count) for count in (len(members), ZIP64)]:
+            raise EventError(DAMAGED)
+        for member in members:
+            if member.is_dir() or _is_hidden(member.filename.split("/")):
+                archive.open(member).close()  # fails if its name is damaged, which is also in front of its content
             if not member.is_dir():
                 yield member.filename, partial(_in_zip, archive, member)
 
@@ -215,10 +260,10 @@ def _in_zip(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> IO[bytes]:
     return archive.open(member)
 
 
-def _copy(read: Callable[[int], bytes], place: Path, min_free_bytes: int) -> None:
+def _copy(chunks: Iterable[bytes], place: Path, min_free_bytes: int) -> None:
     """Write a file, while there is space; a few bytes may become any number."""
     with place.open("xb") as file:
-        while chunk := read(CHUNK_BYTES):
+        for chunk in chunks:
             if shutil.disk_usage(place.parent).free < min_free_bytes + len(chunk):
                 raise TooLargeError(
                     "there is no space left for what it holds: give the function more ephemeral storage, make shards "

@@ -1,9 +1,12 @@
 """Packed inputs: what is in them is read once, and what cannot be read as it is meant is refused by name."""
 
+import base64
 import bz2
 import gzip
 import io
 import lzma
+import random
+import shutil
 import tarfile
 from collections.abc import Callable
 from pathlib import Path
@@ -13,7 +16,7 @@ import pytest
 from sparklet.errors import EventError, TooLargeError
 from sparklet.model import FIRST_BYTES, InputObject, is_misnamed
 from sparklet.worker.unpacking import Member, unpacked
-from tests.archives import by_arrow, tarred, zipped
+from tests.archives import by_arrow, in_v7, skipped, tarred, zipped
 
 ROWS = b"id,amount\n" + b"".join(b"%d,%d\n" % (n, n * 7) for n in range(5000))
 
@@ -39,6 +42,7 @@ def files(members: list[Member]) -> dict[str, Path]:
 
 
 READ_BY_US = "f.csv.GZ f.gzip f.Bz2 f.xz f.zst f.zstd f.lz4 f.lzma f.zip f.tar.gz f.TAR f.tgz f.tar.bz2 f.Z f.7z f.rar"
+READ_BY_US += " f.bzip2 f.lz"
 READ_BY_SPARK = "a.csv a.csv.gz a.csv.bz2 a.snappy.parquet a.csv.deflate zip a.gz/b"
 
 
@@ -54,6 +58,7 @@ TEXT = "id,v\n1,é\n" * 300
 ARE_MISNAMED = {
     "a.csv": [gzip.compress(ROWS), bz2.compress(ROWS), zipped({"x": ROWS}), tarred({"x": ROWS}), lzma.compress(ROWS)],
     "b": [by_arrow("zstd", ROWS), by_arrow("lz4", ROWS), TEXT.encode("utf-16"), TEXT.encode("utf-32")],
+    "b.csv": [in_v7({"x": ROWS}), skipped(b"") + by_arrow("zstd", ROWS), b"\x02\x21\x4c\x18", b"PK\x07\x08PK\x03\x04"],
     "c.csv.gz": [ROWS, bz2.compress(ROWS), gzip.compress(gzip.compress(ROWS)), gzip.compress(tarred({"x": ROWS}))],
     "d.json.gz": [gzip.compress(TEXT.encode("utf-16")), b"\xfe\xff" + TEXT.encode("utf-16-be")],
     "e.bz2": [ROWS, gzip.compress(ROWS)],
@@ -111,17 +116,17 @@ def test_what_nothing_here_unpacks_is_refused(name: str, body: bytes, tmp_path: 
 @pytest.mark.parametrize("kind", PACKERS)
 @pytest.mark.parametrize("name", ["f.csv.xz", "F.CSV.GZ"])
 def test_first_bytes_tell_how_a_file_is_compressed(kind: str, name: str, tmp_path: Path) -> None:
-    twice = PACKERS[kind](ROWS[:20_000]) + (PACKERS[kind](ROWS[20_000:]) if kind != "lzma" else b"")
+    twice = PACKERS[kind](ROWS[:20_000]) + PACKERS[kind](ROWS[20_000:])
 
     [(member, path)] = files(unpacked(packed(tmp_path / name, twice), name, 0)).items()
 
     assert member == name.rpartition(".")[0]
-    assert path.read_bytes() == (ROWS if kind != "lzma" else ROWS[:20_000])
+    assert path.read_bytes() == ROWS
     assert path.suffix == Path(member).suffix
     assert [each for each in tmp_path.iterdir() if each != path] == []
 
 
-@pytest.mark.parametrize("pack", [zipped, tarred, lambda members: gzip.compress(tarred(members))])
+@pytest.mark.parametrize("pack", [zipped, tarred, in_v7, lambda members: gzip.compress(tarred(members))])
 def test_an_archives_files_are_read_but_for_hidden_ones(pack: Callable[..., bytes], tmp_path: Path) -> None:
     members = {"a.csv": ROWS, "in/b.csv": b"id\n1\n", "__MACOSX/a.csv": b"x", ".hidden": b"x", "in/_tmp/c.csv": b"x"}
 
@@ -162,7 +167,24 @@ def with_password() -> bytes:
         ("a.csv.xz", lzma.compress(ROWS)[:-40], "cannot be unpacked"),
         ("a.csv.zst", by_arrow("zstd", ROWS)[:-4], "cannot be unpacked"),
         ("a.csv.lz4", by_arrow("lz4", ROWS)[:-40], "cannot be unpacked"),
-        ("a.7z", b"7z\xbc\xaf\x27\x1c", "Spark reads no such files"),
+        ("a.7z", b"7z\xbc\xaf\x27\x1c", "in an unknown format"),
+        ("a.csv.Z", b"\x1f\x9d\x90abc", "in an unknown format"),
+        ("a.csv.xz", ROWS, "in an unknown format"),
+        ("a.zip", b"", "in an unknown format"),
+        ("a.zip", b"PK\x07\x08" + zipped({"a.csv": ROWS}), "in an unknown format"),
+        ("a.zip", b"MZ\x90\x00" + zipped({"a.csv": ROWS}), "in an unknown format"),
+        ("a.csv.lz4", ROWS, "in an unknown format"),
+        ("a.csv.LZ4", b"\x00\x00\x00\x10\x00\x00\x00\x08abcdefgh", "in an unknown format"),
+        ("a.tar.gz", gzip.compress(ROWS), "packed twice or in an unknown format"),
+        ("a.xz.zst", by_arrow("zstd", lzma.compress(ROWS)), "packed twice or in an unknown format"),
+        ("a.csv.lzma", ROWS, "cannot be unpacked"),
+        ("a.csv.lz4", b"\x02\x21\x4c\x18\x01\x00\x00\x00a", "legacy format"),
+        ("a.zip", zipped({"a.csv": ROWS}) + zipped({"b.csv": ROWS}), "several archives in one"),
+        ("a.zip", zipped({"a.csv": ROWS}) + zipped({}), "several archives in one"),
+        ("a.zip", zipped({"a.csv": ROWS}) + bytes(10) + b"\x01" + bytes(11), "several archives in one"),
+        ("a.tar", tarred({"a.csv": ROWS}) + tarred({"b.csv": ROWS}), "several archives in one"),
+        ("a.tar", tarred({"a.csv": bytes(512)})[:1024], "cut off"),
+        ("a.GZ", gzip.compress(b"b" + tarred({"a.csv": ROWS})[1:]), "cannot be unpacked"),
         ("a.xlsx.zip", zipped({"[Content_Types].xml": b""}), "an Office document"),
     ],
 )
@@ -171,10 +193,13 @@ def test_what_cannot_be_read_as_it_is_meant_is_refused(name: str, body: bytes, c
         unpacked(packed(tmp_path / name, body), name, 0)
 
 
+def flipped(body: bytes, index: int, bits: int) -> bytes:
+    return body[:index] + bytes([body[index] ^ bits]) + body[index + 1 :]
+
+
 def broken_zip() -> bytes:
     body = zipped({"a.csv": ROWS, "b.csv": b"id\n1\n"})
-    at = body.index(b"a.csv") + 400  # within what is compressed
-    return body[:at] + bytes([body[at] ^ 0xFF]) + body[at + 1 :]
+    return flipped(body, body.index(b"a.csv") + 400, 0xFF)  # within what is compressed
 
 
 @pytest.mark.parametrize(
@@ -218,3 +243,90 @@ def test_lz4_as_hadoop_writes_it_is_left_to_spark(tmp_path: Path) -> None:
 
     assert unpacked(path, "a.lz4", 0) == []
     assert path.exists()
+
+
+SMALL = b"id,v\n" + b"".join(b"%d,%d\n" % (n, n * n % 97) for n in range(40))
+ZST = (
+    "D77#B1X$Gr078x(5wIocIE9kHEajF`ro?6@aypw~eM6+LW%%TruS5BY7@y65A@oPYe!&br8J0&RFAxSVisL;fUW?&H@ZJ>dU0Ba$;01xz{iIHcq"
+    "4RLMp3<4oIq+Qwx(l=28FVGqVo0lC*qk#lWmCqAU(hSNfWZP700;n=F{=R"
+)
+LZ4 = (
+    "1R_lsWI(6n004k#WGr?HFf1?%F)T3(GAuL-Gb}j@G%PVT3N<V;H3~K?Gd2o0EHpU^I4m|a3OOt|F$ys-EHer*F)T7P3NbP)G&c${Gb}eU3NbV+"
+    "G72#@EHg0*F*YnVG72#_EIBm_F*qzUGYT;|EH^L;GB7MLG72&=EHyI<GBPYVHVQH`EHpF<GBhkXF$yv@EHpC;GBzwZGzu~|EHy9+GB_+a3Nkq?"
+    "HZ=+}Ff1}R3NtY*I5-M3GAuPT3Nte-GBOG?G%Pqd3Ntk<HZck_HY_tW3Ntq>F)<1=I4n3e3Ntw@HZ}?X00011v-5u"
+)
+STREAMS: dict[str, tuple[bytes, bytes]] = {
+    "a.csv.GZ": (gzip.compress(SMALL), bytes(7)),
+    "a.csv.BZ2": (bz2.compress(SMALL), bytes(3)),
+    "a.csv.xz": (lzma.compress(SMALL), bytes(8)),
+    "a.csv.lzma": (lzma.compress(SMALL, format=lzma.FORMAT_ALONE), b""),
+    "a.csv.zst": (base64.b85decode(ZST), skipped(b"two")),  # pyarrow writes neither's checksum
+    "a.csv.lz4": (base64.b85decode(LZ4), skipped(b"two")),
+}
+"""By the file's name: a stream, and what may lie between two."""
+FILES = {"Old.csv": SMALL, "ends-in-18-chars.c": SMALL[90:], "in/logo": b"id"}
+ARCHIVES: dict[str, bytes] = {
+    "a.zip": zipped(FILES),
+    "a.tar": tarred(FILES),
+    "v7.tar": in_v7(FILES),
+    "a.tar.gz": gzip.compress(tarred(FILES)),
+    "a.tar.xz": lzma.compress(tarred(FILES)),
+}
+
+
+def read(name: str, body: bytes, folder: Path) -> dict[str, bytes] | None:
+    """What is in the file; None if it, or a file in it, is refused."""
+    folder.mkdir()
+    try:
+        members = unpacked(packed(folder / name, body), name, 0)
+        bodies = {member: file.read_bytes() for member, file in members if isinstance(file, Path)}
+        return bodies if len(bodies) == len(members) else None
+    except EventError:
+        return None
+    finally:
+        shutil.rmtree(folder)
+
+
+@pytest.mark.parametrize("name", [*STREAMS, *ARCHIVES])
+def test_a_damaged_file_is_read_right_or_refused(name: str, tmp_path: Path) -> None:
+    """Cut off, or with a flipped bit, but where the format has nothing that would tell."""
+    body, start, end, draw = ARCHIVES.get(name, b""), 0, -1, random.Random(name)
+    content = {file.replace("/", "+"): text for file, text in FILES.items()}
+    if name in STREAMS:
+        stream, between = STREAMS[name]
+        start, end = len(stream), len(stream + between)  # what is cut off there is one stream
+        body, content = stream + between + stream, {name.rpartition(".")[0]: SMALL * 2}
+    indexes = [*range(0 if name.endswith("lzma") else len(body))]  # lzma has no checksum, nor have files in a tar
+    if name.endswith("tar"):
+        with tarfile.open(fileobj=io.BytesIO(body)) as archive:
+            headers = [info.offset for info in archive] + [archive.offset]
+        indexes = [index for index in indexes if any(header <= index < header + 512 for header in headers)]
+    cuts = [body[:at] for at in draw.sample(range(len(body)), 60) if not start <= at <= end]
+    flips = [flipped(body, index, 1 << draw.randrange(8)) for index in draw.sample(indexes, min(len(indexes), 120))]
+
+    assert read(name, body, tmp_path / "whole") == content
+    found = [read(name, each, tmp_path / "damaged") for each in (*cuts, *flips)]
+    assert [each for each in found if each not in (None, content)] == []
+    assert found.count(None) >= len(cuts)
+
+
+@pytest.mark.parametrize(("at", "bits"), [(b"Old.csv", 0x10), (b"o", 0x40), (b"PK\x01\x02", 0x40)])
+def test_a_bit_in_a_zips_directory_hides_no_file(at: bytes, bits: int, tmp_path: Path) -> None:
+    """A name that is hidden or a folder's, and a comment as long as the next entry."""
+    body = zipped(FILES)
+    directory = body.index(b"PK\x01\x02")
+    index = directory + 32 if at.startswith(b"PK") else body.rindex(at)
+
+    assert read("a.zip", flipped(body, index, bits), tmp_path / "a") is None
+
+
+def test_a_frame_to_skip_may_come_first(tmp_path: Path) -> None:
+    for name in ("a.csv.zst", "a.csv.lz4"):
+        assert read(name, skipped(b"first") + STREAMS[name][0], tmp_path / name) == {"a.csv": SMALL}
+
+
+def test_lzma_is_known_by_its_name_alone(tmp_path: Path) -> None:
+    filters = [{"id": lzma.FILTER_LZMA1, "lc": 2, "dict_size": 70_000}]
+    body = lzma.compress(SMALL, format=lzma.FORMAT_ALONE, filters=filters)
+
+    assert read("a.csv.lzma", body, tmp_path / "a") == {"a.csv": SMALL}
