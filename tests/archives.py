@@ -16,11 +16,12 @@ def by_arrow(kind: str, body: bytes) -> bytes:
     return bytes(file.getvalue().to_pybytes())
 
 
-def zipped(members: Mapping[str, bytes]) -> bytes:
-    """A zip archive of these files."""
+def zipped(members: Mapping[str, bytes], mode: int = 0) -> bytes:
+    """A zip archive of these files, of the type that a Unix ``mode`` names."""
     with zipfile.ZipFile(file := io.BytesIO(), "w", zipfile.ZIP_DEFLATED) as archive:
         for name, body in members.items():
-            archive.writestr(name, body)
+            archive.writestr(info := zipfile.ZipInfo(name), body, zipfile.ZIP_DEFLATED)
+            info.external_attr = mode << 16
     return file.getvalue()
 
 

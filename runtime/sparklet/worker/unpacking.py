@@ -9,6 +9,7 @@ import gzip
 import lzma
 import re
 import shutil
+import stat
 import struct
 import tarfile
 import zipfile
@@ -257,6 +258,8 @@ def _zip_files(path: Path) -> Iterator[tuple[str, Opened]]:
 def _in_zip(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> IO[bytes]:
     if member.flag_bits & 1:
         raise EventError(f"{member.filename} in it has a password: unpack it")
+    if stat.S_ISLNK(member.external_attr >> 16):
+        raise EventError(f"{member.filename} in it is a link: unpack it")
     return archive.open(member)
 
 

@@ -7,6 +7,7 @@ import io
 import lzma
 import random
 import shutil
+import stat
 import tarfile
 from collections.abc import Callable
 from pathlib import Path
@@ -185,6 +186,7 @@ def with_password() -> bytes:
         ("a.tar", tarred({"a.csv": ROWS}) + tarred({"b.csv": ROWS}), "several archives in one"),
         ("a.tar", tarred({"a.csv": bytes(512)})[:1024], "cut off"),
         ("a.GZ", gzip.compress(b"b" + tarred({"a.csv": ROWS})[1:]), "cannot be unpacked"),
+        ("a.zip", zipped({"a.csv": b"/etc/passwd"}, stat.S_IFLNK), "a.csv in it is a link"),
         ("a.xlsx.zip", zipped({"[Content_Types].xml": b""}), "an Office document"),
     ],
 )
