@@ -8,6 +8,7 @@ other run writes its rows, an output for each input: there they are once, each w
 more, and others with each ``SPARKLET_SEED``.
 """
 
+import bz2
 import gzip
 import io
 import json
@@ -18,6 +19,7 @@ import uuid
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 from urllib.parse import unquote
 
@@ -32,7 +34,7 @@ from sparklet.errors import PlanError
 from sparklet.model import RunOptions, ShardState
 from sparklet.planning.outputs import input_place
 from sparklet.planning.request import RunRequest
-from tests.archives import by_arrow, tarred, zipped
+from tests.archives import by_arrow, in_v7, skipped, tarred, zipped
 from tests.functional.worker.ledgered import BUCKET, Function
 
 pytestmark = [pytest.mark.spark, pytest.mark.stack, pytest.mark.slow]
@@ -177,16 +179,26 @@ OPTIONS: dict[str, list[dict[str, str]]] = {
     "orc": [{"mergeSchema": "true"}],
     "": [{"recursiveFileLookup": "true"}, {"pathGlobFilter": "*[0-2].*"}, {"modifiedAfter": "2001-01-01T00:00:00"}],
 }
+
+
+def in_streams(pack: Callable[[bytes], bytes], between: bytes) -> Callable[[str, bytes], bytes]:
+    """What packs a file in two streams, each with padding, or a frame to skip, behind it."""
+    return lambda _, body: b"".join(pack(half) + between for half in (body[: len(body) // 2], body[len(body) // 2 :]))
+
+
 ARCHIVES: dict[str, Callable[[Mapping[str, bytes]], bytes]] = {
     ".zip": lambda files: zipped({"__MACOSX/._x": b"hidden", **files}),
+    ".tar": in_v7,
     ".tar.xz": lambda files: lzma.compress(tarred(files)),
 }
 PACKERS: dict[str, Callable[[str, bytes], bytes]] = {
-    ".GZ": lambda _, body: gzip.compress(body),
-    ".xz": lambda _, body: lzma.compress(body),
-    ".zst": lambda _, body: by_arrow("zstd", body),
-    ".lz4": lambda _, body: by_arrow("lz4", body),
+    ".GZ": in_streams(gzip.compress, bytes(5)),
+    ".BZ2": in_streams(bz2.compress, bytes(3)),
+    ".xz": in_streams(lzma.compress, bytes(8)),
+    ".zst": in_streams(partial(by_arrow, "zstd"), skipped(b"x")),
+    ".lz4": in_streams(partial(by_arrow, "lz4"), skipped(b"")),
     ".zip": lambda name, body: ARCHIVES[".zip"]({name: body}),
+    ".tar": lambda name, body: ARCHIVES[".tar"]({name: body}),
     ".tar.xz": lambda name, body: ARCHIVES[".tar.xz"]({name: body}),
 }
 
