@@ -78,13 +78,21 @@ def lock() -> object:
     return threading.Lock()
 
 
-class UnpicklableError(Exception):
+class AnyError(Exception):
+    """The base of those below."""
+
+
+class TravellingError(AnyError):
+    """Can be pickled and unpickled, where the class is."""
+
+
+class UnpicklableError(AnyError):
     def __init__(self) -> None:
         super().__init__("holds a lock")
         self.lock = threading.Lock()
 
 
-class OneWayError(Exception):
+class OneWayError(AnyError):
     """Can be pickled, but not unpickled."""
 
     def __init__(self, first: str, second: str) -> None:
@@ -93,6 +101,10 @@ class OneWayError(Exception):
 
 def raise_unpicklable() -> None:
     raise UnpicklableError
+
+
+def raise_travelling() -> None:
+    raise TravellingError
 
 
 def raise_one_way() -> None:

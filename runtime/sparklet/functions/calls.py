@@ -10,7 +10,7 @@ import hmac
 import json
 import pickle
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, ClassVar, Protocol, Self, get_args
 
@@ -140,6 +140,7 @@ class Answer(Signed):
     error: str = ""  # class and message, for people
     trace: str = ""  # the formatted traceback
     facts: Mapping[str, Any] = field(default_factory=dict)  # started_s, ended_s, memory_mb, cold, pid, log_stream, …
+    classes: Sequence[str] = field(default_factory=list)  # of the exception and its bases, by ``class_name``
 
 
 End = Answer | RemoteTaskError

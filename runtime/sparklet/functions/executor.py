@@ -27,9 +27,9 @@ from sparklet.errors import PayloadError, RemoteTaskError, SparkletError
 from sparklet.forks import renew_after_fork
 from sparklet.functions.backend import Backend
 from sparklet.functions.backend import Options as Options
-from sparklet.functions.calls import Call, Content, End, encode_arguments, read
+from sparklet.functions.calls import Answer, Call, Content, End, encode_arguments, read
 from sparklet.functions.local import Processes, Threads
-from sparklet.functions.performer import reference, unwrapped
+from sparklet.functions.performer import class_name, reference, unwrapped
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -297,7 +297,7 @@ class LambdaExecutor(Executor):
         with contextlib.suppress(TypeError, AttributeError):  # a worker may send anything as facts
             self._measure(task, end.facts)
         value, error = read(call, end, self.backend.contents)
-        delay_s = self._delay_s(task, error) if error is not None and not self._aborted else None
+        delay_s = self._delay_s(task, error, end) if error is not None and not self._aborted else None
         if delay_s is not None:
             with self._lock:
                 self._stats["retried"] += 1
@@ -321,17 +321,17 @@ class LambdaExecutor(Executor):
                 self._waiting.appendleft(task)
         self._pump()
 
-    def _delay_s(self, task: _Task, error: BaseException) -> float | None:
+    def _delay_s(self, task: _Task, error: BaseException, end: End) -> float | None:
         """Seconds until the next try; None if it was the last."""
         reason = error.reason if isinstance(error, RemoteTaskError) else ""
         attempt = task.call.attempt + 1
         if reason == "throttled" and task.throttled < MAX_THROTTLED:
             task.throttled += 1
             return back_off_s(task.throttled, BACK_OFF_S, MAX_BACK_OFF_S)
-        if (reason in LARGER_HELPS or isinstance(error, MemoryError)) and len(task.sizes) > 1:
+        if (reason in LARGER_HELPS or _is(MemoryError, error, end)) and len(task.sizes) > 1:
             task.sizes.pop(0)
             self._stats["escalated"] += 1
-        elif isinstance(error, task.options.retry_on) and task.failures < task.options.retries:
+        elif _is(task.options.retry_on, error, end) and task.failures < task.options.retries:
             task.failures += 1
         else:
             return None
@@ -388,6 +388,14 @@ class Timer:
             if in_s is not None:
                 self._looks_s = time.monotonic() + in_s
             self._changed.wait(in_s)
+
+
+def _is(classes: Any, error: BaseException, end: End) -> bool:
+    """Whether a try raised a class, or one of a tuple or union; what could not be unpickled is known by its names."""
+    if not isinstance(classes, type):
+        return any(_is(each, error, end) for each in getattr(classes, "__args__", classes))
+    names = end.classes if isinstance(end, Answer) and end.raised and isinstance(end.classes, list) else []
+    return isinstance(error, classes) or class_name(classes) in names
 
 
 def _end(timer: Timer, backend: Backend) -> None:

@@ -146,6 +146,12 @@ def unwrapped(function: Any) -> Any:
     return getattr(function, "__wrapped__", function) if getattr(function, "is_remote", False) else function
 
 
+def class_name(of: type) -> str:
+    """A class as callers and workers both name it; processes of this machine have another main module."""
+    return f"{'__main__' if of.__module__ == '__mp_main__' else of.__module__}:{of.__qualname__}"
+
+
 def _description(error: BaseException) -> dict[str, Any]:
     short, trace = traceback.format_exception_only(error), traceback.format_exception(error)
-    return {"error": "".join(short).strip()[:ERROR_CHARACTERS], "trace": "".join(trace)[-TRACE_CHARACTERS:]}
+    text = {"error": "".join(short).strip()[:ERROR_CHARACTERS], "trace": "".join(trace)[-TRACE_CHARACTERS:]}
+    return {**text, "classes": [class_name(each) for each in type(error).__mro__]}

@@ -143,6 +143,35 @@ def test_a_declared_exception_is_tried_again(timer: HandTimer, backend: MemoryBa
         assert [ends(executor)[name] for name in ("tries", "retried", "failed")] == [3, 2, 1]
 
 
+@pytest.mark.parametrize("codec", ["json", "pickle", "cloudpickle"])
+@pytest.mark.parametrize("function", [called.raise_one_way, called.raise_unpicklable])
+@pytest.mark.parametrize("declared", [called.AnyError, (KeyError, (called.AnyError,)), KeyError | called.AnyError])
+def test_a_declared_exception_need_not_travel(timer: HandTimer, codec: Any, function: Any, declared: Any) -> None:
+    backend = MemoryBackend(codec=codec)
+    with LambdaExecutor(backend, codec=codec, retries=1, retry_on=declared) as executor:
+        future = executor.submit(function)
+        backend.answer()
+        assert not future.done()
+        timer.go()
+        backend.answer()
+
+        assert isinstance(future.exception(0), RemoteTaskError)
+
+
+def test_a_class_that_only_workers_have_is_declared_by_its_base(
+    timer: HandTimer, backend: MemoryBackend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with LambdaExecutor(backend, retries=1, retry_on=called.AnyError) as executor:
+        future = executor.submit(called.raise_travelling)
+        begun = backend.take()
+        answer = backend.performed(begun)
+        monkeypatch.delattr(called, "TravellingError")
+        begun.done(answer)
+
+        assert not future.done() and timer.due
+        executor.abort()
+
+
 def test_other_exceptions_are_not(timer: HandTimer, backend: MemoryBackend) -> None:
     with LambdaExecutor(backend, retries=2, retry_on=(ValueError,)) as executor:
         future = executor.submit(called.refuse, "x")
@@ -163,14 +192,16 @@ def test_a_killed_worker_is_tried_again_only_if_asked(timer: HandTimer, backend:
         assert other.result(0) == 2
 
 
-def test_a_memory_error_is_tried_in_a_larger_size(timer: HandTimer, backend: MemoryBackend) -> None:
-    with LambdaExecutor(backend) as executor:
+@pytest.mark.parametrize(("codec", "raised"), [("pickle", MemoryError), ("json", RemoteTaskError)])
+def test_a_memory_error_is_tried_in_a_larger_size(timer: HandTimer, codec: Any, raised: type[Exception]) -> None:
+    backend = MemoryBackend(codec=codec)
+    with LambdaExecutor(backend, codec=codec) as executor:
         future = executor.submit(called.run_out)
         assert backend.answer().size == 0
         timer.go()
         assert backend.answer().size == 1
 
-    assert isinstance(future.exception(0), MemoryError)
+    assert isinstance(future.exception(0), raised)
 
 
 @pytest.mark.parametrize("reason", ["memory", "timeout"])
