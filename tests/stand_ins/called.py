@@ -18,7 +18,7 @@ def keep(value: object, *_: object, **__: object) -> object:
     return value
 
 
-def size(content: bytes, _: int = 0) -> int:
+def size(content: bytes | str, _: int = 0) -> int:
     return len(content)
 
 

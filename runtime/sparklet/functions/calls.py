@@ -5,12 +5,13 @@ its operator allows; a caller reads only answers to its own calls. A signed docu
 """
 
 import base64
+import functools
 import hashlib
 import hmac
 import json
 import pickle
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, ClassVar, Protocol, Self, get_args
 
@@ -147,9 +148,9 @@ End = Answer | RemoteTaskError
 """How a try ended: with a worker's answer, or without one."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Stored:
-    """A large argument, stored once for all calls that have it."""
+    """A large argument, or a function, stored once for all calls that have it."""
 
     content: Content
 
@@ -184,36 +185,52 @@ def decode(codec: Codec, encoded: bytes) -> Any:
 def encode_arguments(codec: Codec, function: Any, arguments: Any, contents: Contents) -> bytes:
     """``function`` (None: the call names it) and its arguments: ``(args, kwargs)``, or a list of args.
 
-    Each large argument is stored once, in ``contents``.
+    Each large argument, and a function with what it holds, is stored once, in ``contents``. In JSON the arguments then
+    are in an object, each in a list or as its ``Content``.
     """
     if codec == "json":  # it has no tuples
         arguments = [list(each) if isinstance(each, tuple) else each for each in arguments]
-    encoded = encode(codec, [function, arguments] if function else arguments)
-    if len(encoded) <= REPEATED_BYTES or codec == "json" or isinstance(arguments, list):
+    encoded = encode(codec, arguments if function is None else [function, arguments])
+    if len(encoded) <= REPEATED_BYTES:
         return encoded
-    args, kwargs = arguments
-    args = [_stored(codec, each, contents) for each in args]
-    kwargs = {name: _stored(codec, each, contents) for name, each in kwargs.items()}
-    return encode(codec, [function, (args, kwargs)] if function else (args, kwargs))
+    shared: dict[int, Any] = {}  # by identity: what is one object for several calls stays one
 
+    def one(argument: Any) -> Any:
+        if id(argument) not in shared:
+            if len(alone := encode(codec, argument)) > REPEATED_BYTES:
+                content = Content.of(codec, alone, 0, contents)
+                shared[id(argument)] = asdict(content) if codec == "json" else Stored(content)
+            else:
+                shared[id(argument)] = [argument] if codec == "json" else argument
+        return shared[id(argument)]
 
-def _stored(codec: Codec, argument: Any, contents: Contents) -> Any:
-    encoded = encode(codec, argument)
-    return argument if len(encoded) <= REPEATED_BYTES else Stored(Content.of(codec, encoded, 0, contents))
+    arguments = _mapped(one, arguments)
+    if codec == "json":
+        return encode(codec, {"arguments": arguments})
+    return encode(codec, arguments if function is None else [one(function), arguments])
 
 
 def restored(arguments: Any, contents: Contents) -> Any:
     """The arguments, with stored ones read."""
 
-    def one(argument: Any) -> Any:
-        if not isinstance(argument, Stored):
-            return argument
-        return decode(argument.content.codec, argument.content.read(contents))
+    @functools.cache
+    def loaded(stored: Stored) -> Any:
+        return decode(stored.content.codec, stored.content.read(contents))
 
-    if isinstance(arguments, list):
-        return arguments
-    args, kwargs = arguments
-    return [one(each) for each in args], {name: one(each) for name, each in kwargs.items()}
+    def unwrapped(argument: Any) -> Any:  # a JSON call must not choose another codec here: its worker unpickles nothing
+        return argument[0] if isinstance(argument, list) else Stored(Content(**{**argument, "codec": "json"}))
+
+    if isinstance(arguments, dict):
+        arguments = _mapped(unwrapped, arguments["arguments"])
+    return _mapped(lambda argument: loaded(argument) if isinstance(argument, Stored) else argument, arguments)
+
+
+def _mapped(change: Callable[[Any], Any], arguments: Any) -> Any:
+    """The arguments in the same form, each changed."""
+    return type(arguments)(
+        {name: change(value) for name, value in part.items()} if isinstance(part, dict) else [*map(change, part)]
+        for part in arguments
+    )
 
 
 class RemoteTraceback(Exception):  # noqa: N818 - it is a cause, never raised

@@ -228,7 +228,7 @@ class LambdaExecutor(Executor):
         function = unwrapped(fn)
         name = "" if options.codec == "cloudpickle" and not isinstance(fn, str) else reference(function)
         if not name and options.codec == "json":
-            raise PayloadError(f"{function!r} has no name that a worker could import: put it into a module")
+            raise PayloadError(f"{function!r:.200} has no name that a worker could import: put it into a module")
         sizes = options.sizes_of(backend.sizes)
         timeout_s = min(options.timeout_s or backend.max_timeout_s, backend.max_timeout_s)
         encoded = encode_arguments(options.codec, None if name else function, arguments, backend.contents)

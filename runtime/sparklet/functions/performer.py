@@ -83,6 +83,7 @@ class Performer:
         encoded = call.content.read(self.contents)
         found = decode(codec, encoded)
         function, arguments = (resolve(call.function, self.modules), found) if call.function else found
+        [[function]] = restored([[function]], self.contents)
         return function, restored(arguments, self.contents)
 
     def _raised(self, call: Call, error: BaseException) -> Answer:

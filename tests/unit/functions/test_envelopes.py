@@ -4,7 +4,9 @@ import copy
 import json
 import pickle
 from collections.abc import Callable
-from dataclasses import fields, replace
+from dataclasses import asdict, fields, replace
+from functools import partial
+from itertools import repeat
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +16,7 @@ from hypothesis import strategies as st
 
 from sparklet.errors import PayloadError, RemoteTaskError
 from sparklet.functions import calls
+from sparklet.functions.backend import StoredContents
 from sparklet.functions.calls import (
     Answer,
     Call,
@@ -26,12 +29,15 @@ from sparklet.functions.calls import (
     read,
     restored,
 )
+from sparklet.functions.executor import LambdaExecutor
 from sparklet.functions.performer import Performer
 from tests.stand_ins import called
-from tests.stand_ins.function_backend import KEY, MemoryContents
+from tests.stand_ins.function_backend import KEY, MemoryBackend, MemoryContents
+from tests.stand_ins.memory_store import MemoryObjectStore
 
 OTHER_KEY = b"somebody else's key"
 NOW_S = 1000.0
+BIG = "x" * 300_000
 INLINE_BYTES = 2_000
 SAME_FOLDER = settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
 
@@ -291,6 +297,52 @@ def test_answers_come_back_as_they_were(facts: dict[str, Any], raised: bool, err
     answer = Answer("task", None, raised, error, trace, copy.deepcopy(facts))
 
     assert Answer.opened(json.loads(json.dumps(answer.sealed(KEY))), KEY) == answer
+
+
+def held(content: str) -> Callable[[int], int]:
+    return lambda _: len(content)
+
+
+@pytest.mark.parametrize("chunksize", [1, 3])
+@pytest.mark.parametrize(
+    ("codec", "function", "large"),
+    [
+        ("json", called.size, [BIG]),
+        ("pickle", called.size, [BIG]),
+        ("pickle", partial(called.size, BIG), []),
+        ("cloudpickle", held(BIG), []),
+    ],
+)
+def test_what_many_calls_share_is_stored_once(
+    codec: Codec, function: Callable[..., int], large: list[str], chunksize: int
+) -> None:
+    store = MemoryObjectStore()
+    backend = MemoryBackend(at_once=True, codec=codec, contents=StoredContents(store, "s3://bucket/functions/"))
+    with LambdaExecutor(backend, codec=codec) as executor:
+        sizes = executor.map(function, *map(repeat, large), range(12), chunksize=chunksize)
+
+    assert list(sizes) == [len(BIG)] * 12
+    assert [info.size_bytes // len(BIG) for info in store.list("s3://bucket/functions/")] == [1]
+
+
+def test_a_json_worker_unpickles_no_stored_argument(trace: Path) -> None:
+    contents = MemoryContents()
+    spy = Content.of("pickle", encode("pickle", called.Spy(str(trace))), 0, contents)
+    encoded = encode("json", {"arguments": [[asdict(spy)], {}]})
+    call = replace(spying(trace), content=Content.of("json", encoded, INLINE_BYTES, contents))
+    answer = Answer.opened(performer("json", contents).perform(call.sealed(KEY)), KEY)
+
+    assert answer.content is None and not answer.raised
+    assert not trace.exists()
+
+
+def test_one_argument_of_several_calls_stays_one() -> None:
+    contents, large = MemoryContents(), [BIG]
+    encoded = encode_arguments("pickle", None, [(large, 1), (large, 2), ([BIG], 3)], contents)
+    [first, _], [second, _], [third, _] = restored(decode("pickle", encoded), contents)
+
+    assert first is second is not third
+    assert first == third == large and len(contents.stored) == 1
 
 
 def test_a_stored_argument_is_pinned_by_its_digest() -> None:
