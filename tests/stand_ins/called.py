@@ -22,6 +22,10 @@ def size(content: bytes | str, _: int = 0) -> int:
     return len(content)
 
 
+def parsed(number: str) -> float:
+    return float(number)
+
+
 def pid(_: object = None) -> int:
     return os.getpid()
 

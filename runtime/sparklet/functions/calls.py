@@ -155,12 +155,12 @@ class Stored:
     content: Content
 
 
-def encode(codec: Codec, value: Any) -> bytes:
-    """A value's bytes; PayloadError if the codec cannot encode it."""
+def encode(codec: Codec, value: Any, what: str = "") -> bytes:
+    """A value's bytes; PayloadError if the codec cannot encode it, which says ``what`` it is."""
     try:
         if codec == "json":
             encoded = COMPACT.encode(value).encode()
-            if json.loads(encoded) != value:
+            if json.loads(encoded, parse_constant=_refuse_constant) != value:
                 raise TypeError("JSON changes it, as it changes tuples and keys that are no strings")
             return encoded
         if codec == "cloudpickle":
@@ -171,10 +171,14 @@ def encode(codec: Codec, value: Any) -> bytes:
     except MemoryError:
         raise  # a larger worker may help
     except Exception as error:
-        what, remedy = f"a {type(value).__name__}", '; put it into a module, or choose codec="cloudpickle"'
+        what, remedy = what or f"a {type(value).__name__}", '; put it into a module, or choose codec="cloudpickle"'
         if is_call := isinstance(value, list) and value and callable(value[0]):  # see ``encode_arguments``
             what = f"{getattr(value[0], '__qualname__', value[0])}, or an argument of it,"
         raise PayloadError(f"{what} cannot be encoded as {codec}: {error}{remedy if is_call else ''}") from error
+
+
+def _refuse_constant(name: str) -> None:
+    raise ValueError(f'it holds {name}, which JSON lacks; use None in its place, or choose codec="pickle"')
 
 
 def decode(codec: Codec, encoded: bytes) -> Any:
@@ -190,7 +194,7 @@ def encode_arguments(codec: Codec, function: Any, arguments: Any, contents: Cont
     """
     if codec == "json":  # it has no tuples
         arguments = [list(each) if isinstance(each, tuple) else each for each in arguments]
-    encoded = encode(codec, arguments if function is None else [function, arguments])
+    encoded = encode(codec, arguments if function is None else [function, arguments], "an argument")
     if len(encoded) <= REPEATED_BYTES:
         return encoded
     shared: dict[int, Any] = {}  # by identity: what is one object for several calls stays one

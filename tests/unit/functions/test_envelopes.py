@@ -355,6 +355,17 @@ def test_a_stored_argument_is_pinned_by_its_digest() -> None:
         restored(((pinned,), {}), contents)
 
 
+@pytest.mark.parametrize(("number", "name"), [("nan", " NaN,"), ("inf", " Infinity,"), ("-inf", " -Infinity,")])
+def test_a_number_that_json_lacks_is_refused_by_name(number: str, name: str) -> None:
+    with LambdaExecutor(MemoryBackend(at_once=True, codec="json"), codec="json") as executor:
+        argument = executor.submit(called.keep, [{"price": float(number)}])
+        answer = executor.submit(called.parsed, number)
+
+    assert isinstance(argument.exception(), PayloadError) and "an argument cannot" in str(argument.exception())
+    for future in (argument, answer):
+        assert f"it holds{name}" in str(future.exception()) and "use None" in str(future.exception())
+
+
 def test_a_lambda_is_named_with_its_remedy() -> None:
     with pytest.raises(PayloadError, match=r"<lambda>.* pickle: .*codec=\"cloudpickle\""):  # not "a list"
         encode_arguments("pickle", lambda: 1, ((), {}), MemoryContents())
