@@ -12,11 +12,12 @@ from itertools import chain, islice
 from math import inf
 from pathlib import Path
 from re import Match
+from tempfile import TemporaryFile
 from typing import TypeVar
 
 from sparklet.app.reporter import Reporter, count_text, size_text
 from sparklet.app.stack import OpenStack
-from sparklet.errors import PlanError, SettingsError
+from sparklet.errors import ObjectStoreError, PlanError, SettingsError
 from sparklet.inputs.local_files import local_files
 from sparklet.inputs.selection import Filter
 from sparklet.job.catalogs import VARIABLES, catalog_properties
@@ -109,6 +110,7 @@ def checked_output(request: RunRequest, state: Path | None) -> RunRequest:
     holds absolute addresses. ``state``: the local stack's folder.
     """
     output, run_id = Path(request.output_uri).resolve(), run_id_of(request, 0.0)
+    _refuse_unwritable(output)
     if not (state and _kept(state, run_id).exists()):  # else it may be this run's own; ``fill`` looks again
         check_output(output, request.options.existing)
     named = catalog_properties({**os.environ, **request.env}, request.params.get("warehouse"))
@@ -162,9 +164,7 @@ def changed(store: ObjectStore, files: Iterable[tuple[Path, str]]) -> list[tuple
 
 
 def check_output(folder: Path, existing: str) -> None:
-    """SettingsError if a local output is a file, or if ``existing`` (see ``RunOptions``) forbids what it holds."""
-    if folder.exists() and not folder.is_dir():
-        raise SettingsError(f"--output {folder} is a file; name a folder")
+    """SettingsError if ``existing`` (see ``RunOptions``) forbids what a local output holds."""
     held = folder.is_dir() and any(folder.iterdir())
     if held and existing == "refuse":
         raise SettingsError(
@@ -175,6 +175,19 @@ def check_output(folder: Path, existing: str) -> None:
     names = (path.relative_to(folder).as_posix() for path in found)
     if existing == "overwrite" and (name := next((name for name in names if not published_by(name)), "")):
         raise SettingsError(f"--output {folder} holds {name}, which no Sparklet run wrote; name another folder")
+
+
+def _refuse_unwritable(folder: Path) -> None:
+    """SettingsError unless a folder, or the nearest one above it that exists, can be written to; nothing is left."""
+    nearest = folder
+    try:
+        while not nearest.exists():
+            nearest = nearest.parent
+        with TemporaryFile(dir=nearest) as file:
+            file.write(b"a full disk takes files, but no content")
+    except OSError as error:
+        cause = f"{nearest}: {error.strerror}"
+        raise SettingsError(f"--output {folder} cannot be written ({cause}); name a folder that can") from error
 
 
 def fill_output(stack: OpenStack, run: Run, reporter: Reporter) -> None:
@@ -190,7 +203,10 @@ def fill_output(stack: OpenStack, run: Run, reporter: Reporter) -> None:
             reporter.warn(f"{local_folder(run)} is {later}'s by now; what {run.run_id} wrote stays in {run.output_uri}")
             return
         _refuse_others(stack.at, run)
-        fill(stack.at.store, run, _succeeded(stack, run), reporter.say)
+        try:
+            fill(stack.at.store, run, _succeeded(stack, run), reporter.say)
+        except OSError as error:
+            raise ObjectStoreError(f"{local_folder(run)} cannot be filled from {run.output_uri}: {error}") from error
 
 
 def local_folder(run: Run) -> Path:

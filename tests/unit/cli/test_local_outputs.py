@@ -97,6 +97,20 @@ def test_a_run_whose_client_fills_late_doubles_nothing(
     assert ("is run-2's by now" in folder.told) == (second == "overwrite")
 
 
+def test_an_output_that_cannot_be_filled_is_filled_later(terminal: Terminal, tmp_path: Path) -> None:
+    folder = Folder(terminal, tmp_path / "out")
+    assert folder.types("plan", "run-1") == 0
+    (tmp_path / "out").touch()  # in the way
+
+    told = terminal.types("watch", "run-1")
+
+    assert told.code == 1 and "sparklet resume run-1" in told.err
+    assert "out cannot be filled from s3://" in told.err
+    (tmp_path / "out").unlink()
+    assert folder.types("resume", "run-1") == 0
+    assert folder.writers() == Counter(["run-1"])
+
+
 @pytest.mark.parametrize("names", [("out/deeper", "out"), ("out", "out/deeper")])
 def test_a_folder_within_another_is_shared(terminal: Terminal, tmp_path: Path, names: tuple[str, str]) -> None:
     one, other = (Folder(terminal, tmp_path / name) for name in names)
