@@ -11,7 +11,7 @@ from typing import Literal
 
 from sparklet.app.costs import WorkerSize
 from sparklet.app.reporter import Reporter
-from sparklet.local.state import StateDir, default_state_dir
+from sparklet.local.state import StateDir, user_folder
 from sparklet.model.options import MIB
 from sparklet.ports import Compute, Orchestrator, WorkerLogs
 from sparklet.ports.deployment import Deployment
@@ -37,7 +37,7 @@ class StackSelection:
     @property
     def state(self) -> Path:
         """The local stack's folder."""
-        return self.state_dir.expanduser().absolute() if self.state_dir else default_state_dir()
+        return user_folder("state", self.state_dir)
 
     @property
     def command_options(self) -> tuple[str, ...]:

@@ -17,7 +17,7 @@ import typer
 from sparklet.app.stack import StackSelection
 from sparklet.app.state_machines import WantedMode
 from sparklet.errors import SettingsError
-from sparklet.local.state import StateDir, default_state_dir
+from sparklet.local.state import StateDir, user_folder
 from sparklet.model.options import FAILURES, INPUT, LARGE_MB, ORCHESTRATION, RUN, SHARDS
 from sparklet.planning.request import places
 
@@ -25,7 +25,7 @@ from sparklet.planning.request import places
 def known_runs(incomplete: str) -> list[str]:
     """Runs for shell completion: those started from this machine; no stack is read."""
     try:
-        folder = StateDir(default_state_dir()).local_paths
+        folder = StateDir(user_folder("state")).local_paths
         files = sorted(folder.glob("*.json"), key=lambda path: path.stat().st_mtime, reverse=True)
     except (OSError, SettingsError):
         return []

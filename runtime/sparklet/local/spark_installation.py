@@ -8,8 +8,6 @@ from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, distribution, version
 from pathlib import Path
 
-from platformdirs import user_cache_path
-
 from sparklet.errors import LocalStackError
 from sparklet.job.spark_lines import SCALA, line_of
 from sparklet.local.class_data import ClassArchive
@@ -18,6 +16,7 @@ from sparklet.local.ivy import Progress
 from sparklet.local.jars import ensure_jars, load_stack
 from sparklet.local.java import find_java
 from sparklet.local.prepared_jars import compiled_jar, is_plain, linked_jars, unsigned_copies
+from sparklet.local.state import user_folder
 from sparklet.settings import spark_settings
 from sparklet.spark.script_main import AS_IN_LAMBDA
 from sparklet.spark.spark_options import class_path, spark_home
@@ -104,4 +103,4 @@ def _class_path(jars: Sequence[Path]) -> list[str]:
 
 def jar_cache() -> Path:
     """The user's cache of jars; SPARKLET_CACHE_DIR moves it."""
-    return Path(os.environ.get("SPARKLET_CACHE_DIR") or user_cache_path("sparklet")).resolve() / "jars"
+    return user_folder("cache").resolve() / "jars"

@@ -9,9 +9,9 @@ import os
 import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
-from sparklet.errors import LocalStackError, LogsError
+from sparklet.errors import LocalStackError, LogsError, SettingsError
 from sparklet.model import MIB
 from sparklet.owned import delete_own, make_own, refuse_foreign
 
@@ -89,13 +89,18 @@ class StateDir:
             path.unlink(missing_ok=True)
 
 
-def default_state_dir(environ: Mapping[str, str] = os.environ) -> Path:
-    """``SPARKLET_STATE_DIR``, else the user's state folder."""
-    if named := environ.get(STATE_DIR_VARIABLE):
-        return Path(named).expanduser().absolute()
-    from platformdirs import user_state_path
+def user_folder(kind: Literal["state", "cache"], named: Path | None = None) -> Path:
+    """``named``, else what SPARKLET_STATE_DIR or SPARKLET_CACHE_DIR names, else the user's; SettingsError without."""
+    try:
+        if given := named or os.environ.get(f"SPARKLET_{kind.upper()}_DIR"):
+            return Path(given).expanduser().absolute()
+        import platformdirs
 
-    return user_state_path("sparklet")
+        return Path(getattr(platformdirs, f"user_{kind}_dir")("sparklet"))
+    except RuntimeError as error:  # neither HOME nor a line in passwd
+        raise SettingsError(
+            "this user has no home folder: set SPARKLET_STATE_DIR and SPARKLET_CACHE_DIR to folders it may write to"
+        ) from error
 
 
 def write_json(path: Path, document: Any) -> None:

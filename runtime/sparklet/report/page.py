@@ -10,12 +10,14 @@ import html
 import json
 import os
 from collections.abc import Mapping
+from contextlib import suppress
 from importlib.metadata import version
 from pathlib import Path
 from string import Template
 from typing import Any
 
 from sparklet.errors import SettingsError
+from sparklet.local.state import user_folder
 
 VEGA_LITE = "6.4"
 _FOLDER = Path(__file__).parent
@@ -53,18 +55,14 @@ def vega_lite() -> str:
         import vl_convert
     except ImportError:
         raise SettingsError("a report is drawn with vl-convert-python; pip install 'sparklet[report]'") from None
-    from platformdirs import user_cache_path
-
-    kept = user_cache_path("sparklet") / f"vega-lite-{VEGA_LITE}-of-{version('vl-convert-python')}.js"
-    try:
-        return kept.read_text(encoding="utf-8")
-    except OSError:
-        bundle = str(vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;", VEGA_LITE))
-    try:
+    name = f"vega-lite-{VEGA_LITE}-of-{version('vl-convert-python')}.js"
+    with suppress(OSError, SettingsError):  # not there yet, or the user has no folder for it
+        return (user_folder("cache") / name).read_text(encoding="utf-8")
+    bundle = str(vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;", VEGA_LITE))
+    with suppress(OSError, SettingsError):  # it is bundled again next time
+        kept = user_folder("cache") / name
         kept.parent.mkdir(parents=True, exist_ok=True)
         draft = kept.with_suffix(f".{os.getpid()}")
         draft.write_text(bundle, encoding="utf-8")
         draft.replace(kept)
-    except OSError:  # it is bundled again next time
-        pass
     return bundle

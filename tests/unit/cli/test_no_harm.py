@@ -98,6 +98,22 @@ def test_a_folder_of_somebodys_own_is_no_state_folder(
     assert picture(home) == before
 
 
+@pytest.mark.parametrize("command", COMMANDS)
+@pytest.mark.parametrize("named", ["", "~/state"])
+def test_a_user_without_a_home_is_told_what_to_set(
+    home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], command: str, named: str
+) -> None:
+    for name in ("HOME", "XDG_STATE_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr("os.getuid", lambda: 54_321)  # without a line in passwd
+    monkeypatch.setenv("SPARKLET_STATE_DIR", named)
+
+    code = main([command, *COMMANDS[command]])
+
+    told = capsys.readouterr()
+    assert code == 1 and "set SPARKLET_STATE_DIR" in told.err and told.out == "" and told.err.count("\n") == 1
+
+
 @pytest.mark.parametrize("named", [".", "~", "", "tmp", "link"])
 @pytest.mark.parametrize("command", ["runs", "stop", "clean"])
 def test_a_state_folder_that_was_not_meant_is_refused(

@@ -9,7 +9,7 @@ import pytest
 
 from sparklet.errors import SettingsError
 from sparklet.local.lock import Lock, is_locked
-from sparklet.local.state import STATE_DIR_VARIABLE, StateDir, default_state_dir, read_json, write_json
+from sparklet.local.state import STATE_DIR_VARIABLE, StateDir, read_json, user_folder, write_json
 from tests.waiting import deadline_s
 
 HOLDER = """
@@ -144,6 +144,9 @@ def test_only_its_owner_looks_into_the_folder(state: StateDir) -> None:
     assert state.root.stat().st_mode & 0o777 == 0o700
 
 
-def test_the_folder_is_the_one_that_was_named_or_the_users_own(tmp_path: Path) -> None:
-    assert default_state_dir({STATE_DIR_VARIABLE: str(tmp_path / "named")}) == tmp_path / "named"
-    assert default_state_dir({}).name == "sparklet"
+def test_the_folder_is_the_one_that_was_named_or_the_users_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert user_folder("state", tmp_path / "named") == tmp_path / "named"
+    monkeypatch.setenv(STATE_DIR_VARIABLE, str(tmp_path / "set"))
+    assert user_folder("state") == tmp_path / "set"
+    monkeypatch.delenv(STATE_DIR_VARIABLE)
+    assert user_folder("state").name == "sparklet"
