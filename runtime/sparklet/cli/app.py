@@ -1,5 +1,6 @@
 """The command line's commands, each with its examples."""
 
+import os
 import signal
 import sys
 import traceback
@@ -118,6 +119,9 @@ _add("This machine", looking.doctor, "sparklet doctor")
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; its exit code (see ``console``). ``--debug`` adds the traceback to Sparklet's own errors."""
+    if argv is None and sys.getfilesystemencoding() != "utf-8" and os.environ.get("PYTHONUTF8") != "1":
+        utf8 = {**os.environ, "PYTHONUTF8": "1"}  # else names and arguments would be other keys in S3
+        os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], utf8)  # noqa: S606 - this same command again
     arguments = list(sys.argv[1:] if argv is None else argv)
     screen = Screen()
     if argv is None:  # the process is this command's: its bugs are shown like all else

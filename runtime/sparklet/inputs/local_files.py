@@ -2,6 +2,7 @@
 
 import os
 import stat
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -69,8 +70,10 @@ def _checked(path: Path, key: str) -> tuple[Path, str]:
         raise PlanError(f"{path} is neither file nor folder; leave it out with --exclude '{path.name}'")
     if not os.access(path, os.R_OK):
         raise PlanError(f"the file {path} may not be read; make it readable or leave it out with --exclude")
+    encoding = sys.getfilesystemencoding()
     try:
-        key.encode()
+        key.encode("utf-8" if encoding == "utf-8" else "ascii")
     except UnicodeEncodeError as error:
-        raise PlanError(f"the name of {os.fsencode(path)!r} is not UTF-8, so it cannot be a key; rename it") from error
+        what = "is not UTF-8; rename it" if encoding == "utf-8" else f"is read as {encoding} here; set PYTHONUTF8=1"
+        raise PlanError(f"the name of {os.fsencode(path)!r} cannot be a key, since it {what}") from error
     return path, key

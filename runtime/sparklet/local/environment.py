@@ -23,7 +23,7 @@ HEALTH_PATH = "/_ministack/health"  # its port is open from the start: a first r
 SAVE_PATH = "/_sparklet/save"  # write the whole state to disk, now
 PROCESSING_PATH = "/_sparklet/processing"  # let mappings and schedules invoke functions
 _DIRECT = urllib.request.build_opener(urllib.request.ProxyHandler({}))  # never through a proxy
-_PASSED = ("HOME", "LANG", "LANGUAGE", "LD_LIBRARY_PATH", "LOGNAME", "PATH", "PYTHONPATH", "TZ", "USER", "VIRTUAL_ENV")
+_PASSED = ("HOME", "LD_LIBRARY_PATH", "LOGNAME", "PATH", "PYTHONPATH", "TZ", "USER", "VIRTUAL_ENV")
 _FOREIGN = ("http_proxy", "https_proxy", "all_proxy", "no_proxy")
 
 
@@ -40,8 +40,8 @@ def resource(path: str) -> Path:
 
 
 def of_host(environ: Mapping[str, str] = os.environ) -> dict[str, str]:
-    """The part of the user's environment that the host, the emulator and the workers get."""
-    passed = {name: value for name, value in environ.items() if name in _PASSED or name.startswith("LC_")}
+    """The part of the user's environment that the host, the emulator and the workers get; the locale is the image's."""
+    passed = {name: environ[name] for name in _PASSED if name in environ} | {"LANG": "C.UTF-8"}  # else Java opens no ä
     home = str(Path(sparklet.__file__).resolve().parents[1])
     if home not in (*site.getsitepackages(), site.getusersitepackages()):  # a checkout: no other packages beside it
         passed["PYTHONPATH"] = os.pathsep.join(filter(None, [home, passed.get("PYTHONPATH")]))

@@ -1,6 +1,7 @@
 """No character of data reaches the terminal that the terminal would obey; documents stay JSON."""
 
 import json
+import os
 import re
 import subprocess
 import sys
@@ -146,6 +147,17 @@ def test_a_python_programs_progress_is_filtered_too(capsys: pytest.CaptureFixtur
 
 def test_a_halved_character_is_no_crash(terminal: Terminal) -> None:
     assert terminal.types("status", "run-\udcff").code == 1
+
+
+def test_names_are_utf8_in_every_locale(tmp_path: Path) -> None:
+    (tmp_path / "täglich").mkdir()
+    (tmp_path / "täglich" / "ä.csv").write_text("x")
+    (tmp_path / "jöb.py").write_text("")
+    command = [sys.executable, "-c", "from sparklet.cli import main; main()", "plan", "jöb.py", "-i", "täglich"]
+    env = {**os.environ, "LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}  # as any locale without UTF-8
+    done = subprocess.run([*command, "--dry-run"], capture_output=True, cwd=tmp_path, env=env, check=False)
+
+    assert done.stderr == b"" and "from täglich/ä.csv on" in done.stdout.decode()
 
 
 def test_a_bugs_traceback_is_filtered_too(tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """Local input: the order of S3, nothing read twice, and clear words for what cannot be read."""
 
 import os
+import sys
 from pathlib import Path
 
 import pytest
@@ -92,3 +93,14 @@ def test_a_name_that_is_not_utf8_is_refused(tmp_path: Path) -> None:
     Path(os.fsdecode(os.fsencode(tmp_path) + b"/\xff.csv")).write_text("x")
     with pytest.raises(PlanError, match="not UTF-8"):
         list(local_files(tmp_path))
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "iso8859-1"])
+def test_a_name_in_another_encoding_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, encoding: str) -> None:
+    (tmp_path / "plain.csv").write_text("x")
+    monkeypatch.setattr(sys, "getfilesystemencoding", lambda: encoding)
+    assert keys(tmp_path) == ["plain.csv"]
+
+    (tmp_path / "ä.csv").write_text("x")
+    with pytest.raises(PlanError, match=rf"as {encoding} here; set PYTHONUTF8=1"):
+        keys(tmp_path)

@@ -20,15 +20,17 @@ USERS = {
     "SPARKLET_LEDGER_TABLE": "production-ledger",
     "PATH": "/bin",
     "HOME": "/home/me",
-    "LC_ALL": "C.UTF-8",
+    "LC_ALL": "C",
+    "LANG": "de_DE.ISO-8859-1",
 }
 
 
 def test_only_harmless_variables_of_the_shell_are_passed_on() -> None:
     passed = of_host(USERS)
 
-    assert passed.keys() - {"PYTHONPATH"} == {"PATH", "HOME", "LC_ALL"}
-    assert all(passed[name] == USERS[name] for name in ("PATH", "HOME", "LC_ALL"))
+    assert passed.keys() - {"PYTHONPATH"} == {"PATH", "HOME", "LANG"}
+    assert all(passed[name] == USERS[name] for name in ("PATH", "HOME"))
+    assert passed["LANG"] == "C.UTF-8"  # as in the image
 
 
 def test_a_checkout_is_found_by_programs_of_its_own_python() -> None:
