@@ -10,6 +10,7 @@ import re
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from datetime import datetime
+from decimal import Decimal, InvalidOperation
 from itertools import accumulate
 from urllib.parse import unquote
 
@@ -17,10 +18,14 @@ from sparklet.errors import PlanError
 from sparklet.model import PUBLISHED
 
 NULL = "__HIVE_DEFAULT_PARTITION__"
-MAX_EXAMPLES = 200  # there are some twenty kinds of values
+MAX_EXAMPLES = 200  # there are some forty kinds of values
+MAX_PRECISION = 38
 
 _WHOLE = re.compile(r"[+-]?\d+")
-_NUMBER_OR_TIME = re.compile(r"[\d\s.:,+\-/eEdDfFTZxXpP]+|[+-]?(NaN|Infinity)")
+_NUMBER, _HEX = r"(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", r"0[xX]([\da-fA-F]+\.?[\da-fA-F]*|\.[\da-fA-F]+)[pP][+-]?\d+"
+_DECIMAL = re.compile(f"[+-]?{_NUMBER}")  # as Java's BigDecimal, in the digits of any script
+_DOUBLE = re.compile(rf"[\0- ]*[+-]?(NaN|Infinity|({_NUMBER}|{_HEX})[fFdD]?)[\0- ]*", re.ASCII)  # as Java's parseDouble
+_TIME = re.compile(r"(\d{4}|-\d{4}|[+-]\d{5,})(-\d\d-\d\d)( \d\d:\d\d:\d\d(\.\d)?)?", re.ASCII)
 
 
 def partition_root(uri: str, inputs: Sequence[str]) -> str:
@@ -38,7 +43,7 @@ def partition_root(uri: str, inputs: Sequence[str]) -> str:
 
 
 def _columns(path: str) -> tuple[str, list[tuple[str, str]]]:
-    """The folder of the partitions, and names and values of an object's columns.
+    """The folder of the partitions, and of an object's columns the names and, as they are written, the values.
 
     Spark reads a path from its end: nothing may lie between columns.
     """
@@ -47,7 +52,7 @@ def _columns(path: str) -> tuple[str, list[tuple[str, str]]]:
     while folders:
         name, equals, value = folders[-1].partition("=")
         if equals and name and value:
-            found.insert(0, (unquote(name), unquote(value)))
+            found.insert(0, (unquote(name), value))
         elif found:
             break
         folders.pop()
@@ -102,14 +107,24 @@ class Partitions:
 
 
 def value_kind(value: str) -> str:
-    """Spark infers the same type from values of one kind, but not always other types from those of different kinds."""
+    """The type that Spark infers from a partition's value, as it is written in the folder's name (PartitioningUtils).
+
+    Spark takes a column's type from those of all its values, not from the values.
+    """
     if value == NULL:
         return "null"
-    if _WHOLE.fullmatch(value):
-        return next((f"int{bits}" for bits in (32, 64) if -(1 << bits - 1) <= int(value) < 1 << bits - 1), "decimal")
-    if not _NUMBER_OR_TIME.fullmatch(value):
-        return "text"
+    for bits in (32, 64) if _WHOLE.fullmatch(value) else ():
+        if -(1 << bits - 1) <= int(value) < 1 << bits - 1:
+            return f"int{bits}"
+    with suppress(InvalidOperation):  # an exponent too large for Python, and for Java
+        _, digits, exponent = Decimal(value if _DECIMAL.fullmatch(value) else "NaN").as_tuple()
+        if isinstance(exponent, int) and 0 <= exponent <= MAX_PRECISION - len(digits):
+            return f"decimal{len(digits) + exponent}"
+    if _DOUBLE.fullmatch(value):
+        return "double"
+    time = _TIME.fullmatch(unquote(value))
     with suppress(ValueError):
-        datetime.fromisoformat(value)
-        return "time " + re.sub(r"\d", "9", value)
-    return "other " + re.sub(r"\d+", "9", value)
+        if time and (time[3] or "%" not in value):  # Spark unescapes times, and not dates
+            datetime.fromisoformat(f"{2000 + int(time[1]) % 400}{time[2]}{time[3] or ''}")  # the calendar repeats
+            return value if len(time[1]) > 6 else "timestamp" if time[3] else "date"  # where it ends only Spark knows
+    return "text"

@@ -152,6 +152,7 @@ class Saw:
 
 VALUES = st.sampled_from(["1", "2", "07", "a", "b c", "1.5", "2026-01-02", "2026-13-02", "x%2Fy", "9999999999"]) | (
     st.sampled_from(["2026-01-02 03%3A04%3A05", "12345678901234567890", "true", "1e3", "A", "a%20b", "-1", "1D", "é"])
+    | st.sampled_from(["1" * 25, "1" * 39, "1e400", "%2B5", "5%20", "0000-01-01", "2026-01-02%2003%3A04%3A05.5"])
 )
 NAMES = st.sampled_from(["a", "b b", "part-00000-x", "c[1]", "é", "d{1,2}", "e*", "f?"])
 FIELDS = st.text(st.sampled_from("ab,\"'# é\\\n\r"), max_size=5)
@@ -405,6 +406,8 @@ def verdict(function: Function, folder: Folder) -> str:
 COUNTS: Counter[str] = Counter()
 LINES = {"a.csv": b"id,v\n" + b"".join(b"%d,b b\n" % number for number in range(20))}
 HEADER_IS_A_ROW = Folder(LINES, LINES, "csv", {}, "id INT, v STRING", 1, "auto", by_folder=True)  # drawn too seldom
+PRECISIONS = dict.fromkeys([f"dt={'1' * 20}/a.csv", f"dt={'1' * 25}/b.csv"], LINES["a.csv"])
+TWO_PRECISIONS = Folder(PRECISIONS, PRECISIONS, "csv", {"header": "true"}, "id INT, v STRING", 1, "", by_folder=True)
 
 
 @pytest.mark.timeout(3600 + 60 * FOLDERS)
@@ -412,6 +415,7 @@ HEADER_IS_A_ROW = Folder(LINES, LINES, "csv", {}, "id INT, v STRING", 1, "auto",
 @TRIALS
 @given(folder=folders())
 @example(folder=HEADER_IS_A_ROW)
+@example(folder=TWO_PRECISIONS)
 def test_shards_give_what_one_job_gives(function: Function, folder: Folder) -> None:
     found = verdict(function, folder)
     COUNTS[found] += 1

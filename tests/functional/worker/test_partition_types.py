@@ -1,0 +1,46 @@
+"""Partition values of one kind have one type: Spark itself says which, of any that folders could have."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+from hypothesis import HealthCheck, given, seed, settings
+from hypothesis import strategies as st
+
+from sparklet.inputs.partitions import NULL, value_kind
+
+if TYPE_CHECKING:
+    from pyspark.sql import SparkSession
+
+pytestmark = [pytest.mark.spark, pytest.mark.slow]
+
+PIECES = st.sampled_from(
+    [
+        *("1", "0", "9", "12", "99999999999999999999", "0" * 20, "2026", "-", "+", ".", "e", "E", "d", "f", "x", "0x"),
+        *("p", "NaN", "Infinity", " ", "%20", "%3A", "%2B", "2026-01-01", "0000-01-01", "2024-02-29", "2026-02-29"),
+        *(" 10%3A00%3A00", " 24%3A00%3A00", ".1", "T", "Z", "٣", "a", "_", "10000", "-0001", "true", NULL),
+    ]
+)
+VALUES = st.lists(PIECES, min_size=1, max_size=5).map("".join).filter(lambda value: value not in (".", ".."))
+SEEN: dict[str, tuple[str, str]] = {}  # of each kind a type, and a value of it
+
+
+def types(spark: "SparkSession", folder: Path, values: list[str]) -> Mapping[str, str]:
+    """The type of each value by itself: each is another column's only value."""
+    place = folder.joinpath(*(f"k{number}={value}" for number, value in enumerate(values)))
+    place.mkdir(parents=True)
+    (place / "a.txt").write_text("row")
+    found = dict(spark.read.text(str(folder)).dtypes)
+    return {value: found[f"k{number}"] for number, value in enumerate(values)}
+
+
+@settings(max_examples=60, deadline=None, database=None, suppress_health_check=list(HealthCheck))
+@seed(7)
+@given(values=st.lists(VALUES, min_size=10, max_size=25))
+def test_values_of_one_kind_have_one_type(
+    spark: "SparkSession", tmp_path_factory: pytest.TempPathFactory, values: list[str]
+) -> None:
+    for value, of in types(spark, tmp_path_factory.mktemp("values"), values).items():
+        first, other = SEEN.setdefault(value_kind(value), (of, value))
+        assert of == first, f"{value!r} is a {of}, and {other!r} a {first}, both of the kind {value_kind(value)}"
