@@ -3,7 +3,7 @@
 ::
 
     SparkletError
-    ├─ SettingsError ── NotDeployedError            EventError, PlanError ── NothingNewError
+    ├─ SettingsError ── NotDeployedError            EventError, PlanError ── NothingNewError, UnplannableError
     ├─ ObjectStoreError*                            ObjectNotFoundError, ObjectChangedError, ObjectForbiddenError
     ├─ LedgerError*                                 RunNotFoundError, RunExistsError, ShardNotFoundError,
     │                                               CheckpointConflictError
@@ -104,6 +104,10 @@ class PlanError(SparkletError):
 
 class NothingNewError(PlanError):
     """Earlier runs have done everything in the input, or it is older than requested: there is nothing to do."""
+
+
+class UnplannableError(PlanError):
+    """One job could not read all of what lies in the input; no later planner can plan it."""
 
 
 class ScriptError(SparkletError):

@@ -7,7 +7,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from sparklet.errors import PlanError
-from sparklet.inputs.selection import Filter
+from sparklet.inputs.selection import Filter, is_hidden
+from sparklet.inputs.table_folders import TableFolders, refuse_part_of_table
 
 
 def local_files(path: Path, wanted: Filter | None = None) -> Iterator[tuple[Path, str]]:
@@ -24,12 +25,22 @@ def local_files(path: Path, wanted: Filter | None = None) -> Iterator[tuple[Path
         raise PlanError(f"the input {path} cannot be read: {error.strerror}") from error
     wanted = wanted or Filter()
     if stat.S_ISDIR(mode):
-        yield from _walk(path, "", (), wanted)
+        folder = f"{path.resolve()}/".replace("//", "/")
+        refuse_part_of_table(
+            folder, wanted.exclude, lambda name: map(str, Path(name).parent.glob(f"{Path(name).name}*"))
+        )
+        tables = TableFolders(folder, wanted.exclude)
+        for file, key in _walk(path, "", ()):
+            tables.sees(folder + key)
+            if wanted.keeps(key):
+                if not is_hidden(key):
+                    tables.plans(folder + key)
+                yield _checked(file, key)
     elif wanted.keeps(path.name):
         yield _checked(path, path.name)
 
 
-def _walk(folder: Path, prefix: str, above: tuple[tuple[int, int], ...], wanted: Filter) -> Iterator[tuple[Path, str]]:
+def _walk(folder: Path, prefix: str, above: tuple[tuple[int, int], ...]) -> Iterator[tuple[Path, str]]:
     """One folder and those below it; ``above`` are the identities of the folders it lies in."""
     identity = (folder.stat().st_dev, folder.stat().st_ino)
     if identity in above:
@@ -37,9 +48,9 @@ def _walk(folder: Path, prefix: str, above: tuple[tuple[int, int], ...], wanted:
     for name in _names(folder):
         path, key = folder / name.rstrip("/"), prefix + name
         if name.endswith("/"):
-            yield from _walk(path, key, (*above, identity), wanted)
-        elif wanted.keeps(key):
-            yield _checked(path, key)
+            yield from _walk(path, key, (*above, identity))
+        else:
+            yield path, key
 
 
 def _names(folder: Path) -> list[str]:

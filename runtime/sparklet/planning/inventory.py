@@ -11,6 +11,7 @@ from sparklet.inputs.digests import Digests
 from sparklet.inputs.lists import Listed, ListReader
 from sparklet.inputs.local_files import local_files
 from sparklet.inputs.selection import Candidate, Filter, Found, Reason, is_hidden
+from sparklet.inputs.table_folders import TableFolders
 from sparklet.model import SCHEME, InputObject, Position, RunOptions, s3_address, split_uri
 from sparklet.ports import ObjectInfo, ObjectStore
 
@@ -148,6 +149,7 @@ class Inventory:
         self._sources += [Listed(reader, store, options) for reader in lists]
         self._finds_duplicates = any(not reader.source.items for reader in lists)
         self._options, self._planned, self._done, self._on_left_out = options, planned, done, on_left_out
+        self._tables = TableFolders("", ())  # of the source that is read
         self.named: dict[str, list[str]] = {Reason.ARCHIVED: [], Reason.MISSING: []}
         """The first objects that were left out for these reasons."""
 
@@ -165,8 +167,11 @@ class Inventory:
                     named.add(item.uri, item.version_id)
             done = files.enter_context(closing(self._done())) if self._done else None
             for number in range(position.source, len(self._sources)):
-                source = self._sources[number]
-                for each in source.candidates(position if number == position.source else Position(number)):
+                source, begin = self._sources[number], position if number == position.source else Position(number)
+                folder = "" if isinstance(source, Listed) else source.given
+                planned = f"{SCHEME}{split_uri(folder)[0]}/{begin.after}" if folder and begin.after else ""
+                self._tables = TableFolders(folder, self._options.exclude, planned)
+                for each in source.candidates(begin):
                     if each.item:
                         yield Found(each.item, Position(number, each.after), self._filter.skipped)
                     elif (info := each.info) and self._takes(source, each, info, named, done):
@@ -189,6 +194,7 @@ class Inventory:
             return self._leaves_out(each, each.reason or Reason.FOLDER_MARKER)
         options = self._options
         given = "" if isinstance(source, Listed) else source.given
+        self._tables.sees(info.uri if given else "")  # the user names a list's objects one by one
         # Its name below the folder, or of the file that is the input itself; of a list's object the whole key.
         name = info.uri[given.rfind("/") + 1 :] if given else split_uri(info.uri)[1]
         if given.endswith("/") and not options.hidden and is_hidden(name):
@@ -205,6 +211,7 @@ class Inventory:
             return self._leaves_out(each, Reason.DONE)
         if named and not named.add(info.uri, info.version_id):
             return self._leaves_out(each, Reason.DUPLICATE)
+        self._tables.plans(info.uri)
         return True
 
     def _leaves_out(self, each: Candidate, reason: str) -> bool:

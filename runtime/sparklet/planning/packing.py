@@ -18,7 +18,8 @@ from sparklet.inputs.lists import ListReader
 from sparklet.inputs.partitions import Partitions, partition_root
 from sparklet.inputs.selection import Found, Reason
 from sparklet.inputs.slicing import slice_objects
-from sparklet.model import Access, ListSource, Position, Run, RunOptions, Shard
+from sparklet.inputs.table_folders import refuse_part_of_table
+from sparklet.model import SCHEME, Access, ListSource, Position, Run, RunOptions, Shard
 from sparklet.model.options import MIB, NO_LIMIT_BYTES
 from sparklet.model.quantities import count_text
 from sparklet.planning.incremental import RunStatus, done_before, earlier_runs
@@ -166,6 +167,10 @@ class PackedInput:
             refuse_mixed(request.lists, request.inputs, request.options)
             self.inputs = resolve_inputs(store, request.inputs, local) if request.inputs or not request.lists else ()
             self.lists = [_opened(at, store, given, request.options) for given in request.lists]
+            for each in self.inputs:
+                if each.startswith(SCHEME) and each.endswith("/"):
+                    names = lambda beginning: (info.uri for info in store.list(beginning))  # noqa: E731
+                    refuse_part_of_table(each, request.options.exclude, names)
             self.partitions = Partitions(self.inputs)
             self._is_open = True
         return store

@@ -19,7 +19,7 @@ from itertools import islice
 from math import inf
 
 from sparklet import metrics
-from sparklet.errors import CheckpointConflictError, ObjectNotFoundError, PlanError, SparkletError
+from sparklet.errors import CheckpointConflictError, ObjectNotFoundError, PlanError, SparkletError, UnplannableError
 from sparklet.inputs.lists import MAX_ITEM_BYTES
 from sparklet.job.fields import INFER, SCHEMA
 from sparklet.log import Log
@@ -186,7 +186,8 @@ def _continue_planning(
         return report  # the planner is alive
     except SparkletError as error:
         no_schema = run.params.get(SCHEMA) == INFER and not run.schema and isinstance(error, PlanError)
-        if not (no_schema or _overdue(at, run)) or at.ledger.shards.count(run.run_id).open:
+        is_final = no_schema or isinstance(error, UnplannableError) or _overdue(at, run)
+        if not is_final or at.ledger.shards.count(run.run_id).open:
             raise
         return _end(at, report, RunState.FAILED)  # its plan cannot be finished, or its time is over
 

@@ -4,9 +4,11 @@ from unittest.mock import Mock
 
 import pytest
 
-from sparklet.errors import ObjectForbiddenError
+from sparklet.errors import ObjectForbiddenError, UnplannableError
 from sparklet.ledger.rules import LEASE_S
-from sparklet.model import ClaimStatus, Counts, RunState, ShardResult
+from sparklet.model import ClaimStatus, Counts, RunOptions, RunState, ShardResult
+from sparklet.planning.new_run import new_run
+from sparklet.planning.planner import plan
 from sparklet.runs.checker import PLANNER_SILENT_S
 from sparklet.runs.redelivery import MESSAGE
 from tests.unit.runs.conftest import once, refuse
@@ -78,6 +80,23 @@ def test_an_unfinishable_plan_fails_the_run_at_its_time_limit(world: World, monk
 
     assert world.check().run.state is RunState.FAILED
     assert world.json("manifest.json")["ItemCounts"]["Succeeded"] == 2
+
+
+def test_a_table_that_is_found_late_ends_the_run_as_failed(world: World) -> None:
+    for name in ("1.csv", "2.csv", f"t/_delta_log/{0:020d}.json", "t/a.parquet"):
+        world.store.put(SOURCE + name, b"data")
+    # Nothing asks to read the input to its end before it is planned.
+    options = RunOptions(limit=0, max_objects=1, archived="skip", missing="skip", too_large="fail")
+    new_run(world.at, world.request(options=options))
+    with pytest.raises(UnplannableError):
+        plan(world.at, "run-1", part_shards=1)
+    world.clock.advance(PLANNER_SILENT_S + 1)
+    with pytest.raises(UnplannableError):
+        world.check()
+    world.work()
+
+    assert world.check().run.state is RunState.FAILED
+    assert world.json("manifest.json")["ItemCounts"]["Succeeded"] == 1
 
 
 def test_at_the_time_limit_pending_fails_and_running_may_end(world: World) -> None:
