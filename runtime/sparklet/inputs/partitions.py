@@ -6,6 +6,7 @@ plan keeps a folder for each kind of value, and the worker shows Spark an empty 
 (docs/decisions/0070).
 """
 
+import glob
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
@@ -14,7 +15,7 @@ from decimal import Decimal, InvalidOperation
 from itertools import accumulate
 from urllib.parse import unquote
 
-from sparklet.errors import PlanError
+from sparklet.errors import UnplannableError
 from sparklet.model import PUBLISHED
 
 NULL = "__HIVE_DEFAULT_PARTITION__"
@@ -33,13 +34,17 @@ def partition_root(uri: str, inputs: Sequence[str]) -> str:
 
     A folder of the output of a run, ``shard=RUN_TIME_NNNNNN``, is no column.
     """
+    root = _root(uri, inputs)
+    return root if root and "=" in uri[len(root) :] and _columns(uri[len(root) :])[1] else ""
+
+
+def _root(uri: str, inputs: Sequence[str]) -> str:
+    """The folder below which an object's partitions begin, if it has any; "" outside of the inputs' folders."""
     root = next((given for given in inputs if given.endswith("/") and uri.startswith(given)), "")
-    if not root or "=" not in uri[len(root) :]:
-        return ""
-    for folder in accumulate(f"{each}/" for each in uri[len(root) :].split("/")[:-1]):
+    for folder in accumulate(f"{each}/" for each in uri[len(root) :].split("/")[:-1] if root and "=" in uri):
         if PUBLISHED.fullmatch(folder[:-1].rpartition("/")[2]):
-            return partition_root(uri, [root + folder])
-    return root if _columns(uri[len(root) :])[1] else ""
+            return _root(uri, [root + folder])
+    return root
 
 
 def _columns(path: str) -> tuple[str, list[tuple[str, str]]]:
@@ -79,7 +84,7 @@ class Partitions:
 
     def __init__(self, inputs: Sequence[str]) -> None:
         self._inputs = inputs
-        self._first: dict[str, tuple[str, list[str], str]] = {}  # by root: folder, names of columns, an object
+        self._first: dict[str, tuple[str, str, list[str]]] = {}  # by root: an object, folder and names of its columns
         self._kinds: dict[tuple[str, str, str], str] = {}  # (root, column, kind) -> folder
         self._last = ""
 
@@ -89,16 +94,24 @@ class Partitions:
         return tuple(dict.fromkeys(self._kinds.values()))[:MAX_EXAMPLES]
 
     def add(self, uri: str) -> None:
-        """Count an object's partition; PlanError where one job could not read it together with those before."""
+        """Count an object's partition; UnplannableError where one job could not read it together with those before."""
         folder = uri[: uri.rfind("/") + 1]
-        if folder == self._last or not (root := partition_root(uri, self._inputs)):
+        if folder == self._last or not (root := _root(uri, self._inputs)):
             return
-        self._last, (within, columns) = folder, _columns(uri[len(root) :])
+        within, columns = _columns(uri[len(root) :])
         names = [name for name, _ in columns]
-        *known, first = self._first.setdefault(root, (within, names, uri))
-        if known != [within, names]:
-            raise PlanError(
-                f"{first} lies in folders of the columns {', '.join(known[1])} below {root}{known[0]}, and {uri} in "
+        self._last, first = folder, self._first.setdefault(root, (uri, within, names))
+        if bool(names) != bool(first[2]):
+            beside, other = (first[0], uri) if names else (uri, first[0])
+            given = next(each for each in self._inputs if each.endswith("/") and uri.startswith(each))
+            pattern = f"/{glob.escape(beside[len(given) : beside.rfind('/') + 1])}*"
+            raise UnplannableError(
+                f"{beside} lies beside folders of columns, such as that of {other}: one Spark job over {given} drops "
+                f"or refuses it; leave it out with --exclude '{pattern}', or give it to a run of its own (--include)"
+            )
+        if first[1:] != (within, names):
+            raise UnplannableError(
+                f"{first[0]} lies in folders of the columns {', '.join(first[2])} below {root}{first[1]}, and {uri} in "
                 f"those of {', '.join(names)} below {root}{within}: Spark refuses to read them together; give the "
                 "folders to separate runs, or choose some with --include"
             )

@@ -213,7 +213,7 @@ class PackedInput:
 
     def rest(self, at: Deployment, run: Run, position: Position, first_number: int) -> Iterator[Line]:
         """The shards of a run after a position, while its input is read."""
-        store, self.inputs = at.inputs(run.access), run.inputs
+        store, self.inputs, self.partitions = at.inputs(run.access), run.inputs, Partitions(run.inputs)
         stores = [at.store if source.uri.startswith(at.runs_uri) else store for source in run.lists]
         self.lists = list(map(ListReader, run.lists, stores))
         inventory = self._inventory(at, store, run.options, run.name, run.run_id)
@@ -228,7 +228,7 @@ class PackedInput:
 
     def _leave(self, uri: str, version_id: str, reason: str) -> None:
         self.left_out.add(uri, version_id, reason)
-        if reason == Reason.EMPTY:  # Spark lists it, and takes its partition's values into account
+        if reason == Reason.EMPTY and partition_root(uri, self.inputs):  # Spark lists it, and takes its values
             self.partitions.add(uri)
 
     def _pack(

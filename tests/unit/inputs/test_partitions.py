@@ -4,8 +4,9 @@ from itertools import chain
 
 import pytest
 
-from sparklet.errors import PlanError
+from sparklet.errors import PlanError, UnplannableError
 from sparklet.inputs.partitions import NULL, Partitions, partition_root, seen_partitions
+from sparklet.inputs.selection import matches
 
 IN = "s3://b/year=2026/in/"
 
@@ -50,6 +51,22 @@ def test_a_shard_sees_the_kinds_that_it_lacks() -> None:
 
     assert seen == dict.fromkeys([f"{IN}k=7/a.csv", f"{IN}k=a/", f"{IN}k={NULL}/"], IN)
     assert seen_partitions([f"{IN}b.csv"], inputs, examples) == {}
+
+
+@pytest.mark.parametrize(("plain", "pattern"), [("a.csv", "/*"), ("x/y/a.csv", "/x/y/*"), ("c[1]/a.csv", "/c[[]1]/*")])
+@pytest.mark.parametrize("is_first", [True, False])
+def test_files_beside_partitions_are_refused_by_name(plain: str, pattern: str, is_first: bool) -> None:
+    """One job drops those that lie in the folder of the partitions, and refuses others."""
+    uris = [f"{IN}{plain}", f"{IN}dt=1/b.csv"]
+    partitions = Partitions(["s3://b/file.csv", IN])
+    first, second = uris if is_first else reversed(uris)
+    partitions.add(first)
+    with pytest.raises(UnplannableError) as refused:
+        partitions.add(second)
+
+    assert str(refused.value).startswith(f"{uris[0]} lies beside folders of columns, such as that of {uris[1]}")
+    assert f"--exclude '{pattern}'" in str(refused.value)
+    assert [matches(each.removeprefix(IN), pattern) for each in uris] == [True, False]
 
 
 @pytest.mark.parametrize("folder", ["day=1", "x/dt=1", "dt=1/h=2"])
