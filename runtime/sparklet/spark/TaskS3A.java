@@ -401,6 +401,9 @@ public class TaskS3A extends S3AFileSystem {
             forget(key);
         }
         written.put(key, "");
+        if (!overwrite && DeltaCommit.NAME.matcher(key).matches()) {
+            return new DeltaCommit(this, path, createTmpFileForWrite("delta-", 0, getConf()));
+        }
         FSDataOutputStream file =
                 super.create(path, permission, overwrite, bufferBytes, replication, blockBytes, progress);
         return isNew ? new Sized(file, key) : file;

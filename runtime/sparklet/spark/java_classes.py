@@ -11,9 +11,9 @@ from typing import Any
 
 from sparklet.job.spark_lines import is_known
 
-SOURCES = ("JvmState", "WarmJvm", "ParquetPart", "TaskS3A", "StagedS3A", "AttemptCommit", "SparkInsides", "KeptContext")
-"""Each may use those before it."""
-FOR_ALL = SOURCES[:6]
+FOR_ALL = ("JvmState", "WarmJvm", "ParquetPart", "PutOnce", "DeltaCommit", "TaskS3A", "StagedS3A", "AttemptCommit")
+SOURCES = (*FOR_ALL, "SparkInsides", "KeptContext")
+"""Each may use those before it. One that differs with Hadoop has another file, ``<name>-<its line>.java``."""
 _ESCAPED = str.maketrans({each: f"\\{each}" for each in "\\ =:#!"})
 _ESCAPED |= str.maketrans({"\n": r"\n", "\r": r"\r", "\t": r"\t", "\f": r"\f"})
 
@@ -21,8 +21,8 @@ _ESCAPED |= str.maketrans({"\n": r"\n", "\r": r"\r", "\t": r"\t", "\f": r"\f"})
 def mark() -> str:
     """The name of an empty file in a jar of exactly these classes."""
     digest = hashlib.sha256()
-    for name in SOURCES:
-        digest.update(_source(name).encode())
+    for path in sorted(Path(__file__).parent.glob("*.java")):
+        digest.update(path.read_bytes())
     return f"sparklet-java-{digest.hexdigest()[:16]}"
 
 
@@ -40,7 +40,7 @@ def compiled(jvm: Any, name: str, parent: Any) -> Any:
     """A compiler with the compiled class; ``parent`` loads the classes that it uses."""
     compiler = jvm.org.codehaus.janino.SimpleCompiler()
     compiler.setParentClassLoader(parent)
-    compiler.cook(_source(name))
+    compiler.cook(_source(name, jvm.org.apache.hadoop.util.VersionInfo.getVersion()))
     return compiler
 
 
@@ -63,5 +63,7 @@ def encoded(properties: Mapping[str, str]) -> str:
     return "\n".join(f"{key.translate(_ESCAPED)}={value.translate(_ESCAPED)}" for key, value in properties.items())
 
 
-def _source(name: str) -> str:
-    return Path(__file__).with_name(f"{name}.java").read_text()
+def _source(name: str, hadoop_version: str) -> str:
+    line = ".".join(hadoop_version.split(".")[:2])
+    own = Path(__file__).with_name(f"{name}-{line}.java")
+    return (own if own.exists() else own.with_name(f"{name}.java")).read_text()
