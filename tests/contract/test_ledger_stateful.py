@@ -26,7 +26,7 @@ from sparklet.aws.clients import AwsClients
 from sparklet.aws.dynamodb import DynamoLedger
 from sparklet.errors import LeaseLostError, LedgerError
 from sparklet.ledger.rules import LEASE_EXPIRED, LEASE_GRACE_S
-from sparklet.model import HALVES, ClaimStatus, Counts, Failure, ShardRecord, ShardResult, ShardState
+from sparklet.model import HALVES, MAX_CONFLICTS, ClaimStatus, Counts, Failure, ShardRecord, ShardResult, ShardState
 from sparklet.ports import Ledger
 from tests.contract.conftest import TABLE
 from tests.contract.samples import part, planned, ref, script
@@ -37,6 +37,7 @@ MAX_ATTEMPTS = 2
 LEASE_S = 50.0
 NUMBERS = st.integers(0, SHARDS - 1)
 FAILURE = Failure("Broken", "by the test")
+CONFLICT = Failure("MetadataChangedException", "by another writer")
 ENGINES = st.sampled_from(["", "fargate", "another"])  # of workers; and where exhausted shards go on
 
 P, R, S, F = ShardState.PENDING, ShardState.RUNNING, ShardState.SUCCEEDED, ShardState.FAILED
@@ -50,6 +51,7 @@ class Expected:
     state: ShardState = P
     generation: int = 0
     attempts: int = 0
+    conflicts: int = 0
     requeues: int = 0
     owner: str = ""
     winner: str = ""
@@ -117,7 +119,7 @@ class LedgerMachine(RuleBasedStateMachine):
             or want.engine not in ("", engine)
         ):
             assert answer.status is ClaimStatus.HELD
-        elif want.attempts >= MAX_ATTEMPTS:
+        elif want.attempts - want.conflicts >= MAX_ATTEMPTS:
             lost = want.state is R or before.error_class == LEASE_EXPIRED  # else it was given back with a cause
             moves = self._exhausted(want, escalate if lost else "")
             assert answer.status is (ClaimStatus.HELD if moves else ClaimStatus.EXHAUSTED)
@@ -161,11 +163,19 @@ class LedgerMachine(RuleBasedStateMachine):
         assert self.ledger.shards.get(self.run_id, number) == before, "a zombie changed a shard"
 
     @rule(number=NUMBERS)
+    def an_attempt_meets_a_conflict(self, number: int) -> None:
+        want = self.expected[number]
+        if want.state is R and want.conflicts < MAX_CONFLICTS:
+            for _ in "once more after a lost answer", "":
+                self.ledger.attempts.release(self.run_id, number, want.owner, CONFLICT, want.engine)
+            want.state, want.conflicts = P, want.conflicts + 1
+
+    @rule(number=NUMBERS)
     def an_attempt_has_too_little_memory(self, number: int) -> None:
         want = self.expected[number]
         if want.state is R and not want.engine:
             self.ledger.attempts.escalate(self.run_id, number, want.owner, FAILURE, "fargate")
-            want.state, want.engine, want.attempts, want.requeues = P, "fargate", 0, 0
+            want.state, want.engine, want.attempts, want.requeues, want.conflicts = P, "fargate", 0, 0, 0
         elif want.used and want.state is not P:
             with pytest.raises(LeaseLostError):
                 self.ledger.attempts.escalate(self.run_id, number, "never", FAILURE, "fargate")
@@ -218,7 +228,7 @@ class LedgerMachine(RuleBasedStateMachine):
         """Where a shard goes without an attempt left, whose last one was lost; whether an engine goes on."""
         moves = bool(escalate) and not want.engine
         if moves:
-            want.state, want.engine, want.attempts, want.requeues = P, escalate, 0, 0
+            want.state, want.engine, want.attempts, want.requeues, want.conflicts = P, escalate, 0, 0, 0
         else:
             want.state = F
         return moves
@@ -265,7 +275,7 @@ class LedgerMachine(RuleBasedStateMachine):
 
         assert (after is not None) is over
         if after is not None:
-            if want.attempts < MAX_ATTEMPTS:
+            if want.attempts - want.conflicts < MAX_ATTEMPTS:
                 want.state = P
             else:
                 self._exhausted(want, escalate)
@@ -314,7 +324,7 @@ class LedgerMachine(RuleBasedStateMachine):
 
         assert (after is not None) is wanted
         if after is not None:
-            want.state, want.generation, want.attempts, want.requeues = P, generation, 0, 0
+            want.state, want.generation, want.attempts, want.requeues, want.conflicts = P, generation, 0, 0, 0
             self._agrees(after)
 
     def _still(self, record: ShardRecord) -> bool:
@@ -336,12 +346,9 @@ class LedgerMachine(RuleBasedStateMachine):
 
     def _agrees(self, record: ShardRecord) -> None:
         want = self.expected[record.number]
-        assert (record.state, record.generation, record.attempts, record.requeues) == (
-            want.state,
-            want.generation,
-            want.attempts,
-            want.requeues,
-        )
+        assert (record.state, record.generation) == (want.state, want.generation)
+        counted = record.attempts, record.conflicts, record.requeues
+        assert counted == (want.attempts, want.conflicts, want.requeues)
         assert (record.attempt_id, record.winner, record.engine) == (want.owner, want.winner, want.engine)
         assert record.split == want.split
         assert record == self.ledger.shards.get(self.run_id, record.number)
@@ -355,7 +362,7 @@ class LedgerMachine(RuleBasedStateMachine):
         for record in records:
             self._agrees(record)
             assert record.object_count == self.expected[record.number].objects
-            assert record.attempts <= MAX_ATTEMPTS
+            assert record.attempts <= MAX_ATTEMPTS + record.conflicts
             assert record.generation <= self.generation
 
     @invariant()

@@ -16,6 +16,7 @@ from tests.stand_ins.memory import FakeClock, MemoryLedger
 
 REF = ShardRef("run-1", 3, 0, "part", 0, 9)
 FAILURE = Failure("Broken", "by the test")
+CONFLICT = Failure("io.delta.exceptions.ConcurrentAppendException", "another came first")
 RESULT = ShardResult(7, 8, ("s3://out/x",), memory_mb=9, schemas={"a": "b"})
 Say = Callable[[MemoryLedger, ShardRecord], object]
 Pure = Callable[[ShardRecord, float], ShardRecord]
@@ -40,6 +41,10 @@ SAYINGS: dict[str, tuple[Say, Pure]] = {
         lambda ledger, r: ledger.attempts.release("run-1", 3, "mine", FAILURE, r.engine),
         lambda r, now_s: transitions.release(r, "mine", now_s, FAILURE),
     ),
+    "meet a conflict": (
+        lambda ledger, r: ledger.attempts.release("run-1", 3, "mine", CONFLICT, r.engine),
+        lambda r, now_s: transitions.release(r, "mine", now_s, CONFLICT),
+    ),
     "be split": (
         lambda ledger, r: ledger.attempts.release("run-1", 3, "mine", FAILURE, r.engine, HALVES),
         lambda r, now_s: transitions.release(r, "mine", now_s, FAILURE, HALVES),
@@ -63,6 +68,7 @@ MINE = st.builds(
     attempts=st.integers(1, 3),
     requeues=st.integers(0, 3),
     unrun=st.integers(0, 3),
+    conflicts=st.integers(0, 3),
     attempt_id=st.just("mine"),
     winner=st.sampled_from(["", "mine"]),
     lease_end_s=st.floats(1, 9),

@@ -6,7 +6,8 @@ from dataclasses import dataclass, field, replace
 
 from sparklet.app.reporter import count_text
 from sparklet.errors import ObjectStoreError, PlanError
-from sparklet.model import Run, ShardRecord
+from sparklet.ledger.rules import CONFLICTS
+from sparklet.model import MAX_CONFLICTS, Run, ShardRecord
 from sparklet.planning.follow_up_ids import own_task
 from sparklet.planning.plan_files import planned_shard
 from sparklet.ports.deployment import Deployment
@@ -90,6 +91,11 @@ _RULES = (
         "sparklet redrive RUN --engine NAME does it elsewhere; or a new run with smaller shards (--shard-size), or one "
         "that sends what is too large to an engine (--too-large engine)",
         classes="TooLargeError",
+    ),
+    _Rule(
+        f"other writers of the table came first, again and again; the first {MAX_CONFLICTS} times used up no attempt",
+        "write by job.append or job.upsert, which commit once for all shards; or sparklet redrive RUN",
+        classes=" ".join(sorted(CONFLICTS)),
     ),
     _Rule("an input has other columns than the schema", "another run, --schema or --allow-drift", DATA, "DriftError"),
     _Rule("it fails whatever its input is", _FIX_AND_REDRIVE, SCRIPT, message=r"^the script is at fault, not an input"),

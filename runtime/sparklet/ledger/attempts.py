@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 
 from sparklet.clock import Clock
 from sparklet.ledger import items, transitions
+from sparklet.ledger.rules import is_conflict
 from sparklet.ledger.store import New, Store, Swaps, Update
 from sparklet.model import (
     Claim,
@@ -65,7 +66,7 @@ class Attempts(Swaps[ShardRecord]):
         if engine or ref.generation:
             return (self._read(ref.run_id, ref.shard),)
         planned = {"state": ShardState.PENDING, "generation": 0, "engine": ""}
-        fresh = {"revision": 1, "attempts": 0, "attempt_id": "", "split": "", "started_s": 0.0}
+        fresh = {"revision": 1, "attempts": 0, "attempt_id": "", "split": "", "started_s": 0.0, "conflicts": 0}
         return items.presumed_shard(ref.run_id, ref.shard, **planned, **fresh), *planned
 
     def renew(
@@ -93,14 +94,21 @@ class Attempts(Swaps[ShardRecord]):
         self, run_id: str, number: int, attempt_id: str, failure: Failure, engine: str = "", split: str = ""
     ) -> None:
         """RUNNING → PENDING; the cause is kept. ``engine`` is the shard's own; ``split``: how a check splits it."""
-        self._own(run_id, number, attempt_id, transitions.release, failure, split, engine=engine)
+        known = {"conflicts": self._read(run_id, number).conflicts} if is_conflict(failure) else {}
+        self._own(run_id, number, attempt_id, transitions.release, failure, split, engine=engine, **known)
 
     def escalate(self, run_id: str, number: int, attempt_id: str, failure: Failure, engine: str) -> None:
         """RUNNING → PENDING for ``engine``; nothing counted yet, and no function claims it again."""
         self._own(run_id, number, attempt_id, transitions.escalate, failure, engine)
 
     def _own(
-        self, run_id: str, number: int, attempt_id: str, said: Callable[..., ShardRecord], *what: object, **known: str
+        self,
+        run_id: str,
+        number: int,
+        attempt_id: str,
+        said: Callable[..., ShardRecord],
+        *what: object,
+        **known: object,
     ) -> None:
         """Do what an attempt says of its own shard: one write, which depends on that and on what else is ``known``."""
         known = {"state": ShardState.RUNNING, "attempt_id": attempt_id, **known}

@@ -15,7 +15,15 @@ LEASE_GRACE_S = 5.0  # clocks differ: a claim takes a lease over only so long af
 LEASE_EXPIRED = "LeaseExpired"  # the cause of an attempt whose worker was lost
 OUTGROWN = frozenset({"OutOfMemoryError", "MemoryError", "TooLargeError", "DeadlineExceededError", LEASE_EXPIRED})
 """Causes that a worker with more memory and time does not have."""
-NEVER_BY_INPUT = frozenset(
+CONFLICTS = frozenset(
+    {
+        *("ConcurrentAppendException", "ConcurrentDeleteDeleteException", "ConcurrentDeleteReadException"),  # Delta
+        *("ConcurrentTransactionException", "ConcurrentWriteException"),
+        *("MetadataChangedException", "ProtocolChangedException"),  # also where two make one table at once
+    }
+)
+"""Causes that are conflicts of two writers of one table, which another attempt may not meet: none is used up."""
+NEVER_BY_INPUT = CONFLICTS | frozenset(
     {
         *("ImportError", "IndentationError", "ModuleNotFoundError", "NameError", "SyntaxError", "TabError"),
         *("AccessDeniedException", "UnknownStoreException"),
@@ -82,6 +90,11 @@ def next_engine(record: ShardRecord, cause: Failure, escalate: str) -> str:
 def outgrown(cause: Failure) -> bool:
     """Whether a worker with more memory and time may do what failed by this cause."""
     return cause.error_class.rpartition(".")[2] in OUTGROWN or "ended by SIGKILL" in cause.message
+
+
+def is_conflict(cause: Failure) -> bool:
+    """Whether another writer of a table came first."""
+    return cause.error_class.rpartition(".")[2] in CONFLICTS
 
 
 def splits(record: ShardRecord, failure: Failure, least: int = 2) -> bool:

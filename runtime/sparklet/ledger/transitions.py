@@ -74,7 +74,7 @@ def claim(
     elsewhere = record.engine not in ("", engine) or bool(record.split)
     if refused := rules.refusal(record, attempt_id, now_s, elsewhere):
         return Claim(refused, record)
-    if record.attempts >= max_attempts:
+    if record.used_attempts >= max_attempts:
         after = _exhausted(_timed(record), rules.last_failure(record), escalate, now_s)
         return Claim(ClaimStatus.EXHAUSTED if after.state.ended else ClaimStatus.HELD, after)
     taken = replace(_timed(record), taken_from=record.state)
@@ -129,8 +129,13 @@ def fail(record: R, attempt_id: str, now_s: float, failure: Failure) -> R:
 
 
 def release(record: R, attempt_id: str, now_s: float, failure: Failure, split: str = "") -> R:
-    """RUNNING → PENDING; a shard with ``split`` nobody claims, until a check splits it."""
-    return record if _owned(record, attempt_id, PENDING) else _ended(record, PENDING, failure, now_s, split)
+    """RUNNING → PENDING; a shard with ``split`` nobody claims, until a check splits it. A conflict is counted."""
+    if _owned(record, attempt_id, PENDING):
+        return record
+    released = _ended(record, PENDING, failure, now_s, split)
+    if isinstance(released, ShardRecord) and rules.is_conflict(failure):
+        return replace(released, conflicts=released.conflicts + 1)
+    return released
 
 
 def escalate(record: ShardRecord, attempt_id: str, now_s: float, failure: Failure, engine: str) -> ShardRecord:
@@ -155,7 +160,7 @@ def expire(record: ShardRecord, now_s: float, max_attempts: int, escalate_to: st
     if record.state is not RUNNING or record.lease_end_s > now_s:
         return None
     failure = rules.expired_failure(record)
-    if record.attempts < max_attempts:
+    if record.used_attempts < max_attempts:
         return _ended(record, PENDING, failure, now_s)
     return _exhausted(record, failure, escalate_to, now_s)
 
@@ -228,7 +233,7 @@ def _timed(record: ShardRecord) -> ShardRecord:
 
 
 def _anew(record: ShardRecord, engine: str) -> ShardRecord:
-    return replace(record, engine=engine, attempts=0, requeues=0, unrun=0)
+    return replace(record, engine=engine, attempts=0, requeues=0, unrun=0, conflicts=0)
 
 
 # --- a run ---

@@ -34,6 +34,7 @@ from sparklet.model.shards import (
     EVENTS,
     FIRST_BYTES,
     HALVES,
+    MAX_CONFLICTS,
     MAX_NAMED,
     MISNAMED,
     OF_SPLIT,

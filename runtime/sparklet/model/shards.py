@@ -20,6 +20,7 @@ MAX_NAMED = 90  # inputs that one split sets apart: a transaction of DynamoDB ha
 ANSWERS, WRITES, EVENTS, SCHEMAS = "answers/", "writes/", "events/", "schemas/"  # in a run's folder
 SHOWN_ITEM = 100  # characters
 FIRST_BYTES = 512  # of a file, which tell what it is
+MAX_CONFLICTS = 20  # of one shard that use up no attempt: with their pauses more than an hour
 COMPRESSION_FACTOR = 4  # decompressed bytes for a stored byte, estimated
 COMPRESSED = (".gz", ".bz2", ".zst", ".snappy", ".lz4", ".xz", ".deflate")
 """Names of objects that are compressed as a whole. Parquet, ORC and Avro compress inside: their stored size counts."""
@@ -342,6 +343,7 @@ class ShardRecord(Record):
     generation: int = 0
     requeues: int = 0  # messages sent again in this generation because none was left; for an engine: workers started
     unrun: int = 0  # of these, the ones for dead-letter messages that were redelivered without an attempt
+    conflicts: int = 0  # attempts in this generation that ended by a conflict with another writer of a table
     taken_from: str = ""  # the state in which the last attempt found it: RUNNING if the one before that was lost
     winner: str = ""  # the attempt whose staged output is published; named once, for good
     worked_s: float = 0.0  # what attempts before the last one took, also those of earlier generations and engines
@@ -357,6 +359,11 @@ class ShardRecord(Record):
     def took_s(self) -> float:
         """What the last attempt took, once it has ended."""
         return max(0.0, self.changed_s - self.started_s) if self.started_s else 0.0
+
+    @property
+    def used_attempts(self) -> int:
+        """The attempts that count against the most there may be: conflicts do not, up to a bound."""
+        return self.attempts - min(self.conflicts, MAX_CONFLICTS)
 
     @property
     def is_for_functions(self) -> bool:

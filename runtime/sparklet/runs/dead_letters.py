@@ -48,7 +48,7 @@ def consume(at: Deployment, message: Message) -> Disposition:
             return keep(at, message, str(error))
         if not _waits_for(message, ref, run, record):
             return Disposition.DROPPED
-        if record.attempts >= run.options.max_attempts or DEAD_LETTER.is_spent(record):
+        if record.used_attempts >= run.options.max_attempts or DEAD_LETTER.is_spent(record):
             never = f"never started: {record.unrun} messages sent again all came back as dead-letter messages"
             if at.ledger.attempts.abandon(record, last_failure(record, never)):
                 return Disposition.FAILED

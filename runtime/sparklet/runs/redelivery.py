@@ -46,7 +46,9 @@ class Way:
 MESSAGE = Way(lambda record: record.requeues, 60.0)  # and nothing moves: longer than a cold start takes
 CAPPED = Way(lambda record: record.requeues, 600.0)  # though others move: a lost message keeps its place under the cap
 DEAD_LETTER = Way(lambda record: record.unrun, 0.0, most=3)  # it has waited enough, and may have killed its workers
-MAP_BATCH = Way(lambda record: record.requeues, 60.0, most=5)  # half an hour, in which other runs' children may end
+MAP_BATCH = Way(
+    lambda record: max(0, record.requeues - record.conflicts), 60.0, most=5
+)  # half an hour, in which other runs' children may end
 WORKER = Way(lambda record: record.unclaimed - 1, 60.0, most=2)  # each start costs, and fails for a lasting cause
 
 

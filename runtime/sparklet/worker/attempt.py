@@ -15,7 +15,7 @@ from typing import Any, Protocol, Self, TypeVar
 from sparklet.clock import back_off_s
 from sparklet.errors import LeaseLostError, LedgerError, QueueError, ScriptFailedError, SparkletError
 from sparklet.events import Outcome, Task
-from sparklet.ledger.rules import ERROR_MESSAGE_BYTES, cut
+from sparklet.ledger.rules import ERROR_MESSAGE_BYTES, cut, is_conflict
 from sparklet.log import Log
 from sparklet.model import Failure, Record, ShardResult, ShardState
 from sparklet.ports import Clock, TaskQueue
@@ -127,7 +127,8 @@ def _conclude_failure(claims: Claims, claimed: Claimed, attempt: Attempt, error:
     if final:
         log.error(f"{claimed.kind} failed", **cause)
     else:
-        log.warning(f"attempt failed, {claimed.kind} released", **cause)
+        why = "another writer came first" if is_conflict(failure) else "attempt failed"
+        log.warning(f"{why}, {claimed.kind} released", **cause)
         return_message(claims, attempt, back_off_s(claimed.record.attempts, BACK_OFF_S, MAX_BACK_OFF_S))
     return Outcome(task, error, acknowledged=final)
 

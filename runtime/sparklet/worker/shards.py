@@ -33,7 +33,7 @@ from sparklet.errors import (
 from sparklet.events import Outcome, Task
 from sparklet.inputs.partitions import seen_partitions
 from sparklet.job.fields import CHANGES
-from sparklet.ledger.rules import LEASE_S, is_conclusive, lease_s, next_engine, splits
+from sparklet.ledger.rules import LEASE_S, is_conclusive, is_conflict, lease_s, next_engine, splits
 from sparklet.model import (
     APART,
     EVENTS,
@@ -339,7 +339,8 @@ class ClaimedShard:
 
     def is_final(self, failure: Failure) -> bool:
         """Whether no attempt can help or none is left."""
-        spent = self.record.attempts >= self.run.options.max_attempts
+        record = replace(self.record, conflicts=self.record.conflicts + is_conflict(failure))
+        spent = record.used_attempts >= self.run.options.max_attempts
         return not failure.retryable or spent or is_conclusive(self.record, failure)
 
     def fail(self, failure: Failure, *, final: bool) -> str:

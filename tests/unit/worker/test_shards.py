@@ -8,9 +8,10 @@ import pytest
 
 from sparklet.errors import GatewayLostError, LedgerError
 from sparklet.events import Outcome
-from sparklet.model import ShardState
+from sparklet.model import MAX_CONFLICTS, ShardState
 from sparklet.spark.runner import Output, ScriptCall, ScriptResult
-from tests.unit.worker.conftest import Bench, exits, meanwhile, raises, reports
+from sparklet.worker.attempt import MAX_BACK_OFF_S
+from tests.unit.worker.conftest import Bench, exits, meanwhile, raises, reports, succeed
 
 
 def test_a_success_is_recorded_with_the_scripts_report(bench: Bench) -> None:
@@ -70,6 +71,36 @@ def test_a_shard_without_attempts_ends_with_its_last_cause(bench: Bench) -> None
 
     assert outcome.acknowledged
     assert (bench.failure, bench.record.attempts) == (("GatewayLostError", "the JVM exited with -9"), 2)
+
+
+def test_a_conflict_of_two_writers_uses_up_no_attempt(bench: Bench) -> None:
+    outcome = bench.attempt(
+        exits(1, "io.delta.exceptions.ConcurrentAppendException", "files were added"), max_attempts=1
+    )
+
+    record = bench.record
+    assert (outcome.acknowledged, record.state, record.conflicts) == (False, ShardState.PENDING, 1)
+    assert record.error_class.endswith("ConcurrentAppendException")
+    bench.clock.advance(6)
+    bench.runner.behaviour = succeed
+    bench.deliver()
+    assert bench.record.state is ShardState.SUCCEEDED
+
+
+def test_conflicts_without_end_fail_the_shard_by_their_name(bench: Bench) -> None:
+    bench.plan(max_attempts=2)
+    bench.runner.behaviour = exits(1, "ProtocolChangedException", "the table was made meanwhile")
+    pauses_s = []
+    while not bench.record.state.ended:
+        began_s = bench.clock.now_s()
+        while not (messages := bench.queue.receive(1)):
+            bench.clock.advance(1)
+        bench.deliver(messages[0])
+        pauses_s.append(bench.clock.now_s() - began_s)
+
+    assert len(bench.runner.calls) == MAX_CONFLICTS + 2
+    assert bench.failure[0] == "ProtocolChangedException"
+    assert max(pauses_s[:3]) < 30 < pauses_s[-1] <= MAX_BACK_OFF_S
 
 
 @pytest.mark.parametrize(
