@@ -97,6 +97,13 @@ _RULES = (
         "write by job.append or job.upsert, which commit once for all shards; or sparklet redrive RUN",
         classes=" ".join(sorted(CONFLICTS)),
     ),
+    _Rule(
+        "an earlier attempt had committed its rows to the table before it ended, and they would have come twice",
+        "if that version has all of the shard's rows, nothing; else RESTORE the table to the one before it, and "
+        "sparklet redrive RUN writes them again. job.append, instead of the script's own write, commits each row once",
+        SCRIPT,
+        "CommittedBeforeException",
+    ),
     _Rule("an input has other columns than the schema", "another run, --schema or --allow-drift", DATA, "DriftError"),
     _Rule("it fails whatever its input is", _FIX_AND_REDRIVE, SCRIPT, message=r"^the script is at fault, not an input"),
     _Rule("too many inputs are bad", _FIX_DATA, EITHER, message=r"^more than \d+ of the shard's inputs are bad"),

@@ -27,7 +27,14 @@ NEVER_BY_INPUT = CONFLICTS | frozenset(
     {
         *("ImportError", "IndentationError", "ModuleNotFoundError", "NameError", "SyntaxError", "TabError"),
         *("AccessDeniedException", "UnknownStoreException"),
-        *("CommitConflictError", "CommitStateUnknownError", "DatabaseError", "EventError", "TableError"),
+        *(
+            "CommitConflictError",
+            "CommitStateUnknownError",
+            "CommittedBeforeException",
+            "DatabaseError",
+            "EventError",
+            "TableError",
+        ),
     }
 )
 """Root causes for which no input is to blame, unless the cause names one."""

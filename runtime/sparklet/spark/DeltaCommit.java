@@ -1,22 +1,28 @@
 package org.apache.hadoop.fs.s3a;
 
+import java.io.BufferedReader;
 import java.io.File;
 import java.io.FileOutputStream;
 import java.io.IOException;
+import java.nio.file.Files;
 import java.util.UUID;
 import java.util.regex.Pattern;
 import org.apache.hadoop.fs.FSDataOutputStream;
 import org.apache.hadoop.fs.FileAlreadyExistsException;
+import org.apache.hadoop.fs.FileStatus;
 import org.apache.hadoop.fs.Path;
 
 /**
  * A commit of Delta's: a file that becomes an object once it is closed, if no other writer has made that version.
  *
  * Delta's own log store for S3 looks whether the version exists and then writes it, which is safe for one driver only.
- * Each object has an id of its writer, by which one whose answer was lost knows its own.
+ * Each object has an id of its writer, by which one whose answer was lost knows its own, and a later attempt of a shard
+ * what an earlier one has added.
  */
 class DeltaCommit extends FSDataOutputStream {
     static final Pattern NAME = Pattern.compile(".*/_delta_log/\\d{20}\\.json");
+    private static final Pattern ADDS_NONE = Pattern.compile("\"mode\":\"Overwrite\""
+            + "|\"operation\":\"(?!WRITE|MERGE|UPDATE|STREAMING UPDATE|CREATE TABLE AS SELECT)");
     private static final String WRITER = "sparklet-writer"; // in the object's metadata
     private final S3AFileSystem s3a;
     private final Path path;
@@ -34,18 +40,60 @@ class DeltaCommit extends FSDataOutputStream {
         if (!file.exists()) {
             return; // closed before
         }
-        String id = UUID.randomUUID().toString();
         try {
+            String task = s3a.getConf().get("sparklet.task", "/proc/none");
+            File shard = new File(task, "writer");
+            String id = UUID.randomUUID().toString();
+            if (shard.exists() && addsRows()) {
+                String[] words = Files.readString(shard.toPath()).split("\n");
+                refuseTwice(words);
+                id = words[0] + id;
+            }
             if (!PutOnce.put(s3a, path, file, WRITER, id) && !id.equals(writer(path))) {
                 throw new FileAlreadyExistsException(path + " is another writer's");
+            }
+            if (shard.exists()) {
+                new File(task, "seen/committed").createNewFile(); // so that no split repeats it
             }
         } finally {
             file.delete();
         }
     }
 
+    /** Whether the commit, made again, would add its rows once more, by Delta's first line about it. */
+    private boolean addsRows() throws IOException {
+        BufferedReader lines = Files.newBufferedReader(file.toPath());
+        try {
+            return !ADDS_NONE.matcher(lines.readLine() + "").find();
+        } finally {
+            lines.close();
+        }
+    }
+
+    /** Fail if an earlier attempt has added rows; of words the first begins own ids, those from the third on others. */
+    private void refuseTwice(String[] words) throws IOException {
+        FileStatus[] commits = words.length > 2 ? s3a.listStatus(path.getParent()) : new FileStatus[0];
+        for (int at = 0; at < commits.length; at++) {
+            Path commit = commits[at].getPath();
+            boolean isRecent = commits[at].getModificationTime() >= Long.parseLong(words[1]);
+            String id = isRecent && NAME.matcher(commit.toString()).matches() ? writer(commit) : "";
+            for (int other = 2; other < words.length && !id.startsWith(words[0]); other++) {
+                if (id.startsWith(words[other])) {
+                    throw new CommittedBeforeException("attempt " + id.split("/")[2] + " of this shard made version "
+                            + Long.parseLong(commit.getName().substring(0, 20)) + " of " + path.getParent().getParent());
+                }
+            }
+        }
+    }
+
     private String writer(Path commit) throws IOException {
         byte[] id = s3a.getXAttr(commit, "header." + WRITER);
         return id == null ? "" : new String(id, "UTF-8");
+    }
+}
+
+class CommittedBeforeException extends IOException {
+    CommittedBeforeException(String message) {
+        super(message);
     }
 }

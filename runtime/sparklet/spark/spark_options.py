@@ -43,7 +43,7 @@ TASK_S3A, STAGED_S3A, ATTEMPT_COMMIT = "org.apache.hadoop.fs.s3a.TaskS3A", "Stag
 """Our Java classes; the first is in the package of what it overrides."""
 S3_SCHEMES = ("s3", "s3n", "s3a")
 INPUTS, SEEN, UNCOMMITTED, SCHEMAS, MISNAMED_RULE = "inputs", "seen", "uncommitted", "schemas", "misnamed"
-ORIGINS, OPENED = "origins", "opened"
+ORIGINS, OPENED, WRITER, COMMITTED = "origins", "opened", "writer", "committed"
 """In a task's folder, known to our Java."""
 AWSGLUE = str(Path(sparklet.__file__).with_name("glue"))  # the annex, whose folder has a package ``awsglue``
 

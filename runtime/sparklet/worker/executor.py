@@ -8,6 +8,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from secrets import token_hex
 from typing import Any, NamedTuple
 
 from sparklet.errors import (
@@ -46,7 +47,17 @@ from sparklet.shown import hidden, redacted
 from sparklet.spark.root_cause import GONE
 from sparklet.spark.runner import Runner, ScriptCall, ScriptResult
 from sparklet.spark.script_options import takes_event, unpacks
-from sparklet.spark.spark_options import INPUTS, MISNAMED_RULE, OPENED, ORIGINS, SCHEMAS, SEEN, UNCOMMITTED
+from sparklet.spark.spark_options import (
+    COMMITTED,
+    INPUTS,
+    MISNAMED_RULE,
+    OPENED,
+    ORIGINS,
+    SCHEMAS,
+    SEEN,
+    UNCOMMITTED,
+    WRITER,
+)
 from sparklet.spark.task_limits import task_folder
 from sparklet.worker.attempt import Attempt
 from sparklet.worker.left_behind import NOTHING, left_behind, may_write_unseen, same_in_each_shard, told
@@ -74,7 +85,7 @@ PERMANENT_CAUSES = frozenset(
         *("GlueArgumentError", "SyntaxError", "TabError"),
         *("AccessDeniedException", "AnalysisException", "ParseException", "UnknownStoreException"),  # Spark, S3A
         *("InvalidFileTypeException", "RemoteFileChangedException"),  # an input is misnamed, or was replaced
-        *("CommitStateUnknownError", "DriftError", "ExpectationError", "TableError"),
+        *("CommitStateUnknownError", "CommittedBeforeException", "DriftError", "ExpectationError", "TableError"),
         *("PySparkAttributeError", "PySparkNotImplementedError"),  # what Spark Connect does not have
     }
 )
@@ -105,6 +116,9 @@ class Execution:
     staging: Staging | None = None  # fetches some of the event's inputs first
     is_alone: Callable[[], bool] = lambda: True  # whether the run has no other shard
     discard: Callable[[], None] = lambda: None  # deletes what a try has left, before another one
+    committers: tuple[str, ...] = ()  # a shard's: what begins the ids of its attempts' commits, see ``DeltaCommit``
+    since_s: float = 0.0  # when the first of them may have been made
+    is_again: bool = False  # whether one may have been made
     per_input: bool = False  # whether what is written must be told apart by inputs
     verify: Callable[[Collection[str]], None] | None = None  # inputs but those that Spark has read as they are planned
     keep_events: Callable[[Path], None] | None = None  # stores what is in the folder of Spark's event log
@@ -180,7 +194,7 @@ class Executor:
             raise SparkRuntimeError(f"{cause}; too little time was left to run the script again, in a new one")
         log.warning("the script is run again", cause=cause)
         execution.discard()
-        return self.execute(planned, attempt)
+        return self.execute(replace(planned, is_again=True), attempt)
 
     def _report(self, execution: Execution, source: str, own: Path, log: Log, *, is_alone: bool) -> ShardResult:
         """What a script that has ended well reports, and what else it left; PlanError if its work is lost.
@@ -423,6 +437,10 @@ def _tell_java(own: Path, execution: Execution, copies: Mapping[int, Path], sour
     for folder in execution.event.get("input_folders", ()) if execution.is_shard else ():
         words += (folder.partition("://")[2], *[""] * 7)
     (own / INPUTS).write_text("\0".join(words), encoding="utf-8")
+    if execution.committers:
+        mine = f"{execution.committers[0]}{execution.event['sparklet']['attempt']}/{token_hex(4)}/"
+        earlier = execution.committers if execution.is_again else ()
+        (own / WRITER).write_text("\n".join([mine, f"{execution.since_s * 1000:.0f}", *earlier]))
     (own / MISNAMED_RULE).write_text(MISNAMED if unpacks(source) else "(?!)")
     (own / SEEN).mkdir()
     if execution.per_input:
@@ -437,7 +455,9 @@ def _words(execution: Execution, source: str) -> str:
 
 
 def _is_direct(folder: Path) -> bool:
-    """Whether a script has begun a write that it commits at once."""
+    """Whether a script has begun a write that it commits at once, or has committed by itself."""
+    if (folder.parent / SEEN / COMMITTED).exists():
+        return True
     return (folder / OUTCOME).exists() and DIRECT in (folder / OUTCOME).read_bytes()
 
 

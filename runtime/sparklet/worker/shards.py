@@ -9,6 +9,7 @@ copied to the run's output; any attempt may repeat that. The staged files are de
 
 import gzip
 import json
+import re
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
@@ -70,6 +71,8 @@ from sparklet.worker.staging import Staging, described
 MAX_ANSWER_BYTES = 256 * 1024  # of one shard, in a run
 MAX_MEMBERS = 20_000  # of archives in one shard, which are inputs of their own: a shard's line has 100 bytes for each
 MIXED = MixedInputsError.__name__
+COMMITTED_BEFORE = "CommittedBeforeException"  # of ``DeltaCommit``
+CLOCKS_DIFFER_S = 60.0  # the ledger's and S3's, at most
 MARKER = "_SUCCESS"  # of a job of an RDD's or MLlib's; the ledger decides which files count
 FOLDER_MARKERS = ("/", "_$folder$")  # the last are EMRFS's
 WHOLE = "not split, since its script commits at once and not by a staged write: "
@@ -283,6 +286,8 @@ class ClaimedShard:
             most = 0 if run.options.too_large == FAIL or self.claims.engine else run.options.max_shard_bytes
             store = self.claims.at.inputs(run.access)
             staging = Staging(inputs, run.access, store, max_bytes=most, tell=self._take_members)
+        numbers = record.number, *map(int, re.findall(rf"^{OF_SPLIT}(\d+)", record.part))
+        was_told = record.error_class.endswith(COMMITTED_BEFORE)  # whoever redrives it now wants what it writes
         return Execution(
             script=run.scripts[record.generation],
             event=shard_event(run, record, shard, self.output.staged),
@@ -292,6 +297,9 @@ class ClaimedShard:
             inputs=inputs,
             partitions=seen_partitions(shard.inputs, run.inputs, run.partitions) if run.partitions else {},
             staging=staging,
+            committers=tuple(f"{run.identity}/{number}/" for number in numbers),
+            since_s=record.changed_s if was_told else run.created_s - CLOCKS_DIFFER_S,
+            is_again=record.attempts > 1 or bool(record.error_class),
             per_input=bool(run.options.output_per),
             verify=self._refuse_changed if run.options.incremental else None,
             is_alone=lambda: self.claims.at.ledger.runs.get(run.run_id).shard_count == 1,

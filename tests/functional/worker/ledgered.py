@@ -102,6 +102,14 @@ class Function:
         plan(at, request.run_id, wait=lambda _: not self.deliver(*sent()))
         return list(sent())
 
+    def redriven(self, record: ShardRecord) -> ShardRef:
+        """Reopen a shard that has failed."""
+        run, generation = self.ledger.runs.get(record.run_id), record.generation + 1
+        self.ledger.runs.start_generation(record.run_id, generation, run.scripts[0])
+        again = self.ledger.attempts.redrive(record.run_id, record.number, generation)
+        assert again
+        return again.ref
+
     def deliver(self, *refs: ShardRef) -> list[str]:
         """Invoke with a message for each; the messages that come back."""
         records = [

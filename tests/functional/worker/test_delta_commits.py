@@ -5,8 +5,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import pytest
+from deltalake import DeltaTable
 
-from sparklet.model import ShardState
+from sparklet.model import ShardRecord, ShardState
 from tests.contract.lossy_proxy import LossyProxy, lossy_proxy
 from tests.functional.worker.conftest import local_jars
 from tests.functional.worker.ledgered import BUCKET, Function, deployed
@@ -59,6 +60,18 @@ for thread in threads:
 job.answer({{"acknowledged": acknowledged, "failed": failed}})
 """.encode()
 
+PLAIN = """
+from sparklet.job import Job
+
+job = Job.from_args()
+spark = job.spark()
+spark.sql(f"CREATE TABLE IF NOT EXISTS delta.`{table}` (id LONG) USING delta")
+for mode in modes:
+    spark.range(10).coalesce(1).write.format("delta").mode(mode).save(table)
+if fails_once and not job.previous_attempt:
+    raise OSError("after its commits")
+"""
+
 
 @dataclass(frozen=True)
 class Lake:
@@ -79,6 +92,22 @@ class Lake:
         log = self.function.store.list(f"s3://{BUCKET}/{folder}/_delta_log/")
         bodies = [self.function.store.get(info.uri) for info in log if info.uri.endswith(".json")]
         return sorted(answer["acknowledged"]), sorted(json.loads(body)["id"] for body in bodies)
+
+    def again(self, name: str, *modes: str) -> tuple[ShardRecord, list[int]]:
+        """A shard whose script fails once after its writes, as its second attempt leaves it, and the table's ids."""
+        table = f"s3://{BUCKET}/{name}"
+        ref = self.function.plan(f"table, modes, fails_once = {table!r}, {modes!r}, True\n{PLAIN}".encode())
+        assert self.function.deliver(ref) != []
+        assert "after its commits" in self.function.shard(ref).error_message
+        self.function.deliver(ref)
+        return self.function.shard(ref), self.ids(name)
+
+    def ids(self, name: str) -> list[int]:
+        endpoint = self.function.clients.s3.meta.endpoint_url
+        options = {"aws_endpoint_url": endpoint, "aws_allow_http": "true", "aws_region": "us-east-1"}
+        options |= {"aws_access_key_id": "test", "aws_secret_access_key": "test"}
+        found = DeltaTable(f"s3://{BUCKET}/{name}", storage_options=options).to_pyarrow_table()
+        return sorted(found.column("id").to_pylist())
 
 
 @pytest.fixture(scope="module")
@@ -114,3 +143,23 @@ def test_a_commit_of_several_blocks_replaces_none(lake: Lake) -> None:
     acknowledged, in_log = lake.committed("large", writers=3, commits=2, filler=6_000_000)
 
     assert (len(acknowledged), in_log) == (6, acknowledged)
+
+
+def test_a_later_attempt_that_would_append_again_fails(lake: Lake) -> None:
+    record, ids = lake.again("appended", "append", "append")
+
+    assert (record.state, record.attempts) == (ShardState.FAILED, 2)
+    assert record.error_class.endswith("CommittedBeforeException")
+    assert f"made version 1 of s3://{BUCKET}/appended" in record.error_message
+    assert ids == sorted([*range(10)] * 2)
+    again = lake.function.redriven(record)  # by somebody who was told
+    lake.function.deliver(again)
+    assert lake.function.shard(again).state is ShardState.SUCCEEDED
+    assert len(lake.ids("appended")) == 40
+
+
+def test_a_later_attempt_may_overwrite_again(lake: Lake) -> None:
+    record, ids = lake.again("overwritten", "overwrite")
+
+    assert (record.state, record.attempts) == (ShardState.SUCCEEDED, 2)
+    assert ids == [*range(10)]

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from sparklet.model import HALVES, MAX_NAMED, ShardState
+from sparklet.spark.runner import Output, ScriptCall, ScriptResult
 from tests.unit.worker.conftest import BUCKET, Behaviour, Bench, exits, reports
 
 OBJECTS = 100
@@ -48,6 +49,35 @@ def test_a_script_that_commits_at_once_keeps_its_shard_whole(bench: Bench) -> No
     cause, message = bench.failure
     assert cause == "BadRecordException"
     assert message.startswith("not split, since its script commits at once and not by a staged write")
+
+
+def test_a_script_that_committed_a_table_keeps_its_shard_whole(bench: Bench) -> None:
+    def commits(call: ScriptCall, output: Output) -> ScriptResult:
+        (call.work_dir.parent / "seen" / "committed").touch()  # as ``DeltaCommit`` does
+        return fails(bench, "s3://in/0-3.csv")(call, output)
+
+    bench.attempt(commits, objects=OBJECTS, isolate=True, max_attempts=1)
+
+    assert bench.failure[1].startswith("not split, since its script commits at once")
+
+
+def test_a_split_shard_knows_the_commits_of_its_origin(bench: Bench) -> None:
+    bench.plan(objects=OBJECTS)
+    name, record, told = "split-000007-000003-1.jsonl", bench.record, list[str]()
+    line = bench.store.get(f"s3://{BUCKET}/runs/run-1/plan/{record.part}")
+    bench.store.put(f"s3://{BUCKET}/runs/run-1/plan/{name}", line)
+    bench.ledger.put(replace(record, part=name, error_class="LeaseExpired"))
+
+    def reads(call: ScriptCall, output: Output) -> ScriptResult:
+        told.extend((call.work_dir.parent / "writer").read_text().split("\n"))
+        return ScriptResult(0)
+
+    bench.runner.behaviour = reads
+    bench.deliver()
+
+    identity = bench.ledger.runs.get("run-1").identity
+    assert told[0].startswith(f"{identity}/0/{bench.record.attempt_id}/")
+    assert told[2:] == [f"{identity}/0/", f"{identity}/7/"]
 
 
 def test_a_script_knows_that_its_shard_was_split_off(bench: Bench) -> None:
