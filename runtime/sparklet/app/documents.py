@@ -61,6 +61,7 @@ def result_document(stack: OpenStack, run: Run, summary: Summary) -> dict[str, A
         "skipped": dict(run.skipped),
         "attempts": summary.attempts,
         "came_back_unrun": summary.unrun,
+        "conflicts": summary.conflicts,
         "task_s": round(summary.task_s, 3),
         "duration_s": round(summary.duration_s, 3),
         "waited_s": round(summary.waited_s, 3),

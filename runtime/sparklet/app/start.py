@@ -38,7 +38,7 @@ from sparklet.job.catalogs import catalog_properties
 from sparklet.job.fields import INFER, SCHEMA
 from sparklet.model import Run
 from sparklet.model.quantities import parse_duration_s
-from sparklet.planning.engine_choice import differing_sparks
+from sparklet.planning.engine_choice import differing_sparks, plain_writes
 from sparklet.planning.new_run import files_beside, new_run, run_id_of, script_body
 from sparklet.planning.packing import PackedInput
 from sparklet.planning.planner import PlanProgress, plan
@@ -178,8 +178,10 @@ def begin(
             request = with_local_files(stack, request, reporter)
             known = stack.at.known_run(request.run_id)
             run = new_run(stack.at, request, packed)
-        for differing in differing_sparks(stack.at, run.options.engine) if run.options.engine else ():
-            reporter.warn(differing)
+        source = stack.at.store.get(run.scripts[0].uri).decode(errors="replace")
+        differing = differing_sparks(stack.at, run.options.engine) if run.options.engine else ()
+        for told in (*differing, *plain_writes(source, run.options.engine)):
+            reporter.warn(told)
         if not by_machine and known:
             reporter.say(f"run {run.run_id} exists already, {run.state}; this is the same run")
         return go_on(stack, run, reporter, packed, by_machine=by_machine, here=dispatch_mode == "auto")

@@ -154,6 +154,9 @@ def summary_table(stack: OpenStack, run: Run, summary: Summary, view: RunView | 
     if summary.unrun:
         messages = count_text(summary.unrun, "message")
         facts.add_row("redelivered", f"{messages} without an attempt, from the dead-letter queue; each was sent again")
+    if summary.conflicts:
+        times = count_text(summary.conflicts, "attempt")
+        facts.add_row("conflicts", f"{times} met another writer of a table and did not count; job.append commits once")
     waited = f"{duration_text(summary.waited_s)} until the first shard began"
     worked = f"the shards worked {duration_text(summary.task_s)} in all"
     worked += f", {duration_text(summary.repeated_s)} of it in vain" if summary.repeated_s else ""

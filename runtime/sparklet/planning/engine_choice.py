@@ -1,5 +1,6 @@
 """Which engine does what is too large for a function, and which Spark it has."""
 
+import re
 from collections.abc import Collection, Iterable, Iterator, Mapping
 
 from sparklet.errors import PlanError, ScriptError
@@ -12,6 +13,8 @@ WITH_VIEW = frozenset({LARGE, "fargate", "process"})
 """Engines whose workers run scripts as functions do."""
 SPARK_LINE = "SPARKLET_SPARK_LINE"
 """Among the functions' settings: the stack of their image (docker/stacks)."""
+PLAIN_DELTA = re.compile(r"""(?s)(?!.*\bjob\.(?:append|upsert|overwrite_partitions)\b).*\bformat\(\s*["']delta["']""")
+"""Matches a script that, by its text, writes Delta tables by itself, or reads them."""
 
 
 def chosen_engine(at: Deployment, name: str, table: str, asked: Collection[str] = ()) -> str:
@@ -82,6 +85,17 @@ def refuse_another_spark(at: Deployment, asked: Mapping[str, str]) -> None:
                     f"no function can do a shard of {source}: {why}; deploy the stack with Stack=spark-{line}, or "
                     f"change the comment '# sparklet: spark={line}' (docs/guide/image.md)"
                 )
+
+
+def plain_writes(source: str, engines: str) -> Iterator[str]:
+    """What to tell of a run whose script, by its text, commits to Delta by itself, in each shard."""
+    if PLAIN_DELTA.match(source):
+        yield (
+            "the script writes Delta by itself: each shard commits at once, and one that is done again fails instead "
+            "of appending twice; job.append commits all shards once (docs/guide/tables.md)"
+        )
+        for name in {*filter(None, engines.split(","))} - WITH_VIEW:
+            yield f"in the engine {name} one of two such commits at the same moment is lost: write by job.append there"
 
 
 def differing_sparks(at: Deployment, engines: str) -> Iterator[str]:

@@ -45,6 +45,7 @@ class Summary:
     wrote_nothing: int = 0  # succeeded shards that wrote nothing, as far as Sparklet sees
     attempts: int = 0  # in the last generation of each shard
     unrun: int = 0  # dead-letter messages without an attempt, which were sent again
+    conflicts: int = 0  # attempts, in the last generation of each shard, that met another writer of a table
     task_s: float = 0.0  # time of all attempts that have ended, added up
     repeated_s: float = 0.0  # of these, the ones after which another one came
     all_causes: dict[str, Cause] = field(default_factory=dict)
@@ -66,6 +67,7 @@ class Summary:
             self.input_bytes += record.size_bytes
         self.attempts += record.attempts
         self.unrun += record.unrun
+        self.conflicts += record.conflicts
         self.changed_s = max(self.changed_s, record.changed_s)
         self.first_s = min(self.first_s, record.started_s - record.worked_s if record.started_s else inf)
         self.repeated_s += record.worked_s

@@ -7,7 +7,7 @@ import pytest
 
 from sparklet.errors import PlanError
 from sparklet.model import Run, RunOptions
-from sparklet.planning.engine_choice import differing_sparks
+from sparklet.planning.engine_choice import differing_sparks, plain_writes
 from sparklet.planning.new_run import new_run
 from sparklet.ports.deployment import Deployment
 from tests.stand_ins.memory import MemoryEngine
@@ -73,3 +73,18 @@ def test_a_difference_in_the_major_version_is_told() -> None:
 
     assert "Spark 3.5" in told and "glue runs Spark 4.1" in told
     assert not [*differing_sparks(at, "emr"), *differing_sparks(at, "fargate"), *differing_sparks(at, "")]
+
+
+@pytest.mark.parametrize(
+    ("source", "engines", "told"),
+    [
+        ('df.write.format("delta").mode("append").save(path)', "", ["one that is done again fails"]),
+        ("df.write.format( 'delta' ).saveAsTable('t')", "emr,fargate", ["done again", "in the engine emr one of two"]),
+        ('df.write.format("delta").save(a)\njob.append(df, b)', "emr", []),
+        ('df.write.parquet("delta")', "emr", []),
+    ],
+)
+def test_a_script_that_writes_delta_by_itself_is_named(source: str, engines: str, told: list[str]) -> None:
+    said = list(plain_writes(f"import x\n{source}\n", engines))
+
+    assert [part in line for part, line in zip(told, said, strict=True)] == [True] * len(told)

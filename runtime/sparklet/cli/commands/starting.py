@@ -23,6 +23,7 @@ from sparklet.cli.console import Screen, finish
 from sparklet.cli.render import estimate_table, preview_table
 from sparklet.errors import NothingNewError, PlanError, RemoteFailureError
 from sparklet.model.options import ORCHESTRATION
+from sparklet.planning.engine_choice import plain_writes
 from sparklet.planning.new_run import script_body
 from sparklet.planning.request import RunRequest
 from sparklet.settings import BatchHandling, script_environment
@@ -185,6 +186,10 @@ def _show_preview(request: RunRequest, selection: opt.StackOptions, screen: Scre
     opened = nullcontext() if local else open_stack(selection, screen, reading=True)
     with nothing_new_is_well(screen), opened as stack:
         found, estimate = preview_request(stack, request, prices)
+        if stack or "://" not in request.script:
+            source = script_body(request.script, stack.at.store if stack else None).decode(errors="replace")
+            for told in plain_writes(source, request.options.engine):
+                screen.warn(told)
         if screen.as_json:
             screen.document({**preview_document(found), **({"estimate": estimate.document()} if estimate else {})})
             return
