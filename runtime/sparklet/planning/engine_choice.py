@@ -13,7 +13,9 @@ WITH_VIEW = frozenset({LARGE, "fargate", "process"})
 """Engines whose workers run scripts as functions do."""
 SPARK_LINE = "SPARKLET_SPARK_LINE"
 """Among the functions' settings: the stack of their image (docker/stacks)."""
-PLAIN_DELTA = re.compile(r"""(?s)(?!.*\bjob\.(?:append|upsert|overwrite_partitions)\b).*\bformat\(\s*["']delta["']""")
+PLAIN_DELTA = re.compile(
+    r"""(?s)(?!.*\bjob\.(?:append|upsert|overwrite_partitions)\b).*(?:\bformat\(\s*["']|\b(?i:using)\s+)delta\b"""
+)
 """Matches a script that, by its text, writes Delta tables by itself, or reads them."""
 
 

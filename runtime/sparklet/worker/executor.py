@@ -90,6 +90,7 @@ PERMANENT_CAUSES = frozenset(
     }
 )
 """Root causes that every attempt on the same input has. All others are retried, such as a 503 of S3 in a script."""
+MADE_MEANWHILE = "[DELTA_CREATE_TABLE_WITH_NON_EMPTY_LOCATION]"  # maybe another shard makes the same table right now
 
 
 class Fetched(NamedTuple):
@@ -335,7 +336,7 @@ def _failed(
         cause=cause,
         place=result.place,
         stderr_tail=stderr_tail,
-        permanent=result.cause_class.rsplit(".", 1)[-1] in PERMANENT_CAUSES
+        permanent=(result.cause_class.rsplit(".", 1)[-1] in PERMANENT_CAUSES and MADE_MEANWHILE not in cause)
         or bool((result.comes_again or gone) and as_planned),
         files=tuple(files),
     )

@@ -81,6 +81,7 @@ def test_a_difference_in_the_major_version_is_told() -> None:
         ('df.write.format("delta").mode("append").save(path)', "", ["one that is done again fails"]),
         ("df.write.format( 'delta' ).saveAsTable('t')", "emr,fargate", ["done again", "in the engine emr one of two"]),
         ('df.write.format("delta").save(a)\njob.append(df, b)', "emr", []),
+        ('spark.sql("CREATE TABLE t USING delta")', "", ["one that is done again fails"]),
         ('df.write.parquet("delta")', "emr", []),
     ],
 )

@@ -103,6 +103,12 @@ def test_conflicts_without_end_fail_the_shard_by_their_name(bench: Bench) -> Non
     assert max(pauses_s[:3]) < 30 < pauses_s[-1] <= MAX_BACK_OFF_S
 
 
+def test_a_table_that_another_shard_makes_is_tried_again(bench: Bench) -> None:
+    bench.attempt(exits(1, "AnalysisException", "[DELTA_CREATE_TABLE_WITH_NON_EMPTY_LOCATION] Cannot create table"))
+
+    assert bench.record.state is ShardState.PENDING
+
+
 @pytest.mark.parametrize(
     "cause", ["AnalysisException", "SyntaxError", "ModuleNotFoundError", "org.apache.spark.sql.AnalysisException"]
 )
