@@ -112,5 +112,6 @@ def _block(formats: tuple[str, ...], ways: tuple[str, ...]) -> Iterator[tuple[st
     for format_ in formats:
         for way in ways:
             for kind, times in KINDS.items():
-                if way == "staged" or (kind not in STAGED and (way == "direct" or kind not in NETWORK)):
+                of_baseline = kind not in NETWORK or ways == ("plain",)  # alone it is what is tried
+                if way == "staged" or (kind not in STAGED and (way == "direct" or of_baseline)):
                     yield from [(format_, way, kind)] * (times if way != "plain" else 1)

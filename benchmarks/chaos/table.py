@@ -22,8 +22,8 @@ def main() -> None:
 
 
 def line(results: Results) -> str:
-    """The sums over all trials but the baseline's."""
-    ours = [result for result in results if result["way"] != BASELINE]
+    """The sums over all trials but the baseline's, unless that alone was tried."""
+    ours = _ours(results) or results
     return " ".join([f"trials={len(ours)}", *(f"{name}={sum(each[name] for each in ours)}" for name in SUMS)])
 
 
