@@ -403,7 +403,22 @@ def _wrote_nothing(own: Path, execution: Execution, source: str, py_files: Seque
 
 
 def _tell_java(own: Path, execution: Execution, copies: Mapping[int, Path], source: str) -> None:
-    """For ``TaskS3A`` and ``StagedS3A`` what is planned, eight words each: of inputs, and of folders; and what to tell.
+    """Write what is planned, whose commits these are, and what to tell, for our Java."""
+    (own / INPUTS).write_text("\0".join(_words_for_java(execution, copies, source)), encoding="utf-8")
+    if execution.committers:
+        mine = f"{execution.committers[0]}{execution.event['sparklet']['attempt']}/{token_hex(4)}/"
+        earlier = execution.committers if execution.is_again else ()
+        (own / WRITER).write_text("\n".join([mine, f"{execution.since_s * 1000:.0f}", *earlier]))
+    (own / MISNAMED_RULE).write_text(MISNAMED if unpacks(source) else "(?!)")
+    (own / SEEN).mkdir()
+    if execution.per_input:
+        (own / ORIGINS).mkdir()
+    if execution.verify:
+        (own / OPENED).touch()
+
+
+def _words_for_java(execution: Execution, copies: Mapping[int, Path], source: str) -> list[str]:
+    """For ``TaskS3A`` and ``StagedS3A`` eight words for each input, and for folders.
 
     The address; of an input the ETag; the folder below which its partitions begin; of a fetched one the file, how many
     bytes of it are a slice's header (-1: it is no slice), and whether it is the first slice; of a slice of Parquet no
@@ -437,17 +452,7 @@ def _tell_java(own: Path, execution: Execution, copies: Mapping[int, Path], sour
         words += (folder.partition("://")[2], "", roots[folder], *[""] * 5)
     for folder in execution.event.get("input_folders", ()) if execution.is_shard else ():
         words += (folder.partition("://")[2], *[""] * 7)
-    (own / INPUTS).write_text("\0".join(words), encoding="utf-8")
-    if execution.committers:
-        mine = f"{execution.committers[0]}{execution.event['sparklet']['attempt']}/{token_hex(4)}/"
-        earlier = execution.committers if execution.is_again else ()
-        (own / WRITER).write_text("\n".join([mine, f"{execution.since_s * 1000:.0f}", *earlier]))
-    (own / MISNAMED_RULE).write_text(MISNAMED if unpacks(source) else "(?!)")
-    (own / SEEN).mkdir()
-    if execution.per_input:
-        (own / ORIGINS).mkdir()
-    if execution.verify:
-        (own / OPENED).touch()
+    return words
 
 
 def _words(execution: Execution, source: str) -> str:
