@@ -13,6 +13,7 @@ import org.apache.hadoop.fs.FileStatus;
 import org.apache.hadoop.fs.FileSystem;
 import org.apache.hadoop.fs.FutureDataInputStreamBuilder;
 import org.apache.hadoop.fs.GlobPattern;
+import org.apache.hadoop.fs.InvalidRequestException;
 import org.apache.hadoop.fs.Path;
 import org.apache.hadoop.fs.PathFilter;
 import org.apache.hadoop.fs.RemoteIterator;
@@ -71,8 +72,9 @@ public class StagedS3A extends FileSystem {
         FileStatus status(Path path) throws IOException {
             String filter = option("pathGlobFilter");
             if (!ownName.isEmpty() && !filter.isEmpty() && matches(filter, ownName) != matches(filter, path.getName())) {
-                throw new IOException(ownName + " has another name here, " + path.getName() + ", and pathGlobFilter takes "
-                        + "one of them only: choose inputs by the run's --include instead, or plan without --split");
+                throw new InvalidRequestException(ownName + " has another name here, " + path.getName() + ", and "
+                        + "pathGlobFilter takes one of them only: choose inputs by the run's --include instead, or plan "
+                        + "without --split");
             }
             TaskS3A.mark(getConf(), "copy");
             Path own = StagedS3A.this.makeQualified(path);
@@ -183,7 +185,7 @@ public class StagedS3A extends FileSystem {
             if (is) {
                 file.close();
                 String why = "a slice cannot be read with the option " + option + ": plan without --split";
-                throw new IOError(new IOException(why)); // ignoreCorruptFiles skips what throws an exception
+                throw new IOError(new InvalidRequestException(why)); // ignoreCorruptFiles skips what throws an exception
             }
         }
 

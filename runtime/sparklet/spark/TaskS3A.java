@@ -30,6 +30,7 @@ import org.apache.hadoop.fs.FSInputStream;
 import org.apache.hadoop.fs.FileStatus;
 import org.apache.hadoop.fs.FileSystem;
 import org.apache.hadoop.fs.GlobPattern;
+import org.apache.hadoop.fs.InvalidRequestException;
 import org.apache.hadoop.fs.LocatedFileStatus;
 import org.apache.hadoop.fs.Path;
 import org.apache.hadoop.fs.PathFilter;
@@ -177,8 +178,8 @@ public class TaskS3A extends S3AFileSystem {
             String key = (String) each;
             String other = key.substring(key.indexOf('/'));
             if (!other.equals(name) && pattern.matches(other)) {
-                throw new IOException(name + " is an input of this shard and a pattern that " + other + " fits: escape "
-                        + "it, as job.input_list() does, or rename it");
+                throw new InvalidRequestException(name + " is an input of this shard and a pattern that " + other
+                        + " fits: escape it, as job.input_list() does, or rename it");
             }
         }
     }
@@ -330,8 +331,8 @@ public class TaskS3A extends S3AFileSystem {
             if (named.isFile()) {
                 return new FileStatus[] {named};
             }
-            throw new IOException(path + " lies in an input of the run, and nothing in it is an input of this shard: read "
-                    + "the input's folder itself, read files there by their names, or keep what is no input elsewhere");
+            throw new InvalidRequestException(path + " lies in an input of the run, and nothing in it is an input of this "
+                    + "shard: read the input's folder itself, read files there by their names, or keep what is no input elsewhere");
         }
         saw();
         fillOthers(asked);

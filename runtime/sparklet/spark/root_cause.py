@@ -31,6 +31,8 @@ _OF_THE_INPUT = re.compile(
     r"\[(?:MALFORMED_(?:CSV_RECORD|RECORD_IN_PARSING)|CAST_(?:INVALID_INPUT|OVERFLOW))\b|PARSE_DATETIME_BY_NEW_PARSER"
     r"|CSV header does not conform|Number of column in CSV header is not equal|Unescaped quote character"
 )
+_OTHER_TYPES = "SchemaColumnConvertNotSupportedException", "ParquetDecodingException", "UnsupportedOperationException"
+"""Root causes where a file of Parquet has other types than the schema by which it is read."""
 _OF_SPARK_ITSELF = re.compile(  # a broken class or compiler; a mistake that Java found in Spark's own code
     r"java\.lang\.(?!OutOfMemory|StackOverflow)\w+Error\b|org\.codehaus\.\S+Exception\b|java\.(?:lang|util)\.(?:NullPointer|"
     r"ClassCast|IllegalState|NoSuchElement|ConcurrentModification|\w*IndexOutOfBounds)Exception\b.*\n"
@@ -88,7 +90,7 @@ def bad_file(stderr: str, reads: Mapping[str, str]) -> str:
 
 def must_come_again(stderr: str) -> bool:
     """Whether Spark says that a value of the input is at fault, with an error that every attempt has."""
-    return bool(_OF_THE_INPUT.search(_innermost(stderr)))
+    return bool(_OF_THE_INPUT.search(_innermost(stderr))) or root_cause(stderr)[0] in _OTHER_TYPES
 
 
 def is_sparks_own(stderr: str) -> bool:

@@ -85,6 +85,7 @@ PERMANENT_CAUSES = frozenset(
         *("GlueArgumentError", "SyntaxError", "TabError"),
         *("AccessDeniedException", "AnalysisException", "ParseException", "UnknownStoreException"),  # Spark, S3A
         *("InvalidFileTypeException", "RemoteFileChangedException"),  # an input is misnamed, or was replaced
+        "InvalidRequestException",  # our S3A shows a reader with these options no slice, or has no such input
         *("CommitStateUnknownError", "CommittedBeforeException", "DriftError", "ExpectationError", "TableError"),
         *("PySparkAttributeError", "PySparkNotImplementedError"),  # what Spark Connect does not have
     }

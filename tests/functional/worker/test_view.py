@@ -371,8 +371,31 @@ print("FOUND " + json.dumps(found))
     run(function, "cut", script, f"{DATA}/brackets/", args=(), exclude=("a1.csv",), split="lines", target_bytes=2)
     shards = function.told("FOUND")
     assert [sorted(row for shard in shards for row in shard[way]) for way in (0, 1)] == [wanted, wanted]
-    [failed] = run(function, "ambiguous", script, f"{DATA}/ambiguous/", args=(), fails=True, max_attempts=1)
-    assert "a[1].csv is an input of this shard and a pattern that" in failed.error_message
+    [failed] = run(function, "ambiguous", script, f"{DATA}/ambiguous/", args=(), fails=True)
+    assert failed.attempts == 1 and "a[1].csv is an input of this shard and a pattern that" in failed.error_message
+
+
+@pytest.mark.parametrize(
+    ("read", "options", "cause"),
+    [
+        ("csv(sys.argv[1], multiLine=True)", {"split": "lines", "target_bytes": 9}, "InvalidRequestException"),
+        ("schema('id INT').parquet(sys.argv[1])", {}, "SchemaColumnConvertNotSupportedException"),
+    ],
+)
+def test_what_no_attempt_can_change_is_tried_once(
+    function: Function, read: str, options: Mapping[str, Any], cause: str
+) -> None:
+    pq.write_table(pa.table({"id": ["x"]}), text := io.BytesIO())
+    place = f"{DATA}/once-{'csv' if options else 'parquet'}/"
+    function.store.put(f"{place}a", b"id\n" + b"1\n" * 8 if options else text.getvalue())
+
+    records = run(
+        function, place.split("/")[-2], HEAD + f"spark.read.{read}.show()".encode(), place, fails=True, **options
+    )
+
+    assert {(record.state, record.attempts, record.error_class) for record in records} == {
+        (ShardState.FAILED, 1, cause)
+    }
 
 
 def test_files_are_filtered_by_their_own_names(function: Function) -> None:

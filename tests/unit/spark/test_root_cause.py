@@ -258,6 +258,18 @@ def test_what_does_not_fit_the_schema_comes_again(message: str) -> None:
     assert must_come_again(f"{TRACE}py4j.protocol.Py4JJavaError: java.lang.IllegalArgumentException: {message}\n")
 
 
+def test_a_conversion_that_parquet_lacks_comes_again() -> None:
+    """By its class, of the innermost cause: a decoder may also fail for S3."""
+    failed = f"{TRACE}py4j.protocol.Py4JJavaError: An error occurred.\n: org.apache.spark.SparkException: v\n"
+    by_type = (
+        f"{failed}Caused by: org.apache.spark.sql.execution.datasources.SchemaColumnConvertNotSupportedException\n"
+    )
+    decoder = f"{failed}Caused by: org.apache.parquet.io.ParquetDecodingException: Failed to read 4 bytes\n"
+
+    assert must_come_again(by_type) and must_come_again(decoder)
+    assert not must_come_again(f"{decoder}Caused by: java.net.SocketTimeoutException: Read timed out\n")
+
+
 def test_a_file_is_not_blamed_for_a_failure_that_was_caught() -> None:
     caught = LOST.format(frames=READER, driver="") + "[CAST_INVALID_INPUT] 'x'\n"
     text = f"{caught}{TRACE}  File 'job.py', line 9, in <module>\nValueError: 7\n"
