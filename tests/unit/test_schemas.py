@@ -26,13 +26,13 @@ def schema_of(text: str, file: str = f"{FOLDER}/part-0-j1.parquet") -> OutputSch
 
 
 ARRAY = {"type": "array", "elementType": struct(k="integer", l="long"), "containsNull": True}
-ARRAY_ANOTHER_WAY = {"type": "array", "elementType": struct(l="long", K="integer"), "containsNull": False}
+ARRAY_ANOTHER_WAY = {"type": "array", "elementType": struct(l="long", k="integer"), "containsNull": False}
 
 
 @pytest.mark.parametrize(
     ("one", "other"),
     [
-        (told(struct(id="integer", v="string")), told(struct(V="string", id="integer"))),
+        (told(struct(id="integer", v="string")), told(struct(v="string", id="integer"))),
         (told(struct(a=ARRAY)), told(struct(a=ARRAY_ANOTHER_WAY))),
         (told(struct(id="integer"), "csv"), told(struct(id="string"), "csv")),
         (told(struct(id="long"), folder=f"{FOLDER}/"), told(struct(id="long"), folder=FOLDER.replace("s3:", "s3a:"))),
@@ -58,6 +58,7 @@ def test_what_readers_do_not_see_is_no_difference(one: str, other: str) -> None:
             "columns in the order a, b and b, a",
         ),
         (told(struct(d="decimal(10,2)")), told(struct(d="decimal(12,2)")), "d is decimal(10,2) and decimal(12,2)"),
+        (told(struct(id="long")), told(struct(ID="long")), "only the first has id bigint; only the second has ID bigint"),
     ],
 )
 def test_a_difference_is_named(one: str, other: str, difference: str) -> None:
@@ -88,7 +89,7 @@ def test_partitions_are_compared_without_their_types() -> None:
     )
 
     assert by_day and plain and by_day == by_other_type
-    assert by_day.difference(plain) == "only the second has day string; partitions by day and nothing"
+    assert by_day.difference(plain) == "only the second has Day string; partitions by day and nothing"
 
 
 def test_only_writes_whose_files_are_published_count() -> None:

@@ -65,8 +65,8 @@ def output_schemas(written: Mapping[str, str], uris: Sequence[str], folder: str)
         is_compared = format_ in (*BY_NAME, *BY_PLACE) and ':"void"' not in columns  # a void column has no type yet
         if is_compared and file.startswith(f"{output}/") and output.startswith(folder):
             apart = [unquote(each.partition("=")[0]).lower() for each in file[len(output) + 1 :].split("/")[:-1]]
-            own = [(name, type_) for name, type_ in _fields(json.loads(columns)) if name not in apart]
-            typed = dict(sorted(own)) if format_ in BY_NAME else dict.fromkeys((name for name, _ in own), "")
+            own = [(name, type_) for name, type_ in _fields(json.loads(columns)) if name.lower() not in apart]
+            typed = dict(sorted(own)) if format_ in BY_NAME else dict.fromkeys((name.lower() for name, _ in own), "")
             schema = OutputSchema(output[len(folder) + 1 :], format_, typed, apart)
             found.setdefault(schema.name, (schema, file[len(folder) + 1 :]))
     outputs = sorted({schema[:2] for schema, _ in found.values()})[:MAX_OUTPUTS]
@@ -74,8 +74,8 @@ def output_schemas(written: Mapping[str, str], uris: Sequence[str], folder: str)
 
 
 def _fields(struct: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """Names, which are the same in small and capital letters for Spark, and types."""
-    return [(each["name"].lower(), _type(each["type"])) for each in struct["fields"]]
+    """Names, as they are spelled in files that tell names to readers, and types."""
+    return [(each["name"], _type(each["type"])) for each in struct["fields"]]
 
 
 def _type(type_: Any) -> str:
