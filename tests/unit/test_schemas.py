@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from sparklet.model.schemas import MAX_OUTPUTS, OutputSchema, output_schemas
+from sparklet.model.schemas import MAX_OUTPUTS, Schema, clash, output_schemas, reader_schemas
 
 FOLDER = "s3://bucket/staged/run-1/000000-a"
 
@@ -20,7 +20,7 @@ def told(columns: dict[str, Any], format_: str = "parquet", folder: str = FOLDER
     return "\n".join([format_, json.dumps(columns, separators=(",", ":")), folder])
 
 
-def schema_of(text: str, file: str = f"{FOLDER}/part-0-j1.parquet") -> OutputSchema | None:
+def schema_of(text: str, file: str = f"{FOLDER}/part-0-j1.parquet") -> Schema | None:
     found = output_schemas({"j1": text}, [file], FOLDER)
     return found[0][0] if found else None
 
@@ -58,7 +58,11 @@ def test_what_readers_do_not_see_is_no_difference(one: str, other: str) -> None:
             "columns in the order a, b and b, a",
         ),
         (told(struct(d="decimal(10,2)")), told(struct(d="decimal(12,2)")), "d is decimal(10,2) and decimal(12,2)"),
-        (told(struct(id="long")), told(struct(ID="long")), "only the first has id bigint; only the second has ID bigint"),
+        (
+            told(struct(id="long")),
+            told(struct(ID="long")),
+            "only the first has id bigint; only the second has ID bigint",
+        ),
     ],
 )
 def test_a_difference_is_named(one: str, other: str, difference: str) -> None:
@@ -103,7 +107,7 @@ def test_only_writes_whose_files_are_published_count() -> None:
 
     found = output_schemas(written, files, FOLDER)
 
-    assert [(schema.folder, file) for schema, file in found] == [
+    assert [(schema.subject, file) for schema, file in found] == [
         ("", "part-0-j2.parquet"),
         ("rejected", "rejected/part-0-j3.parquet"),
     ]
@@ -114,3 +118,52 @@ def test_a_shard_with_many_outputs_has_a_short_item() -> None:
     files = [f"{FOLDER}/{n:02}/part-0-j{n:02}.parquet" for n in range(20)]
 
     assert len(output_schemas(written, files, FOLDER)) == MAX_OUTPUTS
+
+
+def read(*columns: str, format_: str = "json", options: str = "{}0", key: str = "b/in/1") -> str:
+    """What a reader has inferred, as ``InferredTypes`` tells it."""
+    return "\0".join(["read", format_, options, key, *columns])
+
+
+@pytest.mark.parametrize(
+    ("told", "expected"),
+    [
+        ([read("V", "int", "w", "decimal(20,0)")], [{"v": "bigint", "w": "bigint"}]),
+        ([read("v", "int", "w", "string"), read("v", "double")], [{"w": "string"}]),  # a loop over files
+        ([read("v", "int="), read("v", "int")], [{"v": "bigint"}]),  # its text, and itself
+        ([read("v", "int=")], [{"v": "bigint="}]),
+        ([read("v", "int", format_="parquet"), read("v", "double", "w", "int", format_="parquet")], []),
+        ([read("v", "int"), read("v", "double", options="{}1")], [{"v": "bigint"}, {"v": "double"}]),
+        ([read("v", "int", key="b/lookup")], []),
+    ],
+)
+def test_readers_have_the_types_they_agree_on(told: list[str], expected: list[dict[str, str]]) -> None:
+    found = reader_schemas(told, {"b/in/1": "s3://b/in/1"}, ["s3://b/in/"])
+
+    assert sorted((schema.columns for schema, _ in found), key=str) == expected
+    assert all(uri == "s3://b/in/1" and schema.is_inferred for schema, uri in found)
+
+
+def test_two_inputs_that_are_read_apart_are_compared_apart() -> None:
+    objects = {f"b/{name}/1": f"s3://b/{name}/1" for name in "xy"}
+    told = [read("v", "int", key="b/x/1"), read("v", "string", key="b/y/1")]
+
+    found = reader_schemas(told, objects, ["s3://b/x/", "s3://b/y/"])
+
+    assert {(uri, schema.columns["v"]) for schema, uri in found} == {("s3://b/x/1", "bigint"), ("s3://b/y/1", "string")}
+
+
+@pytest.mark.parametrize(
+    ("types", "differ"),
+    [
+        (["bigint=", "string", "double="], False),  # one job takes the text of all
+        (["bigint=", "date="], False),
+        (["bigint=", "double="], True),  # it takes 1 for 1.0
+        (["date=", "timestamp="], True),
+        (["bigint=", "bigint", "string"], True),  # a shard has 7 of 007
+        (["bigint=", "bigint"], False),
+        (["array", "string"], True),
+    ],
+)
+def test_types_differ_unless_the_text_of_all_is_the_files(types: list[str], differ: bool) -> None:
+    assert bool(clash(types)) is differ and bool(clash(reversed(types))) is differ

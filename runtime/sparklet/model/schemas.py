@@ -1,4 +1,4 @@
-"""The schemas of what a shard has written by Spark, as ``AttemptCommit.java`` tells them.
+"""The schemas of what a shard has written by Spark, and inferred, as ``AttemptCommit`` and ``InferredTypes`` tell them.
 
 A shard's item has their names, each with one of its files. What is behind a name lies in a file of the run's folder, so
 who compares shards compares names. Two schemas of one output have the same name if readers see no difference, or if one
@@ -7,43 +7,55 @@ job over all input may have written both (docs/decisions/0075).
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+import re
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 from urllib.parse import unquote
 
 from sparklet.model.shards import SCHEMAS, s3_address
 
-MAX_OUTPUTS = 8  # of a shard
+MAX_OUTPUTS, MAX_READERS = 8, 16  # of a shard
 BY_NAME, BY_PLACE = ("parquet", "orc", "avro"), ("csv",)
 """Formats whose readers find columns by name, and know their types; and those without types."""
+INTEGER, DECIMAL = (r"^((tiny|small|)int|decimal\(\d+,0\))(?==?$)", "bigint"), (r"^decimal\(\d+,", "decimal(")
+"""Patterns of types whose values, and their text, are the same by another type."""
+NUMBER, TIME = (r"^(bigint|float|double|decimal).*", "number"), (r"^(date|timestamp).*", "time")
+TEXT = "="  # behind a type of which a shard needs nothing but the text, which is the file's own
+READ = "read\0"  # how what is told of a reader begins
 SQL = {"byte": "tinyint", "short": "smallint", "integer": "int", "long": "bigint"}
 
 
-class OutputSchema(NamedTuple):
-    """The columns of one output."""
+class Schema(NamedTuple):
+    """The columns of one output, or those that one reader has inferred."""
 
-    folder: str  # below the shard's; "": that itself
+    subject: str  # an output's folder below the shard's, "": that itself; or a reader, by its options
     format: str
     columns: Mapping[str, str]  # types by name; in their order and without types where readers go by place
     partitions: Sequence[str] = ()  # columns that are folders
+    is_inferred: bool = False
+    is_whole: bool = True  # whether a column that only one of two has is a difference
 
     @property
     def name(self) -> str:
-        """A digest of the output, then one of all."""
-        return f"{_digest(self[:2])[:8]}-{_digest([*self[:2], [*self.columns.items()], self.partitions])[:12]}"
+        """A digest of the output or the reader, then one of all."""
+        of = [self.subject, self.format, self.is_inferred]
+        return f"{_digest(of)[:8]}-{_digest([*of, [*self.columns.items()], self.partitions])[:12]}"
 
     @property
     def file(self) -> str:
         """The file in the run's folder that holds it, as a list in JSON."""
         return f"{SCHEMAS}{self.name}.json"
 
-    def difference(self, other: "OutputSchema") -> str:
-        """What the other schema of the same output has instead, in words."""
+    def difference(self, other: "Schema") -> str:
+        """What the other schema of the same output or reader has instead, in words."""
         mine, theirs = self.columns, other.columns
         found = [
-            f"{name} is {mine[name]} and {theirs[name]}" for name in mine if theirs.get(name, mine[name]) != mine[name]
+            f"{name} is {mine[name]} and {theirs[name]}".replace(TEXT, "")
+            for name in mine
+            if name in theirs and clash((mine[name], theirs[name]))
         ]
-        for which, these, others in (("first", mine, theirs), ("second", theirs, mine)):
+        for which, these, others in (("first", mine, theirs), ("second", theirs, mine)) if self.is_whole else ():
             if only := [f"{name} {type_}".rstrip() for name, type_ in these.items() if name not in others]:
                 found.append(f"only the {which} has {', '.join(only)}")
         if self.partitions != other.partitions:
@@ -52,13 +64,13 @@ class OutputSchema(NamedTuple):
         return "; ".join(found) or f"columns in the order {', '.join(mine)} and {', '.join(theirs)}"
 
 
-def output_schemas(written: Mapping[str, str], uris: Sequence[str], folder: str) -> list[tuple[OutputSchema, str]]:
+def output_schemas(written: Mapping[str, str], uris: Sequence[str], folder: str) -> list[tuple[Schema, str]]:
     """The schemas of what lies in a shard's ``folder``, each with one of the files, whose addresses are ``uris``.
 
     ``written``: by the ids of Spark's write jobs, which are in the files' names, what these have told.
     """
-    found = dict[str, tuple[OutputSchema, str]]()
-    for job, told in sorted(written.items()):
+    found = dict[str, tuple[Schema, str]]()
+    for job, told in sorted(item for item in written.items() if not item[1].startswith(READ)):
         format_, columns, output = told.split("\n", 2)
         output = s3_address(output).rstrip("/")
         file = next((uri for uri in uris if job in uri.rpartition("/")[2]), "")
@@ -67,10 +79,49 @@ def output_schemas(written: Mapping[str, str], uris: Sequence[str], folder: str)
             apart = [unquote(each.partition("=")[0]).lower() for each in file[len(output) + 1 :].split("/")[:-1]]
             own = [(name, type_) for name, type_ in _fields(json.loads(columns)) if name.lower() not in apart]
             typed = dict(sorted(own)) if format_ in BY_NAME else dict.fromkeys((name.lower() for name, _ in own), "")
-            schema = OutputSchema(output[len(folder) + 1 :], format_, typed, apart)
+            schema = Schema(output[len(folder) + 1 :], format_, typed, apart)
             found.setdefault(schema.name, (schema, file[len(folder) + 1 :]))
     outputs = sorted({schema[:2] for schema, _ in found.values()})[:MAX_OUTPUTS]
     return [(schema, file) for schema, file in found.values() if schema[:2] in outputs]
+
+
+def reader_schemas(told: Iterable[str], objects: Mapping[str, str], folders: Sequence[str]) -> list[tuple[Schema, str]]:
+    """What a shard's readers have inferred, each with one of its inputs.
+
+    ``told``: by ``InferredTypes``, an object for each reader and query; ``objects``: see ``ShardResult``; ``folders``:
+    the run's inputs. Where there are several, readers are also compared by theirs, since a script may read them apart.
+    A column that a reader sees with several types, as in a loop over files, is not compared: so it would be in one job.
+    """
+    readers = dict[tuple[str, str, bool], tuple[str, defaultdict[str, set[str]]]]()
+    for _, format_, options, key, *words in (each.split("\0") for each in told if each.startswith(READ)):
+        if uri := objects.get(key):  # else it is not an input, and the same for all shards
+            folder = [next(filter(uri.startswith, folders), "")] if len(folders) > 1 else []
+            is_whole = format_ in BY_NAME and "mergeschema=true" not in options.lower()
+            for subject in {_digest([options]), _digest([options, *folder])}:
+                _, types = readers.setdefault((subject[:12], format_, is_whole), (uri, defaultdict(set)))
+                for path, type_ in zip(map(str.lower, words[::2]), words[1::2], strict=True):
+                    types[path].add(re.sub(*DECIMAL, re.sub(*INTEGER, type_)))
+    found = list[tuple[Schema, str]]()
+    for (subject, format_, is_whole), (uri, types) in sorted(readers.items())[:MAX_READERS]:
+        columns = {path: min(seen) for path, seen in sorted(types.items()) if len({*map(_bare, seen)}) == 1}
+        if columns and (len(columns) == len(types) or not is_whole):
+            found.append((Schema(subject, format_, columns, (), True, is_whole), uri))
+    return found
+
+
+def clash(types: Iterable[str]) -> tuple[str, ...]:
+    """Two that one job would make alike; () if there are none, or if it would take the text of all, as shards did."""
+    bare = {_bare(each): each for each in sorted(types, reverse=True)}
+    odd = [each for each in bare.values() if each != "string" and TEXT not in each]
+    kinds = {re.sub(*NUMBER, re.sub(*TIME, each)) for each in bare}  # several: Spark has but text for all of them
+    if len(bare) < 2 or (len(kinds) > 1 and not odd):
+        return ()
+    first = odd[0] if odd else next(iter(bare.values()))
+    return first, next(each for each in bare.values() if each != first)
+
+
+def _bare(type_: str) -> str:
+    return type_.removesuffix(TEXT)
 
 
 def _fields(struct: Mapping[str, Any]) -> list[tuple[str, str]]:

@@ -301,6 +301,7 @@ class ShardResult:
     writes: tuple[Mapping[str, Any], ...] = ()  # declared ones, to tables; not for the ledger, see ``writes_file``
     uncommitted: tuple[str, ...] = ()  # ids of Spark's write jobs whose files do not count; not for the ledger
     written: Mapping[str, str] = field(default_factory=dict)  # by their ids what they wrote; not for the ledger
+    objects: Mapping[str, str] = field(default_factory=dict)  # inputs, by bucket and key of where Spark reads them
     schemas: Mapping[str, str] = field(default_factory=dict)  # see ShardRecord
     origins: Mapping[str, tuple[str, int]] = field(default_factory=dict)  # see worker.origins; not for the ledger
     memory_mb: int | None = None  # the worker's peak until then
@@ -348,7 +349,7 @@ class ShardRecord(Record):
     winner: str = ""  # the attempt whose staged output is published; named once, for good
     worked_s: float = 0.0  # what attempts before the last one took, also those of earlier generations and engines
     memory_mb: int | None = None  # its worker's peak until it had succeeded, since the worker's start
-    schemas: Mapping[str, str] = field(default_factory=dict)  # of its outputs, each with a file: see model.schemas
+    schemas: Mapping[str, str] = field(default_factory=dict)  # of outputs and readers, each with a file or an input
     wrote_nothing: bool = False  # see ShardResult
     engine: str = ""  # whose workers do it: "" the functions', else that of the engine of this name alone
     task_id: str = ""  # the worker started there last, as the engine names it; it has claimed if attempts = requeues

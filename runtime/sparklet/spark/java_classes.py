@@ -11,7 +11,10 @@ from typing import Any
 
 from sparklet.job.spark_lines import is_known
 
-FOR_ALL = ("JvmState", "WarmJvm", "ParquetPart", "PutOnce", "DeltaCommit", "TaskS3A", "StagedS3A", "AttemptCommit")
+FOR_ALL = (
+    *("JvmState", "WarmJvm", "ParquetPart", "PutOnce", "DeltaCommit", "TaskS3A", "StagedS3A"),
+    *("AttemptCommit", "InferredTypes"),
+)
 SOURCES = (*FOR_ALL, "SparkInsides", "KeptContext")
 """Each may use those before it. One that differs with Hadoop has another file, ``<name>-<its line>.java``."""
 _ESCAPED = str.maketrans({each: f"\\{each}" for each in "\\ =:#!"})

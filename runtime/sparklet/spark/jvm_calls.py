@@ -7,7 +7,7 @@ Py4J's entry point, does the work.
 import contextlib
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from py4j import java_gateway
@@ -118,10 +118,22 @@ def keep_contexts() -> None:
         self._BaseServer__shutdown_request = True
         self.server_close()  # the thread dies with this process
 
-    SparkContext._initialize_context = acquire
+    SparkContext._initialize_context = with_inferred_types(acquire)
     SparkContext.stop = release
     for server in accumulator_servers(accumulators):
         server.shutdown = shutdown  # type: ignore[attr-defined]
+
+
+def with_inferred_types(initialize: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]:
+    """A maker of Java's contexts, in whose sessions ``InferredTypes.java`` looks at plans, whatever a script adds."""
+
+    def initialize_with_rule(self: Any, jconf: Any) -> Any:
+        if jconf.get("spark.sql.sources.commitProtocolClass", "") == "AttemptCommit":  # our Java is there
+            others = jconf.get("spark.sql.extensions", "")
+            jconf.set("spark.sql.extensions", f"InferredTypes,{others}".rstrip(","))
+        return initialize(self, jconf)
+
+    return initialize_with_rule
 
 
 def _install(client: JavaGateway, keep: bool) -> None:

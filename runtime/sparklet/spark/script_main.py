@@ -136,6 +136,9 @@ def main() -> None:
         report(enter(stdout, stderr, status, parent_pid=own_pid), "started", os.getpid())
         if has_jvm:
             keep_master()
+            context: Any = importlib.import_module("pyspark").SparkContext
+            calls = importlib.import_module("sparklet.spark.jvm_calls")
+            context._initialize_context = calls.with_inferred_types(context._initialize_context)
         execute(sys.argv[1], sys.argv[2:])
     code = os.waitstatus_to_exitcode(os.waitpid(script_pid, 0)[1])
     report(status, "exited", code)

@@ -217,14 +217,14 @@ class Executor:
         if execution.verify:
             opened = (own / OPENED).read_text(encoding="utf-8").split("\0")
             execution.verify({objects[key].object_uri for key in opened if key in objects})
+        uris = {key: item.uri for key, item in objects.items()}
         if execution.per_input:
-            uris = {key: item.uri for key, item in objects.items()}
             try:
                 outcome = replace(outcome, origins=told_origins(own / ORIGINS, uris, source))
             except MixedInputsError as error:
                 error.direct = _is_direct(own / WORK)
                 raise
-        return replace(outcome, uncommitted=tuple(path.name for path in begun), written=written)
+        return replace(outcome, uncommitted=tuple(path.name for path in begun), written=written, objects=uris)
 
     def _refuse_unseen(self, seen: Path, uris: Sequence[str], parts: Iterable[int], *, reads_folder: bool) -> None:
         """PlanError if a script that has ended well did not read by Spark what only Spark sees as it is planned."""

@@ -57,7 +57,7 @@ from sparklet.model import (
     s3_address,
 )
 from sparklet.model.options import FAIL
-from sparklet.model.schemas import output_schemas
+from sparklet.model.schemas import output_schemas, reader_schemas
 from sparklet.planning.follow_up_ids import own_task
 from sparklet.ports import ObjectInfo, ObjectStore, TaskQueue
 from sparklet.ports.deployment import Deployment
@@ -247,13 +247,15 @@ class ClaimedShard:
             self.claims.at.store.put(self._run_file(record.writes_file), _json(document))
 
     def _keep_schemas(self, result: ShardResult, staged: Sequence[ObjectInfo]) -> Mapping[str, str]:
-        """Store the schemas of what is to be published, each once a worker; their names, each with a file."""
+        """Store the schemas of what is to be published and was read, each once a worker; their names, with a file."""
         found = output_schemas(result.written, [info.uri for info in staged], self.output.staged)
-        for schema, _ in found:
+        read = reader_schemas(result.written.values(), result.objects, self.run.inputs)
+        for schema, _ in (*found, *read):
             if (uri := self._run_file(schema.file)) not in self.claims.stored:
                 self.claims.at.store.put(uri, json.dumps(schema).encode())
                 self.claims.stored.add(uri)
-        return {schema.name: self.output.places.get(f"/{file}", (f"/{file}",))[0][1:] for schema, file in found}
+        places = {schema.name: self.output.places.get(f"/{file}", (f"/{file}",))[0][1:] for schema, file in found}
+        return places | {schema.name: uri for schema, uri in read}
 
     def _run_file(self, name: str) -> str:
         return self.claims.at.run_uri(self.record.run_id, name)

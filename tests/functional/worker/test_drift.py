@@ -1,7 +1,12 @@
 """Shards that write different columns to one output: one Spark job over all inputs writes one schema."""
 
+import io
 import json
+import zlib
+from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from sparklet.clock import SystemClock
@@ -41,17 +46,88 @@ def ended(function: Function, run_id: str) -> tuple[RunState, str]:
     return report.run.state, json.loads(function.store.get(at.run_uri(run_id, "manifest.json"))).get("Drift", "")
 
 
-def test_shards_with_other_types_fail_the_run(function: Function) -> None:
-    for name, line in {"a": b'{"id": 1, "v": 1}', "b": b'{"id": 2, "v": "x"}'}.items():
-        function.store.put(f"{DATA}/types/{name}.json", line + b"\n")
+READ = b"""
+import sys
+from pyspark.sql import SparkSession, functions as F
+spark = SparkSession.builder.config("spark.sql.extensions", "io.delta.sql.DeltaSparkSessionExtension").getOrCreate()
+inputs = sys.argv[1]
+rows = spark.read.%s
+%s
+"""
+CSV, JSON, PARQUET = b"csv(inputs, header=True, inferSchema=True)", b"json(inputs)", b"parquet(inputs)"
+AS_TEXT = b"rows.select(F.col('v').cast('string')).write.mode('overwrite').parquet(sys.argv[2])"
+AS_CSV = b"rows.write.mode('overwrite').option('header', True).csv(sys.argv[2])"
+AS_JSON = b"rows.write.mode('overwrite').json(sys.argv[2])"
+BY_RDD = b"rows.rdd.map(str).saveAsTextFile(sys.argv[2])"
+INNER = b"rows.select(F.col('v.a').cast('string')).write.mode('overwrite').text(sys.argv[2])"
+COLLECTED = b"assert rows.where('v > 0').count() == len(rows.toPandas())\n# sparklet: runner=submit"
+OTHER = b"rows.select('w').write.mode('overwrite').csv(sys.argv[2])"
 
-    records = run(function, "types", GUESSES, f"{DATA}/types/", args=(), max_objects=1)
-    state, drift = ended(function, "types")
 
+def parquet(**columns: Any) -> bytes:
+    pq.write_table(pa.table(columns), sink := io.BytesIO())
+    return sink.getvalue()
+
+
+def put(function: Function, name: str, *bodies: bytes) -> None:
+    for number, body in enumerate(bodies):
+        function.store.put(f"{DATA}/{name}/{number}", body)
+
+
+def in_shards(function: Function, run_id: str, script: bytes, *bodies: bytes) -> tuple[RunState, str]:
+    """How a run ends with a shard for each of these inputs."""
+    for number, body in enumerate(bodies):
+        function.store.put(f"{DATA}/{run_id}/{number}", body)
+    args = ("{input}", "{output}")
+    records = run(function, run_id, script, f"{DATA}/{run_id}/", args=args, max_objects=1)
     assert {record.state for record in records} == {ShardState.SUCCEEDED}
-    assert state is RunState.FAILED and "v is bigint and string" in drift
-    named = [word for word in drift.replace("(", " ").split() if word.endswith(".parquet")]
-    assert len(named) == 2 and all(function.store.head(uri) for uri in named)
+    return ended(function, run_id)
+
+
+@pytest.mark.parametrize(
+    ("reader", "write", "bodies", "difference"),
+    [
+        (CSV, AS_TEXT, (b"v,w\n00100,1\n", b"v,w\nAB0,2\n"), "v is bigint and string"),
+        (CSV, AS_CSV, (b"v,w\n1.50,1\n", b"v,w\nx,2\n"), "v is double and string"),
+        (JSON, AS_JSON, (b'{"v": "1"}\n', b'{"v": 1}\n'), "v is string and bigint"),
+        (JSON, AS_TEXT, (b'{"v": 1.0}\n', b'{"v": 1}\n'), "v is double and bigint"),
+        (JSON, INNER, (b'{"v": {"a": 1}}\n', b'{"v": {"a": 1.5, "b": 2}}\n'), "v.a is bigint and double"),
+        (JSON, BY_RDD, (b'{"v": [1]}\n', b'{"v": 1}\n'), "v is array and bigint"),
+        (PARQUET, AS_JSON, (parquet(v=[{"a": 1}]), parquet(v=[{"a": "1"}])), "v.a is bigint and string"),
+        (JSON, COLLECTED, (b'{"v": 1.5}\n', b'{"v": 1}\n'), "v is double and bigint"),
+        (PARQUET, AS_JSON, (parquet(v=[1]), parquet(v=[1], w=["x"])), "only the second has w string"),
+    ],
+)
+def test_other_inferred_types_fail_the_run(
+    function: Function, reader: bytes, write: bytes, bodies: tuple[bytes, ...], difference: str
+) -> None:
+    """Whatever is written, even where the output hides them; the inputs are named."""
+    run_id = f"inferred-{zlib.crc32(repr((reader, write, bodies)).encode()):x}"
+
+    state, drift = in_shards(function, run_id, READ % (reader, write), *bodies)
+
+    assert state is RunState.FAILED and f"({difference})" in drift
+    assert f"{DATA}/{run_id}/0 and {DATA}/{run_id}/1" in drift
+
+
+@pytest.mark.parametrize(
+    ("reader", "write", "bodies"),
+    [
+        (CSV, OTHER, (b"v,w\n1,1\n", b"v,w\nx,2\n")),  # v is not referred to
+        (CSV, AS_CSV, (b"v,w\n1,1\n", b"v,w\n,9999999999\n", b"v,w\n")),  # no value; a wider integer; no row
+        (CSV, AS_TEXT, (b"v,w\n1,1\n", b"v,w\nx,2\n", b"v,w\n1.5,2\n")),  # each the text of its file
+        (JSON, AS_TEXT, (b'{"v": 1}\n', b'{"v": null}\n' * 1200, b'{"v": 2, "x": 1}\n')),
+        (JSON, INNER, (b'{"v": {"a": 1}}\n', b'{"v": {"a": "x", "b": 2}}\n')),  # the text, which is the same
+        (b"schema('v STRING').json(inputs)", AS_JSON, (b'{"v": "1"}\n', b'{"v": 1}\n')),
+        (PARQUET, INNER, (parquet(v=[{"a": 1, "b": 1}]), parquet(v=[{"a": 1, "b": "1"}]))),
+    ],
+)
+def test_types_that_make_no_difference_do_not_fail_it(
+    function: Function, reader: bytes, write: bytes, bodies: tuple[bytes, ...]
+) -> None:
+    run_id = f"equal-{zlib.crc32(repr((reader, write, bodies)).encode()):x}"
+
+    assert in_shards(function, run_id, READ % (reader, write), *bodies) == (RunState.SUCCEEDED, "")
 
 
 def test_what_one_job_would_write_does_not_fail_a_run(function: Function) -> None:
@@ -61,5 +137,5 @@ def test_what_one_job_would_write_does_not_fail_a_run(function: Function) -> Non
 
     records = run(function, "agree", AGREES, f"{DATA}/agree/", args=(), max_objects=1)
 
-    assert [len(record.schemas) for record in records] == [3, 3, 0]  # files of the last have other types, and no row
+    assert [len(record.schemas) for record in records] == [4, 4, 1]  # the last has no row, and so no output
     assert ended(function, "agree") == (RunState.SUCCEEDED, "")

@@ -4,7 +4,9 @@ Files of one folder lack a column or have one more, in another order, in capital
 have several forms. A run reads them, packed at random, by the readers of ``job`` with a schema that is given or
 inferred, or by Spark's own without one, and writes Parquet. If it SUCCEEDED, each row is in its output once, with the
 values that its file says, and all files there have one schema; else it names a file. Nothing else passes.
-It tries as many folders as ``test_one_job``, by the same variables.
+It tries as many folders as ``test_one_job``, by the same variables. A second oracle lets Spark's readers infer types
+and hides them, by casts and text: the rows are those of one shard over all files, or the run names an input; of
+folders whose rows are equal at most one in fifty is refused.
 """
 
 import csv
@@ -219,7 +221,7 @@ def _compared(folder: Folder, rows: Sequence[Row], schemas: Sequence[pa.Schema])
         told = wanted[row["id"]]
         if named := [name for name in {*row, *told} if not says(row.get(name), told.get(name))]:
             return f"wrong: {named} of {row}, and its file says {told}"
-    kinds = {tuple(sorted((each.name.lower(), str(each.type)) for each in schema)) for schema in schemas}
+    kinds = {tuple(sorted((each.name, str(each.type)) for each in schema)) for schema in schemas}
     return "right" if len(kinds) == 1 else f"wrong: files of several schemas: {kinds}"
 
 
@@ -245,3 +247,159 @@ def test_some_folders_are_written() -> None:
     """Drift and odd dates are loud by intent; this comes after the oracle."""
     print(dict(COUNTS))
     assert COUNTS["right"] >= 0.1 * COUNTS.total(), COUNTS
+
+
+GUESSES_PY = f"s3://{BUCKET}/scripts/guesses.py"
+GUESSES = b"""
+from pyspark.sql import functions as F
+from sparklet.job import Job
+
+job = Job.from_args()
+spark, kind, write = job.spark(), job.params["kind"], job.params["write"]
+reader = spark.read.format(kind).options(**({"header": True, "inferSchema": True} if kind == "csv" else {}))
+folders = job.event["input_folders"] if job.params["apart"] else [""]
+for number, folder in enumerate(folders):
+    inputs = [uri for uri in job.input_list() if uri.startswith(folder)]
+    if not inputs:
+        continue
+    rows, output = reader.load(inputs), f"{job.output}/{number}"
+    v = F.col("s.v" if job.params["nested"] else "v")
+    if write == "rdd":
+        rows.rdd.map(lambda row: ",".join(map(str, row))).saveAsTextFile(output)
+    elif write == "parquet":
+        rows.select("id", v.cast("string").alias("v")).write.parquet(output)
+    elif write == "text":
+        rows.select(F.concat_ws(",", "id", v)).write.text(output)
+    elif write == "csv":
+        rows.select("id", v.alias("v")).write.csv(output)
+    elif write == "json":
+        rows.write.json(output)
+    else:
+        rows.where("id > 0").select("id").write.csv(output)
+"""
+KINDS = {
+    "int": ["1", "22"],
+    "zip": ["00100", "00101"],
+    "big": ["9999999999"],
+    "huge": ["12345678901234567890"],
+    "half": ["1.5", "2.0"],
+    "text": ["x", "\u00e9"],
+    "mixed": ["1", "x"],
+    "digits": ['"1"', '"2"'],  # texts in JSON
+    "bool": ["true"],
+    "day": ["2026-01-02"],
+    "none": [""],
+}
+COLUMNS = {"int": pa.int32(), "big": pa.int64(), "half": pa.float64(), "bool": pa.bool_(), "day": pa.date32()}
+
+
+@dataclass(frozen=True)
+class Guesses:
+    """Files whose types a script lets Spark guess, and what it does with them; mostly they are alike."""
+
+    kind: str
+    write: str
+    nested: bool
+    apart: bool  # whether the script reads the two input folders one by one
+    files: Sequence[tuple[str, Sequence[str]]]  # the kind of their values, and these
+
+    def bodies(self) -> Iterator[bytes]:
+        number = 0
+        for of, values in self.files:
+            rows: list[dict[str, Any]] = []
+            for value in values:
+                number += 1
+                row = {"v": value if self.kind == "csv" else None if value == "" else _of_json(value, of)}
+                rows.append({"id": number, **({"s": row} if self.nested else row)})
+            if self.kind == "csv":
+                yield "".join(["id,v\n", *(f"{row['id']},{row['v']}\n" for row in rows)]).encode()
+            elif self.kind == "json":
+                yield "".join(json.dumps(row) + "\n" for row in rows).encode()
+            else:
+                type_ = COLUMNS.get(of, pa.string())
+                cells = [
+                    _typed(each, "DATE") if of == "day" else _of_json(each, of) if of in COLUMNS else each
+                    for each in values
+                ]
+                column = (
+                    pa.array([{"v": cell} for cell in cells], pa.struct({"v": type_}))
+                    if self.nested
+                    else pa.array(cells, type_)
+                )
+                pq.write_table(
+                    pa.table({"id": [row["id"] for row in rows], "s" if self.nested else "v": column}),
+                    sink := io.BytesIO(),
+                )
+                yield sink.getvalue()
+
+
+def _of_json(text: str, of: str) -> Any:
+    return text if of in ("zip", "text", "mixed", "day") else json.loads(text)
+
+
+@st.composite
+def guesses(draw: st.DrawFn) -> Guesses:
+    kind = draw(st.sampled_from(["csv", "json", "parquet"]))
+    usual, files = draw(st.sampled_from([*KINDS])), []
+    for _ in range(draw(st.integers(2, 4))):
+        of = draw(st.sampled_from([*[usual] * 20, *KINDS]))
+        files.append((of, draw(st.lists(st.sampled_from(KINDS[of]), min_size=1, max_size=3))))
+    write = draw(st.sampled_from(["rdd", *["parquet", "text", "csv", "json", "select"] * 2]))
+    return Guesses(kind, write, kind != "csv" and draw(st.booleans()), draw(st.integers(0, 3)) == 0, files)
+
+
+def guessed(function: Function, folder: Guesses, run_id: str, max_objects: int) -> tuple[str, Counter[str]]:
+    """In which words a run is loud, or "", and the rows that it writes."""
+    half = f"{ROOT}/{run_id.partition('-')[0]}"
+    params = {"kind": folder.kind, "write": folder.write, "nested": folder.nested, "apart": folder.apart}
+    output = f"s3://{BUCKET}/out/{run_id}/"
+    request = RunRequest(
+        GUESSES_PY,
+        (f"{half}/a/", f"{half}/b/"),
+        output,
+        run_id=run_id,
+        params=params,
+        options=RunOptions(max_objects=max_objects, max_attempts=1),
+    )
+    function.deliver(*function.planned(request))
+    if failed := next(function.ledger.shards.list(run_id, ShardState.FAILED), None):
+        return f"failed: {failed.error_message}", Counter()
+    rows = Counter[str]()
+    for info in function.store.list(output):
+        body = function.store.get(info.uri)
+        if info.uri.endswith(".parquet"):
+            rows.update(map(str, pq.read_table(io.BytesIO(body), partitioning=None).to_pylist()))
+        else:
+            rows.update(body.decode().splitlines())
+    return ended(function, run_id)[1], rows
+
+
+FALSE: Counter[bool] = Counter()  # of folders whose rows are as one job's, those that are refused
+
+
+@pytest.mark.timeout(3600 + 60 * FOLDERS)
+@seed(SEED)
+@TRIALS
+@given(folder=guesses())
+def test_what_shards_guess_is_what_one_job_does(function: Function, folder: Guesses) -> None:
+    function.store.put(GUESSES_PY, GUESSES)
+    run_id = f"g{uuid.uuid4().hex[:12]}"
+    for number, body in enumerate(folder.bodies()):
+        function.store.put(f"{ROOT}/{run_id}/{'ab'[number % 2]}/{number}.{folder.kind}", body)
+    loud, rows = guessed(function, folder, f"{run_id}-shards", 1)
+    why, of_job = guessed(function, folder, f"{run_id}-job", 100)
+    if why:
+        return  # one job fails, too
+    assert loud or rows == of_job, f"wrong: {rows} of {of_job}"
+    assert not loud or run_id in loud, f"no file is named: {loud}"
+    if rows == of_job:
+        FALSE[bool(loud)] += 1
+        if loud:
+            print("FALSE ALARM", folder, loud)
+    else:
+        COUNTS["drift"] += 1
+
+
+def test_few_equal_folders_are_refused() -> None:
+    print(dict(FALSE), COUNTS["drift"])
+    assert FALSE[True] <= 0.02 * FALSE.total() + 1, FALSE

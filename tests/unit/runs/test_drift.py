@@ -2,28 +2,37 @@
 
 import json
 from collections.abc import Mapping
+from typing import Any
 from unittest.mock import Mock, call
 
 import pytest
 
-from sparklet.model import RunState, ShardResult, ShardState
-from sparklet.model.schemas import OutputSchema
+from sparklet.model import RunOptions, RunState, ShardResult, ShardState
+from sparklet.model.schemas import Schema
+from sparklet.runs.checker import check
 from sparklet.runs.manifest import write_manifests
-from tests.world import BROKEN, Do, World
+from tests.world import BROKEN, SOURCE, Do, World
 
-INT, TEXT = OutputSchema("", "parquet", {"v": "int"}), OutputSchema("", "parquet", {"v": "string"})
-REJECTED = OutputSchema("rejected", "parquet", {"why": "string"})
+INT, TEXT = Schema("", "parquet", {"v": "int"}), Schema("", "parquet", {"v": "string"})
+REJECTED = Schema("rejected", "parquet", {"why": "string"})
+A_TEXT, A_LONG, B_LONG = (  # of one reader
+    Schema("reader", "json", columns, (), True, False)
+    for columns in ({"a": "string"}, {"a": "bigint"}, {"b": "bigint"})
+)
 
 
-def wrote(world: World, *shards: tuple[OutputSchema, ...]) -> Do:
+def wrote(world: World, *shards: tuple[Schema, ...], run_id: str = "run-1") -> Do:
     """Shards that wrote these schemas, which lie in the bucket."""
     for schema in (each for own in shards for each in own):
-        world.store.put(world.at.run_uri("run-1", schema.file), json.dumps(schema).encode())
-    results = [{schema.name: f"{schema.folder}/part-0.parquet".lstrip("/") for schema in own} for own in shards]
-    return lambda number: ShardResult(rows=1, schemas=results[number])
+        world.store.put(world.at.run_uri(run_id, schema.file), json.dumps(schema).encode())
+
+    def file(schema: Schema, number: int) -> str:
+        return f"s3://in/{number}" if schema.is_inferred else f"{schema.subject}/part-0.parquet".lstrip("/")
+
+    return lambda number: ShardResult(rows=1, schemas={each.name: file(each, number) for each in shards[number]})
 
 
-def end(world: World, *shards: tuple[OutputSchema, ...], **options: bool) -> RunState:
+def end(world: World, *shards: tuple[Schema, ...], **options: bool) -> RunState:
     world.run(len(shards), **options)
     return world.work_and_check(wrote(world, *shards)).run.state
 
@@ -41,6 +50,28 @@ def test_two_schemas_of_one_output_fail_the_run(world: World) -> None:
     assert "v is int and string" in drift(world) and "--schema" in drift(world)
 
 
+def test_inputs_are_named_rather_than_files_written(world: World) -> None:
+    assert end(world, (A_LONG, INT), (B_LONG, INT), (A_TEXT, TEXT)) is RunState.FAILED
+    assert "s3://in/0 and s3://in/2 (a is bigint and string)" in drift(world)
+
+
+def test_an_incremental_run_is_compared_with_the_last(world: World) -> None:
+    ends = []
+    for number, schema in enumerate([A_LONG, A_TEXT, A_LONG], start=1):
+        world.store.put(f"{SOURCE}{number}.json", b"{}")
+        world.clock.sleep(1)
+        options: dict[str, Any] = {
+            "name": "daily",
+            "output_uri": "s3://data/out/",
+            "options": RunOptions(incremental=True),
+        }
+        run = world.plan(run_id=f"run-{number}", **options)
+        world.work(wrote(world, (schema,), run_id=run.run_id))
+        ends.append(check(world.at, run.run_id).run.state)
+
+    assert ends == [RunState.SUCCEEDED, RunState.FAILED, RunState.SUCCEEDED]
+
+
 def test_a_run_that_allows_drift_says_so_and_succeeds(world: World) -> None:
     assert end(world, (INT,), (TEXT,), allow_drift=True) is RunState.SUCCEEDED
     assert "v is int and string" in drift(world)
@@ -51,9 +82,10 @@ def test_a_run_that_allows_drift_says_so_and_succeeds(world: World) -> None:
     [
         ((INT, REJECTED), (INT,), (REJECTED,), ()),  # outputs in subfolders are different ones
         ((INT,), (INT, TEXT), (TEXT,)),  # one shard wrote both, so the script does; others had rows for one alone
+        ((A_LONG,), (B_LONG,)),  # keys are missing
     ],
 )
-def test_what_one_job_would_write_is_no_drift(world: World, shards: tuple[tuple[OutputSchema, ...]]) -> None:
+def test_what_one_job_would_write_is_no_drift(world: World, shards: tuple[tuple[Schema, ...]]) -> None:
     assert end(world, *shards) is RunState.SUCCEEDED
     assert not drift(world)
 

@@ -9,7 +9,7 @@ import pytest
 from sparklet.errors import GatewayLostError, ObjectForbiddenError, ObjectStoreError
 from sparklet.ledger.rules import LEASE_S
 from sparklet.model import ClaimStatus, ShardResult, ShardState
-from sparklet.model.schemas import OutputSchema
+from sparklet.model.schemas import Schema
 from sparklet.ports import ObjectInfo
 from sparklet.spark.runner import Output, ScriptCall, ScriptResult
 from sparklet.spark.spark_options import SCHEMAS, UNCOMMITTED
@@ -261,7 +261,7 @@ def test_schemas_of_published_files_are_kept_with_the_shard(bench: Bench) -> Non
     for _ in range(2):
         assert bench.deliver().error is None
 
-    schema = OutputSchema("", "parquet", {"id": "bigint"}, ["day"])
+    schema = Schema("", "parquet", {"id": "bigint"}, ["day"])
     kept = {schema.name: "day=1/part-0-5ba1.parquet"}
     assert [record.schemas for record in bench.ledger.shards.list("run-1")] == [kept, kept]
     file = f"s3://bucket/runs/run-1/{schema.file}"

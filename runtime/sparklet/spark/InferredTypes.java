@@ -1,0 +1,232 @@
+import java.io.File;
+import java.net.URI;
+import java.nio.file.Files;
+import java.util.*;
+import java.util.concurrent.ConcurrentHashMap;
+import org.apache.hadoop.conf.Configuration;
+import org.apache.spark.sql.Dataset;
+import org.apache.spark.sql.Row;
+import org.apache.spark.sql.SparkSession;
+import org.apache.spark.sql.SparkSessionExtensions;
+import org.apache.spark.sql.catalyst.expressions.Alias;
+import org.apache.spark.sql.catalyst.expressions.Attribute;
+import org.apache.spark.sql.catalyst.expressions.Cast;
+import org.apache.spark.sql.catalyst.expressions.Expression;
+import org.apache.spark.sql.catalyst.expressions.GetStructField;
+import org.apache.spark.sql.catalyst.expressions.SchemaPruning;
+import org.apache.spark.sql.catalyst.plans.logical.Filter;
+import org.apache.spark.sql.catalyst.plans.logical.LogicalPlan;
+import org.apache.spark.sql.catalyst.plans.logical.Project;
+import org.apache.spark.sql.catalyst.rules.Rule;
+import org.apache.spark.sql.catalyst.trees.TreeNode;
+import org.apache.spark.sql.execution.datasources.HadoopFsRelation;
+import org.apache.spark.sql.execution.datasources.InsertIntoHadoopFsRelationCommand;
+import org.apache.spark.sql.execution.datasources.LogicalRelation;
+import org.apache.spark.sql.sources.DataSourceRegister;
+import org.apache.spark.sql.types.*;
+
+/**
+ * Tells of which types a shard's readers take its inputs to be, by a rule that sees each plan when it is optimized.
+ *
+ * By then it refers to those columns alone that it needs. Spark guesses text for a column without a value, so text that
+ * is guessed is told only where there is one (docs/decisions/0075).
+ */
+public class InferredTypes extends scala.runtime.AbstractFunction1 {
+    private static final scala.collection.immutable.List NONE = scala.collection.immutable.List$.MODULE$.empty();
+    private static final int SAMPLE_ROWS = 1000;
+    private static final String INSIDE = "\1"; // between the names of a path
+    private static final String INFERRED = "\"type\":\"(integer|long|double|boolean|decimal[^\"]*|date|time[^\"]*)\"";
+    private static final String[] OF_PLACES = {"path", "paths", "basepath", "__globpaths__"}; // shards have their own
+    private static final Set GUESSED = ConcurrentHashMap.newKeySet(); // digests of JSON's inferring readers and files
+    private static final Set FILLED = ConcurrentHashMap.newKeySet(); // text columns with a value, by run and reader
+    private static final ThreadLocal LOOKS = new ThreadLocal(); // whether this thread is in here: it has own plans
+
+    /** Spark passes its points of extension, and then each session. */
+    public Object apply(Object given) {
+        if (given instanceof SparkSession) {
+            return new Look((SparkSession) given);
+        }
+        ((SparkSessionExtensions) given).injectPreCBORule(this);
+        return scala.runtime.BoxedUnit.UNIT;
+    }
+
+    public static class Look extends Rule {
+        private final SparkSession session;
+        private final Configuration conf;
+
+        Look(SparkSession session) {
+            this.session = session;
+            this.conf = session.sparkContext().hadoopConfiguration();
+        }
+
+        public TreeNode apply(TreeNode plan) {
+            if (conf.get("sparklet.attempt") != null && LOOKS.get() == null) { // an event's task has none
+                LOOKS.set(this);
+                try {
+                    look((LogicalPlan) plan, null, NONE, false, new HashMap());
+                } catch (Exception untold) { // it is not compared; no query fails for that
+                    System.err.println("sparklet: the types of a reader are not known: " + untold);
+                } finally {
+                    LOOKS.remove();
+                }
+            }
+            return plan;
+        }
+
+        /** ``projects`` and ``filters``: what stands right above and refers to columns; null: to all. */
+        private void look(LogicalPlan plan, scala.collection.immutable.List projects,
+                scala.collection.immutable.List filters, boolean isText, Map positions) throws Exception {
+            if (plan instanceof LogicalRelation && ((LogicalRelation) plan).relation() instanceof HadoopFsRelation) {
+                projects = projects == null ? plan.output().toList() : projects;
+                Map columns = new TreeMap();
+                Set typed = new HashSet();
+                collectTyped(projects, isText, typed);
+                collectTyped(filters, false, typed);
+                scala.collection.Iterator fields = SchemaPruning.identifyRootFields(projects, filters).iterator();
+                while (fields.hasNext()) {
+                    StructField field = ((SchemaPruning.RootField) fields.next()).field();
+                    flatten(field.dataType(), field.name(), columns);
+                }
+                tell((HadoopFsRelation) ((LogicalRelation) plan).relation(), columns, typed, positions);
+            } else if (plan instanceof Project) {
+                isText = isText && projects == null;
+                projects = ((Project) plan).projectList().toList();
+                filters = NONE;
+            } else if (plan instanceof Filter) {
+                filters = filters.$colon$colon(((Filter) plan).condition());
+            } else {
+                isText = plan instanceof InsertIntoHadoopFsRelationCommand
+                        && nameOf(((InsertIntoHadoopFsRelationCommand) plan).fileFormat()).matches("csv|text");
+                projects = null;
+                filters = NONE;
+            }
+            for (scala.collection.Iterator each = plan.children().iterator(); each.hasNext();) {
+                look((LogicalPlan) each.next(), projects, filters, isText, positions);
+            }
+        }
+
+        /** Collect the columns of which expressions, or who takes these, need more than their text. */
+        private static void collectTyped(scala.collection.Seq parts, boolean isText, Set names) {
+            for (scala.collection.Iterator each = parts.iterator(); each.hasNext();) {
+                Expression part = (Expression) each.next();
+                if (part instanceof Attribute && !isText) {
+                    names.add(((Attribute) part).name());
+                }
+                boolean isPassed = isText && (part instanceof Alias || part instanceof GetStructField);
+                boolean isCast = part instanceof Cast && part.dataType() instanceof StringType;
+                collectTyped(part.children(), isPassed || isCast, names);
+            }
+        }
+
+        private static String nameOf(Object format) {
+            return format instanceof DataSourceRegister ? ((DataSourceRegister) format).shortName() : "";
+        }
+
+        /** Write reader, first file, columns and types, apart by zeros. */
+        private void tell(HadoopFsRelation relation, Map columns, Set typed, Map positions) throws Exception {
+            String format = nameOf(relation.fileFormat());
+            Map options = new TreeMap(scala.collection.JavaConverters.mapAsJavaMap(relation.options()));
+            options.keySet().removeAll(Arrays.asList(OF_PLACES));
+            String[] files = relation.location().inputFiles();
+            Integer these = Integer.valueOf((options + Arrays.toString(files)).hashCode());
+            if (format.equals("text")) { // by which others read the lines from which they infer
+                if (Arrays.toString(new Throwable().getStackTrace()).contains("JsonDataSource")) {
+                    GUESSED.add(these);
+                }
+                return;
+            }
+            int position = ((Integer) positions.getOrDefault(format + options, Integer.valueOf(0))).intValue();
+            positions.put(format + options, Integer.valueOf(position + 1));
+            String reader = "read\0" + format + "\0" + options + position, file = "";
+            for (int at = files.length - 1; at >= 0; at--) {
+                file = files[at].endsWith("/none") ? file : files[at]; // TaskS3A's own, of other partitions
+            }
+            String name = UUID.nameUUIDFromBytes((reader + columns + typed + these).getBytes("UTF-8")).toString();
+            File told = new File(conf.get("sparklet.task"), "schemas/" + name);
+            if (columns.isEmpty() || file.isEmpty() || told.exists()) {
+                return;
+            }
+            boolean isGuess = format.equals("csv") && "true".equalsIgnoreCase((String) options.get("inferschema"))
+                    || format.equals("json") && (GUESSED.contains(these) || options.containsKey("multiline"));
+            if (isGuess) {
+                refine(relation, columns, typed, conf.get("sparklet.attempt").split("/")[1] + reader);
+            }
+            URI uri = URI.create(file);
+            String key = Objects.toString(uri.getAuthority(), "") + uri.getPath();
+            StringBuilder text = new StringBuilder(reader + "\0" + key);
+            for (Iterator each = columns.keySet().iterator(); each.hasNext();) {
+                String path = (String) each.next();
+                text.append("\0" + path.replace(INSIDE, ".") + "\0" + columns.get(path));
+            }
+            told.getParentFile().mkdirs();
+            Files.writeString(told.toPath(), text);
+        }
+
+        /**
+         * Drop text columns without a value, and mark types of which nothing but the text is needed and the file's own.
+         *
+         * The first rows have a value of most columns; only what they lack, and marks, take all rows.
+         */
+        private void refine(HadoopFsRelation relation, Map columns, Set typed, String reader) {
+            Map asked = new LinkedHashMap(); // by path, of its values as the file has them
+            List names = Arrays.asList(relation.dataSchema().fieldNames());
+            for (Iterator each = columns.keySet().iterator(); each.hasNext();) {
+                String path = (String) each.next(), type = (String) columns.get(path);
+                String column = "`" + path.replace("`", "``").replace(INSIDE, "`.`") + "`";
+                if (path.matches("(?s).*(\\[\\]|\\{\\}|<>).*") || !names.contains(path.split(INSIDE)[0])) {
+                    continue; // insides of arrays and maps, and partitions, are told as they are
+                } else if (type.equals("string") && !FILLED.contains(reader + path)) {
+                    asked.put(path, "count(" + column + ") > 0");
+                } else if (!typed.contains(path.split(INSIDE)[0]) && !type.matches("struct|array|map|string|binary")) {
+                    asked.put(path, "min(" + column + " <=> string(try_cast(" + column + " AS " + type + ")))");
+                }
+            }
+            if (asked.isEmpty()) {
+                return;
+            }
+            StructType texts = (StructType) DataType.fromJson(relation.dataSchema().json().replaceAll(
+                    INFERRED, "\"type\":\"string\""));
+            Dataset rows = session.baseRelationToDataFrame(relation.copy(
+                    relation.location(), relation.partitionSchema(), texts, relation.bucketSpec(), relation.fileFormat(),
+                    relation.options(), relation.sparkSession()));
+            String[] questions = (String[]) asked.values().toArray(new String[0]);
+            Row found = null;
+            if (!asked.toString().contains("min(")) {
+                found = (Row) rows.coalesce(1).limit(SAMPLE_ROWS).selectExpr(questions).first();
+            }
+            if (found == null || found.toString().contains("false")) {
+                found = (Row) rows.selectExpr(questions).first();
+            }
+            int at = 0;
+            for (Iterator each = asked.keySet().iterator(); each.hasNext(); at++) {
+                String path = (String) each.next();
+                boolean is = Boolean.TRUE.equals(found.get(at));
+                if (!columns.get(path).equals("string")) {
+                    columns.put(path, columns.get(path) + (is ? "=" : ""));
+                } else if (is) {
+                    FILLED.add(reader + path);
+                } else {
+                    columns.remove(path);
+                }
+            }
+        }
+
+        /** Put what a type has inside, each by its path. */
+        private static void flatten(DataType type, String path, Map columns) {
+            if (!path.isEmpty()) {
+                columns.put(path, type instanceof AtomicType ? type.simpleString() : type.typeName());
+            }
+            if (type instanceof StructType) {
+                StructField[] fields = ((StructType) type).fields();
+                for (StructField field : fields) {
+                    flatten(field.dataType(), path.isEmpty() ? field.name() : path + INSIDE + field.name(), columns);
+                }
+            } else if (type instanceof ArrayType) {
+                flatten(((ArrayType) type).elementType(), path + "[]", columns);
+            } else if (type instanceof MapType) {
+                flatten(((MapType) type).keyType(), path + "<>", columns);
+                flatten(((MapType) type).valueType(), path + "{}", columns);
+            }
+        }
+    }
+}
