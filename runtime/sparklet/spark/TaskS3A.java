@@ -27,6 +27,7 @@ import org.apache.hadoop.fs.EtagSource;
 import org.apache.hadoop.fs.FSDataInputStream;
 import org.apache.hadoop.fs.FSDataOutputStream;
 import org.apache.hadoop.fs.FSInputStream;
+import org.apache.hadoop.fs.FileAlreadyExistsException;
 import org.apache.hadoop.fs.FileStatus;
 import org.apache.hadoop.fs.FileSystem;
 import org.apache.hadoop.fs.GlobPattern;
@@ -81,6 +82,8 @@ public class TaskS3A extends S3AFileSystem {
 
     private static final Pattern TEXT_READERS = Pattern.compile("(Line|TextFile|Xml)RecordReader|CodecStreams");
     private static final Pattern OWN_NAME = Pattern.compile("part-\\d{5,}-[0-9a-f-]{36}.*"); // AttemptCommit's
+    private static final Pattern ICEBERG_COMMIT = // without a catalog, by renaming a draft
+            Pattern.compile(".*/metadata/v\\d+(\\.gz)?\\.metadata\\.json(\\.gz)?");
     private static final Long OPEN = Long.valueOf(-1);
     private static final int HEAD_BYTES = 512;
     private static final boolean MUST_ASK = // since Hadoop 3.4 S3A asks again and again, for a minute, for another ETag
@@ -462,7 +465,27 @@ public class TaskS3A extends S3AFileSystem {
     public boolean rename(Path from, Path to) throws IOException {
         written.put(key(super.makeQualified(to)), "");
         forget(key(super.makeQualified(from)));
-        return super.rename(from, to);
+        return ICEBERG_COMMIT.matcher(to.toString()).matches() ? commit(from, to) : super.rename(from, to);
+    }
+
+    /** A rename that replaces nothing; S3A's own would replace what was put there since Iceberg looked. */
+    private boolean commit(Path from, Path to) throws IOException {
+        FSDataInputStream draft = open(from);
+        byte[] metadata;
+        try {
+            metadata = draft.readAllBytes();
+        } finally {
+            draft.close();
+        }
+        FSDataOutputStream version = new DeltaCommit(this, to, createTmpFileForWrite("iceberg-", 0, getConf()));
+        version.write(metadata);
+        try {
+            version.close();
+        } catch (FileAlreadyExistsException another) {
+            return false; // Iceberg's CommitFailedException
+        }
+        delete(from, false);
+        return true;
     }
 
     /** Fill the empty files: Spark takes the columns of Parquet from the first file, which may be one of them. */

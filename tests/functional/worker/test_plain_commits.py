@@ -1,0 +1,94 @@
+"""Scripts that write one table of Iceberg's plainly: no commit replaces another."""
+
+import json
+from typing import Any
+
+import pytest
+
+from sparklet.model import ShardState
+from tests.functional.worker.ledgered import BUCKET
+from tests.functional.worker.test_delta_commits import Lake, lake
+
+__all__ = ["lake"]  # the fixture
+
+pytestmark = [pytest.mark.spark, pytest.mark.stack, pytest.mark.slow]
+
+TOGETHER = """
+import json, threading
+from sparklet.job import Job
+
+job = Job.from_args()
+spark = job.spark()
+jvm, conf = spark._jvm, spark._jsc.hadoopConfiguration()
+for n in range(writers):
+    conf.set(f"fs.w{n}.impl", conf.get("fs.s3a.impl"))
+acknowledged, failed = [], []
+
+
+def at_once(write):
+    def all_of(n):
+        gate.wait()
+        for k in range(commits):
+            try:
+                write(n, k)
+                acknowledged.append(f"{n}-{k}")
+            except Exception as error:
+                failed.append(str(error)[:500])
+
+    gate = threading.Barrier(writers)
+    threads = [threading.Thread(target=all_of, args=(n,)) for n in range(writers)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+"""
+# Each writer has a scheme, and so an S3A and Iceberg's lock of its own, as in a process of its own.
+ICEBERG = f"""
+iceberg = jvm.org.apache.iceberg
+types, tables = iceberg.types.Types, iceberg.hadoop.HadoopTables(conf)
+columns = iceberg.Schema([types.NestedField.optional(1, "id", types.IntegerType.get())])
+spec = iceberg.PartitionSpec.unpartitioned()
+never = {{"commit.retry.num-retries": "0"}}  # else Iceberg waits, for longer each time
+tables.create(columns, spec, never, f"w0://{BUCKET}/{{folder}}")
+
+
+def append(n, k):
+    data = iceberg.DataFiles.builder(spec).withPath(f"s3://{BUCKET}/{{folder}}/{{n}}-{{k}}.parquet")
+    file = data.withFileSizeInBytes(1).withRecordCount(1).build()
+    while True:
+        try:
+            table = tables.load(f"w{{n}}://{BUCKET}/{{folder}}")
+            return table.newAppend().set("writer", f"{{n}}-{{k}}").appendFile(file).commit()
+        except Exception as error:
+            if "CommitFailedException" not in str(error):
+                raise
+
+
+at_once(append)
+snapshots = tables.load(f"w0://{BUCKET}/{{folder}}").snapshots()
+made = [snapshot.summary()["writer"] for snapshot in snapshots]
+job.answer({{"acknowledged": acknowledged, "failed": failed, "made": made}})
+"""
+
+
+def run(lake: Lake, script: str, *, writers: int, commits: int, **names: str) -> Any:
+    """What a script answers whose writers make so many commits each, at once."""
+    terms = {"writers": writers, "commits": commits, **names}
+    head = "".join(f"{name} = {value!r}\n" for name, value in terms.items())
+    ref = lake.function.plan((head + TOGETHER + script).encode())
+    assert lake.function.deliver(ref) == [], lake.function.said().decode()[-3000:]
+    record = lake.function.shard(ref)
+    assert record.state is ShardState.SUCCEEDED, record.error_message
+    answer = json.loads(lake.function.store.get(lake.function.at.run_uri(ref.run_id, record.answer_file)))["answer"]
+    assert answer["failed"] == []
+    assert len(answer["acknowledged"]) == writers * commits
+    return answer
+
+
+def test_iceberg_without_a_catalog_loses_no_commit(lake: Lake) -> None:
+    lake.proxy.lose("PUT", answers=4)
+
+    answer = run(lake, ICEBERG, writers=4, commits=2, folder="iceberg")
+
+    assert lake.proxy.lost == 4
+    assert sorted(answer["made"]) == sorted(answer["acknowledged"])
